@@ -1,0 +1,70 @@
+//! The claim: a server's bid for a request, and the client's grant.
+
+use crate::wire::{Decode, Encode, Reader, Sink, WireType};
+use crate::{DecodeError, Text};
+
+/// A server's bid for a request (`internal.ClaimRequest`, PROTOCOL section 5.3).
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ClaimRequest {
+    /// The call that is bid for.
+    pub request_id: Text,
+    /// Who bids.
+    pub server_id: Text,
+    /// How well the server suits; more is better.
+    pub affinity: f32,
+    /// Whether this is an announcement instead: the server runs the request already and waits for no grant.
+    pub handling: bool,
+}
+
+impl Encode for ClaimRequest {
+    fn encode(&self, out: &mut impl Sink) {
+        out.text(1, &self.request_id);
+        out.text(2, &self.server_id);
+        out.float(3, self.affinity);
+        out.bool(4, self.handling);
+    }
+}
+
+impl Decode for ClaimRequest {
+    const NAME: &'static str = "internal.ClaimRequest";
+
+    fn field(&mut self, field: u32, wire: WireType, reader: &mut Reader<'_>) -> Result<(), DecodeError> {
+        match field {
+            1 => self.request_id = reader.id(wire)?,
+            2 => self.server_id = reader.id(wire)?,
+            3 => self.affinity = reader.float(wire)?,
+            4 => self.handling = reader.bool(wire)?,
+            _ => reader.skip(field, wire)?,
+        }
+        Ok(())
+    }
+}
+
+/// The client's grant, which every server of the method sees (`internal.ClaimResponse`, PROTOCOL section 5.4).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClaimResponse {
+    /// The call that is granted.
+    pub request_id: Text,
+    /// Who may run it.
+    pub server_id: Text,
+}
+
+impl Encode for ClaimResponse {
+    fn encode(&self, out: &mut impl Sink) {
+        out.text(1, &self.request_id);
+        out.text(2, &self.server_id);
+    }
+}
+
+impl Decode for ClaimResponse {
+    const NAME: &'static str = "internal.ClaimResponse";
+
+    fn field(&mut self, field: u32, wire: WireType, reader: &mut Reader<'_>) -> Result<(), DecodeError> {
+        match field {
+            1 => self.request_id = reader.id(wire)?,
+            2 => self.server_id = reader.id(wire)?,
+            _ => reader.skip(field, wire)?,
+        }
+        Ok(())
+    }
+}

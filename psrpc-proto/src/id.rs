@@ -1,0 +1,154 @@
+//! Ids: how ours are drawn, and which can be carried.
+
+use chacha20::ChaCha12Rng;
+use chacha20::rand_core::{Rng, SeedableRng};
+
+use crate::Text;
+
+/// 256 bits that a generator starts from. Whoever knows them can foretell every id: draw them from the operating
+/// system, or, in a simulation, from the seed of the run.
+pub type Seed = [u8; 32];
+
+const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+const DRAWN: usize = 12;
+
+/// Draws ids (PROTOCOL section 4): a prefix that tells what they name, and 12 random letters and digits.
+///
+/// Same seed, same ids. The generator is a ChaCha12 stream, so that ids seen do not tell the ones to come.
+#[derive(Debug)]
+pub struct IdGenerator(ChaCha12Rng);
+
+impl IdGenerator {
+    /// A generator that starts from `seed`.
+    pub fn new(seed: Seed) -> Self {
+        Self(ChaCha12Rng::from_seed(seed))
+    }
+
+    /// An id for a request or a frame of a stream: `REQ_...`.
+    pub fn request(&mut self) -> Text {
+        self.draw(*b"REQ_")
+    }
+
+    /// An id for a stream: `STR_...`.
+    pub fn stream(&mut self) -> Text {
+        self.draw(*b"STR_")
+    }
+
+    /// An id for a client: `CLI_...`.
+    pub fn client(&mut self) -> Text {
+        self.draw(*b"CLI_")
+    }
+
+    /// An id for a server: `SRV_...`.
+    pub fn server(&mut self) -> Text {
+        self.draw(*b"SRV_")
+    }
+
+    /// 64 random bits from the same stream.
+    pub fn bits(&mut self) -> u64 {
+        self.0.next_u64()
+    }
+
+    fn draw(&mut self, prefix: [u8; 4]) -> Text {
+        let mut id = [0; 4 + DRAWN];
+        id[..4].copy_from_slice(&prefix);
+        let mut rest = &mut id[4..];
+        while !rest.is_empty() {
+            let bits = self.0.next_u64();
+            for index in 0..10 {
+                // Six bits at a time; the two values beyond the alphabet are passed over, to stay uniform.
+                let Some(&letter) = ALPHABET.get((bits >> (6 * index) & 63) as usize) else { continue };
+                let Some((first, others)) = core::mem::take(&mut rest).split_first_mut() else { break };
+                *first = letter;
+                rest = others;
+            }
+        }
+        Text::from(core::str::from_utf8(&id).expect("letters and digits"))
+    }
+}
+
+/// What keeps an id from being carried by every bus.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum InvalidId {
+    /// It is empty.
+    #[error("an id must not be empty")]
+    Empty,
+    /// It is longer than the limit.
+    #[error("an id must not be longer than {limit} bytes")]
+    TooLong {
+        /// The limit, in bytes.
+        limit: usize,
+    },
+    /// It has a character that would change the meaning of a NATS subject.
+    #[error("an id must not contain {0:?}: it would change the NATS subject")]
+    Character(char),
+}
+
+/// Checks that every bus can carry `id` (PROTOCOL section 2).
+///
+/// # Errors
+///
+/// When it is empty, longer than `limit` bytes, or has a dot, a `*`, a `>`, white space or a control character.
+pub fn check_id(id: &str, limit: usize) -> Result<(), InvalidId> {
+    if id.is_empty() {
+        return Err(InvalidId::Empty);
+    }
+    if id.len() > limit {
+        return Err(InvalidId::TooLong { limit });
+    }
+    let refused = |c: &char| matches!(c, '.' | '*' | '>') || c.is_whitespace() || c.is_control();
+    match id.chars().find(refused) {
+        Some(character) => Err(InvalidId::Character(character)),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_a_prefix_and_twelve_letters_or_digits() {
+        let mut ids = IdGenerator::new([7; 32]);
+        for (id, prefix) in
+            [(ids.request(), "REQ_"), (ids.stream(), "STR_"), (ids.client(), "CLI_"), (ids.server(), "SRV_")]
+        {
+            let rest = id.as_str().strip_prefix(prefix).unwrap();
+            assert!(rest.len() == 12 && rest.bytes().all(|b| b.is_ascii_alphanumeric()), "{id}");
+        }
+    }
+
+    #[test]
+    fn the_same_seed_draws_the_same_ids_and_another_seed_others() {
+        let draw = |seed| IdGenerator::new([seed; 32]).request();
+        assert_eq!(draw(1), draw(1));
+        assert_ne!(draw(1), draw(2));
+    }
+
+    #[test]
+    fn every_letter_is_drawn_about_equally_often() {
+        let mut ids = IdGenerator::new([1; 32]);
+        let mut counts = [0u32; 128];
+        for _ in 0..62_000 {
+            for letter in &ids.request().as_bytes()[4..] {
+                counts[usize::from(*letter)] += 1;
+            }
+        }
+        for letter in ALPHABET {
+            let count = counts[usize::from(*letter)];
+            assert!((11_000..13_000).contains(&count), "{}: {count}", char::from(*letter));
+        }
+    }
+
+    #[test]
+    fn an_id_that_would_change_a_subject_is_refused_and_the_character_named() {
+        assert_eq!(check_id("node_1", 256), Ok(()));
+        assert_eq!(check_id("", 256), Err(InvalidId::Empty));
+        assert_eq!(check_id("abc", 2), Err(InvalidId::TooLong { limit: 2 }));
+        for character in ['.', '*', '>', ' ', '\n', '\u{a0}', '\u{7f}'] {
+            let id = alloc::format!("a{character}b");
+            assert_eq!(check_id(&id, 256), Err(InvalidId::Character(character)));
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! The PSRPC wire: what travels on the bus, and nothing else.
+//!
+//! * [`Frame`]: the messages of the protocol in their envelope, with a zero-copy codec ([`Frame::encode`],
+//!   [`Frame::decode`]).
+//! * [`Channel`]: the names of a service's channels, in the forms that the buses use.
+//! * [`MethodProperties`]: what the options of an rpc say about the way its calls are routed.
+//! * [`ErrorCode`]: the codes of errors, and what they are in HTTP, gRPC and Twirp.
+//! * [`IdGenerator`]: draws the ids of clients, servers and requests.
+//!
+//! The crate is `no_std` and has no clock, no randomness of its own and no I/O.
+//!
+//! ```
+//! use psrpc_proto::{Channel, Frame, FrameLimits, Request};
+//!
+//! let request = Frame::Request(Request { request_id: "REQ_1".into(), ..Request::default() });
+//! let channel = Channel::request("Hats", "Fit", &["paris"], true);
+//! assert_eq!(channel.legacy(), "Hats|Fit|paris|REQ");
+//! assert_eq!((channel.server(), channel.local()), ("SRV.Hats.paris.Q", "Fit.REQ"));
+//!
+//! let bytes = request.encode(channel.local());
+//! let (decoded, local) = Frame::decode(&bytes, &FrameLimits::DEFAULT)?;
+//! assert_eq!((decoded, local.as_str()), (request, "Fit.REQ"));
+//! # Ok::<(), psrpc_proto::DecodeError>(())
+//! ```
+
+#![no_std]
+#![forbid(unsafe_code)]
+#![deny(missing_docs)]
+
+extern crate alloc;
+
+mod any;
+mod channel;
+mod claim;
+mod code;
+mod error;
+mod frame;
+mod id;
+mod limits;
+mod metadata;
+mod method;
+mod name;
+mod request;
+mod response;
+mod stream;
+mod text;
+mod wire;
+
+pub use any::Any;
+pub use channel::Channel;
+pub use claim::{ClaimRequest, ClaimResponse};
+pub use code::{ErrorCode, GrpcCode};
+pub use error::{DecodeError, DecodeErrorKind};
+pub use frame::Frame;
+pub use id::{IdGenerator, InvalidId, Seed, check_id};
+pub use limits::FrameLimits;
+pub use metadata::Metadata;
+pub use method::{MethodProperties, Routing, RoutingOptions};
+pub use name::wire_name;
+pub use request::Request;
+pub use response::{ErrorResponse, Response};
+pub use stream::{Stream, StreamBody};
+pub use text::Text;

@@ -1,0 +1,137 @@
+//! Metadata: what a caller sends along with a request, by name.
+
+use alloc::vec::Vec;
+
+use crate::wire::{Decode, Encode, Reader, Sink, WireType};
+use crate::{DecodeError, Text};
+
+/// Names and values that travel with a request (PROTOCOL section 1, `Request.metadata`).
+///
+/// A protobuf map, so every name occurs once; the order of the entries is kept, though peers may not.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Metadata(Vec<(Text, Text)>);
+
+impl Metadata {
+    /// No metadata; does not allocate.
+    pub const fn new() -> Self {
+        Self(Vec::new())
+    }
+
+    /// The value of `name`.
+    pub fn get(&self, name: &str) -> Option<&Text> {
+        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value)
+    }
+
+    /// Sets `name` to `value`, and gives back the value that it had.
+    pub fn insert(&mut self, name: impl Into<Text>, value: impl Into<Text>) -> Option<Text> {
+        let (name, value) = (name.into(), value.into());
+        match self.0.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, old)) => Some(core::mem::replace(old, value)),
+            None => {
+                self.0.push((name, value));
+                None
+            }
+        }
+    }
+
+    /// The entries, in order.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&Text, &Text)> {
+        self.0.iter().map(|(name, value)| (name, value))
+    }
+
+    /// How many entries there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The length of all names and values together, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.0.iter().map(|(name, value)| name.len() + value.len()).sum()
+    }
+
+    pub(crate) fn encode(&self, field: u32, out: &mut impl Sink) {
+        for (name, value) in &self.0 {
+            out.message(field, &Entry { name, value });
+        }
+    }
+
+    /// Reads one more entry.
+    pub(crate) fn decode_entry(
+        &mut self,
+        wire: WireType,
+        reader: &mut Reader<'_>,
+    ) -> Result<(), DecodeError> {
+        let limits = *reader.limits();
+        if self.len() >= limits.metadata_entries {
+            return Err(reader.over_limit(limits.metadata_entries, "entries of metadata"));
+        }
+        let mut entry = EntryDraft::default();
+        reader.embedded(wire, &mut entry)?;
+        self.insert(entry.name, entry.value);
+        if self.bytes() > limits.metadata_bytes {
+            return Err(reader.over_limit(limits.metadata_bytes, "bytes of metadata"));
+        }
+        Ok(())
+    }
+}
+
+impl<N: Into<Text>, V: Into<Text>> FromIterator<(N, V)> for Metadata {
+    fn from_iter<I: IntoIterator<Item = (N, V)>>(entries: I) -> Self {
+        let mut metadata = Self::new();
+        for (name, value) in entries {
+            metadata.insert(name, value);
+        }
+        metadata
+    }
+}
+
+struct Entry<'a> {
+    name: &'a Text,
+    value: &'a Text,
+}
+
+impl Encode for Entry<'_> {
+    fn encode(&self, out: &mut impl Sink) {
+        // As Go writes a map: both, even when empty.
+        out.delimited(1, self.name.as_bytes());
+        out.delimited(2, self.value.as_bytes());
+    }
+}
+
+#[derive(Default)]
+struct EntryDraft {
+    name: Text,
+    value: Text,
+}
+
+impl Decode for EntryDraft {
+    const NAME: &'static str = "metadata entry";
+
+    fn field(&mut self, field: u32, wire: WireType, reader: &mut Reader<'_>) -> Result<(), DecodeError> {
+        match field {
+            1 => self.name = reader.text(wire)?,
+            2 => self.value = reader.text(wire)?,
+            _ => reader.skip(field, wire)?,
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_occurs_once_and_keeps_its_place() {
+        let mut metadata: Metadata = [("a", "1"), ("b", "2")].into_iter().collect();
+        assert_eq!(metadata.insert("a", "3"), Some(Text::from("1")));
+        let entries: Vec<_> = metadata.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+        assert_eq!(entries, [("a", "3"), ("b", "2")]);
+        assert_eq!(metadata.bytes(), 4);
+    }
+}

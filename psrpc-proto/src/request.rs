@@ -1,0 +1,74 @@
+//! The request: a client's call to the servers of a method.
+
+use bytes::Bytes;
+
+use crate::any::PayloadDraft;
+use crate::wire::{Decode, Encode, Reader, Sink, WireType};
+use crate::{DecodeError, Metadata, Text};
+
+/// A call to the servers of a method (`internal.Request`, PROTOCOL sections 1 and 5).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Request {
+    /// The call; unique within its client.
+    pub request_id: Text,
+    /// Who calls, and so where bids and responses go.
+    pub client_id: Text,
+    /// When it was sent, by the client's wall clock, in Unix nanoseconds.
+    pub sent_at: i64,
+    /// When it ends, by the client's wall clock, in Unix nanoseconds.
+    pub expiry: i64,
+    /// Whether every server answers.
+    pub multi: bool,
+    /// What the caller sends along.
+    pub metadata: Metadata,
+    /// The user's message, encoded.
+    pub payload: Bytes,
+    /// Whether a server may run it without waiting for a grant, after announcing so.
+    pub skip_claim: bool,
+}
+
+impl Encode for Request {
+    fn encode(&self, out: &mut impl Sink) {
+        out.text(1, &self.request_id);
+        out.text(2, &self.client_id);
+        out.int64(3, self.sent_at);
+        out.int64(4, self.expiry);
+        out.bool(5, self.multi);
+        self.metadata.encode(7, out);
+        out.bytes(8, &self.payload);
+        out.bool(9, self.skip_claim);
+    }
+}
+
+#[derive(Default)]
+pub(crate) struct RequestDraft {
+    request: Request,
+    payload: PayloadDraft,
+}
+
+impl Decode for RequestDraft {
+    const NAME: &'static str = "internal.Request";
+
+    fn field(&mut self, field: u32, wire: WireType, reader: &mut Reader<'_>) -> Result<(), DecodeError> {
+        let request = &mut self.request;
+        match field {
+            1 => request.request_id = reader.id(wire)?,
+            2 => request.client_id = reader.id(wire)?,
+            3 => request.sent_at = reader.int64(wire)?,
+            4 => request.expiry = reader.int64(wire)?,
+            5 => request.multi = reader.bool(wire)?,
+            6 => self.payload.any(wire, reader)?,
+            7 => request.metadata.decode_entry(wire, reader)?,
+            8 => self.payload.raw(wire, reader)?,
+            9 => request.skip_claim = reader.bool(wire)?,
+            _ => reader.skip(field, wire)?,
+        }
+        Ok(())
+    }
+}
+
+impl From<RequestDraft> for Request {
+    fn from(draft: RequestDraft) -> Self {
+        Self { payload: draft.payload.finish(), ..draft.request }
+    }
+}

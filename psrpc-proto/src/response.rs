@@ -1,0 +1,109 @@
+//! The response: what a server answers, a message or an error.
+
+use alloc::vec::Vec;
+
+use bytes::Bytes;
+
+use crate::any::PayloadDraft;
+use crate::wire::{Decode, Encode, Reader, Sink, WireType};
+use crate::{Any, DecodeError, ErrorCode, Text};
+
+/// A server's answer to a request (`internal.Response`, PROTOCOL sections 1 and 5).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Response {
+    /// The call that is answered.
+    pub request_id: Text,
+    /// Who answers.
+    pub server_id: Text,
+    /// When it was sent, by the server's wall clock, in Unix nanoseconds.
+    pub sent_at: i64,
+    /// The user's message, encoded, or the error. A response with a code *or* a text of an error is an error.
+    pub result: Result<Bytes, ErrorResponse>,
+}
+
+/// An error as it travels in a [`Response`] (PROTOCOL sections 5 and 10).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ErrorResponse {
+    /// The code; an empty one reads as `unknown`.
+    pub code: ErrorCode,
+    /// The text. An empty one is sent as the code, since Go reads an error without text as success.
+    pub text: Text,
+    /// Messages that say more.
+    pub details: Vec<Any>,
+}
+
+impl ErrorResponse {
+    /// An error without details.
+    pub fn new(code: ErrorCode, text: impl Into<Text>) -> Self {
+        Self { code, text: text.into(), details: Vec::new() }
+    }
+}
+
+impl Encode for Response {
+    fn encode(&self, out: &mut impl Sink) {
+        out.text(1, &self.request_id);
+        out.text(2, &self.server_id);
+        out.int64(3, self.sent_at);
+        match &self.result {
+            Ok(payload) => out.bytes(7, payload),
+            Err(ErrorResponse { code, text, details }) => {
+                let code = code.as_bytes();
+                out.delimited(5, if text.is_empty() { code } else { text.as_bytes() });
+                out.delimited(6, code);
+                for detail in details {
+                    out.message(8, detail);
+                }
+            }
+        }
+    }
+}
+
+#[derive(Default)]
+pub(crate) struct ResponseDraft {
+    request_id: Text,
+    server_id: Text,
+    sent_at: i64,
+    error: Text,
+    code: Text,
+    details: Vec<Any>,
+    payload: PayloadDraft,
+}
+
+impl Decode for ResponseDraft {
+    const NAME: &'static str = "internal.Response";
+
+    fn field(&mut self, field: u32, wire: WireType, reader: &mut Reader<'_>) -> Result<(), DecodeError> {
+        match field {
+            1 => self.request_id = reader.id(wire)?,
+            2 => self.server_id = reader.id(wire)?,
+            3 => self.sent_at = reader.int64(wire)?,
+            4 => self.payload.any(wire, reader)?,
+            5 => self.error = reader.text(wire)?,
+            6 => self.code = reader.text(wire)?,
+            7 => self.payload.raw(wire, reader)?,
+            8 => {
+                let limit = reader.limits().error_details;
+                if self.details.len() >= limit {
+                    return Err(reader.over_limit(limit, "error details"));
+                }
+                let mut detail = Any::default();
+                reader.embedded(wire, &mut detail)?;
+                self.details.push(detail);
+            }
+            _ => reader.skip(field, wire)?,
+        }
+        Ok(())
+    }
+}
+
+impl From<ResponseDraft> for Response {
+    fn from(draft: ResponseDraft) -> Self {
+        let ResponseDraft { request_id, server_id, sent_at, error, code, details, payload } = draft;
+        let result = if error.is_empty() && code.is_empty() {
+            Ok(payload.finish())
+        } else {
+            Err(ErrorResponse { code: ErrorCode::from(code), text: error, details })
+        };
+        Self { request_id, server_id, sent_at, result }
+    }
+}

@@ -1,0 +1,226 @@
+//! The stream frame: opening, messages, acks and the close of a two-way stream.
+
+use bytes::Bytes;
+
+use crate::any::PayloadDraft;
+use crate::wire::{Decode, Encode, Reader, Sink, WireType};
+use crate::{DecodeError, ErrorCode, Metadata, Text};
+
+/// One frame of a stream (`internal.Stream`, PROTOCOL sections 1 and 8).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stream {
+    /// The stream.
+    pub stream_id: Text,
+    /// This frame; an ack carries the id of the frame that it acknowledges.
+    pub request_id: Text,
+    /// When it was sent, by the sender's wall clock, in Unix nanoseconds.
+    pub sent_at: i64,
+    /// When it is of no use any more, by the sender's wall clock, in Unix nanoseconds.
+    pub expiry: i64,
+    /// What it says; `None` when it says nothing that this version knows.
+    pub body: Option<StreamBody>,
+}
+
+/// What a frame of a stream says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StreamBody {
+    /// A client opens the stream.
+    Open {
+        /// The client's id.
+        node_id: Text,
+        /// What the client sends along.
+        metadata: Metadata,
+    },
+    /// A message of the user's.
+    Message {
+        /// The message, encoded.
+        payload: Bytes,
+    },
+    /// A frame was taken.
+    Ack,
+    /// The stream ends. An empty text is sent as the code, as in [`ErrorResponse`](crate::ErrorResponse).
+    Close {
+        /// The code of the cause.
+        code: ErrorCode,
+        /// The text of the cause.
+        text: Text,
+    },
+}
+
+impl Encode for Stream {
+    fn encode(&self, out: &mut impl Sink) {
+        out.text(1, &self.stream_id);
+        out.text(2, &self.request_id);
+        out.int64(3, self.sent_at);
+        out.int64(4, self.expiry);
+        if let Some(body) = &self.body {
+            let field = match body {
+                StreamBody::Open { .. } => 6,
+                StreamBody::Message { .. } => 7,
+                StreamBody::Ack => 8,
+                StreamBody::Close { .. } => 9,
+            };
+            out.message(field, body);
+        }
+    }
+}
+
+impl Encode for StreamBody {
+    fn encode(&self, out: &mut impl Sink) {
+        match self {
+            StreamBody::Open { node_id, metadata } => {
+                out.text(1, node_id);
+                metadata.encode(7, out);
+            }
+            StreamBody::Message { payload } => out.bytes(2, payload),
+            StreamBody::Ack => {}
+            StreamBody::Close { code, text } => {
+                let code = code.as_bytes();
+                out.delimited(1, if text.is_empty() { code } else { text.as_bytes() });
+                out.delimited(2, code);
+            }
+        }
+    }
+}
+
+#[derive(Default)]
+pub(crate) struct StreamDraft {
+    stream: Stream,
+    body: BodyDraft,
+}
+
+/// The body as far as it was read: another kind of body replaces it, the same kind adds to it.
+#[derive(Default)]
+enum BodyDraft {
+    #[default]
+    None,
+    Open(OpenDraft),
+    Message(MessageDraft),
+    Ack,
+    Close(CloseDraft),
+}
+
+impl Decode for StreamDraft {
+    const NAME: &'static str = "internal.Stream";
+
+    fn field(&mut self, field: u32, wire: WireType, reader: &mut Reader<'_>) -> Result<(), DecodeError> {
+        let StreamDraft { stream, body } = self;
+        match field {
+            1 => stream.stream_id = reader.id(wire)?,
+            2 => stream.request_id = reader.id(wire)?,
+            3 => stream.sent_at = reader.int64(wire)?,
+            4 => stream.expiry = reader.int64(wire)?,
+            6 => {
+                let mut open = match core::mem::take(body) {
+                    BodyDraft::Open(open) => open,
+                    _ => OpenDraft::default(),
+                };
+                reader.embedded(wire, &mut open)?;
+                *body = BodyDraft::Open(open);
+            }
+            7 => {
+                let mut message = match core::mem::take(body) {
+                    BodyDraft::Message(message) => message,
+                    _ => MessageDraft::default(),
+                };
+                reader.embedded(wire, &mut message)?;
+                *body = BodyDraft::Message(message);
+            }
+            8 => {
+                reader.embedded(wire, &mut AckDraft)?;
+                *body = BodyDraft::Ack;
+            }
+            9 => {
+                let mut close = match core::mem::take(body) {
+                    BodyDraft::Close(close) => close,
+                    _ => CloseDraft::default(),
+                };
+                reader.embedded(wire, &mut close)?;
+                *body = BodyDraft::Close(close);
+            }
+            _ => reader.skip(field, wire)?,
+        }
+        Ok(())
+    }
+}
+
+impl From<StreamDraft> for Stream {
+    fn from(draft: StreamDraft) -> Self {
+        let body = match draft.body {
+            BodyDraft::None => None,
+            BodyDraft::Open(OpenDraft { node_id, metadata }) => Some(StreamBody::Open { node_id, metadata }),
+            BodyDraft::Message(MessageDraft(payload)) => {
+                Some(StreamBody::Message { payload: payload.finish() })
+            }
+            BodyDraft::Ack => Some(StreamBody::Ack),
+            BodyDraft::Close(CloseDraft { error, code }) => {
+                Some(StreamBody::Close { code: ErrorCode::from(code), text: error })
+            }
+        };
+        Self { body, ..draft.stream }
+    }
+}
+
+#[derive(Default)]
+struct OpenDraft {
+    node_id: Text,
+    metadata: Metadata,
+}
+
+impl Decode for OpenDraft {
+    const NAME: &'static str = "internal.StreamOpen";
+
+    fn field(&mut self, field: u32, wire: WireType, reader: &mut Reader<'_>) -> Result<(), DecodeError> {
+        match field {
+            1 => self.node_id = reader.id(wire)?,
+            7 => self.metadata.decode_entry(wire, reader)?,
+            _ => reader.skip(field, wire)?,
+        }
+        Ok(())
+    }
+}
+
+#[derive(Default)]
+struct MessageDraft(PayloadDraft);
+
+impl Decode for MessageDraft {
+    const NAME: &'static str = "internal.StreamMessage";
+
+    fn field(&mut self, field: u32, wire: WireType, reader: &mut Reader<'_>) -> Result<(), DecodeError> {
+        match field {
+            1 => self.0.any(wire, reader),
+            2 => self.0.raw(wire, reader),
+            _ => reader.skip(field, wire),
+        }
+    }
+}
+
+#[derive(Default)]
+struct AckDraft;
+
+impl Decode for AckDraft {
+    const NAME: &'static str = "internal.StreamAck";
+
+    fn field(&mut self, field: u32, wire: WireType, reader: &mut Reader<'_>) -> Result<(), DecodeError> {
+        reader.skip(field, wire)
+    }
+}
+
+#[derive(Default)]
+struct CloseDraft {
+    error: Text,
+    code: Text,
+}
+
+impl Decode for CloseDraft {
+    const NAME: &'static str = "internal.StreamClose";
+
+    fn field(&mut self, field: u32, wire: WireType, reader: &mut Reader<'_>) -> Result<(), DecodeError> {
+        match field {
+            1 => self.error = reader.text(wire)?,
+            2 => self.code = reader.text(wire)?,
+            _ => reader.skip(field, wire)?,
+        }
+        Ok(())
+    }
+}

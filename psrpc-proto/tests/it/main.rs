@@ -1,0 +1,5 @@
+//! The wire against its judges: recordings of Go peers, and prost-derived twins of every message.
+
+mod recordings;
+mod tables;
+mod twins;

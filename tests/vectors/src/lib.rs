@@ -1,0 +1,344 @@
+//! Loads the recordings of running Go peers; `README.md` says what there is.
+
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+/// The recorded conversations of one version of Go psrpc on one bus.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recording {
+    /// The version of Go psrpc.
+    pub version: &'static str,
+    /// The bus.
+    pub bus: Bus,
+    lines: &'static str,
+}
+
+/// The bus of a recording.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bus {
+    /// Redis 7.0.
+    Redis,
+    /// NATS 2.9.
+    Nats,
+}
+
+/// All recordings.
+pub const RECORDINGS: [Recording; 4] = [
+    Recording {
+        version: "v0.6.0",
+        bus: Bus::Redis,
+        lines: include_str!("../data/conversations-go-v0.6.0-redis.jsonl"),
+    },
+    Recording {
+        version: "v0.6.0",
+        bus: Bus::Nats,
+        lines: include_str!("../data/conversations-go-v0.6.0-nats.jsonl"),
+    },
+    Recording {
+        version: "v0.7.2",
+        bus: Bus::Redis,
+        lines: include_str!("../data/conversations-go-v0.7.2-redis.jsonl"),
+    },
+    Recording {
+        version: "v0.7.2",
+        bus: Bus::Nats,
+        lines: include_str!("../data/conversations-go-v0.7.2-nats.jsonl"),
+    },
+];
+
+impl Recording {
+    /// Its conversations, in the order of the recording.
+    pub fn conversations(&self) -> Vec<Conversation> {
+        lines(self.lines)
+    }
+}
+
+/// One conversation between Go peers.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Conversation {
+    /// Its name, the same in every recording.
+    pub id: String,
+    /// What happens in it.
+    pub what: String,
+    /// Who took part.
+    pub participants: Vec<Participant>,
+    /// Who subscribed to what.
+    pub subscriptions: Vec<Subscription>,
+    /// What the caller saw.
+    pub outcome: Value,
+    /// What the bus carried, in order.
+    pub frames: Vec<Event>,
+}
+
+/// A client or server of a conversation.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Participant {
+    /// `client` or `server`.
+    pub role: String,
+    /// A short name.
+    pub label: String,
+    /// The id on the wire.
+    pub id: String,
+}
+
+/// A subscription of a conversation.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Subscription {
+    /// `client:ID` or `server:ID`.
+    pub by: String,
+    /// The channel (Redis) or subject (NATS).
+    pub channel: String,
+    /// The NATS queue group.
+    pub queue_group: Option<String>,
+}
+
+/// Something that the bus carried.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Event {
+    /// A frame was published.
+    Publish(Box<Publish>),
+    /// A server tried the lock of a queue request (Redis).
+    Lock(Lock),
+}
+
+/// A published frame.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Publish {
+    /// Microseconds since the start.
+    pub at_us: u64,
+    /// `client:ID`, `server:ID`, or `recorder`, which is no peer.
+    pub from: String,
+    /// The channel (Redis) or subject (NATS).
+    pub channel: String,
+    /// The local channel that the envelope names (NATS).
+    #[serde(default)]
+    pub local: String,
+    /// The whole frame, as hex.
+    pub hex: String,
+    /// The type URL of the envelope.
+    pub type_url: String,
+    /// The fields of the message: bytes as hex, int64 as decimal strings.
+    pub fields: Value,
+    /// The user's message, where it could be decoded.
+    pub payload: Option<Value>,
+}
+
+impl Publish {
+    /// The whole frame.
+    pub fn bytes(&self) -> Vec<u8> {
+        hex(&self.hex)
+    }
+}
+
+/// A try for the lock of a queue request.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Lock {
+    /// Microseconds since the start.
+    pub at_us: u64,
+    /// `server:ID` or `client:ID`.
+    pub from: String,
+    /// The index of the frame that is locked.
+    pub frame: usize,
+    /// The Redis command.
+    pub args: Vec<String>,
+    /// Whether it got the lock.
+    pub won: bool,
+}
+
+/// A row of `channel-names.jsonl`.
+#[derive(Clone, Debug, Deserialize)]
+pub struct ChannelRow {
+    /// The service.
+    pub service: String,
+    /// The method.
+    pub method: String,
+    /// The parts of the topic.
+    pub topic: Vec<String>,
+    /// Whether the method is queue-routed.
+    pub queue: bool,
+    /// A client id.
+    pub id: String,
+    /// The channels' names, by kind of channel.
+    #[serde(flatten)]
+    pub channels: BTreeMap<String, Value>,
+}
+
+impl ChannelRow {
+    /// The (legacy, server, local) names of one kind of channel.
+    pub fn names(&self, kind: &str) -> (&str, &str, &str) {
+        let name = |form| self.channels[kind][form].as_str().expect("a name");
+        (name("legacy"), name("server"), name("local"))
+    }
+}
+
+/// A row of `wire-names.jsonl`.
+#[derive(Clone, Debug, Deserialize)]
+pub struct WireNameRow {
+    /// The name in the .proto.
+    pub proto: String,
+    /// The name on the wire.
+    pub wire: String,
+}
+
+/// A row of `method-flags.jsonl`.
+#[derive(Clone, Debug, Deserialize)]
+#[allow(missing_docs, reason = "Go's own names")]
+pub struct MethodFlagsRow {
+    pub service: String,
+    pub proto: String,
+    pub wire: String,
+    pub affinity: bool,
+    pub multi: bool,
+    pub require_claim: bool,
+    pub queue: bool,
+}
+
+/// A row of `error-codes.jsonl`.
+#[derive(Clone, Debug, Deserialize)]
+pub struct ErrorCodeRow {
+    /// The code.
+    pub code: String,
+    /// Its HTTP status.
+    pub http: u16,
+    /// The number of its gRPC code.
+    pub grpc_number: i32,
+    /// Its Twirp code.
+    pub twirp: String,
+    /// Whether Go's retry middleware tries again after it.
+    pub retried_by_default: bool,
+}
+
+/// A row of `error-codes-from-grpc.jsonl`.
+#[derive(Clone, Debug, Deserialize)]
+pub struct FromGrpcRow {
+    /// The number of a gRPC code.
+    pub grpc_number: i32,
+    /// The code that Go makes of it.
+    pub code: String,
+}
+
+/// A row of `fixed-errors.jsonl`.
+#[derive(Clone, Debug, Deserialize)]
+pub struct FixedErrorRow {
+    /// Go's name for it.
+    pub name: String,
+    /// Its code.
+    pub code: String,
+    /// Its text.
+    pub text: String,
+}
+
+/// A row of `selection.jsonl`: one selection of a server by Go. Times are milliseconds since its start.
+#[derive(Clone, Debug, Deserialize)]
+pub struct SelectionRow {
+    /// What is special about it.
+    pub what: String,
+    /// Its options.
+    pub options: SelectionOptions,
+    /// When the call ends.
+    pub deadline_ms: u64,
+    /// What came in.
+    pub events: Vec<SelectionEvent>,
+    /// How it ended.
+    pub result: SelectionResult,
+}
+
+/// Options of a selection; 0 means none.
+#[derive(Clone, Debug, Deserialize)]
+#[allow(missing_docs, reason = "the protocol's own names")]
+pub struct SelectionOptions {
+    pub minimum: f32,
+    pub maximum: f32,
+    pub accept_first: bool,
+    pub affinity_timeout_ms: u64,
+    pub short_circuit_ms: u64,
+    /// Which claim the selection function takes: `lowest`, `first`, `last`, `nothing`, `fail`, or empty for none.
+    pub selection_func: String,
+}
+
+/// Something that comes in during a selection: a claim, an error response, or a successful response.
+#[derive(Clone, Debug, Deserialize)]
+pub struct SelectionEvent {
+    /// When.
+    pub at_ms: u64,
+    /// Who bids.
+    pub server: Option<String>,
+    /// Its affinity: a number, or `NaN`, `+Inf`, `-Inf`.
+    pub affinity: Option<Value>,
+    /// The text of an error response.
+    pub error: Option<String>,
+    /// The code of an error response.
+    pub error_code: Option<String>,
+    /// Whether it is a successful response.
+    #[serde(default)]
+    pub success: bool,
+}
+
+/// How a selection ended.
+#[derive(Clone, Debug, Deserialize)]
+pub struct SelectionResult {
+    /// The server selected.
+    pub server: Option<String>,
+    /// The text of the error.
+    pub error: Option<String>,
+    /// The code of the error.
+    pub error_code: Option<String>,
+    /// Whether the selection function was asked.
+    pub selection_func_asked: bool,
+    /// The claims that it saw.
+    #[serde(default)]
+    pub selection_func_saw: Vec<SelectionClaim>,
+    /// How long it took in each of three runs.
+    pub took_ms: Vec<u64>,
+}
+
+/// A claim as a selection function saw it.
+#[derive(Clone, Debug, Deserialize)]
+#[allow(missing_docs, reason = "the protocol's own names")]
+pub struct SelectionClaim {
+    pub server: String,
+    pub affinity: f32,
+}
+
+macro_rules! tables {
+    ($($(#[$doc:meta])* $name:ident: $row:ty = $file:literal;)*) => {
+        $($(#[$doc])* pub fn $name() -> Vec<$row> {
+            lines(include_str!(concat!("../data/", $file)))
+        })*
+    };
+}
+
+tables! {
+    /// The rows of `channel-names.jsonl`.
+    channel_names: ChannelRow = "channel-names.jsonl";
+    /// The rows of `wire-names.jsonl`.
+    wire_names: WireNameRow = "wire-names.jsonl";
+    /// The rows of `method-flags.jsonl`.
+    method_flags: MethodFlagsRow = "method-flags.jsonl";
+    /// The rows of `error-codes.jsonl`.
+    error_codes: ErrorCodeRow = "error-codes.jsonl";
+    /// The rows of `error-codes-from-grpc.jsonl`.
+    error_codes_from_grpc: FromGrpcRow = "error-codes-from-grpc.jsonl";
+    /// The rows of `fixed-errors.jsonl`.
+    fixed_errors: FixedErrorRow = "fixed-errors.jsonl";
+    /// The rows of `selection.jsonl`.
+    selections: SelectionRow = "selection.jsonl";
+}
+
+/// The bytes that `hex` spells.
+pub fn hex(hex: &str) -> Vec<u8> {
+    let digit = |digit: u8| char::from(digit).to_digit(16).expect("a hex digit") as u8;
+    hex.as_bytes().chunks(2).map(|pair| digit(pair[0]) << 4 | digit(pair[1])).collect()
+}
+
+fn lines<T: DeserializeOwned>(text: &str) -> Vec<T> {
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error} in {line}")))
+        .collect()
+}
