@@ -1,0 +1,52 @@
+//! A cache that forgets by halves: bounded, without a clock or an order to keep.
+
+use psrpc_proto::Text;
+
+use crate::map::{HashKeys, Map};
+
+/// Values by text. When it is full, the older half is forgotten, except for what was used since.
+pub(crate) struct Cache<V> {
+    young: Map<(Text, V)>,
+    old: Map<(Text, V)>,
+    half: usize,
+    keys: HashKeys,
+}
+
+impl<V: Clone> Cache<V> {
+    pub(crate) fn new(limit: usize, keys: HashKeys) -> Self {
+        Self { young: Map::new(), old: Map::new(), half: limit.div_ceil(2), keys }
+    }
+
+    pub(crate) fn get_or_insert_with(&mut self, key: &Text, make: impl FnOnce() -> V) -> V {
+        let hash = self.keys.hash(key.as_bytes());
+        if let Some((_, value)) = self.young.get(hash, |(known, _)| known == key) {
+            return value.clone();
+        }
+        if self.young.len() >= self.half {
+            self.old = core::mem::replace(&mut self.young, Map::new());
+        }
+        let entry = self.old.remove(hash, |(known, _)| known == key);
+        let entry = entry.unwrap_or_else(|| (key.clone(), make()));
+        let value = entry.1.clone();
+        self.young.insert(hash, entry);
+        value
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_keeps_what_is_used_and_never_more_than_its_limit() {
+        let mut cache = Cache::new(4, HashKeys { first: 1, second: 2 });
+        let mut made = 0;
+        for round in 0..10 {
+            for key in ["used", &alloc::format!("other {round}")] {
+                cache.get_or_insert_with(&key.into(), || made += 1);
+            }
+            assert!(cache.young.len() + cache.old.len() <= 4);
+        }
+        assert_eq!(made, 1 + 10, "what is used all the time is made once");
+    }
+}

@@ -1,0 +1,48 @@
+//! What a client and a server have in common for whoever drives them.
+
+use psrpc_proto::Frame;
+
+use crate::error::BusError;
+use crate::{Now, Output, SubscriptionHandle, Timeout, Token};
+
+/// The driving contract of a [`Client`](crate::Client) and a [`Server`](crate::Server).
+///
+/// 1. Call commands and `handle_*` methods as things happen, as many as you like before the next step. They do no
+///    I/O and return at once.
+/// 2. Call [`poll_output`](Self::poll_output) until it returns `None`, and do what it says, in order.
+/// 3. Call [`poll_timeout`](Self::poll_timeout), and [`handle_timeout`](Self::handle_timeout) once that time has
+///    come. A call that comes early does nothing. After `handle_timeout(t)` and a full drain the next timeout is
+///    later than `t`.
+///
+/// Both clocks of every `now` come from the driver. The monotonic one must not go back; the wall clock may jump.
+/// The same seed and the same inputs give the same outputs.
+pub trait Engine {
+    /// What it tells the layer above.
+    type Event;
+
+    /// A subscription is live, or the bus refused it.
+    fn handle_subscribed(&mut self, now: Now, subscription: SubscriptionHandle, result: Result<(), BusError>);
+
+    /// A subscription has ended: the bus confirmed an unsubscribe, or gave it up. Every frame delivered until then
+    /// must have been handed in before.
+    fn handle_unsubscribed(&mut self, now: Now, subscription: SubscriptionHandle);
+
+    /// The bus may have lost frames of a subscription; `lost` is how many, where that is known.
+    fn handle_gap(&mut self, now: Now, subscription: SubscriptionHandle, lost: Option<u64>);
+
+    /// A frame was published, to so many subscribers where the bus knows, or the bus could not publish it.
+    fn handle_published(&mut self, now: Now, token: Token, result: Result<Option<u64>, BusError>);
+
+    /// A frame came in on a subscription. A [`Frame::Raw`] is decoded first.
+    fn handle_frame(&mut self, now: Now, subscription: SubscriptionHandle, frame: Frame);
+
+    /// Time has passed.
+    fn handle_timeout(&mut self, now: Now);
+
+    /// The next thing to do.
+    fn poll_output(&mut self) -> Option<Output<Self::Event>>;
+
+    /// When [`handle_timeout`](Self::handle_timeout) is to be called next, and why.
+    #[must_use]
+    fn poll_timeout(&self) -> Option<Timeout>;
+}

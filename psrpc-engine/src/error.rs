@@ -1,0 +1,290 @@
+//! Errors, by whose fault they are.
+//!
+//! * A peer's: a frame that is dropped. No error, but a [`Dropped`](crate::Dropped) and a counter.
+//! * The caller's: a command that cannot be carried out, returned by the command ([`ConfigError`], [`CallError`],
+//!   [`RegisterError`]).
+//! * The bus's: a [`BusError`], handed in with the result of an output.
+//! * Nobody's: a call that fails for a [`Reason`], a [`Failure`].
+
+use alloc::boxed::Box;
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::error::Error;
+use core::fmt;
+
+use psrpc_proto::{Any, ErrorCode, ErrorResponse, InvalidId, Text};
+
+use crate::Reason;
+use crate::route::Route;
+use crate::selection::Claim;
+
+/// What a bus reports when it could not do as asked. Cheap to clone.
+#[derive(Clone)]
+pub struct BusError(Arc<dyn Error + Send + Sync>);
+
+impl BusError {
+    /// An error of the bus, with whatever it has to say.
+    pub fn new(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self(Arc::from(error.into()))
+    }
+}
+
+impl fmt::Debug for BusError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+impl fmt::Display for BusError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+impl Error for BusError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.0.source()
+    }
+}
+
+/// A service, method or id that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The service has no name.
+    #[error("the service must have a name")]
+    NoService,
+    /// The method has no name.
+    #[error("the method must have a name")]
+    NoMethod,
+    /// The service's name would change a NATS subject.
+    #[error("service {service:?}: {cause}")]
+    Service {
+        /// The service.
+        service: String,
+        /// What is wrong with it.
+        cause: InvalidId,
+    },
+    /// The id of the client or server cannot be carried.
+    #[error("id {id:?}: {cause}")]
+    Id {
+        /// The id.
+        id: String,
+        /// What is wrong with it.
+        cause: InvalidId,
+    },
+    /// A topic is longer than the limit.
+    #[error("topic {topic:?} of {method}: longer than {limit} bytes")]
+    Topic {
+        /// The method.
+        method: String,
+        /// The topic.
+        topic: Vec<Text>,
+        /// The limit, in bytes of all its parts together.
+        limit: usize,
+    },
+}
+
+/// A call that cannot be made as it stands. The caller's fault; nothing was published.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CallError {
+    /// The client is closed.
+    #[error("client is closed")]
+    Closed,
+    /// The client's subscriptions are not live yet, so that it would miss the answer.
+    #[error("client is not ready: its subscriptions are not live")]
+    NotReady,
+    /// The method is of another service than the client.
+    #[error("{route} is not a method of {service}")]
+    WrongService {
+        /// The method.
+        route: Route,
+        /// The client's service.
+        service: Text,
+    },
+    /// Every server answers this method, so a single answer is not what to ask for.
+    #[error("{method} is answered by every server, which a unary call cannot be")]
+    Multi {
+        /// The method.
+        method: Text,
+    },
+    /// An option of the selection cannot take effect.
+    #[error(
+        "{method}: {option} cannot take effect, since the bus hands each request of this method to one server"
+    )]
+    SelectionOnQueue {
+        /// The method.
+        method: Text,
+        /// The option.
+        option: &'static str,
+    },
+    /// An option of the selection is infinite or not a number.
+    #[error("{option} must be a finite number")]
+    NotFinite {
+        /// The option.
+        option: &'static str,
+    },
+    /// The message or metadata is over a limit that receivers keep.
+    #[error("{size} {unit} are over the limit of {limit}")]
+    TooLarge {
+        /// How much it is.
+        size: usize,
+        /// What it is.
+        unit: &'static str,
+        /// The limit.
+        limit: usize,
+    },
+    /// Too many calls are in flight.
+    #[error("too many calls in flight, the limit is {limit}")]
+    TooManyCalls {
+        /// The limit.
+        limit: usize,
+    },
+}
+
+impl CallError {
+    /// The code that stands for it.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            CallError::Closed => ErrorCode::Canceled,
+            CallError::NotReady => ErrorCode::Unavailable,
+            CallError::TooManyCalls { .. } => ErrorCode::ResourceExhausted,
+            _ => ErrorCode::InvalidArgument,
+        }
+    }
+}
+
+/// Methods that cannot be registered together. The caller's fault; nothing was subscribed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RegisterError {
+    /// The server is shut down or about to be.
+    #[error("server is closed")]
+    Closed,
+    /// The method is of another service than the server.
+    #[error("{route} is not a method of {service}")]
+    WrongService {
+        /// The method.
+        route: Route,
+        /// The server's service.
+        service: Text,
+    },
+    /// The method is registered already for this topic.
+    #[error("{route} is registered already")]
+    Duplicate {
+        /// The method and topic.
+        route: Route,
+    },
+    /// The channels of the method on this topic are those of another method or topic that is registered.
+    #[error("{route} would share {channel:?} with {other}, which is registered")]
+    Conflict {
+        /// The method and topic.
+        route: Route,
+        /// The method and topic that are registered.
+        other: Route,
+        /// The name that they would share.
+        channel: String,
+    },
+}
+
+/// A call that failed: the error that its caller gets, and all that is known of the reason.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// Why it failed.
+    pub reason: Reason,
+    /// The code of the error.
+    pub code: ErrorCode,
+    /// The text of the error.
+    pub text: Text,
+    /// Messages that say more, from the server that answered.
+    pub details: Vec<Any>,
+    /// What happened to the call until then.
+    pub evidence: Evidence,
+    /// What the bus said, if that is why.
+    pub source: Option<BusError>,
+}
+
+/// What happened to a call, to tell why it failed.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Evidence {
+    /// How many subscribers the bus handed the request to; `None` where the bus does not say.
+    pub receivers: Option<u64>,
+    /// How many servers bid.
+    pub bids: u32,
+    /// How many of the bids were below the minimum affinity.
+    pub below_minimum: u32,
+    /// The best bid that was held when selection ended by the deadline or by cancellation.
+    pub best: Option<Claim>,
+    /// The server that the call was granted to, or that announced that it runs it.
+    pub selected: Option<Text>,
+    /// How many error responses came.
+    pub errors: u32,
+    /// Whether the bus may have lost frames to the client while the call was in flight.
+    pub gap: bool,
+}
+
+impl Failure {
+    pub(crate) fn new(
+        reason: Reason,
+        code: ErrorCode,
+        text: impl Into<Text>,
+        evidence: Evidence,
+    ) -> Box<Self> {
+        Box::new(Self { reason, code, text: text.into(), details: Vec::new(), evidence, source: None })
+    }
+
+    pub(crate) fn canceled(evidence: Evidence) -> Box<Self> {
+        let text = Text::from_static("request canceled");
+        Self::new(Reason::Canceled, ErrorCode::Canceled, text, evidence)
+    }
+
+    pub(crate) fn closed(evidence: Evidence) -> Box<Self> {
+        Self::new(Reason::ClientClosed, ErrorCode::Canceled, Text::from_static("client is closed"), evidence)
+    }
+
+    pub(crate) fn timed_out(evidence: Evidence) -> Box<Self> {
+        let text = Text::from_static("request timed out");
+        Self::new(Reason::TimedOut, ErrorCode::DeadlineExceeded, text, evidence)
+    }
+
+    /// No server was selected, since none bid or none of the bids could win.
+    pub(crate) fn no_server(evidence: Evidence) -> Box<Self> {
+        if evidence.bids == 0 {
+            let text = Text::from_static("no response from servers");
+            return Self::new(Reason::NoResponse, ErrorCode::Unavailable, text, evidence);
+        }
+        let text = alloc::format!("no servers available (received {} responses)", evidence.bids);
+        Self::new(Reason::NotAcceptable, ErrorCode::Unavailable, text, evidence)
+    }
+
+    pub(crate) fn bus(reason: Reason, error: BusError, evidence: Evidence) -> Box<Self> {
+        let text = alloc::format!("{reason}: {error}");
+        let failure = Self::new(reason, ErrorCode::Unavailable, text, evidence);
+        Box::new(Self { source: Some(error), ..*failure })
+    }
+
+    /// A server answered with an error.
+    pub(crate) fn answered(error: ErrorResponse, evidence: Evidence) -> Box<Self> {
+        let failure = Self::new(Reason::Answered, error.code, error.text, evidence);
+        Box::new(Self { details: error.details, ..*failure })
+    }
+
+    /// The caller's selection function failed.
+    pub(crate) fn selection(error: ErrorResponse, evidence: Evidence) -> Box<Self> {
+        Box::new(Self { reason: Reason::SelectionFailed, ..*Self::answered(error, evidence) })
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.code, self.text)
+    }
+}
+
+impl Error for Failure {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.source.as_ref().map(|source| source as _)
+    }
+}

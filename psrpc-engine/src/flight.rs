@@ -1,0 +1,94 @@
+//! Flights: the skeleton of everything in flight. Each has an id that peers name it by, a timer, and a state.
+
+use psrpc_proto::Text;
+
+use crate::Time;
+use crate::handle::{Handles, RawHandle};
+use crate::map::{HashKeys, Map};
+use crate::timers::{TimerId, TimerKind, Timers};
+
+/// What is in flight, found by handle and by id.
+///
+/// A flight leaves by [`settle`](Self::settle), which takes its state by value and its timer and id with it:
+/// nothing settles twice, and nothing of it is left behind.
+pub(crate) struct Flights<H, S> {
+    flights: Handles<Flight<S>>,
+    by_id: Map<RawHandle>,
+    keys: HashKeys,
+    handle: core::marker::PhantomData<H>,
+}
+
+/// Something in flight.
+pub(crate) struct Flight<S> {
+    pub(crate) id: Text,
+    pub(crate) state: S,
+    hash: u64,
+    timer: Option<TimerId>,
+}
+
+impl<H: Copy + From<RawHandle> + Into<RawHandle>, S> Flights<H, S> {
+    pub(crate) fn new(keys: HashKeys) -> Self {
+        Self { flights: Handles::new(), by_id: Map::new(), keys, handle: core::marker::PhantomData }
+    }
+
+    /// The handle that the next flight gets.
+    pub(crate) fn next(&self) -> H {
+        self.flights.next().into()
+    }
+
+    /// Adds a flight whose id is not in flight yet.
+    pub(crate) fn start(&mut self, id: Text, timer: TimerId, state: S) {
+        let hash = self.keys.hash(id.as_bytes());
+        let handle = self.flights.insert(Flight { id, state, hash, timer: Some(timer) });
+        self.by_id.insert(hash, handle);
+    }
+
+    pub(crate) fn find(&self, id: &Text) -> Option<H> {
+        let is_it = |handle: &RawHandle| self.flights.get(*handle).is_some_and(|flight| flight.id == *id);
+        self.by_id.get(self.keys.hash(id.as_bytes()), is_it).map(|handle| (*handle).into())
+    }
+
+    pub(crate) fn get(&self, handle: H) -> Option<&Flight<S>> {
+        self.flights.get(handle)
+    }
+
+    pub(crate) fn get_mut(&mut self, handle: H) -> Option<&mut Flight<S>> {
+        self.flights.get_mut(handle)
+    }
+
+    /// The flight whose timer has fired.
+    pub(crate) fn fired(&mut self, handle: H) -> Option<&mut Flight<S>> {
+        let flight = self.flights.get_mut(handle)?;
+        flight.timer = None;
+        Some(flight)
+    }
+
+    /// Removes a flight, with its timer and its id.
+    pub(crate) fn settle<O: Copy>(&mut self, handle: H, timers: &mut Timers<O>) -> Option<(Text, S)> {
+        let Flight { id, state, hash, timer } = self.flights.remove(handle)?;
+        let raw = handle.into();
+        self.by_id.remove(hash, |known| *known == raw);
+        if let Some(timer) = timer {
+            timers.disarm(timer);
+        }
+        Some((id, state))
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.flights.len()
+    }
+
+    pub(crate) fn handles(&self) -> impl Iterator<Item = H> {
+        self.flights.handles().map(H::from)
+    }
+}
+
+impl<S> Flight<S> {
+    /// Sets the flight's one timer.
+    pub(crate) fn wake<O: Copy>(&mut self, timers: &mut Timers<O>, at: Time, kind: TimerKind, owner: O) {
+        match self.timer {
+            Some(timer) => timers.rearm(timer, at, kind),
+            None => self.timer = Some(timers.arm(at, kind, owner)),
+        }
+    }
+}

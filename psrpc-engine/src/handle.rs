@@ -1,0 +1,129 @@
+//! Handles: what stands for a thing in flight, and a slab that knows stale handles from live ones.
+
+use slab::Slab;
+
+/// Where a thing lies in its slab, and which of the things that lay there it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct RawHandle {
+    index: u32,
+    generation: u32,
+}
+
+macro_rules! handles {
+    ($($(#[$doc:meta])* $name:ident)*) => {
+        $(
+            $(#[$doc])*
+            ///
+            /// A handle stays invalid for ever once what it stood for is gone: commands with a stale one do
+            /// nothing.
+            #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+            pub struct $name(pub(crate) RawHandle);
+
+            impl $name {
+                /// A small number that no two live handles of one engine share, and that later ones reuse: an
+                /// index for tables of the caller's own.
+                pub fn index(self) -> usize {
+                    self.0.index as usize
+                }
+            }
+
+            impl From<RawHandle> for $name {
+                fn from(handle: RawHandle) -> Self {
+                    Self(handle)
+                }
+            }
+
+            impl From<$name> for RawHandle {
+                fn from(handle: $name) -> Self {
+                    handle.0
+                }
+            }
+        )*
+    };
+}
+
+handles! {
+    /// A call of a [`Client`](crate::Client) in flight.
+    CallHandle
+    /// A request at a [`Server`](crate::Server) in flight.
+    RequestHandle
+    /// Methods that a [`Server`](crate::Server) has registered together.
+    RegistrationHandle
+    /// A subscription that an engine asked for.
+    SubscriptionHandle
+}
+
+/// A slab whose handles tell a thing from its successors in the same place.
+pub(crate) struct Handles<T> {
+    slab: Slab<(u32, T)>,
+    generation: u32,
+}
+
+impl<T> Handles<T> {
+    pub(crate) const fn new() -> Self {
+        Self { slab: Slab::new(), generation: 0 }
+    }
+
+    /// The handle that the next thing gets.
+    pub(crate) fn next(&self) -> RawHandle {
+        let index = u32::try_from(self.slab.vacant_key()).expect("limits keep slabs far below 2^32");
+        RawHandle { index, generation: self.generation }
+    }
+
+    pub(crate) fn insert(&mut self, value: T) -> RawHandle {
+        let handle = self.next();
+        self.slab.insert((self.generation, value));
+        self.generation = self.generation.wrapping_add(1);
+        handle
+    }
+
+    pub(crate) fn get(&self, handle: impl Into<RawHandle>) -> Option<&T> {
+        let RawHandle { index, generation } = handle.into();
+        let (lives, value) = self.slab.get(index as usize)?;
+        (*lives == generation).then_some(value)
+    }
+
+    pub(crate) fn get_mut(&mut self, handle: impl Into<RawHandle>) -> Option<&mut T> {
+        let RawHandle { index, generation } = handle.into();
+        let (lives, value) = self.slab.get_mut(index as usize)?;
+        (*lives == generation).then_some(value)
+    }
+
+    pub(crate) fn remove(&mut self, handle: impl Into<RawHandle>) -> Option<T> {
+        let handle = handle.into();
+        self.get(handle)?;
+        Some(self.slab.remove(handle.index as usize).1)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.slab.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.slab.is_empty()
+    }
+
+    /// The handles of all things, in the order of their places: the same for the same history.
+    pub(crate) fn handles(&self) -> impl Iterator<Item = RawHandle> {
+        self.slab
+            .iter()
+            .map(|(index, (generation, _))| RawHandle { index: index as u32, generation: *generation })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stale_handle_finds_nothing() {
+        let mut things = Handles::new();
+        let first = things.insert("first");
+        assert_eq!(things.remove(first), Some("first"));
+        let second = things.insert("second");
+        assert_eq!(second.index, first.index);
+        assert_eq!(things.get(first), None);
+        assert_eq!(things.remove(first), None);
+        assert_eq!(things.get(second), Some(&"second"));
+    }
+}

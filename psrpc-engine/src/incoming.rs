@@ -1,0 +1,79 @@
+//! What every frame that comes in goes through, before anybody looks at what it says.
+
+use core::time::Duration;
+
+use psrpc_proto::{DecodeErrorKind, Frame, FrameLimits, Request, Response, Stream, Text};
+
+use crate::output::{DroppedEvent, Io};
+use crate::{Dropped, Reason};
+
+/// Decodes a frame that was not yet, and checks one that was handed over as it is against the limits that decoding
+/// would have checked.
+pub(crate) fn accept<E: DroppedEvent, O: Copy>(
+    io: &mut Io<E, O>,
+    frame: Frame,
+    limits: &FrameLimits,
+) -> Option<Frame> {
+    io.counters.frames += 1;
+    if let Frame::Raw(bytes) = &frame {
+        return match Frame::decode(bytes, limits) {
+            Ok((frame, _)) => Some(frame),
+            Err(error) => {
+                let over_limit = matches!(error.kind, DecodeErrorKind::OverLimit { .. });
+                drop_frame(io, &frame, if over_limit { Reason::FrameLimit } else { Reason::Malformed });
+                None
+            }
+        };
+    }
+    let (request_id, peer) = names(&frame);
+    let mut within = request_id.len().max(peer.len()) <= limits.id_bytes;
+    match &frame {
+        Frame::Request(Request { metadata, payload, .. }) => {
+            within &= metadata.len() <= limits.metadata_entries
+                && metadata.bytes() <= limits.metadata_bytes
+                && payload.len() <= limits.frame_bytes;
+        }
+        Frame::Response(Response { result: Ok(payload), .. }) => {
+            within &= payload.len() <= limits.frame_bytes;
+        }
+        Frame::Response(Response { result: Err(error), .. }) => {
+            within &= error.details.len() <= limits.error_details;
+        }
+        _ => {}
+    }
+    if !within {
+        // Without the names, which may be what is too long.
+        io.dropped(Dropped {
+            reason: Reason::FrameLimit,
+            request_id: Text::EMPTY,
+            peer: Text::EMPTY,
+            late_by: Duration::ZERO,
+        });
+        return None;
+    }
+    Some(frame)
+}
+
+/// Drops a message that has no business on the channel it came on.
+pub(crate) fn unexpected<E: DroppedEvent, O: Copy>(io: &mut Io<E, O>, frame: &Frame) {
+    drop_frame(io, frame, Reason::UnexpectedType);
+}
+
+fn drop_frame<E: DroppedEvent, O: Copy>(io: &mut Io<E, O>, frame: &Frame, reason: Reason) {
+    let (request_id, peer) = names(frame);
+    let (request_id, peer) = (request_id.clone(), peer.clone());
+    io.dropped(Dropped { reason, request_id, peer, late_by: Duration::ZERO });
+}
+
+/// The ids of the call and of the sender that a frame names.
+fn names(frame: &Frame) -> (&Text, &Text) {
+    const NOBODY: &Text = &Text::EMPTY;
+    match frame {
+        Frame::Request(request) => (&request.request_id, &request.client_id),
+        Frame::Response(response) => (&response.request_id, &response.server_id),
+        Frame::ClaimRequest(claim) => (&claim.request_id, &claim.server_id),
+        Frame::ClaimResponse(claim) => (&claim.request_id, &claim.server_id),
+        Frame::Stream(Stream { request_id, stream_id, .. }) => (request_id, stream_id),
+        Frame::Other(_) | Frame::Raw(_) => (NOBODY, NOBODY),
+    }
+}

@@ -1,0 +1,107 @@
+//! Outputs: what an engine wants done, in order.
+
+use alloc::collections::VecDeque;
+
+use psrpc_proto::{Channel, Frame};
+
+use crate::timers::Timers;
+use crate::{CallHandle, Counters, Dropped, Reason, RequestHandle, SubscriptionHandle};
+
+/// What an engine wants done. Outputs are to be carried out in the order in which they are polled.
+#[derive(Clone, Debug)]
+#[must_use]
+pub enum Output<E> {
+    /// Subscribe to a channel, and report the result with
+    /// [`handle_subscribed`](crate::Engine::handle_subscribed) once the subscription is live.
+    Subscribe {
+        /// What frames and results name it by.
+        subscription: SubscriptionHandle,
+        /// The channel.
+        channel: Channel,
+        /// How it shares the channel's frames with others.
+        kind: SubscriptionKind,
+    },
+    /// Unsubscribe, and report with [`handle_unsubscribed`](crate::Engine::handle_unsubscribed) once the bus has
+    /// confirmed it and every frame delivered until then was handed in.
+    Unsubscribe {
+        /// The subscription.
+        subscription: SubscriptionHandle,
+    },
+    /// Publish a frame, and report the result with [`handle_published`](crate::Engine::handle_published).
+    Publish {
+        /// What the result is reported by.
+        token: Token,
+        /// The channel.
+        channel: Channel,
+        /// The frame.
+        frame: Frame,
+    },
+    /// Something for the layer above.
+    Event(E),
+}
+
+/// How a subscription shares the frames of its channel with others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SubscriptionKind {
+    /// It gets every frame.
+    Plain,
+    /// Of all queue subscriptions of the channel, one gets each frame.
+    Queue,
+}
+
+/// Names a publish, for its result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Token(pub(crate) Publish);
+
+/// What was published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Publish {
+    Request(CallHandle),
+    Grant(CallHandle),
+    Bid(RequestHandle),
+    Response,
+}
+
+/// What all parts of an engine write to: its outputs, timers and counters.
+pub(crate) struct Io<E, O> {
+    outputs: VecDeque<Output<E>>,
+    pub(crate) timers: Timers<O>,
+    pub(crate) counters: Counters,
+}
+
+/// An event that reports a dropped frame.
+pub(crate) trait DroppedEvent {
+    fn dropped(dropped: Dropped) -> Self;
+}
+
+impl<E: DroppedEvent, O: Copy> Io<E, O> {
+    pub(crate) const fn new() -> Self {
+        Self { outputs: VecDeque::new(), timers: Timers::new(), counters: Counters::new() }
+    }
+
+    pub(crate) fn publish(&mut self, what: Publish, channel: &Channel, frame: Frame) {
+        self.push(Output::Publish { token: Token(what), channel: channel.clone(), frame });
+    }
+
+    pub(crate) fn event(&mut self, event: E) {
+        self.push(Output::Event(event));
+    }
+
+    /// Counts a frame that is dropped, and reports it.
+    pub(crate) fn dropped(&mut self, dropped: Dropped) {
+        self.counters.count(dropped.reason);
+        self.event(E::dropped(dropped));
+    }
+
+    pub(crate) fn count(&mut self, reason: Reason) {
+        self.counters.count(reason);
+    }
+
+    pub(crate) fn push(&mut self, output: Output<E>) {
+        self.outputs.push_back(output);
+    }
+
+    pub(crate) fn pop(&mut self) -> Option<Output<E>> {
+        self.outputs.pop_front()
+    }
+}

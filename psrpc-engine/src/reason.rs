@@ -1,0 +1,161 @@
+//! Reasons: why a frame was dropped, a request abandoned or a call failed. One list, which everything that reports
+//! speaks.
+
+use core::fmt;
+use core::time::Duration;
+
+use psrpc_proto::Text;
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $variant:ident = $text:literal;)*) => {
+        /// Why a frame was dropped, a request abandoned or a call failed.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[non_exhaustive]
+        pub enum Reason {
+            $($(#[$doc])* $variant,)*
+        }
+
+        impl Reason {
+            /// Every reason.
+            pub const ALL: &'static [Reason] = &[$(Reason::$variant),*];
+
+            /// The reason in a few words.
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Reason::$variant => $text,)*
+                }
+            }
+        }
+    };
+}
+
+reasons! {
+    // Frames of a peer that are dropped.
+
+    /// A frame that does not decode.
+    Malformed = "malformed frame";
+    /// A message that has no business on its channel.
+    UnexpectedType = "unexpected type of message";
+    /// A frame without an id that it needs.
+    MissingId = "missing id";
+    /// A frame beyond a limit of [`FrameLimits`](psrpc_proto::FrameLimits).
+    FrameLimit = "frame over a limit";
+    /// A request at or past its expiry. With skewed clocks this drops every call; see [`Dropped::late_by`].
+    Expired = "request expired";
+    /// A request with an expiry further ahead than the horizon allows even from its own time of sending.
+    FarFuture = "request from the far future";
+    /// A request that came before.
+    Duplicate = "duplicate request";
+    /// A request beyond the limit on requests in flight.
+    RequestsFull = "too many requests in flight";
+    /// A request beyond the limit on requests remembered.
+    DedupFull = "too many requests remembered";
+    /// A bid with an affinity that is infinite or not a number.
+    NonFiniteAffinity = "affinity is not finite";
+    /// A second bid of one server for one call.
+    SecondBid = "second bid of a server";
+    /// A bid beyond the limit on bids for one call.
+    BidsFull = "too many bids for a call";
+    /// A bid, a response or a grant for what is over, or never was.
+    Late = "too late, or for nothing known";
+    /// A grant of a request that is not at this server: on a queue, most are. Only counted.
+    Elsewhere = "grant of a request at another server";
+    /// A response from a server that was not selected.
+    NotSelected = "response from a server that was not selected";
+    /// An early response beyond the limit on those kept for one call.
+    ParkedFull = "too many early responses";
+
+    // Requests that a server abandons.
+
+    /// Its affinity was below 0.
+    NoBid = "no bid";
+    /// The client granted it to another server.
+    ClaimLost = "granted to another server";
+    /// It expired before the client granted it.
+    NotGranted = "expired without a grant";
+    /// Its payload does not decode as the message of the method.
+    MalformedRequest = "request does not decode";
+    /// It expired before the handler was done.
+    Overran = "handler ran past the expiry";
+    /// The server was killed.
+    Killed = "server killed";
+
+    // Calls that fail.
+
+    /// The caller canceled it.
+    Canceled = "canceled by the caller";
+    /// The client was closed.
+    ClientClosed = "client closed";
+    /// The deadline passed while a server had it.
+    TimedOut = "no response before the deadline";
+    /// No server bid for it.
+    NoResponse = "no server bid";
+    /// Servers bid, and none of their bids could win.
+    NotAcceptable = "no bid was acceptable";
+    /// The selection function failed or chose a server that had not bid.
+    SelectionFailed = "selection function failed";
+    /// A server answered with an error.
+    Answered = "answered with an error";
+    /// The response does not decode as the message of the method.
+    MalformedResult = "response does not decode";
+
+    // Either.
+
+    /// The bus did not take a frame.
+    PublishFailed = "publish failed";
+    /// The bus gave up a subscription.
+    SubscriptionLost = "subscription lost";
+    /// The call or request was over before its frame could be handed to the bus.
+    Withdrawn = "withdrawn before it was published";
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A frame that was dropped, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dropped {
+    /// Why.
+    pub reason: Reason,
+    /// The call that it named; empty if that is not known.
+    pub request_id: Text,
+    /// The peer that it named as its sender; empty if that is not known.
+    pub peer: Text,
+    /// For an expired request, by how much: with skewed clocks, the skew.
+    pub late_by: Duration,
+}
+
+/// How often each thing happened since an engine was made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Counters {
+    reasons: [u64; Reason::ALL.len()],
+    /// Frames that came in.
+    pub frames: u64,
+    /// Frames that went out.
+    pub published: u64,
+    /// Frames that the bus reported lost on the way in; one for each gap of unknown size.
+    pub lost: u64,
+}
+
+impl Counters {
+    pub(crate) const fn new() -> Self {
+        Self { reasons: [0; Reason::ALL.len()], frames: 0, published: 0, lost: 0 }
+    }
+
+    pub(crate) fn count(&mut self, reason: Reason) {
+        self.reasons[reason as usize] += 1;
+    }
+
+    /// How often `reason` dropped a frame, abandoned a request or failed a call.
+    pub fn get(&self, reason: Reason) -> u64 {
+        self.reasons[reason as usize]
+    }
+
+    /// The reasons that happened, and how often.
+    pub fn reasons(&self) -> impl Iterator<Item = (Reason, u64)> {
+        Reason::ALL.iter().map(|reason| (*reason, self.get(*reason))).filter(|(_, count)| *count > 0)
+    }
+}

@@ -1,0 +1,123 @@
+//! Routes: a method on a topic, with its channels, worked out once.
+
+use alloc::string::ToString;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::fmt;
+
+use psrpc_proto::{Channel, MethodProperties, Text, check_id};
+
+use crate::error::ConfigError;
+
+/// All parts of a topic together may be this long, in bytes.
+const TOPIC_BYTES: usize = 1024;
+
+/// A method of a service on a topic: what a call goes to, and what a server registers. Cheap to clone.
+#[derive(Clone)]
+pub struct Route(Arc<Inner>);
+
+struct Inner {
+    service: Text,
+    method: Text,
+    topic: Vec<Text>,
+    properties: MethodProperties,
+    requests: Channel,
+    grants: Channel,
+}
+
+impl Route {
+    /// The route of `method` on `topic`; no parts for a method without topics.
+    ///
+    /// # Errors
+    ///
+    /// When a name is empty or cannot be carried by every bus, or the topic is longer than 1,024 bytes.
+    pub fn new<T: AsRef<str>>(
+        service: &str,
+        method: &str,
+        properties: MethodProperties,
+        topic: &[T],
+    ) -> Result<Self, ConfigError> {
+        check_service(service)?;
+        if method.is_empty() {
+            return Err(ConfigError::NoMethod);
+        }
+        let parts = || topic.iter().map(|part| Text::from(part.as_ref())).collect();
+        if topic.iter().map(|part| part.as_ref().len()).sum::<usize>() > TOPIC_BYTES {
+            let (method, topic, limit) = (method.to_string(), parts(), TOPIC_BYTES);
+            return Err(ConfigError::Topic { method, topic, limit });
+        }
+        Ok(Self(Arc::new(Inner {
+            service: service.into(),
+            method: method.into(),
+            topic: parts(),
+            properties,
+            requests: Channel::request(service, method, topic, properties.queue()),
+            grants: Channel::claim_response(service, method, topic),
+        })))
+    }
+
+    /// The service, by its name on the wire.
+    pub fn service(&self) -> &Text {
+        &self.0.service
+    }
+
+    /// The method, by its name on the wire.
+    pub fn method(&self) -> &Text {
+        &self.0.method
+    }
+
+    /// The parts of the topic.
+    pub fn topic(&self) -> &[Text] {
+        &self.0.topic
+    }
+
+    /// How calls are routed.
+    pub fn properties(&self) -> MethodProperties {
+        self.0.properties
+    }
+
+    /// Where requests are published.
+    pub fn requests(&self) -> &Channel {
+        &self.0.requests
+    }
+
+    /// Where grants are published.
+    pub fn grants(&self) -> &Channel {
+        &self.0.grants
+    }
+}
+
+impl PartialEq for Route {
+    /// Whether both are the same method on the same topic.
+    fn eq(&self, other: &Self) -> bool {
+        let parts = |route: &Self| (route.service().clone(), route.method().clone(), route.properties());
+        parts(self) == parts(other) && self.topic() == other.topic()
+    }
+}
+
+impl Eq for Route {}
+
+impl fmt::Debug for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Route({self})")
+    }
+}
+
+impl fmt::Display for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.service(), self.method())?;
+        if self.topic().is_empty() { Ok(()) } else { write!(f, "{:?}", self.topic()) }
+    }
+}
+
+pub(crate) fn check_service(service: &str) -> Result<(), ConfigError> {
+    if service.is_empty() {
+        return Err(ConfigError::NoService);
+    }
+    check_id(service, usize::MAX)
+        .map_err(|cause| ConfigError::Service { service: service.to_string(), cause })
+}
+
+pub(crate) fn check_own_id(id: &Text, limit: usize) -> Result<(), ConfigError> {
+    check_id(id.as_str(), limit).map_err(|cause| ConfigError::Id { id: id.to_string(), cause })
+}

@@ -1,0 +1,220 @@
+//! Selection: bids in, verdict out.
+
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use psrpc_proto::{ErrorResponse, MethodProperties, Text};
+
+use crate::error::{CallError, Evidence};
+use crate::timers::TimerKind;
+use crate::{Reason, Time};
+
+/// A server's bid for a call.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Claim {
+    /// Who bids.
+    pub server_id: Text,
+    /// How well it suits; more is better.
+    pub affinity: f32,
+}
+
+/// How a call picks its server (PROTOCOL section 6).
+///
+/// Every option that is set overrides the default of the method, one by one; [`Selection::none`] sets them all, to
+/// nothing.
+///
+/// The defaults: for affinity methods an affinity timeout of 1 s and a short circuit of 200 ms; for others an
+/// affinity timeout of 1 s, and the first bid wins.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Selection {
+    /// Bids below this do not count. 0 or less means that every bid counts.
+    pub minimum_affinity: Option<f32>,
+    /// A bid of at least this wins at once. 0 or less means that none does.
+    pub maximum_affinity: Option<f32>,
+    /// Whether the first bid that counts wins at once.
+    pub accept_first_available: Option<bool>,
+    /// How long to wait for bids. Zero means until the call's deadline.
+    pub affinity_timeout: Option<Duration>,
+    /// How long to wait for better bids after the first that counts. Zero means no such limit.
+    pub short_circuit_timeout: Option<Duration>,
+    /// Whether to ask the caller which of the bids that count shall win
+    /// ([`ClientEvent::Select`](crate::ClientEvent::Select)).
+    pub ask: bool,
+}
+
+impl Selection {
+    /// Every option set to nothing: no minimum, no maximum, no timeouts, and the first bid does not win at once.
+    pub const fn none() -> Self {
+        Self {
+            minimum_affinity: Some(0.0),
+            maximum_affinity: Some(0.0),
+            accept_first_available: Some(false),
+            affinity_timeout: Some(Duration::ZERO),
+            short_circuit_timeout: Some(Duration::ZERO),
+            ask: false,
+        }
+    }
+}
+
+/// A selection's options once the defaults are filled in.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rules {
+    minimum: f32,
+    maximum: f32,
+    accept_first: bool,
+    affinity_timeout: Duration,
+    short_circuit: Duration,
+    ask: bool,
+}
+
+impl Rules {
+    /// The rules for a call of `method`, or why they cannot be.
+    pub(crate) fn new(
+        method: &Text,
+        properties: MethodProperties,
+        options: &Selection,
+        affinity_timeout: Duration,
+        short_circuit: Duration,
+    ) -> Result<Self, CallError> {
+        let affinity = properties.affinity();
+        if properties.queue() {
+            let set = [
+                (options.minimum_affinity.is_some(), "minimum_affinity"),
+                (options.maximum_affinity.is_some(), "maximum_affinity"),
+                (options.affinity_timeout.is_some(), "affinity_timeout"),
+                (options.short_circuit_timeout.is_some(), "short_circuit_timeout"),
+                (options.ask, "the selection function"),
+            ];
+            if let Some((_, option)) = set.into_iter().find(|(set, _)| *set) {
+                return Err(CallError::SelectionOnQueue { method: method.clone(), option });
+            }
+        }
+        let finite = |value: Option<f32>, option| match value.unwrap_or(0.0) {
+            value if value.is_finite() => Ok(value),
+            _ => Err(CallError::NotFinite { option }),
+        };
+        Ok(Self {
+            minimum: finite(options.minimum_affinity, "minimum_affinity")?,
+            maximum: finite(options.maximum_affinity, "maximum_affinity")?,
+            accept_first: options.accept_first_available.unwrap_or(!affinity),
+            affinity_timeout: options.affinity_timeout.unwrap_or(affinity_timeout),
+            short_circuit: options.short_circuit_timeout.unwrap_or(if affinity {
+                short_circuit
+            } else {
+                Duration::ZERO
+            }),
+            ask: options.ask,
+        })
+    }
+}
+
+/// The bids for one call.
+pub(crate) struct Bids {
+    rules: Rules,
+    affinity_timeout: Option<Time>,
+    short_circuit: Option<Time>,
+    /// The servers that bid and did not win at once, in order, to tell a second bid.
+    bidders: Vec<Text>,
+    /// What the selection function gets to see.
+    counted: Vec<Claim>,
+    best: Option<Claim>,
+    last_error: Option<ErrorResponse>,
+}
+
+/// How a selection ends.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Verdict {
+    /// This server wins.
+    Server(Text),
+    /// The caller decides.
+    Ask(Vec<Claim>),
+    /// No server can win, and this is what one of them answered.
+    Error(ErrorResponse),
+    /// No server can win.
+    Nobody,
+}
+
+impl Bids {
+    pub(crate) fn new(rules: Rules, now: Time) -> Self {
+        Self {
+            affinity_timeout: (!rules.affinity_timeout.is_zero()).then(|| now + rules.affinity_timeout),
+            short_circuit: None,
+            bidders: Vec::new(),
+            counted: Vec::new(),
+            best: None,
+            last_error: None,
+            rules,
+        }
+    }
+
+    /// Takes a bid, or says why not. `true` when it wins at once.
+    pub(crate) fn bid(
+        &mut self,
+        now: Time,
+        claim: Claim,
+        limit: usize,
+        evidence: &mut Evidence,
+    ) -> Result<bool, Reason> {
+        if !claim.affinity.is_finite() {
+            return Err(Reason::NonFiniteAffinity);
+        }
+        let Err(place) = self.bidders.binary_search(&claim.server_id) else {
+            return Err(Reason::SecondBid);
+        };
+        if self.bidders.len() >= limit {
+            return Err(Reason::BidsFull);
+        }
+        evidence.bids += 1;
+        let Rules { minimum, maximum, accept_first, short_circuit, ask, .. } = self.rules;
+        let counts = minimum <= 0.0 || claim.affinity >= minimum;
+        if counts && (accept_first || maximum > 0.0 && claim.affinity >= maximum) {
+            return Ok(true);
+        }
+        self.bidders.insert(place, claim.server_id.clone());
+        if !counts {
+            evidence.below_minimum += 1;
+            return Ok(false);
+        }
+        if self.short_circuit.is_none() && !short_circuit.is_zero() {
+            self.short_circuit = Some(now + short_circuit);
+        }
+        if ask {
+            self.counted.push(claim.clone());
+        }
+        if claim.affinity > self.best.as_ref().map_or(0.0, |best| best.affinity) {
+            self.best = Some(claim);
+        }
+        Ok(false)
+    }
+
+    /// Takes an error response.
+    pub(crate) fn error(&mut self, error: ErrorResponse) {
+        self.last_error = Some(error);
+    }
+
+    /// The best bid so far.
+    pub(crate) fn best(&self) -> Option<&Claim> {
+        self.best.as_ref()
+    }
+
+    /// When selection ends by itself, and why; `None` while only the call's deadline ends it.
+    pub(crate) fn ends(&self) -> Option<(Time, TimerKind)> {
+        let affinity_timeout = self.affinity_timeout.map(|at| (at, TimerKind::AffinityTimeout));
+        let short_circuit = self.short_circuit.map(|at| (at, TimerKind::ShortCircuit));
+        affinity_timeout.into_iter().chain(short_circuit).min_by_key(|(at, _)| *at)
+    }
+
+    /// Ends the selection by a timeout of its own.
+    pub(crate) fn end(self) -> Verdict {
+        if self.rules.ask { Verdict::Ask(self.counted) } else { self.end_unasked() }
+    }
+
+    /// Ends the selection by the call's deadline, which leaves no time to ask anybody.
+    pub(crate) fn end_unasked(self) -> Verdict {
+        match (self.best, self.last_error) {
+            (Some(best), _) => Verdict::Server(best.server_id),
+            (None, Some(error)) => Verdict::Error(error),
+            (None, None) => Verdict::Nobody,
+        }
+    }
+}

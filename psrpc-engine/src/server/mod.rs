@@ -1,0 +1,322 @@
+//! The server: commands, frames and time in; frames and events out.
+
+mod registry;
+mod request;
+
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use bytes::Bytes;
+use psrpc_proto::{ErrorResponse, Frame, IdGenerator, Seed, Text};
+
+use self::registry::{Carries, Registry};
+use self::request::Requests;
+use crate::config::ServerConfig;
+use crate::dedup::BucketKey;
+use crate::engine::Engine;
+use crate::error::{BusError, ConfigError, RegisterError};
+use crate::event::ServerEvent;
+use crate::map::HashKeys;
+use crate::output::{self, Publish};
+use crate::route::{check_own_id, check_service};
+use crate::timers::{TimerId, TimerKind};
+use crate::{
+    Counters, Dropped, Now, Output, Reason, RegistrationHandle, RequestHandle, Route, SubscriptionHandle,
+    Timeout, Token, incoming,
+};
+
+/// The server's side of the protocol for one service (PROTOCOL sections 5 and 6). Drive it as [`Engine`] says.
+pub struct Server {
+    config: ServerConfig,
+    phase: Phase,
+    registry: Registry,
+    requests: Requests,
+    io: Io,
+}
+
+type Io = output::Io<ServerEvent, Owner>;
+
+/// What a timer of a server is for.
+#[derive(Clone, Copy)]
+enum Owner {
+    Request(RequestHandle),
+    Bucket(BucketKey),
+    Drain,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Open,
+    /// It takes no new registrations, and is closed when those that it has are gone, or when the timer fires.
+    Draining(TimerId),
+    Closed,
+}
+
+impl Server {
+    /// A server that draws its id and hashes from `seed`. It serves nothing until it is told to
+    /// [`register`](Self::register).
+    ///
+    /// # Errors
+    ///
+    /// When the service or the id cannot be carried by every bus.
+    pub fn new(mut config: ServerConfig, seed: Seed) -> Result<Self, ConfigError> {
+        check_service(config.service.as_str())?;
+        let mut ids = IdGenerator::new(seed);
+        let keys = HashKeys { first: ids.bits(), second: ids.bits() };
+        if config.id.is_empty() {
+            config.id = ids.server();
+        }
+        check_own_id(&config.id, config.limits.frame.id_bytes)?;
+        Ok(Self {
+            phase: Phase::Open,
+            registry: Registry::new(keys),
+            requests: Requests::new(keys, &config),
+            io: Io::new(),
+            config,
+        })
+    }
+
+    /// Its id on the wire.
+    pub fn id(&self) -> &Text {
+        &self.config.id
+    }
+
+    /// Its service, by the name on the wire.
+    pub fn service(&self) -> &Text {
+        &self.config.service
+    }
+
+    /// How many requests are in flight: decided upon, bid for, or running.
+    pub fn in_flight(&self) -> usize {
+        self.requests.len()
+    }
+
+    /// How many requests it remembers, so that none runs twice.
+    pub fn remembered(&self) -> usize {
+        self.requests.remembered()
+    }
+
+    /// What happened so far.
+    pub fn counters(&self) -> &Counters {
+        &self.io.counters
+    }
+
+    /// Serves methods, all or none of them, from [`ServerEvent::Registered`] on.
+    ///
+    /// # Errors
+    ///
+    /// When a method is served already on that topic or would share a channel with one that is, or the server is
+    /// closed; nothing is subscribed then.
+    pub fn register(&mut self, routes: Vec<Route>) -> Result<RegistrationHandle, RegisterError> {
+        if self.phase != Phase::Open {
+            return Err(RegisterError::Closed);
+        }
+        if let Some(route) = routes.iter().find(|route| *route.service() != self.config.service) {
+            let (route, service) = (route.clone(), self.config.service.clone());
+            return Err(RegisterError::WrongService { route, service });
+        }
+        self.registry.register(&mut self.io, routes)
+    }
+
+    /// Stops to serve methods that were registered together. What the bus has delivered until it confirms is still
+    /// served; [`ServerEvent::Deregistered`] comes when none of it is in flight any more.
+    pub fn deregister(&mut self, registration: RegistrationHandle) {
+        self.registry.deregister(&mut self.io, registration);
+    }
+
+    /// Bids for a request with an affinity: more is better. Below 0, or not finite, is no bid: the request is
+    /// abandoned. A request that requires no claim runs at once.
+    ///
+    /// Ignored unless the request waits for it.
+    pub fn bid(&mut self, now: Now, request: RequestHandle, affinity: f32) {
+        let (requests, mut cx) = self.split(now);
+        requests.bid(&mut cx, request, affinity);
+        self.close_if_drained();
+    }
+
+    /// Runs a request at once, announcing so instead of waiting for a grant, if its client and method allow it
+    /// ([`Received::may_elect`](crate::Received::may_elect)); bids 1 otherwise.
+    ///
+    /// Ignored unless the request waits for a bid.
+    pub fn elect(&mut self, now: Now, request: RequestHandle) {
+        let (requests, mut cx) = self.split(now);
+        requests.elect(&mut cx, request);
+        self.close_if_drained();
+    }
+
+    /// Answers a request with an error instead of bidding for it, since it does not decode.
+    ///
+    /// Ignored unless the request waits for a bid.
+    pub fn reject(&mut self, now: Now, request: RequestHandle, error: ErrorResponse) {
+        let (requests, mut cx) = self.split(now);
+        requests.reject(&mut cx, request, error);
+        self.close_if_drained();
+    }
+
+    /// Answers a request whose handler is done. Past its expiry nothing is published.
+    ///
+    /// Ignored unless the request runs.
+    pub fn respond(&mut self, now: Now, request: RequestHandle, result: Result<Bytes, ErrorResponse>) {
+        let (requests, mut cx) = self.split(now);
+        requests.respond(&mut cx, request, result);
+        self.close_if_drained();
+    }
+
+    /// Shuts the server down without losing what it has accepted: it unsubscribes, serves what was delivered until
+    /// the bus has confirmed that, and is [closed](ServerEvent::Closed) when nothing is in flight. It ends by the
+    /// expiry of the last request, or after the configured timeout if the bus does not confirm until then.
+    pub fn drain(&mut self, now: Now) {
+        if self.phase != Phase::Open {
+            return;
+        }
+        let at = self.requests.latest().max(now.time + self.config.timeout);
+        self.phase = Phase::Draining(self.io.timers.arm(at, TimerKind::Drain, Owner::Drain));
+        self.registry.deregister_all(&mut self.io);
+        self.close_if_drained();
+    }
+
+    /// Shuts the server down at once: requests in flight are abandoned and answered by nothing.
+    pub fn kill(&mut self) {
+        if self.phase != Phase::Closed {
+            let (requests, mut cx) = self.split(Now::default());
+            requests.abandon_all(&mut cx);
+            self.registry.forget(&mut self.io);
+            self.close();
+        }
+    }
+
+    fn close_if_drained(&mut self) {
+        if let Phase::Draining(_) = self.phase {
+            if self.registry.is_empty() && self.requests.len() == 0 {
+                self.close();
+            }
+        }
+    }
+
+    fn close(&mut self) {
+        if let Phase::Draining(timer) = core::mem::replace(&mut self.phase, Phase::Closed) {
+            self.io.timers.disarm(timer);
+        }
+        self.requests.forget(&mut self.io);
+        self.io.event(ServerEvent::Closed);
+    }
+
+    fn split(&mut self, now: Now) -> (&mut Requests, Context<'_>) {
+        let Self { requests, registry, io, config, .. } = self;
+        (requests, Context { now, io, registry, config })
+    }
+}
+
+/// What a request needs of the rest of the server.
+struct Context<'a> {
+    now: Now,
+    io: &'a mut Io,
+    registry: &'a mut Registry,
+    config: &'a ServerConfig,
+}
+
+impl Engine for Server {
+    type Event = ServerEvent;
+
+    fn handle_subscribed(&mut self, _: Now, subscription: SubscriptionHandle, result: Result<(), BusError>) {
+        match result {
+            Ok(()) => self.registry.on_live(&mut self.io, subscription),
+            Err(error) => self.registry.on_ended(&mut self.io, subscription, Some(error)),
+        }
+        self.close_if_drained();
+    }
+
+    fn handle_unsubscribed(&mut self, _: Now, subscription: SubscriptionHandle) {
+        self.registry.on_ended(&mut self.io, subscription, None);
+        self.close_if_drained();
+    }
+
+    fn handle_gap(&mut self, _: Now, subscription: SubscriptionHandle, lost: Option<u64>) {
+        if self.registry.knows(subscription) {
+            self.io.counters.lost += lost.unwrap_or(1);
+            self.io.event(ServerEvent::Gap { subscription, lost });
+        }
+    }
+
+    fn handle_published(&mut self, now: Now, token: Token, result: Result<Option<u64>, BusError>) {
+        if result.is_ok() {
+            return;
+        }
+        match token.0 {
+            Publish::Bid(request) => {
+                let (requests, mut cx) = self.split(now);
+                requests.on_bid_failed(&mut cx, request);
+                self.close_if_drained();
+            }
+            Publish::Response => self.io.dropped(Dropped {
+                reason: Reason::PublishFailed,
+                request_id: Text::EMPTY,
+                peer: Text::EMPTY,
+                late_by: Duration::ZERO,
+            }),
+            Publish::Request(_) | Publish::Grant(_) => {}
+        }
+    }
+
+    fn handle_frame(&mut self, now: Now, subscription: SubscriptionHandle, frame: Frame) {
+        let Some((role, route)) = self.registry.role(subscription) else { return };
+        let route = route.clone();
+        let Some(frame) = incoming::accept(&mut self.io, frame, &self.config.limits.frame) else { return };
+        let (requests, mut cx) = self.split(now);
+        match (role.carries, frame) {
+            (Carries::Requests, Frame::Request(request)) => {
+                requests.on_request(&mut cx, role.registration, route, request);
+            }
+            (Carries::Grants, Frame::ClaimResponse(grant)) => requests.on_grant(&mut cx, grant),
+            (_, frame) => incoming::unexpected(&mut self.io, &frame),
+        }
+        self.close_if_drained();
+    }
+
+    fn handle_timeout(&mut self, now: Now) {
+        while let Some((owner, _)) = self.io.timers.fire(now.time) {
+            let (requests, mut cx) = self.split(now);
+            match owner {
+                Owner::Request(request) => requests.on_timeout(&mut cx, request),
+                Owner::Bucket(bucket) => requests.on_forget(&mut cx, bucket),
+                Owner::Drain => self.on_drain_timeout(now),
+            }
+            self.close_if_drained();
+        }
+    }
+
+    fn poll_output(&mut self) -> Option<Output<ServerEvent>> {
+        loop {
+            let output = self.io.pop()?;
+            if let Output::Publish { token, .. } = output {
+                // It waited for a bus that was full, and its request is over.
+                if let Publish::Bid(request) = token.0 {
+                    if !self.requests.contains(request) {
+                        self.io.count(Reason::Withdrawn);
+                        continue;
+                    }
+                }
+                self.io.counters.published += 1;
+            }
+            return Some(output);
+        }
+    }
+
+    fn poll_timeout(&self) -> Option<Timeout> {
+        self.io.timers.next()
+    }
+}
+
+impl Server {
+    /// The bus has not confirmed in time that nothing more will come.
+    fn on_drain_timeout(&mut self, now: Now) {
+        let latest = self.requests.latest();
+        if latest > now.time && self.requests.len() > 0 {
+            // Requests were accepted after the drain began.
+            self.phase = Phase::Draining(self.io.timers.arm(latest, TimerKind::Drain, Owner::Drain));
+        } else {
+            self.phase = Phase::Open;
+            self.kill();
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! Time: the two clocks that are handed in, and what makes a request expired.
+
+use core::ops::Add;
+use core::time::Duration;
+
+/// A point on the monotonic clock, in nanoseconds since an origin of the caller's choosing. Timers run on it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Time(u64);
+
+impl Time {
+    /// The origin.
+    pub const ZERO: Time = Time(0);
+
+    /// The point `nanos` nanoseconds after the origin.
+    pub const fn from_nanos(nanos: u64) -> Self {
+        Self(nanos)
+    }
+
+    /// Nanoseconds since the origin.
+    pub const fn as_nanos(self) -> u64 {
+        self.0
+    }
+
+    /// How long after `earlier` this is; zero if it is before.
+    pub const fn since(self, earlier: Time) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+}
+
+impl Add<Duration> for Time {
+    type Output = Time;
+
+    /// Saturates at the end of time, some 584 years after the origin.
+    fn add(self, duration: Duration) -> Time {
+        Time(self.0.saturating_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)))
+    }
+}
+
+/// A point on the wall clock, in nanoseconds since the Unix epoch, as the wire carries it. No timer runs on it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WallTime(i64);
+
+impl WallTime {
+    /// The point `nanos` nanoseconds after the Unix epoch.
+    pub const fn from_unix_nanos(nanos: i64) -> Self {
+        Self(nanos)
+    }
+
+    /// Nanoseconds since the Unix epoch.
+    pub const fn as_unix_nanos(self) -> i64 {
+        self.0
+    }
+
+    /// How long after `earlier` this is; zero if it is before.
+    pub const fn since(self, earlier: WallTime) -> Duration {
+        // The difference of two i64 fits into a u64 when it is positive.
+        if self.0 > earlier.0 {
+            Duration::from_nanos(self.0.wrapping_sub(earlier.0) as u64)
+        } else {
+            Duration::ZERO
+        }
+    }
+}
+
+impl Add<Duration> for WallTime {
+    type Output = WallTime;
+
+    /// Saturates in the year 2262.
+    fn add(self, duration: Duration) -> WallTime {
+        WallTime(self.0.saturating_add(i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)))
+    }
+}
+
+/// Both clocks, read at one moment. Everything that depends on time takes one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Now {
+    /// The monotonic clock.
+    pub time: Time,
+    /// The wall clock.
+    pub wall: WallTime,
+}
+
+/// Proof that a request was checked against both clocks and found not to be expired: without one no handler is
+/// started (invariant I3).
+pub(crate) struct NotExpired(());
+
+/// How long a request was past its expiry when that was noticed; with skewed clocks, the skew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Expired {
+    pub(crate) by: Duration,
+}
+
+/// When a request ends, by both clocks.
+///
+/// The wall time is the request's own and the same for each of its duplicates. The monotonic time follows from it
+/// once, on receipt, so that a jump of the wall clock moves no timer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Expiry {
+    wall: WallTime,
+    time: Time,
+    /// How long the request may live by the client's own clock.
+    lifetime: Duration,
+}
+
+impl Expiry {
+    /// The expiry of a request that arrives at `now`.
+    ///
+    /// An expiry further than `horizon` after `sent_at` is moved there. `allowance` is added for skewed clocks.
+    pub(crate) fn on_receipt(
+        now: Now,
+        sent_at: WallTime,
+        expiry: WallTime,
+        horizon: Duration,
+        allowance: Duration,
+    ) -> Result<Self, Expired> {
+        let expiry = expiry.min(sent_at + horizon);
+        let wall = expiry + allowance;
+        let expires =
+            Self { wall, time: now.time + wall.since(now.wall), lifetime: expiry.since(sent_at) + allowance };
+        expires.check(now).map(|_| expires)
+    }
+
+    /// Checks that the request has not ended, by either clock.
+    pub(crate) fn check(&self, now: Now) -> Result<NotExpired, Expired> {
+        if now.wall >= self.wall || now.time >= self.time {
+            return Err(Expired { by: now.wall.since(self.wall).max(now.time.since(self.time)) });
+        }
+        Ok(NotExpired(()))
+    }
+
+    /// When it ends, by the wall clock.
+    pub(crate) fn wall(&self) -> WallTime {
+        self.wall
+    }
+
+    /// When it ends, by the monotonic clock.
+    pub(crate) fn time(&self) -> Time {
+        self.time
+    }
+
+    /// How long the request may live by the client's own clock, whatever ours says.
+    pub(crate) fn lifetime(&self) -> Duration {
+        self.lifetime
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn now(time: u64, wall: i64) -> Now {
+        Now { time: Time::from_nanos(time), wall: WallTime::from_unix_nanos(wall) }
+    }
+
+    fn wall(nanos: i64) -> WallTime {
+        WallTime::from_unix_nanos(nanos)
+    }
+
+    #[test]
+    fn time_saturates() {
+        assert_eq!(Time::from_nanos(u64::MAX) + SECOND, Time::from_nanos(u64::MAX));
+        assert_eq!(wall(i64::MAX) + Duration::MAX, wall(i64::MAX));
+        assert_eq!(wall(i64::MAX).since(wall(i64::MIN)), Duration::from_nanos(u64::MAX));
+        assert_eq!(wall(i64::MIN).since(wall(i64::MAX)), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_request_is_expired_at_its_expiry_and_not_a_nanosecond_before() {
+        let receive =
+            |at| Expiry::on_receipt(now(0, at), wall(0), wall(100), SECOND, Duration::from_nanos(5));
+        assert!(receive(104).is_ok());
+        assert_eq!(receive(105).unwrap_err(), Expired { by: Duration::ZERO });
+        assert_eq!(receive(205).unwrap_err(), Expired { by: Duration::from_nanos(100) });
+    }
+
+    #[test]
+    fn a_jump_of_the_wall_clock_moves_no_deadline_but_expires_a_request() {
+        let expiry = Expiry::on_receipt(now(50, 10), wall(0), wall(100), SECOND, Duration::ZERO).unwrap();
+        assert_eq!(expiry.time(), Time::from_nanos(140));
+        assert!(expiry.check(now(60, 99)).is_ok());
+        assert!(expiry.check(now(60, 100)).is_err(), "the wall clock jumped ahead");
+        assert!(expiry.check(now(140, 10)).is_err(), "the wall clock was set back");
+    }
+
+    #[test]
+    fn an_expiry_beyond_the_horizon_is_moved_there() {
+        let far = wall(i64::MAX);
+        let expiry = Expiry::on_receipt(now(0, 7), wall(7), far, SECOND, Duration::ZERO).unwrap();
+        assert_eq!(expiry.time(), Time::ZERO + SECOND);
+        assert_eq!(expiry.lifetime(), SECOND);
+    }
+}

@@ -1,0 +1,218 @@
+//! Timers: every deadline of an engine, in one ordered queue.
+
+use alloc::vec::Vec;
+
+use slab::Slab;
+
+use crate::Time;
+
+/// Why an engine wants to be woken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum TimerKind {
+    /// A call has waited long enough for bids.
+    AffinityTimeout,
+    /// A call has waited long enough for a better bid than the first.
+    ShortCircuit,
+    /// A call ends.
+    Deadline,
+    /// A request ends.
+    Expiry,
+    /// Requests have been remembered long enough.
+    Forget,
+    /// A drain has waited long enough.
+    Drain,
+}
+
+/// When an engine wants to be woken next, and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeout {
+    /// When.
+    pub at: Time,
+    /// Why.
+    pub kind: TimerKind,
+}
+
+/// One timer; free again once it has fired or was disarmed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TimerId(usize);
+
+/// The timers of one engine, each with an `owner` to tell when it fires.
+///
+/// A 4-ary heap whose timers know their place in it, so that one is disarmed or moved in logarithmic time and
+/// leaves nothing behind. Deadlines mostly come in order, which makes arming one more a single comparison.
+pub(crate) struct Timers<O> {
+    timers: Slab<Timer<O>>,
+    heap: Vec<Node>,
+}
+
+struct Timer<O> {
+    owner: O,
+    kind: TimerKind,
+    place: usize,
+}
+
+/// A place in the heap: when, and which timer.
+#[derive(Clone, Copy)]
+struct Node {
+    at: Time,
+    timer: usize,
+}
+
+impl<O: Copy> Timers<O> {
+    pub(crate) const fn new() -> Self {
+        Self { timers: Slab::new(), heap: Vec::new() }
+    }
+
+    pub(crate) fn arm(&mut self, at: Time, kind: TimerKind, owner: O) -> TimerId {
+        let place = self.heap.len();
+        let timer = self.timers.insert(Timer { owner, kind, place });
+        self.heap.push(Node { at, timer });
+        self.rise(place);
+        TimerId(timer)
+    }
+
+    /// Moves a timer that is armed.
+    pub(crate) fn rearm(&mut self, TimerId(timer): TimerId, at: Time, kind: TimerKind) {
+        let Timer { kind: old, place, .. } = &mut self.timers[timer];
+        *old = kind;
+        let place = *place;
+        self.heap[place].at = at;
+        self.restore(place);
+    }
+
+    /// Forgets a timer that is armed.
+    pub(crate) fn disarm(&mut self, TimerId(timer): TimerId) -> O {
+        let Timer { owner, place, .. } = self.timers.remove(timer);
+        self.heap.swap_remove(place);
+        if place < self.heap.len() {
+            self.settle(place);
+            self.restore(place);
+        }
+        owner
+    }
+
+    /// The owner of a timer that is due, which is not armed any more.
+    pub(crate) fn fire(&mut self, now: Time) -> Option<(O, TimerKind)> {
+        let next = self.heap.first().filter(|next| next.at <= now)?;
+        let kind = self.timers[next.timer].kind;
+        Some((self.disarm(TimerId(next.timer)), kind))
+    }
+
+    pub(crate) fn next(&self) -> Option<Timeout> {
+        self.heap.first().map(|next| Timeout { at: next.at, kind: self.timers[next.timer].kind })
+    }
+
+    fn restore(&mut self, place: usize) {
+        let place = self.rise(place);
+        self.sink(place);
+    }
+
+    /// Moves a node up while it is before its parent.
+    fn rise(&mut self, mut place: usize) -> usize {
+        while place > 0 {
+            let parent = (place - 1) / 4;
+            if self.heap[parent].at <= self.heap[place].at {
+                break;
+            }
+            self.swap(place, parent);
+            place = parent;
+        }
+        place
+    }
+
+    /// Moves a node down while a child is before it.
+    fn sink(&mut self, mut place: usize) {
+        loop {
+            let children = 4 * place + 1..(4 * place + 5).min(self.heap.len());
+            let Some(first) = children.min_by_key(|child| self.heap[*child].at) else { return };
+            if self.heap[place].at <= self.heap[first].at {
+                return;
+            }
+            self.swap(place, first);
+            place = first;
+        }
+    }
+
+    fn swap(&mut self, a: usize, b: usize) {
+        self.heap.swap(a, b);
+        self.settle(a);
+        self.settle(b);
+    }
+
+    fn settle(&mut self, place: usize) {
+        self.timers[self.heap[place].timer].place = place;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn at(nanos: u64) -> Time {
+        Time::from_nanos(nanos)
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Arm(u64),
+        Rearm(prop::sample::Index, u64),
+        Disarm(prop::sample::Index),
+        Fire(u64),
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let step = prop_oneof![
+            3 => (0..100u64).prop_map(Step::Arm),
+            1 => (any::<prop::sample::Index>(), 0..100u64).prop_map(|(which, at)| Step::Rearm(which, at)),
+            1 => any::<prop::sample::Index>().prop_map(Step::Disarm),
+            1 => (0..100u64).prop_map(Step::Fire),
+        ];
+        proptest::collection::vec(step, 0..200)
+    }
+
+    proptest! {
+        #[test]
+        fn timers_fire_in_order_and_only_when_due(steps in steps()) {
+            let mut timers = Timers::new();
+            // What is armed: (when, owner) to its timer.
+            let mut model = BTreeMap::new();
+            for (owner, step) in steps.into_iter().enumerate() {
+                match step {
+                    Step::Arm(nanos) => {
+                        let id = timers.arm(at(nanos), TimerKind::Deadline, owner);
+                        model.insert((at(nanos), owner), id);
+                    }
+                    Step::Rearm(which, nanos) if !model.is_empty() => {
+                        let (key, id) = model.iter().nth(which.index(model.len())).map(|(k, v)| (*k, *v)).unwrap();
+                        model.remove(&key);
+                        timers.rearm(id, at(nanos), TimerKind::Expiry);
+                        model.insert((at(nanos), key.1), id);
+                    }
+                    Step::Disarm(which) if !model.is_empty() => {
+                        let (key, id) = model.iter().nth(which.index(model.len())).map(|(k, v)| (*k, *v)).unwrap();
+                        model.remove(&key);
+                        prop_assert_eq!(timers.disarm(id), key.1);
+                    }
+                    Step::Rearm(..) | Step::Disarm(_) => {}
+                    Step::Fire(nanos) => {
+                        while let Some((owner, _)) = timers.fire(at(nanos)) {
+                            let due: Vec<_> = model.keys().copied().filter(|key| key.1 == owner).collect();
+                            prop_assert_eq!(due.len(), 1);
+                            prop_assert_eq!(due[0].0, model.keys().next().unwrap().0, "the earliest first");
+                            prop_assert!(due[0].0 <= at(nanos));
+                            model.remove(&due[0]);
+                        }
+                    }
+                }
+                let next = timers.next().map(|next| next.at);
+                prop_assert_eq!(next, model.keys().next().map(|key| key.0));
+                prop_assert_eq!(timers.timers.len(), model.len());
+            }
+        }
+    }
+}

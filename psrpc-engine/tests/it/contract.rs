@@ -1,0 +1,457 @@
+//! The driving contract, over arbitrary interleavings of commands, frames, results and time: the same inputs give the
+//! same outputs (I17), no timer is due after it was handled (I18), nothing is left behind (I9), every call resolves
+//! exactly once and by its deadline (I1).
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use proptest::prelude::*;
+use proptest::sample::Index;
+use psrpc_engine::proto::{
+    ClaimRequest, ClaimResponse, ErrorCode, ErrorResponse, Frame, Request, Response, Text,
+};
+use psrpc_engine::{
+    BusError, Call, CallHandle, Client, ClientConfig, ClientEvent, ClientLimits, Engine, Now, Output,
+    RegistrationHandle, RequestHandle, Selection, Server, ServerConfig, ServerEvent, ServerLimits,
+    SubscriptionHandle, Time, Token, WallTime,
+};
+
+use crate::fixture::{AFFINITY, EPOCH, QUEUE, SINGLE, ms, route};
+
+/// An engine under test, with a trace of all that it put out.
+struct Run<E: Engine> {
+    engine: E,
+    now: Now,
+    trace: String,
+    subscriptions: Vec<SubscriptionHandle>,
+    unsubscribed: Vec<SubscriptionHandle>,
+    tokens: Vec<Token>,
+    frames: Vec<Frame>,
+    events: Vec<E::Event>,
+}
+
+impl<E: Engine> Run<E>
+where
+    E::Event: std::fmt::Debug,
+{
+    fn new(engine: E) -> Self {
+        let now = Now { time: Time::ZERO, wall: WallTime::from_unix_nanos(EPOCH) };
+        Self {
+            engine,
+            now,
+            trace: String::new(),
+            subscriptions: Vec::new(),
+            unsubscribed: Vec::new(),
+            tokens: Vec::new(),
+            frames: Vec::new(),
+            events: Vec::new(),
+        }
+    }
+
+    fn drain(&mut self) {
+        while let Some(output) = self.engine.poll_output() {
+            self.trace.push_str(&format!("{output:?}\n"));
+            match output {
+                Output::Subscribe { subscription, .. } => self.subscriptions.push(subscription),
+                Output::Unsubscribe { subscription } => self.unsubscribed.push(subscription),
+                Output::Publish { token, frame, .. } => {
+                    self.tokens.push(token);
+                    self.frames.push(frame);
+                }
+                Output::Event(event) => self.events.push(event),
+            }
+        }
+    }
+
+    /// Lets time pass in one step, as a driver that was late would.
+    fn tick(&mut self, after: Duration, wall: i64) {
+        let time = self.now.time + after;
+        let wall = self.now.wall.as_unix_nanos() + after.as_nanos() as i64 + wall;
+        self.now = Now { time, wall: WallTime::from_unix_nanos(wall) };
+        self.engine.handle_timeout(self.now);
+        self.drain();
+        let next = self.engine.poll_timeout();
+        assert!(next.is_none_or(|next| next.at > time), "due after it was handled: {next:?} at {time:?}");
+        self.engine.handle_timeout(self.now);
+        assert!(self.engine.poll_output().is_none(), "a spurious tick does nothing");
+        assert_eq!(self.engine.poll_timeout(), next);
+    }
+
+    fn confirm(&mut self) {
+        for subscription in std::mem::take(&mut self.unsubscribed) {
+            self.engine.handle_unsubscribed(self.now, subscription);
+        }
+        self.drain();
+    }
+
+    fn pick<T: Copy>(items: &[T], index: &Index) -> Option<T> {
+        (!items.is_empty()).then(|| *index.get(items))
+    }
+
+    fn pass(&mut self, step: &Passing) {
+        match step {
+            Passing::Tick(millis) => self.tick(ms(*millis), 0),
+            Passing::Jump(seconds) => self.tick(ms(1), seconds * 1_000_000_000),
+            Passing::Drain => self.drain(),
+            Passing::Live(index) => {
+                if let Some(subscription) = Self::pick(&self.subscriptions, index) {
+                    self.engine.handle_subscribed(self.now, subscription, Ok(()));
+                }
+            }
+            Passing::Refused(index) => {
+                if let Some(subscription) = Self::pick(&self.subscriptions, index) {
+                    self.engine.handle_subscribed(self.now, subscription, Err(BusError::new("no")));
+                }
+            }
+            Passing::Ended(index) => {
+                if let Some(subscription) = Self::pick(&self.subscriptions, index) {
+                    self.engine.handle_unsubscribed(self.now, subscription);
+                }
+            }
+            Passing::Confirm => self.confirm(),
+            Passing::Gap(index, lost) => {
+                if let Some(subscription) = Self::pick(&self.subscriptions, index) {
+                    self.engine.handle_gap(self.now, subscription, *lost);
+                }
+            }
+            Passing::Published(index, ok) => {
+                if let Some(token) = Self::pick(&self.tokens, index) {
+                    let result = if *ok { Ok(Some(1)) } else { Err(BusError::new("no")) };
+                    self.engine.handle_published(self.now, token, result);
+                }
+            }
+            Passing::Noise(index, bytes) => {
+                if let Some(subscription) = Self::pick(&self.subscriptions, index) {
+                    let frame = Frame::Raw(Bytes::from(bytes.clone()));
+                    self.engine.handle_frame(self.now, subscription, frame);
+                }
+            }
+        }
+    }
+}
+
+/// What can happen to either kind of engine.
+#[derive(Clone, Debug)]
+enum Passing {
+    Tick(u64),
+    Jump(i64),
+    Drain,
+    Live(Index),
+    Refused(Index),
+    Ended(Index),
+    Confirm,
+    Gap(Index, Option<u64>),
+    Published(Index, bool),
+    Noise(Index, Vec<u8>),
+}
+
+fn passings() -> impl Strategy<Value = Passing> {
+    prop_oneof![
+        20 => (0..700u64).prop_map(Passing::Tick),
+        2 => (-20..20i64).prop_map(Passing::Jump),
+        10 => Just(Passing::Drain),
+        4 => any::<Index>().prop_map(Passing::Live),
+        1 => any::<Index>().prop_map(Passing::Refused),
+        1 => any::<Index>().prop_map(Passing::Ended),
+        4 => Just(Passing::Confirm),
+        1 => any::<(Index, Option<u64>)>().prop_map(|(index, lost)| Passing::Gap(index, lost.map(|l| l % 9))),
+        4 => any::<(Index, bool)>().prop_map(|(index, ok)| Passing::Published(index, ok)),
+        2 => (any::<Index>(), proptest::collection::vec(any::<u8>(), 0..40))
+            .prop_map(|(index, bytes)| Passing::Noise(index, bytes)),
+    ]
+}
+
+#[derive(Clone, Debug)]
+enum ClientStep {
+    Pass(Passing),
+    Call { method: u8, timeout: u64, minimum: f32, ask: bool },
+    Cancel(Index),
+    Select(Index, u8),
+    Bid { of: Index, server: u8, affinity: f32, handling: bool },
+    Response { of: Index, server: u8, ok: bool },
+    Close,
+}
+
+fn client_steps() -> impl Strategy<Value = Vec<ClientStep>> {
+    let affinities = prop_oneof![-1.0f32..2.0, Just(f32::NAN), Just(f32::INFINITY)];
+    let step = prop_oneof![
+        40 => passings().prop_map(ClientStep::Pass),
+        20 => (0..3u8, 0..4000u64, -1.0f32..1.0, any::<bool>())
+            .prop_map(|(method, timeout, minimum, ask)| ClientStep::Call { method, timeout, minimum, ask }),
+        5 => any::<Index>().prop_map(ClientStep::Cancel),
+        5 => any::<(Index, u8)>().prop_map(|(index, choice)| ClientStep::Select(index, choice % 6)),
+        25 => (any::<Index>(), 0..4u8, affinities, prop::bool::weighted(0.1))
+            .prop_map(|(of, server, affinity, handling)| ClientStep::Bid { of, server, affinity, handling }),
+        20 => (any::<Index>(), 0..4u8, any::<bool>())
+            .prop_map(|(of, server, ok)| ClientStep::Response { of, server, ok }),
+        1 => Just(ClientStep::Close),
+    ];
+    proptest::collection::vec(step, 0..120)
+}
+
+fn server_name(server: u8) -> Text {
+    // One of them has no name.
+    if server == 3 { Text::EMPTY } else { format!("SRV_{server}").into() }
+}
+
+/// Runs the steps on a fresh client; gives the trace.
+fn run_client(steps: &[ClientStep]) -> String {
+    let limits = ClientLimits { calls: 12, bids_per_call: 2, parked_per_call: 1, ..ClientLimits::DEFAULT };
+    let config = ClientConfig { limits, ..ClientConfig::new("Hats") };
+    let mut run = Run::new(Client::new(config, [3; 32]).unwrap());
+    run.drain();
+    for subscription in run.subscriptions.clone() {
+        run.engine.handle_subscribed(run.now, subscription, Ok(()));
+    }
+    let (bids, responses) = (run.subscriptions[0], run.subscriptions[1]);
+    let mut calls: Vec<(CallHandle, Time)> = Vec::new();
+    let mut resolved: BTreeMap<CallHandle, u32> = BTreeMap::new();
+    for step in steps {
+        let request = |run: &Run<Client>, of: &Index| {
+            let requests = run.frames.iter().filter_map(|frame| match frame {
+                Frame::Request(request) => Some(request.request_id.clone()),
+                _ => None,
+            });
+            let requests: Vec<_> = requests.collect();
+            if requests.is_empty() { Text::from("REQ_none") } else { of.get(&requests).clone() }
+        };
+        match step {
+            ClientStep::Pass(passing) => run.pass(passing),
+            ClientStep::Call { method, timeout, minimum, ask } => {
+                let (route, selection) = match method {
+                    0 => (route("Fit", QUEUE), Selection::default()),
+                    1 => (route("OwnerFit", SINGLE), Selection::default()),
+                    _ => {
+                        let minimum_affinity = Some(*minimum);
+                        let selection = Selection { minimum_affinity, ask: *ask, ..Selection::default() };
+                        (route("Pick", AFFINITY), selection)
+                    }
+                };
+                let call = Call { timeout: Some(ms(*timeout)), selection, ..Call::new(route, "x") };
+                let deadline = run.now.time + ms(*timeout);
+                if let Ok(handle) = run.engine.call(run.now, call) {
+                    calls.push((handle, deadline));
+                }
+            }
+            ClientStep::Cancel(index) => {
+                if let Some((call, _)) = Run::<Client>::pick(&calls, index) {
+                    run.engine.cancel(call);
+                }
+            }
+            ClientStep::Select(index, choice) => {
+                if let Some((call, _)) = Run::<Client>::pick(&calls, index) {
+                    let choice = match choice {
+                        0 => Ok(None),
+                        1 => Err(ErrorResponse::new(ErrorCode::Internal, "no")),
+                        server => Ok(Some(server_name(server - 2))),
+                    };
+                    run.engine.select(call, choice);
+                }
+            }
+            ClientStep::Bid { of, server, affinity, handling } => {
+                let claim = ClaimRequest {
+                    request_id: request(&run, of),
+                    server_id: server_name(*server),
+                    affinity: *affinity,
+                    handling: *handling,
+                };
+                run.engine.handle_frame(run.now, bids, Frame::ClaimRequest(claim));
+            }
+            ClientStep::Response { of, server, ok } => {
+                let error = || ErrorResponse::new(ErrorCode::Internal, "no");
+                let response = Response {
+                    request_id: request(&run, of),
+                    server_id: server_name(*server),
+                    sent_at: 0,
+                    result: if *ok { Ok("yes".into()) } else { Err(error()) },
+                };
+                run.engine.handle_frame(run.now, responses, Frame::Response(response));
+            }
+            ClientStep::Close => run.engine.close(),
+        }
+        look_at_calls(&mut run, &mut resolved);
+        if let ClientStep::Pass(Passing::Tick(_) | Passing::Jump(_)) = step {
+            let due = calls.iter().filter(|(_, deadline)| *deadline <= run.now.time);
+            for (call, _) in due {
+                assert_eq!(resolved.get(call), Some(&1), "{call:?} resolves by its deadline (I1)");
+            }
+        }
+    }
+    run.drain();
+    run.tick(Duration::from_secs(10), 0);
+    look_at_calls(&mut run, &mut resolved);
+    assert_eq!(run.engine.in_flight(), 0, "no call is left");
+    assert_eq!(run.engine.poll_timeout(), None, "no timer is left");
+    for (call, _) in &calls {
+        assert_eq!(resolved.get(call), Some(&1), "{call:?} resolves exactly once");
+    }
+    run.trace
+}
+
+fn look_at_calls(run: &mut Run<Client>, resolved: &mut BTreeMap<CallHandle, u32>) {
+    for event in run.events.drain(..) {
+        if let ClientEvent::Resolved { call, .. } = event {
+            *resolved.entry(call).or_default() += 1;
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+enum ServerStep {
+    Pass(Passing),
+    Request { method: u8, id: u8, client: u8, timeout: i64, age: i64, skip: bool },
+    Bid(Index, f32),
+    Elect(Index),
+    Reject(Index),
+    Respond(Index, bool),
+    Grant { method: u8, id: u8, server: u8 },
+    Register(u8),
+    Deregister(Index),
+    Drain,
+    Kill,
+}
+
+fn server_steps() -> impl Strategy<Value = Vec<ServerStep>> {
+    let affinities = prop_oneof![-1.0f32..2.0, Just(f32::NAN)];
+    let step = prop_oneof![
+        40 => passings().prop_map(ServerStep::Pass),
+        40 => (0..3u8, 0..12u8, 0..2u8, -100..5000i64, -2000..2000i64, any::<bool>()).prop_map(
+            |(method, id, client, timeout, age, skip)| ServerStep::Request { method, id, client, timeout, age, skip }
+        ),
+        20 => (any::<Index>(), affinities).prop_map(|(index, affinity)| ServerStep::Bid(index, affinity)),
+        5 => any::<Index>().prop_map(ServerStep::Elect),
+        3 => any::<Index>().prop_map(ServerStep::Reject),
+        15 => any::<(Index, bool)>().prop_map(|(index, ok)| ServerStep::Respond(index, ok)),
+        15 => (0..2u8, 0..12u8, 0..3u8)
+            .prop_map(|(method, id, server)| ServerStep::Grant { method, id, server }),
+        3 => (0..3u8).prop_map(ServerStep::Register),
+        2 => any::<Index>().prop_map(ServerStep::Deregister),
+        1 => Just(ServerStep::Drain),
+        1 => Just(ServerStep::Kill),
+    ];
+    proptest::collection::vec(step, 0..120)
+}
+
+/// Runs the steps on a fresh server; gives the trace.
+fn run_server(steps: &[ServerStep]) -> String {
+    let limits = ServerLimits { requests: 6, remembered: 9, cached_clients: 1, ..ServerLimits::DEFAULT };
+    let config = ServerConfig {
+        id: "SRV_0".into(),
+        limits,
+        skew_allowance: ms(50),
+        horizon: Duration::from_secs(4),
+        ..ServerConfig::new("Hats")
+    };
+    let mut run = Run::new(Server::new(config, [4; 32]).unwrap());
+    let routes = [route("Fit", QUEUE), route("Pick", AFFINITY), route("OwnerFit", SINGLE)];
+    let mut registrations: Vec<RegistrationHandle> =
+        routes.iter().map(|route| run.engine.register(vec![route.clone()]).unwrap()).collect();
+    run.drain();
+    for subscription in run.subscriptions.clone() {
+        run.engine.handle_subscribed(run.now, subscription, Ok(()));
+    }
+    // In the order of registration: grants and requests of Fit and Pick, requests of OwnerFit.
+    let subscriptions = run.subscriptions.clone();
+    let mut requests: Vec<RequestHandle> = Vec::new();
+    // When each of them expires by the wall clock on receipt.
+    let mut expiries: BTreeMap<RequestHandle, WallTime> = BTreeMap::new();
+    for step in steps {
+        match step {
+            ServerStep::Pass(passing) => run.pass(passing),
+            ServerStep::Request { method, id, client, timeout, age, skip } => {
+                let sent_at = run.now.wall.as_unix_nanos() - age * 1_000_000;
+                let request = Request {
+                    request_id: format!("REQ_{id}").into(),
+                    client_id: format!("CLI_{client}").into(),
+                    sent_at,
+                    expiry: sent_at + timeout * 1_000_000,
+                    skip_claim: *skip,
+                    ..Request::default()
+                };
+                let subscription = subscriptions[[1, 3, 4][usize::from(*method)]];
+                run.engine.handle_frame(run.now, subscription, Frame::Request(request));
+            }
+            ServerStep::Bid(index, affinity) => {
+                if let Some(request) = Run::<Server>::pick(&requests, index) {
+                    run.engine.bid(run.now, request, *affinity);
+                }
+            }
+            ServerStep::Elect(index) => {
+                if let Some(request) = Run::<Server>::pick(&requests, index) {
+                    run.engine.elect(run.now, request);
+                }
+            }
+            ServerStep::Reject(index) => {
+                if let Some(request) = Run::<Server>::pick(&requests, index) {
+                    run.engine.reject(run.now, request, ErrorResponse::new(ErrorCode::Internal, "no"));
+                }
+            }
+            ServerStep::Respond(index, ok) => {
+                if let Some(request) = Run::<Server>::pick(&requests, index) {
+                    let error = || ErrorResponse::new(ErrorCode::Internal, "no");
+                    let result = if *ok { Ok("yes".into()) } else { Err(error()) };
+                    run.engine.respond(run.now, request, result);
+                }
+            }
+            ServerStep::Grant { method, id, server } => {
+                let grant =
+                    ClaimResponse { request_id: format!("REQ_{id}").into(), server_id: server_name(*server) };
+                let subscription = subscriptions[[0, 2][usize::from(*method)]];
+                run.engine.handle_frame(run.now, subscription, Frame::ClaimResponse(grant));
+            }
+            ServerStep::Register(method) => {
+                if let Ok(registration) = run.engine.register(vec![routes[usize::from(*method)].clone()]) {
+                    registrations.push(registration);
+                }
+            }
+            ServerStep::Deregister(index) => {
+                if let Some(registration) = Run::<Server>::pick(&registrations, index) {
+                    run.engine.deregister(registration);
+                }
+            }
+            ServerStep::Drain => run.engine.drain(run.now),
+            ServerStep::Kill => run.engine.kill(),
+        }
+        // Here and not later, so that what runs is checked against the clock by which it was started.
+        run.drain();
+        for event in run.events.drain(..) {
+            match event {
+                ServerEvent::Received(received) => {
+                    requests.push(received.request);
+                    let remaining = received.deadline.since(run.now.time);
+                    expiries.insert(received.request, run.now.wall + remaining);
+                }
+                ServerEvent::Run { request } => {
+                    assert!(run.now.wall < expiries[&request], "a handler starts before the expiry (I3)");
+                }
+                _ => {}
+            }
+        }
+    }
+    run.engine.drain(run.now);
+    run.drain();
+    run.confirm();
+    // Longer than any jump of the wall clock that a bucket of remembered requests may have to wait out.
+    for _ in 0..100 {
+        run.tick(Duration::from_secs(60), 0);
+        run.confirm();
+    }
+    assert_eq!((run.engine.in_flight(), run.engine.remembered()), (0, 0), "nothing is left");
+    assert_eq!(run.engine.poll_timeout(), None, "no timer is left");
+    run.trace
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn a_client_keeps_the_contract(steps in client_steps()) {
+        prop_assert_eq!(run_client(&steps), run_client(&steps), "same inputs, same outputs");
+    }
+
+    #[test]
+    fn a_server_keeps_the_contract(steps in server_steps()) {
+        prop_assert_eq!(run_server(&steps), run_server(&steps), "same inputs, same outputs");
+    }
+}

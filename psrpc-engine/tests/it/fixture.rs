@@ -1,0 +1,300 @@
+//! A client or server driven by hand, in virtual time.
+
+use std::time::Duration;
+
+use psrpc_engine::proto::{
+    Channel, ClaimRequest, ClaimResponse, ErrorResponse, Frame, MethodProperties, Request, Response, Routing,
+    Text,
+};
+use psrpc_engine::{
+    Call, CallHandle, Client, ClientConfig, ClientEvent, Dropped, Engine, Failure, Now, Output, Reason,
+    Received, RegistrationHandle, Reply, RequestHandle, Route, Server, ServerConfig, ServerEvent,
+    SubscriptionHandle, SubscriptionKind, Time, Token, WallTime,
+};
+
+pub const QUEUE: MethodProperties = MethodProperties { routing: Routing::Queue, require_claim: true };
+pub const AFFINITY: MethodProperties = MethodProperties { routing: Routing::Affinity, require_claim: true };
+pub const SINGLE: MethodProperties = MethodProperties { routing: Routing::Queue, require_claim: false };
+
+/// Where virtual wall time starts; far from zero, as it is in life.
+pub const EPOCH: i64 = 1_795_345_422_000_000_000;
+
+pub fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+pub fn at(after: Duration) -> Now {
+    Now { time: Time::ZERO + after, wall: WallTime::from_unix_nanos(EPOCH) + after }
+}
+
+pub fn route(method: &str, properties: MethodProperties) -> Route {
+    Route::new::<&str>("Hats", method, properties, &[]).unwrap()
+}
+
+pub fn topic_route(method: &str, properties: MethodProperties, topic: &[&str]) -> Route {
+    Route::new("Hats", method, properties, topic).unwrap()
+}
+
+pub fn all_outputs<E: Engine>(engine: &mut E) -> Vec<Output<E::Event>> {
+    std::iter::from_fn(|| engine.poll_output()).collect()
+}
+
+/// What was published since the last look.
+pub type Published = Vec<(Token, Channel, Frame)>;
+
+/// An engine with its clock, its subscriptions, and what it put out.
+pub struct Driven<E: Engine> {
+    pub engine: E,
+    pub now: Now,
+    pub subscriptions: Vec<(SubscriptionHandle, Channel, SubscriptionKind)>,
+    pub unsubscribed: Vec<SubscriptionHandle>,
+    published: Published,
+    events: Vec<E::Event>,
+}
+
+impl<E: Engine> Driven<E> {
+    pub fn new(engine: E) -> Self {
+        let (now, subscriptions, unsubscribed) = (at(Duration::ZERO), Vec::new(), Vec::new());
+        let mut driven =
+            Self { engine, now, subscriptions, unsubscribed, published: Vec::new(), events: Vec::new() };
+        driven.drain();
+        driven
+    }
+
+    /// Takes every output, and reports every new subscription live.
+    pub fn drain(&mut self) {
+        while let Some(output) = self.engine.poll_output() {
+            match output {
+                Output::Subscribe { subscription, channel, kind } => {
+                    self.subscriptions.push((subscription, channel, kind));
+                    self.engine.handle_subscribed(self.now, subscription, Ok(()));
+                }
+                Output::Unsubscribe { subscription } => self.unsubscribed.push(subscription),
+                Output::Publish { token, channel, frame } => self.published.push((token, channel, frame)),
+                Output::Event(event) => self.events.push(event),
+            }
+        }
+    }
+
+    /// Lets time pass, with every timer fired at its own time.
+    pub fn advance_to(&mut self, after: Duration) {
+        let until = at(after);
+        while let Some(timeout) = self.engine.poll_timeout().filter(|timeout| timeout.at <= until.time) {
+            self.now = at(timeout.at.since(Time::ZERO).max(self.now.time.since(Time::ZERO)));
+            self.engine.handle_timeout(self.now);
+            self.drain();
+        }
+        self.now = until;
+    }
+
+    pub fn subscription(&self, channel: &str) -> SubscriptionHandle {
+        let found = self.subscriptions.iter().rev().find(|(_, name, _)| name.legacy() == channel);
+        found.unwrap_or_else(|| panic!("no subscription to {channel}: {:?}", self.subscriptions)).0
+    }
+
+    pub fn frame(&mut self, channel: &str, frame: Frame) {
+        self.deliver(self.subscription(channel), frame);
+    }
+
+    pub fn deliver(&mut self, subscription: SubscriptionHandle, frame: Frame) {
+        self.engine.handle_frame(self.now, subscription, frame);
+        self.drain();
+    }
+
+    /// The next time before or at `until` at which a timer fires.
+    pub fn next_timeout(&self, until: Duration) -> Option<Duration> {
+        let next = self.engine.poll_timeout()?.at.since(Time::ZERO);
+        (next <= until).then_some(next)
+    }
+
+    /// Confirms every unsubscribe so far.
+    pub fn confirm_unsubscribed(&mut self) {
+        for subscription in std::mem::take(&mut self.unsubscribed) {
+            self.engine.handle_unsubscribed(self.now, subscription);
+        }
+        self.drain();
+    }
+
+    pub fn published(&mut self) -> Published {
+        std::mem::take(&mut self.published)
+    }
+
+    /// The frames published since the last look, each with its channel.
+    pub fn frames(&mut self) -> Vec<(String, Frame)> {
+        self.published().into_iter().map(|(_, channel, frame)| (channel.legacy().to_owned(), frame)).collect()
+    }
+
+    pub fn events(&mut self) -> Vec<E::Event> {
+        std::mem::take(&mut self.events)
+    }
+}
+
+impl Driven<Client> {
+    pub fn client() -> Self {
+        Self::client_with(ClientConfig::new("Hats"))
+    }
+
+    pub fn client_with(mut config: ClientConfig) -> Self {
+        config.id = "CLI_1".into();
+        let mut client = Self::new(Client::new(config, [7; 32]).unwrap());
+        assert!(matches!(client.events()[..], [ClientEvent::Ready]));
+        client
+    }
+
+    pub fn call(&mut self, call: Call) -> CallHandle {
+        let handle = self.engine.call(self.now, call).unwrap();
+        self.drain();
+        handle
+    }
+
+    /// Makes a call, and gives its handle and its request.
+    pub fn request(&mut self, call: Call) -> (CallHandle, Request) {
+        let handle = self.call(call);
+        let requests = self.frames().into_iter().filter_map(|(_, frame)| match frame {
+            Frame::Request(request) => Some(request),
+            _ => None,
+        });
+        (handle, requests.last().expect("a call publishes a request"))
+    }
+
+    pub fn bid(&mut self, request: &Request, server: &str, affinity: f32) {
+        self.claim(request, server, affinity, false);
+    }
+
+    pub fn announce(&mut self, request: &Request, server: &str) {
+        self.claim(request, server, 1.0, true);
+    }
+
+    fn claim(&mut self, request: &Request, server: &str, affinity: f32, handling: bool) {
+        let (request_id, server_id) = (request.request_id.clone(), server.into());
+        let claim = ClaimRequest { request_id, server_id, affinity, handling };
+        self.frame("Hats|CLI_1|CLAIM", Frame::ClaimRequest(claim));
+    }
+
+    pub fn response(&mut self, request: &Request, server: &str, result: Result<&'static str, ErrorResponse>) {
+        let (request_id, server_id) = (request.request_id.clone(), server.into());
+        let result = result.map(|payload| payload.as_bytes().into());
+        let response = Response { request_id, server_id, sent_at: EPOCH, result };
+        self.frame("Hats|CLI_1|RES", Frame::Response(response));
+    }
+
+    /// The servers granted since the last look.
+    pub fn granted(&mut self) -> Vec<Text> {
+        let grants = self.frames().into_iter().filter_map(|(_, frame)| match frame {
+            Frame::ClaimResponse(grant) => Some(grant.server_id),
+            _ => None,
+        });
+        grants.collect()
+    }
+
+    /// How the only call resolved since the last look.
+    pub fn outcome(&mut self) -> Option<Result<Reply, Box<Failure>>> {
+        let mut outcomes = self.events().into_iter().filter_map(|event| match event {
+            ClientEvent::Resolved { outcome, .. } => Some(outcome),
+            _ => None,
+        });
+        let outcome = outcomes.next();
+        assert!(outcomes.next().is_none(), "a call resolves once");
+        outcome
+    }
+
+    pub fn failure(&mut self) -> Box<Failure> {
+        self.outcome().expect("the call is over").expect_err("the call fails")
+    }
+
+    pub fn dropped(&mut self) -> Vec<Reason> {
+        let dropped = self.events().into_iter().filter_map(|event| match event {
+            ClientEvent::Dropped(Dropped { reason, .. }) => Some(reason),
+            _ => None,
+        });
+        dropped.collect()
+    }
+}
+
+impl Driven<Server> {
+    pub fn server(routes: &[Route]) -> Self {
+        Self::server_with(ServerConfig::new("Hats"), routes)
+    }
+
+    pub fn server_with(mut config: ServerConfig, routes: &[Route]) -> Self {
+        config.id = "SRV_1".into();
+        let mut server = Self::new(Server::new(config, [8; 32]).unwrap());
+        for route in routes {
+            server.register(std::slice::from_ref(route));
+        }
+        server.events();
+        server
+    }
+
+    pub fn register(&mut self, routes: &[Route]) -> RegistrationHandle {
+        let registration = self.engine.register(routes.to_vec()).unwrap();
+        self.drain();
+        registration
+    }
+
+    /// Hands in a request for a method without topics, sent now, that ends `timeout` from now.
+    pub fn receive(&mut self, method: &str, id: &str, timeout: Duration) {
+        let request = self.a_request(id, timeout);
+        self.frame(&format!("Hats|{method}|REQ"), Frame::Request(request));
+    }
+
+    pub fn a_request(&self, id: &str, timeout: Duration) -> Request {
+        Request {
+            request_id: id.into(),
+            client_id: "CLI_1".into(),
+            sent_at: self.now.wall.as_unix_nanos(),
+            expiry: (self.now.wall + timeout).as_unix_nanos(),
+            ..Request::default()
+        }
+    }
+
+    /// The requests that wait for a bid since the last look.
+    pub fn received(&mut self) -> Vec<Received> {
+        let received = self.events().into_iter().filter_map(|event| match event {
+            ServerEvent::Received(received) => Some(received),
+            _ => None,
+        });
+        received.collect()
+    }
+
+    /// Hands in a request, and gives its handle.
+    pub fn accept(&mut self, method: &str, id: &str, timeout: Duration) -> RequestHandle {
+        self.receive(method, id, timeout);
+        let received = self.received();
+        assert_eq!(received.len(), 1, "the request comes in");
+        received[0].request
+    }
+
+    pub fn bid(&mut self, request: RequestHandle, affinity: f32) {
+        self.engine.bid(self.now, request, affinity);
+        self.drain();
+    }
+
+    pub fn respond(&mut self, request: RequestHandle) {
+        self.engine.respond(self.now, request, Ok("done".into()));
+        self.drain();
+    }
+
+    pub fn grant(&mut self, method: &str, id: &str, server: &str) {
+        let grant = ClaimResponse { request_id: id.into(), server_id: server.into() };
+        self.frame(&format!("Hats|{method}|RCLAIM"), Frame::ClaimResponse(grant));
+    }
+
+    /// What became of requests since the last look: run, or abandoned and why, or dropped and why.
+    pub fn fates(&mut self) -> Vec<Fate> {
+        let fates = self.events().into_iter().filter_map(|event| match event {
+            ServerEvent::Run { .. } => Some(Fate::Run),
+            ServerEvent::Abandoned { reason, .. } => Some(Fate::Abandoned(reason)),
+            ServerEvent::Dropped(dropped) => Some(Fate::Dropped(dropped.reason)),
+            _ => None,
+        });
+        fates.collect()
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    Run,
+    Abandoned(Reason),
+    Dropped(Reason),
+}

@@ -1,0 +1,9 @@
+//! The engine against its judges: recordings of Go peers, the driving contract, and behaviour case by case.
+
+mod calls;
+mod contract;
+mod conversations;
+mod fixture;
+mod registrations;
+mod requests;
+mod selection;

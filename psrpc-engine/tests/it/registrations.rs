@@ -1,0 +1,288 @@
+//! What a server serves: registration, its conflicts, and the ways to stop.
+
+use std::time::Duration;
+
+use psrpc_engine::proto::{Frame, MethodProperties, Routing};
+use psrpc_engine::{
+    BusError, Engine, Output, Reason, RegisterError, Route, Server, ServerConfig, ServerEvent,
+    SubscriptionKind,
+};
+
+use crate::fixture::{AFFINITY, Driven, Fate, QUEUE, SINGLE, all_outputs, ms, route, topic_route};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn channels(server: &Driven<Server>) -> Vec<(&str, SubscriptionKind)> {
+    server.subscriptions.iter().map(|(_, channel, kind)| (channel.legacy(), *kind)).collect()
+}
+
+#[test]
+fn a_server_subscribes_to_what_its_methods_need_and_no_more() {
+    let server = Driven::server(&[
+        route("Fit", QUEUE),
+        route("Pick", AFFINITY),
+        topic_route("OwnerFit", SINGLE, &["me"]),
+    ]);
+    use SubscriptionKind::{Plain, Queue};
+    assert_eq!(
+        channels(&server),
+        [
+            ("Hats|Fit|RCLAIM", Plain),
+            ("Hats|Fit|REQ", Queue),
+            ("Hats|Pick|RCLAIM", Plain),
+            ("Hats|Pick|REQ", Plain),
+            ("Hats|OwnerFit|me|REQ", Queue),
+        ]
+    );
+}
+
+#[test]
+fn methods_registered_together_are_served_together() {
+    let mut server = Server::new(ServerConfig::new("Hats"), [1; 32]).unwrap();
+    let registration = server.register(vec![route("Fit", QUEUE), route("Pick", AFFINITY)]).unwrap();
+    let subscriptions: Vec<_> = all_outputs(&mut server)
+        .into_iter()
+        .map(|output| match output {
+            Output::Subscribe { subscription, .. } => subscription,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    let now = crate::fixture::at(ms(0));
+    for subscription in &subscriptions[1..] {
+        server.handle_subscribed(now, *subscription, Ok(()));
+    }
+    assert!(server.poll_output().is_none());
+    server.handle_subscribed(now, subscriptions[0], Ok(()));
+    let outputs = all_outputs(&mut server);
+    assert!(
+        matches!(&outputs[..], [Output::Event(ServerEvent::Registered { registration: it, result: Ok(()) })]
+            if *it == registration)
+    );
+}
+
+#[test]
+fn methods_registered_together_fail_together() {
+    let mut server = Server::new(ServerConfig::new("Hats"), [1; 32]).unwrap();
+    server.register(vec![route("Fit", QUEUE), route("Pick", AFFINITY)]).unwrap();
+    let subscriptions: Vec<_> = all_outputs(&mut server)
+        .into_iter()
+        .filter_map(|output| match output {
+            Output::Subscribe { subscription, .. } => Some(subscription),
+            _ => None,
+        })
+        .collect();
+    let now = crate::fixture::at(ms(0));
+    server.handle_subscribed(now, subscriptions[0], Ok(()));
+    server.handle_subscribed(now, subscriptions[1], Err(BusError::new("not allowed")));
+    let outputs = all_outputs(&mut server);
+    assert!(matches!(&outputs[..], [Output::Event(ServerEvent::Registered { result: Err(_), .. }), ..]));
+    for subscription in [subscriptions[0], subscriptions[2], subscriptions[3]] {
+        server.handle_unsubscribed(now, subscription);
+    }
+    all_outputs(&mut server);
+    assert!(server.register(vec![route("Fit", QUEUE)]).is_ok(), "their names are free again");
+}
+
+#[test]
+fn a_method_is_registered_once_for_a_topic() {
+    let mut server = Driven::server(&[topic_route("Fit", QUEUE, &["eu"])]);
+    server.register(&[topic_route("Fit", QUEUE, &["us"])]);
+    let error = server.engine.register(vec![topic_route("Fit", QUEUE, &["eu"])]).unwrap_err();
+    assert_eq!(error.to_string(), "Hats.Fit[\"eu\"] is registered already");
+    let error = server
+        .engine
+        .register(vec![topic_route("Pick", AFFINITY, &["x"]), topic_route("Pick", AFFINITY, &["x"])])
+        .unwrap_err();
+    assert!(matches!(error, RegisterError::Duplicate { .. }));
+    assert!(server.engine.poll_output().is_none(), "nothing is subscribed");
+    server.register(&[topic_route("Pick", AFFINITY, &["x"])]);
+}
+
+#[test]
+fn topics_that_would_share_names_are_refused_naming_both() {
+    let refusal = |first: Route, second: Route| {
+        let mut server = Driven::server(&[first]);
+        server.engine.register(vec![second]).unwrap_err().to_string()
+    };
+    // One legacy name for both.
+    assert_eq!(
+        refusal(topic_route("Fit", QUEUE, &[]), topic_route("Fit", QUEUE, &[""])),
+        "Hats.Fit[\"\"] would share \"Hats|Fit|REQ\" with Hats.Fit, which is registered"
+    );
+    // One subject for both.
+    assert_eq!(
+        refusal(topic_route("Fit", QUEUE, &["", "b"]), topic_route("Fit", QUEUE, &["b", ""])),
+        "Hats.Fit[\"b\", \"\"] would share \"SRV.Hats.b.Q\" with Hats.Fit[\"\", \"b\"], which is registered"
+    );
+    // A topic that looks like the suffix of a queue, on a subject where two ways to subscribe would mix.
+    assert_eq!(
+        refusal(route("Fit", QUEUE), topic_route("Pick", AFFINITY, &["Q"])),
+        "Hats.Pick[\"Q\"] would share \"SRV.Hats.Q\" with Hats.Fit, which is registered"
+    );
+    let mut server = Driven::server(&[topic_route("Fit", QUEUE, &["", "b"])]);
+    server.register(&[topic_route("Other", QUEUE, &["b", ""])]);
+}
+
+#[test]
+fn names_are_free_again_after_deregistration() {
+    let mut server = Driven::server(&[]);
+    let first =
+        server.register(&[topic_route("Fit", QUEUE, &["eu"]), topic_route("Pick", AFFINITY, &["eu"])]);
+    server.engine.deregister(first);
+    server.drain();
+    let error = server.engine.register(vec![topic_route("Fit", QUEUE, &["eu"])]).unwrap_err();
+    assert!(matches!(error, RegisterError::Duplicate { .. }), "not before the bus has confirmed");
+    server.confirm_unsubscribed();
+    server.confirm_unsubscribed();
+    server.register(&[topic_route("Fit", QUEUE, &["eu"])]);
+}
+
+#[test]
+fn a_method_of_another_service_is_refused() {
+    let mut server = Driven::server(&[]);
+    let elsewhere = Route::new::<&str>("Coats", "Fit", QUEUE, &[]).unwrap();
+    let error = server.engine.register(vec![elsewhere]).unwrap_err();
+    assert_eq!(error.to_string(), "Coats.Fit is not a method of Hats");
+}
+
+#[test]
+fn deregistration_ends_when_the_running_handlers_have_ended() {
+    let mut server = Driven::server(&[]);
+    let registration = server.register(&[route("Fit", QUEUE)]);
+    server.events();
+    let request = server.accept("Fit", "REQ_1", SECOND);
+    server.bid(request, 1.0);
+    server.engine.deregister(registration);
+    server.drain();
+    assert_eq!(server.unsubscribed, [server.subscription("Hats|Fit|REQ")], "grants are still needed");
+    // Delivered before the bus has confirmed, so it is still served.
+    let second = server.accept("Fit", "REQ_2", SECOND);
+    server.confirm_unsubscribed();
+    server.receive("Fit", "REQ_3", SECOND);
+    assert!(server.received().is_empty(), "nothing new comes in after that");
+    for (request, id) in [(request, "REQ_1"), (second, "REQ_2")] {
+        server.bid(request, 1.0);
+        server.grant("Fit", id, "SRV_1");
+        assert_eq!(server.fates(), [Fate::Run]);
+        server.respond(request);
+    }
+    assert_eq!(server.unsubscribed, [server.subscription("Hats|Fit|RCLAIM")]);
+    assert!(server.events().is_empty());
+    server.confirm_unsubscribed();
+    assert!(matches!(server.events()[..], [ServerEvent::Deregistered { .. }]));
+}
+
+#[test]
+fn a_lost_subscription_takes_its_registration_with_it() {
+    let mut server = Driven::server(&[route("Fit", QUEUE), route("Pick", AFFINITY)]);
+    let lost = server.subscription("Hats|Fit|RCLAIM");
+    server.engine.handle_unsubscribed(server.now, lost);
+    server.drain();
+    assert!(matches!(server.events()[..], [ServerEvent::Lost { .. }]));
+    server.confirm_unsubscribed();
+    assert!(matches!(server.events()[..], [ServerEvent::Deregistered { .. }]));
+    server.accept("Pick", "REQ_1", SECOND);
+}
+
+#[test]
+fn a_drained_server_serves_what_it_accepted_and_takes_nothing_new() {
+    let mut server = Driven::server(&[route("Fit", QUEUE), route("OwnerFit", SINGLE)]);
+    let claimed = server.accept("Fit", "REQ_1", SECOND);
+    server.bid(claimed, 1.0);
+    server.frames();
+    server.engine.drain(server.now);
+    server.drain();
+    let late = server.accept("OwnerFit", "REQ_2", SECOND);
+    server.bid(late, 1.0);
+    server.grant("Fit", "REQ_1", "SRV_1");
+    server.confirm_unsubscribed();
+    server.respond(claimed);
+    server.respond(late);
+    assert_eq!(server.frames().len(), 2, "both were answered");
+    server.confirm_unsubscribed();
+    let events = server.events();
+    assert!(matches!(events.last(), Some(ServerEvent::Closed)), "{events:?}");
+    assert_eq!(server.engine.poll_timeout(), None);
+    assert_eq!(server.engine.register(vec![route("Fit", QUEUE)]).unwrap_err(), RegisterError::Closed);
+}
+
+#[test]
+fn a_server_without_anything_to_wait_for_closes_at_once() {
+    let mut server = Driven::server(&[]);
+    server.engine.drain(server.now);
+    server.drain();
+    assert!(matches!(server.events()[..], [ServerEvent::Closed]));
+}
+
+#[test]
+fn a_drain_ends_by_the_expiry_of_the_last_request() {
+    let mut server = Driven::server(&[route("OwnerFit", SINGLE)]);
+    let request = server.accept("OwnerFit", "REQ_1", 10 * SECOND);
+    server.bid(request, 1.0);
+    server.engine.drain(server.now);
+    server.drain();
+    server.confirm_unsubscribed();
+    server.advance_to(10 * SECOND - ms(1));
+    assert!(!server.events().iter().any(|event| matches!(event, ServerEvent::Closed)));
+    server.advance_to(10 * SECOND);
+    let events = server.events();
+    assert!(
+        matches!(
+            events[..],
+            [
+                ServerEvent::Abandoned { reason: Reason::Overran, .. },
+                ServerEvent::Deregistered { .. },
+                ServerEvent::Closed
+            ]
+        ),
+        "{events:?}"
+    );
+}
+
+#[test]
+fn a_drain_does_not_wait_for_ever_for_a_bus_that_does_not_confirm() {
+    let mut server = Driven::server(&[route("Fit", QUEUE)]);
+    server.engine.drain(server.now);
+    server.drain();
+    server.advance_to(3 * SECOND - ms(1));
+    assert!(server.events().is_empty());
+    server.advance_to(3 * SECOND);
+    assert!(matches!(server.events()[..], [ServerEvent::Closed]));
+    assert_eq!(server.engine.poll_timeout(), None);
+}
+
+#[test]
+fn a_killed_server_abandons_everything_at_once_and_says_nothing_to_anybody() {
+    let mut server = Driven::server(&[route("Fit", QUEUE), route("OwnerFit", SINGLE)]);
+    let running = server.accept("OwnerFit", "REQ_1", SECOND);
+    server.bid(running, 1.0);
+    let bidding = server.accept("Fit", "REQ_2", SECOND);
+    server.bid(bidding, 1.0);
+    server.events();
+    server.frames();
+    server.engine.kill();
+    server.drain();
+    let killed = |event: &ServerEvent| matches!(event, ServerEvent::Abandoned { reason: Reason::Killed, .. });
+    let events = server.events();
+    assert!(events.len() == 3 && events[..2].iter().all(killed), "{events:?}");
+    assert!(matches!(events[2], ServerEvent::Closed));
+    assert_eq!(server.unsubscribed.len(), 3);
+    assert_eq!((server.engine.in_flight(), server.engine.remembered()), (0, 0));
+    assert_eq!(server.engine.poll_timeout(), None);
+    server.respond(running);
+    server.receive("Fit", "REQ_3", SECOND);
+    server.confirm_unsubscribed();
+    assert!(server.frames().is_empty() && server.events().is_empty());
+}
+
+#[test]
+fn a_multi_method_runs_its_requests_without_a_claim() {
+    let multi = MethodProperties { routing: Routing::Multi, require_claim: false };
+    let mut server = Driven::server(&[route("Census", multi)]);
+    assert_eq!(channels(&server), [("Hats|Census|REQ", SubscriptionKind::Plain)]);
+    let request = server.accept("Census", "REQ_1", SECOND);
+    server.bid(request, 1.0);
+    assert_eq!(server.fates(), [Fate::Run]);
+    server.respond(request);
+    assert!(matches!(&server.frames()[..], [(_, Frame::Response(_))]));
+}

@@ -1,0 +1,397 @@
+//! Requests at the server, case by case.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use psrpc_engine::proto::{ErrorCode, ErrorResponse, Frame, Request};
+use psrpc_engine::{
+    BusError, Engine, Now, Reason, ServerConfig, ServerEvent, ServerLimits, Time, TimerKind, WallTime,
+};
+
+use crate::fixture::{AFFINITY, Driven, EPOCH, Fate, QUEUE, SINGLE, at, ms, route};
+
+fn server() -> Driven<psrpc_engine::Server> {
+    server_with(|_| {})
+}
+
+fn server_with(change: impl FnOnce(&mut ServerConfig)) -> Driven<psrpc_engine::Server> {
+    let mut config = ServerConfig::new("Hats");
+    change(&mut config);
+    let routes = [route("Fit", QUEUE), route("Pick", AFFINITY), route("OwnerFit", SINGLE)];
+    Driven::server_with(config, &routes)
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[test]
+fn a_claimed_request_is_bid_for_granted_run_and_answered() {
+    let mut server = server();
+    let request = server.accept("Fit", "REQ_1", SECOND);
+    server.bid(request, 0.5);
+    let bids = server.frames();
+    assert!(
+        matches!(&bids[..], [(channel, Frame::ClaimRequest(claim))]
+            if channel == "Hats|CLI_1|CLAIM" && claim.affinity == 0.5 && !claim.handling),
+        "{bids:?}"
+    );
+    server.grant("Fit", "REQ_1", "SRV_1");
+    assert_eq!(server.fates(), [Fate::Run]);
+    server.respond(request);
+    let answers = server.frames();
+    assert!(
+        matches!(&answers[..], [(channel, Frame::Response(response))]
+            if channel == "Hats|CLI_1|RES" && response.result == Ok("done".into()) && response.sent_at == EPOCH),
+        "{answers:?}"
+    );
+    assert_eq!(server.engine.in_flight(), 0);
+}
+
+#[test]
+fn a_request_without_a_claim_runs_at_once() {
+    let mut server = server();
+    let request = server.accept("OwnerFit", "REQ_1", SECOND);
+    server.bid(request, 1.0);
+    assert!(server.frames().is_empty());
+    assert_eq!(server.fates(), [Fate::Run]);
+}
+
+#[test]
+fn a_request_granted_elsewhere_is_abandoned() {
+    let mut server = server();
+    let request = server.accept("Pick", "REQ_1", SECOND);
+    server.bid(request, 0.5);
+    server.grant("Pick", "REQ_1", "SRV_2");
+    assert_eq!(server.fates(), [Fate::Abandoned(Reason::ClaimLost)]);
+    server.grant("Pick", "REQ_1", "SRV_1");
+    assert!(server.fates().is_empty(), "it does not come back");
+}
+
+#[test]
+fn grants_of_requests_at_other_servers_are_only_counted() {
+    let mut server = server();
+    server.grant("Fit", "REQ_elsewhere", "SRV_2");
+    assert!(server.events().is_empty());
+    assert_eq!(server.engine.counters().get(Reason::Elsewhere), 1);
+}
+
+#[test]
+fn a_second_grant_runs_nothing_twice() {
+    let mut server = server();
+    let request = server.accept("Fit", "REQ_1", SECOND);
+    server.bid(request, 1.0);
+    server.grant("Fit", "REQ_1", "SRV_1");
+    server.grant("Fit", "REQ_1", "SRV_1");
+    assert_eq!(server.fates(), [Fate::Run, Fate::Dropped(Reason::Late)]);
+}
+
+#[test]
+fn a_negative_or_non_finite_affinity_is_no_bid() {
+    let mut server = server();
+    for (affinity, reason) in [
+        (-0.5, Reason::NoBid),
+        (f32::NAN, Reason::NonFiniteAffinity),
+        (f32::INFINITY, Reason::NonFiniteAffinity),
+    ] {
+        let request = server.accept("Pick", &format!("REQ_{affinity}"), SECOND);
+        server.bid(request, affinity);
+        assert_eq!(server.fates(), [Fate::Abandoned(reason)]);
+        assert!(server.frames().is_empty());
+    }
+    let request = server.accept("Pick", "REQ_0", SECOND);
+    server.bid(request, 0.0);
+    assert_eq!(server.frames().len(), 1, "0 is a bid");
+}
+
+#[test]
+fn a_duplicate_is_dropped_while_the_request_runs_and_until_it_expires() {
+    let mut server = server();
+    for method in ["Fit", "OwnerFit"] {
+        let id = format!("REQ_{method}");
+        let first = Frame::Request(server.a_request(&id, SECOND));
+        server.frame(&format!("Hats|{method}|REQ"), first.clone());
+        let request = server.received()[0].request;
+        server.frame(&format!("Hats|{method}|REQ"), first.clone());
+        assert_eq!(server.fates(), [Fate::Dropped(Reason::Duplicate)]);
+        server.bid(request, 1.0);
+        if method == "Fit" {
+            server.grant(method, &id, "SRV_1");
+        }
+        assert_eq!(server.fates(), [Fate::Run]);
+        server.respond(request);
+        server.frame(&format!("Hats|{method}|REQ"), first);
+        assert_eq!(server.fates(), [Fate::Dropped(Reason::Duplicate)]);
+    }
+    assert_eq!(server.engine.remembered(), 2);
+    server.advance_to(3 * SECOND);
+    assert_eq!(server.engine.remembered(), 0);
+    assert_eq!(server.engine.poll_timeout(), None, "nothing is left behind");
+}
+
+#[test]
+fn two_clients_may_use_one_request_id_one_after_the_other() {
+    let mut server = server();
+    let request = server.accept("OwnerFit", "REQ_1", SECOND);
+    let other = Request { client_id: "CLI_2".into(), ..server.a_request("REQ_1", SECOND) };
+    server.frame("Hats|OwnerFit|REQ", Frame::Request(other.clone()));
+    assert_eq!(server.fates(), [Fate::Dropped(Reason::Duplicate)], "a grant could not tell them apart");
+    server.bid(request, 1.0);
+    server.respond(request);
+    server.events();
+    server.frame("Hats|OwnerFit|REQ", Frame::Request(other));
+    assert_eq!(server.received().len(), 1);
+}
+
+#[test]
+fn an_expired_request_is_dropped_with_the_amount_of_skew() {
+    let mut server = server();
+    server.now = at(ms(5000));
+    let request = Request { expiry: EPOCH + 2_000_000_000, ..server.a_request("REQ_1", SECOND) };
+    server.frame("Hats|Fit|REQ", Frame::Request(request));
+    let events = server.events();
+    assert!(
+        matches!(&events[..], [ServerEvent::Dropped(dropped)]
+            if dropped.reason == Reason::Expired && dropped.late_by == 3 * SECOND
+                && dropped.peer == "CLI_1" && dropped.request_id == "REQ_1"),
+        "{events:?}"
+    );
+}
+
+#[test]
+fn a_request_is_expired_at_its_expiry_plus_the_allowance() {
+    let mut server = server_with(|config| config.skew_allowance = ms(100));
+    let lateness = |late: u64| at(SECOND + ms(late));
+    let request = server.a_request("REQ_1", SECOND);
+    server.now = lateness(100);
+    server.frame("Hats|Fit|REQ", Frame::Request(request.clone()));
+    assert_eq!(server.fates(), [Fate::Dropped(Reason::Expired)]);
+    server.now = lateness(99);
+    server.frame("Hats|Fit|REQ", Frame::Request(request));
+    assert_eq!(server.received().len(), 1);
+}
+
+#[test]
+fn a_grant_that_comes_too_late_starts_nothing() {
+    let mut server = server();
+    let request = server.accept("Fit", "REQ_1", SECOND);
+    server.bid(request, 1.0);
+    // The wall clock jumps past the expiry; the timer, which knows nothing of that, has not fired.
+    server.now = Now { time: at(ms(10)).time, wall: at(2 * SECOND).wall };
+    server.grant("Fit", "REQ_1", "SRV_1");
+    assert_eq!(server.fates(), [Fate::Abandoned(Reason::NotGranted)]);
+}
+
+#[test]
+fn a_request_that_is_never_granted_is_abandoned_at_its_expiry() {
+    let mut server = server();
+    let request = server.accept("Fit", "REQ_1", SECOND);
+    server.bid(request, 1.0);
+    assert_eq!(server.engine.poll_timeout().unwrap().kind, TimerKind::Expiry);
+    server.advance_to(SECOND);
+    assert_eq!(server.fates(), [Fate::Abandoned(Reason::NotGranted)]);
+}
+
+#[test]
+fn a_handler_that_runs_past_the_expiry_is_abandoned_and_answers_nothing() {
+    let mut server = server();
+    let request = server.accept("OwnerFit", "REQ_1", SECOND);
+    server.bid(request, 1.0);
+    server.advance_to(SECOND);
+    assert_eq!(server.fates(), [Fate::Run, Fate::Abandoned(Reason::Overran)]);
+    server.respond(request);
+    assert!(server.frames().is_empty());
+}
+
+#[test]
+fn a_malformed_request_is_answered_at_once() {
+    let mut server = server();
+    let request = server.accept("Fit", "REQ_1", SECOND);
+    let error = ErrorResponse::new(ErrorCode::MalformedRequest, "no hat");
+    server.engine.reject(server.now, request, error.clone());
+    server.drain();
+    let answers = server.frames();
+    assert!(matches!(&answers[..], [(_, Frame::Response(response))] if response.result == Err(error)));
+    assert_eq!(server.engine.counters().get(Reason::MalformedRequest), 1);
+}
+
+#[test]
+fn an_elected_request_is_announced_and_runs_without_a_grant() {
+    let mut server = server();
+    let request = Request { skip_claim: true, ..server.a_request("REQ_1", SECOND) };
+    server.frame("Hats|Fit|REQ", Frame::Request(request));
+    let received = server.received();
+    assert!(received[0].may_elect);
+    server.engine.elect(server.now, received[0].request);
+    server.drain();
+    assert!(matches!(&server.frames()[..], [(_, Frame::ClaimRequest(claim))] if claim.handling));
+    assert_eq!(server.fates(), [Fate::Run]);
+    server.grant("Fit", "REQ_1", "SRV_1");
+    assert_eq!(server.fates(), [Fate::Dropped(Reason::Late)], "a stray grant is ignored");
+}
+
+#[test]
+fn a_request_that_does_not_allow_it_is_bid_for_instead_of_elected() {
+    let mut server = server();
+    let queue = server.accept("Fit", "REQ_1", SECOND);
+    let request = Request { skip_claim: true, ..server.a_request("REQ_2", SECOND) };
+    server.frame("Hats|Pick|REQ", Frame::Request(request));
+    let affinity = server.received();
+    assert!(!affinity[0].may_elect, "only queue methods have it");
+    for request in [queue, affinity[0].request] {
+        server.engine.elect(server.now, request);
+        server.drain();
+        assert!(matches!(&server.frames()[..], [(_, Frame::ClaimRequest(claim))] if !claim.handling));
+        assert!(server.fates().is_empty());
+    }
+}
+
+#[test]
+fn a_bid_that_the_bus_did_not_take_abandons_the_request() {
+    let mut server = server();
+    let request = server.accept("Fit", "REQ_1", SECOND);
+    server.bid(request, 1.0);
+    let token = server.published()[0].0;
+    server.engine.handle_published(server.now, token, Err(BusError::new("down")));
+    server.drain();
+    assert_eq!(server.fates(), [Fate::Abandoned(Reason::PublishFailed)]);
+}
+
+#[test]
+fn a_response_that_the_bus_did_not_take_is_told() {
+    let mut server = server();
+    let request = server.accept("OwnerFit", "REQ_1", SECOND);
+    server.bid(request, 1.0);
+    server.events();
+    server.respond(request);
+    let token = server.published()[0].0;
+    server.engine.handle_published(server.now, token, Err(BusError::new("down")));
+    server.drain();
+    assert_eq!(server.fates(), [Fate::Dropped(Reason::PublishFailed)]);
+}
+
+#[test]
+fn beyond_the_limit_a_queue_answers_and_others_stay_silent() {
+    let mut server = server_with(|config| {
+        config.limits = ServerLimits { requests: 1, ..ServerLimits::DEFAULT };
+    });
+    let first = server.a_request("REQ_1", SECOND);
+    server.frame("Hats|Fit|REQ", Frame::Request(first.clone()));
+    server.events();
+    server.receive("Pick", "REQ_2", SECOND);
+    assert_eq!(server.fates(), [Fate::Dropped(Reason::RequestsFull)]);
+    assert!(server.frames().is_empty(), "other servers see it too");
+    server.receive("Fit", "REQ_3", SECOND);
+    assert_eq!(server.fates(), [Fate::Dropped(Reason::RequestsFull)]);
+    let answers = server.frames();
+    assert!(
+        matches!(&answers[..], [(_, Frame::Response(response))]
+            if response.result.as_ref().is_err_and(|error| error.code == ErrorCode::ResourceExhausted)),
+        "{answers:?}"
+    );
+    server.frame("Hats|Fit|REQ", Frame::Request(first));
+    assert_eq!(server.fates(), [Fate::Dropped(Reason::Duplicate)]);
+    assert!(server.frames().is_empty(), "a duplicate of what is in flight is no reason to fail it");
+}
+
+#[test]
+fn what_is_remembered_is_limited_and_never_forgotten_early() {
+    let mut server = server_with(|config| {
+        config.limits = ServerLimits { remembered: 1, ..ServerLimits::DEFAULT };
+    });
+    let first = server.a_request("REQ_1", SECOND);
+    server.frame("Hats|OwnerFit|REQ", Frame::Request(first.clone()));
+    let request = server.received()[0].request;
+    server.bid(request, 1.0);
+    server.events();
+    server.respond(request);
+    server.frames();
+    server.receive("Fit", "REQ_2", SECOND);
+    assert_eq!(server.fates(), [Fate::Dropped(Reason::DedupFull)]);
+    assert_eq!(server.frames().len(), 1, "answered, since no other server saw it");
+    server.frame("Hats|OwnerFit|REQ", Frame::Request(first));
+    assert_eq!(server.fates(), [Fate::Dropped(Reason::Duplicate)]);
+}
+
+#[test]
+fn a_far_expiry_is_moved_to_the_horizon() {
+    let mut server = server_with(|config| config.horizon = 10 * SECOND);
+    let request = Request { expiry: i64::MAX, ..server.a_request("REQ_1", SECOND) };
+    server.frame("Hats|Fit|REQ", Frame::Request(request));
+    assert_eq!(server.received()[0].deadline, Time::ZERO + 10 * SECOND);
+}
+
+#[test]
+fn a_request_from_the_far_future_is_dropped() {
+    let mut server = server_with(|config| config.horizon = 10 * SECOND);
+    let sent_at = EPOCH + 11_000_000_000;
+    let request = Request { sent_at, expiry: i64::MAX, ..server.a_request("REQ_1", SECOND) };
+    server.frame("Hats|Fit|REQ", Frame::Request(request));
+    assert_eq!(server.fates(), [Fate::Dropped(Reason::FarFuture)]);
+    assert_eq!(server.engine.remembered(), 0);
+}
+
+#[test]
+fn a_request_that_does_not_say_when_it_was_sent_is_taken() {
+    let mut server = server();
+    let request = Request { sent_at: 0, ..server.a_request("REQ_1", SECOND) };
+    server.frame("Hats|Fit|REQ", Frame::Request(request));
+    assert_eq!(server.received()[0].deadline, Time::ZERO + SECOND);
+}
+
+#[test]
+fn a_jump_of_the_wall_clock_moves_no_deadline() {
+    let mut server = server();
+    let request = server.accept("OwnerFit", "REQ_1", SECOND);
+    server.bid(request, 1.0);
+    server.events();
+    // Set back by an hour: the handler's deadline stays.
+    server.now = Now { time: at(SECOND).time, wall: WallTime::from_unix_nanos(EPOCH - 3_600_000_000_000) };
+    server.engine.handle_timeout(server.now);
+    server.drain();
+    assert_eq!(server.fates(), [Fate::Abandoned(Reason::Overran)]);
+}
+
+#[test]
+fn frames_that_cannot_be_requests_are_counted_and_ignored() {
+    let mut server = server();
+    let nameless = Request { request_id: "".into(), ..server.a_request("x", SECOND) };
+    server.frame("Hats|Fit|REQ", Frame::Request(nameless));
+    let clientless = Request { client_id: "".into(), ..server.a_request("REQ_1", SECOND) };
+    server.frame("Hats|Fit|REQ", Frame::Request(clientless));
+    server.frame("Hats|Fit|REQ", Frame::Raw(Bytes::from_static(b"\x80\x80")));
+    let request = Frame::Request(server.a_request("REQ_1", SECOND));
+    server.frame("Hats|Fit|RCLAIM", request);
+    let long = Request { client_id: "C".repeat(257).into(), ..server.a_request("REQ_2", SECOND) };
+    server.frame("Hats|Fit|REQ", Frame::Request(long.clone()));
+    server.frame("Hats|Fit|REQ", Frame::Raw(Frame::Request(long).encode("")));
+    assert_eq!(
+        server.fates(),
+        [
+            Reason::MissingId,
+            Reason::MissingId,
+            Reason::Malformed,
+            Reason::UnexpectedType,
+            Reason::FrameLimit,
+            Reason::FrameLimit
+        ]
+        .map(Fate::Dropped)
+    );
+    assert_eq!(server.engine.counters().frames, 6);
+}
+
+#[test]
+fn commands_for_a_request_that_is_over_or_elsewhere_do_nothing() {
+    let mut server = server();
+    let request = server.accept("Fit", "REQ_1", SECOND);
+    server.respond(request);
+    assert!(server.frames().is_empty(), "it does not run");
+    server.bid(request, 1.0);
+    server.bid(request, 1.0);
+    assert_eq!(server.frames().len(), 1, "one bid");
+    server.advance_to(SECOND);
+    server.events();
+    server.bid(request, 1.0);
+    server.respond(request);
+    server.engine.elect(server.now, request);
+    server.engine.reject(server.now, request, ErrorResponse::new(ErrorCode::Internal, "x"));
+    assert!(server.engine.poll_output().is_none());
+}

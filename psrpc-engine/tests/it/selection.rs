@@ -1,0 +1,208 @@
+//! Every recorded selection of Go, through the engine, in virtual time.
+
+use psrpc_engine::proto::{ErrorCode, ErrorResponse, Text};
+use psrpc_engine::{Call, Claim, Client, ClientEvent, Selection};
+use psrpc_vectors::{SelectionEvent, SelectionRow};
+
+use crate::fixture::{AFFINITY, Driven, ms, route};
+
+/// The rows in which we differ from Go, and mean to (PROTOCOL section 6), and what we do instead.
+const DEVIATIONS: &[(&str, Outcome)] = &[
+    // A non-finite affinity is dropped.
+    ("+Inf reaches any maximum", Outcome::Server("C", 40)),
+    ("NaN alone cannot win", Outcome::Error("unavailable", "no response from servers", 60)),
+    ("-Inf cannot win", Outcome::Error("unavailable", "no response from servers", 60)),
+    // A server counts once.
+    (
+        "the same server bids twice: both count",
+        Outcome::Error("unavailable", "no servers available (received 1 responses)", 60),
+    ),
+    ("drawn 7", Outcome::Error("not_found", "the function had no claims", 50)),
+    ("drawn 25", Outcome::Error("unavailable", "no servers available (received 2 responses)", 65)),
+    // An empty server id is dropped.
+    (
+        "an empty server id cannot be told from no winner",
+        Outcome::Error("unavailable", "no response from servers", 60),
+    ),
+    (
+        "function answers with nothing and no error",
+        Outcome::Error("unavailable", "no servers available (received 1 responses)", 60),
+    ),
+    // An error response with a code but no text is an error.
+    ("an error response with an empty text is no error", Outcome::Error("internal", "", 60)),
+    // A grant at the deadline could only reach servers for which the request has expired.
+    ("drawn 19", Outcome::BestAtDeadline("S1", 60)),
+    ("drawn 23", Outcome::BestAtDeadline("S4", 120)),
+];
+
+/// How a selection ended, and at which millisecond.
+#[derive(Clone, Debug, PartialEq)]
+enum Outcome<T = &'static str> {
+    Server(T, u64),
+    Error(T, T, u64),
+    /// The call timed out with this server's bid in hand.
+    BestAtDeadline(T, u64),
+}
+
+#[test]
+fn every_selection_ends_as_recorded_or_as_named_here() {
+    let rows = psrpc_vectors::selections();
+    assert_eq!(rows.len(), 68);
+    let mut deviations = 0;
+    for row in &rows {
+        let (outcome, asked) = select(row);
+        let deviation = DEVIATIONS.iter().find(|(what, _)| *what == row.what);
+        deviations += usize::from(deviation.is_some());
+        assert_eq!(asked.is_some(), row.result.selection_func_asked, "{}", row.what);
+        match deviation {
+            Some((what, expected)) => assert_eq!(outcome, owned(expected), "{what}"),
+            None => {
+                check(row, &outcome);
+                if let Some(claims) = asked {
+                    let saw = row.result.selection_func_saw.iter();
+                    let saw: Vec<_> = saw
+                        .map(|saw| Claim { server_id: saw.server.as_str().into(), affinity: saw.affinity })
+                        .collect();
+                    assert_eq!(claims, saw, "{}", row.what);
+                }
+            }
+        }
+    }
+    assert_eq!(deviations, DEVIATIONS.len(), "every deviation has its row");
+}
+
+fn owned(outcome: &Outcome) -> Outcome<String> {
+    match *outcome {
+        Outcome::Server(server, at) => Outcome::Server(server.to_owned(), at),
+        Outcome::Error(code, text, at) => Outcome::Error(code.to_owned(), text.to_owned(), at),
+        Outcome::BestAtDeadline(server, at) => Outcome::BestAtDeadline(server.to_owned(), at),
+    }
+}
+
+fn check(row: &SelectionRow, outcome: &Outcome<String>) {
+    let result = &row.result;
+    let at = match outcome {
+        Outcome::Server(server, at) => {
+            assert_eq!(Some(server), result.server.as_ref(), "{}", row.what);
+            at
+        }
+        Outcome::Error(code, text, at) => {
+            let recorded = (result.error_code.as_deref(), result.error.as_deref());
+            assert_eq!((Some(code.as_str()), Some(text.as_str())), recorded, "{}", row.what);
+            at
+        }
+        Outcome::BestAtDeadline(..) => panic!("{} is not recorded so", row.what),
+    };
+    // Go's timers run late by a millisecond or two; it never ends a selection early.
+    assert!(
+        result.took_ms.iter().all(|took| (*at..at + 4).contains(took)),
+        "{}: at {at} ms, Go took {:?}",
+        row.what,
+        result.took_ms
+    );
+}
+
+/// Runs a selection; gives how it ended, and the claims that the selection function saw if it was asked.
+fn select(row: &SelectionRow) -> (Outcome<String>, Option<Vec<Claim>>) {
+    let options = &row.options;
+    let selection = Selection {
+        minimum_affinity: Some(options.minimum),
+        maximum_affinity: Some(options.maximum),
+        accept_first_available: Some(options.accept_first),
+        affinity_timeout: Some(ms(options.affinity_timeout_ms)),
+        short_circuit_timeout: Some(ms(options.short_circuit_ms)),
+        ask: !options.selection_func.is_empty(),
+    };
+    let mut client = Driven::client();
+    let timeout = Some(ms(row.deadline_ms));
+    let (call, request) =
+        client.request(Call { timeout, selection, ..Call::new(route("Pick", AFFINITY), "") });
+    let mut asked = None;
+    let mut ended = None;
+    let mut events = row.events.iter().peekable();
+    for at in 0..=row.deadline_ms {
+        client.advance_to(ms(at));
+        look(&mut client, at, &mut asked, &mut ended, call, &options.selection_func);
+        while let Some(event) = events.next_if(|event| event.at_ms == at) {
+            match event {
+                SelectionEvent { server: Some(server), affinity: Some(affinity), .. } => {
+                    client.bid(&request, server, number(affinity));
+                }
+                SelectionEvent { success: true, .. } => client.response(&request, "X", Ok("fine")),
+                SelectionEvent { error, error_code, .. } => {
+                    let error = ErrorResponse::new(
+                        ErrorCode::from(error_code.as_deref().unwrap_or_default()),
+                        error.as_deref().unwrap_or_default(),
+                    );
+                    client.response(&request, "X", Err(error));
+                }
+            }
+            look(&mut client, at, &mut asked, &mut ended, call, &options.selection_func);
+        }
+    }
+    (ended.unwrap_or_else(|| panic!("{} ends by its deadline", row.what)), asked)
+}
+
+/// Looks at what the engine put out at millisecond `at`, and answers for the selection function.
+fn look(
+    client: &mut Driven<Client>,
+    at: u64,
+    asked: &mut Option<Vec<Claim>>,
+    ended: &mut Option<Outcome<String>>,
+    call: psrpc_engine::CallHandle,
+    function: &str,
+) {
+    for event in client.events() {
+        match event {
+            ClientEvent::Select { claims, .. } => {
+                assert!(asked.is_none(), "asked once");
+                client.engine.select(call, choose(function, &claims));
+                *asked = Some(claims);
+                client.drain();
+                return look(client, at, asked, ended, call, function);
+            }
+            ClientEvent::Resolved { outcome, .. } if ended.is_none() => {
+                let failure = outcome.expect_err("nobody answers");
+                *ended = Some(match failure.evidence.best {
+                    Some(best) if failure.code == ErrorCode::DeadlineExceeded => {
+                        Outcome::BestAtDeadline(best.server_id.to_string(), at)
+                    }
+                    _ => Outcome::Error(failure.code.to_string(), failure.text.to_string(), at),
+                });
+            }
+            _ => {}
+        }
+    }
+    for server in client.granted() {
+        assert!(ended.is_none(), "granted once");
+        *ended = Some(Outcome::Server(server.to_string(), at));
+    }
+}
+
+fn choose(function: &str, claims: &[Claim]) -> Result<Option<Text>, ErrorResponse> {
+    let lowest = || claims.iter().min_by(|a, b| a.affinity.total_cmp(&b.affinity));
+    let chosen = match function {
+        "lowest" => lowest(),
+        "first" => claims.first(),
+        "last" => claims.last(),
+        "nothing" => return Ok(None),
+        "fail" => {
+            return Err(ErrorResponse::new(ErrorCode::ResourceExhausted, "the function said no"));
+        }
+        other => panic!("unknown function {other}"),
+    };
+    match chosen {
+        Some(claim) => Ok(Some(claim.server_id.clone())),
+        None => Err(ErrorResponse::new(ErrorCode::NotFound, "the function had no claims")),
+    }
+}
+
+fn number(affinity: &serde_json::Value) -> f32 {
+    match affinity.as_str() {
+        Some("NaN") => f32::NAN,
+        Some("+Inf") => f32::INFINITY,
+        Some("-Inf") => f32::NEG_INFINITY,
+        Some(other) => panic!("no number: {other}"),
+        None => affinity.as_f64().expect("a number") as f32,
+    }
+}
