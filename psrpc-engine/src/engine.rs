@@ -1,6 +1,6 @@
 //! What a client and a server have in common for whoever drives them.
 
-use psrpc_proto::Frame;
+use psrpc_proto::{Channel, Frame};
 
 use crate::error::BusError;
 use crate::{Now, Output, SubscriptionHandle, Timeout, Token};
@@ -32,6 +32,13 @@ pub trait Engine {
 
     /// A frame was published, to so many subscribers where the bus knows, or the bus could not publish it.
     fn handle_published(&mut self, now: Now, token: Token, result: Result<Option<u64>, BusError>);
+
+    /// The bus has no room for this frame of an [`Output::Publish`]. No frame is put out until
+    /// [`handle_room`](Self::handle_room), and then this one first, unless its call or request is over by then.
+    fn handle_full(&mut self, token: Token, channel: Channel, frame: Frame);
+
+    /// The bus has room again.
+    fn handle_room(&mut self);
 
     /// A frame came in on a subscription. A [`Frame::Raw`] is decoded first.
     fn handle_frame(&mut self, now: Now, subscription: SubscriptionHandle, frame: Frame);

@@ -1,5 +1,95 @@
 //! The PSRPC protocol as deterministic state machines: a [`Client`] and a [`Server`] that do no I/O, read no clock and
 //! draw no randomness of their own.
+//!
+//! Whoever drives them hands in commands, frames, the results of earlier outputs, and time; and carries out what comes
+//! back: subscribe, unsubscribe, publish, and events for the layer above. [`Engine`] states the contract. Both clocks
+//! are arguments ([`Now`]), and so is the seed of everything random: same seed and inputs, same outputs, byte for byte.
+//!
+//! User code never runs in here. The affinity function, the selection function and the handler are events that wait for
+//! a command as their answer, which also leaves a simulator in full control.
+//!
+//! # Driving
+//!
+//! The loop below drives a client and a server through one call, on a bus that is a `match`, in virtual time.
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use psrpc_engine::proto::{Frame, MethodProperties, Routing};
+//! use psrpc_engine::*;
+//!
+//! let properties = MethodProperties { routing: Routing::Queue, require_claim: true };
+//! let route = Route::new::<&str>("Hats", "Fit", properties, &[])?;
+//! let mut client = Client::new(ClientConfig::new("Hats"), [1; 32])?;
+//! let mut server = Server::new(ServerConfig::new("Hats"), [2; 32])?;
+//! server.register(vec![route.clone()])?;
+//!
+//! // Who subscribed to which channel: the bus.
+//! let (mut at_client, mut at_server) = (vec![], vec![]);
+//! let mut now = Now::default();
+//! let mut answer = None;
+//! while answer.is_none() {
+//!     let mut frames = vec![];
+//!     while let Some(output) = client.poll_output() {
+//!         match output {
+//!             Output::Subscribe { subscription, channel, .. } => {
+//!                 at_client.push((channel, subscription));
+//!                 client.handle_subscribed(now, subscription, Ok(()));
+//!             }
+//!             Output::Unsubscribe { subscription } => client.handle_unsubscribed(now, subscription),
+//!             Output::Publish { token, channel, frame } => {
+//!                 frames.push((channel, frame));
+//!                 client.handle_published(now, token, Ok(None));
+//!             }
+//!             Output::Event(ClientEvent::Ready) => {
+//!                 client.call(now, Call::new(route.clone(), "a hat, please"))?;
+//!             }
+//!             Output::Event(ClientEvent::Resolved { outcome, .. }) => answer = Some(outcome?.payload),
+//!             Output::Event(_) => {}
+//!         }
+//!     }
+//!     while let Some(output) = server.poll_output() {
+//!         match output {
+//!             Output::Subscribe { subscription, channel, .. } => {
+//!                 at_server.push((channel, subscription));
+//!                 server.handle_subscribed(now, subscription, Ok(()));
+//!             }
+//!             Output::Unsubscribe { subscription } => server.handle_unsubscribed(now, subscription),
+//!             Output::Publish { token, channel, frame } => {
+//!                 frames.push((channel, frame));
+//!                 server.handle_published(now, token, Ok(None));
+//!             }
+//!             Output::Event(ServerEvent::Received(received)) => server.bid(now, received.request, 1.0),
+//!             Output::Event(ServerEvent::Run { request }) => {
+//!                 server.respond(now, request, Ok("here it is".into()));
+//!             }
+//!             Output::Event(_) => {}
+//!         }
+//!     }
+//!     for (channel, frame) in frames {
+//!         for (_, subscription) in at_client.iter().filter(|(name, _)| *name == channel) {
+//!             client.handle_frame(now, *subscription, frame.clone());
+//!         }
+//!         for (_, subscription) in at_server.iter().filter(|(name, _)| *name == channel) {
+//!             server.handle_frame(now, *subscription, frame.clone());
+//!         }
+//!     }
+//!     // Time passes when nothing else happens; a real driver sleeps until `poll_timeout()`.
+//!     now.time = now.time + Duration::from_micros(10);
+//!     client.handle_timeout(now);
+//!     server.handle_timeout(now);
+//! }
+//! assert_eq!(answer.unwrap(), "here it is");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Where things are
+//!
+//! * [`Client`], [`Server`]: the two engines; [`ClientConfig`], [`ServerConfig`], [`ClientLimits`], [`ServerLimits`].
+//! * [`Route`]: a method on a topic; [`Call`] and [`Selection`]: what to call, and how to pick the server.
+//! * [`Output`], [`ClientEvent`], [`ServerEvent`]: what comes out.
+//! * [`Reason`]: why a frame was dropped, a request abandoned or a call failed; [`Counters`]: how often.
+
 #![no_std]
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]

@@ -8,6 +8,8 @@ use crate::timers::Timers;
 use crate::{CallHandle, Counters, Dropped, Reason, RequestHandle, SubscriptionHandle};
 
 /// What an engine wants done. Outputs are to be carried out in the order in which they are polled.
+///
+/// Frames leave in the order in which they came about; events and subscriptions overtake frames that wait.
 #[derive(Clone, Debug)]
 #[must_use]
 pub enum Output<E> {
@@ -63,10 +65,21 @@ pub(crate) enum Publish {
 }
 
 /// What all parts of an engine write to: its outputs, timers and counters.
+///
+/// Frames to publish wait in a queue of their own: a bus that is full holds back neither events nor subscriptions.
 pub(crate) struct Io<E, O> {
     outputs: VecDeque<Output<E>>,
+    publishes: VecDeque<Outgoing>,
+    blocked: bool,
     pub(crate) timers: Timers<O>,
     pub(crate) counters: Counters,
+}
+
+/// A frame that waits to be published.
+struct Outgoing {
+    token: Token,
+    channel: Channel,
+    frame: Frame,
 }
 
 /// An event that reports a dropped frame.
@@ -76,11 +89,17 @@ pub(crate) trait DroppedEvent {
 
 impl<E: DroppedEvent, O: Copy> Io<E, O> {
     pub(crate) const fn new() -> Self {
-        Self { outputs: VecDeque::new(), timers: Timers::new(), counters: Counters::new() }
+        Self {
+            outputs: VecDeque::new(),
+            publishes: VecDeque::new(),
+            blocked: false,
+            timers: Timers::new(),
+            counters: Counters::new(),
+        }
     }
 
     pub(crate) fn publish(&mut self, what: Publish, channel: &Channel, frame: Frame) {
-        self.push(Output::Publish { token: Token(what), channel: channel.clone(), frame });
+        self.publishes.push_back(Outgoing { token: Token(what), channel: channel.clone(), frame });
     }
 
     pub(crate) fn event(&mut self, event: E) {
@@ -101,7 +120,30 @@ impl<E: DroppedEvent, O: Copy> Io<E, O> {
         self.outputs.push_back(output);
     }
 
-    pub(crate) fn pop(&mut self) -> Option<Output<E>> {
-        self.outputs.pop_front()
+    /// The next output. A frame to publish that is not `wanted` any more is withdrawn.
+    pub(crate) fn pop(&mut self, wanted: impl Fn(Publish) -> bool) -> Option<Output<E>> {
+        if let Some(output) = self.outputs.pop_front() {
+            return Some(output);
+        }
+        while !self.blocked {
+            let Outgoing { token, channel, frame } = self.publishes.pop_front()?;
+            if wanted(token.0) {
+                self.counters.published += 1;
+                return Some(Output::Publish { token, channel, frame });
+            }
+            self.counters.count(Reason::Withdrawn);
+        }
+        None
+    }
+
+    /// Takes back a frame that the bus had no room for, and holds back all others until it has.
+    pub(crate) fn block(&mut self, token: Token, channel: Channel, frame: Frame) {
+        self.blocked = true;
+        self.counters.published -= 1;
+        self.publishes.push_front(Outgoing { token, channel, frame });
+    }
+
+    pub(crate) fn unblock(&mut self) {
+        self.blocked = false;
     }
 }

@@ -235,21 +235,20 @@ impl Engine for Client {
         }
     }
 
+    fn handle_full(&mut self, token: Token, channel: Channel, frame: Frame) {
+        self.io.block(token, channel, frame);
+    }
+
+    fn handle_room(&mut self) {
+        self.io.unblock();
+    }
+
     fn poll_output(&mut self) -> Option<Output<ClientEvent>> {
-        loop {
-            let output = self.io.pop()?;
-            if let Output::Publish { token: Token(Publish::Request(call) | Publish::Grant(call)), .. } =
-                output
-            {
-                // It waited for a bus that was full, and its call is over.
-                if !self.calls.contains(call) {
-                    self.io.count(Reason::Withdrawn);
-                    continue;
-                }
-                self.io.counters.published += 1;
-            }
-            return Some(output);
-        }
+        let calls = &self.calls;
+        self.io.pop(|publish| match publish {
+            Publish::Request(call) | Publish::Grant(call) => calls.contains(call),
+            Publish::Bid(_) | Publish::Response => true,
+        })
     }
 
     fn poll_timeout(&self) -> Option<Timeout> {

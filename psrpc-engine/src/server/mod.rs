@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use bytes::Bytes;
-use psrpc_proto::{ErrorResponse, Frame, IdGenerator, Seed, Text};
+use psrpc_proto::{Channel, ErrorResponse, Frame, IdGenerator, Seed, Text};
 
 use self::registry::{Carries, Registry};
 use self::request::Requests;
@@ -127,11 +127,17 @@ impl Server {
     /// Bids for a request with an affinity: more is better. Below 0, or not finite, is no bid: the request is
     /// abandoned. A request that requires no claim runs at once.
     ///
-    /// Ignored unless the request waits for it.
+    /// Ignored unless the request waits for it ([`is_waiting`](Self::is_waiting)).
     pub fn bid(&mut self, now: Now, request: RequestHandle, affinity: f32) {
         let (requests, mut cx) = self.split(now);
         requests.bid(&mut cx, request, affinity);
         self.close_if_drained();
+    }
+
+    /// Whether a request waits for the layer above to [`bid`](Self::bid), [`elect`](Self::elect) or
+    /// [`reject`](Self::reject): not if it was abandoned meanwhile.
+    pub fn is_waiting(&self, request: RequestHandle) -> bool {
+        self.requests.is_deciding(request)
     }
 
     /// Runs a request at once, announcing so instead of waiting for a grant, if its client and method allow it
@@ -285,21 +291,20 @@ impl Engine for Server {
         }
     }
 
+    fn handle_full(&mut self, token: Token, channel: Channel, frame: Frame) {
+        self.io.block(token, channel, frame);
+    }
+
+    fn handle_room(&mut self) {
+        self.io.unblock();
+    }
+
     fn poll_output(&mut self) -> Option<Output<ServerEvent>> {
-        loop {
-            let output = self.io.pop()?;
-            if let Output::Publish { token, .. } = output {
-                // It waited for a bus that was full, and its request is over.
-                if let Publish::Bid(request) = token.0 {
-                    if !self.requests.contains(request) {
-                        self.io.count(Reason::Withdrawn);
-                        continue;
-                    }
-                }
-                self.io.counters.published += 1;
-            }
-            return Some(output);
-        }
+        let requests = &self.requests;
+        self.io.pop(|publish| match publish {
+            Publish::Bid(request) => requests.contains(request),
+            Publish::Response | Publish::Request(_) | Publish::Grant(_) => true,
+        })
     }
 
     fn poll_timeout(&self) -> Option<Timeout> {

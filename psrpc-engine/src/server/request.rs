@@ -87,6 +87,10 @@ impl Requests {
         self.dedup.remembered()
     }
 
+    pub(super) fn is_deciding(&self, request: RequestHandle) -> bool {
+        self.state(request) == Some(State::Deciding)
+    }
+
     /// When the last of all requests so far expires.
     pub(super) fn latest(&self) -> Time {
         self.latest

@@ -544,3 +544,26 @@ fn names_that_cannot_be_carried_are_refused_by_name() {
     assert!(topic.unwrap_err().to_string().ends_with("longer than 1024 bytes"));
     assert!(psrpc_engine::Route::new::<&str>("Hats", "", QUEUE, &[]).is_err());
 }
+
+#[test]
+fn a_full_bus_holds_back_frames_but_no_events() {
+    let mut client = Driven::client();
+    for _ in 0..2 {
+        client.engine.call(client.now, Call { timeout: Some(ms(100)), ..single_call() }).unwrap();
+    }
+    let Some(Output::Publish { token, channel, frame }) = client.engine.poll_output() else {
+        panic!("the first request")
+    };
+    let first = frame.clone();
+    client.engine.handle_full(token, channel, frame);
+    assert!(client.engine.poll_output().is_none(), "no frame gets past the one that waits");
+    let call = client.engine.call(client.now, single_call()).unwrap();
+    client.engine.cancel(call);
+    client.drain();
+    assert!(client.outcome().is_some_and(|outcome| outcome.is_err()), "events do");
+    client.engine.handle_room();
+    client.drain();
+    let frames = client.frames();
+    assert_eq!((frames.len(), &frames[0].1), (2, &first), "in the order in which they came about");
+    assert_eq!(client.engine.counters().published, 2);
+}
