@@ -55,6 +55,14 @@ pub enum SubscriptionKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Token(pub(crate) Publish);
 
+impl Token {
+    /// Whether the engine has use for the number of subscribers that got the frame. Where it has not, a success need
+    /// not be reported.
+    pub fn wants_receivers(self) -> bool {
+        matches!(self.0, Publish::Request(_))
+    }
+}
+
 /// What was published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Publish {

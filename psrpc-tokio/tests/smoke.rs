@@ -1,0 +1,47 @@
+//! One call through everything but generated code, on tokio and the in-process bus.
+
+use prost::Message;
+use psrpc_bus_local::LocalBus;
+use psrpc_tokio::*;
+
+#[derive(Clone, PartialEq, Message)]
+struct Hat {
+    #[prost(uint32, tag = "1")]
+    size: u32,
+}
+
+static HATS: Service = Service {
+    name: "Hats",
+    methods: &[Method {
+        index: 0,
+        name: "Fit",
+        properties: MethodProperties { routing: Routing::Queue, require_claim: true },
+    }],
+};
+
+async fn a_call() {
+    let bus = LocalBus::new();
+    let runtime = default_runtime().unwrap();
+    let handlers = Handlers::new(&HATS)
+        .unary(&HATS.methods[0], async |hat: Request<Hat>| Ok(Hat { size: hat.size + 1 }));
+    let server = Server::new(bus.clone(), runtime.clone(), handlers, ServerOptions::new()).unwrap();
+    server.register(&[&HATS.methods[0]], &[]).await.unwrap();
+    let client = Client::new(bus, runtime, &HATS, ClientOptions::new()).await.unwrap();
+    for size in 0..1000 {
+        let hat: Hat = client.call(&HATS.methods[0], &[], Hat { size }).await.unwrap();
+        assert_eq!(hat.size, size + 1);
+    }
+    server.shutdown().await;
+    let error = client.call::<_, Hat>(&HATS.methods[0], &[], Hat { size: 1 }).await.unwrap_err();
+    assert_eq!(error.explanation().unwrap(), "nobody was subscribed");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_on_many_threads() {
+    a_call().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_on_one_thread_in_paused_time() {
+    a_call().await;
+}

@@ -1,0 +1,158 @@
+//! The call: a builder that is awaited.
+
+use std::future::{Future, IntoFuture};
+use std::marker::PhantomData;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use prost::Message;
+use psrpc_engine::proto::{ErrorCode, Metadata, Text};
+use psrpc_engine::{Call as EngineCall, Reason, Reply, Time};
+
+use crate::client::{Client, InFlight, RouteResult};
+use crate::selection::Choose;
+use crate::{Error, Selection};
+
+/// A unary call: set what it needs, then await it.
+///
+/// ```ignore
+/// let fits = client.fit(hat).timeout(Duration::from_millis(500)).metadata("shop", "corner").await?;
+/// ```
+///
+/// Nothing is sent before the call is first polled. Dropping the future cancels the call: a claimed call that was not
+/// granted yet then runs nowhere; a handler that has started runs on to its deadline, since the wire has no cancel.
+///
+/// # Errors
+///
+/// The error of the server, with [`Reason::Answered`](crate::Reason::Answered); or, with the reason that applies:
+///
+/// | code | when |
+/// |---|---|
+/// | `unavailable` | no server bid, none of the bids was acceptable, or the bus failed |
+/// | `deadline_exceeded` | no response came in time |
+/// | `canceled` | the client was closed |
+/// | `invalid_argument` | the call cannot be made as it stands: its topic, metadata or selection |
+/// | `resource_exhausted` | too many calls of this client are in flight |
+/// | `malformed_result` | the response does not decode |
+///
+/// [`Error::explanation`] says what is known of the cause.
+#[must_use = "a call does nothing until it is awaited"]
+pub struct Call<Req, Res> {
+    client: Client,
+    route: RouteResult,
+    request: Req,
+    timeout: Option<Duration>,
+    deadline: Option<Time>,
+    selection: Selection,
+    metadata: Metadata,
+    response: PhantomData<fn() -> Res>,
+}
+
+impl<Req, Res> Call<Req, Res> {
+    pub(crate) fn new(client: Client, route: RouteResult, request: Req) -> Self {
+        Self {
+            client,
+            route,
+            request,
+            timeout: None,
+            deadline: None,
+            selection: Selection::new(),
+            metadata: Metadata::new(),
+            response: PhantomData,
+        }
+    }
+
+    /// How long the call may take from when it is first polled. Default: that of the client.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// When the caller gives up, on the runtime's monotonic clock; the earlier of this and the timeout counts. A handler
+    /// passes its own deadline on with [`Request::deadline`](crate::Request::deadline).
+    pub fn deadline(mut self, deadline: Time) -> Self {
+        self.deadline = Some(deadline);
+        self
+    }
+
+    /// How the call picks its server. Default: that of the method.
+    pub fn selection(mut self, selection: Selection) -> Self {
+        self.selection = selection;
+        self
+    }
+
+    /// Sends an entry of metadata along, replacing one of the same name.
+    pub fn metadata(mut self, name: impl Into<Text>, value: impl Into<Text>) -> Self {
+        self.metadata.insert(name, value);
+        self
+    }
+}
+
+impl<Req: Message, Res: Message + Default> IntoFuture for Call<Req, Res> {
+    type Output = Result<Res, Error>;
+    type IntoFuture = Calling<Res>;
+
+    /// Interceptors of a client will sit here, around the [`Calling`] that does the work; without any, this is all there
+    /// is.
+    fn into_future(self) -> Calling<Res> {
+        let Self { client, route, request, timeout, deadline, selection, metadata, .. } = self;
+        let (selection, choose) = selection.into_parts();
+        let state = match route {
+            Ok(route) => {
+                let payload = request.encode_to_vec();
+                let call =
+                    EngineCall { timeout, deadline, selection, metadata, ..EngineCall::new(route, payload) };
+                State::New(Box::new((client, call, choose)))
+            }
+            Err(error) => State::Refused(error.into()),
+        };
+        Calling { state, response: PhantomData }
+    }
+}
+
+/// A unary call on its way: the future of a [`Call`].
+#[must_use = "a call does nothing until it is awaited"]
+pub struct Calling<Res> {
+    state: State,
+    response: PhantomData<fn() -> Res>,
+}
+
+enum State {
+    /// It cannot be made.
+    Refused(Error),
+    /// It waits for its first poll.
+    New(Box<(Client, EngineCall, Option<Choose>)>),
+    InFlight(InFlight),
+    Done,
+}
+
+impl<Res: Message + Default> Future for Calling<Res> {
+    type Output = Result<Res, Error>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        loop {
+            match std::mem::replace(&mut self.state, State::Done) {
+                State::Refused(error) => return Poll::Ready(Err(error)),
+                State::New(new) => {
+                    let (client, call, choose) = *new;
+                    self.state = State::InFlight(InFlight::start(client, call, choose)?);
+                }
+                State::InFlight(mut call) => {
+                    let Poll::Ready(outcome) = call.poll(cx) else {
+                        self.state = State::InFlight(call);
+                        return Poll::Pending;
+                    };
+                    return Poll::Ready(outcome.map_err(|failure| (*failure).into()).and_then(decode));
+                }
+                State::Done => panic!("a call was polled after it was done"),
+            }
+        }
+    }
+}
+
+fn decode<Res: Message + Default>(reply: Reply) -> Result<Res, Error> {
+    Res::decode(reply.payload).map_err(|error| {
+        Error::from_source(ErrorCode::MalformedResult, error).with_reason(Reason::MalformedResult)
+    })
+}

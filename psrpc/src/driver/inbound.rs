@@ -1,0 +1,111 @@
+//! The inbound future: hands what comes in to the engine, and time.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use psrpc_engine::{Engine, Now, Time};
+
+use super::core::{Driver, Role, State};
+use crate::inbox::{Arrival, Delivery};
+use crate::runtime::Task;
+
+/// How much is handed in before other tasks get their turn.
+const BUDGET: usize = 256;
+/// How much is handed in under one lock.
+const BATCH: usize = 32;
+
+/// Runs in the background from the start of its driver until nothing more is to come.
+pub(super) struct Inbound<R: Role> {
+    driver: Arc<Driver<R>>,
+    sleep: Option<(Time, Task)>,
+    arrivals: Vec<Arrival>,
+}
+
+impl<R: Role> Inbound<R> {
+    pub(super) fn new(driver: Arc<Driver<R>>) -> Self {
+        Self { driver, sleep: None, arrivals: Vec::with_capacity(BATCH) }
+    }
+
+    /// Hands in what has arrived; whether that was all.
+    fn hand_in(&mut self, cx: &Context<'_>) -> bool {
+        for _ in 0..BUDGET / BATCH {
+            self.driver.queue.take(&mut self.arrivals, BATCH, cx.waker());
+            let all = self.arrivals.len() < BATCH;
+            if !self.arrivals.is_empty() {
+                let arrivals = self.arrivals.drain(..);
+                self.driver.drive(|state, now| arrivals.for_each(|arrival| hand_in(state, now, arrival)));
+            }
+            if all {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Handles what is due, and sleeps until the next timeout.
+    fn pass_time(&mut self, cx: &mut Context<'_>) {
+        loop {
+            let next = self.driver.look(|state| {
+                let next = state.engine.poll_timeout().map(|timeout| timeout.at);
+                // A sleep that is too short does no harm, so it is kept.
+                let sleeping = self.sleep.as_ref().map(|(until, _)| *until);
+                state.wakes_at = match (next, sleeping) {
+                    (Some(next), Some(sleeping)) => Some(next.min(sleeping)),
+                    (next, sleeping) => next.or(sleeping),
+                };
+                next
+            });
+            let Some(next) = next else { return };
+            if self.sleep.as_ref().is_none_or(|(until, _)| next < *until) {
+                self.sleep = Some((next, self.driver.runtime.sleep_until(next)));
+            }
+            let Some((_, sleep)) = &mut self.sleep else { return };
+            if sleep.as_mut().poll(cx).is_pending() {
+                return;
+            }
+            self.sleep = None;
+            self.driver.drive(|state, now| state.engine.handle_timeout(now));
+        }
+    }
+}
+
+impl<R: Role> Future for Inbound<R> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = &mut *self;
+        if !this.hand_in(cx) {
+            cx.waker().wake_by_ref();
+        }
+        this.pass_time(cx);
+        if this.driver.look(|state| state.full) && this.driver.bus.poll_room(cx).is_ready() {
+            this.driver.room();
+            if this.driver.look(|state| state.full) {
+                cx.waker().wake_by_ref();
+            }
+        }
+        if this.driver.look(|state| state.role.is_finished()) { Poll::Ready(()) } else { Poll::Pending }
+    }
+}
+
+fn hand_in<R: Role>(state: &mut State<R>, now: Now, arrival: Arrival) {
+    let engine = &mut state.engine;
+    match arrival {
+        Arrival::Delivery(subscription, Delivery::Frame(frame)) => {
+            engine.handle_frame(now, subscription, frame);
+        }
+        Arrival::Delivery(subscription, Delivery::Live) => {
+            engine.handle_subscribed(now, subscription, Ok(()));
+        }
+        Arrival::Delivery(subscription, Delivery::Gap(lost)) => engine.handle_gap(now, subscription, lost),
+        Arrival::Delivery(subscription, Delivery::Ended(None)) => {
+            engine.handle_unsubscribed(now, subscription);
+        }
+        Arrival::Delivery(subscription, Delivery::Ended(Some(error))) => {
+            engine.handle_subscribed(now, subscription, Err(error));
+        }
+        Arrival::Published(token, result) => engine.handle_published(now, token, result),
+    }
+}

@@ -1,0 +1,234 @@
+//! The handler's side of a request: its context, and the way from a payload to an answer.
+
+use std::any::Any;
+use std::future::Future;
+use std::ops::Deref;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+use prost::Message;
+use psrpc_engine::proto::{ErrorCode, Metadata, Text};
+use psrpc_engine::{Received, Route, Time, WallTime};
+
+use crate::Error;
+use crate::runtime::Runtime;
+
+/// A request as its handler gets it: the message, and what is known of the call. Dereferences to the message.
+pub struct Request<T> {
+    message: T,
+    context: RequestContext,
+}
+
+struct RequestContext {
+    route: Route,
+    client_id: Text,
+    request_id: Text,
+    metadata: Metadata,
+    sent_at: WallTime,
+    deadline: Time,
+    runtime: Arc<dyn Runtime>,
+}
+
+impl<T> Request<T> {
+    /// The message alone.
+    pub fn into_message(self) -> T {
+        self.message
+    }
+
+    /// What the caller sent along.
+    pub fn metadata(&self) -> &Metadata {
+        &self.context.metadata
+    }
+
+    /// Who calls.
+    pub fn client_id(&self) -> &str {
+        self.context.client_id.as_str()
+    }
+
+    /// The call, unique within its client.
+    pub fn request_id(&self) -> &str {
+        self.context.request_id.as_str()
+    }
+
+    /// The service, by its name on the wire.
+    pub fn service(&self) -> &str {
+        self.context.route.service().as_str()
+    }
+
+    /// The method, by its name on the wire.
+    pub fn method(&self) -> &str {
+        self.context.route.method().as_str()
+    }
+
+    /// The parts of the topic that the request came for; none for a method without topics.
+    pub fn topic(&self) -> &[Text] {
+        self.context.route.topic()
+    }
+
+    /// When the caller sent it, by the caller's wall clock.
+    pub fn sent_at(&self) -> WallTime {
+        self.context.sent_at
+    }
+
+    /// When the caller gives up, on the runtime's monotonic clock. The handler's future is dropped then, since nobody
+    /// waits for its answer any more: what must be done all the same belongs into a task of its own.
+    pub fn deadline(&self) -> Time {
+        self.context.deadline
+    }
+
+    /// How long the caller will still wait.
+    pub fn remaining(&self) -> Duration {
+        self.context.deadline.since(self.context.runtime.now().time)
+    }
+}
+
+impl<T> Deref for Request<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.message
+    }
+}
+
+impl<T: std::fmt::Debug> std::fmt::Debug for Request<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Request")
+            .field("message", &self.message)
+            .field("route", &self.context.route)
+            .field("client_id", &self.context.client_id)
+            .field("request_id", &self.context.request_id)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The answer of a handler, on its way.
+pub(crate) type Answering = Pin<Box<dyn Future<Output = Result<Bytes, Error>> + Send>>;
+
+/// A request that was decoded, and waits to be run.
+pub(crate) struct Admitted {
+    pub(crate) affinity: f32,
+    pub(crate) run: Box<dyn FnOnce() -> Answering + Send>,
+}
+
+/// A method's handler, whatever its messages are.
+pub(crate) trait Handle: Send + Sync + 'static {
+    /// Decodes a request and asks for its affinity, or says why it does not decode.
+    fn admit(&self, received: Received, runtime: &Arc<dyn Runtime>) -> Result<Admitted, Error>;
+}
+
+/// A unary handler: a function from a request to an answer, and one to its affinity.
+pub(crate) struct Unary<Req, F> {
+    pub(crate) handler: Arc<F>,
+    pub(crate) affinity: Option<Affinity<Req>>,
+}
+
+/// A method's affinity function.
+pub(crate) type Affinity<Req> = Box<dyn Fn(&Request<Req>) -> f32 + Send + Sync>;
+
+impl<Req, Res, F, Fut> Handle for Unary<Req, F>
+where
+    Req: Message + Default + 'static,
+    Res: Message,
+    F: Fn(Request<Req>) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<Res, Error>> + Send + 'static,
+{
+    fn admit(&self, received: Received, runtime: &Arc<dyn Runtime>) -> Result<Admitted, Error> {
+        let Received { route, client_id, request_id, metadata, sent_at, deadline, payload, .. } = received;
+        let claimed = route.properties().require_claim;
+        let message =
+            Req::decode(payload).map_err(|error| Error::from_source(ErrorCode::MalformedRequest, error))?;
+        let runtime = Arc::clone(runtime);
+        let context = RequestContext { route, client_id, request_id, metadata, sent_at, deadline, runtime };
+        let request = Request { message, context };
+        let affinity = match &self.affinity {
+            // A panic makes it no bid; other servers may do better.
+            Some(affinity) if claimed => {
+                catch_unwind(AssertUnwindSafe(|| affinity(&request))).unwrap_or(-1.0)
+            }
+            _ => 1.0,
+        };
+        let handler = Arc::clone(&self.handler);
+        // Interceptors of a server will sit here, around the handler; without any, this is all there is.
+        let run = Box::new(move || -> Answering {
+            Box::pin(async move { Ok(handler(request).await?.encode_to_vec().into()) })
+        });
+        Ok(Admitted { affinity, run })
+    }
+}
+
+/// Stops a handler that runs, from outside.
+#[derive(Default)]
+pub(crate) struct Stop(Mutex<Stopping>);
+
+#[derive(Default)]
+struct Stopping {
+    stopped: bool,
+    waker: Option<Waker>,
+}
+
+impl Stop {
+    pub(crate) fn stop(&self) {
+        let waker = {
+            let mut stopping = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            stopping.stopped = true;
+            stopping.waker.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Whether the handler is to stop; wakes the task when that comes later.
+    fn poll(&self, cx: &Context<'_>) -> bool {
+        let mut stopping = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !stopping.waker.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
+            stopping.waker = Some(cx.waker().clone());
+        }
+        stopping.stopped
+    }
+}
+
+/// A handler that runs: ends with its answer, with `internal` when it panics, and with nothing when it is stopped.
+pub(crate) struct Running {
+    run: Option<Box<dyn FnOnce() -> Answering + Send>>,
+    answering: Option<Answering>,
+    stop: Arc<Stop>,
+}
+
+impl Running {
+    pub(crate) fn new(run: Box<dyn FnOnce() -> Answering + Send>, stop: Arc<Stop>) -> Self {
+        Self { run: Some(run), answering: None, stop }
+    }
+}
+
+impl Future for Running {
+    type Output = Option<Result<Bytes, Error>>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        if this.stop.poll(cx) {
+            return Poll::Ready(None);
+        }
+        let polled = catch_unwind(AssertUnwindSafe(|| {
+            if let Some(run) = this.run.take() {
+                this.answering = Some(run());
+            }
+            this.answering.as_mut().expect("it has started").as_mut().poll(cx)
+        }));
+        match polled {
+            Ok(polled) => polled.map(Some),
+            Err(panic) => Poll::Ready(Some(Err(panicked(panic)))),
+        }
+    }
+}
+
+/// What the caller learns of a panic: that there was one. The message may hold what is not for others to see.
+fn panicked(panic: Box<dyn Any + Send>) -> Error {
+    // Dropping what was thrown may panic in turn.
+    let _ = catch_unwind(AssertUnwindSafe(|| drop(panic)));
+    Error::new(ErrorCode::Internal, "the handler panicked")
+}

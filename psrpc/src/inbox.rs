@@ -1,0 +1,315 @@
+//! The inbox: where a bus puts what it delivers, bounded for each subscription.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use futures_core::Stream;
+use psrpc_engine::proto::Frame;
+use psrpc_engine::{BusError, SubscriptionHandle, Token};
+use slab::Slab;
+
+/// What a bus delivers on a subscription.
+#[derive(Clone, Debug)]
+pub enum Delivery {
+    /// The subscription is live.
+    Live,
+    /// A frame.
+    Frame(Frame),
+    /// Frames may be missing here; how many, where that is known.
+    Gap(Option<u64>),
+    /// The subscription has ended; why, if that was not asked for. Nothing comes after it.
+    Ended(Option<BusError>),
+}
+
+/// The bus's end of a subscription. Dropping it ends the subscription.
+///
+/// It never blocks. When the subscriber is behind by as many frames as it has room for, the newest frame is lost, with a
+/// [gap](Delivery::Gap) in its place; no other subscriber notices.
+pub struct Sink {
+    queue: Arc<Queue>,
+    slot: usize,
+    error: Option<BusError>,
+}
+
+impl Sink {
+    /// Tells that the subscription is live.
+    pub fn live(&self) {
+        self.queue.push(Item::Delivery(self.slot, Delivery::Live));
+    }
+
+    /// Delivers a frame.
+    pub fn deliver(&self, frame: Frame) {
+        self.queue.deliver(self.slot, frame);
+    }
+
+    /// Tells that frames may have been lost here; how many, where that is known.
+    pub fn gap(&self, lost: Option<u64>) {
+        self.queue.gap(self.slot, lost);
+    }
+
+    /// Ends the subscription: it could not be had, or is lost for good.
+    pub fn fail(mut self, error: BusError) {
+        self.error = Some(error);
+    }
+}
+
+impl Drop for Sink {
+    fn drop(&mut self) {
+        self.queue.push(Item::Delivery(self.slot, Delivery::Ended(self.error.take())));
+    }
+}
+
+/// A subscription's frames as a stream, for those who use a bus without a client or a server.
+pub struct Inbox(Arc<Queue>);
+
+impl Inbox {
+    /// An inbox with room for so many frames, and the sink that fills it.
+    pub fn new(capacity: usize) -> (Sink, Inbox) {
+        let queue = Arc::new(Queue::default());
+        (queue.sink(capacity, None), Inbox(queue))
+    }
+}
+
+impl Stream for Inbox {
+    type Item = Delivery;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Delivery>> {
+        self.0.poll_delivery(cx)
+    }
+}
+
+/// What waits for a driver or an inbox, in the order in which it came.
+///
+/// It holds for each subscription as many frames as that has room for, and a gap before each of them at most.
+#[derive(Default)]
+pub(crate) struct Queue(Mutex<Waiting>);
+
+#[derive(Default)]
+struct Waiting {
+    items: VecDeque<Item>,
+    /// How many items were taken before the first that waits.
+    taken: u64,
+    subscribers: Slab<Subscriber>,
+    waker: Option<Waker>,
+    poked: bool,
+}
+
+enum Item {
+    /// For the subscriber in this slot.
+    Delivery(usize, Delivery),
+    Published(Token, Result<Option<u64>, BusError>),
+}
+
+/// An item as a driver takes it.
+pub(crate) enum Arrival {
+    Delivery(SubscriptionHandle, Delivery),
+    Published(Token, Result<Option<u64>, BusError>),
+}
+
+/// How much of the queue is a subscription's.
+struct Subscriber {
+    /// What a driver names it by; nothing in an inbox.
+    handle: Option<SubscriptionHandle>,
+    capacity: usize,
+    frames: usize,
+    /// The place of a gap of its own making, while no frame of it came after.
+    gap: Option<u64>,
+}
+
+impl Queue {
+    /// A sink with room for so many frames.
+    pub(crate) fn sink(self: &Arc<Self>, capacity: usize, handle: Option<SubscriptionHandle>) -> Sink {
+        let subscriber = Subscriber { handle, capacity: capacity.max(1), frames: 0, gap: None };
+        let slot = self.lock().subscribers.insert(subscriber);
+        Sink { queue: Arc::clone(self), slot, error: None }
+    }
+
+    /// Moves what waits to `arrivals`, up to `limit`; registers the task to be woken if that was all.
+    pub(crate) fn take(&self, arrivals: &mut Vec<Arrival>, limit: usize, waker: &Waker) {
+        let mut waiting = self.lock();
+        for _ in 0..limit {
+            match waiting.pop() {
+                Some((Some(handle), Item::Delivery(_, delivery))) => {
+                    arrivals.push(Arrival::Delivery(handle, delivery));
+                }
+                Some((_, Item::Published(token, result))) => arrivals.push(Arrival::Published(token, result)),
+                Some((None, Item::Delivery(..))) => unreachable!("a driver names its subscriptions"),
+                None => break,
+            }
+        }
+        waiting.poked = false;
+        if waiting.items.is_empty() && !waiting.waker.as_ref().is_some_and(|known| known.will_wake(waker)) {
+            waiting.waker = Some(waker.clone());
+        }
+    }
+
+    /// Wakes the task, so that it looks at what changed elsewhere.
+    pub(crate) fn poke(&self) {
+        let mut waiting = self.lock();
+        if !waiting.poked {
+            waiting.poked = true;
+            wake(waiting);
+        }
+    }
+
+    pub(crate) fn published(&self, token: Token, result: Result<Option<u64>, BusError>) {
+        // Nobody waits for the news that all is well, so it does not wake anybody.
+        match result {
+            Ok(_) if !token.wants_receivers() => {}
+            Ok(_) => self.lock().items.push_back(Item::Published(token, result)),
+            Err(_) => self.push(Item::Published(token, result)),
+        }
+    }
+
+    fn push(&self, item: Item) {
+        let mut waiting = self.lock();
+        waiting.items.push_back(item);
+        wake(waiting);
+    }
+
+    fn deliver(&self, slot: usize, frame: Frame) {
+        let mut waiting = self.lock();
+        let subscriber = &mut waiting.subscribers[slot];
+        if subscriber.frames < subscriber.capacity {
+            subscriber.frames += 1;
+            subscriber.gap = None;
+            waiting.items.push_back(Item::Delivery(slot, Delivery::Frame(frame)));
+            return wake(waiting);
+        }
+        // Its frames fill the queue, so the task was woken when they came.
+        waiting.gap(slot, Some(1));
+    }
+
+    fn gap(&self, slot: usize, lost: Option<u64>) {
+        let mut waiting = self.lock();
+        waiting.gap(slot, lost);
+        wake(waiting);
+    }
+
+    fn poll_delivery(&self, cx: &Context<'_>) -> Poll<Option<Delivery>> {
+        let mut waiting = self.lock();
+        match waiting.pop() {
+            Some((_, Item::Delivery(_, delivery))) => Poll::Ready(Some(delivery)),
+            Some((_, Item::Published(..))) => unreachable!("an inbox publishes nothing"),
+            None if waiting.subscribers.is_empty() => Poll::Ready(None),
+            None => {
+                waiting.waker = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Waiting {
+    /// The first item, and the name of the subscription that it is for.
+    fn pop(&mut self) -> Option<(Option<SubscriptionHandle>, Item)> {
+        let item = self.items.pop_front()?;
+        self.taken += 1;
+        let Item::Delivery(slot, delivery) = &item else { return Some((None, item)) };
+        let subscriber = &mut self.subscribers[*slot];
+        let handle = subscriber.handle;
+        match delivery {
+            Delivery::Frame(_) => subscriber.frames -= 1,
+            // Its slot is free for another from here on.
+            Delivery::Ended(_) => drop(self.subscribers.remove(*slot)),
+            Delivery::Live | Delivery::Gap(_) => {}
+        }
+        Some((handle, item))
+    }
+
+    /// Adds a gap, to the one that is there if no frame came after it.
+    fn gap(&mut self, slot: usize, lost: Option<u64>) {
+        let subscriber = &mut self.subscribers[slot];
+        let place = subscriber.gap.and_then(|place| place.checked_sub(self.taken));
+        if let Some(Item::Delivery(_, Delivery::Gap(known))) =
+            place.and_then(|at| self.items.get_mut(at as usize))
+        {
+            *known = known.zip(lost).map(|(known, more)| known + more);
+            return;
+        }
+        subscriber.gap = Some(self.taken + self.items.len() as u64);
+        self.items.push_back(Item::Delivery(slot, Delivery::Gap(lost)));
+    }
+}
+
+/// Wakes the task, once the queue is free again.
+fn wake(mut waiting: MutexGuard<'_, Waiting>) {
+    let waker = waiting.waker.take();
+    drop(waiting);
+    if let Some(waker) = waker {
+        waker.wake();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use psrpc_engine::proto::Any;
+
+    use super::*;
+
+    fn frame(number: u8) -> Frame {
+        Frame::Other(Any { value: vec![number].into(), ..Any::default() })
+    }
+
+    /// What has arrived, in short: `1` for a frame, `-2` for a gap of two.
+    fn arrived(inbox: &mut Inbox) -> Vec<i64> {
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut arrived = Vec::new();
+        while let Poll::Ready(Some(delivery)) = Pin::new(&mut *inbox).poll_next(&mut cx) {
+            match delivery {
+                Delivery::Frame(Frame::Other(any)) => arrived.push(i64::from(any.value[0])),
+                Delivery::Gap(lost) => arrived.push(-(lost.unwrap_or(99) as i64)),
+                other => panic!("{other:?}"),
+            }
+        }
+        arrived
+    }
+
+    #[test]
+    fn the_newest_frames_are_lost_and_a_gap_stands_in_their_place() {
+        let (sink, mut inbox) = Inbox::new(2);
+        (1..=4).for_each(|number| sink.deliver(frame(number)));
+        assert_eq!(arrived(&mut inbox), [1, 2, -2]);
+        (5..=7).for_each(|number| sink.deliver(frame(number)));
+        assert_eq!(arrived(&mut inbox), [5, 6, -1]);
+    }
+
+    #[test]
+    fn each_place_where_frames_are_missing_has_a_gap_of_its_own() {
+        let (sink, mut inbox) = Inbox::new(2);
+        let mut cx = Context::from_waker(Waker::noop());
+        (1..=3).for_each(|number| sink.deliver(frame(number)));
+        assert!(Pin::new(&mut inbox).poll_next(&mut cx).is_ready());
+        (4..=6).for_each(|number| sink.deliver(frame(number)));
+        assert_eq!(arrived(&mut inbox), [2, -1, 4, -2]);
+    }
+
+    #[test]
+    fn a_subscription_that_is_behind_takes_no_room_from_others() {
+        let queue = Arc::new(Queue::default());
+        let (slow, fast) = (queue.sink(1, None), queue.sink(1, None));
+        (1..=9).for_each(|number| slow.deliver(frame(number)));
+        fast.deliver(frame(10));
+        assert_eq!(arrived(&mut Inbox(queue)), [1, -8, 10]);
+    }
+
+    #[test]
+    fn the_end_comes_after_all_that_was_delivered() {
+        let (sink, mut inbox) = Inbox::new(2);
+        sink.live();
+        sink.deliver(frame(1));
+        sink.fail(BusError::new("gone"));
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut next = || Pin::new(&mut inbox).poll_next(&mut cx);
+        assert!(matches!(next(), Poll::Ready(Some(Delivery::Live))));
+        assert!(matches!(next(), Poll::Ready(Some(Delivery::Frame(_)))));
+        assert!(matches!(next(), Poll::Ready(Some(Delivery::Ended(Some(_))))));
+        assert!(matches!(next(), Poll::Ready(None)));
+    }
+}

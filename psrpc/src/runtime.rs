@@ -1,0 +1,48 @@
+//! The runtime: what psrpc needs of an executor.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use psrpc_engine::proto::Seed;
+use psrpc_engine::{Now, Time};
+
+/// A future that a runtime runs or gives, without a result.
+pub type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// What psrpc needs of an executor: two clocks, a seed, sleeping and spawning.
+///
+/// Adapter crates implement it (psrpc-tokio, ...); implement it yourself for an executor of your own, or to run
+/// everything in virtual time.
+pub trait Runtime: Send + Sync + 'static {
+    /// Reads both clocks. The monotonic one must not go back, and is the one that [`sleep_until`](Self::sleep_until)
+    /// waits by.
+    fn now(&self) -> Now;
+
+    /// 256 bits to draw ids and hash keys from. They must not be foreseeable, unless in a simulation.
+    fn seed(&self) -> Seed;
+
+    /// Resolves when the monotonic clock has reached `deadline`: not before, and soon after.
+    fn sleep_until(&self, deadline: Time) -> Task;
+
+    /// Runs a task to its end, in the background.
+    fn spawn(&self, task: Task);
+}
+
+impl<R: Runtime + ?Sized> Runtime for Arc<R> {
+    fn now(&self) -> Now {
+        (**self).now()
+    }
+
+    fn seed(&self) -> Seed {
+        (**self).seed()
+    }
+
+    fn sleep_until(&self, deadline: Time) -> Task {
+        (**self).sleep_until(deadline)
+    }
+
+    fn spawn(&self, task: Task) {
+        (**self).spawn(task);
+    }
+}

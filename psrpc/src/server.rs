@@ -1,0 +1,473 @@
+//! The server of a service, on which generated servers stand.
+
+use std::collections::BTreeMap;
+use std::future::{Future, poll_fn};
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use prost::Message;
+use psrpc_engine::proto::Text;
+use psrpc_engine::{
+    BusError, Counters, Received, RegisterError, RegistrationHandle, RequestHandle, Route, Server as Engine,
+    ServerConfig, ServerEvent, ServerLimits,
+};
+
+use crate::bus::Bus;
+use crate::client::CHANNEL_SIZE;
+use crate::driver::{Driver, Role};
+use crate::handler::{Admitted, Affinity, Handle, Running, Stop, Unary};
+use crate::method::{Method, Routes, Service};
+use crate::runtime::Runtime;
+use crate::{Error, Request, waiting};
+
+/// Options of a server, each with its default.
+#[derive(Clone, Debug, Default)]
+pub struct ServerOptions {
+    id: Option<Text>,
+    timeout: Option<Duration>,
+    skew_allowance: Option<Duration>,
+    horizon: Option<Duration>,
+    channel_size: Option<usize>,
+    limits: Option<ServerLimits>,
+}
+
+impl ServerOptions {
+    /// The defaults.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The server's id on the wire. Default: drawn at random.
+    #[must_use]
+    pub fn id(mut self, id: impl Into<String>) -> Self {
+        self.id = Some(id.into().into());
+        self
+    }
+
+    /// How long a shutdown waits for the bus to confirm that nothing more will come. Default 3 s.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// How far the clients' wall clocks may be behind before their requests count as expired. Default 0.
+    ///
+    /// A request without a claim may then run up to this long after its caller gave up.
+    #[must_use]
+    pub fn skew_allowance(mut self, allowance: Duration) -> Self {
+        self.skew_allowance = Some(allowance);
+        self
+    }
+
+    /// How long after it was sent a request may expire at the latest. Default 1 h.
+    #[must_use]
+    pub fn horizon(mut self, horizon: Duration) -> Self {
+        self.horizon = Some(horizon);
+        self
+    }
+
+    /// How many frames of a subscription may wait for the server before the newest are lost. Default 8,192.
+    #[must_use]
+    pub fn channel_size(mut self, frames: usize) -> Self {
+        self.channel_size = Some(frames);
+        self
+    }
+
+    /// What the server holds at most.
+    #[must_use]
+    pub fn limits(mut self, limits: ServerLimits) -> Self {
+        self.limits = Some(limits);
+        self
+    }
+
+    fn config(&self, service: &str) -> ServerConfig {
+        let mut config = ServerConfig::new(service);
+        config.id = self.id.clone().unwrap_or(config.id);
+        config.timeout = self.timeout.unwrap_or(config.timeout);
+        config.skew_allowance = self.skew_allowance.unwrap_or(config.skew_allowance);
+        config.horizon = self.horizon.unwrap_or(config.horizon);
+        config.limits = self.limits.unwrap_or(config.limits);
+        config
+    }
+}
+
+/// The handlers of a server to be, one for each method.
+pub struct Handlers {
+    service: &'static Service,
+    handlers: BTreeMap<&'static str, Box<dyn Handle>>,
+}
+
+impl Handlers {
+    /// No handlers yet.
+    pub fn new(service: &'static Service) -> Self {
+        Self { service, handlers: BTreeMap::new() }
+    }
+
+    /// Handles a unary method.
+    #[must_use]
+    pub fn unary<Req, Res, F, Fut>(self, method: &'static Method, handler: F) -> Self
+    where
+        Req: Message + Default + 'static,
+        Res: Message,
+        F: Fn(Request<Req>) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Res, Error>> + Send + 'static,
+    {
+        self.add(method, handler, None)
+    }
+
+    /// Handles a unary method, with a function that says how well this server suits a request: more is better, below 0
+    /// is no bid. It runs on the server's background task, which it must not block.
+    #[must_use]
+    pub fn unary_with_affinity<Req, Res, F, Fut, A>(
+        self,
+        method: &'static Method,
+        handler: F,
+        affinity: A,
+    ) -> Self
+    where
+        Req: Message + Default + 'static,
+        Res: Message,
+        F: Fn(Request<Req>) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Res, Error>> + Send + 'static,
+        A: Fn(&Request<Req>) -> f32 + Send + Sync + 'static,
+    {
+        self.add(method, handler, Some(Box::new(affinity)))
+    }
+
+    fn add<Req, Res, F, Fut>(
+        mut self,
+        method: &'static Method,
+        handler: F,
+        affinity: Option<Affinity<Req>>,
+    ) -> Self
+    where
+        Req: Message + Default + 'static,
+        Res: Message,
+        F: Fn(Request<Req>) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Res, Error>> + Send + 'static,
+    {
+        self.handlers.insert(method.name, Box::new(Unary { handler: Arc::new(handler), affinity }));
+        self
+    }
+}
+
+/// A server of a service. Cheap to clone; all clones are one server.
+///
+/// Dropping the last clone shuts it down in the background, as [`shutdown`](Self::shutdown) does.
+#[derive(Clone)]
+pub struct Server {
+    handle: Arc<Inner>,
+    routes: Routes,
+}
+
+/// Shuts the server down when the last clone is gone.
+struct Inner {
+    driver: Arc<Driver<ServerRole>>,
+    id: Text,
+}
+
+impl Server {
+    /// A server with these handlers. It serves nothing until methods are [registered](Self::register).
+    ///
+    /// # Errors
+    ///
+    /// When the id cannot be carried (`invalid_argument`).
+    pub fn new(
+        bus: impl Bus,
+        runtime: impl Runtime,
+        handlers: Handlers,
+        options: ServerOptions,
+    ) -> Result<Self, Error> {
+        let runtime: Arc<dyn Runtime> = Arc::new(runtime);
+        let Handlers { service, handlers } = handlers;
+        let engine = Engine::new(options.config(service.name), runtime.seed())?;
+        let id = engine.id().clone();
+        let role = ServerRole { handlers: Arc::new(handlers), ..ServerRole::default() };
+        let capacity = options.channel_size.unwrap_or(CHANNEL_SIZE);
+        let driver = Driver::start(engine, role, Arc::new(bus), runtime, capacity);
+        Ok(Self { handle: Arc::new(Inner { driver, id }), routes: Routes::new(service) })
+    }
+
+    /// Serves `methods` on `topic`, all or none of them; an empty topic is that of methods without topics. Resolves when
+    /// every request sent from then on reaches this server.
+    ///
+    /// Dropping the future does not undo it.
+    ///
+    /// # Errors
+    ///
+    /// `already_exists` when a method is registered already for the topic, or would share a channel with one that is;
+    /// `invalid_argument` when the topic cannot be carried; `canceled` when the server is closed; `unavailable` when the
+    /// bus refuses a subscription.
+    pub async fn register(&self, methods: &[&'static Method], topic: &[&str]) -> Result<(), Error> {
+        let routes: Result<Vec<_>, _> =
+            methods.iter().map(|method| self.routes.route(method, topic)).collect();
+        let routes = routes?;
+        let Some(key) = routes.first().map(key) else { return Ok(()) };
+        let registration = self.driver().drive(|state, _| {
+            let registration = state.engine.register(routes)?;
+            state.role.joining(registration, key);
+            Ok::<_, RegisterError>(registration)
+        })?;
+        poll_fn(|cx| self.driver().look(|state| state.role.poll_joined(registration, cx))).await
+    }
+
+    /// Stops to serve methods that were registered together. Resolves when their handlers have ended; what the bus had
+    /// delivered until it confirmed is still served.
+    ///
+    /// Dropping the future does not undo it. What is not registered is no error.
+    pub async fn deregister(&self, methods: &[&'static Method], topic: &[&str]) -> Result<(), Error> {
+        let Some(first) = methods.first() else { return Ok(()) };
+        let key = key(&self.routes.route(first, topic)?);
+        let registration = self.driver().drive(|state, _| {
+            let registration = *state.role.keys.get(&key)?;
+            state.engine.deregister(registration);
+            Some(registration)
+        });
+        if let Some(registration) = registration {
+            poll_fn(|cx| self.driver().look(|state| state.role.poll_gone(registration, cx))).await;
+        }
+        Ok(())
+    }
+
+    /// Its id on the wire.
+    pub fn id(&self) -> &str {
+        self.handle.id.as_str()
+    }
+
+    /// The service that it serves.
+    pub fn service(&self) -> &'static Service {
+        self.routes.service()
+    }
+
+    /// How many requests are in flight: bid for, or running.
+    pub fn in_flight(&self) -> usize {
+        self.driver().look(|state| state.engine.in_flight())
+    }
+
+    /// What happened so far: frames dropped and requests abandoned, by reason.
+    pub fn counters(&self) -> Counters {
+        self.driver().look(|state| state.engine.counters().clone())
+    }
+
+    /// Shuts the server down without losing what it has accepted: takes nothing new, and resolves when the handlers have
+    /// ended, by the expiry of the last request.
+    ///
+    /// Dropping the future does not stop the shutdown.
+    pub async fn shutdown(&self) {
+        self.driver().drive(|state, now| state.engine.drain(now));
+        poll_fn(|cx| self.driver().look(|state| state.role.poll_closed(cx))).await;
+    }
+
+    /// Stops the server at once: the futures of its handlers are dropped, and their callers hear nothing.
+    pub fn kill(&self) {
+        self.driver().drive(|state, _| state.engine.kill());
+    }
+
+    fn driver(&self) -> &Arc<Driver<ServerRole>> {
+        &self.handle.driver
+    }
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server").field("service", &self.service().name).field("id", &self.id()).finish()
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.driver.drive(|state, now| state.engine.drain(now));
+    }
+}
+
+/// What a registration is found by: its first method and its topic.
+type Key = (Text, Vec<Text>);
+
+fn key(route: &Route) -> Key {
+    (route.method().clone(), route.topic().to_vec())
+}
+
+/// What becomes of a server's events: requests go to their handlers.
+#[derive(Default)]
+pub(crate) struct ServerRole {
+    handlers: Arc<BTreeMap<&'static str, Box<dyn Handle>>>,
+    /// By the index of their handles.
+    requests: Vec<Option<(RequestHandle, Stage)>>,
+    registrations: BTreeMap<RegistrationHandle, Registration>,
+    keys: BTreeMap<Key, RegistrationHandle>,
+    closed: bool,
+    waiting_for_close: Vec<Waker>,
+}
+
+/// How far a request has come.
+enum Stage {
+    /// It waits for the client's grant.
+    Admitted(Admitted),
+    Running(Arc<Stop>),
+}
+
+struct Registration {
+    key: Key,
+    /// How its set-up ended, unless it has not yet.
+    joined: Option<Result<(), BusError>>,
+    waiting: Vec<Waker>,
+}
+
+/// What is to be done for a server once its lock is free.
+pub(crate) enum ServerTask {
+    Wake(Waker),
+    Admit(Received),
+    Run(RequestHandle, Running),
+    Stop(Arc<Stop>),
+    /// What user code made, which user code may want to clean up.
+    Discard(Admitted),
+}
+
+impl Role for ServerRole {
+    type Engine = Engine;
+    type Task = ServerTask;
+
+    fn on_event(&mut self, event: ServerEvent, tasks: &mut Vec<ServerTask>) {
+        match event {
+            ServerEvent::Received(received) => tasks.push(ServerTask::Admit(received)),
+            ServerEvent::Run { request } => {
+                if let Some(Stage::Admitted(Admitted { run, .. })) = self.take(request) {
+                    let stop = Arc::new(Stop::default());
+                    tasks.push(ServerTask::Run(request, Running::new(run, Arc::clone(&stop))));
+                    self.put(request, Stage::Running(stop));
+                }
+            }
+            ServerEvent::Abandoned { request, .. } => match self.take(request) {
+                Some(Stage::Admitted(admitted)) => tasks.push(ServerTask::Discard(admitted)),
+                Some(Stage::Running(stop)) => tasks.push(ServerTask::Stop(stop)),
+                None => {}
+            },
+            ServerEvent::Registered { registration, result } => {
+                if let Some(joining) = self.registrations.get_mut(&registration) {
+                    if result.is_err() {
+                        self.keys.remove(&joining.key);
+                    }
+                    joining.joined = Some(result);
+                    tasks.extend(joining.waiting.drain(..).map(ServerTask::Wake));
+                }
+            }
+            ServerEvent::Deregistered { registration } => {
+                if let Some(gone) = self.registrations.remove(&registration) {
+                    self.keys.remove(&gone.key);
+                    tasks.extend(gone.waiting.into_iter().map(ServerTask::Wake));
+                }
+            }
+            ServerEvent::Closed => {
+                self.closed = true;
+                let gone = std::mem::take(&mut self.registrations).into_values();
+                let waiting = gone.flat_map(|gone| gone.waiting).chain(self.waiting_for_close.drain(..));
+                tasks.extend(waiting.map(ServerTask::Wake));
+                self.keys.clear();
+            }
+            // Counted by the engine.
+            _ => {}
+        }
+    }
+
+    fn perform(driver: &Arc<Driver<Self>>, task: ServerTask) {
+        match task {
+            ServerTask::Wake(waker) => waker.wake(),
+            ServerTask::Stop(stop) => stop.stop(),
+            ServerTask::Discard(admitted) => drop(admitted),
+            ServerTask::Admit(received) => admit(driver, received),
+            ServerTask::Run(request, running) => {
+                let server = Arc::clone(driver);
+                driver.runtime.spawn(Box::pin(async move {
+                    if let Some(result) = running.await {
+                        let result = result.map_err(Error::into_response);
+                        server.drive(|state, now| {
+                            state.role.take(request);
+                            state.engine.respond(now, request, result);
+                        });
+                    }
+                }));
+            }
+        }
+    }
+
+    fn is_finished(&self) -> bool {
+        self.closed
+    }
+}
+
+/// Decodes a request, and bids for it.
+fn admit(driver: &Arc<Driver<ServerRole>>, received: Received) {
+    let request = received.request;
+    let handlers = driver.look(|state| Arc::clone(&state.role.handlers));
+    let handler =
+        handlers.get(received.route.method().as_str()).expect("only methods with a handler are registered");
+    match handler.admit(received, &driver.runtime) {
+        Ok(admitted) => driver.drive(|state, now| {
+            // Meanwhile it may have been granted elsewhere, or have expired.
+            if state.engine.is_waiting(request) {
+                let affinity = admitted.affinity;
+                state.role.put(request, Stage::Admitted(admitted));
+                state.engine.bid(now, request, affinity);
+            }
+        }),
+        Err(error) => driver.drive(|state, now| state.engine.reject(now, request, error.into_response())),
+    }
+}
+
+impl ServerRole {
+    fn put(&mut self, request: RequestHandle, stage: Stage) {
+        if self.requests.len() <= request.index() {
+            self.requests.resize_with(request.index() + 1, || None);
+        }
+        self.requests[request.index()] = Some((request, stage));
+    }
+
+    fn take(&mut self, request: RequestHandle) -> Option<Stage> {
+        // A handler that was abandoned may end when its place is another's already.
+        let place = self.requests.get_mut(request.index())?;
+        place.take_if(|(known, _)| *known == request).map(|(_, stage)| stage)
+    }
+
+    fn joining(&mut self, registration: RegistrationHandle, key: Key) {
+        self.keys.insert(key.clone(), registration);
+        self.registrations.insert(registration, Registration { key, joined: None, waiting: Vec::new() });
+    }
+
+    fn poll_joined(&mut self, handle: RegistrationHandle, cx: &Context<'_>) -> Poll<Result<(), Error>> {
+        let Some(registration) = self.registrations.get_mut(&handle) else {
+            return Poll::Ready(Err(RegisterError::Closed.into()));
+        };
+        match &registration.joined {
+            Some(Ok(())) => Poll::Ready(Ok(())),
+            Some(Err(error)) => {
+                let error = error.clone();
+                self.registrations.remove(&handle);
+                Poll::Ready(Err(error.into()))
+            }
+            None => {
+                waiting::wait(&mut registration.waiting, cx);
+                Poll::Pending
+            }
+        }
+    }
+
+    fn poll_gone(&mut self, registration: RegistrationHandle, cx: &Context<'_>) -> Poll<()> {
+        match self.registrations.get_mut(&registration) {
+            Some(registration) => {
+                waiting::wait(&mut registration.waiting, cx);
+                Poll::Pending
+            }
+            None => Poll::Ready(()),
+        }
+    }
+
+    fn poll_closed(&mut self, cx: &Context<'_>) -> Poll<()> {
+        if self.closed {
+            return Poll::Ready(());
+        }
+        waiting::wait(&mut self.waiting_for_close, cx);
+        Poll::Pending
+    }
+}
