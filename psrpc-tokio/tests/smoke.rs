@@ -22,8 +22,8 @@ static HATS: Service = Service {
 async fn a_call() {
     let bus = LocalBus::new();
     let runtime = default_runtime().unwrap();
-    let handlers = Handlers::new(&HATS)
-        .unary(&HATS.methods[0], async |hat: Request<Hat>| Ok(Hat { size: hat.size + 1 }));
+    let handlers = Handlers::new(&HATS, ())
+        .unary(&HATS.methods[0], |_, hat: Request<Hat>| async move { Ok(Hat { size: hat.size + 1 }) });
     let server = Server::new(bus.clone(), runtime.clone(), handlers, ServerOptions::new()).unwrap();
     server.register(&[&HATS.methods[0]], &[]).await.unwrap();
     let client = Client::new(bus, runtime, &HATS, ClientOptions::new()).await.unwrap();

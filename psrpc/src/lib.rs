@@ -32,3 +32,11 @@ pub use method::{Method, Service};
 pub use runtime::{Runtime, Task};
 pub use selection::Selection;
 pub use server::{Handlers, Server, ServerOptions};
+
+/// Includes the code that `psrpc-build` generated for a protobuf package, by the package's name; `"_"` for none.
+#[macro_export]
+macro_rules! include_proto {
+    ($package:tt) => {
+        include!(concat!(env!("OUT_DIR"), concat!("/", $package, ".rs")));
+    };
+}

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use prost::Message;
-use psrpc_engine::proto::Text;
+use psrpc_engine::proto::{ErrorCode, Text};
 use psrpc_engine::{
     BusError, Counters, Received, RegisterError, RegistrationHandle, RequestHandle, Route, Server as Engine,
     ServerConfig, ServerEvent, ServerLimits,
@@ -93,16 +93,17 @@ impl ServerOptions {
     }
 }
 
-/// The handlers of a server to be, one for each method.
-pub struct Handlers {
-    service: &'static Service,
+/// The handlers of a server to be, one for each method, on a service of type `S` that they share.
+pub struct Handlers<S> {
+    description: &'static Service,
+    service: Arc<S>,
     handlers: BTreeMap<&'static str, Box<dyn Handle>>,
 }
 
-impl Handlers {
+impl<S: Send + Sync + 'static> Handlers<S> {
     /// No handlers yet.
-    pub fn new(service: &'static Service) -> Self {
-        Self { service, handlers: BTreeMap::new() }
+    pub fn new(description: &'static Service, service: S) -> Self {
+        Self { description, service: Arc::new(service), handlers: BTreeMap::new() }
     }
 
     /// Handles a unary method.
@@ -111,7 +112,7 @@ impl Handlers {
     where
         Req: Message + Default + 'static,
         Res: Message,
-        F: Fn(Request<Req>) -> Fut + Send + Sync + 'static,
+        F: Fn(Arc<S>, Request<Req>) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<Res, Error>> + Send + 'static,
     {
         self.add(method, handler, None)
@@ -120,20 +121,20 @@ impl Handlers {
     /// Handles a unary method, with a function that says how well this server suits a request: more is better, below 0
     /// is no bid. It runs on the server's background task, which it must not block.
     #[must_use]
-    pub fn unary_with_affinity<Req, Res, F, Fut, A>(
+    pub fn unary_with_affinity<Req, Res, F, Fut>(
         self,
         method: &'static Method,
         handler: F,
-        affinity: A,
+        affinity: impl Fn(&S, &Request<Req>) -> f32 + Send + Sync + 'static,
     ) -> Self
     where
         Req: Message + Default + 'static,
         Res: Message,
-        F: Fn(Request<Req>) -> Fut + Send + Sync + 'static,
+        F: Fn(Arc<S>, Request<Req>) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<Res, Error>> + Send + 'static,
-        A: Fn(&Request<Req>) -> f32 + Send + Sync + 'static,
     {
-        self.add(method, handler, Some(Box::new(affinity)))
+        let service = Arc::clone(&self.service);
+        self.add(method, handler, Some(Box::new(move |request| affinity(&service, request))))
     }
 
     fn add<Req, Res, F, Fut>(
@@ -145,10 +146,12 @@ impl Handlers {
     where
         Req: Message + Default + 'static,
         Res: Message,
-        F: Fn(Request<Req>) -> Fut + Send + Sync + 'static,
+        F: Fn(Arc<S>, Request<Req>) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<Res, Error>> + Send + 'static,
     {
-        self.handlers.insert(method.name, Box::new(Unary { handler: Arc::new(handler), affinity }));
+        let service = Arc::clone(&self.service);
+        let handler = Arc::new(move |request| handler(Arc::clone(&service), request));
+        self.handlers.insert(method.name, Box::new(Unary { handler, affinity }));
         self
     }
 }
@@ -174,20 +177,20 @@ impl Server {
     /// # Errors
     ///
     /// When the id cannot be carried (`invalid_argument`).
-    pub fn new(
+    pub fn new<S>(
         bus: impl Bus,
         runtime: impl Runtime,
-        handlers: Handlers,
+        handlers: Handlers<S>,
         options: ServerOptions,
     ) -> Result<Self, Error> {
         let runtime: Arc<dyn Runtime> = Arc::new(runtime);
-        let Handlers { service, handlers } = handlers;
-        let engine = Engine::new(options.config(service.name), runtime.seed())?;
+        let Handlers { description, handlers, .. } = handlers;
+        let engine = Engine::new(options.config(description.name), runtime.seed())?;
         let id = engine.id().clone();
         let role = ServerRole { handlers: Arc::new(handlers), ..ServerRole::default() };
         let capacity = options.channel_size.unwrap_or(CHANNEL_SIZE);
         let driver = Driver::start(engine, role, Arc::new(bus), runtime, capacity);
-        Ok(Self { handle: Arc::new(Inner { driver, id }), routes: Routes::new(service) })
+        Ok(Self { handle: Arc::new(Inner { driver, id }), routes: Routes::new(description) })
     }
 
     /// Serves `methods` on `topic`, all or none of them; an empty topic is that of methods without topics. Resolves when
@@ -201,10 +204,11 @@ impl Server {
     /// `invalid_argument` when the topic cannot be carried; `canceled` when the server is closed; `unavailable` when the
     /// bus refuses a subscription.
     pub async fn register(&self, methods: &[&'static Method], topic: &[&str]) -> Result<(), Error> {
-        let routes: Result<Vec<_>, _> =
-            methods.iter().map(|method| self.routes.route(method, topic)).collect();
-        let routes = routes?;
-        let Some(key) = routes.first().map(key) else { return Ok(()) };
+        let routes = self.routes_of(methods, topic)?;
+        if routes.is_empty() {
+            return Ok(());
+        }
+        let key = routes.clone();
         let registration = self.driver().drive(|state, _| {
             let registration = state.engine.register(routes)?;
             state.role.joining(registration, key);
@@ -213,22 +217,36 @@ impl Server {
         poll_fn(|cx| self.driver().look(|state| state.role.poll_joined(registration, cx))).await
     }
 
-    /// Stops to serve methods that were registered together. Resolves when their handlers have ended; what the bus had
-    /// delivered until it confirmed is still served.
+    /// Stops to serve methods that were registered together, the same `methods` on the same `topic`. Resolves when their
+    /// handlers have ended; what the bus had delivered until it confirmed is still served.
     ///
-    /// Dropping the future does not undo it. What is not registered is no error.
+    /// Dropping the future does not undo it.
+    ///
+    /// # Errors
+    ///
+    /// `not_found` when these methods were not registered together for this topic.
     pub async fn deregister(&self, methods: &[&'static Method], topic: &[&str]) -> Result<(), Error> {
-        let Some(first) = methods.first() else { return Ok(()) };
-        let key = key(&self.routes.route(first, topic)?);
+        let key = self.routes_of(methods, topic)?;
         let registration = self.driver().drive(|state, _| {
-            let registration = *state.role.keys.get(&key)?;
+            let registration = state.role.find(&key)?;
             state.engine.deregister(registration);
             Some(registration)
         });
-        if let Some(registration) = registration {
-            poll_fn(|cx| self.driver().look(|state| state.role.poll_gone(registration, cx))).await;
+        match registration {
+            Some(registration) => {
+                poll_fn(|cx| self.driver().look(|state| state.role.poll_gone(registration, cx))).await;
+                Ok(())
+            }
+            None => {
+                let text = format!("{key:?} is not registered, or was not together");
+                Err(Error::new(ErrorCode::NotFound, text))
+            }
         }
-        Ok(())
+    }
+
+    fn routes_of(&self, methods: &[&'static Method], topic: &[&str]) -> Result<Vec<Route>, Error> {
+        let routes: Result<_, _> = methods.iter().map(|method| self.routes.route(method, topic)).collect();
+        Ok(routes?)
     }
 
     /// Its id on the wire.
@@ -282,11 +300,13 @@ impl Drop for Inner {
     }
 }
 
-/// What a registration is found by: its first method and its topic.
-type Key = (Text, Vec<Text>);
+/// What a registration is found by.
+type Key = (Vec<Text>, Vec<Text>);
 
-fn key(route: &Route) -> Key {
-    (route.method().clone(), route.topic().to_vec())
+/// The methods and the topic of routes that are registered together.
+fn key(routes: &[Route]) -> Key {
+    let topic = routes.first().map(|route| route.topic().to_vec()).unwrap_or_default();
+    (routes.iter().map(|route| route.method().clone()).collect(), topic)
 }
 
 /// What becomes of a server's events: requests go to their handlers.
@@ -430,7 +450,12 @@ impl ServerRole {
         place.take_if(|(known, _)| *known == request).map(|(_, stage)| stage)
     }
 
-    fn joining(&mut self, registration: RegistrationHandle, key: Key) {
+    fn find(&self, routes: &[Route]) -> Option<RegistrationHandle> {
+        self.keys.get(&key(routes)).copied()
+    }
+
+    fn joining(&mut self, registration: RegistrationHandle, routes: Vec<Route>) {
+        let key = key(&routes);
         self.keys.insert(key.clone(), registration);
         self.registrations.insert(registration, Registration { key, joined: None, waiting: Vec::new() });
     }

@@ -1,0 +1,54 @@
+//! Compiling: from .proto files to descriptors, with `options.proto` at hand.
+
+use std::path::{Path, PathBuf};
+
+use prost_reflect::DescriptorPool;
+use prost_types::FileDescriptorSet;
+use protox::Compiler;
+use protox::file::{ChainFileResolver, File, FileResolver, GoogleFileResolver, IncludeFileResolver};
+
+use crate::Error;
+
+/// Compiled .proto files.
+pub(crate) struct Compiled {
+    pub(crate) pool: DescriptorPool,
+    /// What Rust code is to be generated for: not the options, which are for the compiler alone.
+    pub(crate) files: FileDescriptorSet,
+    /// The files that were read, so that a change of one of them can be noticed.
+    pub(crate) read: Vec<PathBuf>,
+}
+
+pub(crate) fn compile(protos: &[impl AsRef<Path>], includes: &[impl AsRef<Path>]) -> Result<Compiled, Error> {
+    let mut resolver = ChainFileResolver::new();
+    for include in includes {
+        resolver.add(IncludeFileResolver::new(include.as_ref().to_owned()));
+    }
+    resolver.add(OptionsResolver);
+    resolver.add(GoogleFileResolver::new());
+    let mut compiler = Compiler::with_file_resolver(resolver);
+    compiler.include_imports(true).include_source_info(true);
+    // The debug form has the position and the line, as a compiler would show them.
+    compiler
+        .open_files(protos.iter().map(AsRef::as_ref))
+        .map_err(|error| Error::Proto(format!("{error:?}")))?;
+    let read = compiler.files().filter_map(|file| file.path().map(Path::to_owned)).collect();
+    Ok(Compiled { pool: compiler.descriptor_pool(), files: for_rust(compiler.file_descriptor_set()), read })
+}
+
+/// The files that Rust code is to be generated for.
+pub(crate) fn for_rust(mut files: FileDescriptorSet) -> FileDescriptorSet {
+    files.file.retain(|file| file.package() != "psrpc" && file.package() != "google.protobuf");
+    files
+}
+
+/// Finds our `options.proto`, when no include path has one.
+struct OptionsResolver;
+
+impl FileResolver for OptionsResolver {
+    fn open_file(&self, name: &str) -> Result<File, protox::Error> {
+        if name == "options.proto" {
+            return File::from_source(name, include_str!("../proto/options.proto"));
+        }
+        Err(protox::Error::file_not_found(name))
+    }
+}

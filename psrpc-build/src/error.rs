@@ -1,0 +1,51 @@
+//! What can be wrong with a .proto.
+
+use std::fmt;
+use std::io;
+
+/// Why no code was generated.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file does not compile as protobuf, or an import of it is not found.
+    #[error("{0}")]
+    Proto(String),
+    /// Something in a file cannot be a PSRPC service.
+    #[error("{position}: {problem}")]
+    Service {
+        /// Where.
+        position: Position,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A name given to [`Config::rename`](crate::Config::rename) names no rpc.
+    #[error("rename: there is no rpc {0}")]
+    NoSuchMethod(String),
+    /// A parameter of the protoc plugin is not one that it knows.
+    #[error("unknown parameter {0:?}: known are `root=PATH`, `default_runtime=BOOL` and `rename=RPC:NAME`")]
+    Parameter(String),
+    /// The request of protoc does not decode.
+    #[error("the request is no CodeGeneratorRequest: {0}")]
+    Request(String),
+    /// A file could not be read or written.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// A place in a .proto.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// The file, as imported.
+    pub file: String,
+    /// The line and column, from 1, where they are known.
+    pub at: Option<(u32, u32)>,
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.at {
+            Some((line, column)) => write!(f, "{}:{line}:{column}", self.file),
+            None => f.write_str(&self.file),
+        }
+    }
+}

@@ -1,0 +1,460 @@
+//! Generating: from the model to Rust.
+
+use std::fmt::Write;
+
+use prost_build::{Comments, ServiceGenerator};
+use psrpc_proto::Routing;
+
+use crate::model::{Method, Service, Services, TopicParameter, rust_name};
+
+/// Writes the Rust of each service behind its package's messages.
+pub(crate) struct Generator {
+    pub(crate) services: Services,
+    /// The path of the psrpc crate.
+    pub(crate) root: String,
+    /// Whether that crate has a default runtime.
+    pub(crate) default_runtime: bool,
+}
+
+impl ServiceGenerator for Generator {
+    fn generate(&mut self, prost: prost_build::Service, buf: &mut String) {
+        let package = if prost.package.is_empty() { String::new() } else { format!("{}.", prost.package) };
+        let service = &self.services[&format!("{package}{}", prost.proto_name)];
+        let code = Code { service, prost: &prost, root: &self.root, default_runtime: self.default_runtime };
+        buf.push_str(&code.constant());
+        buf.push_str(&code.client());
+        buf.push_str(&code.handlers());
+        buf.push_str(&code.server());
+    }
+}
+
+/// One service: the model of it, and what prost knows of its messages.
+struct Code<'a> {
+    service: &'a Service,
+    prost: &'a prost_build::Service,
+    root: &'a str,
+    default_runtime: bool,
+}
+
+impl Code<'_> {
+    fn methods(&self) -> impl Iterator<Item = (usize, &Method, &prost_build::Method)> {
+        self.service
+            .methods
+            .iter()
+            .zip(&self.prost.methods)
+            .enumerate()
+            .map(|(index, (method, prost))| (index, method, prost))
+    }
+
+    fn constant(&self) -> String {
+        let Service { name, constant, wire, .. } = self.service;
+        let root = self.root;
+        let mut methods = String::new();
+        for (index, method, _) in self.methods() {
+            let routing = match method.properties.routing {
+                Routing::Queue => "Queue",
+                Routing::Affinity => "Affinity",
+                Routing::Multi => "Multi",
+            };
+            let (wire, require_claim) = (&method.wire, method.properties.require_claim);
+            push!(
+                methods,
+                "{root}::Method {{
+                    index: {index},
+                    name: {wire:?},
+                    properties: {root}::MethodProperties {{
+                        routing: {root}::Routing::{routing},
+                        require_claim: {require_claim},
+                    }},
+                }},"
+            );
+        }
+        format!(
+            "/// What clients and servers of `{name}` agree on.
+            pub static {constant}: {root}::Service =
+                {root}::Service {{ name: {wire:?}, methods: &[{methods}] }};\n"
+        )
+    }
+
+    fn client(&self) -> String {
+        let Service { name, constant, .. } = self.service;
+        let root = self.root;
+        let Generics { declared, used, bounds, fields, values } = self.generics();
+        let mut calls = String::new();
+        for (index, method, prost) in self.methods() {
+            let function = rust_name(&method.name);
+            let (request, response) = (&prost.input_type, &prost.output_type);
+            let (parameters, topic) = topic_parameters(&method.topic);
+            push!(
+                calls,
+                "{docs}pub fn {function}(&self, {parameters} request: {request})
+                    -> {root}::Call<{request}, {response}>
+                {{
+                    self.client.call(&{constant}.methods[{index}], &[{topic}], request)
+                }}\n",
+                docs = docs(&prost.comments, &format!("Calls the rpc `{}`.", prost.proto_name))
+            );
+        }
+        let default = if self.default_runtime {
+            format!(
+                "/// A client on the runtime that this is called on, ready to call.
+                ///
+                /// # Errors
+                ///
+                /// When the bus refuses it, or there is no runtime.
+                pub async fn new(bus: impl {root}::bus::Bus) -> Result<Self, {root}::Error> {{
+                    Self::with_options(bus, {root}::ClientOptions::new()).await
+                }}
+
+                /// As [`new`](Self::new), with options.
+                ///
+                /// # Errors
+                ///
+                /// When the bus refuses it, there is no runtime, or an option is not valid.
+                pub async fn with_options(
+                    bus: impl {root}::bus::Bus,
+                    options: {root}::ClientOptions,
+                ) -> Result<Self, {root}::Error> {{
+                    Self::with_runtime(bus, {root}::default_runtime()?, options).await
+                }}\n"
+            )
+        } else {
+            String::new()
+        };
+        format!(
+            "/// A client of `{name}`. Cheap to clone; dropping the last clone closes it.
+            {docs}pub struct {name}Client{declared} {{
+                client: {root}::Client,
+                {fields}
+            }}
+
+            impl<{bounds}> {name}Client{used} {{
+                {default}
+
+                /// A client on `bus` and `runtime`, ready to call.
+                ///
+                /// # Errors
+                ///
+                /// When the bus refuses it, or an option is not valid.
+                pub async fn with_runtime(
+                    bus: impl {root}::bus::Bus,
+                    runtime: impl {root}::Runtime,
+                    options: {root}::ClientOptions,
+                ) -> Result<Self, {root}::Error> {{
+                    let client = {root}::Client::new(bus, runtime, &{constant}, options).await?;
+                    Ok(Self {{ client, {values} }})
+                }}
+
+                {calls}
+
+                /// The client beneath, which any service has.
+                pub fn client(&self) -> &{root}::Client {{
+                    &self.client
+                }}
+
+                /// Closes the client: its calls fail at once, and so do later ones.
+                pub fn close(&self) {{
+                    self.client.close();
+                }}
+            }}
+
+            {common}",
+            docs = docs_below(&self.prost.comments),
+            common = self.common("Client", "client"),
+        )
+    }
+
+    /// What a client and a server are alike in: they can be cloned and shown.
+    fn common(&self, kind: &str, field: &str) -> String {
+        let name = &self.service.name;
+        let Generics { used, bounds, values, .. } = self.generics();
+        format!(
+            "impl<{bounds}> Clone for {name}{kind}{used} {{
+                fn clone(&self) -> Self {{
+                    Self {{ {field}: self.{field}.clone(), {values} }}
+                }}
+            }}
+
+            impl<{bounds}> ::core::fmt::Debug for {name}{kind}{used} {{
+                fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {{
+                    ::core::fmt::Debug::fmt(&self.{field}, f)
+                }}
+            }}\n"
+        )
+    }
+
+    fn handlers(&self) -> String {
+        let name = &self.service.name;
+        let root = self.root;
+        let mut functions = String::new();
+        for (_, method, prost) in self.methods() {
+            let function = rust_name(&method.name);
+            let (request, response) = (&prost.input_type, &prost.output_type);
+            push!(
+                functions,
+                "{docs}fn {function}(&self, request: {root}::Request<{request}>)
+                    -> impl ::core::future::Future<Output = Result<{response}, {root}::Error>> + Send;\n",
+                docs = docs(&prost.comments, &format!("The rpc `{}`.", prost.proto_name))
+            );
+            if method.asks_for_affinity() {
+                push!(
+                    functions,
+                    "/// How well this server suits a request of [`{function}`](Self::{function}): more is better, 0 is
+                    /// not available, below 0 makes no bid. It must not block.
+                    fn {}_affinity(&self, request: &{root}::Request<{request}>) -> f32;\n",
+                    method.name
+                );
+            }
+        }
+        format!(
+            "/// What a server of `{name}` does.
+            {docs}pub trait {name}: Send + Sync + 'static {{
+                {functions}
+            }}\n",
+            docs = docs_below(&self.prost.comments)
+        )
+    }
+
+    fn server(&self) -> String {
+        let Service { name, constant, .. } = self.service;
+        let root = self.root;
+        let Generics { declared, used, bounds, fields, values } = self.generics();
+        let default = if self.default_runtime {
+            format!(
+                "/// A server on the runtime that this is called on. Its methods without topics are served.
+                ///
+                /// # Errors
+                ///
+                /// When the bus refuses it, or there is no runtime.
+                pub async fn new(
+                    bus: impl {root}::bus::Bus,
+                    service: impl {name},
+                ) -> Result<Self, {root}::Error> {{
+                    Self::with_options(bus, service, {root}::ServerOptions::new()).await
+                }}
+
+                /// As [`new`](Self::new), with options.
+                ///
+                /// # Errors
+                ///
+                /// When the bus refuses it, there is no runtime, or an option is not valid.
+                pub async fn with_options(
+                    bus: impl {root}::bus::Bus,
+                    service: impl {name},
+                    options: {root}::ServerOptions,
+                ) -> Result<Self, {root}::Error> {{
+                    Self::with_runtime(bus, {root}::default_runtime()?, service, options).await
+                }}\n"
+            )
+        } else {
+            String::new()
+        };
+        let (handlers, without_topic) = (self.handler_list(), self.without_topic());
+        format!(
+            "/// A server of `{name}`. Cheap to clone; dropping the last clone shuts it down in the background.
+            {docs}pub struct {name}Server{declared} {{
+                server: {root}::Server,
+                {fields}
+            }}
+
+            impl<{bounds}> {name}Server{used} {{
+                {default}
+
+                /// A server on `bus` and `runtime`. Its methods without topics are served.
+                ///
+                /// # Errors
+                ///
+                /// When the bus refuses it, or an option is not valid.
+                pub async fn with_runtime(
+                    bus: impl {root}::bus::Bus,
+                    runtime: impl {root}::Runtime,
+                    service: impl {name},
+                    options: {root}::ServerOptions,
+                ) -> Result<Self, {root}::Error> {{
+                    let handlers = {handlers};
+                    let server = {root}::Server::new(bus, runtime, handlers, options)?;
+                    server.register(&[{without_topic}], &[]).await?;
+                    Ok(Self {{ server, {values} }})
+                }}
+
+                {registrations}
+
+                /// The server beneath, which any service has.
+                pub fn server(&self) -> &{root}::Server {{
+                    &self.server
+                }}
+
+                /// Shuts the server down without losing what it has accepted; see [`{root}::Server::shutdown`].
+                pub async fn shutdown(&self) {{
+                    self.server.shutdown().await;
+                }}
+
+                /// Stops the server at once; see [`{root}::Server::kill`].
+                pub fn kill(&self) {{
+                    self.server.kill();
+                }}
+            }}
+
+            {common}",
+            docs = docs_below(&self.prost.comments),
+            registrations = self.registrations(constant),
+            common = self.common("Server", "server"),
+        )
+    }
+
+    fn handler_list(&self) -> String {
+        let constant = &self.service.constant;
+        let root = self.root;
+        let mut list = format!("{root}::Handlers::new(&{constant}, service)");
+        for (index, method, _) in self.methods() {
+            let function = rust_name(&method.name);
+            let handler = format!("|service, request| async move {{ service.{function}(request).await }}");
+            if method.asks_for_affinity() {
+                push!(
+                    list,
+                    ".unary_with_affinity(
+                        &{constant}.methods[{index}],
+                        {handler},
+                        |service, request| service.{}_affinity(request),
+                    )",
+                    method.name
+                );
+            } else {
+                push!(list, ".unary(&{constant}.methods[{index}], {handler})");
+            }
+        }
+        list
+    }
+
+    fn without_topic(&self) -> String {
+        let constant = &self.service.constant;
+        let methods = self.methods().filter(|(_, method, _)| method.topic.is_empty());
+        methods.map(|(index, ..)| format!("&{constant}.methods[{index}], ")).collect()
+    }
+
+    fn registrations(&self, constant: &str) -> String {
+        let mut registrations = String::new();
+        for (index, method, _) in self.methods().filter(|(_, method, _)| !method.topic.is_empty()) {
+            registrations += &self.registration(
+                &format!("`{}`", method.wire),
+                &format!("{}_topic", method.name),
+                &method.topic,
+                &format!("&{constant}.methods[{index}]"),
+            );
+        }
+        for (group, methods) in self.service.groups() {
+            let list: String =
+                methods.iter().map(|(index, _)| format!("&{constant}.methods[{index}], ")).collect();
+            registrations += &self.registration(
+                &format!("the methods of the group `{group}` together"),
+                &format!("all_{group}_topics"),
+                &methods[0].1.topic,
+                &list,
+            );
+        }
+        registrations
+    }
+
+    fn registration(&self, what: &str, name: &str, topic: &[TopicParameter], methods: &str) -> String {
+        let root = self.root;
+        let (parameters, topic) = topic_parameters(topic);
+        format!(
+            "/// Serves {what} on a topic; see [`{root}::Server::register`].
+            ///
+            /// # Errors
+            ///
+            /// When it is served already on that topic, the topic cannot be carried, the server is closed, or the bus
+            /// refuses it.
+            pub async fn register_{name}(&self, {parameters}) -> Result<(), {root}::Error> {{
+                self.server.register(&[{methods}], &[{topic}]).await
+            }}
+
+            /// Stops to serve {what} on a topic; see [`{root}::Server::deregister`].
+            ///
+            /// # Errors
+            ///
+            /// When it is not registered, in this way, for that topic.
+            pub async fn deregister_{name}(&self, {parameters}) -> Result<(), {root}::Error> {{
+                self.server.deregister(&[{methods}], &[{topic}]).await
+            }}\n"
+        )
+    }
+
+    fn generics(&self) -> Generics {
+        let names: Vec<_> = self.service.type_parameters().into_iter().collect();
+        if names.is_empty() {
+            return Generics::default();
+        }
+        let each = |make: &dyn Fn(&str) -> String| names.iter().map(|name| make(name)).collect::<String>();
+        Generics {
+            declared: format!("<{}>", each(&|name| format!("{name}: ?Sized = str,"))),
+            used: format!("<{}>", each(&|name| format!("{name},"))),
+            bounds: each(&|name| format!("{name}: AsRef<str> + ?Sized,")),
+            fields: format!(
+                "topics: ::core::marker::PhantomData<fn({})>,",
+                each(&|name| format!("&{name},"))
+            ),
+            values: "topics: ::core::marker::PhantomData,".into(),
+        }
+    }
+}
+
+/// The type parameters of typed topics, as they are written in each place.
+#[derive(Default)]
+struct Generics {
+    /// Where the type is declared.
+    declared: String,
+    /// Where the type is named.
+    used: String,
+    /// Where an impl introduces them.
+    bounds: String,
+    /// The field that uses them.
+    fields: String,
+    /// The value of that field.
+    values: String,
+}
+
+/// The parameters of a function for the topic, and the list of strings made of them.
+fn topic_parameters(topic: &[TopicParameter]) -> (String, String) {
+    let mut parameters = String::new();
+    let mut list = String::new();
+    for TopicParameter { name, typed } in topic {
+        let name = if name == "request" { "request_topic".to_owned() } else { rust_name(name) };
+        match typed {
+            Some(typed) => push!(parameters, "{name}: &{typed},"),
+            None => push!(parameters, "{name}: impl AsRef<str>,"),
+        }
+        push!(list, "{name}.as_ref(),");
+    }
+    (parameters, list)
+}
+
+/// The comment of an rpc as a doc comment, or what to say when there is none.
+fn docs(comments: &Comments, otherwise: &str) -> String {
+    match doc_comment(comments) {
+        docs if docs.is_empty() => format!("/// {otherwise}\n"),
+        docs => docs,
+    }
+}
+
+/// The comment of a service as a doc comment, to stand below what is said of the type.
+fn docs_below(comments: &Comments) -> String {
+    match doc_comment(comments) {
+        docs if docs.is_empty() => docs,
+        docs => format!("///\n{docs}"),
+    }
+}
+
+fn doc_comment(comments: &Comments) -> String {
+    let mut docs = String::new();
+    Comments { leading_detached: Vec::new(), ..comments.clone() }.append_with_indent(0, &mut docs);
+    docs
+}
+
+/// Appends formatted text to a string.
+macro_rules! push {
+    ($to:expr, $($format:tt)*) => {
+        write!($to, $($format)*).expect("a string takes all")
+    };
+}
+use push;

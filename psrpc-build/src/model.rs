@@ -1,0 +1,291 @@
+//! The model: what the .proto files say about services, checked, and ready to be written down in Rust.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use heck::{ToShoutySnakeCase, ToSnakeCase, ToUpperCamelCase};
+use prost_reflect::{DescriptorPool, FileDescriptor, MethodDescriptor, ServiceDescriptor};
+use psrpc_proto::{MethodProperties, wire_name};
+
+use crate::options::Options;
+use crate::{Error, Position};
+
+/// All services, by their full protobuf names.
+pub(crate) type Services = BTreeMap<String, Service>;
+
+/// A service.
+#[derive(Debug)]
+pub(crate) struct Service {
+    /// The name of its trait.
+    pub(crate) name: String,
+    /// The name of the constant that describes it.
+    pub(crate) constant: String,
+    /// The name on the wire.
+    pub(crate) wire: String,
+    pub(crate) methods: Vec<Method>,
+}
+
+/// A unary method.
+#[derive(Debug)]
+pub(crate) struct Method {
+    /// The name of its Rust functions, without a raw prefix.
+    pub(crate) name: String,
+    /// The name on the wire.
+    pub(crate) wire: String,
+    pub(crate) properties: MethodProperties,
+    /// The parameters of its topic; none if it has no topics.
+    pub(crate) topic: Vec<TopicParameter>,
+    /// The group that it can be registered with.
+    pub(crate) group: Option<String>,
+}
+
+/// A parameter of a topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TopicParameter {
+    /// The name of its Rust parameter, without a raw prefix.
+    pub(crate) name: String,
+    /// The name of its type parameter, if it has a type of its own.
+    pub(crate) typed: Option<String>,
+}
+
+impl Service {
+    /// The type parameters of the client and the server: those of all typed topics.
+    pub(crate) fn type_parameters(&self) -> BTreeSet<&str> {
+        self.methods
+            .iter()
+            .flat_map(|method| &method.topic)
+            .filter_map(|topic| topic.typed.as_deref())
+            .collect()
+    }
+
+    /// The groups, each with its methods in order.
+    pub(crate) fn groups(&self) -> BTreeMap<&str, Vec<(usize, &Method)>> {
+        let mut groups: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for (index, method) in self.methods.iter().enumerate() {
+            if let Some(group) = &method.group {
+                groups.entry(group.as_str()).or_default().push((index, method));
+            }
+        }
+        groups
+    }
+}
+
+impl Method {
+    /// Whether servers are asked for their affinity.
+    pub(crate) fn asks_for_affinity(&self) -> bool {
+        self.properties.affinity() && self.properties.require_claim
+    }
+}
+
+/// Reads every service in `pool`. `renames` gives Rust names to rpcs, by their full protobuf names.
+pub(crate) fn services(pool: &DescriptorPool, renames: &BTreeMap<String, String>) -> Result<Services, Error> {
+    let mut services = Services::new();
+    let mut renamed = BTreeSet::new();
+    for descriptor in pool.services() {
+        let service = service(&descriptor, renames, &mut renamed)?;
+        services.insert(descriptor.full_name().to_owned(), service);
+    }
+    match renames.keys().find(|rpc| !renamed.contains(*rpc)) {
+        Some(unknown) => Err(Error::NoSuchMethod(unknown.clone())),
+        None => Ok(services),
+    }
+}
+
+fn service(
+    descriptor: &ServiceDescriptor,
+    renames: &BTreeMap<String, String>,
+    renamed: &mut BTreeSet<String>,
+) -> Result<Service, Error> {
+    let mut methods = Vec::new();
+    for rpc in descriptor.methods() {
+        let rename = renames.get(rpc.full_name());
+        renamed.extend(rename.map(|_| rpc.full_name().to_owned()));
+        methods.push(method(&rpc, rename)?);
+    }
+    let name = descriptor.name().to_upper_camel_case();
+    let service = Service {
+        constant: format!("{}_SERVICE", name.to_shouty_snake_case()),
+        wire: wire_name(descriptor.name()),
+        name,
+        methods,
+    };
+    check_names(descriptor, &service)?;
+    check_groups(descriptor, &service)?;
+    check_types(descriptor, &service)?;
+    Ok(service)
+}
+
+fn method(rpc: &MethodDescriptor, rename: Option<&String>) -> Result<Method, Error> {
+    let refuse = |problem: String| Err(Error::Service { position: position_of_method(rpc), problem });
+    let name = rpc.name();
+    if rpc.is_client_streaming() || rpc.is_server_streaming() {
+        return refuse(format!(
+            "rpc {name} is declared with `stream`, which PSRPC does not have; for a two-way stream write \
+             `option (psrpc.options).stream = true` instead"
+        ));
+    }
+    let options = Options::of(rpc);
+    let properties = MethodProperties::from_options(options.routing);
+    for (is, kind) in [
+        (options.stream, "a stream"),
+        (options.subscription, "a subscription"),
+        (properties.multi(), "MULTI"),
+    ] {
+        if is {
+            return refuse(format!("rpc {name} is {kind}, which is not supported yet: only unary rpcs are"));
+        }
+    }
+    let topic = topic(rpc, &options)?;
+    let group = options.group.filter(|_| !topic.is_empty()).map(|group| group.to_snake_case());
+    let name = rename.cloned().unwrap_or_else(|| match name.to_snake_case() {
+        name if name.starts_with(|c: char| c.is_ascii_digit()) => format!("_{name}"),
+        name => name,
+    });
+    Ok(Method { name, wire: wire_name(rpc.name()), properties, topic, group })
+}
+
+fn topic(rpc: &MethodDescriptor, options: &Options) -> Result<Vec<TopicParameter>, Error> {
+    if !options.topics {
+        return Ok(Vec::new());
+    }
+    if options.names.is_empty() {
+        return Ok(vec![TopicParameter {
+            name: "topic".into(),
+            typed: options.typed.then(|| "Topic".into()),
+        }]);
+    }
+    let mut topic: Vec<TopicParameter> = Vec::new();
+    for name in &options.names {
+        let parameter = TopicParameter {
+            name: name.to_snake_case(),
+            typed: options.typed.then(|| name.to_upper_camel_case()),
+        };
+        let valid = parameter.name.starts_with(|c: char| c.is_alphabetic());
+        if !valid || topic.iter().any(|known| known.name == parameter.name) {
+            let problem = format!(
+                "rpc {}: the topic parameter {name:?} cannot be a Rust parameter, or is there twice",
+                rpc.name()
+            );
+            return Err(Error::Service { position: position_of_method(rpc), problem });
+        }
+        topic.push(parameter);
+    }
+    Ok(topic)
+}
+
+/// The functions that a client has beside its rpcs.
+const OF_CLIENTS: [&str; 5] = ["new", "with_options", "with_runtime", "client", "close"];
+
+/// Checks that no two rpcs would get one name, in Rust or on the wire.
+fn check_names(descriptor: &ServiceDescriptor, service: &Service) -> Result<(), Error> {
+    let mut taken: BTreeMap<String, String> = BTreeMap::new();
+    for (rpc, method) in descriptor.methods().zip(&service.methods) {
+        let refuse = |problem: String| Err(Error::Service { position: position_of_method(&rpc), problem });
+        let valid = method.name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
+        if !valid || (syn::parse_str::<syn::Ident>(&rust_name(&method.name)).is_err()) {
+            return refuse(format!(
+                "rpc {} would be the Rust function `{}`, which is no name; give it one with `rename`",
+                rpc.name(),
+                method.name
+            ));
+        }
+        if OF_CLIENTS.contains(&method.name.as_str()) {
+            return refuse(format!(
+                "rpc {} would be the Rust function `{}`, which every client has for something else; give it another \
+                 name with `rename`",
+                rpc.name(),
+                method.name
+            ));
+        }
+        let affinity = method.asks_for_affinity().then(|| format!("{}_affinity", method.name));
+        for name in [Some(method.name.clone()), affinity].into_iter().flatten() {
+            if let Some(other) = taken.insert(name.clone(), rpc.name().to_owned()) {
+                return refuse(format!(
+                    "rpcs {other} and {} would both have the Rust function `{name}`; give one of them another name \
+                     with `rename`",
+                    rpc.name()
+                ));
+            }
+        }
+        let earlier = descriptor.methods().zip(&service.methods).take_while(|(other, _)| other != &rpc);
+        if let Some((other, _)) = earlier.into_iter().find(|(_, other)| other.wire == method.wire) {
+            return refuse(format!(
+                "rpcs {} and {} would both be {} on the wire",
+                other.name(),
+                rpc.name(),
+                method.wire
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Checks that all methods of a group have the same topic.
+fn check_groups(descriptor: &ServiceDescriptor, service: &Service) -> Result<(), Error> {
+    for (group, methods) in service.groups() {
+        let (first, first_method) = methods[0];
+        for (index, method) in methods {
+            if method.topic != first_method.topic {
+                let rpcs: Vec<_> = descriptor.methods().collect();
+                let problem = format!(
+                    "rpcs {} and {} are of the group {group:?}, but their topics have different parameters",
+                    rpcs[first].name(),
+                    rpcs[index].name()
+                );
+                return Err(Error::Service { position: position_of_method(&rpcs[index]), problem });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Checks that the service's Rust types are not those of messages or of another service.
+fn check_types(descriptor: &ServiceDescriptor, service: &Service) -> Result<(), Error> {
+    let pool = descriptor.parent_pool();
+    let package = descriptor.package_name();
+    let types = [service.name.clone(), format!("{}Client", service.name), format!("{}Server", service.name)];
+    let messages = pool.all_messages().filter(|message| message.parent_message().is_none());
+    let messages = messages.map(|message| (message.package_name().to_owned(), message.name().to_owned()));
+    let enums = pool.all_enums().filter(|item| item.parent_message().is_none());
+    let enums = enums.map(|item| (item.package_name().to_owned(), item.name().to_owned()));
+    let others = pool.services().filter(|other| other != descriptor);
+    let others = others.map(|other| (other.package_name().to_owned(), other.name().to_owned()));
+    for (of, name) in messages.chain(enums).chain(others) {
+        if of == package && types.contains(&name.to_upper_camel_case()) {
+            let position = position_of_service(descriptor);
+            let problem = format!(
+                "service {} and {name} would both have the Rust type `{}`; rename one of them, or move the service to \
+                 a package of its own",
+                descriptor.name(),
+                name.to_upper_camel_case()
+            );
+            return Err(Error::Service { position, problem });
+        }
+    }
+    Ok(())
+}
+
+/// A name as an identifier, raw where it is a keyword.
+pub(crate) fn rust_name(name: &str) -> String {
+    if syn::parse_str::<syn::Ident>(name).is_ok() { name.to_owned() } else { format!("r#{name}") }
+}
+
+/// In the descriptor of a file: field 6 are its services, and in one of those field 2 are its methods.
+fn position_of_method(rpc: &MethodDescriptor) -> Position {
+    let service = rpc.parent_service();
+    position(&rpc.parent_file(), &[6, service.index() as i32, 2, rpc.index() as i32])
+}
+
+fn position_of_service(service: &ServiceDescriptor) -> Position {
+    position(&service.parent_file(), &[6, service.index() as i32])
+}
+
+fn position(file: &FileDescriptor, path: &[i32]) -> Position {
+    let descriptor = file.file_descriptor_proto();
+    let locations = descriptor.source_code_info.iter().flat_map(|info| &info.location);
+    let location = locations.into_iter().find(|location| location.path == path);
+    let at = location.and_then(|location| match location.span[..] {
+        [line, column, ..] => Some((line as u32 + 1, column as u32 + 1)),
+        _ => None,
+    });
+    Position { file: file.name().to_owned(), at }
+}

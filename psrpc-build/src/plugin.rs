@@ -1,0 +1,86 @@
+//! The protoc plugin: the same code, for those who run protoc.
+
+use prost::Message;
+use prost_reflect::DescriptorPool;
+use prost_types::FileDescriptorSet;
+
+use crate::compile::for_rust;
+use crate::{Config, Error};
+
+/// `google.protobuf.compiler.CodeGeneratorRequest`, with its files left encoded: decoded as prost's own descriptors they
+/// would lose the options.
+#[derive(Clone, PartialEq, Message)]
+struct Request {
+    #[prost(string, optional, tag = "2")]
+    parameter: Option<String>,
+    #[prost(bytes = "vec", repeated, tag = "15")]
+    proto_file: Vec<Vec<u8>>,
+}
+
+/// `google.protobuf.FileDescriptorSet`, with its files left encoded.
+#[derive(Clone, PartialEq, Message)]
+struct EncodedFiles {
+    #[prost(bytes = "vec", repeated, tag = "1")]
+    file: Vec<Vec<u8>>,
+}
+
+/// Answers a request of protoc, both encoded. What is wrong with the .proto is part of the answer, as protoc wants it.
+///
+/// # Errors
+///
+/// When `request` is no `CodeGeneratorRequest`, or a file cannot be written.
+pub fn run_plugin(request: &[u8]) -> Result<Vec<u8>, Error> {
+    use prost_types::compiler::CodeGeneratorResponse;
+    // Proto3 optional fields, which protoc asks about, are no matter to services.
+    let supported_features = Some(1);
+    let response = match answer(request) {
+        Ok(file) => CodeGeneratorResponse { file, supported_features, ..CodeGeneratorResponse::default() },
+        Err(error @ (Error::Io(_) | Error::Request(_))) => return Err(error),
+        Err(error) => CodeGeneratorResponse {
+            error: Some(error.to_string()),
+            supported_features,
+            ..CodeGeneratorResponse::default()
+        },
+    };
+    Ok(response.encode_to_vec())
+}
+
+fn answer(request: &[u8]) -> Result<Vec<prost_types::compiler::code_generator_response::File>, Error> {
+    let decode = |error: &dyn std::fmt::Display| Error::Request(error.to_string());
+    let request = Request::decode(request).map_err(|error| decode(&error))?;
+    let encoded = EncodedFiles { file: request.proto_file }.encode_to_vec();
+    let files = FileDescriptorSet::decode(&encoded[..]).map_err(|error| decode(&error))?;
+    let pool = DescriptorPool::decode(&encoded[..]).map_err(|error| decode(&error))?;
+    let mut config = Config::new();
+    for parameter in request.parameter.iter().flat_map(|all| all.split(',')).filter(|one| !one.is_empty()) {
+        set(&mut config, parameter)?;
+    }
+    let out = tempfile::tempdir()?;
+    config.out_dir(out.path());
+    config.generate(&pool, for_rust(files))?;
+    let mut generated = Vec::new();
+    for entry in std::fs::read_dir(out.path())? {
+        let entry = entry?;
+        generated.push(prost_types::compiler::code_generator_response::File {
+            name: entry.file_name().to_str().map(str::to_owned),
+            content: Some(std::fs::read_to_string(entry.path())?),
+            ..Default::default()
+        });
+    }
+    generated.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(generated)
+}
+
+fn set(config: &mut Config, parameter: &str) -> Result<(), Error> {
+    let unknown = || Error::Parameter(parameter.to_owned());
+    match parameter.split_once('=').ok_or_else(unknown)? {
+        ("root", path) => config.root(path),
+        ("default_runtime", on) => config.default_runtime(on.parse().map_err(|_| unknown())?),
+        ("rename", rename) => {
+            let (rpc, name) = rename.split_once(':').ok_or_else(unknown)?;
+            config.rename(rpc, name)
+        }
+        _ => return Err(unknown()),
+    };
+    Ok(())
+}

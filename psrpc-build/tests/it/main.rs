@@ -1,0 +1,249 @@
+//! What is generated, and what is refused.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use prost::Message;
+use psrpc_build::{Config, Error, run_plugin};
+
+const PROTOS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/protos");
+const RECORDED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/vectors/proto");
+
+/// The files generated from a .proto, by name.
+fn generate(
+    file: &Path,
+    include: &Path,
+    configure: impl FnOnce(&mut Config),
+) -> Result<BTreeMap<String, String>, Error> {
+    let out = tempfile::tempdir()?;
+    let mut config = Config::new();
+    config.out_dir(out.path());
+    configure(&mut config);
+    config.compile(&[file], &[include])?;
+    let entries = fs::read_dir(out.path())?;
+    let file = |entry: fs::DirEntry| Ok((name(&entry), fs::read_to_string(entry.path())?));
+    entries.map(|entry| file(entry?)).collect()
+}
+
+fn name(entry: &fs::DirEntry) -> String {
+    entry.file_name().into_string().expect("names are UTF-8")
+}
+
+/// The error for a service with this body, in lines of its own from line 4 on.
+fn refusal(body: &str) -> String {
+    let head = "syntax = \"proto3\"; package p; import \"options.proto\"; message M {}\n\nservice S {\n";
+    refusal_of_file(&format!("{head}{body}\n}}\n"), |_| {})
+}
+
+fn refusal_of_file(source: &str, configure: impl FnOnce(&mut Config)) -> String {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("s.proto");
+    fs::write(&file, source).unwrap();
+    generate(&file, dir.path(), configure).expect_err("it is refused").to_string()
+}
+
+#[test]
+fn the_code_of_every_kind_of_method_reads_as_reviewed() {
+    let file = Path::new(PROTOS).join("hats.proto");
+    let files = generate(&file, Path::new(PROTOS), |_| {}).unwrap();
+    assert_eq!(files.keys().collect::<Vec<_>>(), ["hats.parts.rs", "hats.v1.rs"]);
+    insta::with_settings!({ snapshot_path => "../golden", prepend_module_to_snapshot => false, omit_expression => true }, {
+        insta::assert_snapshot!("hats.v1.rs", files["hats.v1.rs"]);
+    });
+}
+
+#[test]
+fn generating_twice_gives_the_same() {
+    let file = Path::new(PROTOS).join("hats.proto");
+    let generate = || generate(&file, Path::new(PROTOS), |_| {}).unwrap();
+    assert_eq!(generate(), generate());
+}
+
+#[test]
+fn the_plugin_gives_the_same_as_the_build_script() {
+    #[derive(Clone, PartialEq, Message)]
+    struct Request {
+        #[prost(string, repeated, tag = "1")]
+        file_to_generate: Vec<String>,
+        #[prost(string, optional, tag = "2")]
+        parameter: Option<String>,
+        #[prost(bytes = "vec", repeated, tag = "15")]
+        proto_file: Vec<Vec<u8>>,
+    }
+
+    let file = Path::new(PROTOS).join("hats.proto");
+    let mut compiler =
+        protox::Compiler::new([PROTOS, concat!(env!("CARGO_MANIFEST_DIR"), "/proto")]).unwrap();
+    compiler.include_imports(true).include_source_info(true).open_file(&file).unwrap();
+    let proto_file = compiler.files().map(|file| {
+        // One at a time, so that each keeps its options.
+        let pool = compiler.descriptor_pool();
+        pool.get_file_by_name(file.name()).unwrap().encode_to_vec()
+    });
+    let mut request = Request {
+        file_to_generate: vec!["hats.proto".into()],
+        parameter: Some("root=::other,default_runtime=false".into()),
+        proto_file: proto_file.collect(),
+    };
+    let response = run_plugin(&request.encode_to_vec()).unwrap();
+    let response = prost_types::compiler::CodeGeneratorResponse::decode(&response[..]).unwrap();
+    let configured = generate(&file, Path::new(PROTOS), |config| {
+        config.root("::other").default_runtime(false);
+    });
+    let plugin: BTreeMap<_, _> =
+        response.file.into_iter().map(|file| (file.name.unwrap(), file.content.unwrap())).collect();
+    assert_eq!(plugin, configured.unwrap());
+
+    request.parameter = Some("rot=::other".into());
+    let response = run_plugin(&request.encode_to_vec()).unwrap();
+    let response = prost_types::compiler::CodeGeneratorResponse::decode(&response[..]).unwrap();
+    assert!(response.error.unwrap().starts_with("unknown parameter \"rot=::other\""));
+    assert!(run_plugin(b"\xff").is_err());
+}
+
+#[test]
+fn every_recorded_name_is_the_name_on_the_wire() {
+    let file = Path::new(RECORDED).join("names.proto");
+    let files = generate(&file, Path::new(RECORDED), |config| {
+        config.rename("names.v1.Methods.mixed_caseName", "mixed_case_name_2");
+    })
+    .unwrap();
+    let code = &files["names.v1.rs"];
+    let rows = psrpc_vectors::wire_names();
+    assert_eq!(rows.len(), 32);
+    for row in rows {
+        assert!(
+            code.contains(&format!("name: {:?},", row.wire)),
+            "{} is {} on the wire",
+            row.proto,
+            row.wire
+        );
+    }
+}
+
+#[test]
+fn prost_can_be_configured() {
+    let file = Path::new(PROTOS).join("hats.proto");
+    let files = generate(&file, Path::new(PROTOS), |config| {
+        config.prost().type_attribute("HatAsk", "#[derive(Eq2)]").extern_path(".hats.parts", "::parts");
+    });
+    let files = files.unwrap();
+    assert_eq!(files.len(), 1);
+    assert!(files["hats.v1.rs"].contains("#[derive(Eq2)]"));
+    assert!(files["hats.v1.rs"].contains("request: ::parts::Brim"));
+}
+
+#[test]
+fn a_file_without_a_package_is_generated_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("s.proto");
+    fs::write(&file, "syntax = \"proto3\"; message M {} service S { rpc A(M) returns (M); }").unwrap();
+    let files = generate(&file, dir.path(), |_| {}).unwrap();
+    assert!(files["_.rs"].contains("pub struct SClient"));
+}
+
+#[test]
+fn kinds_of_rpcs_that_are_not_supported_yet_are_refused_by_name_and_place() {
+    for (options, kind) in [
+        ("stream = true", "a stream"),
+        ("subscription = true", "a subscription"),
+        ("type = MULTI", "MULTI"),
+        ("multi = false", "MULTI"),
+    ] {
+        let rpc = format!(
+            "  rpc Fine(M) returns (M);\n  rpc Census(M) returns (M) {{ option (psrpc.options).{options}; }}"
+        );
+        assert_eq!(
+            refusal(&rpc),
+            format!("s.proto:5:3: rpc Census is {kind}, which is not supported yet: only unary rpcs are")
+        );
+    }
+}
+
+#[test]
+fn streaming_keywords_are_refused_with_what_to_write_instead() {
+    for rpc in ["rpc Up(stream M) returns (M);", "rpc Down(M) returns (stream M);"] {
+        let error = refusal(&format!("  {rpc}"));
+        assert!(
+            error.starts_with("s.proto:4:3: rpc ") && error.contains("(psrpc.options).stream = true"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn rpcs_whose_rust_names_collide_are_refused_naming_both() {
+    let both = "  rpc mixed_caseName(M) returns (M);\n  rpc mixed_Case_Name(M) returns (M);";
+    assert_eq!(
+        refusal(both),
+        "s.proto:5:3: rpcs mixed_caseName and mixed_Case_Name would both have the Rust function `mixed_case_name`; give \
+         one of them another name with `rename`"
+    );
+    let affinity = "  rpc Pick(M) returns (M) { option (psrpc.options).type = AFFINITY; }\n  rpc PickAffinity(M) returns (M);";
+    assert!(
+        refusal(affinity).contains("Pick and PickAffinity would both have the Rust function `pick_affinity`")
+    );
+    assert!(
+        refusal("  rpc Close(M) returns (M);").contains("`close`, which every client has for something else")
+    );
+    let wire = "  rpc make_hat(M) returns (M);\n  rpc MakeHat(M) returns (M);";
+    assert!(refusal(wire).contains("make_hat"), "{}", refusal(wire));
+}
+
+#[test]
+fn a_service_whose_types_are_taken_is_refused() {
+    let source = "syntax = \"proto3\"; package p; message M {} message HatsClient {}\nservice Hats { rpc A(M) returns (M); }";
+    assert_eq!(
+        refusal_of_file(source, |_| {}),
+        "s.proto:2:1: service Hats and HatsClient would both have the Rust type `HatsClient`; rename one of them, or move \
+         the service to a package of its own"
+    );
+}
+
+#[test]
+fn a_rename_of_nothing_is_refused() {
+    let source = "syntax = \"proto3\"; package p; message M {} service S { rpc A(M) returns (M); }";
+    let error = refusal_of_file(source, |config| {
+        config.rename("p.S.B", "b2");
+    });
+    assert_eq!(error, "rename: there is no rpc p.S.B");
+}
+
+#[test]
+fn an_unknown_option_is_refused_by_name_and_place() {
+    let error = refusal("  rpc A(M) returns (M) { option (psrpc.options).affinty = true; }");
+    assert!(error.contains("affinty") && error.contains("s.proto:4:"), "{error}");
+    let error = refusal("  rpc A(M) returns (M) { option (psrpc.options).type = BEST; }");
+    assert!(error.contains("BEST") && error.contains("s.proto:4:"), "{error}");
+}
+
+#[test]
+fn a_file_that_does_not_compile_is_refused_by_place() {
+    let error = refusal("  rpc A(M) returns (Missing);");
+    assert!(error.contains("Missing") && error.contains("s.proto:4:"), "{error}");
+    let error = refusal("  rpc A(M) returns");
+    assert!(error.contains("s.proto:5:"), "{error}");
+    let missing = generate(Path::new("/nowhere/x.proto"), Path::new("/nowhere"), |_| {}).unwrap_err();
+    assert!(missing.to_string().contains("x.proto"), "{missing}");
+}
+
+#[test]
+fn methods_of_a_group_have_one_topic() {
+    let topic = |names: &str| {
+        format!(
+            "{{ option (psrpc.options) = {{ topics: true topic_params: {{ group: \"rack\" names: [{names}] }} }}; }}"
+        )
+    };
+    let error = refusal(&format!(
+        "  rpc A(M) returns (M) {}\n  rpc B(M) returns (M) {}",
+        topic("\"a\""),
+        topic("\"a\", \"b\"")
+    ));
+    assert_eq!(
+        error,
+        "s.proto:5:3: rpcs A and B are of the group \"rack\", but their topics have different parameters"
+    );
+    let error = refusal(&format!("  rpc A(M) returns (M) {}", topic("\"a\", \"a\"")));
+    assert!(error.contains("topic parameter \"a\""), "{error}");
+}
