@@ -315,8 +315,9 @@ impl Code<'_> {
                     ".unary_with_affinity(
                         &{constant}.methods[{index}],
                         {handler},
-                        |service, request| service.{}_affinity(request),
+                        {}::{}_affinity,
                     )",
+                    self.service.name,
                     method.name
                 );
             } else {

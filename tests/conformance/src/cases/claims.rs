@@ -1,0 +1,374 @@
+//! Claims, duplicates, and what peers that are not ours do with them.
+
+use std::time::Duration;
+
+use prost::Message;
+use psrpc::proto::{Channel, Frame, Request};
+use psrpc::{Reason, Selection};
+
+use super::case_list;
+use crate::case::{Case, Verdict, check, check_eq};
+use crate::env::{Env, expected, unexpected};
+use crate::foreign::SHOP;
+use crate::proto::Reply;
+use crate::shop::ask;
+
+pub(super) const CASES: &[Case] = case_list! {
+    "unary/claim/foreign-server", "section 5", "a server that is not ours is granted, and its answer taken", foreign_server;
+    "unary/claim/foreign-client", "section 5", "a client that is not ours is bid for, and answered once it grants", foreign_client;
+    "unary/claim/without-a-grant", "I2", "a claimed request that is not granted runs nowhere", without_a_grant;
+    "unary/claim/granted-elsewhere", "I2", "a request that is granted to another server does not run", granted_elsewhere;
+    "unary/claim/second-grant", "I2", "a request that is granted twice runs once", second_grant;
+    "unary/claim/late-claim", "section 13.1", "a thousand bids for a call that is over harm nothing", late_claims;
+    "unary/claim/second-bid", "section 6", "a server that bids twice counts once", second_bid;
+    "unary/claim/non-finite", "section 13.13", "a bid of infinity or not a number is dropped", non_finite;
+    "unary/claim/nameless", "section 6", "a bid of nobody is dropped", nameless;
+    "unary/response/not-selected", "I5", "only the selected server's response is taken", not_selected;
+    "unary/response/twice", "I1", "a response that comes twice resolves the call once", response_twice;
+    "unary/response/unclaimed-first", "I5", "without a claim the first response is taken, and the second reported", unclaimed_first;
+    "unary/duplicate/queue", "I2", "a duplicate of a queue request runs nothing twice", duplicate_queue;
+    "unary/duplicate/affinity", "I2", "a duplicate of a broadcast request is bid for once", duplicate_affinity;
+    "unary/duplicate/single", "section 13.2", "a duplicate of an unclaimed request runs nothing twice", duplicate_single;
+    "unary/skip-claim/advertised", "section 5", "a queue call says that it may be run without a grant, and others do not", advertised;
+    "unary/skip-claim/announced", "section 5", "an announcement selects its server without a grant", announced;
+    "unary/skip-claim/response-first", "section 5", "a response that comes before its announcement is kept for it", response_first;
+    "unary/skip-claim/unannounced", "I5", "a response without an announcement is not taken", unannounced;
+};
+
+const SHORT: Duration = Duration::from_millis(100);
+const LONG: Duration = Duration::from_secs(20);
+
+fn reply(server: &str) -> Result<Vec<u8>, psrpc::proto::ErrorResponse> {
+    Ok(Reply { text: "made by hand".into(), server: server.into() }.encode_to_vec())
+}
+
+/// A request by hand for one of our servers.
+fn request(env: &Env, id: &str) -> Request {
+    let wall = env.runtime().now().wall;
+    Request {
+        request_id: id.into(),
+        client_id: "CLI_foreign".into(),
+        sent_at: wall.as_unix_nanos(),
+        expiry: (wall + LONG).as_unix_nanos(),
+        payload: ask(id).encode_to_vec().into(),
+        ..Request::default()
+    }
+}
+
+fn requests(method: &str, queue: bool) -> Channel {
+    Channel::request::<&str>(SHOP, method, &[], queue)
+}
+
+fn bids() -> Channel {
+    Channel::claim_request(SHOP, "CLI_foreign")
+}
+
+fn responses() -> Channel {
+    Channel::response(SHOP, "CLI_foreign")
+}
+
+async fn foreign_server(env: Env) -> Verdict {
+    let foreign = env.foreign();
+    let (mut heard, mut grants) =
+        (foreign.listen_to_requests("Fit").await?, foreign.listen_to_grants("Fit").await?);
+    let client = env.client().await?;
+    let call = env.spawn(async move { client.fit(ask("top")).await });
+    let request = heard.request().await?;
+    check!(request.expiry > request.sent_at, "the request expires before it is sent");
+    foreign.bid(&request, "SRV_foreign", 1.0).await?;
+    let grant = grants.grant().await?;
+    check_eq!(
+        (grant.request_id, grant.server_id),
+        (request.request_id.clone(), "SRV_foreign".into()),
+        "the grant"
+    );
+    foreign.respond(&request, "SRV_foreign", reply("foreign")).await?;
+    check_eq!(call.await.map_err(unexpected)?.server, "foreign", "who answers");
+    Ok(())
+}
+
+async fn foreign_client(env: Env) -> Verdict {
+    let server = env.server(&env.hatter("s1", 0.75)).await?;
+    let foreign = env.foreign();
+    let (mut claims, mut answers) =
+        (foreign.listen_to_client(bids()).await?, foreign.listen_to_client(responses()).await?);
+    let request = request(&env, "REQ_by_hand");
+    foreign.send(&requests("Pick", false), Frame::Request(request.clone())).await?;
+    let claim = claims.claim().await?;
+    check_eq!((claim.affinity, claim.handling), (0.75, false), "the bid");
+    check_eq!(claim.server_id.as_str(), server.server().id(), "who bids");
+    foreign.grant("Pick", &request.request_id, claim.server_id.as_str()).await?;
+    let response = answers.response().await?;
+    let payload = response.result.map_err(|error| format!("{error:?}"))?;
+    let reply = Reply::decode(payload).map_err(|error| error.to_string())?;
+    check_eq!((reply.text.as_str(), reply.server.as_str()), ("REQ_by_hand", "s1"), "the answer");
+    check!(response.sent_at >= request.sent_at, "the response is older than its request");
+    Ok(())
+}
+
+async fn without_a_grant(env: Env) -> Verdict {
+    let hatter = env.hatter("s1", 1.0);
+    let server = env.server(&hatter).await?;
+    let foreign = env.foreign();
+    let mut claims = foreign.listen_to_client(bids()).await?;
+    let request =
+        Request { expiry: (env.runtime().now().wall + SHORT).as_unix_nanos(), ..request(&env, "REQ_1") };
+    foreign.send(&requests("Fit", true), Frame::Request(request)).await?;
+    claims.claim().await?;
+    env.until("the request is given up", || server.server().counters().get(Reason::NotGranted) == 1).await?;
+    check!(hatter.started().is_empty(), "it ran");
+    Ok(())
+}
+
+async fn granted_elsewhere(env: Env) -> Verdict {
+    let hatter = env.hatter("s1", 1.0);
+    let server = env.server(&hatter).await?;
+    let foreign = env.foreign();
+    let mut claims = foreign.listen_to_client(bids()).await?;
+    let request = request(&env, "REQ_1");
+    foreign.send(&requests("Fit", true), Frame::Request(request.clone())).await?;
+    let own = claims.claim().await?.server_id;
+    foreign.grant("Fit", &request.request_id, "SRV_somebody_else").await?;
+    foreign.grant("Fit", &request.request_id, own.as_str()).await?;
+    env.until("the claim is lost", || server.server().counters().get(Reason::ClaimLost) == 1).await?;
+    env.sleep(SHORT).await;
+    check!(hatter.started().is_empty(), "it ran");
+    Ok(())
+}
+
+async fn second_grant(env: Env) -> Verdict {
+    let hatter = env.hatter("s1", 1.0);
+    let _server = env.server(&hatter).await?;
+    let foreign = env.foreign();
+    let (mut claims, mut answers) =
+        (foreign.listen_to_client(bids()).await?, foreign.listen_to_client(responses()).await?);
+    let request = request(&env, "REQ_1");
+    foreign.send(&requests("Fit", true), Frame::Request(request.clone())).await?;
+    let own = claims.claim().await?.server_id;
+    for _ in 0..3 {
+        foreign.grant("Fit", &request.request_id, own.as_str()).await?;
+    }
+    answers.response().await?;
+    env.sleep(SHORT).await;
+    check_eq!(hatter.started().len(), 1, "how often it ran");
+    check!(answers.waiting().is_empty(), "it was answered twice");
+    Ok(())
+}
+
+async fn late_claims(env: Env) -> Verdict {
+    let foreign = env.foreign();
+    let (mut heard, mut grants) =
+        (foreign.listen_to_requests("Fit").await?, foreign.listen_to_grants("Fit").await?);
+    let client = env.client().await?;
+    for round in 0..3 {
+        let caller = client.clone();
+        let call = env.spawn(async move { caller.fit(ask("top")).timeout(LONG).await });
+        let request = heard.request().await?;
+        foreign.bid(&request, "SRV_first", 1.0).await?;
+        grants.grant().await?;
+        foreign.respond(&request, "SRV_first", reply("first")).await?;
+        check_eq!(call.await.map_err(unexpected)?.server, "first", "who answers call {round}");
+        for server in 0..1000 {
+            foreign.bid(&request, &format!("SRV_{server}"), 1.0).await?;
+        }
+    }
+    env.until("the late bids are counted", || client.client().counters().get(Reason::Late) == 3000).await
+}
+
+async fn second_bid(env: Env) -> Verdict {
+    let foreign = env.foreign();
+    let mut heard = foreign.listen_to_broadcast("Pick").await?;
+    let client = env.client().await?;
+    let selection = Selection::new().minimum_affinity(0.5).affinity_timeout(SHORT);
+    let call = env.spawn(async move { client.pick(ask("top")).selection(selection).await });
+    let request = heard.request().await?;
+    foreign.bid(&request, "SRV_1", 0.1).await?;
+    foreign.bid(&request, "SRV_1", 0.9).await?;
+    let error = expected(call.await)?;
+    check_eq!(error.text(), "no servers available (received 1 responses)", "the error");
+    Ok(())
+}
+
+async fn non_finite(env: Env) -> Verdict {
+    let foreign = env.foreign();
+    let (mut heard, mut grants) =
+        (foreign.listen_to_broadcast("Pick").await?, foreign.listen_to_grants("Pick").await?);
+    let client = env.client().await?;
+    let caller = client.clone();
+    let call = env.spawn(async move { caller.pick(ask("top")).await });
+    let request = heard.request().await?;
+    for (server, affinity) in
+        [("SRV_1", f32::INFINITY), ("SRV_2", f32::NAN), ("SRV_3", f32::NEG_INFINITY), ("SRV_4", 0.1)]
+    {
+        foreign.bid(&request, server, affinity).await?;
+    }
+    check_eq!(grants.grant().await?.server_id, "SRV_4", "who is granted");
+    foreign.respond(&request, "SRV_4", reply("s4")).await?;
+    call.await.map_err(unexpected)?;
+    check_eq!(client.client().counters().get(Reason::NonFiniteAffinity), 3, "the bids dropped");
+    Ok(())
+}
+
+async fn nameless(env: Env) -> Verdict {
+    let foreign = env.foreign();
+    let mut heard = foreign.listen_to_requests("Fit").await?;
+    let client = env.client_with(psrpc::ClientOptions::new().selection_timeout(SHORT)).await?;
+    let caller = client.clone();
+    let call = env.spawn(async move { caller.fit(ask("top")).await });
+    foreign.bid(&heard.request().await?, "", 1.0).await?;
+    check_eq!(expected(call.await)?.text(), "no response from servers", "the error");
+    check_eq!(client.client().counters().get(Reason::MissingId), 1, "the bids dropped");
+    Ok(())
+}
+
+async fn not_selected(env: Env) -> Verdict {
+    let foreign = env.foreign();
+    let (mut heard, mut grants) =
+        (foreign.listen_to_requests("Fit").await?, foreign.listen_to_grants("Fit").await?);
+    let client = env.client().await?;
+    let caller = client.clone();
+    let call = env.spawn(async move { caller.fit(ask("top")).timeout(LONG).await });
+    let request = heard.request().await?;
+    foreign.bid(&request, "SRV_1", 1.0).await?;
+    grants.grant().await?;
+    foreign.respond(&request, "SRV_2", reply("an impostor")).await?;
+    env.until("the impostor is counted", || client.client().counters().get(Reason::NotSelected) == 1).await?;
+    foreign.respond(&request, "SRV_1", reply("the selected")).await?;
+    check_eq!(call.await.map_err(unexpected)?.server, "the selected", "who answers");
+    Ok(())
+}
+
+async fn response_twice(env: Env) -> Verdict {
+    let foreign = env.foreign();
+    let (mut heard, mut grants) =
+        (foreign.listen_to_requests("Fit").await?, foreign.listen_to_grants("Fit").await?);
+    let client = env.client().await?;
+    let caller = client.clone();
+    let call = env.spawn(async move { caller.fit(ask("top")).timeout(LONG).await });
+    let request = heard.request().await?;
+    foreign.bid(&request, "SRV_1", 1.0).await?;
+    grants.grant().await?;
+    foreign.respond(&request, "SRV_1", reply("first")).await?;
+    foreign.respond(&request, "SRV_1", reply("second")).await?;
+    check_eq!(call.await.map_err(unexpected)?.server, "first", "who answers");
+    env.until("the second is counted", || client.client().counters().get(Reason::Late) == 1).await
+}
+
+async fn unclaimed_first(env: Env) -> Verdict {
+    let foreign = env.foreign();
+    let channel = Channel::request(SHOP, "OwnerFit", &["me"], true);
+    let mut heard = foreign.listen(&channel, psrpc::SubscriptionKind::Queue).await?;
+    let client = env.client().await?;
+    let caller = client.clone();
+    let call = env.spawn(async move { caller.owner_fit("me", ask("top")).timeout(LONG).await });
+    let request = heard.request().await?;
+    foreign.respond(&request, "SRV_1", reply("first")).await?;
+    foreign.respond(&request, "SRV_2", reply("second")).await?;
+    check_eq!(call.await.map_err(unexpected)?.server, "first", "who answers");
+    env.until("the second is counted", || client.client().counters().get(Reason::Late) == 1).await
+}
+
+/// Publishes a request several times; gives how often it was bid for.
+async fn publish_again_and_again(env: &Env, channel: &Channel, request: &Request) -> Result<usize, String> {
+    let foreign = env.foreign();
+    let mut claims = foreign.listen_to_client(bids()).await?;
+    for _ in 0..5 {
+        foreign.send(channel, Frame::Request(request.clone())).await?;
+    }
+    env.sleep(SHORT).await;
+    Ok(claims.waiting().len())
+}
+
+async fn duplicate_queue(env: Env) -> Verdict {
+    let hatter = env.hatter("s1", 1.0);
+    let server = env.server(&hatter).await?;
+    let request = request(&env, "REQ_1");
+    let channel = requests("Fit", true);
+    check_eq!(publish_again_and_again(&env, &channel, &request).await?, 1, "the bids");
+    let foreign = env.foreign();
+    let mut answers = foreign.listen_to_client(responses()).await?;
+    foreign.grant("Fit", &request.request_id, server.server().id()).await?;
+    answers.response().await?;
+    check_eq!(publish_again_and_again(&env, &channel, &request).await?, 0, "the bids once it was answered");
+    check_eq!(hatter.started().len(), 1, "how often it ran");
+    Ok(())
+}
+
+async fn duplicate_affinity(env: Env) -> Verdict {
+    let _server = env.server(&env.hatter("s1", 1.0)).await?;
+    let request = request(&env, "REQ_1");
+    let bids = publish_again_and_again(&env, &requests("Pick", false), &request).await?;
+    check_eq!(bids, 1, "the bids");
+    Ok(())
+}
+
+async fn duplicate_single(env: Env) -> Verdict {
+    let hatter = env.hatter("s1", 1.0);
+    let server = env.server(&hatter).await?;
+    server.register_owner_fit_topic("me").await.map_err(unexpected)?;
+    let foreign = env.foreign();
+    let mut answers = foreign.listen_to_client(responses()).await?;
+    let channel = Channel::request(SHOP, "OwnerFit", &["me"], true);
+    let request = request(&env, "REQ_1");
+    for _ in 0..5 {
+        foreign.send(&channel, Frame::Request(request.clone())).await?;
+    }
+    answers.response().await?;
+    env.sleep(SHORT).await;
+    check_eq!(hatter.started().len(), 1, "how often it ran");
+    check!(answers.waiting().is_empty(), "it was answered twice");
+    Ok(())
+}
+
+async fn advertised(env: Env) -> Verdict {
+    let foreign = env.foreign();
+    let client = env.client_with(psrpc::ClientOptions::new().selection_timeout(SHORT)).await?;
+    let mut queue = foreign.listen_to_requests("Fit").await?;
+    expected(client.fit(ask("top")).await)?;
+    check!(queue.request().await?.skip_claim, "a queue call does not say so");
+    let mut broadcast = foreign.listen_to_broadcast("Pick").await?;
+    expected(client.pick(ask("top")).await)?;
+    check!(!broadcast.request().await?.skip_claim, "a call of an affinity method says so");
+    let channel = Channel::request(SHOP, "OwnerFit", &["me"], true);
+    let mut single = foreign.listen(&channel, psrpc::SubscriptionKind::Queue).await?;
+    expected(client.owner_fit("me", ask("top")).timeout(SHORT).await)?;
+    check!(!single.request().await?.skip_claim, "an unclaimed call says so");
+    Ok(())
+}
+
+async fn announced(env: Env) -> Verdict {
+    let foreign = env.foreign();
+    let (mut heard, mut grants) =
+        (foreign.listen_to_requests("Fit").await?, foreign.listen_to_grants("Fit").await?);
+    let client = env.client().await?;
+    let call = env.spawn(async move { client.fit(ask("top")).timeout(LONG).await });
+    let request = heard.request().await?;
+    foreign.announce(&request, "SRV_1").await?;
+    foreign.respond(&request, "SRV_1", reply("s1")).await?;
+    check_eq!(call.await.map_err(unexpected)?.server, "s1", "who answers");
+    check!(grants.waiting().is_empty(), "it was granted");
+    Ok(())
+}
+
+async fn response_first(env: Env) -> Verdict {
+    let foreign = env.foreign();
+    let mut heard = foreign.listen_to_requests("Fit").await?;
+    let client = env.client().await?;
+    let call = env.spawn(async move { client.fit(ask("top")).timeout(LONG).await });
+    let request = heard.request().await?;
+    foreign.respond(&request, "SRV_1", reply("s1")).await?;
+    env.sleep(SHORT).await;
+    foreign.announce(&request, "SRV_1").await?;
+    check_eq!(call.await.map_err(unexpected)?.server, "s1", "who answers");
+    Ok(())
+}
+
+async fn unannounced(env: Env) -> Verdict {
+    let foreign = env.foreign();
+    let mut heard = foreign.listen_to_requests("Fit").await?;
+    let client = env.client_with(psrpc::ClientOptions::new().selection_timeout(SHORT)).await?;
+    let call = env.spawn(async move { client.fit(ask("top")).await });
+    foreign.respond(&heard.request().await?, "SRV_1", reply("s1")).await?;
+    check_eq!(expected(call.await)?.text(), "no response from servers", "the error");
+    Ok(())
+}

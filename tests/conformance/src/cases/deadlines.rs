@@ -1,0 +1,263 @@
+//! Deadlines, cancellation, and clocks that do not agree.
+
+use std::time::Duration;
+
+use prost::Message;
+use psrpc::proto::{Channel, Frame, Request};
+use psrpc::{ClientOptions, ErrorCode, Reason, Selection, ServerOptions, SubscriptionKind};
+
+use super::case_list;
+use crate::case::{Case, Verdict, check, check_eq};
+use crate::env::{Env, expected};
+use crate::foreign::SHOP;
+use crate::shop::{ask, slow};
+
+pub(super) const CASES: &[Case] = case_list! {
+    "unary/no-servers/queue", "section 6", "a call that nobody takes ends with the affinity timeout, and says why", no_servers;
+    "unary/no-servers/default", "section 6", "the affinity timeout is 1 s", no_servers_default;
+    "unary/no-servers/short-timeout", "section 6", "a call that nobody takes ends by its deadline", no_servers_short;
+    "unary/no-servers/single", "section 5", "an unclaimed call that nobody takes times out", no_servers_single;
+    "unary/deadline/slow-handler", "I1", "a call whose handler is too slow ends at its deadline", slow_handler;
+    "unary/deadline/no-late-response", "section 5", "a response past the expiry is not published", no_late_response;
+    "unary/deadline/handler-dropped", "features V5", "a handler that is too slow is dropped at the deadline", handler_dropped;
+    "unary/deadline/default", "section 5", "a call takes 3 s at most by default", default_timeout;
+    "unary/deadline/of-client", "features C2", "the client's timeout is the default of its calls", client_timeout;
+    "unary/deadline/clamped", "section 5", "the earlier of the caller's deadline and the timeout is on the wire", clamped;
+    "unary/deadline/zero", "I1", "a call without any time left fails at once and sends nothing", zero;
+    "unary/deadline/expired-request", "I3", "a request past its expiry is dropped, and by how much is known", expired;
+    "unary/deadline/granted-too-late", "I3", "a request that is granted past its expiry does not run", granted_too_late;
+    "unary/deadline/skew-allowance", "section 13.7", "within the allowance a request of a client whose clock is behind is taken", allowance;
+    "unary/cancel/while-running", "features C5", "a call dropped while its handler runs lets it run on to its end", cancel_running;
+    "unary/cancel/during-selection", "I4", "a claimed call dropped before it was granted runs nowhere", cancel_selection;
+    "unary/cancel/leaves-nothing", "I9", "a thousand dropped calls leave nothing behind", cancel_many;
+    "unary/cancel/before-polled", "features C5", "a call that is never polled sends nothing", never_polled;
+};
+
+const SHORT: Duration = Duration::from_millis(100);
+const LONG: Duration = Duration::from_secs(20);
+
+async fn no_servers(env: Env) -> Verdict {
+    let client = env.client_with(ClientOptions::new().selection_timeout(SHORT)).await?;
+    let (error, took) = env.time(client.fit(ask("top")).timeout(LONG).into_future()).await;
+    let error = expected(error)?;
+    check_eq!(error.to_string(), "unavailable: no response from servers", "the error");
+    check_eq!(error.reason(), Some(Reason::NoResponse), "the reason");
+    check!(took >= SHORT && took < LONG / 2, "it took {took:?}");
+    if error.evidence().receivers.is_some() {
+        check_eq!(error.explanation().as_deref(), Some("nobody was subscribed"), "the explanation");
+    }
+    Ok(())
+}
+
+async fn no_servers_default(env: Env) -> Verdict {
+    let client = env.client().await?;
+    let (error, took) = env.time(client.pick(ask("top")).timeout(LONG).into_future()).await;
+    expected(error)?;
+    check!(took >= Duration::from_secs(1) && took < LONG / 2, "it took {took:?}");
+    Ok(())
+}
+
+async fn no_servers_short(env: Env) -> Verdict {
+    let client = env.client_with(ClientOptions::new().selection_timeout(LONG)).await?;
+    let (error, took) = env.time(client.fit(ask("top")).timeout(SHORT).into_future()).await;
+    check_eq!(expected(error)?.to_string(), "unavailable: no response from servers", "the error");
+    check!(took >= SHORT && took < LONG / 2, "it took {took:?}");
+    Ok(())
+}
+
+async fn no_servers_single(env: Env) -> Verdict {
+    let client = env.client().await?;
+    let error = expected(client.owner_fit("nobody", ask("top")).timeout(SHORT).await)?;
+    check_eq!(error.to_string(), "deadline_exceeded: request timed out", "the error");
+    check_eq!(error.reason(), Some(Reason::TimedOut), "the reason");
+    Ok(())
+}
+
+async fn slow_handler(env: Env) -> Verdict {
+    let server = env.server(&env.hatter("s1", 1.0)).await?;
+    let client = env.client().await?;
+    let (error, took) = env.time(client.fit(slow("top", 20_000)).timeout(SHORT * 3).into_future()).await;
+    let error = expected(error)?;
+    check_eq!(error.to_string(), "deadline_exceeded: request timed out", "the error");
+    let selected = error.evidence().selected.as_ref().map(|server| server.as_str().to_owned());
+    check_eq!(selected.as_deref(), Some(server.server().id()), "who had it");
+    check!(took >= SHORT * 3 && took < LONG / 2, "it took {took:?}");
+    Ok(())
+}
+
+async fn no_late_response(env: Env) -> Verdict {
+    let server = env.server(&env.hatter("s1", 1.0)).await?;
+    let client = env.client().await?;
+    let foreign = env.foreign();
+    let mut answers = foreign.listen_to_client(Channel::response(SHOP, client.client().id())).await?;
+    expected(client.fit(slow("top", 300)).timeout(SHORT).await)?;
+    env.until("the handler is given up", || server.server().counters().get(Reason::Overran) == 1).await?;
+    env.sleep(SHORT * 4).await;
+    check!(answers.waiting().is_empty(), "a response was published");
+    Ok(())
+}
+
+async fn handler_dropped(env: Env) -> Verdict {
+    let hatter = env.hatter("s1", 1.0);
+    let server = env.server(&hatter).await?;
+    let client = env.client().await?;
+    expected(client.fit(slow("top", 20_000)).timeout(SHORT).await)?;
+    env.until("the handler is dropped", || hatter.dropped() == ["top"]).await?;
+    check_eq!(server.server().in_flight(), 0, "requests in flight");
+    Ok(())
+}
+
+async fn default_timeout(env: Env) -> Verdict {
+    let foreign = env.foreign();
+    let mut heard = foreign.listen_to_requests("Fit").await?;
+    let client = env.client().await?;
+    let call = env.spawn(async move { client.fit(ask("top")).await });
+    let request = heard.request().await?;
+    check_eq!(request.expiry - request.sent_at, 3_000_000_000, "nanoseconds until the expiry");
+    drop(call);
+    Ok(())
+}
+
+async fn client_timeout(env: Env) -> Verdict {
+    let client = env.client_with(ClientOptions::new().timeout(SHORT)).await?;
+    let (error, took) = env.time(client.owner_fit("nobody", ask("top")).into_future()).await;
+    check_eq!(expected(error)?.code(), &ErrorCode::DeadlineExceeded, "the code");
+    check!(took >= SHORT && took < LONG / 2, "it took {took:?}");
+    Ok(())
+}
+
+async fn clamped(env: Env) -> Verdict {
+    let foreign = env.foreign();
+    let channel = Channel::request(SHOP, "OwnerFit", &["me"], true);
+    let mut heard = foreign.listen(&channel, SubscriptionKind::Queue).await?;
+    let client = env.client().await?;
+    let deadline = env.now() + SHORT;
+    let call = client.owner_fit("me", ask("top")).timeout(LONG).deadline(deadline);
+    check_eq!(expected(call.await)?.code(), &ErrorCode::DeadlineExceeded, "the code");
+    check!(env.now() >= deadline, "it ended before the deadline");
+    let request = heard.request().await?;
+    let lifetime = Duration::from_nanos((request.expiry - request.sent_at) as u64);
+    check!(lifetime <= SHORT, "{lifetime:?} until the expiry");
+    Ok(())
+}
+
+async fn zero(env: Env) -> Verdict {
+    let foreign = env.foreign();
+    let mut heard = foreign.listen_to_requests("Fit").await?;
+    let client = env.client().await?;
+    let error = expected(client.fit(ask("top")).timeout(Duration::ZERO).await)?;
+    check_eq!(error.code(), &ErrorCode::DeadlineExceeded, "the code");
+    env.sleep(SHORT).await;
+    check!(heard.waiting().is_empty(), "something was sent");
+    Ok(())
+}
+
+/// A request by hand, whose expiry is `late` behind the wall clock.
+fn behind(env: &Env, late: Duration) -> Request {
+    let now = env.runtime().now().wall.as_unix_nanos();
+    let expiry = now - late.as_nanos() as i64;
+    Request {
+        request_id: "REQ_late".into(),
+        client_id: "CLI_foreign".into(),
+        sent_at: expiry - 1_000_000_000,
+        expiry,
+        payload: ask("late").encode_to_vec().into(),
+        ..Request::default()
+    }
+}
+
+fn fit() -> Channel {
+    Channel::request::<&str>(SHOP, "Fit", &[], true)
+}
+
+async fn expired(env: Env) -> Verdict {
+    let hatter = env.hatter("s1", 1.0);
+    let server = env.server(&hatter).await?;
+    let foreign = env.foreign();
+    let mut claims = foreign.listen_to_client(Channel::claim_request(SHOP, "CLI_foreign")).await?;
+    foreign.send(&fit(), Frame::Request(behind(&env, Duration::from_secs(5)))).await?;
+    env.until("the request is counted", || server.server().counters().get(Reason::Expired) == 1).await?;
+    check!(claims.waiting().is_empty() && hatter.started().is_empty(), "it was taken");
+    Ok(())
+}
+
+async fn granted_too_late(env: Env) -> Verdict {
+    let hatter = env.hatter("s1", 1.0);
+    let _server = env.server(&hatter).await?;
+    let foreign = env.foreign();
+    let mut claims = foreign.listen_to_client(Channel::claim_request(SHOP, "CLI_foreign")).await?;
+    let now = env.runtime().now().wall;
+    let request = Request {
+        sent_at: now.as_unix_nanos(),
+        expiry: (now + SHORT).as_unix_nanos(),
+        ..behind(&env, Duration::ZERO)
+    };
+    foreign.send(&fit(), Frame::Request(request.clone())).await?;
+    let own = claims.claim().await?.server_id;
+    env.sleep(SHORT).await;
+    foreign.grant("Fit", &request.request_id, own.as_str()).await?;
+    env.sleep(SHORT).await;
+    check!(hatter.started().is_empty(), "it ran");
+    Ok(())
+}
+
+async fn allowance(env: Env) -> Verdict {
+    let options = ServerOptions::new().skew_allowance(LONG);
+    let _server = env.server_with(&env.hatter("s1", 1.0), options).await?;
+    let foreign = env.foreign();
+    let mut claims = foreign.listen_to_client(Channel::claim_request(SHOP, "CLI_foreign")).await?;
+    foreign.send(&fit(), Frame::Request(behind(&env, LONG / 2))).await?;
+    claims.claim().await?;
+    Ok(())
+}
+
+async fn cancel_running(env: Env) -> Verdict {
+    let hatter = env.hatter("s1", 1.0);
+    let _server = env.server(&hatter).await?;
+    let client = env.client().await?;
+    let call = client.fit(slow("top", 300)).timeout(LONG).into_future();
+    check!(env.within(SHORT, call).await.is_err(), "the call was over before it was dropped");
+    check_eq!(client.client().counters().get(Reason::Canceled), 1, "calls canceled");
+    env.until("the handler is done", || hatter.finished() == ["top"]).await
+}
+
+async fn cancel_selection(env: Env) -> Verdict {
+    let hatter = env.hatter("s1", 0.5);
+    let server = env.server(&hatter).await?;
+    let client = env.client().await?;
+    let foreign = env.foreign();
+    let mut grants = foreign.listen_to_grants("Pick").await?;
+    let selection = Selection::none().affinity_timeout(SHORT * 3);
+    let call = client.pick(ask("top")).timeout(LONG).selection(selection).into_future();
+    check!(env.within(SHORT, call).await.is_err(), "the call was over before it was dropped");
+    check_eq!(server.server().in_flight(), 1, "requests that were bid for");
+    env.sleep(SHORT * 4).await;
+    check!(grants.waiting().is_empty() && hatter.started().is_empty(), "it was granted");
+    Ok(())
+}
+
+async fn cancel_many(env: Env) -> Verdict {
+    let client = env.client().await?;
+    let mut calls: Vec<_> = (0..1000)
+        .map(|_| Box::pin(client.owner_fit("nobody", ask("top")).timeout(LONG).into_future()))
+        .collect();
+    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+    for call in &mut calls {
+        check!(call.as_mut().poll(&mut cx).is_pending(), "a call that nobody takes is over");
+    }
+    check_eq!(client.client().in_flight(), 1000, "calls in flight");
+    drop(calls);
+    check_eq!(client.client().in_flight(), 0, "calls in flight once they were dropped");
+    Ok(())
+}
+
+async fn never_polled(env: Env) -> Verdict {
+    let foreign = env.foreign();
+    let mut heard = foreign.listen_to_requests("Fit").await?;
+    let client = env.client().await?;
+    drop(client.fit(ask("top")).into_future());
+    env.sleep(SHORT).await;
+    check!(heard.waiting().is_empty(), "something was sent");
+    check_eq!(client.client().in_flight(), 0, "calls in flight");
+    Ok(())
+}

@@ -1,0 +1,134 @@
+//! Handlers: panics, and calls made while a call is handled.
+
+use std::time::Duration;
+
+use psrpc::{
+    Client, ClientOptions, Error, ErrorCode, Handlers, Method, MethodProperties, Reason, Request, Routing,
+    Server, ServerOptions, Service,
+};
+
+use super::case_list;
+use crate::case::{Case, Verdict, check, check_eq};
+use crate::env::{Env, expected, unexpected};
+use crate::proto::{Ask, Reply};
+use crate::shop::{ask, slow};
+
+pub(super) const CASES: &[Case] = case_list! {
+    "handler/panic", "features V7", "a panic fails its own call with internal, and says nothing of what was thrown", panic;
+    "handler/panic/others-go-on", "features V7", "a panic is no matter to other calls", panic_others;
+    "handler/affinity-panic", "features V7", "an affinity function that panics makes no bid, and the server goes on", affinity_panic;
+    "handler/slow/others-go-on", "I12", "a slow handler delays no other call", slow_others;
+    "handler/calls-others", "features V5", "a handler calls another service, within its own deadline", calls_others;
+    "handler/calls-itself", "features V5", "a handler calls its own service", calls_itself;
+};
+
+fn panicking() -> Ask {
+    Ask { panic: true, ..ask("top") }
+}
+
+async fn panic(env: Env) -> Verdict {
+    let server = env.server(&env.hatter("s1", 1.0)).await?;
+    let client = env.client().await?;
+    let error = expected(client.fit(panicking()).await)?;
+    check_eq!(error.to_string(), "internal: the handler panicked", "the error");
+    check_eq!(error.reason(), Some(Reason::Answered), "whose it is");
+    check_eq!(server.server().in_flight(), 0, "requests in flight");
+    Ok(())
+}
+
+async fn panic_others(env: Env) -> Verdict {
+    let _server = env.server(&env.hatter("s1", 1.0)).await?;
+    let client = env.client().await?;
+    let caller = client.clone();
+    let before = env.spawn(async move { caller.fit(slow("before", 200)).await });
+    for _ in 0..10 {
+        check_eq!(expected(client.fit(panicking()).await)?.code(), &ErrorCode::Internal, "the code");
+        client.fit(ask("after")).await.map_err(unexpected)?;
+    }
+    check_eq!(before.await.map_err(unexpected)?.text, "before", "the call that was under way");
+    Ok(())
+}
+
+async fn affinity_panic(env: Env) -> Verdict {
+    let _server = env.server(&env.hatter("s1", 0.5)).await?;
+    let client = env.client_with(ClientOptions::new().selection_timeout(Duration::from_millis(100))).await?;
+    let error = expected(client.pick(Ask { affinity_panic: true, ..ask("top") }).await)?;
+    check_eq!(error.text(), "no response from servers", "the error");
+    client.pick(ask("top")).await.map_err(unexpected)?;
+    Ok(())
+}
+
+async fn slow_others(env: Env) -> Verdict {
+    let _server = env.server(&env.hatter("s1", 1.0)).await?;
+    let client = env.client().await?;
+    let caller = client.clone();
+    let long = Duration::from_secs(20);
+    let slow = env.spawn(async move { caller.fit(slow("slow", 1000)).timeout(long).await });
+    let (reply, took) = env.time(client.fit(ask("quick")).into_future()).await;
+    reply.map_err(unexpected)?;
+    check!(took < Duration::from_millis(900), "it took {took:?}");
+    slow.await.map_err(unexpected)?;
+    Ok(())
+}
+
+static RELAY: Service = Service {
+    name: "Relay",
+    methods: &[Method {
+        index: 0,
+        name: "Pass",
+        properties: MethodProperties { routing: Routing::Queue, require_claim: true },
+    }],
+};
+
+async fn relay(env: &Env) -> Result<(Server, Client), String> {
+    let shop = env.client().await?;
+    let handlers =
+        Handlers::new(&RELAY, shop).unary(&RELAY.methods[0], |shop, request: Request<Ask>| async move {
+            let deadline = request.deadline();
+            shop.fit(request.into_message()).timeout(Duration::from_secs(60)).deadline(deadline).await
+        });
+    let server = Server::new(env.bus(), env.runtime(), handlers, ServerOptions::new()).map_err(unexpected)?;
+    server.register(&[&RELAY.methods[0]], &[]).await.map_err(unexpected)?;
+    let client =
+        Client::new(env.bus(), env.runtime(), &RELAY, ClientOptions::new()).await.map_err(unexpected)?;
+    Ok((server, client))
+}
+
+async fn calls_others(env: Env) -> Verdict {
+    let hatter = env.hatter("s1", 1.0);
+    let _shop = env.server(&hatter).await?;
+    let (_server, client) = relay(&env).await?;
+    let timeout = Duration::from_secs(20);
+    let call = client.call::<_, Reply>(&RELAY.methods[0], &[], ask("top")).timeout(timeout);
+    check_eq!(call.await.map_err(unexpected)?.server, "s1", "who answers in the end");
+    check!(hatter.started()[0].remaining <= timeout, "the inner call outlives the outer one");
+    let error =
+        client.call::<_, Reply>(&RELAY.methods[0], &[], Ask { fail_code: "not_found".into(), ..ask("x") });
+    check_eq!(expected(error.await)?.code(), &ErrorCode::NotFound, "the inner error, passed on");
+    Ok(())
+}
+
+async fn calls_itself(env: Env) -> Verdict {
+    static COUNTDOWN: Service = Service {
+        name: "Countdown",
+        methods: &[Method {
+            index: 0,
+            name: "Next",
+            properties: MethodProperties { routing: Routing::Queue, require_claim: true },
+        }],
+    };
+    let client = Client::new(env.bus(), env.runtime(), &COUNTDOWN, ClientOptions::new()).await;
+    let client = client.map_err(unexpected)?;
+    let handlers = Handlers::new(&COUNTDOWN, client.clone());
+    let handlers = handlers.unary(&COUNTDOWN.methods[0], |client, request: Request<Ask>| async move {
+        let Some(shorter) = request.text.strip_prefix('x') else {
+            return Ok::<_, Error>(Reply { text: "done".into(), server: String::new() });
+        };
+        client.call::<_, Reply>(&COUNTDOWN.methods[0], &[], ask(shorter)).deadline(request.deadline()).await
+    });
+    let server = Server::new(env.bus(), env.runtime(), handlers, ServerOptions::new()).map_err(unexpected)?;
+    server.register(&[&COUNTDOWN.methods[0]], &[]).await.map_err(unexpected)?;
+    let reply = client.call::<_, Reply>(&COUNTDOWN.methods[0], &[], ask("xxxxxxxxxx")).await;
+    check_eq!(reply.map_err(unexpected)?.text, "done", "the answer from ten calls deep");
+    Ok(())
+}

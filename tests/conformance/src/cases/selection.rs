@@ -1,0 +1,244 @@
+//! How a call picks its server.
+
+use std::time::Duration;
+
+use psrpc::{ClientOptions, Error, ErrorCode, Reason, Selection};
+
+use super::case_list;
+use crate::case::{Case, Verdict, check, check_eq};
+use crate::env::{Env, expected, unexpected};
+use crate::proto::{ShopClient, ShopServer};
+use crate::shop::{Hatter, ask};
+
+pub(super) const CASES: &[Case] = case_list! {
+    "selection/best-wins", "section 6", "the server with the highest affinity takes the call", best;
+    "selection/only-one-runs", "I2", "the servers that were not picked run nothing", only_one;
+    "selection/short-circuit", "section 6", "after the first bid a call waits for the short circuit, not for the affinity timeout", short_circuit;
+    "selection/affinity-timeout", "section 6", "without a short circuit a call waits for the affinity timeout", affinity_timeout;
+    "selection/maximum", "section 6", "a bid of the maximum wins at once", maximum;
+    "selection/first-available", "section 6", "with accept_first_available the first bid wins at once", first_available;
+    "selection/minimum", "section 6", "bids below the minimum do not count", minimum;
+    "selection/minimum-reached", "section 6", "a bid of exactly the minimum counts", minimum_reached;
+    "selection/zero-cannot-win", "section 6", "a bid of 0 counts, and cannot win", zero;
+    "selection/negative-bids-nothing", "section 5", "a server with a negative affinity makes no bid", negative;
+    "selection/function", "section 6", "the selection function decides, and sees every bid that counts", function;
+    "selection/function-none", "section 6", "a selection function that wants nobody fails the call", function_none;
+    "selection/function-error", "section 6", "the selection function's error is the call's", function_error;
+    "selection/function-without-bids", "section 6", "the selection function is asked even when nobody bid", function_without_bids;
+    "selection/function-panics", "features X2", "a selection function that panics fails its call alone", function_panics;
+    "selection/none", "section 6", "with all options off a call waits for its deadline", none;
+    "selection/refused-on-queue", "features X4", "options that cannot take effect on a queue are refused", refused_on_queue;
+    "selection/not-finite", "section 6", "an option that is not a number is refused by name", not_finite;
+    "selection/client-default", "features C2", "the client's selection timeout is the default of its calls", client_default;
+};
+
+/// Far longer than a call that does not wait for it takes.
+const LONG: Duration = Duration::from_secs(20);
+const SHORT: Duration = Duration::from_millis(100);
+
+/// Servers with these affinities, named by their place.
+async fn servers(env: &Env, affinities: &[f32]) -> Result<Vec<(Hatter, ShopServer)>, String> {
+    let mut servers = Vec::new();
+    for (place, affinity) in affinities.iter().enumerate() {
+        let hatter = env.hatter(&format!("s{place}"), *affinity);
+        servers.push((hatter.clone(), env.server(&hatter).await?));
+    }
+    Ok(servers)
+}
+
+async fn pick(client: &ShopClient, selection: Selection) -> Result<String, Error> {
+    Ok(client.pick(ask("top")).timeout(LONG).selection(selection).await?.server)
+}
+
+async fn best(env: Env) -> Verdict {
+    let _servers = servers(&env, &[0.5, 0.9, 0.1]).await?;
+    let client = env.client().await?;
+    check_eq!(pick(&client, Selection::new()).await.map_err(unexpected)?, "s1", "who answers");
+    Ok(())
+}
+
+async fn only_one(env: Env) -> Verdict {
+    let servers = servers(&env, &[0.5, 0.9, 0.1]).await?;
+    let client = env.client().await?;
+    pick(&client, Selection::new().short_circuit_timeout(SHORT)).await.map_err(unexpected)?;
+    env.sleep(SHORT).await;
+    let started: Vec<_> = servers.iter().map(|(hatter, _)| hatter.started().len()).collect();
+    check_eq!(started, [0, 1, 0], "the handlers started");
+    Ok(())
+}
+
+async fn short_circuit(env: Env) -> Verdict {
+    let _servers = servers(&env, &[0.5]).await?;
+    let client = env.client().await?;
+    let selection = Selection::new().affinity_timeout(LONG).short_circuit_timeout(SHORT);
+    let (server, took) = env.time(pick(&client, selection)).await;
+    check_eq!(server.map_err(unexpected)?, "s0", "who answers");
+    check!(took >= SHORT && took < LONG / 2, "it took {took:?}");
+    Ok(())
+}
+
+async fn affinity_timeout(env: Env) -> Verdict {
+    let _servers = servers(&env, &[0.5]).await?;
+    let client = env.client().await?;
+    let selection = Selection::none().affinity_timeout(SHORT);
+    let (server, took) = env.time(pick(&client, selection)).await;
+    check_eq!(server.map_err(unexpected)?, "s0", "who answers");
+    check!(took >= SHORT && took < LONG / 2, "it took {took:?}");
+    Ok(())
+}
+
+async fn maximum(env: Env) -> Verdict {
+    let _servers = servers(&env, &[0.5, 0.9]).await?;
+    let client = env.client().await?;
+    let selection = Selection::none().affinity_timeout(LONG).maximum_affinity(0.9);
+    let (server, took) = env.time(pick(&client, selection)).await;
+    check_eq!(server.map_err(unexpected)?, "s1", "who answers");
+    check!(took < LONG / 2, "it took {took:?}");
+    Ok(())
+}
+
+async fn first_available(env: Env) -> Verdict {
+    let _servers = servers(&env, &[0.5]).await?;
+    let client = env.client().await?;
+    let selection = Selection::none().affinity_timeout(LONG).accept_first_available(true);
+    let (server, took) = env.time(pick(&client, selection)).await;
+    check_eq!(server.map_err(unexpected)?, "s0", "who answers");
+    check!(took < LONG / 2, "it took {took:?}");
+    Ok(())
+}
+
+async fn minimum(env: Env) -> Verdict {
+    let servers = servers(&env, &[0.5, 0.6]).await?;
+    let client = env.client().await?;
+    let selection = Selection::new().minimum_affinity(0.9).affinity_timeout(SHORT);
+    let error = expected(pick(&client, selection).await)?;
+    check_eq!(error.to_string(), "unavailable: no servers available (received 2 responses)", "the error");
+    check_eq!(error.reason(), Some(Reason::NotAcceptable), "the reason");
+    check_eq!((error.evidence().bids, error.evidence().below_minimum), (2, 2), "the evidence");
+    check!(servers.iter().all(|(hatter, _)| hatter.started().is_empty()), "a handler started");
+    Ok(())
+}
+
+async fn minimum_reached(env: Env) -> Verdict {
+    let _servers = servers(&env, &[0.5]).await?;
+    let client = env.client().await?;
+    let selection = Selection::new().minimum_affinity(0.5).short_circuit_timeout(SHORT);
+    check_eq!(pick(&client, selection).await.map_err(unexpected)?, "s0", "who answers");
+    Ok(())
+}
+
+async fn zero(env: Env) -> Verdict {
+    let _servers = servers(&env, &[0.0, 0.0]).await?;
+    let client = env.client().await?;
+    let error = expected(pick(&client, Selection::new()).await)?;
+    check_eq!(error.text(), "no servers available (received 2 responses)", "the error");
+    Ok(())
+}
+
+async fn negative(env: Env) -> Verdict {
+    let _servers = servers(&env, &[-0.5]).await?;
+    let client = env.client().await?;
+    let error = expected(pick(&client, Selection::new().affinity_timeout(SHORT)).await)?;
+    check_eq!(error.text(), "no response from servers", "the error");
+    check_eq!(error.reason(), Some(Reason::NoResponse), "the reason");
+    Ok(())
+}
+
+async fn function(env: Env) -> Verdict {
+    let _servers = servers(&env, &[0.5, 0.9, 0.0, 0.7]).await?;
+    let client = env.client().await?;
+    let selection = Selection::new().affinity_timeout(SHORT * 3).short_circuit_timeout(Duration::ZERO);
+    let selection = selection.minimum_affinity(0.6).choose(|claims| {
+        let mut seen: Vec<_> = claims.iter().map(|claim| claim.affinity).collect();
+        seen.sort_by(f32::total_cmp);
+        if seen != [0.7, 0.9] {
+            return Err(Error::new(ErrorCode::Internal, format!("it saw {seen:?}")));
+        }
+        Ok(claims.iter().min_by(|a, b| a.affinity.total_cmp(&b.affinity)))
+    });
+    check_eq!(pick(&client, selection).await.map_err(unexpected)?, "s3", "who answers");
+    Ok(())
+}
+
+async fn function_none(env: Env) -> Verdict {
+    let servers = servers(&env, &[0.5]).await?;
+    let client = env.client().await?;
+    let error = expected(pick(&client, Selection::new().choose(|_| Ok(None))).await)?;
+    check_eq!(error.text(), "no servers available (received 1 responses)", "the error");
+    check!(servers[0].0.started().is_empty(), "a handler started");
+    Ok(())
+}
+
+async fn function_error(env: Env) -> Verdict {
+    let _servers = servers(&env, &[0.5]).await?;
+    let client = env.client().await?;
+    let selection =
+        Selection::new().choose(|_| Err(Error::new(ErrorCode::ResourceExhausted, "the function said no")));
+    let error = expected(pick(&client, selection).await)?;
+    check_eq!(error.to_string(), "resource_exhausted: the function said no", "the error");
+    check_eq!(error.reason(), Some(Reason::SelectionFailed), "the reason");
+    Ok(())
+}
+
+async fn function_without_bids(env: Env) -> Verdict {
+    let client = env.client().await?;
+    let selection = Selection::new()
+        .affinity_timeout(SHORT)
+        .choose(|claims| Err(Error::new(ErrorCode::NotFound, format!("{} bids", claims.len()))));
+    check_eq!(expected(pick(&client, selection).await)?.to_string(), "not_found: 0 bids", "the error");
+    Ok(())
+}
+
+async fn function_panics(env: Env) -> Verdict {
+    let _servers = servers(&env, &[0.5]).await?;
+    let client = env.client().await?;
+    let selection = Selection::new().choose(|_| panic!("as the case wants"));
+    let error = expected(pick(&client, selection).await)?;
+    check_eq!(error.to_string(), "internal: the selection function panicked", "the error");
+    check_eq!(pick(&client, Selection::new()).await.map_err(unexpected)?, "s0", "who answers the next call");
+    Ok(())
+}
+
+async fn none(env: Env) -> Verdict {
+    let client = env.client().await?;
+    let call = client.pick(ask("top")).timeout(SHORT * 3).selection(Selection::none());
+    let (error, took) = env.time(call.into_future()).await;
+    check_eq!(expected(error)?.text(), "no response from servers", "the error");
+    check!(took >= SHORT * 3, "it took {took:?}");
+    Ok(())
+}
+
+async fn refused_on_queue(env: Env) -> Verdict {
+    let _servers = servers(&env, &[0.5]).await?;
+    let client = env.client().await?;
+    let refused = [
+        (Selection::new().minimum_affinity(0.5), "minimum_affinity"),
+        (Selection::new().maximum_affinity(0.5), "maximum_affinity"),
+        (Selection::new().affinity_timeout(LONG), "affinity_timeout"),
+        (Selection::new().short_circuit_timeout(LONG), "short_circuit_timeout"),
+        (Selection::new().choose(|_| Ok(None)), "the selection function"),
+    ];
+    for (selection, option) in refused {
+        let error = expected(client.fit(ask("top")).selection(selection).await)?;
+        check_eq!(error.code(), &ErrorCode::InvalidArgument, "the code for {option}");
+        check!(error.text().contains(option), "{} does not name {option}", error.text());
+    }
+    let selection = Selection::new().accept_first_available(true);
+    client.fit(ask("top")).selection(selection).await.map_err(unexpected)?;
+    Ok(())
+}
+
+async fn not_finite(env: Env) -> Verdict {
+    let client = env.client().await?;
+    let error = expected(pick(&client, Selection::new().minimum_affinity(f32::NAN)).await)?;
+    check_eq!(error.to_string(), "invalid_argument: minimum_affinity must be a finite number", "the error");
+    Ok(())
+}
+
+async fn client_default(env: Env) -> Verdict {
+    let client = env.client_with(ClientOptions::new().selection_timeout(SHORT)).await?;
+    let (error, took) = env.time(client.fit(ask("top")).timeout(LONG).into_future()).await;
+    check_eq!(expected(error)?.text(), "no response from servers", "the error");
+    check!(took >= SHORT && took < LONG / 2, "it took {took:?}");
+    Ok(())
+}

@@ -1,0 +1,166 @@
+//! What a case has to work with: a bus, a runtime, and servers and clients of the shop on them.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Poll, Waker};
+use std::time::Duration;
+
+use psrpc::bus::Bus;
+use psrpc::{ClientOptions, Error, Runtime, ServerOptions, Time};
+
+use crate::case::Connect;
+use crate::foreign::Foreign;
+use crate::proto::{ShopClient, ShopServer};
+use crate::shop::Hatter;
+
+/// What a case has to work with.
+#[derive(Clone)]
+pub struct Env {
+    connect: Connect,
+    runtime: Arc<dyn Runtime>,
+    calls: usize,
+}
+
+impl Env {
+    pub(crate) fn new(connect: Connect, runtime: Arc<dyn Runtime>, calls: usize) -> Self {
+        Self { connect, runtime, calls }
+    }
+
+    /// How many calls a case about load makes.
+    pub(crate) fn calls(&self) -> usize {
+        self.calls
+    }
+
+    /// The bus, over a connection of its own.
+    pub fn bus(&self) -> Arc<dyn Bus> {
+        (self.connect)()
+    }
+
+    /// The runtime.
+    pub fn runtime(&self) -> Arc<dyn Runtime> {
+        Arc::clone(&self.runtime)
+    }
+
+    /// A client of the shop.
+    pub(crate) async fn client(&self) -> Result<ShopClient, String> {
+        self.client_with(ClientOptions::new()).await
+    }
+
+    pub(crate) async fn client_with(&self, options: ClientOptions) -> Result<ShopClient, String> {
+        ShopClient::with_runtime(self.bus(), self.runtime(), options).await.map_err(unexpected)
+    }
+
+    /// A server of the shop.
+    pub(crate) async fn server(&self, hatter: &Hatter) -> Result<ShopServer, String> {
+        self.server_with(hatter, ServerOptions::new()).await
+    }
+
+    pub(crate) async fn server_with(
+        &self,
+        hatter: &Hatter,
+        options: ServerOptions,
+    ) -> Result<ShopServer, String> {
+        let (bus, runtime) = (self.bus(), self.runtime());
+        ShopServer::with_runtime(bus, runtime, hatter.clone(), options).await.map_err(unexpected)
+    }
+
+    /// Somebody who does what a hatter does, named `label`, with an affinity.
+    pub(crate) fn hatter(&self, label: &str, affinity: f32) -> Hatter {
+        Hatter::new(label, affinity, self.runtime())
+    }
+
+    /// A peer that is not ours, and speaks the protocol by hand.
+    pub(crate) fn foreign(&self) -> Foreign {
+        Foreign::new(self.bus())
+    }
+
+    /// The runtime's monotonic clock.
+    pub(crate) fn now(&self) -> Time {
+        self.runtime.now().time
+    }
+
+    /// How long something takes.
+    pub(crate) async fn time<T>(&self, future: impl Future<Output = T>) -> (T, Duration) {
+        let start = self.now();
+        let result = future.await;
+        (result, self.now().since(start))
+    }
+
+    /// Lets time pass.
+    pub(crate) async fn sleep(&self, duration: Duration) {
+        self.runtime.sleep_until(self.runtime.now().time + duration).await;
+    }
+
+    /// What `future` ends with, if it does so within `limit`.
+    pub(crate) async fn within<T>(
+        &self,
+        limit: Duration,
+        future: impl Future<Output = T>,
+    ) -> Result<T, String> {
+        let mut future = pin!(future);
+        let mut limit_is_over = self.runtime.sleep_until(self.now() + limit);
+        poll_fn(|cx| match future.as_mut().poll(cx) {
+            Poll::Ready(result) => Poll::Ready(Ok(result)),
+            Poll::Pending => {
+                limit_is_over.as_mut().poll(cx).map(|()| Err(format!("it was not over after {limit:?}")))
+            }
+        })
+        .await
+    }
+
+    /// Waits until a condition holds, which something that is under way will bring about.
+    pub(crate) async fn until(&self, what: &str, mut holds: impl FnMut() -> bool) -> Result<(), String> {
+        for _ in 0..2000 {
+            if holds() {
+                return Ok(());
+            }
+            self.sleep(Duration::from_millis(5)).await;
+        }
+        Err(format!("waited in vain until {what}"))
+    }
+
+    /// Runs a future in the background; awaiting what it gives is awaiting its end.
+    pub(crate) fn spawn<T, F>(&self, future: F) -> impl Future<Output = T> + Send + use<T, F>
+    where
+        T: Send + 'static,
+        F: Future<Output = T> + Send + 'static,
+    {
+        let done = Arc::new(Mutex::new((None, None::<Waker>)));
+        let at_end = Arc::clone(&done);
+        self.runtime.spawn(Box::pin(async move {
+            let result = future.await;
+            let waker = {
+                let mut done = at_end.lock().unwrap_or_else(PoisonError::into_inner);
+                done.0 = Some(result);
+                done.1.take()
+            };
+            waker.into_iter().for_each(Waker::wake);
+        }));
+        poll_fn(move |cx| {
+            let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
+            match done.0.take() {
+                Some(result) => Poll::Ready(result),
+                None => {
+                    done.1 = Some(cx.waker().clone());
+                    Poll::Pending
+                }
+            }
+        })
+    }
+}
+
+pub(crate) fn unexpected(error: Error) -> String {
+    match error.explanation() {
+        Some(explanation) => format!("unexpected error: {error} ({explanation})"),
+        None => format!("unexpected error: {error}"),
+    }
+}
+
+/// The error that a call is expected to fail with.
+pub(crate) fn expected<T: std::fmt::Debug>(result: Result<T, Error>) -> Result<Error, String> {
+    match result {
+        Ok(answer) => Err(format!("an error was expected, and {answer:?} came")),
+        Err(error) => Ok(error),
+    }
+}

@@ -1,0 +1,111 @@
+//! The suite as a command: `list` the cases, or `run` them.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Instant;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use psrpc_bus_local::LocalBus;
+use psrpc_conformance::runtime::{Host, Solo, Tokio};
+use psrpc_conformance::{Case, Subject, cases, run};
+
+/// Judges a PSRPC bus or runtime, case by case.
+#[derive(Parser)]
+#[command(name = "psrpc-conformance")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Lists the cases: id, what each stands for, what must hold.
+    List {
+        /// Only cases whose id has this in it.
+        #[arg(default_value = "")]
+        filter: String,
+    },
+    /// Runs the cases, and fails when one of them does.
+    Run {
+        /// Only cases whose id has this in it.
+        #[arg(default_value = "")]
+        filter: String,
+        /// The bus: `local:`.
+        #[arg(long, default_value = "local:")]
+        bus: String,
+        /// The runtime.
+        #[arg(long, default_value = "tokio")]
+        runtime: RuntimeName,
+        /// How many calls a case about load makes of each kind.
+        #[arg(long, default_value_t = 2000)]
+        calls: usize,
+    },
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum RuntimeName {
+    /// Tokio with two worker threads.
+    Tokio,
+    /// Tokio on one thread.
+    TokioCurrentThread,
+    /// The suite's own: one thread, virtual time.
+    Solo,
+}
+
+fn main() -> ExitCode {
+    match Arguments::parse().command {
+        Command::List { filter } => list(&filter),
+        Command::Run { filter, bus, runtime, calls } => match subject(&bus, runtime, calls) {
+            Ok(subject) => run_all(&filter, &subject),
+            Err(error) => {
+                eprintln!("--bus {error}");
+                ExitCode::FAILURE
+            }
+        },
+    }
+}
+
+fn chosen(filter: &str) -> Vec<&'static Case> {
+    cases().into_iter().filter(|case| case.id.contains(filter)).collect()
+}
+
+fn list(filter: &str) -> ExitCode {
+    let cases = chosen(filter);
+    for Case { id, stands_for, about, .. } in &cases {
+        println!("{id:<40} {stands_for:<20} {about}");
+    }
+    println!("{} cases", cases.len());
+    ExitCode::SUCCESS
+}
+
+fn subject(url: &str, runtime: RuntimeName, calls: usize) -> Result<Subject, psrpc_bus_local::UrlError> {
+    LocalBus::from_url(url)?;
+    let host: Arc<dyn Host> = match runtime {
+        RuntimeName::Tokio => Arc::new(Tokio::multi_thread(2)),
+        RuntimeName::TokioCurrentThread => Arc::new(Tokio::current_thread()),
+        RuntimeName::Solo => Arc::new(Solo::new()),
+    };
+    let bus = Arc::new(|| -> psrpc_conformance::Connect {
+        let bus = LocalBus::new();
+        Arc::new(move || Arc::new(bus.clone()))
+    });
+    Ok(Subject { bus, host, calls })
+}
+
+fn run_all(filter: &str, subject: &Subject) -> ExitCode {
+    // A case says itself what was not as it should be.
+    std::panic::set_hook(Box::new(|_| {}));
+    let start = Instant::now();
+    let (mut passed, mut failed) = (0, 0);
+    for case in chosen(filter) {
+        match run(case, subject) {
+            Ok(()) => passed += 1,
+            Err(problem) => {
+                failed += 1;
+                println!("FAILED {} ({}): {}\n       {problem}", case.id, case.stands_for, case.about);
+            }
+        }
+    }
+    println!("conformance: {passed} passed, {failed} failed, {:.1} s", start.elapsed().as_secs_f64());
+    if failed == 0 && passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

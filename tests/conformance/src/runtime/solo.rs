@@ -1,0 +1,157 @@
+//! Solo: an executor of one thread, in virtual time. It shows that psrpc assumes no runtime, and makes cases that wait end
+//! at once.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
+
+use psrpc::proto::Seed;
+use psrpc::{Now, Runtime, Task, Time, WallTime};
+
+use super::Host;
+
+/// An executor of one thread, whose clock jumps to the next deadline whenever nothing else is to be done.
+#[derive(Clone, Default)]
+pub struct Solo(Arc<Mutex<State>>);
+
+#[derive(Default)]
+struct State {
+    ready: VecDeque<Arc<Job>>,
+    /// By deadline, and a number that tells those of one deadline apart.
+    sleepers: BTreeMap<(Time, u64), Waker>,
+    counter: u64,
+    now: Time,
+}
+
+/// A task; its future is gone once it is done.
+struct Job {
+    future: Mutex<Option<Pin<Box<dyn Future<Output = ()> + Send>>>>,
+    solo: Solo,
+}
+
+impl Wake for Job {
+    fn wake(self: Arc<Self>) {
+        self.solo.lock().ready.push_back(Arc::clone(&self));
+    }
+}
+
+/// Wakes the future that is blocked on, by being looked at after every task.
+struct Woken(Mutex<bool>);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
+    }
+}
+
+impl Solo {
+    /// An executor at the origin of its time.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs one task, or else lets the time pass until the next deadline; whether there was either.
+    fn step(&self) -> bool {
+        let job = self.lock().ready.pop_front();
+        if let Some(job) = job {
+            let waker = Waker::from(Arc::clone(&job));
+            let mut future = job.future.lock().unwrap_or_else(PoisonError::into_inner);
+            if future.as_mut().is_some_and(|f| f.as_mut().poll(&mut Context::from_waker(&waker)).is_ready()) {
+                *future = None;
+            }
+            return true;
+        }
+        let mut state = self.lock();
+        let Some(((deadline, _), waker)) = state.sleepers.pop_first() else { return false };
+        state.now = state.now.max(deadline);
+        drop(state);
+        waker.wake();
+        true
+    }
+}
+
+impl Runtime for Solo {
+    fn now(&self) -> Now {
+        const EPOCH: WallTime = WallTime::from_unix_nanos(1_795_345_422_000_000_000);
+        let time = self.lock().now;
+        Now { time, wall: EPOCH + time.since(Time::ZERO) }
+    }
+
+    fn seed(&self) -> Seed {
+        let mut state = self.lock();
+        state.counter += 1;
+        let mut seed = Seed::default();
+        seed[..8].copy_from_slice(&state.counter.to_le_bytes());
+        seed
+    }
+
+    fn sleep_until(&self, deadline: Time) -> Task {
+        let solo = self.clone();
+        Box::pin(poll_fn(move |cx| {
+            let mut state = solo.lock();
+            if state.now >= deadline {
+                return Poll::Ready(());
+            }
+            state.counter += 1;
+            let key = (deadline, state.counter);
+            state.sleepers.insert(key, cx.waker().clone());
+            Poll::Pending
+        }))
+    }
+
+    fn spawn(&self, task: Task) {
+        let job = Job { future: Mutex::new(Some(task)), solo: self.clone() };
+        self.lock().ready.push_back(Arc::new(job));
+    }
+}
+
+impl Host for Solo {
+    fn runtime(&self) -> Arc<dyn Runtime> {
+        Arc::new(self.clone())
+    }
+
+    fn block_on(&self, mut future: Pin<Box<dyn Future<Output = ()> + '_>>) {
+        let woken = Arc::new(Woken(Mutex::new(true)));
+        let waker = Waker::from(Arc::clone(&woken));
+        loop {
+            let poll = std::mem::take(&mut *woken.0.lock().unwrap_or_else(PoisonError::into_inner));
+            if poll && future.as_mut().poll(&mut Context::from_waker(&waker)).is_ready() {
+                return;
+            }
+            let idle = !poll && !self.step();
+            assert!(!idle, "the future waits for something that never comes");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const MILLISECOND: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn time_passes_when_nothing_else_is_to_be_done() {
+        let solo = Solo::new();
+        let order = Arc::new(Mutex::new(Vec::new()));
+        for (name, after) in [("late", 3000), ("early", 1000)] {
+            let (sleep, order) = (solo.sleep_until(Time::ZERO + after * MILLISECOND), Arc::clone(&order));
+            solo.spawn(Box::pin(async move {
+                sleep.await;
+                order.lock().unwrap().push(name);
+            }));
+        }
+        let end = solo.sleep_until(Time::ZERO + 5000 * MILLISECOND);
+        solo.block_on(Box::pin(end));
+        assert_eq!(*order.lock().unwrap(), ["early", "late"]);
+        assert_eq!(solo.now().time, Time::ZERO + 5000 * MILLISECOND);
+    }
+}

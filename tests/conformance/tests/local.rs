@@ -1,0 +1,47 @@
+//! Every case, on the in-process bus and on each runtime that is at hand.
+
+use std::sync::Arc;
+
+use psrpc_bus_local::LocalBus;
+use psrpc_conformance::runtime::{Host, Solo, Tokio};
+use psrpc_conformance::{Connect, Subject, cases, run};
+
+fn all_pass_on(host: impl Host + 'static) {
+    let subject = Subject {
+        bus: Arc::new(|| -> Connect {
+            let bus = LocalBus::new();
+            Arc::new(move || Arc::new(bus.clone()))
+        }),
+        host: Arc::new(host),
+        calls: 400,
+    };
+    let failed: Vec<_> = cases()
+        .into_iter()
+        .filter_map(|case| run(case, &subject).err().map(|problem| format!("{}: {problem}", case.id)))
+        .collect();
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
+}
+
+#[test]
+fn every_case_passes_on_tokio() {
+    all_pass_on(Tokio::multi_thread(2));
+}
+
+#[test]
+fn every_case_passes_on_tokio_on_one_thread() {
+    all_pass_on(Tokio::current_thread());
+}
+
+#[test]
+fn every_case_passes_on_an_executor_of_our_own() {
+    all_pass_on(Solo::new());
+}
+
+#[test]
+fn no_two_cases_have_one_id() {
+    let mut ids: Vec<_> = cases().iter().map(|case| case.id).collect();
+    let count = ids.len();
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids.len(), count);
+}
