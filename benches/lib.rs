@@ -1,0 +1,112 @@
+//! A client and a server of the engine joined by the shortest possible bus, to measure what the engine costs.
+
+use std::time::Duration;
+
+use psrpc_engine::proto::{MethodProperties, Request};
+use psrpc_engine::{
+    Call, Client, ClientConfig, ClientEvent, Engine, Now, Output, Route, Server, ServerConfig, ServerEvent,
+    SubscriptionHandle, Time, WallTime,
+};
+
+/// A client and a server, past their first calls, so that their tables have the size that they keep.
+pub struct Pair {
+    client: Client,
+    server: Server,
+    route: Route,
+    now: Now,
+    bids: SubscriptionHandle,
+    responses: SubscriptionHandle,
+    requests: SubscriptionHandle,
+    grants: Option<SubscriptionHandle>,
+}
+
+impl Pair {
+    /// A pair for one method.
+    pub fn new(properties: MethodProperties) -> Self {
+        let route = Route::new::<&str>("Hats", "Fit", properties, &[]).expect("names that can be carried");
+        let mut client = Client::new(ClientConfig::new("Hats"), [1; 32]).expect("a client");
+        let mut server = Server::new(ServerConfig::new("Hats"), [2; 32]).expect("a server");
+        server.register(vec![route.clone()]).expect("a registration");
+        let now = Now { time: Time::ZERO, wall: WallTime::from_unix_nanos(1_795_345_422_000_000_000) };
+        let at_client = subscribe(&mut client, now);
+        let at_server = subscribe(&mut server, now);
+        let (bids, responses) = (at_client[0], at_client[1]);
+        let (requests, grants) = match at_server[..] {
+            [grants, requests] => (requests, Some(grants)),
+            _ => (at_server[0], None),
+        };
+        let mut pair = Self { client, server, route, now, bids, responses, requests, grants };
+        for _ in 0..1000 {
+            pair.call();
+        }
+        pair
+    }
+
+    /// Makes one call, from the command to the answer.
+    pub fn call(&mut self) {
+        self.now = Now {
+            time: self.now.time + Duration::from_micros(50),
+            wall: self.now.wall + Duration::from_micros(50),
+        };
+        let payload = b"a message of sixty-four bytes, which is about what many calls have".as_slice();
+        let call = Call::new(self.route.clone(), payload);
+        self.client.call(self.now, call).expect("a call");
+        let mut answered = false;
+        while !answered {
+            while let Some(output) = self.client.poll_output() {
+                match output {
+                    Output::Publish { channel, frame, .. } => {
+                        let to =
+                            if channel == *self.route.requests() { Some(self.requests) } else { self.grants };
+                        self.server.handle_frame(self.now, to.expect("a subscription"), frame);
+                    }
+                    Output::Event(ClientEvent::Resolved { outcome, .. }) => {
+                        answered = outcome.is_ok();
+                        assert!(answered, "the call is answered");
+                    }
+                    _ => {}
+                }
+            }
+            while let Some(output) = self.server.poll_output() {
+                match output {
+                    Output::Publish { frame, .. } => {
+                        let bid = matches!(frame, psrpc_engine::proto::Frame::ClaimRequest(_));
+                        let to = if bid { self.bids } else { self.responses };
+                        self.client.handle_frame(self.now, to, frame);
+                    }
+                    Output::Event(ServerEvent::Received(received)) => {
+                        self.server.bid(self.now, received.request, 1.0);
+                    }
+                    Output::Event(ServerEvent::Run { request }) => {
+                        self.server.respond(self.now, request, Ok(payload.into()));
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+}
+
+fn subscribe<E: Engine>(engine: &mut E, now: Now) -> Vec<SubscriptionHandle> {
+    let mut subscriptions = Vec::new();
+    while let Some(output) = engine.poll_output() {
+        if let Output::Subscribe { subscription, .. } = output {
+            engine.handle_subscribed(now, subscription, Ok(()));
+            subscriptions.push(subscription);
+        }
+    }
+    subscriptions
+}
+
+/// A request as it is sent: with a payload of 64 bytes, and no metadata.
+pub fn request() -> Request {
+    Request {
+        request_id: "REQ_3uCAEw6NG1Sh".into(),
+        client_id: "CLI_L4brBeZaAcP1".into(),
+        sent_at: 1_795_345_422_597_360_562,
+        expiry: 1_795_345_425_597_360_562,
+        payload: vec![b'x'; 64].into(),
+        skip_claim: true,
+        ..Request::default()
+    }
+}

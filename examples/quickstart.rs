@@ -1,0 +1,81 @@
+//! The main job in one file: three servers bid for a call, and the best one answers it.
+//!
+//! Run it with `cargo run --example quickstart`.
+
+use std::time::Duration;
+
+use clap::Parser;
+use psrpc::{Error, ErrorCode, Request, Selection};
+use psrpc_examples::Arguments;
+use psrpc_examples::studio::{Picture, Scene, Size, Studio, StudioClient, StudioServer};
+use tokio::time::timeout;
+
+/// One of the machines that serve the studio.
+struct Machine {
+    name: &'static str,
+    /// How idle it is, from 0 to 1.
+    idle: f32,
+}
+
+impl Studio for Machine {
+    async fn render(&self, scene: Request<Scene>) -> Result<Picture, Error> {
+        if scene.triangles == 0 {
+            return Err(Error::new(ErrorCode::InvalidArgument, format!("scene {:?} is empty", scene.name)));
+        }
+        Ok(Picture { machine: self.name.to_owned() })
+    }
+
+    // The more idle a machine is, the better it suits.
+    fn render_affinity(&self, _: &Request<Scene>) -> f32 {
+        self.idle
+    }
+
+    async fn estimate(&self, scene: Request<Scene>) -> Result<Size, Error> {
+        Ok(Size { bytes: scene.triangles * 3 })
+    }
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Error> {
+    let bus = Arguments::parse().bus;
+
+    let mut servers = Vec::new();
+    for (name, idle) in [("oak", 0.3), ("elm", 0.9), ("ash", 0.6)] {
+        servers.push(StudioServer::new(bus.clone(), Machine { name, idle }).await?);
+        println!("1. machine {name} serves the studio; it is {:.0} % idle", idle * 100.0);
+    }
+    let client = StudioClient::new(bus).await?;
+
+    // All three bid with their affinity, and the client picks the best.
+    let castle = Scene { name: "castle".into(), triangles: 4000 };
+    let picture = client.render(castle.clone()).await?;
+    println!("2. every machine bid for the castle, and {} renders it: the most idle", picture.machine);
+
+    // The bus hands the request to one of them, without an auction.
+    let size = client.estimate(castle.clone()).await?;
+    println!("3. any one machine can estimate: the picture will have {} bytes", size.bytes);
+
+    // What a handler answers with an error arrives as that error, with its code.
+    let nothing = Scene { name: "nothing".into(), triangles: 0 };
+    let error = client.render(nothing).await.expect_err("there is nothing to render");
+    println!("4. a call can fail: {} ({})", error.text(), error.code());
+
+    // A call that asks for more than anybody has, and what is known of why.
+    let picky = Selection::new().minimum_affinity(0.95);
+    let error = client.render(castle.clone()).selection(picky).await.expect_err("nobody is that idle");
+    let why = error.explanation().unwrap_or_default();
+    println!("5. a call that nobody can take says why: {} - {why}", error.text());
+
+    // Dropping a call cancels it; one that was not granted yet then runs nowhere.
+    let hesitant = Selection::none().affinity_timeout(Duration::from_secs(2));
+    let call = client.render(castle).selection(hesitant);
+    if timeout(Duration::from_millis(50), call).await.is_err() {
+        println!("6. a call dropped before it was granted is canceled, and runs nowhere");
+    }
+
+    for server in servers {
+        server.shutdown().await;
+    }
+    println!("7. the machines have shut down, with nothing left undone");
+    Ok(())
+}
