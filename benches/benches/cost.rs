@@ -7,8 +7,8 @@
 
 use std::hint::black_box;
 
-use gungraun::prelude::*;
 use gungraun::Dhat;
+use gungraun::prelude::*;
 use psrpc_bench::{Pair, request};
 use psrpc_engine::proto::{Frame, FrameLimits, MethodProperties, Routing};
 

@@ -18,6 +18,11 @@ pub(crate) struct Flights<H, S> {
     handle: core::marker::PhantomData<H>,
 }
 
+/// Shows that an id is not in flight, without which no flight starts.
+pub(crate) struct Vacancy {
+    hash: u64,
+}
+
 /// Something in flight.
 pub(crate) struct Flight<S> {
     pub(crate) id: Text,
@@ -36,16 +41,25 @@ impl<H: Copy + From<RawHandle> + Into<RawHandle>, S> Flights<H, S> {
         self.flights.next().into()
     }
 
-    /// Adds a flight whose id is not in flight yet.
-    pub(crate) fn start(&mut self, id: Text, timer: TimerId, state: S) {
+    /// The place of an id that is not in flight yet.
+    pub(crate) fn vacancy(&self, id: &Text) -> Option<Vacancy> {
         let hash = self.keys.hash(id.as_bytes());
+        self.get_by_id(hash, id).is_none().then_some(Vacancy { hash })
+    }
+
+    /// Adds a flight.
+    pub(crate) fn start(&mut self, Vacancy { hash }: Vacancy, id: Text, timer: TimerId, state: S) {
         let handle = self.flights.insert(Flight { id, state, hash, timer: Some(timer) });
         self.by_id.insert(hash, handle);
     }
 
     pub(crate) fn find(&self, id: &Text) -> Option<H> {
+        self.get_by_id(self.keys.hash(id.as_bytes()), id).map(H::from)
+    }
+
+    fn get_by_id(&self, hash: u64, id: &Text) -> Option<RawHandle> {
         let is_it = |handle: &RawHandle| self.flights.get(*handle).is_some_and(|flight| flight.id == *id);
-        self.by_id.get(self.keys.hash(id.as_bytes()), is_it).map(|handle| (*handle).into())
+        self.by_id.get(hash, is_it).copied()
     }
 
     pub(crate) fn get(&self, handle: H) -> Option<&Flight<S>> {

@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 
-use crate::wire::{Decode, Encode, Reader, Sink, WireType};
-use crate::{DecodeError, Text};
+use crate::Text;
+use crate::wire::{Decode, Encode, Fault, Reader, Sink, WireType};
 
 /// A message of some type and its name (`google.protobuf.Any`).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,7 +24,7 @@ impl Encode for Any {
 impl Decode for Any {
     const NAME: &'static str = "google.protobuf.Any";
 
-    fn field(&mut self, field: u32, wire: WireType, reader: &mut Reader<'_>) -> Result<(), DecodeError> {
+    fn field(&mut self, field: u32, wire: WireType, reader: &mut Reader<'_>) -> Result<(), Fault> {
         match field {
             1 => self.type_url = reader.text(wire)?,
             2 => self.value = reader.bytes(wire)?,
@@ -34,25 +34,39 @@ impl Decode for Any {
     }
 }
 
-/// A payload in one of its two forms: the raw bytes that are sent today, and the Any that was sent before v0.3.0
-/// and is read when the raw form is absent.
+/// A payload in one of its two forms: the raw bytes that are sent today, or the Any that was sent before v0.3.0 and
+/// counts when the raw form is absent.
 #[derive(Default)]
-pub(crate) struct PayloadDraft {
-    raw: Option<Bytes>,
-    any: Any,
+pub(crate) enum PayloadDraft {
+    #[default]
+    Absent,
+    Any(Bytes),
+    Raw(Bytes),
 }
 
 impl PayloadDraft {
-    pub(crate) fn raw(&mut self, wire: WireType, reader: &mut Reader<'_>) -> Result<(), DecodeError> {
-        self.raw = Some(reader.bytes(wire)?);
+    pub(crate) fn raw(&mut self, wire: WireType, reader: &mut Reader<'_>) -> Result<(), Fault> {
+        *self = Self::Raw(reader.bytes(wire)?);
         Ok(())
     }
 
-    pub(crate) fn any(&mut self, wire: WireType, reader: &mut Reader<'_>) -> Result<(), DecodeError> {
-        reader.embedded(wire, &mut self.any)
+    pub(crate) fn any(&mut self, wire: WireType, reader: &mut Reader<'_>) -> Result<(), Fault> {
+        let value = match self {
+            Self::Any(value) => core::mem::take(value),
+            Self::Absent | Self::Raw(_) => Bytes::new(),
+        };
+        let mut any = Any { type_url: Text::EMPTY, value };
+        reader.embedded(wire, &mut any)?;
+        if !matches!(self, Self::Raw(_)) {
+            *self = Self::Any(any.value);
+        }
+        Ok(())
     }
 
     pub(crate) fn finish(self) -> Bytes {
-        self.raw.unwrap_or(self.any.value)
+        match self {
+            Self::Absent => Bytes::new(),
+            Self::Any(payload) | Self::Raw(payload) => payload,
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! The claim: a server's bid for a request, and the client's grant.
 
-use crate::wire::{Decode, Encode, Reader, Sink, WireType};
-use crate::{DecodeError, Text};
+use crate::Text;
+use crate::wire::{Decode, Encode, Fault, Reader, Sink, WireType};
 
 /// A server's bid for a request (`internal.ClaimRequest`, PROTOCOL section 5.3).
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -28,7 +28,7 @@ impl Encode for ClaimRequest {
 impl Decode for ClaimRequest {
     const NAME: &'static str = "internal.ClaimRequest";
 
-    fn field(&mut self, field: u32, wire: WireType, reader: &mut Reader<'_>) -> Result<(), DecodeError> {
+    fn field(&mut self, field: u32, wire: WireType, reader: &mut Reader<'_>) -> Result<(), Fault> {
         match field {
             1 => self.request_id = reader.id(wire)?,
             2 => self.server_id = reader.id(wire)?,
@@ -59,7 +59,7 @@ impl Encode for ClaimResponse {
 impl Decode for ClaimResponse {
     const NAME: &'static str = "internal.ClaimResponse";
 
-    fn field(&mut self, field: u32, wire: WireType, reader: &mut Reader<'_>) -> Result<(), DecodeError> {
+    fn field(&mut self, field: u32, wire: WireType, reader: &mut Reader<'_>) -> Result<(), Fault> {
         match field {
             1 => self.request_id = reader.id(wire)?,
             2 => self.server_id = reader.id(wire)?,

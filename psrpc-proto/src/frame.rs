@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crate::request::RequestDraft;
 use crate::response::ResponseDraft;
 use crate::stream::StreamDraft;
-use crate::wire::{Decode, Encode, Reader, Sink, WireType, varint_len};
+use crate::wire::{Decode, Encode, Fault, Reader, Sink, WireType, varint_len};
 use crate::{
     Any, ClaimRequest, ClaimResponse, DecodeError, DecodeErrorKind, FrameLimits, Request, Response, Stream,
     Text,
@@ -71,28 +71,27 @@ impl Frame {
     ///
     /// When `bytes` is no envelope, its value not a message of the type that it names, or beyond a limit.
     pub fn decode(bytes: &Bytes, limits: &FrameLimits) -> Result<(Frame, Text), DecodeError> {
-        let envelope = Reader::new(bytes, 0..bytes.len(), limits);
+        let refuse = |field, kind| Err(DecodeError { message: Envelope::NAME, field, kind });
         if bytes.len() > limits.frame_bytes {
-            return Err(DecodeError {
-                message: Envelope::NAME,
-                ..envelope.over_limit(limits.frame_bytes, "bytes of a frame")
-            });
+            let (limit, unit) = (limits.frame_bytes, "bytes of a frame");
+            return refuse(0, DecodeErrorKind::OverLimit { limit, unit });
         }
+        let envelope = Reader::new(bytes, 0..bytes.len(), limits);
         let Envelope { type_url, value, channel } = envelope.message()?;
         if bytes[value.clone()].starts_with(GZIP) {
-            let kind = DecodeErrorKind::Compressed;
-            return Err(DecodeError { message: Envelope::NAME, field: 2, kind });
+            return refuse(2, DecodeErrorKind::Compressed);
         }
         let message = Reader::new(bytes, value.clone(), limits);
-        // Whatever stands before the last slash does not matter to the type.
-        let name = type_url.as_bytes().rsplit(|byte| *byte == b'/').next().unwrap_or_default();
-        let frame = match name.strip_prefix(b"internal.").unwrap_or_default() {
+        let frame = match own_type(&bytes[type_url.clone()]) {
             b"Request" => Frame::Request(message.message::<RequestDraft>()?.into()),
             b"Response" => Frame::Response(message.message::<ResponseDraft>()?.into()),
             b"ClaimRequest" => Frame::ClaimRequest(message.message()?),
             b"ClaimResponse" => Frame::ClaimResponse(message.message()?),
             b"Stream" => Frame::Stream(message.message::<StreamDraft>()?.into()),
-            _ => Frame::Other(Any { type_url, value: bytes.slice(value) }),
+            _ => match Text::slice(bytes, type_url) {
+                Some(type_url) => Frame::Other(Any { type_url, value: bytes.slice(value) }),
+                None => return refuse(1, DecodeErrorKind::NotUtf8),
+            },
         };
         Ok((frame, channel))
     }
@@ -109,6 +108,15 @@ impl Frame {
             Frame::Raw(_) => "raw",
         }
     }
+}
+
+/// The name of a message of the protocol's own; empty for any other. Whatever stands before the last slash does not matter.
+fn own_type(type_url: &[u8]) -> &[u8] {
+    if let Some(name) = type_url.strip_prefix(PREFIX.as_bytes()) {
+        return name;
+    }
+    let name = type_url.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+    name.strip_prefix(b"internal.").unwrap_or_default()
 }
 
 /// Writes `internal.Msg`: type_url 1, value 2, channel 3.
@@ -137,10 +145,10 @@ impl Encode for Value<'_> {
     }
 }
 
-/// `internal.Msg` as it is read: the value is looked into only when its type is known.
+/// `internal.Msg` as it is read: what it holds is looked into once its type is known.
 #[derive(Default)]
 struct Envelope {
-    type_url: Text,
+    type_url: core::ops::Range<usize>,
     value: core::ops::Range<usize>,
     channel: Text,
 }
@@ -148,9 +156,9 @@ struct Envelope {
 impl Decode for Envelope {
     const NAME: &'static str = "internal.Msg";
 
-    fn field(&mut self, field: u32, wire: WireType, reader: &mut Reader<'_>) -> Result<(), DecodeError> {
+    fn field(&mut self, field: u32, wire: WireType, reader: &mut Reader<'_>) -> Result<(), Fault> {
         match field {
-            1 => self.type_url = reader.text(wire)?,
+            1 => self.type_url = reader.range(wire)?,
             2 => self.value = reader.range(wire)?,
             3 => self.channel = reader.text(wire)?,
             _ => reader.skip(field, wire)?,

@@ -2,8 +2,8 @@
 
 use alloc::vec::Vec;
 
-use crate::wire::{Decode, Encode, Reader, Sink, WireType};
-use crate::{DecodeError, Text};
+use crate::Text;
+use crate::wire::{Decode, Encode, Fault, Reader, Sink, WireType};
 
 /// Names and values that travel with a request (PROTOCOL section 1, `Request.metadata`).
 ///
@@ -61,20 +61,16 @@ impl Metadata {
     }
 
     /// Reads one more entry.
-    pub(crate) fn decode_entry(
-        &mut self,
-        wire: WireType,
-        reader: &mut Reader<'_>,
-    ) -> Result<(), DecodeError> {
+    pub(crate) fn decode_entry(&mut self, wire: WireType, reader: &mut Reader<'_>) -> Result<(), Fault> {
         let limits = *reader.limits();
         if self.len() >= limits.metadata_entries {
-            return Err(reader.over_limit(limits.metadata_entries, "entries of metadata"));
+            return Err(Fault::ManyEntries);
         }
         let mut entry = EntryDraft::default();
         reader.embedded(wire, &mut entry)?;
         self.insert(entry.name, entry.value);
         if self.bytes() > limits.metadata_bytes {
-            return Err(reader.over_limit(limits.metadata_bytes, "bytes of metadata"));
+            return Err(Fault::LongMetadata);
         }
         Ok(())
     }
@@ -112,7 +108,7 @@ struct EntryDraft {
 impl Decode for EntryDraft {
     const NAME: &'static str = "metadata entry";
 
-    fn field(&mut self, field: u32, wire: WireType, reader: &mut Reader<'_>) -> Result<(), DecodeError> {
+    fn field(&mut self, field: u32, wire: WireType, reader: &mut Reader<'_>) -> Result<(), Fault> {
         match field {
             1 => self.name = reader.text(wire)?,
             2 => self.value = reader.text(wire)?,

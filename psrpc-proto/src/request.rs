@@ -3,8 +3,8 @@
 use bytes::Bytes;
 
 use crate::any::PayloadDraft;
-use crate::wire::{Decode, Encode, Reader, Sink, WireType};
-use crate::{DecodeError, Metadata, Text};
+use crate::wire::{Decode, Encode, Fault, Reader, Sink, WireType};
+use crate::{Metadata, Text};
 
 /// A call to the servers of a method (`internal.Request`, PROTOCOL sections 1 and 5).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -49,7 +49,7 @@ pub(crate) struct RequestDraft {
 impl Decode for RequestDraft {
     const NAME: &'static str = "internal.Request";
 
-    fn field(&mut self, field: u32, wire: WireType, reader: &mut Reader<'_>) -> Result<(), DecodeError> {
+    fn field(&mut self, field: u32, wire: WireType, reader: &mut Reader<'_>) -> Result<(), Fault> {
         let request = &mut self.request;
         match field {
             1 => request.request_id = reader.id(wire)?,

@@ -5,8 +5,8 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 
 use crate::any::PayloadDraft;
-use crate::wire::{Decode, Encode, Reader, Sink, WireType};
-use crate::{Any, DecodeError, ErrorCode, Text};
+use crate::wire::{Decode, Encode, Fault, Reader, Sink, WireType};
+use crate::{Any, ErrorCode, Text};
 
 /// A server's answer to a request (`internal.Response`, PROTOCOL sections 1 and 5).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,7 +72,7 @@ pub(crate) struct ResponseDraft {
 impl Decode for ResponseDraft {
     const NAME: &'static str = "internal.Response";
 
-    fn field(&mut self, field: u32, wire: WireType, reader: &mut Reader<'_>) -> Result<(), DecodeError> {
+    fn field(&mut self, field: u32, wire: WireType, reader: &mut Reader<'_>) -> Result<(), Fault> {
         match field {
             1 => self.request_id = reader.id(wire)?,
             2 => self.server_id = reader.id(wire)?,
@@ -82,9 +82,8 @@ impl Decode for ResponseDraft {
             6 => self.code = reader.text(wire)?,
             7 => self.payload.raw(wire, reader)?,
             8 => {
-                let limit = reader.limits().error_details;
-                if self.details.len() >= limit {
-                    return Err(reader.over_limit(limit, "error details"));
+                if self.details.len() >= reader.limits().error_details {
+                    return Err(Fault::ManyDetails);
                 }
                 let mut detail = Any::default();
                 reader.embedded(wire, &mut detail)?;

@@ -3,8 +3,8 @@
 use bytes::Bytes;
 
 use crate::any::PayloadDraft;
-use crate::wire::{Decode, Encode, Reader, Sink, WireType};
-use crate::{DecodeError, ErrorCode, Metadata, Text};
+use crate::wire::{Decode, Encode, Fault, Reader, Sink, WireType};
+use crate::{ErrorCode, Metadata, Text};
 
 /// One frame of a stream (`internal.Stream`, PROTOCOL sections 1 and 8).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -103,7 +103,7 @@ enum BodyDraft {
 impl Decode for StreamDraft {
     const NAME: &'static str = "internal.Stream";
 
-    fn field(&mut self, field: u32, wire: WireType, reader: &mut Reader<'_>) -> Result<(), DecodeError> {
+    fn field(&mut self, field: u32, wire: WireType, reader: &mut Reader<'_>) -> Result<(), Fault> {
         let StreamDraft { stream, body } = self;
         match field {
             1 => stream.stream_id = reader.id(wire)?,
@@ -170,7 +170,7 @@ struct OpenDraft {
 impl Decode for OpenDraft {
     const NAME: &'static str = "internal.StreamOpen";
 
-    fn field(&mut self, field: u32, wire: WireType, reader: &mut Reader<'_>) -> Result<(), DecodeError> {
+    fn field(&mut self, field: u32, wire: WireType, reader: &mut Reader<'_>) -> Result<(), Fault> {
         match field {
             1 => self.node_id = reader.id(wire)?,
             7 => self.metadata.decode_entry(wire, reader)?,
@@ -186,7 +186,7 @@ struct MessageDraft(PayloadDraft);
 impl Decode for MessageDraft {
     const NAME: &'static str = "internal.StreamMessage";
 
-    fn field(&mut self, field: u32, wire: WireType, reader: &mut Reader<'_>) -> Result<(), DecodeError> {
+    fn field(&mut self, field: u32, wire: WireType, reader: &mut Reader<'_>) -> Result<(), Fault> {
         match field {
             1 => self.0.any(wire, reader),
             2 => self.0.raw(wire, reader),
@@ -201,7 +201,7 @@ struct AckDraft;
 impl Decode for AckDraft {
     const NAME: &'static str = "internal.StreamAck";
 
-    fn field(&mut self, field: u32, wire: WireType, reader: &mut Reader<'_>) -> Result<(), DecodeError> {
+    fn field(&mut self, field: u32, wire: WireType, reader: &mut Reader<'_>) -> Result<(), Fault> {
         reader.skip(field, wire)
     }
 }
@@ -215,7 +215,7 @@ struct CloseDraft {
 impl Decode for CloseDraft {
     const NAME: &'static str = "internal.StreamClose";
 
-    fn field(&mut self, field: u32, wire: WireType, reader: &mut Reader<'_>) -> Result<(), DecodeError> {
+    fn field(&mut self, field: u32, wire: WireType, reader: &mut Reader<'_>) -> Result<(), Fault> {
         match field {
             1 => self.error = reader.text(wire)?,
             2 => self.code = reader.text(wire)?,

@@ -8,19 +8,20 @@ use core::ops::Range;
 
 use bytes::Bytes;
 
-use crate::{DecodeError, DecodeErrorKind, FrameLimits, Text};
+use crate::error::{DecodeError, DecodeErrorKind};
+use crate::{FrameLimits, Text};
 
 /// How deep groups of unknown fields may nest.
 const MAX_GROUP_DEPTH: usize = 100;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum WireType {
-    Varint,
-    Fixed64,
-    Bytes,
-    StartGroup,
-    EndGroup,
-    Fixed32,
+    Varint = 0,
+    Fixed64 = 1,
+    Bytes = 2,
+    StartGroup = 3,
+    EndGroup = 4,
+    Fixed32 = 5,
 }
 
 // --- writing -----------------------------------------------------------------------------------------------------
@@ -41,19 +42,13 @@ pub(crate) trait Sink {
     fn raw(&mut self, bytes: &[u8]);
     fn varint(&mut self, value: u64);
 
+    #[inline]
     fn tag(&mut self, field: u32, wire: WireType) {
-        let wire = match wire {
-            WireType::Varint => 0,
-            WireType::Fixed64 => 1,
-            WireType::Bytes => 2,
-            WireType::StartGroup => 3,
-            WireType::EndGroup => 4,
-            WireType::Fixed32 => 5,
-        };
-        self.varint(u64::from(field << 3 | wire));
+        self.varint(u64::from(field << 3 | wire as u32));
     }
 
     /// A length-delimited field, left out when empty.
+    #[inline]
     fn bytes(&mut self, field: u32, bytes: &[u8]) {
         if !bytes.is_empty() {
             self.delimited(field, bytes);
@@ -61,6 +56,7 @@ pub(crate) trait Sink {
     }
 
     /// A length-delimited field, written even when empty.
+    #[inline]
     fn delimited(&mut self, field: u32, bytes: &[u8]) {
         self.tag(field, WireType::Bytes);
         self.varint(bytes.len() as u64);
@@ -68,11 +64,13 @@ pub(crate) trait Sink {
     }
 
     /// A string field, left out when empty.
+    #[inline]
     fn text(&mut self, field: u32, text: &Text) {
         self.bytes(field, text.as_bytes());
     }
 
     /// An int64 field, left out when 0.
+    #[inline]
     fn int64(&mut self, field: u32, value: i64) {
         if value != 0 {
             self.tag(field, WireType::Varint);
@@ -81,6 +79,7 @@ pub(crate) trait Sink {
     }
 
     /// A bool field, left out when false.
+    #[inline]
     fn bool(&mut self, field: u32, value: bool) {
         if value {
             self.tag(field, WireType::Varint);
@@ -89,6 +88,7 @@ pub(crate) trait Sink {
     }
 
     /// A float field, left out when it is (positive) 0.
+    #[inline]
     fn float(&mut self, field: u32, value: f32) {
         if value.to_bits() != 0 {
             self.tag(field, WireType::Fixed32);
@@ -124,19 +124,26 @@ impl Sink for Vec<u8> {
         self.extend_from_slice(bytes);
     }
 
-    fn varint(&mut self, mut value: u64) {
-        while value >= 0x80 {
-            self.push(value as u8 | 0x80);
-            value >>= 7;
+    #[inline]
+    fn varint(&mut self, value: u64) {
+        if value < 0x80 {
+            return self.push(value as u8);
         }
-        self.push(value as u8);
+        let mut bytes = [0; 10];
+        let len = varint_len(value);
+        for (index, byte) in bytes[..len].iter_mut().enumerate() {
+            *byte = (value >> (7 * index)) as u8 | 0x80;
+        }
+        bytes[len - 1] &= 0x7f;
+        self.extend_from_slice(&bytes[..len]);
     }
 }
 
 /// How many bytes `value` takes as a varint.
+#[inline]
 pub(crate) fn varint_len(value: u64) -> usize {
     // 7 bits a byte, and one byte for 0.
-    ((64 - (value | 1).leading_zeros()) as usize).div_ceil(7)
+    (64 - (value | 1).leading_zeros() as usize).div_ceil(7)
 }
 
 // --- reading -----------------------------------------------------------------------------------------------------
@@ -146,7 +153,40 @@ pub(crate) trait Decode: Default {
     const NAME: &'static str;
 
     /// Takes one field, or skips it when it is unknown.
-    fn field(&mut self, field: u32, wire: WireType, reader: &mut Reader<'_>) -> Result<(), DecodeError>;
+    fn field(&mut self, field: u32, wire: WireType, reader: &mut Reader<'_>) -> Result<(), Fault>;
+}
+
+/// What is wrong with a field. Small, since it goes through every step of reading; the place is added at the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    Truncated,
+    Varint,
+    Tag,
+    WireType,
+    NotUtf8,
+    Group,
+    LongId,
+    ManyEntries,
+    LongMetadata,
+    ManyDetails,
+}
+
+impl Fault {
+    fn kind(self, limits: &FrameLimits) -> DecodeErrorKind {
+        let over = |limit, unit| DecodeErrorKind::OverLimit { limit, unit };
+        match self {
+            Fault::Truncated => DecodeErrorKind::Truncated,
+            Fault::Varint => DecodeErrorKind::Varint,
+            Fault::Tag => DecodeErrorKind::Tag,
+            Fault::WireType => DecodeErrorKind::WireType,
+            Fault::NotUtf8 => DecodeErrorKind::NotUtf8,
+            Fault::Group => DecodeErrorKind::Group,
+            Fault::LongId => over(limits.id_bytes, "bytes of an id"),
+            Fault::ManyEntries => over(limits.metadata_entries, "entries of metadata"),
+            Fault::LongMetadata => over(limits.metadata_bytes, "bytes of metadata"),
+            Fault::ManyDetails => over(limits.error_details, "error details"),
+        }
+    }
 }
 
 /// Reads the fields of one message, which is a range of a frame.
@@ -155,47 +195,47 @@ pub(crate) struct Reader<'a> {
     position: usize,
     end: usize,
     limits: &'a FrameLimits,
-    message: &'static str,
-    field: u32,
+    /// Where it is, to tell where a fault is: the message, and the number of the field.
+    place: (&'static str, u32),
 }
 
 impl<'a> Reader<'a> {
+    #[inline]
     pub(crate) fn new(frame: &'a Bytes, range: Range<usize>, limits: &'a FrameLimits) -> Self {
-        Self { frame, position: range.start, end: range.end, limits, message: "", field: 0 }
+        Self { frame, position: range.start, end: range.end, limits, place: ("", 0) }
     }
 
     pub(crate) fn limits(&self) -> &FrameLimits {
         self.limits
     }
 
-    /// The error `kind`, at the field that is being read.
-    pub(crate) fn error(&self, kind: DecodeErrorKind) -> DecodeError {
-        DecodeError { message: self.message, field: self.field, kind }
-    }
-
-    pub(crate) fn over_limit(&self, limit: usize, unit: &'static str) -> DecodeError {
-        self.error(DecodeErrorKind::OverLimit { limit, unit })
-    }
-
     /// Reads a whole message.
+    #[inline]
     pub(crate) fn message<M: Decode>(mut self) -> Result<M, DecodeError> {
         let mut message = M::default();
-        self.fields(&mut message)?;
-        Ok(message)
+        match self.fields(&mut message) {
+            Ok(()) => Ok(message),
+            Err(fault) => {
+                let (message, field) = self.place;
+                Err(DecodeError { message, field, kind: fault.kind(self.limits) })
+            }
+        }
     }
 
-    fn fields<M: Decode>(&mut self, message: &mut M) -> Result<(), DecodeError> {
-        self.message = M::NAME;
+    #[inline]
+    fn fields<M: Decode>(&mut self, message: &mut M) -> Result<(), Fault> {
+        self.place.0 = M::NAME;
         while self.position < self.end {
-            self.field = 0;
+            self.place.1 = 0;
             let (field, wire) = self.tag()?;
-            self.field = field;
+            self.place.1 = field;
             message.field(field, wire, self)?;
         }
         Ok(())
     }
 
-    fn tag(&mut self) -> Result<(u32, WireType), DecodeError> {
+    #[inline]
+    fn tag(&mut self) -> Result<(u32, WireType), Fault> {
         let tag = self.raw_varint()?;
         let wire = match tag & 7 {
             0 => WireType::Varint,
@@ -204,15 +244,27 @@ impl<'a> Reader<'a> {
             3 => WireType::StartGroup,
             4 => WireType::EndGroup,
             5 => WireType::Fixed32,
-            _ => return Err(self.error(DecodeErrorKind::Tag)),
+            _ => return Err(Fault::Tag),
         };
         match u32::try_from(tag) {
             Ok(tag) if tag >> 3 != 0 => Ok((tag >> 3, wire)),
-            _ => Err(self.error(DecodeErrorKind::Tag)),
+            _ => Err(Fault::Tag),
         }
     }
 
-    fn raw_varint(&mut self) -> Result<u64, DecodeError> {
+    #[inline]
+    fn raw_varint(&mut self) -> Result<u64, Fault> {
+        // Tags, lengths and flags nearly always take one byte.
+        match self.frame[self.position..self.end].first() {
+            Some(byte) if *byte < 0x80 => {
+                self.position += 1;
+                Ok(u64::from(*byte))
+            }
+            _ => self.long_varint(),
+        }
+    }
+
+    fn long_varint(&mut self) -> Result<u64, Fault> {
         let mut value = 0;
         for (index, byte) in self.frame[self.position..self.end].iter().enumerate() {
             value |= u64::from(byte & 0x7f) << (7 * index);
@@ -228,64 +280,63 @@ impl<'a> Reader<'a> {
                 break;
             }
         }
-        Err(self.error(if self.end - self.position < 10 {
-            DecodeErrorKind::Truncated
-        } else {
-            DecodeErrorKind::Varint
-        }))
+        Err(if self.end - self.position < 10 { Fault::Truncated } else { Fault::Varint })
     }
 
-    fn take(&mut self, len: u64) -> Result<Range<usize>, DecodeError> {
+    #[inline]
+    fn take(&mut self, len: u64) -> Result<Range<usize>, Fault> {
         match usize::try_from(len) {
             Ok(len) if len <= self.end - self.position => {
                 let start = self.position;
                 self.position += len;
                 Ok(start..self.position)
             }
-            _ => Err(self.error(DecodeErrorKind::Truncated)),
+            _ => Err(Fault::Truncated),
         }
     }
 
-    fn expect(&self, wire: WireType, expected: WireType) -> Result<(), DecodeError> {
-        if wire == expected { Ok(()) } else { Err(self.error(DecodeErrorKind::WireType)) }
+    fn expect(&self, wire: WireType, expected: WireType) -> Result<(), Fault> {
+        if wire == expected { Ok(()) } else { Err(Fault::WireType) }
     }
 
     /// The range of a length-delimited field.
-    pub(crate) fn range(&mut self, wire: WireType) -> Result<Range<usize>, DecodeError> {
+    #[inline]
+    pub(crate) fn range(&mut self, wire: WireType) -> Result<Range<usize>, Fault> {
         self.expect(wire, WireType::Bytes)?;
         let len = self.raw_varint()?;
         self.take(len)
     }
 
-    pub(crate) fn bytes(&mut self, wire: WireType) -> Result<Bytes, DecodeError> {
+    #[inline]
+    pub(crate) fn bytes(&mut self, wire: WireType) -> Result<Bytes, Fault> {
         let range = self.range(wire)?;
         Ok(self.frame.slice(range))
     }
 
-    pub(crate) fn text(&mut self, wire: WireType) -> Result<Text, DecodeError> {
+    #[inline]
+    pub(crate) fn text(&mut self, wire: WireType) -> Result<Text, Fault> {
         let range = self.range(wire)?;
-        Text::slice(self.frame, range).map_err(|_| self.error(DecodeErrorKind::NotUtf8))
+        Text::slice(self.frame, range).ok_or(Fault::NotUtf8)
     }
 
     /// A text that must keep to the limit on ids.
-    pub(crate) fn id(&mut self, wire: WireType) -> Result<Text, DecodeError> {
+    #[inline]
+    pub(crate) fn id(&mut self, wire: WireType) -> Result<Text, Fault> {
         let id = self.text(wire)?;
-        match self.limits.id_bytes {
-            limit if id.len() > limit => Err(self.over_limit(limit, "bytes of an id")),
-            _ => Ok(id),
-        }
+        if id.len() > self.limits.id_bytes { Err(Fault::LongId) } else { Ok(id) }
     }
 
-    pub(crate) fn int64(&mut self, wire: WireType) -> Result<i64, DecodeError> {
+    #[inline]
+    pub(crate) fn int64(&mut self, wire: WireType) -> Result<i64, Fault> {
         self.expect(wire, WireType::Varint)?;
         Ok(self.raw_varint()? as i64)
     }
 
-    pub(crate) fn bool(&mut self, wire: WireType) -> Result<bool, DecodeError> {
+    pub(crate) fn bool(&mut self, wire: WireType) -> Result<bool, Fault> {
         Ok(self.int64(wire)? != 0)
     }
 
-    pub(crate) fn float(&mut self, wire: WireType) -> Result<f32, DecodeError> {
+    pub(crate) fn float(&mut self, wire: WireType) -> Result<f32, Fault> {
         self.expect(wire, WireType::Fixed32)?;
         let range = self.take(4)?;
         let mut bytes = [0; 4];
@@ -294,13 +345,14 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads an embedded message into `message`, on top of what an earlier occurrence left there.
-    pub(crate) fn embedded<M: Decode>(&mut self, wire: WireType, message: &mut M) -> Result<(), DecodeError> {
+    pub(crate) fn embedded<M: Decode>(&mut self, wire: WireType, message: &mut M) -> Result<(), Fault> {
         let range = self.range(wire)?;
-        Reader::new(self.frame, range, self.limits).fields(message)
+        let mut embedded = Reader::new(self.frame, range, self.limits);
+        embedded.fields(message).inspect_err(|_| self.place = embedded.place)
     }
 
     /// Skips a field that is not known.
-    pub(crate) fn skip(&mut self, field: u32, wire: WireType) -> Result<(), DecodeError> {
+    pub(crate) fn skip(&mut self, field: u32, wire: WireType) -> Result<(), Fault> {
         let mut groups = Vec::new();
         let (mut field, mut wire) = (field, wire);
         loop {
@@ -311,7 +363,7 @@ impl<'a> Reader<'a> {
                 WireType::Bytes => _ = self.range(wire)?,
                 WireType::StartGroup if groups.len() < MAX_GROUP_DEPTH => groups.push(field),
                 WireType::EndGroup if groups.pop() == Some(field) => {}
-                WireType::StartGroup | WireType::EndGroup => return Err(self.error(DecodeErrorKind::Group)),
+                WireType::StartGroup | WireType::EndGroup => return Err(Fault::Group),
             }
             if groups.is_empty() {
                 return Ok(());
@@ -338,18 +390,18 @@ mod tests {
         }
     }
 
-    fn varint(bytes: &'static [u8]) -> Result<u64, DecodeErrorKind> {
+    fn varint(bytes: &'static [u8]) -> Result<u64, Fault> {
         let frame = Bytes::from_static(bytes);
         let limits = FrameLimits::DEFAULT;
-        Reader::new(&frame, 0..bytes.len(), &limits).raw_varint().map_err(|error| error.kind)
+        Reader::new(&frame, 0..bytes.len(), &limits).raw_varint()
     }
 
     #[test]
     fn a_varint_has_at_most_64_bits() {
         assert_eq!(varint(b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"), Ok(u64::MAX));
-        assert_eq!(varint(b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\x02"), Err(DecodeErrorKind::Varint));
-        assert_eq!(varint(b"\x80\x80\x80\x80\x80\x80\x80\x80\x80\x80\x01"), Err(DecodeErrorKind::Varint));
-        assert_eq!(varint(b"\x80"), Err(DecodeErrorKind::Truncated));
-        assert_eq!(varint(b""), Err(DecodeErrorKind::Truncated));
+        assert_eq!(varint(b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\x02"), Err(Fault::Varint));
+        assert_eq!(varint(b"\x80\x80\x80\x80\x80\x80\x80\x80\x80\x80\x01"), Err(Fault::Varint));
+        assert_eq!(varint(b"\x80"), Err(Fault::Truncated));
+        assert_eq!(varint(b""), Err(Fault::Truncated));
     }
 }

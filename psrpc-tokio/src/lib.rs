@@ -59,6 +59,7 @@ impl TokioRuntime {
 impl Runtime for TokioRuntime {
     fn now(&self) -> Now {
         let since_origin = Instant::now().saturating_duration_since(self.origin);
+        #[expect(clippy::disallowed_methods, reason = "the runtime is where clocks are read")]
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Now { time: Time::ZERO + since_origin, wall: WallTime::default() + since_epoch }
     }

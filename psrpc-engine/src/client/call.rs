@@ -23,7 +23,7 @@ use psrpc_proto::{
 
 use crate::error::{BusError, CallError, Evidence, Failure};
 use crate::event::{ClientEvent, Reply};
-use crate::flight::Flights;
+use crate::flight::{Flights, Vacancy};
 use crate::limits::ClientLimits;
 use crate::map::HashKeys;
 use crate::output::{self, Publish};
@@ -119,8 +119,9 @@ impl Calls {
         self.flights.get(handle).is_some()
     }
 
-    pub(super) fn knows(&self, request_id: &Text) -> bool {
-        self.flights.find(request_id).is_some()
+    /// The place of a request id that no call has.
+    pub(super) fn vacancy(&self, request_id: &Text) -> Option<Vacancy> {
+        self.flights.vacancy(request_id)
     }
 
     /// Checks what can be checked before a call is made.
@@ -155,7 +156,7 @@ impl Calls {
         &mut self,
         now: Now,
         io: &mut Io,
-        (request_id, client_id): (Text, Text),
+        (request_id, vacancy, client_id): (Text, Vacancy, Text),
         call: Call,
         rules: Rules,
         timeout: Duration,
@@ -185,7 +186,7 @@ impl Calls {
         let timer = io.timers.arm(deadline, TimerKind::Deadline, handle);
         let started = now.time;
         let evidence = Evidence::default();
-        self.flights.start(request_id, timer, Ongoing { route, started, deadline, state, evidence });
+        self.flights.start(vacancy, request_id, timer, Ongoing { route, started, deadline, state, evidence });
         if deadline > now.time {
             self.wake(io, handle);
         } else {

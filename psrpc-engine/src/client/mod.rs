@@ -119,13 +119,13 @@ impl Client {
             return Err(CallError::WrongService { route: call.route, service: service.clone() });
         }
         let rules = self.calls.check(&call, *affinity_timeout, *short_circuit_timeout)?;
-        let request_id = loop {
+        let names = loop {
             let request_id = self.ids.request();
-            if !self.calls.knows(&request_id) {
-                break request_id;
+            if let Some(vacancy) = self.calls.vacancy(&request_id) {
+                break (request_id, vacancy, id.clone());
             }
         };
-        Ok(self.calls.start(now, &mut self.io, (request_id, id.clone()), call, rules, *timeout))
+        Ok(self.calls.start(now, &mut self.io, names, call, rules, *timeout))
     }
 
     /// Ends a call: it resolves as canceled, and a claimed call that was not granted yet runs nowhere.

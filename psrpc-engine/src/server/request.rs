@@ -21,7 +21,7 @@ use crate::cache::Cache;
 use crate::config::ServerConfig;
 use crate::dedup::{Admission, BucketKey, Dedup};
 use crate::event::{Received, ServerEvent};
-use crate::flight::Flights;
+use crate::flight::{Flights, Vacancy};
 use crate::map::HashKeys;
 use crate::output::Publish;
 use crate::time::{Expired, Expiry, NotExpired};
@@ -105,8 +105,8 @@ impl Requests {
         route: Route,
         request: Request,
     ) {
-        let expiry = match self.check(cx, &request) {
-            Ok(expiry) => expiry,
+        let (expiry, vacancy) = match self.check(cx, &request) {
+            Ok(checked) => checked,
             Err((reason, Expired { by })) => return self.refuse(cx, &route, request, reason, by),
         };
         let Request { request_id, client_id, sent_at, metadata, payload, skip_claim, .. } = request;
@@ -122,7 +122,7 @@ impl Requests {
             state: State::Deciding,
         };
         let timer = cx.io.timers.arm(expiry.time(), TimerKind::Expiry, Owner::Request(request));
-        self.flights.start(request_id.clone(), timer, pending);
+        self.flights.start(vacancy, request_id.clone(), timer, pending);
         self.latest = self.latest.max(expiry.time());
         cx.registry.hold(registration);
         cx.io.event(ServerEvent::Received(Received {
@@ -139,7 +139,11 @@ impl Requests {
     }
 
     /// Checks whether a request may come in, and remembers it.
-    fn check(&mut self, cx: &mut Context<'_>, request: &Request) -> Result<Expiry, (Reason, Expired)> {
+    fn check(
+        &mut self,
+        cx: &mut Context<'_>,
+        request: &Request,
+    ) -> Result<(Expiry, Vacancy), (Reason, Expired)> {
         let Context { now, io, config, .. } = cx;
         let refuse = |reason| (reason, Expired { by: Duration::ZERO });
         if request.request_id.is_empty() || request.client_id.is_empty() {
@@ -156,9 +160,9 @@ impl Requests {
         let expiry = WallTime::from_unix_nanos(request.expiry);
         let expiry = Expiry::on_receipt(*now, sent_at, expiry, config.horizon, config.skew_allowance)
             .map_err(|expired| (Reason::Expired, expired))?;
-        if self.flights.find(&request.request_id).is_some() {
+        let Some(vacancy) = self.flights.vacancy(&request.request_id) else {
             return Err(refuse(Reason::Duplicate));
-        }
+        };
         let identity = self.keys.identity(request.client_id.as_bytes(), request.request_id.as_bytes());
         let (bucket, admission) = self.dedup.admit(*now, identity, &expiry);
         match admission {
@@ -175,7 +179,7 @@ impl Requests {
         if self.flights.len() >= config.limits.requests {
             return Err(refuse(Reason::RequestsFull));
         }
-        Ok(expiry)
+        Ok((expiry, vacancy))
     }
 
     fn refuse(

@@ -95,6 +95,7 @@ fn subject(url: &str, runtime: RuntimeName, calls: usize) -> Result<Subject, psr
 fn run_all(filter: &str, subject: &Subject) -> ExitCode {
     // A case says itself what was not as it should be.
     std::panic::set_hook(Box::new(|_| {}));
+    #[expect(clippy::disallowed_methods, reason = "how long it took is for people")]
     let start = Instant::now();
     let (mut passed, mut failed) = (0, 0);
     for case in chosen(filter) {
