@@ -1,4 +1,53 @@
 //! RPC over publish/subscribe: typed clients and servers on any bus and any async runtime.
+//!
+//! Services call each other through a message bus instead of by address. A [`Client`] publishes a request; the [`Server`]s of
+//! the service bid for it with an affinity; the client grants the best one; it answers. Most programs use neither directly but
+//! what `psrpc-build` generates from a .proto, and depend on an adapter crate such as `psrpc-tokio`, which re-exports all of
+//! this under the name `psrpc` together with its runtime.
+//!
+//! # A service
+//!
+//! ```proto
+//! service Hats {
+//!   rpc Make(Order) returns (Hat) { option (psrpc.options).type = AFFINITY; }
+//! }
+//! ```
+//!
+//! `psrpc_build::compile(&["proto/hats.proto"], &["proto"])?` in `build.rs` and
+//! `psrpc::include_proto!("hats.v1")` in the code give:
+//!
+//! * the trait `Hats`, to implement: `async fn make(&self, order: Request<Order>) -> Result<Hat, Error>` and, since the method
+//!   is routed by affinity, `fn make_affinity(&self, order: &Request<Order>) -> f32`;
+//! * `HatsServer::new(bus, implementation).await?`, which serves it;
+//! * `HatsClient::new(bus).await?`, whose `make(order)` is a [`Call`] to await.
+//!
+//! # How a method is routed
+//!
+//! | in the .proto | what happens |
+//! |---|---|
+//! | nothing, or `type = QUEUE` | the bus hands each request to one server, which runs it once the client grants it |
+//! | `type = AFFINITY` | every server sees the request and bids with its affinity; the client picks one ([`Selection`]) |
+//! | `topics = true` | calls go to the servers that registered that topic; the parameters come before the request |
+//! | `topic_params.single_server = true` | each topic has one server, so there is nothing to grant |
+//!
+//! # What dropping does
+//!
+//! | what | is dropped |
+//! |---|---|
+//! | a [`Call`] or its future | the call is canceled; if it was not granted yet, it runs nowhere |
+//! | the last clone of a [`Client`] | it is closed, once its calls are over |
+//! | the last clone of a [`Server`] | it shuts down in the background: what it accepted is finished, nothing new is taken |
+//! | a handler's future | by psrpc, at the request's deadline and when the server is killed |
+//!
+//! # When a call fails
+//!
+//! Its [`Error`] has a code, a text, a [`Reason`] and what is known of the cause: [`Error::explanation`] puts it into words. An
+//! error of the server's own has [`Reason::Answered`].
+//!
+//! # Your own bus or runtime
+//!
+//! [`bus::Bus`] has two functions that matter, [`Runtime`] has four. Both are checked by the cases of `psrpc-conformance`.
+
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
