@@ -71,6 +71,7 @@ impl Code<'_> {
         }
         format!(
             "/// What clients and servers of `{name}` agree on.
+            #[allow(dead_code)]
             pub static {constant}: {root}::Service =
                 {root}::Service {{ name: {wire:?}, methods: &[{methods}] }};\n"
         )
@@ -102,7 +103,7 @@ impl Code<'_> {
                 /// # Errors
                 ///
                 /// When the bus refuses it, or there is no runtime.
-                pub async fn new(bus: impl {root}::bus::Bus) -> Result<Self, {root}::Error> {{
+                pub async fn new(bus: impl {root}::bus::Bus) -> ::core::result::Result<Self, {root}::Error> {{
                     Self::with_options(bus, {root}::ClientOptions::new()).await
                 }}
 
@@ -114,7 +115,7 @@ impl Code<'_> {
                 pub async fn with_options(
                     bus: impl {root}::bus::Bus,
                     options: {root}::ClientOptions,
-                ) -> Result<Self, {root}::Error> {{
+                ) -> ::core::result::Result<Self, {root}::Error> {{
                     Self::with_runtime(bus, {root}::default_runtime()?, options).await
                 }}\n"
             )
@@ -123,11 +124,13 @@ impl Code<'_> {
         };
         format!(
             "/// A client of `{name}`. Cheap to clone; dropping the last clone closes it.
-            {docs}pub struct {name}Client{declared} {{
+            {docs}#[allow(dead_code)]
+            pub struct {name}Client{declared} {{
                 client: {root}::Client,
                 {fields}
             }}
 
+            #[allow(dead_code)]
             impl<{bounds}> {name}Client{used} {{
                 {default}
 
@@ -140,7 +143,7 @@ impl Code<'_> {
                     bus: impl {root}::bus::Bus,
                     runtime: impl {root}::Runtime,
                     options: {root}::ClientOptions,
-                ) -> Result<Self, {root}::Error> {{
+                ) -> ::core::result::Result<Self, {root}::Error> {{
                     let client = {root}::Client::new(bus, runtime, &{constant}, options).await?;
                     Ok(Self {{ client, {values} }})
                 }}
@@ -169,7 +172,7 @@ impl Code<'_> {
         let name = &self.service.name;
         let Generics { used, bounds, values, .. } = self.generics();
         format!(
-            "impl<{bounds}> Clone for {name}{kind}{used} {{
+            "impl<{bounds}> ::core::clone::Clone for {name}{kind}{used} {{
                 fn clone(&self) -> Self {{
                     Self {{ {field}: self.{field}.clone(), {values} }}
                 }}
@@ -193,7 +196,7 @@ impl Code<'_> {
             push!(
                 functions,
                 "{docs}fn {function}(&self, request: {root}::Request<{request}>)
-                    -> impl ::core::future::Future<Output = Result<{response}, {root}::Error>> + Send;\n",
+                    -> impl ::core::future::Future<Output = ::core::result::Result<{response}, {root}::Error>> + ::core::marker::Send;\n",
                 docs = docs(&prost.comments, &format!("The rpc `{}`.", prost.proto_name))
             );
             if method.asks_for_affinity() {
@@ -208,7 +211,8 @@ impl Code<'_> {
         }
         format!(
             "/// What a server of `{name}` does.
-            {docs}pub trait {name}: Send + Sync + 'static {{
+            {docs}#[allow(dead_code)]
+            pub trait {name}: ::core::marker::Send + ::core::marker::Sync + 'static {{
                 {functions}
             }}\n",
             docs = docs_below(&self.prost.comments)
@@ -229,7 +233,7 @@ impl Code<'_> {
                 pub async fn new(
                     bus: impl {root}::bus::Bus,
                     service: impl {name},
-                ) -> Result<Self, {root}::Error> {{
+                ) -> ::core::result::Result<Self, {root}::Error> {{
                     Self::with_options(bus, service, {root}::ServerOptions::new()).await
                 }}
 
@@ -242,7 +246,7 @@ impl Code<'_> {
                     bus: impl {root}::bus::Bus,
                     service: impl {name},
                     options: {root}::ServerOptions,
-                ) -> Result<Self, {root}::Error> {{
+                ) -> ::core::result::Result<Self, {root}::Error> {{
                     Self::with_runtime(bus, {root}::default_runtime()?, service, options).await
                 }}\n"
             )
@@ -252,11 +256,13 @@ impl Code<'_> {
         let (handlers, without_topic) = (self.handler_list(), self.without_topic());
         format!(
             "/// A server of `{name}`. Cheap to clone; dropping the last clone shuts it down in the background.
-            {docs}pub struct {name}Server{declared} {{
+            {docs}#[allow(dead_code)]
+            pub struct {name}Server{declared} {{
                 server: {root}::Server,
                 {fields}
             }}
 
+            #[allow(dead_code)]
             impl<{bounds}> {name}Server{used} {{
                 {default}
 
@@ -270,7 +276,7 @@ impl Code<'_> {
                     runtime: impl {root}::Runtime,
                     service: impl {name},
                     options: {root}::ServerOptions,
-                ) -> Result<Self, {root}::Error> {{
+                ) -> ::core::result::Result<Self, {root}::Error> {{
                     let handlers = {handlers};
                     let server = {root}::Server::new(bus, runtime, handlers, options)?;
                     server.register(&[{without_topic}], &[]).await?;
@@ -366,7 +372,7 @@ impl Code<'_> {
             ///
             /// When it is served already on that topic, the topic cannot be carried, the server is closed, or the bus
             /// refuses it.
-            pub async fn register_{name}(&self, {parameters}) -> Result<(), {root}::Error> {{
+            pub async fn register_{name}(&self, {parameters}) -> ::core::result::Result<(), {root}::Error> {{
                 self.server.register(&[{methods}], &[{topic}]).await
             }}
 
@@ -375,7 +381,7 @@ impl Code<'_> {
             /// # Errors
             ///
             /// When it is not registered, in this way, for that topic.
-            pub async fn deregister_{name}(&self, {parameters}) -> Result<(), {root}::Error> {{
+            pub async fn deregister_{name}(&self, {parameters}) -> ::core::result::Result<(), {root}::Error> {{
                 self.server.deregister(&[{methods}], &[{topic}]).await
             }}\n"
         )
@@ -390,7 +396,7 @@ impl Code<'_> {
         Generics {
             declared: format!("<{}>", each(&|name| format!("{name}: ?Sized = str,"))),
             used: format!("<{}>", each(&|name| format!("{name},"))),
-            bounds: each(&|name| format!("{name}: AsRef<str> + ?Sized,")),
+            bounds: each(&|name| format!("{name}: ::core::convert::AsRef<str> + ?Sized,")),
             fields: format!(
                 "topics: ::core::marker::PhantomData<fn({})>,",
                 each(&|name| format!("&{name},"))
@@ -423,7 +429,7 @@ fn topic_parameters(topic: &[TopicParameter]) -> (String, String) {
         let name = if name == "request" { "request_topic".to_owned() } else { rust_name(name) };
         match typed {
             Some(typed) => push!(parameters, "{name}: &{typed},"),
-            None => push!(parameters, "{name}: impl AsRef<str>,"),
+            None => push!(parameters, "{name}: impl ::core::convert::AsRef<str>,"),
         }
         push!(list, "{name}.as_ref(),");
     }

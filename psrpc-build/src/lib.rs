@@ -30,9 +30,11 @@ mod model;
 mod options;
 mod plugin;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::path::{Path, PathBuf};
 
+use heck::ToSnakeCase;
 use prost_reflect::DescriptorPool;
 use prost_types::FileDescriptorSet;
 
@@ -53,6 +55,7 @@ pub fn compile(protos: &[impl AsRef<Path>], includes: &[impl AsRef<Path>]) -> Re
 /// How code is generated.
 pub struct Config {
     prost: prost_build::Config,
+    out_dir: Option<PathBuf>,
     root: String,
     default_runtime: bool,
     renames: BTreeMap<String, String>,
@@ -69,6 +72,7 @@ impl Config {
     pub fn new() -> Self {
         Self {
             prost: prost_build::Config::new(),
+            out_dir: None,
             root: "::psrpc".into(),
             default_runtime: true,
             renames: BTreeMap::new(),
@@ -96,7 +100,9 @@ impl Config {
 
     /// Where the code goes. Default: cargo's `OUT_DIR`.
     pub fn out_dir(&mut self, path: impl Into<PathBuf>) -> &mut Self {
-        self.prost.out_dir(path);
+        let path = path.into();
+        self.prost.out_dir(path.clone());
+        self.out_dir = Some(path);
         self
     }
 
@@ -129,7 +135,25 @@ impl Config {
         let services = model::services(pool, &self.renames)?;
         let (root, default_runtime) = (self.root.clone(), self.default_runtime);
         self.prost.service_generator(Box::new(Generator { services, root, default_runtime }));
+        let packages: BTreeSet<_> = files.file.iter().map(|file| file.package().to_owned()).collect();
         self.prost.compile_fds(files)?;
+        self.name_by_package(&packages)
+    }
+
+    /// Prost names the file of a package as it names its modules, `r#type.rs` for the package `type`. Such a file is there
+    /// under the name of the package too, so that `include_proto!` takes that for every package.
+    fn name_by_package(&self, packages: &BTreeSet<String>) -> Result<(), Error> {
+        let cargo = || std::env::var_os("OUT_DIR").map(PathBuf::from);
+        let Some(out) = self.out_dir.clone().or_else(cargo) else { return Ok(()) };
+        for package in packages {
+            let module: Vec<_> =
+                package.split('.').map(|part| model::rust_name(&part.to_snake_case())).collect();
+            let by_module = out.join(format!("{}.rs", module.join(".")));
+            let by_package = out.join(format!("{package}.rs"));
+            if by_module != by_package && by_module.exists() {
+                fs::copy(by_module, by_package)?;
+            }
+        }
         Ok(())
     }
 }

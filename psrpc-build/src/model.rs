@@ -157,7 +157,7 @@ fn topic(rpc: &MethodDescriptor, options: &Options) -> Result<Vec<TopicParameter
     for name in &options.names {
         let parameter = TopicParameter {
             name: name.to_snake_case(),
-            typed: options.typed.then(|| name.to_upper_camel_case()),
+            typed: options.typed.then(|| format!("{}Topic", name.to_upper_camel_case())),
         };
         let valid = parameter.name.starts_with(|c: char| c.is_alphabetic());
         if !valid || topic.iter().any(|known| known.name == parameter.name) {
@@ -266,7 +266,12 @@ fn check_types(descriptor: &ServiceDescriptor, service: &Service) -> Result<(), 
 
 /// A name as an identifier, raw where it is a keyword.
 pub(crate) fn rust_name(name: &str) -> String {
-    if syn::parse_str::<syn::Ident>(name).is_ok() { name.to_owned() } else { format!("r#{name}") }
+    match name {
+        // Those few cannot be raw.
+        "self" | "super" | "crate" | "_" => format!("{name}_"),
+        name if syn::parse_str::<syn::Ident>(name).is_ok() => name.to_owned(),
+        keyword => format!("r#{keyword}"),
+    }
 }
 
 /// In the descriptor of a file: field 6 are its services, and in one of those field 2 are its methods.

@@ -1,7 +1,21 @@
-//! Generates the services that the cases use.
+//! Generates the services that the cases use, and those that show that what is generated compiles.
 
 fn main() -> Result<(), psrpc_build::Error> {
+    generate("proto", "shop.proto", |_| {})?;
+    generate("../vectors/proto", "names.proto", |config| {
+        config.rename("names.v1.Methods.mixed_caseName", "mixed_case_name_2");
+    })?;
+    generate("../../psrpc-build/tests/protos", "hats.proto", |_| {})?;
+    generate("../../psrpc-build/tests/protos", "odd.proto", |_| {})
+}
+
+fn generate(
+    include: &str,
+    file: &str,
+    configure: impl FnOnce(&mut psrpc_build::Config),
+) -> Result<(), psrpc_build::Error> {
     let mut config = psrpc_build::Config::new();
     config.default_runtime(false);
-    config.compile(&["proto/shop.proto"], &["proto"])
+    configure(&mut config);
+    config.compile(&[format!("{include}/{file}")], &[include])
 }

@@ -144,6 +144,14 @@ fn a_file_without_a_package_is_generated_too() {
 }
 
 #[test]
+fn a_package_named_by_keywords_is_there_under_its_own_name() {
+    let file = Path::new(PROTOS).join("odd.proto");
+    let files = generate(&file, Path::new(PROTOS), |_| {}).unwrap();
+    assert_eq!(files.keys().collect::<Vec<_>>(), ["async.type.rs", "r#async.r#type.rs"]);
+    assert_eq!(files["async.type.rs"], files["r#async.r#type.rs"]);
+}
+
+#[test]
 fn kinds_of_rpcs_that_are_not_supported_yet_are_refused_by_name_and_place() {
     for (options, kind) in [
         ("stream = true", "a stream"),

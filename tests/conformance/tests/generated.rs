@@ -1,0 +1,193 @@
+//! What is generated compiles, and is called by the names that it should have.
+
+use psrpc::{ClientOptions, Error, ErrorCode, Request, ServerOptions};
+use psrpc_bus_local::LocalBus;
+use psrpc_conformance::runtime::{Host, Solo};
+
+#[allow(missing_docs, reason = "generated from messages without comments")]
+mod hats {
+    pub mod v1 {
+        psrpc::include_proto!("hats.v1");
+    }
+    pub mod parts {
+        psrpc::include_proto!("hats.parts");
+    }
+}
+
+#[allow(missing_docs, reason = "generated from messages without comments")]
+mod names {
+    psrpc::include_proto!("names.v1");
+}
+
+#[allow(missing_docs, reason = "generated from messages without comments")]
+mod odd {
+    psrpc::include_proto!("async.type");
+}
+
+use hats::parts::Brim;
+use hats::v1::{HatAsk, HatReply, Hats, HatsClient, HatsServer};
+
+/// A topic with a type of its own.
+struct Owner(&'static str);
+
+impl AsRef<str> for Owner {
+    fn as_ref(&self) -> &str {
+        self.0
+    }
+}
+
+struct Hatter;
+
+fn made(text: &str) -> Result<HatReply, Error> {
+    Ok(HatReply { text: text.to_owned() })
+}
+
+impl Hats for Hatter {
+    async fn fit(&self, request: Request<HatAsk>) -> Result<HatReply, Error> {
+        made(&request.name)
+    }
+
+    async fn make_hat_v1(&self, request: Request<HatAsk>) -> Result<HatReply, Error> {
+        made(&request.name)
+    }
+
+    fn make_hat_v1_affinity(&self, _: &Request<HatAsk>) -> f32 {
+        1.0
+    }
+
+    async fn rack_fit(&self, _: Request<HatAsk>) -> Result<(), Error> {
+        Ok(())
+    }
+
+    async fn rack_make(&self, request: Request<Brim>) -> Result<HatReply, Error> {
+        made(&request.width.to_string())
+    }
+
+    fn rack_make_affinity(&self, _: &Request<Brim>) -> f32 {
+        1.0
+    }
+
+    async fn owner_fit(&self, request: Request<HatAsk>) -> Result<HatReply, Error> {
+        made(&format!("{} of {}", request.name, request.topic()[0]))
+    }
+
+    async fn list_sip_trunk(&self, _: Request<HatAsk>) -> Result<HatReply, Error> {
+        Err(Error::new(ErrorCode::Unimplemented, "not yet"))
+    }
+}
+
+fn run<F: Future<Output = Result<(), Error>>>(test: impl FnOnce(LocalBus, Solo) -> F) {
+    let solo = Solo::new();
+    let test = test(LocalBus::new(), solo.clone());
+    solo.block_on(Box::pin(async { test.await.unwrap() }));
+}
+
+#[test]
+fn methods_of_every_kind_are_called_by_their_names() {
+    run(|bus, solo| async move {
+        let server =
+            HatsServer::<Owner>::with_runtime(bus.clone(), solo.clone(), Hatter, ServerOptions::new())
+                .await?;
+        server.register_all_rack_topics("aisle", "type").await?;
+        server.register_owner_fit_topic(&Owner("Ann")).await?;
+        server.register_list_sip_trunk_topic("x").await?;
+        let client = HatsClient::<Owner>::with_runtime(bus, solo, ClientOptions::new()).await?;
+        let ask = || HatAsk { name: "fez".into() };
+        assert_eq!(client.fit(ask()).await?.text, "fez");
+        assert_eq!(client.make_hat_v1(ask()).await?.text, "fez");
+        client.rack_fit("aisle", "type", ask()).await?;
+        assert_eq!(client.rack_make("aisle", "type", Brim { width: 7 }).await?.text, "7");
+        assert_eq!(client.owner_fit(&Owner("Ann"), ask()).await?.text, "fez of Ann");
+        let error = client.list_sip_trunk("x", ask()).await.unwrap_err();
+        assert_eq!(error.code(), &ErrorCode::Unimplemented);
+        server.deregister_owner_fit_topic(&Owner("Ann")).await
+    });
+}
+
+#[test]
+fn typed_topics_are_strings_unless_somebody_says_otherwise() {
+    run(|bus, solo| async move {
+        let client: HatsClient = HatsClient::with_runtime(
+            bus,
+            solo,
+            ClientOptions::new().selection_timeout(std::time::Duration::ZERO),
+        )
+        .await?;
+        let nobody = client.owner_fit("Ann", HatAsk::default()).timeout(std::time::Duration::from_millis(1));
+        assert_eq!(nobody.await.unwrap_err().code(), &ErrorCode::DeadlineExceeded);
+        Ok(())
+    });
+}
+
+#[test]
+fn a_service_without_methods_can_be_served() {
+    struct Nothing;
+    impl hats::v1::Empty for Nothing {}
+    run(|bus, solo| async move {
+        let server = hats::v1::EmptyServer::with_runtime(bus, solo, Nothing, ServerOptions::new()).await?;
+        server.shutdown().await;
+        Ok(())
+    });
+}
+
+#[test]
+fn names_that_mean_something_in_rust_are_called_as_raw_names() {
+    struct Odd;
+    impl odd::Same for Odd {
+        async fn same(&self, _: Request<odd::Result>) -> Result<odd::Option, Error> {
+            Ok(odd::Option {})
+        }
+        async fn r#match(&self, _: Request<odd::Send>) -> Result<odd::Clone, Error> {
+            Ok(odd::Clone {})
+        }
+        async fn r#box(&self, request: Request<odd::Result>) -> Result<odd::Result, Error> {
+            Ok(request.into_message())
+        }
+        fn box_affinity(&self, _: &Request<odd::Result>) -> f32 {
+            1.0
+        }
+    }
+    run(|bus, solo| async move {
+        let server =
+            odd::SameServer::with_runtime(bus.clone(), solo.clone(), Odd, ServerOptions::new()).await?;
+        server.register_box_topic("a", "b", "c").await?;
+        let client = odd::SameClient::with_runtime(bus, solo, ClientOptions::new()).await?;
+        client.same(odd::Result::default()).await?;
+        client.r#match(odd::Send {}).await?;
+        let text = odd::Result { text: "boxed".into() };
+        assert_eq!(client.r#box("a", "b", "c", text).await?.text, "boxed");
+        Ok(())
+    });
+}
+
+#[test]
+fn every_recorded_name_is_a_function() {
+    struct Named;
+    macro_rules! named {
+        ($($function:ident)*) => {
+            impl names::Methods for Named {
+                $(async fn $function(&self, _: Request<names::N>) -> Result<names::N, Error> {
+                    Ok(names::N {})
+                })*
+            }
+
+            fn call_each_of_them() {
+                run(|bus, solo| async move {
+                    let options = ServerOptions::new();
+                    let server =
+                        names::MethodsServer::with_runtime(bus.clone(), solo.clone(), Named, options).await?;
+                    let client = names::MethodsClient::with_runtime(bus, solo, ClientOptions::new()).await?;
+                    $(client.$function(names::N {}).await?;)*
+                    server.shutdown().await;
+                    Ok(())
+                });
+            }
+        };
+    }
+    named! {
+        plain lower make_hat_v1 make_hat make_hat_v2 make_2hats_v2 make_2_hats hidden twice trailing trailing2
+        double_inside triple_inside http_hat_x screaming_snake mixed_case_name mixed_case_name_2 a_b_c_d a_b x1y2_3z v1
+        get_v1beta1_x _9lives upper camel_case
+    }
+    call_each_of_them();
+}
