@@ -47,6 +47,7 @@ pub trait Engine {
     fn handle_timeout(&mut self, now: Now);
 
     /// The next thing to do.
+    #[must_use]
     fn poll_output(&mut self) -> Option<Output<Self::Event>>;
 
     /// When [`handle_timeout`](Self::handle_timeout) is to be called next, and why.

@@ -29,6 +29,8 @@ struct Run<E: Engine> {
     tokens: Vec<Token>,
     frames: Vec<Frame>,
     events: Vec<E::Event>,
+    /// Whether the bus has no room.
+    full: bool,
 }
 
 impl<E: Engine> Run<E>
@@ -46,6 +48,7 @@ where
             tokens: Vec::new(),
             frames: Vec::new(),
             events: Vec::new(),
+            full: false,
         }
     }
 
@@ -55,6 +58,9 @@ where
             match output {
                 Output::Subscribe { subscription, .. } => self.subscriptions.push(subscription),
                 Output::Unsubscribe { subscription } => self.unsubscribed.push(subscription),
+                Output::Publish { token, channel, frame } if self.full => {
+                    self.engine.handle_full(token, channel, frame);
+                }
                 Output::Publish { token, frame, .. } => {
                     self.tokens.push(token);
                     self.frames.push(frame);
@@ -76,6 +82,12 @@ where
         self.engine.handle_timeout(self.now);
         assert!(self.engine.poll_output().is_none(), "a spurious tick does nothing");
         assert_eq!(self.engine.poll_timeout(), next);
+    }
+
+    fn make_room(&mut self) {
+        self.full = false;
+        self.engine.handle_room();
+        self.drain();
     }
 
     fn confirm(&mut self) {
@@ -121,6 +133,8 @@ where
                     self.engine.handle_published(self.now, token, result);
                 }
             }
+            Passing::Full => self.full = true,
+            Passing::Room => self.make_room(),
             Passing::Noise(index, bytes) => {
                 if let Some(subscription) = Self::pick(&self.subscriptions, index) {
                     let frame = Frame::Raw(Bytes::from(bytes.clone()));
@@ -144,6 +158,8 @@ enum Passing {
     Gap(Index, Option<u64>),
     Published(Index, bool),
     Noise(Index, Vec<u8>),
+    Full,
+    Room,
 }
 
 fn passings() -> impl Strategy<Value = Passing> {
@@ -159,6 +175,8 @@ fn passings() -> impl Strategy<Value = Passing> {
         4 => any::<(Index, bool)>().prop_map(|(index, ok)| Passing::Published(index, ok)),
         2 => (any::<Index>(), proptest::collection::vec(any::<u8>(), 0..40))
             .prop_map(|(index, bytes)| Passing::Noise(index, bytes)),
+        1 => Just(Passing::Full),
+        2 => Just(Passing::Room),
     ]
 }
 
@@ -278,7 +296,7 @@ fn run_client(steps: &[ClientStep]) -> String {
             }
         }
     }
-    run.drain();
+    run.make_room();
     run.tick(Duration::from_secs(10), 0);
     look_at_calls(&mut run, &mut resolved);
     assert_eq!(run.engine.in_flight(), 0, "no call is left");
@@ -430,7 +448,7 @@ fn run_server(steps: &[ServerStep]) -> String {
         }
     }
     run.engine.drain(run.now);
-    run.drain();
+    run.make_room();
     run.confirm();
     // Longer than any jump of the wall clock that a bucket of remembered requests may have to wait out.
     for _ in 0..100 {
