@@ -11,7 +11,7 @@ use crate::limits::{ClientLimits, ServerLimits};
 pub struct ClientConfig {
     /// The service that it calls, by its name on the wire.
     pub service: Text,
-    /// Its id; empty to have one drawn. Default: empty.
+    /// Its id, which no other client of the service may have; empty to have one drawn. Default: empty.
     pub id: Text,
     /// How long a call may take that does not say so itself. Default 3 s.
     pub timeout: Duration,
@@ -42,12 +42,12 @@ impl ClientConfig {
 pub struct ServerConfig {
     /// The service that it serves, by its name on the wire.
     pub service: Text,
-    /// Its id; empty to have one drawn. Default: empty.
+    /// Its id, which no other server of the service may have; empty to have one drawn. Default: empty.
     pub id: Text,
     /// How long a drain waits for the bus to confirm that nothing more will come. Default 3 s.
     ///
     /// Requests in flight are waited for until they expire, however long that is.
-    pub timeout: Duration,
+    pub drain_timeout: Duration,
     /// How far the clients' wall clocks may be behind ours before their requests count as expired. Default 0.
     ///
     /// Safe for claimed calls, where the client's grant decides. A request without a claim may run up to this long
@@ -67,7 +67,7 @@ impl ServerConfig {
         Self {
             service: service.into(),
             id: Text::EMPTY,
-            timeout: Duration::from_secs(3),
+            drain_timeout: Duration::from_secs(3),
             skew_allowance: Duration::ZERO,
             horizon: Duration::from_secs(3600),
             limits: ServerLimits::DEFAULT,

@@ -59,7 +59,7 @@ pub enum ConfigError {
     #[error("the method must have a name")]
     NoMethod,
     /// The service's name would change a NATS subject.
-    #[error("service {service:?}: {cause}")]
+    #[error("service {}: {cause}", Shortened(.service))]
     Service {
         /// The service.
         service: String,
@@ -67,7 +67,7 @@ pub enum ConfigError {
         cause: InvalidId,
     },
     /// The id of the client or server cannot be carried.
-    #[error("id {id:?}: {cause}")]
+    #[error("id {}: {cause}", Shortened(.id))]
     Id {
         /// The id.
         id: String,
@@ -75,15 +75,28 @@ pub enum ConfigError {
         cause: InvalidId,
     },
     /// A topic is longer than the limit.
-    #[error("topic {topic:?} of {method}: longer than {limit} bytes")]
+    #[error("topic {} of {method}: longer than {limit} bytes", Shortened(.topic))]
     Topic {
         /// The method.
         method: String,
-        /// The topic.
-        topic: Vec<Text>,
+        /// The parts of the topic, joined.
+        topic: String,
         /// The limit, in bytes of all its parts together.
         limit: usize,
     },
+}
+
+/// A name in an error: enough of it to know it by.
+struct Shortened<'a>(&'a str);
+
+impl fmt::Display for Shortened<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SHOWN: usize = 64;
+        match self.0.char_indices().nth(SHOWN) {
+            Some((end, _)) => write!(f, "{:?}...", &self.0[..end]),
+            None => write!(f, "{:?}", self.0),
+        }
+    }
 }
 
 /// A call that cannot be made as it stands. The caller's fault; nothing was published.
@@ -110,15 +123,16 @@ pub enum CallError {
         /// The method.
         method: Text,
     },
-    /// An option of the selection cannot take effect.
+    /// Options of the selection cannot take effect.
     #[error(
-        "{method}: {option} cannot take effect, since the bus hands each request of this method to one server"
+        "{method}: {} cannot take effect, since the bus hands each request of this method to one server",
+        .options.join(", ")
     )]
     SelectionOnQueue {
         /// The method.
         method: Text,
-        /// The option.
-        option: &'static str,
+        /// The options.
+        options: Vec<&'static str>,
     },
     /// An option of the selection is infinite or not a number.
     #[error("{option} must be a finite number")]
@@ -219,7 +233,9 @@ pub struct Evidence {
     pub best: Option<Claim>,
     /// The server that the call was granted to, or that announced that it runs it.
     pub selected: Option<Text>,
-    /// How many error responses came.
+    /// Whether the selection function was asked.
+    pub asked: bool,
+    /// How many error responses came, the one that failed the call included.
     pub errors: u32,
     /// Whether the bus may have lost frames to the client while the call was in flight.
     pub gap: bool,

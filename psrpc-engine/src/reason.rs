@@ -86,10 +86,11 @@ reasons! {
     Canceled = "canceled by the caller";
     /// The client was closed.
     ClientClosed = "client closed";
-    /// The deadline passed while a server had it.
+    /// The deadline passed before the response came: while a server had it, before a server was picked though bids had
+    /// come, or, where no claim is required, without anybody answering.
     TimedOut = "no response before the deadline";
-    /// No server bid for it.
-    NoResponse = "no server bid";
+    /// No bid came for it.
+    NoResponse = "no bid came";
     /// Servers bid, and none of their bids could win.
     NotAcceptable = "no bid was acceptable";
     /// The selection function failed or chose a server that had not bid.
@@ -129,7 +130,7 @@ pub struct Dropped {
 }
 
 /// How often each thing happened since an engine was made.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Counters {
     reasons: [u64; Reason::ALL.len()],
     /// Frames that came in.
@@ -157,5 +158,13 @@ impl Counters {
     /// The reasons that happened, and how often.
     pub fn reasons(&self) -> impl Iterator<Item = (Reason, u64)> {
         Reason::ALL.iter().map(|reason| (*reason, self.get(*reason))).filter(|(_, count)| *count > 0)
+    }
+}
+
+impl fmt::Debug for Counters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut map = f.debug_map();
+        map.entry(&"frames", &self.frames).entry(&"published", &self.published).entry(&"lost", &self.lost);
+        map.entries(self.reasons().map(|(reason, count)| (reason.as_str(), count))).finish()
     }
 }

@@ -41,15 +41,15 @@ impl Route {
         if method.is_empty() {
             return Err(ConfigError::NoMethod);
         }
-        let parts = || topic.iter().map(|part| Text::from(part.as_ref())).collect();
         if topic.iter().map(|part| part.as_ref().len()).sum::<usize>() > TOPIC_BYTES {
-            let (method, topic, limit) = (method.to_string(), parts(), TOPIC_BYTES);
+            let topic = topic.iter().map(AsRef::as_ref).collect::<Vec<_>>().join("|");
+            let (method, limit) = (method.to_string(), TOPIC_BYTES);
             return Err(ConfigError::Topic { method, topic, limit });
         }
         Ok(Self(Arc::new(Inner {
             service: service.into(),
             method: method.into(),
-            topic: parts(),
+            topic: topic.iter().map(|part| Text::from(part.as_ref())).collect(),
             properties,
             requests: Channel::request(service, method, topic, properties.queue()),
             grants: Channel::claim_response(service, method, topic),

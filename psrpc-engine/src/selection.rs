@@ -85,8 +85,9 @@ impl Rules {
                 (options.short_circuit_timeout.is_some(), "short_circuit_timeout"),
                 (options.ask, "the selection function"),
             ];
-            if let Some((_, option)) = set.into_iter().find(|(set, _)| *set) {
-                return Err(CallError::SelectionOnQueue { method: method.clone(), option });
+            let options: Vec<_> = set.into_iter().filter(|(set, _)| *set).map(|(_, option)| option).collect();
+            if !options.is_empty() {
+                return Err(CallError::SelectionOnQueue { method: method.clone(), options });
             }
         }
         let finite = |value: Option<f32>, option| match value.unwrap_or(0.0) {

@@ -9,9 +9,11 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+use std::sync::OnceLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use psrpc::proto::Seed;
+#[doc(inline)]
 pub use psrpc::*;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
@@ -27,21 +29,15 @@ pub fn default_runtime() -> Result<TokioRuntime, Error> {
 
 /// A [`Runtime`] that is a tokio runtime, of any flavour, with time enabled.
 ///
-/// Its monotonic clock is tokio's, so it stands still and jumps with tokio's paused time.
+/// Its monotonic clock is tokio's, so it stands still and jumps with tokio's paused time. All of them in a process count
+/// from the same origin, so that a deadline means the same to each.
 #[derive(Clone, Debug)]
-pub struct TokioRuntime {
-    handle: Handle,
-    origin: Instant,
-}
+pub struct TokioRuntime(Handle);
 
 impl TokioRuntime {
     /// A runtime that spawns on the tokio that `handle` belongs to.
     pub fn new(handle: Handle) -> Self {
-        let origin = {
-            let _guard = handle.enter();
-            Instant::now()
-        };
-        Self { handle, origin }
+        Self(handle)
     }
 
     /// The tokio that we are called on.
@@ -50,15 +46,28 @@ impl TokioRuntime {
     ///
     /// `failed_precondition` when we are not called on tokio.
     pub fn current() -> Result<Self, Error> {
-        let handle = Handle::try_current()
-            .map_err(|error| Error::from_source(ErrorCode::FailedPrecondition, error))?;
-        Ok(Self::new(handle))
+        Handle::try_current().map(Self).map_err(|_| {
+            let text = "there is no tokio runtime here: call it on one, or give it one with `with_runtime`";
+            Error::new(ErrorCode::FailedPrecondition, text)
+        })
     }
+}
+
+/// The origin of the monotonic clock of every runtime in this process.
+fn origin() -> Instant {
+    static ORIGIN: OnceLock<std::time::Instant> = OnceLock::new();
+    #[expect(clippy::disallowed_methods, reason = "the runtime is where clocks are read")]
+    Instant::from_std(*ORIGIN.get_or_init(std::time::Instant::now))
 }
 
 impl Runtime for TokioRuntime {
     fn now(&self) -> Now {
-        let since_origin = Instant::now().saturating_duration_since(self.origin);
+        let origin = origin();
+        let since_origin = {
+            // Paused time is the runtime's own.
+            let _guard = self.0.enter();
+            Instant::now().saturating_duration_since(origin)
+        };
         #[expect(clippy::disallowed_methods, reason = "the runtime is where clocks are read")]
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Now { time: Time::ZERO + since_origin, wall: WallTime::default() + since_epoch }
@@ -71,12 +80,12 @@ impl Runtime for TokioRuntime {
     }
 
     fn sleep_until(&self, deadline: Time) -> Task {
-        let _guard = self.handle.enter();
-        Box::pin(tokio::time::sleep_until(self.origin + deadline.since(Time::ZERO)))
+        let _guard = self.0.enter();
+        Box::pin(tokio::time::sleep_until(origin() + deadline.since(Time::ZERO)))
     }
 
     fn spawn(&self, task: Task) {
         // Detached: it ends by itself, or with its runtime.
-        drop(self.handle.spawn(task));
+        drop(self.0.spawn(task));
     }
 }

@@ -27,7 +27,7 @@ pub trait Bus: Send + Sync + 'static {
     /// Publishes a frame on a channel.
     ///
     /// Returns at once: the frame is accepted, and `receipt` is told what became of it. It fails when the bus knows that
-    /// it failed. A frame must not wait without end for a connection to come back: fail it instead.
+    /// it failed; a frame that was published and may be lost on the way is [published](Receipt::published). A frame must not wait without end for a connection to come back: fail it instead.
     ///
     /// # Errors
     ///
@@ -36,7 +36,7 @@ pub trait Bus: Send + Sync + 'static {
     fn publish(&self, channel: &Channel, frame: Frame, receipt: Receipt) -> Result<(), Box<Full>>;
 
     /// Ready when [`publish`](Self::publish) has room; otherwise wakes the task once it has, and every other task that
-    /// asked. A bus that is never full need not implement it.
+    /// asked. A bus that is never full need not implement it; one that wraps another must pass it on.
     fn poll_room(&self, _: &mut Context<'_>) -> Poll<()> {
         Poll::Ready(())
     }

@@ -20,23 +20,32 @@ use crate::{Error, Selection};
 /// let fits = client.fit(hat).timeout(Duration::from_millis(500)).metadata("shop", "corner").await?;
 /// ```
 ///
+/// It is no future itself but becomes one when it is awaited; where a future is asked for, as by `tokio::spawn`, call
+/// `into_future()`.
+///
 /// Nothing is sent before the call is first polled. Dropping the future cancels the call: a claimed call that was not
 /// granted yet then runs nowhere; a handler that has started runs on to its deadline, since the wire has no cancel.
 ///
 /// # Errors
 ///
-/// The error of the server, with [`Reason::Answered`](crate::Reason::Answered); or, with the reason that applies:
+/// The [`reason`](Error::reason) tells them apart; a handler may answer with any code, so the code alone does not.
 ///
-/// | code | when |
-/// |---|---|
-/// | `unavailable` | no server bid, none of the bids was acceptable, or the bus failed |
-/// | `deadline_exceeded` | no response came in time |
-/// | `canceled` | the client was closed |
-/// | `invalid_argument` | the call cannot be made as it stands: its topic, metadata or selection |
-/// | `resource_exhausted` | too many calls of this client are in flight |
-/// | `malformed_result` | the response does not decode |
+/// | reason | code | what happened | may it have run? |
+/// |---|---|---|---|
+/// | [`Answered`](Reason::Answered) | the server's | a server answered with this error | yes |
+/// | [`NoResponse`](Reason::NoResponse) | `unavailable` | no bid came | no |
+/// | [`NotAcceptable`](Reason::NotAcceptable) | `unavailable` | no bid could win, or the selection function wanted none | no |
+/// | [`SelectionFailed`](Reason::SelectionFailed) | the function's, or `internal` | the selection function failed or panicked | no |
+/// | [`TimedOut`](Reason::TimedOut) | `deadline_exceeded` | no response came in time | yes |
+/// | [`PublishFailed`](Reason::PublishFailed) | `unavailable` | the bus did not take the request, or the grant | not as far as the bus knows |
+/// | [`SubscriptionLost`](Reason::SubscriptionLost) | `unavailable` | the bus gave up the client's subscriptions | yes |
+/// | [`MalformedResult`](Reason::MalformedResult) | `malformed_result` | the response does not decode | yes |
+/// | [`ClientClosed`](Reason::ClientClosed) | `canceled` | the client was closed | yes, if it was in flight |
+/// | none | `invalid_argument` | the topic, metadata, message or selection cannot be | no |
+/// | none | `resource_exhausted` | too many calls of this client are in flight | no |
 ///
-/// [`Error::explanation`] says what is known of the cause.
+/// [`Error::explanation`] says what is known of the cause. A call that reaches nobody still waits for its affinity timeout,
+/// or its deadline, as it would for servers that are slow to bid.
 #[must_use = "a call does nothing until it is awaited"]
 pub struct Call<Req, Res> {
     client: Client,
@@ -69,8 +78,9 @@ impl<Req, Res> Call<Req, Res> {
         self
     }
 
-    /// When the caller gives up, on the runtime's monotonic clock; the earlier of this and the timeout counts. A handler
-    /// passes its own deadline on with [`Request::deadline`](crate::Request::deadline).
+    /// When the caller gives up, on the monotonic clock of the client's runtime; the earlier of this and the timeout
+    /// counts. A handler passes its own deadline on with [`Request::deadline`](crate::Request::deadline), where its server
+    /// and the client have the same clock.
     pub fn deadline(mut self, deadline: Time) -> Self {
         self.deadline = Some(deadline);
         self
@@ -93,9 +103,9 @@ impl<Req: Message, Res: Message + Default> IntoFuture for Call<Req, Res> {
     type Output = Result<Res, Error>;
     type IntoFuture = Calling<Res>;
 
-    /// Interceptors of a client will sit here, around the [`Calling`] that does the work; without any, this is all there
-    /// is.
+    /// The future that makes the call, for where awaiting alone will not do.
     fn into_future(self) -> Calling<Res> {
+        // Interceptors of a client will sit here, around the future that does the work; without any, this is all there is.
         let Self { client, route, request, timeout, deadline, selection, metadata, .. } = self;
         let (selection, choose) = selection.into_parts();
         let state = match route {

@@ -40,7 +40,9 @@ impl ClientOptions {
         Self::default()
     }
 
-    /// The client's id on the wire. Default: drawn at random.
+    /// The client's id on the wire. Default, also for an empty one: drawn at random.
+    ///
+    /// No other client of the service may have it: each would get the other's bids and responses.
     #[must_use]
     pub fn id(mut self, id: impl Into<String>) -> Self {
         self.id = Some(id.into().into());

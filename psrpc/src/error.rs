@@ -10,10 +10,10 @@ use psrpc_engine::{BusError, CallError, ConfigError, Evidence, Failure, Reason, 
 ///
 /// A handler returns one to answer its caller with it; its code, text and details travel. A call fails with one, which is
 /// either the server's own or ours, as [`reason`](Self::reason) tells.
-#[derive(Debug)]
+///
+/// Its `Debug` form, which `main` shows when it returns one, is its text with the explanation.
 pub struct Error(Box<Inner>);
 
-#[derive(Debug)]
 struct Inner {
     code: ErrorCode,
     text: String,
@@ -61,7 +61,7 @@ impl Error {
         &self.0.code
     }
 
-    /// The text.
+    /// The text. Those of our own are the ones that Go uses, where "responses" are bids.
     pub fn text(&self) -> &str {
         &self.0.text
     }
@@ -84,40 +84,43 @@ impl Error {
 
     /// What is known of why nobody took or answered the call, in words for people; `None` when the text says it all.
     pub fn explanation(&self) -> Option<String> {
-        let Evidence { receivers, bids, below_minimum, selected, best, errors, gap, .. } = &self.0.evidence;
+        let Evidence { receivers, bids, below_minimum, selected, best, asked, errors, gap } =
+            &self.0.evidence;
         let mut known = Vec::new();
+        let reached = |count: &u64| match count {
+            0 => "nobody was subscribed".to_owned(),
+            count => format!("the request reached {}", counted(*count, "subscriber")),
+        };
         match self.0.reason? {
-            Reason::NoResponse if *receivers == Some(0) => known.push("nobody was subscribed".to_owned()),
             Reason::NoResponse => {
-                known.extend(receivers.map(|count| format!("{count} subscribers got the request, none bid")));
+                known.extend(receivers.as_ref().map(reached));
+                if receivers.is_some_and(|count| count > 0) {
+                    known.push("no bid came back".to_owned());
+                }
             }
             Reason::NotAcceptable => {
-                known.push(format!("{bids} servers bid"));
+                known.push(format!("{} bid", counted((*bids).into(), "server")));
                 if *below_minimum > 0 {
                     known.push(format!("{below_minimum} of them below the minimum affinity"));
                 }
-                if below_minimum < bids {
-                    known.push(format!("{} of them with an affinity of 0 or less", bids - below_minimum));
+                match bids - below_minimum {
+                    0 => {}
+                    _ if *asked => known.push("the selection function chose none".to_owned()),
+                    rest => known.push(format!("{rest} of them with an affinity of 0 or less")),
                 }
             }
-            Reason::TimedOut => match (selected, best, receivers) {
-                (Some(server), ..) => {
-                    known.push(format!("server {server} had it and did not answer in time"));
-                }
-                (None, Some(best), _) => known.push(format!(
+            Reason::TimedOut => match (selected, best) {
+                (Some(server), _) => known.push(format!("server {server} had it and did not answer in time")),
+                (None, Some(best)) => known.push(format!(
                     "the deadline came before the selection was over; the best bid was {} of server {}",
                     best.affinity, best.server_id
                 )),
-                (None, None, Some(0)) => known.push("nobody was subscribed".to_owned()),
-                (None, None, Some(count)) => {
-                    known.push(format!("{count} subscribers got the request, none answered in time"));
-                }
-                (None, None, None) => {}
+                (None, None) => known.extend(receivers.as_ref().map(reached)),
             },
             _ => return None,
         }
         if *errors > 0 {
-            known.push(format!("{errors} servers answered with an error"));
+            known.push(format!("{} answered with an error", counted((*errors).into(), "server")));
         }
         if *gap {
             known.push("the bus lost frames to this client meanwhile".to_owned());
@@ -137,10 +140,25 @@ impl fmt::Display for Error {
     }
 }
 
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)?;
+        match self.explanation() {
+            Some(explanation) => write!(f, " ({explanation})"),
+            None => Ok(()),
+        }
+    }
+}
+
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         self.0.source.as_deref().map(|source| source as _)
     }
+}
+
+/// A number of things: `1 server`, `2 servers`.
+fn counted(count: u64, thing: &str) -> String {
+    format!("{count} {thing}{}", if count == 1 { "" } else { "s" })
 }
 
 impl From<Failure> for Error {

@@ -28,7 +28,7 @@
 //! | nothing, or `type = QUEUE` | the bus hands each request to one server, which runs it once the client grants it |
 //! | `type = AFFINITY` | every server sees the request and bids with its affinity; the client picks one ([`Selection`]) |
 //! | `topics = true` | calls go to the servers that registered that topic; the parameters come before the request |
-//! | `topic_params.single_server = true` | each topic has one server, so there is nothing to grant |
+//! | `topic_params.single_server = true` | there is nothing to grant; that each topic has one server alone is up to you |
 //!
 //! # What dropping does
 //!
@@ -39,6 +39,9 @@
 //! | the last clone of a [`Server`] | it shuts down in the background: what it accepted is finished, nothing new is taken |
 //! | a handler's future | by psrpc, at the request's deadline and when the server is killed |
 //!
+//! A panic in a handler fails its call alone, with `internal`; one in an affinity function makes no bid; one in a selection
+//! function fails its call with `internal`.
+//!
 //! # When a call fails
 //!
 //! Its [`Error`] has a code, a text, a [`Reason`] and what is known of the cause: [`Error::explanation`] puts it into words. An
@@ -47,6 +50,10 @@
 //! # Your own bus or runtime
 //!
 //! [`bus::Bus`] has two functions that matter, [`Runtime`] has four. Both are checked by the cases of `psrpc-conformance`.
+//! The names that a bus needs, [`Channel`](proto::Channel) and [`Frame`](proto::Frame), are in [`proto`].
+//!
+//! Without an adapter crate there is no default runtime: depend on `psrpc` itself, have the code generated with
+//! `Config::default_runtime(false)`, and make clients and servers by `with_runtime(bus, runtime, ...)`.
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]

@@ -13,16 +13,20 @@ pub type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// What psrpc needs of an executor: two clocks, a seed, sleeping and spawning.
 ///
 /// Adapter crates implement it (psrpc-tokio, ...); implement it yourself for an executor of your own, or to run
-/// everything in virtual time.
+/// everything in virtual time. Its functions are called from any thread, within and outside of tasks.
+///
+/// Points of the monotonic clocks of two runtimes can be compared only if both count from the same origin, as adapters do
+/// within a process.
 pub trait Runtime: Send + Sync + 'static {
     /// Reads both clocks. The monotonic one must not go back, and is the one that [`sleep_until`](Self::sleep_until)
     /// waits by.
     fn now(&self) -> Now;
 
-    /// 256 bits to draw ids and hash keys from. They must not be foreseeable, unless in a simulation.
+    /// 256 bits to draw ids and hash keys from, others at each call: from the operating system, unless in a simulation.
     fn seed(&self) -> Seed;
 
-    /// Resolves when the monotonic clock has reached `deadline`: not before, and soon after.
+    /// Resolves when the monotonic clock has reached `deadline`: not before, and soon after. A deadline may be past, or so
+    /// far that it never comes.
     fn sleep_until(&self, deadline: Time) -> Task;
 
     /// Runs a task to its end, in the background.

@@ -25,7 +25,7 @@ use crate::{Error, Request, waiting};
 #[derive(Clone, Debug, Default)]
 pub struct ServerOptions {
     id: Option<Text>,
-    timeout: Option<Duration>,
+    drain_timeout: Option<Duration>,
     skew_allowance: Option<Duration>,
     horizon: Option<Duration>,
     channel_size: Option<usize>,
@@ -38,7 +38,9 @@ impl ServerOptions {
         Self::default()
     }
 
-    /// The server's id on the wire. Default: drawn at random.
+    /// The server's id on the wire. Default, also for an empty one: drawn at random.
+    ///
+    /// No other server of the service may have it: a call granted to one would run on both.
     #[must_use]
     pub fn id(mut self, id: impl Into<String>) -> Self {
         self.id = Some(id.into().into());
@@ -46,9 +48,11 @@ impl ServerOptions {
     }
 
     /// How long a shutdown waits for the bus to confirm that nothing more will come. Default 3 s.
+    ///
+    /// Requests in flight are waited for until they expire, however long that is.
     #[must_use]
-    pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = Some(timeout);
+    pub fn drain_timeout(mut self, timeout: Duration) -> Self {
+        self.drain_timeout = Some(timeout);
         self
     }
 
@@ -85,7 +89,7 @@ impl ServerOptions {
     fn config(&self, service: &str) -> ServerConfig {
         let mut config = ServerConfig::new(service);
         config.id = self.id.clone().unwrap_or(config.id);
-        config.timeout = self.timeout.unwrap_or(config.timeout);
+        config.drain_timeout = self.drain_timeout.unwrap_or(config.drain_timeout);
         config.skew_allowance = self.skew_allowance.unwrap_or(config.skew_allowance);
         config.horizon = self.horizon.unwrap_or(config.horizon);
         config.limits = self.limits.unwrap_or(config.limits);
@@ -106,7 +110,8 @@ impl<S: Send + Sync + 'static> Handlers<S> {
         Self { description, service: Arc::new(service), handlers: BTreeMap::new() }
     }
 
-    /// Handles a unary method.
+    /// Handles a unary method. The handler's future is dropped at the request's deadline; a panic in it fails its call
+    /// alone, with `internal`.
     #[must_use]
     pub fn unary<Req, Res, F, Fut>(self, method: &'static Method, handler: F) -> Self
     where
@@ -118,8 +123,9 @@ impl<S: Send + Sync + 'static> Handlers<S> {
         self.add(method, handler, None)
     }
 
-    /// Handles a unary method, with a function that says how well this server suits a request: more is better, below 0
-    /// is no bid. It runs on the server's background task, which it must not block.
+    /// Handles a unary method, with a function that says how well this server suits a request: more is better, 0 is not
+    /// available, below 0 makes no bid, and so does a panic. It runs on the server's background task, which it must not
+    /// block. A method that requires no claim does not ask it.
     #[must_use]
     pub fn unary_with_affinity<Req, Res, F, Fut>(
         self,
@@ -238,7 +244,8 @@ impl Server {
                 Ok(())
             }
             None => {
-                let text = format!("{key:?} is not registered, or was not together");
+                let names: Vec<_> = key.iter().map(ToString::to_string).collect();
+                let text = format!("{} is not registered, or not together", names.join(", "));
                 Err(Error::new(ErrorCode::NotFound, text))
             }
         }
@@ -269,8 +276,9 @@ impl Server {
         self.driver().look(|state| state.engine.counters().clone())
     }
 
-    /// Shuts the server down without losing what it has accepted: takes nothing new, and resolves when the handlers have
-    /// ended, by the expiry of the last request.
+    /// Shuts the server down without losing what it has accepted: takes nothing new, and resolves when nothing is in
+    /// flight any more. A bid that was made may still be granted, so it is waited for as a handler is, by the expiry of
+    /// its request at the latest. To bound it, [`kill`](Self::kill) after a timeout of your own.
     ///
     /// Dropping the future does not stop the shutdown.
     pub async fn shutdown(&self) {

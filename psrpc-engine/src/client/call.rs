@@ -241,6 +241,9 @@ impl Calls {
         let parked_per_call = self.limits.parked_per_call;
         let ongoing = &mut self.flights.get_mut(handle).expect("found above").state;
         let queue = ongoing.route.properties().queue();
+        if response.result.is_err() {
+            ongoing.evidence.errors += 1;
+        }
         match (&mut ongoing.state, response.result) {
             (State::Waiting(Some(server)), result) if *server != response.server_id => {
                 io.dropped(drop(Response { result, ..response }, Reason::NotSelected));
@@ -253,7 +256,6 @@ impl Calls {
                 self.fail(io, handle, |evidence| Failure::answered(error, evidence));
             }
             (State::Selecting(Selecting { bids, .. }), Err(error)) => {
-                ongoing.evidence.errors += 1;
                 // Of a queue one server alone saw the request, so nothing better can come.
                 if queue {
                     self.fail(io, handle, |evidence| Failure::answered(error, evidence));
@@ -294,6 +296,7 @@ impl Calls {
                 self.grant(io, handle, server);
             }
             Verdict::Ask(claims) => {
+                flight.state.evidence.asked = true;
                 let bidders = claims.iter().map(|claim| claim.server_id.clone()).collect();
                 flight.state.state = State::Asking(Asking { bidders, parked });
                 self.wake(io, handle);

@@ -169,13 +169,14 @@ impl Server {
     }
 
     /// Shuts the server down without losing what it has accepted: it unsubscribes, serves what was delivered until
-    /// the bus has confirmed that, and is [closed](ServerEvent::Closed) when nothing is in flight. It ends by the
-    /// expiry of the last request, or after the configured timeout if the bus does not confirm until then.
+    /// the bus has confirmed that, and is [closed](ServerEvent::Closed) when nothing is in flight. A bid may still be
+    /// granted, so it is waited for as a handler is. It ends by the expiry of the last request, or after the configured
+    /// timeout if the bus does not confirm until then.
     pub fn drain(&mut self, now: Now) {
         if self.phase != Phase::Open {
             return;
         }
-        let at = self.requests.latest().max(now.time + self.config.timeout);
+        let at = self.requests.latest().max(now.time + self.config.drain_timeout);
         self.phase = Phase::Draining(self.io.timers.arm(at, TimerKind::Drain, Owner::Drain));
         self.registry.deregister_all(&mut self.io);
         self.close_if_drained();
