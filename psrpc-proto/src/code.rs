@@ -14,7 +14,7 @@ macro_rules! codes {
         #[non_exhaustive]
         pub enum ErrorCode {
             $($(#[$doc])* $variant,)*
-            /// A code that PSRPC does not define.
+            /// A code that PSRPC does not define. An empty one is `unknown`.
             Other(Text),
         }
 
@@ -26,6 +26,8 @@ macro_rules! codes {
             pub fn as_str(&self) -> &str {
                 match self {
                     $(ErrorCode::$variant => $text,)*
+                    // Never nothing: an error that travels without code and text reads as success.
+                    ErrorCode::Other(code) if code.is_empty() => ErrorCode::Unknown.as_str(),
                     ErrorCode::Other(code) => code.as_str(),
                 }
             }
@@ -119,7 +121,7 @@ impl ErrorCode {
 
     pub(crate) fn as_bytes(&self) -> &[u8] {
         match self {
-            ErrorCode::Other(code) => code.as_bytes(),
+            ErrorCode::Other(code) if !code.is_empty() => code.as_bytes(),
             code => code.as_str().as_bytes(),
         }
     }

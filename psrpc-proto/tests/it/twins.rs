@@ -503,16 +503,26 @@ fn a_compressed_value_is_refused_by_name() {
     assert_eq!(error.to_string(), "internal.Msg field 2: compressed with gzip, which is not supported");
 }
 
-#[test]
-fn an_error_is_never_sent_without_a_text() {
-    let response = psrpc_proto::Response {
+fn error_response(code: ErrorCode) -> Frame {
+    Frame::Response(psrpc_proto::Response {
         request_id: Text::EMPTY,
         server_id: Text::EMPTY,
         sent_at: 0,
-        result: Err(ErrorResponse::new(ErrorCode::NotFound, "")),
-    };
-    let msg = twin::Msg::decode(&Frame::Response(response).encode("")[..]).unwrap();
+        result: Err(ErrorResponse::new(code, "")),
+    })
+}
+
+#[test]
+fn an_error_is_never_sent_without_a_text() {
+    let msg = twin::Msg::decode(&error_response(ErrorCode::NotFound).encode("")[..]).unwrap();
     assert_eq!(twin::Response::decode(&msg.value[..]).unwrap().error, "not_found");
+}
+
+#[test]
+fn an_error_without_code_and_text_does_not_read_as_success() {
+    let read = decode(&error_response(ErrorCode::Other(Text::EMPTY)).encode(""));
+    let Some(Frame::Response(response)) = read else { panic!("{read:?}") };
+    assert_eq!(response.result, Err(ErrorResponse::new(ErrorCode::Unknown, "unknown")));
 }
 
 #[test]
