@@ -69,6 +69,7 @@ pub(crate) enum Publish {
     Request(CallHandle),
     Grant(CallHandle),
     Bid(RequestHandle),
+    Announcement,
     Response,
 }
 

@@ -215,7 +215,7 @@ impl Engine for Client {
         match token.0 {
             Publish::Request(call) => self.calls.on_request_published(&mut self.io, call, result),
             Publish::Grant(call) => self.calls.on_grant_published(&mut self.io, call, result),
-            Publish::Bid(_) | Publish::Response => {}
+            Publish::Bid(_) | Publish::Announcement | Publish::Response => {}
         }
     }
 
@@ -247,7 +247,7 @@ impl Engine for Client {
         let calls = &self.calls;
         self.io.pop(|publish| match publish {
             Publish::Request(call) | Publish::Grant(call) => calls.contains(call),
-            Publish::Bid(_) | Publish::Response => true,
+            Publish::Bid(_) | Publish::Announcement | Publish::Response => true,
         })
     }
 

@@ -255,7 +255,7 @@ impl Engine for Server {
                 requests.on_bid_failed(&mut cx, request);
                 self.close_if_drained();
             }
-            Publish::Response => self.io.dropped(Dropped {
+            Publish::Announcement | Publish::Response => self.io.dropped(Dropped {
                 reason: Reason::PublishFailed,
                 request_id: Text::EMPTY,
                 peer: Text::EMPTY,
@@ -304,7 +304,8 @@ impl Engine for Server {
         let requests = &self.requests;
         self.io.pop(|publish| match publish {
             Publish::Bid(request) => requests.contains(request),
-            Publish::Response | Publish::Request(_) | Publish::Grant(_) => true,
+            // An announcement outlives its request: without it the client has no use for the response.
+            Publish::Announcement | Publish::Response | Publish::Request(_) | Publish::Grant(_) => true,
         })
     }
 

@@ -334,7 +334,8 @@ impl Requests {
         let Some(flight) = self.flights.get(request) else { return };
         let (request_id, server_id) = (flight.id.clone(), cx.config.id.clone());
         let claim = ClaimRequest { request_id, server_id, affinity, handling };
-        cx.io.publish(Publish::Bid(request), &flight.state.client.bids, Frame::ClaimRequest(claim));
+        let what = if handling { Publish::Announcement } else { Publish::Bid(request) };
+        cx.io.publish(what, &flight.state.client.bids, Frame::ClaimRequest(claim));
     }
 
     fn answer(&mut self, cx: &mut Context<'_>, request: RequestHandle, result: Result<Bytes, ErrorResponse>) {

@@ -229,6 +229,22 @@ fn an_elected_request_is_announced_and_runs_without_a_grant() {
 }
 
 #[test]
+fn an_elected_request_is_announced_even_if_it_is_answered_before_a_frame_could_leave() {
+    let mut server = server();
+    let request = Request { skip_claim: true, ..server.a_request("REQ_1", SECOND) };
+    server.frame("Hats|Fit|REQ", Frame::Request(request));
+    let request = server.received()[0].request;
+    server.engine.elect(server.now, request);
+    server.respond(request);
+    let frames = server.frames();
+    assert!(
+        matches!(&frames[..], [(_, Frame::ClaimRequest(claim)), (_, Frame::Response(_))] if claim.handling),
+        "{frames:?}"
+    );
+    assert_eq!(server.engine.counters().get(Reason::Withdrawn), 0);
+}
+
+#[test]
 fn a_request_that_does_not_allow_it_is_bid_for_instead_of_elected() {
     let mut server = server();
     let queue = server.accept("Fit", "REQ_1", SECOND);
