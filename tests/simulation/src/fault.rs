@@ -1,0 +1,185 @@
+//! Faults: every kind that a run can suffer, how likely each is, and how often each happened.
+
+use crate::rng::Rng;
+
+macro_rules! faults {
+    ($($(#[$doc:meta])* $variant:ident = $text:literal;)*) => {
+        /// A kind of fault.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Fault {
+            $($(#[$doc])* $variant,)*
+        }
+
+        impl Fault {
+            /// Every kind.
+            pub const ALL: &'static [Fault] = &[$(Fault::$variant),*];
+
+            /// The name that reports use.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Fault::$variant => $text,)*
+                }
+            }
+        }
+    };
+}
+
+faults! {
+    // What can happen to a delivery.
+
+    /// It is lost.
+    Drop = "drop";
+    /// It comes twice, on a queue perhaps to two subscribers, the second time up to seconds later.
+    Duplicate = "duplicate";
+    /// It comes late, and what follows on the same subscription waits for it.
+    Delay = "delay";
+    /// What follows overtakes it.
+    Reorder = "reorder";
+    /// It comes when every call of its time is over.
+    Late = "late";
+    /// It comes damaged.
+    Damage = "damage";
+    /// Random bytes come with it.
+    Noise = "noise";
+    /// A message that has no business on its channel comes with it.
+    UnexpectedType = "unexpected_type";
+    /// A bid, grant or answer for a call that nobody made comes with it.
+    UnknownCall = "unknown_call";
+    /// With a bid comes another of the same server, with another affinity.
+    SecondBid = "second_bid";
+    /// With a bid comes one of a stranger whose affinity is infinite or not a number.
+    NonFiniteAffinity = "non_finite_affinity";
+    /// With a bid comes an answer of a stranger that nobody granted anything.
+    ForgedAnswer = "forged_answer";
+
+    // What can happen to a publish.
+
+    /// The bus does not take the frame, and says so.
+    PublishError = "publish_error";
+    /// The bus delivers the frame, and says that it did not.
+    FalsePublishError = "false_publish_error";
+    /// The bus has no room for the frame, nor for what follows, until some time later.
+    FullBus = "full_bus";
+
+    // What can happen to a call, a client or a server.
+
+    /// A caller cancels.
+    Cancel = "cancel";
+    /// A caller cancels in the very moment in which a bid comes in.
+    HastyCancel = "hasty_cancel";
+    /// A wall clock is off, counted once for each node that starts with one.
+    Skew = "skew";
+    /// A handler runs past the deadline.
+    Overrun = "overrun";
+    /// A client closes.
+    Close = "close";
+    /// A server drains.
+    Drain = "drain";
+    /// A server is killed.
+    Kill = "kill";
+}
+
+const DELIVERY: &[Fault] = &[
+    Fault::Drop,
+    Fault::Duplicate,
+    Fault::Delay,
+    Fault::Reorder,
+    Fault::Late,
+    Fault::Damage,
+    Fault::Noise,
+    Fault::UnexpectedType,
+    Fault::UnknownCall,
+    Fault::SecondBid,
+    Fault::NonFiniteAffinity,
+    Fault::ForgedAnswer,
+];
+
+const PUBLISH: &[Fault] = &[Fault::PublishError, Fault::FalsePublishError];
+
+const CALLER: &[Fault] = &[Fault::Cancel, Fault::HastyCancel];
+
+/// The faults of a run: how likely each kind is at each opportunity, and how often it happened.
+pub(crate) struct Faults {
+    /// In permille, of those that come by chance; `None` once they have stopped.
+    rates: Option<[u64; Fault::ALL.len()]>,
+    counts: FaultCounts,
+}
+
+impl Faults {
+    /// Draws the rates for a run. Half of the kinds stay out of it, so that rare combinations of the others come up.
+    pub(crate) fn new(rng: &mut Rng) -> Self {
+        let mut rates = [0; Fault::ALL.len()];
+        for fault in [DELIVERY, PUBLISH, &[Fault::FullBus]].concat() {
+            rates[fault as usize] = rng.pick(&[0, 0, 0, 3, 15, 50]);
+        }
+        for fault in CALLER {
+            rates[*fault as usize] = rng.pick(&[0, 30, 300]);
+        }
+        Self { rates: Some(rates), counts: FaultCounts::default() }
+    }
+
+    /// From here on nothing goes wrong, and users behave.
+    pub(crate) fn stop(&mut self) {
+        self.rates = None;
+    }
+
+    pub(crate) fn stopped(&self) -> bool {
+        self.rates.is_none()
+    }
+
+    pub(crate) fn count(&mut self, fault: Fault) {
+        self.counts.0[fault as usize] += 1;
+    }
+
+    pub(crate) fn counts(&self) -> FaultCounts {
+        self.counts
+    }
+
+    /// Whether this fault happens now; if so, it is counted.
+    pub(crate) fn strikes(&mut self, fault: Fault, rng: &mut Rng) -> bool {
+        let strikes = self.rates.is_some_and(|rates| rng.chance(rates[fault as usize]));
+        if strikes {
+            self.count(fault);
+        }
+        strikes
+    }
+
+    /// What is to happen to a delivery, if anything is. Not counted, since not every frame can suffer it.
+    pub(crate) fn of_delivery(&self, rng: &mut Rng) -> Option<Fault> {
+        self.one_of(DELIVERY, rng)
+    }
+
+    /// What is to happen to a publish, if anything is.
+    pub(crate) fn of_publish(&self, rng: &mut Rng) -> Option<Fault> {
+        self.one_of(PUBLISH, rng)
+    }
+
+    fn one_of(&self, faults: &[Fault], rng: &mut Rng) -> Option<Fault> {
+        let rates = self.rates.as_ref()?;
+        let mut drawn = rng.below(1000);
+        for fault in faults {
+            match drawn.checked_sub(rates[*fault as usize]) {
+                Some(rest) => drawn = rest,
+                None => return Some(*fault),
+            }
+        }
+        None
+    }
+}
+
+/// How often each kind of fault happened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FaultCounts([u64; Fault::ALL.len()]);
+
+impl FaultCounts {
+    pub(crate) fn add(&mut self, others: &FaultCounts) {
+        for (sum, other) in self.0.iter_mut().zip(others.0) {
+            *sum += other;
+        }
+    }
+
+    /// Every kind, and how often it happened.
+    pub fn iter(&self) -> impl Iterator<Item = (Fault, u64)> {
+        Fault::ALL.iter().map(|fault| (*fault, self.0[*fault as usize]))
+    }
+}

@@ -1,0 +1,123 @@
+//! Forged frames: what a faulty or hostile bus delivers besides what was published.
+
+use bytes::Bytes;
+use psrpc_engine::proto::{
+    Any, ClaimRequest, ClaimResponse, Frame, FrameLimits, Response, Stream, StreamBody, Text,
+};
+
+use crate::rng::Rng;
+
+const STRANGER: &str = "SRV_stranger";
+
+/// The frame as bytes, with some of them changed or missing.
+///
+/// Never one that still decodes as a message of the protocol: that would be a lie of the peer rather than damage,
+/// and on a real bus checksums stand before it.
+pub(crate) fn damage(frame: &Frame, rng: &mut Rng) -> Frame {
+    let mut bytes = frame.encode("").to_vec();
+    loop {
+        if rng.chance(300) {
+            bytes.truncate(rng.index(bytes.len()));
+        }
+        if bytes.is_empty() {
+            bytes.push(rng.bits() as u8);
+        }
+        let changed = rng.index(bytes.len());
+        bytes[changed] ^= 1 << rng.below(8);
+        let damaged = Bytes::copy_from_slice(&bytes);
+        if let Err(_) | Ok((Frame::Other(_), _)) = Frame::decode(&damaged, &FrameLimits::DEFAULT) {
+            return Frame::Raw(damaged);
+        }
+    }
+}
+
+/// Random bytes.
+pub(crate) fn noise(rng: &mut Rng) -> Frame {
+    let len = rng.index(40);
+    Frame::Raw((0..len).map(|_| rng.bits() as u8).collect())
+}
+
+/// A frame of a type that has no business where `frame` comes in.
+pub(crate) fn unexpected(frame: &Frame, rng: &mut Rng) -> Frame {
+    let type_url = Text::from_static("type.googleapis.com/google.protobuf.Empty");
+    let (request_id, server_id) = names(frame).unwrap_or_else(|| ("REQ_unknown".into(), STRANGER.into()));
+    match (rng.below(3), frame) {
+        (0, _) => Frame::Other(Any { type_url, value: Bytes::new() }),
+        (1, _) => Frame::Stream(Stream { request_id, body: Some(StreamBody::Ack), ..Stream::default() }),
+        (_, Frame::Request(_) | Frame::Response(_)) => {
+            Frame::ClaimResponse(ClaimResponse { request_id, server_id })
+        }
+        _ => answer(request_id, server_id),
+    }
+}
+
+/// A frame like this for a call that nobody made; `None` if it would be a call itself.
+pub(crate) fn unknown_call(frame: &Frame) -> Option<Frame> {
+    let mut frame = frame.clone();
+    let request_id = match &mut frame {
+        Frame::ClaimRequest(claim) => &mut claim.request_id,
+        Frame::ClaimResponse(grant) => &mut grant.request_id,
+        Frame::Response(response) => &mut response.request_id,
+        _ => return None,
+    };
+    *request_id = "REQ_unknown".into();
+    Some(frame)
+}
+
+/// Another bid of the same server for the same call; `None` if this is no bid. An announcement is none: a server that
+/// announces does not bid as well.
+pub(crate) fn second_bid(frame: &Frame, rng: &mut Rng) -> Option<Frame> {
+    match frame {
+        Frame::ClaimRequest(bid) if !bid.handling => {
+            let affinity = rng.pick(&[0.0, 0.5, 1.0]);
+            Some(Frame::ClaimRequest(ClaimRequest { affinity, ..bid.clone() }))
+        }
+        _ => None,
+    }
+}
+
+/// A bid of a stranger for the same call that no arithmetic can beat; `None` if this is not a bid.
+pub(crate) fn non_finite_bid(frame: &Frame, rng: &mut Rng) -> Option<Frame> {
+    let Frame::ClaimRequest(bid) = frame else { return None };
+    let affinity = rng.pick(&[f32::INFINITY, f32::NEG_INFINITY, f32::NAN]);
+    let server_id = STRANGER.into();
+    Some(Frame::ClaimRequest(ClaimRequest { server_id, affinity, handling: false, ..bid.clone() }))
+}
+
+/// A stranger's answer to the call that was bid for; `None` if this is not a bid.
+pub(crate) fn strange_answer(frame: &Frame) -> Option<Frame> {
+    let Frame::ClaimRequest(bid) = frame else { return None };
+    Some(answer(bid.request_id.clone(), STRANGER.into()))
+}
+
+fn answer(request_id: Text, server_id: Text) -> Frame {
+    let payload = Bytes::from_static(b"forged");
+    Frame::Response(Response { request_id, server_id, sent_at: 1, result: Ok(payload) })
+}
+
+/// The call and the server that a frame names.
+fn names(frame: &Frame) -> Option<(Text, Text)> {
+    match frame {
+        Frame::Request(request) => Some((request.request_id.clone(), STRANGER.into())),
+        Frame::ClaimRequest(claim) => Some((claim.request_id.clone(), claim.server_id.clone())),
+        Frame::ClaimResponse(grant) => Some((grant.request_id.clone(), grant.server_id.clone())),
+        Frame::Response(response) => Some((response.request_id.clone(), response.server_id.clone())),
+        Frame::Stream(_) | Frame::Other(_) | Frame::Raw(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_damaged_frame_never_passes_for_another() {
+        let frame = answer("REQ_1".into(), "SRV_1".into());
+        let mut rng = Rng::new(1);
+        for _ in 0..10_000 {
+            let Frame::Raw(bytes) = damage(&frame, &mut rng) else { panic!("damage comes as bytes") };
+            let decoded = Frame::decode(&bytes, &FrameLimits::DEFAULT);
+            assert!(matches!(decoded, Err(_) | Ok((Frame::Other(_), _))), "{decoded:?}");
+        }
+    }
+}

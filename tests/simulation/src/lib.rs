@@ -1,0 +1,48 @@
+//! A deterministic simulator of the engine: clients and servers on virtual clocks, a bus with seeded faults, and a
+//! model that checks the invariants after every step.
+//!
+//! One seed decides everything, so that a seed that fails fails again:
+//!
+//! ```
+//! use psrpc_simulation::simulate;
+//!
+//! let report = simulate(7, None);
+//! assert_eq!(report.violation, None);
+//! assert_eq!(report, simulate(7, None));
+//! ```
+//!
+//! ```text
+//! cargo run --release -p psrpc-simulation -- run --calls 1000000
+//! cargo run --release -p psrpc-simulation -- replay 7
+//! ```
+//!
+//! `run` prints a hash of all traces, which is the same in debug and release.
+//!
+//! What takes part: the `Simulation` has nodes in a `World`. A `Node` drives an engine on a skewed clock for
+//! its user, a `Caller` or a `Host`; the `Net` carries frames between them, and spoils some; the `Stage` is the virtual
+//! time, the agenda and the trace. The judge ([`check::Model`]) hears the facts and knows nothing else.
+
+#![forbid(unsafe_code)]
+
+mod caller;
+pub mod check;
+mod clock;
+mod fault;
+mod forge;
+mod happening;
+mod host;
+mod net;
+mod node;
+mod payload;
+mod plan;
+mod report;
+mod rng;
+mod show;
+mod simulation;
+mod stage;
+mod trace;
+mod world;
+
+pub use fault::{Fault, FaultCounts};
+pub use report::{Report, Summary};
+pub use simulation::{check_seed, simulate};

@@ -1,0 +1,148 @@
+//! The command: runs seeds and sums them up, or replays one and shows all that happens.
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use clap::{Parser, Subcommand};
+use psrpc_simulation::check::Violation;
+use psrpc_simulation::{Summary, check_seed, simulate};
+use serde_json::{Map, Value, json};
+
+/// Simulates clients and servers on a faulty bus, and checks what must hold.
+#[derive(Parser)]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run many seeds.
+    Run {
+        #[command(flatten)]
+        size: Size,
+        /// The first of them.
+        #[arg(long, default_value_t = 0)]
+        first: u64,
+        /// Sum up as JSON in the last line.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Run one seed, and show all that happens.
+    Replay {
+        /// The seed.
+        seed: u64,
+        /// Sum up as JSON in the last line.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// How much to run.
+#[derive(clap::Args)]
+#[group(required = true, multiple = false)]
+struct Size {
+    /// So many seeds.
+    #[arg(long)]
+    seeds: Option<u64>,
+    /// As many seeds as it takes to make so many calls.
+    #[arg(long)]
+    calls: Option<u64>,
+}
+
+impl Size {
+    fn is_reached(&self, summary: &Summary) -> bool {
+        let Summary { seeds, calls, .. } = summary;
+        // A seed that panics counts for one call, so that there is an end to it.
+        self.seeds.is_some_and(|enough| *seeds >= enough)
+            || self.calls.is_some_and(|enough| *calls.max(seeds) >= enough)
+    }
+}
+
+fn main() -> ExitCode {
+    let passed = match Args::parse().command {
+        Command::Run { size, first, json } => run(first, &size, json),
+        Command::Replay { seed, json } => replay(seed, json),
+    };
+    if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+#[expect(clippy::disallowed_methods, reason = "how long it took is for people")]
+fn run(first: u64, size: &Size, json: bool) -> bool {
+    let started = Instant::now();
+    let mut summary = Summary::new();
+    while !size.is_reached(&summary) {
+        let seed = first.wrapping_add(summary.seeds);
+        let report = check_seed(seed);
+        if let Some(violation) = &report.violation {
+            show_failure(seed, violation);
+        }
+        summary.add(&report);
+    }
+    let calls_per_s = (summary.calls as f64 / started.elapsed().as_secs_f64()) as u64;
+    show(&summary, calls_per_s);
+    let missing = summary.missing_faults();
+    for fault in &missing {
+        println!("FAILED: no fault of kind {} in {} seeds", fault.name(), summary.seeds);
+    }
+    if json {
+        let faults = summary.faults.iter().map(|(fault, count)| (fault.name().to_owned(), count.into()));
+        println!(
+            "{}",
+            json!({
+                "seeds": summary.seeds,
+                "failed": summary.failed.len(),
+                "calls": summary.calls,
+                "calls_per_s": calls_per_s,
+                "faults": faults.collect::<Map<_, Value>>(),
+                "trace_hash": hex(summary.trace_hash),
+            })
+        );
+    }
+    summary.failed.is_empty() && missing.is_empty()
+}
+
+fn show(summary: &Summary, calls_per_s: u64) {
+    let Summary { seeds, failed, calls, fresh_calls, outcomes, faults, trace_hash } = summary;
+    println!("{seeds} seeds, {} failed; {calls} calls, {calls_per_s} a second", failed.len());
+    println!("{fresh_calls} of the calls were made after the faults had stopped");
+    println!("outcomes:");
+    for (outcome, count) in outcomes {
+        println!("{count:>10} {outcome}");
+    }
+    println!("faults:");
+    for (fault, count) in faults.iter() {
+        println!("{count:>10} {}", fault.name());
+    }
+    println!("trace {}", hex(*trace_hash));
+}
+
+fn show_failure(seed: u64, violation: &Violation) {
+    println!("FAILED: seed {seed} violates {violation}");
+    println!("  cargo run --release -p psrpc-simulation -- replay {seed}");
+}
+
+fn replay(seed: u64, json: bool) -> bool {
+    let report = simulate(seed, Some(|line| println!("{line}")));
+    match &report.violation {
+        Some(violation) => show_failure(seed, violation),
+        None => println!("seed {seed} passed; trace {}", hex(report.trace_hash)),
+    }
+    let invariant = report.violation.as_ref().map(|violation| format!("{:?}", violation.invariant));
+    if json {
+        println!(
+            "{}",
+            json!({
+                "seed": seed,
+                "failed": invariant.is_some(),
+                "invariant": invariant,
+                "trace_hash": hex(report.trace_hash),
+            })
+        );
+    }
+    invariant.is_none()
+}
+
+fn hex(hash: u64) -> String {
+    format!("{hash:016x}")
+}

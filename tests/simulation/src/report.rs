@@ -1,0 +1,100 @@
+//! Reports: of one seed, and of many together.
+
+use std::collections::BTreeMap;
+
+use crate::check::{Invariant, Violation};
+use crate::fault::{Fault, FaultCounts};
+use crate::trace::{FNV, fnv1a};
+
+/// In a run over at least so many seeds every kind of fault must happen.
+const ENOUGH_SEEDS: u64 = 200;
+
+/// How one seed went.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// The seed.
+    pub seed: u64,
+    /// How many calls were made.
+    pub calls: u64,
+    /// How many of them were made after the faults had stopped, and had to succeed.
+    pub fresh_calls: u64,
+    /// How often calls ended in each way.
+    pub outcomes: BTreeMap<&'static str, u64>,
+    /// How often each kind of fault happened.
+    pub faults: FaultCounts,
+    /// A hash of all that happened.
+    pub trace_hash: u64,
+    /// The invariant that was violated, if one was.
+    pub violation: Option<Violation>,
+}
+
+impl Report {
+    /// A seed in which something panicked.
+    pub(crate) fn of_panic(seed: u64, text: &str) -> Self {
+        let what = format!("panic: {text}");
+        let violation = Some(Violation { invariant: Invariant::I11, what });
+        let (outcomes, faults) = (BTreeMap::new(), FaultCounts::default());
+        Self { seed, calls: 0, fresh_calls: 0, outcomes, faults, trace_hash: 0, violation }
+    }
+}
+
+/// How many seeds went.
+#[derive(Clone, Debug)]
+pub struct Summary {
+    /// How many seeds were run.
+    pub seeds: u64,
+    /// The seeds that failed.
+    pub failed: Vec<u64>,
+    /// How many calls were made.
+    pub calls: u64,
+    /// How many of them were made after the faults had stopped, and had to succeed.
+    pub fresh_calls: u64,
+    /// How often calls ended in each way.
+    pub outcomes: BTreeMap<&'static str, u64>,
+    /// How often each kind of fault happened.
+    pub faults: FaultCounts,
+    /// A hash of the traces of all seeds, in order.
+    pub trace_hash: u64,
+}
+
+impl Summary {
+    /// A summary of nothing.
+    pub fn new() -> Self {
+        Self {
+            seeds: 0,
+            failed: Vec::new(),
+            calls: 0,
+            fresh_calls: 0,
+            outcomes: BTreeMap::new(),
+            faults: FaultCounts::default(),
+            trace_hash: FNV,
+        }
+    }
+
+    /// Adds a seed.
+    pub fn add(&mut self, report: &Report) {
+        self.seeds += 1;
+        self.calls += report.calls;
+        self.fresh_calls += report.fresh_calls;
+        for (outcome, count) in &report.outcomes {
+            *self.outcomes.entry(outcome).or_default() += count;
+        }
+        self.faults.add(&report.faults);
+        self.trace_hash = fnv1a(self.trace_hash, &report.trace_hash.to_le_bytes());
+        if report.violation.is_some() {
+            self.failed.push(report.seed);
+        }
+    }
+
+    /// The kinds of fault that never happened though there were seeds enough, so that nothing was shown of them.
+    pub fn missing_faults(&self) -> Vec<Fault> {
+        let missing = self.faults.iter().filter(|(_, count)| self.seeds >= ENOUGH_SEEDS && *count == 0);
+        missing.map(|(fault, _)| fault).collect()
+    }
+}
+
+impl Default for Summary {
+    fn default() -> Self {
+        Self::new()
+    }
+}
