@@ -1,0 +1,75 @@
+//! Seeds: many pass, each repeats itself, and all that can happen does.
+
+use psrpc_engine::Reason;
+use psrpc_simulation::check::{Invariant, same_trace};
+use psrpc_simulation::{Fault, Report, Summary, check_seed, simulate};
+
+#[test]
+fn a_few_hundred_seeds_pass_and_meet_every_kind_of_fault_and_outcome() {
+    let mut summary = Summary::new();
+    for seed in 0..300 {
+        let report = check_seed(seed);
+        assert_eq!(report.violation, None, "seed {seed}");
+        summary.add(&report);
+    }
+    assert_eq!(summary.missing_faults(), [], "{:?}", summary.faults);
+    let outcomes = [
+        "answered",
+        Reason::Answered.as_str(),
+        Reason::Canceled.as_str(),
+        Reason::ClientClosed.as_str(),
+        Reason::TimedOut.as_str(),
+        Reason::NoResponse.as_str(),
+        Reason::NotAcceptable.as_str(),
+        Reason::SelectionFailed.as_str(),
+        Reason::PublishFailed.as_str(),
+    ];
+    for outcome in outcomes {
+        assert!(summary.outcomes.contains_key(outcome), "{outcome}: {:?}", summary.outcomes);
+    }
+    assert_eq!(summary.outcomes.values().sum::<u64>(), summary.calls, "every call has an outcome");
+}
+
+#[test]
+fn a_seed_repeats_itself_and_differs_from_others() {
+    let first = simulate(7, None);
+    assert_eq!(first, simulate(7, None));
+    assert_eq!(first, simulate(7, Some(|_| {})), "it does not matter who looks on");
+    assert_ne!(first.trace_hash, simulate(8, None).trace_hash);
+}
+
+#[test]
+fn a_seed_holds_a_good_number_of_calls_and_fresh_ones_of_each_method() {
+    for seed in 0..50 {
+        let Report { calls, fresh_calls, .. } = simulate(seed, None);
+        assert!((30..=320).contains(&calls), "seed {seed}: {calls}");
+        assert!(fresh_calls >= 3, "seed {seed}: {fresh_calls}");
+    }
+}
+
+#[test]
+fn two_traces_of_a_seed_that_differ_are_a_violation_of_i17() {
+    let (first, second) = (simulate(7, None), simulate(8, None));
+    assert_eq!(same_trace(&first, &first.clone()), Ok(()));
+    assert_eq!(same_trace(&first, &second).unwrap_err().invariant, Invariant::I17);
+}
+
+#[test]
+fn a_panic_is_a_violation_of_i11_and_spoils_no_other_seed() {
+    let report = simulate(7, Some(|_| panic!("boom")));
+    let violation = report.violation.expect("it panicked");
+    assert_eq!((violation.invariant, violation.what.as_str()), (Invariant::I11, "panic: boom"));
+    assert_eq!(simulate(7, None).violation, None);
+}
+
+#[test]
+fn a_kind_of_fault_that_never_happened_is_missed_once_there_were_seeds_enough() {
+    let uneventful = |seed| Report { seed, faults: Default::default(), ..simulate(7, None) };
+    let mut summary = Summary::new();
+    for seed in 0..199 {
+        summary.add(&uneventful(seed));
+    }
+    assert_eq!(summary.missing_faults(), []);
+    summary.add(&uneventful(199));
+    assert_eq!(summary.missing_faults(), Fault::ALL);
+}
