@@ -152,6 +152,18 @@ impl<E: DroppedEvent, O: Copy> Io<E, O> {
         self.publishes.push_front(Outgoing { token, channel, frame });
     }
 
+    /// Whether every frame has left.
+    pub(crate) fn is_published(&self) -> bool {
+        self.publishes.is_empty()
+    }
+
+    /// Withdraws every frame that has not left.
+    pub(crate) fn withdraw_all(&mut self) {
+        for _ in self.publishes.drain(..) {
+            self.counters.count(Reason::Withdrawn);
+        }
+    }
+
     pub(crate) fn unblock(&mut self) {
         self.blocked = false;
     }

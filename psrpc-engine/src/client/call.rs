@@ -78,6 +78,8 @@ struct Ongoing {
     started: Time,
     deadline: Time,
     state: State,
+    /// Responses of a queue that came before the announcement of the server that sent them, on another subscription.
+    parked: Vec<Response>,
     evidence: Evidence,
 }
 
@@ -86,25 +88,12 @@ struct Ongoing {
     reason = "most calls select, and an allocation for each would cost more"
 )]
 enum State {
-    Selecting(Selecting),
+    Selecting(Bids),
     /// The caller was asked to choose among these.
-    Asking(Asking),
+    Asking(Vec<Text>),
     /// Waiting for the response of this server; of any, if no claim was required.
     Waiting(Option<Text>),
 }
-
-struct Selecting {
-    bids: Bids,
-    parked: Parked,
-}
-
-struct Asking {
-    bidders: Vec<Text>,
-    parked: Parked,
-}
-
-/// Responses that came before the announcement of the server that sent them, on another subscription.
-type Parked = Vec<Response>;
 
 impl Calls {
     pub(super) fn new(keys: HashKeys, limits: ClientLimits) -> Self {
@@ -179,14 +168,15 @@ impl Calls {
             io.publish(Publish::Request(handle), route.requests(), Frame::Request(request));
         }
         let state = if route.properties().require_claim {
-            State::Selecting(Selecting { bids: Bids::new(rules, now.time), parked: Vec::new() })
+            State::Selecting(Bids::new(rules, now.time))
         } else {
             State::Waiting(None)
         };
         let timer = io.timers.arm(deadline, TimerKind::Deadline, handle);
         let started = now.time;
-        let evidence = Evidence::default();
-        self.flights.start(vacancy, request_id, timer, Ongoing { route, started, deadline, state, evidence });
+        let (parked, evidence) = (Vec::new(), Evidence::default());
+        let ongoing = Ongoing { route, started, deadline, state, parked, evidence };
+        self.flights.start(vacancy, request_id, timer, ongoing);
         if deadline > now.time {
             self.wake(io, handle);
         } else {
@@ -216,7 +206,7 @@ impl Calls {
             State::Selecting(_) | State::Asking(_) if claim.handling => {
                 self.announced(io, handle, claim.server_id);
             }
-            State::Selecting(Selecting { bids, .. }) => {
+            State::Selecting(bids) => {
                 let bid = Claim { server_id: claim.server_id.clone(), affinity: claim.affinity };
                 match bids.bid(now.time, bid, limit, &mut ongoing.evidence) {
                     Ok(true) => self.grant(io, handle, claim.server_id),
@@ -255,7 +245,7 @@ impl Calls {
             (State::Waiting(_), Err(error)) => {
                 self.fail(io, handle, |evidence| Failure::answered(error, evidence));
             }
-            (State::Selecting(Selecting { bids, .. }), Err(error)) => {
+            (State::Selecting(bids), Err(error)) => {
                 // Of a queue one server alone saw the request, so nothing better can come.
                 if queue {
                     self.fail(io, handle, |evidence| Failure::answered(error, evidence));
@@ -263,13 +253,10 @@ impl Calls {
                     bids.error(error);
                 }
             }
-            (
-                State::Selecting(Selecting { parked, .. }) | State::Asking(Asking { parked, .. }),
-                result @ Ok(_),
-            ) if queue => {
+            (State::Selecting(_) | State::Asking(_), result @ Ok(_)) if queue => {
                 let response = Response { result, ..response };
-                if parked.len() < parked_per_call {
-                    parked.push(response);
+                if ongoing.parked.len() < parked_per_call {
+                    ongoing.parked.push(response);
                 } else {
                     io.dropped(drop(response, Reason::ParkedFull));
                 }
@@ -289,16 +276,13 @@ impl Calls {
         }
         let State::Selecting(_) = flight.state.state else { return self.wake(io, handle) };
         let waiting = core::mem::replace(&mut flight.state.state, State::Waiting(None));
-        let State::Selecting(Selecting { bids, parked }) = waiting else { unreachable!("checked above") };
+        let State::Selecting(bids) = waiting else { unreachable!("checked above") };
         match bids.end() {
-            Verdict::Server(server) => {
-                drop_unselected(io, parked);
-                self.grant(io, handle, server);
-            }
+            Verdict::Server(server) => self.grant(io, handle, server),
             Verdict::Ask(claims) => {
                 flight.state.evidence.asked = true;
                 let bidders = claims.iter().map(|claim| claim.server_id.clone()).collect();
-                flight.state.state = State::Asking(Asking { bidders, parked });
+                flight.state.state = State::Asking(bidders);
                 self.wake(io, handle);
                 io.event(ClientEvent::Select { call: handle, claims });
             }
@@ -311,7 +295,7 @@ impl Calls {
     fn on_deadline(&mut self, io: &mut Io, handle: CallHandle) {
         let Some(flight) = self.flights.get_mut(handle) else { return };
         let waiting = core::mem::replace(&mut flight.state.state, State::Waiting(None));
-        let State::Selecting(Selecting { bids, .. }) = waiting else {
+        let State::Selecting(bids) = waiting else {
             return self.fail(io, handle, Failure::timed_out);
         };
         flight.state.evidence.best = bids.best().cloned();
@@ -359,7 +343,7 @@ impl Calls {
 
     pub(super) fn cancel(&mut self, io: &mut Io, handle: CallHandle) {
         if let Some(flight) = self.flights.get_mut(handle) {
-            if let State::Selecting(Selecting { bids, .. }) = &flight.state.state {
+            if let State::Selecting(bids) = &flight.state.state {
                 flight.state.evidence.best = bids.best().cloned();
             }
             self.fail(io, handle, Failure::canceled);
@@ -374,12 +358,9 @@ impl Calls {
         choice: Result<Option<Text>, ErrorResponse>,
     ) {
         let Some(flight) = self.flights.get_mut(handle) else { return };
-        let State::Asking(Asking { bidders, parked }) = &mut flight.state.state else { return };
+        let State::Asking(bidders) = &flight.state.state else { return };
         match choice {
-            Ok(Some(server)) if bidders.contains(&server) => {
-                drop_unselected(io, core::mem::take(parked));
-                self.grant(io, handle, server);
-            }
+            Ok(Some(server)) if bidders.contains(&server) => self.grant(io, handle, server),
             Ok(Some(stranger)) => {
                 let text = alloc::format!("the selection function chose {stranger:?}, which made no bid");
                 let error = ErrorResponse::new(ErrorCode::Internal, text);
@@ -404,7 +385,7 @@ impl Calls {
     fn wake(&mut self, io: &mut Io, handle: CallHandle) {
         let Some(flight) = self.flights.get_mut(handle) else { return };
         let ends = match &flight.state.state {
-            State::Selecting(Selecting { bids, .. }) => bids.ends(),
+            State::Selecting(bids) => bids.ends(),
             State::Asking(_) | State::Waiting(_) => None,
         };
         let deadline = (flight.state.deadline, TimerKind::Deadline);
@@ -419,6 +400,7 @@ impl Calls {
         io.publish(Publish::Grant(handle), ongoing.route.grants(), Frame::ClaimResponse(grant));
         ongoing.evidence.selected = Some(server.clone());
         ongoing.state = State::Waiting(Some(server));
+        drop_unselected(io, core::mem::take(&mut ongoing.parked));
         self.wake(io, handle);
     }
 
@@ -427,12 +409,9 @@ impl Calls {
         let Some(flight) = self.flights.get_mut(handle) else { return };
         let ongoing = &mut flight.state;
         ongoing.evidence.selected = Some(server.clone());
-        let before = core::mem::replace(&mut ongoing.state, State::Waiting(Some(server)));
+        ongoing.state = State::Waiting(Some(server));
+        let parked = core::mem::take(&mut ongoing.parked);
         self.wake(io, handle);
-        let (State::Selecting(Selecting { parked, .. }) | State::Asking(Asking { parked, .. })) = before
-        else {
-            return;
-        };
         for response in parked {
             self.on_response(io, response);
         }
@@ -448,10 +427,9 @@ impl Calls {
         handle: CallHandle,
         outcome: impl FnOnce(Evidence) -> Result<Reply, Box<Failure>>,
     ) {
-        let Some((_, Ongoing { started, mut evidence, .. })) = self.flights.settle(handle, &mut io.timers)
-        else {
-            return;
-        };
+        let Some((_, ongoing)) = self.flights.settle(handle, &mut io.timers) else { return };
+        let Ongoing { started, parked, mut evidence, .. } = ongoing;
+        drop_unselected(io, parked);
         evidence.gap = self.last_gap.is_some_and(|gap| gap >= started);
         let outcome = outcome(evidence);
         if let Err(failure) = &outcome {
@@ -461,7 +439,7 @@ impl Calls {
     }
 }
 
-fn drop_unselected(io: &mut Io, parked: Parked) {
+fn drop_unselected(io: &mut Io, parked: Vec<Response>) {
     for Response { request_id, server_id, .. } in parked {
         let reason = Reason::NotSelected;
         io.dropped(Dropped { reason, request_id, peer: server_id, late_by: Duration::ZERO });

@@ -169,9 +169,9 @@ impl Server {
     }
 
     /// Shuts the server down without losing what it has accepted: it unsubscribes, serves what was delivered until
-    /// the bus has confirmed that, and is [closed](ServerEvent::Closed) when nothing is in flight. A bid may still be
-    /// granted, so it is waited for as a handler is. It ends by the expiry of the last request, or after the configured
-    /// timeout if the bus does not confirm until then.
+    /// the bus has confirmed that, and is [closed](ServerEvent::Closed) when nothing is in flight and every response has left. A bid
+    /// may still be granted, so it is waited for as a handler is. It ends by the expiry of the last request, or after the
+    /// configured timeout if the bus does not confirm, or has no room, until then.
     pub fn drain(&mut self, now: Now) {
         if self.phase != Phase::Open {
             return;
@@ -194,7 +194,7 @@ impl Server {
 
     fn close_if_drained(&mut self) {
         if let Phase::Draining(_) = self.phase {
-            if self.registry.is_empty() && self.requests.len() == 0 {
+            if self.registry.is_empty() && self.requests.len() == 0 && self.io.is_published() {
                 self.close();
             }
         }
@@ -205,6 +205,7 @@ impl Server {
             self.io.timers.disarm(timer);
         }
         self.requests.forget(&mut self.io);
+        self.io.withdraw_all();
         self.io.event(ServerEvent::Closed);
     }
 
@@ -301,12 +302,12 @@ impl Engine for Server {
     }
 
     fn poll_output(&mut self) -> Option<Output<ServerEvent>> {
-        let requests = &self.requests;
-        self.io.pop(|publish| match publish {
-            Publish::Bid(request) => requests.contains(request),
-            // An announcement outlives its request: without it the client has no use for the response.
-            Publish::Announcement | Publish::Response | Publish::Request(_) | Publish::Grant(_) => true,
-        })
+        if let Some(output) = self.pop() {
+            return Some(output);
+        }
+        // What was put out last has left, and was not given back.
+        self.close_if_drained();
+        self.pop()
     }
 
     fn poll_timeout(&self) -> Option<Timeout> {
@@ -315,7 +316,16 @@ impl Engine for Server {
 }
 
 impl Server {
-    /// The bus has not confirmed in time that nothing more will come.
+    fn pop(&mut self) -> Option<Output<ServerEvent>> {
+        let requests = &self.requests;
+        self.io.pop(|publish| match publish {
+            Publish::Bid(request) => requests.contains(request),
+            // An announcement outlives its request: without it the client has no use for the response.
+            Publish::Announcement | Publish::Response | Publish::Request(_) | Publish::Grant(_) => true,
+        })
+    }
+
+    /// The bus has not confirmed in time that nothing more will come, or has had no room for the last responses.
     fn on_drain_timeout(&mut self, now: Now) {
         let latest = self.requests.latest();
         if latest > now.time && self.requests.len() > 0 {

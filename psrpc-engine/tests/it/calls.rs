@@ -8,8 +8,8 @@ use psrpc_engine::proto::{
     Text,
 };
 use psrpc_engine::{
-    BusError, Call, CallError, Client, ClientConfig, ClientEvent, ClientLimits, Engine, Output, Reason,
-    Selection, TimerKind,
+    BusError, Call, CallError, CallHandle, Client, ClientConfig, ClientEvent, ClientLimits, Engine, Output,
+    Reason, Selection, TimerKind,
 };
 
 use crate::fixture::{AFFINITY, Driven, EPOCH, QUEUE, SINGLE, all_outputs, at, ms, route};
@@ -543,6 +543,26 @@ fn names_that_cannot_be_carried_are_refused_by_name() {
     let topic = psrpc_engine::Route::new("Hats", "Fit", QUEUE, &["x".repeat(2000)]);
     assert!(topic.unwrap_err().to_string().ends_with("longer than 1024 bytes"));
     assert!(psrpc_engine::Route::new::<&str>("Hats", "", QUEUE, &[]).is_err());
+}
+
+#[test]
+fn an_early_response_that_no_announcement_follows_is_told_when_it_is_dropped() {
+    type End = fn(&mut Driven<Client>, &Request, CallHandle);
+    let granted: End = |client, request, _| client.bid(request, "SRV_2", 1.0);
+    let canceled: End = |client, _, call| {
+        client.engine.cancel(call);
+        client.drain();
+    };
+    for end in [granted, canceled] {
+        let mut client = Driven::client();
+        let (call, request) = client.request(queue_call());
+        client.response(&request, "SRV_1", Ok("a hat"));
+        assert!(client.events().is_empty(), "it is kept");
+        end(&mut client, &request, call);
+        let dropped = |event: &ClientEvent| matches!(event, ClientEvent::Dropped(dropped) if dropped.reason == Reason::NotSelected);
+        let events = client.events();
+        assert_eq!(events.iter().filter(|event| dropped(event)).count(), 1, "{events:?}");
+    }
 }
 
 #[test]

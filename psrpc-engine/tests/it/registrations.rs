@@ -251,6 +251,49 @@ fn a_drain_does_not_wait_for_ever_for_a_bus_that_does_not_confirm() {
     assert_eq!(server.engine.poll_timeout(), None);
 }
 
+/// A server that drains, with a response that the bus had no room for.
+fn draining_on_a_full_bus() -> Driven<Server> {
+    let mut server = Driven::server(&[route("OwnerFit", SINGLE)]);
+    let request = server.accept("OwnerFit", "REQ_1", SECOND);
+    server.bid(request, 1.0);
+    server.events();
+    server.engine.respond(server.now, request, Ok("a hat".into()));
+    let Some(Output::Publish { token, channel, frame }) = server.engine.poll_output() else {
+        panic!("the response")
+    };
+    server.engine.handle_full(token, channel, frame);
+    server.engine.drain(server.now);
+    server.drain();
+    server.confirm_unsubscribed();
+    server
+}
+
+#[test]
+fn a_drained_server_is_closed_when_its_last_response_has_left() {
+    let mut server = draining_on_a_full_bus();
+    let closed = |events: Vec<ServerEvent>| events.iter().any(|event| matches!(event, ServerEvent::Closed));
+    assert!(!closed(server.events()), "the response waits");
+    server.engine.handle_room();
+    server.drain();
+    assert_eq!(server.frames().len(), 1);
+    assert!(closed(server.events()));
+    assert_eq!(server.engine.poll_timeout(), None);
+}
+
+#[test]
+fn a_drain_does_not_wait_for_ever_for_a_bus_without_room() {
+    let mut server = draining_on_a_full_bus();
+    server.events();
+    server.advance_to(3 * SECOND - ms(1));
+    assert!(server.events().is_empty());
+    server.advance_to(3 * SECOND);
+    assert!(matches!(server.events()[..], [ServerEvent::Closed]));
+    assert_eq!(server.engine.counters().get(Reason::Withdrawn), 1);
+    server.engine.handle_room();
+    server.drain();
+    assert!(server.frames().is_empty() && server.engine.poll_timeout().is_none());
+}
+
 #[test]
 fn a_killed_server_abandons_everything_at_once_and_says_nothing_to_anybody() {
     let mut server = Driven::server(&[route("Fit", QUEUE), route("OwnerFit", SINGLE)]);

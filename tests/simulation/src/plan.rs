@@ -108,7 +108,7 @@ impl Slot {
         let allowance = GRAIN * u32::try_from(rng.pick(&[0, skew, 2 * skew])).expect("skews are short");
         let config = ServerConfig {
             skew_allowance: allowance,
-            timeout: rng.pick(&[Duration::from_secs(3), Duration::from_millis(20)]),
+            drain_timeout: rng.pick(&[Duration::from_secs(3), Duration::from_millis(20)]),
             ..ServerConfig::new(SERVICE)
         };
         let routes = if owner { vec![queue, affinity, single] } else { vec![queue, affinity] };
