@@ -27,12 +27,38 @@ pub(crate) fn compile(protos: &[impl AsRef<Path>], includes: &[impl AsRef<Path>]
     resolver.add(GoogleFileResolver::new());
     let mut compiler = Compiler::with_file_resolver(resolver);
     compiler.include_imports(true).include_source_info(true);
-    // The debug form has the position and the line, as a compiler would show them.
-    compiler
-        .open_files(protos.iter().map(AsRef::as_ref))
-        .map_err(|error| Error::Proto(format!("{error:?}")))?;
+    for proto in protos.iter().map(AsRef::as_ref) {
+        if located(proto, includes).is_none() && !proto.exists() {
+            return Err(Error::Proto(format!("{}: there is no such file", proto.display())));
+        }
+        compiler.open_file(proto).map_err(|error| Error::Proto(text(&error, includes)))?;
+    }
     let read = compiler.files().filter_map(|file| file.path().map(Path::to_owned)).collect();
     Ok(Compiled { pool: compiler.descriptor_pool(), files: for_rust(compiler.file_descriptor_set()), read })
+}
+
+/// The file that is imported as `name`, where it lies.
+pub(crate) fn located(name: &Path, includes: &[impl AsRef<Path>]) -> Option<PathBuf> {
+    includes.iter().map(|include| include.as_ref().join(name)).find(|path| path.exists())
+}
+
+/// What is wrong and where, in a form that an editor can follow.
+fn text(error: &protox::Error, includes: &[impl AsRef<Path>]) -> String {
+    // The debug form has the line and the column, where they are known.
+    let text = format!("{error:?}");
+    let text = match error.file() {
+        Some(name) => {
+            let path = located(name.as_ref(), includes).unwrap_or_else(|| name.into());
+            let what = text.strip_prefix(name).unwrap_or(&text);
+            let separator = if what.starts_with(':') { "" } else { ": " };
+            format!("{}{separator}{what}", path.display())
+        }
+        None => text,
+    };
+    if text.ends_with("name 'psrpc.options' is not defined") {
+        return text + "; `import \"options.proto\";` defines it";
+    }
+    text
 }
 
 /// The files that Rust code is to be generated for.

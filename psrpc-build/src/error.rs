@@ -3,8 +3,8 @@
 use std::fmt;
 use std::io;
 
-/// Why no code was generated.
-#[derive(Debug, thiserror::Error)]
+/// Why no code was generated. Its `Debug` form, which a build script shows when it returns one, is its text.
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// A file does not compile as protobuf, or an import of it is not found.
@@ -32,10 +32,16 @@ pub enum Error {
     Io(#[from] io::Error),
 }
 
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
 /// A place in a .proto.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Position {
-    /// The file, as imported.
+    /// The file.
     pub file: String,
     /// The line and column, from 1, where they are known.
     pub at: Option<(u32, u32)>,

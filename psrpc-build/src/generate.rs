@@ -80,7 +80,7 @@ impl Code<'_> {
     fn client(&self) -> String {
         let Service { name, constant, .. } = self.service;
         let root = self.root;
-        let Generics { declared, used, bounds, fields, values } = self.generics();
+        let Generics { declared, fields, values, .. } = self.generics();
         let mut calls = String::new();
         for (index, method, prost) in self.methods() {
             let function = rust_name(&method.name);
@@ -131,7 +131,7 @@ impl Code<'_> {
             }}
 
             #[allow(dead_code)]
-            impl<{bounds}> {name}Client{used} {{
+            impl {name}Client {{
                 {default}
 
                 /// A client on `bus` and `runtime`, ready to call.
@@ -148,6 +148,8 @@ impl Code<'_> {
                     Ok(Self {{ client, {values} }})
                 }}
 
+                {typed}
+
                 {calls}
 
                 /// The client beneath, which any service has.
@@ -163,7 +165,28 @@ impl Code<'_> {
 
             {common}",
             docs = docs_below(&self.prost.comments),
+            typed = self.typed("Client", "client"),
             common = self.common("Client", "client"),
+        )
+    }
+
+    /// The way from topics that are strings to such that have types. What stands before it is for strings alone, so that
+    /// nobody has to say so; what stands behind it is for all.
+    fn typed(&self, kind: &str, field: &str) -> String {
+        let name = &self.service.name;
+        let Generics { used, bounds, values, .. } = self.generics();
+        if used.is_empty() {
+            return String::new();
+        }
+        format!(
+            "/// The same with types for its typed topics, in the order of the .proto.
+            pub fn with_topic_types<{bounds}>(self) -> {name}{kind}{used} {{
+                {name}{kind} {{ {field}: self.{field}, {values} }}
+            }}
+            }}
+
+            #[allow(dead_code)]
+            impl<{bounds}> {name}{kind}{used} {{"
         )
     }
 
@@ -222,7 +245,7 @@ impl Code<'_> {
     fn server(&self) -> String {
         let Service { name, constant, .. } = self.service;
         let root = self.root;
-        let Generics { declared, used, bounds, fields, values } = self.generics();
+        let Generics { declared, fields, values, .. } = self.generics();
         let default = if self.default_runtime {
             format!(
                 "/// A server on the runtime that this is called on. Its methods without topics are served.
@@ -263,7 +286,7 @@ impl Code<'_> {
             }}
 
             #[allow(dead_code)]
-            impl<{bounds}> {name}Server{used} {{
+            impl {name}Server {{
                 {default}
 
                 /// A server on `bus` and `runtime`. Its methods without topics are served.
@@ -282,6 +305,8 @@ impl Code<'_> {
                     server.register(&[{without_topic}], &[]).await?;
                     Ok(Self {{ server, {values} }})
                 }}
+
+                {typed}
 
                 {registrations}
 
@@ -303,6 +328,7 @@ impl Code<'_> {
 
             {common}",
             docs = docs_below(&self.prost.comments),
+            typed = self.typed("Server", "server"),
             registrations = self.registrations(constant),
             common = self.common("Server", "server"),
         )
@@ -388,7 +414,7 @@ impl Code<'_> {
     }
 
     fn generics(&self) -> Generics {
-        let names: Vec<_> = self.service.type_parameters().into_iter().collect();
+        let names = self.service.type_parameters();
         if names.is_empty() {
             return Generics::default();
         }

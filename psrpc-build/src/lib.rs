@@ -16,9 +16,62 @@
 //! psrpc::include_proto!("hats.v1");
 //! ```
 //!
-//! A .proto says `import "options.proto";` to set the options of an rpc; the file comes with this crate, and needs no path.
-//! For a service `Hats` there are then `HatsClient`, the trait `Hats` and `HatsServer`. Generated code names the crate
-//! `::psrpc`, which is `psrpc-tokio` under that name in most projects; [`Config::root`] changes it.
+//! The crate that includes it depends on `prost` and on `psrpc`, by which name most projects know `psrpc-tokio`;
+//! [`Config::root`] changes that name. A project with a runtime of its own depends on the crate `psrpc` itself, says
+//! [`default_runtime(false)`](Config::default_runtime), and makes clients and servers with `with_runtime`.
+//!
+//! # Options of an rpc
+//!
+//! A .proto says `import "options.proto";` to set them; the file comes with this crate, and needs no path.
+//!
+//! | `option (psrpc.options)` | |
+//! |---|---|
+//! | nothing | a queue: the bus hands each request to one server |
+//! | `.type = AFFINITY` | every server sees the request and says how well it suits; the client picks one |
+//! | `.topics = true` | calls go to the servers that are registered for a topic, a string named `topic` |
+//! | `.topic_params.names` | the names of the strings that a topic is made of instead |
+//! | `.topic_params.typed = true` | those may be of types of their own |
+//! | `.topic_params.group` | rpcs of one group can be registered together; their topics must be alike |
+//! | `.topic_params.single_server = true` | at most one server is registered for a topic, so that it needs no claim and is not asked for its affinity. That there is only one is up to you |
+//! | `.type = MULTI`, `.stream`, `.subscription` | not supported yet: refused |
+//! | `.queue`, `.affinity_func`, `.multi` | the old spelling of `.type`, understood too |
+//!
+//! # What is generated
+//!
+//! From
+//!
+//! ```proto
+//! syntax = "proto3";
+//! package hats.v1;
+//! import "options.proto";
+//!
+//! service Hats {
+//!   rpc Fit(Ask) returns (Reply) {
+//!     option (psrpc.options).type = AFFINITY;
+//!   }
+//!   rpc FindHat(Ask) returns (Reply) {
+//!     option (psrpc.options) = {
+//!       topics: true
+//!       topic_params: { group: "rack" names: ["aisle", "row"] }
+//!     };
+//!   }
+//! }
+//! ```
+//!
+//! come
+//!
+//! | item | |
+//! |---|---|
+//! | `trait Hats` | to be implemented by a service: `async fn fit(&self, request: Request<Ask>) -> Result<Reply, Error>`, `find_hat`, and, not async, `fn fit_affinity(&self, request: &Request<Ask>) -> f32` |
+//! | `HatsServer` | `new(bus, service)`, `with_options(bus, service, options)` and `with_runtime(bus, runtime, service, options)` serve the rpcs without topics; `register_find_hat_topic(aisle, row)`, `deregister_find_hat_topic(aisle, row)` and, for the whole group, `register_all_rack_topics(aisle, row)` and `deregister_all_rack_topics(aisle, row)` those with; `shutdown()`, `kill()`, `server()` |
+//! | `HatsClient` | `new(bus)`, `with_options(bus, options)` and `with_runtime(bus, runtime, options)`; `fit(ask)` and `find_hat(aisle, row, ask)`, which give a `psrpc::Call`; `close()`, `client()` |
+//! | `HATS_SERVICE` | the names on the wire |
+//!
+//! With `typed: true`, `HatsClient` and `HatsServer` have a type parameter for each name, `AisleTopic` and `RowTopic`. Each
+//! is `str` until `with_topic_types::<Aisle, Row>()` gives them types, which only need to be `AsRef<str>`. Such a topic is
+//! passed as a reference.
+//!
+//! `cargo doc --open` in your project shows all of it, with the comments of the .proto.
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
@@ -117,7 +170,7 @@ impl Config {
     ///
     /// When a file does not compile, or has something that cannot be a PSRPC service; the error names the place.
     pub fn compile(
-        mut self,
+        &mut self,
         protos: &[impl AsRef<Path>],
         includes: &[impl AsRef<Path>],
     ) -> Result<(), Error> {
@@ -128,7 +181,15 @@ impl Config {
                 println!("cargo:rerun-if-changed={}", file.display());
             }
         }
-        self.generate(&compiled.pool, compiled.files)
+        self.generate(&compiled.pool, compiled.files).map_err(|error| match error {
+            Error::Service { mut position, problem } => {
+                if let Some(path) = compile::located(position.file.as_ref(), includes) {
+                    position.file = path.display().to_string();
+                }
+                Error::Service { position, problem }
+            }
+            other => other,
+        })
     }
 
     fn generate(&mut self, pool: &DescriptorPool, files: FileDescriptorSet) -> Result<(), Error> {

@@ -48,13 +48,17 @@ pub(crate) struct TopicParameter {
 }
 
 impl Service {
-    /// The type parameters of the client and the server: those of all typed topics.
-    pub(crate) fn type_parameters(&self) -> BTreeSet<&str> {
-        self.methods
-            .iter()
-            .flat_map(|method| &method.topic)
-            .filter_map(|topic| topic.typed.as_deref())
-            .collect()
+    /// The type parameters of the client and the server: those of all typed topics, in the order of the file.
+    pub(crate) fn type_parameters(&self) -> Vec<&str> {
+        let mut names = Vec::new();
+        for name in
+            self.methods.iter().flat_map(|method| &method.topic).filter_map(|topic| topic.typed.as_deref())
+        {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        names
     }
 
     /// The groups, each with its methods in order.
@@ -119,8 +123,8 @@ fn method(rpc: &MethodDescriptor, rename: Option<&String>) -> Result<Method, Err
     let name = rpc.name();
     if rpc.is_client_streaming() || rpc.is_server_streaming() {
         return refuse(format!(
-            "rpc {name} is declared with `stream`, which PSRPC does not have; for a two-way stream write \
-             `option (psrpc.options).stream = true` instead"
+            "rpc {name} is declared with `stream`, which PSRPC has no use for: a two-way stream is an option of its rpc, \
+             and not supported yet"
         ));
     }
     let options = Options::of(rpc);
@@ -173,7 +177,7 @@ fn topic(rpc: &MethodDescriptor, options: &Options) -> Result<Vec<TopicParameter
 }
 
 /// The functions that a client has beside its rpcs.
-const OF_CLIENTS: [&str; 5] = ["new", "with_options", "with_runtime", "client", "close"];
+const OF_CLIENTS: [&str; 6] = ["new", "with_options", "with_runtime", "with_topic_types", "client", "close"];
 
 /// Checks that no two rpcs would get one name, in Rust or on the wire.
 fn check_names(descriptor: &ServiceDescriptor, service: &Service) -> Result<(), Error> {

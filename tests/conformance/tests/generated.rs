@@ -86,12 +86,13 @@ fn run<F: Future<Output = Result<(), Error>>>(test: impl FnOnce(LocalBus, Solo) 
 fn methods_of_every_kind_are_called_by_their_names() {
     run(|bus, solo| async move {
         let server =
-            HatsServer::<Owner>::with_runtime(bus.clone(), solo.clone(), Hatter, ServerOptions::new())
-                .await?;
+            HatsServer::with_runtime(bus.clone(), solo.clone(), Hatter, ServerOptions::new()).await?;
+        let server = server.with_topic_types::<Owner>();
         server.register_all_rack_topics("aisle", "type").await?;
         server.register_owner_fit_topic(&Owner("Ann")).await?;
         server.register_list_sip_trunk_topic("x").await?;
-        let client = HatsClient::<Owner>::with_runtime(bus, solo, ClientOptions::new()).await?;
+        let client = HatsClient::with_runtime(bus, solo, ClientOptions::new()).await?;
+        let client = client.with_topic_types::<Owner>();
         let ask = || HatAsk { name: "fez".into() };
         assert_eq!(client.fit(ask()).await?.text, "fez");
         assert_eq!(client.make_hat_v1(ask()).await?.text, "fez");
@@ -107,7 +108,7 @@ fn methods_of_every_kind_are_called_by_their_names() {
 #[test]
 fn typed_topics_are_strings_unless_somebody_says_otherwise() {
     run(|bus, solo| async move {
-        let client: HatsClient = HatsClient::with_runtime(
+        let client = HatsClient::with_runtime(
             bus,
             solo,
             ClientOptions::new().selection_timeout(std::time::Duration::ZERO),
