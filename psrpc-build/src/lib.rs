@@ -10,11 +10,7 @@
 //! # }
 //! ```
 //!
-//! and where the code is to be, with the .proto's package:
-//!
-//! ```ignore
-//! psrpc::include_proto!("hats.v1");
-//! ```
+//! and where the code is to be, with the .proto's package, `psrpc::include_proto!("hats.v1");`.
 //!
 //! The crate that includes it depends on `prost` and on `psrpc`, by which name most projects know `psrpc-tokio`;
 //! [`Config::root`] changes that name. A project with a runtime of its own depends on the crate `psrpc` itself, says

@@ -13,7 +13,7 @@
 //! The loop below drives a client and a server through one call, on a bus that is a `match`, in virtual time.
 //!
 //! ```
-//! use std::time::Duration;
+//! use core::time::Duration;
 //!
 //! use psrpc_engine::proto::{Frame, MethodProperties, Routing};
 //! use psrpc_engine::*;

@@ -16,8 +16,16 @@ use crate::{Error, Selection};
 
 /// A unary call: set what it needs, then await it.
 ///
-/// ```ignore
+/// ```
+/// # use std::time::Duration;
+/// # struct Hats(psrpc::Client, &'static psrpc::Method);
+/// # impl Hats {
+/// #     fn fit(&self, hat: String) -> psrpc::Call<String, bool> { self.0.call(self.1, &[], hat) }
+/// # }
+/// # async fn example(client: Hats, hat: String) -> Result<(), psrpc::Error> {
 /// let fits = client.fit(hat).timeout(Duration::from_millis(500)).metadata("shop", "corner").await?;
+/// # Ok(())
+/// # }
 /// ```
 ///
 /// It is no future itself but becomes one when it is awaited; where a future is asked for, as by `tokio::spawn`, call
