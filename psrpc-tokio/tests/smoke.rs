@@ -45,3 +45,12 @@ async fn a_call_on_many_threads() {
 async fn a_call_on_one_thread_in_paused_time() {
     a_call().await;
 }
+
+#[test]
+fn a_deadline_means_the_same_on_every_runtime_of_the_process() {
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let (first, second) = (runtime(), runtime());
+    let now = |of: &tokio::runtime::Runtime| TokioRuntime::new(of.handle().clone()).now().time;
+    let times: Vec<Time> = [&first, &second, &first, &second].map(now).to_vec();
+    assert!(times.is_sorted() && times[0] < times[3], "{times:?}");
+}
