@@ -27,7 +27,8 @@ pub trait Bus: Send + Sync + 'static {
     /// Publishes a frame on a channel.
     ///
     /// Returns at once: the frame is accepted, and `receipt` is told what became of it. It fails when the bus knows that
-    /// it failed; a frame that was published and may be lost on the way is [published](Receipt::published). A frame must not wait without end for a connection to come back: fail it instead.
+    /// it failed; a frame that was published and may be lost on the way is [published](Receipt::published). A frame must
+    /// not wait without end for a connection to come back: fail it instead.
     ///
     /// # Errors
     ///

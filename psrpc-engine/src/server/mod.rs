@@ -169,9 +169,9 @@ impl Server {
     }
 
     /// Shuts the server down without losing what it has accepted: it unsubscribes, serves what was delivered until
-    /// the bus has confirmed that, and is [closed](ServerEvent::Closed) when nothing is in flight and every response has left. A bid
-    /// may still be granted, so it is waited for as a handler is. It ends by the expiry of the last request, or after the
-    /// configured timeout if the bus does not confirm, or has no room, until then.
+    /// the bus has confirmed that, and is [closed](ServerEvent::Closed) when nothing is in flight and every response
+    /// has left. A bid may still be granted, so it is waited for as a handler is. It ends by the expiry of the last
+    /// request, or after the configured timeout if the bus does not confirm, or has no room, until then.
     pub fn drain(&mut self, now: Now) {
         if self.phase != Phase::Open {
             return;
