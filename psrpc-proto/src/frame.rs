@@ -64,7 +64,7 @@ impl Frame {
 
     /// Decodes a published frame, and gives the channel that its envelope names.
     ///
-    /// Payloads and long ids are slices of `bytes`. A message of a type that is not the protocol's own is a
+    /// Payloads and long texts other than ids are slices of `bytes`. A message of a type that is not the protocol's own is a
     /// [`Frame::Other`]; the result is never a [`Frame::Raw`].
     ///
     /// # Errors

@@ -59,20 +59,41 @@ impl Metadata {
             out.message(field, &Entry { name, value });
         }
     }
+}
 
+/// Metadata as far as it was read: every entry counts against the limits, also one that a later entry replaces.
+#[derive(Default)]
+pub(crate) struct MetadataDraft {
+    entries: Vec<(Text, Text)>,
+    bytes: usize,
+}
+
+impl MetadataDraft {
     /// Reads one more entry.
-    pub(crate) fn decode_entry(&mut self, wire: WireType, reader: &mut Reader<'_>) -> Result<(), Fault> {
+    pub(crate) fn entry(&mut self, wire: WireType, reader: &mut Reader<'_>) -> Result<(), Fault> {
         let limits = *reader.limits();
-        if self.len() >= limits.metadata_entries {
+        if self.entries.len() >= limits.metadata_entries {
             return Err(Fault::ManyEntries);
         }
         let mut entry = EntryDraft::default();
         reader.embedded(wire, &mut entry)?;
-        self.insert(entry.name, entry.value);
-        if self.bytes() > limits.metadata_bytes {
+        self.bytes += entry.name.len() + entry.value.len();
+        if self.bytes > limits.metadata_bytes {
             return Err(Fault::LongMetadata);
         }
+        self.entries.push((entry.name, entry.value));
         Ok(())
+    }
+
+    pub(crate) fn finish(self) -> Metadata {
+        let Self { entries, .. } = self;
+        let repeated = |(place, (name, _)): (usize, &(Text, Text))| {
+            entries[..place].iter().any(|(earlier, _)| earlier == name)
+        };
+        if entries.iter().enumerate().any(repeated) {
+            return entries.into_iter().collect();
+        }
+        Metadata(entries)
     }
 }
 

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use crate::any::PayloadDraft;
+use crate::metadata::MetadataDraft;
 use crate::wire::{Decode, Encode, Fault, Reader, Sink, WireType};
 use crate::{Metadata, Text};
 
@@ -43,6 +44,7 @@ impl Encode for Request {
 #[derive(Default)]
 pub(crate) struct RequestDraft {
     request: Request,
+    metadata: MetadataDraft,
     payload: PayloadDraft,
 }
 
@@ -58,7 +60,7 @@ impl Decode for RequestDraft {
             4 => request.expiry = reader.int64(wire)?,
             5 => request.multi = reader.bool(wire)?,
             6 => self.payload.any(wire, reader)?,
-            7 => request.metadata.decode_entry(wire, reader)?,
+            7 => self.metadata.entry(wire, reader)?,
             8 => self.payload.raw(wire, reader)?,
             9 => request.skip_claim = reader.bool(wire)?,
             _ => reader.skip(field, wire)?,
@@ -69,6 +71,6 @@ impl Decode for RequestDraft {
 
 impl From<RequestDraft> for Request {
     fn from(draft: RequestDraft) -> Self {
-        Self { payload: draft.payload.finish(), ..draft.request }
+        Self { metadata: draft.metadata.finish(), payload: draft.payload.finish(), ..draft.request }
     }
 }

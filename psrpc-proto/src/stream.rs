@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use crate::any::PayloadDraft;
+use crate::metadata::MetadataDraft;
 use crate::wire::{Decode, Encode, Fault, Reader, Sink, WireType};
 use crate::{ErrorCode, Metadata, Text};
 
@@ -148,7 +149,9 @@ impl From<StreamDraft> for Stream {
     fn from(draft: StreamDraft) -> Self {
         let body = match draft.body {
             BodyDraft::None => None,
-            BodyDraft::Open(OpenDraft { node_id, metadata }) => Some(StreamBody::Open { node_id, metadata }),
+            BodyDraft::Open(OpenDraft { node_id, metadata }) => {
+                Some(StreamBody::Open { node_id, metadata: metadata.finish() })
+            }
             BodyDraft::Message(MessageDraft(payload)) => {
                 Some(StreamBody::Message { payload: payload.finish() })
             }
@@ -164,7 +167,7 @@ impl From<StreamDraft> for Stream {
 #[derive(Default)]
 struct OpenDraft {
     node_id: Text,
-    metadata: Metadata,
+    metadata: MetadataDraft,
 }
 
 impl Decode for OpenDraft {
@@ -173,7 +176,7 @@ impl Decode for OpenDraft {
     fn field(&mut self, field: u32, wire: WireType, reader: &mut Reader<'_>) -> Result<(), Fault> {
         match field {
             1 => self.node_id = reader.id(wire)?,
-            7 => self.metadata.decode_entry(wire, reader)?,
+            7 => self.metadata.entry(wire, reader)?,
             _ => reader.skip(field, wire)?,
         }
         Ok(())

@@ -11,8 +11,8 @@ const INLINE: usize = 23;
 /// UTF-8 text as it travels: an id, an error text, a metadata key or value.
 ///
 /// Up to 23 bytes it is kept inline, so that ids of the usual 16 characters cost neither an allocation nor a
-/// reference count. Longer text is a slice of the frame it was decoded from (which it keeps alive) and is shared
-/// by clones.
+/// reference count. Longer text is shared by clones, and is a slice of the frame it was decoded from, which it keeps
+/// alive, unless it is an id.
 #[derive(Clone)]
 pub struct Text(Repr);
 

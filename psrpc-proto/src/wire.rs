@@ -319,11 +319,15 @@ impl<'a> Reader<'a> {
         Text::slice(self.frame, range).ok_or(Fault::NotUtf8)
     }
 
-    /// A text that must keep to the limit on ids.
+    /// A text that must keep to the limit on ids. Copied off the frame, however long: ids are remembered long after
+    /// their frame is done with, and must not keep it alive.
     #[inline]
     pub(crate) fn id(&mut self, wire: WireType) -> Result<Text, Fault> {
-        let id = self.text(wire)?;
-        if id.len() > self.limits.id_bytes { Err(Fault::LongId) } else { Ok(id) }
+        let range = self.range(wire)?;
+        if range.len() > self.limits.id_bytes {
+            return Err(Fault::LongId);
+        }
+        str::from_utf8(&self.frame[range]).map(Text::from).map_err(|_| Fault::NotUtf8)
     }
 
     #[inline]

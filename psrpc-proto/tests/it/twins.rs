@@ -480,6 +480,12 @@ fn a_frame_beyond_a_limit_is_refused_and_the_limit_named() {
         refusal(&Frame::Request(psrpc_proto::Request { metadata: long, ..request() })),
         "internal.Request field 7: more than the limit of 20 bytes of metadata"
     );
+    // Entries of one name replace each other, and count all the same.
+    let repeated = Frame::decode(&message("Request", vec![0x3a, 0, 0x3a, 0, 0x3a, 0]), &limits).unwrap_err();
+    assert_eq!(
+        repeated.to_string(),
+        "internal.Request field 7: more than the limit of 2 entries of metadata"
+    );
     let error =
         ErrorResponse { details: vec![Any::default(); 2], ..ErrorResponse::new(ErrorCode::Internal, "x") };
     let response = psrpc_proto::Response {
@@ -494,6 +500,20 @@ fn a_frame_beyond_a_limit_is_refused_and_the_limit_named() {
     );
     let big = psrpc_proto::Request { payload: vec![0; 200].into(), ..request() };
     assert_eq!(refusal(&Frame::Request(big)), "internal.Msg: more than the limit of 200 bytes of a frame");
+}
+
+#[test]
+fn an_id_does_not_keep_its_frame_alive() {
+    let request_id: Text = "REQ_which_is_longer_than_ids_usually_are".into();
+    let request = psrpc_proto::Request { request_id: request_id.clone(), ..Default::default() };
+    let bytes = Frame::Request(request).encode("");
+    let (frame, _) = Frame::decode(&bytes, &FrameLimits::DEFAULT).unwrap();
+    let Frame::Request(psrpc_proto::Request { request_id: read, payload, metadata, .. }) = frame else {
+        panic!()
+    };
+    drop((payload, metadata));
+    assert_eq!(read, request_id);
+    assert!(bytes.is_unique(), "nothing else has a hold of the frame");
 }
 
 #[test]
