@@ -19,6 +19,8 @@ pub struct ClientConfig {
     pub affinity_timeout: Duration,
     /// How long a call of an affinity method waits for better bids after the first. Default 200 ms.
     pub short_circuit_timeout: Duration,
+    /// How long a close waits for the bus to confirm the end of the subscriptions. Default 3 s.
+    pub close_timeout: Duration,
     /// What it holds at most.
     pub limits: ClientLimits,
 }
@@ -32,6 +34,7 @@ impl ClientConfig {
             timeout: Duration::from_secs(3),
             affinity_timeout: Duration::from_secs(1),
             short_circuit_timeout: Duration::from_millis(200),
+            close_timeout: Duration::from_secs(3),
             limits: ClientLimits::DEFAULT,
         }
     }
@@ -44,7 +47,8 @@ pub struct ServerConfig {
     pub service: Text,
     /// Its id, which no other server of the service may have; empty to have one drawn. Default: empty.
     pub id: Text,
-    /// How long a drain waits for the bus to confirm that nothing more will come. Default 3 s.
+    /// How long a drain waits for the bus to confirm that nothing more will come. Default 3 s. What comes later is not
+    /// accepted.
     ///
     /// Requests in flight are waited for until they expire, however long that is.
     pub drain_timeout: Duration,

@@ -1,6 +1,7 @@
 //! Deduplication: each request of each client once, until it counts as expired.
 
 use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
 
 use crate::map::IdentitySet;
 use crate::time::Expiry;
@@ -12,12 +13,11 @@ const BUCKET_SHIFT: u32 = 30;
 
 /// Remembers requests by a keyed 128-bit hash of client and request id, in buckets by expiry.
 ///
-/// All duplicates of a request have its expiry, hence its bucket. A bucket is dropped whole when both clocks say
-/// that its requests have expired: the monotonic one, so that a wall clock that jumped ahead makes nothing be
-/// forgotten early, and the wall clock, by which a late duplicate is judged.
+/// A bucket is forgotten whole when both clocks say that its requests have expired: the monotonic one, so that a wall
+/// clock that jumped ahead makes nothing be forgotten early, and the wall clock, by which a late duplicate is judged.
 pub(crate) struct Dedup {
+    seen: IdentitySet,
     buckets: BTreeMap<BucketKey, Bucket>,
-    remembered: usize,
     limit: usize,
 }
 
@@ -37,7 +37,7 @@ impl BucketKey {
 }
 
 struct Bucket {
-    seen: IdentitySet,
+    identities: Vec<u128>,
     forget_at: Time,
     timer: Option<TimerId>,
 }
@@ -53,24 +53,28 @@ pub(crate) enum Admission {
 
 impl Dedup {
     pub(crate) const fn new(limit: usize) -> Self {
-        Self { buckets: BTreeMap::new(), remembered: 0, limit }
+        Self { seen: IdentitySet::new(), buckets: BTreeMap::new(), limit }
+    }
+
+    pub(crate) fn knows(&self, identity: u128) -> bool {
+        self.seen.contains(identity)
     }
 
     pub(crate) fn admit(&mut self, now: Now, identity: u128, expiry: &Expiry) -> (BucketKey, Admission) {
         let key = BucketKey::of(expiry);
-        if self.buckets.get(&key).is_some_and(|bucket| bucket.seen.contains(identity)) {
+        if self.knows(identity) {
             return (key, Admission::Duplicate);
         }
-        if self.remembered >= self.limit {
+        if self.seen.len() >= self.limit {
             return (key, Admission::Full);
         }
         let bucket = self.buckets.entry(key).or_insert_with(|| Bucket {
-            seen: IdentitySet::new(),
+            identities: Vec::new(),
             forget_at: Time::ZERO,
             timer: None,
         });
-        bucket.seen.insert(identity);
-        self.remembered += 1;
+        bucket.identities.push(identity);
+        self.seen.insert(identity);
         // Our wall clock may be ahead and be set right later, so the client's own view of the lifetime counts too.
         let needed = (now.time + expiry.lifetime()).max(expiry.time());
         if needed <= bucket.forget_at {
@@ -91,23 +95,27 @@ impl Dedup {
     pub(crate) fn forget(&mut self, now: Now, key: BucketKey) -> Option<Time> {
         let bucket = self.buckets.get_mut(&key)?;
         bucket.timer = None;
-        if now.wall < key.end() {
-            bucket.forget_at = now.time + key.end().since(now.wall);
-            return Some(bucket.forget_at);
+        let expired = now.time + key.end().since(now.wall);
+        // At the end of time there is no later.
+        if expired > now.time {
+            bucket.forget_at = expired;
+            return Some(expired);
         }
-        self.remembered -= bucket.seen.len();
-        self.buckets.remove(&key);
+        for identity in self.buckets.remove(&key)?.identities {
+            self.seen.remove(identity);
+        }
+        self.seen.shrink();
         None
     }
 
     /// Forgets everything, and gives back the timers that are still armed.
     pub(crate) fn clear(&mut self) -> impl Iterator<Item = TimerId> + use<> {
-        self.remembered = 0;
+        self.seen = IdentitySet::new();
         core::mem::take(&mut self.buckets).into_values().filter_map(|bucket| bucket.timer)
     }
 
     pub(crate) fn remembered(&self) -> usize {
-        self.remembered
+        self.seen.len()
     }
 }
 

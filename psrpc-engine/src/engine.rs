@@ -9,7 +9,7 @@ use crate::{Now, Output, SubscriptionHandle, Timeout, Token};
 ///
 /// 1. Call commands and `handle_*` methods as things happen, as many as you like before the next step. They do no
 ///    I/O and return at once.
-/// 2. Call [`poll_output`](Self::poll_output) until it returns `None`, and do what it says, in order.
+/// 2. Call [`poll_output`](Self::poll_output) until it returns `None`, and do what it says, each before the next.
 /// 3. Call [`poll_timeout`](Self::poll_timeout), and [`handle_timeout`](Self::handle_timeout) once that time has
 ///    come. A call that comes early does nothing. After `handle_timeout(t)` and a full drain the next timeout is
 ///    later than `t`.
@@ -30,10 +30,11 @@ pub trait Engine {
     /// The bus may have lost frames of a subscription; `lost` is how many, where that is known.
     fn handle_gap(&mut self, now: Now, subscription: SubscriptionHandle, lost: Option<u64>);
 
-    /// A frame was published, to so many subscribers where the bus knows, or the bus could not publish it.
+    /// A frame was published, to so many subscribers where the bus knows, or the bus could not publish it. Every frame
+    /// that was put out ends in one of these or in [`handle_full`](Self::handle_full).
     fn handle_published(&mut self, now: Now, token: Token, result: Result<Option<u64>, BusError>);
 
-    /// The bus has no room for this frame of an [`Output::Publish`]. No frame is put out until
+    /// The bus has no room for this frame of the last [`Output::Publish`]. No frame is put out until
     /// [`handle_room`](Self::handle_room), and then this one first, unless its call or request is over by then.
     fn handle_full(&mut self, token: Token, channel: Channel, frame: Frame);
 

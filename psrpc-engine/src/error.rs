@@ -16,6 +16,7 @@ use core::fmt;
 use psrpc_proto::{Any, ErrorCode, ErrorResponse, InvalidId, Text};
 
 use crate::Reason;
+use crate::outgoing::TooLarge;
 use crate::route::Route;
 use crate::selection::Claim;
 
@@ -167,6 +168,12 @@ impl CallError {
             CallError::TooManyCalls { .. } => ErrorCode::ResourceExhausted,
             _ => ErrorCode::InvalidArgument,
         }
+    }
+}
+
+impl From<TooLarge> for CallError {
+    fn from(TooLarge { size, unit, limit }: TooLarge) -> Self {
+        CallError::TooLarge { size, unit, limit }
     }
 }
 

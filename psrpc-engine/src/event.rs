@@ -63,8 +63,8 @@ pub struct Reply {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum ServerEvent {
-    /// A registration has ended its set-up: its methods are served from here on, or the bus refused a subscription
-    /// and none is.
+    /// A registration has ended its set-up: its methods are served from here on, or the bus refused a subscription, or
+    /// it was given up before, and none is.
     Registered {
         /// The registration. Its handle is stale from here on if it failed.
         registration: RegistrationHandle,

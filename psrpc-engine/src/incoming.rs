@@ -1,7 +1,5 @@
 //! What every frame that comes in goes through, before anybody looks at what it says.
 
-use core::time::Duration;
-
 use psrpc_proto::{DecodeErrorKind, Frame, FrameLimits, Request, Response, Stream, Text};
 
 use crate::output::{DroppedEvent, Io};
@@ -43,12 +41,7 @@ pub(crate) fn accept<E: DroppedEvent, O: Copy>(
     }
     if !within {
         // Without the names, which may be what is too long.
-        io.dropped(Dropped {
-            reason: Reason::FrameLimit,
-            request_id: Text::EMPTY,
-            peer: Text::EMPTY,
-            late_by: Duration::ZERO,
-        });
+        io.dropped(Dropped::of(Reason::FrameLimit, Text::EMPTY, Text::EMPTY));
         return None;
     }
     Some(frame)
@@ -61,8 +54,7 @@ pub(crate) fn unexpected<E: DroppedEvent, O: Copy>(io: &mut Io<E, O>, frame: &Fr
 
 fn drop_frame<E: DroppedEvent, O: Copy>(io: &mut Io<E, O>, frame: &Frame, reason: Reason) {
     let (request_id, peer) = names(frame);
-    let (request_id, peer) = (request_id.clone(), peer.clone());
-    io.dropped(Dropped { reason, request_id, peer, late_by: Duration::ZERO });
+    io.dropped(Dropped::of(reason, request_id.clone(), peer.clone()));
 }
 
 /// The ids of the call and of the sender that a frame names.

@@ -108,6 +108,7 @@ mod handle;
 mod incoming;
 mod limits;
 mod map;
+mod outgoing;
 mod output;
 mod reason;
 mod route;

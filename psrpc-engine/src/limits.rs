@@ -43,7 +43,7 @@ pub struct ServerLimits {
     /// ([`Reason::RequestsFull`](crate::Reason::RequestsFull)), and answered `resource_exhausted` if the method is
     /// queue-routed, since no other server saw it.
     pub requests: usize,
-    /// Requests remembered until they expire, so that none runs twice; 16 bytes each. Default 1,048,576. One more is
+    /// Requests remembered until they expire, so that none runs twice; a few dozen bytes each. Default 1,048,576. One more is
     /// refused in the same way ([`Reason::DedupFull`](crate::Reason::DedupFull)); none is forgotten early.
     pub remembered: usize,
     /// Clients whose channel names are kept at hand. Default 1,024. Beyond it names are made again when needed.

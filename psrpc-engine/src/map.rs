@@ -82,6 +82,19 @@ impl IdentitySet {
         self.0.insert_unique(identity as u64, identity, |known| *known as u64);
     }
 
+    pub(crate) fn remove(&mut self, identity: u128) {
+        if let Ok(entry) = self.0.find_entry(identity as u64, |known| *known == identity) {
+            entry.remove();
+        }
+    }
+
+    /// Gives back room, if most of it is unused.
+    pub(crate) fn shrink(&mut self) {
+        if self.0.capacity() > 4 * self.0.len() {
+            self.0.shrink_to(2 * self.0.len(), |known| *known as u64);
+        }
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.0.len()
     }

@@ -56,8 +56,8 @@ pub enum SubscriptionKind {
 pub struct Token(pub(crate) Publish);
 
 impl Token {
-    /// Whether the engine has use for the number of subscribers that got the frame. Where it has not, a success need
-    /// not be reported.
+    /// Whether the engine has use for the number of subscribers that got the frame. Where it has not, a success can be
+    /// reported as soon as the bus has accepted the frame; a failure after it is reported all the same.
     pub fn wants_receivers(self) -> bool {
         matches!(self.0, Publish::Request(_))
     }
@@ -69,8 +69,10 @@ pub(crate) enum Publish {
     Request(CallHandle),
     Grant(CallHandle),
     Bid(RequestHandle),
-    Announcement,
-    Response,
+    Announcement(RequestHandle),
+    Response(RequestHandle),
+    /// An error response to a request that was not let in.
+    Refusal,
 }
 
 /// What all parts of an engine write to: its outputs, timers and counters.
@@ -80,9 +82,14 @@ pub(crate) struct Io<E, O> {
     outputs: VecDeque<Output<E>>,
     publishes: VecDeque<Outgoing>,
     blocked: bool,
+    /// How many frames may wait before those that are over are withdrawn.
+    crowded_at: usize,
     pub(crate) timers: Timers<O>,
     pub(crate) counters: Counters,
 }
+
+/// So few frames may wait without a look at whether they are still wanted.
+const CROWDED: usize = 64;
 
 /// A frame that waits to be published.
 struct Outgoing {
@@ -102,6 +109,7 @@ impl<E: DroppedEvent, O: Copy> Io<E, O> {
             outputs: VecDeque::new(),
             publishes: VecDeque::new(),
             blocked: false,
+            crowded_at: CROWDED,
             timers: Timers::new(),
             counters: Counters::new(),
         }
@@ -131,6 +139,9 @@ impl<E: DroppedEvent, O: Copy> Io<E, O> {
 
     /// The next output. A frame to publish that is not `wanted` any more is withdrawn.
     pub(crate) fn pop(&mut self, wanted: impl Fn(Publish) -> bool) -> Option<Output<E>> {
+        if self.publishes.len() >= self.crowded_at {
+            self.withdraw(&wanted);
+        }
         if let Some(output) = self.outputs.pop_front() {
             return Some(output);
         }
@@ -152,16 +163,23 @@ impl<E: DroppedEvent, O: Copy> Io<E, O> {
         self.publishes.push_front(Outgoing { token, channel, frame });
     }
 
-    /// Whether every frame has left.
-    pub(crate) fn is_published(&self) -> bool {
-        self.publishes.is_empty()
+    /// Withdraws the frames that are not `wanted` any more. The more are left, the longer until the next time, so that
+    /// no more wait than twice what is in flight and looking after them costs little.
+    pub(crate) fn withdraw(&mut self, wanted: impl Fn(Publish) -> bool) {
+        let Self { publishes, counters, crowded_at, .. } = self;
+        publishes.retain(|outgoing| {
+            let wanted = wanted(outgoing.token.0);
+            if !wanted {
+                counters.count(Reason::Withdrawn);
+            }
+            wanted
+        });
+        *crowded_at = CROWDED.max(2 * publishes.len());
     }
 
-    /// Withdraws every frame that has not left.
-    pub(crate) fn withdraw_all(&mut self) {
-        for _ in self.publishes.drain(..) {
-            self.counters.count(Reason::Withdrawn);
-        }
+    /// Whether the bus has no room.
+    pub(crate) fn is_blocked(&self) -> bool {
+        self.blocked
     }
 
     pub(crate) fn unblock(&mut self) {

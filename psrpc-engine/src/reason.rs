@@ -42,10 +42,15 @@ reasons! {
     FrameLimit = "frame over a limit";
     /// A request at or past its expiry. With skewed clocks this drops every call; see [`Dropped::late_by`].
     Expired = "request expired";
-    /// A request with an expiry further ahead than the horizon allows even from its own time of sending.
+    /// A request that was sent further ahead than the horizon, or that does not say when it was sent and expires further
+    /// ahead than that.
     FarFuture = "request from the far future";
     /// A request that came before.
     Duplicate = "duplicate request";
+    /// A request with the id of another client's request in flight, which a grant could not tell from it.
+    IdTaken = "request id of another client's request";
+    /// A request that the bus delivered though the server has been shutting down for longer than it waits for the bus.
+    Draining = "server is shutting down";
     /// A request beyond the limit on requests in flight.
     RequestsFull = "too many requests in flight";
     /// A request beyond the limit on requests remembered.
@@ -127,6 +132,12 @@ pub struct Dropped {
     pub peer: Text,
     /// For an expired request, by how much: with skewed clocks, the skew.
     pub late_by: Duration,
+}
+
+impl Dropped {
+    pub(crate) fn of(reason: Reason, request_id: Text, peer: Text) -> Self {
+        Self { reason, request_id, peer, late_by: Duration::ZERO }
+    }
 }
 
 /// How often each thing happened since an engine was made.

@@ -20,7 +20,7 @@ pub enum TimerKind {
     Expiry,
     /// Requests have been remembered long enough.
     Forget,
-    /// A drain has waited long enough.
+    /// A drain, or the close of a client, has waited long enough for the bus.
     Drain,
 }
 

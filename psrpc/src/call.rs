@@ -123,7 +123,7 @@ impl<Req: Message, Res: Message + Default> IntoFuture for Call<Req, Res> {
                     EngineCall { timeout, deadline, selection, metadata, ..EngineCall::new(route, payload) };
                 State::New(Box::new((client, call, choose)))
             }
-            Err(error) => State::Refused(error.into()),
+            Err(error) => State::Refused(error),
         };
         Calling { state, response: PhantomData }
     }

@@ -1,7 +1,6 @@
 //! The client of a service, on which generated clients stand.
 
 use std::future::poll_fn;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -9,7 +8,7 @@ use std::time::Duration;
 use psrpc_engine::proto::{ErrorCode, Text};
 use psrpc_engine::{
     BusError, Call as EngineCall, CallError, CallHandle, Claim, Client as Engine, ClientConfig, ClientEvent,
-    ClientLimits, ConfigError, Counters, Failure, Reply, Route,
+    ClientLimits, Counters, Failure, Reply, Route,
 };
 
 use slab::Slab;
@@ -19,7 +18,7 @@ use crate::driver::{Driver, Role};
 use crate::method::{Method, Routes, Service};
 use crate::runtime::Runtime;
 use crate::selection::Choose;
-use crate::{Call, Error, waiting};
+use crate::{Call, Error, guard, waiting};
 
 /// Options of a client, each with its default.
 #[derive(Clone, Debug, Default)]
@@ -155,7 +154,7 @@ impl Client {
 
     /// Closes the client: its calls fail at once with "client is closed", and so do later ones.
     pub fn close(&self) {
-        self.driver().drive(|state, _| state.engine.close());
+        self.driver().drive(|state, now| state.engine.close(now));
     }
 
     pub(crate) fn driver(&self) -> &Arc<Driver<ClientRole>> {
@@ -171,7 +170,7 @@ impl std::fmt::Debug for Client {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.driver.drive(|state, _| state.engine.close());
+        self.driver.drive(|state, now| state.engine.close(now));
     }
 }
 
@@ -247,14 +246,13 @@ impl Role for ClientRole {
         match task {
             ClientTask::Wake(waker) => waker.wake(),
             ClientTask::Choose(call, claims, choose) => {
-                let choice = catch_unwind(AssertUnwindSafe(|| choose(&claims)));
-                let choice = choice
-                    .unwrap_or_else(|_| {
+                let choice = guard::catch(|| choose(&claims))
+                    .unwrap_or_else(|| {
                         Err(Error::new(ErrorCode::Internal, "the selection function panicked"))
                     })
                     .map(|claim| claim.map(|claim| claim.server_id.clone()))
                     .map_err(Error::into_response);
-                driver.drive(|state, _| state.engine.select(call, choice));
+                driver.drive(|state, now| state.engine.select(now, call, choice));
             }
         }
     }
@@ -300,30 +298,28 @@ impl InFlight {
     pub(crate) fn start(client: Client, call: EngineCall, choose: Option<Choose>) -> Result<Self, CallError> {
         let (call, caller) = client.driver().drive(|state, now| {
             let call = state.engine.call(now, call)?;
-            Ok((call, Some(state.role.wait_for(call, choose))))
+            Ok::<_, CallError>((call, Some(state.role.wait_for(call, choose))))
         })?;
         Ok(Self { client, call, caller })
     }
 
     pub(crate) fn poll(&mut self, cx: &Context<'_>) -> Poll<Result<Reply, Box<Failure>>> {
         let key = self.caller.expect("a call is polled until it is done");
-        let outcome = self.client.driver().look(|state| {
+        // What is done with is dropped without the lock, since it may hold what user code wants to clean up.
+        let (mut done, _replaced) = self.client.driver().look(|state| {
             let caller = &mut state.role.callers[key];
-            match caller.outcome.take() {
-                Some(outcome) => {
-                    state.role.callers.remove(key);
-                    Poll::Ready(outcome)
-                }
-                None => {
-                    caller.waker = Some(cx.waker().clone());
-                    Poll::Pending
-                }
+            match caller.outcome {
+                Some(_) => (Some(state.role.callers.remove(key)), None),
+                None => (None, waiting::replace(&mut caller.waker, cx)),
             }
         });
-        if outcome.is_ready() {
-            self.caller = None;
+        match done.as_mut().and_then(|caller| caller.outcome.take()) {
+            Some(outcome) => {
+                self.caller = None;
+                Poll::Ready(outcome)
+            }
+            None => Poll::Pending,
         }
-        outcome
     }
 }
 
@@ -345,4 +341,4 @@ impl Drop for InFlight {
 }
 
 /// What [`Client::call`] found out about the route.
-pub(crate) type RouteResult = Result<Route, ConfigError>;
+pub(crate) type RouteResult = Result<Route, Error>;

@@ -1,9 +1,7 @@
 //! The handler's side of a request: its context, and the way from a payload to an answer.
 
-use std::any::Any;
 use std::future::Future;
 use std::ops::Deref;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -14,8 +12,8 @@ use prost::Message;
 use psrpc_engine::proto::{ErrorCode, Metadata, Text};
 use psrpc_engine::{Received, Route, Time, WallTime};
 
-use crate::Error;
 use crate::runtime::Runtime;
+use crate::{Error, guard, waiting};
 
 /// A request as its handler gets it: the message, and what is known of the call. Dereferences to the message.
 pub struct Request<T> {
@@ -146,9 +144,7 @@ where
         let request = Request { message, context };
         let affinity = match &self.affinity {
             // A panic makes it no bid; other servers may do better.
-            Some(affinity) if claimed => {
-                catch_unwind(AssertUnwindSafe(|| affinity(&request))).unwrap_or(-1.0)
-            }
+            Some(affinity) if claimed => guard::catch(|| affinity(&request)).unwrap_or(-1.0),
             _ => 1.0,
         };
         let handler = Arc::clone(&self.handler);
@@ -185,10 +181,11 @@ impl Stop {
     /// Whether the handler is to stop; wakes the task when that comes later.
     fn poll(&self, cx: &Context<'_>) -> bool {
         let mut stopping = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if !stopping.waker.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
-            stopping.waker = Some(cx.waker().clone());
-        }
-        stopping.stopped
+        let replaced = waiting::replace(&mut stopping.waker, cx);
+        let stopped = stopping.stopped;
+        drop(stopping);
+        drop(replaced);
+        stopped
     }
 }
 
@@ -213,22 +210,23 @@ impl Future for Running {
         if this.stop.poll(cx) {
             return Poll::Ready(None);
         }
-        let polled = catch_unwind(AssertUnwindSafe(|| {
+        let polled = guard::catch(|| {
             if let Some(run) = this.run.take() {
                 this.answering = Some(run());
             }
             this.answering.as_mut().expect("it has started").as_mut().poll(cx)
-        }));
+        });
         match polled {
-            Ok(polled) => polled.map(Some),
-            Err(panic) => Poll::Ready(Some(Err(panicked(panic)))),
+            Some(polled) => polled.map(Some),
+            // That it panicked is all that the caller learns: the message may hold what is not for others to see.
+            None => Poll::Ready(Some(Err(Error::new(ErrorCode::Internal, "the handler panicked")))),
         }
     }
 }
 
-/// What the caller learns of a panic: that there was one. The message may hold what is not for others to see.
-fn panicked(panic: Box<dyn Any + Send>) -> Error {
-    // Dropping what was thrown may panic in turn.
-    let _ = catch_unwind(AssertUnwindSafe(|| drop(panic)));
-    Error::new(ErrorCode::Internal, "the handler panicked")
+impl Drop for Running {
+    fn drop(&mut self) {
+        // What the handler holds is user code too.
+        guard::catch(|| drop((self.run.take(), self.answering.take())));
+    }
 }

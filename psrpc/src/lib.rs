@@ -63,6 +63,7 @@ mod call;
 mod client;
 mod driver;
 mod error;
+mod guard;
 mod handler;
 mod inbox;
 mod method;

@@ -2,8 +2,10 @@
 
 use std::sync::{Arc, OnceLock};
 
-use psrpc_engine::proto::MethodProperties;
-use psrpc_engine::{ConfigError, Route};
+use psrpc_engine::Route;
+use psrpc_engine::proto::{ErrorCode, MethodProperties};
+
+use crate::Error;
 
 /// A service: its name on the wire and its methods.
 #[derive(Debug)]
@@ -42,10 +44,19 @@ impl Routes {
         self.service
     }
 
-    pub(crate) fn route(&self, method: &Method, topic: &[&str]) -> Result<Route, ConfigError> {
+    /// The route of a method on a topic.
+    ///
+    /// # Errors
+    ///
+    /// `invalid_argument` when the method is not of this service, or the topic cannot be carried.
+    pub(crate) fn route(&self, method: &Method, topic: &[&str]) -> Result<Route, Error> {
+        if !self.service.methods.get(method.index).is_some_and(|own| own.name == method.name) {
+            let text = format!("{} is not a method of {}", method.name, self.service.name);
+            return Err(Error::new(ErrorCode::InvalidArgument, text));
+        }
         let make = || Route::new(self.service.name, method.name, method.properties, topic);
         if !topic.is_empty() {
-            return make();
+            return Ok(make()?);
         }
         let known = &self.without_topic[method.index];
         match known.get() {

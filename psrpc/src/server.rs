@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -47,7 +47,8 @@ impl ServerOptions {
         self
     }
 
-    /// How long a shutdown waits for the bus to confirm that nothing more will come. Default 3 s.
+    /// How long a shutdown waits for the bus to confirm that nothing more will come. Default 3 s. What comes later is not
+    /// accepted.
     ///
     /// Requests in flight are waited for until they expire, however long that is.
     #[must_use]
@@ -207,20 +208,27 @@ impl Server {
     /// # Errors
     ///
     /// `already_exists` when a method is registered already for the topic, or would share a channel with one that is;
-    /// `invalid_argument` when the topic cannot be carried; `canceled` when the server is closed; `unavailable` when the
-    /// bus refuses a subscription.
+    /// `invalid_argument` when the topic cannot be carried, or a method has no handler or is of another service; `canceled`
+    /// when the server is closed; `unavailable` when the bus refuses a subscription, or the methods are deregistered before
+    /// they are served.
     pub async fn register(&self, methods: &[&'static Method], topic: &[&str]) -> Result<(), Error> {
         let routes = self.routes_of(methods, topic)?;
         if routes.is_empty() {
             return Ok(());
         }
-        let key = routes.clone();
+        let joined = Arc::new(OnceLock::new());
         let registration = self.driver().drive(|state, _| {
+            if let Some(method) = methods.iter().find(|method| !state.role.handlers.contains_key(method.name))
+            {
+                let text = format!("{}.{} has no handler", self.service().name, method.name);
+                return Err(Error::new(ErrorCode::InvalidArgument, text));
+            }
+            let key = key(&routes);
             let registration = state.engine.register(routes)?;
-            state.role.joining(registration, key);
-            Ok::<_, RegisterError>(registration)
+            state.role.joining(registration, key, Arc::clone(&joined));
+            Ok(registration)
         })?;
-        poll_fn(|cx| self.driver().look(|state| state.role.poll_joined(registration, cx))).await
+        poll_fn(|cx| self.driver().look(|state| state.role.poll_joined(registration, &joined, cx))).await
     }
 
     /// Stops to serve methods that were registered together, the same `methods` on the same `topic`. Resolves when their
@@ -336,10 +344,12 @@ enum Stage {
     Running(Arc<Stop>),
 }
 
+/// How the set-up of a registration ended, once it has; whoever registered reads it.
+type Joined = OnceLock<Result<(), BusError>>;
+
 struct Registration {
     key: Key,
-    /// How its set-up ended, unless it has not yet.
-    joined: Option<Result<(), BusError>>,
+    joined: Arc<Joined>,
     waiting: Vec<Waker>,
 }
 
@@ -373,20 +383,16 @@ impl Role for ServerRole {
                 None => {}
             },
             ServerEvent::Registered { registration, result } => {
-                if let Some(joining) = self.registrations.get_mut(&registration) {
-                    if result.is_err() {
-                        self.keys.remove(&joining.key);
-                    }
-                    joining.joined = Some(result);
-                    tasks.extend(joining.waiting.drain(..).map(ServerTask::Wake));
+                let Some(joining) = self.registrations.get_mut(&registration) else { return };
+                let refused = result.is_err();
+                // Set once, since a registration ends its set-up once.
+                let _ = joining.joined.set(result);
+                tasks.extend(joining.waiting.drain(..).map(ServerTask::Wake));
+                if refused {
+                    self.forget(registration, tasks);
                 }
             }
-            ServerEvent::Deregistered { registration } => {
-                if let Some(gone) = self.registrations.remove(&registration) {
-                    self.keys.remove(&gone.key);
-                    tasks.extend(gone.waiting.into_iter().map(ServerTask::Wake));
-                }
-            }
+            ServerEvent::Deregistered { registration } => self.forget(registration, tasks),
             ServerEvent::Closed => {
                 self.closed = true;
                 let gone = std::mem::take(&mut self.registrations).into_values();
@@ -410,10 +416,11 @@ impl Role for ServerRole {
                 driver.runtime.spawn(Box::pin(async move {
                     if let Some(result) = running.await {
                         let result = result.map_err(Error::into_response);
-                        server.drive(|state, now| {
-                            state.role.take(request);
+                        let stage = server.drive(|state, now| {
                             state.engine.respond(now, request, result);
+                            state.role.take(request)
                         });
+                        drop(stage);
                     }
                 }));
             }
@@ -462,27 +469,31 @@ impl ServerRole {
         self.keys.get(&key(routes)).copied()
     }
 
-    fn joining(&mut self, registration: RegistrationHandle, routes: Vec<Route>) {
-        let key = key(&routes);
+    fn joining(&mut self, registration: RegistrationHandle, key: Key, joined: Arc<Joined>) {
         self.keys.insert(key.clone(), registration);
-        self.registrations.insert(registration, Registration { key, joined: None, waiting: Vec::new() });
+        self.registrations.insert(registration, Registration { key, joined, waiting: Vec::new() });
     }
 
-    fn poll_joined(&mut self, handle: RegistrationHandle, cx: &Context<'_>) -> Poll<Result<(), Error>> {
-        let Some(registration) = self.registrations.get_mut(&handle) else {
-            return Poll::Ready(Err(RegisterError::Closed.into()));
-        };
-        match &registration.joined {
-            Some(Ok(())) => Poll::Ready(Ok(())),
-            Some(Err(error)) => {
-                let error = error.clone();
-                self.registrations.remove(&handle);
-                Poll::Ready(Err(error.into()))
-            }
-            None => {
+    fn forget(&mut self, registration: RegistrationHandle, tasks: &mut Vec<ServerTask>) {
+        if let Some(gone) = self.registrations.remove(&registration) {
+            self.keys.remove(&gone.key);
+            tasks.extend(gone.waiting.into_iter().map(ServerTask::Wake));
+        }
+    }
+
+    fn poll_joined(
+        &mut self,
+        registration: RegistrationHandle,
+        joined: &Joined,
+        cx: &Context<'_>,
+    ) -> Poll<Result<(), Error>> {
+        match (joined.get(), self.registrations.get_mut(&registration)) {
+            (Some(result), _) => Poll::Ready(Ok(result.clone()?)),
+            (None, Some(registration)) => {
                 waiting::wait(&mut registration.waiting, cx);
                 Poll::Pending
             }
+            (None, None) => Poll::Ready(Err(RegisterError::Closed.into())),
         }
     }
 

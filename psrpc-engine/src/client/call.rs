@@ -26,6 +26,7 @@ use crate::event::{ClientEvent, Reply};
 use crate::flight::{Flights, Vacancy};
 use crate::limits::ClientLimits;
 use crate::map::HashKeys;
+use crate::outgoing;
 use crate::output::{self, Publish};
 use crate::selection::{Bids, Claim, Rules, Selection, Verdict};
 use crate::timers::TimerKind;
@@ -62,8 +63,15 @@ impl Call {
     }
 }
 
-/// What the client's outputs, timers and counters are; its timers all belong to calls.
-pub(super) type Io = output::Io<ClientEvent, CallHandle>;
+/// What the client's outputs, timers and counters are.
+pub(super) type Io = output::Io<ClientEvent, Owner>;
+
+/// What a timer of a client is for.
+#[derive(Clone, Copy)]
+pub(super) enum Owner {
+    Call(CallHandle),
+    Close,
+}
 
 /// The unary calls in flight.
 pub(super) struct Calls {
@@ -125,18 +133,9 @@ impl Calls {
             return Err(CallError::Multi { method: method.clone() });
         }
         let rules = Rules::new(method, properties, &call.selection, affinity_timeout, short_circuit)?;
-        let ClientLimits { frame, calls, .. } = self.limits;
-        for (size, unit, limit) in [
-            (call.payload.len(), "bytes of a message", frame.frame_bytes),
-            (call.metadata.len(), "entries of metadata", frame.metadata_entries),
-            (call.metadata.bytes(), "bytes of metadata", frame.metadata_bytes),
-        ] {
-            if size > limit {
-                return Err(CallError::TooLarge { size, unit, limit });
-            }
-        }
-        if self.len() >= calls {
-            return Err(CallError::TooManyCalls { limit: calls });
+        let limit = self.limits.calls;
+        if self.len() >= limit {
+            return Err(CallError::TooManyCalls { limit });
         }
         Ok(rules)
     }
@@ -149,30 +148,31 @@ impl Calls {
         call: Call,
         rules: Rules,
         timeout: Duration,
-    ) -> CallHandle {
+    ) -> Result<CallHandle, CallError> {
         let Call { route, payload, metadata, timeout: own, deadline, selection: _ } = call;
         let at_most = now.time + own.unwrap_or(timeout);
         let deadline = deadline.map_or(at_most, |deadline| deadline.min(at_most));
         let handle = self.flights.next();
+        let frame = Frame::Request(Request {
+            request_id: request_id.clone(),
+            client_id,
+            sent_at: now.wall.as_unix_nanos(),
+            expiry: (now.wall + deadline.since(now.time)).as_unix_nanos(),
+            multi: false,
+            metadata,
+            payload,
+            skip_claim: route.properties().queue() && route.properties().require_claim,
+        });
+        outgoing::check(&frame, route.requests(), &self.limits.frame)?;
         if deadline > now.time {
-            let request = Request {
-                request_id: request_id.clone(),
-                client_id,
-                sent_at: now.wall.as_unix_nanos(),
-                expiry: (now.wall + deadline.since(now.time)).as_unix_nanos(),
-                multi: false,
-                metadata,
-                payload,
-                skip_claim: route.properties().queue() && route.properties().require_claim,
-            };
-            io.publish(Publish::Request(handle), route.requests(), Frame::Request(request));
+            io.publish(Publish::Request(handle), route.requests(), frame);
         }
         let state = if route.properties().require_claim {
             State::Selecting(Bids::new(rules, now.time))
         } else {
             State::Waiting(None)
         };
-        let timer = io.timers.arm(deadline, TimerKind::Deadline, handle);
+        let timer = io.timers.arm(deadline, TimerKind::Deadline, Owner::Call(handle));
         let started = now.time;
         let (parked, evidence) = (Vec::new(), Evidence::default());
         let ongoing = Ongoing { route, started, deadline, state, parked, evidence };
@@ -182,18 +182,13 @@ impl Calls {
         } else {
             self.fail(io, handle, Failure::timed_out);
         }
-        handle
+        Ok(handle)
     }
 
     // --- frames ----------------------------------------------------------------------------------------------
 
     pub(super) fn on_claim(&mut self, now: Now, io: &mut Io, claim: ClaimRequest) {
-        let drop = |reason| Dropped {
-            reason,
-            request_id: claim.request_id.clone(),
-            peer: claim.server_id.clone(),
-            late_by: Duration::ZERO,
-        };
+        let drop = |reason| Dropped::of(reason, claim.request_id.clone(), claim.server_id.clone());
         let Some(handle) = self.flights.find(&claim.request_id) else {
             return io.dropped(drop(Reason::Late));
         };
@@ -202,6 +197,9 @@ impl Calls {
         }
         let limit = self.limits.bids_per_call;
         let ongoing = &mut self.flights.get_mut(handle).expect("found above").state;
+        if now.time >= ongoing.deadline {
+            return io.dropped(drop(Reason::Late));
+        }
         match &mut ongoing.state {
             State::Selecting(_) | State::Asking(_) if claim.handling => {
                 self.announced(io, handle, claim.server_id);
@@ -219,12 +217,7 @@ impl Calls {
     }
 
     pub(super) fn on_response(&mut self, io: &mut Io, response: Response) {
-        let drop = |response: Response, reason| Dropped {
-            reason,
-            request_id: response.request_id,
-            peer: response.server_id,
-            late_by: Duration::ZERO,
-        };
+        let drop = |response: Response, reason| Dropped::of(reason, response.request_id, response.server_id);
         let Some(handle) = self.flights.find(&response.request_id) else {
             return io.dropped(drop(response, Reason::Late));
         };
@@ -350,9 +343,10 @@ impl Calls {
         }
     }
 
-    /// The caller's answer to [`ClientEvent::Select`].
+    /// The caller's answer to [`ClientEvent::Select`]. At the deadline it is too late to grant anybody.
     pub(super) fn select(
         &mut self,
+        now: Now,
         io: &mut Io,
         handle: CallHandle,
         choice: Result<Option<Text>, ErrorResponse>,
@@ -360,6 +354,7 @@ impl Calls {
         let Some(flight) = self.flights.get_mut(handle) else { return };
         let State::Asking(bidders) = &flight.state.state else { return };
         match choice {
+            Ok(Some(_)) if now.time >= flight.state.deadline => self.fail(io, handle, Failure::timed_out),
             Ok(Some(server)) if bidders.contains(&server) => self.grant(io, handle, server),
             Ok(Some(stranger)) => {
                 let text = alloc::format!("the selection function chose {stranger:?}, which made no bid");
@@ -390,7 +385,7 @@ impl Calls {
         };
         let deadline = (flight.state.deadline, TimerKind::Deadline);
         let (at, kind) = ends.filter(|(at, _)| *at < deadline.0).unwrap_or(deadline);
-        flight.wake(&mut io.timers, at, kind, handle);
+        flight.wake(&mut io.timers, at, kind, Owner::Call(handle));
     }
 
     fn grant(&mut self, io: &mut Io, handle: CallHandle, server: Text) {
@@ -441,7 +436,6 @@ impl Calls {
 
 fn drop_unselected(io: &mut Io, parked: Vec<Response>) {
     for Response { request_id, server_id, .. } in parked {
-        let reason = Reason::NotSelected;
-        io.dropped(Dropped { reason, request_id, peer: server_id, late_by: Duration::ZERO });
+        io.dropped(Dropped::of(Reason::NotSelected, request_id, server_id));
     }
 }

@@ -5,7 +5,7 @@ mod call;
 use psrpc_proto::{Channel, ErrorResponse, Frame, IdGenerator, Seed, Text};
 
 pub use self::call::Call;
-use self::call::{Calls, Io};
+use self::call::{Calls, Io, Owner};
 use crate::config::ClientConfig;
 use crate::engine::Engine;
 use crate::error::{BusError, CallError, ConfigError, Failure};
@@ -15,6 +15,7 @@ use crate::map::HashKeys;
 use crate::output::Publish;
 use crate::route::{check_own_id, check_service};
 use crate::subscriptions::{Ended, Subscriptions};
+use crate::timers::{TimerId, TimerKind};
 use crate::{
     CallHandle, Counters, Now, Output, Reason, SubscriptionHandle, SubscriptionKind, Timeout, Token,
 };
@@ -37,11 +38,13 @@ enum Phase {
         missing: u32,
     },
     Open,
-    /// It makes no more calls; what the bus said, if the bus closed it.
-    Closed {
+    /// It makes no more calls, and waits for the end of its subscriptions, until the timer fires; what the bus said, if
+    /// the bus closed it.
+    Closing {
         error: Option<BusError>,
-        told: bool,
+        timer: TimerId,
     },
+    Closed,
 }
 
 /// What comes in on a subscription.
@@ -112,7 +115,7 @@ impl Client {
         match self.phase {
             Phase::Open => {}
             Phase::Starting { .. } => return Err(CallError::NotReady),
-            Phase::Closed { .. } => return Err(CallError::Closed),
+            Phase::Closing { .. } | Phase::Closed => return Err(CallError::Closed),
         }
         let ClientConfig { service, id, timeout, affinity_timeout, short_circuit_timeout, .. } = &self.config;
         if call.route.service() != service {
@@ -125,7 +128,7 @@ impl Client {
                 break (request_id, vacancy, id.clone());
             }
         };
-        Ok(self.calls.start(now, &mut self.io, names, call, rules, *timeout))
+        self.calls.start(now, &mut self.io, names, call, rules, *timeout)
     }
 
     /// Ends a call: it resolves as canceled, and a claimed call that was not granted yet runs nowhere.
@@ -135,17 +138,18 @@ impl Client {
 
     /// Answers [`ClientEvent::Select`]: the server that shall run the call, `None` if none suits, or the error that
     /// the call fails with. Ignored when the call is over.
-    pub fn select(&mut self, call: CallHandle, choice: Result<Option<Text>, ErrorResponse>) {
-        self.calls.select(&mut self.io, call, choice);
+    pub fn select(&mut self, now: Now, call: CallHandle, choice: Result<Option<Text>, ErrorResponse>) {
+        self.calls.select(now, &mut self.io, call, choice);
     }
 
-    /// Closes the client: pending calls resolve at once with "client is closed", and its subscriptions end.
-    pub fn close(&mut self) {
-        self.shut(None);
+    /// Closes the client: pending calls resolve at once with "client is closed", and its subscriptions end. It is
+    /// [closed](ClientEvent::Closed) when the bus has confirmed that, or after the configured timeout.
+    pub fn close(&mut self, now: Now) {
+        self.shut(now, None);
     }
 
-    fn shut(&mut self, error: Option<BusError>) {
-        if let Phase::Closed { .. } = self.phase {
+    fn shut(&mut self, now: Now, error: Option<BusError>) {
+        if let Phase::Closing { .. } | Phase::Closed = self.phase {
             return;
         }
         match error.clone() {
@@ -155,16 +159,25 @@ impl Client {
             None => self.calls.fail_all(&mut self.io, Failure::closed),
         }
         self.subscriptions.unsubscribe_all(&mut self.io);
-        self.phase = Phase::Closed { error, told: false };
-        self.tell_closed();
+        let at = now.time + self.config.close_timeout;
+        self.phase = Phase::Closing { error, timer: self.io.timers.arm(at, TimerKind::Drain, Owner::Close) };
+        self.close_if_left();
     }
 
-    fn tell_closed(&mut self) {
-        if let Phase::Closed { error, told: told @ false } = &mut self.phase {
+    fn close_if_left(&mut self) {
+        if let Phase::Closing { timer, .. } = self.phase {
             if self.subscriptions.is_empty() {
-                *told = true;
-                self.io.event(ClientEvent::Closed { error: error.clone() });
+                self.io.timers.disarm(timer);
+                self.closed();
             }
+        }
+    }
+
+    fn closed(&mut self) {
+        if let Phase::Closing { error, .. } = core::mem::replace(&mut self.phase, Phase::Closed) {
+            self.subscriptions = Subscriptions::new();
+            self.io.withdraw(|_| false);
+            self.io.event(ClientEvent::Closed { error });
         }
     }
 }
@@ -172,7 +185,12 @@ impl Client {
 impl Engine for Client {
     type Event = ClientEvent;
 
-    fn handle_subscribed(&mut self, _: Now, subscription: SubscriptionHandle, result: Result<(), BusError>) {
+    fn handle_subscribed(
+        &mut self,
+        now: Now,
+        subscription: SubscriptionHandle,
+        result: Result<(), BusError>,
+    ) {
         match result {
             Ok(()) => {
                 if self.subscriptions.live(subscription).is_none() {
@@ -188,17 +206,17 @@ impl Engine for Client {
             }
             Err(error) => {
                 if self.subscriptions.ended(subscription).is_some() {
-                    self.shut(Some(error));
-                    self.tell_closed();
+                    self.shut(now, Some(error));
+                    self.close_if_left();
                 }
             }
         }
     }
 
-    fn handle_unsubscribed(&mut self, _: Now, subscription: SubscriptionHandle) {
+    fn handle_unsubscribed(&mut self, now: Now, subscription: SubscriptionHandle) {
         match self.subscriptions.ended(subscription) {
-            Some((_, Ended::Lost)) => self.shut(Some(BusError::new("the bus ended the subscription"))),
-            Some((_, Ended::Left)) => self.tell_closed(),
+            Some((_, Ended::Lost)) => self.shut(now, Some(BusError::new("the bus ended the subscription"))),
+            Some((_, Ended::Left)) => self.close_if_left(),
             None => {}
         }
     }
@@ -215,7 +233,7 @@ impl Engine for Client {
         match token.0 {
             Publish::Request(call) => self.calls.on_request_published(&mut self.io, call, result),
             Publish::Grant(call) => self.calls.on_grant_published(&mut self.io, call, result),
-            Publish::Bid(_) | Publish::Announcement | Publish::Response => {}
+            _ => {}
         }
     }
 
@@ -230,8 +248,11 @@ impl Engine for Client {
     }
 
     fn handle_timeout(&mut self, now: Now) {
-        while let Some((call, _)) = self.io.timers.fire(now.time) {
-            self.calls.on_timeout(now, &mut self.io, call);
+        while let Some((owner, _)) = self.io.timers.fire(now.time) {
+            match owner {
+                Owner::Call(call) => self.calls.on_timeout(now, &mut self.io, call),
+                Owner::Close => self.closed(),
+            }
         }
     }
 
@@ -247,7 +268,7 @@ impl Engine for Client {
         let calls = &self.calls;
         self.io.pop(|publish| match publish {
             Publish::Request(call) | Publish::Grant(call) => calls.contains(call),
-            Publish::Bid(_) | Publish::Announcement | Publish::Response => true,
+            _ => true,
         })
     }
 

@@ -4,10 +4,9 @@ mod registry;
 mod request;
 
 use alloc::vec::Vec;
-use core::time::Duration;
 
 use bytes::Bytes;
-use psrpc_proto::{Channel, ErrorResponse, Frame, IdGenerator, Seed, Text};
+use psrpc_proto::{Channel, ErrorResponse, Frame, IdGenerator, Request, Seed, Text};
 
 use self::registry::{Carries, Registry};
 use self::request::Requests;
@@ -47,8 +46,11 @@ enum Owner {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Open,
-    /// It takes no new registrations, and is closed when those that it has are gone, or when the timer fires.
-    Draining(TimerId),
+    /// It takes no new registrations, and is closed when nothing is in flight and those that it has are gone. Once the
+    /// timer has fired it takes no requests either, and does not wait for the bus to confirm that there are none.
+    Draining {
+        timer: Option<TimerId>,
+    },
     Closed,
 }
 
@@ -86,7 +88,8 @@ impl Server {
         &self.config.service
     }
 
-    /// How many requests are in flight: decided upon, bid for, or running.
+    /// How many requests are in flight: decided upon, bid for, running, or answered while the bus has no room for the
+    /// response.
     pub fn in_flight(&self) -> usize {
         self.requests.len()
     }
@@ -159,7 +162,8 @@ impl Server {
         self.close_if_drained();
     }
 
-    /// Answers a request whose handler is done. Past its expiry nothing is published.
+    /// Answers a request whose handler is done. Past its deadline nothing is published. A result that is larger than a
+    /// frame may be becomes an error, `resource_exhausted`, since no client would read it.
     ///
     /// Ignored unless the request runs.
     pub fn respond(&mut self, now: Now, request: RequestHandle, result: Result<Bytes, ErrorResponse>) {
@@ -170,14 +174,16 @@ impl Server {
 
     /// Shuts the server down without losing what it has accepted: it unsubscribes, serves what was delivered until
     /// the bus has confirmed that, and is [closed](ServerEvent::Closed) when nothing is in flight and every response
-    /// has left. A bid may still be granted, so it is waited for as a handler is. It ends by the expiry of the last
-    /// request, or after the configured timeout if the bus does not confirm, or has no room, until then.
+    /// has left. A bid may still be granted, so it is waited for as a handler is. If the bus does not confirm within
+    /// the configured timeout, nothing more is accepted from it; so the server is closed after that timeout or by the
+    /// expiry of the last request that it accepted, whichever is later.
     pub fn drain(&mut self, now: Now) {
         if self.phase != Phase::Open {
             return;
         }
-        let at = self.requests.latest().max(now.time + self.config.drain_timeout);
-        self.phase = Phase::Draining(self.io.timers.arm(at, TimerKind::Drain, Owner::Drain));
+        let at = now.time + self.config.drain_timeout;
+        let timer = Some(self.io.timers.arm(at, TimerKind::Drain, Owner::Drain));
+        self.phase = Phase::Draining { timer };
         self.registry.deregister_all(&mut self.io);
         self.close_if_drained();
     }
@@ -185,27 +191,26 @@ impl Server {
     /// Shuts the server down at once: requests in flight are abandoned and answered by nothing.
     pub fn kill(&mut self) {
         if self.phase != Phase::Closed {
-            let (requests, mut cx) = self.split(Now::default());
-            requests.abandon_all(&mut cx);
-            self.registry.forget(&mut self.io);
+            self.requests.abandon_all(&mut self.io);
             self.close();
         }
     }
 
     fn close_if_drained(&mut self) {
-        if let Phase::Draining(_) = self.phase {
-            if self.registry.is_empty() && self.requests.len() == 0 && self.io.is_published() {
+        if let Phase::Draining { timer } = self.phase {
+            if self.requests.len() == 0 && (self.registry.is_empty() || timer.is_none()) {
                 self.close();
             }
         }
     }
 
     fn close(&mut self) {
-        if let Phase::Draining(timer) = core::mem::replace(&mut self.phase, Phase::Closed) {
+        if let Phase::Draining { timer: Some(timer) } = core::mem::replace(&mut self.phase, Phase::Closed) {
             self.io.timers.disarm(timer);
         }
+        self.registry.forget(&mut self.io);
         self.requests.forget(&mut self.io);
-        self.io.withdraw_all();
+        self.io.withdraw(|_| false);
         self.io.event(ServerEvent::Closed);
     }
 
@@ -247,31 +252,32 @@ impl Engine for Server {
     }
 
     fn handle_published(&mut self, now: Now, token: Token, result: Result<Option<u64>, BusError>) {
-        if result.is_ok() {
-            return;
-        }
+        let (requests, mut cx) = self.split(now);
         match token.0 {
-            Publish::Bid(request) => {
-                let (requests, mut cx) = self.split(now);
-                requests.on_bid_failed(&mut cx, request);
-                self.close_if_drained();
+            Publish::Bid(request) if result.is_err() => requests.on_bid_failed(&mut cx, request),
+            Publish::Response(request) => requests.on_response_published(&mut cx, request, result.is_ok()),
+            Publish::Announcement(request) if result.is_err() => {
+                let request_id = requests.id(request);
+                self.io.dropped(Dropped::of(Reason::PublishFailed, request_id, Text::EMPTY));
             }
-            Publish::Announcement | Publish::Response => self.io.dropped(Dropped {
-                reason: Reason::PublishFailed,
-                request_id: Text::EMPTY,
-                peer: Text::EMPTY,
-                late_by: Duration::ZERO,
-            }),
-            Publish::Request(_) | Publish::Grant(_) => {}
+            Publish::Refusal if result.is_err() => {
+                self.io.dropped(Dropped::of(Reason::PublishFailed, Text::EMPTY, Text::EMPTY));
+            }
+            _ => {}
         }
+        self.close_if_drained();
     }
 
     fn handle_frame(&mut self, now: Now, subscription: SubscriptionHandle, frame: Frame) {
         let Some((role, route)) = self.registry.role(subscription) else { return };
         let route = route.clone();
         let Some(frame) = incoming::accept(&mut self.io, frame, &self.config.limits.frame) else { return };
+        let deaf = self.phase == Phase::Draining { timer: None };
         let (requests, mut cx) = self.split(now);
         match (role.carries, frame) {
+            (Carries::Requests, Frame::Request(Request { request_id, client_id, .. })) if deaf => {
+                cx.io.dropped(Dropped::of(Reason::Draining, request_id, client_id));
+            }
             (Carries::Requests, Frame::Request(request)) => {
                 requests.on_request(&mut cx, role.registration, route, request);
             }
@@ -287,7 +293,7 @@ impl Engine for Server {
             match owner {
                 Owner::Request(request) => requests.on_timeout(&mut cx, request),
                 Owner::Bucket(bucket) => requests.on_forget(&mut cx, bucket),
-                Owner::Drain => self.on_drain_timeout(now),
+                Owner::Drain => self.phase = Phase::Draining { timer: None },
             }
             self.close_if_drained();
         }
@@ -295,6 +301,9 @@ impl Engine for Server {
 
     fn handle_full(&mut self, token: Token, channel: Channel, frame: Frame) {
         self.io.block(token, channel, frame);
+        if self.phase == Phase::Closed {
+            self.io.withdraw(|_| false);
+        }
     }
 
     fn handle_room(&mut self) {
@@ -302,38 +311,17 @@ impl Engine for Server {
     }
 
     fn poll_output(&mut self) -> Option<Output<ServerEvent>> {
-        if let Some(output) = self.pop() {
-            return Some(output);
-        }
-        // What was put out last has left, and was not given back.
-        self.close_if_drained();
-        self.pop()
+        let requests = &self.requests;
+        self.io.pop(|publish| match publish {
+            // An announcement is no use without its response, nor a response past its request's expiry.
+            Publish::Bid(request) | Publish::Announcement(request) | Publish::Response(request) => {
+                requests.contains(request)
+            }
+            Publish::Refusal | Publish::Request(_) | Publish::Grant(_) => true,
+        })
     }
 
     fn poll_timeout(&self) -> Option<Timeout> {
         self.io.timers.next()
-    }
-}
-
-impl Server {
-    fn pop(&mut self) -> Option<Output<ServerEvent>> {
-        let requests = &self.requests;
-        self.io.pop(|publish| match publish {
-            Publish::Bid(request) => requests.contains(request),
-            // An announcement outlives its request: without it the client has no use for the response.
-            Publish::Announcement | Publish::Response | Publish::Request(_) | Publish::Grant(_) => true,
-        })
-    }
-
-    /// The bus has not confirmed in time that nothing more will come, or has had no room for the last responses.
-    fn on_drain_timeout(&mut self, now: Now) {
-        let latest = self.requests.latest();
-        if latest > now.time && self.requests.len() > 0 {
-            // Requests were accepted after the drain began.
-            self.phase = Phase::Draining(self.io.timers.arm(latest, TimerKind::Drain, Owner::Drain));
-        } else {
-            self.phase = Phase::Open;
-            self.kill();
-        }
     }
 }

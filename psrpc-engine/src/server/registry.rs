@@ -20,7 +20,8 @@ use crate::{RegistrationHandle, Route, SubscriptionHandle, SubscriptionKind};
 ///    └──────── a subscription fails, or deregister ──▲
 /// ```
 /// A registration that leaves gives up its request channels first, keeps its grant channels while requests are in
-/// flight, and is gone when the bus has confirmed the end of both.
+/// flight, and is gone when the bus has confirmed the end of both. Only then are its names free for another, and only
+/// then is the layer above told, also of a failure: what it registers next does not find them taken.
 pub(super) struct Registry {
     registrations: Handles<Registration>,
     subscriptions: Subscriptions<Role>,
@@ -33,6 +34,8 @@ struct Registration {
     grants: Channels,
     in_flight: usize,
     state: State,
+    /// Why it did not come to serve.
+    refused: Option<BusError>,
 }
 
 /// The subscriptions of a registration to one kind of channel, and how many of them have not ended.
@@ -41,17 +44,14 @@ struct Channels {
     open: usize,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(PartialEq, Eq)]
 enum State {
     /// So many subscriptions are not live yet.
     Joining {
         missing: usize,
     },
     Serving,
-    /// Whether the layer above is to be told when it is gone.
-    Leaving {
-        tell: bool,
-    },
+    Leaving,
 }
 
 /// What a subscription of a server is for.
@@ -109,7 +109,8 @@ impl Registry {
         }
         let missing = requests.open + grants.open;
         let state = State::Joining { missing };
-        self.registrations.insert(Registration { routes, requests, grants, in_flight: 0, state });
+        let refused = None;
+        self.registrations.insert(Registration { routes, requests, grants, in_flight: 0, state, refused });
         if missing == 0 {
             self.joined(io, registration);
         }
@@ -120,10 +121,9 @@ impl Registry {
     pub(super) fn deregister(&mut self, io: &mut Io, handle: RegistrationHandle) {
         let Some(registration) = self.registrations.get_mut(handle) else { return };
         if let State::Joining { .. } = registration.state {
-            let result = Err(BusError::new("deregistered before it was registered"));
-            io.event(ServerEvent::Registered { registration: handle, result });
+            registration.refused = Some(BusError::new("deregistered before it was registered"));
         }
-        self.leave(io, handle, true);
+        self.leave(io, handle);
     }
 
     pub(super) fn deregister_all(&mut self, io: &mut Io) {
@@ -182,14 +182,14 @@ impl Registry {
         match registration.state {
             State::Joining { .. } => {
                 let error = error.unwrap_or_else(|| BusError::new("the bus ended the subscription"));
-                io.event(ServerEvent::Registered { registration: handle, result: Err(error) });
-                self.leave(io, handle, false);
+                registration.refused = Some(error);
+                self.leave(io, handle);
             }
             State::Serving => {
                 io.event(ServerEvent::Lost { registration: handle });
-                self.leave(io, handle, true);
+                self.leave(io, handle);
             }
-            State::Leaving { .. } => self.leave_on(io, handle),
+            State::Leaving => self.leave_on(io, handle),
         }
     }
 
@@ -215,12 +215,12 @@ impl Registry {
         }
     }
 
-    fn leave(&mut self, io: &mut Io, handle: RegistrationHandle, tell: bool) {
+    fn leave(&mut self, io: &mut Io, handle: RegistrationHandle) {
         let Some(registration) = self.registrations.get_mut(handle) else { return };
-        if let State::Leaving { .. } = registration.state {
+        if registration.state == State::Leaving {
             return;
         }
-        registration.state = State::Leaving { tell };
+        registration.state = State::Leaving;
         for subscription in &registration.requests.subscriptions {
             self.subscriptions.unsubscribe(io, *subscription);
         }
@@ -230,8 +230,10 @@ impl Registry {
     /// Takes a registration that leaves as far as it can go now.
     fn leave_on(&mut self, io: &mut Io, handle: RegistrationHandle) {
         let Some(registration) = self.registrations.get_mut(handle) else { return };
-        let State::Leaving { tell } = registration.state else { return };
-        if registration.requests.open > 0 || registration.in_flight > 0 {
+        if registration.state != State::Leaving
+            || registration.requests.open > 0
+            || registration.in_flight > 0
+        {
             return;
         }
         for subscription in &registration.grants.subscriptions {
@@ -240,11 +242,12 @@ impl Registry {
         if registration.grants.open > 0 {
             return;
         }
-        registration.routes.iter().for_each(|route| self.names.release(route));
-        self.registrations.remove(handle);
-        if tell {
-            io.event(ServerEvent::Deregistered { registration: handle });
-        }
+        let Some(Registration { routes, refused, .. }) = self.registrations.remove(handle) else { return };
+        routes.iter().for_each(|route| self.names.release(route));
+        io.event(match refused {
+            Some(error) => ServerEvent::Registered { registration: handle, result: Err(error) },
+            None => ServerEvent::Deregistered { registration: handle },
+        });
     }
 }
 
@@ -274,9 +277,8 @@ struct Names {
 struct Subject {
     channel: Channel,
     kind: SubscriptionKind,
-    /// One of the routes that use it.
-    route: Route,
-    users: usize,
+    /// The routes that use it.
+    users: Vec<Route>,
 }
 
 impl Names {
@@ -297,18 +299,18 @@ impl Names {
         }
         for (channel, kind) in subjects(route) {
             if let Some(subject) = self.subject(channel).filter(|subject| subject.kind != kind) {
-                return Err(conflict(route, &subject.route, channel.server()));
+                return Err(conflict(route, &subject.users[0], channel.server()));
             }
         }
         self.legacy.insert(legacy, route.clone());
         self.wire.insert(wire, route.clone());
         for (channel, kind) in subjects(route) {
             match self.subject(channel) {
-                Some(subject) => subject.users += 1,
+                Some(subject) => subject.users.push(route.clone()),
                 None => {
                     let hash = self.keys.hash(channel.server().as_bytes());
-                    let (channel, route) = (channel.clone(), route.clone());
-                    self.subjects.insert(hash, Subject { channel, kind, route, users: 1 });
+                    let (channel, users) = (channel.clone(), [route.clone()].to_vec());
+                    self.subjects.insert(hash, Subject { channel, kind, users });
                 }
             }
         }
@@ -323,8 +325,10 @@ impl Names {
         self.wire.remove(wire, is_it);
         for (channel, _) in subjects(route) {
             let Some(subject) = self.subject(channel) else { continue };
-            subject.users -= 1;
-            if subject.users == 0 {
+            if let Some(place) = subject.users.iter().position(is_it) {
+                subject.users.swap_remove(place);
+            }
+            if subject.users.is_empty() {
                 let hash = self.keys.hash(channel.server().as_bytes());
                 self.subjects.remove(hash, |subject| subject.channel.server() == channel.server());
             }

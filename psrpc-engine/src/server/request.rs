@@ -5,9 +5,10 @@
 //!                                  │                                               ▼
 //! ──checks──▶ Deciding ──bid──▶ Bidding ──granted──▶ (not expired?) ──▶ Running ──respond──▶ (answered)
 //!                │                 │                                      │
-//!                └─reject─▶ (answered)  no bid, granted elsewhere, expired: (abandoned)
+//!                └─reject─▶ Answered ◀┄┄ no bid, granted elsewhere, expired: (abandoned)
 //! ```
 
+use alloc::format;
 use alloc::vec::Vec;
 use core::time::Duration;
 
@@ -23,10 +24,11 @@ use crate::dedup::{Admission, BucketKey, Dedup};
 use crate::event::{Received, ServerEvent};
 use crate::flight::{Flights, Vacancy};
 use crate::map::HashKeys;
+use crate::outgoing::{self, TooLarge};
 use crate::output::Publish;
 use crate::time::{Expired, Expiry, NotExpired};
 use crate::timers::TimerKind;
-use crate::{Dropped, Reason, RegistrationHandle, RequestHandle, Route, Time, WallTime};
+use crate::{Dropped, Reason, RegistrationHandle, RequestHandle, Route, WallTime};
 
 /// The requests of a server in flight, and those that it remembers.
 pub(super) struct Requests {
@@ -34,7 +36,6 @@ pub(super) struct Requests {
     dedup: Dedup,
     keys: HashKeys,
     clients: Cache<ClientChannels>,
-    latest: Time,
 }
 
 /// A request in flight.
@@ -55,6 +56,8 @@ enum State {
     Bidding,
     /// The handler runs.
     Running,
+    /// The response is on its way out, which a full bus holds up.
+    Answered,
 }
 
 /// Where a client hears from us.
@@ -71,7 +74,6 @@ impl Requests {
             dedup: Dedup::new(config.limits.remembered),
             clients: Cache::new(config.limits.cached_clients, keys),
             keys,
-            latest: Time::ZERO,
         }
     }
 
@@ -91,9 +93,9 @@ impl Requests {
         self.state(request) == Some(State::Deciding)
     }
 
-    /// When the last of all requests so far expires.
-    pub(super) fn latest(&self) -> Time {
-        self.latest
+    /// The id of a request in flight; empty when it is over.
+    pub(super) fn id(&self, request: RequestHandle) -> Text {
+        self.flights.get(request).map(|flight| flight.id.clone()).unwrap_or_default()
     }
 
     // --- frames ----------------------------------------------------------------------------------------------
@@ -123,7 +125,6 @@ impl Requests {
         };
         let timer = cx.io.timers.arm(expiry.time(), TimerKind::Expiry, Owner::Request(request));
         self.flights.start(vacancy, request_id.clone(), timer, pending);
-        self.latest = self.latest.max(expiry.time());
         cx.registry.hold(registration);
         cx.io.event(ServerEvent::Received(Received {
             request,
@@ -149,21 +150,22 @@ impl Requests {
         if request.request_id.is_empty() || request.client_id.is_empty() {
             return Err(refuse(Reason::MissingId));
         }
-        let sent_at = match request.sent_at {
-            // A peer that does not say.
-            ..=0 => now.wall,
-            sent_at => WallTime::from_unix_nanos(sent_at),
-        };
-        if sent_at > now.wall + config.horizon {
-            return Err((Reason::FarFuture, Expired { by: sent_at.since(now.wall) }));
-        }
         let expiry = WallTime::from_unix_nanos(request.expiry);
+        let (sent_at, ahead) = match request.sent_at {
+            // A peer that does not say. Its expiry is not moved to the horizon, which would be another for each duplicate.
+            ..=0 => (now.wall, expiry),
+            sent_at => (WallTime::from_unix_nanos(sent_at), WallTime::from_unix_nanos(sent_at)),
+        };
+        if ahead > now.wall + config.horizon {
+            return Err((Reason::FarFuture, Expired { by: ahead.since(now.wall) }));
+        }
         let expiry = Expiry::on_receipt(*now, sent_at, expiry, config.horizon, config.skew_allowance)
             .map_err(|expired| (Reason::Expired, expired))?;
-        let Some(vacancy) = self.flights.vacancy(&request.request_id) else {
-            return Err(refuse(Reason::Duplicate));
-        };
         let identity = self.keys.identity(request.client_id.as_bytes(), request.request_id.as_bytes());
+        let Some(vacancy) = self.flights.vacancy(&request.request_id) else {
+            let known = self.dedup.knows(identity);
+            return Err(refuse(if known { Reason::Duplicate } else { Reason::IdTaken }));
+        };
         let (bucket, admission) = self.dedup.admit(*now, identity, &expiry);
         match admission {
             Admission::Duplicate => return Err(refuse(Reason::Duplicate)),
@@ -191,13 +193,17 @@ impl Requests {
         late_by: Duration,
     ) {
         let Request { request_id, client_id, .. } = request;
-        let full = matches!(reason, Reason::RequestsFull | Reason::DedupFull);
-        if full && route.properties().queue() {
-            // No other server saw it, so the caller would wait for nobody.
+        let full = match reason {
+            Reason::RequestsFull => Some("the server has too many requests in flight"),
+            Reason::DedupFull => Some("the server has too many requests to remember"),
+            _ => None,
+        };
+        // On a queue no other server saw it, so the caller would wait for nobody. A full bus gets no answers to what a
+        // full server does not hold.
+        if let Some(text) = full.filter(|_| route.properties().queue() && !cx.io.is_blocked()) {
             let client = self.channels(cx.config, &client_id);
-            let text = Text::from_static("the server has too many requests in flight");
-            let error = ErrorResponse::new(ErrorCode::ResourceExhausted, text);
-            publish_response(cx, &client, request_id.clone(), Err(error));
+            let error = ErrorResponse::new(ErrorCode::ResourceExhausted, Text::from_static(text));
+            publish_response(cx, Publish::Refusal, &client, request_id.clone(), Err(error));
         }
         cx.io.dropped(Dropped { reason, request_id, peer: client_id, late_by });
     }
@@ -210,12 +216,7 @@ impl Requests {
         match self.state(request) {
             Some(State::Bidding) if ours => self.run(cx, request),
             Some(State::Deciding | State::Bidding) if !ours => self.abandon(cx, request, Reason::ClaimLost),
-            _ => cx.io.dropped(Dropped {
-                reason: Reason::Late,
-                request_id: grant.request_id,
-                peer: Text::EMPTY,
-                late_by: Duration::ZERO,
-            }),
+            _ => cx.io.dropped(Dropped::of(Reason::Late, grant.request_id, Text::EMPTY)),
         }
     }
 
@@ -226,6 +227,7 @@ impl Requests {
         let reason = match flight.state.state {
             State::Deciding | State::Bidding => Reason::NotGranted,
             State::Running => Reason::Overran,
+            State::Answered => return self.end(cx, request),
         };
         self.abandon(cx, request, reason);
     }
@@ -241,6 +243,16 @@ impl Requests {
     pub(super) fn on_bid_failed(&mut self, cx: &mut Context<'_>, request: RequestHandle) {
         if self.state(request) == Some(State::Bidding) {
             self.abandon(cx, request, Reason::PublishFailed);
+        }
+    }
+
+    /// A response has left, or the bus did not take it.
+    pub(super) fn on_response_published(&mut self, cx: &mut Context<'_>, request: RequestHandle, left: bool) {
+        if !left {
+            cx.io.dropped(Dropped::of(Reason::PublishFailed, self.id(request), Text::EMPTY));
+        }
+        if self.state(request) == Some(State::Answered) {
+            self.end(cx, request);
         }
     }
 
@@ -289,17 +301,23 @@ impl Requests {
         if flight.state.state != State::Running {
             return;
         }
-        if flight.state.expiry.check(cx.now).is_err() {
+        // By the monotonic clock alone: a wall clock that jumps takes nothing from a handler that has started.
+        if cx.now.time >= flight.state.expiry.time() {
             return self.abandon(cx, request, Reason::Overran);
         }
         self.answer(cx, request, result);
     }
 
-    /// Abandons every request, in the order of their places.
-    pub(super) fn abandon_all(&mut self, cx: &mut Context<'_>) {
+    /// Abandons every request, in the order of their places, and tells no registration.
+    pub(super) fn abandon_all(&mut self, io: &mut Io) {
         let requests: Vec<_> = self.flights.handles().collect();
         for request in requests {
-            self.abandon(cx, request, Reason::Killed);
+            if let Some((_, Pending { state: State::Deciding | State::Bidding | State::Running, .. })) =
+                self.flights.settle(request, &mut io.timers)
+            {
+                io.count(Reason::Killed);
+                io.event(ServerEvent::Abandoned { request, reason: Reason::Killed });
+            }
         }
     }
 
@@ -334,21 +352,24 @@ impl Requests {
         let Some(flight) = self.flights.get(request) else { return };
         let (request_id, server_id) = (flight.id.clone(), cx.config.id.clone());
         let claim = ClaimRequest { request_id, server_id, affinity, handling };
-        let what = if handling { Publish::Announcement } else { Publish::Bid(request) };
+        let what = if handling { Publish::Announcement(request) } else { Publish::Bid(request) };
         cx.io.publish(what, &flight.state.client.bids, Frame::ClaimRequest(claim));
     }
 
     fn answer(&mut self, cx: &mut Context<'_>, request: RequestHandle, result: Result<Bytes, ErrorResponse>) {
-        if let Some((request_id, pending)) = self.flights.settle(request, &mut cx.io.timers) {
-            publish_response(cx, &pending.client, request_id, result);
-            cx.registry.release(cx.io, pending.registration);
-        }
+        let Some(flight) = self.flights.get_mut(request) else { return };
+        flight.state.state = State::Answered;
+        publish_response(cx, Publish::Response(request), &flight.state.client, flight.id.clone(), result);
     }
 
     fn abandon(&mut self, cx: &mut Context<'_>, request: RequestHandle, reason: Reason) {
+        cx.io.count(reason);
+        cx.io.event(ServerEvent::Abandoned { request, reason });
+        self.end(cx, request);
+    }
+
+    fn end(&mut self, cx: &mut Context<'_>, request: RequestHandle) {
         if let Some((_, pending)) = self.flights.settle(request, &mut cx.io.timers) {
-            cx.io.count(reason);
-            cx.io.event(ServerEvent::Abandoned { request, reason });
             cx.registry.release(cx.io, pending.registration);
         }
     }
@@ -369,11 +390,20 @@ fn start(io: &mut Io, handle: RequestHandle, pending: &mut Pending, _: NotExpire
 
 fn publish_response(
     cx: &mut Context<'_>,
+    what: Publish,
     client: &ClientChannels,
     request_id: Text,
     result: Result<Bytes, ErrorResponse>,
 ) {
     let (server_id, sent_at) = (cx.config.id.clone(), cx.now.wall.as_unix_nanos());
-    let response = Response { request_id, server_id, sent_at, result };
-    cx.io.publish(Publish::Response, &client.responses, Frame::Response(response));
+    let mut frame = Frame::Response(Response { request_id, server_id, sent_at, result });
+    let limits = &cx.config.limits.frame;
+    if let Err(TooLarge { size, unit, limit }) = outgoing::check(&frame, &client.responses, limits) {
+        cx.io.count(Reason::FrameLimit);
+        let text = format!("the response is too large: {size} {unit} are over the limit of {limit}");
+        if let Frame::Response(response) = &mut frame {
+            response.result = Err(ErrorResponse::new(ErrorCode::ResourceExhausted, text));
+        }
+    }
+    cx.io.publish(what, &client.responses, frame);
 }

@@ -289,7 +289,7 @@ fn the_selection_function_is_asked_and_its_answer_granted() {
     assert_eq!(client.engine.poll_timeout().unwrap().kind, TimerKind::Deadline);
     client.bid(&request, "SRV_3", 1.0);
     assert_eq!(client.dropped(), [Reason::Late], "bids are over while the caller thinks");
-    client.engine.select(call, Ok(Some("SRV_1".into())));
+    client.engine.select(client.now, call, Ok(Some("SRV_1".into())));
     client.drain();
     assert_eq!(client.granted(), ["SRV_1"]);
 }
@@ -301,7 +301,7 @@ fn a_selection_function_that_chooses_a_stranger_fails_the_call() {
     let (call, request) = client.request(Call { selection, ..affinity_call() });
     client.bid(&request, "SRV_1", 0.5);
     client.advance_to(ms(200));
-    client.engine.select(call, Ok(Some("SRV_7".into())));
+    client.engine.select(client.now, call, Ok(Some("SRV_7".into())));
     client.drain();
     let failure = client.failure();
     assert_eq!(failure.reason, Reason::SelectionFailed);
@@ -399,7 +399,7 @@ fn closing_the_client_resolves_its_calls_at_once() {
     let mut client = Driven::client();
     client.call(queue_call());
     client.call(affinity_call());
-    client.engine.close();
+    client.engine.close(client.now);
     client.drain();
     let events = client.events();
     let closed = events.iter().filter(|event| {
@@ -407,11 +407,12 @@ fn closing_the_client_resolves_its_calls_at_once() {
             if failure.to_string() == "canceled: client is closed")
     });
     assert_eq!(closed.count(), 2);
-    assert_eq!(client.engine.poll_timeout(), None);
+    assert_eq!(client.engine.poll_timeout().unwrap().kind, TimerKind::Drain, "it waits for the bus");
     assert_eq!(client.engine.call(client.now, queue_call()).unwrap_err(), CallError::Closed);
     client.confirm_unsubscribed();
     assert!(matches!(client.events()[..], [ClientEvent::Closed { error: None }]));
-    client.engine.close();
+    assert_eq!(client.engine.poll_timeout(), None);
+    client.engine.close(client.now);
     assert!(client.engine.poll_output().is_none(), "closing twice does nothing");
 }
 
@@ -518,7 +519,7 @@ fn calls_that_cannot_be_made_are_refused_by_name() {
 
     let payload = Bytes::from(vec![0; ClientLimits::DEFAULT.frame.frame_bytes + 1]);
     let error = refusal(Call { payload, ..queue_call() });
-    assert_eq!(error.to_string(), "16777217 bytes of a message are over the limit of 16777216");
+    assert_eq!(error.to_string(), "16777321 bytes of a frame are over the limit of 16777216");
 
     client.call(queue_call());
     let error = client.engine.call(client.now, queue_call()).unwrap_err();
@@ -586,4 +587,60 @@ fn a_full_bus_holds_back_frames_but_no_events() {
     let frames = client.frames();
     assert_eq!((frames.len(), &frames[0].1), (2, &first), "in the order in which they came about");
     assert_eq!(client.engine.counters().published, 2);
+}
+
+#[test]
+fn what_a_full_bus_holds_back_is_limited_by_what_is_in_flight() {
+    let mut client = Driven::client();
+    client.engine.call(client.now, single_call()).unwrap();
+    let Some(Output::Publish { token, channel, frame }) = client.engine.poll_output() else {
+        panic!("the first request")
+    };
+    client.engine.handle_full(token, channel, frame);
+    let payload = Bytes::from(vec![0; 100]);
+    for _ in 0..10_000 {
+        let call = Call { payload: payload.clone(), ..single_call() };
+        let call = client.engine.call(client.now, call).unwrap();
+        client.engine.cancel(call);
+        client.drain();
+    }
+    assert!(client.engine.counters().get(Reason::Withdrawn) >= 9_900, "{:?}", client.engine.counters());
+}
+
+#[test]
+fn nobody_is_granted_once_the_deadline_has_come() {
+    let ask = Selection { ask: true, ..Selection::default() };
+    let late = |client: &mut Driven<Client>| client.now = at(ms(3000));
+
+    let mut client = Driven::client();
+    let (_, request) = client.request(queue_call());
+    late(&mut client);
+    client.bid(&request, "SRV_1", 1.0);
+    assert_eq!(client.dropped(), [Reason::Late]);
+    client.advance_to(ms(3000));
+    assert_eq!(client.failure().reason, Reason::NoResponse);
+
+    let mut client = Driven::client();
+    let (call, request) = client.request(Call { selection: ask, ..affinity_call() });
+    client.bid(&request, "SRV_1", 1.0);
+    client.advance_to(ms(200));
+    client.events();
+    late(&mut client);
+    client.engine.select(client.now, call, Ok(Some("SRV_1".into())));
+    client.drain();
+    assert_eq!(client.failure().reason, Reason::TimedOut);
+    assert!(client.granted().is_empty());
+}
+
+#[test]
+fn a_close_does_not_wait_for_ever_for_a_bus_that_does_not_confirm() {
+    let mut client = Driven::client();
+    client.engine.close(client.now);
+    client.drain();
+    client.advance_to(ms(2999));
+    assert!(client.events().is_empty());
+    client.advance_to(ms(3000));
+    assert!(matches!(client.events()[..], [ClientEvent::Closed { error: None }]));
+    client.confirm_unsubscribed();
+    assert!(client.events().is_empty() && client.engine.poll_timeout().is_none());
 }

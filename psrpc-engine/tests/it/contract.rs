@@ -264,7 +264,7 @@ fn run_client(steps: &[ClientStep]) -> String {
                         1 => Err(ErrorResponse::new(ErrorCode::Internal, "no")),
                         server => Ok(Some(server_name(server - 2))),
                     };
-                    run.engine.select(call, choice);
+                    run.engine.select(run.now, call, choice);
                 }
             }
             ClientStep::Bid { of, server, affinity, handling } => {
@@ -286,7 +286,7 @@ fn run_client(steps: &[ClientStep]) -> String {
                 };
                 run.engine.handle_frame(run.now, responses, Frame::Response(response));
             }
-            ClientStep::Close => run.engine.close(),
+            ClientStep::Close => run.engine.close(run.now),
         }
         look_at_calls(&mut run, &mut resolved);
         if let ClientStep::Pass(Passing::Tick(_) | Passing::Jump(_)) = step {

@@ -61,7 +61,7 @@ impl<E: Engine> Driven<E> {
         driven
     }
 
-    /// Takes every output, and reports every new subscription live.
+    /// Takes every output, and reports every new subscription live and every frame accepted.
     pub fn drain(&mut self) {
         while let Some(output) = self.engine.poll_output() {
             match output {
@@ -70,7 +70,12 @@ impl<E: Engine> Driven<E> {
                     self.engine.handle_subscribed(self.now, subscription, Ok(()));
                 }
                 Output::Unsubscribe { subscription } => self.unsubscribed.push(subscription),
-                Output::Publish { token, channel, frame } => self.published.push((token, channel, frame)),
+                Output::Publish { token, channel, frame } => {
+                    self.published.push((token, channel, frame));
+                    if !token.wants_receivers() {
+                        self.engine.handle_published(self.now, token, Ok(None));
+                    }
+                }
                 Output::Event(event) => self.events.push(event),
             }
         }

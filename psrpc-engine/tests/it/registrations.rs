@@ -75,12 +75,49 @@ fn methods_registered_together_fail_together() {
     server.handle_subscribed(now, subscriptions[0], Ok(()));
     server.handle_subscribed(now, subscriptions[1], Err(BusError::new("not allowed")));
     let outputs = all_outputs(&mut server);
-    assert!(matches!(&outputs[..], [Output::Event(ServerEvent::Registered { result: Err(_), .. }), ..]));
-    for subscription in [subscriptions[0], subscriptions[2], subscriptions[3]] {
+    assert!(matches!(&outputs[..], [Output::Unsubscribe { .. }]), "{outputs:?}");
+    for subscription in [subscriptions[3], subscriptions[0], subscriptions[2]] {
         server.handle_unsubscribed(now, subscription);
     }
-    all_outputs(&mut server);
-    assert!(server.register(vec![route("Fit", QUEUE)]).is_ok(), "their names are free again");
+    let outputs = all_outputs(&mut server);
+    assert!(
+        matches!(&outputs[..], [.., Output::Event(ServerEvent::Registered { result: Err(_), .. })]),
+        "{outputs:?}"
+    );
+    assert!(server.register(vec![route("Fit", QUEUE)]).is_ok(), "their names are free once that is told");
+}
+
+#[test]
+fn a_registration_given_up_before_it_is_live_never_comes_to_serve() {
+    let mut server = Server::new(ServerConfig::new("Hats"), [1; 32]).unwrap();
+    let registration = server.register(vec![route("OwnerFit", SINGLE)]).unwrap();
+    let [Output::Subscribe { subscription, .. }] = all_outputs(&mut server)[..] else { panic!() };
+    server.deregister(registration);
+    let now = crate::fixture::at(ms(0));
+    server.handle_subscribed(now, subscription, Ok(()));
+    server.handle_unsubscribed(now, subscription);
+    let events: Vec<_> = all_outputs(&mut server);
+    assert!(
+        matches!(
+            &events[..],
+            [Output::Unsubscribe { .. }, Output::Event(ServerEvent::Registered { result: Err(_), .. })]
+        ),
+        "{events:?}"
+    );
+}
+
+#[test]
+fn a_conflict_names_what_is_still_registered() {
+    let mut server = Driven::server(&[]);
+    let first = server.register(&[topic_route("A", QUEUE, &["Q"])]);
+    server.register(&[topic_route("B", QUEUE, &["Q"])]);
+    server.engine.deregister(first);
+    for _ in 0..2 {
+        server.drain();
+        server.confirm_unsubscribed();
+    }
+    let error = server.engine.register(vec![route("C", QUEUE)]).unwrap_err().to_string();
+    assert!(error.contains("with Hats.B"), "{error}");
 }
 
 #[test]
@@ -276,22 +313,73 @@ fn a_drained_server_is_closed_when_its_last_response_has_left() {
     server.engine.handle_room();
     server.drain();
     assert_eq!(server.frames().len(), 1);
-    assert!(closed(server.events()));
+    assert!(closed(server.events()), "it has left");
     assert_eq!(server.engine.poll_timeout(), None);
 }
 
 #[test]
-fn a_drain_does_not_wait_for_ever_for_a_bus_without_room() {
+fn a_drain_on_a_bus_without_room_ends_with_the_expiry_of_what_it_holds() {
     let mut server = draining_on_a_full_bus();
     server.events();
-    server.advance_to(3 * SECOND - ms(1));
+    server.advance_to(SECOND - ms(1));
     assert!(server.events().is_empty());
-    server.advance_to(3 * SECOND);
-    assert!(matches!(server.events()[..], [ServerEvent::Closed]));
+    server.advance_to(SECOND);
+    assert!(matches!(server.events()[..], [ServerEvent::Deregistered { .. }, ServerEvent::Closed]));
     assert_eq!(server.engine.counters().get(Reason::Withdrawn), 1);
     server.engine.handle_room();
     server.drain();
     assert!(server.frames().is_empty() && server.engine.poll_timeout().is_none());
+}
+
+#[test]
+fn a_drain_does_not_wait_for_requests_that_are_over() {
+    let mut server = Driven::server(&[route("OwnerFit", SINGLE)]);
+    let request = server.accept("OwnerFit", "REQ_1", 1800 * SECOND);
+    server.bid(request, 1.0);
+    server.respond(request);
+    server.events();
+    server.engine.drain(server.now);
+    server.drain();
+    server.advance_to(3 * SECOND);
+    assert!(
+        matches!(server.events()[..], [ServerEvent::Closed]),
+        "the bus has not confirmed, and has had its time"
+    );
+}
+
+#[test]
+fn what_a_bus_delivers_after_the_drain_timeout_is_not_accepted() {
+    let mut server = Driven::server(&[route("OwnerFit", SINGLE)]);
+    server.engine.drain(server.now);
+    server.drain();
+    server.advance_to(SECOND);
+    let request = server.accept("OwnerFit", "REQ_1", 10 * SECOND);
+    server.bid(request, 1.0);
+    server.events();
+    server.advance_to(5 * SECOND);
+    server.receive("OwnerFit", "REQ_2", 10 * SECOND);
+    assert_eq!(server.fates(), [Fate::Dropped(Reason::Draining)]);
+    server.respond(request);
+    assert_eq!(server.frames().len(), 1);
+    assert!(matches!(server.events()[..], [ServerEvent::Closed]), "nothing is in flight any more");
+}
+
+#[test]
+fn a_frame_given_back_to_a_server_that_was_killed_goes_nowhere() {
+    let mut server = Driven::server(&[route("OwnerFit", SINGLE)]);
+    let request = server.accept("OwnerFit", "REQ_1", SECOND);
+    server.bid(request, 1.0);
+    server.events();
+    server.engine.respond(server.now, request, Ok("a hat".into()));
+    let Some(Output::Publish { token, channel, frame }) = server.engine.poll_output() else {
+        panic!("the response")
+    };
+    server.engine.kill();
+    server.engine.handle_full(token, channel, frame);
+    server.engine.handle_room();
+    server.drain();
+    assert!(server.frames().is_empty());
+    assert!(matches!(server.events()[..], [ServerEvent::Closed]), "its handler was done");
 }
 
 #[test]

@@ -5,16 +5,17 @@ use std::time::Duration;
 use bytes::Bytes;
 use psrpc_engine::proto::{ErrorCode, ErrorResponse, Frame, Request};
 use psrpc_engine::{
-    BusError, Engine, Now, Reason, ServerConfig, ServerEvent, ServerLimits, Time, TimerKind, WallTime,
+    BusError, Engine, Now, Output, Reason, Server, ServerConfig, ServerEvent, ServerLimits, Time, TimerKind,
+    WallTime,
 };
 
 use crate::fixture::{AFFINITY, Driven, EPOCH, Fate, QUEUE, SINGLE, at, ms, route};
 
-fn server() -> Driven<psrpc_engine::Server> {
+fn server() -> Driven<Server> {
     server_with(|_| {})
 }
 
-fn server_with(change: impl FnOnce(&mut ServerConfig)) -> Driven<psrpc_engine::Server> {
+fn server_with(change: impl FnOnce(&mut ServerConfig)) -> Driven<Server> {
     let mut config = ServerConfig::new("Hats");
     change(&mut config);
     let routes = [route("Fit", QUEUE), route("Pick", AFFINITY), route("OwnerFit", SINGLE)];
@@ -133,7 +134,7 @@ fn two_clients_may_use_one_request_id_one_after_the_other() {
     let request = server.accept("OwnerFit", "REQ_1", SECOND);
     let other = Request { client_id: "CLI_2".into(), ..server.a_request("REQ_1", SECOND) };
     server.frame("Hats|OwnerFit|REQ", Frame::Request(other.clone()));
-    assert_eq!(server.fates(), [Fate::Dropped(Reason::Duplicate)], "a grant could not tell them apart");
+    assert_eq!(server.fates(), [Fate::Dropped(Reason::IdTaken)], "a grant could not tell them apart");
     server.bid(request, 1.0);
     server.respond(request);
     server.events();
@@ -410,4 +411,111 @@ fn commands_for_a_request_that_is_over_or_elsewhere_do_nothing() {
     server.engine.elect(server.now, request);
     server.engine.reject(server.now, request, ErrorResponse::new(ErrorCode::Internal, "x"));
     assert!(server.engine.poll_output().is_none());
+}
+
+#[test]
+fn a_duplicate_with_another_expiry_is_a_duplicate() {
+    let mut server = server();
+    let request = server.accept("OwnerFit", "REQ_1", SECOND);
+    server.bid(request, 1.0);
+    server.respond(request);
+    server.events();
+    server.receive("OwnerFit", "REQ_1", 10 * SECOND);
+    assert_eq!(server.fates(), [Fate::Dropped(Reason::Duplicate)]);
+}
+
+#[test]
+fn a_request_that_does_not_say_when_it_was_sent_runs_once_too() {
+    let mut server = server_with(|config| config.horizon = 10 * SECOND);
+    let unsaid =
+        |server: &Driven<Server>, id, timeout| Request { sent_at: 0, ..server.a_request(id, timeout) };
+    let far = unsaid(&server, "REQ_1", 12 * SECOND);
+    server.frame("Hats|OwnerFit|REQ", Frame::Request(far.clone()));
+    assert_eq!(server.fates(), [Fate::Dropped(Reason::FarFuture)]);
+    // Its expiry has come within the horizon.
+    server.advance_to(5 * SECOND);
+    for fate in [None, Some(Reason::Duplicate)] {
+        server.frame("Hats|OwnerFit|REQ", Frame::Request(far.clone()));
+        let events = server.events();
+        match (fate, &events[..]) {
+            (None, [ServerEvent::Received(_)]) => {}
+            (Some(reason), [ServerEvent::Dropped(dropped)]) if dropped.reason == reason => {}
+            (fate, events) => panic!("{fate:?}: {events:?}"),
+        }
+        server.advance_to(6 * SECOND);
+    }
+}
+
+#[test]
+fn a_wall_clock_that_jumps_takes_nothing_from_a_handler_that_runs() {
+    let mut server = server();
+    let request = server.accept("OwnerFit", "REQ_1", 3 * SECOND);
+    server.bid(request, 1.0);
+    server.now = Now { time: at(SECOND).time, wall: at(11 * SECOND).wall };
+    server.respond(request);
+    assert_eq!(server.frames().len(), 1);
+}
+
+#[test]
+fn a_result_that_no_client_would_read_becomes_an_error() {
+    let mut server = server();
+    let limit = ServerLimits::DEFAULT.frame.frame_bytes;
+    for (id, size) in [("REQ_1", limit - 1000), ("REQ_2", limit)] {
+        let request = server.accept("OwnerFit", id, SECOND);
+        server.bid(request, 1.0);
+        server.engine.respond(server.now, request, Ok(vec![0; size].into()));
+        server.drain();
+        let frames = server.frames();
+        let [(_, frame)] = &frames[..] else { panic!("{frames:?}") };
+        assert!(Frame::decode(&frame.encode("Fit.RES"), &ServerLimits::DEFAULT.frame).is_ok());
+        let Frame::Response(response) = frame else { panic!("{frame:?}") };
+        match &response.result {
+            Ok(payload) => assert_eq!((id, payload.len()), ("REQ_1", size)),
+            Err(error) => {
+                assert_eq!((id, &error.code), ("REQ_2", &ErrorCode::ResourceExhausted));
+                assert!(
+                    error.text.as_str().contains("bytes of a frame are over the limit of 16777216"),
+                    "{error:?}"
+                );
+            }
+        }
+    }
+    assert_eq!(server.engine.counters().get(Reason::FrameLimit), 1);
+}
+
+#[test]
+fn a_full_bus_holds_back_no_response_past_its_expiry() {
+    let mut server = server();
+    let mut answer = |server: &mut Driven<Server>, id: &str| {
+        let request = server.accept("OwnerFit", id, SECOND);
+        server.bid(request, 1.0);
+        server.engine.respond(server.now, request, Ok(vec![0; 100].into()));
+    };
+    answer(&mut server, "REQ_1");
+    while let Some(output) = server.engine.poll_output() {
+        if let Output::Publish { token, channel, frame } = output {
+            server.engine.handle_full(token, channel, frame);
+        }
+    }
+    for number in 2..=1000 {
+        answer(&mut server, &format!("REQ_{number}"));
+    }
+    assert_eq!(server.engine.in_flight(), 1000, "what waits counts against the limit");
+    server.advance_to(SECOND);
+    assert_eq!(server.engine.in_flight(), 0);
+    server.engine.handle_room();
+    server.drain();
+    assert!(server.frames().is_empty());
+    assert_eq!(server.engine.counters().get(Reason::Withdrawn), 1000);
+}
+
+#[test]
+fn a_bus_at_the_end_of_time_stops_nobody() {
+    let mut server = server();
+    server.accept("OwnerFit", "REQ_1", SECOND);
+    let end = Time::from_nanos(u64::MAX);
+    server.engine.handle_timeout(Now { time: end, wall: at(ms(1)).wall });
+    server.drain();
+    assert_eq!(server.fates(), [Fate::Abandoned(Reason::NotGranted)]);
+    assert!(server.engine.poll_timeout().is_none_or(|timeout| timeout.at > end));
 }

@@ -156,7 +156,7 @@ fn look(
         match event {
             ClientEvent::Select { claims, .. } => {
                 assert!(asked.is_none(), "asked once");
-                client.engine.select(call, choose(function, &claims));
+                client.engine.select(client.now, call, choose(function, &claims));
                 *asked = Some(claims);
                 client.drain();
                 return look(client, at, asked, ended, call, function);

@@ -74,8 +74,9 @@ impl<R: Role> Driver<R> {
         let mut ended = Vec::new();
         let result = {
             let mut state = self.lock();
-            let result = command(&mut state, self.runtime.now());
-            self.flush(&mut state, &mut tasks, &mut ended);
+            let now = self.runtime.now();
+            let result = command(&mut state, now);
+            self.flush(&mut state, now, &mut tasks, &mut ended);
             let next = state.engine.poll_timeout().map(|timeout| timeout.at);
             if next.is_some_and(|next| state.wakes_at.is_none_or(|wakes_at| next < wakes_at)) {
                 self.queue.poke();
@@ -102,17 +103,30 @@ impl<R: Role> Driver<R> {
         });
     }
 
-    fn flush(&self, state: &mut State<R>, tasks: &mut Vec<R::Task>, ended: &mut Vec<Option<Subscription>>) {
+    fn flush(
+        &self,
+        state: &mut State<R>,
+        now: Now,
+        tasks: &mut Vec<R::Task>,
+        ended: &mut Vec<Option<Subscription>>,
+    ) {
         while let Some(output) = state.engine.poll_output() {
             match output {
                 Output::Publish { token, channel, frame } => {
                     let receipt = Receipt::driver(Arc::clone(&self.queue), token);
-                    if let Err(full) = self.bus.publish(&channel, frame, receipt) {
-                        let Full { frame, receipt } = *full;
-                        receipt.withdraw();
-                        state.engine.handle_full(token, channel, frame);
-                        state.full = true;
-                        self.queue.poke();
+                    match self.bus.publish(&channel, frame, receipt) {
+                        // Only a failure will be heard of.
+                        Ok(()) if !token.wants_receivers() => {
+                            state.engine.handle_published(now, token, Ok(None));
+                        }
+                        Ok(()) => {}
+                        Err(full) => {
+                            let Full { frame, receipt } = *full;
+                            receipt.withdraw();
+                            state.engine.handle_full(token, channel, frame);
+                            state.full = true;
+                            self.queue.poke();
+                        }
                     }
                 }
                 Output::Subscribe { subscription, channel, kind } => {

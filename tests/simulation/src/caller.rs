@@ -30,6 +30,7 @@ pub(crate) struct Caller {
 enum Phase {
     Starting,
     Open,
+    Closing,
     Closed,
 }
 
@@ -64,14 +65,14 @@ impl Caller {
             CallerAct::Cancel(handle) => self.cancel(engine, world, handle, false),
             CallerAct::Select(handle, choice) => {
                 world.stage.log(self.id(), format_args!("selects {choice:?} for {handle:?}"));
-                engine.select(handle, choice);
+                engine.select(now, handle, choice);
                 Ok(())
             }
             CallerAct::Close => {
                 world.stage.faults.count(Fault::Close);
                 world.stage.log(self.id(), "closes");
-                self.phase = Phase::Closed;
-                engine.close();
+                self.phase = Phase::Closing;
+                engine.close(now);
                 world.note(Fact::Closed { client: self.client })
             }
         }
@@ -186,13 +187,14 @@ fn any_selection(rng: &mut Rng, route: &Route) -> Selection {
 }
 
 impl User<Client> for Caller {
-    fn on_event(&mut self, engine: &mut Client, _: Now, world: &mut World, event: ClientEvent) -> Checked {
+    fn on_event(&mut self, engine: &mut Client, now: Now, world: &mut World, event: ClientEvent) -> Checked {
         match event {
             ClientEvent::Ready => self.phase = Phase::Open,
+            ClientEvent::Closed { .. } => self.phase = Phase::Closed,
             ClientEvent::Select { call, claims } => {
                 let choice = self.choose(&claims);
                 if self.rng.chance(500) {
-                    engine.select(call, choice);
+                    engine.select(now, call, choice);
                 } else {
                     let select = Happening::Caller(self.client, CallerAct::Select(call, choice));
                     world.stage.after(self.rng.grains(0..200), select);

@@ -116,7 +116,7 @@ impl<'a> Replay<'a> {
     }
 
     fn check_closed(mut self) {
-        self.client.engine.close();
+        self.client.engine.close(self.client.now);
         self.client.drain();
         let error = self.client.engine.call(self.client.now, Call::new(route("Pick", AFFINITY), ""));
         let error = error.unwrap_err();
@@ -163,7 +163,8 @@ impl<'a> Replay<'a> {
             match event {
                 ClientEvent::Select { call, claims } => {
                     let lowest = claims.iter().min_by(|a, b| a.affinity.total_cmp(&b.affinity));
-                    self.client.engine.select(call, Ok(lowest.map(|claim| claim.server_id.clone())));
+                    let now = self.client.now;
+                    self.client.engine.select(now, call, Ok(lowest.map(|claim| claim.server_id.clone())));
                     self.client.drain();
                 }
                 ClientEvent::Resolved { call, outcome } => {

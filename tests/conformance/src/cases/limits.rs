@@ -77,7 +77,7 @@ async fn message(env: Env) -> Verdict {
     let client = env.client_with(ClientOptions::new().limits(limits)).await?;
     let error = expected(client.fit(ask(&"x".repeat(1001))).await)?;
     check_eq!(error.code(), &ErrorCode::InvalidArgument, "the code");
-    check!(error.text().contains("bytes of a message"), "{} does not name it", error.text());
+    check!(error.text().contains("bytes of a frame"), "{} does not name it", error.text());
     Ok(())
 }
 

@@ -1,0 +1,37 @@
+//! What every frame that goes out is held to: the limits that its receivers keep.
+
+use psrpc_proto::{Channel, Frame, FrameLimits, Request, Response};
+
+/// How much a frame may be larger than what its user put into it: names, ids and lengths.
+const OVERHEAD: usize = 64 * 1024;
+
+/// Why a receiver would not read a frame.
+pub(crate) struct TooLarge {
+    pub(crate) size: usize,
+    pub(crate) unit: &'static str,
+    pub(crate) limit: usize,
+}
+
+/// Checks that receivers with the same limits would read a frame.
+pub(crate) fn check(frame: &Frame, channel: &Channel, limits: &FrameLimits) -> Result<(), TooLarge> {
+    let within = |size, unit, limit| if size > limit { Err(TooLarge { size, unit, limit }) } else { Ok(()) };
+    let content = match frame {
+        Frame::Request(Request { metadata, payload, .. }) => {
+            within(metadata.len(), "entries of metadata", limits.metadata_entries)?;
+            within(metadata.bytes(), "bytes of metadata", limits.metadata_bytes)?;
+            metadata.bytes() + payload.len()
+        }
+        Frame::Response(Response { result: Ok(payload), .. }) => payload.len(),
+        Frame::Response(Response { result: Err(error), .. }) => {
+            within(error.details.len(), "error details", limits.error_details)?;
+            let details = error.details.iter().map(|detail| detail.type_url.len() + detail.value.len());
+            error.text.len() + details.sum::<usize>()
+        }
+        _ => 0,
+    };
+    // Only a frame near the limit is worth the effort of an exact answer.
+    if content + OVERHEAD > limits.frame_bytes {
+        within(frame.encode(channel.local()).len(), "bytes of a frame", limits.frame_bytes)?;
+    }
+    Ok(())
+}
