@@ -38,7 +38,7 @@ impl LocalBus {
         Self::default()
     }
 
-    /// The bus that a URL names: `local:`, a bus of its own.
+    /// The bus that a URL names: `local:`, or `local` for short, a bus of its own.
     ///
     /// # Errors
     ///
@@ -46,6 +46,7 @@ impl LocalBus {
     pub fn from_url(url: &str) -> Result<Self, UrlError> {
         match url.split_once(':') {
             Some(("local", "")) => Ok(Self::new()),
+            None if url == "local" => Ok(Self::new()),
             Some(("local", rest)) => Err(UrlError::Rest { url: url.to_owned(), rest: rest.to_owned() }),
             Some((scheme, _)) => Err(UrlError::Scheme { url: url.to_owned(), scheme: scheme.to_owned() }),
             None => Err(UrlError::NoScheme { url: url.to_owned() }),
@@ -159,9 +160,9 @@ mod tests {
     #[test]
     fn only_local_urls_name_a_local_bus() {
         let error = |url| LocalBus::from_url(url).unwrap_err().to_string();
-        assert!(LocalBus::from_url("local:").is_ok());
+        assert!(LocalBus::from_url("local:").is_ok() && LocalBus::from_url("local").is_ok());
         assert_eq!(error("redis://x"), "\"redis://x\": no bus has the scheme `redis:` here, only `local:`");
-        assert_eq!(error("local"), "\"local\" is no bus URL: it has no scheme, such as `local:`");
+        assert_eq!(error("here"), "\"here\" is no bus URL: it has no scheme, such as `local:`");
         assert_eq!(
             error("local://x"),
             "\"local://x\": `local:` takes nothing after the colon, and here is \"//x\""

@@ -50,7 +50,7 @@ impl Routes {
     ///
     /// `invalid_argument` when the method is not of this service, or the topic cannot be carried.
     pub(crate) fn route(&self, method: &Method, topic: &[&str]) -> Result<Route, Error> {
-        if !self.service.methods.get(method.index).is_some_and(|own| own.name == method.name) {
+        if self.service.methods.get(method.index).is_none_or(|own| own.name != method.name) {
             let text = format!("{} is not a method of {}", method.name, self.service.name);
             return Err(Error::new(ErrorCode::InvalidArgument, text));
         }

@@ -260,8 +260,7 @@ impl Server {
     }
 
     fn routes_of(&self, methods: &[&'static Method], topic: &[&str]) -> Result<Vec<Route>, Error> {
-        let routes: Result<_, _> = methods.iter().map(|method| self.routes.route(method, topic)).collect();
-        Ok(routes?)
+        methods.iter().map(|method| self.routes.route(method, topic)).collect()
     }
 
     /// Its id on the wire.

@@ -255,8 +255,17 @@ fn a_topic_whose_subscription_is_refused_can_be_registered_later() {
         assert_eq!(server.register_owner_fit_topic("me").await.unwrap_err().code(), &ErrorCode::Unavailable);
         bus.set(|faults| faults.refuse_subscription = None);
         server.register_owner_fit_topic("me").await.unwrap();
+        bus.set(|faults| faults.refuse_subscription = Some("|RackFit|a|b|REQ"));
+        assert_eq!(
+            server.register_rack_fit_topic("a", "b").await.unwrap_err().code(),
+            &ErrorCode::Unavailable
+        );
+        bus.set(|faults| faults.refuse_subscription = None);
+        // Its grants were subscribed to already.
+        server.register_rack_fit_topic("a", "b").await.unwrap();
         let client = client(&solo, &bus).await.unwrap();
         client.owner_fit("me", ask()).await.unwrap();
+        client.rack_fit("a", "b", ask()).await.unwrap();
     });
 }
 
