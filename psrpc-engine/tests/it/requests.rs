@@ -486,7 +486,7 @@ fn a_result_that_no_client_would_read_becomes_an_error() {
 #[test]
 fn a_full_bus_holds_back_no_response_past_its_expiry() {
     let mut server = server();
-    let mut answer = |server: &mut Driven<Server>, id: &str| {
+    let answer = |server: &mut Driven<Server>, id: &str| {
         let request = server.accept("OwnerFit", id, SECOND);
         server.bid(request, 1.0);
         server.engine.respond(server.now, request, Ok(vec![0; 100].into()));

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
 
+use clap::builder::RangedU64ValueParser;
 use clap::{Parser, Subcommand, ValueEnum};
 use psrpc_bus_local::LocalBus;
 use psrpc_conformance::runtime::{Host, Solo, Tokio};
@@ -36,8 +37,8 @@ enum Command {
         /// The runtime.
         #[arg(long, default_value = "tokio")]
         runtime: RuntimeName,
-        /// How many calls a case about load makes of each kind.
-        #[arg(long, default_value_t = 2000)]
+        /// How many calls a case about load makes of each kind, from eight clients.
+        #[arg(long, default_value_t = 2000, value_parser = RangedU64ValueParser::<usize>::new().range(8..))]
         calls: usize,
     },
 }

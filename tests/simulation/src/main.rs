@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 use std::time::Instant;
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, value_parser};
 use psrpc_simulation::check::Violation;
 use psrpc_simulation::{Summary, check_seed, simulate};
 use serde_json::{Map, Value, json};
@@ -42,11 +42,11 @@ enum Command {
 #[derive(clap::Args)]
 #[group(required = true, multiple = false)]
 struct Size {
-    /// So many seeds.
-    #[arg(long)]
+    /// So many seeds; of 200 or more, each kind of fault must have met some.
+    #[arg(long, value_parser = value_parser!(u64).range(1..))]
     seeds: Option<u64>,
     /// As many seeds as it takes to make so many calls.
-    #[arg(long)]
+    #[arg(long, value_parser = value_parser!(u64).range(1..))]
     calls: Option<u64>,
 }
 
