@@ -46,6 +46,11 @@ impl Code<'_> {
             .map(|(index, (method, prost))| (index, method, prost))
     }
 
+    /// The path of a message, also where a type parameter has its name.
+    fn message(&self, path: &str) -> String {
+        if self.service.type_parameters().contains(&path) { format!("self::{path}") } else { path.to_owned() }
+    }
+
     fn constant(&self) -> String {
         let Service { name, constant, wire, .. } = self.service;
         let root = self.root;
@@ -84,7 +89,7 @@ impl Code<'_> {
         let mut calls = String::new();
         for (index, method, prost) in self.methods() {
             let function = rust_name(&method.name);
-            let (request, response) = (&prost.input_type, &prost.output_type);
+            let (request, response) = (self.message(&prost.input_type), self.message(&prost.output_type));
             let (parameters, topic) = topic_parameters(&method.topic);
             push!(
                 calls,
@@ -335,21 +340,22 @@ impl Code<'_> {
     }
 
     fn handler_list(&self) -> String {
-        let constant = &self.service.constant;
+        let Service { name, constant, .. } = self.service;
         let root = self.root;
         let mut list = format!("{root}::Handlers::new(&{constant}, service)");
         for (index, method, _) in self.methods() {
             let function = rust_name(&method.name);
-            let handler = format!("|service, request| async move {{ service.{function}(request).await }}");
+            // By the trait's name, since a method of the `Arc` would come first.
+            let handler =
+                format!("|service, request| async move {{ {name}::{function}(&*service, request).await }}");
             if method.asks_for_affinity() {
                 push!(
                     list,
                     ".unary_with_affinity(
                         &{constant}.methods[{index}],
                         {handler},
-                        {}::{}_affinity,
+                        {name}::{}_affinity,
                     )",
-                    self.service.name,
                     method.name
                 );
             } else {

@@ -12,8 +12,8 @@
 //!
 //! and where the code is to be, with the .proto's package, `psrpc::include_proto!("hats.v1");`.
 //!
-//! The crate that includes it depends on `prost` and on `psrpc`, by which name most projects know `psrpc-tokio`;
-//! [`Config::root`] changes that name. A project with a runtime of its own depends on the crate `psrpc` itself, says
+//! The crate that includes it depends on `prost`, on `prost-types` if its messages use Google's well-known types, and on
+//! `psrpc`, by which name most projects know `psrpc-tokio`; [`Config::root`] changes that name. A project with a runtime of its own depends on the crate `psrpc` itself, says
 //! [`default_runtime(false)`](Config::default_runtime), and makes clients and servers with `with_runtime`.
 //!
 //! # Options of an rpc

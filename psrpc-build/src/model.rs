@@ -242,8 +242,13 @@ fn check_groups(descriptor: &ServiceDescriptor, service: &Service) -> Result<(),
     Ok(())
 }
 
-/// Checks that the service's Rust types are not those of messages or of another service.
+/// Checks that the service's Rust types can be, and are not those of messages or of another service.
 fn check_types(descriptor: &ServiceDescriptor, service: &Service) -> Result<(), Error> {
+    if syn::parse_str::<syn::Ident>(&service.name).is_err() {
+        let (position, name) = (position_of_service(descriptor), descriptor.name());
+        let problem = format!("service {name} would be the Rust trait `{}`, which is no name", service.name);
+        return Err(Error::Service { position, problem });
+    }
     let pool = descriptor.parent_pool();
     let package = descriptor.package_name();
     let types = [service.name.clone(), format!("{}Client", service.name), format!("{}Server", service.name)];
@@ -273,6 +278,8 @@ pub(crate) fn rust_name(name: &str) -> String {
     match name {
         // Those few cannot be raw.
         "self" | "super" | "crate" | "_" => format!("{name}_"),
+        // A keyword since edition 2024.
+        "gen" => "r#gen".to_owned(),
         name if syn::parse_str::<syn::Ident>(name).is_ok() => name.to_owned(),
         keyword => format!("r#{keyword}"),
     }

@@ -1,5 +1,7 @@
 //! The protoc plugin: the same code, for those who run protoc.
 
+use std::collections::BTreeSet;
+
 use prost::Message;
 use prost_reflect::DescriptorPool;
 use prost_types::FileDescriptorSet;
@@ -11,6 +13,8 @@ use crate::{Config, Error};
 /// would lose the options.
 #[derive(Clone, PartialEq, Message)]
 struct Request {
+    #[prost(string, repeated, tag = "1")]
+    file_to_generate: Vec<String>,
     #[prost(string, optional, tag = "2")]
     parameter: Option<String>,
     #[prost(bytes = "vec", repeated, tag = "15")]
@@ -49,7 +53,12 @@ fn answer(request: &[u8]) -> Result<Vec<prost_types::compiler::code_generator_re
     let decode = |error: &dyn std::fmt::Display| Error::Request(error.to_string());
     let request = Request::decode(request).map_err(|error| decode(&error))?;
     let encoded = EncodedFiles { file: request.proto_file }.encode_to_vec();
-    let files = FileDescriptorSet::decode(&encoded[..]).map_err(|error| decode(&error))?;
+    let mut files = FileDescriptorSet::decode(&encoded[..]).map_err(|error| decode(&error))?;
+    // Rust has a file for each package, so all that is known of a package goes into it, but nothing that was only imported.
+    let asked =
+        files.file.iter().filter(|file| request.file_to_generate.iter().any(|name| name == file.name()));
+    let packages: BTreeSet<String> = asked.map(|file| file.package().to_owned()).collect();
+    files.file.retain(|file| packages.contains(file.package()));
     let pool = DescriptorPool::decode(&encoded[..]).map_err(|error| decode(&error))?;
     let mut config = Config::new();
     for parameter in request.parameter.iter().flat_map(|all| all.split(',')).filter(|one| !one.is_empty()) {

@@ -75,6 +75,7 @@ impl Runtime for TokioRuntime {
 
     fn seed(&self) -> Seed {
         let mut seed = Seed::default();
+        #[expect(clippy::disallowed_methods, reason = "the runtime is where seeds come from")]
         getrandom::fill(&mut seed).expect("the operating system has random numbers");
         seed
     }

@@ -94,7 +94,12 @@ fn the_plugin_gives_the_same_as_the_build_script() {
     });
     let plugin: BTreeMap<_, _> =
         response.file.into_iter().map(|file| (file.name.unwrap(), file.content.unwrap())).collect();
-    assert_eq!(plugin, configured.unwrap());
+    let mut configured = configured.unwrap();
+    assert!(
+        configured.remove("hats.parts.rs").is_some(),
+        "which was not asked for, and may be there already"
+    );
+    assert_eq!(plugin, configured);
 
     request.parameter = Some("rot=::other".into());
     let response = run_plugin(&request.encode_to_vec()).unwrap();
@@ -204,6 +209,15 @@ fn a_service_whose_types_are_taken_is_refused() {
         refusal_of_file(source, |_| {}),
         "s.proto:2:1: service Hats and HatsClient would both have the Rust type `HatsClient`; rename one of them, or move \
          the service to a package of its own"
+    );
+}
+
+#[test]
+fn a_service_that_would_be_a_keyword_is_refused() {
+    let source = "syntax = \"proto3\"; message M {}\nservice self { rpc A(M) returns (M); }";
+    assert_eq!(
+        refusal_of_file(source, |_| {}),
+        "s.proto:2:1: service self would be the Rust trait `Self`, which is no name"
     );
 }
 

@@ -134,7 +134,16 @@ fn a_service_without_methods_can_be_served() {
 #[test]
 fn names_that_mean_something_in_rust_are_called_as_raw_names() {
     struct Odd;
+    macro_rules! echo {
+        ($($function:ident)*) => {
+            $(async fn $function(&self, request: Request<odd::Send>) -> Result<odd::Send, Error> {
+                Ok(request.into_message())
+            })*
+        }
+    }
     impl odd::Same for Odd {
+        echo!(clone into try_into as_ref to_owned drop r#gen);
+
         async fn same(&self, _: Request<odd::Result>) -> Result<odd::Option, Error> {
             Ok(odd::Option {})
         }
@@ -157,6 +166,29 @@ fn names_that_mean_something_in_rust_are_called_as_raw_names() {
         client.r#match(odd::Send {}).await?;
         let text = odd::Result { text: "boxed".into() };
         assert_eq!(client.r#box("a", "b", "c", text).await?.text, "boxed");
+        client.clone(odd::Send {}).await?;
+        client.r#gen(odd::Send {}).await?;
+        Ok(())
+    });
+}
+
+#[test]
+fn a_typed_topic_and_a_message_may_have_one_name() {
+    struct Typed;
+    impl odd::Typed for Typed {
+        async fn one(&self, request: Request<odd::Topic>) -> Result<odd::ATopic, Error> {
+            Ok(odd::ATopic { text: request.text.clone() })
+        }
+        async fn two(&self, request: Request<odd::ATopic>) -> Result<odd::Topic, Error> {
+            Ok(odd::Topic { text: request.text.clone() })
+        }
+    }
+    run(|bus, solo| async move {
+        let server =
+            odd::TypedServer::with_runtime(bus.clone(), solo.clone(), Typed, ServerOptions::new()).await?;
+        server.register_one_topic("here").await?;
+        let client = odd::TypedClient::with_runtime(bus, solo, ClientOptions::new()).await?;
+        assert_eq!(client.one("here", odd::Topic { text: "a".into() }).await?.text, "a");
         Ok(())
     });
 }
