@@ -71,6 +71,9 @@ impl Decode for RequestDraft {
 
 impl From<RequestDraft> for Request {
     fn from(draft: RequestDraft) -> Self {
-        Self { metadata: draft.metadata.finish(), payload: draft.payload.finish(), ..draft.request }
+        let RequestDraft { mut request, metadata, payload } = draft;
+        request.metadata = metadata.finish();
+        request.payload = payload.finish();
+        request
     }
 }

@@ -44,12 +44,15 @@ impl Text {
     /// The text in `frame[range]`, copied when short and sliced off the frame when long; `None` if it is not UTF-8.
     #[inline]
     pub(crate) fn slice(frame: &Bytes, range: core::ops::Range<usize>) -> Option<Self> {
-        let bytes = &frame[range.clone()];
-        // Nearly all of it is ASCII, which is quicker to see.
-        if !bytes.is_ascii() && str::from_utf8(bytes).is_err() {
-            return None;
-        }
+        let bytes = valid(&frame[range.clone()])?;
         Some(Self::inline(bytes).unwrap_or_else(|| Self(Repr::Shared(frame.slice(range)))))
+    }
+
+    /// The text in `bytes`, copied; `None` if it is not UTF-8.
+    #[inline]
+    pub(crate) fn copy(bytes: &[u8]) -> Option<Self> {
+        let bytes = valid(bytes)?;
+        Some(Self::inline(bytes).unwrap_or_else(|| Self(Repr::Shared(Bytes::copy_from_slice(bytes)))))
     }
 
     #[inline]
@@ -86,6 +89,13 @@ impl Text {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+}
+
+/// Bytes that are UTF-8.
+#[inline]
+fn valid(bytes: &[u8]) -> Option<&[u8]> {
+    // Nearly all of it is ASCII, which is quicker to see.
+    (bytes.is_ascii() || str::from_utf8(bytes).is_ok()).then_some(bytes)
 }
 
 impl Default for Text {

@@ -327,7 +327,7 @@ impl<'a> Reader<'a> {
         if range.len() > self.limits.id_bytes {
             return Err(Fault::LongId);
         }
-        core::str::from_utf8(&self.frame[range]).map(Text::from).map_err(|_| Fault::NotUtf8)
+        Text::copy(&self.frame[range]).ok_or(Fault::NotUtf8)
     }
 
     #[inline]
