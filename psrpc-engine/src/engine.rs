@@ -31,7 +31,8 @@ pub trait Engine {
     fn handle_gap(&mut self, now: Now, subscription: SubscriptionHandle, lost: Option<u64>);
 
     /// A frame was published, to so many subscribers where the bus knows, or the bus could not publish it. Every frame
-    /// that was put out ends in one of these or in [`handle_full`](Self::handle_full).
+    /// that was put out ends in one of these or in [`handle_full`](Self::handle_full): a response is in flight until it
+    /// has, or until its request expires.
     fn handle_published(&mut self, now: Now, token: Token, result: Result<Option<u64>, BusError>);
 
     /// The bus has no room for this frame of the last [`Output::Publish`]. No frame is put out until
@@ -43,6 +44,11 @@ pub trait Engine {
 
     /// A frame came in on a subscription. A [`Frame::Raw`] is decoded first.
     fn handle_frame(&mut self, now: Now, subscription: SubscriptionHandle, frame: Frame);
+
+    /// A frame came in beside a queue subscription: the bus handed it to this member of the queue and to no other, but it
+    /// is for a channel that nobody here subscribed to (PROTOCOL section 12). A server answers a request with
+    /// `unimplemented`, since its caller would wait for nobody.
+    fn handle_untaken(&mut self, now: Now, subscription: SubscriptionHandle, frame: Frame);
 
     /// Time has passed.
     fn handle_timeout(&mut self, now: Now);

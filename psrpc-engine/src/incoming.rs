@@ -52,7 +52,8 @@ pub(crate) fn unexpected<E: DroppedEvent, O: Copy>(io: &mut Io<E, O>, frame: &Fr
     drop_frame(io, frame, Reason::UnexpectedType);
 }
 
-fn drop_frame<E: DroppedEvent, O: Copy>(io: &mut Io<E, O>, frame: &Frame, reason: Reason) {
+/// Drops a frame, and says whose it was.
+pub(crate) fn drop_frame<E: DroppedEvent, O: Copy>(io: &mut Io<E, O>, frame: &Frame, reason: Reason) {
     let (request_id, peer) = names(frame);
     io.dropped(Dropped::of(reason, request_id.clone(), peer.clone()));
 }

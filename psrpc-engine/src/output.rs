@@ -55,14 +55,6 @@ pub enum SubscriptionKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Token(pub(crate) Publish);
 
-impl Token {
-    /// Whether the engine has use for the number of subscribers that got the frame. Where it has not, a success can be
-    /// reported as soon as the bus has accepted the frame; a failure after it is reported all the same.
-    pub fn wants_receivers(self) -> bool {
-        matches!(self.0, Publish::Request(_))
-    }
-}
-
 /// What was published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Publish {

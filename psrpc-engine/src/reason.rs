@@ -36,6 +36,8 @@ reasons! {
     Malformed = "malformed frame";
     /// A message that has no business on its channel.
     UnexpectedType = "unexpected type of message";
+    /// A frame for a channel that nobody here subscribed to, which the bus handed to nobody else either.
+    Untaken = "nobody here takes it";
     /// A frame without an id that it needs.
     MissingId = "missing id";
     /// A frame beyond a limit of [`FrameLimits`](psrpc_proto::FrameLimits).

@@ -118,7 +118,7 @@ impl Receipt {
 
     fn report(&mut self, result: Result<Option<u64>, BusError>) {
         match self.0.take() {
-            Some(Target::Driver { queue, token }) => queue.published(token, result),
+            Some(Target::Driver { queue, token }) => queue.published((token, result)),
             Some(Target::Closure(report)) => report(result),
             None => {}
         }

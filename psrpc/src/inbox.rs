@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
@@ -17,6 +18,9 @@ pub enum Delivery {
     Live,
     /// A frame.
     Frame(Frame),
+    /// A frame for a channel that nobody here subscribed to, which the bus handed to this queue subscription's member of
+    /// the queue, and to no other.
+    Untaken(Frame),
     /// Frames may be missing here; how many, where that is known.
     Gap(Option<u64>),
     /// The subscription has ended; why, if that was not asked for. Nothing comes after it.
@@ -41,7 +45,13 @@ impl Sink {
 
     /// Delivers a frame.
     pub fn deliver(&self, frame: Frame) {
-        self.queue.deliver(self.slot, frame);
+        self.queue.deliver(self.slot, Delivery::Frame(frame));
+    }
+
+    /// Delivers a frame for a channel that nobody here subscribed to, where the bus carries several channels in one queue
+    /// and this subscription is one of those: a server then answers for the method that it lacks.
+    pub fn untaken(&self, frame: Frame) {
+        self.queue.deliver(self.slot, Delivery::Untaken(frame));
     }
 
     /// Tells that frames may have been lost here; how many, where that is known.
@@ -84,11 +94,17 @@ impl Stream for Inbox {
 ///
 /// It holds for each subscription as many frames as that has room for, and a gap before each of them at most.
 #[derive(Default)]
-pub(crate) struct Queue(Mutex<Waiting>);
+pub(crate) struct Queue {
+    waiting: Mutex<Waiting>,
+    /// Whether the driver publishes right now, and will look at what comes of it by itself.
+    publishing: AtomicBool,
+}
 
 #[derive(Default)]
 struct Waiting {
     items: VecDeque<Item>,
+    /// What became of frames, while the driver published.
+    published: Vec<Published>,
     /// How many items were taken before the first that waits.
     taken: u64,
     subscribers: Slab<Subscriber>,
@@ -99,13 +115,16 @@ struct Waiting {
 enum Item {
     /// For the subscriber in this slot.
     Delivery(usize, Delivery),
-    Published(Token, Result<Option<u64>, BusError>),
+    Published(Published),
 }
+
+/// What became of a frame.
+pub(crate) type Published = (Token, Result<Option<u64>, BusError>);
 
 /// An item as a driver takes it.
 pub(crate) enum Arrival {
     Delivery(SubscriptionHandle, Delivery),
-    Published(Token, Result<Option<u64>, BusError>),
+    Published(Published),
 }
 
 /// How much of the queue is a subscription's.
@@ -134,7 +153,7 @@ impl Queue {
                 Some((Some(handle), Item::Delivery(_, delivery))) => {
                     arrivals.push(Arrival::Delivery(handle, delivery));
                 }
-                Some((_, Item::Published(token, result))) => arrivals.push(Arrival::Published(token, result)),
+                Some((_, Item::Published(published))) => arrivals.push(Arrival::Published(published)),
                 Some((None, Item::Delivery(..))) => unreachable!("a driver names its subscriptions"),
                 None => break,
             }
@@ -154,13 +173,25 @@ impl Queue {
         }
     }
 
-    pub(crate) fn published(&self, token: Token, result: Result<Option<u64>, BusError>) {
-        // Nobody waits for the news that all is well, so it does not wake anybody.
-        match result {
-            Ok(_) if !token.wants_receivers() => {}
-            Ok(_) => self.lock().items.push_back(Item::Published(token, result)),
-            Err(_) => self.push(Item::Published(token, result)),
+    pub(crate) fn published(&self, published: Published) {
+        let mut waiting = self.lock();
+        // Read under the lock: whoever clears it takes what was put there before.
+        if self.publishing.load(Ordering::Relaxed) {
+            return waiting.published.push(published);
         }
+        waiting.items.push_back(Item::Published(published));
+        wake(waiting);
+    }
+
+    /// Runs `publish`, and moves what is known afterwards of what became of frames to `published`, which is empty: so
+    /// nobody is woken for what the driver can look at by itself.
+    pub(crate) fn publishing<T>(&self, published: &mut Vec<Published>, publish: impl FnOnce() -> T) -> T {
+        self.publishing.store(true, Ordering::Relaxed);
+        let result = publish();
+        let mut waiting = self.lock();
+        self.publishing.store(false, Ordering::Relaxed);
+        std::mem::swap(&mut waiting.published, published);
+        result
     }
 
     fn push(&self, item: Item) {
@@ -169,13 +200,14 @@ impl Queue {
         wake(waiting);
     }
 
-    fn deliver(&self, slot: usize, frame: Frame) {
+    /// Adds a frame, in either kind of delivery.
+    fn deliver(&self, slot: usize, delivery: Delivery) {
         let mut waiting = self.lock();
         let subscriber = &mut waiting.subscribers[slot];
         if subscriber.frames < subscriber.capacity {
             subscriber.frames += 1;
             subscriber.gap = None;
-            waiting.items.push_back(Item::Delivery(slot, Delivery::Frame(frame)));
+            waiting.items.push_back(Item::Delivery(slot, delivery));
             return wake(waiting);
         }
         // Its frames fill the queue, so the task was woken when they came.
@@ -202,7 +234,7 @@ impl Queue {
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -215,7 +247,7 @@ impl Waiting {
         let subscriber = &mut self.subscribers[*slot];
         let handle = subscriber.handle;
         match delivery {
-            Delivery::Frame(_) => subscriber.frames -= 1,
+            Delivery::Frame(_) | Delivery::Untaken(_) => subscriber.frames -= 1,
             // Its slot is free for another from here on.
             Delivery::Ended(_) => drop(self.subscribers.remove(*slot)),
             Delivery::Live | Delivery::Gap(_) => {}

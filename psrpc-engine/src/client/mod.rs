@@ -247,6 +247,12 @@ impl Engine for Client {
         }
     }
 
+    fn handle_untaken(&mut self, _: Now, _: SubscriptionHandle, frame: Frame) {
+        if let Some(frame) = incoming::accept(&mut self.io, frame, &self.config.limits.frame) {
+            incoming::drop_frame(&mut self.io, &frame, Reason::Untaken);
+        }
+    }
+
     fn handle_timeout(&mut self, now: Now) {
         while let Some((owner, _)) = self.io.timers.fire(now.time) {
             match owner {

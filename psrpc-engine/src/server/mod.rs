@@ -287,6 +287,19 @@ impl Engine for Server {
         self.close_if_drained();
     }
 
+    fn handle_untaken(&mut self, now: Now, subscription: SubscriptionHandle, frame: Frame) {
+        let Some((role, _)) = self.registry.role(subscription) else { return };
+        let carries = role.carries;
+        let Some(frame) = incoming::accept(&mut self.io, frame, &self.config.limits.frame) else { return };
+        match (carries, frame) {
+            (Carries::Requests, Frame::Request(request)) => {
+                let (requests, mut cx) = self.split(now);
+                requests.on_untaken(&mut cx, request);
+            }
+            (_, frame) => incoming::drop_frame(&mut self.io, &frame, Reason::Untaken),
+        }
+    }
+
     fn handle_timeout(&mut self, now: Now) {
         while let Some((owner, _)) = self.io.timers.fire(now.time) {
             let (requests, mut cx) = self.split(now);

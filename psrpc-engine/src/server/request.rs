@@ -198,14 +198,24 @@ impl Requests {
             Reason::DedupFull => Some("the server has too many requests to remember"),
             _ => None,
         };
-        // On a queue no other server saw it, so the caller would wait for nobody. A full bus gets no answers to what a
-        // full server does not hold.
-        if let Some(text) = full.filter(|_| route.properties().queue() && !cx.io.is_blocked()) {
-            let client = self.channels(cx.config, &client_id);
+        // On a queue no other server saw it, so the caller would wait for nobody.
+        if let Some(text) = full.filter(|_| route.properties().queue()) {
             let error = ErrorResponse::new(ErrorCode::ResourceExhausted, Text::from_static(text));
-            publish_response(cx, Publish::Refusal, &client, request_id.clone(), Err(error));
+            self.publish_refusal(cx, &client_id, request_id.clone(), error);
         }
         cx.io.dropped(Dropped { reason, request_id, peer: client_id, late_by });
+    }
+
+    /// A request for a method that is not served here, which no other server gets to see.
+    pub(super) fn on_untaken(&mut self, cx: &mut Context<'_>, request: Request) {
+        let Request { request_id, client_id, expiry, .. } = request;
+        let expired = cx.now.wall >= WallTime::from_unix_nanos(expiry) + cx.config.skew_allowance;
+        if !request_id.is_empty() && !client_id.is_empty() && !expired {
+            let text = Text::from_static("method is not implemented");
+            let error = ErrorResponse::new(ErrorCode::Unimplemented, text);
+            self.publish_refusal(cx, &client_id, request_id.clone(), error);
+        }
+        cx.io.dropped(Dropped::of(Reason::Untaken, request_id, client_id));
     }
 
     pub(super) fn on_grant(&mut self, cx: &mut Context<'_>, grant: ClaimResponse) {
@@ -371,6 +381,20 @@ impl Requests {
     fn end(&mut self, cx: &mut Context<'_>, request: RequestHandle) {
         if let Some((_, pending)) = self.flights.settle(request, &mut cx.io.timers) {
             cx.registry.release(cx.io, pending.registration);
+        }
+    }
+
+    /// Answers a request that is not in flight. A full bus gets no such answers, since nothing bounds their number.
+    fn publish_refusal(
+        &mut self,
+        cx: &mut Context<'_>,
+        client_id: &Text,
+        request_id: Text,
+        error: ErrorResponse,
+    ) {
+        if !cx.io.is_blocked() {
+            let client = self.channels(cx.config, client_id);
+            publish_response(cx, Publish::Refusal, &client, request_id, Err(error));
         }
     }
 

@@ -61,7 +61,7 @@ impl<E: Engine> Driven<E> {
         driven
     }
 
-    /// Takes every output, and reports every new subscription live and every frame accepted.
+    /// Takes every output, and reports every new subscription live and every frame published.
     pub fn drain(&mut self) {
         while let Some(output) = self.engine.poll_output() {
             match output {
@@ -72,9 +72,7 @@ impl<E: Engine> Driven<E> {
                 Output::Unsubscribe { subscription } => self.unsubscribed.push(subscription),
                 Output::Publish { token, channel, frame } => {
                     self.published.push((token, channel, frame));
-                    if !token.wants_receivers() {
-                        self.engine.handle_published(self.now, token, Ok(None));
-                    }
+                    self.engine.handle_published(self.now, token, Ok(None));
                 }
                 Output::Event(event) => self.events.push(event),
             }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use psrpc_engine::proto::{ErrorCode, ErrorResponse, Frame, Request};
+use psrpc_engine::proto::{ClaimResponse, ErrorCode, ErrorResponse, Frame, Request};
 use psrpc_engine::{
     BusError, Engine, Now, Output, Reason, Server, ServerConfig, ServerEvent, ServerLimits, Time, TimerKind,
     WallTime,
@@ -518,4 +518,36 @@ fn a_bus_at_the_end_of_time_stops_nobody() {
     server.drain();
     assert_eq!(server.fates(), [Fate::Abandoned(Reason::NotGranted)]);
     assert!(server.engine.poll_timeout().is_none_or(|timeout| timeout.at > end));
+}
+
+#[test]
+fn a_request_that_nobody_else_gets_is_answered_for_a_method_that_is_not_served() {
+    let mut server = server();
+    let beside = server.subscription("Hats|Fit|REQ");
+    let request = server.a_request("REQ_1", SECOND);
+    server.engine.handle_untaken(server.now, beside, Frame::Request(request.clone()));
+    server.drain();
+    let frames = server.frames();
+    let error = ErrorResponse::new(ErrorCode::Unimplemented, "method is not implemented");
+    assert!(
+        matches!(&frames[..], [(channel, Frame::Response(response))]
+            if channel == "Hats|CLI_1|RES" && response.request_id == "REQ_1" && response.result == Err(error)),
+        "{frames:?}"
+    );
+    assert_eq!(server.fates(), [Fate::Dropped(Reason::Untaken)]);
+    // What is over, or no request, or beside another kind of channel, is not answered.
+    let expired = Request { expiry: EPOCH, ..request.clone() };
+    let nameless = Request { client_id: "".into(), ..request.clone() };
+    let grants = server.subscription("Hats|Fit|RCLAIM");
+    for (beside, frame) in [
+        (beside, Frame::Request(expired)),
+        (beside, Frame::Request(nameless)),
+        (beside, Frame::ClaimResponse(ClaimResponse::default())),
+        (grants, Frame::Request(request)),
+    ] {
+        server.engine.handle_untaken(server.now, beside, frame);
+        server.drain();
+        assert!(server.frames().is_empty());
+        assert_eq!(server.fates(), [Fate::Dropped(Reason::Untaken)]);
+    }
 }

@@ -6,7 +6,7 @@ use psrpc_engine::{Engine, Now, Output, Time};
 
 use super::inbound::Inbound;
 use crate::bus::{Bus, Full, Receipt, Subscription};
-use crate::inbox::Queue;
+use crate::inbox::{Published, Queue};
 use crate::runtime::Runtime;
 
 /// What a client and a server do differently: what becomes of an engine's events.
@@ -46,6 +46,8 @@ pub(crate) struct State<R: Role> {
     subscriptions: Vec<Option<Subscription>>,
     /// When the inbound future wakes by itself.
     pub(super) wakes_at: Option<Time>,
+    /// What became of frames, on its way to the engine.
+    published: Vec<Published>,
     /// Whether the bus has no room for the next frame. What is to be published waits in the engine, and so do the
     /// callers, until their deadlines.
     pub(super) full: bool,
@@ -60,7 +62,14 @@ impl<R: Role> Driver<R> {
         runtime: Arc<dyn Runtime>,
         capacity: usize,
     ) -> Arc<Self> {
-        let state = State { engine, role, subscriptions: Vec::new(), wakes_at: None, full: false };
+        let state = State {
+            engine,
+            role,
+            subscriptions: Vec::new(),
+            wakes_at: None,
+            published: Vec::new(),
+            full: false,
+        };
         let queue = Arc::new(Queue::default());
         let driver = Arc::new(Self { state: Mutex::new(state), queue, bus, runtime, capacity });
         driver.drive(|_, _| ());
@@ -114,19 +123,18 @@ impl<R: Role> Driver<R> {
             match output {
                 Output::Publish { token, channel, frame } => {
                     let receipt = Receipt::driver(Arc::clone(&self.queue), token);
-                    match self.bus.publish(&channel, frame, receipt) {
-                        // Only a failure will be heard of.
-                        Ok(()) if !token.wants_receivers() => {
-                            state.engine.handle_published(now, token, Ok(None));
-                        }
-                        Ok(()) => {}
-                        Err(full) => {
-                            let Full { frame, receipt } = *full;
-                            receipt.withdraw();
-                            state.engine.handle_full(token, channel, frame);
-                            state.full = true;
-                            self.queue.poke();
-                        }
+                    let State { engine, published, .. } = state;
+                    let accepted =
+                        self.queue.publishing(published, || self.bus.publish(&channel, frame, receipt));
+                    for (token, result) in published.drain(..) {
+                        engine.handle_published(now, token, result);
+                    }
+                    if let Err(full) = accepted {
+                        let Full { frame, receipt } = *full;
+                        receipt.withdraw();
+                        engine.handle_full(token, channel, frame);
+                        state.full = true;
+                        self.queue.poke();
                     }
                 }
                 Output::Subscribe { subscription, channel, kind } => {

@@ -96,6 +96,9 @@ fn hand_in<R: Role>(state: &mut State<R>, now: Now, arrival: Arrival) {
         Arrival::Delivery(subscription, Delivery::Frame(frame)) => {
             engine.handle_frame(now, subscription, frame);
         }
+        Arrival::Delivery(subscription, Delivery::Untaken(frame)) => {
+            engine.handle_untaken(now, subscription, frame);
+        }
         Arrival::Delivery(subscription, Delivery::Live) => {
             engine.handle_subscribed(now, subscription, Ok(()));
         }
@@ -106,6 +109,6 @@ fn hand_in<R: Role>(state: &mut State<R>, now: Now, arrival: Arrival) {
         Arrival::Delivery(subscription, Delivery::Ended(Some(error))) => {
             engine.handle_subscribed(now, subscription, Err(error));
         }
-        Arrival::Published(token, result) => engine.handle_published(now, token, result),
+        Arrival::Published((token, result)) => engine.handle_published(now, token, result),
     }
 }

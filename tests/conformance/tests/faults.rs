@@ -1,10 +1,13 @@
 //! What clients and servers make of a bus that fails: cases that need a bus which fails on demand.
 
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use psrpc::bus::{Bus, Full, Receipt, Sink, Subscription};
+use futures_core::Stream;
+use psrpc::bus::{Bus, Delivery, Full, Inbox, Receipt, Sink, Subscription};
 use psrpc::proto::{Channel, Frame};
 use psrpc::{
     BusError, ClientOptions, Error, ErrorCode, Reason, Request, Runtime, ServerOptions, SubscriptionKind,
@@ -26,6 +29,9 @@ struct Faults {
     refuse: Option<&'static str>,
     /// Frames of this kind are dropped without a word.
     swallow: Option<&'static str>,
+    /// Frames of this kind are published, and the bus says so when it lets go of these receipts.
+    confirm_late: Option<&'static str>,
+    receipts: Vec<Receipt>,
     /// There is no room for anything.
     full: bool,
     waiting_for_room: Vec<Waker>,
@@ -54,10 +60,10 @@ impl FaultyBus {
 
 impl Bus for FaultyBus {
     fn publish(&self, channel: &Channel, frame: Frame, receipt: Receipt) -> Result<(), Box<Full>> {
-        let (refuse, swallow, full) = {
+        let (refuse, swallow, confirm_late, full) = {
             let faults = self.faults.lock().unwrap();
             let is = |kind: Option<&str>| kind == Some(frame.kind());
-            (is(faults.refuse), is(faults.swallow), faults.full)
+            (is(faults.refuse), is(faults.swallow), is(faults.confirm_late), faults.full)
         };
         if full {
             return Err(Box::new(Full { frame, receipt }));
@@ -69,6 +75,10 @@ impl Bus for FaultyBus {
         if swallow {
             drop(receipt);
             return Ok(());
+        }
+        if confirm_late {
+            self.set(|faults| faults.receipts.push(receipt));
+            return self.local.publish(channel, frame, Receipt::new(|_| ()));
         }
         self.local.publish(channel, frame, receipt)
     }
@@ -244,6 +254,54 @@ fn a_server_whose_subscription_is_refused_is_not_made() {
         bus.set(|faults| faults.refuse_subscription = Some("|Pick|REQ"));
         let error = server(&solo, &bus).await.unwrap_err();
         assert_eq!(error.to_string(), "unavailable: not allowed");
+    });
+}
+
+#[test]
+fn a_shutdown_waits_until_the_bus_has_its_last_responses() {
+    run(|solo, bus| async move {
+        let server = server(&solo, &bus).await.unwrap();
+        let client = client(&solo, &bus).await.unwrap();
+        bus.set(|faults| faults.confirm_late = Some("Response"));
+        client.fit(ask()).await.unwrap();
+        assert_eq!(server.server().in_flight(), 1, "answered, but not on the bus as far as it has said");
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut shutdown = Box::pin(server.shutdown());
+        assert!(shutdown.as_mut().poll(&mut cx).is_pending());
+        solo.sleep_until(solo.now().time + Duration::from_secs(1)).await;
+        assert!(shutdown.as_mut().poll(&mut cx).is_pending());
+        bus.set(|faults| faults.receipts.drain(..).for_each(|receipt| receipt.published(Some(1))));
+        let confirmed = solo.now();
+        shutdown.await;
+        assert_eq!(solo.now(), confirmed);
+        assert_eq!(server.server().counters().reasons().count(), 0, "{:?}", server.server().counters());
+    });
+}
+
+#[test]
+fn a_server_answers_for_a_method_that_it_lacks_where_nobody_else_can() {
+    run(|solo, bus| async move {
+        bus.set(|faults| faults.keep_sinks = true);
+        let server = server(&solo, &bus).await.unwrap();
+        bus.set(|faults| faults.keep_sinks = false);
+        let client = client(&solo, &bus).await.unwrap();
+        let calling = client.owner_fit("nobody", ask()).into_future();
+        let watched = bus.clone();
+        let (sink, mut requests) = Inbox::new(1);
+        let channel = Channel::request("Shop", "OwnerFit", &["nobody"], true);
+        let _subscription = bus.local.subscribe(&channel, SubscriptionKind::Queue, sink);
+        solo.spawn(Box::pin(async move {
+            while let Some(delivery) = poll_fn(|cx| Pin::new(&mut requests).poll_next(cx)).await {
+                let Delivery::Frame(frame) = delivery else { continue };
+                watched.set(|faults| {
+                    let is_fit = |(name, _): &&(String, Sink)| name.ends_with("|Fit|REQ");
+                    faults.sinks.iter().find(is_fit).unwrap().1.untaken(frame);
+                });
+            }
+        }));
+        let error = calling.await.unwrap_err();
+        assert_eq!(error.to_string(), "unimplemented: method is not implemented");
+        assert_eq!(server.server().counters().get(Reason::Untaken), 1);
     });
 }
 
