@@ -1,0 +1,81 @@
+//! Options of the bus, each with its default.
+
+use std::time::Duration;
+
+/// Options of a [`RedisBus`](crate::RedisBus).
+#[derive(Clone, Debug)]
+pub struct RedisOptions {
+    pub(crate) queue_bytes: usize,
+    pub(crate) connection_timeout: Duration,
+    pub(crate) response_timeout: Duration,
+    pub(crate) ping_interval: Duration,
+    pub(crate) reconnect_delay: Duration,
+    pub(crate) skew_allowance: Duration,
+}
+
+impl RedisOptions {
+    /// The defaults.
+    pub fn new() -> Self {
+        Self {
+            queue_bytes: 64 * 1024 * 1024,
+            connection_timeout: Duration::from_secs(1),
+            response_timeout: Duration::from_secs(3),
+            ping_interval: Duration::from_secs(2),
+            reconnect_delay: Duration::from_secs(1),
+            skew_allowance: Duration::ZERO,
+        }
+    }
+
+    /// How many bytes of frames may be on their way to the server, or wait for a lock, before the bus is full. Default
+    /// 64 MiB.
+    ///
+    /// A full bus delays calls, until their deadlines. A frame that would wait for a lock is lost instead, with a gap.
+    #[must_use]
+    pub fn queue_bytes(mut self, bytes: usize) -> Self {
+        self.queue_bytes = bytes;
+        self
+    }
+
+    /// How long an attempt to connect may take. Default 1 s.
+    #[must_use]
+    pub fn connection_timeout(mut self, timeout: Duration) -> Self {
+        self.connection_timeout = timeout;
+        self
+    }
+
+    /// How long the server may take to answer before the connection counts as lost. Default 3 s.
+    #[must_use]
+    pub fn response_timeout(mut self, timeout: Duration) -> Self {
+        self.response_timeout = timeout;
+        self
+    }
+
+    /// How long a connection may be idle before the server is asked whether it is still there. Default 2 s.
+    #[must_use]
+    pub fn ping_interval(mut self, interval: Duration) -> Self {
+        self.ping_interval = interval;
+        self
+    }
+
+    /// How long to wait at most between two attempts to connect again, give or take a half. The first comes after 10 ms,
+    /// each later one after twice as long. Default 1 s.
+    #[must_use]
+    pub fn reconnect_delay(mut self, delay: Duration) -> Self {
+        self.reconnect_delay = delay;
+        self
+    }
+
+    /// The largest [`skew_allowance`](psrpc::ServerOptions::skew_allowance) of the servers on this bus: a queued request
+    /// that has expired by more than that takes no lock. Default 0.
+    #[must_use]
+    pub fn skew_allowance(mut self, allowance: Duration) -> Self {
+        self.skew_allowance = allowance;
+        self
+    }
+}
+
+impl Default for RedisOptions {
+    fn default() -> Self {
+        Self::new()
+    }
+}
