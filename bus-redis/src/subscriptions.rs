@@ -178,13 +178,12 @@ fn deliver(shared: &Arc<Shared>, channel: &str, bytes: Vec<u8>) {
     for member in subscribers.members.iter().filter(|member| member.kind == SubscriptionKind::Plain) {
         member.sink.deliver(frame.clone());
     }
-    let Some(next) = subscribers.members.iter().position(|member| member.kind == SubscriptionKind::Queue)
-    else {
+    if !subscribers.members.iter().any(|member| member.kind == SubscriptionKind::Queue) {
         return;
-    };
+    }
     if is_expired(&frame, shared.runtime.now(), shared) {
         // Nobody runs it, so nobody needs the lock; each server finds that it came too late.
-        return subscribers.members[next].sink.deliver(frame);
+        return table.deliver_to_queue(channel, frame);
     }
     drop(table);
     let (key, size) = (lock::key(&bytes), bytes.len());

@@ -12,6 +12,9 @@ use psrpc::bus::Bus;
 use crate::env::Env;
 use crate::runtime::Host;
 
+/// How long a case waits for what it leaves behind, so that it does not meddle with the next.
+const AFTERMATH: Duration = Duration::from_millis(250);
+
 /// How long a case may take before it has failed, by the runtime's clock.
 const AT_MOST: Duration = Duration::from_secs(60);
 
@@ -29,8 +32,11 @@ pub struct Case {
     pub(crate) run: fn(Env) -> Pin<Box<dyn Future<Output = Verdict> + Send>>,
 }
 
-/// A bus, as many connections to it as are asked for.
-pub type Connect = Arc<dyn Fn() -> Arc<dyn Bus> + Send + Sync>;
+/// A connection to a bus, or why there is none.
+pub type Connecting = Pin<Box<dyn Future<Output = Result<Arc<dyn Bus>, String>> + Send>>;
+
+/// A bus, as many connections to it as are asked for. It is called where the case runs.
+pub type Connect = Arc<dyn Fn() -> Connecting + Send + Sync>;
 
 /// What is judged.
 #[derive(Clone)]
@@ -51,12 +57,14 @@ pub struct Subject {
 pub fn run(case: &Case, subject: &Subject) -> Verdict {
     let runtime = subject.host.runtime();
     let env = Env::new((subject.bus)(), Arc::clone(&runtime), subject.calls);
+    let aftermath = env.clone();
     let deadline = runtime.sleep_until(runtime.now().time + AT_MOST);
     let mut verdict = None;
     let ran = catch_unwind(AssertUnwindSafe(|| {
         let case = (case.run)(env);
         subject.host.block_on(Box::pin(async {
             verdict = Some(first(case, deadline).await);
+            let _ = aftermath.within(AFTERMATH, aftermath.disconnected()).await;
         }));
     }));
     match (ran, verdict) {

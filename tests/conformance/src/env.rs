@@ -2,7 +2,7 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
@@ -20,11 +20,13 @@ pub struct Env {
     connect: Connect,
     runtime: Arc<dyn Runtime>,
     calls: usize,
+    /// The connections that were asked for.
+    connections: Arc<Mutex<Vec<Weak<dyn Bus>>>>,
 }
 
 impl Env {
     pub(crate) fn new(connect: Connect, runtime: Arc<dyn Runtime>, calls: usize) -> Self {
-        Self { connect, runtime, calls }
+        Self { connect, runtime, calls, connections: Arc::default() }
     }
 
     /// How many calls a case about load makes.
@@ -33,8 +35,25 @@ impl Env {
     }
 
     /// The bus, over a connection of its own.
-    pub fn bus(&self) -> Arc<dyn Bus> {
-        (self.connect)()
+    ///
+    /// # Errors
+    ///
+    /// Why there is no connection.
+    pub async fn bus(&self) -> Result<Arc<dyn Bus>, String> {
+        let bus = (self.connect)().await?;
+        self.connections.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&bus));
+        Ok(bus)
+    }
+
+    /// Waits until nobody has a connection any more.
+    pub(crate) async fn disconnected(&self) {
+        let is_used = || {
+            let connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
+            connections.iter().any(|bus| bus.strong_count() > 0)
+        };
+        while is_used() {
+            self.sleep(Duration::from_millis(2)).await;
+        }
     }
 
     /// The runtime.
@@ -48,7 +67,7 @@ impl Env {
     }
 
     pub(crate) async fn client_with(&self, options: ClientOptions) -> Result<ShopClient, String> {
-        ShopClient::with_runtime(self.bus(), self.runtime(), options).await.map_err(unexpected)
+        ShopClient::with_runtime(self.bus().await?, self.runtime(), options).await.map_err(unexpected)
     }
 
     /// A server of the shop.
@@ -61,7 +80,7 @@ impl Env {
         hatter: &Hatter,
         options: ServerOptions,
     ) -> Result<ShopServer, String> {
-        let (bus, runtime) = (self.bus(), self.runtime());
+        let (bus, runtime) = (self.bus().await?, self.runtime());
         ShopServer::with_runtime(bus, runtime, hatter.clone(), options).await.map_err(unexpected)
     }
 
@@ -71,8 +90,8 @@ impl Env {
     }
 
     /// A peer that is not ours, and speaks the protocol by hand.
-    pub(crate) fn foreign(&self) -> Foreign {
-        Foreign::new(self.bus())
+    pub(crate) async fn foreign(&self) -> Result<Foreign, String> {
+        Ok(Foreign::new(self.bus().await?))
     }
 
     /// The runtime's monotonic clock.

@@ -7,15 +7,19 @@
 //! ```no_run
 //! use std::sync::Arc;
 //!
+//! use psrpc::bus::Bus;
 //! use psrpc_bus_local::LocalBus;
 //! use psrpc_conformance::runtime::{Host, Tokio};
 //! use psrpc_conformance::{Subject, cases, run};
 //!
 //! let subject = Subject {
-//!     // Called for each case: a bus that nobody else uses, with a connection for each call of what it returns.
+//!     // Called for each case: a bus that nobody else uses meanwhile, with a connection for each call of what it returns.
 //!     bus: Arc::new(|| {
 //!         let bus = LocalBus::new();
-//!         Arc::new(move || Arc::new(bus.clone()))
+//!         Arc::new(move || {
+//!             let bus: Arc<dyn Bus> = Arc::new(bus.clone());
+//!             Box::pin(async { Ok(bus) })
+//!         })
 //!     }),
 //!     host: Arc::new(Tokio::multi_thread(2)),
 //!     calls: 1000,
@@ -30,6 +34,7 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+mod buses;
 mod case;
 mod cases;
 mod env;
@@ -37,7 +42,8 @@ mod foreign;
 pub mod runtime;
 mod shop;
 
-pub use case::{Case, Connect, Subject, Verdict, run};
+pub use buses::bus;
+pub use case::{Case, Connect, Connecting, Subject, Verdict, run};
 pub use cases::cases;
 pub use env::Env;
 

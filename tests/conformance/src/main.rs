@@ -6,9 +6,8 @@ use std::time::Instant;
 
 use clap::builder::RangedU64ValueParser;
 use clap::{Parser, Subcommand, ValueEnum};
-use psrpc_bus_local::LocalBus;
 use psrpc_conformance::runtime::{Host, Solo, Tokio};
-use psrpc_conformance::{Case, Subject, cases, run};
+use psrpc_conformance::{Case, Subject, bus, cases, run};
 
 /// Judges a PSRPC bus or runtime, case by case.
 #[derive(Parser)]
@@ -31,7 +30,7 @@ enum Command {
         /// Only cases whose id has this in it.
         #[arg(default_value = "")]
         filter: String,
-        /// The bus: `local:`.
+        /// The bus: `local:`, or a server, `redis://host:port`.
         #[arg(long, default_value = "local:")]
         bus: String,
         /// The runtime.
@@ -79,18 +78,13 @@ fn list(filter: &str) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn subject(url: &str, runtime: RuntimeName, calls: usize) -> Result<Subject, psrpc_bus_local::UrlError> {
-    LocalBus::from_url(url)?;
+fn subject(url: &str, runtime: RuntimeName, calls: usize) -> Result<Subject, String> {
     let host: Arc<dyn Host> = match runtime {
         RuntimeName::Tokio => Arc::new(Tokio::multi_thread(2)),
         RuntimeName::TokioCurrentThread => Arc::new(Tokio::current_thread()),
         RuntimeName::Solo => Arc::new(Solo::new()),
     };
-    let bus = Arc::new(|| -> psrpc_conformance::Connect {
-        let bus = LocalBus::new();
-        Arc::new(move || Arc::new(bus.clone()))
-    });
-    Ok(Subject { bus, host, calls })
+    Ok(Subject { bus: bus(url, host.runtime())?, host, calls })
 }
 
 fn run_all(filter: &str, subject: &Subject) -> ExitCode {

@@ -35,10 +35,14 @@ fn queue_channel(topic: &str) -> Channel {
     Channel::request("Shop", "Bus", &[topic], true)
 }
 
-fn frame(number: u32) -> Frame {
+/// A frame of this moment: a bus may take an identical one for a duplicate, also of an earlier case.
+fn frame(env: &Env, number: u32) -> Frame {
+    let now = env.runtime().now().wall;
     Frame::Request(Request {
         request_id: format!("REQ_{number}").as_str().into(),
         client_id: "CLI_bus".into(),
+        sent_at: now.as_unix_nanos(),
+        expiry: (now + Duration::from_secs(60)).as_unix_nanos(),
         ..Request::default()
     })
 }
@@ -50,11 +54,11 @@ async fn number(ear: &mut Ear) -> Result<u32, String> {
 }
 
 async fn live(env: Env) -> Verdict {
-    let foreign = env.foreign();
+    let foreign = env.foreign().await?;
     for round in 0..50 {
         let topic = format!("t{round}");
-        let mut ear = env.foreign().listen(&channel(&topic), Plain).await?;
-        foreign.send(&channel(&topic), frame(round)).await?;
+        let mut ear = env.foreign().await?.listen(&channel(&topic), Plain).await?;
+        foreign.send(&channel(&topic), frame(&env, round)).await?;
         check_eq!(number(&mut ear).await?, round, "the frame of round {round}");
     }
     Ok(())
@@ -64,10 +68,10 @@ async fn everybody(env: Env) -> Verdict {
     let channel = channel("t");
     let mut ears = Vec::new();
     for _ in 0..5 {
-        ears.push(env.foreign().listen(&channel, Plain).await?);
+        ears.push(env.foreign().await?.listen(&channel, Plain).await?);
     }
     for round in 0..20 {
-        env.foreign().send(&channel, frame(round)).await?;
+        env.foreign().await?.send(&channel, frame(&env, round)).await?;
         for ear in &mut ears {
             check_eq!(number(ear).await?, round, "the frame of round {round}");
         }
@@ -82,9 +86,9 @@ async fn spread(
     ears: &mut [Ear],
     frames: u32,
 ) -> Result<Vec<Vec<u32>>, String> {
-    let foreign = env.foreign();
+    let foreign = env.foreign().await?;
     for round in 0..frames {
-        foreign.send(channel, frame(round)).await?;
+        foreign.send(channel, frame(&env, round)).await?;
     }
     let mut heard = vec![Vec::new(); ears.len()];
     for _ in 0..400 {
@@ -113,7 +117,7 @@ async fn one(env: Env) -> Verdict {
     let channel = queue_channel("t");
     let mut ears = Vec::new();
     for _ in 0..3 {
-        ears.push(env.foreign().listen(&channel, Queue).await?);
+        ears.push(env.foreign().await?.listen(&channel, Queue).await?);
     }
     let mut all: Vec<_> = spread(&env, &channel, &mut ears, 60).await?.concat();
     all.sort_unstable();
@@ -123,7 +127,7 @@ async fn one(env: Env) -> Verdict {
 
 async fn turns(env: Env) -> Verdict {
     let channel = queue_channel("t");
-    let foreign = env.foreign();
+    let foreign = env.foreign().await?;
     let mut ears = Vec::new();
     for _ in 0..3 {
         ears.push(foreign.listen(&channel, Queue).await?);
@@ -137,12 +141,16 @@ async fn turns(env: Env) -> Verdict {
 
 async fn beside(env: Env) -> Verdict {
     let (queue, plain) = (queue_channel("t"), Channel::claim_response("Shop", "Bus", &["t"]));
-    let mut at_queue =
-        [env.foreign().listen(&queue, Queue).await?, env.foreign().listen(&queue, Queue).await?];
-    let mut at_plain =
-        [env.foreign().listen(&plain, Plain).await?, env.foreign().listen(&plain, Plain).await?];
-    let foreign = env.foreign();
-    foreign.send(&plain, frame(7)).await?;
+    let mut at_queue = [
+        env.foreign().await?.listen(&queue, Queue).await?,
+        env.foreign().await?.listen(&queue, Queue).await?,
+    ];
+    let mut at_plain = [
+        env.foreign().await?.listen(&plain, Plain).await?,
+        env.foreign().await?.listen(&plain, Plain).await?,
+    ];
+    let foreign = env.foreign().await?;
+    foreign.send(&plain, frame(&env, 7)).await?;
     for ear in &mut at_plain {
         check_eq!(number(ear).await?, 7, "the frame on the plain channel");
     }
@@ -153,10 +161,10 @@ async fn beside(env: Env) -> Verdict {
 
 async fn order(env: Env) -> Verdict {
     let channel = channel("t");
-    let mut ear = env.foreign().listen_with(&channel, Plain, 2000).await?;
-    let foreign = env.foreign();
+    let mut ear = env.foreign().await?.listen_with(&channel, Plain, 2000).await?;
+    let foreign = env.foreign().await?;
     for round in 0..1000 {
-        foreign.send(&channel, frame(round)).await?;
+        foreign.send(&channel, frame(&env, round)).await?;
     }
     for round in 0..1000 {
         check_eq!(number(&mut ear).await?, round, "the frame at place {round}");
@@ -168,10 +176,10 @@ async fn apart(env: Env) -> Verdict {
     let topics = ["a", "b", "ab", "a b", "a.b", "é"];
     let mut ears = Vec::new();
     for topic in topics {
-        ears.push(env.foreign().listen(&channel(topic), Plain).await?);
+        ears.push(env.foreign().await?.listen(&channel(topic), Plain).await?);
     }
     for (round, topic) in topics.iter().enumerate() {
-        env.foreign().send(&channel(topic), frame(round as u32)).await?;
+        env.foreign().await?.send(&channel(topic), frame(&env, round as u32)).await?;
         check_eq!(number(&mut ears[round]).await?, round as u32, "the frame for topic {topic:?}");
     }
     for (ear, topic) in ears.iter_mut().zip(topics) {
@@ -182,39 +190,39 @@ async fn apart(env: Env) -> Verdict {
 
 async fn ends(env: Env) -> Verdict {
     let channel = channel("t");
-    let foreign = env.foreign();
+    let foreign = env.foreign().await?;
     let mut ear = foreign.listen(&channel, Plain).await?;
-    foreign.send(&channel, frame(1)).await?;
+    foreign.send(&channel, frame(&env, 1)).await?;
     check_eq!(number(&mut ear).await?, 1, "the frame before the end");
     ear.unsubscribe();
     match ear.next().await {
         Some(Delivery::Ended(None)) => {}
         other => return Err(format!("the end was expected, and {other:?} came")),
     }
-    foreign.send(&channel, frame(2)).await?;
+    foreign.send(&channel, frame(&env, 2)).await?;
     check!(ear.next().await.is_none(), "a frame came after the end");
     Ok(())
 }
 
 async fn others_go_on(env: Env) -> Verdict {
     let channel = channel("t");
-    let foreign = env.foreign();
+    let foreign = env.foreign().await?;
     let (mut leaves, mut stays) =
         (foreign.listen(&channel, Plain).await?, foreign.listen(&channel, Plain).await?);
     leaves.unsubscribe();
     check!(matches!(leaves.next().await, Some(Delivery::Ended(None))), "the end was expected");
-    foreign.send(&channel, frame(1)).await?;
+    foreign.send(&channel, frame(&env, 1)).await?;
     check_eq!(number(&mut stays).await?, 1, "the frame for who stays");
     Ok(())
 }
 
 async fn slow(env: Env) -> Verdict {
     let channel = channel("t");
-    let mut slow = env.foreign().listen_with(&channel, Plain, 10).await?;
-    let mut quick = env.foreign().listen_with(&channel, Plain, 1000).await?;
-    let foreign = env.foreign();
+    let mut slow = env.foreign().await?.listen_with(&channel, Plain, 10).await?;
+    let mut quick = env.foreign().await?.listen_with(&channel, Plain, 1000).await?;
+    let foreign = env.foreign().await?;
     for round in 0..100 {
-        foreign.send(&channel, frame(round)).await?;
+        foreign.send(&channel, frame(&env, round)).await?;
     }
     for round in 0..100 {
         check_eq!(number(&mut quick).await?, round, "the frame for who reads");
@@ -226,14 +234,14 @@ async fn slow(env: Env) -> Verdict {
         Some(Delivery::Gap(lost)) => check_eq!(lost, Some(90), "the frames lost"),
         other => return Err(format!("a gap was expected, and {other:?} came")),
     }
-    foreign.send(&channel, frame(100)).await?;
+    foreign.send(&channel, frame(&env, 100)).await?;
     check_eq!(number(&mut slow).await?, 100, "the next frame, now that there is room");
     Ok(())
 }
 
 async fn unchanged(env: Env) -> Verdict {
     let channel = channel("t");
-    let foreign = env.foreign();
+    let foreign = env.foreign().await?;
     let mut ear = foreign.listen(&channel, Plain).await?;
     let request = Frame::Request(Request {
         request_id: "REQ_".into(),
@@ -256,7 +264,7 @@ async fn unchanged(env: Env) -> Verdict {
 
 async fn large(env: Env) -> Verdict {
     let channel = channel("t");
-    let foreign = env.foreign();
+    let foreign = env.foreign().await?;
     let mut ear = foreign.listen(&channel, Plain).await?;
     let payload: Vec<u8> = (0..512 * 1024).map(|place| (place % 251) as u8).collect();
     let request = Request { payload: payload.clone().into(), ..Request::default() };
@@ -267,10 +275,10 @@ async fn large(env: Env) -> Verdict {
 
 async fn raw(env: Env) -> Verdict {
     let channel = channel("t");
-    let foreign = env.foreign();
+    let foreign = env.foreign().await?;
     let mut ear = foreign.listen(&channel, Plain).await?;
     foreign.send(&channel, Frame::Raw(vec![0xff; 64].into())).await?;
-    foreign.send(&channel, frame(1)).await?;
+    foreign.send(&channel, frame(&env, 1)).await?;
     // A bus that routes by the envelope has nobody to deliver it to.
     loop {
         match ear.frame().await {

@@ -82,7 +82,7 @@ async fn single_on_the_wire(env: Env) -> Verdict {
     server.register_owner_fit_topic("me").await.map_err(unexpected)?;
     let client = env.client().await?;
     let claims = psrpc::proto::Channel::claim_request(SHOP, client.client().id());
-    let mut ear = env.foreign().listen(&claims, SubscriptionKind::Plain).await?;
+    let mut ear = env.foreign().await?.listen(&claims, SubscriptionKind::Plain).await?;
     client.owner_fit("me", ask("top")).await.map_err(unexpected)?;
     check!(ear.waiting().is_empty(), "somebody bid");
     Ok(())
@@ -243,9 +243,11 @@ async fn details(env: Env) -> Verdict {
         let error = Error::new(ErrorCode::FailedPrecondition, "it does not fit");
         Err::<Reply, _>(error.with_detail(detail(b"one")).with_detail(detail(b"two")))
     });
-    let server = Server::new(env.bus(), env.runtime(), handlers, ServerOptions::new()).map_err(unexpected)?;
+    let server =
+        Server::new(env.bus().await?, env.runtime(), handlers, ServerOptions::new()).map_err(unexpected)?;
     server.register(&[&SHELF.methods[0]], &[]).await.map_err(unexpected)?;
-    let client = psrpc::Client::new(env.bus(), env.runtime(), &SHELF, psrpc::ClientOptions::new()).await;
+    let client =
+        psrpc::Client::new(env.bus().await?, env.runtime(), &SHELF, psrpc::ClientOptions::new()).await;
     let call = client.map_err(unexpected)?.call::<_, Reply>(&SHELF.methods[0], &[], ask("x"));
     let error = expected(call.await)?;
     check_eq!(error.details(), [detail(b"one"), detail(b"two")], "the details");
@@ -254,7 +256,7 @@ async fn details(env: Env) -> Verdict {
 
 /// The error that a call ends with when a foreign server answers it with this text and code, just as they are.
 async fn answered_by_foreign(env: &Env, text: &str, code: &str) -> Result<Error, String> {
-    let foreign = env.foreign();
+    let foreign = env.foreign().await?;
     let mut requests = foreign.listen_to_requests("Fit").await?;
     let mut grants = foreign.listen_to_grants("Fit").await?;
     let client = env.client().await?;

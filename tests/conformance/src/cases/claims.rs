@@ -68,7 +68,7 @@ fn responses() -> Channel {
 }
 
 async fn foreign_server(env: Env) -> Verdict {
-    let foreign = env.foreign();
+    let foreign = env.foreign().await?;
     let (mut heard, mut grants) =
         (foreign.listen_to_requests("Fit").await?, foreign.listen_to_grants("Fit").await?);
     let client = env.client().await?;
@@ -89,7 +89,7 @@ async fn foreign_server(env: Env) -> Verdict {
 
 async fn foreign_client(env: Env) -> Verdict {
     let server = env.server(&env.hatter("s1", 0.75)).await?;
-    let foreign = env.foreign();
+    let foreign = env.foreign().await?;
     let (mut claims, mut answers) =
         (foreign.listen_to_client(bids()).await?, foreign.listen_to_client(responses()).await?);
     let request = request(&env, "REQ_by_hand");
@@ -109,7 +109,7 @@ async fn foreign_client(env: Env) -> Verdict {
 async fn without_a_grant(env: Env) -> Verdict {
     let hatter = env.hatter("s1", 1.0);
     let server = env.server(&hatter).await?;
-    let foreign = env.foreign();
+    let foreign = env.foreign().await?;
     let mut claims = foreign.listen_to_client(bids()).await?;
     let request =
         Request { expiry: (env.runtime().now().wall + SHORT).as_unix_nanos(), ..request(&env, "REQ_1") };
@@ -123,7 +123,7 @@ async fn without_a_grant(env: Env) -> Verdict {
 async fn granted_elsewhere(env: Env) -> Verdict {
     let hatter = env.hatter("s1", 1.0);
     let server = env.server(&hatter).await?;
-    let foreign = env.foreign();
+    let foreign = env.foreign().await?;
     let mut claims = foreign.listen_to_client(bids()).await?;
     let request = request(&env, "REQ_1");
     foreign.send(&requests("Fit", true), Frame::Request(request.clone())).await?;
@@ -139,7 +139,7 @@ async fn granted_elsewhere(env: Env) -> Verdict {
 async fn second_grant(env: Env) -> Verdict {
     let hatter = env.hatter("s1", 1.0);
     let _server = env.server(&hatter).await?;
-    let foreign = env.foreign();
+    let foreign = env.foreign().await?;
     let (mut claims, mut answers) =
         (foreign.listen_to_client(bids()).await?, foreign.listen_to_client(responses()).await?);
     let request = request(&env, "REQ_1");
@@ -156,7 +156,7 @@ async fn second_grant(env: Env) -> Verdict {
 }
 
 async fn late_claims(env: Env) -> Verdict {
-    let foreign = env.foreign();
+    let foreign = env.foreign().await?;
     let (mut heard, mut grants) =
         (foreign.listen_to_requests("Fit").await?, foreign.listen_to_grants("Fit").await?);
     let client = env.client().await?;
@@ -176,7 +176,7 @@ async fn late_claims(env: Env) -> Verdict {
 }
 
 async fn second_bid(env: Env) -> Verdict {
-    let foreign = env.foreign();
+    let foreign = env.foreign().await?;
     let mut heard = foreign.listen_to_broadcast("Pick").await?;
     let client = env.client().await?;
     let selection = Selection::new().minimum_affinity(0.5).affinity_timeout(SHORT);
@@ -190,7 +190,7 @@ async fn second_bid(env: Env) -> Verdict {
 }
 
 async fn non_finite(env: Env) -> Verdict {
-    let foreign = env.foreign();
+    let foreign = env.foreign().await?;
     let (mut heard, mut grants) =
         (foreign.listen_to_broadcast("Pick").await?, foreign.listen_to_grants("Pick").await?);
     let client = env.client().await?;
@@ -210,7 +210,7 @@ async fn non_finite(env: Env) -> Verdict {
 }
 
 async fn nameless(env: Env) -> Verdict {
-    let foreign = env.foreign();
+    let foreign = env.foreign().await?;
     let mut heard = foreign.listen_to_requests("Fit").await?;
     let client = env.client_with(psrpc::ClientOptions::new().selection_timeout(SHORT)).await?;
     let caller = client.clone();
@@ -222,7 +222,7 @@ async fn nameless(env: Env) -> Verdict {
 }
 
 async fn not_selected(env: Env) -> Verdict {
-    let foreign = env.foreign();
+    let foreign = env.foreign().await?;
     let (mut heard, mut grants) =
         (foreign.listen_to_requests("Fit").await?, foreign.listen_to_grants("Fit").await?);
     let client = env.client().await?;
@@ -239,7 +239,7 @@ async fn not_selected(env: Env) -> Verdict {
 }
 
 async fn response_twice(env: Env) -> Verdict {
-    let foreign = env.foreign();
+    let foreign = env.foreign().await?;
     let (mut heard, mut grants) =
         (foreign.listen_to_requests("Fit").await?, foreign.listen_to_grants("Fit").await?);
     let client = env.client().await?;
@@ -255,7 +255,7 @@ async fn response_twice(env: Env) -> Verdict {
 }
 
 async fn unclaimed_first(env: Env) -> Verdict {
-    let foreign = env.foreign();
+    let foreign = env.foreign().await?;
     let channel = Channel::request(SHOP, "OwnerFit", &["me"], true);
     let mut heard = foreign.listen(&channel, psrpc::SubscriptionKind::Queue).await?;
     let client = env.client().await?;
@@ -270,7 +270,7 @@ async fn unclaimed_first(env: Env) -> Verdict {
 
 /// Publishes a request several times; gives how often it was bid for.
 async fn publish_again_and_again(env: &Env, channel: &Channel, request: &Request) -> Result<usize, String> {
-    let foreign = env.foreign();
+    let foreign = env.foreign().await?;
     let mut claims = foreign.listen_to_client(bids()).await?;
     for _ in 0..5 {
         foreign.send(channel, Frame::Request(request.clone())).await?;
@@ -285,7 +285,7 @@ async fn duplicate_queue(env: Env) -> Verdict {
     let request = request(&env, "REQ_1");
     let channel = requests("Fit", true);
     check_eq!(publish_again_and_again(&env, &channel, &request).await?, 1, "the bids");
-    let foreign = env.foreign();
+    let foreign = env.foreign().await?;
     let mut answers = foreign.listen_to_client(responses()).await?;
     foreign.grant("Fit", &request.request_id, server.server().id()).await?;
     answers.response().await?;
@@ -306,7 +306,7 @@ async fn duplicate_single(env: Env) -> Verdict {
     let hatter = env.hatter("s1", 1.0);
     let server = env.server(&hatter).await?;
     server.register_owner_fit_topic("me").await.map_err(unexpected)?;
-    let foreign = env.foreign();
+    let foreign = env.foreign().await?;
     let mut answers = foreign.listen_to_client(responses()).await?;
     let channel = Channel::request(SHOP, "OwnerFit", &["me"], true);
     let request = request(&env, "REQ_1");
@@ -321,7 +321,7 @@ async fn duplicate_single(env: Env) -> Verdict {
 }
 
 async fn advertised(env: Env) -> Verdict {
-    let foreign = env.foreign();
+    let foreign = env.foreign().await?;
     let client = env.client_with(psrpc::ClientOptions::new().selection_timeout(SHORT)).await?;
     let mut queue = foreign.listen_to_requests("Fit").await?;
     expected(client.fit(ask("top")).await)?;
@@ -337,7 +337,7 @@ async fn advertised(env: Env) -> Verdict {
 }
 
 async fn announced(env: Env) -> Verdict {
-    let foreign = env.foreign();
+    let foreign = env.foreign().await?;
     let (mut heard, mut grants) =
         (foreign.listen_to_requests("Fit").await?, foreign.listen_to_grants("Fit").await?);
     let client = env.client().await?;
@@ -351,7 +351,7 @@ async fn announced(env: Env) -> Verdict {
 }
 
 async fn response_first(env: Env) -> Verdict {
-    let foreign = env.foreign();
+    let foreign = env.foreign().await?;
     let mut heard = foreign.listen_to_requests("Fit").await?;
     let client = env.client().await?;
     let call = env.spawn(async move { client.fit(ask("top")).timeout(LONG).await });
@@ -364,7 +364,7 @@ async fn response_first(env: Env) -> Verdict {
 }
 
 async fn unannounced(env: Env) -> Verdict {
-    let foreign = env.foreign();
+    let foreign = env.foreign().await?;
     let mut heard = foreign.listen_to_requests("Fit").await?;
     let client = env.client_with(psrpc::ClientOptions::new().selection_timeout(SHORT)).await?;
     let call = env.spawn(async move { client.fit(ask("top")).await });

@@ -96,12 +96,12 @@ async fn drawn_ids(env: Env) -> Verdict {
 async fn refused_id(env: Env) -> Verdict {
     for (id, character) in [("node.1", '.'), ("node 1", ' '), ("*", '*'), ("a>", '>'), ("a\nb", '\n')] {
         let options = ClientOptions::new().id(id);
-        let error = expected(ShopClient::with_runtime(env.bus(), env.runtime(), options).await)?;
+        let error = expected(ShopClient::with_runtime(env.bus().await?, env.runtime(), options).await)?;
         check_eq!(error.code(), &ErrorCode::InvalidArgument, "the code for {id:?}");
         check!(error.text().contains(&format!("{character:?}")), "{} names no {character:?}", error.text());
     }
     let options = ClientOptions::new().id("");
-    ShopClient::with_runtime(env.bus(), env.runtime(), options).await.map_err(unexpected)?;
+    ShopClient::with_runtime(env.bus().await?, env.runtime(), options).await.map_err(unexpected)?;
     Ok(())
 }
 

@@ -88,7 +88,7 @@ async fn slow_handler(env: Env) -> Verdict {
 async fn no_late_response(env: Env) -> Verdict {
     let server = env.server(&env.hatter("s1", 1.0)).await?;
     let client = env.client().await?;
-    let foreign = env.foreign();
+    let foreign = env.foreign().await?;
     let mut answers = foreign.listen_to_client(Channel::response(SHOP, client.client().id())).await?;
     expected(client.fit(slow("top", 300)).timeout(SHORT).await)?;
     env.until("the handler is given up", || server.server().counters().get(Reason::Overran) == 1).await?;
@@ -108,7 +108,7 @@ async fn handler_dropped(env: Env) -> Verdict {
 }
 
 async fn default_timeout(env: Env) -> Verdict {
-    let foreign = env.foreign();
+    let foreign = env.foreign().await?;
     let mut heard = foreign.listen_to_requests("Fit").await?;
     let client = env.client().await?;
     let call = env.spawn(async move { client.fit(ask("top")).await });
@@ -127,7 +127,7 @@ async fn client_timeout(env: Env) -> Verdict {
 }
 
 async fn clamped(env: Env) -> Verdict {
-    let foreign = env.foreign();
+    let foreign = env.foreign().await?;
     let channel = Channel::request(SHOP, "OwnerFit", &["me"], true);
     let mut heard = foreign.listen(&channel, SubscriptionKind::Queue).await?;
     let client = env.client().await?;
@@ -142,7 +142,7 @@ async fn clamped(env: Env) -> Verdict {
 }
 
 async fn zero(env: Env) -> Verdict {
-    let foreign = env.foreign();
+    let foreign = env.foreign().await?;
     let mut heard = foreign.listen_to_requests("Fit").await?;
     let client = env.client().await?;
     let error = expected(client.fit(ask("top")).timeout(Duration::ZERO).await)?;
@@ -173,7 +173,7 @@ fn fit() -> Channel {
 async fn expired(env: Env) -> Verdict {
     let hatter = env.hatter("s1", 1.0);
     let server = env.server(&hatter).await?;
-    let foreign = env.foreign();
+    let foreign = env.foreign().await?;
     let mut claims = foreign.listen_to_client(Channel::claim_request(SHOP, "CLI_foreign")).await?;
     foreign.send(&fit(), Frame::Request(behind(&env, Duration::from_secs(5)))).await?;
     env.until("the request is counted", || server.server().counters().get(Reason::Expired) == 1).await?;
@@ -184,7 +184,7 @@ async fn expired(env: Env) -> Verdict {
 async fn granted_too_late(env: Env) -> Verdict {
     let hatter = env.hatter("s1", 1.0);
     let _server = env.server(&hatter).await?;
-    let foreign = env.foreign();
+    let foreign = env.foreign().await?;
     let mut claims = foreign.listen_to_client(Channel::claim_request(SHOP, "CLI_foreign")).await?;
     let now = env.runtime().now().wall;
     let request = Request {
@@ -204,7 +204,7 @@ async fn granted_too_late(env: Env) -> Verdict {
 async fn allowance(env: Env) -> Verdict {
     let options = ServerOptions::new().skew_allowance(LONG);
     let _server = env.server_with(&env.hatter("s1", 1.0), options).await?;
-    let foreign = env.foreign();
+    let foreign = env.foreign().await?;
     let mut claims = foreign.listen_to_client(Channel::claim_request(SHOP, "CLI_foreign")).await?;
     foreign.send(&fit(), Frame::Request(behind(&env, LONG / 2))).await?;
     claims.claim().await?;
@@ -225,7 +225,7 @@ async fn cancel_selection(env: Env) -> Verdict {
     let hatter = env.hatter("s1", 0.5);
     let server = env.server(&hatter).await?;
     let client = env.client().await?;
-    let foreign = env.foreign();
+    let foreign = env.foreign().await?;
     let mut grants = foreign.listen_to_grants("Pick").await?;
     let selection = Selection::none().affinity_timeout(SHORT * 3);
     let call = client.pick(ask("top")).timeout(LONG).selection(selection).into_future();
@@ -252,7 +252,7 @@ async fn cancel_many(env: Env) -> Verdict {
 }
 
 async fn never_polled(env: Env) -> Verdict {
-    let foreign = env.foreign();
+    let foreign = env.foreign().await?;
     let mut heard = foreign.listen_to_requests("Fit").await?;
     let client = env.client().await?;
     drop(client.fit(ask("top")).into_future());

@@ -84,7 +84,7 @@ async fn message(env: Env) -> Verdict {
 async fn bids(env: Env) -> Verdict {
     let limits = ClientLimits { bids_per_call: 5, ..ClientLimits::DEFAULT };
     let client = env.client_with(ClientOptions::new().limits(limits)).await?;
-    let foreign = env.foreign();
+    let foreign = env.foreign().await?;
     let mut heard = foreign.listen_to_broadcast("Pick").await?;
     let caller = client.clone();
     let call = env.spawn(async move { caller.pick(ask("top")).timeout(Duration::from_millis(500)).await });

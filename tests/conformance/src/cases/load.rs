@@ -71,7 +71,7 @@ async fn load(env: Env, kind: Kind) -> Verdict {
     }
     check_books(&hatters, calls_each)?;
     for server in &servers {
-        check_eq!(server.server().in_flight(), 0, "requests in flight at the end");
+        env.until("nothing is in flight", || server.server().in_flight() == 0).await?;
         env.within(LONG, server.shutdown()).await?;
     }
     Ok(())

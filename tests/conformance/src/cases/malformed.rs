@@ -32,7 +32,9 @@ fn blob() -> Blob {
 }
 
 async fn raw_client(env: &Env) -> Result<Client, String> {
-    Client::new(env.bus(), env.runtime(), &SHOP_SERVICE, ClientOptions::new()).await.map_err(unexpected)
+    Client::new(env.bus().await?, env.runtime(), &SHOP_SERVICE, ClientOptions::new())
+        .await
+        .map_err(unexpected)
 }
 
 async fn request_queue(env: Env) -> Verdict {
@@ -120,7 +122,7 @@ fn nonsense() -> Vec<Frame> {
 async fn at_client(env: Env) -> Verdict {
     let _server = env.server(&env.hatter("s1", 1.0)).await?;
     let client = env.client().await?;
-    let foreign = env.foreign();
+    let foreign = env.foreign().await?;
     let id = client.client().id();
     for channel in [Channel::claim_request(SHOP, id), Channel::response(SHOP, id)] {
         for frame in nonsense() {
@@ -138,7 +140,7 @@ async fn at_client(env: Env) -> Verdict {
 async fn at_server(env: Env) -> Verdict {
     let server = env.server(&env.hatter("s1", 1.0)).await?;
     let client = env.client().await?;
-    let foreign = env.foreign();
+    let foreign = env.foreign().await?;
     // Broadcast and grants: where every server hears everything.
     for channel in [
         Channel::request::<&str>(SHOP, "Pick", &[], false),
@@ -156,7 +158,7 @@ async fn at_server(env: Env) -> Verdict {
 async fn nameless_request(env: Env) -> Verdict {
     let hatter = env.hatter("s1", 1.0);
     let server = env.server(&hatter).await?;
-    let foreign = env.foreign();
+    let foreign = env.foreign().await?;
     let now = env.runtime().now().wall;
     let request = Request {
         sent_at: now.as_unix_nanos(),

@@ -158,7 +158,7 @@ async fn same_id(env: Env) -> Verdict {
 async fn refused_id(env: Env) -> Verdict {
     let options = ServerOptions::new().id("server.1");
     let hatter = env.hatter("s1", 1.0);
-    let error = expected(ShopServer::with_runtime(env.bus(), env.runtime(), hatter, options).await)?;
+    let error = expected(ShopServer::with_runtime(env.bus().await?, env.runtime(), hatter, options).await)?;
     check_eq!(error.code(), &ErrorCode::InvalidArgument, "the code");
     check!(error.text().contains("\"server.1\""), "{} does not name the id", error.text());
     Ok(())

@@ -25,7 +25,7 @@ impl Tokio {
     }
 
     fn build(builder: &mut runtime::Builder) -> Self {
-        Self(builder.enable_time().build().expect("a tokio runtime can be had"))
+        Self(builder.enable_all().build().expect("a tokio runtime can be had"))
     }
 }
 
