@@ -219,7 +219,7 @@ impl Operation for Change {
     fn done(self, shared: &Arc<Shared>, answer: Result<Value, BusError>) {
         match (self, answer) {
             (Change::Subscribe { channel, asked }, Ok(Value::Push { .. })) => {
-                shared.table().on_live(&channel, asked)
+                shared.table().on_live(&channel, asked);
             }
             (Change::Subscribe { channel, asked }, Ok(answer)) => {
                 let answer = shared.refused(answer);
