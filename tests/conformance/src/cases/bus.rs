@@ -88,7 +88,7 @@ async fn spread(
 ) -> Result<Vec<Vec<u32>>, String> {
     let foreign = env.foreign().await?;
     for round in 0..frames {
-        foreign.send(channel, frame(&env, round)).await?;
+        foreign.send(channel, frame(env, round)).await?;
     }
     let mut heard = vec![Vec::new(); ears.len()];
     for _ in 0..400 {

@@ -1,0 +1,208 @@
+//! What becomes of calls when the bus's server is killed, started again, or frozen: on real servers, in real time.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use psrpc::bus::Bus;
+use psrpc::{ClientOptions, Error, Request, ServerOptions};
+use psrpc_conformance::bus;
+use psrpc_conformance::proto::{Ask, Reply, Shop, ShopClient, ShopServer};
+use psrpc_servers::Server;
+use psrpc_tokio::TokioRuntime;
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+/// How long a call may take, and how much later it may be over on a busy machine.
+const TIMEOUT: Duration = Duration::from_millis(500);
+const SLACK: Duration = Duration::from_secs(1);
+/// How long after its server a bus may be back.
+const BACK: Duration = Duration::from_secs(2);
+
+/// Counts how often each request ran.
+#[derive(Clone, Default)]
+struct Counting(Arc<Mutex<BTreeMap<String, u32>>>);
+
+impl Counting {
+    fn run(&self, request: &Ask) -> Reply {
+        *self.0.lock().unwrap().entry(request.text.clone()).or_default() += 1;
+        Reply { text: request.text.clone(), ..Reply::default() }
+    }
+}
+
+impl Shop for Counting {
+    async fn fit(&self, request: Request<Ask>) -> Result<Reply, Error> {
+        Ok(self.run(&request))
+    }
+    async fn pick(&self, request: Request<Ask>) -> Result<Reply, Error> {
+        Ok(self.run(&request))
+    }
+    fn pick_affinity(&self, _: &Request<Ask>) -> f32 {
+        1.0
+    }
+    async fn owner_fit(&self, request: Request<Ask>) -> Result<Reply, Error> {
+        Ok(self.run(&request))
+    }
+    async fn rack_fit(&self, request: Request<Ask>) -> Result<Reply, Error> {
+        Ok(self.run(&request))
+    }
+    async fn rack_pick(&self, request: Request<Ask>) -> Result<Reply, Error> {
+        Ok(self.run(&request))
+    }
+    fn rack_pick_affinity(&self, _: &Request<Ask>) -> f32 {
+        1.0
+    }
+    async fn make_hat_v1(&self, request: Request<Ask>) -> Result<Reply, Error> {
+        Ok(self.run(&request))
+    }
+}
+
+async fn connect(server: &Server) -> Arc<dyn Bus> {
+    let runtime = Arc::new(TokioRuntime::current().unwrap());
+    bus(&server.url(), runtime).unwrap()()().await.unwrap()
+}
+
+async fn shop(server: &Server, counting: &Counting) -> ShopServer {
+    let runtime = TokioRuntime::current().unwrap();
+    ShopServer::with_runtime(connect(server).await, runtime, counting.clone(), ServerOptions::new())
+        .await
+        .unwrap()
+}
+
+async fn client(server: &Server) -> ShopClient {
+    let runtime = TokioRuntime::current().unwrap();
+    ShopClient::with_runtime(connect(server).await, runtime, ClientOptions::new()).await.unwrap()
+}
+
+/// How many calls each caller had answered.
+type Answered = Arc<Vec<AtomicU32>>;
+
+/// Calls of every kind, one after the other, until it is told to stop.
+async fn call_on(client: ShopClient, caller: usize, answered: Answered, stop: Arc<AtomicBool>) {
+    for number in 0.. {
+        if stop.load(Ordering::Relaxed) {
+            return;
+        }
+        let text = format!("{caller}: {number}");
+        let ask = Ask { text: text.clone(), ..Ask::default() };
+        let begun = now();
+        let call = match number % 3 {
+            0 => client.fit(ask),
+            1 => client.pick(ask),
+            _ => client.owner_fit("me", ask),
+        };
+        if let Ok(reply) = call.timeout(TIMEOUT).await {
+            assert_eq!(reply.text, text);
+            answered[caller].fetch_add(1, Ordering::Relaxed);
+        }
+        assert!(now() - begun < TIMEOUT + SLACK, "a call took {:?}", now() - begun);
+        sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Waits until every caller has had an answer to a call of each kind from now on.
+async fn all_answered(answered: &Answered, within: Duration) {
+    let count = || answered.iter().map(|count| count.load(Ordering::Relaxed)).collect::<Vec<_>>();
+    let (begun, before) = (now(), count());
+    while count().iter().zip(&before).any(|(now, before)| *now < before + 3) {
+        assert!(now() - begun < within, "of {before:?} calls, {:?} were answered after {within:?}", count());
+        sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Calls go on while `outage` befalls the server: they end by their deadlines, none runs twice, and soon after the calls of
+/// the same clients to the same servers are answered again.
+async fn survive(mut server: Server, outage: impl AsyncFnOnce(&mut Server)) {
+    let counting = Counting::default();
+    let servers = [shop(&server, &counting).await, shop(&server, &counting).await];
+    servers[0].register_owner_fit_topic("me").await.unwrap();
+    let stop = Arc::new(AtomicBool::new(false));
+    let answered: Answered = Arc::new((0..8).map(|_| AtomicU32::new(0)).collect());
+    let mut callers = JoinSet::new();
+    for caller in 0..answered.len() {
+        let client = client(&server).await;
+        callers.spawn(call_on(client, caller, Arc::clone(&answered), Arc::clone(&stop)));
+    }
+    all_answered(&answered, Duration::from_secs(5)).await;
+    outage(&mut server).await;
+    all_answered(&answered, BACK).await;
+    stop.store(true, Ordering::Relaxed);
+    callers.join_all().await;
+    let ran = counting.0.lock().unwrap().clone();
+    let twice: Vec<_> = ran.iter().filter(|(_, times)| **times > 1).collect();
+    assert!(twice.is_empty(), "{twice:?} ran twice");
+    for server in servers {
+        server.shutdown().await;
+    }
+}
+
+async fn kill_and_start(server: &mut Server) {
+    server.kill();
+    sleep(Duration::from_millis(700)).await;
+    server.start();
+}
+
+async fn freeze(server: &mut Server, for_how_long: Duration) {
+    server.freeze();
+    sleep(for_how_long).await;
+    server.thaw();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn redis_is_killed_and_started_again() {
+    survive(Server::redis(&[]), kill_and_start).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn redis_is_frozen_for_a_moment() {
+    survive(Server::redis(&[]), async |server| freeze(server, Duration::from_secs(1)).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn redis_is_frozen_until_the_connections_are_given_up() {
+    survive(Server::redis(&[]), async |server| freeze(server, Duration::from_secs(6)).await).await;
+}
+
+/// Registers many topics at once, and calls each of them, before and after the server was killed.
+async fn many_topics(mut server: Server) {
+    const TOPICS: usize = 10_000;
+    let shop = Arc::new(shop(&server, &Counting::default()).await);
+    let client = client(&server).await;
+    let begun = now();
+    let mut registrations = JoinSet::new();
+    for topic in 0..TOPICS {
+        let shop = Arc::clone(&shop);
+        registrations.spawn(async move { shop.register_owner_fit_topic(format!("t{topic}")).await.unwrap() });
+    }
+    registrations.join_all().await;
+    assert!(now() - begun < Duration::from_secs(20), "registering took {:?}", now() - begun);
+    let call_all = async || {
+        let mut calls = JoinSet::new();
+        for topic in (0..TOPICS).step_by(100).chain([TOPICS - 1]) {
+            let client = client.clone();
+            calls.spawn(async move {
+                let ask = Ask { text: "top".into(), ..Ask::default() };
+                client.owner_fit(format!("t{topic}"), ask).timeout(TIMEOUT).await
+            });
+        }
+        calls.join_all().await.into_iter().filter(Result::is_err).count()
+    };
+    assert_eq!(call_all().await, 0, "calls that failed");
+    server.kill();
+    server.start();
+    let back = now();
+    while call_all().await > 0 {
+        assert!(now() - back < BACK * 2, "not all are back after {:?}", now() - back);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn redis_carries_ten_thousand_topics_also_after_it_was_killed() {
+    many_topics(Server::redis(&[])).await;
+}
+
+#[expect(clippy::disallowed_methods, reason = "real servers live in real time")]
+fn now() -> Instant {
+    Instant::now()
+}

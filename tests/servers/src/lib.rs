@@ -1,0 +1,203 @@
+//! Real bus servers for tests: `redis-server` and `nats-server`, each on a loopback port of its own, stopped, killed,
+//! frozen and started again at will. They end with the test, however that ends.
+
+#![forbid(unsafe_code)]
+#![deny(missing_docs)]
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+/// How long a server may take to be there.
+const AT_MOST: Duration = Duration::from_secs(20);
+
+/// Which server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Redis,
+    Nats,
+}
+
+/// A server that runs, unless it was stopped.
+pub struct Server {
+    kind: Kind,
+    port: u16,
+    arguments: Vec<String>,
+    home: TempDir,
+    child: Option<Child>,
+}
+
+impl Server {
+    /// A `redis-server` with these further arguments.
+    ///
+    /// # Panics
+    ///
+    /// When it cannot be started.
+    pub fn redis(arguments: &[&str]) -> Self {
+        Self::new(Kind::Redis, arguments)
+    }
+
+    /// A `nats-server` with these further lines of configuration.
+    ///
+    /// # Panics
+    ///
+    /// When it cannot be started.
+    pub fn nats(configuration: &[&str]) -> Self {
+        Self::new(Kind::Nats, configuration)
+    }
+
+    fn new(kind: Kind, arguments: &[&str]) -> Self {
+        let arguments = arguments.iter().map(ToString::to_string).collect();
+        let home = tempfile::tempdir().expect("a directory can be had");
+        let mut server = Self { kind, port: free_port(), arguments, home, child: None };
+        server.start();
+        server
+    }
+
+    /// The port on 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Its URL, without credentials.
+    pub fn url(&self) -> String {
+        self.url_with("")
+    }
+
+    /// Its URL, with credentials: `user:password@`.
+    pub fn url_with(&self, credentials: &str) -> String {
+        let scheme = match self.kind {
+            Kind::Redis => "redis",
+            Kind::Nats => "nats",
+        };
+        format!("{scheme}://{credentials}127.0.0.1:{}", self.port)
+    }
+
+    /// Starts it again, on the same port; it is there when this returns.
+    ///
+    /// # Panics
+    ///
+    /// When it cannot be started.
+    pub fn start(&mut self) {
+        let mut command = match self.kind {
+            Kind::Redis => self.redis_command(),
+            Kind::Nats => self.nats_command(),
+        };
+        let program = command.get_program().to_string_lossy().into_owned();
+        let command = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let child = command.spawn().unwrap_or_else(|error| panic!("{program} is needed: {error}"));
+        self.child = Some(child);
+        let begun = now();
+        while !self.answers() {
+            assert!(now() - begun < AT_MOST, "{program} is not there after {AT_MOST:?}");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn redis_command(&self) -> Command {
+        let mut command = Command::new("redis-server");
+        command.args([
+            "--port",
+            &self.port.to_string(),
+            "--bind",
+            "127.0.0.1",
+            "--save",
+            "",
+            "--appendonly",
+            "no",
+        ]);
+        command.arg("--dir").arg(self.home.path()).args(&self.arguments);
+        command
+    }
+
+    fn nats_command(&self) -> Command {
+        let configuration = self.home.path().join("nats.conf");
+        let mut lines = vec!["host: 127.0.0.1".to_owned(), format!("port: {}", self.port)];
+        lines.extend(self.arguments.iter().cloned());
+        fs::write(&configuration, lines.join("\n")).expect("a file can be written");
+        // Debian installs it where only root looks.
+        let installed = PathBuf::from("/usr/sbin/nats-server");
+        let mut command = Command::new(if installed.exists() { installed } else { "nats-server".into() });
+        command.arg("-c").arg(configuration);
+        command
+    }
+
+    /// Whether it answers a client that says hello.
+    fn answers(&self) -> bool {
+        let Ok(mut stream) = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)) else { return false };
+        let _ = stream.set_read_timeout(Some(Duration::from_secs(1)));
+        let mut answer = [0; 4];
+        match self.kind {
+            // Also an error, for want of a password, is an answer.
+            Kind::Redis => {
+                stream.write_all(b"PING\r\n").is_ok() && stream.read(&mut answer).is_ok_and(|n| n > 0)
+            }
+            Kind::Nats => stream.read_exact(&mut answer).is_ok() && &answer == b"INFO",
+        }
+    }
+
+    /// Has it end by itself (SIGTERM); it has ended when this returns.
+    pub fn stop(&mut self) {
+        self.signal("TERM");
+        self.wait();
+    }
+
+    /// Kills it (SIGKILL); it has ended when this returns.
+    pub fn kill(&mut self) {
+        self.signal("KILL");
+        self.wait();
+    }
+
+    /// Stops it in its tracks (SIGSTOP): connections stay, and nothing answers.
+    pub fn freeze(&self) {
+        self.signal("STOP");
+    }
+
+    /// Lets it go on (SIGCONT).
+    pub fn thaw(&self) {
+        self.signal("CONT");
+    }
+
+    fn signal(&self, signal: &str) {
+        if let Some(child) = &self.child {
+            let sent = Command::new("kill").arg(format!("-{signal}")).arg(child.id().to_string()).status();
+            assert!(sent.is_ok_and(|status| status.success()), "SIG{signal} could be sent");
+        }
+    }
+
+    fn wait(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.wait();
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// A loopback port that nobody listens on right now.
+///
+/// # Panics
+///
+/// When there is none.
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port can be had");
+    listener.local_addr().expect("it is bound").port()
+}
+
+#[expect(clippy::disallowed_methods, reason = "real servers live in real time")]
+fn now() -> Instant {
+    Instant::now()
+}
