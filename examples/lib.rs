@@ -1,6 +1,12 @@
-//! What the examples share: the service, as generated from `proto/studio.proto`, and the `--bus` argument.
+//! What the examples share: the service, as generated from `proto/studio.proto`, a machine that serves it, and the `--bus`
+//! argument.
 
-use psrpc_bus_local::{LocalBus, UrlError};
+use std::sync::Arc;
+
+use psrpc::bus::Bus;
+use psrpc::{Error, ErrorCode, Request};
+
+use crate::studio::{Picture, Scene, Size, Studio};
 
 /// The service of the examples.
 #[allow(missing_docs, reason = "documented in proto/studio.proto")]
@@ -8,14 +14,47 @@ pub mod studio {
     psrpc::include_proto!("studio.v1");
 }
 
-/// The arguments of an example.
-#[derive(clap::Parser)]
-pub struct Arguments {
-    /// The bus, by URL: `local:` is one within this process.
-    #[arg(long, default_value = "local:", value_parser = parse_bus)]
-    pub bus: LocalBus,
+/// One of the machines that serve the studio.
+pub struct Machine {
+    /// What it is called.
+    pub name: String,
+    /// How idle it is, from 0 to 1.
+    pub idle: f32,
 }
 
-fn parse_bus(url: &str) -> Result<LocalBus, UrlError> {
-    LocalBus::from_url(url)
+impl Studio for Machine {
+    async fn render(&self, scene: Request<Scene>) -> Result<Picture, Error> {
+        if scene.triangles == 0 {
+            return Err(Error::new(ErrorCode::InvalidArgument, format!("scene {:?} is empty", scene.name)));
+        }
+        Ok(Picture { machine: self.name.clone() })
+    }
+
+    // The more idle a machine is, the better it suits.
+    fn render_affinity(&self, _: &Request<Scene>) -> f32 {
+        self.idle
+    }
+
+    async fn estimate(&self, scene: Request<Scene>) -> Result<Size, Error> {
+        Ok(Size { bytes: scene.triangles * 3 })
+    }
+}
+
+/// The argument that every example has.
+#[derive(clap::Args)]
+pub struct BusArgument {
+    /// The bus, by URL: `local:` is one within this process, `redis://127.0.0.1:6379` a Redis server.
+    #[arg(long, default_value = "local:")]
+    bus: String,
+}
+
+impl BusArgument {
+    /// Connects to the bus.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such bus.
+    pub async fn connect(&self) -> Result<Arc<dyn Bus>, Error> {
+        psrpc_bus_url::connect(&self.bus, psrpc::default_runtime()?).await
+    }
 }

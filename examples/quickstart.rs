@@ -1,47 +1,29 @@
 //! The main job in one file: three servers bid for a call, and the best one answers it.
 //!
-//! Run it with `cargo run --example quickstart`.
+//! Run it with `cargo run --example quickstart`, or with `-- --bus redis://127.0.0.1:6379` over a real bus.
 
 use std::time::Duration;
 
 use clap::Parser;
-use psrpc::{Error, ErrorCode, Request, Selection};
-use psrpc_examples::Arguments;
-use psrpc_examples::studio::{Picture, Scene, Size, Studio, StudioClient, StudioServer};
+use psrpc::{Error, Selection};
+use psrpc_examples::studio::{Scene, StudioClient, StudioServer};
+use psrpc_examples::{BusArgument, Machine};
 use tokio::time::timeout;
 
-/// One of the machines that serve the studio.
-struct Machine {
-    name: &'static str,
-    /// How idle it is, from 0 to 1.
-    idle: f32,
-}
-
-impl Studio for Machine {
-    async fn render(&self, scene: Request<Scene>) -> Result<Picture, Error> {
-        if scene.triangles == 0 {
-            return Err(Error::new(ErrorCode::InvalidArgument, format!("scene {:?} is empty", scene.name)));
-        }
-        Ok(Picture { machine: self.name.to_owned() })
-    }
-
-    // The more idle a machine is, the better it suits.
-    fn render_affinity(&self, _: &Request<Scene>) -> f32 {
-        self.idle
-    }
-
-    async fn estimate(&self, scene: Request<Scene>) -> Result<Size, Error> {
-        Ok(Size { bytes: scene.triangles * 3 })
-    }
+/// The main job in one file.
+#[derive(Parser)]
+struct Arguments {
+    #[command(flatten)]
+    bus: BusArgument,
 }
 
 #[tokio::main]
 async fn main() -> Result<(), Error> {
-    let bus = Arguments::parse().bus;
+    let bus = Arguments::parse().bus.connect().await?;
 
     let mut servers = Vec::new();
     for (name, idle) in [("oak", 0.3), ("elm", 0.9), ("ash", 0.6)] {
-        servers.push(StudioServer::new(bus.clone(), Machine { name, idle }).await?);
+        servers.push(StudioServer::new(bus.clone(), Machine { name: name.into(), idle }).await?);
         println!("1. machine {name} serves the studio; it is {:.0} % idle", idle * 100.0);
     }
     let client = StudioClient::new(bus).await?;

@@ -55,13 +55,16 @@ enum RuntimeName {
 fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::List { filter } => list(&filter),
-        Command::Run { filter, bus, runtime, calls } => match subject(&bus, runtime, calls) {
-            Ok(subject) => run_all(&filter, &subject),
-            Err(error) => {
-                eprintln!("--bus {error}");
-                ExitCode::FAILURE
+        Command::Run { filter, bus, runtime, calls } => {
+            let subject = subject(&bus, runtime, calls);
+            match connects(&subject) {
+                Ok(()) => run_all(&filter, &subject),
+                Err(error) => {
+                    eprintln!("--bus: {error}");
+                    ExitCode::FAILURE
+                }
             }
-        },
+        }
     }
 }
 
@@ -78,13 +81,21 @@ fn list(filter: &str) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn subject(url: &str, runtime: RuntimeName, calls: usize) -> Result<Subject, String> {
+fn subject(url: &str, runtime: RuntimeName, calls: usize) -> Subject {
     let host: Arc<dyn Host> = match runtime {
         RuntimeName::Tokio => Arc::new(Tokio::multi_thread(2)),
         RuntimeName::TokioCurrentThread => Arc::new(Tokio::current_thread()),
         RuntimeName::Solo => Arc::new(Solo::new()),
     };
-    Ok(Subject { bus: bus(url, host.runtime())?, host, calls })
+    Subject { bus: bus(url, host.runtime()), host, calls }
+}
+
+/// Whether there is such a bus at all, so that not every case has to say that there is not.
+fn connects(subject: &Subject) -> Result<(), String> {
+    let mut connected = Ok(());
+    let connect = (subject.bus)();
+    subject.host.block_on(Box::pin(async { connected = connect().await.map(|_| ()) }));
+    connected
 }
 
 fn run_all(filter: &str, subject: &Subject) -> ExitCode {

@@ -60,7 +60,7 @@ impl Shop for Counting {
 
 async fn connect(server: &Server) -> Arc<dyn Bus> {
     let runtime = Arc::new(TokioRuntime::current().unwrap());
-    bus(&server.url(), runtime).unwrap()()().await.unwrap()
+    bus(&server.url(), runtime)()().await.unwrap()
 }
 
 async fn shop(server: &Server, counting: &Counting) -> ShopServer {
