@@ -1,0 +1,23 @@
+//! The clocks of every runtime here, which count from one origin, so that a deadline means the same to each.
+
+use std::sync::OnceLock;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use psrpc::{Now, Time, WallTime};
+
+fn origin() -> Instant {
+    static ORIGIN: OnceLock<Instant> = OnceLock::new();
+    #[expect(clippy::disallowed_methods, reason = "the runtime is where clocks are read")]
+    *ORIGIN.get_or_init(Instant::now)
+}
+
+pub(crate) fn now() -> Now {
+    let since_origin = origin().elapsed();
+    #[expect(clippy::disallowed_methods, reason = "the runtime is where clocks are read")]
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Now { time: Time::ZERO + since_origin, wall: WallTime::default() + since_epoch }
+}
+
+pub(crate) fn instant(time: Time) -> Instant {
+    origin() + time.since(Time::ZERO)
+}

@@ -1,0 +1,68 @@
+//! PSRPC on smol: all of [`psrpc`], and the [`SmolRuntime`] that it runs on.
+//!
+//! The one crate to depend on, under the name `psrpc`, which generated code looks for:
+//!
+//! ```toml
+//! psrpc = { package = "psrpc-smol", version = "0.1" }
+//! ```
+//!
+//! With the feature `async-std` there is an `AsyncStdRuntime` too.
+
+#![forbid(unsafe_code)]
+#![deny(missing_docs)]
+
+#[cfg(feature = "async-std")]
+mod async_std;
+mod clock;
+
+use psrpc::proto::Seed;
+#[doc(inline)]
+pub use psrpc::*;
+use smol::Timer;
+
+#[cfg(feature = "async-std")]
+pub use self::async_std::AsyncStdRuntime;
+
+/// Smol's global executor, for clients and servers made without a runtime of their own.
+///
+/// # Errors
+///
+/// None: smol is there wherever we are called.
+pub fn default_runtime() -> Result<SmolRuntime, Error> {
+    Ok(SmolRuntime)
+}
+
+/// A [`Runtime`] that is smol's global executor.
+///
+/// It has threads of its own, as many as the environment variable `SMOL_THREADS` says, or one; so it can be used from
+/// anywhere, whatever the program around it runs on.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SmolRuntime;
+
+impl Runtime for SmolRuntime {
+    fn now(&self) -> Now {
+        clock::now()
+    }
+
+    fn seed(&self) -> Seed {
+        seed()
+    }
+
+    fn sleep_until(&self, deadline: Time) -> Task {
+        let timer = Timer::at(clock::instant(deadline));
+        Box::pin(async {
+            timer.await;
+        })
+    }
+
+    fn spawn(&self, task: Task) {
+        smol::spawn(task).detach();
+    }
+}
+
+fn seed() -> Seed {
+    let mut seed = Seed::default();
+    #[expect(clippy::disallowed_methods, reason = "the runtime is where seeds come from")]
+    getrandom::fill(&mut seed).expect("the operating system has random numbers");
+    seed
+}
