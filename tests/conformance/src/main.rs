@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use clap::builder::RangedU64ValueParser;
 use clap::{Parser, Subcommand, ValueEnum};
-use psrpc_conformance::runtime::{Host, Solo, Tokio};
+use psrpc_conformance::runtime::{Host, Smol, Solo, Tokio};
 use psrpc_conformance::{Case, Subject, bus, cases, run};
 
 /// Judges a PSRPC bus or runtime, case by case.
@@ -48,6 +48,11 @@ enum RuntimeName {
     Tokio,
     /// Tokio on one thread.
     TokioCurrentThread,
+    /// Smol's global executor.
+    Smol,
+    /// Async-std's global executor.
+    #[cfg(feature = "async-std")]
+    AsyncStd,
     /// The suite's own: one thread, virtual time.
     Solo,
 }
@@ -85,6 +90,9 @@ fn subject(url: &str, runtime: RuntimeName, calls: usize) -> Subject {
     let host: Arc<dyn Host> = match runtime {
         RuntimeName::Tokio => Arc::new(Tokio::multi_thread(2)),
         RuntimeName::TokioCurrentThread => Arc::new(Tokio::current_thread()),
+        RuntimeName::Smol => Arc::new(Smol),
+        #[cfg(feature = "async-std")]
+        RuntimeName::AsyncStd => Arc::new(psrpc_conformance::runtime::AsyncStd),
         RuntimeName::Solo => Arc::new(Solo::new()),
     };
     Subject { bus: bus(url, host.runtime()), host, calls }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use psrpc_conformance::runtime::{Host, Solo, Tokio};
+use psrpc_conformance::runtime::{Host, Smol, Solo, Tokio};
 use psrpc_conformance::{Subject, bus, cases, run};
 
 fn all_pass_on(host: impl Host + 'static) {
@@ -22,6 +22,17 @@ fn every_case_passes_on_tokio() {
 #[test]
 fn every_case_passes_on_tokio_on_one_thread() {
     all_pass_on(Tokio::current_thread());
+}
+
+#[test]
+fn every_case_passes_on_smol() {
+    all_pass_on(Smol);
+}
+
+#[cfg(feature = "async-std")]
+#[test]
+fn every_case_passes_on_async_std() {
+    all_pass_on(psrpc_conformance::runtime::AsyncStd);
 }
 
 #[test]

@@ -1,5 +1,6 @@
-//! Where cases run: on tokio, and on an executor of the suite's own.
+//! Where cases run: on tokio, on smol, and on an executor of the suite's own.
 
+mod smol;
 mod solo;
 mod tokio;
 
@@ -9,6 +10,9 @@ use std::sync::Arc;
 
 use psrpc::Runtime;
 
+#[cfg(feature = "async-std")]
+pub use self::smol::AsyncStd;
+pub use self::smol::Smol;
 pub use self::solo::Solo;
 pub use self::tokio::Tokio;
 

@@ -1,0 +1,38 @@
+//! Smol as a host, and async-std.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use psrpc::Runtime;
+use psrpc_smol::SmolRuntime;
+
+use super::Host;
+
+/// Smol's global executor.
+pub struct Smol;
+
+impl Host for Smol {
+    fn runtime(&self) -> Arc<dyn Runtime> {
+        Arc::new(SmolRuntime)
+    }
+
+    fn block_on(&self, future: Pin<Box<dyn Future<Output = ()> + '_>>) {
+        smol::block_on(future);
+    }
+}
+
+/// Async-std's global executor; there with the feature `async-std` alone.
+#[cfg(feature = "async-std")]
+pub struct AsyncStd;
+
+#[cfg(feature = "async-std")]
+impl Host for AsyncStd {
+    fn runtime(&self) -> Arc<dyn Runtime> {
+        Arc::new(psrpc_smol::AsyncStdRuntime)
+    }
+
+    fn block_on(&self, future: Pin<Box<dyn Future<Output = ()> + '_>>) {
+        async_std::task::block_on(future);
+    }
+}
