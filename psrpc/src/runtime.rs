@@ -15,8 +15,8 @@ pub type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// Adapter crates implement it (psrpc-tokio, ...); implement it yourself for an executor of your own, or to run
 /// everything in virtual time. Its functions are called from any thread, within and outside of tasks.
 ///
-/// Points of the monotonic clocks of two runtimes can be compared only if both count from the same origin, as adapters do
-/// within a process.
+/// Points of the monotonic clocks of two runtimes can be compared only if both count from the same origin, as all those of one
+/// adapter crate do within a process.
 pub trait Runtime: Send + Sync + 'static {
     /// Reads both clocks. The monotonic one must not go back, and is the one that [`sleep_until`](Self::sleep_until)
     /// waits by.

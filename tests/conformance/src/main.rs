@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use clap::builder::RangedU64ValueParser;
 use clap::{Parser, Subcommand, ValueEnum};
+use psrpc_bus_local::LocalBus;
 use psrpc_conformance::runtime::{Host, Smol, Solo, Tokio};
 use psrpc_conformance::{Case, Subject, bus, cases, run};
 
@@ -60,6 +61,10 @@ enum RuntimeName {
 fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::List { filter } => list(&filter),
+        Command::Run { bus, runtime: RuntimeName::Solo, .. } if LocalBus::from_url(&bus).is_err() => {
+            eprintln!("--runtime solo: its time is virtual, and no server lives in that");
+            ExitCode::FAILURE
+        }
         Command::Run { filter, bus, runtime, calls } => {
             let subject = subject(&bus, runtime, calls);
             match connects(&subject) {
