@@ -1,8 +1,10 @@
 //! Side by side with Go's fleets: bytes and locks on the wire are those of the recordings.
 
+use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::mpsc;
+use std::task::Poll;
 use std::time::Duration;
 
 use futures_core::Stream;
@@ -11,8 +13,8 @@ use psrpc_servers::Server;
 use psrpc_tokio::bus::{Bus, Delivery, Inbox, Receipt, Subscription};
 use psrpc_tokio::proto::{Channel, Frame, FrameLimits, Request};
 use psrpc_tokio::{Runtime, SubscriptionKind, TokioRuntime};
-use psrpc_vectors::{Bus as RecordedBus, Event, RECORDINGS};
-use redis::aio::MultiplexedConnection;
+use psrpc_vectors::{Bus as RecordedBus, Conversation, Event, RECORDINGS};
+use redis::aio::{MultiplexedConnection, PubSubStream};
 
 async fn connect(server: &Server, options: RedisOptions) -> RedisBus {
     RedisBus::connect_with(&server.url(), TokioRuntime::current().unwrap(), options).await.unwrap()
@@ -41,81 +43,171 @@ async fn publish(bus: &RedisBus, channel: &Channel, frame: Frame) {
     tokio::task::spawn_blocking(move || told.recv().unwrap().unwrap()).await.unwrap();
 }
 
-/// The recorded frames of every Redis fleet, each with its channel, and the key of its lock if it was locked.
-fn recorded() -> Vec<(String, Vec<u8>, Option<String>)> {
-    let mut frames = Vec::new();
-    for recording in RECORDINGS.iter().filter(|recording| recording.bus == RecordedBus::Redis) {
-        for conversation in recording.conversations() {
-            for (index, event) in conversation.frames.iter().enumerate() {
-                let Event::Publish(publish) = event else { continue };
-                let lock = conversation.frames.iter().find_map(|event| match event {
-                    Event::Lock(lock) if lock.frame == index => Some(lock.args[1].clone()),
-                    _ => None,
-                });
-                frames.push((publish.channel.clone(), publish.bytes(), lock));
+/// The recorded unary conversations, each with the version of Go that had it.
+fn conversations() -> impl Iterator<Item = (&'static str, Conversation)> {
+    let unary = ["unary-", "malformed-", "request-", "topic-single-"];
+    RECORDINGS
+        .iter()
+        .filter(|recording| recording.bus == RecordedBus::Redis)
+        .flat_map(|recording| {
+            recording.conversations().into_iter().map(|conversation| (recording.version, conversation))
+        })
+        .filter(move |(_, conversation)| unary.iter().any(|prefix| conversation.id.starts_with(prefix)))
+}
+
+/// The channel with a legacy name, and how a server subscribes to it; nothing for a stream's.
+fn channel_of(legacy: &str) -> Option<(Channel, SubscriptionKind)> {
+    let parts: Vec<_> = legacy.split('|').map(plain).collect();
+    let parts: Vec<_> = parts.iter().map(String::as_str).collect();
+    let (channel, kind) = match parts[..] {
+        [.., "STR"] => return None,
+        [service, id, "CLAIM"] => (Channel::claim_request(service, id), SubscriptionKind::Plain),
+        [service, id, "RES"] => (Channel::response(service, id), SubscriptionKind::Plain),
+        [service, method, ref topic @ .., "RCLAIM"] => {
+            (Channel::claim_response(service, method, topic), SubscriptionKind::Plain)
+        }
+        [service, method, ref topic @ .., "REQ"] => {
+            let queue = !method.starts_with("Pick") && !method.ends_with("Pick");
+            let kind = if queue { SubscriptionKind::Queue } else { SubscriptionKind::Plain };
+            (Channel::request(service, method, topic, queue), kind)
+        }
+        _ => panic!("{legacy} is no channel"),
+    };
+    assert_eq!(channel.legacy(), legacy);
+    Some((channel, kind))
+}
+
+/// A part of a name as it was before what no channel may have was replaced in it.
+fn plain(part: &str) -> String {
+    let mut plain = String::new();
+    let mut rest = part;
+    while let Some(at) = rest.find("u+") {
+        let code = u32::from_str_radix(&rest[at + 2..at + 6], 16).unwrap();
+        plain.push_str(&rest[..at]);
+        plain.push(char::from_u32(code).unwrap());
+        rest = &rest[at + 6..];
+    }
+    plain + rest
+}
+
+/// A recorded conversation once more, with a bus of ours in the place of each peer's.
+struct Replay {
+    context: String,
+    conversation: Conversation,
+    /// By `role:ID`.
+    buses: BTreeMap<String, RedisBus>,
+    ears: Vec<(String, SubscriptionKind, Inbox, Subscription)>,
+    foreign: MultiplexedConnection,
+    messages: PubSubStream,
+    commands: Pin<Box<dyn Stream<Item = String> + Send>>,
+}
+
+impl Replay {
+    async fn new(server: &Server, version: &str, conversation: Conversation) -> Self {
+        let context = format!("{}, Go {version}", conversation.id);
+        let client = redis::Client::open(server.url()).unwrap();
+        let (mut sink, messages) = client.get_async_pubsub().await.unwrap().split();
+        sink.psubscribe("*").await.unwrap();
+        let monitor = client.get_async_monitor().await.unwrap();
+        let mut buses = BTreeMap::new();
+        for peer in &conversation.participants {
+            // What was recorded has expired long since.
+            let bus = connect(server, RedisOptions::new().skew_allowance(Duration::MAX)).await;
+            buses.insert(format!("{}:{}", peer.role, peer.id), bus);
+        }
+        let mut ears = Vec::new();
+        for subscription in &conversation.subscriptions {
+            let Some((channel, kind)) = channel_of(&subscription.channel) else { continue };
+            let Some(bus) = buses.get(&subscription.by) else { continue };
+            let (inbox, handle) = listen(bus, &channel, kind).await;
+            ears.push((subscription.channel.clone(), kind, inbox, handle));
+        }
+        let (foreign, commands) = (foreign(server).await, Box::pin(monitor.into_on_message::<String>()));
+        Self { context, conversation, buses, ears, foreign, messages, commands }
+    }
+
+    /// Publishes what each peer published, and checks that the bus carries its very bytes to those who had subscribed.
+    async fn run(mut self) {
+        let frames = std::mem::take(&mut self.conversation.frames);
+        for (index, event) in frames.iter().enumerate() {
+            let Event::Publish(recorded) = event else { continue };
+            let bytes = recorded.bytes();
+            let (frame, _) = Frame::decode(&bytes.clone().into(), &FrameLimits::DEFAULT)
+                .unwrap_or_else(|_| (Frame::Raw(bytes.clone().into()), "".into()));
+            match (self.buses.get(&recorded.from), channel_of(&recorded.channel)) {
+                // Where we write something else, and mean to, is for the tests of the wire to say.
+                (Some(bus), Some((channel, _))) if frame.encode("") == bytes => {
+                    publish(bus, &channel, frame).await
+                }
+                _ => {
+                    let mut command = redis::cmd("PUBLISH");
+                    let sent = command.arg(&recorded.channel).arg(&bytes).exec_async(&mut self.foreign);
+                    sent.await.unwrap();
+                }
             }
+            let message = poll_fn(|cx| Pin::new(&mut self.messages).poll_next(cx)).await.unwrap();
+            let seen = (message.get_channel_name(), message.get_payload_bytes());
+            assert_eq!(seen, (&*recorded.channel, &bytes[..]), "{}", self.context);
+            let locks = frames.iter().filter_map(|event| match event {
+                Event::Lock(lock) if lock.frame == index => Some(lock.args[1].as_str()),
+                _ => None,
+            });
+            self.check_locks(&locks.collect::<Vec<_>>()).await;
+            self.check_heard(&recorded.channel).await;
         }
     }
-    frames
-}
 
-/// The channel with a legacy name, where that has no characters that were replaced in it.
-fn channel_of(legacy: &str) -> Option<Channel> {
-    let parts: Vec<_> = legacy.split('|').collect();
-    let channel = match parts[..] {
-        [service, id, "CLAIM"] => Channel::claim_request(service, id),
-        [service, id, "RES"] => Channel::response(service, id),
-        [service, method, ref topic @ .., "REQ"] => Channel::request(service, method, topic, true),
-        [service, method, ref topic @ .., "RCLAIM"] => Channel::claim_response(service, method, topic),
-        _ => return None,
-    };
-    (channel.legacy() == legacy).then_some(channel)
+    /// Every server that a frame reached tried the lock that Go's tried, and only those did.
+    async fn check_locks(&mut self, keys: &[&str]) {
+        for key in keys {
+            let command = loop {
+                let command = poll_fn(|cx| self.commands.as_mut().poll_next(cx)).await.unwrap();
+                if command.to_uppercase().contains("\"SET\"") {
+                    break command;
+                }
+            };
+            let expected = format!("\"SET\" \"{key}\" \"1\" \"EX\" \"5\" \"NX\"");
+            assert!(command.ends_with(&expected), "{}: {command}, expected {expected}", self.context);
+        }
+    }
+
+    /// Each plain subscriber of a channel gets a frame, and of the queue subscribers one.
+    async fn check_heard(&mut self, channel: &str) {
+        let (mut waiting, mut taken) = (Vec::new(), false);
+        for (_, kind, inbox, _) in self.ears.iter_mut().filter(|(of, ..)| of == channel) {
+            match kind {
+                SubscriptionKind::Plain => assert!(matches!(next(inbox).await, Delivery::Frame(_))),
+                SubscriptionKind::Queue => waiting.push(inbox),
+            }
+        }
+        if waiting.is_empty() {
+            return;
+        }
+        poll_fn(|cx| {
+            for inbox in &mut waiting {
+                if let Poll::Ready(Some(Delivery::Frame(_))) = Pin::new(&mut **inbox).poll_next(cx) {
+                    assert!(!taken, "{}: two got it", self.context);
+                    taken = true;
+                }
+            }
+            if taken { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn frames_are_on_the_wire_as_go_publishes_them() {
+async fn the_recorded_conversations_are_the_same_over_our_bus() {
     let server = Server::redis(&[]);
-    let bus = connect(&server, RedisOptions::new()).await;
-    let client = redis::Client::open(server.url()).unwrap();
-    let (mut sink, mut messages) = client.get_async_pubsub().await.unwrap().split();
-    sink.psubscribe("*").await.unwrap();
-    let mut seen = 0;
-    for (legacy, bytes, _) in recorded() {
-        let (frame, _) = Frame::decode(&bytes.clone().into(), &FrameLimits::DEFAULT).unwrap();
-        // Where we write something else, and mean to, is for the tests of the wire to say.
-        let Some(channel) = channel_of(&legacy).filter(|_| frame.encode("") == bytes) else { continue };
-        publish(&bus, &channel, frame).await;
-        let message = poll_fn(|cx| Pin::new(&mut messages).poll_next(cx)).await.unwrap();
-        assert_eq!((message.get_channel_name(), message.get_payload_bytes()), (&*legacy, &bytes[..]));
-        seen += 1;
+    let mut replayed = 0;
+    for (version, conversation) in conversations() {
+        // Where Go takes a lock and we mean not to.
+        if conversation.id != "request-expired-from-recorder" {
+            Replay::new(&server, version, conversation).await.run().await;
+            replayed += 1;
+        }
     }
-    assert!(seen > 300, "only {seen} frames");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn locks_have_the_keys_that_go_takes() {
-    let server = Server::redis(&[]);
-    // The recorded requests have expired long since.
-    let options = RedisOptions::new().skew_allowance(Duration::MAX);
-    let bus = connect(&server, options).await;
-    let mut foreign = foreign(&server).await;
-    let locked: Vec<_> =
-        recorded().into_iter().filter_map(|(channel, bytes, key)| Some((channel, bytes, key?))).collect();
-    assert!(locked.len() > 50, "only {} locks", locked.len());
-    for (legacy, bytes, key) in locked {
-        let Some(channel) = channel_of(&legacy) else { continue };
-        let (mut inbox, _subscription) = listen(&bus, &channel, SubscriptionKind::Queue).await;
-        redis::cmd("DEL").arg(&key).exec_async(&mut foreign).await.unwrap();
-        redis::cmd("PUBLISH").arg(&legacy).arg(&bytes).exec_async(&mut foreign).await.unwrap();
-        assert!(matches!(next(&mut inbox).await, Delivery::Frame(_)));
-        let left: i64 = redis::cmd("TTL").arg(&key).query_async(&mut foreign).await.unwrap();
-        assert!((1..=5).contains(&left), "the lock of {legacy} ends in {left} s");
-        // A peer that asks now does not get it.
-        let mut take = redis::cmd("SET");
-        let taken: Option<String> =
-            take.arg(&key).arg(7).arg("EX").arg(5).arg("NX").query_async(&mut foreign).await.unwrap();
-        assert_eq!(taken, None);
-    }
+    assert_eq!(replayed, 73, "conversations of two versions of Go");
 }
 
 fn fit() -> Channel {
