@@ -137,7 +137,7 @@ impl Replay {
             match (self.buses.get(&recorded.from), channel_of(&recorded.channel)) {
                 // Where we write something else, and mean to, is for the tests of the wire to say.
                 (Some(bus), Some((channel, _))) if frame.encode("") == bytes => {
-                    publish(bus, &channel, frame).await
+                    publish(bus, &channel, frame).await;
                 }
                 _ => {
                     let mut command = redis::cmd("PUBLISH");
