@@ -114,7 +114,9 @@ impl<O: Operation> Pipe<O> {
         if state.bytes < self.limit || matches!(state.link, Link::Down(_)) {
             return Poll::Ready(());
         }
-        state.waiting_for_room.push(cx.waker().clone());
+        if !state.waiting_for_room.iter().any(|waiting| waiting.will_wake(cx.waker())) {
+            state.waiting_for_room.push(cx.waker().clone());
+        }
         Poll::Pending
     }
 

@@ -77,14 +77,15 @@ async fn load(env: Env, kind: Kind) -> Verdict {
     Ok(())
 }
 
-/// One client, which keeps up to 16 calls in flight.
+/// One client: the first keeps one call in flight, each after it twice as many, the last 128.
 async fn client(env: Env, kind: Kind, number: usize, calls: usize) -> Verdict {
     let client = env.client().await?;
-    let lanes: Vec<_> = (0..16)
+    let lanes_open = 1 << number;
+    let lanes: Vec<_> = (0..lanes_open)
         .map(|lane| {
             let client = client.clone();
             env.spawn(async move {
-                for round in (lane..calls).step_by(16) {
+                for round in (lane..calls).step_by(lanes_open) {
                     let text = format!("{number}/{round}");
                     let reply = call(&client, kind, round, &text).await?;
                     check_eq!(reply.text, text, "the answer");
