@@ -218,7 +218,10 @@ async fn others_go_on(env: Env) -> Verdict {
 
 async fn slow(env: Env) -> Verdict {
     let channel = channel("t");
-    let mut slow = env.foreign().await?.listen_with(&channel, Plain, 10).await?;
+    let bus = env.foreign().await?;
+    let mut slow = bus.listen_with(&channel, Plain, 10).await?;
+    // Over the same connection: what has come in for one has come in for the other.
+    let mut beside = bus.listen_with(&channel, Plain, 1000).await?;
     let mut quick = env.foreign().await?.listen_with(&channel, Plain, 1000).await?;
     let foreign = env.foreign().await?;
     for round in 0..100 {
@@ -226,6 +229,7 @@ async fn slow(env: Env) -> Verdict {
     }
     for round in 0..100 {
         check_eq!(number(&mut quick).await?, round, "the frame for who reads");
+        check_eq!(number(&mut beside).await?, round, "the frame for who reads on the same connection");
     }
     for round in 0..10 {
         check_eq!(number(&mut slow).await?, round, "the frames that it had room for");
