@@ -1,0 +1,248 @@
+//! PSRPC's bus over NATS.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), psrpc_bus_nats::ConnectError> {
+//! use psrpc_bus_nats::NatsBus;
+//!
+//! let bus = NatsBus::connect("nats://user:password@localhost:4222").await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Where it runs
+//!
+//! The NATS client needs tokio. A bus that is made in a tokio runtime runs there (the runtime must have I/O and timers, and
+//! must last as long as the bus). One that is made elsewhere, in any executor, runs on a thread of its own named `psrpc-nats`,
+//! which ends with the last clone of the bus and the last of its subscriptions.
+//!
+//! # Publishing
+//!
+//! A frame waits in a queue that is bounded in bytes ([`NatsOptions::queue_bytes`]) until the connection takes it. Its receipt
+//! says *published* once it is on the socket: NATS confirms nothing, so it can be lost behind that, and how many got it is not
+//! known. It *fails* when there is no connection, when the connection is lost before it is on the socket (the server may have
+//! it all the same), when it is over the server's `max_payload`, and when the channel is no NATS subject: ids of peers become
+//! part of subjects, so empty parts, whitespace, control characters, `*` and `>` are refused.
+//!
+//! # Subscribing
+//!
+//! All channels with one subject share one NATS subscription, in the queue group `bus` for queue subscriptions; frames find
+//! their channel by the local name in their envelope. Queue subscribers of a channel on one bus take turns. A frame that does
+//! not decode goes to one subscriber of its subject, and one for a channel that nobody here listens to, on a queue, to one that
+//! can answer for it ([`Sink::untaken`]).
+//!
+//! A subscription is live once the server has answered a message sent after it, on the same connection: the next frame
+//! published by anybody on that server reaches it (the other servers of a cluster learn of it a moment later). An
+//! unsubscribe ends in the same way: whatever the server had handed out by then is delivered first. If the server refuses a
+//! subscription, it fails with what the server says.
+//!
+//! # A lost connection
+//!
+//! It is made again without end, at most a second apart ([`NatsOptions::reconnect_delay`]). Publishes fail at once
+//! meanwhile. Once the server has all subscriptions again, each reports one gap.
+//!
+//! # What the server must allow
+//!
+//! Beside the subjects of the services (`SRV.>` and `CLI.>`): to publish and subscribe to `_INBOX.>`, or what
+//! [`NatsOptions::inbox_prefix`] says. A refused publish is not reported by NATS in a way that tells which one it was: its
+//! receipt says published.
+
+#![forbid(unsafe_code)]
+#![deny(missing_docs)]
+
+mod error;
+mod home;
+mod link;
+mod options;
+mod outbox;
+mod reader;
+mod shared;
+mod subject;
+mod url;
+
+use std::fmt;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use async_nats::{Client, Event};
+use psrpc::SubscriptionKind;
+use psrpc::bus::{Bus, Full, Receipt, Sink, Subscription};
+use psrpc::proto::{Channel, Frame};
+use tokio::sync::mpsc;
+
+pub use crate::error::{ConnectError, UrlProblem};
+pub use crate::options::NatsOptions;
+
+use crate::error::Fault;
+use crate::home::Home;
+use crate::outbox::Outgoing;
+use crate::shared::Shared;
+use crate::url::{Credentials, Servers};
+
+/// A bus over NATS. Cheap to clone; all clones are one bus, on one connection.
+#[derive(Clone)]
+pub struct NatsBus(Arc<Ends>);
+
+/// Ends the bus when it is dropped.
+struct Ends(Arc<Shared>);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        self.0.outbox.close();
+    }
+}
+
+impl NatsBus {
+    /// Connects to the first server that lets us in, of URLs with commas between them:
+    /// `nats://[user:password@]host[:port]`, or `nats://token@host`. Users and passwords are percent-encoded; those of the
+    /// first URL that has any are used for all servers.
+    ///
+    /// # Errors
+    ///
+    /// When a URL is none of a NATS server, or no server lets us in.
+    pub async fn connect(urls: &str) -> Result<Self, ConnectError> {
+        Self::connect_with(urls, NatsOptions::new()).await
+    }
+
+    /// Connects with options.
+    ///
+    /// # Errors
+    ///
+    /// As for [`connect`](Self::connect).
+    pub async fn connect_with(urls: &str, options: NatsOptions) -> Result<Self, ConnectError> {
+        let servers = Servers::parse(urls)?;
+        let names = servers.to_string();
+        let home = Home::find().map_err(ConnectError::Thread)?;
+        // Waits for whoever takes events, so that none is lost here.
+        let (tell, events) = mpsc::channel(1);
+        let timeout = options.connection_timeout * servers.addresses.len() as u32;
+        let connecting = home.spawn(connect(servers, options.clone(), tell));
+        let client =
+            connecting.await.unwrap_or_else(|_| Err(ConnectError::Panicked { servers: names.clone() }));
+        Self::start(client?, names, options, home, events, timeout).await
+    }
+
+    /// A bus on the connection of a client that is there already.
+    ///
+    /// How it reconnects, its capacities and its inbox prefix are then the client's own affair. It must be connected. And
+    /// since its events go elsewhere, two things are not noticed: that the server refuses a subscription, and that the client
+    /// had no room for a message.
+    ///
+    /// # Errors
+    ///
+    /// When the client is not connected.
+    pub async fn from_client(client: Client) -> Result<Self, ConnectError> {
+        let home = Home::find().map_err(ConnectError::Thread)?;
+        let info = client.server_info();
+        let name = format!("nats://{}:{}", info.host, info.port);
+        let options = NatsOptions::new();
+        let timeout = options.connection_timeout;
+        Self::start(client, name, options, home, mpsc::channel(1).1, timeout).await
+    }
+
+    /// A bus on a connection, once that has proven to be one.
+    async fn start(
+        client: Client,
+        servers: String,
+        options: NatsOptions,
+        home: Home,
+        events: mpsc::Receiver<Event>,
+        limit: Duration,
+    ) -> Result<Self, ConnectError> {
+        let proof = link::round_trip(client.clone());
+        let answered = home.spawn(async move { tokio::time::timeout(limit, proof).await.is_ok() });
+        if !answered.await.unwrap_or(false) {
+            return Err(ConnectError::Inbox { servers, prefix: options.inbox_prefix });
+        }
+        let shared = Arc::new(Shared::new(client, servers, options, home));
+        shared.start(events);
+        Ok(Self(Arc::new(Ends(shared))))
+    }
+
+    /// A frame as it goes out.
+    fn outgoing(
+        &self,
+        channel: &Channel,
+        frame: &Frame,
+    ) -> Result<(async_nats::Subject, bytes::Bytes), Fault> {
+        let shared = &self.0.0;
+        let subject = channel.server();
+        subject::check(subject)?;
+        if !shared.is_up() {
+            return Err(shared.not_connected());
+        }
+        let payload = frame.encode(channel.local());
+        let (size, limit) = (payload.len(), shared.client.max_payload());
+        if size > limit {
+            return Err(Fault::TooLarge { subject: subject.to_owned(), size, limit });
+        }
+        Ok((subject.into(), payload))
+    }
+}
+
+/// Connects a client that tells of its events.
+async fn connect(
+    servers: Servers,
+    options: NatsOptions,
+    tell: mpsc::Sender<Event>,
+) -> Result<Client, ConnectError> {
+    let (names, limit) = (servers.to_string(), options.connection_timeout);
+    let mut client = options.client().event_callback(move |event| {
+        let tell = tell.clone();
+        async move { drop(tell.send(event).await) }
+    });
+    client = match servers.credentials {
+        Some(Credentials::Token(token)) => client.token(token),
+        Some(Credentials::User { name, password }) => client.user_and_password(name, password),
+        None => client,
+    };
+    // Names may take long to resolve, and stand for several addresses.
+    let all = limit * (servers.addresses.len() as u32 + 1);
+    match tokio::time::timeout(all, client.connect(servers.addresses)).await {
+        Ok(Ok(client)) => Ok(client),
+        Ok(Err(error)) if error.kind() == async_nats::ConnectErrorKind::TimedOut => {
+            Err(ConnectError::TimedOut { servers: names, limit })
+        }
+        Ok(Err(error)) => Err(ConnectError::Refused { servers: names, cause: error.to_string() }),
+        Err(_) => Err(ConnectError::TimedOut { servers: names, limit }),
+    }
+}
+
+impl Bus for NatsBus {
+    fn publish(&self, channel: &Channel, frame: Frame, receipt: Receipt) -> Result<(), Box<Full>> {
+        match self.outgoing(channel, &frame) {
+            Ok((subject, payload)) => {
+                let outgoing = Outgoing { subject, payload, receipt };
+                self.0.0.outbox.push(outgoing).map_err(|full| Box::new(Full { frame, receipt: full.receipt }))
+            }
+            Err(fault) => {
+                receipt.failed(fault.into());
+                Ok(())
+            }
+        }
+    }
+
+    fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.0.0.outbox.poll_room(cx)
+    }
+
+    fn subscribe(&self, channel: &Channel, kind: SubscriptionKind, sink: Sink) -> Subscription {
+        if let Err(fault) = subject::check(channel.server()) {
+            sink.fail(fault.into());
+            return Subscription::new(|| {});
+        }
+        let (subject, key) = self.0.0.subscribe(channel.server(), kind, channel.local(), sink);
+        let (bus, channel) = (self.clone(), channel.clone());
+        Subscription::new(move || bus.0.0.unsubscribe(&subject, channel.local(), key))
+    }
+}
+
+impl fmt::Debug for NatsBus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shared = &self.0.0;
+        f.debug_struct("NatsBus")
+            .field("servers", &shared.servers)
+            .field("connected", &shared.is_up())
+            .finish()
+    }
+}

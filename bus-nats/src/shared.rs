@@ -1,0 +1,168 @@
+//! What the tasks of a bus have in common: the client, the subjects, and the state of the connection.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_nats::connection::State;
+use async_nats::{Client, Event};
+use psrpc::SubscriptionKind;
+use psrpc::bus::Sink;
+use tokio::sync::{Mutex as AsyncMutex, Semaphore, mpsc, watch};
+
+use crate::error::Fault;
+use crate::home::Home;
+use crate::link::{self, Link};
+use crate::options::NatsOptions;
+use crate::outbox::{self, Outbox};
+use crate::reader;
+use crate::subject::Subject;
+
+/// How many subscriptions are made at a time: what the server refuses comes as an event, of which the client library keeps
+/// 128 at most.
+const OPENING: usize = 64;
+
+/// What the tasks of a bus have in common.
+pub(crate) struct Shared {
+    pub(crate) client: Client,
+    /// The servers' URLs without credentials, for people.
+    pub(crate) servers: String,
+    pub(crate) options: NatsOptions,
+    pub(crate) outbox: Outbox,
+    pub(crate) link: watch::Sender<Link>,
+    pub(crate) opening: Arc<Semaphore>,
+    /// How many subscriptions the client was asked for, which is how it numbers them.
+    pub(crate) sids: AsyncMutex<u64>,
+    /// Where the tasks run: it lasts as long as this.
+    home: Home,
+    plain: Mutex<Subjects>,
+    queue: Mutex<Subjects>,
+    /// What was last heard of the connection.
+    cause: Mutex<String>,
+}
+
+type Subjects = BTreeMap<Box<str>, Arc<Subject>>;
+
+impl Shared {
+    pub(crate) fn new(client: Client, servers: String, options: NatsOptions, home: Home) -> Self {
+        let outbox = Outbox::new(options.queue_bytes);
+        let shared = Self {
+            client,
+            servers,
+            options,
+            outbox,
+            link: watch::Sender::new(Link::Down),
+            opening: Arc::new(Semaphore::new(OPENING)),
+            sids: AsyncMutex::new(0),
+            home,
+            plain: Mutex::default(),
+            queue: Mutex::default(),
+            cause: Mutex::new("the connection was lost".to_owned()),
+        };
+        // The caller has made a round trip.
+        shared.link.send_replace(shared.connection().map_or(Link::Down, Link::Up));
+        shared
+    }
+
+    /// Starts the tasks that every bus has.
+    pub(crate) fn start(self: &Arc<Self>, events: mpsc::Receiver<Event>) {
+        self.home.spawn(link::watch(Arc::downgrade(self), events));
+        self.home.spawn(outbox::write(Arc::clone(self)));
+    }
+
+    /// The connection that is there, by its number.
+    pub(crate) fn connection(&self) -> Option<u64> {
+        let connected = self.client.connection_state() == State::Connected;
+        connected.then(|| self.client.statistics().connects.load(Ordering::Relaxed))
+    }
+
+    /// Whether frames can be published.
+    pub(crate) fn is_up(&self) -> bool {
+        // The client knows first.
+        *self.link.borrow() != Link::Down && self.client.connection_state() == State::Connected
+    }
+
+    /// Adds a listener to a subject.
+    pub(crate) fn subscribe(
+        self: &Arc<Self>,
+        name: &str,
+        kind: SubscriptionKind,
+        channel: &str,
+        sink: Sink,
+    ) -> (Arc<Subject>, usize) {
+        let mut subjects = self.subjects(kind);
+        if let Some(subject) = subjects.get(name) {
+            return (Arc::clone(subject), subject.add(channel, sink));
+        }
+        let subject = Arc::new(Subject::new(name, kind));
+        let key = subject.add(channel, sink);
+        subjects.insert(name.into(), Arc::clone(&subject));
+        drop(subjects);
+        self.home.spawn(reader::run(Arc::clone(self), Arc::clone(&subject)));
+        (subject, key)
+    }
+
+    /// Lets a listener leave a subject. Once nobody stays there, whoever comes next gets a subscription of its own.
+    pub(crate) fn unsubscribe(&self, subject: &Arc<Subject>, channel: &str, key: usize) {
+        let mut subjects = self.subjects(subject.kind);
+        if subject.leave(channel, key) {
+            forget(&mut subjects, subject);
+        }
+    }
+
+    /// Fails everybody who listens to a subject.
+    pub(crate) fn fail(&self, kind: SubscriptionKind, name: &str, fault: impl Fn() -> Fault) {
+        let subject = self.subjects(kind).remove(name);
+        if let Some(subject) = subject {
+            subject.fail(fault);
+        }
+    }
+
+    /// A subject's task has ended: whoever is left there has nobody to wait for.
+    pub(crate) fn ended(&self, subject: &Arc<Subject>) {
+        forget(&mut self.subjects(subject.kind), subject);
+        subject.fail(|| Fault::Stopped);
+    }
+
+    /// The client library had no room for messages of a subscription.
+    pub(crate) fn overrun(&self, sid: u64) {
+        for kind in [SubscriptionKind::Plain, SubscriptionKind::Queue] {
+            self.subjects(kind)
+                .values()
+                .filter(|subject| subject.sid() == sid)
+                .for_each(|subject| subject.gap());
+        }
+    }
+
+    /// Remembers what was heard of the connection.
+    pub(crate) fn note(&self, cause: String) {
+        *self.cause.lock().unwrap_or_else(PoisonError::into_inner) = cause;
+    }
+
+    pub(crate) fn not_connected(&self) -> Fault {
+        Fault::NotConnected { servers: self.servers.clone(), cause: self.cause() }
+    }
+
+    pub(crate) fn lost(&self) -> Fault {
+        Fault::Lost { servers: self.servers.clone(), cause: self.cause() }
+    }
+
+    fn cause(&self) -> String {
+        self.cause.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn subjects(&self, kind: SubscriptionKind) -> MutexGuard<'_, Subjects> {
+        let subjects = match kind {
+            SubscriptionKind::Plain => &self.plain,
+            SubscriptionKind::Queue => &self.queue,
+        };
+        subjects.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Removes a subject, unless another has taken its place.
+fn forget(subjects: &mut Subjects, subject: &Arc<Subject>) {
+    if subjects.get(&subject.name).is_some_and(|known| Arc::ptr_eq(known, subject)) {
+        subjects.remove(&subject.name);
+    }
+}

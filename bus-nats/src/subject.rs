@@ -1,0 +1,270 @@
+//! A subject: who listens to it here, on which channel, and how frames find them.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use psrpc::SubscriptionKind;
+use psrpc::bus::Sink;
+use psrpc::proto::{Frame, FrameLimits};
+use slab::Slab;
+use tokio::sync::Notify;
+
+use crate::error::Fault;
+
+/// The longest subject: a server closes the connection over a line of 4,096 bytes.
+const LONGEST: usize = 3_840;
+
+/// Refuses what would be another subject on NATS than it seems, or none: ids of peers get here unchecked.
+pub(crate) fn check(subject: &str) -> Result<(), Fault> {
+    let odd = |c: char| c.is_whitespace() || c.is_control() || c == '*' || c == '>';
+    let problem = if subject.split('.').any(str::is_empty) {
+        "has an empty part"
+    } else if subject.contains(odd) {
+        "has whitespace, a control character, `*` or `>` in it"
+    } else if subject.len() > LONGEST {
+        let start = subject.chars().take(60).collect::<String>() + "...";
+        return Err(Fault::Subject(start, "is longer than 3,840 bytes"));
+    } else {
+        return Ok(());
+    };
+    Err(Fault::Subject(subject.to_owned(), problem))
+}
+
+/// A subject that is subscribed to in one of the two ways.
+pub(crate) struct Subject {
+    pub(crate) name: Box<str>,
+    pub(crate) kind: SubscriptionKind,
+    /// Wakes the subject's task when somebody leaves.
+    pub(crate) changed: Notify,
+    listeners: Mutex<Listeners>,
+}
+
+struct Listeners {
+    /// By the local names of their channels.
+    channels: BTreeMap<Box<str>, Channel>,
+    /// Whether the server has the subscription, as far as is known.
+    live: bool,
+    /// What the server and the client library number it by.
+    sid: u64,
+}
+
+/// The listeners of a channel.
+#[derive(Default)]
+struct Channel {
+    listeners: Slab<Listener>,
+    /// The key of the queue's listener whose turn it is, or of one before it.
+    turn: usize,
+}
+
+struct Listener {
+    sink: Sink,
+    /// Whether it was told that it is live.
+    told: bool,
+    stage: Stage,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Stage {
+    Stays,
+    /// It wants to leave, and gets what was on its way to it by then.
+    Leaves,
+    /// It can go once the server has answered, and what came before the answer has been delivered.
+    Goes,
+}
+
+impl Subject {
+    pub(crate) fn new(name: &str, kind: SubscriptionKind) -> Self {
+        let listeners = Listeners { channels: BTreeMap::new(), live: false, sid: 0 };
+        Self { name: name.into(), kind, changed: Notify::new(), listeners: Mutex::new(listeners) }
+    }
+
+    /// Adds a listener.
+    pub(crate) fn add(&self, channel: &str, sink: Sink) -> usize {
+        let mut listeners = self.lock();
+        let told = listeners.live;
+        if told {
+            sink.live();
+        }
+        let listener = Listener { sink, told, stage: Stage::Stays };
+        listeners.channels.entry(channel.into()).or_default().listeners.insert(listener)
+    }
+
+    /// Lets a listener leave; whether nobody else stays.
+    pub(crate) fn leave(&self, channel: &str, key: usize) -> bool {
+        let mut listeners = self.lock();
+        let listener = listeners.channels.get_mut(channel).and_then(|channel| channel.listeners.get_mut(key));
+        if let Some(listener) = listener {
+            listener.stage = Stage::Leaves;
+        }
+        drop(listeners);
+        self.changed.notify_one();
+        self.is_deserted()
+    }
+
+    /// Whether nobody stays.
+    pub(crate) fn is_deserted(&self) -> bool {
+        !self.lock().all().any(|listener| listener.stage == Stage::Stays)
+    }
+
+    /// Whether nobody is left.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.lock().channels.is_empty()
+    }
+
+    /// Whether a round trip is needed: those who want to leave go with it.
+    pub(crate) fn begin(&self) -> bool {
+        let mut listeners = self.lock();
+        let mut needed = !listeners.live;
+        for listener in listeners.all_mut().filter(|listener| listener.stage == Stage::Leaves) {
+            listener.stage = Stage::Goes;
+            needed = true;
+        }
+        needed
+    }
+
+    /// The server has the subscription: those who wait hear it, the others of the `gap`, if there was one; those who go are
+    /// gone. Whether nobody is left.
+    pub(crate) fn settle(&self, gap: bool) -> bool {
+        let mut listeners = self.lock();
+        listeners.live = true;
+        for listener in listeners.all_mut().filter(|listener| listener.stage == Stage::Stays) {
+            if !listener.told {
+                listener.told = true;
+                listener.sink.live();
+            } else if gap {
+                listener.sink.gap(None);
+            }
+        }
+        listeners.remove(Stage::Goes)
+    }
+
+    /// There is no connection, so whoever wants to leave has all that will come. Whether nobody is left.
+    pub(crate) fn dim(&self) -> bool {
+        let mut listeners = self.lock();
+        listeners.live = false;
+        listeners.remove(Stage::Leaves) | listeners.remove(Stage::Goes)
+    }
+
+    /// The subscription is lost for good, or its task has ended.
+    pub(crate) fn fail(&self, fault: impl Fn() -> Fault) {
+        let channels = std::mem::take(&mut self.lock().channels);
+        for (_, mut channel) in channels {
+            channel.listeners.drain().for_each(|listener| listener.sink.fail(fault().into()));
+        }
+        self.changed.notify_one();
+    }
+
+    /// What was lost on the way is missing for everybody.
+    pub(crate) fn gap(&self) {
+        self.lock().all().for_each(|listener| listener.sink.gap(None));
+    }
+
+    pub(crate) fn sid(&self) -> u64 {
+        self.lock().sid
+    }
+
+    pub(crate) fn set_sid(&self, sid: u64) {
+        self.lock().sid = sid;
+    }
+
+    /// Hands a message to whom it is for.
+    pub(crate) fn route(&self, message: Bytes, limits: &FrameLimits) {
+        let decoded = Frame::decode(&message, limits);
+        let mut listeners = self.lock();
+        match decoded {
+            Ok((frame, channel)) => match listeners.channels.get_mut(channel.as_str()) {
+                Some(channel) => channel.deliver(frame, self.kind),
+                None if self.kind == SubscriptionKind::Queue => listeners.untaken(frame),
+                // Others get it too.
+                None => {}
+            },
+            // It names no channel. One gets it, to count it: more would make a flood of such frames a larger one.
+            Err(_) => {
+                if let Some(channel) = listeners.channels.values_mut().next() {
+                    channel.deliver(Frame::Raw(message), self.kind);
+                }
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Listeners> {
+        self.listeners.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Listeners {
+    fn all(&self) -> impl Iterator<Item = &Listener> {
+        self.channels.values().flat_map(|channel| channel.listeners.iter().map(|(_, listener)| listener))
+    }
+
+    fn all_mut(&mut self) -> impl Iterator<Item = &mut Listener> {
+        self.channels
+            .values_mut()
+            .flat_map(|channel| channel.listeners.iter_mut().map(|(_, listener)| listener))
+    }
+
+    /// Drops those at a stage, which ends their subscriptions; whether nobody is left.
+    fn remove(&mut self, stage: Stage) -> bool {
+        self.channels.retain(|_, channel| {
+            channel.listeners.retain(|_, listener| listener.stage != stage);
+            !channel.listeners.is_empty()
+        });
+        self.channels.is_empty()
+    }
+
+    /// Hands a frame that no channel takes to somebody who can say so.
+    fn untaken(&self, frame: Frame) {
+        let stays = self.all().find(|listener| listener.stage == Stage::Stays);
+        if let Some(listener) = stays.or_else(|| self.all().next()) {
+            listener.sink.untaken(frame);
+        }
+    }
+}
+
+impl Channel {
+    fn deliver(&mut self, frame: Frame, kind: SubscriptionKind) {
+        match kind {
+            SubscriptionKind::Plain => {
+                let mut sinks = self.listeners.iter().map(|(_, listener)| &listener.sink);
+                if let Some(first) = sinks.next() {
+                    sinks.for_each(|sink| sink.deliver(frame.clone()));
+                    first.deliver(frame);
+                }
+            }
+            SubscriptionKind::Queue => {
+                if let Some(key) = self.next() {
+                    self.listeners[key].sink.deliver(frame);
+                }
+            }
+        }
+    }
+
+    /// Whose turn it is: of those who stay, if there is any.
+    fn next(&mut self) -> Option<usize> {
+        let stays = |(_, listener): &(usize, &Listener)| listener.stage == Stage::Stays;
+        let keys = || self.listeners.iter().filter(stays).map(|(key, _)| key);
+        let next = keys().find(|key| *key >= self.turn).or_else(|| keys().next());
+        let next = next.or_else(|| self.listeners.iter().next().map(|(key, _)| key))?;
+        self.turn = next + 1;
+        Some(next)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_would_change_a_subject_is_refused() {
+        for subject in
+            ["", ".", "a.", ".a", "a..b", "a b", "a\t", "a\r\nPUB b", "a.*", "a.>", "a\u{0}", "a\u{a0}b"]
+        {
+            assert!(check(subject).is_err(), "{subject:?}");
+        }
+        assert!(check(&"a".repeat(LONGEST + 1)).unwrap_err().to_string().len() < 200);
+        for subject in ["a", "SRV.Hats.u+00e9.Q", "CLI.Hats.CLI_é.RES", &"a".repeat(LONGEST)] {
+            assert!(check(subject).is_ok(), "{subject:?}");
+        }
+    }
+}
