@@ -42,10 +42,9 @@ pub enum ConnectError {
         /// What the inboxes of the client begin with.
         prefix: String,
     },
-    /// The client library panicked: the runtime has no I/O, or the server requires TLS.
+    /// The client library panicked, as it does without TLS when the server requires it.
     #[error(
-        "no connection to {servers}: the client library panicked; either this tokio runtime was built without I/O or timers \
-         (`enable_all`), or the server requires TLS, which this bus does not have yet"
+        "no connection to {servers}: the client library panicked; if the server requires TLS, this bus does not have it yet"
     )]
     Panicked {
         /// The servers, without credentials.
@@ -97,7 +96,7 @@ pub(crate) enum Fault {
     Denied { servers: String, subject: String, text: String },
     #[error("publishing on {subject:?}: {cause}")]
     Publish { subject: String, cause: async_nats::PublishError },
-    #[error("the NATS client has stopped: its runtime was shut down, or its connection closed for good")]
+    #[error("the NATS client has stopped: its connection was closed for good, or its runtime was shut down")]
     Stopped,
 }
 

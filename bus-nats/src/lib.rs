@@ -11,9 +11,9 @@
 //!
 //! # Where it runs
 //!
-//! The NATS client needs tokio. A bus that is made in a tokio runtime runs there (the runtime must have I/O and timers, and
-//! must last as long as the bus). One that is made elsewhere, in any executor, runs on a thread of its own named `psrpc-nats`,
-//! which ends with the last clone of the bus and the last of its subscriptions.
+//! The NATS client needs tokio, so each bus has a thread of its own, named `psrpc-nats`, with a small tokio runtime on it:
+//! whoever uses the bus may run on anything, and what blocks there does not hold up the connection. The thread ends with the
+//! last clone of the bus and the last of its subscriptions, once what was accepted is written.
 //!
 //! # Publishing
 //!
@@ -60,15 +60,15 @@ mod subject;
 mod url;
 
 use std::fmt;
-use std::sync::Arc;
+use std::future::ready;
+use std::sync::{Arc, OnceLock, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use async_nats::{Client, Event};
+use async_nats::Client;
 use psrpc::SubscriptionKind;
 use psrpc::bus::{Bus, Full, Receipt, Sink, Subscription};
 use psrpc::proto::{Channel, Frame};
-use tokio::sync::mpsc;
 
 pub use crate::error::{ConnectError, UrlProblem};
 pub use crate::options::NatsOptions;
@@ -112,14 +112,16 @@ impl NatsBus {
     pub async fn connect_with(urls: &str, options: NatsOptions) -> Result<Self, ConnectError> {
         let servers = Servers::parse(urls)?;
         let names = servers.to_string();
-        let home = Home::find().map_err(ConnectError::Thread)?;
-        // Waits for whoever takes events, so that none is lost here.
-        let (tell, events) = mpsc::channel(1);
+        let home = Home::new().map_err(ConnectError::Thread)?;
+        let hears = Arc::new(OnceLock::new());
         let timeout = options.connection_timeout * servers.addresses.len() as u32;
-        let connecting = home.spawn(connect(servers, options.clone(), tell));
+        let connecting = home.spawn(connect(servers, options.clone(), Arc::clone(&hears)));
         let client =
             connecting.await.unwrap_or_else(|_| Err(ConnectError::Panicked { servers: names.clone() }));
-        Self::start(client?, names, options, home, events, timeout).await
+        let bus = Self::start(client?, names, options, home, timeout).await?;
+        // Nothing that concerns anybody was told before.
+        hears.get_or_init(|| Arc::downgrade(&bus.0.0));
+        Ok(bus)
     }
 
     /// A bus on the connection of a client that is there already.
@@ -132,12 +134,12 @@ impl NatsBus {
     ///
     /// When the client is not connected.
     pub async fn from_client(client: Client) -> Result<Self, ConnectError> {
-        let home = Home::find().map_err(ConnectError::Thread)?;
+        let home = Home::new().map_err(ConnectError::Thread)?;
         let info = client.server_info();
         let name = format!("nats://{}:{}", info.host, info.port);
         let options = NatsOptions::new();
         let timeout = options.connection_timeout;
-        Self::start(client, name, options, home, mpsc::channel(1).1, timeout).await
+        Self::start(client, name, options, home, timeout).await
     }
 
     /// A bus on a connection, once that has proven to be one.
@@ -146,7 +148,6 @@ impl NatsBus {
         servers: String,
         options: NatsOptions,
         home: Home,
-        events: mpsc::Receiver<Event>,
         limit: Duration,
     ) -> Result<Self, ConnectError> {
         let proof = link::round_trip(client.clone());
@@ -155,7 +156,7 @@ impl NatsBus {
             return Err(ConnectError::Inbox { servers, prefix: options.inbox_prefix });
         }
         let shared = Arc::new(Shared::new(client, servers, options, home));
-        shared.start(events);
+        shared.start();
         Ok(Self(Arc::new(Ends(shared))))
     }
 
@@ -184,12 +185,14 @@ impl NatsBus {
 async fn connect(
     servers: Servers,
     options: NatsOptions,
-    tell: mpsc::Sender<Event>,
+    hears: Arc<OnceLock<Weak<Shared>>>,
 ) -> Result<Client, ConnectError> {
     let (names, limit) = (servers.to_string(), options.connection_timeout);
     let mut client = options.client().event_callback(move |event| {
-        let tell = tell.clone();
-        async move { drop(tell.send(event).await) }
+        if let Some(shared) = hears.get().and_then(Weak::upgrade) {
+            link::take(&shared, event);
+        }
+        ready(())
     });
     client = match servers.credentials {
         Some(Credentials::Token(token)) => client.token(token),

@@ -2,12 +2,11 @@
 
 use std::future::{Future, pending};
 use std::pin::Pin;
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use async_nats::{Client, Event, Request, RequestErrorKind, ServerError};
 use psrpc::SubscriptionKind;
-use tokio::sync::mpsc::Receiver;
 
 use crate::error::Fault;
 use crate::shared::Shared;
@@ -66,59 +65,56 @@ impl Proof {
     }
 }
 
-/// Watches the connection until the bus has ended. A client that came from elsewhere sends no `events`: then looking
-/// has to do.
-pub(crate) async fn watch(shared: Weak<Shared>, mut events: Receiver<Event>) {
-    let mut looks = tokio::time::interval(LOOK);
+/// Watches the connection until the bus has ended. A client that came from elsewhere tells of no events: then looking now and
+/// again has to do.
+pub(crate) async fn watch(shared: Weak<Shared>) {
+    let Some(looks) = shared.upgrade().map(|shared| Arc::clone(&shared.look)) else { return };
     let (mut proof, mut proving) = (Proof::default(), None);
     loop {
-        let mut proven = false;
-        let event = tokio::select! {
-            () = proof.answered() => { proven = true; None }
-            Some(event) = events.recv() => Some(event),
-            _ = looks.tick() => None,
+        let proven = tokio::select! {
+            () = proof.answered() => true,
+            () = looks.notified() => false,
+            () = tokio::time::sleep(LOOK) => false,
         };
         let Some(shared) = shared.upgrade() else { return };
-        let lost = event == Some(Event::Disconnected);
-        event.into_iter().for_each(|event| take(&shared, event));
-        let (connection, link) = (shared.connection(), *shared.link.borrow());
-        if matches!(link, Link::Up(number) if lost || connection != Some(number)) {
+        let connection = shared.connection();
+        if matches!(*shared.link.borrow(), Link::Up(number) if connection != Some(number)) {
             shared.link.send_replace(Link::Down);
         }
         if *shared.link.borrow() != Link::Down {
             continue;
         }
-        if proven && connection.is_some() && proving == connection {
-            shared.link.send_replace(Link::Up(connection.unwrap_or_default()));
-        } else if connection.is_none() {
-            proof.give_up();
-        } else if !proof.is_asked() || proving != connection {
+        match connection {
+            Some(number) if proven && proving == connection => {
+                shared.link.send_replace(Link::Up(number));
+            }
             // The client says that it is connected before it has subscribed again; it does so before it sends this.
-            proof.ask(&shared.client);
-            proving = connection;
+            Some(_) if proving != connection || !proof.is_asked() => proof.ask(&shared.client),
+            Some(_) => {}
+            None => proof.give_up(),
         }
+        proving = connection;
     }
 }
 
-fn take(shared: &Shared, event: Event) {
+/// Takes what the client tells.
+pub(crate) fn take(shared: &Shared, event: Event) {
     match event {
+        Event::Disconnected => drop(shared.link.send_replace(Link::Down)),
         Event::SlowConsumer(sid) => shared.overrun(sid),
-        Event::ServerError(ServerError::Other(text)) => {
-            if let Some((subject, kind)) = denied(&text) {
-                let subject = subject.to_owned();
-                shared.fail(kind, &subject, || Fault::Denied {
-                    servers: shared.servers.clone(),
-                    subject: subject.clone(),
-                    text: text.clone(),
-                });
-            } else {
-                shared.note(text);
-            }
-        }
+        Event::ServerError(ServerError::Other(text)) => match denied(&text) {
+            Some((subject, kind)) => shared.fail(kind, subject, || Fault::Denied {
+                servers: shared.servers.clone(),
+                subject: subject.to_owned(),
+                text: text.clone(),
+            }),
+            None => shared.note(text),
+        },
         Event::ServerError(error) => shared.note(error.to_string()),
         Event::ClientError(error) => shared.note(error.to_string()),
         _ => {}
     }
+    shared.look.notify_one();
 }
 
 /// The subscription that a server refuses.

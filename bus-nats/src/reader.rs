@@ -105,9 +105,9 @@ impl Reader {
                     Some(message) => self.route(message),
                     None => return,
                 },
+                // Had the server refused the subscription, its task would have taken that before: on one thread, tasks run in
+                // the order in which they are woken.
                 () = proof.answered() => {
-                    // A refusal came before the answer, by way of another task.
-                    tokio::task::yield_now().await;
                     self.drain(&mut subscriber).await;
                     live_on = link;
                     drop(opening.take());

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use async_nats::Client;
 use async_nats::connection::State;
-use async_nats::{Client, Event};
 use psrpc::SubscriptionKind;
 use psrpc::bus::Sink;
-use tokio::sync::{Mutex as AsyncMutex, Semaphore, mpsc, watch};
+use tokio::sync::{Mutex as AsyncMutex, Notify, Semaphore, watch};
 
 use crate::error::Fault;
 use crate::home::Home;
@@ -30,10 +30,12 @@ pub(crate) struct Shared {
     pub(crate) options: NatsOptions,
     pub(crate) outbox: Outbox,
     pub(crate) link: watch::Sender<Link>,
+    /// Tells the task that watches the connection to look at it.
+    pub(crate) look: Arc<Notify>,
     pub(crate) opening: Arc<Semaphore>,
     /// How many subscriptions the client was asked for, which is how it numbers them.
     pub(crate) sids: AsyncMutex<u64>,
-    /// Where the tasks run: it lasts as long as this.
+    /// Where the tasks run, as long as this lasts.
     home: Home,
     plain: Mutex<Subjects>,
     queue: Mutex<Subjects>,
@@ -52,6 +54,7 @@ impl Shared {
             options,
             outbox,
             link: watch::Sender::new(Link::Down),
+            look: Arc::default(),
             opening: Arc::new(Semaphore::new(OPENING)),
             sids: AsyncMutex::new(0),
             home,
@@ -65,8 +68,8 @@ impl Shared {
     }
 
     /// Starts the tasks that every bus has.
-    pub(crate) fn start(self: &Arc<Self>, events: mpsc::Receiver<Event>) {
-        self.home.spawn(link::watch(Arc::downgrade(self), events));
+    pub(crate) fn start(self: &Arc<Self>) {
+        self.home.spawn(link::watch(Arc::downgrade(self)));
         self.home.spawn(outbox::write(Arc::clone(self)));
     }
 
@@ -92,10 +95,10 @@ impl Shared {
     ) -> (Arc<Subject>, usize) {
         let mut subjects = self.subjects(kind);
         if let Some(subject) = subjects.get(name) {
-            return (Arc::clone(subject), subject.add(channel, sink));
+            return (Arc::clone(subject), subject.add(channel, sink, self.is_up()));
         }
         let subject = Arc::new(Subject::new(name, kind));
-        let key = subject.add(channel, sink);
+        let key = subject.add(channel, sink, false);
         subjects.insert(name.into(), Arc::clone(&subject));
         drop(subjects);
         self.home.spawn(reader::run(Arc::clone(self), Arc::clone(&subject)));

@@ -79,10 +79,10 @@ impl Subject {
         Self { name: name.into(), kind, changed: Notify::new(), listeners: Mutex::new(listeners) }
     }
 
-    /// Adds a listener.
-    pub(crate) fn add(&self, channel: &str, sink: Sink) -> usize {
+    /// Adds a listener: while the connection is `up` it is live at once, if the subscription is.
+    pub(crate) fn add(&self, channel: &str, sink: Sink, up: bool) -> usize {
         let mut listeners = self.lock();
-        let told = listeners.live;
+        let told = listeners.live && up;
         if told {
             sink.live();
         }

@@ -1,0 +1,263 @@
+//! What a bus does: publish, subscribe, queue, and refuse.
+
+use psrpc::SubscriptionKind::{Plain, Queue};
+use psrpc::bus::{Bus, Delivery, Receipt};
+use psrpc::proto::{Channel, Frame};
+use psrpc_bus_nats::{NatsBus, NatsOptions};
+
+use crate::server::Server;
+use crate::support::{Ear, SECOND, frame, number, offer, plain, publish, queue, sized, until};
+
+#[tokio::test]
+async fn channels_share_a_subject_and_frames_find_theirs() {
+    let server = Server::start();
+    let (bus, other) =
+        (NatsBus::connect(&server.url()).await.unwrap(), NatsBus::connect(&server.url()).await.unwrap());
+    let (make, mend) = (plain("Make"), plain("Mend"));
+    assert_eq!(make.server(), mend.server());
+    let mut ears = Vec::new();
+    for channel in [&make, &mend, &make] {
+        ears.push(Ear::live(&bus, channel, Plain).await);
+    }
+    for round in 0..100 {
+        publish(&other, &make, frame(2 * round)).await.unwrap();
+        publish(&other, &mend, frame(2 * round + 1)).await.unwrap();
+    }
+    for round in 0..100 {
+        assert_eq!(ears[0].number().await, 2 * round);
+        assert_eq!(ears[1].number().await, 2 * round + 1);
+        assert_eq!(ears[2].number().await, 2 * round);
+    }
+    // A frame for a channel that nobody here listens to is for others.
+    publish(&other, &plain("Lend"), frame(7)).await.unwrap();
+    assert!(ears.iter_mut().all(|ear| ear.waiting().is_empty()));
+}
+
+#[tokio::test]
+async fn a_queue_hands_out_each_frame_once_and_members_take_turns() {
+    let server = Server::start();
+    let bus = NatsBus::connect(&server.url()).await.unwrap();
+    let mut ears = Vec::new();
+    for _ in 0..3 {
+        ears.push(Ear::live(&bus, &queue("Make"), Queue).await);
+    }
+    for round in 0..300 {
+        publish(&bus, &queue("Make"), frame(round)).await.unwrap();
+    }
+    for round in 0..100 {
+        for (place, ear) in ears.iter_mut().enumerate() {
+            assert_eq!(ear.number().await, 3 * round + place as u32);
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_no_channel_of_a_queue_takes_goes_to_one_of_them() {
+    let server = Server::start();
+    let bus = NatsBus::connect(&server.url()).await.unwrap();
+    let mut ears = [
+        Ear::live(&bus, &queue("Make"), Queue).await,
+        Ear::live(&bus, &queue("Mend"), Queue).await,
+        Ear::live(&bus, &plain("Make"), Plain).await,
+    ];
+    publish(&bus, &queue("Lend"), frame(1)).await.unwrap();
+    publish(&bus, &queue("Make"), frame(2)).await.unwrap();
+    publish(&bus, &queue("Mend"), frame(3)).await.unwrap();
+    let mut untaken = 0;
+    for (ear, own) in ears[..2].iter_mut().zip([2, 3]) {
+        let mut delivery = ear.next().await;
+        if let Delivery::Untaken(frame) = &delivery {
+            assert_eq!(number(frame), 1);
+            untaken += 1;
+            delivery = ear.next().await;
+        }
+        assert!(matches!(&delivery, Delivery::Frame(frame) if number(frame) == own), "{delivery:?}");
+    }
+    assert_eq!(untaken, 1);
+    assert!(ears[2].waiting().is_empty());
+}
+
+#[tokio::test]
+async fn what_is_no_frame_is_counted_by_one() {
+    let server = Server::start();
+    let bus = NatsBus::connect(&server.url()).await.unwrap();
+    let mut ears =
+        [Ear::live(&bus, &plain("Make"), Plain).await, Ear::live(&bus, &plain("Mend"), Plain).await];
+    for bytes in [&[0xff_u8; 64][..], &[], b"\x0a\x05ab", b"\x12\x02\x1f\x8b"] {
+        publish(&bus, &plain("Make"), Frame::Raw(bytes.to_vec().into())).await.unwrap();
+    }
+    publish(&bus, &plain("Mend"), frame(1)).await.unwrap();
+    assert_eq!(ears[1].number().await, 1);
+    let waiting = ears[0].waiting();
+    assert_eq!(waiting.len(), 3, "an empty envelope is a frame: {waiting:?}");
+    assert!(waiting.iter().all(|delivery| matches!(delivery, Delivery::Frame(Frame::Raw(_)))), "{waiting:?}");
+}
+
+#[tokio::test]
+async fn a_channel_that_is_no_subject_is_refused() {
+    let server = Server::start();
+    let bus = NatsBus::connect(&server.url()).await.unwrap();
+    for id in ["", "a..b", ".", "a b", "*", ">", "x\r\nPUB SRV.Hats 0\r\n\r\n", "\u{7f}", &"x".repeat(5000)] {
+        let channel = Channel::response("Hats", id);
+        let error = publish(&bus, &channel, frame(1)).await.unwrap_err().to_string();
+        assert!(error.contains("cannot be a NATS subject: it "), "{error}");
+        match Ear::new(&bus, &channel, Plain, 1).next().await {
+            Delivery::Ended(Some(error)) => {
+                assert!(error.to_string().contains("cannot be a NATS subject"), "{error}");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    // The longest subject that is accepted does the connection no harm.
+    let channel = Channel::response("Hats", &"x".repeat(3840 - "CLI.Hats..RES".len()));
+    let mut ear = Ear::live(&bus, &channel, Plain).await;
+    publish(&bus, &channel, frame(1)).await.unwrap();
+    assert_eq!(ear.number().await, 1);
+    assert!(ear.waiting().is_empty());
+}
+
+#[tokio::test]
+async fn a_frame_may_be_as_large_as_the_server_allows() {
+    let server = Server::with("max_payload: 10000");
+    let bus = NatsBus::connect(&server.url()).await.unwrap();
+    let channel = plain("Make");
+    let mut ear = Ear::live(&bus, &channel, Plain).await;
+    let around = sized(1, 9000).encode(channel.local()).len() - 9000;
+    publish(&bus, &channel, sized(1, 10_000 - around)).await.unwrap();
+    assert_eq!(ear.number().await, 1);
+    let error = publish(&bus, &channel, sized(2, 10_001 - around)).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "a frame of 10001 bytes on \"SRV.Hats\" is over the limit of 10000 bytes of the NATS server (max_payload)"
+    );
+    publish(&bus, &channel, sized(3, 1)).await.unwrap();
+    assert_eq!(ear.number().await, 3);
+}
+
+#[tokio::test]
+async fn frames_keep_their_order_when_the_queue_is_full() {
+    let server = Server::start();
+    let bus = NatsBus::connect_with(&server.url(), NatsOptions::new().queue_bytes(10_000)).await.unwrap();
+    let other = NatsBus::connect(&server.url()).await.unwrap();
+    let mut ear = Ear::live(&other, &plain("Make"), Plain).await;
+    // Nothing is written while this task does not wait.
+    let mut accepted = 0;
+    while bus.publish(&plain("Make"), sized(accepted, 1000), Receipt::new(drop)).is_ok() {
+        accepted += 1;
+    }
+    assert!((8..=10).contains(&accepted), "{accepted} frames of 1,000 bytes");
+    let mut told = Vec::new();
+    for number in accepted..2000 {
+        told.push(offer(&bus, &plain("Make"), sized(number, 1000)).await);
+    }
+    for told in told {
+        assert_eq!(told.await.unwrap().unwrap(), None);
+    }
+    for number in 0..2000 {
+        assert_eq!(ear.number().await, number);
+    }
+}
+
+#[tokio::test]
+async fn everybody_who_waits_for_room_is_woken() {
+    let server = Server::start();
+    let bus = NatsBus::connect_with(&server.url(), NatsOptions::new().queue_bytes(1)).await.unwrap();
+    let mut ear = Ear::live(&bus, &plain("Make"), Plain).await;
+    let tasks: Vec<_> = (0..50)
+        .map(|number| {
+            let bus = bus.clone();
+            tokio::spawn(async move { publish(&bus, &plain("Make"), frame(number)).await.unwrap() })
+        })
+        .collect();
+    for task in tasks {
+        tokio::time::timeout(10 * SECOND, task).await.unwrap().unwrap();
+    }
+    let mut numbers = Vec::new();
+    for _ in 0..50 {
+        numbers.push(ear.number().await);
+    }
+    numbers.sort_unstable();
+    assert_eq!(numbers, (0..50).collect::<Vec<_>>());
+}
+
+/// Subscriptions leave a queue while frames stream in, and lose none of those that they were handed. `keeps` has what comes
+/// for nobody.
+async fn leave(bus: &NatsBus, others: &NatsBus, mut keeps: Option<Ear>) {
+    const FRAMES: u32 = 50_000;
+    let mut stays = Ear::live(others, &queue("Make"), Queue).await;
+    let publisher = others.clone();
+    let publishing = tokio::spawn(async move {
+        for number in 0..FRAMES {
+            drop(offer(&publisher, &queue("Make"), frame(number)).await);
+        }
+    });
+    let (mut all, mut left) = (Vec::new(), 0);
+    while !publishing.is_finished() {
+        let mut leaves = Ear::live(bus, &queue("Make"), Queue).await;
+        until(SECOND, "a frame comes", async || {
+            all.extend(leaves.waiting().iter().map(taken));
+            publishing.is_finished() || all.len() > left
+        })
+        .await;
+        all.extend(leaves.rest().await);
+        left = all.len();
+    }
+    until(10 * SECOND, "all frames have come", async || {
+        let ears = [Some(&mut stays), keeps.as_mut()];
+        all.extend(ears.into_iter().flatten().flat_map(Ear::waiting).map(|delivery| taken(&delivery)));
+        all.len() >= FRAMES as usize
+    })
+    .await;
+    all.sort_unstable();
+    assert!(all.iter().copied().eq(0..FRAMES), "{} of {FRAMES}", all.len());
+    assert!(left > 100, "{left} were handed to those who left");
+}
+
+fn taken(delivery: &Delivery) -> u32 {
+    match delivery {
+        Delivery::Frame(frame) | Delivery::Untaken(frame) => number(frame),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_leaves_a_queue_gets_what_it_was_handed() {
+    let server = Server::start();
+    let bus = NatsBus::connect(&server.url()).await.unwrap();
+    let others = NatsBus::connect(&server.url()).await.unwrap();
+    leave(&bus, &others, None).await;
+    // Again where another channel keeps the subject.
+    let keeps = Ear::live(&bus, &queue("Mend"), Queue).await;
+    leave(&bus, &others, Some(keeps)).await;
+}
+
+#[tokio::test]
+async fn a_subscription_that_never_was_live_ends_too() {
+    let server = Server::start();
+    let bus = NatsBus::connect(&server.url()).await.unwrap();
+    let mut ears: Vec<_> =
+        (0..200).map(|n| Ear::new(&bus, &crate::support::topic(&n.to_string()), Plain, 1)).collect();
+    ears.iter_mut().for_each(|ear| ear.subscription = None);
+    for ear in &mut ears {
+        assert!(matches!(ear.next().await, Delivery::Ended(None)));
+    }
+}
+
+#[test]
+fn a_bus_whose_client_has_gone_says_so() {
+    let server = Server::start();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let (bus, mut ear) = runtime.block_on(async {
+        let client = async_nats::connect(server.url()).await.unwrap();
+        let bus = NatsBus::from_client(client).await.unwrap();
+        let ear = Ear::live(&bus, &plain("Make"), Plain).await;
+        (bus, ear)
+    });
+    drop(runtime);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        assert!(matches!(ear.next().await, Delivery::Ended(Some(_))));
+        publish(&bus, &plain("Make"), frame(1)).await.unwrap_err();
+        assert!(matches!(Ear::new(&bus, &plain("Make"), Plain, 1).next().await, Delivery::Ended(Some(_))));
+    });
+}

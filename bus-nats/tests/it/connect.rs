@@ -1,0 +1,126 @@
+//! Connecting, and failing to.
+
+use std::io::Write;
+use std::net::TcpListener;
+use std::time::Instant;
+
+use psrpc::SubscriptionKind::Plain;
+use psrpc_bus_nats::{NatsBus, NatsOptions};
+
+use crate::server::{Server, free_port};
+use crate::support::{Ear, SECOND, frame, plain, publish};
+
+/// The text of the error, which came in time and has no secret in it.
+async fn error(url: &str) -> String {
+    let start = Instant::now();
+    let options = NatsOptions::new().connection_timeout(SECOND);
+    let error = NatsBus::connect_with(url, options).await.unwrap_err();
+    assert!(start.elapsed() < 3 * SECOND, "{error} took {:?}", start.elapsed());
+    for text in [error.to_string(), format!("{error:?}")] {
+        assert!(!text.contains("secret"), "{text}");
+    }
+    error.to_string()
+}
+
+/// A server that says one thing to everybody.
+fn saying(words: &'static str) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        let streams: Vec<_> = listener
+            .incoming()
+            .map_while(Result::ok)
+            .inspect(|mut stream| drop(stream.write_all(words.as_bytes())))
+            .collect();
+        drop(streams);
+    });
+    port
+}
+
+#[tokio::test]
+async fn an_unreachable_server_is_named_with_the_cause() {
+    let port = free_port();
+    let text = error(&format!("nats://me:secret@127.0.0.1:{port}")).await;
+    assert!(text.starts_with(&format!("no connection to nats://127.0.0.1:{port}: ")), "{text}");
+    assert!(text.contains("refused"), "{text}");
+}
+
+#[tokio::test]
+async fn a_server_of_another_kind_is_told() {
+    let port = saying("SSH-2.0-OpenSSH\r\n");
+    let text = error(&format!("nats://me:secret@127.0.0.1:{port}")).await;
+    assert!(text.starts_with(&format!("no connection to nats://127.0.0.1:{port}: ")), "{text}");
+    assert!(text.contains("SSH-2.0-OpenSSH"), "{text}");
+    let port = saying("");
+    let text = error(&format!("nats://me:secret@127.0.0.1:{port}")).await;
+    assert_eq!(text, format!("no connection to nats://127.0.0.1:{port}: no NATS server answered within 1s"));
+}
+
+#[tokio::test]
+async fn a_server_that_requires_tls_is_told() {
+    let port = saying("INFO {\"server_id\":\"x\",\"max_payload\":1048576,\"tls_required\":true}\r\n");
+    let text = error(&format!("nats://me:secret@127.0.0.1:{port}")).await;
+    assert!(text.contains(&format!("nats://127.0.0.1:{port}")) && text.contains("requires TLS"), "{text}");
+}
+
+#[tokio::test]
+async fn wrong_credentials_are_refused_and_right_ones_are_not() {
+    let server = Server::with("authorization { users = [{ user: \"mé\", password: \"s@cret:1\" }] }");
+    let text = error(&server.url_as("m%C3%A9:wrong-secret")).await;
+    assert_eq!(
+        text.replace(&server.url(), "URL"),
+        "no connection to URL: authorization violation: nats: authorization violation"
+    );
+    error(&server.url()).await;
+    NatsBus::connect(&server.url_as("m%C3%A9:s%40cret%3a1")).await.unwrap();
+    let server = Server::with("authorization { token: \"secret\" }");
+    error(&server.url_as("wrong-secret")).await;
+    let bus = NatsBus::connect(&server.url_as("secret")).await.unwrap();
+    assert_eq!(format!("{bus:?}"), format!("NatsBus {{ servers: {:?}, connected: true }}", server.url()));
+}
+
+#[tokio::test]
+async fn a_user_without_an_inbox_is_told() {
+    let server = Server::with(
+        "authorization { users = [{ user: a, password: b, permissions: { publish: \"SRV.>\" } }] }",
+    );
+    let text = error(&server.url_as("a:b")).await;
+    assert!(text.ends_with("is the user allowed to publish and subscribe to `_INBOX.>`?"), "{text}");
+}
+
+#[tokio::test]
+async fn an_inbox_prefix_is_used() {
+    let permissions = "publish: [\"SRV.>\", \"_MINE.>\"], subscribe: [\"SRV.>\", \"_MINE.>\"]";
+    let server = Server::with(&format!(
+        "authorization {{ users = [{{ user: a, password: b, permissions: {{ {permissions} }} }}] }}"
+    ));
+    let options = NatsOptions::new().inbox_prefix("_MINE").name("a hatter");
+    let bus = NatsBus::connect_with(&server.url_as("a:b"), options).await.unwrap();
+    let mut ear = Ear::live(&bus, &plain("Make"), Plain).await;
+    publish(&bus, &plain("Make"), frame(1)).await.unwrap();
+    assert_eq!(ear.number().await, 1);
+}
+
+#[tokio::test]
+async fn one_server_of_several_is_enough() {
+    let server = Server::start();
+    NatsBus::connect(&format!("nats://127.0.0.1:{},{}", free_port(), server.url())).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_connection_of_a_client_will_do() {
+    let server = Server::start();
+    let client = async_nats::connect(server.url()).await.unwrap();
+    let bus = NatsBus::from_client(client).await.unwrap();
+    let mut ear = Ear::live(&bus, &plain("Make"), Plain).await;
+    publish(&bus, &plain("Make"), frame(1)).await.unwrap();
+    assert_eq!(ear.number().await, 1);
+}
+
+#[test]
+fn a_runtime_without_io_is_enough() {
+    let server = Server::start();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let bus = runtime.block_on(NatsBus::connect(&server.url())).unwrap();
+    runtime.block_on(Ear::live(&bus, &plain("Make"), Plain));
+}

@@ -1,0 +1,189 @@
+//! Servers that fail, refuse and freeze.
+
+use std::time::Instant;
+
+use psrpc::SubscriptionKind::{Plain, Queue};
+use psrpc::bus::Delivery;
+use psrpc_bus_nats::{NatsBus, NatsOptions};
+
+use crate::server::Server;
+use crate::support::{Ear, SECOND, frame, plain, publish, queue, until};
+
+/// Waits for a gap, and gives whether one came before any frame.
+async fn gap(ear: &mut Ear) {
+    match ear.next().await {
+        Delivery::Gap(None) => {}
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn survives(server: &mut Server, bus: NatsBus) {
+    let mut ears =
+        [Ear::live(&bus, &plain("Make"), Plain).await, Ear::live(&bus, &queue("Make"), Queue).await];
+    for round in 0..3 {
+        server.kill();
+        let down = until(SECOND, "publishing fails", async || {
+            publish(&bus, &plain("Make"), frame(0)).await.is_err()
+        })
+        .await;
+        assert!(down < SECOND / 2, "{down:?}");
+        let start = Instant::now();
+        let error = publish(&bus, &plain("Make"), frame(0)).await.unwrap_err().to_string();
+        assert!(
+            start.elapsed() < SECOND / 10 && error.contains("not connected to nats://127.0.0.1:"),
+            "{error}"
+        );
+        // Subscribed while there is no connection.
+        let mut late = Ear::new(&bus, &plain("Mend"), Plain, 10);
+        let mut gone = Ear::new(&bus, &plain("Lend"), Plain, 10);
+        tokio::time::sleep(SECOND * round).await;
+        assert!(late.waiting().is_empty());
+        gone.subscription = None;
+        assert!(matches!(gone.next().await, Delivery::Ended(None)));
+        for ear in &mut ears {
+            ear.waiting();
+        }
+        server.restart();
+        let start = Instant::now();
+        for ear in &mut ears {
+            gap(ear).await;
+        }
+        assert!(matches!(late.next().await, Delivery::Live));
+        publish(&bus, &plain("Make"), frame(1)).await.unwrap();
+        publish(&bus, &queue("Make"), frame(2)).await.unwrap();
+        publish(&bus, &plain("Mend"), frame(3)).await.unwrap();
+        assert_eq!((ears[0].number().await, ears[1].number().await, late.number().await), (1, 2, 3));
+        assert!(start.elapsed() < 2 * SECOND, "{:?}", start.elapsed());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_is_killed_and_comes_back_is_used_again() {
+    let mut server = Server::start();
+    let bus = NatsBus::connect(&server.url()).await.unwrap();
+    survives(&mut server, bus).await;
+}
+
+#[tokio::test]
+async fn so_it_is_by_way_of_a_client_from_elsewhere() {
+    let mut server = Server::start();
+    let options = async_nats::ConnectOptions::new().reconnect_delay_callback(|_| SECOND / 10);
+    let bus = NatsBus::from_client(options.connect(server.url()).await.unwrap()).await.unwrap();
+    survives(&mut server, bus).await;
+}
+
+#[tokio::test]
+async fn a_frozen_server_goes_on_where_it_was() {
+    let server = Server::start();
+    let bus = NatsBus::connect(&server.url()).await.unwrap();
+    let mut ear = Ear::live(&bus, &plain("Make"), Plain).await;
+    server.signal("-STOP");
+    publish(&bus, &plain("Make"), frame(1)).await.unwrap();
+    let mut late = Ear::new(&bus, &plain("Mend"), Plain, 10);
+    let mut other = Ear::new(&bus, &queue("Mend"), Queue, 10);
+    tokio::time::sleep(SECOND).await;
+    assert!(ear.waiting().is_empty() && other.waiting().is_empty());
+    server.signal("-CONT");
+    assert_eq!(ear.number().await, 1);
+    assert!(matches!(late.next().await, Delivery::Live));
+    assert!(matches!(other.next().await, Delivery::Live));
+}
+
+#[tokio::test]
+async fn a_server_that_stays_frozen_is_given_up() {
+    let server = Server::start();
+    let options = NatsOptions::new().ping_interval(SECOND / 5).connection_timeout(SECOND);
+    let bus = NatsBus::connect_with(&server.url(), options).await.unwrap();
+    let mut ear = Ear::live(&bus, &plain("Make"), Plain).await;
+    server.signal("-STOP");
+    until(3 * SECOND, "publishing fails", async || publish(&bus, &plain("Make"), frame(0)).await.is_err())
+        .await;
+    server.signal("-CONT");
+    gap(&mut ear).await;
+    publish(&bus, &plain("Make"), frame(1)).await.unwrap();
+    assert_eq!(ear.number().await, 1);
+}
+
+#[tokio::test]
+async fn a_server_in_lame_duck_mode_is_left() {
+    let mut server = Server::with("lame_duck_duration: \"30s\"\nlame_duck_grace_period: \"100ms\"");
+    let bus = NatsBus::connect(&server.url()).await.unwrap();
+    let mut ear = Ear::live(&bus, &plain("Make"), Plain).await;
+    server.signal("-USR2");
+    until(5 * SECOND, "publishing fails", async || publish(&bus, &plain("Mend"), frame(0)).await.is_err())
+        .await;
+    server.restart();
+    gap(&mut ear).await;
+    publish(&bus, &plain("Make"), frame(1)).await.unwrap();
+    assert_eq!(ear.number().await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refused_subscription_fails_and_says_why() {
+    let permissions = "publish: \">\", subscribe: [\"_INBOX.>\", \"SRV.Hats.Q\"]";
+    let server = Server::with(&format!(
+        "authorization {{ users = [{{ user: a, password: secret, permissions: {{ {permissions} }} }}] }}"
+    ));
+    let bus = NatsBus::connect(&server.url_as("a:secret")).await.unwrap();
+    let mut allowed = Ear::live(&bus, &queue("Make"), Queue).await;
+    for round in 0..50 {
+        let mut refused = Ear::new(&bus, &plain("Make"), Plain, 10);
+        let delivery = refused.next().await;
+        let Delivery::Ended(Some(error)) = delivery else { panic!("{delivery:?} in round {round}") };
+        assert_eq!(
+            error.to_string().replace(&server.url(), "URL"),
+            "URL refused the subscription to \"SRV.Hats\": Permissions Violation for Subscription to \"SRV.Hats\""
+        );
+    }
+    // Many at once, of which none is forgotten.
+    let mut refused: Vec<_> =
+        (0..1000).map(|n| Ear::new(&bus, &crate::support::topic(&n.to_string()), Plain, 10)).collect();
+    for ear in &mut refused {
+        let delivery = ear.next().await;
+        assert!(matches!(delivery, Delivery::Ended(Some(_))), "{delivery:?}");
+    }
+    publish(&bus, &queue("Make"), frame(1)).await.unwrap();
+    assert_eq!(allowed.number().await, 1);
+}
+
+#[tokio::test]
+async fn a_subscriber_that_does_not_read_delays_nobody() {
+    let server = Server::start();
+    let bus = NatsBus::connect(&server.url()).await.unwrap();
+    let mut slow = Ear::new(&bus, &plain("Make"), Plain, 10);
+    let mut quick = Ear::live(&bus, &plain("Make"), Plain).await;
+    for number in 0..5000 {
+        publish(&bus, &plain("Make"), frame(number)).await.unwrap();
+        assert_eq!(quick.number().await, number);
+    }
+    let waiting = slow.waiting();
+    assert_eq!(waiting.len(), 1 + 10 + 1);
+    assert!(matches!(waiting.last(), Some(Delivery::Gap(Some(4990)))), "{:?}", waiting.last());
+}
+
+#[test]
+fn what_the_client_has_no_room_for_is_a_gap_where_it_was_lost() {
+    let server = Server::start();
+    // On one thread the connection reads all that has come before anybody looks at it.
+    let options = NatsOptions::new().subscription_capacity(10);
+    let bus = crate::support::block_on(NatsBus::connect_with(&server.url(), options)).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let other = NatsBus::connect(&server.url()).await.unwrap();
+        let _before = Ear::live(&bus, &plain("Before"), Queue).await;
+        let mut ear = Ear::live(&bus, &queue("Make"), Queue).await;
+        let mut spared = Ear::live(&bus, &plain("Make"), Plain).await;
+        let mut deliveries = Vec::new();
+        until(10 * SECOND, "there is a gap", async || {
+            for number in 0..1000 {
+                drop(crate::support::offer(&other, &queue("Make"), frame(number)).await);
+            }
+            publish(&other, &plain("Make"), frame(0)).await.unwrap();
+            spared.number().await;
+            deliveries.extend(ear.waiting());
+            deliveries.iter().any(|delivery| matches!(delivery, Delivery::Gap(None)))
+        })
+        .await;
+        assert!(spared.waiting().is_empty());
+    });
+}

@@ -1,0 +1,11 @@
+//! The bus on real NATS servers, which the tests start and stop.
+
+#![allow(clippy::disallowed_methods, reason = "deadlines of real servers are kept by real clocks")]
+
+mod bus;
+mod conformance;
+mod connect;
+mod faults;
+mod many;
+mod server;
+mod support;

@@ -1,0 +1,162 @@
+//! What the tests do with a bus.
+
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::Thread;
+use std::time::{Duration, Instant};
+
+use futures_core::Stream;
+use psrpc::bus::{Bus, Delivery, Inbox, Receipt, Subscription};
+use psrpc::proto::{Channel, Frame, Request};
+use psrpc::{BusError, SubscriptionKind};
+use psrpc_bus_nats::NatsBus;
+use tokio::sync::oneshot;
+
+pub const SECOND: Duration = Duration::from_secs(1);
+
+pub fn plain(method: &str) -> Channel {
+    Channel::request::<&str>("Hats", method, &[], false)
+}
+
+pub fn queue(method: &str) -> Channel {
+    Channel::request::<&str>("Hats", method, &[], true)
+}
+
+pub fn topic(topic: &str) -> Channel {
+    Channel::request("Hats", "Make", &[topic], false)
+}
+
+pub fn frame(number: u32) -> Frame {
+    sized(number, 0)
+}
+
+/// A frame with a payload of so many bytes.
+pub fn sized(number: u32, bytes: usize) -> Frame {
+    let request_id = format!("REQ_{number}").as_str().into();
+    Frame::Request(Request { request_id, payload: vec![7; bytes].into(), ..Request::default() })
+}
+
+/// The number of a frame that [`frame`] made.
+pub fn number(frame: &Frame) -> u32 {
+    let Frame::Request(request) = frame else { panic!("{frame:?}") };
+    request.request_id.as_str()["REQ_".len()..].parse().unwrap()
+}
+
+/// A subscriber.
+pub struct Ear {
+    pub inbox: Inbox,
+    pub subscription: Option<Subscription>,
+}
+
+impl Ear {
+    /// Listens; live when it is returned.
+    pub async fn live(bus: &NatsBus, channel: &Channel, kind: SubscriptionKind) -> Self {
+        let mut ear = Self::new(bus, channel, kind, 100_000);
+        match ear.next().await {
+            Delivery::Live => ear,
+            other => panic!("{other:?} for {channel}"),
+        }
+    }
+
+    pub fn new(bus: &NatsBus, channel: &Channel, kind: SubscriptionKind, capacity: usize) -> Self {
+        let (sink, inbox) = Inbox::new(capacity);
+        let subscription = Some(bus.subscribe(channel, kind, sink));
+        Self { inbox, subscription }
+    }
+
+    /// What comes next, within ten seconds.
+    pub async fn next(&mut self) -> Delivery {
+        let next = poll_fn(|cx| Pin::new(&mut self.inbox).poll_next(cx));
+        tokio::time::timeout(10 * SECOND, next)
+            .await
+            .expect("something has to come")
+            .expect("it has not ended")
+    }
+
+    /// The number of the next frame.
+    pub async fn number(&mut self) -> u32 {
+        match self.next().await {
+            Delivery::Frame(frame) => number(&frame),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// All that comes until the end.
+    pub async fn rest(&mut self) -> Vec<u32> {
+        self.subscription = None;
+        let mut numbers = Vec::new();
+        loop {
+            match self.next().await {
+                Delivery::Frame(frame) => numbers.push(number(&frame)),
+                Delivery::Ended(None) => return numbers,
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    /// What has come and was not looked at.
+    pub fn waiting(&mut self) -> Vec<Delivery> {
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut waiting = Vec::new();
+        while let Poll::Ready(Some(delivery)) = Pin::new(&mut self.inbox).poll_next(&mut cx) {
+            waiting.push(delivery);
+        }
+        waiting
+    }
+}
+
+/// Publishes, waiting for room; what became of it is in what is returned.
+pub async fn offer(
+    bus: &NatsBus,
+    channel: &Channel,
+    frame: Frame,
+) -> oneshot::Receiver<Result<Option<u64>, BusError>> {
+    let (tell, told) = oneshot::channel();
+    let mut next = Some((frame, Receipt::new(|result| drop(tell.send(result)))));
+    poll_fn(|cx| {
+        while let Some((frame, receipt)) = next.take() {
+            let Err(full) = bus.publish(channel, frame, receipt) else { break };
+            next = Some((full.frame, full.receipt));
+            if bus.poll_room(cx).is_pending() {
+                return Poll::Pending;
+            }
+        }
+        Poll::Ready(())
+    })
+    .await;
+    told
+}
+
+pub async fn publish(bus: &NatsBus, channel: &Channel, frame: Frame) -> Result<Option<u64>, BusError> {
+    offer(bus, channel, frame).await.await.expect("a receipt is always told")
+}
+
+/// Waits until a condition holds; how long that took.
+pub async fn until(limit: Duration, what: &str, mut holds: impl AsyncFnMut() -> bool) -> Duration {
+    let start = Instant::now();
+    while !holds().await {
+        assert!(start.elapsed() < limit, "waited in vain for {limit:?} until {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    start.elapsed()
+}
+
+/// An executor that is not tokio's.
+pub fn block_on<T>(future: impl Future<Output = T>) -> T {
+    struct Unpark(Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Arc::new(Unpark(std::thread::current())).into();
+    let mut future = pin!(future);
+    loop {
+        if let Poll::Ready(result) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            return result;
+        }
+        std::thread::park();
+    }
+}

@@ -1,0 +1,63 @@
+//! The thread of a bus. In a process of its own, where no other test has any.
+
+#![allow(clippy::disallowed_methods, reason = "deadlines of real servers are kept by real clocks")]
+
+#[path = "it/server.rs"]
+#[allow(dead_code, reason = "other tests use the rest")]
+mod server;
+#[path = "it/support.rs"]
+#[allow(dead_code, reason = "other tests use the rest")]
+mod support;
+
+use std::fs::DirEntry;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use futures_core::Stream;
+use psrpc::SubscriptionKind::Plain;
+use psrpc::bus::{Bus, Delivery, Inbox, Receipt};
+use psrpc_bus_nats::NatsBus;
+
+use server::Server;
+use support::{SECOND, block_on, frame, plain};
+
+/// How many threads buses have in this process.
+fn threads() -> usize {
+    let name = |entry: DirEntry| std::fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+    tasks.map(|entry| name(entry.unwrap())).filter(|name| name.trim() == "psrpc-nats").count()
+}
+
+#[test]
+fn it_ends_with_the_last_of_the_bus() {
+    let server = Server::start();
+    let bus = block_on(NatsBus::connect(&server.url())).unwrap();
+    assert_eq!(threads(), 1);
+    let (sink, mut inbox) = Inbox::new(10);
+    let subscription = bus.subscribe(&plain("Make"), Plain, sink);
+    let mut next = move || block_on(poll_fn(|cx| Pin::new(&mut inbox).poll_next(cx)));
+    assert!(matches!(next(), Some(Delivery::Live)));
+    let clone = bus.clone();
+    drop(bus);
+    let (tell, told) = mpsc::channel();
+    clone.publish(&plain("Make"), frame(1), Receipt::new(move |result| tell.send(result).unwrap())).unwrap();
+    told.recv().unwrap().unwrap();
+    assert!(matches!(next(), Some(Delivery::Frame(_))));
+    // What was accepted before the end is still written.
+    let other = block_on(NatsBus::connect(&server.url())).unwrap();
+    other.publish(&plain("Make"), frame(2), Receipt::new(drop)).unwrap();
+    drop(other);
+    assert!(matches!(next(), Some(Delivery::Frame(_))));
+    drop(clone);
+    assert!(threads() >= 1);
+    drop(subscription);
+    assert!(matches!(next(), Some(Delivery::Ended(None))));
+    assert!(next().is_none());
+    let deadline = Instant::now() + 5 * SECOND;
+    while threads() > 0 {
+        assert!(Instant::now() < deadline, "{} threads go on", threads());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
