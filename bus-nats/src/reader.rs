@@ -87,7 +87,9 @@ impl Reader {
                 // The round trip that made the link `Up` came after the client had subscribed again.
                 proof.give_up();
                 live_on = link;
-                if self.subject.settle(true) {
+                self.drain(&mut subscriber).await;
+                self.subject.live(true);
+                if self.subject.gone() {
                     return;
                 }
             }
@@ -102,16 +104,24 @@ impl Reader {
             }
             tokio::select! {
                 message = poll_fn(|cx| poll_next(&mut subscriber, cx)) => match message {
-                    Some(message) => self.route(message),
+                    Some(message) => {
+                        // It proves as much as an answer does.
+                        if live_on == Link::Down && link != Link::Down {
+                            live_on = link;
+                            self.subject.live(false);
+                        }
+                        self.route(message);
+                    }
                     None => return,
                 },
                 // Had the server refused the subscription, its task would have taken that before: on one thread, tasks run in
                 // the order in which they are woken.
                 () = proof.answered() => {
-                    self.drain(&mut subscriber).await;
                     live_on = link;
+                    self.subject.live(false);
                     drop(opening.take());
-                    if self.subject.settle(false) {
+                    self.drain(&mut subscriber).await;
+                    if self.subject.gone() {
                         return;
                     }
                 }

@@ -123,9 +123,8 @@ impl Subject {
         needed
     }
 
-    /// The server has the subscription: those who wait hear it, the others of the `gap`, if there was one; those who go are
-    /// gone. Whether nobody is left.
-    pub(crate) fn settle(&self, gap: bool) -> bool {
+    /// The server has the subscription: those who wait hear it, the others of the `gap`, if there was one.
+    pub(crate) fn live(&self, gap: bool) {
         let mut listeners = self.lock();
         listeners.live = true;
         for listener in listeners.all_mut().filter(|listener| listener.stage == Stage::Stays) {
@@ -136,7 +135,11 @@ impl Subject {
                 listener.sink.gap(None);
             }
         }
-        listeners.remove(Stage::Goes)
+    }
+
+    /// Drops those who go: all that came for them has been delivered. Whether nobody is left.
+    pub(crate) fn gone(&self) -> bool {
+        self.lock().remove(Stage::Goes)
     }
 
     /// There is no connection, so whoever wants to leave has all that will come. Whether nobody is left.
@@ -226,7 +229,9 @@ impl Channel {
     fn deliver(&mut self, frame: Frame, kind: SubscriptionKind) {
         match kind {
             SubscriptionKind::Plain => {
-                let mut sinks = self.listeners.iter().map(|(_, listener)| &listener.sink);
+                let told =
+                    self.listeners.iter().map(|(_, listener)| listener).filter(|listener| listener.told);
+                let mut sinks = told.map(|listener| &listener.sink);
                 if let Some(first) = sinks.next() {
                     sinks.for_each(|sink| sink.deliver(frame.clone()));
                     first.deliver(frame);
@@ -240,10 +245,10 @@ impl Channel {
         }
     }
 
-    /// Whose turn it is: of those who stay, if there is any.
+    /// Whose turn it is: of those who know that they are live and stay, if there is any.
     fn next(&mut self) -> Option<usize> {
-        let stays = |(_, listener): &(usize, &Listener)| listener.stage == Stage::Stays;
-        let keys = || self.listeners.iter().filter(stays).map(|(key, _)| key);
+        let ready = |(_, listener): &(usize, &Listener)| listener.told && listener.stage == Stage::Stays;
+        let keys = || self.listeners.iter().filter(ready).map(|(key, _)| key);
         let next = keys().find(|key| *key >= self.turn).or_else(|| keys().next());
         let next = next.or_else(|| self.listeners.iter().next().map(|(key, _)| key))?;
         self.turn = next + 1;
