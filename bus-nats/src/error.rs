@@ -55,6 +55,16 @@ pub enum ConnectError {
     Thread(#[source] std::io::Error),
 }
 
+impl From<ConnectError> for psrpc::Error {
+    fn from(error: ConnectError) -> Self {
+        let code = match error {
+            ConnectError::Url { .. } => psrpc::ErrorCode::InvalidArgument,
+            _ => psrpc::ErrorCode::Unavailable,
+        };
+        Self::from_source(code, error)
+    }
+}
+
 /// What is wrong with a URL.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

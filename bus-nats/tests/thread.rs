@@ -2,9 +2,6 @@
 
 #![allow(clippy::disallowed_methods, reason = "deadlines of real servers are kept by real clocks")]
 
-#[path = "it/server.rs"]
-#[allow(dead_code, reason = "other tests use the rest")]
-mod server;
 #[path = "it/support.rs"]
 #[allow(dead_code, reason = "other tests use the rest")]
 mod support;
@@ -19,8 +16,8 @@ use futures_core::Stream;
 use psrpc::SubscriptionKind::Plain;
 use psrpc::bus::{Bus, Delivery, Inbox, Receipt};
 use psrpc_bus_nats::NatsBus;
+use psrpc_servers::Server;
 
-use server::Server;
 use support::{SECOND, block_on, frame, plain};
 
 /// How many threads buses have in this process.
@@ -32,7 +29,7 @@ fn threads() -> usize {
 
 #[test]
 fn it_ends_with_the_last_of_the_bus() {
-    let server = Server::start();
+    let server = Server::nats(&[]);
     let bus = block_on(NatsBus::connect(&server.url())).unwrap();
     assert_eq!(threads(), 1);
     let (sink, mut inbox) = Inbox::new(10);

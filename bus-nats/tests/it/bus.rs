@@ -5,12 +5,12 @@ use psrpc::bus::{Bus, Delivery, Receipt};
 use psrpc::proto::{Channel, Frame};
 use psrpc_bus_nats::{NatsBus, NatsOptions};
 
-use crate::server::Server;
 use crate::support::{Ear, SECOND, frame, number, offer, plain, publish, queue, sized, until};
+use psrpc_servers::Server;
 
 #[tokio::test]
 async fn channels_share_a_subject_and_frames_find_theirs() {
-    let server = Server::start();
+    let server = Server::nats(&[]);
     let (bus, other) =
         (NatsBus::connect(&server.url()).await.unwrap(), NatsBus::connect(&server.url()).await.unwrap());
     let (make, mend) = (plain("Make"), plain("Mend"));
@@ -35,7 +35,7 @@ async fn channels_share_a_subject_and_frames_find_theirs() {
 
 #[tokio::test]
 async fn a_queue_hands_out_each_frame_once_and_members_take_turns() {
-    let server = Server::start();
+    let server = Server::nats(&[]);
     let bus = NatsBus::connect(&server.url()).await.unwrap();
     let mut ears = Vec::new();
     for _ in 0..3 {
@@ -53,7 +53,7 @@ async fn a_queue_hands_out_each_frame_once_and_members_take_turns() {
 
 #[tokio::test]
 async fn what_no_channel_of_a_queue_takes_goes_to_one_of_them() {
-    let server = Server::start();
+    let server = Server::nats(&[]);
     let bus = NatsBus::connect(&server.url()).await.unwrap();
     let mut ears = [
         Ear::live(&bus, &queue("Make"), Queue).await,
@@ -79,7 +79,7 @@ async fn what_no_channel_of_a_queue_takes_goes_to_one_of_them() {
 
 #[tokio::test]
 async fn what_is_no_frame_is_counted_by_one() {
-    let server = Server::start();
+    let server = Server::nats(&[]);
     let bus = NatsBus::connect(&server.url()).await.unwrap();
     let mut ears =
         [Ear::live(&bus, &plain("Make"), Plain).await, Ear::live(&bus, &plain("Mend"), Plain).await];
@@ -95,7 +95,7 @@ async fn what_is_no_frame_is_counted_by_one() {
 
 #[tokio::test]
 async fn a_channel_that_is_no_subject_is_refused() {
-    let server = Server::start();
+    let server = Server::nats(&[]);
     let bus = NatsBus::connect(&server.url()).await.unwrap();
     for id in ["", "a..b", ".", "a b", "*", ">", "x\r\nPUB SRV.Hats 0\r\n\r\n", "\u{7f}", &"x".repeat(5000)] {
         let channel = Channel::response("Hats", id);
@@ -118,7 +118,7 @@ async fn a_channel_that_is_no_subject_is_refused() {
 
 #[tokio::test]
 async fn a_frame_may_be_as_large_as_the_server_allows() {
-    let server = Server::with("max_payload: 10000");
+    let server = Server::nats(&["max_payload: 10000"]);
     let bus = NatsBus::connect(&server.url()).await.unwrap();
     let channel = plain("Make");
     let mut ear = Ear::live(&bus, &channel, Plain).await;
@@ -136,7 +136,7 @@ async fn a_frame_may_be_as_large_as_the_server_allows() {
 
 #[tokio::test]
 async fn frames_keep_their_order_when_the_queue_is_full() {
-    let server = Server::start();
+    let server = Server::nats(&[]);
     let bus = NatsBus::connect_with(&server.url(), NatsOptions::new().queue_bytes(10_000)).await.unwrap();
     let other = NatsBus::connect(&server.url()).await.unwrap();
     let mut ear = Ear::live(&other, &plain("Make"), Plain).await;
@@ -160,7 +160,7 @@ async fn frames_keep_their_order_when_the_queue_is_full() {
 
 #[tokio::test]
 async fn everybody_who_waits_for_room_is_woken() {
-    let server = Server::start();
+    let server = Server::nats(&[]);
     let bus = NatsBus::connect_with(&server.url(), NatsOptions::new().queue_bytes(1)).await.unwrap();
     let mut ear = Ear::live(&bus, &plain("Make"), Plain).await;
     let tasks: Vec<_> = (0..50)
@@ -222,7 +222,7 @@ fn taken(delivery: &Delivery) -> u32 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_leaves_a_queue_gets_what_it_was_handed() {
-    let server = Server::start();
+    let server = Server::nats(&[]);
     let bus = NatsBus::connect(&server.url()).await.unwrap();
     let others = NatsBus::connect(&server.url()).await.unwrap();
     leave(&bus, &others, None).await;
@@ -233,7 +233,7 @@ async fn who_leaves_a_queue_gets_what_it_was_handed() {
 
 #[tokio::test]
 async fn a_subscription_that_never_was_live_ends_too() {
-    let server = Server::start();
+    let server = Server::nats(&[]);
     let bus = NatsBus::connect(&server.url()).await.unwrap();
     let mut ears: Vec<_> =
         (0..200).map(|n| Ear::new(&bus, &crate::support::topic(&n.to_string()), Plain, 1)).collect();
@@ -245,7 +245,7 @@ async fn a_subscription_that_never_was_live_ends_too() {
 
 #[test]
 fn a_bus_whose_client_has_gone_says_so() {
-    let server = Server::start();
+    let server = Server::nats(&[]);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let (bus, mut ear) = runtime.block_on(async {
         let client = async_nats::connect(server.url()).await.unwrap();

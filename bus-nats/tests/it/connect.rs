@@ -7,8 +7,8 @@ use std::time::Instant;
 use psrpc::SubscriptionKind::Plain;
 use psrpc_bus_nats::{NatsBus, NatsOptions};
 
-use crate::server::{Server, free_port};
 use crate::support::{Ear, SECOND, frame, plain, publish};
+use psrpc_servers::{Server, free_port};
 
 /// The text of the error, which came in time and has no secret in it.
 async fn error(url: &str) -> String {
@@ -65,37 +65,37 @@ async fn a_server_that_requires_tls_is_told() {
 
 #[tokio::test]
 async fn wrong_credentials_are_refused_and_right_ones_are_not() {
-    let server = Server::with("authorization { users = [{ user: \"mé\", password: \"s@cret:1\" }] }");
-    let text = error(&server.url_as("m%C3%A9:wrong-secret")).await;
+    let server = Server::nats(&["authorization { users = [{ user: \"mé\", password: \"s@cret:1\" }] }"]);
+    let text = error(&server.url_with("m%C3%A9:wrong-secret@")).await;
     assert_eq!(
         text.replace(&server.url(), "URL"),
         "no connection to URL: authorization violation: nats: authorization violation"
     );
     error(&server.url()).await;
-    NatsBus::connect(&server.url_as("m%C3%A9:s%40cret%3a1")).await.unwrap();
-    let server = Server::with("authorization { token: \"secret\" }");
-    error(&server.url_as("wrong-secret")).await;
-    let bus = NatsBus::connect(&server.url_as("secret")).await.unwrap();
+    NatsBus::connect(&server.url_with("m%C3%A9:s%40cret%3a1@")).await.unwrap();
+    let server = Server::nats(&["authorization { token: \"secret\" }"]);
+    error(&server.url_with("wrong-secret@")).await;
+    let bus = NatsBus::connect(&server.url_with("secret@")).await.unwrap();
     assert_eq!(format!("{bus:?}"), format!("NatsBus {{ servers: {:?}, connected: true }}", server.url()));
 }
 
 #[tokio::test]
 async fn a_user_without_an_inbox_is_told() {
-    let server = Server::with(
+    let server = Server::nats(&[
         "authorization { users = [{ user: a, password: b, permissions: { publish: \"SRV.>\" } }] }",
-    );
-    let text = error(&server.url_as("a:b")).await;
+    ]);
+    let text = error(&server.url_with("a:b@")).await;
     assert!(text.ends_with("is the user allowed to publish and subscribe to `_INBOX.>`?"), "{text}");
 }
 
 #[tokio::test]
 async fn an_inbox_prefix_is_used() {
     let permissions = "publish: [\"SRV.>\", \"_MINE.>\"], subscribe: [\"SRV.>\", \"_MINE.>\"]";
-    let server = Server::with(&format!(
+    let server = Server::nats(&[&format!(
         "authorization {{ users = [{{ user: a, password: b, permissions: {{ {permissions} }} }}] }}"
-    ));
+    )]);
     let options = NatsOptions::new().inbox_prefix("_MINE").name("a hatter");
-    let bus = NatsBus::connect_with(&server.url_as("a:b"), options).await.unwrap();
+    let bus = NatsBus::connect_with(&server.url_with("a:b@"), options).await.unwrap();
     let mut ear = Ear::live(&bus, &plain("Make"), Plain).await;
     publish(&bus, &plain("Make"), frame(1)).await.unwrap();
     assert_eq!(ear.number().await, 1);
@@ -103,13 +103,13 @@ async fn an_inbox_prefix_is_used() {
 
 #[tokio::test]
 async fn one_server_of_several_is_enough() {
-    let server = Server::start();
+    let server = Server::nats(&[]);
     NatsBus::connect(&format!("nats://127.0.0.1:{},{}", free_port(), server.url())).await.unwrap();
 }
 
 #[tokio::test]
 async fn the_connection_of_a_client_will_do() {
-    let server = Server::start();
+    let server = Server::nats(&[]);
     let client = async_nats::connect(server.url()).await.unwrap();
     let bus = NatsBus::from_client(client).await.unwrap();
     let mut ear = Ear::live(&bus, &plain("Make"), Plain).await;
@@ -119,7 +119,7 @@ async fn the_connection_of_a_client_will_do() {
 
 #[test]
 fn a_runtime_without_io_is_enough() {
-    let server = Server::start();
+    let server = Server::nats(&[]);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     let bus = runtime.block_on(NatsBus::connect(&server.url())).unwrap();
     runtime.block_on(Ear::live(&bus, &plain("Make"), Plain));

@@ -7,5 +7,4 @@ mod conformance;
 mod connect;
 mod faults;
 mod many;
-mod server;
 mod support;

@@ -6,14 +6,14 @@ use psrpc::SubscriptionKind::Plain;
 use psrpc::bus::Delivery;
 use psrpc_bus_nats::NatsBus;
 
-use crate::server::Server;
 use crate::support::{Ear, SECOND, frame, publish, topic};
+use psrpc_servers::Server;
 
 const TOPICS: u32 = 10_000;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_topics_are_live_soon_and_again_after_a_restart() {
-    let mut server = Server::start();
+    let mut server = Server::nats(&[]);
     let bus = NatsBus::connect(&server.url()).await.unwrap();
     let channel = |number: u32| topic(&format!("topic-{number}"));
     let start = Instant::now();
@@ -24,7 +24,7 @@ async fn ten_thousand_topics_are_live_soon_and_again_after_a_restart() {
     }
     let live = start.elapsed();
     server.kill();
-    server.restart();
+    server.start();
     let start = Instant::now();
     for ear in &mut ears {
         let delivery = ear.next().await;
