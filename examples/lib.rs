@@ -43,7 +43,7 @@ impl Studio for Machine {
 /// The argument that every example has.
 #[derive(clap::Args)]
 pub struct BusArgument {
-    /// The bus, by URL: `local:` is one within this process, `redis://127.0.0.1:6379` a Redis server.
+    /// The bus, by URL: `local:` is one within this process, `redis://127.0.0.1:6379` and `nats://127.0.0.1:4222` are servers.
     #[arg(long, default_value = "local:")]
     bus: String,
 }

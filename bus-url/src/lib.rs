@@ -8,6 +8,7 @@ use std::sync::Arc;
 use psrpc::bus::Bus;
 use psrpc::{Error, ErrorCode, Runtime};
 use psrpc_bus_local::LocalBus;
+use psrpc_bus_nats::NatsBus;
 use psrpc_bus_redis::RedisBus;
 
 /// Connects to the bus that a URL names.
@@ -16,6 +17,7 @@ use psrpc_bus_redis::RedisBus;
 /// |---|---|
 /// | `local:` | in-process, a bus of its own with each call (`psrpc-bus-local`) |
 /// | `redis://[[user]:password@]host[:port][/database]` | Redis (`psrpc-bus-redis`) |
+/// | `nats://[user:password@]host[:port]`, several with commas | NATS (`psrpc-bus-nats`) |
 ///
 /// Whoever needs a bus's options connects by its own crate.
 ///
@@ -31,9 +33,11 @@ pub async fn connect(url: &str, runtime: impl Runtime) -> Result<Arc<dyn Bus>, E
             Err(error) => Err(Error::from_source(ErrorCode::InvalidArgument, error)),
         },
         "redis" | "rediss" => Ok(Arc::new(RedisBus::connect(url, runtime).await?)),
+        "nats" | "tls" => Ok(Arc::new(NatsBus::connect(url).await?)),
         // The rest of it may hold a password.
         _ => {
-            let text = format!("no bus has the scheme of `{scheme}:`; there are `local:` and `redis://`");
+            let text =
+                format!("no bus has the scheme of `{scheme}:`; there are `local:`, `redis://` and `nats://`");
             Err(Error::new(ErrorCode::InvalidArgument, text))
         }
     }
@@ -54,7 +58,7 @@ mod tests {
         assert!(connect("local:", TokioRuntime::current().unwrap()).await.is_ok());
         let said = refusal("amqp://user:s3cret@x").await;
         assert!(said.starts_with("invalid_argument: no bus has the scheme of `amqp:`"), "{said}");
-        assert!(refusal("rediss://x").await.contains("TLS"));
+        assert!(refusal("rediss://x").await.contains("TLS") && refusal("tls://x").await.contains("TLS"));
         assert!(refusal("local://x").await.contains("takes nothing after the colon"));
         assert!(refusal("").await.starts_with("invalid_argument: "));
     }

@@ -31,7 +31,7 @@ enum Command {
         /// Only cases whose id has this in it.
         #[arg(default_value = "")]
         filter: String,
-        /// The bus: `local:`, or a server, `redis://host:port`.
+        /// The bus: `local:`, or a server, `redis://host:port` or `nats://host:port`.
         #[arg(long, default_value = "local:")]
         bus: String,
         /// The runtime.

@@ -164,6 +164,21 @@ async fn redis_is_frozen_until_the_connections_are_given_up() {
     survive(Server::redis(&[]), async |server| freeze(server, Duration::from_secs(6)).await).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nats_is_killed_and_started_again() {
+    survive(Server::nats(&[]), kill_and_start).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nats_is_frozen_for_a_moment() {
+    survive(Server::nats(&[]), async |server| freeze(server, Duration::from_secs(1)).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nats_is_frozen_for_long() {
+    survive(Server::nats(&[]), async |server| freeze(server, Duration::from_secs(6)).await).await;
+}
+
 /// Registers many topics at once, and calls each of them, before and after the server was killed.
 async fn many_topics(mut server: Server) {
     const TOPICS: usize = 10_000;
@@ -200,6 +215,11 @@ async fn many_topics(mut server: Server) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn redis_carries_ten_thousand_topics_also_after_it_was_killed() {
     many_topics(Server::redis(&[])).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nats_carries_ten_thousand_topics_also_after_it_was_killed() {
+    many_topics(Server::nats(&[])).await;
 }
 
 #[expect(clippy::disallowed_methods, reason = "real servers live in real time")]
