@@ -104,6 +104,8 @@ pub(crate) enum Fault {
     Lost { servers: String, cause: String },
     #[error("{servers} refused the subscription to {subject:?}: {text}")]
     Denied { servers: String, subject: String, text: String },
+    #[error("{servers} refused what was published on {subject:?}: the user is not allowed to")]
+    Refused { servers: String, subject: String },
     #[error("publishing on {subject:?}: {cause}")]
     Publish { subject: String, cause: async_nats::PublishError },
     #[error("the NATS client has stopped: its connection was closed for good, or its runtime was shut down")]

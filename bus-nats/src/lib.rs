@@ -19,9 +19,10 @@
 //!
 //! A frame waits in a queue that is bounded in bytes ([`NatsOptions::queue_bytes`]) until the connection takes it. Its receipt
 //! says *published* once it is on the socket: NATS confirms nothing, so it can be lost behind that, and how many got it is not
-//! known. It *fails* when there is no connection, when the connection is lost before it is on the socket (the server may have
-//! it all the same), when it is over the server's `max_payload`, and when the channel is no NATS subject: ids of peers become
-//! part of subjects, so empty parts, whitespace, control characters, `*` and `>` are refused.
+//! known. The receipt of the first frame on a subject waits until the server has had the time to refuse it, and fails if it
+//! has. It *fails* as well when there is no connection, when the connection is lost before it is on the socket (the server may
+//! have it all the same), when it is over the server's `max_payload`, and when the channel is no NATS subject: ids of peers
+//! become part of subjects, so empty parts, whitespace, control characters, `*` and `>` are refused.
 //!
 //! # Subscribing
 //!
@@ -43,13 +44,13 @@
 //! # What the server must allow
 //!
 //! Beside the subjects of the services (`SRV.>` and `CLI.>`): to publish and subscribe to `_INBOX.>`, or what
-//! [`NatsOptions::inbox_prefix`] says. A refused publish is not reported by NATS in a way that tells which one it was: its
-//! receipt says published.
+//! [`NatsOptions::inbox_prefix`] says.
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
 mod error;
+mod grants;
 mod home;
 mod link;
 mod options;
@@ -66,6 +67,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use async_nats::Client;
+use async_nats::connection::State;
 use psrpc::SubscriptionKind;
 use psrpc::bus::{Bus, Full, Receipt, Sink, Subscription};
 use psrpc::proto::{Channel, Frame};
@@ -127,8 +129,8 @@ impl NatsBus {
     /// A bus on the connection of a client that is there already.
     ///
     /// How it reconnects, its capacities and its inbox prefix are then the client's own affair. It must be connected. And
-    /// since its events go elsewhere, two things are not noticed: that the server refuses a subscription, and that the client
-    /// had no room for a message.
+    /// since its events go elsewhere, two things are not noticed: that the server refuses a frame or a subscription, and that
+    /// the client had no room for a message.
     ///
     /// # Errors
     ///
@@ -137,6 +139,12 @@ impl NatsBus {
         let home = Home::new().map_err(ConnectError::Thread)?;
         let info = client.server_info();
         let name = format!("nats://{}:{}", info.host, info.port);
+        if client.connection_state() != State::Connected {
+            return Err(ConnectError::Refused {
+                servers: name,
+                cause: "the client is not connected".to_owned(),
+            });
+        }
         let options = NatsOptions::new();
         let timeout = options.connection_timeout;
         Self::start(client, name, options, home, timeout).await

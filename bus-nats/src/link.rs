@@ -102,8 +102,9 @@ pub(crate) fn take(shared: &Shared, event: Event) {
     match event {
         Event::Disconnected => drop(shared.link.send_replace(Link::Down)),
         Event::SlowConsumer(sid) => shared.overrun(sid),
-        Event::ServerError(ServerError::Other(text)) => match denied(&text) {
-            Some((subject, kind)) => shared.fail(kind, subject, || Fault::Denied {
+        Event::ServerError(ServerError::Other(text)) => match Denied::read(&text) {
+            Some(Denied::Publish(subject)) => shared.grants.refuse(subject),
+            Some(Denied::Subscription(subject, kind)) => shared.fail(kind, subject, || Fault::Denied {
                 servers: shared.servers.clone(),
                 subject: subject.to_owned(),
                 text: text.clone(),
@@ -117,12 +118,24 @@ pub(crate) fn take(shared: &Shared, event: Event) {
     shared.look.notify_one();
 }
 
-/// The subscription that a server refuses.
-fn denied(text: &str) -> Option<(&str, SubscriptionKind)> {
-    let rest = text.strip_prefix("Permissions Violation for Subscription to \"")?;
-    let (subject, rest) = rest.split_once('"')?;
-    let kind = if rest.contains("using queue") { SubscriptionKind::Queue } else { SubscriptionKind::Plain };
-    Some((subject, kind))
+/// What a server does not allow.
+#[derive(Debug, PartialEq)]
+enum Denied<'a> {
+    Publish(&'a str),
+    Subscription(&'a str, SubscriptionKind),
+}
+
+impl<'a> Denied<'a> {
+    fn read(text: &'a str) -> Option<Self> {
+        let rest = text.strip_prefix("Permissions Violation for ")?;
+        if let Some(rest) = rest.strip_prefix("Publish to \"") {
+            return Some(Denied::Publish(rest.split_once('"')?.0));
+        }
+        let (subject, rest) = rest.strip_prefix("Subscription to \"")?.split_once('"')?;
+        let queue = rest.contains("using queue");
+        let kind = if queue { SubscriptionKind::Queue } else { SubscriptionKind::Plain };
+        Some(Denied::Subscription(subject, kind))
+    }
 }
 
 #[cfg(test)]
@@ -130,11 +143,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_refusal_names_its_subscription() {
+    fn a_refusal_names_what_it_is_about() {
         let text = "Permissions Violation for Subscription to \"SRV.Hats\"";
-        assert_eq!(denied(text), Some(("SRV.Hats", SubscriptionKind::Plain)));
+        assert_eq!(Denied::read(text), Some(Denied::Subscription("SRV.Hats", SubscriptionKind::Plain)));
         let text = "Permissions Violation for Subscription to \"SRV.Hats.Q\" using queue \"bus\"";
-        assert_eq!(denied(text), Some(("SRV.Hats.Q", SubscriptionKind::Queue)));
-        assert_eq!(denied("Permissions Violation for Publish to \"SRV.Hats\""), None);
+        assert_eq!(Denied::read(text), Some(Denied::Subscription("SRV.Hats.Q", SubscriptionKind::Queue)));
+        let text = "Permissions Violation for Publish to \"SRV.Hats\"";
+        assert_eq!(Denied::read(text), Some(Denied::Publish("SRV.Hats")));
+        assert_eq!(Denied::read("Stale Connection"), None);
     }
 }

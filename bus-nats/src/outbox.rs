@@ -10,6 +10,7 @@ use psrpc::bus::Receipt;
 use tokio::sync::Notify;
 
 use crate::error::Fault;
+use crate::grants;
 use crate::link::Link;
 use crate::shared::Shared;
 
@@ -152,29 +153,38 @@ pub(crate) async fn write(shared: Arc<Shared>) {
             () = send(&shared, &mut waiting, &mut written) => Ok(()),
         };
         shared.outbox.release(bytes);
-        for receipt in written {
+        let mut unproven = Vec::new();
+        for (subject, receipt) in written {
             match outcome {
-                Ok(()) => receipt.published(None),
+                Ok(()) if shared.grants.is_allowed(&subject) => receipt.published(None),
+                Ok(()) => unproven.push((subject, receipt)),
                 Err(()) => receipt.failed(shared.lost().into()),
             }
+        }
+        if !unproven.is_empty() {
+            shared.spawn(grants::prove(Arc::clone(&shared), link.clone(), unproven));
         }
         waiting.for_each(|outgoing| outgoing.receipt.failed(shared.not_connected().into()));
     }
 }
 
 /// Hands frames to the client until none is left, and waits until they are on the socket.
-async fn send(shared: &Shared, waiting: &mut impl Iterator<Item = Outgoing>, written: &mut Vec<Receipt>) {
+async fn send(
+    shared: &Shared,
+    waiting: &mut impl Iterator<Item = Outgoing>,
+    written: &mut Vec<(Subject, Receipt)>,
+) {
     for Outgoing { subject, payload, receipt } in waiting {
         // Told as written or lost, should this be canceled while the client has no room.
-        written.push(receipt);
-        if let Err(cause) = shared.client.publish(subject.clone(), payload).await
-            && let Some(receipt) = written.pop()
+        written.push((subject.clone(), receipt));
+        if let Err(cause) = shared.client.publish(subject, payload).await
+            && let Some((subject, receipt)) = written.pop()
         {
             receipt.failed(Fault::Publish { subject: subject.to_string(), cause }.into());
         }
     }
     if shared.client.flush().await.is_err() {
-        written.drain(..).for_each(|receipt| receipt.failed(Fault::Stopped.into()));
+        written.drain(..).for_each(|(_, receipt)| receipt.failed(Fault::Stopped.into()));
     }
 }
 

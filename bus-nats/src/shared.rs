@@ -11,6 +11,7 @@ use psrpc::bus::Sink;
 use tokio::sync::{Mutex as AsyncMutex, Notify, Semaphore, watch};
 
 use crate::error::Fault;
+use crate::grants::Grants;
 use crate::home::Home;
 use crate::link::{self, Link};
 use crate::options::NatsOptions;
@@ -39,6 +40,7 @@ pub(crate) struct Shared {
     home: Home,
     plain: Mutex<Subjects>,
     queue: Mutex<Subjects>,
+    pub(crate) grants: Grants,
     /// What was last heard of the connection.
     cause: Mutex<String>,
 }
@@ -60,6 +62,7 @@ impl Shared {
             home,
             plain: Mutex::default(),
             queue: Mutex::default(),
+            grants: Grants::default(),
             cause: Mutex::new("the connection was lost".to_owned()),
         };
         // The caller has made a round trip.
@@ -69,8 +72,13 @@ impl Shared {
 
     /// Starts the tasks that every bus has.
     pub(crate) fn start(self: &Arc<Self>) {
-        self.home.spawn(link::watch(Arc::downgrade(self)));
-        self.home.spawn(outbox::write(Arc::clone(self)));
+        self.spawn(link::watch(Arc::downgrade(self)));
+        self.spawn(outbox::write(Arc::clone(self)));
+    }
+
+    /// Runs a task on the bus's thread.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.home.spawn(task);
     }
 
     /// The connection that is there, by its number.
@@ -101,7 +109,7 @@ impl Shared {
         let key = subject.add(channel, sink, false);
         subjects.insert(name.into(), Arc::clone(&subject));
         drop(subjects);
-        self.home.spawn(reader::run(Arc::clone(self), Arc::clone(&subject)));
+        self.spawn(reader::run(Arc::clone(self), Arc::clone(&subject)));
         (subject, key)
     }
 
@@ -144,6 +152,10 @@ impl Shared {
 
     pub(crate) fn not_connected(&self) -> Fault {
         Fault::NotConnected { servers: self.servers.clone(), cause: self.cause() }
+    }
+
+    pub(crate) fn refused(&self, subject: &str) -> Fault {
+        Fault::Refused { servers: self.servers.clone(), subject: subject.to_owned() }
     }
 
     pub(crate) fn lost(&self) -> Fault {

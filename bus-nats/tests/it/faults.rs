@@ -154,6 +154,25 @@ async fn a_refused_subscription_fails_and_says_why() {
 }
 
 #[tokio::test]
+async fn a_refused_frame_fails_and_others_do_not() {
+    let permissions = "publish: [\"_INBOX.>\", \"SRV.Hats.Q\"], subscribe: \">\"";
+    let server = Server::nats(&[&format!(
+        "authorization {{ users = [{{ user: a, password: secret, permissions: {{ {permissions} }} }}] }}"
+    )]);
+    let bus = NatsBus::connect(&server.url_with("a:secret@")).await.unwrap();
+    let (queue, plain) = (queue("Make"), plain("Make"));
+    for _ in 0..50 {
+        let (allowed, refused) =
+            tokio::join!(publish(&bus, &queue, frame(1)), publish(&bus, &plain, frame(2)));
+        allowed.unwrap();
+        assert_eq!(
+            refused.unwrap_err().to_string().replace(&server.url(), "URL"),
+            "URL refused what was published on \"SRV.Hats\": the user is not allowed to"
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_subscriber_that_does_not_read_delays_nobody() {
     let server = Server::nats(&[]);
     let bus = NatsBus::connect(&server.url()).await.unwrap();
