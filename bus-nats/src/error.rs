@@ -44,7 +44,8 @@ pub enum ConnectError {
     },
     /// The client library panicked, as it does without TLS when the server requires it.
     #[error(
-        "no connection to {servers}: the client library panicked; if the server requires TLS, this bus does not have it yet"
+        "no connection to {servers}: the client library panicked; if the server requires TLS, this bus does not have \
+         it yet"
     )]
     Panicked {
         /// The servers, without credentials.
@@ -100,8 +101,8 @@ pub(crate) enum Fault {
     TooLarge { subject: String, size: usize, limit: usize },
     #[error("not connected to {servers}: {cause}")]
     NotConnected { servers: String, cause: String },
-    #[error("the connection to {servers} was lost while the frame was on its way: {cause}")]
-    Lost { servers: String, cause: String },
+    #[error("the connection to {servers} was lost while the frame was on its way")]
+    Lost { servers: String },
     #[error("{servers} refused the subscription to {subject:?}: {text}")]
     Denied { servers: String, subject: String, text: String },
     #[error("{servers} refused what was published on {subject:?}: the user is not allowed to")]

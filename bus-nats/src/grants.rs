@@ -1,7 +1,7 @@
 //! What the server lets us publish on.
 //!
-//! NATS confirms no publish, and refuses one only in a message of its own, which names the subject. So the first frame on a
-//! subject is told to be published once a round trip after it has brought no refusal.
+//! NATS confirms no publish, and refuses one only in a message of its own, which names the subject. So the first frame
+//! on a subject is told to be published once a round trip after it has brought no refusal.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -63,7 +63,8 @@ impl Grants {
     }
 }
 
-/// Tells the receipts of frames that are on the socket, by subject, once it is known whether they were refused, or never will.
+/// Tells the receipts of frames that are on the socket, by subject, once it is known whether they were refused, or
+/// never will.
 pub(crate) async fn prove(
     shared: Arc<Shared>,
     mut link: watch::Receiver<Link>,

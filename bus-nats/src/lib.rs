@@ -11,30 +11,31 @@
 //!
 //! # Where it runs
 //!
-//! The NATS client needs tokio, so each bus has a thread of its own, named `psrpc-nats`, with a small tokio runtime on it:
-//! whoever uses the bus may run on anything, and what blocks there does not hold up the connection. The thread ends with the
-//! last clone of the bus and the last of its subscriptions, once what was accepted is written.
+//! The NATS client needs tokio, so each bus has a thread of its own, named `psrpc-nats`, with a small tokio runtime on
+//! it: whoever uses the bus may run on anything, and what blocks there does not hold up the connection. The thread ends
+//! with the last clone of the bus and the last of its subscriptions, once what was accepted is written.
 //!
 //! # Publishing
 //!
-//! A frame waits in a queue that is bounded in bytes ([`NatsOptions::queue_bytes`]) until the connection takes it. Its receipt
-//! says *published* once it is on the socket: NATS confirms nothing, so it can be lost behind that, and how many got it is not
-//! known. The receipt of the first frame on a subject waits until the server has had the time to refuse it, and fails if it
-//! has. It *fails* as well when there is no connection, when the connection is lost before it is on the socket (the server may
-//! have it all the same), when it is over the server's `max_payload`, and when the channel is no NATS subject: ids of peers
-//! become part of subjects, so empty parts, whitespace, control characters, `*` and `>` are refused.
+//! A frame waits in a queue that is bounded in bytes ([`NatsOptions::queue_bytes`]) until the connection takes it. Its
+//! receipt says *published* once it is on the socket: NATS confirms nothing, so it can be lost behind that, and how
+//! many got it is not known. The receipt of the first frame on a subject waits until the server has had the time to
+//! refuse it, and fails if it has. It *fails* as well when there is no connection, when the connection is lost before
+//! it is on the socket (the server may have it all the same), when it is over the server's `max_payload`, and when the
+//! channel is no NATS subject: ids of peers become part of subjects, so empty parts, whitespace, control characters,
+//! `*` and `>` are refused.
 //!
 //! # Subscribing
 //!
-//! All channels with one subject share one NATS subscription, in the queue group `bus` for queue subscriptions; frames find
-//! their channel by the local name in their envelope. Queue subscribers of a channel on one bus take turns. A frame that does
-//! not decode goes to one subscriber of its subject, and one for a channel that nobody here listens to, on a queue, to one that
-//! can answer for it ([`Sink::untaken`]).
+//! All channels with one subject share one NATS subscription, in the queue group `bus` for queue subscriptions; frames
+//! find their channel by the local name in their envelope. Queue subscribers of a channel on one bus take turns. A
+//! frame that does not decode goes to one subscriber of its subject, and one for a channel that nobody here listens to,
+//! on a queue, to one that can answer for it ([`Sink::untaken`]).
 //!
 //! A subscription is live once the server has answered a message sent after it, on the same connection: the next frame
 //! published by anybody on that server reaches it (the other servers of a cluster learn of it a moment later). An
-//! unsubscribe ends in the same way: whatever the server had handed out by then is delivered first. If the server refuses a
-//! subscription, it fails with what the server says.
+//! unsubscribe ends in the same way: whatever the server had handed out by then is delivered first. If the server
+//! refuses a subscription, it fails with what the server says.
 //!
 //! # A lost connection
 //!
@@ -64,7 +65,6 @@ use std::fmt;
 use std::future::ready;
 use std::sync::{Arc, OnceLock, Weak};
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use async_nats::Client;
 use async_nats::connection::State;
@@ -96,8 +96,8 @@ impl Drop for Ends {
 
 impl NatsBus {
     /// Connects to the first server that lets us in, of URLs with commas between them:
-    /// `nats://[user:password@]host[:port]`, or `nats://token@host`. Users and passwords are percent-encoded; those of the
-    /// first URL that has any are used for all servers.
+    /// `nats://[user:password@]host[:port]`, or `nats://token@host`. Users and passwords are percent-encoded; those of
+    /// the first URL that has any are used for all servers.
     ///
     /// # Errors
     ///
@@ -116,11 +116,10 @@ impl NatsBus {
         let names = servers.to_string();
         let home = Home::new().map_err(ConnectError::Thread)?;
         let hears = Arc::new(OnceLock::new());
-        let timeout = options.connection_timeout * servers.addresses.len() as u32;
         let connecting = home.spawn(connect(servers, options.clone(), Arc::clone(&hears)));
         let client =
             connecting.await.unwrap_or_else(|_| Err(ConnectError::Panicked { servers: names.clone() }));
-        let bus = Self::start(client?, names, options, home, timeout).await?;
+        let bus = Self::start(client?, names, options, home).await?;
         // Nothing that concerns anybody was told before.
         hears.get_or_init(|| Arc::downgrade(&bus.0.0));
         Ok(bus)
@@ -128,13 +127,13 @@ impl NatsBus {
 
     /// A bus on the connection of a client that is there already.
     ///
-    /// How it reconnects, its capacities and its inbox prefix are then the client's own affair. It must be connected. And
-    /// since its events go elsewhere, two things are not noticed: that the server refuses a frame or a subscription, and that
-    /// the client had no room for a message.
+    /// How it reconnects, its capacities and its inbox prefix are then the client's own affair. And since its events go
+    /// elsewhere, some things are not noticed: that the server refuses a frame or a subscription, and that the client
+    /// had no room for a message.
     ///
     /// # Errors
     ///
-    /// When the client is not connected.
+    /// When the client is not connected, or the server does not answer on an inbox.
     pub async fn from_client(client: Client) -> Result<Self, ConnectError> {
         let home = Home::new().map_err(ConnectError::Thread)?;
         let info = client.server_info();
@@ -146,8 +145,7 @@ impl NatsBus {
             });
         }
         let options = NatsOptions::new();
-        let timeout = options.connection_timeout;
-        Self::start(client, name, options, home, timeout).await
+        Self::start(client, name, options, home).await
     }
 
     /// A bus on a connection, once that has proven to be one.
@@ -156,9 +154,8 @@ impl NatsBus {
         servers: String,
         options: NatsOptions,
         home: Home,
-        limit: Duration,
     ) -> Result<Self, ConnectError> {
-        let proof = link::round_trip(client.clone());
+        let (proof, limit) = (link::round_trip(client.clone()), options.connection_timeout);
         let answered = home.spawn(async move { tokio::time::timeout(limit, proof).await.is_ok() });
         if !answered.await.unwrap_or(false) {
             return Err(ConnectError::Inbox { servers, prefix: options.inbox_prefix });

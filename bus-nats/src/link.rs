@@ -26,8 +26,9 @@ pub(crate) enum Link {
 /// Returns when the server has done all that this connection asked of it before, and all that it sent before has been
 /// handed out. Pends for ever when the connection is lost meanwhile.
 ///
-/// The client library has no call for that: its `flush` ends once the bytes are written. A request to an inbox of our own
-/// that nobody listens to is refused by the server we are connected to ("no responders"), in order with all the rest.
+/// The client library has no call for that: its `flush` ends once the bytes are written. A request to an inbox of our
+/// own that nobody listens to is refused by the server we are connected to ("no responders"), in order with all the
+/// rest.
 pub(crate) async fn round_trip(client: Client) {
     let request = Request::new().timeout(None);
     match client.send_request(client.new_inbox(), request).await {
@@ -65,8 +66,8 @@ impl Proof {
     }
 }
 
-/// Watches the connection until the bus has ended. A client that came from elsewhere tells of no events: then looking now and
-/// again has to do.
+/// Watches the connection until the bus has ended. A client that came from elsewhere tells of no events: then looking
+/// now and again has to do.
 pub(crate) async fn watch(shared: Weak<Shared>) {
     let Some(looks) = shared.upgrade().map(|shared| Arc::clone(&shared.look)) else { return };
     let (mut proof, mut proving) = (Proof::default(), None);

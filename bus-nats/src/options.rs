@@ -62,8 +62,8 @@ impl NatsOptions {
         self
     }
 
-    /// How many messages of a subject wait to be looked at; more are lost, with a gap. Subscribers have room of their own
-    /// beyond this, and a slow one fills that alone. Default 16,384.
+    /// How many messages of a subject wait to be looked at; more are lost, with a gap. Subscribers have room of their
+    /// own beyond this, and a slow one fills that alone. Default 16,384.
     #[must_use]
     pub fn subscription_capacity(mut self, messages: usize) -> Self {
         self.subscription_capacity = messages.max(1);
@@ -77,8 +77,8 @@ impl NatsOptions {
         self
     }
 
-    /// How long to wait between two attempts to connect again, at most: the first is made at once, each wait is up to twice
-    /// the one before, with jitter, and there is no last one. Default 1 s.
+    /// How long to wait between two attempts to connect again, at most: the first is made at once, each wait is up to
+    /// twice the one before, with jitter, and there is no last one. Default 1 s.
     #[must_use]
     pub fn reconnect_delay(mut self, longest: Duration) -> Self {
         self.reconnect_delay = longest;
@@ -113,8 +113,8 @@ impl NatsOptions {
     }
 }
 
-/// How long to wait before an attempt: none before the first, then 20 ms and twice as much each time, up to `longest`; of
-/// that a random part between half and all.
+/// How long to wait before an attempt: none before the first, then 20 ms and twice as much each time, up to `longest`;
+/// of that a random part between half and all.
 fn delay(attempt: usize, longest: Duration) -> Duration {
     if attempt <= 1 {
         return Duration::ZERO;

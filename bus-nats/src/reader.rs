@@ -17,8 +17,8 @@ use crate::subject::Subject;
 /// The queue group of every queue subscription (PROTOCOL section 2).
 const GROUP: &str = "bus";
 
-/// More messages than a server can count to: told to unsubscribe after so many, it does so at once, while the client library
-/// goes on handing out what is on its way. The library's own `unsubscribe` and `drain` would throw that away.
+/// More messages than a server can count to: told to unsubscribe after so many, it does so at once, while the client
+/// library goes on handing out what is on its way. The library's own `unsubscribe` and `drain` would throw that away.
 const AT_ONCE: u64 = u64::MAX;
 
 /// Runs a subject until nobody listens to it any more, or the runtime drops the task.
@@ -73,34 +73,41 @@ impl Reader {
     async fn read(&mut self, mut subscriber: Subscriber, mut opening: Option<OwnedSemaphorePermit>) {
         let mut proof = Proof::default();
         let mut unsubscribed = false;
-        // The connection on which the subscription was live last.
-        let mut live_on = Link::Down;
+        // The connection that there is, and the one on which the subscription was live last.
+        let (mut link, mut live_on) = (Link::Down, Link::Down);
+        // Whether anything but a message has come.
+        let mut changed = true;
         loop {
-            let link = *self.link.borrow_and_update();
-            if link == Link::Down {
-                proof.give_up();
-                self.drain(&mut subscriber).await;
-                if self.subject.dim() {
-                    return;
+            if std::mem::take(&mut changed) {
+                link = *self.link.borrow_and_update();
+                if link == Link::Down {
+                    proof.give_up();
+                    self.drain(&mut subscriber).await;
+                    if self.subject.dim() {
+                        return;
+                    }
+                } else if live_on != Link::Down && live_on != link {
+                    // The round trip that made the link `Up` came after the client had subscribed again.
+                    proof.give_up();
+                    live_on = link;
+                    self.drain(&mut subscriber).await;
+                    self.subject.live(true);
+                    if self.subject.gone() {
+                        return;
+                    }
                 }
-            } else if live_on != Link::Down && live_on != link {
-                // The round trip that made the link `Up` came after the client had subscribed again.
-                proof.give_up();
-                live_on = link;
-                self.drain(&mut subscriber).await;
-                self.subject.live(true);
-                if self.subject.gone() {
-                    return;
+                if link != Link::Down && !proof.is_asked() && self.subject.begin() {
+                    if self.subject.is_deserted() && !unsubscribed {
+                        unsubscribed = tokio::select! {
+                            asked = subscriber.unsubscribe_after(AT_ONCE) => asked.is_ok(),
+                            _ = self.link.changed() => {
+                                changed = true;
+                                continue;
+                            }
+                        };
+                    }
+                    proof.ask(&self.shared.client);
                 }
-            }
-            if link != Link::Down && !proof.is_asked() && self.subject.begin() {
-                if self.subject.is_deserted() && !unsubscribed {
-                    unsubscribed = tokio::select! {
-                        asked = subscriber.unsubscribe_after(AT_ONCE) => asked.is_ok(),
-                        _ = self.link.changed() => false,
-                    };
-                }
-                proof.ask(&self.shared.client);
             }
             tokio::select! {
                 message = poll_fn(|cx| poll_next(&mut subscriber, cx)) => match message {
@@ -111,11 +118,12 @@ impl Reader {
                             self.subject.live(false);
                         }
                         self.route(message);
+                        continue;
                     }
                     None => return,
                 },
-                // Had the server refused the subscription, its task would have taken that before: on one thread, tasks run in
-                // the order in which they are woken.
+                // Had the server refused the subscription, its task would have taken that before: on one thread, tasks
+                // run in the order in which they are woken.
                 () = proof.answered() => {
                     live_on = link;
                     self.subject.live(false);
@@ -125,9 +133,10 @@ impl Reader {
                         return;
                     }
                 }
-                changed = self.link.changed() => if changed.is_err() { return },
+                link = self.link.changed() => if link.is_err() { return },
                 () = self.subject.changed.notified() => if self.subject.is_empty() { return },
             }
+            changed = true;
         }
     }
 

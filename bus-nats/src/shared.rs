@@ -19,8 +19,8 @@ use crate::outbox::{self, Outbox};
 use crate::reader;
 use crate::subject::Subject;
 
-/// How many subscriptions are made at a time: what the server refuses comes as an event, of which the client library keeps
-/// 128 at most.
+/// How many subscriptions are made at a time: what the server refuses comes as an event, of which the client library
+/// keeps 128 at most.
 const OPENING: usize = 64;
 
 /// What the tasks of a bus have in common.
@@ -151,7 +151,8 @@ impl Shared {
     }
 
     pub(crate) fn not_connected(&self) -> Fault {
-        Fault::NotConnected { servers: self.servers.clone(), cause: self.cause() }
+        let cause = self.cause.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Fault::NotConnected { servers: self.servers.clone(), cause }
     }
 
     pub(crate) fn refused(&self, subject: &str) -> Fault {
@@ -159,11 +160,7 @@ impl Shared {
     }
 
     pub(crate) fn lost(&self) -> Fault {
-        Fault::Lost { servers: self.servers.clone(), cause: self.cause() }
-    }
-
-    fn cause(&self) -> String {
-        self.cause.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        Fault::Lost { servers: self.servers.clone() }
     }
 
     fn subjects(&self, kind: SubscriptionKind) -> MutexGuard<'_, Subjects> {

@@ -116,7 +116,7 @@ impl Subject {
     pub(crate) fn begin(&self) -> bool {
         let mut listeners = self.lock();
         let mut needed = !listeners.live;
-        for listener in listeners.all_mut().filter(|listener| listener.stage == Stage::Leaves) {
+        for listener in listeners.all_mut().filter(|listener| listener.stage != Stage::Stays) {
             listener.stage = Stage::Goes;
             needed = true;
         }

@@ -180,8 +180,8 @@ async fn everybody_who_waits_for_room_is_woken() {
     assert_eq!(numbers, (0..50).collect::<Vec<_>>());
 }
 
-/// Subscriptions leave a queue while frames stream in, and lose none of those that they were handed. `keeps` has what comes
-/// for nobody.
+/// Subscriptions leave a queue while frames stream in, and lose none of those that they were handed. `keeps` has what
+/// comes for nobody.
 async fn leave(bus: &NatsBus, others: &NatsBus, mut keeps: Option<Ear>) {
     const FRAMES: u32 = 50_000;
     let mut stays = Ear::live(others, &queue("Make"), Queue).await;

@@ -81,6 +81,8 @@ async fn a_frozen_server_goes_on_where_it_was() {
     let server = Server::nats(&[]);
     let bus = NatsBus::connect(&server.url()).await.unwrap();
     let mut ear = Ear::live(&bus, &plain("Make"), Plain).await;
+    publish(&bus, &plain("Make"), frame(0)).await.unwrap();
+    assert_eq!(ear.number().await, 0);
     server.freeze();
     publish(&bus, &plain("Make"), frame(1)).await.unwrap();
     let mut late = Ear::new(&bus, &plain("Mend"), Plain, 10);
