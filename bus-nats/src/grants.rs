@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use psrpc::bus::Receipt;
 use tokio::sync::watch;
 
-use crate::link::{Link, round_trip};
+use crate::link::Link;
 use crate::shared::Shared;
 
 /// How many subjects are remembered, of either kind; then all of them are forgotten.
@@ -71,7 +71,7 @@ pub(crate) async fn prove(
     frames: Vec<(async_nats::Subject, Receipt)>,
 ) {
     let known = tokio::select! {
-        () = round_trip(shared.client.clone()) => true,
+        () = shared.echo.clone().round_trip() => true,
         _ = link.changed() => false,
     };
     for (subject, receipt) in frames {

@@ -50,6 +50,7 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+mod echo;
 mod error;
 mod grants;
 mod home;
@@ -75,6 +76,7 @@ use psrpc::proto::{Channel, Frame};
 pub use crate::error::{ConnectError, UrlProblem};
 pub use crate::options::NatsOptions;
 
+use crate::echo::Echo;
 use crate::error::Fault;
 use crate::home::Home;
 use crate::outbox::Outgoing;
@@ -155,12 +157,17 @@ impl NatsBus {
         options: NatsOptions,
         home: Home,
     ) -> Result<Self, ConnectError> {
-        let (proof, limit) = (link::round_trip(client.clone()), options.connection_timeout);
-        let answered = home.spawn(async move { tokio::time::timeout(limit, proof).await.is_ok() });
-        if !answered.await.unwrap_or(false) {
+        let (listens, limit) = (Echo::new(client.clone()), options.connection_timeout);
+        let proven = home.spawn(async move {
+            let (echo, hear) = listens.await.ok()?;
+            tokio::spawn(hear);
+            let answered = tokio::time::timeout(limit, echo.clone().round_trip()).await;
+            answered.is_ok().then_some(echo)
+        });
+        let Ok(Some(echo)) = proven.await else {
             return Err(ConnectError::Inbox { servers, prefix: options.inbox_prefix });
-        }
-        let shared = Arc::new(Shared::new(client, servers, options, home));
+        };
+        let shared = Arc::new(Shared::new(client, echo, servers, options, home));
         shared.start();
         Ok(Self(Arc::new(Ends(shared))))
     }

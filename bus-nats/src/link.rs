@@ -5,9 +5,10 @@ use std::pin::Pin;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use async_nats::{Client, Event, Request, RequestErrorKind, ServerError};
+use async_nats::{Event, ServerError};
 use psrpc::SubscriptionKind;
 
+use crate::echo::Echo;
 use crate::error::Fault;
 use crate::shared::Shared;
 
@@ -23,29 +24,14 @@ pub(crate) enum Link {
     Up(u64),
 }
 
-/// Returns when the server has done all that this connection asked of it before, and all that it sent before has been
-/// handed out. Pends for ever when the connection is lost meanwhile.
-///
-/// The client library has no call for that: its `flush` ends once the bytes are written. A request to an inbox of our
-/// own that nobody listens to is refused by the server we are connected to ("no responders"), in order with all the
-/// rest.
-pub(crate) async fn round_trip(client: Client) {
-    let request = Request::new().timeout(None);
-    match client.send_request(client.new_inbox(), request).await {
-        Ok(_) => {}
-        Err(error) if error.kind() == RequestErrorKind::NoResponders => {}
-        Err(_) => pending().await,
-    }
-}
-
 /// A round trip under way, if any.
 #[derive(Default)]
 pub(crate) struct Proof(Option<Pin<Box<dyn Future<Output = ()> + Send>>>);
 
 impl Proof {
     /// Begins one.
-    pub(crate) fn ask(&mut self, client: &Client) {
-        self.0 = Some(Box::pin(round_trip(client.clone())));
+    pub(crate) fn ask(&mut self, echo: &Echo) {
+        self.0 = Some(Box::pin(echo.clone().round_trip()));
     }
 
     pub(crate) fn give_up(&mut self) {
@@ -90,7 +76,7 @@ pub(crate) async fn watch(shared: Weak<Shared>) {
                 shared.link.send_replace(Link::Up(number));
             }
             // The client says that it is connected before it has subscribed again; it does so before it sends this.
-            Some(_) if proving != connection || !proof.is_asked() => proof.ask(&shared.client),
+            Some(_) if proving != connection || !proof.is_asked() => proof.ask(&shared.echo),
             Some(_) => {}
             None => proof.give_up(),
         }

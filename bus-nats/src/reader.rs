@@ -106,7 +106,7 @@ impl Reader {
                             }
                         };
                     }
-                    proof.ask(&self.shared.client);
+                    proof.ask(&self.shared.echo);
                 }
             }
             tokio::select! {

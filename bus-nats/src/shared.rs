@@ -10,6 +10,7 @@ use psrpc::SubscriptionKind;
 use psrpc::bus::Sink;
 use tokio::sync::{Mutex as AsyncMutex, Notify, Semaphore, watch};
 
+use crate::echo::Echo;
 use crate::error::Fault;
 use crate::grants::Grants;
 use crate::home::Home;
@@ -26,6 +27,7 @@ const OPENING: usize = 64;
 /// What the tasks of a bus have in common.
 pub(crate) struct Shared {
     pub(crate) client: Client,
+    pub(crate) echo: Echo,
     /// The servers' URLs without credentials, for people.
     pub(crate) servers: String,
     pub(crate) options: NatsOptions,
@@ -48,17 +50,19 @@ pub(crate) struct Shared {
 type Subjects = BTreeMap<Box<str>, Arc<Subject>>;
 
 impl Shared {
-    pub(crate) fn new(client: Client, servers: String, options: NatsOptions, home: Home) -> Self {
+    pub(crate) fn new(client: Client, echo: Echo, servers: String, options: NatsOptions, home: Home) -> Self {
         let outbox = Outbox::new(options.queue_bytes);
         let shared = Self {
             client,
+            echo,
             servers,
             options,
             outbox,
             link: watch::Sender::new(Link::Down),
             look: Arc::default(),
             opening: Arc::new(Semaphore::new(OPENING)),
-            sids: AsyncMutex::new(0),
+            // The inbox of the round trips is the first.
+            sids: AsyncMutex::new(1),
             home,
             plain: Mutex::default(),
             queue: Mutex::default(),

@@ -3,8 +3,8 @@
 #![allow(clippy::disallowed_methods, reason = "deadlines of real servers are kept by real clocks")]
 
 mod bus;
-mod conformance;
 mod connect;
+mod conversations;
 mod faults;
 mod many;
 mod support;
