@@ -52,7 +52,7 @@ impl Echo {
         let _forget = Forget(&self.waiting, number);
         let sent = self.client.publish(self.inbox.clone(), number.to_be_bytes().to_vec().into()).await;
         if sent.is_err() || back.await.is_err() {
-            pending().await
+            pending::<()>().await;
         }
     }
 }
