@@ -52,6 +52,28 @@ async fn a_queue_hands_out_each_frame_once_and_members_take_turns() {
 }
 
 #[tokio::test]
+async fn a_queue_spreads_over_buses() {
+    let server = Server::nats(&[]);
+    let mut ears = Vec::new();
+    for _ in 0..3 {
+        let bus = NatsBus::connect(&server.url()).await.unwrap();
+        ears.push(Ear::live(&bus, &queue("Make"), Queue).await);
+    }
+    let bus = NatsBus::connect(&server.url()).await.unwrap();
+    for number in 0..900 {
+        publish(&bus, &queue("Make"), frame(number)).await.unwrap();
+    }
+    let mut got = Vec::new();
+    for ear in &mut ears {
+        let numbers = ear.rest().await;
+        assert!(numbers.len() > 100, "{} of 900 frames", numbers.len());
+        got.extend(numbers);
+    }
+    got.sort_unstable();
+    assert_eq!(got, (0..900).collect::<Vec<_>>(), "each once");
+}
+
+#[tokio::test]
 async fn what_no_channel_of_a_queue_takes_goes_to_one_of_them() {
     let server = Server::nats(&[]);
     let bus = NatsBus::connect(&server.url()).await.unwrap();

@@ -137,6 +137,11 @@ async fn survive(mut server: Server, outage: impl AsyncFnOnce(&mut Server)) {
     }
 }
 
+async fn stop_and_start(server: &mut Server) {
+    server.stop();
+    server.start();
+}
+
 async fn kill_and_start(server: &mut Server) {
     server.kill();
     sleep(Duration::from_millis(700)).await;
@@ -155,6 +160,11 @@ async fn redis_is_killed_and_started_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn redis_is_stopped_and_started_again() {
+    survive(Server::redis(&[]), stop_and_start).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn redis_is_frozen_for_a_moment() {
     survive(Server::redis(&[]), async |server| freeze(server, Duration::from_secs(1)).await).await;
 }
@@ -167,6 +177,11 @@ async fn redis_is_frozen_until_the_connections_are_given_up() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nats_is_killed_and_started_again() {
     survive(Server::nats(&[]), kill_and_start).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nats_is_stopped_and_started_again() {
+    survive(Server::nats(&[]), stop_and_start).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
