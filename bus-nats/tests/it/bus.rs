@@ -162,20 +162,20 @@ async fn frames_keep_their_order_when_the_queue_is_full() {
     let bus = NatsBus::connect_with(&server.url(), NatsOptions::new().queue_bytes(10_000)).await.unwrap();
     let other = NatsBus::connect(&server.url()).await.unwrap();
     let mut ear = Ear::live(&other, &plain("Make"), Plain).await;
-    // Nothing is written while this task does not wait.
+    // Until it is full for once: the bus's own thread writes meanwhile.
     let mut accepted = 0;
     while bus.publish(&plain("Make"), sized(accepted, 1000), Receipt::new(drop)).is_ok() {
         accepted += 1;
     }
-    assert!((8..=10).contains(&accepted), "{accepted} frames of 1,000 bytes");
-    let mut told = Vec::new();
-    for number in accepted..2000 {
+    assert!(accepted >= 8, "{accepted} frames of 1,000 bytes");
+    let (mut told, all) = (Vec::new(), accepted + 2000);
+    for number in accepted..all {
         told.push(offer(&bus, &plain("Make"), sized(number, 1000)).await);
     }
     for told in told {
         assert_eq!(told.await.unwrap().unwrap(), None);
     }
-    for number in 0..2000 {
+    for number in 0..all {
         assert_eq!(ear.number().await, number);
     }
 }
