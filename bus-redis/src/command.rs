@@ -8,7 +8,7 @@ use psrpc::bus::Receipt;
 use psrpc::proto::{Channel, Frame};
 use redis::{Cmd, Value};
 
-use crate::pipe::{Operation, Pipe};
+use crate::pipe::{Operation, Pipe, Room};
 use crate::subscriptions::Subscriber;
 use crate::{Shared, lock};
 
@@ -46,6 +46,13 @@ impl Operation for Command {
             Command::Publish { frame, .. } => frame.len() + OVERHEAD,
             Command::Lock { size, .. } => size + OVERHEAD,
             Command::LetGo { .. } => 0,
+        }
+    }
+
+    fn room(&self) -> Room {
+        match self {
+            Command::Publish { .. } | Command::LetGo { .. } => Room::Out,
+            Command::Lock { .. } => Room::In,
         }
     }
 

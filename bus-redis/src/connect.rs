@@ -88,7 +88,13 @@ impl Connector {
 
     /// What went wrong at this server.
     pub(crate) fn failed(&self, error: &RedisError) -> ConnectError {
-        ConnectError::Server { server: self.server.clone(), cause: cause(error) }
+        let mut cause = cause(error);
+        // A server may repeat what it was told.
+        let settings = self.client.get_connection_info().redis_settings();
+        if let Some(password) = settings.password().filter(|password| !password.is_empty()) {
+            cause = cause.replace(password, "...");
+        }
+        ConnectError::Server { server: self.server.clone(), cause }
     }
 }
 
@@ -98,6 +104,9 @@ fn cause(error: &RedisError) -> String {
         return "it did not answer in time".into();
     }
     match error.kind() {
+        _ if error.detail().is_some_and(|detail| detail.starts_with("unknown command")) => {
+            "it does not know a command that the bus needs, which takes Redis 6 or later".into()
+        }
         ErrorKind::RESP3NotSupported => "it does not know RESP3, which needs Redis 6 or later".into(),
         ErrorKind::Parse => "what it answers is not Redis".into(),
         _ => error.to_string(),

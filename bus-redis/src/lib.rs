@@ -177,7 +177,7 @@ impl Bus for RedisBus {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.0.commands.close();
+        // The commands follow, once the subscriptions have ended.
         self.0.changes.close();
     }
 }

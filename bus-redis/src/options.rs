@@ -66,7 +66,8 @@ impl RedisOptions {
     }
 
     /// The largest [`skew_allowance`](psrpc::ServerOptions::skew_allowance) of the servers on this bus: a queued request
-    /// that has expired by more than that takes no lock. Default 0.
+    /// that has expired by more than that takes no lock, and is handed to every server, each of which counts it as expired.
+    /// Default 0.
     #[must_use]
     pub fn skew_allowance(mut self, allowance: Duration) -> Self {
         self.skew_allowance = allowance;

@@ -15,7 +15,9 @@ use redis::aio::{MultiplexedConnection, SendError};
 use redis::{Cmd, Pipeline, PushInfo, PushKind, Value};
 
 use crate::Shared;
+use crate::command::Command;
 use crate::connect::ConnectError;
+use crate::subscriptions::{self, Change};
 
 /// Something to be done at the server, in order.
 pub(crate) trait Operation: Sized + Send + 'static {
@@ -30,6 +32,11 @@ pub(crate) trait Operation: Sized + Send + 'static {
         0
     }
 
+    /// Which room that is. What comes in has one of its own, so that a flood there does not keep anything from going out.
+    fn room(&self) -> Room {
+        Room::Out
+    }
+
     /// It is done, as the server answered, or the connection was lost.
     fn done(self, shared: &Arc<Shared>, answer: Result<Value, BusError>);
 
@@ -39,9 +46,23 @@ pub(crate) trait Operation: Sized + Send + 'static {
     /// The connection was lost.
     fn on_lost(_: &Arc<Shared>) {}
 
+    /// The task has ended, since the bus was closed.
+    fn on_ended(_: &Arc<Shared>) {}
+
     /// The server pushed a message.
     fn on_pushed(_: &Arc<Shared>, _: PushInfo) {}
 }
+
+/// Where operations wait.
+#[derive(Clone, Copy)]
+pub(crate) enum Room {
+    Out,
+    In,
+}
+
+/// How much goes out in one pipeline at most, so that the server can answer each in time.
+const BATCH_BYTES: usize = 256 * 1024;
+const BATCH: usize = 4096;
 
 /// What is queued for one connection.
 pub(crate) struct Pipe<O> {
@@ -51,8 +72,8 @@ pub(crate) struct Pipe<O> {
 
 struct State<O> {
     queue: VecDeque<O>,
-    /// The sizes of what is queued and of what is under way.
-    bytes: usize,
+    /// The sizes of what is queued and of what is under way, by room.
+    bytes: [usize; 2],
     link: Link,
     closed: bool,
     task: Option<Waker>,
@@ -85,7 +106,7 @@ impl<O: Operation> Pipe<O> {
     pub(crate) fn new(limit: usize) -> Self {
         let state = State {
             queue: VecDeque::new(),
-            bytes: 0,
+            bytes: [0; 2],
             link: Link::Down(BusError::new("not connected yet")),
             closed: false,
             task: None,
@@ -97,12 +118,15 @@ impl<O: Operation> Pipe<O> {
     /// Queues an operation that may be refused.
     pub(crate) fn offer(&self, operation: O) -> Result<(), (O, Refusal)> {
         let mut state = self.lock();
+        let (size, room) = (operation.size(), operation.room() as usize);
         match &state.link {
             Link::Down(error) => return Err((operation, Refusal::Down(error.clone()))),
-            Link::Up | Link::Ended if state.bytes >= self.limit => return Err((operation, Refusal::Full)),
+            Link::Up | Link::Ended if size > 0 && state.bytes[room] >= self.limit => {
+                return Err((operation, Refusal::Full));
+            }
             Link::Up | Link::Ended => {}
         }
-        state.bytes += operation.size();
+        state.bytes[room] += size;
         state.queue.push_back(operation);
         wake(state);
         Ok(())
@@ -111,7 +135,7 @@ impl<O: Operation> Pipe<O> {
     /// Ready when there is room, or no connection, and so an answer to whatever is queued.
     pub(crate) fn poll_room(&self, cx: &Context<'_>) -> Poll<()> {
         let mut state = self.lock();
-        if state.bytes < self.limit || matches!(state.link, Link::Down(_)) {
+        if state.bytes[Room::Out as usize] < self.limit || matches!(state.link, Link::Down(_)) {
             return Poll::Ready(());
         }
         if !state.waiting_for_room.iter().any(|waiting| waiting.will_wake(cx.waker())) {
@@ -145,7 +169,13 @@ impl<O: Operation> Pipe<O> {
             return Poll::Ready(Next::Reconnect(BusError::new("the server closed the connection")));
         }
         if !state.queue.is_empty() {
-            return Poll::Ready(Next::Send(state.queue.drain(..).collect()));
+            let mut bytes = 0;
+            let fits = |operation: &&O| {
+                bytes += operation.size();
+                bytes <= BATCH_BYTES
+            };
+            let count = state.queue.iter().take(BATCH).take_while(fits).count().max(1);
+            return Poll::Ready(Next::Send(state.queue.drain(..count).collect()));
         }
         if state.closed {
             return Poll::Ready(Next::End);
@@ -155,10 +185,11 @@ impl<O: Operation> Pipe<O> {
     }
 
     /// Notes that operations are done.
-    fn give_back(&self, bytes: usize) {
+    fn give_back(&self, [out, inbound]: [usize; 2]) {
         let mut state = self.lock();
-        state.bytes -= bytes;
-        if state.bytes < self.limit {
+        state.bytes[Room::Out as usize] -= out;
+        state.bytes[Room::In as usize] -= inbound;
+        if state.bytes[Room::Out as usize] < self.limit {
             let waiting = std::mem::take(&mut state.waiting_for_room);
             drop(state);
             waiting.into_iter().for_each(Waker::wake);
@@ -178,15 +209,20 @@ fn wake<O>(mut state: MutexGuard<'_, State<O>>) {
     }
 }
 
-/// Queues an operation that takes no room; if there is no connection, that is its answer.
+/// Queues an operation; if that is refused, it is done with the refusal as its answer.
 pub(crate) fn queue<O: Operation>(shared: &Arc<Shared>, operation: O) {
-    if let Err((operation, refusal)) = O::pipe(shared).offer(operation) {
-        let error = match refusal {
-            Refusal::Full => BusError::new("too much is under way to the server"),
-            Refusal::Down(error) => error,
-        };
-        operation.done(shared, Err(error));
+    if let Err(refused) = O::pipe(shared).offer(operation) {
+        refuse(shared, refused);
     }
+}
+
+/// Does an operation that was not queued.
+pub(crate) fn refuse<O: Operation>(shared: &Arc<Shared>, (operation, refusal): (O, Refusal)) {
+    let error = match refusal {
+        Refusal::Full => BusError::new("too much is under way to the server"),
+        Refusal::Down(error) => error,
+    };
+    operation.done(shared, Err(error));
 }
 
 /// Keeps a pipe connected until the bus is closed. `first` is told how the first attempt went; if that fails, it was the
@@ -197,6 +233,7 @@ pub(crate) async fn run<O: Operation>(
 ) {
     let mut first = Some(first);
     let mut failures = 0;
+    let mut stopping = StopUnlessEnded(&shared, false);
     while !O::pipe(&shared).is_closed() {
         match connect::<O>(&shared).await {
             Ok(connection) => {
@@ -205,13 +242,16 @@ pub(crate) async fn run<O: Operation>(
                 // Whoever asked may have gone meanwhile, and has then closed the bus.
                 let _ = first.take().map(|first| first.send(Ok(())));
                 O::on_connected(&shared);
-                let Err(error) = serve::<O>(&shared, connection).await else {
-                    return lose::<O>(&shared, BusError::new("the bus is closed"));
-                };
-                lose::<O>(&shared, error);
+                match serve::<O>(&shared, connection).await {
+                    Ok(()) => break,
+                    Err(error) => lose::<O>(&shared, error),
+                }
             }
             Err(error) => match first.take() {
-                Some(first) => return drop(first.send(Err(error))),
+                Some(first) => {
+                    drop(first.send(Err(error)));
+                    break;
+                }
                 None => lose::<O>(&shared, BusError::new(error)),
             },
         }
@@ -219,6 +259,26 @@ pub(crate) async fn run<O: Operation>(
             delay(failures, shared.options.reconnect_delay, shared.runtime.now().wall.as_unix_nanos());
         shared.runtime.sleep_until(shared.runtime.now().time + delay).await;
         failures += 1;
+    }
+    stopping.1 = true;
+    lose::<O>(&shared, BusError::new("the bus is closed"));
+    O::on_ended(&shared);
+}
+
+/// Stops the whole bus when one of its tasks is gone before its time: its runtime has dropped it, or it panicked. Whoever
+/// publishes or is subscribed then learns that nothing more will come of it.
+struct StopUnlessEnded<'a>(&'a Arc<Shared>, bool);
+
+impl Drop for StopUnlessEnded<'_> {
+    fn drop(&mut self) {
+        if !self.1 {
+            let error = BusError::new("the bus has stopped: its runtime has");
+            lose::<Command>(self.0, error.clone());
+            lose::<Change>(self.0, error.clone());
+            self.0.commands.close();
+            self.0.changes.close();
+            subscriptions::fail_all(self.0, &error);
+        }
     }
 }
 
@@ -266,7 +326,8 @@ async fn serve<O: Operation>(
             0 => Ok(Vec::new()),
             count => connection.send_packed_commands(&pipeline, 0, count).await,
         };
-        let bytes = operations.iter().map(O::size).sum();
+        let mut bytes = [0; 2];
+        operations.iter().for_each(|operation| bytes[operation.room() as usize] += operation.size());
         match answers {
             Ok(answers) => {
                 let mut answers = answers.into_iter();
@@ -294,7 +355,7 @@ fn lose<O: Operation>(shared: &Arc<Shared>, error: BusError) {
         let mut state = O::pipe(shared).lock();
         let was_up = !matches!(state.link, Link::Down(_));
         state.link = Link::Down(error.clone());
-        state.bytes = 0;
+        state.bytes = [0; 2];
         (std::mem::take(&mut state.queue), std::mem::take(&mut state.waiting_for_room), was_up)
     };
     for operation in queue {

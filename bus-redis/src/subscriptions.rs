@@ -1,7 +1,7 @@
 //! Subscriptions: who here is subscribed to which channel, and what of it the server knows.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard};
 
 use bytes::Bytes;
 use psrpc::bus::Sink;
@@ -10,7 +10,7 @@ use psrpc::{BusError, Now, SubscriptionKind, WallTime};
 use redis::{Cmd, PushInfo, PushKind, Value};
 
 use crate::command::Command;
-use crate::pipe::{Operation, Pipe, queue};
+use crate::pipe::{Operation, Pipe, queue, refuse};
 use crate::{Shared, lock};
 
 /// Names a subscriber of one bus.
@@ -106,11 +106,12 @@ impl Subscribers {
         self.members.iter().any(|member| !member.leaving)
     }
 
-    /// The next in the queue; one that is leaving only if there is no other.
+    /// The next in the queue; one that is leaving, or not live yet, only if there is no other.
     fn next_of_queue(&mut self) -> Option<&mut Member> {
         let turn = self.turn;
         let queue = self.members.iter_mut().filter(|member| member.kind == SubscriptionKind::Queue);
-        let next = queue.min_by_key(|member| (member.leaving, member.name.0 <= turn, member.name.0))?;
+        let next = queue
+            .min_by_key(|member| (!member.live, member.leaving, member.name.0 <= turn, member.name.0))?;
         self.turn = next.name.0;
         Some(next)
     }
@@ -135,15 +136,12 @@ pub(crate) fn subscribe(
     let name = Subscriber(table.next);
     let subscribers = table.channels.entry(channel.into()).or_default();
     let change = if subscribers.is_wanted() { None } else { Some(subscribers.ask(channel)) };
-    if subscribers.live {
+    let live = subscribers.live;
+    if live {
         sink.live();
     }
-    let live = subscribers.live;
     subscribers.members.push(Member { name, kind, sink, live, leaving: false });
-    drop(table);
-    if let Some(change) = change {
-        queue(shared, change);
-    }
+    offer(shared, table, change);
     name
 }
 
@@ -153,16 +151,27 @@ pub(crate) fn unsubscribe(shared: &Arc<Shared>, channel: &str, name: Subscriber)
     let Some(subscribers) = table.channels.get_mut(channel) else { return };
     let Some(member) = subscribers.members.iter_mut().find(|member| member.name == name) else { return };
     member.leaving = true;
-    let last = !subscribers.is_wanted();
-    if last {
-        subscribers.live = false;
+    if subscribers.is_wanted() {
+        drop(table);
+        return queue(shared, Command::LetGo { channel: channel.into(), subscribers: vec![name] });
     }
+    subscribers.live = false;
+    offer(shared, table, [Change::Unsubscribe { channel: channel.into(), name }]);
+}
+
+/// Queues changes while the table is locked, so that the server hears of them in the order in which they came about.
+fn offer(shared: &Arc<Shared>, table: MutexGuard<'_, Table>, changes: impl IntoIterator<Item = Change>) {
+    let refused: Vec<_> =
+        changes.into_iter().filter_map(|change| shared.changes.offer(change).err()).collect();
     drop(table);
-    if last {
-        queue(shared, Change::Unsubscribe { channel: channel.into(), name });
-    } else {
-        queue(shared, Command::LetGo { channel: channel.into(), subscribers: vec![name] });
-    }
+    refused.into_iter().for_each(|refused| refuse(shared, refused));
+}
+
+/// Ends every subscription with an error.
+pub(crate) fn fail_all(shared: &Arc<Shared>, error: &BusError) {
+    let channels = std::mem::take(&mut shared.table().channels);
+    let members = channels.into_values().flat_map(|subscribers| subscribers.members);
+    members.for_each(|member| member.sink.fail(error.clone()));
 }
 
 /// A frame has come in.
@@ -175,7 +184,9 @@ fn deliver(shared: &Arc<Shared>, channel: &str, bytes: Vec<u8>) {
     };
     let mut table = shared.table();
     let Some(subscribers) = table.channels.get_mut(channel) else { return };
-    for member in subscribers.members.iter().filter(|member| member.kind == SubscriptionKind::Plain) {
+    for member in
+        subscribers.members.iter().filter(|member| member.live && member.kind == SubscriptionKind::Plain)
+    {
         member.sink.deliver(frame.clone());
     }
     if !subscribers.members.iter().any(|member| member.kind == SubscriptionKind::Queue) {
@@ -240,8 +251,12 @@ impl Operation for Change {
         let mut table = shared.table();
         let wanted = table.channels.iter_mut().filter(|(_, subscribers)| subscribers.is_wanted());
         let changes: Vec<_> = wanted.map(|(channel, subscribers)| subscribers.ask(channel)).collect();
-        drop(table);
-        changes.into_iter().for_each(|change| queue(shared, change));
+        offer(shared, table, changes);
+    }
+
+    fn on_ended(shared: &Arc<Shared>) {
+        // Not before: whoever leaves gets what came in until the server had confirmed that.
+        shared.commands.close();
     }
 
     /// Frames are lost from here on, and until the subscriptions are live again: a gap at either end.

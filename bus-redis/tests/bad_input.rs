@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::pin::Pin;
 use std::sync::mpsc;
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use futures_core::Stream;
@@ -88,6 +89,43 @@ async fn a_wrong_password_is_told_without_it() {
         assert!(said.contains("WRONGPASS") || said.contains("NOAUTH"), "{said}");
     }
     RedisBus::connect(&server.url_with(":right@"), runtime()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_server_that_repeats_what_it_was_told_does_not_get_the_password_out() {
+    let server = Server::redis(&["--requirepass", "s3cret", "--rename-command", "HELLO", "NOHELLO"]);
+    let said = refusal(&server.url_with(":s3cret@")).await;
+    assert!(
+        said.ends_with("it does not know a command that the bus needs, which takes Redis 6 or later"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_bus_whose_runtime_is_gone_says_so() {
+    let server = Server::redis(&[]);
+    let tokio = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let (sink, mut inbox) = Inbox::new(10);
+    let (bus, subscription) = tokio.block_on(async {
+        let bus = RedisBus::connect(&server.url(), runtime()).await.unwrap();
+        let subscription = bus.subscribe(&channel("Fit"), SubscriptionKind::Plain, sink);
+        assert!(matches!(next(&mut inbox).await, Some(Delivery::Live)));
+        (bus, subscription)
+    });
+    drop(tokio);
+    let (tell, told) = mpsc::channel();
+    bus.publish(&channel("Fit"), frame("a hat"), Receipt::new(move |result| tell.send(result).unwrap()))
+        .unwrap();
+    assert!(told.recv().unwrap().unwrap_err().to_string().contains("the bus has stopped"));
+    let mut cx = Context::from_waker(Waker::noop());
+    while let Poll::Ready(delivery) = Pin::new(&mut inbox).poll_next(&mut cx) {
+        match delivery {
+            Some(Delivery::Gap(None)) => {}
+            Some(Delivery::Ended(Some(_))) => return drop(subscription),
+            other => panic!("{other:?}"),
+        }
+    }
+    panic!("the subscriber hears nothing");
 }
 
 fn channel(method: &str) -> Channel {

@@ -99,6 +99,8 @@ struct Replay {
     ears: Vec<(String, SubscriptionKind, Inbox, Subscription)>,
     foreign: MultiplexedConnection,
     messages: PubSubStream,
+    /// How many frames a bus of ours published.
+    ours: usize,
     commands: Pin<Box<dyn Stream<Item = String> + Send>>,
 }
 
@@ -123,11 +125,11 @@ impl Replay {
             ears.push((subscription.channel.clone(), kind, inbox, handle));
         }
         let (foreign, commands) = (foreign(server).await, Box::pin(monitor.into_on_message::<String>()));
-        Self { context, conversation, buses, ears, foreign, messages, commands }
+        Self { context, conversation, buses, ears, foreign, messages, ours: 0, commands }
     }
 
     /// Publishes what each peer published, and checks that the bus carries its very bytes to those who had subscribed.
-    async fn run(mut self) {
+    async fn run(mut self) -> usize {
         let frames = std::mem::take(&mut self.conversation.frames);
         for (index, event) in frames.iter().enumerate() {
             let Event::Publish(recorded) = event else { continue };
@@ -138,6 +140,7 @@ impl Replay {
                 // Where we write something else, and mean to, is for the tests of the wire to say.
                 (Some(bus), Some((channel, _))) if frame.encode("") == bytes => {
                     publish(bus, &channel, frame).await;
+                    self.ours += 1;
                 }
                 _ => {
                     let mut command = redis::cmd("PUBLISH");
@@ -155,6 +158,7 @@ impl Replay {
             self.check_locks(&locks.collect::<Vec<_>>()).await;
             self.check_heard(&recorded.channel).await;
         }
+        self.ours
     }
 
     /// Every server that a frame reached tried the lock that Go's tried, and only those did.
@@ -199,15 +203,16 @@ impl Replay {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_recorded_conversations_are_the_same_over_our_bus() {
     let server = Server::redis(&[]);
-    let mut replayed = 0;
+    let (mut replayed, mut ours) = (0, 0);
     for (version, conversation) in conversations() {
         // Where Go takes a lock and we mean not to.
         if conversation.id != "request-expired-from-recorder" {
-            Replay::new(&server, version, conversation).await.run().await;
+            ours += Replay::new(&server, version, conversation).await.run().await;
             replayed += 1;
         }
     }
     assert_eq!(replayed, 73, "conversations of two versions of Go");
+    assert_eq!(ours, 238, "frames that our bus published");
 }
 
 fn fit() -> Channel {
@@ -279,6 +284,34 @@ async fn a_frame_whose_lock_cannot_be_had_is_a_gap() {
     let (mut inbox, _subscription) = listen(&bus, &fit(), SubscriptionKind::Queue).await;
     publish(&bus, &fit(), request("REQ_1", Duration::from_secs(60))).await;
     assert!(matches!(next(&mut inbox).await, Delivery::Gap(Some(1))));
+}
+
+/// The same when there is hardly any room for locks: a frame is handed on or a gap, and none is locked for nobody.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_bus_locks_nothing_for_who_has_left() {
+    let server = Server::redis(&[]);
+    let bus = connect(&server, RedisOptions::new().queue_bytes(4000)).await;
+    let mut foreign = foreign(&server).await;
+    for round in 0..100 {
+        let (mut inbox, subscription) = listen(&bus, &fit(), SubscriptionKind::Queue).await;
+        let mut pipeline = redis::pipe();
+        for number in 0..60 {
+            let bytes = request(&format!("REQ_{round}_{number}"), Duration::from_secs(60)).encode("");
+            pipeline.cmd("PUBLISH").arg(fit().legacy()).arg(&bytes[..]);
+        }
+        let reached: Vec<u64> = pipeline.query_async(&mut foreign).await.unwrap();
+        drop(subscription);
+        let mut handed_on = 0;
+        while let Some(delivery) = poll_fn(|cx| Pin::new(&mut inbox).poll_next(cx)).await {
+            match delivery {
+                Delivery::Ended(None) => break,
+                Delivery::Frame(_) => handed_on += 1,
+                Delivery::Gap(lost) => handed_on += lost.expect("the bus knows how many"),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(handed_on, reached.into_iter().sum::<u64>(), "in round {round}");
+    }
 }
 
 /// Invariant I14: what was delivered before the end was confirmed is handed on, also what still waited for its lock.

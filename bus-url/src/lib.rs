@@ -26,7 +26,7 @@ use psrpc_bus_redis::RedisBus;
 /// `invalid_argument` when no bus has the URL's scheme, or the URL is not valid; `unavailable` when the server cannot be
 /// reached, or refuses us. The text names the server and the cause, and no secret.
 pub async fn connect(url: &str, runtime: impl Runtime) -> Result<Arc<dyn Bus>, Error> {
-    let (scheme, _) = url.split_once(':').unwrap_or((url, ""));
+    let scheme = url.split_once(':').map_or(if url == "local" { url } else { "" }, |(scheme, _)| scheme);
     match scheme {
         "local" => match LocalBus::from_url(url) {
             Ok(bus) => Ok(Arc::new(bus)),
@@ -34,10 +34,12 @@ pub async fn connect(url: &str, runtime: impl Runtime) -> Result<Arc<dyn Bus>, E
         },
         "redis" | "rediss" => Ok(Arc::new(RedisBus::connect(url, runtime).await?)),
         "nats" | "tls" => Ok(Arc::new(NatsBus::connect(url).await?)),
-        // The rest of it may hold a password.
+        // The rest of it may hold a password, and so may what looks like a scheme and is none.
         _ => {
-            let text =
-                format!("no bus has the scheme of `{scheme}:`; there are `local:`, `redis://` and `nats://`");
+            let is_one = !scheme.is_empty() && scheme.bytes().all(|byte| byte.is_ascii_lowercase());
+            let problem =
+                if is_one { format!("no bus has the scheme `{scheme}:`") } else { "no scheme".into() };
+            let text = format!("bus URL: {problem}; there are `local:`, `redis://` and `nats://`");
             Err(Error::new(ErrorCode::InvalidArgument, text))
         }
     }
@@ -57,9 +59,12 @@ mod tests {
     async fn a_scheme_that_no_bus_has_is_named_without_the_rest() {
         assert!(connect("local:", TokioRuntime::current().unwrap()).await.is_ok());
         let said = refusal("amqp://user:s3cret@x").await;
-        assert!(said.starts_with("invalid_argument: no bus has the scheme of `amqp:`"), "{said}");
+        assert!(said.starts_with("invalid_argument: bus URL: no bus has the scheme `amqp:`; "), "{said}");
+        for url in ["s3cret-token@host:4222", "s3cret", "s3cret@host", ""] {
+            let said = refusal(url).await;
+            assert!(said.starts_with("invalid_argument: bus URL: no scheme; "), "{said}");
+        }
         assert!(refusal("rediss://x").await.contains("TLS") && refusal("tls://x").await.contains("TLS"));
         assert!(refusal("local://x").await.contains("takes nothing after the colon"));
-        assert!(refusal("").await.starts_with("invalid_argument: "));
     }
 }

@@ -6,7 +6,7 @@
 //! psrpc = { package = "psrpc-smol", version = "0.1" }
 //! ```
 //!
-//! With the feature `async-std` there is an `AsyncStdRuntime` too.
+//! With the feature `async-std` there is an `AsyncStdRuntime` too, for those who still have async-std: it is discontinued.
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]

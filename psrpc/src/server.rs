@@ -59,7 +59,8 @@ impl ServerOptions {
 
     /// How far the clients' wall clocks may be behind before their requests count as expired. Default 0.
     ///
-    /// A request without a claim may then run up to this long after its caller gave up.
+    /// A request without a claim may then run up to this long after its caller gave up. On Redis, tell the bus of it too
+    /// (`RedisOptions::skew_allowance`), lest a late queue request is handed to every server.
     #[must_use]
     pub fn skew_allowance(mut self, allowance: Duration) -> Self {
         self.skew_allowance = Some(allowance);

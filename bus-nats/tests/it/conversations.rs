@@ -110,8 +110,10 @@ impl Replay {
         Self { context, frames, buses, ears, foreign, messages }
     }
 
-    /// Publishes what each peer published, and checks that the server carries its very bytes to those who had subscribed.
-    async fn run(mut self) {
+    /// Publishes what each peer published, and checks that the server carries its very bytes to those who had subscribed;
+    /// gives how many frames a bus of ours published.
+    async fn run(mut self) -> usize {
+        let mut ours = 0;
         for recorded in std::mem::take(&mut self.frames) {
             let bytes = recorded.bytes();
             let frame = Frame::decode(&bytes.clone().into(), &FrameLimits::DEFAULT).ok();
@@ -119,6 +121,7 @@ impl Replay {
                 // Where we write something else, and mean to, is for the tests of the wire to say.
                 (Some(bus), Some((frame, _))) if frame.encode(&recorded.local) == bytes => {
                     publish(bus, &channel_of(&recorded.channel, &recorded.local), frame).await.unwrap();
+                    ours += 1;
                 }
                 _ => {
                     self.foreign.publish(recorded.channel.clone(), bytes.clone().into()).await.unwrap();
@@ -139,6 +142,7 @@ impl Replay {
             );
             self.check_heard(&recorded).await;
         }
+        ours
     }
 
     /// Each plain subscriber of a channel gets a frame, and of the queue subscribers one.
@@ -176,10 +180,11 @@ fn take(ears: &mut [&mut Ear], cx: &mut Context<'_>) -> usize {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_recorded_conversations_are_the_same_over_our_bus() {
     let server = Server::nats(&[]);
-    let mut replayed = 0;
+    let (mut replayed, mut ours) = (0, 0);
     for (version, conversation) in conversations() {
-        Replay::new(&server, version, conversation).await.run().await;
+        ours += Replay::new(&server, version, conversation).await.run().await;
         replayed += 1;
     }
     assert_eq!(replayed, 77, "conversations of two versions of Go");
+    assert_eq!(ours, 288, "frames that our bus published");
 }

@@ -95,6 +95,8 @@ impl Server {
         self.child = Some(child);
         let begun = now();
         while !self.answers() {
+            let ended = self.child.as_mut().and_then(|child| child.try_wait().ok().flatten());
+            assert!(ended.is_none(), "{program} has ended by itself: {ended:?}");
             assert!(now() - begun < AT_MOST, "{program} is not there after {AT_MOST:?}");
             thread::sleep(Duration::from_millis(5));
         }
