@@ -209,11 +209,11 @@ async fn many_topics(mut server: Server) {
     assert!(now() - begun < Duration::from_secs(20), "registering took {:?}", now() - begun);
     let call_all = async || {
         let mut calls = JoinSet::new();
-        for topic in (0..TOPICS).step_by(100).chain([TOPICS - 1]) {
+        for topic in 0..TOPICS {
             let client = client.clone();
             calls.spawn(async move {
                 let ask = Ask { text: "top".into(), ..Ask::default() };
-                client.owner_fit(format!("t{topic}"), ask).timeout(TIMEOUT).await
+                client.owner_fit(format!("t{topic}"), ask).timeout(SLACK * 5).await
             });
         }
         calls.join_all().await.into_iter().filter(Result::is_err).count()
@@ -222,8 +222,9 @@ async fn many_topics(mut server: Server) {
     server.kill();
     server.start();
     let back = now();
+    // The calls themselves take a while, ten thousand at once.
     while call_all().await > 0 {
-        assert!(now() - back < BACK * 2, "not all are back after {:?}", now() - back);
+        assert!(now() - back < BACK + SLACK * 10, "not all are back after {:?}", now() - back);
     }
 }
 
