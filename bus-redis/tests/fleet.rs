@@ -13,7 +13,7 @@ use psrpc_servers::Server;
 use psrpc_tokio::bus::{Bus, Delivery, Inbox, Receipt, Subscription};
 use psrpc_tokio::proto::{Channel, Frame, FrameLimits, Request};
 use psrpc_tokio::{Runtime, SubscriptionKind, TokioRuntime};
-use psrpc_vectors::{Bus as RecordedBus, Conversation, Event, RECORDINGS};
+use psrpc_vectors::{Bus as RecordedBus, Conversation, Event, RECORDINGS, unescaped};
 use redis::aio::{MultiplexedConnection, PubSubStream};
 
 async fn connect(server: &Server, options: RedisOptions) -> RedisBus {
@@ -57,7 +57,7 @@ fn conversations() -> impl Iterator<Item = (&'static str, Conversation)> {
 
 /// The channel with a legacy name, and how a server subscribes to it; nothing for a stream's.
 fn channel_of(legacy: &str) -> Option<(Channel, SubscriptionKind)> {
-    let parts: Vec<_> = legacy.split('|').map(plain).collect();
+    let parts: Vec<_> = legacy.split('|').map(unescaped).collect();
     let parts: Vec<_> = parts.iter().map(String::as_str).collect();
     let (channel, kind) = match parts[..] {
         [.., "STR"] => return None,
@@ -75,19 +75,6 @@ fn channel_of(legacy: &str) -> Option<(Channel, SubscriptionKind)> {
     };
     assert_eq!(channel.legacy(), legacy);
     Some((channel, kind))
-}
-
-/// A part of a name as it was before what no channel may have was replaced in it.
-fn plain(part: &str) -> String {
-    let mut plain = String::new();
-    let mut rest = part;
-    while let Some(at) = rest.find("u+") {
-        let code = u32::from_str_radix(&rest[at + 2..at + 6], 16).unwrap();
-        plain.push_str(&rest[..at]);
-        plain.push(char::from_u32(code).unwrap());
-        rest = &rest[at + 6..];
-    }
-    plain + rest
 }
 
 /// A recorded conversation once more, with a bus of ours in the place of each peer's.

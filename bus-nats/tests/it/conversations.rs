@@ -11,7 +11,7 @@ use psrpc::bus::Delivery;
 use psrpc::proto::{Channel, Frame, FrameLimits};
 use psrpc_bus_nats::NatsBus;
 use psrpc_servers::Server;
-use psrpc_vectors::{Bus, Conversation, Event, Publish, RECORDINGS};
+use psrpc_vectors::{Bus, Conversation, Event, Publish, RECORDINGS, unescaped};
 
 use crate::support::{Ear, publish};
 
@@ -29,7 +29,7 @@ fn conversations() -> impl Iterator<Item = (&'static str, Conversation)> {
 
 /// The channel that is carried on a subject under a local name.
 fn channel_of(subject: &str, local: &str) -> Channel {
-    let parts: Vec<_> = subject.split('.').map(plain).collect();
+    let parts: Vec<_> = subject.split('.').map(unescaped).collect();
     let parts: Vec<_> = parts.iter().map(String::as_str).collect();
     let method = local.split('.').next().unwrap_or_default();
     let channel = match parts[..] {
@@ -44,19 +44,6 @@ fn channel_of(subject: &str, local: &str) -> Channel {
     };
     assert_eq!((channel.server(), channel.local()), (subject, local));
     channel
-}
-
-/// A part of a name as it was before what no channel may have was replaced in it.
-fn plain(part: &str) -> String {
-    let mut plain = String::new();
-    let mut rest = part;
-    while let Some(at) = rest.find("u+") {
-        let code = u32::from_str_radix(&rest[at + 2..at + 6], 16).unwrap();
-        plain.push_str(&rest[..at]);
-        plain.push(char::from_u32(code).unwrap());
-        rest = &rest[at + 6..];
-    }
-    plain + rest
 }
 
 struct Replay {

@@ -331,6 +331,23 @@ tables! {
     selections: SelectionRow = "selection.jsonl";
 }
 
+/// A part of a channel's name as it was before what no channel may have was replaced in it.
+///
+/// # Panics
+///
+/// When it has a replacement that is none.
+pub fn unescaped(part: &str) -> String {
+    let mut plain = String::new();
+    let mut rest = part;
+    while let Some(at) = rest.find("u+") {
+        let code = u32::from_str_radix(&rest[at + 2..at + 6], 16).expect("four hex digits");
+        plain.push_str(&rest[..at]);
+        plain.push(char::from_u32(code).expect("a character"));
+        rest = &rest[at + 6..];
+    }
+    plain + rest
+}
+
 /// The bytes that `hex` spells.
 pub fn hex(hex: &str) -> Vec<u8> {
     let digit = |digit: u8| char::from(digit).to_digit(16).expect("a hex digit") as u8;
