@@ -187,8 +187,10 @@ impl<O: Operation> Pipe<O> {
     /// Notes that operations are done.
     fn give_back(&self, [out, inbound]: [usize; 2]) {
         let mut state = self.lock();
-        state.bytes[Room::Out as usize] -= out;
-        state.bytes[Room::In as usize] -= inbound;
+        // Less than that is left if the bus was stopped meanwhile.
+        for (held, done) in state.bytes.iter_mut().zip([out, inbound]) {
+            *held = held.saturating_sub(done);
+        }
         if state.bytes[Room::Out as usize] < self.limit {
             let waiting = std::mem::take(&mut state.waiting_for_room);
             drop(state);

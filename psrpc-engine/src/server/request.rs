@@ -3,7 +3,7 @@
 //! ```text
 //!                                  ┌──────── no claim required, or elected ────────┐
 //!                                  │                                               ▼
-//! ──checks──▶ Deciding ──bid──▶ Bidding ──granted──▶ (not expired?) ──▶ Running ──respond──▶ (answered)
+//! ──checks──▶ Deciding ──bid──▶ Bidding ──granted──▶ (not expired?) ──▶ Running ──respond──▶ Answered
 //!                │                 │                                      │
 //!                └─reject─▶ Answered ◀┄┄ no bid, granted elsewhere, expired: (abandoned)
 //! ```
