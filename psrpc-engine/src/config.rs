@@ -21,6 +21,15 @@ pub struct ClientConfig {
     pub short_circuit_timeout: Duration,
     /// How long a close waits for the bus to confirm the end of the subscriptions. Default 3 s.
     pub close_timeout: Duration,
+    /// How far the servers' wall clocks may be behind ours before the messages of their streams count as expired. Default 0.
+    pub skew_allowance: Duration,
+    /// How long after it was sent a message of a stream may expire at the latest; a later expiry is moved there. Default
+    /// 1 h. A message that claims to be sent further ahead of our wall clock than this is dropped.
+    pub horizon: Duration,
+    /// Whether it opens streams, for which it subscribes to one more channel. Default false.
+    pub opens_streams: bool,
+    /// How its streams behave.
+    pub streams: StreamConfig,
     /// What it holds at most.
     pub limits: ClientLimits,
 }
@@ -35,6 +44,10 @@ impl ClientConfig {
             affinity_timeout: Duration::from_secs(1),
             short_circuit_timeout: Duration::from_millis(200),
             close_timeout: Duration::from_secs(3),
+            skew_allowance: Duration::ZERO,
+            horizon: Duration::from_secs(3600),
+            opens_streams: false,
+            streams: StreamConfig::DEFAULT,
             limits: ClientLimits::DEFAULT,
         }
     }
@@ -52,6 +65,18 @@ pub struct ServerConfig {
     ///
     /// Requests in flight are waited for until they expire, however long that is.
     pub drain_timeout: Duration,
+    /// How long a message of a stream, or an update, may take that does not say so itself. Default 3 s.
+    pub timeout: Duration,
+    /// How many requests it decides upon, bids for and runs at a time; those that open streams do not count. Default: no
+    /// limit but [`ServerLimits::requests`]. One more gets no bid, and is answered `resource_exhausted` if the method is
+    /// queue-routed, since no other server saw it ([`Reason::Busy`](crate::Reason::Busy)).
+    ///
+    /// A bid counts, since it may be granted.
+    pub concurrency: Option<usize>,
+    /// How long after the end of its streams a drain waits for their handlers. Default 1 s.
+    pub linger: Duration,
+    /// How its streams behave.
+    pub streams: StreamConfig,
     /// How far the clients' wall clocks may be behind ours before their requests count as expired. Default 0.
     ///
     /// Safe for claimed calls, where the client's grant decides. A request without a claim may run up to this long
@@ -72,9 +97,45 @@ impl ServerConfig {
             service: service.into(),
             id: Text::EMPTY,
             drain_timeout: Duration::from_secs(3),
+            timeout: Duration::from_secs(3),
+            concurrency: None,
+            linger: Duration::from_secs(1),
+            streams: StreamConfig::DEFAULT,
             skew_allowance: Duration::ZERO,
             horizon: Duration::from_secs(3600),
             limits: ServerLimits::DEFAULT,
         }
     }
+}
+
+/// How the streams of a client or a server behave (PROTOCOL section 8).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamConfig {
+    /// How long nothing may be heard on a stream before it ends. Default: for ever, since the protocol has no keepalive
+    /// and a peer may be silent on purpose.
+    pub idle_timeout: Option<Duration>,
+    /// What happens to a message for which its consumer has no room. Default: it is discarded.
+    pub slow_consumer: SlowConsumer,
+}
+
+impl StreamConfig {
+    /// The defaults.
+    pub const DEFAULT: StreamConfig =
+        StreamConfig { idle_timeout: None, slow_consumer: SlowConsumer::Discard };
+}
+
+impl Default for StreamConfig {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
+
+/// What happens to a message of a stream for which its consumer has no room.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SlowConsumer {
+    /// It is discarded: its sender hears nothing, and gets `deadline_exceeded`. The stream goes on.
+    #[default]
+    Discard,
+    /// The stream is closed, with "stream message discarded by slow consumer", `unavailable`.
+    Close,
 }

@@ -5,13 +5,13 @@ use alloc::vec::Vec;
 
 use crate::map::IdentitySet;
 use crate::time::Expiry;
-use crate::timers::TimerId;
+use crate::timers::{TimerId, TimerKind, Timers};
 use crate::{Now, Time, WallTime};
 
 /// Requests are forgotten together with all that expire within the same 2^30 nanoseconds, about a second.
 const BUCKET_SHIFT: u32 = 30;
 
-/// Remembers requests by a keyed 128-bit hash of client and request id, in buckets by expiry.
+/// Remembers requests, or messages of streams, by a keyed 128-bit hash of their ids, in buckets by expiry.
 ///
 /// A bucket is forgotten whole when both clocks say that its requests have expired: the monotonic one, so that a wall
 /// clock that jumped ahead makes nothing be forgotten early, and the wall clock, by which a late duplicate is judged.
@@ -45,8 +45,7 @@ struct Bucket {
 /// What became of a request that was to be remembered.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Admission {
-    /// It is new. If its bucket is to be kept longer than so far, until when, and the timer to move.
-    New(Option<(Time, Option<TimerId>)>),
+    New,
     Duplicate,
     Full,
 }
@@ -60,14 +59,22 @@ impl Dedup {
         self.seen.contains(identity)
     }
 
-    pub(crate) fn admit(&mut self, now: Now, identity: u128, expiry: &Expiry) -> (BucketKey, Admission) {
-        let key = BucketKey::of(expiry);
+    /// Remembers what is new. `owner` names a bucket's timer.
+    pub(crate) fn admit<O: Copy>(
+        &mut self,
+        now: Now,
+        timers: &mut Timers<O>,
+        identity: u128,
+        expiry: &Expiry,
+        owner: impl FnOnce(BucketKey) -> O,
+    ) -> Admission {
         if self.knows(identity) {
-            return (key, Admission::Duplicate);
+            return Admission::Duplicate;
         }
         if self.seen.len() >= self.limit {
-            return (key, Admission::Full);
+            return Admission::Full;
         }
+        let key = BucketKey::of(expiry);
         let bucket = self.buckets.entry(key).or_insert_with(|| Bucket {
             identities: Vec::new(),
             forget_at: Time::ZERO,
@@ -75,43 +82,48 @@ impl Dedup {
         });
         bucket.identities.push(identity);
         self.seen.insert(identity);
-        // Our wall clock may be ahead and be set right later, so the client's own view of the lifetime counts too.
+        // Our wall clock may be ahead and be set right later, so the sender's own view of the lifetime counts too.
         let needed = (now.time + expiry.lifetime()).max(expiry.time());
-        if needed <= bucket.forget_at {
-            return (key, Admission::New(None));
+        if needed > bucket.forget_at {
+            bucket.forget_at = needed.max(now.time + key.end().since(now.wall));
+            match bucket.timer {
+                Some(timer) => timers.rearm(timer, bucket.forget_at, TimerKind::Forget),
+                None => bucket.timer = Some(timers.arm(bucket.forget_at, TimerKind::Forget, owner(key))),
+            }
         }
-        bucket.forget_at = needed.max(now.time + key.end().since(now.wall));
-        (key, Admission::New(Some((bucket.forget_at, bucket.timer))))
+        Admission::New
     }
 
-    /// Sets the timer of a bucket.
-    pub(crate) fn armed(&mut self, key: BucketKey, timer: TimerId) {
-        if let Some(bucket) = self.buckets.get_mut(&key) {
-            bucket.timer = Some(timer);
-        }
-    }
-
-    /// The timer of a bucket has fired: forgets it, or says until when it must be kept on.
-    pub(crate) fn forget(&mut self, now: Now, key: BucketKey) -> Option<Time> {
-        let bucket = self.buckets.get_mut(&key)?;
+    /// The timer of a bucket has fired: forgets it, or keeps it on until its requests count as expired.
+    pub(crate) fn forget<O: Copy>(
+        &mut self,
+        now: Now,
+        timers: &mut Timers<O>,
+        key: BucketKey,
+        owner: impl FnOnce(BucketKey) -> O,
+    ) {
+        let Some(bucket) = self.buckets.get_mut(&key) else { return };
         bucket.timer = None;
         let expired = now.time + key.end().since(now.wall);
         // At the end of time there is no later.
         if expired > now.time {
             bucket.forget_at = expired;
-            return Some(expired);
+            bucket.timer = Some(timers.arm(expired, TimerKind::Forget, owner(key)));
+            return;
         }
-        for identity in self.buckets.remove(&key)?.identities {
+        let identities = self.buckets.remove(&key).map(|bucket| bucket.identities).unwrap_or_default();
+        for identity in identities {
             self.seen.remove(identity);
         }
         self.seen.shrink();
-        None
     }
 
-    /// Forgets everything, and gives back the timers that are still armed.
-    pub(crate) fn clear(&mut self) -> impl Iterator<Item = TimerId> + use<> {
+    /// Forgets everything.
+    pub(crate) fn clear<O: Copy>(&mut self, timers: &mut Timers<O>) {
         self.seen = IdentitySet::new();
-        core::mem::take(&mut self.buckets).into_values().filter_map(|bucket| bucket.timer)
+        for timer in core::mem::take(&mut self.buckets).into_values().filter_map(|bucket| bucket.timer) {
+            timers.disarm(timer);
+        }
     }
 
     pub(crate) fn remembered(&self) -> usize {
@@ -137,53 +149,73 @@ mod tests {
             .unwrap()
     }
 
-    fn new(admission: &Admission) -> bool {
-        matches!(admission, Admission::New(_))
+    /// A table with its timers, each of them a bucket's.
+    struct Remembered {
+        dedup: Dedup,
+        timers: Timers<BucketKey>,
+    }
+
+    impl Remembered {
+        fn new(limit: usize) -> Self {
+            Self { dedup: Dedup::new(limit), timers: Timers::new() }
+        }
+
+        fn admit(&mut self, now: Now, identity: u128, expiry: &Expiry) -> Admission {
+            self.dedup.admit(now, &mut self.timers, identity, expiry, |key| key)
+        }
+
+        fn kept_until(&self) -> Time {
+            self.timers.next().expect("a bucket has a timer").at
+        }
+
+        fn pass(&mut self, now: Now) {
+            while let Some((key, _)) = self.timers.fire(now.time) {
+                self.dedup.forget(now, &mut self.timers, key, |key| key);
+            }
+        }
     }
 
     #[test]
     fn a_request_is_new_once_until_it_is_forgotten() {
-        let mut dedup = Dedup::new(10);
+        let mut table = Remembered::new(10);
         let start = now(Duration::ZERO, Duration::ZERO);
         let expires = expiry(start, Duration::ZERO, 3 * SECOND);
-        let (key, admission) = dedup.admit(start, 1, &expires);
-        let Admission::New(Some((forget_at, None))) = admission else { panic!("{admission:?}") };
-        assert!(forget_at >= Time::ZERO + 3 * SECOND);
-        assert_eq!(dedup.admit(start, 1, &expires).1, Admission::Duplicate);
-        assert!(new(&dedup.admit(start, 2, &expires).1));
-        let forget_at = forget_at.since(Time::ZERO);
-        assert_eq!(dedup.forget(now(forget_at, forget_at), key), None);
-        assert_eq!(dedup.remembered(), 0);
+        assert_eq!(table.admit(start, 1, &expires), Admission::New);
+        let kept_until = table.kept_until();
+        assert!(kept_until >= Time::ZERO + 3 * SECOND);
+        assert_eq!(table.admit(start, 1, &expires), Admission::Duplicate);
+        assert_eq!(table.admit(start, 2, &expires), Admission::New);
+        let after = kept_until.since(Time::ZERO);
+        table.pass(now(after, after));
+        assert_eq!((table.dedup.remembered(), table.timers.next()), (0, None));
     }
 
     #[test]
     fn a_full_table_refuses_what_is_new_and_evicts_nothing() {
-        let mut dedup = Dedup::new(1);
+        let mut table = Remembered::new(1);
         let start = now(Duration::ZERO, Duration::ZERO);
         let expires = expiry(start, Duration::ZERO, SECOND);
-        assert!(new(&dedup.admit(start, 1, &expires).1));
-        assert_eq!(dedup.admit(start, 2, &expires).1, Admission::Full);
-        assert_eq!(dedup.admit(start, 1, &expires).1, Admission::Duplicate);
+        assert_eq!(table.admit(start, 1, &expires), Admission::New);
+        assert_eq!(table.admit(start, 2, &expires), Admission::Full);
+        assert_eq!(table.admit(start, 1, &expires), Admission::Duplicate);
     }
 
     #[test]
     fn a_wall_clock_set_back_keeps_a_bucket_until_its_requests_count_as_expired_again() {
-        let mut dedup = Dedup::new(10);
+        let mut table = Remembered::new(10);
         let start = now(Duration::ZERO, 100 * SECOND);
-        let (key, _) = dedup.admit(start, 1, &expiry(start, 100 * SECOND, SECOND));
-        let later = now(5 * SECOND, 95 * SECOND);
-        let kept = dedup.forget(later, key).expect("it must be kept on");
-        assert!(kept >= Time::ZERO + 11 * SECOND);
-        assert_eq!(dedup.remembered(), 1);
+        table.admit(start, 1, &expiry(start, 100 * SECOND, SECOND));
+        table.pass(now(5 * SECOND, 95 * SECOND));
+        assert!(table.kept_until() >= Time::ZERO + 11 * SECOND);
+        assert_eq!(table.dedup.remembered(), 1);
     }
 
     #[test]
     fn a_wall_clock_that_is_ahead_does_not_shorten_what_the_client_says() {
-        let mut dedup = Dedup::new(10);
+        let mut table = Remembered::new(10);
         // By our clock only one of the three seconds is left.
         let start = now(Duration::ZERO, 2 * SECOND);
-        let (_, admission) = dedup.admit(start, 1, &expiry(start, Duration::ZERO, 3 * SECOND));
-        let Admission::New(Some((forget_at, _))) = admission else { panic!("{admission:?}") };
-        assert!(forget_at >= Time::ZERO + 3 * SECOND);
+        table.admit(start, 1, &expiry(start, Duration::ZERO, 3 * SECOND));
+        assert!(table.kept_until() >= Time::ZERO + 3 * SECOND);
     }
 }

@@ -124,6 +124,32 @@ pub enum CallError {
         /// The method.
         method: Text,
     },
+    /// Its servers do not all answer this method, so that a multi call of it cannot be.
+    #[error("{method} is answered by one server, which a multi call cannot be")]
+    NotMulti {
+        /// The method.
+        method: Text,
+    },
+    /// The method is a stream, or is called as one and is none.
+    #[error("{method} {}", if *.is_stream { "is a stream, which is to be opened" } else { "is no stream" })]
+    Stream {
+        /// The method.
+        method: Text,
+        /// Whether it is a stream.
+        is_stream: bool,
+    },
+    /// The client was not set up for streams.
+    #[error("the client opens no streams: {method} was not known to be one when the client was made")]
+    NoStreams {
+        /// The method.
+        method: Text,
+    },
+    /// Too many streams are open.
+    #[error("too many open streams, the limit is {limit}")]
+    TooManyStreams {
+        /// The limit.
+        limit: usize,
+    },
     /// Options of the selection cannot take effect.
     #[error(
         "{method}: {} cannot take effect, since the bus hands each request of this method to one server",
@@ -165,7 +191,7 @@ impl CallError {
         match self {
             CallError::Closed => ErrorCode::Canceled,
             CallError::NotReady => ErrorCode::Unavailable,
-            CallError::TooManyCalls { .. } => ErrorCode::ResourceExhausted,
+            CallError::TooManyCalls { .. } | CallError::TooManyStreams { .. } => ErrorCode::ResourceExhausted,
             _ => ErrorCode::InvalidArgument,
         }
     }
@@ -174,6 +200,98 @@ impl CallError {
 impl From<TooLarge> for CallError {
     fn from(TooLarge { size, unit, limit }: TooLarge) -> Self {
         CallError::TooLarge { size, unit, limit }
+    }
+}
+
+/// A message that cannot be sent on a stream as it stands. The caller's fault; nothing was published.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SendError {
+    /// The stream has ended, for the cause that its [`Ended`](crate::StreamEvent::Ended) told.
+    #[error("stream closed")]
+    Ended,
+    /// The message is over a limit that receivers keep.
+    #[error("{size} {unit} are over the limit of {limit}")]
+    TooLarge {
+        /// How much it is.
+        size: usize,
+        /// What it is.
+        unit: &'static str,
+        /// The limit.
+        limit: usize,
+    },
+    /// Too many messages of the stream are on their way.
+    #[error("too many messages on their way, the limit is {limit}")]
+    TooMany {
+        /// The limit.
+        limit: usize,
+    },
+}
+
+impl SendError {
+    /// The code that stands for it.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            SendError::Ended => ErrorCode::Canceled,
+            SendError::TooLarge { .. } => ErrorCode::InvalidArgument,
+            SendError::TooMany { .. } => ErrorCode::ResourceExhausted,
+        }
+    }
+}
+
+impl From<TooLarge> for SendError {
+    fn from(TooLarge { size, unit, limit }: TooLarge) -> Self {
+        SendError::TooLarge { size, unit, limit }
+    }
+}
+
+/// An update that cannot be published as it stands. The caller's fault; nothing was published.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum UpdateError {
+    /// The server is closed.
+    #[error("server is closed")]
+    Closed,
+    /// The method is of another service than the server.
+    #[error("{route} is not a method of {service}")]
+    WrongService {
+        /// The method.
+        route: Route,
+        /// The server's service.
+        service: Text,
+    },
+    /// The update is over a limit that receivers keep.
+    #[error("{size} {unit} are over the limit of {limit}")]
+    TooLarge {
+        /// How much it is.
+        size: usize,
+        /// What it is.
+        unit: &'static str,
+        /// The limit.
+        limit: usize,
+    },
+    /// Too many updates wait for the bus.
+    #[error("too many updates wait for the bus, the limit is {limit}")]
+    TooMany {
+        /// The limit.
+        limit: usize,
+    },
+}
+
+impl UpdateError {
+    /// The code that stands for it.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            UpdateError::Closed => ErrorCode::Canceled,
+            UpdateError::TooMany { .. } => ErrorCode::ResourceExhausted,
+            UpdateError::WrongService { .. } | UpdateError::TooLarge { .. } => ErrorCode::InvalidArgument,
+        }
+    }
+}
+
+impl From<TooLarge> for UpdateError {
+    fn from(TooLarge { size, unit, limit }: TooLarge) -> Self {
+        UpdateError::TooLarge { size, unit, limit }
     }
 }
 
@@ -240,6 +358,8 @@ pub struct Evidence {
     pub best: Option<Claim>,
     /// The server that the call was granted to, or that announced that it runs it.
     pub selected: Option<Text>,
+    /// How many bids came at the deadline or after it.
+    pub late_bids: u32,
     /// Whether the selection function was asked.
     pub asked: bool,
     /// How many error responses came, the one that failed the call included.
@@ -286,6 +406,11 @@ impl Failure {
         let text = alloc::format!("{reason}: {error}");
         let failure = Self::new(reason, ErrorCode::Unavailable, text, evidence);
         Box::new(Self { source: Some(error), ..*failure })
+    }
+
+    /// A stream ended, for a cause that one of its sides gives.
+    pub(crate) fn ended(reason: Reason, cause: ErrorResponse) -> Box<Self> {
+        Box::new(Self { reason, ..*Self::answered(cause, Evidence::default()) })
     }
 
     /// A server answered with an error.

@@ -4,13 +4,15 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use bytes::Bytes;
-use psrpc_proto::{Metadata, Text};
+use psrpc_proto::{ErrorResponse, Metadata, Text};
 
 use crate::error::{BusError, Failure};
 use crate::output::DroppedEvent;
 use crate::selection::Claim;
+use crate::stream::Delivery;
 use crate::{
-    CallHandle, Dropped, Reason, RegistrationHandle, RequestHandle, Route, SubscriptionHandle, Time, WallTime,
+    CallHandle, Dropped, MultiHandle, Reason, RegistrationHandle, RequestHandle, Route, SendHandle,
+    StreamHandle, SubscriptionHandle, Time, UpdateHandle, WallTime,
 };
 
 /// What a [`Client`](crate::Client) tells the layer above.
@@ -34,9 +36,53 @@ pub enum ClientEvent {
         /// How it ended.
         outcome: Result<Reply, Box<Failure>>,
     },
+    /// A server has answered a multi call.
+    Answer {
+        /// The call.
+        call: MultiHandle,
+        /// The server.
+        server_id: Text,
+        /// The user's message, encoded, or the server's error.
+        result: Result<Bytes, ErrorResponse>,
+    },
+    /// A multi call has ended. Its handle is stale from here on.
+    AllAnswered {
+        /// The call.
+        call: MultiHandle,
+        /// Why it failed, if it did: no server that did not answer yet will.
+        outcome: Result<(), Box<Failure>>,
+    },
+    /// A call that opens a stream has ended. Its handle is stale from here on.
+    Opened {
+        /// The call.
+        call: CallHandle,
+        /// The stream, if a server has taken it.
+        outcome: Result<StreamHandle, Box<Failure>>,
+    },
+    /// Something happened to a stream.
+    Stream(StreamEvent),
+    /// A subscription to updates is live.
+    Subscribed {
+        /// The subscription.
+        subscription: SubscriptionHandle,
+    },
+    /// An update came; [`Client::taken_update`](crate::Client::taken_update) makes room for another.
+    Update {
+        /// The subscription.
+        subscription: SubscriptionHandle,
+        /// The user's message, encoded.
+        payload: Bytes,
+    },
+    /// A subscription to updates has ended. Its handle is stale from here on.
+    Unsubscribed {
+        /// The subscription.
+        subscription: SubscriptionHandle,
+        /// What the bus said, if it was the bus that ended it or that refused it.
+        error: Option<BusError>,
+    },
     /// A frame was dropped.
     Dropped(Dropped),
-    /// The bus may have lost frames of a subscription.
+    /// The bus may have lost frames of a subscription, or an update found no room.
     Gap {
         /// The subscription.
         subscription: SubscriptionHandle,
@@ -57,6 +103,34 @@ pub struct Reply {
     pub server_id: Text,
     /// The user's message, encoded.
     pub payload: Bytes,
+}
+
+/// What happens to a stream, on either side (PROTOCOL section 8).
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum StreamEvent {
+    /// A message came, and waits for [`accept`](crate::Client::accept) or
+    /// [`reject_message`](crate::Client::reject_message).
+    Message {
+        /// What it is accepted or rejected by.
+        delivery: Delivery,
+        /// The user's message, encoded.
+        payload: Bytes,
+    },
+    /// A send has ended. Its handle is stale from here on.
+    Sent {
+        /// The send.
+        send: SendHandle,
+        /// Whether the other side has the message, as far as is known.
+        outcome: Result<(), Box<Failure>>,
+    },
+    /// A stream has ended, and all its sends before it.
+    Ended {
+        /// The stream. At a client its handle is stale from here on, at a server once its handler is done.
+        stream: StreamHandle,
+        /// Why.
+        cause: Box<Failure>,
+    },
 }
 
 /// What a [`Server`](crate::Server) tells the layer above.
@@ -88,6 +162,29 @@ pub enum ServerEvent {
     Run {
         /// The request.
         request: RequestHandle,
+    },
+    /// A stream was granted to this server and is open; its handler is to be run, until
+    /// [`Server::finish_stream`](crate::Server::finish_stream).
+    Accepted {
+        /// The request that opened it. Its handle is stale from here on.
+        request: RequestHandle,
+        /// The stream.
+        stream: StreamHandle,
+    },
+    /// Something happened to a stream.
+    Stream(StreamEvent),
+    /// The handler of a stream that has ended is not waited for any more, and should be stopped. The stream's handle is
+    /// stale from here on.
+    StopHandler {
+        /// The stream.
+        stream: StreamHandle,
+    },
+    /// An update was published, or could not be. Its handle is stale from here on.
+    Updated {
+        /// The update.
+        update: UpdateHandle,
+        /// How many subscribers the bus handed it to, where it knows.
+        outcome: Result<Option<u64>, Box<Failure>>,
     },
     /// A request ended without an answer of the layer above. Its handle is stale from here on; a handler that runs
     /// for it should stop.
@@ -127,8 +224,10 @@ pub struct Received {
     pub deadline: Time,
     /// What the caller sent along.
     pub metadata: Metadata,
-    /// The user's message, encoded.
+    /// The user's message, encoded; empty if it opens a stream.
     pub payload: Bytes,
+    /// Whether it opens a stream.
+    pub opens_stream: bool,
     /// Whether [`Server::elect`](crate::Server::elect) would run it without waiting for a grant.
     pub may_elect: bool,
 }
@@ -142,5 +241,17 @@ impl DroppedEvent for ClientEvent {
 impl DroppedEvent for ServerEvent {
     fn dropped(dropped: Dropped) -> Self {
         ServerEvent::Dropped(dropped)
+    }
+}
+
+impl From<StreamEvent> for ClientEvent {
+    fn from(event: StreamEvent) -> Self {
+        ClientEvent::Stream(event)
+    }
+}
+
+impl From<StreamEvent> for ServerEvent {
+    fn from(event: StreamEvent) -> Self {
+        ServerEvent::Stream(event)
     }
 }

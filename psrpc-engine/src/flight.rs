@@ -1,4 +1,4 @@
-//! Flights: the skeleton of everything in flight. Each has an id that peers name it by, a timer, and a state.
+//! Flights: the skeleton of everything in flight. Each has an id that peers name it by, a state, and most a timer.
 
 use psrpc_proto::Text;
 
@@ -48,8 +48,8 @@ impl<H: Copy + From<RawHandle> + Into<RawHandle>, S> Flights<H, S> {
     }
 
     /// Adds a flight.
-    pub(crate) fn start(&mut self, Vacancy { hash }: Vacancy, id: Text, timer: TimerId, state: S) {
-        let handle = self.flights.insert(Flight { id, state, hash, timer: Some(timer) });
+    pub(crate) fn start(&mut self, Vacancy { hash }: Vacancy, id: Text, timer: Option<TimerId>, state: S) {
+        let handle = self.flights.insert(Flight { id, state, hash, timer });
         self.by_id.insert(hash, handle);
     }
 
@@ -103,6 +103,13 @@ impl<S> Flight<S> {
         match self.timer {
             Some(timer) => timers.rearm(timer, at, kind),
             None => self.timer = Some(timers.arm(at, kind, owner)),
+        }
+    }
+
+    /// Stops the flight's timer.
+    pub(crate) fn quiet<O: Copy>(&mut self, timers: &mut Timers<O>) {
+        if let Some(timer) = self.timer.take() {
+            timers.disarm(timer);
         }
     }
 }

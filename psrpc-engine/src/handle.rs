@@ -45,8 +45,16 @@ macro_rules! handles {
 handles! {
     /// A call of a [`Client`](crate::Client) in flight.
     CallHandle
+    /// A multi call of a [`Client`](crate::Client) in flight.
+    MultiHandle
+    /// An open stream of a [`Client`](crate::Client) or a [`Server`](crate::Server).
+    StreamHandle
+    /// A message on its way through a stream.
+    SendHandle
     /// A request at a [`Server`](crate::Server) in flight.
     RequestHandle
+    /// An update that a [`Server`](crate::Server) publishes.
+    UpdateHandle
     /// Methods that a [`Server`](crate::Server) has registered together.
     RegistrationHandle
     /// A subscription that an engine asked for.

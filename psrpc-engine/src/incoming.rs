@@ -1,6 +1,6 @@
 //! What every frame that comes in goes through, before anybody looks at what it says.
 
-use psrpc_proto::{DecodeErrorKind, Frame, FrameLimits, Request, Response, Stream, Text};
+use psrpc_proto::{DecodeErrorKind, Frame, FrameLimits, Request, Response, Stream, StreamBody, Text};
 
 use crate::output::{DroppedEvent, Io};
 use crate::{Dropped, Reason};
@@ -31,9 +31,16 @@ pub(crate) fn accept<E: DroppedEvent, O: Copy>(
                 && metadata.bytes() <= limits.metadata_bytes
                 && payload.len() <= limits.frame_bytes;
         }
-        Frame::Response(Response { result: Ok(payload), .. }) => {
+        Frame::Response(Response { result: Ok(payload), .. })
+        | Frame::Stream(Stream { body: Some(StreamBody::Message { payload }), .. }) => {
             within &= payload.len() <= limits.frame_bytes;
         }
+        Frame::Stream(Stream { body: Some(StreamBody::Open { node_id, metadata }), .. }) => {
+            within &= node_id.len() <= limits.id_bytes
+                && metadata.len() <= limits.metadata_entries
+                && metadata.bytes() <= limits.metadata_bytes;
+        }
+        Frame::Other(message) => within &= message.value.len() <= limits.frame_bytes,
         Frame::Response(Response { result: Err(error), .. }) => {
             within &= error.details.len() <= limits.error_details;
         }

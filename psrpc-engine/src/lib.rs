@@ -86,7 +86,8 @@
 //! # Where things are
 //!
 //! * [`Client`], [`Server`]: the two engines; [`ClientConfig`], [`ServerConfig`], [`ClientLimits`], [`ServerLimits`].
-//! * [`Route`]: a method on a topic; [`Call`] and [`Selection`]: what to call, and how to pick the server.
+//! * [`Route`]: a method on a topic; [`Call`], [`MultiCall`] and [`OpenStream`]: what to call; [`Selection`]: how to pick the
+//!   server.
 //! * [`Output`], [`ClientEvent`], [`ServerEvent`]: what comes out.
 //! * [`Reason`]: why a frame was dropped, a request abandoned or a call failed; [`Counters`]: how often.
 
@@ -114,23 +115,28 @@ mod reason;
 mod route;
 mod selection;
 mod server;
+mod stream;
 mod subscriptions;
 mod time;
 mod timers;
 
 pub use psrpc_proto as proto;
 
-pub use client::{Call, Client};
-pub use config::{ClientConfig, ServerConfig};
+pub use client::{Call, Client, MultiCall, OpenStream};
+pub use config::{ClientConfig, ServerConfig, SlowConsumer, StreamConfig};
 pub use engine::Engine;
-pub use error::{BusError, CallError, ConfigError, Evidence, Failure, RegisterError};
-pub use event::{ClientEvent, Received, Reply, ServerEvent};
-pub use handle::{CallHandle, RegistrationHandle, RequestHandle, SubscriptionHandle};
-pub use limits::{ClientLimits, ServerLimits};
+pub use error::{BusError, CallError, ConfigError, Evidence, Failure, RegisterError, SendError, UpdateError};
+pub use event::{ClientEvent, Received, Reply, ServerEvent, StreamEvent};
+pub use handle::{
+    CallHandle, MultiHandle, RegistrationHandle, RequestHandle, SendHandle, StreamHandle, SubscriptionHandle,
+    UpdateHandle,
+};
+pub use limits::{ClientLimits, ServerLimits, StreamLimits};
 pub use output::{Output, SubscriptionKind, Token};
 pub use reason::{Counters, Dropped, Reason};
 pub use route::Route;
 pub use selection::{Claim, Selection};
 pub use server::Server;
+pub use stream::Delivery;
 pub use time::{Now, Time, WallTime};
 pub use timers::{Timeout, TimerKind};

@@ -1,6 +1,6 @@
 //! What every frame that goes out is held to: the limits that its receivers keep.
 
-use psrpc_proto::{Channel, Frame, FrameLimits, Request, Response};
+use psrpc_proto::{Channel, Frame, FrameLimits, Metadata, Request, Response, Stream, StreamBody};
 
 /// How much a frame may be larger than what its user put into it: names, ids and lengths.
 const OVERHEAD: usize = 64 * 1024;
@@ -15,12 +15,21 @@ pub(crate) struct TooLarge {
 /// Checks that receivers with the same limits would read a frame.
 pub(crate) fn check(frame: &Frame, channel: &Channel, limits: &FrameLimits) -> Result<(), TooLarge> {
     let within = |size, unit, limit| if size > limit { Err(TooLarge { size, unit, limit }) } else { Ok(()) };
+    let metadata_within = |metadata: &Metadata| {
+        within(metadata.len(), "entries of metadata", limits.metadata_entries)?;
+        within(metadata.bytes(), "bytes of metadata", limits.metadata_bytes)
+    };
     let content = match frame {
         Frame::Request(Request { metadata, payload, .. }) => {
-            within(metadata.len(), "entries of metadata", limits.metadata_entries)?;
-            within(metadata.bytes(), "bytes of metadata", limits.metadata_bytes)?;
+            metadata_within(metadata)?;
             metadata.bytes() + payload.len()
         }
+        Frame::Stream(Stream { body: Some(StreamBody::Open { metadata, .. }), .. }) => {
+            metadata_within(metadata)?;
+            metadata.bytes()
+        }
+        Frame::Stream(Stream { body: Some(StreamBody::Message { payload }), .. }) => payload.len(),
+        Frame::Other(update) => update.type_url.len() + update.value.len(),
         Frame::Response(Response { result: Ok(payload), .. }) => payload.len(),
         Frame::Response(Response { result: Err(error), .. }) => {
             within(error.details.len(), "error details", limits.error_details)?;

@@ -5,7 +5,10 @@ use alloc::collections::VecDeque;
 use psrpc_proto::{Channel, Frame};
 
 use crate::timers::Timers;
-use crate::{CallHandle, Counters, Dropped, Reason, RequestHandle, SubscriptionHandle};
+use crate::{
+    CallHandle, Counters, Dropped, MultiHandle, Reason, RequestHandle, SendHandle, StreamHandle,
+    SubscriptionHandle, UpdateHandle,
+};
 
 /// What an engine wants done. Outputs are to be carried out in the order in which they are polled.
 ///
@@ -63,8 +66,16 @@ pub(crate) enum Publish {
     Bid(RequestHandle),
     Announcement(RequestHandle),
     Response(RequestHandle),
-    /// An error response to a request that was not let in.
+    /// An error response, or the close of a stream, to a request that was not let in.
     Refusal,
+    MultiRequest(MultiHandle),
+    /// A message of a stream.
+    Message(SendHandle),
+    /// The ack of a message of this stream, or of its opening.
+    Ack(StreamHandle),
+    /// The end of a stream.
+    Close,
+    Update(UpdateHandle),
 }
 
 /// What all parts of an engine write to: its outputs, timers and counters.

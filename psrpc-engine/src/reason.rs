@@ -53,6 +53,10 @@ reasons! {
     IdTaken = "request id of another client's request";
     /// A request that the bus delivered though the server has been shutting down for longer than it waits for the bus.
     Draining = "server is shutting down";
+    /// A request beyond the number that the server runs at a time.
+    Busy = "server runs as many requests as it may";
+    /// A stream beyond the limit on open streams.
+    StreamsFull = "too many open streams";
     /// A request beyond the limit on requests in flight.
     RequestsFull = "too many requests in flight";
     /// A request beyond the limit on requests remembered.
@@ -67,6 +71,18 @@ reasons! {
     Late = "too late, or for nothing known";
     /// A grant of a request that is not at this server: on a queue, most are. Only counted.
     Elsewhere = "grant of a request at another server";
+    /// A second answer of one server to a multi call.
+    SecondAnswer = "second answer of a server";
+    /// An answer beyond the limit on those to one multi call.
+    AnswersFull = "too many answers to a call";
+    /// A message for a stream that is not open here.
+    NoStream = "no such stream";
+    /// A message of a stream, or an update, for which its consumer has no room.
+    SlowConsumer = "discarded by slow consumer";
+    /// A message of a stream that an interceptor refused.
+    Refused = "refused by an interceptor";
+    /// A message of a stream beyond the limit on messages remembered.
+    MessagesFull = "too many messages remembered";
     /// A response from a server that was not selected.
     NotSelected = "response from a server that was not selected";
     /// An early response beyond the limit on those kept for one call.
@@ -82,10 +98,23 @@ reasons! {
     NotGranted = "expired without a grant";
     /// Its payload does not decode as the message of the method.
     MalformedRequest = "request does not decode";
+    /// A message of a stream, or an update, that does not decode.
+    MalformedMessage = "message does not decode";
     /// It expired before the handler was done.
     Overran = "handler ran past the expiry";
     /// The server was killed.
     Killed = "server killed";
+
+    // Streams that end.
+
+    /// This side closed it.
+    Closed = "closed by this side";
+    /// The other side closed it.
+    ClosedByPeer = "closed by the other side";
+    /// The server that has it shuts down, or stops to serve its method.
+    Eof = "server is shutting down or stopped to serve the method";
+    /// Nothing was heard of the other side for as long as a stream may be idle.
+    Idle = "nothing heard for too long";
 
     // Calls that fail.
 
@@ -107,8 +136,12 @@ reasons! {
     /// The response does not decode as the message of the method.
     MalformedResult = "response does not decode";
 
-    // Either.
+    // Any of them.
 
+    /// The server was closed.
+    ServerClosed = "server closed";
+    /// The bus may have lost frames.
+    Gap = "frames may be missing";
     /// The bus did not take a frame.
     PublishFailed = "publish failed";
     /// The bus gave up a subscription.

@@ -21,6 +21,7 @@ struct Inner {
     method: Text,
     topic: Vec<Text>,
     properties: MethodProperties,
+    is_stream: bool,
     requests: Channel,
     grants: Channel,
 }
@@ -37,6 +38,33 @@ impl Route {
         properties: MethodProperties,
         topic: &[T],
     ) -> Result<Self, ConfigError> {
+        let requests = Channel::request(service, method, topic, properties.queue());
+        Self::on_channel(service, method, properties, topic, false, requests)
+    }
+
+    /// The route of a method whose calls open streams.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new).
+    pub fn stream<T: AsRef<str>>(
+        service: &str,
+        method: &str,
+        properties: MethodProperties,
+        topic: &[T],
+    ) -> Result<Self, ConfigError> {
+        let requests = Channel::stream_to_server(service, method, topic);
+        Self::on_channel(service, method, properties, topic, true, requests)
+    }
+
+    fn on_channel<T: AsRef<str>>(
+        service: &str,
+        method: &str,
+        properties: MethodProperties,
+        topic: &[T],
+        is_stream: bool,
+        requests: Channel,
+    ) -> Result<Self, ConfigError> {
         check_service(service)?;
         if method.is_empty() {
             return Err(ConfigError::NoMethod);
@@ -51,7 +79,8 @@ impl Route {
             method: method.into(),
             topic: topic.iter().map(|part| Text::from(part.as_ref())).collect(),
             properties,
-            requests: Channel::request(service, method, topic, properties.queue()),
+            is_stream,
+            requests,
             grants: Channel::claim_response(service, method, topic),
         })))
     }
@@ -76,7 +105,18 @@ impl Route {
         self.0.properties
     }
 
-    /// Where requests are published.
+    /// Whether a call opens a stream.
+    pub fn is_stream(&self) -> bool {
+        self.0.is_stream
+    }
+
+    /// Whether the bus hands each request to one server. It hands a stream's frames to every server, whatever the
+    /// method's routing.
+    pub fn is_queue(&self) -> bool {
+        self.0.properties.queue() && !self.0.is_stream
+    }
+
+    /// Where requests are published, or what clients send on their streams.
     pub fn requests(&self) -> &Channel {
         &self.0.requests
     }
@@ -90,8 +130,9 @@ impl Route {
 impl PartialEq for Route {
     /// Whether both are the same method on the same topic.
     fn eq(&self, other: &Self) -> bool {
-        let parts = |route: &Self| (route.service().clone(), route.method().clone(), route.properties());
-        parts(self) == parts(other) && self.topic() == other.topic()
+        let parts = |route: &Self| (route.properties(), route.is_stream());
+        (self.service(), self.method(), self.topic()) == (other.service(), other.method(), other.topic())
+            && parts(self) == parts(other)
     }
 }
 

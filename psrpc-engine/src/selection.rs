@@ -3,11 +3,11 @@
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use psrpc_proto::{ErrorResponse, MethodProperties, Text};
+use psrpc_proto::{ErrorResponse, Text};
 
 use crate::error::{CallError, Evidence};
 use crate::timers::TimerKind;
-use crate::{Reason, Time};
+use crate::{Reason, Route, Time};
 
 /// A server's bid for a call.
 #[derive(Clone, Debug, PartialEq)]
@@ -68,16 +68,15 @@ pub(crate) struct Rules {
 }
 
 impl Rules {
-    /// The rules for a call of `method`, or why they cannot be.
+    /// The rules for a call on `route`, or why they cannot be.
     pub(crate) fn new(
-        method: &Text,
-        properties: MethodProperties,
+        route: &Route,
         options: &Selection,
         affinity_timeout: Duration,
         short_circuit: Duration,
     ) -> Result<Self, CallError> {
-        let affinity = properties.affinity();
-        if properties.queue() {
+        let affinity = route.properties().affinity();
+        if route.is_queue() {
             let set = [
                 (options.minimum_affinity.is_some(), "minimum_affinity"),
                 (options.maximum_affinity.is_some(), "maximum_affinity"),
@@ -87,7 +86,7 @@ impl Rules {
             ];
             let options: Vec<_> = set.into_iter().filter(|(set, _)| *set).map(|(_, option)| option).collect();
             if !options.is_empty() {
-                return Err(CallError::SelectionOnQueue { method: method.clone(), options });
+                return Err(CallError::SelectionOnQueue { method: route.method().clone(), options });
             }
         }
         let finite = |value: Option<f32>, option| match value.unwrap_or(0.0) {

@@ -18,10 +18,14 @@ pub enum TimerKind {
     Deadline,
     /// A request ends.
     Expiry,
-    /// Requests have been remembered long enough.
+    /// Requests, or messages of streams, have been remembered long enough.
     Forget,
+    /// Nothing was heard on a stream for as long as it may be idle.
+    Idle,
     /// A drain, or the close of a client, has waited long enough for the bus.
     Drain,
+    /// A drain has waited long enough for the handlers of streams.
+    Linger,
 }
 
 /// When an engine wants to be woken next, and why.

@@ -326,12 +326,12 @@ impl InFlight {
 impl Drop for InFlight {
     fn drop(&mut self) {
         let (call, Some(caller)) = (self.call, self.caller) else { return };
-        let caller = self.client.driver().drive(|state, _| {
+        let caller = self.client.driver().drive(|state, now| {
             let caller = state.role.callers.remove(caller);
             // With an outcome the call is over, and its index may be another's.
             if caller.outcome.is_none() {
                 state.role.in_flight[call.index()] = None;
-                state.engine.cancel(call);
+                state.engine.cancel(now, call);
             }
             caller
         });

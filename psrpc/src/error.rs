@@ -84,7 +84,7 @@ impl Error {
 
     /// What is known of why nobody took or answered the call, in words for people; `None` when the text says it all.
     pub fn explanation(&self) -> Option<String> {
-        let Evidence { receivers, bids, below_minimum, selected, best, asked, errors, gap } =
+        let Evidence { receivers, bids, below_minimum, late_bids, selected, best, asked, errors, gap } =
             &self.0.evidence;
         let mut known = Vec::new();
         let reached = |count: &u64| match count {
@@ -118,6 +118,9 @@ impl Error {
                 (None, None) => known.extend(receivers.as_ref().map(reached)),
             },
             _ => return None,
+        }
+        if *late_bids > 0 {
+            known.push(format!("{} came after the deadline", counted((*late_bids).into(), "bid")));
         }
         if *errors > 0 {
             known.push(format!("{} answered with an error", counted((*errors).into(), "server")));

@@ -242,9 +242,9 @@ impl Server {
     /// `not_found` when these methods were not registered together for this topic.
     pub async fn deregister(&self, methods: &[&'static Method], topic: &[&str]) -> Result<(), Error> {
         let key = self.routes_of(methods, topic)?;
-        let registration = self.driver().drive(|state, _| {
+        let registration = self.driver().drive(|state, now| {
             let registration = state.role.find(&key)?;
-            state.engine.deregister(registration);
+            state.engine.deregister(now, registration);
             Some(registration)
         });
         match registration {
@@ -296,7 +296,7 @@ impl Server {
 
     /// Stops the server at once: the futures of its handlers are dropped, and their callers hear nothing.
     pub fn kill(&self) {
-        self.driver().drive(|state, _| state.engine.kill());
+        self.driver().drive(|state, now| state.engine.kill(now));
     }
 
     fn driver(&self) -> &Arc<Driver<ServerRole>> {

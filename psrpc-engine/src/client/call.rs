@@ -11,6 +11,8 @@
 //! ```
 //!
 //! Deadline, cancellation, a failed publish and the close of the client settle it from every state.
+//!
+//! The opening of a stream is a call too, whose response is an ack: it settles as the stream, or the stream is closed.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -21,16 +23,17 @@ use psrpc_proto::{
     ClaimRequest, ClaimResponse, ErrorCode, ErrorResponse, Frame, Metadata, Request, Response, Text,
 };
 
+use super::{Context, Owner};
+use crate::config::ClientConfig;
 use crate::error::{BusError, CallError, Evidence, Failure};
 use crate::event::{ClientEvent, Reply};
 use crate::flight::{Flights, Vacancy};
-use crate::limits::ClientLimits;
 use crate::map::HashKeys;
 use crate::outgoing;
-use crate::output::{self, Publish};
+use crate::output::Publish;
 use crate::selection::{Bids, Claim, Rules, Selection, Verdict};
 use crate::timers::TimerKind;
-use crate::{CallHandle, Dropped, Now, Reason, Route, Time};
+use crate::{CallHandle, Dropped, Now, Reason, Route, StreamHandle, Time};
 
 /// A unary call to be made (PROTOCOL section 5).
 #[derive(Clone, Debug)]
@@ -63,26 +66,28 @@ impl Call {
     }
 }
 
-/// What the client's outputs, timers and counters are.
-pub(super) type Io = output::Io<ClientEvent, Owner>;
-
-/// What a timer of a client is for.
-#[derive(Clone, Copy)]
-pub(super) enum Owner {
-    Call(CallHandle),
-    Close,
-}
-
 /// The unary calls in flight.
 pub(super) struct Calls {
     flights: Flights<CallHandle, Ongoing>,
-    limits: ClientLimits,
     last_gap: Option<Time>,
+}
+
+/// A call that can start.
+pub(super) struct Start {
+    pub(super) request_id: Text,
+    pub(super) vacancy: Vacancy,
+    pub(super) frame: Frame,
+    pub(super) deadline: Time,
+    pub(super) route: Route,
+    pub(super) rules: Rules,
+    pub(super) opens: Option<StreamHandle>,
 }
 
 /// A call in flight.
 struct Ongoing {
     route: Route,
+    /// The stream that it opens.
+    opens: Option<StreamHandle>,
     started: Time,
     deadline: Time,
     state: State,
@@ -104,8 +109,8 @@ enum State {
 }
 
 impl Calls {
-    pub(super) fn new(keys: HashKeys, limits: ClientLimits) -> Self {
-        Self { flights: Flights::new(keys), limits, last_gap: None }
+    pub(super) fn new(keys: HashKeys) -> Self {
+        Self { flights: Flights::new(keys), last_gap: None }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -116,132 +121,156 @@ impl Calls {
         self.flights.get(handle).is_some()
     }
 
-    /// The place of a request id that no call has.
-    pub(super) fn vacancy(&self, request_id: &Text) -> Option<Vacancy> {
-        self.flights.vacancy(request_id)
+    /// Whether a call waits for what its server says, with nothing left to select.
+    pub(super) fn is_waiting(&self, handle: CallHandle) -> bool {
+        self.flights.get(handle).is_some_and(|flight| matches!(flight.state.state, State::Waiting(_)))
+    }
+
+    /// Whether this is the request id of this call.
+    pub(super) fn has_id(&self, handle: CallHandle, request_id: &Text) -> bool {
+        self.flights.get(handle).is_some_and(|flight| flight.id == *request_id)
     }
 
     /// Checks what can be checked before a call is made.
     pub(super) fn check(
         &self,
-        call: &Call,
-        affinity_timeout: Duration,
-        short_circuit: Duration,
+        route: &Route,
+        selection: &Selection,
+        config: &ClientConfig,
     ) -> Result<Rules, CallError> {
-        let (method, properties) = (call.route.method(), call.route.properties());
-        if properties.multi() {
-            return Err(CallError::Multi { method: method.clone() });
+        if route.properties().multi() {
+            return Err(CallError::Multi { method: route.method().clone() });
         }
-        let rules = Rules::new(method, properties, &call.selection, affinity_timeout, short_circuit)?;
-        let limit = self.limits.calls;
+        let rules = Rules::new(route, selection, config.affinity_timeout, config.short_circuit_timeout)?;
+        let limit = config.limits.calls;
         if self.len() >= limit {
             return Err(CallError::TooManyCalls { limit });
         }
         Ok(rules)
     }
 
-    pub(super) fn start(
+    /// Makes a unary call.
+    pub(super) fn call(
         &mut self,
-        now: Now,
-        io: &mut Io,
-        (request_id, vacancy, client_id): (Text, Vacancy, Text),
+        cx: &mut Context<'_>,
         call: Call,
         rules: Rules,
-        timeout: Duration,
     ) -> Result<CallHandle, CallError> {
-        let Call { route, payload, metadata, timeout: own, deadline, selection: _ } = call;
-        let at_most = now.time + own.unwrap_or(timeout);
-        let deadline = deadline.map_or(at_most, |deadline| deadline.min(at_most));
-        let handle = self.flights.next();
+        let Call { route, payload, metadata, timeout, deadline, selection: _ } = call;
+        let deadline = cx.deadline(timeout, deadline);
+        let (request_id, vacancy) = self.draw_id(cx);
         let frame = Frame::Request(Request {
             request_id: request_id.clone(),
-            client_id,
-            sent_at: now.wall.as_unix_nanos(),
-            expiry: (now.wall + deadline.since(now.time)).as_unix_nanos(),
+            client_id: cx.config.id.clone(),
+            sent_at: cx.now.wall.as_unix_nanos(),
+            expiry: cx.expiry(deadline),
             multi: false,
             metadata,
             payload,
-            skip_claim: route.properties().queue() && route.properties().require_claim,
+            skip_claim: route.is_queue() && route.properties().require_claim,
         });
-        outgoing::check(&frame, route.requests(), &self.limits.frame)?;
-        if deadline > now.time {
-            io.publish(Publish::Request(handle), route.requests(), frame);
+        outgoing::check(&frame, route.requests(), &cx.config.limits.frame)?;
+        Ok(self.start(cx, Start { request_id, vacancy, frame, deadline, route, rules, opens: None }))
+    }
+
+    /// A request id that no other call has.
+    pub(super) fn draw_id(&self, cx: &mut Context<'_>) -> (Text, Vacancy) {
+        loop {
+            let request_id = cx.ids.request();
+            if let Some(vacancy) = self.flights.vacancy(&request_id) {
+                return (request_id, vacancy);
+            }
+        }
+    }
+
+    /// The handle that the next call gets.
+    pub(super) fn next(&self) -> CallHandle {
+        self.flights.next()
+    }
+
+    pub(super) fn start(&mut self, cx: &mut Context<'_>, start: Start) -> CallHandle {
+        let Start { request_id, vacancy, frame, deadline, route, rules, opens } = start;
+        let handle = self.flights.next();
+        let in_time = deadline > cx.now.time;
+        if in_time {
+            cx.io.publish(Publish::Request(handle), route.requests(), frame);
         }
         let state = if route.properties().require_claim {
-            State::Selecting(Bids::new(rules, now.time))
+            State::Selecting(Bids::new(rules, cx.now.time))
         } else {
             State::Waiting(None)
         };
-        let timer = io.timers.arm(deadline, TimerKind::Deadline, Owner::Call(handle));
-        let started = now.time;
+        let timer = cx.io.timers.arm(deadline, TimerKind::Deadline, Owner::Call(handle));
+        let started = cx.now.time;
         let (parked, evidence) = (Vec::new(), Evidence::default());
-        let ongoing = Ongoing { route, started, deadline, state, parked, evidence };
-        self.flights.start(vacancy, request_id, timer, ongoing);
-        if deadline > now.time {
-            self.wake(io, handle);
+        let ongoing = Ongoing { route, opens, started, deadline, state, parked, evidence };
+        self.flights.start(vacancy, request_id, Some(timer), ongoing);
+        if in_time {
+            self.wake(cx, handle);
         } else {
-            self.fail(io, handle, Failure::timed_out);
+            self.fail(cx, handle, Failure::timed_out);
         }
-        Ok(handle)
+        handle
     }
 
     // --- frames ----------------------------------------------------------------------------------------------
 
-    pub(super) fn on_claim(&mut self, now: Now, io: &mut Io, claim: ClaimRequest) {
+    pub(super) fn on_claim(&mut self, cx: &mut Context<'_>, claim: ClaimRequest) {
         let drop = |reason| Dropped::of(reason, claim.request_id.clone(), claim.server_id.clone());
         let Some(handle) = self.flights.find(&claim.request_id) else {
-            return io.dropped(drop(Reason::Late));
+            return cx.io.dropped(drop(Reason::Late));
         };
         if claim.server_id.is_empty() {
-            return io.dropped(drop(Reason::MissingId));
+            return cx.io.dropped(drop(Reason::MissingId));
         }
-        let limit = self.limits.bids_per_call;
+        let limit = cx.config.limits.bids_per_call;
         let ongoing = &mut self.flights.get_mut(handle).expect("found above").state;
-        if now.time >= ongoing.deadline {
-            return io.dropped(drop(Reason::Late));
+        if cx.now.time >= ongoing.deadline {
+            ongoing.evidence.late_bids += 1;
+            return cx.io.dropped(drop(Reason::Late));
         }
         match &mut ongoing.state {
             State::Selecting(_) | State::Asking(_) if claim.handling => {
-                self.announced(io, handle, claim.server_id);
+                self.announced(cx, handle, claim.server_id);
             }
             State::Selecting(bids) => {
                 let bid = Claim { server_id: claim.server_id.clone(), affinity: claim.affinity };
-                match bids.bid(now.time, bid, limit, &mut ongoing.evidence) {
-                    Ok(true) => self.grant(io, handle, claim.server_id),
-                    Ok(false) => self.wake(io, handle),
-                    Err(reason) => io.dropped(drop(reason)),
+                match bids.bid(cx.now.time, bid, limit, &mut ongoing.evidence) {
+                    Ok(true) => self.grant(cx, handle, claim.server_id),
+                    Ok(false) => self.wake(cx, handle),
+                    Err(reason) => cx.io.dropped(drop(reason)),
                 }
             }
-            State::Asking(_) | State::Waiting(_) => io.dropped(drop(Reason::Late)),
+            State::Asking(_) | State::Waiting(_) => cx.io.dropped(drop(Reason::Late)),
         }
     }
 
-    pub(super) fn on_response(&mut self, io: &mut Io, response: Response) {
+    pub(super) fn on_response(&mut self, cx: &mut Context<'_>, response: Response) {
         let drop = |response: Response, reason| Dropped::of(reason, response.request_id, response.server_id);
         let Some(handle) = self.flights.find(&response.request_id) else {
-            return io.dropped(drop(response, Reason::Late));
+            return cx.io.dropped(drop(response, Reason::Late));
         };
-        let parked_per_call = self.limits.parked_per_call;
+        let parked_per_call = cx.config.limits.parked_per_call;
         let ongoing = &mut self.flights.get_mut(handle).expect("found above").state;
-        let queue = ongoing.route.properties().queue();
+        let queue = ongoing.route.is_queue();
         if response.result.is_err() {
             ongoing.evidence.errors += 1;
         }
         match (&mut ongoing.state, response.result) {
             (State::Waiting(Some(server)), result) if *server != response.server_id => {
-                io.dropped(drop(Response { result, ..response }, Reason::NotSelected));
+                cx.io.dropped(drop(Response { result, ..response }, Reason::NotSelected));
             }
             (State::Waiting(_), Ok(payload)) => {
                 let reply = Reply { server_id: response.server_id, payload };
-                self.settle(io, handle, |_| Ok(reply));
+                self.settle(cx, handle, |_| Ok(reply));
             }
             (State::Waiting(_), Err(error)) => {
-                self.fail(io, handle, |evidence| Failure::answered(error, evidence));
+                self.fail(cx, handle, |evidence| Failure::answered(error, evidence));
             }
             (State::Selecting(bids), Err(error)) => {
                 // Of a queue one server alone saw the request, so nothing better can come.
                 if queue {
-                    self.fail(io, handle, |evidence| Failure::answered(error, evidence));
+                    self.fail(cx, handle, |evidence| Failure::answered(error, evidence));
                 } else {
                     bids.error(error);
                 }
@@ -251,57 +280,74 @@ impl Calls {
                 if ongoing.parked.len() < parked_per_call {
                     ongoing.parked.push(response);
                 } else {
-                    io.dropped(drop(response, Reason::ParkedFull));
+                    cx.io.dropped(drop(response, Reason::ParkedFull));
                 }
             }
             (State::Selecting(_) | State::Asking(_), result) => {
-                io.dropped(drop(Response { result, ..response }, Reason::NotSelected));
+                cx.io.dropped(drop(Response { result, ..response }, Reason::NotSelected));
             }
+        }
+    }
+
+    /// The server has taken the stream that a call opens.
+    pub(super) fn on_opened(&mut self, cx: &mut Context<'_>, handle: CallHandle) {
+        self.settle(cx, handle, |_| Ok(Reply { server_id: Text::EMPTY, payload: Bytes::new() }));
+    }
+
+    /// A server has closed the stream that a call opens.
+    pub(super) fn on_refused(&mut self, cx: &mut Context<'_>, handle: CallHandle, error: ErrorResponse) {
+        let Some(flight) = self.flights.get_mut(handle) else { return };
+        flight.state.evidence.errors += 1;
+        match &mut flight.state.state {
+            // It may not be the one that is selected in the end.
+            State::Selecting(bids) => bids.error(error),
+            State::Asking(_) => {}
+            State::Waiting(_) => self.fail(cx, handle, |evidence| Failure::answered(error, evidence)),
         }
     }
 
     // --- time and results ------------------------------------------------------------------------------------
 
-    pub(super) fn on_timeout(&mut self, now: Now, io: &mut Io, handle: CallHandle) {
+    pub(super) fn on_timeout(&mut self, cx: &mut Context<'_>, handle: CallHandle) {
         let Some(flight) = self.flights.fired(handle) else { return };
-        if now.time >= flight.state.deadline {
-            return self.on_deadline(io, handle);
+        if cx.now.time >= flight.state.deadline {
+            return self.on_deadline(cx, handle);
         }
-        let State::Selecting(_) = flight.state.state else { return self.wake(io, handle) };
+        let State::Selecting(_) = flight.state.state else { return self.wake(cx, handle) };
         let waiting = core::mem::replace(&mut flight.state.state, State::Waiting(None));
         let State::Selecting(bids) = waiting else { unreachable!("checked above") };
         match bids.end() {
-            Verdict::Server(server) => self.grant(io, handle, server),
+            Verdict::Server(server) => self.grant(cx, handle, server),
             Verdict::Ask(claims) => {
                 flight.state.evidence.asked = true;
                 let bidders = claims.iter().map(|claim| claim.server_id.clone()).collect();
                 flight.state.state = State::Asking(bidders);
-                self.wake(io, handle);
-                io.event(ClientEvent::Select { call: handle, claims });
+                self.wake(cx, handle);
+                cx.io.event(ClientEvent::Select { call: handle, claims });
             }
-            Verdict::Error(error) => self.fail(io, handle, |evidence| Failure::answered(error, evidence)),
-            Verdict::Nobody => self.fail(io, handle, Failure::no_server),
+            Verdict::Error(error) => self.fail(cx, handle, |evidence| Failure::answered(error, evidence)),
+            Verdict::Nobody => self.fail(cx, handle, Failure::no_server),
         }
     }
 
     /// A call that still selects ends as its bids have it, but grants nobody: the request expires this very moment.
-    fn on_deadline(&mut self, io: &mut Io, handle: CallHandle) {
+    fn on_deadline(&mut self, cx: &mut Context<'_>, handle: CallHandle) {
         let Some(flight) = self.flights.get_mut(handle) else { return };
         let waiting = core::mem::replace(&mut flight.state.state, State::Waiting(None));
         let State::Selecting(bids) = waiting else {
-            return self.fail(io, handle, Failure::timed_out);
+            return self.fail(cx, handle, Failure::timed_out);
         };
         flight.state.evidence.best = bids.best().cloned();
         match bids.end_unasked() {
-            Verdict::Error(error) => self.fail(io, handle, |evidence| Failure::answered(error, evidence)),
-            Verdict::Nobody => self.fail(io, handle, Failure::no_server),
-            Verdict::Server(_) | Verdict::Ask(_) => self.fail(io, handle, Failure::timed_out),
+            Verdict::Error(error) => self.fail(cx, handle, |evidence| Failure::answered(error, evidence)),
+            Verdict::Nobody => self.fail(cx, handle, Failure::no_server),
+            Verdict::Server(_) | Verdict::Ask(_) => self.fail(cx, handle, Failure::timed_out),
         }
     }
 
     pub(super) fn on_request_published(
         &mut self,
-        io: &mut Io,
+        cx: &mut Context<'_>,
         handle: CallHandle,
         result: Result<Option<u64>, BusError>,
     ) {
@@ -312,19 +358,19 @@ impl Calls {
             // A server that bids has seen the request, whatever the bus believes.
             Err(_) if ongoing.evidence.bids > 0 || ongoing.evidence.selected.is_some() => {}
             Err(error) => {
-                self.fail(io, handle, |evidence| Failure::bus(Reason::PublishFailed, error, evidence));
+                self.fail(cx, handle, |evidence| Failure::bus(Reason::PublishFailed, error, evidence));
             }
         }
     }
 
     pub(super) fn on_grant_published(
         &mut self,
-        io: &mut Io,
+        cx: &mut Context<'_>,
         handle: CallHandle,
         result: Result<Option<u64>, BusError>,
     ) {
         if let Err(error) = result {
-            self.fail(io, handle, |evidence| Failure::bus(Reason::PublishFailed, error, evidence));
+            self.fail(cx, handle, |evidence| Failure::bus(Reason::PublishFailed, error, evidence));
         }
     }
 
@@ -334,50 +380,49 @@ impl Calls {
 
     // --- commands --------------------------------------------------------------------------------------------
 
-    pub(super) fn cancel(&mut self, io: &mut Io, handle: CallHandle) {
+    pub(super) fn cancel(&mut self, cx: &mut Context<'_>, handle: CallHandle) {
         if let Some(flight) = self.flights.get_mut(handle) {
             if let State::Selecting(bids) = &flight.state.state {
                 flight.state.evidence.best = bids.best().cloned();
             }
-            self.fail(io, handle, Failure::canceled);
+            self.fail(cx, handle, Failure::canceled);
         }
     }
 
     /// The caller's answer to [`ClientEvent::Select`]. At the deadline it is too late to grant anybody.
     pub(super) fn select(
         &mut self,
-        now: Now,
-        io: &mut Io,
+        cx: &mut Context<'_>,
         handle: CallHandle,
         choice: Result<Option<Text>, ErrorResponse>,
     ) {
         let Some(flight) = self.flights.get_mut(handle) else { return };
         let State::Asking(bidders) = &flight.state.state else { return };
         match choice {
-            Ok(Some(_)) if now.time >= flight.state.deadline => self.fail(io, handle, Failure::timed_out),
-            Ok(Some(server)) if bidders.contains(&server) => self.grant(io, handle, server),
+            Ok(Some(_)) if cx.now.time >= flight.state.deadline => self.fail(cx, handle, Failure::timed_out),
+            Ok(Some(server)) if bidders.contains(&server) => self.grant(cx, handle, server),
             Ok(Some(stranger)) => {
                 let text = alloc::format!("the selection function chose {stranger:?}, which made no bid");
                 let error = ErrorResponse::new(ErrorCode::Internal, text);
-                self.fail(io, handle, |evidence| Failure::selection(error, evidence));
+                self.fail(cx, handle, |evidence| Failure::selection(error, evidence));
             }
-            Ok(None) => self.fail(io, handle, Failure::no_server),
-            Err(error) => self.fail(io, handle, |evidence| Failure::selection(error, evidence)),
+            Ok(None) => self.fail(cx, handle, Failure::no_server),
+            Err(error) => self.fail(cx, handle, |evidence| Failure::selection(error, evidence)),
         }
     }
 
     /// Fails every call, in the order of their places.
-    pub(super) fn fail_all(&mut self, io: &mut Io, failure: impl Fn(Evidence) -> Box<Failure>) {
+    pub(super) fn fail_all(&mut self, cx: &mut Context<'_>, failure: impl Fn(Evidence) -> Box<Failure>) {
         let handles: Vec<_> = self.flights.handles().collect();
         for handle in handles {
-            self.fail(io, handle, &failure);
+            self.fail(cx, handle, &failure);
         }
     }
 
     // --- transitions -----------------------------------------------------------------------------------------
 
     /// Sets the timer to what comes first: the end of the selection, or of the call.
-    fn wake(&mut self, io: &mut Io, handle: CallHandle) {
+    fn wake(&mut self, cx: &mut Context<'_>, handle: CallHandle) {
         let Some(flight) = self.flights.get_mut(handle) else { return };
         let ends = match &flight.state.state {
             State::Selecting(bids) => bids.ends(),
@@ -385,57 +430,65 @@ impl Calls {
         };
         let deadline = (flight.state.deadline, TimerKind::Deadline);
         let (at, kind) = ends.filter(|(at, _)| *at < deadline.0).unwrap_or(deadline);
-        flight.wake(&mut io.timers, at, kind, Owner::Call(handle));
+        flight.wake(&mut cx.io.timers, at, kind, Owner::Call(handle));
     }
 
-    fn grant(&mut self, io: &mut Io, handle: CallHandle, server: Text) {
+    fn grant(&mut self, cx: &mut Context<'_>, handle: CallHandle, server: Text) {
         let Some(flight) = self.flights.get_mut(handle) else { return };
         let grant = ClaimResponse { request_id: flight.id.clone(), server_id: server.clone() };
         let ongoing = &mut flight.state;
-        io.publish(Publish::Grant(handle), ongoing.route.grants(), Frame::ClaimResponse(grant));
+        cx.io.publish(Publish::Grant(handle), ongoing.route.grants(), Frame::ClaimResponse(grant));
         ongoing.evidence.selected = Some(server.clone());
         ongoing.state = State::Waiting(Some(server));
-        drop_unselected(io, core::mem::take(&mut ongoing.parked));
-        self.wake(io, handle);
+        drop_unselected(cx, core::mem::take(&mut ongoing.parked));
+        self.wake(cx, handle);
     }
 
     /// A server runs the call without a grant: it is selected, and may have answered already.
-    fn announced(&mut self, io: &mut Io, handle: CallHandle, server: Text) {
+    fn announced(&mut self, cx: &mut Context<'_>, handle: CallHandle, server: Text) {
         let Some(flight) = self.flights.get_mut(handle) else { return };
         let ongoing = &mut flight.state;
         ongoing.evidence.selected = Some(server.clone());
         ongoing.state = State::Waiting(Some(server));
         let parked = core::mem::take(&mut ongoing.parked);
-        self.wake(io, handle);
+        self.wake(cx, handle);
         for response in parked {
-            self.on_response(io, response);
+            self.on_response(cx, response);
         }
     }
 
-    fn fail(&mut self, io: &mut Io, handle: CallHandle, failure: impl FnOnce(Evidence) -> Box<Failure>) {
-        self.settle(io, handle, |evidence| Err(failure(evidence)));
+    fn fail(
+        &mut self,
+        cx: &mut Context<'_>,
+        handle: CallHandle,
+        failure: impl FnOnce(Evidence) -> Box<Failure>,
+    ) {
+        self.settle(cx, handle, |evidence| Err(failure(evidence)));
     }
 
     fn settle(
         &mut self,
-        io: &mut Io,
-        handle: CallHandle,
+        cx: &mut Context<'_>,
+        call: CallHandle,
         outcome: impl FnOnce(Evidence) -> Result<Reply, Box<Failure>>,
     ) {
-        let Some((_, ongoing)) = self.flights.settle(handle, &mut io.timers) else { return };
-        let Ongoing { started, parked, mut evidence, .. } = ongoing;
-        drop_unselected(io, parked);
+        let Some((_, ongoing)) = self.flights.settle(call, &mut cx.io.timers) else { return };
+        let Ongoing { opens, started, parked, mut evidence, .. } = ongoing;
+        drop_unselected(cx, parked);
         evidence.gap = self.last_gap.is_some_and(|gap| gap >= started);
         let outcome = outcome(evidence);
         if let Err(failure) = &outcome {
-            io.count(failure.reason);
+            cx.io.count(failure.reason);
         }
-        io.event(ClientEvent::Resolved { call: handle, outcome });
+        match opens {
+            Some(stream) => cx.opened(call, stream, outcome.map(drop)),
+            None => cx.io.event(ClientEvent::Resolved { call, outcome }),
+        }
     }
 }
 
-fn drop_unselected(io: &mut Io, parked: Vec<Response>) {
+fn drop_unselected(cx: &mut Context<'_>, parked: Vec<Response>) {
     for Response { request_id, server_id, .. } in parked {
-        io.dropped(Dropped::of(Reason::NotSelected, request_id, server_id));
+        cx.io.dropped(Dropped::of(Reason::NotSelected, request_id, server_id));
     }
 }

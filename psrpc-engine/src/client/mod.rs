@@ -1,26 +1,40 @@
 //! The client: commands, frames and time in; frames and events out.
 
 mod call;
+mod context;
+mod multi;
+mod stream;
+mod subscription;
 
+use core::time::Duration;
+
+use bytes::Bytes;
 use psrpc_proto::{Channel, ErrorResponse, Frame, IdGenerator, Seed, Text};
 
 pub use self::call::Call;
-use self::call::{Calls, Io, Owner};
+use self::call::Calls;
+use self::context::{ClientStreams, Context, Io, Owner};
+pub use self::multi::MultiCall;
+use self::multi::MultiCalls;
+pub use self::stream::OpenStream;
+use self::subscription::{ListenerHandle, Listeners};
 use crate::config::ClientConfig;
 use crate::engine::Engine;
-use crate::error::{BusError, CallError, ConfigError, Failure};
+use crate::error::{BusError, CallError, ConfigError, Evidence, Failure, SendError};
 use crate::event::ClientEvent;
 use crate::incoming;
 use crate::map::HashKeys;
 use crate::output::Publish;
 use crate::route::{check_own_id, check_service};
+use crate::stream::{Delivery, Streams, plain_close};
 use crate::subscriptions::{Ended, Subscriptions};
 use crate::timers::{TimerId, TimerKind};
 use crate::{
-    CallHandle, Counters, Now, Output, Reason, SubscriptionHandle, SubscriptionKind, Timeout, Token,
+    CallHandle, Counters, MultiHandle, Now, Output, Reason, Route, SendHandle, StreamHandle,
+    SubscriptionHandle, SubscriptionKind, Timeout, Token,
 };
 
-/// The client's side of the protocol for one service (PROTOCOL sections 5 and 6). Drive it as [`Engine`] says.
+/// The client's side of the protocol for one service (PROTOCOL sections 5 to 9). Drive it as [`Engine`] says.
 ///
 /// It subscribes to its channels at once; calls can be made after [`ClientEvent::Ready`].
 pub struct Client {
@@ -29,6 +43,9 @@ pub struct Client {
     phase: Phase,
     subscriptions: Subscriptions<Role>,
     calls: Calls,
+    multi_calls: MultiCalls,
+    streams: ClientStreams,
+    listeners: Listeners,
     io: Io,
 }
 
@@ -52,6 +69,8 @@ enum Phase {
 enum Role {
     Bids,
     Responses,
+    Streams,
+    Updates(ListenerHandle),
 }
 
 impl Client {
@@ -70,17 +89,22 @@ impl Client {
         check_own_id(&config.id, config.limits.frame.id_bytes)?;
         let mut client = Self {
             ids,
-            phase: Phase::Starting { missing: 2 },
+            phase: Phase::Starting { missing: 2 + u32::from(config.opens_streams) },
             subscriptions: Subscriptions::new(),
-            calls: Calls::new(keys, config.limits),
+            calls: Calls::new(keys),
+            multi_calls: MultiCalls::new(keys),
+            streams: Streams::new(keys, config.limits.streams),
+            listeners: Listeners::new(),
             io: Io::new(),
             config,
         };
         let (service, id) = (client.config.service.as_str(), client.config.id.as_str());
-        for (role, channel) in [
+        let streams = (Role::Streams, Channel::stream_to_client(service, id));
+        let calls = [
             (Role::Bids, Channel::claim_request(service, id)),
             (Role::Responses, Channel::response(service, id)),
-        ] {
+        ];
+        for (role, channel) in calls.into_iter().chain(client.config.opens_streams.then_some(streams)) {
             client.subscriptions.subscribe(&mut client.io, role, &channel, SubscriptionKind::Plain);
         }
         Ok(client)
@@ -96,9 +120,29 @@ impl Client {
         &self.config.service
     }
 
-    /// How many calls are in flight.
+    /// How many calls are in flight, multi calls and openings of streams included.
     pub fn in_flight(&self) -> usize {
-        self.calls.len()
+        self.calls.len() + self.multi_calls.len()
+    }
+
+    /// How many streams are open or being opened.
+    pub fn streams(&self) -> usize {
+        self.streams.len()
+    }
+
+    /// How many messages of streams are on their way out.
+    pub fn sending(&self) -> usize {
+        self.streams.sending()
+    }
+
+    /// How many subscriptions to updates there are.
+    pub fn listening(&self) -> usize {
+        self.listeners.len()
+    }
+
+    /// How many messages of streams it remembers, so that none is delivered twice.
+    pub fn remembered(&self) -> usize {
+        self.streams.remembered()
     }
 
     /// What happened so far.
@@ -112,37 +156,157 @@ impl Client {
     ///
     /// When the call cannot be made as it stands; nothing is published then.
     pub fn call(&mut self, now: Now, call: Call) -> Result<CallHandle, CallError> {
+        self.check(&call.route, false)?;
+        let rules = self.calls.check(&call.route, &call.selection, &self.config)?;
+        let (calls, _, mut cx) = self.split(now);
+        calls.call(&mut cx, call, rules)
+    }
+
+    /// Makes a call that every server answers. Each [`ClientEvent::Answer`] comes before the one
+    /// [`ClientEvent::AllAnswered`] that ends it, at its deadline at the latest.
+    ///
+    /// # Errors
+    ///
+    /// When the call cannot be made as it stands; nothing is published then.
+    pub fn multi_call(&mut self, now: Now, call: MultiCall) -> Result<MultiHandle, CallError> {
+        self.check(&call.route, false)?;
+        let (_, multi_calls, mut cx) = self.split(now);
+        multi_calls.call(&mut cx, call)
+    }
+
+    /// Opens a stream: a call that ends with exactly one [`ClientEvent::Opened`], at its deadline at the latest.
+    ///
+    /// # Errors
+    ///
+    /// When the stream cannot be opened as it stands; nothing is published then.
+    pub fn open_stream(&mut self, now: Now, open: OpenStream) -> Result<CallHandle, CallError> {
+        self.check(&open.route, true)?;
+        let (calls, _, mut cx) = self.split(now);
+        stream::open(calls, &mut cx, open)
+    }
+
+    fn check(&self, route: &Route, is_stream: bool) -> Result<(), CallError> {
         match self.phase {
             Phase::Open => {}
             Phase::Starting { .. } => return Err(CallError::NotReady),
             Phase::Closing { .. } | Phase::Closed => return Err(CallError::Closed),
         }
-        let ClientConfig { service, id, timeout, affinity_timeout, short_circuit_timeout, .. } = &self.config;
-        if call.route.service() != service {
-            return Err(CallError::WrongService { route: call.route, service: service.clone() });
+        let service = &self.config.service;
+        if route.service() != service {
+            return Err(CallError::WrongService { route: route.clone(), service: service.clone() });
         }
-        let rules = self.calls.check(&call, *affinity_timeout, *short_circuit_timeout)?;
-        let names = loop {
-            let request_id = self.ids.request();
-            if let Some(vacancy) = self.calls.vacancy(&request_id) {
-                break (request_id, vacancy, id.clone());
-            }
-        };
-        self.calls.start(now, &mut self.io, names, call, rules, *timeout)
+        if route.is_stream() != is_stream {
+            let method = route.method().clone();
+            return Err(CallError::Stream { method, is_stream: route.is_stream() });
+        }
+        Ok(())
     }
 
-    /// Ends a call: it resolves as canceled, and a claimed call that was not granted yet runs nowhere.
-    pub fn cancel(&mut self, call: CallHandle) {
-        self.calls.cancel(&mut self.io, call);
+    /// Ends a call, or the opening of a stream: it resolves as canceled, and a claimed call that was not granted yet runs
+    /// nowhere.
+    pub fn cancel(&mut self, now: Now, call: CallHandle) {
+        let (calls, _, mut cx) = self.split(now);
+        calls.cancel(&mut cx, call);
+    }
+
+    /// Ends a multi call without an event: its caller has enough. What servers still answer is dropped.
+    pub fn cancel_multi(&mut self, now: Now, call: MultiHandle) {
+        let (_, multi_calls, mut cx) = self.split(now);
+        multi_calls.cancel(&mut cx, call);
     }
 
     /// Answers [`ClientEvent::Select`]: the server that shall run the call, `None` if none suits, or the error that
     /// the call fails with. Ignored when the call is over.
     pub fn select(&mut self, now: Now, call: CallHandle, choice: Result<Option<Text>, ErrorResponse>) {
-        self.calls.select(now, &mut self.io, call, choice);
+        let (calls, _, mut cx) = self.split(now);
+        calls.select(&mut cx, call, choice);
     }
 
-    /// Closes the client: pending calls resolve at once with "client is closed", and its subscriptions end. It is
+    /// Sends a message on a stream. It ends with exactly one [`StreamEvent::Sent`](crate::StreamEvent::Sent), after
+    /// `timeout`, or else the client's, at the latest. Messages arrive in the order of their sends only if each is sent
+    /// after the one before it was acknowledged.
+    ///
+    /// # Errors
+    ///
+    /// When the stream has ended, or the message cannot be sent as it stands; nothing is published then.
+    pub fn send(
+        &mut self,
+        now: Now,
+        stream: StreamHandle,
+        payload: impl Into<Bytes>,
+        timeout: Option<Duration>,
+    ) -> Result<SendHandle, SendError> {
+        let (_, _, mut cx) = self.split(now);
+        let (streams, mut cx) = cx.streams();
+        streams.send(&mut cx, stream, payload.into(), timeout)
+    }
+
+    /// Forgets a send, without an event. Whether the message arrives is open.
+    pub fn cancel_send(&mut self, send: SendHandle) {
+        self.streams.cancel_send(&mut self.io, send);
+    }
+
+    /// Answers [`StreamEvent::Message`](crate::StreamEvent::Message): its consumer has it, and its sender may know.
+    pub fn accept(&mut self, now: Now, delivery: Delivery) {
+        let (_, _, mut cx) = self.split(now);
+        let (streams, mut cx) = cx.streams();
+        streams.acknowledge(&mut cx, delivery);
+    }
+
+    /// Answers [`StreamEvent::Message`](crate::StreamEvent::Message): its consumer does not take it. With a cause, since it
+    /// does not decode, the stream ends; without one its sender hears nothing.
+    pub fn reject_message(&mut self, now: Now, delivery: Delivery, cause: Option<ErrorResponse>) {
+        let (_, _, mut cx) = self.split(now);
+        let (streams, mut cx) = cx.streams();
+        streams.reject(&mut cx, delivery, cause);
+    }
+
+    /// The consumer has taken a message that was accepted, so that there is room for another.
+    pub fn taken(&mut self, stream: StreamHandle) {
+        self.streams.taken(stream);
+    }
+
+    /// Closes a stream: both sides end with the cause, or with "stream closed".
+    pub fn close_stream(&mut self, now: Now, stream: StreamHandle, cause: Option<ErrorResponse>) {
+        let (_, _, mut cx) = self.split(now);
+        let (streams, mut cx) = cx.streams();
+        streams.close(&mut cx, stream, Reason::Closed, cause.unwrap_or_else(plain_close));
+    }
+
+    /// Subscribes to the updates that servers publish on a route, messages of the full protobuf name `message`. It is live
+    /// from [`ClientEvent::Subscribed`] on, and ends with exactly one [`ClientEvent::Unsubscribed`].
+    ///
+    /// # Errors
+    ///
+    /// When the client is not open, or the route is not for updates of its service.
+    pub fn subscribe(
+        &mut self,
+        route: &Route,
+        message: impl Into<Text>,
+    ) -> Result<SubscriptionHandle, CallError> {
+        self.check(route, false)?;
+        let kind = if route.is_queue() { SubscriptionKind::Queue } else { SubscriptionKind::Plain };
+        let Self { subscriptions, listeners, io, .. } = self;
+        Ok(listeners.add(message.into(), |listener| {
+            subscriptions.subscribe(io, Role::Updates(listener), route.requests(), kind)
+        }))
+    }
+
+    /// Ends a subscription to updates.
+    pub fn unsubscribe(&mut self, subscription: SubscriptionHandle) {
+        if let Some(Role::Updates(_)) = self.subscriptions.role(subscription) {
+            self.subscriptions.unsubscribe(&mut self.io, subscription);
+        }
+    }
+
+    /// The consumer has taken an update, so that there is room for another.
+    pub fn taken_update(&mut self, subscription: SubscriptionHandle) {
+        if let Some(Role::Updates(listener)) = self.subscriptions.role(subscription) {
+            self.listeners.taken(listener);
+        }
+    }
+
+    /// Closes the client: pending calls resolve at once with "client is closed", streams and subscriptions end. It is
     /// [closed](ClientEvent::Closed) when the bus has confirmed that, or after the configured timeout.
     pub fn close(&mut self, now: Now) {
         self.shut(now, None);
@@ -152,12 +316,19 @@ impl Client {
         if let Phase::Closing { .. } | Phase::Closed = self.phase {
             return;
         }
-        match error.clone() {
-            Some(error) => self.calls.fail_all(&mut self.io, |evidence| {
-                Failure::bus(Reason::SubscriptionLost, error.clone(), evidence)
-            }),
-            None => self.calls.fail_all(&mut self.io, Failure::closed),
-        }
+        let failure = |evidence| match &error {
+            Some(error) => Failure::bus(Reason::SubscriptionLost, error.clone(), evidence),
+            None => Failure::closed(evidence),
+        };
+        let stream_failure = match &error {
+            Some(_) => failure(Evidence::default()),
+            None => Failure::ended(Reason::ClientClosed, plain_close()),
+        };
+        let (calls, multi_calls, mut cx) = self.split(now);
+        calls.fail_all(&mut cx, failure);
+        multi_calls.fail_all(&mut cx, failure);
+        stream::end_all(&mut cx, &stream_failure);
+        self.streams.forget_received(&mut self.io);
         self.subscriptions.unsubscribe_all(&mut self.io);
         let at = now.time + self.config.close_timeout;
         self.phase = Phase::Closing { error, timer: self.io.timers.arm(at, TimerKind::Drain, Owner::Close) };
@@ -176,9 +347,42 @@ impl Client {
     fn closed(&mut self) {
         if let Phase::Closing { error, .. } = core::mem::replace(&mut self.phase, Phase::Closed) {
             self.subscriptions = Subscriptions::new();
-            self.io.withdraw(|_| false);
+            self.listeners = Listeners::new();
+            // Nothing else tells the servers that their streams have ended.
+            self.io.withdraw(|publish| publish == Publish::Close);
             self.io.event(ClientEvent::Closed { error });
         }
+    }
+
+    fn split(&mut self, now: Now) -> (&mut Calls, &mut MultiCalls, Context<'_>) {
+        let Self { calls, multi_calls, streams, io, ids, config, .. } = self;
+        (calls, multi_calls, Context { now, io, ids, config, streams })
+    }
+
+    /// A subscription that ends although nobody left it: that of a listener ends alone, any other ends the client.
+    fn lose(&mut self, now: Now, subscription: SubscriptionHandle, error: BusError) {
+        match self.subscriptions.ended(subscription) {
+            Some((Role::Updates(listener), ended)) => {
+                let error = (ended == Ended::Lost).then_some(error);
+                self.end_listener(subscription, listener, error);
+            }
+            Some((_, Ended::Lost)) => self.shut(now, Some(error)),
+            Some((_, Ended::Left)) | None => {}
+        }
+        self.close_if_left();
+    }
+
+    fn end_listener(
+        &mut self,
+        subscription: SubscriptionHandle,
+        listener: ListenerHandle,
+        error: Option<BusError>,
+    ) {
+        self.listeners.remove(listener);
+        if error.is_some() {
+            self.io.count(Reason::SubscriptionLost);
+        }
+        self.io.event(ClientEvent::Unsubscribed { subscription, error });
     }
 }
 
@@ -191,48 +395,47 @@ impl Engine for Client {
         subscription: SubscriptionHandle,
         result: Result<(), BusError>,
     ) {
-        match result {
-            Ok(()) => {
-                if self.subscriptions.live(subscription).is_none() {
-                    return;
-                }
-                if let Phase::Starting { missing } = &mut self.phase {
-                    *missing -= 1;
-                    if *missing == 0 {
-                        self.phase = Phase::Open;
-                        self.io.event(ClientEvent::Ready);
-                    }
-                }
-            }
-            Err(error) => {
-                if self.subscriptions.ended(subscription).is_some() {
-                    self.shut(now, Some(error));
-                    self.close_if_left();
+        if let Err(error) = result {
+            return self.lose(now, subscription, error);
+        }
+        match (self.subscriptions.live(subscription), &mut self.phase) {
+            (Some(Role::Updates(_)), _) => self.io.event(ClientEvent::Subscribed { subscription }),
+            (Some(_), Phase::Starting { missing }) => {
+                *missing -= 1;
+                if *missing == 0 {
+                    self.phase = Phase::Open;
+                    self.io.event(ClientEvent::Ready);
                 }
             }
+            _ => {}
         }
     }
 
     fn handle_unsubscribed(&mut self, now: Now, subscription: SubscriptionHandle) {
-        match self.subscriptions.ended(subscription) {
-            Some((_, Ended::Lost)) => self.shut(now, Some(BusError::new("the bus ended the subscription"))),
-            Some((_, Ended::Left)) => self.close_if_left(),
-            None => {}
-        }
+        self.lose(now, subscription, BusError::new("the bus ended the subscription"));
     }
 
     fn handle_gap(&mut self, now: Now, subscription: SubscriptionHandle, lost: Option<u64>) {
-        if self.subscriptions.role(subscription).is_some() {
-            self.io.counters.lost += lost.unwrap_or(1);
+        let Some(role) = self.subscriptions.role(subscription) else { return };
+        self.io.counters.lost += lost.unwrap_or(1);
+        if let Role::Bids | Role::Responses | Role::Streams = role {
             self.calls.on_gap(now);
-            self.io.event(ClientEvent::Gap { subscription, lost });
         }
+        self.io.event(ClientEvent::Gap { subscription, lost });
     }
 
-    fn handle_published(&mut self, _: Now, token: Token, result: Result<Option<u64>, BusError>) {
+    fn handle_published(&mut self, now: Now, token: Token, result: Result<Option<u64>, BusError>) {
+        let (calls, multi_calls, mut cx) = self.split(now);
         match token.0 {
-            Publish::Request(call) => self.calls.on_request_published(&mut self.io, call, result),
-            Publish::Grant(call) => self.calls.on_grant_published(&mut self.io, call, result),
+            Publish::Request(call) => calls.on_request_published(&mut cx, call, result),
+            Publish::Grant(call) => calls.on_grant_published(&mut cx, call, result),
+            Publish::MultiRequest(call) => multi_calls.on_published(&mut cx, call, result),
+            Publish::Message(send) => cx.streams.on_message_published(cx.io, send, result),
+            Publish::Ack(stream) => {
+                cx.streams.on_ack_published(stream);
+                cx.check_published(result);
+            }
+            Publish::Close => cx.check_published(result),
             _ => {}
         }
     }
@@ -240,9 +443,18 @@ impl Engine for Client {
     fn handle_frame(&mut self, now: Now, subscription: SubscriptionHandle, frame: Frame) {
         let Some(role) = self.subscriptions.role(subscription) else { return };
         let Some(frame) = incoming::accept(&mut self.io, frame, &self.config.limits.frame) else { return };
+        let (calls, multi_calls, mut cx) = self.split(now);
         match (role, frame) {
-            (Role::Bids, Frame::ClaimRequest(claim)) => self.calls.on_claim(now, &mut self.io, claim),
-            (Role::Responses, Frame::Response(response)) => self.calls.on_response(&mut self.io, response),
+            (Role::Bids, Frame::ClaimRequest(claim)) => calls.on_claim(&mut cx, claim),
+            (Role::Responses, Frame::Response(response)) => match multi_calls.find(&response.request_id) {
+                Some(call) => multi_calls.on_response(&mut cx, call, response),
+                None => calls.on_response(&mut cx, response),
+            },
+            (Role::Streams, Frame::Stream(frame)) => stream::on_frame(calls, &mut cx, frame),
+            (Role::Updates(listener), Frame::Other(update)) => {
+                let limit = self.config.limits.updates_per_subscription;
+                self.listeners.on_update(&mut self.io, listener, update, limit);
+            }
             (_, frame) => incoming::unexpected(&mut self.io, &frame),
         }
     }
@@ -255,8 +467,14 @@ impl Engine for Client {
 
     fn handle_timeout(&mut self, now: Now) {
         while let Some((owner, _)) = self.io.timers.fire(now.time) {
+            let (calls, multi_calls, mut cx) = self.split(now);
             match owner {
-                Owner::Call(call) => self.calls.on_timeout(now, &mut self.io, call),
+                Owner::Call(call) => calls.on_timeout(&mut cx, call),
+                Owner::Multi(call) => multi_calls.on_timeout(&mut cx, call),
+                Owner::Stream(timer) => {
+                    let (streams, mut cx) = cx.streams();
+                    streams.on_timeout(&mut cx, timer);
+                }
                 Owner::Close => self.closed(),
             }
         }
@@ -271,9 +489,11 @@ impl Engine for Client {
     }
 
     fn poll_output(&mut self) -> Option<Output<ClientEvent>> {
-        let calls = &self.calls;
-        self.io.pop(|publish| match publish {
+        let Self { calls, multi_calls, streams, io, .. } = self;
+        io.pop(|publish| match publish {
             Publish::Request(call) | Publish::Grant(call) => calls.contains(call),
+            Publish::MultiRequest(call) => multi_calls.contains(call),
+            Publish::Message(send) => streams.is_sending(send),
             _ => true,
         })
     }

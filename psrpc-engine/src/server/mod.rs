@@ -2,34 +2,43 @@
 
 mod registry;
 mod request;
+mod stream;
+mod updates;
 
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use bytes::Bytes;
-use psrpc_proto::{Channel, ErrorResponse, Frame, IdGenerator, Request, Seed, Text};
+use psrpc_proto::{Any, Channel, ErrorResponse, Frame, IdGenerator, Request, Seed, Stream, StreamBody, Text};
 
 use self::registry::{Carries, Registry};
-use self::request::Requests;
+use self::request::{Incoming, Requests};
+use self::stream::ServerStreams;
+use self::updates::Updates;
 use crate::config::ServerConfig;
 use crate::dedup::BucketKey;
 use crate::engine::Engine;
-use crate::error::{BusError, ConfigError, RegisterError};
+use crate::error::{BusError, ConfigError, RegisterError, SendError, UpdateError};
 use crate::event::ServerEvent;
 use crate::map::HashKeys;
 use crate::output::{self, Publish};
 use crate::route::{check_own_id, check_service};
+use crate::stream::{Delivery, StreamTimer, Streams, plain_close};
 use crate::timers::{TimerId, TimerKind};
 use crate::{
-    Counters, Dropped, Now, Output, Reason, RegistrationHandle, RequestHandle, Route, SubscriptionHandle,
-    Timeout, Token, incoming,
+    Counters, Dropped, Now, Output, Reason, RegistrationHandle, RequestHandle, Route, SendHandle,
+    StreamHandle, SubscriptionHandle, Timeout, Token, UpdateHandle, incoming,
 };
 
-/// The server's side of the protocol for one service (PROTOCOL sections 5 and 6). Drive it as [`Engine`] says.
+/// The server's side of the protocol for one service (PROTOCOL sections 5 to 9). Drive it as [`Engine`] says.
 pub struct Server {
     config: ServerConfig,
+    ids: IdGenerator,
     phase: Phase,
     registry: Registry,
     requests: Requests,
+    streams: ServerStreams,
+    updates: Updates,
     io: Io,
 }
 
@@ -40,16 +49,27 @@ type Io = output::Io<ServerEvent, Owner>;
 enum Owner {
     Request(RequestHandle),
     Bucket(BucketKey),
+    Stream(StreamTimer),
+    Update(UpdateHandle),
     Drain,
+    Linger,
+}
+
+impl From<StreamTimer> for Owner {
+    fn from(timer: StreamTimer) -> Self {
+        Owner::Stream(timer)
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Open,
     /// It takes no new registrations, and is closed when nothing is in flight and those that it has are gone. Once the
-    /// timer has fired it takes no requests either, and does not wait for the bus to confirm that there are none.
+    /// timer has fired it takes no requests either, and does not wait for the bus to confirm that there are none; once
+    /// that for lingering has, it does not wait for the handlers of streams.
     Draining {
         timer: Option<TimerId>,
+        linger: Option<TimerId>,
     },
     Closed,
 }
@@ -73,7 +93,10 @@ impl Server {
             phase: Phase::Open,
             registry: Registry::new(keys),
             requests: Requests::new(keys, &config),
+            streams: Streams::new(keys, config.limits.streams),
+            updates: Updates::new(),
             io: Io::new(),
+            ids,
             config,
         })
     }
@@ -94,9 +117,24 @@ impl Server {
         self.requests.len()
     }
 
-    /// How many requests it remembers, so that none runs twice.
+    /// How many streams there are, those that have ended and whose handlers are not done included.
+    pub fn streams(&self) -> usize {
+        self.streams.len()
+    }
+
+    /// How many messages of streams are on their way out.
+    pub fn sending(&self) -> usize {
+        self.streams.sending()
+    }
+
+    /// How many updates wait for the bus.
+    pub fn publishing(&self) -> usize {
+        self.updates.len()
+    }
+
+    /// How many requests and messages of streams it remembers, so that none runs or is delivered twice.
     pub fn remembered(&self) -> usize {
-        self.requests.remembered()
+        self.requests.remembered() + self.streams.remembered()
     }
 
     /// What happened so far.
@@ -122,9 +160,12 @@ impl Server {
     }
 
     /// Stops to serve methods that were registered together. What the bus has delivered until it confirms is still
-    /// served; [`ServerEvent::Deregistered`] comes when none of it is in flight any more.
-    pub fn deregister(&mut self, registration: RegistrationHandle) {
+    /// served, while streams end with "EOF"; [`ServerEvent::Deregistered`] comes when none of it is in flight any more and
+    /// the handlers of the streams are done.
+    pub fn deregister(&mut self, now: Now, registration: RegistrationHandle) {
         self.registry.deregister(&mut self.io, registration);
+        let (_, mut cx) = self.split(now);
+        stream::end_all(&mut cx, Some(registration));
     }
 
     /// Bids for a request with an affinity: more is better. Below 0, or not finite, is no bid: the request is
@@ -172,51 +213,161 @@ impl Server {
         self.close_if_drained();
     }
 
+    /// Sends a message on a stream, as [`Client::send`](crate::Client::send) does.
+    ///
+    /// # Errors
+    ///
+    /// When the stream has ended, or the message cannot be sent as it stands; nothing is published then.
+    pub fn send(
+        &mut self,
+        now: Now,
+        stream: StreamHandle,
+        payload: impl Into<Bytes>,
+        timeout: Option<Duration>,
+    ) -> Result<SendHandle, SendError> {
+        let (_, mut cx) = self.split(now);
+        let (streams, mut cx) = cx.streams();
+        streams.send(&mut cx, stream, payload.into(), timeout)
+    }
+
+    /// Forgets a send, without an event. Whether the message arrives is open.
+    pub fn cancel_send(&mut self, send: SendHandle) {
+        self.streams.cancel_send(&mut self.io, send);
+    }
+
+    /// Answers [`StreamEvent::Message`](crate::StreamEvent::Message): its consumer has it, and its sender may know.
+    pub fn accept(&mut self, now: Now, delivery: Delivery) {
+        let (_, mut cx) = self.split(now);
+        let (streams, mut cx) = cx.streams();
+        streams.acknowledge(&mut cx, delivery);
+    }
+
+    /// Answers [`StreamEvent::Message`](crate::StreamEvent::Message): its consumer does not take it. With a cause, since it
+    /// does not decode, the stream ends; without one its sender hears nothing.
+    pub fn reject_message(&mut self, now: Now, delivery: Delivery, cause: Option<ErrorResponse>) {
+        let (_, mut cx) = self.split(now);
+        let (streams, mut cx) = cx.streams();
+        streams.reject(&mut cx, delivery, cause);
+    }
+
+    /// The consumer has taken a message that was accepted, so that there is room for another.
+    pub fn taken(&mut self, stream: StreamHandle) {
+        self.streams.taken(stream);
+    }
+
+    /// Closes a stream whose handler goes on: both sides end with the cause, or with "stream closed".
+    pub fn close_stream(&mut self, now: Now, stream: StreamHandle, cause: Option<ErrorResponse>) {
+        let (_, mut cx) = self.split(now);
+        let (streams, mut cx) = cx.streams();
+        streams.close(&mut cx, stream, Reason::Closed, cause.unwrap_or_else(plain_close));
+    }
+
+    /// The handler of a stream is done: if it is still open both sides end, with the handler's error or with "stream
+    /// closed". Its handle is stale from here on.
+    pub fn finish_stream(&mut self, now: Now, stream: StreamHandle, result: Result<(), ErrorResponse>) {
+        let (_, mut cx) = self.split(now);
+        stream::finish(&mut cx, stream, result);
+        self.close_if_drained();
+    }
+
+    /// Publishes an update to those who subscribe to a route. It ends with exactly one [`ServerEvent::Updated`], after
+    /// `timeout`, or else the configured one, at the latest.
+    ///
+    /// # Errors
+    ///
+    /// When the update cannot be published as it stands, or the server is closed.
+    pub fn publish(
+        &mut self,
+        now: Now,
+        route: &Route,
+        message: Any,
+        timeout: Option<Duration>,
+    ) -> Result<UpdateHandle, UpdateError> {
+        if self.phase == Phase::Closed {
+            return Err(UpdateError::Closed);
+        }
+        if *route.service() != self.config.service {
+            let (route, service) = (route.clone(), self.config.service.clone());
+            return Err(UpdateError::WrongService { route, service });
+        }
+        let Self { updates, requests: _, registry, io, ids, config, streams, .. } = self;
+        updates.publish(&mut Context { now, io, ids, registry, config, streams }, route, message, timeout)
+    }
+
+    /// Forgets an update, without an event. Whether it is published is open.
+    pub fn cancel_update(&mut self, update: UpdateHandle) {
+        self.updates.cancel(&mut self.io, update);
+        self.close_if_drained();
+    }
+
     /// Shuts the server down without losing what it has accepted: it unsubscribes, serves what was delivered until
     /// the bus has confirmed that, and is [closed](ServerEvent::Closed) when nothing is in flight and every response
     /// has left. A bid may still be granted, so it is waited for as a handler is. If the bus does not confirm within
     /// the configured timeout, nothing more is accepted from it; so the server is closed after that timeout or by the
     /// expiry of the last request that it accepted, whichever is later.
+    ///
+    /// Streams end at once, with "EOF" on both sides. Their handlers have some time more ([`ServerConfig::linger`]).
     pub fn drain(&mut self, now: Now) {
         if self.phase != Phase::Open {
             return;
         }
-        let at = now.time + self.config.drain_timeout;
-        let timer = Some(self.io.timers.arm(at, TimerKind::Drain, Owner::Drain));
-        self.phase = Phase::Draining { timer };
+        let timers = &mut self.io.timers;
+        let timer = Some(timers.arm(now.time + self.config.drain_timeout, TimerKind::Drain, Owner::Drain));
+        let linger = Some(timers.arm(now.time + self.config.linger, TimerKind::Linger, Owner::Linger));
+        self.phase = Phase::Draining { timer, linger };
         self.registry.deregister_all(&mut self.io);
+        let (_, mut cx) = self.split(now);
+        stream::end_all(&mut cx, None);
         self.close_if_drained();
     }
 
-    /// Shuts the server down at once: requests in flight are abandoned and answered by nothing.
-    pub fn kill(&mut self) {
-        if self.phase != Phase::Closed {
-            self.requests.abandon_all(&mut self.io);
-            self.close();
+    /// Shuts the server down at once: requests in flight are abandoned and answered by nothing. Streams end with "EOF" on
+    /// both sides, and their handlers are not waited for.
+    pub fn kill(&mut self, now: Now) {
+        if self.phase == Phase::Closed {
+            return;
         }
+        self.requests.abandon_all(&mut self.io);
+        let (_, mut cx) = self.split(now);
+        stream::end_all(&mut cx, None);
+        stream::stop_handlers(&mut cx);
+        self.close();
     }
 
     fn close_if_drained(&mut self) {
-        if let Phase::Draining { timer } = self.phase {
-            if self.requests.len() == 0 && (self.registry.is_empty() || timer.is_none()) {
+        if let Phase::Draining { timer, .. } = self.phase {
+            let in_flight = self.requests.len() + self.streams.len() + self.updates.len();
+            if in_flight == 0 && (self.registry.is_empty() || timer.is_none()) {
                 self.close();
             }
         }
     }
 
     fn close(&mut self) {
-        if let Phase::Draining { timer: Some(timer) } = core::mem::replace(&mut self.phase, Phase::Closed) {
-            self.io.timers.disarm(timer);
+        if let Phase::Draining { timer, linger } = core::mem::replace(&mut self.phase, Phase::Closed) {
+            for timer in [timer, linger].into_iter().flatten() {
+                self.io.timers.disarm(timer);
+            }
         }
         self.registry.forget(&mut self.io);
         self.requests.forget(&mut self.io);
-        self.io.withdraw(|_| false);
+        self.streams.forget_received(&mut self.io);
+        self.updates.fail_all(&mut self.io);
+        // Nothing else tells the clients that their streams have ended.
+        self.io.withdraw(|publish| publish == Publish::Close);
         self.io.event(ServerEvent::Closed);
     }
 
+    fn on_ended(&mut self, now: Now, subscription: SubscriptionHandle, error: Option<BusError>) {
+        if let Some(lost) = self.registry.on_ended(&mut self.io, subscription, error) {
+            let (_, mut cx) = self.split(now);
+            stream::end_all(&mut cx, Some(lost));
+        }
+    }
+
     fn split(&mut self, now: Now) -> (&mut Requests, Context<'_>) {
-        let Self { requests, registry, io, config, .. } = self;
-        (requests, Context { now, io, registry, config })
+        let Self { requests, registry, io, ids, config, streams, .. } = self;
+        (requests, Context { now, io, ids, registry, config, streams })
     }
 }
 
@@ -224,23 +375,45 @@ impl Server {
 struct Context<'a> {
     now: Now,
     io: &'a mut Io,
+    ids: &'a mut IdGenerator,
     registry: &'a mut Registry,
     config: &'a ServerConfig,
+    streams: &'a mut ServerStreams,
+}
+
+impl Context<'_> {
+    /// The streams, with what they need.
+    fn streams(&mut self) -> (&mut ServerStreams, crate::stream::Context<'_, ServerEvent, Owner>) {
+        let Self { now, io, ids, config, streams, .. } = self;
+        let rules = crate::stream::Rules {
+            config: &config.streams,
+            frame: &config.limits.frame,
+            timeout: config.timeout,
+            skew_allowance: config.skew_allowance,
+            horizon: config.horizon,
+        };
+        (streams, crate::stream::Context { now: *now, io, ids, rules })
+    }
 }
 
 impl Engine for Server {
     type Event = ServerEvent;
 
-    fn handle_subscribed(&mut self, _: Now, subscription: SubscriptionHandle, result: Result<(), BusError>) {
+    fn handle_subscribed(
+        &mut self,
+        now: Now,
+        subscription: SubscriptionHandle,
+        result: Result<(), BusError>,
+    ) {
         match result {
             Ok(()) => self.registry.on_live(&mut self.io, subscription),
-            Err(error) => self.registry.on_ended(&mut self.io, subscription, Some(error)),
+            Err(error) => self.on_ended(now, subscription, Some(error)),
         }
         self.close_if_drained();
     }
 
-    fn handle_unsubscribed(&mut self, _: Now, subscription: SubscriptionHandle) {
-        self.registry.on_ended(&mut self.io, subscription, None);
+    fn handle_unsubscribed(&mut self, now: Now, subscription: SubscriptionHandle) {
+        self.on_ended(now, subscription, None);
         self.close_if_drained();
     }
 
@@ -260,7 +433,14 @@ impl Engine for Server {
                 let request_id = requests.id(request);
                 self.io.dropped(Dropped::of(Reason::PublishFailed, request_id, Text::EMPTY));
             }
-            Publish::Refusal if result.is_err() => {
+            Publish::Message(send) => cx.streams.on_message_published(cx.io, send, result),
+            Publish::Update(update) => self.updates.on_published(&mut self.io, update, result),
+            Publish::Ack(stream) if result.is_ok() => cx.streams.on_ack_published(stream),
+            Publish::Ack(stream) => {
+                cx.streams.on_ack_published(stream);
+                self.io.dropped(Dropped::of(Reason::PublishFailed, Text::EMPTY, Text::EMPTY));
+            }
+            Publish::Refusal | Publish::Close if result.is_err() => {
                 self.io.dropped(Dropped::of(Reason::PublishFailed, Text::EMPTY, Text::EMPTY));
             }
             _ => {}
@@ -272,14 +452,38 @@ impl Engine for Server {
         let Some((role, route)) = self.registry.role(subscription) else { return };
         let route = route.clone();
         let Some(frame) = incoming::accept(&mut self.io, frame, &self.config.limits.frame) else { return };
-        let deaf = self.phase == Phase::Draining { timer: None };
+        let deaf = matches!(self.phase, Phase::Draining { timer: None, .. });
         let (requests, mut cx) = self.split(now);
         match (role.carries, frame) {
             (Carries::Requests, Frame::Request(Request { request_id, client_id, .. })) if deaf => {
                 cx.io.dropped(Dropped::of(Reason::Draining, request_id, client_id));
             }
-            (Carries::Requests, Frame::Request(request)) => {
-                requests.on_request(&mut cx, role.registration, route, request);
+            (Carries::Requests, Frame::Request(request)) if !route.is_stream() => {
+                let Request { request_id, client_id, sent_at, expiry, metadata, payload, skip_claim, .. } =
+                    request;
+                let (registration, opens) = (role.registration, None);
+                let incoming = Incoming {
+                    registration,
+                    route,
+                    request_id,
+                    client_id,
+                    sent_at,
+                    expiry,
+                    metadata,
+                    payload,
+                    skip_claim,
+                    opens,
+                };
+                requests.receive(&mut cx, incoming);
+            }
+            (
+                Carries::Requests,
+                Frame::Stream(Stream { request_id, body: Some(StreamBody::Open { node_id, .. }), .. }),
+            ) if deaf => {
+                cx.io.dropped(Dropped::of(Reason::Draining, request_id, node_id));
+            }
+            (Carries::Requests, Frame::Stream(frame)) if route.is_stream() => {
+                stream::on_frame(requests, &mut cx, role.registration, route, frame);
             }
             (Carries::Grants, Frame::ClaimResponse(grant)) => requests.on_grant(&mut cx, grant),
             (_, frame) => incoming::unexpected(&mut self.io, &frame),
@@ -306,7 +510,22 @@ impl Engine for Server {
             match owner {
                 Owner::Request(request) => requests.on_timeout(&mut cx, request),
                 Owner::Bucket(bucket) => requests.on_forget(&mut cx, bucket),
-                Owner::Drain => self.phase = Phase::Draining { timer: None },
+                Owner::Stream(timer) => {
+                    let (streams, mut cx) = cx.streams();
+                    streams.on_timeout(&mut cx, timer);
+                }
+                Owner::Update(update) => self.updates.on_timeout(&mut self.io, update),
+                Owner::Linger => {
+                    stream::stop_handlers(&mut cx);
+                    if let Phase::Draining { linger, .. } = &mut self.phase {
+                        *linger = None;
+                    }
+                }
+                Owner::Drain => {
+                    if let Phase::Draining { timer, .. } = &mut self.phase {
+                        *timer = None;
+                    }
+                }
             }
             self.close_if_drained();
         }
@@ -324,13 +543,15 @@ impl Engine for Server {
     }
 
     fn poll_output(&mut self) -> Option<Output<ServerEvent>> {
-        let requests = &self.requests;
-        self.io.pop(|publish| match publish {
+        let Self { requests, streams, updates, io, .. } = self;
+        io.pop(|publish| match publish {
             // An announcement is no use without its response, nor a response past its request's expiry.
             Publish::Bid(request) | Publish::Announcement(request) | Publish::Response(request) => {
                 requests.contains(request)
             }
-            Publish::Refusal | Publish::Request(_) | Publish::Grant(_) => true,
+            Publish::Message(send) => streams.is_sending(send),
+            Publish::Update(update) => updates.contains(update),
+            _ => true,
         })
     }
 

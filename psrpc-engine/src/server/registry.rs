@@ -146,6 +146,11 @@ impl Registry {
         Some((role, &registration.routes[role.route as usize]))
     }
 
+    /// Whether a registration is given up.
+    pub(super) fn is_leaving(&self, handle: RegistrationHandle) -> bool {
+        self.registrations.get(handle).is_none_or(|registration| registration.state == State::Leaving)
+    }
+
     pub(super) fn knows(&self, subscription: SubscriptionHandle) -> bool {
         self.subscriptions.role(subscription).is_some()
     }
@@ -163,18 +168,15 @@ impl Registry {
         }
     }
 
-    /// The bus has ended a subscription: as asked, or else because of `error`.
+    /// The bus has ended a subscription: as asked, or else because of `error`. Gives the registration that is lost by it.
     pub(super) fn on_ended(
         &mut self,
         io: &mut Io,
         subscription: SubscriptionHandle,
         error: Option<BusError>,
-    ) {
-        let Some((Role { registration: handle, carries, .. }, _)) = self.subscriptions.ended(subscription)
-        else {
-            return;
-        };
-        let Some(registration) = self.registrations.get_mut(handle) else { return };
+    ) -> Option<RegistrationHandle> {
+        let (Role { registration: handle, carries, .. }, _) = self.subscriptions.ended(subscription)?;
+        let registration = self.registrations.get_mut(handle)?;
         match carries {
             Carries::Requests => registration.requests.open -= 1,
             Carries::Grants => registration.grants.open -= 1,
@@ -188,9 +190,11 @@ impl Registry {
             State::Serving => {
                 io.event(ServerEvent::Lost { registration: handle });
                 self.leave(io, handle);
+                return Some(handle);
             }
             State::Leaving => self.leave_on(io, handle),
         }
+        None
     }
 
     /// A request of a registration is in flight.
@@ -259,7 +263,7 @@ impl Channels {
 }
 
 fn request_kind(route: &Route) -> SubscriptionKind {
-    if route.properties().queue() { SubscriptionKind::Queue } else { SubscriptionKind::Plain }
+    if route.is_queue() { SubscriptionKind::Queue } else { SubscriptionKind::Plain }
 }
 
 /// The names that are taken, so that no two registrations of a server get each other's frames.

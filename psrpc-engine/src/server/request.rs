@@ -7,6 +7,8 @@
 //!                │                 │                                      │
 //!                └─reject─▶ Answered ◀┄┄ no bid, granted elsewhere, expired: (abandoned)
 //! ```
+//!
+//! A request that opens a stream becomes the stream instead of running.
 
 use alloc::format;
 use alloc::vec::Vec;
@@ -14,18 +16,20 @@ use core::time::Duration;
 
 use bytes::Bytes;
 use psrpc_proto::{
-    Channel, ClaimRequest, ClaimResponse, ErrorCode, ErrorResponse, Frame, Request, Response, Text,
+    Channel, ClaimRequest, ClaimResponse, ErrorCode, ErrorResponse, Frame, Metadata, Request, Response, Text,
 };
 
+use super::stream::Kept;
 use super::{Context, Io, Owner};
 use crate::cache::Cache;
 use crate::config::ServerConfig;
 use crate::dedup::{Admission, BucketKey, Dedup};
 use crate::event::{Received, ServerEvent};
 use crate::flight::{Flights, Vacancy};
-use crate::map::HashKeys;
+use crate::map::{HashKeys, Map};
 use crate::outgoing::{self, TooLarge};
 use crate::output::Publish;
+use crate::stream::{self, Delivery};
 use crate::time::{Expired, Expiry, NotExpired};
 use crate::timers::TimerKind;
 use crate::{Dropped, Reason, RegistrationHandle, RequestHandle, Route, WallTime};
@@ -36,6 +40,32 @@ pub(super) struct Requests {
     dedup: Dedup,
     keys: HashKeys,
     clients: Cache<ClientChannels>,
+    /// Those that open streams, by the streams' ids.
+    openings: Map<RequestHandle>,
+    /// How many are decided upon, bid for or run, without those that open streams.
+    busy: usize,
+}
+
+/// A request as it comes in.
+pub(super) struct Incoming {
+    pub(super) registration: RegistrationHandle,
+    pub(super) route: Route,
+    pub(super) request_id: Text,
+    pub(super) client_id: Text,
+    pub(super) sent_at: i64,
+    pub(super) expiry: i64,
+    pub(super) metadata: Metadata,
+    pub(super) payload: Bytes,
+    pub(super) skip_claim: bool,
+    pub(super) opens: Option<Opening>,
+}
+
+/// What a request opens: the stream, and what its ack carries.
+#[derive(Clone)]
+pub(super) struct Opening {
+    pub(super) stream_id: Text,
+    pub(super) sent_at: i64,
+    pub(super) expiry: i64,
 }
 
 /// A request in flight.
@@ -43,9 +73,16 @@ struct Pending {
     route: Route,
     registration: RegistrationHandle,
     client: ClientChannels,
+    opens: Option<Opened>,
     expiry: Expiry,
     may_elect: bool,
     state: State,
+}
+
+/// A stream that is open if its request is granted.
+struct Opened {
+    opening: Opening,
+    channel: Channel,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -73,6 +110,8 @@ impl Requests {
             flights: Flights::new(keys),
             dedup: Dedup::new(config.limits.remembered),
             clients: Cache::new(config.limits.cached_clients, keys),
+            openings: Map::new(),
+            busy: 0,
             keys,
         }
     }
@@ -100,41 +139,37 @@ impl Requests {
 
     // --- frames ----------------------------------------------------------------------------------------------
 
-    pub(super) fn on_request(
-        &mut self,
-        cx: &mut Context<'_>,
-        registration: RegistrationHandle,
-        route: Route,
-        request: Request,
-    ) {
-        let (expiry, vacancy) = match self.check(cx, &request) {
+    pub(super) fn receive(&mut self, cx: &mut Context<'_>, incoming: Incoming) {
+        let (expiry, vacancy) = match self.check(cx, &incoming) {
             Ok(checked) => checked,
-            Err((reason, Expired { by })) => return self.refuse(cx, &route, request, reason, by),
+            Err((reason, Expired { by })) => return self.refuse(cx, incoming, reason, by),
         };
-        let Request { request_id, client_id, sent_at, metadata, payload, skip_claim, .. } = request;
+        let Incoming { registration, route, request_id, client_id, opens, .. } = incoming;
         let request = self.flights.next();
         let properties = route.properties();
-        let may_elect = skip_claim && properties.queue() && properties.require_claim;
-        let pending = Pending {
-            route: route.clone(),
-            registration,
-            client: self.channels(cx.config, &client_id),
-            expiry,
-            may_elect,
-            state: State::Deciding,
-        };
+        let may_elect = incoming.skip_claim && route.is_queue() && properties.require_claim;
+        let client = self.channels(cx.config, &client_id);
+        let opens_stream = opens.is_some();
+        let opens = opens.map(|opening| {
+            self.openings.insert(self.keys.hash(opening.stream_id.as_bytes()), request);
+            Opened { opening, channel: stream_channel(cx.config, &client_id) }
+        });
+        self.busy += usize::from(!opens_stream);
+        let state = State::Deciding;
+        let pending = Pending { route: route.clone(), registration, client, opens, expiry, may_elect, state };
         let timer = cx.io.timers.arm(expiry.time(), TimerKind::Expiry, Owner::Request(request));
-        self.flights.start(vacancy, request_id.clone(), timer, pending);
+        self.flights.start(vacancy, request_id.clone(), Some(timer), pending);
         cx.registry.hold(registration);
         cx.io.event(ServerEvent::Received(Received {
             request,
             route,
             client_id,
             request_id,
-            sent_at: WallTime::from_unix_nanos(sent_at),
+            sent_at: WallTime::from_unix_nanos(incoming.sent_at),
             deadline: expiry.time(),
-            metadata,
-            payload,
+            metadata: incoming.metadata,
+            payload: incoming.payload,
+            opens_stream,
             may_elect,
         }));
     }
@@ -143,11 +178,13 @@ impl Requests {
     fn check(
         &mut self,
         cx: &mut Context<'_>,
-        request: &Request,
+        request: &Incoming,
     ) -> Result<(Expiry, Vacancy), (Reason, Expired)> {
-        let Context { now, io, config, .. } = cx;
+        let Context { now, io, config, streams, .. } = cx;
         let refuse = |reason| (reason, Expired { by: Duration::ZERO });
-        if request.request_id.is_empty() || request.client_id.is_empty() {
+        let stream_id = request.opens.as_ref().map(|opening| &opening.stream_id);
+        let named = stream_id.unwrap_or(&request.request_id);
+        if request.request_id.is_empty() || request.client_id.is_empty() || named.is_empty() {
             return Err(refuse(Reason::MissingId));
         }
         let expiry = WallTime::from_unix_nanos(request.expiry);
@@ -161,47 +198,51 @@ impl Requests {
         }
         let expiry = Expiry::on_receipt(*now, sent_at, expiry, config.horizon, config.skew_allowance)
             .map_err(|expired| (Reason::Expired, expired))?;
-        let identity = self.keys.identity(request.client_id.as_bytes(), request.request_id.as_bytes());
+        // A stream is opened once, whatever its opening is called.
+        let identity = self.keys.identity(request.client_id.as_bytes(), named.as_bytes());
         let Some(vacancy) = self.flights.vacancy(&request.request_id) else {
             let known = self.dedup.knows(identity);
             return Err(refuse(if known { Reason::Duplicate } else { Reason::IdTaken }));
         };
-        let (bucket, admission) = self.dedup.admit(*now, identity, &expiry);
-        match admission {
+        match self.dedup.admit(*now, &mut io.timers, identity, &expiry, Owner::Bucket) {
             Admission::Duplicate => return Err(refuse(Reason::Duplicate)),
             Admission::Full => return Err(refuse(Reason::DedupFull)),
-            Admission::New(None) => {}
-            Admission::New(Some((at, Some(timer)))) => io.timers.rearm(timer, at, TimerKind::Forget),
-            Admission::New(Some((at, None))) => {
-                let timer = io.timers.arm(at, TimerKind::Forget, Owner::Bucket(bucket));
-                self.dedup.armed(bucket, timer);
-            }
+            Admission::New => {}
         }
         // After it was remembered: a duplicate of what is refused here must not run later.
         if self.flights.len() >= config.limits.requests {
             return Err(refuse(Reason::RequestsFull));
         }
-        Ok((expiry, vacancy))
+        match stream_id {
+            Some(_) if streams.len() + self.openings.len() >= config.limits.streams.streams => {
+                Err(refuse(Reason::StreamsFull))
+            }
+            Some(stream_id) if streams.find(stream_id).is_some() => Err(refuse(Reason::IdTaken)),
+            None if config.concurrency.is_some_and(|limit| self.busy >= limit) => Err(refuse(Reason::Busy)),
+            _ => Ok((expiry, vacancy)),
+        }
     }
 
-    fn refuse(
-        &mut self,
-        cx: &mut Context<'_>,
-        route: &Route,
-        request: Request,
-        reason: Reason,
-        late_by: Duration,
-    ) {
-        let Request { request_id, client_id, .. } = request;
+    fn refuse(&mut self, cx: &mut Context<'_>, incoming: Incoming, reason: Reason, late_by: Duration) {
+        let Incoming { route, request_id, client_id, opens, .. } = incoming;
         let full = match reason {
             Reason::RequestsFull => Some("the server has too many requests in flight"),
             Reason::DedupFull => Some("the server has too many requests to remember"),
+            Reason::StreamsFull => Some("the server has too many open streams"),
+            Reason::Busy => Some("the server runs as many requests as it may"),
             _ => None,
         };
-        // On a queue no other server saw it, so the caller would wait for nobody.
-        if let Some(text) = full.filter(|_| route.properties().queue()) {
+        if let Some(text) = full {
             let error = ErrorResponse::new(ErrorCode::ResourceExhausted, Text::from_static(text));
-            self.publish_refusal(cx, &client_id, request_id.clone(), error);
+            match opens {
+                // Where no other server can take it, its client would wait for nobody.
+                Some(Opening { stream_id, .. }) if !route.properties().require_claim => {
+                    let channel = stream_channel(cx.config, &client_id);
+                    refuse_stream(cx, stream_id, &channel, error);
+                }
+                None if route.is_queue() => self.publish_refusal(cx, &client_id, request_id.clone(), error),
+                _ => {}
+            }
         }
         cx.io.dropped(Dropped { reason, request_id, peer: client_id, late_by });
     }
@@ -216,6 +257,18 @@ impl Requests {
             self.publish_refusal(cx, &client_id, request_id.clone(), error);
         }
         cx.io.dropped(Dropped::of(Reason::Untaken, request_id, client_id));
+    }
+
+    /// The client has given up a stream that is not open yet.
+    pub(super) fn on_given_up(&mut self, cx: &mut Context<'_>, stream_id: &Text) {
+        let is_it = |request: &RequestHandle| {
+            let opens = self.flights.get(*request).and_then(|flight| flight.state.opens.as_ref());
+            opens.is_some_and(|opened| opened.opening.stream_id == *stream_id)
+        };
+        match self.openings.get(self.keys.hash(stream_id.as_bytes()), is_it).copied() {
+            Some(request) => self.abandon(cx, request, Reason::ClosedByPeer),
+            None => cx.io.count(Reason::Elsewhere),
+        }
     }
 
     pub(super) fn on_grant(&mut self, cx: &mut Context<'_>, grant: ClaimResponse) {
@@ -243,10 +296,7 @@ impl Requests {
     }
 
     pub(super) fn on_forget(&mut self, cx: &mut Context<'_>, bucket: BucketKey) {
-        if let Some(at) = self.dedup.forget(cx.now, bucket) {
-            let timer = cx.io.timers.arm(at, TimerKind::Forget, Owner::Bucket(bucket));
-            self.dedup.armed(bucket, timer);
-        }
+        self.dedup.forget(cx.now, &mut cx.io.timers, bucket, Owner::Bucket);
     }
 
     /// The bus did not take our bid, so no grant will come.
@@ -279,6 +329,10 @@ impl Requests {
         if !pending.route.properties().require_claim {
             return self.run(cx, request);
         }
+        if pending.opens.is_some() && cx.registry.is_leaving(pending.registration) {
+            // It would end at once.
+            return self.abandon(cx, request, Reason::Draining);
+        }
         pending.state = State::Bidding;
         self.publish_bid(cx, request, affinity, false);
     }
@@ -297,7 +351,14 @@ impl Requests {
     pub(super) fn reject(&mut self, cx: &mut Context<'_>, request: RequestHandle, error: ErrorResponse) {
         if self.deciding(request).is_some() {
             cx.io.count(Reason::MalformedRequest);
-            self.answer(cx, request, Err(error));
+            match self.flights.get(request).and_then(|flight| flight.state.opens.as_ref()) {
+                Some(Opened { opening, channel }) => {
+                    let (stream_id, channel) = (opening.stream_id.clone(), channel.clone());
+                    refuse_stream(cx, stream_id, &channel, error);
+                    self.end(cx, request);
+                }
+                None => self.answer(cx, request, Err(error)),
+            }
         }
     }
 
@@ -322,9 +383,8 @@ impl Requests {
     pub(super) fn abandon_all(&mut self, io: &mut Io) {
         let requests: Vec<_> = self.flights.handles().collect();
         for request in requests {
-            if let Some((_, Pending { state: State::Deciding | State::Bidding | State::Running, .. })) =
-                self.flights.settle(request, &mut io.timers)
-            {
+            let settled = self.settle(io, request);
+            if settled.is_some_and(|(_, pending)| pending.state != State::Answered) {
                 io.count(Reason::Killed);
                 io.event(ServerEvent::Abandoned { request, reason: Reason::Killed });
             }
@@ -333,9 +393,7 @@ impl Requests {
 
     /// Forgets all that it remembers.
     pub(super) fn forget(&mut self, io: &mut Io) {
-        for timer in self.dedup.clear() {
-            io.timers.disarm(timer);
-        }
+        self.dedup.clear(&mut io.timers);
     }
 
     // --- transitions -----------------------------------------------------------------------------------------
@@ -353,9 +411,32 @@ impl Requests {
     fn run(&mut self, cx: &mut Context<'_>, request: RequestHandle) {
         let Some(flight) = self.flights.get_mut(request) else { return };
         match flight.state.expiry.check(cx.now) {
+            Ok(proof) if flight.state.opens.is_some() => self.open(cx, request, proof),
             Ok(proof) => start(cx.io, request, &mut flight.state, proof),
             Err(_) => self.abandon(cx, request, Reason::NotGranted),
         }
+    }
+
+    /// Opens the stream that was granted, for which its handler starts: so it takes the proof that the request has not
+    /// expired, too.
+    fn open(&mut self, cx: &mut Context<'_>, request: RequestHandle, _: NotExpired) {
+        let Some((request_id, pending)) = self.settle(cx.io, request) else { return };
+        let (registration, Some(Opened { opening, channel })) = (pending.registration, pending.opens) else {
+            return;
+        };
+        let Opening { stream_id, sent_at, expiry } = opening;
+        let vacancy = cx.streams.vacancy(&stream_id);
+        let Some(vacancy) = vacancy.filter(|_| !cx.registry.is_leaving(registration)) else {
+            refuse_stream(cx, stream_id, &channel, stream::eof());
+            cx.io.count(Reason::Draining);
+            cx.io.event(ServerEvent::Abandoned { request, reason: Reason::Draining });
+            return cx.registry.release(cx.io, registration);
+        };
+        let (streams, mut cx) = cx.streams();
+        let stream = streams.add(vacancy, stream_id, channel, Kept { registration });
+        streams.opened(&mut cx, stream);
+        cx.io.event(ServerEvent::Accepted { request, stream });
+        streams.acknowledge(&mut cx, Delivery { stream, request_id, sent_at, expiry });
     }
 
     fn publish_bid(&self, cx: &mut Context<'_>, request: RequestHandle, affinity: f32, handling: bool) {
@@ -369,6 +450,7 @@ impl Requests {
     fn answer(&mut self, cx: &mut Context<'_>, request: RequestHandle, result: Result<Bytes, ErrorResponse>) {
         let Some(flight) = self.flights.get_mut(request) else { return };
         flight.state.state = State::Answered;
+        self.busy -= 1;
         publish_response(cx, Publish::Response(request), &flight.state.client, flight.id.clone(), result);
     }
 
@@ -379,9 +461,20 @@ impl Requests {
     }
 
     fn end(&mut self, cx: &mut Context<'_>, request: RequestHandle) {
-        if let Some((_, pending)) = self.flights.settle(request, &mut cx.io.timers) {
+        if let Some((_, pending)) = self.settle(cx.io, request) {
             cx.registry.release(cx.io, pending.registration);
         }
+    }
+
+    fn settle(&mut self, io: &mut Io, request: RequestHandle) -> Option<(Text, Pending)> {
+        let (id, pending) = self.flights.settle(request, &mut io.timers)?;
+        match &pending.opens {
+            Some(Opened { opening, .. }) => {
+                self.openings.remove(self.keys.hash(opening.stream_id.as_bytes()), |known| *known == request);
+            }
+            None => self.busy -= usize::from(pending.state != State::Answered),
+        }
+        Some((id, pending))
     }
 
     /// Answers a request that is not in flight. A full bus gets no such answers, since nothing bounds their number.
@@ -403,6 +496,19 @@ impl Requests {
             bids: Channel::claim_request(config.service.as_str(), client_id.as_str()),
             responses: Channel::response(config.service.as_str(), client_id.as_str()),
         })
+    }
+}
+
+/// Where a client hears of its streams.
+fn stream_channel(config: &ServerConfig, client_id: &Text) -> Channel {
+    Channel::stream_to_client(config.service.as_str(), client_id.as_str())
+}
+
+/// Tells a client that its stream is not taken. A full bus gets no such answers, since nothing bounds their number.
+fn refuse_stream(cx: &mut Context<'_>, stream_id: Text, channel: &Channel, cause: ErrorResponse) {
+    if !cx.io.is_blocked() {
+        let (_, mut cx) = cx.streams();
+        stream::publish_close(&mut cx, Publish::Refusal, stream_id, channel, cause);
     }
 }
 

@@ -186,14 +186,14 @@ fn a_call_canceled_before_it_was_granted_is_granted_to_nobody() {
     let mut client = Driven::client();
     let (call, request) = client.request(affinity_call());
     client.bid(&request, "SRV_1", 0.5);
-    client.engine.cancel(call);
+    client.engine.cancel(client.now, call);
     client.drain();
     assert_eq!(client.failure().to_string(), "canceled: request canceled");
     client.bid(&request, "SRV_2", 0.9);
     client.advance_to(ms(3000));
     assert!(client.frames().is_empty());
     assert_eq!(client.engine.counters().get(Reason::Late), 1);
-    client.engine.cancel(call);
+    client.engine.cancel(client.now, call);
     assert!(client.engine.poll_output().is_none(), "a stale handle does nothing");
 }
 
@@ -201,7 +201,7 @@ fn a_call_canceled_before_it_was_granted_is_granted_to_nobody() {
 fn frames_that_wait_for_a_full_bus_are_withdrawn_when_their_call_ends() {
     let mut client = Driven::client();
     let call = client.engine.call(client.now, queue_call()).unwrap();
-    client.engine.cancel(call);
+    client.engine.cancel(client.now, call);
     let outputs = all_outputs(&mut client.engine);
     assert!(matches!(outputs[..], [Output::Event(ClientEvent::Resolved { .. })]), "{outputs:?}");
     assert_eq!(client.engine.counters().get(Reason::Withdrawn), 1);
@@ -551,7 +551,7 @@ fn an_early_response_that_no_announcement_follows_is_told_when_it_is_dropped() {
     type End = fn(&mut Driven<Client>, &Request, CallHandle);
     let granted: End = |client, request, _| client.bid(request, "SRV_2", 1.0);
     let canceled: End = |client, _, call| {
-        client.engine.cancel(call);
+        client.engine.cancel(client.now, call);
         client.drain();
     };
     for end in [granted, canceled] {
@@ -579,7 +579,7 @@ fn a_full_bus_holds_back_frames_but_no_events() {
     client.engine.handle_full(token, channel, frame);
     assert!(client.engine.poll_output().is_none(), "no frame gets past the one that waits");
     let call = client.engine.call(client.now, single_call()).unwrap();
-    client.engine.cancel(call);
+    client.engine.cancel(client.now, call);
     client.drain();
     assert!(client.outcome().is_some_and(|outcome| outcome.is_err()), "events do");
     client.engine.handle_room();
@@ -601,7 +601,7 @@ fn what_a_full_bus_holds_back_is_limited_by_what_is_in_flight() {
     for _ in 0..10_000 {
         let call = Call { payload: payload.clone(), ..single_call() };
         let call = client.engine.call(client.now, call).unwrap();
-        client.engine.cancel(call);
+        client.engine.cancel(client.now, call);
         client.drain();
     }
     assert!(client.engine.counters().get(Reason::Withdrawn) >= 9_900, "{:?}", client.engine.counters());

@@ -254,7 +254,7 @@ fn run_client(steps: &[ClientStep]) -> String {
             }
             ClientStep::Cancel(index) => {
                 if let Some((call, _)) = Run::<Client>::pick(&calls, index) {
-                    run.engine.cancel(call);
+                    run.engine.cancel(run.now, call);
                 }
             }
             ClientStep::Select(index, choice) => {
@@ -425,11 +425,11 @@ fn run_server(steps: &[ServerStep]) -> String {
             }
             ServerStep::Deregister(index) => {
                 if let Some(registration) = Run::<Server>::pick(&registrations, index) {
-                    run.engine.deregister(registration);
+                    run.engine.deregister(run.now, registration);
                 }
             }
             ServerStep::Drain => run.engine.drain(run.now),
-            ServerStep::Kill => run.engine.kill(),
+            ServerStep::Kill => run.engine.kill(run.now),
         }
         // Here and not later, so that what runs is checked against the clock by which it was started.
         run.drain();

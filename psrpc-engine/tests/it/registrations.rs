@@ -92,8 +92,8 @@ fn a_registration_given_up_before_it_is_live_never_comes_to_serve() {
     let mut server = Server::new(ServerConfig::new("Hats"), [1; 32]).unwrap();
     let registration = server.register(vec![route("OwnerFit", SINGLE)]).unwrap();
     let [Output::Subscribe { subscription, .. }] = all_outputs(&mut server)[..] else { panic!() };
-    server.deregister(registration);
     let now = crate::fixture::at(ms(0));
+    server.deregister(now, registration);
     server.handle_subscribed(now, subscription, Ok(()));
     server.handle_unsubscribed(now, subscription);
     let events: Vec<_> = all_outputs(&mut server);
@@ -111,7 +111,7 @@ fn a_conflict_names_what_is_still_registered() {
     let mut server = Driven::server(&[]);
     let first = server.register(&[topic_route("A", QUEUE, &["Q"])]);
     server.register(&[topic_route("B", QUEUE, &["Q"])]);
-    server.engine.deregister(first);
+    server.engine.deregister(server.now, first);
     for _ in 0..2 {
         server.drain();
         server.confirm_unsubscribed();
@@ -165,7 +165,7 @@ fn names_are_free_again_after_deregistration() {
     let mut server = Driven::server(&[]);
     let first =
         server.register(&[topic_route("Fit", QUEUE, &["eu"]), topic_route("Pick", AFFINITY, &["eu"])]);
-    server.engine.deregister(first);
+    server.engine.deregister(server.now, first);
     server.drain();
     let error = server.engine.register(vec![topic_route("Fit", QUEUE, &["eu"])]).unwrap_err();
     assert!(matches!(error, RegisterError::Duplicate { .. }), "not before the bus has confirmed");
@@ -189,7 +189,7 @@ fn deregistration_ends_when_the_running_handlers_have_ended() {
     server.events();
     let request = server.accept("Fit", "REQ_1", SECOND);
     server.bid(request, 1.0);
-    server.engine.deregister(registration);
+    server.engine.deregister(server.now, registration);
     server.drain();
     assert_eq!(server.unsubscribed, [server.subscription("Hats|Fit|REQ")], "grants are still needed");
     // Delivered before the bus has confirmed, so it is still served.
@@ -374,7 +374,7 @@ fn a_frame_given_back_to_a_server_that_was_killed_goes_nowhere() {
     let Some(Output::Publish { token, channel, frame }) = server.engine.poll_output() else {
         panic!("the response")
     };
-    server.engine.kill();
+    server.engine.kill(server.now);
     server.engine.handle_full(token, channel, frame);
     server.engine.handle_room();
     server.drain();
@@ -391,7 +391,7 @@ fn a_killed_server_abandons_everything_at_once_and_says_nothing_to_anybody() {
     server.bid(bidding, 1.0);
     server.events();
     server.frames();
-    server.engine.kill();
+    server.engine.kill(server.now);
     server.drain();
     let killed = |event: &ServerEvent| matches!(event, ServerEvent::Abandoned { reason: Reason::Killed, .. });
     let events = server.events();

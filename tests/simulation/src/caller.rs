@@ -62,7 +62,7 @@ impl Caller {
                 let call = self.any_call(now, world);
                 self.call(engine, now, world, call)
             }
-            CallerAct::Cancel(handle) => self.cancel(engine, world, handle, false),
+            CallerAct::Cancel(handle) => self.cancel(engine, now, world, handle, false),
             CallerAct::Select(handle, choice) => {
                 world.stage.log(self.id(), format_args!("selects {choice:?} for {handle:?}"));
                 engine.select(now, handle, choice);
@@ -140,12 +140,13 @@ impl Caller {
     fn cancel(
         &mut self,
         engine: &mut Client,
+        now: Now,
         world: &mut World,
         handle: CallHandle,
         in_company: bool,
     ) -> Checked {
         world.stage.log(self.id(), format_args!("cancels {handle:?}"));
-        engine.cancel(handle);
+        engine.cancel(now, handle);
         match self.calls.get(&handle) {
             Some(call) => world.note(Fact::Canceled { call: *call, in_company }),
             None => Ok(()),
@@ -223,7 +224,7 @@ impl User<Client> for Caller {
             return Ok(());
         }
         let handle = self.calls.iter().find(|(_, call)| **call == number).map(|(handle, _)| *handle);
-        handle.map_or(Ok(()), |handle| self.cancel(engine, world, handle, true))
+        handle.map_or(Ok(()), |handle| self.cancel(engine, now, world, handle, true))
     }
 
     fn held(engine: &Client) -> (usize, usize) {

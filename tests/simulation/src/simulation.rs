@@ -190,7 +190,7 @@ impl Simulation {
             world.stage.log(NodeId::Server(server), how.name());
             node.user.leave();
             match how {
-                Fault::Kill => node.engine.kill(),
+                Fault::Kill => node.engine.kill(now),
                 _ => node.engine.drain(now),
             }
             Ok(())

@@ -140,7 +140,7 @@ impl<'a> Replay<'a> {
             let at = started.since(Time::ZERO) + cancel_after;
             if at <= after {
                 self.pass(at);
-                self.client.engine.cancel(call);
+                self.client.engine.cancel(self.client.now, call);
                 self.client.drain();
                 self.look();
             }

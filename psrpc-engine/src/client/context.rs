@@ -1,0 +1,107 @@
+//! What everything in flight at a client needs of the rest of it.
+
+use alloc::boxed::Box;
+use core::time::Duration;
+
+use psrpc_proto::{IdGenerator, Text};
+
+use crate::config::ClientConfig;
+use crate::error::{BusError, Failure};
+use crate::event::ClientEvent;
+use crate::output;
+use crate::stream::{self, Side, StreamTimer, Streams};
+use crate::{CallHandle, Dropped, MultiHandle, Now, Reason, StreamHandle, Time};
+
+/// What the client's outputs, timers and counters are.
+pub(super) type Io = output::Io<ClientEvent, Owner>;
+
+/// What a timer of a client is for.
+#[derive(Clone, Copy)]
+pub(super) enum Owner {
+    Call(CallHandle),
+    Multi(MultiHandle),
+    Stream(StreamTimer),
+    Close,
+}
+
+impl From<StreamTimer> for Owner {
+    fn from(timer: StreamTimer) -> Self {
+        Owner::Stream(timer)
+    }
+}
+
+/// The streams of a client, each with the call that opens it until it is open.
+pub(super) type ClientStreams = Streams<Opening>;
+
+/// The call that opens a stream, until it is open.
+pub(super) type Opening = Option<CallHandle>;
+
+impl Side for Opening {
+    const LINGERS: bool = false;
+}
+
+/// What calls need of the rest of the client.
+pub(super) struct Context<'a> {
+    pub(super) now: Now,
+    pub(super) io: &'a mut Io,
+    pub(super) ids: &'a mut IdGenerator,
+    pub(super) config: &'a ClientConfig,
+    pub(super) streams: &'a mut ClientStreams,
+}
+
+impl Context<'_> {
+    /// When something ends: after its timeout or the client's, or when its caller gives up.
+    pub(super) fn deadline(&self, timeout: Option<Duration>, deadline: Option<Time>) -> Time {
+        let at_most = self.now.time + timeout.unwrap_or(self.config.timeout);
+        deadline.map_or(at_most, |deadline| deadline.min(at_most))
+    }
+
+    /// A deadline as the wire carries it.
+    pub(super) fn expiry(&self, deadline: Time) -> i64 {
+        (self.now.wall + deadline.since(self.now.time)).as_unix_nanos()
+    }
+
+    /// The streams, with what they need.
+    pub(super) fn streams(&mut self) -> (&mut ClientStreams, stream::Context<'_, ClientEvent, Owner>) {
+        let Self { now, io, ids, config, streams } = self;
+        let rules = stream::Rules {
+            config: &config.streams,
+            frame: &config.limits.frame,
+            timeout: config.timeout,
+            skew_allowance: config.skew_allowance,
+            horizon: config.horizon,
+        };
+        (streams, stream::Context { now: *now, io, ids, rules })
+    }
+
+    /// Counts a frame that nobody waits for, if the bus did not take it.
+    pub(super) fn check_published(&mut self, result: Result<Option<u64>, BusError>) {
+        if result.is_err() {
+            self.io.dropped(Dropped::of(Reason::PublishFailed, Text::EMPTY, Text::EMPTY));
+        }
+    }
+
+    /// A call that opens a stream has ended: the stream is open, or whoever accepts it late learns that it is not.
+    pub(super) fn opened(
+        &mut self,
+        call: CallHandle,
+        stream: StreamHandle,
+        outcome: Result<(), Box<Failure>>,
+    ) {
+        let (streams, mut cx) = self.streams();
+        let outcome = match outcome {
+            Ok(()) => {
+                streams.opened(&mut cx, stream);
+                if let Some(opening) = streams.keeps(stream) {
+                    *opening = None;
+                }
+                Ok(stream)
+            }
+            Err(failure) => {
+                streams.abort(&mut cx, stream, &failure);
+                Err(failure)
+            }
+        };
+        self.io.event(ClientEvent::Opened { call, outcome });
+    }
+}

@@ -1,0 +1,177 @@
+//! The multi call: every server answers it once.
+//!
+//! It ends at its deadline, when as many servers as expected have answered, or when its caller has enough.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use bytes::Bytes;
+use psrpc_proto::{Frame, Metadata, Request, Response, Text};
+
+use super::context::{Context, Owner};
+use crate::error::{BusError, CallError, Evidence, Failure};
+use crate::event::ClientEvent;
+use crate::flight::Flights;
+use crate::map::HashKeys;
+use crate::outgoing;
+use crate::output::Publish;
+use crate::timers::TimerKind;
+use crate::{Dropped, MultiHandle, Reason, Route, Time};
+
+/// A multi call to be made (PROTOCOL section 7).
+#[derive(Clone, Debug)]
+pub struct MultiCall {
+    /// The method and topic to call.
+    pub route: Route,
+    /// The user's message, encoded.
+    pub payload: Bytes,
+    /// What is sent along.
+    pub metadata: Metadata,
+    /// How long it collects answers; `None` for the client's default.
+    pub timeout: Option<Duration>,
+    /// When the caller gives up, if that is earlier.
+    pub deadline: Option<Time>,
+    /// How many answers end it, errors included; `None` for as many as come.
+    pub expected: Option<usize>,
+}
+
+impl MultiCall {
+    /// A call with nothing but a message.
+    pub fn new(route: Route, payload: impl Into<Bytes>) -> Self {
+        let (payload, metadata) = (payload.into(), Metadata::new());
+        Self { route, payload, metadata, timeout: None, deadline: None, expected: None }
+    }
+}
+
+/// The multi calls in flight.
+pub(super) struct MultiCalls(Flights<MultiHandle, Ongoing>);
+
+struct Ongoing {
+    expected: Option<usize>,
+    /// The servers that have answered, in order, to tell a second answer.
+    answered: Vec<Text>,
+}
+
+impl MultiCalls {
+    pub(super) fn new(keys: HashKeys) -> Self {
+        Self(Flights::new(keys))
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(super) fn contains(&self, call: MultiHandle) -> bool {
+        self.0.get(call).is_some()
+    }
+
+    pub(super) fn find(&self, request_id: &Text) -> Option<MultiHandle> {
+        self.0.find(request_id)
+    }
+
+    pub(super) fn call(&mut self, cx: &mut Context<'_>, call: MultiCall) -> Result<MultiHandle, CallError> {
+        let MultiCall { route, payload, metadata, timeout, deadline, expected } = call;
+        if !route.properties().multi() {
+            return Err(CallError::NotMulti { method: route.method().clone() });
+        }
+        let limit = cx.config.limits.calls;
+        if self.len() >= limit {
+            return Err(CallError::TooManyCalls { limit });
+        }
+        let deadline = cx.deadline(timeout, deadline);
+        let (request_id, vacancy) = loop {
+            let request_id = cx.ids.request();
+            if let Some(vacancy) = self.0.vacancy(&request_id) {
+                break (request_id, vacancy);
+            }
+        };
+        let frame = Frame::Request(Request {
+            request_id: request_id.clone(),
+            client_id: cx.config.id.clone(),
+            sent_at: cx.now.wall.as_unix_nanos(),
+            expiry: cx.expiry(deadline),
+            multi: true,
+            metadata,
+            payload,
+            skip_claim: false,
+        });
+        outgoing::check(&frame, route.requests(), &cx.config.limits.frame)?;
+        let call = self.0.next();
+        let timer = cx.io.timers.arm(deadline, TimerKind::Deadline, Owner::Multi(call));
+        self.0.start(vacancy, request_id, Some(timer), Ongoing { expected, answered: Vec::new() });
+        if deadline <= cx.now.time || expected == Some(0) {
+            self.end(cx, call, Ok(()));
+        } else {
+            cx.io.publish(Publish::MultiRequest(call), route.requests(), frame);
+        }
+        Ok(call)
+    }
+
+    pub(super) fn on_response(&mut self, cx: &mut Context<'_>, call: MultiHandle, response: Response) {
+        let Some(flight) = self.0.get_mut(call) else { return };
+        let Response { request_id, server_id, result, .. } = response;
+        let drop = |reason| Dropped::of(reason, request_id, server_id.clone());
+        let Ongoing { expected, answered } = &mut flight.state;
+        if server_id.is_empty() {
+            return cx.io.dropped(drop(Reason::MissingId));
+        }
+        let Err(place) = answered.binary_search(&server_id) else {
+            return cx.io.dropped(drop(Reason::SecondAnswer));
+        };
+        if answered.len() >= cx.config.limits.answers_per_call {
+            return cx.io.dropped(drop(Reason::AnswersFull));
+        }
+        answered.insert(place, server_id.clone());
+        let complete = *expected == Some(answered.len());
+        cx.io.event(ClientEvent::Answer { call, server_id, result });
+        if complete {
+            self.end(cx, call, Ok(()));
+        }
+    }
+
+    pub(super) fn on_timeout(&mut self, cx: &mut Context<'_>, call: MultiHandle) {
+        self.0.fired(call);
+        self.end(cx, call, Ok(()));
+    }
+
+    pub(super) fn on_published(
+        &mut self,
+        cx: &mut Context<'_>,
+        call: MultiHandle,
+        result: Result<Option<u64>, BusError>,
+    ) {
+        let Some(flight) = self.0.get(call) else { return };
+        match result {
+            // A server that answers has seen the request, whatever the bus believes.
+            Err(error) if flight.state.answered.is_empty() => {
+                let failure = Failure::bus(Reason::PublishFailed, error, Evidence::default());
+                self.end(cx, call, Err(failure));
+            }
+            _ => {}
+        }
+    }
+
+    /// The caller has enough.
+    pub(super) fn cancel(&mut self, cx: &mut Context<'_>, call: MultiHandle) {
+        self.0.settle(call, &mut cx.io.timers);
+    }
+
+    /// Fails every call, in the order of their places.
+    pub(super) fn fail_all(&mut self, cx: &mut Context<'_>, failure: impl Fn(Evidence) -> Box<Failure>) {
+        let calls: Vec<_> = self.0.handles().collect();
+        for call in calls {
+            self.end(cx, call, Err(failure(Evidence::default())));
+        }
+    }
+
+    fn end(&mut self, cx: &mut Context<'_>, call: MultiHandle, outcome: Result<(), Box<Failure>>) {
+        if self.0.settle(call, &mut cx.io.timers).is_none() {
+            return;
+        }
+        if let Err(failure) = &outcome {
+            cx.io.count(failure.reason);
+        }
+        cx.io.event(ClientEvent::AllAnswered { call, outcome });
+    }
+}

@@ -1,0 +1,123 @@
+//! Streams, seen from the client that opens them.
+
+use alloc::boxed::Box;
+use core::time::Duration;
+
+use psrpc_proto::{ErrorResponse, Frame, Metadata, Stream, StreamBody};
+
+use super::call::{Calls, Start};
+use super::context::Context;
+use crate::error::{CallError, Failure};
+use crate::selection::Selection;
+use crate::stream;
+use crate::{CallHandle, Dropped, Reason, Route, Time, incoming, outgoing};
+
+/// A stream to be opened (PROTOCOL section 8).
+#[derive(Clone, Debug)]
+pub struct OpenStream {
+    /// The method and topic.
+    pub route: Route,
+    /// What is sent along.
+    pub metadata: Metadata,
+    /// How long the opening may take; `None` for the client's default.
+    pub timeout: Option<Duration>,
+    /// When the caller gives up on the opening, if that is earlier.
+    pub deadline: Option<Time>,
+    /// How it picks its server.
+    pub selection: Selection,
+}
+
+impl OpenStream {
+    /// A stream with nothing sent along.
+    pub fn new(route: Route) -> Self {
+        let (metadata, selection) = (Metadata::new(), Selection::default());
+        Self { route, metadata, timeout: None, deadline: None, selection }
+    }
+}
+
+/// Makes the call that opens a stream.
+pub(super) fn open(
+    calls: &mut Calls,
+    cx: &mut Context<'_>,
+    open: OpenStream,
+) -> Result<CallHandle, CallError> {
+    let OpenStream { route, metadata, timeout, deadline, selection } = open;
+    if !cx.config.opens_streams {
+        return Err(CallError::NoStreams { method: route.method().clone() });
+    }
+    let rules = calls.check(&route, &selection, cx.config)?;
+    if cx.streams.is_full() {
+        return Err(CallError::TooManyStreams { limit: cx.config.limits.streams.streams });
+    }
+    let deadline = cx.deadline(timeout, deadline);
+    let (request_id, vacancy) = calls.draw_id(cx);
+    let (stream_id, place) = loop {
+        let stream_id = cx.ids.stream();
+        if let Some(place) = cx.streams.vacancy(&stream_id) {
+            break (stream_id, place);
+        }
+    };
+    let body = StreamBody::Open { node_id: cx.config.id.clone(), metadata };
+    let timeout = deadline.since(cx.now.time);
+    let frame = stream::frame(cx.now, stream_id.clone(), request_id.clone(), timeout, body);
+    outgoing::check(&frame, route.requests(), &cx.config.limits.frame)?;
+    let stream = cx.streams.add(place, stream_id, route.requests().clone(), Some(calls.next()));
+    Ok(calls.start(cx, Start { request_id, vacancy, frame, deadline, route, rules, opens: Some(stream) }))
+}
+
+/// A frame of a server.
+pub(super) fn on_frame(calls: &mut Calls, cx: &mut Context<'_>, mut frame: Stream) {
+    let Some(stream) = cx.streams.find(&frame.stream_id) else {
+        // Most are acks and closes that come after the end.
+        return cx.io.dropped(Dropped::of(Reason::NoStream, frame.request_id, frame.stream_id));
+    };
+    let opening = cx.streams.keeps(stream).and_then(|opening| *opening);
+    match (frame.body.take(), opening) {
+        (Some(StreamBody::Ack), Some(call)) => {
+            if !calls.has_id(call, &frame.request_id) {
+                cx.io.dropped(Dropped::of(Reason::Late, frame.request_id, frame.stream_id));
+            } else if calls.is_waiting(call) {
+                calls.on_opened(cx, call);
+            } else {
+                cx.io.dropped(Dropped::of(Reason::NotSelected, frame.request_id, frame.stream_id));
+            }
+        }
+        (Some(StreamBody::Ack), None) => {
+            let (streams, mut cx) = cx.streams();
+            streams.on_ack(&mut cx, frame);
+        }
+        (Some(StreamBody::Message { payload }), opening) => {
+            match opening {
+                Some(call) if !calls.is_waiting(call) => {
+                    return cx.io.dropped(Dropped::of(
+                        Reason::NotSelected,
+                        frame.request_id,
+                        frame.stream_id,
+                    ));
+                }
+                // Its ack is late or lost, but a server that sends has taken the stream.
+                Some(call) => calls.on_opened(cx, call),
+                None => {}
+            }
+            let (streams, mut cx) = cx.streams();
+            streams.on_message(&mut cx, stream, frame, payload);
+        }
+        (Some(StreamBody::Close { code, text }), Some(call)) => {
+            calls.on_refused(cx, call, ErrorResponse::new(code, text));
+        }
+        (Some(StreamBody::Close { code, text }), None) => {
+            cx.streams.on_close(cx.io, stream, ErrorResponse::new(code, text));
+        }
+        (body @ (Some(StreamBody::Open { .. }) | None), _) => {
+            incoming::unexpected(cx.io, &Frame::Stream(Stream { body, ..frame }));
+        }
+    }
+}
+
+/// Ends every open stream, in the order of their places; those that are being opened end with their calls.
+pub(super) fn end_all(cx: &mut Context<'_>, failure: &Failure) {
+    let (streams, mut cx) = cx.streams();
+    for stream in streams.handles() {
+        streams.close_with(&mut cx, stream, stream::plain_close(), Box::new(failure.clone()));
+    }
+}

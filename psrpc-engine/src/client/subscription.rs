@@ -1,0 +1,78 @@
+//! Subscriptions to what servers publish.
+
+use psrpc_proto::{Any, Text};
+
+use super::context::Io;
+use crate::event::ClientEvent;
+use crate::handle::{Handles, RawHandle};
+use crate::{Dropped, Reason, SubscriptionHandle};
+
+/// The subscriptions to updates.
+pub(super) struct Listeners(Handles<Listener>);
+
+/// Names a listener.
+#[derive(Clone, Copy)]
+pub(super) struct ListenerHandle(RawHandle);
+
+struct Listener {
+    subscription: SubscriptionHandle,
+    /// The full protobuf name of the updates.
+    message: Text,
+    /// Updates that were not taken yet.
+    unread: usize,
+}
+
+impl Listeners {
+    pub(super) const fn new() -> Self {
+        Self(Handles::new())
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Adds a listener, whose subscription `subscribe` asks for.
+    pub(super) fn add(
+        &mut self,
+        message: Text,
+        subscribe: impl FnOnce(ListenerHandle) -> SubscriptionHandle,
+    ) -> SubscriptionHandle {
+        let subscription = subscribe(ListenerHandle(self.0.next()));
+        self.0.insert(Listener { subscription, message, unread: 0 });
+        subscription
+    }
+
+    pub(super) fn remove(&mut self, ListenerHandle(listener): ListenerHandle) {
+        self.0.remove(listener);
+    }
+
+    pub(super) fn on_update(
+        &mut self,
+        io: &mut Io,
+        ListenerHandle(listener): ListenerHandle,
+        update: Any,
+        limit: usize,
+    ) {
+        let Some(Listener { subscription, message, unread }) = self.0.get_mut(listener) else { return };
+        let subscription = *subscription;
+        let dropped = |reason| Dropped::of(reason, Text::EMPTY, Text::EMPTY);
+        // Whatever stands before the last slash does not matter.
+        if update.type_url.as_str().rsplit('/').next() != Some(message.as_str()) {
+            return io.dropped(dropped(Reason::UnexpectedType));
+        }
+        if *unread >= limit {
+            io.dropped(dropped(Reason::SlowConsumer));
+            io.counters.lost += 1;
+            return io.event(ClientEvent::Gap { subscription, lost: Some(1) });
+        }
+        *unread += 1;
+        io.event(ClientEvent::Update { subscription, payload: update.value });
+    }
+
+    /// An update was taken, so that there is room for another.
+    pub(super) fn taken(&mut self, ListenerHandle(listener): ListenerHandle) {
+        if let Some(listener) = self.0.get_mut(listener) {
+            listener.unread = listener.unread.saturating_sub(1);
+        }
+    }
+}

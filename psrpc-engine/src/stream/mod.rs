@@ -1,0 +1,547 @@
+//! Open streams, the same on both sides: messages in and out, acks, and the end.
+//!
+//! ```text
+//!          ┌── message ──▶ accept (ack) │ reject (close) │ discard
+//! ──open──▶ Open ──close, by either side; idle; drained──▶ Ended ──forget──▶ (gone)
+//!          └── send ──▶ ack │ deadline │ end of the stream
+//! ```
+//!
+//! A client's stream is gone when it ends; a server's lingers until its handler is done.
+
+mod sends;
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use bytes::Bytes;
+use psrpc_proto::{
+    Channel, ErrorCode, ErrorResponse, Frame, FrameLimits, IdGenerator, Stream, StreamBody, Text,
+};
+
+use self::sends::Sends;
+use crate::config::{SlowConsumer, StreamConfig};
+use crate::dedup::{Admission, BucketKey, Dedup};
+use crate::error::{BusError, Evidence, Failure, SendError};
+use crate::event::StreamEvent;
+use crate::flight::{Flights, Vacancy};
+use crate::limits::StreamLimits;
+use crate::map::HashKeys;
+use crate::output::{DroppedEvent, Io, Publish};
+use crate::time::Expiry;
+use crate::timers::TimerKind;
+use crate::{Dropped, Now, Reason, SendHandle, StreamHandle, Time, WallTime};
+
+/// What a side keeps with a stream.
+pub(crate) trait Side {
+    /// Whether a stream stays in the table when it ends, until it is forgotten.
+    const LINGERS: bool;
+}
+
+/// The streams of one engine. Each keeps a `K` of its side.
+pub(crate) struct Streams<K> {
+    flights: Flights<StreamHandle, Half<K>>,
+    sends: Sends,
+    received: Dedup,
+    keys: HashKeys,
+    limits: StreamLimits,
+}
+
+/// This side of a stream.
+pub(crate) struct Half<K> {
+    /// What its side keeps with it.
+    pub(crate) keeps: K,
+    /// Where its frames go.
+    channel: Channel,
+    ended: bool,
+    /// When the other side was last heard.
+    heard: Time,
+    /// Messages that were not taken yet.
+    unread: usize,
+    /// Acks that have not left yet.
+    acks: usize,
+    sends: Vec<SendHandle>,
+}
+
+/// A message that came in, and waits for [`accept`](crate::Client::accept) or
+/// [`reject_message`](crate::Client::reject_message).
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use = "its sender waits for it to be accepted"]
+pub struct Delivery {
+    pub(crate) stream: StreamHandle,
+    pub(crate) request_id: Text,
+    pub(crate) sent_at: i64,
+    pub(crate) expiry: i64,
+}
+
+impl Delivery {
+    /// The stream that it came on.
+    pub fn stream(&self) -> StreamHandle {
+        self.stream
+    }
+}
+
+/// What a timer is for.
+#[derive(Clone, Copy)]
+pub(crate) enum StreamTimer {
+    Idle(StreamHandle),
+    Send(SendHandle),
+    Bucket(BucketKey),
+}
+
+/// What streams need of the engine that they belong to.
+pub(crate) struct Context<'a, E, O> {
+    pub(crate) now: Now,
+    pub(crate) io: &'a mut Io<E, O>,
+    pub(crate) ids: &'a mut IdGenerator,
+    pub(crate) rules: Rules<'a>,
+}
+
+/// How streams are to behave.
+#[derive(Clone, Copy)]
+pub(crate) struct Rules<'a> {
+    pub(crate) config: &'a StreamConfig,
+    pub(crate) frame: &'a FrameLimits,
+    /// How long a message may take that does not say so itself.
+    pub(crate) timeout: Duration,
+    pub(crate) skew_allowance: Duration,
+    pub(crate) horizon: Duration,
+}
+
+/// An engine's event that can be one of a stream's.
+pub(crate) trait Events: DroppedEvent + From<StreamEvent> {}
+
+impl<T: DroppedEvent + From<StreamEvent>> Events for T {}
+
+impl<K: Side> Streams<K> {
+    pub(crate) fn new(keys: HashKeys, limits: StreamLimits) -> Self {
+        Self {
+            flights: Flights::new(keys),
+            sends: Sends::new(keys),
+            received: Dedup::new(limits.remembered),
+            keys,
+            limits,
+        }
+    }
+
+    /// How many there are, those that linger included.
+    pub(crate) fn len(&self) -> usize {
+        self.flights.len()
+    }
+
+    /// How many messages are on their way out.
+    pub(crate) fn sending(&self) -> usize {
+        self.sends.len()
+    }
+
+    /// How many messages are remembered.
+    pub(crate) fn remembered(&self) -> usize {
+        self.received.remembered()
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.len() >= self.limits.streams
+    }
+
+    pub(crate) fn is_sending(&self, send: SendHandle) -> bool {
+        self.sends.contains(send)
+    }
+
+    /// The place of a stream id that no stream has.
+    pub(crate) fn vacancy(&self, stream_id: &Text) -> Option<Vacancy> {
+        self.flights.vacancy(stream_id)
+    }
+
+    pub(crate) fn find(&self, stream_id: &Text) -> Option<StreamHandle> {
+        self.flights.find(stream_id)
+    }
+
+    /// What its side keeps with a stream.
+    pub(crate) fn keeps(&mut self, stream: StreamHandle) -> Option<&mut K> {
+        self.flights.get_mut(stream).map(|flight| &mut flight.state.keeps)
+    }
+
+    pub(crate) fn handles(&self) -> Vec<StreamHandle> {
+        self.flights.handles().collect()
+    }
+
+    // --- the beginning ---------------------------------------------------------------------------------------
+
+    /// Adds a stream, whose frames go to `channel`.
+    pub(crate) fn add(
+        &mut self,
+        vacancy: Vacancy,
+        stream_id: Text,
+        channel: Channel,
+        keeps: K,
+    ) -> StreamHandle {
+        let handle = self.flights.next();
+        let (heard, sends) = (Time::ZERO, Vec::new());
+        let half = Half { keeps, channel, ended: false, heard, unread: 0, acks: 0, sends };
+        self.flights.start(vacancy, stream_id, None, half);
+        handle
+    }
+
+    /// The stream is open from here on.
+    pub(crate) fn opened<E: Events, O: Copy + From<StreamTimer>>(
+        &mut self,
+        cx: &mut Context<'_, E, O>,
+        stream: StreamHandle,
+    ) {
+        let Some(flight) = self.flights.get_mut(stream) else { return };
+        flight.state.heard = cx.now.time;
+        if let Some(idle) = cx.rules.config.idle_timeout {
+            flight.wake(
+                &mut cx.io.timers,
+                cx.now.time + idle,
+                TimerKind::Idle,
+                StreamTimer::Idle(stream).into(),
+            );
+        }
+    }
+
+    // --- frames ----------------------------------------------------------------------------------------------
+
+    /// A message of the other side.
+    pub(crate) fn on_message<E: Events, O: Copy + From<StreamTimer>>(
+        &mut self,
+        cx: &mut Context<'_, E, O>,
+        stream: StreamHandle,
+        frame: Stream,
+        payload: Bytes,
+    ) {
+        let Stream { stream_id, request_id, sent_at, expiry, .. } = frame;
+        let drop = |reason| Dropped::of(reason, request_id.clone(), stream_id.clone());
+        let half = match self.flights.get_mut(stream) {
+            Some(flight) if !flight.state.ended => &mut flight.state,
+            _ => return cx.io.dropped(drop(Reason::NoStream)),
+        };
+        if request_id.is_empty() {
+            return cx.io.dropped(drop(Reason::MissingId));
+        }
+        half.heard = cx.now.time;
+        let expires = match lifetime(cx, sent_at, expiry) {
+            Ok(expires) => expires,
+            Err((reason, late_by)) => return cx.io.dropped(Dropped { late_by, ..drop(reason) }),
+        };
+        let identity = self.keys.identity(stream_id.as_bytes(), request_id.as_bytes());
+        if !self.received.knows(identity) && half.unread + half.acks >= self.limits.unread_per_stream {
+            cx.io.dropped(drop(Reason::SlowConsumer));
+            if cx.rules.config.slow_consumer == SlowConsumer::Close {
+                self.close(cx, stream, Reason::SlowConsumer, slow_consumer());
+            }
+            return;
+        }
+        let owner = |bucket| StreamTimer::Bucket(bucket).into();
+        match self.received.admit(cx.now, &mut cx.io.timers, identity, &expires, owner) {
+            Admission::New => {}
+            Admission::Duplicate => return cx.io.dropped(drop(Reason::Duplicate)),
+            Admission::Full => return cx.io.dropped(drop(Reason::MessagesFull)),
+        }
+        half.unread += 1;
+        let delivery = Delivery { stream, request_id, sent_at, expiry };
+        cx.io.event(StreamEvent::Message { delivery, payload }.into());
+    }
+
+    /// An ack of the other side, whether or not it is late by the clock: the send that waits for it has a deadline of its own.
+    pub(crate) fn on_ack<E: Events, O: Copy + From<StreamTimer>>(
+        &mut self,
+        cx: &mut Context<'_, E, O>,
+        frame: Stream,
+    ) {
+        let Stream { stream_id, request_id, .. } = frame;
+        let stream = self.flights.find(&stream_id);
+        let Some(send) = self.sends.find(&request_id).filter(|send| self.sends.stream(*send) == stream)
+        else {
+            return cx.io.dropped(Dropped::of(Reason::Late, request_id, stream_id));
+        };
+        if let Some(flight) = stream.and_then(|stream| self.flights.get_mut(stream)) {
+            flight.state.heard = cx.now.time;
+        }
+        self.settle(cx.io, send, Ok(()));
+    }
+
+    /// The other side has closed the stream. That holds however late it is said: a stream that misses its end stays for ever.
+    pub(crate) fn on_close<E: Events, O: Copy>(
+        &mut self,
+        io: &mut Io<E, O>,
+        stream: StreamHandle,
+        cause: ErrorResponse,
+    ) {
+        self.end(io, stream, Failure::ended(Reason::ClosedByPeer, cause));
+    }
+
+    // --- time and results ------------------------------------------------------------------------------------
+
+    pub(crate) fn on_timeout<E: Events, O: Copy + From<StreamTimer>>(
+        &mut self,
+        cx: &mut Context<'_, E, O>,
+        timer: StreamTimer,
+    ) {
+        match timer {
+            StreamTimer::Bucket(bucket) => {
+                let owner = |bucket| StreamTimer::Bucket(bucket).into();
+                self.received.forget(cx.now, &mut cx.io.timers, bucket, owner);
+            }
+            StreamTimer::Send(send) => {
+                self.sends.fired(send);
+                self.settle(cx.io, send, Err(Failure::timed_out(Evidence::default())));
+            }
+            StreamTimer::Idle(stream) => self.on_idle(cx, stream),
+        }
+    }
+
+    fn on_idle<E: Events, O: Copy + From<StreamTimer>>(
+        &mut self,
+        cx: &mut Context<'_, E, O>,
+        stream: StreamHandle,
+    ) {
+        let Some(flight) = self.flights.fired(stream) else { return };
+        let Some(idle) = cx.rules.config.idle_timeout else { return };
+        let until = flight.state.heard + idle;
+        if until > cx.now.time {
+            // Something was heard since the timer was set, which moving it each time would cost more.
+            return flight.wake(&mut cx.io.timers, until, TimerKind::Idle, StreamTimer::Idle(stream).into());
+        }
+        let text = Text::from_static("stream was idle for too long");
+        let cause = ErrorResponse::new(ErrorCode::DeadlineExceeded, text);
+        self.close(cx, stream, Reason::Idle, cause);
+    }
+
+    pub(crate) fn on_message_published<E: Events, O: Copy>(
+        &mut self,
+        io: &mut Io<E, O>,
+        send: SendHandle,
+        result: Result<Option<u64>, BusError>,
+    ) {
+        if let Err(error) = result {
+            self.settle(io, send, Err(Failure::bus(Reason::PublishFailed, error, Evidence::default())));
+        }
+    }
+
+    pub(crate) fn on_ack_published(&mut self, stream: StreamHandle) {
+        if let Some(flight) = self.flights.get_mut(stream) {
+            flight.state.acks -= 1;
+        }
+    }
+
+    // --- commands --------------------------------------------------------------------------------------------
+
+    /// Sends a message. It is over by its deadline.
+    pub(crate) fn send<E: Events, O: Copy + From<StreamTimer>>(
+        &mut self,
+        cx: &mut Context<'_, E, O>,
+        stream: StreamHandle,
+        payload: Bytes,
+        timeout: Option<Duration>,
+    ) -> Result<SendHandle, SendError> {
+        let flight = self.flights.get_mut(stream).filter(|flight| !flight.state.ended);
+        let Some(flight) = flight else { return Err(SendError::Ended) };
+        let half = &mut flight.state;
+        let limit = self.limits.sends_per_stream;
+        if half.sends.len() >= limit {
+            return Err(SendError::TooMany { limit });
+        }
+        let timeout = timeout.unwrap_or(cx.rules.timeout);
+        let (request_id, vacancy) = self.sends.draw_id(cx.ids);
+        let body = StreamBody::Message { payload };
+        let frame = frame(cx.now, flight.id.clone(), request_id.clone(), timeout, body);
+        crate::outgoing::check(&frame, &half.channel, cx.rules.frame)?;
+        let send = self.sends.start(&mut cx.io.timers, vacancy, request_id, cx.now.time + timeout, stream);
+        half.sends.push(send);
+        cx.io.publish(Publish::Message(send), &half.channel, frame);
+        Ok(send)
+    }
+
+    /// Nobody waits for a send any more. Whether the message arrives is open.
+    pub(crate) fn cancel_send<E: Events, O: Copy>(&mut self, io: &mut Io<E, O>, send: SendHandle) {
+        if let Some(stream) = self.sends.settle(&mut io.timers, send) {
+            self.forget_send(stream, send);
+        }
+    }
+
+    /// The consumer has what was sent: its sender may know.
+    pub(crate) fn acknowledge<E: Events, O: Copy + From<StreamTimer>>(
+        &mut self,
+        cx: &mut Context<'_, E, O>,
+        delivery: Delivery,
+    ) {
+        let Delivery { stream, request_id, sent_at, expiry } = delivery;
+        let Some(flight) = self.flights.get_mut(stream).filter(|flight| !flight.state.ended) else { return };
+        flight.state.acks += 1;
+        let stream_id = flight.id.clone();
+        let ack = Stream { stream_id, request_id, sent_at, expiry, body: Some(StreamBody::Ack) };
+        cx.io.publish(Publish::Ack(stream), &flight.state.channel, Frame::Stream(ack));
+    }
+
+    /// The consumer does not take the message: it ends the stream, if it gives a cause for that.
+    pub(crate) fn reject<E: Events, O: Copy + From<StreamTimer>>(
+        &mut self,
+        cx: &mut Context<'_, E, O>,
+        delivery: Delivery,
+        cause: Option<ErrorResponse>,
+    ) {
+        let Delivery { stream, request_id, .. } = delivery;
+        self.taken(stream);
+        let Some(flight) = self.flights.get(stream) else { return };
+        let reason = if cause.is_some() { Reason::MalformedMessage } else { Reason::Refused };
+        cx.io.dropped(Dropped::of(reason, request_id, flight.id.clone()));
+        if let Some(cause) = cause {
+            self.close(cx, stream, reason, cause);
+        }
+    }
+
+    /// The consumer has taken a message, so that there is room for another.
+    pub(crate) fn taken(&mut self, stream: StreamHandle) {
+        if let Some(flight) = self.flights.get_mut(stream) {
+            flight.state.unread = flight.state.unread.saturating_sub(1);
+        }
+    }
+
+    /// Ends a stream, and tells the other side.
+    pub(crate) fn close<E: Events, O: Copy + From<StreamTimer>>(
+        &mut self,
+        cx: &mut Context<'_, E, O>,
+        stream: StreamHandle,
+        reason: Reason,
+        cause: ErrorResponse,
+    ) {
+        self.close_with(cx, stream, cause.clone(), Failure::ended(reason, cause));
+    }
+
+    /// Ends a stream for a cause that the other side is told in other words.
+    pub(crate) fn close_with<E: Events, O: Copy + From<StreamTimer>>(
+        &mut self,
+        cx: &mut Context<'_, E, O>,
+        stream: StreamHandle,
+        told: ErrorResponse,
+        cause: Box<Failure>,
+    ) {
+        let Some(flight) = self.flights.get(stream).filter(|flight| !flight.state.ended) else { return };
+        let (stream_id, channel) = (flight.id.clone(), flight.state.channel.clone());
+        publish_close(cx, Publish::Close, stream_id, &channel, told);
+        self.end(cx.io, stream, cause);
+    }
+
+    /// Gives up a stream that did not come to be open. A server that takes it late learns so.
+    pub(crate) fn abort<E: Events, O: Copy + From<StreamTimer>>(
+        &mut self,
+        cx: &mut Context<'_, E, O>,
+        stream: StreamHandle,
+        failure: &Failure,
+    ) {
+        let Some((stream_id, half)) = self.flights.settle(stream, &mut cx.io.timers) else { return };
+        // A server that refused it needs not be told.
+        if failure.reason != Reason::Answered {
+            let told = ErrorResponse::new(failure.code.clone(), failure.text.clone());
+            publish_close(cx, Publish::Close, stream_id, &half.channel, told);
+        }
+    }
+
+    /// Ends a stream on this side, with all that is on its way.
+    pub(crate) fn end<E: Events, O: Copy>(
+        &mut self,
+        io: &mut Io<E, O>,
+        stream: StreamHandle,
+        cause: Box<Failure>,
+    ) {
+        let Some(flight) = self.flights.get_mut(stream).filter(|flight| !flight.state.ended) else { return };
+        flight.state.ended = true;
+        flight.quiet(&mut io.timers);
+        for send in core::mem::take(&mut flight.state.sends) {
+            self.settle(io, send, Err(cause.clone()));
+        }
+        if !K::LINGERS {
+            self.flights.settle(stream, &mut io.timers);
+        }
+        io.count(cause.reason);
+        io.event(StreamEvent::Ended { stream, cause }.into());
+    }
+
+    /// Removes a stream that has ended.
+    pub(crate) fn forget<E: Events, O: Copy>(
+        &mut self,
+        io: &mut Io<E, O>,
+        stream: StreamHandle,
+    ) -> Option<K> {
+        self.flights.settle(stream, &mut io.timers).map(|(_, half)| half.keeps)
+    }
+
+    /// Forgets which messages came.
+    pub(crate) fn forget_received<E: Events, O: Copy>(&mut self, io: &mut Io<E, O>) {
+        self.received.clear(&mut io.timers);
+    }
+
+    // --- transitions -----------------------------------------------------------------------------------------
+
+    fn settle<E: Events, O: Copy>(
+        &mut self,
+        io: &mut Io<E, O>,
+        send: SendHandle,
+        outcome: Result<(), Box<Failure>>,
+    ) {
+        let Some(stream) = self.sends.settle(&mut io.timers, send) else { return };
+        self.forget_send(stream, send);
+        io.event(StreamEvent::Sent { send, outcome }.into());
+    }
+
+    fn forget_send(&mut self, stream: StreamHandle, send: SendHandle) {
+        let Some(flight) = self.flights.get_mut(stream) else { return };
+        if let Some(place) = flight.state.sends.iter().position(|known| *known == send) {
+            flight.state.sends.swap_remove(place);
+        }
+    }
+}
+
+/// Tells the other side of a stream that it has ended.
+pub(crate) fn publish_close<E: Events, O: Copy>(
+    cx: &mut Context<'_, E, O>,
+    what: Publish,
+    stream_id: Text,
+    channel: &Channel,
+    cause: ErrorResponse,
+) {
+    let request_id = cx.ids.request();
+    let body = StreamBody::Close { code: cause.code, text: cause.text };
+    let frame = frame(cx.now, stream_id, request_id, cx.rules.timeout, body);
+    cx.io.publish(what, channel, frame);
+}
+
+/// The cause of a stream that was closed without one.
+pub(crate) fn plain_close() -> ErrorResponse {
+    ErrorResponse::new(ErrorCode::Canceled, Text::from_static("stream closed"))
+}
+
+/// The cause of a stream whose server leaves.
+pub(crate) fn eof() -> ErrorResponse {
+    ErrorResponse::new(ErrorCode::Unavailable, Text::from_static("EOF"))
+}
+
+fn slow_consumer() -> ErrorResponse {
+    let text = Text::from_static("stream message discarded by slow consumer");
+    ErrorResponse::new(ErrorCode::Unavailable, text)
+}
+
+/// A frame of a stream that is of use for `timeout` from now.
+pub(crate) fn frame(
+    now: Now,
+    stream_id: Text,
+    request_id: Text,
+    timeout: Duration,
+    body: StreamBody,
+) -> Frame {
+    let (sent_at, expiry) = (now.wall.as_unix_nanos(), (now.wall + timeout).as_unix_nanos());
+    Frame::Stream(Stream { stream_id, request_id, sent_at, expiry, body: Some(body) })
+}
+
+/// How long a message lives, or why it is not looked at.
+fn lifetime<E, O>(cx: &Context<'_, E, O>, sent_at: i64, expiry: i64) -> Result<Expiry, (Reason, Duration)> {
+    let Rules { skew_allowance, horizon, .. } = cx.rules;
+    let expiry = WallTime::from_unix_nanos(expiry);
+    let sent_at = WallTime::from_unix_nanos(sent_at);
+    if sent_at > cx.now.wall + horizon {
+        return Err((Reason::FarFuture, sent_at.since(cx.now.wall)));
+    }
+    Expiry::on_receipt(cx.now, sent_at, expiry, horizon, skew_allowance)
+        .map_err(|expired| (Reason::Expired, expired.by))
+}

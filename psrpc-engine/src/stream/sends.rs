@@ -1,0 +1,72 @@
+//! Messages on their way out, each until its ack comes or its deadline.
+
+use psrpc_proto::{IdGenerator, Text};
+
+use super::StreamTimer;
+use crate::flight::{Flights, Vacancy};
+use crate::map::HashKeys;
+use crate::timers::{TimerKind, Timers};
+use crate::{SendHandle, StreamHandle, Time};
+
+/// The messages of all streams that were sent and not acknowledged, by the ids that their acks carry.
+pub(super) struct Sends(Flights<SendHandle, StreamHandle>);
+
+impl Sends {
+    pub(super) fn new(keys: HashKeys) -> Self {
+        Self(Flights::new(keys))
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(super) fn contains(&self, send: SendHandle) -> bool {
+        self.0.get(send).is_some()
+    }
+
+    /// An id that no other message on its way has.
+    pub(super) fn draw_id(&self, ids: &mut IdGenerator) -> (Text, Vacancy) {
+        loop {
+            let request_id = ids.request();
+            if let Some(vacancy) = self.0.vacancy(&request_id) {
+                return (request_id, vacancy);
+            }
+        }
+    }
+
+    pub(super) fn start<O: Copy + From<StreamTimer>>(
+        &mut self,
+        timers: &mut Timers<O>,
+        vacancy: Vacancy,
+        request_id: Text,
+        deadline: Time,
+        stream: StreamHandle,
+    ) -> SendHandle {
+        let send = self.0.next();
+        let timer = timers.arm(deadline, TimerKind::Deadline, StreamTimer::Send(send).into());
+        self.0.start(vacancy, request_id, Some(timer), stream);
+        send
+    }
+
+    pub(super) fn find(&self, request_id: &Text) -> Option<SendHandle> {
+        self.0.find(request_id)
+    }
+
+    pub(super) fn stream(&self, send: SendHandle) -> Option<StreamHandle> {
+        self.0.get(send).map(|flight| flight.state)
+    }
+
+    /// The timer of a message has fired.
+    pub(super) fn fired(&mut self, send: SendHandle) {
+        self.0.fired(send);
+    }
+
+    /// A message is over: gives the stream that it was sent on.
+    pub(super) fn settle<O: Copy>(
+        &mut self,
+        timers: &mut Timers<O>,
+        send: SendHandle,
+    ) -> Option<StreamHandle> {
+        self.0.settle(send, timers).map(|(_, stream)| stream)
+    }
+}

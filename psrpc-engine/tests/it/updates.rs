@@ -1,0 +1,211 @@
+//! Subscriptions to updates, and their publishing, case by case.
+
+use std::time::Duration;
+
+use psrpc_engine::proto::{Any, Frame, MethodProperties, Routing};
+use psrpc_engine::{
+    BusError, CallError, Client, ClientConfig, ClientEvent, ClientLimits, Engine, Output, Reason, Server,
+    ServerConfig, ServerEvent, SubscriptionHandle, SubscriptionKind, UpdateError,
+};
+
+use crate::fixture::{Driven, QUEUE, all_outputs, at, ms, route};
+
+const MULTI: MethodProperties = MethodProperties { routing: Routing::Multi, require_claim: false };
+
+fn update(value: &'static str) -> Any {
+    Any { type_url: "type.googleapis.com/hats.Update".into(), value: value.as_bytes().into() }
+}
+
+fn listen(client: &mut Driven<Client>) -> SubscriptionHandle {
+    let subscription = client.engine.subscribe(&route("Rumour", QUEUE), "hats.Update").unwrap();
+    client.drain();
+    assert!(
+        matches!(client.events()[..], [ClientEvent::Subscribed { subscription: live }] if live == subscription)
+    );
+    subscription
+}
+
+/// The updates since the last look, with a gap as its size.
+fn heard(client: &mut Driven<Client>) -> Vec<String> {
+    let heard = client.events().into_iter().filter_map(|event| match event {
+        ClientEvent::Update { payload, .. } => Some(String::from_utf8(payload.to_vec()).unwrap()),
+        ClientEvent::Gap { lost, .. } => Some(format!("gap of {lost:?}")),
+        _ => None,
+    });
+    heard.collect()
+}
+
+#[test]
+fn updates_reach_those_who_subscribe_by_queue_or_each() {
+    let mut client = Driven::client();
+    listen(&mut client);
+    client.engine.subscribe(&route("Bulletin", MULTI), "hats.Update").unwrap();
+    client.drain();
+    let kinds: Vec<_> =
+        client.subscriptions[2..].iter().map(|(_, name, kind)| (name.legacy(), *kind)).collect();
+    let queue = ("Hats|Rumour|REQ", SubscriptionKind::Queue);
+    assert_eq!(kinds, [queue, ("Hats|Bulletin|REQ", SubscriptionKind::Plain)]);
+    client.events();
+    client.frame("Hats|Rumour|REQ", Frame::Other(update("psst")));
+    client.frame("Hats|Bulletin|REQ", Frame::Other(update("tide")));
+    assert_eq!(heard(&mut client), ["psst", "tide"]);
+}
+
+#[test]
+fn what_is_not_an_update_is_counted_and_nothing_else() {
+    let mut client = Driven::client();
+    listen(&mut client);
+    let other = Any { type_url: "type.googleapis.com/hats.Other".into(), ..update("?") };
+    client.frame("Hats|Rumour|REQ", Frame::Other(other));
+    client.frame("Hats|Rumour|REQ", Frame::Request(psrpc_engine::proto::Request::default()));
+    assert_eq!(client.dropped(), [Reason::UnexpectedType; 2]);
+}
+
+#[test]
+fn an_update_without_room_leaves_a_gap_until_others_are_taken() {
+    let mut config = ClientConfig::new("Hats");
+    config.limits = ClientLimits { updates_per_subscription: 1, ..ClientLimits::DEFAULT };
+    let mut client = Driven::client_with(config);
+    let subscription = listen(&mut client);
+    for value in ["1", "2"] {
+        client.frame("Hats|Rumour|REQ", Frame::Other(update(value)));
+    }
+    client.engine.taken_update(subscription);
+    client.frame("Hats|Rumour|REQ", Frame::Other(update("3")));
+    assert_eq!(heard(&mut client), ["1", "gap of Some(1)", "3"]);
+    assert_eq!(client.engine.counters().get(Reason::SlowConsumer), 1);
+}
+
+#[test]
+fn a_gap_of_the_bus_is_seen() {
+    let mut client = Driven::client();
+    let subscription = listen(&mut client);
+    client.engine.handle_gap(client.now, subscription, Some(7));
+    client.drain();
+    assert_eq!(heard(&mut client), ["gap of Some(7)"]);
+}
+
+#[test]
+fn a_subscription_ends_alone_when_it_is_left_or_lost() {
+    for lost in [false, true] {
+        let mut client = Driven::client();
+        let subscription = listen(&mut client);
+        if !lost {
+            client.engine.unsubscribe(subscription);
+            client.drain();
+            assert_eq!(client.unsubscribed, [subscription]);
+        }
+        client.engine.handle_unsubscribed(client.now, subscription);
+        client.drain();
+        let ended = client.events();
+        assert!(
+            matches!(&ended[..], [ClientEvent::Unsubscribed { error, .. }] if error.is_some() == lost),
+            "{ended:?}"
+        );
+        assert_eq!(client.engine.listening(), 0);
+        assert!(
+            client.engine.subscribe(&route("Rumour", QUEUE), "hats.Update").is_ok(),
+            "the client lives on"
+        );
+    }
+}
+
+#[test]
+fn a_subscription_that_the_bus_refuses_says_why() {
+    let mut client = Driven::client();
+    let subscription = client.engine.subscribe(&route("Rumour", QUEUE), "hats.Update").unwrap();
+    let _ = all_outputs(&mut client.engine);
+    client.engine.handle_subscribed(client.now, subscription, Err(BusError::new("no right to it")));
+    client.drain();
+    let ended = client.events();
+    let [ClientEvent::Unsubscribed { error: Some(error), .. }] = &ended[..] else { panic!("{ended:?}") };
+    assert_eq!(error.to_string(), "no right to it");
+}
+
+#[test]
+fn subscriptions_end_with_their_client() {
+    let mut client = Driven::client();
+    listen(&mut client);
+    client.engine.close(client.now);
+    client.drain();
+    assert_eq!(client.unsubscribed.len(), 3);
+    client.confirm_unsubscribed();
+    let events = client.events();
+    assert!(matches!(
+        &events[..],
+        [ClientEvent::Unsubscribed { error: None, .. }, ClientEvent::Closed { error: None }]
+    ));
+    let refused = client.engine.subscribe(&route("Rumour", QUEUE), "hats.Update").unwrap_err();
+    assert_eq!(refused, CallError::Closed);
+}
+
+/// A server that has not published yet.
+fn publisher() -> Server {
+    Server::new(ServerConfig::new("Hats"), [1; 32]).unwrap()
+}
+
+/// How updates ended since the last look.
+fn ended(server: &mut Server) -> Vec<Result<Option<u64>, Reason>> {
+    let ended = all_outputs(server).into_iter().filter_map(|output| match output {
+        Output::Event(ServerEvent::Updated { outcome, .. }) => {
+            Some(outcome.map_err(|failure| failure.reason))
+        }
+        _ => None,
+    });
+    ended.collect()
+}
+
+#[test]
+fn an_update_is_published_as_the_users_message_and_its_fate_is_told() {
+    for result in [Ok(Some(3)), Err(())] {
+        let mut server = publisher();
+        let now = at(Duration::ZERO);
+        server.publish(now, &route("Rumour", QUEUE), update("psst"), None).unwrap();
+        let Some(Output::Publish { token, channel, frame }) = server.poll_output() else { panic!() };
+        assert_eq!((channel.legacy(), channel.server()), ("Hats|Rumour|REQ", "SRV.Hats.Q"));
+        assert_eq!(frame, Frame::Other(update("psst")));
+        server.handle_published(now, token, result.map_err(|()| BusError::new("down")));
+        assert_eq!(ended(&mut server), [result.map_err(|()| Reason::PublishFailed)]);
+        assert_eq!((server.publishing(), server.poll_timeout()), (0, None));
+    }
+}
+
+#[test]
+fn an_update_that_the_bus_has_no_room_for_fails_at_its_timeout_and_is_withdrawn() {
+    let mut server = publisher();
+    let now = at(Duration::ZERO);
+    server.publish(now, &route("Rumour", QUEUE), update("psst"), Some(ms(50))).unwrap();
+    let Some(Output::Publish { token, channel, frame }) = server.poll_output() else { panic!() };
+    server.handle_full(token, channel, frame);
+    server.handle_timeout(at(ms(50)));
+    assert_eq!(ended(&mut server), [Err(Reason::TimedOut)]);
+    server.handle_room();
+    assert!(server.poll_output().is_none());
+}
+
+#[test]
+fn a_drain_waits_for_updates_and_a_closed_server_publishes_none() {
+    let mut server = publisher();
+    let now = at(Duration::ZERO);
+    server.publish(now, &route("Rumour", QUEUE), update("psst"), None).unwrap();
+    let Some(Output::Publish { token, .. }) = server.poll_output() else { panic!() };
+    server.drain(now);
+    assert!(server.poll_output().is_none(), "it is not closed yet");
+    server.handle_published(now, token, Ok(None));
+    let outputs = all_outputs(&mut server);
+    assert!(matches!(
+        outputs[..],
+        [Output::Event(ServerEvent::Updated { .. }), Output::Event(ServerEvent::Closed)]
+    ));
+    let refused = server.publish(now, &route("Rumour", QUEUE), update("psst"), None).unwrap_err();
+    assert_eq!(refused, UpdateError::Closed);
+}
+
+#[test]
+fn a_killed_server_fails_its_updates() {
+    let mut server = publisher();
+    let now = at(Duration::ZERO);
+    server.publish(now, &route("Rumour", QUEUE), update("psst"), None).unwrap();
+    server.kill(now);
+    assert_eq!(ended(&mut server), [Err(Reason::ServerClosed)]);
+}
