@@ -516,13 +516,6 @@ fn an_id_does_not_keep_its_frame_alive() {
     assert!(bytes.is_unique(), "nothing else has a hold of the frame");
 }
 
-#[test]
-fn a_compressed_value_is_refused_by_name() {
-    let bytes = message("Request", vec![0x1f, 0x8b, 8, 0]);
-    let error = Frame::decode(&bytes, &FrameLimits::DEFAULT).unwrap_err();
-    assert_eq!(error.to_string(), "internal.Msg field 2: compressed with gzip, which is not supported");
-}
-
 fn error_response(code: ErrorCode) -> Frame {
     Frame::Response(psrpc_proto::Response {
         request_id: Text::EMPTY,
