@@ -58,11 +58,11 @@ pub enum ConnectError {
 
 impl From<ConnectError> for psrpc::Error {
     fn from(error: ConnectError) -> Self {
-        let code = match error {
-            ConnectError::Url { .. } => psrpc::ErrorCode::InvalidArgument,
-            _ => psrpc::ErrorCode::Unavailable,
+        let (code, fault) = match error {
+            ConnectError::Url { .. } => (psrpc::ErrorCode::InvalidArgument, psrpc::Fault::Caller),
+            _ => (psrpc::ErrorCode::Unavailable, psrpc::Fault::Bus),
         };
-        Self::from_source(code, error)
+        Self::from_source(code, error).with_fault(fault)
     }
 }
 

@@ -184,7 +184,7 @@ impl NatsBus {
         if !shared.is_up() {
             return Err(shared.not_connected());
         }
-        let payload = frame.encode(channel.local());
+        let payload = frame.encode_with(channel.local(), shared.options.compression);
         let (size, limit) = (payload.len(), shared.client.max_payload());
         if size > limit {
             return Err(Fault::TooLarge { subject: subject.to_owned(), size, limit });

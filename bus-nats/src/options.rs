@@ -4,7 +4,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
 use async_nats::ConnectOptions;
-use psrpc::proto::FrameLimits;
+use psrpc::proto::{Compression, FrameLimits};
 
 /// What can be chosen about a connection; each has a default.
 #[derive(Clone, Debug)]
@@ -17,6 +17,7 @@ pub struct NatsOptions {
     pub(crate) reconnect_delay: Duration,
     pub(crate) ping_interval: Duration,
     pub(crate) frame_limits: FrameLimits,
+    pub(crate) compression: Option<Compression>,
 }
 
 impl Default for NatsOptions {
@@ -30,6 +31,7 @@ impl Default for NatsOptions {
             reconnect_delay: Duration::from_secs(1),
             ping_interval: Duration::from_secs(10),
             frame_limits: FrameLimits::DEFAULT,
+            compression: None,
         }
     }
 }
@@ -97,6 +99,15 @@ impl NatsOptions {
     #[must_use]
     pub fn frame_limits(mut self, limits: FrameLimits) -> Self {
         self.frame_limits = limits;
+        self
+    }
+
+    /// Compresses large frames that are published, for fleets all of whose peers can read that: Go's from v0.7.6 on, and
+    /// this project's. What counts for the server's `max_payload` is then the compressed frame. Default: none is. Whatever
+    /// comes in is read in any case.
+    #[must_use]
+    pub fn compression(mut self, compression: Compression) -> Self {
+        self.compression = Some(compression);
         self
     }
 

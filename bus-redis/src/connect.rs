@@ -27,11 +27,11 @@ pub enum ConnectError {
 
 impl From<ConnectError> for psrpc::Error {
     fn from(error: ConnectError) -> Self {
-        let code = match error {
-            ConnectError::Url { .. } => psrpc::ErrorCode::InvalidArgument,
-            ConnectError::Server { .. } => psrpc::ErrorCode::Unavailable,
+        let (code, fault) = match error {
+            ConnectError::Url { .. } => (psrpc::ErrorCode::InvalidArgument, psrpc::Fault::Caller),
+            ConnectError::Server { .. } => (psrpc::ErrorCode::Unavailable, psrpc::Fault::Bus),
         };
-        Self::from_source(code, error)
+        Self::from_source(code, error).with_fault(fault)
     }
 }
 

@@ -152,7 +152,7 @@ impl Shared {
 
 impl Bus for RedisBus {
     fn publish(&self, channel: &Channel, frame: Frame, receipt: Receipt) -> Result<(), Box<Full>> {
-        let encoded = frame.encode("");
+        let encoded = frame.encode_with("", self.0.0.options.compression);
         let command = Command::Publish { channel: channel.clone(), frame: encoded, receipt };
         match self.0.0.commands.offer(command) {
             Err((Command::Publish { receipt, .. }, Refusal::Full)) => Err(Box::new(Full { frame, receipt })),

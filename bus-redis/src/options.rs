@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use psrpc::proto::Compression;
+
 /// Options of a [`RedisBus`](crate::RedisBus).
 #[derive(Clone, Debug)]
 pub struct RedisOptions {
@@ -11,6 +13,7 @@ pub struct RedisOptions {
     pub(crate) ping_interval: Duration,
     pub(crate) reconnect_delay: Duration,
     pub(crate) skew_allowance: Duration,
+    pub(crate) compression: Option<Compression>,
 }
 
 impl RedisOptions {
@@ -23,6 +26,7 @@ impl RedisOptions {
             ping_interval: Duration::from_secs(2),
             reconnect_delay: Duration::from_secs(1),
             skew_allowance: Duration::ZERO,
+            compression: None,
         }
     }
 
@@ -71,6 +75,14 @@ impl RedisOptions {
     #[must_use]
     pub fn skew_allowance(mut self, allowance: Duration) -> Self {
         self.skew_allowance = allowance;
+        self
+    }
+
+    /// Compresses large frames that are published, for fleets all of whose peers can read that: Go's from v0.7.6 on, and
+    /// this project's. Default: none is. Whatever comes in is read in any case.
+    #[must_use]
+    pub fn compression(mut self, compression: Compression) -> Self {
+        self.compression = Some(compression);
         self
     }
 }

@@ -197,7 +197,8 @@ fn deliver(shared: &Arc<Shared>, channel: &str, bytes: Vec<u8>) {
         return table.deliver_to_queue(channel, frame);
     }
     drop(table);
-    let (key, size) = (lock::key(&bytes), bytes.len());
+    // A compressed frame takes more room than its bytes.
+    let (key, size) = (lock::key(&bytes), bytes.len().max(frame.value_len()));
     queue(shared, Command::Lock { channel: channel.into(), key, frame, size });
 }
 

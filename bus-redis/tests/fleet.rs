@@ -11,7 +11,7 @@ use futures_core::Stream;
 use psrpc_bus_redis::{RedisBus, RedisOptions};
 use psrpc_servers::Server;
 use psrpc_tokio::bus::{Bus, Delivery, Inbox, Receipt, Subscription};
-use psrpc_tokio::proto::{Channel, Frame, FrameLimits, Request};
+use psrpc_tokio::proto::{Channel, Compression, Frame, FrameLimits, Request};
 use psrpc_tokio::{Runtime, SubscriptionKind, TokioRuntime};
 use psrpc_vectors::{Bus as RecordedBus, Conversation, Event, RECORDINGS, unescaped};
 use redis::aio::{MultiplexedConnection, PubSubStream};
@@ -225,11 +225,16 @@ fn id_of(delivery: &Delivery) -> &str {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_peer_has_locked_is_left_to_it() {
+/// The key of the lock of published bytes.
+fn key_of(bytes: &[u8]) -> String {
     use base64::Engine;
     use sha2::Digest;
 
+    base64::engine::general_purpose::STANDARD.encode(sha2::Sha256::digest(bytes))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_peer_has_locked_is_left_to_it() {
     let server = Server::redis(&[]);
     let bus = connect(&server, RedisOptions::new()).await;
     let mut foreign = foreign(&server).await;
@@ -237,12 +242,37 @@ async fn what_a_peer_has_locked_is_left_to_it() {
     for (id, locked) in [("REQ_1", true), ("REQ_2", false)] {
         let bytes = request(id, Duration::from_secs(60)).encode("");
         if locked {
-            let key = base64::engine::general_purpose::STANDARD.encode(sha2::Sha256::digest(&bytes));
-            redis::cmd("SET").arg(key).arg(7).exec_async(&mut foreign).await.unwrap();
+            redis::cmd("SET").arg(key_of(&bytes)).arg(7).exec_async(&mut foreign).await.unwrap();
         }
         redis::cmd("PUBLISH").arg(fit().legacy()).arg(&bytes[..]).exec_async(&mut foreign).await.unwrap();
     }
     assert_eq!(id_of(&next(&mut inbox).await), "REQ_2");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_compressed_frame_is_locked_by_the_bytes_that_were_published() {
+    let server = Server::redis(&[]);
+    let compressing = connect(&server, RedisOptions::new().compression(Compression::DEFAULT)).await;
+    let plain = connect(&server, RedisOptions::new()).await;
+    let mut foreign = foreign(&server).await;
+    let (mut inbox, _subscription) = listen(&plain, &fit(), SubscriptionKind::Queue).await;
+    for (id, locked) in [("REQ_1", false), ("REQ_2", true), ("REQ_3", false)] {
+        let Frame::Request(request) = request(id, Duration::from_secs(60)) else { unreachable!() };
+        let frame = Frame::Request(Request { payload: vec![7; 100 * 1024].into(), ..request });
+        let bytes = frame.encode_with("", Some(Compression::DEFAULT));
+        assert!(bytes.len() < 1_000);
+        let key = key_of(&bytes);
+        if locked {
+            redis::cmd("SET").arg(key).arg(7).exec_async(&mut foreign).await.unwrap();
+            publish(&compressing, &fit(), frame).await;
+        } else {
+            publish(&compressing, &fit(), frame.clone()).await;
+            let heard = next(&mut inbox).await;
+            assert!(matches!(&heard, Delivery::Frame(heard) if *heard == frame), "{}", id_of(&heard));
+            let locks: i64 = redis::cmd("EXISTS").arg(key).query_async(&mut foreign).await.unwrap();
+            assert_eq!(locks, 1, "{id}");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

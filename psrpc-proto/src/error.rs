@@ -44,9 +44,9 @@ pub enum DecodeErrorKind {
         /// What it counts.
         unit: &'static str,
     },
-    /// The value is compressed, which is not read yet.
-    #[error("compressed with gzip, which is not supported")]
-    Compressed,
+    /// It begins as gzip does, and is cut short or damaged.
+    #[error("damaged gzip")]
+    Gzip,
 }
 
 struct Field(u32);

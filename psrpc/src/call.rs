@@ -36,7 +36,8 @@ use crate::{Error, Selection};
 ///
 /// # Errors
 ///
-/// The [`reason`](Error::reason) tells them apart; a handler may answer with any code, so the code alone does not.
+/// The [`reason`](Error::reason) tells them apart; a handler may answer with any code, so the code alone does not. The last
+/// column is what [`Error::may_have_run`] says, cautiously where it depends.
 ///
 /// | reason | code | what happened | may it have run? |
 /// |---|---|---|---|

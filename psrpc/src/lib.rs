@@ -45,7 +45,8 @@
 //! # When a call fails
 //!
 //! Its [`Error`] has a code, a text, a [`Reason`] and what is known of the cause: [`Error::explanation`] puts it into words. An
-//! error of the server's own has [`Reason::Answered`].
+//! error of the server's own has [`Reason::Answered`]. [`Error`] lists what else it can be asked, as whose fault it was and whether
+//! the handler may have run.
 //!
 //! # Your own bus or runtime
 //!
@@ -83,7 +84,7 @@ pub use psrpc_engine::{
 
 pub use call::{Call, Calling};
 pub use client::{Client, ClientOptions};
-pub use error::Error;
+pub use error::{Error, Fault};
 pub use handler::Request;
 pub use method::{Method, Service};
 pub use runtime::{Runtime, Task};

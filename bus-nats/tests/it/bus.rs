@@ -2,7 +2,7 @@
 
 use psrpc::SubscriptionKind::{Plain, Queue};
 use psrpc::bus::{Bus, Delivery, Receipt};
-use psrpc::proto::{Channel, Frame};
+use psrpc::proto::{Channel, Compression, Frame};
 use psrpc_bus_nats::{NatsBus, NatsOptions};
 
 use crate::support::{Ear, SECOND, frame, number, offer, plain, publish, queue, sized, until};
@@ -48,6 +48,25 @@ async fn a_queue_hands_out_each_frame_once_and_members_take_turns() {
         for (place, ear) in ears.iter_mut().enumerate() {
             assert_eq!(ear.number().await, 3 * round + place as u32);
         }
+    }
+}
+
+#[tokio::test]
+async fn what_fits_only_when_compressed_reaches_whoever_compresses_or_not() {
+    let server = Server::nats(&["max_payload: 65536"]);
+    let plain_bus = NatsBus::connect(&server.url()).await.unwrap();
+    let options = NatsOptions::new().compression(Compression::DEFAULT);
+    let compressing = NatsBus::connect_with(&server.url(), options).await.unwrap();
+    let (make, large) = (plain("Make"), sized(1, 100 * 1024));
+    let mut ears = Vec::new();
+    for bus in [&plain_bus, &compressing] {
+        ears.push(Ear::live(bus, &make, Plain).await);
+    }
+    publish(&plain_bus, &make, large.clone()).await.unwrap_err();
+    publish(&compressing, &make, large.clone()).await.unwrap();
+    for ear in &mut ears {
+        let heard = ear.next().await;
+        assert!(matches!(&heard, Delivery::Frame(heard) if *heard == large));
     }
 }
 

@@ -217,7 +217,7 @@ impl User<Client> for Caller {
     }
 
     /// Now and then cancels the very call that a bid came in for.
-    fn interject(&mut self, engine: &mut Client, world: &mut World, frame: &Frame) -> Checked {
+    fn interject(&mut self, engine: &mut Client, now: Now, world: &mut World, frame: &Frame) -> Checked {
         let Frame::ClaimRequest(bid) = frame else { return Ok(()) };
         let Some(number) = world.model.call_of(&bid.request_id) else { return Ok(()) };
         if !world.stage.faults.strikes(Fault::HastyCancel, &mut self.rng) {

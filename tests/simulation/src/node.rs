@@ -30,7 +30,7 @@ pub(crate) trait User<E: Engine> {
     fn on_frame(&mut self, world: &mut World, frame: &Frame) -> Checked;
 
     /// A frame has come in, and nobody has looked at the outputs yet.
-    fn interject(&mut self, _: &mut E, _: &mut World, _: &Frame) -> Checked {
+    fn interject(&mut self, _: &mut E, _: Now, _: &mut World, _: &Frame) -> Checked {
         Ok(())
     }
 
@@ -83,7 +83,7 @@ where
                 world.stage.log(node.id, format_args!("gets {}", Shown(&delivery.frame)));
                 node.user.on_frame(world, &delivery.frame)?;
                 node.engine.handle_frame(now, subscription, delivery.arrival());
-                node.user.interject(&mut node.engine, world, &delivery.frame)
+                node.user.interject(&mut node.engine, now, world, &delivery.frame)
             }),
             Input::Room => self.step(world, |node, _, world| {
                 world.stage.log(node.id, "may publish again");

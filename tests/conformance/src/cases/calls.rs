@@ -241,7 +241,7 @@ async fn details(env: Env) -> Verdict {
         |value: &'static [u8]| Any { type_url: "type.googleapis.com/x.Y".into(), value: value.into() };
     let handlers = Handlers::new(&SHELF, ()).unary(&SHELF.methods[0], move |_, _: Request<Ask>| async move {
         let error = Error::new(ErrorCode::FailedPrecondition, "it does not fit");
-        Err::<Reply, _>(error.with_detail(detail(b"one")).with_detail(detail(b"two")))
+        Err::<Reply, _>(error.with_any_detail(detail(b"one")).with_any_detail(detail(b"two")))
     });
     let server =
         Server::new(env.bus().await?, env.runtime(), handlers, ServerOptions::new()).map_err(unexpected)?;

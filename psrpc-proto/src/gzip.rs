@@ -1,0 +1,261 @@
+//! gzip (RFC 1952), as the value of an envelope may be compressed with.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+use miniz_oxide::deflate::compress_to_vec;
+use miniz_oxide::inflate::TINFLStatus;
+use miniz_oxide::inflate::core::inflate_flags::TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF;
+use miniz_oxide::inflate::core::{DecompressorOxide, decompress};
+
+/// The first bytes of gzip, with which no protobuf message begins.
+const MAGIC: [u8; 2] = [0x1f, 0x8b];
+
+/// The header that we write: magic, deflate, no flags, no time, nothing on the effort, an unknown system.
+const HEADER: [u8; 10] = [MAGIC[0], MAGIC[1], DEFLATE, 0, 0, 0, 0, 0, 0, 255];
+
+const DEFLATE: u8 = 8;
+
+/// The CRC-32 and the length of what was compressed, four bytes each.
+const TRAILER: usize = 8;
+
+/// The least effort: somebody waits for the frame.
+const LEVEL: u8 = 1;
+
+/// How much room what is read gets from the start, as a multiple of its compressed length. It may say that it needs more,
+/// and gets that only once it has filled this.
+const EXPECTED_RATIO: usize = 16;
+
+/// Whether a value is compressed.
+pub(crate) fn is(value: &[u8]) -> bool {
+    value.starts_with(&MAGIC)
+}
+
+/// Why a value could not be decompressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    Damaged,
+    OverLimit,
+}
+
+/// Compresses a value.
+pub(crate) fn compress(value: &[u8]) -> Vec<u8> {
+    let deflated = compress_to_vec(value, LEVEL);
+    let mut out = Vec::with_capacity(HEADER.len() + deflated.len() + TRAILER);
+    out.extend_from_slice(&HEADER);
+    out.extend_from_slice(&deflated);
+    out.extend_from_slice(&crc32fast::hash(value).to_le_bytes());
+    out.extend_from_slice(&length(value).to_le_bytes());
+    out
+}
+
+/// Decompresses a value, one member after the other, to at most `limit` bytes.
+pub(crate) fn decompress_within(mut value: &[u8], limit: usize) -> Result<Vec<u8>, Fault> {
+    // What it says of its own length may be wrong, as when it is cut short.
+    let announced = value.last_chunk().map_or(0, |length| u32::from_le_bytes(*length) as usize);
+    let mut out = Vec::with_capacity(announced.min(limit).min(EXPECTED_RATIO * value.len()));
+    while !value.is_empty() {
+        let start = out.len();
+        value = inflate(after_header(value)?, &mut out, limit)?;
+        let member = &out[start..];
+        let (crc, rest) = value.split_first_chunk().ok_or(Fault::Damaged)?;
+        let (len, rest) = rest.split_first_chunk().ok_or(Fault::Damaged)?;
+        if u32::from_le_bytes(*crc) != crc32fast::hash(member) || u32::from_le_bytes(*len) != length(member) {
+            return Err(Fault::Damaged);
+        }
+        value = rest;
+    }
+    Ok(out)
+}
+
+/// A length as gzip has it.
+fn length(value: &[u8]) -> u32 {
+    value.len() as u32
+}
+
+/// What follows the header of a member.
+fn after_header(member: &[u8]) -> Result<&[u8], Fault> {
+    const CRC: u8 = 1 << 1;
+    const EXTRA: u8 = 1 << 2;
+    const NAME: u8 = 1 << 3;
+    const COMMENT: u8 = 1 << 4;
+    const RESERVED: u8 = 0b1110_0000;
+    let (header, mut rest) = member.split_first_chunk::<{ HEADER.len() }>().ok_or(Fault::Damaged)?;
+    let flags = header[3];
+    if !is(header) || header[2] != DEFLATE || flags & RESERVED != 0 {
+        return Err(Fault::Damaged);
+    }
+    if flags & EXTRA != 0 {
+        let (len, extra) = rest.split_first_chunk().ok_or(Fault::Damaged)?;
+        rest = extra.get(usize::from(u16::from_le_bytes(*len))..).ok_or(Fault::Damaged)?;
+    }
+    for text in [NAME, COMMENT] {
+        if flags & text != 0 {
+            let end = rest.iter().position(|byte| *byte == 0).ok_or(Fault::Damaged)?;
+            rest = &rest[end + 1..];
+        }
+    }
+    if flags & CRC != 0 {
+        let before = &member[..member.len() - rest.len()];
+        let (crc, after) = rest.split_first_chunk().ok_or(Fault::Damaged)?;
+        if u16::from_le_bytes(*crc) != crc32fast::hash(before) as u16 {
+            return Err(Fault::Damaged);
+        }
+        rest = after;
+    }
+    Ok(rest)
+}
+
+/// Appends what `deflated` begins with to `out`, which may become `limit` bytes long, and gives what follows it.
+fn inflate<'a>(mut deflated: &'a [u8], out: &mut Vec<u8>, limit: usize) -> Result<&'a [u8], Fault> {
+    let mut state = Box::<DecompressorOxide>::default();
+    let start = out.len();
+    let mut end = start;
+    loop {
+        // First the room that is there, then twice as much each time.
+        let room = if end < out.capacity() { out.capacity() } else { 2 * end.max(32) };
+        out.resize(room.min(limit), 0);
+        let flags = TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF;
+        let (status, read, written) = decompress(&mut state, deflated, &mut out[start..], end - start, flags);
+        deflated = &deflated[read..];
+        end += written;
+        match status {
+            TINFLStatus::Done => {
+                out.truncate(end);
+                return Ok(deflated);
+            }
+            TINFLStatus::HasMoreOutput if end < limit => {}
+            TINFLStatus::HasMoreOutput => return Err(Fault::OverLimit),
+            _ => return Err(Fault::Damaged),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::prelude::rust_2024::*;
+    use std::{format, vec};
+
+    use flate2::GzBuilder;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    extern crate std;
+
+    fn text(lines: usize) -> Vec<u8> {
+        (0..lines).flat_map(|line| format!("hat {line} is {} inches\n", line % 7).into_bytes()).collect()
+    }
+
+    /// What another implementation writes.
+    fn foreign(builder: GzBuilder, value: &[u8]) -> Vec<u8> {
+        let mut writer = builder.write(Vec::new(), flate2::Compression::best());
+        writer.write_all(value).unwrap();
+        writer.finish().unwrap()
+    }
+
+    #[test]
+    fn what_others_write_is_read_whatever_is_in_the_header() {
+        let value = text(1000);
+        for (extra, name, comment) in [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 1)] {
+            let mut builder = GzBuilder::new().mtime(77).operating_system(3);
+            if extra == 1 {
+                builder = builder.extra(vec![0; 300]);
+            }
+            if name == 1 {
+                builder = builder.filename("hats.txt");
+            }
+            if comment == 1 {
+                builder = builder.comment("of wool");
+            }
+            let gzip = foreign(builder, &value);
+            assert_eq!(decompress_within(&gzip, value.len()).as_ref(), Ok(&value));
+        }
+    }
+
+    #[test]
+    fn the_crc_of_a_header_is_checked() {
+        let mut gzip = compress(b"hat");
+        gzip[3] |= 1 << 1;
+        let crc = crc32fast::hash(&gzip[..HEADER.len()]) as u16;
+        gzip.splice(HEADER.len()..HEADER.len(), crc.to_le_bytes());
+        assert_eq!(decompress_within(&gzip, 3).unwrap(), b"hat");
+        gzip[HEADER.len()] ^= 1;
+        assert_eq!(decompress_within(&gzip, 3), Err(Fault::Damaged));
+    }
+
+    #[test]
+    fn members_follow_each_other_and_nothing_else_does() {
+        let mut gzip = [compress(b"one "), foreign(GzBuilder::new(), b"two "), compress(b"")].concat();
+        assert_eq!(decompress_within(&gzip, 8).unwrap(), b"one two ");
+        assert_eq!(decompress_within(&gzip, 7), Err(Fault::OverLimit));
+        gzip.push(0);
+        assert_eq!(decompress_within(&gzip, 8), Err(Fault::Damaged));
+    }
+
+    #[test]
+    fn a_limit_is_exact() {
+        for len in [0, 1, 31, 32, 33, 64, 65, 4096, 100_000] {
+            for value in [vec![7; len], text(10_000)[..len].to_vec()] {
+                let gzip = compress(&value);
+                assert_eq!(decompress_within(&gzip, len).as_ref(), Ok(&value), "{len}");
+                assert_eq!(decompress_within(&gzip, len + 1).as_ref(), Ok(&value), "{len}");
+                if len > 0 {
+                    assert_eq!(decompress_within(&gzip, len - 1), Err(Fault::OverLimit), "{len}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_length_that_is_a_lie_gets_no_room_for_it() {
+        let mut gzip = compress(&text(1000));
+        let len = gzip.len();
+        gzip[len - 4..].copy_from_slice(&1_000_000_000_u32.to_le_bytes());
+        assert_eq!(decompress_within(&gzip, usize::MAX), Err(Fault::Damaged));
+    }
+
+    #[test]
+    fn whatever_is_cut_off_is_missed() {
+        let gzip = compress(&text(20));
+        for len in 0..gzip.len() {
+            let read = decompress_within(&gzip[..len], usize::MAX);
+            assert!(if len == 0 { read == Ok(vec![]) } else { read.is_err() }, "{len}: {read:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_we_write_both_of_us_read(value in proptest::collection::vec(0..4_u8, 0..5_000)) {
+            let gzip = compress(&value);
+            prop_assert_eq!(decompress_within(&gzip, value.len()), Ok(value.clone()));
+            let mut read = Vec::new();
+            std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(&gzip[..]), &mut read).unwrap();
+            prop_assert_eq!(read, value);
+        }
+
+        #[test]
+        fn random_bytes_never_panic_nor_go_over_the_limit(
+            bytes in proptest::collection::vec(any::<u8>(), 0..300),
+            header in any::<bool>(),
+        ) {
+            let start = if header { &HEADER[..] } else { &MAGIC };
+            if let Ok(out) = decompress_within(&[start, &bytes].concat(), 100) {
+                prop_assert!(out.len() <= 100);
+            }
+        }
+
+        #[test]
+        fn one_damaged_byte_is_noticed(at in any::<proptest::sample::Index>(), damage in 1..=255_u8) {
+            let value = text(20);
+            let mut gzip = compress(&value);
+            let at = at.index(gzip.len());
+            gzip[at] ^= damage;
+            // A flag may mean nothing; time, effort and system never do.
+            if !(3..HEADER.len()).contains(&at) {
+                prop_assert!(decompress_within(&gzip, 10_000) != Ok(value));
+            }
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! What the engine's errors become.
+
+use psrpc_engine::proto::{ErrorCode, ErrorResponse};
+use psrpc_engine::{BusError, CallError, ConfigError, Failure, Reason, RegisterError};
+
+use super::{Error, Fault, Inner};
+
+impl Error {
+    /// The error as it travels.
+    pub(crate) fn into_response(self) -> ErrorResponse {
+        let Inner { code, text, details, .. } = *self.0;
+        ErrorResponse { code, text: text.into(), details }
+    }
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        let Failure { reason, code, text, details, evidence, source } = failure;
+        Self(Box::new(Inner {
+            code,
+            text: text.as_str().to_owned(),
+            details,
+            reason: Some(reason),
+            fault: None,
+            evidence,
+            source: source.map(Into::into),
+        }))
+    }
+}
+
+impl From<CallError> for Error {
+    fn from(error: CallError) -> Self {
+        let reason = (error == CallError::Closed).then_some(Reason::ClientClosed);
+        let mut converted = Self::from_source(error.code(), error);
+        converted.0.reason = reason;
+        converted
+    }
+}
+
+impl From<ConfigError> for Error {
+    fn from(error: ConfigError) -> Self {
+        Self::from_source(ErrorCode::InvalidArgument, error)
+    }
+}
+
+impl From<RegisterError> for Error {
+    fn from(error: RegisterError) -> Self {
+        let code = match error {
+            RegisterError::Closed => ErrorCode::Canceled,
+            RegisterError::Duplicate { .. } | RegisterError::Conflict { .. } => ErrorCode::AlreadyExists,
+            _ => ErrorCode::InvalidArgument,
+        };
+        Self::from_source(code, error)
+    }
+}
+
+impl From<BusError> for Error {
+    fn from(error: BusError) -> Self {
+        Self::from_source(ErrorCode::Unavailable, error).with_fault(Fault::Bus)
+    }
+}

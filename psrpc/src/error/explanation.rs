@@ -1,0 +1,61 @@
+//! What is known of why a call failed, in words for people.
+
+use psrpc_engine::{Evidence, Reason};
+
+use super::Error;
+
+impl Error {
+    /// What is known of why nobody took or answered the call, in words for people; `None` when the text says it all.
+    pub fn explanation(&self) -> Option<String> {
+        let Evidence { receivers, bids, below_minimum, late_bids, selected, best, asked, errors, gap } =
+            &self.0.evidence;
+        let mut known = Vec::new();
+        let reached = |count: &u64| match count {
+            0 => "nobody was subscribed".to_owned(),
+            count => format!("the request reached {}", counted(*count, "subscriber")),
+        };
+        match self.0.reason? {
+            Reason::NoResponse => {
+                known.extend(receivers.as_ref().map(reached));
+                if receivers.is_some_and(|count| count > 0) {
+                    known.push("no bid came back".to_owned());
+                }
+            }
+            Reason::NotAcceptable => {
+                known.push(format!("{} bid", counted((*bids).into(), "server")));
+                if *below_minimum > 0 {
+                    known.push(format!("{below_minimum} of them below the minimum affinity"));
+                }
+                match bids - below_minimum {
+                    0 => {}
+                    _ if *asked => known.push("the selection function chose none".to_owned()),
+                    rest => known.push(format!("{rest} of them with an affinity of 0 or less")),
+                }
+            }
+            Reason::TimedOut => match (selected, best) {
+                (Some(server), _) => known.push(format!("server {server} had it and did not answer in time")),
+                (None, Some(best)) => known.push(format!(
+                    "the deadline came before the selection was over; the best bid was {} of server {}",
+                    best.affinity, best.server_id
+                )),
+                (None, None) => known.extend(receivers.as_ref().map(reached)),
+            },
+            _ => return None,
+        }
+        if *late_bids > 0 {
+            known.push(format!("{} came after the deadline", counted((*late_bids).into(), "bid")));
+        }
+        if *errors > 0 {
+            known.push(format!("{} answered with an error", counted((*errors).into(), "server")));
+        }
+        if *gap {
+            known.push("the bus lost frames to this client meanwhile".to_owned());
+        }
+        (!known.is_empty()).then(|| known.join("; "))
+    }
+}
+
+/// A number of things: `1 server`, `2 servers`.
+fn counted(count: u64, thing: &str) -> String {
+    format!("{count} {thing}{}", if count == 1 { "" } else { "s" })
+}
