@@ -70,6 +70,7 @@ mod method;
 mod runtime;
 mod selection;
 mod server;
+pub mod testing;
 mod waiting;
 
 pub use psrpc_engine as engine;
