@@ -81,8 +81,8 @@ impl Rule {
         Self { fault, at_delivery: false, filters: Vec::new(), probability: 1.0, left: u64::MAX }
     }
 
-    /// Frames suffer it on their way to each subscriber, which are then faults of that subscriber alone; without this, on
-    /// their way to the bus, for all subscribers at once.
+    /// Frames suffer it on their way to each subscriber; without this, on their way to the bus, for all subscribers at once.
+    /// To have one server suffer and others not, give it a [`FaultyBus`](super::FaultyBus) of its own, around the same bus.
     pub fn at_delivery(mut self) -> Self {
         self.at_delivery = true;
         self
