@@ -106,14 +106,7 @@ fn ask() -> Ask {
 fn a_publish_that_fails_fails_the_call_at_once_with_the_bus_error_as_its_source() {
     run(|solo, bus| async move {
         let client = client(&solo, &bus).await.unwrap();
-        let drop_receipt = |bus: &FaultyBus| bus.intercept_publish(|_, _, _| None);
-        let faults: [(&dyn Fn(&FaultyBus), &str); 2] = [
-            (&|bus| refuse(bus, "Request"), "the cable is cut"),
-            (&drop_receipt, "the bus dropped the frame without a reason"),
-        ];
-        for (inject, said) in faults {
-            bus.heal();
-            inject(&bus);
+        let fails_at_once = async |said| {
             let start = solo.now();
             let error = client.fit(ask()).await.unwrap_err();
             assert_eq!(
@@ -122,7 +115,12 @@ fn a_publish_that_fails_fails_the_call_at_once_with_the_bus_error_as_its_source(
             );
             assert_eq!(std::error::Error::source(&error).unwrap().to_string(), said);
             assert_eq!(solo.now(), start, "at once");
-        }
+        };
+        refuse(&bus, "Request");
+        fails_at_once("the cable is cut").await;
+        bus.heal();
+        bus.intercept_publish(|_, _, _| None);
+        fails_at_once("the bus dropped the frame without a reason").await;
     });
 }
 
