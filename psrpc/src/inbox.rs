@@ -44,7 +44,7 @@ enum Target {
 
 impl Sink {
     /// A sink that calls `take` with each delivery, the last of which is [`Delivery::Ended`]: for a bus that wraps another
-    /// and looks at what that delivers.
+    /// and looks at what that delivers. `take` is called as the bus delivers, so it must neither wait nor use the bus.
     pub fn new(take: impl Fn(Delivery) + Send + Sync + 'static) -> Self {
         Self { target: Target::Closure(Box::new(take)), error: None }
     }

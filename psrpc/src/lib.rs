@@ -47,6 +47,10 @@
 //! Its [`Error`] has a code, a text, a [`Reason`] and what is known of the cause: [`Error::explanation`] puts it into words. An
 //! error of the server's own has [`Reason::Answered`].
 //!
+//! # Tests of your service
+//!
+//! A [`FaultyBus`](testing::FaultyBus) around any bus loses, delays, duplicates, reorders and refuses frames as a test asks.
+//!
 //! # Your own bus or runtime
 //!
 //! [`bus::Bus`] has two functions that matter, [`Runtime`] has four. Both are checked by the cases of `psrpc-conformance`.

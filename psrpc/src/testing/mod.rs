@@ -46,8 +46,9 @@
 //! }
 //! ```
 
+mod parcels;
+mod pump;
 mod rule;
-mod waiting;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -55,12 +56,13 @@ use std::task::{Context, Poll, Waker};
 use psrpc_engine::SubscriptionKind;
 use psrpc_engine::proto::{Channel, Frame};
 
+use self::parcels::{Line, Parcels, Subscriber};
+use self::pump::PumpState;
 use self::rule::Rules;
 pub use self::rule::{Rule, RuleId};
-use self::waiting::{Line, Subscriber, Waiting};
 use crate::bus::{Bus, Delivery, Full, Receipt, Sink, Subscription};
 use crate::runtime::Runtime;
-use crate::{guard, waiting as tasks};
+use crate::{guard, waiting};
 
 /// A bus with faults, around another. Cheap to clone; all clones are one bus.
 ///
@@ -91,7 +93,8 @@ struct State {
     blocked: bool,
     /// Who waits for room.
     waiting_for_room: Vec<Waker>,
-    waiting: Waiting,
+    parcels: Parcels,
+    pump: PumpState,
 }
 
 #[derive(Clone, Default)]
@@ -133,7 +136,8 @@ impl FaultyBus {
             injected: Injected::default(),
             blocked: false,
             waiting_for_room: Vec::new(),
-            waiting: Waiting::default(),
+            parcels: Parcels::default(),
+            pump: PumpState::default(),
         };
         Self(Arc::new(Shared { bus: Arc::new(bus), runtime: Arc::new(runtime), state: Mutex::new(state) }))
     }
@@ -159,7 +163,7 @@ impl FaultyBus {
         self.unblock();
     }
 
-    /// There is no room for anything from here on.
+    /// There is no room for anything that is published from here on, as on a bus that is [full](Full).
     pub fn block(&self) {
         self.0.lock().blocked = true;
     }
@@ -230,7 +234,7 @@ impl Bus for FaultyBus {
     fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut state = self.0.lock();
         if state.is_full() {
-            tasks::wait(&mut state.waiting_for_room, cx);
+            waiting::wait(&mut state.waiting_for_room, cx);
             return Poll::Pending;
         }
         drop(state);
@@ -272,11 +276,11 @@ impl Shared {
                 receipt.published(None);
             }
             Ok(mut copies) => {
-                if copies.len() == 1 && copies[0].is_on_time() && !state.waiting.holds(&line) {
+                if copies.len() == 1 && copies[0].is_on_time() && !state.parcels.holds(&line) {
                     drop(guard);
                     return self.bus.publish(channel, copies.remove(0).frame, receipt);
                 }
-                state.injected.reordered += state.waiting.post(now, &line, copies, receipt, &mut out);
+                state.injected.reordered += state.parcels.post(now, &line, copies, receipt, &mut out);
                 drop(guard);
                 self.send(out);
                 self.pump();
@@ -304,7 +308,7 @@ impl Shared {
             }
             Ok(copies) => {
                 let receipt = Receipt::new(|_| ());
-                state.injected.reordered += state.waiting.post(now, &line, copies, receipt, &mut out);
+                state.injected.reordered += state.parcels.post(now, &line, copies, receipt, &mut out);
                 drop(guard);
                 self.send(out);
                 self.pump();
@@ -325,7 +329,7 @@ impl Shared {
 
 impl State {
     fn is_full(&self) -> bool {
-        self.blocked || self.waiting.has_backlog()
+        self.blocked || self.parcels.has_backlog()
     }
 }
 

@@ -66,7 +66,7 @@ impl Rule {
         Self::new(Fault::Duplicate(copies))
     }
 
-    /// A frame is held back until `window` later frames of its channel have overtaken it, or until `within` has passed,
+    /// A frame is held back until `window` later frames of its channel, at least one, have overtaken it, or until `within` has passed,
     /// after which it is not out of order but late. While one is held, the frames of its channel pass.
     pub fn reorder(window: u32, within: Duration) -> Self {
         Self::new(Fault::Reorder(Hold { window, within }))
@@ -107,7 +107,7 @@ impl Rule {
         self
     }
 
-    /// Only the first so many. Default all.
+    /// Only the first so many of those that suffer it otherwise. Default all.
     pub fn first(mut self, frames: u64) -> Self {
         self.left = frames;
         self
@@ -237,7 +237,8 @@ impl Active {
             Fault::Delay(range) => {
                 injected.delayed += 1;
                 let (least, most) = (*range.start(), *range.end());
-                copy.delay += least + most.saturating_sub(least).mul_f64(self.draw());
+                let drawn = least + most.saturating_sub(least).mul_f64(self.draw());
+                copy.delay = copy.delay.saturating_add(drawn);
             }
             Fault::Duplicate(times) => {
                 injected.duplicated += u64::from(*times);
