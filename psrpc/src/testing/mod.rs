@@ -122,7 +122,7 @@ pub struct Injected {
     pub reordered: u64,
     /// Frames whose publishing failed, and deliveries at which a subscription was lost.
     pub failed: u64,
-    /// Times that a frame found no room.
+    /// Times that a frame was given back for want of room, while the bus was blocked or late frames waited for room.
     pub blocked: u64,
 }
 
@@ -225,10 +225,8 @@ impl Bus for FaultyBus {
             Some(intercept) => guard::catch(|| intercept(channel, frame, receipt)).flatten(),
             None => Some((frame, receipt)),
         };
-        match passed {
-            Some((frame, receipt)) => self.0.publish(channel, frame, receipt),
-            None => Ok(()),
-        }
+        let Some((frame, receipt)) = passed else { return Ok(()) };
+        self.0.forward(Line::Bus(channel.clone()), frame, receipt)
     }
 
     fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
@@ -253,6 +251,7 @@ impl Bus for FaultyBus {
         let sink = Sink::new(move |delivery| match delivery {
             Delivery::Frame(frame) => shared.deliver(&subscriber, frame),
             Delivery::Ended(error) => subscriber.end(error),
+            // A frame that nobody took is none of this channel's.
             other => subscriber.put(other),
         });
         self.0.bus.subscribe(channel, kind, sink)
@@ -260,60 +259,46 @@ impl Bus for FaultyBus {
 }
 
 impl Shared {
-    fn publish(self: &Arc<Self>, channel: &Channel, frame: Frame, receipt: Receipt) -> Result<(), Box<Full>> {
-        let now = self.runtime.now().time;
-        let line = Line::Bus(channel.clone());
-        let mut out = Vec::new();
-        let mut guard = self.lock();
-        let state = &mut *guard;
-        match state.rules.judge(false, channel, frame, &mut state.injected) {
-            Err(error) => {
-                drop(guard);
-                receipt.failed(error);
-            }
-            Ok(copies) if copies.is_empty() => {
-                drop(guard);
-                receipt.published(None);
-            }
-            Ok(mut copies) => {
-                if copies.len() == 1 && copies[0].is_on_time() && !state.parcels.holds(&line) {
-                    drop(guard);
-                    return self.bus.publish(channel, copies.remove(0).frame, receipt);
-                }
-                state.injected.reordered += state.parcels.post(now, &line, copies, receipt, &mut out);
-                drop(guard);
-                self.send(out);
-                self.pump();
-            }
-        }
-        Ok(())
-    }
-
     fn deliver(self: &Arc<Self>, subscriber: &Arc<Subscriber>, frame: Frame) {
         let interceptor = self.lock().interceptors.delivery.clone();
         let passed = match interceptor {
             Some(intercept) => guard::catch(|| intercept(&subscriber.channel, frame)).flatten(),
             None => Some(frame),
         };
-        let Some(frame) = passed else { return };
-        let now = self.runtime.now().time;
-        let line = Line::Subscriber(Arc::clone(subscriber));
-        let mut out = Vec::new();
-        let mut guard = self.lock();
-        let state = &mut *guard;
-        match state.rules.judge(true, &subscriber.channel, frame, &mut state.injected) {
-            Err(error) => {
-                drop(guard);
-                subscriber.end(Some(error));
-            }
-            Ok(copies) => {
-                let receipt = Receipt::new(|_| ());
-                state.injected.reordered += state.parcels.post(now, &line, copies, receipt, &mut out);
-                drop(guard);
-                self.send(out);
-                self.pump();
-            }
+        if let Some(frame) = passed {
+            let line = Line::Subscriber(Arc::clone(subscriber));
+            // A subscriber has room for everything.
+            let _ = self.forward(line, frame, Receipt::new(|_| ()));
         }
+    }
+
+    /// Does to a frame what the rules say. One that they let pass is given back when the wrapped bus has no room for it.
+    fn forward(self: &Arc<Self>, line: Line, frame: Frame, receipt: Receipt) -> Result<(), Box<Full>> {
+        let now = self.runtime.now().time;
+        let mut locked = self.lock();
+        let State { rules, parcels, injected, .. } = &mut *locked;
+        let mut copies = match rules.judge(&line, frame, injected) {
+            Ok(copies) => copies,
+            Err(error) => {
+                drop(locked);
+                line.fail(error, receipt);
+                return Ok(());
+            }
+        };
+        if copies.is_empty() {
+            drop(locked);
+            receipt.published(None);
+            return Ok(());
+        }
+        if copies.len() == 1 && copies[0].is_on_time() && !parcels.holds(&line) {
+            drop(locked);
+            return self.send_one(&line, copies.remove(0).frame, receipt);
+        }
+        let out = parcels.post(now, &line, copies, receipt, injected);
+        drop(locked);
+        self.send(out);
+        self.pump();
+        Ok(())
     }
 
     /// Wakes those who wait for room, who look for themselves whether there is any.

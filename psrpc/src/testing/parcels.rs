@@ -6,14 +6,32 @@ use std::sync::{Arc, Mutex, PoisonError};
 use psrpc_engine::proto::{Channel, Frame};
 use psrpc_engine::{BusError, Time};
 
+use super::Injected;
 use super::rule::Judged;
-use crate::bus::{Delivery, Receipt, Sink};
+use crate::bus::{Delivery, Full, Receipt, Sink};
 
 /// Where frames go, which is what they keep their order within.
 #[derive(Clone)]
 pub(super) enum Line {
     Bus(Channel),
     Subscriber(Arc<Subscriber>),
+}
+
+impl Line {
+    pub(super) fn channel(&self) -> &Channel {
+        match self {
+            Line::Bus(channel) => channel,
+            Line::Subscriber(subscriber) => &subscriber.channel,
+        }
+    }
+
+    /// A frame was to fail here: its publishing, or the subscription.
+    pub(super) fn fail(&self, error: BusError, receipt: Receipt) {
+        match self {
+            Line::Bus(_) => receipt.failed(error),
+            Line::Subscriber(subscriber) => subscriber.end(Some(error)),
+        }
+    }
 }
 
 impl PartialEq for Line {
@@ -60,6 +78,12 @@ pub(super) struct Parcel {
     pub(super) receipt: Receipt,
 }
 
+impl Parcel {
+    pub(super) fn given_back(line: Line, Full { frame, receipt }: Full) -> Self {
+        Self { line, frame, receipt }
+    }
+}
+
 /// When a frame is due, and a number that tells those of one time apart.
 type Due = (Time, u64);
 
@@ -81,32 +105,31 @@ struct Held {
 }
 
 impl Parcels {
-    /// Puts copies of one frame where they are to wait, and adds those that are not to `out`; gives how many are held back.
-    /// The first of them has the receipt.
+    /// Puts copies of one frame where they are to wait; gives what goes out now. The first of them has the receipt.
     pub(super) fn post(
         &mut self,
         now: Time,
         line: &Line,
         copies: Vec<Judged>,
         receipt: Receipt,
-        out: &mut Vec<Parcel>,
-    ) -> u64 {
-        let mut held = 0;
+        injected: &mut Injected,
+    ) -> Vec<Parcel> {
+        let mut out = Vec::new();
         let mut receipt = Some(receipt);
         for Judged { frame, delay, hold } in copies {
             let receipt = receipt.take().unwrap_or_else(|| Receipt::new(|_| ()));
             let parcel = Parcel { line: line.clone(), frame, receipt };
             match hold {
                 Some(hold) if !self.holds(line) => {
+                    injected.reordered += 1;
                     let due = self.wait(now + delay + hold.within, parcel);
                     self.held.push(Held { due, left: hold.window.max(1) });
-                    held += 1;
                 }
-                _ if delay.is_zero() => self.pass(parcel, out),
+                _ if delay.is_zero() => self.pass(parcel, &mut out),
                 _ => drop(self.wait(now + delay, parcel)),
             }
         }
-        held
+        out
     }
 
     /// Whether a frame of this line waits to be overtaken.

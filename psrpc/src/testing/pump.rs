@@ -6,10 +6,11 @@ use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker};
 
 use psrpc_engine::Time;
+use psrpc_engine::proto::Frame;
 
 use super::Shared;
 use super::parcels::{Line, Parcel};
-use crate::bus::Delivery;
+use crate::bus::{Delivery, Full, Receipt};
 use crate::runtime::Task;
 use crate::waiting;
 
@@ -95,10 +96,10 @@ impl Shared {
             if self.bus.poll_room(cx).is_pending() {
                 return Poll::Pending;
             }
-            let Some(parcel) = self.lock().parcels.pop_backlog() else { break };
-            if let Some(parcel) = self.send_one(parcel) {
+            let Some(Parcel { line, frame, receipt }) = self.lock().parcels.pop_backlog() else { break };
+            if let Err(full) = self.send_one(&line, frame, receipt) {
                 // Somebody else took the room.
-                self.lock().parcels.unpop_backlog(parcel);
+                self.lock().parcels.unpop_backlog(Parcel::given_back(line, *full));
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
@@ -109,26 +110,27 @@ impl Shared {
 
     /// Sends frames in their order; what the wrapped bus has no room for waits.
     pub(super) fn send(self: &Arc<Self>, parcels: Vec<Parcel>) {
-        for parcel in parcels {
-            let behind = matches!(parcel.line, Line::Bus(_)) && self.lock().parcels.has_backlog();
-            let left = if behind { Some(parcel) } else { self.send_one(parcel) };
-            if let Some(parcel) = left {
-                self.lock().parcels.push_backlog(parcel);
+        for Parcel { line, frame, receipt } in parcels {
+            let behind = matches!(line, Line::Bus(_)) && self.lock().parcels.has_backlog();
+            let sent = if behind {
+                Err(Box::new(Full { frame, receipt }))
+            } else {
+                self.send_one(&line, frame, receipt)
+            };
+            if let Err(full) = sent {
+                self.lock().parcels.push_backlog(Parcel::given_back(line, *full));
                 self.pump();
             }
         }
     }
 
-    /// Sends a frame; gives it back when the wrapped bus has no room for it.
-    fn send_one(&self, Parcel { line, frame, receipt }: Parcel) -> Option<Parcel> {
-        match &line {
+    /// Sends a frame. Only the wrapped bus may have no room for it: a subscriber always has.
+    pub(super) fn send_one(&self, line: &Line, frame: Frame, receipt: Receipt) -> Result<(), Box<Full>> {
+        match line {
+            Line::Bus(channel) => self.bus.publish(channel, frame, receipt),
             Line::Subscriber(subscriber) => {
                 subscriber.put(Delivery::Frame(frame));
-                None
-            }
-            Line::Bus(channel) => {
-                let full = self.bus.publish(channel, frame, receipt).err()?;
-                Some(Parcel { line, frame: full.frame, receipt: full.receipt })
+                Ok(())
             }
         }
     }

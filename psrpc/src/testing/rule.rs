@@ -8,6 +8,7 @@ use psrpc_engine::BusError;
 use psrpc_engine::proto::{Channel, Frame, IdGenerator, Seed};
 
 use super::Injected;
+use super::parcels::Line;
 use crate::guard;
 
 /// A fault, and which frames suffer it: every one that is published, unless the rule says otherwise.
@@ -189,15 +190,15 @@ impl Rules {
     /// bus says so.
     pub(super) fn judge(
         &mut self,
-        at_delivery: bool,
-        channel: &Channel,
+        line: &Line,
         frame: Frame,
         injected: &mut Injected,
     ) -> Result<Vec<Judged>, BusError> {
         let mut copies = vec![Judged { frame, delay: Duration::ZERO, hold: None }];
+        let at_delivery = matches!(line, Line::Subscriber(_));
         for active in self.active.iter_mut().filter(|active| active.rule.at_delivery == at_delivery) {
             for copy in mem::take(&mut copies) {
-                if active.applies(channel, &copy.frame) {
+                if active.applies(line.channel(), &copy.frame) {
                     active.inflict(copy, &mut copies, injected)?;
                 } else {
                     copies.push(copy);
