@@ -1,5 +1,6 @@
 //! The faulty bus: each of its faults, and what a call makes of it.
 
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
@@ -295,9 +296,10 @@ fn a_frame_is_held_back_until_others_of_its_channel_overtook_it_or_its_time_is_u
     run(|solo, bus| async move {
         let (mut line, mut other) = (Line::new(&bus, "held"), Line::new(&bus, "free"));
         bus.inject(Rule::reorder(2, SECOND).channel("held"));
+        bus.inject(Rule::duplicate(1).channel("free"));
         line.publish([1, 2]);
         other.publish([7, 8, 9]);
-        assert_eq!((line.arrived(), other.arrived()), (vec![2], vec![7, 8, 9]));
+        assert_eq!((line.arrived(), other.arrived()), (vec![2], vec![7, 7, 8, 8, 9, 9]));
         line.publish([3, 4]);
         assert_eq!(line.arrived(), [3, 1]);
         sleep(&solo, SECOND + MILLISECOND).await;
@@ -332,6 +334,19 @@ fn the_same_seed_gives_the_same_faults_and_another_seed_others() {
     assert_eq!(faults(1), faults(1));
     assert_ne!(faults(1), faults(2));
     assert!(!faults(1).is_sorted());
+}
+
+#[test]
+fn each_rule_draws_by_itself() {
+    run(|_, bus| async move {
+        let mut lines = ["one", "two"].map(|name| {
+            bus.inject(Rule::drop().probability(0.5).channel(name));
+            Line::new(&bus, name)
+        });
+        lines.iter().for_each(|line| line.publish(0..64));
+        let [one, two] = lines.each_mut().map(Line::arrived);
+        assert_ne!(one, two);
+    });
 }
 
 #[test]
@@ -459,8 +474,7 @@ fn what_is_due_when_the_wrapped_bus_is_full_waits_for_room_and_so_does_what_come
         assert!(bus.publish(&line.channel, frame(2), Receipt::new(|_| ())).is_err(), "its copy is first");
         assert!(bus.poll_room(&mut cx).is_pending());
         small.make_room(9);
-        sleep(&solo, MILLISECOND).await;
-        assert!(bus.poll_room(&mut cx).is_ready());
+        poll_fn(|cx| bus.poll_room(cx)).await;
         line.publish([2]);
         assert_eq!(line.arrived(), [1, 2, 2]);
         assert_eq!(bus.injected().blocked, 1);
