@@ -32,42 +32,61 @@ pub enum Delivery {
 /// It never blocks. When the subscriber is behind by as many frames as it has room for, the newest frame is lost, with a
 /// [gap](Delivery::Gap) in its place; no other subscriber notices.
 pub struct Sink {
-    queue: Arc<Queue>,
-    slot: usize,
+    target: Target,
     error: Option<BusError>,
 }
 
+enum Target {
+    /// The subscriber in a slot of a queue.
+    Queue(Arc<Queue>, usize),
+    Closure(Box<dyn Fn(Delivery) + Send + Sync>),
+}
+
 impl Sink {
+    /// A sink that calls `take` with each delivery, the last of which is [`Delivery::Ended`]: for a bus that wraps another
+    /// and looks at what that delivers. `take` is called as the bus delivers, so it must neither wait nor use the bus.
+    pub fn new(take: impl Fn(Delivery) + Send + Sync + 'static) -> Self {
+        Self { target: Target::Closure(Box::new(take)), error: None }
+    }
+
     /// Tells that the subscription is live.
     pub fn live(&self) {
-        self.queue.push(Item::Delivery(self.slot, Delivery::Live));
+        self.put(Delivery::Live);
     }
 
     /// Delivers a frame.
     pub fn deliver(&self, frame: Frame) {
-        self.queue.deliver(self.slot, Delivery::Frame(frame));
+        self.put(Delivery::Frame(frame));
     }
 
     /// Delivers a frame for a channel that nobody here subscribed to, where the bus carries several channels in one queue
     /// and this subscription is one of those: a server then answers for the method that it lacks.
     pub fn untaken(&self, frame: Frame) {
-        self.queue.deliver(self.slot, Delivery::Untaken(frame));
+        self.put(Delivery::Untaken(frame));
     }
 
     /// Tells that frames may have been lost here; how many, where that is known.
     pub fn gap(&self, lost: Option<u64>) {
-        self.queue.gap(self.slot, lost);
+        self.put(Delivery::Gap(lost));
     }
 
     /// Ends the subscription: it could not be had, or is lost for good.
     pub fn fail(mut self, error: BusError) {
         self.error = Some(error);
     }
+
+    pub(crate) fn put(&self, delivery: Delivery) {
+        match &self.target {
+            Target::Queue(queue, slot) => queue.put(*slot, delivery),
+            Target::Closure(take) => take(delivery),
+        }
+    }
 }
 
 impl Drop for Sink {
     fn drop(&mut self) {
-        self.queue.push(Item::Delivery(self.slot, Delivery::Ended(self.error.take())));
+        let error = self.error.take();
+        self.put(Delivery::Ended(error));
     }
 }
 
@@ -142,7 +161,7 @@ impl Queue {
     pub(crate) fn sink(self: &Arc<Self>, capacity: usize, handle: Option<SubscriptionHandle>) -> Sink {
         let subscriber = Subscriber { handle, capacity: capacity.max(1), frames: 0, gap: None };
         let slot = self.lock().subscribers.insert(subscriber);
-        Sink { queue: Arc::clone(self), slot, error: None }
+        Sink { target: Target::Queue(Arc::clone(self), slot), error: None }
     }
 
     /// Moves what waits to `arrivals`, up to `limit`; registers the task to be woken if that was all.
@@ -194,10 +213,16 @@ impl Queue {
         result
     }
 
-    fn push(&self, item: Item) {
-        let mut waiting = self.lock();
-        waiting.items.push_back(item);
-        wake(waiting);
+    fn put(&self, slot: usize, delivery: Delivery) {
+        match delivery {
+            Delivery::Frame(_) | Delivery::Untaken(_) => self.deliver(slot, delivery),
+            Delivery::Gap(lost) => self.gap(slot, lost),
+            Delivery::Live | Delivery::Ended(_) => {
+                let mut waiting = self.lock();
+                waiting.items.push_back(Item::Delivery(slot, delivery));
+                wake(waiting);
+            }
+        }
     }
 
     /// Adds a frame, in either kind of delivery.
@@ -329,6 +354,29 @@ mod tests {
         (1..=9).for_each(|number| slow.deliver(frame(number)));
         fast.deliver(frame(10));
         assert_eq!(arrived(&mut Inbox(queue)), [1, -8, 10]);
+    }
+
+    #[test]
+    fn a_sink_of_a_closure_hands_on_every_delivery_and_the_end_last() {
+        let (sink, mut inbox) = Inbox::new(2);
+        let sink = Mutex::new(Some(sink));
+        let wrapper = Sink::new(move |delivery| match delivery {
+            Delivery::Ended(Some(error)) => sink.lock().unwrap().take().unwrap().fail(error),
+            delivery => sink.lock().unwrap().as_ref().unwrap().put(delivery),
+        });
+        wrapper.live();
+        wrapper.deliver(frame(1));
+        wrapper.untaken(frame(2));
+        wrapper.gap(Some(3));
+        wrapper.fail(BusError::new("gone"));
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut next = || Pin::new(&mut inbox).poll_next(&mut cx);
+        assert!(matches!(next(), Poll::Ready(Some(Delivery::Live))));
+        assert!(matches!(next(), Poll::Ready(Some(Delivery::Frame(_)))));
+        assert!(matches!(next(), Poll::Ready(Some(Delivery::Untaken(_)))));
+        assert!(matches!(next(), Poll::Ready(Some(Delivery::Gap(Some(3))))));
+        assert!(matches!(next(), Poll::Ready(Some(Delivery::Ended(Some(_))))));
+        assert!(matches!(next(), Poll::Ready(None)));
     }
 
     #[test]

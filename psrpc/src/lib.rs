@@ -48,6 +48,10 @@
 //! error of the server's own has [`Reason::Answered`]. [`Error`] lists what else it can be asked, as whose fault it was and whether
 //! the handler may have run.
 //!
+//! # Tests of your service
+//!
+//! A [`FaultyBus`](testing::FaultyBus) around any bus loses, delays, duplicates, reorders and refuses frames as a test asks.
+//!
 //! # Your own bus or runtime
 //!
 //! [`bus::Bus`] has two functions that matter, [`Runtime`] has four. Both are checked by the cases of `psrpc-conformance`.
@@ -71,6 +75,7 @@ mod method;
 mod runtime;
 mod selection;
 mod server;
+pub mod testing;
 mod waiting;
 
 pub use psrpc_engine as engine;

@@ -7,11 +7,11 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
-use psrpc::bus::{Bus, Full, Receipt, Sink, Subscription};
-use psrpc::proto::{Channel, Frame};
+use psrpc::bus::Bus;
+use psrpc::testing::FaultyBus;
 use psrpc::{
     Client, ClientOptions, Error, ErrorCode, Handlers, Method, MethodProperties, Reason, Request, Routing,
-    Runtime, Selection, Server, ServerOptions, Service, SubscriptionKind,
+    Runtime, Selection, Server, ServerOptions, Service,
 };
 use psrpc_bus_local::LocalBus;
 use psrpc_conformance::runtime::{Host, Solo};
@@ -168,53 +168,26 @@ fn a_method_without_a_handler_is_not_registered_and_one_of_another_service_not_c
     });
 }
 
-/// A bus on which a subscription to requests neither comes live nor ends, until it is told to go on.
-#[derive(Clone, Default)]
-struct Slow {
-    local: LocalBus,
-    held: Arc<Mutex<Option<Vec<Sink>>>>,
-}
-
-impl Bus for Slow {
-    fn publish(&self, channel: &Channel, frame: Frame, receipt: Receipt) -> Result<(), Box<Full>> {
-        self.local.publish(channel, frame, receipt)
-    }
-
-    fn subscribe(&self, channel: &Channel, kind: SubscriptionKind, sink: Sink) -> Subscription {
-        match &mut *self.held.lock().unwrap() {
-            Some(held) => {
-                held.push(sink);
-                Subscription::new(|| ())
-            }
-            None => self.local.subscribe(channel, kind, sink),
-        }
-    }
-}
-
-impl Slow {
-    fn hold(&self) {
-        *self.held.lock().unwrap() = Some(Vec::new());
-    }
-
-    fn go_on(&self) {
-        let held = self.held.lock().unwrap().take();
-        drop(held);
-    }
-}
-
 #[test]
 fn a_registration_may_be_given_up_before_it_is_live_and_made_again() {
     run(|solo| async move {
-        let bus = Slow::default();
+        let bus = FaultyBus::new(LocalBus::new(), solo.clone(), 1);
         let (server, client) = hats(&solo, bus.clone()).await;
-        bus.hold();
+        // Subscriptions neither come live nor end.
+        let held = Arc::new(Mutex::new(Vec::new()));
+        let holding = Arc::clone(&held);
+        bus.intercept_subscribe(move |_, _, sink| {
+            holding.lock().unwrap().push(sink);
+            None
+        });
         let mut cx = Context::from_waker(Waker::noop());
         let (methods, topic) = ([FIT], ["eu"]);
         let mut register = Box::pin(server.register(&methods, &topic));
         assert!(register.as_mut().poll(&mut cx).is_pending());
         let mut deregister = Box::pin(server.deregister(&methods, &topic));
         assert!(deregister.as_mut().poll(&mut cx).is_pending());
-        bus.go_on();
+        bus.heal();
+        held.lock().unwrap().clear();
         deregister.await.unwrap();
         let error = register.await.unwrap_err();
         assert_eq!(error.text(), "deregistered before it was registered");

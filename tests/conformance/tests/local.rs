@@ -1,12 +1,19 @@
 //! Every case, on the in-process bus and on each runtime that is at hand.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use psrpc::bus::Bus;
+use psrpc::testing::{FaultyBus, Rule};
+use psrpc_bus_local::LocalBus;
 use psrpc_conformance::runtime::{Host, Smol, Solo, Tokio};
 use psrpc_conformance::{Subject, bus, cases, run};
 
 fn all_pass_on(host: impl Host + 'static) {
-    let subject = Subject { bus: bus("local:", host.runtime()), host: Arc::new(host), calls: 400 };
+    all_pass(Subject { bus: bus("local:", host.runtime()), host: Arc::new(host), calls: 400 });
+}
+
+fn all_pass(subject: Subject) {
     let failed: Vec<_> = cases()
         .into_iter()
         .filter_map(|case| run(case, &subject).err().map(|problem| format!("{}: {problem}", case.id)))
@@ -38,6 +45,38 @@ fn every_case_passes_on_async_std() {
 #[test]
 fn every_case_passes_on_an_executor_of_our_own() {
     all_pass_on(Solo::new());
+}
+
+/// Every case, on a faulty bus for each connection; `inject` may make it one.
+fn all_pass_through(inject: fn(&FaultyBus)) {
+    let solo = Solo::new();
+    let runtime = solo.clone();
+    let subject = Subject {
+        bus: Arc::new(move || {
+            let (local, runtime) = (LocalBus::new(), runtime.clone());
+            Arc::new(move || {
+                let bus = FaultyBus::new(local.clone(), runtime.clone(), 1);
+                inject(&bus);
+                let bus: Arc<dyn Bus> = Arc::new(bus);
+                Box::pin(async { Ok(bus) })
+            })
+        }),
+        host: Arc::new(solo),
+        calls: 400,
+    };
+    all_pass(subject);
+}
+
+#[test]
+fn every_case_passes_through_a_faulty_bus_without_faults() {
+    all_pass_through(|_| ());
+}
+
+#[test]
+fn every_case_passes_where_frames_are_late() {
+    all_pass_through(|bus| {
+        bus.inject(Rule::delay(Duration::from_micros(100)));
+    });
 }
 
 #[test]

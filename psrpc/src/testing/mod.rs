@@ -1,0 +1,325 @@
+//! For tests of what is built on PSRPC: a bus that loses, delays, duplicates, reorders and refuses frames on demand.
+//!
+//! A [`FaultyBus`] wraps any bus. Hand clones of it to the clients and servers under test, and [inject](FaultyBus::inject)
+//! faults by [`Rule`]s before or while calls run. It draws by a seed and waits by the runtime that it is given, so a test
+//! in virtual time (such as tokio's paused time) goes the same way each time, and takes no time.
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use psrpc::proto::Frame;
+//! use psrpc::testing::{FaultyBus, Rule};
+//! use psrpc::{Client, ClientOptions, Handlers, Reason, Request, Runtime, Server, ServerOptions};
+//! # use psrpc::{Error, Method, MethodProperties, Routing, Service};
+//! # const FIT: Method = Method {
+//! #     index: 0,
+//! #     name: "Fit",
+//! #     properties: MethodProperties { routing: Routing::Queue, require_claim: true },
+//! # };
+//! # static HATS: Service = Service { name: "Hats", methods: &[FIT] };
+//! use psrpc_bus_local::LocalBus;
+//! use psrpc_tokio::TokioRuntime;
+//!
+//! #[tokio::main(flavor = "current_thread", start_paused = true)]
+//! async fn main() -> Result<(), Error> {
+//!     let runtime = TokioRuntime::current()?;
+//!     let bus = FaultyBus::new(LocalBus::new(), runtime.clone(), 1);
+//!     let handlers = Handlers::new(&HATS, ())
+//!         .unary(&HATS.methods[0], |_, order: Request<String>| async move { Ok(order.to_uppercase()) });
+//!     let server = Server::new(bus.clone(), runtime.clone(), handlers, ServerOptions::new())?;
+//!     server.register(&[&HATS.methods[0]], &[]).await?;
+//!     let client = Client::new(bus.clone(), runtime, &HATS, ClientOptions::new()).await?;
+//!     let fit = |order: &str| client.call::<_, String>(&HATS.methods[0], &[], order.to_owned());
+//!
+//!     // Late responses do no harm ...
+//!     let late = Rule::delay(Duration::from_millis(500)).when(|_, frame| matches!(frame, Frame::Response(_)));
+//!     let late = bus.inject(late);
+//!     assert_eq!(fit("bowler").await?, "BOWLER");
+//!     bus.remove(late);
+//!
+//!     // ... and a lost request fails the call: was the fault there at all?
+//!     bus.inject(Rule::drop().channel("Hats|Fit|REQ").first(1));
+//!     assert_eq!(fit("fez").await.unwrap_err().reason(), Some(Reason::NoResponse));
+//!     assert_eq!((bus.injected().delayed, bus.injected().dropped), (1, 1));
+//!     assert_eq!(fit("fez").await?, "FEZ");
+//!     Ok(())
+//! }
+//! ```
+
+mod parcels;
+mod pump;
+mod rule;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use psrpc_engine::SubscriptionKind;
+use psrpc_engine::proto::{Channel, Frame};
+
+use self::parcels::{Line, Parcels, Subscriber};
+use self::pump::PumpState;
+use self::rule::Rules;
+pub use self::rule::{Rule, RuleId};
+use crate::bus::{Bus, Delivery, Full, Receipt, Sink, Subscription};
+use crate::runtime::Runtime;
+use crate::{guard, waiting};
+
+/// A bus with faults, around another. Cheap to clone; all clones are one bus.
+///
+/// Without rules it does what the wrapped bus does. A frame first meets the interceptor, then the rules in the order in which
+/// they were injected; a copy that one makes meets the later ones by itself. Frames that suffer no fault keep their order.
+///
+/// A frame that a rule or an interceptor let pass and the wrapped bus had no room for is seen by them again when it is
+/// published again. A frame that is late and finds no room waits for it, and the faulty bus is [full](Full) meanwhile.
+///
+/// Interceptors run within the publish, subscription or delivery that they look at, perhaps under a lock of the bus or the
+/// client: they must neither wait nor use the bus, a client or a server. What an interceptor panics over is lost.
+///
+/// When the last clone is dropped, and every client, server and subscription that uses it, the frames that it holds are lost;
+/// the task in the background that sends them ends then, or when there are none.
+#[derive(Clone)]
+pub struct FaultyBus(Arc<Shared>);
+
+struct Shared {
+    bus: Arc<dyn Bus>,
+    runtime: Arc<dyn Runtime>,
+    state: Mutex<State>,
+}
+
+struct State {
+    rules: Rules,
+    interceptors: Interceptors,
+    injected: Injected,
+    blocked: bool,
+    /// Who waits for room.
+    waiting_for_room: Vec<Waker>,
+    parcels: Parcels,
+    pump: PumpState,
+}
+
+#[derive(Clone, Default)]
+struct Interceptors {
+    publish: Option<Arc<PublishInterceptor>>,
+    subscribe: Option<Arc<SubscribeInterceptor>>,
+    delivery: Option<Arc<DeliveryInterceptor>>,
+}
+
+type PublishInterceptor = dyn Fn(&Channel, Frame, Receipt) -> Option<(Frame, Receipt)> + Send + Sync;
+type SubscribeInterceptor = dyn Fn(&Channel, SubscriptionKind, Sink) -> Option<Sink> + Send + Sync;
+type DeliveryInterceptor = dyn Fn(&Channel, Frame) -> Option<Frame> + Send + Sync;
+
+/// How often a [`FaultyBus`] did what, so that a test can tell that its faults happened.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Injected {
+    /// Frames lost.
+    pub dropped: u64,
+    /// Frames late.
+    pub delayed: u64,
+    /// Copies made.
+    pub duplicated: u64,
+    /// Frames held back for others to overtake them.
+    pub reordered: u64,
+    /// Frames whose publishing failed, and deliveries at which a subscription was lost.
+    pub failed: u64,
+    /// Times that a frame was given back for want of room, while the bus was blocked or late frames waited for room.
+    pub blocked: u64,
+}
+
+impl FaultyBus {
+    /// A bus without faults yet, around `bus`. It waits by `runtime`, and draws by `seed`: same seed, same rules and same
+    /// order of frames, same faults.
+    pub fn new(bus: impl Bus, runtime: impl Runtime, seed: u64) -> Self {
+        let state = State {
+            rules: Rules::new(seed),
+            interceptors: Interceptors::default(),
+            injected: Injected::default(),
+            blocked: false,
+            waiting_for_room: Vec::new(),
+            parcels: Parcels::default(),
+            pump: PumpState::default(),
+        };
+        Self(Arc::new(Shared { bus: Arc::new(bus), runtime: Arc::new(runtime), state: Mutex::new(state) }))
+    }
+
+    /// Puts a rule into effect, after those that are.
+    pub fn inject(&self, rule: Rule) -> RuleId {
+        self.0.lock().rules.add(rule)
+    }
+
+    /// Takes a rule out of effect; frames that it made late stay so.
+    pub fn remove(&self, rule: RuleId) {
+        let removed = self.0.lock().rules.remove(rule);
+        drop(removed);
+    }
+
+    /// Takes every rule and interceptor out of effect, and [unblocks](Self::unblock).
+    pub fn heal(&self) {
+        let removed = {
+            let mut state = self.0.lock();
+            (state.rules.take(), std::mem::take(&mut state.interceptors))
+        };
+        drop(removed);
+        self.unblock();
+    }
+
+    /// There is no room for anything that is published from here on, as on a bus that is [full](Full).
+    pub fn block(&self) {
+        self.0.lock().blocked = true;
+    }
+
+    /// There is room again.
+    pub fn unblock(&self) {
+        self.0.lock().blocked = false;
+        self.0.wake_for_room();
+    }
+
+    /// Every frame is handed to `interceptor`, with its receipt, before it is published; what that gives back is published
+    /// instead. The interceptor has to report what became of a frame that it keeps. It replaces the one before.
+    pub fn intercept_publish(
+        &self,
+        interceptor: impl Fn(&Channel, Frame, Receipt) -> Option<(Frame, Receipt)> + Send + Sync + 'static,
+    ) {
+        let replaced = self.0.lock().interceptors.publish.replace(Arc::new(interceptor));
+        drop(replaced);
+    }
+
+    /// Every subscription is handed to `interceptor` before it is made, as the [`Sink`] that it is to fill; what that gives
+    /// back is filled instead. A sink that it keeps is no subscription of the wrapped bus: the interceptor may refuse it
+    /// ([`Sink::fail`]), or play the bus. It replaces the one before; subscriptions that are there stay.
+    pub fn intercept_subscribe(
+        &self,
+        interceptor: impl Fn(&Channel, SubscriptionKind, Sink) -> Option<Sink> + Send + Sync + 'static,
+    ) {
+        let replaced = self.0.lock().interceptors.subscribe.replace(Arc::new(interceptor));
+        drop(replaced);
+    }
+
+    /// Every frame is handed to `interceptor` before it is delivered, once for each subscriber; what that gives back is
+    /// delivered instead. It replaces the one before.
+    pub fn intercept_delivery(
+        &self,
+        interceptor: impl Fn(&Channel, Frame) -> Option<Frame> + Send + Sync + 'static,
+    ) {
+        let replaced = self.0.lock().interceptors.delivery.replace(Arc::new(interceptor));
+        drop(replaced);
+    }
+
+    /// What was done so far.
+    pub fn injected(&self) -> Injected {
+        self.0.lock().injected.clone()
+    }
+}
+
+impl Bus for FaultyBus {
+    fn publish(&self, channel: &Channel, frame: Frame, receipt: Receipt) -> Result<(), Box<Full>> {
+        let interceptor = {
+            let mut state = self.0.lock();
+            if state.is_full() {
+                state.injected.blocked += 1;
+                return Err(Box::new(Full { frame, receipt }));
+            }
+            state.interceptors.publish.clone()
+        };
+        let passed = match interceptor {
+            Some(intercept) => guard::catch(|| intercept(channel, frame, receipt)).flatten(),
+            None => Some((frame, receipt)),
+        };
+        let Some((frame, receipt)) = passed else { return Ok(()) };
+        self.0.forward(Line::Bus(channel.clone()), frame, receipt)
+    }
+
+    fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.0.lock();
+        if state.is_full() {
+            waiting::wait(&mut state.waiting_for_room, cx);
+            return Poll::Pending;
+        }
+        drop(state);
+        self.0.bus.poll_room(cx)
+    }
+
+    fn subscribe(&self, channel: &Channel, kind: SubscriptionKind, sink: Sink) -> Subscription {
+        let interceptor = self.0.lock().interceptors.subscribe.clone();
+        let passed = match interceptor {
+            Some(intercept) => guard::catch(|| intercept(channel, kind, sink)).flatten(),
+            None => Some(sink),
+        };
+        let Some(sink) = passed else { return Subscription::new(|| ()) };
+        let subscriber = Arc::new(Subscriber::new(channel.clone(), sink));
+        let shared = Arc::clone(&self.0);
+        let sink = Sink::new(move |delivery| match delivery {
+            Delivery::Frame(frame) => shared.deliver(&subscriber, frame),
+            Delivery::Ended(error) => subscriber.end(error),
+            // A frame that nobody took is none of this channel's.
+            other => subscriber.put(other),
+        });
+        self.0.bus.subscribe(channel, kind, sink)
+    }
+}
+
+impl Shared {
+    fn deliver(self: &Arc<Self>, subscriber: &Arc<Subscriber>, frame: Frame) {
+        let interceptor = self.lock().interceptors.delivery.clone();
+        let passed = match interceptor {
+            Some(intercept) => guard::catch(|| intercept(&subscriber.channel, frame)).flatten(),
+            None => Some(frame),
+        };
+        if let Some(frame) = passed {
+            let line = Line::Subscriber(Arc::clone(subscriber));
+            // A subscriber has room for everything.
+            let _ = self.forward(line, frame, Receipt::new(|_| ()));
+        }
+    }
+
+    /// Does to a frame what the rules say. One that they let pass is given back when the wrapped bus has no room for it.
+    fn forward(self: &Arc<Self>, line: Line, frame: Frame, receipt: Receipt) -> Result<(), Box<Full>> {
+        let now = self.runtime.now().time;
+        let mut locked = self.lock();
+        let State { rules, parcels, injected, .. } = &mut *locked;
+        let mut copies = match rules.judge(&line, frame, injected) {
+            Ok(copies) => copies,
+            Err(error) => {
+                drop(locked);
+                line.fail(error, receipt);
+                return Ok(());
+            }
+        };
+        if copies.is_empty() {
+            drop(locked);
+            receipt.published(None);
+            return Ok(());
+        }
+        if copies.len() == 1 && copies[0].is_on_time() && !parcels.holds(&line) {
+            drop(locked);
+            return self.send_one(&line, copies.remove(0).frame, receipt);
+        }
+        let out = parcels.post(now, &line, copies, receipt, injected);
+        drop(locked);
+        self.send(out);
+        self.pump();
+        Ok(())
+    }
+
+    /// Wakes those who wait for room, who look for themselves whether there is any.
+    fn wake_for_room(&self) {
+        let waiting = std::mem::take(&mut self.lock().waiting_for_room);
+        waiting.into_iter().for_each(Waker::wake);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn is_full(&self) -> bool {
+        self.blocked || self.parcels.has_backlog()
+    }
+}
+
+impl std::fmt::Debug for FaultyBus {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FaultyBus").field("injected", &self.injected()).finish_non_exhaustive()
+    }
+}
