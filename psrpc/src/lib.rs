@@ -83,6 +83,7 @@ mod info;
 mod interceptor;
 mod message;
 mod method;
+pub mod middleware;
 mod options;
 mod runtime;
 mod selection;

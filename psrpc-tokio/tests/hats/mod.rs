@@ -35,7 +35,8 @@ pub fn runtime() -> Virtual {
 
 impl Runtime for Virtual {
     fn now(&self) -> Now {
-        let time = self.0.now().time;
+        // Paused time goes on in whole milliseconds, but does not start at one.
+        let time = Time::from_nanos(self.0.now().time.as_nanos() / 1_000_000 * 1_000_000);
         Now { time, wall: WallTime::from_unix_nanos(1 << 60) + time.since(Time::ZERO) }
     }
 
