@@ -139,6 +139,8 @@ pub(crate) type Answering = BoxFuture<Result<Bytes, Error>>;
 /// A request that was decoded, and waits to be run.
 pub(crate) struct Admitted {
     pub(crate) affinity: f32,
+    /// Whether it is run without waiting for a grant.
+    pub(crate) elected: bool,
     pub(crate) run: Box<dyn FnOnce() -> Answering + Send>,
 }
 
@@ -169,10 +171,14 @@ where
     Fut: Future<Output = Result<Res, Error>> + Send + 'static,
 {
     fn admit(&self, received: Received, runtime: &Arc<dyn Runtime>) -> Result<Admitted, Error> {
-        let Received { route, client_id, request_id, metadata, sent_at, deadline, payload, .. } = received;
+        let Received {
+            route, client_id, request_id, metadata, sent_at, deadline, payload, may_elect, ..
+        } = received;
         let claimed = route.properties().require_claim;
         let message =
             Req::decode(payload).map_err(|error| Error::from_source(ErrorCode::MalformedRequest, error))?;
+        let around = self.around.clone();
+        let elected = may_elect && around.as_ref().is_some_and(|around| around.elects(&route, &metadata));
         let runtime = Arc::clone(runtime);
         let context = RequestContext { route, client_id, request_id, metadata, sent_at, deadline, runtime };
         let request = Request { message, context };
@@ -182,14 +188,13 @@ where
             _ => 1.0,
         };
         let handler = Arc::clone(&self.handler);
-        let around = self.around.clone();
         let run = Box::new(move || -> Answering {
             match around {
                 Some(around) => Box::pin(handled(around, handler, request)),
                 None => Box::pin(async move { Ok(handler(request).await?.encode_to_vec().into()) }),
             }
         });
-        Ok(Admitted { affinity, run })
+        Ok(Admitted { affinity, elected, run })
     }
 
     fn surround(&mut self, around: &Arc<AroundHandlers>) {

@@ -462,9 +462,12 @@ fn admit(driver: &Arc<Driver<ServerRole>>, received: Received) {
         Ok(admitted) => driver.drive(|state, now| {
             // Meanwhile it may have been granted elsewhere, or have expired.
             if state.engine.is_waiting(request) {
-                let affinity = admitted.affinity;
+                let Admitted { affinity, elected, .. } = admitted;
                 state.role.put(request, Stage::Admitted(admitted));
-                state.engine.bid(now, request, affinity);
+                match elected {
+                    true => state.engine.elect(now, request),
+                    false => state.engine.bid(now, request, affinity),
+                }
             }
         }),
         Err(error) => driver.drive(|state, now| state.engine.reject(now, request, error.into_response())),

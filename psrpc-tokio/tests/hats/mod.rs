@@ -4,7 +4,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use psrpc_bus_local::LocalBus;
+use psrpc_tokio::bus::Bus;
 use psrpc_tokio::*;
 
 pub static HATS: Service = Service {
@@ -73,7 +73,7 @@ pub fn error(code: ErrorCode) -> Error {
 }
 
 /// A server on the bus that serves both methods.
-pub async fn serve<F, Fut>(bus: &LocalBus, options: ServerOptions, handler: F) -> Server
+pub async fn serve<F, Fut>(bus: &(impl Bus + Clone), options: ServerOptions, handler: F) -> Server
 where
     F: Fn(Request<String>) -> Fut + Clone + Send + Sync + 'static,
     Fut: Future<Output = Result<String, Error>> + Send + 'static,
@@ -87,7 +87,7 @@ where
     server
 }
 
-pub async fn client(bus: &LocalBus, options: ClientOptions) -> Client {
+pub async fn client(bus: &(impl Bus + Clone), options: ClientOptions) -> Client {
     Client::new(bus.clone(), runtime(), &HATS, options).await.unwrap()
 }
 

@@ -1,12 +1,14 @@
 //! Interceptors of handlers, in the server.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use prost::Message;
 
 use super::AroundHandlers;
+use crate::middleware::reporting;
 use crate::runtime::BoxFuture;
 use crate::{AnyMessage, Error, Request, ServerOptions};
 
@@ -105,8 +107,10 @@ where
             handler(request).await.map(AnyMessage::new)
         })
     };
-    let next = NextHandler { around, position: 0, handler: Arc::new(handler) };
-    let response = next.run(request.map(AnyMessage::new)).await?;
+    let info = request.info();
+    let next = NextHandler { around: Arc::clone(&around), position: 0, handler: Arc::new(handler) };
+    let mut answering = pin!(async move { next.run(request.map(AnyMessage::new)).await });
+    let response = poll_fn(|cx| reporting(&around.panics, &info, || answering.as_mut().poll(cx))).await?;
     response.expect::<Res>()?;
     Ok(response.encode_to_vec().into())
 }
