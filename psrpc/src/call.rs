@@ -3,16 +3,19 @@
 use std::future::{Future, IntoFuture};
 use std::marker::PhantomData;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use prost::Message;
 use psrpc_engine::proto::{ErrorCode, Metadata, Text};
-use psrpc_engine::{Call as EngineCall, Reason, Reply, Time};
+use psrpc_engine::{Call as EngineCall, Reason, Reply, Route, Time};
 
 use crate::client::{Client, InFlight, RouteResult};
+use crate::interceptor::{CallInterceptor, intercepted};
+use crate::runtime::BoxFuture;
 use crate::selection::Choose;
-use crate::{Error, Selection};
+use crate::{CallOptions, Error, Selection};
 
 /// A unary call: set what it needs, then await it.
 ///
@@ -60,10 +63,8 @@ pub struct Call<Req, Res> {
     client: Client,
     route: RouteResult,
     request: Req,
-    timeout: Option<Duration>,
-    deadline: Option<Time>,
-    selection: Selection,
-    metadata: Metadata,
+    options: CallOptions,
+    interceptors: Vec<Arc<dyn CallInterceptor>>,
     response: PhantomData<fn() -> Res>,
 }
 
@@ -73,17 +74,15 @@ impl<Req, Res> Call<Req, Res> {
             client,
             route,
             request,
-            timeout: None,
-            deadline: None,
-            selection: Selection::new(),
-            metadata: Metadata::new(),
+            options: CallOptions::new(),
+            interceptors: Vec::new(),
             response: PhantomData,
         }
     }
 
     /// How long the call may take from when it is first polled. Default: that of the client.
     pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = Some(timeout);
+        self.options.timeout = Some(timeout);
         self
     }
 
@@ -91,40 +90,57 @@ impl<Req, Res> Call<Req, Res> {
     /// counts. A handler passes its own deadline on with [`Request::deadline`](crate::Request::deadline), where its server
     /// and the client have the same clock.
     pub fn deadline(mut self, deadline: Time) -> Self {
-        self.deadline = Some(deadline);
+        self.options.deadline = Some(deadline);
         self
     }
 
     /// How the call picks its server. Default: that of the method.
     pub fn selection(mut self, selection: Selection) -> Self {
-        self.selection = selection;
+        self.options.selection = selection;
         self
     }
 
     /// Sends an entry of metadata along, replacing one of the same name.
     pub fn metadata(mut self, name: impl Into<Text>, value: impl Into<Text>) -> Self {
-        self.metadata.insert(name, value);
+        self.options.metadata.insert(name, value);
+        self
+    }
+
+    /// Sends entries of metadata along, each replacing one of the same name. A handler passes on what it got with
+    /// [`Request::metadata`](crate::Request::metadata).
+    pub fn with_metadata(mut self, metadata: &Metadata) -> Self {
+        self.options = self.options.with_metadata(metadata);
+        self
+    }
+
+    /// Adds a set of options, as [`CallOptions::with`] does.
+    pub fn options(mut self, options: CallOptions) -> Self {
+        self.options = self.options.with(options);
+        self
+    }
+
+    /// Puts an interceptor around this call, within those of the client and those that were added before.
+    pub fn interceptor(mut self, interceptor: impl CallInterceptor) -> Self {
+        self.interceptors.push(Arc::new(interceptor));
         self
     }
 }
 
-impl<Req: Message, Res: Message + Default> IntoFuture for Call<Req, Res> {
+impl<Req: Message + 'static, Res: Message + Default + 'static> IntoFuture for Call<Req, Res> {
     type Output = Result<Res, Error>;
     type IntoFuture = Calling<Res>;
 
     /// The future that makes the call, for where awaiting alone will not do.
     fn into_future(self) -> Calling<Res> {
-        // Interceptors of a client will sit here, around the future that does the work; without any, this is all there is.
-        let Self { client, route, request, timeout, deadline, selection, metadata, .. } = self;
-        let (selection, choose) = selection.into_parts();
+        let Self { client, route, request, options, interceptors, .. } = self;
         let state = match route {
-            Ok(route) => {
-                let payload = request.encode_to_vec();
-                let call =
-                    EngineCall { timeout, deadline, selection, metadata, ..EngineCall::new(route, payload) };
-                State::New(Box::new((client, call, choose)))
-            }
             Err(error) => State::Refused(error),
+            Ok(route) if interceptors.is_empty() && client.around().is_empty() => {
+                return Calling::new(client, route, request.encode_to_vec(), options);
+            }
+            Ok(route) => {
+                State::Intercepted(Box::pin(intercepted(client, route, request, options, interceptors)))
+            }
         };
         Calling { state, response: PhantomData }
     }
@@ -133,17 +149,29 @@ impl<Req: Message, Res: Message + Default> IntoFuture for Call<Req, Res> {
 /// A unary call on its way: the future of a [`Call`].
 #[must_use = "a call does nothing until it is awaited"]
 pub struct Calling<Res> {
-    state: State,
+    state: State<Res>,
     response: PhantomData<fn() -> Res>,
 }
 
-enum State {
+enum State<Res> {
     /// It cannot be made.
     Refused(Error),
     /// It waits for its first poll.
     New(Box<(Client, EngineCall, Option<Choose>)>),
     InFlight(InFlight),
+    /// It is made within what is around it.
+    Intercepted(BoxFuture<Result<Res, Error>>),
     Done,
+}
+
+impl<Res> Calling<Res> {
+    /// A call with nothing around it.
+    pub(crate) fn new(client: Client, route: Route, payload: Vec<u8>, options: CallOptions) -> Self {
+        let CallOptions { timeout, deadline, selection, metadata } = options;
+        let (selection, choose) = selection.into_parts();
+        let call = EngineCall { timeout, deadline, selection, metadata, ..EngineCall::new(route, payload) };
+        Self { state: State::New(Box::new((client, call, choose))), response: PhantomData }
+    }
 }
 
 impl<Res: Message + Default> Future for Calling<Res> {
@@ -163,6 +191,13 @@ impl<Res: Message + Default> Future for Calling<Res> {
                         return Poll::Pending;
                     };
                     return Poll::Ready(outcome.map_err(|failure| (*failure).into()).and_then(decode));
+                }
+                State::Intercepted(mut call) => {
+                    let polled = call.as_mut().poll(cx);
+                    if polled.is_pending() {
+                        self.state = State::Intercepted(call);
+                    }
+                    return polled;
                 }
                 State::Done => panic!("a call was polled after it was done"),
             }

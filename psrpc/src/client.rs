@@ -15,6 +15,7 @@ use slab::Slab;
 
 use crate::bus::Bus;
 use crate::driver::{Driver, Role};
+use crate::interceptor::AroundCalls;
 use crate::method::{Method, Routes, Service};
 use crate::runtime::Runtime;
 use crate::selection::Choose;
@@ -28,6 +29,7 @@ pub struct ClientOptions {
     selection_timeout: Option<Duration>,
     channel_size: Option<usize>,
     limits: Option<ClientLimits>,
+    pub(crate) around: AroundCalls,
 }
 
 /// The default room of a subscription, in frames.
@@ -76,6 +78,19 @@ impl ClientOptions {
         self
     }
 
+    /// Adds another set of options: what it sets replaces what is set here; interceptors, hooks and observers come after
+    /// those that are here.
+    #[must_use]
+    pub fn with(mut self, bundle: Self) -> Self {
+        self.id = bundle.id.or(self.id);
+        self.timeout = bundle.timeout.or(self.timeout);
+        self.selection_timeout = bundle.selection_timeout.or(self.selection_timeout);
+        self.channel_size = bundle.channel_size.or(self.channel_size);
+        self.limits = bundle.limits.or(self.limits);
+        self.around.append(bundle.around);
+        self
+    }
+
     fn config(&self, service: &str) -> ClientConfig {
         let mut config = ClientConfig::new(service);
         config.id = self.id.clone().unwrap_or(config.id);
@@ -98,6 +113,7 @@ pub struct Client {
 /// Closes the client when the last clone and the last call are gone.
 struct Handle {
     driver: Arc<Driver<ClientRole>>,
+    around: AroundCalls,
     id: Text,
 }
 
@@ -120,7 +136,8 @@ impl Client {
         let id = engine.id().clone();
         let capacity = options.channel_size.unwrap_or(CHANNEL_SIZE);
         let driver = Driver::start(engine, ClientRole::default(), Arc::new(bus), runtime, capacity);
-        let client = Self { handle: Arc::new(Handle { driver, id }), routes: Routes::new(service) };
+        let around = options.around;
+        let client = Self { handle: Arc::new(Handle { driver, around, id }), routes: Routes::new(service) };
         poll_fn(|cx| client.driver().look(|state| state.role.poll_ready(cx))).await?;
         Ok(client)
     }
@@ -155,6 +172,10 @@ impl Client {
     /// Closes the client: its calls fail at once with "client is closed", and so do later ones.
     pub fn close(&self) {
         self.driver().drive(|state, now| state.engine.close(now));
+    }
+
+    pub(crate) fn around(&self) -> &AroundCalls {
+        &self.handle.around
     }
 
     pub(crate) fn driver(&self) -> &Arc<Driver<ClientRole>> {

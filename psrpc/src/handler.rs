@@ -12,8 +12,9 @@ use prost::Message;
 use psrpc_engine::proto::{ErrorCode, Metadata, Text};
 use psrpc_engine::{Received, Route, Time, WallTime};
 
-use crate::runtime::Runtime;
-use crate::{Error, guard, waiting};
+use crate::interceptor::{AroundHandlers, handled};
+use crate::runtime::{BoxFuture, Runtime};
+use crate::{CallInfo, Error, guard, waiting};
 
 /// A request as its handler gets it: the message, and what is known of the call. Dereferences to the message.
 pub struct Request<T> {
@@ -37,9 +38,33 @@ impl<T> Request<T> {
         self.message
     }
 
+    /// The same request with another message, which `map` makes of this one.
+    pub fn map<U>(self, map: impl FnOnce(T) -> U) -> Request<U> {
+        Request { message: map(self.message), context: self.context }
+    }
+
+    /// The same request with another message, if `map` makes one of this one.
+    ///
+    /// # Errors
+    ///
+    /// Those of `map`.
+    pub fn try_map<U, E>(self, map: impl FnOnce(T) -> Result<U, E>) -> Result<Request<U>, E> {
+        Ok(Request { message: map(self.message)?, context: self.context })
+    }
+
     /// What the caller sent along.
     pub fn metadata(&self) -> &Metadata {
         &self.context.metadata
+    }
+
+    /// What the caller sent along, for interceptors to change.
+    pub fn metadata_mut(&mut self) -> &mut Metadata {
+        &mut self.context.metadata
+    }
+
+    /// What is called.
+    pub fn info(&self) -> CallInfo {
+        self.context.route.clone().into()
     }
 
     /// Who calls.
@@ -82,6 +107,11 @@ impl<T> Request<T> {
     pub fn remaining(&self) -> Duration {
         self.context.deadline.since(self.context.runtime.now().time)
     }
+
+    /// The runtime of the server, for its clock, to sleep and to spawn.
+    pub fn runtime(&self) -> &Arc<dyn Runtime> {
+        &self.context.runtime
+    }
 }
 
 impl<T> Deref for Request<T> {
@@ -104,11 +134,13 @@ impl<T: std::fmt::Debug> std::fmt::Debug for Request<T> {
 }
 
 /// The answer of a handler, on its way.
-pub(crate) type Answering = Pin<Box<dyn Future<Output = Result<Bytes, Error>> + Send>>;
+pub(crate) type Answering = BoxFuture<Result<Bytes, Error>>;
 
 /// A request that was decoded, and waits to be run.
 pub(crate) struct Admitted {
     pub(crate) affinity: f32,
+    /// Whether it is run without waiting for a grant.
+    pub(crate) elected: bool,
     pub(crate) run: Box<dyn FnOnce() -> Answering + Send>,
 }
 
@@ -116,12 +148,16 @@ pub(crate) struct Admitted {
 pub(crate) trait Handle: Send + Sync + 'static {
     /// Decodes a request and asks for its affinity, or says why it does not decode.
     fn admit(&self, received: Received, runtime: &Arc<dyn Runtime>) -> Result<Admitted, Error>;
+
+    /// Takes what is around it.
+    fn surround(&mut self, around: &Arc<AroundHandlers>);
 }
 
 /// A unary handler: a function from a request to an answer, and one to its affinity.
 pub(crate) struct Unary<Req, F> {
     pub(crate) handler: Arc<F>,
     pub(crate) affinity: Option<Affinity<Req>>,
+    pub(crate) around: Option<Arc<AroundHandlers>>,
 }
 
 /// A method's affinity function.
@@ -130,15 +166,19 @@ pub(crate) type Affinity<Req> = Box<dyn Fn(&Request<Req>) -> f32 + Send + Sync>;
 impl<Req, Res, F, Fut> Handle for Unary<Req, F>
 where
     Req: Message + Default + 'static,
-    Res: Message,
+    Res: Message + 'static,
     F: Fn(Request<Req>) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Result<Res, Error>> + Send + 'static,
 {
     fn admit(&self, received: Received, runtime: &Arc<dyn Runtime>) -> Result<Admitted, Error> {
-        let Received { route, client_id, request_id, metadata, sent_at, deadline, payload, .. } = received;
+        let Received {
+            route, client_id, request_id, metadata, sent_at, deadline, payload, may_elect, ..
+        } = received;
         let claimed = route.properties().require_claim;
         let message =
             Req::decode(payload).map_err(|error| Error::from_source(ErrorCode::MalformedRequest, error))?;
+        let around = self.around.clone();
+        let elected = may_elect && around.as_ref().is_some_and(|around| around.elects(&route, &metadata));
         let runtime = Arc::clone(runtime);
         let context = RequestContext { route, client_id, request_id, metadata, sent_at, deadline, runtime };
         let request = Request { message, context };
@@ -148,11 +188,17 @@ where
             _ => 1.0,
         };
         let handler = Arc::clone(&self.handler);
-        // Interceptors of a server will sit here, around the handler; without any, this is all there is.
         let run = Box::new(move || -> Answering {
-            Box::pin(async move { Ok(handler(request).await?.encode_to_vec().into()) })
+            match around {
+                Some(around) => Box::pin(handled(around, handler, request)),
+                None => Box::pin(async move { Ok(handler(request).await?.encode_to_vec().into()) }),
+            }
         });
-        Ok(Admitted { affinity, run })
+        Ok(Admitted { affinity, elected, run })
+    }
+
+    fn surround(&mut self, around: &Arc<AroundHandlers>) {
+        self.around = Some(Arc::clone(around));
     }
 }
 

@@ -30,6 +30,18 @@
 //! | `topics = true` | calls go to the servers that registered that topic; the parameters come before the request |
 //! | `topic_params.single_server = true` | there is nothing to grant; that each topic has one server alone is up to you |
 //!
+//! # What may be around a call
+//!
+//! | what | where | set by |
+//! |---|---|---|
+//! | request and response hooks, which see | around all else, in the client | [`ClientOptions::request_hook`], [`response_hook`](ClientOptions::response_hook) |
+//! | interceptors, which change | the client's, the first outermost | [`ClientOptions::interceptor`] |
+//! | interceptors of one call | within the client's | [`Call::interceptor`] |
+//! | interceptors of handlers | in the server, the first outermost | [`ServerOptions::interceptor`] |
+//!
+//! A call without any of it pays for none of it. Options are sets: [`ClientOptions::with`], [`ServerOptions::with`] and
+//! [`Call::options`] add one to another.
+//!
 //! # What dropping does
 //!
 //! | what | is dropped |
@@ -40,7 +52,8 @@
 //! | a handler's future | by psrpc, at the request's deadline and when the server is killed |
 //!
 //! A panic in a handler fails its call alone, with `internal`; one in an affinity function makes no bid; one in a selection
-//! function fails its call with `internal`.
+//! function fails its call with `internal`. An interceptor of a handler is part of the handler; what is around a call in a
+//! client is part of the caller, to whom a panic goes.
 //!
 //! # When a call fails
 //!
@@ -71,7 +84,12 @@ mod error;
 mod guard;
 mod handler;
 mod inbox;
+mod info;
+mod interceptor;
+mod message;
 mod method;
+pub mod middleware;
+mod options;
 mod runtime;
 mod selection;
 mod server;
@@ -91,8 +109,12 @@ pub use call::{Call, Calling};
 pub use client::{Client, ClientOptions};
 pub use error::{Error, Fault};
 pub use handler::Request;
+pub use info::CallInfo;
+pub use interceptor::{CallInterceptor, HandlerInterceptor, NextCall, NextHandler, Outgoing};
+pub use message::AnyMessage;
 pub use method::{Method, Service};
-pub use runtime::{Runtime, Task};
+pub use options::CallOptions;
+pub use runtime::{BoxFuture, Runtime, Task};
 pub use selection::Selection;
 pub use server::{Handlers, Server, ServerOptions};
 

@@ -7,8 +7,11 @@ use std::sync::Arc;
 use psrpc_engine::proto::Seed;
 use psrpc_engine::{Now, Time};
 
+/// A future of any type, for where its type cannot be named.
+pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
 /// A future that a runtime runs or gives, without a result.
-pub type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
+pub type Task = BoxFuture<()>;
 
 /// What psrpc needs of an executor: two clocks, a seed, sleeping and spawning.
 ///

@@ -94,6 +94,20 @@ impl Selection {
         self
     }
 
+    /// Adds other options: those that are set replace what is set here.
+    pub(crate) fn with(self, other: Self) -> Self {
+        let (mine, others) = (self.options, other.options);
+        let options = Options {
+            minimum_affinity: others.minimum_affinity.or(mine.minimum_affinity),
+            maximum_affinity: others.maximum_affinity.or(mine.maximum_affinity),
+            accept_first_available: others.accept_first_available.or(mine.accept_first_available),
+            affinity_timeout: others.affinity_timeout.or(mine.affinity_timeout),
+            short_circuit_timeout: others.short_circuit_timeout.or(mine.short_circuit_timeout),
+            ask: others.ask || mine.ask,
+        };
+        Self { options, choose: other.choose.or(self.choose) }
+    }
+
     pub(crate) fn into_parts(self) -> (Options, Option<Choose>) {
         (self.options, self.choose)
     }

@@ -17,6 +17,7 @@ use crate::bus::Bus;
 use crate::client::CHANNEL_SIZE;
 use crate::driver::{Driver, Role};
 use crate::handler::{Admitted, Affinity, Handle, Running, Stop, Unary};
+use crate::interceptor::AroundHandlers;
 use crate::method::{Method, Routes, Service};
 use crate::runtime::Runtime;
 use crate::{Error, Request, waiting};
@@ -30,6 +31,7 @@ pub struct ServerOptions {
     horizon: Option<Duration>,
     channel_size: Option<usize>,
     limits: Option<ServerLimits>,
+    pub(crate) around: AroundHandlers,
 }
 
 impl ServerOptions {
@@ -88,6 +90,20 @@ impl ServerOptions {
         self
     }
 
+    /// Adds another set of options: what it sets replaces what is set here; interceptors and observers come after those
+    /// that are here.
+    #[must_use]
+    pub fn with(mut self, bundle: Self) -> Self {
+        self.id = bundle.id.or(self.id);
+        self.drain_timeout = bundle.drain_timeout.or(self.drain_timeout);
+        self.skew_allowance = bundle.skew_allowance.or(self.skew_allowance);
+        self.horizon = bundle.horizon.or(self.horizon);
+        self.channel_size = bundle.channel_size.or(self.channel_size);
+        self.limits = bundle.limits.or(self.limits);
+        self.around.append(bundle.around);
+        self
+    }
+
     fn config(&self, service: &str) -> ServerConfig {
         let mut config = ServerConfig::new(service);
         config.id = self.id.clone().unwrap_or(config.id);
@@ -118,7 +134,7 @@ impl<S: Send + Sync + 'static> Handlers<S> {
     pub fn unary<Req, Res, F, Fut>(self, method: &'static Method, handler: F) -> Self
     where
         Req: Message + Default + 'static,
-        Res: Message,
+        Res: Message + 'static,
         F: Fn(Arc<S>, Request<Req>) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<Res, Error>> + Send + 'static,
     {
@@ -137,7 +153,7 @@ impl<S: Send + Sync + 'static> Handlers<S> {
     ) -> Self
     where
         Req: Message + Default + 'static,
-        Res: Message,
+        Res: Message + 'static,
         F: Fn(Arc<S>, Request<Req>) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<Res, Error>> + Send + 'static,
     {
@@ -153,13 +169,13 @@ impl<S: Send + Sync + 'static> Handlers<S> {
     ) -> Self
     where
         Req: Message + Default + 'static,
-        Res: Message,
+        Res: Message + 'static,
         F: Fn(Arc<S>, Request<Req>) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<Res, Error>> + Send + 'static,
     {
         let service = Arc::clone(&self.service);
         let handler = Arc::new(move |request| handler(Arc::clone(&service), request));
-        self.handlers.insert(method.name, Box::new(Unary { handler, affinity }));
+        self.handlers.insert(method.name, Box::new(Unary { handler, affinity, around: None }));
         self
     }
 }
@@ -192,11 +208,15 @@ impl Server {
         options: ServerOptions,
     ) -> Result<Self, Error> {
         let runtime: Arc<dyn Runtime> = Arc::new(runtime);
-        let Handlers { description, handlers, .. } = handlers;
+        let Handlers { description, mut handlers, .. } = handlers;
         let engine = Engine::new(options.config(description.name), runtime.seed())?;
         let id = engine.id().clone();
-        let role = ServerRole { handlers: Arc::new(handlers), ..ServerRole::default() };
         let capacity = options.channel_size.unwrap_or(CHANNEL_SIZE);
+        if !options.around.is_empty() {
+            let around = Arc::new(options.around);
+            handlers.values_mut().for_each(|handler| handler.surround(&around));
+        }
+        let role = ServerRole { handlers: Arc::new(handlers), ..ServerRole::default() };
         let driver = Driver::start(engine, role, Arc::new(bus), runtime, capacity);
         Ok(Self { handle: Arc::new(Inner { driver, id }), routes: Routes::new(description) })
     }
@@ -442,9 +462,12 @@ fn admit(driver: &Arc<Driver<ServerRole>>, received: Received) {
         Ok(admitted) => driver.drive(|state, now| {
             // Meanwhile it may have been granted elsewhere, or have expired.
             if state.engine.is_waiting(request) {
-                let affinity = admitted.affinity;
+                let Admitted { affinity, elected, .. } = admitted;
                 state.role.put(request, Stage::Admitted(admitted));
-                state.engine.bid(now, request, affinity);
+                match elected {
+                    true => state.engine.elect(now, request),
+                    false => state.engine.bid(now, request, affinity),
+                }
             }
         }),
         Err(error) => driver.drive(|state, now| state.engine.reject(now, request, error.into_response())),

@@ -306,6 +306,30 @@ pub struct SelectionClaim {
     pub affinity: f32,
 }
 
+/// A row of `retry-schedules.jsonl`.
+#[derive(Clone, Debug, Deserialize)]
+pub struct RetryScheduleRow {
+    /// What the attempts end with.
+    pub what: String,
+    /// The options of Go's retry middleware.
+    pub options: RetryOptions,
+    /// The timeout of each attempt that was made; `None` for the client's.
+    pub attempt_timeouts_ms: Vec<Option<u64>>,
+    /// The code of the error that the caller got, if it got one that has a code.
+    pub final_code: Option<String>,
+    /// The text of the error that the caller got, if it got one.
+    pub final_error: Option<String>,
+}
+
+/// The options of Go's retry middleware.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[allow(missing_docs, reason = "Go's own names")]
+pub struct RetryOptions {
+    pub max_attempts: u32,
+    pub timeout_ms: u64,
+    pub backoff_ms: u64,
+}
+
 macro_rules! tables {
     ($($(#[$doc:meta])* $name:ident: $row:ty = $file:literal;)*) => {
         $($(#[$doc])* pub fn $name() -> Vec<$row> {
@@ -327,6 +351,8 @@ tables! {
     error_codes_from_grpc: FromGrpcRow = "error-codes-from-grpc.jsonl";
     /// The rows of `fixed-errors.jsonl`.
     fixed_errors: FixedErrorRow = "fixed-errors.jsonl";
+    /// The rows of `retry-schedules.jsonl`.
+    retry_schedules: RetryScheduleRow = "retry-schedules.jsonl";
     /// The rows of `selection.jsonl`.
     selections: SelectionRow = "selection.jsonl";
 }

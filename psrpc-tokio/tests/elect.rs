@@ -1,0 +1,71 @@
+//! Election: requests that a server runs without waiting for a grant.
+
+mod hats;
+
+use std::sync::{Arc, Mutex};
+
+use hats::{PICK, client, echo, fit, serve};
+use psrpc_bus_local::LocalBus;
+use psrpc_tokio::bus::{Bus, Full, Receipt, Sink, Subscription};
+use psrpc_tokio::proto::{Channel, Frame};
+use psrpc_tokio::*;
+
+/// A bus that notes whether bids announced that the request runs already, and how many grants there were.
+#[derive(Clone, Default)]
+struct Noting {
+    local: LocalBus,
+    announcements: Arc<Mutex<Vec<bool>>>,
+    grants: Arc<Mutex<usize>>,
+}
+
+impl Bus for Noting {
+    fn publish(&self, channel: &Channel, frame: Frame, receipt: Receipt) -> Result<(), Box<Full>> {
+        match &frame {
+            Frame::ClaimRequest(claim) => self.announcements.lock().unwrap().push(claim.handling),
+            Frame::ClaimResponse(_) => *self.grants.lock().unwrap() += 1,
+            _ => {}
+        }
+        self.local.publish(channel, frame, receipt)
+    }
+
+    fn subscribe(&self, channel: &Channel, kind: SubscriptionKind, sink: Sink) -> Subscription {
+        self.local.subscribe(channel, kind, sink)
+    }
+}
+
+/// Makes a call of both methods with a server with these options: which bids announced, and how many grants there were.
+async fn calls(options: ServerOptions, vip: &str) -> (Vec<bool>, usize) {
+    let bus = Noting::default();
+    let server = serve(&bus, options, echo).await;
+    let client = client(&bus, ClientOptions::new()).await;
+    assert_eq!(fit(&client, "fez").metadata("vip", vip).await.unwrap(), "fez");
+    let picked: String = client.call(PICK, &[], "cap".to_owned()).metadata("vip", vip).await.unwrap();
+    assert_eq!(picked, "cap");
+    server.shutdown().await;
+    let announcements = bus.announcements.lock().unwrap().clone();
+    (announcements, *bus.grants.lock().unwrap())
+}
+
+fn elects_vips() -> ServerOptions {
+    ServerOptions::new().elect(|info, metadata| {
+        assert_eq!(info.method(), "Fit", "a method that is not queue-routed is not asked for");
+        metadata.get("vip").unwrap() == "yes"
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_elected_unless_a_server_says_so() {
+    assert_eq!(calls(ServerOptions::new(), "yes").await, (vec![false, false], 2));
+    assert_eq!(calls(elects_vips(), "no").await, (vec![false, false], 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_elected_runs_without_a_grant() {
+    assert_eq!(calls(elects_vips(), "yes").await, (vec![true, false], 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_elects_nothing() {
+    let options = ServerOptions::new().elect(|_, _| panic!("as it was told"));
+    assert_eq!(calls(options, "yes").await, (vec![false, false], 2));
+}

@@ -1,0 +1,102 @@
+//! A service of hats for the tests: strings in, strings out.
+
+#![allow(dead_code, reason = "each test uses what it needs")]
+
+use std::sync::{Arc, Mutex};
+
+use psrpc_tokio::bus::Bus;
+use psrpc_tokio::*;
+
+pub static HATS: Service = Service {
+    name: "Hats",
+    methods: &[
+        Method {
+            index: 0,
+            name: "Fit",
+            properties: MethodProperties { routing: Routing::Queue, require_claim: true },
+        },
+        Method {
+            index: 1,
+            name: "Pick",
+            properties: MethodProperties { routing: Routing::Affinity, require_claim: true },
+        },
+    ],
+};
+pub static FIT: &Method = &HATS.methods[0];
+pub static PICK: &Method = &HATS.methods[1];
+
+/// A tokio whose wall clock is that of its paused time, so that nothing depends on how fast a test runs.
+#[derive(Clone)]
+pub struct Virtual(TokioRuntime);
+
+pub fn runtime() -> Virtual {
+    Virtual(default_runtime().unwrap())
+}
+
+impl Runtime for Virtual {
+    fn now(&self) -> Now {
+        // Paused time goes on in whole milliseconds, but does not start at one.
+        let time = Time::from_nanos(self.0.now().time.as_nanos() / 1_000_000 * 1_000_000);
+        Now { time, wall: WallTime::from_unix_nanos(1 << 60) + time.since(Time::ZERO) }
+    }
+
+    fn seed(&self) -> proto::Seed {
+        self.0.seed()
+    }
+
+    fn sleep_until(&self, deadline: Time) -> Task {
+        self.0.sleep_until(deadline)
+    }
+
+    fn spawn(&self, task: Task) {
+        self.0.spawn(task);
+    }
+}
+
+/// What happened, in order.
+#[derive(Clone, Default)]
+pub struct Log(Arc<Mutex<Vec<String>>>);
+
+impl Log {
+    pub fn add(&self, what: impl Into<String>) {
+        self.0.lock().unwrap().push(what.into());
+    }
+
+    /// What happened since the last time.
+    pub fn take(&self) -> Vec<String> {
+        std::mem::take(&mut *self.0.lock().unwrap())
+    }
+}
+
+pub fn error(code: ErrorCode) -> Error {
+    Error::new(code, "no hat")
+}
+
+/// A server on the bus that serves both methods.
+pub async fn serve<F, Fut>(bus: &(impl Bus + Clone), options: ServerOptions, handler: F) -> Server
+where
+    F: Fn(Request<String>) -> Fut + Clone + Send + Sync + 'static,
+    Fut: Future<Output = Result<String, Error>> + Send + 'static,
+{
+    let pick = handler.clone();
+    let handlers = Handlers::new(&HATS, ())
+        .unary(FIT, move |_, request| handler(request))
+        .unary(PICK, move |_, request| pick(request));
+    let server = Server::new(bus.clone(), runtime(), handlers, options).unwrap();
+    server.register(&[FIT, PICK], &[]).await.unwrap();
+    server
+}
+
+pub async fn client(bus: &(impl Bus + Clone), options: ClientOptions) -> Client {
+    Client::new(bus.clone(), runtime(), &HATS, options).await.unwrap()
+}
+
+/// A call of the method that is queue-routed.
+pub fn fit(client: &Client, hat: &str) -> Call<String, String> {
+    client.call(FIT, &[], hat.to_owned())
+}
+
+/// A handler that gives back what it gets.
+pub async fn echo(request: Request<String>) -> Result<String, Error> {
+    Ok(request.into_message())
+}

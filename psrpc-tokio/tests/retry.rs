@@ -1,0 +1,128 @@
+//! Retry: when a call is made again, and that Go's schedule is Go's.
+
+mod hats;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use hats::{Log, client, echo, error, fit, runtime, serve};
+use psrpc_bus_local::LocalBus;
+use psrpc_tokio::middleware::Retry;
+use psrpc_tokio::*;
+
+fn millis(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+/// Answers in place of a server: with these codes, then with a hat; logs each attempt's timeout in milliseconds.
+fn answers(log: &Log, codes: &'static [ErrorCode]) -> impl CallInterceptor + use<> {
+    let (log, count) = (log.clone(), Arc::new(AtomicU32::new(0)));
+    move |call: Outgoing, _: NextCall| {
+        let timeout = call.options.timeout.map(|timeout| timeout.as_millis() as u64);
+        log.add(serde_json::to_string(&timeout).unwrap());
+        let attempt = count.fetch_add(1, Ordering::Relaxed) as usize;
+        let code = codes.get(attempt).cloned();
+        async move { code.map_or(Ok(AnyMessage::new("fez".to_owned())), |code| Err(error(code))) }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_linear_schedule_is_the_one_that_was_recorded() {
+    use ErrorCode::{NotFound, Unavailable, Unknown};
+    let client = client(&LocalBus::new(), ClientOptions::new()).await;
+    for row in psrpc_vectors::retry_schedules() {
+        let codes: &[ErrorCode] = match row.what.as_str() {
+            "unavailable, then success" => &[Unavailable, Unavailable],
+            "unavailable, then not_found" => &[Unavailable, NotFound],
+            "not_found is not retried" => &[NotFound],
+            // Every error of ours is one of PSRPC, so the one that is none is one that the decision lets through.
+            "an error that is no psrpc error is retried" => &[Unknown, Unknown],
+            "max attempts 0 never gives up; the 13th attempt was let through" => &[const { Unavailable }; 12],
+            _ => &[const { Unavailable }; 9],
+        };
+        let log = Log::default();
+        let mut retry = Retry::linear(millis(row.options.backoff_ms)).attempts(row.options.max_attempts);
+        if row.final_error.as_deref() == Some("plain") {
+            retry = retry.retry_if(|error| *error.code() == Unknown);
+        }
+        if row.options.timeout_ms > 0 {
+            retry = retry.timeout(millis(row.options.timeout_ms));
+        }
+        let started = runtime().now().time;
+        let result = fit(&client, "fez").interceptor(retry).interceptor(answers(&log, codes)).await;
+        assert_eq!(runtime().now().time, started, "{}: there is no pause", row.what);
+        let expected: Vec<_> =
+            row.attempt_timeouts_ms.iter().map(|timeout| serde_json::to_string(timeout).unwrap()).collect();
+        assert_eq!(log.take(), expected, "{}", row.what);
+        let code = result.err().map(|error| error.code().to_string());
+        match row.final_error.as_deref() {
+            Some("plain") => assert_eq!(code.as_deref(), Some("unknown"), "{}", row.what),
+            _ => assert_eq!(code, row.final_code, "{}", row.what),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_tried_again_by_default_is_what_go_tries_again() {
+    let client = client(&LocalBus::new(), ClientOptions::new()).await;
+    for row in psrpc_vectors::error_codes().into_iter().filter(|row| !row.code.is_empty()) {
+        let log = Log::default();
+        let code = ErrorCode::from(row.code.as_str());
+        let noted = log.clone();
+        let fail = move |_: Outgoing, _: NextCall| {
+            noted.add("tried");
+            let error = error(code.clone());
+            async { Err(error) }
+        };
+        fit(&client, "fez").interceptor(Retry::new().attempts(2)).interceptor(fail).await.unwrap_err();
+        assert_eq!(log.take().len(), 1 + usize::from(row.retried_by_default), "{}", row.code);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_nobody_takes_is_made_again_until_somebody_does() {
+    let bus = LocalBus::new();
+    let pause = millis(700);
+    let retry = Retry::new().backoff(pause, pause).without_jitter();
+    let client = client(&bus, ClientOptions::new().timeout(millis(100)).interceptor(retry)).await;
+    let started = runtime().now().time;
+    let call = tokio::spawn(fit(&client, "fez").into_future());
+    tokio::time::sleep(millis(500)).await;
+    let _server = serve(&bus, ServerOptions::new(), echo).await;
+    assert_eq!(call.await.unwrap().unwrap(), "fez");
+    assert_eq!(runtime().now().time.since(started), millis(800));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_total_deadline_ends_an_attempt_too() {
+    let pause = millis(100);
+    let retry = Retry::new().attempts(0).total(millis(1000)).backoff(pause, pause).without_jitter();
+    let client = client(&LocalBus::new(), ClientOptions::new().timeout(millis(400)).interceptor(retry)).await;
+    let started = runtime().now().time;
+    assert_eq!(fit(&client, "fez").await.unwrap_err().reason(), Some(Reason::NoResponse));
+    // 400, 100, 400, and then there is no time for a pause of 100.
+    assert_eq!(runtime().now().time.since(started), millis(900));
+    let started = runtime().now().time;
+    let call = fit(&client, "fez").timeout(millis(700)).await;
+    assert_eq!(call.unwrap_err().reason(), Some(Reason::NoResponse));
+    assert_eq!(runtime().now().time.since(started), millis(1000), "700, 100, and 200 are left");
+}
+
+#[tokio::test(start_paused = true)]
+async fn pauses_are_drawn_at_random() {
+    let log = Log::default();
+    let noted = log.clone();
+    let client = client(&LocalBus::new(), ClientOptions::new()).await;
+    let fail = move |_: Outgoing, next: NextCall| {
+        noted.add(next.runtime().now().time.as_nanos().to_string());
+        async { Err(error(ErrorCode::Unavailable)) }
+    };
+    let second = Duration::from_secs(1);
+    let retry = Retry::new().attempts(50).backoff(second, second);
+    let started = runtime().now().time;
+    fit(&client, "fez").interceptor(retry).interceptor(fail).await.unwrap_err();
+    let took = runtime().now().time.since(started);
+    assert!(took > second * 15 && took < second * 35, "49 pauses of half a second on average took {took:?}");
+    assert_eq!(log.take().len(), 50);
+}

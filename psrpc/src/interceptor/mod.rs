@@ -1,0 +1,106 @@
+//! What is around a call: interceptors and hooks.
+//!
+//! A call without any passes none of this.
+
+mod call;
+mod handler;
+mod hooks;
+
+pub(crate) use self::call::intercepted;
+pub use self::call::{CallInterceptor, NextCall, Outgoing};
+pub(crate) use self::handler::handled;
+pub use self::handler::{HandlerInterceptor, NextHandler};
+pub(crate) use self::hooks::Hooks;
+
+use std::sync::Arc;
+
+use psrpc_engine::Route;
+use psrpc_engine::proto::Metadata;
+
+use crate::middleware::PanicHook;
+use crate::{CallInfo, ServerOptions, guard};
+
+/// What a client has around its calls.
+#[derive(Clone, Default)]
+pub(crate) struct AroundCalls {
+    pub(crate) interceptors: Vec<Arc<dyn CallInterceptor>>,
+    pub(crate) hooks: Hooks,
+}
+
+impl AroundCalls {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.interceptors.is_empty() && self.hooks.is_empty()
+    }
+
+    /// Adds what another has, after what is here.
+    pub(crate) fn append(&mut self, mut other: Self) {
+        self.interceptors.append(&mut other.interceptors);
+        self.hooks.append(other.hooks);
+    }
+}
+
+impl std::fmt::Debug for AroundCalls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { interceptors, hooks } = self;
+        write!(f, "{} interceptors, {hooks:?}", interceptors.len())
+    }
+}
+
+/// What a server has around its handlers.
+#[derive(Clone, Default)]
+pub(crate) struct AroundHandlers {
+    pub(crate) interceptors: Vec<Arc<dyn HandlerInterceptor>>,
+    pub(crate) panics: Vec<PanicHook>,
+    pub(crate) elect: Option<Elect>,
+}
+
+/// A function that elects requests to be run without waiting for a grant.
+pub(crate) type Elect = Arc<dyn Fn(&CallInfo, &Metadata) -> bool + Send + Sync>;
+
+impl AroundHandlers {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.interceptors.is_empty() && self.panics.is_empty() && self.elect.is_none()
+    }
+
+    /// Adds what another has, after what is here.
+    pub(crate) fn append(&mut self, mut other: Self) {
+        self.interceptors.append(&mut other.interceptors);
+        self.panics.append(&mut other.panics);
+        self.elect = other.elect.or(self.elect.take());
+    }
+
+    /// Whether a request that may be is elected.
+    pub(crate) fn elects(&self, route: &Route, metadata: &Metadata) -> bool {
+        // A panic elects nothing: the request is bid for as any.
+        self.elect
+            .as_ref()
+            .is_some_and(|elect| guard::catch(|| elect(&route.clone().into(), metadata)).unwrap_or_default())
+    }
+}
+
+impl ServerOptions {
+    /// Elects requests that this server runs at once, telling their clients so, instead of bidding for them and waiting for
+    /// the grant: a call takes one round less. Default: none.
+    ///
+    /// The function is asked for each request of a queue-routed method whose client allows it (every client from Go's v0.7.5 on,
+    /// and all of ours, do), on the server's background task, which it must not block; a panic in it elects nothing. A request
+    /// that was elected runs even if its caller has given up meanwhile.
+    ///
+    /// ```
+    /// # use psrpc::ServerOptions;
+    /// let options = ServerOptions::new().elect(|info, _| info.method() == "Fit");
+    /// ```
+    #[must_use]
+    pub fn elect(mut self, elect: impl Fn(&CallInfo, &Metadata) -> bool + Send + Sync + 'static) -> Self {
+        self.around.elect = Some(Arc::new(elect));
+        self
+    }
+}
+
+impl std::fmt::Debug for AroundHandlers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { interceptors, panics, elect } = self;
+        let elects = if elect.is_some() { "elects" } else { "does not elect" };
+        write!(f, "{} interceptors, {} panic hooks, {elects}", interceptors.len(), panics.len())
+    }
+}

@@ -1,0 +1,136 @@
+//! A message of any type, for code that handles those of all methods.
+
+use std::any::{Any, type_name};
+use std::fmt;
+use std::sync::Arc;
+
+use prost::Message;
+use psrpc_engine::proto::ErrorCode;
+
+use crate::Error;
+
+/// A protobuf message of any type, as interceptors and hooks get it. Cheap to clone; all clones are one message.
+///
+/// ```
+/// use psrpc::AnyMessage;
+///
+/// let message = AnyMessage::new("a hat".to_owned());
+/// assert_eq!(message.downcast_ref::<String>().unwrap(), "a hat");
+/// assert!(!message.is::<u32>());
+/// ```
+#[derive(Clone)]
+pub struct AnyMessage(Arc<dyn Erased>);
+
+trait Erased: Any + Send + Sync {
+    fn type_name(&self) -> &'static str;
+    fn encoded_len(&self) -> usize;
+    fn encode_to_vec(&self) -> Vec<u8>;
+}
+
+impl<M: Message + 'static> Erased for M {
+    fn type_name(&self) -> &'static str {
+        type_name::<M>()
+    }
+
+    fn encoded_len(&self) -> usize {
+        Message::encoded_len(self)
+    }
+
+    fn encode_to_vec(&self) -> Vec<u8> {
+        Message::encode_to_vec(self)
+    }
+}
+
+impl AnyMessage {
+    /// A message whose type is forgotten.
+    pub fn new(message: impl Message + 'static) -> Self {
+        Self(Arc::new(message))
+    }
+
+    /// Whether it is a `T`.
+    pub fn is<T: 'static>(&self) -> bool {
+        self.as_any().is::<T>()
+    }
+
+    /// The message, if it is a `T`.
+    pub fn downcast_ref<T: 'static>(&self) -> Option<&T> {
+        self.as_any().downcast_ref()
+    }
+
+    /// The message itself. It is copied, by way of its encoding, while there are other clones of it.
+    ///
+    /// # Errors
+    ///
+    /// `internal` when it is not a `T`.
+    pub fn into_message<T: Message + Default + 'static>(self) -> Result<T, Error> {
+        self.expect::<T>()?;
+        let message: Arc<dyn Any + Send + Sync> = self.0;
+        let message = message.downcast::<T>().expect("its type was checked");
+        Arc::try_unwrap(message).or_else(|shared| {
+            T::decode(&*Message::encode_to_vec(&*shared))
+                .map_err(|error| Error::from_source(ErrorCode::Internal, error))
+        })
+    }
+
+    /// The length of its encoding, in bytes.
+    pub fn encoded_len(&self) -> usize {
+        self.0.encoded_len()
+    }
+
+    /// Its encoding.
+    pub fn encode_to_vec(&self) -> Vec<u8> {
+        self.0.encode_to_vec()
+    }
+
+    /// The name of its Rust type, for people to read.
+    pub fn type_name(&self) -> &'static str {
+        // Through the pointer, since a pointer to a message is no message.
+        (*self.0).type_name()
+    }
+
+    /// Fails with `internal` unless it is a `T`.
+    pub(crate) fn expect<T: 'static>(&self) -> Result<(), Error> {
+        if self.is::<T>() {
+            return Ok(());
+        }
+        let text =
+            format!("an interceptor made a {} of what has to be a {}", self.type_name(), type_name::<T>());
+        Err(Error::new(ErrorCode::Internal, text))
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        &*self.0
+    }
+}
+
+impl fmt::Debug for AnyMessage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "AnyMessage({}, {} bytes)", self.type_name(), self.encoded_len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_comes_back_whether_it_is_shared_or_not() {
+        let message = AnyMessage::new("a hat".to_owned());
+        assert_eq!(message.encoded_len(), message.encode_to_vec().len());
+        let shared = message.clone();
+        assert_eq!(message.into_message::<String>().unwrap(), "a hat");
+        let place = shared.downcast_ref::<String>().unwrap().as_ptr();
+        let moved = shared.into_message::<String>().unwrap();
+        assert_eq!((moved.as_str(), moved.as_ptr()), ("a hat", place));
+    }
+
+    #[test]
+    fn a_message_is_no_other_than_it_is() {
+        let message = AnyMessage::new(7_u32);
+        assert!(message.is::<u32>() && !message.is::<String>() && message.downcast_ref::<String>().is_none());
+        assert_eq!(format!("{message:?}"), "AnyMessage(u32, 2 bytes)");
+        let error = message.into_message::<String>().unwrap_err();
+        assert_eq!(error.code(), &ErrorCode::Internal);
+        assert_eq!(error.text(), "an interceptor made a u32 of what has to be a alloc::string::String");
+    }
+}

@@ -1,0 +1,270 @@
+//! Retry: what failed is tried again.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use psrpc_engine::Time;
+
+use crate::runtime::{BoxFuture, Runtime};
+use crate::{AnyMessage, CallInterceptor, Error, NextCall, Outgoing};
+
+/// Makes a call again when it failed: an interceptor of calls, and a policy for whoever tries by other means
+/// ([`start`](Self::start)).
+///
+/// ```
+/// # use std::time::Duration;
+/// use psrpc::ClientOptions;
+/// use psrpc::middleware::Retry;
+///
+/// let retry = Retry::new().attempts(5).total(Duration::from_secs(10));
+/// let options = ClientOptions::new().timeout(Duration::from_secs(1)).interceptor(retry);
+/// ```
+///
+/// The caller gets the error of the last attempt. A call that timed out may have run, and each attempt is a call of its own to
+/// the servers: what must not happen twice must not be retried.
+#[derive(Clone)]
+pub struct Retry {
+    attempts: u32,
+    total: Option<Duration>,
+    timeout: Option<Duration>,
+    schedule: Schedule,
+    decide: Arc<dyn Fn(&Error) -> bool + Send + Sync>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Schedule {
+    /// The pause doubles from attempt to attempt, up to a limit. With jitter it is anything between nothing and that.
+    Exponential { first: Duration, most: Duration, jitter: bool },
+    /// There is no pause; the timeout grows.
+    Linear { step: Duration },
+}
+
+impl Retry {
+    /// Up to three attempts, with pauses of up to 100 ms, then 200 ms and so on up to 10 s, after the codes `unavailable` and
+    /// `deadline_exceeded`.
+    pub fn new() -> Self {
+        let (first, most) = (Duration::from_millis(100), Duration::from_secs(10));
+        Self {
+            attempts: 3,
+            total: None,
+            timeout: None,
+            schedule: Schedule::Exponential { first, most, jitter: true },
+            decide: Arc::new(|error| error.code().is_retryable()),
+        }
+    }
+
+    /// As Go does it: without pauses, and each attempt may take `step` longer than the one before. Where neither the policy nor
+    /// the call has a timeout, the first attempt takes the client's, the second `step`, the third twice that, and so on.
+    pub fn linear(step: Duration) -> Self {
+        Self { schedule: Schedule::Linear { step }, ..Self::new() }
+    }
+
+    /// Pauses that double from `first` up to `most`, instead of those of before.
+    #[must_use]
+    pub fn backoff(mut self, first: Duration, most: Duration) -> Self {
+        self.schedule = Schedule::Exponential { first, most, jitter: true };
+        self
+    }
+
+    /// Makes each pause as long as it may be. Otherwise its length is drawn at random between nothing and that, lest callers
+    /// that failed together try again together.
+    #[must_use]
+    pub fn without_jitter(mut self) -> Self {
+        if let Schedule::Exponential { jitter, .. } = &mut self.schedule {
+            *jitter = false;
+        }
+        self
+    }
+
+    /// How many attempts there are at most, the first included; 0 for no limit. Default 3.
+    #[must_use]
+    pub fn attempts(mut self, attempts: u32) -> Self {
+        self.attempts = attempts;
+        self
+    }
+
+    /// How long all attempts with their pauses may take together. Default: no limit but the call's own deadline.
+    #[must_use]
+    pub fn total(mut self, total: Duration) -> Self {
+        self.total = Some(total);
+        self
+    }
+
+    /// How long an attempt may take; with [`linear`](Self::linear), the first. Default: that of the call.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// After which errors to try again. Default: those whose [code](crate::ErrorCode::is_retryable) is `unavailable` or
+    /// `deadline_exceeded`.
+    #[must_use]
+    pub fn retry_if(mut self, decide: impl Fn(&Error) -> bool + Send + Sync + 'static) -> Self {
+        self.decide = Arc::new(decide);
+        self
+    }
+
+    /// Starts to count the attempts at something that has this timeout, if any, and is to be over by this deadline, if any.
+    pub fn start(&self, now: Time, timeout: Option<Duration>, deadline: Option<Time>) -> Attempts {
+        let total = self.total.map(|total| now + total);
+        let deadline = match (total, deadline) {
+            (Some(total), Some(deadline)) => Some(total.min(deadline)),
+            (total, deadline) => total.or(deadline),
+        };
+        let timeout = self.timeout.or(timeout);
+        Attempts { policy: self.clone(), timeout, deadline, failed: 0 }
+    }
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Retry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { attempts, total, timeout, schedule, decide: _ } = self;
+        f.debug_struct("Retry")
+            .field("attempts", attempts)
+            .field("total", total)
+            .field("timeout", timeout)
+            .field("schedule", schedule)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The attempts at one thing: says whether, when and with which timeout to try. It neither waits nor tries itself.
+#[derive(Clone, Debug)]
+pub struct Attempts {
+    policy: Retry,
+    timeout: Option<Duration>,
+    deadline: Option<Time>,
+    failed: u32,
+}
+
+/// An attempt to be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Attempt {
+    /// How long to wait before it.
+    pub pause: Duration,
+    /// How long it may take; `None` for the default of what is tried.
+    pub timeout: Option<Duration>,
+    /// When it must be over, if there is a total deadline.
+    pub deadline: Option<Time>,
+}
+
+impl Attempts {
+    /// The first attempt.
+    pub fn first(&self) -> Attempt {
+        Attempt { pause: Duration::ZERO, timeout: self.timeout, deadline: self.deadline }
+    }
+
+    /// The attempt after one that failed with `error`; `None` when that was the last. `random` draws 64 bits, for the jitter.
+    pub fn next(&mut self, now: Time, error: &Error, random: impl FnOnce() -> u64) -> Option<Attempt> {
+        self.failed = self.failed.saturating_add(1);
+        if self.failed == self.policy.attempts || !(self.policy.decide)(error) {
+            return None;
+        }
+        let (pause, timeout) = match self.policy.schedule {
+            Schedule::Exponential { first, most, jitter } => {
+                let doubled = 2_u32.saturating_pow(self.failed - 1);
+                let pause = first.saturating_mul(doubled).min(most);
+                (if jitter { part_of(pause, random()) } else { pause }, self.timeout)
+            }
+            Schedule::Linear { step } => {
+                let more = step.saturating_mul(self.failed);
+                let timeout = self.timeout.unwrap_or_default().saturating_add(more);
+                (Duration::ZERO, Some(timeout).filter(|timeout| !timeout.is_zero()))
+            }
+        };
+        // A pause at whose end there is no time left would only keep the caller waiting.
+        let in_time = self.deadline.is_none_or(|deadline| now + pause < deadline);
+        in_time.then_some(Attempt { pause, timeout, deadline: self.deadline })
+    }
+}
+
+/// A part of a duration, evenly distributed.
+fn part_of(whole: Duration, random: u64) -> Duration {
+    let nanos = (whole.as_nanos() * u128::from(random)) >> 64;
+    Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+}
+
+impl CallInterceptor for Retry {
+    fn call(&self, mut call: Outgoing, next: NextCall) -> BoxFuture<Result<AnyMessage, Error>> {
+        let now = next.runtime().now().time;
+        let mut attempts = self.start(now, call.options.timeout, call.options.deadline);
+        Box::pin(async move {
+            let mut attempt = attempts.first();
+            loop {
+                call.options.timeout = attempt.timeout;
+                call.options.deadline = attempt.deadline;
+                let error = match next.run(call.clone()).await {
+                    Ok(response) => return Ok(response),
+                    Err(error) => error,
+                };
+                let runtime = next.runtime();
+                let now = runtime.now().time;
+                attempt = match attempts.next(now, &error, || random(&**runtime)) {
+                    Some(attempt) => attempt,
+                    None => return Err(error),
+                };
+                if !attempt.pause.is_zero() {
+                    runtime.sleep_until(now + attempt.pause).await;
+                }
+            }
+        })
+    }
+}
+
+fn random(runtime: &dyn Runtime) -> u64 {
+    let seed = runtime.seed();
+    u64::from_le_bytes(std::array::from_fn(|index| seed[index]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ErrorCode;
+
+    fn unavailable() -> Error {
+        Error::new(ErrorCode::Unavailable, "nobody")
+    }
+
+    fn pauses(retry: &Retry, random: u64) -> Vec<u64> {
+        let mut attempts = retry.start(Time::ZERO, None, None);
+        let next = || attempts.next(Time::ZERO, &unavailable(), || random);
+        std::iter::from_fn(next).map(|attempt| attempt.pause.as_millis() as u64).collect()
+    }
+
+    #[test]
+    fn pauses_double_up_to_their_limit_and_jitter_takes_any_part_of_them() {
+        let retry = Retry::new().attempts(5).backoff(Duration::from_millis(100), Duration::from_millis(500));
+        assert_eq!(pauses(&retry, 0), [0; 4]);
+        assert_eq!(pauses(&retry, 1 << 63), [50, 100, 200, 250]);
+        assert_eq!(pauses(&retry, u64::MAX), [99, 199, 399, 499]);
+        assert_eq!(pauses(&retry.without_jitter(), 0), [100, 200, 400, 500]);
+    }
+
+    #[test]
+    fn the_hundredth_pause_is_no_longer_than_any() {
+        let retry = Retry::new().attempts(101).without_jitter();
+        assert_eq!(pauses(&retry, 0).last(), Some(&10_000));
+    }
+
+    #[test]
+    fn nothing_is_tried_whose_pause_would_end_at_the_deadline() {
+        let second = Duration::from_secs(1);
+        let retry = Retry::new().attempts(0).total(second * 3).backoff(second, second).without_jitter();
+        let mut attempts = retry.start(Time::ZERO, None, Some(Time::ZERO + second * 9));
+        assert_eq!(attempts.first().deadline, Some(Time::ZERO + second * 3));
+        let mut at = |secs| attempts.next(Time::ZERO + second * secs, &unavailable(), || 0);
+        assert_eq!(at(1).unwrap().deadline, Some(Time::ZERO + second * 3));
+        assert_eq!(at(2), None);
+        let sooner = retry.start(Time::ZERO, None, Some(Time::ZERO + second));
+        assert_eq!(sooner.first().deadline, Some(Time::ZERO + second));
+    }
+}

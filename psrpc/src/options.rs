@@ -1,0 +1,105 @@
+//! The options of a call.
+
+use std::time::Duration;
+
+use psrpc_engine::Time;
+use psrpc_engine::proto::{Metadata, Text};
+
+use crate::Selection;
+
+/// Options of a call. Keep a set of them to use it for several calls ([`Call::options`](crate::Call::options)).
+///
+/// ```
+/// # use std::time::Duration;
+/// let patient = psrpc::CallOptions::new().timeout(Duration::from_secs(60)).metadata("shop", "corner");
+/// ```
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct CallOptions {
+    /// How long the call may take from when it is sent; `None` for the client's default.
+    pub timeout: Option<Duration>,
+    /// When the caller gives up, on the monotonic clock of the client's runtime, if that is earlier.
+    pub deadline: Option<Time>,
+    /// How the call picks its server.
+    pub selection: Selection,
+    /// What is sent along.
+    pub metadata: Metadata,
+}
+
+impl CallOptions {
+    /// The defaults.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// How long the call may take from when it is sent. Default: that of the client.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// When the caller gives up, on the monotonic clock of the client's runtime; the earlier of this and the timeout counts.
+    #[must_use]
+    pub fn deadline(mut self, deadline: Time) -> Self {
+        self.deadline = Some(deadline);
+        self
+    }
+
+    /// How the call picks its server. Default: that of the method.
+    #[must_use]
+    pub fn selection(mut self, selection: Selection) -> Self {
+        self.selection = selection;
+        self
+    }
+
+    /// Sends an entry of metadata along, replacing one of the same name.
+    #[must_use]
+    pub fn metadata(mut self, name: impl Into<Text>, value: impl Into<Text>) -> Self {
+        self.metadata.insert(name, value);
+        self
+    }
+
+    /// Adds another set of options: what it sets replaces what is set here, entry by entry for metadata and option by
+    /// option for the selection.
+    #[must_use]
+    pub fn with(mut self, bundle: CallOptions) -> Self {
+        self.timeout = bundle.timeout.or(self.timeout);
+        self.deadline = bundle.deadline.or(self.deadline);
+        self.selection = self.selection.with(bundle.selection);
+        self.with_metadata(&bundle.metadata)
+    }
+
+    /// Sends entries of metadata along, each replacing one of the same name.
+    #[must_use]
+    pub fn with_metadata(mut self, metadata: &Metadata) -> Self {
+        for (name, value) in metadata.iter() {
+            self.metadata.insert(name.clone(), value.clone());
+        }
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bundle_replaces_what_it_sets_and_nothing_else() {
+        let second = Duration::from_secs(1);
+        let bundle = CallOptions::new().timeout(second).metadata("a", "2").metadata("c", "3");
+        let options = CallOptions::new()
+            .timeout(second * 9)
+            .deadline(Time::ZERO + second)
+            .selection(Selection::new().minimum_affinity(0.5).maximum_affinity(0.9))
+            .metadata("a", "1")
+            .metadata("b", "1")
+            .with(bundle.selection(Selection::new().maximum_affinity(0.8)));
+        assert_eq!((options.timeout, options.deadline), (Some(second), Some(Time::ZERO + second)));
+        let metadata: Vec<_> =
+            options.metadata.iter().map(|(name, value)| format!("{name}{value}")).collect();
+        assert_eq!(metadata, ["a2", "b1", "c3"]);
+        let (selection, _) = options.selection.into_parts();
+        assert_eq!((selection.minimum_affinity, selection.maximum_affinity), (Some(0.5), Some(0.8)));
+    }
+}
