@@ -14,11 +14,7 @@ struct Hat {
 
 static HATS: Service = Service {
     name: "Hats",
-    methods: &[Method {
-        index: 0,
-        name: "Fit",
-        properties: MethodProperties { routing: Routing::Queue, require_claim: true },
-    }],
+    methods: &[Method::call(0, "Fit", MethodProperties { routing: Routing::Queue, require_claim: true })],
 };
 
 async fn a_call_on(runtime: impl Runtime + Clone) {

@@ -112,7 +112,7 @@ pub use handler::Request;
 pub use info::CallInfo;
 pub use interceptor::{CallInterceptor, HandlerInterceptor, NextCall, NextHandler, Outgoing};
 pub use message::AnyMessage;
-pub use method::{Method, Service};
+pub use method::{Method, MethodKind, Service};
 pub use options::CallOptions;
 pub use runtime::{BoxFuture, Runtime, Task};
 pub use selection::Selection;

@@ -18,6 +18,7 @@ pub struct Service {
 
 /// A method of a service.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Method {
     /// Its index in the methods of its service.
     pub index: usize,
@@ -25,6 +26,47 @@ pub struct Method {
     pub name: &'static str,
     /// How its calls are routed.
     pub properties: MethodProperties,
+    /// What it is for.
+    pub kind: MethodKind,
+    /// The full protobuf name of its request; of what a client sends on its streams. Empty where it does not matter.
+    pub request: &'static str,
+    /// The full protobuf name of its response; of what a server sends on its streams, or publishes. Empty where it does not
+    /// matter, which is not with subscriptions.
+    pub response: &'static str,
+}
+
+/// What a method is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum MethodKind {
+    /// Clients call it, and one server answers, or all of them, as its routing says.
+    Call,
+    /// Clients open streams with it.
+    Stream,
+    /// Clients subscribe to what servers publish.
+    Subscription,
+}
+
+impl Method {
+    /// A method to be called.
+    pub const fn call(index: usize, name: &'static str, properties: MethodProperties) -> Self {
+        Self { index, name, properties, kind: MethodKind::Call, request: "", response: "" }
+    }
+
+    /// A method that opens streams.
+    pub const fn stream(index: usize, name: &'static str, properties: MethodProperties) -> Self {
+        Self { kind: MethodKind::Stream, ..Self::call(index, name, properties) }
+    }
+
+    /// A method to subscribe to.
+    pub const fn subscription(index: usize, name: &'static str, properties: MethodProperties) -> Self {
+        Self { kind: MethodKind::Subscription, ..Self::call(index, name, properties) }
+    }
+
+    /// The same method with the full protobuf names of its messages.
+    #[must_use]
+    pub const fn messages(self, request: &'static str, response: &'static str) -> Self {
+        Self { request, response, ..self }
+    }
 }
 
 /// Routes of the methods of a service, worked out once where they have no topic.
@@ -54,7 +96,10 @@ impl Routes {
             let text = format!("{} is not a method of {}", method.name, self.service.name);
             return Err(Error::new(ErrorCode::InvalidArgument, text));
         }
-        let make = || Route::new(self.service.name, method.name, method.properties, topic);
+        let make = || match method.kind {
+            MethodKind::Stream => Route::stream(self.service.name, method.name, method.properties, topic),
+            _ => Route::new(self.service.name, method.name, method.properties, topic),
+        };
         if !topic.is_empty() {
             return Ok(make()?);
         }
@@ -66,5 +111,29 @@ impl Routes {
                 Ok(known.get_or_init(|| route).clone())
             }
         }
+    }
+
+    /// The route of a method that is for something, on a topic.
+    ///
+    /// # Errors
+    ///
+    /// As [`route`](Self::route), and `invalid_argument` when the method is for something else.
+    pub(crate) fn route_for(
+        &self,
+        kind: MethodKind,
+        method: &Method,
+        topic: &[&str],
+    ) -> Result<Route, Error> {
+        if method.kind == kind {
+            return self.route(method, topic);
+        }
+        let is = |kind| match kind {
+            MethodKind::Call => "to be called",
+            MethodKind::Stream => "a stream",
+            MethodKind::Subscription => "a subscription",
+        };
+        let (service, method, own) = (self.service.name, method.name, method.kind);
+        let text = format!("{service}.{method} is {}, not {}", is(own), is(kind));
+        Err(Error::new(ErrorCode::InvalidArgument, text))
     }
 }

@@ -10,16 +10,8 @@ use psrpc_tokio::*;
 pub static HATS: Service = Service {
     name: "Hats",
     methods: &[
-        Method {
-            index: 0,
-            name: "Fit",
-            properties: MethodProperties { routing: Routing::Queue, require_claim: true },
-        },
-        Method {
-            index: 1,
-            name: "Pick",
-            properties: MethodProperties { routing: Routing::Affinity, require_claim: true },
-        },
+        Method::call(0, "Fit", MethodProperties { routing: Routing::Queue, require_claim: true }),
+        Method::call(1, "Pick", MethodProperties { routing: Routing::Affinity, require_claim: true }),
     ],
 };
 pub static FIT: &Method = &HATS.methods[0];

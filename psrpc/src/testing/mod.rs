@@ -11,11 +11,7 @@
 //! use psrpc::testing::{FaultyBus, Rule};
 //! use psrpc::{Client, ClientOptions, Handlers, Reason, Request, Runtime, Server, ServerOptions};
 //! # use psrpc::{Error, Method, MethodProperties, Routing, Service};
-//! # const FIT: Method = Method {
-//! #     index: 0,
-//! #     name: "Fit",
-//! #     properties: MethodProperties { routing: Routing::Queue, require_claim: true },
-//! # };
+//! # const FIT: Method = Method::call(0, "Fit", MethodProperties { routing: Routing::Queue, require_claim: true });
 //! # static HATS: Service = Service { name: "Hats", methods: &[FIT] };
 //! use psrpc_bus_local::LocalBus;
 //! use psrpc_tokio::TokioRuntime;

@@ -24,8 +24,8 @@ const AFFINITY: MethodProperties = MethodProperties { routing: Routing::Affinity
 static HATS: Service = Service {
     name: "Hats",
     methods: &[
-        Method { index: 0, name: "Fit", properties: CLAIMED },
-        Method { index: 1, name: "Pick", properties: AFFINITY },
+        Method::call(0, "Fit", CLAIMED),
+        Method::call(1, "Pick", AFFINITY),
     ],
 };
 static FIT: &Method = &HATS.methods[0];

@@ -22,9 +22,9 @@ const AFFINITY: MethodProperties = MethodProperties { routing: Routing::Affinity
 static HATS: Service = Service {
     name: "Hats",
     methods: &[
-        Method { index: 0, name: "Fit", properties: CLAIMED },
-        Method { index: 1, name: "Pick", properties: AFFINITY },
-        Method { index: 2, name: "Unhandled", properties: CLAIMED },
+        Method::call(0, "Fit", CLAIMED),
+        Method::call(1, "Pick", AFFINITY),
+        Method::call(2, "Unhandled", CLAIMED),
     ],
 };
 static FIT: &Method = &HATS.methods[0];
@@ -153,8 +153,8 @@ fn a_waker_may_use_the_client_when_it_is_dropped() {
 
 #[test]
 fn a_method_without_a_handler_is_not_registered_and_one_of_another_service_not_called() {
-    static STRANGE: Method = Method { index: 1, name: "Strange", properties: CLAIMED };
-    static BEYOND: Method = Method { index: 9, name: "Beyond", properties: CLAIMED };
+    static STRANGE: Method = Method::call(1, "Strange", CLAIMED);
+    static BEYOND: Method = Method::call(9, "Beyond", CLAIMED);
     run(|solo| async move {
         let (server, client) = hats(&solo, LocalBus::new()).await;
         let error = server.register(&[UNHANDLED], &[]).await.unwrap_err();

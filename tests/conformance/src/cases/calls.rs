@@ -231,11 +231,7 @@ async fn percent(env: Env) -> Verdict {
 async fn details(env: Env) -> Verdict {
     static SHELF: Service = Service {
         name: "Shelf",
-        methods: &[Method {
-            index: 0,
-            name: "Fit",
-            properties: MethodProperties { routing: Routing::Queue, require_claim: true },
-        }],
+        methods: &[Method::call(0, "Fit", MethodProperties { routing: Routing::Queue, require_claim: true })],
     };
     let detail =
         |value: &'static [u8]| Any { type_url: "type.googleapis.com/x.Y".into(), value: value.into() };

@@ -72,11 +72,7 @@ async fn slow_others(env: Env) -> Verdict {
 
 static RELAY: Service = Service {
     name: "Relay",
-    methods: &[Method {
-        index: 0,
-        name: "Pass",
-        properties: MethodProperties { routing: Routing::Queue, require_claim: true },
-    }],
+    methods: &[Method::call(0, "Pass", MethodProperties { routing: Routing::Queue, require_claim: true })],
 };
 
 async fn relay(env: &Env) -> Result<(Server, Client), String> {
@@ -112,11 +108,7 @@ async fn calls_others(env: Env) -> Verdict {
 async fn calls_itself(env: Env) -> Verdict {
     static COUNTDOWN: Service = Service {
         name: "Countdown",
-        methods: &[Method {
-            index: 0,
-            name: "Next",
-            properties: MethodProperties { routing: Routing::Queue, require_claim: true },
-        }],
+        methods: &[Method::call(0, "Next", MethodProperties { routing: Routing::Queue, require_claim: true })],
     };
     let client = Client::new(env.bus().await?, env.runtime(), &COUNTDOWN, ClientOptions::new()).await;
     let client = client.map_err(unexpected)?;
