@@ -60,6 +60,21 @@
 //! Its [`Error`] has a code, a text, a [`Reason`] and what is known of the cause: [`Error::explanation`] puts it into words. An
 //! error of the server's own has [`Reason::Answered`].
 //!
+//! # What is logged
+//!
+//! Through the `tracing` crate, and only what is rare. What peers say is escaped.
+//!
+//! | target | level | what |
+//! |---|---|---|
+//! | `psrpc::client` | debug | a frame was dropped, with its reason |
+//! | `psrpc::client` | error | a selection function or an observer panicked |
+//! | `psrpc::server` | debug | a frame was dropped, with its reason; for an expired request, by how much it was late |
+//! | `psrpc::server` | error | a handler, an affinity function or an observer panicked |
+//! | `psrpc::bus` | warn | frames may be lost; a registration or a client's subscriptions are |
+//!
+//! Each has the fields `service` and `id`, of the client or server that it happened to, but for panics, which have the `method`
+//! where there is one.
+//!
 //! # Your own bus or runtime
 //!
 //! [`bus::Bus`] has two functions that matter, [`Runtime`] has four. Both are checked by the cases of `psrpc-conformance`.
@@ -81,6 +96,7 @@ mod handler;
 mod inbox;
 mod info;
 mod interceptor;
+mod log;
 mod message;
 mod method;
 pub mod middleware;
@@ -95,8 +111,8 @@ pub use psrpc_engine::proto;
 
 pub use psrpc_engine::proto::{ErrorCode, GrpcCode, Metadata, MethodProperties, Routing, Text};
 pub use psrpc_engine::{
-    BusError, Claim, ClientLimits, Counters, Evidence, Now, Reason, ServerLimits, SubscriptionKind, Time,
-    WallTime,
+    BusError, Claim, ClientLimits, Counters, Dropped, Evidence, Now, Reason, ServerLimits, SubscriptionKind,
+    Time, WallTime,
 };
 
 pub use call::{Call, Calling};
