@@ -16,7 +16,9 @@ use slab::Slab;
 use crate::bus::Bus;
 use crate::driver::{Driver, Role};
 use crate::interceptor::AroundCalls;
+use crate::log::{self, Note};
 use crate::method::{Method, Routes, Service};
+use crate::middleware::{Observed, Observers, Side, Watch};
 use crate::runtime::Runtime;
 use crate::selection::Choose;
 use crate::{Call, Error, guard, waiting};
@@ -30,6 +32,7 @@ pub struct ClientOptions {
     channel_size: Option<usize>,
     limits: Option<ClientLimits>,
     pub(crate) around: AroundCalls,
+    pub(crate) observers: Observers,
 }
 
 /// The default room of a subscription, in frames.
@@ -88,6 +91,7 @@ impl ClientOptions {
         self.channel_size = bundle.channel_size.or(self.channel_size);
         self.limits = bundle.limits.or(self.limits);
         self.around.append(bundle.around);
+        self.observers.append(bundle.observers);
         self
     }
 
@@ -135,7 +139,8 @@ impl Client {
         let engine = Engine::new(options.config(service.name), runtime.seed())?;
         let id = engine.id().clone();
         let capacity = options.channel_size.unwrap_or(CHANNEL_SIZE);
-        let driver = Driver::start(engine, ClientRole::default(), Arc::new(bus), runtime, capacity);
+        let role = ClientRole { watch: options.observers.watch(), ..ClientRole::default() };
+        let driver = Driver::start(engine, role, Arc::new(bus), runtime, capacity);
         let around = options.around;
         let client = Self { handle: Arc::new(Handle { driver, around, id }), routes: Routes::new(service) };
         poll_fn(|cx| client.driver().look(|state| state.role.poll_ready(cx))).await?;
@@ -198,6 +203,7 @@ impl Drop for Handle {
 /// What becomes of a client's events: outcomes go to the callers that wait for them.
 #[derive(Default)]
 pub(crate) struct ClientRole {
+    watch: Option<Watch>,
     phase: Phase,
     /// Who waits for the client to be ready.
     waiting: Vec<Waker>,
@@ -228,6 +234,8 @@ struct Caller {
 pub(crate) enum ClientTask {
     Wake(Waker),
     Choose(CallHandle, Vec<Claim>, Choose),
+    Observe(Observed),
+    Log(Note),
 }
 
 impl Role for ClientRole {
@@ -235,12 +243,15 @@ impl Role for ClientRole {
     type Task = ClientTask;
 
     fn on_event(&mut self, event: ClientEvent, tasks: &mut Vec<ClientTask>) {
+        let observed = self.watch.as_ref().and_then(|watch| watch.on_client_event(&event));
+        tasks.extend(observed.map(ClientTask::Observe));
         match event {
             ClientEvent::Ready => {
                 self.phase = Phase::Ready;
                 tasks.extend(self.waiting.drain(..).map(ClientTask::Wake));
             }
             ClientEvent::Closed { error } => {
+                tasks.extend(error.clone().map(|error| ClientTask::Log(Note::SubscriptionLost(error))));
                 self.phase = Phase::Closed { error };
                 tasks.extend(self.waiting.drain(..).map(ClientTask::Wake));
             }
@@ -259,16 +270,23 @@ impl Role for ClientRole {
                 }
             }
             // Counted by the engine.
-            _ => {}
+            event => tasks.extend(Note::of_client(event).map(ClientTask::Log)),
         }
     }
 
     fn perform(driver: &Arc<Driver<Self>>, task: ClientTask) {
         match task {
             ClientTask::Wake(waker) => waker.wake(),
+            ClientTask::Observe(observed) => observed.tell(Side::Client, &*driver.runtime),
+            ClientTask::Log(note) => {
+                let (service, id) =
+                    driver.look(|state| (state.engine.service().clone(), state.engine.id().clone()));
+                note.write(Side::Client, &service, &id);
+            }
             ClientTask::Choose(call, claims, choose) => {
                 let choice = guard::catch(|| choose(&claims))
                     .unwrap_or_else(|| {
+                        log::panicked(Side::Client, "a selection function", None);
                         Err(Error::new(ErrorCode::Internal, "the selection function panicked"))
                     })
                     .map(|claim| claim.map(|claim| claim.server_id.clone()))

@@ -13,8 +13,9 @@ use psrpc_engine::proto::{ErrorCode, Metadata, Text};
 use psrpc_engine::{Received, Route, Time, WallTime};
 
 use crate::interceptor::{AroundHandlers, handled};
+use crate::middleware::Side;
 use crate::runtime::{BoxFuture, Runtime};
-use crate::{CallInfo, Error, guard, waiting};
+use crate::{CallInfo, Error, Method, guard, log, waiting};
 
 /// A request as its handler gets it: the message, and what is known of the call. Dereferences to the message.
 pub struct Request<T> {
@@ -138,6 +139,7 @@ pub(crate) type Answering = BoxFuture<Result<Bytes, Error>>;
 
 /// A request that was decoded, and waits to be run.
 pub(crate) struct Admitted {
+    pub(crate) method: &'static Method,
     pub(crate) affinity: f32,
     /// Whether it is run without waiting for a grant.
     pub(crate) elected: bool,
@@ -155,6 +157,7 @@ pub(crate) trait Handle: Send + Sync + 'static {
 
 /// A unary handler: a function from a request to an answer, and one to its affinity.
 pub(crate) struct Unary<Req, F> {
+    pub(crate) method: &'static Method,
     pub(crate) handler: Arc<F>,
     pub(crate) affinity: Option<Affinity<Req>>,
     pub(crate) around: Option<Arc<AroundHandlers>>,
@@ -184,7 +187,10 @@ where
         let request = Request { message, context };
         let affinity = match &self.affinity {
             // A panic makes it no bid; other servers may do better.
-            Some(affinity) if claimed => guard::catch(|| affinity(&request)).unwrap_or(-1.0),
+            Some(affinity) if claimed => guard::catch(|| affinity(&request)).unwrap_or_else(|| {
+                log::panicked(Side::Server, "an affinity function", Some(self.method.name));
+                -1.0
+            }),
             _ => 1.0,
         };
         let handler = Arc::clone(&self.handler);
@@ -194,7 +200,7 @@ where
                 None => Box::pin(async move { Ok(handler(request).await?.encode_to_vec().into()) }),
             }
         });
-        Ok(Admitted { affinity, elected, run })
+        Ok(Admitted { method: self.method, affinity, elected, run })
     }
 
     fn surround(&mut self, around: &Arc<AroundHandlers>) {
@@ -237,14 +243,19 @@ impl Stop {
 
 /// A handler that runs: ends with its answer, with `internal` when it panics, and with nothing when it is stopped.
 pub(crate) struct Running {
+    method: &'static Method,
     run: Option<Box<dyn FnOnce() -> Answering + Send>>,
     answering: Option<Answering>,
     stop: Arc<Stop>,
 }
 
 impl Running {
-    pub(crate) fn new(run: Box<dyn FnOnce() -> Answering + Send>, stop: Arc<Stop>) -> Self {
-        Self { run: Some(run), answering: None, stop }
+    pub(crate) fn new(
+        method: &'static Method,
+        run: Box<dyn FnOnce() -> Answering + Send>,
+        stop: Arc<Stop>,
+    ) -> Self {
+        Self { method, run: Some(run), answering: None, stop }
     }
 }
 
@@ -265,7 +276,10 @@ impl Future for Running {
         match polled {
             Some(polled) => polled.map(Some),
             // That it panicked is all that the caller learns: the message may hold what is not for others to see.
-            None => Poll::Ready(Some(Err(Error::new(ErrorCode::Internal, "the handler panicked")))),
+            None => {
+                log::panicked(Side::Server, "a handler", Some(this.method.name));
+                Poll::Ready(Some(Err(Error::new(ErrorCode::Internal, "the handler panicked"))))
+            }
         }
     }
 }

@@ -65,6 +65,21 @@
 //!
 //! A [`FaultyBus`](testing::FaultyBus) around any bus loses, delays, duplicates, reorders and refuses frames as a test asks.
 //!
+//! # What is logged
+//!
+//! Through the `tracing` crate, and only what is rare. What peers say is escaped.
+//!
+//! | target | level | what |
+//! |---|---|---|
+//! | `psrpc::client` | debug | a frame was dropped, with its reason |
+//! | `psrpc::client` | error | a selection function or an observer panicked |
+//! | `psrpc::server` | debug | a frame was dropped, with its reason; for an expired request, by how much it was late |
+//! | `psrpc::server` | error | a handler, an affinity function or an observer panicked |
+//! | `psrpc::bus` | warn | frames may be lost; a registration or a client's subscriptions are |
+//!
+//! Each has the fields `service` and `id`, of the client or server that it happened to, but for panics, which have the `method`
+//! where there is one.
+//!
 //! # Your own bus or runtime
 //!
 //! [`bus::Bus`] has two functions that matter, [`Runtime`] has four. Both are checked by the cases of `psrpc-conformance`.
@@ -86,6 +101,7 @@ mod handler;
 mod inbox;
 mod info;
 mod interceptor;
+mod log;
 mod message;
 mod method;
 pub mod middleware;
@@ -101,8 +117,8 @@ pub use psrpc_engine::proto;
 
 pub use psrpc_engine::proto::{ErrorCode, GrpcCode, Metadata, MethodProperties, Routing, Text};
 pub use psrpc_engine::{
-    BusError, Claim, ClientLimits, Counters, Evidence, Now, Reason, ServerLimits, SubscriptionKind, Time,
-    WallTime,
+    BusError, Claim, ClientLimits, Counters, Dropped, Evidence, Now, Reason, ServerLimits, SubscriptionKind,
+    Time, WallTime,
 };
 
 pub use call::{Call, Calling};

@@ -18,7 +18,9 @@ use crate::client::CHANNEL_SIZE;
 use crate::driver::{Driver, Role};
 use crate::handler::{Admitted, Affinity, Handle, Running, Stop, Unary};
 use crate::interceptor::AroundHandlers;
+use crate::log::Note;
 use crate::method::{Method, Routes, Service};
+use crate::middleware::{Observed, Observers, Side, Watch};
 use crate::runtime::Runtime;
 use crate::{Error, Request, waiting};
 
@@ -32,6 +34,7 @@ pub struct ServerOptions {
     channel_size: Option<usize>,
     limits: Option<ServerLimits>,
     pub(crate) around: AroundHandlers,
+    pub(crate) observers: Observers,
 }
 
 impl ServerOptions {
@@ -101,6 +104,7 @@ impl ServerOptions {
         self.channel_size = bundle.channel_size.or(self.channel_size);
         self.limits = bundle.limits.or(self.limits);
         self.around.append(bundle.around);
+        self.observers.append(bundle.observers);
         self
     }
 
@@ -175,7 +179,7 @@ impl<S: Send + Sync + 'static> Handlers<S> {
     {
         let service = Arc::clone(&self.service);
         let handler = Arc::new(move |request| handler(Arc::clone(&service), request));
-        self.handlers.insert(method.name, Box::new(Unary { handler, affinity, around: None }));
+        self.handlers.insert(method.name, Box::new(Unary { method, handler, affinity, around: None }));
         self
     }
 }
@@ -216,7 +220,8 @@ impl Server {
             let around = Arc::new(options.around);
             handlers.values_mut().for_each(|handler| handler.surround(&around));
         }
-        let role = ServerRole { handlers: Arc::new(handlers), ..ServerRole::default() };
+        let watch = options.observers.watch();
+        let role = ServerRole { handlers: Arc::new(handlers), watch, ..ServerRole::default() };
         let driver = Driver::start(engine, role, Arc::new(bus), runtime, capacity);
         Ok(Self { handle: Arc::new(Inner { driver, id }), routes: Routes::new(description) })
     }
@@ -349,6 +354,7 @@ fn key(routes: &[Route]) -> Key {
 #[derive(Default)]
 pub(crate) struct ServerRole {
     handlers: Arc<BTreeMap<&'static str, Box<dyn Handle>>>,
+    watch: Option<Watch>,
     /// By the index of their handles.
     requests: Vec<Option<(RequestHandle, Stage)>>,
     registrations: BTreeMap<RegistrationHandle, Registration>,
@@ -381,6 +387,8 @@ pub(crate) enum ServerTask {
     Stop(Arc<Stop>),
     /// What user code made, which user code may want to clean up.
     Discard(Admitted),
+    Observe(Observed),
+    Log(Note),
 }
 
 impl Role for ServerRole {
@@ -388,12 +396,14 @@ impl Role for ServerRole {
     type Task = ServerTask;
 
     fn on_event(&mut self, event: ServerEvent, tasks: &mut Vec<ServerTask>) {
+        let observed = self.watch.as_mut().and_then(|watch| watch.on_server_event(&event));
+        tasks.extend(observed.map(ServerTask::Observe));
         match event {
             ServerEvent::Received(received) => tasks.push(ServerTask::Admit(received)),
             ServerEvent::Run { request } => {
-                if let Some(Stage::Admitted(Admitted { run, .. })) = self.take(request) {
+                if let Some(Stage::Admitted(Admitted { method, run, .. })) = self.take(request) {
                     let stop = Arc::new(Stop::default());
-                    tasks.push(ServerTask::Run(request, Running::new(run, Arc::clone(&stop))));
+                    tasks.push(ServerTask::Run(request, Running::new(method, run, Arc::clone(&stop))));
                     self.put(request, Stage::Running(stop));
                 }
             }
@@ -420,14 +430,25 @@ impl Role for ServerRole {
                 tasks.extend(waiting.map(ServerTask::Wake));
                 self.keys.clear();
             }
+            ServerEvent::Lost { registration } => {
+                let lost = self.registrations.get(&registration).map(|lost| lost.key.clone());
+                let note = lost.map(|(methods, topic)| Note::RegistrationLost { methods, topic });
+                tasks.extend(note.map(ServerTask::Log));
+            }
             // Counted by the engine.
-            _ => {}
+            event => tasks.extend(Note::of_server(event).map(ServerTask::Log)),
         }
     }
 
     fn perform(driver: &Arc<Driver<Self>>, task: ServerTask) {
         match task {
             ServerTask::Wake(waker) => waker.wake(),
+            ServerTask::Observe(observed) => observed.tell(Side::Server, &*driver.runtime),
+            ServerTask::Log(note) => {
+                let (service, id) =
+                    driver.look(|state| (state.engine.service().clone(), state.engine.id().clone()));
+                note.write(Side::Server, &service, &id);
+            }
             ServerTask::Stop(stop) => stop.stop(),
             ServerTask::Discard(admitted) => drop(admitted),
             ServerTask::Admit(received) => admit(driver, received),
@@ -463,6 +484,9 @@ fn admit(driver: &Arc<Driver<ServerRole>>, received: Received) {
             // Meanwhile it may have been granted elsewhere, or have expired.
             if state.engine.is_waiting(request) {
                 let Admitted { affinity, elected, .. } = admitted;
+                if let Some(watch) = &mut state.role.watch {
+                    watch.bids(now.time, request, elected);
+                }
                 state.role.put(request, Stage::Admitted(admitted));
                 match elected {
                     true => state.engine.elect(now, request),

@@ -4,7 +4,8 @@
 
 use std::sync::{Arc, Mutex};
 
-use psrpc_tokio::bus::Bus;
+use psrpc_tokio::bus::{Bus, Full, Receipt, Sink, Subscription};
+use psrpc_tokio::proto::{Channel, Frame};
 use psrpc_tokio::*;
 
 pub static HATS: Service = Service {
@@ -21,6 +22,9 @@ pub static PICK: &Method = &HATS.methods[1];
 #[derive(Clone)]
 pub struct Virtual(TokioRuntime);
 
+/// A millisecond in nanoseconds.
+const MILLI: u64 = 1_000_000;
+
 pub fn runtime() -> Virtual {
     Virtual(default_runtime().unwrap())
 }
@@ -28,7 +32,7 @@ pub fn runtime() -> Virtual {
 impl Runtime for Virtual {
     fn now(&self) -> Now {
         // Paused time goes on in whole milliseconds, but does not start at one.
-        let time = Time::from_nanos(self.0.now().time.as_nanos() / 1_000_000 * 1_000_000);
+        let time = Time::from_nanos(self.0.now().time.as_nanos() / MILLI * MILLI);
         Now { time, wall: WallTime::from_unix_nanos(1 << 60) + time.since(Time::ZERO) }
     }
 
@@ -37,7 +41,7 @@ impl Runtime for Virtual {
     }
 
     fn sleep_until(&self, deadline: Time) -> Task {
-        self.0.sleep_until(deadline)
+        self.0.sleep_until(Time::from_nanos(deadline.as_nanos().div_ceil(MILLI).saturating_mul(MILLI)))
     }
 
     fn spawn(&self, task: Task) {
@@ -91,4 +95,58 @@ pub fn fit(client: &Client, hat: &str) -> Call<String, String> {
 /// A handler that gives back what it gets.
 pub async fn echo(request: Request<String>) -> Result<String, Error> {
     Ok(request.into_message())
+}
+
+/// A bus that carries nothing, and gives every subscription into the hands of the test.
+#[derive(Clone, Default)]
+pub struct HandBus(Arc<Mutex<Vec<Sink>>>);
+
+impl HandBus {
+    /// The subscriptions so far.
+    pub fn take(&self) -> Vec<Sink> {
+        std::mem::take(&mut *self.0.lock().unwrap())
+    }
+}
+
+impl Bus for HandBus {
+    fn publish(&self, _: &Channel, _: Frame, receipt: Receipt) -> Result<(), Box<Full>> {
+        receipt.published(None);
+        Ok(())
+    }
+
+    fn subscribe(&self, _: &Channel, _: SubscriptionKind, sink: Sink) -> Subscription {
+        sink.live();
+        self.0.lock().unwrap().push(sink);
+        Subscription::new(|| ())
+    }
+}
+
+/// A response to a call that nobody made.
+pub fn stray_response(request_id: &str) -> Frame {
+    Frame::Response(proto::Response {
+        request_id: request_id.into(),
+        server_id: "SRV_stray".into(),
+        sent_at: 0,
+        result: Ok(Vec::new().into()),
+    })
+}
+
+/// A request that expires now and so has.
+pub fn late_request(request_id: &str) -> Frame {
+    let now = runtime().now().wall;
+    Frame::Request(proto::Request {
+        request_id: request_id.into(),
+        client_id: "CLI_late".into(),
+        sent_at: now.as_unix_nanos() - 7_000_000,
+        expiry: now.as_unix_nanos() - 2_000_000,
+        multi: false,
+        metadata: Metadata::new(),
+        payload: Vec::new().into(),
+        skip_claim: false,
+    })
+}
+
+/// Lets everything run that can.
+pub async fn settle() {
+    tokio::time::sleep(std::time::Duration::from_millis(1)).await;
 }

@@ -4,12 +4,16 @@
 //! |---|---|
 //! | calls that failed are made again | [`Retry`], an interceptor |
 //! | calls and handlers are measured | [`ClientOptions::metrics`](crate::ClientOptions::metrics), [`ServerOptions::metrics`](crate::ServerOptions::metrics) |
+//! | what becomes of requests and frames is told | [`ServerOptions::observer`](crate::ServerOptions::observer), [`ClientOptions::observer`](crate::ClientOptions::observer) |
 //! | panics of handlers are reported | [`ServerOptions::on_panic`](crate::ServerOptions::on_panic) |
 
 mod metrics;
+mod observer;
 mod recovery;
 mod retry;
 
 pub use self::metrics::{MetricsObserver, MultiCall, Side, StreamSent, UnaryCall};
+pub use self::observer::{ClaimOutcome, Observation};
+pub(crate) use self::observer::{Observed, Observers, Watch};
 pub(crate) use self::recovery::{PanicHook, reporting};
 pub use self::retry::{Attempt, Attempts, Retry};

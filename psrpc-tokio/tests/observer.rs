@@ -1,0 +1,163 @@
+//! Observers: what they are told of requests, claims and frames.
+
+mod hats;
+
+use std::time::Duration;
+
+use hats::{FIT, HandBus, Log, PICK, client, echo, fit, late_request, serve, settle, stray_response};
+use psrpc_bus_local::LocalBus;
+use psrpc_tokio::bus::{Bus, Receipt};
+use psrpc_tokio::middleware::Observation;
+use psrpc_tokio::proto::Channel;
+use psrpc_tokio::*;
+
+/// Logs what is observed, without the ids.
+fn log_to(log: &Log) -> impl Fn(&Observation) + Send + Sync + use<> {
+    let log = log.clone();
+    move |observation| {
+        log.add(match observation {
+            Observation::Received { info, client_id, .. } => format!("{info} of {client_id}"),
+            Observation::Claim { info, outcome, waited, .. } => {
+                format!("{info} {outcome:?} after {waited:?}")
+            }
+            other => format!("{other:?}"),
+        });
+    }
+}
+
+fn named(id: &str) -> ClientOptions {
+    ClientOptions::new().id(id)
+}
+
+fn publish(bus: &LocalBus, channel: &Channel, frame: proto::Frame) {
+    bus.publish(channel, frame, Receipt::new(|_| ())).unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_is_granted_to_one_and_lost_by_the_other() {
+    let (bus, winner, loser) = (LocalBus::new(), Log::default(), Log::default());
+    let handlers = |affinity: f32| {
+        Handlers::new(&hats::HATS, ()).unary_with_affinity(
+            PICK,
+            |_, request| echo(request),
+            move |_, _| affinity,
+        )
+    };
+    let mut servers = Vec::new();
+    for (affinity, log) in [(0.9, &winner), (0.5, &loser)] {
+        let options = ServerOptions::new().observer(log_to(log));
+        let server = Server::new(bus.clone(), hats::runtime(), handlers(affinity), options).unwrap();
+        server.register(&[PICK], &[]).await.unwrap();
+        servers.push(server);
+    }
+    let client = client(&bus, named("C")).await;
+    client.call::<String, String>(PICK, &[], "fez".to_owned()).await.unwrap();
+    settle().await;
+    assert_eq!(winner.take(), ["Hats.Pick of C", "Hats.Pick Granted after 200ms"]);
+    assert_eq!(loser.take(), ["Hats.Pick of C", "Hats.Pick Lost after 200ms"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_is_abandoned_when_nobody_grants_it() {
+    let (bus, log) = (LocalBus::new(), Log::default());
+    let _server = serve(&bus, ServerOptions::new().observer(log_to(&log)), echo).await;
+    let client = client(&bus, named("C")).await;
+    let selection = Selection::none().choose(|_| Ok(None)).short_circuit_timeout(Duration::from_millis(10));
+    let call = client.call::<String, String>(PICK, &[], "fez".to_owned()).selection(selection);
+    assert_eq!(call.await.unwrap_err().reason(), Some(Reason::NotAcceptable));
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    assert_eq!(log.take(), ["Hats.Pick of C", "Hats.Pick Abandoned(NotGranted) after 3s"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_is_skipped_when_the_server_elects() {
+    let (bus, log) = (LocalBus::new(), Log::default());
+    let options = ServerOptions::new().elect(|_, _| true).observer(log_to(&log));
+    let _server = serve(&bus, options, echo).await;
+    fit(&client(&bus, named("C")).await, "fez").await.unwrap();
+    assert_eq!(log.take(), ["Hats.Fit of C", "Hats.Fit Skipped after 0ns"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_method_without_claims_has_none_to_observe() {
+    static ONE: Service = Service {
+        name: "One",
+        methods: &[Method {
+            index: 0,
+            name: "Fit",
+            properties: MethodProperties { routing: Routing::Queue, require_claim: false },
+        }],
+    };
+    let (bus, log) = (LocalBus::new(), Log::default());
+    let handlers = Handlers::new(&ONE, ()).unary(&ONE.methods[0], |_, request| echo(request));
+    let options = ServerOptions::new().observer(log_to(&log));
+    let server = Server::new(bus.clone(), hats::runtime(), handlers, options).unwrap();
+    server.register(&[&ONE.methods[0]], &[]).await.unwrap();
+    let client = Client::new(bus, hats::runtime(), &ONE, named("C")).await.unwrap();
+    client.call::<String, String>(&ONE.methods[0], &[], "fez".to_owned()).await.unwrap();
+    assert_eq!(log.take(), ["One.Fit of C"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn late_requests_and_stray_frames_are_observed() {
+    let (bus, server_log, client_log) = (LocalBus::new(), Log::default(), Log::default());
+    let _server = serve(&bus, ServerOptions::new().observer(log_to(&server_log)), echo).await;
+    let client = client(&bus, named("C").observer(log_to(&client_log))).await;
+    let requests = Channel::request::<&str>("Hats", "Fit", &[], FIT.properties.queue());
+    publish(&bus, &requests, late_request("RPC_late"));
+    publish(&bus, &requests, stray_response("RPC_stray"));
+    publish(&bus, &Channel::response("Hats", client.id()), stray_response("RPC_stray"));
+    settle().await;
+    let stray = |reason| {
+        let (request_id, peer) = ("RPC_stray".into(), "SRV_stray".into());
+        format!("{:?}", Observation::Dropped(Dropped { reason, request_id, peer, late_by: Duration::ZERO }))
+    };
+    let late = r#"Expired { request_id: "RPC_late", client_id: "CLI_late", late_by: 2ms }"#;
+    assert_eq!(server_log.take(), [late, &stray(Reason::UnexpectedType)]);
+    assert_eq!(client_log.take(), [stray(Reason::Late)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn gaps_are_observed_on_both_sides() {
+    let (bus, log) = (HandBus::default(), Log::default());
+    let _server = serve(&bus, ServerOptions::new().observer(log_to(&log)), echo).await;
+    let sinks = bus.take();
+    sinks[0].gap(Some(3));
+    settle().await;
+    assert_eq!(log.take(), ["Gap { lost: Some(3) }"]);
+    let _client = client(&bus, named("C").observer(log_to(&log))).await;
+    let sinks = bus.take();
+    sinks[0].gap(None);
+    settle().await;
+    assert_eq!(log.take(), ["Gap { lost: None }"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_observer_that_panics_stops_neither_the_server_nor_other_observers() {
+    let (bus, log) = (LocalBus::new(), Log::default());
+    let bundle = ServerOptions::new().observer(log_to(&log));
+    let options = ServerOptions::new().observer(|_| panic!("as it was told")).with(bundle);
+    let _server = serve(&bus, options, echo).await;
+    let client = client(&bus, named("C").observer(|_| panic!("as it was told"))).await;
+    publish(&bus, &Channel::response("Hats", client.id()), stray_response("RPC_stray"));
+    for _ in 0..2 {
+        assert_eq!(fit(&client, "fez").await.unwrap(), "fez");
+        assert_eq!(log.take(), ["Hats.Fit of C", "Hats.Fit Granted after 0ns"]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_observer_may_use_the_client_that_it_observes() {
+    let (bus, log) = (LocalBus::new(), Log::default());
+    let known = std::sync::Arc::new(std::sync::OnceLock::<Client>::new());
+    let (observed, noted) = (known.clone(), log.clone());
+    let options = named("C").observer(move |_| {
+        let late = observed.get().unwrap().counters().get(Reason::Late);
+        noted.add(format!("{late} late"));
+    });
+    let client = client(&bus, options).await;
+    known.set(client.clone()).unwrap();
+    publish(&bus, &Channel::response("Hats", client.id()), stray_response("RPC_stray"));
+    settle().await;
+    assert_eq!(log.take(), ["1 late"]);
+}

@@ -1,0 +1,251 @@
+//! Observers: what becomes of requests before their handlers run, and of frames that are dropped.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use psrpc_engine::proto::Text;
+use psrpc_engine::{ClientEvent, Dropped, Reason, Received, RequestHandle, ServerEvent, Time};
+
+use super::Side;
+use crate::runtime::Runtime;
+use crate::{CallInfo, ClientOptions, ServerOptions, guard, log};
+
+/// Something that happened in a server, or in a client, which has only the last two.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Observation {
+    /// A request came in, and will be bid for.
+    Received {
+        /// What is called.
+        info: CallInfo,
+        /// The call, by its id on the wire.
+        request_id: Text,
+        /// Who calls.
+        client_id: Text,
+    },
+    /// The claim of a request is decided. A request of a method that requires none has none.
+    Claim {
+        /// What is called.
+        info: CallInfo,
+        /// The call, by its id on the wire.
+        request_id: Text,
+        /// Who calls.
+        client_id: Text,
+        /// How it was decided.
+        outcome: ClaimOutcome,
+        /// How long the request waited for it, from the bid on.
+        waited: Duration,
+    },
+    /// A request came in too late, and was dropped.
+    Expired {
+        /// The call, by its id on the wire.
+        request_id: Text,
+        /// Who calls.
+        client_id: Text,
+        /// By how much: with skewed clocks, the skew.
+        late_by: Duration,
+    },
+    /// A frame was dropped for another reason.
+    Dropped(Dropped),
+    /// The bus may have lost frames of a subscription.
+    Gap {
+        /// How many, where that is known.
+        lost: Option<u64>,
+    },
+}
+
+/// How the claim of a request was decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ClaimOutcome {
+    /// The client granted it to this server, which runs it.
+    Granted,
+    /// The client granted it to another server.
+    Lost,
+    /// It is given up: not bid for, not granted in time, or the server was killed.
+    Abandoned(Reason),
+    /// It runs without having waited, since this server [elected](ServerOptions::elect) it.
+    Skipped,
+}
+
+/// A function that is told of what happens.
+pub(crate) type Observer = Arc<dyn Fn(&Observation) + Send + Sync>;
+
+impl ServerOptions {
+    /// Tells a function what becomes of requests and frames.
+    ///
+    /// ```
+    /// # use psrpc::ServerOptions;
+    /// use psrpc::middleware::Observation;
+    ///
+    /// let options = ServerOptions::new().observer(|observation| {
+    ///     if let Observation::Claim { info, outcome, waited, .. } = observation {
+    ///         println!("{info}: {outcome:?} after {waited:?}");
+    ///     }
+    /// });
+    /// ```
+    ///
+    /// It mostly runs on the server's background task, which it must not block. A panic in it is discarded.
+    #[must_use]
+    pub fn observer(mut self, observer: impl Fn(&Observation) + Send + Sync + 'static) -> Self {
+        self.observers.push(Arc::new(observer));
+        self
+    }
+}
+
+impl ClientOptions {
+    /// Tells a function of frames that are dropped, and of gaps.
+    ///
+    /// It mostly runs on the client's background task, which it must not block. A panic in it is discarded.
+    #[must_use]
+    pub fn observer(mut self, observer: impl Fn(&Observation) + Send + Sync + 'static) -> Self {
+        self.observers.push(Arc::new(observer));
+        self
+    }
+}
+
+/// The observers of a client or a server. Collects under the lock what they are told once it is free.
+#[derive(Clone, Default)]
+pub(crate) struct Observers(Vec<Observer>);
+
+impl Observers {
+    pub(crate) fn push(&mut self, observer: Observer) {
+        self.0.push(observer);
+    }
+
+    pub(crate) fn append(&mut self, mut other: Self) {
+        self.0.append(&mut other.0);
+    }
+
+    /// What watches the events of a client or a server; nothing does without observers.
+    pub(crate) fn watch(self) -> Option<Watch> {
+        (!self.0.is_empty()).then(|| Watch { observers: self.0.into(), claims: Vec::new() })
+    }
+}
+
+impl std::fmt::Debug for Observers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} observers", self.0.len())
+    }
+}
+
+/// Watches events on behalf of observers.
+pub(crate) struct Watch {
+    observers: Arc<[Observer]>,
+    /// The claims that are not decided, by the index of their requests' handles. Those of requests that ended otherwise lie
+    /// here until their place is another's.
+    claims: Vec<Option<(RequestHandle, Claim)>>,
+}
+
+/// A claim that is not decided.
+struct Claim {
+    info: CallInfo,
+    request_id: Text,
+    client_id: Text,
+    required: bool,
+    bid: Option<Time>,
+    elected: bool,
+}
+
+impl Watch {
+    pub(crate) fn on_client_event(&self, event: &ClientEvent) -> Option<Observed> {
+        match event {
+            ClientEvent::Dropped(dropped) => Some(self.tell(Observation::Dropped(dropped.clone()))),
+            ClientEvent::Gap { lost, .. } => Some(self.tell(Observation::Gap { lost: *lost })),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn on_server_event(&mut self, event: &ServerEvent) -> Option<Observed> {
+        match event {
+            ServerEvent::Received(received) => Some(self.on_received(received)),
+            ServerEvent::Run { request } => {
+                let claim = self.take(*request)?;
+                let outcome = if claim.elected { ClaimOutcome::Skipped } else { ClaimOutcome::Granted };
+                claim.required.then(|| self.decided(claim, outcome))
+            }
+            ServerEvent::Abandoned { request, reason } => {
+                let claim = self.take(*request)?;
+                let outcome = match reason {
+                    Reason::ClaimLost => ClaimOutcome::Lost,
+                    reason => ClaimOutcome::Abandoned(*reason),
+                };
+                claim.required.then(|| self.decided(claim, outcome))
+            }
+            ServerEvent::Dropped(dropped) => Some(self.tell(match dropped.clone() {
+                Dropped { reason: Reason::Expired, request_id, peer: client_id, late_by } => {
+                    Observation::Expired { request_id, client_id, late_by }
+                }
+                dropped => Observation::Dropped(dropped),
+            })),
+            ServerEvent::Gap { lost, .. } => Some(self.tell(Observation::Gap { lost: *lost })),
+            _ => None,
+        }
+    }
+
+    /// The server is about to bid for a request, or to elect it.
+    pub(crate) fn bids(&mut self, now: Time, request: RequestHandle, elected: bool) {
+        if let Some(Some((known, claim))) = self.claims.get_mut(request.index()) {
+            if *known == request {
+                (claim.bid, claim.elected) = (Some(now), elected);
+            }
+        }
+    }
+
+    fn on_received(&mut self, received: &Received) -> Observed {
+        let Received { request, route, request_id, client_id, .. } = received;
+        let (info, required) = (CallInfo::from(route.clone()), route.properties().require_claim);
+        let (request_id, client_id) = (request_id.clone(), client_id.clone());
+        if self.claims.len() <= request.index() {
+            self.claims.resize_with(request.index() + 1, || None);
+        }
+        let claim = Claim {
+            info: info.clone(),
+            request_id: request_id.clone(),
+            client_id: client_id.clone(),
+            required,
+            bid: None,
+            elected: false,
+        };
+        self.claims[request.index()] = Some((*request, claim));
+        self.tell(Observation::Received { info, request_id, client_id })
+    }
+
+    fn take(&mut self, request: RequestHandle) -> Option<Claim> {
+        let place = self.claims.get_mut(request.index())?;
+        place.take_if(|(known, _)| *known == request).map(|(_, claim)| claim)
+    }
+
+    fn decided(&self, claim: Claim, outcome: ClaimOutcome) -> Observed {
+        let Claim { info, request_id, client_id, bid, .. } = claim;
+        let waited = Duration::ZERO;
+        let claim = Observation::Claim { info, request_id, client_id, outcome, waited };
+        Observed { bid, ..self.tell(claim) }
+    }
+
+    fn tell(&self, observation: Observation) -> Observed {
+        Observed { observers: Arc::clone(&self.observers), observation, bid: None }
+    }
+}
+
+/// What observers are to be told.
+pub(crate) struct Observed {
+    observers: Arc<[Observer]>,
+    observation: Observation,
+    /// When the bid was made whose claim was decided.
+    bid: Option<Time>,
+}
+
+impl Observed {
+    /// Tells them.
+    pub(crate) fn tell(mut self, side: Side, runtime: &dyn Runtime) {
+        if let (Observation::Claim { waited, .. }, Some(bid)) = (&mut self.observation, self.bid) {
+            *waited = runtime.now().time.since(bid);
+        }
+        for observer in &*self.observers {
+            if guard::catch(|| observer(&self.observation)).is_none() {
+                log::panicked(side, "an observer", None);
+            }
+        }
+    }
+}
