@@ -285,7 +285,8 @@ async fn options_are_used_again_and_what_is_set_later_counts() {
 
 #[tokio::test(start_paused = true)]
 async fn a_call_that_no_method_has_passes_no_interceptor() {
-    static BEYOND: Method = Method::call(9, "Beyond", MethodProperties { routing: Routing::Queue, require_claim: true });
+    static BEYOND: Method =
+        Method::call(9, "Beyond", MethodProperties { routing: Routing::Queue, require_claim: true });
     let log = Log::default();
     let (client, _server) =
         hats(ClientOptions::new().interceptor(outgoing(&log, "client")), ServerOptions::new()).await;

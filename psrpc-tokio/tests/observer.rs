@@ -82,11 +82,11 @@ async fn a_claim_is_skipped_when_the_server_elects() {
 async fn a_method_without_claims_has_none_to_observe() {
     static ONE: Service = Service {
         name: "One",
-        methods: &[Method {
-            index: 0,
-            name: "Fit",
-            properties: MethodProperties { routing: Routing::Queue, require_claim: false },
-        }],
+        methods: &[Method::call(
+            0,
+            "Fit",
+            MethodProperties { routing: Routing::Queue, require_claim: false },
+        )],
     };
     let (bus, log) = (LocalBus::new(), Log::default());
     let handlers = Handlers::new(&ONE, ()).unary(&ONE.methods[0], |_, request| echo(request));

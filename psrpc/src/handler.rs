@@ -1,8 +1,9 @@
 //! The handler's side of a request: its context, and the way from a payload to an answer.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::marker::PhantomData;
 use std::ops::Deref;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -10,11 +11,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use prost::Message;
 use psrpc_engine::proto::{ErrorCode, Metadata, Text};
-use psrpc_engine::{Received, Route, Time, WallTime};
+use psrpc_engine::{Received, Route, StreamHandle, Time, WallTime};
 
 use crate::interceptor::{AroundHandlers, handled};
-use crate::middleware::Side;
+use crate::middleware::{Side, reporting};
 use crate::runtime::{BoxFuture, Runtime};
+use crate::stream::{Codec, Port, ServerStream};
 use crate::{CallInfo, Error, Method, guard, log, waiting};
 
 /// A request as its handler gets it: the message, and what is known of the call. Dereferences to the message.
@@ -23,11 +25,11 @@ pub struct Request<T> {
     context: RequestContext,
 }
 
-struct RequestContext {
-    route: Route,
-    client_id: Text,
+pub(crate) struct RequestContext {
+    pub(crate) route: Route,
+    pub(crate) client_id: Text,
     request_id: Text,
-    metadata: Metadata,
+    pub(crate) metadata: Metadata,
     sent_at: WallTime,
     deadline: Time,
     runtime: Arc<dyn Runtime>,
@@ -134,17 +136,31 @@ impl<T: std::fmt::Debug> std::fmt::Debug for Request<T> {
     }
 }
 
-/// The answer of a handler, on its way.
-pub(crate) type Answering = BoxFuture<Result<Bytes, Error>>;
-
 /// A request that was decoded, and waits to be run.
 pub(crate) struct Admitted {
     pub(crate) method: &'static Method,
     pub(crate) affinity: f32,
     /// Whether it is run without waiting for a grant.
     pub(crate) elected: bool,
-    pub(crate) run: Box<dyn FnOnce() -> Answering + Send>,
+    pub(crate) run: Run,
 }
+
+/// What is run once a request is granted.
+pub(crate) enum Run {
+    /// A handler that answers.
+    Call(Start<Bytes>),
+    /// A handler of the stream that the request opens, and what is around the stream.
+    Stream(StartStream, Arc<Codec>),
+}
+
+/// Starts a handler.
+pub(crate) type Start<T> = Box<dyn FnOnce() -> BoxFuture<Result<T, Error>> + Send>;
+
+/// Starts the handler of a stream that is open.
+pub(crate) type StartStream = Box<dyn FnOnce(StreamParts) -> BoxFuture<Result<(), Error>> + Send>;
+
+/// What a stream is made of: its driver, its handle, and the key of its slot.
+pub(crate) type StreamParts = (Arc<dyn Port>, StreamHandle, usize);
 
 /// A method's handler, whatever its messages are.
 pub(crate) trait Handle: Send + Sync + 'static {
@@ -194,13 +210,69 @@ where
             _ => 1.0,
         };
         let handler = Arc::clone(&self.handler);
-        let run = Box::new(move || -> Answering {
+        let run = Box::new(move || -> BoxFuture<Result<Bytes, Error>> {
             match around {
                 Some(around) => Box::pin(handled(around, handler, request)),
                 None => Box::pin(async move { Ok(handler(request).await?.encode_to_vec().into()) }),
             }
         });
-        Ok(Admitted { method: self.method, affinity, elected, run })
+        Ok(Admitted { method: self.method, affinity, elected, run: Run::Call(run) })
+    }
+
+    fn surround(&mut self, around: &Arc<AroundHandlers>) {
+        self.around = Some(Arc::clone(around));
+    }
+}
+
+/// The handler of streams that send `S` and receive `R`: a function of a stream, and one to its affinity.
+pub(crate) struct StreamHandler<S, R, F> {
+    pub(crate) method: &'static Method,
+    pub(crate) handler: Arc<F>,
+    pub(crate) affinity: Option<Affinity<()>>,
+    pub(crate) around: Option<Arc<AroundHandlers>>,
+    pub(crate) messages: PhantomData<fn(R) -> S>,
+}
+
+impl<S, R, F, Fut> Handle for StreamHandler<S, R, F>
+where
+    S: Message + 'static,
+    R: Message + Default + 'static,
+    F: Fn(ServerStream<S, R>) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<(), Error>> + Send + 'static,
+{
+    fn admit(&self, received: Received, runtime: &Arc<dyn Runtime>) -> Result<Admitted, Error> {
+        let Received { route, client_id, request_id, metadata, sent_at, deadline, .. } = received;
+        let claimed = route.properties().require_claim;
+        let info = CallInfo::from(route.clone());
+        let runtime = Arc::clone(runtime);
+        let context = RequestContext { route, client_id, request_id, metadata, sent_at, deadline, runtime };
+        let request = Request { message: (), context };
+        let affinity = match &self.affinity {
+            // A panic makes it no bid; other servers may do better.
+            Some(affinity) if claimed => guard::catch(|| affinity(&request)).unwrap_or_else(|| {
+                log::panicked(Side::Server, "an affinity function", Some(self.method.name));
+                -1.0
+            }),
+            _ => 1.0,
+        };
+        let around = self.around.clone();
+        let interceptors = around.as_ref().map(|around| around.streams.clone()).unwrap_or_default();
+        let codec = Arc::new(Codec::new::<R>(info, Side::Server, interceptors));
+        let (handler, around_stream) = (Arc::clone(&self.handler), Arc::clone(&codec));
+        let start = move |(port, stream, key): StreamParts| -> BoxFuture<Result<(), Error>> {
+            let info = around_stream.info().clone();
+            let stream = ServerStream::at_server(port, stream, key, around_stream, request.context);
+            let handling = async move { handler(stream).await };
+            match around {
+                Some(around) => Box::pin(async move {
+                    let mut handling = pin!(handling);
+                    poll_fn(|cx| reporting(&around.panics, &info, || handling.as_mut().poll(cx))).await
+                }),
+                None => Box::pin(handling),
+            }
+        };
+        let run = Run::Stream(Box::new(start), codec);
+        Ok(Admitted { method: self.method, affinity, elected: false, run })
     }
 
     fn surround(&mut self, around: &Arc<AroundHandlers>) {
@@ -242,25 +314,21 @@ impl Stop {
 }
 
 /// A handler that runs: ends with its answer, with `internal` when it panics, and with nothing when it is stopped.
-pub(crate) struct Running {
+pub(crate) struct Running<T> {
     method: &'static Method,
-    run: Option<Box<dyn FnOnce() -> Answering + Send>>,
-    answering: Option<Answering>,
+    start: Option<Start<T>>,
+    answering: Option<BoxFuture<Result<T, Error>>>,
     stop: Arc<Stop>,
 }
 
-impl Running {
-    pub(crate) fn new(
-        method: &'static Method,
-        run: Box<dyn FnOnce() -> Answering + Send>,
-        stop: Arc<Stop>,
-    ) -> Self {
-        Self { method, run: Some(run), answering: None, stop }
+impl<T> Running<T> {
+    pub(crate) fn new(method: &'static Method, start: Start<T>, stop: Arc<Stop>) -> Self {
+        Self { method, start: Some(start), answering: None, stop }
     }
 }
 
-impl Future for Running {
-    type Output = Option<Result<Bytes, Error>>;
+impl<T> Future for Running<T> {
+    type Output = Option<Result<T, Error>>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
@@ -268,8 +336,8 @@ impl Future for Running {
             return Poll::Ready(None);
         }
         let polled = guard::catch(|| {
-            if let Some(run) = this.run.take() {
-                this.answering = Some(run());
+            if let Some(start) = this.start.take() {
+                this.answering = Some(start());
             }
             this.answering.as_mut().expect("it has started").as_mut().poll(cx)
         });
@@ -284,9 +352,9 @@ impl Future for Running {
     }
 }
 
-impl Drop for Running {
+impl<T> Drop for Running<T> {
     fn drop(&mut self) {
         // What the handler holds is user code too.
-        guard::catch(|| drop((self.run.take(), self.answering.take())));
+        guard::catch(|| drop((self.start.take(), self.answering.take())));
     }
 }

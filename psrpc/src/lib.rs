@@ -105,10 +105,13 @@ mod log;
 mod message;
 mod method;
 pub mod middleware;
+mod multi;
 mod options;
 mod runtime;
 mod selection;
 mod server;
+mod stream;
+mod subscription;
 pub mod testing;
 mod waiting;
 
@@ -117,8 +120,8 @@ pub use psrpc_engine::proto;
 
 pub use psrpc_engine::proto::{ErrorCode, GrpcCode, Metadata, MethodProperties, Routing, Text};
 pub use psrpc_engine::{
-    BusError, Claim, ClientLimits, Counters, Dropped, Evidence, Now, Reason, ServerLimits, SubscriptionKind,
-    Time, WallTime,
+    BusError, Claim, ClientLimits, Counters, Dropped, Evidence, Now, Reason, ServerLimits, SlowConsumer,
+    StreamLimits, SubscriptionKind, Time, WallTime,
 };
 
 pub use call::{Call, Calling};
@@ -126,13 +129,22 @@ pub use client::{Client, ClientOptions};
 pub use error::{Error, Fault};
 pub use handler::Request;
 pub use info::CallInfo;
-pub use interceptor::{CallInterceptor, HandlerInterceptor, NextCall, NextHandler, Outgoing};
+pub use interceptor::{
+    CallInterceptor, HandlerInterceptor, MultiCallInterceptor, NextCall, NextHandler, NextMultiCall,
+    NextSend, Outgoing, SendOptions, StreamInterceptor, StreamLayer,
+};
 pub use message::AnyMessage;
 pub use method::{Method, MethodKind, Service};
+pub use multi::{Answer, Answers, MultiCall};
 pub use options::CallOptions;
 pub use runtime::{BoxFuture, Runtime, Task};
 pub use selection::Selection;
-pub use server::{Handlers, Server, ServerOptions};
+pub use server::{Handlers, Publish, Server, ServerOptions};
+pub use stream::{
+    AtClient, AtServer, BiStream, ClientStream, OpenStream, RecvHalf, SendHalf, SendSink, Sending,
+    ServerStream,
+};
+pub use subscription::{Subscribe, Subscription};
 
 /// Includes the code that `psrpc-build` generated for a protobuf package, by the package's name; `"_"` for none.
 #[macro_export]

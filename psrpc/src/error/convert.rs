@@ -1,7 +1,7 @@
 //! What the engine's errors become.
 
 use psrpc_engine::proto::{ErrorCode, ErrorResponse};
-use psrpc_engine::{BusError, CallError, ConfigError, Failure, Reason, RegisterError};
+use psrpc_engine::{BusError, CallError, ConfigError, Failure, Reason, RegisterError, UpdateError};
 
 use super::{Error, Fault, Inner};
 
@@ -51,6 +51,15 @@ impl From<RegisterError> for Error {
             _ => ErrorCode::InvalidArgument,
         };
         Self::from_source(code, error)
+    }
+}
+
+impl From<UpdateError> for Error {
+    fn from(error: UpdateError) -> Self {
+        let reason = (error == UpdateError::Closed).then_some(Reason::ServerClosed);
+        let mut converted = Self::from_source(error.code(), error);
+        converted.0.reason = reason;
+        converted
     }
 }
 

@@ -13,7 +13,7 @@ use std::error::Error as StdError;
 use std::fmt;
 
 use prost::{DecodeError, Message, Name};
-use psrpc_engine::proto::{Any, ErrorCode};
+use psrpc_engine::proto::{Any, ErrorCode, ErrorResponse, Text};
 use psrpc_engine::{Evidence, Reason};
 
 pub use fault::Fault;
@@ -113,6 +113,20 @@ impl Error {
         self
     }
 
+    /// The same error as one of this server.
+    pub(crate) fn of_server(mut self, server_id: Text) -> Self {
+        self.0.evidence.selected = Some(server_id);
+        self
+    }
+
+    /// An error that a server has answered with.
+    pub(crate) fn answered(response: ErrorResponse, evidence: Evidence) -> Self {
+        let ErrorResponse { code, text, details } = response;
+        let mut error = Self::new(code, text.as_str()).with_reason(Reason::Answered);
+        (error.0.details, error.0.evidence) = (details, evidence);
+        error
+    }
+
     pub(crate) fn with_reason(mut self, reason: Reason) -> Self {
         self.0.reason = Some(reason);
         self
@@ -148,6 +162,11 @@ impl Error {
     /// is ours.
     pub fn reason(&self) -> Option<Reason> {
         self.0.reason
+    }
+
+    /// The server that answered with it, or that the call was granted to, if there is one.
+    pub fn server_id(&self) -> Option<&str> {
+        self.0.evidence.selected.as_ref().map(Text::as_str)
     }
 
     /// What happened to the call until it failed.

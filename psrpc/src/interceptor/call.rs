@@ -23,6 +23,10 @@ pub struct Outgoing {
 }
 
 impl Outgoing {
+    pub(super) fn new(message: AnyMessage, options: CallOptions, info: CallInfo) -> Self {
+        Self { message, options, info }
+    }
+
     /// What it goes to.
     pub fn info(&self) -> &CallInfo {
         &self.info
@@ -124,7 +128,7 @@ pub(crate) async fn intercepted<Req: Message + 'static, Res: Message + Default +
     let info = CallInfo::from(route.clone());
     let request = AnyMessage::new(request);
     client.around().hooks.on_request(&info, &request);
-    let call = Outgoing { message: request.clone(), options, info: info.clone() };
+    let call = Outgoing::new(request.clone(), options, info.clone());
     let chain = Chain { client: client.clone(), route, own, make: make::<Req, Res> };
     let next = NextCall { chain: Arc::new(chain), position: 0 };
     let result = next.run(call).await.and_then(|response| response.expect::<Res>().map(|()| response));

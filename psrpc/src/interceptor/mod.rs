@@ -5,12 +5,17 @@
 mod call;
 mod handler;
 mod hooks;
+mod multi;
+mod stream;
 
 pub(crate) use self::call::intercepted;
 pub use self::call::{CallInterceptor, NextCall, Outgoing};
 pub(crate) use self::handler::handled;
 pub use self::handler::{HandlerInterceptor, NextHandler};
 pub(crate) use self::hooks::Hooks;
+pub(crate) use self::multi::intercepted_multi;
+pub use self::multi::{MultiCallInterceptor, NextMultiCall};
+pub use self::stream::{NextSend, SendOptions, StreamInterceptor, StreamLayer};
 
 use std::sync::Arc;
 
@@ -24,25 +29,35 @@ use crate::{CallInfo, ServerOptions, guard};
 #[derive(Clone, Default)]
 pub(crate) struct AroundCalls {
     pub(crate) interceptors: Vec<Arc<dyn CallInterceptor>>,
+    pub(crate) multi_interceptors: Vec<Arc<dyn MultiCallInterceptor>>,
+    pub(crate) streams: Vec<Arc<dyn StreamInterceptor>>,
     pub(crate) hooks: Hooks,
 }
 
 impl AroundCalls {
+    /// Whether nothing is around unary calls.
     pub(crate) fn is_empty(&self) -> bool {
         self.interceptors.is_empty() && self.hooks.is_empty()
+    }
+
+    pub(crate) fn has_nothing_around_multi_calls(&self) -> bool {
+        self.multi_interceptors.is_empty() && self.hooks.is_empty()
     }
 
     /// Adds what another has, after what is here.
     pub(crate) fn append(&mut self, mut other: Self) {
         self.interceptors.append(&mut other.interceptors);
+        self.multi_interceptors.append(&mut other.multi_interceptors);
+        self.streams.append(&mut other.streams);
         self.hooks.append(other.hooks);
     }
 }
 
 impl std::fmt::Debug for AroundCalls {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { interceptors, hooks } = self;
-        write!(f, "{} interceptors, {hooks:?}", interceptors.len())
+        let Self { interceptors, multi_interceptors, streams, hooks } = self;
+        let (calls, multi, streams) = (interceptors.len(), multi_interceptors.len(), streams.len());
+        write!(f, "{calls} interceptors of calls, {multi} of multi calls, {streams} of streams, {hooks:?}")
     }
 }
 
@@ -50,6 +65,7 @@ impl std::fmt::Debug for AroundCalls {
 #[derive(Clone, Default)]
 pub(crate) struct AroundHandlers {
     pub(crate) interceptors: Vec<Arc<dyn HandlerInterceptor>>,
+    pub(crate) streams: Vec<Arc<dyn StreamInterceptor>>,
     pub(crate) panics: Vec<PanicHook>,
     pub(crate) elect: Option<Elect>,
 }
@@ -59,12 +75,16 @@ pub(crate) type Elect = Arc<dyn Fn(&CallInfo, &Metadata) -> bool + Send + Sync>;
 
 impl AroundHandlers {
     pub(crate) fn is_empty(&self) -> bool {
-        self.interceptors.is_empty() && self.panics.is_empty() && self.elect.is_none()
+        self.interceptors.is_empty()
+            && self.streams.is_empty()
+            && self.panics.is_empty()
+            && self.elect.is_none()
     }
 
     /// Adds what another has, after what is here.
     pub(crate) fn append(&mut self, mut other: Self) {
         self.interceptors.append(&mut other.interceptors);
+        self.streams.append(&mut other.streams);
         self.panics.append(&mut other.panics);
         self.elect = other.elect.or(self.elect.take());
     }
@@ -99,8 +119,13 @@ impl ServerOptions {
 
 impl std::fmt::Debug for AroundHandlers {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { interceptors, panics, elect } = self;
+        let Self { interceptors, streams, panics, elect } = self;
         let elects = if elect.is_some() { "elects" } else { "does not elect" };
-        write!(f, "{} interceptors, {} panic hooks, {elects}", interceptors.len(), panics.len())
+        let (handlers, streams) = (interceptors.len(), streams.len());
+        write!(
+            f,
+            "{handlers} interceptors of handlers, {streams} of streams, {} panic hooks, {elects}",
+            panics.len()
+        )
     }
 }

@@ -21,13 +21,8 @@ use psrpc_conformance::runtime::{Host, Solo};
 const CLAIMED: MethodProperties = MethodProperties { routing: Routing::Queue, require_claim: true };
 const AFFINITY: MethodProperties = MethodProperties { routing: Routing::Affinity, require_claim: true };
 
-static HATS: Service = Service {
-    name: "Hats",
-    methods: &[
-        Method::call(0, "Fit", CLAIMED),
-        Method::call(1, "Pick", AFFINITY),
-    ],
-};
+static HATS: Service =
+    Service { name: "Hats", methods: &[Method::call(0, "Fit", CLAIMED), Method::call(1, "Pick", AFFINITY)] };
 static FIT: &Method = &HATS.methods[0];
 static PICK: &Method = &HATS.methods[1];
 

@@ -108,7 +108,11 @@ async fn calls_others(env: Env) -> Verdict {
 async fn calls_itself(env: Env) -> Verdict {
     static COUNTDOWN: Service = Service {
         name: "Countdown",
-        methods: &[Method::call(0, "Next", MethodProperties { routing: Routing::Queue, require_claim: true })],
+        methods: &[Method::call(
+            0,
+            "Next",
+            MethodProperties { routing: Routing::Queue, require_claim: true },
+        )],
     };
     let client = Client::new(env.bus().await?, env.runtime(), &COUNTDOWN, ClientOptions::new()).await;
     let client = client.map_err(unexpected)?;

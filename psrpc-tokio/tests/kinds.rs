@@ -1,0 +1,417 @@
+//! Multi calls, streams and subscriptions through everything but generated code, in paused time.
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use psrpc_bus_local::LocalBus;
+use psrpc_tokio::*;
+
+mod hats;
+
+use hats::{runtime, settle};
+
+const CLAIMED: MethodProperties = MethodProperties { routing: Routing::Queue, require_claim: true };
+const MULTI: MethodProperties = MethodProperties { routing: Routing::Multi, require_claim: false };
+
+static SHOP: Service = Service {
+    name: "Shop",
+    methods: &[
+        Method::call(0, "Census", MULTI),
+        Method::stream(1, "Parade", CLAIMED),
+        Method::subscription(2, "Rumour", CLAIMED).messages("", "shop.Rumour"),
+        Method::subscription(3, "Bulletin", MULTI).messages("", "shop.Bulletin"),
+    ],
+};
+static CENSUS: &Method = &SHOP.methods[0];
+static PARADE: &Method = &SHOP.methods[1];
+static RUMOUR: &Method = &SHOP.methods[2];
+static BULLETIN: &Method = &SHOP.methods[3];
+
+type Parade = ClientStream<String, String>;
+
+/// A server whose streams are handled by `parade`, and which answers a census with its name.
+async fn server<F, Fut>(bus: &LocalBus, name: &'static str, options: ServerOptions, parade: F) -> Server
+where
+    F: Fn(ServerStream<String, String>) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<(), Error>> + Send + 'static,
+{
+    let handlers = Handlers::new(&SHOP, ())
+        .unary(CENSUS, move |_, request: Request<String>| async move {
+            match request.as_str() {
+                "fail" => Err(Error::new(ErrorCode::ResourceExhausted, "out of hats")),
+                _ => Ok(name.to_owned()),
+            }
+        })
+        .stream(PARADE, move |_, stream| parade(stream));
+    let server = Server::new(bus.clone(), runtime(), handlers, options.id(name)).unwrap();
+    server.register(&[CENSUS, PARADE], &[]).await.unwrap();
+    server
+}
+
+async fn echo(stream: ServerStream<String, String>) -> Result<(), Error> {
+    while let Some(message) = stream.next().await {
+        stream.send(format!("echo {message}")).await?;
+    }
+    Ok(())
+}
+
+async fn client(bus: &LocalBus) -> Client {
+    client_with(bus, ClientOptions::new()).await
+}
+
+async fn client_with(bus: &LocalBus, options: ClientOptions) -> Client {
+    Client::new(bus.clone(), runtime(), &SHOP, options).await.unwrap()
+}
+
+fn census(client: &Client, ask: &str) -> MultiCall<String, String> {
+    client.multi_call(CENSUS, &[], ask.to_owned())
+}
+
+async fn parade(client: &Client) -> Parade {
+    client.open_stream(PARADE, &[]).await.unwrap()
+}
+
+fn text(message: &str) -> String {
+    message.to_owned()
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_server_answers_a_multi_call_until_its_timeout() {
+    let bus = LocalBus::new();
+    let _servers = (
+        server(&bus, "elm", ServerOptions::new(), echo).await,
+        server(&bus, "oak", ServerOptions::new(), echo).await,
+    );
+    let client = client(&bus).await;
+    let started = tokio::time::Instant::now();
+    let mut answers = census(&client, "who").timeout(Duration::from_millis(500)).await.unwrap();
+    let mut names = Vec::new();
+    while let Some(answer) = answers.next().await {
+        let answer = answer.unwrap();
+        assert_eq!(answer.server_id(), answer.as_str());
+        names.push(answer.into_message());
+    }
+    names.sort();
+    assert_eq!((names, started.elapsed().as_millis()), (vec![text("elm"), text("oak")], 500));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_multi_call_ends_at_the_expected_count_and_errors_name_their_servers() {
+    let bus = LocalBus::new();
+    let _server = server(&bus, "elm", ServerOptions::new(), echo).await;
+    let client = client(&bus).await;
+    let started = tokio::time::Instant::now();
+    let mut answers = census(&client, "fail").expect(1).await.unwrap();
+    let error = answers.next().await.unwrap().unwrap_err();
+    assert_eq!((error.code(), error.server_id()), (&ErrorCode::ResourceExhausted, Some("elm")));
+    assert!(answers.next().await.is_none() && started.elapsed().is_zero());
+    drop(census(&client, "who").await.unwrap());
+    assert_eq!(client.in_flight(), 0, "a multi call ends when its answers are dropped");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_carries_messages_both_ways_and_its_close() {
+    let bus = LocalBus::new();
+    let server = server(&bus, "elm", ServerOptions::new(), |stream| async move {
+        assert_eq!(stream.metadata().get("band").map(Text::as_str), Some("brass"));
+        assert_eq!(stream.client_id(), "CLI_a");
+        let result = echo(stream).await;
+        assert!(result.is_ok());
+        Err(Error::new(ErrorCode::NotFound, "it had ended before"))
+    })
+    .await;
+    let client = client_with(&bus, ClientOptions::new().id("CLI_a")).await;
+    let opening: OpenStream<String, String> = client.open_stream(PARADE, &[]);
+    let stream: Parade = opening.metadata("band", "brass").await.unwrap();
+    for number in 0..100 {
+        stream.send(number.to_string()).await.unwrap();
+        assert_eq!(stream.next().await.unwrap(), format!("echo {number}"));
+    }
+    assert_eq!((client.streams(), server.streams()), (1, 1));
+    assert!(stream.cause().is_none());
+    stream.close(Error::new(ErrorCode::FailedPrecondition, "rain"));
+    let cause = stream.closed().await;
+    assert_eq!(
+        (cause.code(), cause.text(), cause.reason()),
+        (&ErrorCode::FailedPrecondition, "rain", Some(Reason::Closed))
+    );
+    assert!(stream.next().await.is_none());
+    let error = stream.send(text("more")).await.unwrap_err();
+    assert_eq!(error.text(), "rain");
+    settle().await;
+    assert_eq!((client.streams(), server.streams()), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_received_before_the_end_can_still_be_taken() {
+    let bus = LocalBus::new();
+    let _server = server(&bus, "elm", ServerOptions::new(), |stream| async move {
+        stream.send(text("one")).await?;
+        stream.send(text("two")).await?;
+        Err(Error::new(ErrorCode::PermissionDenied, "the street is closed"))
+    })
+    .await;
+    let client = client(&bus).await;
+    let stream = parade(&client).await;
+    assert_eq!(stream.closed().await.text(), "the street is closed");
+    assert_eq!(stream.next().await.unwrap(), "one");
+    assert_eq!(stream.next().await.unwrap(), "two");
+    assert!(stream.next().await.is_none());
+    let cause = stream.cause().unwrap();
+    assert_eq!((cause.reason(), cause.fault()), (Some(Reason::ClosedByPeer), Fault::Peer));
+}
+
+#[tokio::test(start_paused = true)]
+async fn halves_and_adapters_are_the_same_stream() {
+    use futures_core::Stream;
+    use futures_sink::Sink;
+
+    let bus = LocalBus::new();
+    let server = server(&bus, "elm", ServerOptions::new(), echo).await;
+    let client = client(&bus).await;
+    let (sender, mut receiver) = parade(&client).await.split();
+    let mut sink = sender.into_sink();
+    for word in ["a", "b"] {
+        std::future::poll_fn(|cx| Pin::new(&mut sink).poll_ready(cx)).await.unwrap();
+        Pin::new(&mut sink).start_send(text(word)).unwrap();
+    }
+    std::future::poll_fn(|cx| Pin::new(&mut sink).poll_flush(cx)).await.unwrap();
+    for word in ["echo a", "echo b"] {
+        let next = std::future::poll_fn(|cx| Pin::new(&mut receiver).poll_next(cx)).await;
+        assert_eq!(next.unwrap(), word);
+    }
+    std::future::poll_fn(|cx| Pin::new(&mut sink).poll_close(cx)).await.unwrap();
+    assert!(receiver.next().await.is_none());
+    drop((sink, receiver));
+    settle().await;
+    assert_eq!((client.streams(), server.streams()), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_ends_when_the_client_drops_it_and_when_the_handler_returns() {
+    let bus = LocalBus::new();
+    let server = server(&bus, "elm", ServerOptions::new(), |stream| async move {
+        match stream.next().await.as_deref() {
+            Some("leave") => Ok(()),
+            _ => Err(stream.closed().await),
+        }
+    })
+    .await;
+    let client = client(&bus).await;
+    let stream = parade(&client).await;
+    stream.send(text("leave")).await.unwrap();
+    assert!(stream.closed().await.is_stream_closed());
+    drop(parade(&client).await);
+    settle().await;
+    assert_eq!((client.streams(), server.streams()), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hijacked_stream_outlives_its_handler() {
+    let kept: Arc<Mutex<Option<ServerStream<String, String>>>> = Arc::default();
+    let bus = LocalBus::new();
+    let keeper = Arc::clone(&kept);
+    let server = server(&bus, "elm", ServerOptions::new(), move |stream| {
+        stream.hijack();
+        *keeper.lock().unwrap() = Some(stream);
+        async { Ok(()) }
+    })
+    .await;
+    let client = client(&bus).await;
+    let stream = parade(&client).await;
+    settle().await;
+    let kept = kept.lock().unwrap().take().unwrap();
+    kept.send(text("still here")).await.unwrap();
+    assert_eq!(stream.next().await.unwrap(), "still here");
+    drop(kept);
+    assert!(stream.closed().await.is_stream_closed());
+    settle().await;
+    assert_eq!(server.streams(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_is_kept_without_hijacking_ends_with_its_handler() {
+    let bus = LocalBus::new();
+    let kept: Arc<Mutex<Vec<ServerStream<String, String>>>> = Arc::default();
+    let keeper = Arc::clone(&kept);
+    let _server = server(&bus, "elm", ServerOptions::new(), move |stream| {
+        keeper.lock().unwrap().push(stream);
+        async { Ok(()) }
+    })
+    .await;
+    let client = client(&bus).await;
+    let stream = parade(&client).await;
+    assert!(stream.closed().await.is_stream_closed());
+    let kept = kept.lock().unwrap().pop().unwrap();
+    assert!(kept.cause().unwrap().is_stream_closed() && kept.next().await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_consumer_that_does_not_read_holds_up_its_sender_alone() {
+    let bus = LocalBus::new();
+    let options = ServerOptions::new().channel_size(1);
+    let server = server(&bus, "elm", options, |stream| async move {
+        stream.closed().await;
+        Ok(())
+    })
+    .await;
+    let client = client(&bus).await;
+    let stream = parade(&client).await;
+    stream.send(text("one")).await.unwrap();
+    let error = stream.send(text("two")).timeout(Duration::from_millis(400)).await.unwrap_err();
+    assert!(error.is_timed_out());
+    assert_eq!(server.counters().get(Reason::SlowConsumer), 1);
+    let mut answers = census(&client, "who").expect(1).await.unwrap();
+    assert!(answers.next().await.unwrap().is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_shows_eof_to_streams_and_waits_for_their_handlers() {
+    let bus = LocalBus::new();
+    let (told, ended) = tokio::sync::oneshot::channel();
+    let told = Mutex::new(Some(told));
+    let server = server(&bus, "elm", ServerOptions::new(), move |stream| {
+        let told = told.lock().unwrap().take();
+        async move {
+            assert!(stream.next().await.is_none());
+            assert!(stream.cause().unwrap().is_eof());
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            told.unwrap().send(()).unwrap();
+            Ok(())
+        }
+    })
+    .await;
+    let client = client(&bus).await;
+    let stream = parade(&client).await;
+    let started = tokio::time::Instant::now();
+    server.shutdown().await;
+    assert_eq!(started.elapsed().as_millis(), 300);
+    ended.await.unwrap();
+    assert!(stream.closed().await.is_eof());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_that_ignores_eof_is_stopped_after_a_second() {
+    let bus = LocalBus::new();
+    let server = server(&bus, "elm", ServerOptions::new(), |_stream| std::future::pending()).await;
+    let client = client(&bus).await;
+    let _stream = parade(&client).await;
+    let started = tokio::time::Instant::now();
+    server.shutdown().await;
+    assert_eq!(started.elapsed().as_secs(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_in_a_handler_ends_its_stream_alone() {
+    let bus = LocalBus::new();
+    let _server = server(&bus, "elm", ServerOptions::new(), |stream| async move {
+        match stream.next().await.as_deref() {
+            Some("boo") => panic!("a handler that panics"),
+            _ => echo(stream).await,
+        }
+    })
+    .await;
+    let client = client(&bus).await;
+    let (calm, scared) = (parade(&client).await, parade(&client).await);
+    calm.send(text("calm")).await.unwrap();
+    scared.send(text("boo")).await.unwrap();
+    assert_eq!(scared.closed().await.code(), &ErrorCode::Internal);
+    calm.send(text("a")).await.unwrap();
+    assert_eq!(calm.next().await.unwrap(), "echo a");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_that_does_not_decode_ends_its_stream() {
+    let bus = LocalBus::new();
+    let _server =
+        server(&bus, "elm", ServerOptions::new(), |stream| async move { Err(stream.closed().await) }).await;
+    let client = client(&bus).await;
+    let stream: ClientStream<Vec<u8>, String> = client.open_stream(PARADE, &[]).await.unwrap();
+    let error = stream.send(vec![0xff, 0xfe]).await.unwrap_err();
+    assert_eq!(error.code(), &ErrorCode::MalformedRequest);
+    assert_eq!(stream.closed().await.code(), &ErrorCode::MalformedRequest);
+}
+
+#[tokio::test(start_paused = true)]
+async fn closing_a_client_ends_all_that_it_has() {
+    let bus = LocalBus::new();
+    let server = server(&bus, "elm", ServerOptions::new(), echo).await;
+    let client = client(&bus).await;
+    let stream = parade(&client).await;
+    let mut answers = census(&client, "who").await.unwrap();
+    let mut rumours: Subscription<String> = client.subscribe(RUMOUR, &[]).await.unwrap();
+    client.close();
+    let cause = stream.closed().await;
+    assert!(cause.is_client_closed() && cause.text() == "stream closed");
+    let mut told = Vec::new();
+    while let Some(answer) = answers.next().await {
+        told.push(answer);
+    }
+    assert!(told.last().unwrap().as_ref().unwrap_err().is_client_closed());
+    assert!(rumours.next().await.is_none());
+    settle().await;
+    assert_eq!(server.streams(), 0);
+    assert!(client.open_stream::<String, String>(PARADE, &[]).await.unwrap_err().is_client_closed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_update_goes_to_one_of_a_queue_or_to_all() {
+    let bus = LocalBus::new();
+    let server = server(&bus, "elm", ServerOptions::new(), echo).await;
+    let clients = (client(&bus).await, client(&bus).await);
+    let mut rumours: Vec<Subscription<String>> = vec![
+        clients.0.subscribe(RUMOUR, &[]).await.unwrap(),
+        clients.1.subscribe(RUMOUR, &[]).await.unwrap(),
+    ];
+    let mut bulletins: Vec<Subscription<String>> = vec![
+        clients.0.subscribe(BULLETIN, &["harbour"]).await.unwrap(),
+        clients.1.subscribe(BULLETIN, &["harbour"]).await.unwrap(),
+    ];
+    for number in 0..4 {
+        assert_eq!(server.publish(RUMOUR, &[], &format!("psst {number}")).await.unwrap(), Some(1));
+    }
+    assert_eq!(server.publish(BULLETIN, &["harbour"], &text("tide")).await.unwrap(), Some(2));
+    assert_eq!(server.publish(BULLETIN, &["hill"], &text("fog")).await.unwrap(), Some(0));
+    let mut heard = Vec::new();
+    for listener in &mut rumours {
+        for _ in 0..2 {
+            heard.push(listener.next().await.unwrap().unwrap());
+        }
+    }
+    heard.sort();
+    assert_eq!(heard, ["psst 0", "psst 1", "psst 2", "psst 3"]);
+    for listener in &mut bulletins {
+        assert_eq!(listener.next().await.unwrap().unwrap(), "tide");
+        listener.close();
+        assert!(listener.next().await.is_none());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn updates_without_room_leave_a_gap_in_their_place() {
+    let bus = LocalBus::new();
+    let server = server(&bus, "elm", ServerOptions::new(), echo).await;
+    let client = client_with(&bus, ClientOptions::new().channel_size(2)).await;
+    let mut rumours: Subscription<String> = client.subscribe(RUMOUR, &[]).await.unwrap();
+    for number in 0..5 {
+        server.publish(RUMOUR, &[], &number.to_string()).await.unwrap();
+        settle().await;
+    }
+    assert_eq!(rumours.next().await.unwrap().unwrap(), "0");
+    assert_eq!(rumours.next().await.unwrap().unwrap(), "1");
+    let error = rumours.next().await.unwrap().unwrap_err();
+    assert_eq!((error.text(), error.reason()), ("3 updates were lost", Some(Reason::Gap)));
+    server.publish(RUMOUR, &[], &text("5")).await.unwrap();
+    assert_eq!(rumours.next().await.unwrap().unwrap(), "5");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_method_is_used_for_what_it_is() {
+    let bus = LocalBus::new();
+    let client = client(&bus).await;
+    let error = client.call::<String, String>(PARADE, &[], text("")).await.unwrap_err();
+    assert_eq!(error.text(), "Shop.Parade is a stream, not to be called");
+    let error = client.subscribe::<String>(CENSUS, &[]).await.unwrap_err();
+    assert_eq!(error.text(), "Shop.Census is to be called, not a subscription");
+}

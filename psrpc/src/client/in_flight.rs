@@ -1,0 +1,108 @@
+//! Calls in flight, and streams that are being opened.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use psrpc_engine::{
+    Call as EngineCall, CallError, CallHandle, Client as Engine, Failure, Now, OpenStream, Reply,
+    StreamHandle,
+};
+
+use super::Client;
+use super::role::{Outcome, Settled};
+use crate::Error;
+use crate::selection::Choose;
+use crate::stream::Codec;
+
+/// A call in flight. Dropping it cancels the call.
+pub(crate) struct InFlight(Flight);
+
+impl InFlight {
+    /// Makes a call.
+    pub(crate) fn start(client: Client, call: EngineCall, choose: Option<Choose>) -> Result<Self, CallError> {
+        Ok(Self(Flight::start(client, choose, None, |engine, now| engine.call(now, call))?))
+    }
+
+    pub(crate) fn poll(&mut self, cx: &Context<'_>) -> Poll<Result<Reply, Box<Failure>>> {
+        self.0.poll(cx).map_ok(|settled| match settled {
+            Settled::Reply(reply) => reply,
+            Settled::Stream(..) => unreachable!("it opens no stream"),
+        })
+    }
+}
+
+/// A stream that is being opened. Dropping it gives up.
+pub(crate) struct Opening(Flight);
+
+impl Opening {
+    /// Starts to open a stream.
+    pub(crate) fn start(
+        client: Client,
+        open: OpenStream,
+        choose: Option<Choose>,
+        codec: Arc<Codec>,
+    ) -> Result<Self, CallError> {
+        Ok(Self(Flight::start(client, choose, Some(codec), |engine, now| engine.open_stream(now, open))?))
+    }
+
+    /// The stream, and the key of its slot.
+    pub(crate) async fn opened(mut self) -> Result<(StreamHandle, usize), Error> {
+        match poll_fn(|cx| self.0.poll(cx)).await {
+            Ok(Settled::Stream(stream, key)) => Ok((stream, key)),
+            Ok(Settled::Reply(_)) => unreachable!("it opens a stream"),
+            Err(failure) => Err((*failure).into()),
+        }
+    }
+}
+
+/// A call of either kind.
+struct Flight {
+    client: Client,
+    call: CallHandle,
+    /// `None` once the outcome was fetched.
+    caller: Option<usize>,
+}
+
+impl Flight {
+    fn start(
+        client: Client,
+        choose: Option<Choose>,
+        opens: Option<Arc<Codec>>,
+        start: impl FnOnce(&mut Engine, Now) -> Result<CallHandle, CallError>,
+    ) -> Result<Self, CallError> {
+        let (call, caller) = client.driver().drive(|state, now| {
+            let call = start(&mut state.engine, now)?;
+            Ok::<_, CallError>((call, Some(state.role.wait_for(call, choose, opens))))
+        })?;
+        Ok(Self { client, call, caller })
+    }
+
+    fn poll(&mut self, cx: &Context<'_>) -> Poll<Outcome> {
+        let key = self.caller.expect("a call is polled until it is done");
+        let (polled, _forgotten) = self.client.driver().look(|state| state.role.poll_outcome(key, cx));
+        if polled.is_ready() {
+            self.caller = None;
+        }
+        polled
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        let (call, Some(caller)) = (self.call, self.caller) else { return };
+        let driver = self.client.driver();
+        let (outcome, forgotten) = driver.drive(|state, now| {
+            let (outcome, forgotten) = state.role.forget(call, caller);
+            if outcome.is_none() {
+                state.engine.cancel(now, call);
+            }
+            (outcome, forgotten)
+        });
+        drop(forgotten);
+        // It came to be open when nobody wanted it any more.
+        if let Some(Ok(Settled::Stream(stream, key))) = outcome {
+            driver.release_stream(stream, key);
+        }
+    }
+}

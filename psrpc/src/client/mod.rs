@@ -1,0 +1,157 @@
+//! The client of a service, on which generated clients stand.
+
+mod in_flight;
+mod options;
+mod role;
+
+use std::future::poll_fn;
+use std::sync::Arc;
+
+use psrpc_engine::proto::Text;
+use psrpc_engine::{Client as Engine, Counters, Route};
+
+pub(crate) use self::in_flight::{InFlight, Opening};
+pub(crate) use self::options::CHANNEL_SIZE;
+pub use self::options::ClientOptions;
+use self::role::ClientRole;
+use crate::bus::Bus;
+use crate::driver::Driver;
+use crate::interceptor::AroundCalls;
+use crate::method::{Method, MethodKind, Routes, Service};
+use crate::multi::MultiCall;
+use crate::runtime::Runtime;
+use crate::stream::OpenStream;
+use crate::subscription::Subscribe;
+use crate::{Call, Error};
+
+/// A client of a service. Cheap to clone; all clones are one client.
+///
+/// Dropping the last clone closes it, as [`close`](Self::close) does; calls keep it alive until they end, and so do streams and
+/// subscriptions.
+#[derive(Clone)]
+pub struct Client {
+    handle: Arc<Handle>,
+    routes: Routes,
+}
+
+/// Closes the client when the last clone and the last call are gone.
+struct Handle {
+    driver: Arc<Driver<ClientRole>>,
+    around: AroundCalls,
+    id: Text,
+}
+
+impl Client {
+    /// A client of `service`, ready to call: its subscriptions are live.
+    ///
+    /// Dropping the future before it is ready closes the client again.
+    ///
+    /// # Errors
+    ///
+    /// When the id cannot be carried (`invalid_argument`), or the bus refuses a subscription (`unavailable`).
+    pub async fn new(
+        bus: impl Bus,
+        runtime: impl Runtime,
+        service: &'static Service,
+        options: ClientOptions,
+    ) -> Result<Self, Error> {
+        let runtime: Arc<dyn Runtime> = Arc::new(runtime);
+        let engine = Engine::new(options.config(service), runtime.seed())?;
+        let id = engine.id().clone();
+        let capacity = options.capacity();
+        let role = ClientRole::new(options.observers.watch());
+        let driver = Driver::start(engine, role, Arc::new(bus), runtime, capacity);
+        let around = options.around;
+        let client = Self { handle: Arc::new(Handle { driver, around, id }), routes: Routes::new(service) };
+        poll_fn(|cx| client.driver().look(|state| state.role.poll_ready(cx))).await?;
+        Ok(client)
+    }
+
+    /// Makes a call of `method` on `topic`, which is empty for a method without topics.
+    ///
+    /// Generated clients have a method for each rpc, which is what to call instead.
+    pub fn call<Req, Res>(&self, method: &'static Method, topic: &[&str], request: Req) -> Call<Req, Res> {
+        Call::new(self.clone(), self.routes.route_for(MethodKind::Call, method, topic), request)
+    }
+
+    /// Makes a call of `method` on `topic` that every server answers.
+    ///
+    /// Generated clients have a method for each rpc, which is what to call instead.
+    pub fn multi_call<Req, Res>(
+        &self,
+        method: &'static Method,
+        topic: &[&str],
+        request: Req,
+    ) -> MultiCall<Req, Res> {
+        MultiCall::new(self.clone(), self.routes.route_for(MethodKind::Call, method, topic), request)
+    }
+
+    /// Opens a stream with `method` on `topic`, on which the client sends `S` and receives `R`.
+    ///
+    /// Generated clients have a method for each rpc, which is what to call instead.
+    pub fn open_stream<S, R>(&self, method: &'static Method, topic: &[&str]) -> OpenStream<S, R> {
+        OpenStream::new(self.clone(), self.routes.route_for(MethodKind::Stream, method, topic))
+    }
+
+    /// Subscribes to the updates of `method` on `topic`.
+    ///
+    /// Generated clients have a method for each rpc, which is what to call instead.
+    pub fn subscribe<T>(&self, method: &'static Method, topic: &[&str]) -> Subscribe<T> {
+        let route = self.routes.route_for(MethodKind::Subscription, method, topic);
+        Subscribe::new(self.clone(), route, method.response)
+    }
+
+    /// Its id on the wire.
+    pub fn id(&self) -> &str {
+        self.handle.id.as_str()
+    }
+
+    /// The service that it calls.
+    pub fn service(&self) -> &'static Service {
+        self.routes.service()
+    }
+
+    /// How many calls are in flight, multi calls and openings of streams included.
+    pub fn in_flight(&self) -> usize {
+        self.driver().look(|state| state.engine.in_flight())
+    }
+
+    /// How many streams are open or being opened.
+    pub fn streams(&self) -> usize {
+        self.driver().look(|state| state.engine.streams())
+    }
+
+    /// What happened so far: frames dropped and calls failed, by reason.
+    pub fn counters(&self) -> Counters {
+        self.driver().look(|state| state.engine.counters().clone())
+    }
+
+    /// Closes the client: its calls fail at once with "client is closed", and so do later ones; its streams and subscriptions
+    /// end.
+    pub fn close(&self) {
+        self.driver().drive(|state, now| state.engine.close(now));
+    }
+
+    pub(crate) fn around(&self) -> &AroundCalls {
+        &self.handle.around
+    }
+
+    pub(crate) fn driver(&self) -> &Arc<Driver<ClientRole>> {
+        &self.handle.driver
+    }
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client").field("service", &self.service().name).field("id", &self.id()).finish()
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.driver.drive(|state, now| state.engine.close(now));
+    }
+}
+
+/// What a client found out about the route of a method.
+pub(crate) type RouteResult = Result<Route, Error>;

@@ -1,0 +1,255 @@
+//! What becomes of a client's events.
+
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use psrpc_engine::proto::ErrorCode;
+use psrpc_engine::{
+    BusError, CallError, CallHandle, Claim, Client as Engine, ClientEvent, Failure, Reply, StreamHandle,
+};
+use slab::Slab;
+
+use crate::driver::{Driver, Role};
+use crate::log::{self, Note};
+use crate::middleware::{Observed, Side, Watch};
+use crate::multi::MultiTable;
+use crate::selection::Choose;
+use crate::stream::{Codec, StreamRole, StreamTable, StreamTask};
+use crate::subscription::SubscriptionTable;
+use crate::{Error, guard, waiting};
+
+/// What becomes of a client's events: outcomes go to the callers that wait for them.
+#[derive(Default)]
+pub(crate) struct ClientRole {
+    watch: Option<Watch>,
+    phase: Phase,
+    /// Who waits for the client to be ready.
+    waiting: Vec<Waker>,
+    /// Whoever has not fetched the outcome of its call yet.
+    callers: Slab<Caller>,
+    /// The callers of the calls in flight, by the index of the calls' handles.
+    in_flight: Vec<Option<usize>>,
+    pub(crate) multi_calls: MultiTable,
+    pub(crate) subscriptions: SubscriptionTable,
+    streams: StreamTable,
+}
+
+#[derive(Default)]
+enum Phase {
+    #[default]
+    Starting,
+    Ready,
+    Closed {
+        error: Option<BusError>,
+    },
+}
+
+/// Somebody who waits for a call.
+struct Caller {
+    choose: Option<Choose>,
+    /// What is around the stream that the call opens.
+    opens: Option<Arc<Codec>>,
+    outcome: Option<Outcome>,
+    waker: Option<Waker>,
+}
+
+/// How a call ended.
+pub(super) type Outcome = Result<Settled, Box<Failure>>;
+
+/// What a call came to.
+pub(super) enum Settled {
+    Reply(Reply),
+    /// The stream that it opened, and the key of its slot.
+    Stream(StreamHandle, usize),
+}
+
+/// What is to be done for a client once its lock is free.
+pub(crate) enum ClientTask {
+    Wake(Waker),
+    Choose(CallHandle, Vec<Claim>, Choose),
+    /// A stream is open; whoever opened it is woken.
+    Opened(Arc<Codec>, Option<Waker>),
+    Stream(StreamTask),
+    Observe(Observed),
+    Log(Note),
+}
+
+impl Role for ClientRole {
+    type Engine = Engine;
+    type Task = ClientTask;
+
+    fn on_event(&mut self, event: ClientEvent, tasks: &mut Vec<ClientTask>) {
+        let observed = self.watch.as_ref().and_then(|watch| watch.on_client_event(&event));
+        tasks.extend(observed.map(ClientTask::Observe));
+        match event {
+            ClientEvent::Ready => {
+                self.phase = Phase::Ready;
+                tasks.extend(self.waiting.drain(..).map(ClientTask::Wake));
+            }
+            ClientEvent::Closed { error } => {
+                tasks.extend(error.clone().map(|error| ClientTask::Log(Note::SubscriptionLost(error))));
+                self.phase = Phase::Closed { error };
+                tasks.extend(self.waiting.drain(..).map(ClientTask::Wake));
+            }
+            ClientEvent::Resolved { call, outcome } => {
+                let waker = self.settle(call, |_, _| outcome.map(Settled::Reply));
+                tasks.extend(waker.map(ClientTask::Wake));
+            }
+            ClientEvent::Opened { call, outcome: Ok(stream) } => {
+                let mut opened = None;
+                let waker = self.settle(call, |streams, codec| {
+                    let codec = codec.expect("a call that opens a stream has what is around it");
+                    opened = Some(Arc::clone(&codec));
+                    Ok(Settled::Stream(stream, streams.open(stream, codec, None)))
+                });
+                tasks.extend(opened.map(|codec| ClientTask::Opened(codec, waker)));
+            }
+            ClientEvent::Opened { call, outcome: Err(failure) } => {
+                let waker = self.settle(call, |_, _| Err(failure));
+                tasks.extend(waker.map(ClientTask::Wake));
+            }
+            ClientEvent::Stream(event) => {
+                self.streams.on_event(event, &mut |task| tasks.push(ClientTask::Stream(task)));
+            }
+            ClientEvent::Answer { .. } | ClientEvent::AllAnswered { .. } => {
+                tasks.extend(self.multi_calls.on_event(event).map(ClientTask::Wake));
+            }
+            ClientEvent::Subscribed { .. }
+            | ClientEvent::Update { .. }
+            | ClientEvent::Unsubscribed { .. } => {
+                tasks.extend(self.subscriptions.on_event(event).map(ClientTask::Wake));
+            }
+            ClientEvent::Gap { .. } => {
+                tasks.extend(Note::of_client(event.clone()).map(ClientTask::Log));
+                tasks.extend(self.subscriptions.on_event(event).map(ClientTask::Wake));
+            }
+            ClientEvent::Select { call, claims } => {
+                let caller = self.in_flight[call.index()];
+                if let Some(choose) = caller.and_then(|caller| self.callers[caller].choose.take()) {
+                    tasks.push(ClientTask::Choose(call, claims, choose));
+                }
+            }
+            // Counted by the engine.
+            event => tasks.extend(Note::of_client(event).map(ClientTask::Log)),
+        }
+    }
+
+    fn perform(driver: &Arc<Driver<Self>>, task: ClientTask) {
+        match task {
+            ClientTask::Wake(waker) => waker.wake(),
+            ClientTask::Opened(codec, waker) => {
+                codec.opened();
+                waker.into_iter().for_each(Waker::wake);
+            }
+            ClientTask::Stream(task) => driver.perform_stream_task(task),
+            ClientTask::Observe(observed) => observed.tell(Side::Client, &*driver.runtime),
+            ClientTask::Log(note) => {
+                let (service, id) =
+                    driver.look(|state| (state.engine.service().clone(), state.engine.id().clone()));
+                note.write(Side::Client, &service, &id);
+            }
+            ClientTask::Choose(call, claims, choose) => {
+                let choice = guard::catch(|| choose(&claims))
+                    .unwrap_or_else(|| {
+                        log::panicked(Side::Client, "a selection function", None);
+                        Err(Error::new(ErrorCode::Internal, "the selection function panicked"))
+                    })
+                    .map(|claim| claim.map(|claim| claim.server_id.clone()))
+                    .map_err(Error::into_response);
+                driver.drive(|state, now| state.engine.select(now, call, choice));
+            }
+        }
+    }
+
+    fn is_finished(&self) -> bool {
+        matches!(self.phase, Phase::Closed { .. })
+    }
+}
+
+impl ClientRole {
+    pub(super) fn new(watch: Option<Watch>) -> Self {
+        Self { watch, ..Self::default() }
+    }
+
+    /// A call has ended: gives who waits for it.
+    fn settle(
+        &mut self,
+        call: CallHandle,
+        outcome: impl FnOnce(&mut StreamTable, Option<Arc<Codec>>) -> Outcome,
+    ) -> Option<Waker> {
+        // Nobody waits for a call that was dropped.
+        let caller = &mut self.callers[self.in_flight[call.index()].take()?];
+        caller.outcome = Some(outcome(&mut self.streams, caller.opens.take()));
+        caller.waker.take()
+    }
+
+    /// The outcome of a call, once there is one, and what is to be dropped without the lock.
+    pub(super) fn poll_outcome(
+        &mut self,
+        key: usize,
+        cx: &Context<'_>,
+    ) -> (Poll<Outcome>, Option<Forgotten>) {
+        let caller = &mut self.callers[key];
+        match caller.outcome.take() {
+            Some(outcome) => (Poll::Ready(outcome), Some(Forgotten::of(self.callers.remove(key)))),
+            None => (Poll::Pending, waiting::replace(&mut caller.waker, cx).map(Forgotten::waker)),
+        }
+    }
+
+    /// Nobody waits for a call any more: gives its outcome, if it has ended, and what is to be dropped without the lock.
+    pub(super) fn forget(&mut self, call: CallHandle, key: usize) -> (Option<Outcome>, Forgotten) {
+        let mut caller = self.callers.remove(key);
+        let outcome = caller.outcome.take();
+        // With an outcome the call is over, and its index may be another's.
+        if outcome.is_none() {
+            self.in_flight[call.index()] = None;
+        }
+        (outcome, Forgotten::of(caller))
+    }
+
+    pub(super) fn poll_ready(&mut self, cx: &Context<'_>) -> Poll<Result<(), Error>> {
+        match &self.phase {
+            Phase::Ready => Poll::Ready(Ok(())),
+            Phase::Closed { error: Some(error) } => Poll::Ready(Err(error.clone().into())),
+            Phase::Closed { error: None } => Poll::Ready(Err(CallError::Closed.into())),
+            Phase::Starting => {
+                waiting::wait(&mut self.waiting, cx);
+                Poll::Pending
+            }
+        }
+    }
+
+    pub(super) fn wait_for(
+        &mut self,
+        call: CallHandle,
+        choose: Option<Choose>,
+        opens: Option<Arc<Codec>>,
+    ) -> usize {
+        let caller = self.callers.insert(Caller { choose, opens, outcome: None, waker: None });
+        if self.in_flight.len() <= call.index() {
+            self.in_flight.resize(call.index() + 1, None);
+        }
+        self.in_flight[call.index()] = Some(caller);
+        caller
+    }
+}
+
+impl StreamRole for ClientRole {
+    fn streams(&mut self) -> &mut StreamTable {
+        &mut self.streams
+    }
+}
+
+/// What is to be dropped without the lock: a selection function may hold what user code wants to clean up.
+#[expect(dead_code, reason = "it is only dropped")]
+pub(super) struct Forgotten(Option<Choose>, Option<Waker>);
+
+impl Forgotten {
+    fn of(caller: Caller) -> Self {
+        Self(caller.choose, caller.waker)
+    }
+
+    fn waker(waker: Waker) -> Self {
+        Self(None, Some(waker))
+    }
+}

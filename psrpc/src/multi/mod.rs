@@ -1,0 +1,142 @@
+//! Multi calls: every server answers.
+
+mod answers;
+mod table;
+
+use std::future::IntoFuture;
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::time::Duration;
+
+use prost::Message;
+use psrpc_engine::proto::{Metadata, Text};
+use psrpc_engine::{MultiCall as EngineCall, Route, Time};
+
+pub use self::answers::{Answer, Answers};
+pub(crate) use self::table::MultiTable;
+use crate::client::{Client, RouteResult};
+use crate::interceptor::{MultiCallInterceptor, intercepted_multi};
+use crate::runtime::BoxFuture;
+use crate::{CallOptions, Error};
+
+/// A multi call: set what it needs, then await it for the [`Answers`].
+///
+/// ```
+/// # use std::time::Duration;
+/// # use psrpc::{Error, MultiCall};
+/// # struct Client(Option<MultiCall<String, u64>>);
+/// # impl Client { fn census(&mut self, _: String) -> MultiCall<String, u64> { self.0.take().unwrap() } }
+/// # async fn example(mut client: Client, ask: String) -> Result<(), Error> {
+/// let mut answers = client.census(ask).timeout(Duration::from_millis(500)).await?;
+/// while let Some(answer) = answers.next().await {
+///     match answer {
+///         Ok(count) => println!("{} hats at {}", *count, count.server_id()),
+///         Err(error) => println!("{:?}: {error}", error.server_id()),
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
+///
+/// It asks when it is first polled, and resolves at once. The answers end at its timeout, when as many have come as are
+/// [expected](Self::expect), or when they are dropped: who knows how many servers there are says so, and need not wait.
+///
+/// # Errors
+///
+/// `invalid_argument` when the topic, metadata or message cannot be, `resource_exhausted` when too many calls of this client are in
+/// flight, `canceled` when it is closed. What happens later is one of the answers.
+#[must_use = "a call does nothing until it is awaited"]
+pub struct MultiCall<Req, Res> {
+    client: Client,
+    route: RouteResult,
+    request: Req,
+    options: CallOptions,
+    expected: Option<usize>,
+    interceptors: Vec<Arc<dyn MultiCallInterceptor>>,
+    response: PhantomData<fn() -> Res>,
+}
+
+impl<Req, Res> MultiCall<Req, Res> {
+    pub(crate) fn new(client: Client, route: RouteResult, request: Req) -> Self {
+        Self {
+            client,
+            route,
+            request,
+            options: CallOptions::new(),
+            expected: None,
+            interceptors: Vec::new(),
+            response: PhantomData,
+        }
+    }
+
+    /// How long answers are collected from when the call is first polled. Default: the timeout of the client.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.options.timeout = Some(timeout);
+        self
+    }
+
+    /// When the caller gives up, on the monotonic clock of the client's runtime; the earlier of this and the timeout counts.
+    pub fn deadline(mut self, deadline: Time) -> Self {
+        self.options.deadline = Some(deadline);
+        self
+    }
+
+    /// How many answers are enough, errors of servers included. Default: as many as come in time.
+    pub fn expect(mut self, answers: usize) -> Self {
+        self.expected = Some(answers);
+        self
+    }
+
+    /// Sends an entry of metadata along, replacing one of the same name.
+    pub fn metadata(mut self, name: impl Into<Text>, value: impl Into<Text>) -> Self {
+        self.options.metadata.insert(name, value);
+        self
+    }
+
+    /// Sends entries of metadata along, each replacing one of the same name.
+    pub fn with_metadata(mut self, metadata: &Metadata) -> Self {
+        self.options = self.options.with_metadata(metadata);
+        self
+    }
+
+    /// Adds a set of options, as [`CallOptions::with`] does. A selection among them has nothing to select.
+    pub fn options(mut self, options: CallOptions) -> Self {
+        self.options = self.options.with(options);
+        self
+    }
+
+    /// Puts an interceptor around this call, within those of the client and those that were added before.
+    pub fn interceptor(mut self, interceptor: impl MultiCallInterceptor) -> Self {
+        self.interceptors.push(Arc::new(interceptor));
+        self
+    }
+}
+
+impl<Req: Message + 'static, Res: Message + Default + 'static> IntoFuture for MultiCall<Req, Res> {
+    type Output = Result<Answers<Res>, Error>;
+    type IntoFuture = BoxFuture<Self::Output>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        let Self { client, route, request, options, expected, interceptors, .. } = self;
+        Box::pin(async move {
+            let route: Route = route?;
+            if interceptors.is_empty() && client.around().has_nothing_around_multi_calls() {
+                return start(client, route, request.encode_to_vec(), options, expected);
+            }
+            intercepted_multi(client, route, request, options, expected, interceptors).await
+        })
+    }
+}
+
+/// Makes a call with nothing around it.
+pub(crate) fn start<Res: Message + Default + 'static>(
+    client: Client,
+    route: Route,
+    payload: Vec<u8>,
+    options: CallOptions,
+    expected: Option<usize>,
+) -> Result<Answers<Res>, Error> {
+    let CallOptions { timeout, deadline, metadata, selection: _ } = options;
+    let call = EngineCall { timeout, deadline, metadata, expected, ..EngineCall::new(route, payload) };
+    Answers::in_flight(client, call)
+}

@@ -1,0 +1,78 @@
+//! The multi calls of one client: from the engine's events to the tasks that wait for them.
+
+use std::collections::VecDeque;
+use std::task::{Context, Poll, Waker};
+
+use psrpc_engine::{ClientEvent, MultiHandle};
+use slab::Slab;
+
+use super::answers::Told;
+use crate::waiting;
+
+/// What was told of multi calls, and who waits for it.
+#[derive(Default)]
+pub(crate) struct MultiTable {
+    callers: Slab<Caller>,
+    /// The callers of the calls in flight, by the index of the calls' handles.
+    in_flight: Vec<Option<usize>>,
+}
+
+/// Somebody who collects answers. The engine bounds how many there are.
+struct Caller {
+    call: MultiHandle,
+    told: VecDeque<Told>,
+    over: bool,
+    waker: Option<Waker>,
+}
+
+impl MultiTable {
+    pub(super) fn start(&mut self, call: MultiHandle) -> usize {
+        let key = self.callers.insert(Caller { call, told: VecDeque::new(), over: false, waker: None });
+        if self.in_flight.len() <= call.index() {
+            self.in_flight.resize(call.index() + 1, None);
+        }
+        self.in_flight[call.index()] = Some(key);
+        key
+    }
+
+    /// Takes an event of a multi call, and gives who waits for it.
+    pub(crate) fn on_event(&mut self, event: ClientEvent) -> Option<Waker> {
+        let (ClientEvent::Answer { call, .. } | ClientEvent::AllAnswered { call, .. }) = &event else {
+            return None;
+        };
+        let place = self.in_flight.get_mut(call.index())?;
+        // Nobody waits for a call that was dropped.
+        let caller = &mut self.callers[(*place)?];
+        match event {
+            ClientEvent::Answer { server_id, result, .. } => {
+                caller.told.push_back(Told::Answer(server_id, result));
+            }
+            ClientEvent::AllAnswered { outcome, .. } => {
+                *place = None;
+                caller.over = true;
+                caller.told.extend(outcome.err().map(Told::Failed));
+            }
+            _ => {}
+        }
+        caller.waker.take()
+    }
+
+    /// What was told next, and what is to be dropped without the lock.
+    pub(super) fn poll(&mut self, key: usize, cx: &Context<'_>) -> (Poll<Option<Told>>, Option<Waker>) {
+        let caller = &mut self.callers[key];
+        match caller.told.pop_front() {
+            Some(told) => (Poll::Ready(Some(told)), None),
+            None if caller.over => (Poll::Ready(None), None),
+            None => (Poll::Pending, waiting::replace(&mut caller.waker, cx)),
+        }
+    }
+
+    /// Nobody waits for a call any more: whether it is in flight, and what is to be dropped without the lock.
+    pub(super) fn forget(&mut self, key: usize) -> (bool, (VecDeque<Told>, Option<Waker>)) {
+        let Caller { call, told, over, waker } = self.callers.remove(key);
+        if !over {
+            self.in_flight[call.index()] = None;
+        }
+        (!over, (told, waker))
+    }
+}

@@ -1,0 +1,194 @@
+//! The server of a service, on which generated servers stand.
+
+mod handlers;
+mod options;
+mod publish;
+mod role;
+
+use std::future::poll_fn;
+use std::sync::{Arc, OnceLock};
+
+use prost::Message;
+use psrpc_engine::proto::{ErrorCode, Text};
+use psrpc_engine::{Counters, Route, Server as Engine};
+
+pub use self::handlers::Handlers;
+pub use self::options::ServerOptions;
+pub use self::publish::Publish;
+pub(crate) use self::role::ServerRole;
+use self::role::key;
+use crate::Error;
+use crate::bus::Bus;
+use crate::driver::Driver;
+use crate::method::{Method, MethodKind, Routes, Service};
+use crate::runtime::Runtime;
+
+/// A server of a service. Cheap to clone; all clones are one server.
+///
+/// Dropping the last clone shuts it down in the background, as [`shutdown`](Self::shutdown) does.
+#[derive(Clone)]
+pub struct Server {
+    handle: Arc<Inner>,
+    routes: Routes,
+}
+
+/// Shuts the server down when the last clone is gone.
+struct Inner {
+    driver: Arc<Driver<ServerRole>>,
+    id: Text,
+}
+
+impl Server {
+    /// A server with these handlers. It serves nothing until methods are [registered](Self::register).
+    ///
+    /// # Errors
+    ///
+    /// When the id cannot be carried (`invalid_argument`).
+    pub fn new<S>(
+        bus: impl Bus,
+        runtime: impl Runtime,
+        handlers: Handlers<S>,
+        options: ServerOptions,
+    ) -> Result<Self, Error> {
+        let runtime: Arc<dyn Runtime> = Arc::new(runtime);
+        let Handlers { description, mut handlers, .. } = handlers;
+        let engine = Engine::new(options.config(description.name), runtime.seed())?;
+        let id = engine.id().clone();
+        let capacity = options.capacity();
+        if !options.around.is_empty() {
+            let around = Arc::new(options.around);
+            handlers.values_mut().for_each(|handler| handler.surround(&around));
+        }
+        let watch = options.observers.watch();
+        let role = ServerRole::new(handlers, watch);
+        let driver = Driver::start(engine, role, Arc::new(bus), runtime, capacity);
+        Ok(Self { handle: Arc::new(Inner { driver, id }), routes: Routes::new(description) })
+    }
+
+    /// Serves `methods` on `topic`, all or none of them; an empty topic is that of methods without topics. Resolves when
+    /// every request sent from then on reaches this server.
+    ///
+    /// Dropping the future does not undo it.
+    ///
+    /// # Errors
+    ///
+    /// `already_exists` when a method is registered already for the topic, or would share a channel with one that is;
+    /// `invalid_argument` when the topic cannot be carried, or a method has no handler or is of another service; `canceled`
+    /// when the server is closed; `unavailable` when the bus refuses a subscription, or the methods are deregistered before
+    /// they are served.
+    pub async fn register(&self, methods: &[&'static Method], topic: &[&str]) -> Result<(), Error> {
+        let routes = self.routes_of(methods, topic)?;
+        if routes.is_empty() {
+            return Ok(());
+        }
+        let joined = Arc::new(OnceLock::new());
+        let registration = self.driver().drive(|state, _| {
+            if let Some(method) = methods.iter().find(|method| !state.role.handlers.contains_key(method.name))
+            {
+                let text = format!("{}.{} has no handler", self.service().name, method.name);
+                return Err(Error::new(ErrorCode::InvalidArgument, text));
+            }
+            let key = key(&routes);
+            let registration = state.engine.register(routes)?;
+            state.role.joining(registration, key, Arc::clone(&joined));
+            Ok(registration)
+        })?;
+        poll_fn(|cx| self.driver().look(|state| state.role.poll_joined(registration, &joined, cx))).await
+    }
+
+    /// Stops to serve methods that were registered together, the same `methods` on the same `topic`. Resolves when their
+    /// handlers have ended; what the bus had delivered until it confirmed is still served.
+    ///
+    /// Dropping the future does not undo it.
+    ///
+    /// # Errors
+    ///
+    /// `not_found` when these methods were not registered together for this topic.
+    pub async fn deregister(&self, methods: &[&'static Method], topic: &[&str]) -> Result<(), Error> {
+        let key = self.routes_of(methods, topic)?;
+        let registration = self.driver().drive(|state, now| {
+            let registration = state.role.find(&key)?;
+            state.engine.deregister(now, registration);
+            Some(registration)
+        });
+        match registration {
+            Some(registration) => {
+                poll_fn(|cx| self.driver().look(|state| state.role.poll_gone(registration, cx))).await;
+                Ok(())
+            }
+            None => {
+                let names: Vec<_> = key.iter().map(ToString::to_string).collect();
+                let text = format!("{} is not registered, or not together", names.join(", "));
+                Err(Error::new(ErrorCode::NotFound, text))
+            }
+        }
+    }
+
+    fn routes_of(&self, methods: &[&'static Method], topic: &[&str]) -> Result<Vec<Route>, Error> {
+        methods.iter().map(|method| self.routes.route(method, topic)).collect()
+    }
+
+    /// Its id on the wire.
+    pub fn id(&self) -> &str {
+        self.handle.id.as_str()
+    }
+
+    /// The service that it serves.
+    pub fn service(&self) -> &'static Service {
+        self.routes.service()
+    }
+
+    /// Publishes an update to those who subscribe to `method` on `topic`.
+    ///
+    /// Generated servers have a method for each rpc, which is what to call instead.
+    pub fn publish(&self, method: &'static Method, topic: &[&str], update: &impl Message) -> Publish<'_> {
+        let route = self.routes.route_for(MethodKind::Subscription, method, topic);
+        Publish::new(self.driver(), route, method.response, update.encode_to_vec())
+    }
+
+    /// How many requests are in flight: bid for, or running.
+    pub fn in_flight(&self) -> usize {
+        self.driver().look(|state| state.engine.in_flight())
+    }
+
+    /// How many streams there are, those that have ended and whose handlers are not done included.
+    pub fn streams(&self) -> usize {
+        self.driver().look(|state| state.engine.streams())
+    }
+
+    /// What happened so far: frames dropped and requests abandoned, by reason.
+    pub fn counters(&self) -> Counters {
+        self.driver().look(|state| state.engine.counters().clone())
+    }
+
+    /// Shuts the server down without losing what it has accepted: takes nothing new, and resolves when nothing is in
+    /// flight any more. A bid that was made may still be granted, so it is waited for as a handler is, by the expiry of
+    /// its request at the latest. To bound it, [`kill`](Self::kill) after a timeout of your own.
+    ///
+    /// Dropping the future does not stop the shutdown.
+    pub async fn shutdown(&self) {
+        self.driver().drive(|state, now| state.engine.drain(now));
+        poll_fn(|cx| self.driver().look(|state| state.role.poll_closed(cx))).await;
+    }
+
+    /// Stops the server at once: the futures of its handlers are dropped, and their callers hear nothing. Streams end with "EOF".
+    pub fn kill(&self) {
+        self.driver().drive(|state, now| state.engine.kill(now));
+    }
+
+    fn driver(&self) -> &Arc<Driver<ServerRole>> {
+        &self.handle.driver
+    }
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server").field("service", &self.service().name).field("id", &self.id()).finish()
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.driver.drive(|state, now| state.engine.drain(now));
+    }
+}

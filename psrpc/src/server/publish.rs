@@ -1,0 +1,157 @@
+//! Publishing updates to those who subscribe.
+
+use std::future::{IntoFuture, poll_fn};
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use psrpc_engine::proto::{Any, Text};
+use psrpc_engine::{Failure, Route, UpdateHandle};
+use slab::Slab;
+
+use super::ServerRole;
+use crate::driver::Driver;
+use crate::runtime::BoxFuture;
+use crate::{Error, waiting};
+
+/// An update to be published: set its timeout if need be, then await it.
+///
+/// It resolves when the bus has the update, with the number of subscribers that it was handed to where the bus knows. That nobody is
+/// subscribed is no error. Dropping its future stops to wait; whether the update is published is open then, unless the future
+/// was never polled.
+///
+/// # Errors
+///
+/// `unavailable` when the bus does not take the update, `deadline_exceeded` when it has no room for it in time, `invalid_argument` when
+/// the topic cannot be or the update is too large, `resource_exhausted` when too many updates wait for the bus, `canceled` when
+/// the server is closed.
+#[must_use = "an update is published when it is awaited"]
+pub struct Publish<'a> {
+    driver: &'a Arc<Driver<ServerRole>>,
+    route: Result<Route, Error>,
+    update: Any,
+    timeout: Option<Duration>,
+}
+
+impl<'a> Publish<'a> {
+    pub(super) fn new(
+        driver: &'a Arc<Driver<ServerRole>>,
+        route: Result<Route, Error>,
+        message: &'static str,
+        payload: Vec<u8>,
+    ) -> Self {
+        let type_url = Text::from(format!("type.googleapis.com/{message}"));
+        let update = Any { type_url, value: payload.into() };
+        Self { driver, route, update, timeout: None }
+    }
+
+    /// How long it may take from when it is first polled. Default: that of the server, 3 s.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+}
+
+impl IntoFuture for Publish<'_> {
+    type Output = Result<Option<u64>, Error>;
+    type IntoFuture = BoxFuture<Self::Output>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        let Self { driver, route, update, timeout } = self;
+        let driver = Arc::clone(driver);
+        Box::pin(async move {
+            let mut publishing = OnItsWay::start(driver, &route?, update, timeout)?;
+            poll_fn(|cx| publishing.poll(cx)).await.map_err(|failure| (*failure).into())
+        })
+    }
+}
+
+/// How an update ended.
+type Outcome = Result<Option<u64>, Box<Failure>>;
+
+/// The updates of one server that somebody waits for.
+#[derive(Default)]
+pub(super) struct PublishTable {
+    publishers: Slab<Publisher>,
+    /// The publishers of updates on their way, by the index of their handles.
+    updates: Vec<Option<usize>>,
+}
+
+struct Publisher {
+    update: UpdateHandle,
+    outcome: Option<Outcome>,
+    waker: Option<Waker>,
+}
+
+impl PublishTable {
+    fn start(&mut self, update: UpdateHandle) -> usize {
+        let key = self.publishers.insert(Publisher { update, outcome: None, waker: None });
+        if self.updates.len() <= update.index() {
+            self.updates.resize(update.index() + 1, None);
+        }
+        self.updates[update.index()] = Some(key);
+        key
+    }
+
+    /// An update has ended: gives who waits for it.
+    pub(super) fn ended(&mut self, update: UpdateHandle, outcome: Outcome) -> Option<Waker> {
+        // Nobody waits for an update that was dropped.
+        let publisher = self.updates.get_mut(update.index())?.take()?;
+        let publisher = &mut self.publishers[publisher];
+        publisher.outcome = Some(outcome);
+        publisher.waker.take()
+    }
+}
+
+/// An update that was handed to the engine. Dropping it stops to wait.
+struct OnItsWay {
+    driver: Arc<Driver<ServerRole>>,
+    /// `None` once the outcome was fetched.
+    key: Option<usize>,
+}
+
+impl OnItsWay {
+    fn start(
+        driver: Arc<Driver<ServerRole>>,
+        route: &Route,
+        update: Any,
+        timeout: Option<Duration>,
+    ) -> Result<Self, Error> {
+        let key = driver.drive(|state, now| {
+            let update = state.engine.publish(now, route, update, timeout)?;
+            Ok::<_, Error>(state.role.updates.start(update))
+        })?;
+        Ok(Self { driver, key: Some(key) })
+    }
+
+    fn poll(&mut self, cx: &Context<'_>) -> Poll<Outcome> {
+        let key = self.key.expect("an update is polled until it is done");
+        let (polled, _replaced) = self.driver.look(|state| {
+            let table = &mut state.role.updates;
+            match table.publishers[key].outcome.take() {
+                Some(outcome) => (Poll::Ready(outcome), table.publishers.remove(key).waker),
+                None => (Poll::Pending, waiting::replace(&mut table.publishers[key].waker, cx)),
+            }
+        });
+        if polled.is_ready() {
+            self.key = None;
+        }
+        polled
+    }
+}
+
+impl Drop for OnItsWay {
+    fn drop(&mut self) {
+        let Some(key) = self.key else { return };
+        let publisher = self.driver.drive(|state, _| {
+            let publisher = state.role.updates.publishers.remove(key);
+            if publisher.outcome.is_none() {
+                state.role.updates.updates[publisher.update.index()] = None;
+                state.engine.cancel_update(publisher.update);
+            }
+            publisher
+        });
+        // Without the lock.
+        drop(publisher);
+    }
+}

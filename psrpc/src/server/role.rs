@@ -1,0 +1,296 @@
+//! What becomes of a server's events.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use psrpc_engine::proto::Text;
+use psrpc_engine::{
+    BusError, Received, RegisterError, RegistrationHandle, RequestHandle, Route, Server as Engine,
+    ServerEvent, StreamHandle,
+};
+
+use super::publish::PublishTable;
+use crate::driver::{Driver, Role};
+use crate::handler::{Admitted, Handle, Run, Running, StartStream, Stop};
+use crate::log::Note;
+use crate::method::Method;
+use crate::middleware::{Observed, Side, Watch};
+use crate::stream::{Codec, StreamRole, StreamTable, StreamTask};
+use crate::{Error, waiting};
+
+/// What a registration is found by.
+pub(super) type Key = (Vec<Text>, Vec<Text>);
+
+/// The methods and the topic of routes that are registered together.
+pub(super) fn key(routes: &[Route]) -> Key {
+    let topic = routes.first().map(|route| route.topic().to_vec()).unwrap_or_default();
+    (routes.iter().map(|route| route.method().clone()).collect(), topic)
+}
+
+/// What becomes of a server's events: requests go to their handlers.
+#[derive(Default)]
+pub(crate) struct ServerRole {
+    pub(super) handlers: Arc<BTreeMap<&'static str, Box<dyn Handle>>>,
+    watch: Option<Watch>,
+    /// By the index of their handles.
+    requests: Vec<Option<(RequestHandle, Stage)>>,
+    registrations: BTreeMap<RegistrationHandle, Registration>,
+    keys: BTreeMap<Key, RegistrationHandle>,
+    closed: bool,
+    waiting_for_close: Vec<Waker>,
+    streams: StreamTable,
+    pub(super) updates: PublishTable,
+}
+
+/// How far a request has come.
+enum Stage {
+    /// It waits for the client's grant.
+    Admitted(Admitted),
+    Running(Arc<Stop>),
+}
+
+/// How the set-up of a registration ended, once it has; whoever registered reads it.
+pub(super) type Joined = OnceLock<Result<(), BusError>>;
+
+struct Registration {
+    key: Key,
+    joined: Arc<Joined>,
+    waiting: Vec<Waker>,
+}
+
+/// What is to be done for a server once its lock is free.
+pub(crate) enum ServerTask {
+    Wake(Waker),
+    Admit(Received),
+    Run(RequestHandle, Running<Bytes>),
+    /// A stream is open; its handler is to run.
+    Serve {
+        method: &'static Method,
+        stream: StreamHandle,
+        key: usize,
+        start: StartStream,
+        codec: Arc<Codec>,
+        stop: Arc<Stop>,
+    },
+    Stream(StreamTask),
+    Stop(Arc<Stop>),
+    /// What user code made, which user code may want to clean up.
+    Discard(Admitted),
+    Observe(Observed),
+    Log(Note),
+}
+
+impl Role for ServerRole {
+    type Engine = Engine;
+    type Task = ServerTask;
+
+    fn on_event(&mut self, event: ServerEvent, tasks: &mut Vec<ServerTask>) {
+        let observed = self.watch.as_mut().and_then(|watch| watch.on_server_event(&event));
+        tasks.extend(observed.map(ServerTask::Observe));
+        match event {
+            ServerEvent::Received(received) => tasks.push(ServerTask::Admit(received)),
+            ServerEvent::Run { request } => {
+                if let Some(Stage::Admitted(Admitted { method, run: Run::Call(run), .. })) =
+                    self.take(request)
+                {
+                    let stop = Arc::new(Stop::default());
+                    tasks.push(ServerTask::Run(request, Running::new(method, run, Arc::clone(&stop))));
+                    self.put(request, Stage::Running(stop));
+                }
+            }
+            ServerEvent::Accepted { request, stream } => {
+                if let Some(Stage::Admitted(Admitted { method, run: Run::Stream(start, codec), .. })) =
+                    self.take(request)
+                {
+                    let stop = Arc::new(Stop::default());
+                    let key = self.streams.open(stream, Arc::clone(&codec), Some(Arc::clone(&stop)));
+                    tasks.push(ServerTask::Serve { method, stream, key, start, codec, stop });
+                }
+            }
+            ServerEvent::Stream(event) => {
+                self.streams.on_event(event, &mut |task| tasks.push(ServerTask::Stream(task)));
+            }
+            ServerEvent::StopHandler { stream } => {
+                tasks.extend(self.streams.stop_handler(stream).map(ServerTask::Stop));
+            }
+            ServerEvent::Updated { update, outcome } => {
+                tasks.extend(self.updates.ended(update, outcome).map(ServerTask::Wake));
+            }
+            ServerEvent::Abandoned { request, .. } => match self.take(request) {
+                Some(Stage::Admitted(admitted)) => tasks.push(ServerTask::Discard(admitted)),
+                Some(Stage::Running(stop)) => tasks.push(ServerTask::Stop(stop)),
+                None => {}
+            },
+            ServerEvent::Registered { registration, result } => {
+                let Some(joining) = self.registrations.get_mut(&registration) else { return };
+                let refused = result.is_err();
+                // Set once, since a registration ends its set-up once.
+                let _ = joining.joined.set(result);
+                tasks.extend(joining.waiting.drain(..).map(ServerTask::Wake));
+                if refused {
+                    self.forget(registration, tasks);
+                }
+            }
+            ServerEvent::Deregistered { registration } => self.forget(registration, tasks),
+            ServerEvent::Closed => {
+                self.closed = true;
+                let gone = std::mem::take(&mut self.registrations).into_values();
+                let waiting = gone.flat_map(|gone| gone.waiting).chain(self.waiting_for_close.drain(..));
+                tasks.extend(waiting.map(ServerTask::Wake));
+                self.keys.clear();
+            }
+            ServerEvent::Lost { registration } => {
+                let lost = self.registrations.get(&registration).map(|lost| lost.key.clone());
+                let note = lost.map(|(methods, topic)| Note::RegistrationLost { methods, topic });
+                tasks.extend(note.map(ServerTask::Log));
+            }
+            // Counted by the engine.
+            event => tasks.extend(Note::of_server(event).map(ServerTask::Log)),
+        }
+    }
+
+    fn perform(driver: &Arc<Driver<Self>>, task: ServerTask) {
+        match task {
+            ServerTask::Wake(waker) => waker.wake(),
+            ServerTask::Observe(observed) => observed.tell(Side::Server, &*driver.runtime),
+            ServerTask::Log(note) => {
+                let (service, id) =
+                    driver.look(|state| (state.engine.service().clone(), state.engine.id().clone()));
+                note.write(Side::Server, &service, &id);
+            }
+            ServerTask::Stop(stop) => stop.stop(),
+            ServerTask::Stream(task) => driver.perform_stream_task(task),
+            ServerTask::Serve { method, stream, key, start, codec, stop } => {
+                codec.opened();
+                let (server, port) = (Arc::clone(driver), Arc::new(Arc::clone(driver)));
+                let running = Running::new(method, Box::new(move || start((port, stream, key))), stop);
+                driver.runtime.spawn(Box::pin(async move {
+                    // A handler that was stopped is not waited for by anybody.
+                    let result = running.await.unwrap_or(Ok(()));
+                    server.handler_done(stream, key, result);
+                }));
+            }
+            ServerTask::Discard(admitted) => drop(admitted),
+            ServerTask::Admit(received) => admit(driver, received),
+            ServerTask::Run(request, running) => {
+                let server = Arc::clone(driver);
+                driver.runtime.spawn(Box::pin(async move {
+                    if let Some(result) = running.await {
+                        let result = result.map_err(Error::into_response);
+                        let stage = server.drive(|state, now| {
+                            state.engine.respond(now, request, result);
+                            state.role.take(request)
+                        });
+                        drop(stage);
+                    }
+                }));
+            }
+        }
+    }
+
+    fn is_finished(&self) -> bool {
+        self.closed
+    }
+}
+
+/// Decodes a request, and bids for it.
+fn admit(driver: &Arc<Driver<ServerRole>>, received: Received) {
+    let request = received.request;
+    let handlers = driver.look(|state| Arc::clone(&state.role.handlers));
+    let handler =
+        handlers.get(received.route.method().as_str()).expect("only methods with a handler are registered");
+    match handler.admit(received, &driver.runtime) {
+        Ok(admitted) => driver.drive(|state, now| {
+            // Meanwhile it may have been granted elsewhere, or have expired.
+            if state.engine.is_waiting(request) {
+                let Admitted { affinity, elected, .. } = admitted;
+                if let Some(watch) = &mut state.role.watch {
+                    watch.bids(now.time, request, elected);
+                }
+                state.role.put(request, Stage::Admitted(admitted));
+                match elected {
+                    true => state.engine.elect(now, request),
+                    false => state.engine.bid(now, request, affinity),
+                }
+            }
+        }),
+        Err(error) => driver.drive(|state, now| state.engine.reject(now, request, error.into_response())),
+    }
+}
+
+impl ServerRole {
+    pub(super) fn new(handlers: BTreeMap<&'static str, Box<dyn Handle>>, watch: Option<Watch>) -> Self {
+        Self { handlers: Arc::new(handlers), watch, ..Self::default() }
+    }
+
+    fn put(&mut self, request: RequestHandle, stage: Stage) {
+        if self.requests.len() <= request.index() {
+            self.requests.resize_with(request.index() + 1, || None);
+        }
+        self.requests[request.index()] = Some((request, stage));
+    }
+
+    fn take(&mut self, request: RequestHandle) -> Option<Stage> {
+        // A handler that was abandoned may end when its place is another's already.
+        let place = self.requests.get_mut(request.index())?;
+        place.take_if(|(known, _)| *known == request).map(|(_, stage)| stage)
+    }
+
+    pub(super) fn find(&self, routes: &[Route]) -> Option<RegistrationHandle> {
+        self.keys.get(&key(routes)).copied()
+    }
+
+    pub(super) fn joining(&mut self, registration: RegistrationHandle, key: Key, joined: Arc<Joined>) {
+        self.keys.insert(key.clone(), registration);
+        self.registrations.insert(registration, Registration { key, joined, waiting: Vec::new() });
+    }
+
+    fn forget(&mut self, registration: RegistrationHandle, tasks: &mut Vec<ServerTask>) {
+        if let Some(gone) = self.registrations.remove(&registration) {
+            self.keys.remove(&gone.key);
+            tasks.extend(gone.waiting.into_iter().map(ServerTask::Wake));
+        }
+    }
+
+    pub(super) fn poll_joined(
+        &mut self,
+        registration: RegistrationHandle,
+        joined: &Joined,
+        cx: &Context<'_>,
+    ) -> Poll<Result<(), Error>> {
+        match (joined.get(), self.registrations.get_mut(&registration)) {
+            (Some(result), _) => Poll::Ready(Ok(result.clone()?)),
+            (None, Some(registration)) => {
+                waiting::wait(&mut registration.waiting, cx);
+                Poll::Pending
+            }
+            (None, None) => Poll::Ready(Err(RegisterError::Closed.into())),
+        }
+    }
+
+    pub(super) fn poll_gone(&mut self, registration: RegistrationHandle, cx: &Context<'_>) -> Poll<()> {
+        match self.registrations.get_mut(&registration) {
+            Some(registration) => {
+                waiting::wait(&mut registration.waiting, cx);
+                Poll::Pending
+            }
+            None => Poll::Ready(()),
+        }
+    }
+
+    pub(super) fn poll_closed(&mut self, cx: &Context<'_>) -> Poll<()> {
+        if self.closed {
+            return Poll::Ready(());
+        }
+        waiting::wait(&mut self.waiting_for_close, cx);
+        Poll::Pending
+    }
+}
+
+impl StreamRole for ServerRole {
+    fn streams(&mut self) -> &mut StreamTable {
+        &mut self.streams
+    }
+}

@@ -1,0 +1,325 @@
+//! Streams: messages both ways between a client and one server, until one side ends it.
+
+mod codec;
+mod open;
+mod port;
+mod send;
+mod sink;
+mod table;
+
+use std::fmt;
+use std::future::poll_fn;
+use std::marker::PhantomData;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures_core::Stream;
+use prost::Message;
+use psrpc_engine::StreamHandle;
+use psrpc_engine::proto::{Metadata, Text};
+
+use crate::client::Client;
+use crate::handler::RequestContext;
+use crate::interceptor::StreamLayer;
+use crate::runtime::Runtime;
+use crate::{CallInfo, Error};
+
+pub(crate) use self::codec::Codec;
+pub use self::open::OpenStream;
+pub(crate) use self::port::{Port, StreamRole};
+pub(crate) use self::send::SendFuture;
+pub use self::send::Sending;
+pub use self::sink::SendSink;
+pub(crate) use self::table::{StreamTable, StreamTask};
+
+/// A stream, as the client has it that opened it: it sends `S` and receives `R`. See [`BiStream`].
+pub type ClientStream<S, R> = BiStream<AtClient, S, R>;
+
+/// A stream, as the handler has it that serves it: it sends `S` and receives `R`. See [`BiStream`].
+///
+/// It ends when its handler returns: with the handler's error, or else plainly; a handler may end it before with
+/// [`close`](BiStream::close). [`hijack`](BiStream::hijack) it to keep it longer.
+pub type ServerStream<S, R> = BiStream<AtServer, S, R>;
+
+/// A stream of messages both ways (PROTOCOL section 8): it sends `S` and receives `R`.
+///
+/// ```
+/// # use psrpc::{ClientStream, Error};
+/// # async fn example(stream: ClientStream<String, String>) -> Result<(), Error> {
+/// stream.send("hello".to_owned()).await?;
+/// while let Some(message) = stream.next().await {
+///     println!("{message}");
+/// }
+/// println!("ended: {:?}", stream.cause());
+/// # Ok(())
+/// # }
+/// ```
+///
+/// A send resolves once the other side has put the message where its `next` finds it. Messages arrive in the order of their
+/// sends if each send is awaited before the next begins; nothing arrives twice. So many messages wait to be received as the
+/// client or server has [room for](crate::ClientOptions::channel_size); one more is not taken, and its sender waits until its
+/// timeout.
+///
+/// # The end
+///
+/// Either side closes it; both see the cause. It ends too when its client or server is closed, when the server shuts down or
+/// stops to serve the method (`unavailable`, "EOF"), and, if that was set, when nothing was heard for too long. What was received
+/// before the end can still be taken.
+///
+/// Dropping it closes it plainly; a handler's stream ends with its handler's result instead.
+pub struct BiStream<A, S, R> {
+    shared: Arc<Shared>,
+    at: A,
+    messages: PhantomData<fn(S) -> R>,
+}
+
+/// What the client's side of a stream knows.
+#[derive(Debug)]
+pub struct AtClient(());
+
+/// What the server's side of a stream knows: the request that opened it.
+pub struct AtServer {
+    context: RequestContext,
+}
+
+/// A stream, whatever its messages are; shared by its halves.
+pub(crate) struct Shared {
+    port: Arc<dyn Port>,
+    stream: StreamHandle,
+    key: usize,
+    codec: Arc<Codec>,
+    /// A client lives as long as its streams.
+    _client: Option<Client>,
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.port.release(self.stream, self.key);
+    }
+}
+
+impl Shared {
+    /// What is around the stream, the outermost first.
+    pub(crate) fn layers(&self) -> &[Box<dyn StreamLayer>] {
+        self.codec.layers()
+    }
+
+    pub(crate) fn runtime(&self) -> &Arc<dyn Runtime> {
+        self.port.runtime()
+    }
+
+    fn cause(&self) -> Option<Error> {
+        self.port.cause(self.key).map(|failure| (*failure).into())
+    }
+
+    fn poll_next<R: Message + Default + 'static>(&self, cx: &Context<'_>) -> Poll<Option<R>> {
+        loop {
+            let Some(message) = std::task::ready!(self.port.poll_message(self.stream, self.key, cx)) else {
+                return Poll::Ready(None);
+            };
+            // An interceptor that makes another type of it has lost it.
+            if let Ok(message) = message.into_message() {
+                return Poll::Ready(Some(message));
+            }
+        }
+    }
+}
+
+impl<S, R> ClientStream<S, R> {
+    pub(crate) fn at_client(client: Client, stream: StreamHandle, key: usize, codec: Arc<Codec>) -> Self {
+        let port: Arc<dyn Port> = Arc::new(Arc::clone(client.driver()));
+        let shared = Arc::new(Shared { port, stream, key, codec, _client: Some(client) });
+        Self { shared, at: AtClient(()), messages: PhantomData }
+    }
+}
+
+impl<S, R> ServerStream<S, R> {
+    pub(crate) fn at_server(
+        port: Arc<dyn Port>,
+        stream: StreamHandle,
+        key: usize,
+        codec: Arc<Codec>,
+        context: RequestContext,
+    ) -> Self {
+        let shared = Arc::new(Shared { port, stream, key, codec, _client: None });
+        Self { shared, at: AtServer { context }, messages: PhantomData }
+    }
+
+    /// What the client sent along when it opened the stream.
+    pub fn metadata(&self) -> &Metadata {
+        &self.at.context.metadata
+    }
+
+    /// Who opened the stream.
+    pub fn client_id(&self) -> &str {
+        self.at.context.client_id.as_str()
+    }
+
+    /// The topic that it was opened for; no parts for a method without topics.
+    pub fn topic(&self) -> &[Text] {
+        self.at.context.route.topic()
+    }
+
+    /// Keeps the stream beyond the return of its handler: it then ends when it is closed or dropped. A handler that returns an
+    /// error ends it all the same.
+    ///
+    /// ```
+    /// # use psrpc::{Error, Runtime, ServerStream};
+    /// # async fn handler(stream: ServerStream<String, String>, runtime: impl Runtime) -> Result<(), Error> {
+    /// stream.hijack();
+    /// runtime.spawn(Box::pin(async move { while stream.next().await.is_some() {} }));
+    /// Ok(())
+    /// # }
+    /// ```
+    pub fn hijack(&self) {
+        self.shared.port.hijack(self.shared.key);
+    }
+}
+
+impl<A, S: Message + 'static, R: Message + Default + 'static> BiStream<A, S, R> {
+    /// Sends a message: resolves when the other side has taken it. See [`Sending`].
+    pub fn send(&self, message: S) -> Sending<'_> {
+        Sending::new(&self.shared, message)
+    }
+
+    /// The next message; `None` when the stream has ended and all were taken. Dropping the future loses nothing.
+    pub async fn next(&self) -> Option<R> {
+        poll_fn(|cx| self.shared.poll_next(cx)).await
+    }
+
+    /// Two halves, for two tasks. The stream is dropped when both are.
+    pub fn split(self) -> (SendHalf<S>, RecvHalf<R>) {
+        let shared = Arc::clone(&self.shared);
+        (SendHalf { shared, messages: PhantomData }, RecvHalf { shared: self.shared, messages: PhantomData })
+    }
+}
+
+impl<A, S, R> BiStream<A, S, R> {
+    /// Ends the stream on both sides, with this cause, or plainly: "stream closed", `canceled`. The code and text of the cause
+    /// travel. What is being sent fails. Does nothing if it has ended.
+    pub fn close(&self, cause: impl Into<Option<Error>>) {
+        close(&self.shared, cause.into());
+    }
+
+    /// Why the stream has ended, if it has.
+    pub fn cause(&self) -> Option<Error> {
+        self.shared.cause()
+    }
+
+    /// Resolves with the cause when the stream has ended, which may be before all messages were taken.
+    pub async fn closed(&self) -> Error {
+        closed(&self.shared).await
+    }
+
+    /// What the stream was opened for.
+    pub fn info(&self) -> &CallInfo {
+        self.shared.codec.info()
+    }
+}
+
+fn close(shared: &Shared, cause: Option<Error>) {
+    shared.port.close(shared.stream, cause.map(Error::into_response));
+}
+
+async fn closed(shared: &Shared) -> Error {
+    let failure = poll_fn(|cx| shared.port.poll_ended(shared.key, cx)).await;
+    (*failure).into()
+}
+
+/// Its messages, as [`next`](BiStream::next) gives them.
+impl<A: Unpin, S, R: Message + Default + 'static> Stream for BiStream<A, S, R> {
+    type Item = R;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<R>> {
+        self.shared.poll_next(cx)
+    }
+}
+
+/// The half of a stream that sends.
+pub struct SendHalf<S> {
+    shared: Arc<Shared>,
+    messages: PhantomData<fn(S)>,
+}
+
+impl<S: Message + 'static> SendHalf<S> {
+    /// Sends a message: resolves when the other side has taken it. See [`Sending`].
+    pub fn send(&self, message: S) -> Sending<'_> {
+        Sending::new(&self.shared, message)
+    }
+
+    /// A [`Sink`](futures_sink::Sink) of messages.
+    pub fn into_sink(self) -> SendSink<S> {
+        SendSink::new(self)
+    }
+}
+
+impl<S> SendHalf<S> {
+    /// Ends the stream, as [`BiStream::close`] does.
+    pub fn close(&self, cause: impl Into<Option<Error>>) {
+        close(&self.shared, cause.into());
+    }
+
+    /// Why the stream has ended, if it has.
+    pub fn cause(&self) -> Option<Error> {
+        self.shared.cause()
+    }
+
+    /// Resolves with the cause when the stream has ended.
+    pub async fn closed(&self) -> Error {
+        closed(&self.shared).await
+    }
+}
+
+/// The half of a stream that receives.
+pub struct RecvHalf<R> {
+    shared: Arc<Shared>,
+    messages: PhantomData<fn() -> R>,
+}
+
+impl<R: Message + Default + 'static> RecvHalf<R> {
+    /// The next message; `None` when the stream has ended and all were taken. Dropping the future loses nothing.
+    pub async fn next(&self) -> Option<R> {
+        poll_fn(|cx| self.shared.poll_next(cx)).await
+    }
+}
+
+impl<R> RecvHalf<R> {
+    /// Why the stream has ended, if it has.
+    pub fn cause(&self) -> Option<Error> {
+        self.shared.cause()
+    }
+}
+
+/// Its messages, as [`next`](RecvHalf::next) gives them.
+impl<R: Message + Default + 'static> Stream for RecvHalf<R> {
+    type Item = R;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<R>> {
+        self.shared.poll_next(cx)
+    }
+}
+
+impl<A, S, R> fmt::Debug for BiStream<A, S, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.shared.fmt(f)
+    }
+}
+
+impl<S> fmt::Debug for SendHalf<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.shared.fmt(f)
+    }
+}
+
+impl<R> fmt::Debug for RecvHalf<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.shared.fmt(f)
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stream").field("info", self.codec.info()).field("cause", &self.cause()).finish()
+    }
+}

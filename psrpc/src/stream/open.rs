@@ -1,0 +1,116 @@
+//! Opening a stream.
+
+use std::future::IntoFuture;
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::time::Duration;
+
+use prost::Message;
+use psrpc_engine::OpenStream as EngineOpen;
+use psrpc_engine::proto::{Metadata, Text};
+use psrpc_engine::{Route, Time};
+
+use super::{ClientStream, Codec};
+use crate::client::{Client, Opening, RouteResult};
+use crate::interceptor::StreamInterceptor;
+use crate::middleware::Side;
+use crate::runtime::BoxFuture;
+use crate::{CallOptions, Error, Selection};
+
+/// A stream to be opened: set what it needs, then await it for the [`ClientStream`].
+///
+/// ```
+/// # use std::time::Duration;
+/// # use psrpc::{ClientStream, Error, OpenStream};
+/// # async fn example(opening: OpenStream<String, String>) -> Result<(), Error> {
+/// # struct Client(Option<OpenStream<String, String>>);
+/// # impl Client { fn parade(&mut self) -> OpenStream<String, String> { self.0.take().unwrap() } }
+/// # let mut client = Client(Some(opening));
+/// let stream = client.parade().timeout(Duration::from_millis(500)).metadata("band", "brass").await?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// It resolves when a server has taken the stream; timeouts, deadline and selection are those of that, and the stream itself
+/// lives as long as both sides want. Dropping the future gives up, and tells a server that may have taken it.
+///
+/// # Errors
+///
+/// Those of a [`Call`](crate::Call); a server that has too many streams answers `resource_exhausted`.
+#[must_use = "a stream is opened when it is awaited"]
+pub struct OpenStream<S, R> {
+    client: Client,
+    route: RouteResult,
+    options: CallOptions,
+    interceptors: Vec<Arc<dyn StreamInterceptor>>,
+    messages: PhantomData<fn(S) -> R>,
+}
+
+impl<S, R> OpenStream<S, R> {
+    pub(crate) fn new(client: Client, route: RouteResult) -> Self {
+        let interceptors = client.around().streams.clone();
+        Self { client, route, options: CallOptions::new(), interceptors, messages: PhantomData }
+    }
+
+    /// How long the opening may take from when it is first polled. Default: that of the client.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.options.timeout = Some(timeout);
+        self
+    }
+
+    /// When the caller gives up on the opening, on the monotonic clock of the client's runtime; the earlier of this and the
+    /// timeout counts.
+    pub fn deadline(mut self, deadline: Time) -> Self {
+        self.options.deadline = Some(deadline);
+        self
+    }
+
+    /// How the stream picks its server. Default: that of the method.
+    pub fn selection(mut self, selection: Selection) -> Self {
+        self.options.selection = selection;
+        self
+    }
+
+    /// Sends an entry of metadata along, replacing one of the same name.
+    pub fn metadata(mut self, name: impl Into<Text>, value: impl Into<Text>) -> Self {
+        self.options.metadata.insert(name, value);
+        self
+    }
+
+    /// Sends entries of metadata along, each replacing one of the same name.
+    pub fn with_metadata(mut self, metadata: &Metadata) -> Self {
+        self.options = self.options.with_metadata(metadata);
+        self
+    }
+
+    /// Adds a set of options, as [`CallOptions::with`] does.
+    pub fn options(mut self, options: CallOptions) -> Self {
+        self.options = self.options.with(options);
+        self
+    }
+
+    /// Puts an interceptor around this stream, within those of the client and those that were added before.
+    pub fn interceptor(mut self, interceptor: impl StreamInterceptor) -> Self {
+        self.interceptors.push(Arc::new(interceptor));
+        self
+    }
+}
+
+impl<S: Message + 'static, R: Message + Default + 'static> IntoFuture for OpenStream<S, R> {
+    type Output = Result<ClientStream<S, R>, Error>;
+    type IntoFuture = BoxFuture<Self::Output>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        let Self { client, route, options, interceptors, .. } = self;
+        Box::pin(async move {
+            let route: Route = route?;
+            let codec = Arc::new(Codec::new::<R>(route.clone().into(), Side::Client, interceptors));
+            let CallOptions { timeout, deadline, selection, metadata } = options;
+            let (selection, choose) = selection.into_parts();
+            let open = EngineOpen { timeout, deadline, selection, metadata, ..EngineOpen::new(route) };
+            let (stream, key) =
+                Opening::start(client.clone(), open, choose, Arc::clone(&codec))?.opened().await?;
+            Ok(ClientStream::at_client(client, stream, key, codec))
+        })
+    }
+}

@@ -1,0 +1,233 @@
+//! The port of a stream: what a stream asks of the driver that it belongs to, whether a client's or a server's.
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use psrpc_engine::proto::ErrorResponse;
+use psrpc_engine::{Client, Delivery, Engine, Failure, Now, SendError, SendHandle, Server, StreamHandle};
+
+use super::codec::NotTaken;
+use super::table::{Discarded, Left, StreamTable, StreamTask};
+use crate::driver::{Driver, Role};
+use crate::runtime::Runtime;
+use crate::{AnyMessage, Error};
+
+/// What a client's engine and a server's do alike with streams.
+pub(crate) trait StreamEngine: Engine {
+    fn send(
+        &mut self,
+        now: Now,
+        stream: StreamHandle,
+        payload: Bytes,
+        timeout: Option<Duration>,
+    ) -> Result<SendHandle, SendError>;
+    fn cancel_send(&mut self, send: SendHandle);
+    fn accept(&mut self, now: Now, delivery: Delivery);
+    fn reject_message(&mut self, now: Now, delivery: Delivery, cause: Option<ErrorResponse>);
+    fn taken(&mut self, stream: StreamHandle);
+    fn close_stream(&mut self, now: Now, stream: StreamHandle, cause: Option<ErrorResponse>);
+    /// Ends a stream that is nobody's any more.
+    fn finish(&mut self, now: Now, stream: StreamHandle, result: Result<(), ErrorResponse>);
+}
+
+macro_rules! stream_engine {
+    ($engine:ident, |$self:ident, $now:ident, $stream:ident, $result:ident| $finish:expr) => {
+        impl StreamEngine for $engine {
+            fn send(
+                &mut self,
+                now: Now,
+                stream: StreamHandle,
+                payload: Bytes,
+                timeout: Option<Duration>,
+            ) -> Result<SendHandle, SendError> {
+                $engine::send(self, now, stream, payload, timeout)
+            }
+
+            fn cancel_send(&mut self, send: SendHandle) {
+                $engine::cancel_send(self, send);
+            }
+
+            fn accept(&mut self, now: Now, delivery: Delivery) {
+                $engine::accept(self, now, delivery);
+            }
+
+            fn reject_message(&mut self, now: Now, delivery: Delivery, cause: Option<ErrorResponse>) {
+                $engine::reject_message(self, now, delivery, cause);
+            }
+
+            fn taken(&mut self, stream: StreamHandle) {
+                $engine::taken(self, stream);
+            }
+
+            fn close_stream(&mut self, now: Now, stream: StreamHandle, cause: Option<ErrorResponse>) {
+                $engine::close_stream(self, now, stream, cause);
+            }
+
+            fn finish(&mut $self, $now: Now, $stream: StreamHandle, $result: Result<(), ErrorResponse>) {
+                $finish;
+            }
+        }
+    };
+}
+
+stream_engine!(Client, |self, now, stream, result| self.close_stream(now, stream, result.err()));
+stream_engine!(Server, |self, now, stream, result| self.finish_stream(now, stream, result));
+
+/// A role whose driver has streams.
+pub(crate) trait StreamRole: Role<Engine: StreamEngine> {
+    fn streams(&mut self) -> &mut StreamTable;
+}
+
+/// What a stream asks of its driver.
+pub(crate) trait Port: Send + Sync {
+    fn runtime(&self) -> &Arc<dyn Runtime>;
+    /// Sends a message; gives what the rest of the send is asked for by.
+    fn send(
+        &self,
+        stream: StreamHandle,
+        payload: Bytes,
+        timeout: Option<Duration>,
+    ) -> Result<usize, SendError>;
+    fn poll_sent(&self, sender: usize, cx: &Context<'_>) -> Poll<Result<(), Box<Failure>>>;
+    fn cancel_send(&self, sender: usize);
+    fn poll_message(&self, stream: StreamHandle, key: usize, cx: &Context<'_>) -> Poll<Option<AnyMessage>>;
+    fn poll_ended(&self, key: usize, cx: &Context<'_>) -> Poll<Box<Failure>>;
+    fn cause(&self, key: usize) -> Option<Box<Failure>>;
+    fn close(&self, stream: StreamHandle, cause: Option<ErrorResponse>);
+    fn hijack(&self, key: usize);
+    /// User code has dropped the stream.
+    fn release(&self, stream: StreamHandle, key: usize);
+}
+
+impl<R: StreamRole> Port for Arc<Driver<R>> {
+    fn runtime(&self) -> &Arc<dyn Runtime> {
+        &self.runtime
+    }
+
+    fn send(
+        &self,
+        stream: StreamHandle,
+        payload: Bytes,
+        timeout: Option<Duration>,
+    ) -> Result<usize, SendError> {
+        self.drive(|state, now| {
+            let send = state.engine.send(now, stream, payload, timeout)?;
+            Ok(state.role.streams().sending(send))
+        })
+    }
+
+    fn poll_sent(&self, sender: usize, cx: &Context<'_>) -> Poll<Result<(), Box<Failure>>> {
+        self.look(|state| state.role.streams().poll_sent(sender, cx)).0
+    }
+
+    fn cancel_send(&self, sender: usize) {
+        self.drive(|state, _| {
+            let (send, waker) = state.role.streams().forget_send(sender);
+            if let Some(send) = send {
+                state.engine.cancel_send(send);
+            }
+            waker
+        });
+    }
+
+    fn poll_message(&self, stream: StreamHandle, key: usize, cx: &Context<'_>) -> Poll<Option<AnyMessage>> {
+        self.look(|state| {
+            let polled = state.role.streams().poll_message(key, cx);
+            if let Poll::Ready(Some(_)) = polled {
+                state.engine.taken(stream);
+            }
+            polled
+        })
+    }
+
+    fn poll_ended(&self, key: usize, cx: &Context<'_>) -> Poll<Box<Failure>> {
+        self.look(|state| state.role.streams().poll_ended(key, cx))
+    }
+
+    fn cause(&self, key: usize) -> Option<Box<Failure>> {
+        self.look(|state| state.role.streams().cause(key))
+    }
+
+    fn close(&self, stream: StreamHandle, cause: Option<ErrorResponse>) {
+        self.drive(|state, now| state.engine.close_stream(now, stream, cause));
+    }
+
+    fn hijack(&self, key: usize) {
+        self.look(|state| state.role.streams().hijack(key));
+    }
+
+    fn release(&self, stream: StreamHandle, key: usize) {
+        self.release_stream(stream, key);
+    }
+}
+
+impl<R: StreamRole> Driver<R> {
+    /// User code does not have a stream any more.
+    pub(crate) fn release_stream(self: &Arc<Self>, stream: StreamHandle, key: usize) {
+        self.leave(stream, Ok(()), |streams| streams.release(key));
+    }
+
+    /// The handler of a stream is done.
+    pub(crate) fn handler_done(
+        self: &Arc<Self>,
+        stream: StreamHandle,
+        key: usize,
+        result: Result<(), Error>,
+    ) {
+        let failed = result.is_err();
+        self.leave(stream, result, |streams| streams.handler_done(key, failed));
+    }
+
+    /// One of those who have a stream leaves it; the last one ends it.
+    fn leave(
+        self: &Arc<Self>,
+        stream: StreamHandle,
+        result: Result<(), Error>,
+        leave: impl FnOnce(&mut StreamTable) -> (Left, Discarded),
+    ) {
+        let result = result.map_err(Error::into_response);
+        let discarded = self.drive(|state, now| {
+            let (left, discarded) = leave(state.role.streams());
+            if let Left::Gone = left {
+                state.engine.finish(now, stream, result);
+            }
+            discarded
+        });
+        drop(discarded);
+    }
+
+    /// Does a task of the streams, without the lock.
+    pub(crate) fn perform_stream_task(self: &Arc<Self>, task: StreamTask) {
+        match task {
+            StreamTask::Wake(waker) => waker.wake(),
+            StreamTask::Ended(codec, cause) => codec.ended(&cause),
+            StreamTask::Message(delivery, payload, codec) => {
+                let stream = delivery.stream();
+                let received = match &codec {
+                    Some(codec) => codec.receive(payload),
+                    None => Err(NotTaken::Refused),
+                };
+                let woken = self.drive(|state, now| {
+                    let pushed = received.map(|message| state.role.streams().push(stream, message));
+                    match pushed {
+                        Ok(Some(wakers)) => {
+                            state.engine.accept(now, delivery);
+                            wakers
+                        }
+                        Ok(None) | Err(NotTaken::Refused) => {
+                            state.engine.reject_message(now, delivery, None);
+                            Vec::new()
+                        }
+                        Err(NotTaken::Malformed(error)) => {
+                            state.engine.reject_message(now, delivery, Some(error.into_response()));
+                            Vec::new()
+                        }
+                    }
+                });
+                woken.into_iter().for_each(std::task::Waker::wake);
+            }
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! The streams of one driver: from the engine's events to the tasks that wait for them.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use psrpc_engine::{Delivery, Failure, SendHandle, StreamEvent, StreamHandle};
+use slab::Slab;
+
+use super::codec::Codec;
+use crate::handler::Stop;
+use crate::{AnyMessage, waiting};
+
+/// What is known of streams, and who waits for them.
+#[derive(Default)]
+pub(crate) struct StreamTable {
+    slots: Slab<Slot>,
+    /// The slots of streams that the engine knows, by the index of their handles.
+    streams: Vec<Option<(StreamHandle, usize)>>,
+    senders: Slab<Sender>,
+    /// The senders of messages on their way, by the index of their handles.
+    sends: Vec<Option<usize>>,
+}
+
+/// A stream, as long as somebody holds it or its handler runs.
+struct Slot {
+    stream: StreamHandle,
+    codec: Arc<Codec>,
+    messages: VecDeque<AnyMessage>,
+    waiting: Vec<Waker>,
+    cause: Option<Box<Failure>>,
+    /// Whether user code still has the stream.
+    held: bool,
+    /// Stops the handler that runs for it, at a server.
+    handler: Option<Arc<Stop>>,
+    hijacked: bool,
+}
+
+/// Somebody who waits for a message to be taken.
+struct Sender {
+    send: SendHandle,
+    outcome: Option<Result<(), Box<Failure>>>,
+    waker: Option<Waker>,
+}
+
+/// What is to be done for streams once the lock is free.
+pub(crate) enum StreamTask {
+    /// A message is to be decoded and accepted; there is no codec if nobody has the stream any more.
+    Message(Delivery, Bytes, Option<Arc<Codec>>),
+    Ended(Arc<Codec>, Box<Failure>),
+    Wake(Waker),
+}
+
+/// What becomes of a stream when one of those who have it leaves.
+pub(crate) enum Left {
+    /// Somebody else still has it.
+    Kept,
+    /// It is nobody's any more.
+    Gone,
+}
+
+impl StreamTable {
+    /// Adds a stream that is open, for whoever gets the slot.
+    pub(crate) fn open(
+        &mut self,
+        stream: StreamHandle,
+        codec: Arc<Codec>,
+        handler: Option<Arc<Stop>>,
+    ) -> usize {
+        let (messages, waiting) = (VecDeque::new(), Vec::new());
+        let slot =
+            Slot { stream, codec, messages, waiting, cause: None, held: true, handler, hijacked: false };
+        let key = self.slots.insert(slot);
+        place(&mut self.streams, stream.index(), (stream, key));
+        key
+    }
+
+    pub(crate) fn on_event(&mut self, event: StreamEvent, tasks: &mut impl FnMut(StreamTask)) {
+        match event {
+            StreamEvent::Message { delivery, payload } => {
+                let slot = self.find(delivery.stream()).and_then(|key| self.slots.get(key));
+                let codec = slot.map(|slot| Arc::clone(&slot.codec));
+                tasks(StreamTask::Message(delivery, payload, codec));
+            }
+            StreamEvent::Sent { send, outcome } => {
+                // Nobody waits for a send that was dropped.
+                if let Some(sender) = self.sends.get_mut(send.index()).and_then(Option::take) {
+                    let sender = &mut self.senders[sender];
+                    sender.outcome = Some(outcome);
+                    sender.waker.take().map(StreamTask::Wake).into_iter().for_each(tasks);
+                }
+            }
+            StreamEvent::Ended { stream, cause } => {
+                let Some(key) = self.find(stream) else { return };
+                let slot = &mut self.slots[key];
+                tasks(StreamTask::Ended(Arc::clone(&slot.codec), cause.clone()));
+                slot.cause = Some(cause);
+                slot.waiting.drain(..).map(StreamTask::Wake).for_each(tasks);
+                if !slot.held && slot.handler.is_none() {
+                    self.slots.remove(key);
+                    self.streams[stream.index()] = None;
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn find(&self, stream: StreamHandle) -> Option<usize> {
+        let (known, key) = self.streams.get(stream.index()).copied().flatten()?;
+        (known == stream).then_some(key)
+    }
+
+    // --- messages in -----------------------------------------------------------------------------------------
+
+    /// Adds a message for the consumer of a stream, and gives who waits for it; `None` if there is no consumer.
+    pub(crate) fn push(&mut self, stream: StreamHandle, message: AnyMessage) -> Option<Vec<Waker>> {
+        let slot = self.slots.get_mut(self.find(stream)?)?;
+        if !slot.held {
+            return None;
+        }
+        slot.messages.push_back(message);
+        Some(std::mem::take(&mut slot.waiting))
+    }
+
+    /// The next message of a stream; nothing when it has ended and all were taken.
+    pub(crate) fn poll_message(&mut self, key: usize, cx: &Context<'_>) -> Poll<Option<AnyMessage>> {
+        let slot = &mut self.slots[key];
+        match slot.messages.pop_front() {
+            Some(message) => Poll::Ready(Some(message)),
+            None if slot.cause.is_some() => Poll::Ready(None),
+            None => {
+                waiting::wait(&mut slot.waiting, cx);
+                Poll::Pending
+            }
+        }
+    }
+
+    pub(crate) fn cause(&self, key: usize) -> Option<Box<Failure>> {
+        self.slots[key].cause.clone()
+    }
+
+    pub(crate) fn poll_ended(&mut self, key: usize, cx: &Context<'_>) -> Poll<Box<Failure>> {
+        let slot = &mut self.slots[key];
+        match &slot.cause {
+            Some(cause) => Poll::Ready(cause.clone()),
+            None => {
+                waiting::wait(&mut slot.waiting, cx);
+                Poll::Pending
+            }
+        }
+    }
+
+    // --- messages out ----------------------------------------------------------------------------------------
+
+    pub(crate) fn sending(&mut self, send: SendHandle) -> usize {
+        let sender = self.senders.insert(Sender { send, outcome: None, waker: None });
+        place(&mut self.sends, send.index(), sender);
+        sender
+    }
+
+    /// How a send ended, once. What it gives beside is to be dropped without the lock.
+    pub(crate) fn poll_sent(
+        &mut self,
+        sender: usize,
+        cx: &Context<'_>,
+    ) -> (Poll<Result<(), Box<Failure>>>, Option<Waker>) {
+        let waiting = &mut self.senders[sender];
+        match waiting.outcome.take() {
+            Some(outcome) => {
+                let Sender { waker, .. } = self.senders.remove(sender);
+                (Poll::Ready(outcome), waker)
+            }
+            None => (Poll::Pending, waiting::replace(&mut waiting.waker, cx)),
+        }
+    }
+
+    /// Nobody waits for a send any more: gives it, if it is still on its way.
+    pub(crate) fn forget_send(&mut self, sender: usize) -> (Option<SendHandle>, Option<Waker>) {
+        let Sender { send, outcome, waker } = self.senders.remove(sender);
+        if outcome.is_some() {
+            return (None, waker);
+        }
+        self.sends[send.index()] = None;
+        (Some(send), waker)
+    }
+
+    // --- the end ---------------------------------------------------------------------------------------------
+
+    /// The stream goes on when its handler has returned.
+    pub(crate) fn hijack(&mut self, key: usize) {
+        self.slots[key].hijacked = true;
+    }
+
+    /// User code has dropped a stream.
+    pub(crate) fn release(&mut self, key: usize) -> (Left, Discarded) {
+        let slot = &mut self.slots[key];
+        slot.held = false;
+        let discarded = Discarded::of(slot);
+        if slot.handler.is_some() {
+            return (Left::Kept, discarded);
+        }
+        self.forget(key);
+        (Left::Gone, discarded)
+    }
+
+    /// The handler of a stream is done, in this way.
+    pub(crate) fn handler_done(&mut self, key: usize, failed: bool) -> (Left, Discarded) {
+        let slot = &mut self.slots[key];
+        slot.handler = None;
+        let (held, stays) = (slot.held, slot.held && slot.hijacked && !failed);
+        let discarded = if held { Discarded::default() } else { Discarded::of(slot) };
+        if !held {
+            self.forget(key);
+        }
+        (if stays { Left::Kept } else { Left::Gone }, discarded)
+    }
+
+    /// Forgets a stream that nobody has any more, unless its end is still to come.
+    fn forget(&mut self, key: usize) {
+        if self.slots[key].cause.is_some() {
+            let Slot { stream, .. } = self.slots.remove(key);
+            if self.find(stream) == Some(key) {
+                self.streams[stream.index()] = None;
+            }
+        }
+    }
+
+    /// The handler of a stream that is not waited for any more.
+    pub(crate) fn stop_handler(&mut self, stream: StreamHandle) -> Option<Arc<Stop>> {
+        let slot = self.slots.get(self.find(stream)?)?;
+        slot.handler.clone()
+    }
+}
+
+/// What is to be dropped without the lock, since user code made it.
+#[derive(Default)]
+#[expect(dead_code, reason = "it is only dropped")]
+pub(crate) struct Discarded(VecDeque<AnyMessage>, Vec<Waker>);
+
+impl Discarded {
+    fn of(slot: &mut Slot) -> Self {
+        Self(std::mem::take(&mut slot.messages), std::mem::take(&mut slot.waiting))
+    }
+}
+
+fn place<T>(places: &mut Vec<Option<T>>, index: usize, value: T) {
+    if places.len() <= index {
+        places.resize_with(index + 1, || None);
+    }
+    places[index] = Some(value);
+}

@@ -1,0 +1,186 @@
+//! Subscriptions to what servers publish.
+
+mod table;
+
+use std::fmt;
+use std::future::{IntoFuture, poll_fn};
+use std::marker::PhantomData;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use futures_core::Stream;
+use prost::Message;
+use psrpc_engine::proto::ErrorCode;
+use psrpc_engine::{BusError, Reason, Route, SubscriptionHandle};
+
+pub(crate) use self::table::SubscriptionTable;
+use self::table::Told;
+use crate::client::{Client, RouteResult};
+use crate::runtime::BoxFuture;
+use crate::{CallInfo, Error};
+
+/// A subscription to be had: await it for the [`Subscription`], which is then live.
+///
+/// Dropping the future gives up.
+///
+/// # Errors
+///
+/// `invalid_argument` when the topic cannot be, `canceled` when the client is closed, `unavailable` when the bus refuses it.
+#[must_use = "nobody is subscribed until it is awaited"]
+pub struct Subscribe<T> {
+    client: Client,
+    route: RouteResult,
+    message: &'static str,
+    updates: PhantomData<fn() -> T>,
+}
+
+impl<T> Subscribe<T> {
+    pub(crate) fn new(client: Client, route: RouteResult, message: &'static str) -> Self {
+        Self { client, route, message, updates: PhantomData }
+    }
+}
+
+impl<T: Message + Default + 'static> IntoFuture for Subscribe<T> {
+    type Output = Result<Subscription<T>, Error>;
+    type IntoFuture = BoxFuture<Self::Output>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        let Self { client, route, message, .. } = self;
+        Box::pin(async move {
+            let listener = Listener::start(client, route?, message)?;
+            poll_fn(|cx| listener.look(|table, key| table.poll_live(key, cx))).await?;
+            Ok(Subscription { listener, updates: PhantomData })
+        })
+    }
+}
+
+/// A subscription to the updates that servers publish (PROTOCOL section 9).
+///
+/// ```
+/// # async fn example(mut rumours: psrpc::Subscription<String>) {
+/// while let Some(update) = rumours.next().await {
+///     match update {
+///         Ok(rumour) => println!("{rumour}"),
+///         Err(error) => println!("missed some: {error}"),
+///     }
+/// }
+/// # }
+/// ```
+///
+/// Of a queue-routed method, one of all subscribed clients gets each update; otherwise every client does. Publishers do not know who
+/// is subscribed, and nothing is kept for those who are not.
+///
+/// # What is missing
+///
+/// An error stands where updates may be missing: the bus lost its connection, the consumer did not keep up with as many updates as
+/// there is [room for](crate::ClientOptions::channel_size) ([`Reason::Gap`], `data_loss`), or an update did not decode
+/// ([`Reason::MalformedMessage`], `malformed_result`). The subscription goes on after it, also over a new connection. It ends after an
+/// error with [`Reason::SubscriptionLost`], when it is closed, and with its client.
+///
+/// Dropping it unsubscribes.
+#[must_use = "dropping it unsubscribes"]
+pub struct Subscription<T> {
+    listener: Listener,
+    updates: PhantomData<fn() -> T>,
+}
+
+impl<T: Message + Default> Subscription<T> {
+    /// The next update, or an error where some may be missing; `None` when no more will come. Dropping the future loses
+    /// nothing.
+    pub async fn next(&mut self) -> Option<Result<T, Error>> {
+        poll_fn(|cx| self.poll_update(cx)).await
+    }
+
+    fn poll_update(&self, cx: &Context<'_>) -> Poll<Option<Result<T, Error>>> {
+        let told = self.listener.client.driver().look(|state| {
+            let told = state.role.subscriptions.poll(self.listener.key, cx);
+            if let Poll::Ready(Some(Told::Update(_))) = told {
+                state.engine.taken_update(self.listener.subscription);
+            }
+            told
+        });
+        told.map(|told| {
+            Some(match told? {
+                Told::Update(payload) => T::decode(payload).map_err(|error| {
+                    Error::from_source(ErrorCode::MalformedResult, error)
+                        .with_reason(Reason::MalformedMessage)
+                }),
+                Told::Gap(lost) => Err(missing(lost)),
+                Told::Lost(error) => Err(lost(error)),
+            })
+        })
+    }
+}
+
+impl<T> Subscription<T> {
+    /// Unsubscribes. What was received before can still be taken.
+    pub fn close(&self) {
+        let Listener { client, subscription, .. } = &self.listener;
+        client.driver().drive(|state, _| state.engine.unsubscribe(*subscription));
+    }
+
+    /// What is subscribed to.
+    pub fn info(&self) -> &CallInfo {
+        &self.listener.info
+    }
+}
+
+impl<T: Message + Default> Stream for Subscription<T> {
+    type Item = Result<T, Error>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.poll_update(cx)
+    }
+}
+
+impl<T> fmt::Debug for Subscription<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Subscription").field("info", &self.listener.info).finish_non_exhaustive()
+    }
+}
+
+fn missing(lost: Option<u64>) -> Error {
+    let text = match lost {
+        Some(1) => "an update was lost".to_owned(),
+        Some(lost) => format!("{lost} updates were lost"),
+        None => "updates may have been lost".to_owned(),
+    };
+    Error::new(ErrorCode::DataLoss, text).with_reason(Reason::Gap)
+}
+
+fn lost(error: BusError) -> Error {
+    Error::from(error).with_reason(Reason::SubscriptionLost)
+}
+
+/// A subscription, whatever its updates are. Dropping it unsubscribes.
+struct Listener {
+    client: Client,
+    subscription: SubscriptionHandle,
+    key: usize,
+    info: CallInfo,
+}
+
+impl Listener {
+    fn start(client: Client, route: Route, message: &'static str) -> Result<Self, Error> {
+        let (subscription, key) = client.driver().drive(|state, _| {
+            let subscription = state.engine.subscribe(&route, message)?;
+            Ok::<_, Error>((subscription, state.role.subscriptions.start(subscription)))
+        })?;
+        Ok(Self { client, subscription, key, info: route.into() })
+    }
+
+    fn look<R>(&self, look: impl FnOnce(&mut SubscriptionTable, usize) -> R) -> R {
+        self.client.driver().look(|state| look(&mut state.role.subscriptions, self.key))
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        let forgotten = self.client.driver().drive(|state, _| {
+            state.engine.unsubscribe(self.subscription);
+            state.role.subscriptions.forget(self.key)
+        });
+        // Without the lock.
+        drop(forgotten);
+    }
+}
