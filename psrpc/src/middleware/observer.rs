@@ -185,10 +185,10 @@ impl Watch {
 
     /// The server is about to bid for a request, or to elect it.
     pub(crate) fn bids(&mut self, now: Time, request: RequestHandle, elected: bool) {
-        if let Some(Some((known, claim))) = self.claims.get_mut(request.index()) {
-            if *known == request {
-                (claim.bid, claim.elected) = (Some(now), elected);
-            }
+        if let Some(Some((known, claim))) = self.claims.get_mut(request.index())
+            && *known == request
+        {
+            (claim.bid, claim.elected) = (Some(now), elected);
         }
     }
 
