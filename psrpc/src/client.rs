@@ -234,7 +234,7 @@ struct Caller {
 pub(crate) enum ClientTask {
     Wake(Waker),
     Choose(CallHandle, Vec<Claim>, Choose),
-    Observe(Observed),
+    Observe(Box<Observed>),
     Log(Note),
 }
 
@@ -244,7 +244,7 @@ impl Role for ClientRole {
 
     fn on_event(&mut self, event: ClientEvent, tasks: &mut Vec<ClientTask>) {
         let observed = self.watch.as_ref().and_then(|watch| watch.on_client_event(&event));
-        tasks.extend(observed.map(ClientTask::Observe));
+        tasks.extend(observed.map(|observed| ClientTask::Observe(Box::new(observed))));
         match event {
             ClientEvent::Ready => {
                 self.phase = Phase::Ready;

@@ -7,7 +7,7 @@ use ::opentelemetry::global::{self, BoxedTracer};
 use ::opentelemetry::propagation::{Extractor, Injector, TextMapPropagator};
 use ::opentelemetry::trace::{FutureExt, Span, SpanKind, Status, TraceContextExt, Tracer, TracerProvider};
 use ::opentelemetry::{Context, KeyValue};
-use psrpc_engine::proto::Metadata;
+use psrpc_engine::proto::{Metadata, Text};
 
 use crate::runtime::BoxFuture;
 use crate::{
@@ -147,7 +147,7 @@ struct Carried<'a>(&'a Metadata);
 
 impl Extractor for Carried<'_> {
     fn get(&self, name: &str) -> Option<&str> {
-        self.0.get(name).map(|value| value.as_str())
+        self.0.get(name).map(Text::as_str)
     }
 
     fn keys(&self) -> Vec<&str> {
