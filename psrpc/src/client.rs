@@ -234,8 +234,9 @@ struct Caller {
 pub(crate) enum ClientTask {
     Wake(Waker),
     Choose(CallHandle, Vec<Claim>, Choose),
+    /// Boxed like the note, since they are rare and tasks are moved about.
     Observe(Box<Observed>),
-    Log(Note),
+    Log(Box<Note>),
 }
 
 impl Role for ClientRole {
@@ -243,15 +244,16 @@ impl Role for ClientRole {
     type Task = ClientTask;
 
     fn on_event(&mut self, event: ClientEvent, tasks: &mut Vec<ClientTask>) {
-        let observed = self.watch.as_ref().and_then(|watch| watch.on_client_event(&event));
-        tasks.extend(observed.map(|observed| ClientTask::Observe(Box::new(observed))));
+        if let Some(watch) = &mut self.watch {
+            tasks.extend(watch.on_client_event(&event).map(ClientTask::Observe));
+        }
         match event {
             ClientEvent::Ready => {
                 self.phase = Phase::Ready;
                 tasks.extend(self.waiting.drain(..).map(ClientTask::Wake));
             }
             ClientEvent::Closed { error } => {
-                tasks.extend(error.clone().map(|error| ClientTask::Log(Note::SubscriptionLost(error))));
+                tasks.extend(error.clone().map(Note::SubscriptionLost).map(Box::new).map(ClientTask::Log));
                 self.phase = Phase::Closed { error };
                 tasks.extend(self.waiting.drain(..).map(ClientTask::Wake));
             }
@@ -270,7 +272,7 @@ impl Role for ClientRole {
                 }
             }
             // Counted by the engine.
-            event => tasks.extend(Note::of_client(event).map(ClientTask::Log)),
+            event => tasks.extend(Note::of_client(event).map(Box::new).map(ClientTask::Log)),
         }
     }
 
