@@ -4,7 +4,7 @@ mod hats;
 
 use std::sync::{Arc, Mutex};
 
-use hats::{PICK, client, echo, fit, serve};
+use hats::{FIT, HATS, PICK, client, echo, fit, runtime, serve};
 use psrpc_bus_local::LocalBus;
 use psrpc_tokio::bus::{Bus, Full, Receipt, Sink, Subscription};
 use psrpc_tokio::proto::{Channel, Frame};
@@ -68,4 +68,15 @@ async fn what_is_elected_runs_without_a_grant() {
 async fn a_panic_elects_nothing() {
     let options = ServerOptions::new().elect(|_, _| panic!("as it was told"));
     assert_eq!(calls(options, "yes").await, (vec![false, false], 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_would_not_be_bid_for_is_not_elected() {
+    let bus = LocalBus::new();
+    let handlers = Handlers::new(&HATS, ()).unary_with_affinity(FIT, |_, request| echo(request), |_, _| -1.0);
+    let options = ServerOptions::new().elect(|_, _| true);
+    let server = Server::new(bus.clone(), runtime(), handlers, options).unwrap();
+    server.register(&[FIT], &[]).await.unwrap();
+    let call = fit(&client(&bus, ClientOptions::new()).await, "fez").await;
+    assert_eq!(call.unwrap_err().reason(), Some(Reason::NoResponse));
 }

@@ -198,7 +198,7 @@ async fn a_message_of_another_type_fails_its_call_alone() {
             }
         });
     let (client, _server) = hats(ClientOptions::new(), server).await;
-    let text = "internal: an interceptor made a u32 of what has to be a alloc::string::String";
+    let text = "internal: the message is of the type u32, not alloc::string::String";
     for of in ["request", "answer"] {
         let error = fit(&client, of).await.unwrap_err();
         assert_eq!((error.to_string().as_str(), error.reason()), (text, Some(Reason::Answered)));

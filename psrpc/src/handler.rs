@@ -196,8 +196,6 @@ where
         let claimed = route.properties().require_claim;
         let message =
             Req::decode(payload).map_err(|error| Error::from_source(ErrorCode::MalformedRequest, error))?;
-        let around = self.around.clone();
-        let elected = may_elect && around.as_ref().is_some_and(|around| around.elects(&route, &metadata));
         let runtime = Arc::clone(runtime);
         let context = RequestContext { route, client_id, request_id, metadata, sent_at, deadline, runtime };
         let request = Request { message, context };
@@ -209,6 +207,10 @@ where
             }),
             _ => 1.0,
         };
+        let around = self.around.clone();
+        // Whoever would not bid does not elect.
+        let may_elect = may_elect && affinity >= 0.0;
+        let elected = may_elect && around.as_ref().is_some_and(|around| around.elects(&request));
         let handler = Arc::clone(&self.handler);
         let run = Box::new(move || -> BoxFuture<Result<Bytes, Error>> {
             match around {

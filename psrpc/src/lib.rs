@@ -74,7 +74,7 @@
 //! | `psrpc::client` | debug | a frame was dropped, with its reason |
 //! | `psrpc::client` | error | a selection function or an observer panicked |
 //! | `psrpc::server` | debug | a frame was dropped, with its reason; for an expired request, by how much it was late |
-//! | `psrpc::server` | error | a handler, an affinity function or an observer panicked |
+//! | `psrpc::server` | error | a handler, an affinity or election function, or an observer panicked |
 //! | `psrpc::bus` | warn | frames may be lost; a registration or a client's subscriptions are |
 //!
 //! Each has the fields `service` and `id`, of the client or server that it happened to, but for panics, which have the `method`

@@ -93,8 +93,7 @@ impl AnyMessage {
         if self.is::<T>() {
             return Ok(());
         }
-        let text =
-            format!("an interceptor made a {} of what has to be a {}", self.type_name(), type_name::<T>());
+        let text = format!("the message is of the type {}, not {}", self.type_name(), type_name::<T>());
         Err(Error::new(ErrorCode::Internal, text))
     }
 
@@ -131,6 +130,6 @@ mod tests {
         assert_eq!(format!("{message:?}"), "AnyMessage(u32, 2 bytes)");
         let error = message.into_message::<String>().unwrap_err();
         assert_eq!(error.code(), &ErrorCode::Internal);
-        assert_eq!(error.text(), "an interceptor made a u32 of what has to be a alloc::string::String");
+        assert_eq!(error.text(), "the message is of the type u32, not alloc::string::String");
     }
 }

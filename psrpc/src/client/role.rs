@@ -70,8 +70,9 @@ pub(crate) enum ClientTask {
     /// A stream is open; whoever opened it is woken.
     Opened(Arc<Codec>, Option<Waker>),
     Stream(StreamTask),
-    Observe(Observed),
-    Log(Note),
+    /// Boxed like the note, since they are rare and tasks are moved about.
+    Observe(Box<Observed>),
+    Log(Box<Note>),
 }
 
 impl Role for ClientRole {
@@ -79,15 +80,16 @@ impl Role for ClientRole {
     type Task = ClientTask;
 
     fn on_event(&mut self, event: ClientEvent, tasks: &mut Vec<ClientTask>) {
-        let observed = self.watch.as_ref().and_then(|watch| watch.on_client_event(&event));
-        tasks.extend(observed.map(ClientTask::Observe));
+        if let Some(watch) = &mut self.watch {
+            tasks.extend(watch.on_client_event(&event).map(ClientTask::Observe));
+        }
         match event {
             ClientEvent::Ready => {
                 self.phase = Phase::Ready;
                 tasks.extend(self.waiting.drain(..).map(ClientTask::Wake));
             }
             ClientEvent::Closed { error } => {
-                tasks.extend(error.clone().map(|error| ClientTask::Log(Note::SubscriptionLost(error))));
+                tasks.extend(error.clone().map(Note::SubscriptionLost).map(Box::new).map(ClientTask::Log));
                 self.phase = Phase::Closed { error };
                 tasks.extend(self.waiting.drain(..).map(ClientTask::Wake));
             }
@@ -120,7 +122,7 @@ impl Role for ClientRole {
                 tasks.extend(self.subscriptions.on_event(event).map(ClientTask::Wake));
             }
             ClientEvent::Gap { .. } => {
-                tasks.extend(Note::of_client(event.clone()).map(ClientTask::Log));
+                tasks.extend(Note::of_client(event.clone()).map(Box::new).map(ClientTask::Log));
                 tasks.extend(self.subscriptions.on_event(event).map(ClientTask::Wake));
             }
             ClientEvent::Select { call, claims } => {
@@ -130,7 +132,7 @@ impl Role for ClientRole {
                 }
             }
             // Counted by the engine.
-            event => tasks.extend(Note::of_client(event).map(ClientTask::Log)),
+            event => tasks.extend(Note::of_client(event).map(Box::new).map(ClientTask::Log)),
         }
     }
 

@@ -19,11 +19,10 @@ pub use self::stream::{NextSend, SendOptions, StreamInterceptor, StreamLayer};
 
 use std::sync::Arc;
 
-use psrpc_engine::Route;
 use psrpc_engine::proto::Metadata;
 
-use crate::middleware::PanicHook;
-use crate::{CallInfo, ServerOptions, guard};
+use crate::middleware::{PanicHook, Side};
+use crate::{CallInfo, Request, ServerOptions, guard, log};
 
 /// What a client has around its calls.
 #[derive(Clone, Default)]
@@ -90,11 +89,14 @@ impl AroundHandlers {
     }
 
     /// Whether a request that may be is elected.
-    pub(crate) fn elects(&self, route: &Route, metadata: &Metadata) -> bool {
+    pub(crate) fn elects<T>(&self, request: &Request<T>) -> bool {
         // A panic elects nothing: the request is bid for as any.
-        self.elect
-            .as_ref()
-            .is_some_and(|elect| guard::catch(|| elect(&route.clone().into(), metadata)).unwrap_or_default())
+        self.elect.as_ref().is_some_and(|elect| {
+            guard::catch(|| elect(&request.info(), request.metadata())).unwrap_or_else(|| {
+                log::panicked(Side::Server, "an election function", Some(request.method()));
+                false
+            })
+        })
     }
 }
 

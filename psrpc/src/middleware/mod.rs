@@ -5,15 +5,20 @@
 //! | calls that failed are made again | [`Retry`], an interceptor |
 //! | calls and handlers are measured | [`ClientOptions::metrics`](crate::ClientOptions::metrics), [`ServerOptions::metrics`](crate::ServerOptions::metrics) |
 //! | what becomes of requests and frames is told | [`ServerOptions::observer`](crate::ServerOptions::observer), [`ClientOptions::observer`](crate::ClientOptions::observer) |
+//! | calls and handlers are traced | `OpenTelemetry`, an interceptor, with the feature `opentelemetry` |
 //! | panics of handlers are reported | [`ServerOptions::on_panic`](crate::ServerOptions::on_panic) |
 
 mod metrics;
 mod observer;
+#[cfg(feature = "opentelemetry")]
+mod opentelemetry;
 mod recovery;
 mod retry;
 
 pub use self::metrics::{MetricsObserver, MultiCall, Side, StreamSent, UnaryCall};
 pub use self::observer::{ClaimOutcome, Observation};
 pub(crate) use self::observer::{Observed, Observers, Watch};
+#[cfg(feature = "opentelemetry")]
+pub use self::opentelemetry::OpenTelemetry;
 pub(crate) use self::recovery::{PanicHook, reporting};
 pub use self::retry::{Attempt, Attempts, Retry};

@@ -148,7 +148,7 @@ struct Claim {
 }
 
 impl Watch {
-    pub(crate) fn on_client_event(&self, event: &ClientEvent) -> Option<Observed> {
+    pub(crate) fn on_client_event(&self, event: &ClientEvent) -> Option<Box<Observed>> {
         match event {
             ClientEvent::Dropped(dropped) => Some(self.tell(Observation::Dropped(dropped.clone()))),
             ClientEvent::Gap { lost, .. } => Some(self.tell(Observation::Gap { lost: *lost })),
@@ -156,7 +156,7 @@ impl Watch {
         }
     }
 
-    pub(crate) fn on_server_event(&mut self, event: &ServerEvent) -> Option<Observed> {
+    pub(crate) fn on_server_event(&mut self, event: &ServerEvent) -> Option<Box<Observed>> {
         match event {
             ServerEvent::Received(received) => Some(self.on_received(received)),
             ServerEvent::Run { request } => {
@@ -192,7 +192,7 @@ impl Watch {
         }
     }
 
-    fn on_received(&mut self, received: &Received) -> Observed {
+    fn on_received(&mut self, received: &Received) -> Box<Observed> {
         let Received { request, route, request_id, client_id, .. } = received;
         let (info, required) = (CallInfo::from(route.clone()), route.properties().require_claim);
         let (request_id, client_id) = (request_id.clone(), client_id.clone());
@@ -216,15 +216,15 @@ impl Watch {
         place.take_if(|(known, _)| *known == request).map(|(_, claim)| claim)
     }
 
-    fn decided(&self, claim: Claim, outcome: ClaimOutcome) -> Observed {
+    fn decided(&self, claim: Claim, outcome: ClaimOutcome) -> Box<Observed> {
         let Claim { info, request_id, client_id, bid, .. } = claim;
         let waited = Duration::ZERO;
         let claim = Observation::Claim { info, request_id, client_id, outcome, waited };
-        Observed { bid, ..self.tell(claim) }
+        Box::new(Observed { bid, ..*self.tell(claim) })
     }
 
-    fn tell(&self, observation: Observation) -> Observed {
-        Observed { observers: Arc::clone(&self.observers), observation, bid: None }
+    fn tell(&self, observation: Observation) -> Box<Observed> {
+        Box::new(Observed { observers: Arc::clone(&self.observers), observation, bid: None })
     }
 }
 

@@ -78,8 +78,9 @@ pub(crate) enum ServerTask {
     Stop(Arc<Stop>),
     /// What user code made, which user code may want to clean up.
     Discard(Admitted),
-    Observe(Observed),
-    Log(Note),
+    /// Boxed like the note, since they are rare and tasks are moved about.
+    Observe(Box<Observed>),
+    Log(Box<Note>),
 }
 
 impl Role for ServerRole {
@@ -87,8 +88,9 @@ impl Role for ServerRole {
     type Task = ServerTask;
 
     fn on_event(&mut self, event: ServerEvent, tasks: &mut Vec<ServerTask>) {
-        let observed = self.watch.as_mut().and_then(|watch| watch.on_server_event(&event));
-        tasks.extend(observed.map(ServerTask::Observe));
+        if let Some(watch) = &mut self.watch {
+            tasks.extend(watch.on_server_event(&event).map(ServerTask::Observe));
+        }
         match event {
             ServerEvent::Received(received) => tasks.push(ServerTask::Admit(received)),
             ServerEvent::Run { request } => {
@@ -144,10 +146,10 @@ impl Role for ServerRole {
             ServerEvent::Lost { registration } => {
                 let lost = self.registrations.get(&registration).map(|lost| lost.key.clone());
                 let note = lost.map(|(methods, topic)| Note::RegistrationLost { methods, topic });
-                tasks.extend(note.map(ServerTask::Log));
+                tasks.extend(note.map(Box::new).map(ServerTask::Log));
             }
             // Counted by the engine.
-            event => tasks.extend(Note::of_server(event).map(ServerTask::Log)),
+            event => tasks.extend(Note::of_server(event).map(Box::new).map(ServerTask::Log)),
         }
     }
 

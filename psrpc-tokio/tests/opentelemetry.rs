@@ -1,0 +1,140 @@
+//! OpenTelemetry: spans, their parents, and what travels.
+
+mod hats;
+
+use hats::{Log, client, error, fit, serve};
+use opentelemetry::trace::{
+    FutureExt, SpanContext, SpanId, SpanKind, Status, TraceContextExt, TraceFlags, TraceId, TraceState,
+    Tracer, TracerProvider,
+};
+use opentelemetry::{Context, global};
+use opentelemetry_sdk::propagation::TraceContextPropagator;
+use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider, SpanData};
+use psrpc_bus_local::LocalBus;
+use psrpc_tokio::middleware::OpenTelemetry;
+use psrpc_tokio::*;
+
+struct Traced {
+    provider: SdkTracerProvider,
+    exporter: InMemorySpanExporter,
+    /// The metadata of each request.
+    metadata: Log,
+    client: Client,
+    _server: Server,
+}
+
+impl Traced {
+    async fn new() -> Self {
+        let exporter = InMemorySpanExporter::default();
+        let provider = SdkTracerProvider::builder().with_simple_exporter(exporter.clone()).build();
+        let tracing =
+            OpenTelemetry::new().tracer_provider(&provider).propagator(TraceContextPropagator::new());
+        let (bus, metadata) = (LocalBus::new(), Log::default());
+        let (noted, tracer) = (metadata.clone(), provider.tracer("handler"));
+        let handler = move |request: Request<String>| {
+            for (name, value) in request.metadata().iter() {
+                noted.add(format!("{name}: {value}"));
+            }
+            let tracer = tracer.clone();
+            async move {
+                tracer.start("within the handler");
+                match request.as_str() {
+                    "none" => Err(error(ErrorCode::NotFound)),
+                    _ => Ok(request.into_message()),
+                }
+            }
+        };
+        let server = serve(&bus, ServerOptions::new().interceptor(tracing.clone()), handler).await;
+        let client = client(&bus, ClientOptions::new().interceptor(tracing)).await;
+        Self { provider, exporter, metadata, client, _server: server }
+    }
+
+    fn span(&self, name: &str) -> SpanData {
+        let spans = self.exporter.get_finished_spans().unwrap();
+        let named: Vec<_> = spans.into_iter().filter(|span| span.name == name).collect();
+        assert_eq!(named.len(), 1, "spans {name}");
+        named[0].clone()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_spans_of_a_call_are_one_trace() {
+    let traced = Traced::new().await;
+    let span = traced.provider.tracer("caller").start("caller");
+    let caller = Context::current_with_span(span);
+    fit(&traced.client, "fez").into_future().with_context(caller.clone()).await.unwrap();
+    drop(caller);
+    let spans =
+        ["caller", "Sent.Hats.Fit", "Recv.Hats.Fit", "within the handler"].map(|name| traced.span(name));
+    for pair in spans.windows(2) {
+        assert_eq!(pair[1].span_context.trace_id(), pair[0].span_context.trace_id());
+        assert_eq!(pair[1].parent_span_id, pair[0].span_context.span_id(), "{}", pair[1].name);
+    }
+    assert_eq!((&spans[1].span_kind, &spans[2].span_kind), (&SpanKind::Client, &SpanKind::Server));
+    assert!(spans[2].parent_span_is_remote);
+    assert!(spans.iter().all(|span| span.attributes.is_empty() && span.status == Status::Unset));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_travels_are_the_w3c_names() {
+    let traced = Traced::new().await;
+    fit(&traced.client, "fez").await.unwrap();
+    let sent = traced.span("Sent.Hats.Fit").span_context;
+    let parent = format!("traceparent: 00-{}-{}-01", sent.trace_id(), sent.span_id());
+    // An empty state is left out.
+    assert_eq!(traced.metadata.take(), [parent]);
+    let state = TraceState::from_key_value([("shop", "corner")]).unwrap();
+    let (trace, span) = (TraceId::from(7), SpanId::from(8));
+    let remote = SpanContext::new(trace, span, TraceFlags::SAMPLED, true, state);
+    let caller = Context::new().with_remote_span_context(remote);
+    fit(&traced.client, "fez").into_future().with_context(caller).await.unwrap();
+    let metadata = traced.metadata.take();
+    assert!(metadata[0].starts_with(&format!("traceparent: 00-{trace}-")), "{metadata:?}");
+    assert_eq!(metadata[1..], ["tracestate: shop=corner"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_is_the_status_of_both_spans() {
+    let traced = Traced::new().await;
+    fit(&traced.client, "none").await.unwrap_err();
+    for name in ["Sent.Hats.Fit", "Recv.Hats.Fit"] {
+        let span = traced.span(name);
+        let attributes: Vec<_> =
+            span.attributes.iter().map(|kv| format!("{}={}", kv.key, kv.value)).collect();
+        assert_eq!(attributes, ["rpc.psrpc.status_code=not_found"]);
+        assert_eq!(span.status, Status::error("no hat"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_without_a_trace_starts_one() {
+    let bus = LocalBus::new();
+    let exporter = InMemorySpanExporter::default();
+    let provider = SdkTracerProvider::builder().with_simple_exporter(exporter.clone()).build();
+    let tracing = OpenTelemetry::new().tracer_provider(&provider).propagator(TraceContextPropagator::new());
+    let _server = serve(&bus, ServerOptions::new().interceptor(tracing), hats::echo).await;
+    fit(&client(&bus, ClientOptions::new()).await, "fez").await.unwrap();
+    let spans = exporter.get_finished_spans().unwrap();
+    assert_eq!((spans.len(), spans[0].parent_span_id), (1, SpanId::INVALID));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_global_provider_and_propagator_are_those_of_the_time_of_the_call() {
+    let (bus, metadata) = (LocalBus::new(), Log::default());
+    let noted = metadata.clone();
+    let _server = serve(&bus, ServerOptions::new(), move |request: Request<String>| {
+        noted.add(request.metadata().len().to_string());
+        hats::echo(request)
+    })
+    .await;
+    let client = client(&bus, ClientOptions::new().interceptor(OpenTelemetry::new())).await;
+    fit(&client, "fez").await.unwrap();
+    assert_eq!(metadata.take(), ["0"]);
+    let exporter = InMemorySpanExporter::default();
+    let provider = SdkTracerProvider::builder().with_simple_exporter(exporter.clone()).build();
+    global::set_tracer_provider(provider);
+    global::set_text_map_propagator(TraceContextPropagator::new());
+    fit(&client, "fez").await.unwrap();
+    assert_eq!(metadata.take(), ["1"]);
+    assert_eq!(exporter.get_finished_spans().unwrap()[0].name, "Sent.Hats.Fit");
+}
