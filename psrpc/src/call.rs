@@ -60,24 +60,42 @@ use crate::{CallOptions, Error, Selection};
 /// or its deadline, as it would for servers that are slow to bid.
 #[must_use = "a call does nothing until it is awaited"]
 pub struct Call<Req, Res> {
-    client: Client,
-    route: RouteResult,
-    request: Req,
+    target: Target<Req, Res>,
     options: CallOptions,
     interceptors: Vec<Arc<dyn CallInterceptor>>,
-    response: PhantomData<fn() -> Res>,
+}
+
+/// Where a call goes.
+enum Target<Req, Res> {
+    Method(Client, RouteResult, Req),
+    Fake(BoxFuture<Result<Res, Error>>),
 }
 
 impl<Req, Res> Call<Req, Res> {
     pub(crate) fn new(client: Client, route: RouteResult, request: Req) -> Self {
-        Self {
-            client,
-            route,
-            request,
-            options: CallOptions::new(),
-            interceptors: Vec::new(),
-            response: PhantomData,
-        }
+        Self::to(Target::Method(client, route, request))
+    }
+
+    /// A call that no client makes: for fakes of a client in unit tests. It gives what `result` gives, whatever its options
+    /// and interceptors are.
+    ///
+    /// ```
+    /// # use psrpc::{Call, Error};
+    /// # trait HatsApi { fn fit(&self, hat: String) -> Call<String, bool>; }
+    /// struct Fake;
+    ///
+    /// impl HatsApi for Fake {
+    ///     fn fit(&self, hat: String) -> Call<String, bool> {
+    ///         Call::fake(async move { Ok(hat == "fez") })
+    ///     }
+    /// }
+    /// ```
+    pub fn fake(result: impl Future<Output = Result<Res, Error>> + Send + 'static) -> Self {
+        Self::to(Target::Fake(Box::pin(result)))
+    }
+
+    fn to(target: Target<Req, Res>) -> Self {
+        Self { target, options: CallOptions::new(), interceptors: Vec::new() }
     }
 
     /// How long the call may take from when it is first polled. Default: that of the client.
@@ -132,14 +150,17 @@ impl<Req: Message + 'static, Res: Message + Default + 'static> IntoFuture for Ca
 
     /// The future that makes the call, for where awaiting alone will not do.
     fn into_future(self) -> Calling<Res> {
-        let Self { client, route, request, options, interceptors, .. } = self;
-        let state = match route {
-            Err(error) => State::Refused(error),
-            Ok(route) if interceptors.is_empty() && client.around().is_empty() => {
+        let Self { target, options, interceptors } = self;
+        let state = match target {
+            Target::Fake(result) => State::Elsewhere(result),
+            Target::Method(_, Err(error), _) => State::Refused(error),
+            Target::Method(client, Ok(route), request)
+                if interceptors.is_empty() && client.around().is_empty() =>
+            {
                 return Calling::new(client, route, request.encode_to_vec(), options);
             }
-            Ok(route) => {
-                State::Intercepted(Box::pin(intercepted(client, route, request, options, interceptors)))
+            Target::Method(client, Ok(route), request) => {
+                State::Elsewhere(Box::pin(intercepted(client, route, request, options, interceptors)))
             }
         };
         Calling { state, response: PhantomData }
@@ -159,8 +180,8 @@ enum State<Res> {
     /// It waits for its first poll.
     New(Box<(Client, EngineCall, Option<Choose>)>),
     InFlight(InFlight),
-    /// It is made within what is around it.
-    Intercepted(BoxFuture<Result<Res, Error>>),
+    /// It is made within what is around it, or is a fake.
+    Elsewhere(BoxFuture<Result<Res, Error>>),
     Done,
 }
 
@@ -192,10 +213,10 @@ impl<Res: Message + Default> Future for Calling<Res> {
                     };
                     return Poll::Ready(outcome.map_err(|failure| (*failure).into()).and_then(decode));
                 }
-                State::Intercepted(mut call) => {
+                State::Elsewhere(mut call) => {
                     let polled = call.as_mut().poll(cx);
                     if polled.is_pending() {
-                        self.state = State::Intercepted(call);
+                        self.state = State::Elsewhere(call);
                     }
                     return polled;
                 }
