@@ -1,7 +1,9 @@
 //! Generates the services that the cases use, and those that show that what is generated compiles.
 
 fn main() -> Result<(), psrpc_build::Error> {
-    generate("proto", "shop.proto", |_| {})?;
+    generate("proto", "shop.proto", |config| {
+        config.unimplemented(true);
+    })?;
     generate("../vectors/proto", "names.proto", |config| {
         config.rename("names.v1.Methods.mixed_caseName", "mixed_case_name_2");
     })?;

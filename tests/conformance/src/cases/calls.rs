@@ -9,7 +9,7 @@ use crate::case::{Case, Verdict, check, check_eq};
 use crate::env::{Env, expected, unexpected};
 use crate::foreign::SHOP;
 use crate::proto::{Ask, Reply};
-use crate::shop::{Hatter, ask};
+use crate::shop::{Hatter, ask, failing};
 
 pub(super) const CASES: &[Case] = case_list! {
     "unary/queue/answered", "section 5", "a queue call is answered", queue;
@@ -171,11 +171,6 @@ async fn context(env: Env) -> Verdict {
     check!(seen.request_id.starts_with("REQ_"), "the request id is {:?}", seen.request_id);
     check!(seen.remaining <= timeout && seen.remaining > timeout / 2, "{:?} remain", seen.remaining);
     Ok(())
-}
-
-/// An ask whose handler fails.
-fn failing(code: &str, text: &str) -> Ask {
-    Ask { fail_code: code.into(), fail_text: text.into(), ..ask("top") }
 }
 
 async fn error(env: Env) -> Verdict {

@@ -9,8 +9,11 @@ mod handlers;
 mod limits;
 mod load;
 mod malformed;
+mod multi;
 mod selection;
 mod servers;
+mod streams;
+mod subscriptions;
 mod topics;
 
 use crate::Case;
@@ -28,6 +31,9 @@ pub fn cases() -> Vec<&'static Case> {
         clients::CASES,
         servers::CASES,
         topics::CASES,
+        multi::CASES,
+        streams::CASES,
+        subscriptions::CASES,
         limits::CASES,
         load::CASES,
     ];

@@ -1,0 +1,806 @@
+//! Streams: messages both ways, and every way in which one ends.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use prost::Message;
+use psrpc::proto::{Channel, Frame, FrameLimits, Stream, StreamBody};
+use psrpc::{
+    ClientLimits, ClientOptions, ClientStream, Error, ErrorCode, Handlers, Reason, Selection, Server,
+    ServerLimits, ServerOptions, ServerStream, SlowConsumer, StreamLimits, SubscriptionKind,
+};
+
+use super::case_list;
+use crate::case::{Case, Verdict, check, check_eq};
+use crate::env::{Env, expected, unexpected};
+use crate::foreign::{Ear, Foreign, SHOP};
+use crate::proto::{Ask, Blob, Reply, SHOP_SERVICE, ShopClient, ShopServer};
+use crate::shop::{Hatter, ask, failing, method, slow};
+
+pub(super) const CASES: &[Case] = case_list! {
+    "stream/echo", "section 8", "a stream carries messages both ways", echo;
+    "stream/open/context", "features T3", "the handler learns who opened the stream, and what was sent along", context;
+    "stream/open/one-server", "I8", "of several servers one handles a stream, all of it", one_server;
+    "stream/open/affinity", "section 8", "the server with the highest affinity gets the stream", affinity;
+    "stream/open/single-server", "section 8", "a stream of a single_server method goes to the server of its topic, without a claim", single_server;
+    "stream/open/nobody", "section 8", "a stream that no server takes fails, and says so on the wire", nobody;
+    "stream/open/canceled", "I4", "a stream whose opening was given up is handled nowhere", canceled;
+    "stream/open/twice-on-the-wire", "I8", "a stream whose opening comes twice has one handler", opened_twice;
+    "stream/order", "I7", "a thousand messages in a row arrive in their order, each once", order;
+    "stream/both-ways", "I7", "both sides send at once, and every message arrives in order", both_ways;
+    "stream/sends-at-once", "I7", "two hundred sends at once on one stream all arrive, each once", sends_at_once;
+    "stream/many-at-once", "section 8", "a hundred streams at once carry their own messages", many_at_once;
+    "stream/large-messages", "section 1", "a message of 256 KiB goes there and back", large;
+    "stream/too-large", "section 1", "a message beyond the limit is refused, and the stream goes on", too_large;
+    "stream/message/twice-on-the-wire", "I7", "a message that comes twice is delivered once", message_twice;
+    "stream/message/expired", "section 8", "a message that comes too late is not delivered, and not acknowledged", message_expired;
+    "stream/malformed/at-server", "section 8", "a message that the server cannot decode closes its stream alone", malformed_at_server;
+    "stream/malformed/at-client", "section 8", "a message that the client cannot decode closes its stream", malformed_at_client;
+    "stream/close/client", "I8", "a stream that the client closes ends on both sides, plainly", close_client;
+    "stream/close/client-cause", "I8", "the cause that a client closes with reaches the handler", close_client_cause;
+    "stream/close/handler-returns", "I8", "a stream ends on both sides when its handler returns", handler_returns;
+    "stream/close/handler-fails", "I8", "the error of a handler is the cause that the client sees", handler_fails;
+    "stream/close/what-came-before", "section 8", "what was received before the end can still be taken", what_came_before;
+    "stream/close/sends-fail", "section 8", "what is being sent, or sent later, fails with the cause of the end", sends_fail;
+    "stream/close/panic", "features V7", "a panic in a handler ends its stream alone", panic;
+    "stream/drop/client", "I8", "a stream that the client drops ends at the server", dropped;
+    "stream/drop/client-closed", "I15", "closing a client ends its streams at once, on both sides", client_closed;
+    "stream/hijack", "features T3", "a hijacked stream outlives its handler, until it is dropped", hijack;
+    "stream/slow-consumer", "I12", "a message for which there is no room is not acknowledged, and nobody else is held up", slow_consumer;
+    "stream/slow-consumer/goes-on", "I12", "a stream goes on once its consumer has made room", slow_goes_on;
+    "stream/slow-consumer/close", "I12", "where that is the policy, a slow consumer loses its stream", slow_close;
+    "stream/idle", "I8", "with an idle timeout, a stream whose other side is silent ends", idle;
+    "stream/shutdown/eof", "I14", "a shutdown ends streams with EOF, and waits for their handlers", shutdown_eof;
+    "stream/shutdown/bounded", "I14", "a handler that ignores EOF is stopped after a second", shutdown_bounded;
+    "stream/kill", "features V3", "a kill drops the handlers of streams, whose clients see EOF", kill;
+    "stream/deregister", "features V1", "a topic that is deregistered ends its streams with EOF", deregister;
+    "stream/nothing-left", "I9", "a hundred streams that ended leave nothing behind", nothing_left;
+};
+
+const SHORT: Duration = Duration::from_millis(300);
+const LONG: Duration = Duration::from_secs(20);
+
+type Parade = ClientStream<Ask, Reply>;
+
+async fn parade(client: &ShopClient) -> Result<Parade, String> {
+    client.parade().timeout(LONG).await.map_err(unexpected)
+}
+
+/// A server of the shop with a client.
+async fn pair(env: &Env) -> Result<(Hatter, ShopServer, ShopClient), String> {
+    let hatter = env.hatter("s1", 1.0);
+    let server = env.server(&hatter).await?;
+    Ok((hatter, server, env.client().await?))
+}
+
+/// A server whose parades are handled by `handler`, whatever the asks say.
+async fn server<F, Fut>(env: &Env, options: ServerOptions, handler: F) -> Result<Server, String>
+where
+    F: Fn(ServerStream<Reply, Ask>) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<(), Error>> + Send + 'static,
+{
+    let parade = method("Parade");
+    let handlers = Handlers::new(&SHOP_SERVICE, ()).stream(parade, move |_, stream| handler(stream));
+    let server = Server::new(env.bus().await?, env.runtime(), handlers, options).map_err(unexpected)?;
+    server.register(&[parade], &[]).await.map_err(unexpected)?;
+    Ok(server)
+}
+
+async fn send(stream: &Parade, ask: Ask) -> Verdict {
+    stream.send(ask).timeout(LONG).await.map_err(unexpected)
+}
+
+async fn next(env: &Env, stream: &Parade) -> Result<Reply, String> {
+    env.within(LONG, stream.next()).await?.ok_or_else(|| format!("it has ended: {:?}", stream.cause()))
+}
+
+/// Sends a text and waits for its echo.
+async fn exchange(env: &Env, stream: &Parade, text: &str) -> Result<Reply, String> {
+    send(stream, ask(text)).await?;
+    let reply = next(env, stream).await?;
+    check!(reply.text == text, "{:?} came back of {text:?}", reply.text);
+    Ok(reply)
+}
+
+async fn closed(env: &Env, stream: &Parade) -> Result<Error, String> {
+    env.within(LONG, stream.closed()).await
+}
+
+/// What the one handler of a hatter saw as the cause of the end.
+async fn cause(env: &Env, hatter: &Hatter) -> Result<Arc<Error>, String> {
+    env.until("the handler sees the end", || !hatter.causes().is_empty()).await?;
+    Ok(hatter.causes().remove(0))
+}
+
+async fn echo(env: Env) -> Verdict {
+    let (_hatter, server, client) = pair(&env).await?;
+    let stream = parade(&client).await?;
+    check_eq!((client.client().streams(), server.server().streams()), (1, 1), "the streams");
+    for text in ["top", "", "fez"] {
+        check_eq!(exchange(&env, &stream, text).await?.server, "s1", "who answers");
+    }
+    check!(stream.cause().is_none(), "it has ended");
+    Ok(())
+}
+
+async fn context(env: Env) -> Verdict {
+    let (hatter, _server, client) = pair(&env).await?;
+    let opening = client.parade().metadata("band", "brass").metadata("drum-é", "a | b");
+    let stream = opening.timeout(LONG).await.map_err(unexpected)?;
+    env.until("the handler runs", || hatter.streams().len() == 1).await?;
+    let mut seen = hatter.streams().remove(0);
+    seen.metadata.sort();
+    let sent = [("band", "brass"), ("drum-é", "a | b")];
+    check_eq!(seen.metadata, sent.map(|(name, value)| (name.to_owned(), value.to_owned())), "the metadata");
+    check_eq!(seen.client_id, client.client().id(), "who opened it");
+    check!(seen.topic.is_empty(), "it is on a topic: {:?}", seen.topic);
+    check_eq!(stream.info().method(), "Parade", "the method");
+    Ok(())
+}
+
+async fn one_server(env: Env) -> Verdict {
+    let hatters = ["s1", "s2", "s3"].map(|label| env.hatter(label, 1.0));
+    let mut servers = Vec::new();
+    for hatter in &hatters {
+        servers.push(env.server(hatter).await?);
+    }
+    let client = env.client().await?;
+    for round in 0..10 {
+        let stream = parade(&client).await?;
+        let mut answered = Vec::new();
+        for number in 0..3 {
+            answered.push(exchange(&env, &stream, &format!("{round}/{number}")).await?.server);
+        }
+        check!(answered.iter().all(|label| *label == answered[0]), "{answered:?} answered");
+    }
+    let handled: usize = hatters.iter().map(|hatter| hatter.streams().len()).sum();
+    check_eq!(handled, 10, "the handlers started");
+    let heard: usize = hatters.iter().map(|hatter| hatter.heard().len()).sum();
+    check_eq!(heard, 30, "the messages delivered");
+    Ok(())
+}
+
+async fn affinity(env: Env) -> Verdict {
+    let (low, high) = (env.hatter("low", 0.3), env.hatter("high", 0.9));
+    let _servers = (env.server(&low).await?, env.server(&high).await?);
+    let client = env.client().await?;
+    for _ in 0..3 {
+        let stream = client.pick_parade().timeout(LONG).await.map_err(unexpected)?;
+        check_eq!(exchange(&env, &stream, "top").await?.server, "high", "who answers");
+    }
+    check!(low.streams().is_empty(), "the other one has a stream too");
+    Ok(())
+}
+
+async fn single_server(env: Env) -> Verdict {
+    let (north, south) = (env.hatter("north", 1.0), env.hatter("south", 1.0));
+    let servers = (env.server(&north).await?, env.server(&south).await?);
+    servers.0.register_owner_parade_topic("north").await.map_err(unexpected)?;
+    servers.1.register_owner_parade_topic("south").await.map_err(unexpected)?;
+    let client = env.client().await?;
+    let bids = Channel::claim_request(SHOP, client.client().id());
+    let mut bids = env.foreign().await?.listen_to_client(bids).await?;
+    for topic in ["north", "south"] {
+        let stream = client.owner_parade(topic).timeout(LONG).await.map_err(unexpected)?;
+        check_eq!(exchange(&env, &stream, "top").await?.server, topic, "who answers");
+    }
+    check_eq!(north.streams()[0].topic, ["north"], "the topic that the handler saw");
+    check!(bids.waiting().is_empty(), "somebody bid");
+    Ok(())
+}
+
+async fn nobody(env: Env) -> Verdict {
+    let foreign = env.foreign().await?;
+    let mut heard = listen(&foreign, Channel::stream_to_server::<&str>(SHOP, "Parade", &[])).await?;
+    let client = env.client().await?;
+    let opening = client.parade().timeout(SHORT);
+    let error = expected(opening.await)?;
+    check!(error.is_no_response(), "an unexpected error: {error}");
+    let opened = frame(&mut heard).await?;
+    check!(matches!(opened.body, Some(StreamBody::Open { .. })), "{opened:?} came first");
+    let closed = frame(&mut heard).await?;
+    check_eq!(closed.stream_id, opened.stream_id, "the stream that is closed");
+    let Some(StreamBody::Close { code, text }) = closed.body else {
+        return Err(format!("{closed:?} came next"));
+    };
+    check_eq!(
+        (code, text.as_str()),
+        (ErrorCode::Unavailable, "no response from servers"),
+        "the cause on the wire"
+    );
+    check_eq!((client.client().streams(), client.client().in_flight()), (0, 0), "what is left");
+    Ok(())
+}
+
+async fn canceled(env: Env) -> Verdict {
+    let hatter = env.hatter("s1", 0.5);
+    let server = env.server(&hatter).await?;
+    let client = env.client().await?;
+    let wait = Selection::new().affinity_timeout(LONG).short_circuit_timeout(LONG);
+    let opening = client.pick_parade().selection(wait).timeout(LONG);
+    let opened = env.within(SHORT, opening.into_future()).await;
+    check!(opened.is_err(), "it was opened though nobody was picked yet");
+    check_eq!((client.client().streams(), client.client().in_flight()), (0, 0), "what is left");
+    env.until("the server gives it up", || server.server().in_flight() == 0).await?;
+    check!(hatter.streams().is_empty(), "it was handled");
+    Ok(())
+}
+
+const FOREIGN_CLIENT: &str = "CLI_foreign";
+
+/// A peer that opened the stream `STR_1` to the server of the topic "me", with an ear for what comes back.
+struct ForeignClient {
+    foreign: Foreign,
+    ear: Ear,
+    env: Env,
+}
+
+impl ForeignClient {
+    async fn open(env: &Env) -> Result<Self, String> {
+        let foreign = env.foreign().await?;
+        let ear = listen(&foreign, Channel::stream_to_client(SHOP, FOREIGN_CLIENT)).await?;
+        let mut client = Self { foreign, ear, env: env.clone() };
+        client.send("REQ_open", open_body(), LONG).await?;
+        client.expect_ack("REQ_open").await?;
+        Ok(client)
+    }
+
+    /// Sends a frame that is of use until so long from now.
+    async fn send(&mut self, request_id: &str, body: StreamBody, lives: Duration) -> Verdict {
+        let now = self.env.runtime().now().wall;
+        let frame = Stream {
+            stream_id: "STR_1".into(),
+            request_id: request_id.to_owned().into(),
+            sent_at: now.as_unix_nanos(),
+            expiry: (now + lives).as_unix_nanos(),
+            body: Some(body),
+        };
+        let channel = Channel::stream_to_server(SHOP, "OwnerParade", &["me"]);
+        self.foreign.send(&channel, Frame::Stream(frame)).await
+    }
+
+    async fn expect_ack(&mut self, request_id: &str) -> Verdict {
+        let ack = frame(&mut self.ear).await?;
+        check!(matches!(ack.body, Some(StreamBody::Ack)), "{ack:?} came in place of an ack");
+        check_eq!(ack.request_id.as_str(), request_id, "what is acknowledged");
+        Ok(())
+    }
+}
+
+fn open_body() -> StreamBody {
+    StreamBody::Open { node_id: FOREIGN_CLIENT.into(), metadata: Default::default() }
+}
+
+fn message_body(text: &str) -> StreamBody {
+    // A handler that takes a while, so that no answer comes between the acks.
+    StreamBody::Message { payload: slow(text, 100).encode_to_vec().into() }
+}
+
+async fn listen(foreign: &Foreign, channel: Channel) -> Result<Ear, String> {
+    foreign.listen(&channel, SubscriptionKind::Plain).await
+}
+
+async fn frame(ear: &mut Ear) -> Result<Stream, String> {
+    match ear.frame().await? {
+        Frame::Stream(frame) => Ok(frame),
+        other => Err(format!("a frame of a stream was expected, and a {} came", other.kind())),
+    }
+}
+
+/// A server of the topic "me", and a foreign client with a stream to it.
+async fn foreign_pair(env: &Env) -> Result<(Hatter, ShopServer, ForeignClient), String> {
+    let hatter = env.hatter("s1", 1.0);
+    let server = env.server(&hatter).await?;
+    server.register_owner_parade_topic("me").await.map_err(unexpected)?;
+    Ok((hatter, server, ForeignClient::open(env).await?))
+}
+
+async fn opened_twice(env: Env) -> Verdict {
+    let (hatter, server, mut client) = foreign_pair(&env).await?;
+    client.send("REQ_open", open_body(), LONG).await?;
+    client.send("REQ_open_again", open_body(), LONG).await?;
+    client.send("REQ_1", message_body("top"), LONG).await?;
+    client.expect_ack("REQ_1").await?;
+    env.until("the message is delivered", || hatter.heard() == ["top"]).await?;
+    check_eq!(hatter.streams().len(), 1, "the handlers started");
+    check_eq!(server.server().streams(), 1, "the streams");
+    Ok(())
+}
+
+async fn message_twice(env: Env) -> Verdict {
+    let (hatter, server, mut client) = foreign_pair(&env).await?;
+    for _ in 0..3 {
+        client.send("REQ_1", message_body("top"), LONG).await?;
+    }
+    client.expect_ack("REQ_1").await?;
+    client.send("REQ_2", message_body("fez"), LONG).await?;
+    env.until("the last one is delivered", || hatter.heard().len() >= 2).await?;
+    check_eq!(hatter.heard(), ["top", "fez"], "the messages delivered");
+    check_eq!(server.server().counters().get(Reason::Duplicate), 2, "the messages dropped");
+    Ok(())
+}
+
+async fn message_expired(env: Env) -> Verdict {
+    let (hatter, server, mut client) = foreign_pair(&env).await?;
+    client.send("REQ_1", message_body("late"), Duration::ZERO).await?;
+    client.send("REQ_2", message_body("top"), LONG).await?;
+    client.expect_ack("REQ_2").await?;
+    env.until("one is delivered", || !hatter.heard().is_empty()).await?;
+    check_eq!(hatter.heard(), ["top"], "the messages delivered");
+    check_eq!(server.server().counters().get(Reason::Expired), 1, "the messages dropped");
+    Ok(())
+}
+
+async fn order(env: Env) -> Verdict {
+    let (hatter, _server, client) = pair(&env).await?;
+    let stream = parade(&client).await?;
+    for number in 0..1000 {
+        exchange(&env, &stream, &number.to_string()).await?;
+    }
+    check!(
+        hatter.heard().into_iter().eq((0..1000).map(|number| number.to_string())),
+        "the order has changed"
+    );
+    Ok(())
+}
+
+async fn both_ways(env: Env) -> Verdict {
+    const MESSAGES: u32 = 200;
+    let heard: Arc<Mutex<Vec<String>>> = Arc::default();
+    let handler = {
+        let (env, heard) = (env.clone(), Arc::clone(&heard));
+        move |stream: ServerStream<Reply, Ask>| {
+            let (env, heard) = (env.clone(), Arc::clone(&heard));
+            async move {
+                stream.hijack();
+                let (sender, receiver) = stream.split();
+                let sending = env.spawn(async move {
+                    for number in 0..MESSAGES {
+                        let reply = Reply { text: number.to_string(), ..Reply::default() };
+                        sender.send(reply).timeout(LONG).await?;
+                    }
+                    Ok::<_, Error>(())
+                });
+                while let Some(ask) = receiver.next().await {
+                    heard.lock().unwrap_or_else(PoisonError::into_inner).push(ask.text);
+                }
+                sending.await
+            }
+        }
+    };
+    let _server = server(&env, ServerOptions::new(), handler).await?;
+    let client = env.client().await?;
+    let (sender, receiver) = parade(&client).await?.split();
+    let sending = env.spawn(async move {
+        for number in 0..MESSAGES {
+            sender.send(ask(&number.to_string())).timeout(LONG).await.map_err(unexpected)?;
+        }
+        Ok::<_, String>(sender)
+    });
+    for number in 0..MESSAGES {
+        let reply = env.within(LONG, receiver.next()).await?.ok_or("it has ended")?;
+        check_eq!(reply.text, number.to_string(), "the message");
+    }
+    let sender = sending.await?;
+    let heard = heard.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    check!(heard.into_iter().eq((0..MESSAGES).map(|number| number.to_string())), "the order has changed");
+    drop(sender);
+    Ok(())
+}
+
+async fn sends_at_once(env: Env) -> Verdict {
+    let (hatter, _server, client) = pair(&env).await?;
+    let stream = Arc::new(parade(&client).await?);
+    let sends: Vec<_> = (0..200)
+        .map(|number| {
+            let stream = Arc::clone(&stream);
+            env.spawn(async move { stream.send(ask(&format!("{number:03}"))).timeout(LONG).await })
+        })
+        .collect();
+    for send in sends {
+        send.await.map_err(unexpected)?;
+    }
+    for _ in 0..200 {
+        next(&env, &stream).await?;
+    }
+    let mut heard = hatter.heard();
+    heard.sort();
+    check!(heard.into_iter().eq((0..200).map(|number| format!("{number:03}"))), "not each came once");
+    Ok(())
+}
+
+async fn many_at_once(env: Env) -> Verdict {
+    let (hatter, server, client) = pair(&env).await?;
+    let mut streams = Vec::new();
+    for _ in 0..100 {
+        streams.push(parade(&client).await?);
+    }
+    check_eq!((client.client().streams(), server.server().streams()), (100, 100), "the streams");
+    let exchanges: Vec<_> = streams
+        .into_iter()
+        .enumerate()
+        .map(|(number, stream)| {
+            let env = env.clone();
+            env.clone().spawn(async move {
+                for round in 0..5 {
+                    exchange(&env, &stream, &format!("{number}/{round}")).await?;
+                }
+                Ok::<_, String>(())
+            })
+        })
+        .collect();
+    for exchange in exchanges {
+        exchange.await?;
+    }
+    check_eq!(hatter.heard().len(), 500, "the messages delivered");
+    Ok(())
+}
+
+async fn large(env: Env) -> Verdict {
+    let (_hatter, _server, client) = pair(&env).await?;
+    let stream = parade(&client).await?;
+    let text = "hat ".repeat(64 * 1024);
+    send(&stream, ask(&text)).await?;
+    check!(next(&env, &stream).await?.text == text, "the message has changed");
+    Ok(())
+}
+
+async fn too_large(env: Env) -> Verdict {
+    let _server = env.server(&env.hatter("s1", 1.0)).await?;
+    let frame = FrameLimits { frame_bytes: 1000, ..FrameLimits::DEFAULT };
+    let limits = ClientLimits { frame, ..ClientLimits::DEFAULT };
+    let client = env.client_with(ClientOptions::new().limits(limits)).await?;
+    let stream = parade(&client).await?;
+    let error = expected(stream.send(ask(&"x".repeat(1001))).await)?;
+    check_eq!(error.code(), &ErrorCode::InvalidArgument, "the code");
+    exchange(&env, &stream, "top").await?;
+    Ok(())
+}
+
+async fn malformed_at_server(env: Env) -> Verdict {
+    let (_hatter, server, client) = pair(&env).await?;
+    let other = parade(&client).await?;
+    let opening = client.client().open_stream::<Blob, Reply>(method("Parade"), &[]);
+    let stream = opening.timeout(LONG).await.map_err(unexpected)?;
+    let error = expected(stream.send(Blob { blob: b"\xff\xfe hat".to_vec() }).timeout(LONG).await)?;
+    check_eq!(error.code(), &ErrorCode::MalformedRequest, "the code");
+    let cause = env.within(LONG, stream.closed()).await?;
+    check_eq!(cause.code(), &ErrorCode::MalformedRequest, "the cause");
+    exchange(&env, &other, "top").await?;
+    env.until("its handler is done", || server.server().streams() == 1).await
+}
+
+async fn malformed_at_client(env: Env) -> Verdict {
+    let (_hatter, server, client) = pair(&env).await?;
+    let opening = client.client().open_stream::<Ask, NotAReply>(method("Parade"), &[]);
+    let stream = opening.timeout(LONG).await.map_err(unexpected)?;
+    stream.send(ask("top")).timeout(LONG).await.map_err(unexpected)?;
+    let message = env.within(LONG, stream.next()).await?;
+    check!(message.is_none(), "{message:?} was delivered");
+    let cause = env.within(LONG, stream.closed()).await?;
+    check_eq!(cause.code(), &ErrorCode::MalformedRequest, "the cause");
+    env.until("the server sees the end", || server.server().streams() == 0).await
+}
+
+/// What a Reply with a text cannot be read as.
+#[derive(Clone, PartialEq, Message)]
+struct NotAReply {
+    #[prost(uint32, tag = "1")]
+    number: u32,
+}
+
+async fn close_client(env: Env) -> Verdict {
+    let (hatter, server, client) = pair(&env).await?;
+    let stream = parade(&client).await?;
+    exchange(&env, &stream, "top").await?;
+    stream.close(None);
+    let seen = closed(&env, &stream).await?;
+    check!(seen.is_stream_closed(), "the cause at the client is {seen}");
+    check_eq!(seen.reason(), Some(Reason::Closed), "whose end it is");
+    let cause = cause(&env, &hatter).await?;
+    check!(cause.is_stream_closed(), "the cause at the server is {cause}");
+    check_eq!(cause.reason(), Some(Reason::ClosedByPeer), "whose end it is at the server");
+    env.until("the handler is done", || server.server().streams() == 0).await?;
+    check_eq!(client.client().streams(), 0, "the streams of the client");
+    Ok(())
+}
+
+async fn close_client_cause(env: Env) -> Verdict {
+    let (hatter, _server, client) = pair(&env).await?;
+    let stream = parade(&client).await?;
+    stream.close(Error::new(ErrorCode::FailedPrecondition, "rain: 100% %s"));
+    check_eq!(closed(&env, &stream).await?.text(), "rain: 100% %s", "the cause at the client");
+    let cause = cause(&env, &hatter).await?;
+    check_eq!(
+        (cause.code(), cause.text()),
+        (&ErrorCode::FailedPrecondition, "rain: 100% %s"),
+        "the cause at the server"
+    );
+    Ok(())
+}
+
+async fn handler_returns(env: Env) -> Verdict {
+    let (_hatter, server, client) = pair(&env).await?;
+    let stream = parade(&client).await?;
+    send(&stream, Ask { leave: true, ..ask("bye") }).await?;
+    let cause = closed(&env, &stream).await?;
+    check!(cause.is_stream_closed(), "the cause is {cause}");
+    check_eq!(cause.reason(), Some(Reason::ClosedByPeer), "whose end it is");
+    check!(stream.next().await.is_none(), "something comes after the end");
+    check_eq!((client.client().streams(), server.server().streams()), (0, 0), "the streams");
+    Ok(())
+}
+
+async fn handler_fails(env: Env) -> Verdict {
+    let (_hatter, _server, client) = pair(&env).await?;
+    let stream = parade(&client).await?;
+    send(&stream, failing("hat_on_fire", "run")).await?;
+    let cause = closed(&env, &stream).await?;
+    check_eq!((cause.code().as_str(), cause.text()), ("hat_on_fire", "run"), "the cause");
+    Ok(())
+}
+
+async fn what_came_before(env: Env) -> Verdict {
+    let handler = |stream: ServerStream<Reply, Ask>| async move {
+        for text in ["one", "two", "three"] {
+            stream.send(Reply { text: text.into(), ..Reply::default() }).timeout(LONG).await?;
+        }
+        Err(Error::new(ErrorCode::PermissionDenied, "the street is closed"))
+    };
+    let _server = server(&env, ServerOptions::new(), handler).await?;
+    let client = env.client().await?;
+    let stream = parade(&client).await?;
+    check_eq!(closed(&env, &stream).await?.text(), "the street is closed", "the cause");
+    for text in ["one", "two", "three"] {
+        check_eq!(next(&env, &stream).await?.text, text, "the message");
+    }
+    check!(stream.next().await.is_none(), "there is more");
+    Ok(())
+}
+
+async fn sends_fail(env: Env) -> Verdict {
+    let handler = |stream: ServerStream<Reply, Ask>| async move {
+        stream.closed().await;
+        Ok(())
+    };
+    let server = server(&env, room_for_one(), handler).await?;
+    let client = env.client().await?;
+    let stream = Arc::new(parade(&client).await?);
+    send(&stream, ask("first")).await?;
+    let sender = Arc::clone(&stream);
+    let sending = env.spawn(async move { sender.send(ask("second")).timeout(LONG).await });
+    env.until("it is discarded", || server.counters().get(Reason::SlowConsumer) == 1).await?;
+    stream.close(Error::new(ErrorCode::Aborted, "enough"));
+    let error = expected(env.within(LONG / 2, sending).await?)?;
+    check_eq!((error.code(), error.text()), (&ErrorCode::Aborted, "enough"), "what was being sent");
+    let error = expected(stream.send(ask("third")).await)?;
+    check_eq!((error.code(), error.text()), (&ErrorCode::Aborted, "enough"), "what is sent later");
+    Ok(())
+}
+
+async fn panic(env: Env) -> Verdict {
+    let (_hatter, _server, client) = pair(&env).await?;
+    let (calm, scared) = (parade(&client).await?, parade(&client).await?);
+    exchange(&env, &calm, "before").await?;
+    send(&scared, Ask { panic: true, ..ask("boo") }).await?;
+    check_eq!(closed(&env, &scared).await?.code(), &ErrorCode::Internal, "the cause");
+    exchange(&env, &calm, "after").await?;
+    Ok(())
+}
+
+async fn dropped(env: Env) -> Verdict {
+    let (hatter, server, client) = pair(&env).await?;
+    drop(parade(&client).await?);
+    let cause = cause(&env, &hatter).await?;
+    check!(cause.is_stream_closed(), "the cause at the server is {cause}");
+    env.until("the handler is done", || server.server().streams() == 0).await?;
+    check_eq!(client.client().streams(), 0, "the streams of the client");
+    Ok(())
+}
+
+async fn client_closed(env: Env) -> Verdict {
+    let (hatter, server, client) = pair(&env).await?;
+    let streams = [parade(&client).await?, parade(&client).await?];
+    client.client().close();
+    for stream in &streams {
+        let (cause, took) = env.time(closed(&env, stream)).await;
+        check!(cause.as_ref().is_ok_and(Error::is_client_closed), "an unexpected cause: {cause:?}");
+        check!(took < LONG / 2, "it took {took:?}");
+    }
+    env.until("both handlers see the end", || hatter.causes().len() == 2).await?;
+    env.until("both handlers are done", || server.server().streams() == 0).await?;
+    check!(expected(client.parade().await)?.is_client_closed(), "another one is opened");
+    Ok(())
+}
+
+async fn hijack(env: Env) -> Verdict {
+    let kept: Arc<Mutex<Option<ServerStream<Reply, Ask>>>> = Arc::default();
+    let keeper = Arc::clone(&kept);
+    let handler = move |stream: ServerStream<Reply, Ask>| {
+        stream.hijack();
+        *keeper.lock().unwrap_or_else(PoisonError::into_inner) = Some(stream);
+        async { Ok(()) }
+    };
+    let server = server(&env, ServerOptions::new(), handler).await?;
+    let client = env.client().await?;
+    let stream = parade(&client).await?;
+    env.until("the handler has run", || kept.lock().is_ok_and(|kept| kept.is_some())).await?;
+    let kept = kept.lock().unwrap_or_else(PoisonError::into_inner).take().ok_or("it is gone")?;
+    kept.send(Reply { text: "still here".into(), ..Reply::default() })
+        .timeout(LONG)
+        .await
+        .map_err(unexpected)?;
+    check_eq!(next(&env, &stream).await?.text, "still here", "the message");
+    send(&stream, ask("and I")).await?;
+    let heard = env.within(LONG, kept.next()).await?;
+    check_eq!(heard.map(|ask| ask.text), Some("and I".to_owned()), "the message at the server");
+    drop(kept);
+    let cause = closed(&env, &stream).await?;
+    check!(cause.is_stream_closed(), "the cause is {cause}");
+    env.until("nothing is left", || server.streams() == 0).await
+}
+
+/// Options of a server whose handlers have room for one message each.
+fn room_for_one() -> ServerOptions {
+    let streams = StreamLimits { unread_per_stream: 1, ..StreamLimits::DEFAULT };
+    ServerOptions::new().limits(ServerLimits { streams, ..ServerLimits::DEFAULT })
+}
+
+/// A server with room for one message, whose handlers of slow parades take none until the gate is open.
+async fn gated(env: &Env, policy: SlowConsumer) -> Result<(Server, Arc<Mutex<bool>>), String> {
+    let gate: Arc<Mutex<bool>> = Arc::default();
+    let handler = {
+        let (env, gate) = (env.clone(), Arc::clone(&gate));
+        move |stream: ServerStream<Reply, Ask>| {
+            let (env, gate) = (env.clone(), Arc::clone(&gate));
+            let is_slow = stream.metadata().get("slow").is_some();
+            async move {
+                while is_slow && !*gate.lock().unwrap_or_else(PoisonError::into_inner) {
+                    if stream.cause().is_some() {
+                        return Ok(());
+                    }
+                    env.sleep(Duration::from_millis(5)).await;
+                }
+                while let Some(ask) = stream.next().await {
+                    stream.send(Reply { text: ask.text, ..Reply::default() }).timeout(LONG).await?;
+                }
+                Ok(())
+            }
+        }
+    };
+    Ok((server(env, room_for_one().slow_consumer(policy), handler).await?, gate))
+}
+
+async fn slow_parade(client: &ShopClient) -> Result<Parade, String> {
+    client.parade().metadata("slow", "yes").timeout(LONG).await.map_err(unexpected)
+}
+
+async fn slow_consumer(env: Env) -> Verdict {
+    let (server, _gate) = gated(&env, SlowConsumer::Discard).await?;
+    let client = env.client().await?;
+    let (slow, quick) = (slow_parade(&client).await?, parade(&client).await?);
+    send(&slow, ask("first")).await?;
+    let (sent, took) = env.time(slow.send(ask("second")).timeout(SHORT).into_future()).await;
+    let error = expected(sent)?;
+    check_eq!(error.code(), &ErrorCode::DeadlineExceeded, "the code");
+    check!(took >= SHORT && took < LONG, "it took {took:?}");
+    check_eq!(server.counters().get(Reason::SlowConsumer), 1, "the messages discarded");
+    let (exchanged, took) = env.time(exchange(&env, &quick, "quick")).await;
+    exchanged?;
+    check!(took < LONG / 2, "the other stream was held up for {took:?}");
+    check!(slow.cause().is_none(), "the stream has ended");
+    Ok(())
+}
+
+async fn slow_goes_on(env: Env) -> Verdict {
+    let (_server, gate) = gated(&env, SlowConsumer::Discard).await?;
+    let client = env.client().await?;
+    let stream = slow_parade(&client).await?;
+    send(&stream, ask("first")).await?;
+    expected(stream.send(ask("second")).timeout(SHORT).await)?;
+    *gate.lock().unwrap_or_else(PoisonError::into_inner) = true;
+    check_eq!(next(&env, &stream).await?.text, "first", "what had room");
+    exchange(&env, &stream, "third").await?;
+    Ok(())
+}
+
+async fn slow_close(env: Env) -> Verdict {
+    let (server, _gate) = gated(&env, SlowConsumer::Close).await?;
+    let client = env.client().await?;
+    let stream = slow_parade(&client).await?;
+    send(&stream, ask("first")).await?;
+    let error = expected(stream.send(ask("second")).timeout(LONG).await)?;
+    check!(error.is_slow_consumer(), "an unexpected error: {error}");
+    check!(closed(&env, &stream).await?.is_slow_consumer(), "the cause is {:?}", stream.cause());
+    env.until("its handler is done", || server.streams() == 0).await
+}
+
+async fn idle(env: Env) -> Verdict {
+    let hatter = env.hatter("s1", 1.0);
+    let server = env.server_with(&hatter, ServerOptions::new().stream_idle_timeout(SHORT)).await?;
+    server.register_owner_parade_topic("me").await.map_err(unexpected)?;
+    let mut client = ForeignClient::open(&env).await?;
+    let (cause, took) = env.time(cause(&env, &hatter)).await;
+    check_eq!(cause?.reason(), Some(Reason::Idle), "the cause");
+    check!(took < LONG, "it took {took:?}");
+    let closed = frame(&mut client.ear).await?;
+    check!(matches!(closed.body, Some(StreamBody::Close { .. })), "{closed:?} came in place of a close");
+    env.until("nothing is left", || server.server().streams() == 0).await
+}
+
+async fn shutdown_eof(env: Env) -> Verdict {
+    let (hatter, server, client) = pair(&env).await?;
+    let stream = parade(&client).await?;
+    exchange(&env, &stream, "top").await?;
+    // The handler needs a while until it can see the end.
+    send(&stream, slow("slow", 300)).await?;
+    env.until("the handler has it", || hatter.heard().len() == 2).await?;
+    env.within(LONG, server.shutdown()).await?;
+    let causes = hatter.causes();
+    check!(causes.len() == 1 && causes[0].is_eof(), "the handler saw {causes:?}");
+    check!(hatter.dropped().is_empty(), "the handler was dropped");
+    let cause = closed(&env, &stream).await?;
+    check!(cause.is_eof(), "the cause at the client is {cause}");
+    check_eq!(server.server().streams(), 0, "the streams of the server");
+    expected(client.parade().timeout(SHORT).await)?;
+    Ok(())
+}
+
+async fn shutdown_bounded(env: Env) -> Verdict {
+    let handler = |_stream: ServerStream<Reply, Ask>| std::future::pending();
+    let server = server(&env, ServerOptions::new(), handler).await?;
+    let client = env.client().await?;
+    let stream = parade(&client).await?;
+    let (shut_down, took) = env.time(env.within(LONG, server.shutdown())).await;
+    shut_down?;
+    check!(took >= Duration::from_millis(900), "it was over after {took:?}");
+    check!(took < LONG / 2, "it took {took:?}");
+    check!(closed(&env, &stream).await?.is_eof(), "the cause is {:?}", stream.cause());
+    Ok(())
+}
+
+async fn kill(env: Env) -> Verdict {
+    let (hatter, server, client) = pair(&env).await?;
+    let stream = parade(&client).await?;
+    send(&stream, slow("slow", 10_000)).await?;
+    env.until("the handler has it", || hatter.heard().len() == 1).await?;
+    server.kill();
+    env.until("the handler is dropped", || hatter.dropped() == ["Parade"]).await?;
+    check!(closed(&env, &stream).await?.is_eof(), "the cause is {:?}", stream.cause());
+    check_eq!(server.server().streams(), 0, "the streams of the server");
+    Ok(())
+}
+
+async fn deregister(env: Env) -> Verdict {
+    let (hatter, server, client) = pair(&env).await?;
+    for topic in ["me", "you"] {
+        server.register_owner_parade_topic(topic).await.map_err(unexpected)?;
+    }
+    let mine = client.owner_parade("me").timeout(LONG).await.map_err(unexpected)?;
+    let yours = client.owner_parade("you").timeout(LONG).await.map_err(unexpected)?;
+    exchange(&env, &mine, "top").await?;
+    server.deregister_owner_parade_topic("me").await.map_err(unexpected)?;
+    check!(closed(&env, &mine).await?.is_eof(), "the cause is {:?}", mine.cause());
+    check!(hatter.causes().iter().all(|cause| cause.is_eof()), "the handler saw {:?}", hatter.causes());
+    exchange(&env, &yours, "fez").await?;
+    expected(client.owner_parade("me").timeout(SHORT).await)?;
+    Ok(())
+}
+
+async fn nothing_left(env: Env) -> Verdict {
+    let (hatter, server, client) = pair(&env).await?;
+    for round in 0..100 {
+        let stream = parade(&client).await?;
+        exchange(&env, &stream, "top").await?;
+        match round % 3 {
+            0 => stream.close(None),
+            1 => send(&stream, Ask { leave: true, ..ask("bye") }).await?,
+            _ => drop(stream),
+        }
+    }
+    env.until("the server has none", || server.server().streams() == 0).await?;
+    env.until("the client has none", || client.client().streams() == 0).await?;
+    check_eq!((client.client().in_flight(), server.server().in_flight()), (0, 0), "what is in flight");
+    check_eq!(hatter.streams().len(), 100, "the handlers started");
+    Ok(())
+}
