@@ -3,6 +3,7 @@
 mod call;
 mod context;
 mod multi;
+mod responders;
 mod stream;
 mod subscription;
 
