@@ -194,7 +194,7 @@ impl Driven<Client> {
     }
 
     fn take(&mut self) -> Vec<Happened> {
-        self.happened(|client, now, delivery| client.accept(now, delivery))
+        self.happened(Client::accept)
     }
 }
 
@@ -231,7 +231,7 @@ impl Driven<Server> {
     }
 
     fn take(&mut self) -> Vec<Happened> {
-        self.happened(|server, now, delivery| server.accept(now, delivery))
+        self.happened(Server::accept)
     }
 
     fn finish(&mut self, stream: StreamHandle, result: Result<(), ErrorResponse>) {

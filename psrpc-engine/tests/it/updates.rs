@@ -2,15 +2,13 @@
 
 use std::time::Duration;
 
-use psrpc_engine::proto::{Any, Frame, MethodProperties, Routing};
+use psrpc_engine::proto::{Any, Frame};
 use psrpc_engine::{
     BusError, CallError, Client, ClientConfig, ClientEvent, ClientLimits, Engine, Output, Reason, Server,
     ServerConfig, ServerEvent, SubscriptionHandle, SubscriptionKind, UpdateError,
 };
 
-use crate::fixture::{Driven, QUEUE, all_outputs, at, ms, route};
-
-const MULTI: MethodProperties = MethodProperties { routing: Routing::Multi, require_claim: false };
+use crate::fixture::{Driven, MULTI, QUEUE, all_outputs, at, ms, route};
 
 fn update(value: &'static str) -> Any {
     Any { type_url: "type.googleapis.com/hats.Update".into(), value: value.as_bytes().into() }
