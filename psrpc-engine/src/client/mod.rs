@@ -347,7 +347,10 @@ impl Client {
     fn closed(&mut self) {
         if let Phase::Closing { error, .. } = core::mem::replace(&mut self.phase, Phase::Closed) {
             self.subscriptions = Subscriptions::new();
-            self.listeners = Listeners::new();
+            // The bus did not confirm their end in time.
+            for subscription in core::mem::replace(&mut self.listeners, Listeners::new()).subscriptions() {
+                self.io.event(ClientEvent::Unsubscribed { subscription, error: None });
+            }
             // Nothing else tells the servers that their streams have ended.
             self.io.withdraw(|publish| publish == Publish::Close);
             self.io.event(ClientEvent::Closed { error });

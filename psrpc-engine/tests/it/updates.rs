@@ -137,6 +137,22 @@ fn subscriptions_end_with_their_client() {
     assert_eq!(refused, CallError::Closed);
 }
 
+#[test]
+fn a_subscription_whose_end_the_bus_does_not_confirm_ends_when_the_client_is_closed_all_the_same() {
+    let mut client = Driven::client();
+    listen(&mut client);
+    client.engine.close(client.now);
+    client.advance_to(ms(3000));
+    let events = client.events();
+    assert!(
+        matches!(
+            &events[..],
+            [ClientEvent::Unsubscribed { error: None, .. }, ClientEvent::Closed { error: None }]
+        ),
+        "{events:?}"
+    );
+}
+
 /// A server that has not published yet.
 fn publisher() -> Server {
     Server::new(ServerConfig::new("Hats"), [1; 32]).unwrap()
