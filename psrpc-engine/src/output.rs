@@ -184,6 +184,11 @@ impl<E: DroppedEvent, O: Copy> Io<E, O> {
         *crowded_at = CROWDED.max(2 * publishes.len());
     }
 
+    /// Whether a frame of this sort waits to be put out.
+    pub(crate) fn waits(&self, sort: Publish) -> bool {
+        self.publishes.iter().any(|outgoing| outgoing.token.0 == sort)
+    }
+
     /// Whether the bus has no room.
     pub(crate) fn is_blocked(&self) -> bool {
         self.blocked

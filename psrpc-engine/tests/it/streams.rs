@@ -908,3 +908,38 @@ fn requests_beyond_the_concurrency_limit_get_no_bid_and_on_a_queue_an_answer() {
     server.advance_to(ms(1000));
     server.accept("Fit", "REQ_5", ms(1000));
 }
+
+/// Invariant I14: a drain that meets a full bus waits for room, and not for ever.
+#[test]
+fn a_drained_server_is_closed_when_the_bus_has_the_ends_of_its_streams() {
+    for room in [true, false] {
+        let mut server = server();
+        let stream = server.stream("STR_1");
+        server.engine.drain(server.now);
+        server.engine.finish_stream(server.now, stream, Ok(()));
+        let mut held_up = 0;
+        while let Some(output) = server.engine.poll_output() {
+            match output {
+                Output::Publish { token, channel, frame } => {
+                    server.engine.handle_full(token, channel, frame);
+                    held_up += 1;
+                }
+                Output::Unsubscribe { subscription } => server.unsubscribed.push(subscription),
+                other => assert!(!matches!(other, Output::Event(ServerEvent::Closed)), "it waits for room"),
+            }
+        }
+        assert_eq!(held_up, 1, "the end of the stream");
+        server.confirm_unsubscribed();
+        // The grant channels are given up after the request channels.
+        server.confirm_unsubscribed();
+        assert!(!server.events().iter().any(|event| matches!(event, ServerEvent::Closed)));
+        if room {
+            server.engine.handle_room();
+            server.drain();
+            assert_eq!(body(&server.stream_frames()), [&self::closed(ErrorCode::Unavailable, "EOF")]);
+        } else {
+            server.advance_to(ms(3000));
+        }
+        assert!(matches!(server.events()[..], [.., ServerEvent::Closed]));
+    }
+}
