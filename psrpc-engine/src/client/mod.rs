@@ -307,7 +307,8 @@ impl Client {
     }
 
     /// Closes the client: pending calls resolve at once with "client is closed", streams and subscriptions end. It is
-    /// [closed](ClientEvent::Closed) when the bus has confirmed that, or after the configured timeout.
+    /// [closed](ClientEvent::Closed) when the bus has confirmed that and was handed the ends of the streams, or after the
+    /// configured timeout.
     pub fn close(&mut self, now: Now) {
         self.shut(now, None);
     }
@@ -337,7 +338,8 @@ impl Client {
 
     fn close_if_left(&mut self) {
         if let Phase::Closing { timer, .. } = self.phase {
-            if self.subscriptions.is_empty() {
+            // Servers see the ends of their streams, which a full bus may hold up.
+            if self.subscriptions.is_empty() && !self.io.waits(Publish::Close) {
                 self.io.timers.disarm(timer);
                 self.closed();
             }
@@ -441,6 +443,7 @@ impl Engine for Client {
             Publish::Close => cx.check_published(result),
             _ => {}
         }
+        self.close_if_left();
     }
 
     fn handle_frame(&mut self, now: Now, subscription: SubscriptionHandle, frame: Frame) {

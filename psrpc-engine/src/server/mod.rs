@@ -302,7 +302,7 @@ impl Server {
 
     /// Shuts the server down without losing what it has accepted: it unsubscribes, serves what was delivered until
     /// the bus has confirmed that, and is [closed](ServerEvent::Closed) when nothing is in flight and every response
-    /// has left. A bid may still be granted, so it is waited for as a handler is. If the bus does not confirm within
+    /// and every end of a stream has left. A bid may still be granted, so it is waited for as a handler is. If the bus does not confirm within
     /// the configured timeout, nothing more is accepted from it; so the server is closed after that timeout or by the
     /// expiry of the last request that it accepted, whichever is later.
     ///

@@ -943,3 +943,31 @@ fn a_drained_server_is_closed_when_the_bus_has_the_ends_of_its_streams() {
         assert!(matches!(server.events()[..], [.., ServerEvent::Closed]));
     }
 }
+
+#[test]
+fn a_client_is_closed_when_the_bus_has_the_ends_of_its_streams() {
+    for room in [true, false] {
+        let mut client = client();
+        client.stream();
+        client.engine.close(client.now);
+        while let Some(output) = client.engine.poll_output() {
+            match output {
+                Output::Publish { token, channel, frame } => {
+                    client.engine.handle_full(token, channel, frame);
+                }
+                Output::Unsubscribe { subscription } => client.unsubscribed.push(subscription),
+                _ => {}
+            }
+        }
+        client.confirm_unsubscribed();
+        assert!(client.events().is_empty(), "it waits for room");
+        if room {
+            client.engine.handle_room();
+            client.drain();
+            assert_eq!(body(&client.stream_frames()), [&closed(ErrorCode::Canceled, "stream closed")]);
+        } else {
+            client.advance_to(ms(3000));
+        }
+        assert!(matches!(client.events()[..], [ClientEvent::Closed { error: None }]));
+    }
+}
