@@ -77,6 +77,7 @@
 mod compile;
 mod error;
 mod generate;
+mod hint;
 mod model;
 mod options;
 mod plugin;
