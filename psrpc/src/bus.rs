@@ -146,6 +146,12 @@ impl Receipt {
     }
 }
 
+impl fmt::Debug for Receipt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Receipt").finish_non_exhaustive()
+    }
+}
+
 impl Drop for Receipt {
     fn drop(&mut self) {
         if self.0.is_some() {

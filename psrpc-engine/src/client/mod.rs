@@ -7,6 +7,7 @@ mod responders;
 mod stream;
 mod subscription;
 
+use core::fmt;
 use core::time::Duration;
 
 use bytes::Bytes;
@@ -389,6 +390,17 @@ impl Client {
             self.io.count(Reason::SubscriptionLost);
         }
         self.io.event(ClientEvent::Unsubscribed { subscription, error });
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client")
+            .field("service", self.service())
+            .field("id", self.id())
+            .field("in_flight", &self.in_flight())
+            .field("streams", &self.streams())
+            .finish_non_exhaustive()
     }
 }
 

@@ -6,6 +6,7 @@ mod stream;
 mod updates;
 
 use alloc::vec::Vec;
+use core::fmt;
 use core::time::Duration;
 
 use bytes::Bytes;
@@ -395,6 +396,17 @@ impl Context<'_> {
             horizon: config.horizon,
         };
         (streams, crate::stream::Context { now: *now, io, ids, rules })
+    }
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server")
+            .field("service", self.service())
+            .field("id", self.id())
+            .field("in_flight", &self.in_flight())
+            .field("streams", &self.streams())
+            .finish_non_exhaustive()
     }
 }
 
