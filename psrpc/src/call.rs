@@ -1,5 +1,6 @@
 //! The call: a builder that is awaited.
 
+use std::fmt;
 use std::future::{Future, IntoFuture};
 use std::marker::PhantomData;
 use std::pin::Pin;
@@ -35,7 +36,8 @@ use crate::{CallOptions, Error, Selection};
 /// `into_future()`.
 ///
 /// Nothing is sent before the call is first polled. Dropping the future cancels the call: a claimed call that was not
-/// granted yet then runs nowhere; a handler that has started runs on to its deadline, since the wire has no cancel.
+/// granted yet then runs nowhere; a handler that has started runs on to its deadline, since the wire has no cancel;
+/// within one process its future is dropped.
 ///
 /// # Errors
 ///
@@ -144,6 +146,16 @@ impl<Req, Res> Call<Req, Res> {
     }
 }
 
+impl<Req, Res> fmt::Debug for Call<Req, Res> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let route = match &self.target {
+            Target::Method(_, route, _) => Some(route),
+            Target::Fake(_) => None,
+        };
+        f.debug_struct("Call").field("route", &route).field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
 impl<Req: Message + 'static, Res: Message + Default + 'static> IntoFuture for Call<Req, Res> {
     type Output = Result<Res, Error>;
     type IntoFuture = Calling<Res>;
@@ -192,6 +204,12 @@ impl<Res> Calling<Res> {
         let (selection, choose) = selection.into_parts();
         let call = EngineCall { timeout, deadline, selection, metadata, ..EngineCall::new(route, payload) };
         Self { state: State::New(Box::new((client, call, choose))), response: PhantomData }
+    }
+}
+
+impl<Res> fmt::Debug for Calling<Res> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Calling").finish_non_exhaustive()
     }
 }
 
