@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use psrpc::{Error, ErrorCode, Metadata, Method, Request, Runtime, ServerStream, Text};
 
-use crate::proto::{Ask, Reply, SHOP_SERVICE, Shop};
+use crate::proto::{Ask, Gossip, Reply, SHOP_SERVICE, Shop};
 
 /// Somebody who handles the requests of one server. Clones share one book.
 #[derive(Clone)]
@@ -234,6 +234,9 @@ impl Shop for Hatter {
         self.affinity
     }
 }
+
+/// Whoever handles requests has things to say.
+impl Gossip for Hatter {}
 
 /// A request whose answer repeats `text`.
 pub(crate) fn ask(text: &str) -> Ask {

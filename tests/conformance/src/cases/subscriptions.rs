@@ -5,14 +5,12 @@ use std::time::Duration;
 
 use prost::Message;
 use psrpc::proto::{Any, Channel, Frame};
-use psrpc::{ClientLimits, ClientOptions, ErrorCode, Reason, Subscription};
+use psrpc::{ClientLimits, ClientOptions, ErrorCode, Reason, ServerOptions, Subscription};
 
 use super::case_list;
 use crate::case::{Case, Verdict, check, check_eq};
 use crate::env::{Env, expected, unexpected};
-use crate::foreign::SHOP;
-use crate::proto::{Reply, ShopClient, ShopServer};
-use crate::shop::method;
+use crate::proto::{GOSSIP_SERVICE, GossipClient, GossipServer, Reply, ShopClient, ShopServer};
 
 pub(super) const CASES: &[Case] = case_list! {
     "subscription/queue/one-gets-each", "section 9", "of the subscribers of a queue-routed method, one gets each update", one_gets_each;
@@ -45,7 +43,7 @@ fn update(text: &str) -> Reply {
     Reply { text: text.to_owned(), ..Reply::default() }
 }
 
-async fn rumours(client: &ShopClient) -> Result<Updates, String> {
+async fn rumours(client: &GossipClient) -> Result<Updates, String> {
     client.subscribe_rumour().await.map_err(unexpected)
 }
 
@@ -53,7 +51,8 @@ async fn bulletins(client: &ShopClient, ward: &str) -> Result<Updates, String> {
     client.subscribe_bulletin(ward).await.map_err(unexpected)
 }
 
-async fn rumour(server: &ShopServer, text: &str) -> Verdict {
+/// No two cases say the same, which on Redis is one update if it is said twice within 5 s.
+async fn rumour(server: &GossipServer, text: &str) -> Verdict {
     server.publish_rumour(&update(text)).await.map(|_| ()).map_err(unexpected)
 }
 
@@ -63,6 +62,19 @@ async fn bulletin(server: &ShopServer, ward: &str, text: &str) -> Verdict {
 
 async fn server(env: &Env) -> Result<ShopServer, String> {
     env.server(&env.hatter("s1", 1.0)).await
+}
+
+async fn gossip(env: &Env) -> Result<GossipServer, String> {
+    let hatter = env.hatter("s1", 1.0);
+    GossipServer::with_runtime(env.bus().await?, env.runtime(), hatter, ServerOptions::new())
+        .await
+        .map_err(unexpected)
+}
+
+async fn listener(env: &Env) -> Result<GossipClient, String> {
+    GossipClient::with_runtime(env.bus().await?, env.runtime(), ClientOptions::new())
+        .await
+        .map_err(unexpected)
 }
 
 /// The text of the next update.
@@ -92,7 +104,7 @@ async fn until_silence(env: &Env, updates: &mut Updates) -> Result<Vec<String>, 
     Ok(texts)
 }
 
-/// That these are the updates of a queue: each of so many once, with some for everybody.
+/// That these are the updates of a queue: each of so many came to somebody, once.
 fn check_shared(heard: &[Vec<String>], count: usize) -> Verdict {
     let distinct: BTreeSet<_> = heard.iter().flatten().collect();
     check_eq!(distinct.len(), count, "the updates that came to somebody");
@@ -101,15 +113,15 @@ fn check_shared(heard: &[Vec<String>], count: usize) -> Verdict {
 }
 
 async fn one_gets_each(env: Env) -> Verdict {
-    let server = server(&env).await?;
+    let server = gossip(&env).await?;
     let (mut clients, mut subscribers) = (Vec::new(), Vec::new());
     for _ in 0..3 {
-        let client = env.client().await?;
+        let client = listener(&env).await?;
         subscribers.push(rumours(&client).await?);
         clients.push(client);
     }
     for number in 0..60 {
-        rumour(&server, &format!("psst {number}")).await?;
+        rumour(&server, &format!("to one {number}")).await?;
     }
     let mut heard = Vec::new();
     for subscriber in &mut subscribers {
@@ -119,11 +131,11 @@ async fn one_gets_each(env: Env) -> Verdict {
 }
 
 async fn shared(env: Env) -> Verdict {
-    let server = server(&env).await?;
-    let client = env.client().await?;
+    let server = gossip(&env).await?;
+    let client = listener(&env).await?;
     let mut subscribers = [rumours(&client).await?, rumours(&client).await?];
     for number in 0..40 {
-        rumour(&server, &format!("psst {number}")).await?;
+        rumour(&server, &format!("shared {number}")).await?;
     }
     let mut heard = Vec::new();
     for subscriber in &mut subscribers {
@@ -135,8 +147,8 @@ async fn shared(env: Env) -> Verdict {
 }
 
 async fn takes_over(env: Env) -> Verdict {
-    let server = server(&env).await?;
-    let (leaving, staying) = (env.client().await?, env.client().await?);
+    let server = gossip(&env).await?;
+    let (leaving, staying) = (listener(&env).await?, listener(&env).await?);
     let (mut left, mut stays) = (rumours(&leaving).await?, rumours(&staying).await?);
     rumour(&server, "before").await?;
     left.close();
@@ -144,10 +156,10 @@ async fn takes_over(env: Env) -> Verdict {
     // What was under way to the one that leaves has arrived by now.
     until_silence(&env, &mut stays).await?;
     for number in 0..20 {
-        rumour(&server, &format!("psst {number}")).await?;
+        rumour(&server, &format!("taken over {number}")).await?;
     }
     for number in 0..20 {
-        check_eq!(next(&env, &mut stays).await?, format!("psst {number}"), "the update");
+        check_eq!(next(&env, &mut stays).await?, format!("taken over {number}"), "the update");
     }
     Ok(())
 }
@@ -186,18 +198,21 @@ async fn two_on_one(env: Env) -> Verdict {
 
 async fn mixed(env: Env) -> Verdict {
     const UPDATES: usize = 50;
-    let server = server(&env).await?;
-    let (mut clients, mut queue, mut plain) = (Vec::new(), Vec::new(), Vec::new());
+    let (server, gossip) = (server(&env).await?, gossip(&env).await?);
+    let (mut clients, mut listeners, mut queue, mut plain) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for number in 0..20 {
-        let client = env.client().await?;
-        match number % 2 {
-            0 => queue.push(rumours(&client).await?),
-            _ => plain.push(bulletins(&client, "east").await?),
+        if number % 2 == 0 {
+            let listener = listener(&env).await?;
+            queue.push(rumours(&listener).await?);
+            listeners.push(listener);
+        } else {
+            let client = env.client().await?;
+            plain.push(bulletins(&client, "east").await?);
+            clients.push(client);
         }
-        clients.push(client);
     }
     for number in 0..UPDATES {
-        rumour(&server, &format!("psst {number}")).await?;
+        rumour(&gossip, &format!("mixed {number}")).await?;
         bulletin(&server, "east", &number.to_string()).await?;
     }
     bulletin(&server, "east", "last").await?;
@@ -232,10 +247,11 @@ async fn topics(env: Env) -> Verdict {
 
 async fn any_server(env: Env) -> Verdict {
     let servers = [server(&env).await?, server(&env).await?];
-    let client = env.client().await?;
-    let (mut rumours, mut bulletins) = (rumours(&client).await?, bulletins(&client, "east").await?);
-    for (server, text) in servers.iter().zip(["one", "two"]) {
-        rumour(server, text).await?;
+    let gossips = [gossip(&env).await?, gossip(&env).await?];
+    let (client, listener) = (env.client().await?, listener(&env).await?);
+    let (mut rumours, mut bulletins) = (rumours(&listener).await?, bulletins(&client, "east").await?);
+    for ((server, gossip), text) in servers.iter().zip(&gossips).zip(["one", "two"]) {
+        rumour(gossip, text).await?;
         bulletin(server, "east", text).await?;
         check_eq!(next(&env, &mut rumours).await?, text, "the rumour");
         check_eq!(next(&env, &mut bulletins).await?, text, "the bulletin");
@@ -244,15 +260,15 @@ async fn any_server(env: Env) -> Verdict {
 }
 
 async fn live(env: Env) -> Verdict {
-    let server = server(&env).await?;
-    let client = env.client().await?;
+    let (server, gossip) = (server(&env).await?, gossip(&env).await?);
+    let (client, listener) = (env.client().await?, listener(&env).await?);
     for round in 0..30 {
         let text = format!("round {round}");
         let mut updates = bulletins(&client, &text).await?;
         bulletin(&server, &text, &text).await?;
         check_eq!(next(&env, &mut updates).await?, text, "the bulletin");
-        let mut updates = rumours(&client).await?;
-        rumour(&server, &text).await?;
+        let mut updates = rumours(&listener).await?;
+        rumour(&gossip, &text).await?;
         check_eq!(next(&env, &mut updates).await?, text, "the rumour");
         // The next round is another subscription's alone.
         updates.close();
@@ -262,27 +278,26 @@ async fn live(env: Env) -> Verdict {
 }
 
 async fn order(env: Env) -> Verdict {
-    let server = server(&env).await?;
-    let client = env.client().await?;
-    let (mut rumours, mut bulletins) = (rumours(&client).await?, bulletins(&client, "east").await?);
+    let (server, gossip) = (server(&env).await?, gossip(&env).await?);
+    let (client, listener) = (env.client().await?, listener(&env).await?);
+    let (mut rumours, mut bulletins) = (rumours(&listener).await?, bulletins(&client, "east").await?);
     for number in 0..1000 {
-        rumour(&server, &number.to_string()).await?;
+        rumour(&gossip, &format!("{number} in order")).await?;
         bulletin(&server, "east", &number.to_string()).await?;
     }
-    for updates in [&mut rumours, &mut bulletins] {
-        for number in 0..1000 {
-            check_eq!(next(&env, updates).await?, number.to_string(), "the update");
-        }
+    for number in 0..1000 {
+        check_eq!(next(&env, &mut rumours).await?, format!("{number} in order"), "the rumour");
+        check_eq!(next(&env, &mut bulletins).await?, number.to_string(), "the bulletin");
     }
     Ok(())
 }
 
 async fn large(env: Env) -> Verdict {
-    let server = server(&env).await?;
-    let client = env.client().await?;
+    let (server, gossip) = (server(&env).await?, gossip(&env).await?);
+    let (client, listener) = (env.client().await?, listener(&env).await?);
     let text = "hat ".repeat(64 * 1024);
-    let (mut rumours, mut bulletins) = (rumours(&client).await?, bulletins(&client, "east").await?);
-    rumour(&server, &text).await?;
+    let (mut rumours, mut bulletins) = (rumours(&listener).await?, bulletins(&client, "east").await?);
+    rumour(&gossip, &text).await?;
     bulletin(&server, "east", &text).await?;
     for updates in [&mut rumours, &mut bulletins] {
         check!(next(&env, updates).await? == text, "the update has changed");
@@ -291,8 +306,8 @@ async fn large(env: Env) -> Verdict {
 }
 
 async fn nobody(env: Env) -> Verdict {
-    let server = server(&env).await?;
-    rumour(&server, "psst").await?;
+    let (server, gossip) = (server(&env).await?, gossip(&env).await?);
+    rumour(&gossip, "to nobody").await?;
     bulletin(&server, "east", "tide").await?;
     let client = env.client().await?;
     let mut updates = bulletins(&client, "east").await?;
@@ -337,19 +352,20 @@ async fn dropped(env: Env) -> Verdict {
 }
 
 async fn client_closed(env: Env) -> Verdict {
-    let client = env.client().await?;
-    let (mut rumours, mut bulletins) = (rumours(&client).await?, bulletins(&client, "east").await?);
+    let (client, listener) = (env.client().await?, listener(&env).await?);
+    let (mut rumours, mut bulletins) = (rumours(&listener).await?, bulletins(&client, "east").await?);
     client.client().close();
+    listener.client().close();
     for updates in [&mut rumours, &mut bulletins] {
         let update = env.within(LONG, updates.next()).await?;
         check!(update.is_none(), "{update:?} comes after the end");
     }
-    check!(expected(client.subscribe_rumour().await)?.is_client_closed(), "another one is made");
+    check!(expected(listener.subscribe_rumour().await)?.is_client_closed(), "another one is made");
     Ok(())
 }
 
 async fn server_closed(env: Env) -> Verdict {
-    let server = server(&env).await?;
+    let server = gossip(&env).await?;
     server.shutdown().await;
     let error = expected(server.publish_rumour(&update("psst")).await)?;
     check!(error.is_server_closed(), "an unexpected error: {error}");
@@ -358,7 +374,7 @@ async fn server_closed(env: Env) -> Verdict {
 
 /// The channel of the rumours.
 fn channel() -> Channel {
-    Channel::request::<&str>(SHOP, "Rumour", &[], true)
+    Channel::request::<&str>(GOSSIP_SERVICE.name, "Rumour", &[], true)
 }
 
 fn envelope(type_name: &str, payload: Vec<u8>) -> Frame {
@@ -367,28 +383,28 @@ fn envelope(type_name: &str, payload: Vec<u8>) -> Frame {
 }
 
 async fn other_type(env: Env) -> Verdict {
-    let server = server(&env).await?;
-    let client = env.client().await?;
+    let server = gossip(&env).await?;
+    let client = listener(&env).await?;
     let mut updates = rumours(&client).await?;
     let frame = envelope("conformance.v1.Ask", update("not for you").encode_to_vec());
     env.foreign().await?.send(&channel(), frame).await?;
     env.until("it is counted", || client.client().counters().get(Reason::UnexpectedType) == 1).await?;
-    rumour(&server, "psst").await?;
-    check_eq!(next(&env, &mut updates).await?, "psst", "the update");
+    rumour(&server, "after another type").await?;
+    check_eq!(next(&env, &mut updates).await?, "after another type", "the update");
     Ok(())
 }
 
 async fn malformed(env: Env) -> Verdict {
-    let server = server(&env).await?;
-    let client = env.client().await?;
+    let server = gossip(&env).await?;
+    let client = listener(&env).await?;
     let mut updates = rumours(&client).await?;
-    let frame = envelope(method("Rumour").response, b"\x0a\x02\xff\xfe".to_vec());
+    let frame = envelope(GOSSIP_SERVICE.methods[0].response, b"\x0a\x02\xff\xfe".to_vec());
     env.foreign().await?.send(&channel(), frame).await?;
     let error = expected(env.within(LONG, updates.next()).await?.ok_or("it has ended")?)?;
     check_eq!(error.code(), &ErrorCode::MalformedResult, "the code");
     check_eq!(error.reason(), Some(Reason::MalformedMessage), "the reason");
-    rumour(&server, "psst").await?;
-    check_eq!(next(&env, &mut updates).await?, "psst", "the update");
+    rumour(&server, "after a malformed one").await?;
+    check_eq!(next(&env, &mut updates).await?, "after a malformed one", "the update");
     Ok(())
 }
 
