@@ -1,4 +1,4 @@
-//! Load: many calls of each kind, from many clients to several servers.
+//! Load: many calls of each kind, and messages of streams, from many clients to several servers.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -14,6 +14,8 @@ pub(super) const CASES: &[Case] = case_list! {
     "load/affinity", "I1, I2", "the same with calls of an affinity method", affinity;
     "load/single", "I1, I2", "the same with calls of a single_server method", single;
     "load/topics", "I1, I2", "the same with topics mixed", topics;
+    "load/multi", "I1, I5", "the same with multi calls: each is answered once by every server", multi;
+    "load/streams", "I7, I8", "the same with messages of streams: each comes once, in order, and is answered", streams;
 };
 
 const SERVERS: usize = 3;
@@ -26,6 +28,8 @@ enum Kind {
     Affinity,
     Single,
     Topics,
+    Multi,
+    Streams,
 }
 
 async fn queue(env: Env) -> Verdict {
@@ -44,6 +48,14 @@ async fn topics(env: Env) -> Verdict {
     load(env, Kind::Topics).await
 }
 
+async fn multi(env: Env) -> Verdict {
+    load(env, Kind::Multi).await
+}
+
+async fn streams(env: Env) -> Verdict {
+    load(env, Kind::Streams).await
+}
+
 async fn load(env: Env, kind: Kind) -> Verdict {
     let mut hatters = Vec::new();
     let mut servers = Vec::new();
@@ -51,7 +63,7 @@ async fn load(env: Env, kind: Kind) -> Verdict {
         let hatter = env.hatter(&format!("s{place}"), 1.0 + place as f32);
         let server = env.server(&hatter).await?;
         match kind {
-            Kind::Queue | Kind::Affinity => {}
+            Kind::Queue | Kind::Affinity | Kind::Multi | Kind::Streams => {}
             Kind::Single => server.register_owner_fit_topic(format!("t{place}")).await.map_err(unexpected)?,
             Kind::Topics => {
                 server.register_owner_fit_topic(format!("t{place}")).await.map_err(unexpected)?;
@@ -69,9 +81,14 @@ async fn load(env: Env, kind: Kind) -> Verdict {
     for client in clients {
         client.await?;
     }
-    check_books(&hatters, calls_each)?;
+    match kind {
+        // What each server handled, since each handles all.
+        Kind::Multi => hatters.iter().try_for_each(|hatter| check_books(&[hatter], kind, calls_each))?,
+        _ => check_books(&hatters.iter().collect::<Vec<_>>(), kind, calls_each)?,
+    }
     for server in &servers {
-        env.until("nothing is in flight", || server.server().in_flight() == 0).await?;
+        let server = server.server();
+        env.until("nothing is left", || server.in_flight() + server.streams() == 0).await?;
         env.within(LONG, server.shutdown()).await?;
     }
     Ok(())
@@ -84,23 +101,65 @@ async fn client(env: Env, kind: Kind, number: usize, calls: usize) -> Verdict {
     let lanes: Vec<_> = (0..lanes_open)
         .map(|lane| {
             let client = client.clone();
+            let rounds = (lane..calls).step_by(lanes_open);
             env.spawn(async move {
-                for round in (lane..calls).step_by(lanes_open) {
-                    let text = format!("{number}/{round}");
-                    let reply = call(&client, kind, round, &text).await?;
-                    check_eq!(reply.text, text, "the answer");
-                    if let Kind::Single = kind {
-                        check_eq!(reply.server, format!("s{}", round % SERVERS), "who answers");
-                    }
+                match kind {
+                    Kind::Streams => exchange(&client, rounds.map(|round| format!("{number}/{round}"))).await,
+                    Kind::Multi => ask_all(&client, rounds.map(|round| format!("{number}/{round}"))).await,
+                    _ => call_one(&client, kind, number, rounds).await,
                 }
-                Ok(())
             })
         })
         .collect();
     for lane in lanes {
         lane.await?;
     }
-    check_eq!(client.client().in_flight(), 0, "calls in flight at the end");
+    let client = client.client();
+    check_eq!((client.in_flight(), client.streams()), (0, 0), "calls and streams at the end");
+    Ok(())
+}
+
+async fn call_one(
+    client: &ShopClient,
+    kind: Kind,
+    number: usize,
+    rounds: impl Iterator<Item = usize>,
+) -> Verdict {
+    for round in rounds {
+        let text = format!("{number}/{round}");
+        let reply = call(client, kind, round, &text).await?;
+        check_eq!(reply.text, text, "the answer");
+        if let Kind::Single = kind {
+            check_eq!(reply.server, format!("s{}", round % SERVERS), "who answers");
+        }
+    }
+    Ok(())
+}
+
+/// A multi call for each text.
+async fn ask_all(client: &ShopClient, texts: impl Iterator<Item = String>) -> Verdict {
+    for text in texts {
+        let call = client.census(ask(&text)).timeout(LONG).expect(SERVERS);
+        let mut answers = call.await.map_err(unexpected)?;
+        let mut servers = BTreeSet::new();
+        while let Some(answer) = answers.next().await {
+            let Reply { text: answered, server } = answer.map_err(unexpected)?.into_message();
+            check_eq!(answered, text, "the answer");
+            servers.insert(server);
+        }
+        check_eq!(servers.len(), SERVERS, "the servers that answered");
+    }
+    Ok(())
+}
+
+/// A stream, on which each text is sent and comes back.
+async fn exchange(client: &ShopClient, texts: impl Iterator<Item = String>) -> Verdict {
+    let stream = client.parade().timeout(LONG).await.map_err(unexpected)?;
+    for text in texts {
+        stream.send(ask(&text)).timeout(LONG).await.map_err(unexpected)?;
+        let reply = stream.next().await.ok_or_else(|| format!("it has ended: {:?}", stream.cause()))?;
+        check_eq!(reply.text, text, "the answer");
+    }
     Ok(())
 }
 
@@ -114,7 +173,7 @@ async fn call(client: &ShopClient, kind: Kind, round: usize, text: &str) -> Resu
         }
         (Kind::Single, _) | (Kind::Topics, 1) => client.owner_fit(topic, ask(text)),
         (Kind::Topics, 2) => client.rack_fit(topic, "é", ask(text)),
-        (Kind::Topics, _) => {
+        _ => {
             let first = psrpc::Selection::new().accept_first_available(true);
             client.rack_pick(topic, "é", ask(text)).selection(first)
         }
@@ -122,11 +181,15 @@ async fn call(client: &ShopClient, kind: Kind, round: usize, text: &str) -> Resu
     call.timeout(LONG).await.map_err(unexpected)
 }
 
-/// Every call ran exactly once, wherever it ran.
-fn check_books(hatters: &[Hatter], calls_each: usize) -> Verdict {
-    let started: Vec<_> = hatters.iter().flat_map(Hatter::started).map(|entry| entry.text).collect();
-    let distinct: BTreeSet<_> = started.iter().collect();
-    check_eq!(started.len(), distinct.len(), "the handlers started, and the calls they were started for");
+/// Every call ran exactly once, wherever it ran, and every message of a stream came exactly once.
+fn check_books(hatters: &[&Hatter], kind: Kind, calls_each: usize) -> Verdict {
+    let texts = |hatter: &&Hatter| match kind {
+        Kind::Streams => hatter.heard(),
+        _ => hatter.started().into_iter().map(|entry| entry.text).collect(),
+    };
+    let came: Vec<_> = hatters.iter().flat_map(texts).collect();
+    let distinct: BTreeSet<_> = came.iter().collect();
+    check_eq!(came.len(), distinct.len(), "what came, and what is distinct of it");
     check_eq!(distinct.len(), calls_each * CLIENTS, "the calls that ran");
     check!(hatters.iter().all(|hatter| hatter.dropped().is_empty()), "a handler was dropped");
     Ok(())
