@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use psrpc::bus::Bus;
-use psrpc::{ClientOptions, Error, Request, ServerOptions};
+use psrpc::{ClientOptions, Error, ErrorCode, Reason, Request, ServerOptions};
 use psrpc_conformance::bus;
 use psrpc_conformance::proto::{Ask, Reply, Shop, ShopClient, ShopServer};
 use psrpc_servers::Server;
@@ -194,10 +194,64 @@ async fn nats_is_frozen_for_long() {
     survive(Server::nats(&[]), async |server| freeze(server, Duration::from_secs(6)).await).await;
 }
 
-/// Registers many topics at once, and calls each of them, before and after the server was killed.
+/// A subscription through an outage: where updates may be missing it says so, and then it goes on. No update comes twice.
+async fn subscribed(mut server: Server) {
+    let shop = shop(&server, &Counting::default()).await;
+    let client = client(&server).await;
+    let mut bulletins = client.subscribe_bulletin("east").await.unwrap();
+    let publishing = tokio::spawn(async move {
+        for number in 0.. {
+            let update = Reply { text: format!("{number:06}"), ..Reply::default() };
+            // It fails while the server is away.
+            let _ = shop.publish_bulletin("east", &update).timeout(TIMEOUT).await;
+            sleep(Duration::from_millis(5)).await;
+        }
+    });
+    let mut next = async || {
+        let update = tokio::time::timeout(BACK + SLACK, bulletins.next()).await;
+        update.expect("updates go on").expect("the subscription goes on").map(|update| update.text)
+    };
+    let mut last = String::new();
+    let mut newer = |text: String| {
+        assert!(last < text, "{text} came after {last}");
+        last = text;
+    };
+    for _ in 0..20 {
+        newer(next().await.unwrap());
+    }
+    kill_and_start(&mut server).await;
+    // A bus may tell of one gap when it loses its connection and again when it is back.
+    let (mut gaps, mut since) = (0, 0);
+    while gaps == 0 || since < 20 {
+        match next().await {
+            Ok(text) => {
+                newer(text);
+                since += 1;
+            }
+            Err(gap) => {
+                assert_eq!((gap.code(), gap.reason()), (&ErrorCode::DataLoss, Some(Reason::Gap)));
+                (gaps, since) = (gaps + 1, 0);
+            }
+        }
+    }
+    publishing.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_subscription_shows_a_gap_where_redis_was_killed_and_goes_on() {
+    subscribed(Server::redis(&[])).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_subscription_shows_a_gap_where_nats_was_killed_and_goes_on() {
+    subscribed(Server::nats(&[])).await;
+}
+
+/// Registers many topics at once, and calls each of them, which runs once, before and after the server was killed.
 async fn many_topics(mut server: Server) {
     const TOPICS: usize = 10_000;
-    let shop = Arc::new(shop(&server, &Counting::default()).await);
+    let counting = Counting::default();
+    let shop = Arc::new(shop(&server, &counting).await);
     let client = client(&server).await;
     let begun = now();
     let mut registrations = JoinSet::new();
@@ -212,13 +266,15 @@ async fn many_topics(mut server: Server) {
         for topic in 0..TOPICS {
             let client = client.clone();
             calls.spawn(async move {
-                let ask = Ask { text: "top".into(), ..Ask::default() };
+                let ask = Ask { text: format!("t{topic}"), ..Ask::default() };
                 client.owner_fit(format!("t{topic}"), ask).timeout(SLACK * 5).await
             });
         }
         calls.join_all().await.into_iter().filter(Result::is_err).count()
     };
     assert_eq!(call_all().await, 0, "calls that failed");
+    let ran = counting.0.lock().unwrap().clone();
+    assert!(ran.len() == TOPICS && ran.values().all(|times| *times == 1), "not each ran once");
     server.kill();
     server.start();
     let back = now();
