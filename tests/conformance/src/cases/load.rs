@@ -78,8 +78,10 @@ async fn load(env: Env, kind: Kind) -> Verdict {
     for number in 0..CLIENTS {
         clients.push(env.spawn(client(env.clone(), kind, number, calls_each)));
     }
+    // They stay until the servers have heard all that they said.
+    let mut done = Vec::new();
     for client in clients {
-        client.await?;
+        done.push(client.await?);
     }
     match kind {
         // What each server handled, since each handles all.
@@ -95,7 +97,7 @@ async fn load(env: Env, kind: Kind) -> Verdict {
 }
 
 /// One client: the first keeps one call in flight, each after it twice as many, the last 128.
-async fn client(env: Env, kind: Kind, number: usize, calls: usize) -> Verdict {
+async fn client(env: Env, kind: Kind, number: usize, calls: usize) -> Result<ShopClient, String> {
     let client = env.client().await?;
     let lanes_open = 1 << number;
     let lanes: Vec<_> = (0..lanes_open)
@@ -114,9 +116,9 @@ async fn client(env: Env, kind: Kind, number: usize, calls: usize) -> Verdict {
     for lane in lanes {
         lane.await?;
     }
-    let client = client.client();
-    check_eq!((client.in_flight(), client.streams()), (0, 0), "calls and streams at the end");
-    Ok(())
+    let left = (client.client().in_flight(), client.client().streams());
+    check_eq!(left, (0, 0), "calls and streams at the end");
+    Ok(client)
 }
 
 async fn call_one(
