@@ -32,6 +32,9 @@
 //! frame that does not decode goes to one subscriber of its subject, and one for a channel that nobody here listens to,
 //! on a queue, to one that can answer for it ([`Sink::untaken`]).
 //!
+//! Clients that subscribe to queue-routed updates without a topic are in one group with the servers of the queue-routed methods of
+//! that service, and each loses what it gets of the other's: give such updates a service of their own, or a topic.
+//!
 //! A subscription is live once the server has answered a message sent after it, on the same connection: the next frame
 //! published by anybody on that server reaches it (the other servers of a cluster learn of it a moment later). An
 //! unsubscribe ends in the same way: whatever the server had handed out by then is delivered first. If the server

@@ -12,6 +12,7 @@ mod malformed;
 mod multi;
 mod selection;
 mod servers;
+mod stream_ends;
 mod streams;
 mod subscriptions;
 mod topics;
@@ -33,6 +34,7 @@ pub fn cases() -> Vec<&'static Case> {
         topics::CASES,
         multi::CASES,
         streams::CASES,
+        stream_ends::CASES,
         subscriptions::CASES,
         limits::CASES,
         load::CASES,

@@ -95,13 +95,18 @@ async fn until_last(env: &Env, updates: &mut Updates) -> Result<Vec<String>, Str
     }
 }
 
-/// The texts of the updates that come until there are none for a while.
-async fn until_silence(env: &Env, updates: &mut Updates) -> Result<Vec<String>, String> {
-    let mut texts = Vec::new();
-    while let Ok(update) = env.within(SHORT, updates.next()).await {
-        texts.push(update.ok_or("it has ended")?.map_err(unexpected)?.text);
+/// The texts of the updates that each subscriber has got, once there has been time for all of them.
+async fn heard(env: &Env, subscribers: &mut [Updates]) -> Result<Vec<Vec<String>>, String> {
+    env.sleep(SHORT).await;
+    let mut heard = Vec::new();
+    for subscriber in subscribers {
+        let mut texts = Vec::new();
+        while let Ok(update) = env.within(Duration::ZERO, subscriber.next()).await {
+            texts.push(update.ok_or("it has ended")?.map_err(unexpected)?.text);
+        }
+        heard.push(texts);
     }
-    Ok(texts)
+    Ok(heard)
 }
 
 /// That these are the updates of a queue: each of so many came to somebody, once.
@@ -123,10 +128,7 @@ async fn one_gets_each(env: Env) -> Verdict {
     for number in 0..60 {
         rumour(&server, &format!("to one {number}")).await?;
     }
-    let mut heard = Vec::new();
-    for subscriber in &mut subscribers {
-        heard.push(until_silence(&env, subscriber).await?);
-    }
+    let heard = heard(&env, &mut subscribers).await?;
     check_shared(&heard, 60)
 }
 
@@ -137,10 +139,7 @@ async fn shared(env: Env) -> Verdict {
     for number in 0..40 {
         rumour(&server, &format!("shared {number}")).await?;
     }
-    let mut heard = Vec::new();
-    for subscriber in &mut subscribers {
-        heard.push(until_silence(&env, subscriber).await?);
-    }
+    let heard = heard(&env, &mut subscribers).await?;
     check_shared(&heard, 40)?;
     check!(heard.iter().all(|texts| !texts.is_empty()), "one of them got all");
     Ok(())
@@ -154,7 +153,7 @@ async fn takes_over(env: Env) -> Verdict {
     left.close();
     while env.within(LONG, left.next()).await?.is_some() {}
     // What was under way to the one that leaves has arrived by now.
-    until_silence(&env, &mut stays).await?;
+    heard(&env, std::slice::from_mut(&mut stays)).await?;
     for number in 0..20 {
         rumour(&server, &format!("taken over {number}")).await?;
     }
@@ -220,10 +219,7 @@ async fn mixed(env: Env) -> Verdict {
         let heard = until_last(&env, subscriber).await?;
         check!(heard.into_iter().eq((0..UPDATES).map(|number| number.to_string())), "somebody missed some");
     }
-    let mut heard = Vec::new();
-    for subscriber in &mut queue {
-        heard.push(until_silence(&env, subscriber).await?);
-    }
+    let heard = heard(&env, &mut queue).await?;
     check_shared(&heard, UPDATES)
 }
 
