@@ -232,9 +232,10 @@ async fn cancel_selection(env: Env) -> Verdict {
     let foreign = env.foreign().await?;
     let mut grants = foreign.listen_to_grants("Pick").await?;
     let selection = Selection::none().affinity_timeout(SHORT * 3);
-    let call = client.pick(ask("top")).timeout(LONG).selection(selection).into_future();
-    check!(env.within(SHORT, call).await.is_err(), "the call was over before it was dropped");
+    let mut call = Box::pin(client.pick(ask("top")).timeout(LONG).selection(selection).into_future());
+    check!(env.within(SHORT, &mut call).await.is_err(), "the call was over before it was dropped");
     check_eq!(server.server().in_flight(), 1, "requests that were bid for");
+    drop(call);
     env.sleep(SHORT * 4).await;
     // Within a process servers are told by a grant to nobody.
     let to_somebody = |delivery: &Delivery| matches!(delivery, Delivery::Frame(Frame::ClaimResponse(grant)) if !grant.server_id.is_empty());
