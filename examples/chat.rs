@@ -23,6 +23,9 @@ mod chat {
     psrpc::include_proto!("chat.v1");
 }
 
+/// What a guest says to leave. The room then ends the stream, so that the guest need not go before everybody knows.
+const LEAVE: &str = "/leave";
+
 /// Who is in a room, by name, with the half of the stream that sends to them.
 #[derive(Default)]
 struct Room {
@@ -38,7 +41,7 @@ impl Chat for Room {
         // What the guest says is received here, and what the others say is sent from their handlers.
         let (sender, receiver) = stream.split();
         self.admit(&name, Arc::new(sender)).await?;
-        while let Some(line) = receiver.next().await {
+        while let Some(line) = receiver.next().await.filter(|line| line.text != LEAVE) {
             self.tell_others(&name, &name, &line.text).await;
         }
         self.guests.lock().unwrap().remove(&name);
@@ -150,14 +153,14 @@ async fn visit(bus: Arc<dyn Bus>, room: &str, name: &str) -> Result<(), Error> {
             },
             typed = input.recv() => match typed {
                 Some(text) => say(&stream, &text).await?,
-                None => {
-                    stream.close(Error::new(ErrorCode::Canceled, "good bye"));
-                    break;
-                }
+                None => break,
             },
         }
     }
-    println!("{name} has left the {room}: {}", stream.closed().await.text());
+    if stream.cause().is_none() {
+        say(&stream, LEAVE).await?;
+    }
+    println!("{name} hears no more: {}", stream.closed().await.text());
     Ok(())
 }
 
