@@ -77,11 +77,13 @@
 mod compile;
 mod error;
 mod generate;
+mod hint;
 mod model;
 mod options;
 mod plugin;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -116,6 +118,19 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { prost: _, out_dir, root, default_runtime, unimplemented, renames } = self;
+        f.debug_struct("Config")
+            .field("out_dir", out_dir)
+            .field("root", root)
+            .field("default_runtime", default_runtime)
+            .field("unimplemented", unimplemented)
+            .field("renames", renames)
+            .finish_non_exhaustive()
     }
 }
 

@@ -415,3 +415,32 @@ async fn a_method_is_used_for_what_it_is() {
     let error = client.subscribe::<String>(CENSUS, &[]).await.unwrap_err();
     assert_eq!(error.text(), "Shop.Census is to be called, not a subscription");
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_one_server_alone_may_serve_is_refused_to_a_second_of_the_process() {
+    const ALONE: MethodProperties = MethodProperties { routing: Routing::Queue, require_claim: false };
+    static OWNED: Service = Service { name: "Owned", methods: &[Method::call(0, "OwnerFit", ALONE)] };
+    let bus = LocalBus::new();
+    let server = |bus: &LocalBus| {
+        let handlers =
+            Handlers::new(&OWNED, ()).unary(&OWNED.methods[0], |_, request: Request<String>| async move {
+                Ok(request.into_message())
+            });
+        Server::new(bus.clone(), runtime(), handlers, ServerOptions::new()).unwrap()
+    };
+    let (first, second, elsewhere) = (server(&bus), server(&bus), server(&LocalBus::new()));
+    let methods = [&OWNED.methods[0]];
+    first.register(&methods, &["Ann"]).await.unwrap();
+    let error = second.register(&methods, &["Ann"]).await.unwrap_err();
+    assert_eq!(error.code(), &ErrorCode::AlreadyExists);
+    assert_eq!(
+        error.text(),
+        "Owned.OwnerFit[\"Ann\"] is for one server alone, and another of this process serves it"
+    );
+    let error = first.register(&methods, &["Ann"]).await.unwrap_err();
+    assert_eq!(error.text(), "Owned.OwnerFit[\"Ann\"] is registered already");
+    second.register(&methods, &["Bob"]).await.unwrap();
+    elsewhere.register(&methods, &["Ann"]).await.unwrap();
+    first.deregister(&methods, &["Ann"]).await.unwrap();
+    second.register(&methods, &["Ann"]).await.unwrap();
+}

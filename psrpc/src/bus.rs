@@ -52,6 +52,23 @@ pub trait Bus: Send + Sync + 'static {
     /// confirmed, and then drops `sink`: that is how the subscriber learns that nothing more will come. If the
     /// subscription cannot be had, or is lost for good, [`Sink::fail`] says why.
     fn subscribe(&self, channel: &Channel, kind: SubscriptionKind, sink: Sink) -> Subscription;
+
+    /// What tells this bus from others of the process, the same for all clones of it; `None` if it does not say. By it two servers
+    /// are noticed that serve what one alone should. A bus that wraps another must pass it on.
+    fn id(&self) -> Option<BusId> {
+        None
+    }
+}
+
+/// Tells a bus from others of the process, as long as it lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BusId(usize);
+
+impl BusId {
+    /// The id of a bus whose clones share this.
+    pub fn of<T: ?Sized>(shared: &Arc<T>) -> Self {
+        Self(Arc::as_ptr(shared).cast::<()>().addr())
+    }
 }
 
 impl<B: Bus + ?Sized> Bus for Arc<B> {
@@ -65,6 +82,10 @@ impl<B: Bus + ?Sized> Bus for Arc<B> {
 
     fn subscribe(&self, channel: &Channel, kind: SubscriptionKind, sink: Sink) -> Subscription {
         (**self).subscribe(channel, kind, sink)
+    }
+
+    fn id(&self) -> Option<BusId> {
+        (**self).id()
     }
 }
 
@@ -122,6 +143,12 @@ impl Receipt {
             Some(Target::Closure(report)) => report(result),
             None => {}
         }
+    }
+}
+
+impl fmt::Debug for Receipt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Receipt").finish_non_exhaustive()
     }
 }
 

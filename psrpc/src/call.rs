@@ -1,5 +1,6 @@
 //! The call: a builder that is awaited.
 
+use std::fmt;
 use std::future::{Future, IntoFuture};
 use std::marker::PhantomData;
 use std::pin::Pin;
@@ -144,6 +145,16 @@ impl<Req, Res> Call<Req, Res> {
     }
 }
 
+impl<Req, Res> fmt::Debug for Call<Req, Res> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let route = match &self.target {
+            Target::Method(_, route, _) => Some(route),
+            Target::Fake(_) => None,
+        };
+        f.debug_struct("Call").field("route", &route).field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
 impl<Req: Message + 'static, Res: Message + Default + 'static> IntoFuture for Call<Req, Res> {
     type Output = Result<Res, Error>;
     type IntoFuture = Calling<Res>;
@@ -192,6 +203,12 @@ impl<Res> Calling<Res> {
         let (selection, choose) = selection.into_parts();
         let call = EngineCall { timeout, deadline, selection, metadata, ..EngineCall::new(route, payload) };
         Self { state: State::New(Box::new((client, call, choose))), response: PhantomData }
+    }
+}
+
+impl<Res> fmt::Debug for Calling<Res> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Calling").finish_non_exhaustive()
     }
 }
 

@@ -235,11 +235,29 @@ fn a_rename_of_nothing_is_refused() {
 }
 
 #[test]
-fn an_unknown_option_is_refused_by_name_and_place() {
-    let error = refusal("  rpc A(M) returns (M) { option (psrpc.options).affinty = true; }");
-    assert!(error.contains("affinty") && error.contains("s.proto:4:"), "{error}");
-    let error = refusal("  rpc A(M) returns (M) { option (psrpc.options).type = BEST; }");
-    assert!(error.contains("BEST") && error.contains("s.proto:4:"), "{error}");
+fn an_unknown_option_is_refused_by_name_and_place_and_told_what_it_may_have_meant() {
+    let of = |option: &str| refusal(&format!("  rpc A(M) returns (M) {{ option {option}; }}"));
+    assert_eq!(
+        of("(psrpc.options).streem = true"),
+        "s.proto:4:26: option field '(psrpc.options).streem' is not defined; did you mean `stream`? Known are \
+         subscription, topics, topic_params, stream, multi, affinity_func, queue, type"
+    );
+    assert_eq!(
+        of("(psrpc.options).topic_params.grup = \"x\""),
+        "s.proto:4:26: option field '(psrpc.options).topic_params.grup' is not defined; did you mean `group`? Known are \
+         group, names, typed, single_server"
+    );
+    let unlike = of("(psrpc.options).x = true");
+    assert!(unlike.ends_with("is not defined; known are subscription, topics, topic_params, stream, multi, affinity_func, queue, type"), "{unlike}");
+    let value = of("(psrpc.options).type = AFFINTY");
+    assert!(
+        value.ends_with("but found 'AFFINTY'; did you mean `AFFINITY`? Known are QUEUE, AFFINITY, MULTI"),
+        "{value}"
+    );
+    let text = of("(psrpc.options) = { streem: true }");
+    assert!(text.ends_with("for option '(psrpc.options)'; known are subscription, topics, topic_params, stream, multi, affinity_func, queue, type"), "{text}");
+    let extension = of("(psrpc.optons).stream = true");
+    assert!(extension.ends_with("which is not defined; did you mean `psrpc.options`?"), "{extension}");
 }
 
 #[test]

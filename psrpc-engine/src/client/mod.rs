@@ -3,9 +3,11 @@
 mod call;
 mod context;
 mod multi;
+mod responders;
 mod stream;
 mod subscription;
 
+use core::fmt;
 use core::time::Duration;
 
 use bytes::Bytes;
@@ -307,7 +309,8 @@ impl Client {
     }
 
     /// Closes the client: pending calls resolve at once with "client is closed", streams and subscriptions end. It is
-    /// [closed](ClientEvent::Closed) when the bus has confirmed that, or after the configured timeout.
+    /// [closed](ClientEvent::Closed) when the bus has confirmed that and was handed the ends of the streams, or after the
+    /// configured timeout.
     pub fn close(&mut self, now: Now) {
         self.shut(now, None);
     }
@@ -337,7 +340,8 @@ impl Client {
 
     fn close_if_left(&mut self) {
         if let Phase::Closing { timer, .. } = self.phase {
-            if self.subscriptions.is_empty() {
+            // Servers see the ends of their streams, which a full bus may hold up.
+            if self.subscriptions.is_empty() && !self.io.waits(Publish::Close) {
                 self.io.timers.disarm(timer);
                 self.closed();
             }
@@ -347,7 +351,10 @@ impl Client {
     fn closed(&mut self) {
         if let Phase::Closing { error, .. } = core::mem::replace(&mut self.phase, Phase::Closed) {
             self.subscriptions = Subscriptions::new();
-            self.listeners = Listeners::new();
+            // The bus did not confirm their end in time.
+            for subscription in core::mem::replace(&mut self.listeners, Listeners::new()).subscriptions() {
+                self.io.event(ClientEvent::Unsubscribed { subscription, error: None });
+            }
             // Nothing else tells the servers that their streams have ended.
             self.io.withdraw(|publish| publish == Publish::Close);
             self.io.event(ClientEvent::Closed { error });
@@ -383,6 +390,17 @@ impl Client {
             self.io.count(Reason::SubscriptionLost);
         }
         self.io.event(ClientEvent::Unsubscribed { subscription, error });
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client")
+            .field("service", self.service())
+            .field("id", self.id())
+            .field("in_flight", &self.in_flight())
+            .field("streams", &self.streams())
+            .finish_non_exhaustive()
     }
 }
 
@@ -438,6 +456,7 @@ impl Engine for Client {
             Publish::Close => cx.check_published(result),
             _ => {}
         }
+        self.close_if_left();
     }
 
     fn handle_frame(&mut self, now: Now, subscription: SubscriptionHandle, frame: Frame) {

@@ -1,5 +1,7 @@
 //! Subscriptions to what servers publish.
 
+use alloc::vec::Vec;
+
 use psrpc_proto::{Any, Text};
 
 use super::context::Io;
@@ -40,6 +42,12 @@ impl Listeners {
         let subscription = subscribe(ListenerHandle(self.0.next()));
         self.0.insert(Listener { subscription, message, unread: 0 });
         subscription
+    }
+
+    /// The subscriptions of all listeners, in the order of their places.
+    pub(super) fn subscriptions(&self) -> Vec<SubscriptionHandle> {
+        let listeners = self.0.handles().filter_map(|listener| self.0.get(listener));
+        listeners.map(|listener| listener.subscription).collect()
     }
 
     pub(super) fn remove(&mut self, ListenerHandle(listener): ListenerHandle) {

@@ -57,8 +57,10 @@ fn a_call_without_a_claim_takes_the_first_response() {
     assert!(!request.skip_claim, "there is no claim to skip");
     client.response(&request, "SRV_9", Ok("fits"));
     assert_eq!(client.outcome().unwrap().unwrap().server_id, "SRV_9");
-    client.response(&request, "SRV_8", Ok("fits too"));
+    client.response(&request, "SRV_9", Ok("fits again"));
     assert_eq!(client.dropped(), [Reason::Late]);
+    client.response(&request, "SRV_8", Ok("fits too"));
+    assert_eq!(client.dropped(), [Reason::SecondServer]);
 }
 
 #[test]
