@@ -4,7 +4,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 bus=$1
 said=$(mktemp -d)
-trap 'kill $(jobs -p) 2>/dev/null; rm -rf "$said"' EXIT
+trap 'kill $(jobs -p) 2>/dev/null || true; rm -rf "$said"' EXIT
 
 # run EXAMPLE ARGUMENT...: becomes the example, which must not keep the inputs of others (3, 4 and 5) open.
 run() { exec target/debug/examples/"$1" --bus "$bus" "${@:2}" 3>&- 4>&- 5>&-; }
