@@ -81,7 +81,9 @@ async fn collect(client: &RegionsClient, region: &str, servers: Option<usize>) -
     while let Some(answer) = answers.next().await {
         // One server's error is no reason to have nothing from the others.
         match answer {
-            Ok(answer) => drop(rooms.insert(answer.server.clone(), answer.rooms)),
+            Ok(stats) => {
+                rooms.insert(stats.server.clone(), stats.rooms);
+            }
             Err(error) => println!("{region}: {error}"),
         }
     }
