@@ -70,6 +70,10 @@ impl LocalBus {
 }
 
 impl Bus for LocalBus {
+    fn is_in_process(&self) -> bool {
+        true
+    }
+
     fn id(&self) -> Option<BusId> {
         Some(BusId::of(&self.0))
     }

@@ -68,6 +68,8 @@ pub(crate) enum Publish {
     Response(RequestHandle),
     /// An error response, or the close of a stream, to a request that was not let in.
     Refusal,
+    /// A grant to nobody, for a call that was canceled.
+    Cancellation,
     MultiRequest(MultiHandle),
     /// A message of a stream.
     Message(SendHandle),

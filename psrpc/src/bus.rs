@@ -53,6 +53,13 @@ pub trait Bus: Send + Sync + 'static {
     /// subscription cannot be had, or is lost for good, [`Sink::fail`] says why.
     fn subscribe(&self, channel: &Channel, kind: SubscriptionKind, sink: Sink) -> Subscription;
 
+    /// Whether it hands frames over within the process. Clients then tell servers when a call is canceled, so that its handler stops;
+    /// elsewhere handlers run on to their deadlines, since the protocol has no cancellation. A bus that wraps another must pass it
+    /// on.
+    fn is_in_process(&self) -> bool {
+        false
+    }
+
     /// What tells this bus from others of the process, the same for all clones of it; `None` if it does not say. By it two servers
     /// are noticed that serve what one alone should. A bus that wraps another must pass it on.
     fn id(&self) -> Option<BusId> {
@@ -82,6 +89,10 @@ impl<B: Bus + ?Sized> Bus for Arc<B> {
 
     fn subscribe(&self, channel: &Channel, kind: SubscriptionKind, sink: Sink) -> Subscription {
         (**self).subscribe(channel, kind, sink)
+    }
+
+    fn is_in_process(&self) -> bool {
+        (**self).is_in_process()
     }
 
     fn id(&self) -> Option<BusId> {

@@ -36,7 +36,8 @@ use crate::{CallOptions, Error, Selection};
 /// `into_future()`.
 ///
 /// Nothing is sent before the call is first polled. Dropping the future cancels the call: a claimed call that was not
-/// granted yet then runs nowhere; a handler that has started runs on to its deadline, since the wire has no cancel.
+/// granted yet then runs nowhere; a handler that has started runs on to its deadline, since the wire has no cancel;
+/// within one process its future is dropped.
 ///
 /// # Errors
 ///

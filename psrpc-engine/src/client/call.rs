@@ -391,6 +391,13 @@ impl Calls {
             if let State::Selecting(bids) = &flight.state.state {
                 flight.state.evidence.best = bids.best().cloned();
             }
+            let route = &flight.state.route;
+            if cx.config.tells_cancellation && !route.is_stream() {
+                let claimed = route.properties().require_claim;
+                let channel = if claimed { route.grants() } else { route.requests() };
+                let nobody = ClaimResponse { request_id: flight.id.clone(), server_id: Text::EMPTY };
+                cx.io.publish(Publish::Cancellation, channel, Frame::ClaimResponse(nobody));
+            }
             self.fail(cx, handle, Failure::canceled);
         }
     }

@@ -500,6 +500,10 @@ impl Engine for Server {
                 stream::on_frame(requests, &mut cx, role.registration, route, frame);
             }
             (Carries::Grants, Frame::ClaimResponse(grant)) => requests.on_grant(&mut cx, grant),
+            // Where nothing is claimed, a cancellation comes where the request came.
+            (Carries::Requests, Frame::ClaimResponse(grant)) if grant.server_id.is_empty() => {
+                requests.on_grant(&mut cx, grant);
+            }
             (_, frame) => incoming::unexpected(&mut self.io, &frame),
         }
         self.close_if_drained();

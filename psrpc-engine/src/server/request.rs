@@ -268,7 +268,11 @@ impl Requests {
             return cx.io.count(Reason::Elsewhere);
         };
         let ours = grant.server_id == cx.config.id;
+        let canceled = cx.config.heeds_cancellation && grant.server_id.is_empty();
         match self.state(request) {
+            Some(State::Deciding | State::Bidding | State::Running) if canceled => {
+                self.abandon(cx, request, Reason::Canceled);
+            }
             Some(State::Bidding) if ours => self.run(cx, request),
             Some(State::Deciding | State::Bidding) if !ours => self.abandon(cx, request, Reason::ClaimLost),
             _ => cx.io.dropped(Dropped::of(Reason::Late, grant.request_id, Text::EMPTY)),

@@ -64,6 +64,19 @@ fn a_call_without_a_claim_takes_the_first_response() {
 }
 
 #[test]
+fn a_cancellation_is_told_where_that_is_asked_for_as_a_grant_to_nobody() {
+    for (call, channel) in [(queue_call(), "Hats|Fit|RCLAIM"), (single_call(), "Hats|OwnerFit|REQ")] {
+        let config = ClientConfig { tells_cancellation: true, ..ClientConfig::new("Hats") };
+        let mut client = Driven::client_with(config);
+        let (handle, request) = client.request(call);
+        client.engine.cancel(client.now, handle);
+        client.drain();
+        let nobody = ClaimResponse { request_id: request.request_id, server_id: Text::EMPTY };
+        assert_eq!(client.frames(), [(channel.to_owned(), Frame::ClaimResponse(nobody))]);
+    }
+}
+
+#[test]
 fn only_the_selected_server_may_answer() {
     let mut client = Driven::client();
     let (_, request) = client.request(affinity_call());

@@ -54,7 +54,9 @@ impl Server {
     ) -> Result<Self, Error> {
         let runtime: Arc<dyn Runtime> = Arc::new(runtime);
         let Handlers { description, mut handlers, .. } = handlers;
-        let engine = Engine::new(options.config(description.name), runtime.seed())?;
+        let mut config = options.config(description.name);
+        config.heeds_cancellation = bus.is_in_process();
+        let engine = Engine::new(config, runtime.seed())?;
         let id = engine.id().clone();
         let capacity = options.capacity();
         if !options.around.is_empty() {

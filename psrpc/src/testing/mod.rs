@@ -208,6 +208,10 @@ impl FaultyBus {
 }
 
 impl Bus for FaultyBus {
+    fn is_in_process(&self) -> bool {
+        self.0.bus.is_in_process()
+    }
+
     fn id(&self) -> Option<BusId> {
         self.0.bus.id()
     }
