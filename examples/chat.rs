@@ -23,9 +23,6 @@ mod chat {
     psrpc::include_proto!("chat.v1");
 }
 
-/// What a guest says to leave. The room then ends the stream, so that the guest need not go before everybody knows.
-const LEAVE: &str = "/leave";
-
 /// Who is in a room, by name, with the half of the stream that sends to them.
 #[derive(Default)]
 struct Room {
@@ -41,7 +38,7 @@ impl Chat for Room {
         // What the guest says is received here, and what the others say is sent from their handlers.
         let (sender, receiver) = stream.split();
         self.admit(&name, Arc::new(sender)).await?;
-        while let Some(line) = receiver.next().await.filter(|line| line.text != LEAVE) {
+        while let Some(line) = receiver.next().await {
             self.tell_others(&name, &name, &line.text).await;
         }
         self.guests.lock().unwrap().remove(&name);
@@ -49,7 +46,8 @@ impl Chat for Room {
             // The server shuts down, and everybody sees it.
             Some(cause) if cause.is_eof() => {}
             cause => {
-                let why = cause.map_or_else(String::new, |cause| format!(": {}", cause.text()));
+                let why = cause.filter(|cause| !cause.is_stream_closed());
+                let why = why.map_or_else(String::new, |cause| format!(": {}", cause.text()));
                 self.tell_others(&name, "room", &format!("{name} has left{why}")).await;
             }
         }
@@ -143,7 +141,8 @@ async fn play(bus: Arc<dyn Bus>) -> Result<(), Error> {
 
 /// A guest who says what is typed in, until that ends or the room is closed.
 async fn visit(bus: Arc<dyn Bus>, room: &str, name: &str) -> Result<(), Error> {
-    let stream = enter(&ChatClient::new(bus).await?, room, name).await?;
+    let client = ChatClient::new(bus).await?;
+    let stream = enter(&client, room, name).await?;
     let mut input = input();
     loop {
         tokio::select! {
@@ -157,10 +156,10 @@ async fn visit(bus: Arc<dyn Bus>, room: &str, name: &str) -> Result<(), Error> {
             },
         }
     }
-    if stream.cause().is_none() {
-        say(&stream, LEAVE).await?;
-    }
+    stream.close(None);
     println!("{name} hears no more: {}", stream.closed().await.text());
+    // The program ends here: not before the room can know.
+    client.shutdown().await;
     Ok(())
 }
 

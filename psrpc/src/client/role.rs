@@ -221,6 +221,14 @@ impl ClientRole {
         }
     }
 
+    pub(super) fn poll_closed(&mut self, cx: &Context<'_>) -> Poll<()> {
+        if self.is_finished() {
+            return Poll::Ready(());
+        }
+        waiting::wait(&mut self.waiting, cx);
+        Poll::Pending
+    }
+
     pub(super) fn wait_for(
         &mut self,
         call: CallHandle,
