@@ -145,6 +145,11 @@ impl Client {
         self.streams.remembered()
     }
 
+    /// How long what does not say so itself may take.
+    pub fn default_timeout(&self) -> Duration {
+        self.config.timeout
+    }
+
     /// What happened so far.
     pub fn counters(&self) -> &Counters {
         &self.io.counters
@@ -347,7 +352,10 @@ impl Client {
     fn closed(&mut self) {
         if let Phase::Closing { error, .. } = core::mem::replace(&mut self.phase, Phase::Closed) {
             self.subscriptions = Subscriptions::new();
-            self.listeners = Listeners::new();
+            // The bus did not confirm these in time.
+            for subscription in core::mem::replace(&mut self.listeners, Listeners::new()).subscriptions() {
+                self.io.event(ClientEvent::Unsubscribed { subscription, error: error.clone() });
+            }
             // Nothing else tells the servers that their streams have ended.
             self.io.withdraw(|publish| publish == Publish::Close);
             self.io.event(ClientEvent::Closed { error });

@@ -42,6 +42,11 @@ impl Listeners {
         subscription
     }
 
+    /// The subscriptions of those that are left, in the order of their places.
+    pub(super) fn subscriptions(&self) -> impl Iterator<Item = SubscriptionHandle> {
+        self.0.handles().filter_map(|listener| Some(self.0.get(listener)?.subscription))
+    }
+
     pub(super) fn remove(&mut self, ListenerHandle(listener): ListenerHandle) {
         self.0.remove(listener);
     }
