@@ -20,10 +20,10 @@ use psrpc_engine::StreamHandle;
 use psrpc_engine::proto::{Metadata, Text};
 
 use crate::client::Client;
-use crate::handler::RequestContext;
+use crate::handler::{RequestContext, StreamParts};
 use crate::interceptor::StreamLayer;
 use crate::runtime::Runtime;
-use crate::{CallInfo, Error};
+use crate::{AnyMessage, CallInfo, Error};
 
 pub(crate) use self::codec::Codec;
 pub use self::open::OpenStream;
@@ -100,6 +100,11 @@ impl Drop for Shared {
 }
 
 impl Shared {
+    /// A stream at its server.
+    pub(crate) fn at_server((port, stream, key): StreamParts, codec: Arc<Codec>) -> Arc<Self> {
+        Arc::new(Self { port, stream, key, codec, _client: None })
+    }
+
     /// What is around the stream, the outermost first.
     pub(crate) fn layers(&self) -> &[Box<dyn StreamLayer>] {
         self.codec.layers()
@@ -109,7 +114,11 @@ impl Shared {
         self.port.runtime()
     }
 
-    fn cause(&self) -> Option<Error> {
+    pub(crate) fn check(&self, message: &AnyMessage) -> Result<(), Error> {
+        self.codec.check(message)
+    }
+
+    pub(crate) fn cause(&self) -> Option<Error> {
         self.port.cause(self.key).map(|failure| (*failure).into())
     }
 
@@ -118,7 +127,7 @@ impl Shared {
             let Some(message) = std::task::ready!(self.port.poll_message(self.stream, self.key, cx)) else {
                 return Poll::Ready(None);
             };
-            // An interceptor that makes another type of it has lost it.
+            // Its type was checked, but it may be a copy, by way of its encoding.
             if let Ok(message) = message.into_message() {
                 return Poll::Ready(Some(message));
             }
@@ -135,14 +144,7 @@ impl<S, R> ClientStream<S, R> {
 }
 
 impl<S, R> ServerStream<S, R> {
-    pub(crate) fn at_server(
-        port: Arc<dyn Port>,
-        stream: StreamHandle,
-        key: usize,
-        codec: Arc<Codec>,
-        context: RequestContext,
-    ) -> Self {
-        let shared = Arc::new(Shared { port, stream, key, codec, _client: None });
+    pub(crate) fn at_server(shared: Arc<Shared>, context: RequestContext) -> Self {
         Self { shared, at: AtServer { context }, messages: PhantomData }
     }
 
@@ -222,7 +224,7 @@ fn close(shared: &Shared, cause: Option<Error>) {
     shared.port.close(shared.stream, cause.map(Error::into_response));
 }
 
-async fn closed(shared: &Shared) -> Error {
+pub(crate) async fn closed(shared: &Shared) -> Error {
     let failure = poll_fn(|cx| shared.port.poll_ended(shared.key, cx)).await;
     (*failure).into()
 }

@@ -48,7 +48,7 @@ impl<T: Message + Default + 'static> IntoFuture for Subscribe<T> {
         let Self { client, route, message, .. } = self;
         Box::pin(async move {
             let listener = Listener::start(client, route?, message)?;
-            poll_fn(|cx| listener.look(|table, key| table.poll_live(key, cx))).await?;
+            poll_fn(|cx| listener.look(|table, key| table.poll_live(key, cx)).0).await?;
             Ok(Subscription { listener, updates: PhantomData })
         })
     }
@@ -92,12 +92,12 @@ impl<T: Message + Default> Subscription<T> {
     }
 
     fn poll_update(&self, cx: &Context<'_>) -> Poll<Option<Result<T, Error>>> {
-        let told = self.listener.client.driver().look(|state| {
-            let told = state.role.subscriptions.poll(self.listener.key, cx);
+        let (told, _replaced) = self.listener.client.driver().look(|state| {
+            let (told, replaced) = state.role.subscriptions.poll(self.listener.key, cx);
             if let Poll::Ready(Some(Told::Update(_))) = told {
                 state.engine.taken_update(self.listener.subscription);
             }
-            told
+            (told, replaced)
         });
         told.map(|told| {
             Some(match told? {
