@@ -290,6 +290,82 @@ async fn a_layer_that_is_dropped_may_use_its_server() {
     assert_eq!((log.take(), server.streams()), (vec![text("dropped, 0 streams")], 0));
 }
 
+/// A message that runs what it was given when it is dropped.
+#[derive(Default)]
+struct Parcel(Option<Box<dyn FnOnce() + Send + Sync>>);
+
+impl Drop for Parcel {
+    fn drop(&mut self) {
+        self.0.take().into_iter().for_each(|run| run());
+    }
+}
+
+impl std::fmt::Debug for Parcel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Parcel")
+    }
+}
+
+/// It carries nothing.
+impl prost::Message for Parcel {
+    fn encode_raw(&self, _: &mut impl prost::bytes::BufMut) {}
+
+    fn merge_field(
+        &mut self,
+        tag: u32,
+        wire_type: prost::encoding::WireType,
+        buf: &mut impl prost::bytes::Buf,
+        ctx: prost::encoding::DecodeContext,
+    ) -> Result<(), prost::DecodeError> {
+        prost::encoding::skip_field(wire_type, tag, buf, ctx)
+    }
+
+    fn encoded_len(&self) -> usize {
+        0
+    }
+
+    fn clear(&mut self) {}
+}
+
+/// Gives parcels in place of the messages of a stream, which it drops meanwhile.
+struct Courier(Arc<Mutex<Option<ClientStream<String, Parcel>>>>, Client, Log);
+
+impl StreamLayer for Courier {
+    fn receive(&self, _: AnyMessage) -> Result<AnyMessage, Error> {
+        self.0.lock().unwrap().take();
+        let (client, log) = (self.1.clone(), self.2.clone());
+        Ok(AnyMessage::new(Parcel(Some(Box::new(move || {
+            log.add(format!("dropped, {} streams", client.streams()));
+            panic!("a message that panics when it is dropped");
+        })))))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_that_nobody_wants_any_more_may_use_its_client_and_panic_when_it_is_dropped() {
+    let bus = LocalBus::new();
+    let server = server(&bus, "elm", ServerOptions::new(), |stream| async move {
+        settle().await;
+        stream.send(text("a")).await
+    })
+    .await;
+    let (client, log, kept) = (client(&bus).await, Log::default(), Arc::default());
+    let (ours, noted, held) = (client.clone(), log.clone(), Arc::clone(&kept));
+    let stream: ClientStream<String, Parcel> = client
+        .open_stream(shop::PARADE, &[])
+        .interceptor(move |_: &mut OpeningStream| {
+            let courier = Courier(Arc::clone(&held), ours.clone(), noted.clone());
+            Ok(Box::new(courier) as Box<dyn StreamLayer>)
+        })
+        .await
+        .unwrap();
+    *kept.lock().unwrap() = Some(stream);
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    assert_eq!(log.take(), ["dropped, 0 streams"]);
+    assert_eq!(all(census(&client, "who").expect(1).await.unwrap()).await, ["elm"]);
+    assert_eq!(server.streams(), 0);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_handler_that_was_stopped_before_it_started_leaves_no_stream() {
     let log = Log::default();
