@@ -67,7 +67,7 @@ impl Codec {
     /// The stream is open, which is told once; whoever comes second waits until it was.
     pub(crate) fn opened(&self) {
         if !self.layers().is_empty() {
-            self.opened.call_once(|| self.tell(|layer| layer.opened()));
+            self.opened.call_once(|| self.tell(StreamLayer::opened));
         }
     }
 
