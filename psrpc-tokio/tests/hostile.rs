@@ -225,7 +225,8 @@ async fn streams_that_end_in_every_way_leave_nothing_behind() {
             2 => stream.send(text("drop")).await.unwrap(),
             3 => stream.close(None),
             4 => {
-                assert!(poll_once(pin!(stream.send(text("never awaited")).into_future())).await.is_pending())
+                let sending = pin!(stream.send(text("never awaited")).into_future());
+                assert!(poll_once(sending).await.is_pending());
             }
             _ => drop(opening(&client).into_future()),
         }
@@ -462,4 +463,31 @@ async fn a_handler_may_drop_its_stream_and_go_on() {
     assert_eq!(stream.closed().await.code(), &ErrorCode::NotFound);
     ended.await.unwrap();
     assert_eq!(server.streams(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_gives_up_waiting_is_forgotten() {
+    struct Quiet;
+
+    impl Wake for Quiet {
+        fn wake(self: Arc<Self>) {}
+    }
+
+    let bus = LocalBus::new();
+    let _server = server(&bus, "elm", ServerOptions::new(), echo).await;
+    let client = client(&bus).await;
+    let stream = parade(&client).await;
+    let (gives_up, stays) = (Arc::new(Quiet), Arc::new(Quiet));
+    let mut staying = pin!(stream.closed());
+    let waker = Arc::clone(&stays).into();
+    assert!(staying.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    for _ in 0..3 {
+        let waker = Arc::clone(&gives_up).into();
+        assert!(pin!(stream.next()).poll(&mut Context::from_waker(&waker)).is_pending());
+        assert!(pin!(stream.closed()).poll(&mut Context::from_waker(&waker)).is_pending());
+    }
+    assert_eq!((Arc::strong_count(&gives_up), Arc::strong_count(&stays)), (1, 3));
+    stream.close(None);
+    assert_eq!(Arc::strong_count(&stays), 2, "it was woken, and is with its task alone");
+    assert!(staying.await.is_stream_closed());
 }

@@ -56,6 +56,8 @@
 //! A panic in a handler fails its call alone, with `internal`; one in an affinity function makes no bid; one in a selection
 //! function fails its call with `internal`. An interceptor of a handler is part of the handler; what is around a call in a
 //! client is part of the caller, to whom a panic goes.
+//! What is around a stream may not want a message, and so it is with a panic in it; one in the opening of a stream ends it in the
+//! server, and goes to the caller in the client.
 //!
 //! # When a call fails
 //!

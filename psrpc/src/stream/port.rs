@@ -15,6 +15,7 @@ use super::table::{Discarded, Left, StreamTable, StreamTask};
 use crate::driver::{Driver, Role};
 use crate::interceptor::SendOptions;
 use crate::runtime::Runtime;
+use crate::waiting::Place;
 use crate::{AnyMessage, Error, guard};
 
 /// What a client's engine and a server's do alike with streams.
@@ -96,8 +97,16 @@ pub(crate) trait Port: Send + Sync {
     fn send(&self, stream: StreamHandle, payload: Bytes, options: SendOptions) -> Result<usize, SendError>;
     fn poll_sent(&self, sender: usize, cx: &Context<'_>) -> Poll<Result<(), Box<Failure>>>;
     fn cancel_send(&self, sender: usize);
-    fn poll_message(&self, stream: StreamHandle, key: usize, cx: &Context<'_>) -> Poll<Option<AnyMessage>>;
-    fn poll_ended(&self, key: usize, cx: &Context<'_>) -> Poll<Box<Failure>>;
+    fn poll_message(
+        &self,
+        stream: StreamHandle,
+        key: usize,
+        place: &mut Place,
+        cx: &Context<'_>,
+    ) -> Poll<Option<AnyMessage>>;
+    fn poll_ended(&self, key: usize, place: &mut Place, cx: &Context<'_>) -> Poll<Box<Failure>>;
+    /// A task does not wait for the stream any more.
+    fn leave_place(&self, key: usize, place: &mut Place);
     fn cause(&self, key: usize) -> Option<Box<Failure>>;
     fn close(&self, stream: StreamHandle, cause: Option<ErrorResponse>);
     fn hijack(&self, key: usize);
@@ -137,18 +146,29 @@ impl<R: StreamRole> Port for Arc<Driver<R>> {
         });
     }
 
-    fn poll_message(&self, stream: StreamHandle, key: usize, cx: &Context<'_>) -> Poll<Option<AnyMessage>> {
+    fn poll_message(
+        &self,
+        stream: StreamHandle,
+        key: usize,
+        place: &mut Place,
+        cx: &Context<'_>,
+    ) -> Poll<Option<AnyMessage>> {
         self.look(|state| {
-            let polled = state.role.streams().poll_message(key, cx);
-            if let Poll::Ready(Some(_)) = polled {
+            let polled = state.role.streams().poll_message(key, place, cx);
+            if let Poll::Ready(Some(_)) = polled.0 {
                 state.engine.taken(stream);
             }
             polled
         })
+        .0
     }
 
-    fn poll_ended(&self, key: usize, cx: &Context<'_>) -> Poll<Box<Failure>> {
-        self.look(|state| state.role.streams().poll_ended(key, cx))
+    fn poll_ended(&self, key: usize, place: &mut Place, cx: &Context<'_>) -> Poll<Box<Failure>> {
+        self.look(|state| state.role.streams().poll_ended(key, place, cx)).0
+    }
+
+    fn leave_place(&self, key: usize, place: &mut Place) {
+        drop(self.look(|state| state.role.streams().leave(key, place)));
     }
 
     fn cause(&self, key: usize) -> Option<Box<Failure>> {

@@ -10,6 +10,7 @@ use slab::Slab;
 
 use super::codec::Codec;
 use crate::handler::Stop;
+use crate::waiting::{Place, Waiters};
 use crate::{AnyMessage, CallInfo, waiting};
 
 /// What is known of streams, and who waits for them.
@@ -30,7 +31,7 @@ struct Slot {
     messages: VecDeque<AnyMessage>,
     /// How many messages are being decoded, which come before the end.
     decoding: usize,
-    waiting: Vec<Waker>,
+    waiting: Waiters,
     cause: Option<Box<Failure>>,
     /// Whether user code still has the stream.
     held: bool,
@@ -77,7 +78,7 @@ impl StreamTable {
             codec,
             messages: VecDeque::new(),
             decoding: 0,
-            waiting: Vec::new(),
+            waiting: Waiters::default(),
             cause: None,
             held: true,
             handler,
@@ -110,7 +111,7 @@ impl StreamTable {
                 let slot = &mut self.slots[key];
                 tasks(StreamTask::Ended(Arc::clone(&slot.codec), cause.clone()));
                 slot.cause = Some(cause);
-                slot.waiting.drain(..).map(StreamTask::Wake).for_each(tasks);
+                slot.waiting.take().map(StreamTask::Wake).for_each(tasks);
                 if !slot.held && slot.handler.is_none() {
                     self.slots.remove(key);
                     self.streams[stream.index()] = None;
@@ -138,7 +139,7 @@ impl StreamTable {
         match self.decoded(stream, key) {
             Some(slot) if slot.held => {
                 slot.messages.push_back(message);
-                Ok(std::mem::take(&mut slot.waiting))
+                Ok(slot.waiting.take().collect())
             }
             _ => Err(message),
         }
@@ -146,7 +147,7 @@ impl StreamTable {
 
     /// A message that was decoded is not for the consumer of its stream. Gives who waits for it: it may have been the last.
     pub(crate) fn not_taken(&mut self, stream: StreamHandle, key: usize) -> Vec<Waker> {
-        self.decoded(stream, key).map(|slot| std::mem::take(&mut slot.waiting)).unwrap_or_default()
+        self.decoded(stream, key).map(|slot| slot.waiting.take().collect()).unwrap_or_default()
     }
 
     /// A message was decoded. By the key of its slot, since the stream may have ended and its place be another's.
@@ -156,16 +157,21 @@ impl StreamTable {
         Some(slot)
     }
 
-    /// The next message of a stream; nothing when it has ended and all were taken.
-    pub(crate) fn poll_message(&mut self, key: usize, cx: &Context<'_>) -> Poll<Option<AnyMessage>> {
+    /// The next message of a stream; nothing when it has ended and all were taken. What it gives beside is to be dropped without
+    /// the lock.
+    pub(crate) fn poll_message(
+        &mut self,
+        key: usize,
+        place: &mut Place,
+        cx: &Context<'_>,
+    ) -> (Poll<Option<AnyMessage>>, Option<Waker>) {
         let slot = &mut self.slots[key];
         match slot.messages.pop_front() {
-            Some(message) => Poll::Ready(Some(message)),
-            None if slot.cause.is_some() && slot.decoding == 0 => Poll::Ready(None),
-            None => {
-                waiting::wait(&mut slot.waiting, cx);
-                Poll::Pending
+            Some(message) => (Poll::Ready(Some(message)), slot.waiting.leave(place)),
+            None if slot.cause.is_some() && slot.decoding == 0 => {
+                (Poll::Ready(None), slot.waiting.leave(place))
             }
+            None => (Poll::Pending, slot.waiting.wait(place, cx)),
         }
     }
 
@@ -173,15 +179,23 @@ impl StreamTable {
         self.slots[key].cause.clone()
     }
 
-    pub(crate) fn poll_ended(&mut self, key: usize, cx: &Context<'_>) -> Poll<Box<Failure>> {
+    /// Why the stream has ended, once it has. What it gives beside is to be dropped without the lock.
+    pub(crate) fn poll_ended(
+        &mut self,
+        key: usize,
+        place: &mut Place,
+        cx: &Context<'_>,
+    ) -> (Poll<Box<Failure>>, Option<Waker>) {
         let slot = &mut self.slots[key];
         match &slot.cause {
-            Some(cause) => Poll::Ready(cause.clone()),
-            None => {
-                waiting::wait(&mut slot.waiting, cx);
-                Poll::Pending
-            }
+            Some(cause) => (Poll::Ready(cause.clone()), slot.waiting.leave(place)),
+            None => (Poll::Pending, slot.waiting.wait(place, cx)),
         }
+    }
+
+    /// A task does not wait for a stream any more; gives what is to be dropped without the lock.
+    pub(crate) fn leave(&mut self, key: usize, place: &mut Place) -> Option<Waker> {
+        self.slots[key].waiting.leave(place)
     }
 
     // --- messages out ----------------------------------------------------------------------------------------
@@ -275,7 +289,7 @@ impl StreamTable {
 #[expect(dead_code, reason = "it is only dropped")]
 pub(crate) struct Discarded {
     messages: VecDeque<AnyMessage>,
-    waiting: Vec<Waker>,
+    waiting: Waiters,
     handler: Option<Arc<Stop>>,
     slot: Option<Slot>,
 }
