@@ -217,7 +217,8 @@ async fn what_is_dropped_of_streams_is_observed_on_both_sides() {
     let _spying = bus.subscribe(&to_server, SubscriptionKind::Plain, spy);
     stream.close(None);
     settle().await;
-    (ours.take(), theirs.take());
+    ours.take();
+    theirs.take();
     let stray = Frame::Stream(proto::Stream {
         stream_id: seen.take()[0].as_str().into(),
         request_id: "RQ_stray".into(),
