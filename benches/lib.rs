@@ -1,5 +1,7 @@
 //! A client and a server of the engine joined by the shortest possible bus, to measure what the engine costs.
 
+mod streams;
+
 use std::time::Duration;
 
 use psrpc_engine::proto::{MethodProperties, Request};
@@ -7,6 +9,8 @@ use psrpc_engine::{
     Call, Client, ClientConfig, ClientEvent, Engine, Now, Output, Route, Server, ServerConfig, ServerEvent,
     SubscriptionHandle, Time, WallTime,
 };
+
+pub use streams::Streams;
 
 /// A client and a server, past their first calls, so that their tables have the size that they keep.
 pub struct Pair {
@@ -55,9 +59,10 @@ impl Pair {
         while !answered {
             while let Some(output) = self.client.poll_output() {
                 match output {
-                    Output::Publish { channel, frame, .. } => {
+                    Output::Publish { token, channel, frame } => {
                         let to =
                             if channel == *self.route.requests() { Some(self.requests) } else { self.grants };
+                        self.client.handle_published(self.now, token, Ok(None));
                         self.server.handle_frame(self.now, to.expect("a subscription"), frame);
                     }
                     Output::Event(ClientEvent::Resolved { outcome, .. }) => {
@@ -69,7 +74,8 @@ impl Pair {
             }
             while let Some(output) = self.server.poll_output() {
                 match output {
-                    Output::Publish { frame, .. } => {
+                    Output::Publish { token, frame, .. } => {
+                        self.server.handle_published(self.now, token, Ok(None));
                         let bid = matches!(frame, psrpc_engine::proto::Frame::ClaimRequest(_));
                         let to = if bid { self.bids } else { self.responses };
                         self.client.handle_frame(self.now, to, frame);
@@ -87,7 +93,7 @@ impl Pair {
     }
 }
 
-fn subscribe<E: Engine>(engine: &mut E, now: Now) -> Vec<SubscriptionHandle> {
+pub(crate) fn subscribe<E: Engine>(engine: &mut E, now: Now) -> Vec<SubscriptionHandle> {
     let mut subscriptions = Vec::new();
     while let Some(output) = engine.poll_output() {
         if let Output::Subscribe { subscription, .. } = output {

@@ -9,7 +9,7 @@ use std::hint::black_box;
 
 use gungraun::Dhat;
 use gungraun::prelude::*;
-use psrpc_bench::{Pair, request};
+use psrpc_bench::{Pair, Streams, request};
 use psrpc_engine::proto::{Frame, FrameLimits, MethodProperties, Routing};
 
 fn queue() -> Pair {
@@ -34,6 +34,15 @@ fn claimed_call(mut pair: Pair) -> Pair {
 fn single_server_call(mut pair: Pair) -> Pair {
     pair.call();
     pair
+}
+
+// A message of a stream with its ack, through a client and a server, however many streams share the channel.
+#[library_benchmark]
+#[bench::of_10(setup = Streams::new, args = [10])]
+#[bench::of_10_000(setup = Streams::new, args = [10_000])]
+fn stream_message(mut streams: Streams) -> Streams {
+    streams.message();
+    streams
 }
 
 fn frame() -> Frame {
@@ -65,7 +74,7 @@ fn decode_request(bytes: bytes::Bytes) -> (bytes::Bytes, Frame) {
 
 library_benchmark_group!(
     name = cost,
-    benchmarks = [claimed_call, single_server_call, encode_request, decode_request]
+    benchmarks = [claimed_call, single_server_call, stream_message, encode_request, decode_request]
 );
 
 main!(config = LibraryBenchmarkConfig::default().tool(Dhat::default()), library_benchmark_groups = cost);

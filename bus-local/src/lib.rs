@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use psrpc::SubscriptionKind;
-use psrpc::bus::{Bus, Full, Receipt, Sink, Subscription};
+use psrpc::bus::{Bus, BusId, Full, Receipt, Sink, Subscription};
 use psrpc::proto::{Channel, Frame};
 use slab::Slab;
 
@@ -70,6 +70,14 @@ impl LocalBus {
 }
 
 impl Bus for LocalBus {
+    fn is_in_process(&self) -> bool {
+        true
+    }
+
+    fn id(&self) -> Option<BusId> {
+        Some(BusId::of(&self.0))
+    }
+
     fn publish(&self, channel: &Channel, frame: Frame, receipt: Receipt) -> Result<(), Box<Full>> {
         let mut channels = self.lock();
         let receivers = match channels.get_mut(channel.legacy()) {

@@ -70,7 +70,7 @@ use std::task::{Context, Poll};
 use async_nats::Client;
 use async_nats::connection::State;
 use psrpc::SubscriptionKind;
-use psrpc::bus::{Bus, Full, Receipt, Sink, Subscription};
+use psrpc::bus::{Bus, BusId, Full, Receipt, Sink, Subscription};
 use psrpc::proto::{Channel, Frame};
 
 pub use crate::error::{ConnectError, UrlProblem};
@@ -224,6 +224,10 @@ async fn connect(
 }
 
 impl Bus for NatsBus {
+    fn id(&self) -> Option<BusId> {
+        Some(BusId::of(&self.0))
+    }
+
     fn publish(&self, channel: &Channel, frame: Frame, receipt: Receipt) -> Result<(), Box<Full>> {
         match self.outgoing(channel, &frame) {
             Ok((subject, payload)) => {

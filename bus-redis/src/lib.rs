@@ -31,7 +31,7 @@ mod subscriptions;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
-use psrpc::bus::{Bus, Full, Receipt, Sink, Subscription};
+use psrpc::bus::{Bus, BusId, Full, Receipt, Sink, Subscription};
 use psrpc::proto::{Channel, Frame};
 use psrpc::{Runtime, SubscriptionKind};
 use redis::{Client, Value};
@@ -151,6 +151,10 @@ impl Shared {
 }
 
 impl Bus for RedisBus {
+    fn id(&self) -> Option<BusId> {
+        Some(BusId::of(&self.0))
+    }
+
     fn publish(&self, channel: &Channel, frame: Frame, receipt: Receipt) -> Result<(), Box<Full>> {
         let encoded = frame.encode_with("", self.0.0.options.compression);
         let command = Command::Publish { channel: channel.clone(), frame: encoded, receipt };

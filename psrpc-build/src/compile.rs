@@ -8,6 +8,7 @@ use protox::Compiler;
 use protox::file::{ChainFileResolver, File, FileResolver, GoogleFileResolver, IncludeFileResolver};
 
 use crate::Error;
+use crate::hint::with_hint;
 
 /// Compiled .proto files.
 pub(crate) struct Compiled {
@@ -55,10 +56,17 @@ fn text(error: &protox::Error, includes: &[impl AsRef<Path>]) -> String {
         }
         None => text,
     };
-    if text.ends_with("name 'psrpc.options' is not defined") {
-        return text + "; `import \"options.proto\";` defines it";
-    }
-    text
+    with_hint(text, &options())
+}
+
+/// Our options alone.
+fn options() -> DescriptorPool {
+    let mut resolver = ChainFileResolver::new();
+    resolver.add(OptionsResolver);
+    resolver.add(GoogleFileResolver::new());
+    let mut compiler = Compiler::with_file_resolver(resolver);
+    compiler.open_file("options.proto").expect("our own file compiles");
+    compiler.descriptor_pool()
 }
 
 /// The files that Rust code is to be generated for.

@@ -22,7 +22,9 @@ pub enum Error {
     #[error("rename: there is no rpc {0}")]
     NoSuchMethod(String),
     /// A parameter of the protoc plugin is not one that it knows.
-    #[error("unknown parameter {0:?}: known are `root=PATH`, `default_runtime=BOOL` and `rename=RPC:NAME`")]
+    #[error(
+        "unknown parameter {0:?}: known are `root=PATH`, `default_runtime=BOOL`, `unimplemented=BOOL` and `rename=RPC:NAME`"
+    )]
     Parameter(String),
     /// The request of protoc does not decode.
     #[error("the request is no CodeGeneratorRequest: {0}")]

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use prost_build::{Comments, ServiceGenerator};
 use psrpc_proto::Routing;
 
-use crate::model::{Method, Service, Services, TopicParameter, rust_name};
+use crate::model::{Kind, Method, Service, Services, TopicParameter, rust_name};
 
 /// Writes the Rust of each service behind its package's messages.
 pub(crate) struct Generator {
@@ -14,14 +14,17 @@ pub(crate) struct Generator {
     pub(crate) root: String,
     /// Whether that crate has a default runtime.
     pub(crate) default_runtime: bool,
+    /// Whether a handler that is missing answers that the rpc is not implemented.
+    pub(crate) unimplemented: bool,
 }
 
 impl ServiceGenerator for Generator {
     fn generate(&mut self, prost: prost_build::Service, buf: &mut String) {
         let package = if prost.package.is_empty() { String::new() } else { format!("{}.", prost.package) };
         let service = &self.services[&format!("{package}{}", prost.proto_name)];
-        let code = Code { service, prost: &prost, root: &self.root, default_runtime: self.default_runtime };
+        let code = Code { service, prost: &prost, of: self };
         buf.push_str(&code.constant());
+        buf.push_str(&code.api());
         buf.push_str(&code.client());
         buf.push_str(&code.handlers());
         buf.push_str(&code.server());
@@ -32,11 +35,14 @@ impl ServiceGenerator for Generator {
 struct Code<'a> {
     service: &'a Service,
     prost: &'a prost_build::Service,
-    root: &'a str,
-    default_runtime: bool,
+    of: &'a Generator,
 }
 
 impl Code<'_> {
+    fn root(&self) -> &str {
+        &self.of.root
+    }
+
     fn methods(&self) -> impl Iterator<Item = (usize, &Method, &prost_build::Method)> {
         self.service
             .methods
@@ -53,7 +59,7 @@ impl Code<'_> {
 
     fn constant(&self) -> String {
         let Service { name, constant, wire, .. } = self.service;
-        let root = self.root;
+        let root = self.root();
         let mut methods = String::new();
         for (index, method, _) in self.methods() {
             let routing = match method.properties.routing {
@@ -61,17 +67,24 @@ impl Code<'_> {
                 Routing::Affinity => "Affinity",
                 Routing::Multi => "Multi",
             };
+            let kind = match method.kind {
+                Kind::Unary | Kind::Multi => "call",
+                Kind::Stream => "stream",
+                Kind::Subscription => "subscription",
+            };
             let (wire, require_claim) = (&method.wire, method.properties.require_claim);
+            let Method { request, response, .. } = method;
             push!(
                 methods,
-                "{root}::Method {{
-                    index: {index},
-                    name: {wire:?},
-                    properties: {root}::MethodProperties {{
+                "{root}::Method::{kind}(
+                    {index},
+                    {wire:?},
+                    {root}::MethodProperties {{
                         routing: {root}::Routing::{routing},
                         require_claim: {require_claim},
                     }},
-                }},"
+                )
+                .messages({request:?}, {response:?}),"
             );
         }
         format!(
@@ -82,26 +95,96 @@ impl Code<'_> {
         )
     }
 
+    /// What a client's function gives, and how it comes about.
+    fn call(
+        &self,
+        index: usize,
+        method: &Method,
+        prost: &prost_build::Method,
+        topic: &str,
+    ) -> (String, String) {
+        let root = self.root();
+        let (request, response) = (self.message(&prost.input_type), self.message(&prost.output_type));
+        let method_constant = format!("&{}.methods[{index}], &[{topic}]", self.service.constant);
+        match method.kind {
+            Kind::Unary => (
+                format!("{root}::Call<{request}, {response}>"),
+                format!("self.client.call({method_constant}, request)"),
+            ),
+            Kind::Multi => (
+                format!("{root}::MultiCall<{request}, {response}>"),
+                format!("self.client.multi_call({method_constant}, request)"),
+            ),
+            Kind::Stream => (
+                format!("{root}::OpenStream<{request}, {response}>"),
+                format!("self.client.open_stream({method_constant})"),
+            ),
+            Kind::Subscription => (
+                format!("{root}::Subscribe<{response}>"),
+                format!("self.client.subscribe({method_constant})"),
+            ),
+        }
+    }
+
+    /// The parameter for the request of a client's function, if it has one.
+    fn request_parameter(&self, method: &Method, prost: &prost_build::Method) -> String {
+        match method.kind {
+            Kind::Unary | Kind::Multi => format!("request: {}", self.message(&prost.input_type)),
+            Kind::Stream | Kind::Subscription => String::new(),
+        }
+    }
+
+    /// The trait of what clients do, and that the client does it.
+    fn api(&self) -> String {
+        let Service { name, .. } = self.service;
+        let Generics { used, bounds, .. } = self.generics();
+        let (mut declared, mut implemented) = (String::new(), String::new());
+        for (index, method, prost) in self.methods() {
+            let function = rust_name(&method.client_function());
+            let names: Vec<_> = method.topic.iter().map(topic_name).collect();
+            let parameters: String = names.iter().map(|name| format!("{name}: &str,")).collect();
+            let (result, call) = self.call(index, method, prost, &names.join(", "));
+            let signature = format!(
+                "fn {function}(&self, {parameters} {request}) -> {result}",
+                request = self.request_parameter(method, prost)
+            );
+            let docs = docs(&prost.comments, &what_clients_do(method, &prost.proto_name));
+            push!(declared, "{docs}{signature};\n");
+            push!(implemented, "{signature} {{ {call} }}\n");
+        }
+        format!(
+            "/// What can be asked of `{name}`. [`{name}Client`] does it, and in unit tests so may something else: whatever it
+            /// gives back can be made without a client.
+            #[allow(dead_code)]
+            pub trait {name}Api: ::core::marker::Send + ::core::marker::Sync {{
+                {declared}
+            }}
+
+            impl<{bounds}> {name}Api for {name}Client{used} {{
+                {implemented}
+            }}\n"
+        )
+    }
+
     fn client(&self) -> String {
         let Service { name, constant, .. } = self.service;
-        let root = self.root;
+        let root = self.root();
         let Generics { declared, fields, values, .. } = self.generics();
         let mut calls = String::new();
         for (index, method, prost) in self.methods() {
-            let function = rust_name(&method.name);
-            let (request, response) = (self.message(&prost.input_type), self.message(&prost.output_type));
+            let function = rust_name(&method.client_function());
             let (parameters, topic) = topic_parameters(&method.topic);
+            let (result, call) = self.call(index, method, prost, &topic);
             push!(
                 calls,
-                "{docs}pub fn {function}(&self, {parameters} request: {request})
-                    -> {root}::Call<{request}, {response}>
-                {{
-                    self.client.call(&{constant}.methods[{index}], &[{topic}], request)
+                "{docs}pub fn {function}(&self, {parameters} {request}) -> {result} {{
+                    {call}
                 }}\n",
-                docs = docs(&prost.comments, &format!("Calls the rpc `{}`.", prost.proto_name))
+                docs = docs(&prost.comments, &what_clients_do(method, &prost.proto_name)),
+                request = self.request_parameter(method, prost),
             );
         }
-        let default = if self.default_runtime {
+        let default = if self.of.default_runtime {
             format!(
                 "/// A client on the runtime that this is called on, ready to call.
                 ///
@@ -216,24 +299,40 @@ impl Code<'_> {
 
     fn handlers(&self) -> String {
         let name = &self.service.name;
-        let root = self.root;
+        let root = self.root();
         let mut functions = String::new();
-        for (_, method, prost) in self.methods() {
+        for (_, method, prost) in self.methods().filter(|(_, method, _)| method.is_served()) {
             let function = rust_name(&method.name);
             let (request, response) = (&prost.input_type, &prost.output_type);
+            let (parameter, result, asked) = match method.kind {
+                Kind::Stream => (
+                    format!("stream: {root}::ServerStream<{response}, {request}>"),
+                    "()".to_owned(),
+                    "()".to_owned(),
+                ),
+                _ => (format!("request: {root}::Request<{request}>"), response.clone(), request.clone()),
+            };
+            let body = |otherwise: &str| match self.of.unimplemented {
+                true => format!("{{ {otherwise} }}"),
+                false => ";".to_owned(),
+            };
+            let dropped = parameter.split(':').next().unwrap_or_default();
             push!(
                 functions,
-                "{docs}fn {function}(&self, request: {root}::Request<{request}>)
-                    -> impl ::core::future::Future<Output = ::core::result::Result<{response}, {root}::Error>> + ::core::marker::Send;\n",
-                docs = docs(&prost.comments, &format!("The rpc `{}`.", prost.proto_name))
+                "{docs}fn {function}(&self, {parameter})
+                    -> impl ::core::future::Future<Output = ::core::result::Result<{result}, {root}::Error>> + ::core::marker::Send
+                {body}\n",
+                docs = docs(&prost.comments, &format!("The rpc `{}`.", prost.proto_name)),
+                body = body(&format!("async move {{ ::core::mem::drop({dropped}); Err({root}::Error::unimplemented()) }}")),
             );
             if method.asks_for_affinity() {
                 push!(
                     functions,
                     "/// How well this server suits a request of [`{function}`](Self::{function}): more is better, 0 is
                     /// not available, below 0 makes no bid. It must not block.
-                    fn {}_affinity(&self, request: &{root}::Request<{request}>) -> f32;\n",
-                    method.name
+                    fn {}_affinity(&self, request: &{root}::Request<{asked}>) -> f32 {}\n",
+                    method.name,
+                    body("let _ = request; -1.0")
                 );
             }
         }
@@ -249,9 +348,9 @@ impl Code<'_> {
 
     fn server(&self) -> String {
         let Service { name, constant, .. } = self.service;
-        let root = self.root;
+        let root = self.root();
         let Generics { declared, fields, values, .. } = self.generics();
-        let default = if self.default_runtime {
+        let default = if self.of.default_runtime {
             format!(
                 "/// A server on the runtime that this is called on. Its methods without topics are served.
                 ///
@@ -315,6 +414,8 @@ impl Code<'_> {
 
                 {registrations}
 
+                {publications}
+
                 /// The server beneath, which any service has.
                 pub fn server(&self) -> &{root}::Server {{
                     &self.server
@@ -335,23 +436,29 @@ impl Code<'_> {
             docs = docs_below(&self.prost.comments),
             typed = self.typed("Server", "server"),
             registrations = self.registrations(constant),
+            publications = self.publications(),
             common = self.common("Server", "server"),
         )
     }
 
     fn handler_list(&self) -> String {
         let Service { name, constant, .. } = self.service;
-        let root = self.root;
+        let root = self.root();
         let mut list = format!("{root}::Handlers::new(&{constant}, service)");
-        for (index, method, _) in self.methods() {
+        for (index, method, _) in self.methods().filter(|(_, method, _)| method.is_served()) {
             let function = rust_name(&method.name);
+            let (kind, parameter) = match method.kind {
+                Kind::Stream => ("stream", "stream"),
+                _ => ("unary", "request"),
+            };
             // By the trait's name, since a method of the `Arc` would come first.
-            let handler =
-                format!("|service, request| async move {{ {name}::{function}(&*service, request).await }}");
+            let handler = format!(
+                "|service, {parameter}| async move {{ {name}::{function}(&*service, {parameter}).await }}"
+            );
             if method.asks_for_affinity() {
                 push!(
                     list,
-                    ".unary_with_affinity(
+                    ".{kind}_with_affinity(
                         &{constant}.methods[{index}],
                         {handler},
                         {name}::{}_affinity,
@@ -359,7 +466,7 @@ impl Code<'_> {
                     method.name
                 );
             } else {
-                push!(list, ".unary(&{constant}.methods[{index}], {handler})");
+                push!(list, ".{kind}(&{constant}.methods[{index}], {handler})");
             }
         }
         list
@@ -367,13 +474,15 @@ impl Code<'_> {
 
     fn without_topic(&self) -> String {
         let constant = &self.service.constant;
-        let methods = self.methods().filter(|(_, method, _)| method.topic.is_empty());
+        let methods = self.methods().filter(|(_, method, _)| method.is_served() && method.topic.is_empty());
         methods.map(|(index, ..)| format!("&{constant}.methods[{index}], ")).collect()
     }
 
     fn registrations(&self, constant: &str) -> String {
         let mut registrations = String::new();
-        for (index, method, _) in self.methods().filter(|(_, method, _)| !method.topic.is_empty()) {
+        let with_topics =
+            self.methods().filter(|(_, method, _)| method.is_served() && !method.topic.is_empty());
+        for (index, method, _) in with_topics {
             registrations += &self.registration(
                 &format!("`{}`", method.wire),
                 &format!("{}_topic", method.name),
@@ -394,8 +503,29 @@ impl Code<'_> {
         registrations
     }
 
+    fn publications(&self) -> String {
+        let (root, constant) = (self.root(), &self.service.constant);
+        let mut publications = String::new();
+        for (index, method, prost) in self.methods().filter(|(_, method, _)| !method.is_served()) {
+            let (parameters, topic) = topic_parameters(&method.topic);
+            push!(
+                publications,
+                "{docs}pub fn publish_{name}(&self, {parameters} update: &{update}) -> {root}::Publish<'_> {{
+                    self.server.publish(&{constant}.methods[{index}], &[{topic}], update)
+                }}\n",
+                docs = docs(
+                    &prost.comments,
+                    &format!("Publishes an update to those who subscribe to `{}`.", prost.proto_name)
+                ),
+                name = method.name,
+                update = self.message(&prost.output_type),
+            );
+        }
+        publications
+    }
+
     fn registration(&self, what: &str, name: &str, topic: &[TopicParameter], methods: &str) -> String {
-        let root = self.root;
+        let root = self.root();
         let (parameters, topic) = topic_parameters(topic);
         format!(
             "/// Serves {what} on a topic; see [`{root}::Server::register`].
@@ -457,15 +587,33 @@ struct Generics {
 fn topic_parameters(topic: &[TopicParameter]) -> (String, String) {
     let mut parameters = String::new();
     let mut list = String::new();
-    for TopicParameter { name, typed } in topic {
-        let name = if name == "request" { "request_topic".to_owned() } else { rust_name(name) };
-        match typed {
+    for parameter in topic {
+        let name = topic_name(parameter);
+        match &parameter.typed {
             Some(typed) => push!(parameters, "{name}: &{typed},"),
             None => push!(parameters, "{name}: impl ::core::convert::AsRef<str>,"),
         }
         push!(list, "{name}.as_ref(),");
     }
     (parameters, list)
+}
+
+/// The Rust name of a topic's parameter, which is not that of another parameter.
+fn topic_name(TopicParameter { name, .. }: &TopicParameter) -> String {
+    match name.as_str() {
+        "request" | "update" => format!("{name}_topic"),
+        name => rust_name(name),
+    }
+}
+
+/// What a client's function does, for where the .proto does not say it.
+fn what_clients_do(method: &Method, rpc: &str) -> String {
+    match method.kind {
+        Kind::Unary => format!("Calls the rpc `{rpc}`."),
+        Kind::Multi => format!("Calls the rpc `{rpc}`, which every server answers."),
+        Kind::Stream => format!("Opens a stream with the rpc `{rpc}`."),
+        Kind::Subscription => format!("Subscribes to the updates of the rpc `{rpc}`."),
+    }
 }
 
 /// The comment of an rpc as a doc comment, or what to say when there is none.

@@ -29,7 +29,9 @@
 //! | `.topic_params.typed = true` | those may be of types of their own |
 //! | `.topic_params.group` | rpcs of one group can be registered together; their topics must be alike |
 //! | `.topic_params.single_server = true` | at most one server is registered for a topic, so that it needs no claim and is not asked for its affinity. That there is only one is up to you |
-//! | `.type = MULTI`, `.stream`, `.subscription` | not supported yet: refused |
+//! | `.type = MULTI` | every server answers; of a subscription, every client gets every update |
+//! | `.stream = true` | clients open streams, on which they send the request's type and servers the response's |
+//! | `.subscription = true` | clients subscribe to what servers publish, which is of the response's type |
 //! | `.queue`, `.affinity_func`, `.multi` | the old spelling of `.type`, understood too |
 //!
 //! # What is generated
@@ -75,11 +77,13 @@
 mod compile;
 mod error;
 mod generate;
+mod hint;
 mod model;
 mod options;
 mod plugin;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -107,6 +111,7 @@ pub struct Config {
     out_dir: Option<PathBuf>,
     root: String,
     default_runtime: bool,
+    unimplemented: bool,
     renames: BTreeMap<String, String>,
 }
 
@@ -116,14 +121,31 @@ impl Default for Config {
     }
 }
 
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { prost: _, out_dir, root, default_runtime, unimplemented, renames } = self;
+        f.debug_struct("Config")
+            .field("out_dir", out_dir)
+            .field("root", root)
+            .field("default_runtime", default_runtime)
+            .field("unimplemented", unimplemented)
+            .field("renames", renames)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Config {
     /// The defaults.
     pub fn new() -> Self {
+        let mut prost = prost_build::Config::new();
+        // The details of an error are known by the names of their types.
+        prost.enable_type_names();
         Self {
-            prost: prost_build::Config::new(),
+            prost,
             out_dir: None,
             root: "::psrpc".into(),
             default_runtime: true,
+            unimplemented: false,
             renames: BTreeMap::new(),
         }
     }
@@ -138,6 +160,14 @@ impl Config {
     /// true; false is for the crate `psrpc` itself, which has none.
     pub fn default_runtime(&mut self, has: bool) -> &mut Self {
         self.default_runtime = has;
+        self
+    }
+
+    /// Whether a service need not implement all of its trait: rpcs that it does not implement are then answered `unimplemented`, and
+    /// get no bid where servers bid with their affinity. So an rpc that is added to the .proto breaks nobody. Default false, which
+    /// has the compiler tell what is missing.
+    pub fn unimplemented(&mut self, allowed: bool) -> &mut Self {
+        self.unimplemented = allowed;
         self
     }
 
@@ -190,8 +220,9 @@ impl Config {
 
     fn generate(&mut self, pool: &DescriptorPool, files: FileDescriptorSet) -> Result<(), Error> {
         let services = model::services(pool, &self.renames)?;
-        let (root, default_runtime) = (self.root.clone(), self.default_runtime);
-        self.prost.service_generator(Box::new(Generator { services, root, default_runtime }));
+        let (root, default_runtime, unimplemented) =
+            (self.root.clone(), self.default_runtime, self.unimplemented);
+        self.prost.service_generator(Box::new(Generator { services, root, default_runtime, unimplemented }));
         let packages: BTreeSet<_> = files.file.iter().map(|file| file.package().to_owned()).collect();
         self.prost.compile_fds(files)?;
         self.name_by_package(&packages)

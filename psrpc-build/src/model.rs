@@ -24,14 +24,31 @@ pub(crate) struct Service {
     pub(crate) methods: Vec<Method>,
 }
 
-/// A unary method.
+/// What an rpc is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// One server answers.
+    Unary,
+    /// Every server answers.
+    Multi,
+    /// Clients open streams.
+    Stream,
+    /// Clients subscribe to what servers publish.
+    Subscription,
+}
+
+/// An rpc.
 #[derive(Debug)]
 pub(crate) struct Method {
+    pub(crate) kind: Kind,
     /// The name of its Rust functions, without a raw prefix.
     pub(crate) name: String,
     /// The name on the wire.
     pub(crate) wire: String,
     pub(crate) properties: MethodProperties,
+    /// The full protobuf names of its messages.
+    pub(crate) request: String,
+    pub(crate) response: String,
     /// The parameters of its topic; none if it has no topics.
     pub(crate) topic: Vec<TopicParameter>,
     /// The group that it can be registered with.
@@ -61,10 +78,10 @@ impl Service {
         names
     }
 
-    /// The groups, each with its methods in order.
+    /// The groups, each with its methods in order. What is only published needs no registration.
     pub(crate) fn groups(&self) -> BTreeMap<&str, Vec<(usize, &Method)>> {
         let mut groups: BTreeMap<_, Vec<_>> = BTreeMap::new();
-        for (index, method) in self.methods.iter().enumerate() {
+        for (index, method) in self.methods.iter().enumerate().filter(|(_, method)| method.is_served()) {
             if let Some(group) = &method.group {
                 groups.entry(group.as_str()).or_default().push((index, method));
             }
@@ -76,7 +93,20 @@ impl Service {
 impl Method {
     /// Whether servers are asked for their affinity.
     pub(crate) fn asks_for_affinity(&self) -> bool {
-        self.properties.affinity() && self.properties.require_claim
+        self.is_served() && self.properties.affinity() && self.properties.require_claim
+    }
+
+    /// Whether servers have a handler for it.
+    pub(crate) fn is_served(&self) -> bool {
+        self.kind != Kind::Subscription
+    }
+
+    /// The name of the function that clients have for it, without a raw prefix.
+    pub(crate) fn client_function(&self) -> String {
+        match self.kind {
+            Kind::Subscription => format!("subscribe_{}", self.name),
+            _ => self.name.clone(),
+        }
     }
 }
 
@@ -123,28 +153,30 @@ fn method(rpc: &MethodDescriptor, rename: Option<&String>) -> Result<Method, Err
     let name = rpc.name();
     if rpc.is_client_streaming() || rpc.is_server_streaming() {
         return refuse(format!(
-            "rpc {name} is declared with `stream`, which PSRPC has no use for: a two-way stream is an option of its rpc, \
-             and not supported yet"
+            "rpc {name} is declared with `stream`, which PSRPC has no use for: leave the keyword out, and say \
+             `option (psrpc.options).stream = true;` for a two-way stream"
         ));
     }
     let options = Options::of(rpc);
     let properties = MethodProperties::from_options(options.routing);
-    for (is, kind) in [
-        (options.stream, "a stream"),
-        (options.subscription, "a subscription"),
-        (properties.multi(), "MULTI"),
-    ] {
-        if is {
-            return refuse(format!("rpc {name} is {kind}, which is not supported yet: only unary rpcs are"));
+    let kind = match (options.stream, options.subscription) {
+        (true, true) => return refuse(format!("rpc {name} is both a stream and a subscription")),
+        (true, false) if properties.multi() => {
+            return refuse(format!("rpc {name} is both a stream, which one server takes, and MULTI"));
         }
-    }
+        (true, false) => Kind::Stream,
+        (false, true) => Kind::Subscription,
+        (false, false) if properties.multi() => Kind::Multi,
+        (false, false) => Kind::Unary,
+    };
     let topic = topic(rpc, &options)?;
     let group = options.group.filter(|_| !topic.is_empty()).map(|group| group.to_snake_case());
     let name = rename.cloned().unwrap_or_else(|| match name.to_snake_case() {
         name if name.starts_with(|c: char| c.is_ascii_digit()) => format!("_{name}"),
         name => name,
     });
-    Ok(Method { name, wire: wire_name(rpc.name()), properties, topic, group })
+    let (request, response) = (rpc.input().full_name().to_owned(), rpc.output().full_name().to_owned());
+    Ok(Method { kind, name, wire: wire_name(rpc.name()), properties, request, response, topic, group })
 }
 
 fn topic(rpc: &MethodDescriptor, options: &Options) -> Result<Vec<TopicParameter>, Error> {
@@ -192,7 +224,7 @@ fn check_names(descriptor: &ServiceDescriptor, service: &Service) -> Result<(), 
                 method.name
             ));
         }
-        if OF_CLIENTS.contains(&method.name.as_str()) {
+        if OF_CLIENTS.contains(&method.client_function().as_str()) {
             return refuse(format!(
                 "rpc {} would be the Rust function `{}`, which every client has for something else; give it another \
                  name with `rename`",
@@ -201,7 +233,7 @@ fn check_names(descriptor: &ServiceDescriptor, service: &Service) -> Result<(), 
             ));
         }
         let affinity = method.asks_for_affinity().then(|| format!("{}_affinity", method.name));
-        for name in [Some(method.name.clone()), affinity].into_iter().flatten() {
+        for name in [Some(method.client_function()), affinity].into_iter().flatten() {
             if let Some(other) = taken.insert(name.clone(), rpc.name().to_owned()) {
                 return refuse(format!(
                     "rpcs {other} and {} would both have the Rust function `{name}`; give one of them another name \
@@ -251,7 +283,8 @@ fn check_types(descriptor: &ServiceDescriptor, service: &Service) -> Result<(), 
     }
     let pool = descriptor.parent_pool();
     let package = descriptor.package_name();
-    let types = [service.name.clone(), format!("{}Client", service.name), format!("{}Server", service.name)];
+    let name = &service.name;
+    let types = [name.clone(), format!("{name}Api"), format!("{name}Client"), format!("{name}Server")];
     let messages = pool.all_messages().filter(|message| message.parent_message().is_none());
     let messages = messages.map(|message| (message.package_name().to_owned(), message.name().to_owned()));
     let enums = pool.all_enums().filter(|item| item.parent_message().is_none());

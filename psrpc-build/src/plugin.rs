@@ -84,6 +84,7 @@ fn set(config: &mut Config, parameter: &str) -> Result<(), Error> {
     let unknown = || Error::Parameter(parameter.to_owned());
     match parameter.split_once('=').ok_or_else(unknown)? {
         ("root", path) => config.root(path),
+        ("unimplemented", on) => config.unimplemented(on.parse().map_err(|_| unknown())?),
         ("default_runtime", on) => config.default_runtime(on.parse().map_err(|_| unknown())?),
         ("rename", rename) => {
             let (rpc, name) = rename.split_once(':').ok_or_else(unknown)?;

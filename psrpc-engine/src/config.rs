@@ -21,6 +21,9 @@ pub struct ClientConfig {
     pub short_circuit_timeout: Duration,
     /// How long a close waits for the bus to confirm the end of the subscriptions. Default 3 s.
     pub close_timeout: Duration,
+    /// Whether servers are told when a call is canceled, so that its handler stops: by a grant to nobody. Default false, since the
+    /// protocol has no cancellation and Go's servers would not stop; it is for peers within one process.
+    pub tells_cancellation: bool,
     /// How far the servers' wall clocks may be behind ours before the messages of their streams count as expired. Default 0.
     pub skew_allowance: Duration,
     /// How long after it was sent a message of a stream may expire at the latest; a later expiry is moved there. Default
@@ -44,6 +47,7 @@ impl ClientConfig {
             affinity_timeout: Duration::from_secs(1),
             short_circuit_timeout: Duration::from_millis(200),
             close_timeout: Duration::from_secs(3),
+            tells_cancellation: false,
             skew_allowance: Duration::ZERO,
             horizon: Duration::from_secs(3600),
             opens_streams: false,
@@ -75,6 +79,9 @@ pub struct ServerConfig {
     pub concurrency: Option<usize>,
     /// How long after the end of its streams a drain waits for their handlers. Default 1 s.
     pub linger: Duration,
+    /// Whether the handler of a call that is granted to nobody stops ([`ClientConfig::tells_cancellation`]). Default false: it is for
+    /// peers within one process, since anybody on a bus can send such a grant.
+    pub heeds_cancellation: bool,
     /// How its streams behave.
     pub streams: StreamConfig,
     /// How far the clients' wall clocks may be behind ours before their requests count as expired. Default 0.
@@ -100,6 +107,7 @@ impl ServerConfig {
             timeout: Duration::from_secs(3),
             concurrency: None,
             linger: Duration::from_secs(1),
+            heeds_cancellation: false,
             streams: StreamConfig::DEFAULT,
             skew_allowance: Duration::ZERO,
             horizon: Duration::from_secs(3600),

@@ -68,6 +68,8 @@ pub(crate) enum Publish {
     Response(RequestHandle),
     /// An error response, or the close of a stream, to a request that was not let in.
     Refusal,
+    /// A grant to nobody, for a call that was canceled.
+    Cancellation,
     MultiRequest(MultiHandle),
     /// A message of a stream.
     Message(SendHandle),
@@ -93,6 +95,10 @@ pub(crate) struct Io<E, O> {
 
 /// So few frames may wait without a look at whether they are still wanted.
 const CROWDED: usize = 64;
+
+/// So many frames may wait for a full bus before it gets no more of those that nothing in flight bounds: the acks and
+/// closes of streams.
+const OVERFULL: usize = 131_072;
 
 /// A frame that waits to be published.
 struct Outgoing {
@@ -180,9 +186,19 @@ impl<E: DroppedEvent, O: Copy> Io<E, O> {
         *crowded_at = CROWDED.max(2 * publishes.len());
     }
 
+    /// Whether a frame of this sort waits to be put out.
+    pub(crate) fn waits(&self, sort: Publish) -> bool {
+        self.publishes.iter().any(|outgoing| outgoing.token.0 == sort)
+    }
+
     /// Whether the bus has no room.
     pub(crate) fn is_blocked(&self) -> bool {
         self.blocked
+    }
+
+    /// Whether the bus has no room and far too many frames wait for it.
+    pub(crate) fn is_overfull(&self) -> bool {
+        self.blocked && self.publishes.len() >= OVERFULL
     }
 
     pub(crate) fn unblock(&mut self) {

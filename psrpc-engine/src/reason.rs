@@ -83,6 +83,9 @@ reasons! {
     Refused = "refused by an interceptor";
     /// A message of a stream beyond the limit on messages remembered.
     MessagesFull = "too many messages remembered";
+    /// A response of a second server to a call that requires no claim: two servers have registered for what one alone should
+    /// serve, and both run each request.
+    SecondServer = "answered by two servers";
     /// A response from a server that was not selected.
     NotSelected = "response from a server that was not selected";
     /// An early response beyond the limit on those kept for one call.

@@ -3,6 +3,8 @@
 use core::ops::Add;
 use core::time::Duration;
 
+use crate::Reason;
+
 /// A point on the monotonic clock, in nanoseconds since an origin of the caller's choosing. Timers run on it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Time(u64);
@@ -103,6 +105,27 @@ pub(crate) struct Expiry {
 }
 
 impl Expiry {
+    /// The expiry of a frame that arrives at `now`, by the times that it carries, or why it is not looked at.
+    pub(crate) fn of_frame(
+        now: Now,
+        sent_at: i64,
+        expiry: i64,
+        horizon: Duration,
+        allowance: Duration,
+    ) -> Result<Self, (Reason, Expired)> {
+        let expiry = WallTime::from_unix_nanos(expiry);
+        let (sent_at, ahead) = match sent_at {
+            // A peer that does not say. Its expiry is not moved to the horizon, which would be another for each duplicate.
+            ..=0 => (now.wall, expiry),
+            sent_at => (WallTime::from_unix_nanos(sent_at), WallTime::from_unix_nanos(sent_at)),
+        };
+        if ahead > now.wall + horizon {
+            return Err((Reason::FarFuture, Expired { by: ahead.since(now.wall) }));
+        }
+        Self::on_receipt(now, sent_at, expiry, horizon, allowance)
+            .map_err(|expired| (Reason::Expired, expired))
+    }
+
     /// The expiry of a request that arrives at `now`.
     ///
     /// An expiry further than `horizon` after `sent_at` is moved there. `allowance` is added for skewed clocks.

@@ -1,5 +1,6 @@
 //! Multi calls, streams and subscriptions through everything but generated code, in paused time.
 
+use std::future::IntoFuture;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -10,9 +11,10 @@ use psrpc_tokio::*;
 mod hats;
 mod shop;
 
-use hats::settle;
+use hats::{runtime, settle};
 use shop::{
-    BULLETIN, CENSUS, PARADE, Parade, RUMOUR, census, client, client_with, echo, parade, server, text,
+    BULLETIN, CENSUS, CLAIMED, PARADE, Parade, RUMOUR, census, client, client_with, echo, parade, server,
+    text,
 };
 
 #[tokio::test(start_paused = true)]
@@ -353,4 +355,65 @@ async fn a_method_is_used_for_what_it_is() {
     assert_eq!(error.text(), "Shop.Parade is a stream, not to be called");
     let error = client.subscribe::<String>(CENSUS, &[]).await.unwrap_err();
     assert_eq!(error.text(), "Shop.Census is to be called, not a subscription");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_one_server_alone_may_serve_is_refused_to_a_second_of_the_process() {
+    const ALONE: MethodProperties = MethodProperties { routing: Routing::Queue, require_claim: false };
+    static OWNED: Service = Service { name: "Owned", methods: &[Method::call(0, "OwnerFit", ALONE)] };
+    let bus = LocalBus::new();
+    let server = |bus: &LocalBus| {
+        let handlers =
+            Handlers::new(&OWNED, ()).unary(&OWNED.methods[0], |_, request: Request<String>| async move {
+                Ok(request.into_message())
+            });
+        Server::new(bus.clone(), runtime(), handlers, ServerOptions::new()).unwrap()
+    };
+    let (first, second, elsewhere) = (server(&bus), server(&bus), server(&LocalBus::new()));
+    let methods = [&OWNED.methods[0]];
+    first.register(&methods, &["Ann"]).await.unwrap();
+    let error = second.register(&methods, &["Ann"]).await.unwrap_err();
+    assert_eq!(error.code(), &ErrorCode::AlreadyExists);
+    assert_eq!(
+        error.text(),
+        "Owned.OwnerFit[\"Ann\"] is for one server alone, and another of this process serves it"
+    );
+    let error = first.register(&methods, &["Ann"]).await.unwrap_err();
+    assert_eq!(error.text(), "Owned.OwnerFit[\"Ann\"] is registered already");
+    second.register(&methods, &["Bob"]).await.unwrap();
+    elsewhere.register(&methods, &["Ann"]).await.unwrap();
+    first.deregister(&methods, &["Ann"]).await.unwrap();
+    second.register(&methods, &["Ann"]).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn within_a_process_a_handler_is_dropped_when_its_call_is() {
+    static SLOW: Service = Service { name: "Slow", methods: &[Method::call(0, "Fit", CLAIMED)] };
+
+    struct Dropped(Option<tokio::sync::oneshot::Sender<()>>);
+    impl Drop for Dropped {
+        fn drop(&mut self) {
+            self.0.take().unwrap().send(()).unwrap();
+        }
+    }
+
+    let (told, dropped) = tokio::sync::oneshot::channel();
+    let guard = Arc::new(Mutex::new(Some(Dropped(Some(told)))));
+    let bus = LocalBus::new();
+    let handlers = Handlers::new(&SLOW, ()).unary(&SLOW.methods[0], move |_, _: Request<String>| {
+        let guard = guard.lock().unwrap().take();
+        async move {
+            let _guard = guard;
+            std::future::pending::<Result<String, Error>>().await
+        }
+    });
+    let server = Server::new(bus.clone(), runtime(), handlers, ServerOptions::new()).unwrap();
+    server.register(&[&SLOW.methods[0]], &[]).await.unwrap();
+    let client = Client::new(bus, runtime(), &SLOW, ClientOptions::new()).await.unwrap();
+    let call = client.call::<_, String>(&SLOW.methods[0], &[], text("")).into_future();
+    let started = tokio::time::Instant::now();
+    assert!(tokio::time::timeout(Duration::from_millis(100), call).await.is_err());
+    dropped.await.unwrap();
+    assert_eq!(started.elapsed().as_millis(), 100);
+    assert_eq!(server.counters().get(Reason::Canceled), 1);
 }

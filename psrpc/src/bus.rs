@@ -52,6 +52,30 @@ pub trait Bus: Send + Sync + 'static {
     /// confirmed, and then drops `sink`: that is how the subscriber learns that nothing more will come. If the
     /// subscription cannot be had, or is lost for good, [`Sink::fail`] says why.
     fn subscribe(&self, channel: &Channel, kind: SubscriptionKind, sink: Sink) -> Subscription;
+
+    /// Whether it hands frames over within the process. Clients then tell servers when a call is canceled, so that its handler stops;
+    /// elsewhere handlers run on to their deadlines, since the protocol has no cancellation. A bus that wraps another must pass it
+    /// on.
+    fn is_in_process(&self) -> bool {
+        false
+    }
+
+    /// What tells this bus from others of the process, the same for all clones of it; `None` if it does not say. By it two servers
+    /// are noticed that serve what one alone should. A bus that wraps another must pass it on.
+    fn id(&self) -> Option<BusId> {
+        None
+    }
+}
+
+/// Tells a bus from others of the process, as long as it lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BusId(usize);
+
+impl BusId {
+    /// The id of a bus whose clones share this.
+    pub fn of<T: ?Sized>(shared: &Arc<T>) -> Self {
+        Self(Arc::as_ptr(shared).cast::<()>().addr())
+    }
 }
 
 impl<B: Bus + ?Sized> Bus for Arc<B> {
@@ -65,6 +89,14 @@ impl<B: Bus + ?Sized> Bus for Arc<B> {
 
     fn subscribe(&self, channel: &Channel, kind: SubscriptionKind, sink: Sink) -> Subscription {
         (**self).subscribe(channel, kind, sink)
+    }
+
+    fn is_in_process(&self) -> bool {
+        (**self).is_in_process()
+    }
+
+    fn id(&self) -> Option<BusId> {
+        (**self).id()
     }
 }
 
@@ -122,6 +154,12 @@ impl Receipt {
             Some(Target::Closure(report)) => report(result),
             None => {}
         }
+    }
+}
+
+impl fmt::Debug for Receipt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Receipt").finish_non_exhaustive()
     }
 }
 

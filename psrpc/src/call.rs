@@ -1,5 +1,6 @@
 //! The call: a builder that is awaited.
 
+use std::fmt;
 use std::future::{Future, IntoFuture};
 use std::marker::PhantomData;
 use std::pin::Pin;
@@ -35,7 +36,8 @@ use crate::{CallOptions, Error, Selection};
 /// `into_future()`.
 ///
 /// Nothing is sent before the call is first polled. Dropping the future cancels the call: a claimed call that was not
-/// granted yet then runs nowhere; a handler that has started runs on to its deadline, since the wire has no cancel.
+/// granted yet then runs nowhere; a handler that has started runs on to its deadline, since the wire has no cancel;
+/// within one process its future is dropped.
 ///
 /// # Errors
 ///
@@ -60,24 +62,42 @@ use crate::{CallOptions, Error, Selection};
 /// or its deadline, as it would for servers that are slow to bid.
 #[must_use = "a call does nothing until it is awaited"]
 pub struct Call<Req, Res> {
-    client: Client,
-    route: RouteResult,
-    request: Req,
+    target: Target<Req, Res>,
     options: CallOptions,
     interceptors: Vec<Arc<dyn CallInterceptor>>,
-    response: PhantomData<fn() -> Res>,
+}
+
+/// Where a call goes.
+enum Target<Req, Res> {
+    Method(Client, RouteResult, Req),
+    Fake(BoxFuture<Result<Res, Error>>),
 }
 
 impl<Req, Res> Call<Req, Res> {
     pub(crate) fn new(client: Client, route: RouteResult, request: Req) -> Self {
-        Self {
-            client,
-            route,
-            request,
-            options: CallOptions::new(),
-            interceptors: Vec::new(),
-            response: PhantomData,
-        }
+        Self::to(Target::Method(client, route, request))
+    }
+
+    /// A call that no client makes: for fakes of a client in unit tests. It gives what `result` gives, whatever its options
+    /// and interceptors are.
+    ///
+    /// ```
+    /// # use psrpc::{Call, Error};
+    /// # trait HatsApi { fn fit(&self, hat: String) -> Call<String, bool>; }
+    /// struct Fake;
+    ///
+    /// impl HatsApi for Fake {
+    ///     fn fit(&self, hat: String) -> Call<String, bool> {
+    ///         Call::fake(async move { Ok(hat == "fez") })
+    ///     }
+    /// }
+    /// ```
+    pub fn fake(result: impl Future<Output = Result<Res, Error>> + Send + 'static) -> Self {
+        Self::to(Target::Fake(Box::pin(result)))
+    }
+
+    fn to(target: Target<Req, Res>) -> Self {
+        Self { target, options: CallOptions::new(), interceptors: Vec::new() }
     }
 
     /// How long the call may take from when it is first polled. Default: that of the client.
@@ -126,20 +146,33 @@ impl<Req, Res> Call<Req, Res> {
     }
 }
 
+impl<Req, Res> fmt::Debug for Call<Req, Res> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let route = match &self.target {
+            Target::Method(_, route, _) => Some(route),
+            Target::Fake(_) => None,
+        };
+        f.debug_struct("Call").field("route", &route).field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
 impl<Req: Message + 'static, Res: Message + Default + 'static> IntoFuture for Call<Req, Res> {
     type Output = Result<Res, Error>;
     type IntoFuture = Calling<Res>;
 
     /// The future that makes the call, for where awaiting alone will not do.
     fn into_future(self) -> Calling<Res> {
-        let Self { client, route, request, options, interceptors, .. } = self;
-        let state = match route {
-            Err(error) => State::Refused(error),
-            Ok(route) if interceptors.is_empty() && client.around().is_empty() => {
+        let Self { target, options, interceptors } = self;
+        let state = match target {
+            Target::Fake(result) => State::Elsewhere(result),
+            Target::Method(_, Err(error), _) => State::Refused(error),
+            Target::Method(client, Ok(route), request)
+                if interceptors.is_empty() && client.around().is_empty() =>
+            {
                 return Calling::new(client, route, request.encode_to_vec(), options);
             }
-            Ok(route) => {
-                State::Intercepted(Box::pin(intercepted(client, route, request, options, interceptors)))
+            Target::Method(client, Ok(route), request) => {
+                State::Elsewhere(Box::pin(intercepted(client, route, request, options, interceptors)))
             }
         };
         Calling { state, response: PhantomData }
@@ -159,8 +192,8 @@ enum State<Res> {
     /// It waits for its first poll.
     New(Box<(Client, EngineCall, Option<Choose>)>),
     InFlight(InFlight),
-    /// It is made within what is around it.
-    Intercepted(BoxFuture<Result<Res, Error>>),
+    /// It is made within what is around it, or is a fake.
+    Elsewhere(BoxFuture<Result<Res, Error>>),
     Done,
 }
 
@@ -171,6 +204,12 @@ impl<Res> Calling<Res> {
         let (selection, choose) = selection.into_parts();
         let call = EngineCall { timeout, deadline, selection, metadata, ..EngineCall::new(route, payload) };
         Self { state: State::New(Box::new((client, call, choose))), response: PhantomData }
+    }
+}
+
+impl<Res> fmt::Debug for Calling<Res> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Calling").finish_non_exhaustive()
     }
 }
 
@@ -192,10 +231,10 @@ impl<Res: Message + Default> Future for Calling<Res> {
                     };
                     return Poll::Ready(outcome.map_err(|failure| (*failure).into()).and_then(decode));
                 }
-                State::Intercepted(mut call) => {
+                State::Elsewhere(mut call) => {
                     let polled = call.as_mut().poll(cx);
                     if polled.is_pending() {
-                        self.state = State::Intercepted(call);
+                        self.state = State::Elsewhere(call);
                     }
                     return polled;
                 }

@@ -1,6 +1,7 @@
 //! The inbox: where a bus puts what it delivers, bounded for each subscription.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -83,6 +84,12 @@ impl Sink {
     }
 }
 
+impl fmt::Debug for Sink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sink").finish_non_exhaustive()
+    }
+}
+
 impl Drop for Sink {
     fn drop(&mut self) {
         let error = self.error.take();
@@ -98,6 +105,12 @@ impl Inbox {
     pub fn new(capacity: usize) -> (Sink, Inbox) {
         let queue = Arc::new(Queue::default());
         (queue.sink(capacity, None), Inbox(queue))
+    }
+}
+
+impl fmt::Debug for Inbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inbox").finish_non_exhaustive()
     }
 }
 

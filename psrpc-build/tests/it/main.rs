@@ -119,12 +119,7 @@ fn every_recorded_name_is_the_name_on_the_wire() {
     let rows = psrpc_vectors::wire_names();
     assert_eq!(rows.len(), 32);
     for row in rows {
-        assert!(
-            code.contains(&format!("name: {:?},", row.wire)),
-            "{} is {} on the wire",
-            row.proto,
-            row.wire
-        );
+        assert!(code.contains(&format!("{:?},", row.wire)), "{} is {} on the wire", row.proto, row.wire);
     }
 }
 
@@ -158,28 +153,37 @@ fn a_package_named_by_keywords_is_there_under_its_own_name() {
 }
 
 #[test]
-fn kinds_of_rpcs_that_are_not_supported_yet_are_refused_by_name_and_place() {
-    for (options, kind) in [
-        ("stream = true", "a stream"),
-        ("subscription = true", "a subscription"),
-        ("type = MULTI", "MULTI"),
-        ("multi = false", "MULTI"),
+fn kinds_that_exclude_each_other_are_refused_by_name_and_place() {
+    for (options, problem) in [
+        ("{ stream: true subscription: true }", "is both a stream and a subscription"),
+        ("{ stream: true type: MULTI }", "is both a stream, which one server takes, and MULTI"),
+        ("{ stream: true multi: false }", "is both a stream, which one server takes, and MULTI"),
     ] {
         let rpc = format!(
-            "  rpc Fine(M) returns (M);\n  rpc Census(M) returns (M) {{ option (psrpc.options).{options}; }}"
+            "  rpc Fine(M) returns (M);\n  rpc Parade(M) returns (M) {{ option (psrpc.options) = {options}; }}"
         );
-        assert_eq!(
-            refusal(&rpc),
-            format!("s.proto:5:3: rpc Census is {kind}, which is not supported yet: only unary rpcs are")
-        );
+        assert_eq!(refusal(&rpc), format!("s.proto:5:3: rpc Parade {problem}"));
     }
+}
+
+#[test]
+fn handlers_may_be_left_out_where_that_is_allowed() {
+    let file = Path::new(PROTOS).join("hats.proto");
+    let required = &generate(&file, Path::new(PROTOS), |_| {}).unwrap()["hats.v1.rs"];
+    let optional = generate(&file, Path::new(PROTOS), |config| {
+        config.unimplemented(true);
+    });
+    let optional = &optional.unwrap()["hats.v1.rs"];
+    let handlers = 10;
+    assert_eq!(required.matches("::psrpc::Error::unimplemented()").count(), 0);
+    assert_eq!(optional.matches("::psrpc::Error::unimplemented()").count(), handlers);
 }
 
 #[test]
 fn streaming_keywords_are_refused() {
     for rpc in ["rpc Up(stream M) returns (M);", "rpc Down(M) returns (stream M);"] {
         let error = refusal(&format!("  {rpc}"));
-        assert!(error.starts_with("s.proto:4:3: rpc ") && error.contains("not supported yet"), "{error}");
+        assert!(error.starts_with("s.proto:4:3: rpc ") && error.contains("leave the keyword out"), "{error}");
     }
 }
 
@@ -231,11 +235,29 @@ fn a_rename_of_nothing_is_refused() {
 }
 
 #[test]
-fn an_unknown_option_is_refused_by_name_and_place() {
-    let error = refusal("  rpc A(M) returns (M) { option (psrpc.options).affinty = true; }");
-    assert!(error.contains("affinty") && error.contains("s.proto:4:"), "{error}");
-    let error = refusal("  rpc A(M) returns (M) { option (psrpc.options).type = BEST; }");
-    assert!(error.contains("BEST") && error.contains("s.proto:4:"), "{error}");
+fn an_unknown_option_is_refused_by_name_and_place_and_told_what_it_may_have_meant() {
+    let of = |option: &str| refusal(&format!("  rpc A(M) returns (M) {{ option {option}; }}"));
+    assert_eq!(
+        of("(psrpc.options).streem = true"),
+        "s.proto:4:26: option field '(psrpc.options).streem' is not defined; did you mean `stream`? Known are \
+         subscription, topics, topic_params, stream, multi, affinity_func, queue, type"
+    );
+    assert_eq!(
+        of("(psrpc.options).topic_params.grup = \"x\""),
+        "s.proto:4:26: option field '(psrpc.options).topic_params.grup' is not defined; did you mean `group`? Known are \
+         group, names, typed, single_server"
+    );
+    let unlike = of("(psrpc.options).x = true");
+    assert!(unlike.ends_with("is not defined; known are subscription, topics, topic_params, stream, multi, affinity_func, queue, type"), "{unlike}");
+    let value = of("(psrpc.options).type = AFFINTY");
+    assert!(
+        value.ends_with("but found 'AFFINTY'; did you mean `AFFINITY`? Known are QUEUE, AFFINITY, MULTI"),
+        "{value}"
+    );
+    let text = of("(psrpc.options) = { streem: true }");
+    assert!(text.ends_with("for option '(psrpc.options)'; known are subscription, topics, topic_params, stream, multi, affinity_func, queue, type"), "{text}");
+    let extension = of("(psrpc.optons).stream = true");
+    assert!(extension.ends_with("which is not defined; did you mean `psrpc.options`?"), "{extension}");
 }
 
 #[test]

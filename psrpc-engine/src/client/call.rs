@@ -23,6 +23,7 @@ use psrpc_proto::{
     ClaimRequest, ClaimResponse, ErrorCode, ErrorResponse, Frame, Metadata, Request, Response, Text,
 };
 
+use super::responders::Responders;
 use super::{Context, Owner};
 use crate::config::ClientConfig;
 use crate::error::{BusError, CallError, Evidence, Failure};
@@ -69,6 +70,7 @@ impl Call {
 /// The unary calls in flight.
 pub(super) struct Calls {
     flights: Flights<CallHandle, Ongoing>,
+    responders: Responders,
     last_gap: Option<Time>,
 }
 
@@ -110,7 +112,7 @@ enum State {
 
 impl Calls {
     pub(super) fn new(keys: HashKeys) -> Self {
-        Self { flights: Flights::new(keys), last_gap: None }
+        Self { flights: Flights::new(keys), responders: Responders::new(), last_gap: None }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -248,13 +250,17 @@ impl Calls {
     pub(super) fn on_response(&mut self, cx: &mut Context<'_>, response: Response) {
         let drop = |response: Response, reason| Dropped::of(reason, response.request_id, response.server_id);
         let Some(handle) = self.flights.find(&response.request_id) else {
-            return cx.io.dropped(drop(response, Reason::Late));
+            let second = self.responders.is_second(&response);
+            return cx.io.dropped(drop(response, if second { Reason::SecondServer } else { Reason::Late }));
         };
         let parked_per_call = cx.config.limits.parked_per_call;
         let ongoing = &mut self.flights.get_mut(handle).expect("found above").state;
         let queue = ongoing.route.is_queue();
         if response.result.is_err() {
             ongoing.evidence.errors += 1;
+        }
+        if let State::Waiting(None) = ongoing.state {
+            self.responders.answered(response.request_id.clone(), response.server_id.clone());
         }
         match (&mut ongoing.state, response.result) {
             (State::Waiting(Some(server)), result) if *server != response.server_id => {
@@ -384,6 +390,13 @@ impl Calls {
         if let Some(flight) = self.flights.get_mut(handle) {
             if let State::Selecting(bids) = &flight.state.state {
                 flight.state.evidence.best = bids.best().cloned();
+            }
+            let route = &flight.state.route;
+            if cx.config.tells_cancellation && !route.is_stream() {
+                let claimed = route.properties().require_claim;
+                let channel = if claimed { route.grants() } else { route.requests() };
+                let nobody = ClaimResponse { request_id: flight.id.clone(), server_id: Text::EMPTY };
+                cx.io.publish(Publish::Cancellation, channel, Frame::ClaimResponse(nobody));
             }
             self.fail(cx, handle, Failure::canceled);
         }

@@ -3,9 +3,11 @@
 mod call;
 mod context;
 mod multi;
+mod responders;
 mod stream;
 mod subscription;
 
+use core::fmt;
 use core::time::Duration;
 
 use bytes::Bytes;
@@ -312,7 +314,8 @@ impl Client {
     }
 
     /// Closes the client: pending calls resolve at once with "client is closed", streams and subscriptions end. It is
-    /// [closed](ClientEvent::Closed) when the bus has confirmed that, or after the configured timeout.
+    /// [closed](ClientEvent::Closed) when the bus has confirmed that and was handed the ends of the streams, or after the
+    /// configured timeout.
     pub fn close(&mut self, now: Now) {
         self.shut(now, None);
     }
@@ -342,7 +345,8 @@ impl Client {
 
     fn close_if_left(&mut self) {
         if let Phase::Closing { timer, .. } = self.phase {
-            if self.subscriptions.is_empty() {
+            // Servers see the ends of their streams, which a full bus may hold up.
+            if self.subscriptions.is_empty() && !self.io.waits(Publish::Close) {
                 self.io.timers.disarm(timer);
                 self.closed();
             }
@@ -352,9 +356,9 @@ impl Client {
     fn closed(&mut self) {
         if let Phase::Closing { error, .. } = core::mem::replace(&mut self.phase, Phase::Closed) {
             self.subscriptions = Subscriptions::new();
-            // The bus did not confirm these in time.
+            // The bus did not confirm their end in time.
             for subscription in core::mem::replace(&mut self.listeners, Listeners::new()).subscriptions() {
-                self.io.event(ClientEvent::Unsubscribed { subscription, error: error.clone() });
+                self.io.event(ClientEvent::Unsubscribed { subscription, error: None });
             }
             // Nothing else tells the servers that their streams have ended.
             self.io.withdraw(|publish| publish == Publish::Close);
@@ -391,6 +395,17 @@ impl Client {
             self.io.count(Reason::SubscriptionLost);
         }
         self.io.event(ClientEvent::Unsubscribed { subscription, error });
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client")
+            .field("service", self.service())
+            .field("id", self.id())
+            .field("in_flight", &self.in_flight())
+            .field("streams", &self.streams())
+            .finish_non_exhaustive()
     }
 }
 
@@ -446,6 +461,7 @@ impl Engine for Client {
             Publish::Close => cx.check_published(result),
             _ => {}
         }
+        self.close_if_left();
     }
 
     fn handle_frame(&mut self, now: Now, subscription: SubscriptionHandle, frame: Frame) {

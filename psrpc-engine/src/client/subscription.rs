@@ -1,5 +1,7 @@
 //! Subscriptions to what servers publish.
 
+use alloc::vec::Vec;
+
 use psrpc_proto::{Any, Text};
 
 use super::context::Io;
@@ -42,9 +44,10 @@ impl Listeners {
         subscription
     }
 
-    /// The subscriptions of those that are left, in the order of their places.
-    pub(super) fn subscriptions(&self) -> impl Iterator<Item = SubscriptionHandle> {
-        self.0.handles().filter_map(|listener| Some(self.0.get(listener)?.subscription))
+    /// The subscriptions of all listeners, in the order of their places.
+    pub(super) fn subscriptions(&self) -> Vec<SubscriptionHandle> {
+        let listeners = self.0.handles().filter_map(|listener| self.0.get(listener));
+        listeners.map(|listener| listener.subscription).collect()
     }
 
     pub(super) fn remove(&mut self, ListenerHandle(listener): ListenerHandle) {

@@ -6,6 +6,7 @@ mod stream;
 mod updates;
 
 use alloc::vec::Vec;
+use core::fmt;
 use core::time::Duration;
 
 use bytes::Bytes;
@@ -64,9 +65,9 @@ impl From<StreamTimer> for Owner {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Open,
-    /// It takes no new registrations, and is closed when nothing is in flight and those that it has are gone. Once the
-    /// timer has fired it takes no requests either, and does not wait for the bus to confirm that there are none; once
-    /// that for lingering has, it does not wait for the handlers of streams.
+    /// It takes no new registrations, and is closed when nothing is in flight, those that it has are gone and clients
+    /// are told of the ends of their streams. Once the timer has fired it takes no requests either, and does not wait for
+    /// the bus to confirm that there are none or to have room for the ends; once that for lingering has, it does not wait for the handlers of streams.
     Draining {
         timer: Option<TimerId>,
         linger: Option<TimerId>,
@@ -307,7 +308,7 @@ impl Server {
 
     /// Shuts the server down without losing what it has accepted: it unsubscribes, serves what was delivered until
     /// the bus has confirmed that, and is [closed](ServerEvent::Closed) when nothing is in flight and every response
-    /// has left. A bid may still be granted, so it is waited for as a handler is. If the bus does not confirm within
+    /// and every end of a stream has left. A bid may still be granted, so it is waited for as a handler is. If the bus does not confirm within
     /// the configured timeout, nothing more is accepted from it; so the server is closed after that timeout or by the
     /// expiry of the last request that it accepted, whichever is later.
     ///
@@ -342,7 +343,9 @@ impl Server {
     fn close_if_drained(&mut self) {
         if let Phase::Draining { timer, .. } = self.phase {
             let in_flight = self.requests.len() + self.streams.len() + self.updates.len();
-            if in_flight == 0 && (self.registry.is_empty() || timer.is_none()) {
+            // Streams see their end, which a full bus may hold up.
+            let left = || self.registry.is_empty() && !self.io.waits(Publish::Close);
+            if in_flight == 0 && (timer.is_none() || left()) {
                 self.close();
             }
         }
@@ -398,6 +401,17 @@ impl Context<'_> {
             horizon: config.horizon,
         };
         (streams, crate::stream::Context { now: *now, io, ids, rules })
+    }
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server")
+            .field("service", self.service())
+            .field("id", self.id())
+            .field("in_flight", &self.in_flight())
+            .field("streams", &self.streams())
+            .finish_non_exhaustive()
     }
 }
 
@@ -491,6 +505,10 @@ impl Engine for Server {
                 stream::on_frame(requests, &mut cx, role.registration, route, frame);
             }
             (Carries::Grants, Frame::ClaimResponse(grant)) => requests.on_grant(&mut cx, grant),
+            // Where nothing is claimed, a cancellation comes where the request came.
+            (Carries::Requests, Frame::ClaimResponse(grant)) if grant.server_id.is_empty() => {
+                requests.on_grant(&mut cx, grant);
+            }
             (_, frame) => incoming::unexpected(&mut self.io, &frame),
         }
         self.close_if_drained();

@@ -187,17 +187,8 @@ impl Requests {
         if request.request_id.is_empty() || request.client_id.is_empty() || named.is_empty() {
             return Err(refuse(Reason::MissingId));
         }
-        let expiry = WallTime::from_unix_nanos(request.expiry);
-        let (sent_at, ahead) = match request.sent_at {
-            // A peer that does not say. Its expiry is not moved to the horizon, which would be another for each duplicate.
-            ..=0 => (now.wall, expiry),
-            sent_at => (WallTime::from_unix_nanos(sent_at), WallTime::from_unix_nanos(sent_at)),
-        };
-        if ahead > now.wall + config.horizon {
-            return Err((Reason::FarFuture, Expired { by: ahead.since(now.wall) }));
-        }
-        let expiry = Expiry::on_receipt(*now, sent_at, expiry, config.horizon, config.skew_allowance)
-            .map_err(|expired| (Reason::Expired, expired))?;
+        let Incoming { sent_at, expiry, .. } = *request;
+        let expiry = Expiry::of_frame(*now, sent_at, expiry, config.horizon, config.skew_allowance)?;
         // A stream is opened once, whatever its opening is called.
         let identity = self.keys.identity(request.client_id.as_bytes(), named.as_bytes());
         let Some(vacancy) = self.flights.vacancy(&request.request_id) else {
@@ -217,6 +208,7 @@ impl Requests {
             Some(_) if streams.len() + self.openings.len() >= config.limits.streams.streams => {
                 Err(refuse(Reason::StreamsFull))
             }
+            Some(_) if io.is_overfull() => Err(refuse(Reason::StreamsFull)),
             Some(stream_id) if streams.find(stream_id).is_some() => Err(refuse(Reason::IdTaken)),
             None if config.concurrency.is_some_and(|limit| self.busy >= limit) => Err(refuse(Reason::Busy)),
             _ => Ok((expiry, vacancy)),
@@ -276,7 +268,11 @@ impl Requests {
             return cx.io.count(Reason::Elsewhere);
         };
         let ours = grant.server_id == cx.config.id;
+        let canceled = cx.config.heeds_cancellation && grant.server_id.is_empty();
         match self.state(request) {
+            Some(State::Deciding | State::Bidding | State::Running) if canceled => {
+                self.abandon(cx, request, Reason::Canceled);
+            }
             Some(State::Bidding) if ours => self.run(cx, request),
             Some(State::Deciding | State::Bidding) if !ours => self.abandon(cx, request, Reason::ClaimLost),
             _ => cx.io.dropped(Dropped::of(Reason::Late, grant.request_id, Text::EMPTY)),

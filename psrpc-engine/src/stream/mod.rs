@@ -30,7 +30,7 @@ use crate::map::HashKeys;
 use crate::output::{DroppedEvent, Io, Publish};
 use crate::time::Expiry;
 use crate::timers::TimerKind;
-use crate::{Dropped, Now, Reason, SendHandle, StreamHandle, Time, WallTime};
+use crate::{Dropped, Now, Reason, SendHandle, StreamHandle, Time};
 
 /// What a side keeps with a stream.
 pub(crate) trait Side {
@@ -58,7 +58,7 @@ pub(crate) struct Half<K> {
     heard: Time,
     /// Messages that were not taken yet.
     unread: usize,
-    /// Acks that have not left yet.
+    /// Acks that have not left yet. A full bus holds them up, and then their number is limited too.
     acks: usize,
     sends: Vec<SendHandle>,
 }
@@ -220,12 +220,16 @@ impl<K: Side> Streams<K> {
             return cx.io.dropped(drop(Reason::MissingId));
         }
         half.heard = cx.now.time;
-        let expires = match lifetime(cx, sent_at, expiry) {
+        let Rules { horizon, skew_allowance, .. } = cx.rules;
+        let expires = match Expiry::of_frame(cx.now, sent_at, expiry, horizon, skew_allowance) {
             Ok(expires) => expires,
-            Err((reason, late_by)) => return cx.io.dropped(Dropped { late_by, ..drop(reason) }),
+            Err((reason, late)) => return cx.io.dropped(Dropped { late_by: late.by, ..drop(reason) }),
         };
         let identity = self.keys.identity(stream_id.as_bytes(), request_id.as_bytes());
-        if !self.received.knows(identity) && half.unread + half.acks >= self.limits.unread_per_stream {
+        let limit = self.limits.unread_per_stream;
+        // Its ack would wait with many others.
+        let held_up = cx.io.is_blocked() && half.acks >= limit || cx.io.is_overfull();
+        if !self.received.knows(identity) && (half.unread >= limit || held_up) {
             cx.io.dropped(drop(Reason::SlowConsumer));
             if cx.rules.config.slow_consumer == SlowConsumer::Close {
                 self.close(cx, stream, Reason::SlowConsumer, slow_consumer());
@@ -321,7 +325,7 @@ impl<K: Side> Streams<K> {
 
     pub(crate) fn on_ack_published(&mut self, stream: StreamHandle) {
         if let Some(flight) = self.flights.get_mut(stream) {
-            flight.state.acks -= 1;
+            flight.state.acks = flight.state.acks.saturating_sub(1);
         }
     }
 
@@ -431,8 +435,8 @@ impl<K: Side> Streams<K> {
         failure: &Failure,
     ) {
         let Some((stream_id, half)) = self.flights.settle(stream, &mut cx.io.timers) else { return };
-        // A server that refused it needs not be told.
-        if failure.reason != Reason::Answered {
+        // A server that refused it needs not be told, unless another may have it.
+        if failure.reason != Reason::Answered || failure.evidence.selected.is_some() {
             let told = ErrorResponse::new(failure.code.clone(), failure.text.clone());
             publish_close(cx, Publish::Close, stream_id, &half.channel, told);
         }
@@ -493,7 +497,7 @@ impl<K: Side> Streams<K> {
     }
 }
 
-/// Tells the other side of a stream that it has ended.
+/// Tells the other side of a stream that it has ended, unless far too many wait to be told.
 pub(crate) fn publish_close<E: Events, O: Copy>(
     cx: &mut Context<'_, E, O>,
     what: Publish,
@@ -501,6 +505,9 @@ pub(crate) fn publish_close<E: Events, O: Copy>(
     channel: &Channel,
     cause: ErrorResponse,
 ) {
+    if cx.io.is_overfull() {
+        return cx.io.count(Reason::Withdrawn);
+    }
     let request_id = cx.ids.request();
     let body = StreamBody::Close { code: cause.code, text: cause.text };
     let frame = frame(cx.now, stream_id, request_id, cx.rules.timeout, body);
@@ -532,16 +539,4 @@ pub(crate) fn frame(
 ) -> Frame {
     let (sent_at, expiry) = (now.wall.as_unix_nanos(), (now.wall + timeout).as_unix_nanos());
     Frame::Stream(Stream { stream_id, request_id, sent_at, expiry, body: Some(body) })
-}
-
-/// How long a message lives, or why it is not looked at.
-fn lifetime<E, O>(cx: &Context<'_, E, O>, sent_at: i64, expiry: i64) -> Result<Expiry, (Reason, Duration)> {
-    let Rules { skew_allowance, horizon, .. } = cx.rules;
-    let expiry = WallTime::from_unix_nanos(expiry);
-    let sent_at = WallTime::from_unix_nanos(sent_at);
-    if sent_at > cx.now.wall + horizon {
-        return Err((Reason::FarFuture, sent_at.since(cx.now.wall)));
-    }
-    Expiry::on_receipt(cx.now, sent_at, expiry, horizon, skew_allowance)
-        .map_err(|expired| (Reason::Expired, expired.by))
 }

@@ -57,8 +57,23 @@ fn a_call_without_a_claim_takes_the_first_response() {
     assert!(!request.skip_claim, "there is no claim to skip");
     client.response(&request, "SRV_9", Ok("fits"));
     assert_eq!(client.outcome().unwrap().unwrap().server_id, "SRV_9");
-    client.response(&request, "SRV_8", Ok("fits too"));
+    client.response(&request, "SRV_9", Ok("fits again"));
     assert_eq!(client.dropped(), [Reason::Late]);
+    client.response(&request, "SRV_8", Ok("fits too"));
+    assert_eq!(client.dropped(), [Reason::SecondServer]);
+}
+
+#[test]
+fn a_cancellation_is_told_where_that_is_asked_for_as_a_grant_to_nobody() {
+    for (call, channel) in [(queue_call(), "Hats|Fit|RCLAIM"), (single_call(), "Hats|OwnerFit|REQ")] {
+        let config = ClientConfig { tells_cancellation: true, ..ClientConfig::new("Hats") };
+        let mut client = Driven::client_with(config);
+        let (handle, request) = client.request(call);
+        client.engine.cancel(client.now, handle);
+        client.drain();
+        let nobody = ClaimResponse { request_id: request.request_id, server_id: Text::EMPTY };
+        assert_eq!(client.frames(), [(channel.to_owned(), Frame::ClaimResponse(nobody))]);
+    }
 }
 
 #[test]

@@ -5,180 +5,18 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use bytes::Bytes;
 use proptest::prelude::*;
 use proptest::sample::Index;
 use psrpc_engine::proto::{
     ClaimRequest, ClaimResponse, ErrorCode, ErrorResponse, Frame, Request, Response, Text,
 };
 use psrpc_engine::{
-    BusError, Call, CallHandle, Client, ClientConfig, ClientEvent, ClientLimits, Engine, Now, Output,
-    RegistrationHandle, RequestHandle, Selection, Server, ServerConfig, ServerEvent, ServerLimits,
-    SubscriptionHandle, Time, Token, WallTime,
+    Call, CallHandle, Client, ClientConfig, ClientEvent, ClientLimits, Engine, RegistrationHandle,
+    RequestHandle, Selection, Server, ServerConfig, ServerEvent, ServerLimits, Time, WallTime,
 };
 
-use crate::fixture::{AFFINITY, EPOCH, QUEUE, SINGLE, ms, route};
-
-/// An engine under test, with a trace of all that it put out.
-struct Run<E: Engine> {
-    engine: E,
-    now: Now,
-    trace: String,
-    subscriptions: Vec<SubscriptionHandle>,
-    unsubscribed: Vec<SubscriptionHandle>,
-    tokens: Vec<Token>,
-    frames: Vec<Frame>,
-    events: Vec<E::Event>,
-    /// Whether the bus has no room.
-    full: bool,
-}
-
-impl<E: Engine> Run<E>
-where
-    E::Event: std::fmt::Debug,
-{
-    fn new(engine: E) -> Self {
-        let now = Now { time: Time::ZERO, wall: WallTime::from_unix_nanos(EPOCH) };
-        Self {
-            engine,
-            now,
-            trace: String::new(),
-            subscriptions: Vec::new(),
-            unsubscribed: Vec::new(),
-            tokens: Vec::new(),
-            frames: Vec::new(),
-            events: Vec::new(),
-            full: false,
-        }
-    }
-
-    fn drain(&mut self) {
-        while let Some(output) = self.engine.poll_output() {
-            self.trace.push_str(&format!("{output:?}\n"));
-            match output {
-                Output::Subscribe { subscription, .. } => self.subscriptions.push(subscription),
-                Output::Unsubscribe { subscription } => self.unsubscribed.push(subscription),
-                Output::Publish { token, channel, frame } if self.full => {
-                    self.engine.handle_full(token, channel, frame);
-                }
-                Output::Publish { token, frame, .. } => {
-                    self.tokens.push(token);
-                    self.frames.push(frame);
-                }
-                Output::Event(event) => self.events.push(event),
-            }
-        }
-    }
-
-    /// Lets time pass in one step, as a driver that was late would.
-    fn tick(&mut self, after: Duration, wall: i64) {
-        let time = self.now.time + after;
-        let wall = self.now.wall.as_unix_nanos() + after.as_nanos() as i64 + wall;
-        self.now = Now { time, wall: WallTime::from_unix_nanos(wall) };
-        self.engine.handle_timeout(self.now);
-        self.drain();
-        let next = self.engine.poll_timeout();
-        assert!(next.is_none_or(|next| next.at > time), "due after it was handled: {next:?} at {time:?}");
-        self.engine.handle_timeout(self.now);
-        assert!(self.engine.poll_output().is_none(), "a spurious tick does nothing");
-        assert_eq!(self.engine.poll_timeout(), next);
-    }
-
-    fn make_room(&mut self) {
-        self.full = false;
-        self.engine.handle_room();
-        self.drain();
-    }
-
-    fn confirm(&mut self) {
-        for subscription in std::mem::take(&mut self.unsubscribed) {
-            self.engine.handle_unsubscribed(self.now, subscription);
-        }
-        self.drain();
-    }
-
-    fn pick<T: Copy>(items: &[T], index: &Index) -> Option<T> {
-        (!items.is_empty()).then(|| *index.get(items))
-    }
-
-    fn pass(&mut self, step: &Passing) {
-        match step {
-            Passing::Tick(millis) => self.tick(ms(*millis), 0),
-            Passing::Jump(seconds) => self.tick(ms(1), seconds * 1_000_000_000),
-            Passing::Drain => self.drain(),
-            Passing::Live(index) => {
-                if let Some(subscription) = Self::pick(&self.subscriptions, index) {
-                    self.engine.handle_subscribed(self.now, subscription, Ok(()));
-                }
-            }
-            Passing::Refused(index) => {
-                if let Some(subscription) = Self::pick(&self.subscriptions, index) {
-                    self.engine.handle_subscribed(self.now, subscription, Err(BusError::new("no")));
-                }
-            }
-            Passing::Ended(index) => {
-                if let Some(subscription) = Self::pick(&self.subscriptions, index) {
-                    self.engine.handle_unsubscribed(self.now, subscription);
-                }
-            }
-            Passing::Confirm => self.confirm(),
-            Passing::Gap(index, lost) => {
-                if let Some(subscription) = Self::pick(&self.subscriptions, index) {
-                    self.engine.handle_gap(self.now, subscription, *lost);
-                }
-            }
-            Passing::Published(index, ok) => {
-                if let Some(token) = Self::pick(&self.tokens, index) {
-                    let result = if *ok { Ok(Some(1)) } else { Err(BusError::new("no")) };
-                    self.engine.handle_published(self.now, token, result);
-                }
-            }
-            Passing::Full => self.full = true,
-            Passing::Room => self.make_room(),
-            Passing::Noise(index, bytes) => {
-                if let Some(subscription) = Self::pick(&self.subscriptions, index) {
-                    let frame = Frame::Raw(Bytes::from(bytes.clone()));
-                    self.engine.handle_frame(self.now, subscription, frame);
-                }
-            }
-        }
-    }
-}
-
-/// What can happen to either kind of engine.
-#[derive(Clone, Debug)]
-enum Passing {
-    Tick(u64),
-    Jump(i64),
-    Drain,
-    Live(Index),
-    Refused(Index),
-    Ended(Index),
-    Confirm,
-    Gap(Index, Option<u64>),
-    Published(Index, bool),
-    Noise(Index, Vec<u8>),
-    Full,
-    Room,
-}
-
-fn passings() -> impl Strategy<Value = Passing> {
-    prop_oneof![
-        20 => (0..700u64).prop_map(Passing::Tick),
-        2 => (-20..20i64).prop_map(Passing::Jump),
-        10 => Just(Passing::Drain),
-        4 => any::<Index>().prop_map(Passing::Live),
-        1 => any::<Index>().prop_map(Passing::Refused),
-        1 => any::<Index>().prop_map(Passing::Ended),
-        4 => Just(Passing::Confirm),
-        1 => any::<(Index, Option<u64>)>().prop_map(|(index, lost)| Passing::Gap(index, lost.map(|l| l % 9))),
-        4 => any::<(Index, bool)>().prop_map(|(index, ok)| Passing::Published(index, ok)),
-        2 => (any::<Index>(), proptest::collection::vec(any::<u8>(), 0..40))
-            .prop_map(|(index, bytes)| Passing::Noise(index, bytes)),
-        1 => Just(Passing::Full),
-        2 => Just(Passing::Room),
-    ]
-}
+use crate::fixture::{AFFINITY, QUEUE, SINGLE, ms, route};
+use crate::steps::{Passing, Run, passings};
 
 #[derive(Clone, Debug)]
 enum ClientStep {

@@ -14,6 +14,7 @@ use psrpc_engine::{
 
 pub const QUEUE: MethodProperties = MethodProperties { routing: Routing::Queue, require_claim: true };
 pub const AFFINITY: MethodProperties = MethodProperties { routing: Routing::Affinity, require_claim: true };
+pub const MULTI: MethodProperties = MethodProperties { routing: Routing::Multi, require_claim: false };
 pub const SINGLE: MethodProperties = MethodProperties { routing: Routing::Queue, require_claim: false };
 
 /// Where virtual wall time starts; far from zero, as it is in life.
@@ -46,6 +47,8 @@ pub type Published = Vec<(Token, Channel, Frame)>;
 pub struct Driven<E: Engine> {
     pub engine: E,
     pub now: Now,
+    /// Where virtual time starts by the wall clock, in Unix nanoseconds.
+    pub epoch: i64,
     pub subscriptions: Vec<(SubscriptionHandle, Channel, SubscriptionKind)>,
     pub unsubscribed: Vec<SubscriptionHandle>,
     published: Published,
@@ -55,8 +58,15 @@ pub struct Driven<E: Engine> {
 impl<E: Engine> Driven<E> {
     pub fn new(engine: E) -> Self {
         let (now, subscriptions, unsubscribed) = (at(Duration::ZERO), Vec::new(), Vec::new());
-        let mut driven =
-            Self { engine, now, subscriptions, unsubscribed, published: Vec::new(), events: Vec::new() };
+        let mut driven = Self {
+            engine,
+            now,
+            epoch: EPOCH,
+            subscriptions,
+            unsubscribed,
+            published: Vec::new(),
+            events: Vec::new(),
+        };
         driven.drain();
         driven
     }
@@ -81,13 +91,17 @@ impl<E: Engine> Driven<E> {
 
     /// Lets time pass, with every timer fired at its own time.
     pub fn advance_to(&mut self, after: Duration) {
-        let until = at(after);
+        let until = self.at(after);
         while let Some(timeout) = self.engine.poll_timeout().filter(|timeout| timeout.at <= until.time) {
-            self.now = at(timeout.at.since(Time::ZERO).max(self.now.time.since(Time::ZERO)));
+            self.now = self.at(timeout.at.since(Time::ZERO).max(self.now.time.since(Time::ZERO)));
             self.engine.handle_timeout(self.now);
             self.drain();
         }
         self.now = until;
+    }
+
+    fn at(&self, after: Duration) -> Now {
+        Now { time: Time::ZERO + after, wall: WallTime::from_unix_nanos(self.epoch) + after }
     }
 
     pub fn subscription(&self, channel: &str) -> SubscriptionHandle {

@@ -2,11 +2,13 @@
 
 mod calls;
 mod contract;
+mod contract_of_streams;
 mod conversations;
 mod fixture;
 mod multi;
 mod registrations;
 mod requests;
 mod selection;
+mod steps;
 mod streams;
 mod updates;

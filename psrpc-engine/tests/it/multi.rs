@@ -1,14 +1,12 @@
 //! Multi calls, case by case.
 
-use psrpc_engine::proto::{ErrorCode, ErrorResponse, Frame, MethodProperties, Request, Routing};
+use psrpc_engine::proto::{ErrorCode, ErrorResponse, Frame, Request};
 use psrpc_engine::{
     BusError, Call, CallError, Client, ClientConfig, ClientEvent, ClientLimits, Engine, Failure, MultiCall,
     MultiHandle, Reason,
 };
 
-use crate::fixture::{Driven, QUEUE, ms, route};
-
-const MULTI: MethodProperties = MethodProperties { routing: Routing::Multi, require_claim: false };
+use crate::fixture::{Driven, MULTI, QUEUE, ms, route};
 
 fn census() -> MultiCall {
     MultiCall::new(route("Census", MULTI), "all")

@@ -551,3 +551,30 @@ fn a_request_that_nobody_else_gets_is_answered_for_a_method_that_is_not_served()
         assert_eq!(server.fates(), [Fate::Dropped(Reason::Untaken)]);
     }
 }
+
+#[test]
+fn a_handler_stops_when_its_call_is_granted_to_nobody() {
+    let mut server = server_with(|config| config.heeds_cancellation = true);
+    let claimed = server.accept("Fit", "REQ_1", ms(1000));
+    server.bid(claimed, 1.0);
+    server.grant("Fit", "REQ_1", "SRV_1");
+    let unclaimed = server.accept("OwnerFit", "REQ_2", ms(1000));
+    server.bid(unclaimed, 1.0);
+    server.fates();
+    server.grant("Fit", "REQ_1", "");
+    let nobody = ClaimResponse { request_id: "REQ_2".into(), server_id: "".into() };
+    server.frame("Hats|OwnerFit|REQ", Frame::ClaimResponse(nobody));
+    assert_eq!(server.fates(), [Fate::Abandoned(Reason::Canceled); 2]);
+    assert_eq!(server.engine.in_flight(), 0);
+}
+
+#[test]
+fn a_grant_to_nobody_stops_nothing_unless_the_server_heeds_it() {
+    let mut server = server();
+    let request = server.accept("Fit", "REQ_1", ms(1000));
+    server.bid(request, 1.0);
+    server.grant("Fit", "REQ_1", "SRV_1");
+    server.fates();
+    server.grant("Fit", "REQ_1", "");
+    assert_eq!(server.fates(), [Fate::Dropped(Reason::Late)]);
+}

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use psrpc_engine::proto::{
-    ClaimRequest, ClaimResponse, ErrorCode, ErrorResponse, Frame, Metadata, MethodProperties, Routing,
+    Any, ClaimRequest, ClaimResponse, ErrorCode, ErrorResponse, Frame, Metadata, MethodProperties, Routing,
     Stream, StreamBody,
 };
 use psrpc_engine::{
@@ -12,7 +12,7 @@ use psrpc_engine::{
     SlowConsumer, StreamEvent, StreamHandle, TimerKind,
 };
 
-use crate::fixture::{AFFINITY, Driven, EPOCH, QUEUE, SINGLE, ms};
+use crate::fixture::{AFFINITY, Driven, EPOCH, QUEUE, SINGLE, all_outputs, ms};
 
 const CLIENT: &str = "Hats|CLI_1|STR";
 const SERVER: &str = "Hats|Parade|STR";
@@ -321,6 +321,18 @@ fn a_server_that_refuses_a_stream_fails_its_opening() {
 }
 
 #[test]
+fn a_stream_that_one_server_refuses_is_closed_for_another_that_was_granted_it() {
+    let mut client = client();
+    let (_, open) = client.opening(OpenStream::new(parade()));
+    client.claim_stream(&open, "SRV_2");
+    client.frames();
+    // Of a server that could not read the opening and has taken its time to say so.
+    client.close(CLIENT, open.stream_id.as_str(), ErrorCode::MalformedRequest, "what?");
+    assert_eq!(client.opened().unwrap().unwrap_err().reason, Reason::Answered);
+    assert_eq!(body(&client.stream_frames()), [&closed(ErrorCode::MalformedRequest, "what?")]);
+}
+
+#[test]
 fn what_cannot_be_opened_is_refused() {
     let mut closed = Driven::client();
     let refused = closed.engine.open_stream(closed.now, OpenStream::new(parade())).unwrap_err();
@@ -492,6 +504,63 @@ fn an_expired_message_is_dropped_with_its_lateness() {
     server.advance_to(ms(3000));
     server.frame(OWNER, frame);
     assert_eq!(server.fates(), [crate::fixture::Fate::Dropped(Reason::Expired)]);
+}
+
+#[test]
+fn a_message_of_a_peer_that_does_not_say_when_it_sent_is_delivered() {
+    let mut server = server();
+    server.stream("STR_1");
+    let message = StreamBody::Message { payload: "hey".into() };
+    let Frame::Stream(frame) = server.a_frame("STR_1", "REQ_7", message) else { panic!() };
+    server.frame(OWNER, Frame::Stream(Stream { sent_at: 0, ..frame }));
+    assert_eq!(server.take(), [Happened::Message("hey".into())]);
+}
+
+#[test]
+fn an_ack_whose_publish_is_not_reported_yet_takes_no_room_of_messages() {
+    let mut server = server_with(|config| config.limits.streams.unread_per_stream = 1);
+    server.open(OWNER, "STR_1", "REQ_STR_1");
+    let received = server.received().pop().unwrap();
+    server.engine.bid(server.now, received.request, 1.0);
+    let opened = all_outputs(&mut server.engine);
+    assert!(opened.iter().any(|output| matches!(output, Output::Publish { .. })), "the ack of the opening");
+    server.message(OWNER, "STR_1", "REQ_7", "hey");
+    assert_eq!(server.take(), [Happened::Message("hey".into())]);
+}
+
+/// Invariant I10: the ends of streams wait for a full bus, but not without bound.
+#[test]
+fn a_full_bus_ends_the_flood_of_streams_that_open_and_end() {
+    let mut server = server();
+    let owner = server.subscription(OWNER);
+    let update = Any { type_url: "type.googleapis.com/hats.Update".into(), value: "tide".into() };
+    server.engine.publish(server.now, &crate::fixture::route("Rumour", QUEUE), update, None).unwrap();
+    let Some(Output::Publish { token, channel, frame }) = server.engine.poll_output() else { panic!() };
+    server.engine.handle_full(token, channel, frame);
+    let mut opened = 0;
+    for id in 0..70_000 {
+        let open = StreamBody::Open { node_id: "CLI_1".into(), metadata: Metadata::new() };
+        let frame = server.a_frame(&format!("STR_{id}"), &format!("REQ_{id}"), open);
+        server.engine.handle_frame(server.now, owner, frame);
+        for output in all_outputs(&mut server.engine) {
+            match output {
+                Output::Event(ServerEvent::Received(received)) => {
+                    server.engine.bid(server.now, received.request, 1.0);
+                }
+                other => assert!(matches!(other, Output::Event(ServerEvent::Dropped(_))), "{other:?}"),
+            }
+        }
+        for output in all_outputs(&mut server.engine) {
+            let Output::Event(ServerEvent::Accepted { stream, .. }) = output else { continue };
+            opened += 1;
+            server.engine.finish_stream(server.now, stream, Ok(()));
+        }
+        let _ = all_outputs(&mut server.engine);
+    }
+    assert_eq!(opened, 65_536, "an ack and a close each");
+    assert_eq!(server.engine.counters().get(Reason::StreamsFull), 70_000 - 65_536);
+    server.engine.handle_room();
+    server.stream("STR_room");
 }
 
 #[test]
@@ -838,4 +907,67 @@ fn requests_beyond_the_concurrency_limit_get_no_bid_and_on_a_queue_an_answer() {
     server.bid(next, 1.0);
     server.advance_to(ms(1000));
     server.accept("Fit", "REQ_5", ms(1000));
+}
+
+/// Invariant I14: a drain that meets a full bus waits for room, and not for ever.
+#[test]
+fn a_drained_server_is_closed_when_the_bus_has_the_ends_of_its_streams() {
+    for room in [true, false] {
+        let mut server = server();
+        let stream = server.stream("STR_1");
+        server.engine.drain(server.now);
+        server.engine.finish_stream(server.now, stream, Ok(()));
+        let mut held_up = 0;
+        while let Some(output) = server.engine.poll_output() {
+            match output {
+                Output::Publish { token, channel, frame } => {
+                    server.engine.handle_full(token, channel, frame);
+                    held_up += 1;
+                }
+                Output::Unsubscribe { subscription } => server.unsubscribed.push(subscription),
+                other => assert!(!matches!(other, Output::Event(ServerEvent::Closed)), "it waits for room"),
+            }
+        }
+        assert_eq!(held_up, 1, "the end of the stream");
+        server.confirm_unsubscribed();
+        // The grant channels are given up after the request channels.
+        server.confirm_unsubscribed();
+        assert!(!server.events().iter().any(|event| matches!(event, ServerEvent::Closed)));
+        if room {
+            server.engine.handle_room();
+            server.drain();
+            assert_eq!(body(&server.stream_frames()), [&self::closed(ErrorCode::Unavailable, "EOF")]);
+        } else {
+            server.advance_to(ms(3000));
+        }
+        assert!(matches!(server.events()[..], [.., ServerEvent::Closed]));
+    }
+}
+
+#[test]
+fn a_client_is_closed_when_the_bus_has_the_ends_of_its_streams() {
+    for room in [true, false] {
+        let mut client = client();
+        client.stream();
+        client.engine.close(client.now);
+        while let Some(output) = client.engine.poll_output() {
+            match output {
+                Output::Publish { token, channel, frame } => {
+                    client.engine.handle_full(token, channel, frame);
+                }
+                Output::Unsubscribe { subscription } => client.unsubscribed.push(subscription),
+                _ => {}
+            }
+        }
+        client.confirm_unsubscribed();
+        assert!(client.events().is_empty(), "it waits for room");
+        if room {
+            client.engine.handle_room();
+            client.drain();
+            assert_eq!(body(&client.stream_frames()), [&closed(ErrorCode::Canceled, "stream closed")]);
+        } else {
+            client.advance_to(ms(3000));
+        }
+        assert!(matches!(client.events()[..], [ClientEvent::Closed { error: None }]));
+    }
 }

@@ -2,15 +2,13 @@
 
 use std::time::Duration;
 
-use psrpc_engine::proto::{Any, Frame, MethodProperties, Routing};
+use psrpc_engine::proto::{Any, Frame};
 use psrpc_engine::{
     BusError, CallError, Client, ClientConfig, ClientEvent, ClientLimits, Engine, Output, Reason, Server,
     ServerConfig, ServerEvent, SubscriptionHandle, SubscriptionKind, UpdateError,
 };
 
-use crate::fixture::{Driven, QUEUE, all_outputs, at, ms, route};
-
-const MULTI: MethodProperties = MethodProperties { routing: Routing::Multi, require_claim: false };
+use crate::fixture::{Driven, MULTI, QUEUE, all_outputs, at, ms, route};
 
 fn update(value: &'static str) -> Any {
     Any { type_url: "type.googleapis.com/hats.Update".into(), value: value.as_bytes().into() }
@@ -137,6 +135,22 @@ fn subscriptions_end_with_their_client() {
     ));
     let refused = client.engine.subscribe(&route("Rumour", QUEUE), "hats.Update").unwrap_err();
     assert_eq!(refused, CallError::Closed);
+}
+
+#[test]
+fn a_subscription_whose_end_the_bus_does_not_confirm_ends_when_the_client_is_closed_all_the_same() {
+    let mut client = Driven::client();
+    listen(&mut client);
+    client.engine.close(client.now);
+    client.advance_to(ms(3000));
+    let events = client.events();
+    assert!(
+        matches!(
+            &events[..],
+            [ClientEvent::Unsubscribed { error: None, .. }, ClientEvent::Closed { error: None }]
+        ),
+        "{events:?}"
+    );
 }
 
 /// A server that has not published yet.

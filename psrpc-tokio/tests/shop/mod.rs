@@ -7,7 +7,7 @@ use psrpc_tokio::*;
 
 use crate::hats::runtime;
 
-const CLAIMED: MethodProperties = MethodProperties { routing: Routing::Queue, require_claim: true };
+pub const CLAIMED: MethodProperties = MethodProperties { routing: Routing::Queue, require_claim: true };
 const MULTI: MethodProperties = MethodProperties { routing: Routing::Multi, require_claim: false };
 
 pub static SHOP: Service = Service {

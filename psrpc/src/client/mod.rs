@@ -56,7 +56,9 @@ impl Client {
         options: ClientOptions,
     ) -> Result<Self, Error> {
         let runtime: Arc<dyn Runtime> = Arc::new(runtime);
-        let engine = Engine::new(options.config(service), runtime.seed())?;
+        let mut config = options.config(service);
+        config.tells_cancellation = bus.is_in_process();
+        let engine = Engine::new(config, runtime.seed())?;
         let id = engine.id().clone();
         let capacity = options.capacity();
         let role = ClientRole::new(options.observers.watch());

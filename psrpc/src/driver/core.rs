@@ -34,7 +34,7 @@ pub(crate) trait Role: Sized + Send + 'static {
 pub(crate) struct Driver<R: Role> {
     state: Mutex<State<R>>,
     pub(super) queue: Arc<Queue>,
-    pub(super) bus: Arc<dyn Bus>,
+    pub(crate) bus: Arc<dyn Bus>,
     pub(crate) runtime: Arc<dyn Runtime>,
     capacity: usize,
 }

@@ -24,7 +24,7 @@ use super::Error;
 /// | fault | reasons |
 /// |---|---|
 /// | `Caller` | `FarFuture`, `IdTaken`, `RequestsFull`, `DedupFull`, `Busy`, `StreamsFull`, `MalformedRequest` |
-/// | `Server` | `NonFiniteAffinity`, `SecondBid`, `BidsFull`, `SecondAnswer`, `AnswersFull`, `NotSelected`, `ParkedFull`, `Overran` |
+/// | `Server` | `NonFiniteAffinity`, `SecondBid`, `BidsFull`, `SecondAnswer`, `SecondServer`, `AnswersFull`, `NotSelected`, `ParkedFull`, `Overran` |
 /// | [`Peer`](Self::Peer) | `Malformed`, `UnexpectedType`, `MissingId`, `FrameLimit`, `MalformedMessage`, `MessagesFull` |
 /// | [`Consumer`](Self::Consumer) | `SlowConsumer` |
 /// | `Bus` | `Duplicate` |
@@ -70,6 +70,7 @@ impl Fault {
             | Reason::NotSelected
             | Reason::ParkedFull
             | Reason::SecondAnswer
+            | Reason::SecondServer
             | Reason::AnswersFull
             | Reason::Overran
             | Reason::NoResponse

@@ -4,7 +4,6 @@ mod answers;
 mod table;
 
 use std::future::IntoFuture;
-use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,26 +46,31 @@ use crate::{CallOptions, Error};
 /// flight, `canceled` when it is closed. What happens later is one of the answers.
 #[must_use = "a call does nothing until it is awaited"]
 pub struct MultiCall<Req, Res> {
-    client: Client,
-    route: RouteResult,
-    request: Req,
+    target: Target<Req, Res>,
     options: CallOptions,
     expected: Option<usize>,
     interceptors: Vec<Arc<dyn MultiCallInterceptor>>,
-    response: PhantomData<fn() -> Res>,
+}
+
+/// Where a call goes.
+enum Target<Req, Res> {
+    Method(Client, RouteResult, Req),
+    Fake(Result<Answers<Res>, Error>),
 }
 
 impl<Req, Res> MultiCall<Req, Res> {
     pub(crate) fn new(client: Client, route: RouteResult, request: Req) -> Self {
-        Self {
-            client,
-            route,
-            request,
-            options: CallOptions::new(),
-            expected: None,
-            interceptors: Vec::new(),
-            response: PhantomData,
-        }
+        Self::to(Target::Method(client, route, request))
+    }
+
+    /// A call that no client makes, for fakes of a client in unit tests: it gives these answers ([`Answers::new`]), whatever its
+    /// options and interceptors are.
+    pub fn fake(answers: Result<Answers<Res>, Error>) -> Self {
+        Self::to(Target::Fake(answers))
+    }
+
+    fn to(target: Target<Req, Res>) -> Self {
+        Self { target, options: CallOptions::new(), expected: None, interceptors: Vec::new() }
     }
 
     /// How long answers are collected from when the call is first polled. Default: the timeout of the client.
@@ -117,9 +121,12 @@ impl<Req: Message + 'static, Res: Message + Default + 'static> IntoFuture for Mu
     type IntoFuture = BoxFuture<Self::Output>;
 
     fn into_future(self) -> Self::IntoFuture {
-        let Self { client, route, request, options, expected, interceptors, .. } = self;
+        let Self { target, options, expected, interceptors } = self;
         Box::pin(async move {
-            let route: Route = route?;
+            let (client, route, request) = match target {
+                Target::Method(client, route, request) => (client, route?, request),
+                Target::Fake(answers) => return answers,
+            };
             if interceptors.is_empty() && client.around().has_nothing_around_multi_calls() {
                 return start(client, route, request.encode_to_vec(), options, expected);
             }

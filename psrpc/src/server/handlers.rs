@@ -1,6 +1,7 @@
 //! The handlers of a server to be.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 
@@ -16,6 +17,14 @@ pub struct Handlers<S> {
     pub(super) description: &'static Service,
     service: Arc<S>,
     pub(super) handlers: BTreeMap<&'static str, Box<dyn Handle>>,
+}
+
+impl<S> fmt::Debug for Handlers<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { description, handlers, .. } = self;
+        let methods: Vec<_> = handlers.keys().collect();
+        f.debug_struct("Handlers").field("service", &description.name).field("methods", &methods).finish()
+    }
 }
 
 impl<S: Send + Sync + 'static> Handlers<S> {

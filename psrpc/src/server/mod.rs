@@ -1,5 +1,6 @@
 //! The server of a service, on which generated servers stand.
 
+mod alone;
 mod handlers;
 mod options;
 mod publish;
@@ -12,6 +13,7 @@ use prost::Message;
 use psrpc_engine::proto::{ErrorCode, Text};
 use psrpc_engine::{Counters, Route, Server as Engine};
 
+use self::alone::Alone;
 pub use self::handlers::Handlers;
 pub use self::options::ServerOptions;
 pub use self::publish::Publish;
@@ -52,7 +54,9 @@ impl Server {
     ) -> Result<Self, Error> {
         let runtime: Arc<dyn Runtime> = Arc::new(runtime);
         let Handlers { description, mut handlers, .. } = handlers;
-        let engine = Engine::new(options.config(description.name), runtime.seed())?;
+        let mut config = options.config(description.name);
+        config.heeds_cancellation = bus.is_in_process();
+        let engine = Engine::new(config, runtime.seed())?;
         let id = engine.id().clone();
         let capacity = options.capacity();
         if !options.around.is_empty() {
@@ -72,7 +76,8 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// `already_exists` when a method is registered already for the topic, or would share a channel with one that is;
+    /// `already_exists` when a method is registered already for the topic, or would share a channel with one that is, or when it
+    /// is for one server alone and another of this process serves it on the same bus;
     /// `invalid_argument` when the topic cannot be carried, or a method has no handler or is of another service; `canceled`
     /// when the server is closed; `unavailable` when the bus refuses a subscription, or the methods are deregistered before
     /// they are served.
@@ -89,8 +94,13 @@ impl Server {
                 return Err(Error::new(ErrorCode::InvalidArgument, text));
             }
             let key = key(&routes);
+            // What this server serves itself the engine refuses, and says so.
+            let alone = match Alone::claim(self.driver().bus.id(), &routes) {
+                Err(_) if state.role.serves_any(&routes) => Alone::default(),
+                claimed => claimed?,
+            };
             let registration = state.engine.register(routes)?;
-            state.role.joining(registration, key, Arc::clone(&joined));
+            state.role.joining(registration, key, Arc::clone(&joined), alone);
             Ok(registration)
         })?;
         poll_fn(|cx| self.driver().look(|state| state.role.poll_joined(registration, &joined, cx))).await

@@ -1,5 +1,6 @@
 //! Publishing updates to those who subscribe.
 
+use std::fmt;
 use std::future::{IntoFuture, poll_fn};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -49,6 +50,12 @@ impl<'a> Publish<'a> {
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
+    }
+}
+
+impl fmt::Debug for Publish<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Publish").field("route", &self.route).field("update", &self.update.type_url).finish()
     }
 }
 

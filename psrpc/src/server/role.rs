@@ -11,6 +11,7 @@ use psrpc_engine::{
     ServerEvent, StreamHandle,
 };
 
+use super::alone::Alone;
 use super::publish::PublishTable;
 use crate::driver::{Driver, Role};
 use crate::handler::{Admitted, Handle, OpenStream, Run, Running, Stop};
@@ -58,6 +59,8 @@ struct Registration {
     key: Key,
     joined: Arc<Joined>,
     waiting: Vec<Waker>,
+    /// Given up with the registration.
+    _alone: Alone,
 }
 
 /// What is to be done for a server once its lock is free.
@@ -262,9 +265,24 @@ impl ServerRole {
         self.keys.get(&key(routes)).copied()
     }
 
-    pub(super) fn joining(&mut self, registration: RegistrationHandle, key: Key, joined: Arc<Joined>) {
+    pub(super) fn joining(
+        &mut self,
+        registration: RegistrationHandle,
+        key: Key,
+        joined: Arc<Joined>,
+        alone: Alone,
+    ) {
         self.keys.insert(key.clone(), registration);
-        self.registrations.insert(registration, Registration { key, joined, waiting: Vec::new() });
+        let registered = Registration { key, joined, waiting: Vec::new(), _alone: alone };
+        self.registrations.insert(registration, registered);
+    }
+
+    /// Whether this server serves any of these.
+    pub(super) fn serves_any(&self, routes: &[Route]) -> bool {
+        let serves = |(methods, topic): &Key, route: &Route| {
+            topic[..] == *route.topic() && methods.contains(route.method())
+        };
+        self.keys.keys().any(|key| routes.iter().any(|route| serves(key, route)))
     }
 
     fn forget(&mut self, registration: RegistrationHandle, tasks: &mut Vec<ServerTask>) {

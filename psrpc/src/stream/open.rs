@@ -1,7 +1,6 @@
 //! Opening a stream.
 
 use std::future::IntoFuture;
-use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,17 +38,27 @@ use crate::{CallOptions, Error, Selection};
 /// Those of a [`Call`](crate::Call); a server that has too many streams answers `resource_exhausted`.
 #[must_use = "a stream is opened when it is awaited"]
 pub struct OpenStream<S, R> {
-    client: Client,
-    route: RouteResult,
+    target: Target<S, R>,
     options: CallOptions,
     interceptors: Vec<Arc<dyn StreamInterceptor>>,
-    messages: PhantomData<fn(S) -> R>,
+}
+
+/// Where a stream comes from.
+enum Target<S, R> {
+    Method(Client, RouteResult),
+    Fake(Result<ClientStream<S, R>, Error>),
 }
 
 impl<S, R> OpenStream<S, R> {
     pub(crate) fn new(client: Client, route: RouteResult) -> Self {
         let interceptors = client.around().streams.clone();
-        Self { client, route, options: CallOptions::new(), interceptors, messages: PhantomData }
+        Self { target: Target::Method(client, route), options: CallOptions::new(), interceptors }
+    }
+
+    /// A stream that no client opens, for fakes of a client in unit tests: it gives this one, whatever its
+    /// options and interceptors are.
+    pub fn fake(stream: Result<ClientStream<S, R>, Error>) -> Self {
+        Self { target: Target::Fake(stream), options: CallOptions::new(), interceptors: Vec::new() }
     }
 
     /// How long the opening may take from when it is first polled. Default: that of the client.
@@ -101,9 +110,12 @@ impl<S: Message + 'static, R: Message + Default + 'static> IntoFuture for OpenSt
     type IntoFuture = BoxFuture<Self::Output>;
 
     fn into_future(self) -> Self::IntoFuture {
-        let Self { client, route, options, interceptors, .. } = self;
+        let Self { target, options, interceptors } = self;
         Box::pin(async move {
-            let route: Route = route?;
+            let (client, route): (_, Route) = match target {
+                Target::Method(client, route) => (client, route?),
+                Target::Fake(stream) => return stream,
+            };
             let codec = Arc::new(Codec::new::<S, R>(route.clone().into(), Side::Client));
             match open(&client, route, options, &interceptors, &codec).await {
                 Ok((stream, key)) => {

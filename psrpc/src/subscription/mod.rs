@@ -4,7 +4,6 @@ mod table;
 
 use std::fmt;
 use std::future::{IntoFuture, poll_fn};
-use std::marker::PhantomData;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -27,16 +26,22 @@ use crate::{CallInfo, Error};
 ///
 /// `invalid_argument` when the topic cannot be, `canceled` when the client is closed, `unavailable` when the bus refuses it.
 #[must_use = "nobody is subscribed until it is awaited"]
-pub struct Subscribe<T> {
-    client: Client,
-    route: RouteResult,
-    message: &'static str,
-    updates: PhantomData<fn() -> T>,
+pub struct Subscribe<T>(Target<T>);
+
+/// Where updates come from.
+enum Target<T> {
+    Method(Client, RouteResult, &'static str),
+    Fake(Result<Subscription<T>, Error>),
 }
 
 impl<T> Subscribe<T> {
     pub(crate) fn new(client: Client, route: RouteResult, message: &'static str) -> Self {
-        Self { client, route, message, updates: PhantomData }
+        Self(Target::Method(client, route, message))
+    }
+
+    /// A subscription that no client has, for fakes of a client in unit tests: it gives this one ([`Subscription::fake`]).
+    pub fn fake(subscription: Result<Subscription<T>, Error>) -> Self {
+        Self(Target::Fake(subscription))
     }
 }
 
@@ -45,11 +50,15 @@ impl<T: Message + Default + 'static> IntoFuture for Subscribe<T> {
     type IntoFuture = BoxFuture<Self::Output>;
 
     fn into_future(self) -> Self::IntoFuture {
-        let Self { client, route, message, .. } = self;
         Box::pin(async move {
-            let listener = Listener::start(client, route?, message)?;
-            poll_fn(|cx| listener.look(|table, key| table.poll_live(key, cx)).0).await?;
-            Ok(Subscription { listener, updates: PhantomData })
+            match self.0 {
+                Target::Method(client, route, message) => {
+                    let listener = Listener::start(client, route?, message)?;
+                    poll_fn(|cx| listener.look(|table, key| table.poll_live(key, cx)).0).await?;
+                    Ok(Subscription(Source::Listener(listener)))
+                }
+                Target::Fake(subscription) => subscription,
+            }
         })
     }
 }
@@ -79,9 +88,11 @@ impl<T: Message + Default + 'static> IntoFuture for Subscribe<T> {
 ///
 /// Dropping it unsubscribes.
 #[must_use = "dropping it unsubscribes"]
-pub struct Subscription<T> {
-    listener: Listener,
-    updates: PhantomData<fn() -> T>,
+pub struct Subscription<T>(Source<T>);
+
+enum Source<T> {
+    Listener(Listener),
+    Fake(Pin<Box<dyn Stream<Item = Result<T, Error>> + Send>>),
 }
 
 impl<T: Message + Default> Subscription<T> {
@@ -91,11 +102,15 @@ impl<T: Message + Default> Subscription<T> {
         poll_fn(|cx| self.poll_update(cx)).await
     }
 
-    fn poll_update(&self, cx: &Context<'_>) -> Poll<Option<Result<T, Error>>> {
-        let (told, _replaced) = self.listener.client.driver().look(|state| {
-            let (told, replaced) = state.role.subscriptions.poll(self.listener.key, cx);
+    fn poll_update(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<T, Error>>> {
+        let listener = match &mut self.0 {
+            Source::Listener(listener) => listener,
+            Source::Fake(updates) => return updates.as_mut().poll_next(cx),
+        };
+        let (told, _replaced) = listener.client.driver().look(|state| {
+            let (told, replaced) = state.role.subscriptions.poll(listener.key, cx);
             if let Poll::Ready(Some(Told::Update(_))) = told {
-                state.engine.taken_update(self.listener.subscription);
+                state.engine.taken_update(listener.subscription);
             }
             (told, replaced)
         });
@@ -113,29 +128,34 @@ impl<T: Message + Default> Subscription<T> {
 }
 
 impl<T> Subscription<T> {
-    /// Unsubscribes. What was received before can still be taken.
-    pub fn close(&self) {
-        let Listener { client, subscription, .. } = &self.listener;
-        client.driver().drive(|state, _| state.engine.unsubscribe(*subscription));
+    /// A subscription to updates that come from elsewhere, for fakes of a client in unit tests.
+    pub fn fake(updates: impl Stream<Item = Result<T, Error>> + Send + 'static) -> Self {
+        Self(Source::Fake(Box::pin(updates)))
     }
 
-    /// What is subscribed to.
-    pub fn info(&self) -> &CallInfo {
-        &self.listener.info
+    /// Unsubscribes. What was received before can still be taken.
+    pub fn close(&self) {
+        if let Source::Listener(Listener { client, subscription, .. }) = &self.0 {
+            client.driver().drive(|state, _| state.engine.unsubscribe(*subscription));
+        }
     }
 }
 
 impl<T: Message + Default> Stream for Subscription<T> {
     type Item = Result<T, Error>;
 
-    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         self.poll_update(cx)
     }
 }
 
 impl<T> fmt::Debug for Subscription<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Subscription").field("info", &self.listener.info).finish_non_exhaustive()
+        let info = match &self.0 {
+            Source::Listener(listener) => Some(&listener.info),
+            Source::Fake(_) => None,
+        };
+        f.debug_struct("Subscription").field("info", &info).finish_non_exhaustive()
     }
 }
 

@@ -56,7 +56,7 @@ use self::parcels::{Line, Parcels, Subscriber};
 use self::pump::PumpState;
 use self::rule::Rules;
 pub use self::rule::{Rule, RuleId};
-use crate::bus::{Bus, Delivery, Full, Receipt, Sink, Subscription};
+use crate::bus::{Bus, BusId, Delivery, Full, Receipt, Sink, Subscription};
 use crate::runtime::Runtime;
 use crate::{guard, waiting};
 
@@ -208,6 +208,14 @@ impl FaultyBus {
 }
 
 impl Bus for FaultyBus {
+    fn is_in_process(&self) -> bool {
+        self.0.bus.is_in_process()
+    }
+
+    fn id(&self) -> Option<BusId> {
+        self.0.bus.id()
+    }
+
     fn publish(&self, channel: &Channel, frame: Frame, receipt: Receipt) -> Result<(), Box<Full>> {
         let interceptor = {
             let mut state = self.0.lock();

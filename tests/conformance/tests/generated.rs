@@ -1,6 +1,13 @@
 //! What is generated compiles, and is called by the names that it should have.
 
-use psrpc::{ClientOptions, Error, ErrorCode, Request, ServerOptions};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use futures_core::Stream;
+use psrpc::{
+    Answer, Answers, Call, ClientOptions, Error, ErrorCode, MultiCall, OpenStream, Request, ServerOptions,
+    ServerStream, Subscribe, Subscription,
+};
 use psrpc_bus_local::LocalBus;
 use psrpc_conformance::runtime::{Host, Solo};
 
@@ -25,7 +32,7 @@ mod odd {
 }
 
 use hats::parts::Brim;
-use hats::v1::{HatAsk, HatReply, Hats, HatsClient, HatsServer};
+use hats::v1::{HatAsk, HatReply, Hats, HatsApi, HatsClient, HatsServer};
 
 /// A topic with a type of its own.
 struct Owner(&'static str);
@@ -74,6 +81,30 @@ impl Hats for Hatter {
     async fn list_sip_trunk(&self, _: Request<HatAsk>) -> Result<HatReply, Error> {
         Err(Error::new(ErrorCode::Unimplemented, "not yet"))
     }
+
+    async fn census(&self, request: Request<HatAsk>) -> Result<HatReply, Error> {
+        made(&request.name)
+    }
+
+    async fn rack_census(&self, request: Request<HatAsk>) -> Result<HatReply, Error> {
+        made(&format!("{} in {}", request.name, request.topic()[0]))
+    }
+
+    async fn parade(&self, stream: ServerStream<HatReply, HatAsk>) -> Result<(), Error> {
+        while let Some(ask) = stream.next().await {
+            stream.send(HatReply { text: format!("{} passes", ask.name) }).await?;
+        }
+        Ok(())
+    }
+
+    async fn owner_parade(&self, stream: ServerStream<HatReply, HatAsk>) -> Result<(), Error> {
+        let text = format!("{} of {}", stream.metadata().get("band").unwrap(), stream.topic()[0]);
+        stream.send(HatReply { text }).await
+    }
+
+    fn owner_parade_affinity(&self, opening: &Request<()>) -> f32 {
+        if opening.metadata().get("band").is_some() { 1.0 } else { -1.0 }
+    }
 }
 
 fn run<F: Future<Output = Result<(), Error>>>(test: impl FnOnce(LocalBus, Solo) -> F) {
@@ -103,6 +134,133 @@ fn methods_of_every_kind_are_called_by_their_names() {
         assert_eq!(error.code(), &ErrorCode::Unimplemented);
         server.deregister_owner_fit_topic(&Owner("Ann")).await
     });
+}
+
+#[test]
+fn every_server_is_asked_by_the_name_of_a_multi_method() {
+    run(|bus, solo| async move {
+        let server =
+            HatsServer::with_runtime(bus.clone(), solo.clone(), Hatter, ServerOptions::new()).await?;
+        server.register_rack_census_topic("aisle", "type").await?;
+        let client = HatsClient::with_runtime(bus, solo, ClientOptions::new()).await?;
+        let ask = || HatAsk { name: "fez".into() };
+        let answer = client.census(ask()).expect(1).await?.next().await.unwrap()?;
+        assert_eq!((answer.server_id(), answer.text.as_str()), (server.server().id(), "fez"));
+        let answer = client.rack_census("aisle", "type", ask()).expect(1).await?.next().await.unwrap()?;
+        assert_eq!(answer.text, "fez in aisle");
+        Ok(())
+    });
+}
+
+#[test]
+fn streams_are_opened_by_the_names_of_their_methods() {
+    run(|bus, solo| async move {
+        let server =
+            HatsServer::with_runtime(bus.clone(), solo.clone(), Hatter, ServerOptions::new()).await?;
+        server.register_owner_parade_topic("Ann").await?;
+        let client = HatsClient::with_runtime(bus, solo, ClientOptions::new()).await?;
+        let stream = client.parade().await?;
+        stream.send(HatAsk { name: "fez".into() }).await?;
+        assert_eq!(stream.next().await.unwrap().text, "fez passes");
+        let stream = client.owner_parade("Ann").metadata("band", "brass").await?;
+        assert_eq!(stream.next().await.unwrap().text, "brass of Ann");
+        assert!(stream.closed().await.is_stream_closed());
+        let refused = client.owner_parade("Ann").await.unwrap_err();
+        assert!(refused.is_no_response());
+        Ok(())
+    });
+}
+
+#[test]
+fn updates_are_published_and_subscribed_to_by_the_names_of_their_methods() {
+    run(|bus, solo| async move {
+        let server =
+            HatsServer::with_runtime(bus.clone(), solo.clone(), Hatter, ServerOptions::new()).await?;
+        let client = HatsClient::with_runtime(bus, solo, ClientOptions::new()).await?;
+        let mut rumours = client.subscribe_rumour().await?;
+        let mut bulletins = client.subscribe_bulletin("harbour").await?;
+        server.publish_rumour(&HatReply { text: "psst".into() }).await?;
+        server.publish_bulletin("harbour", &HatReply { text: "tide".into() }).await?;
+        assert_eq!(rumours.next().await.unwrap()?.text, "psst");
+        assert_eq!(bulletins.next().await.unwrap()?.text, "tide");
+        Ok(())
+    });
+}
+
+/// What a program of a user's has: code that calls a service, whatever the service is.
+async fn dress(shop: &dyn HatsApi) -> Result<String, Error> {
+    let hat = shop.fit(HatAsk { name: "fez".into() }).metadata("shop", "corner").await?;
+    let mut others = shop.census(HatAsk::default()).expect(1).await?;
+    let other = others.next().await.ok_or_else(Error::no_response)??;
+    let rumour = shop.subscribe_rumour().await?.next().await.ok_or_else(Error::eof)??;
+    Ok(format!("{}, {} of {}, {}", hat.text, other.text, other.server_id(), rumour.text))
+}
+
+#[test]
+fn a_fake_takes_the_place_of_a_client() {
+    struct Fake;
+
+    fn reply(text: &str) -> HatReply {
+        HatReply { text: text.into() }
+    }
+
+    impl HatsApi for Fake {
+        fn fit(&self, request: HatAsk) -> Call<HatAsk, HatReply> {
+            Call::fake(async move { made(&request.name) })
+        }
+        fn census(&self, _: HatAsk) -> MultiCall<HatAsk, HatReply> {
+            MultiCall::fake(Ok(Answers::new(One(Some(Ok(Answer::new("elm", reply("bowler"))))))))
+        }
+        fn subscribe_rumour(&self) -> Subscribe<HatReply> {
+            Subscribe::fake(Ok(Subscription::fake(One(Some(Ok(reply("psst")))))))
+        }
+        fn make_hat_v1(&self, _: HatAsk) -> Call<HatAsk, HatReply> {
+            unused()
+        }
+        fn rack_fit(&self, _: &str, _: &str, _: HatAsk) -> Call<HatAsk, ()> {
+            unused()
+        }
+        fn rack_make(&self, _: &str, _: &str, _: Brim) -> Call<Brim, HatReply> {
+            unused()
+        }
+        fn owner_fit(&self, _: &str, _: HatAsk) -> Call<HatAsk, HatReply> {
+            unused()
+        }
+        fn list_sip_trunk(&self, _: &str, _: HatAsk) -> Call<HatAsk, HatReply> {
+            unused()
+        }
+        fn rack_census(&self, _: &str, _: &str, _: HatAsk) -> MultiCall<HatAsk, HatReply> {
+            MultiCall::fake(Err(Error::unimplemented()))
+        }
+        fn parade(&self) -> OpenStream<HatAsk, HatReply> {
+            OpenStream::fake(Err(Error::unimplemented()))
+        }
+        fn owner_parade(&self, _: &str) -> OpenStream<HatAsk, HatReply> {
+            OpenStream::fake(Err(Error::unimplemented()))
+        }
+        fn subscribe_bulletin(&self, _: &str) -> Subscribe<HatReply> {
+            Subscribe::fake(Err(Error::unimplemented()))
+        }
+    }
+
+    fn unused<Req, Res: Send + 'static>() -> Call<Req, Res> {
+        Call::fake(async { Err(Error::unimplemented()) })
+    }
+
+    Solo::new().block_on(Box::pin(async {
+        assert_eq!(dress(&Fake).await.unwrap(), "fez, bowler of elm, psst");
+    }));
+}
+
+/// A stream of one item.
+struct One<T>(Option<T>);
+
+impl<T: Unpin> Stream for One<T> {
+    type Item = T;
+
+    fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<T>> {
+        Poll::Ready(self.0.take())
+    }
 }
 
 #[test]

@@ -365,11 +365,12 @@ tables! {
 pub fn unescaped(part: &str) -> String {
     let mut plain = String::new();
     let mut rest = part;
-    while let Some(at) = rest.find("u+") {
-        let code = u32::from_str_radix(&rest[at + 2..at + 6], 16).expect("four hex digits");
+    while let Some(at) = rest.find("u+").into_iter().chain(rest.find("U+")).min() {
+        let end = at + if rest[at..].starts_with('u') { 6 } else { 10 };
+        let code = u32::from_str_radix(&rest[at + 2..end], 16).expect("hex digits");
         plain.push_str(&rest[..at]);
         plain.push(char::from_u32(code).expect("a character"));
-        rest = &rest[at + 6..];
+        rest = &rest[end..];
     }
     plain + rest
 }

@@ -265,7 +265,7 @@ async fn unclaimed_first(env: Env) -> Verdict {
     foreign.respond(&request, "SRV_1", reply("first")).await?;
     foreign.respond(&request, "SRV_2", reply("second")).await?;
     check_eq!(call.await.map_err(unexpected)?.server, "first", "who answers");
-    env.until("the second is counted", || client.client().counters().get(Reason::Late) == 1).await
+    env.until("the second is counted", || client.client().counters().get(Reason::SecondServer) == 1).await
 }
 
 /// Publishes a request several times; gives how often it was bid for.

@@ -1,17 +1,16 @@
-//! Our client where Go's client was.
+//! Our client where Go's was, making unary calls.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use psrpc_engine::proto::{ErrorCode, Frame, Text};
 use psrpc_engine::{
-    Call, CallError, CallHandle, Client, ClientConfig, ClientEvent, Failure, Reply, Selection,
+    Call, CallError, CallHandle, Client, ClientEvent, Failure, Now, Reply, Selection, Time, WallTime,
 };
-use psrpc_engine::{Now, Time, WallTime};
-use psrpc_vectors::{Bus, Conversation, Publish, hex};
+use psrpc_vectors::{Publish, hex};
 use serde_json::Value;
 
-use super::{assert_same, decode, each_unary, local, micros, name, publishes, route_of, subscribed};
+use super::{Kind, Place, assert_same, decode, each_place, local, micros, name, publishes, route_of, text};
 use crate::fixture::{AFFINITY, Driven, ms, route};
 
 /// How a call ended, and when.
@@ -22,20 +21,12 @@ struct Ended {
 
 #[test]
 fn our_client_does_what_go_clients_did() {
-    let mut replayed = 0;
-    each_unary(|bus, version, conversation| {
-        if conversation.participants.iter().any(|participant| participant.role == "client") {
-            Replay::new(bus, version, conversation).run();
-            replayed += 1;
-        }
-    });
+    let replayed = each_place(Kind::Unary, "client", |place| Replay::new(place).run());
     assert_eq!(replayed, 34 + 34 + 33 + 33 + 2, "with NATS's own conversation twice");
 }
 
 struct Replay<'a> {
-    bus: Bus,
-    version: &'a str,
-    conversation: &'a Conversation,
+    place: Place<'a>,
     client: Driven<Client>,
     /// Our request ids, by the recorded ones.
     ids: BTreeMap<String, Text>,
@@ -45,23 +36,20 @@ struct Replay<'a> {
 }
 
 impl<'a> Replay<'a> {
-    fn new(bus: Bus, version: &'a str, conversation: &'a Conversation) -> Self {
-        let client = conversation.participants.iter().find(|participant| participant.role == "client");
-        let id = &client.expect("a client").id;
-        let config = ClientConfig { id: id.as_str().into(), ..ClientConfig::new("Hats") };
-        let client = Driven::new(Client::new(config, [1; 32]).unwrap());
+    fn new(place: Place<'a>) -> Self {
+        let client = place.client("Hats");
         let (ids, calls, ended, expected) = (BTreeMap::new(), Vec::new(), Vec::new(), Vec::new());
-        Self { bus, version, conversation, client, ids, calls, ended, expected }
+        Self { place, client, ids, calls, ended, expected }
     }
 
     fn run(mut self) {
-        self.check_subscriptions();
-        if self.conversation.id == "unary-client-closed" {
+        self.place.check_subscriptions(&self.client);
+        if self.id() == "unary-client-closed" {
             return self.check_closed();
         }
-        let from = format!("client:{}", self.client.engine.id());
+        let from = self.place.from();
         let mut sent: Vec<(String, String, Frame)> = Vec::new();
-        for (_, publish) in publishes(self.conversation) {
+        for (_, publish) in publishes(self.place.conversation) {
             self.advance_to(micros(publish.at_us));
             if publish.from != from {
                 self.receive(publish);
@@ -91,28 +79,16 @@ impl<'a> Replay<'a> {
     }
 
     fn context(&self) -> String {
-        format!("{} on {:?}, Go {}", self.conversation.id, self.bus, self.version)
+        self.place.context()
     }
 
     fn id(&self) -> &str {
-        &self.conversation.id
+        self.place.id()
     }
 
     /// Go grants a server after the caller has canceled; we do not.
     fn grants_a_canceled_call(&self) -> bool {
         self.id() == "unary-canceled-during-selection-with-bid"
-    }
-
-    fn check_subscriptions(&self) {
-        let by = format!("client:{}", self.client.engine.id());
-        let recorded = self.conversation.subscriptions.iter().filter(|subscription| subscription.by == by);
-        // The channel of streams is subscribed to by clients of services with streams, which are not built yet.
-        let recorded = recorded
-            .map(|subscription| (subscription.channel.clone(), subscription.queue_group.is_some()))
-            .filter(|(channel, _)| !channel.ends_with("STR"))
-            .collect();
-        let ours = self.client.subscriptions.iter().map(|(_, channel, kind)| (channel, *kind));
-        assert_eq!(subscribed(self.bus, ours), recorded, "{}", self.context());
     }
 
     fn check_closed(mut self) {
@@ -121,7 +97,7 @@ impl<'a> Replay<'a> {
         let error = self.client.engine.call(self.client.now, Call::new(route("Pick", AFFINITY), ""));
         let error = error.unwrap_err();
         assert_eq!(error, CallError::Closed);
-        let recorded = &self.conversation.outcome["error"];
+        let recorded = &self.place.conversation.outcome["error"];
         assert_eq!(
             (error.code().as_str(), error.to_string().as_str()),
             (text(&recorded["code"]), text(&recorded["text"]))
@@ -177,7 +153,7 @@ impl<'a> Replay<'a> {
     }
 
     fn call(&mut self, publish: &'a Publish, request: psrpc_engine::proto::Request) {
-        let route = route_of(self.bus, &publish.channel, &publish.local);
+        let route = route_of(self.place.bus, &publish.channel, &publish.local);
         let selection = match self.id() {
             "unary-affinity-maximum" => Selection { maximum_affinity: Some(0.8), ..Selection::default() },
             "unary-affinity-first-available" => {
@@ -196,7 +172,8 @@ impl<'a> Replay<'a> {
         let wall = WallTime::from_unix_nanos(request.sent_at);
         let now = Now { wall, ..self.client.now };
         let remaining = WallTime::from_unix_nanos(request.expiry).since(wall);
-        let clamped = self.version == "v0.6.0" && self.id() == "unary-context-deadline-and-longer-timeout";
+        let clamped =
+            self.place.version == "v0.6.0" && self.id() == "unary-context-deadline-and-longer-timeout";
         // There the caller's own deadline is 400 ms away, and Go v0.6.0 puts the longer timeout on the wire.
         let deadline = clamped.then(|| now.time + ms(400));
         let call = Call {
@@ -216,12 +193,12 @@ impl<'a> Replay<'a> {
         // Go advertises skip_claim on queue calls from v0.7.5 on, which no recorded peer is.
         assert_eq!(ours.skip_claim, channel.server().ends_with(".Q") && channel.legacy() != owner(&channel));
         ours.skip_claim = false;
-        assert_eq!(name(self.bus, &channel), publish.channel, "{}", self.context());
+        assert_eq!(name(self.place.bus, &channel), publish.channel, "{}", self.context());
         if clamped {
             assert_eq!(ours.expiry, (wall + ms(400)).as_unix_nanos());
             ours.expiry = request.expiry;
         }
-        assert_same(&Frame::Request(ours), local(self.bus, &channel), publish, &self.context());
+        assert_same(&Frame::Request(ours), local(self.place.bus, &channel), publish, &self.context());
     }
 
     /// Hands in a frame of a server, with its request id mapped to ours.
@@ -233,8 +210,11 @@ impl<'a> Replay<'a> {
             Frame::Response(response) => response.request_id = ours(&response.request_id),
             other => panic!("a client hears no {}", other.kind()),
         }
-        let found =
-            self.client.subscriptions.iter().find(|(_, known, _)| name(self.bus, known) == publish.channel);
+        let found = self
+            .client
+            .subscriptions
+            .iter()
+            .find(|(_, known, _)| name(self.place.bus, known) == publish.channel);
         let subscription = found.expect("the client subscribes to what servers publish to").0;
         self.client.deliver(subscription, frame);
         self.look();
@@ -246,12 +226,12 @@ impl<'a> Replay<'a> {
                 let recorded = self.ids.iter().find(|(_, ours)| **ours == grant.request_id);
                 grant.request_id = recorded.expect("a grant of a known request").0.as_str().into();
             }
-            sent.push((name(self.bus, &channel), local(self.bus, &channel).to_owned(), frame));
+            sent.push((name(self.place.bus, &channel), local(self.place.bus, &channel).to_owned(), frame));
         }
     }
 
     fn check_outcomes(&self) {
-        let outcome = &self.conversation.outcome;
+        let outcome = &self.place.conversation.outcome;
         let recorded: Vec<_> = match self.id() {
             "unary-queue-two-calls" => vec![&outcome["first"], &outcome["second"]],
             "queue-member-without-the-method" => outcome["calls"].as_array().expect("calls").iter().collect(),
@@ -279,7 +259,7 @@ impl<'a> Replay<'a> {
         match &ended.outcome {
             Ok(reply) => {
                 assert_eq!(code, "", "{context} answered {reply:?}");
-                let response = publishes(self.conversation)
+                let response = publishes(self.place.conversation)
                     .map(|(_, publish)| publish)
                     .find(|publish| publish.type_url.ends_with("internal.Response"))
                     .expect("a response");
@@ -311,8 +291,4 @@ impl<'a> Replay<'a> {
 /// The legacy name if this is the channel of the single_server method, which nobody claims.
 fn owner(channel: &psrpc_engine::proto::Channel) -> &str {
     if channel.legacy().starts_with("Hats|OwnerFit|") { channel.legacy() } else { "" }
-}
-
-fn text(value: &Value) -> &str {
-    value.as_str().unwrap_or_default()
 }

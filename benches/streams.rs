@@ -1,0 +1,108 @@
+//! A client and a server of the engine with streams open between them.
+
+use std::time::Duration;
+
+use psrpc_engine::proto::{MethodProperties, Routing};
+use psrpc_engine::{
+    Client, ClientConfig, ClientEvent, Engine, Now, OpenStream, Output, Route, Server, ServerConfig,
+    ServerEvent, StreamEvent, StreamHandle, SubscriptionHandle, Time, WallTime,
+};
+
+use crate::subscribe;
+
+/// A client with streams to a server, each of which has carried a message before.
+pub struct Streams {
+    client: Client,
+    server: Server,
+    now: Now,
+    at_client: SubscriptionHandle,
+    at_server: SubscriptionHandle,
+    streams: Vec<StreamHandle>,
+    next: usize,
+    taken: u64,
+}
+
+impl Streams {
+    /// So many open streams.
+    pub fn new(count: usize) -> Self {
+        let properties = MethodProperties { routing: Routing::Queue, require_claim: false };
+        let route =
+            Route::stream::<&str>("Hats", "Parade", properties, &[]).expect("names that can be carried");
+        let config = ClientConfig { opens_streams: true, ..ClientConfig::new("Hats") };
+        let mut client = Client::new(config, [1; 32]).expect("a client");
+        let mut server = Server::new(ServerConfig::new("Hats"), [2; 32]).expect("a server");
+        server.register(vec![route.clone()]).expect("a registration");
+        let now = Now { time: Time::ZERO, wall: WallTime::from_unix_nanos(1_795_345_422_000_000_000) };
+        let (at_client, at_server) = (subscribe(&mut client, now)[2], subscribe(&mut server, now)[0]);
+        let (streams, next, taken) = (Vec::new(), 0, 0);
+        let mut pair = Self { client, server, now, at_client, at_server, streams, next, taken };
+        pair.exchange();
+        for _ in 0..count {
+            pair.client.open_stream(pair.now, OpenStream::new(route.clone())).expect("an opening");
+            pair.exchange();
+        }
+        assert_eq!(pair.streams.len(), count, "every stream is open");
+        for _ in 0..count {
+            pair.message();
+        }
+        pair
+    }
+
+    /// Sends one message on the next stream, from the command to its ack; it is taken at once.
+    pub fn message(&mut self) {
+        self.now = Now {
+            time: self.now.time + Duration::from_micros(50),
+            wall: self.now.wall + Duration::from_micros(50),
+        };
+        let payload = b"a message of sixty-four bytes, which is about what many calls have".as_slice();
+        let stream = self.streams[self.next];
+        self.next = (self.next + 1) % self.streams.len();
+        let taken = self.taken;
+        self.client.send(self.now, stream, payload, None).expect("a send");
+        self.exchange();
+        assert_eq!(self.taken, taken + 1, "the message is taken");
+    }
+
+    /// Carries frames to and fro until there are none.
+    fn exchange(&mut self) {
+        let mut more = true;
+        while more {
+            more = false;
+            while let Some(output) = self.client.poll_output() {
+                match output {
+                    Output::Publish { token, frame, .. } => {
+                        more = true;
+                        self.client.handle_published(self.now, token, Ok(None));
+                        self.server.handle_frame(self.now, self.at_server, frame);
+                    }
+                    Output::Event(ClientEvent::Opened { outcome, .. }) => {
+                        self.streams.push(outcome.expect("the stream is taken"));
+                    }
+                    Output::Event(ClientEvent::Stream(StreamEvent::Sent { outcome, .. })) => {
+                        outcome.expect("the message is taken");
+                        self.taken += 1;
+                    }
+                    _ => {}
+                }
+            }
+            while let Some(output) = self.server.poll_output() {
+                match output {
+                    Output::Publish { token, frame, .. } => {
+                        more = true;
+                        self.server.handle_published(self.now, token, Ok(None));
+                        self.client.handle_frame(self.now, self.at_client, frame);
+                    }
+                    Output::Event(ServerEvent::Received(received)) => {
+                        self.server.bid(self.now, received.request, 1.0);
+                    }
+                    Output::Event(ServerEvent::Stream(StreamEvent::Message { delivery, .. })) => {
+                        let stream = delivery.stream();
+                        self.server.accept(self.now, delivery);
+                        self.server.taken(stream);
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+}

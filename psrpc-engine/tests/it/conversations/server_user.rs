@@ -1,0 +1,179 @@
+//! What the user of a Go server did, done with ours, and what it saw.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use psrpc_engine::proto::{ErrorResponse, Frame, Metadata, Stream, StreamBody, Text};
+use psrpc_engine::{
+    Delivery, Failure, Now, Received, Server, ServerEvent, StreamEvent, StreamHandle, WallTime,
+};
+use psrpc_vectors::{Bus, Conversation, Publish};
+use serde_json::Value;
+
+use super::{assert_error, decode, fields, route_of};
+use crate::fixture::Driven;
+
+pub struct User<'a> {
+    bus: Bus,
+    conversation: &'a Conversation,
+    stream: Option<StreamHandle>,
+    /// Messages that were not accepted yet.
+    deliveries: VecDeque<Delivery>,
+    /// Who opened the stream, and what came along.
+    opened_by: Option<(Text, Metadata)>,
+    received: Vec<Bytes>,
+    ended: Option<Box<Failure>>,
+}
+
+impl<'a> User<'a> {
+    pub fn new(bus: Bus, conversation: &'a Conversation) -> Self {
+        let (deliveries, received) = (VecDeque::new(), Vec::new());
+        Self { bus, conversation, stream: None, deliveries, opened_by: None, received, ended: None }
+    }
+
+    /// Does what made the recorded server publish this.
+    pub fn act(&mut self, server: &mut Driven<Server>, publish: &Publish) {
+        let frame = decode(publish);
+        self.look(server, Some(&frame));
+        match frame {
+            Frame::Stream(frame) => self.act_on_stream(server, frame),
+            Frame::Other(update) => {
+                let route = route_of(self.bus, &publish.channel, &publish.local);
+                server.engine.publish(server.now, &route, update, None).unwrap();
+            }
+            _ => {}
+        }
+        server.drain();
+        self.look(server, None);
+    }
+
+    fn act_on_stream(&mut self, server: &mut Driven<Server>, frame: Stream) {
+        let now = sent_at(server, frame.sent_at);
+        let timeout = WallTime::from_unix_nanos(frame.expiry).since(now.wall);
+        let (stream, engine) = (self.stream.expect("an open stream"), &mut server.engine);
+        match frame.body.expect("a body") {
+            // That of the opening comes from the engine itself.
+            StreamBody::Ack => {
+                if let Some(delivery) = self.deliveries.pop_front() {
+                    engine.accept(now, delivery);
+                    if self.conversation.id != "stream-slow-consumer" {
+                        engine.taken(stream);
+                    }
+                }
+            }
+            StreamBody::Message { payload } => {
+                engine.send(now, stream, payload, Some(timeout)).unwrap();
+            }
+            StreamBody::Close { code, text } => {
+                let plain = text.as_str() == "stream closed";
+                let cause = ErrorResponse::new(code, text);
+                match self.conversation.id.as_str() {
+                    "stream-server-drain" => engine.drain(now),
+                    "stream-malformed-message" => {
+                        let delivery = self.deliveries.pop_front().expect("a message that does not decode");
+                        engine.reject_message(now, delivery, Some(cause));
+                    }
+                    _ => engine.finish_stream(now, stream, if plain { Ok(()) } else { Err(cause) }),
+                }
+            }
+            StreamBody::Open { .. } => panic!("a server opens no streams"),
+        }
+    }
+
+    /// Takes in what the server tells, and answers as the frame does that the recorded server published thereupon.
+    pub fn look(&mut self, server: &mut Driven<Server>, frame: Option<&Frame>) {
+        loop {
+            let events = server.events();
+            if events.is_empty() {
+                return;
+            }
+            for event in events {
+                self.answer(server, event, frame);
+            }
+            server.drain();
+        }
+    }
+
+    fn answer(&mut self, server: &mut Driven<Server>, event: ServerEvent, frame: Option<&Frame>) {
+        let now = server.now;
+        match (event, frame) {
+            (ServerEvent::Received(received), frame) => {
+                let request = received.request;
+                if received.opens_stream {
+                    self.opened_by = Some((received.client_id.clone(), received.metadata.clone()));
+                }
+                match frame {
+                    Some(Frame::ClaimRequest(claim)) => server.engine.bid(now, request, claim.affinity),
+                    Some(Frame::Response(response)) => match refusal(&received, &response.result) {
+                        Some(error) => {
+                            server.engine.reject(sent_at(server, response.sent_at), request, error);
+                        }
+                        None => server.engine.bid(now, request, 1.0),
+                    },
+                    Some(Frame::Stream(_)) => server.engine.bid(now, request, 1.0),
+                    _ => {}
+                }
+            }
+            (ServerEvent::Run { request }, Some(Frame::Response(response))) => {
+                let now = sent_at(server, response.sent_at);
+                server.engine.respond(now, request, response.result.clone());
+            }
+            (ServerEvent::Accepted { stream, .. }, _) => self.stream = Some(stream),
+            (ServerEvent::Stream(event), _) => self.hear(server, event),
+            (ServerEvent::Updated { outcome, .. }, _) => assert!(outcome.is_ok()),
+            _ => {}
+        }
+    }
+
+    fn hear(&mut self, server: &mut Driven<Server>, event: StreamEvent) {
+        match event {
+            StreamEvent::Message { delivery, payload } => {
+                self.deliveries.push_back(delivery);
+                self.received.push(payload);
+            }
+            StreamEvent::Sent { outcome, .. } => assert!(outcome.is_ok(), "{}", self.conversation.id),
+            StreamEvent::Ended { stream, cause } => {
+                self.ended = Some(cause);
+                server.engine.finish_stream(server.now, stream, Ok(()));
+            }
+            other => panic!("{}: {other:?}", self.conversation.id),
+        }
+    }
+
+    /// Compares with what the recorded server's user saw, if its server had the stream.
+    pub fn check_outcome(&self, context: &str) {
+        let outcome = &self.conversation.outcome;
+        if self.stream.is_none() {
+            return;
+        }
+        if let Some(received) = outcome.get("server_received") {
+            let ours: Vec<_> =
+                self.received.iter().map(|payload| fields(self.conversation, payload)).collect();
+            assert_eq!(*received, Value::Array(ours), "{context}");
+        }
+        if let Some(open) = outcome.get("server_saw_open") {
+            let (client, metadata) = self.opened_by.as_ref().expect("an opening");
+            assert_eq!(open["remote_id"], client.as_str(), "{context}");
+            let recorded = open["metadata"].as_object();
+            assert_eq!(metadata.len(), recorded.map_or(0, serde_json::Map::len), "{context}");
+            for (name, value) in metadata.iter() {
+                assert_eq!(open["metadata"][name.as_str()], value.as_str(), "{context}");
+            }
+        }
+        let ended = self.ended.as_ref().expect("the stream ends");
+        if let Some(cause) = outcome.get("server_stream_err") {
+            assert_error(&ended.code, &ended.text, cause, context);
+        }
+    }
+}
+
+/// The error of a response that comes without a bid, to what does not decode.
+fn refusal<T>(received: &Received, result: &Result<T, ErrorResponse>) -> Option<ErrorResponse> {
+    let required = received.route.properties().require_claim;
+    required.then(|| result.as_ref().err().cloned().expect("only errors come without a bid"))
+}
+
+/// When the recorded server sent something, by its own wall clock.
+fn sent_at(server: &Driven<Server>, nanos: i64) -> Now {
+    Now { wall: WallTime::from_unix_nanos(nanos), ..server.now }
+}

@@ -1,0 +1,242 @@
+//! Our client where Go's was, opening streams.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use bytes::Bytes;
+use psrpc_engine::proto::{ErrorCode, ErrorResponse, Frame, Stream, StreamBody, Text};
+use psrpc_engine::{
+    Client, ClientEvent, Delivery, Failure, Now, OpenStream, SendError, StreamEvent, StreamHandle, Time,
+    WallTime,
+};
+use psrpc_vectors::Publish;
+use serde_json::{Value, json};
+
+use super::transcript::{Compared, Transcript};
+use super::{Kind, Place, assert_error, decode, each_place, fields, micros, publishes, route_of};
+use crate::fixture::{Driven, ms};
+
+#[test]
+fn our_client_opens_and_ends_streams_as_go_clients_did() {
+    let replayed = each_place(Kind::Stream, "client", |place| Replay::new(place).run());
+    assert_eq!(replayed, 4 * 13);
+}
+
+struct Replay<'a> {
+    client: Driven<Client>,
+    transcript: Transcript<'a>,
+    place: Place<'a>,
+    started: Time,
+    stream: Option<StreamHandle>,
+    /// Messages that were not accepted yet.
+    deliveries: VecDeque<Delivery>,
+    seen: Seen,
+}
+
+/// What the user of the stream saw.
+#[derive(Default)]
+struct Seen {
+    /// Why the stream could not be opened, and after how long.
+    refused: Option<(Box<Failure>, Duration)>,
+    received: Vec<Bytes>,
+    sends: Vec<Result<(), Box<Failure>>>,
+    ended: Option<Box<Failure>>,
+}
+
+impl<'a> Replay<'a> {
+    fn new(place: Place<'a>) -> Self {
+        Self {
+            client: place.client("Hats"),
+            transcript: Transcript::new(&place),
+            place,
+            started: Time::ZERO,
+            stream: None,
+            deliveries: VecDeque::new(),
+            seen: Seen::default(),
+        }
+    }
+
+    fn run(mut self) {
+        self.place.check_subscriptions(&self.client);
+        let from = self.place.from();
+        for (_, publish) in publishes(self.place.conversation) {
+            // Its own timer does what Go's did, a moment earlier or later than Go's.
+            let timed = self.place.id() == "stream-no-servers" && self.client.now.time > Time::ZERO;
+            self.pass(micros(publish.at_us) + if timed { ms(5) } else { ms(0) });
+            if publish.from != from {
+                let subscription = self.place.hears(&self.client, publish);
+                self.client.deliver(subscription, self.transcript.incoming(publish));
+            } else if let Frame::Stream(frame) = decode(publish) {
+                self.act(publish, frame);
+            }
+            self.look();
+        }
+        let at_last = self.client.now.time.since(Time::ZERO) + Duration::from_secs(10);
+        self.pass(at_last);
+        self.transcript.finish();
+        self.check_outcome();
+        let engine = &self.client.engine;
+        assert_eq!((engine.streams(), engine.sending(), engine.in_flight()), (0, 0, 0));
+    }
+
+    fn pass(&mut self, after: Duration) {
+        while let Some(timeout) = self.client.next_timeout(after) {
+            self.client.advance_to(timeout);
+            self.look();
+        }
+        self.client.advance_to(after);
+    }
+
+    /// Does what the user of Go's client did when it published this.
+    fn act(&mut self, publish: &Publish, Stream { sent_at, expiry, body, .. }: Stream) {
+        let wall = WallTime::from_unix_nanos(sent_at);
+        let now = Now { wall, ..self.client.now };
+        let timeout = Some(WallTime::from_unix_nanos(expiry).since(wall));
+        let engine = &mut self.client.engine;
+        match (body.expect("a body"), self.stream) {
+            (StreamBody::Open { metadata, .. }, _) => {
+                let route = route_of(self.place.bus, &publish.channel, &publish.local);
+                engine.open_stream(now, OpenStream { metadata, timeout, ..OpenStream::new(route) }).unwrap();
+                self.started = now.time;
+            }
+            (StreamBody::Message { payload }, Some(stream)) => {
+                engine.send(now, stream, payload, timeout).unwrap();
+            }
+            (StreamBody::Ack, Some(stream)) => {
+                engine.accept(now, self.deliveries.pop_front().expect("a message to be acknowledged"));
+                engine.taken(stream);
+            }
+            (StreamBody::Close { code, text }, Some(stream)) => match self.place.id() {
+                "stream-client-closed" => engine.close(now),
+                "stream-client-context-canceled" => {
+                    engine.close_stream(now, stream, Some(canceled()));
+                }
+                _ => {
+                    let plain = text.as_str() == "stream closed";
+                    let cause = (!plain).then(|| ErrorResponse::new(code, text));
+                    engine.close_stream(now, stream, cause);
+                }
+            },
+            // Nobody took it, which its own timer tells.
+            (StreamBody::Close { .. }, None) => assert_eq!(self.place.id(), "stream-no-servers"),
+            (body, None) => panic!("{}: no stream to send {body:?} on", self.place.context()),
+        }
+        self.client.drain();
+    }
+
+    fn look(&mut self) {
+        let id = self.place.id();
+        self.transcript.check(self.client.published(), |ours, recorded| deviates(id, ours, recorded));
+        for event in self.client.events() {
+            match event {
+                ClientEvent::Opened { outcome: Ok(stream), .. } => self.stream = Some(stream),
+                ClientEvent::Opened { outcome: Err(failure), .. } => {
+                    self.seen.refused = Some((failure, self.client.now.time.since(self.started)));
+                }
+                ClientEvent::Stream(StreamEvent::Message { delivery, payload }) => {
+                    self.deliveries.push_back(delivery);
+                    self.seen.received.push(payload);
+                }
+                ClientEvent::Stream(StreamEvent::Sent { outcome, .. }) => self.seen.sends.push(outcome),
+                ClientEvent::Stream(StreamEvent::Ended { cause, .. }) => {
+                    assert!(self.seen.ended.replace(cause).is_none(), "a stream ends once");
+                }
+                // A bid that came after another won.
+                ClientEvent::Dropped(_) if id == "stream-two-servers" => {}
+                ClientEvent::Closed { .. } if id == "stream-client-closed" => {}
+                other => panic!("{}: {other:?}", self.place.context()),
+            }
+        }
+    }
+
+    fn check_outcome(&mut self) {
+        let (outcome, context) = (&self.place.conversation.outcome, self.place.context());
+        let mut checked =
+            vec!["server_received", "server_saw_open", "server_stream_err", "shutdown_returned"];
+        let mut recorded = |name: &'static str| {
+            checked.push(name);
+            outcome.get(name)
+        };
+        if let Some(error) = recorded("error") {
+            let (failure, after) = self.seen.refused.take().expect("it is not opened");
+            assert_error(&failure.code, &failure.text, error, &context);
+            let took = recorded("took_ms").and_then(Value::as_u64).expect("a time");
+            assert!((after.as_millis() as u64).abs_diff(took) <= 5, "{context}: {after:?}, {took} ms in Go");
+        } else {
+            let ended = self.seen.ended.as_ref().expect("it ends");
+            match recorded("stream_err") {
+                Some(_) if self.place.id() == "stream-client-context-canceled" => {
+                    assert_eq!(
+                        (&ended.code, ended.text.as_str()),
+                        (&ErrorCode::Canceled, "request canceled")
+                    );
+                }
+                Some(error) => assert_error(&ended.code, &ended.text, error, &context),
+                None => assert_eq!(ended.text.as_str(), "stream closed"),
+            }
+            // Whoever closes or sends once more learns why the stream has ended; closing is not refused here.
+            for error in [recorded("second_close_error"), recorded("send_after_close")].into_iter().flatten()
+            {
+                assert_error(&ended.code, &ended.text, error, &context);
+            }
+            assert!(recorded("close_error").is_none_or(Value::is_null));
+            let stream = self.stream.expect("it was open");
+            assert_eq!(self.client.engine.send(self.client.now, stream, "late", None), Err(SendError::Ended));
+            self.client.engine.close_stream(self.client.now, stream, None);
+            self.client.drain();
+            assert!(self.client.published().is_empty(), "{context}: it ends once");
+        }
+        let sends: Vec<_> = match recorded("send_errors") {
+            Some(errors) => errors.as_array().expect("errors").iter().collect(),
+            None => {
+                [recorded("send"), recorded("send_1"), recorded("send_2")].into_iter().flatten().collect()
+            }
+        };
+        assert_eq!(self.seen.sends.len(), sends.len(), "{context}");
+        for (sent, recorded) in self.seen.sends.iter().zip(sends) {
+            match sent {
+                Ok(()) => assert!(recorded.is_null(), "{context}: {recorded}"),
+                Err(failure) => assert_error(&failure.code, &failure.text, recorded, &context),
+            }
+        }
+        let received: Vec<_> = match recorded("received") {
+            Some(Value::Array(messages)) => messages.clone(),
+            Some(message @ Value::Object(_)) => vec![message.clone()],
+            Some(closed) => {
+                assert_eq!(*closed, json!("closed"));
+                Vec::new()
+            }
+            None => Vec::new(),
+        };
+        assert!(recorded("received_after").is_none_or(|closed| *closed == json!("closed")));
+        let ours = self.seen.received.iter().map(|payload| fields(self.place.conversation, payload));
+        assert_eq!(ours.collect::<Vec<_>>(), received, "{context}");
+        let known = |name: &String| checked.contains(&name.as_str());
+        assert!(outcome.as_object().expect("an outcome").keys().all(known), "{context}: {outcome}");
+    }
+}
+
+fn canceled() -> ErrorResponse {
+    ErrorResponse::new(ErrorCode::Canceled, "request canceled")
+}
+
+fn deviates(id: &str, ours: &mut Frame, recorded: &Frame) -> Option<Compared> {
+    let (Frame::Stream(ours), Frame::Stream(recorded)) = (ours, recorded) else { return None };
+    let Some(StreamBody::Close { code, text }) = &mut ours.body else { return None };
+    match id {
+        // Go tells what its context says.
+        "stream-client-context-canceled" => {
+            assert_eq!(ErrorResponse::new(code.clone(), text.clone()), canceled());
+            (*code, *text) = (ErrorCode::Unknown, Text::from("context canceled"));
+        }
+        // What a timer sends is sent at the time of the timer.
+        "stream-no-servers" => {
+            let apart = recorded.sent_at.abs_diff(ours.sent_at);
+            assert!(apart <= 5_000_000, "{apart} ns between our timer and Go's");
+            assert_eq!(ours.expiry - ours.sent_at, recorded.expiry - recorded.sent_at);
+            (ours.sent_at, ours.expiry) = (recorded.sent_at, recorded.expiry);
+        }
+        _ => {}
+    }
+    None
+}

@@ -1,0 +1,14 @@
+//! A method of the service is missing.
+
+use psrpc_newcomer::hats::{HatAsk, HatReply, Hats};
+use psrpc_newcomer::psrpc::{Error, ServerStream};
+
+struct Hatter;
+
+impl Hats for Hatter {
+    async fn parade(&self, _: ServerStream<HatReply, HatAsk>) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+fn main() {}
