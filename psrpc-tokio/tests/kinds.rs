@@ -9,73 +9,13 @@ use psrpc_bus_local::LocalBus;
 use psrpc_tokio::*;
 
 mod hats;
+mod shop;
 
 use hats::{runtime, settle};
-
-const CLAIMED: MethodProperties = MethodProperties { routing: Routing::Queue, require_claim: true };
-const MULTI: MethodProperties = MethodProperties { routing: Routing::Multi, require_claim: false };
-
-static SHOP: Service = Service {
-    name: "Shop",
-    methods: &[
-        Method::call(0, "Census", MULTI),
-        Method::stream(1, "Parade", CLAIMED),
-        Method::subscription(2, "Rumour", CLAIMED).messages("", "shop.Rumour"),
-        Method::subscription(3, "Bulletin", MULTI).messages("", "shop.Bulletin"),
-    ],
+use shop::{
+    BULLETIN, CENSUS, CLAIMED, PARADE, Parade, RUMOUR, census, client, client_with, echo, parade, server,
+    text,
 };
-static CENSUS: &Method = &SHOP.methods[0];
-static PARADE: &Method = &SHOP.methods[1];
-static RUMOUR: &Method = &SHOP.methods[2];
-static BULLETIN: &Method = &SHOP.methods[3];
-
-type Parade = ClientStream<String, String>;
-
-/// A server whose streams are handled by `parade`, and which answers a census with its name.
-async fn server<F, Fut>(bus: &LocalBus, name: &'static str, options: ServerOptions, parade: F) -> Server
-where
-    F: Fn(ServerStream<String, String>) -> Fut + Send + Sync + 'static,
-    Fut: Future<Output = Result<(), Error>> + Send + 'static,
-{
-    let handlers = Handlers::new(&SHOP, ())
-        .unary(CENSUS, move |_, request: Request<String>| async move {
-            match request.as_str() {
-                "fail" => Err(Error::new(ErrorCode::ResourceExhausted, "out of hats")),
-                _ => Ok(name.to_owned()),
-            }
-        })
-        .stream(PARADE, move |_, stream| parade(stream));
-    let server = Server::new(bus.clone(), runtime(), handlers, options.id(name)).unwrap();
-    server.register(&[CENSUS, PARADE], &[]).await.unwrap();
-    server
-}
-
-async fn echo(stream: ServerStream<String, String>) -> Result<(), Error> {
-    while let Some(message) = stream.next().await {
-        stream.send(format!("echo {message}")).await?;
-    }
-    Ok(())
-}
-
-async fn client(bus: &LocalBus) -> Client {
-    client_with(bus, ClientOptions::new()).await
-}
-
-async fn client_with(bus: &LocalBus, options: ClientOptions) -> Client {
-    Client::new(bus.clone(), runtime(), &SHOP, options).await.unwrap()
-}
-
-fn census(client: &Client, ask: &str) -> MultiCall<String, String> {
-    client.multi_call(CENSUS, &[], ask.to_owned())
-}
-
-async fn parade(client: &Client) -> Parade {
-    client.open_stream(PARADE, &[]).await.unwrap()
-}
-
-fn text(message: &str) -> String {
-    message.to_owned()
-}
 
 #[tokio::test(start_paused = true)]
 async fn every_server_answers_a_multi_call_until_its_timeout() {

@@ -38,6 +38,8 @@
 //! | interceptors, which change | the client's, the first outermost | [`ClientOptions::interceptor`] |
 //! | interceptors of one call | within the client's | [`Call::interceptor`] |
 //! | interceptors of handlers | in the server, the first outermost | [`ServerOptions::interceptor`] |
+//! | interceptors of multi calls | as those of calls | [`ClientOptions::multi_interceptor`], [`MultiCall::interceptor`] |
+//! | interceptors of streams | on both sides, the first outermost | [`ClientOptions::stream_interceptor`], [`ServerOptions::stream_interceptor`], [`OpenStream::interceptor`] |
 //!
 //! A call without any of it pays for none of it. Options are sets: [`ClientOptions::with`], [`ServerOptions::with`] and
 //! [`Call::options`] add one to another.
@@ -54,6 +56,8 @@
 //! A panic in a handler fails its call alone, with `internal`; one in an affinity function makes no bid; one in a selection
 //! function fails its call with `internal`. An interceptor of a handler is part of the handler; what is around a call in a
 //! client is part of the caller, to whom a panic goes.
+//! What is around a stream may not want a message, and so it is with a panic in it; one in the opening of a stream ends it in the
+//! server, and goes to the caller in the client.
 //!
 //! # When a call fails
 //!
@@ -72,9 +76,9 @@
 //! | target | level | what |
 //! |---|---|---|
 //! | `psrpc::client` | debug | a frame was dropped, with its reason |
-//! | `psrpc::client` | error | a selection function or an observer panicked |
+//! | `psrpc::client` | error | a selection function, an observer or what is around a stream panicked |
 //! | `psrpc::server` | debug | a frame was dropped, with its reason; for an expired request, by how much it was late |
-//! | `psrpc::server` | error | a handler, an affinity or election function, or an observer panicked |
+//! | `psrpc::server` | error | a handler, an affinity or election function, an observer or what is around a stream panicked |
 //! | `psrpc::bus` | warn | frames may be lost; a registration or a client's subscriptions are |
 //!
 //! Each has the fields `service` and `id`, of the client or server that it happened to, but for panics, which have the `method`
@@ -131,7 +135,7 @@ pub use handler::Request;
 pub use info::CallInfo;
 pub use interceptor::{
     CallInterceptor, HandlerInterceptor, MultiCallInterceptor, NextCall, NextHandler, NextMultiCall,
-    NextSend, Outgoing, SendOptions, StreamInterceptor, StreamLayer,
+    NextSend, OpeningStream, Outgoing, SendOptions, StreamInterceptor, StreamLayer,
 };
 pub use message::AnyMessage;
 pub use method::{Method, MethodKind, Service};

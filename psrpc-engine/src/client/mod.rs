@@ -147,6 +147,11 @@ impl Client {
         self.streams.remembered()
     }
 
+    /// How long what does not say so itself may take.
+    pub fn default_timeout(&self) -> Duration {
+        self.config.timeout
+    }
+
     /// What happened so far.
     pub fn counters(&self) -> &Counters {
         &self.io.counters

@@ -138,6 +138,11 @@ impl Server {
         self.requests.remembered() + self.streams.remembered()
     }
 
+    /// How long a message of a stream, or an update, may take that does not say so itself.
+    pub fn default_timeout(&self) -> Duration {
+        self.config.timeout
+    }
+
     /// What happened so far.
     pub fn counters(&self) -> &Counters {
         &self.io.counters

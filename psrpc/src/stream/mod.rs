@@ -20,10 +20,11 @@ use psrpc_engine::StreamHandle;
 use psrpc_engine::proto::{Metadata, Text};
 
 use crate::client::Client;
-use crate::handler::RequestContext;
+use crate::handler::{RequestContext, StreamParts};
 use crate::interceptor::StreamLayer;
 use crate::runtime::Runtime;
-use crate::{CallInfo, Error};
+use crate::waiting::Place;
+use crate::{AnyMessage, CallInfo, Error};
 
 pub(crate) use self::codec::Codec;
 pub use self::open::OpenStream;
@@ -71,6 +72,8 @@ pub type ServerStream<S, R> = BiStream<AtServer, S, R>;
 pub struct BiStream<A, S, R> {
     shared: Arc<Shared>,
     at: A,
+    /// Of the task that polls it as a stream.
+    place: Place,
     messages: PhantomData<fn(S) -> R>,
 }
 
@@ -100,6 +103,11 @@ impl Drop for Shared {
 }
 
 impl Shared {
+    /// A stream at its server.
+    pub(crate) fn at_server((port, stream, key): StreamParts, codec: Arc<Codec>) -> Arc<Self> {
+        Arc::new(Self { port, stream, key, codec, _client: None })
+    }
+
     /// What is around the stream, the outermost first.
     pub(crate) fn layers(&self) -> &[Box<dyn StreamLayer>] {
         self.codec.layers()
@@ -109,16 +117,30 @@ impl Shared {
         self.port.runtime()
     }
 
-    fn cause(&self) -> Option<Error> {
+    pub(crate) fn check(&self, message: &AnyMessage) -> Result<(), Error> {
+        self.codec.check(message)
+    }
+
+    pub(crate) fn cause(&self) -> Option<Error> {
         self.port.cause(self.key).map(|failure| (*failure).into())
     }
 
-    fn poll_next<R: Message + Default + 'static>(&self, cx: &Context<'_>) -> Poll<Option<R>> {
+    async fn next<R: Message + Default + 'static>(&self) -> Option<R> {
+        let mut waiting = Waiting::new(self);
+        poll_fn(|cx| self.poll_next(&mut waiting.place, cx)).await
+    }
+
+    fn poll_next<R: Message + Default + 'static>(
+        &self,
+        place: &mut Place,
+        cx: &Context<'_>,
+    ) -> Poll<Option<R>> {
         loop {
-            let Some(message) = std::task::ready!(self.port.poll_message(self.stream, self.key, cx)) else {
+            let Some(message) = std::task::ready!(self.port.poll_message(self.stream, self.key, place, cx))
+            else {
                 return Poll::Ready(None);
             };
-            // An interceptor that makes another type of it has lost it.
+            // Its type was checked, but it may be a copy, by way of its encoding.
             if let Ok(message) = message.into_message() {
                 return Poll::Ready(Some(message));
             }
@@ -130,20 +152,13 @@ impl<S, R> ClientStream<S, R> {
     pub(crate) fn at_client(client: Client, stream: StreamHandle, key: usize, codec: Arc<Codec>) -> Self {
         let port: Arc<dyn Port> = Arc::new(Arc::clone(client.driver()));
         let shared = Arc::new(Shared { port, stream, key, codec, _client: Some(client) });
-        Self { shared, at: AtClient(()), messages: PhantomData }
+        Self { shared, at: AtClient(()), place: Place::default(), messages: PhantomData }
     }
 }
 
 impl<S, R> ServerStream<S, R> {
-    pub(crate) fn at_server(
-        port: Arc<dyn Port>,
-        stream: StreamHandle,
-        key: usize,
-        codec: Arc<Codec>,
-        context: RequestContext,
-    ) -> Self {
-        let shared = Arc::new(Shared { port, stream, key, codec, _client: None });
-        Self { shared, at: AtServer { context }, messages: PhantomData }
+    pub(crate) fn at_server(shared: Arc<Shared>, context: RequestContext) -> Self {
+        Self { shared, at: AtServer { context }, place: Place::default(), messages: PhantomData }
     }
 
     /// What the client sent along when it opened the stream.
@@ -185,13 +200,16 @@ impl<A, S: Message + 'static, R: Message + Default + 'static> BiStream<A, S, R> 
 
     /// The next message; `None` when the stream has ended and all were taken. Dropping the future loses nothing.
     pub async fn next(&self) -> Option<R> {
-        poll_fn(|cx| self.shared.poll_next(cx)).await
+        self.shared.next().await
     }
 
     /// Two halves, for two tasks. The stream is dropped when both are.
     pub fn split(self) -> (SendHalf<S>, RecvHalf<R>) {
         let shared = Arc::clone(&self.shared);
-        (SendHalf { shared, messages: PhantomData }, RecvHalf { shared: self.shared, messages: PhantomData })
+        (
+            SendHalf { shared, messages: PhantomData },
+            RecvHalf { shared: self.shared, place: self.place, messages: PhantomData },
+        )
     }
 }
 
@@ -218,12 +236,33 @@ impl<A, S, R> BiStream<A, S, R> {
     }
 }
 
+/// A task that waits for a stream, and leaves its place when it gives up.
+struct Waiting<'a> {
+    shared: &'a Shared,
+    place: Place,
+}
+
+impl<'a> Waiting<'a> {
+    fn new(shared: &'a Shared) -> Self {
+        Self { shared, place: Place::default() }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if self.place.is_taken() {
+            self.shared.port.leave_place(self.shared.key, &mut self.place);
+        }
+    }
+}
+
 fn close(shared: &Shared, cause: Option<Error>) {
     shared.port.close(shared.stream, cause.map(Error::into_response));
 }
 
-async fn closed(shared: &Shared) -> Error {
-    let failure = poll_fn(|cx| shared.port.poll_ended(shared.key, cx)).await;
+pub(crate) async fn closed(shared: &Shared) -> Error {
+    let mut waiting = Waiting::new(shared);
+    let failure = poll_fn(|cx| shared.port.poll_ended(shared.key, &mut waiting.place, cx)).await;
     (*failure).into()
 }
 
@@ -231,8 +270,9 @@ async fn closed(shared: &Shared) -> Error {
 impl<A: Unpin, S, R: Message + Default + 'static> Stream for BiStream<A, S, R> {
     type Item = R;
 
-    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<R>> {
-        self.shared.poll_next(cx)
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<R>> {
+        let Self { shared, place, .. } = &mut *self;
+        shared.poll_next(place, cx)
     }
 }
 
@@ -274,13 +314,14 @@ impl<S> SendHalf<S> {
 /// The half of a stream that receives.
 pub struct RecvHalf<R> {
     shared: Arc<Shared>,
+    place: Place,
     messages: PhantomData<fn() -> R>,
 }
 
 impl<R: Message + Default + 'static> RecvHalf<R> {
     /// The next message; `None` when the stream has ended and all were taken. Dropping the future loses nothing.
     pub async fn next(&self) -> Option<R> {
-        poll_fn(|cx| self.shared.poll_next(cx)).await
+        self.shared.next().await
     }
 }
 
@@ -295,8 +336,9 @@ impl<R> RecvHalf<R> {
 impl<R: Message + Default + 'static> Stream for RecvHalf<R> {
     type Item = R;
 
-    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<R>> {
-        self.shared.poll_next(cx)
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<R>> {
+        let Self { shared, place, .. } = &mut *self;
+        shared.poll_next(place, cx)
     }
 }
 

@@ -7,11 +7,11 @@ use std::time::Duration;
 use prost::Message;
 use psrpc_engine::OpenStream as EngineOpen;
 use psrpc_engine::proto::{Metadata, Text};
-use psrpc_engine::{Route, Time};
+use psrpc_engine::{Route, StreamHandle, Time};
 
 use super::{ClientStream, Codec};
 use crate::client::{Client, Opening, RouteResult};
-use crate::interceptor::StreamInterceptor;
+use crate::interceptor::{OpeningStream, StreamInterceptor};
 use crate::middleware::Side;
 use crate::runtime::BoxFuture;
 use crate::{CallOptions, Error, Selection};
@@ -116,13 +116,32 @@ impl<S: Message + 'static, R: Message + Default + 'static> IntoFuture for OpenSt
                 Target::Method(client, route) => (client, route?),
                 Target::Fake(stream) => return stream,
             };
-            let codec = Arc::new(Codec::new::<R>(route.clone().into(), Side::Client, interceptors));
-            let CallOptions { timeout, deadline, selection, metadata } = options;
-            let (selection, choose) = selection.into_parts();
-            let open = EngineOpen { timeout, deadline, selection, metadata, ..EngineOpen::new(route) };
-            let (stream, key) =
-                Opening::start(client.clone(), open, choose, Arc::clone(&codec))?.opened().await?;
-            Ok(ClientStream::at_client(client, stream, key, codec))
+            let codec = Arc::new(Codec::new::<S, R>(route.clone().into(), Side::Client));
+            match open(&client, route, options, &interceptors, &codec).await {
+                Ok((stream, key)) => {
+                    codec.opened();
+                    Ok(ClientStream::at_client(client, stream, key, codec))
+                }
+                Err(error) => {
+                    codec.closed(&error);
+                    Err(error)
+                }
+            }
         })
     }
+}
+
+async fn open(
+    client: &Client,
+    route: Route,
+    options: CallOptions,
+    interceptors: &[Arc<dyn StreamInterceptor>],
+    codec: &Arc<Codec>,
+) -> Result<(StreamHandle, usize), Error> {
+    let mut opening = OpeningStream::new(codec.info().clone(), Side::Client, options);
+    codec.surround(interceptors, &mut opening)?;
+    let CallOptions { timeout, deadline, selection, metadata } = opening.options;
+    let (selection, choose) = selection.into_parts();
+    let open = EngineOpen { timeout, deadline, selection, metadata, ..EngineOpen::new(route) };
+    Opening::start(client.clone(), open, choose, Arc::clone(codec))?.opened().await
 }

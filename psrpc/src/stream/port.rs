@@ -6,16 +6,22 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use psrpc_engine::proto::ErrorResponse;
-use psrpc_engine::{Client, Delivery, Engine, Failure, Now, SendError, SendHandle, Server, StreamHandle};
+use psrpc_engine::{
+    Client, Delivery, Engine, Failure, Now, SendError, SendHandle, Server, StreamHandle, Time,
+};
 
 use super::codec::NotTaken;
 use super::table::{Discarded, Left, StreamTable, StreamTask};
 use crate::driver::{Driver, Role};
+use crate::interceptor::SendOptions;
 use crate::runtime::Runtime;
-use crate::{AnyMessage, Error};
+use crate::waiting::Place;
+use crate::{AnyMessage, Error, guard};
 
 /// What a client's engine and a server's do alike with streams.
 pub(crate) trait StreamEngine: Engine {
+    /// How long a send may take that does not say so itself.
+    fn default_timeout(&self) -> Duration;
     fn send(
         &mut self,
         now: Now,
@@ -35,6 +41,10 @@ pub(crate) trait StreamEngine: Engine {
 macro_rules! stream_engine {
     ($engine:ident, |$self:ident, $now:ident, $stream:ident, $result:ident| $finish:expr) => {
         impl StreamEngine for $engine {
+            fn default_timeout(&self) -> Duration {
+                $engine::default_timeout(self)
+            }
+
             fn send(
                 &mut self,
                 now: Now,
@@ -84,16 +94,19 @@ pub(crate) trait StreamRole: Role<Engine: StreamEngine> {
 pub(crate) trait Port: Send + Sync {
     fn runtime(&self) -> &Arc<dyn Runtime>;
     /// Sends a message; gives what the rest of the send is asked for by.
-    fn send(
-        &self,
-        stream: StreamHandle,
-        payload: Bytes,
-        timeout: Option<Duration>,
-    ) -> Result<usize, SendError>;
+    fn send(&self, stream: StreamHandle, payload: Bytes, options: SendOptions) -> Result<usize, SendError>;
     fn poll_sent(&self, sender: usize, cx: &Context<'_>) -> Poll<Result<(), Box<Failure>>>;
     fn cancel_send(&self, sender: usize);
-    fn poll_message(&self, stream: StreamHandle, key: usize, cx: &Context<'_>) -> Poll<Option<AnyMessage>>;
-    fn poll_ended(&self, key: usize, cx: &Context<'_>) -> Poll<Box<Failure>>;
+    fn poll_message(
+        &self,
+        stream: StreamHandle,
+        key: usize,
+        place: &mut Place,
+        cx: &Context<'_>,
+    ) -> Poll<Option<AnyMessage>>;
+    fn poll_ended(&self, key: usize, place: &mut Place, cx: &Context<'_>) -> Poll<Box<Failure>>;
+    /// A task does not wait for the stream any more.
+    fn leave_place(&self, key: usize, place: &mut Place);
     fn cause(&self, key: usize) -> Option<Box<Failure>>;
     fn close(&self, stream: StreamHandle, cause: Option<ErrorResponse>);
     fn hijack(&self, key: usize);
@@ -106,13 +119,14 @@ impl<R: StreamRole> Port for Arc<Driver<R>> {
         &self.runtime
     }
 
-    fn send(
-        &self,
-        stream: StreamHandle,
-        payload: Bytes,
-        timeout: Option<Duration>,
-    ) -> Result<usize, SendError> {
+    fn send(&self, stream: StreamHandle, payload: Bytes, options: SendOptions) -> Result<usize, SendError> {
         self.drive(|state, now| {
+            let SendOptions { timeout, deadline } = options;
+            let until_deadline = |deadline: Time| {
+                let timeout = timeout.unwrap_or_else(|| state.engine.default_timeout());
+                timeout.min(deadline.since(now.time))
+            };
+            let timeout = deadline.map(until_deadline).or(timeout);
             let send = state.engine.send(now, stream, payload, timeout)?;
             Ok(state.role.streams().sending(send))
         })
@@ -132,18 +146,29 @@ impl<R: StreamRole> Port for Arc<Driver<R>> {
         });
     }
 
-    fn poll_message(&self, stream: StreamHandle, key: usize, cx: &Context<'_>) -> Poll<Option<AnyMessage>> {
+    fn poll_message(
+        &self,
+        stream: StreamHandle,
+        key: usize,
+        place: &mut Place,
+        cx: &Context<'_>,
+    ) -> Poll<Option<AnyMessage>> {
         self.look(|state| {
-            let polled = state.role.streams().poll_message(key, cx);
-            if let Poll::Ready(Some(_)) = polled {
+            let polled = state.role.streams().poll_message(key, place, cx);
+            if let Poll::Ready(Some(_)) = polled.0 {
                 state.engine.taken(stream);
             }
             polled
         })
+        .0
     }
 
-    fn poll_ended(&self, key: usize, cx: &Context<'_>) -> Poll<Box<Failure>> {
-        self.look(|state| state.role.streams().poll_ended(key, cx))
+    fn poll_ended(&self, key: usize, place: &mut Place, cx: &Context<'_>) -> Poll<Box<Failure>> {
+        self.look(|state| state.role.streams().poll_ended(key, place, cx)).0
+    }
+
+    fn leave_place(&self, key: usize, place: &mut Place) {
+        drop(self.look(|state| state.role.streams().leave(key, place)));
     }
 
     fn cause(&self, key: usize) -> Option<Box<Failure>> {
@@ -202,30 +227,35 @@ impl<R: StreamRole> Driver<R> {
     pub(crate) fn perform_stream_task(self: &Arc<Self>, task: StreamTask) {
         match task {
             StreamTask::Wake(waker) => waker.wake(),
-            StreamTask::Ended(codec, cause) => codec.ended(&cause),
-            StreamTask::Message(delivery, payload, codec) => {
+            StreamTask::Ended(codec, cause) => codec.ended(*cause),
+            StreamTask::Unwanted(delivery) => {
+                self.drive(|state, now| state.engine.reject_message(now, delivery, None));
+            }
+            StreamTask::Message(delivery, payload, key, codec) => {
+                let received = codec.receive(payload).map_err(|not_taken| match not_taken {
+                    NotTaken::Malformed(error) => Some(error.into_response()),
+                    NotTaken::Refused => None,
+                });
                 let stream = delivery.stream();
-                let received = match &codec {
-                    Some(codec) => codec.receive(payload),
-                    None => Err(NotTaken::Refused),
-                };
-                let woken = self.drive(|state, now| {
-                    let pushed = received.map(|message| state.role.streams().push(stream, message));
-                    match pushed {
-                        Ok(Some(wakers)) => {
-                            state.engine.accept(now, delivery);
-                            wakers
+                let (woken, left) = self.drive(|state, now| {
+                    let (streams, engine) = (state.role.streams(), &mut state.engine);
+                    match received.map(|message| streams.push(stream, key, message)) {
+                        Ok(Ok(woken)) => {
+                            engine.accept(now, delivery);
+                            (woken, None)
                         }
-                        Ok(None) | Err(NotTaken::Refused) => {
-                            state.engine.reject_message(now, delivery, None);
-                            Vec::new()
+                        Ok(Err(message)) => {
+                            engine.reject_message(now, delivery, None);
+                            (Vec::new(), Some(message))
                         }
-                        Err(NotTaken::Malformed(error)) => {
-                            state.engine.reject_message(now, delivery, Some(error.into_response()));
-                            Vec::new()
+                        Err(cause) => {
+                            engine.reject_message(now, delivery, cause);
+                            (streams.not_taken(stream, key), None)
                         }
                     }
                 });
+                // Without the lock, and where a panic of it does no harm.
+                guard::catch(|| drop(left));
                 woken.into_iter().for_each(std::task::Waker::wake);
             }
         }

@@ -54,7 +54,7 @@ impl<T: Message + Default + 'static> IntoFuture for Subscribe<T> {
             match self.0 {
                 Target::Method(client, route, message) => {
                     let listener = Listener::start(client, route?, message)?;
-                    poll_fn(|cx| listener.look(|table, key| table.poll_live(key, cx))).await?;
+                    poll_fn(|cx| listener.look(|table, key| table.poll_live(key, cx)).0).await?;
                     Ok(Subscription(Source::Listener(listener)))
                 }
                 Target::Fake(subscription) => subscription,
@@ -107,12 +107,12 @@ impl<T: Message + Default> Subscription<T> {
             Source::Listener(listener) => listener,
             Source::Fake(updates) => return updates.as_mut().poll_next(cx),
         };
-        let told = listener.client.driver().look(|state| {
-            let told = state.role.subscriptions.poll(listener.key, cx);
+        let (told, _replaced) = listener.client.driver().look(|state| {
+            let (told, replaced) = state.role.subscriptions.poll(listener.key, cx);
             if let Poll::Ready(Some(Told::Update(_))) = told {
                 state.engine.taken_update(listener.subscription);
             }
-            told
+            (told, replaced)
         });
         told.map(|told| {
             Some(match told? {
