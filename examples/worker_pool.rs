@@ -96,7 +96,7 @@ async fn client(bus: Arc<dyn Bus>) -> Result<WorkersClient, Error> {
         .attempts(0)
         .total(PATIENCE)
         .backoff(Duration::from_millis(50), Duration::from_millis(400))
-        .retry_if(|error| error.is_retryable() && !error.may_have_run());
+        .only_if_not_run();
     let options = ClientOptions::new()
         .timeout(PATIENCE)
         .selection_timeout(Duration::from_millis(400))

@@ -72,7 +72,7 @@
 //! `cargo doc --open` in your project shows all of it, with the comments of the .proto.
 
 #![forbid(unsafe_code)]
-#![deny(missing_docs)]
+#![deny(missing_docs, missing_debug_implementations)]
 
 mod compile;
 mod error;

@@ -417,3 +417,34 @@ async fn within_a_process_a_handler_is_dropped_when_its_call_is() {
     assert_eq!(started.elapsed().as_millis(), 100);
     assert_eq!(server.counters().get(Reason::Canceled), 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_ends_of_a_fake_stream_are_a_stream() {
+    let (client, server) = testing::stream_pair::<String, u64>(runtime());
+    let client = OpenStream::fake(Ok(client)).await.unwrap();
+    let next = tokio::spawn(async move {
+        let asked = server.next().await.unwrap();
+        server.send(asked.len() as u64).await.unwrap();
+        assert!(server.next().await.is_none());
+        server.cause().unwrap().text().to_owned()
+    });
+    settle().await;
+    client.send(text("four")).await.unwrap();
+    assert_eq!(client.next().await, Some(4));
+    client.close(Error::new(ErrorCode::Aborted, "enough"));
+    assert_eq!(next.await.unwrap(), "enough");
+    assert_eq!(client.send(text("more")).await.unwrap_err().text(), "enough");
+    assert!(client.next().await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_is_shut_down_has_told_its_servers() {
+    let bus = LocalBus::new();
+    let server = server(&bus, "elm", ServerOptions::new(), echo).await;
+    let client = client(&bus).await;
+    let stream = parade(&client).await;
+    client.shutdown().await;
+    assert!(stream.cause().unwrap().is_client_closed());
+    settle().await;
+    assert_eq!(server.streams(), 0);
+}

@@ -214,3 +214,30 @@ async fn nothing_is_sent_again_on_a_stream_that_has_ended() {
     assert!(stream.send(text("two")).await.unwrap_err().is_eof());
     assert_eq!((runtime().now().time.since(started), bus.injected().dropped), (millis(500), 1));
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_may_have_run_is_not_tried_again_where_that_is_asked_for() {
+    let bus = LocalBus::new();
+    let log = Log::default();
+    let heard = log.clone();
+    let _server = serve(&bus, ServerOptions::new(), move |_| {
+        heard.add("ran");
+        async { Err(Error::new(ErrorCode::Unavailable, "not now")) }
+    })
+    .await;
+    let options = ClientOptions::new().interceptor(Retry::new().attempts(3).only_if_not_run());
+    let busy = client(&bus, options).await;
+    assert_eq!(fit(&busy, "fez").await.unwrap_err().text(), "not now");
+    assert_eq!(log.take(), ["ran"], "a server had it");
+    let nobody = client(&LocalBus::new(), ClientOptions::new()).await;
+    let attempts = Log::default();
+    let noted = attempts.clone();
+    let call = fit(&nobody, "fez").interceptor(Retry::new().attempts(3).only_if_not_run()).interceptor(
+        move |call: Outgoing, next: NextCall| {
+            noted.add("tried");
+            async move { next.run(call).await }
+        },
+    );
+    assert!(call.await.unwrap_err().is_no_response());
+    assert_eq!(attempts.take(), ["tried"; 3]);
+}

@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use prost::Message;
 use psrpc_engine::proto::{ErrorCode, Metadata, Text};
-use psrpc_engine::{Received, Route, StreamHandle, Time, WallTime};
+use psrpc_engine::{Received, Route, Time, WallTime};
 
 use crate::interceptor::{AroundHandlers, OpeningStream, handled};
 use crate::middleware::{Side, reporting};
@@ -28,11 +28,11 @@ pub struct Request<T> {
 pub(crate) struct RequestContext {
     pub(crate) route: Route,
     pub(crate) client_id: Text,
-    request_id: Text,
+    pub(crate) request_id: Text,
     pub(crate) metadata: Metadata,
-    sent_at: WallTime,
-    deadline: Time,
-    runtime: Arc<dyn Runtime>,
+    pub(crate) sent_at: WallTime,
+    pub(crate) deadline: Time,
+    pub(crate) runtime: Arc<dyn Runtime>,
 }
 
 impl<T> Request<T> {
@@ -157,10 +157,7 @@ pub(crate) enum Run {
 pub(crate) type Start<T> = Box<dyn FnOnce() -> BoxFuture<Result<T, Error>> + Send>;
 
 /// Opens a stream for its handler, unless something around it does not want that.
-pub(crate) type OpenStream = Box<dyn FnOnce(StreamParts) -> Result<Start<()>, Error> + Send>;
-
-/// What a stream is made of: its driver, its handle, and the key of its slot.
-pub(crate) type StreamParts = (Arc<dyn Port>, StreamHandle, usize);
+pub(crate) type OpenStream = Box<dyn FnOnce(Box<dyn Port>) -> Result<Start<()>, Error> + Send>;
 
 /// A method's handler, whatever its messages are.
 pub(crate) trait Handle: Send + Sync + 'static {
@@ -259,9 +256,9 @@ where
         let codec = Arc::new(Codec::new::<S, R>(request.info(), Side::Server));
         let (handler, around) = (Arc::clone(&self.handler), self.around.clone());
         let around_stream = Arc::clone(&codec);
-        let open = move |parts: StreamParts| -> Result<Start<()>, Error> {
+        let open = move |port: Box<dyn Port>| -> Result<Start<()>, Error> {
             // From here on the stream is released when it is dropped.
-            let shared = Shared::at_server(parts, Arc::clone(&around_stream));
+            let shared = Shared::new(port, Arc::clone(&around_stream));
             let mut context = request.context;
             let Some(around) = around else {
                 let stream = ServerStream::at_server(shared, context);

@@ -93,7 +93,7 @@
 //! `Config::default_runtime(false)`, and make clients and servers by `with_runtime(bus, runtime, ...)`.
 
 #![forbid(unsafe_code)]
-#![deny(missing_docs)]
+#![deny(missing_docs, missing_debug_implementations)]
 
 pub mod bus;
 mod call;

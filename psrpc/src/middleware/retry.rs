@@ -111,6 +111,13 @@ impl Retry {
         self
     }
 
+    /// Tries again only where the handler of the attempt before cannot have run ([`Error::may_have_run`]), and so does nothing twice.
+    /// It replaces what [`retry_if`](Self::retry_if) says.
+    #[must_use]
+    pub fn only_if_not_run(self) -> Self {
+        self.retry_if(|error| error.is_retryable() && !error.may_have_run())
+    }
+
     /// After which errors to try again. Default: those whose [code](crate::ErrorCode::is_retryable) is `unavailable` or
     /// `deadline_exceeded`.
     #[must_use]

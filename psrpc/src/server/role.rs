@@ -18,7 +18,7 @@ use crate::handler::{Admitted, Handle, OpenStream, Run, Running, Stop};
 use crate::log::{self, Note};
 use crate::method::Method;
 use crate::middleware::{Observed, Side, Watch};
-use crate::stream::{Codec, StreamRole, StreamTable, StreamTask};
+use crate::stream::{Codec, DriverPort, StreamRole, StreamTable, StreamTask};
 use crate::{Error, guard, waiting};
 
 /// What a registration is found by.
@@ -172,8 +172,9 @@ impl Role for ServerRole {
             ServerTask::Stop(stop) => stop.stop(),
             ServerTask::Stream(task) => driver.perform_stream_task(task),
             ServerTask::Serve { method, stream, key, open, codec, stop } => {
-                let (server, port) = (Arc::clone(driver), Arc::new(Arc::clone(driver)));
-                let opened = guard::catch(|| open((port, stream, key))).unwrap_or_else(|| {
+                let server = Arc::clone(driver);
+                let port = Box::new(DriverPort { driver: Arc::clone(driver), stream, key });
+                let opened = guard::catch(|| open(port)).unwrap_or_else(|| {
                     log::panicked(Side::Server, "an interceptor of streams", Some(method.name));
                     Err(Error::new(ErrorCode::Internal, "an interceptor panicked"))
                 });

@@ -20,7 +20,7 @@ use psrpc_engine::StreamHandle;
 use psrpc_engine::proto::{Metadata, Text};
 
 use crate::client::Client;
-use crate::handler::{RequestContext, StreamParts};
+use crate::handler::RequestContext;
 use crate::interceptor::StreamLayer;
 use crate::runtime::Runtime;
 use crate::waiting::Place;
@@ -28,7 +28,7 @@ use crate::{AnyMessage, CallInfo, Error};
 
 pub(crate) use self::codec::Codec;
 pub use self::open::OpenStream;
-pub(crate) use self::port::{Port, StreamRole};
+pub(crate) use self::port::{DriverPort, Port, StreamRole};
 pub(crate) use self::send::SendFuture;
 pub use self::send::Sending;
 pub use self::sink::SendSink;
@@ -88,24 +88,16 @@ pub struct AtServer {
 
 /// A stream, whatever its messages are; shared by its halves.
 pub(crate) struct Shared {
-    port: Arc<dyn Port>,
-    stream: StreamHandle,
-    key: usize,
+    port: Box<dyn Port>,
     codec: Arc<Codec>,
     /// A client lives as long as its streams.
     _client: Option<Client>,
 }
 
-impl Drop for Shared {
-    fn drop(&mut self) {
-        self.port.release(self.stream, self.key);
-    }
-}
-
 impl Shared {
-    /// A stream at its server.
-    pub(crate) fn at_server((port, stream, key): StreamParts, codec: Arc<Codec>) -> Arc<Self> {
-        Arc::new(Self { port, stream, key, codec, _client: None })
+    /// A stream that keeps no client.
+    pub(crate) fn new(port: Box<dyn Port>, codec: Arc<Codec>) -> Arc<Self> {
+        Arc::new(Self { port, codec, _client: None })
     }
 
     /// What is around the stream, the outermost first.
@@ -122,7 +114,7 @@ impl Shared {
     }
 
     pub(crate) fn cause(&self) -> Option<Error> {
-        self.port.cause(self.key).map(|failure| (*failure).into())
+        self.port.cause().map(|failure| (*failure).into())
     }
 
     async fn next<R: Message + Default + 'static>(&self) -> Option<R> {
@@ -136,8 +128,7 @@ impl Shared {
         cx: &Context<'_>,
     ) -> Poll<Option<R>> {
         loop {
-            let Some(message) = std::task::ready!(self.port.poll_message(self.stream, self.key, place, cx))
-            else {
+            let Some(message) = std::task::ready!(self.port.poll_message(place, cx)) else {
                 return Poll::Ready(None);
             };
             // Its type was checked, but it may be a copy, by way of its encoding.
@@ -150,8 +141,11 @@ impl Shared {
 
 impl<S, R> ClientStream<S, R> {
     pub(crate) fn at_client(client: Client, stream: StreamHandle, key: usize, codec: Arc<Codec>) -> Self {
-        let port: Arc<dyn Port> = Arc::new(Arc::clone(client.driver()));
-        let shared = Arc::new(Shared { port, stream, key, codec, _client: Some(client) });
+        let port = Box::new(DriverPort { driver: Arc::clone(client.driver()), stream, key });
+        Self::new(Arc::new(Shared { port, codec, _client: Some(client) }))
+    }
+
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
         Self { shared, at: AtClient(()), place: Place::default(), messages: PhantomData }
     }
 }
@@ -188,7 +182,7 @@ impl<S, R> ServerStream<S, R> {
     /// # }
     /// ```
     pub fn hijack(&self) {
-        self.shared.port.hijack(self.shared.key);
+        self.shared.port.hijack();
     }
 }
 
@@ -251,18 +245,18 @@ impl<'a> Waiting<'a> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         if self.place.is_taken() {
-            self.shared.port.leave_place(self.shared.key, &mut self.place);
+            self.shared.port.leave_place(&mut self.place);
         }
     }
 }
 
 fn close(shared: &Shared, cause: Option<Error>) {
-    shared.port.close(shared.stream, cause.map(Error::into_response));
+    shared.port.close(cause.map(Error::into_response));
 }
 
 pub(crate) async fn closed(shared: &Shared) -> Error {
     let mut waiting = Waiting::new(shared);
-    let failure = poll_fn(|cx| shared.port.poll_ended(shared.key, &mut waiting.place, cx)).await;
+    let failure = poll_fn(|cx| shared.port.poll_ended(&mut waiting.place, cx)).await;
     (*failure).into()
 }
 
@@ -339,6 +333,12 @@ impl<R: Message + Default + 'static> Stream for RecvHalf<R> {
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<R>> {
         let Self { shared, place, .. } = &mut *self;
         shared.poll_next(place, cx)
+    }
+}
+
+impl fmt::Debug for AtServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AtServer").field("client_id", &self.context.client_id).finish_non_exhaustive()
     }
 }
 

@@ -1,5 +1,6 @@
 //! Opening a stream.
 
+use std::fmt;
 use std::future::IntoFuture;
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,8 +56,8 @@ impl<S, R> OpenStream<S, R> {
         Self { target: Target::Method(client, route), options: CallOptions::new(), interceptors }
     }
 
-    /// A stream that no client opens, for fakes of a client in unit tests: it gives this one, whatever its
-    /// options and interceptors are.
+    /// A stream that no client opens, for fakes of a client in unit tests: it gives this one
+    /// ([`testing::stream_pair`](crate::testing::stream_pair)), whatever its options and interceptors are.
     pub fn fake(stream: Result<ClientStream<S, R>, Error>) -> Self {
         Self { target: Target::Fake(stream), options: CallOptions::new(), interceptors: Vec::new() }
     }
@@ -102,6 +103,19 @@ impl<S, R> OpenStream<S, R> {
     pub fn interceptor(mut self, interceptor: impl StreamInterceptor) -> Self {
         self.interceptors.push(Arc::new(interceptor));
         self
+    }
+}
+
+impl<S, R> fmt::Debug for OpenStream<S, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let route = match &self.target {
+            Target::Method(_, route) => Some(route),
+            Target::Fake(_) => None,
+        };
+        f.debug_struct("OpenStream")
+            .field("route", &route)
+            .field("options", &self.options)
+            .finish_non_exhaustive()
     }
 }
 

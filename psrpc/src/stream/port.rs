@@ -90,54 +90,59 @@ pub(crate) trait StreamRole: Role<Engine: StreamEngine> {
     fn streams(&mut self) -> &mut StreamTable;
 }
 
-/// What a stream asks of its driver.
+/// What a stream asks of what it belongs to.
 pub(crate) trait Port: Send + Sync {
     fn runtime(&self) -> &Arc<dyn Runtime>;
     /// Sends a message; gives what the rest of the send is asked for by.
-    fn send(&self, stream: StreamHandle, payload: Bytes, options: SendOptions) -> Result<usize, SendError>;
+    fn send(&self, payload: Bytes, options: SendOptions) -> Result<usize, SendError>;
     fn poll_sent(&self, sender: usize, cx: &Context<'_>) -> Poll<Result<(), Box<Failure>>>;
     fn cancel_send(&self, sender: usize);
-    fn poll_message(
-        &self,
-        stream: StreamHandle,
-        key: usize,
-        place: &mut Place,
-        cx: &Context<'_>,
-    ) -> Poll<Option<AnyMessage>>;
-    fn poll_ended(&self, key: usize, place: &mut Place, cx: &Context<'_>) -> Poll<Box<Failure>>;
+    fn poll_message(&self, place: &mut Place, cx: &Context<'_>) -> Poll<Option<AnyMessage>>;
+    fn poll_ended(&self, place: &mut Place, cx: &Context<'_>) -> Poll<Box<Failure>>;
     /// A task does not wait for the stream any more.
-    fn leave_place(&self, key: usize, place: &mut Place);
-    fn cause(&self, key: usize) -> Option<Box<Failure>>;
-    fn close(&self, stream: StreamHandle, cause: Option<ErrorResponse>);
-    fn hijack(&self, key: usize);
-    /// User code has dropped the stream.
-    fn release(&self, stream: StreamHandle, key: usize);
+    fn leave_place(&self, place: &mut Place);
+    fn cause(&self) -> Option<Box<Failure>>;
+    fn close(&self, cause: Option<ErrorResponse>);
+    fn hijack(&self);
 }
 
-impl<R: StreamRole> Port for Arc<Driver<R>> {
+/// A stream of a driver: the engine's handle, and the key of its slot. Dropping it tells that user code does not have it any more.
+pub(crate) struct DriverPort<R: StreamRole> {
+    pub(crate) driver: Arc<Driver<R>>,
+    pub(crate) stream: StreamHandle,
+    pub(crate) key: usize,
+}
+
+impl<R: StreamRole> Drop for DriverPort<R> {
+    fn drop(&mut self) {
+        self.driver.release_stream(self.stream, self.key);
+    }
+}
+
+impl<R: StreamRole> Port for DriverPort<R> {
     fn runtime(&self) -> &Arc<dyn Runtime> {
-        &self.runtime
+        &self.driver.runtime
     }
 
-    fn send(&self, stream: StreamHandle, payload: Bytes, options: SendOptions) -> Result<usize, SendError> {
-        self.drive(|state, now| {
+    fn send(&self, payload: Bytes, options: SendOptions) -> Result<usize, SendError> {
+        self.driver.drive(|state, now| {
             let SendOptions { timeout, deadline } = options;
             let until_deadline = |deadline: Time| {
                 let timeout = timeout.unwrap_or_else(|| state.engine.default_timeout());
                 timeout.min(deadline.since(now.time))
             };
             let timeout = deadline.map(until_deadline).or(timeout);
-            let send = state.engine.send(now, stream, payload, timeout)?;
+            let send = state.engine.send(now, self.stream, payload, timeout)?;
             Ok(state.role.streams().sending(send))
         })
     }
 
     fn poll_sent(&self, sender: usize, cx: &Context<'_>) -> Poll<Result<(), Box<Failure>>> {
-        self.look(|state| state.role.streams().poll_sent(sender, cx)).0
+        self.driver.look(|state| state.role.streams().poll_sent(sender, cx)).0
     }
 
     fn cancel_send(&self, sender: usize) {
-        self.drive(|state, _| {
+        self.driver.drive(|state, _| {
             let (send, waker) = state.role.streams().forget_send(sender);
             if let Some(send) = send {
                 state.engine.cancel_send(send);
@@ -146,45 +151,36 @@ impl<R: StreamRole> Port for Arc<Driver<R>> {
         });
     }
 
-    fn poll_message(
-        &self,
-        stream: StreamHandle,
-        key: usize,
-        place: &mut Place,
-        cx: &Context<'_>,
-    ) -> Poll<Option<AnyMessage>> {
-        self.look(|state| {
-            let polled = state.role.streams().poll_message(key, place, cx);
-            if let Poll::Ready(Some(_)) = polled.0 {
-                state.engine.taken(stream);
-            }
-            polled
-        })
-        .0
+    fn poll_message(&self, place: &mut Place, cx: &Context<'_>) -> Poll<Option<AnyMessage>> {
+        self.driver
+            .look(|state| {
+                let polled = state.role.streams().poll_message(self.key, place, cx);
+                if let Poll::Ready(Some(_)) = polled.0 {
+                    state.engine.taken(self.stream);
+                }
+                polled
+            })
+            .0
     }
 
-    fn poll_ended(&self, key: usize, place: &mut Place, cx: &Context<'_>) -> Poll<Box<Failure>> {
-        self.look(|state| state.role.streams().poll_ended(key, place, cx)).0
+    fn poll_ended(&self, place: &mut Place, cx: &Context<'_>) -> Poll<Box<Failure>> {
+        self.driver.look(|state| state.role.streams().poll_ended(self.key, place, cx)).0
     }
 
-    fn leave_place(&self, key: usize, place: &mut Place) {
-        drop(self.look(|state| state.role.streams().leave(key, place)));
+    fn leave_place(&self, place: &mut Place) {
+        drop(self.driver.look(|state| state.role.streams().leave(self.key, place)));
     }
 
-    fn cause(&self, key: usize) -> Option<Box<Failure>> {
-        self.look(|state| state.role.streams().cause(key))
+    fn cause(&self) -> Option<Box<Failure>> {
+        self.driver.look(|state| state.role.streams().cause(self.key))
     }
 
-    fn close(&self, stream: StreamHandle, cause: Option<ErrorResponse>) {
-        self.drive(|state, now| state.engine.close_stream(now, stream, cause));
+    fn close(&self, cause: Option<ErrorResponse>) {
+        self.driver.drive(|state, now| state.engine.close_stream(now, self.stream, cause));
     }
 
-    fn hijack(&self, key: usize) {
-        self.look(|state| state.role.streams().hijack(key));
-    }
-
-    fn release(&self, stream: StreamHandle, key: usize) {
-        self.release_stream(stream, key);
+    fn hijack(&self) {
+        self.driver.look(|state| state.role.streams().hijack(self.key));
     }
 }
 

@@ -1,5 +1,6 @@
 //! Sending a message on a stream.
 
+use std::fmt;
 use std::future::{Future, IntoFuture};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -57,6 +58,12 @@ impl<'a> Sending<'a> {
     }
 }
 
+impl fmt::Debug for Sending<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sending").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
 impl IntoFuture for Sending<'_> {
     type Output = Result<(), Error>;
     type IntoFuture = SendFuture;
@@ -81,6 +88,12 @@ impl SendFuture {
     /// A message that goes past what is around the stream.
     pub(crate) fn past_layers(shared: Arc<Shared>, payload: Vec<u8>, options: SendOptions) -> Self {
         Self(State::New(shared, Outgoing::Encoded(payload), options))
+    }
+}
+
+impl fmt::Debug for SendFuture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SendFuture").finish_non_exhaustive()
     }
 }
 
@@ -125,7 +138,7 @@ struct OnItsWay {
 
 impl OnItsWay {
     fn start(shared: Arc<Shared>, payload: Vec<u8>, options: SendOptions) -> Result<Self, Error> {
-        match shared.port.send(shared.stream, payload.into(), options) {
+        match shared.port.send(payload.into(), options) {
             Ok(sender) => Ok(Self { shared, sender: Some(sender) }),
             Err(SendError::Ended) => Err(shared.cause().unwrap_or_else(Error::stream_closed)),
             Err(error) => {

@@ -45,6 +45,16 @@ impl<T> Subscribe<T> {
     }
 }
 
+impl<T> fmt::Debug for Subscribe<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let route = match &self.0 {
+            Target::Method(_, route, _) => Some(route),
+            Target::Fake(_) => None,
+        };
+        f.debug_struct("Subscribe").field("route", &route).finish_non_exhaustive()
+    }
+}
+
 impl<T: Message + Default + 'static> IntoFuture for Subscribe<T> {
     type Output = Result<Subscription<T>, Error>;
     type IntoFuture = BoxFuture<Self::Output>;
