@@ -19,7 +19,17 @@
 //! * the trait `Hats`, to implement: `async fn make(&self, order: Request<Order>) -> Result<Hat, Error>` and, since the method
 //!   is routed by affinity, `fn make_affinity(&self, order: &Request<Order>) -> f32`;
 //! * `HatsServer::new(bus, implementation).await?`, which serves it;
-//! * `HatsClient::new(bus).await?`, whose `make(order)` is a [`Call`] to await.
+//! * `HatsClient::new(bus).await?`, whose `make(order)` is a [`Call`] to await;
+//! * the trait `HatsApi` of what the client does, so that something else can take its place in unit tests.
+//!
+//! # Kinds of methods
+//!
+//! | in the .proto | the client has | the server has |
+//! |---|---|---|
+//! | nothing | `make(order)`, a [`Call`]: one server answers | `async fn make(&self, Request<Order>) -> Result<Hat, Error>` |
+//! | `type = MULTI` | `census(ask)`, a [`MultiCall`]: every server answers, as a stream of [`Answers`] | the same |
+//! | `stream = true` | `parade()`, an [`OpenStream`] for a [`ClientStream`] | `async fn parade(&self, ServerStream<..>) -> Result<(), Error>` |
+//! | `subscription = true` | `subscribe_rumour()`, for a [`Subscription`] | `publish_rumour(&update)` on the `HatsServer` |
 //!
 //! # How a method is routed
 //!
@@ -27,6 +37,7 @@
 //! |---|---|
 //! | nothing, or `type = QUEUE` | the bus hands each request to one server, which runs it once the client grants it |
 //! | `type = AFFINITY` | every server sees the request and bids with its affinity; the client picks one ([`Selection`]) |
+//! | `type = MULTI` | every server answers; of a subscription, every client gets every update |
 //! | `topics = true` | calls go to the servers that registered that topic; the parameters come before the request |
 //! | `topic_params.single_server = true` | there is nothing to grant; that each topic has one server alone is up to you |
 //!
@@ -49,7 +60,11 @@
 //! | what | is dropped |
 //! |---|---|
 //! | a [`Call`] or its future | the call is canceled; if it was not granted yet, it runs nowhere |
-//! | the last clone of a [`Client`] | it is closed, once its calls are over |
+//! | [`Answers`] | the call is over; servers that were asked still run it |
+//! | a [`ClientStream`] or [`ServerStream`] | it is closed; in a handler, with the handler's result once it returns |
+//! | the future of a send | nobody waits for the message, which may arrive |
+//! | a [`Subscription`] | the client unsubscribes |
+//! | the last clone of a [`Client`] | it is closed, once its calls, streams and subscriptions are gone |
 //! | the last clone of a [`Server`] | it shuts down in the background: what it accepted is finished, nothing new is taken |
 //! | a handler's future | by psrpc, at the request's deadline and when the server is killed |
 //!
@@ -67,7 +82,9 @@
 //!
 //! # Tests of your service
 //!
-//! A [`FaultyBus`](testing::FaultyBus) around any bus loses, delays, duplicates, reorders and refuses frames as a test asks.
+//! A [`FaultyBus`](testing::FaultyBus) around any bus loses, delays, duplicates, reorders and refuses frames as a test asks. What a
+//! fake of a client gives is made by [`Call::fake`], [`MultiCall::fake`], [`OpenStream::fake`] with
+//! [`testing::stream_pair`], and [`Subscribe::fake`].
 //!
 //! # What is logged
 //!
