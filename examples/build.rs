@@ -1,5 +1,7 @@
-//! Generates the service of the examples: messages, client, trait and server.
+//! Generates the services of the examples: messages, clients, traits and servers.
 
 fn main() -> Result<(), psrpc_build::Error> {
-    psrpc_build::compile(&["proto/studio.proto"], &["proto"])
+    let protos =
+        ["studio", "workers", "regions", "chat", "exchange"].map(|name| format!("proto/{name}.proto"));
+    psrpc_build::compile(&protos, &["proto"])
 }

@@ -1,14 +1,17 @@
-//! What the examples share: the service, as generated from `proto/studio.proto`, a machine that serves it, and the `--bus`
-//! argument.
+//! What the examples share: the service of the first ones, as generated from `proto/studio.proto`, a machine that serves it, the
+//! `--bus` argument, and what is typed in.
 
+use std::io;
 use std::sync::Arc;
+use std::thread;
 
 use psrpc::bus::Bus;
-use psrpc::{Error, ErrorCode, Request};
+use psrpc::{Error, ErrorCode, Request, ServerStream};
+use tokio::sync::mpsc;
 
-use crate::studio::{Picture, Scene, Size, Studio};
+use crate::studio::{Picture, Presence, Preview, Scene, Size, Stroke, Studio};
 
-/// The service of the examples.
+/// The service of the first examples.
 #[allow(missing_docs, reason = "documented in proto/studio.proto")]
 pub mod studio {
     psrpc::include_proto!("studio.v1");
@@ -38,13 +41,27 @@ impl Studio for Machine {
     async fn estimate(&self, scene: Request<Scene>) -> Result<Size, Error> {
         Ok(Size { bytes: scene.triangles * 3 })
     }
+
+    async fn roll_call(&self, _: Request<()>) -> Result<Presence, Error> {
+        Ok(Presence { machine: self.name.clone() })
+    }
+
+    // The stream ends when this returns, and when the client closes or drops it.
+    async fn sketch(&self, stream: ServerStream<Preview, Stroke>) -> Result<(), Error> {
+        let mut strokes = Vec::new();
+        while let Some(stroke) = stream.next().await {
+            strokes.push(stroke.adds);
+            stream.send(Preview { shows: strokes.join(" and ") }).await?;
+        }
+        Ok(())
+    }
 }
 
 /// The argument that every example has.
 #[derive(clap::Args)]
 pub struct BusArgument {
     /// The bus, by URL: `local:` is one within this process, `redis://127.0.0.1:6379` and `nats://127.0.0.1:4222` are servers.
-    #[arg(long, default_value = "local:")]
+    #[arg(long, global = true, default_value = "local:")]
     bus: String,
 }
 
@@ -57,4 +74,11 @@ impl BusArgument {
     pub async fn connect(&self) -> Result<Arc<dyn Bus>, Error> {
         psrpc_bus_url::connect(&self.bus, psrpc::default_runtime()?).await
     }
+}
+
+/// The lines that are typed in, until the input ends (Ctrl-D). A thread reads them, which does not keep a program from ending.
+pub fn input() -> mpsc::UnboundedReceiver<String> {
+    let (typed, lines) = mpsc::unbounded_channel();
+    thread::spawn(move || io::stdin().lines().map_while(Result::ok).try_for_each(|line| typed.send(line)));
+    lines
 }

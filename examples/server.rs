@@ -3,13 +3,10 @@
 //! Start as many as you like, each with a name and an idleness of its own; `client` then calls the most idle. It serves until
 //! its input ends (Ctrl-D), finishes what it has accepted, and goes.
 
-use std::io;
-
 use clap::Parser;
-use psrpc::{Error, ErrorCode};
+use psrpc::Error;
 use psrpc_examples::studio::StudioServer;
-use psrpc_examples::{BusArgument, Machine};
-use tokio::task::spawn_blocking;
+use psrpc_examples::{BusArgument, Machine, input};
 
 /// A machine that serves the studio.
 #[derive(Parser)]
@@ -29,8 +26,8 @@ async fn main() -> Result<(), Error> {
     let Arguments { bus, name, idle } = Arguments::parse();
     let server = StudioServer::new(bus.connect().await?, Machine { name: name.clone(), idle }).await?;
     println!("machine {name} serves the studio until its input ends");
-    let input_ended = spawn_blocking(|| io::copy(&mut io::stdin(), &mut io::sink()));
-    input_ended.await.map_err(|error| Error::from_source(ErrorCode::Internal, error))?.ok();
+    let mut input = input();
+    while input.recv().await.is_some() {}
     server.shutdown().await;
     println!("machine {name} has shut down, with nothing left undone");
     Ok(())

@@ -51,7 +51,7 @@
 //! [`NatsOptions::inbox_prefix`] says.
 
 #![forbid(unsafe_code)]
-#![deny(missing_docs)]
+#![deny(missing_docs, missing_debug_implementations)]
 
 mod echo;
 mod error;

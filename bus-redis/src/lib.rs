@@ -19,7 +19,7 @@
 //! elsewhere; no tokio runtime is started.
 
 #![forbid(unsafe_code)]
-#![deny(missing_docs)]
+#![deny(missing_docs, missing_debug_implementations)]
 
 mod command;
 mod connect;

@@ -1,7 +1,7 @@
 //! The bus that a URL names, for programs that leave the choice to whoever runs them.
 
 #![forbid(unsafe_code)]
-#![deny(missing_docs)]
+#![deny(missing_docs, missing_debug_implementations)]
 
 use std::sync::Arc;
 

@@ -249,6 +249,11 @@ impl Code<'_> {
                 pub fn close(&self) {{
                     self.client.close();
                 }}
+
+                /// Closes the client, and waits until its servers can know; see [`{root}::Client::shutdown`].
+                pub async fn shutdown(&self) {{
+                    self.client.shutdown().await;
+                }}
             }}
 
             {common}",

@@ -1,6 +1,6 @@
 //! Hints: what an option that does not exist may have been meant to be.
 
-use prost_reflect::DescriptorPool;
+use prost_reflect::{DescriptorPool, MessageDescriptor};
 
 /// The names that `text` asks for one of, and the name that was written instead, if it is about our options.
 struct Mistake {
@@ -33,7 +33,7 @@ pub(crate) fn with_hint(text: String, options: &DescriptorPool) -> String {
 fn mistake(text: &str, options: &DescriptorPool) -> Option<Mistake> {
     let fields = |message: &str| -> Vec<String> {
         let message = options.get_message_by_name(message);
-        message.iter().flat_map(|message| message.fields()).map(|field| field.name().to_owned()).collect()
+        message.iter().flat_map(MessageDescriptor::fields).map(|field| field.name().to_owned()).collect()
     };
     if let Some(path) = between(text, "option field '(psrpc.options).", "' is not defined") {
         let (known, written) = match path.strip_prefix("topic_params.") {

@@ -53,6 +53,15 @@
 //!       topic_params: { group: "rack" names: ["aisle", "row"] }
 //!     };
 //!   }
+//!   rpc Census(Ask) returns (Reply) {
+//!     option (psrpc.options).type = MULTI;
+//!   }
+//!   rpc Parade(Ask) returns (Reply) {
+//!     option (psrpc.options).stream = true;
+//!   }
+//!   rpc Rumour(Ask) returns (Reply) {
+//!     option (psrpc.options).subscription = true;
+//!   }
 //! }
 //! ```
 //!
@@ -60,9 +69,10 @@
 //!
 //! | item | |
 //! |---|---|
-//! | `trait Hats` | to be implemented by a service: `async fn fit(&self, request: Request<Ask>) -> Result<Reply, Error>`, `find_hat`, and, not async, `fn fit_affinity(&self, request: &Request<Ask>) -> f32` |
-//! | `HatsServer` | `new(bus, service)`, `with_options(bus, service, options)` and `with_runtime(bus, runtime, service, options)` serve the rpcs without topics; `register_find_hat_topic(aisle, row)`, `deregister_find_hat_topic(aisle, row)` and, for the whole group, `register_all_rack_topics(aisle, row)` and `deregister_all_rack_topics(aisle, row)` those with; `shutdown()`, `kill()`, `server()` |
-//! | `HatsClient` | `new(bus)`, `with_options(bus, options)` and `with_runtime(bus, runtime, options)`; `fit(ask)` and `find_hat(aisle, row, ask)`, which give a `psrpc::Call`; `close()`, `client()` |
+//! | `trait Hats` | to be implemented by a service: `async fn fit(&self, request: Request<Ask>) -> Result<Reply, Error>`, `find_hat` and `census`; `async fn parade(&self, stream: ServerStream<Reply, Ask>) -> Result<(), Error>`; and, not async, `fn fit_affinity(&self, request: &Request<Ask>) -> f32` |
+//! | `HatsServer` | `new(bus, service)`, `with_options(bus, service, options)` and `with_runtime(bus, runtime, service, options)` serve the rpcs without topics; `register_find_hat_topic(aisle, row)`, `deregister_find_hat_topic(aisle, row)` and, for the whole group, `register_all_rack_topics(aisle, row)` and `deregister_all_rack_topics(aisle, row)` those with; `publish_rumour(&reply)`; `shutdown()`, `kill()`, `server()` |
+//! | `HatsClient` | `new(bus)`, `with_options(bus, options)` and `with_runtime(bus, runtime, options)`; `fit(ask)` and `find_hat(aisle, row, ask)`, which give a `psrpc::Call`; `census(ask)`, a `psrpc::MultiCall`; `parade()`, a `psrpc::OpenStream`; `subscribe_rumour()`, a `psrpc::Subscribe`; `close()`, `shutdown()`, `client()` |
+//! | `trait HatsApi` | what `HatsClient` does, to take something else in its place in unit tests; topics are `&str` in it |
 //! | `HATS_SERVICE` | the names on the wire |
 //!
 //! With `typed: true`, `HatsClient` and `HatsServer` have a type parameter for each name, `AisleTopic` and `RowTopic`. Each
@@ -72,7 +82,7 @@
 //! `cargo doc --open` in your project shows all of it, with the comments of the .proto.
 
 #![forbid(unsafe_code)]
-#![deny(missing_docs)]
+#![deny(missing_docs, missing_debug_implementations)]
 
 mod compile;
 mod error;

@@ -209,7 +209,8 @@ fn topic(rpc: &MethodDescriptor, options: &Options) -> Result<Vec<TopicParameter
 }
 
 /// The functions that a client has beside its rpcs.
-const OF_CLIENTS: [&str; 6] = ["new", "with_options", "with_runtime", "with_topic_types", "client", "close"];
+const OF_CLIENTS: [&str; 7] =
+    ["new", "with_options", "with_runtime", "with_topic_types", "client", "close", "shutdown"];
 
 /// Checks that no two rpcs would get one name, in Rust or on the wire.
 fn check_names(descriptor: &ServiceDescriptor, service: &Service) -> Result<(), Error> {

@@ -89,6 +89,8 @@ pub(crate) struct Io<E, O> {
     blocked: bool,
     /// How many frames may wait before those that are over are withdrawn.
     crowded_at: usize,
+    /// How many closes of streams the bus has not confirmed yet.
+    closes: usize,
     pub(crate) timers: Timers<O>,
     pub(crate) counters: Counters,
 }
@@ -119,13 +121,25 @@ impl<E: DroppedEvent, O: Copy> Io<E, O> {
             publishes: VecDeque::new(),
             blocked: false,
             crowded_at: CROWDED,
+            closes: 0,
             timers: Timers::new(),
             counters: Counters::new(),
         }
     }
 
     pub(crate) fn publish(&mut self, what: Publish, channel: &Channel, frame: Frame) {
+        self.closes += usize::from(what == Publish::Close);
         self.publishes.push_back(Outgoing { token: Token(what), channel: channel.clone(), frame });
+    }
+
+    /// The bus has the close of a stream, or does not take it.
+    pub(crate) fn close_published(&mut self) {
+        self.closes = self.closes.saturating_sub(1);
+    }
+
+    /// Whether the bus has all closes of streams.
+    pub(crate) fn is_done_with_closes(&self) -> bool {
+        self.closes == 0
     }
 
     pub(crate) fn event(&mut self, event: E) {
@@ -175,20 +189,16 @@ impl<E: DroppedEvent, O: Copy> Io<E, O> {
     /// Withdraws the frames that are not `wanted` any more. The more are left, the longer until the next time, so that
     /// no more wait than twice what is in flight and looking after them costs little.
     pub(crate) fn withdraw(&mut self, wanted: impl Fn(Publish) -> bool) {
-        let Self { publishes, counters, crowded_at, .. } = self;
+        let Self { publishes, counters, crowded_at, closes, .. } = self;
         publishes.retain(|outgoing| {
             let wanted = wanted(outgoing.token.0);
             if !wanted {
+                *closes -= usize::from(outgoing.token.0 == Publish::Close);
                 counters.count(Reason::Withdrawn);
             }
             wanted
         });
         *crowded_at = CROWDED.max(2 * publishes.len());
-    }
-
-    /// Whether a frame of this sort waits to be put out.
-    pub(crate) fn waits(&self, sort: Publish) -> bool {
-        self.publishes.iter().any(|outgoing| outgoing.token.0 == sort)
     }
 
     /// Whether the bus has no room.

@@ -25,7 +25,7 @@
 
 #![no_std]
 #![forbid(unsafe_code)]
-#![deny(missing_docs)]
+#![deny(missing_docs, missing_debug_implementations)]
 
 extern crate alloc;
 

@@ -9,7 +9,7 @@
 //! With the feature `async-std` there is an `AsyncStdRuntime` too, for those who still have async-std: it is discontinued.
 
 #![forbid(unsafe_code)]
-#![deny(missing_docs)]
+#![deny(missing_docs, missing_debug_implementations)]
 
 #[cfg(feature = "async-std")]
 mod async_std;

@@ -7,7 +7,7 @@
 //! ```
 
 #![forbid(unsafe_code)]
-#![deny(missing_docs)]
+#![deny(missing_docs, missing_debug_implementations)]
 
 use std::sync::OnceLock;
 use std::time::{SystemTime, UNIX_EPOCH};

@@ -9,73 +9,13 @@ use psrpc_bus_local::LocalBus;
 use psrpc_tokio::*;
 
 mod hats;
+mod shop;
 
 use hats::{runtime, settle};
-
-const CLAIMED: MethodProperties = MethodProperties { routing: Routing::Queue, require_claim: true };
-const MULTI: MethodProperties = MethodProperties { routing: Routing::Multi, require_claim: false };
-
-static SHOP: Service = Service {
-    name: "Shop",
-    methods: &[
-        Method::call(0, "Census", MULTI),
-        Method::stream(1, "Parade", CLAIMED),
-        Method::subscription(2, "Rumour", CLAIMED).messages("", "shop.Rumour"),
-        Method::subscription(3, "Bulletin", MULTI).messages("", "shop.Bulletin"),
-    ],
+use shop::{
+    BULLETIN, CENSUS, CLAIMED, PARADE, Parade, RUMOUR, census, client, client_with, echo, parade, server,
+    text,
 };
-static CENSUS: &Method = &SHOP.methods[0];
-static PARADE: &Method = &SHOP.methods[1];
-static RUMOUR: &Method = &SHOP.methods[2];
-static BULLETIN: &Method = &SHOP.methods[3];
-
-type Parade = ClientStream<String, String>;
-
-/// A server whose streams are handled by `parade`, and which answers a census with its name.
-async fn server<F, Fut>(bus: &LocalBus, name: &'static str, options: ServerOptions, parade: F) -> Server
-where
-    F: Fn(ServerStream<String, String>) -> Fut + Send + Sync + 'static,
-    Fut: Future<Output = Result<(), Error>> + Send + 'static,
-{
-    let handlers = Handlers::new(&SHOP, ())
-        .unary(CENSUS, move |_, request: Request<String>| async move {
-            match request.as_str() {
-                "fail" => Err(Error::new(ErrorCode::ResourceExhausted, "out of hats")),
-                _ => Ok(name.to_owned()),
-            }
-        })
-        .stream(PARADE, move |_, stream| parade(stream));
-    let server = Server::new(bus.clone(), runtime(), handlers, options.id(name)).unwrap();
-    server.register(&[CENSUS, PARADE], &[]).await.unwrap();
-    server
-}
-
-async fn echo(stream: ServerStream<String, String>) -> Result<(), Error> {
-    while let Some(message) = stream.next().await {
-        stream.send(format!("echo {message}")).await?;
-    }
-    Ok(())
-}
-
-async fn client(bus: &LocalBus) -> Client {
-    client_with(bus, ClientOptions::new()).await
-}
-
-async fn client_with(bus: &LocalBus, options: ClientOptions) -> Client {
-    Client::new(bus.clone(), runtime(), &SHOP, options).await.unwrap()
-}
-
-fn census(client: &Client, ask: &str) -> MultiCall<String, String> {
-    client.multi_call(CENSUS, &[], ask.to_owned())
-}
-
-async fn parade(client: &Client) -> Parade {
-    client.open_stream(PARADE, &[]).await.unwrap()
-}
-
-fn text(message: &str) -> String {
-    message.to_owned()
-}
 
 #[tokio::test(start_paused = true)]
 async fn every_server_answers_a_multi_call_until_its_timeout() {
@@ -476,4 +416,35 @@ async fn within_a_process_a_handler_is_dropped_when_its_call_is() {
     dropped.await.unwrap();
     assert_eq!(started.elapsed().as_millis(), 100);
     assert_eq!(server.counters().get(Reason::Canceled), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_ends_of_a_fake_stream_are_a_stream() {
+    let (client, server) = testing::stream_pair::<String, u64>(runtime());
+    let client = OpenStream::fake(Ok(client)).await.unwrap();
+    let next = tokio::spawn(async move {
+        let asked = server.next().await.unwrap();
+        server.send(asked.len() as u64).await.unwrap();
+        assert!(server.next().await.is_none());
+        server.cause().unwrap().text().to_owned()
+    });
+    settle().await;
+    client.send(text("four")).await.unwrap();
+    assert_eq!(client.next().await, Some(4));
+    client.close(Error::new(ErrorCode::Aborted, "enough"));
+    assert_eq!(next.await.unwrap(), "enough");
+    assert_eq!(client.send(text("more")).await.unwrap_err().text(), "enough");
+    assert!(client.next().await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_is_shut_down_has_told_its_servers() {
+    let bus = LocalBus::new();
+    let server = server(&bus, "elm", ServerOptions::new(), echo).await;
+    let client = client(&bus).await;
+    let stream = parade(&client).await;
+    client.shutdown().await;
+    assert!(stream.cause().unwrap().is_client_closed());
+    settle().await;
+    assert_eq!(server.streams(), 0);
 }

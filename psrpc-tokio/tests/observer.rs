@@ -1,6 +1,7 @@
 //! Observers: what they are told of requests, claims and frames.
 
 mod hats;
+mod shop;
 
 use std::time::Duration;
 
@@ -8,8 +9,9 @@ use hats::{FIT, HandBus, Log, PICK, client, echo, fit, late_request, serve, sett
 use psrpc_bus_local::LocalBus;
 use psrpc_tokio::bus::{Bus, Receipt};
 use psrpc_tokio::middleware::Observation;
-use psrpc_tokio::proto::Channel;
+use psrpc_tokio::proto::{Channel, Frame, StreamBody};
 use psrpc_tokio::*;
+use shop::{opening, parade, text};
 
 /// Logs what is observed, without the ids.
 fn log_to(log: &Log) -> impl Fn(&Observation) + Send + Sync + use<> {
@@ -160,4 +162,76 @@ async fn an_observer_may_use_the_client_that_it_observes() {
     publish(&bus, &Channel::response("Hats", client.id()), stray_response("RPC_stray"));
     settle().await;
     assert_eq!(log.take(), ["1 late"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_claim_of_a_stream_is_granted_or_abandoned_and_its_end_is_observed_on_both_sides() {
+    let (bus, theirs, ours) = (LocalBus::new(), Log::default(), Log::default());
+    let options = ServerOptions::new().observer(log_to(&theirs));
+    let _server =
+        shop::server(&bus, "elm", options, |stream| async move { Err(stream.closed().await) }).await;
+    let client = shop::client_with(&bus, named("C").observer(log_to(&ours))).await;
+    let stream = parade(&client).await;
+    assert_eq!(theirs.take(), ["Shop.Parade of C", "Shop.Parade Granted after 0ns"]);
+    stream.close(hats::error(ErrorCode::NotFound));
+    settle().await;
+    let ended =
+        |reason| format!("StreamEnded {{ info: CallInfo(Shop.Parade), reason: {reason}, code: NotFound }}");
+    assert_eq!(ours.take(), [ended("Closed")]);
+    assert_eq!(theirs.take(), [ended("ClosedByPeer")]);
+    let selection = Selection::none().choose(|_| Ok(None)).short_circuit_timeout(Duration::from_millis(10));
+    assert!(opening(&client).selection(selection).await.is_err());
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let [received, abandoned] = &theirs.take()[..] else { panic!("a claim, received and decided") };
+    assert_eq!(received, "Shop.Parade of C");
+    assert!(abandoned.starts_with("Shop.Parade Abandoned("), "{abandoned}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_dropped_of_streams_is_observed_on_both_sides() {
+    let (bus, theirs, ours) = (LocalBus::new(), Log::default(), Log::default());
+    let options = ServerOptions::new().channel_size(1).observer(log_to(&theirs));
+    let server = shop::server(&bus, "elm", options, |stream| async move {
+        stream.closed().await;
+        // Its stream lingers meanwhile.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        Ok(())
+    })
+    .await;
+    let client = shop::client_with(&bus, named("C").observer(log_to(&ours))).await;
+    let stream = parade(&client).await;
+    theirs.take();
+    stream.send(text("one")).await.unwrap();
+    stream.send(text("two")).timeout(Duration::from_millis(10)).await.unwrap_err();
+    let dropped = theirs.take().concat();
+    assert!(dropped.contains("reason: SlowConsumer"), "{dropped}");
+    // The same stream, by another that knows its id.
+    let seen = Log::default();
+    let noted = seen.clone();
+    let spy = psrpc_tokio::bus::Sink::new(move |delivery| {
+        if let psrpc_tokio::bus::Delivery::Frame(Frame::Stream(frame)) = delivery {
+            noted.add(frame.stream_id.as_str());
+        }
+    });
+    let to_server = Channel::stream_to_server::<&str>("Shop", "Parade", &[]);
+    let _spying = bus.subscribe(&to_server, SubscriptionKind::Plain, spy);
+    stream.close(None);
+    settle().await;
+    ours.take();
+    theirs.take();
+    let stray = Frame::Stream(proto::Stream {
+        stream_id: seen.take()[0].as_str().into(),
+        request_id: "RQ_stray".into(),
+        sent_at: hats::runtime().now().wall.as_unix_nanos(),
+        expiry: hats::runtime().now().wall.as_unix_nanos() + 1_000_000_000,
+        body: Some(StreamBody::Message { payload: Vec::new().into() }),
+    });
+    publish(&bus, &to_server, stray.clone());
+    publish(&bus, &Channel::stream_to_client("Shop", "C"), stray);
+    settle().await;
+    for log in [ours, theirs] {
+        let dropped = log.take();
+        assert!(dropped.len() == 1 && dropped[0].contains("reason: NoStream"), "{dropped:?}");
+    }
+    assert_eq!(server.streams(), 1);
 }

@@ -1,6 +1,7 @@
 //! OpenTelemetry: spans, their parents, and what travels.
 
 mod hats;
+mod shop;
 
 use hats::{Log, client, error, fit, serve};
 use opentelemetry::trace::{
@@ -13,6 +14,14 @@ use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider, SpanData
 use psrpc_bus_local::LocalBus;
 use psrpc_tokio::middleware::OpenTelemetry;
 use psrpc_tokio::*;
+
+/// What traces, where its spans go, and the provider that it needs.
+fn exported() -> (InMemorySpanExporter, OpenTelemetry, SdkTracerProvider) {
+    let exporter = InMemorySpanExporter::default();
+    let provider = SdkTracerProvider::builder().with_simple_exporter(exporter.clone()).build();
+    let tracing = OpenTelemetry::new().tracer_provider(&provider).propagator(TraceContextPropagator::new());
+    (exporter, tracing, provider)
+}
 
 struct Traced {
     provider: SdkTracerProvider,
@@ -137,4 +146,65 @@ async fn the_global_provider_and_propagator_are_those_of_the_time_of_the_call() 
     fit(&client, "fez").await.unwrap();
     assert_eq!(metadata.take(), ["1"]);
     assert_eq!(exporter.get_finished_spans().unwrap()[0].name, "Sent.Hats.Fit");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_has_a_span_on_both_sides_from_its_opening_to_its_end() {
+    let (exporter, tracing, _provider) = exported();
+    let (bus, names) = (LocalBus::new(), Log::default());
+    let noted = names.clone();
+    let options = ServerOptions::new().stream_interceptor(tracing.clone());
+    let server = shop::server(&bus, "elm", options, move |stream| {
+        let log = noted.clone();
+        async move {
+            log.add(stream.metadata().iter().map(|(name, _)| name.as_str()).collect::<String>());
+            Err(stream.closed().await)
+        }
+    })
+    .await;
+    let client = shop::client_with(&bus, ClientOptions::new().stream_interceptor(tracing)).await;
+    let stream = shop::parade(&client).await;
+    hats::settle().await;
+    assert!(exporter.get_finished_spans().unwrap().is_empty());
+    assert_eq!(names.take(), ["traceparent"]);
+    stream.close(error(ErrorCode::NotFound));
+    hats::settle().await;
+    let [ours, theirs] = &exporter.get_finished_spans().unwrap()[..] else { panic!("two spans") };
+    assert_eq!((&*ours.name, &ours.span_kind), ("Sent.Shop.Parade", &SpanKind::Client));
+    assert_eq!((&*theirs.name, &theirs.span_kind), ("Recv.Shop.Parade", &SpanKind::Server));
+    assert_eq!(theirs.parent_span_id, ours.span_context.span_id());
+    assert_eq!([&ours.status, &theirs.status], [&Status::error("no hat"); 2]);
+    exporter.reset();
+    drop(shop::parade(&client).await);
+    hats::settle().await;
+    let spans = exporter.get_finished_spans().unwrap();
+    assert!(spans.len() == 2 && spans.iter().all(|span| span.status == Status::Unset));
+    exporter.reset();
+    server.shutdown().await;
+    shop::opening(&client).await.unwrap_err();
+    let spans = exporter.get_finished_spans().unwrap();
+    assert_eq!(spans[0].status, Status::error("no response from servers"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_multi_call_is_a_span_until_its_answers_end() {
+    let (exporter, tracing, _provider) = exported();
+    let bus = LocalBus::new();
+    let options = ServerOptions::new().interceptor(tracing.clone());
+    let _server = shop::server(&bus, "elm", options, shop::echo).await;
+    let client = shop::client_with(&bus, ClientOptions::new().multi_interceptor(tracing)).await;
+    let mut answers = shop::census(&client, "fail").await.unwrap();
+    assert!(answers.next().await.unwrap().is_err());
+    assert_eq!(exporter.get_finished_spans().unwrap().len(), 1);
+    drop(answers);
+    let [theirs, ours] = &exporter.get_finished_spans().unwrap()[..] else { panic!("two spans") };
+    assert_eq!((&*ours.name, &*theirs.name), ("Sent.Shop.Census", "Recv.Shop.Census"));
+    assert_eq!(theirs.parent_span_id, ours.span_context.span_id());
+    assert_eq!((&ours.status, &theirs.status), (&Status::Unset, &Status::error("out of hats")));
+    exporter.reset();
+    let answers = shop::census(&client, "who").await.unwrap();
+    client.close();
+    shop::all(answers).await;
+    let spans = exporter.get_finished_spans().unwrap();
+    assert_eq!(spans[0].status, Status::error("client is closed"));
 }

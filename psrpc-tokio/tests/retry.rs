@@ -1,6 +1,7 @@
 //! Retry: when a call is made again, and that Go's schedule is Go's.
 
 mod hats;
+mod shop;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -9,7 +10,10 @@ use std::time::Duration;
 use hats::{Log, client, echo, error, fit, runtime, serve};
 use psrpc_bus_local::LocalBus;
 use psrpc_tokio::middleware::Retry;
+use psrpc_tokio::proto::{Frame, StreamBody};
+use psrpc_tokio::testing::{FaultyBus, Rule};
 use psrpc_tokio::*;
+use shop::{Parade, text};
 
 fn millis(millis: u64) -> Duration {
     Duration::from_millis(millis)
@@ -125,4 +129,115 @@ async fn pauses_are_drawn_at_random() {
     let took = runtime().now().time.since(started);
     assert!(took > second * 15 && took < second * 35, "49 pauses of half a second on average took {took:?}");
     assert_eq!(log.take().len(), 50);
+}
+
+/// A stream on a bus with faults, whose sends are retried; the server logs what it gets.
+async fn retried(retry: Retry, log: &Log) -> (FaultyBus, Server, Parade) {
+    let (bus, noted) = (FaultyBus::new(LocalBus::new(), runtime(), 1), log.clone());
+    let server = shop::server(&bus, "elm", ServerOptions::new(), move |stream| {
+        let log = noted.clone();
+        async move {
+            while let Some(message) = stream.next().await {
+                log.add(message);
+            }
+            Ok(())
+        }
+    })
+    .await;
+    let options = ClientOptions::new().timeout(millis(100)).stream_interceptor(retry);
+    let client = shop::client_with(&bus, options).await;
+    (bus, server, shop::parade(&client).await)
+}
+
+fn body(is: fn(&StreamBody) -> bool) -> impl Fn(&proto::Channel, &Frame) -> bool {
+    move |_, frame| matches!(frame, Frame::Stream(proto::Stream { body: Some(body), .. }) if is(body))
+}
+
+/// Messages that are lost.
+fn lost_messages() -> Rule {
+    Rule::drop().when(body(|body| matches!(body, StreamBody::Message { .. })))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_that_is_lost_is_sent_again_and_comes_once_and_in_order() {
+    let log = Log::default();
+    let pause = millis(50);
+    let (bus, _server, stream) = retried(Retry::new().backoff(pause, pause).without_jitter(), &log).await;
+    bus.inject(lost_messages().first(2));
+    let started = runtime().now().time;
+    for word in ["one", "two", "three"] {
+        stream.send(text(word)).await.unwrap();
+    }
+    assert_eq!(runtime().now().time.since(started), millis(300), "100, 50, 100, 50");
+    hats::settle().await;
+    assert_eq!(log.take(), ["one", "two", "three"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_whose_ack_is_lost_comes_twice() {
+    let log = Log::default();
+    let (bus, _server, stream) = retried(Retry::new(), &log).await;
+    bus.inject(Rule::drop().when(body(|body| matches!(body, StreamBody::Ack))).first(1));
+    stream.send(text("one")).await.unwrap();
+    hats::settle().await;
+    assert_eq!(log.take(), ["one", "one"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn sends_are_given_up_as_calls_are() {
+    let log = Log::default();
+    let retry = Retry::linear(millis(100)).attempts(0).total(millis(1000));
+    let (bus, _server, stream) = retried(retry, &log).await;
+    bus.inject(lost_messages());
+    let started = runtime().now().time;
+    assert!(stream.send(text("one")).await.unwrap_err().is_timed_out());
+    assert_eq!(runtime().now().time.since(started), millis(1000));
+    // 100, 100, 200, 300, and 300 are left.
+    assert_eq!(bus.injected().dropped, 5);
+    let error = stream.send(text(&"x".repeat(17 << 20))).await.unwrap_err();
+    assert_eq!((error.code(), bus.injected().dropped), (&ErrorCode::InvalidArgument, 5));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_sent_again_on_a_stream_that_has_ended() {
+    let log = Log::default();
+    let pause = millis(60_000);
+    let always = Retry::new().attempts(0).retry_if(|_| true).backoff(pause, pause).without_jitter();
+    let (bus, server, stream) = retried(always, &log).await;
+    bus.inject(lost_messages());
+    let (started, stream) = (runtime().now().time, Arc::new(stream));
+    let sending = tokio::spawn(stream.send(text("one")).into_future());
+    // Its end comes in the pause after the first attempt.
+    tokio::time::sleep(millis(500)).await;
+    server.shutdown().await;
+    assert!(sending.await.unwrap().unwrap_err().is_timed_out());
+    assert!(stream.send(text("two")).await.unwrap_err().is_eof());
+    assert_eq!((runtime().now().time.since(started), bus.injected().dropped), (millis(500), 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_may_have_run_is_not_tried_again_where_that_is_asked_for() {
+    let bus = LocalBus::new();
+    let log = Log::default();
+    let heard = log.clone();
+    let _server = serve(&bus, ServerOptions::new(), move |_| {
+        heard.add("ran");
+        async { Err(Error::new(ErrorCode::Unavailable, "not now")) }
+    })
+    .await;
+    let options = ClientOptions::new().interceptor(Retry::new().attempts(3).only_if_not_run());
+    let busy = client(&bus, options).await;
+    assert_eq!(fit(&busy, "fez").await.unwrap_err().text(), "not now");
+    assert_eq!(log.take(), ["ran"], "a server had it");
+    let nobody = client(&LocalBus::new(), ClientOptions::new()).await;
+    let attempts = Log::default();
+    let noted = attempts.clone();
+    let call = fit(&nobody, "fez").interceptor(Retry::new().attempts(3).only_if_not_run()).interceptor(
+        move |call: Outgoing, next: NextCall| {
+            noted.add("tried");
+            async move { next.run(call).await }
+        },
+    );
+    assert!(call.await.unwrap_err().is_no_response());
+    assert_eq!(attempts.take(), ["tried"; 3]);
 }

@@ -11,13 +11,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use prost::Message;
 use psrpc_engine::proto::{ErrorCode, Metadata, Text};
-use psrpc_engine::{Received, Route, StreamHandle, Time, WallTime};
+use psrpc_engine::{Received, Route, Time, WallTime};
 
-use crate::interceptor::{AroundHandlers, handled};
+use crate::interceptor::{AroundHandlers, OpeningStream, handled};
 use crate::middleware::{Side, reporting};
 use crate::runtime::{BoxFuture, Runtime};
-use crate::stream::{Codec, Port, ServerStream};
-use crate::{CallInfo, Error, Method, guard, log, waiting};
+use crate::stream::{Codec, Port, ServerStream, Shared};
+use crate::{CallInfo, CallOptions, Error, Method, guard, log, waiting};
 
 /// A request as its handler gets it: the message, and what is known of the call. Dereferences to the message.
 pub struct Request<T> {
@@ -28,11 +28,11 @@ pub struct Request<T> {
 pub(crate) struct RequestContext {
     pub(crate) route: Route,
     pub(crate) client_id: Text,
-    request_id: Text,
+    pub(crate) request_id: Text,
     pub(crate) metadata: Metadata,
-    sent_at: WallTime,
-    deadline: Time,
-    runtime: Arc<dyn Runtime>,
+    pub(crate) sent_at: WallTime,
+    pub(crate) deadline: Time,
+    pub(crate) runtime: Arc<dyn Runtime>,
 }
 
 impl<T> Request<T> {
@@ -150,17 +150,14 @@ pub(crate) enum Run {
     /// A handler that answers.
     Call(Start<Bytes>),
     /// A handler of the stream that the request opens, and what is around the stream.
-    Stream(StartStream, Arc<Codec>),
+    Stream(OpenStream, Arc<Codec>),
 }
 
 /// Starts a handler.
 pub(crate) type Start<T> = Box<dyn FnOnce() -> BoxFuture<Result<T, Error>> + Send>;
 
-/// Starts the handler of a stream that is open.
-pub(crate) type StartStream = Box<dyn FnOnce(StreamParts) -> BoxFuture<Result<(), Error>> + Send>;
-
-/// What a stream is made of: its driver, its handle, and the key of its slot.
-pub(crate) type StreamParts = (Arc<dyn Port>, StreamHandle, usize);
+/// Opens a stream for its handler, unless something around it does not want that.
+pub(crate) type OpenStream = Box<dyn FnOnce(Box<dyn Port>) -> Result<Start<()>, Error> + Send>;
 
 /// A method's handler, whatever its messages are.
 pub(crate) trait Handle: Send + Sync + 'static {
@@ -245,7 +242,6 @@ where
     fn admit(&self, received: Received, runtime: &Arc<dyn Runtime>) -> Result<Admitted, Error> {
         let Received { route, client_id, request_id, metadata, sent_at, deadline, .. } = received;
         let claimed = route.properties().require_claim;
-        let info = CallInfo::from(route.clone());
         let runtime = Arc::clone(runtime);
         let context = RequestContext { route, client_id, request_id, metadata, sent_at, deadline, runtime };
         let request = Request { message: (), context };
@@ -257,23 +253,31 @@ where
             }),
             _ => 1.0,
         };
-        let around = self.around.clone();
-        let interceptors = around.as_ref().map(|around| around.streams.clone()).unwrap_or_default();
-        let codec = Arc::new(Codec::new::<R>(info, Side::Server, interceptors));
-        let (handler, around_stream) = (Arc::clone(&self.handler), Arc::clone(&codec));
-        let start = move |(port, stream, key): StreamParts| -> BoxFuture<Result<(), Error>> {
+        let codec = Arc::new(Codec::new::<S, R>(request.info(), Side::Server));
+        let (handler, around) = (Arc::clone(&self.handler), self.around.clone());
+        let around_stream = Arc::clone(&codec);
+        let open = move |port: Box<dyn Port>| -> Result<Start<()>, Error> {
+            // From here on the stream is released when it is dropped.
+            let shared = Shared::new(port, Arc::clone(&around_stream));
+            let mut context = request.context;
+            let Some(around) = around else {
+                let stream = ServerStream::at_server(shared, context);
+                return Ok(Box::new(move || Box::pin(async move { handler(stream).await })));
+            };
             let info = around_stream.info().clone();
-            let stream = ServerStream::at_server(port, stream, key, around_stream, request.context);
-            let handling = async move { handler(stream).await };
-            match around {
-                Some(around) => Box::pin(async move {
-                    let mut handling = pin!(handling);
+            let options = CallOptions { metadata: context.metadata, ..CallOptions::new() };
+            let mut opening = OpeningStream::new(info.clone(), Side::Server, options);
+            reporting(&around.panics, &info, || around_stream.surround(&around.streams, &mut opening))?;
+            context.metadata = opening.options.metadata;
+            let stream = ServerStream::at_server(shared, context);
+            Ok(Box::new(move || {
+                Box::pin(async move {
+                    let mut handling = pin!(async move { handler(stream).await });
                     poll_fn(|cx| reporting(&around.panics, &info, || handling.as_mut().poll(cx))).await
-                }),
-                None => Box::pin(handling),
-            }
+                })
+            }))
         };
-        let run = Run::Stream(Box::new(start), codec);
+        let run = Run::Stream(Box::new(open), codec);
         Ok(Admitted { method: self.method, affinity, elected: false, run })
     }
 

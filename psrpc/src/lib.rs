@@ -19,7 +19,17 @@
 //! * the trait `Hats`, to implement: `async fn make(&self, order: Request<Order>) -> Result<Hat, Error>` and, since the method
 //!   is routed by affinity, `fn make_affinity(&self, order: &Request<Order>) -> f32`;
 //! * `HatsServer::new(bus, implementation).await?`, which serves it;
-//! * `HatsClient::new(bus).await?`, whose `make(order)` is a [`Call`] to await.
+//! * `HatsClient::new(bus).await?`, whose `make(order)` is a [`Call`] to await;
+//! * the trait `HatsApi` of what the client does, so that something else can take its place in unit tests.
+//!
+//! # Kinds of methods
+//!
+//! | in the .proto | the client has | the server has |
+//! |---|---|---|
+//! | nothing | `make(order)`, a [`Call`]: one server answers | `async fn make(&self, Request<Order>) -> Result<Hat, Error>` |
+//! | `type = MULTI` | `census(ask)`, a [`MultiCall`]: every server answers, as a stream of [`Answers`] | the same |
+//! | `stream = true` | `parade()`, an [`OpenStream`] for a [`ClientStream`] | `async fn parade(&self, ServerStream<..>) -> Result<(), Error>` |
+//! | `subscription = true` | `subscribe_rumour()`, for a [`Subscription`] | `publish_rumour(&update)` on the `HatsServer` |
 //!
 //! # How a method is routed
 //!
@@ -27,6 +37,7 @@
 //! |---|---|
 //! | nothing, or `type = QUEUE` | the bus hands each request to one server, which runs it once the client grants it |
 //! | `type = AFFINITY` | every server sees the request and bids with its affinity; the client picks one ([`Selection`]) |
+//! | `type = MULTI` | every server answers; of a subscription, every client gets every update |
 //! | `topics = true` | calls go to the servers that registered that topic; the parameters come before the request |
 //! | `topic_params.single_server = true` | there is nothing to grant; that each topic has one server alone is up to you |
 //!
@@ -38,6 +49,8 @@
 //! | interceptors, which change | the client's, the first outermost | [`ClientOptions::interceptor`] |
 //! | interceptors of one call | within the client's | [`Call::interceptor`] |
 //! | interceptors of handlers | in the server, the first outermost | [`ServerOptions::interceptor`] |
+//! | interceptors of multi calls | as those of calls | [`ClientOptions::multi_interceptor`], [`MultiCall::interceptor`] |
+//! | interceptors of streams | on both sides, the first outermost | [`ClientOptions::stream_interceptor`], [`ServerOptions::stream_interceptor`], [`OpenStream::interceptor`] |
 //!
 //! A call without any of it pays for none of it. Options are sets: [`ClientOptions::with`], [`ServerOptions::with`] and
 //! [`Call::options`] add one to another.
@@ -47,13 +60,19 @@
 //! | what | is dropped |
 //! |---|---|
 //! | a [`Call`] or its future | the call is canceled; if it was not granted yet, it runs nowhere |
-//! | the last clone of a [`Client`] | it is closed, once its calls are over |
+//! | [`Answers`] | the call is over; servers that were asked still run it |
+//! | a [`ClientStream`] or [`ServerStream`] | it is closed; in a handler, with the handler's result once it returns |
+//! | the future of a send | nobody waits for the message, which may arrive |
+//! | a [`Subscription`] | the client unsubscribes |
+//! | the last clone of a [`Client`] | it is closed, once its calls, streams and subscriptions are gone |
 //! | the last clone of a [`Server`] | it shuts down in the background: what it accepted is finished, nothing new is taken |
 //! | a handler's future | by psrpc, at the request's deadline and when the server is killed |
 //!
 //! A panic in a handler fails its call alone, with `internal`; one in an affinity function makes no bid; one in a selection
 //! function fails its call with `internal`. An interceptor of a handler is part of the handler; what is around a call in a
 //! client is part of the caller, to whom a panic goes.
+//! What is around a stream may not want a message, and so it is with a panic in it; one in the opening of a stream ends it in the
+//! server, and goes to the caller in the client.
 //!
 //! # When a call fails
 //!
@@ -63,7 +82,9 @@
 //!
 //! # Tests of your service
 //!
-//! A [`FaultyBus`](testing::FaultyBus) around any bus loses, delays, duplicates, reorders and refuses frames as a test asks.
+//! A [`FaultyBus`](testing::FaultyBus) around any bus loses, delays, duplicates, reorders and refuses frames as a test asks. What a
+//! fake of a client gives is made by [`Call::fake`], [`MultiCall::fake`], [`OpenStream::fake`] with
+//! [`testing::stream_pair`], and [`Subscribe::fake`].
 //!
 //! # What is logged
 //!
@@ -72,9 +93,9 @@
 //! | target | level | what |
 //! |---|---|---|
 //! | `psrpc::client` | debug | a frame was dropped, with its reason |
-//! | `psrpc::client` | error | a selection function or an observer panicked |
+//! | `psrpc::client` | error | a selection function, an observer or what is around a stream panicked |
 //! | `psrpc::server` | debug | a frame was dropped, with its reason; for an expired request, by how much it was late |
-//! | `psrpc::server` | error | a handler, an affinity or election function, or an observer panicked |
+//! | `psrpc::server` | error | a handler, an affinity or election function, an observer or what is around a stream panicked |
 //! | `psrpc::bus` | warn | frames may be lost; a registration or a client's subscriptions are |
 //!
 //! Each has the fields `service` and `id`, of the client or server that it happened to, but for panics, which have the `method`
@@ -89,7 +110,7 @@
 //! `Config::default_runtime(false)`, and make clients and servers by `with_runtime(bus, runtime, ...)`.
 
 #![forbid(unsafe_code)]
-#![deny(missing_docs)]
+#![deny(missing_docs, missing_debug_implementations)]
 
 pub mod bus;
 mod call;
@@ -131,7 +152,7 @@ pub use handler::Request;
 pub use info::CallInfo;
 pub use interceptor::{
     CallInterceptor, HandlerInterceptor, MultiCallInterceptor, NextCall, NextHandler, NextMultiCall,
-    NextSend, Outgoing, SendOptions, StreamInterceptor, StreamLayer,
+    NextSend, OpeningStream, Outgoing, SendOptions, StreamInterceptor, StreamLayer,
 };
 pub use message::AnyMessage;
 pub use method::{Method, MethodKind, Service};

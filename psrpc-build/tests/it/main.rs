@@ -55,6 +55,18 @@ fn the_code_of_every_kind_of_method_reads_as_reviewed() {
 }
 
 #[test]
+fn the_code_of_each_kind_of_method_alone_reads_as_reviewed() {
+    for kind in ["unary", "multi", "stream", "subscription"] {
+        let file = Path::new(PROTOS).join(format!("{kind}.proto"));
+        let name = format!("{kind}.rs");
+        let files = generate(&file, Path::new(PROTOS), |_| {}).unwrap();
+        insta::with_settings!({ snapshot_path => "../golden", prepend_module_to_snapshot => false, omit_expression => true }, {
+            insta::assert_snapshot!(name.as_str(), files[&name]);
+        });
+    }
+}
+
+#[test]
 fn generating_twice_gives_the_same() {
     let file = Path::new(PROTOS).join("hats.proto");
     let generate = || generate(&file, Path::new(PROTOS), |_| {}).unwrap();

@@ -147,6 +147,11 @@ impl Client {
         self.streams.remembered()
     }
 
+    /// How long what does not say so itself may take.
+    pub fn default_timeout(&self) -> Duration {
+        self.config.timeout
+    }
+
     /// What happened so far.
     pub fn counters(&self) -> &Counters {
         &self.io.counters
@@ -340,8 +345,8 @@ impl Client {
 
     fn close_if_left(&mut self) {
         if let Phase::Closing { timer, .. } = self.phase {
-            // Servers see the ends of their streams, which a full bus may hold up.
-            if self.subscriptions.is_empty() && !self.io.waits(Publish::Close) {
+            // Servers are to see the ends of their streams.
+            if self.subscriptions.is_empty() && self.io.is_done_with_closes() {
                 self.io.timers.disarm(timer);
                 self.closed();
             }
@@ -453,7 +458,10 @@ impl Engine for Client {
                 cx.streams.on_ack_published(stream);
                 cx.check_published(result);
             }
-            Publish::Close => cx.check_published(result),
+            Publish::Close => {
+                cx.io.close_published();
+                cx.check_published(result);
+            }
             _ => {}
         }
         self.close_if_left();

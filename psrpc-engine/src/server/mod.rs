@@ -138,6 +138,11 @@ impl Server {
         self.requests.remembered() + self.streams.remembered()
     }
 
+    /// How long a message of a stream, or an update, may take that does not say so itself.
+    pub fn default_timeout(&self) -> Duration {
+        self.config.timeout
+    }
+
     /// What happened so far.
     pub fn counters(&self) -> &Counters {
         &self.io.counters
@@ -338,8 +343,8 @@ impl Server {
     fn close_if_drained(&mut self) {
         if let Phase::Draining { timer, .. } = self.phase {
             let in_flight = self.requests.len() + self.streams.len() + self.updates.len();
-            // Streams see their end, which a full bus may hold up.
-            let left = || self.registry.is_empty() && !self.io.waits(Publish::Close);
+            // Clients are to see the ends of their streams.
+            let left = || self.registry.is_empty() && self.io.is_done_with_closes();
             if in_flight == 0 && (timer.is_none() || left()) {
                 self.close();
             }
@@ -454,7 +459,12 @@ impl Engine for Server {
                 cx.streams.on_ack_published(stream);
                 self.io.dropped(Dropped::of(Reason::PublishFailed, Text::EMPTY, Text::EMPTY));
             }
-            Publish::Refusal | Publish::Close if result.is_err() => {
+            Publish::Close if result.is_ok() => self.io.close_published(),
+            Publish::Close => {
+                self.io.close_published();
+                self.io.dropped(Dropped::of(Reason::PublishFailed, Text::EMPTY, Text::EMPTY));
+            }
+            Publish::Refusal if result.is_err() => {
                 self.io.dropped(Dropped::of(Reason::PublishFailed, Text::EMPTY, Text::EMPTY));
             }
             _ => {}

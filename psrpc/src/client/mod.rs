@@ -134,6 +134,15 @@ impl Client {
         self.driver().drive(|state, now| state.engine.close(now));
     }
 
+    /// Closes the client, and resolves when the bus has what its servers are to know: the ends of its streams and subscriptions;
+    /// or after 3 s. For a program that ends right after.
+    ///
+    /// Dropping the future does not undo the close.
+    pub async fn shutdown(&self) {
+        self.close();
+        poll_fn(|cx| self.driver().look(|state| state.role.poll_closed(cx))).await;
+    }
+
     pub(crate) fn around(&self) -> &AroundCalls {
         &self.handle.around
     }

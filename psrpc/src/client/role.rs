@@ -111,6 +111,10 @@ impl Role for ClientRole {
                 tasks.extend(waker.map(ClientTask::Wake));
             }
             ClientEvent::Stream(event) => {
+                if let Some(watch) = &self.watch {
+                    let observed = watch.on_stream_event(&event, |stream| self.streams.info(stream));
+                    tasks.extend(observed.map(ClientTask::Observe));
+                }
                 self.streams.on_event(event, &mut |task| tasks.push(ClientTask::Stream(task)));
             }
             ClientEvent::Answer { .. } | ClientEvent::AllAnswered { .. } => {
@@ -221,6 +225,14 @@ impl ClientRole {
         }
     }
 
+    pub(super) fn poll_closed(&mut self, cx: &Context<'_>) -> Poll<()> {
+        if self.is_finished() {
+            return Poll::Ready(());
+        }
+        waiting::wait(&mut self.waiting, cx);
+        Poll::Pending
+    }
+
     pub(super) fn wait_for(
         &mut self,
         call: CallHandle,
@@ -244,14 +256,14 @@ impl StreamRole for ClientRole {
 
 /// What is to be dropped without the lock: a selection function may hold what user code wants to clean up.
 #[expect(dead_code, reason = "it is only dropped")]
-pub(super) struct Forgotten(Option<Choose>, Option<Waker>);
+pub(super) struct Forgotten(Option<Choose>, Option<Arc<Codec>>, Option<Waker>);
 
 impl Forgotten {
     fn of(caller: Caller) -> Self {
-        Self(caller.choose, caller.waker)
+        Self(caller.choose, caller.opens, caller.waker)
     }
 
     fn waker(waker: Waker) -> Self {
-        Self(None, Some(waker))
+        Self(None, None, Some(waker))
     }
 }

@@ -15,7 +15,7 @@ pub use self::handler::{HandlerInterceptor, NextHandler};
 pub(crate) use self::hooks::Hooks;
 pub(crate) use self::multi::intercepted_multi;
 pub use self::multi::{MultiCallInterceptor, NextMultiCall};
-pub use self::stream::{NextSend, SendOptions, StreamInterceptor, StreamLayer};
+pub use self::stream::{NextSend, OpeningStream, SendOptions, StreamInterceptor, StreamLayer};
 
 use std::sync::Arc;
 

@@ -3,18 +3,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use psrpc_engine::Time;
+
 use crate::middleware::Side;
 use crate::runtime::{BoxFuture, Runtime};
-use crate::stream::{SendFuture, Shared};
-use crate::{AnyMessage, CallInfo, ClientOptions, Error, ServerOptions};
+use crate::stream::{SendFuture, Shared, closed};
+use crate::{AnyMessage, CallInfo, CallOptions, ClientOptions, Error, ServerOptions};
 
-/// Code around the streams of a client or a server.
+/// Code around the streams of a client or a server: it may change how a stream is opened, refuse it, and put a layer around its
+/// messages.
 ///
 /// Functions are interceptors too:
 ///
 /// ```
-/// use psrpc::middleware::Side;
-/// use psrpc::{AnyMessage, CallInfo, ClientOptions, Error, ErrorCode, StreamLayer};
+/// use psrpc::{AnyMessage, ClientOptions, Error, ErrorCode, OpeningStream, StreamLayer};
 ///
 /// struct NoEmptyMessages;
 ///
@@ -27,29 +29,73 @@ use crate::{AnyMessage, CallInfo, ClientOptions, Error, ServerOptions};
 ///     }
 /// }
 ///
-/// let options = ClientOptions::new()
-///     .stream_interceptor(|_: &CallInfo, _: Side| Box::new(NoEmptyMessages) as Box<dyn StreamLayer>);
+/// let options = ClientOptions::new().stream_interceptor(|opening: &mut OpeningStream| {
+///     opening.options.metadata.insert("shop", "corner");
+///     Ok(Box::new(NoEmptyMessages) as Box<dyn StreamLayer>)
+/// });
 /// ```
 ///
-/// The first that a client or server was given is the outermost. Those of a single stream
-/// ([`OpenStream::interceptor`](crate::OpenStream::interceptor)) are within those of the client.
+/// The first that a client or server was given is the outermost: it sees the opening first, what is sent first, what is received
+/// first, and the end first. Those of a single stream ([`OpenStream::interceptor`](crate::OpenStream::interceptor)) are within
+/// those of the client.
 pub trait StreamInterceptor: Send + Sync + 'static {
-    /// A stream is open: gives what is around it from here on. If it panics, nothing is.
-    fn open(&self, info: &CallInfo, side: Side) -> Box<dyn StreamLayer>;
+    /// Gives what is around a stream that is being opened: in the client before the request is sent, in the server when the stream
+    /// was granted and before its handler runs.
+    ///
+    /// In the client it runs on the caller's task, to whom a panic in it goes. In the server it runs on the background task, which it
+    /// must not block; a panic in it ends the stream with `internal`.
+    ///
+    /// # Errors
+    ///
+    /// Whatever it refuses the stream for. In the client the opening fails with it, and nothing was sent; in the server the stream
+    /// ends with it, and no handler runs. Interceptors further in are not asked.
+    fn open(&self, opening: &mut OpeningStream) -> Result<Box<dyn StreamLayer>, Error>;
 }
 
 impl<F> StreamInterceptor for F
 where
-    F: Fn(&CallInfo, Side) -> Box<dyn StreamLayer> + Send + Sync + 'static,
+    F: Fn(&mut OpeningStream) -> Result<Box<dyn StreamLayer>, Error> + Send + Sync + 'static,
 {
-    fn open(&self, info: &CallInfo, side: Side) -> Box<dyn StreamLayer> {
-        self(info, side)
+    fn open(&self, opening: &mut OpeningStream) -> Result<Box<dyn StreamLayer>, Error> {
+        self(opening)
+    }
+}
+
+/// A stream that is being opened, on its way through the interceptors.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct OpeningStream {
+    /// How it is opened. In the server only the metadata counts, which the handler gets.
+    pub options: CallOptions,
+    info: CallInfo,
+    side: Side,
+}
+
+impl OpeningStream {
+    pub(crate) fn new(info: CallInfo, side: Side, options: CallOptions) -> Self {
+        Self { options, info, side }
+    }
+
+    /// What it is opened for.
+    pub fn info(&self) -> &CallInfo {
+        &self.info
+    }
+
+    /// On which side.
+    pub fn side(&self) -> Side {
+        self.side
     }
 }
 
 /// What an interceptor puts around one stream. Each function passes on what it gets unless it is implemented.
+///
+/// A stream whose opening is dropped drops its layers, and tells them nothing.
 pub trait StreamLayer: Send + Sync + 'static {
-    /// Sends a message, by way of `next`, once, several times or not at all. It runs on the sender's task.
+    /// The stream is open. It must not block.
+    fn opened(&self) {}
+
+    /// Sends a message, by way of `next`, once, several times or not at all. It runs on the sender's task, to whom a panic in it
+    /// goes.
     fn send(
         &self,
         message: AnyMessage,
@@ -60,12 +106,14 @@ pub trait StreamLayer: Send + Sync + 'static {
     }
 
     /// Takes a message that came in, before its consumer does. With an error, or a panic, the message is not delivered, and its
-    /// sender hears nothing; the stream goes on. It runs on a background task, which it must not block.
+    /// sender hears nothing; the stream goes on. So it is with a message that is not of the method's type. It runs on a background
+    /// task, which it must not block.
     fn receive(&self, message: AnyMessage) -> Result<AnyMessage, Error> {
         Ok(message)
     }
 
-    /// The stream has ended. It runs on a background task, which it must not block.
+    /// The stream has ended, or does not come to be open, since it was refused or timed out. Messages that are being sent or
+    /// received meanwhile may still pass. It must not block.
     fn closed(&self, cause: &Error) {
         let _ = cause;
     }
@@ -77,6 +125,8 @@ pub trait StreamLayer: Send + Sync + 'static {
 pub struct SendOptions {
     /// How long it may take; `None` for the default of the client or server.
     pub timeout: Option<Duration>,
+    /// When its sender gives up, on the monotonic clock of the runtime, if that is earlier.
+    pub deadline: Option<Time>,
 }
 
 /// What a layer is around: the next one, or at last the stream. Cheap to clone.
@@ -91,13 +141,28 @@ impl NextSend {
         Self { shared, position: 0 }
     }
 
-    /// Sends the message, once for each time that this is run.
+    /// Sends the message, once for each time that this is run. A message that is not of the method's type fails with `internal`.
     pub fn run(&self, message: AnyMessage, options: SendOptions) -> BoxFuture<Result<(), Error>> {
         let shared = Arc::clone(&self.shared);
         match self.shared.layers().get(self.position) {
             Some(layer) => layer.send(message, options, Self { shared, position: self.position + 1 }),
-            None => Box::pin(SendFuture::past_layers(shared, message.encode_to_vec(), options)),
+            None => Box::pin(async move {
+                shared.check(&message)?;
+                let payload = message.encode_to_vec();
+                drop(message);
+                SendFuture::past_layers(shared, payload, options).await
+            }),
         }
+    }
+
+    /// Why the stream has ended, if it has.
+    pub fn cause(&self) -> Option<Error> {
+        self.shared.cause()
+    }
+
+    /// Resolves with the cause when the stream has ended.
+    pub async fn closed(&self) -> Error {
+        closed(&self.shared).await
     }
 
     /// The runtime of the client or server, for its clock and to sleep.

@@ -1,11 +1,11 @@
-//! What comes with psrpc to be put around calls and handlers.
+//! What comes with psrpc to be put around calls, handlers and streams.
 //!
 //! | what | how |
 //! |---|---|
-//! | calls that failed are made again | [`Retry`], an interceptor |
-//! | calls and handlers are measured | [`ClientOptions::metrics`](crate::ClientOptions::metrics), [`ServerOptions::metrics`](crate::ServerOptions::metrics) |
-//! | what becomes of requests and frames is told | [`ServerOptions::observer`](crate::ServerOptions::observer), [`ClientOptions::observer`](crate::ClientOptions::observer) |
-//! | calls and handlers are traced | `OpenTelemetry`, an interceptor, with the feature `opentelemetry` |
+//! | calls that failed are made again, and messages of streams sent again | [`Retry`], an interceptor |
+//! | calls, handlers and streams are measured | [`ClientOptions::metrics`](crate::ClientOptions::metrics), [`ServerOptions::metrics`](crate::ServerOptions::metrics) |
+//! | what becomes of requests, frames and streams is told | [`ServerOptions::observer`](crate::ServerOptions::observer), [`ClientOptions::observer`](crate::ClientOptions::observer) |
+//! | calls, handlers and streams are traced | `OpenTelemetry`, an interceptor, with the feature `opentelemetry` |
 //! | panics of handlers are reported | [`ServerOptions::on_panic`](crate::ServerOptions::on_panic) |
 
 mod metrics;

@@ -3,14 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use psrpc_engine::proto::Text;
-use psrpc_engine::{ClientEvent, Dropped, Reason, Received, RequestHandle, ServerEvent, Time};
+use psrpc_engine::proto::{ErrorCode, Text};
+use psrpc_engine::{
+    ClientEvent, Dropped, Reason, Received, RequestHandle, ServerEvent, StreamEvent, StreamHandle, Time,
+};
 
 use super::Side;
 use crate::runtime::Runtime;
 use crate::{CallInfo, ClientOptions, ServerOptions, guard, log};
 
-/// Something that happened in a server, or in a client, which has only the last two.
+/// Something that happened in a server, or in a client, which has only the last three.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Observation {
@@ -47,6 +49,15 @@ pub enum Observation {
     },
     /// A frame was dropped for another reason.
     Dropped(Dropped),
+    /// A stream has ended.
+    StreamEnded {
+        /// What it was opened for.
+        info: CallInfo,
+        /// Who ended it, or what.
+        reason: Reason,
+        /// The code of the cause.
+        code: ErrorCode,
+    },
     /// The bus may have lost frames of a subscription.
     Gap {
         /// How many, where that is known.
@@ -72,7 +83,7 @@ pub enum ClaimOutcome {
 pub(crate) type Observer = Arc<dyn Fn(&Observation) + Send + Sync>;
 
 impl ServerOptions {
-    /// Tells a function what becomes of requests and frames.
+    /// Tells a function what becomes of requests, frames and streams.
     ///
     /// ```
     /// # use psrpc::ServerOptions;
@@ -94,7 +105,7 @@ impl ServerOptions {
 }
 
 impl ClientOptions {
-    /// Tells a function of frames that are dropped, and of gaps.
+    /// Tells a function of frames that are dropped, of streams that end, and of gaps.
     ///
     /// It mostly runs on the client's background task, which it must not block. A panic in it is discarded.
     #[must_use]
@@ -159,7 +170,7 @@ impl Watch {
     pub(crate) fn on_server_event(&mut self, event: &ServerEvent) -> Option<Box<Observed>> {
         match event {
             ServerEvent::Received(received) => Some(self.on_received(received)),
-            ServerEvent::Run { request } => {
+            ServerEvent::Run { request } | ServerEvent::Accepted { request, .. } => {
                 let claim = self.take(*request)?;
                 let outcome = if claim.elected { ClaimOutcome::Skipped } else { ClaimOutcome::Granted };
                 claim.required.then(|| self.decided(claim, outcome))
@@ -181,6 +192,16 @@ impl Watch {
             ServerEvent::Gap { lost, .. } => Some(self.tell(Observation::Gap { lost: *lost })),
             _ => None,
         }
+    }
+
+    pub(crate) fn on_stream_event<'a>(
+        &self,
+        event: &StreamEvent,
+        info: impl FnOnce(StreamHandle) -> Option<&'a CallInfo>,
+    ) -> Option<Box<Observed>> {
+        let StreamEvent::Ended { stream, cause } = event else { return None };
+        let (info, code) = (info(*stream)?.clone(), cause.code.clone());
+        Some(self.tell(Observation::StreamEnded { info, reason: cause.reason, code }))
     }
 
     /// The server is about to bid for a request, or to elect it.

@@ -1,4 +1,4 @@
-//! OpenTelemetry: spans for calls and handlers, joined into one trace by the metadata.
+//! OpenTelemetry: spans for calls, handlers and streams, joined into one trace by the metadata.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,10 +9,11 @@ use ::opentelemetry::trace::{FutureExt, Span, SpanKind, Status, TraceContextExt,
 use ::opentelemetry::{Context, KeyValue};
 use psrpc_engine::proto::{Metadata, Text};
 
+use crate::middleware::Side;
 use crate::runtime::BoxFuture;
 use crate::{
-    AnyMessage, CallInfo, CallInterceptor, Error, HandlerInterceptor, NextCall, NextHandler, Outgoing,
-    Request,
+    Answers, AnyMessage, CallInfo, CallInterceptor, Error, HandlerInterceptor, MultiCallInterceptor,
+    NextCall, NextHandler, NextMultiCall, OpeningStream, Outgoing, Request, StreamInterceptor, StreamLayer,
 };
 
 /// The name of our tracer.
@@ -21,18 +22,27 @@ const TRACER: &str = "psrpc";
 /// The attribute with the code of the error that a call ended with.
 const STATUS_CODE: &str = "rpc.psrpc.status_code";
 
-/// Traces unary calls and handlers, as Go's middleware does: an interceptor for clients and for servers.
+/// Traces calls, handlers and streams: an interceptor of each kind, for clients and for servers. Unary calls and handlers are
+/// traced as Go's middleware does it, which knows no others.
 ///
 /// A call is a span `Sent.Service.Method` of the kind client, a handler a span `Recv.Service.Method` of the kind server. The
 /// context travels in the metadata; with the W3C propagator its names there are `traceparent` and `tracestate`. The handler runs
 /// with its span as the current context. A span that ends with an error has its code as the attribute `rpc.psrpc.status_code`.
 ///
+/// The span of a multi call ends with its answers; errors of single servers are not its own. A stream has a span of either kind on
+/// its sides, from its opening to its end, which is an error unless it was closed plainly; nothing runs with it as the current
+/// context.
+///
 /// ```
 /// use psrpc::middleware::OpenTelemetry;
 /// use psrpc::{ClientOptions, ServerOptions};
 ///
-/// let client = ClientOptions::new().interceptor(OpenTelemetry::new());
-/// let server = ServerOptions::new().interceptor(OpenTelemetry::new());
+/// let tracing = OpenTelemetry::new();
+/// let client = ClientOptions::new()
+///     .interceptor(tracing.clone())
+///     .multi_interceptor(tracing.clone())
+///     .stream_interceptor(tracing.clone());
+/// let server = ServerOptions::new().interceptor(tracing.clone()).stream_interceptor(tracing);
 /// ```
 ///
 /// With the feature `opentelemetry`.
@@ -79,6 +89,19 @@ impl OpenTelemetry {
         parent.with_span(span)
     }
 
+    /// Starts the span of a client, and puts its context into the metadata.
+    fn send(&self, info: &CallInfo, metadata: &mut Metadata) -> Context {
+        let context = self.start("Sent", SpanKind::Client, info, Context::current());
+        self.propagate(|propagator| propagator.inject_context(&context, &mut Carrier(metadata)));
+        context
+    }
+
+    /// Starts the span of a server, in the context that the metadata holds.
+    fn receive(&self, info: &CallInfo, metadata: &Metadata) -> Context {
+        let parent = self.propagate(|propagator| propagator.extract(&Carried(metadata)));
+        self.start("Recv", SpanKind::Server, info, parent)
+    }
+
     fn propagate<T>(&self, mut run: impl FnMut(&dyn TextMapPropagator) -> T) -> T {
         match &self.propagator {
             Some(propagator) => run(&**propagator),
@@ -95,9 +118,8 @@ impl fmt::Debug for OpenTelemetry {
 
 impl CallInterceptor for OpenTelemetry {
     fn call(&self, mut call: Outgoing, next: NextCall) -> BoxFuture<Result<AnyMessage, Error>> {
-        let context = self.start("Sent", SpanKind::Client, call.info(), Context::current());
-        let metadata = &mut call.options.metadata;
-        self.propagate(|propagator| propagator.inject_context(&context, &mut Carrier(metadata)));
+        let info = call.info().clone();
+        let context = self.send(&info, &mut call.options.metadata);
         Box::pin(traced(context, async move { next.run(call).await }))
     }
 }
@@ -108,10 +130,64 @@ impl HandlerInterceptor for OpenTelemetry {
         request: Request<AnyMessage>,
         next: NextHandler,
     ) -> BoxFuture<Result<AnyMessage, Error>> {
-        let metadata = request.metadata();
-        let parent = self.propagate(|propagator| propagator.extract(&Carried(metadata)));
-        let context = self.start("Recv", SpanKind::Server, &request.info(), parent);
+        let context = self.receive(&request.info(), request.metadata());
         Box::pin(traced(context, async move { next.run(request).await }))
+    }
+}
+
+impl MultiCallInterceptor for OpenTelemetry {
+    fn call(&self, mut call: Outgoing, next: NextMultiCall) -> BoxFuture<Result<Answers<AnyMessage>, Error>> {
+        let info = call.info().clone();
+        let span = MultiSpan(self.send(&info, &mut call.options.metadata));
+        Box::pin(async move {
+            match next.run(call).with_context(span.0.clone()).await {
+                Ok(answers) => Ok(answers.map(move |answer| answer.inspect_err(|error| span.failed(error)))),
+                Err(error) => {
+                    span.failed(&error);
+                    Err(error)
+                }
+            }
+        })
+    }
+}
+
+/// The span of a multi call, which ends when its answers are dropped.
+struct MultiSpan(Context);
+
+impl MultiSpan {
+    /// An error came, which is the call's own unless it is a server's.
+    fn failed(&self, error: &Error) {
+        if error.server_id().is_none() {
+            failed(&self.0, error);
+        }
+    }
+}
+
+impl Drop for MultiSpan {
+    fn drop(&mut self) {
+        self.0.span().end();
+    }
+}
+
+impl StreamInterceptor for OpenTelemetry {
+    fn open(&self, opening: &mut OpeningStream) -> Result<Box<dyn StreamLayer>, Error> {
+        let info = opening.info().clone();
+        Ok(Box::new(StreamSpan(match opening.side() {
+            Side::Client => self.send(&info, &mut opening.options.metadata),
+            Side::Server => self.receive(&info, &opening.options.metadata),
+        })))
+    }
+}
+
+/// The span of a stream. Of one whose opening is dropped it ends when the last of its context is.
+struct StreamSpan(Context);
+
+impl StreamLayer for StreamSpan {
+    fn closed(&self, cause: &Error) {
+        if !cause.is_stream_closed() {
+            failed(&self.0, cause);
+        }
+        self.0.span().end();
     }
 }
 
@@ -122,12 +198,16 @@ async fn traced(
 ) -> Result<AnyMessage, Error> {
     let result = run.with_context(context.clone()).await;
     if let Err(error) = &result {
-        let span = context.span();
-        span.set_attribute(KeyValue::new(STATUS_CODE, error.code().to_string()));
-        span.set_status(Status::error(error.text().to_owned()));
+        failed(&context, error);
     }
     context.span().end();
     result
+}
+
+fn failed(context: &Context, error: &Error) {
+    let span = context.span();
+    span.set_attribute(KeyValue::new(STATUS_CODE, error.code().to_string()));
+    span.set_status(Status::error(error.text().to_owned()));
 }
 
 /// Metadata that a context is put into.

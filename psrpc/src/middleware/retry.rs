@@ -1,16 +1,22 @@
 //! Retry: what failed is tried again.
 
 use std::fmt;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use psrpc_engine::Time;
 
 use crate::runtime::{BoxFuture, Runtime};
-use crate::{AnyMessage, CallInterceptor, Error, NextCall, Outgoing};
+use crate::{
+    AnyMessage, CallInterceptor, Error, NextCall, NextSend, OpeningStream, Outgoing, SendOptions,
+    StreamInterceptor, StreamLayer,
+};
 
-/// Makes a call again when it failed: an interceptor of calls, and a policy for whoever tries by other means
-/// ([`start`](Self::start)).
+/// Makes a call again when it failed, or the send of a message on a stream: an interceptor of calls and of streams, and a policy
+/// for whoever tries by other means ([`start`](Self::start)).
 ///
 /// ```
 /// # use std::time::Duration;
@@ -23,6 +29,13 @@ use crate::{AnyMessage, CallInterceptor, Error, NextCall, Outgoing};
 ///
 /// The caller gets the error of the last attempt. A call that timed out may have run, and each attempt is a call of its own to
 /// the servers: what must not happen twice must not be retried.
+///
+/// # Streams
+///
+/// As an interceptor of streams ([`ClientOptions::stream_interceptor`](crate::ClientOptions::stream_interceptor) and its like) it
+/// retries sends, and not the opening. Each attempt is a message of its own to the other side, which gets it twice when an ack was
+/// lost or late: it is for messages that may come twice. Sends that are awaited one by one keep their order. Once the stream has
+/// ended nothing is tried again.
 #[derive(Clone)]
 pub struct Retry {
     attempts: u32,
@@ -96,6 +109,13 @@ impl Retry {
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
+    }
+
+    /// Tries again only where the handler of the attempt before cannot have run ([`Error::may_have_run`]), and so does nothing twice.
+    /// It replaces what [`retry_if`](Self::retry_if) says.
+    #[must_use]
+    pub fn only_if_not_run(self) -> Self {
+        self.retry_if(|error| error.is_retryable() && !error.may_have_run())
     }
 
     /// After which errors to try again. Default: those whose [code](crate::ErrorCode::is_retryable) is `unavailable` or
@@ -218,6 +238,51 @@ impl CallInterceptor for Retry {
             }
         })
     }
+}
+
+impl StreamInterceptor for Retry {
+    fn open(&self, _: &mut OpeningStream) -> Result<Box<dyn StreamLayer>, Error> {
+        Ok(Box::new(RetrySends(self.clone())))
+    }
+}
+
+/// Retries the sends of one stream.
+struct RetrySends(Retry);
+
+impl StreamLayer for RetrySends {
+    fn send(
+        &self,
+        message: AnyMessage,
+        mut options: SendOptions,
+        next: NextSend,
+    ) -> BoxFuture<Result<(), Error>> {
+        let mut attempts = self.0.start(next.runtime().now().time, options.timeout, options.deadline);
+        Box::pin(async move {
+            let mut attempt = attempts.first();
+            loop {
+                (options.timeout, options.deadline) = (attempt.timeout, attempt.deadline);
+                let Err(error) = next.run(message.clone(), options).await else { return Ok(()) };
+                let runtime = next.runtime();
+                let now = runtime.now().time;
+                attempt = match attempts.next(now, &error, || random(&**runtime)) {
+                    Some(attempt) if !ends_within(&next, now + attempt.pause).await => attempt,
+                    _ => return Err(error),
+                };
+            }
+        })
+    }
+}
+
+/// Waits until then, or until the stream has ended: whether it has.
+async fn ends_within(next: &NextSend, until: Time) -> bool {
+    let runtime = next.runtime();
+    let (mut ended, mut pause) = (pin!(next.closed()), runtime.sleep_until(until));
+    poll_fn(|cx| match ended.as_mut().poll(cx) {
+        Poll::Ready(_) => Poll::Ready(true),
+        Poll::Pending if runtime.now().time >= until => Poll::Ready(false),
+        Poll::Pending => pause.as_mut().poll(cx).map(|()| false),
+    })
+    .await
 }
 
 fn random(runtime: &dyn Runtime) -> u64 {

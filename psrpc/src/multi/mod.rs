@@ -3,6 +3,7 @@
 mod answers;
 mod table;
 
+use std::fmt;
 use std::future::IntoFuture;
 use std::sync::Arc;
 use std::time::Duration;
@@ -113,6 +114,19 @@ impl<Req, Res> MultiCall<Req, Res> {
     pub fn interceptor(mut self, interceptor: impl MultiCallInterceptor) -> Self {
         self.interceptors.push(Arc::new(interceptor));
         self
+    }
+}
+
+impl<Req, Res> fmt::Debug for MultiCall<Req, Res> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let route = match &self.target {
+            Target::Method(_, route, _) => Some(route),
+            Target::Fake(_) => None,
+        };
+        f.debug_struct("MultiCall")
+            .field("route", &route)
+            .field("options", &self.options)
+            .finish_non_exhaustive()
     }
 }
 

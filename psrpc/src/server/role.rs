@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use psrpc_engine::proto::Text;
+use psrpc_engine::proto::{ErrorCode, Text};
 use psrpc_engine::{
     BusError, Received, RegisterError, RegistrationHandle, RequestHandle, Route, Server as Engine,
     ServerEvent, StreamHandle,
@@ -14,12 +14,12 @@ use psrpc_engine::{
 use super::alone::Alone;
 use super::publish::PublishTable;
 use crate::driver::{Driver, Role};
-use crate::handler::{Admitted, Handle, Run, Running, StartStream, Stop};
-use crate::log::Note;
+use crate::handler::{Admitted, Handle, OpenStream, Run, Running, Stop};
+use crate::log::{self, Note};
 use crate::method::Method;
 use crate::middleware::{Observed, Side, Watch};
-use crate::stream::{Codec, StreamRole, StreamTable, StreamTask};
-use crate::{Error, waiting};
+use crate::stream::{Codec, DriverPort, StreamRole, StreamTable, StreamTask};
+use crate::{Error, guard, waiting};
 
 /// What a registration is found by.
 pub(super) type Key = (Vec<Text>, Vec<Text>);
@@ -73,7 +73,7 @@ pub(crate) enum ServerTask {
         method: &'static Method,
         stream: StreamHandle,
         key: usize,
-        start: StartStream,
+        open: OpenStream,
         codec: Arc<Codec>,
         stop: Arc<Stop>,
     },
@@ -106,15 +106,19 @@ impl Role for ServerRole {
                 }
             }
             ServerEvent::Accepted { request, stream } => {
-                if let Some(Stage::Admitted(Admitted { method, run: Run::Stream(start, codec), .. })) =
+                if let Some(Stage::Admitted(Admitted { method, run: Run::Stream(open, codec), .. })) =
                     self.take(request)
                 {
                     let stop = Arc::new(Stop::default());
                     let key = self.streams.open(stream, Arc::clone(&codec), Some(Arc::clone(&stop)));
-                    tasks.push(ServerTask::Serve { method, stream, key, start, codec, stop });
+                    tasks.push(ServerTask::Serve { method, stream, key, open, codec, stop });
                 }
             }
             ServerEvent::Stream(event) => {
+                if let Some(watch) = &self.watch {
+                    let observed = watch.on_stream_event(&event, |stream| self.streams.info(stream));
+                    tasks.extend(observed.map(ServerTask::Observe));
+                }
                 self.streams.on_event(event, &mut |task| tasks.push(ServerTask::Stream(task)));
             }
             ServerEvent::StopHandler { stream } => {
@@ -167,10 +171,19 @@ impl Role for ServerRole {
             }
             ServerTask::Stop(stop) => stop.stop(),
             ServerTask::Stream(task) => driver.perform_stream_task(task),
-            ServerTask::Serve { method, stream, key, start, codec, stop } => {
+            ServerTask::Serve { method, stream, key, open, codec, stop } => {
+                let server = Arc::clone(driver);
+                let port = Box::new(DriverPort { driver: Arc::clone(driver), stream, key });
+                let opened = guard::catch(|| open(port)).unwrap_or_else(|| {
+                    log::panicked(Side::Server, "an interceptor of streams", Some(method.name));
+                    Err(Error::new(ErrorCode::Internal, "an interceptor panicked"))
+                });
+                let start = match opened {
+                    Ok(start) => start,
+                    Err(error) => return driver.handler_done(stream, key, Err(error)),
+                };
                 codec.opened();
-                let (server, port) = (Arc::clone(driver), Arc::new(Arc::clone(driver)));
-                let running = Running::new(method, Box::new(move || start((port, stream, key))), stop);
+                let running = Running::new(method, start, stop);
                 driver.runtime.spawn(Box::pin(async move {
                     // A handler that was stopped is not waited for by anybody.
                     let result = running.await.unwrap_or(Ok(()));
@@ -207,9 +220,12 @@ fn admit(driver: &Arc<Driver<ServerRole>>, received: Received) {
     let handler =
         handlers.get(received.route.method().as_str()).expect("only methods with a handler are registered");
     match handler.admit(received, &driver.runtime) {
-        Ok(admitted) => driver.drive(|state, now| {
-            // Meanwhile it may have been granted elsewhere, or have expired.
-            if state.engine.is_waiting(request) {
+        Ok(admitted) => {
+            let unwanted = driver.drive(|state, now| {
+                // Meanwhile it may have been granted elsewhere, or have expired.
+                if !state.engine.is_waiting(request) {
+                    return Some(admitted);
+                }
                 let Admitted { affinity, elected, .. } = admitted;
                 if let Some(watch) = &mut state.role.watch {
                     watch.bids(now.time, request, elected);
@@ -219,8 +235,11 @@ fn admit(driver: &Arc<Driver<ServerRole>>, received: Received) {
                     true => state.engine.elect(now, request),
                     false => state.engine.bid(now, request, affinity),
                 }
-            }
-        }),
+                None
+            });
+            // Without the lock.
+            drop(unwanted);
+        }
         Err(error) => driver.drive(|state, now| state.engine.reject(now, request, error.into_response())),
     }
 }

@@ -23,11 +23,12 @@ use crate::client::Client;
 use crate::handler::RequestContext;
 use crate::interceptor::StreamLayer;
 use crate::runtime::Runtime;
-use crate::{CallInfo, Error};
+use crate::waiting::Place;
+use crate::{AnyMessage, CallInfo, Error};
 
 pub(crate) use self::codec::Codec;
 pub use self::open::OpenStream;
-pub(crate) use self::port::{Port, StreamRole};
+pub(crate) use self::port::{DriverPort, Port, StreamRole};
 pub(crate) use self::send::SendFuture;
 pub use self::send::Sending;
 pub use self::sink::SendSink;
@@ -71,6 +72,8 @@ pub type ServerStream<S, R> = BiStream<AtServer, S, R>;
 pub struct BiStream<A, S, R> {
     shared: Arc<Shared>,
     at: A,
+    /// Of the task that polls it as a stream.
+    place: Place,
     messages: PhantomData<fn(S) -> R>,
 }
 
@@ -85,21 +88,18 @@ pub struct AtServer {
 
 /// A stream, whatever its messages are; shared by its halves.
 pub(crate) struct Shared {
-    port: Arc<dyn Port>,
-    stream: StreamHandle,
-    key: usize,
+    port: Box<dyn Port>,
     codec: Arc<Codec>,
     /// A client lives as long as its streams.
     _client: Option<Client>,
 }
 
-impl Drop for Shared {
-    fn drop(&mut self) {
-        self.port.release(self.stream, self.key);
-    }
-}
-
 impl Shared {
+    /// A stream that keeps no client.
+    pub(crate) fn new(port: Box<dyn Port>, codec: Arc<Codec>) -> Arc<Self> {
+        Arc::new(Self { port, codec, _client: None })
+    }
+
     /// What is around the stream, the outermost first.
     pub(crate) fn layers(&self) -> &[Box<dyn StreamLayer>] {
         self.codec.layers()
@@ -109,16 +109,29 @@ impl Shared {
         self.port.runtime()
     }
 
-    fn cause(&self) -> Option<Error> {
-        self.port.cause(self.key).map(|failure| (*failure).into())
+    pub(crate) fn check(&self, message: &AnyMessage) -> Result<(), Error> {
+        self.codec.check(message)
     }
 
-    fn poll_next<R: Message + Default + 'static>(&self, cx: &Context<'_>) -> Poll<Option<R>> {
+    pub(crate) fn cause(&self) -> Option<Error> {
+        self.port.cause().map(|failure| (*failure).into())
+    }
+
+    async fn next<R: Message + Default + 'static>(&self) -> Option<R> {
+        let mut waiting = Waiting::new(self);
+        poll_fn(|cx| self.poll_next(&mut waiting.place, cx)).await
+    }
+
+    fn poll_next<R: Message + Default + 'static>(
+        &self,
+        place: &mut Place,
+        cx: &Context<'_>,
+    ) -> Poll<Option<R>> {
         loop {
-            let Some(message) = std::task::ready!(self.port.poll_message(self.stream, self.key, cx)) else {
+            let Some(message) = std::task::ready!(self.port.poll_message(place, cx)) else {
                 return Poll::Ready(None);
             };
-            // An interceptor that makes another type of it has lost it.
+            // Its type was checked, but it may be a copy, by way of its encoding.
             if let Ok(message) = message.into_message() {
                 return Poll::Ready(Some(message));
             }
@@ -128,22 +141,18 @@ impl Shared {
 
 impl<S, R> ClientStream<S, R> {
     pub(crate) fn at_client(client: Client, stream: StreamHandle, key: usize, codec: Arc<Codec>) -> Self {
-        let port: Arc<dyn Port> = Arc::new(Arc::clone(client.driver()));
-        let shared = Arc::new(Shared { port, stream, key, codec, _client: Some(client) });
-        Self { shared, at: AtClient(()), messages: PhantomData }
+        let port = Box::new(DriverPort { driver: Arc::clone(client.driver()), stream, key });
+        Self::new(Arc::new(Shared { port, codec, _client: Some(client) }))
+    }
+
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared, at: AtClient(()), place: Place::default(), messages: PhantomData }
     }
 }
 
 impl<S, R> ServerStream<S, R> {
-    pub(crate) fn at_server(
-        port: Arc<dyn Port>,
-        stream: StreamHandle,
-        key: usize,
-        codec: Arc<Codec>,
-        context: RequestContext,
-    ) -> Self {
-        let shared = Arc::new(Shared { port, stream, key, codec, _client: None });
-        Self { shared, at: AtServer { context }, messages: PhantomData }
+    pub(crate) fn at_server(shared: Arc<Shared>, context: RequestContext) -> Self {
+        Self { shared, at: AtServer { context }, place: Place::default(), messages: PhantomData }
     }
 
     /// What the client sent along when it opened the stream.
@@ -173,7 +182,7 @@ impl<S, R> ServerStream<S, R> {
     /// # }
     /// ```
     pub fn hijack(&self) {
-        self.shared.port.hijack(self.shared.key);
+        self.shared.port.hijack();
     }
 }
 
@@ -185,13 +194,16 @@ impl<A, S: Message + 'static, R: Message + Default + 'static> BiStream<A, S, R> 
 
     /// The next message; `None` when the stream has ended and all were taken. Dropping the future loses nothing.
     pub async fn next(&self) -> Option<R> {
-        poll_fn(|cx| self.shared.poll_next(cx)).await
+        self.shared.next().await
     }
 
     /// Two halves, for two tasks. The stream is dropped when both are.
     pub fn split(self) -> (SendHalf<S>, RecvHalf<R>) {
         let shared = Arc::clone(&self.shared);
-        (SendHalf { shared, messages: PhantomData }, RecvHalf { shared: self.shared, messages: PhantomData })
+        (
+            SendHalf { shared, messages: PhantomData },
+            RecvHalf { shared: self.shared, place: self.place, messages: PhantomData },
+        )
     }
 }
 
@@ -218,12 +230,33 @@ impl<A, S, R> BiStream<A, S, R> {
     }
 }
 
-fn close(shared: &Shared, cause: Option<Error>) {
-    shared.port.close(shared.stream, cause.map(Error::into_response));
+/// A task that waits for a stream, and leaves its place when it gives up.
+struct Waiting<'a> {
+    shared: &'a Shared,
+    place: Place,
 }
 
-async fn closed(shared: &Shared) -> Error {
-    let failure = poll_fn(|cx| shared.port.poll_ended(shared.key, cx)).await;
+impl<'a> Waiting<'a> {
+    fn new(shared: &'a Shared) -> Self {
+        Self { shared, place: Place::default() }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if self.place.is_taken() {
+            self.shared.port.leave_place(&mut self.place);
+        }
+    }
+}
+
+fn close(shared: &Shared, cause: Option<Error>) {
+    shared.port.close(cause.map(Error::into_response));
+}
+
+pub(crate) async fn closed(shared: &Shared) -> Error {
+    let mut waiting = Waiting::new(shared);
+    let failure = poll_fn(|cx| shared.port.poll_ended(&mut waiting.place, cx)).await;
     (*failure).into()
 }
 
@@ -231,8 +264,9 @@ async fn closed(shared: &Shared) -> Error {
 impl<A: Unpin, S, R: Message + Default + 'static> Stream for BiStream<A, S, R> {
     type Item = R;
 
-    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<R>> {
-        self.shared.poll_next(cx)
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<R>> {
+        let Self { shared, place, .. } = &mut *self;
+        shared.poll_next(place, cx)
     }
 }
 
@@ -274,13 +308,14 @@ impl<S> SendHalf<S> {
 /// The half of a stream that receives.
 pub struct RecvHalf<R> {
     shared: Arc<Shared>,
+    place: Place,
     messages: PhantomData<fn() -> R>,
 }
 
 impl<R: Message + Default + 'static> RecvHalf<R> {
     /// The next message; `None` when the stream has ended and all were taken. Dropping the future loses nothing.
     pub async fn next(&self) -> Option<R> {
-        poll_fn(|cx| self.shared.poll_next(cx)).await
+        self.shared.next().await
     }
 }
 
@@ -295,8 +330,15 @@ impl<R> RecvHalf<R> {
 impl<R: Message + Default + 'static> Stream for RecvHalf<R> {
     type Item = R;
 
-    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<R>> {
-        self.shared.poll_next(cx)
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<R>> {
+        let Self { shared, place, .. } = &mut *self;
+        shared.poll_next(place, cx)
+    }
+}
+
+impl fmt::Debug for AtServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AtServer").field("client_id", &self.context.client_id).finish_non_exhaustive()
     }
 }
 

@@ -1,5 +1,6 @@
 //! Opening a stream.
 
+use std::fmt;
 use std::future::IntoFuture;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,11 +8,11 @@ use std::time::Duration;
 use prost::Message;
 use psrpc_engine::OpenStream as EngineOpen;
 use psrpc_engine::proto::{Metadata, Text};
-use psrpc_engine::{Route, Time};
+use psrpc_engine::{Route, StreamHandle, Time};
 
 use super::{ClientStream, Codec};
 use crate::client::{Client, Opening, RouteResult};
-use crate::interceptor::StreamInterceptor;
+use crate::interceptor::{OpeningStream, StreamInterceptor};
 use crate::middleware::Side;
 use crate::runtime::BoxFuture;
 use crate::{CallOptions, Error, Selection};
@@ -55,8 +56,8 @@ impl<S, R> OpenStream<S, R> {
         Self { target: Target::Method(client, route), options: CallOptions::new(), interceptors }
     }
 
-    /// A stream that no client opens, for fakes of a client in unit tests: it gives this one, whatever its
-    /// options and interceptors are.
+    /// A stream that no client opens, for fakes of a client in unit tests: it gives this one
+    /// ([`testing::stream_pair`](crate::testing::stream_pair)), whatever its options and interceptors are.
     pub fn fake(stream: Result<ClientStream<S, R>, Error>) -> Self {
         Self { target: Target::Fake(stream), options: CallOptions::new(), interceptors: Vec::new() }
     }
@@ -105,6 +106,19 @@ impl<S, R> OpenStream<S, R> {
     }
 }
 
+impl<S, R> fmt::Debug for OpenStream<S, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let route = match &self.target {
+            Target::Method(_, route) => Some(route),
+            Target::Fake(_) => None,
+        };
+        f.debug_struct("OpenStream")
+            .field("route", &route)
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
+}
+
 impl<S: Message + 'static, R: Message + Default + 'static> IntoFuture for OpenStream<S, R> {
     type Output = Result<ClientStream<S, R>, Error>;
     type IntoFuture = BoxFuture<Self::Output>;
@@ -116,13 +130,32 @@ impl<S: Message + 'static, R: Message + Default + 'static> IntoFuture for OpenSt
                 Target::Method(client, route) => (client, route?),
                 Target::Fake(stream) => return stream,
             };
-            let codec = Arc::new(Codec::new::<R>(route.clone().into(), Side::Client, interceptors));
-            let CallOptions { timeout, deadline, selection, metadata } = options;
-            let (selection, choose) = selection.into_parts();
-            let open = EngineOpen { timeout, deadline, selection, metadata, ..EngineOpen::new(route) };
-            let (stream, key) =
-                Opening::start(client.clone(), open, choose, Arc::clone(&codec))?.opened().await?;
-            Ok(ClientStream::at_client(client, stream, key, codec))
+            let codec = Arc::new(Codec::new::<S, R>(route.clone().into(), Side::Client));
+            match open(&client, route, options, &interceptors, &codec).await {
+                Ok((stream, key)) => {
+                    codec.opened();
+                    Ok(ClientStream::at_client(client, stream, key, codec))
+                }
+                Err(error) => {
+                    codec.closed(&error);
+                    Err(error)
+                }
+            }
         })
     }
+}
+
+async fn open(
+    client: &Client,
+    route: Route,
+    options: CallOptions,
+    interceptors: &[Arc<dyn StreamInterceptor>],
+    codec: &Arc<Codec>,
+) -> Result<(StreamHandle, usize), Error> {
+    let mut opening = OpeningStream::new(codec.info().clone(), Side::Client, options);
+    codec.surround(interceptors, &mut opening)?;
+    let CallOptions { timeout, deadline, selection, metadata } = opening.options;
+    let (selection, choose) = selection.into_parts();
+    let open = EngineOpen { timeout, deadline, selection, metadata, ..EngineOpen::new(route) };
+    Opening::start(client.clone(), open, choose, Arc::clone(codec))?.opened().await
 }

@@ -6,16 +6,22 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use psrpc_engine::proto::ErrorResponse;
-use psrpc_engine::{Client, Delivery, Engine, Failure, Now, SendError, SendHandle, Server, StreamHandle};
+use psrpc_engine::{
+    Client, Delivery, Engine, Failure, Now, SendError, SendHandle, Server, StreamHandle, Time,
+};
 
 use super::codec::NotTaken;
 use super::table::{Discarded, Left, StreamTable, StreamTask};
 use crate::driver::{Driver, Role};
+use crate::interceptor::SendOptions;
 use crate::runtime::Runtime;
-use crate::{AnyMessage, Error};
+use crate::waiting::Place;
+use crate::{AnyMessage, Error, guard};
 
 /// What a client's engine and a server's do alike with streams.
 pub(crate) trait StreamEngine: Engine {
+    /// How long a send may take that does not say so itself.
+    fn default_timeout(&self) -> Duration;
     fn send(
         &mut self,
         now: Now,
@@ -35,6 +41,10 @@ pub(crate) trait StreamEngine: Engine {
 macro_rules! stream_engine {
     ($engine:ident, |$self:ident, $now:ident, $stream:ident, $result:ident| $finish:expr) => {
         impl StreamEngine for $engine {
+            fn default_timeout(&self) -> Duration {
+                $engine::default_timeout(self)
+            }
+
             fn send(
                 &mut self,
                 now: Now,
@@ -80,50 +90,59 @@ pub(crate) trait StreamRole: Role<Engine: StreamEngine> {
     fn streams(&mut self) -> &mut StreamTable;
 }
 
-/// What a stream asks of its driver.
+/// What a stream asks of what it belongs to.
 pub(crate) trait Port: Send + Sync {
     fn runtime(&self) -> &Arc<dyn Runtime>;
     /// Sends a message; gives what the rest of the send is asked for by.
-    fn send(
-        &self,
-        stream: StreamHandle,
-        payload: Bytes,
-        timeout: Option<Duration>,
-    ) -> Result<usize, SendError>;
+    fn send(&self, payload: Bytes, options: SendOptions) -> Result<usize, SendError>;
     fn poll_sent(&self, sender: usize, cx: &Context<'_>) -> Poll<Result<(), Box<Failure>>>;
     fn cancel_send(&self, sender: usize);
-    fn poll_message(&self, stream: StreamHandle, key: usize, cx: &Context<'_>) -> Poll<Option<AnyMessage>>;
-    fn poll_ended(&self, key: usize, cx: &Context<'_>) -> Poll<Box<Failure>>;
-    fn cause(&self, key: usize) -> Option<Box<Failure>>;
-    fn close(&self, stream: StreamHandle, cause: Option<ErrorResponse>);
-    fn hijack(&self, key: usize);
-    /// User code has dropped the stream.
-    fn release(&self, stream: StreamHandle, key: usize);
+    fn poll_message(&self, place: &mut Place, cx: &Context<'_>) -> Poll<Option<AnyMessage>>;
+    fn poll_ended(&self, place: &mut Place, cx: &Context<'_>) -> Poll<Box<Failure>>;
+    /// A task does not wait for the stream any more.
+    fn leave_place(&self, place: &mut Place);
+    fn cause(&self) -> Option<Box<Failure>>;
+    fn close(&self, cause: Option<ErrorResponse>);
+    fn hijack(&self);
 }
 
-impl<R: StreamRole> Port for Arc<Driver<R>> {
+/// A stream of a driver: the engine's handle, and the key of its slot. Dropping it tells that user code does not have it any more.
+pub(crate) struct DriverPort<R: StreamRole> {
+    pub(crate) driver: Arc<Driver<R>>,
+    pub(crate) stream: StreamHandle,
+    pub(crate) key: usize,
+}
+
+impl<R: StreamRole> Drop for DriverPort<R> {
+    fn drop(&mut self) {
+        self.driver.release_stream(self.stream, self.key);
+    }
+}
+
+impl<R: StreamRole> Port for DriverPort<R> {
     fn runtime(&self) -> &Arc<dyn Runtime> {
-        &self.runtime
+        &self.driver.runtime
     }
 
-    fn send(
-        &self,
-        stream: StreamHandle,
-        payload: Bytes,
-        timeout: Option<Duration>,
-    ) -> Result<usize, SendError> {
-        self.drive(|state, now| {
-            let send = state.engine.send(now, stream, payload, timeout)?;
+    fn send(&self, payload: Bytes, options: SendOptions) -> Result<usize, SendError> {
+        self.driver.drive(|state, now| {
+            let SendOptions { timeout, deadline } = options;
+            let until_deadline = |deadline: Time| {
+                let timeout = timeout.unwrap_or_else(|| state.engine.default_timeout());
+                timeout.min(deadline.since(now.time))
+            };
+            let timeout = deadline.map(until_deadline).or(timeout);
+            let send = state.engine.send(now, self.stream, payload, timeout)?;
             Ok(state.role.streams().sending(send))
         })
     }
 
     fn poll_sent(&self, sender: usize, cx: &Context<'_>) -> Poll<Result<(), Box<Failure>>> {
-        self.look(|state| state.role.streams().poll_sent(sender, cx)).0
+        self.driver.look(|state| state.role.streams().poll_sent(sender, cx)).0
     }
 
     fn cancel_send(&self, sender: usize) {
-        self.drive(|state, _| {
+        self.driver.drive(|state, _| {
             let (send, waker) = state.role.streams().forget_send(sender);
             if let Some(send) = send {
                 state.engine.cancel_send(send);
@@ -132,34 +151,36 @@ impl<R: StreamRole> Port for Arc<Driver<R>> {
         });
     }
 
-    fn poll_message(&self, stream: StreamHandle, key: usize, cx: &Context<'_>) -> Poll<Option<AnyMessage>> {
-        self.look(|state| {
-            let polled = state.role.streams().poll_message(key, cx);
-            if let Poll::Ready(Some(_)) = polled {
-                state.engine.taken(stream);
-            }
-            polled
-        })
+    fn poll_message(&self, place: &mut Place, cx: &Context<'_>) -> Poll<Option<AnyMessage>> {
+        self.driver
+            .look(|state| {
+                let polled = state.role.streams().poll_message(self.key, place, cx);
+                if let Poll::Ready(Some(_)) = polled.0 {
+                    state.engine.taken(self.stream);
+                }
+                polled
+            })
+            .0
     }
 
-    fn poll_ended(&self, key: usize, cx: &Context<'_>) -> Poll<Box<Failure>> {
-        self.look(|state| state.role.streams().poll_ended(key, cx))
+    fn poll_ended(&self, place: &mut Place, cx: &Context<'_>) -> Poll<Box<Failure>> {
+        self.driver.look(|state| state.role.streams().poll_ended(self.key, place, cx)).0
     }
 
-    fn cause(&self, key: usize) -> Option<Box<Failure>> {
-        self.look(|state| state.role.streams().cause(key))
+    fn leave_place(&self, place: &mut Place) {
+        drop(self.driver.look(|state| state.role.streams().leave(self.key, place)));
     }
 
-    fn close(&self, stream: StreamHandle, cause: Option<ErrorResponse>) {
-        self.drive(|state, now| state.engine.close_stream(now, stream, cause));
+    fn cause(&self) -> Option<Box<Failure>> {
+        self.driver.look(|state| state.role.streams().cause(self.key))
     }
 
-    fn hijack(&self, key: usize) {
-        self.look(|state| state.role.streams().hijack(key));
+    fn close(&self, cause: Option<ErrorResponse>) {
+        self.driver.drive(|state, now| state.engine.close_stream(now, self.stream, cause));
     }
 
-    fn release(&self, stream: StreamHandle, key: usize) {
-        self.release_stream(stream, key);
+    fn hijack(&self) {
+        self.driver.look(|state| state.role.streams().hijack(self.key));
     }
 }
 
@@ -202,30 +223,35 @@ impl<R: StreamRole> Driver<R> {
     pub(crate) fn perform_stream_task(self: &Arc<Self>, task: StreamTask) {
         match task {
             StreamTask::Wake(waker) => waker.wake(),
-            StreamTask::Ended(codec, cause) => codec.ended(&cause),
-            StreamTask::Message(delivery, payload, codec) => {
+            StreamTask::Ended(codec, cause) => codec.ended(*cause),
+            StreamTask::Unwanted(delivery) => {
+                self.drive(|state, now| state.engine.reject_message(now, delivery, None));
+            }
+            StreamTask::Message(delivery, payload, key, codec) => {
+                let received = codec.receive(payload).map_err(|not_taken| match not_taken {
+                    NotTaken::Malformed(error) => Some(error.into_response()),
+                    NotTaken::Refused => None,
+                });
                 let stream = delivery.stream();
-                let received = match &codec {
-                    Some(codec) => codec.receive(payload),
-                    None => Err(NotTaken::Refused),
-                };
-                let woken = self.drive(|state, now| {
-                    let pushed = received.map(|message| state.role.streams().push(stream, message));
-                    match pushed {
-                        Ok(Some(wakers)) => {
-                            state.engine.accept(now, delivery);
-                            wakers
+                let (woken, left) = self.drive(|state, now| {
+                    let (streams, engine) = (state.role.streams(), &mut state.engine);
+                    match received.map(|message| streams.push(stream, key, message)) {
+                        Ok(Ok(woken)) => {
+                            engine.accept(now, delivery);
+                            (woken, None)
                         }
-                        Ok(None) | Err(NotTaken::Refused) => {
-                            state.engine.reject_message(now, delivery, None);
-                            Vec::new()
+                        Ok(Err(message)) => {
+                            engine.reject_message(now, delivery, None);
+                            (Vec::new(), Some(message))
                         }
-                        Err(NotTaken::Malformed(error)) => {
-                            state.engine.reject_message(now, delivery, Some(error.into_response()));
-                            Vec::new()
+                        Err(cause) => {
+                            engine.reject_message(now, delivery, cause);
+                            (streams.not_taken(stream, key), None)
                         }
                     }
                 });
+                // Without the lock, and where a panic of it does no harm.
+                guard::catch(|| drop(left));
                 woken.into_iter().for_each(std::task::Waker::wake);
             }
         }

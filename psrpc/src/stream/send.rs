@@ -1,5 +1,6 @@
 //! Sending a message on a stream.
 
+use std::fmt;
 use std::future::{Future, IntoFuture};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -57,16 +58,18 @@ impl<'a> Sending<'a> {
     }
 }
 
+impl fmt::Debug for Sending<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sending").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
 impl IntoFuture for Sending<'_> {
     type Output = Result<(), Error>;
     type IntoFuture = SendFuture;
 
     fn into_future(self) -> SendFuture {
-        let shared = Arc::clone(self.shared);
-        SendFuture(match self.message {
-            Outgoing::Encoded(payload) => State::New(shared, payload, self.options),
-            Outgoing::Typed(message) => State::Intercepted(NextSend::new(shared).run(message, self.options)),
-        })
+        SendFuture(State::New(Arc::clone(self.shared), self.message, self.options))
     }
 }
 
@@ -75,7 +78,7 @@ impl IntoFuture for Sending<'_> {
 pub struct SendFuture(State);
 
 enum State {
-    New(Arc<Shared>, Vec<u8>, SendOptions),
+    New(Arc<Shared>, Outgoing, SendOptions),
     OnItsWay(OnItsWay),
     Intercepted(BoxFuture<Result<(), Error>>),
     Done,
@@ -84,7 +87,13 @@ enum State {
 impl SendFuture {
     /// A message that goes past what is around the stream.
     pub(crate) fn past_layers(shared: Arc<Shared>, payload: Vec<u8>, options: SendOptions) -> Self {
-        Self(State::New(shared, payload, options))
+        Self(State::New(shared, Outgoing::Encoded(payload), options))
+    }
+}
+
+impl fmt::Debug for SendFuture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SendFuture").finish_non_exhaustive()
     }
 }
 
@@ -94,8 +103,11 @@ impl Future for SendFuture {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         loop {
             match std::mem::replace(&mut self.0, State::Done) {
-                State::New(shared, payload, options) => {
+                State::New(shared, Outgoing::Encoded(payload), options) => {
                     self.0 = State::OnItsWay(OnItsWay::start(shared, payload, options)?);
+                }
+                State::New(shared, Outgoing::Typed(message), options) => {
+                    self.0 = State::Intercepted(NextSend::new(shared).run(message, options));
                 }
                 State::OnItsWay(mut sending) => {
                     let polled = sending.poll(cx);
@@ -126,7 +138,7 @@ struct OnItsWay {
 
 impl OnItsWay {
     fn start(shared: Arc<Shared>, payload: Vec<u8>, options: SendOptions) -> Result<Self, Error> {
-        match shared.port.send(shared.stream, payload.into(), options.timeout) {
+        match shared.port.send(payload.into(), options) {
             Ok(sender) => Ok(Self { shared, sender: Some(sender) }),
             Err(SendError::Ended) => Err(shared.cause().unwrap_or_else(Error::stream_closed)),
             Err(error) => {

@@ -10,7 +10,8 @@ use slab::Slab;
 
 use super::codec::Codec;
 use crate::handler::Stop;
-use crate::{AnyMessage, waiting};
+use crate::waiting::{Place, Waiters};
+use crate::{AnyMessage, CallInfo, waiting};
 
 /// What is known of streams, and who waits for them.
 #[derive(Default)]
@@ -28,7 +29,9 @@ struct Slot {
     stream: StreamHandle,
     codec: Arc<Codec>,
     messages: VecDeque<AnyMessage>,
-    waiting: Vec<Waker>,
+    /// How many messages are being decoded, which come before the end.
+    decoding: usize,
+    waiting: Waiters,
     cause: Option<Box<Failure>>,
     /// Whether user code still has the stream.
     held: bool,
@@ -46,8 +49,10 @@ struct Sender {
 
 /// What is to be done for streams once the lock is free.
 pub(crate) enum StreamTask {
-    /// A message is to be decoded and accepted; there is no codec if nobody has the stream any more.
-    Message(Delivery, Bytes, Option<Arc<Codec>>),
+    /// A message is to be decoded and accepted, for the slot with this key.
+    Message(Delivery, Bytes, usize, Arc<Codec>),
+    /// Nobody has the stream of a message any more.
+    Unwanted(Delivery),
     Ended(Arc<Codec>, Box<Failure>),
     Wake(Waker),
 }
@@ -68,9 +73,17 @@ impl StreamTable {
         codec: Arc<Codec>,
         handler: Option<Arc<Stop>>,
     ) -> usize {
-        let (messages, waiting) = (VecDeque::new(), Vec::new());
-        let slot =
-            Slot { stream, codec, messages, waiting, cause: None, held: true, handler, hijacked: false };
+        let slot = Slot {
+            stream,
+            codec,
+            messages: VecDeque::new(),
+            decoding: 0,
+            waiting: Waiters::default(),
+            cause: None,
+            held: true,
+            handler,
+            hijacked: false,
+        };
         let key = self.slots.insert(slot);
         place(&mut self.streams, stream.index(), (stream, key));
         key
@@ -79,9 +92,11 @@ impl StreamTable {
     pub(crate) fn on_event(&mut self, event: StreamEvent, tasks: &mut impl FnMut(StreamTask)) {
         match event {
             StreamEvent::Message { delivery, payload } => {
-                let slot = self.find(delivery.stream()).and_then(|key| self.slots.get(key));
-                let codec = slot.map(|slot| Arc::clone(&slot.codec));
-                tasks(StreamTask::Message(delivery, payload, codec));
+                let key = self.find(delivery.stream()).filter(|key| self.slots[*key].held);
+                let Some(key) = key else { return tasks(StreamTask::Unwanted(delivery)) };
+                let slot = &mut self.slots[key];
+                slot.decoding += 1;
+                tasks(StreamTask::Message(delivery, payload, key, Arc::clone(&slot.codec)));
             }
             StreamEvent::Sent { send, outcome } => {
                 // Nobody waits for a send that was dropped.
@@ -96,7 +111,7 @@ impl StreamTable {
                 let slot = &mut self.slots[key];
                 tasks(StreamTask::Ended(Arc::clone(&slot.codec), cause.clone()));
                 slot.cause = Some(cause);
-                slot.waiting.drain(..).map(StreamTask::Wake).for_each(tasks);
+                slot.waiting.take().map(StreamTask::Wake).for_each(tasks);
                 if !slot.held && slot.handler.is_none() {
                     self.slots.remove(key);
                     self.streams[stream.index()] = None;
@@ -113,26 +128,50 @@ impl StreamTable {
 
     // --- messages in -----------------------------------------------------------------------------------------
 
-    /// Adds a message for the consumer of a stream, and gives who waits for it; `None` if there is no consumer.
-    pub(crate) fn push(&mut self, stream: StreamHandle, message: AnyMessage) -> Option<Vec<Waker>> {
-        let slot = self.slots.get_mut(self.find(stream)?)?;
-        if !slot.held {
-            return None;
+    /// Adds a message that was decoded for the consumer of a stream, and gives who waits for it; the message if there is no
+    /// consumer any more.
+    pub(crate) fn push(
+        &mut self,
+        stream: StreamHandle,
+        key: usize,
+        message: AnyMessage,
+    ) -> Result<Vec<Waker>, AnyMessage> {
+        match self.decoded(stream, key) {
+            Some(slot) if slot.held => {
+                slot.messages.push_back(message);
+                Ok(slot.waiting.take().collect())
+            }
+            _ => Err(message),
         }
-        slot.messages.push_back(message);
-        Some(std::mem::take(&mut slot.waiting))
     }
 
-    /// The next message of a stream; nothing when it has ended and all were taken.
-    pub(crate) fn poll_message(&mut self, key: usize, cx: &Context<'_>) -> Poll<Option<AnyMessage>> {
+    /// A message that was decoded is not for the consumer of its stream. Gives who waits for it: it may have been the last.
+    pub(crate) fn not_taken(&mut self, stream: StreamHandle, key: usize) -> Vec<Waker> {
+        self.decoded(stream, key).map(|slot| slot.waiting.take().collect()).unwrap_or_default()
+    }
+
+    /// A message was decoded. By the key of its slot, since the stream may have ended and its place be another's.
+    fn decoded(&mut self, stream: StreamHandle, key: usize) -> Option<&mut Slot> {
+        let slot = self.slots.get_mut(key).filter(|slot| slot.stream == stream)?;
+        slot.decoding -= 1;
+        Some(slot)
+    }
+
+    /// The next message of a stream; nothing when it has ended and all were taken. What it gives beside is to be dropped without
+    /// the lock.
+    pub(crate) fn poll_message(
+        &mut self,
+        key: usize,
+        place: &mut Place,
+        cx: &Context<'_>,
+    ) -> (Poll<Option<AnyMessage>>, Option<Waker>) {
         let slot = &mut self.slots[key];
         match slot.messages.pop_front() {
-            Some(message) => Poll::Ready(Some(message)),
-            None if slot.cause.is_some() => Poll::Ready(None),
-            None => {
-                waiting::wait(&mut slot.waiting, cx);
-                Poll::Pending
+            Some(message) => (Poll::Ready(Some(message)), slot.waiting.leave(place)),
+            None if slot.cause.is_some() && slot.decoding == 0 => {
+                (Poll::Ready(None), slot.waiting.leave(place))
             }
+            None => (Poll::Pending, slot.waiting.wait(place, cx)),
         }
     }
 
@@ -140,15 +179,23 @@ impl StreamTable {
         self.slots[key].cause.clone()
     }
 
-    pub(crate) fn poll_ended(&mut self, key: usize, cx: &Context<'_>) -> Poll<Box<Failure>> {
+    /// Why the stream has ended, once it has. What it gives beside is to be dropped without the lock.
+    pub(crate) fn poll_ended(
+        &mut self,
+        key: usize,
+        place: &mut Place,
+        cx: &Context<'_>,
+    ) -> (Poll<Box<Failure>>, Option<Waker>) {
         let slot = &mut self.slots[key];
         match &slot.cause {
-            Some(cause) => Poll::Ready(cause.clone()),
-            None => {
-                waiting::wait(&mut slot.waiting, cx);
-                Poll::Pending
-            }
+            Some(cause) => (Poll::Ready(cause.clone()), slot.waiting.leave(place)),
+            None => (Poll::Pending, slot.waiting.wait(place, cx)),
         }
+    }
+
+    /// A task does not wait for a stream any more; gives what is to be dropped without the lock.
+    pub(crate) fn leave(&mut self, key: usize, place: &mut Place) -> Option<Waker> {
+        self.slots[key].waiting.leave(place)
     }
 
     // --- messages out ----------------------------------------------------------------------------------------
@@ -196,34 +243,38 @@ impl StreamTable {
     pub(crate) fn release(&mut self, key: usize) -> (Left, Discarded) {
         let slot = &mut self.slots[key];
         slot.held = false;
-        let discarded = Discarded::of(slot);
+        let mut discarded = Discarded::of(slot);
         if slot.handler.is_some() {
             return (Left::Kept, discarded);
         }
-        self.forget(key);
+        discarded.slot = self.forget(key);
         (Left::Gone, discarded)
     }
 
     /// The handler of a stream is done, in this way.
     pub(crate) fn handler_done(&mut self, key: usize, failed: bool) -> (Left, Discarded) {
         let slot = &mut self.slots[key];
-        slot.handler = None;
+        let mut discarded = Discarded { handler: slot.handler.take(), ..Discarded::default() };
         let (held, stays) = (slot.held, slot.held && slot.hijacked && !failed);
-        let discarded = if held { Discarded::default() } else { Discarded::of(slot) };
         if !held {
-            self.forget(key);
+            discarded.slot = self.forget(key);
         }
         (if stays { Left::Kept } else { Left::Gone }, discarded)
     }
 
-    /// Forgets a stream that nobody has any more, unless its end is still to come.
-    fn forget(&mut self, key: usize) {
-        if self.slots[key].cause.is_some() {
-            let Slot { stream, .. } = self.slots.remove(key);
-            if self.find(stream) == Some(key) {
-                self.streams[stream.index()] = None;
-            }
+    /// Removes the slot of a stream that nobody has any more, unless its end is still to come.
+    fn forget(&mut self, key: usize) -> Option<Slot> {
+        self.slots[key].cause.as_ref()?;
+        let slot = self.slots.remove(key);
+        if self.find(slot.stream) == Some(key) {
+            self.streams[slot.stream.index()] = None;
         }
+        Some(slot)
+    }
+
+    /// What a stream was opened for.
+    pub(crate) fn info(&self, stream: StreamHandle) -> Option<&CallInfo> {
+        Some(self.slots[self.find(stream)?].codec.info())
     }
 
     /// The handler of a stream that is not waited for any more.
@@ -236,11 +287,17 @@ impl StreamTable {
 /// What is to be dropped without the lock, since user code made it.
 #[derive(Default)]
 #[expect(dead_code, reason = "it is only dropped")]
-pub(crate) struct Discarded(VecDeque<AnyMessage>, Vec<Waker>);
+pub(crate) struct Discarded {
+    messages: VecDeque<AnyMessage>,
+    waiting: Waiters,
+    handler: Option<Arc<Stop>>,
+    slot: Option<Slot>,
+}
 
 impl Discarded {
     fn of(slot: &mut Slot) -> Self {
-        Self(std::mem::take(&mut slot.messages), std::mem::take(&mut slot.waiting))
+        let (messages, waiting) = (std::mem::take(&mut slot.messages), std::mem::take(&mut slot.waiting));
+        Self { messages, waiting, ..Self::default() }
     }
 }
 

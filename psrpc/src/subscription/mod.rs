@@ -45,6 +45,16 @@ impl<T> Subscribe<T> {
     }
 }
 
+impl<T> fmt::Debug for Subscribe<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let route = match &self.0 {
+            Target::Method(_, route, _) => Some(route),
+            Target::Fake(_) => None,
+        };
+        f.debug_struct("Subscribe").field("route", &route).finish_non_exhaustive()
+    }
+}
+
 impl<T: Message + Default + 'static> IntoFuture for Subscribe<T> {
     type Output = Result<Subscription<T>, Error>;
     type IntoFuture = BoxFuture<Self::Output>;
@@ -54,7 +64,7 @@ impl<T: Message + Default + 'static> IntoFuture for Subscribe<T> {
             match self.0 {
                 Target::Method(client, route, message) => {
                     let listener = Listener::start(client, route?, message)?;
-                    poll_fn(|cx| listener.look(|table, key| table.poll_live(key, cx))).await?;
+                    poll_fn(|cx| listener.look(|table, key| table.poll_live(key, cx)).0).await?;
                     Ok(Subscription(Source::Listener(listener)))
                 }
                 Target::Fake(subscription) => subscription,
@@ -107,12 +117,12 @@ impl<T: Message + Default> Subscription<T> {
             Source::Listener(listener) => listener,
             Source::Fake(updates) => return updates.as_mut().poll_next(cx),
         };
-        let told = listener.client.driver().look(|state| {
-            let told = state.role.subscriptions.poll(listener.key, cx);
+        let (told, _replaced) = listener.client.driver().look(|state| {
+            let (told, replaced) = state.role.subscriptions.poll(listener.key, cx);
             if let Poll::Ready(Some(Told::Update(_))) = told {
                 state.engine.taken_update(listener.subscription);
             }
-            told
+            (told, replaced)
         });
         told.map(|told| {
             Some(match told? {

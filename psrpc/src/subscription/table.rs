@@ -73,31 +73,34 @@ impl SubscriptionTable {
     }
 
     /// Whether the subscription is live, or why it is not to be.
-    pub(super) fn poll_live(&mut self, key: usize, cx: &Context<'_>) -> Poll<Result<(), Error>> {
+    ///
+    /// What it gives beside is to be dropped without the lock, here and below.
+    pub(super) fn poll_live(
+        &mut self,
+        key: usize,
+        cx: &Context<'_>,
+    ) -> (Poll<Result<(), Error>>, Option<Waker>) {
         let listener = &mut self.listeners[key];
         match (listener.live, listener.over) {
-            (true, _) => Poll::Ready(Ok(())),
-            (false, true) => Poll::Ready(Err(match listener.told.pop_front() {
-                Some(Told::Lost(error)) => super::lost(error),
-                _ => Error::client_closed(),
-            })),
-            (false, false) => {
-                drop(waiting::replace(&mut listener.waker, cx));
-                Poll::Pending
+            (true, _) => (Poll::Ready(Ok(())), None),
+            (false, true) => {
+                let error = match listener.told.pop_front() {
+                    Some(Told::Lost(error)) => super::lost(error),
+                    _ => Error::client_closed(),
+                };
+                (Poll::Ready(Err(error)), None)
             }
+            (false, false) => (Poll::Pending, waiting::replace(&mut listener.waker, cx)),
         }
     }
 
     /// What was told next; nothing when the subscription is over.
-    pub(super) fn poll(&mut self, key: usize, cx: &Context<'_>) -> Poll<Option<Told>> {
+    pub(super) fn poll(&mut self, key: usize, cx: &Context<'_>) -> (Poll<Option<Told>>, Option<Waker>) {
         let listener = &mut self.listeners[key];
         match listener.told.pop_front() {
-            Some(told) => Poll::Ready(Some(told)),
-            None if listener.over => Poll::Ready(None),
-            None => {
-                drop(waiting::replace(&mut listener.waker, cx));
-                Poll::Pending
-            }
+            Some(told) => (Poll::Ready(Some(told)), None),
+            None if listener.over => (Poll::Ready(None), None),
+            None => (Poll::Pending, waiting::replace(&mut listener.waker, cx)),
         }
     }
 

@@ -42,6 +42,7 @@
 //! }
 //! ```
 
+mod pair;
 mod parcels;
 mod pump;
 mod rule;
@@ -52,6 +53,7 @@ use std::task::{Context, Poll, Waker};
 use psrpc_engine::SubscriptionKind;
 use psrpc_engine::proto::{Channel, Frame};
 
+pub use self::pair::stream_pair;
 use self::parcels::{Line, Parcels, Subscriber};
 use self::pump::PumpState;
 use self::rule::Rules;

@@ -1,16 +1,17 @@
 //! Metrics: what is measured of calls, handlers and streams, for an observer to count.
 
+mod calls;
+mod multi;
+mod streams;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use psrpc_engine::Time;
 use psrpc_engine::proto::ErrorCode;
 
-use crate::runtime::{BoxFuture, Runtime};
-use crate::{
-    AnyMessage, CallInfo, CallInterceptor, ClientOptions, Error, HandlerInterceptor, NextCall, NextHandler,
-    Outgoing, Request, ServerOptions, guard,
-};
+use crate::runtime::Runtime;
+use crate::{CallInfo, ClientOptions, Error, ServerOptions};
 
 /// On which side of a call something was measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -23,7 +24,7 @@ pub enum Side {
 
 /// Takes measurements. Each function does nothing unless it is implemented.
 ///
-/// It runs where the call or handler does, which it must not block. Bytes are those of the users' messages, without what the
+/// It runs where the call, handler or stream does, which it must not block. Bytes are those of the users' messages, without what the
 /// protocol adds.
 ///
 /// ```
@@ -46,7 +47,7 @@ pub trait MetricsObserver: Send + Sync + 'static {
         let _ = (side, info, call);
     }
 
-    /// A multi call has ended in the client, or its handler in one server.
+    /// The answers of a multi call have ended in the client, or were dropped, or its handler has ended in one server.
     fn multi_call(&self, side: Side, info: &CallInfo, call: &MultiCall) {
         let _ = (side, info, call);
     }
@@ -61,12 +62,12 @@ pub trait MetricsObserver: Send + Sync + 'static {
         let _ = (side, info, sent);
     }
 
-    /// A message of so many bytes was received on a stream.
+    /// A message of so many bytes was received on a stream, for its consumer to take.
     fn stream_received(&self, side: Side, info: &CallInfo, bytes: usize) {
         let _ = (side, info, bytes);
     }
 
-    /// A stream has ended.
+    /// A stream that was opened has ended.
     fn stream_closed(&self, side: Side, info: &CallInfo) {
         let _ = (side, info);
     }
@@ -134,110 +135,56 @@ pub struct MultiCall {
 pub struct StreamSent<'a> {
     /// How long it took until the other side had taken it.
     pub duration: Duration,
-    /// Whether the other side took it.
+    /// Whether the other side took it: `canceled` when the send was dropped.
     pub result: Result<(), &'a Error>,
     /// Its bytes.
     pub bytes: usize,
 }
 
 impl ClientOptions {
-    /// Measures calls. It is an interceptor, and has its place among the others: what is added later is within what it
-    /// measures.
+    /// Measures calls, multi calls and streams. It is an interceptor of each kind, and has its place among the others: what is
+    /// added later is within what it measures.
     #[must_use]
     pub fn metrics(self, observer: impl MetricsObserver) -> Self {
-        self.interceptor(Metrics(Arc::new(observer)))
+        let metrics = Metrics(Arc::new(observer));
+        self.interceptor(metrics.clone()).multi_interceptor(metrics.clone()).stream_interceptor(metrics)
     }
 }
 
 impl ServerOptions {
-    /// Measures handlers. It is an interceptor, and has its place among the others: what is added later is within what it
-    /// measures.
+    /// Measures handlers and streams. It is an interceptor of either kind, and has its place among the others: what is added later
+    /// is within what it measures.
     #[must_use]
     pub fn metrics(self, observer: impl MetricsObserver) -> Self {
-        self.interceptor(Metrics(Arc::new(observer)))
+        let metrics = Metrics(Arc::new(observer));
+        self.interceptor(metrics.clone()).stream_interceptor(metrics)
     }
 }
 
 /// The interceptor that measures.
+#[derive(Clone)]
 struct Metrics(Arc<dyn MetricsObserver>);
 
-impl CallInterceptor for Metrics {
-    fn call(&self, call: Outgoing, next: NextCall) -> BoxFuture<Result<AnyMessage, Error>> {
-        let (info, bytes) = (call.info().clone(), call.message.encoded_len());
-        let measuring = Measuring::start(&self.0, Side::Client, info, bytes, next.runtime());
-        Box::pin(async move { measuring.end(next.run(call).await) })
-    }
-}
-
-impl HandlerInterceptor for Metrics {
-    fn handle(
-        &self,
-        request: Request<AnyMessage>,
-        next: NextHandler,
-    ) -> BoxFuture<Result<AnyMessage, Error>> {
-        let (info, bytes) = (request.info(), request.encoded_len());
-        let measuring = Measuring::start(&self.0, Side::Server, info, bytes, request.runtime());
-        Box::pin(async move { measuring.end(next.run(request).await) })
-    }
-}
-
-/// A call or a handler on its way. Dropped before it has ended it is reported as what ended it.
-struct Measuring {
-    observer: Arc<dyn MetricsObserver>,
-    side: Side,
-    info: CallInfo,
-    request: usize,
+/// How long something takes.
+struct Stopwatch {
     started: Time,
     runtime: Arc<dyn Runtime>,
-    ended: bool,
 }
 
-impl Measuring {
-    fn start(
-        observer: &Arc<dyn MetricsObserver>,
-        side: Side,
-        info: CallInfo,
-        request: usize,
-        runtime: &Arc<dyn Runtime>,
-    ) -> Self {
-        let (observer, runtime) = (Arc::clone(observer), Arc::clone(runtime));
-        Self { observer, side, info, request, started: runtime.now().time, runtime, ended: false }
+impl Stopwatch {
+    fn start(runtime: &Arc<dyn Runtime>) -> Self {
+        Self { started: runtime.now().time, runtime: Arc::clone(runtime) }
     }
 
-    fn end(mut self, result: Result<AnyMessage, Error>) -> Result<AnyMessage, Error> {
-        self.ended = true;
-        self.report(result.as_ref());
-        result
-    }
-
-    fn report(&self, result: Result<&AnyMessage, &Error>) {
-        let answer = result.map_or(0, AnyMessage::encoded_len);
-        let (bytes_sent, bytes_received) = match self.side {
-            Side::Client => (self.request, answer),
-            Side::Server => (answer, self.request),
-        };
-        let duration = self.runtime.now().time.since(self.started);
-        let Self { observer, side, info, .. } = self;
-        if info.is_multi() {
-            let (answers, errors) = (result.is_ok().into(), result.is_err().into());
-            let call = MultiCall { duration, answers, errors, bytes_sent, bytes_received };
-            observer.multi_call(*side, info, &call);
-        } else {
-            let result = result.map(drop);
-            observer.unary_call(*side, info, &UnaryCall { duration, result, bytes_sent, bytes_received });
-        }
+    fn elapsed(&self) -> Duration {
+        self.runtime.now().time.since(self.started)
     }
 }
 
-impl Drop for Measuring {
-    fn drop(&mut self) {
-        if !self.ended {
-            let error = match std::thread::panicking() {
-                true => Error::new(ErrorCode::Internal, "panicked"),
-                false => Error::new(ErrorCode::Canceled, "request canceled"),
-            };
-            // A second panic would end the process.
-            guard::catch(|| self.report(Err(&error)));
-        }
+/// What something ended with that was dropped before it was done.
+fn unfinished() -> Error {
+    match std::thread::panicking() {
+        true => Error::new(ErrorCode::Internal, "panicked"),
+        false => Error::new(ErrorCode::Canceled, "request canceled"),
     }
 }

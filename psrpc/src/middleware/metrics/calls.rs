@@ -1,0 +1,86 @@
+//! What is measured of unary calls, and of the handlers of unary and multi calls.
+
+use std::sync::Arc;
+
+use super::{Metrics, MetricsObserver, MultiCall, Side, Stopwatch, UnaryCall, unfinished};
+use crate::runtime::{BoxFuture, Runtime};
+use crate::{
+    AnyMessage, CallInfo, CallInterceptor, Error, HandlerInterceptor, NextCall, NextHandler, Outgoing,
+    Request, guard,
+};
+
+impl CallInterceptor for Metrics {
+    fn call(&self, call: Outgoing, next: NextCall) -> BoxFuture<Result<AnyMessage, Error>> {
+        let (info, bytes) = (call.info().clone(), call.message.encoded_len());
+        let measuring = Measuring::start(&self.0, Side::Client, info, bytes, next.runtime());
+        Box::pin(async move { measuring.end(next.run(call).await) })
+    }
+}
+
+impl HandlerInterceptor for Metrics {
+    fn handle(
+        &self,
+        request: Request<AnyMessage>,
+        next: NextHandler,
+    ) -> BoxFuture<Result<AnyMessage, Error>> {
+        let (info, bytes) = (request.info(), request.encoded_len());
+        let measuring = Measuring::start(&self.0, Side::Server, info, bytes, request.runtime());
+        Box::pin(async move { measuring.end(next.run(request).await) })
+    }
+}
+
+/// A call or a handler on its way. Dropped before it has ended it is reported as what ended it.
+struct Measuring {
+    observer: Arc<dyn MetricsObserver>,
+    side: Side,
+    info: CallInfo,
+    request: usize,
+    stopwatch: Stopwatch,
+    ended: bool,
+}
+
+impl Measuring {
+    fn start(
+        observer: &Arc<dyn MetricsObserver>,
+        side: Side,
+        info: CallInfo,
+        request: usize,
+        runtime: &Arc<dyn Runtime>,
+    ) -> Self {
+        let (observer, stopwatch) = (Arc::clone(observer), Stopwatch::start(runtime));
+        Self { observer, side, info, request, stopwatch, ended: false }
+    }
+
+    fn end(mut self, result: Result<AnyMessage, Error>) -> Result<AnyMessage, Error> {
+        self.ended = true;
+        self.report(result.as_ref());
+        result
+    }
+
+    fn report(&self, result: Result<&AnyMessage, &Error>) {
+        let answer = result.map_or(0, AnyMessage::encoded_len);
+        let (bytes_sent, bytes_received) = match self.side {
+            Side::Client => (self.request, answer),
+            Side::Server => (answer, self.request),
+        };
+        let duration = self.stopwatch.elapsed();
+        let Self { observer, side, info, .. } = self;
+        if info.is_multi() {
+            let (answers, errors) = (result.is_ok().into(), result.is_err().into());
+            let call = MultiCall { duration, answers, errors, bytes_sent, bytes_received };
+            observer.multi_call(*side, info, &call);
+        } else {
+            let result = result.map(drop);
+            observer.unary_call(*side, info, &UnaryCall { duration, result, bytes_sent, bytes_received });
+        }
+    }
+}
+
+impl Drop for Measuring {
+    fn drop(&mut self) {
+        if !self.ended {
+            // A second panic would end the process.
+            guard::catch(|| self.report(Err(&unfinished())));
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! What is measured of multi calls, in the client.
+
+use std::sync::Arc;
+
+use super::{Metrics, MetricsObserver, MultiCall, Side, Stopwatch};
+use crate::runtime::BoxFuture;
+use crate::{
+    Answer, Answers, AnyMessage, CallInfo, Error, MultiCallInterceptor, NextMultiCall, Outgoing, guard,
+};
+
+impl MultiCallInterceptor for Metrics {
+    fn call(&self, call: Outgoing, next: NextMultiCall) -> BoxFuture<Result<Answers<AnyMessage>, Error>> {
+        let mut counting = Counting {
+            observer: Arc::clone(&self.0),
+            info: call.info().clone(),
+            stopwatch: Stopwatch::start(next.runtime()),
+            answers: 0,
+            errors: 0,
+            bytes_sent: call.message.encoded_len(),
+            bytes_received: 0,
+        };
+        Box::pin(async move {
+            match next.run(call).await {
+                Ok(answers) => Ok(answers.map(move |answer| {
+                    counting.count(answer.as_ref());
+                    answer
+                })),
+                Err(error) => {
+                    counting.count(Err(&error));
+                    Err(error)
+                }
+            }
+        })
+    }
+}
+
+/// A multi call whose answers are counted. It is reported when it is dropped, as it is when its answers end.
+struct Counting {
+    observer: Arc<dyn MetricsObserver>,
+    info: CallInfo,
+    stopwatch: Stopwatch,
+    answers: u64,
+    errors: u64,
+    bytes_sent: usize,
+    bytes_received: usize,
+}
+
+impl Counting {
+    fn count(&mut self, answer: Result<&Answer<AnyMessage>, &Error>) {
+        match answer {
+            Ok(answer) => {
+                self.answers += 1;
+                self.bytes_received += answer.encoded_len();
+            }
+            Err(_) => self.errors += 1,
+        }
+    }
+}
+
+impl Drop for Counting {
+    fn drop(&mut self) {
+        let Self { observer, info, stopwatch, .. } = &*self;
+        let Self { answers, errors, bytes_sent, bytes_received, .. } = *self;
+        let duration = stopwatch.elapsed();
+        let call = MultiCall { duration, answers, errors, bytes_sent, bytes_received };
+        // A second panic would end the process.
+        guard::catch(|| observer.multi_call(Side::Client, info, &call));
+    }
+}

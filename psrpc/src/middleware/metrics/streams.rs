@@ -1,0 +1,96 @@
+//! What is measured of streams, on both sides.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::{Metrics, MetricsObserver, Side, Stopwatch, StreamSent, unfinished};
+use crate::runtime::BoxFuture;
+use crate::{
+    AnyMessage, CallInfo, Error, NextSend, OpeningStream, SendOptions, StreamInterceptor, StreamLayer, guard,
+};
+
+impl StreamInterceptor for Metrics {
+    fn open(&self, opening: &mut OpeningStream) -> Result<Box<dyn StreamLayer>, Error> {
+        let (observer, info) = (Arc::clone(&self.0), opening.info().clone());
+        let place = Arc::new(Place { observer, side: opening.side(), info });
+        Ok(Box::new(Measured { place, opened: AtomicBool::new(false) }))
+    }
+}
+
+/// A stream that is measured.
+struct Measured {
+    place: Arc<Place>,
+    opened: AtomicBool,
+}
+
+/// Where it is measured, and for whom.
+struct Place {
+    observer: Arc<dyn MetricsObserver>,
+    side: Side,
+    info: CallInfo,
+}
+
+impl StreamLayer for Measured {
+    fn opened(&self) {
+        self.opened.store(true, Ordering::Relaxed);
+        let Place { observer, side, info } = &*self.place;
+        observer.stream_opened(*side, info);
+    }
+
+    fn send(
+        &self,
+        message: AnyMessage,
+        options: SendOptions,
+        next: NextSend,
+    ) -> BoxFuture<Result<(), Error>> {
+        let (place, bytes) = (Arc::clone(&self.place), message.encoded_len());
+        let sending =
+            MeasuredSend { place, bytes, stopwatch: Stopwatch::start(next.runtime()), ended: false };
+        Box::pin(async move { sending.end(next.run(message, options).await) })
+    }
+
+    fn receive(&self, message: AnyMessage) -> Result<AnyMessage, Error> {
+        let Place { observer, side, info } = &*self.place;
+        // A panic would refuse the message.
+        guard::catch(|| observer.stream_received(*side, info, message.encoded_len()));
+        Ok(message)
+    }
+
+    fn closed(&self, _: &Error) {
+        if self.opened.load(Ordering::Relaxed) {
+            let Place { observer, side, info } = &*self.place;
+            observer.stream_closed(*side, info);
+        }
+    }
+}
+
+/// A message on its way. Dropped before it has arrived it is reported as canceled.
+struct MeasuredSend {
+    place: Arc<Place>,
+    bytes: usize,
+    stopwatch: Stopwatch,
+    ended: bool,
+}
+
+impl MeasuredSend {
+    fn end(mut self, result: Result<(), Error>) -> Result<(), Error> {
+        self.ended = true;
+        self.report(result.as_ref().copied());
+        result
+    }
+
+    fn report(&self, result: Result<(), &Error>) {
+        let Place { observer, side, info } = &*self.place;
+        let sent = StreamSent { duration: self.stopwatch.elapsed(), result, bytes: self.bytes };
+        observer.stream_sent(*side, info, &sent);
+    }
+}
+
+impl Drop for MeasuredSend {
+    fn drop(&mut self) {
+        if !self.ended {
+            // A second panic would end the process.
+            guard::catch(|| self.report(Err(&unfinished())));
+        }
+    }
+}
