@@ -39,7 +39,7 @@ async fn main() -> Result<(), Error> {
     println!("3. any one machine can estimate: the picture will have {} bytes", size.bytes);
 
     // A multi call: every server answers. Three answers are enough; without that, it would go on until its timeout.
-    let mut answers = client.roll_call(()).expect(3).await?;
+    let mut answers = client.roll_call(()).answers(3).await?;
     let mut present = Vec::new();
     while let Some(answer) = answers.next().await {
         present.push(answer?.into_message().machine);

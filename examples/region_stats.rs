@@ -74,7 +74,7 @@ impl Serving {
 async fn collect(client: &RegionsClient, region: &str, servers: Option<usize>) -> Result<(), Error> {
     let call = client.collect(region, ()).timeout(Duration::from_millis(500));
     let mut answers = match servers {
-        Some(servers) => call.expect(servers).await?,
+        Some(servers) => call.answers(servers).await?,
         None => call.await?,
     };
     let mut rooms = BTreeMap::new();

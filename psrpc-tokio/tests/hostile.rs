@@ -363,7 +363,7 @@ async fn a_message_that_nobody_wants_any_more_may_use_its_client_and_panic_when_
     *kept.lock().unwrap() = Some(stream);
     tokio::time::sleep(Duration::from_millis(10)).await;
     assert_eq!(log.take(), ["dropped, 0 streams"]);
-    assert_eq!(all(census(&client, "who").expect(1).await.unwrap()).await, ["elm"]);
+    assert_eq!(all(census(&client, "who").answers(1).await.unwrap()).await, ["elm"]);
     assert_eq!(server.streams(), 0);
 }
 
@@ -416,7 +416,7 @@ async fn streams_answers_and_subscriptions_keep_their_client_alive() {
     let server = server(&bus, "elm", ServerOptions::new(), echo).await;
     let client = client(&bus).await;
     let (send, receive) = parade(&client).await.split();
-    let answers = census(&client, "who").expect(1).await.unwrap();
+    let answers = census(&client, "who").answers(1).await.unwrap();
     let mut bulletins: Subscription<String> = client.subscribe(BULLETIN, &["hill"]).await.unwrap();
     drop(client);
     assert_eq!(all(answers).await, ["elm"]);

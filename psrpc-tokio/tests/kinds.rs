@@ -43,7 +43,7 @@ async fn a_multi_call_ends_at_the_expected_count_and_errors_name_their_servers()
     let _server = server(&bus, "elm", ServerOptions::new(), echo).await;
     let client = client(&bus).await;
     let started = tokio::time::Instant::now();
-    let mut answers = census(&client, "fail").expect(1).await.unwrap();
+    let mut answers = census(&client, "fail").answers(1).await.unwrap();
     let error = answers.next().await.unwrap().unwrap_err();
     assert_eq!((error.code(), error.server_id()), (&ErrorCode::ResourceExhausted, Some("elm")));
     assert!(answers.next().await.is_none() && started.elapsed().is_zero());
@@ -203,7 +203,7 @@ async fn a_consumer_that_does_not_read_holds_up_its_sender_alone() {
     let error = stream.send(text("two")).timeout(Duration::from_millis(400)).await.unwrap_err();
     assert!(error.is_timed_out());
     assert_eq!(server.counters().get(Reason::SlowConsumer), 1);
-    let mut answers = census(&client, "who").expect(1).await.unwrap();
+    let mut answers = census(&client, "who").answers(1).await.unwrap();
     assert!(answers.next().await.unwrap().is_ok());
 }
 

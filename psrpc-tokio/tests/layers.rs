@@ -63,7 +63,7 @@ async fn the_first_interceptor_of_multi_calls_is_the_outermost_and_hooks_are_aro
         })
         .with(ClientOptions::new().multi_interceptor(multi(&log, "client 2")));
     let client = client_with(&bus, options).await;
-    let call = census(&client, "fail").expect(2);
+    let call = census(&client, "fail").answers(2);
     let call = call.interceptor(multi(&log, "call 1")).interceptor(multi(&log, "call 2")).into_future();
     assert!(log.take().is_empty(), "nothing happens before the call is polled");
     let answers = call.await.unwrap();
@@ -72,7 +72,7 @@ async fn the_first_interceptor_of_multi_calls_is_the_outermost_and_hooks_are_aro
     assert_eq!(all(answers).await, ["resource_exhausted: out of hats"; 2]);
     let way_out = ["call 2 out", "call 1 out", "client 2 out", "client 1 out", "false of fail"];
     assert_eq!(log.take(), [["handler, multi: true"; 2].as_slice(), &way_out, &way_out].concat());
-    assert_eq!(all(census(&client, "who").expect(1).await.unwrap()).await.len(), 1);
+    assert_eq!(all(census(&client, "who").answers(1).await.unwrap()).await.len(), 1);
     assert!(!log.take().concat().contains("call"), "those of one call are not around the next");
 }
 
@@ -147,7 +147,7 @@ async fn a_message_of_another_type_fails_its_multi_call_or_stands_for_one_answer
             other => Ok(other),
         }))
     };
-    let answers = census(&client, "who").interceptor(answer).expect(2).await.unwrap();
+    let answers = census(&client, "who").interceptor(answer).answers(2).await.unwrap();
     let wrong = "internal: the message is of the type u32, not alloc::string::String";
     let mut answers = all(answers).await;
     answers.sort();

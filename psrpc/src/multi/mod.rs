@@ -39,7 +39,7 @@ use crate::{CallOptions, Error};
 /// ```
 ///
 /// It asks when it is first polled, and resolves at once. The answers end at its timeout, when as many have come as are
-/// [expected](Self::expect), or when they are dropped: who knows how many servers there are says so, and need not wait.
+/// [enough](Self::answers), or when they are dropped: who knows how many servers there are says so, and need not wait.
 ///
 /// # Errors
 ///
@@ -87,8 +87,8 @@ impl<Req, Res> MultiCall<Req, Res> {
     }
 
     /// How many answers are enough, errors of servers included. Default: as many as come in time.
-    pub fn expect(mut self, answers: usize) -> Self {
-        self.expected = Some(answers);
+    pub fn answers(mut self, enough: usize) -> Self {
+        self.expected = Some(enough);
         self
     }
 

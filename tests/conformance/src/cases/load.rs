@@ -141,7 +141,7 @@ async fn call_one(
 /// A multi call for each text.
 async fn ask_all(client: &ShopClient, texts: impl Iterator<Item = String>) -> Verdict {
     for text in texts {
-        let call = client.census(ask(&text)).timeout(LONG).expect(SERVERS);
+        let call = client.census(ask(&text)).timeout(LONG).answers(SERVERS);
         let mut answers = call.await.map_err(unexpected)?;
         let mut servers = BTreeSet::new();
         while let Some(answer) = answers.next().await {

@@ -93,7 +93,7 @@ async fn expected_count(env: Env) -> Verdict {
     let (_hatters, _servers) = servers(&env, 3).await?;
     let client = env.client().await?;
     let start = env.now();
-    let mut answers = client.census(ask("who")).timeout(LONG).expect(2).await.map_err(unexpected)?;
+    let mut answers = client.census(ask("who")).timeout(LONG).answers(2).await.map_err(unexpected)?;
     for _ in 0..2 {
         answers.next().await.ok_or("too few answers")?.map_err(unexpected)?;
     }
@@ -107,7 +107,7 @@ async fn expected_count(env: Env) -> Verdict {
 async fn fewer(env: Env) -> Verdict {
     let (_hatters, servers) = servers(&env, 2).await?;
     let client = env.client().await?;
-    let answers = client.census(ask("who")).timeout(SHORT).expect(3).await.map_err(unexpected)?;
+    let answers = client.census(ask("who")).timeout(SHORT).answers(3).await.map_err(unexpected)?;
     let (labels, took) = env.time(labels(answers, &servers)).await;
     check_eq!(labels?, ["s0", "s1"], "who answers");
     check!(took < LONG, "it took {took:?}");
@@ -140,7 +140,7 @@ async fn errors(env: Env) -> Verdict {
     let (_hatters, servers) = servers(&env, 3).await?;
     let client = env.client().await?;
     let mut answers =
-        client.census(failing("not_found", "no hat")).timeout(LONG).expect(3).await.map_err(unexpected)?;
+        client.census(failing("not_found", "no hat")).timeout(LONG).answers(3).await.map_err(unexpected)?;
     let mut named = Vec::new();
     while let Some(answer) = answers.next().await {
         let error = expected(answer)?;
@@ -158,12 +158,16 @@ async fn errors(env: Env) -> Verdict {
 async fn panic(env: Env) -> Verdict {
     let (_hatters, servers) = servers(&env, 2).await?;
     let client = env.client().await?;
-    let mut answers =
-        client.census(Ask { panic: true, ..ask("boo") }).timeout(LONG).expect(2).await.map_err(unexpected)?;
+    let mut answers = client
+        .census(Ask { panic: true, ..ask("boo") })
+        .timeout(LONG)
+        .answers(2)
+        .await
+        .map_err(unexpected)?;
     while let Some(answer) = answers.next().await {
         check_eq!(expected(answer)?.code(), &ErrorCode::Internal, "the code");
     }
-    let answers = client.census(ask("who")).timeout(LONG).expect(2).await.map_err(unexpected)?;
+    let answers = client.census(ask("who")).timeout(LONG).answers(2).await.map_err(unexpected)?;
     check_eq!(labels(answers, &servers).await?, ["s0", "s1"], "who answers then");
     Ok(())
 }
@@ -172,7 +176,7 @@ async fn slow_server(env: Env) -> Verdict {
     let (_hatters, _servers) = servers(&env, 1).await?;
     let (foreign, mut requests) = silent(&env).await?;
     let client = env.client().await?;
-    let mut answers = client.census(ask("who")).timeout(LONG).expect(2).await.map_err(unexpected)?;
+    let mut answers = client.census(ask("who")).timeout(LONG).answers(2).await.map_err(unexpected)?;
     let (first, took) = env.time(answers.next()).await;
     check_eq!(first.ok_or("nobody answers")?.map_err(unexpected)?.server, "s0", "who answers first");
     check!(took < LONG / 2, "it took {took:?}");
@@ -234,7 +238,7 @@ async fn deregistered(env: Env) -> Verdict {
 async fn metadata(env: Env) -> Verdict {
     let (hatters, servers) = servers(&env, 2).await?;
     let client = env.client().await?;
-    let call = client.census(ask("who")).metadata("shop", "corner").timeout(LONG).expect(2);
+    let call = client.census(ask("who")).metadata("shop", "corner").timeout(LONG).answers(2);
     labels(call.await.map_err(unexpected)?, &servers).await?;
     for hatter in hatters {
         let seen = &hatter.started()[0];
@@ -250,7 +254,7 @@ async fn no_claim(env: Env) -> Verdict {
     let (foreign, mut requests) = silent(&env).await?;
     let client = env.client().await?;
     let mut bids = foreign.listen_to_client(Channel::claim_request(SHOP, client.client().id())).await?;
-    let answers = client.census(ask("who")).timeout(LONG).expect(2).await.map_err(unexpected)?;
+    let answers = client.census(ask("who")).timeout(LONG).answers(2).await.map_err(unexpected)?;
     labels(answers, &servers).await?;
     let request = requests.request().await?;
     check!(request.multi, "the request does not say that it is for all");
@@ -261,7 +265,7 @@ async fn no_claim(env: Env) -> Verdict {
 async fn second_answer(env: Env) -> Verdict {
     let (foreign, mut requests) = silent(&env).await?;
     let client = env.client().await?;
-    let mut answers = client.census(ask("who")).timeout(LONG).expect(2).await.map_err(unexpected)?;
+    let mut answers = client.census(ask("who")).timeout(LONG).answers(2).await.map_err(unexpected)?;
     let request = requests.request().await?;
     for (server, text) in [("SRV_1", "first"), ("SRV_1", "second"), ("SRV_2", "third")] {
         let reply = Reply { text: text.into(), ..Reply::default() };
@@ -279,7 +283,7 @@ async fn second_answer(env: Env) -> Verdict {
 async fn malformed_answer(env: Env) -> Verdict {
     let (foreign, mut requests) = silent(&env).await?;
     let client = env.client().await?;
-    let mut answers = client.census(ask("who")).timeout(LONG).expect(2).await.map_err(unexpected)?;
+    let mut answers = client.census(ask("who")).timeout(LONG).answers(2).await.map_err(unexpected)?;
     let request = requests.request().await?;
     foreign.respond(&request, "SRV_1", Ok(b"\x0a\x02\xff\xfe".to_vec())).await?;
     foreign.respond(&request, "SRV_2", Ok(Vec::new())).await?;
@@ -295,7 +299,7 @@ async fn malformed_request(env: Env) -> Verdict {
     let client = env.client().await?;
     let blob = Blob { blob: b"\xff\xfe hat".to_vec() };
     let call = client.client().multi_call::<_, Reply>(method("Census"), &[], blob);
-    let mut answers = call.timeout(LONG).expect(2).await.map_err(unexpected)?;
+    let mut answers = call.timeout(LONG).answers(2).await.map_err(unexpected)?;
     let mut count = 0;
     while let Some(answer) = answers.next().await {
         check_eq!(expected(answer)?.code(), &ErrorCode::MalformedRequest, "the code");
@@ -310,7 +314,7 @@ async fn large(env: Env) -> Verdict {
     let (_hatters, _servers) = servers(&env, 3).await?;
     let client = env.client().await?;
     let text = "hat ".repeat(64 * 1024);
-    let mut answers = client.census(ask(&text)).timeout(LONG).expect(3).await.map_err(unexpected)?;
+    let mut answers = client.census(ask(&text)).timeout(LONG).answers(3).await.map_err(unexpected)?;
     let mut count = 0;
     while let Some(answer) = answers.next().await {
         check!(answer.map_err(unexpected)?.text == text, "the answer has changed");
@@ -329,7 +333,7 @@ async fn many_at_once(env: Env) -> Verdict {
             env.spawn(async move {
                 let text = format!("who {round}");
                 let mut answers =
-                    client.census(ask(&text)).timeout(LONG).expect(3).await.map_err(unexpected)?;
+                    client.census(ask(&text)).timeout(LONG).answers(3).await.map_err(unexpected)?;
                 let mut labels = Vec::new();
                 while let Some(answer) = answers.next().await {
                     let answer = answer.map_err(unexpected)?;
@@ -352,7 +356,7 @@ async fn many_at_once(env: Env) -> Verdict {
 async fn fifty_servers(env: Env) -> Verdict {
     let (hatters, servers) = servers(&env, 50).await?;
     let client = env.client().await?;
-    let answers = client.census(ask("who")).timeout(LONG).expect(50).await.map_err(unexpected)?;
+    let answers = client.census(ask("who")).timeout(LONG).answers(50).await.map_err(unexpected)?;
     let mut all: Vec<_> = (0..50).map(|place| format!("s{place}")).collect();
     all.sort();
     check_eq!(labels(answers, &servers).await?, all, "who answers");
