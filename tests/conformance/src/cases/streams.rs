@@ -357,8 +357,10 @@ async fn both_ways(env: Env) -> Verdict {
         check_eq!(reply.text, number.to_string(), "the message");
     }
     let sender = sending.await?;
-    let heard = heard.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    check!(heard.into_iter().eq((0..MESSAGES).map(|number| number.to_string())), "the order has changed");
+    // A send resolves when the message waits for the consumer, who may take it a moment later.
+    let heard = || heard.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    env.until("all is heard", || heard().len() >= MESSAGES as usize).await?;
+    check!(heard().into_iter().eq((0..MESSAGES).map(|number| number.to_string())), "the order has changed");
     drop(sender);
     Ok(())
 }
