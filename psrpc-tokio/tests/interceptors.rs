@@ -269,7 +269,10 @@ async fn a_bundle_of_options_serves_several_calls_and_passes_metadata_on() {
 
 #[tokio::test(start_paused = true)]
 async fn options_are_used_again_and_what_is_set_later_counts() {
+    let log = Log::default();
+    let noted = log.clone();
     let shared = ClientOptions::new().id("shared").timeout(Duration::from_millis(500));
+    let shared = shared.request_hook(move |_, _| noted.add("asked"));
     let bus = LocalBus::new();
     let hatter = ServerOptions::new().with(ServerOptions::new().id("hatter"));
     let server = serve(&bus, hatter, |request: Request<String>| async move {
@@ -281,6 +284,7 @@ async fn options_are_used_again_and_what_is_set_later_counts() {
     assert_eq!(fit(&client(&bus, options).await, "fez").await.unwrap(), "shared 500");
     let options = ClientOptions::new().with(shared).timeout(Duration::from_millis(70)).id("own");
     assert_eq!(fit(&client(&bus, options).await, "fez").await.unwrap(), "own 70");
+    assert_eq!(log.take(), ["asked", "asked"]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -25,7 +25,7 @@ async fn every_server_answers_a_multi_call_until_its_timeout() {
         server(&bus, "oak", ServerOptions::new(), echo).await,
     );
     let client = client(&bus).await;
-    let started = tokio::time::Instant::now();
+    let started = runtime().now().time;
     let mut answers = census(&client, "who").timeout(Duration::from_millis(500)).await.unwrap();
     let mut names = Vec::new();
     while let Some(answer) = answers.next().await {
@@ -34,7 +34,8 @@ async fn every_server_answers_a_multi_call_until_its_timeout() {
         names.push(answer.into_message());
     }
     names.sort();
-    assert_eq!((names, started.elapsed().as_millis()), (vec![text("elm"), text("oak")], 500));
+    let took = runtime().now().time.since(started);
+    assert_eq!((names, took.as_millis()), (vec![text("elm"), text("oak")], 500));
 }
 
 #[tokio::test(start_paused = true)]
@@ -200,8 +201,10 @@ async fn a_consumer_that_does_not_read_holds_up_its_sender_alone() {
     let client = client(&bus).await;
     let stream = parade(&client).await;
     stream.send(text("one")).await.unwrap();
+    let started = runtime().now().time;
     let error = stream.send(text("two")).timeout(Duration::from_millis(400)).await.unwrap_err();
     assert!(error.is_timed_out());
+    assert_eq!(runtime().now().time.since(started).as_millis(), 400);
     assert_eq!(server.counters().get(Reason::SlowConsumer), 1);
     let mut answers = census(&client, "who").answers(1).await.unwrap();
     assert!(answers.next().await.unwrap().is_ok());

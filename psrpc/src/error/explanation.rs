@@ -59,3 +59,63 @@ impl Error {
 fn counted(count: u64, thing: &str) -> String {
     format!("{count} {thing}{}", if count == 1 { "" } else { "s" })
 }
+
+#[cfg(test)]
+mod tests {
+    use psrpc_engine::Claim;
+    use psrpc_engine::proto::ErrorCode;
+
+    use super::*;
+
+    fn explained(reason: Reason, evidence: Evidence) -> Option<String> {
+        let mut error = Error::new(ErrorCode::Unavailable, "no").with_reason(reason);
+        error.0.evidence = evidence;
+        error.explanation()
+    }
+
+    #[test]
+    fn what_is_known_of_a_failure_is_put_into_words() {
+        let nothing = Evidence::default;
+        let reached = |receivers| Evidence { receivers: Some(receivers), ..nothing() };
+        let best = Claim { server_id: "SRV_1".into(), affinity: 0.5 };
+        for (reason, evidence, words) in [
+            (Reason::NoResponse, reached(0), "nobody was subscribed"),
+            (Reason::NoResponse, reached(1), "the request reached 1 subscriber; no bid came back"),
+            (
+                Reason::NoResponse,
+                Evidence { late_bids: 2, ..reached(3) },
+                "the request reached 3 subscribers; no bid came back; 2 bids came after the deadline",
+            ),
+            (
+                Reason::NoResponse,
+                Evidence { gap: true, ..nothing() },
+                "the bus lost frames to this client meanwhile",
+            ),
+            (
+                Reason::NotAcceptable,
+                Evidence { bids: 3, below_minimum: 2, ..nothing() },
+                "3 servers bid; 2 of them below the minimum affinity; 1 of them with an affinity of 0 or less",
+            ),
+            (
+                Reason::NotAcceptable,
+                Evidence { bids: 1, asked: true, ..nothing() },
+                "1 server bid; the selection function chose none",
+            ),
+            (
+                Reason::TimedOut,
+                Evidence { selected: Some("SRV_1".into()), errors: 1, ..nothing() },
+                "server SRV_1 had it and did not answer in time; 1 server answered with an error",
+            ),
+            (
+                Reason::TimedOut,
+                Evidence { best: Some(best), ..nothing() },
+                "the deadline came before the selection was over; the best bid was 0.5 of server SRV_1",
+            ),
+            (Reason::TimedOut, reached(0), "nobody was subscribed"),
+        ] {
+            assert_eq!(explained(reason, evidence).as_deref(), Some(words));
+        }
+        assert_eq!(explained(Reason::NoResponse, nothing()), None);
+        assert_eq!(explained(Reason::Answered, reached(1)), None, "the text says it all");
+    }
+}

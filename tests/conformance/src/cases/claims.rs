@@ -314,6 +314,8 @@ async fn duplicate_single(env: Env) -> Verdict {
         foreign.send(&channel, Frame::Request(request.clone())).await?;
     }
     answers.response().await?;
+    // Also once its handler is done.
+    foreign.send(&channel, Frame::Request(request)).await?;
     env.sleep(SHORT).await;
     check_eq!(hatter.started().len(), 1, "how often it ran");
     check!(answers.waiting().is_empty(), "it was answered twice");
@@ -344,9 +346,10 @@ async fn announced(env: Env) -> Verdict {
     let call = env.spawn(async move { client.fit(ask("top")).timeout(LONG).await });
     let request = heard.request().await?;
     foreign.announce(&request, "SRV_1").await?;
+    env.sleep(SHORT).await;
+    check!(grants.waiting().is_empty(), "it was granted");
     foreign.respond(&request, "SRV_1", reply("s1")).await?;
     check_eq!(call.await.map_err(unexpected)?.server, "s1", "who answers");
-    check!(grants.waiting().is_empty(), "it was granted");
     Ok(())
 }
 

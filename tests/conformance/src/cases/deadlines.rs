@@ -123,7 +123,8 @@ async fn client_timeout(env: Env) -> Verdict {
     let client = env.client_with(ClientOptions::new().timeout(SHORT)).await?;
     let (error, took) = env.time(client.owner_fit("nobody", ask("top")).into_future()).await;
     check_eq!(expected(error)?.code(), &ErrorCode::DeadlineExceeded, "the code");
-    check!(took >= SHORT && took < LONG / 2, "it took {took:?}");
+    // The default is 3 s.
+    check!(took >= SHORT && took < Duration::from_secs(2), "it took {took:?}");
     Ok(())
 }
 

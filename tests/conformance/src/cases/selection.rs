@@ -51,9 +51,18 @@ async fn pick(client: &ShopClient, selection: Selection) -> Result<String, Error
 }
 
 async fn best(env: Env) -> Verdict {
-    let _servers = servers(&env, &[0.5, 0.9, 0.1]).await?;
     let client = env.client().await?;
-    check_eq!(pick(&client, Selection::new()).await.map_err(unexpected)?, "s1", "who answers");
+    // In every place, since one of them may be heard first.
+    for place in 0..3 {
+        let mut affinities = [0.5, 0.4, 0.3];
+        affinities[place] = 0.9;
+        let servers = servers(&env, &affinities).await?;
+        let best = format!("s{place}");
+        check_eq!(pick(&client, Selection::new()).await.map_err(unexpected)?, best, "who answers");
+        for (_, server) in servers {
+            server.shutdown().await;
+        }
+    }
     Ok(())
 }
 
@@ -83,7 +92,8 @@ async fn affinity_timeout(env: Env) -> Verdict {
     let selection = Selection::none().affinity_timeout(SHORT);
     let (server, took) = env.time(pick(&client, selection)).await;
     check_eq!(server.map_err(unexpected)?, "s0", "who answers");
-    check!(took >= SHORT && took < LONG / 2, "it took {took:?}");
+    // The default is 1 s.
+    check!(took >= SHORT && took < Duration::from_millis(900), "it took {took:?}");
     Ok(())
 }
 
@@ -239,6 +249,7 @@ async fn client_default(env: Env) -> Verdict {
     let client = env.client_with(ClientOptions::new().selection_timeout(SHORT)).await?;
     let (error, took) = env.time(client.fit(ask("top")).timeout(LONG).into_future()).await;
     check_eq!(expected(error)?.text(), "no response from servers", "the error");
-    check!(took >= SHORT && took < LONG / 2, "it took {took:?}");
+    // The default is 1 s.
+    check!(took >= SHORT && took < Duration::from_millis(900), "it took {took:?}");
     Ok(())
 }

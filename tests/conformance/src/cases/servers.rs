@@ -119,11 +119,13 @@ async fn kill(env: Env) -> Verdict {
     let hatter = env.hatter("s1", 1.0);
     let server = env.server(&hatter).await?;
     let client = env.client().await?;
-    let timeout = Duration::from_millis(500);
+    let timeout = Duration::from_secs(2);
     let call = env.spawn(async move { client.fit(slow("top", 10_000)).timeout(timeout).await });
     env.until("the handler runs", || hatter.started().len() == 1).await?;
     server.kill();
-    env.until("the handler is dropped", || hatter.dropped() == ["top"]).await?;
+    let (dropped, took) = env.time(env.until("the handler is dropped", || hatter.dropped() == ["top"])).await;
+    dropped?;
+    check!(took < timeout / 2, "it took {took:?}, as the deadline of the request would");
     check_eq!(server.server().in_flight(), 0, "requests in flight");
     check_eq!(expected(call.await)?.code(), &ErrorCode::DeadlineExceeded, "what the caller gets");
     env.within(LONG, server.shutdown()).await

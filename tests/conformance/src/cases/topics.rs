@@ -237,6 +237,8 @@ async fn group_atomic(env: Env) -> Verdict {
     let client = env.client().await?;
     expected(client.rack_fit("a", "b", ask("top")).timeout(SHORT).await)?;
     client.rack_pick("a", "b", ask("top")).await.map_err(unexpected)?;
+    server.register_rack_fit_topic("a", "b").await.map_err(unexpected)?;
+    client.rack_fit("a", "b", ask("top")).await.map_err(unexpected)?;
     Ok(())
 }
 
