@@ -5,9 +5,10 @@ use std::net::TcpListener;
 use std::time::Instant;
 
 use psrpc::SubscriptionKind::Plain;
+use psrpc::bus::Delivery;
 use psrpc_bus_nats::{NatsBus, NatsOptions};
 
-use crate::support::{Ear, SECOND, frame, plain, publish};
+use crate::support::{Ear, SECOND, frame, number, plain, publish, until};
 use psrpc_servers::{Server, free_port};
 
 /// The text of the error, which came in time and has no secret in it.
@@ -105,6 +106,32 @@ async fn an_inbox_prefix_is_used() {
 async fn one_server_of_several_is_enough() {
     let server = Server::nats(&[]);
     NatsBus::connect(&format!("nats://127.0.0.1:{},{}", free_port(), server.url())).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_servers_of_a_cluster_are_one_bus_and_one_of_them_is_enough() {
+    let ports = [free_port(), free_port()];
+    let server = |own: u16, other: u16| {
+        let routes = format!("listen: \"127.0.0.1:{own}\", routes: [\"nats://127.0.0.1:{other}\"]");
+        Server::nats(&[&format!("cluster {{ name: hats, {routes} }}")])
+    };
+    let (mut first, second) = (server(ports[0], ports[1]), server(ports[1], ports[0]));
+    let far = NatsBus::connect(&second.url()).await.unwrap();
+    let mut ear = Ear::live(&far, &plain("Make"), Plain).await;
+    // The first server tells it of the second.
+    let near = NatsBus::connect(&first.url()).await.unwrap();
+    let mut arrives = async |sent: u32| {
+        until(10 * SECOND, "a frame arrives", async || {
+            // Servers tell each other of subscriptions in their own time, and the bus may be between two of them.
+            let _ = publish(&near, &plain("Make"), frame(sent)).await;
+            let is_it = |heard: &Delivery| matches!(heard, Delivery::Frame(frame) if number(frame) == sent);
+            ear.waiting().iter().any(is_it)
+        })
+        .await
+    };
+    arrives(1).await;
+    first.kill();
+    arrives(2).await;
 }
 
 #[tokio::test]
