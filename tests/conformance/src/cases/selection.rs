@@ -14,6 +14,7 @@ pub(super) const CASES: &[Case] = case_list! {
     "selection/best-wins", "section 6", "the server with the highest affinity takes the call", best;
     "selection/only-one-runs", "I2", "the servers that were not picked run nothing", only_one;
     "selection/short-circuit", "section 6", "after the first bid a call waits for the short circuit, not for the affinity timeout", short_circuit;
+    "selection/short-circuit/default", "section 6", "the short circuit is 200 ms", short_circuit_default;
     "selection/affinity-timeout", "section 6", "without a short circuit a call waits for the affinity timeout", affinity_timeout;
     "selection/maximum", "section 6", "a bid of the maximum wins at once", maximum;
     "selection/first-available", "section 6", "with accept_first_available the first bid wins at once", first_available;
@@ -83,6 +84,16 @@ async fn short_circuit(env: Env) -> Verdict {
     let (server, took) = env.time(pick(&client, selection)).await;
     check_eq!(server.map_err(unexpected)?, "s0", "who answers");
     check!(took >= SHORT && took < LONG / 2, "it took {took:?}");
+    Ok(())
+}
+
+async fn short_circuit_default(env: Env) -> Verdict {
+    let _servers = servers(&env, &[0.5]).await?;
+    let client = env.client().await?;
+    let (server, took) = env.time(pick(&client, Selection::new())).await;
+    check_eq!(server.map_err(unexpected)?, "s0", "who answers");
+    // The affinity timeout is 1 s.
+    check!((Duration::from_millis(200)..Duration::from_millis(900)).contains(&took), "it took {took:?}");
     Ok(())
 }
 
