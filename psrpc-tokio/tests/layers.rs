@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_core::Stream;
-use hats::{Log, error, settle};
+use hats::{Log, error, runtime, settle};
 use psrpc_bus_local::LocalBus;
 use psrpc_tokio::middleware::Side;
 use psrpc_tokio::*;
@@ -94,10 +94,10 @@ async fn an_interceptor_changes_the_request_the_options_and_the_answers_of_a_mul
         Ok(answers.map(|answer| answer?.try_map(|message| Ok(more(&message, "?")))))
     };
     let client = client_with(&bus, ClientOptions::new().multi_interceptor(change)).await;
-    let started = tokio::time::Instant::now();
+    let started = runtime().now().time;
     let answers = census(&client, "who").timeout(Duration::from_secs(9)).await.unwrap();
     assert_eq!(all(answers).await, ["who! at the corner within 10ms?"]);
-    assert_eq!(started.elapsed().as_millis(), 10);
+    assert_eq!(runtime().now().time.since(started).as_millis(), 10);
 }
 
 /// Answers that no server gave.
@@ -278,9 +278,9 @@ async fn an_interceptor_changes_how_a_stream_is_opened() {
     let opening = || opening(&client).timeout(Duration::from_secs(9));
     assert_eq!(opening().await.unwrap().next().await.unwrap(), "brass and drums");
     server.shutdown().await;
-    let started = tokio::time::Instant::now();
+    let started = runtime().now().time;
     assert_eq!(code(opening().await), ErrorCode::Unavailable);
-    assert_eq!(started.elapsed().as_millis(), 10);
+    assert_eq!(runtime().now().time.since(started).as_millis(), 10);
 }
 
 #[tokio::test(start_paused = true)]
