@@ -1,6 +1,7 @@
 //! gzip (RFC 1952), as the value of an envelope may be compressed with.
 
 use alloc::boxed::Box;
+use alloc::vec;
 use alloc::vec::Vec;
 
 use miniz_oxide::deflate::compress_to_vec;
@@ -26,6 +27,12 @@ const LEVEL: u8 = 1;
 /// and gets that only once it has filled this.
 const EXPECTED_RATIO: usize = 16;
 
+/// How much room there is at least, once there is any.
+const LEAST_ROOM: usize = 32;
+
+/// How many members a value may have. Everybody writes one; each costs what even an empty one costs.
+const MEMBERS: usize = 16;
+
 /// Whether a value is compressed.
 pub(crate) fn is(value: &[u8]) -> bool {
     value.starts_with(&MAGIC)
@@ -49,23 +56,25 @@ pub(crate) fn compress(value: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Decompresses a value, one member after the other, to at most `limit` bytes.
+/// Decompresses a value, one member after the other, to at most `limit` bytes. The work is linear in what is read and what
+/// it becomes, whatever the value says of itself.
 pub(crate) fn decompress_within(mut value: &[u8], limit: usize) -> Result<Vec<u8>, Fault> {
     // What it says of its own length may be wrong, as when it is cut short.
     let announced = value.last_chunk().map_or(0, |length| u32::from_le_bytes(*length) as usize);
-    let mut out = Vec::with_capacity(announced.min(limit).min(EXPECTED_RATIO * value.len()));
-    while !value.is_empty() {
-        let start = out.len();
-        value = inflate(after_header(value)?, &mut out, limit)?;
-        let member = &out[start..];
-        let (crc, rest) = value.split_first_chunk().ok_or(Fault::Damaged)?;
+    let mut inflater = Inflater::new(announced.min(EXPECTED_RATIO * value.len()), limit);
+    for _ in 0..MEMBERS {
+        if value.is_empty() {
+            break;
+        }
+        let (member, rest) = inflater.inflate(after_header(value)?)?;
+        let (crc, rest) = rest.split_first_chunk().ok_or(Fault::Damaged)?;
         let (len, rest) = rest.split_first_chunk().ok_or(Fault::Damaged)?;
         if u32::from_le_bytes(*crc) != crc32fast::hash(member) || u32::from_le_bytes(*len) != length(member) {
             return Err(Fault::Damaged);
         }
         value = rest;
     }
-    Ok(out)
+    if value.is_empty() { Ok(inflater.finish()) } else { Err(Fault::Damaged) }
 }
 
 /// A length as gzip has it.
@@ -106,36 +115,57 @@ fn after_header(member: &[u8]) -> Result<&[u8], Fault> {
     Ok(rest)
 }
 
-/// Appends what `deflated` begins with to `out`, which may become `limit` bytes long, and gives what follows it.
-fn inflate<'a>(mut deflated: &'a [u8], out: &mut Vec<u8>, limit: usize) -> Result<&'a [u8], Fault> {
-    let mut state = Box::<DecompressorOxide>::default();
-    let start = out.len();
-    let mut end = start;
-    loop {
-        // First the room that is there, then twice as much each time.
-        let room = if end < out.capacity() { out.capacity() } else { 2 * end.max(32) };
-        out.resize(room.min(limit), 0);
-        let flags = TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF;
-        let (status, read, written) = decompress(&mut state, deflated, &mut out[start..], end - start, flags);
-        deflated = &deflated[read..];
-        end += written;
-        match status {
-            TINFLStatus::Done => {
-                out.truncate(end);
-                return Ok(deflated);
+/// Inflates members behind each other.
+struct Inflater {
+    state: Box<DecompressorOxide>,
+    /// What was inflated, and zeros up to the end. It never shrinks, so that no byte of it is zeroed twice.
+    room: Vec<u8>,
+    /// How much of the room is filled.
+    end: usize,
+    limit: usize,
+}
+
+impl Inflater {
+    fn new(room: usize, limit: usize) -> Self {
+        Inflater { state: Box::default(), room: vec![0; room.min(limit)], end: 0, limit }
+    }
+
+    /// Inflates what `deflated` begins with, and gives that and what follows it.
+    fn inflate<'a>(&mut self, mut deflated: &'a [u8]) -> Result<(&[u8], &'a [u8]), Fault> {
+        self.state.init();
+        let start = self.end;
+        loop {
+            // A member refers to nothing before itself.
+            let (room, at) = (&mut self.room[start..], self.end - start);
+            let flags = TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF;
+            let (status, read, written) = decompress(&mut self.state, deflated, room, at, flags);
+            deflated = &deflated[read..];
+            self.end += written;
+            match status {
+                TINFLStatus::Done => return Ok((&self.room[start..self.end], deflated)),
+                TINFLStatus::HasMoreOutput if self.end < self.limit => self.grow(),
+                TINFLStatus::HasMoreOutput => return Err(Fault::OverLimit),
+                _ => return Err(Fault::Damaged),
             }
-            TINFLStatus::HasMoreOutput if end < limit => {}
-            TINFLStatus::HasMoreOutput => return Err(Fault::OverLimit),
-            _ => return Err(Fault::Damaged),
         }
+    }
+
+    /// Makes the room, which is filled, twice as large.
+    fn grow(&mut self) {
+        self.room.resize((2 * self.room.len()).max(LEAST_ROOM).min(self.limit), 0);
+    }
+
+    fn finish(mut self) -> Vec<u8> {
+        self.room.truncate(self.end);
+        self.room
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::format;
     use std::io::Write;
     use std::prelude::rust_2024::*;
-    use std::{format, vec};
 
     use flate2::GzBuilder;
     use proptest::prelude::*;
@@ -143,6 +173,9 @@ mod tests {
     use super::*;
 
     extern crate std;
+
+    /// A member of nothing, as short as one can be.
+    const EMPTY: [u8; 20] = [0x1f, 0x8b, DEFLATE, 0, 0, 0, 0, 0, 0, 255, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 
     fn text(lines: usize) -> Vec<u8> {
         (0..lines).flat_map(|line| format!("hat {line} is {} inches\n", line % 7).into_bytes()).collect()
@@ -214,6 +247,48 @@ mod tests {
         let len = gzip.len();
         gzip[len - 4..].copy_from_slice(&1_000_000_000_u32.to_le_bytes());
         assert_eq!(decompress_within(&gzip, usize::MAX), Err(Fault::Damaged));
+    }
+
+    #[test]
+    fn members_are_few() {
+        let members = |n| compress(b"hat").repeat(n);
+        assert_eq!(decompress_within(&members(MEMBERS), 1000).unwrap(), b"hat".repeat(MEMBERS));
+        assert_eq!(decompress_within(&members(MEMBERS + 1), 1000), Err(Fault::Damaged));
+    }
+
+    #[test]
+    fn as_many_empty_members_as_fit_before_a_length_that_is_a_lie_are_refused() {
+        let limit = 16 << 20;
+        let lie = [vec![0; 1 << 20], vec![255; 4]].concat();
+        let empty = EMPTY.repeat((limit - lie.len()) / EMPTY.len());
+        assert_eq!(decompress_within(&[empty, lie].concat(), limit), Err(Fault::Damaged));
+    }
+
+    #[test]
+    fn members_share_room_that_only_grows_as_it_is_filled() {
+        let limit = 100_000;
+        for first in [0, 1, 1000, limit, usize::MAX] {
+            let mut inflater = Inflater::new(first, limit);
+            let value = text(100);
+            let mut before = first.min(limit);
+            assert_eq!(inflater.room.len(), before);
+            for deflated in [&[3, 0][..], &compress_to_vec(&value, LEVEL)].repeat(20) {
+                inflater.inflate(deflated).unwrap();
+                let room = inflater.room.len();
+                assert!(room >= before, "{room} after {before}: what is given up is zeroed again");
+                assert!(room == before || room <= (2 * inflater.end).max(LEAST_ROOM), "{room}");
+                before = room;
+            }
+            assert_eq!(inflater.finish(), value.repeat(20));
+        }
+    }
+
+    #[test]
+    fn room_ends_at_the_limit() {
+        let mut inflater = Inflater::new(0, 1000);
+        assert_eq!(inflater.inflate(&compress_to_vec(&text(1000), LEVEL)), Err(Fault::OverLimit));
+        assert_eq!(inflater.room.len(), 1000);
+        assert!(inflater.room.capacity() <= 2000);
     }
 
     #[test]
