@@ -364,6 +364,8 @@ pub struct Evidence {
     pub asked: bool,
     /// How many error responses came, the one that failed the call included.
     pub errors: u32,
+    /// Whether a server may run it without a grant, as on a queue: then it may have run though no bid came.
+    pub may_elect: bool,
     /// Whether the bus may have lost frames to the client while the call was in flight.
     pub gap: bool,
 }

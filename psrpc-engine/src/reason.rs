@@ -69,8 +69,8 @@ reasons! {
     BidsFull = "too many bids for a call";
     /// A bid, a response or a grant for what is over, or never was.
     Late = "too late, or for nothing known";
-    /// A grant of a request that is not at this server: on a queue, most are. Only counted.
-    Elsewhere = "grant of a request at another server";
+    /// A grant of a request, or a message of a stream, that is at another server: most are. Only counted.
+    Elsewhere = "for another server";
     /// A second answer of one server to a multi call.
     SecondAnswer = "second answer of a server";
     /// An answer beyond the limit on those to one multi call.
@@ -79,6 +79,8 @@ reasons! {
     NoStream = "no such stream";
     /// A message of a stream, or an update, for which its consumer has no room.
     SlowConsumer = "discarded by slow consumer";
+    /// A message of a stream that came at its expiry or after it.
+    ExpiredMessage = "message expired";
     /// A message of a stream that an interceptor refused.
     Refused = "refused by an interceptor";
     /// A message of a stream beyond the limit on messages remembered.

@@ -47,7 +47,7 @@ use crate::{CallOptions, Error, Selection};
 /// | reason | code | what happened | may it have run? |
 /// |---|---|---|---|
 /// | [`Answered`](Reason::Answered) | the server's | a server answered with this error | yes |
-/// | [`NoResponse`](Reason::NoResponse) | `unavailable` | no bid came | no |
+/// | [`NoResponse`](Reason::NoResponse) | `unavailable` | no bid came | no; on a queue, yes |
 /// | [`NotAcceptable`](Reason::NotAcceptable) | `unavailable` | no bid could win, or the selection function wanted none | no |
 /// | [`SelectionFailed`](Reason::SelectionFailed) | the function's, or `internal` | the selection function failed or panicked | no |
 /// | [`TimedOut`](Reason::TimedOut) | `deadline_exceeded` | no response came in time | yes |

@@ -94,7 +94,7 @@ impl Routes {
     pub(crate) fn route(&self, method: &Method, topic: &[&str]) -> Result<Route, Error> {
         if self.service.methods.get(method.index).is_none_or(|own| own.name != method.name) {
             let text = format!("{} is not a method of {}", method.name, self.service.name);
-            return Err(Error::new(ErrorCode::InvalidArgument, text));
+            return Err(Error::new(ErrorCode::InvalidArgument, text).unsent());
         }
         let make = || match method.kind {
             MethodKind::Stream => Route::stream(self.service.name, method.name, method.properties, topic),
@@ -134,6 +134,6 @@ impl Routes {
         };
         let (service, method, own) = (self.service.name, method.name, method.kind);
         let text = format!("{service}.{method} is {}, not {}", is(own), is(kind));
-        Err(Error::new(ErrorCode::InvalidArgument, text))
+        Err(Error::new(ErrorCode::InvalidArgument, text).unsent())
     }
 }

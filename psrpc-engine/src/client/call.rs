@@ -169,7 +169,7 @@ impl Calls {
             multi: false,
             metadata,
             payload,
-            skip_claim: route.is_queue() && route.properties().require_claim,
+            skip_claim: may_elect(&route),
         });
         outgoing::check(&frame, route.requests(), &cx.config.limits.frame)?;
         Ok(self.start(cx, Start { request_id, vacancy, frame, deadline, route, rules, opens: None }))
@@ -332,7 +332,7 @@ impl Calls {
                 cx.io.event(ClientEvent::Select { call: handle, claims });
             }
             Verdict::Error(error) => self.fail(cx, handle, |evidence| Failure::answered(error, evidence)),
-            Verdict::Nobody => self.fail(cx, handle, Failure::no_server),
+            Verdict::Nobody => self.end_unselected(cx, handle),
         }
     }
 
@@ -346,9 +346,22 @@ impl Calls {
         flight.state.evidence.best = bids.best().cloned();
         match bids.end_unasked() {
             Verdict::Error(error) => self.fail(cx, handle, |evidence| Failure::answered(error, evidence)),
-            Verdict::Nobody => self.fail(cx, handle, Failure::no_server),
+            Verdict::Nobody => self.end_unselected(cx, handle),
             Verdict::Server(_) | Verdict::Ask(_) => self.fail(cx, handle, Failure::timed_out),
         }
+    }
+
+    /// Nobody bid. Of a queue a server may have answered all the same, whose announcement was lost.
+    fn end_unselected(&mut self, cx: &mut Context<'_>, handle: CallHandle) {
+        let Some(flight) = self.flights.get_mut(handle) else { return };
+        let parked = &mut flight.state.parked;
+        if parked.is_empty() {
+            return self.fail(cx, handle, Failure::no_server);
+        }
+        let response = parked.remove(0);
+        flight.state.evidence.selected = Some(response.server_id.clone());
+        flight.state.state = State::Waiting(Some(response.server_id.clone()));
+        self.on_response(cx, response);
     }
 
     pub(super) fn on_request_published(
@@ -486,8 +499,9 @@ impl Calls {
         outcome: impl FnOnce(Evidence) -> Result<Reply, Box<Failure>>,
     ) {
         let Some((_, ongoing)) = self.flights.settle(call, &mut cx.io.timers) else { return };
-        let Ongoing { opens, started, parked, mut evidence, .. } = ongoing;
+        let Ongoing { route, opens, started, parked, mut evidence, .. } = ongoing;
         drop_unselected(cx, parked);
+        evidence.may_elect = may_elect(&route);
         evidence.gap = self.last_gap.is_some_and(|gap| gap >= started);
         let outcome = outcome(evidence);
         if let Err(failure) = &outcome {
@@ -498,6 +512,11 @@ impl Calls {
             None => cx.io.event(ClientEvent::Resolved { call, outcome }),
         }
     }
+}
+
+/// Whether a server may run a call without a grant: of a queue it alone has seen it.
+fn may_elect(route: &Route) -> bool {
+    route.is_queue() && route.properties().require_claim
 }
 
 fn drop_unselected(cx: &mut Context<'_>, parked: Vec<Response>) {

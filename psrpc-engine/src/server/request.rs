@@ -232,7 +232,11 @@ impl Requests {
                     let channel = stream_channel(cx.config, &client_id);
                     refuse_stream(cx, stream_id, &channel, error);
                 }
-                None if route.is_queue() => self.publish_refusal(cx, &client_id, request_id.clone(), error),
+                None if route.is_queue()
+                    || !(route.properties().require_claim || route.properties().multi()) =>
+                {
+                    self.publish_refusal(cx, &client_id, request_id.clone(), error);
+                }
                 _ => {}
             }
         }
@@ -346,7 +350,7 @@ impl Requests {
 
     pub(super) fn reject(&mut self, cx: &mut Context<'_>, request: RequestHandle, error: ErrorResponse) {
         if self.deciding(request).is_some() {
-            cx.io.count(Reason::MalformedRequest);
+            cx.io.dropped(Dropped::of(Reason::MalformedRequest, self.id(request), Text::EMPTY));
             match self.flights.get(request).and_then(|flight| flight.state.opens.as_ref()) {
                 Some(Opened { opening, channel }) => {
                     let (stream_id, channel) = (opening.stream_id.clone(), channel.clone());

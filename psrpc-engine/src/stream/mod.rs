@@ -223,7 +223,10 @@ impl<K: Side> Streams<K> {
         let Rules { horizon, skew_allowance, .. } = cx.rules;
         let expires = match Expiry::of_frame(cx.now, sent_at, expiry, horizon, skew_allowance) {
             Ok(expires) => expires,
-            Err((reason, late)) => return cx.io.dropped(Dropped { late_by: late.by, ..drop(reason) }),
+            Err((reason, late)) => {
+                let reason = if reason == Reason::Expired { Reason::ExpiredMessage } else { reason };
+                return cx.io.dropped(Dropped { late_by: late.by, ..drop(reason) });
+            }
         };
         let identity = self.keys.identity(stream_id.as_bytes(), request_id.as_bytes());
         let limit = self.limits.unread_per_stream;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use psrpc_engine::proto::{ClaimResponse, ErrorCode, ErrorResponse, Frame, Request};
+use psrpc_engine::proto::{ClaimResponse, ErrorCode, ErrorResponse, Frame, MethodProperties, Request};
 use psrpc_engine::{
     BusError, Engine, Now, Output, Reason, Server, ServerConfig, ServerEvent, ServerLimits, Time, TimerKind,
     WallTime,
@@ -212,6 +212,7 @@ fn a_malformed_request_is_answered_at_once() {
     let answers = server.frames();
     assert!(matches!(&answers[..], [(_, Frame::Response(response))] if response.result == Err(error)));
     assert_eq!(server.engine.counters().get(Reason::MalformedRequest), 1);
+    assert_eq!(server.fates(), [Fate::Dropped(Reason::MalformedRequest)]);
 }
 
 #[test]
@@ -286,24 +287,28 @@ fn a_response_that_the_bus_did_not_take_is_told() {
 }
 
 #[test]
-fn beyond_the_limit_a_queue_answers_and_others_stay_silent() {
+fn beyond_the_limit_those_answer_that_alone_can_and_others_stay_silent() {
     let mut server = server_with(|config| {
         config.limits = ServerLimits { requests: 1, ..ServerLimits::DEFAULT };
     });
     let first = server.a_request("REQ_1", SECOND);
     server.frame("Hats|Fit|REQ", Frame::Request(first.clone()));
+    let of_one_server = MethodProperties { require_claim: false, ..AFFINITY };
+    server.register(&[route("OwnerPick", of_one_server)]);
     server.events();
     server.receive("Pick", "REQ_2", SECOND);
     assert_eq!(server.fates(), [Fate::Dropped(Reason::RequestsFull)]);
     assert!(server.frames().is_empty(), "other servers see it too");
-    server.receive("Fit", "REQ_3", SECOND);
-    assert_eq!(server.fates(), [Fate::Dropped(Reason::RequestsFull)]);
-    let answers = server.frames();
-    assert!(
-        matches!(&answers[..], [(_, Frame::Response(response))]
-            if response.result.as_ref().is_err_and(|error| error.code == ErrorCode::ResourceExhausted)),
-        "{answers:?}"
-    );
+    for (method, id) in [("Fit", "REQ_3"), ("OwnerPick", "REQ_4")] {
+        server.receive(method, id, SECOND);
+        assert_eq!(server.fates(), [Fate::Dropped(Reason::RequestsFull)]);
+        let answers = server.frames();
+        assert!(
+            matches!(&answers[..], [(_, Frame::Response(response))]
+                if response.result.as_ref().is_err_and(|error| error.code == ErrorCode::ResourceExhausted)),
+            "{method}: {answers:?}"
+        );
+    }
     server.frame("Hats|Fit|REQ", Frame::Request(first));
     assert_eq!(server.fates(), [Fate::Dropped(Reason::Duplicate)]);
     assert!(server.frames().is_empty(), "a duplicate of what is in flight is no reason to fail it");

@@ -503,7 +503,7 @@ fn an_expired_message_is_dropped_with_its_lateness() {
     let frame = server.a_frame("STR_1", "REQ_7", StreamBody::Message { payload: "hey".into() });
     server.advance_to(ms(3000));
     server.frame(OWNER, frame);
-    assert_eq!(server.fates(), [crate::fixture::Fate::Dropped(Reason::Expired)]);
+    assert_eq!(server.fates(), [crate::fixture::Fate::Dropped(Reason::ExpiredMessage)]);
 }
 
 #[test]

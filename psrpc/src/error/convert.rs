@@ -22,6 +22,7 @@ impl From<Failure> for Error {
             details,
             reason: Some(reason),
             fault: None,
+            unsent: false,
             evidence,
             source: source.map(Into::into),
         }))
@@ -31,7 +32,7 @@ impl From<Failure> for Error {
 impl From<CallError> for Error {
     fn from(error: CallError) -> Self {
         let reason = (error == CallError::Closed).then_some(Reason::ClientClosed);
-        let mut converted = Self::from_source(error.code(), error);
+        let mut converted = Self::from_source(error.code(), error).unsent();
         converted.0.reason = reason;
         converted
     }

@@ -7,8 +7,18 @@ use super::Error;
 impl Error {
     /// What is known of why nobody took or answered the call, in words for people; `None` when the text says it all.
     pub fn explanation(&self) -> Option<String> {
-        let Evidence { receivers, bids, below_minimum, late_bids, selected, best, asked, errors, gap } =
-            &self.0.evidence;
+        let Evidence {
+            receivers,
+            bids,
+            below_minimum,
+            late_bids,
+            selected,
+            best,
+            asked,
+            errors,
+            gap,
+            may_elect: _,
+        } = &self.0.evidence;
         let mut known = Vec::new();
         let reached = |count: &u64| match count {
             0 => "nobody was subscribed".to_owned(),

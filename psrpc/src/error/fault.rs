@@ -28,12 +28,12 @@ use super::Error;
 /// | [`Peer`](Self::Peer) | `Malformed`, `UnexpectedType`, `MissingId`, `FrameLimit`, `MalformedMessage`, `MessagesFull` |
 /// | [`Consumer`](Self::Consumer) | `SlowConsumer` |
 /// | `Bus` | `Duplicate` |
-/// | `Nobody` | `Untaken`, `Expired`, `Draining`, `Late`, `Elsewhere`, `NoStream`, `Refused`, `NoBid`, `ClaimLost`, `NotGranted`, `Killed` |
+/// | `Nobody` | `Untaken`, `Expired`, `ExpiredMessage`, `Draining`, `Late`, `Elsewhere`, `NoStream`, `Refused`, `NoBid`, `ClaimLost`, `NotGranted`, `Killed` |
 ///
 /// Of a stream that ended: `ClosedByPeer` and `Idle` are the peer's, `SlowConsumer` the consumer's, `Closed` and `Eof`
 /// nobody's.
 ///
-/// `Expired` is nobody's as long as there are few: many mean that clocks differ.
+/// `Expired` and `ExpiredMessage` are nobody's as long as there are few: many mean that clocks differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Fault {
@@ -90,6 +90,7 @@ impl Fault {
             Reason::SlowConsumer => Fault::Consumer,
             Reason::Untaken
             | Reason::Expired
+            | Reason::ExpiredMessage
             | Reason::Draining
             | Reason::Late
             | Reason::NoStream
@@ -150,13 +151,15 @@ impl Error {
     ///
     /// It cannot have when no server was picked ([`NoResponse`](Reason::NoResponse),
     /// [`NotAcceptable`](Reason::NotAcceptable), [`SelectionFailed`](Reason::SelectionFailed)), and when the call could not be
-    /// made at all, which has no reason. In all other cases it may, also where the bus did not take a frame: a connection
-    /// can be lost after the server has read it.
+    /// made at all. In all other cases it may: where the bus did not take a frame, since a connection can be lost after the
+    /// server has read it; where no bid came on a queue, since its servers run calls without a grant; and where nothing is
+    /// known of the error, since it is not PSRPC's.
     pub fn may_have_run(&self) -> bool {
-        !matches!(
-            self.reason(),
-            None | Some(Reason::NoResponse | Reason::NotAcceptable | Reason::SelectionFailed)
-        )
+        match self.reason() {
+            _ if self.0.unsent => false,
+            Some(Reason::NoResponse | Reason::NotAcceptable) => self.0.evidence.may_elect,
+            reason => reason != Some(Reason::SelectionFailed),
+        }
     }
 }
 
@@ -219,7 +222,14 @@ mod tests {
         let may_not: Vec<_> =
             Reason::ALL.iter().copied().filter(|reason| !failed(*reason).may_have_run()).collect();
         assert_eq!(may_not, [Reason::NoResponse, Reason::NotAcceptable, Reason::SelectionFailed]);
-        assert!(!Error::new(ErrorCode::InvalidArgument, "no topic").may_have_run());
+        assert!(Error::new(ErrorCode::InvalidArgument, "of anybody").may_have_run());
+        assert!(!Error::new(ErrorCode::InvalidArgument, "no topic").unsent().may_have_run());
+        for error in [CallError::Closed, CallError::TooManyCalls { limit: 1 }] {
+            assert!(!Error::from(error).may_have_run());
+        }
+        let mut of_a_queue = failed(Reason::NoResponse);
+        of_a_queue.0.evidence.may_elect = true;
+        assert!(of_a_queue.may_have_run());
     }
 
     #[test]

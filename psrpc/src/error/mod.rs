@@ -52,6 +52,8 @@ struct Inner {
     details: Vec<Any>,
     reason: Option<Reason>,
     fault: Option<Fault>,
+    /// Nothing was sent.
+    unsent: bool,
     evidence: Evidence,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
@@ -65,6 +67,7 @@ impl Error {
             details: Vec::new(),
             reason: None,
             fault: None,
+            unsent: false,
             evidence: Evidence::default(),
             source: None,
         }))
@@ -125,6 +128,12 @@ impl Error {
         let mut error = Self::new(code, text.as_str()).with_reason(Reason::Answered);
         (error.0.details, error.0.evidence) = (details, evidence);
         error
+    }
+
+    /// The same error as of something of which nothing was sent.
+    pub(crate) fn unsent(mut self) -> Self {
+        self.0.unsent = true;
+        self
     }
 
     pub(crate) fn with_reason(mut self, reason: Reason) -> Self {

@@ -239,7 +239,7 @@ fn a_message_that_is_late_beyond_its_expiry_is_not_delivered() {
         assert_eq!(send(&stream, "late").await.unwrap_err().reason(), Some(Reason::TimedOut));
         stage.sleep(10 * SECOND).await;
         assert!(stage.witness.heard().is_empty());
-        assert_eq!(stage.server.server().counters().get(Reason::Expired), 1);
+        assert_eq!(stage.server.server().counters().get(Reason::ExpiredMessage), 1);
     });
 }
 

@@ -302,7 +302,7 @@ async fn message_expired(env: Env) -> Verdict {
     client.expect_ack("REQ_2").await?;
     env.until("one is delivered", || !hatter.heard().is_empty()).await?;
     check_eq!(hatter.heard(), ["top"], "the messages delivered");
-    check_eq!(server.server().counters().get(Reason::Expired), 1, "the messages dropped");
+    check_eq!(server.server().counters().get(Reason::ExpiredMessage), 1, "the messages dropped");
     Ok(())
 }
 
