@@ -58,6 +58,7 @@ async fn a_stream_carries_messages_both_ways_and_its_close() {
     let server = server(&bus, "elm", ServerOptions::new(), |stream| async move {
         assert_eq!(stream.metadata().get("band").map(Text::as_str), Some("brass"));
         assert_eq!(stream.client_id(), "CLI_a");
+        assert!(stream.request_id().starts_with("REQ_"));
         let result = echo(stream).await;
         assert!(result.is_ok());
         Err(Error::new(ErrorCode::NotFound, "it had ended before"))

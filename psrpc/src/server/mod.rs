@@ -107,7 +107,8 @@ impl Server {
     }
 
     /// Stops to serve methods that were registered together, the same `methods` on the same `topic`. Resolves when their
-    /// handlers have ended; what the bus had delivered until it confirmed is still served.
+    /// handlers have ended and let go of their streams; what the bus had delivered until it confirmed is still served. Calls end
+    /// by their deadlines; streams have none, so that a handler which does not heed the end of its stream is waited for.
     ///
     /// Dropping the future does not undo it.
     ///

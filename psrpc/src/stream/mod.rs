@@ -16,7 +16,7 @@ use std::task::{Context, Poll};
 
 use futures_core::Stream;
 use prost::Message;
-use psrpc_engine::StreamHandle;
+use psrpc_engine::{StreamHandle, WallTime};
 use psrpc_engine::proto::{Metadata, Text};
 
 use crate::client::Client;
@@ -165,6 +165,16 @@ impl<S, R> ServerStream<S, R> {
         self.at.context.client_id.as_str()
     }
 
+    /// The request that opened the stream, by its id on the wire.
+    pub fn request_id(&self) -> &str {
+        self.at.context.request_id.as_str()
+    }
+
+    /// When the stream was asked for, by the client's wall clock.
+    pub fn sent_at(&self) -> WallTime {
+        self.at.context.sent_at
+    }
+
     /// The topic that it was opened for; no parts for a method without topics.
     pub fn topic(&self) -> &[Text] {
         self.at.context.route.topic()
@@ -172,6 +182,8 @@ impl<S, R> ServerStream<S, R> {
 
     /// Keeps the stream beyond the return of its handler: it then ends when it is closed or dropped. A handler that returns an
     /// error ends it all the same.
+    ///
+    /// Whoever keeps it lets it go once it has ended: a shutdown waits for it, and so does who deregisters its method.
     ///
     /// ```
     /// # use psrpc::{Error, Runtime, ServerStream};

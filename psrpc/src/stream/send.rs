@@ -18,7 +18,7 @@ use crate::{AnyMessage, Error};
 /// A message to be sent: set its timeout if need be, then await it.
 ///
 /// It resolves when the other side has taken the message. Dropping its future stops to wait; whether the message arrives is open
-/// then, unless the future was never polled.
+/// then, unless the future was never polled. A future that is kept keeps the stream, as a half of it would.
 ///
 /// # Errors
 ///
