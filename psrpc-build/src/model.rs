@@ -189,23 +189,38 @@ fn topic(rpc: &MethodDescriptor, options: &Options) -> Result<Vec<TopicParameter
             typed: options.typed.then(|| "Topic".into()),
         }]);
     }
+    let refuse = |problem: String| Err(Error::Service { position: position_of_method(rpc), problem });
     let mut topic: Vec<TopicParameter> = Vec::new();
     for name in &options.names {
         let parameter = TopicParameter {
-            name: name.to_snake_case(),
+            name: parameter_name(name),
             typed: options.typed.then(|| format!("{}Topic", name.to_upper_camel_case())),
         };
-        let valid = parameter.name.starts_with(|c: char| c.is_alphabetic());
-        if !valid || topic.iter().any(|known| known.name == parameter.name) {
-            let problem = format!(
-                "rpc {}: the topic parameter {name:?} cannot be a Rust parameter, or is there twice",
+        if syn::parse_str::<syn::Ident>(&rust_name(&parameter.name)).is_err() {
+            return refuse(format!(
+                "rpc {}: the topic parameter {name:?} cannot be a Rust parameter",
                 rpc.name()
-            );
-            return Err(Error::Service { position: position_of_method(rpc), problem });
+            ));
+        }
+        if let Some(known) = topic.iter().position(|known| known.name == parameter.name) {
+            return refuse(format!(
+                "rpc {}: the topic parameters {:?} and {name:?} would both be the Rust parameter `{}`",
+                rpc.name(),
+                options.names[known],
+                parameter.name
+            ));
         }
         topic.push(parameter);
     }
     Ok(topic)
+}
+
+/// The Rust name of a topic's parameter, which is not that of a parameter beside the topic.
+fn parameter_name(name: &str) -> String {
+    match name.to_snake_case() {
+        name if name == "request" || name == "update" => format!("{name}_topic"),
+        name => name,
+    }
 }
 
 /// The functions that a client has beside its rpcs.
