@@ -181,7 +181,8 @@ impl Config {
         self
     }
 
-    /// Gives an rpc another Rust name, as `rename("hats.v1.Hats.New", "new_hat")`; its name on the wire stays.
+    /// Gives an rpc another Rust name, as `rename("hats.v1.Hats.New", "new_hat")`; its name on the wire stays. A keyword is given
+    /// without `r#`.
     pub fn rename(&mut self, rpc: impl Into<String>, name: impl Into<String>) -> &mut Self {
         self.renames.insert(rpc.into(), name.into());
         self

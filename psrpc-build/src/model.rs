@@ -232,10 +232,13 @@ fn check_names(descriptor: &ServiceDescriptor, service: &Service) -> Result<(), 
     let mut taken: BTreeMap<String, String> = BTreeMap::new();
     for (rpc, method) in descriptor.methods().zip(&service.methods) {
         let refuse = |problem: String| Err(Error::Service { position: position_of_method(&rpc), problem });
-        let valid = method.name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
-        if !valid || (syn::parse_str::<syn::Ident>(&rust_name(&method.name)).is_err()) {
+        // Other names are made of it, so that it has to be plain: syn takes `r#fit` and ` fit` as well.
+        let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        if !method.name.chars().all(plain) || syn::parse_str::<syn::Ident>(&rust_name(&method.name)).is_err()
+        {
             return refuse(format!(
-                "rpc {} would be the Rust function `{}`, which is no name; give it one with `rename`",
+                "rpc {} would be the Rust function `{}`, which is no name; give it one with `rename`, of letters, digits \
+                 and `_` and without `r#`",
                 rpc.name(),
                 method.name
             ));
@@ -249,7 +252,7 @@ fn check_names(descriptor: &ServiceDescriptor, service: &Service) -> Result<(), 
             ));
         }
         let affinity = method.asks_for_affinity().then(|| format!("{}_affinity", method.name));
-        for name in [Some(method.client_function()), affinity].into_iter().flatten() {
+        for name in [Some(rust_name(&method.client_function())), affinity].into_iter().flatten() {
             if let Some(other) = taken.insert(name.clone(), rpc.name().to_owned()) {
                 return refuse(format!(
                     "rpcs {other} and {} would both have the Rust function `{name}`; give one of them another name \

@@ -247,6 +247,50 @@ fn a_rename_of_nothing_is_refused() {
 }
 
 #[test]
+fn a_rename_to_what_is_no_name_is_refused() {
+    let source = "syntax = \"proto3\"; message M {}\nservice S { rpc A(M) returns (M); }";
+    for name in ["r#type", "r#fit", "fit ", " fit", "fit/**/", "", "1st", "größe", "a-b", "Self"] {
+        let error = refusal_of_file(source, |config| {
+            config.rename("S.A", name);
+        });
+        assert_eq!(
+            error,
+            format!(
+                "s.proto:2:13: rpc A would be the Rust function `{name}`, which is no name; give it one with `rename`, of \
+                 letters, digits and `_` and without `r#`"
+            )
+        );
+    }
+}
+
+#[test]
+fn a_rename_to_a_keyword_is_written_as_a_raw_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("s.proto");
+    let head = "syntax = \"proto3\"; import \"options.proto\"; message M {}";
+    let options = "type: AFFINITY topics: true";
+    let rpc = format!("rpc A(M) returns (M) {{ option (psrpc.options) = {{ {options} }}; }}");
+    fs::write(&file, format!("{head} service S {{ {rpc} }}")).unwrap();
+    let files = generate(&file, dir.path(), |config| {
+        config.rename("S.A", "type");
+    });
+    let code = &files.unwrap()["_.rs"];
+    for function in ["fn r#type(", "fn type_affinity(", "fn register_type_topic("] {
+        assert!(code.contains(function), "{function}");
+    }
+}
+
+#[test]
+fn renames_that_are_one_name_as_they_are_written_are_refused() {
+    let source =
+        "syntax = \"proto3\"; message M {} service S { rpc self(M) returns (M); rpc A(M) returns (M); }";
+    let error = refusal_of_file(source, |config| {
+        config.rename("S.A", "self_");
+    });
+    assert!(error.contains("rpcs self and A would both have the Rust function `self_`"), "{error}");
+}
+
+#[test]
 fn an_unknown_option_is_refused_by_name_and_place_and_told_what_it_may_have_meant() {
     let of = |option: &str| refusal(&format!("  rpc A(M) returns (M) {{ option {option}; }}"));
     assert_eq!(
