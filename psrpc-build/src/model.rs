@@ -223,9 +223,9 @@ fn parameter_name(name: &str) -> String {
     }
 }
 
-/// The functions that a client has beside its rpcs.
-const OF_CLIENTS: [&str; 7] =
-    ["new", "with_options", "with_runtime", "with_topic_types", "client", "close", "shutdown"];
+/// The functions that a client has beside its rpcs, and `clone`, which an rpc of that name would hide.
+const OF_CLIENTS: [&str; 8] =
+    ["new", "with_options", "with_runtime", "with_topic_types", "client", "clone", "close", "shutdown"];
 
 /// Checks that no two rpcs would get one name, in Rust or on the wire.
 fn check_names(descriptor: &ServiceDescriptor, service: &Service) -> Result<(), Error> {

@@ -211,9 +211,15 @@ fn rpcs_whose_rust_names_collide_are_refused_naming_both() {
     assert!(
         refusal(affinity).contains("Pick and PickAffinity would both have the Rust function `pick_affinity`")
     );
-    assert!(
-        refusal("  rpc Close(M) returns (M);").contains("`close`, which every client has for something else")
-    );
+    for (rpc, function) in [("Close", "close"), ("Clone", "clone")] {
+        assert_eq!(
+            refusal(&format!("  rpc {rpc}(M) returns (M);")),
+            format!(
+                "s.proto:4:3: rpc {rpc} would be the Rust function `{function}`, which every client has for something \
+                 else; give it another name with `rename`"
+            )
+        );
+    }
     let wire = "  rpc make_hat(M) returns (M);\n  rpc MakeHat(M) returns (M);";
     assert!(refusal(wire).contains("make_hat"), "{}", refusal(wire));
 }

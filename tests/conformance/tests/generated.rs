@@ -300,7 +300,7 @@ fn names_that_mean_something_in_rust_are_called_as_raw_names() {
         }
     }
     impl odd::Same for Odd {
-        echo!(clone into try_into as_ref to_owned drop r#gen);
+        echo!(into try_into as_ref to_owned drop r#gen);
 
         async fn same(&self, _: Request<odd::Result>) -> Result<odd::Option, Error> {
             Ok(odd::Option {})
@@ -324,7 +324,7 @@ fn names_that_mean_something_in_rust_are_called_as_raw_names() {
         client.r#match(odd::Send {}).await?;
         let text = odd::Result { text: "boxed".into() };
         assert_eq!(client.r#box("a", "b", "c", text).await?.text, "boxed");
-        client.clone(odd::Send {}).await?;
+        client.clone().drop(odd::Send {}).await?;
         client.r#gen(odd::Send {}).await?;
         Ok(())
     });
