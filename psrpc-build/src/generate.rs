@@ -561,9 +561,9 @@ impl Code<'_> {
         }
         let each = |make: &dyn Fn(&str) -> String| names.iter().map(|name| make(name)).collect::<String>();
         Generics {
-            declared: format!("<{}>", each(&|name| format!("{name}: ?Sized = str,"))),
+            declared: format!("<{}>", each(&|name| format!("{name}: ?::core::marker::Sized = str,"))),
             used: format!("<{}>", each(&|name| format!("{name},"))),
-            bounds: each(&|name| format!("{name}: ::core::convert::AsRef<str> + ?Sized,")),
+            bounds: each(&|name| format!("{name}: ::core::convert::AsRef<str> + ?::core::marker::Sized,")),
             fields: format!(
                 "topics: ::core::marker::PhantomData<fn({})>,",
                 each(&|name| format!("&{name},"))

@@ -411,3 +411,12 @@ fn topic_parameters_whose_rust_names_collide_are_refused_naming_both() {
         );
     }
 }
+
+/// Since what is generated stands beside the messages.
+#[test]
+fn bounds_are_named_by_paths_that_no_message_can_take() {
+    let file = Path::new(PROTOS).join("odd.proto");
+    let code = &generate(&file, Path::new(PROTOS), |_| {}).unwrap()["async.type.rs"];
+    assert!(code.contains("pub struct Sized {}") && code.contains("?::core::marker::Sized"));
+    assert!(!code.contains("?Sized"));
+}
