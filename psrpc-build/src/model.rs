@@ -51,7 +51,7 @@ pub(crate) struct Method {
     pub(crate) response: String,
     /// The parameters of its topic; none if it has no topics.
     pub(crate) topic: Vec<TopicParameter>,
-    /// The group that it can be registered with.
+    /// The group that it can be registered with, as the .proto spells it.
     pub(crate) group: Option<String>,
 }
 
@@ -78,12 +78,12 @@ impl Service {
         names
     }
 
-    /// The groups, each with its methods in order. What is only published needs no registration.
-    pub(crate) fn groups(&self) -> BTreeMap<&str, Vec<(usize, &Method)>> {
+    /// The groups by their Rust names, each with its methods in order. What is only published needs no registration.
+    pub(crate) fn groups(&self) -> BTreeMap<String, Vec<(usize, &Method)>> {
         let mut groups: BTreeMap<_, Vec<_>> = BTreeMap::new();
         for (index, method) in self.methods.iter().enumerate().filter(|(_, method)| method.is_served()) {
             if let Some(group) = &method.group {
-                groups.entry(group.as_str()).or_default().push((index, method));
+                groups.entry(group.to_snake_case()).or_default().push((index, method));
             }
         }
         groups
@@ -170,7 +170,7 @@ fn method(rpc: &MethodDescriptor, rename: Option<&String>) -> Result<Method, Err
         (false, false) => Kind::Unary,
     };
     let topic = topic(rpc, &options)?;
-    let group = options.group.filter(|_| !topic.is_empty()).map(|group| group.to_snake_case());
+    let group = options.group.filter(|_| !topic.is_empty());
     let name = rename.cloned().unwrap_or_else(|| match name.to_snake_case() {
         name if name.starts_with(|c: char| c.is_ascii_digit()) => format!("_{name}"),
         name => name,
@@ -274,19 +274,27 @@ fn check_names(descriptor: &ServiceDescriptor, service: &Service) -> Result<(), 
     Ok(())
 }
 
-/// Checks that all methods of a group have the same topic.
+/// Checks that all methods of a group spell it alike and have the same topic.
 fn check_groups(descriptor: &ServiceDescriptor, service: &Service) -> Result<(), Error> {
-    for (group, methods) in service.groups() {
+    let rpcs: Vec<_> = descriptor.methods().collect();
+    let spelled = |method: &Method| method.group.clone().unwrap_or_default();
+    for (name, methods) in service.groups() {
         let (first, first_method) = methods[0];
         for (index, method) in methods {
+            let refuse =
+                |problem: String| Err(Error::Service { position: position_of_method(&rpcs[index]), problem });
+            let (one, other) = (rpcs[first].name(), rpcs[index].name());
+            let (group, other_group) = (spelled(first_method), spelled(method));
+            if group != other_group {
+                return refuse(format!(
+                    "rpc {one} is of the group {group:?} and rpc {other} of {other_group:?}, which would both be \
+                     `{name}` in Rust"
+                ));
+            }
             if method.topic != first_method.topic {
-                let rpcs: Vec<_> = descriptor.methods().collect();
-                let problem = format!(
-                    "rpcs {} and {} are of the group {group:?}, but their topics have different parameters",
-                    rpcs[first].name(),
-                    rpcs[index].name()
-                );
-                return Err(Error::Service { position: position_of_method(&rpcs[index]), problem });
+                return refuse(format!(
+                    "rpcs {one} and {other} are of the group {group:?}, but their topics have different parameters"
+                ));
             }
         }
     }

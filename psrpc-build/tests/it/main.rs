@@ -385,6 +385,37 @@ fn methods_of_a_group_have_one_topic() {
 }
 
 #[test]
+fn groups_whose_rust_names_collide_are_refused_naming_both() {
+    let rpc = |name: &str, group: &str| {
+        let options = format!("{{ topics: true topic_params: {{ group: {group:?} }} }}");
+        format!("  rpc {name}(M) returns (M) {{ option (psrpc.options) = {options}; }}\n")
+    };
+    let rpcs = [rpc("A", "Foo Bar"), rpc("B", "Foo Bar"), rpc("C", "foo_bar")];
+    assert_eq!(
+        refusal(&rpcs.concat()),
+        "s.proto:6:3: rpc A is of the group \"Foo Bar\" and rpc C of \"foo_bar\", which would both be `foo_bar` in Rust"
+    );
+}
+
+/// As in Go, where it is recorded of `ParamsNoTopics`.
+#[test]
+fn parameters_of_topics_without_topics_are_ignored_but_for_the_single_server() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("s.proto");
+    let code = |params: &str| {
+        let head = "syntax = \"proto3\"; import \"options.proto\"; message M {}";
+        let rpc = format!(
+            "rpc A(M) returns (M) {{ option (psrpc.options) = {{ topic_params: {{ {params} }} }}; }}"
+        );
+        fs::write(&file, format!("{head} service S {{ {rpc} }}")).unwrap();
+        generate(&file, dir.path(), |_| {}).unwrap().remove("_.rs").unwrap()
+    };
+    assert_eq!(code("names: [\"a\", \"a\"] typed: true group: \"rack\""), code(""));
+    assert!(code("").contains("require_claim: true"));
+    assert!(code("single_server: true").contains("require_claim: false"));
+}
+
+#[test]
 fn topic_parameters_whose_rust_names_collide_are_refused_naming_both() {
     let refusal_of = |names: &str| {
         refusal(&format!(
