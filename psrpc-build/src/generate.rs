@@ -141,7 +141,7 @@ impl Code<'_> {
         let (mut declared, mut implemented) = (String::new(), String::new());
         for (index, method, prost) in self.methods() {
             let function = rust_name(&method.client_function());
-            let names: Vec<_> = method.topic.iter().map(topic_name).collect();
+            let names: Vec<_> = method.topic.iter().map(|parameter| rust_name(&parameter.name)).collect();
             let parameters: String = names.iter().map(|name| format!("{name}: &str,")).collect();
             let (result, call) = self.call(index, method, prost, &names.join(", "));
             let signature = format!(
@@ -561,9 +561,9 @@ impl Code<'_> {
         }
         let each = |make: &dyn Fn(&str) -> String| names.iter().map(|name| make(name)).collect::<String>();
         Generics {
-            declared: format!("<{}>", each(&|name| format!("{name}: ?Sized = str,"))),
+            declared: format!("<{}>", each(&|name| format!("{name}: ?::core::marker::Sized = str,"))),
             used: format!("<{}>", each(&|name| format!("{name},"))),
-            bounds: each(&|name| format!("{name}: ::core::convert::AsRef<str> + ?Sized,")),
+            bounds: each(&|name| format!("{name}: ::core::convert::AsRef<str> + ?::core::marker::Sized,")),
             fields: format!(
                 "topics: ::core::marker::PhantomData<fn({})>,",
                 each(&|name| format!("&{name},"))
@@ -593,7 +593,7 @@ fn topic_parameters(topic: &[TopicParameter]) -> (String, String) {
     let mut parameters = String::new();
     let mut list = String::new();
     for parameter in topic {
-        let name = topic_name(parameter);
+        let name = rust_name(&parameter.name);
         match &parameter.typed {
             Some(typed) => push!(parameters, "{name}: &{typed},"),
             None => push!(parameters, "{name}: impl ::core::convert::AsRef<str>,"),
@@ -601,14 +601,6 @@ fn topic_parameters(topic: &[TopicParameter]) -> (String, String) {
         push!(list, "{name}.as_ref(),");
     }
     (parameters, list)
-}
-
-/// The Rust name of a topic's parameter, which is not that of another parameter.
-fn topic_name(TopicParameter { name, .. }: &TopicParameter) -> String {
-    match name.as_str() {
-        "request" | "update" => format!("{name}_topic"),
-        name => rust_name(name),
-    }
 }
 
 /// What a client's function does, for where the .proto does not say it.

@@ -29,6 +29,7 @@
 //! | `.topic_params.typed = true` | those may be of types of their own |
 //! | `.topic_params.group` | rpcs of one group can be registered together; their topics must be alike |
 //! | `.topic_params.single_server = true` | at most one server is registered for a topic, so that it needs no claim and is not asked for its affinity. That there is only one is up to you |
+//! | `.topic_params` without `.topics = true` | no topics: `names`, `typed` and `group` are then ignored, as in Go; `single_server` counts even so |
 //! | `.type = MULTI` | every server answers; of a subscription, every client gets every update |
 //! | `.stream = true` | clients open streams, on which they send the request's type and servers the response's |
 //! | `.subscription = true` | clients subscribe to what servers publish, which is of the response's type |
@@ -181,7 +182,8 @@ impl Config {
         self
     }
 
-    /// Gives an rpc another Rust name, as `rename("hats.v1.Hats.New", "new_hat")`; its name on the wire stays.
+    /// Gives an rpc another Rust name, as `rename("hats.v1.Hats.New", "new_hat")`; its name on the wire stays. A keyword is given
+    /// without `r#`.
     pub fn rename(&mut self, rpc: impl Into<String>, name: impl Into<String>) -> &mut Self {
         self.renames.insert(rpc.into(), name.into());
         self

@@ -51,7 +51,7 @@ pub(crate) struct Method {
     pub(crate) response: String,
     /// The parameters of its topic; none if it has no topics.
     pub(crate) topic: Vec<TopicParameter>,
-    /// The group that it can be registered with.
+    /// The group that it can be registered with, as the .proto spells it.
     pub(crate) group: Option<String>,
 }
 
@@ -78,12 +78,12 @@ impl Service {
         names
     }
 
-    /// The groups, each with its methods in order. What is only published needs no registration.
-    pub(crate) fn groups(&self) -> BTreeMap<&str, Vec<(usize, &Method)>> {
+    /// The groups by their Rust names, each with its methods in order. What is only published needs no registration.
+    pub(crate) fn groups(&self) -> BTreeMap<String, Vec<(usize, &Method)>> {
         let mut groups: BTreeMap<_, Vec<_>> = BTreeMap::new();
         for (index, method) in self.methods.iter().enumerate().filter(|(_, method)| method.is_served()) {
             if let Some(group) = &method.group {
-                groups.entry(group.as_str()).or_default().push((index, method));
+                groups.entry(group.to_snake_case()).or_default().push((index, method));
             }
         }
         groups
@@ -170,7 +170,7 @@ fn method(rpc: &MethodDescriptor, rename: Option<&String>) -> Result<Method, Err
         (false, false) => Kind::Unary,
     };
     let topic = topic(rpc, &options)?;
-    let group = options.group.filter(|_| !topic.is_empty()).map(|group| group.to_snake_case());
+    let group = options.group.filter(|_| !topic.is_empty());
     let name = rename.cloned().unwrap_or_else(|| match name.to_snake_case() {
         name if name.starts_with(|c: char| c.is_ascii_digit()) => format!("_{name}"),
         name => name,
@@ -189,38 +189,56 @@ fn topic(rpc: &MethodDescriptor, options: &Options) -> Result<Vec<TopicParameter
             typed: options.typed.then(|| "Topic".into()),
         }]);
     }
+    let refuse = |problem: String| Err(Error::Service { position: position_of_method(rpc), problem });
     let mut topic: Vec<TopicParameter> = Vec::new();
     for name in &options.names {
         let parameter = TopicParameter {
-            name: name.to_snake_case(),
+            name: parameter_name(name),
             typed: options.typed.then(|| format!("{}Topic", name.to_upper_camel_case())),
         };
-        let valid = parameter.name.starts_with(|c: char| c.is_alphabetic());
-        if !valid || topic.iter().any(|known| known.name == parameter.name) {
-            let problem = format!(
-                "rpc {}: the topic parameter {name:?} cannot be a Rust parameter, or is there twice",
+        if syn::parse_str::<syn::Ident>(&rust_name(&parameter.name)).is_err() {
+            return refuse(format!(
+                "rpc {}: the topic parameter {name:?} cannot be a Rust parameter",
                 rpc.name()
-            );
-            return Err(Error::Service { position: position_of_method(rpc), problem });
+            ));
+        }
+        if let Some(known) = topic.iter().position(|known| known.name == parameter.name) {
+            return refuse(format!(
+                "rpc {}: the topic parameters {:?} and {name:?} would both be the Rust parameter `{}`",
+                rpc.name(),
+                options.names[known],
+                parameter.name
+            ));
         }
         topic.push(parameter);
     }
     Ok(topic)
 }
 
-/// The functions that a client has beside its rpcs.
-const OF_CLIENTS: [&str; 7] =
-    ["new", "with_options", "with_runtime", "with_topic_types", "client", "close", "shutdown"];
+/// The Rust name of a topic's parameter, which is not that of a parameter beside the topic.
+fn parameter_name(name: &str) -> String {
+    match name.to_snake_case() {
+        name if name == "request" || name == "update" => format!("{name}_topic"),
+        name => name,
+    }
+}
+
+/// The functions that a client has beside its rpcs, and `clone`, which an rpc of that name would hide.
+const OF_CLIENTS: [&str; 8] =
+    ["new", "with_options", "with_runtime", "with_topic_types", "client", "clone", "close", "shutdown"];
 
 /// Checks that no two rpcs would get one name, in Rust or on the wire.
 fn check_names(descriptor: &ServiceDescriptor, service: &Service) -> Result<(), Error> {
     let mut taken: BTreeMap<String, String> = BTreeMap::new();
     for (rpc, method) in descriptor.methods().zip(&service.methods) {
         let refuse = |problem: String| Err(Error::Service { position: position_of_method(&rpc), problem });
-        let valid = method.name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
-        if !valid || (syn::parse_str::<syn::Ident>(&rust_name(&method.name)).is_err()) {
+        // Other names are made of it, so that it has to be plain: syn takes `r#fit` and ` fit` as well.
+        let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        if !method.name.chars().all(plain) || syn::parse_str::<syn::Ident>(&rust_name(&method.name)).is_err()
+        {
             return refuse(format!(
-                "rpc {} would be the Rust function `{}`, which is no name; give it one with `rename`",
+                "rpc {} would be the Rust function `{}`, which is no name; give it one with `rename`, of letters, digits \
+                 and `_` and without `r#`",
                 rpc.name(),
                 method.name
             ));
@@ -234,7 +252,7 @@ fn check_names(descriptor: &ServiceDescriptor, service: &Service) -> Result<(), 
             ));
         }
         let affinity = method.asks_for_affinity().then(|| format!("{}_affinity", method.name));
-        for name in [Some(method.client_function()), affinity].into_iter().flatten() {
+        for name in [Some(rust_name(&method.client_function())), affinity].into_iter().flatten() {
             if let Some(other) = taken.insert(name.clone(), rpc.name().to_owned()) {
                 return refuse(format!(
                     "rpcs {other} and {} would both have the Rust function `{name}`; give one of them another name \
@@ -256,19 +274,27 @@ fn check_names(descriptor: &ServiceDescriptor, service: &Service) -> Result<(), 
     Ok(())
 }
 
-/// Checks that all methods of a group have the same topic.
+/// Checks that all methods of a group spell it alike and have the same topic.
 fn check_groups(descriptor: &ServiceDescriptor, service: &Service) -> Result<(), Error> {
-    for (group, methods) in service.groups() {
+    let rpcs: Vec<_> = descriptor.methods().collect();
+    let spelled = |method: &Method| method.group.clone().unwrap_or_default();
+    for (name, methods) in service.groups() {
         let (first, first_method) = methods[0];
         for (index, method) in methods {
+            let refuse =
+                |problem: String| Err(Error::Service { position: position_of_method(&rpcs[index]), problem });
+            let (one, other) = (rpcs[first].name(), rpcs[index].name());
+            let (group, other_group) = (spelled(first_method), spelled(method));
+            if group != other_group {
+                return refuse(format!(
+                    "rpc {one} is of the group {group:?} and rpc {other} of {other_group:?}, which would both be \
+                     `{name}` in Rust"
+                ));
+            }
             if method.topic != first_method.topic {
-                let rpcs: Vec<_> = descriptor.methods().collect();
-                let problem = format!(
-                    "rpcs {} and {} are of the group {group:?}, but their topics have different parameters",
-                    rpcs[first].name(),
-                    rpcs[index].name()
-                );
-                return Err(Error::Service { position: position_of_method(&rpcs[index]), problem });
+                return refuse(format!(
+                    "rpcs {one} and {other} are of the group {group:?}, but their topics have different parameters"
+                ));
             }
         }
     }

@@ -211,9 +211,15 @@ fn rpcs_whose_rust_names_collide_are_refused_naming_both() {
     assert!(
         refusal(affinity).contains("Pick and PickAffinity would both have the Rust function `pick_affinity`")
     );
-    assert!(
-        refusal("  rpc Close(M) returns (M);").contains("`close`, which every client has for something else")
-    );
+    for (rpc, function) in [("Close", "close"), ("Clone", "clone")] {
+        assert_eq!(
+            refusal(&format!("  rpc {rpc}(M) returns (M);")),
+            format!(
+                "s.proto:4:3: rpc {rpc} would be the Rust function `{function}`, which every client has for something \
+                 else; give it another name with `rename`"
+            )
+        );
+    }
     let wire = "  rpc make_hat(M) returns (M);\n  rpc MakeHat(M) returns (M);";
     assert!(refusal(wire).contains("make_hat"), "{}", refusal(wire));
 }
@@ -244,6 +250,50 @@ fn a_rename_of_nothing_is_refused() {
         config.rename("p.S.B", "b2");
     });
     assert_eq!(error, "rename: there is no rpc p.S.B");
+}
+
+#[test]
+fn a_rename_to_what_is_no_name_is_refused() {
+    let source = "syntax = \"proto3\"; message M {}\nservice S { rpc A(M) returns (M); }";
+    for name in ["r#type", "r#fit", "fit ", " fit", "fit/**/", "", "1st", "größe", "a-b", "Self"] {
+        let error = refusal_of_file(source, |config| {
+            config.rename("S.A", name);
+        });
+        assert_eq!(
+            error,
+            format!(
+                "s.proto:2:13: rpc A would be the Rust function `{name}`, which is no name; give it one with `rename`, of \
+                 letters, digits and `_` and without `r#`"
+            )
+        );
+    }
+}
+
+#[test]
+fn a_rename_to_a_keyword_is_written_as_a_raw_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("s.proto");
+    let head = "syntax = \"proto3\"; import \"options.proto\"; message M {}";
+    let options = "type: AFFINITY topics: true";
+    let rpc = format!("rpc A(M) returns (M) {{ option (psrpc.options) = {{ {options} }}; }}");
+    fs::write(&file, format!("{head} service S {{ {rpc} }}")).unwrap();
+    let files = generate(&file, dir.path(), |config| {
+        config.rename("S.A", "type");
+    });
+    let code = &files.unwrap()["_.rs"];
+    for function in ["fn r#type(", "fn type_affinity(", "fn register_type_topic("] {
+        assert!(code.contains(function), "{function}");
+    }
+}
+
+#[test]
+fn renames_that_are_one_name_as_they_are_written_are_refused() {
+    let source =
+        "syntax = \"proto3\"; message M {} service S { rpc self(M) returns (M); rpc A(M) returns (M); }";
+    let error = refusal_of_file(source, |config| {
+        config.rename("S.A", "self_");
+    });
+    assert!(error.contains("rpcs self and A would both have the Rust function `self_`"), "{error}");
 }
 
 #[test]
@@ -332,6 +382,72 @@ fn methods_of_a_group_have_one_topic() {
         error,
         "s.proto:5:3: rpcs A and B are of the group \"rack\", but their topics have different parameters"
     );
-    let error = refusal(&format!("  rpc A(M) returns (M) {}", topic("\"a\", \"a\"")));
-    assert!(error.contains("topic parameter \"a\""), "{error}");
+}
+
+#[test]
+fn groups_whose_rust_names_collide_are_refused_naming_both() {
+    let rpc = |name: &str, group: &str| {
+        let options = format!("{{ topics: true topic_params: {{ group: {group:?} }} }}");
+        format!("  rpc {name}(M) returns (M) {{ option (psrpc.options) = {options}; }}\n")
+    };
+    let rpcs = [rpc("A", "Foo Bar"), rpc("B", "Foo Bar"), rpc("C", "foo_bar")];
+    assert_eq!(
+        refusal(&rpcs.concat()),
+        "s.proto:6:3: rpc A is of the group \"Foo Bar\" and rpc C of \"foo_bar\", which would both be `foo_bar` in Rust"
+    );
+}
+
+/// As in Go, where it is recorded of `ParamsNoTopics`.
+#[test]
+fn parameters_of_topics_without_topics_are_ignored_but_for_the_single_server() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("s.proto");
+    let code = |params: &str| {
+        let head = "syntax = \"proto3\"; import \"options.proto\"; message M {}";
+        let rpc = format!(
+            "rpc A(M) returns (M) {{ option (psrpc.options) = {{ topic_params: {{ {params} }} }}; }}"
+        );
+        fs::write(&file, format!("{head} service S {{ {rpc} }}")).unwrap();
+        generate(&file, dir.path(), |_| {}).unwrap().remove("_.rs").unwrap()
+    };
+    assert_eq!(code("names: [\"a\", \"a\"] typed: true group: \"rack\""), code(""));
+    assert!(code("").contains("require_claim: true"));
+    assert!(code("single_server: true").contains("require_claim: false"));
+}
+
+#[test]
+fn topic_parameters_whose_rust_names_collide_are_refused_naming_both() {
+    let refusal_of = |names: &str| {
+        refusal(&format!(
+            "  rpc A(M) returns (M) {{ option (psrpc.options) = {{ topics: true topic_params: {{ names: [{names}] }} }}; }}"
+        ))
+    };
+    for (one, other, both) in [
+        ("a", "a", "a"),
+        ("shopName", "shop_name", "shop_name"),
+        ("request", "request_topic", "request_topic"),
+        ("update_topic", "update", "update_topic"),
+    ] {
+        assert_eq!(
+            refusal_of(&format!("{one:?}, {other:?}")),
+            format!(
+                "s.proto:4:3: rpc A: the topic parameters {one:?} and {other:?} would both be the Rust parameter `{both}`"
+            )
+        );
+    }
+    for name in ["", "1st", "a²"] {
+        assert_eq!(
+            refusal_of(&format!("{name:?}")),
+            format!("s.proto:4:3: rpc A: the topic parameter {name:?} cannot be a Rust parameter")
+        );
+    }
+}
+
+/// Since what is generated stands beside the messages.
+#[test]
+fn bounds_are_named_by_paths_that_no_message_can_take() {
+    let file = Path::new(PROTOS).join("odd.proto");
+    let code = &generate(&file, Path::new(PROTOS), |_| {}).unwrap()["async.type.rs"];
+    assert!(code.contains("pub struct Sized {}") && code.contains("?::core::marker::Sized"));
+    assert!(!code.contains("?Sized"));
 }

@@ -300,7 +300,7 @@ fn names_that_mean_something_in_rust_are_called_as_raw_names() {
         }
     }
     impl odd::Same for Odd {
-        echo!(clone into try_into as_ref to_owned drop r#gen);
+        echo!(into try_into as_ref to_owned drop r#gen);
 
         async fn same(&self, _: Request<odd::Result>) -> Result<odd::Option, Error> {
             Ok(odd::Option {})
@@ -324,14 +324,14 @@ fn names_that_mean_something_in_rust_are_called_as_raw_names() {
         client.r#match(odd::Send {}).await?;
         let text = odd::Result { text: "boxed".into() };
         assert_eq!(client.r#box("a", "b", "c", text).await?.text, "boxed");
-        client.clone(odd::Send {}).await?;
+        client.clone().drop(odd::Send {}).await?;
         client.r#gen(odd::Send {}).await?;
         Ok(())
     });
 }
 
 #[test]
-fn a_typed_topic_and_a_message_may_have_one_name() {
+fn messages_may_have_the_names_of_typed_topics_and_of_their_bounds() {
     struct Typed;
     impl odd::Typed for Typed {
         async fn one(&self, request: Request<odd::Topic>) -> Result<odd::ATopic, Error> {
@@ -340,6 +340,9 @@ fn a_typed_topic_and_a_message_may_have_one_name() {
         async fn two(&self, request: Request<odd::ATopic>) -> Result<odd::Topic, Error> {
             Ok(odd::Topic { text: request.text.clone() })
         }
+        async fn three(&self, request: Request<odd::Sized>) -> Result<odd::Sized, Error> {
+            Ok(request.into_message())
+        }
     }
     run(|bus, solo| async move {
         let server =
@@ -347,6 +350,7 @@ fn a_typed_topic_and_a_message_may_have_one_name() {
         server.register_one_topic("here").await?;
         let client = odd::TypedClient::with_runtime(bus, solo, ClientOptions::new()).await?;
         assert_eq!(client.one("here", odd::Topic { text: "a".into() }).await?.text, "a");
+        client.three(odd::Sized {}).await?;
         Ok(())
     });
 }
