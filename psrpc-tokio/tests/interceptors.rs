@@ -268,6 +268,24 @@ async fn a_bundle_of_options_serves_several_calls_and_passes_metadata_on() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_interceptors_of_a_bundle_are_around_each_call_that_has_it_in_the_order_they_were_added() {
+    let log = Log::default();
+    let (client, _server) =
+        hats(ClientOptions::new().interceptor(outgoing(&log, "client")), ServerOptions::new()).await;
+    let bundle = CallOptions::new()
+        .interceptor(outgoing(&log, "bundle 1"))
+        .with(CallOptions::new().interceptor(outgoing(&log, "bundle 2")));
+    for _ in 0..2 {
+        let call = fit(&client, "fez").interceptor(outgoing(&log, "before")).options(bundle.clone());
+        call.interceptor(outgoing(&log, "after")).await.unwrap();
+        let names = ["client", "before", "bundle 1", "bundle 2", "after"];
+        let way_in = names.map(|name| format!("{name} in"));
+        let way_out = names.map(|name| format!("{name} out")).into_iter().rev().collect();
+        assert_eq!(log.take(), [way_in.to_vec(), way_out].concat());
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn options_are_used_again_and_what_is_set_later_counts() {
     let log = Log::default();
     let noted = log.clone();

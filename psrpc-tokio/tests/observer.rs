@@ -5,11 +5,14 @@ mod shop;
 
 use std::time::Duration;
 
-use hats::{FIT, HandBus, Log, PICK, client, echo, fit, late_request, serve, settle, stray_response};
+use hats::{
+    FIT, HandBus, Log, PICK, client, echo, fit, late_request, runtime, serve, settle, stray_response,
+};
 use psrpc_bus_local::LocalBus;
 use psrpc_tokio::bus::{Bus, Receipt};
 use psrpc_tokio::middleware::Observation;
 use psrpc_tokio::proto::{Channel, Frame, StreamBody};
+use psrpc_tokio::testing::{FaultyBus, Rule};
 use psrpc_tokio::*;
 use shop::{opening, parade, text};
 
@@ -48,7 +51,7 @@ async fn a_claim_is_granted_to_one_and_lost_by_the_other() {
     let mut servers = Vec::new();
     for (affinity, log) in [(0.9, &winner), (0.5, &loser)] {
         let options = ServerOptions::new().observer(log_to(log));
-        let server = Server::new(bus.clone(), hats::runtime(), handlers(affinity), options).unwrap();
+        let server = Server::new(bus.clone(), runtime(), handlers(affinity), options).unwrap();
         server.register(&[PICK], &[]).await.unwrap();
         servers.push(server);
     }
@@ -93,9 +96,9 @@ async fn a_method_without_claims_has_none_to_observe() {
     let (bus, log) = (LocalBus::new(), Log::default());
     let handlers = Handlers::new(&ONE, ()).unary(&ONE.methods[0], |_, request| echo(request));
     let options = ServerOptions::new().observer(log_to(&log));
-    let server = Server::new(bus.clone(), hats::runtime(), handlers, options).unwrap();
+    let server = Server::new(bus.clone(), runtime(), handlers, options).unwrap();
     server.register(&[&ONE.methods[0]], &[]).await.unwrap();
-    let client = Client::new(bus, hats::runtime(), &ONE, named("C")).await.unwrap();
+    let client = Client::new(bus, runtime(), &ONE, named("C")).await.unwrap();
     client.call::<String, String>(&ONE.methods[0], &[], "fez".to_owned()).await.unwrap();
     assert_eq!(log.take(), ["One.Fit of C"]);
 }
@@ -117,6 +120,31 @@ async fn late_requests_and_stray_frames_are_observed() {
     let late = r#"Expired { request_id: "RPC_late", client_id: "CLI_late", late_by: 2ms }"#;
     assert_eq!(server_log.take(), [late, &stray(Reason::UnexpectedType)]);
     assert_eq!(client_log.take(), [stray(Reason::Late)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_late_message_of_a_stream_is_a_frame_that_is_dropped_and_no_request() {
+    let (bus, log, late) = (FaultyBus::new(LocalBus::new(), runtime(), 1), Log::default(), Log::default());
+    let (noted, peers) = (log.clone(), late.clone());
+    let options = ServerOptions::new().observer(move |observation| match observation {
+        Observation::Dropped(dropped) => {
+            noted.add(format!("{} by {:?}", dropped.reason, dropped.late_by));
+            peers.add(dropped.peer.as_str());
+        }
+        Observation::Expired { .. } => noted.add("a request expired"),
+        _ => {}
+    });
+    let _server = shop::server(&bus, "elm", options, shop::echo).await;
+    let stream = parade(&shop::client(&bus).await).await;
+    let is_message = |_: &Channel, frame: &Frame| {
+        matches!(frame, Frame::Stream(proto::Stream { body: Some(StreamBody::Message { .. }), .. }))
+    };
+    bus.inject(Rule::delay(Duration::from_secs(1)).when(is_message));
+    let sent = stream.send(text("one")).timeout(Duration::from_millis(100)).await;
+    assert!(sent.unwrap_err().is_timed_out());
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(log.take(), ["message expired by 900ms"]);
+    assert!(late.take()[0].starts_with("STR_"), "its peer is the stream");
 }
 
 #[tokio::test(start_paused = true)]
@@ -222,8 +250,8 @@ async fn what_is_dropped_of_streams_is_observed_on_both_sides() {
     let stray = Frame::Stream(proto::Stream {
         stream_id: seen.take()[0].as_str().into(),
         request_id: "RQ_stray".into(),
-        sent_at: hats::runtime().now().wall.as_unix_nanos(),
-        expiry: hats::runtime().now().wall.as_unix_nanos() + 1_000_000_000,
+        sent_at: runtime().now().wall.as_unix_nanos(),
+        expiry: runtime().now().wall.as_unix_nanos() + 1_000_000_000,
         body: Some(StreamBody::Message { payload: Vec::new().into() }),
     });
     publish(&bus, &to_server, stray.clone());

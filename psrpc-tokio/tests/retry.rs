@@ -3,8 +3,10 @@
 mod hats;
 mod shop;
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::{Context, Wake};
 use std::time::Duration;
 
 use hats::{Log, client, echo, error, fit, runtime, serve};
@@ -240,4 +242,42 @@ async fn what_may_have_run_is_not_tried_again_where_that_is_asked_for() {
     );
     assert!(call.await.unwrap_err().is_no_response());
     assert_eq!(attempts.take(), ["tried"; 3]);
+}
+
+/// Polls something that fails at once, once: whether it is still pending, and asks to be polled again.
+fn yields<F: Future>(trying: F) -> bool {
+    struct Woken(AtomicU32);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    let woken = Arc::new(Woken(AtomicU32::new(0)));
+    let polled = pin!(trying).poll(&mut Context::from_waker(&Arc::clone(&woken).into()));
+    polled.is_pending() && woken.0.load(Ordering::Relaxed) > 0
+}
+
+#[tokio::test(start_paused = true)]
+async fn other_tasks_have_their_turn_between_attempts_that_fail_at_once() {
+    let zero = Duration::ZERO;
+    for retry in [Retry::linear(millis(10)), Retry::new().backoff(zero, zero)] {
+        let log = Log::default();
+        let noted = log.clone();
+        // It gives up some day, lest a test that fails runs for ever.
+        let retry = retry.attempts(0).retry_if(move |_| {
+            noted.add("failed");
+            noted.len() < 100
+        });
+        let (bus, _server, stream) = retried(retry.clone(), &Log::default()).await;
+        let client = client(&bus, ClientOptions::new()).await;
+        bus.inject(Rule::fail(BusError::new("the cable is cut")));
+        assert!(yields(fit(&client, "fez").interceptor(retry).into_future()));
+        assert_eq!(log.take(), ["failed"]);
+        assert!(yields(stream.send(text("one")).into_future()));
+        assert_eq!(log.take(), ["failed"]);
+        assert_eq!(stream.send(text("one")).await.unwrap_err().reason(), Some(Reason::PublishFailed));
+        assert_eq!(log.take().len(), 100);
+    }
 }

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::future::{Future, IntoFuture};
 use std::marker::PhantomData;
+use std::mem;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -64,7 +64,6 @@ use crate::{CallOptions, Error, Selection};
 pub struct Call<Req, Res> {
     target: Target<Req, Res>,
     options: CallOptions,
-    interceptors: Vec<Arc<dyn CallInterceptor>>,
 }
 
 /// Where a call goes.
@@ -97,7 +96,7 @@ impl<Req, Res> Call<Req, Res> {
     }
 
     fn to(target: Target<Req, Res>) -> Self {
-        Self { target, options: CallOptions::new(), interceptors: Vec::new() }
+        Self { target, options: CallOptions::new() }
     }
 
     /// How long the call may take from when it is first polled. Default: that of the client.
@@ -141,7 +140,7 @@ impl<Req, Res> Call<Req, Res> {
 
     /// Puts an interceptor around this call, within those of the client and those that were added before.
     pub fn interceptor(mut self, interceptor: impl CallInterceptor) -> Self {
-        self.interceptors.push(Arc::new(interceptor));
+        self.options = self.options.interceptor(interceptor);
         self
     }
 }
@@ -162,7 +161,8 @@ impl<Req: Message + 'static, Res: Message + Default + 'static> IntoFuture for Ca
 
     /// The future that makes the call, for where awaiting alone will not do.
     fn into_future(self) -> Calling<Res> {
-        let Self { target, options, interceptors } = self;
+        let Self { target, mut options } = self;
+        let interceptors = mem::take(&mut options.interceptors);
         let state = match target {
             Target::Fake(result) => State::Elsewhere(result),
             Target::Method(_, Err(error), _) => State::Refused(error),
@@ -200,7 +200,7 @@ enum State<Res> {
 impl<Res> Calling<Res> {
     /// A call with nothing around it.
     pub(crate) fn new(client: Client, route: Route, payload: Vec<u8>, options: CallOptions) -> Self {
-        let CallOptions { timeout, deadline, selection, metadata } = options;
+        let CallOptions { timeout, deadline, selection, metadata, interceptors: _ } = options;
         let (selection, choose) = selection.into_parts();
         let call = EngineCall { timeout, deadline, selection, metadata, ..EngineCall::new(route, payload) };
         Self { state: State::New(Box::new((client, call, choose))), response: PhantomData }
@@ -218,7 +218,7 @@ impl<Res: Message + Default> Future for Calling<Res> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         loop {
-            match std::mem::replace(&mut self.state, State::Done) {
+            match mem::replace(&mut self.state, State::Done) {
                 State::Refused(error) => return Poll::Ready(Err(error)),
                 State::New(new) => {
                     let (client, call, choose) = *new;

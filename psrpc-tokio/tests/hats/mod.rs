@@ -58,6 +58,11 @@ impl Log {
         self.0.lock().unwrap().push(what.into());
     }
 
+    /// How much happened since the last time it was taken.
+    pub fn len(&self) -> usize {
+        self.0.lock().unwrap().len()
+    }
+
     /// What happened since the last time.
     pub fn take(&self) -> Vec<String> {
         std::mem::take(&mut *self.0.lock().unwrap())

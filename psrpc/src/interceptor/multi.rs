@@ -20,7 +20,7 @@ use crate::{Answers, AnyMessage, CallInfo, CallOptions, ClientOptions, Error, mu
 ///
 /// let options = ClientOptions::new().multi_interceptor(|call: Outgoing, next: NextMultiCall| async move {
 ///     let answers = next.run(call).await?;
-///     Ok(answers.map(|answer| {
+///     Ok(answers.map_answers(|answer| {
 ///         println!("{answer:?}");
 ///         answer
 ///     }))
@@ -120,7 +120,7 @@ pub(crate) async fn intercepted_multi<Req: Message + 'static, Res: Message + Def
     if let Err(error) = &answers {
         hooks.on_response(&info, &request, Err(error));
     }
-    Ok(answers?.map(move |answer| {
+    Ok(answers?.map_answers(move |answer| {
         let answer = answer.and_then(|answer| answer.expect::<Res>().map(|()| answer));
         hooks.on_response(&info, &request, answer.as_deref());
         answer?.try_map(AnyMessage::into_message)
@@ -135,5 +135,5 @@ fn make<Req: Message + 'static, Res: Message + Default + 'static>(
     message.expect::<Req>()?;
     let (client, route) = (chain.client.clone(), chain.route.clone());
     let answers = multi::start::<Res>(client, route, message.encode_to_vec(), options, chain.expected)?;
-    Ok(answers.map(|answer| answer?.try_map(|message| Ok(AnyMessage::new(message)))))
+    Ok(answers.map_answers(|answer| answer?.try_map(|message| Ok(AnyMessage::new(message)))))
 }

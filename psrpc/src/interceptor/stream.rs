@@ -89,9 +89,10 @@ impl OpeningStream {
 
 /// What an interceptor puts around one stream. Each function passes on what it gets unless it is implemented.
 ///
-/// A stream whose opening is dropped drops its layers, and tells them nothing.
+/// It hears at most once that the stream is open, and then once of its end. A stream whose opening is dropped, or ends with a panic,
+/// drops its layers, and tells them nothing.
 pub trait StreamLayer: Send + Sync + 'static {
-    /// The stream is open. It must not block.
+    /// The stream is open, or was until just now. It must not block.
     fn opened(&self) {}
 
     /// Sends a message, by way of `next`, once, several times or not at all. It runs on the sender's task, to whom a panic in it

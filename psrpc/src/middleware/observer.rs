@@ -16,7 +16,7 @@ use crate::{CallInfo, ClientOptions, ServerOptions, guard, log};
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Observation {
-    /// A request came in, and will be bid for.
+    /// A request came in. Whether it decodes, and is to be bid for, is not known yet.
     Received {
         /// What is called.
         info: CallInfo,

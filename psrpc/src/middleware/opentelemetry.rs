@@ -141,7 +141,9 @@ impl MultiCallInterceptor for OpenTelemetry {
         let span = MultiSpan(self.send(&info, &mut call.options.metadata));
         Box::pin(async move {
             match next.run(call).with_context(span.0.clone()).await {
-                Ok(answers) => Ok(answers.map(move |answer| answer.inspect_err(|error| span.failed(error)))),
+                Ok(answers) => {
+                    Ok(answers.map_answers(move |answer| answer.inspect_err(|error| span.failed(error))))
+                }
                 Err(error) => {
                     span.failed(&error);
                     Err(error)

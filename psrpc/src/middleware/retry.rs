@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::{Future, poll_fn};
+use std::mem;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -232,9 +233,7 @@ impl CallInterceptor for Retry {
                     Some(attempt) => attempt,
                     None => return Err(error),
                 };
-                if !attempt.pause.is_zero() {
-                    runtime.sleep_until(now + attempt.pause).await;
-                }
+                pause(&**runtime, now + attempt.pause).await;
             }
         })
     }
@@ -273,13 +272,28 @@ impl StreamLayer for RetrySends {
     }
 }
 
+/// Waits until then, and in any case until other tasks had their turn: attempts that fail at once would keep the thread to
+/// themselves.
+async fn pause(runtime: &dyn Runtime, until: Time) {
+    let mut yielded = false;
+    poll_fn(|cx| {
+        if mem::replace(&mut yielded, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+    if runtime.now().time < until {
+        runtime.sleep_until(until).await;
+    }
+}
+
 /// Waits until then, or until the stream has ended: whether it has.
 async fn ends_within(next: &NextSend, until: Time) -> bool {
-    let runtime = next.runtime();
-    let (mut ended, mut pause) = (pin!(next.closed()), runtime.sleep_until(until));
+    let (mut ended, mut pause) = (pin!(next.closed()), pin!(pause(&**next.runtime(), until)));
     poll_fn(|cx| match ended.as_mut().poll(cx) {
         Poll::Ready(_) => Poll::Ready(true),
-        Poll::Pending if runtime.now().time >= until => Poll::Ready(false),
         Poll::Pending => pause.as_mut().poll(cx).map(|()| false),
     })
     .await

@@ -95,7 +95,7 @@ impl<Res> Answers<Res> {
 
 impl<Res: Send + 'static> Answers<Res> {
     /// The same answers, each as `map` makes it.
-    pub fn map<T>(
+    pub fn map_answers<T>(
         self,
         map: impl FnMut(Result<Answer<Res>, Error>) -> Result<Answer<T>, Error> + Send + Unpin + 'static,
     ) -> Answers<T> {

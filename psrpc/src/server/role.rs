@@ -180,7 +180,10 @@ impl Role for ServerRole {
                 });
                 let start = match opened {
                     Ok(start) => start,
-                    Err(error) => return driver.handler_done(stream, key, Err(error)),
+                    Err(error) => {
+                        codec.closed(&error);
+                        return driver.handler_done(stream, key, Err(error));
+                    }
                 };
                 codec.opened();
                 let running = Running::new(method, start, stop);

@@ -1,6 +1,7 @@
 //! The way of a stream's messages between bytes and types, through what is around the stream.
 
-use std::sync::{Arc, Once, OnceLock};
+use std::mem;
+use std::sync::{Arc, Mutex, MutexGuard, Once, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use prost::Message;
@@ -17,11 +18,23 @@ pub(crate) struct Codec {
     side: Side,
     layers: OnceLock<Vec<Box<dyn StreamLayer>>>,
     opened: Once,
+    told: Mutex<Told>,
     /// Fails for what is not a message that goes out.
     check: fn(&AnyMessage) -> Result<(), Error>,
     decode: fn(Bytes) -> Result<AnyMessage, Error>,
     /// Fails for what is not a message that comes in.
     check_received: fn(&AnyMessage) -> Result<(), Error>,
+}
+
+/// What the layers of a stream know of it. Its end may come while interceptors or layers still hear of its opening, on another
+/// thread or from their own doing; it is told after that.
+enum Told {
+    /// Not yet that it is open, at least not all of them.
+    Nothing,
+    Opened,
+    /// As `Nothing`, and it has ended, which is told next.
+    Owed(Box<Failure>),
+    Closed,
 }
 
 /// Why a message is not taken.
@@ -36,8 +49,8 @@ impl Codec {
     /// The codec of a stream on which messages of type `S` go out and messages of type `R` come in.
     pub(crate) fn new<S: 'static, R: Message + Default + 'static>(info: CallInfo, side: Side) -> Self {
         let (check, check_received) = (AnyMessage::expect::<S>, AnyMessage::expect::<R>);
-        let (layers, opened) = (OnceLock::new(), Once::new());
-        Self { info, side, layers, opened, check, decode: decode::<R>, check_received }
+        let (layers, opened, told) = (OnceLock::new(), Once::new(), Mutex::new(Told::Nothing));
+        Self { info, side, layers, opened, told, check, decode: decode::<R>, check_received }
     }
 
     pub(crate) fn info(&self) -> &CallInfo {
@@ -64,23 +77,42 @@ impl Codec {
         self.layers.get().map(Vec::as_slice).unwrap_or_default()
     }
 
-    /// The stream is open, which is told once; whoever comes second waits until it was.
+    /// The stream is open, which is told once, and then its end if that came meanwhile; whoever comes second waits until it was.
     pub(crate) fn opened(&self) {
         if !self.layers().is_empty() {
-            self.opened.call_once(|| self.tell(StreamLayer::opened));
+            self.opened.call_once(|| {
+                self.tell(StreamLayer::opened);
+                let told = mem::replace(&mut *self.told(), Told::Opened);
+                if let Told::Owed(cause) = told {
+                    self.ended(cause);
+                }
+            });
         }
     }
 
-    /// The stream has ended.
-    pub(crate) fn ended(&self, cause: Failure) {
-        if !self.layers().is_empty() {
-            self.closed(&cause.into());
+    /// The stream has ended. Layers that do not know that it is open hear of it once they do.
+    pub(crate) fn ended(&self, cause: Box<Failure>) {
+        let mut told = self.told();
+        match *told {
+            Told::Nothing => *told = Told::Owed(cause),
+            Told::Opened => {
+                drop(told);
+                self.closed(&(*cause).into());
+            }
+            Told::Owed(_) | Told::Closed => {}
         }
     }
 
-    /// The stream has ended, or does not come to be open.
+    /// The stream has ended, or does not come to be open, which is told once.
     pub(crate) fn closed(&self, cause: &Error) {
-        self.tell(|layer| layer.closed(cause));
+        let told = mem::replace(&mut *self.told(), Told::Closed);
+        if !matches!(told, Told::Closed) {
+            self.tell(|layer| layer.closed(cause));
+        }
+    }
+
+    fn told(&self) -> MutexGuard<'_, Told> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn tell(&self, tell: impl Fn(&dyn StreamLayer)) {

@@ -223,7 +223,7 @@ impl<R: StreamRole> Driver<R> {
     pub(crate) fn perform_stream_task(self: &Arc<Self>, task: StreamTask) {
         match task {
             StreamTask::Wake(waker) => waker.wake(),
-            StreamTask::Ended(codec, cause) => codec.ended(*cause),
+            StreamTask::Ended(codec, cause) => codec.ended(cause),
             StreamTask::Unwanted(delivery) => {
                 self.drive(|state, now| state.engine.reject_message(now, delivery, None));
             }
