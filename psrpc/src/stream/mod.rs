@@ -16,8 +16,8 @@ use std::task::{Context, Poll};
 
 use futures_core::Stream;
 use prost::Message;
-use psrpc_engine::{StreamHandle, WallTime};
 use psrpc_engine::proto::{Metadata, Text};
+use psrpc_engine::{StreamHandle, WallTime};
 
 use crate::client::Client;
 use crate::handler::RequestContext;
