@@ -288,7 +288,7 @@ async fn closing_a_client_ends_all_that_it_has() {
     let mut rumours: Subscription<String> = client.subscribe(RUMOUR, &[]).await.unwrap();
     client.close();
     let cause = stream.closed().await;
-    assert!(cause.is_client_closed() && cause.text() == "stream closed");
+    assert!(cause.is_client_closed() && cause.text() == "client is closed");
     let mut told = Vec::new();
     while let Some(answer) = answers.next().await {
         told.push(answer);

@@ -328,10 +328,7 @@ impl Client {
             Some(error) => Failure::bus(Reason::SubscriptionLost, error.clone(), evidence),
             None => Failure::closed(evidence),
         };
-        let stream_failure = match &error {
-            Some(_) => failure(Evidence::default()),
-            None => Failure::ended(Reason::ClientClosed, plain_close()),
-        };
+        let stream_failure = failure(Evidence::default());
         let (calls, multi_calls, mut cx) = self.split(now);
         calls.fail_all(&mut cx, failure);
         multi_calls.fail_all(&mut cx, failure);

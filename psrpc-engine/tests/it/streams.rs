@@ -783,7 +783,7 @@ fn the_close_of_a_client_ends_its_streams_and_openings() {
     assert!(events.any(|event| matches!(
         event,
         ClientEvent::Stream(StreamEvent::Ended { cause, .. })
-            if cause.reason == Reason::ClientClosed && cause.text == "stream closed"
+            if cause.reason == Reason::ClientClosed && cause.text == "client is closed"
     )));
     assert_eq!(client.engine.streams(), 0);
 }
