@@ -332,7 +332,7 @@ impl Calls {
                 cx.io.event(ClientEvent::Select { call: handle, claims });
             }
             Verdict::Error(error) => self.fail(cx, handle, |evidence| Failure::answered(error, evidence)),
-            Verdict::Nobody => self.end_unselected(cx, handle),
+            Verdict::Nobody => self.fail(cx, handle, Failure::no_server),
         }
     }
 
@@ -346,22 +346,9 @@ impl Calls {
         flight.state.evidence.best = bids.best().cloned();
         match bids.end_unasked() {
             Verdict::Error(error) => self.fail(cx, handle, |evidence| Failure::answered(error, evidence)),
-            Verdict::Nobody => self.end_unselected(cx, handle),
+            Verdict::Nobody => self.fail(cx, handle, Failure::no_server),
             Verdict::Server(_) | Verdict::Ask(_) => self.fail(cx, handle, Failure::timed_out),
         }
-    }
-
-    /// Nobody bid. Of a queue a server may have answered all the same, whose announcement was lost.
-    fn end_unselected(&mut self, cx: &mut Context<'_>, handle: CallHandle) {
-        let Some(flight) = self.flights.get_mut(handle) else { return };
-        let parked = &mut flight.state.parked;
-        if parked.is_empty() {
-            return self.fail(cx, handle, Failure::no_server);
-        }
-        let response = parked.remove(0);
-        flight.state.evidence.selected = Some(response.server_id.clone());
-        flight.state.state = State::Waiting(Some(response.server_id.clone()));
-        self.on_response(cx, response);
     }
 
     pub(super) fn on_request_published(

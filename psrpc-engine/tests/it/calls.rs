@@ -273,14 +273,12 @@ fn an_announcement_selects_without_a_grant_and_lets_the_parked_response_in() {
 }
 
 #[test]
-fn a_parked_response_whose_announcement_is_lost_is_accepted_when_selection_ends() {
+fn a_parked_response_without_an_announcement_is_not_accepted() {
     let mut client = Driven::client();
     let (_, request) = client.request(queue_call());
     client.response(&request, "SRV_1", Ok("unannounced"));
-    assert!(client.outcome().is_none());
     client.advance_to(ms(1000));
-    let reply = client.outcome().unwrap().unwrap();
-    assert_eq!((reply.server_id.as_str(), &reply.payload[..]), ("SRV_1", &b"unannounced"[..]));
+    assert_eq!(client.failure().reason, Reason::NoResponse);
 }
 
 #[test]
