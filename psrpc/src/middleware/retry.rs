@@ -113,6 +113,7 @@ impl Retry {
     }
 
     /// Tries again only where the handler of the attempt before cannot have run ([`Error::may_have_run`]), and so does nothing twice.
+    /// On a queue that is where no call was made: a server may run one there without a grant, and so without a bid that is heard.
     /// It replaces what [`retry_if`](Self::retry_if) says.
     #[must_use]
     pub fn only_if_not_run(self) -> Self {
