@@ -6,6 +6,7 @@
 //! * The bus's: a [`BusError`], handed in with the result of an output.
 //! * Nobody's: a call that fails for a [`Reason`], a [`Failure`].
 
+use alloc::borrow::ToOwned;
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -364,10 +365,40 @@ pub struct Evidence {
     pub asked: bool,
     /// How many error responses came, the one that failed the call included.
     pub errors: u32,
+    /// What servers answered while another one could still be selected; the first few.
+    pub refusals: Vec<Refusal>,
     /// Whether a server may run it without a grant, as on a queue: then it may have run though no bid came.
     pub may_elect: bool,
     /// Whether the bus may have lost frames to the client while the call was in flight.
     pub gap: bool,
+}
+
+/// A server that answered a call with an error instead of a bid.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Which; empty where it refused a stream, which does not say.
+    pub server_id: String,
+    /// The code of its error.
+    pub code: ErrorCode,
+    /// The text of its error, or how it begins.
+    pub text: String,
+}
+
+impl Evidence {
+    /// More say nothing new, and would let strangers fill the memory.
+    const MAX_REFUSALS: usize = 8;
+    const MAX_REFUSAL_TEXT: usize = 256;
+
+    /// Notes an error that did not end the call. Copied: a text holds the frame that it came in.
+    pub(crate) fn refused(&mut self, server_id: &Text, error: &ErrorResponse) {
+        if self.refusals.len() < Self::MAX_REFUSALS {
+            let text = error.text.as_str();
+            let most = text.len().min(Self::MAX_REFUSAL_TEXT);
+            let end = (0..=most).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+            let (server_id, code) = (server_id.as_str().to_owned(), error.code.as_str().into());
+            self.refusals.push(Refusal { server_id, code, text: text[..end].to_owned() });
+        }
+    }
 }
 
 impl Failure {

@@ -125,7 +125,9 @@ pub use psrpc_proto as proto;
 pub use client::{Call, Client, MultiCall, OpenStream};
 pub use config::{ClientConfig, ServerConfig, SlowConsumer, StreamConfig};
 pub use engine::Engine;
-pub use error::{BusError, CallError, ConfigError, Evidence, Failure, RegisterError, SendError, UpdateError};
+pub use error::{
+    BusError, CallError, ConfigError, Evidence, Failure, Refusal, RegisterError, SendError, UpdateError,
+};
 pub use event::{ClientEvent, Received, Reply, ServerEvent, StreamEvent};
 pub use handle::{
     CallHandle, MultiHandle, RegistrationHandle, RequestHandle, SendHandle, StreamHandle, SubscriptionHandle,

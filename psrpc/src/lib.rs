@@ -141,8 +141,8 @@ pub use psrpc_engine::proto;
 
 pub use psrpc_engine::proto::{ErrorCode, GrpcCode, Metadata, MethodProperties, Routing, Text};
 pub use psrpc_engine::{
-    BusError, Claim, ClientLimits, Counters, Dropped, Evidence, Now, Reason, ServerLimits, SlowConsumer,
-    StreamLimits, SubscriptionKind, Time, WallTime,
+    BusError, Claim, ClientLimits, Counters, Dropped, Evidence, Now, Reason, Refusal, ServerLimits,
+    SlowConsumer, StreamLimits, SubscriptionKind, Time, WallTime,
 };
 
 pub use call::{Call, Calling};

@@ -278,6 +278,7 @@ impl Calls {
                 if queue {
                     self.fail(cx, handle, |evidence| Failure::answered(error, evidence));
                 } else {
+                    ongoing.evidence.refused(&response.server_id, &error);
                     bids.error(error);
                 }
             }
@@ -306,7 +307,10 @@ impl Calls {
         flight.state.evidence.errors += 1;
         match &mut flight.state.state {
             // It may not be the one that is selected in the end.
-            State::Selecting(bids) => bids.error(error),
+            State::Selecting(bids) => {
+                flight.state.evidence.refused(&Text::EMPTY, &error);
+                bids.error(error);
+            }
             State::Asking(_) => {}
             State::Waiting(_) => self.fail(cx, handle, |evidence| Failure::answered(error, evidence)),
         }

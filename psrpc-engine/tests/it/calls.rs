@@ -124,6 +124,23 @@ fn elsewhere_an_error_waits_for_servers_that_can() {
 }
 
 #[test]
+fn the_reasons_of_servers_that_refuse_are_kept_and_bounded() {
+    let mut client = Driven::client();
+    let (_, request) = client.request(affinity_call());
+    client.response(&request, "SRV_0", Err(error("not_found", &"é".repeat(200))));
+    for server in 1..20 {
+        client.response(&request, &format!("SRV_{server}"), Err(error("unavailable", "full")));
+    }
+    client.advance_to(ms(1000));
+    let failure = client.failure();
+    assert_eq!((failure.reason, failure.evidence.errors), (Reason::Answered, 20));
+    let refusals = failure.evidence.refusals;
+    assert_eq!(refusals.len(), 8);
+    assert_eq!((&refusals[0].code, &refusals[0].text), (&ErrorCode::NotFound, &"é".repeat(128)));
+    assert_eq!((refusals[1].server_id.as_str(), refusals[1].text.as_str()), ("SRV_1", "full"));
+}
+
+#[test]
 fn a_call_that_nobody_bids_for_says_so_and_why() {
     let mut client = Driven::client();
     client.call(queue_call());

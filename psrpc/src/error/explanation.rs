@@ -1,6 +1,6 @@
 //! What is known of why a call failed, in words for people.
 
-use psrpc_engine::{Evidence, Reason};
+use psrpc_engine::{Evidence, Reason, Refusal};
 
 use super::Error;
 
@@ -20,6 +20,7 @@ impl Error {
             asked,
             errors,
             gap,
+            refusals,
             may_elect: _,
         } = &self.0.evidence;
         let mut known = Vec::new();
@@ -53,6 +54,7 @@ impl Error {
                 )),
                 (None, None) => known.extend(receivers.as_ref().map(reached)),
             },
+            Reason::Answered if refusals.len() > 1 => {}
             _ => return None,
         }
         if *late_bids > 0 {
@@ -60,6 +62,10 @@ impl Error {
         }
         if *errors > 0 {
             known.push(format!("{} answered with an error", counted((*errors).into(), "server")));
+        }
+        for Refusal { server_id, code, text } in refusals {
+            let who = if server_id.is_empty() { "one" } else { server_id.as_str() };
+            known.push(format!("{who} said {code}: {text}"));
         }
         if *gap {
             known.push("the bus lost frames to this client meanwhile".to_owned());
@@ -89,6 +95,8 @@ mod tests {
     #[test]
     fn what_is_known_of_a_failure_is_put_into_words() {
         let nothing = Evidence::default;
+        let refusal =
+            |id: &str| Refusal { server_id: id.into(), code: ErrorCode::Unavailable, text: "full".into() };
         let reached = |receivers| Evidence { receivers: Some(receivers), ..nothing() };
         let best = Claim { server_id: "SRV_1".into(), affinity: 0.5 };
         for (reason, evidence, words) in [
@@ -118,6 +126,11 @@ mod tests {
                 Reason::TimedOut,
                 Evidence { selected: Some("SRV_1".into()), errors: 1, ..nothing() },
                 "server SRV_1 had it and did not answer in time; 1 server answered with an error",
+            ),
+            (
+                Reason::Answered,
+                Evidence { errors: 2, refusals: vec![refusal("SRV_1"), refusal("")], ..nothing() },
+                "2 servers answered with an error; SRV_1 said unavailable: full; one said unavailable: full",
             ),
             (
                 Reason::TimedOut,
