@@ -15,7 +15,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use psrpc::bus::Bus;
 use psrpc::{ClientStream, Error, ErrorCode, SendHalf, ServerStream};
-use psrpc_examples::{BusArgument, input};
+use psrpc_examples::{BusArgument, input, input_ends};
 
 use chat::{Chat, ChatClient, ChatServer, Line};
 
@@ -188,8 +188,7 @@ async fn main() -> Result<(), Error> {
         None => play(bus).await,
         Some(Part::Host { room }) => {
             let server = Room::open(bus, &room).await?;
-            let mut input = input();
-            while input.recv().await.is_some() {}
+            input_ends().await;
             server.shutdown().await;
             println!("the {room} is closed");
             Ok(())

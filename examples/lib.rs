@@ -82,3 +82,9 @@ pub fn input() -> mpsc::UnboundedReceiver<String> {
     thread::spawn(move || io::stdin().lines().map_while(Result::ok).try_for_each(|line| typed.send(line)));
     lines
 }
+
+/// Waits until the input ends (Ctrl-D).
+pub async fn input_ends() {
+    let mut input = input();
+    while input.recv().await.is_some() {}
+}

@@ -18,7 +18,7 @@ use opentelemetry_sdk::trace::SdkTracerProvider;
 use psrpc::bus::Bus;
 use psrpc::middleware::{OpenTelemetry, Retry};
 use psrpc::{ClientOptions, Error, ErrorCode, NextCall, Outgoing, Request, ServerOptions};
-use psrpc_examples::{BusArgument, input};
+use psrpc_examples::{BusArgument, input_ends};
 
 use exchange::{DidYouMean, Exchange, ExchangeClient, ExchangeServer, Price, Share};
 
@@ -127,8 +127,7 @@ async fn main() -> Result<(), Error> {
         None => play(bus).await,
         Some(Part::Serve) => {
             let server = serve(bus, tracing()).await?;
-            let mut input = input();
-            while input.recv().await.is_some() {}
+            input_ends().await;
             server.shutdown().await;
             println!("the exchange is closed");
             Ok(())

@@ -6,7 +6,7 @@
 use clap::Parser;
 use psrpc::Error;
 use psrpc_examples::studio::StudioServer;
-use psrpc_examples::{BusArgument, Machine, input};
+use psrpc_examples::{BusArgument, Machine, input_ends};
 
 /// A machine that serves the studio.
 #[derive(Parser)]
@@ -26,8 +26,7 @@ async fn main() -> Result<(), Error> {
     let Arguments { bus, name, idle } = Arguments::parse();
     let server = StudioServer::new(bus.connect().await?, Machine { name: name.clone(), idle }).await?;
     println!("machine {name} serves the studio until its input ends");
-    let mut input = input();
-    while input.recv().await.is_some() {}
+    input_ends().await;
     server.shutdown().await;
     println!("machine {name} has shut down, with nothing left undone");
     Ok(())

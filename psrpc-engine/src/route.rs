@@ -116,6 +116,11 @@ impl Route {
         self.0.properties.queue() && !self.0.is_stream
     }
 
+    /// Whether a server may run a call without a grant: of a queue it alone has seen it (PROTOCOL section 5).
+    pub(crate) fn may_elect(&self) -> bool {
+        self.is_queue() && self.0.properties.require_claim
+    }
+
     /// Where requests are published, or what clients send on their streams.
     pub fn requests(&self) -> &Channel {
         &self.0.requests

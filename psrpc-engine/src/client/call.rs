@@ -169,7 +169,7 @@ impl Calls {
             multi: false,
             metadata,
             payload,
-            skip_claim: may_elect(&route),
+            skip_claim: route.may_elect(),
         });
         outgoing::check(&frame, route.requests(), &cx.config.limits.frame)?;
         Ok(self.start(cx, Start { request_id, vacancy, frame, deadline, route, rules, opens: None }))
@@ -492,7 +492,7 @@ impl Calls {
         let Some((_, ongoing)) = self.flights.settle(call, &mut cx.io.timers) else { return };
         let Ongoing { route, opens, started, parked, mut evidence, .. } = ongoing;
         drop_unselected(cx, parked);
-        evidence.may_elect = may_elect(&route);
+        evidence.may_elect = route.may_elect();
         evidence.gap = self.last_gap.is_some_and(|gap| gap >= started);
         let outcome = outcome(evidence);
         if let Err(failure) = &outcome {
@@ -503,11 +503,6 @@ impl Calls {
             None => cx.io.event(ClientEvent::Resolved { call, outcome }),
         }
     }
-}
-
-/// Whether a server may run a call without a grant: of a queue it alone has seen it.
-fn may_elect(route: &Route) -> bool {
-    route.is_queue() && route.properties().require_claim
 }
 
 fn drop_unselected(cx: &mut Context<'_>, parked: Vec<Response>) {

@@ -146,8 +146,7 @@ impl Requests {
         };
         let Incoming { registration, route, request_id, client_id, opens, .. } = incoming;
         let request = self.flights.next();
-        let properties = route.properties();
-        let may_elect = incoming.skip_claim && route.is_queue() && properties.require_claim;
+        let may_elect = incoming.skip_claim && route.may_elect();
         let client = self.channels(cx.config, &client_id);
         let opens_stream = opens.is_some();
         let opens = opens.map(|opening| {
