@@ -97,6 +97,19 @@
 
 extern crate alloc;
 
+#[cfg(feature = "planted")]
+#[doc(hidden)]
+#[macro_use]
+pub mod planted;
+
+/// Whether a defect is planted: none is, but for a simulator.
+#[cfg(not(feature = "planted"))]
+macro_rules! planted {
+    ($defect:ident) => {
+        false
+    };
+}
+
 mod cache;
 mod client;
 mod config;

@@ -14,9 +14,11 @@
 //! ```text
 //! cargo run --release -p psrpc-simulation -- run --calls 1000000
 //! cargo run --release -p psrpc-simulation -- replay 7
+//! cargo run --release -p psrpc-simulation -- planted
 //! ```
 //!
-//! `run` prints a hash of all traces, which is the same in debug and release.
+//! `run` prints a hash of all traces, which is the same in debug and release. `planted` plants one bug after the other
+//! in the engine, and tells which invariant each violates ([`planted`]).
 //!
 //! What takes part: the `Simulation` has nodes in a `World`. A `Node` drives an engine on a skewed clock for
 //! its user, a `Caller` or a `Host`; the `Net` carries frames between them, and spoils some; the `Stage` is the virtual
@@ -35,6 +37,7 @@ mod net;
 mod node;
 mod payload;
 mod plan;
+pub mod planted;
 mod report;
 mod rng;
 mod show;

@@ -1,10 +1,12 @@
-//! The command: runs seeds and sums them up, or replays one and shows all that happens.
+//! The command: runs seeds and sums them up, replays one and shows all that happens, or plants defects to be caught.
 
 use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::{Parser, Subcommand, value_parser};
+use psrpc_engine::planted::Defect;
 use psrpc_simulation::check::Violation;
+use psrpc_simulation::planted::{Catch, catch};
 use psrpc_simulation::{Summary, check_seed, simulate};
 use serde_json::{Map, Value, json};
 
@@ -36,6 +38,20 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Plant one bug after the other in the engine, and see that each is caught.
+    Planted {
+        /// In so many seeds, each of them.
+        #[arg(long, default_value_t = 1000)]
+        seeds: u64,
+        /// Those with one of these names alone.
+        names: Vec<String>,
+        /// Print a table in Markdown.
+        #[arg(long)]
+        markdown: bool,
+        /// Sum up as JSON in the last line.
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 /// How much to run.
@@ -63,6 +79,7 @@ fn main() -> ExitCode {
     let passed = match Args::parse().command {
         Command::Run { size, first, json } => run(first, &size, json),
         Command::Replay { seed, json } => replay(seed, json),
+        Command::Planted { seeds, names, markdown, json } => planted(seeds, &names, markdown, json),
     };
     if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -141,6 +158,42 @@ fn replay(seed: u64, json: bool) -> bool {
         );
     }
     invariant.is_none()
+}
+
+fn planted(seeds: u64, names: &[String], markdown: bool, json: bool) -> bool {
+    // A panic is a way to be caught, of which the report tells.
+    std::panic::set_hook(Box::new(|_| {}));
+    if markdown {
+        println!("| defect | what it is | caught at seed | by |\n|---|---|---|---|");
+    }
+    let mut missed = 0;
+    let mut defects = Vec::new();
+    for defect in Defect::ALL {
+        let (name, what) = (defect.name(), defect.what());
+        if !names.is_empty() && !names.contains(&name) {
+            continue;
+        }
+        let (caught_at, invariant) = match catch(*defect, seeds) {
+            Some(Catch { seed, invariant }) => (Some(seed), Some(format!("{invariant:?}"))),
+            None => (None, None),
+        };
+        let seed = caught_at.map_or("missed".to_owned(), |seed| seed.to_string());
+        let by = invariant.as_deref().unwrap_or("nothing");
+        if markdown {
+            println!("| `{name}` | {what} | {seed} | {by} |");
+        } else {
+            println!("{name:<28} {seed:>7} {by:<7} {what}");
+        }
+        missed += usize::from(caught_at.is_none());
+        defects.push(json!({ "name": name, "caught_at": caught_at, "invariant": invariant }));
+    }
+    if !markdown {
+        println!("{} defects, {missed} missed in {seeds} seeds each", defects.len());
+    }
+    if json {
+        println!("{}", json!({ "defects": defects }));
+    }
+    missed == 0 && !defects.is_empty()
 }
 
 fn hex(hash: u64) -> String {
