@@ -32,7 +32,8 @@ impl BucketKey {
 
     /// The first moment at which every request in the bucket is expired.
     fn end(self) -> WallTime {
-        WallTime::from_unix_nanos((self.0 << BUCKET_SHIFT) | ((1 << BUCKET_SHIFT) - 1))
+        let last = if planted!(ForgetsEarly) { 0 } else { (1 << BUCKET_SHIFT) - 1 };
+        WallTime::from_unix_nanos((self.0 << BUCKET_SHIFT) | last)
     }
 }
 
@@ -72,7 +73,7 @@ impl Dedup {
             return Admission::Duplicate;
         }
         if self.seen.len() >= self.limit {
-            return Admission::Full;
+            return if planted!(FullMeansNew) { Admission::New } else { Admission::Full };
         }
         let key = BucketKey::of(expiry);
         let bucket = self.buckets.entry(key).or_insert_with(|| Bucket {
@@ -84,6 +85,7 @@ impl Dedup {
         self.seen.insert(identity);
         // Our wall clock may be ahead and be set right later, so the sender's own view of the lifetime counts too.
         let needed = (now.time + expiry.lifetime()).max(expiry.time());
+        let needed = if planted!(ForgetsEarly) { now.time } else { needed };
         if needed > bucket.forget_at {
             bucket.forget_at = needed.max(now.time + key.end().since(now.wall));
             match bucket.timer {
@@ -106,13 +108,13 @@ impl Dedup {
         bucket.timer = None;
         let expired = now.time + key.end().since(now.wall);
         // At the end of time there is no later.
-        if expired > now.time {
+        if expired > now.time && !planted!(ForgetsByOneClock) {
             bucket.forget_at = expired;
             bucket.timer = Some(timers.arm(expired, TimerKind::Forget, owner(key)));
             return;
         }
         let identities = self.buckets.remove(&key).map(|bucket| bucket.identities).unwrap_or_default();
-        for identity in identities {
+        for identity in identities.into_iter().filter(|_| !planted!(RememberedForever)) {
             self.seen.remove(identity);
         }
         self.seen.shrink();

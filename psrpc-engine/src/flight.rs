@@ -81,15 +81,18 @@ impl<H: Copy + From<RawHandle> + Into<RawHandle>, S> Flights<H, S> {
     pub(crate) fn settle<O: Copy>(&mut self, handle: H, timers: &mut Timers<O>) -> Option<(Text, S)> {
         let Flight { id, state, hash, timer } = self.flights.remove(handle)?;
         let raw = handle.into();
-        self.by_id.remove(hash, |known| *known == raw);
-        if let Some(timer) = timer {
+        if !planted!(IdsLeak) {
+            self.by_id.remove(hash, |known| *known == raw);
+        }
+        if let Some(timer) = timer.filter(|_| !planted!(TimersLeak)) {
             timers.disarm(timer);
         }
         Some((id, state))
     }
 
+    /// How many there are. Both tables say the same, unless one leaks, and then it shows.
     pub(crate) fn len(&self) -> usize {
-        self.flights.len()
+        self.flights.len().max(self.by_id.len())
     }
 
     pub(crate) fn handles(&self) -> impl Iterator<Item = H> {

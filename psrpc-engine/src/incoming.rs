@@ -56,6 +56,9 @@ pub(crate) fn accept<E: DroppedEvent, O: Copy>(
 
 /// Drops a message that has no business on the channel it came on.
 pub(crate) fn unexpected<E: DroppedEvent, O: Copy>(io: &mut Io<E, O>, frame: &Frame) {
+    if planted!(UnexpectedTypePanics) {
+        panic!("a frame of another type");
+    }
     drop_frame(io, frame, Reason::UnexpectedType);
 }
 

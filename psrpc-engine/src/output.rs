@@ -165,6 +165,9 @@ impl<E: DroppedEvent, O: Copy> Io<E, O> {
         if self.publishes.len() >= self.crowded_at {
             self.withdraw(&wanted);
         }
+        if self.blocked && planted!(FullBusHoldsEvents) {
+            return None;
+        }
         if let Some(output) = self.outputs.pop_front() {
             return Some(output);
         }
@@ -183,7 +186,12 @@ impl<E: DroppedEvent, O: Copy> Io<E, O> {
     pub(crate) fn block(&mut self, token: Token, channel: Channel, frame: Frame) {
         self.blocked = true;
         self.counters.published -= 1;
-        self.publishes.push_front(Outgoing { token, channel, frame });
+        let outgoing = Outgoing { token, channel, frame };
+        if planted!(HeldFrameGoesLast) {
+            self.publishes.push_back(outgoing);
+        } else {
+            self.publishes.push_front(outgoing);
+        }
     }
 
     /// Withdraws the frames that are not `wanted` any more. The more are left, the longer until the next time, so that
@@ -212,6 +220,6 @@ impl<E: DroppedEvent, O: Copy> Io<E, O> {
     }
 
     pub(crate) fn unblock(&mut self) {
-        self.blocked = false;
+        self.blocked = planted!(RoomUnnoticed);
     }
 }

@@ -64,4 +64,167 @@ defects! {
 
     /// A call ends a nanosecond after its deadline.
     CallLateByOne
+    /// A request expires as if the monotonic clock had started when it was made.
+    ExpiryFromOrigin
+    /// A client that has dropped more than 100 late frames hears no more.
+    LateFramesWedge
+    /// A client is ready before the last of its subscriptions is live.
+    ReadyEarly
+    /// A client whose subscription is lost goes on without it.
+    LossIgnored
+    /// A call whose request the bus did not take waits out its timeout.
+    PublishFailureIgnored
+    /// The response of a server that was not selected is taken.
+    UnselectedAnswers
+    /// An announcement selects its server though another was selected before.
+    AnnouncementOverrides
+    /// A response that came before its announcement is forgotten.
+    ParkedLost
+    /// An error without a text is read as a success.
+    EmptyErrorSucceeds
+    /// A grant that waits for the bus leaves though its call has ended.
+    CanceledGrantLeaves
+    /// To cancel a call that has ended resolves it again.
+    CanceledTwice
+    /// One call of a client that is closed stays pending.
+    CloseLeavesACall
+
+    // The selection.
+
+    /// A bid that is infinite or not a number counts.
+    InfinityWins
+    /// Of equal bids the last wins.
+    LastBestWins
+    /// A second bid of the same server counts.
+    SecondBidCounts
+    /// A bid below the minimum counts.
+    MinimumIgnored
+    /// Each bid starts the short circuit again.
+    ShortCircuitRestarts
+    /// Nothing wakes a call when its short circuit is over.
+    ShortCircuitSleeps
+
+    // Multi calls.
+
+    /// A server's second answer to a multi call is taken.
+    SecondAnswerCounts
+    /// A multi call ends one answer before it has all that are expected.
+    MultiEndsEarly
+    /// A multi call that is canceled goes on.
+    CanceledMultiStays
+
+    // Requests, seen from the server.
+
+    /// A duplicate of a request that was answered runs again.
+    DuplicateRuns
+    /// A duplicate of the opening of a stream opens it again.
+    StreamOpensTwice
+    /// Requests and messages are forgotten up to a second before they expire.
+    ForgetsEarly
+    /// When the wall clock is set back, requests and messages are forgotten before they expire by it.
+    ForgetsByOneClock
+    /// What there is no room to remember is let in.
+    FullMeansNew
+    /// What was remembered is never forgotten.
+    RememberedForever
+    /// A request that expires this very nanosecond may still run.
+    ExpiryLateByOne
+    /// Expiry is checked when a request comes in, and not when it is granted.
+    GrantedPastExpiry
+    /// The allowance for skewed clocks does not count.
+    AllowanceIgnored
+    /// The allowance for skewed clocks counts twice.
+    AllowanceTwice
+    /// A handler's time is read from the wall clock too, which may have jumped.
+    AnswersByWallClock
+    /// A handler that is done as its request expires still answers.
+    AnswersLate
+    /// A grant to another server is taken for one to this.
+    AnyGrantIsOurs
+    /// A server that elects to run a request does not announce it.
+    ElectsInSilence
+    /// More requests are in flight than the limit allows.
+    RequestLimitIgnored
+    /// A request that was answered counts as running for ever.
+    BusyLeaks
+
+    // Registrations and the drain.
+
+    /// A registration is there before the last of its subscriptions is live.
+    RegisteredEarly
+    /// A registration that leaves gives up its grants while requests wait for them.
+    GrantsLeftEarly
+    /// The names of a registration that is gone stay taken.
+    NamesLeak
+    /// A server that drains drops what comes in before the bus confirms that nothing more will.
+    DrainIsDeaf
+    /// A server that drains is closed before the bus confirms that nothing more will come.
+    DrainUnconfirmed
+    /// A server that drains does not wait for requests in flight.
+    DrainForgetsRequests
+
+    // Streams.
+
+    /// A duplicate of a message is delivered.
+    MessageComesTwice
+    /// A message is acknowledged when it comes, whether or not its consumer takes it.
+    AckOnArrival
+    /// An ack is taken for that of the first message that waits for one.
+    AckOfAnother
+    /// A send ends a nanosecond after its deadline.
+    SendLateByOne
+    /// Messages on their way outlive their stream.
+    SendsOutlive
+    /// One message more than the limit waits to be taken.
+    UnreadLimitByOne
+    /// A message that was taken makes no room for another.
+    UnreadLeaks
+    /// A stream is never idle for too long.
+    IdleForever
+    /// A stream that ends does not tell the other side.
+    CloseUntold
+    /// A server that takes a stream late is not told that its client gave up.
+    AbortUntold
+    /// A stream that has ended still delivers messages.
+    EndedStreamReceives
+    /// A client keeps streams that have ended.
+    EndedStreamStays
+    /// A server counts streams that are open among those that are being opened.
+    OpeningsLeak
+
+    // Updates.
+
+    /// An update of another type than that subscribed to is delivered.
+    AnyTypeIsAnUpdate
+    /// An update that there is no room for leaves no gap behind.
+    LostUpdateUnsaid
+    /// An update that was taken makes no room for another.
+    UpdateRoomLeaks
+    /// A gap that the bus reports to a client is not passed on.
+    GapUnsaid
+    /// A subscription that has ended is still counted.
+    ListenersLeak
+    /// An update that the bus did not take counts as published.
+    UpdateFailureIgnored
+    /// An update's own timeout does not count.
+    UpdateTimeoutIgnored
+
+    // What all share.
+
+    /// A frame that has no business on its channel panics.
+    UnexpectedTypePanics
+    /// A stale handle finds what took its place.
+    StaleHandlesLive
+    /// The ids of what has ended stay in their table.
+    IdsLeak
+    /// The timers of what has ended stay armed.
+    TimersLeak
+    /// A timer that is moved keeps its place in the queue.
+    MovedTimerStays
+    /// That the bus has room again goes unnoticed.
+    RoomUnnoticed
+    /// A full bus holds back events too.
+    FullBusHoldsEvents
+    /// A frame that the bus had no room for goes to the end of the queue.
+    HeldFrameGoesLast
 }

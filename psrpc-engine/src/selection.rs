@@ -155,11 +155,13 @@ impl Bids {
         limit: usize,
         evidence: &mut Evidence,
     ) -> Result<bool, Reason> {
-        if !claim.affinity.is_finite() {
+        if !claim.affinity.is_finite() && !planted!(InfinityWins) {
             return Err(Reason::NonFiniteAffinity);
         }
-        let Err(place) = self.bidders.binary_search(&claim.server_id) else {
-            return Err(Reason::SecondBid);
+        let place = match self.bidders.binary_search(&claim.server_id) {
+            Err(place) => place,
+            Ok(place) if planted!(SecondBidCounts) => place,
+            Ok(_) => return Err(Reason::SecondBid),
         };
         if self.bidders.len() >= limit {
             return Err(Reason::BidsFull);
@@ -167,6 +169,7 @@ impl Bids {
         evidence.bids += 1;
         let Rules { minimum, maximum, accept_first, short_circuit, ask, .. } = self.rules;
         let counts = minimum <= 0.0 || claim.affinity >= minimum;
+        let counts = counts || planted!(MinimumIgnored);
         if counts && (accept_first || maximum > 0.0 && claim.affinity >= maximum) {
             return Ok(true);
         }
@@ -175,13 +178,15 @@ impl Bids {
             evidence.below_minimum += 1;
             return Ok(false);
         }
-        if self.short_circuit.is_none() && !short_circuit.is_zero() {
+        if (self.short_circuit.is_none() || planted!(ShortCircuitRestarts)) && !short_circuit.is_zero() {
             self.short_circuit = Some(now + short_circuit);
         }
         if ask {
             self.counted.push(claim.clone());
         }
-        if claim.affinity > self.best.as_ref().map_or(0.0, |best| best.affinity) {
+        let best = self.best.as_ref().map_or(0.0, |best| best.affinity);
+        let ties = best > 0.0 && claim.affinity == best;
+        if claim.affinity > best || ties && planted!(LastBestWins) {
             self.best = Some(claim);
         }
         Ok(false)

@@ -119,6 +119,7 @@ impl Expiry {
             ..=0 => (now.wall, expiry),
             sent_at => (WallTime::from_unix_nanos(sent_at), WallTime::from_unix_nanos(sent_at)),
         };
+        let allowance = if planted!(AllowanceIgnored) { Duration::ZERO } else { allowance };
         if ahead > now.wall + horizon {
             return Err((Reason::FarFuture, Expired { by: ahead.since(now.wall) }));
         }
@@ -138,6 +139,7 @@ impl Expiry {
     ) -> Result<Self, Expired> {
         let expiry = expiry.min(sent_at + horizon);
         let wall = expiry + allowance;
+        let wall = if planted!(AllowanceTwice) { wall + allowance } else { wall };
         let expires =
             Self { wall, time: now.time + wall.since(now.wall), lifetime: expiry.since(sent_at) + allowance };
         expires.check(now).map(|_| expires)
@@ -145,7 +147,8 @@ impl Expiry {
 
     /// Checks that the request has not ended, by either clock.
     pub(crate) fn check(&self, now: Now) -> Result<NotExpired, Expired> {
-        if now.wall >= self.wall || now.time >= self.time {
+        let grace = Duration::from_nanos(u64::from(planted!(ExpiryLateByOne)));
+        if now.wall >= self.wall + grace || now.time >= self.time + grace {
             return Err(Expired { by: now.wall.since(self.wall).max(now.time.since(self.time)) });
         }
         Ok(NotExpired(()))

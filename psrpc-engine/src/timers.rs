@@ -82,7 +82,9 @@ impl<O: Copy> Timers<O> {
         *old = kind;
         let place = *place;
         self.heap[place].at = at;
-        self.restore(place);
+        if !planted!(MovedTimerStays) {
+            self.restore(place);
+        }
     }
 
     /// Forgets a timer that is armed.

@@ -239,9 +239,13 @@ impl Calls {
                 let bid = Claim { server_id: claim.server_id.clone(), affinity: claim.affinity };
                 match bids.bid(cx.now.time, bid, limit, &mut ongoing.evidence) {
                     Ok(true) => self.grant(cx, handle, claim.server_id),
+                    Ok(false) if planted!(ShortCircuitSleeps) => {}
                     Ok(false) => self.wake(cx, handle),
                     Err(reason) => cx.io.dropped(drop(reason)),
                 }
+            }
+            State::Waiting(Some(_)) if claim.handling && planted!(AnnouncementOverrides) => {
+                self.announced(cx, handle, claim.server_id);
             }
             State::Asking(_) | State::Waiting(_) => cx.io.dropped(drop(Reason::Late)),
         }
@@ -263,11 +267,17 @@ impl Calls {
             self.responders.answered(response.request_id.clone(), response.server_id.clone());
         }
         match (&mut ongoing.state, response.result) {
-            (State::Waiting(Some(server)), result) if *server != response.server_id => {
+            (State::Waiting(Some(server)), result)
+                if *server != response.server_id && !planted!(UnselectedAnswers) =>
+            {
                 cx.io.dropped(drop(Response { result, ..response }, Reason::NotSelected));
             }
             (State::Waiting(_), Ok(payload)) => {
                 let reply = Reply { server_id: response.server_id, payload };
+                self.settle(cx, handle, |_| Ok(reply));
+            }
+            (State::Waiting(_), Err(error)) if planted!(EmptyErrorSucceeds) && error.text.is_empty() => {
+                let reply = Reply { server_id: response.server_id, payload: Bytes::new() };
                 self.settle(cx, handle, |_| Ok(reply));
             }
             (State::Waiting(_), Err(error)) => {
@@ -367,6 +377,7 @@ impl Calls {
             Ok(receivers) => ongoing.evidence.receivers = receivers,
             // A server that bids has seen the request, whatever the bus believes.
             Err(_) if ongoing.evidence.bids > 0 || ongoing.evidence.selected.is_some() => {}
+            Err(_) if planted!(PublishFailureIgnored) => {}
             Err(error) => {
                 self.fail(cx, handle, |evidence| Failure::bus(Reason::PublishFailed, error, evidence));
             }
@@ -403,6 +414,9 @@ impl Calls {
                 cx.io.publish(Publish::Cancellation, channel, Frame::ClaimResponse(nobody));
             }
             self.fail(cx, handle, Failure::canceled);
+        } else if planted!(CanceledTwice) {
+            let outcome = Err(Failure::canceled(Evidence::default()));
+            cx.io.event(ClientEvent::Resolved { call: handle, outcome });
         }
     }
 
@@ -430,7 +444,7 @@ impl Calls {
 
     /// Fails every call, in the order of their places.
     pub(super) fn fail_all(&mut self, cx: &mut Context<'_>, failure: impl Fn(Evidence) -> Box<Failure>) {
-        let handles: Vec<_> = self.flights.handles().collect();
+        let handles: Vec<_> = self.flights.handles().skip(usize::from(planted!(CloseLeavesACall))).collect();
         for handle in handles {
             self.fail(cx, handle, &failure);
         }
@@ -469,7 +483,7 @@ impl Calls {
         ongoing.state = State::Waiting(Some(server));
         let parked = core::mem::take(&mut ongoing.parked);
         self.wake(cx, handle);
-        for response in parked {
+        for response in parked.into_iter().filter(|_| !planted!(ParkedLost)) {
             self.on_response(cx, response);
         }
     }

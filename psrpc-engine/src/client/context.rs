@@ -59,7 +59,8 @@ impl Context<'_> {
 
     /// A deadline as the wire carries it.
     pub(super) fn expiry(&self, deadline: Time) -> i64 {
-        (self.now.wall + deadline.since(self.now.time)).as_unix_nanos()
+        let from = if planted!(ExpiryFromOrigin) { Time::ZERO } else { self.now.time };
+        (self.now.wall + deadline.since(from)).as_unix_nanos()
     }
 
     /// The streams, with what they need.

@@ -375,6 +375,7 @@ impl Client {
                 let error = (ended == Ended::Lost).then_some(error);
                 self.end_listener(subscription, listener, error);
             }
+            Some((_, Ended::Lost)) if planted!(LossIgnored) => {}
             Some((_, Ended::Lost)) => self.shut(now, Some(error)),
             Some((_, Ended::Left)) | None => {}
         }
@@ -387,7 +388,9 @@ impl Client {
         listener: ListenerHandle,
         error: Option<BusError>,
     ) {
-        self.listeners.remove(listener);
+        if !planted!(ListenersLeak) {
+            self.listeners.remove(listener);
+        }
         if error.is_some() {
             self.io.count(Reason::SubscriptionLost);
         }
@@ -422,7 +425,7 @@ impl Engine for Client {
             (Some(Role::Updates(_)), _) => self.io.event(ClientEvent::Subscribed { subscription }),
             (Some(_), Phase::Starting { missing }) => {
                 *missing -= 1;
-                if *missing == 0 {
+                if *missing <= u32::from(planted!(ReadyEarly)) {
                     self.phase = Phase::Open;
                     self.io.event(ClientEvent::Ready);
                 }
@@ -440,6 +443,9 @@ impl Engine for Client {
         self.io.counters.lost += lost.unwrap_or(1);
         if let Role::Bids | Role::Responses | Role::Streams = role {
             self.calls.on_gap(now);
+        }
+        if planted!(GapUnsaid) {
+            return;
         }
         self.io.event(ClientEvent::Gap { subscription, lost });
     }
@@ -465,6 +471,9 @@ impl Engine for Client {
     }
 
     fn handle_frame(&mut self, now: Now, subscription: SubscriptionHandle, frame: Frame) {
+        if planted!(LateFramesWedge) && self.io.counters.get(Reason::Late) > 100 {
+            return;
+        }
         let Some(role) = self.subscriptions.role(subscription) else { return };
         let Some(frame) = incoming::accept(&mut self.io, frame, &self.config.limits.frame) else { return };
         let (calls, multi_calls, mut cx) = self.split(now);
@@ -515,6 +524,7 @@ impl Engine for Client {
     fn poll_output(&mut self) -> Option<Output<ClientEvent>> {
         let Self { calls, multi_calls, streams, io, .. } = self;
         io.pop(|publish| match publish {
+            Publish::Grant(_) if planted!(CanceledGrantLeaves) => true,
             Publish::Request(call) | Publish::Grant(call) => calls.contains(call),
             Publish::MultiRequest(call) => multi_calls.contains(call),
             Publish::Message(send) => streams.is_sending(send),

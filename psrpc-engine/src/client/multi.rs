@@ -116,14 +116,16 @@ impl MultiCalls {
         if server_id.is_empty() {
             return cx.io.dropped(drop(Reason::MissingId));
         }
-        let Err(place) = answered.binary_search(&server_id) else {
-            return cx.io.dropped(drop(Reason::SecondAnswer));
+        let place = match answered.binary_search(&server_id) {
+            Err(place) => place,
+            Ok(place) if planted!(SecondAnswerCounts) => place,
+            Ok(_) => return cx.io.dropped(drop(Reason::SecondAnswer)),
         };
         if answered.len() >= cx.config.limits.answers_per_call {
             return cx.io.dropped(drop(Reason::AnswersFull));
         }
         answered.insert(place, server_id.clone());
-        let complete = *expected == Some(answered.len());
+        let complete = *expected == Some(answered.len() + usize::from(planted!(MultiEndsEarly)));
         cx.io.event(ClientEvent::Answer { call, server_id, result });
         if complete {
             self.end(cx, call, Ok(()));
@@ -154,7 +156,9 @@ impl MultiCalls {
 
     /// The caller has enough.
     pub(super) fn cancel(&mut self, cx: &mut Context<'_>, call: MultiHandle) {
-        self.0.settle(call, &mut cx.io.timers);
+        if !planted!(CanceledMultiStays) {
+            self.0.settle(call, &mut cx.io.timers);
+        }
     }
 
     /// Fails every call, in the order of their places.

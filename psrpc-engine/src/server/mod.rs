@@ -342,9 +342,11 @@ impl Server {
 
     fn close_if_drained(&mut self) {
         if let Phase::Draining { timer, .. } = self.phase {
-            let in_flight = self.requests.len() + self.streams.len() + self.updates.len();
+            let requests = if planted!(DrainForgetsRequests) { 0 } else { self.requests.len() };
+            let in_flight = requests + self.streams.len() + self.updates.len();
             // Clients are to see the ends of their streams.
-            let left = || self.registry.is_empty() && self.io.is_done_with_closes();
+            let left =
+                || (self.registry.is_empty() || planted!(DrainUnconfirmed)) && self.io.is_done_with_closes();
             if in_flight == 0 && (timer.is_none() || left()) {
                 self.close();
             }
@@ -476,7 +478,10 @@ impl Engine for Server {
         let Some((role, route)) = self.registry.role(subscription) else { return };
         let route = route.clone();
         let Some(frame) = incoming::accept(&mut self.io, frame, &self.config.limits.frame) else { return };
-        let deaf = matches!(self.phase, Phase::Draining { timer: None, .. });
+        let deaf = match self.phase {
+            Phase::Draining { timer, .. } => timer.is_none() || planted!(DrainIsDeaf),
+            Phase::Open | Phase::Closed => false,
+        };
         let (requests, mut cx) = self.split(now);
         match (role.carries, frame) {
             (Carries::Requests, Frame::Request(Request { request_id, client_id, .. })) if deaf => {

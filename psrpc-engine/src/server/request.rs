@@ -32,7 +32,7 @@ use crate::output::Publish;
 use crate::stream::{self, Delivery};
 use crate::time::{Expired, Expiry, NotExpired};
 use crate::timers::TimerKind;
-use crate::{Dropped, Reason, RegistrationHandle, RequestHandle, Route, WallTime};
+use crate::{Dropped, Now, Reason, RegistrationHandle, RequestHandle, Route, WallTime};
 
 /// The requests of a server in flight, and those that it remembers.
 pub(super) struct Requests {
@@ -195,12 +195,14 @@ impl Requests {
             return Err(refuse(if known { Reason::Duplicate } else { Reason::IdTaken }));
         };
         match self.dedup.admit(*now, &mut io.timers, identity, &expiry, Owner::Bucket) {
+            Admission::Duplicate if stream_id.is_none() && planted!(DuplicateRuns) => {}
+            Admission::Duplicate if stream_id.is_some() && planted!(StreamOpensTwice) => {}
             Admission::Duplicate => return Err(refuse(Reason::Duplicate)),
             Admission::Full => return Err(refuse(Reason::DedupFull)),
             Admission::New => {}
         }
         // After it was remembered: a duplicate of what is refused here must not run later.
-        if self.flights.len() >= config.limits.requests {
+        if self.flights.len() >= config.limits.requests && !planted!(RequestLimitIgnored) {
             return Err(refuse(Reason::RequestsFull));
         }
         match stream_id {
@@ -270,7 +272,7 @@ impl Requests {
         let Some(request) = self.flights.find(&grant.request_id) else {
             return cx.io.count(Reason::Elsewhere);
         };
-        let ours = grant.server_id == cx.config.id;
+        let ours = grant.server_id == cx.config.id || planted!(AnyGrantIsOurs);
         let canceled = cx.config.heeds_cancellation && grant.server_id.is_empty();
         match self.state(request) {
             Some(State::Deciding | State::Bidding | State::Running) if canceled => {
@@ -341,7 +343,7 @@ impl Requests {
         if !pending.may_elect {
             return self.bid(cx, request, 1.0);
         }
-        if pending.expiry.check(cx.now).is_ok() {
+        if pending.expiry.check(cx.now).is_ok() && !planted!(ElectsInSilence) {
             self.publish_bid(cx, request, 1.0, true);
         }
         self.run(cx, request);
@@ -372,7 +374,9 @@ impl Requests {
             return;
         }
         // By the monotonic clock alone: a wall clock that jumps takes nothing from a handler that has started.
-        if cx.now.time >= flight.state.expiry.time() {
+        let Pending { expiry, .. } = &flight.state;
+        let jumped = planted!(AnswersByWallClock) && cx.now.wall >= expiry.wall();
+        if (cx.now.time >= expiry.time() || jumped) && !planted!(AnswersLate) {
             return self.abandon(cx, request, Reason::Overran);
         }
         self.answer(cx, request, result);
@@ -409,7 +413,8 @@ impl Requests {
     /// Runs a request, unless it has expired by now.
     fn run(&mut self, cx: &mut Context<'_>, request: RequestHandle) {
         let Some(flight) = self.flights.get_mut(request) else { return };
-        match flight.state.expiry.check(cx.now) {
+        let now = if planted!(GrantedPastExpiry) { Now::default() } else { cx.now };
+        match flight.state.expiry.check(now) {
             Ok(proof) if flight.state.opens.is_some() => self.open(cx, request, proof),
             Ok(proof) => start(cx.io, request, &mut flight.state, proof),
             Err(_) => self.abandon(cx, request, Reason::NotGranted),
@@ -449,7 +454,7 @@ impl Requests {
     fn answer(&mut self, cx: &mut Context<'_>, request: RequestHandle, result: Result<Bytes, ErrorResponse>) {
         let Some(flight) = self.flights.get_mut(request) else { return };
         flight.state.state = State::Answered;
-        self.busy -= 1;
+        self.busy -= usize::from(!planted!(BusyLeaks));
         publish_response(cx, Publish::Response(request), &flight.state.client, flight.id.clone(), result);
     }
 
@@ -468,6 +473,7 @@ impl Requests {
     fn settle(&mut self, io: &mut Io, request: RequestHandle) -> Option<(Text, Pending)> {
         let (id, pending) = self.flights.settle(request, &mut io.timers)?;
         match &pending.opens {
+            Some(_) if planted!(OpeningsLeak) => {}
             Some(Opened { opening, .. }) => {
                 self.openings.remove(self.keys.hash(opening.stream_id.as_bytes()), |known| *known == request);
             }

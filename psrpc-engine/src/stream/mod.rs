@@ -190,7 +190,7 @@ impl<K: Side> Streams<K> {
     ) {
         let Some(flight) = self.flights.get_mut(stream) else { return };
         flight.state.heard = cx.now.time;
-        if let Some(idle) = cx.rules.config.idle_timeout {
+        if let Some(idle) = cx.rules.config.idle_timeout.filter(|_| !planted!(IdleForever)) {
             flight.wake(
                 &mut cx.io.timers,
                 cx.now.time + idle,
@@ -213,7 +213,7 @@ impl<K: Side> Streams<K> {
         let Stream { stream_id, request_id, sent_at, expiry, .. } = frame;
         let drop = |reason| Dropped::of(reason, request_id.clone(), stream_id.clone());
         let half = match self.flights.get_mut(stream) {
-            Some(flight) if !flight.state.ended => &mut flight.state,
+            Some(flight) if !flight.state.ended || planted!(EndedStreamReceives) => &mut flight.state,
             _ => return cx.io.dropped(drop(Reason::NoStream)),
         };
         if request_id.is_empty() {
@@ -229,7 +229,7 @@ impl<K: Side> Streams<K> {
             }
         };
         let identity = self.keys.identity(stream_id.as_bytes(), request_id.as_bytes());
-        let limit = self.limits.unread_per_stream;
+        let limit = self.limits.unread_per_stream + usize::from(planted!(UnreadLimitByOne));
         // Its ack would wait with many others.
         let held_up = cx.io.is_blocked() && half.acks >= limit || cx.io.is_overfull();
         if !self.received.knows(identity) && (half.unread >= limit || held_up) {
@@ -242,11 +242,15 @@ impl<K: Side> Streams<K> {
         let owner = |bucket| StreamTimer::Bucket(bucket).into();
         match self.received.admit(cx.now, &mut cx.io.timers, identity, &expires, owner) {
             Admission::New => {}
+            Admission::Duplicate if planted!(MessageComesTwice) => {}
             Admission::Duplicate => return cx.io.dropped(drop(Reason::Duplicate)),
             Admission::Full => return cx.io.dropped(drop(Reason::MessagesFull)),
         }
         half.unread += 1;
         let delivery = Delivery { stream, request_id, sent_at, expiry };
+        if planted!(AckOnArrival) {
+            self.acknowledge(cx, delivery.clone());
+        }
         cx.io.event(StreamEvent::Message { delivery, payload }.into());
     }
 
@@ -262,10 +266,14 @@ impl<K: Side> Streams<K> {
         else {
             return cx.io.dropped(Dropped::of(Reason::Late, request_id, stream_id));
         };
+        let mut acknowledged = send;
         if let Some(flight) = stream.and_then(|stream| self.flights.get_mut(stream)) {
             flight.state.heard = cx.now.time;
+            if planted!(AckOfAnother) {
+                acknowledged = flight.state.sends[0];
+            }
         }
-        self.settle(cx.io, send, Ok(()));
+        self.settle(cx.io, acknowledged, Ok(()));
     }
 
     /// The other side has closed the stream. That holds however late it is said: a stream that misses its end stays for ever.
@@ -354,7 +362,8 @@ impl<K: Side> Streams<K> {
         let body = StreamBody::Message { payload };
         let frame = frame(cx.now, flight.id.clone(), request_id.clone(), timeout, body);
         crate::outgoing::check(&frame, &half.channel, cx.rules.frame)?;
-        let send = self.sends.start(&mut cx.io.timers, vacancy, request_id, cx.now.time + timeout, stream);
+        let deadline = cx.now.time + timeout + Duration::from_nanos(u64::from(planted!(SendLateByOne)));
+        let send = self.sends.start(&mut cx.io.timers, vacancy, request_id, deadline, stream);
         half.sends.push(send);
         cx.io.publish(Publish::Message(send), &half.channel, frame);
         Ok(send)
@@ -401,7 +410,7 @@ impl<K: Side> Streams<K> {
     /// The consumer has taken a message, so that there is room for another.
     pub(crate) fn taken(&mut self, stream: StreamHandle) {
         if let Some(flight) = self.flights.get_mut(stream) {
-            flight.state.unread = flight.state.unread.saturating_sub(1);
+            flight.state.unread = flight.state.unread.saturating_sub(usize::from(!planted!(UnreadLeaks)));
         }
     }
 
@@ -426,7 +435,9 @@ impl<K: Side> Streams<K> {
     ) {
         let Some(flight) = self.flights.get(stream).filter(|flight| !flight.state.ended) else { return };
         let (stream_id, channel) = (flight.id.clone(), flight.state.channel.clone());
-        publish_close(cx, Publish::Close, stream_id, &channel, told);
+        if !planted!(CloseUntold) {
+            publish_close(cx, Publish::Close, stream_id, &channel, told);
+        }
         self.end(cx.io, stream, cause);
     }
 
@@ -439,7 +450,8 @@ impl<K: Side> Streams<K> {
     ) {
         let Some((stream_id, half)) = self.flights.settle(stream, &mut cx.io.timers) else { return };
         // A server that refused it needs not be told, unless another may have it.
-        if failure.reason != Reason::Answered || failure.evidence.selected.is_some() {
+        let may_be_open = failure.reason != Reason::Answered || failure.evidence.selected.is_some();
+        if may_be_open && !planted!(AbortUntold) {
             let told = ErrorResponse::new(failure.code.clone(), failure.text.clone());
             publish_close(cx, Publish::Close, stream_id, &half.channel, told);
         }
@@ -455,10 +467,10 @@ impl<K: Side> Streams<K> {
         let Some(flight) = self.flights.get_mut(stream).filter(|flight| !flight.state.ended) else { return };
         flight.state.ended = true;
         flight.quiet(&mut io.timers);
-        for send in core::mem::take(&mut flight.state.sends) {
+        for send in core::mem::take(&mut flight.state.sends).into_iter().filter(|_| !planted!(SendsOutlive)) {
             self.settle(io, send, Err(cause.clone()));
         }
-        if !K::LINGERS {
+        if !K::LINGERS && !planted!(EndedStreamStays) {
             self.flights.settle(stream, &mut io.timers);
         }
         io.count(cause.reason);
