@@ -137,7 +137,7 @@ defects! {
     AllowanceTwice
     /// A handler's time is read from the wall clock too, which may have jumped.
     AnswersByWallClock
-    /// A handler that is done as its request expires still answers.
+    /// A handler runs on when its request expires, and answers all the same.
     AnswersLate
     /// A grant to another server is taken for one to this.
     AnyGrantIsOurs

@@ -290,6 +290,7 @@ impl Requests {
         let Some(flight) = self.flights.fired(request) else { return };
         let reason = match flight.state.state {
             State::Deciding | State::Bidding => Reason::NotGranted,
+            State::Running if planted!(AnswersLate) => return,
             State::Running => Reason::Overran,
             State::Answered => return self.end(cx, request),
         };

@@ -1,0 +1,21 @@
+//! Planted defects, in a process of their own: whatever is planted, every engine of the process has it.
+
+use psrpc_engine::planted::Defect;
+use psrpc_simulation::check::Invariant;
+use psrpc_simulation::check_seed;
+use psrpc_simulation::planted::catch;
+
+#[test]
+fn a_defect_is_caught_in_the_first_seed_that_shows_it_and_does_not_stay() {
+    let caught = catch(Defect::ParkedLost, 100).expect("it shows in a hundred seeds");
+    assert_eq!(caught.invariant, Invariant::I16);
+    assert_eq!(catch(Defect::ParkedLost, caught.seed), None);
+    assert_eq!(catch(Defect::ParkedLost, caught.seed + 1), Some(caught));
+    assert_eq!(check_seed(caught.seed).violation, None);
+}
+
+#[test]
+fn defects_go_by_names_of_their_own() {
+    assert_eq!(Defect::ParkedLost.name(), "parked_lost");
+    assert_eq!(Defect::ParkedLost.what(), "A response that came before its announcement is forgotten.");
+}
