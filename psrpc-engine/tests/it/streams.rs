@@ -474,6 +474,19 @@ fn an_ack_counts_for_its_own_stream_alone() {
 }
 
 #[test]
+fn an_ack_counts_for_its_own_message_alone() {
+    let mut client = client();
+    let (stream, _) = client.stream();
+    let (first, second) = (client.send(stream, "hey"), client.send(stream, "ho"));
+    client.ack(CLIENT, &second);
+    assert_eq!(client.take(), [Happened::Sent]);
+    client.ack(CLIENT, &second);
+    assert_eq!(client.dropped(), [Reason::Late]);
+    client.ack(CLIENT, &first);
+    assert_eq!(client.take(), [Happened::Sent]);
+}
+
+#[test]
 fn a_message_is_acknowledged_when_its_consumer_has_it() {
     let mut server = server();
     server.stream("STR_1");
