@@ -4,7 +4,7 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use crate::map::IdentitySet;
-use crate::time::Expiry;
+use crate::time::{Expired, Expiry};
 use crate::timers::{TimerId, TimerKind, Timers};
 use crate::{Now, Time, WallTime};
 
@@ -15,9 +15,12 @@ const BUCKET_SHIFT: u32 = 30;
 ///
 /// A bucket is forgotten whole when both clocks say that its requests have expired: the monotonic one, so that a wall
 /// clock that jumped ahead makes nothing be forgotten early, and the wall clock, by which a late duplicate is judged.
+/// What would be in a bucket that was forgotten has expired for good, also if the wall clock is set back later.
 pub(crate) struct Dedup {
     seen: IdentitySet,
     buckets: BTreeMap<BucketKey, Bucket>,
+    /// The last of the buckets that were forgotten.
+    forgotten: Option<BucketKey>,
     limit: usize,
 }
 
@@ -48,12 +51,15 @@ struct Bucket {
 pub(crate) enum Admission {
     New,
     Duplicate,
+    /// It may have come before, and was forgotten since: when it counted as expired, before the wall clock was set back by
+    /// so much at least.
+    Forgotten(Expired),
     Full,
 }
 
 impl Dedup {
     pub(crate) const fn new(limit: usize) -> Self {
-        Self { seen: IdentitySet::new(), buckets: BTreeMap::new(), limit }
+        Self { seen: IdentitySet::new(), buckets: BTreeMap::new(), forgotten: None, limit }
     }
 
     pub(crate) fn knows(&self, identity: u128) -> bool {
@@ -72,10 +78,13 @@ impl Dedup {
         if self.knows(identity) {
             return Admission::Duplicate;
         }
+        let key = BucketKey::of(expiry);
+        if let Some(forgotten) = self.forgotten.filter(|forgotten| key <= *forgotten) {
+            return Admission::Forgotten(Expired { by: forgotten.end().since(now.wall) });
+        }
         if self.seen.len() >= self.limit {
             return if planted!(FullMeansNew) { Admission::New } else { Admission::Full };
         }
-        let key = BucketKey::of(expiry);
         let bucket = self.buckets.entry(key).or_insert_with(|| Bucket {
             identities: Vec::new(),
             forget_at: Time::ZERO,
@@ -113,6 +122,7 @@ impl Dedup {
             bucket.timer = Some(timers.arm(expired, TimerKind::Forget, owner(key)));
             return;
         }
+        self.forgotten = self.forgotten.max(Some(key));
         let identities = self.buckets.remove(&key).map(|bucket| bucket.identities).unwrap_or_default();
         for identity in identities.into_iter().filter(|_| !planted!(RememberedForever)) {
             self.seen.remove(identity);
@@ -210,6 +220,21 @@ mod tests {
         table.pass(now(5 * SECOND, 95 * SECOND));
         assert!(table.kept_until() >= Time::ZERO + 11 * SECOND);
         assert_eq!(table.dedup.remembered(), 1);
+    }
+
+    #[test]
+    fn what_was_forgotten_while_the_wall_clock_was_ahead_is_not_new_once_it_is_set_back() {
+        let mut table = Remembered::new(10);
+        let start = now(Duration::ZERO, 100 * SECOND);
+        let expires = expiry(start, 100 * SECOND, SECOND);
+        assert_eq!(table.admit(start, 1, &expires), Admission::New);
+        table.pass(now(3 * SECOND, 200 * SECOND));
+        assert_eq!(table.dedup.remembered(), 0);
+        // By this clock it has not expired, and a duplicate would pass for new.
+        let set_back = now(4 * SECOND, 100 * SECOND);
+        assert!(matches!(table.admit(set_back, 1, &expires), Admission::Forgotten(_)));
+        let later = expiry(set_back, 100 * SECOND, 5 * SECOND);
+        assert_eq!(table.admit(set_back, 2, &later), Admission::New);
     }
 
     #[test]

@@ -198,6 +198,7 @@ impl Requests {
             Admission::Duplicate if stream_id.is_none() && planted!(DuplicateRuns) => {}
             Admission::Duplicate if stream_id.is_some() && planted!(StreamOpensTwice) => {}
             Admission::Duplicate => return Err(refuse(Reason::Duplicate)),
+            Admission::Forgotten(expired) => return Err((Reason::Expired, expired)),
             Admission::Full => return Err(refuse(Reason::DedupFull)),
             Admission::New => {}
         }

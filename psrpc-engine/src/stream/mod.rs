@@ -244,6 +244,9 @@ impl<K: Side> Streams<K> {
             Admission::New => {}
             Admission::Duplicate if planted!(MessageComesTwice) => {}
             Admission::Duplicate => return cx.io.dropped(drop(Reason::Duplicate)),
+            Admission::Forgotten(late) => {
+                return cx.io.dropped(Dropped { late_by: late.by, ..drop(Reason::ExpiredMessage) });
+            }
             Admission::Full => return cx.io.dropped(drop(Reason::MessagesFull)),
         }
         half.unread += 1;
