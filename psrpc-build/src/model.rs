@@ -274,12 +274,17 @@ fn check_names(descriptor: &ServiceDescriptor, service: &Service) -> Result<(), 
     Ok(())
 }
 
-/// Checks that all methods of a group spell it alike and have the same topic.
+/// Checks that each group can be part of a Rust name, and that all its methods spell it alike and have the same topic.
 fn check_groups(descriptor: &ServiceDescriptor, service: &Service) -> Result<(), Error> {
     let rpcs: Vec<_> = descriptor.methods().collect();
     let spelled = |method: &Method| method.group.clone().unwrap_or_default();
     for (name, methods) in service.groups() {
         let (first, first_method) = methods[0];
+        if name.is_empty() || syn::parse_str::<syn::Ident>(&format!("all_{name}_topics")).is_err() {
+            let (rpc, group) = (&rpcs[first], spelled(first_method));
+            let problem = format!("rpc {}: the group {group:?} cannot be part of a Rust name", rpc.name());
+            return Err(Error::Service { position: position_of_method(rpc), problem });
+        }
         for (index, method) in methods {
             let refuse =
                 |problem: String| Err(Error::Service { position: position_of_method(&rpcs[index]), problem });

@@ -385,6 +385,20 @@ fn methods_of_a_group_have_one_topic() {
 }
 
 #[test]
+fn a_group_that_cannot_be_part_of_a_rust_name_is_refused_and_named() {
+    let rpc = |group: &str| {
+        let options = format!("{{ topics: true topic_params: {{ group: {group:?} }} }}");
+        format!("  rpc A(M) returns (M) {{ option (psrpc.options) = {options}; }}")
+    };
+    for group in ["½", "a²", "-"] {
+        assert_eq!(
+            refusal(&rpc(group)),
+            format!("s.proto:4:3: rpc A: the group {group:?} cannot be part of a Rust name")
+        );
+    }
+}
+
+#[test]
 fn groups_whose_rust_names_collide_are_refused_naming_both() {
     let rpc = |name: &str, group: &str| {
         let options = format!("{{ topics: true topic_params: {{ group: {group:?} }} }}");
