@@ -90,6 +90,7 @@ mod error;
 mod generate;
 mod hint;
 mod model;
+mod names;
 mod options;
 mod plugin;
 
@@ -231,6 +232,7 @@ impl Config {
     }
 
     fn generate(&mut self, pool: &DescriptorPool, files: FileDescriptorSet) -> Result<(), Error> {
+        names::check(pool, &files)?;
         let services = model::services(pool, &self.renames)?;
         let (root, default_runtime, unimplemented) =
             (self.root.clone(), self.default_runtime, self.unimplemented);

@@ -360,7 +360,8 @@ fn position_of_service(service: &ServiceDescriptor) -> Position {
     position(&service.parent_file(), &[6, service.index() as i32])
 }
 
-fn position(file: &FileDescriptor, path: &[i32]) -> Position {
+/// Where in a file something is, by its path in the descriptor of the file.
+pub(crate) fn position(file: &FileDescriptor, path: &[i32]) -> Position {
     let descriptor = file.file_descriptor_proto();
     let locations = descriptor.source_code_info.iter().flat_map(|info| &info.location);
     let location = locations.into_iter().find(|location| location.path == path);

@@ -385,6 +385,25 @@ fn methods_of_a_group_have_one_topic() {
 }
 
 #[test]
+fn what_would_have_no_rust_name_is_refused_and_named() {
+    let refusal = |rest: &str| refusal_of_file(&format!("syntax = \"proto3\";\n{rest}"), |_| {});
+    for (source, place, what) in [
+        ("message _ {}", "2:1", "message `_`"),
+        ("message M { message __ {} }", "2:13", "message `__`"),
+        ("message M { string _ = 1; }", "2:13", "field `_`"),
+        ("message M { oneof _ { string a = 1; } }", "2:13", "oneof `_`"),
+        ("enum _ { A = 0; }", "2:1", "enum `_`"),
+        ("message M { enum E { _ = 0; } }", "2:22", "enum value `_`"),
+        ("package a._;", "2:1", "part of a package `_`"),
+    ] {
+        assert_eq!(
+            refusal(source),
+            format!("s.proto:{place}: the {what} would have no name in Rust, which leaves out underscores")
+        );
+    }
+}
+
+#[test]
 fn a_group_that_cannot_be_part_of_a_rust_name_is_refused_and_named() {
     let rpc = |group: &str| {
         let options = format!("{{ topics: true topic_params: {{ group: {group:?} }} }}");
