@@ -69,9 +69,17 @@ fn options() -> DescriptorPool {
     compiler.descriptor_pool()
 }
 
-/// The files that Rust code is to be generated for.
+/// The files that Rust code is to be generated for, with comments that can be doc comments.
 pub(crate) fn for_rust(mut files: FileDescriptorSet) -> FileDescriptorSet {
     files.file.retain(|file| file.package() != "psrpc" && file.package() != "google.protobuf");
+    let infos = files.file.iter_mut().filter_map(|file| file.source_code_info.as_mut());
+    for location in infos.flat_map(|info| &mut info.location) {
+        let below = location.leading_comments.iter_mut().chain(&mut location.trailing_comments);
+        for comment in below.chain(&mut location.leading_detached_comments) {
+            // Rust takes a carriage return as the end of a line only where a newline follows.
+            *comment = comment.replace("\r\n", "\n").replace('\r', "\n");
+        }
+    }
     files
 }
 

@@ -385,6 +385,23 @@ fn methods_of_a_group_have_one_topic() {
 }
 
 #[test]
+fn a_comment_may_have_any_ends_of_lines() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("s.proto");
+    let code = |end: &str| {
+        let comment = format!("// one{end}// two\rthree{end}");
+        let source = format!(
+            "syntax = \"proto3\";{end}package p;{end}{comment}message M {{}}{end}{comment}service S {{{end}{comment}\
+             rpc Fit(M) returns (M);{end}}}"
+        );
+        fs::write(&file, source).unwrap();
+        generate(&file, dir.path(), |_| {}).unwrap().remove("p.rs").unwrap()
+    };
+    assert!(code("\n").contains("/// one\n/// two\n/// three\n"));
+    assert_eq!(code("\n"), code("\r\n"));
+}
+
+#[test]
 fn what_would_have_no_rust_name_is_refused_and_named() {
     let refusal = |rest: &str| refusal_of_file(&format!("syntax = \"proto3\";\n{rest}"), |_| {});
     for (source, place, what) in [
