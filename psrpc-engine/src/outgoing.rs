@@ -29,6 +29,10 @@ pub(crate) fn check(frame: &Frame, channel: &Channel, limits: &FrameLimits) -> R
             metadata.bytes()
         }
         Frame::Stream(Stream { body: Some(StreamBody::Message { payload }), .. }) => payload.len(),
+        Frame::Stream(Stream { body: Some(StreamBody::Close { code, text }), .. }) => {
+            // The code stands in for an empty text.
+            2 * code.as_str().len() + text.len()
+        }
         Frame::Other(update) => update.type_url.len() + update.value.len(),
         Frame::Response(Response { result: Ok(payload), .. }) => payload.len(),
         Frame::Response(Response { result: Err(error), .. }) => {

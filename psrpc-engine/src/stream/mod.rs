@@ -11,6 +11,7 @@
 mod sends;
 
 use alloc::boxed::Box;
+use alloc::format;
 use alloc::vec::Vec;
 use core::time::Duration;
 
@@ -27,6 +28,7 @@ use crate::event::StreamEvent;
 use crate::flight::{Flights, Vacancy};
 use crate::limits::StreamLimits;
 use crate::map::HashKeys;
+use crate::outgoing::{self, TooLarge};
 use crate::output::{DroppedEvent, Io, Publish};
 use crate::time::Expiry;
 use crate::timers::TimerKind;
@@ -364,7 +366,7 @@ impl<K: Side> Streams<K> {
         let (request_id, vacancy) = self.sends.draw_id(cx.ids);
         let body = StreamBody::Message { payload };
         let frame = frame(cx.now, flight.id.clone(), request_id.clone(), timeout, body);
-        crate::outgoing::check(&frame, &half.channel, cx.rules.frame)?;
+        outgoing::check(&frame, &half.channel, cx.rules.frame)?;
         let deadline = cx.now.time + timeout + Duration::from_nanos(u64::from(planted!(SendLateByOne)));
         let send = self.sends.start(&mut cx.io.timers, vacancy, request_id, deadline, stream);
         half.sends.push(send);
@@ -515,7 +517,8 @@ impl<K: Side> Streams<K> {
     }
 }
 
-/// Tells the other side of a stream that it has ended, unless far too many wait to be told.
+/// Tells the other side of a stream that it has ended, unless far too many wait to be told. A cause that is larger than a
+/// frame may be becomes another, `resource_exhausted`, since nobody would read it and the stream would not end there.
 pub(crate) fn publish_close<E: Events, O: Copy>(
     cx: &mut Context<'_, E, O>,
     what: Publish,
@@ -527,8 +530,16 @@ pub(crate) fn publish_close<E: Events, O: Copy>(
         return cx.io.count(Reason::Withdrawn);
     }
     let request_id = cx.ids.request();
-    let body = StreamBody::Close { code: cause.code, text: cause.text };
-    let frame = frame(cx.now, stream_id, request_id, cx.rules.timeout, body);
+    let close = |code, text| {
+        let (stream_id, request_id) = (stream_id.clone(), request_id.clone());
+        frame(cx.now, stream_id, request_id, cx.rules.timeout, StreamBody::Close { code, text })
+    };
+    let mut frame = close(cause.code, cause.text);
+    if let Err(TooLarge { size, unit, limit }) = outgoing::check(&frame, channel, cx.rules.frame) {
+        cx.io.count(Reason::FrameLimit);
+        let text = format!("the cause is too large: {size} {unit} are over the limit of {limit}");
+        frame = close(ErrorCode::ResourceExhausted, text.into());
+    }
     cx.io.publish(what, channel, frame);
 }
 

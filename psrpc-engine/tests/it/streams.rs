@@ -648,6 +648,21 @@ fn sends_are_bounded_and_checked() {
 }
 
 #[test]
+fn a_cause_that_nobody_would_read_is_replaced() {
+    let mut server = server_with(|config| config.limits.frame.frame_bytes = 100_000);
+    let stream = server.stream("STR_1");
+    let large = cause(ErrorCode::NotFound, &"x".repeat(100_000));
+    server.engine.finish_stream(server.now, stream, Err(large));
+    server.drain();
+    let frames = server.stream_frames();
+    let [StreamBody::Close { code: ErrorCode::ResourceExhausted, text }] = body(&frames)[..] else {
+        panic!("the stream is not closed with another cause");
+    };
+    assert!(text.as_str().starts_with("the cause is too large: 100"), "{text}");
+    assert_eq!(server.engine.counters().get(Reason::FrameLimit), 1);
+}
+
+#[test]
 fn a_send_that_nobody_waits_for_is_forgotten_and_withdrawn() {
     let mut client = client();
     let (stream, _) = client.stream();
