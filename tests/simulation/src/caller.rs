@@ -1,29 +1,48 @@
-//! The caller: who uses a client. Makes calls of every kind, chooses servers, cancels, and closes.
+//! The caller: who uses a client. Makes calls of every kind, chooses servers, listens, cancels, and closes.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::time::Duration;
 
-use psrpc_engine::proto::{ErrorCode, ErrorResponse, Frame, Text};
-use psrpc_engine::{Call, CallHandle, Claim, Client, ClientEvent, Now, Route, Selection};
+use bytes::Bytes;
+use psrpc_engine::proto::{ErrorCode, ErrorResponse, Frame, Stream, StreamBody, Text};
+use psrpc_engine::{
+    Call, CallError, CallHandle, Claim, Client, ClientConfig, ClientEvent, Dropped, Failure, MultiCall,
+    MultiHandle, Now, OpenStream, Reason, Route, Selection, SubscriptionHandle, Time, WallTime,
+};
 
-use crate::check::{Called, Checked, Fact};
+use crate::check::{Asked, Called, Checked, Fact, Held, Invariant, Rules, Violation, What};
 use crate::fault::Fault;
-use crate::happening::{Happening, NodeId};
-use crate::node::User;
+use crate::happening::Happening;
+use crate::methods::NEWS;
+use crate::node::{LISTENING, Moment, User};
+use crate::node_id::NodeId;
 use crate::payload;
 use crate::rng::Rng;
+use crate::talk::{Talk, TalkAct};
 use crate::world::World;
 
 /// The user of one client.
 pub(crate) struct Caller {
     client: usize,
-    routes: Vec<Route>,
-    /// How long a call takes at most that does not say so itself.
-    timeout: Duration,
-    /// The number of every call made.
+    slot: usize,
+    config: ClientConfig,
+    /// The numbers of calls, and of openings of streams.
     calls: BTreeMap<CallHandle, usize>,
+    multi_calls: BTreeMap<MultiHandle, usize>,
+    listens: BTreeMap<SubscriptionHandle, Listening>,
+    talk: Talk,
+    /// Whether the loss of an update was told, and not yet the gap in its place.
+    owes_gap: bool,
     phase: Phase,
     rng: Rng,
+}
+
+/// A subscription to the updates of a route.
+struct Listening {
+    /// By its place among those that can be subscribed to.
+    route: usize,
+    is_live: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -36,117 +55,254 @@ enum Phase {
 
 /// What a caller does at some moment.
 pub(crate) enum CallerAct {
-    Call,
+    /// Something that users do.
+    Use,
+    /// Makes fresh calls: of these, which servers serve.
+    Probe(Vec<Probe>),
     Cancel(CallHandle),
+    CancelMulti(MultiHandle),
     Select(CallHandle, Choice),
+    Take(SubscriptionHandle),
+    Talk(TalkAct),
     Close,
+    /// Ends all its streams.
+    HangUp,
+}
+
+/// A method that a fresh call of must succeed, and how many servers answer it.
+#[derive(Clone)]
+pub(crate) struct Probe {
+    pub(crate) route: Route,
+    pub(crate) servers: usize,
 }
 
 /// The answer of a selection function.
 type Choice = Result<Option<Text>, ErrorResponse>;
 
 impl Caller {
-    pub(crate) fn new(client: usize, routes: Vec<Route>, timeout: Duration, rng: Rng) -> Self {
-        Self { client, routes, timeout, calls: BTreeMap::new(), phase: Phase::Starting, rng }
+    pub(crate) fn new(client: usize, slot: usize, config: ClientConfig, mut rng: Rng) -> Self {
+        Self {
+            client,
+            slot,
+            calls: BTreeMap::new(),
+            multi_calls: BTreeMap::new(),
+            listens: BTreeMap::new(),
+            talk: Talk::new(NodeId::Client(client), &config, rng.fork()),
+            config,
+            owes_gap: false,
+            phase: Phase::Starting,
+            rng,
+        }
     }
 
-    pub(crate) fn act(
-        &mut self,
-        engine: &mut Client,
-        now: Now,
-        world: &mut World,
-        act: CallerAct,
-    ) -> Checked {
-        match act {
-            CallerAct::Call => {
-                let call = self.any_call(now, world);
-                self.call(engine, now, world, call)
+    /// Whether it gets the updates of a route.
+    pub(crate) fn listens(&self, route: usize) -> bool {
+        let is_it = |listening: &Listening| listening.route == route && listening.is_live;
+        self.phase == Phase::Open && self.listens.values().any(is_it)
+    }
+
+    fn id(&self) -> NodeId {
+        NodeId::Client(self.client)
+    }
+
+    fn later(&mut self, world: &mut World, grains: u64, act: CallerAct) {
+        let delay = self.rng.grains(0..grains);
+        world.stage.after(delay, Happening::Caller(self.client, act));
+    }
+
+    // --- making calls ----------------------------------------------------------------------------------------
+
+    /// Does any of the things that users do.
+    fn use_it(&mut self, engine: &mut Client, moment: Moment, world: &mut World) -> Checked {
+        if self.phase == Phase::Closed {
+            return Ok(());
+        }
+        let methods = Rc::clone(&world.methods);
+        let rng = &mut self.rng;
+        match rng.below(20) {
+            0..=11 => {
+                // Queues, where a server may run a request without a grant, go wrong in more ways.
+                let route = if rng.chance(300) { methods.calls[0].clone() } else { rng.pick(&methods.calls) };
+                let call = any_call(rng, moment, world.model.asked(), route);
+                self.call(engine, moment, world, call, false)
             }
-            CallerAct::Cancel(handle) => self.cancel(engine, now, world, handle, false),
-            CallerAct::Select(handle, choice) => {
-                world.stage.log(self.id(), format_args!("selects {choice:?} for {handle:?}"));
-                engine.select(now, handle, choice);
+            12..=13 => {
+                let expected = rng.maybe(300, |rng| rng.below(4) as usize);
+                let (timeout, route) = (any_timeout(rng), methods.multi.clone());
+                let payload = payload::question(world.model.asked(), true);
+                let call = MultiCall { timeout, expected, ..MultiCall::new(route, payload) };
+                self.multi_call(engine, moment, world, call, None)
+            }
+            14..=17 => {
+                let route = rng.pick(&methods.streams);
+                let metadata = payload::opening(world.model.asked(), !rng.chance(50));
+                let selection = any_selection(rng, &route);
+                let timeout = any_timeout(rng);
+                let open = OpenStream { metadata, timeout, selection, ..OpenStream::new(route) };
+                self.open(engine, moment, world, open, false).map(|_| ())
+            }
+            _ => {
+                let route = rng.index(methods.updates.len());
+                self.listen_or_not(engine, world, route);
                 Ok(())
-            }
-            CallerAct::Close => {
-                world.stage.faults.count(Fault::Close);
-                world.stage.log(self.id(), "closes");
-                self.phase = Phase::Closing;
-                engine.close(now);
-                world.note(Fact::Closed { client: self.client })
             }
         }
     }
 
-    /// Makes a fresh call of `route`, with nothing special about it.
-    pub(crate) fn probe(
-        &mut self,
-        engine: &mut Client,
-        now: Now,
-        world: &mut World,
-        route: &Route,
-    ) -> Checked {
+    /// Makes fresh calls, with nothing special about them.
+    fn probe(&mut self, engine: &mut Client, moment: Moment, world: &mut World, probes: &[Probe]) -> Checked {
         if self.phase != Phase::Open {
             return Ok(());
         }
-        let payload = payload::question(world.model.calls(), true);
-        self.call(engine, now, world, Call::new(route.clone(), payload))
-    }
-
-    fn call(&mut self, engine: &mut Client, now: Now, world: &mut World, call: Call) -> Checked {
-        let at_most = now.time + call.timeout.unwrap_or(self.timeout);
-        let deadline = call.deadline.map_or(at_most, |deadline| deadline.min(at_most));
-        let remaining = deadline.since(now.time);
-        let properties = call.route.properties();
-        world.stage.log(self.id(), format_args!("calls {} for {remaining:?}", call.route));
-        let handle = match engine.call(now, call) {
-            Ok(handle) => handle,
-            Err(error) => {
-                world.stage.log(self.id(), error);
-                return Ok(());
+        for Probe { route, servers } in probes {
+            let (route, number) = (route.clone(), world.model.asked());
+            if route.is_stream() {
+                let open = |number| {
+                    let metadata = payload::opening(number, true);
+                    OpenStream { metadata, ..OpenStream::new(route.clone()) }
+                };
+                self.open(engine, moment, world, open(number), true)?;
+                // One that is given up, of which the server must hear.
+                let handle = self.open(engine, moment, world, open(number + 1), false)?;
+                if let Some(handle) = handle {
+                    self.later(world, 80, CallerAct::Cancel(handle));
+                }
+            } else if route.properties().multi() {
+                let call = MultiCall::new(route, payload::question(number, true));
+                let expected = self.rng.maybe(500, |_| *servers);
+                self.multi_call(engine, moment, world, MultiCall { expected, ..call }, Some(*servers))?;
+            } else {
+                let call = Call::new(route, payload::question(number, true));
+                self.call(engine, moment, world, call, true)?;
             }
-        };
-        self.calls.insert(handle, world.model.calls());
-        world.note(Fact::Called(Called {
-            client: self.client,
-            properties,
-            deadline: world.stage.now() + remaining,
-            expiry: now.wall + remaining,
-            must_succeed: world.is_calm(),
-        }))?;
-        if world.stage.faults.strikes(Fault::Cancel, &mut self.rng) {
-            let delay = self.rng.grains(0..400);
-            world.stage.after(delay, Happening::Caller(self.client, CallerAct::Cancel(handle)));
         }
         Ok(())
     }
 
-    fn any_call(&mut self, now: Now, world: &World) -> Call {
-        let rng = &mut self.rng;
-        let route = rng.pick(&self.routes);
-        let payload = payload::question(world.model.calls(), !rng.chance(50));
-        let timeout = match rng.below(20) {
-            0 => Some(Duration::ZERO),
-            1..=3 => Some(rng.grains(1..40)),
-            4..=12 => Some(rng.grains(40..2000)),
-            13..=17 => Some(rng.grains(2000..12_000)),
-            _ => None,
+    /// When it must be over, by the client's clocks.
+    fn deadline(&self, now: Now, timeout: Option<Duration>, deadline: Option<Time>) -> (Time, WallTime) {
+        let at_most = now.time + timeout.unwrap_or(self.config.timeout);
+        let deadline = deadline.map_or(at_most, |deadline| deadline.min(at_most)).max(now.time);
+        (deadline, now.wall + deadline.since(now.time))
+    }
+
+    /// What there is to know of a call that finds one server.
+    fn called(
+        &self,
+        now: Now,
+        route: &Route,
+        selection: &Selection,
+        timeout: Option<Duration>,
+        deadline: Option<Time>,
+    ) -> Called {
+        let (deadline, expiry) = self.deadline(now, timeout, deadline);
+        let claimed = route.properties().require_claim;
+        let rules = claimed.then(|| rules(&self.config, route, selection));
+        Called { queue: route.is_queue(), rules, began: now.time, deadline, expiry }
+    }
+
+    fn asks(&self, world: &mut World, what: What, deadline: Time, must_succeed: bool) -> Checked {
+        world.note(Fact::Asked(Asked { by: self.id(), what, deadline, must_succeed }))
+    }
+
+    fn call(
+        &mut self,
+        engine: &mut Client,
+        moment: Moment,
+        world: &mut World,
+        call: Call,
+        fresh: bool,
+    ) -> Checked {
+        let called = self.called(moment.now, &call.route, &call.selection, call.timeout, call.deadline);
+        world.stage.log(self.id(), format_args!("makes call {} of {}", world.model.asked(), call.route));
+        let Some(handle) = self.made(world, engine.call(moment.now, call), fresh)? else { return Ok(()) };
+        self.calls.insert(handle, world.model.asked());
+        self.asks(world, What::Call(called), moment.virtual_time(called.deadline), fresh)?;
+        self.may_cancel(world, handle);
+        Ok(())
+    }
+
+    fn open(
+        &mut self,
+        engine: &mut Client,
+        moment: Moment,
+        world: &mut World,
+        open: OpenStream,
+        fresh: bool,
+    ) -> Result<Option<CallHandle>, Violation> {
+        let called = self.called(moment.now, &open.route, &open.selection, open.timeout, open.deadline);
+        world.stage.log(self.id(), format_args!("opens stream {} of {}", world.model.asked(), open.route));
+        let made = self.made(world, engine.open_stream(moment.now, open), fresh)?;
+        if let Some(handle) = made {
+            self.calls.insert(handle, world.model.asked());
+            self.asks(world, What::Stream(called), moment.virtual_time(called.deadline), fresh)?;
+            self.may_cancel(world, handle);
+        }
+        Ok(made)
+    }
+
+    fn multi_call(
+        &mut self,
+        engine: &mut Client,
+        moment: Moment,
+        world: &mut World,
+        call: MultiCall,
+        must_answer: Option<usize>,
+    ) -> Checked {
+        let (deadline, expiry) = self.deadline(moment.now, call.timeout, call.deadline);
+        let (expected, fresh) = (call.expected, must_answer.is_some());
+        world
+            .stage
+            .log(self.id(), format_args!("makes multi call {} of {}", world.model.asked(), call.route));
+        let Some(handle) = self.made(world, engine.multi_call(moment.now, call), fresh)? else {
+            return Ok(());
         };
-        let deadline = rng.maybe(50, |rng| now.time + rng.grains(0..400));
-        let selection = any_selection(rng, &route);
-        Call { timeout, deadline, selection, ..Call::new(route, payload) }
+        self.multi_calls.insert(handle, world.model.asked());
+        let what = What::Multi { expiry, expected, servers: must_answer.unwrap_or_default() };
+        self.asks(world, what, moment.virtual_time(deadline), fresh)?;
+        if world.stage.faults.strikes(Fault::Cancel, &mut self.rng) {
+            self.later(world, 400, CallerAct::CancelMulti(handle));
+        }
+        Ok(())
+    }
+
+    /// What came of making a call: nothing, where a limit is reached or the client is not open.
+    fn made<T>(
+        &self,
+        world: &mut World,
+        made: Result<T, CallError>,
+        fresh: bool,
+    ) -> Result<Option<T>, Violation> {
+        match made {
+            Ok(handle) => Ok(Some(handle)),
+            Err(error) if fresh => {
+                Invariant::I16.violated(format!("a fresh call cannot be made: {error}")).map(|()| None)
+            }
+            Err(error) => {
+                world.stage.log(self.id(), error);
+                Ok(None)
+            }
+        }
+    }
+
+    // --- cancelling and choosing -----------------------------------------------------------------------------
+
+    fn may_cancel(&mut self, world: &mut World, handle: CallHandle) {
+        if world.stage.faults.strikes(Fault::Cancel, &mut self.rng) {
+            self.later(world, 400, CallerAct::Cancel(handle));
+        }
     }
 
     fn cancel(
         &mut self,
         engine: &mut Client,
-        now: Now,
+        moment: Moment,
         world: &mut World,
         handle: CallHandle,
         in_company: bool,
     ) -> Checked {
         world.stage.log(self.id(), format_args!("cancels {handle:?}"));
-        engine.cancel(now, handle);
+        engine.cancel(moment.now, handle);
         match self.calls.get(&handle) {
             Some(call) => world.note(Fact::Canceled { call: *call, in_company }),
             None => Ok(()),
@@ -164,9 +320,104 @@ impl Caller {
         }
     }
 
-    fn id(&self) -> NodeId {
-        NodeId::Client(self.client)
+    // --- listening -------------------------------------------------------------------------------------------
+
+    /// Subscribes to the updates of a route, or unsubscribes if it is subscribed.
+    fn listen_or_not(&mut self, engine: &mut Client, world: &mut World, route: usize) {
+        let known = self.listens.iter().find(|(_, listening)| listening.route == route);
+        if let Some((subscription, _)) = known {
+            engine.unsubscribe(*subscription);
+            return;
+        }
+        match engine.subscribe(&world.methods.updates[route], NEWS) {
+            Ok(subscription) => {
+                self.listens.insert(subscription, Listening { route, is_live: false });
+            }
+            Err(error) => world.stage.log(self.id(), error),
+        }
     }
+
+    fn subscribed(&mut self, world: &World, subscription: SubscriptionHandle) -> Checked {
+        if let Some(listening) = self.listens.get_mut(&subscription) {
+            listening.is_live = true;
+        }
+        let place = world.net.place_of((self.id(), subscription));
+        if place.is_some_and(|place| !world.net.is_live(place)) {
+            return Invariant::I13.violated(format!("{}: {subscription:?} is not live yet", self.id()));
+        }
+        Ok(())
+    }
+
+    fn update(
+        &mut self,
+        engine: &mut Client,
+        world: &mut World,
+        subscription: SubscriptionHandle,
+        payload: &Bytes,
+    ) -> Checked {
+        world.note(Fact::Update { at: self.id(), payload })?;
+        if world.stage.faults.strikes(Fault::SlowConsumer, &mut self.rng) {
+            self.later(world, 2000, CallerAct::Take(subscription));
+        } else {
+            engine.taken_update(subscription);
+        }
+        Ok(())
+    }
+
+    fn dropped(&mut self, moment: Moment, world: &World, dropped: &Dropped) -> Checked {
+        self.owes_gap |= dropped.reason == Reason::SlowConsumer && dropped.peer.is_empty();
+        self.talk.dropped(moment, world, dropped)
+    }
+
+    // --- what came of it -------------------------------------------------------------------------------------
+
+    fn ready(&mut self, engine: &mut Client, world: &mut World) -> Checked {
+        self.phase = Phase::Open;
+        for route in 0..world.methods.updates.len() {
+            if self.rng.chance(500) {
+                self.listen_or_not(engine, world, route);
+            }
+        }
+        world.all_live(self.id())
+    }
+
+    fn ended(&mut self, world: &mut World, number: Option<usize>, outcome: Result<(), &Failure>) -> Checked {
+        world.count_outcome(outcome);
+        world.note(Fact::Ended { number, outcome })
+    }
+}
+
+/// The rules of PROTOCOL section 6 for a call with these options.
+fn rules(config: &ClientConfig, route: &Route, options: &Selection) -> Rules {
+    let affinity = route.properties().affinity();
+    let short_circuit = if affinity { config.short_circuit_timeout } else { Duration::ZERO };
+    Rules {
+        minimum: options.minimum_affinity.unwrap_or_default(),
+        maximum: options.maximum_affinity.unwrap_or_default(),
+        accept_first: options.accept_first_available.unwrap_or(!affinity),
+        affinity_timeout: options.affinity_timeout.unwrap_or(config.affinity_timeout),
+        short_circuit: options.short_circuit_timeout.unwrap_or(short_circuit),
+        ask: options.ask,
+        limit: config.limits.bids_per_call,
+    }
+}
+
+fn any_timeout(rng: &mut Rng) -> Option<Duration> {
+    match rng.below(20) {
+        0 => Some(Duration::ZERO),
+        1..=3 => Some(rng.grains(1..40)),
+        4..=12 => Some(rng.grains(40..2000)),
+        13..=17 => Some(rng.grains(2000..12_000)),
+        _ => None,
+    }
+}
+
+fn any_call(rng: &mut Rng, moment: Moment, number: usize, route: Route) -> Call {
+    let payload = payload::question(number, !rng.chance(50));
+    let timeout = any_timeout(rng);
+    let deadline = rng.maybe(50, |rng| moment.now.time + rng.grains(0..400));
+    let selection = any_selection(rng, &route);
+    Call { timeout, deadline, selection, ..Call::new(route, payload) }
 }
 
 /// Options that the method allows.
@@ -188,47 +439,168 @@ fn any_selection(rng: &mut Rng, route: &Route) -> Selection {
 }
 
 impl User<Client> for Caller {
-    fn on_event(&mut self, engine: &mut Client, now: Now, world: &mut World, event: ClientEvent) -> Checked {
+    type Act = CallerAct;
+
+    fn act(&mut self, engine: &mut Client, moment: Moment, world: &mut World, act: CallerAct) -> Checked {
+        match act {
+            CallerAct::Use => self.use_it(engine, moment, world),
+            CallerAct::Probe(probes) => self.probe(engine, moment, world, &probes),
+            CallerAct::Cancel(handle) => self.cancel(engine, moment, world, handle, false),
+            CallerAct::CancelMulti(handle) => {
+                world.stage.log(self.id(), format_args!("cancels {handle:?}"));
+                engine.cancel_multi(moment.now, handle);
+                match self.multi_calls.remove(&handle) {
+                    Some(number) => {
+                        world.count("given up", 1);
+                        world.note(Fact::GivenUp { number })
+                    }
+                    None => Ok(()),
+                }
+            }
+            CallerAct::Select(handle, choice) => {
+                world.stage.log(self.id(), format_args!("selects {choice:?} for {handle:?}"));
+                engine.select(moment.now, handle, choice);
+                Ok(())
+            }
+            CallerAct::Take(subscription) => {
+                engine.taken_update(subscription);
+                Ok(())
+            }
+            CallerAct::Talk(act) => self.talk.act(engine, moment, world, act),
+            CallerAct::Close if self.phase == Phase::Closed => Ok(()),
+            CallerAct::Close => {
+                world.stage.log(self.id(), "closes");
+                self.phase = Phase::Closing;
+                engine.close(moment.now);
+                world.note(Fact::Closed { client: self.id() })
+            }
+            CallerAct::HangUp => {
+                self.talk.close_all(engine, moment.now);
+                Ok(())
+            }
+        }
+    }
+
+    fn on_event(
+        &mut self,
+        engine: &mut Client,
+        moment: Moment,
+        world: &mut World,
+        event: ClientEvent,
+    ) -> Checked {
         match event {
-            ClientEvent::Ready => self.phase = Phase::Open,
-            ClientEvent::Closed { .. } => self.phase = Phase::Closed,
+            ClientEvent::Ready => self.ready(engine, world),
+            ClientEvent::Closed { .. } => {
+                self.phase = Phase::Closed;
+                let delay = self.rng.grains(0..800);
+                world.stage.after(delay, Happening::StartClient(self.slot, None));
+                Ok(())
+            }
             ClientEvent::Select { call, claims } => {
                 let choice = self.choose(&claims);
                 if self.rng.chance(500) {
-                    engine.select(now, call, choice);
+                    engine.select(moment.now, call, choice);
                 } else {
-                    let select = Happening::Caller(self.client, CallerAct::Select(call, choice));
-                    world.stage.after(self.rng.grains(0..200), select);
+                    self.later(world, 200, CallerAct::Select(call, choice));
                 }
+                Ok(())
             }
             ClientEvent::Resolved { call, outcome } => {
-                let name = outcome.as_ref().map_or_else(|failure| failure.reason.as_str(), |_| "answered");
-                *world.stage.outcomes.entry(name).or_default() += 1;
-                let call = self.calls.get(&call).copied();
-                return world.note(Fact::Resolved { call, outcome: &outcome });
+                world.count_outcome(outcome.as_ref().map(|_| ()).map_err(|failure| &**failure));
+                world.note(Fact::Resolved { call: self.calls.remove(&call), outcome: &outcome })
             }
-            _ => {}
+            ClientEvent::Answer { call, server_id, result } => {
+                let call = self.multi_calls.get(&call).copied();
+                world.note(Fact::Answer { call, server_id: &server_id, result: &result })
+            }
+            ClientEvent::AllAnswered { call, outcome } => {
+                let number = self.multi_calls.remove(&call);
+                self.ended(world, number, outcome.as_ref().copied().map_err(|failure| &**failure))
+            }
+            ClientEvent::Opened { call, outcome } => {
+                let number = self.calls.remove(&call);
+                self.ended(world, number, outcome.as_ref().map(|_| ()).map_err(|failure| &**failure))?;
+                if let Ok(stream) = outcome {
+                    self.talk.open(world, stream, number, true);
+                }
+                Ok(())
+            }
+            ClientEvent::Stream(event) => self.talk.on_event(engine, moment, world, event),
+            ClientEvent::Subscribed { subscription } => self.subscribed(world, subscription),
+            ClientEvent::Unsubscribed { subscription, .. } => {
+                self.listens.remove(&subscription);
+                Ok(())
+            }
+            ClientEvent::Gap { .. } => {
+                self.owes_gap = false;
+                Ok(())
+            }
+            ClientEvent::Dropped(dropped) => self.dropped(moment, world, &dropped),
+            ClientEvent::Update { subscription, payload } => {
+                self.update(engine, world, subscription, &payload)
+            }
+            _ => Ok(()),
         }
-        Ok(())
     }
 
-    fn on_frame(&mut self, world: &mut World, frame: &Frame) -> Checked {
-        world.note(Fact::ClientHeard(frame))
+    fn on_frame(&mut self, moment: Moment, world: &mut World, frame: &Frame) -> Checked {
+        if self.owes_gap {
+            return Invariant::I12.violated(format!("{}: an update was lost, without a gap", self.id()));
+        }
+        self.talk.on_frame(frame);
+        world.note(Fact::ClientHeard(frame, moment.now.time))
     }
 
     /// Now and then cancels the very call that a bid came in for.
-    fn interject(&mut self, engine: &mut Client, now: Now, world: &mut World, frame: &Frame) -> Checked {
+    fn interject(
+        &mut self,
+        engine: &mut Client,
+        moment: Moment,
+        world: &mut World,
+        frame: &Frame,
+    ) -> Checked {
         let Frame::ClaimRequest(bid) = frame else { return Ok(()) };
-        let Some(number) = world.model.call_of(&bid.request_id) else { return Ok(()) };
+        let Some(number) = world.model.number_of(&bid.request_id) else { return Ok(()) };
         if !world.stage.faults.strikes(Fault::HastyCancel, &mut self.rng) {
             return Ok(());
         }
         let handle = self.calls.iter().find(|(_, call)| **call == number).map(|(handle, _)| *handle);
-        handle.map_or(Ok(()), |handle| self.cancel(engine, now, world, handle, true))
+        handle.map_or(Ok(()), |handle| self.cancel(engine, moment, world, handle, true))
     }
 
-    fn held(engine: &Client) -> (usize, usize) {
-        (engine.in_flight(), 0)
+    fn must_hear_of(&self, _: &World, frame: &Frame) -> bool {
+        let tells = matches!(
+            frame,
+            Frame::Raw(_)
+                | Frame::Other(_)
+                | Frame::Stream(Stream { body: Some(StreamBody::Message { .. }), .. })
+        );
+        tells && self.is_open()
+    }
+
+    fn on_pause(&mut self, _: Time) {}
+
+    fn held(&self, engine: &Client) -> [Held; 5] {
+        let limits = &self.config.limits;
+        [
+            Held { what: "calls in flight", count: engine.in_flight(), limit: 2 * limits.calls },
+            Held { what: "streams", count: engine.streams(), limit: limits.streams.streams },
+            Held {
+                what: "messages on their way",
+                count: engine.sending(),
+                limit: limits.streams.streams * limits.streams.sends_per_stream,
+            },
+            Held { what: LISTENING, count: engine.listening(), limit: self.listens.len() },
+            Held {
+                what: "messages remembered",
+                count: engine.remembered(),
+                limit: limits.streams.remembered,
+            },
+        ]
+    }
+
+    fn is_open(&self) -> bool {
+        self.phase == Phase::Open
     }
 
     fn is_closed(&self) -> bool {

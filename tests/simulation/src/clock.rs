@@ -4,22 +4,36 @@ use std::time::Duration;
 
 use psrpc_engine::{Now, Time, WallTime};
 
-/// The two clocks of a node. They go as fast as virtual time does, and start elsewhere.
+/// The two clocks of a node.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clock {
     /// What the monotonic clock showed when the run began.
     pub(crate) monotonic: Duration,
-    /// What the wall clock showed when the run began.
+    /// What the wall clock would have shown when the run began, had it never jumped.
     pub(crate) wall: WallTime,
+    /// How much faster than virtual time both go, in millionths.
+    pub(crate) drift: i32,
+    /// How far the wall clock has jumped, in nanoseconds.
+    pub(crate) jumped: i64,
 }
 
 /// What a wall clock showed then that is right; far from zero, as it is in life.
 pub(crate) const EPOCH: WallTime = WallTime::from_unix_nanos(1_795_345_422_000_000_000);
 
+/// How far a wall clock jumps at most, all its jumps together, in nanoseconds.
+const FARTHEST: i64 = 3_000_000_000;
+
+const MILLION: i128 = 1_000_000;
+
 impl Clock {
+    /// Clocks that are right.
+    pub(crate) const RIGHT: Clock = Clock { monotonic: Duration::ZERO, wall: EPOCH, drift: 0, jumped: 0 };
+
     /// What the clocks show at a virtual time.
     pub(crate) fn at(&self, time: Time) -> Now {
-        Now { time: time + self.monotonic, wall: self.wall + time.since(Time::ZERO) }
+        let elapsed = self.elapsed(time);
+        let began = WallTime::from_unix_nanos(self.wall.as_unix_nanos() + self.jumped);
+        Now { time: Time::ZERO + self.monotonic + elapsed, wall: began + elapsed }
     }
 
     /// Whether its wall clock is wrong.
@@ -27,9 +41,41 @@ impl Clock {
         self.wall != EPOCH
     }
 
-    /// The virtual time at which the monotonic clock shows `own`.
+    /// Has the wall clock jump ahead, or back.
+    pub(crate) fn jump(&mut self, nanos: i64) {
+        self.jumped = (self.jumped + nanos).clamp(-FARTHEST, FARTHEST);
+    }
+
+    /// Has the wall clock be where it would be had it never jumped.
+    pub(crate) fn set_right(&mut self) {
+        self.jumped = 0;
+    }
+
+    /// The first virtual time at which the monotonic clock shows `own` or more.
     pub(crate) fn virtual_time(&self, own: Time) -> Time {
-        Time::ZERO + own.since(Time::ZERO + self.monotonic)
+        let elapsed = own.since(Time::ZERO + self.monotonic);
+        if self.drift == 0 {
+            return Time::ZERO + elapsed;
+        }
+        let elapsed = i128::from(elapsed.as_nanos() as u64);
+        let mut nanos = (elapsed * MILLION / (MILLION + i128::from(self.drift))) as u64;
+        // Both divisions round, by one nanosecond or two.
+        let shows = |nanos| self.at(Time::from_nanos(nanos)).time;
+        while nanos > 0 && shows(nanos - 1) >= own {
+            nanos -= 1;
+        }
+        while shows(nanos) < own {
+            nanos += 1;
+        }
+        Time::from_nanos(nanos)
+    }
+
+    fn elapsed(&self, time: Time) -> Duration {
+        if self.drift == 0 {
+            return time.since(Time::ZERO);
+        }
+        let nanos = i128::from(time.as_nanos());
+        Duration::from_nanos((nanos + nanos * i128::from(self.drift) / MILLION) as u64)
     }
 }
 
@@ -37,11 +83,38 @@ impl Clock {
 mod tests {
     use super::*;
 
+    const CLOCK: Clock =
+        Clock { monotonic: Duration::from_secs(7), wall: WallTime::from_unix_nanos(1000), ..Clock::RIGHT };
+
     #[test]
     fn a_reading_leads_back_to_its_virtual_time() {
-        let clock = Clock { monotonic: Duration::from_secs(7), wall: WallTime::from_unix_nanos(1000) };
-        let now = clock.at(Time::from_nanos(5));
+        let now = CLOCK.at(Time::from_nanos(5));
         assert_eq!(now, Now { time: Time::from_nanos(7_000_000_005), wall: WallTime::from_unix_nanos(1005) });
-        assert_eq!(clock.virtual_time(now.time), Time::from_nanos(5));
+        assert_eq!(CLOCK.virtual_time(now.time), Time::from_nanos(5));
+    }
+
+    #[test]
+    fn the_first_virtual_time_of_a_reading_is_found_whatever_the_drift() {
+        for drift in [-500_000, -300, -1, 0, 1, 300, 500_000] {
+            let clock = Clock { drift, ..CLOCK };
+            for own in (7_000_000_000..7_000_000_050).chain(19_999_999_990..20_000_000_010) {
+                let own = Time::from_nanos(own);
+                let found = clock.virtual_time(own);
+                assert!(clock.at(found).time >= own, "{drift} {own:?}");
+                let before =
+                    found.as_nanos().checked_sub(1).map(|before| clock.at(Time::from_nanos(before)).time);
+                assert!(before.is_none_or(|before| before < own), "{drift} {own:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_jump_moves_the_wall_clock_alone() {
+        let mut clock = CLOCK;
+        clock.jump(-600);
+        assert_eq!(clock.at(Time::from_nanos(5)).wall, WallTime::from_unix_nanos(405));
+        assert_eq!(clock.at(Time::from_nanos(5)).time, CLOCK.at(Time::from_nanos(5)).time);
+        clock.set_right();
+        assert_eq!(clock.at(Time::from_nanos(5)), CLOCK.at(Time::from_nanos(5)));
     }
 }

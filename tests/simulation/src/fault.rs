@@ -51,6 +51,23 @@ faults! {
     NonFiniteAffinity = "non_finite_affinity";
     /// With a bid comes an answer of a stranger that nobody granted anything.
     ForgedAnswer = "forged_answer";
+    /// It is lost, and the bus says that something may be.
+    Gap = "gap";
+    /// With a bid come many of strangers for the same call.
+    FloodOfBids = "flood_of_bids";
+    /// With an answer come many of strangers to the same call.
+    FloodOfAnswers = "flood_of_answers";
+    /// With the opening of a stream come many of strangers.
+    FloodOfOpens = "flood_of_opens";
+
+    // What can happen between nodes for a while, counted once for each frame that it meets.
+
+    /// Two groups of nodes do not hear each other.
+    Partition = "partition";
+    /// One group of nodes does not hear the other.
+    OneWayPartition = "one_way_partition";
+    /// What goes to a node is held up, and then comes all at once.
+    Clog = "clog";
 
     // What can happen to a publish.
 
@@ -61,14 +78,29 @@ faults! {
     /// The bus has no room for the frame, nor for what follows, until some time later.
     FullBus = "full_bus";
 
+    // What can happen to a subscription.
+
+    /// It is live long after it was asked for.
+    LateSubscribe = "late_subscribe";
+    /// The bus refuses it, or gives it up later.
+    LostSubscribe = "lost_subscribe";
+
     // What can happen to a call, a client or a server.
 
     /// A caller cancels.
     Cancel = "cancel";
     /// A caller cancels in the very moment in which a bid comes in.
     HastyCancel = "hasty_cancel";
+    /// A consumer of a stream or of updates takes its time.
+    SlowConsumer = "slow_consumer";
     /// A wall clock is off, counted once for each node that starts with one.
     Skew = "skew";
+    /// Clocks are too fast or too slow, counted once for each node that starts with them.
+    Drift = "drift";
+    /// A wall clock jumps.
+    ClockJump = "clock_jump";
+    /// A node does nothing for a while, and what comes to it waits.
+    Pause = "pause";
     /// A handler runs past the deadline.
     Overrun = "overrun";
     /// A client closes.
@@ -77,6 +109,10 @@ faults! {
     Drain = "drain";
     /// A server is killed.
     Kill = "kill";
+    /// A client or a server is gone from one moment to the next, and another takes its place.
+    Crash = "crash";
+    /// What takes the place of one that crashed has its id.
+    Restart = "restart";
 }
 
 const DELIVERY: &[Fault] = &[
@@ -92,11 +128,18 @@ const DELIVERY: &[Fault] = &[
     Fault::SecondBid,
     Fault::NonFiniteAffinity,
     Fault::ForgedAnswer,
+    Fault::Gap,
+    Fault::FloodOfBids,
+    Fault::FloodOfAnswers,
+    Fault::FloodOfOpens,
 ];
 
 const PUBLISH: &[Fault] = &[Fault::PublishError, Fault::FalsePublishError];
 
-const CALLER: &[Fault] = &[Fault::Cancel, Fault::HastyCancel];
+/// Each of these brings many frames.
+const FLOODS: &[Fault] = &[Fault::FloodOfBids, Fault::FloodOfAnswers, Fault::FloodOfOpens];
+
+const USERS: &[Fault] = &[Fault::Cancel, Fault::HastyCancel, Fault::SlowConsumer];
 
 /// The faults of a run: how likely each kind is at each opportunity, and how often it happened.
 pub(crate) struct Faults {
@@ -112,9 +155,14 @@ impl Faults {
         for fault in [DELIVERY, PUBLISH, &[Fault::FullBus]].concat() {
             rates[fault as usize] = rng.pick(&[0, 0, 0, 3, 15, 50]);
         }
-        for fault in CALLER {
+        for fault in FLOODS {
+            rates[*fault as usize] = rng.pick(&[0, 0, 0, 2, 5, 10]);
+        }
+        for fault in USERS {
             rates[*fault as usize] = rng.pick(&[0, 30, 300]);
         }
+        rates[Fault::LateSubscribe as usize] = rng.pick(&[0, 0, 30, 150]);
+        rates[Fault::LostSubscribe as usize] = rng.pick(&[0, 0, 0, 20]);
         Self { rates: Some(rates), counts: FaultCounts::default() }
     }
 
@@ -137,11 +185,16 @@ impl Faults {
 
     /// Whether this fault happens now; if so, it is counted.
     pub(crate) fn strikes(&mut self, fault: Fault, rng: &mut Rng) -> bool {
-        let strikes = self.rates.is_some_and(|rates| rng.chance(rates[fault as usize]));
+        let strikes = self.would_strike(fault, rng);
         if strikes {
             self.count(fault);
         }
         strikes
+    }
+
+    /// Whether this fault is to happen. Not counted, since it may come too late to.
+    pub(crate) fn would_strike(&self, fault: Fault, rng: &mut Rng) -> bool {
+        self.rates.is_some_and(|rates| rng.chance(rates[fault as usize]))
     }
 
     /// What is to happen to a delivery, if anything is. Not counted, since not every frame can suffer it.
@@ -168,8 +221,14 @@ impl Faults {
 }
 
 /// How often each kind of fault happened.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FaultCounts([u64; Fault::ALL.len()]);
+
+impl Default for FaultCounts {
+    fn default() -> Self {
+        Self([0; Fault::ALL.len()])
+    }
+}
 
 impl FaultCounts {
     pub(crate) fn add(&mut self, others: &FaultCounts) {

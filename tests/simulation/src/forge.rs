@@ -5,9 +5,21 @@ use psrpc_engine::proto::{
     Any, ClaimRequest, ClaimResponse, Frame, FrameLimits, Response, Stream, StreamBody, Text,
 };
 
+use crate::fault::Fault;
 use crate::rng::Rng;
 
 const STRANGER: &str = "SRV_stranger";
+const STRANGE_REQUEST: &str = "REQ_strange_";
+
+/// Whether a server id is one of those that forged frames name.
+pub(crate) fn is_stranger(server_id: &Text) -> bool {
+    server_id.as_str().starts_with(STRANGER)
+}
+
+/// Whether a request id is one of those that forged openings have.
+pub(crate) fn is_strange(request_id: &Text) -> bool {
+    request_id.as_str().starts_with(STRANGE_REQUEST)
+}
 
 /// The frame as bytes, with some of them changed or missing.
 ///
@@ -25,10 +37,17 @@ pub(crate) fn damage(frame: &Frame, rng: &mut Rng) -> Frame {
         let changed = rng.index(bytes.len());
         bytes[changed] ^= 1 << rng.below(8);
         let damaged = Bytes::copy_from_slice(&bytes);
-        if let Err(_) | Ok((Frame::Other(_), _)) = Frame::decode(&damaged, &FrameLimits::DEFAULT) {
-            return Frame::Raw(damaged);
+        match Frame::decode(&damaged, &FrameLimits::DEFAULT) {
+            Ok((Frame::Other(other), _)) if is_like(frame, &other) => {}
+            Err(_) | Ok((Frame::Other(_), _)) => return Frame::Raw(damaged),
+            Ok(_) => {}
         }
     }
+}
+
+/// Whether a frame is a user's message of that type.
+fn is_like(frame: &Frame, other: &Any) -> bool {
+    matches!(frame, Frame::Other(known) if known.type_url.as_str().rsplit('/').next() == other.type_url.as_str().rsplit('/').next())
 }
 
 /// Random bytes.
@@ -58,6 +77,8 @@ pub(crate) fn unknown_call(frame: &Frame) -> Option<Frame> {
         Frame::ClaimRequest(claim) => &mut claim.request_id,
         Frame::ClaimResponse(grant) => &mut grant.request_id,
         Frame::Response(response) => &mut response.request_id,
+        Frame::Stream(Stream { body: Some(StreamBody::Open { .. }), .. }) => return None,
+        Frame::Stream(stream) => &mut stream.stream_id,
         _ => return None,
     };
     *request_id = "REQ_unknown".into();
@@ -88,6 +109,31 @@ pub(crate) fn non_finite_bid(frame: &Frame, rng: &mut Rng) -> Option<Frame> {
 pub(crate) fn strange_answer(frame: &Frame) -> Option<Frame> {
     let Frame::ClaimRequest(bid) = frame else { return None };
     Some(answer(bid.request_id.clone(), STRANGER.into()))
+}
+
+/// As many frames as strangers like to send that resemble this one; `None` if it is not of the kind that this flood is of.
+pub(crate) fn flood(fault: Fault, frame: &Frame, rng: &mut Rng) -> Option<Vec<Frame>> {
+    let stranger = |number: u64| Text::from(format!("{STRANGER}_{number}"));
+    let forged = |number| match (fault, frame) {
+        // No better than the worst bid that counts, so that others can still win.
+        (Fault::FloodOfBids, Frame::ClaimRequest(bid)) => Some(Frame::ClaimRequest(ClaimRequest {
+            server_id: stranger(number),
+            affinity: 0.0,
+            handling: false,
+            ..bid.clone()
+        })),
+        (Fault::FloodOfAnswers, Frame::Response(response)) => {
+            Some(answer(response.request_id.clone(), stranger(number)))
+        }
+        (Fault::FloodOfOpens, Frame::Stream(open @ Stream { body: Some(StreamBody::Open { .. }), .. })) => {
+            let id = |kind: &str| Text::from(format!("{kind}{number}_of_{}", open.stream_id));
+            let body = StreamBody::Open { node_id: stranger(number), metadata: Default::default() };
+            let (stream_id, request_id) = (id("STR_strange_"), id(STRANGE_REQUEST));
+            Some(Frame::Stream(Stream { stream_id, request_id, body: Some(body), ..open.clone() }))
+        }
+        _ => None,
+    };
+    (0..rng.within(5..20)).map(forged).collect()
 }
 
 fn answer(request_id: Text, server_id: Text) -> Frame {

@@ -1,42 +1,19 @@
 //! Happenings: everything that can stand on the agenda of a run.
 
-use std::fmt;
-
+use psrpc_engine::proto::Frame;
 use psrpc_engine::{BusError, Token};
 
 use crate::caller::CallerAct;
-use crate::fault::Fault;
 use crate::host::HostAct;
-use crate::net::{Delivery, Place};
-
-/// A client or a server of the run; each incarnation of a server counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum NodeId {
-    Client(usize),
-    Server(usize),
-}
-
-impl fmt::Display for NodeId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            NodeId::Client(index) => write!(f, "client-{index}"),
-            NodeId::Server(index) => write!(f, "server-{index}"),
-        }
-    }
-}
+use crate::net::Post;
+use crate::node_id::NodeId;
 
 /// What happens at some moment.
 pub(crate) enum Happening {
-    /// The bus hands frames to a subscription from here on.
-    Joined(Place),
-    /// An engine hears that its subscription is live.
-    Confirmed(Place),
-    /// A subscription has ended, and its engine hears so.
-    Ended(Place),
-    /// A frame arrives.
-    Delivered(Place, Delivery),
-    /// An engine hears what became of a publish.
-    Published(NodeId, Token, Result<Option<u64>, BusError>),
+    /// Something comes of the bus.
+    Post(Post),
+    /// An engine hears what became of a publish, and of which frame if the bus did not take it.
+    Published(NodeId, Token, Result<Option<u64>, BusError>, Option<Box<Frame>>),
     /// The bus has room again for what an engine publishes.
     Room(NodeId),
     /// A node's next timeout has come.
@@ -45,12 +22,28 @@ pub(crate) enum Happening {
     Caller(usize, CallerAct),
     /// Somebody who uses a server does something.
     Host(usize, HostAct),
-    /// A server starts in a slot.
-    Start(usize),
-    /// The server in a slot is drained or killed.
-    Stop(usize, Fault),
+    /// An act of the plan, by its place there.
+    Act(usize),
+    /// A client starts in a slot, perhaps under the id of one that was there before.
+    StartClient(usize, Option<usize>),
+    /// A server starts in a slot, perhaps under the id of one that was there before.
+    StartServer(usize, Option<usize>),
+    /// Frames get through everywhere again.
+    Mend,
     /// Faults stop, and users behave.
     Calm,
+    /// What wall clocks have jumped is undone.
+    SetClocks,
     /// Fresh calls must succeed.
     Probe,
+    /// A server leaves in peace.
+    Farewell,
+    /// A fresh call is made around that time.
+    Guest,
+}
+
+impl From<Post> for Happening {
+    fn from(post: Post) -> Self {
+        Happening::Post(post)
+    }
 }

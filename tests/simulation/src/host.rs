@@ -1,18 +1,24 @@
-//! The host: who uses a server. Bids, elects, declines, rejects, and runs handlers that take their time or fail.
+//! The host: who uses a server. Bids, elects, declines, rejects, runs handlers that take their time or fail, and publishes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
-use psrpc_engine::proto::{ErrorCode, ErrorResponse, Frame, Text};
-use psrpc_engine::{Now, Reason, Received, RequestHandle, Route, Server, ServerEvent};
+use psrpc_engine::proto::{Any, ErrorCode, ErrorResponse, Frame, Request, Stream, StreamBody, Text};
+use psrpc_engine::{
+    Dropped, Now, Reason, Received, RegistrationHandle, RequestHandle, Route, Server, ServerConfig,
+    ServerEvent, ServerLimits, StreamEvent, StreamHandle, Time, UpdateHandle, WallTime,
+};
 
-use crate::check::{Checked, Fact, Run};
+use crate::check::{self, Asked, Checked, Fact, Held, Invariant, Run, What};
 use crate::fault::Fault;
-use crate::happening::{Happening, NodeId};
-use crate::node::User;
+use crate::happening::Happening;
+use crate::methods::NEWS;
+use crate::node::{Moment, User};
+use crate::node_id::NodeId;
 use crate::payload;
 use crate::rng::Rng;
+use crate::talk::{Talk, TalkAct};
 use crate::world::World;
 
 /// The user of one server.
@@ -20,21 +26,39 @@ pub(crate) struct Host {
     server: usize,
     /// The server's id on the wire.
     id: Text,
-    /// Its methods, as they are registered together.
-    registrations: Vec<Vec<Route>>,
-    allowance: Duration,
+    /// Its methods, as they are registered together, and what became of it.
+    registrations: BTreeMap<RegistrationHandle, Registration>,
+    config: ServerConfig,
     habits: Habits,
     jobs: BTreeMap<RequestHandle, Job>,
+    /// Every request that came out, by its client and its id.
+    known: BTreeSet<(Text, Text)>,
+    /// The request that was answered last, and when it had to be.
+    answered: Option<(RequestHandle, Time)>,
+    updates: BTreeMap<UpdateHandle, usize>,
+    talk: Talk,
+    /// The request that is about to come in, and when it expires by the client's clock.
+    heard: Option<(Text, WallTime)>,
     phase: Phase,
+    /// The latest deadline of all that it has accepted.
+    latest: Time,
     rng: Rng,
+}
+
+struct Registration {
+    routes: Vec<Route>,
+    is_live: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    /// So many registrations are not live yet.
-    Joining(usize),
     Serving,
-    Leaving,
+    /// It drains since then, and must be closed by then or its latest deadline, all by its own clock.
+    Draining {
+        since: Time,
+        until: Time,
+    },
+    Killed,
     Closed,
 }
 
@@ -50,63 +74,180 @@ struct Habits {
 struct Job {
     request_id: Text,
     sound: bool,
+    deadline: Time,
 }
 
 /// What a host does at some moment.
 pub(crate) enum HostAct {
+    Register(Vec<Route>),
     Decide(RequestHandle),
     Finish(RequestHandle),
+    FinishStream(StreamHandle),
+    /// Publishes an update on the route of this place; a fresh one reaches these clients.
+    Publish(usize, Option<Vec<NodeId>>),
+    Talk(TalkAct),
+    /// Drains, or is killed.
+    Leave(Fault),
+    /// Ends all its streams.
+    HangUp,
 }
 
 impl Host {
-    pub(crate) fn new(
-        server: usize,
-        id: Text,
-        registrations: Vec<Vec<Route>>,
-        allowance: Duration,
-        mut rng: Rng,
-    ) -> Self {
+    pub(crate) fn new(server: usize, id: Text, config: &ServerConfig, mut rng: Rng) -> Self {
         let habits = Habits {
             rejects: rng.pick(&[0, 0, 100]),
             elects: rng.pick(&[0, 300, 1000]),
             declines: rng.pick(&[0, 0, 150]),
             dawdles: rng.pick(&[0, 50, 200]),
         };
-        let (jobs, phase) = (BTreeMap::new(), Phase::Joining(registrations.len()));
-        Self { server, id, registrations, allowance, habits, jobs, phase, rng }
-    }
-
-    /// Registers its methods.
-    pub(crate) fn start(&mut self, engine: &mut Server) {
-        for routes in &self.registrations {
-            engine.register(routes.clone()).expect("the routes are sound");
+        Self {
+            server,
+            id,
+            registrations: BTreeMap::new(),
+            config: config.clone(),
+            habits,
+            jobs: BTreeMap::new(),
+            known: BTreeSet::new(),
+            answered: None,
+            updates: BTreeMap::new(),
+            talk: Talk::new(NodeId::Server(server), config, rng.fork()),
+            heard: None,
+            phase: Phase::Serving,
+            latest: Time::ZERO,
+            rng,
         }
     }
 
     /// Whether calls of `route` can find it.
     pub(crate) fn serves(&self, route: &Route) -> bool {
-        self.phase == Phase::Serving && self.registrations.iter().flatten().any(|served| served == route)
+        let has = |registration: &Registration| registration.is_live && registration.routes.contains(route);
+        self.phase == Phase::Serving && self.registrations.values().any(has)
     }
 
-    /// It is about to be shut down.
-    pub(crate) fn leave(&mut self) {
-        self.phase = Phase::Leaving;
-    }
-
-    pub(crate) fn act(&mut self, engine: &mut Server, now: Now, world: &mut World, act: HostAct) -> Checked {
-        match act {
-            HostAct::Decide(request) => self.decide(engine, now, world, request),
-            HostAct::Finish(request) => self.finish(engine, now, world, request),
+    /// Checks, when the run is over, that it has not forgotten to leave.
+    pub(crate) fn check_left(&self) -> Checked {
+        match self.phase {
+            Phase::Draining { .. } => Invariant::I14.violated(format!("{} has not shut down", self.node())),
+            _ => Ok(()),
         }
+    }
+
+    fn node(&self) -> NodeId {
+        NodeId::Server(self.server)
+    }
+
+    fn who(&self) -> check::Server<'_> {
+        check::Server { id: &self.id, life: self.server }
+    }
+
+    fn later(&mut self, world: &mut World, grains: u64, act: HostAct) {
+        let delay = self.rng.grains(0..grains);
+        world.stage.after(delay, Happening::Host(self.server, act));
+    }
+
+    // --- coming and going ------------------------------------------------------------------------------------
+
+    fn register(&mut self, engine: &mut Server, routes: Vec<Route>) -> Checked {
+        if self.phase != Phase::Serving {
+            return Ok(());
+        }
+        match engine.register(routes.clone()) {
+            Ok(registration) => {
+                self.registrations.insert(registration, Registration { routes, is_live: false });
+            }
+            Err(error) => {
+                return Invariant::I9.violated(format!("{}: cannot register again: {error}", self.node()));
+            }
+        }
+        Ok(())
+    }
+
+    fn registered(&mut self, world: &mut World, registration: RegistrationHandle, is_live: bool) -> Checked {
+        if !is_live {
+            self.lost(world, registration);
+            return Ok(());
+        }
+        if let Some(registration) = self.registrations.get_mut(&registration) {
+            registration.is_live = true;
+        }
+        let all = self.registrations.values().all(|registration| registration.is_live);
+        if all { world.all_live(self.node()) } else { Ok(()) }
+    }
+
+    /// The bus does not give what a registration needs: it is tried again.
+    fn lost(&mut self, world: &mut World, registration: RegistrationHandle) {
+        if let Some(Registration { routes, .. }) = self.registrations.remove(&registration) {
+            self.later(world, 200, HostAct::Register(routes));
+        }
+    }
+
+    fn leave(&mut self, engine: &mut Server, now: Now, world: &mut World, how: Fault) {
+        if self.phase == Phase::Closed {
+            return;
+        }
+        world.stage.log(self.node(), how.name());
+        if how == Fault::Kill {
+            self.phase = Phase::Killed;
+            engine.kill(now);
+        } else {
+            let patience = self.config.drain_timeout.max(self.config.linger);
+            self.phase = Phase::Draining { since: now.time, until: now.time + patience };
+            engine.drain(now);
+        }
+    }
+
+    /// Checks that nothing was lost that it had accepted, and that it did not take too long (I14).
+    fn closed(&mut self, now: Now) -> Checked {
+        if let Phase::Draining { until, .. } = std::mem::replace(&mut self.phase, Phase::Closed) {
+            let until = until.max(self.latest);
+            // A clock that is fast leaves out a nanosecond now and then.
+            if now.time > until + Duration::from_nanos(1) {
+                return Invariant::I14.violated(format!(
+                    "{} shut down {:?} too late",
+                    self.node(),
+                    now.time.since(until)
+                ));
+            }
+            if let Some(job) = self.jobs.values().find(|job| job.deadline > now.time) {
+                return Invariant::I14.violated(format!("{} has lost {}", self.node(), job.request_id));
+            }
+        }
+        Ok(())
+    }
+
+    // --- requests --------------------------------------------------------------------------------------------
+
+    fn received(
+        &mut self,
+        engine: &mut Server,
+        moment: Moment,
+        world: &mut World,
+        received: Received,
+    ) -> Checked {
+        let Received { request, request_id, client_id, payload, metadata, deadline, opens_stream, .. } =
+            received;
+        let said = if opens_stream { payload::said_along(&metadata) } else { Some(payload) };
+        let sound = said.is_none_or(|said| payload::is_sound(&said));
+        self.latest = self.latest.max(deadline);
+        if !self.known.insert((client_id, request_id.clone())) {
+            return Invariant::I2.violated(format!("{} let {request_id} in twice", self.node()));
+        }
+        self.jobs.insert(request, Job { request_id, sound, deadline });
+        if world.is_calm() || self.rng.chance(700) {
+            return self.decide(engine, moment, world, request);
+        }
+        self.later(world, 80, HostAct::Decide(request));
+        Ok(())
     }
 
     fn decide(
         &mut self,
         engine: &mut Server,
-        now: Now,
+        moment: Moment,
         world: &mut World,
         request: RequestHandle,
     ) -> Checked {
+        let now = moment.now;
         // Without a job the request is over, its handle stale, and nothing must come of what is done with it.
         let sound = self.jobs.get(&request).is_none_or(|job| job.sound);
         if !sound || !world.is_calm() && self.rng.chance(self.habits.rejects) {
@@ -117,7 +258,7 @@ impl Host {
         } else if self.rng.chance(self.habits.elects) {
             world.stage.log(self.node(), format_args!("elects {request:?}"));
             if let Some(Job { request_id, .. }) = self.jobs.get(&request) {
-                world.note(Fact::Elected { server: &self.id, request: request_id })?;
+                world.note(Fact::Elected { server: self.who(), request: request_id })?;
             }
             engine.elect(now, request);
         } else {
@@ -139,18 +280,27 @@ impl Host {
         rng.pick(&[0.0, 0.25, 0.5, 0.75, 1.0])
     }
 
-    fn run(&mut self, engine: &mut Server, now: Now, world: &mut World, request: RequestHandle) -> Checked {
-        let Some(job) = self.jobs.get(&request) else {
-            return world.note(Fact::Ran(self.run_of(&Text::EMPTY, now)));
-        };
-        world.note(Fact::Ran(self.run_of(&job.request_id, now)))?;
+    fn ran(&self, moment: Moment, world: &mut World, request: RequestHandle) -> Checked {
+        let (server, wall, allowance) = (self.who(), moment.now.wall, self.config.skew_allowance);
+        let request = self.jobs.get(&request).map_or(&Text::EMPTY, |job| &job.request_id);
+        world.note(Fact::Ran(Run { server, request, wall, allowance }))
+    }
+
+    fn run(
+        &mut self,
+        engine: &mut Server,
+        moment: Moment,
+        world: &mut World,
+        request: RequestHandle,
+    ) -> Checked {
+        self.ran(moment, world, request)?;
         let rng = &mut self.rng;
         let takes = if !world.is_calm() && rng.chance(self.habits.dawdles) {
             // Some never come to an end.
             let Some(takes) = rng.maybe(800, |rng| rng.grains(400..16_000)) else { return Ok(()) };
             takes
         } else if rng.chance(300) {
-            return self.finish(engine, now, world, request);
+            return self.finish(engine, moment, world, request);
         } else {
             rng.grains(0..100)
         };
@@ -158,14 +308,10 @@ impl Host {
         Ok(())
     }
 
-    fn run_of<'a>(&'a self, request: &'a Text, now: Now) -> Run<'a> {
-        Run { server: &self.id, request, wall: now.wall, allowance: self.allowance }
-    }
-
     fn finish(
         &mut self,
         engine: &mut Server,
-        now: Now,
+        moment: Moment,
         world: &mut World,
         request: RequestHandle,
     ) -> Checked {
@@ -177,7 +323,7 @@ impl Host {
         let result = self.result(said, world.is_calm());
         self.answered(world, request, result.clone())?;
         world.stage.log(self.node(), format_args!("answers {request:?}"));
-        engine.respond(now, request, result);
+        engine.respond(moment.now, request, result);
         Ok(())
     }
 
@@ -203,54 +349,221 @@ impl Host {
         result: Result<Bytes, ErrorResponse>,
     ) -> Checked {
         match self.jobs.remove(&request) {
-            Some(job) => world.note(Fact::Answered { server: &self.id, request: &job.request_id, result }),
+            Some(job) => {
+                self.answered = Some((request, job.deadline));
+                world.note(Fact::Answered { server: self.who(), request: &job.request_id, result })
+            }
             None => Ok(()),
         }
     }
 
-    fn node(&self) -> NodeId {
-        NodeId::Server(self.server)
+    /// A frame was dropped, which holds for some reasons only if they are true.
+    fn dropped(&self, moment: Moment, world: &World, dropped: &Dropped) -> Checked {
+        let heard = self.heard.as_ref().filter(|(request_id, _)| *request_id == dropped.request_id);
+        let expires = heard.map(|(_, expiry)| *expiry + self.config.skew_allowance);
+        match (dropped.reason, self.phase) {
+            // Once it has counted as expired it may do so for good.
+            (Reason::Expired, _) if expires.is_some_and(|expires| moment.latest < expires) => Invariant::I16
+                .violated(format!("{} dropped {} before it expired", self.node(), dropped.request_id)),
+            // The bus was still to deliver, and the server to wait for that.
+            (Reason::Draining, Phase::Draining { since, .. })
+                if moment.now.time < since + self.config.drain_timeout =>
+            {
+                Invariant::I14.violated(format!("{} dropped {}", self.node(), dropped.request_id))
+            }
+            _ => self.talk.dropped(moment, world, dropped),
+        }
+    }
+
+    // --- streams and updates ---------------------------------------------------------------------------------
+
+    /// A stream is open: its handler talks on it, and may be done before the stream is.
+    fn accepted(
+        &mut self,
+        moment: Moment,
+        world: &mut World,
+        request: RequestHandle,
+        stream: StreamHandle,
+    ) -> Checked {
+        self.ran(moment, world, request)?;
+        let job = self.jobs.remove(&request);
+        let number = job.and_then(|job| world.model.number_of(&job.request_id));
+        self.talk.open(world, stream, number, false);
+        let fresh = number.is_some_and(|number| world.model.is_fresh(number));
+        if !fresh && self.rng.chance(400) || number.is_none() {
+            self.later(world, 4000, HostAct::FinishStream(stream));
+        }
+        Ok(())
+    }
+
+    fn publish(
+        &mut self,
+        engine: &mut Server,
+        moment: Moment,
+        world: &mut World,
+        route: usize,
+        subscribers: Option<Vec<NodeId>>,
+    ) -> Checked {
+        let (number, fresh) = (world.model.asked(), subscribers.is_some());
+        let type_url = format!("type.googleapis.com/{NEWS}").into();
+        let message = Any { type_url, value: payload::news(number) };
+        let timeout = if fresh { None } else { self.rng.maybe(500, |rng| rng.grains(0..2000)) };
+        let route = &world.methods.updates[route];
+        let queue = route.is_queue();
+        match engine.publish(moment.now, route, message, timeout) {
+            Ok(update) => {
+                world.stage.log(NodeId::Server(self.server), format_args!("publishes update {number}"));
+                self.updates.insert(update, number);
+                let what = What::Update { subscribers: subscribers.unwrap_or_default(), queue };
+                let deadline = moment.due(timeout.unwrap_or(self.config.timeout));
+                world.note(Fact::Asked(Asked { by: self.node(), what, deadline, must_succeed: fresh }))
+            }
+            Err(error) if fresh => {
+                Invariant::I16.violated(format!("a fresh update cannot be published: {error}"))
+            }
+            Err(error) => {
+                world.stage.log(self.node(), error);
+                Ok(())
+            }
+        }
+    }
+
+    fn talked(
+        &mut self,
+        engine: &mut Server,
+        moment: Moment,
+        world: &mut World,
+        event: StreamEvent,
+    ) -> Checked {
+        if let StreamEvent::Ended { stream, .. } = &event {
+            // Its handler hears so, and is done soon.
+            let act = HostAct::FinishStream(*stream);
+            self.later(world, if world.is_calm() { 1 } else { 400 }, act);
+        }
+        self.talk.on_event(engine, moment, world, event)
     }
 }
 
 impl User<Server> for Host {
-    fn on_event(&mut self, engine: &mut Server, now: Now, world: &mut World, event: ServerEvent) -> Checked {
+    type Act = HostAct;
+
+    fn act(&mut self, engine: &mut Server, moment: Moment, world: &mut World, act: HostAct) -> Checked {
+        match act {
+            HostAct::Register(routes) => return self.register(engine, routes),
+            HostAct::Decide(request) => return self.decide(engine, moment, world, request),
+            HostAct::Finish(request) => return self.finish(engine, moment, world, request),
+            HostAct::FinishStream(stream) => {
+                let result = self.result(String::new(), world.is_calm()).map(|_| ());
+                world.stage.log(self.node(), format_args!("is done with {stream:?}: {result:?}"));
+                engine.finish_stream(moment.now, stream, result);
+                self.talk.done(stream);
+            }
+            HostAct::Publish(route, subscribers) => {
+                return self.publish(engine, moment, world, route, subscribers);
+            }
+            HostAct::Talk(act) => return self.talk.act(engine, moment, world, act),
+            HostAct::Leave(how) => self.leave(engine, moment.now, world, how),
+            HostAct::HangUp => self.talk.close_all(engine, moment.now),
+        }
+        Ok(())
+    }
+
+    fn on_event(
+        &mut self,
+        engine: &mut Server,
+        moment: Moment,
+        world: &mut World,
+        event: ServerEvent,
+    ) -> Checked {
         match event {
-            ServerEvent::Registered { result: Ok(()), .. } => {
-                self.phase = match self.phase {
-                    Phase::Joining(missing) if missing > 1 => Phase::Joining(missing - 1),
-                    Phase::Joining(_) => Phase::Serving,
-                    phase => phase,
-                };
+            ServerEvent::Registered { registration, result } => {
+                return self.registered(world, registration, result.is_ok());
             }
-            ServerEvent::Closed => self.phase = Phase::Closed,
-            ServerEvent::Received(Received { request, request_id, payload, .. }) => {
-                let sound = payload::is_sound(&payload);
-                self.jobs.insert(request, Job { request_id, sound });
-                if world.is_calm() || self.rng.chance(700) {
-                    return self.decide(engine, now, world, request);
+            ServerEvent::Lost { registration } => {
+                if let Some(registration) = self.registrations.get_mut(&registration) {
+                    registration.is_live = false;
                 }
-                let delay = self.rng.grains(0..80);
-                world.stage.after(delay, Happening::Host(self.server, HostAct::Decide(request)));
             }
-            ServerEvent::Run { request } => return self.run(engine, now, world, request),
+            ServerEvent::Deregistered { registration } => self.lost(world, registration),
+            ServerEvent::Closed => return self.closed(moment.now),
+            ServerEvent::Received(received) => return self.received(engine, moment, world, received),
+            ServerEvent::Run { request } => return self.run(engine, moment, world, request),
+            ServerEvent::Accepted { request, stream } => {
+                return self.accepted(moment, world, request, stream);
+            }
+            ServerEvent::Stream(event) => return self.talked(engine, moment, world, event),
+            ServerEvent::StopHandler { stream } => self.talk.forget(stream),
+            ServerEvent::Updated { update, outcome } => {
+                let (number, outcome) = (self.updates.remove(&update), outcome.as_ref());
+                let outcome = outcome.map(|_| ()).map_err(|failure| &**failure);
+                return world.note(Fact::Ended { number, outcome });
+            }
             ServerEvent::Abandoned { request, reason } => {
+                let deadline = self.jobs.remove(&request).map(|job| job.deadline);
                 if reason == Reason::Overran {
                     world.stage.faults.count(Fault::Overrun);
+                    let answered = self.answered.filter(|(answered, _)| *answered == request);
+                    let deadline = deadline.or(answered.map(|(_, deadline)| deadline));
+                    if deadline.is_some_and(|deadline| moment.now.time < deadline) {
+                        return Invariant::I16.violated(format!("{} stopped a handler early", self.node()));
+                    }
                 }
-                self.jobs.remove(&request);
             }
+            ServerEvent::Dropped(dropped) => return self.dropped(moment, world, &dropped),
             _ => {}
         }
         Ok(())
     }
 
-    fn on_frame(&mut self, world: &mut World, frame: &Frame) -> Checked {
-        world.note(Fact::ServerHeard(&self.id, frame))
+    fn on_frame(&mut self, _: Moment, world: &mut World, frame: &Frame) -> Checked {
+        self.talk.on_frame(frame);
+        self.heard = match frame {
+            Frame::Request(Request { request_id, expiry, .. }) => {
+                Some((request_id.clone(), WallTime::from_unix_nanos(*expiry)))
+            }
+            _ => None,
+        };
+        world.note(Fact::ServerHeard(self.who(), frame))
     }
 
-    fn held(engine: &Server) -> (usize, usize) {
-        (engine.in_flight(), engine.remembered())
+    fn must_hear_of(&self, world: &World, frame: &Frame) -> bool {
+        let tells = match frame {
+            Frame::Raw(_) => true,
+            Frame::Stream(Stream { stream_id, body: Some(StreamBody::Message { .. }), .. }) => {
+                world.model.number_of(stream_id).is_some_and(|number| self.talk.has(number))
+            }
+            _ => false,
+        };
+        tells && self.is_open()
+    }
+
+    fn on_pause(&mut self, until: Time) {
+        if let Phase::Draining { until: closed, .. } = &mut self.phase {
+            *closed = until.max(*closed);
+        }
+    }
+
+    fn held(&self, engine: &Server) -> [Held; 5] {
+        let ServerLimits { requests, remembered, updates, streams, .. } = self.config.limits;
+        [
+            Held { what: "requests in flight", count: engine.in_flight(), limit: requests },
+            Held { what: "streams", count: engine.streams(), limit: streams.streams },
+            Held {
+                what: "messages on their way",
+                count: engine.sending(),
+                limit: streams.streams * streams.sends_per_stream,
+            },
+            Held { what: "updates", count: engine.publishing(), limit: updates },
+            Held {
+                what: "requests and messages remembered",
+                count: engine.remembered(),
+                limit: remembered + streams.remembered,
+            },
+        ]
+    }
+
+    fn is_open(&self) -> bool {
+        self.phase == Phase::Serving
     }
 
     fn is_closed(&self) -> bool {

@@ -33,19 +33,24 @@ mod fault;
 mod forge;
 mod happening;
 mod host;
+mod methods;
 mod net;
 mod node;
+mod node_id;
 mod payload;
 mod plan;
 pub mod planted;
 mod report;
 mod rng;
+
 mod show;
 mod simulation;
 mod stage;
+mod talk;
 mod trace;
 mod world;
 
 pub use fault::{Fault, FaultCounts};
+pub use node_id::NodeId;
 pub use report::{Report, Summary};
-pub use simulation::{check_seed, simulate};
+pub use simulation::{check_seed, simulate, simulate_steadily};

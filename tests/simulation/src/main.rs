@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand, value_parser};
 use psrpc_engine::planted::Defect;
 use psrpc_simulation::check::Violation;
 use psrpc_simulation::planted::{Catch, catch};
-use psrpc_simulation::{Summary, check_seed, simulate};
+use psrpc_simulation::{Summary, check_seed, simulate, simulate_steadily};
 use serde_json::{Map, Value, json};
 
 /// Simulates clients and servers on a faulty bus, and checks what must hold.
@@ -26,6 +26,15 @@ enum Command {
         /// The first of them.
         #[arg(long, default_value_t = 0)]
         first: u64,
+        /// Sum up as JSON in the last line.
+        #[arg(long)]
+        json: bool,
+    },
+    /// See how many claimed calls one core simulates in a second.
+    Speed {
+        /// So many calls.
+        #[arg(long, default_value_t = 200_000)]
+        calls: u64,
         /// Sum up as JSON in the last line.
         #[arg(long)]
         json: bool,
@@ -78,6 +87,7 @@ impl Size {
 fn main() -> ExitCode {
     let passed = match Args::parse().command {
         Command::Run { size, first, json } => run(first, &size, json),
+        Command::Speed { calls, json } => speed(calls, json),
         Command::Replay { seed, json } => replay(seed, json),
         Command::Planted { seeds, names, markdown, json } => planted(seeds, &names, markdown, json),
     };
@@ -139,8 +149,23 @@ fn show_failure(seed: u64, violation: &Violation) {
     println!("  cargo run --release -p psrpc-simulation -- replay {seed}");
 }
 
+#[expect(clippy::disallowed_methods, reason = "how long it took is the question")]
+fn speed(calls: u64, json: bool) -> bool {
+    let started = Instant::now();
+    let mut summary = Summary::new();
+    while summary.calls < calls {
+        summary.add(&simulate_steadily(2000));
+    }
+    let calls_per_s = (summary.calls as f64 / started.elapsed().as_secs_f64()) as u64;
+    println!("{} claimed calls, {calls_per_s} a second", summary.calls);
+    if json {
+        println!("{}", json!({ "calls": summary.calls, "calls_per_s": calls_per_s }));
+    }
+    summary.failed.is_empty()
+}
+
 fn replay(seed: u64, json: bool) -> bool {
-    let report = simulate(seed, Some(|line| println!("{line}")));
+    let report = simulate(seed, Some(Box::new(|line| println!("{line}"))));
     match &report.violation {
         Some(violation) => show_failure(seed, violation),
         None => println!("seed {seed} passed; trace {}", hex(report.trace_hash)),

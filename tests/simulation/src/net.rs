@@ -4,36 +4,81 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use psrpc_engine::proto::{Channel, Frame};
-use psrpc_engine::{BusError, SubscriptionHandle, SubscriptionKind, Time, Token};
+use psrpc_engine::{BusError, SubscriptionKind, Time};
 
 use crate::fault::Fault;
 use crate::forge;
-use crate::happening::{Happening, NodeId};
 use crate::rng::Rng;
 use crate::show::Shown;
 use crate::stage::Stage;
 
-/// A seeded bus that knows channels by their legacy names.
-pub(crate) struct Net {
-    subscriptions: Vec<Subscription>,
+/// A seeded bus that knows channels by their legacy names. `S` is what its subscribers go by.
+pub(crate) struct Net<S> {
+    subscriptions: Vec<Subscription<S>>,
     channels: BTreeMap<String, Vec<Place>>,
     /// How often it hands over bytes instead of frames, in permille.
     encoded: u64,
     /// The longest time that a frame is under way where nothing goes wrong, in grains.
     latency: u64,
+    cuts: Vec<Cut>,
+    /// Until when frames to a peer are held up.
+    clogs: BTreeMap<Peer, Time>,
     rng: Rng,
 }
 
+/// A node, as the bus knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Peer(pub(crate) usize);
+
 /// A subscription, by its place in the bus's list.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Place(usize);
 
-struct Subscription {
-    node: NodeId,
-    handle: SubscriptionHandle,
+/// What the bus enters into the agenda, and is handed back when it happens.
+#[derive(Debug)]
+pub(crate) enum Post {
+    /// Frames reach a subscription from here on.
+    Joined(Place),
+    /// A subscriber hears that its subscription is live.
+    Confirmed(Place),
+    /// Frames that are published do not reach a subscription any more.
+    Left(Place),
+    /// A subscription has ended, and its subscriber hears so: why, if that was not asked for.
+    Ended(Place, Option<BusError>),
+    /// A frame arrives.
+    Delivered(Place, Box<Delivery>),
+    /// Frames may be missing here, and the subscriber hears so.
+    Gap(Place),
+}
+
+impl Post {
+    pub(crate) fn place(&self) -> Place {
+        match self {
+            Post::Joined(place)
+            | Post::Left(place)
+            | Post::Confirmed(place)
+            | Post::Ended(place, _)
+            | Post::Delivered(place, _)
+            | Post::Gap(place) => *place,
+        }
+    }
+}
+
+/// What becomes of a frame that was published, and after which time its publisher hears so.
+pub(crate) struct Published {
+    pub(crate) after: Duration,
+    pub(crate) result: Result<Option<u64>, BusError>,
+}
+
+struct Subscription<S> {
+    peer: Peer,
+    subscriber: S,
+    channel: String,
     kind: SubscriptionKind,
     state: State,
-    /// When its engine has heard at the earliest that it is live.
+    /// Whether its subscriber has unsubscribed.
+    is_left: bool,
+    /// When its subscriber has heard at the earliest that it is live.
     confirmed: Time,
     /// When the last frame arrives of those that keep their order.
     latest: Time,
@@ -43,10 +88,20 @@ struct Subscription {
 enum State {
     Asked,
     Live,
+    /// No more frames are sent its way, and its subscriber does not know yet.
+    Left,
     Ended,
 }
 
+/// A line between two groups of peers that frames do not cross in one direction.
+struct Cut {
+    from: Vec<Peer>,
+    to: Vec<Peer>,
+    fault: Fault,
+}
+
 /// A frame that is under way.
+#[derive(Clone, Debug)]
 pub(crate) struct Delivery {
     /// What was published; what arrives says the same unless it is raw.
     pub(crate) frame: Frame,
@@ -60,103 +115,177 @@ impl Delivery {
     }
 }
 
-impl Net {
+impl<S: Copy + PartialEq> Net<S> {
     pub(crate) fn new(mut rng: Rng) -> Self {
         Self {
             subscriptions: Vec::new(),
             channels: BTreeMap::new(),
             encoded: rng.pick(&[0, 500, 1000]),
             latency: rng.pick(&[2, 6, 20]),
+            cuts: Vec::new(),
+            clogs: BTreeMap::new(),
             rng,
         }
     }
 
     // --- subscriptions ---------------------------------------------------------------------------------------
 
-    pub(crate) fn subscribe(
+    pub(crate) fn subscribe<H: From<Post>>(
         &mut self,
-        stage: &mut Stage,
-        node: NodeId,
-        handle: SubscriptionHandle,
+        stage: &mut Stage<H>,
+        peer: Peer,
+        subscriber: S,
         channel: &Channel,
         kind: SubscriptionKind,
-    ) {
+    ) -> Place {
         let place = Place(self.subscriptions.len());
-        let joined = stage.now() + self.rng.grains(0..100);
-        // Frames may come in before the engine has heard that they will.
-        let confirmed = joined + self.rng.grains(0..8);
+        let rng = &mut self.rng;
+        let late = stage.faults.strikes(Fault::LateSubscribe, rng);
+        let joined = stage.now() + if late { rng.grains(100..4000) } else { rng.grains(0..100) };
+        // Frames may come in before the subscriber has heard that they will.
+        let confirmed = joined + rng.grains(0..8);
+        let channel = channel.legacy().to_owned();
+        if stage.faults.would_strike(Fault::LostSubscribe, rng) {
+            // At once, or once it has been live for a while; counted then, unless it has ended before.
+            let lost = rng.maybe(500, |rng| confirmed + rng.grains(0..4000)).unwrap_or(joined);
+            stage.at(lost, Post::Ended(place, Some(BusError::new(Fault::LostSubscribe.name()))));
+        }
+        stage.at(joined, Post::Joined(place));
+        stage.at(confirmed, Post::Confirmed(place));
+        self.channels.entry(channel.clone()).or_default().push(place);
         let (state, latest) = (State::Asked, Time::ZERO);
-        self.subscriptions.push(Subscription { node, handle, kind, state, confirmed, latest });
-        self.channels.entry(channel.legacy().to_owned()).or_default().push(place);
-        stage.at(joined, Happening::Joined(place));
-        stage.at(confirmed, Happening::Confirmed(place));
+        self.subscriptions.push(Subscription {
+            peer,
+            subscriber,
+            channel,
+            kind,
+            state,
+            is_left: false,
+            confirmed,
+            latest,
+        });
+        place
     }
 
-    /// Ends a subscription some time later. It gets frames until then.
-    pub(crate) fn unsubscribe(&mut self, stage: &mut Stage, node: NodeId, handle: SubscriptionHandle) {
-        let is_it = |known: &Subscription| (known.node, known.handle) == (node, handle);
-        let Some(index) = self.subscriptions.iter().position(is_it) else { return };
-        let ended = (stage.now() + self.rng.grains(0..200)).max(self.subscriptions[index].confirmed);
-        stage.at(ended, Happening::Ended(Place(index)));
+    /// Ends a subscription some time later. Frames that are published until then still get there before its subscriber
+    /// hears so.
+    pub(crate) fn unsubscribe<H: From<Post>>(&mut self, stage: &mut Stage<H>, place: Place) {
+        let left = stage.now() + self.rng.grains(0..200);
+        let Subscription { confirmed, is_left, .. } = &mut self.subscriptions[place.0];
+        *is_left = true;
+        stage.at(left.max(*confirmed), Post::Left(place));
+    }
+
+    pub(crate) fn left<H: From<Post>>(&mut self, stage: &mut Stage<H>, place: Place) {
+        let told = stage.now() + self.latency();
+        let Subscription { state, latest, .. } = &mut self.subscriptions[place.0];
+        if *state != State::Ended {
+            *state = State::Left;
+            stage.at(told.max(*latest), Post::Ended(place, None));
+        }
+    }
+
+    /// Where a subscriber is in the list, if it is.
+    pub(crate) fn place_of(&self, subscriber: S) -> Option<Place> {
+        let is_it = |known: &Subscription<S>| known.subscriber == subscriber && known.state != State::Ended;
+        self.subscriptions.iter().rposition(is_it).map(Place)
     }
 
     pub(crate) fn joined(&mut self, place: Place) {
-        self.subscriptions[place.0].state = State::Live;
+        let state = &mut self.subscriptions[place.0].state;
+        if *state == State::Asked {
+            *state = State::Live;
+        }
+    }
+
+    /// Whether the next frame that anybody publishes there reaches a subscription.
+    pub(crate) fn is_live(&self, place: Place) -> bool {
+        self.subscriptions[place.0].state == State::Live
+    }
+
+    /// The channel of a subscription of a peer that is not live, and that the peer has not left.
+    pub(crate) fn not_live_yet(&self, peer: Peer) -> Option<&str> {
+        let is_it =
+            |known: &&Subscription<S>| known.peer == peer && known.state == State::Asked && !known.is_left;
+        self.subscriptions.iter().find(is_it).map(|known| known.channel.as_str())
     }
 
     /// Ends a subscription, and tells whose it was.
-    pub(crate) fn end(&mut self, place: Place) -> Option<(NodeId, SubscriptionHandle)> {
-        let subscriber = self.subscriber(place);
-        self.subscriptions[place.0].state = State::Ended;
-        for places in self.channels.values_mut() {
+    pub(crate) fn end(&mut self, place: Place) -> Option<S> {
+        let subscriber = self.subscriber(place)?;
+        let Subscription { state, channel, .. } = &mut self.subscriptions[place.0];
+        *state = State::Ended;
+        if let Some(places) = self.channels.get_mut(channel) {
             places.retain(|known| *known != place);
         }
-        subscriber
+        Some(subscriber)
+    }
+
+    /// Ends all subscriptions of a peer that is not there any more.
+    pub(crate) fn forget(&mut self, peer: Peer) {
+        for place in (0..self.subscriptions.len()).map(Place) {
+            if self.subscriptions[place.0].peer == peer {
+                self.end(place);
+            }
+        }
     }
 
     /// Whose subscription it is; `None` once it has ended, and what still was under way is lost.
-    pub(crate) fn subscriber(&self, place: Place) -> Option<(NodeId, SubscriptionHandle)> {
-        let Subscription { node, handle, state, .. } = self.subscriptions[place.0];
-        (state != State::Ended).then_some((node, handle))
+    pub(crate) fn subscriber(&self, place: Place) -> Option<S> {
+        let Subscription { subscriber, state, .. } = self.subscriptions[place.0];
+        (state != State::Ended).then_some(subscriber)
+    }
+
+    // --- weather ---------------------------------------------------------------------------------------------
+
+    /// From here on frames do not get from some peers to others.
+    pub(crate) fn cut(&mut self, from: &[Peer], to: &[Peer], fault: Fault) {
+        self.cuts.push(Cut { from: from.to_vec(), to: to.to_vec(), fault });
+    }
+
+    /// Frames get through everywhere again.
+    pub(crate) fn mend(&mut self) {
+        self.cuts.clear();
+    }
+
+    /// Holds up what is published to a peer from here on; it comes all at once then.
+    pub(crate) fn clog(&mut self, peer: Peer, until: Time) {
+        self.clogs.insert(peer, until);
     }
 
     // --- frames ----------------------------------------------------------------------------------------------
 
-    /// Whether it takes another frame of a node; else the node hears when it does again.
-    pub(crate) fn has_room(&mut self, stage: &mut Stage, node: NodeId) -> bool {
-        let full = stage.faults.strikes(Fault::FullBus, &mut self.rng);
-        if full {
-            stage.log(node, "finds the bus full");
-            stage.after(self.rng.grains(0..200), Happening::Room(node));
-        }
-        !full
+    /// When it takes another frame of a publisher, if it does not take one now.
+    pub(crate) fn full_for<H>(&mut self, stage: &mut Stage<H>) -> Option<Duration> {
+        stage.faults.strikes(Fault::FullBus, &mut self.rng).then(|| self.rng.grains(0..200))
     }
 
-    pub(crate) fn publish(
+    pub(crate) fn publish<H: From<Post>>(
         &mut self,
-        stage: &mut Stage,
-        from: NodeId,
-        token: Token,
-        channel: &Channel,
+        stage: &mut Stage<H>,
+        from: Peer,
+        channel: &str,
         frame: &Frame,
-    ) {
+    ) -> Published {
         let fault = stage.faults.of_publish(&mut self.rng);
         let mut receivers = 0;
         if fault != Some(Fault::PublishError) {
-            for place in self.receivers(channel.legacy()) {
-                self.deliver(stage, place, channel.legacy(), frame);
+            for place in self.receivers(channel) {
+                match self.cut_between(from, self.subscriptions[place.0].peer) {
+                    Some(fault) => self.strike(stage, fault, frame),
+                    None => self.deliver(stage, place, channel, frame),
+                }
                 receivers += 1;
             }
         }
         let result = match fault {
             Some(fault) => {
-                stage.faults.count(fault);
+                self.strike(stage, fault, frame);
                 Err(BusError::new(fault.name()))
             }
             None => Ok(self.rng.maybe(500, |_| receivers)),
         };
-        let delay = self.latency();
-        stage.after(delay, Happening::Published(from, token, result));
+        Published { after: self.latency(), result }
     }
 
     /// Every plain subscriber, and one of the queue.
@@ -172,23 +301,43 @@ impl Net {
 
     fn live(&self, channel: &str) -> impl Iterator<Item = Place> {
         let places = self.channels.get(channel).into_iter().flatten().copied();
-        places.filter(|place| self.subscriptions[place.0].state == State::Live)
+        places.filter(|place| self.is_live(*place))
     }
 
-    fn deliver(&mut self, stage: &mut Stage, to: Place, channel: &str, frame: &Frame) {
+    fn cut_between(&self, from: Peer, to: Peer) -> Option<Fault> {
+        let cut = self.cuts.iter().find(|cut| cut.from.contains(&from) && cut.to.contains(&to))?;
+        Some(cut.fault)
+    }
+
+    fn deliver<H: From<Post>>(&mut self, stage: &mut Stage<H>, to: Place, channel: &str, frame: &Frame) {
         let fault = stage.faults.of_delivery(&mut self.rng);
         let struck = self.travel(stage, to, frame, fault) || self.accompany(stage, to, channel, frame, fault);
         if let Some(fault) = fault.filter(|_| struck) {
-            stage.faults.count(fault);
-            stage.log("bus", format_args!("{}: {}", fault.name(), Shown(frame)));
+            self.strike(stage, fault, frame);
         }
     }
 
+    fn strike<H>(&self, stage: &mut Stage<H>, fault: Fault, frame: &Frame) {
+        stage.faults.count(fault);
+        stage.log("bus", format_args!("{}: {}", fault.name(), Shown(frame)));
+    }
+
     /// Sends a frame on its way, and tells whether the fault struck it there.
-    fn travel(&mut self, stage: &mut Stage, to: Place, frame: &Frame, fault: Option<Fault>) -> bool {
+    fn travel<H: From<Post>>(
+        &mut self,
+        stage: &mut Stage<H>,
+        to: Place,
+        frame: &Frame,
+        fault: Option<Fault>,
+    ) -> bool {
         let rng = &mut self.rng;
         let (frame, delay, keeps_order) = match fault {
             Some(Fault::Drop) => return true,
+            Some(Fault::Gap) => {
+                let at = self.arrival_in_order(stage, to, Duration::ZERO);
+                stage.at(at, Post::Gap(to));
+                return true;
+            }
             Some(Fault::Delay) => (frame.clone(), rng.grains(20..2000), true),
             Some(Fault::Reorder) => (frame.clone(), rng.grains(1..80), false),
             // Later than the longest call takes.
@@ -208,30 +357,37 @@ impl Net {
     }
 
     /// Sends what comes with a frame, and tells whether the fault is of that kind and this a frame for it.
-    fn accompany(
+    fn accompany<H: From<Post>>(
         &mut self,
-        stage: &mut Stage,
+        stage: &mut Stage<H>,
         to: Place,
         channel: &str,
         frame: &Frame,
         fault: Option<Fault>,
     ) -> bool {
         let rng = &mut self.rng;
-        let to_same = |frame| (to, frame);
+        let to_same = |frame| (to, vec![frame]);
         let company = match fault {
-            Some(Fault::Duplicate) => Some((self.any_like(to, channel), frame.clone())),
-            Some(Fault::Noise) => Some((to, forge::noise(rng))),
-            Some(Fault::UnexpectedType) => Some((to, forge::unexpected(frame, rng))),
+            Some(Fault::Duplicate) => Some((self.any_like(to, channel), vec![frame.clone()])),
+            Some(Fault::Noise) => Some((to, vec![forge::noise(rng)])),
+            Some(Fault::UnexpectedType) => Some((to, vec![forge::unexpected(frame, rng)])),
             Some(Fault::UnknownCall) => forge::unknown_call(frame).map(to_same),
             Some(Fault::SecondBid) => forge::second_bid(frame, rng).map(to_same),
             Some(Fault::NonFiniteAffinity) => forge::non_finite_bid(frame, rng).map(to_same),
-            Some(Fault::ForgedAnswer) => self.other_of(to).zip(forge::strange_answer(frame)),
+            Some(Fault::ForgedAnswer) => {
+                self.responses_of(to).zip(forge::strange_answer(frame).map(|answer| vec![answer]))
+            }
+            Some(Fault::FloodOfBids | Fault::FloodOfAnswers | Fault::FloodOfOpens) => {
+                fault.and_then(|fault| forge::flood(fault, frame, rng)).map(|flood| (to, flood))
+            }
             _ => None,
         };
         let Some((to, company)) = company else { return false };
-        let latest = self.rng.pick(&[40, 400, 16_000]);
+        let latest = self.rng.pick(&[40, 40, 400, 16_000, 16_000]);
         let delay = self.rng.grains(0..latest);
-        self.send(stage, to, company, stage.now() + delay);
+        for frame in company {
+            self.send(stage, to, frame, stage.now() + delay);
+        }
         true
     }
 
@@ -244,24 +400,34 @@ impl Net {
         self.rng.pick(&members)
     }
 
-    /// The other of the two subscriptions of a client.
-    fn other_of(&self, place: Place) -> Option<Place> {
-        let node = self.subscriptions[place.0].node;
-        let is_it = |(index, other): &(usize, &Subscription)| other.node == node && *index != place.0;
-        self.subscriptions.iter().enumerate().find(is_it).map(|(index, _)| Place(index))
+    /// Where responses come to the client that has this subscription.
+    fn responses_of(&self, place: Place) -> Option<Place> {
+        let peer = self.subscriptions[place.0].peer;
+        let is_it = |known: &Subscription<S>| {
+            known.peer == peer && known.channel.ends_with("|RES") && known.state == State::Live
+        };
+        self.subscriptions.iter().position(is_it).map(Place)
     }
 
-    fn in_order(&mut self, stage: &mut Stage, to: Place, frame: Frame, delay: Duration) {
-        let arrives = stage.now() + self.latency() + delay;
-        let latest = &mut self.subscriptions[to.0].latest;
-        *latest = arrives.max(*latest);
-        let at = *latest;
+    fn in_order<H: From<Post>>(&mut self, stage: &mut Stage<H>, to: Place, frame: Frame, delay: Duration) {
+        let at = self.arrival_in_order(stage, to, delay);
         self.send(stage, to, frame, at);
     }
 
-    fn send(&mut self, stage: &mut Stage, to: Place, frame: Frame, at: Time) {
+    fn arrival_in_order<H>(&mut self, stage: &mut Stage<H>, to: Place, delay: Duration) -> Time {
+        let mut arrives = stage.now() + self.latency() + delay;
+        let Subscription { peer, latest, .. } = &mut self.subscriptions[to.0];
+        if let Some(until) = self.clogs.get(peer).filter(|until| **until > arrives) {
+            arrives = *until;
+            stage.faults.count(Fault::Clog);
+        }
+        *latest = arrives.max(*latest);
+        *latest
+    }
+
+    fn send<H: From<Post>>(&mut self, stage: &mut Stage<H>, to: Place, frame: Frame, at: Time) {
         let encoded = self.rng.chance(self.encoded);
-        stage.at(at, Happening::Delivered(to, Delivery { frame, encoded }));
+        stage.at(at, Post::Delivered(to, Box::new(Delivery { frame, encoded })));
     }
 
     fn latency(&mut self) -> Duration {

@@ -1,41 +1,103 @@
 //! A node: an engine with its clocks, its timer and its user, driven as the engine's contract says.
 
-use psrpc_engine::proto::Frame;
-use psrpc_engine::{BusError, Engine, Now, Output, SubscriptionHandle, Time, Token};
+use std::fmt::Debug;
+use std::time::Duration;
 
-use crate::check::{Checked, Fact};
+use psrpc_engine::proto::Frame;
+use psrpc_engine::{BusError, Engine, Now, Output, SubscriptionHandle, Time, Token, WallTime};
+
+use crate::check::{Checked, Fact, Held, Invariant};
 use crate::clock::Clock;
 use crate::fault::Fault;
-use crate::happening::{Happening, NodeId};
+use crate::happening::Happening;
 use crate::net::Delivery;
+use crate::node_id::NodeId;
 use crate::show::Shown;
 use crate::stage::Entry;
 use crate::world::World;
 
 /// An engine and all that one of its drivers would keep.
 pub(crate) struct Node<E, U> {
-    id: NodeId,
+    pub(crate) id: NodeId,
     pub(crate) engine: E,
     pub(crate) user: U,
+    pub(crate) clock: Clock,
+    /// Until when nothing happens here.
+    pub(crate) paused: Option<Time>,
+    pub(crate) crashed: bool,
+    /// When the engine is to be woken, by its own clock, and the entry for that.
+    alarm: Option<(Time, Entry)>,
+    /// The latest that the wall clock ever showed.
+    latest: WallTime,
+    /// Whether the bus has no room for what the engine publishes.
+    is_full: bool,
+    /// What the monotonic clock showed when the node last was held up: by a full bus, or by a pause.
+    stuck: Option<Time>,
+    /// What the engine has put out in this step.
+    said: Said,
+}
+
+/// What an engine has put out in one step.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Said {
+    events: u32,
+    others: u32,
+}
+
+/// A moment, as a node sees it.
+#[derive(Clone, Copy)]
+pub(crate) struct Moment {
+    /// What its clocks show.
+    pub(crate) now: Now,
+    /// Whether the bus has no room for what it publishes.
+    pub(crate) is_full: bool,
+    /// The latest that its wall clock ever showed.
+    pub(crate) latest: WallTime,
     clock: Clock,
-    alarm: Option<Entry>,
+}
+
+impl Moment {
+    /// The virtual time at which its monotonic clock shows `own`.
+    pub(crate) fn virtual_time(&self, own: Time) -> Time {
+        self.clock.virtual_time(own)
+    }
+
+    /// The virtual time by which something must be over that may take so long.
+    pub(crate) fn due(&self, timeout: Duration) -> Time {
+        self.virtual_time(self.now.time + timeout)
+    }
 }
 
 /// The layer above an engine.
 pub(crate) trait User<E: Engine> {
+    /// What it does by itself.
+    type Act;
+
+    /// It does something by itself.
+    fn act(&mut self, engine: &mut E, moment: Moment, world: &mut World, act: Self::Act) -> Checked;
+
     /// The engine has something to tell.
-    fn on_event(&mut self, engine: &mut E, now: Now, world: &mut World, event: E::Event) -> Checked;
+    fn on_event(&mut self, engine: &mut E, moment: Moment, world: &mut World, event: E::Event) -> Checked;
 
     /// A frame is about to come in, and this is what was published.
-    fn on_frame(&mut self, world: &mut World, frame: &Frame) -> Checked;
+    fn on_frame(&mut self, moment: Moment, world: &mut World, frame: &Frame) -> Checked;
 
     /// A frame has come in, and nobody has looked at the outputs yet.
-    fn interject(&mut self, _: &mut E, _: Now, _: &mut World, _: &Frame) -> Checked {
+    fn interject(&mut self, _: &mut E, _: Moment, _: &mut World, _: &Frame) -> Checked {
         Ok(())
     }
 
-    /// How many calls or requests the engine has in flight, and how many requests it remembers.
-    fn held(engine: &E) -> (usize, usize);
+    /// Whether the engine owes an event for a frame, whatever becomes of it (I12).
+    fn must_hear_of(&self, world: &World, frame: &Frame) -> bool;
+
+    /// The node will do nothing until its monotonic clock shows this.
+    fn on_pause(&mut self, until: Time);
+
+    /// What the engine holds.
+    fn held(&self, engine: &E) -> [Held; 5];
+
+    /// Whether it is open, and nobody is about to close it.
+    fn is_open(&self) -> bool;
 
     /// Whether nothing is in flight any more and never will be.
     fn is_closed(&self) -> bool;
@@ -44,61 +106,127 @@ pub(crate) trait User<E: Engine> {
 /// What comes to an engine from its bus and its clock.
 pub(crate) enum Input {
     Subscribed(SubscriptionHandle),
-    Unsubscribed(SubscriptionHandle),
-    Published(Token, Result<Option<u64>, BusError>),
-    Frame(SubscriptionHandle, Delivery),
+    Ended(SubscriptionHandle, Option<BusError>),
+    Gap(SubscriptionHandle),
+    /// What became of a frame, which is there if the bus did not take it.
+    Published(Token, Result<Option<u64>, BusError>, Option<Box<Frame>>),
+    Frame(SubscriptionHandle, Box<Delivery>),
     Room,
     Tick,
 }
 
 impl<E: Engine, U: User<E>> Node<E, U>
 where
-    E::Event: std::fmt::Debug,
+    E::Event: Debug,
 {
     pub(crate) fn new(world: &mut World, id: NodeId, engine: E, user: U, clock: Clock) -> Self {
         if clock.is_skewed() {
             world.stage.faults.count(Fault::Skew);
         }
-        Self { id, engine, user, clock, alarm: None }
+        if clock.drift != 0 {
+            world.stage.faults.count(Fault::Drift);
+        }
+        let (paused, crashed, alarm, said) = (None, false, None, Said::default());
+        let (is_full, stuck, latest) = (false, None, WallTime::default());
+        Self { id, engine, user, clock, paused, crashed, alarm, latest, is_full, stuck, said }
     }
 
     pub(crate) fn input(&mut self, world: &mut World, input: Input) -> Checked {
         match input {
-            Input::Subscribed(subscription) => self.step(world, |node, now, world| {
-                world.stage.log(node.id, format_args!("{subscription:?} is live"));
-                node.engine.handle_subscribed(now, subscription, Ok(()));
-                Ok(())
-            }),
-            Input::Unsubscribed(subscription) => self.step(world, |node, now, world| {
-                world.stage.log(node.id, format_args!("{subscription:?} has ended"));
-                node.engine.handle_unsubscribed(now, subscription);
-                Ok(())
-            }),
-            Input::Published(token, result) => self.step(world, |node, now, world| {
-                world.stage.log(node.id, format_args!("{token:?} is published: {result:?}"));
-                node.engine.handle_published(now, token, result);
-                Ok(())
-            }),
-            Input::Frame(subscription, delivery) => self.step(world, |node, now, world| {
-                world.stage.log(node.id, format_args!("gets {}", Shown(&delivery.frame)));
-                node.user.on_frame(world, &delivery.frame)?;
-                node.engine.handle_frame(now, subscription, delivery.arrival());
-                node.user.interject(&mut node.engine, now, world, &delivery.frame)
-            }),
-            Input::Room => self.step(world, |node, _, world| {
-                world.stage.log(node.id, "may publish again");
-                node.engine.handle_room();
-                Ok(())
-            }),
+            Input::Frame(subscription, delivery) => self.frame(world, subscription, &delivery),
             Input::Tick => self.tick(world),
+            Input::Published(token, result, frame) => self.step(world, |node, moment, world| {
+                world.stage.log(node.id, format_args!("{token:?} is published: {result:?}"));
+                if let Some(frame) = &frame {
+                    world.note(Fact::NotTaken { by: node.id, frame })?;
+                }
+                node.engine.handle_published(moment.now, token, result);
+                Ok(())
+            }),
+            Input::Gap(subscription) => self.gap(world, subscription),
+            other => self.step(world, |node, moment, world| {
+                node.tell(moment.now, world, other);
+                Ok(())
+            }),
+        }
+    }
+
+    fn gap(&mut self, world: &mut World, subscription: SubscriptionHandle) -> Checked {
+        self.step(world, |node, moment, world| {
+            world.stage.log(node.id, format_args!("may have missed something on {subscription:?}"));
+            node.engine.handle_gap(moment.now, subscription, None);
+            Ok(())
+        })?;
+        if self.said.events == 0 && self.user.is_open() {
+            return Invariant::I12.violated(format!("{}: not a word on a gap", self.id));
+        }
+        Ok(())
+    }
+
+    /// Nothing happens here until then.
+    pub(crate) fn pause(&mut self, until: Time) {
+        self.paused = self.paused.max(Some(until));
+        let until = self.clock.at(until).time;
+        self.stuck = self.stuck.max(Some(until));
+        self.user.on_pause(until);
+    }
+
+    /// Has its user do something.
+    pub(crate) fn act(&mut self, world: &mut World, act: U::Act) -> Checked {
+        self.step(world, |node, moment, world| node.user.act(&mut node.engine, moment, world, act))
+    }
+
+    fn tell(&mut self, now: Now, world: &mut World, input: Input) {
+        let Self { id, engine, is_full, stuck, .. } = self;
+        let stage = &mut world.stage;
+        match input {
+            Input::Subscribed(subscription) => {
+                stage.log(*id, format_args!("{subscription:?} is live"));
+                engine.handle_subscribed(now, subscription, Ok(()));
+            }
+            Input::Ended(subscription, Some(error)) => {
+                stage.log(*id, format_args!("{subscription:?} is lost: {error}"));
+                engine.handle_subscribed(now, subscription, Err(error));
+            }
+            Input::Ended(subscription, None) => {
+                stage.log(*id, format_args!("{subscription:?} has ended"));
+                engine.handle_unsubscribed(now, subscription);
+            }
+            Input::Room => {
+                stage.log(*id, "may publish again");
+                *is_full = false;
+                *stuck = (*stuck).max(Some(now.time));
+                engine.handle_room();
+            }
+            Input::Frame(..) | Input::Published(..) | Input::Gap(_) | Input::Tick => {}
+        }
+    }
+
+    fn frame(&mut self, world: &mut World, subscription: SubscriptionHandle, delivery: &Delivery) -> Checked {
+        let frame = &delivery.frame;
+        let owed = !self.user.is_closed() && self.user.must_hear_of(world, frame);
+        self.step(world, |node, moment, world| {
+            world.stage.log(node.id, format_args!("gets {}", Shown(frame)));
+            node.user.on_frame(moment, world, frame)?;
+            node.engine.handle_frame(moment.now, subscription, delivery.arrival());
+            node.user.interject(&mut node.engine, moment, world, frame)
+        })?;
+        match (frame, self.said) {
+            (Frame::Raw(_), Said { others: 1.., .. } | Said { events: 2.., .. }) => {
+                Invariant::I11.violated(format!("{}: {:?} on {}", self.id, self.said, Shown(frame)))
+            }
+            (_, Said { events: 0, .. }) if owed => {
+                Invariant::I12.violated(format!("{}: not a word on {}", self.id, Shown(frame)))
+            }
+            _ => Ok(()),
         }
     }
 
     fn tick(&mut self, world: &mut World) -> Checked {
         self.alarm = None;
-        self.step(world, |node, now, world| {
+        self.step(world, |node, moment, world| {
             world.stage.log(node.id, format_args!("wakes up for {:?}", node.engine.poll_timeout()));
-            node.engine.handle_timeout(now);
+            node.engine.handle_timeout(moment.now);
             Ok(())
         })?;
         let ticked = Fact::Ticked { at: self.clock.at(world.stage.now()).time, next: self.next_timeout() };
@@ -109,22 +237,33 @@ where
     pub(crate) fn step(
         &mut self,
         world: &mut World,
-        act: impl FnOnce(&mut Self, Now, &mut World) -> Checked,
+        act: impl FnOnce(&mut Self, Moment, &mut World) -> Checked,
     ) -> Checked {
-        let now = self.clock.at(world.stage.now());
-        act(self, now, world)?;
+        let (clock, is_full) = (self.clock, self.is_full);
+        let now = clock.at(world.stage.now());
+        self.latest = self.latest.max(now.wall);
+        let moment = Moment { now, is_full, latest: self.latest, clock };
+        self.said = Said::default();
+        act(self, moment, world)?;
         while let Some(output) = self.engine.poll_output() {
-            self.carry_out(now, world, output)?;
+            self.carry_out(moment, world, output)?;
         }
         self.set_alarm(world);
         world.note(Fact::StepEnded)?;
+        world.note(Fact::Holds(&self.user.held(&self.engine))).map_err(|violation| violation.at(self.id))?;
         if self.user.is_closed() { self.check_empty(world) } else { Ok(()) }
     }
 
     /// Checks that nothing is left in its engine.
     pub(crate) fn check_empty(&self, world: &mut World) -> Checked {
-        let (in_flight, remembered) = U::held(&self.engine);
-        let left = Fact::Left { in_flight, remembered, timer: self.next_timeout() };
+        let mut held = self.user.held(&self.engine);
+        for held in &mut held {
+            // Who listens may do so for ever.
+            if held.what == LISTENING && !self.user.is_closed() {
+                held.count = 0;
+            }
+        }
+        let left = Fact::Left { held: &held, timer: self.next_timeout() };
         world.note(left).map_err(|violation| violation.at(self.id))
     }
 
@@ -132,43 +271,61 @@ where
         self.engine.poll_timeout().map(|timeout| timeout.at)
     }
 
-    fn carry_out(&mut self, now: Now, world: &mut World, output: Output<E::Event>) -> Checked {
+    fn carry_out(&mut self, moment: Moment, world: &mut World, output: Output<E::Event>) -> Checked {
         let World { stage, net, .. } = world;
+        if let Output::Event(event) = output {
+            self.said.events += 1;
+            stage.log(self.id, format_args!("says {event:?}"));
+            return self.user.on_event(&mut self.engine, moment, world, event);
+        }
+        self.said.others += 1;
         match output {
             Output::Subscribe { subscription, channel, kind } => {
                 stage.log(self.id, format_args!("subscribes to {channel} ({kind:?}) as {subscription:?}"));
-                net.subscribe(stage, self.id, subscription, &channel, kind);
+                stage.hash().word(1);
+                net.subscribe(stage, self.id.peer(), (self.id, subscription), &channel, kind);
             }
             Output::Unsubscribe { subscription } => {
                 stage.log(self.id, format_args!("unsubscribes {subscription:?}"));
-                net.unsubscribe(stage, self.id, subscription);
+                stage.hash().word(2);
+                if let Some(place) = net.place_of((self.id, subscription)) {
+                    net.unsubscribe(stage, place);
+                }
             }
             Output::Publish { token, channel, frame } => {
-                if !net.has_room(stage, self.id) {
+                if let Some(delay) = net.full_for(stage) {
+                    stage.log(self.id, "finds the bus full");
+                    self.is_full = true;
+                    self.stuck = self.stuck.max(Some(moment.now.time));
+                    stage.after(delay, Happening::Room(self.id));
                     self.engine.handle_full(token, channel, frame);
                     return Ok(());
                 }
                 stage.log(self.id, format_args!("publishes {} on {channel}", Shown(&frame)));
-                world.model.note(Fact::Published(&frame))?;
-                net.publish(stage, self.id, token, &channel, &frame);
+                stage.hash().frame(&frame);
+                let (by, now, stuck) = (self.id, moment.now.time, self.stuck);
+                world.model.note(Fact::Published { by, frame: &frame, now, stuck })?;
+                let published = net.publish(stage, self.id.peer(), channel.legacy(), &frame);
+                let frame = published.result.is_err().then(|| Box::new(frame));
+                stage.after(published.after, Happening::Published(self.id, token, published.result, frame));
             }
-            Output::Event(event) => {
-                stage.log(self.id, format_args!("says {event:?}"));
-                self.user.on_event(&mut self.engine, now, world, event)?;
-            }
+            Output::Event(_) => {}
         }
         Ok(())
     }
 
     /// Has the node woken when its engine wants to be.
     fn set_alarm(&mut self, world: &mut World) {
-        let stage = &mut world.stage;
-        let wanted = self.next_timeout().map(|at| self.clock.virtual_time(at));
-        if self.alarm.map(Entry::at) != wanted {
-            if let Some(alarm) = self.alarm.take() {
+        let (stage, wanted) = (&mut world.stage, self.next_timeout());
+        if self.alarm.map(|(at, _)| at) != wanted {
+            if let Some((_, alarm)) = self.alarm.take() {
                 stage.strike(alarm);
             }
-            self.alarm = wanted.map(|at| stage.at(at, Happening::Tick(self.id)));
+            let enter = |at| (at, stage.timer(self.clock.virtual_time(at), Happening::Tick(self.id)));
+            self.alarm = wanted.map(enter);
         }
     }
 }
+
+/// What subscriptions to updates are called among what an engine holds.
+pub(crate) const LISTENING: &str = "subscriptions to updates";

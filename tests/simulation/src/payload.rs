@@ -1,7 +1,10 @@
 //! Payloads: what the users of a run say to each other, so that it can be told who said what about which call.
 
 use bytes::Bytes;
-use psrpc_engine::proto::Text;
+use psrpc_engine::proto::{Metadata, Text};
+
+/// The key of what an opening says.
+const OPENING: &str = "call";
 
 /// How a request begins that its server cannot decode.
 const BROKEN: &str = "broken call ";
@@ -17,10 +20,33 @@ pub(crate) fn is_sound(question: &Bytes) -> bool {
     question.starts_with(SOUND.as_bytes())
 }
 
-/// The number of the call.
-pub(crate) fn number(question: &Bytes) -> Option<usize> {
-    let digits = question.strip_prefix(SOUND.as_bytes()).or(question.strip_prefix(BROKEN.as_bytes()))?;
+/// What is said on a stream by the message of this number, or to subscribers by the update of this number.
+pub(crate) fn news(number: usize) -> Bytes {
+    question(number, true)
+}
+
+/// The number that it says.
+pub(crate) fn number(said: &Bytes) -> Option<usize> {
+    let digits = said.strip_prefix(SOUND.as_bytes()).or(said.strip_prefix(BROKEN.as_bytes()))?;
     std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
+/// What is sent along with the opening of the stream of this number.
+pub(crate) fn opening(number: usize, sound: bool) -> Metadata {
+    let mut metadata = Metadata::new();
+    metadata.insert(OPENING, question(number, sound).escape_ascii().to_string());
+    metadata
+}
+
+/// The number that an opening says.
+pub(crate) fn number_of_opening(metadata: &Metadata) -> Option<usize> {
+    number(&said_along(metadata)?)
+}
+
+/// What an opening says.
+pub(crate) fn said_along(metadata: &Metadata) -> Option<Bytes> {
+    let said = metadata.get(OPENING)?;
+    Some(Bytes::copy_from_slice(said.as_bytes()))
 }
 
 /// What a server answers to a request, and nobody to any other.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::check::{Invariant, Violation};
 use crate::fault::{Fault, FaultCounts};
-use crate::trace::{FNV, fnv1a};
+use crate::trace::TraceHash;
 
 /// In a run over at least so many seeds every kind of fault must happen.
 const ENOUGH_SEEDS: u64 = 200;
@@ -67,7 +67,7 @@ impl Summary {
             fresh_calls: 0,
             outcomes: BTreeMap::new(),
             faults: FaultCounts::default(),
-            trace_hash: FNV,
+            trace_hash: TraceHash::new().value(),
         }
     }
 
@@ -80,7 +80,7 @@ impl Summary {
             *self.outcomes.entry(outcome).or_default() += count;
         }
         self.faults.add(&report.faults);
-        self.trace_hash = fnv1a(self.trace_hash, &report.trace_hash.to_le_bytes());
+        self.trace_hash = TraceHash::chain(self.trace_hash, report.trace_hash);
         if report.violation.is_some() {
             self.failed.push(report.seed);
         }

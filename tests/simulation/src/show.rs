@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use psrpc_engine::proto::{Frame, Response};
+use psrpc_engine::proto::{Frame, Response, Stream, StreamBody};
 
 /// Shows a frame.
 pub(crate) struct Shown<'a>(pub(crate) &'a Frame);
@@ -28,8 +28,17 @@ impl fmt::Display for Shown<'_> {
                     Err(error) => write!(f, "error {} {:?}", error.code, error.text),
                 }
             }
-            Frame::Stream(stream) => write!(f, "frame of stream {:?}", stream.stream_id),
-            Frame::Other(other) => write!(f, "message {}", other.type_url),
+            Frame::Stream(Stream { stream_id, request_id, body, .. }) => {
+                write!(f, "stream {stream_id}: ")?;
+                match body {
+                    Some(StreamBody::Open { node_id, .. }) => write!(f, "opening {request_id} by {node_id}"),
+                    Some(StreamBody::Message { payload }) => write!(f, "message {request_id} {payload:?}"),
+                    Some(StreamBody::Ack) => write!(f, "ack of {request_id}"),
+                    Some(StreamBody::Close { code, text }) => write!(f, "close {code} {text:?}"),
+                    None => write!(f, "nothing"),
+                }
+            }
+            Frame::Other(other) => write!(f, "update {} {:?}", other.type_url, other.value),
             Frame::Raw(bytes) => write!(f, "raw {bytes:?}"),
         }
     }

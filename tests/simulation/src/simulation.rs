@@ -1,33 +1,39 @@
 //! The simulation: one run, from its seed to the last check.
 
-use std::panic::catch_unwind;
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::time::Duration;
 
-use psrpc_engine::{Client, Server, SubscriptionHandle};
+use psrpc_engine::{Client, Server, SubscriptionHandle, Time};
 
-use crate::caller::{Caller, CallerAct};
+use crate::caller::{Caller, CallerAct, Probe};
 use crate::check::{self, Checked, Fact, Model};
 use crate::fault::{Fault, Faults};
-use crate::happening::{Happening, NodeId};
-use crate::host::Host;
-use crate::net::Net;
+use crate::happening::Happening;
+use crate::host::{Host, HostAct};
+use crate::methods::Methods;
+use crate::net::{Net, Post};
 use crate::node::{Input, Node};
-use crate::plan::{Plan, routes};
+use crate::node_id::NodeId;
+use crate::plan::{Act, Plan};
 use crate::report::Report;
 use crate::rng::Rng;
 use crate::stage::Stage;
+use crate::trace::Show;
 use crate::world::World;
 
 /// One in so many seeds is run twice.
 const TWICE: u64 = 64;
 
 /// Runs one seed. Its trace goes line by line to `show`, if that is given.
-pub fn simulate(seed: u64, show: Option<fn(&str)>) -> Report {
+pub fn simulate(seed: u64, show: Option<Show>) -> Report {
     let run = || {
         let mut simulation = Simulation::new(seed, show);
         let result = simulation.run();
         simulation.report(seed, result)
     };
-    catch_unwind(run).unwrap_or_else(|panic| {
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str);
         let text = text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("a panic");
         Report::of_panic(seed, text)
@@ -44,95 +50,137 @@ pub fn check_seed(seed: u64) -> Report {
     Report { violation, ..report }
 }
 
+/// Makes so many claimed calls that all must succeed, with all checks and without faults: to see how fast that goes.
+pub fn simulate_steadily(calls: u64) -> Report {
+    let mut simulation = Simulation::of(0, None, |_, methods| Plan::steady(calls, methods));
+    let result = simulation.run();
+    simulation.report(0, result)
+}
+
 struct Simulation {
     world: World,
     plan: Plan,
+    /// Every client that there was.
     clients: Vec<Node<Client, Caller>>,
-    /// Every incarnation of every server.
+    /// Every server that there was.
     servers: Vec<Node<Server, Host>>,
+    /// Which client is in each slot.
+    client_slots: Vec<Option<usize>>,
     /// Which server is in each slot.
-    slots: Vec<Option<usize>>,
+    server_slots: Vec<Option<usize>>,
     rng: Rng,
 }
 
 impl Simulation {
-    fn new(seed: u64, show: Option<fn(&str)>) -> Self {
-        let mut rng = Rng::new(seed);
-        let plan = Plan::draw(&mut rng);
-        let faults = Faults::new(&mut rng);
-        let stage = Stage::new(faults, rng.chance(500), show);
-        let world = World { stage, net: Net::new(rng.fork()), model: Model::new() };
-        let slots = vec![None; plan.slots.len()];
-        let mut simulation = Self { world, plan, clients: Vec::new(), servers: Vec::new(), slots, rng };
-        simulation.fill_agenda();
-        simulation
+    fn new(seed: u64, show: Option<Show>) -> Self {
+        Self::of(seed, show, Plan::draw)
     }
 
-    fn fill_agenda(&mut self) {
-        let Self { world: World { stage, .. }, plan, .. } = self;
-        for (at, client) in &plan.calls {
-            stage.at(*at, Happening::Caller(*client, CallerAct::Call));
-        }
-        if let Some((at, client)) = plan.close {
-            stage.at(at, Happening::Caller(client, CallerAct::Close));
-        }
-        for (at, slot, how) in &plan.stops {
-            stage.at(*at, Happening::Stop(*slot, *how));
-        }
-        stage.at(plan.calm, Happening::Calm);
-        stage.at(plan.probe, Happening::Probe);
+    fn of(seed: u64, show: Option<Show>, plan: impl FnOnce(&mut Rng, &Methods) -> Plan) -> Self {
+        let mut rng = Rng::new(seed);
+        let methods = Rc::new(Methods::new());
+        let plan = plan(&mut rng, &methods);
+        let faults = Faults::new(&mut rng);
+        let stage = Stage::new(faults, rng.chance(500), show);
+        let (net, model, outcomes) = (Net::new(rng.fork()), Model::new(), BTreeMap::new());
+        let world = World { stage, net, model, methods, outcomes };
+        let (client_slots, server_slots) = (vec![None; plan.clients.len()], vec![None; plan.servers.len()]);
+        let (clients, servers) = (Vec::new(), Vec::new());
+        Self { world, plan, clients, servers, client_slots, server_slots, rng }
     }
 
     fn run(&mut self) -> Checked {
-        for client in 0..self.plan.clients.len() {
-            self.start_client(client)?;
+        let stage = &mut self.world.stage;
+        for (index, (at, _)) in self.plan.acts.iter().enumerate() {
+            stage.at(*at, Happening::Act(index));
         }
-        for slot in 0..self.plan.slots.len() {
-            self.start_server(slot)?;
+        stage.at(self.plan.calm, Happening::Calm);
+        stage.at(self.plan.set_clocks, Happening::SetClocks);
+        stage.at(self.plan.probe, Happening::Probe);
+        stage.at(self.plan.farewell, Happening::Farewell);
+        for at in &self.plan.guests {
+            stage.at(*at, Happening::Guest);
+        }
+        for slot in 0..self.plan.clients.len() {
+            self.start_client(slot, None)?;
+        }
+        for slot in 0..self.plan.servers.len() {
+            self.start_server(slot, None)?;
         }
         while let Some(happening) = self.world.stage.next(self.plan.end) {
             self.world.note(Fact::TimeIs(self.world.stage.now()))?;
-            self.happen(happening)?;
+            match self.paused_until(&happening) {
+                Some(until) => {
+                    self.world.stage.at(until, happening);
+                }
+                None => self.happen(happening)?,
+            }
         }
         self.world.note(Fact::TimeIs(self.plan.end))?;
-        self.clients.iter().try_for_each(|client| client.check_empty(&mut self.world))?;
-        self.servers.iter().try_for_each(|server| server.check_empty(&mut self.world))
+        let Self { world, clients, servers, .. } = self;
+        clients.iter().filter(|client| !client.crashed).try_for_each(|client| client.check_empty(world))?;
+        for server in servers.iter().filter(|server| !server.crashed) {
+            server.user.check_left()?;
+            server.check_empty(world)?;
+        }
+        world.model.finish()
     }
 
     fn happen(&mut self, happening: Happening) -> Checked {
         match happening {
-            Happening::Joined(place) => {
-                self.world.net.joined(place);
-                Ok(())
+            Happening::Post(post) => self.post(post),
+            Happening::Published(node, token, result, frame) => {
+                self.input(node, Input::Published(token, result, frame))
             }
-            Happening::Confirmed(place) => {
-                let to = self.world.net.subscriber(place);
-                self.hand_in(to, Input::Subscribed)
-            }
-            Happening::Ended(place) => {
-                let to = self.world.net.end(place);
-                self.hand_in(to, Input::Unsubscribed)
-            }
-            Happening::Delivered(place, delivery) => {
-                let to = self.world.net.subscriber(place);
-                self.hand_in(to, |subscription| Input::Frame(subscription, delivery))
-            }
-            Happening::Published(node, token, result) => self.input(node, Input::Published(token, result)),
             Happening::Room(node) => self.input(node, Input::Room),
             Happening::Tick(node) => self.input(node, Input::Tick),
-            Happening::Caller(client, act) => self.clients[client]
-                .step(&mut self.world, |node, now, world| node.user.act(&mut node.engine, now, world, act)),
-            Happening::Host(server, act) => self.servers[server]
-                .step(&mut self.world, |node, now, world| node.user.act(&mut node.engine, now, world, act)),
-            Happening::Start(slot) => self.start_server(slot),
-            Happening::Stop(slot, how) => self.stop_server(slot, how),
-            Happening::Calm => {
-                self.world.stage.log("run", "faults stop");
-                self.world.stage.faults.stop();
+            Happening::Caller(client, act) => self.caller(client, act),
+            Happening::Host(server, act) => self.host(server, act),
+            Happening::Act(index) => self.act(self.plan.acts[index].1),
+            Happening::StartClient(slot, again) => self.start_client(slot, again),
+            Happening::StartServer(slot, again) => self.start_server(slot, again),
+            Happening::Mend => {
+                self.world.stage.log("bus", "everything gets through again");
+                self.world.net.mend();
+                Ok(())
+            }
+            Happening::Calm => self.calm(),
+            Happening::SetClocks => {
+                self.world.stage.log("run", "clocks are set right");
+                self.clients.iter_mut().for_each(|client| client.clock.set_right());
+                self.servers.iter_mut().for_each(|server| server.clock.set_right());
                 Ok(())
             }
             Happening::Probe => self.probe(),
+            Happening::Farewell => self.farewell(),
+            Happening::Guest => self.guest(),
         }
+    }
+
+    // --- nodes -----------------------------------------------------------------------------------------------
+
+    fn post(&mut self, post: Post) -> Checked {
+        let (place, input): (_, Box<dyn FnOnce(SubscriptionHandle) -> Input>) = match post {
+            Post::Joined(place) => {
+                self.world.net.joined(place);
+                return Ok(());
+            }
+            Post::Left(place) => {
+                self.world.net.left(&mut self.world.stage, place);
+                return Ok(());
+            }
+            Post::Ended(place, error) => {
+                if error.is_some() && self.world.net.subscriber(place).is_some() {
+                    self.world.stage.faults.count(Fault::LostSubscribe);
+                }
+                let to = self.world.net.end(place);
+                return self.hand_in(to, |subscription| Input::Ended(subscription, error));
+            }
+            Post::Confirmed(place) => (place, Box::new(Input::Subscribed)),
+            Post::Delivered(place, delivery) => (place, Box::new(|to| Input::Frame(to, delivery))),
+            Post::Gap(place) => (place, Box::new(Input::Gap)),
+        };
+        self.hand_in(self.world.net.subscriber(place), input)
     }
 
     /// Hands in something about a subscription, unless it has ended.
@@ -146,81 +194,294 @@ impl Simulation {
     }
 
     fn input(&mut self, node: NodeId, input: Input) -> Checked {
+        let world = &mut self.world;
         match node {
-            NodeId::Client(client) => self.clients[client].input(&mut self.world, input),
-            NodeId::Server(server) => self.servers[server].input(&mut self.world, input),
+            NodeId::Client(client) if !self.clients[client].crashed => {
+                self.clients[client].input(world, input)
+            }
+            NodeId::Server(server) if !self.servers[server].crashed => {
+                self.servers[server].input(world, input)
+            }
+            _ => Ok(()),
         }
     }
 
-    fn start_client(&mut self, client: usize) -> Checked {
-        let plan = &self.plan.clients[client];
-        let engine = Client::new(plan.config.clone(), self.rng.seed()).expect("the plan is sound");
-        let caller = Caller::new(client, routes().to_vec(), plan.config.timeout, self.rng.fork());
-        let mut node = Node::new(&mut self.world, NodeId::Client(client), engine, caller, plan.clock);
-        self.world.stage.log(NodeId::Client(client), format_args!("starts as {}", node.engine.id()));
+    fn caller(&mut self, client: usize, act: CallerAct) -> Checked {
+        let node = &mut self.clients[client];
+        if node.crashed { Ok(()) } else { node.act(&mut self.world, act) }
+    }
+
+    fn host(&mut self, server: usize, act: HostAct) -> Checked {
+        let node = &mut self.servers[server];
+        if node.crashed { Ok(()) } else { node.act(&mut self.world, act) }
+    }
+
+    /// Until when the node is paused that something happens to.
+    fn paused_until(&self, happening: &Happening) -> Option<Time> {
+        let node = match happening {
+            Happening::Post(Post::Joined(_) | Post::Left(_)) => return None,
+            Happening::Post(post) => self.world.net.subscriber(post.place()).map(|(node, _)| node)?,
+            Happening::Published(node, ..) | Happening::Room(node) | Happening::Tick(node) => *node,
+            Happening::Caller(client, _) => NodeId::Client(*client),
+            Happening::Host(server, _) => NodeId::Server(*server),
+            _ => return None,
+        };
+        let until = match node {
+            NodeId::Client(client) => self.clients[client].paused,
+            NodeId::Server(server) => self.servers[server].paused,
+        };
+        until.filter(|until| *until > self.world.stage.now())
+    }
+
+    fn start_client(&mut self, slot: usize, again: Option<usize>) -> Checked {
+        let (client, plan) = (self.clients.len(), &self.plan.clients[slot]);
+        let mut config = plan.config.clone();
+        if let Some(again) = again {
+            config.id = self.clients[again].engine.id().clone();
+        }
+        let caller = Caller::new(client, slot, config.clone(), self.rng.fork());
+        let engine = Client::new(config, self.rng.seed()).expect("the plan is sound");
+        let id = NodeId::Client(client);
+        self.world.stage.log(id, format_args!("starts as {}", engine.id()));
+        let mut node = Node::new(&mut self.world, id, engine, caller, plan.clock);
         let started = node.step(&mut self.world, |_, _, _| Ok(()));
+        self.client_slots[slot] = Some(client);
         self.clients.push(node);
         started
     }
 
-    fn start_server(&mut self, slot: usize) -> Checked {
-        let plan = &self.plan.slots[slot];
-        let engine = Server::new(plan.config.clone(), self.rng.seed()).expect("the plan is sound");
-        let (server, allowance) = (self.servers.len(), plan.config.skew_allowance);
-        let (id, registrations) = (engine.id().clone(), plan.registrations.clone());
-        let host = Host::new(server, id, registrations, allowance, self.rng.fork());
-        let mut node = Node::new(&mut self.world, NodeId::Server(server), engine, host, plan.clock);
-        self.world.stage.log(NodeId::Server(server), format_args!("starts as {}", node.engine.id()));
-        let started = node.step(&mut self.world, |node, _, _| {
-            node.user.start(&mut node.engine);
-            Ok(())
-        });
-        self.slots[slot] = Some(server);
+    fn start_server(&mut self, slot: usize, again: Option<usize>) -> Checked {
+        let (server, plan) = (self.servers.len(), &self.plan.servers[slot]);
+        let mut config = plan.config.clone();
+        if let Some(again) = again {
+            config.id = self.servers[again].engine.id().clone();
+        }
+        let engine = Server::new(config, self.rng.seed()).expect("the plan is sound");
+        let host = Host::new(server, engine.id().clone(), &plan.config, self.rng.fork());
+        let id = NodeId::Server(server);
+        self.world.stage.log(id, format_args!("starts as {}", engine.id()));
+        let mut node = Node::new(&mut self.world, id, engine, host, plan.clock);
+        let started = plan
+            .registrations
+            .iter()
+            .try_for_each(|routes| node.act(&mut self.world, HostAct::Register(routes.clone())));
+        self.server_slots[slot] = Some(server);
         self.servers.push(node);
         started
     }
 
-    /// Shuts down the server in a slot, and has another take its place soon.
-    fn stop_server(&mut self, slot: usize, how: Fault) -> Checked {
-        let Self { world, servers, slots, rng, .. } = self;
-        let Some(server) = slots[slot].take() else { return Ok(()) };
-        world.stage.faults.count(how);
-        world.stage.after(rng.grains(0..800), Happening::Start(slot));
-        servers[server].step(world, |node, now, world| {
-            world.stage.log(NodeId::Server(server), how.name());
-            node.user.leave();
-            match how {
-                Fault::Kill => node.engine.kill(now),
-                _ => node.engine.drain(now),
+    // --- acts ------------------------------------------------------------------------------------------------
+
+    fn act(&mut self, act: Act) -> Checked {
+        match act {
+            Act::Use(slot) => match self.client_slots[slot] {
+                Some(client) => self.on_stage(Happening::Caller(client, CallerAct::Use)),
+                None => Ok(()),
+            },
+            Act::Call(slot) => match self.client_slots[slot] {
+                Some(client) => {
+                    let route = self.world.methods.calls[0].clone();
+                    self.caller(client, CallerAct::Probe(vec![Probe { route, servers: 1 }]))
+                }
+                None => Ok(()),
+            },
+            Act::Publish(slot) => {
+                let route = self.rng.index(self.world.methods.updates.len());
+                match self.server_slots[slot] {
+                    Some(server) => self.on_stage(Happening::Host(server, HostAct::Publish(route, None))),
+                    None => Ok(()),
+                }
             }
-            Ok(())
-        })
+            Act::StopClient(slot, how) => self.stop_client(slot, how),
+            Act::StopServer(slot, how) => self.stop_server(slot, how),
+            Act::Cut(fault, lasts) => {
+                let (from, to): (Vec<_>, Vec<_>) =
+                    self.nodes().into_iter().partition(|_| self.rng.chance(500));
+                self.world.stage.log("bus", format_args!("{} of {from:?} and {to:?}", fault.name()));
+                let peers = |nodes: Vec<NodeId>| nodes.into_iter().map(NodeId::peer).collect::<Vec<_>>();
+                let (from, to) = (peers(from), peers(to));
+                self.world.net.cut(&from, &to, fault);
+                if fault == Fault::Partition {
+                    self.world.net.cut(&to, &from, fault);
+                }
+                self.world.stage.after(lasts, Happening::Mend);
+                Ok(())
+            }
+            Act::Clog(lasts) => {
+                let node = self.any_node();
+                if let Some(node) = node {
+                    self.world.stage.log("bus", format_args!("holds up what goes to {node} for {lasts:?}"));
+                    self.world.net.clog(node.peer(), self.world.stage.now() + lasts);
+                }
+                Ok(())
+            }
+            Act::Pause(lasts) => {
+                self.pause(lasts);
+                Ok(())
+            }
+            Act::Jump(nanos) => {
+                if let Some(node) = self.any_node() {
+                    self.world.stage.faults.count(Fault::ClockJump);
+                    self.world.stage.log(node, format_args!("has its wall clock jump by {nanos} ns"));
+                    match node {
+                        NodeId::Client(client) => self.clients[client].clock.jump(nanos),
+                        NodeId::Server(server) => self.servers[server].clock.jump(nanos),
+                    }
+                }
+                Ok(())
+            }
+        }
     }
 
-    /// Has every client call every method that a server serves.
-    fn probe(&mut self) -> Checked {
-        let Self { world, clients, servers, .. } = self;
-        for route in routes() {
-            if !servers.iter().any(|server| server.user.serves(&route)) {
-                continue;
-            }
-            for client in &mut *clients {
-                client
-                    .step(world, |node, now, world| node.user.probe(&mut node.engine, now, world, &route))?;
-            }
+    /// Does something at once, unless the node is paused.
+    fn on_stage(&mut self, happening: Happening) -> Checked {
+        self.world.stage.after(Default::default(), happening);
+        Ok(())
+    }
+
+    /// The nodes that are in their slots.
+    fn nodes(&self) -> Vec<NodeId> {
+        let clients = self.client_slots.iter().flatten().copied().map(NodeId::Client);
+        clients.chain(self.server_slots.iter().flatten().copied().map(NodeId::Server)).collect()
+    }
+
+    fn any_node(&mut self) -> Option<NodeId> {
+        let nodes = self.nodes();
+        (!nodes.is_empty()).then(|| self.rng.pick(&nodes))
+    }
+
+    fn stop_client(&mut self, slot: usize, how: Fault) -> Checked {
+        let Some(client) = self.client_slots[slot].take() else { return Ok(()) };
+        self.world.stage.faults.count(how);
+        if how != Fault::Crash {
+            // It is replaced once it is closed.
+            return self.on_stage(Happening::Caller(client, CallerAct::Close));
+        }
+        self.clients[client].crashed = true;
+        let again = self.crash(NodeId::Client(client), client)?;
+        let delay = self.rng.grains(0..800);
+        self.world.stage.after(delay, Happening::StartClient(slot, again));
+        Ok(())
+    }
+
+    fn stop_server(&mut self, slot: usize, how: Fault) -> Checked {
+        let Some(server) = self.server_slots[slot].take() else { return Ok(()) };
+        self.world.stage.faults.count(how);
+        let again = if how == Fault::Crash {
+            self.servers[server].crashed = true;
+            self.crash(NodeId::Server(server), server)?
+        } else {
+            self.on_stage(Happening::Host(server, HostAct::Leave(how)))?;
+            None
+        };
+        let delay = self.rng.grains(0..800);
+        self.world.stage.after(delay, Happening::StartServer(slot, again));
+        Ok(())
+    }
+
+    /// Has a node be gone, and tells whose id the next one in its slot has.
+    fn crash(&mut self, node: NodeId, index: usize) -> Result<Option<usize>, check::Violation> {
+        self.world.stage.log(node, "crashes");
+        self.world.net.forget(node.peer());
+        let lost = self.world.model.open_calls(node);
+        self.world.count("gone with the client", lost);
+        self.world.note(Fact::Crashed(node))?;
+        let again = self.rng.maybe(500, |_| index);
+        if again.is_some() {
+            self.world.stage.faults.count(Fault::Restart);
+        }
+        Ok(again)
+    }
+
+    fn pause(&mut self, lasts: Duration) {
+        let Some(node) = self.any_node() else { return };
+        let stage = &mut self.world.stage;
+        stage.faults.count(Fault::Pause);
+        stage.log(node, format_args!("does nothing for {lasts:?}"));
+        let until = stage.now() + lasts;
+        match node {
+            NodeId::Client(client) => self.clients[client].pause(until),
+            NodeId::Server(server) => self.servers[server].pause(until),
+        }
+        self.world.model.note(Fact::Paused { node, until }).expect("a pause violates nothing");
+    }
+
+    // --- the calm --------------------------------------------------------------------------------------------
+
+    /// Faults stop, and users behave. Streams that nothing else may ever end are ended on both sides.
+    fn calm(&mut self) -> Checked {
+        let stage = &mut self.world.stage;
+        stage.log("run", "faults stop");
+        stage.faults.stop();
+        self.world.net.mend();
+        for client in 0..self.clients.len() {
+            self.on_stage(Happening::Caller(client, CallerAct::HangUp))?;
+        }
+        for server in 0..self.servers.len() {
+            self.on_stage(Happening::Host(server, HostAct::HangUp))?;
         }
         Ok(())
     }
 
+    /// Has every client call every method that a server serves, and a server publish.
+    fn probe(&mut self) -> Checked {
+        self.world.note(Fact::Calm)?;
+        let methods = Rc::clone(&self.world.methods);
+        let present = |server: &&Node<Server, Host>| !server.crashed;
+        let mut probes = Vec::new();
+        for route in methods.served(true) {
+            let servers =
+                self.servers.iter().filter(present).filter(|server| server.user.serves(&route)).count();
+            if servers > 0 {
+                probes.push(Probe { route, servers });
+            }
+        }
+        for client in self.client_slots.clone().into_iter().flatten() {
+            self.caller(client, CallerAct::Probe(probes.clone()))?;
+        }
+        let Some(server) = self.server_slots[0] else { return Ok(()) };
+        for route in 0..methods.updates.len() {
+            let listens =
+                |(_, client): &(usize, &Node<Client, Caller>)| !client.crashed && client.user.listens(route);
+            let listening =
+                self.clients.iter().enumerate().filter(listens).map(|(client, _)| NodeId::Client(client));
+            let listening = listening.collect();
+            self.host(server, HostAct::Publish(route, Some(listening)))?;
+        }
+        Ok(())
+    }
+
+    /// Has a server leave in peace, unless it is the one that alone serves some methods.
+    fn farewell(&mut self) -> Checked {
+        // One that waits for the bus as long as that may take.
+        let waits = |slot: &usize| self.plan.servers[*slot].config.drain_timeout >= Duration::from_secs(1);
+        let slot = (1..self.server_slots.len()).find(waits);
+        match slot.and_then(|slot| self.server_slots[slot]) {
+            Some(server) => self.host(server, HostAct::Leave(Fault::Drain)),
+            None => Ok(()),
+        }
+    }
+
+    /// Has a client make a call of a method that other servers go on to serve.
+    fn guest(&mut self) -> Checked {
+        let methods = Rc::clone(&self.world.methods);
+        let route = self.rng.pick(&methods.calls[..2]);
+        let stays = |server: &usize| self.servers[*server].user.serves(&route);
+        let (Some(client), Some(_)) = (self.client_slots[0], self.server_slots[0].filter(stays)) else {
+            return Ok(());
+        };
+        self.caller(client, CallerAct::Probe(vec![Probe { route, servers: 1 }]))
+    }
+
     fn report(self, seed: u64, result: Checked) -> Report {
-        let World { stage, model, .. } = self.world;
+        let World { mut stage, model, outcomes, .. } = self.world;
         Report {
             seed,
             calls: model.calls() as u64,
             fresh_calls: model.fresh_calls() as u64,
             faults: stage.faults.counts(),
-            trace_hash: stage.trace_hash(),
-            outcomes: stage.outcomes,
+            trace_hash: stage.hash().value(),
+            outcomes,
             violation: result.err(),
         }
     }

@@ -1,53 +1,55 @@
 //! The stage: virtual time, the agenda of what is still to happen, and the record of what has.
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::fmt::Display;
 use std::time::Duration;
 
 use psrpc_engine::Time;
+use slab::Slab;
 
 use crate::fault::Faults;
-use crate::happening::Happening;
-use crate::trace::Trace;
+use crate::trace::{Show, Trace, TraceHash};
 
-/// What nodes and bus have in common.
-pub(crate) struct Stage {
+/// What everything in a run has in common. `H` is what can happen.
+pub(crate) struct Stage<H> {
     now: Time,
-    agenda: BTreeMap<Entry, Happening>,
+    agenda: BinaryHeap<Reverse<Entry>>,
+    /// What the entries are for. Those that were struck have gone from here, and their entries lead nowhere.
+    happenings: Slab<(u64, H)>,
     entered: u64,
     /// Whether timers fire before or after all else that happens at the same moment.
     timers_first: bool,
     trace: Trace,
     pub(crate) faults: Faults,
-    /// How often calls ended in each way.
-    pub(crate) outcomes: BTreeMap<&'static str, u64>,
 }
 
 /// An entry of the agenda, by its place in it.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Entry {
     at: Time,
     turn: Turn,
     order: u64,
+    place: usize,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Turn {
     Early,
     Normal,
     Late,
 }
 
-impl Stage {
-    pub(crate) fn new(faults: Faults, timers_first: bool, show: Option<fn(&str)>) -> Self {
+impl<H> Stage<H> {
+    pub(crate) fn new(faults: Faults, timers_first: bool, show: Option<Show>) -> Self {
         Self {
             now: Time::ZERO,
-            agenda: BTreeMap::new(),
+            agenda: BinaryHeap::new(),
+            happenings: Slab::new(),
             entered: 0,
             timers_first,
             trace: Trace::new(show),
             faults,
-            outcomes: BTreeMap::new(),
         }
     }
 
@@ -56,44 +58,94 @@ impl Stage {
         self.now
     }
 
-    pub(crate) fn after(&mut self, delay: Duration, happening: Happening) -> Entry {
+    pub(crate) fn after(&mut self, delay: Duration, happening: impl Into<H>) -> Entry {
         self.at(self.now + delay, happening)
     }
 
-    pub(crate) fn at(&mut self, at: Time, happening: Happening) -> Entry {
-        let turn = match happening {
-            Happening::Tick(_) if self.timers_first => Turn::Early,
-            Happening::Tick(_) => Turn::Late,
-            _ => Turn::Normal,
-        };
-        let entry = Entry { at: at.max(self.now), turn, order: self.entered };
+    pub(crate) fn at(&mut self, at: Time, happening: impl Into<H>) -> Entry {
+        self.enter(at, Turn::Normal, happening.into())
+    }
+
+    /// Enters a timer, which fires before or after all else at its moment.
+    pub(crate) fn timer(&mut self, at: Time, happening: impl Into<H>) -> Entry {
+        let turn = if self.timers_first { Turn::Early } else { Turn::Late };
+        self.enter(at, turn, happening.into())
+    }
+
+    fn enter(&mut self, at: Time, turn: Turn, happening: H) -> Entry {
+        let order = self.entered;
         self.entered += 1;
-        self.agenda.insert(entry, happening);
+        let place = self.happenings.insert((order, happening));
+        let entry = Entry { at: at.max(self.now), turn, order, place };
+        self.agenda.push(Reverse(entry));
         entry
     }
 
-    pub(crate) fn strike(&mut self, entry: Entry) {
-        self.agenda.remove(&entry);
+    /// Takes an entry off the agenda, if it is still on it.
+    pub(crate) fn strike(&mut self, entry: Entry) -> Option<H> {
+        let (order, _) = self.happenings.get(entry.place)?;
+        (*order == entry.order).then(|| self.happenings.remove(entry.place).1)
     }
 
     /// Lets time pass until the next happening, if there is one until `end`.
-    pub(crate) fn next(&mut self, end: Time) -> Option<Happening> {
-        let next = self.agenda.first_entry().filter(|next| next.key().at <= end)?;
-        self.now = next.key().at;
-        Some(next.remove())
+    pub(crate) fn next(&mut self, end: Time) -> Option<H> {
+        while let Some(Reverse(next)) = self.agenda.peek().copied().filter(|Reverse(next)| next.at <= end) {
+            self.agenda.pop();
+            if let Some(happening) = self.strike(next) {
+                self.now = next.at;
+                self.hash().word(next.at.as_nanos());
+                return Some(happening);
+            }
+        }
+        None
     }
 
+    /// Shows a line, if somebody looks on.
     pub(crate) fn log(&mut self, who: impl Display, what: impl Display) {
         self.trace.line(self.now, who, what);
     }
 
-    pub(crate) fn trace_hash(&self) -> u64 {
+    /// Where what happens is to be hashed.
+    pub(crate) fn hash(&mut self) -> &mut TraceHash {
         self.trace.hash()
     }
 }
 
-impl Entry {
-    pub(crate) fn at(self) -> Time {
-        self.at
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rng::Rng;
+
+    fn stage(timers_first: bool) -> Stage<&'static str> {
+        Stage::new(Faults::new(&mut Rng::new(1)), timers_first, None)
+    }
+
+    fn play(mut stage: Stage<&'static str>, end: u64) -> Vec<&'static str> {
+        std::iter::from_fn(|| stage.next(Time::from_nanos(end))).collect()
+    }
+
+    #[test]
+    fn happenings_come_by_time_then_by_turn_then_in_the_order_in_which_they_were_entered() {
+        let at = |nanos| Time::from_nanos(nanos);
+        for (timers_first, expected) in [(true, ["a", "timer", "b", "c"]), (false, ["a", "b", "c", "timer"])]
+        {
+            let mut stage = stage(timers_first);
+            stage.at(at(2), "b");
+            stage.timer(at(2), "timer");
+            stage.at(at(2), "c");
+            stage.at(at(1), "a");
+            stage.at(at(9), "beyond the end");
+            assert_eq!(play(stage, 5), expected);
+        }
+    }
+
+    #[test]
+    fn what_was_struck_does_not_happen_nor_does_striking_it_again_strike_another() {
+        let mut stage = stage(false);
+        let first = stage.at(Time::from_nanos(1), "first");
+        assert_eq!(stage.strike(first), Some("first"));
+        stage.at(Time::from_nanos(1), "second");
+        assert_eq!(stage.strike(first), None);
+        assert_eq!(play(stage, 5), ["second"]);
     }
 }

@@ -1,14 +1,25 @@
 //! The world: what surrounds every node of a run.
 
-use crate::check::{Checked, Fact, Model};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use psrpc_engine::{Failure, SubscriptionHandle};
+
+use crate::check::{Checked, Fact, Invariant, Model};
+use crate::happening::Happening;
+use crate::methods::Methods;
 use crate::net::Net;
+use crate::node_id::NodeId;
 use crate::stage::Stage;
 
 /// Stage, bus and judge.
 pub(crate) struct World {
-    pub(crate) stage: Stage,
-    pub(crate) net: Net,
+    pub(crate) stage: Stage<Happening>,
+    pub(crate) net: Net<(NodeId, SubscriptionHandle)>,
     pub(crate) model: Model,
+    pub(crate) methods: Rc<Methods>,
+    /// How often calls ended in each way.
+    pub(crate) outcomes: BTreeMap<&'static str, u64>,
 }
 
 impl World {
@@ -19,5 +30,23 @@ impl World {
     /// Whether faults have stopped, and users do nothing any more that keeps a call from succeeding.
     pub(crate) fn is_calm(&self) -> bool {
         self.stage.faults.stopped()
+    }
+
+    /// Checks that a node gets all that it has subscribed to, as it believes (I13).
+    pub(crate) fn all_live(&self, node: NodeId) -> Checked {
+        match self.net.not_live_yet(node.peer()) {
+            Some(channel) => Invariant::I13.violated(format!("{node}: {channel} is not live yet")),
+            None => Ok(()),
+        }
+    }
+
+    pub(crate) fn count_outcome(&mut self, outcome: Result<(), &Failure>) {
+        let name = outcome.map_or_else(|failure| failure.reason.as_str(), |()| "answered");
+        self.count(name, 1);
+    }
+
+    /// Counts calls that ended in some way.
+    pub(crate) fn count(&mut self, outcome: &'static str, calls: usize) {
+        *self.outcomes.entry(outcome).or_default() += calls as u64;
     }
 }

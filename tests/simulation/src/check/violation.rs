@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// An invariant, by the number that the project gives it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Invariant {
     /// Every call resolves exactly once, no later than its deadline.
     I1,
@@ -13,15 +13,27 @@ pub enum Invariant {
     I3,
     /// A claimed call canceled before it was granted or announced runs nowhere, and its caller sees `canceled`.
     I4,
-    /// Only the selected server's response is accepted, as that server gave it.
+    /// Only the selected server's response is accepted, as that server gave it; of a multi call one of each server.
     I5,
     /// An error never decodes as success, nor success as an error.
     I6,
+    /// A message of a stream is delivered at most once, in order, and a send that resolved was delivered.
+    I7,
+    /// A stream has one handler, and both sides see its end.
+    I8,
     /// In the end every table is empty and no timer armed.
     I9,
-    /// No frame makes anything panic.
+    /// No table holds more than its limit.
+    I10,
+    /// No frame makes anything panic, nor touches anything but the call that it names.
     I11,
-    /// Closing a client resolves its pending calls at once.
+    /// What finds no room is visible.
+    I12,
+    /// A subscription that was confirmed is live.
+    I13,
+    /// A server that shuts down loses nothing that it accepted, and ends in time.
+    I14,
+    /// Closing a client resolves its pending calls and streams at once.
     I15,
     /// Once faults stop, a fresh call succeeds.
     I16,

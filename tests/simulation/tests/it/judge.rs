@@ -3,40 +3,144 @@
 use std::time::Duration;
 
 use psrpc_engine::proto::{
-    ClaimRequest, ClaimResponse, ErrorCode, ErrorResponse, Frame, MethodProperties, Request, Routing, Text,
+    Any, ClaimRequest, ClaimResponse, ErrorCode, ErrorResponse, Frame, Metadata, Request, Response, Stream,
+    StreamBody, Text,
 };
 use psrpc_engine::{Evidence, Failure, Reason, Reply, Time, WallTime};
-use psrpc_simulation::check::{Called, Checked, Fact, Invariant, Model, Run};
+use psrpc_simulation::NodeId;
+use psrpc_simulation::check::{
+    Asked, Called, Checked, Fact, Held, Invariant, Model, Rules, Run, Server, What,
+};
 
-const QUEUE: MethodProperties = MethodProperties { routing: Routing::Queue, require_claim: true };
-const AFFINITY: MethodProperties = MethodProperties { routing: Routing::Affinity, require_claim: true };
-const SINGLE: MethodProperties = MethodProperties { routing: Routing::Queue, require_claim: false };
+const CLIENT: NodeId = NodeId::Client(0);
+const SERVER: NodeId = NodeId::Server(1);
+
+const EXPIRY: WallTime = WallTime::from_unix_nanos(100);
+const FIRST: Rules = Rules {
+    minimum: 0.0,
+    maximum: 0.0,
+    accept_first: true,
+    affinity_timeout: Duration::ZERO,
+    short_circuit: Duration::ZERO,
+    ask: false,
+    limit: 9,
+};
+const BEST: Rules = Rules { accept_first: false, affinity_timeout: Duration::from_nanos(30), ..FIRST };
+
+const SINGLE: Called = Called { queue: true, rules: None, began: at(0), deadline: at(100), expiry: EXPIRY };
+const QUEUE: Called = Called { rules: Some(FIRST), ..SINGLE };
+const AFFINITY: Called = Called { queue: false, ..QUEUE };
 
 const ALLOWANCE: Duration = Duration::from_nanos(50);
 
-fn at(nanos: u64) -> Time {
+const fn at(nanos: u64) -> Time {
     Time::from_nanos(nanos)
 }
 
-/// A history of one call, `REQ_0`, which is due at 100 by every clock, and what the judge says to it.
+/// A server by its id, which ends with the number of its life.
+fn server(id: &Text) -> Server<'_> {
+    let life = id.as_str().rsplit('_').next().and_then(|life| life.parse().ok());
+    Server { id, life: life.expect("a number") }
+}
+
+/// A history whose first call, `REQ_0`, is due at 100 by every clock, and what the judge says to it.
 struct History {
     model: Model,
     verdict: Checked,
 }
 
 impl History {
-    fn of(properties: MethodProperties) -> Self {
-        Self { model: Model::new(), verdict: Ok(()) }.call(properties, false)
+    fn new() -> Self {
+        Self { model: Model::new(), verdict: Ok(()) }
     }
 
-    fn call(self, properties: MethodProperties, must_succeed: bool) -> Self {
-        let number = self.model.calls();
-        let expiry = WallTime::from_unix_nanos(100);
-        let called = Called { client: 0, properties, deadline: at(100), expiry, must_succeed };
-        let request_id = format!("REQ_{number}").into();
-        let payload = format!("call {number}").into();
-        let request = Frame::Request(Request { request_id, payload, ..Request::default() });
-        self.note(Fact::Called(called)).note(Fact::Published(&request)).step()
+    fn of(called: Called) -> Self {
+        Self::new().call(called, false)
+    }
+
+    fn call(self, called: Called, must_succeed: bool) -> Self {
+        self.asks(CLIENT, What::Call(called), must_succeed).requested()
+    }
+
+    /// A multi call.
+    fn multi(expected: Option<usize>, fresh: Option<usize>) -> Self {
+        let what = What::Multi { expiry: EXPIRY, expected, servers: fresh.unwrap_or_default() };
+        Self::new().asks(CLIENT, what, fresh.is_some()).requested()
+    }
+
+    /// A stream that is open at both ends, and has the number 0.
+    fn stream(fresh: bool) -> Self {
+        let history = if fresh { Self::new().note(Fact::Calm) } else { Self::new() };
+        let history = history.opening(fresh).run("SRV_1");
+        history.note(Fact::Ended { number: Some(0), outcome: Ok(()) })
+    }
+
+    fn opening(self, fresh: bool) -> Self {
+        let called = Called { queue: false, ..SINGLE };
+        let mut metadata = Metadata::new();
+        metadata.insert("call", "call 0");
+        let open = StreamBody::Open { node_id: "CLI_0".into(), metadata };
+        self.asks(CLIENT, What::Stream(called), fresh).says(CLIENT, open)
+    }
+
+    /// An update that is to reach the client.
+    fn update(queue: bool, fresh: bool) -> Self {
+        Self::new().asks(SERVER, What::Update { subscribers: vec![CLIENT], queue }, fresh)
+    }
+
+    fn asks(self, by: NodeId, what: What, must_succeed: bool) -> Self {
+        self.note(Fact::Asked(Asked { by, what, deadline: at(100), must_succeed }))
+    }
+
+    /// The request of what was asked for last is published.
+    fn requested(self) -> Self {
+        let number = self.model.asked() - 1;
+        let (request_id, payload) = (format!("REQ_{number}").into(), format!("call {number}").into());
+        self.publishes(CLIENT, &Frame::Request(Request { request_id, payload, ..Request::default() })).step()
+    }
+
+    fn publishes(self, by: NodeId, frame: &Frame) -> Self {
+        self.note(Fact::Published { by, frame, now: at(10), stuck: None })
+    }
+
+    /// Something is published on the stream.
+    fn says(self, by: NodeId, body: StreamBody) -> Self {
+        let (stream_id, request_id) = ("STR_0".into(), "REQ_0".into());
+        self.publishes(
+            by,
+            &Frame::Stream(Stream { stream_id, request_id, body: Some(body), ..Stream::default() }),
+        )
+    }
+
+    /// A message is sent on the stream, and gets the next number.
+    fn sends(self, by: NodeId) -> Self {
+        self.asks(by, What::Send { stream: 0 }, false)
+    }
+
+    fn comes(self, at: NodeId, message: usize) -> Self {
+        self.note(Fact::Message { at, stream: 0, payload: &format!("call {message}").into() })
+    }
+
+    fn accepts(self, at: NodeId, message: usize) -> Self {
+        self.note(Fact::Accepted { at, message })
+    }
+
+    fn sent(self, message: usize) -> Self {
+        self.note(Fact::Ended { number: Some(message), outcome: Ok(()) })
+    }
+
+    /// One side closes the stream, and says why.
+    fn closes(self, by: NodeId, text: &str) -> Self {
+        self.says(by, StreamBody::Close { code: ErrorCode::Aborted, text: text.into() })
+    }
+
+    fn stream_ends(self, at: NodeId, reason: Reason, text: &str) -> Self {
+        let cause = failure(reason, ErrorResponse::new(ErrorCode::Aborted, text));
+        self.note(Fact::StreamEnded { at, stream: 0, cause: &cause })
+    }
+
+    fn update_comes(self, at: NodeId) -> Self {
+        self.note(Fact::Update { at, payload: &"call 0".into() })
     }
 
     /// Tells the judge, unless it has heard enough.
@@ -53,44 +157,45 @@ impl History {
         self.note(Fact::TimeIs(at(nanos)))
     }
 
-    fn reaches(self, server: &str) -> Self {
+    fn over(mut self) -> Self {
+        self.verdict = self.verdict.and_then(|()| self.model.finish());
+        self
+    }
+
+    fn reaches(self, id: &str) -> Self {
         let request = Frame::Request(Request { request_id: "REQ_0".into(), ..Request::default() });
-        self.note(Fact::ServerHeard(&server.into(), &request))
+        self.note(Fact::ServerHeard(server(&id.into()), &request))
     }
 
     /// A bid is heard.
     fn bid(self, server: &str) -> Self {
-        self.note(Fact::ClientHeard(&claim(server, false)))
+        self.note(Fact::ClientHeard(&claim(server, false), at(10)))
     }
 
     /// A server elects to run the request, and its announcement is heard.
-    fn announcement(self, server: &str) -> Self {
-        let elected = Fact::Elected { server: &server.into(), request: &"REQ_0".into() };
-        self.note(elected).note(Fact::ClientHeard(&claim(server, true)))
+    fn announcement(self, id: &str) -> Self {
+        let who = id.into();
+        let elected = Fact::Elected { server: server(&who), request: &"REQ_0".into() };
+        self.note(elected).note(Fact::ClientHeard(&claim(id, true), at(10)))
     }
 
     fn grant(self, server: &str) -> Self {
         let grant = ClaimResponse { request_id: "REQ_0".into(), server_id: server.into() };
-        self.note(Fact::Published(&Frame::ClaimResponse(grant)))
+        self.publishes(CLIENT, &Frame::ClaimResponse(grant))
     }
 
     fn run(self, server: &str) -> Self {
         self.run_at(server, 10)
     }
 
-    fn run_at(self, server: &str, wall: i64) -> Self {
-        let (server, request) = (&server.into(), &"REQ_0".into());
-        self.note(Fact::Ran(Run {
-            server,
-            request,
-            wall: WallTime::from_unix_nanos(wall),
-            allowance: ALLOWANCE,
-        }))
+    fn run_at(self, id: &str, wall: i64) -> Self {
+        let (id, request, wall) = (&id.into(), &"REQ_0".into(), WallTime::from_unix_nanos(wall));
+        self.note(Fact::Ran(Run { server: server(id), request, wall, allowance: ALLOWANCE }))
     }
 
-    fn answer(self, server: &str, result: Result<&'static str, ErrorResponse>) -> Self {
+    fn answer(self, id: &str, result: Result<&'static str, ErrorResponse>) -> Self {
         let result = result.map(Into::into);
-        self.note(Fact::Answered { server: &server.into(), request: &"REQ_0".into(), result })
+        self.note(Fact::Answered { server: server(&id.into()), request: &"REQ_0".into(), result })
     }
 
     fn cancel(self, in_company: bool) -> Self {
@@ -100,6 +205,15 @@ impl History {
     fn reply(self, server: &str, payload: &'static str) -> Self {
         let reply = Reply { server_id: server.into(), payload: payload.into() };
         self.note(Fact::Resolved { call: Some(0), outcome: &Ok(reply) })
+    }
+
+    /// An answer to a multi call comes out.
+    fn answered(self, server: &str, payload: &'static str) -> Self {
+        self.note(Fact::Answer { call: Some(0), server_id: &server.into(), result: &Ok(payload.into()) })
+    }
+
+    fn all_answered(self) -> Self {
+        self.note(Fact::Ended { number: Some(0), outcome: Ok(()) })
     }
 
     fn failure(self, reason: Reason) -> Self {
@@ -193,7 +307,7 @@ fn a_request_that_runs_twice_on_one_server_violates_i2() {
 #[test]
 fn a_run_of_what_nobody_called_violates_i2() {
     let (server, request, wall) = (&"SRV_1".into(), &"REQ_7".into(), WallTime::default());
-    let run = Fact::Ran(Run { server, request, wall, allowance: ALLOWANCE });
+    let run = Fact::Ran(Run { server: self::server(server), request, wall, allowance: ALLOWANCE });
     History::of(SINGLE).note(run).violates(Invariant::I2);
 }
 
@@ -250,7 +364,7 @@ fn a_grant_to_a_server_without_a_finite_bid_violates_i5() {
     let (request_id, server_id): (Text, Text) = ("REQ_0".into(), "SRV_1".into());
     let affinity = f32::INFINITY;
     let bid = Frame::ClaimRequest(ClaimRequest { request_id, server_id, affinity, handling: false });
-    History::of(AFFINITY).note(Fact::ClientHeard(&bid)).grant("SRV_1").violates(Invariant::I5);
+    History::of(AFFINITY).note(Fact::ClientHeard(&bid, at(10))).grant("SRV_1").violates(Invariant::I5);
 }
 
 #[test]
@@ -276,25 +390,33 @@ fn an_error_may_be_filled_in_but_not_changed() {
 
 #[test]
 fn anything_left_over_violates_i9() {
-    let left = |in_flight, remembered, timer| Fact::Left { in_flight, remembered, timer };
-    running().note(left(0, 0, None)).passes();
-    running().note(left(1, 0, None)).violates(Invariant::I9);
-    running().note(left(0, 1, None)).violates(Invariant::I9);
-    running().note(left(0, 0, Some(at(7)))).violates(Invariant::I9);
+    let held =
+        |count| [Held { what: "calls", count: 0, limit: 9 }, Held { what: "streams", count, limit: 9 }];
+    let left = |count, timer| running().note(Fact::Left { held: &held(count), timer });
+    left(0, None).passes();
+    left(1, None).violates(Invariant::I9);
+    left(0, Some(at(7))).violates(Invariant::I9);
+}
+
+#[test]
+fn a_table_over_its_limit_violates_i10() {
+    let holds = |count| running().note(Fact::Holds(&[Held { what: "streams", count, limit: 9 }]));
+    holds(9).passes();
+    holds(10).violates(Invariant::I10);
 }
 
 #[test]
 fn a_closed_client_with_a_pending_call_violates_i15() {
-    let close = |history: History| history.note(Fact::Closed { client: 0 });
+    let close = |history: History| history.note(Fact::Closed { client: CLIENT });
     close(running()).failure(Reason::ClientClosed).step().passes();
     close(running()).step().violates(Invariant::I15);
     close(running().call(QUEUE, false)).failure(Reason::ClientClosed).step().violates(Invariant::I15);
-    running().note(Fact::Closed { client: 1 }).step().passes();
+    running().note(Fact::Closed { client: NodeId::Client(1) }).step().passes();
 }
 
 #[test]
 fn a_fresh_call_that_fails_without_faults_violates_i16() {
-    let fresh = || History { model: Model::new(), verdict: Ok(()) }.call(SINGLE, true).run("SRV_1");
+    let fresh = || History::new().call(SINGLE, true).run("SRV_1");
     fresh().answer("SRV_1", Ok("done")).reply("SRV_1", "done").passes();
     fresh().failure(Reason::TimedOut).violates(Invariant::I16);
 }
@@ -305,4 +427,281 @@ fn a_timeout_that_is_due_after_it_was_handled_violates_i18() {
     ticked(None).passes();
     ticked(Some(at(8))).passes();
     ticked(Some(at(7))).violates(Invariant::I18);
+}
+
+#[test]
+fn what_was_given_up_crashed_or_paused_is_not_due_and_does_not_end() {
+    History::of(SINGLE).note(Fact::GivenUp { number: 0 }).time(101).passes();
+    History::of(SINGLE).note(Fact::GivenUp { number: 0 }).failure(Reason::TimedOut).violates(Invariant::I1);
+    History::of(SINGLE).note(Fact::Crashed(CLIENT)).time(101).passes();
+    History::of(SINGLE).note(Fact::Crashed(SERVER)).time(101).violates(Invariant::I1);
+    let paused = || History::of(SINGLE).note(Fact::Paused { node: CLIENT, until: at(300) });
+    paused().time(300).failure(Reason::TimedOut).passes();
+    paused().time(301).violates(Invariant::I1);
+}
+
+#[test]
+fn a_server_that_came_back_under_its_id_is_another_one_that_may_run_it_too() {
+    let (id, request) = (Text::from_static("SRV_1"), Text::from_static("REQ_0"));
+    let one = |life| Run {
+        server: Server { id: &id, life },
+        request: &request,
+        wall: WallTime::from_unix_nanos(10),
+        allowance: ALLOWANCE,
+    };
+    History::of(QUEUE).bid("SRV_1").grant("SRV_1").note(Fact::Ran(one(1))).note(Fact::Ran(one(2))).passes();
+    History::of(QUEUE)
+        .bid("SRV_1")
+        .grant("SRV_1")
+        .note(Fact::Ran(one(1)))
+        .note(Fact::Ran(one(1)))
+        .violates(Invariant::I2);
+}
+
+#[test]
+fn a_second_answer_of_a_server_to_a_multi_call_or_another_than_it_gave_violates_i5() {
+    let answered =
+        || History::multi(None, None).run("SRV_1").answer("SRV_1", Ok("one")).answered("SRV_1", "one");
+    answered().time(100).all_answered().passes();
+    answered().answered("SRV_1", "one").violates(Invariant::I5);
+    answered().answered("SRV_2", "one").violates(Invariant::I5);
+    answered().answer("SRV_2", Err(error("no"))).answered("SRV_2", "one").violates(Invariant::I6);
+}
+
+#[test]
+fn a_multi_call_that_ends_early_violates_i1_unless_it_has_what_it_asked_for() {
+    let answered = |expected| {
+        History::multi(expected, None).run("SRV_1").answer("SRV_1", Ok("one")).answered("SRV_1", "one")
+    };
+    answered(Some(1)).all_answered().passes();
+    answered(Some(2)).all_answered().violates(Invariant::I1);
+    answered(None).all_answered().violates(Invariant::I1);
+}
+
+#[test]
+fn a_fresh_multi_call_that_a_server_does_not_answer_violates_i16() {
+    let answered = |servers| {
+        let called = History::multi(None, Some(servers)).run("SRV_1").answer("SRV_1", Ok("one"));
+        called.answered("SRV_1", "one").time(100).all_answered()
+    };
+    answered(1).passes();
+    answered(2).violates(Invariant::I16);
+}
+
+#[test]
+fn a_message_that_comes_twice_or_back_or_after_the_end_or_that_nobody_sent_violates_i7() {
+    let came = || History::stream(false).sends(CLIENT).comes(SERVER, 1);
+    came().passes();
+    came().comes(SERVER, 1).violates(Invariant::I7);
+    came().comes(CLIENT, 1).violates(Invariant::I7);
+    came().comes(SERVER, 2).violates(Invariant::I7);
+    let ended = came().sends(CLIENT).stream_ends(SERVER, Reason::Closed, "enough");
+    ended.comes(SERVER, 2).violates(Invariant::I7);
+}
+
+#[test]
+fn an_acknowledged_message_that_no_consumer_has_violates_i7() {
+    History::stream(false).sends(CLIENT).comes(SERVER, 1).accepts(SERVER, 1).sent(1).passes();
+    History::stream(false).sends(CLIENT).comes(SERVER, 1).sent(1).violates(Invariant::I7);
+}
+
+#[test]
+fn messages_out_of_order_on_a_fresh_stream_violate_i7() {
+    let both = |fresh| History::stream(fresh).sends(CLIENT).sends(CLIENT);
+    both(true).comes(SERVER, 1).comes(SERVER, 2).passes();
+    both(true).comes(SERVER, 2).comes(SERVER, 1).violates(Invariant::I7);
+    both(false).comes(SERVER, 2).comes(SERVER, 1).passes();
+}
+
+#[test]
+fn a_stream_with_two_handlers_on_one_server_or_two_ends_on_one_side_violates_i8() {
+    History::stream(false).run("SRV_1").violates(Invariant::I8);
+    let ended = || {
+        History::stream(false).closes(CLIENT, "enough").stream_ends(SERVER, Reason::ClosedByPeer, "enough")
+    };
+    ended().passes();
+    ended().stream_ends(SERVER, Reason::ClosedByPeer, "enough").violates(Invariant::I8);
+}
+
+#[test]
+fn a_side_that_does_not_see_the_end_of_a_fresh_stream_violates_i8() {
+    let told =
+        |fresh| History::stream(fresh).closes(CLIENT, "enough").stream_ends(CLIENT, Reason::Closed, "enough");
+    let later = Duration::from_millis(251).as_nanos() as u64;
+    told(true).time(later).violates(Invariant::I8);
+    told(true).stream_ends(SERVER, Reason::ClosedByPeer, "enough").time(later).passes();
+    told(false).time(later).passes();
+}
+
+#[test]
+fn a_stream_that_ends_by_a_cause_that_nobody_gave_violates_i6() {
+    let closed = || History::stream(false).closes(CLIENT, "enough");
+    closed().stream_ends(SERVER, Reason::ClosedByPeer, "enough").passes();
+    closed().stream_ends(SERVER, Reason::ClosedByPeer, "too much").violates(Invariant::I6);
+    closed().stream_ends(CLIENT, Reason::ClosedByPeer, "enough").violates(Invariant::I6);
+}
+
+#[test]
+fn a_stream_that_is_open_though_no_server_has_it_violates_i5() {
+    let opened = |history: History| history.note(Fact::Ended { number: Some(0), outcome: Ok(()) });
+    opened(History::new().opening(false).run("SRV_1")).passes();
+    opened(History::new().opening(false)).violates(Invariant::I5);
+}
+
+#[test]
+fn a_fresh_stream_that_ends_by_itself_violates_i16() {
+    History::stream(true).stream_ends(SERVER, Reason::Idle, "idle").violates(Invariant::I16);
+    History::stream(false).stream_ends(SERVER, Reason::Idle, "idle").passes();
+}
+
+#[test]
+fn a_fresh_update_that_does_not_come_violates_i13_and_one_that_comes_twice_i5() {
+    History::update(false, true).over().violates(Invariant::I13);
+    History::update(false, false).over().passes();
+    let came = |queue| History::update(queue, true).update_comes(CLIENT);
+    came(false).over().passes();
+    came(false).update_comes(CLIENT).violates(Invariant::I5);
+    came(false).update_comes(NodeId::Client(1)).over().passes();
+    came(true).update_comes(NodeId::Client(1)).violates(Invariant::I5);
+}
+
+#[test]
+fn what_a_server_refuses_by_itself_may_come_out_and_so_may_a_strangers_answer() {
+    let refuses = |code: ErrorCode| {
+        let (request_id, server_id) = ("REQ_0".into(), "SRV_1".into());
+        let result = Err(ErrorResponse::new(code.clone(), "full"));
+        let refusal = Frame::Response(Response { request_id, server_id, sent_at: 1, result });
+        let outcome = Err(failure(Reason::Answered, ErrorResponse::new(code, "full")));
+        let called = History::of(SINGLE).publishes(SERVER, &refusal);
+        called.note(Fact::Resolved { call: Some(0), outcome: &outcome })
+    };
+    refuses(ErrorCode::ResourceExhausted).passes();
+    refuses(ErrorCode::Internal).violates(Invariant::I5);
+    let heard = |server_id: &str| {
+        let (request_id, server_id) = ("REQ_0".into(), server_id.into());
+        let answer = Response { request_id, server_id, sent_at: 1, result: Ok("forged".into()) };
+        History::of(SINGLE).note(Fact::ClientHeard(&Frame::Response(answer), at(10)))
+    };
+    heard("SRV_stranger_3").reply("SRV_stranger_3", "forged").passes();
+    heard("SRV_3").reply("SRV_3", "forged").violates(Invariant::I5);
+}
+
+/// A call that picks the best bid after 30, or as the rules say.
+struct Picking(History);
+
+impl Picking {
+    fn by(rules: Rules) -> Self {
+        Self(History::of(Called { rules: Some(rules), ..AFFINITY }))
+    }
+
+    fn bid(self, server: &str, affinity: f32, nanos: u64) -> Self {
+        let (request_id, server_id) = ("REQ_0".into(), server.into());
+        let bid = ClaimRequest { request_id, server_id, affinity, handling: false };
+        Self(self.0.note(Fact::ClientHeard(&Frame::ClaimRequest(bid), at(nanos))))
+    }
+
+    fn grant(self, server: &str, nanos: u64) -> History {
+        self.grant_of_stuck(server, nanos, None)
+    }
+
+    fn grant_of_stuck(self, server: &str, nanos: u64, stuck: Option<u64>) -> History {
+        let grant = ClaimResponse { request_id: "REQ_0".into(), server_id: server.into() };
+        let (frame, stuck) = (Frame::ClaimResponse(grant), stuck.map(at));
+        self.0.note(Fact::Published { by: CLIENT, frame: &frame, now: at(nanos), stuck })
+    }
+}
+
+#[test]
+fn a_grant_to_another_than_the_best_violates_i5() {
+    let bids = || Picking::by(BEST).bid("SRV_1", 0.5, 3).bid("SRV_2", 0.75, 4).bid("SRV_3", 0.75, 5);
+    bids().grant("SRV_2", 30).passes();
+    bids().grant("SRV_1", 30).violates(Invariant::I5);
+    // Of equals the first.
+    bids().grant("SRV_3", 30).violates(Invariant::I5);
+    // A second bid of a server does not count.
+    bids().bid("SRV_1", 1.0, 6).grant("SRV_1", 30).violates(Invariant::I5);
+    // What came in the very moment may count or not, and what came later may not.
+    bids().bid("SRV_4", 1.0, 30).grant("SRV_4", 30).passes();
+    bids().bid("SRV_4", 1.0, 30).grant("SRV_2", 30).passes();
+    bids().bid("SRV_4", 1.0, 31).grant_of_stuck("SRV_4", 31, Some(29)).violates(Invariant::I5);
+}
+
+#[test]
+fn a_grant_before_its_time_violates_i5_and_one_after_it_i1() {
+    let bids = |rules| Picking::by(rules).bid("SRV_1", 0.5, 3);
+    bids(BEST).grant("SRV_1", 29).violates(Invariant::I5);
+    bids(BEST).grant("SRV_1", 32).violates(Invariant::I1);
+    bids(BEST).grant_of_stuck("SRV_1", 32, Some(30)).passes();
+    let short = Rules { short_circuit: Duration::from_nanos(10), ..BEST };
+    bids(short).bid("SRV_2", 0.25, 8).grant("SRV_1", 13).passes();
+    bids(short).bid("SRV_2", 0.25, 8).grant("SRV_1", 18).violates(Invariant::I1);
+    bids(Rules { affinity_timeout: Duration::ZERO, ..BEST }).grant("SRV_1", 99).violates(Invariant::I5);
+}
+
+#[test]
+fn a_bid_wins_at_once_that_the_rules_say_does_and_only_the_first_of_those() {
+    let bids = |rules| Picking::by(rules).bid("SRV_1", 0.25, 3).bid("SRV_2", 0.5, 4);
+    let (minimum, maximum) = (Rules { minimum: 0.5, ..FIRST }, Rules { maximum: 0.5, ..BEST });
+    bids(FIRST).grant("SRV_1", 3).passes();
+    bids(FIRST).grant("SRV_2", 4).violates(Invariant::I5);
+    bids(minimum).grant("SRV_2", 4).passes();
+    bids(minimum).grant("SRV_1", 4).violates(Invariant::I5);
+    bids(maximum).grant("SRV_2", 4).passes();
+    bids(maximum).grant("SRV_1", 30).violates(Invariant::I5);
+    // The caller may choose any that counts.
+    bids(Rules { ask: true, ..BEST }).grant("SRV_1", 7).passes();
+    bids(Rules { ask: true, minimum: 0.5, ..BEST }).grant("SRV_1", 7).violates(Invariant::I5);
+}
+
+#[test]
+fn a_failure_that_counts_more_bids_than_there_were_violates_i5() {
+    let says = |bids| {
+        let evidence = Evidence { bids, ..Evidence::default() };
+        let failure = Box::new(Failure { evidence, ..*failure(Reason::NotAcceptable, error("no")) });
+        let heard = Picking::by(BEST).bid("SRV_1", 0.0, 3);
+        heard.0.note(Fact::Resolved { call: Some(0), outcome: &Err(failure) })
+    };
+    says(1).passes();
+    says(2).violates(Invariant::I5);
+}
+
+#[test]
+fn what_the_bus_did_not_take_ends_at_once_and_not_well() {
+    let request = Frame::Request(Request { request_id: "REQ_0".into(), ..Request::default() });
+    let not_taken = |history: History| history.note(Fact::NotTaken { by: CLIENT, frame: &request });
+    not_taken(History::of(QUEUE)).failure(Reason::PublishFailed).step().passes();
+    not_taken(History::of(QUEUE)).step().violates(Invariant::I1);
+    // A server that bids has it, whatever the bus says.
+    not_taken(History::of(QUEUE).bid("SRV_1")).step().passes();
+    let update = Frame::Other(Any { type_url: "test.News".into(), value: "call 0".into() });
+    let update = |outcome: Result<(), Box<Failure>>| {
+        let outcome = outcome.as_ref().copied().map_err(|failure| &**failure);
+        let told = History::update(false, false).note(Fact::NotTaken { by: SERVER, frame: &update });
+        told.note(Fact::Ended { number: Some(0), outcome }).step()
+    };
+    update(Err(failure(Reason::PublishFailed, error("no")))).passes();
+    update(Ok(())).violates(Invariant::I6);
+}
+
+#[test]
+fn messages_that_leave_out_of_order_violate_i7() {
+    let says = |history: History, by, message: usize| {
+        history.says(by, StreamBody::Message { payload: format!("call {message}").into() })
+    };
+    let both = || History::stream(false).sends(CLIENT).sends(CLIENT);
+    says(says(both(), CLIENT, 1), CLIENT, 2).passes();
+    says(says(both(), CLIENT, 2), CLIENT, 1).violates(Invariant::I7);
+}
+
+#[test]
+fn a_server_that_does_not_see_that_a_stream_was_given_up_violates_i8_once_nothing_is_lost() {
+    let given_up = |history: History| {
+        let failure = failure(Reason::Canceled, error("request canceled"));
+        history.opening(false).run("SRV_1").note(Fact::Ended { number: Some(0), outcome: Err(&failure) })
+    };
+    let later = Duration::from_millis(251).as_nanos() as u64;
+    given_up(History::new().note(Fact::Calm)).time(later).violates(Invariant::I8);
+    given_up(History::new()).time(later).passes();
+    let seen = given_up(History::new().note(Fact::Calm)).closes(CLIENT, "enough");
+    seen.stream_ends(SERVER, Reason::ClosedByPeer, "enough").time(later).passes();
 }

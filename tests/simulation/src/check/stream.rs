@@ -1,0 +1,129 @@
+//! The history of an open stream, and the invariants that it must keep to.
+
+use psrpc_engine::proto::{ErrorCode, Text};
+use psrpc_engine::{Failure, Reason};
+
+use super::violation::{Checked, Invariant};
+use crate::node_id::NodeId;
+
+/// All that is known of one stream, once its opening was published.
+#[derive(Default)]
+pub(super) struct StreamHistory {
+    /// The servers that run its handler.
+    pub(super) handlers: Vec<NodeId>,
+    /// What came out where.
+    came: Vec<(NodeId, usize)>,
+    /// What consumers have.
+    accepted: Vec<(NodeId, usize)>,
+    /// What each side told the other as the cause of the end.
+    told: Vec<(NodeId, ErrorCode, Text)>,
+    /// Where it has ended.
+    pub(super) ended: Vec<NodeId>,
+    pub(super) must_succeed: bool,
+    /// Whether both sides must see its end, since nothing is lost any more.
+    pub(super) is_watched: bool,
+    /// Whether it never came to be open at the client.
+    pub(super) failed: bool,
+    /// The messages that each side has published.
+    said: Vec<(NodeId, usize)>,
+}
+
+impl StreamHistory {
+    pub(super) fn new(must_succeed: bool, is_watched: bool) -> Self {
+        Self { must_succeed, is_watched, ..Self::default() }
+    }
+
+    /// One side publishes a message.
+    pub(super) fn says(&mut self, by: NodeId, message: usize) -> Checked {
+        if let Some((_, last)) = self.said.iter().rfind(|(known, last)| *known == by && *last > message) {
+            return Invariant::I7.violated(format!("message {message} leaves {by} after {last}"));
+        }
+        self.said.push((by, message));
+        Ok(())
+    }
+
+    /// A server runs its handler.
+    pub(super) fn handled(&mut self, by: NodeId) -> Checked {
+        if self.handlers.contains(&by) {
+            return Invariant::I8.violated(format!("{by} runs its handler twice"));
+        }
+        self.handlers.push(by);
+        Ok(())
+    }
+
+    /// A message of `from` came out.
+    pub(super) fn message(&mut self, at: NodeId, message: usize, from: NodeId) -> Checked {
+        if from == at {
+            return Invariant::I7.violated(format!("message {message} came back to its sender"));
+        }
+        if self.came.contains(&(at, message)) {
+            return Invariant::I7.violated(format!("message {message} came out twice at {at}"));
+        }
+        if self.ended.contains(&at) {
+            return Invariant::I7.violated(format!("message {message} came out at {at} after the end"));
+        }
+        // Nothing delays one message more than another then.
+        if let Some((_, last)) =
+            self.came.iter().rfind(|(known, last)| self.must_succeed && *known == at && *last > message)
+        {
+            return Invariant::I7.violated(format!("message {message} came out at {at} after {last}"));
+        }
+        self.came.push((at, message));
+        Ok(())
+    }
+
+    /// The consumer of a message has it.
+    pub(super) fn accepted(&mut self, at: NodeId, message: usize) {
+        self.accepted.push((at, message));
+    }
+
+    /// A send was acknowledged.
+    pub(super) fn sent(&self, message: usize) -> Checked {
+        if self.accepted.iter().any(|(_, known)| *known == message) {
+            return Ok(());
+        }
+        Invariant::I7.violated(format!("message {message} was acknowledged, and no consumer has it"))
+    }
+
+    /// Whether neither side has ended it.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.told.is_empty() && self.ended.is_empty()
+    }
+
+    /// One side tells the other why it ends.
+    pub(super) fn told(&mut self, by: NodeId, code: &ErrorCode, text: &Text) {
+        self.told.push((by, code.clone(), text.clone()));
+    }
+
+    /// It has ended on one side.
+    pub(super) fn ended(&mut self, at: NodeId, cause: &Failure) -> Checked {
+        if self.ended.contains(&at) {
+            return Invariant::I8.violated(format!("it ended twice at {at}"));
+        }
+        self.ended.push(at);
+        let peaceful = matches!(cause.reason, Reason::Closed | Reason::ClosedByPeer | Reason::Eof);
+        if self.must_succeed && !peaceful {
+            return Invariant::I16.violated(format!("a fresh stream ended at {at}: {cause}"));
+        }
+        if cause.reason == Reason::ClosedByPeer { self.check_cause(at, cause) } else { Ok(()) }
+    }
+
+    /// Checks that somebody else gave this cause.
+    pub(super) fn check_cause(&self, at: NodeId, cause: &Failure) -> Checked {
+        let is_it = |(by, code, text): &(NodeId, ErrorCode, Text)| {
+            *by != at && super::answers::is_same(code, text, &cause.code, &cause.text)
+        };
+        if self.told.iter().any(is_it) {
+            return Ok(());
+        }
+        Invariant::I6
+            .violated(format!("it ended at {at} by {cause}, and the causes given are {:?}", self.told))
+    }
+
+    /// Whether a side has not seen the end that another has told, once a server has it.
+    pub(super) fn is_half_open(&self, client: NodeId) -> bool {
+        let sees = |side| self.ended.contains(side) || *side == client && self.failed;
+        let mut sides = self.handlers.iter().chain([&client]);
+        !self.handlers.is_empty() && (self.failed || !self.told.is_empty()) && !sides.all(sees)
+    }
+}

@@ -1,0 +1,41 @@
+//! The history of an update, and the invariants that it must keep to.
+
+use super::violation::{Checked, Invariant};
+use crate::node_id::NodeId;
+
+/// All that is known of one update.
+pub(super) struct UpdateHistory {
+    pub(super) subscribers: Vec<NodeId>,
+    pub(super) queue: bool,
+    pub(super) must_succeed: bool,
+    /// Where it came out.
+    came: Vec<NodeId>,
+}
+
+impl UpdateHistory {
+    pub(super) fn new(subscribers: Vec<NodeId>, queue: bool, must_succeed: bool) -> Self {
+        Self { subscribers, queue, must_succeed, came: Vec::new() }
+    }
+
+    /// It came out somewhere.
+    pub(super) fn came(&mut self, at: NodeId) -> Checked {
+        if self.must_succeed && (self.came.contains(&at) || self.queue && !self.came.is_empty()) {
+            return Invariant::I5.violated(format!("it came to {:?}, and again to {at}", self.came));
+        }
+        self.came.push(at);
+        Ok(())
+    }
+
+    /// Checks, when the run is over, that whoever should have got it.
+    pub(super) fn check(&self) -> Checked {
+        let missing = self.subscribers.iter().find(|subscriber| !self.came.contains(subscriber));
+        let got =
+            if self.queue { !self.came.is_empty() || self.subscribers.is_empty() } else { missing.is_none() };
+        if self.must_succeed && !got {
+            let (subscribers, came) = (&self.subscribers, &self.came);
+            return Invariant::I13
+                .violated(format!("a fresh update came to {came:?}, subscribed are {subscribers:?}"));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,33 @@
+//! What the nodes of a run go by.
+
+use std::fmt;
+
+use crate::net::Peer;
+
+/// A client or a server of the run, in one of its lives: whoever takes the place of one that is gone is another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum NodeId {
+    /// The client of this number.
+    Client(usize),
+    /// The server of this number.
+    Server(usize),
+}
+
+impl NodeId {
+    /// What the bus knows it by.
+    pub(crate) fn peer(self) -> Peer {
+        match self {
+            NodeId::Client(index) => Peer(2 * index),
+            NodeId::Server(index) => Peer(2 * index + 1),
+        }
+    }
+}
+
+impl fmt::Display for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NodeId::Client(index) => write!(f, "client-{index}"),
+            NodeId::Server(index) => write!(f, "server-{index}"),
+        }
+    }
+}
