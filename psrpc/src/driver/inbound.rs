@@ -57,10 +57,12 @@ impl<R: Role> Inbound<R> {
                 };
                 next
             });
-            let Some(next) = next else { return };
-            if self.sleep.as_ref().is_none_or(|(until, _)| next < *until) {
+            if let Some(next) = next
+                && self.sleep.as_ref().is_none_or(|(until, _)| next < *until)
+            {
                 self.sleep = Some((next, self.driver.runtime.sleep_until(next)));
             }
+            // Also when nothing is due any more: a sleep that has ended wakes nobody again, and commands count on one that is kept.
             let Some((_, sleep)) = &mut self.sleep else { return };
             if sleep.as_mut().poll(cx).is_pending() {
                 return;
