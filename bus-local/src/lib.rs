@@ -8,11 +8,15 @@
 #![deny(missing_docs, missing_debug_implementations)]
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
+#[cfg(not(psrpc_shuttle))]
+use std::sync::{Mutex, MutexGuard};
 
 use psrpc::SubscriptionKind;
 use psrpc::bus::{Bus, BusId, Full, Receipt, Sink, Subscription};
 use psrpc::proto::{Channel, Frame};
+#[cfg(psrpc_shuttle)]
+use shuttle::sync::{Mutex, MutexGuard};
 use slab::Slab;
 
 /// An in-process bus. Cheap to clone; all clones are one bus.

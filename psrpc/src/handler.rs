@@ -4,7 +4,7 @@ use std::future::{Future, poll_fn};
 use std::marker::PhantomData;
 use std::ops::Deref;
 use std::pin::{Pin, pin};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ use crate::interceptor::{AroundHandlers, OpeningStream, handled};
 use crate::middleware::{Side, reporting};
 use crate::runtime::{BoxFuture, Runtime};
 use crate::stream::{Codec, Port, ServerStream, Shared};
+use crate::sync::Mutex;
 use crate::{CallInfo, CallOptions, Error, Method, guard, log, waiting};
 
 /// A request as its handler gets it: the message, and what is known of the call. Dereferences to the message.

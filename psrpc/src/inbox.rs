@@ -3,14 +3,16 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use futures_core::Stream;
 use psrpc_engine::proto::Frame;
 use psrpc_engine::{BusError, SubscriptionHandle, Token};
 use slab::Slab;
+
+use crate::sync::{AtomicBool, Mutex, MutexGuard};
 
 /// What a bus delivers on a subscription.
 #[derive(Clone, Debug)]

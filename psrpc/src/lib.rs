@@ -133,6 +133,7 @@ mod selection;
 mod server;
 mod stream;
 mod subscription;
+mod sync;
 pub mod testing;
 mod waiting;
 

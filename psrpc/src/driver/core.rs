@@ -1,6 +1,6 @@
 //! The core of the driver: the lock, the way of a command into the engine, and of its outputs to the bus.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use psrpc_engine::{Engine, Now, Output, Time};
 
@@ -8,6 +8,7 @@ use super::inbound::Inbound;
 use crate::bus::{Bus, Full, Receipt, Subscription};
 use crate::inbox::{Published, Queue};
 use crate::runtime::Runtime;
+use crate::sync::{Mutex, MutexGuard};
 
 /// What a client and a server do differently: what becomes of an engine's events.
 pub(crate) trait Role: Sized + Send + 'static {

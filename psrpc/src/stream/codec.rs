@@ -1,7 +1,7 @@
 //! The way of a stream's messages between bytes and types, through what is around the stream.
 
 use std::mem;
-use std::sync::{Arc, Mutex, MutexGuard, Once, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use prost::Message;
@@ -10,6 +10,7 @@ use psrpc_engine::proto::ErrorCode;
 
 use crate::interceptor::{OpeningStream, StreamInterceptor, StreamLayer};
 use crate::middleware::Side;
+use crate::sync::{Mutex, MutexGuard, Once};
 use crate::{AnyMessage, CallInfo, Error, guard, log};
 
 /// What is around the messages of one stream.

@@ -47,7 +47,7 @@ mod parcels;
 mod pump;
 mod rule;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use psrpc_engine::SubscriptionKind;
@@ -60,6 +60,7 @@ use self::rule::Rules;
 pub use self::rule::{Rule, RuleId};
 use crate::bus::{Bus, BusId, Delivery, Full, Receipt, Sink, Subscription};
 use crate::runtime::Runtime;
+use crate::sync::{Mutex, MutexGuard};
 use crate::{guard, waiting};
 
 /// A bus with faults, around another. Cheap to clone; all clones are one bus.

@@ -1,7 +1,7 @@
 //! Two ends of a stream without anything between them.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
@@ -14,6 +14,7 @@ use crate::interceptor::SendOptions;
 use crate::middleware::Side;
 use crate::runtime::Runtime;
 use crate::stream::{Codec, Port, Shared};
+use crate::sync::{Mutex, MutexGuard};
 use crate::waiting::Place;
 use crate::{AnyMessage, ClientStream, Error, ServerStream, waiting};
 

@@ -1,7 +1,7 @@
 //! What is on its way through a faulty bus and waits: for its time, for others to overtake it, or for room.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use psrpc_engine::proto::{Channel, Frame};
 use psrpc_engine::{BusError, Time};
@@ -9,6 +9,7 @@ use psrpc_engine::{BusError, Time};
 use super::Injected;
 use super::rule::Judged;
 use crate::bus::{Delivery, Full, Receipt, Sink};
+use crate::sync::Mutex;
 
 /// Where frames go, which is what they keep their order within.
 #[derive(Clone)]

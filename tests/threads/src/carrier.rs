@@ -1,0 +1,122 @@
+//! A bus with a thread of its own, as a bus with a connection has.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::future::poll_fn;
+use std::sync::{Arc, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use psrpc::SubscriptionKind;
+use psrpc::bus::{Bus, Full, Receipt, Sink, Subscription};
+use psrpc::proto::{Channel, Frame};
+use psrpc_bus_local::LocalBus;
+use shuttle::sync::{Mutex, MutexGuard};
+
+/// Hands a [`LocalBus`] what it is asked for from a thread of its own, in order: so receipts, frames, and the begin and the
+/// end of subscriptions come from there. Every second frame is reported as it is accepted.
+#[derive(Clone)]
+pub struct Carrier(Arc<Mutex<Waiting>>);
+
+#[derive(Default)]
+struct Waiting {
+    orders: VecDeque<Order>,
+    /// How many more frames there is room for.
+    room: usize,
+    waiting_for_room: Vec<Waker>,
+    carrier: Option<Waker>,
+    accepted: u64,
+    subscriptions: u64,
+}
+
+enum Order {
+    Publish(Channel, Frame, Option<Receipt>),
+    Subscribe(u64, Channel, SubscriptionKind, Sink),
+    Unsubscribe(u64),
+}
+
+impl Carrier {
+    /// A bus with room for so many frames.
+    pub fn new(room: usize) -> Self {
+        let carrier = Self(Arc::new(Mutex::new(Waiting { room, ..Waiting::default() })));
+        drop(shuttle::future::spawn(carrier.clone().carry()));
+        carrier
+    }
+
+    async fn carry(self) {
+        let bus = LocalBus::new();
+        let mut subscriptions = BTreeMap::new();
+        loop {
+            match poll_fn(|cx| self.poll_order(cx)).await {
+                Order::Publish(channel, frame, receipt) => {
+                    let receipt = receipt.unwrap_or_else(|| Receipt::new(|_| ()));
+                    bus.publish(&channel, frame, receipt).expect("it always has room");
+                }
+                Order::Subscribe(key, channel, kind, sink) => {
+                    subscriptions.insert(key, bus.subscribe(&channel, kind, sink));
+                }
+                Order::Unsubscribe(key) => drop(subscriptions.remove(&key)),
+            }
+        }
+    }
+
+    fn poll_order(&self, cx: &Context<'_>) -> Poll<Order> {
+        let mut waiting = self.lock();
+        let Some(order) = waiting.orders.pop_front() else {
+            waiting.carrier = Some(cx.waker().clone());
+            return Poll::Pending;
+        };
+        if let Order::Publish(..) = order {
+            waiting.room += 1;
+            let wakers = std::mem::take(&mut waiting.waiting_for_room);
+            drop(waiting);
+            wakers.into_iter().for_each(Waker::wake);
+        }
+        Poll::Ready(order)
+    }
+
+    fn order(&self, mut waiting: MutexGuard<'_, Waiting>, order: Order) {
+        waiting.orders.push_back(order);
+        let carrier = waiting.carrier.take();
+        drop(waiting);
+        carrier.into_iter().for_each(Waker::wake);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Bus for Carrier {
+    fn publish(&self, channel: &Channel, frame: Frame, receipt: Receipt) -> Result<(), Box<Full>> {
+        let mut waiting = self.lock();
+        if waiting.room == 0 {
+            return Err(Box::new(Full { frame, receipt }));
+        }
+        waiting.room -= 1;
+        waiting.accepted += 1;
+        if waiting.accepted.is_multiple_of(2) {
+            self.order(waiting, Order::Publish(channel.clone(), frame, None));
+            receipt.published(None);
+        } else {
+            self.order(waiting, Order::Publish(channel.clone(), frame, Some(receipt)));
+        }
+        Ok(())
+    }
+
+    fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut waiting = self.lock();
+        if waiting.room > 0 {
+            return Poll::Ready(());
+        }
+        waiting.waiting_for_room.push(cx.waker().clone());
+        Poll::Pending
+    }
+
+    fn subscribe(&self, channel: &Channel, kind: SubscriptionKind, sink: Sink) -> Subscription {
+        let mut waiting = self.lock();
+        waiting.subscriptions += 1;
+        let key = waiting.subscriptions;
+        self.order(waiting, Order::Subscribe(key, channel.clone(), kind, sink));
+        let bus = self.clone();
+        Subscription::new(move || bus.order(bus.lock(), Order::Unsubscribe(key)))
+    }
+}

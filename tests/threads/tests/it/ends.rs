@@ -1,0 +1,121 @@
+//! Ends that come from one thread while others use what ends.
+
+use std::future::IntoFuture;
+use std::sync::atomic::Ordering;
+
+use psrpc::Reason;
+use psrpc::bus::Bus;
+use psrpc_bus_local::LocalBus;
+use psrpc_threads::{Carrier, Shop, Threads, client, explore, shop};
+use shuttle::future::{block_on, spawn};
+
+/// One thread closes a client while others call, use a stream, and wait for updates.
+fn a_close_in_the_midst(bus: impl Bus + Clone) {
+    let threads = Threads::default();
+    let ((server, _), client) = (shop(bus.clone(), &threads), client(bus, &threads));
+    let mut news = block_on(client.subscribe::<u32>(Shop::NEWS, &[]).into_future()).unwrap();
+    let (call, open) =
+        (client.call::<_, u32>(Shop::NEXT, &[], 1_u32), client.open_stream::<u32, u32>(Shop::ECHO, &[]));
+    let calling = spawn(async move { call.await.map_err(|error| error.reason()) });
+    let streaming = spawn(async move {
+        let stream = open.await.map_err(|error| error.reason())?;
+        let sent = stream.send(7).await.map_err(|error| error.reason());
+        while stream.next().await.is_some() {}
+        stream.closed().await;
+        sent
+    });
+    let listening = spawn(async move { while news.next().await.is_some() {} });
+    let closing = client.clone();
+    let closing = spawn(async move { closing.close() });
+    let called = block_on(calling).unwrap();
+    assert!(matches!(called, Ok(2) | Err(Some(Reason::ClientClosed))), "{called:?}");
+    let streamed = block_on(streaming).unwrap();
+    assert!(matches!(streamed, Ok(()) | Err(Some(Reason::ClientClosed))), "{streamed:?}");
+    block_on(listening).unwrap();
+    block_on(closing).unwrap();
+    assert_eq!((client.in_flight(), client.streams()), (0, 0));
+    // A request that was granted no more is waited for until it expires.
+    threads.clock().run();
+    block_on(server.shutdown());
+    drop((client, server));
+    threads.join();
+}
+
+#[test]
+fn whatever_a_client_has_ends_when_another_thread_closes_it() {
+    explore(200, || a_close_in_the_midst(LocalBus::new()));
+}
+
+#[test]
+fn whatever_a_client_has_ends_when_another_thread_closes_it_on_a_bus_with_a_thread_of_its_own() {
+    explore(200, || a_close_in_the_midst(Carrier::new(2)));
+}
+
+#[test]
+fn the_last_handles_that_are_dropped_at_once_end_all_tasks() {
+    explore(300, || {
+        let (threads, bus) = (Threads::default(), Carrier::new(9));
+        let ((server, _), client) = (shop(bus.clone(), &threads), client(bus, &threads));
+        let call = client.call::<_, u32>(Shop::NEXT, &[], 1_u32).into_future();
+        let news = block_on(client.subscribe::<u32>(Shop::NEWS, &[]).into_future()).unwrap();
+        let dropping =
+            [spawn(async move { assert_eq!(call.await.unwrap(), 2) }), spawn(async move { drop(news) })];
+        drop(client);
+        dropping.into_iter().for_each(|dropping| block_on(dropping).unwrap());
+        drop(server);
+        threads.join();
+    });
+}
+
+/// One thread shuts a server down while another calls: what runs is answered, the rest is told to nobody.
+fn a_shutdown_in_the_midst(bus: impl Bus + Clone) {
+    let threads = Threads::default();
+    let ((server, ran), client) = (shop(bus.clone(), &threads), client(bus, &threads));
+    let calls = [1, 10].map(|number| {
+        let call = client.call::<_, u32>(Shop::NEXT, &[], number);
+        spawn(async move { call.await.map_err(|error| error.reason()) })
+    });
+    let other = server.clone();
+    let closing = [server, other].map(|server| spawn(async move { server.shutdown().await }));
+    // A call that comes too late is not answered by anybody.
+    threads.clock().run();
+    let called = calls.map(|call| block_on(call).unwrap());
+    closing.into_iter().for_each(|closing| block_on(closing).unwrap());
+    let answered = called.iter().filter(|called| called.is_ok()).count();
+    drop(client);
+    threads.join();
+    assert!(answered <= ran.load(Ordering::Relaxed));
+}
+
+#[test]
+fn a_shutdown_from_another_thread_waits_for_what_runs() {
+    explore(300, || a_shutdown_in_the_midst(LocalBus::new()));
+}
+
+#[test]
+fn a_shutdown_from_another_thread_waits_for_what_runs_on_a_bus_with_a_thread_of_its_own() {
+    explore(300, || a_shutdown_in_the_midst(Carrier::new(2)));
+}
+
+#[test]
+fn a_kill_from_another_thread_ends_handlers_and_streams() {
+    explore(300, || {
+        let (threads, bus) = (Threads::default(), LocalBus::new());
+        let ((server, _), client) = (shop(bus.clone(), &threads), client(bus, &threads));
+        let stream = block_on(client.open_stream::<u32, u32>(Shop::ECHO, &[]).into_future()).unwrap();
+        let call = client.call::<_, u32>(Shop::NEXT, &[], 1_u32);
+        let calling = spawn(async move { call.await.is_ok() });
+        let using = spawn(async move {
+            let sent = stream.send(7).await;
+            stream.closed().await;
+            sent.is_ok()
+        });
+        let killing = spawn(async move { server.kill() });
+        threads.clock().run();
+        block_on(killing).unwrap();
+        block_on(using).unwrap();
+        block_on(calling).unwrap();
+        drop(client);
+        threads.join();
+    });
+}

@@ -1,0 +1,110 @@
+//! The inbox: what one thread delivers, another takes.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures_core::Stream;
+use psrpc::bus::{Delivery, Inbox, Sink};
+use psrpc::proto::{Any, Frame};
+use psrpc_threads::{explore, explore_all};
+use shuttle::future::block_on;
+use shuttle::thread;
+
+fn frame(number: u8) -> Frame {
+    Frame::Other(Any { value: vec![number].into(), ..Any::default() })
+}
+
+fn deliver(sink: &Sink, numbers: impl IntoIterator<Item = u8>) {
+    numbers.into_iter().for_each(|number| sink.deliver(frame(number)));
+}
+
+async fn next(inbox: &mut Inbox) -> Option<Delivery> {
+    poll_fn(|cx| Pin::new(&mut *inbox).poll_next(cx)).await
+}
+
+/// What arrives until the end, in short: `1` for a frame, `-2` for a gap of two.
+async fn all(mut inbox: Inbox) -> Vec<i64> {
+    let mut arrived = Vec::new();
+    while let Some(delivery) = next(&mut inbox).await {
+        match delivery {
+            Delivery::Frame(Frame::Other(any)) => arrived.push(i64::from(any.value[0])),
+            Delivery::Gap(Some(lost)) => arrived.push(-(lost as i64)),
+            Delivery::Ended(None) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    arrived
+}
+
+#[test]
+fn a_delivery_wakes_whoever_waits_for_it() {
+    explore_all(|| {
+        let (sink, inbox) = Inbox::new(2);
+        let taking = thread::spawn(move || block_on(all(inbox)));
+        deliver(&sink, [1, 2]);
+        drop(sink);
+        assert_eq!(taking.join().unwrap(), [1, 2]);
+    });
+}
+
+/// Each frame comes in its place, or is counted there.
+fn frames_that_have_no_room(frames: u8) {
+    let (sink, inbox) = Inbox::new(1);
+    let taking = thread::spawn(move || block_on(all(inbox)));
+    deliver(&sink, 1..=frames);
+    drop(sink);
+    let mut seen = 0;
+    for arrived in taking.join().unwrap() {
+        match arrived {
+            lost if lost < 0 => seen -= lost,
+            number => {
+                seen += 1;
+                assert_eq!(number, seen, "what is missing before it was told");
+            }
+        }
+    }
+    assert_eq!(seen, i64::from(frames), "each frame came, or is counted");
+}
+
+#[test]
+fn a_gap_stands_where_the_frames_are_missing() {
+    explore_all(|| frames_that_have_no_room(2));
+    explore(1000, || frames_that_have_no_room(4));
+}
+
+#[test]
+fn of_two_threads_that_deliver_each_keeps_its_order() {
+    explore(3000, || {
+        let (sink, inbox) = Inbox::new(9);
+        let sink = Arc::new(sink);
+        let other = Arc::clone(&sink);
+        let taking = thread::spawn(move || block_on(all(inbox)));
+        let delivering = thread::spawn(move || deliver(&other, [11, 12, 13]));
+        deliver(&sink, [1, 2, 3]);
+        drop(sink);
+        delivering.join().unwrap();
+        let arrived = taking.join().unwrap();
+        let (small, large): (Vec<_>, Vec<_>) = arrived.into_iter().partition(|number| *number < 10);
+        assert_eq!((small, large), (vec![1, 2, 3], vec![11, 12, 13]));
+    });
+}
+
+#[test]
+fn an_inbox_that_moves_to_another_task_wakes_that_one() {
+    explore_all(|| {
+        let (sink, mut inbox) = Inbox::new(2);
+        let delivering = thread::spawn(move || deliver(&sink, [1]));
+        let taking = thread::spawn(move || {
+            // This task looks once and waits no more.
+            let first =
+                block_on(poll_fn(|cx: &mut Context<'_>| Poll::Ready(Pin::new(&mut inbox).poll_next(cx))));
+            (first.is_ready(), inbox)
+        });
+        let (took, inbox) = taking.join().unwrap();
+        let rest = block_on(all(inbox));
+        assert_eq!(rest, if took { vec![] } else { vec![1] });
+        delivering.join().unwrap();
+    });
+}
