@@ -543,6 +543,10 @@ impl User<Client> for Caller {
         }
     }
 
+    fn is_aside(event: &ClientEvent) -> bool {
+        matches!(event, ClientEvent::Subscribed { .. } | ClientEvent::Unsubscribed { .. })
+    }
+
     fn on_frame(&mut self, moment: Moment, world: &mut World, frame: &Frame) -> Checked {
         if self.owes_gap {
             return Invariant::I12.violated(format!("{}: an update was lost, without a gap", self.id()));

@@ -1,11 +1,13 @@
 //! Faults: every kind that a run can suffer, how likely each is, and how often each happened.
 
+use std::collections::BTreeSet;
+
 use crate::rng::Rng;
 
 macro_rules! faults {
     ($($(#[$doc:meta])* $variant:ident = $text:literal;)*) => {
         /// A kind of fault.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
         pub enum Fault {
             $($(#[$doc])* $variant,)*
         }
@@ -141,11 +143,19 @@ const FLOODS: &[Fault] = &[Fault::FloodOfBids, Fault::FloodOfAnswers, Fault::Flo
 
 const USERS: &[Fault] = &[Fault::Cancel, Fault::HastyCancel, Fault::SlowConsumer];
 
+/// A fault that comes by chance in a run: its kind, and how many of that kind came before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Strike(Fault, u64);
+
 /// The faults of a run: how likely each kind is at each opportunity, and how often it happened.
 pub(crate) struct Faults {
     /// In permille, of those that come by chance; `None` once they have stopped.
     rates: Option<[u64; Fault::ALL.len()]>,
     counts: FaultCounts,
+    /// How many of each kind have come by chance, those that are muted too.
+    came: FaultCounts,
+    /// The only ones that are not muted, if some are.
+    kept: Option<BTreeSet<Strike>>,
 }
 
 impl Faults {
@@ -163,7 +173,31 @@ impl Faults {
         }
         rates[Fault::LateSubscribe as usize] = rng.pick(&[0, 0, 30, 150]);
         rates[Fault::LostSubscribe as usize] = rng.pick(&[0, 0, 0, 20]);
-        Self { rates: Some(rates), counts: FaultCounts::default() }
+        let (counts, came) = (FaultCounts::default(), FaultCounts::default());
+        Self { rates: Some(rates), counts, came, kept: None }
+    }
+
+    /// Of those that come by chance only these happen.
+    pub(crate) fn keep_only(&mut self, kept: BTreeSet<Strike>) {
+        self.kept = Some(kept);
+    }
+
+    /// Those that came by chance and were not muted.
+    pub(crate) fn strikes_kept(&self) -> BTreeSet<Strike> {
+        let came = self.came.iter().flat_map(|(fault, count)| (0..count).map(move |n| Strike(fault, n)));
+        came.filter(|strike| self.is_kept(strike)).collect()
+    }
+
+    fn is_kept(&self, strike: &Strike) -> bool {
+        self.kept.as_ref().is_none_or(|kept| kept.contains(strike))
+    }
+
+    /// A fault comes by chance: whether it is to happen, too.
+    fn comes(&mut self, fault: Fault) -> bool {
+        let before = &mut self.came.0[fault as usize];
+        let strike = Strike(fault, *before);
+        *before += 1;
+        self.is_kept(&strike)
     }
 
     /// From here on nothing goes wrong, and users behave.
@@ -193,18 +227,18 @@ impl Faults {
     }
 
     /// Whether this fault is to happen. Not counted, since it may come too late to.
-    pub(crate) fn would_strike(&self, fault: Fault, rng: &mut Rng) -> bool {
-        self.rates.is_some_and(|rates| rng.chance(rates[fault as usize]))
+    pub(crate) fn would_strike(&mut self, fault: Fault, rng: &mut Rng) -> bool {
+        self.rates.is_some_and(|rates| rng.chance(rates[fault as usize])) && self.comes(fault)
     }
 
     /// What is to happen to a delivery, if anything is. Not counted, since not every frame can suffer it.
-    pub(crate) fn of_delivery(&self, rng: &mut Rng) -> Option<Fault> {
-        self.one_of(DELIVERY, rng)
+    pub(crate) fn of_delivery(&mut self, rng: &mut Rng) -> Option<Fault> {
+        self.one_of(DELIVERY, rng).filter(|fault| self.comes(*fault))
     }
 
     /// What is to happen to a publish, if anything is.
-    pub(crate) fn of_publish(&self, rng: &mut Rng) -> Option<Fault> {
-        self.one_of(PUBLISH, rng)
+    pub(crate) fn of_publish(&mut self, rng: &mut Rng) -> Option<Fault> {
+        self.one_of(PUBLISH, rng).filter(|fault| self.comes(*fault))
     }
 
     fn one_of(&self, faults: &[Fault], rng: &mut Rng) -> Option<Fault> {

@@ -293,6 +293,7 @@ impl Host {
         world: &mut World,
         request: RequestHandle,
     ) -> Checked {
+        world.stage.log(self.node(), format_args!("runs {request:?}"));
         self.ran(moment, world, request)?;
         let rng = &mut self.rng;
         let takes = if !world.is_calm() && rng.chance(self.habits.dawdles) {
@@ -513,6 +514,10 @@ impl User<Server> for Host {
             _ => {}
         }
         Ok(())
+    }
+
+    fn is_aside(event: &ServerEvent) -> bool {
+        matches!(event, ServerEvent::Registered { .. } | ServerEvent::Deregistered { .. })
     }
 
     fn on_frame(&mut self, _: Moment, world: &mut World, frame: &Frame) -> Checked {

@@ -12,8 +12,8 @@
 //! ```
 //!
 //! ```text
-//! cargo run --release -p psrpc-simulation -- run --calls 1000000
-//! cargo run --release -p psrpc-simulation -- replay 7
+//! cargo run --release -p psrpc-simulation -- run --seeds 20000
+//! cargo run --release -p psrpc-simulation -- replay 7 --shrink --chart 7.svg
 //! cargo run --release -p psrpc-simulation -- planted
 //! ```
 //!
@@ -27,12 +27,14 @@
 #![forbid(unsafe_code)]
 
 mod caller;
+
 pub mod check;
 mod clock;
 mod fault;
 mod forge;
 mod happening;
 mod host;
+mod many;
 mod methods;
 mod net;
 mod node;
@@ -44,13 +46,18 @@ mod report;
 mod rng;
 
 mod show;
+mod shrink;
 mod simulation;
 mod stage;
 mod talk;
 mod trace;
+mod variation;
 mod world;
 
 pub use fault::{Fault, FaultCounts};
+pub use many::check_seeds;
 pub use node_id::NodeId;
 pub use report::{Report, Summary};
+pub use shrink::{Shrunk, shrink};
 pub use simulation::{check_seed, simulate, simulate_steadily};
+pub use trace::Line;

@@ -8,9 +8,11 @@ use psrpc_engine::{BusError, SubscriptionKind, Time};
 
 use crate::fault::Fault;
 use crate::forge;
+use crate::node_id::NodeId;
 use crate::rng::Rng;
 use crate::show::Shown;
 use crate::stage::Stage;
+use crate::trace::Kind;
 
 /// A seeded bus that knows channels by their legacy names. `S` is what its subscribers go by.
 pub(crate) struct Net<S> {
@@ -23,6 +25,8 @@ pub(crate) struct Net<S> {
     cuts: Vec<Cut>,
     /// Until when frames to a peer are held up.
     clogs: BTreeMap<Peer, Time>,
+    /// How many frames were published.
+    published: u64,
     rng: Rng,
 }
 
@@ -105,6 +109,10 @@ struct Cut {
 pub(crate) struct Delivery {
     /// What was published; what arrives says the same unless it is raw.
     pub(crate) frame: Frame,
+    /// Which of all frames that were published it is, or comes of.
+    pub(crate) number: u64,
+    /// What has befallen it on its way.
+    pub(crate) fault: Option<Fault>,
     encoded: bool,
 }
 
@@ -124,6 +132,7 @@ impl<S: Copy + PartialEq> Net<S> {
             latency: rng.pick(&[2, 6, 20]),
             cuts: Vec::new(),
             clogs: BTreeMap::new(),
+            published: 0,
             rng,
         }
     }
@@ -253,6 +262,11 @@ impl<S: Copy + PartialEq> Net<S> {
         self.clogs.insert(peer, until);
     }
 
+    /// How many frames were published: the number of the next.
+    pub(crate) fn published(&self) -> u64 {
+        self.published
+    }
+
     // --- frames ----------------------------------------------------------------------------------------------
 
     /// When it takes another frame of a publisher, if it does not take one now.
@@ -272,7 +286,7 @@ impl<S: Copy + PartialEq> Net<S> {
         if fault != Some(Fault::PublishError) {
             for place in self.receivers(channel) {
                 match self.cut_between(from, self.subscriptions[place.0].peer) {
-                    Some(fault) => self.strike(stage, fault, frame),
+                    Some(fault) => self.lose(stage, place, fault, frame),
                     None => self.deliver(stage, place, channel, frame),
                 }
                 receivers += 1;
@@ -285,6 +299,7 @@ impl<S: Copy + PartialEq> Net<S> {
             }
             None => Ok(self.rng.maybe(500, |_| receivers)),
         };
+        self.published += 1;
         Published { after: self.latency(), result }
     }
 
@@ -312,14 +327,24 @@ impl<S: Copy + PartialEq> Net<S> {
     fn deliver<H: From<Post>>(&mut self, stage: &mut Stage<H>, to: Place, channel: &str, frame: &Frame) {
         let fault = stage.faults.of_delivery(&mut self.rng);
         let struck = self.travel(stage, to, frame, fault) || self.accompany(stage, to, channel, frame, fault);
-        if let Some(fault) = fault.filter(|_| struck) {
-            self.strike(stage, fault, frame);
+        match fault.filter(|_| struck) {
+            Some(fault @ (Fault::Drop | Fault::Gap)) => self.lose(stage, to, fault, frame),
+            Some(fault) => self.strike(stage, fault, frame),
+            None => {}
         }
     }
 
     fn strike<H>(&self, stage: &mut Stage<H>, fault: Fault, frame: &Frame) {
         stage.faults.count(fault);
         stage.log("bus", format_args!("{}: {}", fault.name(), Shown(frame)));
+    }
+
+    /// A frame does not arrive.
+    fn lose<H>(&self, stage: &mut Stage<H>, to: Place, fault: Fault, frame: &Frame) {
+        stage.faults.count(fault);
+        let to = NodeId::of(self.subscriptions[to.0].peer);
+        let loss = || Kind::Loss(self.published, to, fault);
+        stage.log_as(loss, "bus", format_args!("{} on the way to {to}: {}", fault.name(), Shown(frame)));
     }
 
     /// Sends a frame on its way, and tells whether the fault struck it there.
@@ -344,14 +369,14 @@ impl<S: Copy + PartialEq> Net<S> {
             Some(Fault::Late) => (frame.clone(), rng.grains(14_000..24_000), false),
             Some(Fault::Damage) => (forge::damage(frame, rng), Duration::ZERO, true),
             _ => {
-                self.in_order(stage, to, frame.clone(), Duration::ZERO);
+                self.in_order(stage, to, frame.clone(), None, Duration::ZERO);
                 return false;
             }
         };
         if keeps_order {
-            self.in_order(stage, to, frame, delay);
+            self.in_order(stage, to, frame, fault, delay);
         } else {
-            self.send(stage, to, frame, stage.now() + delay);
+            self.send(stage, to, frame, fault, stage.now() + delay);
         }
         true
     }
@@ -386,7 +411,7 @@ impl<S: Copy + PartialEq> Net<S> {
         let latest = self.rng.pick(&[40, 40, 400, 16_000, 16_000]);
         let delay = self.rng.grains(0..latest);
         for frame in company {
-            self.send(stage, to, frame, stage.now() + delay);
+            self.send(stage, to, frame, fault, stage.now() + delay);
         }
         true
     }
@@ -409,9 +434,16 @@ impl<S: Copy + PartialEq> Net<S> {
         self.subscriptions.iter().position(is_it).map(Place)
     }
 
-    fn in_order<H: From<Post>>(&mut self, stage: &mut Stage<H>, to: Place, frame: Frame, delay: Duration) {
+    fn in_order<H: From<Post>>(
+        &mut self,
+        stage: &mut Stage<H>,
+        to: Place,
+        frame: Frame,
+        fault: Option<Fault>,
+        delay: Duration,
+    ) {
         let at = self.arrival_in_order(stage, to, delay);
-        self.send(stage, to, frame, at);
+        self.send(stage, to, frame, fault, at);
     }
 
     fn arrival_in_order<H>(&mut self, stage: &mut Stage<H>, to: Place, delay: Duration) -> Time {
@@ -425,9 +457,17 @@ impl<S: Copy + PartialEq> Net<S> {
         *latest
     }
 
-    fn send<H: From<Post>>(&mut self, stage: &mut Stage<H>, to: Place, frame: Frame, at: Time) {
+    fn send<H: From<Post>>(
+        &mut self,
+        stage: &mut Stage<H>,
+        to: Place,
+        frame: Frame,
+        fault: Option<Fault>,
+        at: Time,
+    ) {
         let encoded = self.rng.chance(self.encoded);
-        stage.at(at, Post::Delivered(to, Box::new(Delivery { frame, encoded })));
+        let delivery = Delivery { frame, number: self.published, fault, encoded };
+        stage.at(at, Post::Delivered(to, Box::new(delivery)));
     }
 
     fn latency(&mut self) -> Duration {

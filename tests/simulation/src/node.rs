@@ -12,8 +12,9 @@ use crate::fault::Fault;
 use crate::happening::Happening;
 use crate::net::Delivery;
 use crate::node_id::NodeId;
-use crate::show::Shown;
+use crate::show::{InShort, Shown};
 use crate::stage::Entry;
+use crate::trace::Kind;
 use crate::world::World;
 
 /// An engine and all that one of its drivers would keep.
@@ -79,6 +80,9 @@ pub(crate) trait User<E: Engine> {
     /// The engine has something to tell.
     fn on_event(&mut self, engine: &mut E, moment: Moment, world: &mut World, event: E::Event) -> Checked;
 
+    /// Whether an event is about subscriptions alone.
+    fn is_aside(event: &E::Event) -> bool;
+
     /// A frame is about to come in, and this is what was published.
     fn on_frame(&mut self, moment: Moment, world: &mut World, frame: &Frame) -> Checked;
 
@@ -136,7 +140,8 @@ where
             Input::Frame(subscription, delivery) => self.frame(world, subscription, &delivery),
             Input::Tick => self.tick(world),
             Input::Published(token, result, frame) => self.step(world, |node, moment, world| {
-                world.stage.log(node.id, format_args!("{token:?} is published: {result:?}"));
+                let kind = || if result.is_ok() { Kind::Aside } else { Kind::Note };
+                world.stage.log_as(kind, node.id, format_args!("{token:?} is published: {result:?}"));
                 if let Some(frame) = &frame {
                     world.note(Fact::NotTaken { by: node.id, frame })?;
                 }
@@ -181,7 +186,7 @@ where
         let stage = &mut world.stage;
         match input {
             Input::Subscribed(subscription) => {
-                stage.log(*id, format_args!("{subscription:?} is live"));
+                stage.aside(*id, format_args!("{subscription:?} is live"));
                 engine.handle_subscribed(now, subscription, Ok(()));
             }
             Input::Ended(subscription, Some(error)) => {
@@ -189,7 +194,7 @@ where
                 engine.handle_subscribed(now, subscription, Err(error));
             }
             Input::Ended(subscription, None) => {
-                stage.log(*id, format_args!("{subscription:?} has ended"));
+                stage.aside(*id, format_args!("{subscription:?} has ended"));
                 engine.handle_unsubscribed(now, subscription);
             }
             Input::Room => {
@@ -206,7 +211,8 @@ where
         let frame = &delivery.frame;
         let owed = !self.user.is_closed() && self.user.must_hear_of(world, frame);
         self.step(world, |node, moment, world| {
-            world.stage.log(node.id, format_args!("gets {}", Shown(frame)));
+            let kind = || Kind::Arrival(delivery.number, delivery.fault, InShort(frame).to_string());
+            world.stage.log_as(kind, node.id, format_args!("gets {}", Shown(frame)));
             node.user.on_frame(moment, world, frame)?;
             node.engine.handle_frame(moment.now, subscription, delivery.arrival());
             node.user.interject(&mut node.engine, moment, world, frame)
@@ -225,7 +231,8 @@ where
     fn tick(&mut self, world: &mut World) -> Checked {
         self.alarm = None;
         self.step(world, |node, moment, world| {
-            world.stage.log(node.id, format_args!("wakes up for {:?}", node.engine.poll_timeout()));
+            let timer = node.engine.poll_timeout().map(|timeout| timeout.kind);
+            world.stage.log(node.id, format_args!("wakes up: {timer:?}"));
             node.engine.handle_timeout(moment.now);
             Ok(())
         })?;
@@ -275,18 +282,19 @@ where
         let World { stage, net, .. } = world;
         if let Output::Event(event) = output {
             self.said.events += 1;
-            stage.log(self.id, format_args!("says {event:?}"));
+            let kind = || if U::is_aside(&event) { Kind::Aside } else { Kind::Note };
+            stage.log_as(kind, self.id, format_args!("says {event:?}"));
             return self.user.on_event(&mut self.engine, moment, world, event);
         }
         self.said.others += 1;
         match output {
             Output::Subscribe { subscription, channel, kind } => {
-                stage.log(self.id, format_args!("subscribes to {channel} ({kind:?}) as {subscription:?}"));
+                stage.aside(self.id, format_args!("subscribes to {channel} ({kind:?}) as {subscription:?}"));
                 stage.hash().word(1);
                 net.subscribe(stage, self.id.peer(), (self.id, subscription), &channel, kind);
             }
             Output::Unsubscribe { subscription } => {
-                stage.log(self.id, format_args!("unsubscribes {subscription:?}"));
+                stage.aside(self.id, format_args!("unsubscribes {subscription:?}"));
                 stage.hash().word(2);
                 if let Some(place) = net.place_of((self.id, subscription)) {
                     net.unsubscribe(stage, place);
@@ -301,7 +309,8 @@ where
                     self.engine.handle_full(token, channel, frame);
                     return Ok(());
                 }
-                stage.log(self.id, format_args!("publishes {} on {channel}", Shown(&frame)));
+                let kind = || Kind::Publish(net.published(), InShort(&frame).to_string());
+                stage.log_as(kind, self.id, format_args!("publishes {} on {channel}", Shown(&frame)));
                 stage.hash().frame(&frame);
                 let (by, now, stuck) = (self.id, moment.now.time, self.stuck);
                 world.model.note(Fact::Published { by, frame: &frame, now, stuck })?;

@@ -14,6 +14,11 @@ pub enum NodeId {
 }
 
 impl NodeId {
+    /// The node that the bus knows by this.
+    pub(crate) fn of(Peer(peer): Peer) -> Self {
+        if peer.is_multiple_of(2) { NodeId::Client(peer / 2) } else { NodeId::Server(peer / 2) }
+    }
+
     /// What the bus knows it by.
     pub(crate) fn peer(self) -> Peer {
         match self {

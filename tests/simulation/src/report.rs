@@ -2,12 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::check::{Invariant, Violation};
+use crate::check::Violation;
 use crate::fault::{Fault, FaultCounts};
 use crate::trace::TraceHash;
-
-/// In a run over at least so many seeds every kind of fault must happen.
-const ENOUGH_SEEDS: u64 = 200;
 
 /// How one seed went.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,16 +23,6 @@ pub struct Report {
     pub trace_hash: u64,
     /// The invariant that was violated, if one was.
     pub violation: Option<Violation>,
-}
-
-impl Report {
-    /// A seed in which something panicked.
-    pub(crate) fn of_panic(seed: u64, text: &str) -> Self {
-        let what = format!("panic: {text}");
-        let violation = Some(Violation { invariant: Invariant::I11, what });
-        let (outcomes, faults) = (BTreeMap::new(), FaultCounts::default());
-        Self { seed, calls: 0, fresh_calls: 0, outcomes, faults, trace_hash: 0, violation }
-    }
 }
 
 /// How many seeds went.
@@ -86,10 +73,9 @@ impl Summary {
         }
     }
 
-    /// The kinds of fault that never happened though there were seeds enough, so that nothing was shown of them.
-    pub fn missing_faults(&self) -> Vec<Fault> {
-        let missing = self.faults.iter().filter(|(_, count)| self.seeds >= ENOUGH_SEEDS && *count == 0);
-        missing.map(|(fault, _)| fault).collect()
+    /// The kinds of fault that happened less often than that, so that too little was shown of them.
+    pub fn rarer_than(&self, enough: u64) -> Vec<(Fault, u64)> {
+        self.faults.iter().filter(|(_, count)| *count < enough).collect()
     }
 }
 

@@ -1,6 +1,7 @@
 //! The simulation: one run, from its seed to the last check.
 
-use std::collections::BTreeMap;
+use std::any::Any;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::Duration;
@@ -8,8 +9,8 @@ use std::time::Duration;
 use psrpc_engine::{Client, Server, SubscriptionHandle, Time};
 
 use crate::caller::{Caller, CallerAct, Probe};
-use crate::check::{self, Checked, Fact, Model};
-use crate::fault::{Fault, Faults};
+use crate::check::{self, Checked, Fact, Invariant, Model, Violation};
+use crate::fault::{Fault, Faults, Strike};
 use crate::happening::Happening;
 use crate::host::{Host, HostAct};
 use crate::methods::Methods;
@@ -21,6 +22,7 @@ use crate::report::Report;
 use crate::rng::Rng;
 use crate::stage::Stage;
 use crate::trace::Show;
+use crate::variation::{Part, Variation};
 use crate::world::World;
 
 /// One in so many seeds is run twice.
@@ -28,16 +30,36 @@ const TWICE: u64 = 64;
 
 /// Runs one seed. Its trace goes line by line to `show`, if that is given.
 pub fn simulate(seed: u64, show: Option<Show>) -> Report {
-    let run = || {
-        let mut simulation = Simulation::new(seed, show);
-        let result = simulation.run();
-        simulation.report(seed, result)
-    };
-    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<String>().map(String::as_str);
-        let text = text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("a panic");
-        Report::of_panic(seed, text)
-    })
+    simulate_variation(seed, &Variation::default(), show).report
+}
+
+/// What came of a variation, and what it was made of.
+pub(crate) struct Outcome {
+    pub(crate) report: Report,
+    /// What was kept of the plan, each with the time at which it was to happen.
+    pub(crate) parts: BTreeMap<Part, Time>,
+    /// The faults that came by chance and were kept.
+    pub(crate) strikes: BTreeSet<Strike>,
+    /// When it ended.
+    pub(crate) ended: Time,
+}
+
+/// Runs a seed, but for what the variation leaves out.
+pub(crate) fn simulate_variation(seed: u64, variation: &Variation, show: Option<Show>) -> Outcome {
+    let mut simulation = Simulation::new(seed, show);
+    simulation.vary(variation);
+    // A panic ends the run, and what had happened until then is there to be looked at.
+    let result =
+        catch_unwind(AssertUnwindSafe(|| simulation.run())).unwrap_or_else(|panic| Err(of_panic(&*panic)));
+    let parts = Part::all(&simulation.plan).filter(|(part, _)| variation.keeps(*part)).collect();
+    let (strikes, ended) = (simulation.world.stage.faults.strikes_kept(), simulation.world.stage.now());
+    Outcome { report: simulation.report(seed, result), parts, strikes, ended }
+}
+
+fn of_panic(panic: &dyn Any) -> Violation {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("a panic");
+    Violation { invariant: Invariant::I11, what: format!("panic: {text}") }
 }
 
 /// Runs one seed; some of them twice, to see that they go the same way (I17).
@@ -60,6 +82,7 @@ pub fn simulate_steadily(calls: u64) -> Report {
 struct Simulation {
     world: World,
     plan: Plan,
+    variation: Variation,
     /// Every client that there was.
     clients: Vec<Node<Client, Caller>>,
     /// Every server that there was.
@@ -86,26 +109,36 @@ impl Simulation {
         let world = World { stage, net, model, methods, outcomes };
         let (client_slots, server_slots) = (vec![None; plan.clients.len()], vec![None; plan.servers.len()]);
         let (clients, servers) = (Vec::new(), Vec::new());
-        Self { world, plan, clients, servers, client_slots, server_slots, rng }
+        let variation = Variation::default();
+        Self { world, plan, variation, clients, servers, client_slots, server_slots, rng }
+    }
+
+    /// Leaves out what the variation does.
+    fn vary(&mut self, variation: &Variation) {
+        self.variation = variation.clone();
+        if let Some(strikes) = &variation.strikes {
+            self.world.stage.faults.keep_only(strikes.clone());
+        }
     }
 
     fn run(&mut self) -> Checked {
-        let stage = &mut self.world.stage;
-        for (index, (at, _)) in self.plan.acts.iter().enumerate() {
-            stage.at(*at, Happening::Act(index));
-        }
-        stage.at(self.plan.calm, Happening::Calm);
-        stage.at(self.plan.set_clocks, Happening::SetClocks);
-        stage.at(self.plan.probe, Happening::Probe);
-        stage.at(self.plan.farewell, Happening::Farewell);
-        for at in &self.plan.guests {
-            stage.at(*at, Happening::Guest);
-        }
-        for slot in 0..self.plan.clients.len() {
-            self.start_client(slot, None)?;
-        }
-        for slot in 0..self.plan.servers.len() {
-            self.start_server(slot, None)?;
+        self.world.stage.at(self.plan.calm, Happening::Calm);
+        self.world.stage.at(self.plan.set_clocks, Happening::SetClocks);
+        let kept: Vec<_> = Part::all(&self.plan).filter(|(part, _)| self.variation.keeps(*part)).collect();
+        for (part, at) in kept {
+            let happening = match part {
+                Part::Act(index) => Happening::Act(index),
+                Part::Farewell => Happening::Farewell,
+                Part::Guest(_) => Happening::Guest,
+                Part::Probe => Happening::Probe,
+                Part::Client(slot) => Happening::StartClient(slot, None),
+                Part::Server(slot) => Happening::StartServer(slot, None),
+            };
+            if part.is_node() {
+                self.happen(happening)?;
+            } else {
+                self.world.stage.at(at, happening);
+            }
         }
         while let Some(happening) = self.world.stage.next(self.plan.end) {
             self.world.note(Fact::TimeIs(self.world.stage.now()))?;

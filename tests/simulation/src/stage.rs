@@ -9,7 +9,7 @@ use psrpc_engine::Time;
 use slab::Slab;
 
 use crate::fault::Faults;
-use crate::trace::{Show, Trace, TraceHash};
+use crate::trace::{Kind, Show, Trace, TraceHash};
 
 /// What everything in a run has in common. `H` is what can happen.
 pub(crate) struct Stage<H> {
@@ -102,7 +102,17 @@ impl<H> Stage<H> {
 
     /// Shows a line, if somebody looks on.
     pub(crate) fn log(&mut self, who: impl Display, what: impl Display) {
-        self.trace.line(self.now, who, what);
+        self.log_as(|| Kind::Note, who, what);
+    }
+
+    /// Shows a line about what goes on between a node and the bus, beside the frames.
+    pub(crate) fn aside(&mut self, who: impl Display, what: impl Display) {
+        self.log_as(|| Kind::Aside, who, what);
+    }
+
+    /// Shows a line of some kind, if somebody looks on.
+    pub(crate) fn log_as(&mut self, kind: impl FnOnce() -> Kind, who: impl Display, what: impl Display) {
+        self.trace.line(self.now, who, what, kind);
     }
 
     /// Where what happens is to be hashed.

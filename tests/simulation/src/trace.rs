@@ -1,12 +1,41 @@
 //! The trace: all that happened in a run, as a hash to compare and as lines to read.
 
-use std::fmt::Display;
+use std::fmt::{self, Display};
 
 use psrpc_engine::Time;
 use psrpc_engine::proto::{Frame, Stream, StreamBody};
 
+use crate::fault::Fault;
+use crate::node_id::NodeId;
+use crate::show::without_types;
+
 /// Takes lines to show.
-pub(crate) type Show = Box<dyn FnMut(&str)>;
+pub(crate) type Show = Box<dyn FnMut(&Line)>;
+
+/// One thing that happened. Shown, it is a line of text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line {
+    pub(crate) at: Time,
+    /// A node, the bus or the run.
+    pub(crate) who: String,
+    pub(crate) what: String,
+    pub(crate) kind: Kind,
+}
+
+/// What sort of thing a line is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Something that a person would want to know.
+    Note,
+    /// What goes on between a node and the bus, beside the frames.
+    Aside,
+    /// A frame is published, by its number among all that are: what it is in a few words.
+    Publish(u64, String),
+    /// The frame of that number arrives, or one that a fault has made of it or put beside it.
+    Arrival(u64, Option<Fault>, String),
+    /// The frame of that number is lost on its way to a node.
+    Loss(u64, NodeId, Fault),
+}
 
 /// Hashes what happens in a run, and shows it if somebody wants to see it.
 ///
@@ -21,15 +50,28 @@ impl Trace {
         Self { hash: TraceHash::new(), show }
     }
 
-    pub(crate) fn line(&mut self, at: Time, who: impl Display, what: impl Display) {
+    pub(crate) fn line(
+        &mut self,
+        at: Time,
+        who: impl Display,
+        what: impl Display,
+        kind: impl FnOnce() -> Kind,
+    ) {
         if let Some(show) = &mut self.show {
-            let micros = at.as_nanos() / 1000;
-            show(&format!("{:>6}.{:03} {who} {what}", micros / 1000, micros % 1000));
+            let what = without_types(&what.to_string());
+            show(&Line { at, who: who.to_string(), what, kind: kind() });
         }
     }
 
     pub(crate) fn hash(&mut self) -> &mut TraceHash {
         &mut self.hash
+    }
+}
+
+impl Display for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let micros = self.at.as_nanos() / 1000;
+        write!(f, "{:>6}.{:03} {} {}", micros / 1000, micros % 1000, self.who, self.what)
     }
 }
 

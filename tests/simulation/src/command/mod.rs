@@ -1,0 +1,43 @@
+//! The commands, one in each file, and what they have in common.
+
+mod planted;
+mod replay;
+mod run;
+mod speed;
+
+use psrpc_simulation::check::Violation;
+use psrpc_simulation::{Shrunk, shrink};
+
+pub(crate) use planted::Planted;
+pub(crate) use replay::Replay;
+pub(crate) use run::Run;
+pub(crate) use speed::Speed;
+
+/// How many runs are spent on what can be left out of a seed that fails.
+const SHRINKING: usize = 2000;
+
+fn hex(hash: u64) -> String {
+    format!("{hash:016x}")
+}
+
+fn show_failure(seed: u64, violation: &Violation) {
+    println!("FAILED: seed {seed} violates {violation}");
+    println!("  cargo run --release -p psrpc-simulation -- replay {seed} --shrink");
+}
+
+/// Shows what is left of a seed that fails.
+fn show_shrunk(seed: u64) -> Option<Shrunk> {
+    let shrunk = shrink(seed, SHRINKING)?;
+    let Shrunk { violation, acts, faults, nodes, lines, runs } = &shrunk;
+    println!("seed {seed}, shrunk in {runs} runs: {acts} acts, {faults} faults, {nodes} nodes");
+    for line in lines {
+        println!("{line}");
+    }
+    println!("VIOLATED: {violation}");
+    Some(shrunk)
+}
+
+/// From here on panics are not told: they are part of what is run.
+fn silence_panics() {
+    std::panic::set_hook(Box::new(|_| {}));
+}

@@ -1,0 +1,62 @@
+//! `planted`: one bug after the other in the engine, each of which must be caught.
+
+use psrpc_engine::planted::Defect;
+use psrpc_simulation::planted::{Catch, catch};
+use serde_json::json;
+
+use super::silence_panics;
+
+/// Plant one bug after the other in the engine, and see that each is caught.
+#[derive(clap::Args)]
+pub(crate) struct Planted {
+    /// In so many seeds, each of them.
+    #[arg(long, default_value_t = 1000)]
+    seeds: u64,
+    /// Those with one of these names alone.
+    names: Vec<String>,
+    /// Print a table in Markdown.
+    #[arg(long)]
+    markdown: bool,
+    /// Sum up as JSON in the last line.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Planted {
+    pub(crate) fn run(&self) -> bool {
+        let Self { seeds, names, markdown, json } = self;
+        // A panic is a way to be caught, of which the report tells.
+        silence_panics();
+        if *markdown {
+            println!("| defect | what it is | caught at seed | by |\n|---|---|---|---|");
+        }
+        let mut missed = 0;
+        let mut defects = Vec::new();
+        for defect in Defect::ALL {
+            let (name, what) = (defect.name(), defect.what());
+            if !names.is_empty() && !names.contains(&name) {
+                continue;
+            }
+            let (caught_at, invariant) = match catch(*defect, *seeds) {
+                Some(Catch { seed, invariant }) => (Some(seed), Some(format!("{invariant:?}"))),
+                None => (None, None),
+            };
+            let seed = caught_at.map_or("missed".to_owned(), |seed| seed.to_string());
+            let by = invariant.as_deref().unwrap_or("nothing");
+            if *markdown {
+                println!("| `{name}` | {what} | {seed} | {by} |");
+            } else {
+                println!("{name:<28} {seed:>7} {by:<7} {what}");
+            }
+            missed += usize::from(caught_at.is_none());
+            defects.push(json!({ "name": name, "caught_at": caught_at, "invariant": invariant }));
+        }
+        if !markdown {
+            println!("{} defects, {missed} missed in {seeds} seeds each", defects.len());
+        }
+        if *json {
+            println!("{}", json!({ "defects": defects }));
+        }
+        missed == 0 && !defects.is_empty()
+    }
+}

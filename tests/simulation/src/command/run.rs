@@ -1,0 +1,147 @@
+//! `run`: many seeds, summed up.
+
+use std::io::{self, IsTerminal, Write};
+use std::num::NonZeroUsize;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use clap::value_parser;
+use psrpc_simulation::{Summary, check_seeds};
+use serde_json::{Map, Value, json};
+
+use super::{hex, show_failure, show_shrunk, silence_panics};
+
+/// Of so many seeds that failed the shrunk trace is shown.
+const SHOWN: usize = 3;
+
+/// How often progress is shown.
+const GLIMPSE: Duration = Duration::from_millis(100);
+
+/// How wide the bar is when all is done.
+const WIDTH: u64 = 24;
+
+/// Run many seeds.
+#[derive(clap::Args)]
+pub(crate) struct Run {
+    /// So many of them.
+    #[arg(long, value_parser = value_parser!(u64).range(1..))]
+    seeds: u64,
+    /// The first of them.
+    #[arg(long, default_value_t = 0)]
+    first: u64,
+    /// On so many threads; by default as many as there are cores. What comes out is the same.
+    #[arg(long)]
+    threads: Option<NonZeroUsize>,
+    /// Fail if any kind of fault happens less often than that.
+    #[arg(long, default_value_t = 0)]
+    each_fault: u64,
+    /// Sum up as JSON in the last line.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Run {
+    pub(crate) fn run(&self) -> bool {
+        let mut summary = Summary::new();
+        let mut progress = Progress::new(self.seeds);
+        let threads = self.threads.map_or_else(cores, NonZeroUsize::get);
+        let busy = check_seeds(self.first, self.seeds, threads, |report| {
+            summary.add(report);
+            if let Some(violation) = &report.violation {
+                progress.clear();
+                show_failure(report.seed, violation);
+            }
+            progress.show(&summary);
+        });
+        progress.clear();
+        let calls_per_s = (summary.calls as f64 / busy.as_secs_f64()) as u64;
+        show(&summary, threads, calls_per_s);
+        silence_panics();
+        for seed in summary.failed.iter().take(SHOWN) {
+            show_shrunk(*seed);
+        }
+        let rare = summary.rarer_than(self.each_fault);
+        for (fault, count) in &rare {
+            println!("FAILED: {} happened {count} times, not {}", fault.name(), self.each_fault);
+        }
+        if self.json {
+            println!("{}", as_json(&summary, calls_per_s));
+        }
+        summary.failed.is_empty() && rare.is_empty()
+    }
+}
+
+fn cores() -> usize {
+    thread::available_parallelism().map_or(1, NonZeroUsize::get)
+}
+
+fn as_json(summary: &Summary, calls_per_s: u64) -> Value {
+    let faults = summary.faults.iter().map(|(fault, count)| (fault.name().to_owned(), count.into()));
+    json!({
+        "seeds": summary.seeds,
+        "failed": summary.failed.len(),
+        "calls": summary.calls,
+        "calls_per_s": calls_per_s,
+        "faults": faults.collect::<Map<_, Value>>(),
+        "trace_hash": hex(summary.trace_hash),
+    })
+}
+
+fn show(summary: &Summary, threads: usize, calls_per_s: u64) {
+    let Summary { seeds, failed, calls, fresh_calls, outcomes, faults, trace_hash } = summary;
+    println!(
+        "{seeds} seeds, {} failed; {calls} calls, {calls_per_s} a second on each of {threads} threads",
+        failed.len()
+    );
+    println!("{fresh_calls} of the calls were made after the faults had stopped");
+    println!("outcomes:");
+    for (outcome, count) in outcomes {
+        println!("{count:>10} {outcome}");
+    }
+    println!("faults:");
+    for (fault, count) in faults.iter() {
+        println!("{count:>10} {}", fault.name());
+    }
+    println!("trace {}", hex(*trace_hash));
+}
+
+/// A line on the terminal, if there is one, that tells how far it is.
+struct Progress {
+    seeds: u64,
+    is_seen: bool,
+    started: Instant,
+    shown: Instant,
+}
+
+#[expect(clippy::disallowed_methods, reason = "how long it takes is for people")]
+impl Progress {
+    fn new(seeds: u64) -> Self {
+        let now = Instant::now();
+        Self { seeds, is_seen: io::stderr().is_terminal(), started: now, shown: now }
+    }
+
+    fn show(&mut self, summary: &Summary) {
+        if !self.is_seen || self.shown.elapsed() < GLIMPSE {
+            return;
+        }
+        self.shown = Instant::now();
+        let Summary { seeds, failed, calls, faults, .. } = summary;
+        let filled = "#".repeat((WIDTH * seeds / self.seeds) as usize);
+        let rate = (*calls as f64 / self.started.elapsed().as_secs_f64()) as u64;
+        let happened = faults.iter().map(|(_, count)| count).sum::<u64>();
+        eprint!(
+            "\r[{filled:.<width$}] {seeds} of {} seeds, {rate} calls/s, {} failed, {happened} faults\x1b[K",
+            self.seeds,
+            failed.len(),
+            width = WIDTH as usize,
+        );
+        // What cannot be shown is not needed.
+        let _ = io::stderr().flush();
+    }
+
+    fn clear(&self) {
+        if self.is_seen {
+            eprint!("\r\x1b[K");
+        }
+    }
+}
