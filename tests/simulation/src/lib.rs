@@ -15,21 +15,24 @@
 //! cargo run --release -p psrpc-simulation -- run --seeds 20000
 //! cargo run --release -p psrpc-simulation -- replay 7 --shrink --chart 7.svg
 //! cargo run --release -p psrpc-simulation -- planted
+//! cargo run --release -p psrpc-simulation -- exhaustive
 //! ```
 //!
 //! `run` prints a hash of all traces, which is the same in debug and release. `planted` plants one bug after the other
 //! in the engine, and tells which invariant each violates ([`planted`]).
 //!
-//! What takes part: the `Simulation` has nodes in a `World`. A `Node` drives an engine on a skewed clock for
+//! Seeds are samples. Of scenes that are small enough [`mod@exhaustive`] looks at every schedule, in a world of its own.
+//!
+//! What takes part in a seed: the `Simulation` has nodes in a `World`. A `Node` drives an engine on a skewed clock for
 //! its user, a `Caller` or a `Host`; the `Net` carries frames between them, and spoils some; the `Stage` is the virtual
 //! time, the agenda and the trace. The judge ([`check::Model`]) hears the facts and knows nothing else.
 
 #![forbid(unsafe_code)]
 
 mod caller;
-
 pub mod check;
 mod clock;
+pub mod exhaustive;
 mod fault;
 mod forge;
 mod happening;

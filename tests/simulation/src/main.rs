@@ -1,4 +1,5 @@
-//! The command: runs seeds and sums them up, replays one and shows all that happens, or plants defects to be caught.
+//! The command: runs seeds and sums them up, replays one and shows all that happens, plants defects
+//! to be caught, or looks at every schedule of a small world.
 
 mod command;
 
@@ -6,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use command::{Planted, Replay, Run, Speed};
+use command::{Exhaustive, Planted, Replay, Run, Speed};
 
 /// Simulates clients and servers on a faulty bus, and checks what must hold.
 #[derive(Parser)]
@@ -20,6 +21,7 @@ enum Command {
     Run(Run),
     Replay(Replay),
     Planted(Planted),
+    Exhaustive(Exhaustive),
     Speed(Speed),
 }
 
@@ -28,6 +30,7 @@ fn main() -> ExitCode {
         Command::Run(run) => run.run(),
         Command::Replay(replay) => replay.run(),
         Command::Planted(planted) => planted.run(),
+        Command::Exhaustive(exhaustive) => exhaustive.run(),
         Command::Speed(speed) => speed.run(),
     };
     if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE }

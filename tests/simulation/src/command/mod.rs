@@ -1,5 +1,6 @@
 //! The commands, one in each file, and what they have in common.
 
+mod exhaustive;
 mod planted;
 mod replay;
 mod run;
@@ -8,6 +9,7 @@ mod speed;
 use psrpc_simulation::check::Violation;
 use psrpc_simulation::{Shrunk, shrink};
 
+pub(crate) use exhaustive::Exhaustive;
 pub(crate) use planted::Planted;
 pub(crate) use replay::Replay;
 pub(crate) use run::Run;

@@ -1,4 +1,5 @@
 //! The simulator against itself: seeds pass and repeat, and no check is one that cannot fail.
 
+mod exhaustive;
 mod judge;
 mod seeds;

@@ -1,0 +1,52 @@
+//! `exhaustive`: every schedule of a small world.
+
+use std::time::Instant;
+
+use psrpc_simulation::exhaustive::{Failure, Outcome, Scene, exhaustive};
+use serde_json::json;
+
+/// Look at every schedule of one client, two servers and one call of each kind, with at most two faults.
+#[derive(clap::Args)]
+pub(crate) struct Exhaustive {
+    /// Two faults instead of one on a stream with messages both ways, too: it takes minutes, and two gigabytes.
+    #[arg(long)]
+    large: bool,
+    /// Sum up as JSON in the last line.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Exhaustive {
+    #[expect(clippy::disallowed_methods, reason = "how long it took is for people")]
+    pub(crate) fn run(&self) -> bool {
+        let started = Instant::now();
+        let (mut schedules, mut failed) = (0, 0);
+        for scene in Scene::all().into_iter().chain(self.large.then(Scene::large)) {
+            let outcome = exhaustive(&scene);
+            show(&outcome);
+            schedules += outcome.total();
+            failed += outcome.failed;
+        }
+        println!("{schedules} schedules, {failed} failed, in {:.1} s", started.elapsed().as_secs_f64());
+        if self.json {
+            println!("{}", json!({ "schedules": schedules, "failed": failed }));
+        }
+        failed == 0
+    }
+}
+
+fn show(outcome: &Outcome) {
+    let Outcome { scene, schedules, longest, states, steps, runs, .. } = outcome;
+    let by_faults = |(faults, count)| format!("{count} with {faults}");
+    let by_faults: Vec<_> = schedules.iter().enumerate().map(by_faults).collect();
+    println!("{scene}: {} schedules, by faults {}", outcome.total(), by_faults.join(", "));
+    println!(
+        "    of at most {longest} steps; {states} states, {steps} steps between them, {runs} histories of nodes"
+    );
+    if let Some(Failure { violation, steps }) = &outcome.failure {
+        println!("FAILED: {} schedules; the shortest violates {violation}", outcome.failed);
+        for step in steps {
+            println!("    {step}");
+        }
+    }
+}

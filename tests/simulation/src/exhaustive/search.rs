@@ -1,0 +1,172 @@
+//! The search: all states of a scene, those that are equally many steps from the beginning together.
+
+use std::collections::BTreeMap;
+
+use super::history::{Histories, Sharing};
+use super::outcome::{Failure, Outcome};
+use super::scene::Scene;
+use super::show::show_step;
+use super::state::State;
+use crate::check::{Checked, Invariant, Violation};
+
+/// No schedule should be longer: an engine that goes on for ever would make it so.
+const LONGEST: usize = 300;
+
+/// Looks at every schedule of a scene.
+pub fn exhaustive(scene: &Scene) -> Outcome {
+    Search::new(scene, Sharing::Ignored).finish()
+}
+
+struct Search<'a> {
+    scene: &'a Scene,
+    histories: Histories,
+    /// The states that are so many steps from the beginning, each with the number of ways there.
+    layer: BTreeMap<State, (u64, Origin)>,
+    /// For each layer until then, and each of its states, a step that leads there.
+    trail: Vec<Vec<Origin>>,
+    outcome: Outcome,
+}
+
+/// Where a state comes from.
+#[derive(Clone, Copy)]
+struct Origin {
+    /// The place of the state before in its layer.
+    before: u32,
+    /// Which of the steps from there.
+    step: u32,
+}
+
+impl<'a> Search<'a> {
+    fn new(scene: &'a Scene, sharing: Sharing) -> Self {
+        let histories = Histories::new(*scene, sharing);
+        let nowhere = Origin { before: 0, step: 0 };
+        let layer = BTreeMap::from([(State::first(scene, &histories), (1, nowhere))]);
+        Self { scene, histories, layer, trail: Vec::new(), outcome: Outcome::new(scene) }
+    }
+
+    fn finish(mut self) -> Outcome {
+        while !self.layer.is_empty() {
+            self.advance();
+        }
+        self.outcome.runs = self.histories.len();
+        self.outcome
+    }
+
+    /// Takes every step from every state of the layer.
+    fn advance(&mut self) {
+        self.trail.push(Vec::with_capacity(self.layer.len()));
+        for (place, (state, (ways, origin))) in std::mem::take(&mut self.layer).into_iter().enumerate() {
+            self.trail.last_mut().expect("one was pushed").push(origin);
+            let steps = state.steps(self.scene, &mut self.histories);
+            self.outcome.states += 1;
+            self.outcome.steps += steps.len() as u64;
+            if steps.is_empty() {
+                self.end(state.faults, ways, state.end(&self.histories), place, None);
+            }
+            for (step, taken) in steps.into_iter().enumerate() {
+                let origin = Origin { before: place as u32, step: step as u32 };
+                match taken.state {
+                    Ok(state) if self.trail.len() <= LONGEST => {
+                        let (known, _) = self.layer.entry(state).or_insert((0, origin));
+                        *known = known.checked_add(ways).expect("a scene is small");
+                    }
+                    Ok(_) => {
+                        let what = format!("it goes on after {LONGEST} steps");
+                        let endless = Err(Violation { invariant: Invariant::I9, what });
+                        self.end(taken.faults, ways, endless, place, Some(origin.step));
+                    }
+                    Err(violation) => {
+                        self.end(taken.faults, ways, Err(violation), place, Some(origin.step));
+                    }
+                }
+            }
+        }
+    }
+
+    /// A schedule ends, in so many ways, with a step from a state of the layer or there.
+    fn end(&mut self, faults: u8, ways: u64, result: Checked, place: usize, step: Option<u32>) {
+        let outcome = &mut self.outcome;
+        let schedules = &mut outcome.schedules[usize::from(faults)];
+        *schedules = schedules.checked_add(ways).expect("a scene is small");
+        outcome.longest = self.trail.len() - 1 + usize::from(step.is_some());
+        if let Err(violation) = result {
+            outcome.failed += ways;
+            if outcome.failure.is_none() {
+                let steps = self.retrace(place, step);
+                self.outcome.failure = Some(Failure { violation, steps });
+            }
+        }
+    }
+
+    /// The steps that lead to a state of the layer, and one from there, in words.
+    fn retrace(&mut self, mut place: usize, last: Option<u32>) -> Vec<String> {
+        let mut path: Vec<_> = last.into_iter().collect();
+        for layer in self.trail.iter().skip(1).rev() {
+            let Origin { before, step } = layer[place];
+            path.push(step);
+            place = before as usize;
+        }
+        let mut state = Some(State::first(self.scene, &self.histories));
+        let step = |step: u32| {
+            let mut steps = state.take()?.steps(self.scene, &mut self.histories);
+            let taken = steps.swap_remove(step as usize);
+            let shown = show_step(&taken, &self.histories);
+            state = taken.state.ok();
+            Some(shown)
+        };
+        path.into_iter().rev().map_while(step).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exhaustive::scene::Kind;
+
+    /// Goes through each schedule by itself, and counts them by their faults.
+    fn walk(scene: &Scene, histories: &mut Histories, state: &State, schedules: &mut [u64]) {
+        let steps = state.steps(scene, histories);
+        if steps.is_empty() {
+            assert_eq!(state.end(histories), Ok(()));
+            schedules[usize::from(state.faults)] += 1;
+        }
+        for taken in steps {
+            walk(scene, histories, &taken.state.expect("nothing is violated"), schedules);
+        }
+    }
+
+    #[test]
+    fn schedules_that_are_gone_through_one_by_one_are_as_many() {
+        for scene in [
+            Scene::new(Kind::Queue, 1),
+            Scene::new(Kind::Election, 1),
+            Scene::new(Kind::Affinity, 0),
+            Scene::new(Kind::SingleServer, 2).canceled(),
+            Scene::new(Kind::Multi, 1),
+            Scene::new(Kind::Update, 2),
+        ] {
+            let mut histories = Histories::new(scene, Sharing::Nothing);
+            let first = State::first(&scene, &histories);
+            let mut schedules = vec![0; usize::from(scene.faults) + 1];
+            walk(&scene, &mut histories, &first, &mut schedules);
+            assert_eq!(exhaustive(&scene).schedules, schedules, "{}", scene.name());
+        }
+    }
+
+    #[test]
+    fn what_nodes_ignore_makes_no_difference() {
+        for scene in [
+            Scene::new(Kind::Queue, 2),
+            Scene::new(Kind::Election, 1).canceled(),
+            Scene::new(Kind::Affinity, 1),
+            Scene::new(Kind::Multi, 2),
+            Scene::new(Kind::Upload, 0),
+        ] {
+            let apart = Search::new(&scene, Sharing::Nothing).finish();
+            let together = exhaustive(&scene);
+            assert_eq!((together.failed, apart.failed), (0, 0));
+            assert_eq!(together.schedules, apart.schedules, "{}", scene.name());
+            assert!(together.states < apart.states, "{}", scene.name());
+        }
+    }
+}

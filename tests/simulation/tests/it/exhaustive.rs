@@ -1,0 +1,163 @@
+//! Every schedule of a scene: as many as there are, all of them pass, and on a bus that does what it must not some fail.
+
+use psrpc_engine::proto::{ErrorCode, ErrorResponse, Frame, Stream, StreamBody};
+use psrpc_simulation::check::Invariant;
+use psrpc_simulation::exhaustive::{Kind, Outcome, Scene, Spoil, exhaustive};
+
+/// What the shortest schedule violates that fails.
+fn violated(scene: &Scene) -> Option<Invariant> {
+    let Outcome { failed, failure, .. } = exhaustive(scene);
+    assert_eq!(failed > 0, failure.is_some());
+    failure.map(|failure| failure.violation.invariant)
+}
+
+/// What is found on a spoiled bus, with no faults but the spoiling.
+fn found(kind: Kind, spoil: Spoil) -> Option<Invariant> {
+    assert_eq!(violated(&Scene::new(kind, 0)), None, "nothing is wrong by itself");
+    violated(&Scene::new(kind, 0).spoiled(spoil))
+}
+
+/// After the call (C) its request may come to the server (R), which starts the handler; the handler may be done (H), the
+/// response come (A), and the timers of client (c) and server (s) fire, both at the same moment. The server has one from R on,
+/// for it remembers the request; the client has one until the call has ended.
+///
+/// ```text
+/// c R            the request has expired when it comes, and is not remembered
+/// R H A s        R H c A s      R H c s A      R H s A      R H s c A
+/// R c H s        R c s H        both past the expiry, so that nothing is answered
+/// R s H c        R s c H
+/// ```
+#[test]
+fn a_tiny_scene_has_as_many_schedules_as_are_counted_by_hand() {
+    let outcome = exhaustive(&Scene::new(Kind::SingleServer, 0));
+    assert_eq!((outcome.schedules, outcome.longest), (vec![10], 6));
+}
+
+/// With one fault there are, in the letters of above:
+///
+/// * the request is lost, 1: c. The answer is lost as the handler is done, 2: R H c s and R H s c.
+/// * The answer comes twice, 7: the second time before or after s in R H A and R H c A, and last in the other three.
+/// * The request comes twice, 40: c R R; and after any R but the first row's, at each of the places that the rest of its row has,
+///   4 + 5 + 5 + 4 + 5 + 4 * 4 of them.
+/// * The server crashes (X), 19: before the call, 1; before R, 2: X c and c X; and then R X c, R H X A, R H X c A, R H A X,
+///   R H c X A, R H c A X, R H c s X A, R H s X A, R H s X c A, R H s c X A, R c X, R c H X, R c s X, R s X c, R s H X c, R s c X.
+/// * The other server crashes, which serves nothing, 51: before each step of the ten.
+#[test]
+fn a_tiny_scene_has_as_many_schedules_with_a_fault_as_are_counted_by_hand() {
+    let outcome = exhaustive(&Scene::new(Kind::SingleServer, 1));
+    assert_eq!(outcome.schedules, vec![10, 1 + 2 + 7 + 40 + 19 + 51]);
+}
+
+/// With no faults on streams, and one elsewhere; the command takes the rest.
+#[test]
+fn every_schedule_passes() {
+    for scene in Scene::all() {
+        let is_stream = matches!(scene.kind, Kind::Stream | Kind::Upload | Kind::Download);
+        let outcome = exhaustive(&Scene { faults: u8::from(!is_stream), ..scene });
+        assert!(outcome.failure.is_none(), "{}: {:?}", outcome.scene, outcome.failure);
+        assert!(outcome.schedules.iter().all(|schedules| *schedules > 0), "{outcome:?}");
+    }
+}
+
+#[test]
+fn a_grant_to_both_servers_is_found() {
+    let both = |to, frame: &Frame| {
+        let mut frame = frame.clone();
+        if let Frame::ClaimResponse(grant) = &mut frame {
+            grant.server_id = format!("SRV_{to}").into();
+        }
+        vec![frame]
+    };
+    for kind in [Kind::Queue, Kind::Affinity, Kind::Upload] {
+        let found = found(kind, both);
+        // On a queue one server alone has bid, and the other ignores the grant.
+        assert_eq!(found, (kind != Kind::Queue).then_some(Invariant::I2), "{kind:?}");
+    }
+}
+
+#[test]
+fn an_answer_that_is_altered_is_found() {
+    let altered = |_, frame: &Frame| {
+        let mut frame = frame.clone();
+        if let Frame::Response(response) = &mut frame {
+            response.result = response.result.clone().map(|_| "another hat".into());
+        }
+        vec![frame]
+    };
+    for kind in [Kind::Queue, Kind::Election, Kind::Affinity, Kind::SingleServer, Kind::Multi] {
+        assert_eq!(found(kind, altered), Some(Invariant::I5), "{kind:?}");
+    }
+}
+
+#[test]
+fn an_answer_that_becomes_an_error_is_found() {
+    let failed = |_, frame: &Frame| {
+        let mut frame = frame.clone();
+        if let Frame::Response(response) = &mut frame {
+            response.result = Err(ErrorResponse::new(ErrorCode::Internal, "no hat"));
+        }
+        vec![frame]
+    };
+    assert_eq!(found(Kind::SingleServer, failed), Some(Invariant::I6));
+}
+
+#[test]
+fn a_request_under_two_ids_is_found_to_run_twice() {
+    let twice = |_, frame: &Frame| {
+        let mut again = frame.clone();
+        match &mut again {
+            Frame::Request(request) => request.request_id = "REQ_2".into(),
+            _ => return vec![frame.clone()],
+        }
+        vec![frame.clone(), again]
+    };
+    assert_eq!(found(Kind::Multi, twice), Some(Invariant::I2));
+}
+
+#[test]
+fn a_request_that_is_good_for_longer_is_found_to_run_past_its_expiry() {
+    let longer = |_, frame: &Frame| {
+        let mut frame = frame.clone();
+        if let Frame::Request(request) = &mut frame {
+            request.expiry += 1 << 32;
+        }
+        vec![frame]
+    };
+    assert_eq!(found(Kind::SingleServer, longer), Some(Invariant::I3));
+}
+
+#[test]
+fn a_message_under_two_ids_is_found_to_come_twice() {
+    let twice = |_, frame: &Frame| match frame {
+        Frame::Stream(stream @ Stream { body: Some(StreamBody::Message { .. }), .. }) => {
+            let again = Stream { request_id: "REQ_2".into(), ..stream.clone() };
+            vec![frame.clone(), Frame::Stream(again)]
+        }
+        frame => vec![frame.clone()],
+    };
+    assert_eq!(found(Kind::Upload, twice), Some(Invariant::I7));
+}
+
+#[test]
+fn a_message_that_does_not_come_is_found() {
+    let lost = |_, frame: &Frame| match frame {
+        Frame::Stream(Stream { body: Some(StreamBody::Message { .. }), .. }) => vec![],
+        frame => vec![frame.clone()],
+    };
+    assert_eq!(found(Kind::Upload, lost), Some(Invariant::I16));
+}
+
+#[test]
+fn an_update_that_does_not_come_or_comes_twice_is_found() {
+    assert_eq!(found(Kind::Update, |_, _| vec![]), Some(Invariant::I13));
+    assert_eq!(found(Kind::Update, |_, frame| vec![frame.clone(), frame.clone()]), Some(Invariant::I13));
+}
+
+#[test]
+fn the_shortest_schedule_that_fails_is_told_step_by_step() {
+    let lost = |_, _: &Frame| vec![];
+    let failure = exhaustive(&Scene::new(Kind::Queue, 0).spoiled(lost)).failure.expect("it fails");
+    assert_eq!(failure.steps.len(), 2, "{:?}", failure.steps);
+    assert!(failure.steps[0].starts_with("at 0.00: the client makes the call; publishes request"));
+    assert!(failure.steps[1].contains("the client is woken by its timer; says Resolved"));
+}
