@@ -250,23 +250,29 @@ impl Host {
         let now = moment.now;
         // Without a job the request is over, its handle stale, and nothing must come of what is done with it.
         let sound = self.jobs.get(&request).is_none_or(|job| job.sound);
+        let id = self.request_id(request);
         if !sound || !world.is_calm() && self.rng.chance(self.habits.rejects) {
             let error = ErrorResponse::new(ErrorCode::MalformedRequest, "cannot decode");
             self.answered(world, request, Err(error.clone()))?;
-            world.stage.log(self.node(), format_args!("rejects {request:?}"));
+            world.stage.log(self.node(), format_args!("rejects {id}"));
             engine.reject(now, request, error);
         } else if self.rng.chance(self.habits.elects) {
-            world.stage.log(self.node(), format_args!("elects {request:?}"));
+            world.stage.log(self.node(), format_args!("elects {id}"));
             if let Some(Job { request_id, .. }) = self.jobs.get(&request) {
                 world.note(Fact::Elected { server: self.who(), request: request_id })?;
             }
             engine.elect(now, request);
         } else {
             let affinity = self.affinity(world.is_calm());
-            world.stage.log(self.node(), format_args!("bids {affinity} for {request:?}"));
+            world.stage.log(self.node(), format_args!("bids {affinity} for {id}"));
             engine.bid(now, request, affinity);
         }
         Ok(())
+    }
+
+    /// The id of a request, empty if it is over.
+    fn request_id(&self, request: RequestHandle) -> Text {
+        self.jobs.get(&request).map_or(Text::EMPTY, |job| job.request_id.clone())
     }
 
     fn affinity(&mut self, calm: bool) -> f32 {
@@ -282,7 +288,8 @@ impl Host {
 
     fn ran(&self, moment: Moment, world: &mut World, request: RequestHandle) -> Checked {
         let (server, wall, allowance) = (self.who(), moment.now.wall, self.config.skew_allowance);
-        let request = self.jobs.get(&request).map_or(&Text::EMPTY, |job| &job.request_id);
+        let request = &self.request_id(request);
+        world.stage.log(self.node(), format_args!("runs {request}"));
         world.note(Fact::Ran(Run { server, request, wall, allowance }))
     }
 
@@ -293,7 +300,6 @@ impl Host {
         world: &mut World,
         request: RequestHandle,
     ) -> Checked {
-        world.stage.log(self.node(), format_args!("runs {request:?}"));
         self.ran(moment, world, request)?;
         let rng = &mut self.rng;
         let takes = if !world.is_calm() && rng.chance(self.habits.dawdles) {
@@ -322,8 +328,8 @@ impl Host {
             .get(&request)
             .map_or_else(|| "stale".to_owned(), |job| payload::answer(&job.request_id, &self.id));
         let result = self.result(said, world.is_calm());
+        world.stage.log(self.node(), format_args!("answers {}", self.request_id(request)));
         self.answered(world, request, result.clone())?;
-        world.stage.log(self.node(), format_args!("answers {request:?}"));
         engine.respond(moment.now, request, result);
         Ok(())
     }
@@ -517,7 +523,9 @@ impl User<Server> for Host {
     }
 
     fn is_aside(event: &ServerEvent) -> bool {
-        matches!(event, ServerEvent::Registered { .. } | ServerEvent::Deregistered { .. })
+        use ServerEvent::{Accepted, Deregistered, Received, Registered, Run};
+        // A frame that came in before is what was received, and the host tells what it does about it.
+        matches!(event, Registered { .. } | Deregistered { .. } | Received(_) | Run { .. } | Accepted { .. })
     }
 
     fn on_frame(&mut self, _: Moment, world: &mut World, frame: &Frame) -> Checked {

@@ -30,6 +30,7 @@
 #![forbid(unsafe_code)]
 
 mod caller;
+mod chart;
 pub mod check;
 mod clock;
 pub mod exhaustive;
@@ -37,8 +38,10 @@ mod fault;
 mod forge;
 mod happening;
 mod host;
+mod kept;
 mod many;
 mod methods;
+mod names;
 mod net;
 mod node;
 mod node_id;
@@ -57,7 +60,9 @@ mod trace;
 mod variation;
 mod world;
 
+pub use chart::chart;
 pub use fault::{Fault, FaultCounts};
+pub use kept::{Kept, kept};
 pub use many::check_seeds;
 pub use node_id::NodeId;
 pub use report::{Report, Summary};

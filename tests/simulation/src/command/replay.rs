@@ -1,7 +1,12 @@
 //! `replay`: one seed, and all that happens in it.
 
+use std::cell::RefCell;
+use std::fs;
+use std::path::PathBuf;
+use std::rc::Rc;
+
 use psrpc_engine::planted::{Defect, plant};
-use psrpc_simulation::{Line, simulate};
+use psrpc_simulation::{Line, chart, simulate};
 use serde_json::json;
 
 use super::{hex, show_failure, show_shrunk, silence_panics};
@@ -14,6 +19,9 @@ pub(crate) struct Replay {
     /// If it fails, show only what it takes to fail.
     #[arg(long)]
     shrink: bool,
+    /// Draw a message sequence chart of what is shown.
+    #[arg(long, value_name = "FILE.svg")]
+    chart: Option<PathBuf>,
     /// With this bug in the engine, one of those that `planted` plants.
     #[arg(long, value_name = "NAME", value_parser = defect)]
     planted: Option<Defect>,
@@ -31,18 +39,34 @@ impl Replay {
     pub(crate) fn run(&self) -> bool {
         plant(self.planted);
         let seed = self.seed;
-        let show = |line: &Line| println!("{line}");
-        let report = simulate(seed, if self.shrink { None } else { Some(Box::new(show)) });
+        let lines = Rc::new(RefCell::new(Vec::new()));
+        let (kept, shown) = (Rc::clone(&lines), !self.shrink);
+        let report = simulate(
+            seed,
+            Some(Box::new(move |line: &Line| {
+                if shown {
+                    println!("{line}");
+                }
+                kept.borrow_mut().push(line.clone());
+            })),
+        );
+        let (mut lines, mut violation) = (lines.take(), report.violation.clone());
         match &report.violation {
             Some(found) => {
                 show_failure(seed, found);
                 if self.shrink {
                     silence_panics();
-                    show_shrunk(seed);
+                    if let Some(shrunk) = show_shrunk(seed) {
+                        (lines, violation) = (shrunk.lines, Some(shrunk.violation));
+                    }
                 }
             }
             None => println!("seed {seed} passed; trace {}", hex(report.trace_hash)),
         }
+        let drawn = self.chart.as_ref().is_none_or(|file| {
+            let written = fs::write(file, chart(seed, &lines, violation.as_ref()));
+            written.inspect_err(|error| println!("FAILED: {}: {error}", file.display())).is_ok()
+        });
         let invariant = report.violation.as_ref().map(|violation| format!("{:?}", violation.invariant));
         if self.json {
             println!(
@@ -55,6 +79,6 @@ impl Replay {
                 })
             );
         }
-        invariant.is_none()
+        invariant.is_none() && drawn
     }
 }

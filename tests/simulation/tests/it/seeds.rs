@@ -2,7 +2,7 @@
 
 use psrpc_engine::Reason;
 use psrpc_simulation::check::{Invariant, same_trace};
-use psrpc_simulation::{Fault, Report, Summary, check_seed, simulate};
+use psrpc_simulation::{Fault, Kept, Report, Summary, check_seed, kept, simulate};
 
 #[test]
 fn a_few_hundred_seeds_pass_and_meet_every_kind_of_fault_and_outcome() {
@@ -28,6 +28,15 @@ fn a_few_hundred_seeds_pass_and_meet_every_kind_of_fault_and_outcome() {
         assert!(summary.outcomes.contains_key(outcome), "{outcome}: {:?}", summary.outcomes);
     }
     assert_eq!(summary.outcomes.values().sum::<u64>(), summary.calls, "every call has an outcome");
+}
+
+#[test]
+fn every_seed_that_failed_once_passes() {
+    let kept = kept();
+    assert!(!kept.is_empty());
+    for Kept { seed, showed } in kept {
+        assert_eq!(check_seed(seed).violation, None, "seed {seed}, which showed that {showed}");
+    }
 }
 
 #[test]
