@@ -13,6 +13,7 @@ use psrpc_engine::{BusError, SubscriptionHandle, Token};
 use slab::Slab;
 
 use crate::sync::{AtomicBool, Mutex, MutexGuard};
+use crate::waiting;
 
 /// What a bus delivers on a subscription.
 #[derive(Clone, Debug)]
@@ -180,7 +181,7 @@ impl Queue {
     }
 
     /// Moves what waits to `arrivals`, up to `limit`; registers the task to be woken if that was all.
-    pub(crate) fn take(&self, arrivals: &mut Vec<Arrival>, limit: usize, waker: &Waker) {
+    pub(crate) fn take(&self, arrivals: &mut Vec<Arrival>, limit: usize, cx: &Context<'_>) {
         let mut waiting = self.lock();
         for _ in 0..limit {
             match waiting.pop() {
@@ -193,8 +194,8 @@ impl Queue {
             }
         }
         waiting.poked = false;
-        if waiting.items.is_empty() && !waiting.waker.as_ref().is_some_and(|known| known.will_wake(waker)) {
-            waiting.waker = Some(waker.clone());
+        if waiting.items.is_empty() {
+            wait(waiting, cx);
         }
     }
 
@@ -267,7 +268,7 @@ impl Queue {
             Some((_, Item::Published(..))) => unreachable!("an inbox publishes nothing"),
             None if waiting.subscribers.is_empty() => Poll::Ready(None),
             None => {
-                waiting.waker = Some(cx.waker().clone());
+                wait(waiting, cx);
                 Poll::Pending
             }
         }
@@ -308,6 +309,14 @@ impl Waiting {
         subscriber.gap = Some(self.taken + self.items.len() as u64);
         self.items.push_back(Item::Delivery(slot, Delivery::Gap(lost)));
     }
+}
+
+/// Registers the task to be woken. The one that waited before is dropped once the queue is free again: what it holds may use the
+/// queue.
+fn wait(mut waiting: MutexGuard<'_, Waiting>, cx: &Context<'_>) {
+    let replaced = waiting::replace(&mut waiting.waker, cx);
+    drop(waiting);
+    drop(replaced);
 }
 
 /// Wakes the task, once the queue is free again.

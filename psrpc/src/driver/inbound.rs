@@ -31,7 +31,7 @@ impl<R: Role> Inbound<R> {
     /// Hands in what has arrived; whether that was all.
     fn hand_in(&mut self, cx: &Context<'_>) -> bool {
         for _ in 0..BUDGET / BATCH {
-            self.driver.queue.take(&mut self.arrivals, BATCH, cx.waker());
+            self.driver.queue.take(&mut self.arrivals, BATCH, cx);
             let all = self.arrivals.len() < BATCH;
             if !self.arrivals.is_empty() {
                 let arrivals = self.arrivals.drain(..);

@@ -3,7 +3,7 @@
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Wake, Waker};
 
 use futures_core::Stream;
 use psrpc::bus::{Delivery, Inbox, Sink};
@@ -106,5 +106,24 @@ fn an_inbox_that_moves_to_another_task_wakes_that_one() {
         let rest = block_on(all(inbox));
         assert_eq!(rest, if took { vec![] } else { vec![1] });
         delivering.join().unwrap();
+    });
+}
+
+/// What a task holds goes with the last of its wakers.
+struct Task(#[expect(dead_code, reason = "it is only dropped")] Sink);
+
+impl Wake for Task {
+    fn wake(self: Arc<Self>) {}
+}
+
+#[test]
+fn a_task_that_goes_with_its_waker_may_hold_the_sink() {
+    explore_all(|| {
+        let (sink, mut inbox) = Inbox::new(2);
+        let waker = Waker::from(Arc::new(Task(sink)));
+        let polled = Pin::new(&mut inbox).poll_next(&mut Context::from_waker(&waker));
+        drop(waker);
+        assert!(polled.is_pending());
+        assert_eq!(block_on(all(inbox)), [], "another task takes over, and the sink is dropped");
     });
 }
