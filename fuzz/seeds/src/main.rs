@@ -1,0 +1,66 @@
+//! Writes what fuzzing starts from, made of the recordings of Go peers, to `fuzz/corpus/`.
+
+use std::error::Error;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use psrpc_vectors::{Event, RECORDINGS};
+
+/// The repository.
+const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+
+/// What stands between the parts of an input of `channel`.
+const SEPARATOR: &str = "\u{1f}";
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let frames = frames();
+    write("frame", frames.iter().cloned())?;
+    write("channel", channels())?;
+    // Services are made of anything, so why not of frames.
+    let services = frames.iter().step_by(20).map(|frame| [&[0], &frame[..]].concat());
+    write("compiler", protos()?.into_iter().chain(services))
+}
+
+/// Every recorded frame.
+fn frames() -> Vec<Vec<u8>> {
+    let conversations = RECORDINGS.iter().flat_map(|recording| recording.conversations());
+    let events = conversations.flat_map(|conversation| conversation.frames);
+    let published = events.filter_map(|event| match event {
+        Event::Publish(publish) => Some(publish.bytes()),
+        Event::Lock(_) => None,
+    });
+    published.collect()
+}
+
+/// The recorded names of channels.
+fn channels() -> impl Iterator<Item = Vec<u8>> {
+    psrpc_vectors::channel_names().into_iter().map(|row| {
+        let routing = if row.queue { "Q" } else { "A" };
+        let parts = [row.service, row.method, row.id, routing.to_owned()].into_iter().chain(row.topic);
+        parts.collect::<Vec<_>>().join(SEPARATOR).into_bytes()
+    })
+}
+
+/// The recorded .proto files, and those of tests.
+fn protos() -> Result<Vec<Vec<u8>>, Box<dyn Error>> {
+    let mut protos = Vec::new();
+    for dir in ["tests/vectors/proto", "psrpc-build/tests/protos", "psrpc-build/proto"] {
+        for entry in fs::read_dir(Path::new(ROOT).join(dir))? {
+            protos.push(fs::read(entry?.path())?);
+        }
+    }
+    Ok(protos)
+}
+
+/// Writes the seeds of a target, those that are there already under the same names.
+fn write(target: &str, seeds: impl IntoIterator<Item = Vec<u8>>) -> Result<(), Box<dyn Error>> {
+    let dir: PathBuf = [ROOT, "fuzz", "corpus", target].iter().collect();
+    fs::create_dir_all(&dir)?;
+    let mut count = 0;
+    for seed in seeds {
+        fs::write(dir.join(format!("seed-{count:05}")), seed)?;
+        count += 1;
+    }
+    println!("{target}: {count} seeds");
+    Ok(())
+}

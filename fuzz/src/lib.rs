@@ -1,0 +1,14 @@
+//! What the fuzz targets do with their inputs. `README.md` says how to run them.
+
+#![forbid(unsafe_code)]
+
+pub mod channel;
+pub mod client;
+pub mod compiler;
+pub mod frame;
+pub mod server;
+
+mod driven;
+mod input;
+mod peer;
+mod streams;
