@@ -184,8 +184,8 @@ impl Subject {
             },
             // It names no channel. One gets it, to count it: more would make a flood of such frames a larger one.
             Err(_) => {
-                if let Some(channel) = listeners.channels.values_mut().next() {
-                    channel.deliver(Frame::Raw(message), self.kind);
+                if let Some(listener) = listeners.anybody() {
+                    listener.sink.deliver(Frame::Raw(message));
                 }
             }
         }
@@ -218,10 +218,14 @@ impl Listeners {
 
     /// Hands a frame that no channel takes to somebody who can say so.
     fn untaken(&self, frame: Frame) {
-        let stays = self.all().find(|listener| listener.stage == Stage::Stays);
-        if let Some(listener) = stays.or_else(|| self.all().next()) {
+        if let Some(listener) = self.anybody() {
             listener.sink.untaken(frame);
         }
+    }
+
+    /// A listener of any channel: one that stays and knows that it is live, if there is any.
+    fn anybody(&self) -> Option<&Listener> {
+        self.all().min_by_key(|listener| (listener.stage != Stage::Stays, !listener.told))
     }
 }
 
@@ -258,7 +262,30 @@ impl Channel {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
+
+    #[test]
+    fn of_all_listeners_one_gets_what_does_not_decode() {
+        for kind in [SubscriptionKind::Plain, SubscriptionKind::Queue] {
+            let subject = Subject::new("SRV.Hats", kind);
+            let count = Arc::new(AtomicUsize::new(0));
+            for channel in ["Fit.REQ", "Fit.REQ", "Pick.REQ"] {
+                let count = Arc::clone(&count);
+                let sink = Sink::new(move |delivery| {
+                    if let psrpc::bus::Delivery::Frame(Frame::Raw(_)) = delivery {
+                        count.fetch_add(1, Ordering::Relaxed);
+                    }
+                });
+                subject.add(channel, sink, true);
+            }
+            subject.live(false);
+            subject.route(Bytes::from_static(b"\xff"), &FrameLimits::DEFAULT);
+            assert_eq!(count.load(Ordering::Relaxed), 1, "{kind:?}");
+        }
+    }
 
     #[test]
     fn what_would_change_a_subject_is_refused() {
