@@ -55,6 +55,9 @@
 
 mod echo;
 mod error;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod grants;
 mod home;
 mod link;

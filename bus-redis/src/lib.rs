@@ -23,6 +23,9 @@
 
 mod command;
 mod connect;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod lock;
 mod options;
 mod pipe;

@@ -203,6 +203,25 @@ impl<O: Operation> Pipe<O> {
     }
 }
 
+#[cfg(fuzzing)]
+impl<O: Operation> Pipe<O> {
+    /// As if there was a connection.
+    pub(crate) fn up(&self) {
+        self.lock().link = Link::Up;
+    }
+
+    /// What would be sent next, and takes no room any more.
+    pub(crate) fn take(&self) -> Vec<O> {
+        let Poll::Ready(Next::Send(operations)) = self.poll_next(&Context::from_waker(Waker::noop())) else {
+            return Vec::new();
+        };
+        let mut bytes = [0; 2];
+        operations.iter().for_each(|operation| bytes[operation.room() as usize] += operation.size());
+        self.give_back(bytes);
+        operations
+    }
+}
+
 fn wake<O>(mut state: MutexGuard<'_, State<O>>) {
     let task = state.task.take();
     drop(state);

@@ -6,9 +6,12 @@ pub mod channel;
 pub mod client;
 pub mod compiler;
 pub mod frame;
+pub mod nats_payload;
+pub mod redis_payload;
 pub mod server;
 
 mod driven;
 mod input;
+mod listener;
 mod peer;
 mod streams;

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use psrpc_vectors::{Event, RECORDINGS};
+use psrpc_vectors::{Bus, Conversation, Event, RECORDINGS};
 
 /// The repository.
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
@@ -13,23 +13,46 @@ const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 const SEPARATOR: &str = "\u{1f}";
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let frames = frames();
+    let (redis, nats) = (frames(Bus::Redis), frames(Bus::Nats));
+    let frames = [redis.clone(), nats.clone()].concat();
     write("frame", frames.iter().cloned())?;
+    // Everybody listens, and the server does as it is asked.
+    write("redis_payload", redis.iter().map(|frame| [&[0b0000_0110, 0], &frame[..]].concat()))?;
+    write("nats_payload", nats.iter().map(|frame| [&[0b1111_1111, 0], &frame[..]].concat()))?;
     write("channel", channels())?;
     // Services are made of anything, so why not of frames.
     let services = frames.iter().step_by(20).map(|frame| [&[0], &frame[..]].concat());
-    write("compiler", protos()?.into_iter().chain(services))
+    write("compiler", protos()?.into_iter().chain(services))?;
+    let conversations = || RECORDINGS.iter().flat_map(|recording| recording.conversations());
+    write("client", conversations().map(|conversation| steps(&conversation)))?;
+    write("server", conversations().map(|conversation| steps(&conversation)))
 }
 
-/// Every recorded frame.
-fn frames() -> Vec<Vec<u8>> {
-    let conversations = RECORDINGS.iter().flat_map(|recording| recording.conversations());
-    let events = conversations.flat_map(|conversation| conversation.frames);
-    let published = events.filter_map(|event| match event {
+/// Every frame that was recorded on a bus.
+fn frames(bus: Bus) -> Vec<Vec<u8>> {
+    let recordings = RECORDINGS.iter().filter(|recording| recording.bus == bus);
+    let conversations = recordings.flat_map(|recording| recording.conversations());
+    conversations.flat_map(|conversation| published(&conversation)).collect()
+}
+
+fn published(conversation: &Conversation) -> Vec<Vec<u8>> {
+    let published = conversation.frames.iter().filter_map(|event| match event {
         Event::Publish(publish) => Some(publish.bytes()),
         Event::Lock(_) => None,
     });
     published.collect()
+}
+
+/// The frames of a conversation as they come in at an engine with the default set-up, at one subscription after the other,
+/// which is step 0 of both engines' targets.
+fn steps(conversation: &Conversation) -> Vec<u8> {
+    let mut steps = vec![0; 6];
+    for (subscription, frame) in (0..).zip(published(conversation)) {
+        let length = u16::try_from(frame.len()).unwrap_or(u16::MAX).to_le_bytes();
+        steps.extend([0, subscription, length[0], length[1]]);
+        steps.extend(frame);
+    }
+    steps
 }
 
 /// The recorded names of channels.

@@ -50,7 +50,6 @@ mod plan;
 pub mod planted;
 mod report;
 mod rng;
-
 mod show;
 mod shrink;
 mod simulation;

@@ -1,0 +1,70 @@
+//! What a NATS server hands out: each message reaches whom it is for, and nobody else.
+
+use bytes::Bytes;
+use psrpc::SubscriptionKind;
+use psrpc::proto::{Frame, FrameLimits};
+use psrpc_bus_nats::fuzzing::Subject;
+
+use crate::input::Input;
+use crate::listener::{Counts, Told};
+
+/// The local names of channels of one subject, and one that nobody listens to.
+const CHANNELS: [&str; 5] = ["Fit.REQ", "Fit.RCLAIM", "intCount.REQ", "", "IntensiveRPC.REQ"];
+
+/// So tight that short inputs go beyond them.
+const LIMITS: FrameLimits = FrameLimits {
+    frame_bytes: 4096,
+    id_bytes: 32,
+    metadata_entries: 3,
+    metadata_bytes: 64,
+    error_details: 2,
+};
+
+/// A byte says how the subject is subscribed to and who listens; the rest is the payload of a message.
+pub fn run(input: &[u8]) {
+    let mut input = Input(input);
+    let (setup, leaves) = (input.byte(), input.byte());
+    let kind = if setup % 2 == 0 { SubscriptionKind::Plain } else { SubscriptionKind::Queue };
+    let subject = Subject::new("SRV.Hats.Q", kind).expect("it can be one");
+    let mut listeners: Vec<(&str, Told)> = Vec::new();
+    let mut keys = Vec::new();
+    for bit in 1..8 {
+        if setup >> bit & 1 == 1 {
+            let (channel, told) = (CHANNELS[bit % CHANNELS.len()], Told::default());
+            keys.push((channel, subject.add(channel, told.sink())));
+            listeners.push((channel, told));
+        }
+    }
+    if leaves % 4 == 1 && !keys.is_empty() {
+        let at = usize::from(leaves) % keys.len();
+        let (channel, key) = keys[at];
+        subject.remove(channel, key);
+        listeners.remove(at);
+    }
+    let payload = Bytes::copy_from_slice(input.0);
+    _ = Subject::new(&String::from_utf8_lossy(input.0), kind);
+    let expected = Frame::decode(&payload, &LIMITS);
+    // Twice: of a queue, they take turns.
+    for _ in 0..2 {
+        subject.receive(payload.clone(), &LIMITS);
+        let told: Vec<(&str, Counts)> =
+            listeners.iter().map(|(channel, told)| (*channel, told.count())).collect();
+        let all = |count: fn(&Counts) -> usize| told.iter().map(|(_, counts)| count(counts)).sum::<usize>();
+        let (frames, raw, untaken) =
+            (all(|counts| counts.frames), all(|counts| counts.raw), all(|counts| counts.untaken));
+        let anybody = usize::from(!listeners.is_empty());
+        match &expected {
+            Ok((_, channel)) => {
+                let there = told.iter().filter(|(known, _)| channel == known);
+                let rightly: usize = there.clone().map(|(_, counts)| counts.frames).sum();
+                assert_eq!(rightly, frames, "it reaches those of its channel alone");
+                let (there, queue) = (there.count(), kind == SubscriptionKind::Queue);
+                assert_eq!(frames, if queue { there.min(1) } else { there });
+                assert_eq!(untaken, if queue && there == 0 { anybody } else { 0 });
+                assert_eq!(raw, 0);
+            }
+            Err(_) => assert_eq!((frames, raw, untaken), (0, anybody, 0), "one of the subject counts it"),
+        }
+        assert_eq!(all(|counts| counts.gaps), 0);
+    }
+}
