@@ -1,4 +1,4 @@
-//! Writes what fuzzing starts from, made of the recordings of Go peers, to `fuzz/corpus/`.
+//! Writes what fuzzing starts from, made of the recordings of Go peers, to `fuzz/corpus/` or to the directory that it is given.
 
 use std::error::Error;
 use std::fs;
@@ -77,7 +77,9 @@ fn protos() -> Result<Vec<Vec<u8>>, Box<dyn Error>> {
 
 /// Writes the seeds of a target, those that are there already under the same names.
 fn write(target: &str, seeds: impl IntoIterator<Item = Vec<u8>>) -> Result<(), Box<dyn Error>> {
-    let dir: PathBuf = [ROOT, "fuzz", "corpus", target].iter().collect();
+    let corpus =
+        std::env::args_os().nth(1).map_or_else(|| Path::new(ROOT).join("fuzz/corpus"), PathBuf::from);
+    let dir = corpus.join(target);
     fs::create_dir_all(&dir)?;
     let mut count = 0;
     for seed in seeds {
