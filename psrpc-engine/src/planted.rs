@@ -52,7 +52,8 @@ macro_rules! defects {
                 name
             }
 
-            pub(crate) fn is_planted(self) -> bool {
+            /// Whether it is planted.
+            pub fn is_planted(self) -> bool {
                 PLANTED.load(Ordering::Relaxed) == self as usize + 1
             }
         }
@@ -227,4 +228,33 @@ defects! {
     FullBusHoldsEvents
     /// A frame that the bus had no room for goes to the end of the queue.
     HeldFrameGoesLast
+
+    // The driver.
+
+    /// A deadline that is earlier than the one that the driver sleeps until does not wake it.
+    EarlierDeadlineSleeps
+    /// What became of a frame is lost, unless the bus says so at once.
+    ReceiptsLost
+    /// Nothing asks a bus that was full whether it has room again.
+    RoomUnasked
+    /// To drop the future of a call does not cancel it.
+    DroppedCallStays
+    /// The callers of a client that is closed are not woken.
+    ClosedCallersSleep
+    /// A subscription resolves before it is live.
+    SubscribedEarly
+    /// A shutdown resolves when it begins.
+    ShutdownUnawaited
+    /// A request whose handler panics is not answered.
+    PanicUnanswered
+    /// A handler runs on when its request is over.
+    HandlerUnstopped
+    /// A stream that is dropped is not closed.
+    DroppedStreamStays
+    /// A message of a stream that its handler has dropped is acknowledged.
+    UnwantedIsAcked
+    /// Messages that wait to be taken are gone once their stream has ended.
+    EndHidesMessages
+    /// What may have run is tried again where it must not be.
+    RetriesWhatRan
 }

@@ -351,6 +351,7 @@ impl<T> Future for Running<T> {
         match polled {
             Some(polled) => polled.map(Some),
             // That it panicked is all that the caller learns: the message may hold what is not for others to see.
+            None if planted!(PanicUnanswered) => Poll::Ready(None),
             None => {
                 log::panicked(Side::Server, "a handler", Some(this.method.name));
                 Poll::Ready(Some(Err(Error::new(ErrorCode::Internal, "the handler panicked"))))

@@ -88,7 +88,8 @@ impl<R: Role> Driver<R> {
             let result = command(&mut state, now);
             self.flush(&mut state, now, &mut tasks, &mut ended);
             let next = state.engine.poll_timeout().map(|timeout| timeout.at);
-            if next.is_some_and(|next| state.wakes_at.is_none_or(|wakes_at| next < wakes_at)) {
+            let sooner = next.is_some_and(|next| state.wakes_at.is_none_or(|wakes_at| next < wakes_at));
+            if sooner && !planted!(EarlierDeadlineSleeps) || state.role.is_finished() {
                 self.queue.poke();
             }
             result

@@ -82,7 +82,10 @@ impl<R: Role> Future for Inbound<R> {
             cx.waker().wake_by_ref();
         }
         this.pass_time(cx);
-        if this.driver.look(|state| state.full) && this.driver.bus.poll_room(cx).is_ready() {
+        if !planted!(RoomUnasked)
+            && this.driver.look(|state| state.full)
+            && this.driver.bus.poll_room(cx).is_ready()
+        {
             this.driver.room();
             if this.driver.look(|state| state.full) {
                 cx.waker().wake_by_ref();

@@ -129,6 +129,7 @@ impl Role for ServerRole {
             }
             ServerEvent::Abandoned { request, .. } => match self.take(request) {
                 Some(Stage::Admitted(admitted)) => tasks.push(ServerTask::Discard(admitted)),
+                Some(Stage::Running(_)) if planted!(HandlerUnstopped) => {}
                 Some(Stage::Running(stop)) => tasks.push(ServerTask::Stop(stop)),
                 None => {}
             },
@@ -323,7 +324,7 @@ impl ServerRole {
     }
 
     pub(super) fn poll_closed(&mut self, cx: &Context<'_>) -> Poll<()> {
-        if self.closed {
+        if self.closed || planted!(ShutdownUnawaited) {
             return Poll::Ready(());
         }
         waiting::wait(&mut self.waiting_for_close, cx);

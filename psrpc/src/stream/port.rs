@@ -115,6 +115,9 @@ pub(crate) struct DriverPort<R: StreamRole> {
 
 impl<R: StreamRole> Drop for DriverPort<R> {
     fn drop(&mut self) {
+        if planted!(DroppedStreamStays) {
+            return;
+        }
         self.driver.release_stream(self.stream, self.key);
     }
 }
@@ -224,6 +227,9 @@ impl<R: StreamRole> Driver<R> {
         match task {
             StreamTask::Wake(waker) => waker.wake(),
             StreamTask::Ended(codec, cause) => codec.ended(cause),
+            StreamTask::Unwanted(delivery) if planted!(UnwantedIsAcked) => {
+                self.drive(|state, now| state.engine.accept(now, delivery));
+            }
             StreamTask::Unwanted(delivery) => {
                 self.drive(|state, now| state.engine.reject_message(now, delivery, None));
             }

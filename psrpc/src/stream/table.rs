@@ -166,7 +166,8 @@ impl StreamTable {
         cx: &Context<'_>,
     ) -> (Poll<Option<AnyMessage>>, Option<Waker>) {
         let slot = &mut self.slots[key];
-        match slot.messages.pop_front() {
+        let hidden = slot.cause.is_some() && planted!(EndHidesMessages);
+        match slot.messages.pop_front().filter(|_| !hidden) {
             Some(message) => (Poll::Ready(Some(message)), slot.waiting.leave(place)),
             None if slot.cause.is_some() && slot.decoding == 0 => {
                 (Poll::Ready(None), slot.waiting.leave(place))
