@@ -147,6 +147,16 @@ const USERS: &[Fault] = &[Fault::Cancel, Fault::HastyCancel, Fault::SlowConsumer
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Strike(Fault, u64);
 
+/// Faults of the bus that are neither a delivery's nor a publish's alone.
+const OTHERS_OF_BUS: &[Fault] = &[Fault::FullBus, Fault::LateSubscribe, Fault::LostSubscribe];
+
+impl Fault {
+    /// Whether it is one that the bus does by chance.
+    pub(crate) fn is_of_bus(self) -> bool {
+        [DELIVERY, PUBLISH, OTHERS_OF_BUS].iter().any(|faults| faults.contains(&self))
+    }
+}
+
 /// The faults of a run: how likely each kind is at each opportunity, and how often it happened.
 pub(crate) struct Faults {
     /// In permille, of those that come by chance; `None` once they have stopped.
@@ -198,6 +208,22 @@ impl Faults {
         let strike = Strike(fault, *before);
         *before += 1;
         self.is_kept(&strike)
+    }
+
+    /// No faults, until some are [set](Self::set).
+    pub(crate) fn none() -> Self {
+        let (counts, came) = (FaultCounts::default(), FaultCounts::default());
+        Self { rates: None, counts, came, kept: None }
+    }
+
+    /// Sets the rate of one kind of fault, in permille.
+    pub(crate) fn set(&mut self, fault: Fault, permille: u64) {
+        self.rates.get_or_insert([0; Fault::ALL.len()])[fault as usize] = permille;
+    }
+
+    /// Draws all rates anew. What was counted stays.
+    pub(crate) fn redraw(&mut self, rng: &mut Rng) {
+        self.rates = Self::new(rng).rates;
     }
 
     /// From here on nothing goes wrong, and users behave.
@@ -269,6 +295,11 @@ impl FaultCounts {
         for (sum, other) in self.0.iter_mut().zip(others.0) {
             *sum += other;
         }
+    }
+
+    /// How often this kind happened.
+    pub fn of(&self, fault: Fault) -> u64 {
+        self.0[fault as usize]
     }
 
     /// Every kind, and how often it happened.

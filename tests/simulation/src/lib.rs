@@ -1,4 +1,4 @@
-//! A deterministic simulator of the engine: clients and servers on virtual clocks, a bus with seeded faults, and a
+//! A deterministic simulator of the engine, of the driver and of services: clients and servers on virtual clocks, a bus with seeded faults, and a
 //! model that checks the invariants after every step.
 //!
 //! One seed decides everything, so that a seed that fails fails again:
@@ -19,13 +19,17 @@
 //! ```
 //!
 //! `run` prints a hash of all traces, which is the same in debug and release. `planted` plants one bug after the other
-//! in the engine, and tells which invariant each violates ([`planted`]).
+//! in the engine or the driver, and tells which invariant each violates ([`planted`]).
+//!
+//! The driver is simulated too, and so is any service: a [`World`] runs real clients and servers, with their generated code, handlers
+//! and interceptors, in virtual time under the same faults. [`simulate_driver`] is a seed of that.
 //!
 //! Seeds are samples. Of scenes that are small enough [`mod@exhaustive`] looks at every schedule, in a world of its own.
 //!
 //! What takes part in a seed: the `Simulation` has nodes in a `World`. A `Node` drives an engine on a skewed clock for
 //! its user, a `Caller` or a `Host`; the `Net` carries frames between them, and spoils some; the `Stage` is the virtual
-//! time, the agenda and the trace. The judge ([`check::Model`]) hears the facts and knows nothing else.
+//! time, the agenda and the trace. The judge ([`check::Model`]) hears the facts and knows nothing else. A `World` of
+//! services has the same stage and net, and a driver's seed a judge of its own, who hears what users see.
 
 #![forbid(unsafe_code)]
 
@@ -33,6 +37,7 @@ mod caller;
 mod chart;
 pub mod check;
 mod clock;
+mod driver;
 pub mod exhaustive;
 mod fault;
 mod forge;
@@ -50,6 +55,8 @@ mod plan;
 pub mod planted;
 mod report;
 mod rng;
+mod seed;
+mod service;
 mod show;
 mod shrink;
 mod simulation;
@@ -60,11 +67,14 @@ mod variation;
 mod world;
 
 pub use chart::chart;
+pub use driver::simulate_driver;
 pub use fault::{Fault, FaultCounts};
 pub use kept::{Kept, kept};
-pub use many::check_seeds;
+pub use many::run_seeds;
 pub use node_id::NodeId;
 pub use report::{Report, Summary};
+pub use seed::{check_seed, simulate_seed};
+pub use service::{Job, Node, NodeBus, NodeRuntime, Stuck, World, check_seeds};
 pub use shrink::{Shrunk, shrink};
-pub use simulation::{check_seed, simulate, simulate_steadily};
+pub use simulation::{simulate, simulate_steadily};
 pub use trace::Line;

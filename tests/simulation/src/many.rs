@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::report::Report;
-use crate::simulation::check_seed;
+use crate::seed::check_seed;
 
 /// How many seeds a thread takes at a time.
 const BLOCK: u64 = 16;
@@ -15,7 +15,7 @@ const BLOCK: u64 = 16;
 /// Checks so many seeds from the first on, and hands over the reports in the order of the seeds, whatever thread made
 /// them. Tells how long the threads were busy, all together.
 #[expect(clippy::disallowed_methods, reason = "how long it took is for people")]
-pub fn check_seeds(first: u64, seeds: u64, threads: usize, mut each: impl FnMut(&Report)) -> Duration {
+pub fn run_seeds(first: u64, seeds: u64, threads: usize, mut each: impl FnMut(&Report)) -> Duration {
     let next = AtomicU64::new(0);
     let (done, blocks) = mpsc::channel();
     thread::scope(|scope| {

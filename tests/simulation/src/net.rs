@@ -200,6 +200,19 @@ impl<S: Copy + PartialEq> Net<S> {
         self.subscriptions.iter().rposition(is_it).map(Place)
     }
 
+    /// Whether a subscription of a peer is or was live, or was refused, on a channel that this is in the name of.
+    pub(crate) fn has_joined(&self, peer: Peer, channel: &str) -> bool {
+        let is_it = |known: &Subscription<S>| {
+            known.peer == peer && known.channel.contains(channel) && known.state != State::Asked
+        };
+        self.subscriptions.iter().any(is_it)
+    }
+
+    /// Where a subscription is.
+    pub(crate) fn peer_of(&self, place: Place) -> Peer {
+        self.subscriptions[place.0].peer
+    }
+
     pub(crate) fn joined(&mut self, place: Place) {
         let state = &mut self.subscriptions[place.0].state;
         if *state == State::Asked {

@@ -1,4 +1,4 @@
-//! Planted defects: whether the simulator catches each of the engine's, in which seed and by which invariant.
+//! Planted defects: whether the simulator catches each of the engine's and the driver's, in which seed and by which invariant.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -7,7 +7,8 @@ use std::thread;
 use psrpc_engine::planted::{Defect, plant};
 
 use crate::check::Invariant;
-use crate::simulation::check_seed;
+use crate::driver::simulate_driver;
+use crate::seed::check_seed;
 
 /// How a defect was caught.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,7 +54,11 @@ impl Hunt {
             if seed >= self.seeds {
                 return;
             }
-            let Some(violation) = check_seed(seed).violation else { continue };
+            let Some(violation) =
+                check_seed(seed).violation.or_else(|| simulate_driver(seed, None).violation)
+            else {
+                continue;
+            };
             // The others end when they are done with theirs.
             self.next.fetch_max(self.seeds, Ordering::Relaxed);
             let mut caught = self.caught.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,8 +1,10 @@
 //! Reports: of one seed, and of many together.
 
+use std::any::Any;
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use crate::check::Violation;
+use crate::check::{Invariant, Violation};
 use crate::fault::{Fault, FaultCounts};
 use crate::trace::TraceHash;
 
@@ -23,6 +25,39 @@ pub struct Report {
     pub trace_hash: u64,
     /// The invariant that was violated, if one was.
     pub violation: Option<Violation>,
+}
+
+impl Report {
+    /// The same seed with another part of it.
+    pub(crate) fn and(mut self, other: &Report) -> Self {
+        for (outcome, count) in &other.outcomes {
+            *self.outcomes.entry(outcome).or_default() += count;
+        }
+        self.faults.add(&other.faults);
+        Self {
+            calls: self.calls + other.calls,
+            fresh_calls: self.fresh_calls + other.fresh_calls,
+            trace_hash: TraceHash::chain(self.trace_hash, other.trace_hash),
+            violation: self.violation.or_else(|| other.violation.clone()),
+            ..self
+        }
+    }
+
+    /// What a run reports, or that something panicked in it.
+    pub(crate) fn catching(seed: u64, run: impl FnOnce() -> Self) -> Self {
+        catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
+            let (outcomes, faults) = (BTreeMap::new(), FaultCounts::default());
+            let violation = Some(of_panic(&*panic));
+            Self { seed, calls: 0, fresh_calls: 0, outcomes, faults, trace_hash: 0, violation }
+        })
+    }
+}
+
+/// That something panicked.
+pub(crate) fn of_panic(panic: &dyn Any) -> Violation {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("a panic");
+    Violation { invariant: Invariant::I11, what: format!("panic: {text}") }
 }
 
 /// How many seeds went.

@@ -1,9 +1,8 @@
 //! Shrinking: what of a seed that fails can be left out while it still fails in the same way.
 
-use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fmt;
-use std::rc::Rc;
+use std::sync::mpsc;
 
 use crate::check::{Invariant, Violation};
 use crate::simulation::{Outcome, simulate_variation};
@@ -153,15 +152,14 @@ impl Shrinker {
     }
 
     fn lines(&self) -> Vec<Line> {
-        let lines = Rc::new(RefCell::new(Vec::new()));
-        let kept = Rc::clone(&lines);
+        let (keeps, lines) = mpsc::channel();
         let asides = self.invariant == Invariant::I13;
         let keep = move |line: &Line| {
             if asides || line.kind != Kind::Aside {
-                kept.borrow_mut().push(line.clone());
+                keeps.send(line.clone()).expect("the lines are collected below");
             }
         };
         simulate_variation(self.seed, &self.variation, Some(Box::new(keep)));
-        lines.take()
+        lines.iter().collect()
     }
 }

@@ -1,6 +1,5 @@
 //! The simulation: one run, from its seed to the last check.
 
-use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
@@ -9,7 +8,7 @@ use std::time::Duration;
 use psrpc_engine::{Client, Server, SubscriptionHandle, Time};
 
 use crate::caller::{Caller, CallerAct, Probe};
-use crate::check::{self, Checked, Fact, Invariant, Model, Violation};
+use crate::check::{self, Checked, Fact, Model};
 use crate::fault::{Fault, Faults, Strike};
 use crate::happening::Happening;
 use crate::host::{Host, HostAct};
@@ -18,17 +17,14 @@ use crate::net::{Net, Post};
 use crate::node::{Input, Node};
 use crate::node_id::NodeId;
 use crate::plan::{Act, Plan};
-use crate::report::Report;
+use crate::report::{Report, of_panic};
 use crate::rng::Rng;
 use crate::stage::Stage;
 use crate::trace::Show;
 use crate::variation::{Part, Variation};
 use crate::world::World;
 
-/// One in so many seeds is run twice.
-const TWICE: u64 = 64;
-
-/// Runs one seed. Its trace goes line by line to `show`, if that is given.
+/// Runs the engines of one seed. Its trace goes line by line to `show`, if that is given.
 pub fn simulate(seed: u64, show: Option<Show>) -> Report {
     simulate_variation(seed, &Variation::default(), show).report
 }
@@ -54,22 +50,6 @@ pub(crate) fn simulate_variation(seed: u64, variation: &Variation, show: Option<
     let parts = Part::all(&simulation.plan).filter(|(part, _)| variation.keeps(*part)).collect();
     let (strikes, ended) = (simulation.world.stage.faults.strikes_kept(), simulation.world.stage.now());
     Outcome { report: simulation.report(seed, result), parts, strikes, ended }
-}
-
-fn of_panic(panic: &dyn Any) -> Violation {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    let text = text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("a panic");
-    Violation { invariant: Invariant::I11, what: format!("panic: {text}") }
-}
-
-/// Runs one seed; some of them twice, to see that they go the same way (I17).
-pub fn check_seed(seed: u64) -> Report {
-    let report = simulate(seed, None);
-    if report.violation.is_some() || !seed.is_multiple_of(TWICE) {
-        return report;
-    }
-    let violation = check::same_trace(&report, &simulate(seed, None)).err();
-    Report { violation, ..report }
 }
 
 /// Makes so many claimed calls that all must succeed, with all checks and without faults: to see how fast that goes.

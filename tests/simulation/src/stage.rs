@@ -100,6 +100,17 @@ impl<H> Stage<H> {
         None
     }
 
+    /// Whether anything is on the agenda.
+    pub(crate) fn has_plans(&self) -> bool {
+        !self.happenings.is_empty()
+    }
+
+    /// Clears the agenda, and gives what was on it.
+    pub(crate) fn clear(&mut self) -> Vec<H> {
+        self.agenda.clear();
+        self.happenings.drain().map(|(_, happening)| happening).collect()
+    }
+
     /// Shows a line, if somebody looks on.
     pub(crate) fn log(&mut self, who: impl Display, what: impl Display) {
         self.log_as(|| Kind::Note, who, what);

@@ -10,7 +10,7 @@ use crate::node_id::NodeId;
 use crate::show::without_types;
 
 /// Takes lines to show.
-pub(crate) type Show = Box<dyn FnMut(&Line)>;
+pub(crate) type Show = Box<dyn FnMut(&Line) + Send>;
 
 /// One thing that happened. Shown, it is a line of text.
 #[derive(Clone, Debug, PartialEq, Eq)]

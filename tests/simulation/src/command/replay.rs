@@ -1,12 +1,11 @@
 //! `replay`: one seed, and all that happens in it.
 
-use std::cell::RefCell;
 use std::fs;
 use std::path::PathBuf;
-use std::rc::Rc;
+use std::sync::mpsc;
 
 use psrpc_engine::planted::{Defect, plant};
-use psrpc_simulation::{Line, chart, simulate};
+use psrpc_simulation::{Line, chart, simulate_seed};
 use serde_json::json;
 
 use super::{hex, show_failure, show_shrunk, silence_panics};
@@ -39,18 +38,19 @@ impl Replay {
     pub(crate) fn run(&self) -> bool {
         plant(self.planted);
         let seed = self.seed;
-        let lines = Rc::new(RefCell::new(Vec::new()));
-        let (kept, shown) = (Rc::clone(&lines), !self.shrink);
-        let report = simulate(
-            seed,
+        let (keep, lines) = mpsc::channel();
+        let shown = !self.shrink;
+        let report = simulate_seed(seed, || {
+            let keep = keep.clone();
             Some(Box::new(move |line: &Line| {
                 if shown {
                     println!("{line}");
                 }
-                kept.borrow_mut().push(line.clone());
-            })),
-        );
-        let (mut lines, mut violation) = (lines.take(), report.violation.clone());
+                keep.send(line.clone()).expect("the lines are collected below");
+            }))
+        });
+        drop(keep);
+        let (mut lines, mut violation) = (lines.iter().collect::<Vec<_>>(), report.violation.clone());
         match &report.violation {
             Some(found) => {
                 show_failure(seed, found);

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::value_parser;
-use psrpc_simulation::{Summary, check_seeds};
+use psrpc_simulation::{Summary, run_seeds};
 use serde_json::{Map, Value, json};
 
 use super::{hex, show_failure, show_shrunk, silence_panics};
@@ -45,7 +45,7 @@ impl Run {
         let mut summary = Summary::new();
         let mut progress = Progress::new(self.seeds);
         let threads = self.threads.map_or_else(cores, NonZeroUsize::get);
-        let busy = check_seeds(self.first, self.seeds, threads, |report| {
+        let busy = run_seeds(self.first, self.seeds, threads, |report| {
             summary.add(report);
             if let Some(violation) = &report.violation {
                 progress.clear();

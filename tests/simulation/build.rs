@@ -1,0 +1,5 @@
+//! Generates the service that the seeds of the driver run.
+
+fn main() -> Result<(), psrpc_build::Error> {
+    psrpc_build::Config::new().default_runtime(false).compile(&["proto/hats.proto"], &["proto"])
+}
