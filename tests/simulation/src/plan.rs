@@ -89,7 +89,7 @@ impl Plan {
             slow_consumer: rng.pick(&[SlowConsumer::Discard, SlowConsumer::Discard, SlowConsumer::Close]),
         };
         // What was let in before a clock was set back is remembered for longer.
-        let remembered = if clocks.jumps > 0 { 400 } else { 52 };
+        let remembered = if clocks.jumps > 0 { 400 } else { 72 };
         let tight = rng.maybe(500, |_| remembered);
         let clients = (0..rng.within(1..5))
             .map(|_| ClientSlot { config: client_config(rng, streams, tight), clock: clocks.one(rng) })
