@@ -307,10 +307,11 @@ impl Server {
     }
 
     /// Shuts the server down without losing what it has accepted: it unsubscribes, serves what was delivered until
-    /// the bus has confirmed that, and is [closed](ServerEvent::Closed) when nothing is in flight and every response
-    /// and every end of a stream has left. A bid may still be granted, so it is waited for as a handler is. If the bus does not confirm within
-    /// the configured timeout, nothing more is accepted from it; so the server is closed after that timeout or by the
-    /// expiry of the last request that it accepted, whichever is later.
+    /// the bus has confirmed that, and is [closed](ServerEvent::Closed) when nothing is in flight and every response,
+    /// every update and every end of a stream has left. A bid may still be granted, so it is waited for as a handler
+    /// is. If the bus does not confirm within the configured timeout, nothing more is accepted from it; so the server is
+    /// closed after that timeout, by the expiry of the last request that it accepted, or by the deadline of the last
+    /// update that it publishes, whichever is latest.
     ///
     /// Streams end at once, with "EOF" on both sides. Their handlers have some time more ([`ServerConfig::linger`]).
     pub fn drain(&mut self, now: Now) {

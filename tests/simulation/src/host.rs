@@ -422,7 +422,9 @@ impl Host {
                 world.stage.log(NodeId::Server(self.server), format_args!("publishes update {number}"));
                 self.updates.insert(update, number);
                 let what = What::Update { subscribers: subscribers.unwrap_or_default(), queue };
-                let deadline = moment.due(timeout.unwrap_or(self.config.timeout));
+                let timeout = timeout.unwrap_or(self.config.timeout);
+                self.latest = self.latest.max(moment.now.time + timeout);
+                let deadline = moment.due(timeout);
                 world.note(Fact::Asked(Asked { by: self.node(), what, deadline, must_succeed: fresh }))
             }
             Err(error) if fresh => {

@@ -22,6 +22,13 @@ const SETTLE: Duration = Duration::from_secs(5);
 /// How long the fresh calls take.
 const PROBE: Duration = Duration::from_secs(4);
 
+/// How many requests a client's fresh calls are at once, and how many may be left then of what was before.
+const FRESH: usize = 10;
+const SPARE: usize = 6;
+
+/// How many fresh calls are made while a server leaves.
+const GUESTS: usize = 8;
+
 /// How long after that every table must be empty: longer than the longest call, then the longest handler or frame
 /// that is late, then the longest time that a request is remembered.
 const EBB: Duration = Duration::from_secs(20);
@@ -88,10 +95,9 @@ impl Plan {
             idle_timeout: rng.maybe(500, |rng| rng.grains(2000..8000)),
             slow_consumer: rng.pick(&[SlowConsumer::Discard, SlowConsumer::Discard, SlowConsumer::Close]),
         };
-        // What was let in before a clock was set back is remembered for longer.
-        let remembered = if clocks.jumps > 0 { 400 } else { 72 };
-        let tight = rng.maybe(500, |_| remembered);
-        let clients = (0..rng.within(1..5))
+        let clients = rng.within(1..5);
+        let tight = rng.maybe(500, |rng| Tight::draw(rng, &clocks, clients as usize));
+        let clients = (0..clients)
             .map(|_| ClientSlot { config: client_config(rng, streams, tight), clock: clocks.one(rng) })
             .collect::<Vec<_>>();
         let servers = (0..rng.within(2..5))
@@ -109,7 +115,7 @@ impl Plan {
         let probe = calm + SETTLE;
         let set_clocks = calm + SETTLE * 9 / 10;
         let farewell = probe + PROBE;
-        let guests = (0..8).map(|_| farewell + rng.grains(0..300)).collect();
+        let guests = (0..GUESTS).map(|_| farewell + rng.grains(0..300)).collect();
         // Somewhere among its guests.
         let farewell = farewell + rng.grains(0..300);
         Self { clients, servers, acts, calm, set_clocks, probe, farewell, guests, end: farewell + EBB }
@@ -174,15 +180,32 @@ fn draw_acts(
     acts
 }
 
-/// A client with tight limits, if it is to remember so many messages at most.
-fn client_config(rng: &mut Rng, streams: StreamConfig, tight: Option<usize>) -> ClientConfig {
-    let limits = |remembered| ClientLimits {
+/// Limits that are reached in a run, and yet leave room for what is fresh at its end.
+#[derive(Clone, Copy)]
+struct Tight {
+    requests: usize,
+    remembered: usize,
+}
+
+impl Tight {
+    fn draw(rng: &mut Rng, clocks: &Clocks, clients: usize) -> Self {
+        if clocks.jumps > 0 {
+            // What was let in by a clock that was behind stays for longer.
+            return Self { requests: 160, remembered: 400 };
+        }
+        let fresh = clients * FRESH;
+        Self { requests: rng.pick(&[fresh + SPARE, 160]), remembered: fresh + GUESTS + SPARE }
+    }
+}
+
+fn client_config(rng: &mut Rng, streams: StreamConfig, tight: Option<Tight>) -> ClientConfig {
+    let limits = |tight: Tight| ClientLimits {
         calls: rng.pick(&[10, 64]),
         bids_per_call: 8,
         parked_per_call: 1,
         answers_per_call: 8,
         updates_per_subscription: 2,
-        streams: tight_streams(rng, remembered),
+        streams: tight_streams(rng, tight.remembered),
         ..ClientLimits::DEFAULT
     };
     let limits = tight.map_or(ClientLimits::DEFAULT, limits);
@@ -195,14 +218,13 @@ fn client_config(rng: &mut Rng, streams: StreamConfig, tight: Option<usize>) -> 
     }
 }
 
-/// A server with tight limits, if it is to remember so many requests and messages at most.
-fn server_config(rng: &mut Rng, streams: StreamConfig, tight: Option<usize>, skew: u64) -> ServerConfig {
-    let limits = |remembered| ServerLimits {
-        requests: rng.pick(&[40, 160]),
-        remembered,
+fn server_config(rng: &mut Rng, streams: StreamConfig, tight: Option<Tight>, skew: u64) -> ServerConfig {
+    let limits = |tight: Tight| ServerLimits {
+        requests: tight.requests,
+        remembered: tight.remembered,
         cached_clients: 2,
         updates: 4,
-        streams: tight_streams(rng, remembered),
+        streams: tight_streams(rng, tight.remembered),
         ..ServerLimits::DEFAULT
     };
     let limits = tight.map_or(ServerLimits::DEFAULT, limits);
