@@ -24,7 +24,6 @@ fn hex(hash: u64) -> String {
 
 fn show_failure(seed: u64, violation: &Violation) {
     println!("FAILED: seed {seed} violates {violation}");
-    println!("  cargo run --release -p psrpc-simulation -- replay {seed} --shrink");
 }
 
 /// Shows what is left of a seed that fails.

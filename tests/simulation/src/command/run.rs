@@ -50,6 +50,7 @@ impl Run {
             if let Some(violation) = &report.violation {
                 progress.clear();
                 show_failure(report.seed, violation);
+                println!("  cargo run --release -p psrpc-simulation -- replay {} --shrink", report.seed);
             }
             progress.show(&summary);
         });
