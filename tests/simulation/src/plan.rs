@@ -17,7 +17,7 @@ const START: Time = Time::from_nanos(20_000_000);
 
 /// How long after the faults have stopped fresh calls are made: by then no server is on its way in or out, no
 /// frame waits behind one that was delayed, and what strangers asked for is over.
-const SETTLE: Duration = Duration::from_secs(5);
+const SETTLE: Duration = Duration::from_secs(7);
 
 /// How long the fresh calls take.
 const PROBE: Duration = Duration::from_secs(4);
