@@ -56,7 +56,7 @@ mod tests {
     fn reports_come_in_the_order_of_their_seeds_whatever_the_number_of_threads() {
         let reports = |threads| {
             let mut reports = Vec::new();
-            check_seeds(5, 40, threads, |report| reports.push((report.seed, report.trace_hash)));
+            run_seeds(5, 40, threads, |report| reports.push((report.seed, report.trace_hash)));
             reports
         };
         let one = reports(1);

@@ -4,7 +4,7 @@
 //! `RUSTFLAGS="--cfg psrpc_shuttle" cargo test -p psrpc-threads --profile threads --target-dir target/threads`.
 //!
 //! Without that cfg there is nothing here. With it the locks of `psrpc` and `psrpc-bus-local` are shuttle's, and so is the
-//! runtime of these tests, [`Threads`]: one thread runs at a time, and at every lock and every wait a scheduler says which.
+//! runtime of these tests, `Threads`: one thread runs at a time, and at every lock and every wait a scheduler says which.
 //! Each test is one scenario, run under some thousands of schedules. A wake-up that is lost leaves a thread that waits for
 //! ever, which shuttle reports as a deadlock; time passes only where a scenario says so.
 //!

@@ -10,9 +10,8 @@ fn a_few_hundred_seeds_of_the_driver_pass_and_meet_every_fault_and_outcome() {
         assert_eq!(report.violation, None, "seed {seed}");
         summary.add(&report);
     }
-    println!("trace {:016x}", summary.trace_hash);
     // In the moment in which a frame comes in nobody but the driver does anything.
-    assert_eq!(summary.missing_faults(), [Fault::HastyCancel], "{:?}", summary.faults);
+    assert_eq!(summary.rarer_than(1), [(Fault::HastyCancel, 0)], "{:?}", summary.faults);
     let outcomes = [
         "answered",
         "answered with an error",
