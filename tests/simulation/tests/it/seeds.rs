@@ -8,7 +8,7 @@ use psrpc_simulation::{Fault, Kept, Report, Summary, check_seed, kept, simulate}
 fn a_few_hundred_seeds_pass_and_meet_every_kind_of_fault_and_outcome() {
     let mut summary = Summary::new();
     for seed in 0..300 {
-        let report = check_seed(seed);
+        let report = simulate(seed, None);
         assert_eq!(report.violation, None, "seed {seed}");
         summary.add(&report);
     }
