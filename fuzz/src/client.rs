@@ -144,7 +144,7 @@ impl User {
             33 | 34 => {
                 let listening: Vec<_> = self.listening.keys().copied().collect();
                 let Some(subscription) = input.pick(&listening) else { return };
-                if input.byte() % 4 == 0 {
+                if input.one_in(4) {
                     self.driven.engine.unsubscribe(subscription);
                 } else {
                     self.driven.engine.taken_update(subscription);
@@ -153,7 +153,7 @@ impl User {
                 }
             }
             _ => {
-                if input.byte() % 8 == 0 {
+                if input.one_in(8) {
                     self.driven.engine.close(now);
                 }
             }
@@ -298,11 +298,10 @@ impl User {
 
 /// Options of a selection, some of which cannot be.
 fn selection(input: &mut Input<'_>) -> Selection {
-    let affinity = |input: &mut Input<'_>| (input.byte() % 4 == 0).then(|| peer::affinity(input));
-    let time = |input: &mut Input<'_>| {
-        (input.byte() % 4 == 0).then(|| Duration::from_millis(u64::from(input.byte())))
-    };
-    if input.byte() % 2 == 0 {
+    let affinity = |input: &mut Input<'_>| (input.one_in(4)).then(|| peer::affinity(input));
+    let time =
+        |input: &mut Input<'_>| (input.one_in(4)).then(|| Duration::from_millis(u64::from(input.byte())));
+    if input.one_in(2) {
         return Selection::default();
     }
     Selection {

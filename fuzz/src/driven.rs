@@ -130,7 +130,7 @@ where
             }
             7 => {
                 let which = input.byte();
-                self.subscribed(which, input.byte() % 8 != 0);
+                self.subscribed(which, !input.one_in(8));
             }
             8 => {
                 let which = input.byte();
@@ -139,7 +139,7 @@ where
             }
             9 => {
                 let which = input.byte();
-                if input.byte() % 4 == 0 {
+                if input.one_in(4) {
                     self.ended(which, |subscription| subscription.state == State::Live);
                 }
             }

@@ -29,6 +29,11 @@ impl<'a> Input<'a> {
         self.byte() % 2 == 1
     }
 
+    /// What one in so many bytes says.
+    pub fn one_in(&mut self, many: u8) -> bool {
+        self.byte().is_multiple_of(many)
+    }
+
     /// One of `things`, if there are any.
     pub fn pick<T: Clone>(&mut self, things: &[T]) -> Option<T> {
         let at = usize::from(self.byte()).checked_rem(things.len())?;

@@ -24,7 +24,7 @@ const LIMITS: FrameLimits = FrameLimits {
 pub fn run(input: &[u8]) {
     let mut input = Input(input);
     let (setup, leaves) = (input.byte(), input.byte());
-    let kind = if setup % 2 == 0 { SubscriptionKind::Plain } else { SubscriptionKind::Queue };
+    let kind = if setup.is_multiple_of(2) { SubscriptionKind::Plain } else { SubscriptionKind::Queue };
     let subject = Subject::new("SRV.Hats.Q", kind).expect("it can be one");
     let mut listeners: Vec<(&str, Told)> = Vec::new();
     let mut keys = Vec::new();

@@ -99,7 +99,7 @@ impl Known {
 
 /// One of `ids`, or one that is none of them.
 fn of(input: &mut Input<'_>, ids: &[Text]) -> Text {
-    if input.byte() % 8 == 0 {
+    if input.one_in(8) {
         return id(input);
     }
     // The last ones are what is most likely in flight.

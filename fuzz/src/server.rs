@@ -184,12 +184,12 @@ impl User {
                 }
             }
             38 => {
-                if input.byte() % 8 == 0 {
+                if input.one_in(8) {
                     engine.drain(now);
                 }
             }
             _ => {
-                if input.byte() % 16 == 0 {
+                if input.one_in(16) {
                     engine.kill(now);
                 }
             }

@@ -153,7 +153,7 @@ impl Streams {
                 let Some(at) = usize::from(input.byte()).checked_rem(self.deliveries.len()) else { return };
                 let delivery = self.deliveries.remove(at);
                 let stream = delivery.stream();
-                let accepted = input.byte() % 4 != 0;
+                let accepted = !input.one_in(4);
                 if accepted {
                     engine.accept(now, delivery);
                     engine.taken(stream);
