@@ -16,6 +16,8 @@ use crate::Threads;
 pub struct Shop;
 
 impl Shop {
+    /// A number without a next: whoever looks for it does not end by itself.
+    pub const NO_NUMBER: u32 = u32::MAX;
     /// Gives the next number.
     pub const NEXT: &Method = &METHODS[0];
     /// Gives the next number, from the server that the client selects.
@@ -49,7 +51,10 @@ pub fn shop(bus: impl Bus, threads: &Threads) -> (Server, Arc<AtomicUsize>) {
     let ran = Arc::new(AtomicUsize::new(0));
     let next = |ran: Arc<Arc<AtomicUsize>>, number: Request<u32>| async move {
         ran.fetch_add(1, Ordering::Relaxed);
-        Ok(number.into_message() + 1)
+        match number.into_message() {
+            Shop::NO_NUMBER => std::future::pending().await,
+            number => Ok(number + 1),
+        }
     };
     let handlers = Handlers::new(&SHOP, Arc::clone(&ran))
         .unary(Shop::NEXT, next)

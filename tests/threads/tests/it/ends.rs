@@ -119,3 +119,19 @@ fn a_kill_from_another_thread_ends_handlers_and_streams() {
         threads.join();
     });
 }
+
+#[test]
+fn a_kill_from_another_thread_ends_a_handler_that_does_not_end_by_itself() {
+    explore(500, || {
+        let (threads, bus) = (Threads::default(), LocalBus::new());
+        let ((server, _), client) = (shop(bus.clone(), &threads), client(bus, &threads));
+        let call = client.call::<_, u32>(Shop::NEXT, &[], Shop::NO_NUMBER).into_future();
+        let calling = spawn(async move { drop(call.await.unwrap_err()) });
+        let killing = spawn(async move { server.kill() });
+        block_on(killing).unwrap();
+        threads.clock().run();
+        block_on(calling).unwrap();
+        drop(client);
+        threads.join();
+    });
+}
