@@ -7,7 +7,6 @@ use std::thread;
 use psrpc_engine::planted::{Defect, plant};
 
 use crate::check::Invariant;
-use crate::driver::simulate_driver;
 use crate::seed::check_seed;
 
 /// How a defect was caught.
@@ -54,11 +53,7 @@ impl Hunt {
             if seed >= self.seeds {
                 return;
             }
-            let Some(violation) =
-                check_seed(seed).violation.or_else(|| simulate_driver(seed, None).violation)
-            else {
-                continue;
-            };
+            let Some(violation) = check_seed(seed).violation else { continue };
             // The others end when they are done with theirs.
             self.next.fetch_max(self.seeds, Ordering::Relaxed);
             let mut caught = self.caught.lock().unwrap_or_else(PoisonError::into_inner);

@@ -30,6 +30,11 @@ impl Planted {
         if *markdown {
             println!("| defect | what it is | caught at seed | by |\n|---|---|---|---|");
         }
+        let is_known = |name: &&String| Defect::ALL.iter().any(|defect| defect.name() == **name);
+        if let Some(unknown) = names.iter().find(|name| !is_known(name)) {
+            println!("FAILED: there is no bug {unknown}");
+            return false;
+        }
         let mut missed = 0;
         let mut defects = Vec::new();
         for defect in Defect::ALL {

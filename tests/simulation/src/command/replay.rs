@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::sync::mpsc;
 
 use psrpc_engine::planted::{Defect, plant};
-use psrpc_simulation::{Line, chart, simulate_seed};
+use psrpc_simulation::check::same_trace;
+use psrpc_simulation::{Line, Report, chart, simulate_seed};
 use serde_json::json;
 
 use super::{hex, show_failure, show_shrunk, silence_panics};
@@ -50,14 +51,20 @@ impl Replay {
             }))
         });
         drop(keep);
+        let report = match same_trace(&report, &simulate_seed(seed, || None)) {
+            Err(violation) if report.violation.is_none() => Report { violation: Some(violation), ..report },
+            _ => report,
+        };
         let (mut lines, mut violation) = (lines.iter().collect::<Vec<_>>(), report.violation.clone());
         match &report.violation {
             Some(found) => {
                 show_failure(seed, found);
                 if self.shrink {
                     silence_panics();
-                    if let Some(shrunk) = show_shrunk(seed) {
-                        (lines, violation) = (shrunk.lines, Some(shrunk.violation));
+                    match show_shrunk(seed) {
+                        Some(shrunk) => (lines, violation) = (shrunk.lines, Some(shrunk.violation)),
+                        // Only what engines do by themselves can be left out.
+                        None => lines.iter().for_each(|line| println!("{line}")),
                     }
                 }
             }

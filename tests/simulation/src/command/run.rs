@@ -32,9 +32,9 @@ pub(crate) struct Run {
     /// On so many threads; by default as many as there are cores. What comes out is the same.
     #[arg(long)]
     threads: Option<NonZeroUsize>,
-    /// Fail if any kind of fault happens less often than that.
-    #[arg(long, default_value_t = 0)]
-    each_fault: u64,
+    /// Fail if any kind of fault happens less often than that; by default if one never happens in a thousand seeds or more.
+    #[arg(long)]
+    each_fault: Option<u64>,
     /// Sum up as JSON in the last line.
     #[arg(long)]
     json: bool,
@@ -61,9 +61,10 @@ impl Run {
         for seed in summary.failed.iter().take(SHOWN) {
             show_shrunk(*seed);
         }
-        let rare = summary.rarer_than(self.each_fault);
+        let enough = self.each_fault.unwrap_or(u64::from(self.seeds >= 1000));
+        let rare = summary.rarer_than(enough);
         for (fault, count) in &rare {
-            println!("FAILED: {} happened {count} times, not {}", fault.name(), self.each_fault);
+            println!("FAILED: {} happened {count} times, not {enough}", fault.name());
         }
         if self.json {
             println!("{}", as_json(&summary, calls_per_s));
