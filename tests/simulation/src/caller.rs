@@ -441,6 +441,11 @@ fn any_selection(rng: &mut Rng, route: &Route) -> Selection {
 impl User<Client> for Caller {
     type Act = CallerAct;
 
+    fn turn_to(&mut self, moment: Time) {
+        self.rng.turn_to(moment);
+        self.talk.turn_to(moment);
+    }
+
     fn act(&mut self, engine: &mut Client, moment: Moment, world: &mut World, act: CallerAct) -> Checked {
         match act {
             CallerAct::Use => self.use_it(engine, moment, world),

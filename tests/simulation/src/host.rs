@@ -456,6 +456,11 @@ impl Host {
 impl User<Server> for Host {
     type Act = HostAct;
 
+    fn turn_to(&mut self, moment: Time) {
+        self.rng.turn_to(moment);
+        self.talk.turn_to(moment);
+    }
+
     fn act(&mut self, engine: &mut Server, moment: Moment, world: &mut World, act: HostAct) -> Checked {
         match act {
             HostAct::Register(routes) => return self.register(engine, routes),

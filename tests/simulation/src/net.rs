@@ -149,6 +149,7 @@ impl<S: Copy + PartialEq> Net<S> {
     ) -> Place {
         let place = Place(self.subscriptions.len());
         let rng = &mut self.rng;
+        rng.turn_to(stage.now());
         let late = stage.faults.strikes(Fault::LateSubscribe, rng);
         let joined = stage.now() + if late { rng.grains(100..4000) } else { rng.grains(0..100) };
         // Frames may come in before the subscriber has heard that they will.
@@ -179,6 +180,7 @@ impl<S: Copy + PartialEq> Net<S> {
     /// Ends a subscription some time later. Frames that are published until then still get there before its subscriber
     /// hears so.
     pub(crate) fn unsubscribe<H: From<Post>>(&mut self, stage: &mut Stage<H>, place: Place) {
+        self.rng.turn_to(stage.now());
         let left = stage.now() + self.rng.grains(0..200);
         let Subscription { confirmed, is_left, .. } = &mut self.subscriptions[place.0];
         *is_left = true;
@@ -186,6 +188,7 @@ impl<S: Copy + PartialEq> Net<S> {
     }
 
     pub(crate) fn left<H: From<Post>>(&mut self, stage: &mut Stage<H>, place: Place) {
+        self.rng.turn_to(stage.now());
         let told = stage.now() + self.latency();
         let Subscription { state, latest, .. } = &mut self.subscriptions[place.0];
         if *state != State::Ended {
@@ -284,6 +287,7 @@ impl<S: Copy + PartialEq> Net<S> {
 
     /// When it takes another frame of a publisher, if it does not take one now.
     pub(crate) fn full_for<H>(&mut self, stage: &mut Stage<H>) -> Option<Duration> {
+        self.rng.turn_to(stage.now());
         stage.faults.strikes(Fault::FullBus, &mut self.rng).then(|| self.rng.grains(0..200))
     }
 
@@ -294,6 +298,7 @@ impl<S: Copy + PartialEq> Net<S> {
         channel: &str,
         frame: &Frame,
     ) -> Published {
+        self.rng.turn_to(stage.now());
         let fault = stage.faults.of_publish(&mut self.rng);
         let mut receivers = 0;
         if fault != Some(Fault::PublishError) {

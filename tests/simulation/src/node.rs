@@ -74,6 +74,9 @@ pub(crate) trait User<E: Engine> {
     /// What it does by itself.
     type Act;
 
+    /// Has its choices from here on depend on the moment.
+    fn turn_to(&mut self, moment: Time);
+
     /// It does something by itself.
     fn act(&mut self, engine: &mut E, moment: Moment, world: &mut World, act: Self::Act) -> Checked;
 
@@ -251,6 +254,7 @@ where
         self.latest = self.latest.max(now.wall);
         let moment = Moment { now, is_full, latest: self.latest, clock };
         self.said = Said::default();
+        self.user.turn_to(world.stage.now());
         act(self, moment, world)?;
         while let Some(output) = self.engine.poll_output() {
             self.carry_out(moment, world, output)?;

@@ -3,30 +3,46 @@
 use std::ops::Range;
 use std::time::Duration;
 
+use psrpc_engine::Time;
 use psrpc_engine::proto::Seed;
 
 /// What all durations of a run are multiples of: coarse, so that many things happen at the very same moment.
 pub(crate) const GRAIN: Duration = Duration::from_micros(250);
 
-/// A splitmix64 generator.
-pub(crate) struct Rng(u64);
+/// A splitmix64 generator, which can be turned to a moment.
+pub(crate) struct Rng {
+    seed: u64,
+    moment: Time,
+    state: u64,
+}
 
 impl Rng {
     pub(crate) fn new(seed: u64) -> Self {
-        Self(seed)
+        Self { seed, moment: Time::ZERO, state: seed }
+    }
+
+    /// Has what is drawn from here on depend on the moment, unless that is the same as before: what is drawn at one
+    /// moment does not shift what is drawn at another, so that something can be left out of a run and the rest stays.
+    pub(crate) fn turn_to(&mut self, moment: Time) {
+        if self.moment != moment {
+            self.moment = moment;
+            self.state = mixed(self.seed ^ mixed(moment.as_nanos()));
+        }
     }
 
     pub(crate) fn bits(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut bits = self.0;
-        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        bits ^ (bits >> 31)
+        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        mixed(self.state)
     }
 
     /// A generator for one part of a run, so that what one part draws does not shift what the others do.
     pub(crate) fn fork(&mut self) -> Self {
-        Self(self.bits())
+        Self::new(self.bits())
+    }
+
+    /// A generator for a part of this number that begins at this moment, whatever else was drawn.
+    pub(crate) fn part(&self, number: u64) -> Self {
+        Self::new(mixed(mixed(self.seed ^ mixed(self.moment.as_nanos())) ^ number))
     }
 
     /// A number below `end`.
@@ -70,15 +86,52 @@ impl Rng {
     }
 }
 
+fn mixed(mut bits: u64) -> u64 {
+    bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    bits ^ (bits >> 31)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_drawn_at_one_moment_does_not_shift_what_is_drawn_at_another() {
+        let draw = |draws: usize| {
+            let mut rng = Rng::new(1);
+            let mut at = |nanos, draws| {
+                rng.turn_to(Time::from_nanos(nanos));
+                (0..draws).map(|_| rng.bits()).last()
+            };
+            at(5, draws);
+            (at(7, 1), at(7, 1))
+        };
+        let (first, second) = draw(1);
+        assert_eq!(draw(9), (first, second));
+        assert_ne!(first, second, "at the same moment it goes on");
+    }
 
     #[test]
     fn the_same_seed_draws_the_same_and_another_seed_does_not() {
         let draw = |seed| Rng::new(seed).seed();
         assert_eq!(draw(1), draw(1));
         assert_ne!(draw(1), draw(2));
+    }
+
+    #[test]
+    fn a_part_depends_on_its_number_and_the_moment_alone() {
+        let draw = |nanos, number, before| {
+            let mut rng = Rng::new(1);
+            rng.turn_to(Time::from_nanos(nanos));
+            for _ in 0..before {
+                rng.bits();
+            }
+            rng.part(number).bits()
+        };
+        assert_eq!(draw(5, 2, 0), draw(5, 2, 3));
+        assert_ne!(draw(5, 2, 0), draw(5, 3, 0));
+        assert_ne!(draw(5, 2, 0), draw(6, 2, 0));
     }
 
     #[test]

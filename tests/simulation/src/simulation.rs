@@ -122,6 +122,7 @@ impl Simulation {
         }
         while let Some(happening) = self.world.stage.next(self.plan.end) {
             self.world.note(Fact::TimeIs(self.world.stage.now()))?;
+            self.rng.turn_to(self.world.stage.now());
             match self.paused_until(&happening) {
                 Some(until) => {
                     self.world.stage.at(until, happening);
@@ -248,12 +249,14 @@ impl Simulation {
 
     fn start_client(&mut self, slot: usize, again: Option<usize>) -> Checked {
         let (client, plan) = (self.clients.len(), &self.plan.clients[slot]);
+        // That another node is left out of the run makes no difference to this one.
+        let mut rng = self.rng.part(NodeId::Client(slot).peer().0 as u64);
         let mut config = plan.config.clone();
         if let Some(again) = again {
             config.id = self.clients[again].engine.id().clone();
         }
-        let caller = Caller::new(client, slot, config.clone(), self.rng.fork());
-        let engine = Client::new(config, self.rng.seed()).expect("the plan is sound");
+        let caller = Caller::new(client, slot, config.clone(), rng.fork());
+        let engine = Client::new(config, rng.seed()).expect("the plan is sound");
         let id = NodeId::Client(client);
         self.world.stage.log(id, format_args!("starts as {}", engine.id()));
         let mut node = Node::new(&mut self.world, id, engine, caller, plan.clock);
@@ -265,12 +268,14 @@ impl Simulation {
 
     fn start_server(&mut self, slot: usize, again: Option<usize>) -> Checked {
         let (server, plan) = (self.servers.len(), &self.plan.servers[slot]);
+        // That another node is left out of the run makes no difference to this one.
+        let mut rng = self.rng.part(NodeId::Server(slot).peer().0 as u64);
         let mut config = plan.config.clone();
         if let Some(again) = again {
             config.id = self.servers[again].engine.id().clone();
         }
-        let engine = Server::new(config, self.rng.seed()).expect("the plan is sound");
-        let host = Host::new(server, engine.id().clone(), &plan.config, self.rng.fork());
+        let engine = Server::new(config, rng.seed()).expect("the plan is sound");
+        let host = Host::new(server, engine.id().clone(), &plan.config, rng.fork());
         let id = NodeId::Server(server);
         self.world.stage.log(id, format_args!("starts as {}", engine.id()));
         let mut node = Node::new(&mut self.world, id, engine, host, plan.clock);

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use psrpc_engine::proto::{ErrorCode, ErrorResponse, Frame, Stream, StreamBody, Text};
 use psrpc_engine::{
     Client, ClientConfig, Delivery, Dropped, Failure, Now, Reason, SendError, SendHandle, Server,
-    ServerConfig, StreamEvent, StreamHandle, WallTime,
+    ServerConfig, StreamEvent, StreamHandle, Time, WallTime,
 };
 
 use crate::caller::CallerAct;
@@ -280,6 +280,11 @@ impl Talk {
             }
         }
         Ok(())
+    }
+
+    /// Has its choices from here on depend on the moment.
+    pub(crate) fn turn_to(&mut self, moment: Time) {
+        self.rng.turn_to(moment);
     }
 
     pub(crate) fn on_event<E: Talks>(

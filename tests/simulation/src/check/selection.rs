@@ -100,8 +100,8 @@ impl Selection {
         if now > ends + Duration::from_nanos(1) {
             return Invariant::I1.violated(format!("granted to {server} {:?} late", now.since(ends)));
         }
-        // What came in the very moment may have come before the end or after it.
-        let (with, without) = (self.best(|at| at <= ends), self.best(|at| at < ends));
+        // What came in the very moment, which is later than the end by what was left out, may have come before it or after.
+        let (with, without) = (self.best(|at| at <= now), self.best(|at| at < ends));
         if with != Some(server) && without != Some(server) {
             return Invariant::I5
                 .violated(format!("granted to {server}, and the best of {:?} is {with:?}", self.bids));
