@@ -88,7 +88,10 @@ async fn a_frozen_server_goes_on_where_it_was() {
     let mut late = Ear::new(&bus, &plain("Mend"), Plain, 10);
     let mut other = Ear::new(&bus, &queue("Mend"), Queue, 10);
     tokio::time::sleep(SECOND).await;
-    assert!(ear.waiting().is_empty() && other.waiting().is_empty());
+    for ear in [&mut ear, &mut other] {
+        let waiting = ear.waiting();
+        assert!(waiting.is_empty(), "{waiting:?}");
+    }
     server.thaw();
     assert_eq!(ear.number().await, 1);
     assert!(matches!(late.next().await, Delivery::Live));

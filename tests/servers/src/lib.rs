@@ -157,8 +157,29 @@ impl Server {
     }
 
     /// Stops it in its tracks (SIGSTOP): connections stay, and nothing answers.
+    ///
+    /// # Panics
+    ///
+    /// If it has not stopped within 10 seconds.
     pub fn freeze(&self) {
         self.signal("STOP");
+        // The signal is for one thread, which stops the others once it runs: until then they go on.
+        let stopped = (0..10_000).any(|_| {
+            thread::sleep(Duration::from_millis(1));
+            self.is_stopped()
+        });
+        assert!(stopped, "it stops within 10 s");
+    }
+
+    /// Whether every thread is stopped, where the system tells (Linux).
+    fn is_stopped(&self) -> bool {
+        let Some(child) = &self.child else { return true };
+        let Ok(threads) = fs::read_dir(format!("/proc/{}/task", child.id())) else { return true };
+        threads.flatten().all(|thread| {
+            // The state follows the name, which is in parentheses. A thread that is gone runs no more.
+            let stat = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+            stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('T'))
+        })
     }
 
     /// Lets it go on (SIGCONT).
