@@ -16,9 +16,9 @@ use crate::rng::{GRAIN, Rng};
 const START: Time = Time::from_nanos(20_000_000);
 
 /// How long after the faults have stopped fresh calls are made: by then no server is on its way in or out, no
-/// frame waits behind one that was delayed, and what strangers asked for is over. What comes just before its end is
-/// remembered for a whole lifetime more, so that is two of the longest calls, what clocks differ by, and a bucket.
-const SETTLE: Duration = Duration::from_secs(9);
+/// frame waits behind one that was delayed, and what strangers asked for is over and forgotten. To a server whose clock was set
+/// back a request of a client whose clock was ahead lasts for both jumps longer than it should.
+const SETTLE: Duration = Duration::from_secs(12);
 
 /// How long the fresh calls take.
 const PROBE: Duration = Duration::from_secs(4);
