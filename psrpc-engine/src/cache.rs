@@ -39,7 +39,7 @@ mod tests {
 
     #[test]
     fn it_keeps_what_is_used_and_never_more_than_its_limit() {
-        let mut cache = Cache::new(4, HashKeys { first: 1, second: 2 });
+        let mut cache = Cache::new(4, HashKeys::new(1, 2));
         let mut made = 0;
         for round in 0..10 {
             for key in ["used", &alloc::format!("other {round}")] {

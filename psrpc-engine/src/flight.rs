@@ -54,6 +54,9 @@ impl<H: Copy + From<RawHandle> + Into<RawHandle>, S> Flights<H, S> {
     }
 
     pub(crate) fn find(&self, id: &Text) -> Option<H> {
+        if self.by_id.is_empty() {
+            return None;
+        }
         self.get_by_id(self.keys.hash(id.as_bytes()), id).map(H::from)
     }
 
@@ -77,7 +80,8 @@ impl<H: Copy + From<RawHandle> + Into<RawHandle>, S> Flights<H, S> {
         Some(flight)
     }
 
-    /// Removes a flight, with its timer and its id.
+    /// Removes a flight, with its timer and its id. Inlined, since its result would be copied about otherwise.
+    #[inline(always)]
     pub(crate) fn settle<O: Copy>(&mut self, handle: H, timers: &mut Timers<O>) -> Option<(Text, S)> {
         let Flight { id, state, hash, timer } = self.flights.remove(handle)?;
         let raw = handle.into();

@@ -97,6 +97,7 @@ impl<T> Handles<T> {
         (*lives == generation || planted!(StaleHandlesLive)).then_some(value)
     }
 
+    #[inline]
     pub(crate) fn remove(&mut self, handle: impl Into<RawHandle>) -> Option<T> {
         let handle = handle.into();
         self.get(handle)?;

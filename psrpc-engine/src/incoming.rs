@@ -5,27 +5,28 @@ use psrpc_proto::{DecodeErrorKind, Frame, FrameLimits, Request, Response, Stream
 use crate::output::{DroppedEvent, Io};
 use crate::{Dropped, Reason};
 
-/// Decodes a frame that was not yet, and checks one that was handed over as it is against the limits that decoding
-/// would have checked.
+/// Decodes a frame that was not yet, in its place, and checks one that was handed over as it is against the limits that
+/// decoding would have checked; whether it may come in.
 pub(crate) fn accept<E: DroppedEvent, O: Copy>(
     io: &mut Io<E, O>,
-    frame: Frame,
+    frame: &mut Frame,
     limits: &FrameLimits,
-) -> Option<Frame> {
+) -> bool {
     io.counters.frames += 1;
-    if let Frame::Raw(bytes) = &frame {
-        return match Frame::decode(bytes, limits) {
-            Ok((frame, _)) => Some(frame),
+    if let Frame::Raw(bytes) = frame {
+        match Frame::decode(bytes, limits) {
+            Ok((decoded, _)) => *frame = decoded,
             Err(error) => {
                 let over_limit = matches!(error.kind, DecodeErrorKind::OverLimit { .. });
-                drop_frame(io, &frame, if over_limit { Reason::FrameLimit } else { Reason::Malformed });
-                None
+                drop_frame(io, frame, if over_limit { Reason::FrameLimit } else { Reason::Malformed });
+                return false;
             }
-        };
+        }
+        return true;
     }
-    let (request_id, peer) = names(&frame);
+    let (request_id, peer) = names(frame);
     let mut within = request_id.len().max(peer.len()) <= limits.id_bytes;
-    match &frame {
+    match frame {
         Frame::Request(Request { metadata, payload, .. }) => {
             within &= metadata.len() <= limits.metadata_entries
                 && metadata.bytes() <= limits.metadata_bytes
@@ -49,9 +50,8 @@ pub(crate) fn accept<E: DroppedEvent, O: Copy>(
     if !within {
         // Without the names, which may be what is too long.
         io.dropped(Dropped::of(Reason::FrameLimit, Text::EMPTY, Text::EMPTY));
-        return None;
     }
-    Some(frame)
+    within
 }
 
 /// Drops a message that has no business on the channel it came on.

@@ -5,32 +5,46 @@
 
 use core::hash::Hasher;
 
+use foldhash::SharedSeed;
+use foldhash::quality::FoldHasher;
 use hashbrown::HashTable;
-use siphasher::{sip::SipHasher13, sip128};
+use psrpc_proto::IdGenerator;
+use siphasher::sip128::{Hasher128, SipHasher13};
 
 /// The keys of every hash of one engine.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(crate) struct HashKeys {
-    pub(crate) first: u64,
-    pub(crate) second: u64,
+    first: u64,
+    second: u64,
+    shared: SharedSeed,
 }
 
 impl HashKeys {
-    /// A hash to find something in a [`Map`] by.
+    pub(crate) fn new(first: u64, second: u64) -> Self {
+        Self { first, second, shared: SharedSeed::from_u64(first ^ second.rotate_left(32)) }
+    }
+
+    /// Keys that nobody else knows.
+    pub(crate) fn draw(bits: &mut IdGenerator) -> Self {
+        Self::new(bits.bits(), bits.bits())
+    }
+
+    /// A hash to find something in a [`Map`] by, which compares the key too: so a quick one will do.
+    #[inline]
     pub(crate) fn hash(&self, key: &[u8]) -> u64 {
-        let mut hasher = SipHasher13::new_with_keys(self.first, self.second);
+        let mut hasher = FoldHasher::with_seed(self.first, &self.shared);
         hasher.write(key);
         hasher.finish()
     }
 
-    /// A hash that stands for `(first, second)` itself.
+    /// A hash that stands for `(first, second)` itself, so that nobody must be able to find another pair for it.
     pub(crate) fn identity(&self, first: &[u8], second: &[u8]) -> u128 {
-        let mut hasher = sip128::SipHasher13::new_with_keys(self.first, self.second);
+        let mut hasher = SipHasher13::new_with_keys(self.first, self.second);
         // The length keeps ("ab", "c") from ("a", "bc").
         hasher.write_u64(first.len() as u64);
         hasher.write(first);
         hasher.write(second);
-        sip128::Hasher128::finish128(&hasher).as_u128()
+        hasher.finish128().as_u128()
     }
 }
 
@@ -62,6 +76,10 @@ impl<V> Map<V> {
 
     pub(crate) fn len(&self) -> usize {
         self.0.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 }
 
@@ -104,8 +122,6 @@ impl IdentitySet {
 mod tests {
     use super::*;
 
-    const KEYS: HashKeys = HashKeys { first: 1, second: 2 };
-
     #[test]
     fn equal_hashes_are_told_apart_by_their_keys() {
         let mut map = Map::new();
@@ -119,9 +135,9 @@ mod tests {
 
     #[test]
     fn an_identity_depends_on_where_its_parts_end_and_on_the_keys() {
-        assert_ne!(KEYS.identity(b"ab", b"c"), KEYS.identity(b"a", b"bc"));
-        let others = HashKeys { first: 1, second: 3 };
-        assert_ne!(KEYS.identity(b"ab", b"c"), others.identity(b"ab", b"c"));
-        assert_ne!(KEYS.hash(b"ab"), others.hash(b"ab"));
+        let (keys, others) = (HashKeys::new(1, 2), HashKeys::new(1, 3));
+        assert_ne!(keys.identity(b"ab", b"c"), keys.identity(b"a", b"bc"));
+        assert_ne!(keys.identity(b"ab", b"c"), others.identity(b"ab", b"c"));
+        assert_ne!(keys.hash(b"ab"), others.hash(b"ab"));
     }
 }

@@ -168,15 +168,20 @@ impl<E: DroppedEvent, O: Copy> Io<E, O> {
         if self.blocked && planted!(FullBusHoldsEvents) {
             return None;
         }
-        if let Some(output) = self.outputs.pop_front() {
-            return Some(output);
+        if !self.outputs.is_empty() {
+            return self.outputs.pop_front();
         }
         while !self.blocked {
-            let Outgoing { token, channel, frame } = self.publishes.pop_front()?;
-            if wanted(token.0) {
+            if wanted(self.publishes.front()?.token.0) {
                 self.counters.published += 1;
-                return Some(Output::Publish { token, channel, frame });
+                let next = self.publishes.pop_front();
+                return next.map(|Outgoing { token, channel, frame }| Output::Publish {
+                    token,
+                    channel,
+                    frame,
+                });
             }
+            self.publishes.pop_front();
             self.counters.count(Reason::Withdrawn);
         }
         None

@@ -67,7 +67,7 @@ enum Phase {
 }
 
 /// What comes in on a subscription.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Role {
     Bids,
     Responses,
@@ -84,7 +84,7 @@ impl Client {
     pub fn new(mut config: ClientConfig, seed: Seed) -> Result<Self, ConfigError> {
         check_service(config.service.as_str())?;
         let mut ids = IdGenerator::new(seed);
-        let keys = HashKeys { first: ids.bits(), second: ids.bits() };
+        let keys = HashKeys::draw(&mut ids);
         if config.id.is_empty() {
             config.id = ids.client();
         }
@@ -93,8 +93,8 @@ impl Client {
             ids,
             phase: Phase::Starting { missing: 2 + u32::from(config.opens_streams) },
             subscriptions: Subscriptions::new(),
-            calls: Calls::new(keys),
-            multi_calls: MultiCalls::new(keys),
+            calls: Calls::new(keys.clone()),
+            multi_calls: MultiCalls::new(keys.clone()),
             streams: Streams::new(keys, config.limits.streams),
             listeners: Listeners::new(),
             io: Io::new(),
@@ -470,30 +470,37 @@ impl Engine for Client {
         self.close_if_left();
     }
 
-    fn handle_frame(&mut self, now: Now, subscription: SubscriptionHandle, frame: Frame) {
+    fn handle_frame(&mut self, now: Now, subscription: SubscriptionHandle, mut frame: Frame) {
         if planted!(LateFramesWedge) && self.io.counters.get(Reason::Late) > 100 {
             return;
         }
         let Some(role) = self.subscriptions.role(subscription) else { return };
-        let Some(frame) = incoming::accept(&mut self.io, frame, &self.config.limits.frame) else { return };
+        if !incoming::accept(&mut self.io, &mut frame, &self.config.limits.frame) {
+            return;
+        }
         let (calls, multi_calls, mut cx) = self.split(now);
-        match (role, frame) {
-            (Role::Bids, Frame::ClaimRequest(claim)) => calls.on_claim(&mut cx, claim),
-            (Role::Responses, Frame::Response(response)) => match multi_calls.find(&response.request_id) {
-                Some(call) => multi_calls.on_response(&mut cx, call, response),
-                None => calls.on_response(&mut cx, response),
-            },
-            (Role::Streams, Frame::Stream(frame)) => stream::on_frame(calls, &mut cx, frame),
-            (Role::Updates(listener), Frame::Other(update)) => {
-                let limit = self.config.limits.updates_per_subscription;
-                self.listeners.on_update(&mut self.io, listener, update, limit);
+        // One after the other, since a pair would be a copy of the frame.
+        match frame {
+            Frame::ClaimRequest(claim) if role == Role::Bids => calls.on_claim(&mut cx, claim),
+            Frame::Response(response) if role == Role::Responses => {
+                match multi_calls.find(&response.request_id) {
+                    Some(call) => multi_calls.on_response(&mut cx, call, response),
+                    None => calls.on_response(&mut cx, response),
+                }
             }
-            (_, frame) => incoming::unexpected(&mut self.io, &frame),
+            Frame::Stream(frame) if role == Role::Streams => stream::on_frame(calls, &mut cx, frame),
+            frame => match (role, frame) {
+                (Role::Updates(listener), Frame::Other(update)) => {
+                    let limit = self.config.limits.updates_per_subscription;
+                    self.listeners.on_update(&mut self.io, listener, update, limit);
+                }
+                (_, frame) => incoming::unexpected(&mut self.io, &frame),
+            },
         }
     }
 
-    fn handle_untaken(&mut self, _: Now, _: SubscriptionHandle, frame: Frame) {
-        if let Some(frame) = incoming::accept(&mut self.io, frame, &self.config.limits.frame) {
+    fn handle_untaken(&mut self, _: Now, _: SubscriptionHandle, mut frame: Frame) {
+        if incoming::accept(&mut self.io, &mut frame, &self.config.limits.frame) {
             incoming::drop_frame(&mut self.io, &frame, Reason::Untaken);
         }
     }

@@ -13,7 +13,7 @@ use crate::{Dropped, Reason, SubscriptionHandle};
 pub(super) struct Listeners(Handles<Listener>);
 
 /// Names a listener.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct ListenerHandle(RawHandle);
 
 struct Listener {

@@ -85,15 +85,15 @@ impl Server {
     pub fn new(mut config: ServerConfig, seed: Seed) -> Result<Self, ConfigError> {
         check_service(config.service.as_str())?;
         let mut ids = IdGenerator::new(seed);
-        let keys = HashKeys { first: ids.bits(), second: ids.bits() };
+        let keys = HashKeys::draw(&mut ids);
         if config.id.is_empty() {
             config.id = ids.server();
         }
         check_own_id(&config.id, config.limits.frame.id_bytes)?;
         Ok(Self {
             phase: Phase::Open,
-            registry: Registry::new(keys),
-            requests: Requests::new(keys, &config),
+            registry: Registry::new(keys.clone()),
+            requests: Requests::new(keys.clone(), &config),
             streams: Streams::new(keys, config.limits.streams),
             updates: Updates::new(),
             io: Io::new(),
@@ -475,23 +475,25 @@ impl Engine for Server {
         self.close_if_drained();
     }
 
-    fn handle_frame(&mut self, now: Now, subscription: SubscriptionHandle, frame: Frame) {
+    fn handle_frame(&mut self, now: Now, subscription: SubscriptionHandle, mut frame: Frame) {
         let Some((role, route)) = self.registry.role(subscription) else { return };
-        let route = route.clone();
-        let Some(frame) = incoming::accept(&mut self.io, frame, &self.config.limits.frame) else { return };
+        let (registration, requested, route) =
+            (role.registration, role.carries == Carries::Requests, route.clone());
+        if !incoming::accept(&mut self.io, &mut frame, &self.config.limits.frame) {
+            return;
+        }
         let deaf = match self.phase {
             Phase::Draining { timer, .. } => timer.is_none() || planted!(DrainIsDeaf),
             Phase::Open | Phase::Closed => false,
         };
         let (requests, mut cx) = self.split(now);
-        match (role.carries, frame) {
-            (Carries::Requests, Frame::Request(Request { request_id, client_id, .. })) if deaf => {
+        match frame {
+            Frame::Request(Request { request_id, client_id, .. }) if requested && deaf => {
                 cx.io.dropped(Dropped::of(Reason::Draining, request_id, client_id));
             }
-            (Carries::Requests, Frame::Request(request)) if !route.is_stream() => {
+            Frame::Request(request) if requested && !route.is_stream() => {
                 let Request { request_id, client_id, sent_at, expiry, metadata, payload, skip_claim, .. } =
                     request;
-                let (registration, opens) = (role.registration, None);
                 let incoming = Incoming {
                     registration,
                     route,
@@ -502,33 +504,33 @@ impl Engine for Server {
                     metadata,
                     payload,
                     skip_claim,
-                    opens,
+                    opens: None,
                 };
                 requests.receive(&mut cx, incoming);
             }
-            (
-                Carries::Requests,
-                Frame::Stream(Stream { request_id, body: Some(StreamBody::Open { node_id, .. }), .. }),
-            ) if deaf => {
+            Frame::Stream(Stream { request_id, body: Some(StreamBody::Open { node_id, .. }), .. })
+                if requested && deaf =>
+            {
                 cx.io.dropped(Dropped::of(Reason::Draining, request_id, node_id));
             }
-            (Carries::Requests, Frame::Stream(frame)) if route.is_stream() => {
-                stream::on_frame(requests, &mut cx, role.registration, route, frame);
+            Frame::Stream(frame) if requested && route.is_stream() => {
+                stream::on_frame(requests, &mut cx, registration, route, frame);
             }
-            (Carries::Grants, Frame::ClaimResponse(grant)) => requests.on_grant(&mut cx, grant),
             // Where nothing is claimed, a cancellation comes where the request came.
-            (Carries::Requests, Frame::ClaimResponse(grant)) if grant.server_id.is_empty() => {
+            Frame::ClaimResponse(grant) if !requested || grant.server_id.is_empty() => {
                 requests.on_grant(&mut cx, grant);
             }
-            (_, frame) => incoming::unexpected(&mut self.io, &frame),
+            frame => incoming::unexpected(&mut self.io, &frame),
         }
         self.close_if_drained();
     }
 
-    fn handle_untaken(&mut self, now: Now, subscription: SubscriptionHandle, frame: Frame) {
+    fn handle_untaken(&mut self, now: Now, subscription: SubscriptionHandle, mut frame: Frame) {
         let Some((role, _)) = self.registry.role(subscription) else { return };
         let carries = role.carries;
-        let Some(frame) = incoming::accept(&mut self.io, frame, &self.config.limits.frame) else { return };
+        if !incoming::accept(&mut self.io, &mut frame, &self.config.limits.frame) {
+            return;
+        }
         match (carries, frame) {
             (Carries::Requests, Frame::Request(request)) => {
                 let (requests, mut cx) = self.split(now);

@@ -136,7 +136,7 @@ impl Registry {
     /// Forgets all registrations, and asks for the end of all subscriptions without waiting for it.
     pub(super) fn forget(&mut self, io: &mut Io) {
         self.subscriptions.unsubscribe_all(io);
-        *self = Self::new(self.names.keys);
+        *self = Self::new(self.names.keys.clone());
     }
 
     /// What a subscription is for, and the route it serves.

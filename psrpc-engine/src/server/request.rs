@@ -107,9 +107,9 @@ struct ClientChannels {
 impl Requests {
     pub(super) fn new(keys: HashKeys, config: &ServerConfig) -> Self {
         Self {
-            flights: Flights::new(keys),
+            flights: Flights::new(keys.clone()),
             dedup: Dedup::new(config.limits.remembered),
-            clients: Cache::new(config.limits.cached_clients, keys),
+            clients: Cache::new(config.limits.cached_clients, keys.clone()),
             openings: Map::new(),
             busy: 0,
             keys,

@@ -118,8 +118,8 @@ impl<T: DroppedEvent + From<StreamEvent>> Events for T {}
 impl<K: Side> Streams<K> {
     pub(crate) fn new(keys: HashKeys, limits: StreamLimits) -> Self {
         Self {
-            flights: Flights::new(keys),
-            sends: Sends::new(keys),
+            flights: Flights::new(keys.clone()),
+            sends: Sends::new(keys.clone()),
             received: Dedup::new(limits.remembered),
             keys,
             limits,
