@@ -355,7 +355,7 @@ pub struct Evidence {
     pub bids: u32,
     /// How many of the bids were below the minimum affinity.
     pub below_minimum: u32,
-    /// The best bid that was held when selection ended by the deadline or by cancellation.
+    /// The best bid that was held when the call ended while it still selected.
     pub best: Option<Claim>,
     /// The server that the call was granted to, or that announced that it runs it.
     pub selected: Option<Text>,
@@ -384,7 +384,19 @@ pub struct Refusal {
     pub text: String,
 }
 
-impl Evidence {
+/// What was heard of a call that is in flight: as much of its evidence as its state does not tell.
+#[derive(Default)]
+pub(crate) struct Heard {
+    pub(crate) receivers: Option<u64>,
+    pub(crate) bids: u32,
+    pub(crate) below_minimum: u32,
+    pub(crate) late_bids: u32,
+    pub(crate) errors: u32,
+    pub(crate) asked: bool,
+    pub(crate) refusals: Vec<Refusal>,
+}
+
+impl Heard {
     /// More say nothing new, and would let strangers fill the memory.
     const MAX_REFUSALS: usize = 8;
     const MAX_REFUSAL_TEXT: usize = 256;

@@ -1,11 +1,12 @@
 //! Selection: bids in, verdict out.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::time::Duration;
 
 use psrpc_proto::{ErrorResponse, Text};
 
-use crate::error::{CallError, Evidence};
+use crate::error::{CallError, Heard};
 use crate::timers::TimerKind;
 use crate::{Reason, Route, Time};
 
@@ -118,7 +119,8 @@ pub(crate) struct Bids {
     /// What the selection function gets to see.
     counted: Vec<Claim>,
     best: Option<Claim>,
-    last_error: Option<ErrorResponse>,
+    /// Boxed, since it is large and few calls have one.
+    last_error: Option<Box<ErrorResponse>>,
 }
 
 /// How a selection ends.
@@ -153,7 +155,7 @@ impl Bids {
         now: Time,
         claim: Claim,
         limit: usize,
-        evidence: &mut Evidence,
+        heard: &mut Heard,
     ) -> Result<bool, Reason> {
         if !claim.affinity.is_finite() && !planted!(InfinityWins) {
             return Err(Reason::NonFiniteAffinity);
@@ -166,7 +168,7 @@ impl Bids {
         if self.bidders.len() >= limit {
             return Err(Reason::BidsFull);
         }
-        evidence.bids += 1;
+        heard.bids += 1;
         let Rules { minimum, maximum, accept_first, short_circuit, ask, .. } = self.rules;
         let counts = minimum <= 0.0 || claim.affinity >= minimum;
         let counts = counts || planted!(MinimumIgnored);
@@ -175,7 +177,7 @@ impl Bids {
         }
         self.bidders.insert(place, claim.server_id.clone());
         if !counts {
-            evidence.below_minimum += 1;
+            heard.below_minimum += 1;
             return Ok(false);
         }
         if (self.short_circuit.is_none() || planted!(ShortCircuitRestarts)) && !short_circuit.is_zero() {
@@ -194,12 +196,12 @@ impl Bids {
 
     /// Takes an error response.
     pub(crate) fn error(&mut self, error: ErrorResponse) {
-        self.last_error = Some(error);
+        self.last_error = Some(Box::new(error));
     }
 
     /// The best bid so far.
-    pub(crate) fn best(&self) -> Option<&Claim> {
-        self.best.as_ref()
+    pub(crate) fn into_best(self) -> Option<Claim> {
+        self.best
     }
 
     /// When selection ends by itself, and why; `None` while only the call's deadline ends it.
@@ -210,15 +212,15 @@ impl Bids {
     }
 
     /// Ends the selection by a timeout of its own.
-    pub(crate) fn end(self) -> Verdict {
-        if self.rules.ask { Verdict::Ask(self.counted) } else { self.end_unasked() }
+    pub(crate) fn end(&mut self) -> Verdict {
+        if self.rules.ask { Verdict::Ask(core::mem::take(&mut self.counted)) } else { self.end_unasked() }
     }
 
     /// Ends the selection by the call's deadline, which leaves no time to ask anybody.
-    pub(crate) fn end_unasked(self) -> Verdict {
-        match (self.best, self.last_error) {
-            (Some(best), _) => Verdict::Server(best.server_id),
-            (None, Some(error)) => Verdict::Error(error),
+    pub(crate) fn end_unasked(&mut self) -> Verdict {
+        match (&self.best, self.last_error.take()) {
+            (Some(best), _) => Verdict::Server(best.server_id.clone()),
+            (None, Some(error)) => Verdict::Error(*error),
             (None, None) => Verdict::Nobody,
         }
     }

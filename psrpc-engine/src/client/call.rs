@@ -26,7 +26,7 @@ use psrpc_proto::{
 use super::responders::Responders;
 use super::{Context, Owner};
 use crate::config::ClientConfig;
-use crate::error::{BusError, CallError, Evidence, Failure};
+use crate::error::{BusError, CallError, Evidence, Failure, Heard};
 use crate::event::{ClientEvent, Reply};
 use crate::flight::{Flights, Vacancy};
 use crate::map::HashKeys;
@@ -95,13 +95,9 @@ struct Ongoing {
     state: State,
     /// Responses of a queue that came before the announcement of the server that sent them, on another subscription.
     parked: Vec<Response>,
-    evidence: Evidence,
+    heard: Heard,
 }
 
-#[expect(
-    clippy::large_enum_variant,
-    reason = "most calls select, and an allocation for each would cost more"
-)]
 enum State {
     Selecting(Bids),
     /// The caller was asked to choose among these.
@@ -204,8 +200,8 @@ impl Calls {
         };
         let timer = cx.io.timers.arm(deadline, TimerKind::Deadline, Owner::Call(handle));
         let started = cx.now.time;
-        let (parked, evidence) = (Vec::new(), Evidence::default());
-        let ongoing = Ongoing { route, opens, started, deadline, state, parked, evidence };
+        let (parked, heard) = (Vec::new(), Heard::default());
+        let ongoing = Ongoing { route, opens, started, deadline, state, parked, heard };
         self.flights.start(vacancy, request_id, Some(timer), ongoing);
         if in_time {
             self.wake(cx, handle);
@@ -228,7 +224,7 @@ impl Calls {
         let limit = cx.config.limits.bids_per_call;
         let ongoing = &mut self.flights.get_mut(handle).expect("found above").state;
         if cx.now.time >= ongoing.deadline {
-            ongoing.evidence.late_bids += 1;
+            ongoing.heard.late_bids += 1;
             return cx.io.dropped(drop(Reason::Late));
         }
         match &mut ongoing.state {
@@ -237,7 +233,7 @@ impl Calls {
             }
             State::Selecting(bids) => {
                 let bid = Claim { server_id: claim.server_id.clone(), affinity: claim.affinity };
-                match bids.bid(cx.now.time, bid, limit, &mut ongoing.evidence) {
+                match bids.bid(cx.now.time, bid, limit, &mut ongoing.heard) {
                     Ok(true) => self.grant(cx, handle, claim.server_id),
                     Ok(false) if planted!(ShortCircuitSleeps) => {}
                     Ok(false) => self.wake(cx, handle),
@@ -261,7 +257,7 @@ impl Calls {
         let ongoing = &mut self.flights.get_mut(handle).expect("found above").state;
         let queue = ongoing.route.is_queue();
         if response.result.is_err() {
-            ongoing.evidence.errors += 1;
+            ongoing.heard.errors += 1;
         }
         if let State::Waiting(None) = ongoing.state {
             self.responders.answered(response.request_id.clone(), response.server_id.clone());
@@ -274,11 +270,11 @@ impl Calls {
             }
             (State::Waiting(_), Ok(payload)) => {
                 let reply = Reply { server_id: response.server_id, payload };
-                self.settle(cx, handle, |_| Ok(reply));
+                self.succeed(cx, handle, reply);
             }
             (State::Waiting(_), Err(error)) if planted!(EmptyErrorSucceeds) && error.text.is_empty() => {
                 let reply = Reply { server_id: response.server_id, payload: Bytes::new() };
-                self.settle(cx, handle, |_| Ok(reply));
+                self.succeed(cx, handle, reply);
             }
             (State::Waiting(_), Err(error)) => {
                 self.fail(cx, handle, |evidence| Failure::answered(error, evidence));
@@ -288,7 +284,7 @@ impl Calls {
                 if queue {
                     self.fail(cx, handle, |evidence| Failure::answered(error, evidence));
                 } else {
-                    ongoing.evidence.refused(&response.server_id, &error);
+                    ongoing.heard.refused(&response.server_id, &error);
                     bids.error(error);
                 }
             }
@@ -308,17 +304,17 @@ impl Calls {
 
     /// The server has taken the stream that a call opens.
     pub(super) fn on_opened(&mut self, cx: &mut Context<'_>, handle: CallHandle) {
-        self.settle(cx, handle, |_| Ok(Reply { server_id: Text::EMPTY, payload: Bytes::new() }));
+        self.succeed(cx, handle, Reply { server_id: Text::EMPTY, payload: Bytes::new() });
     }
 
     /// A server has closed the stream that a call opens.
     pub(super) fn on_refused(&mut self, cx: &mut Context<'_>, handle: CallHandle, error: ErrorResponse) {
         let Some(flight) = self.flights.get_mut(handle) else { return };
-        flight.state.evidence.errors += 1;
+        flight.state.heard.errors += 1;
         match &mut flight.state.state {
             // It may not be the one that is selected in the end.
             State::Selecting(bids) => {
-                flight.state.evidence.refused(&Text::EMPTY, &error);
+                flight.state.heard.refused(&Text::EMPTY, &error);
                 bids.error(error);
             }
             State::Asking(_) => {}
@@ -333,13 +329,11 @@ impl Calls {
         if cx.now.time >= flight.state.deadline {
             return self.on_deadline(cx, handle);
         }
-        let State::Selecting(_) = flight.state.state else { return self.wake(cx, handle) };
-        let waiting = core::mem::replace(&mut flight.state.state, State::Waiting(None));
-        let State::Selecting(bids) = waiting else { unreachable!("checked above") };
+        let State::Selecting(bids) = &mut flight.state.state else { return self.wake(cx, handle) };
         match bids.end() {
             Verdict::Server(server) => self.grant(cx, handle, server),
             Verdict::Ask(claims) => {
-                flight.state.evidence.asked = true;
+                flight.state.heard.asked = true;
                 let bidders = claims.iter().map(|claim| claim.server_id.clone()).collect();
                 flight.state.state = State::Asking(bidders);
                 self.wake(cx, handle);
@@ -353,11 +347,9 @@ impl Calls {
     /// A call that still selects ends as its bids have it, but grants nobody: the request expires this very moment.
     fn on_deadline(&mut self, cx: &mut Context<'_>, handle: CallHandle) {
         let Some(flight) = self.flights.get_mut(handle) else { return };
-        let waiting = core::mem::replace(&mut flight.state.state, State::Waiting(None));
-        let State::Selecting(bids) = waiting else {
+        let State::Selecting(bids) = &mut flight.state.state else {
             return self.fail(cx, handle, Failure::timed_out);
         };
-        flight.state.evidence.best = bids.best().cloned();
         match bids.end_unasked() {
             Verdict::Error(error) => self.fail(cx, handle, |evidence| Failure::answered(error, evidence)),
             Verdict::Nobody => self.fail(cx, handle, Failure::no_server),
@@ -374,9 +366,9 @@ impl Calls {
         let Some(flight) = self.flights.get_mut(handle) else { return };
         let ongoing = &mut flight.state;
         match result {
-            Ok(receivers) => ongoing.evidence.receivers = receivers,
+            Ok(receivers) => ongoing.heard.receivers = receivers,
             // A server that bids has seen the request, whatever the bus believes.
-            Err(_) if ongoing.evidence.bids > 0 || ongoing.evidence.selected.is_some() => {}
+            Err(_) if ongoing.heard.bids > 0 || matches!(ongoing.state, State::Waiting(Some(_))) => {}
             Err(_) if planted!(PublishFailureIgnored) => {}
             Err(error) => {
                 self.fail(cx, handle, |evidence| Failure::bus(Reason::PublishFailed, error, evidence));
@@ -402,10 +394,7 @@ impl Calls {
     // --- commands --------------------------------------------------------------------------------------------
 
     pub(super) fn cancel(&mut self, cx: &mut Context<'_>, handle: CallHandle) {
-        if let Some(flight) = self.flights.get_mut(handle) {
-            if let State::Selecting(bids) = &flight.state.state {
-                flight.state.evidence.best = bids.best().cloned();
-            }
+        if let Some(flight) = self.flights.get(handle) {
             let route = &flight.state.route;
             if cx.config.tells_cancellation && !route.is_stream() {
                 let claimed = route.properties().require_claim;
@@ -469,7 +458,6 @@ impl Calls {
         let grant = ClaimResponse { request_id: flight.id.clone(), server_id: server.clone() };
         let ongoing = &mut flight.state;
         cx.io.publish(Publish::Grant(handle), ongoing.route.grants(), Frame::ClaimResponse(grant));
-        ongoing.evidence.selected = Some(server.clone());
         ongoing.state = State::Waiting(Some(server));
         drop_unselected(cx, core::mem::take(&mut ongoing.parked));
         self.wake(cx, handle);
@@ -479,7 +467,6 @@ impl Calls {
     fn announced(&mut self, cx: &mut Context<'_>, handle: CallHandle, server: Text) {
         let Some(flight) = self.flights.get_mut(handle) else { return };
         let ongoing = &mut flight.state;
-        ongoing.evidence.selected = Some(server.clone());
         ongoing.state = State::Waiting(Some(server));
         let parked = core::mem::take(&mut ongoing.parked);
         self.wake(cx, handle);
@@ -491,31 +478,55 @@ impl Calls {
     fn fail(
         &mut self,
         cx: &mut Context<'_>,
-        handle: CallHandle,
+        call: CallHandle,
         failure: impl FnOnce(Evidence) -> Box<Failure>,
     ) {
-        self.settle(cx, handle, |evidence| Err(failure(evidence)));
+        let Some((_, ongoing)) = self.flights.settle(call, &mut cx.io.timers) else { return };
+        let Ongoing { route, opens, started, state, parked, heard, .. } = ongoing;
+        drop_unselected(cx, parked);
+        let (best, selected) = match state {
+            State::Selecting(bids) => (bids.into_best(), None),
+            State::Asking(_) => (None, None),
+            State::Waiting(server) => (None, server),
+        };
+        let Heard { receivers, bids, below_minimum, late_bids, errors, asked, refusals } = heard;
+        let (may_elect, gap) = (route.may_elect(), self.last_gap.is_some_and(|gap| gap >= started));
+        let failure = failure(Evidence {
+            receivers,
+            bids,
+            below_minimum,
+            best,
+            selected,
+            late_bids,
+            asked,
+            errors,
+            refusals,
+            may_elect,
+            gap,
+        });
+        cx.io.count(failure.reason);
+        resolve(cx, call, opens, Err(failure));
     }
 
-    fn settle(
-        &mut self,
-        cx: &mut Context<'_>,
-        call: CallHandle,
-        outcome: impl FnOnce(Evidence) -> Result<Reply, Box<Failure>>,
-    ) {
-        let Some((_, ongoing)) = self.flights.settle(call, &mut cx.io.timers) else { return };
-        let Ongoing { route, opens, started, parked, mut evidence, .. } = ongoing;
+    fn succeed(&mut self, cx: &mut Context<'_>, call: CallHandle, reply: Reply) {
+        let Some((_, Ongoing { opens, parked, .. })) = self.flights.settle(call, &mut cx.io.timers) else {
+            return;
+        };
         drop_unselected(cx, parked);
-        evidence.may_elect = route.may_elect();
-        evidence.gap = self.last_gap.is_some_and(|gap| gap >= started);
-        let outcome = outcome(evidence);
-        if let Err(failure) = &outcome {
-            cx.io.count(failure.reason);
-        }
-        match opens {
-            Some(stream) => cx.opened(call, stream, outcome.map(drop)),
-            None => cx.io.event(ClientEvent::Resolved { call, outcome }),
-        }
+        resolve(cx, call, opens, Ok(reply));
+    }
+}
+
+/// Tells how a call ended.
+fn resolve(
+    cx: &mut Context<'_>,
+    call: CallHandle,
+    opens: Option<StreamHandle>,
+    outcome: Result<Reply, Box<Failure>>,
+) {
+    match opens {
+        Some(stream) => cx.opened(call, stream, outcome.map(drop)),
+        None => cx.io.event(ClientEvent::Resolved { call, outcome }),
     }
 }
 
