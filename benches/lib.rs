@@ -1,15 +1,20 @@
 //! A client and a server of the engine joined by the shortest possible bus, to measure what the engine costs.
 
+mod bids;
+mod idle;
+pub mod messages;
 mod streams;
 
 use std::time::Duration;
 
-use psrpc_engine::proto::{MethodProperties, Request};
+use psrpc_engine::proto::MethodProperties;
 use psrpc_engine::{
-    Call, Client, ClientConfig, ClientEvent, Engine, Now, Output, Route, Server, ServerConfig, ServerEvent,
-    SubscriptionHandle, Time, WallTime,
+    Call, Client, ClientConfig, ClientEvent, ClientLimits, Engine, Now, Output, Route, Server, ServerConfig,
+    ServerEvent, ServerLimits, SubscriptionHandle, Time, WallTime,
 };
 
+pub use bids::Bids;
+pub use idle::{IdleClient, IdleServer};
 pub use streams::Streams;
 
 /// A client and a server, past their first calls, so that their tables have the size that they keep.
@@ -29,7 +34,9 @@ impl Pair {
     pub fn new(properties: MethodProperties) -> Self {
         let route = Route::new::<&str>("Hats", "Fit", properties, &[]).expect("names that can be carried");
         let mut client = Client::new(ClientConfig::new("Hats"), [1; 32]).expect("a client");
-        let mut server = Server::new(ServerConfig::new("Hats"), [2; 32]).expect("a server");
+        let limits = ServerLimits { requests: ClientLimits::DEFAULT.calls, ..ServerLimits::DEFAULT };
+        let config = ServerConfig { limits, ..ServerConfig::new("Hats") };
+        let mut server = Server::new(config, [2; 32]).expect("a server");
         server.register(vec![route.clone()]).expect("a registration");
         let now = Now { time: Time::ZERO, wall: WallTime::from_unix_nanos(1_795_345_422_000_000_000) };
         let at_client = subscribe(&mut client, now);
@@ -46,17 +53,30 @@ impl Pair {
         pair
     }
 
+    /// A pair with so many calls in flight, whose handlers run and do not end.
+    pub fn crowded(properties: MethodProperties, count: usize) -> Self {
+        let mut pair = Self::new(properties);
+        for _ in 0..count {
+            pair.carry(Some(Duration::from_secs(60)), Handler::Runs);
+        }
+        pair
+    }
+
     /// Makes one call, from the command to the answer.
     pub fn call(&mut self) {
+        self.carry(None, Handler::Answers);
+    }
+
+    fn carry(&mut self, timeout: Option<Duration>, handler: Handler) {
         self.now = Now {
             time: self.now.time + Duration::from_micros(50),
             wall: self.now.wall + Duration::from_micros(50),
         };
         let payload = b"a message of sixty-four bytes, which is about what many calls have".as_slice();
-        let call = Call::new(self.route.clone(), payload);
+        let call = Call { timeout, ..Call::new(self.route.clone(), payload) };
         self.client.call(self.now, call).expect("a call");
-        let mut answered = false;
-        while !answered {
+        let mut done = false;
+        while !done {
             while let Some(output) = self.client.poll_output() {
                 match output {
                     Output::Publish { token, channel, frame } => {
@@ -66,8 +86,8 @@ impl Pair {
                         self.server.handle_frame(self.now, to.expect("a subscription"), frame);
                     }
                     Output::Event(ClientEvent::Resolved { outcome, .. }) => {
-                        answered = outcome.is_ok();
-                        assert!(answered, "the call is answered");
+                        done = outcome.is_ok();
+                        assert!(done, "the call is answered");
                     }
                     _ => {}
                 }
@@ -83,14 +103,22 @@ impl Pair {
                     Output::Event(ServerEvent::Received(received)) => {
                         self.server.bid(self.now, received.request, 1.0);
                     }
-                    Output::Event(ServerEvent::Run { request }) => {
-                        self.server.respond(self.now, request, Ok(payload.into()));
-                    }
+                    Output::Event(ServerEvent::Run { request }) => match handler {
+                        Handler::Answers => self.server.respond(self.now, request, Ok(payload.into())),
+                        Handler::Runs => done = true,
+                    },
                     _ => {}
                 }
             }
         }
     }
+}
+
+/// What becomes of a request that runs.
+#[derive(Clone, Copy)]
+enum Handler {
+    Answers,
+    Runs,
 }
 
 pub(crate) fn subscribe<E: Engine>(engine: &mut E, now: Now) -> Vec<SubscriptionHandle> {
@@ -102,17 +130,4 @@ pub(crate) fn subscribe<E: Engine>(engine: &mut E, now: Now) -> Vec<Subscription
         }
     }
     subscriptions
-}
-
-/// A request as it is sent: with a payload of 64 bytes, and no metadata.
-pub fn request() -> Request {
-    Request {
-        request_id: "REQ_3uCAEw6NG1Sh".into(),
-        client_id: "CLI_L4brBeZaAcP1".into(),
-        sent_at: 1_795_345_422_597_360_562,
-        expiry: 1_795_345_425_597_360_562,
-        payload: vec![b'x'; 64].into(),
-        skip_claim: true,
-        ..Request::default()
-    }
 }

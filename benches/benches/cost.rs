@@ -1,4 +1,4 @@
-//! Instructions and allocations of one call at the engine's edge, and of one request on the wire.
+//! Instructions and allocations of what the engine does, at its edge, and of each message on the wire.
 //!
 //! Counted by valgrind, so they are the same each time for one compiler. Needs valgrind and
 //! `cargo install gungraun-runner --version 0.20.0`; then `cargo bench -p psrpc-bench --bench cost`.
@@ -7,74 +7,152 @@
 
 use std::hint::black_box;
 
+use bytes::Bytes;
 use gungraun::Dhat;
 use gungraun::prelude::*;
-use psrpc_bench::{Pair, Streams, request};
-use psrpc_engine::proto::{Frame, FrameLimits, MethodProperties, Routing};
+use psrpc_bench::messages::{
+    claim_request, claim_response, error_response, request, response, stream_ack, stream_close, stream_open,
+    update,
+};
+use psrpc_bench::{Bids, IdleClient, IdleServer, Pair, Streams, messages};
+use psrpc_engine::proto::{DecodeError, Frame, FrameLimits, MethodProperties, Routing, Text};
 
-fn queue() -> Pair {
-    Pair::new(MethodProperties { routing: Routing::Queue, require_claim: true })
+const CLAIMED: MethodProperties = MethodProperties { routing: Routing::Queue, require_claim: true };
+const SINGLE_SERVER: MethodProperties = MethodProperties { routing: Routing::Queue, require_claim: false };
+
+/// What is measured by reference costs neither moves nor a drop.
+fn kept<T>(value: T) -> &'static mut T {
+    Box::leak(Box::new(value))
 }
 
-fn single_server() -> Pair {
-    Pair::new(MethodProperties { routing: Routing::Queue, require_claim: false })
+fn kept_beside<T, F>((value, frames): (T, F)) -> (&'static mut T, F) {
+    (kept(value), frames)
 }
 
 // A call of a claimed method: request, bid, grant and response, through a client and a server, without encoding.
 #[library_benchmark]
-#[bench::warm(setup = queue, args = [])]
-fn claimed_call(mut pair: Pair) -> Pair {
+#[bench::warm(kept(Pair::new(CLAIMED)))]
+fn claimed_call(pair: &'static mut Pair) {
     pair.call();
-    pair
 }
 
 // A call of a single_server method: request and response.
 #[library_benchmark]
-#[bench::warm(setup = single_server, args = [])]
-fn single_server_call(mut pair: Pair) -> Pair {
+#[bench::warm(kept(Pair::new(SINGLE_SERVER)))]
+fn single_server_call(pair: &'static mut Pair) {
     pair.call();
-    pair
 }
 
 // A message of a stream with its ack, through a client and a server, however many streams share the channel.
 #[library_benchmark]
-#[bench::of_10(setup = Streams::new, args = [10])]
-#[bench::of_10_000(setup = Streams::new, args = [10_000])]
-fn stream_message(mut streams: Streams) -> Streams {
+#[bench::of_10(kept(Streams::new(10)))]
+#[bench::of_10_000(kept(Streams::new(10_000)))]
+fn stream_message(streams: &'static mut Streams) {
     streams.message();
-    streams
 }
 
-fn frame() -> Frame {
-    Frame::Request(request())
-}
-
-// A request with a payload of 64 bytes into its envelope.
+// A bid that is one more, at a client that has so many.
 #[library_benchmark]
-#[bench::of_64_bytes(setup = frame, args = [])]
-fn encode_request(frame: Frame) -> (Frame, bytes::Bytes) {
-    let encoded = black_box(&frame).encode("Fit.REQ");
-    (frame, encoded)
+#[bench::of_10(kept_beside(Bids::new(10)))]
+#[bench::of_1_000(kept_beside(Bids::new(1_000)))]
+fn one_more_bid((bids, another): (&'static mut Bids, Frame)) {
+    bids.hear(another);
 }
 
-fn encoded() -> bytes::Bytes {
+// A request at a server that bids for it, and that hears another granted it.
+#[library_benchmark]
+#[bench::warm(kept_beside(IdleServer::new()))]
+fn losing_bid((server, frames): (&'static mut IdleServer, [Frame; 2])) {
+    server.lose(frames);
+}
+
+// A request that has expired when it comes.
+#[library_benchmark]
+#[bench::warm(kept_beside(IdleServer::with_expired()))]
+fn expired_request((server, request): (&'static mut IdleServer, Frame)) {
+    server.drop_expired(request);
+}
+
+// The grant of a request that this server did not see.
+#[library_benchmark]
+#[bench::warm(kept_beside(IdleServer::with_grant()))]
+fn foreign_grant((server, grant): (&'static mut IdleServer, Frame)) {
+    server.pass_by(grant);
+}
+
+// The response to a call that this client did not make.
+#[library_benchmark]
+#[bench::warm(kept_beside(IdleClient::new()))]
+fn foreign_response((client, answer): (&'static mut IdleClient, Frame)) {
+    client.hear(answer);
+}
+
+// A message into its envelope.
+#[library_benchmark(setup = kept)]
+#[bench::request(request())]
+#[bench::claim_request(claim_request())]
+#[bench::claim_response(claim_response())]
+#[bench::response(response())]
+#[bench::error_response(error_response())]
+#[bench::stream_open(stream_open())]
+#[bench::stream_message(messages::stream_message())]
+#[bench::stream_ack(stream_ack())]
+#[bench::stream_close(stream_close())]
+#[bench::update(update())]
+fn encode(frame: &'static mut Frame) -> Bytes {
+    black_box(frame).encode("Fit.REQ")
+}
+
+fn encoded(frame: Frame) -> &'static Bytes {
     // As a network bus has it: shared already.
-    let encoded = frame().encode("Fit.REQ");
+    let encoded = frame.encode("Fit.REQ");
     let _shared = encoded.clone();
-    encoded
+    assert_eq!(Frame::decode(&encoded, &FrameLimits::DEFAULT), Ok((frame, "Fit.REQ".into())));
+    kept(encoded)
 }
 
 // The same back from its envelope.
-#[library_benchmark]
-#[bench::of_64_bytes(setup = encoded, args = [])]
-fn decode_request(bytes: bytes::Bytes) -> (bytes::Bytes, Frame) {
-    let (frame, _) = Frame::decode(black_box(&bytes), &FrameLimits::DEFAULT).expect("a frame");
-    (bytes, frame)
+#[library_benchmark(setup = encoded)]
+#[bench::request(request())]
+#[bench::claim_request(claim_request())]
+#[bench::claim_response(claim_response())]
+#[bench::response(response())]
+#[bench::error_response(error_response())]
+#[bench::stream_open(stream_open())]
+#[bench::stream_message(messages::stream_message())]
+#[bench::stream_ack(stream_ack())]
+#[bench::stream_close(stream_close())]
+#[bench::update(update())]
+fn decode(bytes: &'static Bytes) -> Result<(Frame, Text), DecodeError> {
+    Frame::decode(black_box(bytes), &FrameLimits::DEFAULT)
+}
+
+// A claimed call beside so many others whose handlers run. Without the allocations, which take long to count.
+#[library_benchmark(config = LibraryBenchmarkConfig::default().tool(Dhat::default().enable(false)))]
+#[bench::of_100(kept(Pair::crowded(CLAIMED, 100)))]
+#[bench::of_100_000(kept(Pair::crowded(CLAIMED, 100_000)))]
+fn call_in_a_crowd(pair: &'static mut Pair) {
+    pair.call();
 }
 
 library_benchmark_group!(
-    name = cost,
-    benchmarks = [claimed_call, single_server_call, stream_message, encode_request, decode_request]
+    name = engine,
+    benchmarks = [
+        claimed_call,
+        single_server_call,
+        stream_message,
+        one_more_bid,
+        losing_bid,
+        expired_request,
+        foreign_grant,
+        foreign_response,
+        call_in_a_crowd
+    ]
 );
 
-main!(config = LibraryBenchmarkConfig::default().tool(Dhat::default()), library_benchmark_groups = cost);
+library_benchmark_group!(name = wire, benchmarks = [encode, decode]);
+
+main!(
+    config = LibraryBenchmarkConfig::default().tool(Dhat::default()),
+    library_benchmark_groups = [engine, wire]
+);
