@@ -25,7 +25,8 @@ pub fn count(root: &Path) -> Result<Costs, Stop> {
     let tools = root.join("target/tools");
     let path = env::var("PATH").unwrap_or_default();
     let path = format!("{}/bin:{path}", tools.display());
-    install_runner(root, &tools, &path)?;
+    let installed = install_runner(root, &tools, &path);
+    installed.map_err(|why| Stop::Skipped(format!("what runs the benches cannot be installed: {why}")))?;
     let mut bench = cargo(root);
     bench.args(["bench", "--quiet", "--locked", "--package", "psrpc-bench", "--bench", "cost"]);
     bench.env("PATH", path).env("GUNGRAUN_OUTPUT_FORMAT", "json").env("GUNGRAUN_PARALLEL", "auto");
