@@ -1,8 +1,8 @@
 //! Instructions and allocations of what the engine does, at its edge, and of each message on the wire.
 //!
 //! Counted by valgrind, so they are the same each time for one compiler, but for how memory happens to be aligned: a few in a
-//! thousand. `cargo run --release -p psrpc-bench --bin limits` holds them to limits.txt; to see more of what valgrind counts,
-//! `cargo bench -p psrpc-bench --bench cost`, which needs `cargo install gungraun-runner --version 0.20.0`.
+//! thousand. `cargo run --release -p psrpc-cost --bin limits` holds them to limits.txt; to see more of what valgrind counts,
+//! `cargo bench -p psrpc-cost --bench cost`, which needs `cargo install gungraun-runner --version 0.20.0`.
 
 #![allow(missing_docs, reason = "the harness is generated")]
 
@@ -11,11 +11,11 @@ use std::hint::black_box;
 use bytes::Bytes;
 use gungraun::Dhat;
 use gungraun::prelude::*;
-use psrpc_bench::messages::{
+use psrpc_cost::messages::{
     claim_request, claim_response, error_response, request, response, stream_ack, stream_close, stream_open,
     update,
 };
-use psrpc_bench::{Bids, IdleClient, IdleServer, Pair, Streams, messages};
+use psrpc_cost::{Bids, IdleClient, IdleServer, Pair, Streams, messages};
 use psrpc_engine::proto::{DecodeError, Frame, FrameLimits, MethodProperties, Routing, Text};
 
 const CLAIMED: MethodProperties = MethodProperties { routing: Routing::Queue, require_claim: true };

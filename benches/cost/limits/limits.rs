@@ -23,7 +23,7 @@ pub struct Limits {
 
 const HEAD: &str = "\
 # What each bench of benches/cost.rs costs with this compiler, and may: up to 3 % more instructions, no more allocations.
-# `cargo run --release -p psrpc-bench --bin limits -- --update` writes this file; a commit that raises a limit says why.
+# `cargo run --release -p psrpc-cost --bin limits -- --update` writes this file; a commit that raises a limit says why.
 ";
 
 impl Limits {

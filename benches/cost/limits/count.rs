@@ -28,7 +28,7 @@ pub fn count(root: &Path) -> Result<Costs, Stop> {
     let installed = install_runner(root, &tools, &path);
     installed.map_err(|why| Stop::Skipped(format!("what runs the benches cannot be installed: {why}")))?;
     let mut bench = cargo(root);
-    bench.args(["bench", "--quiet", "--locked", "--package", "psrpc-bench", "--bench", "cost"]);
+    bench.args(["bench", "--quiet", "--locked", "--package", "psrpc-cost", "--bench", "cost"]);
     bench.env("PATH", path).env("GUNGRAUN_OUTPUT_FORMAT", "json").env("GUNGRAUN_PARALLEL", "auto");
     let mut costs = Costs::new();
     for line in said(&mut bench)?.lines() {

@@ -14,7 +14,7 @@ use count::count;
 use limits::Limits;
 use verdict::Verdict;
 
-/// Counts what each bench of benches/cost.rs costs, and compares that with benches/limits.txt.
+/// Counts what each bench of benches/cost.rs costs, and compares that with benches/cost/limits.txt.
 ///
 /// Exits with 77 where nothing can be compared, and says why.
 #[derive(Parser)]
@@ -54,9 +54,9 @@ fn main() -> ExitCode {
 }
 
 fn start(arguments: &Arguments) -> Result<bool, Stop> {
-    let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).canonicalize();
+    let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).canonicalize();
     let root = root.map_err(|error| error.to_string())?;
-    let file = root.join("benches/limits.txt");
+    let file = root.join("benches/cost/limits.txt");
     let text = fs::read_to_string(&file).map_err(|error| format!("{}: {error}", file.display()))?;
     let limits = Limits::parse(&text)?;
     let compiler = count::compiler(&root)?;
