@@ -1,0 +1,89 @@
+//! A cell: one work at one concurrency on one bus, measured in turns with its floors.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::Fault;
+use crate::floor;
+use crate::load::Load;
+use crate::measure::{Tally, now};
+use crate::place::Place;
+use crate::work::{self, Work};
+
+/// How long each runs before it is the next one's turn.
+const TURN: Duration = Duration::from_millis(50);
+
+/// How long each runs before it counts, or a tenth of the time that there is.
+const WARM_UP: Duration = Duration::from_millis(200);
+
+pub(crate) struct Cell<'a> {
+    /// None for the engine, which has no bus.
+    pub(crate) place: Option<&'a Place>,
+    pub(crate) work: Work,
+    pub(crate) concurrency: usize,
+    pub(crate) size: usize,
+    pub(crate) threads: usize,
+}
+
+/// What was measured of a cell.
+pub(crate) struct Measured {
+    pub(crate) bus: &'static str,
+    pub(crate) work: &'static str,
+    pub(crate) concurrency: usize,
+    pub(crate) size: usize,
+    pub(crate) threads: usize,
+    pub(crate) ours: Tally,
+    /// Whose latency ours is compared with.
+    pub(crate) quickest: Option<Tally>,
+    /// Whose CPU time ours is compared with, and its latency unless there is a quicker one.
+    pub(crate) floor: Option<Tally>,
+}
+
+impl Cell<'_> {
+    /// The engine, of which there is one cell: a pair makes one call after the other.
+    pub(crate) fn engine() -> Self {
+        Self { place: None, work: Work::Engine, concurrency: 1, size: work::ENGINE_SIZE, threads: 1 }
+    }
+
+    pub(crate) async fn measure(&self, time: Duration) -> Result<Measured, Fault> {
+        let Cell { work, concurrency, size, threads, .. } = *self;
+        let mut loads = Vec::new();
+        match self.place {
+            Some(place) => {
+                loads.push(work::load(place, work, concurrency, size).await?);
+                loads.extend(floor::loads(place, work, concurrency, size).await?);
+            }
+            None => loads.push(work::engine()),
+        }
+        let mut tallies = in_turns(loads, time).await?.into_iter();
+        let ours = tallies.next().expect("there is ours");
+        let (floor, quickest) = (tallies.next(), tallies.next());
+        let bus = self.place.map_or("none", Place::name);
+        Ok(Measured { bus, work: work.name(), concurrency, size, threads, ours, quickest, floor })
+    }
+}
+
+/// Runs loads in turns, for so long in all.
+async fn in_turns(mut loads: Vec<Box<dyn Load>>, time: Duration) -> Result<Vec<Tally>, Fault> {
+    let warm_up = WARM_UP.min(time / 10);
+    for load in &mut loads {
+        load.slice(warm_up, &mut Tally::new()).await?;
+    }
+    let mut tallies: Vec<_> = loads.iter().map(|_| Tally::new()).collect();
+    let end = now() + time;
+    let turn = TURN.min(time / (2 * loads.len() as u32));
+    while now() < end {
+        for (load, tally) in loads.iter_mut().zip(&mut tallies) {
+            load.slice(turn, tally).await?;
+        }
+    }
+    Ok(tallies)
+}
+
+impl fmt::Display for Cell<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { place, work, concurrency, threads, .. } = self;
+        let bus = place.map_or("none", Place::name);
+        write!(f, "{bus} {} c={concurrency} threads={threads}", work.name())
+    }
+}

@@ -1,0 +1,95 @@
+//! How many messages a unit of work takes, and how large they are.
+
+use bytes::Bytes;
+use prost::Message;
+use psrpc::Metadata;
+use psrpc::proto::{
+    Any, Channel, ClaimRequest, ClaimResponse, Frame, Request, Response, Stream, StreamBody, Text,
+};
+
+use crate::place::Kind;
+use crate::work::{SERVICE, UPDATE, Work};
+
+/// The hops of a unit of work: to the server and back in turns.
+#[derive(Clone)]
+pub(super) struct Hops {
+    /// The size of each message as it is published.
+    pub(super) sizes: Vec<usize>,
+    /// How many servers answer.
+    pub(super) answers: usize,
+    /// Whether the server takes a lock before it answers the first time, a round trip more.
+    pub(super) lock: bool,
+}
+
+/// A moment as it is sent.
+const MOMENT: i64 = 1_795_345_422_597_360_562;
+
+impl Hops {
+    /// Those of a bus.
+    pub(super) fn of(work: Work, kind: Kind, size: usize) -> Self {
+        let payload = Bytes::from(Bytes::from(vec![b'x'; size]).encode_to_vec());
+        let request_id = Text::from("REQ_3uCAEw6NG1Sh");
+        let (client_id, server_id) = (Text::from("CLI_L4brBeZaAcP1"), Text::from("SRV_6CVbpeS4C1mB"));
+        let claimed = matches!(work, Work::Queue | Work::Affinity);
+        let request = Frame::Request(Request {
+            request_id: request_id.clone(),
+            client_id,
+            sent_at: MOMENT,
+            expiry: MOMENT,
+            multi: work == Work::Multi,
+            metadata: Metadata::new(),
+            payload: payload.clone(),
+            skip_claim: work == Work::Queue,
+        });
+        let bid = Frame::ClaimRequest(ClaimRequest {
+            request_id: request_id.clone(),
+            server_id: server_id.clone(),
+            affinity: 1.0,
+            handling: false,
+        });
+        let grant = Frame::ClaimResponse(ClaimResponse {
+            request_id: request_id.clone(),
+            server_id: server_id.clone(),
+        });
+        let response = Frame::Response(Response {
+            request_id: request_id.clone(),
+            server_id,
+            sent_at: MOMENT,
+            result: Ok(payload.clone()),
+        });
+        let stream = |body| {
+            Frame::Stream(Stream {
+                stream_id: "STR_8wXkVv2EkUvD".into(),
+                request_id: request_id.clone(),
+                sent_at: MOMENT,
+                expiry: MOMENT,
+                body: Some(body),
+            })
+        };
+        let update = Frame::Other(Any {
+            type_url: format!("type.googleapis.com/{UPDATE}").into(),
+            value: payload.clone(),
+        });
+        let method = SERVICE.methods[work as usize].name;
+        let queue = matches!(work, Work::Queue | Work::Single);
+        let local =
+            |channel: Channel| if kind == Kind::Nats { channel.local().to_owned() } else { String::new() };
+        let to_server = local(Channel::request::<&str>(SERVICE.name, method, &[], queue));
+        let frames = match work {
+            Work::Stream => vec![stream(StreamBody::Message { payload }), stream(StreamBody::Ack)],
+            Work::Subscription => vec![update],
+            _ if claimed => vec![request, bid, grant, response],
+            _ => vec![request, response],
+        };
+        let encoded = frames.iter().enumerate().map(|(hop, frame)| {
+            // What goes to a client has a channel without a local name.
+            frame.encode(if hop.is_multiple_of(2) { &to_server } else { "" }).len()
+        });
+        Self { sizes: encoded.collect(), answers: work.servers(), lock: queue && kind == Kind::Redis }
+    }
+
+    /// Whether nothing comes back.
+    pub(super) fn is_one_way(&self) -> bool {
+        self.sizes.len() == 1
+    }
+}

@@ -1,0 +1,100 @@
+//! The command: measures what calls of every kind cost, beside the same hops made without the protocol; or runs a steady
+//! load for as long as it is told.
+
+mod args;
+mod cell;
+mod floor;
+mod load;
+mod measure;
+mod place;
+mod plot;
+mod progress;
+mod report;
+mod work;
+
+use std::fs;
+use std::process::ExitCode;
+
+use clap::Parser;
+use tokio::runtime::{Builder, Runtime};
+
+use args::{Args, Run};
+use cell::{Cell, Measured};
+use progress::Progress;
+use work::Work;
+
+/// What can go wrong here; people read it.
+type Fault = Box<dyn std::error::Error + Send + Sync>;
+
+/// Counts on each thread for itself, so that counting holds nobody up.
+#[global_allocator]
+static ALLOCATOR: alloc_tracker::Allocator<std::alloc::System> = alloc_tracker::Allocator::system();
+
+fn main() -> ExitCode {
+    match run(&Args::parse().run) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(fault) => {
+            eprintln!("psrpc-bench: {fault}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Measures every cell that was asked for.
+fn run(run: &Run) -> Result<(), Fault> {
+    let places = run.open()?;
+    let cells = cells(run, &places);
+    let mut progress = Progress::new(cells.len());
+    let mut measured: Vec<Measured> = Vec::new();
+    for cell in cells {
+        progress.begin(&cell.to_string());
+        let runtime = runtime(cell.threads)?;
+        let one = runtime.block_on(cell.measure(run.seconds()));
+        // What a cell leaves behind is not to be in the next one's way.
+        runtime.shutdown_background();
+        let one = one.map_err(|fault| format!("{cell}: {fault}"))?;
+        progress.clear();
+        if let Some(error) = one.ours.error() {
+            eprintln!("{cell}: {} failed, the last with: {error}", one.ours.errors());
+        }
+        if measured.is_empty() {
+            println!("{}", report::HEAD);
+        }
+        println!("{}", report::line(&one));
+        measured.push(one);
+    }
+    println!("{}", report::LEGEND);
+    if let Some(file) = &run.plot {
+        fs::write(file, plot::chart(&measured)).map_err(|error| format!("{}: {error}", file.display()))?;
+    }
+    if run.json {
+        println!("{}", report::json(&measured));
+    }
+    Ok(())
+}
+
+/// What there is to measure, in the order in which it is.
+fn cells<'a>(run: &Run, places: &'a [place::Place]) -> Vec<Cell<'a>> {
+    let mut cells = Vec::new();
+    for threads in run.threads() {
+        for place in places {
+            for work in run.work().filter(|work| *work != Work::Engine) {
+                for concurrency in run.concurrency() {
+                    cells.push(Cell { place: Some(place), work, concurrency, size: run.size, threads });
+                }
+            }
+        }
+    }
+    if run.work().any(|work| work == Work::Engine) {
+        cells.push(Cell::engine());
+    }
+    cells
+}
+
+fn runtime(threads: usize) -> Result<Runtime, Fault> {
+    let mut builder = if threads == 1 { Builder::new_current_thread() } else { Builder::new_multi_thread() };
+    if threads > 1 {
+        builder.worker_threads(threads);
+    }
+    Ok(builder.enable_all().build()?)
+}

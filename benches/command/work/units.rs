@@ -1,0 +1,84 @@
+//! What a worker does, for each kind of method.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use psrpc::{Client, ClientStream, Method, Selection, Server, Subscription};
+use psrpc_cost::Pair;
+use tokio::time::timeout;
+
+use crate::Fault;
+use crate::load::Unit;
+
+/// How long an update may take, as a call may.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+pub(super) struct Unary {
+    pub(super) client: Client,
+    pub(super) method: &'static Method,
+    pub(super) selection: Selection,
+    pub(super) message: Bytes,
+}
+
+impl Unit for Unary {
+    async fn once(&mut self) -> Result<(), Fault> {
+        let call = self.client.call(self.method, &[], self.message.clone());
+        // Of a method that is not routed by affinity this is the default.
+        let answer: Bytes = call.selection(self.selection.clone()).await?;
+        if answer.len() == self.message.len() { Ok(()) } else { Err("a wrong answer".into()) }
+    }
+}
+
+pub(super) struct Multi {
+    pub(super) client: Client,
+    pub(super) method: &'static Method,
+    pub(super) message: Bytes,
+    pub(super) answers: usize,
+}
+
+impl Unit for Multi {
+    async fn once(&mut self) -> Result<(), Fault> {
+        let call = self.client.multi_call::<Bytes, Bytes>(self.method, &[], self.message.clone());
+        let mut answers = call.answers(self.answers).await?;
+        for _ in 0..self.answers {
+            answers.next().await.ok_or("a server has not answered")??;
+        }
+        Ok(())
+    }
+}
+
+pub(super) struct Stream {
+    pub(super) stream: ClientStream<Bytes, Bytes>,
+    pub(super) message: Bytes,
+}
+
+impl Unit for Stream {
+    async fn once(&mut self) -> Result<(), Fault> {
+        Ok(self.stream.send(self.message.clone()).await?)
+    }
+}
+
+pub(super) struct Update {
+    pub(super) server: Server,
+    pub(super) method: &'static Method,
+    pub(super) topic: String,
+    pub(super) updates: Subscription<Bytes>,
+    pub(super) message: Bytes,
+}
+
+impl Unit for Update {
+    async fn once(&mut self) -> Result<(), Fault> {
+        self.server.publish(self.method, &[&self.topic], &self.message).await?;
+        timeout(PATIENCE, self.updates.next()).await?.ok_or("the subscription has ended")??;
+        Ok(())
+    }
+}
+
+pub(super) struct Engine(pub(super) Pair);
+
+impl Unit for Engine {
+    async fn once(&mut self) -> Result<(), Fault> {
+        self.0.call();
+        Ok(())
+    }
+}
