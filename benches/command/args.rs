@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Parser, ValueEnum, value_parser};
+use clap::{Parser, Subcommand, ValueEnum, value_parser};
 
 use crate::Fault;
 use crate::place::{Asked, Place};
+use crate::soak::Soak;
 use crate::work::Work;
 
 /// Measures what calls cost: for each cell of bus, work and concurrency how many there are a second, how long they take,
@@ -17,10 +18,17 @@ use crate::work::Work;
 /// size, without the protocol. In process they go over tokio channels. On Redis and NATS they are made by the bare client
 /// library, and by bare blocking sockets, one after the other: with those the latency of a single call is compared.
 #[derive(Parser)]
-#[command(name = "psrpc-bench")]
+#[command(name = "psrpc-bench", args_conflicts_with_subcommands = true)]
 pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
     #[command(flatten)]
     pub(crate) run: Run,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    Soak(Soak),
 }
 
 #[derive(clap::Args)]

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use crate::Fault;
 use crate::floor;
-use crate::load::Load;
+use crate::load::{Load, Pace};
 use crate::measure::{Tally, now};
 use crate::place::Place;
-use crate::work::{self, Work};
+use crate::work::{self, Work, World};
 
 /// How long each runs before it is the next one's turn.
 const TURN: Duration = Duration::from_millis(50);
@@ -50,7 +50,7 @@ impl Cell<'_> {
         let mut loads = Vec::new();
         match self.place {
             Some(place) => {
-                loads.push(work::load(place, work, concurrency, size).await?);
+                loads.push(World::new(place, &[work]).await?.load(work, concurrency, size).await?);
                 loads.extend(floor::loads(place, work, concurrency, size).await?);
             }
             None => loads.push(work::engine()),
@@ -67,14 +67,14 @@ impl Cell<'_> {
 async fn in_turns(mut loads: Vec<Box<dyn Load>>, time: Duration) -> Result<Vec<Tally>, Fault> {
     let warm_up = WARM_UP.min(time / 10);
     for load in &mut loads {
-        load.slice(warm_up, &mut Tally::new()).await?;
+        load.slice(warm_up, Pace::Full, &mut Tally::new()).await?;
     }
     let mut tallies: Vec<_> = loads.iter().map(|_| Tally::new()).collect();
     let end = now() + time;
     let turn = TURN.min(time / (2 * loads.len() as u32));
     while now() < end {
         for (load, tally) in loads.iter_mut().zip(&mut tallies) {
-            load.slice(turn, tally).await?;
+            load.slice(turn, Pace::Full, tally).await?;
         }
     }
     Ok(tallies)

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{sleep_until, timeout};
 
 use crate::Fault;
 use crate::measure::{Meter, Tally, now};
@@ -16,10 +16,19 @@ const PATIENCE: Duration = Duration::from_secs(15);
 
 pub(crate) type Slice<'a> = Pin<Box<dyn Future<Output = Result<(), Fault>> + Send + 'a>>;
 
+/// When a worker does it the next time.
+#[derive(Clone, Copy)]
+pub(crate) enum Pace {
+    /// At once.
+    Full,
+    /// So long after it began the last time, or at once if that is past.
+    Every(Duration),
+}
+
 /// Something that is done again and again.
 pub(crate) trait Load: Send {
     /// Does it for a slice of time, and whatever is under way then to its end.
-    fn slice<'a>(&'a mut self, length: Duration, tally: &'a mut Tally) -> Slice<'a>;
+    fn slice<'a>(&'a mut self, length: Duration, pace: Pace, tally: &'a mut Tally) -> Slice<'a>;
 }
 
 /// What a worker does.
@@ -56,7 +65,7 @@ impl<U: Unit> Workers<U> {
 }
 
 impl<U: Unit> Load for Workers<U> {
-    fn slice<'a>(&'a mut self, length: Duration, tally: &'a mut Tally) -> Slice<'a> {
+    fn slice<'a>(&'a mut self, length: Duration, pace: Pace, tally: &'a mut Tally) -> Slice<'a> {
         Box::pin(async move {
             // The tasks are there before it counts.
             let (begin, begun) = watch::channel(None);
@@ -65,7 +74,7 @@ impl<U: Unit> Load for Workers<U> {
                 tokio::spawn(async move {
                     let end = begun.wait_for(Option::is_some).await.ok().and_then(|end| *end);
                     if let Some(end) = end {
-                        worker.work_until(end).await;
+                        worker.work_until(end, pace).await;
                     }
                     worker
                 })
@@ -89,7 +98,7 @@ impl<U: Unit> Load for Workers<U> {
 }
 
 impl<U: Unit> Worker<U> {
-    async fn work_until(&mut self, end: Instant) {
+    async fn work_until(&mut self, end: Instant, pace: Pace) {
         let at_once = self.unit.at_once();
         let mut begun = now();
         while begun < end {
@@ -107,7 +116,13 @@ impl<U: Unit> Worker<U> {
                     tokio::task::yield_now().await;
                 }
             }
-            begun = done;
+            begun = match pace {
+                Pace::Full => done,
+                Pace::Every(time) => {
+                    sleep_until((begun + time).into()).await;
+                    now()
+                }
+            };
         }
     }
 }

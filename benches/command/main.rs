@@ -10,6 +10,7 @@ mod place;
 mod plot;
 mod progress;
 mod report;
+mod soak;
 mod work;
 
 use std::fs;
@@ -18,7 +19,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use tokio::runtime::{Builder, Runtime};
 
-use args::{Args, Run};
+use args::{Args, Command, Run};
 use cell::{Cell, Measured};
 use progress::Progress;
 use work::Work;
@@ -31,8 +32,14 @@ type Fault = Box<dyn std::error::Error + Send + Sync>;
 static ALLOCATOR: alloc_tracker::Allocator<std::alloc::System> = alloc_tracker::Allocator::system();
 
 fn main() -> ExitCode {
-    match run(&Args::parse().run) {
-        Ok(()) => ExitCode::SUCCESS,
+    let args = Args::parse();
+    let outcome = match &args.command {
+        Some(Command::Soak(soak)) => soak.run(),
+        None => run(&args.run).map(|()| true),
+    };
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
         Err(fault) => {
             eprintln!("psrpc-bench: {fault}");
             ExitCode::FAILURE

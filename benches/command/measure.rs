@@ -43,6 +43,12 @@ impl Tally {
         self.latencies.saturating_record(nanos);
     }
 
+    /// Takes over what another has.
+    pub(crate) fn add(&mut self, other: Self) {
+        self.latencies.add(&other.latencies).expect("all have the same bounds");
+        self.failed(other.errors, other.error);
+    }
+
     /// Notes that so many failed, and how the last did.
     pub(crate) fn failed(&mut self, count: u64, error: Option<String>) {
         self.errors += count;
@@ -57,12 +63,12 @@ impl Tally {
         self.error.as_deref()
     }
 
-    fn count(&self) -> f64 {
-        self.latencies.len() as f64
+    pub(crate) fn count(&self) -> u64 {
+        self.latencies.len()
     }
 
     pub(crate) fn per_second(&self) -> f64 {
-        ratio(self.count(), self.elapsed.as_secs_f64())
+        ratio(self.count() as f64, self.elapsed.as_secs_f64())
     }
 
     /// How long so many of a hundred took at most, in microseconds.
@@ -72,19 +78,14 @@ impl Tally {
 
     /// CPU time of this process for each, in microseconds.
     pub(crate) fn cpu_us(&self) -> f64 {
-        ratio(self.cpu.as_secs_f64() * 1e6, self.count())
+        ratio(self.cpu.as_secs_f64() * 1e6, self.count() as f64)
     }
 
     /// Allocations of this process for each, those of more room for what had been allocated included.
     pub(crate) fn allocations(&self) -> f64 {
-        ratio(
-            self.allocations
-                .to_report()
-                .operations()
-                .map(|(_, of)| of.total_allocations_count() as f64)
-                .sum(),
-            self.count(),
-        )
+        let report = self.allocations.to_report();
+        let all: u64 = report.operations().map(|(_, slices)| slices.total_allocations_count()).sum();
+        ratio(all as f64, self.count() as f64)
     }
 }
 
@@ -115,4 +116,12 @@ impl Meter {
         tally.cpu += cpu() - self.cpu;
         drop(self.span);
     }
+}
+
+/// How much memory of this process is resident, in MiB, where the system tells (Linux).
+pub(crate) fn resident() -> Option<f64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kib: f64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+    Some(kib / 1024.0)
 }

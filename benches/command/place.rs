@@ -49,22 +49,30 @@ pub(crate) struct Place {
     /// Of what is not in process.
     pub(crate) url: String,
     /// It ends with this.
-    _server: Option<Server>,
+    server: Option<Server>,
 }
 
 impl Place {
     /// The bus that was asked for, with a server of its own unless there is one.
     pub(crate) fn open(asked: &Asked) -> Result<Self, Fault> {
-        let of = |kind, server: Server| Self { kind, url: server.url(), _server: Some(server) };
+        let of = |kind, server: Server| Self { kind, url: server.url(), server: Some(server) };
         Ok(match asked {
-            Asked::Local => Self { kind: Kind::Local, url: String::new(), _server: None },
+            Asked::Local => Self { kind: Kind::Local, url: String::new(), server: None },
             Asked::Redis => of(Kind::Redis, Server::redis(&[])),
             Asked::Nats => of(Kind::Nats, Server::nats(&[])),
             Asked::Url(url) => {
                 let kind = if url.starts_with("redis:") { Kind::Redis } else { Kind::Nats };
-                Self { kind, url: url.clone(), _server: None }
+                Self { kind, url: url.clone(), server: None }
             }
         })
+    }
+
+    /// Kills its server and starts it again, if it has one.
+    pub(crate) fn restart(&mut self) {
+        if let Some(server) = &mut self.server {
+            server.kill();
+            server.start();
+        }
     }
 
     pub(crate) fn name(&self) -> &'static str {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::ear::{Door, Ear, Ending};
 use super::{Hops, Names};
 use crate::Fault;
-use crate::load::{Load, Slice};
+use crate::load::{Load, Pace, Slice};
 use crate::measure::{Meter, Tally, now};
 use crate::place::Kind;
 
@@ -79,7 +79,7 @@ fn ask(client: &mut Ear, hops: usize, answers: usize) -> io::Result<()> {
 }
 
 impl Load for Sockets {
-    fn slice<'a>(&'a mut self, length: Duration, tally: &'a mut Tally) -> Slice<'a> {
+    fn slice<'a>(&'a mut self, length: Duration, _: Pace, tally: &'a mut Tally) -> Slice<'a> {
         Box::pin(async move {
             let (hops, answers) = (self.hops, self.answers);
             let mut ear = self.ear.take().ok_or("the sockets are gone")?;

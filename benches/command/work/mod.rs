@@ -9,7 +9,7 @@ use bytes::Bytes;
 use clap::ValueEnum;
 use psrpc::bus::Bus;
 use psrpc::engine::proto::{MethodProperties, Routing};
-use psrpc::{Client, ClientOptions, Method, Runtime, Selection, Server, ServerOptions};
+use psrpc::{Client, ClientOptions, Method, MethodKind, Runtime, Selection, Server, ServerOptions};
 use psrpc_cost::Pair;
 
 use crate::Fault;
@@ -34,12 +34,18 @@ pub(crate) enum Work {
     Multi,
     /// Messages of open streams, each with its ack; on each stream one is under way at a time.
     Stream,
-    /// Updates, from when one is published to when its one subscriber has it. Each subscriber has a topic of its own.
+    /// Updates, from when one is published to when its one subscriber has it. Each subscriber has a topic of its own. They
+    /// have at least 8 bytes.
     Subscription,
     /// Claimed calls through the engines of a client and a server, without a bus, a driver or a runtime. There is one
     /// cell of it, without a floor, whatever else is asked for.
     Engine,
 }
+
+/// How many messages of a stream may wait for its handler. A message is acknowledged when it has room there, so that who
+/// sends may be thousands ahead of a handler whose thread has no turn; by default the 1,025th is lost, and waited for in
+/// vain.
+const UNREAD: usize = 1 << 17;
 
 /// The payload of the calls of a [`Pair`].
 pub(crate) const ENGINE_SIZE: usize = 66;
@@ -73,61 +79,85 @@ pub(crate) fn engine() -> Box<dyn Load> {
     Workers::load(vec![Engine(Pair::new(claimed))], ())
 }
 
-/// So many at a time of what is done, with clients and servers of their own.
-pub(crate) async fn load(
-    place: &Place,
-    work: Work,
-    concurrency: usize,
-    size: usize,
-) -> Result<Box<dyn Load>, Fault> {
-    let (method, message) = (work.method(), Bytes::from(vec![b'x'; size]));
-    let mut buses = place.connect(1 + work.servers()).await?;
-    let client = client(buses.remove(0)).await?;
-    let mut servers = Vec::new();
-    for bus in buses {
-        servers.push(serve(bus, work).await?);
-    }
-    let selection = Selection::new().accept_first_available(true);
-    let unary =
-        || Unary { client: client.clone(), method, selection: selection.clone(), message: message.clone() };
-    Ok(match work {
-        Work::Multi => {
-            let unit =
-                || Multi { client: client.clone(), method, message: message.clone(), answers: servers.len() };
-            Workers::load((0..concurrency).map(|_| unit()).collect(), servers)
-        }
-        Work::Stream => {
-            let mut units = Vec::new();
-            for _ in 0..concurrency {
-                let stream = client.open_stream(method, &[]).await?;
-                units.push(Stream { stream, message: message.clone() });
-            }
-            Workers::load(units, servers)
-        }
-        Work::Subscription => {
-            let mut units = Vec::new();
-            for number in 0..concurrency {
-                let topic = number.to_string();
-                let updates = client.subscribe(method, &[&topic]).await?;
-                let server = servers[0].clone();
-                units.push(Update { server, method, topic, updates, message: message.clone() });
-            }
-            Workers::load(units, servers)
-        }
-        _ => Workers::load((0..concurrency).map(|_| unary()).collect(), servers),
-    })
+/// A client and its servers, each on a bus of its own where there are any.
+pub(crate) struct World {
+    client: Client,
+    servers: Vec<Server>,
 }
 
-async fn client(bus: Arc<dyn Bus>) -> Result<Client, Fault> {
-    Ok(Client::new(bus, runtime()?, &SERVICE, ClientOptions::new()).await?)
+impl World {
+    /// One in which all of this can be done. The methods are registered together, since on NATS a server of a service that
+    /// lacks one of the queue's methods takes its requests all the same.
+    pub(crate) async fn new(place: &Place, work: &[Work]) -> Result<Self, Fault> {
+        let count = work.iter().map(|work| work.servers()).max().unwrap_or(1);
+        let mut buses = place.connect(1 + count).await?.into_iter();
+        let bus = buses.next().ok_or("there is no bus")?;
+        let client = Client::new(bus, runtime()?, &SERVICE, ClientOptions::new()).await?;
+        let mut servers = Vec::new();
+        for bus in buses {
+            servers.push(serve(bus, work).await?);
+        }
+        Ok(Self { client, servers })
+    }
+
+    /// So many at a time of what is done.
+    pub(crate) async fn load(
+        &self,
+        work: Work,
+        concurrency: usize,
+        size: usize,
+    ) -> Result<Box<dyn Load>, Fault> {
+        let (method, message) = (work.method(), Bytes::from(vec![b'x'; size]));
+        let (client, servers) = (|| self.client.clone(), self.servers.clone());
+        let workers = 0..concurrency;
+        Ok(match work {
+            // The engine is not in a world.
+            Work::Queue | Work::Affinity | Work::Single | Work::Engine => {
+                // Of a method that is not routed by affinity this is the default.
+                let selection = Selection::new().accept_first_available(true);
+                let unit = |_| Unary {
+                    client: client(),
+                    method,
+                    selection: selection.clone(),
+                    message: message.clone(),
+                };
+                Workers::load(workers.map(unit).collect(), servers)
+            }
+            Work::Multi => {
+                let answers = servers.len();
+                let unit = |_| Multi { client: client(), method, message: message.clone(), answers };
+                Workers::load(workers.map(unit).collect(), servers)
+            }
+            Work::Stream => {
+                let mut units = Vec::new();
+                for _ in workers {
+                    let stream = self.client.open_stream(method, &[]).await?;
+                    units.push(Stream { client: client(), method, stream, message: message.clone() });
+                }
+                Workers::load(units, servers)
+            }
+            Work::Subscription => {
+                let mut units = Vec::new();
+                for number in workers {
+                    let topic = number.to_string();
+                    let updates = self.client.subscribe(method, &[&topic]).await?;
+                    let server = self.servers[0].clone();
+                    units.push(Update { server, method, topic, updates, size, published: 0 });
+                }
+                Workers::load(units, servers)
+            }
+        })
+    }
 }
 
-/// A server of what is done alone, so that the others have no part in it.
-async fn serve(bus: Arc<dyn Bus>, work: Work) -> Result<Server, Fault> {
-    let server = Server::new(bus, runtime()?, service::handlers(work.method()), ServerOptions::new())?;
-    if work != Work::Subscription {
-        server.register(&[work.method()], &[]).await?;
-    }
+/// A server of what is done alone, so that nothing else has a part in it.
+async fn serve(bus: Arc<dyn Bus>, work: &[Work]) -> Result<Server, Fault> {
+    let options = ServerOptions::new().channel_size(UNREAD);
+    let server = Server::new(bus, runtime()?, service::handlers(), options)?;
+    // Updates are published without being registered.
+    let methods =
+        work.iter().map(|work| work.method()).filter(|method| method.kind != MethodKind::Subscription);
+    server.register(&methods.collect::<Vec<_>>(), &[]).await?;
     Ok(server)
 }
 

@@ -26,14 +26,13 @@ pub(crate) static SERVICE: Service = Service {
     ],
 };
 
-/// What handles a method.
-pub(crate) fn handlers(method: &'static Method) -> Handlers<()> {
-    let handlers = Handlers::new(&SERVICE, ());
-    match method.kind {
+/// What handles its methods.
+pub(super) fn handlers() -> Handlers<()> {
+    SERVICE.methods.iter().fold(Handlers::new(&SERVICE, ()), |handlers, method| match method.kind {
         MethodKind::Call => handlers.unary(method, echo),
         MethodKind::Stream => handlers.stream(method, swallow),
         MethodKind::Subscription => handlers,
-    }
+    })
 }
 
 async fn echo(_: Arc<()>, request: Request<Bytes>) -> Result<Bytes, Error> {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use psrpc::{Client, ClientStream, Method, Selection, Server, Subscription};
 use psrpc_cost::Pair;
 use tokio::time::timeout;
@@ -23,7 +23,6 @@ pub(super) struct Unary {
 impl Unit for Unary {
     async fn once(&mut self) -> Result<(), Fault> {
         let call = self.client.call(self.method, &[], self.message.clone());
-        // Of a method that is not routed by affinity this is the default.
         let answer: Bytes = call.selection(self.selection.clone()).await?;
         if answer.len() == self.message.len() { Ok(()) } else { Err("a wrong answer".into()) }
     }
@@ -48,12 +47,18 @@ impl Unit for Multi {
 }
 
 pub(super) struct Stream {
+    pub(super) client: Client,
+    pub(super) method: &'static Method,
     pub(super) stream: ClientStream<Bytes, Bytes>,
     pub(super) message: Bytes,
 }
 
 impl Unit for Stream {
     async fn once(&mut self) -> Result<(), Fault> {
+        // It may have ended with its bus.
+        if self.stream.cause().is_some() {
+            self.stream = self.client.open_stream(self.method, &[]).await?;
+        }
         Ok(self.stream.send(self.message.clone()).await?)
     }
 }
@@ -63,14 +68,24 @@ pub(super) struct Update {
     pub(super) method: &'static Method,
     pub(super) topic: String,
     pub(super) updates: Subscription<Bytes>,
-    pub(super) message: Bytes,
+    pub(super) size: usize,
+    pub(super) published: u64,
 }
 
 impl Unit for Update {
     async fn once(&mut self) -> Result<(), Fault> {
-        self.server.publish(self.method, &[&self.topic], &self.message).await?;
-        timeout(PATIENCE, self.updates.next()).await?.ok_or("the subscription has ended")??;
-        Ok(())
+        self.published += 1;
+        let number = self.published.to_be_bytes();
+        let mut message = BytesMut::with_capacity(self.size.max(number.len()));
+        message.extend_from_slice(&number);
+        message.resize(self.size.max(number.len()), b'x');
+        self.server.publish(self.method, &[&self.topic], &message.freeze()).await?;
+        // One that was given up may come late.
+        let received = async {
+            while !self.updates.next().await.ok_or("the subscription has ended")??.starts_with(&number) {}
+            Ok(())
+        };
+        timeout(PATIENCE, received).await?
     }
 }
 

@@ -1,0 +1,219 @@
+//! `soak`: a steady load for a long time, on buses whose servers are killed every minute.
+
+use std::time::Duration;
+
+use clap::value_parser;
+use serde_json::{Value, json};
+use tokio::task::{JoinSet, spawn_blocking};
+
+use crate::load::{Load, Pace};
+use crate::measure::{Tally, ratio, resident};
+use crate::place::{Asked, Place};
+use crate::work::{Work, World};
+use crate::{Fault, runtime};
+
+/// What is done, in equal parts.
+const MIX: [Work; 5] = [Work::Queue, Work::Affinity, Work::Single, Work::Stream, Work::Subscription];
+
+/// Workers of each kind of work on a bus.
+const WORKERS: usize = 4;
+
+const SIZE: usize = 64;
+
+/// How long after a restart what happens counts as its consequence: calls that had begun end within 3 s, and connections
+/// come back within a second.
+const ROUGH: Duration = Duration::from_secs(10);
+
+const CALM: Duration = Duration::from_secs(50);
+
+/// Memory that has grown by less than both has not: a share of what there was, and MiB.
+const GROWTH: (f64, f64) = (0.10, 8.0);
+
+/// Do a steady load of calls, messages of streams and updates, and kill and start the bus's server at the beginning of every
+/// minute but the first. Each minute tells the resident memory, and latencies and errors of what happened from 10 s
+/// after the restart on. In the end the last third is compared with the first, the first minute not counted; it fails when the
+/// memory has grown by more than 10 % and 8 MiB.
+#[derive(clap::Args)]
+pub(crate) struct Soak {
+    /// How long.
+    #[arg(long, value_parser = value_parser!(u32).range(1..=100_000))]
+    minutes: u32,
+    /// local, redis or nats, whose servers are started, or the URL of one that runs and is left alone; several by several
+    /// `--bus`. Default: redis and nats.
+    #[arg(long)]
+    bus: Vec<Asked>,
+    /// So many a second on each bus.
+    #[arg(long, default_value_t = 500, value_parser = value_parser!(u32).range(1..=100_000))]
+    rate: u32,
+    /// Sum up as JSON in the last line.
+    #[arg(long)]
+    json: bool,
+}
+
+/// A minute on one bus.
+struct Minute {
+    minute: u32,
+    bus: &'static str,
+    resident_mib: f64,
+    calm: Tally,
+    /// What failed around the restart.
+    rough: Tally,
+}
+
+impl Soak {
+    /// Gives whether the memory has not grown.
+    pub(crate) fn run(&self) -> Result<bool, Fault> {
+        let own = [Asked::Redis, Asked::Nats];
+        let asked = if self.bus.is_empty() { &own[..] } else { &self.bus };
+        let places = asked.iter().map(Place::open).collect::<Result<Vec<_>, _>>()?;
+        runtime(2)?.block_on(self.run_on(places))
+    }
+
+    async fn run_on(&self, mut places: Vec<Place>) -> Result<bool, Fault> {
+        let buses: Vec<_> = places.iter().map(Place::name).collect();
+        let mut loads = Vec::new();
+        for (bus, place) in places.iter().enumerate() {
+            let world = World::new(place, &MIX).await?;
+            for work in MIX {
+                loads.push((bus, world.load(work, WORKERS, SIZE).await?));
+            }
+        }
+        let pace = Pace::Every(Duration::from_secs(1) * (MIX.len() * WORKERS) as u32 / self.rate);
+        println!("minute bus     calls   p50 us   p99 us errors | errors around the restart | resident MiB");
+        let mut minutes = Vec::new();
+        for minute in 1..=self.minutes {
+            let restarting = spawn_blocking(move || {
+                if minute > 1 {
+                    places.iter_mut().for_each(Place::restart);
+                }
+                places
+            });
+            let rough = slice(&mut loads, buses.len(), ROUGH, pace).await?;
+            places = restarting.await?;
+            let calm = slice(&mut loads, buses.len(), CALM, pace).await?;
+            let resident_mib = resident().ok_or("this system does not tell how much memory is resident")?;
+            for ((place, calm), rough) in places.iter().zip(calm).zip(rough) {
+                let one = Minute { minute, bus: place.name(), resident_mib, calm, rough };
+                println!("{}", one.line());
+                if let Some(error) = one.calm.error() {
+                    eprintln!("{} in minute {minute}: {error}", one.bus);
+                }
+                minutes.push(one);
+            }
+        }
+        Ok(self.sum_up(&minutes, &buses))
+    }
+
+    fn sum_up(&self, minutes: &[Minute], buses: &[&'static str]) -> bool {
+        let memory = Drift::of(minutes.iter().step_by(buses.len()).map(|minute| minute.resident_mib));
+        let grown = memory.last - memory.first;
+        let passed = grown <= GROWTH.1 || grown <= memory.first * GROWTH.0;
+        println!("resident memory: {:.1} MiB, then {:.1} MiB", memory.first, memory.last);
+        let mut latencies = Vec::new();
+        for (index, bus) in buses.iter().enumerate() {
+            let medians =
+                minutes.iter().skip(index).step_by(buses.len()).map(|one| one.calm.percentile(50.0));
+            let drift = Drift::of(medians);
+            println!("{bus} p50: {:.1} us, then {:.1} us", drift.first, drift.last);
+            latencies.push(drift.json(bus));
+        }
+        if !passed {
+            println!("FAILED: the memory has grown by {grown:.1} MiB");
+        }
+        if self.json {
+            let json = json!({
+                "minutes": minutes.iter().map(Minute::json).collect::<Vec<_>>(),
+                "resident_mib": memory.json("process"),
+                "p50_us": latencies,
+                "passed": passed,
+            });
+            println!("{json}");
+        }
+        passed
+    }
+}
+
+type Loads = Vec<(usize, Box<dyn Load>)>;
+
+/// Runs all loads at once, and gives a tally of each bus.
+async fn slice(loads: &mut Loads, buses: usize, length: Duration, pace: Pace) -> Result<Vec<Tally>, Fault> {
+    let mut running = JoinSet::new();
+    for (bus, mut load) in loads.drain(..) {
+        running.spawn(async move {
+            let mut tally = Tally::new();
+            load.slice(length, pace, &mut tally).await?;
+            Ok::<_, Fault>((bus, load, tally))
+        });
+    }
+    let mut tallies: Vec<_> = (0..buses).map(|_| Tally::new()).collect();
+    while let Some(ended) = running.join_next().await {
+        let (bus, load, tally) = ended??;
+        tallies[bus].add(tally);
+        loads.push((bus, load));
+    }
+    Ok(tallies)
+}
+
+impl Minute {
+    fn line(&self) -> String {
+        let Self { minute, bus, resident_mib, calm, rough } = self;
+        format!(
+            "{minute:>6} {bus:<6} {:>6} {:>8.1} {:>8.1} {:>6} | {:>25} | {resident_mib:>12.1}",
+            calm.count(),
+            calm.percentile(50.0),
+            calm.percentile(99.0),
+            calm.errors(),
+            rough.errors(),
+        )
+    }
+
+    fn json(&self) -> Value {
+        json!({
+            "minute": self.minute,
+            "bus": self.bus,
+            "calls": self.calm.count(),
+            "p50_us": self.calm.percentile(50.0),
+            "p99_us": self.calm.percentile(99.0),
+            "errors": self.calm.errors(),
+            "errors_around_restart": self.rough.errors(),
+            "resident_mib": self.resident_mib,
+        })
+    }
+}
+
+/// What something was at first, and in the end.
+struct Drift {
+    first: f64,
+    last: f64,
+}
+
+impl Drift {
+    /// The means of the first third and of the last, without the first of all.
+    fn of(values: impl Iterator<Item = f64>) -> Self {
+        let values: Vec<_> = values.collect();
+        let steady = if values.len() > 1 { &values[1..] } else { &values };
+        let third = steady.len().div_ceil(3);
+        let mean = |values: &[f64]| ratio(values.iter().sum(), values.len() as f64);
+        Self { first: mean(&steady[..third]), last: mean(&steady[steady.len() - third..]) }
+    }
+
+    fn json(&self, of: &str) -> Value {
+        json!({ "of": of, "first": self.first, "last": self.last, "ratio": ratio(self.last, self.first) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_third_is_compared_with_the_first_without_the_first_minute() {
+        let drift = |values: &[f64]| {
+            let Drift { first, last } = Drift::of(values.iter().copied());
+            (first, last)
+        };
+        assert_eq!(drift(&[9.0, 1.0, 3.0, 5.0, 5.0, 6.0, 8.0]), (2.0, 7.0));
+        assert_eq!(drift(&[9.0, 1.0]), (1.0, 1.0));
+        assert_eq!(drift(&[9.0]), (9.0, 9.0));
+    }
+}

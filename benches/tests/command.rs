@@ -1,0 +1,123 @@
+//! The command: every work on every bus, for a moment, and what it says to arguments that cannot be.
+
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+/// What each cell has, and tools rely on.
+const KEYS: [&str; 17] = [
+    "bus",
+    "work",
+    "concurrency",
+    "size",
+    "threads",
+    "calls_per_s",
+    "p50_us",
+    "p99_us",
+    "p999_us",
+    "cpu_us_per_call",
+    "allocs_per_call",
+    "errors",
+    "floor_calls_per_s",
+    "floor_p50_us",
+    "latency_ratio",
+    "floor_cpu_us_per_call",
+    "cpu_ratio",
+];
+
+fn bench(arguments: &str) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_psrpc-bench"));
+    command.args(arguments.split_whitespace()).output().expect("the command runs")
+}
+
+/// The cells that the last line tells of.
+fn cells(arguments: &str) -> Vec<Value> {
+    let output = bench(arguments);
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    let last = said.lines().last().expect("it says something");
+    let json: Value = serde_json::from_str(last).expect("the last line is JSON");
+    json["cells"].as_array().expect("there are cells").clone()
+}
+
+fn number(cell: &Value, key: &str) -> f64 {
+    cell[key].as_f64().unwrap_or_else(|| panic!("{key} is no number: {cell}"))
+}
+
+/// Checks that a cell has all that it should, whatever the figures are.
+fn check(cell: &Value) {
+    let mut keys: Vec<_> =
+        cell.as_object().expect("a cell is an object").keys().map(String::as_str).collect();
+    let mut wanted = KEYS.to_vec();
+    keys.sort_unstable();
+    wanted.sort_unstable();
+    assert_eq!(keys, wanted);
+    assert_eq!(cell["errors"], 0, "{cell}");
+    for key in ["calls_per_s", "p50_us", "cpu_us_per_call"] {
+        assert!(number(cell, key) > 0.0, "{key} is nothing: {cell}");
+    }
+    assert!(number(cell, "p50_us") <= number(cell, "p99_us"), "{cell}");
+    assert!(number(cell, "p99_us") <= number(cell, "p999_us"), "{cell}");
+    let floors = ["floor_calls_per_s", "floor_p50_us", "latency_ratio", "floor_cpu_us_per_call", "cpu_ratio"];
+    for key in floors {
+        if cell["work"] == "engine" {
+            assert!(cell[key].is_null(), "{key}: {cell}");
+        } else {
+            assert!(number(cell, key) > 0.0, "{key} is nothing: {cell}");
+        }
+    }
+}
+
+#[test]
+fn every_work_on_every_bus_goes_without_errors_and_has_a_floor() {
+    let cells = cells("--concurrency 1,4 --seconds 0.2 --json");
+    cells.iter().for_each(check);
+    let names = |key| cells.iter().map(|cell| cell[key].as_str().unwrap_or_default()).collect::<Vec<_>>();
+    let (buses, work) = (names("bus"), names("work"));
+    for bus in ["local", "redis", "nats"] {
+        for work_wanted in ["queue", "affinity", "single", "multi", "stream", "subscription"] {
+            let count = buses.iter().zip(&work).filter(|cell| *cell == (&bus, &work_wanted)).count();
+            assert_eq!(count, 2, "{bus} {work_wanted}");
+        }
+    }
+    assert_eq!(cells.len(), 2 * 3 * 6 + 1, "and the engine");
+}
+
+#[test]
+fn one_thread_and_large_messages_go_as_well() {
+    let cells =
+        cells("--bus local --work queue,stream --threads 1 --concurrency 3 --size 9000 --seconds 0.2 --json");
+    cells.iter().for_each(check);
+    assert_eq!(cells.len(), 2);
+    for cell in cells {
+        assert_eq!((&cell["threads"], &cell["size"]), (&1.into(), &9000.into()));
+    }
+}
+
+#[test]
+fn the_chart_has_a_row_for_each_cell() {
+    let file = std::env::temp_dir().join(format!("psrpc-bench-{}.svg", std::process::id()));
+    let drawn = cells(&format!("--work engine --seconds 0.1 --json --plot {}", file.display()));
+    let chart = std::fs::read_to_string(&file).expect("there is a chart");
+    std::fs::remove_file(&file).expect("it can be removed");
+    assert_eq!(drawn.len(), 1);
+    assert!(chart.starts_with("<svg") && chart.trim_end().ends_with("</svg>"), "{chart}");
+    assert!(chart.contains("none engine, 1 at a time"), "{chart}");
+}
+
+#[test]
+fn what_cannot_be_is_refused_with_a_reason() {
+    let refused = |arguments: &str, reason: &str| {
+        let output = bench(arguments);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && said.contains(reason), "{arguments}: {said}");
+    };
+    refused("--bus kafka", "there are local, redis, nats");
+    refused("--concurrency 0", "0 is not in 1..=4096");
+    refused("--work nothing", "possible values: queue, affinity");
+    refused("--seconds 0", "a number above 0");
+    refused("--size many", "a number of bytes");
+    refused("--threads 0", "0 is not in 1..=64");
+    refused("--bus redis://127.0.0.1:1 --work queue", "unavailable: redis at 127.0.0.1:1");
+    refused("soak", "--minutes");
+}
