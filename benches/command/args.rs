@@ -52,6 +52,9 @@ pub(crate) struct Run {
     /// On a tokio with so many worker threads, with commas; 1 is one that runs on the current thread.
     #[arg(long, value_delimiter = ',', default_value = "2", value_parser = value_parser!(u16).range(1..=64))]
     threads: Vec<u16>,
+    /// Leave out the floors, for a profiler.
+    #[arg(long)]
+    pub(crate) no_floor: bool,
     /// Sum up as JSON in the last line.
     #[arg(long)]
     pub(crate) json: bool,

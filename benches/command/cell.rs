@@ -23,6 +23,7 @@ pub(crate) struct Cell<'a> {
     pub(crate) concurrency: usize,
     pub(crate) size: usize,
     pub(crate) threads: usize,
+    pub(crate) has_floor: bool,
 }
 
 /// What was measured of a cell.
@@ -42,7 +43,14 @@ pub(crate) struct Measured {
 impl Cell<'_> {
     /// The engine, of which there is one cell: a pair makes one call after the other.
     pub(crate) fn engine() -> Self {
-        Self { place: None, work: Work::Engine, concurrency: 1, size: work::ENGINE_SIZE, threads: 1 }
+        Self {
+            place: None,
+            work: Work::Engine,
+            concurrency: 1,
+            size: work::ENGINE_SIZE,
+            threads: 1,
+            has_floor: false,
+        }
     }
 
     pub(crate) async fn measure(&self, time: Duration) -> Result<Measured, Fault> {
@@ -51,7 +59,9 @@ impl Cell<'_> {
         match self.place {
             Some(place) => {
                 loads.push(World::new(place, &[work]).await?.load(work, concurrency, size).await?);
-                loads.extend(floor::loads(place, work, concurrency, size).await?);
+                if self.has_floor {
+                    loads.extend(floor::loads(place, work, concurrency, size).await?);
+                }
             }
             None => loads.push(work::engine()),
         }

@@ -87,7 +87,8 @@ fn cells<'a>(run: &Run, places: &'a [place::Place]) -> Vec<Cell<'a>> {
         for place in places {
             for work in run.work().filter(|work| *work != Work::Engine) {
                 for concurrency in run.concurrency() {
-                    cells.push(Cell { place: Some(place), work, concurrency, size: run.size, threads });
+                    let (place, size, has_floor) = (Some(place), run.size, !run.no_floor);
+                    cells.push(Cell { place, work, concurrency, size, threads, has_floor });
                 }
             }
         }
