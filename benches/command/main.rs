@@ -61,8 +61,11 @@ fn run(run: &Run) -> Result<(), Fault> {
         runtime.shutdown_background();
         let one = one.map_err(|fault| format!("{cell}: {fault}"))?;
         progress.clear();
-        if let Some(error) = one.ours.error() {
-            eprintln!("{cell}: {} failed, the last with: {error}", one.ours.errors());
+        let floors = one.floor.iter().chain(&one.quickest).map(|floor| ("of a floor ", floor));
+        for (whose, tally) in [("", &one.ours)].into_iter().chain(floors) {
+            if let Some(error) = tally.error() {
+                eprintln!("{cell}: {} {whose}failed, the last with: {error}", tally.errors());
+            }
         }
         if measured.is_empty() {
             println!("{}", report::HEAD);

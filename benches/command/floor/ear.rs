@@ -1,9 +1,11 @@
-//! One end of a conversation over blocking sockets, in the words of Redis or of NATS, which are known to the byte.
+//! One end of a conversation over blocking sockets.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
+use super::reader::Reader;
+use super::words::{self, lock_key, redis_command};
 use super::{Hops, Names};
 use crate::place::Kind;
 
@@ -29,7 +31,7 @@ impl Door {
     fn open(&self) -> io::Result<Reader> {
         let stream = TcpStream::connect((&*self.host, self.port))?;
         stream.set_nodelay(true)?;
-        let mut reader = Reader { stream, buffer: vec![0; 1 << 16], from: 0, to: 0 };
+        let mut reader = Reader::new(stream);
         let (user, password) = (self.user.as_deref(), self.password.as_deref());
         match (self.kind, user, password) {
             (Kind::Nats, user, password) => {
@@ -85,7 +87,11 @@ impl Ear {
                 Some(door.open()?)
             }
         };
-        let spoken = hops.sizes.iter().enumerate().map(|(hop, size)| words(door.kind, names.of(hop), *size));
+        let spoken = hops
+            .sizes
+            .iter()
+            .enumerate()
+            .map(|(hop, size)| words::of_message(door.kind, names.of(hop), *size));
         let lock_keys = hops.lock.then(|| (names.there.clone(), 0));
         Ok(Self { kind: door.kind, hears, says, hops: spoken.collect(), owed: 0, lock_keys })
     }
@@ -112,10 +118,10 @@ impl Ear {
         let length = self.hops[hop].1;
         loop {
             if self.kind == Kind::Nats && self.hears.ahead().starts_with(PING) {
-                self.hears.from += PING.len();
+                self.hears.take(PING.len());
                 self.hears.stream.write_all(b"PONG\r\n")?;
             } else if self.hears.ahead().len() >= length {
-                self.hears.from += length;
+                self.hears.take(length);
                 return Ok(());
             } else {
                 self.hears.more()?;
@@ -156,82 +162,5 @@ impl Drop for Ending {
     fn drop(&mut self) {
         // It may have ended already.
         let _ = self.0.shutdown(Shutdown::Both);
-    }
-}
-
-/// A key as long as those of the bus.
-pub(super) fn lock_key(name: &str, number: u64) -> String {
-    format!("{name}{number:0>width$}", width = 44_usize.saturating_sub(name.len()))
-}
-
-/// What is said to publish a message, and how long that is that the subscriber hears.
-fn words(kind: Kind, name: &str, size: usize) -> (Vec<u8>, usize) {
-    let message = vec![b'x'; size];
-    if kind == Kind::Nats {
-        let said = [format!("PUB {name} {size}\r\n").as_bytes(), &message, b"\r\n"].concat();
-        return (said, format!("MSG {name} 1 {size}\r\n").len() + size + 2);
-    }
-    let heard = redis_command(&[b"message", name.as_bytes(), &message]).len();
-    (redis_command(&[b"PUBLISH", name.as_bytes(), &message]), heard)
-}
-
-fn redis_command(words: &[&[u8]]) -> Vec<u8> {
-    let mut command = format!("*{}\r\n", words.len()).into_bytes();
-    for word in words {
-        command.extend_from_slice(format!("${}\r\n", word.len()).as_bytes());
-        command.extend_from_slice(word);
-        command.extend_from_slice(b"\r\n");
-    }
-    command
-}
-
-/// A socket, and what was read from it and is not taken yet.
-struct Reader {
-    stream: TcpStream,
-    buffer: Vec<u8>,
-    from: usize,
-    to: usize,
-}
-
-impl Reader {
-    fn ahead(&self) -> &[u8] {
-        &self.buffer[self.from..self.to]
-    }
-
-    fn more(&mut self) -> io::Result<()> {
-        self.buffer.copy_within(self.from..self.to, 0);
-        (self.from, self.to) = (0, self.to - self.from);
-        if self.to == self.buffer.len() {
-            self.buffer.resize(2 * self.to, 0);
-        }
-        match self.stream.read(&mut self.buffer[self.to..])? {
-            0 => Err(io::ErrorKind::UnexpectedEof.into()),
-            read => {
-                self.to += read;
-                Ok(())
-            }
-        }
-    }
-
-    fn line(&mut self) -> io::Result<()> {
-        loop {
-            if let Some(end) = self.ahead().windows(2).position(|end| end == b"\r\n") {
-                self.from += end + 2;
-                return Ok(());
-            }
-            self.more()?;
-        }
-    }
-
-    fn expect(&mut self, words: &[u8]) -> io::Result<()> {
-        while self.ahead().len() < words.len() {
-            self.more()?;
-        }
-        if !self.ahead().starts_with(words) {
-            let said = String::from_utf8_lossy(self.ahead()).into_owned();
-            return Err(io::Error::other(format!("the server says {said:?}")));
-        }
-        self.from += words.len();
-        Ok(())
     }
 }

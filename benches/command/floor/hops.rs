@@ -93,3 +93,36 @@ impl Hops {
         self.sizes.len() == 1
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_work_has_the_hops_of_its_protocol() {
+        let of = |work, kind| {
+            let Hops { sizes, answers, lock } = Hops::of(work, kind, 64);
+            (sizes.len(), answers, lock)
+        };
+        for kind in [Kind::Local, Kind::Redis, Kind::Nats] {
+            let locks = kind == Kind::Redis;
+            assert_eq!(of(Work::Queue, kind), (4, 1, locks));
+            assert_eq!(of(Work::Affinity, kind), (4, 1, false));
+            assert_eq!(of(Work::Single, kind), (2, 1, locks));
+            assert_eq!(of(Work::Multi, kind), (2, 2, false));
+            assert_eq!(of(Work::Stream, kind), (2, 1, false));
+            assert_eq!(of(Work::Subscription, kind), (1, 1, false));
+        }
+    }
+
+    #[test]
+    fn what_carries_the_payload_grows_with_it() {
+        let (small, large) =
+            (Hops::of(Work::Queue, Kind::Nats, 0).sizes, Hops::of(Work::Queue, Kind::Nats, 100).sizes);
+        // The payload has a length and a tag of its own in its message, and the message in the frame.
+        let grown: Vec<_> =
+            small.iter().zip(&large).map(|(small, large)| (100..110).contains(&(large - small))).collect();
+        assert_eq!(grown, [true, false, false, true]);
+        assert_eq!(small[1..3], large[1..3]);
+    }
+}

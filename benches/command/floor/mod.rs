@@ -5,8 +5,10 @@ mod ear;
 mod hops;
 mod letters;
 mod nats;
+mod reader;
 mod redis;
 mod sockets;
+mod words;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -7,7 +7,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::JoinSet;
 
 use super::letters::{self, Boxes, Correspondent, Post};
-use super::{Hops, Names, sockets};
+use super::{Hops, Names, words};
 use crate::Fault;
 use crate::load::{Load, Workers};
 
@@ -30,7 +30,7 @@ impl RedisPost {
     /// Takes the lock of a message, as the first of all.
     async fn lock(&mut self, number: u64) -> Result<(), Fault> {
         let mut command = redis::cmd("SET");
-        command.arg(sockets::lock_key(&self.channel, number)).arg(1).arg("EX").arg(5).arg("NX");
+        command.arg(words::lock_key(&self.channel, number)).arg(1).arg("EX").arg(5).arg("NX");
         match self.connection.send_packed_command(&command).await? {
             Value::Okay => Ok(()),
             other => Err(format!("{other:?} for a lock").into()),

@@ -11,8 +11,6 @@ use crate::load::{Load, Pace, Slice};
 use crate::measure::{Meter, Tally, now};
 use crate::place::Kind;
 
-pub(super) use super::ear::lock_key;
-
 /// The client's end, and the ends of the servers.
 struct Sockets {
     /// Where it is not at work.
