@@ -126,24 +126,47 @@ impl Sink for Vec<u8> {
 
     #[inline]
     fn varint(&mut self, value: u64) {
-        if value < 0x80 {
-            return self.push(value as u8);
+        let mut rest = value;
+        // A time, most likely: the first eight bytes at once, and one is left.
+        if rest >> 56 != 0 {
+            self.extend_from_slice(&(spread(rest) | CONTINUED).to_le_bytes());
+            rest >>= 56;
         }
-        let mut bytes = [0; 10];
-        let len = varint_len(value);
-        for (index, byte) in bytes[..len].iter_mut().enumerate() {
-            *byte = (value >> (7 * index)) as u8 | 0x80;
+        while rest >= 0x80 {
+            self.push(rest as u8 | 0x80);
+            rest >>= 7;
         }
-        bytes[len - 1] &= 0x7f;
-        self.extend_from_slice(&bytes[..len]);
+        self.push(rest as u8);
     }
 }
 
 /// How many bytes `value` takes as a varint.
 #[inline]
 pub(crate) fn varint_len(value: u64) -> usize {
-    // 7 bits a byte, and one byte for 0.
-    (64 - (value | 1).leading_zeros() as usize).div_ceil(7)
+    // 7 bits a byte, and one byte for 0. Multiplied by 9/64 in place of a division by 7: the same up to 64 bits.
+    let bits = 64 - (value | 1).leading_zeros() as usize;
+    (bits * 9 + 64) / 64
+}
+
+// --- eight bytes of a varint at once -----------------------------------------------------------------------------
+
+/// The bit of each of eight bytes that says that another follows.
+const CONTINUED: u64 = 0x8080_8080_8080_8080;
+
+/// The low 56 bits of `value`, seven to a byte: halves go to 4 bytes each, quarters to 2 each, eighths to 1 each.
+#[inline]
+fn spread(value: u64) -> u64 {
+    let value = value & 0x0000_0000_0fff_ffff | (value & 0x00ff_ffff_f000_0000) << 4;
+    let value = value & 0x0000_3fff_0000_3fff | (value & 0x0fff_c000_0fff_c000) << 2;
+    value & 0x007f_007f_007f_007f | (value & 0x3f80_3f80_3f80_3f80) << 1
+}
+
+/// The way back: the low seven bits of each byte, next to each other.
+#[inline]
+fn gather(bytes: u64) -> u64 {
+    let value = bytes & 0x007f_007f_007f_007f | (bytes & 0x7f00_7f00_7f00_7f00) >> 1;
+    let value = value & 0x0000_3fff_0000_3fff | (value & 0x3fff_0000_3fff_0000) >> 2;
+    value & 0x0000_0000_0fff_ffff | (value & 0x0fff_ffff_0000_0000) >> 4
 }
 
 // --- reading -----------------------------------------------------------------------------------------------------
@@ -264,19 +287,28 @@ impl<'a> Reader<'a> {
         }
     }
 
+    #[inline(never)]
     fn long_varint(&mut self) -> Result<u64, Fault> {
-        let mut value = 0;
-        for (index, byte) in self.frame[self.position..self.end].iter().enumerate() {
-            value |= u64::from(byte & 0x7f) << (7 * index);
-            if byte & 0x80 == 0 {
+        let bytes = &self.frame[self.position..self.end];
+        let (mut value, mut read) = (0, 0);
+        // A time, most likely: the first eight bytes at once, and one is left.
+        if let Some(eight) = bytes.first_chunk().map(|eight| u64::from_le_bytes(*eight)) {
+            if eight & CONTINUED == CONTINUED {
+                (value, read) = (gather(eight), 8);
+            }
+        }
+        while let Some(byte) = bytes.get(read) {
+            value |= u64::from(byte & 0x7f) << (7 * read);
+            read += 1;
+            if *byte < 0x80 {
                 // The tenth byte holds the last bit of 64.
-                if index == 9 && *byte > 1 {
+                if read == 10 && *byte > 1 {
                     break;
                 }
-                self.position += index + 1;
+                self.position += read;
                 return Ok(value);
             }
-            if index == 9 {
+            if read == 10 {
                 break;
             }
         }
@@ -390,6 +422,32 @@ mod tests {
                 let mut out = vec![];
                 out.varint(value);
                 assert_eq!(out.len(), varint_len(value), "{value}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_varint_of_any_length_is_read_as_it_was_written_wherever_its_frame_ends() {
+        for shift in 0..64 {
+            for value in [1u64 << shift, (1 << shift) - 1, u64::MAX >> shift, 0x0123_4567_89ab_cdef >> shift]
+            {
+                let mut out = vec![];
+                out.varint(value);
+                let len = out.len();
+                for more in 0..10 {
+                    let mut bytes = out.clone();
+                    bytes.resize(len + more, 0xff);
+                    let frame = Bytes::from(bytes);
+                    let limits = FrameLimits::DEFAULT;
+                    let mut reader = Reader::new(&frame, 0..frame.len(), &limits);
+                    assert_eq!((reader.raw_varint(), reader.position), (Ok(value), len), "{value:#x}");
+                }
+                for cut in 0..len {
+                    let frame = Bytes::copy_from_slice(&out[..cut]);
+                    let limits = FrameLimits::DEFAULT;
+                    let mut reader = Reader::new(&frame, 0..cut, &limits);
+                    assert_eq!(reader.raw_varint(), Err(Fault::Truncated), "{value:#x}");
+                }
             }
         }
     }
