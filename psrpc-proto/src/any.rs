@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use crate::Text;
+use crate::text::Utf8;
 use crate::wire::{Decode, Encode, Fault, Reader, Sink, WireType};
 
 /// A message of some type and its name (`google.protobuf.Any`).
@@ -21,41 +22,54 @@ impl Encode for Any {
     }
 }
 
-impl Decode for Any {
-    const NAME: &'static str = "google.protobuf.Any";
+#[derive(Default)]
+pub(crate) struct AnyDraft<'a> {
+    type_url: Utf8<'a>,
+    value: &'a [u8],
+}
 
-    fn field(&mut self, field: u32, wire: WireType, reader: &mut Reader<'_>) -> Result<(), Fault> {
+impl<'a> Decode<'a> for AnyDraft<'a> {
+    const NAME: &'static str = "google.protobuf.Any";
+    type Message = Any;
+
+    fn field(&mut self, field: u32, wire: WireType, reader: &mut Reader<'a>) -> Result<(), Fault> {
         match field {
             1 => self.type_url = reader.text(wire)?,
-            2 => self.value = reader.bytes(wire)?,
+            2 => self.value = reader.slice(wire)?,
             _ => reader.skip(field, wire)?,
         }
         Ok(())
+    }
+
+    fn finish(self, frame: &Bytes) -> Any {
+        Any { type_url: Text::slice(frame, self.type_url), value: frame.slice_ref(self.value) }
     }
 }
 
 /// A payload in one of its two forms: the raw bytes that are sent today, or the Any that was sent before v0.3.0 and
 /// counts when the raw form is absent.
 #[derive(Default)]
-pub(crate) enum PayloadDraft {
+pub(crate) enum PayloadDraft<'a> {
     #[default]
     Absent,
-    Any(Bytes),
-    Raw(Bytes),
+    Any(&'a [u8]),
+    Raw(&'a [u8]),
 }
 
-impl PayloadDraft {
-    pub(crate) fn raw(&mut self, wire: WireType, reader: &mut Reader<'_>) -> Result<(), Fault> {
-        *self = Self::Raw(reader.bytes(wire)?);
+impl<'a> PayloadDraft<'a> {
+    #[inline]
+    pub(crate) fn raw(&mut self, wire: WireType, reader: &mut Reader<'a>) -> Result<(), Fault> {
+        *self = Self::Raw(reader.slice(wire)?);
         Ok(())
     }
 
-    pub(crate) fn any(&mut self, wire: WireType, reader: &mut Reader<'_>) -> Result<(), Fault> {
-        let value = match self {
-            Self::Any(value) => core::mem::take(value),
-            Self::Absent | Self::Raw(_) => Bytes::new(),
+    #[inline]
+    pub(crate) fn any(&mut self, wire: WireType, reader: &mut Reader<'a>) -> Result<(), Fault> {
+        let value = match *self {
+            Self::Any(value) => value,
+            Self::Absent | Self::Raw(_) => &[],
         };
-        let mut any = Any { type_url: Text::EMPTY, value };
+        let mut any = AnyDraft { value, ..AnyDraft::default() };
         reader.embedded(wire, &mut any)?;
         if !matches!(self, Self::Raw(_)) {
             *self = Self::Any(any.value);
@@ -63,10 +77,12 @@ impl PayloadDraft {
         Ok(())
     }
 
-    pub(crate) fn finish(self) -> Bytes {
+    /// The payload, which stands in `frame`.
+    #[inline]
+    pub(crate) fn finish(self, frame: &Bytes) -> Bytes {
         match self {
             Self::Absent => Bytes::new(),
-            Self::Any(payload) | Self::Raw(payload) => payload,
+            Self::Any(payload) | Self::Raw(payload) => frame.slice_ref(payload),
         }
     }
 }

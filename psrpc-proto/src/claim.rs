@@ -1,6 +1,9 @@
 //! The claim: a server's bid for a request, and the client's grant.
 
+use bytes::Bytes;
+
 use crate::Text;
+use crate::text::Utf8;
 use crate::wire::{Decode, Encode, Fault, Reader, Sink, WireType};
 
 /// A server's bid for a request (`internal.ClaimRequest`, PROTOCOL section 5.3).
@@ -25,10 +28,19 @@ impl Encode for ClaimRequest {
     }
 }
 
-impl Decode for ClaimRequest {
-    const NAME: &'static str = "internal.ClaimRequest";
+#[derive(Default)]
+pub(crate) struct ClaimRequestDraft<'a> {
+    request_id: Utf8<'a>,
+    server_id: Utf8<'a>,
+    affinity: f32,
+    handling: bool,
+}
 
-    fn field(&mut self, field: u32, wire: WireType, reader: &mut Reader<'_>) -> Result<(), Fault> {
+impl<'a> Decode<'a> for ClaimRequestDraft<'a> {
+    const NAME: &'static str = "internal.ClaimRequest";
+    type Message = ClaimRequest;
+
+    fn field(&mut self, field: u32, wire: WireType, reader: &mut Reader<'a>) -> Result<(), Fault> {
         match field {
             1 => self.request_id = reader.id(wire)?,
             2 => self.server_id = reader.id(wire)?,
@@ -37,6 +49,15 @@ impl Decode for ClaimRequest {
             _ => reader.skip(field, wire)?,
         }
         Ok(())
+    }
+
+    fn finish(self, _: &Bytes) -> ClaimRequest {
+        ClaimRequest {
+            request_id: Text::copy(self.request_id),
+            server_id: Text::copy(self.server_id),
+            affinity: self.affinity,
+            handling: self.handling,
+        }
     }
 }
 
@@ -56,15 +77,26 @@ impl Encode for ClaimResponse {
     }
 }
 
-impl Decode for ClaimResponse {
-    const NAME: &'static str = "internal.ClaimResponse";
+#[derive(Default)]
+pub(crate) struct ClaimResponseDraft<'a> {
+    request_id: Utf8<'a>,
+    server_id: Utf8<'a>,
+}
 
-    fn field(&mut self, field: u32, wire: WireType, reader: &mut Reader<'_>) -> Result<(), Fault> {
+impl<'a> Decode<'a> for ClaimResponseDraft<'a> {
+    const NAME: &'static str = "internal.ClaimResponse";
+    type Message = ClaimResponse;
+
+    fn field(&mut self, field: u32, wire: WireType, reader: &mut Reader<'a>) -> Result<(), Fault> {
         match field {
             1 => self.request_id = reader.id(wire)?,
             2 => self.server_id = reader.id(wire)?,
             _ => reader.skip(field, wire)?,
         }
         Ok(())
+    }
+
+    fn finish(self, _: &Bytes) -> ClaimResponse {
+        ClaimResponse { request_id: Text::copy(self.request_id), server_id: Text::copy(self.server_id) }
     }
 }

@@ -4,11 +4,13 @@ use alloc::vec::Vec;
 
 use bytes::Bytes;
 
+use crate::claim::{ClaimRequestDraft, ClaimResponseDraft};
 use crate::gzip;
 use crate::request::RequestDraft;
 use crate::response::ResponseDraft;
 use crate::stream::StreamDraft;
-use crate::wire::{Decode, Encode, Fault, Reader, Sink, WireType, varint_len};
+use crate::text::Utf8;
+use crate::wire::{Decode, Encode, Fault, Reader, Sink, WireType, read, varint_len};
 use crate::{
     Any, ClaimRequest, ClaimResponse, Compression, DecodeError, DecodeErrorKind, FrameLimits, Request,
     Response, Stream, Text,
@@ -102,35 +104,36 @@ impl Frame {
             let (limit, unit) = (limits.frame_bytes, "bytes of a frame");
             return refuse(0, DecodeErrorKind::OverLimit { limit, unit });
         }
-        let envelope = Reader::new(bytes, 0..bytes.len(), limits);
-        let Envelope { type_url, value, channel } = envelope.message()?;
+        let Envelope { type_url, value, channel } = read::<Envelope<'_>>(bytes, bytes, limits)?;
+        let channel = Text::slice(bytes, channel);
         let decompressed;
-        let (within, value) = if gzip::is(&bytes[value.clone()]) {
-            decompressed = match gzip::decompress_within(&bytes[value], limits.frame_bytes) {
-                Ok(value) => Bytes::from(value),
-                Err(gzip::Fault::Damaged) => return refuse(2, DecodeErrorKind::Gzip),
-                Err(gzip::Fault::OverLimit) => {
-                    let (limit, unit) = (limits.frame_bytes, "bytes of a decompressed value");
-                    return refuse(2, DecodeErrorKind::OverLimit { limit, unit });
-                }
-            };
-            (&decompressed, 0..decompressed.len())
+        let (within, value) = if gzip::is(value) {
+            decompressed = decompress(value, limits)?;
+            (&decompressed, &decompressed[..])
         } else {
             (bytes, value)
         };
-        let message = Reader::new(within, value.clone(), limits);
-        let frame = match own_type(&bytes[type_url.clone()]) {
-            b"Request" => Frame::Request(message.message::<RequestDraft>()?.into()),
-            b"Response" => Frame::Response(message.message::<ResponseDraft>()?.into()),
-            b"ClaimRequest" => Frame::ClaimRequest(message.message()?),
-            b"ClaimResponse" => Frame::ClaimResponse(message.message()?),
-            b"Stream" => Frame::Stream(message.message::<StreamDraft>()?.into()),
-            _ => match Text::slice(bytes, type_url) {
-                Some(type_url) => Frame::Other(Any { type_url, value: within.slice(value) }),
-                None => return refuse(1, DecodeErrorKind::NotUtf8),
+        // Each makes the whole result, which saves moving the frame.
+        match own_type(type_url) {
+            b"Request" => read::<RequestDraft<'_>>(within, value, limits)
+                .map(|request| (Frame::Request(request), channel)),
+            b"Response" => read::<ResponseDraft<'_>>(within, value, limits)
+                .map(|response| (Frame::Response(response), channel)),
+            b"ClaimRequest" => read::<ClaimRequestDraft<'_>>(within, value, limits)
+                .map(|claim| (Frame::ClaimRequest(claim), channel)),
+            b"ClaimResponse" => read::<ClaimResponseDraft<'_>>(within, value, limits)
+                .map(|claim| (Frame::ClaimResponse(claim), channel)),
+            b"Stream" => {
+                read::<StreamDraft<'_>>(within, value, limits).map(|stream| (Frame::Stream(stream), channel))
+            }
+            _ => match Utf8::new(type_url) {
+                Some(type_url) => {
+                    let type_url = Text::slice(bytes, type_url);
+                    Ok((Frame::Other(Any { type_url, value: within.slice_ref(value) }), channel))
+                }
+                None => refuse(1, DecodeErrorKind::NotUtf8),
             },
-        };
-        Ok((frame, channel))
+        }
     }
 
     /// What kind of message it is, for messages to people: the protobuf name of the protocol's own messages.
@@ -145,6 +148,21 @@ impl Frame {
             Frame::Raw(_) => "raw",
         }
     }
+}
+
+/// What a compressed value is.
+#[cold]
+fn decompress(value: &[u8], limits: &FrameLimits) -> Result<Bytes, DecodeError> {
+    gzip::decompress_within(value, limits.frame_bytes).map(Bytes::from).map_err(|fault| {
+        let kind = match fault {
+            gzip::Fault::Damaged => DecodeErrorKind::Gzip,
+            gzip::Fault::OverLimit => {
+                let (limit, unit) = (limits.frame_bytes, "bytes of a decompressed value");
+                DecodeErrorKind::OverLimit { limit, unit }
+            }
+        };
+        DecodeError { message: Envelope::NAME, field: 2, kind }
+    })
 }
 
 /// The name of a message of the protocol's own; empty for any other. Whatever stands before the last slash does not matter.
@@ -207,22 +225,27 @@ impl Encode for Value<'_> {
 
 /// `internal.Msg` as it is read: what it holds is looked into once its type is known.
 #[derive(Default)]
-struct Envelope {
-    type_url: core::ops::Range<usize>,
-    value: core::ops::Range<usize>,
-    channel: Text,
+struct Envelope<'a> {
+    type_url: &'a [u8],
+    value: &'a [u8],
+    channel: Utf8<'a>,
 }
 
-impl Decode for Envelope {
+impl<'a> Decode<'a> for Envelope<'a> {
     const NAME: &'static str = "internal.Msg";
+    type Message = Self;
 
-    fn field(&mut self, field: u32, wire: WireType, reader: &mut Reader<'_>) -> Result<(), Fault> {
+    fn field(&mut self, field: u32, wire: WireType, reader: &mut Reader<'a>) -> Result<(), Fault> {
         match field {
-            1 => self.type_url = reader.range(wire)?,
-            2 => self.value = reader.range(wire)?,
+            1 => self.type_url = reader.slice(wire)?,
+            2 => self.value = reader.slice(wire)?,
             3 => self.channel = reader.text(wire)?,
             _ => reader.skip(field, wire)?,
         }
         Ok(())
+    }
+
+    fn finish(self, _: &Bytes) -> Self {
+        self
     }
 }

@@ -2,7 +2,10 @@
 
 use alloc::vec::Vec;
 
+use bytes::Bytes;
+
 use crate::Text;
+use crate::text::Utf8;
 use crate::wire::{Decode, Encode, Fault, Reader, Sink, WireType};
 
 /// Names and values that travel with a request (PROTOCOL section 1, `Request.metadata`).
@@ -70,23 +73,27 @@ pub(crate) struct MetadataDraft {
 
 impl MetadataDraft {
     /// Reads one more entry.
+    #[inline]
     pub(crate) fn entry(&mut self, wire: WireType, reader: &mut Reader<'_>) -> Result<(), Fault> {
-        let limits = *reader.limits();
-        if self.entries.len() >= limits.metadata_entries {
+        if self.entries.len() >= reader.limits().metadata_entries {
             return Err(Fault::ManyEntries);
         }
         let mut entry = EntryDraft::default();
         reader.embedded(wire, &mut entry)?;
         self.bytes += entry.name.len() + entry.value.len();
-        if self.bytes > limits.metadata_bytes {
+        if self.bytes > reader.limits().metadata_bytes {
             return Err(Fault::LongMetadata);
         }
-        self.entries.push((entry.name, entry.value));
+        self.entries.push(entry.finish(reader.frame()));
         Ok(())
     }
 
+    #[inline]
     pub(crate) fn finish(self) -> Metadata {
         let Self { entries, .. } = self;
+        if entries.len() < 2 {
+            return Metadata(entries);
+        }
         let repeated = |(place, (name, _)): (usize, &(Text, Text))| {
             entries[..place].iter().any(|(earlier, _)| earlier == name)
         };
@@ -121,21 +128,26 @@ impl Encode for Entry<'_> {
 }
 
 #[derive(Default)]
-struct EntryDraft {
-    name: Text,
-    value: Text,
+struct EntryDraft<'a> {
+    name: Utf8<'a>,
+    value: Utf8<'a>,
 }
 
-impl Decode for EntryDraft {
+impl<'a> Decode<'a> for EntryDraft<'a> {
     const NAME: &'static str = "metadata entry";
+    type Message = (Text, Text);
 
-    fn field(&mut self, field: u32, wire: WireType, reader: &mut Reader<'_>) -> Result<(), Fault> {
+    fn field(&mut self, field: u32, wire: WireType, reader: &mut Reader<'a>) -> Result<(), Fault> {
         match field {
             1 => self.name = reader.text(wire)?,
             2 => self.value = reader.text(wire)?,
             _ => reader.skip(field, wire)?,
         }
         Ok(())
+    }
+
+    fn finish(self, frame: &Bytes) -> (Text, Text) {
+        (Text::slice(frame, self.name), Text::slice(frame, self.value))
     }
 }
 

@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 use crate::any::PayloadDraft;
 use crate::metadata::MetadataDraft;
+use crate::text::Utf8;
 use crate::wire::{Decode, Encode, Fault, Reader, Sink, WireType};
 use crate::{Metadata, Text};
 
@@ -42,38 +43,47 @@ impl Encode for Request {
 }
 
 #[derive(Default)]
-pub(crate) struct RequestDraft {
-    request: Request,
+pub(crate) struct RequestDraft<'a> {
+    request_id: Utf8<'a>,
+    client_id: Utf8<'a>,
+    sent_at: i64,
+    expiry: i64,
+    multi: bool,
     metadata: MetadataDraft,
-    payload: PayloadDraft,
+    payload: PayloadDraft<'a>,
+    skip_claim: bool,
 }
 
-impl Decode for RequestDraft {
+impl<'a> Decode<'a> for RequestDraft<'a> {
     const NAME: &'static str = "internal.Request";
+    type Message = Request;
 
-    fn field(&mut self, field: u32, wire: WireType, reader: &mut Reader<'_>) -> Result<(), Fault> {
-        let request = &mut self.request;
+    fn field(&mut self, field: u32, wire: WireType, reader: &mut Reader<'a>) -> Result<(), Fault> {
         match field {
-            1 => request.request_id = reader.id(wire)?,
-            2 => request.client_id = reader.id(wire)?,
-            3 => request.sent_at = reader.int64(wire)?,
-            4 => request.expiry = reader.int64(wire)?,
-            5 => request.multi = reader.bool(wire)?,
+            1 => self.request_id = reader.id(wire)?,
+            2 => self.client_id = reader.id(wire)?,
+            3 => self.sent_at = reader.int64(wire)?,
+            4 => self.expiry = reader.int64(wire)?,
+            5 => self.multi = reader.bool(wire)?,
             6 => self.payload.any(wire, reader)?,
             7 => self.metadata.entry(wire, reader)?,
             8 => self.payload.raw(wire, reader)?,
-            9 => request.skip_claim = reader.bool(wire)?,
+            9 => self.skip_claim = reader.bool(wire)?,
             _ => reader.skip(field, wire)?,
         }
         Ok(())
     }
-}
 
-impl From<RequestDraft> for Request {
-    fn from(draft: RequestDraft) -> Self {
-        let RequestDraft { mut request, metadata, payload } = draft;
-        request.metadata = metadata.finish();
-        request.payload = payload.finish();
-        request
+    fn finish(self, frame: &Bytes) -> Request {
+        Request {
+            request_id: Text::copy(self.request_id),
+            client_id: Text::copy(self.client_id),
+            sent_at: self.sent_at,
+            expiry: self.expiry,
+            multi: self.multi,
+            metadata: self.metadata.finish(),
+            payload: self.payload.finish(frame),
+            skip_claim: self.skip_claim,
+        }
     }
 }

@@ -4,7 +4,8 @@ use alloc::vec::Vec;
 
 use bytes::Bytes;
 
-use crate::any::PayloadDraft;
+use crate::any::{AnyDraft, PayloadDraft};
+use crate::text::Utf8;
 use crate::wire::{Decode, Encode, Fault, Reader, Sink, WireType};
 use crate::{Any, ErrorCode, Text};
 
@@ -59,20 +60,21 @@ impl Encode for Response {
 }
 
 #[derive(Default)]
-pub(crate) struct ResponseDraft {
-    request_id: Text,
-    server_id: Text,
+pub(crate) struct ResponseDraft<'a> {
+    request_id: Utf8<'a>,
+    server_id: Utf8<'a>,
     sent_at: i64,
-    error: Text,
-    code: Text,
+    error: Utf8<'a>,
+    code: Utf8<'a>,
     details: Vec<Any>,
-    payload: PayloadDraft,
+    payload: PayloadDraft<'a>,
 }
 
-impl Decode for ResponseDraft {
+impl<'a> Decode<'a> for ResponseDraft<'a> {
     const NAME: &'static str = "internal.Response";
+    type Message = Response;
 
-    fn field(&mut self, field: u32, wire: WireType, reader: &mut Reader<'_>) -> Result<(), Fault> {
+    fn field(&mut self, field: u32, wire: WireType, reader: &mut Reader<'a>) -> Result<(), Fault> {
         match field {
             1 => self.request_id = reader.id(wire)?,
             2 => self.server_id = reader.id(wire)?,
@@ -85,24 +87,27 @@ impl Decode for ResponseDraft {
                 if self.details.len() >= reader.limits().error_details {
                     return Err(Fault::ManyDetails);
                 }
-                let mut detail = Any::default();
+                let mut detail = AnyDraft::default();
                 reader.embedded(wire, &mut detail)?;
-                self.details.push(detail);
+                self.details.push(detail.finish(reader.frame()));
             }
             _ => reader.skip(field, wire)?,
         }
         Ok(())
     }
-}
 
-impl From<ResponseDraft> for Response {
-    fn from(draft: ResponseDraft) -> Self {
-        let ResponseDraft { request_id, server_id, sent_at, error, code, details, payload } = draft;
-        let result = if error.is_empty() && code.is_empty() {
-            Ok(payload.finish())
+    fn finish(self, frame: &Bytes) -> Response {
+        let result = if self.error.is_empty() && self.code.is_empty() {
+            Ok(self.payload.finish(frame))
         } else {
-            Err(ErrorResponse { code: ErrorCode::from(code), text: error, details })
+            let code = ErrorCode::from(Text::slice(frame, self.code));
+            Err(ErrorResponse { code, text: Text::slice(frame, self.error), details: self.details })
         };
-        Self { request_id, server_id, sent_at, result }
+        Response {
+            request_id: Text::copy(self.request_id),
+            server_id: Text::copy(self.server_id),
+            sent_at: self.sent_at,
+            result,
+        }
     }
 }

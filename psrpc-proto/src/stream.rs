@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 use crate::any::PayloadDraft;
 use crate::metadata::MetadataDraft;
+use crate::text::Utf8;
 use crate::wire::{Decode, Encode, Fault, Reader, Sink, WireType};
 use crate::{ErrorCode, Metadata, Text};
 
@@ -85,32 +86,36 @@ impl Encode for StreamBody {
 }
 
 #[derive(Default)]
-pub(crate) struct StreamDraft {
-    stream: Stream,
-    body: BodyDraft,
+pub(crate) struct StreamDraft<'a> {
+    stream_id: Utf8<'a>,
+    request_id: Utf8<'a>,
+    sent_at: i64,
+    expiry: i64,
+    body: BodyDraft<'a>,
 }
 
 /// The body as far as it was read: another kind of body replaces it, the same kind adds to it.
 #[derive(Default)]
-enum BodyDraft {
+enum BodyDraft<'a> {
     #[default]
     None,
-    Open(OpenDraft),
-    Message(MessageDraft),
+    Open(OpenDraft<'a>),
+    Message(MessageDraft<'a>),
     Ack,
-    Close(CloseDraft),
+    Close(CloseDraft<'a>),
 }
 
-impl Decode for StreamDraft {
+impl<'a> Decode<'a> for StreamDraft<'a> {
     const NAME: &'static str = "internal.Stream";
+    type Message = Stream;
 
-    fn field(&mut self, field: u32, wire: WireType, reader: &mut Reader<'_>) -> Result<(), Fault> {
-        let StreamDraft { stream, body } = self;
+    fn field(&mut self, field: u32, wire: WireType, reader: &mut Reader<'a>) -> Result<(), Fault> {
+        let body = &mut self.body;
         match field {
-            1 => stream.stream_id = reader.id(wire)?,
-            2 => stream.request_id = reader.id(wire)?,
-            3 => stream.sent_at = reader.int64(wire)?,
-            4 => stream.expiry = reader.int64(wire)?,
+            1 => self.stream_id = reader.id(wire)?,
+            2 => self.request_id = reader.id(wire)?,
+            3 => self.sent_at = reader.int64(wire)?,
+            4 => self.expiry = reader.int64(wire)?,
             6 => {
                 let mut open = match core::mem::take(body) {
                     BodyDraft::Open(open) => open,
@@ -143,37 +148,36 @@ impl Decode for StreamDraft {
         }
         Ok(())
     }
-}
 
-impl From<StreamDraft> for Stream {
-    fn from(draft: StreamDraft) -> Self {
-        let body = match draft.body {
+    fn finish(self, frame: &Bytes) -> Stream {
+        let body = match self.body {
             BodyDraft::None => None,
-            BodyDraft::Open(OpenDraft { node_id, metadata }) => {
-                Some(StreamBody::Open { node_id, metadata: metadata.finish() })
-            }
-            BodyDraft::Message(MessageDraft(payload)) => {
-                Some(StreamBody::Message { payload: payload.finish() })
-            }
+            BodyDraft::Open(open) => Some(open.finish(frame)),
+            BodyDraft::Message(message) => Some(message.finish(frame)),
             BodyDraft::Ack => Some(StreamBody::Ack),
-            BodyDraft::Close(CloseDraft { error, code }) => {
-                Some(StreamBody::Close { code: ErrorCode::from(code), text: error })
-            }
+            BodyDraft::Close(close) => Some(close.finish(frame)),
         };
-        Self { body, ..draft.stream }
+        Stream {
+            stream_id: Text::copy(self.stream_id),
+            request_id: Text::copy(self.request_id),
+            sent_at: self.sent_at,
+            expiry: self.expiry,
+            body,
+        }
     }
 }
 
 #[derive(Default)]
-struct OpenDraft {
-    node_id: Text,
+struct OpenDraft<'a> {
+    node_id: Utf8<'a>,
     metadata: MetadataDraft,
 }
 
-impl Decode for OpenDraft {
+impl<'a> Decode<'a> for OpenDraft<'a> {
     const NAME: &'static str = "internal.StreamOpen";
+    type Message = StreamBody;
 
-    fn field(&mut self, field: u32, wire: WireType, reader: &mut Reader<'_>) -> Result<(), Fault> {
+    fn field(&mut self, field: u32, wire: WireType, reader: &mut Reader<'a>) -> Result<(), Fault> {
         match field {
             1 => self.node_id = reader.id(wire)?,
             7 => self.metadata.entry(wire, reader)?,
@@ -181,49 +185,69 @@ impl Decode for OpenDraft {
         }
         Ok(())
     }
+
+    fn finish(self, _: &Bytes) -> StreamBody {
+        StreamBody::Open { node_id: Text::copy(self.node_id), metadata: self.metadata.finish() }
+    }
 }
 
 #[derive(Default)]
-struct MessageDraft(PayloadDraft);
+struct MessageDraft<'a>(PayloadDraft<'a>);
 
-impl Decode for MessageDraft {
+impl<'a> Decode<'a> for MessageDraft<'a> {
     const NAME: &'static str = "internal.StreamMessage";
+    type Message = StreamBody;
 
-    fn field(&mut self, field: u32, wire: WireType, reader: &mut Reader<'_>) -> Result<(), Fault> {
+    fn field(&mut self, field: u32, wire: WireType, reader: &mut Reader<'a>) -> Result<(), Fault> {
         match field {
             1 => self.0.any(wire, reader),
             2 => self.0.raw(wire, reader),
             _ => reader.skip(field, wire),
         }
     }
+
+    fn finish(self, frame: &Bytes) -> StreamBody {
+        StreamBody::Message { payload: self.0.finish(frame) }
+    }
 }
 
 #[derive(Default)]
 struct AckDraft;
 
-impl Decode for AckDraft {
+impl Decode<'_> for AckDraft {
     const NAME: &'static str = "internal.StreamAck";
+    type Message = StreamBody;
 
     fn field(&mut self, field: u32, wire: WireType, reader: &mut Reader<'_>) -> Result<(), Fault> {
         reader.skip(field, wire)
     }
+
+    fn finish(self, _: &Bytes) -> StreamBody {
+        StreamBody::Ack
+    }
 }
 
 #[derive(Default)]
-struct CloseDraft {
-    error: Text,
-    code: Text,
+struct CloseDraft<'a> {
+    error: Utf8<'a>,
+    code: Utf8<'a>,
 }
 
-impl Decode for CloseDraft {
+impl<'a> Decode<'a> for CloseDraft<'a> {
     const NAME: &'static str = "internal.StreamClose";
+    type Message = StreamBody;
 
-    fn field(&mut self, field: u32, wire: WireType, reader: &mut Reader<'_>) -> Result<(), Fault> {
+    fn field(&mut self, field: u32, wire: WireType, reader: &mut Reader<'a>) -> Result<(), Fault> {
         match field {
             1 => self.error = reader.text(wire)?,
             2 => self.code = reader.text(wire)?,
             _ => reader.skip(field, wire)?,
         }
         Ok(())
+    }
+
+    fn finish(self, frame: &Bytes) -> StreamBody {
+        let code = ErrorCode::from(Text::slice(frame, self.code));
+        StreamBody::Close { code, text: Text::slice(frame, self.error) }
     }
 }

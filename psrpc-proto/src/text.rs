@@ -38,28 +38,40 @@ impl Text {
     /// When `bytes` is not UTF-8.
     pub fn from_utf8(bytes: Bytes) -> Result<Self, str::Utf8Error> {
         str::from_utf8(&bytes)?;
-        Ok(Self::inline(&bytes).unwrap_or(Self(Repr::Shared(bytes))))
+        if bytes.len() > INLINE {
+            return Ok(Self(Repr::Shared(bytes)));
+        }
+        Ok(Self::copy(Utf8(&bytes)))
     }
 
-    /// The text in `frame[range]`, copied when short and sliced off the frame when long; `None` if it is not UTF-8.
+    /// The text in `part` of a frame, copied when short and sliced off the frame when long.
     #[inline]
-    pub(crate) fn slice(frame: &Bytes, range: core::ops::Range<usize>) -> Option<Self> {
-        let bytes = valid(&frame[range.clone()])?;
-        Some(Self::inline(bytes).unwrap_or_else(|| Self(Repr::Shared(frame.slice(range)))))
+    pub(crate) fn slice(frame: &Bytes, part: Utf8<'_>) -> Self {
+        Self::new(part.0, || frame.slice_ref(part.0))
     }
 
-    /// The text in `bytes`, copied; `None` if it is not UTF-8.
+    /// The text in `text`, copied.
     #[inline]
-    pub(crate) fn copy(bytes: &[u8]) -> Option<Self> {
-        let bytes = valid(bytes)?;
-        Some(Self::inline(bytes).unwrap_or_else(|| Self(Repr::Shared(Bytes::copy_from_slice(bytes)))))
+    pub(crate) fn copy(text: Utf8<'_>) -> Self {
+        Self::new(text.0, || Bytes::copy_from_slice(text.0))
     }
 
+    /// The text in `text`, copied when short and shared as `long` when long.
     #[inline]
-    fn inline(text: &[u8]) -> Option<Self> {
-        let mut bytes = [0; INLINE];
-        bytes.get_mut(..text.len())?.copy_from_slice(text);
-        Some(Self(Repr::Inline { len: text.len() as u8, bytes }))
+    fn new(text: &[u8], long: impl FnOnce() -> Bytes) -> Self {
+        if text.len() > INLINE {
+            return Self(Repr::Shared(long()));
+        }
+        let mut short = Repr::Inline { len: text.len() as u8, bytes: [0; INLINE] };
+        if let Repr::Inline { bytes, .. } = &mut short {
+            match text.len() {
+                16.. => copy_ends::<16>(text, bytes),
+                8..16 => copy_ends::<8>(text, bytes),
+                4..8 => copy_ends::<4>(text, bytes),
+                0..4 => bytes[..text.len()].copy_from_slice(text),
+            }
+        }
+        Self(short)
     }
 
     /// The text's bytes.
@@ -92,10 +104,55 @@ impl Text {
 }
 
 /// Bytes that are UTF-8.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Utf8<'a>(&'a [u8]);
+
+impl<'a> Utf8<'a> {
+    /// `None` if `bytes` are not UTF-8.
+    #[inline]
+    pub(crate) fn new(bytes: &'a [u8]) -> Option<Self> {
+        // Nearly all of it is short and ASCII, which is quicker to see.
+        let ascii = match bytes.len() {
+            16..=32 => ends_are_ascii::<16>(bytes),
+            8..16 => ends_are_ascii::<8>(bytes),
+            4..8 => ends_are_ascii::<4>(bytes),
+            _ => false,
+        };
+        if ascii { Some(Self(bytes)) } else { Self::not_ascii(bytes) }
+    }
+
+    #[cold]
+    fn not_ascii(bytes: &'a [u8]) -> Option<Self> {
+        str::from_utf8(bytes).is_ok().then_some(Self(bytes))
+    }
+
+    #[inline]
+    pub(crate) fn is_empty(self) -> bool {
+        self.0.is_empty()
+    }
+
+    #[inline]
+    pub(crate) fn len(self) -> usize {
+        self.0.len()
+    }
+}
+
+// Text of `N` to twice `N` bytes is two pieces of `N` that may overlap, which takes neither a call nor a loop.
+
 #[inline]
-fn valid(bytes: &[u8]) -> Option<&[u8]> {
-    // Nearly all of it is ASCII, which is quicker to see.
-    (bytes.is_ascii() || str::from_utf8(bytes).is_ok()).then_some(bytes)
+fn ends_are_ascii<const N: usize>(text: &[u8]) -> bool {
+    match (text.first_chunk::<N>(), text.last_chunk::<N>()) {
+        (Some(first), Some(last)) => first.iter().zip(last).fold(0, |all, (a, b)| all | a | b).is_ascii(),
+        _ => false,
+    }
+}
+
+#[inline]
+fn copy_ends<const N: usize>(text: &[u8], into: &mut [u8; INLINE]) {
+    if let (Some(first), Some(last)) = (text.first_chunk::<N>(), text.last_chunk::<N>()) {
+        into[..N].copy_from_slice(first);
+        into[text.len() - N..text.len()].copy_from_slice(last);
+    }
 }
 
 impl Default for Text {
@@ -107,14 +164,16 @@ impl Default for Text {
 impl From<&str> for Text {
     #[inline]
     fn from(text: &str) -> Self {
-        Self::inline(text.as_bytes())
-            .unwrap_or_else(|| Self(Repr::Shared(Bytes::copy_from_slice(text.as_bytes()))))
+        Self::copy(Utf8(text.as_bytes()))
     }
 }
 
 impl From<String> for Text {
     fn from(text: String) -> Self {
-        Self::inline(text.as_bytes()).unwrap_or_else(|| Self(Repr::Shared(Bytes::from(text))))
+        if text.len() > INLINE {
+            return Self(Repr::Shared(Bytes::from(text)));
+        }
+        Self::from(text.as_str())
     }
 }
 
@@ -189,8 +248,8 @@ mod tests {
     #[test]
     fn short_text_is_inline_and_long_text_shares_its_frame() {
         let frame = Bytes::from_static(b"an id of 23 characters.|an id of 24 characters..");
-        let short = Text::slice(&frame, 0..23).unwrap();
-        let long = Text::slice(&frame, 24..48).unwrap();
+        let short = Text::slice(&frame, Utf8::new(&frame[..23]).unwrap());
+        let long = Text::slice(&frame, Utf8::new(&frame[24..48]).unwrap());
         assert!(matches!(short.0, Repr::Inline { .. }));
         assert!(matches!(long.0, Repr::Shared(_)));
         assert_eq!(long.as_bytes().as_ptr(), frame[24..].as_ptr());
@@ -205,6 +264,6 @@ mod tests {
     #[test]
     fn what_is_not_utf8_is_no_text() {
         assert!(Text::from_utf8(Bytes::from_static(b"\xff")).is_err());
-        assert!(Text::slice(&Bytes::from_static("é".as_bytes()), 0..1).is_none());
+        assert!(Utf8::new(&"é".as_bytes()[..1]).is_none());
     }
 }

@@ -1,14 +1,14 @@
 //! The protobuf encoding, as far as the protocol's own messages need it.
 //!
 //! Each message is described once for writing ([`Encode`]: run against a counter for the length, against a buffer
-//! for the bytes) and once for reading ([`Decode`]: the message, or a draft of it, takes field after field).
+//! for the bytes) and once for reading ([`Decode`]: a draft of the message takes field after field).
 
 use alloc::vec::Vec;
-use core::ops::Range;
 
 use bytes::Bytes;
 
 use crate::error::{DecodeError, DecodeErrorKind};
+use crate::text::Utf8;
 use crate::{FrameLimits, Text};
 
 /// How deep groups of unknown fields may nest.
@@ -171,12 +171,20 @@ fn gather(bytes: u64) -> u64 {
 
 // --- reading -----------------------------------------------------------------------------------------------------
 
-/// A message that can be read, or the draft of one: it takes the fields as they come, in any order and repeatedly.
-pub(crate) trait Decode: Default {
+/// The draft of a message that is read: it takes the fields as they come, in any order and repeatedly.
+///
+/// Texts and bytes are parts of the frame in it, checked. What is left of them once all is read is copied or shared then.
+pub(crate) trait Decode<'a>: Default {
     const NAME: &'static str;
 
+    /// The message.
+    type Message;
+
     /// Takes one field, or skips it when it is unknown.
-    fn field(&mut self, field: u32, wire: WireType, reader: &mut Reader<'_>) -> Result<(), Fault>;
+    fn field(&mut self, field: u32, wire: WireType, reader: &mut Reader<'a>) -> Result<(), Fault>;
+
+    /// The message that was read, from `frame`.
+    fn finish(self, frame: &Bytes) -> Self::Message;
 }
 
 /// What is wrong with a field. Small, since it goes through every step of reading; the place is added at the end.
@@ -212,11 +220,58 @@ impl Fault {
     }
 }
 
-/// Reads the fields of one message, which is a range of a frame.
+/// Reads the message that `part` of a frame is.
+#[inline]
+pub(crate) fn read<'a, M: Decode<'a>>(
+    frame: &'a Bytes,
+    part: &'a [u8],
+    limits: &'a FrameLimits,
+) -> Result<M::Message, DecodeError> {
+    let mut draft = M::default();
+    match fields(frame, part, limits, &mut draft) {
+        Ok(()) => Ok(draft.finish(frame)),
+        Err(refusal) => Err(refusal.error(limits)),
+    }
+}
+
+/// Reads the fields of the message that `part` of a frame is, on top of what is in `draft`.
+#[inline]
+fn fields<'a, M: Decode<'a>>(
+    frame: &'a Bytes,
+    part: &'a [u8],
+    limits: &'a FrameLimits,
+    draft: &mut M,
+) -> Result<(), Refusal> {
+    let mut reader = Reader { frame, rest: part, limits, place: (M::NAME, 0) };
+    while !reader.rest.is_empty() {
+        reader.field(draft).map_err(|fault| Refusal { place: reader.place, fault })?;
+    }
+    Ok(())
+}
+
+/// What is wrong with a message, and where: the message, and the number of the field.
+struct Refusal {
+    place: (&'static str, u32),
+    fault: Fault,
+}
+
+impl Refusal {
+    #[cold]
+    fn error(self, limits: &FrameLimits) -> DecodeError {
+        let Self { place: (message, field), fault } = self;
+        DecodeError { message, field, kind: fault.kind(limits) }
+    }
+}
+
+/// Reads the fields of one message, which is a part of a frame.
+///
+/// What is rarely called is called with a copy of it, or of what is left to read, and gives back what it leaves over: a reader
+/// that nobody else has a reference to stays in registers.
+#[derive(Clone, Copy)]
 pub(crate) struct Reader<'a> {
     frame: &'a Bytes,
-    position: usize,
-    end: usize,
+    /// What of the message is not read yet.
+    rest: &'a [u8],
     limits: &'a FrameLimits,
     /// Where it is, to tell where a fault is: the message, and the number of the field.
     place: (&'static str, u32),
@@ -224,37 +279,21 @@ pub(crate) struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     #[inline]
-    pub(crate) fn new(frame: &'a Bytes, range: Range<usize>, limits: &'a FrameLimits) -> Self {
-        Self { frame, position: range.start, end: range.end, limits, place: ("", 0) }
+    pub(crate) fn frame(&self) -> &'a Bytes {
+        self.frame
     }
 
-    pub(crate) fn limits(&self) -> &FrameLimits {
+    #[inline]
+    pub(crate) fn limits(&self) -> &'a FrameLimits {
         self.limits
     }
 
-    /// Reads a whole message.
     #[inline]
-    pub(crate) fn message<M: Decode>(mut self) -> Result<M, DecodeError> {
-        let mut message = M::default();
-        match self.fields(&mut message) {
-            Ok(()) => Ok(message),
-            Err(fault) => {
-                let (message, field) = self.place;
-                Err(DecodeError { message, field, kind: fault.kind(self.limits) })
-            }
-        }
-    }
-
-    #[inline]
-    fn fields<M: Decode>(&mut self, message: &mut M) -> Result<(), Fault> {
-        self.place.0 = M::NAME;
-        while self.position < self.end {
-            self.place.1 = 0;
-            let (field, wire) = self.tag()?;
-            self.place.1 = field;
-            message.field(field, wire, self)?;
-        }
-        Ok(())
+    fn field<M: Decode<'a>>(&mut self, draft: &mut M) -> Result<(), Fault> {
+        self.place.1 = 0;
+        let (field, wire) = self.tag()?;
+        self.place.1 = field;
+        draft.field(field, wire, self)
     }
 
     #[inline]
@@ -278,88 +317,54 @@ impl<'a> Reader<'a> {
     #[inline]
     fn raw_varint(&mut self) -> Result<u64, Fault> {
         // Tags, lengths and flags nearly always take one byte.
-        match self.frame[self.position..self.end].first() {
-            Some(byte) if *byte < 0x80 => {
-                self.position += 1;
+        match self.rest {
+            [byte, rest @ ..] if *byte < 0x80 => {
+                self.rest = rest;
                 Ok(u64::from(*byte))
             }
-            _ => self.long_varint(),
-        }
-    }
-
-    #[inline(never)]
-    fn long_varint(&mut self) -> Result<u64, Fault> {
-        let bytes = &self.frame[self.position..self.end];
-        let (mut value, mut read) = (0, 0);
-        // A time, most likely: the first eight bytes at once, and one is left.
-        if let Some(eight) = bytes.first_chunk().map(|eight| u64::from_le_bytes(*eight)) {
-            if eight & CONTINUED == CONTINUED {
-                (value, read) = (gather(eight), 8);
+            rest => {
+                let (value, rest) = long_varint(rest)?;
+                self.rest = rest;
+                Ok(value)
             }
         }
-        while let Some(byte) = bytes.get(read) {
-            value |= u64::from(byte & 0x7f) << (7 * read);
-            read += 1;
-            if *byte < 0x80 {
-                // The tenth byte holds the last bit of 64.
-                if read == 10 && *byte > 1 {
-                    break;
-                }
-                self.position += read;
-                return Ok(value);
-            }
-            if read == 10 {
-                break;
-            }
-        }
-        Err(if self.end - self.position < 10 { Fault::Truncated } else { Fault::Varint })
     }
 
     #[inline]
-    fn take(&mut self, len: u64) -> Result<Range<usize>, Fault> {
-        match usize::try_from(len) {
-            Ok(len) if len <= self.end - self.position => {
-                let start = self.position;
-                self.position += len;
-                Ok(start..self.position)
-            }
-            _ => Err(Fault::Truncated),
-        }
+    fn take(&mut self, len: u64) -> Result<&'a [u8], Fault> {
+        let taken = usize::try_from(len).ok().and_then(|len| self.rest.split_at_checked(len));
+        let (taken, rest) = taken.ok_or(Fault::Truncated)?;
+        self.rest = rest;
+        Ok(taken)
     }
 
+    #[inline]
     fn expect(&self, wire: WireType, expected: WireType) -> Result<(), Fault> {
         if wire == expected { Ok(()) } else { Err(Fault::WireType) }
     }
 
-    /// The range of a length-delimited field.
+    /// What a length-delimited field holds.
     #[inline]
-    pub(crate) fn range(&mut self, wire: WireType) -> Result<Range<usize>, Fault> {
+    pub(crate) fn slice(&mut self, wire: WireType) -> Result<&'a [u8], Fault> {
         self.expect(wire, WireType::Bytes)?;
         let len = self.raw_varint()?;
         self.take(len)
     }
 
     #[inline]
-    pub(crate) fn bytes(&mut self, wire: WireType) -> Result<Bytes, Fault> {
-        let range = self.range(wire)?;
-        Ok(self.frame.slice(range))
+    pub(crate) fn text(&mut self, wire: WireType) -> Result<Utf8<'a>, Fault> {
+        Utf8::new(self.slice(wire)?).ok_or(Fault::NotUtf8)
     }
 
-    #[inline]
-    pub(crate) fn text(&mut self, wire: WireType) -> Result<Text, Fault> {
-        let range = self.range(wire)?;
-        Text::slice(self.frame, range).ok_or(Fault::NotUtf8)
-    }
-
-    /// A text that must keep to the limit on ids. Copied off the frame, however long: ids are remembered long after
+    /// A text that must keep to the limit on ids. To be copied off the frame, however long: ids are remembered long after
     /// their frame is done with, and must not keep it alive.
     #[inline]
-    pub(crate) fn id(&mut self, wire: WireType) -> Result<Text, Fault> {
-        let range = self.range(wire)?;
-        if range.len() > self.limits.id_bytes {
+    pub(crate) fn id(&mut self, wire: WireType) -> Result<Utf8<'a>, Fault> {
+        let id = self.slice(wire)?;
+        if id.len() > self.limits.id_bytes {
             return Err(Fault::LongId);
         }
-        Text::copy(&self.frame[range]).ok_or(Fault::NotUtf8)
+        Utf8::new(id).ok_or(Fault::NotUtf8)
     }
 
     #[inline]
@@ -368,27 +373,39 @@ impl<'a> Reader<'a> {
         Ok(self.raw_varint()? as i64)
     }
 
+    #[inline]
     pub(crate) fn bool(&mut self, wire: WireType) -> Result<bool, Fault> {
         Ok(self.int64(wire)? != 0)
     }
 
+    #[inline]
     pub(crate) fn float(&mut self, wire: WireType) -> Result<f32, Fault> {
         self.expect(wire, WireType::Fixed32)?;
-        let range = self.take(4)?;
-        let mut bytes = [0; 4];
-        bytes.copy_from_slice(&self.frame[range]);
-        Ok(f32::from_le_bytes(bytes))
+        let (bytes, rest) = self.rest.split_first_chunk().ok_or(Fault::Truncated)?;
+        self.rest = rest;
+        Ok(f32::from_le_bytes(*bytes))
     }
 
     /// Reads an embedded message into `message`, on top of what an earlier occurrence left there.
-    pub(crate) fn embedded<M: Decode>(&mut self, wire: WireType, message: &mut M) -> Result<(), Fault> {
-        let range = self.range(wire)?;
-        let mut embedded = Reader::new(self.frame, range, self.limits);
-        embedded.fields(message).inspect_err(|_| self.place = embedded.place)
+    #[inline]
+    pub(crate) fn embedded<M: Decode<'a>>(&mut self, wire: WireType, message: &mut M) -> Result<(), Fault> {
+        let part = self.slice(wire)?;
+        fields(self.frame, part, self.limits, message).map_err(|refusal| {
+            self.place = refusal.place;
+            refusal.fault
+        })
     }
 
     /// Skips a field that is not known.
+    #[inline]
     pub(crate) fn skip(&mut self, field: u32, wire: WireType) -> Result<(), Fault> {
+        self.rest = self.behind(field, wire)?;
+        Ok(())
+    }
+
+    /// What follows a field that is not known.
+    #[cold]
+    fn behind(mut self, field: u32, wire: WireType) -> Result<&'a [u8], Fault> {
         let mut groups = Vec::new();
         let (mut field, mut wire) = (field, wire);
         loop {
@@ -396,17 +413,42 @@ impl<'a> Reader<'a> {
                 WireType::Varint => _ = self.raw_varint()?,
                 WireType::Fixed64 => _ = self.take(8)?,
                 WireType::Fixed32 => _ = self.take(4)?,
-                WireType::Bytes => _ = self.range(wire)?,
+                WireType::Bytes => _ = self.slice(wire)?,
                 WireType::StartGroup if groups.len() < MAX_GROUP_DEPTH => groups.push(field),
                 WireType::EndGroup if groups.pop() == Some(field) => {}
                 WireType::StartGroup | WireType::EndGroup => return Err(Fault::Group),
             }
             if groups.is_empty() {
-                return Ok(());
+                return Ok(self.rest);
             }
             (field, wire) = self.tag()?;
         }
     }
+}
+
+/// Reads a varint of more than one byte, and gives what follows it.
+#[inline(never)]
+fn long_varint(bytes: &[u8]) -> Result<(u64, &[u8]), Fault> {
+    let (mut value, mut shift, mut rest) = (0, 0, bytes);
+    // A time, most likely: the first eight bytes at once, and one is left.
+    if let Some((eight, behind)) = rest.split_first_chunk() {
+        let eight = u64::from_le_bytes(*eight);
+        if eight & CONTINUED == CONTINUED {
+            (value, shift, rest) = (gather(eight), 56, behind);
+        }
+    }
+    while let Some((byte, behind)) = rest.split_first() {
+        // The tenth byte holds the last bit of 64.
+        if shift == 63 && *byte > 1 {
+            return Err(Fault::Varint);
+        }
+        value |= u64::from(byte & 0x7f) << shift;
+        if *byte < 0x80 {
+            return Ok((value, behind));
+        }
+        (shift, rest) = (shift + 7, behind);
+    }
+    Err(Fault::Truncated)
 }
 
 #[cfg(test)]
@@ -439,23 +481,27 @@ mod tests {
                     bytes.resize(len + more, 0xff);
                     let frame = Bytes::from(bytes);
                     let limits = FrameLimits::DEFAULT;
-                    let mut reader = Reader::new(&frame, 0..frame.len(), &limits);
-                    assert_eq!((reader.raw_varint(), reader.position), (Ok(value), len), "{value:#x}");
+                    let mut reader = reader(&frame, &limits);
+                    assert_eq!((reader.raw_varint(), reader.rest.len()), (Ok(value), more), "{value:#x}");
                 }
                 for cut in 0..len {
                     let frame = Bytes::copy_from_slice(&out[..cut]);
                     let limits = FrameLimits::DEFAULT;
-                    let mut reader = Reader::new(&frame, 0..cut, &limits);
+                    let mut reader = reader(&frame, &limits);
                     assert_eq!(reader.raw_varint(), Err(Fault::Truncated), "{value:#x}");
                 }
             }
         }
     }
 
+    fn reader<'a>(frame: &'a Bytes, limits: &'a FrameLimits) -> Reader<'a> {
+        Reader { frame, rest: frame, limits, place: ("", 0) }
+    }
+
     fn varint(bytes: &'static [u8]) -> Result<u64, Fault> {
         let frame = Bytes::from_static(bytes);
         let limits = FrameLimits::DEFAULT;
-        Reader::new(&frame, 0..bytes.len(), &limits).raw_varint()
+        reader(&frame, &limits).raw_varint()
     }
 
     #[test]
