@@ -4,6 +4,7 @@ use chacha20::ChaCha12Rng;
 use chacha20::rand_core::{Rng, SeedableRng};
 
 use crate::Text;
+use crate::text::Utf8;
 
 /// 256 bits that a generator starts from. Whoever knows them can foretell every id: draw them from the operating
 /// system, or, in a simulation, from the seed of the run.
@@ -52,18 +53,17 @@ impl IdGenerator {
     fn draw(&mut self, prefix: [u8; 4]) -> Text {
         let mut id = [0; 4 + DRAWN];
         id[..4].copy_from_slice(&prefix);
-        let mut rest = &mut id[4..];
-        while !rest.is_empty() {
-            let bits = self.0.next_u64();
-            for index in 0..10 {
-                // Six bits at a time; the two values beyond the alphabet are passed over, to stay uniform.
-                let Some(&letter) = ALPHABET.get((bits >> (6 * index) & 63) as usize) else { continue };
-                let Some((first, others)) = core::mem::take(&mut rest).split_first_mut() else { break };
-                *first = letter;
-                rest = others;
+        for half in id[4..].chunks_exact_mut(DRAWN / 2) {
+            // A fraction of 64 bits: 62 times it is a letter, and what is behind the point the fraction for the next. There
+            // are 2^28 fractions to each choice of six letters, give or take one, which is as good as uniform.
+            let mut fraction = self.0.next_u64();
+            for letter in half {
+                let product = u128::from(fraction) * ALPHABET.len() as u128;
+                *letter = ALPHABET[(product >> 64) as usize];
+                fraction = product as u64;
             }
         }
-        Text::from(core::str::from_utf8(&id).expect("letters and digits"))
+        Text::copy(Utf8::new(&id).expect("letters and digits"))
     }
 }
 
