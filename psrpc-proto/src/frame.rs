@@ -202,14 +202,12 @@ fn write(type_url: &str, value: &impl Encode, len: usize, channel: &str, compres
     let mut out = Vec::with_capacity(string(type_url) + field + string(channel) + last);
     out.bytes(1, type_url.as_bytes());
     if len > 0 {
-        out.tag(2, WireType::Bytes);
-        out.varint(len as u64);
+        out.head(2, len);
         value.encode(&mut out);
     }
     out.bytes(3, channel.as_bytes());
     if compression != 0 {
-        out.tag(COMPRESSION, WireType::Varint);
-        out.varint(compression);
+        out.number(COMPRESSION, compression);
     }
     Bytes::from(out)
 }

@@ -57,7 +57,15 @@ impl Metadata {
         self.0.iter().map(|(name, value)| name.len() + value.len()).sum()
     }
 
+    #[inline]
     pub(crate) fn encode(&self, field: u32, out: &mut impl Sink) {
+        // Most requests have none.
+        if !self.is_empty() {
+            self.encode_entries(field, out);
+        }
+    }
+
+    fn encode_entries(&self, field: u32, out: &mut impl Sink) {
         for (name, value) in &self.0 {
             out.message(field, &Entry { name, value });
         }

@@ -5,9 +5,6 @@ use core::{fmt, hash, str};
 
 use bytes::Bytes;
 
-/// The longest text that is kept inline.
-const INLINE: usize = 23;
-
 /// UTF-8 text as it travels: an id, an error text, a metadata key or value.
 ///
 /// Up to 23 bytes it is kept inline, so that ids of the usual 16 characters cost neither an allocation nor a
@@ -18,13 +15,16 @@ pub struct Text(Repr);
 
 #[derive(Clone)]
 enum Repr {
-    Inline { len: u8, bytes: [u8; INLINE] },
+    Inline { len: u8, bytes: [u8; Text::INLINE] },
     Shared(Bytes),
 }
 
 impl Text {
+    /// The longest text that is kept inline.
+    pub(crate) const INLINE: usize = 23;
+
     /// The empty text.
-    pub const EMPTY: Text = Text(Repr::Inline { len: 0, bytes: [0; INLINE] });
+    pub const EMPTY: Text = Text(Repr::Inline { len: 0, bytes: [0; Self::INLINE] });
 
     /// Text that lives as long as the program; never allocates.
     pub const fn from_static(text: &'static str) -> Self {
@@ -38,7 +38,7 @@ impl Text {
     /// When `bytes` is not UTF-8.
     pub fn from_utf8(bytes: Bytes) -> Result<Self, str::Utf8Error> {
         str::from_utf8(&bytes)?;
-        if bytes.len() > INLINE {
+        if bytes.len() > Self::INLINE {
             return Ok(Self(Repr::Shared(bytes)));
         }
         Ok(Self::copy(Utf8(&bytes)))
@@ -59,10 +59,10 @@ impl Text {
     /// The text in `text`, copied when short and shared as `long` when long.
     #[inline]
     fn new(text: &[u8], long: impl FnOnce() -> Bytes) -> Self {
-        if text.len() > INLINE {
+        if text.len() > Self::INLINE {
             return Self(Repr::Shared(long()));
         }
-        let mut short = Repr::Inline { len: text.len() as u8, bytes: [0; INLINE] };
+        let mut short = Repr::Inline { len: text.len() as u8, bytes: [0; Self::INLINE] };
         if let Repr::Inline { bytes, .. } = &mut short {
             match text.len() {
                 16.. => copy_ends::<16>(text, bytes),
@@ -72,6 +72,15 @@ impl Text {
             }
         }
         Self(short)
+    }
+
+    /// The text with zeros behind it, and its length, if it is kept inline.
+    #[inline]
+    pub(crate) fn as_inline(&self) -> Option<(&[u8; Self::INLINE], usize)> {
+        match &self.0 {
+            Repr::Inline { bytes, len } => Some((bytes, usize::from(*len))),
+            Repr::Shared(_) => None,
+        }
     }
 
     /// The text's bytes.
@@ -148,7 +157,7 @@ fn ends_are_ascii<const N: usize>(text: &[u8]) -> bool {
 }
 
 #[inline]
-fn copy_ends<const N: usize>(text: &[u8], into: &mut [u8; INLINE]) {
+fn copy_ends<const N: usize>(text: &[u8], into: &mut [u8; Text::INLINE]) {
     if let (Some(first), Some(last)) = (text.first_chunk::<N>(), text.last_chunk::<N>()) {
         into[..N].copy_from_slice(first);
         into[text.len() - N..text.len()].copy_from_slice(last);
@@ -170,7 +179,7 @@ impl From<&str> for Text {
 
 impl From<String> for Text {
     fn from(text: String) -> Self {
-        if text.len() > INLINE {
+        if text.len() > Self::INLINE {
             return Self(Repr::Shared(Bytes::from(text)));
         }
         Self::from(text.as_str())

@@ -44,7 +44,14 @@ pub(crate) trait Sink {
 
     #[inline]
     fn tag(&mut self, field: u32, wire: WireType) {
-        self.varint(u64::from(field << 3 | wire as u32));
+        self.varint(u64::from(tag(field, wire)));
+    }
+
+    /// A varint field.
+    #[inline]
+    fn number(&mut self, field: u32, value: u64) {
+        self.tag(field, WireType::Varint);
+        self.varint(value);
     }
 
     /// A length-delimited field, left out when empty.
@@ -58,23 +65,41 @@ pub(crate) trait Sink {
     /// A length-delimited field, written even when empty.
     #[inline]
     fn delimited(&mut self, field: u32, bytes: &[u8]) {
-        self.tag(field, WireType::Bytes);
-        self.varint(bytes.len() as u64);
+        self.head(field, bytes.len());
         self.raw(bytes);
+    }
+
+    /// What stands before the `len` bytes of a length-delimited field.
+    #[inline]
+    fn head(&mut self, field: u32, len: usize) {
+        self.tag(field, WireType::Bytes);
+        self.varint(len as u64);
     }
 
     /// A string field, left out when empty.
     #[inline]
     fn text(&mut self, field: u32, text: &Text) {
-        self.bytes(field, text.as_bytes());
+        match text.as_inline() {
+            Some((_, 0)) => {}
+            Some((bytes, len)) => {
+                self.head(field, len);
+                self.first(len, bytes);
+            }
+            None => self.bytes(field, text.as_bytes()),
+        }
+    }
+
+    /// The first `len` of a few bytes.
+    #[inline]
+    fn first(&mut self, len: usize, bytes: &[u8; Text::INLINE]) {
+        self.raw(&bytes[..len]);
     }
 
     /// An int64 field, left out when 0.
     #[inline]
     fn int64(&mut self, field: u32, value: i64) {
         if value != 0 {
-            self.tag(field, WireType::Varint);
-            self.varint(value as u64);
+            self.number(field, value as u64);
         }
     }
 
@@ -82,8 +107,7 @@ pub(crate) trait Sink {
     #[inline]
     fn bool(&mut self, field: u32, value: bool) {
         if value {
-            self.tag(field, WireType::Varint);
-            self.varint(1);
+            self.number(field, 1);
         }
     }
 
@@ -101,8 +125,7 @@ pub(crate) trait Sink {
     where
         Self: Sized,
     {
-        self.tag(field, WireType::Bytes);
-        self.varint(message.encoded_len() as u64);
+        self.head(field, message.encoded_len());
         message.encode(self);
     }
 }
@@ -110,34 +133,80 @@ pub(crate) trait Sink {
 struct Count(usize);
 
 impl Sink for Count {
+    #[inline]
     fn raw(&mut self, bytes: &[u8]) {
         self.0 += bytes.len();
     }
 
+    #[inline]
     fn varint(&mut self, value: u64) {
         self.0 += varint_len(value);
     }
 }
 
+/// Adds to what is written, which has the room that counting found to be needed. Room is checked for all the same, once
+/// for each piece: so what a field begins with, or is, is one.
 impl Sink for Vec<u8> {
+    #[inline]
     fn raw(&mut self, bytes: &[u8]) {
         self.extend_from_slice(bytes);
     }
 
-    #[inline]
     fn varint(&mut self, value: u64) {
         let mut rest = value;
-        // A time, most likely: the first eight bytes at once, and one is left.
-        if rest >> 56 != 0 {
-            self.extend_from_slice(&(spread(rest) | CONTINUED).to_le_bytes());
-            rest >>= 56;
-        }
         while rest >= 0x80 {
             self.push(rest as u8 | 0x80);
             rest >>= 7;
         }
         self.push(rest as u8);
     }
+
+    #[inline]
+    fn number(&mut self, field: u32, value: u64) {
+        match (tag(field, WireType::Varint), value) {
+            (tag @ 0..0x80, 0..0x80) => self.extend_from_slice(&[tag as u8, value as u8]),
+            // A time takes nine bytes.
+            (tag @ 0..0x80, NINE_BYTES..TEN_BYTES) => {
+                let mut bytes = [tag as u8; 10];
+                bytes[1..9].copy_from_slice(&(spread(value) | CONTINUED).to_le_bytes());
+                bytes[9] = (value >> 56) as u8;
+                self.extend_from_slice(&bytes);
+            }
+            (tag, _) => long_head(self, tag, value),
+        }
+    }
+
+    #[inline]
+    fn head(&mut self, field: u32, len: usize) {
+        match (tag(field, WireType::Bytes), len) {
+            (tag @ 0..0x80, 0..0x80) => self.extend_from_slice(&[tag as u8, len as u8]),
+            (tag, _) => long_head(self, tag, len as u64),
+        }
+    }
+
+    #[inline]
+    fn first(&mut self, len: usize, bytes: &[u8; Text::INLINE]) {
+        // To add them all and then go back, whatever the length, takes no call.
+        if self.capacity() - self.len() >= bytes.len() {
+            let end = self.len() + len;
+            self.extend_from_slice(bytes);
+            self.truncate(end);
+        } else {
+            self.extend_from_slice(&bytes[..len]);
+        }
+    }
+}
+
+/// A tag and what follows it, of any length.
+#[inline(never)]
+fn long_head(out: &mut Vec<u8>, tag: u32, value: u64) {
+    out.varint(u64::from(tag));
+    out.varint(value);
+}
+
+#[inline]
+fn tag(field: u32, wire: WireType) -> u32 {
+    field << 3 | wire as u32
 }
 
 /// How many bytes `value` takes as a varint.
@@ -149,6 +218,10 @@ pub(crate) fn varint_len(value: u64) -> usize {
 }
 
 // --- eight bytes of a varint at once -----------------------------------------------------------------------------
+
+/// From here on a varint takes nine bytes, and ten.
+const NINE_BYTES: u64 = 1 << 56;
+const TEN_BYTES: u64 = 1 << 63;
 
 /// The bit of each of eight bytes that says that another follows.
 const CONTINUED: u64 = 0x8080_8080_8080_8080;
@@ -462,8 +535,8 @@ mod tests {
         for shift in 0..64 {
             for value in [1u64 << shift, (1 << shift) - 1, u64::MAX >> shift] {
                 let mut out = vec![];
-                out.varint(value);
-                assert_eq!(out.len(), varint_len(value), "{value}");
+                out.number(1, value);
+                assert_eq!(out.len(), 1 + varint_len(value), "{value}");
             }
         }
     }
@@ -474,7 +547,8 @@ mod tests {
             for value in [1u64 << shift, (1 << shift) - 1, u64::MAX >> shift, 0x0123_4567_89ab_cdef >> shift]
             {
                 let mut out = vec![];
-                out.varint(value);
+                out.number(1, value);
+                out.remove(0);
                 let len = out.len();
                 for more in 0..10 {
                     let mut bytes = out.clone();
