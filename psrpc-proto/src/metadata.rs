@@ -20,6 +20,17 @@ impl Metadata {
         Self(Vec::new())
     }
 
+    /// The metadata of `entries`, of which a later one replaces an earlier one of the same name.
+    fn of(entries: Vec<(Text, Text)>) -> Self {
+        let repeated = |(place, (name, _)): (usize, &(Text, Text))| {
+            entries[..place].iter().any(|(earlier, _)| earlier == name)
+        };
+        if entries.iter().enumerate().any(repeated) {
+            return entries.into_iter().collect();
+        }
+        Self(entries)
+    }
+
     /// The value of `name`.
     pub fn get(&self, name: &str) -> Option<&Text> {
         self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value)
@@ -98,17 +109,10 @@ impl MetadataDraft {
 
     #[inline]
     pub(crate) fn finish(self) -> Metadata {
-        let Self { entries, .. } = self;
-        if entries.len() < 2 {
-            return Metadata(entries);
+        match self.entries.len() {
+            0 | 1 => Metadata(self.entries),
+            _ => Metadata::of(self.entries),
         }
-        let repeated = |(place, (name, _)): (usize, &(Text, Text))| {
-            entries[..place].iter().any(|(earlier, _)| earlier == name)
-        };
-        if entries.iter().enumerate().any(repeated) {
-            return entries.into_iter().collect();
-        }
-        Metadata(entries)
     }
 }
 

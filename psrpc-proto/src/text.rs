@@ -195,7 +195,11 @@ impl AsRef<str> for Text {
 impl PartialEq for Text {
     #[inline]
     fn eq(&self, other: &Self) -> bool {
-        self.as_bytes() == other.as_bytes()
+        match (self.as_inline(), other.as_inline()) {
+            // What is behind them is 0, and to compare it too takes no call.
+            (Some(inline), Some(other)) => inline == other,
+            _ => self.as_bytes() == other.as_bytes(),
+        }
     }
 }
 

@@ -371,7 +371,17 @@ impl<'a> Reader<'a> {
 
     #[inline]
     fn tag(&mut self) -> Result<(u32, WireType), Fault> {
-        let tag = self.raw_varint()?;
+        let tag = match self.rest {
+            [byte @ 0..0x80, rest @ ..] => {
+                self.rest = rest;
+                u32::from(*byte)
+            }
+            rest => {
+                let (tag, rest) = long_tag(rest)?;
+                self.rest = rest;
+                tag
+            }
+        };
         let wire = match tag & 7 {
             0 => WireType::Varint,
             1 => WireType::Fixed64,
@@ -381,17 +391,15 @@ impl<'a> Reader<'a> {
             5 => WireType::Fixed32,
             _ => return Err(Fault::Tag),
         };
-        match u32::try_from(tag) {
-            Ok(tag) if tag >> 3 != 0 => Ok((tag >> 3, wire)),
-            _ => Err(Fault::Tag),
-        }
+        let field = tag >> 3;
+        if field == 0 { Err(Fault::Tag) } else { Ok((field, wire)) }
     }
 
     #[inline]
     fn raw_varint(&mut self) -> Result<u64, Fault> {
-        // Tags, lengths and flags nearly always take one byte.
+        // Lengths and flags nearly always take one byte.
         match self.rest {
-            [byte, rest @ ..] if *byte < 0x80 => {
+            [byte @ 0..0x80, rest @ ..] => {
                 self.rest = rest;
                 Ok(u64::from(*byte))
             }
@@ -499,17 +507,24 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Reads a varint of more than one byte, and gives what follows it.
+/// Reads a tag of any length, and gives what follows it.
+#[cold]
+fn long_tag(bytes: &[u8]) -> Result<(u32, &[u8]), Fault> {
+    let (tag, rest) = long_varint(bytes)?;
+    Ok((u32::try_from(tag).map_err(|_| Fault::Tag)?, rest))
+}
+
+/// Reads a varint of any length, and gives what follows it.
 #[inline(never)]
 fn long_varint(bytes: &[u8]) -> Result<(u64, &[u8]), Fault> {
-    let (mut value, mut shift, mut rest) = (0, 0, bytes);
-    // A time, most likely: the first eight bytes at once, and one is left.
-    if let Some((eight, behind)) = rest.split_first_chunk() {
+    // A time takes nine bytes.
+    if let Some(([eight @ .., last @ 0..0x80], rest)) = bytes.split_first_chunk::<9>() {
         let eight = u64::from_le_bytes(*eight);
         if eight & CONTINUED == CONTINUED {
-            (value, shift, rest) = (gather(eight), 56, behind);
+            return Ok((gather(eight) | u64::from(*last) << 56, rest));
         }
     }
+    let (mut value, mut shift, mut rest) = (0, 0, bytes);
     while let Some((byte, behind)) = rest.split_first() {
         // The tenth byte holds the last bit of 64.
         if shift == 63 && *byte > 1 {
