@@ -41,7 +41,8 @@ impl<'a> Decode<'a> for AnyDraft<'a> {
         Ok(())
     }
 
-    fn finish(self, frame: &Bytes) -> Any {
+    #[inline]
+    fn finish(&mut self, frame: &Bytes) -> Any {
         Any { type_url: Text::slice(frame, self.type_url), value: frame.slice_ref(self.value) }
     }
 }
@@ -79,8 +80,8 @@ impl<'a> PayloadDraft<'a> {
 
     /// The payload, which stands in `frame`.
     #[inline]
-    pub(crate) fn finish(self, frame: &Bytes) -> Bytes {
-        match self {
+    pub(crate) fn finish(&self, frame: &Bytes) -> Bytes {
+        match *self {
             Self::Absent => Bytes::new(),
             Self::Any(payload) | Self::Raw(payload) => frame.slice_ref(payload),
         }

@@ -51,7 +51,8 @@ impl<'a> Decode<'a> for ClaimRequestDraft<'a> {
         Ok(())
     }
 
-    fn finish(self, _: &Bytes) -> ClaimRequest {
+    #[inline]
+    fn finish(&mut self, _: &Bytes) -> ClaimRequest {
         ClaimRequest {
             request_id: Text::copy(self.request_id),
             server_id: Text::copy(self.server_id),
@@ -96,7 +97,8 @@ impl<'a> Decode<'a> for ClaimResponseDraft<'a> {
         Ok(())
     }
 
-    fn finish(self, _: &Bytes) -> ClaimResponse {
+    #[inline]
+    fn finish(&mut self, _: &Bytes) -> ClaimResponse {
         ClaimResponse { request_id: Text::copy(self.request_id), server_id: Text::copy(self.server_id) }
     }
 }

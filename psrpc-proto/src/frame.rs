@@ -113,17 +113,18 @@ impl Frame {
         } else {
             (bytes, value)
         };
-        // Each makes the whole result, which saves moving the frame.
+        // Each makes the whole result, which saves moving the frame. Names are compared as wholes, which byte strings as patterns
+        // are not.
         match own_type(type_url) {
-            b"Request" => read::<RequestDraft<'_>>(within, value, limits)
+            name if name == b"Request" => read::<RequestDraft<'_>>(within, value, limits)
                 .map(|request| (Frame::Request(request), channel)),
-            b"Response" => read::<ResponseDraft<'_>>(within, value, limits)
+            name if name == b"Response" => read::<ResponseDraft<'_>>(within, value, limits)
                 .map(|response| (Frame::Response(response), channel)),
-            b"ClaimRequest" => read::<ClaimRequestDraft<'_>>(within, value, limits)
+            name if name == b"ClaimRequest" => read::<ClaimRequestDraft<'_>>(within, value, limits)
                 .map(|claim| (Frame::ClaimRequest(claim), channel)),
-            b"ClaimResponse" => read::<ClaimResponseDraft<'_>>(within, value, limits)
+            name if name == b"ClaimResponse" => read::<ClaimResponseDraft<'_>>(within, value, limits)
                 .map(|claim| (Frame::ClaimResponse(claim), channel)),
-            b"Stream" => {
+            name if name == b"Stream" => {
                 read::<StreamDraft<'_>>(within, value, limits).map(|stream| (Frame::Stream(stream), channel))
             }
             _ => match Utf8::new(type_url) {
@@ -166,6 +167,7 @@ fn decompress(value: &[u8], limits: &FrameLimits) -> Result<Bytes, DecodeError> 
 }
 
 /// The name of a message of the protocol's own; empty for any other. Whatever stands before the last slash does not matter.
+#[inline]
 fn own_type(type_url: &[u8]) -> &[u8] {
     if let Some(name) = type_url.strip_prefix(PREFIX.as_bytes()) {
         return name;
@@ -243,7 +245,8 @@ impl<'a> Decode<'a> for Envelope<'a> {
         Ok(())
     }
 
-    fn finish(self, _: &Bytes) -> Self {
-        self
+    #[inline]
+    fn finish(&mut self, _: &Bytes) -> Self {
+        core::mem::take(self)
     }
 }

@@ -108,10 +108,11 @@ impl MetadataDraft {
     }
 
     #[inline]
-    pub(crate) fn finish(self) -> Metadata {
-        match self.entries.len() {
-            0 | 1 => Metadata(self.entries),
-            _ => Metadata::of(self.entries),
+    pub(crate) fn finish(&mut self) -> Metadata {
+        let entries = core::mem::take(&mut self.entries);
+        match entries.len() {
+            0 | 1 => Metadata(entries),
+            _ => Metadata::of(entries),
         }
     }
 }
@@ -158,7 +159,8 @@ impl<'a> Decode<'a> for EntryDraft<'a> {
         Ok(())
     }
 
-    fn finish(self, frame: &Bytes) -> (Text, Text) {
+    #[inline]
+    fn finish(&mut self, frame: &Bytes) -> (Text, Text) {
         (Text::slice(frame, self.name), Text::slice(frame, self.value))
     }
 }

@@ -74,7 +74,8 @@ impl<'a> Decode<'a> for RequestDraft<'a> {
         Ok(())
     }
 
-    fn finish(self, frame: &Bytes) -> Request {
+    #[inline]
+    fn finish(&mut self, frame: &Bytes) -> Request {
         Request {
             request_id: Text::copy(self.request_id),
             client_id: Text::copy(self.client_id),

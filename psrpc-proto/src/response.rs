@@ -96,12 +96,17 @@ impl<'a> Decode<'a> for ResponseDraft<'a> {
         Ok(())
     }
 
-    fn finish(self, frame: &Bytes) -> Response {
+    #[inline]
+    fn finish(&mut self, frame: &Bytes) -> Response {
         let result = if self.error.is_empty() && self.code.is_empty() {
             Ok(self.payload.finish(frame))
         } else {
             let code = ErrorCode::from(Text::slice(frame, self.code));
-            Err(ErrorResponse { code, text: Text::slice(frame, self.error), details: self.details })
+            Err(ErrorResponse {
+                code,
+                text: Text::slice(frame, self.error),
+                details: core::mem::take(&mut self.details),
+            })
         };
         Response {
             request_id: Text::copy(self.request_id),

@@ -149,8 +149,9 @@ impl<'a> Decode<'a> for StreamDraft<'a> {
         Ok(())
     }
 
-    fn finish(self, frame: &Bytes) -> Stream {
-        let body = match self.body {
+    #[inline]
+    fn finish(&mut self, frame: &Bytes) -> Stream {
+        let body = match &mut self.body {
             BodyDraft::None => None,
             BodyDraft::Open(open) => Some(open.finish(frame)),
             BodyDraft::Message(message) => Some(message.finish(frame)),
@@ -186,7 +187,8 @@ impl<'a> Decode<'a> for OpenDraft<'a> {
         Ok(())
     }
 
-    fn finish(self, _: &Bytes) -> StreamBody {
+    #[inline]
+    fn finish(&mut self, _: &Bytes) -> StreamBody {
         StreamBody::Open { node_id: Text::copy(self.node_id), metadata: self.metadata.finish() }
     }
 }
@@ -206,7 +208,8 @@ impl<'a> Decode<'a> for MessageDraft<'a> {
         }
     }
 
-    fn finish(self, frame: &Bytes) -> StreamBody {
+    #[inline]
+    fn finish(&mut self, frame: &Bytes) -> StreamBody {
         StreamBody::Message { payload: self.0.finish(frame) }
     }
 }
@@ -222,7 +225,8 @@ impl Decode<'_> for AckDraft {
         reader.skip(field, wire)
     }
 
-    fn finish(self, _: &Bytes) -> StreamBody {
+    #[inline]
+    fn finish(&mut self, _: &Bytes) -> StreamBody {
         StreamBody::Ack
     }
 }
@@ -246,7 +250,8 @@ impl<'a> Decode<'a> for CloseDraft<'a> {
         Ok(())
     }
 
-    fn finish(self, frame: &Bytes) -> StreamBody {
+    #[inline]
+    fn finish(&mut self, frame: &Bytes) -> StreamBody {
         let code = ErrorCode::from(Text::slice(frame, self.code));
         StreamBody::Close { code, text: Text::slice(frame, self.error) }
     }

@@ -256,8 +256,8 @@ pub(crate) trait Decode<'a>: Default {
     /// Takes one field, or skips it when it is unknown.
     fn field(&mut self, field: u32, wire: WireType, reader: &mut Reader<'a>) -> Result<(), Fault>;
 
-    /// The message that was read, from `frame`.
-    fn finish(self, frame: &Bytes) -> Self::Message;
+    /// The message that was read, from `frame`. Takes it out of the draft, which is large to move.
+    fn finish(&mut self, frame: &Bytes) -> Self::Message;
 }
 
 /// What is wrong with a field. Small, since it goes through every step of reading; the place is added at the end.
