@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand, ValueEnum, value_parser};
 
 use crate::Fault;
 use crate::place::{Asked, Place};
+use crate::scale::Scale;
 use crate::soak::Soak;
 use crate::work::Work;
 
@@ -29,6 +30,7 @@ pub(crate) struct Args {
 #[derive(Subcommand)]
 pub(crate) enum Command {
     Soak(Soak),
+    Scale(Scale),
 }
 
 #[derive(clap::Args)]

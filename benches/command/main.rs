@@ -3,6 +3,7 @@
 
 mod args;
 mod cell;
+mod fleet;
 mod floor;
 mod load;
 mod measure;
@@ -10,6 +11,7 @@ mod place;
 mod plot;
 mod progress;
 mod report;
+mod scale;
 mod soak;
 mod work;
 
@@ -35,6 +37,7 @@ fn main() -> ExitCode {
     let args = Args::parse();
     let outcome = match &args.command {
         Some(Command::Soak(soak)) => soak.run(),
+        Some(Command::Scale(scale)) => scale.run(),
         None => run(&args.run).map(|()| true),
     };
     match outcome {

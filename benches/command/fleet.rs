@@ -1,0 +1,267 @@
+//! A fleet of engines in virtual time, joined by a bus that hands every frame on at once: to see what each of them costs
+//! as the fleet grows.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use psrpc_engine::proto::{Channel, Frame, MethodProperties};
+use psrpc_engine::{
+    Call, Client, ClientConfig, ClientEvent, ClientLimits, Engine, Now, Output, Route, Selection, Server,
+    ServerConfig, ServerEvent, ServerLimits, SubscriptionHandle, SubscriptionKind, Time, WallTime,
+};
+
+use crate::measure::now;
+
+const PAYLOAD: &[u8; 64] = &[b'x'; 64];
+
+/// What a fleet has cost so far.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Cost {
+    /// Frames that were published.
+    pub(crate) published: u64,
+    /// Frames that were delivered: each once for every subscriber.
+    pub(crate) delivered: u64,
+    /// What the clients took, all together.
+    pub(crate) clients: Duration,
+    /// What the servers took, all together.
+    pub(crate) servers: Duration,
+}
+
+/// Clients and servers of one service, on one bus.
+pub(crate) struct Fleet {
+    clients: Vec<Client>,
+    servers: Vec<Server>,
+    routes: Vec<Route>,
+    channels: BTreeMap<String, Subscribers>,
+    now: Now,
+    /// The outputs of these are to be carried out.
+    busy: VecDeque<Node>,
+    answered: u64,
+    /// Whether requests are left where servers got them.
+    holds: bool,
+    cost: Cost,
+}
+
+#[derive(Clone, Copy)]
+enum Node {
+    Client(usize),
+    Server(usize),
+}
+
+/// Who listens to a channel.
+#[derive(Default)]
+struct Subscribers {
+    plain: Vec<(Node, SubscriptionHandle)>,
+    queue: Vec<(Node, SubscriptionHandle)>,
+    turn: usize,
+}
+
+impl Fleet {
+    /// So many clients and servers of a method with so many topics; 0 for a method without topics.
+    pub(crate) fn new(properties: MethodProperties, clients: usize, servers: usize, topics: usize) -> Self {
+        let route = |topic: &[String]| {
+            Route::new("Hats", "Fit", properties, topic).expect("names that can be carried")
+        };
+        let routes = match topics {
+            0 => vec![route(&[])],
+            topics => (0..topics).map(|topic| route(&[topic.to_string()])).collect(),
+        };
+        let limits = ClientLimits { calls: 1 << 20, bids_per_call: 1 << 10, ..ClientLimits::DEFAULT };
+        let config = ClientConfig { limits, ..ClientConfig::new("Hats") };
+        let seed = |kind: u8, number: usize| {
+            let mut seed = [kind; 32];
+            seed[..8].copy_from_slice(&number.to_le_bytes());
+            seed
+        };
+        let client = |number| Client::new(config.clone(), seed(1, number)).expect("a client");
+        let limits = ServerLimits { requests: 1 << 20, ..ServerLimits::DEFAULT };
+        let config = ServerConfig { limits, ..ServerConfig::new("Hats") };
+        let server = |number| Server::new(config.clone(), seed(2, number)).expect("a server");
+        let mut fleet = Self {
+            clients: (0..clients).map(client).collect(),
+            servers: (0..servers).map(server).collect(),
+            routes,
+            channels: BTreeMap::new(),
+            now: Now { time: Time::ZERO, wall: WallTime::from_unix_nanos(1_795_345_422_000_000_000) },
+            busy: (0..clients).map(Node::Client).collect(),
+            answered: 0,
+            holds: false,
+            cost: Cost::default(),
+        };
+        fleet.pump();
+        fleet
+    }
+
+    /// Has every server register every topic.
+    pub(crate) fn register(&mut self) {
+        for (number, server) in self.servers.iter_mut().enumerate() {
+            for route in &self.routes {
+                server.register(vec![route.clone()]).expect("it is not registered yet");
+            }
+            self.busy.push_back(Node::Server(number));
+        }
+        self.pump();
+    }
+
+    /// Makes so many calls, one after the other, each by the next client on the next topic, and gives what they cost.
+    pub(crate) fn calls(&mut self, calls: usize, selection: &Selection) -> Cost {
+        let before = (self.cost, self.answered);
+        for number in 0..calls {
+            self.start(number, selection);
+            self.pump();
+            // Where every bid is waited for.
+            while self.answered < before.1 + number as u64 + 1 {
+                let client = number % self.clients.len();
+                let next = self.clients[client].poll_timeout().expect("it waits for bids").at;
+                self.pass(next.since(self.now.time));
+                let started = now();
+                self.clients[client].handle_timeout(self.now);
+                self.cost.clients += started.elapsed();
+                self.busy.push_back(Node::Client(client));
+                self.pump();
+            }
+        }
+        self.cost.since(&before.0)
+    }
+
+    /// Makes so many calls that are left unanswered.
+    pub(crate) fn hold(&mut self, calls: usize) {
+        self.holds = true;
+        for number in 0..calls {
+            self.start(number, &Selection::default());
+            self.pump();
+        }
+        self.holds = false;
+    }
+
+    fn start(&mut self, number: usize, selection: &Selection) {
+        self.pass(Duration::from_micros(1));
+        let route = self.routes[number % self.routes.len()].clone();
+        let call = Call { selection: *selection, ..Call::new(route, &PAYLOAD[..]) };
+        let client = number % self.clients.len();
+        let started = now();
+        self.clients[client].call(self.now, call).expect("a call");
+        self.cost.clients += started.elapsed();
+        self.busy.push_back(Node::Client(client));
+    }
+
+    fn pass(&mut self, time: Duration) {
+        self.now = Now { time: self.now.time + time, wall: self.now.wall + time };
+    }
+
+    /// Carries out what is to be done, until nothing is.
+    fn pump(&mut self) {
+        while let Some(node) = self.busy.pop_front() {
+            match node {
+                Node::Client(number) => self.pump_client(number),
+                Node::Server(number) => self.pump_server(number),
+            }
+        }
+    }
+
+    fn pump_client(&mut self, number: usize) {
+        loop {
+            let started = now();
+            let output = self.clients[number].poll_output();
+            self.cost.clients += started.elapsed();
+            match output {
+                None => return,
+                Some(Output::Publish { token, channel, frame }) => {
+                    self.publish(&channel, frame);
+                    let started = now();
+                    self.clients[number].handle_published(self.now, token, Ok(None));
+                    self.cost.clients += started.elapsed();
+                }
+                Some(Output::Subscribe { subscription, channel, kind }) => {
+                    self.subscribe(Node::Client(number), subscription, &channel, kind);
+                    self.clients[number].handle_subscribed(self.now, subscription, Ok(()));
+                }
+                Some(Output::Event(ClientEvent::Resolved { outcome, .. })) => {
+                    outcome.expect("the call is answered");
+                    self.answered += 1;
+                }
+                Some(_) => {}
+            }
+        }
+    }
+
+    fn pump_server(&mut self, number: usize) {
+        loop {
+            let started = now();
+            let server = &mut self.servers[number];
+            let output = server.poll_output();
+            match output {
+                None => return self.cost.servers += started.elapsed(),
+                Some(Output::Event(ServerEvent::Received(received))) if !self.holds => {
+                    server.bid(self.now, received.request, 1.0);
+                }
+                Some(Output::Event(ServerEvent::Run { request })) => {
+                    server.respond(self.now, request, Ok("yes".into()));
+                }
+                Some(Output::Publish { token, channel, frame }) => {
+                    server.handle_published(self.now, token, Ok(None));
+                    self.cost.servers += started.elapsed();
+                    self.publish(&channel, frame);
+                    continue;
+                }
+                Some(Output::Subscribe { subscription, channel, kind }) => {
+                    server.handle_subscribed(self.now, subscription, Ok(()));
+                    self.cost.servers += started.elapsed();
+                    self.subscribe(Node::Server(number), subscription, &channel, kind);
+                    continue;
+                }
+                Some(_) => {}
+            }
+            self.cost.servers += started.elapsed();
+        }
+    }
+
+    fn subscribe(
+        &mut self,
+        node: Node,
+        subscription: SubscriptionHandle,
+        channel: &Channel,
+        kind: SubscriptionKind,
+    ) {
+        let subscribers = self.channels.entry(channel.legacy().to_owned()).or_default();
+        match kind {
+            SubscriptionKind::Plain => subscribers.plain.push((node, subscription)),
+            SubscriptionKind::Queue => subscribers.queue.push((node, subscription)),
+        }
+    }
+
+    fn publish(&mut self, channel: &Channel, frame: Frame) {
+        self.cost.published += 1;
+        let Self { clients, servers, channels, now: at, busy, cost, .. } = self;
+        let Some(subscribers) = channels.get_mut(channel.legacy()) else { return };
+        let next = subscribers.turn % subscribers.queue.len().max(1);
+        subscribers.turn += 1;
+        for (node, subscription) in subscribers.plain.iter().chain(subscribers.queue.get(next)).copied() {
+            cost.delivered += 1;
+            let frame = frame.clone();
+            let started = now();
+            match node {
+                Node::Client(number) => {
+                    clients[number].handle_frame(*at, subscription, frame);
+                    cost.clients += started.elapsed();
+                }
+                Node::Server(number) => {
+                    servers[number].handle_frame(*at, subscription, frame);
+                    cost.servers += started.elapsed();
+                }
+            }
+            busy.push_back(node);
+        }
+    }
+}
+
+impl Cost {
+    fn since(&self, earlier: &Self) -> Self {
+        Self {
+            published: self.published - earlier.published,
+            delivered: self.delivered - earlier.delivered,
+            clients: self.clients - earlier.clients,
+            servers: self.servers - earlier.servers,
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! `scale`: how what a call costs grows with servers, clients, topics and calls in flight.
+
+use psrpc::engine::Selection;
+use psrpc::engine::proto::{MethodProperties, Routing};
+use serde_json::{Value, json};
+
+use crate::Fault;
+use crate::fleet::{Cost, Fleet};
+use crate::measure::{now, resident};
+
+const QUEUE: MethodProperties = MethodProperties { routing: Routing::Queue, require_claim: true };
+const AFFINITY: MethodProperties = MethodProperties { routing: Routing::Affinity, require_claim: true };
+const SINGLE: MethodProperties = MethodProperties { routing: Routing::Queue, require_claim: false };
+
+/// Calls that are measured, where the fleet is small.
+const CALLS: usize = 2000;
+
+/// See how what a call costs grows: engines of up to 1,000 servers and 10,000 clients in virtual time, joined by a bus that
+/// hands every frame on at once. Tells the frames of a call, which a bus carries and delivers, and what the engines take; without
+/// encoding, a driver or a bus. Each reading of the clock adds some 50 ns, so that small figures are a little too large.
+#[derive(clap::Args)]
+pub(crate) struct Scale {
+    /// Sum up as JSON in the last line.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Scale {
+    pub(crate) fn run(&self) -> Result<bool, Fault> {
+        let tables = json!({
+            "servers": servers(),
+            "clients": clients(),
+            "topics": topics()?,
+            "in_flight": in_flight()?,
+        });
+        if self.json {
+            println!("{tables}");
+        }
+        Ok(true)
+    }
+}
+
+/// With more servers, all of which bid for each call.
+fn servers() -> Vec<Value> {
+    println!(
+        "calls of a method by affinity, with every bid waited for; of one by queue; and of one for a single server"
+    );
+    println!("method   servers | published delivered | client us/call  each server us/call");
+    let cells = [1, 10, 100, 1000].map(|servers| ("affinity", AFFINITY, servers));
+    let few = [("queue", QUEUE, 1), ("queue", QUEUE, 1000), ("single", SINGLE, 1)];
+    let mut rows = Vec::new();
+    for (name, properties, servers) in cells.into_iter().chain(few) {
+        let mut fleet = Fleet::new(properties, 1, servers, 0);
+        fleet.register();
+        let calls = CALLS.div_ceil(if name == "affinity" { servers } else { 1 }).max(50);
+        fleet.calls(calls, &Selection::default());
+        let Cost { published, delivered, clients, servers: took } = fleet.calls(calls, &Selection::default());
+        let each = |count: f64| count / calls as f64;
+        let (published, delivered) = (each(published as f64), each(delivered as f64));
+        let (client_us, server_us) =
+            (each(clients.as_secs_f64() * 1e6), each(took.as_secs_f64() * 1e6) / servers as f64);
+        println!(
+            "{name:<8} {servers:>7} | {published:>9.0} {delivered:>9.0} | {client_us:>14.2} {server_us:>20.3}"
+        );
+        rows.push(json!({
+            "method": name,
+            "servers": servers,
+            "published": published,
+            "delivered": delivered,
+            "client_us": client_us,
+            "server_us": server_us,
+        }));
+    }
+    rows
+}
+
+/// With more clients, which take turns.
+fn clients() -> Vec<Value> {
+    println!("\ncalls by queue, by clients that take turns");
+    println!("clients servers | client us/call  servers us/call");
+    let mut rows = Vec::new();
+    for clients in [1, 100, 10_000] {
+        let servers = 2;
+        let mut fleet = Fleet::new(QUEUE, clients, servers, 0);
+        fleet.register();
+        let calls = CALLS.max(clients);
+        fleet.calls(calls, &Selection::default());
+        let cost = fleet.calls(calls, &Selection::default());
+        let (client_us, server_us) = (micros(cost.clients, calls), micros(cost.servers, calls));
+        println!("{clients:>7} {servers:>7} | {client_us:>14.2} {server_us:>16.2}");
+        rows.push(json!({ "clients": clients, "client_us": client_us, "server_us": server_us }));
+    }
+    rows
+}
+
+/// With more topics of one server.
+fn topics() -> Result<Vec<Value>, Fault> {
+    println!("\ncalls by queue of a method with topics, each registered by one server");
+    println!(" topics | us to register  bytes each | client us/call  server us/call");
+    let mut rows = Vec::new();
+    for topics in [1000, 10_000, 100_000] {
+        let mut fleet = Fleet::new(QUEUE, 1, 1, topics);
+        let (before, started) = (resident_bytes()?, now());
+        fleet.register();
+        let register_us = micros(started.elapsed(), topics);
+        let bytes = (resident_bytes()? - before) / topics as f64;
+        fleet.calls(CALLS, &Selection::default());
+        let cost = fleet.calls(CALLS, &Selection::default());
+        let (client_us, server_us) = (micros(cost.clients, CALLS), micros(cost.servers, CALLS));
+        println!("{topics:>7} | {register_us:>14.2} {bytes:>11.0} | {client_us:>14.2} {server_us:>15.2}");
+        rows.push(json!({
+            "topics": topics,
+            "register_us": register_us,
+            "bytes": bytes,
+            "client_us": client_us,
+            "server_us": server_us,
+        }));
+    }
+    Ok(rows)
+}
+
+/// With more calls in flight.
+fn in_flight() -> Result<Vec<Value>, Fault> {
+    println!("\ncalls by queue, while others are in flight at the same client and server");
+    println!("in flight | bytes each | client us/call  server us/call");
+    let mut rows = Vec::new();
+    for held in [100, 10_000, 100_000] {
+        let mut fleet = Fleet::new(QUEUE, 1, 1, 0);
+        fleet.register();
+        let before = resident_bytes()?;
+        fleet.hold(held);
+        let bytes = (resident_bytes()? - before) / held as f64;
+        fleet.calls(CALLS, &Selection::default());
+        let cost = fleet.calls(CALLS, &Selection::default());
+        let (client_us, server_us) = (micros(cost.clients, CALLS), micros(cost.servers, CALLS));
+        println!("{held:>9} | {bytes:>10.0} | {client_us:>14.2} {server_us:>15.2}");
+        rows.push(
+            json!({ "in_flight": held, "bytes": bytes, "client_us": client_us, "server_us": server_us }),
+        );
+    }
+    Ok(rows)
+}
+
+fn micros(took: std::time::Duration, calls: usize) -> f64 {
+    took.as_secs_f64() * 1e6 / calls as f64
+}
+
+fn resident_bytes() -> Result<f64, Fault> {
+    Ok(resident().ok_or("this system does not tell how much memory is resident")? * 1024.0 * 1024.0)
+}
