@@ -272,6 +272,7 @@ mod tests {
     #[test]
     fn equal_text_is_equal_however_it_is_kept() {
         assert_eq!(Text::from_static("short"), Text::from("short"));
+        assert_ne!(Text::from("short"), Text::from("short\0"));
     }
 
     #[test]
