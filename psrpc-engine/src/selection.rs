@@ -7,6 +7,7 @@ use core::time::Duration;
 use psrpc_proto::{ErrorResponse, Text};
 
 use crate::error::{CallError, Heard};
+use crate::map::{HashKeys, Map};
 use crate::timers::TimerKind;
 use crate::{Reason, Route, Time};
 
@@ -114,8 +115,8 @@ pub(crate) struct Bids {
     rules: Rules,
     affinity_timeout: Option<Time>,
     short_circuit: Option<Time>,
-    /// The servers that bid and did not win at once, in order, to tell a second bid.
-    bidders: Vec<Text>,
+    /// The servers that bid and did not win at once, to tell a second bid.
+    bidders: Map<Text>,
     /// What the selection function gets to see.
     counted: Vec<Claim>,
     best: Option<Claim>,
@@ -141,7 +142,7 @@ impl Bids {
         Self {
             affinity_timeout: (!rules.affinity_timeout.is_zero()).then(|| now + rules.affinity_timeout),
             short_circuit: None,
-            bidders: Vec::new(),
+            bidders: Map::new(),
             counted: Vec::new(),
             best: None,
             last_error: None,
@@ -154,17 +155,18 @@ impl Bids {
         &mut self,
         now: Time,
         claim: Claim,
+        keys: &HashKeys,
         limit: usize,
         heard: &mut Heard,
     ) -> Result<bool, Reason> {
         if !claim.affinity.is_finite() && !planted!(InfinityWins) {
             return Err(Reason::NonFiniteAffinity);
         }
-        let place = match self.bidders.binary_search(&claim.server_id) {
-            Err(place) => place,
-            Ok(place) if planted!(SecondBidCounts) => place,
-            Ok(_) => return Err(Reason::SecondBid),
-        };
+        let hash = keys.hash(claim.server_id.as_bytes());
+        let known = self.bidders.get(hash, |known| *known == claim.server_id);
+        if known.is_some() && !planted!(SecondBidCounts) {
+            return Err(Reason::SecondBid);
+        }
         if self.bidders.len() >= limit {
             return Err(Reason::BidsFull);
         }
@@ -175,7 +177,7 @@ impl Bids {
         if counts && (accept_first || maximum > 0.0 && claim.affinity >= maximum) {
             return Ok(true);
         }
-        self.bidders.insert(place, claim.server_id.clone());
+        self.bidders.insert(hash, claim.server_id.clone());
         if !counts {
             heard.below_minimum += 1;
             return Ok(false);

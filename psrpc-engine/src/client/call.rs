@@ -70,6 +70,7 @@ impl Call {
 /// The unary calls in flight.
 pub(super) struct Calls {
     flights: Flights<CallHandle, Ongoing>,
+    keys: HashKeys,
     responders: Responders,
     last_gap: Option<Time>,
 }
@@ -108,7 +109,8 @@ enum State {
 
 impl Calls {
     pub(super) fn new(keys: HashKeys) -> Self {
-        Self { flights: Flights::new(keys), responders: Responders::new(), last_gap: None }
+        let flights = Flights::new(keys.clone());
+        Self { flights, keys, responders: Responders::new(), last_gap: None }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -233,7 +235,7 @@ impl Calls {
             }
             State::Selecting(bids) => {
                 let bid = Claim { server_id: claim.server_id.clone(), affinity: claim.affinity };
-                match bids.bid(cx.now.time, bid, limit, &mut ongoing.heard) {
+                match bids.bid(cx.now.time, bid, &self.keys, limit, &mut ongoing.heard) {
                     Ok(true) => self.grant(cx, handle, claim.server_id),
                     Ok(false) if planted!(ShortCircuitSleeps) => {}
                     Ok(false) => self.wake(cx, handle),
