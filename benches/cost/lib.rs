@@ -7,7 +7,7 @@ mod streams;
 
 use std::time::Duration;
 
-use psrpc_engine::proto::MethodProperties;
+use psrpc_engine::proto::{Frame, MethodProperties};
 use psrpc_engine::{
     Call, Client, ClientConfig, ClientEvent, ClientLimits, Engine, Now, Output, Route, Server, ServerConfig,
     ServerEvent, ServerLimits, SubscriptionHandle, Time, WallTime,
@@ -77,37 +77,40 @@ impl Pair {
         self.client.call(self.now, call).expect("a call");
         let mut done = false;
         while !done {
-            while let Some(output) = self.client.poll_output() {
-                match output {
-                    Output::Publish { token, channel, frame } => {
+            // Matched as they come, since each in a variable would be a copy of it.
+            loop {
+                match self.client.poll_output() {
+                    None => break,
+                    Some(Output::Publish { token, frame, .. }) => {
                         let to =
-                            if channel == *self.route.requests() { Some(self.requests) } else { self.grants };
+                            if let Frame::Request(_) = frame { Some(self.requests) } else { self.grants };
                         self.client.handle_published(self.now, token, Ok(None));
                         self.server.handle_frame(self.now, to.expect("a subscription"), frame);
                     }
-                    Output::Event(ClientEvent::Resolved { outcome, .. }) => {
+                    Some(Output::Event(ClientEvent::Resolved { outcome, .. })) => {
                         done = outcome.is_ok();
                         assert!(done, "the call is answered");
                     }
-                    _ => {}
+                    Some(_) => {}
                 }
             }
-            while let Some(output) = self.server.poll_output() {
-                match output {
-                    Output::Publish { token, frame, .. } => {
+            loop {
+                match self.server.poll_output() {
+                    None => break,
+                    Some(Output::Publish { token, frame, .. }) => {
                         self.server.handle_published(self.now, token, Ok(None));
-                        let bid = matches!(frame, psrpc_engine::proto::Frame::ClaimRequest(_));
+                        let bid = matches!(frame, Frame::ClaimRequest(_));
                         let to = if bid { self.bids } else { self.responses };
                         self.client.handle_frame(self.now, to, frame);
                     }
-                    Output::Event(ServerEvent::Received(received)) => {
+                    Some(Output::Event(ServerEvent::Received(received))) => {
                         self.server.bid(self.now, received.request, 1.0);
                     }
-                    Output::Event(ServerEvent::Run { request }) => match handler {
+                    Some(Output::Event(ServerEvent::Run { request })) => match handler {
                         Handler::Answers => self.server.respond(self.now, request, Ok(payload.into())),
                         Handler::Runs => done = true,
                     },
-                    _ => {}
+                    Some(_) => {}
                 }
             }
         }

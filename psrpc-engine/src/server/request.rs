@@ -472,6 +472,8 @@ impl Requests {
         }
     }
 
+    /// Inlined, since its result would be copied about otherwise.
+    #[inline(always)]
     fn settle(&mut self, io: &mut Io, request: RequestHandle) -> Option<(Text, Pending)> {
         let (id, pending) = self.flights.settle(request, &mut io.timers)?;
         match &pending.opens {
