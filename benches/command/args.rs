@@ -51,6 +51,9 @@ pub(crate) struct Run {
     /// How long each cell is measured, its floors included.
     #[arg(long, default_value_t = 3.0, value_parser = seconds)]
     seconds: f64,
+    /// Measure everything so often, and print the medians in the end.
+    #[arg(long, default_value_t = 1, value_parser = value_parser!(u16).range(1..=1000))]
+    runs: u16,
     /// On a tokio with so many worker threads, with commas; 1 is one that runs on the current thread.
     #[arg(long, value_delimiter = ',', default_value = "2", value_parser = value_parser!(u16).range(1..=64))]
     threads: Vec<u16>,
@@ -87,6 +90,10 @@ impl Run {
 
     pub(crate) fn threads(&self) -> impl Iterator<Item = usize> {
         self.threads.iter().copied().map(usize::from)
+    }
+
+    pub(crate) fn runs(&self) -> usize {
+        usize::from(self.runs)
     }
 
     pub(crate) fn seconds(&self) -> Duration {

@@ -11,6 +11,7 @@ mod place;
 mod plot;
 mod progress;
 mod report;
+mod row;
 mod scale;
 mod soak;
 mod work;
@@ -24,6 +25,7 @@ use tokio::runtime::{Builder, Runtime};
 use args::{Args, Command, Run};
 use cell::{Cell, Measured};
 use progress::Progress;
+use row::Row;
 use work::Work;
 
 /// What can go wrong here; people read it.
@@ -54,36 +56,53 @@ fn main() -> ExitCode {
 fn run(run: &Run) -> Result<(), Fault> {
     let places = run.open()?;
     let cells = cells(run, &places);
-    let mut progress = Progress::new(cells.len());
-    let mut measured: Vec<Measured> = Vec::new();
-    for cell in cells {
-        progress.begin(&cell.to_string());
-        let runtime = runtime(cell.threads)?;
-        let one = runtime.block_on(cell.measure(run.seconds()));
-        // What a cell leaves behind is not to be in the next one's way.
-        runtime.shutdown_background();
-        let one = one.map_err(|fault| format!("{cell}: {fault}"))?;
-        progress.clear();
-        let floors = one.floor.iter().chain(&one.quickest).map(|floor| ("of a floor ", floor));
-        for (whose, tally) in [("", &one.ours)].into_iter().chain(floors) {
-            if let Some(error) = tally.error() {
-                eprintln!("{cell}: {} {whose}failed, the last with: {error}", tally.errors());
-            }
+    let mut progress = Progress::new(cells.len() * run.runs());
+    let mut runs: Vec<Vec<Row>> = Vec::new();
+    println!("{}", report::HEAD);
+    for _ in 0..run.runs() {
+        let mut rows = Vec::new();
+        for cell in &cells {
+            progress.begin(&cell.to_string());
+            let measured = measure(run, cell)?;
+            progress.clear();
+            tell_errors(cell, &measured);
+            let row = Row::of(&measured);
+            println!("{}", report::line(&row));
+            rows.push(row);
         }
-        if measured.is_empty() {
-            println!("{}", report::HEAD);
-        }
-        println!("{}", report::line(&one));
-        measured.push(one);
+        runs.push(rows);
+    }
+    let of_cell = |cell: usize| runs.iter().map(|rows| rows[cell].clone()).collect::<Vec<_>>();
+    let rows: Vec<_> = (0..cells.len()).map(|cell| Row::medians(&of_cell(cell))).collect();
+    if run.runs() > 1 {
+        println!("\nmedians of {} runs\n{}", run.runs(), report::HEAD);
+        rows.iter().for_each(|row| println!("{}", report::line(row)));
     }
     println!("{}", report::LEGEND);
     if let Some(file) = &run.plot {
-        fs::write(file, plot::chart(&measured)).map_err(|error| format!("{}: {error}", file.display()))?;
+        fs::write(file, plot::chart(&rows)).map_err(|error| format!("{}: {error}", file.display()))?;
     }
     if run.json {
-        println!("{}", report::json(&measured));
+        println!("{}", report::json(&rows));
     }
     Ok(())
+}
+
+fn measure(run: &Run, cell: &Cell<'_>) -> Result<Measured, Fault> {
+    let runtime = runtime(cell.threads)?;
+    let measured = runtime.block_on(cell.measure(run.seconds()));
+    // What a cell leaves behind is not to be in the next one's way.
+    runtime.shutdown_background();
+    measured.map_err(|fault| format!("{cell}: {fault}").into())
+}
+
+fn tell_errors(cell: &Cell<'_>, measured: &Measured) {
+    let floors = measured.floor.iter().chain(&measured.quickest).map(|floor| ("of a floor ", floor));
+    for (whose, tally) in [("", &measured.ours)].into_iter().chain(floors) {
+        if let Some(error) = tally.error() {
+            eprintln!("{cell}: {} {whose}failed, the last with: {error}", tally.errors());
+        }
+    }
 }
 
 /// What there is to measure, in the order in which it is.

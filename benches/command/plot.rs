@@ -2,8 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::cell::Measured;
-use crate::measure::Tally;
+use crate::row::Row;
 
 const ROW: f64 = 20.0;
 const TOP: f64 = 64.0;
@@ -17,15 +16,13 @@ const BLUE: &str = "#05a";
 const ORANGE: &str = "#c60";
 
 /// Draws it as an SVG.
-pub(crate) fn chart(cells: &[Measured]) -> String {
-    let latencies = |cell: &Measured| {
-        let floor = cell.latency_floor().map(|floor| floor.percentile(50.0));
-        Bar { value: cell.ours.percentile(50.0), most: cell.ours.percentile(99.0), floor }
+pub(crate) fn chart(cells: &[Row]) -> String {
+    let bar = |cell: &Row, value, most, floor| {
+        let figure = |name| cell.figure(name).unwrap_or_default();
+        Bar { value: figure(value), most: figure(most), floor: cell.figure(floor) }
     };
-    let cpu = |cell: &Measured| {
-        let (value, floor) = (cell.ours.cpu_us(), cell.floor.as_ref().map(Tally::cpu_us));
-        Bar { value, most: value, floor }
-    };
+    let latencies = |cell: &Row| bar(cell, "p50_us", "p99_us", "floor_p50_us");
+    let cpu = |cell: &Row| bar(cell, "cpu_us_per_call", "cpu_us_per_call", "floor_cpu_us_per_call");
     let height = TOP + ROW * cells.len() as f64 + 12.0;
     let width = LABELS + 2.0 * (PANEL + APART);
     let mut drawn = format!(
@@ -34,7 +31,7 @@ pub(crate) fn chart(cells: &[Measured]) -> String {
     );
     text(&mut drawn, 12.0, 22.0, "Bars: of a call. Ticks: of its floor, the same hops without the protocol.");
     for (row, cell) in cells.iter().enumerate() {
-        let Measured { bus, work, concurrency, threads, .. } = cell;
+        let Row { bus, work, concurrency, threads, .. } = cell;
         text(
             &mut drawn,
             12.0,
