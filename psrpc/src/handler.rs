@@ -149,16 +149,16 @@ pub(crate) struct Admitted {
 /// What is run once a request is granted.
 pub(crate) enum Run {
     /// A handler that answers.
-    Call(Start<Bytes>),
+    Call(Answering<Bytes>),
     /// A handler of the stream that the request opens, and what is around the stream.
     Stream(OpenStream, Arc<Codec>),
 }
 
-/// Starts a handler.
-pub(crate) type Start<T> = Box<dyn FnOnce() -> BoxFuture<Result<T, Error>> + Send>;
+/// A handler, which starts when it is first polled.
+pub(crate) type Answering<T> = BoxFuture<Result<T, Error>>;
 
 /// Opens a stream for its handler, unless something around it does not want that.
-pub(crate) type OpenStream = Box<dyn FnOnce(Box<dyn Port>) -> Result<Start<()>, Error> + Send>;
+pub(crate) type OpenStream = Box<dyn FnOnce(Box<dyn Port>) -> Result<Answering<()>, Error> + Send>;
 
 /// A method's handler, whatever its messages are.
 pub(crate) trait Handle: Send + Sync + 'static {
@@ -210,12 +210,10 @@ where
         let may_elect = may_elect && affinity >= 0.0;
         let elected = may_elect && around.as_ref().is_some_and(|around| around.elects(&request));
         let handler = Arc::clone(&self.handler);
-        let run = Box::new(move || -> BoxFuture<Result<Bytes, Error>> {
-            match around {
-                Some(around) => Box::pin(handled(around, handler, request)),
-                None => Box::pin(async move { Ok(handler(request).await?.encode_to_vec().into()) }),
-            }
-        });
+        let run: Answering<Bytes> = match around {
+            Some(around) => Box::pin(handled(around, handler, request)),
+            None => Box::pin(async move { Ok(handler(request).await?.encode_to_vec().into()) }),
+        };
         Ok(Admitted { method: self.method, affinity, elected, run: Run::Call(run) })
     }
 
@@ -257,13 +255,13 @@ where
         let codec = Arc::new(Codec::new::<S, R>(request.info(), Side::Server));
         let (handler, around) = (Arc::clone(&self.handler), self.around.clone());
         let around_stream = Arc::clone(&codec);
-        let open = move |port: Box<dyn Port>| -> Result<Start<()>, Error> {
+        let open = move |port: Box<dyn Port>| -> Result<Answering<()>, Error> {
             // From here on the stream is released when it is dropped.
             let shared = Shared::new(port, Arc::clone(&around_stream));
             let mut context = request.context;
             let Some(around) = around else {
                 let stream = ServerStream::at_server(shared, context);
-                return Ok(Box::new(move || Box::pin(async move { handler(stream).await })));
+                return Ok(Box::pin(async move { handler(stream).await }));
             };
             let info = around_stream.info().clone();
             let options = CallOptions { metadata: context.metadata, ..CallOptions::new() };
@@ -271,11 +269,9 @@ where
             reporting(&around.panics, &info, || around_stream.surround(&around.streams, &mut opening))?;
             context.metadata = opening.options.metadata;
             let stream = ServerStream::at_server(shared, context);
-            Ok(Box::new(move || {
-                Box::pin(async move {
-                    let mut handling = pin!(async move { handler(stream).await });
-                    poll_fn(|cx| reporting(&around.panics, &info, || handling.as_mut().poll(cx))).await
-                })
+            Ok(Box::pin(async move {
+                let mut handling = pin!(async move { handler(stream).await });
+                poll_fn(|cx| reporting(&around.panics, &info, || handling.as_mut().poll(cx))).await
             }))
         };
         let run = Run::Stream(Box::new(open), codec);
@@ -323,14 +319,14 @@ impl Stop {
 /// A handler that runs: ends with its answer, with `internal` when it panics, and with nothing when it is stopped.
 pub(crate) struct Running<T> {
     method: &'static Method,
-    start: Option<Start<T>>,
-    answering: Option<BoxFuture<Result<T, Error>>>,
+    /// Nothing once it was dropped.
+    answering: Option<Answering<T>>,
     stop: Arc<Stop>,
 }
 
 impl<T> Running<T> {
-    pub(crate) fn new(method: &'static Method, start: Start<T>, stop: Arc<Stop>) -> Self {
-        Self { method, start: Some(start), answering: None, stop }
+    pub(crate) fn new(method: &'static Method, answering: Answering<T>, stop: Arc<Stop>) -> Self {
+        Self { method, answering: Some(answering), stop }
     }
 }
 
@@ -342,12 +338,8 @@ impl<T> Future for Running<T> {
         if this.stop.poll(cx) {
             return Poll::Ready(None);
         }
-        let polled = guard::catch(|| {
-            if let Some(start) = this.start.take() {
-                this.answering = Some(start());
-            }
-            this.answering.as_mut().expect("it has started").as_mut().poll(cx)
-        });
+        let answering = this.answering.as_mut().expect("it is dropped last");
+        let polled = guard::catch(|| answering.as_mut().poll(cx));
         match polled {
             Some(polled) => polled.map(Some),
             // That it panicked is all that the caller learns: the message may hold what is not for others to see.
@@ -363,6 +355,6 @@ impl<T> Future for Running<T> {
 impl<T> Drop for Running<T> {
     fn drop(&mut self) {
         // What the handler holds is user code too.
-        guard::catch(|| drop((self.start.take(), self.answering.take())));
+        guard::catch(|| drop(self.answering.take()));
     }
 }

@@ -14,7 +14,7 @@ use crate::sync::{Mutex, MutexGuard};
 pub(crate) trait Role: Sized + Send + 'static {
     type Engine: Engine + Send;
     /// Something to be done once the lock is free, since it runs user code or wakes a task.
-    type Task;
+    type Task: Send + Unpin;
 
     /// Takes an event, under the lock.
     fn on_event(&mut self, event: <Self::Engine as Engine>::Event, tasks: &mut Vec<Self::Task>);
@@ -80,13 +80,21 @@ impl<R: Role> Driver<R> {
 
     /// Carries out a command, and all that comes of it.
     pub(crate) fn drive<T>(self: &Arc<Self>, command: impl FnOnce(&mut State<R>, Now) -> T) -> T {
-        let mut tasks = Vec::new();
+        self.drive_with(&mut Vec::new(), command)
+    }
+
+    /// The same, with room for tasks that is used again.
+    pub(super) fn drive_with<T>(
+        self: &Arc<Self>,
+        tasks: &mut Vec<R::Task>,
+        command: impl FnOnce(&mut State<R>, Now) -> T,
+    ) -> T {
         let mut ended = Vec::new();
         let result = {
             let mut state = self.lock();
             let now = self.runtime.now();
             let result = command(&mut state, now);
-            self.flush(&mut state, now, &mut tasks, &mut ended);
+            self.flush(&mut state, now, tasks, &mut ended);
             let next = state.engine.poll_timeout().map(|timeout| timeout.at);
             let sooner = next.is_some_and(|next| state.wakes_at.is_none_or(|wakes_at| next < wakes_at));
             if sooner && !planted!(EarlierDeadlineSleeps) || state.role.is_finished() {
@@ -95,7 +103,7 @@ impl<R: Role> Driver<R> {
             result
         };
         drop(ended);
-        for task in tasks {
+        for task in tasks.drain(..) {
             R::perform(self, task);
         }
         result

@@ -21,11 +21,12 @@ pub(super) struct Inbound<R: Role> {
     driver: Arc<Driver<R>>,
     sleep: Option<(Time, Task)>,
     arrivals: Vec<Arrival>,
+    tasks: Vec<R::Task>,
 }
 
 impl<R: Role> Inbound<R> {
     pub(super) fn new(driver: Arc<Driver<R>>) -> Self {
-        Self { driver, sleep: None, arrivals: Vec::with_capacity(BATCH) }
+        Self { driver, sleep: None, arrivals: Vec::with_capacity(BATCH), tasks: Vec::new() }
     }
 
     /// Hands in what has arrived; whether that was all.
@@ -35,7 +36,9 @@ impl<R: Role> Inbound<R> {
             let all = self.arrivals.len() < BATCH;
             if !self.arrivals.is_empty() {
                 let arrivals = self.arrivals.drain(..);
-                self.driver.drive(|state, now| arrivals.for_each(|arrival| hand_in(state, now, arrival)));
+                let hand_in =
+                    |state: &mut State<R>, now| arrivals.for_each(|arrival| hand_in(state, now, arrival));
+                self.driver.drive_with(&mut self.tasks, hand_in);
             }
             if all {
                 return true;
