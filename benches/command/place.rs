@@ -2,6 +2,7 @@
 
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use psrpc::bus::Bus;
 use psrpc_bus_local::LocalBus;
@@ -73,6 +74,11 @@ impl Place {
             server.kill();
             server.start();
         }
+    }
+
+    /// The CPU time that its server has taken, if it has one.
+    pub(crate) fn server_cpu(&self) -> Option<Duration> {
+        self.server.as_ref().map(Server::cpu_time)
     }
 
     pub(crate) fn name(&self) -> &'static str {

@@ -5,23 +5,24 @@ use serde_json::{Value, json};
 use crate::row::Row;
 
 pub(crate) const HEAD: &str = "\
-bus   work         threads conc |   calls/s   p50 us   p99 us p99.9 us   CPU us  allocs errors | floor/s  p50 us    ratio  CPU us  ratio";
+bus   work         threads conc |   calls/s   p50 us   p99 us p99.9 us   CPU us  allocs bus CPU errors | floor/s  p50 us    ratio  CPU us  ratio";
 
 pub(crate) const LEGEND: &str = "\
-CPU and allocations: of this process, for each call. Floor: the same hops without the protocol. In process tokio channels;
+CPU and allocations: of this process, for each call; bus CPU: of the bus's server. Floor: the same hops without the protocol. In process tokio channels;
 else the bare client library; but p50 at a concurrency of 1: bare blocking sockets.";
 
 pub(crate) fn line(row: &Row) -> String {
     let Row { bus, work, concurrency, threads, errors, .. } = row;
     let figure = |name| row.figure(name).unwrap_or_default();
     let mut line = format!(
-        "{bus:<5} {work:<12} {threads:>7} {concurrency:>4} | {:>9.0} {:>8.2} {:>8.2} {:>8.2} {:>8.2} {:>7.1} {errors:>6} |",
+        "{bus:<5} {work:<12} {threads:>7} {concurrency:>4} | {:>9.0} {:>8.2} {:>8.2} {:>8.2} {:>8.2} {:>7.1} {:>7.2} {errors:>6} |",
         figure("calls_per_s"),
         figure("p50_us"),
         figure("p99_us"),
         figure("p999_us"),
         figure("cpu_us_per_call"),
         figure("allocs_per_call"),
+        figure("server_cpu_us_per_call"),
     );
     if let (Some(latency), Some(cpu)) = (row.figure("latency_ratio"), row.figure("cpu_ratio")) {
         let (per_second, p50) = (figure("floor_calls_per_s"), figure("floor_p50_us"));

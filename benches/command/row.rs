@@ -17,13 +17,14 @@ pub(crate) struct Row {
 }
 
 /// By their names in JSON.
-const FIGURES: [&str; 11] = [
+const FIGURES: [&str; 12] = [
     "calls_per_s",
     "p50_us",
     "p99_us",
     "p999_us",
     "cpu_us_per_call",
     "allocs_per_call",
+    "server_cpu_us_per_call",
     "floor_calls_per_s",
     "floor_p50_us",
     "latency_ratio",
@@ -33,7 +34,7 @@ const FIGURES: [&str; 11] = [
 
 impl Row {
     pub(crate) fn of(cell: &Measured) -> Self {
-        let Measured { bus, work, concurrency, size, threads, ours, floor, quickest } = cell;
+        let Measured { bus, work, concurrency, size, threads, ours, server_cpu, floor, quickest } = cell;
         // Whose latency ours is compared with.
         let quickest = quickest.as_ref().or(floor.as_ref()).map(|quickest| quickest.percentile(50.0));
         let floor_cpu = floor.as_ref().map(Tally::cpu_us);
@@ -44,6 +45,7 @@ impl Row {
             Some(ours.percentile(99.9)),
             Some(ours.cpu_us()),
             Some(ours.allocations()),
+            server_cpu.map(|cpu| ratio(cpu.as_secs_f64() * 1e6, ours.count() as f64)),
             floor.as_ref().map(Tally::per_second),
             quickest,
             quickest.map(|quickest| ratio(ours.percentile(50.0), quickest)),

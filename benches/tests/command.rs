@@ -5,7 +5,7 @@ use std::process::{Command, Output};
 use serde_json::Value;
 
 /// What each cell has, and tools rely on.
-const KEYS: [&str; 17] = [
+const KEYS: [&str; 18] = [
     "bus",
     "work",
     "concurrency",
@@ -17,6 +17,7 @@ const KEYS: [&str; 17] = [
     "p999_us",
     "cpu_us_per_call",
     "allocs_per_call",
+    "server_cpu_us_per_call",
     "errors",
     "floor_calls_per_s",
     "floor_p50_us",

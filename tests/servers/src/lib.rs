@@ -156,6 +156,17 @@ impl Server {
         self.wait();
     }
 
+    /// The CPU time that it has taken, where the system tells (Linux); nothing while it does not run.
+    pub fn cpu_time(&self) -> Duration {
+        let Some(child) = &self.child else { return Duration::ZERO };
+        let Ok(threads) = fs::read_dir(format!("/proc/{}/task", child.id())) else { return Duration::ZERO };
+        let nanos = threads.flatten().filter_map(|thread| {
+            let stat = fs::read_to_string(thread.path().join("schedstat")).ok()?;
+            stat.split(' ').next()?.parse::<u64>().ok()
+        });
+        Duration::from_nanos(nanos.sum())
+    }
+
     /// Stops it in its tracks (SIGSTOP): connections stay, and nothing answers.
     ///
     /// # Panics
