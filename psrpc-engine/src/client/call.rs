@@ -281,6 +281,10 @@ impl Calls {
             (State::Waiting(_), Err(error)) => {
                 self.fail(cx, handle, |evidence| Failure::answered(error, evidence));
             }
+            // By then a server that announced that it runs it was late, too, and this is not what it says.
+            (State::Selecting(_), result @ Err(_)) if queue && cx.now.time >= ongoing.deadline => {
+                cx.io.dropped(drop(Response { result, ..response }, Reason::Late));
+            }
             (State::Selecting(bids), Err(error)) => {
                 // Of a queue one server alone saw the request, so nothing better can come.
                 if queue {

@@ -113,6 +113,20 @@ fn on_a_queue_an_error_before_any_bid_ends_the_call_at_once() {
 }
 
 #[test]
+fn an_error_of_a_server_that_got_a_duplicate_does_not_end_a_call_whose_announcement_was_late() {
+    let mut client = Driven::client();
+    let (_, request) = client.request(queue_call());
+    // It was suspended, and gets to its frames before it gets to its timers.
+    client.now = at(ms(3000));
+    client.announce(&request, "SRV_1");
+    client.response(&request, "SRV_2", Err(error("resource_exhausted", "full")));
+    assert_eq!(client.dropped(), [Reason::Late, Reason::Late]);
+    assert!(client.outcome().is_none());
+    client.advance_to(ms(3000));
+    assert_eq!(client.failure().reason, Reason::NoResponse);
+}
+
+#[test]
 fn elsewhere_an_error_waits_for_servers_that_can() {
     let mut client = Driven::client();
     let (_, request) = client.request(affinity_call());
