@@ -8,8 +8,8 @@ use super::user::{Caller, Host};
 
 /// A node of either side.
 pub(super) enum Node {
-    Client(Driven<Client, Caller>),
-    Server(Driven<Server, Host>),
+    Client(Box<Driven<Client, Caller>>),
+    Server(Box<Driven<Server, Host>>),
 }
 
 /// An engine, its user, and what its bus knows of it.
@@ -44,13 +44,13 @@ impl Node {
             let engine = Client::new(scene.client(), seed).expect("the scene is sound");
             let mut node = Driven::new(engine, Caller::new(*scene));
             let step = node.start(|_, step| step.acts.push(Act::Call));
-            (Node::Client(node), step)
+            (Node::Client(Box::new(node)), step)
         } else {
             let server = place - 1;
             let engine = Server::new(scene.server(server), seed).expect("the scene is sound");
             let mut node = Driven::new(engine, Host::new(*scene, server));
             let step = node.start(|node, step| node.user.start(&mut node.engine, step));
-            (Node::Server(node), step)
+            (Node::Server(Box::new(node)), step)
         }
     }
 
