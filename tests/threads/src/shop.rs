@@ -62,8 +62,10 @@ pub fn shop(bus: impl Bus, threads: &Threads) -> (Server, Arc<AtomicUsize>) {
         .unary(Shop::CENSUS, next)
         .stream(Shop::ECHO, |_, stream: ServerStream<u32, u32>| async move {
             while let Some(number) = stream.next().await {
-                // The other side may have gone meanwhile.
-                let _ = stream.send(number).await;
+                // The other side may have gone meanwhile, or time has passed; what comes later must not arrive without this.
+                if stream.send(number).await.is_err() {
+                    break;
+                }
             }
             Ok(())
         });
