@@ -158,13 +158,10 @@ impl Server {
 
     /// The CPU time that it has taken, where the system tells (Linux); nothing while it does not run.
     pub fn cpu_time(&self) -> Duration {
-        let Some(child) = &self.child else { return Duration::ZERO };
-        let Ok(threads) = fs::read_dir(format!("/proc/{}/task", child.id())) else { return Duration::ZERO };
-        let nanos = threads.flatten().filter_map(|thread| {
-            let stat = fs::read_to_string(thread.path().join("schedstat")).ok()?;
-            stat.split(' ').next()?.parse::<u64>().ok()
-        });
-        Duration::from_nanos(nanos.sum())
+        let stats = self.of_threads("schedstat");
+        Duration::from_nanos(
+            stats.iter().filter_map(|stat| stat.split(' ').next()?.parse::<u64>().ok()).sum(),
+        )
     }
 
     /// Stops it in its tracks (SIGSTOP): connections stay, and nothing answers.
@@ -184,13 +181,17 @@ impl Server {
 
     /// Whether every thread is stopped, where the system tells (Linux).
     fn is_stopped(&self) -> bool {
-        let Some(child) = &self.child else { return true };
-        let Ok(threads) = fs::read_dir(format!("/proc/{}/task", child.id())) else { return true };
-        threads.flatten().all(|thread| {
-            // The state follows the name, which is in parentheses. A thread that is gone runs no more.
-            let stat = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
-            stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('T'))
-        })
+        // The state follows the name, which is in parentheses.
+        let is_stopped = |stat: &String| stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('T'));
+        self.of_threads("stat").iter().all(is_stopped)
+    }
+
+    /// What the system tells of each of its threads in a file of this name. One that is gone tells nothing.
+    fn of_threads(&self, file: &str) -> Vec<String> {
+        let threads =
+            self.child.as_ref().and_then(|child| fs::read_dir(format!("/proc/{}/task", child.id())).ok());
+        let threads = threads.into_iter().flatten().flatten();
+        threads.filter_map(|thread| fs::read_to_string(thread.path().join(file)).ok()).collect()
     }
 
     /// Lets it go on (SIGCONT).
