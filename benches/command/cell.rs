@@ -34,8 +34,6 @@ pub(crate) struct Measured {
     pub(crate) size: usize,
     pub(crate) threads: usize,
     pub(crate) ours: Tally,
-    /// What the bus's server took for ours, where there is one of our own.
-    pub(crate) server_cpu: Option<Duration>,
     /// Whose latency ours is compared with.
     pub(crate) quickest: Option<Tally>,
     /// Whose CPU time ours is compared with, and its latency unless there is a quicker one.
@@ -67,23 +65,19 @@ impl Cell<'_> {
             }
             None => loads.push(work::engine()),
         }
-        let mut server_cpu = Duration::ZERO;
-        let read = || self.place.and_then(Place::server_cpu);
-        let mut tallies = in_turns(loads, time, &read, &mut server_cpu).await?.into_iter();
-        let server_cpu = read().map(|_| server_cpu);
+        let mut tallies = in_turns(loads, time, self.place).await?.into_iter();
         let ours = tallies.next().expect("there is ours");
         let (floor, quickest) = (tallies.next(), tallies.next());
         let bus = self.place.map_or("none", Place::name);
-        Ok(Measured { bus, work: work.name(), concurrency, size, threads, ours, server_cpu, quickest, floor })
+        Ok(Measured { bus, work: work.name(), concurrency, size, threads, ours, quickest, floor })
     }
 }
 
-/// Runs loads in turns, for so long in all, and adds up what the server takes for the first.
+/// Runs loads in turns, for so long in all.
 async fn in_turns(
     mut loads: Vec<Box<dyn Load>>,
     time: Duration,
-    server_cpu: &(dyn Fn() -> Option<Duration> + Sync),
-    added: &mut Duration,
+    place: Option<&Place>,
 ) -> Result<Vec<Tally>, Fault> {
     let warm_up = WARM_UP.min(time / 10);
     for load in &mut loads {
@@ -93,11 +87,12 @@ async fn in_turns(
     let end = now() + time;
     let turn = TURN.min(time / (2 * loads.len() as u32));
     while now() < end {
-        for (index, (load, tally)) in loads.iter_mut().zip(&mut tallies).enumerate() {
-            let before = server_cpu().unwrap_or_default();
+        for (load, tally) in loads.iter_mut().zip(&mut tallies) {
+            let server_cpu = || place.and_then(Place::server_cpu);
+            let before = server_cpu();
             load.slice(turn, Pace::Full, tally).await?;
-            if index == 0 {
-                *added += server_cpu().unwrap_or_default() - before;
+            if let (Some(before), Some(after)) = (before, server_cpu()) {
+                tally.server_took(after - before);
             }
         }
     }

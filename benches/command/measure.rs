@@ -28,6 +28,8 @@ pub(crate) struct Tally {
     error: Option<String>,
     elapsed: Duration,
     cpu: Duration,
+    /// What the bus's server took, where there is one of our own.
+    server_cpu: Option<Duration>,
     allocations: Session,
 }
 
@@ -35,7 +37,8 @@ impl Tally {
     pub(crate) fn new() -> Self {
         let latencies = Histogram::new_with_max(LONGEST.as_nanos() as u64, 3).expect("bounds that can be");
         let (elapsed, cpu) = (Duration::ZERO, Duration::ZERO);
-        Self { latencies, errors: 0, error: None, elapsed, cpu, allocations: Session::new() }
+        let (server_cpu, allocations) = (None, Session::new());
+        Self { latencies, errors: 0, error: None, elapsed, cpu, server_cpu, allocations }
     }
 
     /// Notes how long one took, in nanoseconds.
@@ -79,6 +82,16 @@ impl Tally {
     /// CPU time of this process for each, in microseconds.
     pub(crate) fn cpu_us(&self) -> f64 {
         ratio(self.cpu.as_secs_f64() * 1e6, self.count() as f64)
+    }
+
+    /// Notes how much CPU time the bus's server took.
+    pub(crate) fn server_took(&mut self, cpu: Duration) {
+        *self.server_cpu.get_or_insert_default() += cpu;
+    }
+
+    /// CPU time of the bus's server for each, in microseconds, where that is known.
+    pub(crate) fn server_cpu_us(&self) -> Option<f64> {
+        Some(ratio(self.server_cpu?.as_secs_f64() * 1e6, self.count() as f64))
     }
 
     /// Allocations of this process for each, those of more room for what had been allocated included.

@@ -34,7 +34,7 @@ const FIGURES: [&str; 12] = [
 
 impl Row {
     pub(crate) fn of(cell: &Measured) -> Self {
-        let Measured { bus, work, concurrency, size, threads, ours, server_cpu, floor, quickest } = cell;
+        let Measured { bus, work, concurrency, size, threads, ours, floor, quickest } = cell;
         // Whose latency ours is compared with.
         let quickest = quickest.as_ref().or(floor.as_ref()).map(|quickest| quickest.percentile(50.0));
         let floor_cpu = floor.as_ref().map(Tally::cpu_us);
@@ -45,7 +45,7 @@ impl Row {
             Some(ours.percentile(99.9)),
             Some(ours.cpu_us()),
             Some(ours.allocations()),
-            server_cpu.map(|cpu| ratio(cpu.as_secs_f64() * 1e6, ours.count() as f64)),
+            ours.server_cpu_us(),
             floor.as_ref().map(Tally::per_second),
             quickest,
             quickest.map(|quickest| ratio(ours.percentile(50.0), quickest)),

@@ -84,9 +84,7 @@ fn clients() -> Vec<Value> {
         let mut fleet = Fleet::new(QUEUE, clients, servers, 0);
         fleet.register();
         let calls = CALLS.max(clients);
-        fleet.calls(calls, &Selection::default());
-        let cost = fleet.calls(calls, &Selection::default());
-        let (client_us, server_us) = (micros(cost.clients, calls), micros(cost.servers, calls));
+        let (client_us, server_us) = each_call(&mut fleet, calls);
         println!("{clients:>7} {servers:>7} | {client_us:>14.2} {server_us:>16.2}");
         rows.push(json!({ "clients": clients, "client_us": client_us, "server_us": server_us }));
     }
@@ -104,9 +102,7 @@ fn topics() -> Result<Vec<Value>, Fault> {
         fleet.register();
         let register_us = micros(started.elapsed(), topics);
         let bytes = (resident_bytes()? - before) / topics as f64;
-        fleet.calls(CALLS, &Selection::default());
-        let cost = fleet.calls(CALLS, &Selection::default());
-        let (client_us, server_us) = (micros(cost.clients, CALLS), micros(cost.servers, CALLS));
+        let (client_us, server_us) = each_call(&mut fleet, CALLS);
         println!("{topics:>7} | {register_us:>14.2} {bytes:>11.0} | {client_us:>14.2} {server_us:>15.2}");
         rows.push(json!({
             "topics": topics,
@@ -130,15 +126,20 @@ fn in_flight() -> Result<Vec<Value>, Fault> {
         let before = resident_bytes()?;
         fleet.hold(held);
         let bytes = (resident_bytes()? - before) / held as f64;
-        fleet.calls(CALLS, &Selection::default());
-        let cost = fleet.calls(CALLS, &Selection::default());
-        let (client_us, server_us) = (micros(cost.clients, CALLS), micros(cost.servers, CALLS));
+        let (client_us, server_us) = each_call(&mut fleet, CALLS);
         println!("{held:>9} | {bytes:>10.0} | {client_us:>14.2} {server_us:>15.2}");
         rows.push(
             json!({ "in_flight": held, "bytes": bytes, "client_us": client_us, "server_us": server_us }),
         );
     }
     Ok(rows)
+}
+
+/// What the clients and the servers take for each of so many calls, past as many others.
+fn each_call(fleet: &mut Fleet, calls: usize) -> (f64, f64) {
+    fleet.calls(calls, &Selection::default());
+    let cost = fleet.calls(calls, &Selection::default());
+    (micros(cost.clients, calls), micros(cost.servers, calls))
 }
 
 fn micros(took: std::time::Duration, calls: usize) -> f64 {
