@@ -147,24 +147,24 @@ struct Waiting {
     poked: bool,
 }
 
-enum Item {
-    /// For the subscriber in this slot.
-    Delivery(usize, Delivery),
+pub(crate) enum Item {
+    Delivery(Recipient, Delivery),
     Published(Published),
+}
+
+/// Whom a delivery is for.
+#[derive(Clone, Copy)]
+pub(crate) struct Recipient {
+    slot: usize,
+    /// What a driver names it by; nothing in an inbox.
+    pub(crate) handle: Option<SubscriptionHandle>,
 }
 
 /// What became of a frame.
 pub(crate) type Published = (Token, Result<Option<u64>, BusError>);
 
-/// An item as a driver takes it.
-pub(crate) enum Arrival {
-    Delivery(SubscriptionHandle, Delivery),
-    Published(Published),
-}
-
 /// How much of the queue is a subscription's.
 struct Subscriber {
-    /// What a driver names it by; nothing in an inbox.
     handle: Option<SubscriptionHandle>,
     capacity: usize,
     frames: usize,
@@ -180,19 +180,16 @@ impl Queue {
         Sink { target: Target::Queue(Arc::clone(self), slot), error: None }
     }
 
-    /// Moves what waits to `arrivals`, up to `limit`; registers the task to be woken if that was all.
-    pub(crate) fn take(&self, arrivals: &mut Vec<Arrival>, limit: usize, cx: &Context<'_>) {
+    /// Moves what waits to `arrivals`, which is empty, up to `limit`; registers the task to be woken if that was all.
+    pub(crate) fn take(&self, arrivals: &mut VecDeque<Item>, limit: usize, cx: &Context<'_>) {
         let mut waiting = self.lock();
-        for _ in 0..limit {
-            match waiting.pop() {
-                Some((Some(handle), Item::Delivery(_, delivery))) => {
-                    arrivals.push(Arrival::Delivery(handle, delivery));
-                }
-                Some((_, Item::Published(published))) => arrivals.push(Arrival::Published(published)),
-                Some((None, Item::Delivery(..))) => unreachable!("a driver names its subscriptions"),
-                None => break,
-            }
+        if waiting.items.len() <= limit {
+            // Frames are large: they stay where they are.
+            std::mem::swap(&mut waiting.items, arrivals);
+        } else {
+            arrivals.extend(waiting.items.drain(..limit));
         }
+        arrivals.iter().for_each(|item| waiting.taken(item));
         waiting.poked = false;
         if waiting.items.is_empty() {
             wait(waiting, cx);
@@ -233,42 +230,35 @@ impl Queue {
     }
 
     fn put(&self, slot: usize, delivery: Delivery) {
-        match delivery {
-            Delivery::Frame(_) | Delivery::Untaken(_) => self.deliver(slot, delivery),
-            Delivery::Gap(lost) => self.gap(slot, lost),
-            Delivery::Live | Delivery::Ended(_) => {
-                let mut waiting = self.lock();
-                waiting.items.push_back(Item::Delivery(slot, delivery));
-                wake(waiting);
-            }
-        }
-    }
-
-    /// Adds a frame, in either kind of delivery.
-    fn deliver(&self, slot: usize, delivery: Delivery) {
         let mut waiting = self.lock();
         let subscriber = &mut waiting.subscribers[slot];
-        if subscriber.frames < subscriber.capacity {
-            subscriber.frames += 1;
-            subscriber.gap = None;
-            waiting.items.push_back(Item::Delivery(slot, delivery));
-            return wake(waiting);
+        match &delivery {
+            Delivery::Frame(_) | Delivery::Untaken(_) if subscriber.frames < subscriber.capacity => {
+                subscriber.frames += 1;
+                subscriber.gap = None;
+            }
+            // Its frames fill the queue, so the task was woken when they came.
+            Delivery::Frame(_) | Delivery::Untaken(_) => return waiting.gap(slot, Some(1)),
+            Delivery::Gap(lost) => {
+                waiting.gap(slot, *lost);
+                return wake(waiting);
+            }
+            Delivery::Live | Delivery::Ended(_) => {}
         }
-        // Its frames fill the queue, so the task was woken when they came.
-        waiting.gap(slot, Some(1));
-    }
-
-    fn gap(&self, slot: usize, lost: Option<u64>) {
-        let mut waiting = self.lock();
-        waiting.gap(slot, lost);
+        let recipient = Recipient { slot, handle: subscriber.handle };
+        waiting.items.push_back(Item::Delivery(recipient, delivery));
         wake(waiting);
     }
 
     fn poll_delivery(&self, cx: &Context<'_>) -> Poll<Option<Delivery>> {
         let mut waiting = self.lock();
-        match waiting.pop() {
-            Some((_, Item::Delivery(_, delivery))) => Poll::Ready(Some(delivery)),
-            Some((_, Item::Published(..))) => unreachable!("an inbox publishes nothing"),
+        let item = waiting.items.pop_front();
+        if let Some(item) = &item {
+            waiting.taken(item);
+        }
+        match item {
+            Some(Item::Delivery(_, delivery)) => Poll::Ready(Some(delivery)),
+            Some(Item::Published(_)) => unreachable!("an inbox publishes nothing"),
             None if waiting.subscribers.is_empty() => Poll::Ready(None),
             None => {
                 wait(waiting, cx);
@@ -283,20 +273,16 @@ impl Queue {
 }
 
 impl Waiting {
-    /// The first item, and the name of the subscription that it is for.
-    fn pop(&mut self) -> Option<(Option<SubscriptionHandle>, Item)> {
-        let item = self.items.pop_front()?;
+    /// The first item was taken.
+    fn taken(&mut self, item: &Item) {
         self.taken += 1;
-        let Item::Delivery(slot, delivery) = &item else { return Some((None, item)) };
-        let subscriber = &mut self.subscribers[*slot];
-        let handle = subscriber.handle;
+        let Item::Delivery(Recipient { slot, .. }, delivery) = item else { return };
         match delivery {
-            Delivery::Frame(_) | Delivery::Untaken(_) => subscriber.frames -= 1,
+            Delivery::Frame(_) | Delivery::Untaken(_) => self.subscribers[*slot].frames -= 1,
             // Its slot is free for another from here on.
             Delivery::Ended(_) => drop(self.subscribers.remove(*slot)),
             Delivery::Live | Delivery::Gap(_) => {}
         }
-        Some((handle, item))
     }
 
     /// Adds a gap, to the one that is there if no frame came after it.
@@ -310,7 +296,8 @@ impl Waiting {
             return;
         }
         subscriber.gap = Some(self.taken + self.items.len() as u64);
-        self.items.push_back(Item::Delivery(slot, Delivery::Gap(lost)));
+        let recipient = Recipient { slot, handle: subscriber.handle };
+        self.items.push_back(Item::Delivery(recipient, Delivery::Gap(lost)));
     }
 }
 

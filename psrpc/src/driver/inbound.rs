@@ -1,5 +1,6 @@
 //! The inbound future: hands what comes in to the engine, and time.
 
+use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use std::task::{Context, Poll};
 use psrpc_engine::{Engine, Now, Time};
 
 use super::core::{Driver, Role, State};
-use crate::inbox::{Arrival, Delivery};
+use crate::inbox::{Delivery, Item};
 use crate::runtime::Task;
 
 /// How much is handed in before other tasks get their turn.
@@ -20,13 +21,13 @@ const BATCH: usize = 32;
 pub(super) struct Inbound<R: Role> {
     driver: Arc<Driver<R>>,
     sleep: Option<(Time, Task)>,
-    arrivals: Vec<Arrival>,
+    arrivals: VecDeque<Item>,
     tasks: Vec<R::Task>,
 }
 
 impl<R: Role> Inbound<R> {
     pub(super) fn new(driver: Arc<Driver<R>>) -> Self {
-        Self { driver, sleep: None, arrivals: Vec::with_capacity(BATCH), tasks: Vec::new() }
+        Self { driver, sleep: None, arrivals: VecDeque::with_capacity(BATCH), tasks: Vec::new() }
     }
 
     /// Hands in what has arrived; whether that was all.
@@ -37,7 +38,7 @@ impl<R: Role> Inbound<R> {
             if !self.arrivals.is_empty() {
                 let arrivals = self.arrivals.drain(..);
                 let hand_in =
-                    |state: &mut State<R>, now| arrivals.for_each(|arrival| hand_in(state, now, arrival));
+                    |state: &mut State<R>, now| arrivals.for_each(|item| hand_in(state, now, item));
                 self.driver.drive_with(&mut self.tasks, hand_in);
             }
             if all {
@@ -98,25 +99,19 @@ impl<R: Role> Future for Inbound<R> {
     }
 }
 
-fn hand_in<R: Role>(state: &mut State<R>, now: Now, arrival: Arrival) {
+fn hand_in<R: Role>(state: &mut State<R>, now: Now, item: Item) {
     let engine = &mut state.engine;
-    match arrival {
-        Arrival::Delivery(subscription, Delivery::Frame(frame)) => {
-            engine.handle_frame(now, subscription, frame);
-        }
-        Arrival::Delivery(subscription, Delivery::Untaken(frame)) => {
-            engine.handle_untaken(now, subscription, frame);
-        }
-        Arrival::Delivery(subscription, Delivery::Live) => {
-            engine.handle_subscribed(now, subscription, Ok(()));
-        }
-        Arrival::Delivery(subscription, Delivery::Gap(lost)) => engine.handle_gap(now, subscription, lost),
-        Arrival::Delivery(subscription, Delivery::Ended(None)) => {
-            engine.handle_unsubscribed(now, subscription);
-        }
-        Arrival::Delivery(subscription, Delivery::Ended(Some(error))) => {
-            engine.handle_subscribed(now, subscription, Err(error));
-        }
-        Arrival::Published((token, result)) => engine.handle_published(now, token, result),
+    let (recipient, delivery) = match item {
+        Item::Delivery(recipient, delivery) => (recipient, delivery),
+        Item::Published((token, result)) => return engine.handle_published(now, token, result),
+    };
+    let subscription = recipient.handle.expect("a driver names its subscriptions");
+    match delivery {
+        Delivery::Frame(frame) => engine.handle_frame(now, subscription, frame),
+        Delivery::Untaken(frame) => engine.handle_untaken(now, subscription, frame),
+        Delivery::Live => engine.handle_subscribed(now, subscription, Ok(())),
+        Delivery::Gap(lost) => engine.handle_gap(now, subscription, lost),
+        Delivery::Ended(None) => engine.handle_unsubscribed(now, subscription),
+        Delivery::Ended(Some(error)) => engine.handle_subscribed(now, subscription, Err(error)),
     }
 }
