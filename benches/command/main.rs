@@ -14,6 +14,7 @@ mod report;
 mod row;
 mod scale;
 mod soak;
+mod topics;
 mod work;
 
 use std::fs;

@@ -1,5 +1,7 @@
 //! `scale`: how what a call costs grows with servers, clients, topics and calls in flight.
 
+use std::mem;
+
 use psrpc::engine::Selection;
 use psrpc::engine::proto::{MethodProperties, Routing};
 use serde_json::{Value, json};
@@ -7,6 +9,7 @@ use serde_json::{Value, json};
 use crate::Fault;
 use crate::fleet::{Cost, Fleet};
 use crate::measure::{now, resident};
+use crate::{runtime, topics};
 
 const QUEUE: MethodProperties = MethodProperties { routing: Routing::Queue, require_claim: true };
 const AFFINITY: MethodProperties = MethodProperties { routing: Routing::Affinity, require_claim: true };
@@ -28,10 +31,12 @@ pub(crate) struct Scale {
 impl Scale {
     pub(crate) fn run(&self) -> Result<bool, Fault> {
         let tables = json!({
+            // First, while there is no memory that was given back.
+            "memory": memory()?,
             "servers": servers(),
             "clients": clients(),
-            "topics": topics()?,
-            "in_flight": in_flight()?,
+            "topics": topics(),
+            "in_flight": in_flight(),
         });
         if self.json {
             println!("{tables}");
@@ -91,48 +96,68 @@ fn clients() -> Vec<Value> {
     rows
 }
 
+/// The memory that registered topics and calls in flight take. What was measured is kept, so that its memory is not used
+/// again by what comes next.
+fn memory() -> Result<Value, Fault> {
+    const MANY: usize = 100_000;
+    let each = |before| Ok::<_, Fault>((resident_bytes()? - before) / MANY as f64);
+    let before = resident_bytes()?;
+    let server = runtime(1)?.block_on(topics::server(MANY))?;
+    let topic = each(before)?;
+    mem::forget(server);
+    let [alone, both] = [0, 1].map(|servers| {
+        let mut fleet = Fleet::new(QUEUE, 1, servers, 0);
+        fleet.register();
+        let before = resident_bytes()?;
+        fleet.hold(MANY);
+        mem::forget(fleet);
+        each(before)
+    });
+    let client = alone?;
+    let server = both? - client;
+    println!("memory of each of {MANY}, in bytes");
+    println!("{topic:>8.0} a registered topic, in a server apart from its bus");
+    println!("{client:>8.0} a call in flight, in the engine of its client");
+    println!("{server:>8.0} a call in flight, in the engine of its server\n");
+    Ok(json!({ "topic": topic, "client": client, "server": server }))
+}
+
 /// With more topics of one server.
-fn topics() -> Result<Vec<Value>, Fault> {
+fn topics() -> Vec<Value> {
     println!("\ncalls by queue of a method with topics, each registered by one server");
-    println!(" topics | us to register  bytes each | client us/call  server us/call");
+    println!(" topics | us to register | client us/call  server us/call");
     let mut rows = Vec::new();
     for topics in [1000, 10_000, 100_000] {
         let mut fleet = Fleet::new(QUEUE, 1, 1, topics);
-        let (before, started) = (resident_bytes()?, now());
+        let started = now();
         fleet.register();
         let register_us = micros(started.elapsed(), topics);
-        let bytes = (resident_bytes()? - before) / topics as f64;
         let (client_us, server_us) = each_call(&mut fleet, CALLS);
-        println!("{topics:>7} | {register_us:>14.2} {bytes:>11.0} | {client_us:>14.2} {server_us:>15.2}");
+        println!("{topics:>7} | {register_us:>14.2} | {client_us:>14.2} {server_us:>15.2}");
         rows.push(json!({
             "topics": topics,
             "register_us": register_us,
-            "bytes": bytes,
             "client_us": client_us,
             "server_us": server_us,
         }));
     }
-    Ok(rows)
+    rows
 }
 
 /// With more calls in flight.
-fn in_flight() -> Result<Vec<Value>, Fault> {
+fn in_flight() -> Vec<Value> {
     println!("\ncalls by queue, while others are in flight at the same client and server");
-    println!("in flight | bytes each | client us/call  server us/call");
+    println!("in flight | client us/call  server us/call");
     let mut rows = Vec::new();
     for held in [100, 10_000, 100_000] {
         let mut fleet = Fleet::new(QUEUE, 1, 1, 0);
         fleet.register();
-        let before = resident_bytes()?;
         fleet.hold(held);
-        let bytes = (resident_bytes()? - before) / held as f64;
         let (client_us, server_us) = each_call(&mut fleet, CALLS);
-        println!("{held:>9} | {bytes:>10.0} | {client_us:>14.2} {server_us:>15.2}");
-        rows.push(
-            json!({ "in_flight": held, "bytes": bytes, "client_us": client_us, "server_us": server_us }),
-        );
+        println!("{held:>9} | {client_us:>14.2} {server_us:>15.2}");
+        rows.push(json!({ "in_flight": held, "client_us": client_us, "server_us": server_us }));
     }
-    Ok(rows)
+    rows
 }
 
 /// What the clients and the servers take for each of so many calls, past as many others.

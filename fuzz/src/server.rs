@@ -255,7 +255,7 @@ impl User {
                     self.registrations.insert(registration, Registration::Serving);
                 }
             }
-            ServerEvent::Lost { registration } => {
+            ServerEvent::Lost { registration, .. } => {
                 let state = self.registrations.insert(registration, Registration::Lost);
                 assert!(state == Some(Registration::Serving), "a registration is lost once");
             }

@@ -154,6 +154,8 @@ pub enum ServerEvent {
     Lost {
         /// The registration.
         registration: RegistrationHandle,
+        /// What was registered.
+        routes: Vec<Route>,
     },
     /// A request came in, and waits for [`Server::bid`](crate::Server::bid),
     /// [`elect`](crate::Server::elect) or [`reject`](crate::Server::reject).

@@ -60,11 +60,7 @@ impl<V> Map<V> {
         self.0.find(hash, |(known, value)| *known == hash && is_it(value)).map(|(_, value)| value)
     }
 
-    pub(crate) fn get_mut(&mut self, hash: u64, mut is_it: impl FnMut(&V) -> bool) -> Option<&mut V> {
-        self.0.find_mut(hash, |(known, value)| *known == hash && is_it(value)).map(|(_, value)| value)
-    }
-
-    /// Inserts a value whose key is not in the map yet.
+    /// Inserts a value, beside those that are there.
     pub(crate) fn insert(&mut self, hash: u64, value: V) {
         self.0.insert_unique(hash, (hash, value), |(hash, _)| *hash);
     }

@@ -33,12 +33,13 @@ impl Route {
     ///
     /// When a name is empty or cannot be carried by every bus, or the topic is longer than 1,024 bytes.
     pub fn new<T: AsRef<str>>(
-        service: &str,
-        method: &str,
+        service: impl Into<Text>,
+        method: impl Into<Text>,
         properties: MethodProperties,
         topic: &[T],
     ) -> Result<Self, ConfigError> {
-        let requests = Channel::request(service, method, topic, properties.queue());
+        let (service, method) = (service.into(), method.into());
+        let requests = Channel::request(service.as_str(), method.as_str(), topic, properties.queue());
         Self::on_channel(service, method, properties, topic, false, requests)
     }
 
@@ -48,24 +49,25 @@ impl Route {
     ///
     /// As [`new`](Self::new).
     pub fn stream<T: AsRef<str>>(
-        service: &str,
-        method: &str,
+        service: impl Into<Text>,
+        method: impl Into<Text>,
         properties: MethodProperties,
         topic: &[T],
     ) -> Result<Self, ConfigError> {
-        let requests = Channel::stream_to_server(service, method, topic);
+        let (service, method) = (service.into(), method.into());
+        let requests = Channel::stream_to_server(service.as_str(), method.as_str(), topic);
         Self::on_channel(service, method, properties, topic, true, requests)
     }
 
     fn on_channel<T: AsRef<str>>(
-        service: &str,
-        method: &str,
+        service: Text,
+        method: Text,
         properties: MethodProperties,
         topic: &[T],
         is_stream: bool,
         requests: Channel,
     ) -> Result<Self, ConfigError> {
-        check_service(service)?;
+        check_service(service.as_str())?;
         if method.is_empty() {
             return Err(ConfigError::NoMethod);
         }
@@ -75,13 +77,13 @@ impl Route {
             return Err(ConfigError::Topic { method, topic, limit });
         }
         Ok(Self(Arc::new(Inner {
-            service: service.into(),
-            method: method.into(),
+            grants: Channel::claim_response(service.as_str(), method.as_str(), topic),
+            service,
+            method,
             topic: topic.iter().map(|part| Text::from(part.as_ref())).collect(),
             properties,
             is_stream,
             requests,
-            grants: Channel::claim_response(service, method, topic),
         })))
     }
 

@@ -163,11 +163,11 @@ pub(crate) struct Recipient {
 /// What became of a frame.
 pub(crate) type Published = (Token, Result<Option<u64>, BusError>);
 
-/// How much of the queue is a subscription's.
+/// How much of the queue is a subscription's. There may be many, so it is small.
 struct Subscriber {
     handle: Option<SubscriptionHandle>,
-    capacity: usize,
-    frames: usize,
+    capacity: u32,
+    frames: u32,
     /// The place of a gap of its own making, while no frame of it came after.
     gap: Option<u64>,
 }
@@ -175,7 +175,8 @@ struct Subscriber {
 impl Queue {
     /// A sink with room for so many frames.
     pub(crate) fn sink(self: &Arc<Self>, capacity: usize, handle: Option<SubscriptionHandle>) -> Sink {
-        let subscriber = Subscriber { handle, capacity: capacity.max(1), frames: 0, gap: None };
+        let capacity = u32::try_from(capacity).unwrap_or(u32::MAX).max(1);
+        let subscriber = Subscriber { handle, capacity, frames: 0, gap: None };
         let slot = self.lock().subscribers.insert(subscriber);
         Sink { target: Target::Queue(Arc::clone(self), slot), error: None }
     }

@@ -3,7 +3,7 @@
 //! A subscriber is user code, so nothing is logged under a driver's lock: notes are taken there, and written once it is free.
 
 use psrpc_engine::proto::Text;
-use psrpc_engine::{BusError, ClientEvent, Dropped, ServerEvent};
+use psrpc_engine::{BusError, ClientEvent, Dropped, Route, ServerEvent};
 use tracing::Level;
 use tracing::level_filters::LevelFilter;
 
@@ -17,10 +17,7 @@ pub(crate) enum Note {
         lost: Option<u64>,
     },
     /// The bus gave up a subscription of methods that were registered together.
-    RegistrationLost {
-        methods: Vec<Text>,
-        topic: Vec<Text>,
-    },
+    RegistrationLost(Vec<Route>),
     /// The bus gave up a subscription of a client.
     SubscriptionLost(BusError),
 }
@@ -67,7 +64,9 @@ impl Note {
             Self::Gap { lost } => {
                 tracing::warn!(target: "psrpc::bus", ?service, ?id, lost, "the bus may have lost frames");
             }
-            Self::RegistrationLost { methods, topic } => {
+            Self::RegistrationLost(routes) => {
+                let methods: Vec<_> = routes.iter().map(Route::method).collect();
+                let topic = routes.first().map_or(&[][..], Route::topic);
                 tracing::warn!(target: "psrpc::bus", ?service, ?id, ?methods, ?topic, "the bus gave up a registration");
             }
             Self::SubscriptionLost(error) => {

@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use psrpc_engine::Route;
-use psrpc_engine::proto::{ErrorCode, MethodProperties};
+use psrpc_engine::proto::{ErrorCode, MethodProperties, Text};
 
 use crate::Error;
 
@@ -96,9 +96,10 @@ impl Routes {
             let text = format!("{} is not a method of {}", method.name, self.service.name);
             return Err(Error::new(ErrorCode::InvalidArgument, text).unsent());
         }
+        let (service, name) = (Text::from_static(self.service.name), Text::from_static(method.name));
         let make = || match method.kind {
-            MethodKind::Stream => Route::stream(self.service.name, method.name, method.properties, topic),
-            _ => Route::new(self.service.name, method.name, method.properties, topic),
+            MethodKind::Stream => Route::stream(service, name, method.properties, topic),
+            _ => Route::new(service, name, method.properties, topic),
         };
         if !topic.is_empty() {
             return Ok(make()?);

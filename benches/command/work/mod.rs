@@ -68,7 +68,7 @@ impl Work {
         if self == Self::Multi { 2 } else { 1 }
     }
 
-    fn method(self) -> &'static Method {
+    pub(crate) fn method(self) -> &'static Method {
         &SERVICE.methods[self as usize]
     }
 }
@@ -150,10 +150,15 @@ impl World {
     }
 }
 
+/// A server that can do everything, and does nothing yet.
+pub(crate) fn server(bus: impl Bus) -> Result<Server, Fault> {
+    let options = ServerOptions::new().channel_size(UNREAD);
+    Ok(Server::new(bus, runtime()?, service::handlers(), options)?)
+}
+
 /// A server of what is done alone, so that nothing else has a part in it.
 async fn serve(bus: Arc<dyn Bus>, work: &[Work]) -> Result<Server, Fault> {
-    let options = ServerOptions::new().channel_size(UNREAD);
-    let server = Server::new(bus, runtime()?, service::handlers(), options)?;
+    let server = server(bus)?;
     // Updates are published without being registered.
     let methods =
         work.iter().map(|work| work.method()).filter(|method| method.kind != MethodKind::Subscription);

@@ -1,5 +1,6 @@
 //! The server: commands, frames and time in; frames and events out.
 
+mod names;
 mod registry;
 mod request;
 mod stream;
@@ -163,6 +164,16 @@ impl Server {
             return Err(RegisterError::WrongService { route, service });
         }
         self.registry.register(&mut self.io, routes)
+    }
+
+    /// The registration of these methods, in this order, if they were registered together and it is not gone.
+    pub fn registration(&self, routes: &[Route]) -> Option<RegistrationHandle> {
+        self.registry.find(routes)
+    }
+
+    /// Whether a method is registered on its topic, with others or without.
+    pub fn serves(&self, route: &Route) -> bool {
+        self.registry.server_of(route).is_some()
     }
 
     /// Stops to serve methods that were registered together. What the bus has delivered until it confirms is still

@@ -1,15 +1,13 @@
 //! The registry: which methods a server serves on which topics, and their subscriptions.
 
-use alloc::string::ToString;
 use alloc::vec::Vec;
 
-use psrpc_proto::Channel;
-
 use super::Io;
+use super::names::Names;
 use crate::error::{BusError, RegisterError};
 use crate::event::ServerEvent;
 use crate::handle::Handles;
-use crate::map::{HashKeys, Map};
+use crate::map::HashKeys;
 use crate::subscriptions::Subscriptions;
 use crate::{RegistrationHandle, Route, SubscriptionHandle, SubscriptionKind};
 
@@ -30,36 +28,34 @@ pub(super) struct Registry {
 
 struct Registration {
     routes: Vec<Route>,
-    requests: Channels,
-    grants: Channels,
+    subscriptions: Vec<SubscriptionHandle>,
+    /// How many of its subscriptions to requests have not ended.
+    requests: u32,
+    /// And of those to grants.
+    grants: u32,
     in_flight: usize,
     state: State,
     /// Why it did not come to serve.
     refused: Option<BusError>,
 }
 
-/// The subscriptions of a registration to one kind of channel, and how many of them have not ended.
-struct Channels {
-    subscriptions: Vec<SubscriptionHandle>,
-    open: usize,
-}
-
 #[derive(PartialEq, Eq)]
 enum State {
     /// So many subscriptions are not live yet.
     Joining {
-        missing: usize,
+        missing: u32,
     },
     Serving,
     Leaving,
 }
 
 /// What a subscription of a server is for.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Role {
     pub(super) registration: RegistrationHandle,
     pub(super) carries: Carries,
-    route: u32,
+    /// The place of its route.
+    pub(super) route: u32,
 }
 
 /// What comes in on a subscription.
@@ -71,11 +67,7 @@ pub(super) enum Carries {
 
 impl Registry {
     pub(super) fn new(keys: HashKeys) -> Self {
-        Self {
-            registrations: Handles::new(),
-            subscriptions: Subscriptions::new(),
-            names: Names { legacy: Map::new(), wire: Map::new(), subjects: Map::new(), keys },
-        }
+        Self { registrations: Handles::new(), subscriptions: Subscriptions::new(), names: Names::new(keys) }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -88,33 +80,58 @@ impl Registry {
         io: &mut Io,
         routes: Vec<Route>,
     ) -> Result<RegistrationHandle, RegisterError> {
-        for (index, route) in routes.iter().enumerate() {
-            if let Err(error) = self.names.claim(route) {
-                routes[..index].iter().for_each(|claimed| self.names.release(claimed));
+        let registration = self.registrations.next().into();
+        let role = |place: usize, carries| Role { registration, carries, route: place as u32 };
+        let Self { registrations, subscriptions, names } = self;
+        let route_of = |role: Role| match role.registration == registration {
+            true => &routes[role.route as usize],
+            false => route_of(registrations, role),
+        };
+        for place in 0..routes.len() {
+            if let Err(error) = names.claim(role(place, Carries::Requests), route_of) {
+                (0..place).for_each(|claimed| names.release(role(claimed, Carries::Requests), route_of));
                 return Err(error);
             }
         }
-        let registration = self.registrations.next().into();
-        let mut requests = Channels { subscriptions: Vec::new(), open: 0 };
-        let mut grants = Channels { subscriptions: Vec::new(), open: 0 };
-        for (index, route) in routes.iter().enumerate() {
-            let role = |carries| Role { registration, carries, route: index as u32 };
+        let claimed = routes.iter().filter(|route| route.properties().require_claim).count();
+        let (requests, grants) = (routes.len() as u32, claimed as u32);
+        let mut handles = Vec::with_capacity(routes.len() + claimed);
+        for (place, route) in routes.iter().enumerate() {
             // Grants first: where nothing is confirmed in order, a grant must not overtake its subscription.
             if route.properties().require_claim {
-                let (role, kind) = (role(Carries::Grants), SubscriptionKind::Plain);
-                grants.add(self.subscriptions.subscribe(io, role, route.grants(), kind));
+                let (role, kind) = (role(place, Carries::Grants), SubscriptionKind::Plain);
+                handles.push(subscriptions.subscribe(io, role, route.grants(), kind));
             }
-            let (role, kind) = (role(Carries::Requests), request_kind(route));
-            requests.add(self.subscriptions.subscribe(io, role, route.requests(), kind));
+            let (role, kind) = (role(place, Carries::Requests), request_kind(route));
+            handles.push(subscriptions.subscribe(io, role, route.requests(), kind));
         }
-        let missing = requests.open + grants.open;
-        let state = State::Joining { missing };
-        let refused = None;
-        self.registrations.insert(Registration { routes, requests, grants, in_flight: 0, state, refused });
+        let missing = requests + grants;
+        registrations.insert(Registration {
+            routes,
+            subscriptions: handles,
+            requests,
+            grants,
+            in_flight: 0,
+            state: State::Joining { missing },
+            refused: None,
+        });
         if missing == 0 {
             self.joined(io, registration);
         }
         Ok(registration)
+    }
+
+    /// The registration of these routes together.
+    pub(super) fn find(&self, routes: &[Route]) -> Option<RegistrationHandle> {
+        let registration = self.server_of(routes.first()?)?;
+        self.registrations.get(registration).filter(|found| found.routes == routes)?;
+        Some(registration)
+    }
+
+    /// The registration that serves a route.
+    pub(super) fn server_of(&self, route: &Route) -> Option<RegistrationHandle> {
+        let role = self.names.find(route.requests(), |role| route_of(&self.registrations, role))?;
+        (route_of(&self.registrations, role) == route).then_some(role.registration)
     }
 
     /// Gives up a registration. Its requests in flight go on.
@@ -136,14 +153,14 @@ impl Registry {
     /// Forgets all registrations, and asks for the end of all subscriptions without waiting for it.
     pub(super) fn forget(&mut self, io: &mut Io) {
         self.subscriptions.unsubscribe_all(io);
-        *self = Self::new(self.names.keys.clone());
+        let names = self.names.emptied();
+        *self = Self { registrations: Handles::new(), subscriptions: Subscriptions::new(), names };
     }
 
     /// What a subscription is for, and the route it serves.
     pub(super) fn role(&self, subscription: SubscriptionHandle) -> Option<(Role, &Route)> {
         let role = self.subscriptions.role(subscription)?;
-        let registration = self.registrations.get(role.registration)?;
-        Some((role, &registration.routes[role.route as usize]))
+        Some((role, route_of(&self.registrations, role)))
     }
 
     /// Whether a registration is given up.
@@ -163,7 +180,7 @@ impl Registry {
             return;
         };
         *missing -= 1;
-        if *missing <= usize::from(planted!(RegisteredEarly)) {
+        if *missing <= u32::from(planted!(RegisteredEarly)) {
             self.joined(io, registration);
         }
     }
@@ -178,8 +195,8 @@ impl Registry {
         let (Role { registration: handle, carries, .. }, _) = self.subscriptions.ended(subscription)?;
         let registration = self.registrations.get_mut(handle)?;
         match carries {
-            Carries::Requests => registration.requests.open -= 1,
-            Carries::Grants => registration.grants.open -= 1,
+            Carries::Requests => registration.requests -= 1,
+            Carries::Grants => registration.grants -= 1,
         }
         match registration.state {
             State::Joining { .. } => {
@@ -188,7 +205,8 @@ impl Registry {
                 self.leave(io, handle);
             }
             State::Serving => {
-                io.event(ServerEvent::Lost { registration: handle });
+                let routes = registration.routes.clone();
+                io.event(ServerEvent::Lost { registration: handle, routes });
                 self.leave(io, handle);
                 return Some(handle);
             }
@@ -225,138 +243,60 @@ impl Registry {
             return;
         }
         registration.state = State::Leaving;
-        for subscription in &registration.requests.subscriptions {
-            self.subscriptions.unsubscribe(io, *subscription);
-        }
+        self.unsubscribe(io, handle, Carries::Requests);
         self.leave_on(io, handle);
     }
 
     /// Takes a registration that leaves as far as it can go now.
     fn leave_on(&mut self, io: &mut Io, handle: RegistrationHandle) {
-        let Some(registration) = self.registrations.get_mut(handle) else { return };
+        let Some(registration) = self.registrations.get(handle) else { return };
         if registration.state != State::Leaving
-            || registration.requests.open > 0
+            || registration.requests > 0
             || registration.in_flight > 0 && !planted!(GrantsLeftEarly)
         {
             return;
         }
-        for subscription in &registration.grants.subscriptions {
-            self.subscriptions.unsubscribe(io, *subscription);
-        }
-        if registration.grants.open > 0 {
+        self.unsubscribe(io, handle, Carries::Grants);
+        let Some(registration) = self.registrations.get_mut(handle).filter(|left| left.grants == 0) else {
             return;
-        }
-        let Some(Registration { routes, refused, .. }) = self.registrations.remove(handle) else { return };
+        };
+        let refused = registration.refused.take();
         if !planted!(NamesLeak) {
-            routes.iter().for_each(|route| self.names.release(route));
+            self.remove(handle);
         }
         io.event(match refused {
             Some(error) => ServerEvent::Registered { registration: handle, result: Err(error) },
             None => ServerEvent::Deregistered { registration: handle },
         });
     }
-}
 
-impl Channels {
-    fn add(&mut self, subscription: SubscriptionHandle) {
-        self.subscriptions.push(subscription);
-        self.open += 1;
+    fn unsubscribe(&mut self, io: &mut Io, handle: RegistrationHandle, carries: Carries) {
+        let Some(registration) = self.registrations.get(handle) else { return };
+        for subscription in &registration.subscriptions {
+            if self.subscriptions.role(*subscription).is_some_and(|role| role.carries == carries) {
+                self.subscriptions.unsubscribe(io, *subscription);
+            }
+        }
+    }
+
+    fn remove(&mut self, registration: RegistrationHandle) {
+        let Self { registrations, names, .. } = self;
+        let routes = registrations.get(registration).map_or(0, |registration| registration.routes.len());
+        for route in 0..routes as u32 {
+            let role = Role { registration, carries: Carries::Requests, route };
+            names.release(role, |role| route_of(registrations, role));
+        }
+        registrations.remove(registration);
     }
 }
 
-fn request_kind(route: &Route) -> SubscriptionKind {
+/// The route of a registration that is there.
+fn route_of(registrations: &Handles<Registration>, role: Role) -> &Route {
+    let registration = registrations.get(role.registration).expect("its names and subscriptions go first");
+    &registration.routes[role.route as usize]
+}
+
+/// How the requests of a route are subscribed to.
+pub(super) fn request_kind(route: &Route) -> SubscriptionKind {
     if route.is_queue() { SubscriptionKind::Queue } else { SubscriptionKind::Plain }
-}
-
-/// The names that are taken, so that no two registrations of a server get each other's frames.
-struct Names {
-    /// Routes, by the legacy name of their request channel.
-    legacy: Map<Route>,
-    /// Routes, by the server and local name of their request channel.
-    wire: Map<Route>,
-    /// Subjects, by name.
-    subjects: Map<Subject>,
-    keys: HashKeys,
-}
-
-/// A NATS subject in use. All its users subscribe to it in the same way, since on NATS two ways do not mix.
-struct Subject {
-    channel: Channel,
-    kind: SubscriptionKind,
-    /// The routes that use it.
-    users: Vec<Route>,
-}
-
-impl Names {
-    fn claim(&mut self, route: &Route) -> Result<(), RegisterError> {
-        let requests = route.requests();
-        let legacy = self.keys.hash(requests.legacy().as_bytes());
-        if let Some(other) = self.legacy.get(legacy, |other| other.requests().legacy() == requests.legacy()) {
-            let same = (other.method(), other.topic()) == (route.method(), route.topic());
-            return Err(if same {
-                RegisterError::Duplicate { route: route.clone() }
-            } else {
-                conflict(route, other, requests.legacy())
-            });
-        }
-        let wire = self.keys.identity(requests.server().as_bytes(), requests.local().as_bytes()) as u64;
-        if let Some(other) = self.wire.get(wire, |other| same_wire(other.requests(), requests)) {
-            return Err(conflict(route, other, requests.server()));
-        }
-        for (channel, kind) in subjects(route) {
-            if let Some(subject) = self.subject(channel).filter(|subject| subject.kind != kind) {
-                return Err(conflict(route, &subject.users[0], channel.server()));
-            }
-        }
-        self.legacy.insert(legacy, route.clone());
-        self.wire.insert(wire, route.clone());
-        for (channel, kind) in subjects(route) {
-            match self.subject(channel) {
-                Some(subject) => subject.users.push(route.clone()),
-                None => {
-                    let hash = self.keys.hash(channel.server().as_bytes());
-                    let (channel, users) = (channel.clone(), [route.clone()].to_vec());
-                    self.subjects.insert(hash, Subject { channel, kind, users });
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn release(&mut self, route: &Route) {
-        let requests = route.requests();
-        let is_it = |other: &Route| (other.method(), other.topic()) == (route.method(), route.topic());
-        self.legacy.remove(self.keys.hash(requests.legacy().as_bytes()), is_it);
-        let wire = self.keys.identity(requests.server().as_bytes(), requests.local().as_bytes()) as u64;
-        self.wire.remove(wire, is_it);
-        for (channel, _) in subjects(route) {
-            let Some(subject) = self.subject(channel) else { continue };
-            if let Some(place) = subject.users.iter().position(is_it) {
-                subject.users.swap_remove(place);
-            }
-            if subject.users.is_empty() {
-                let hash = self.keys.hash(channel.server().as_bytes());
-                self.subjects.remove(hash, |subject| subject.channel.server() == channel.server());
-            }
-        }
-    }
-
-    fn subject(&mut self, channel: &Channel) -> Option<&mut Subject> {
-        let hash = self.keys.hash(channel.server().as_bytes());
-        self.subjects.get_mut(hash, |subject| subject.channel.server() == channel.server())
-    }
-}
-
-/// The subjects that a route subscribes to, and how.
-fn subjects(route: &Route) -> impl Iterator<Item = (&Channel, SubscriptionKind)> {
-    let grants = route.properties().require_claim.then(|| (route.grants(), SubscriptionKind::Plain));
-    [(route.requests(), request_kind(route))].into_iter().chain(grants)
-}
-
-fn same_wire(a: &Channel, b: &Channel) -> bool {
-    (a.server(), a.local()) == (b.server(), b.local())
-}
-
-fn conflict(route: &Route, other: &Route, channel: &str) -> RegisterError {
-    RegisterError::Conflict { route: route.clone(), other: other.clone(), channel: channel.to_string() }
 }

@@ -37,8 +37,7 @@ impl<R: Role> Inbound<R> {
             let all = self.arrivals.len() < BATCH;
             if !self.arrivals.is_empty() {
                 let arrivals = self.arrivals.drain(..);
-                let hand_in =
-                    |state: &mut State<R>, now| arrivals.for_each(|item| hand_in(state, now, item));
+                let hand_in = |state: &mut State<R>, now| arrivals.for_each(|item| hand_in(state, now, item));
                 self.driver.drive_with(&mut self.tasks, hand_in);
             }
             if all {

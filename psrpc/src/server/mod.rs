@@ -18,7 +18,6 @@ pub use self::handlers::Handlers;
 pub use self::options::ServerOptions;
 pub use self::publish::Publish;
 pub(crate) use self::role::ServerRole;
-use self::role::key;
 use crate::Error;
 use crate::bus::Bus;
 use crate::driver::Driver;
@@ -93,14 +92,13 @@ impl Server {
                 let text = format!("{}.{} has no handler", self.service().name, method.name);
                 return Err(Error::new(ErrorCode::InvalidArgument, text));
             }
-            let key = key(&routes);
             // What this server serves itself the engine refuses, and says so.
             let alone = match Alone::claim(self.driver().bus.id(), &routes) {
-                Err(_) if state.role.serves_any(&routes) => Alone::default(),
+                Err(_) if routes.iter().any(|route| state.engine.serves(route)) => Alone::default(),
                 claimed => claimed?,
             };
             let registration = state.engine.register(routes)?;
-            state.role.joining(registration, key, Arc::clone(&joined), alone);
+            state.role.joining(registration, Arc::clone(&joined), alone);
             Ok(registration)
         })?;
         poll_fn(|cx| self.driver().look(|state| state.role.poll_joined(registration, &joined, cx))).await
@@ -116,9 +114,9 @@ impl Server {
     ///
     /// `not_found` when these methods were not registered together for this topic.
     pub async fn deregister(&self, methods: &[&'static Method], topic: &[&str]) -> Result<(), Error> {
-        let key = self.routes_of(methods, topic)?;
+        let routes = self.routes_of(methods, topic)?;
         let registration = self.driver().drive(|state, now| {
-            let registration = state.role.find(&key)?;
+            let registration = state.engine.registration(&routes)?;
             state.engine.deregister(now, registration);
             Some(registration)
         });
@@ -128,7 +126,7 @@ impl Server {
                 Ok(())
             }
             None => {
-                let names: Vec<_> = key.iter().map(ToString::to_string).collect();
+                let names: Vec<_> = routes.iter().map(ToString::to_string).collect();
                 let text = format!("{} is not registered, or not together", names.join(", "));
                 Err(Error::new(ErrorCode::NotFound, text))
             }

@@ -5,10 +5,10 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use psrpc_engine::proto::{ErrorCode, Text};
+use psrpc_engine::proto::ErrorCode;
 use psrpc_engine::{
-    BusError, Received, RegisterError, RegistrationHandle, RequestHandle, Route, Server as Engine,
-    ServerEvent, StreamHandle,
+    BusError, Received, RegisterError, RegistrationHandle, RequestHandle, Server as Engine, ServerEvent,
+    StreamHandle,
 };
 
 use super::alone::Alone;
@@ -21,15 +21,6 @@ use crate::middleware::{Observed, Side, Watch};
 use crate::stream::{Codec, DriverPort, StreamRole, StreamTable, StreamTask};
 use crate::{Error, guard, waiting};
 
-/// What a registration is found by.
-pub(super) type Key = (Vec<Text>, Vec<Text>);
-
-/// The methods and the topic of routes that are registered together.
-pub(super) fn key(routes: &[Route]) -> Key {
-    let topic = routes.first().map(|route| route.topic().to_vec()).unwrap_or_default();
-    (routes.iter().map(|route| route.method().clone()).collect(), topic)
-}
-
 /// What becomes of a server's events: requests go to their handlers.
 #[derive(Default)]
 pub(crate) struct ServerRole {
@@ -38,7 +29,6 @@ pub(crate) struct ServerRole {
     /// By the index of their handles.
     requests: Vec<Option<(RequestHandle, Stage)>>,
     registrations: BTreeMap<RegistrationHandle, Registration>,
-    keys: BTreeMap<Key, RegistrationHandle>,
     closed: bool,
     waiting_for_close: Vec<Waker>,
     streams: StreamTable,
@@ -56,8 +46,8 @@ enum Stage {
 pub(super) type Joined = OnceLock<Result<(), BusError>>;
 
 struct Registration {
-    key: Key,
-    joined: Arc<Joined>,
+    /// Until its set-up has ended.
+    joined: Option<Arc<Joined>>,
     waiting: Vec<Waker>,
     /// Given up with the registration.
     _alone: Alone,
@@ -136,9 +126,12 @@ impl Role for ServerRole {
             ServerEvent::Registered { registration, result } => {
                 let Some(joining) = self.registrations.get_mut(&registration) else { return };
                 let refused = result.is_err();
-                // Set once, since a registration ends its set-up once.
-                let _ = joining.joined.set(result);
-                tasks.extend(joining.waiting.drain(..).map(ServerTask::Wake));
+                if let Some(joined) = joining.joined.take() {
+                    // Set once, since a registration ends its set-up once.
+                    let _ = joined.set(result);
+                }
+                // Taken with its room: there may be many registrations.
+                tasks.extend(std::mem::take(&mut joining.waiting).into_iter().map(ServerTask::Wake));
                 if refused {
                     self.forget(registration, tasks);
                 }
@@ -149,12 +142,9 @@ impl Role for ServerRole {
                 let gone = std::mem::take(&mut self.registrations).into_values();
                 let waiting = gone.flat_map(|gone| gone.waiting).chain(self.waiting_for_close.drain(..));
                 tasks.extend(waiting.map(ServerTask::Wake));
-                self.keys.clear();
             }
-            ServerEvent::Lost { registration } => {
-                let lost = self.registrations.get(&registration).map(|lost| lost.key.clone());
-                let note = lost.map(|(methods, topic)| Note::RegistrationLost { methods, topic });
-                tasks.extend(note.map(Box::new).map(ServerTask::Log));
+            ServerEvent::Lost { routes, .. } => {
+                tasks.push(ServerTask::Log(Box::new(Note::RegistrationLost(routes))));
             }
             // Counted by the engine.
             event => tasks.extend(Note::of_server(event).map(Box::new).map(ServerTask::Log)),
@@ -266,33 +256,13 @@ impl ServerRole {
         place.take_if(|(known, _)| *known == request).map(|(_, stage)| stage)
     }
 
-    pub(super) fn find(&self, routes: &[Route]) -> Option<RegistrationHandle> {
-        self.keys.get(&key(routes)).copied()
-    }
-
-    pub(super) fn joining(
-        &mut self,
-        registration: RegistrationHandle,
-        key: Key,
-        joined: Arc<Joined>,
-        alone: Alone,
-    ) {
-        self.keys.insert(key.clone(), registration);
-        let registered = Registration { key, joined, waiting: Vec::new(), _alone: alone };
+    pub(super) fn joining(&mut self, registration: RegistrationHandle, joined: Arc<Joined>, alone: Alone) {
+        let registered = Registration { joined: Some(joined), waiting: Vec::new(), _alone: alone };
         self.registrations.insert(registration, registered);
-    }
-
-    /// Whether this server serves any of these.
-    pub(super) fn serves_any(&self, routes: &[Route]) -> bool {
-        let serves = |(methods, topic): &Key, route: &Route| {
-            topic[..] == *route.topic() && methods.contains(route.method())
-        };
-        self.keys.keys().any(|key| routes.iter().any(|route| serves(key, route)))
     }
 
     fn forget(&mut self, registration: RegistrationHandle, tasks: &mut Vec<ServerTask>) {
         if let Some(gone) = self.registrations.remove(&registration) {
-            self.keys.remove(&gone.key);
             tasks.extend(gone.waiting.into_iter().map(ServerTask::Wake));
         }
     }

@@ -493,7 +493,7 @@ impl User<Server> for Host {
             ServerEvent::Registered { registration, result } => {
                 return self.registered(world, registration, result.is_ok());
             }
-            ServerEvent::Lost { registration } => {
+            ServerEvent::Lost { registration, .. } => {
                 if let Some(registration) = self.registrations.get_mut(&registration) {
                     registration.is_live = false;
                 }

@@ -1,0 +1,51 @@
+//! What registered topics take in a server, apart from what its bus keeps of them.
+
+use psrpc::bus::{Bus, Full, Receipt, Sink, Subscription};
+use psrpc::engine::SubscriptionKind;
+use psrpc::engine::proto::{Channel, Frame};
+use tokio::task::JoinSet;
+
+use crate::Fault;
+use crate::work::{self, Work};
+
+/// So many are registered at a time.
+const AT_A_TIME: usize = 1000;
+
+/// A server that serves a claimed method by queue on so many topics.
+pub(crate) async fn server(count: usize) -> Result<psrpc::Server, Fault> {
+    let server = work::server(Forgetful)?;
+    let mut joining = JoinSet::new();
+    for number in 0..count {
+        let server = server.clone();
+        joining.spawn(async move { server.register(&[Work::Queue.method()], &[&number.to_string()]).await });
+        if joining.len() == AT_A_TIME {
+            joined(&mut joining).await?;
+        }
+    }
+    joined(&mut joining).await?;
+    Ok(server)
+}
+
+async fn joined(joining: &mut JoinSet<Result<(), psrpc::Error>>) -> Result<(), Fault> {
+    while let Some(joined) = joining.join_next().await {
+        joined??;
+    }
+    Ok(())
+}
+
+/// A bus that says yes to everything, and keeps nothing.
+struct Forgetful;
+
+impl Bus for Forgetful {
+    fn publish(&self, _: &Channel, _: Frame, receipt: Receipt) -> Result<(), Box<Full>> {
+        receipt.published(None);
+        Ok(())
+    }
+
+    fn subscribe(&self, _: &Channel, _: SubscriptionKind, sink: Sink) -> Subscription {
+        sink.live();
+        // Dropped, it would end the subscription.
+        std::mem::forget(sink);
+        Subscription::new(|| {})
+    }
+}

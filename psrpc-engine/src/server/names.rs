@@ -1,0 +1,117 @@
+//! The names that are taken, so that no two registrations of a server get each other's frames.
+
+use alloc::string::ToString;
+
+use psrpc_proto::Channel;
+
+use super::registry::{Carries, Role, request_kind};
+use crate::error::RegisterError;
+use crate::map::{HashKeys, Map};
+use crate::{Route, SubscriptionKind};
+
+/// The names that are taken. Nothing is kept of a route but where to find it: `route_of` gives it.
+pub(super) struct Names {
+    /// Request channels, by legacy name.
+    legacy: Map<Role>,
+    /// What uses a NATS subject, by the name of that. All its users subscribe to it in the same way, since on NATS two
+    /// ways do not mix.
+    subjects: Map<Role>,
+    keys: HashKeys,
+}
+
+impl Names {
+    pub(super) const fn new(keys: HashKeys) -> Self {
+        Self { legacy: Map::new(), subjects: Map::new(), keys }
+    }
+
+    /// An empty one with the same keys.
+    pub(super) fn emptied(&self) -> Self {
+        Self::new(self.keys.clone())
+    }
+
+    /// Takes the names of the route whose requests `role` carries.
+    pub(super) fn claim<'a>(
+        &mut self,
+        role: Role,
+        route_of: impl Fn(Role) -> &'a Route,
+    ) -> Result<(), RegisterError> {
+        let route = route_of(role);
+        let requests = route.requests();
+        if let Some(other) = self.find(requests, &route_of).map(&route_of) {
+            let same = (other.method(), other.topic()) == (route.method(), route.topic());
+            return Err(if same {
+                RegisterError::Duplicate { route: route.clone() }
+            } else {
+                conflict(route, other, requests.legacy())
+            });
+        }
+        let same_local = |other: Role, of: &Route| {
+            other.carries == Carries::Requests && of.requests().local() == requests.local()
+        };
+        if let Some(other) = self.user(requests, &route_of, same_local) {
+            return Err(conflict(route, other, requests.server()));
+        }
+        for used in uses(role, route) {
+            let (channel, kind) = subject(used, route);
+            let other_kind = |other, of: &Route| subject(other, of).1 != kind;
+            if let Some(other) = self.user(channel, &route_of, other_kind) {
+                return Err(conflict(route, other, channel.server()));
+            }
+        }
+        self.legacy.insert(self.keys.hash(requests.legacy().as_bytes()), role);
+        for used in uses(role, route) {
+            let (channel, _) = subject(used, route);
+            self.subjects.insert(self.keys.hash(channel.server().as_bytes()), used);
+        }
+        Ok(())
+    }
+
+    /// Gives back the names of the route whose requests `role` carries.
+    pub(super) fn release<'a>(&mut self, role: Role, route_of: impl Fn(Role) -> &'a Route) {
+        let route = route_of(role);
+        self.legacy.remove(self.keys.hash(route.requests().legacy().as_bytes()), |known| *known == role);
+        for used in uses(role, route) {
+            let (channel, _) = subject(used, route);
+            self.subjects.remove(self.keys.hash(channel.server().as_bytes()), |known| *known == used);
+        }
+    }
+
+    /// Whose requests have the legacy name of this channel.
+    pub(super) fn find<'a>(&self, requests: &Channel, route_of: impl Fn(Role) -> &'a Route) -> Option<Role> {
+        let hash = self.keys.hash(requests.legacy().as_bytes());
+        self.legacy.get(hash, |role| route_of(*role).requests().legacy() == requests.legacy()).copied()
+    }
+
+    /// The route of a user of the channel's subject that `is_it`.
+    fn user<'a>(
+        &self,
+        channel: &Channel,
+        route_of: impl Fn(Role) -> &'a Route,
+        is_it: impl Fn(Role, &Route) -> bool,
+    ) -> Option<&'a Route> {
+        let hash = self.keys.hash(channel.server().as_bytes());
+        let is_user = |user: &Role| {
+            let route = route_of(*user);
+            subject(*user, route).0.server() == channel.server() && is_it(*user, route)
+        };
+        self.subjects.get(hash, is_user).map(|user| route_of(*user))
+    }
+}
+
+/// What a route uses subjects for.
+fn uses(role: Role, route: &Route) -> impl Iterator<Item = Role> {
+    let grants = route.properties().require_claim.then_some(Role { carries: Carries::Grants, ..role });
+    [role].into_iter().chain(grants)
+}
+
+/// The channel whose subject is used, and how.
+fn subject(role: Role, route: &Route) -> (&Channel, SubscriptionKind) {
+    match role.carries {
+        Carries::Requests => (route.requests(), request_kind(route)),
+        Carries::Grants => (route.grants(), SubscriptionKind::Plain),
+    }
+}
+
+fn conflict(route: &Route, other: &Route, channel: &str) -> RegisterError {
+    RegisterError::Conflict { route: route.clone(), other: other.clone(), channel: channel.to_string() }
+}
