@@ -15,7 +15,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use psrpc::proto::Seed;
 #[doc(inline)]
 pub use psrpc::*;
-use tokio::runtime::Handle;
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::time::Instant;
 
 /// The runtime of the tokio that we are called on, for clients and servers made without one of their own.
@@ -64,8 +64,9 @@ impl Runtime for TokioRuntime {
     fn now(&self) -> Now {
         let origin = origin();
         let since_origin = {
-            // Paused time is the runtime's own.
-            let _guard = self.0.enter();
+            // Paused time is the runtime's own, and one with several threads cannot be paused.
+            let pausable = self.0.runtime_flavor() == RuntimeFlavor::CurrentThread;
+            let _guard = pausable.then(|| self.0.enter());
             Instant::now().saturating_duration_since(origin)
         };
         #[expect(clippy::disallowed_methods, reason = "the runtime is where clocks are read")]

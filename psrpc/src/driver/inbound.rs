@@ -47,10 +47,11 @@ impl<R: Role> Inbound<R> {
         false
     }
 
-    /// Handles what is due, and sleeps until the next timeout.
-    fn pass_time(&mut self, cx: &mut Context<'_>) {
+    /// Handles what is due, and sleeps until the next timeout. Tells whether the bus is full, and whether nothing more is to
+    /// come; whoever changes that later pokes the queue.
+    fn pass_time(&mut self, cx: &mut Context<'_>) -> (bool, bool) {
         loop {
-            let next = self.driver.look(|state| {
+            let (next, told) = self.driver.look(|state| {
                 let next = state.engine.poll_timeout().map(|timeout| timeout.at);
                 // A sleep that is too short does no harm, so it is kept.
                 let sleeping = self.sleep.as_ref().map(|(until, _)| *until);
@@ -58,7 +59,7 @@ impl<R: Role> Inbound<R> {
                     (Some(next), Some(sleeping)) => Some(next.min(sleeping)),
                     (next, sleeping) => next.or(sleeping),
                 };
-                next
+                (next, (state.full, state.role.is_finished()))
             });
             if let Some(next) = next
                 && self.sleep.as_ref().is_none_or(|(until, _)| next < *until)
@@ -66,9 +67,9 @@ impl<R: Role> Inbound<R> {
                 self.sleep = Some((next, self.driver.runtime.sleep_until(next)));
             }
             // Also when nothing is due any more: a sleep that has ended wakes nobody again, and commands count on one that is kept.
-            let Some((_, sleep)) = &mut self.sleep else { return };
+            let Some((_, sleep)) = &mut self.sleep else { return told };
             if sleep.as_mut().poll(cx).is_pending() {
-                return;
+                return told;
             }
             self.sleep = None;
             self.driver.drive(|state, now| state.engine.handle_timeout(now));
@@ -84,17 +85,14 @@ impl<R: Role> Future for Inbound<R> {
         if !this.hand_in(cx) {
             cx.waker().wake_by_ref();
         }
-        this.pass_time(cx);
-        if !planted!(RoomUnasked)
-            && this.driver.look(|state| state.full)
-            && this.driver.bus.poll_room(cx).is_ready()
-        {
+        let (full, finished) = this.pass_time(cx);
+        if full && !planted!(RoomUnasked) && this.driver.bus.poll_room(cx).is_ready() {
             this.driver.room();
             if this.driver.look(|state| state.full) {
                 cx.waker().wake_by_ref();
             }
         }
-        if this.driver.look(|state| state.role.is_finished()) { Poll::Ready(()) } else { Poll::Pending }
+        if finished { Poll::Ready(()) } else { Poll::Pending }
     }
 }
 
