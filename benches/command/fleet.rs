@@ -4,10 +4,11 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use psrpc_cost::{START, later};
 use psrpc_engine::proto::{Channel, Frame, MethodProperties};
 use psrpc_engine::{
     Call, Client, ClientConfig, ClientEvent, ClientLimits, Engine, Now, Output, Route, Selection, Server,
-    ServerConfig, ServerEvent, ServerLimits, SubscriptionHandle, SubscriptionKind, Time, WallTime,
+    ServerConfig, ServerEvent, ServerLimits, SubscriptionHandle, SubscriptionKind,
 };
 
 use crate::measure::now;
@@ -82,7 +83,7 @@ impl Fleet {
             servers: (0..servers).map(server).collect(),
             routes,
             channels: BTreeMap::new(),
-            now: Now { time: Time::ZERO, wall: WallTime::from_unix_nanos(1_795_345_422_000_000_000) },
+            now: START,
             busy: (0..clients).map(Node::Client).collect(),
             answered: 0,
             holds: false,
@@ -146,7 +147,7 @@ impl Fleet {
     }
 
     fn pass(&mut self, time: Duration) {
-        self.now = Now { time: self.now.time + time, wall: self.now.wall + time };
+        self.now = later(self.now, time);
     }
 
     /// Carries out what is to be done, until nothing is.

@@ -1,13 +1,9 @@
 //! A client that has made a call which every server sees, and hears their bids.
 
-use std::time::Duration;
-
 use psrpc_engine::proto::{ClaimRequest, Frame, MethodProperties, Routing, Text};
-use psrpc_engine::{
-    Call, Client, ClientConfig, Engine, Now, Output, Route, SubscriptionHandle, Time, WallTime,
-};
+use psrpc_engine::{Call, Client, ClientConfig, Engine, Now, Output, Route, SubscriptionHandle};
 
-use crate::subscribe;
+use crate::{START, STEP, later, subscribe};
 
 /// A client that selects: the bids that come count, and none wins at once.
 pub struct Bids {
@@ -23,7 +19,7 @@ impl Bids {
         let properties = MethodProperties { routing: Routing::Affinity, require_claim: true };
         let route = Route::new::<&str>("Hats", "Fit", properties, &[]).expect("names that can be carried");
         let mut client = Client::new(ClientConfig::new("Hats"), [1; 32]).expect("a client");
-        let now = Now { time: Time::ZERO, wall: WallTime::from_unix_nanos(1_795_345_422_000_000_000) };
+        let now = START;
         let at_client = subscribe(&mut client, now)[0];
         client.call(now, Call::new(route, "a hat, please")).expect("a call");
         let Some(Output::Publish { token, frame: Frame::Request(request), .. }) = client.poll_output() else {
@@ -42,10 +38,7 @@ impl Bids {
 
     /// Takes a bid.
     pub fn hear(&mut self, bid: Frame) {
-        self.now = Now {
-            time: self.now.time + Duration::from_micros(50),
-            wall: self.now.wall + Duration::from_micros(50),
-        };
+        self.now = later(self.now, STEP);
         self.client.handle_frame(self.now, self.at_client, bid);
         assert!(self.client.poll_output().is_none(), "the bid counts, and does not win at once");
     }

@@ -1,17 +1,12 @@
 //! A client that makes no calls and a server that is granted none: what they hear is for others, or too late.
 
-use std::time::Duration;
-
 use psrpc_engine::proto::{ClaimResponse, Frame, MethodProperties, Request, Response, Routing, Text};
 use psrpc_engine::{
     Client, ClientConfig, ClientEvent, Engine, Now, Output, Route, Server, ServerConfig, ServerEvent,
-    SubscriptionHandle, Time, WallTime,
+    SubscriptionHandle,
 };
 
-use crate::subscribe;
-
-/// When the engines here begin.
-const NOW: Now = Now { time: Time::ZERO, wall: WallTime::from_unix_nanos(1_795_345_422_000_000_000) };
+use crate::{START, STEP, later, subscribe};
 
 /// A client without any calls.
 pub struct IdleClient {
@@ -23,7 +18,7 @@ impl IdleClient {
     /// A client that has heard an answer before, and the frame of one more.
     pub fn new() -> (Self, Frame) {
         let mut client = Client::new(ClientConfig::new("Hats"), [1; 32]).expect("a client");
-        let responses = subscribe(&mut client, NOW)[1];
+        let responses = subscribe(&mut client, START)[1];
         let mut idle = Self { client, responses };
         idle.hear(answer(1));
         (idle, answer(2))
@@ -31,7 +26,7 @@ impl IdleClient {
 
     /// Hears the answer to a call that it did not make.
     pub fn hear(&mut self, answer: Frame) {
-        self.client.handle_frame(NOW, self.responses, answer);
+        self.client.handle_frame(START, self.responses, answer);
         let Some(Output::Event(ClientEvent::Dropped(_))) = self.client.poll_output() else {
             panic!("the answer is dropped");
         };
@@ -41,7 +36,7 @@ impl IdleClient {
 
 fn answer(number: u64) -> Frame {
     let (request_id, server_id) = (format!("REQ_{number:012}").into(), "SRV_t2JoZkQm5Xe8".into());
-    let (sent_at, result) = (NOW.wall.as_unix_nanos(), Ok("here it is".into()));
+    let (sent_at, result) = (START.wall.as_unix_nanos(), Ok("here it is".into()));
     Frame::Response(Response { request_id, server_id, sent_at, result })
 }
 
@@ -60,8 +55,8 @@ impl IdleServer {
         let route = Route::new::<&str>("Hats", "Fit", properties, &[]).expect("names that can be carried");
         let mut server = Server::new(ServerConfig::new("Hats"), [2; 32]).expect("a server");
         server.register(vec![route]).expect("a registration");
-        let [grants, requests] = subscribe(&mut server, NOW)[..] else { panic!("two subscriptions") };
-        let mut idle = Self { server, now: NOW, requests, grants };
+        let [grants, requests] = subscribe(&mut server, START)[..] else { panic!("two subscriptions") };
+        let mut idle = Self { server, now: START, requests, grants };
         for number in 0..1000 {
             idle.lose([request(number), grant(number)]);
             idle.drop_expired(expired(number));
@@ -115,20 +110,17 @@ impl IdleServer {
     }
 
     fn pass_time(&mut self) {
-        self.now = Now {
-            time: self.now.time + Duration::from_micros(50),
-            wall: self.now.wall + Duration::from_micros(50),
-        };
+        self.now = later(self.now, STEP);
     }
 }
 
 fn request(number: u64) -> Frame {
-    asked(number, NOW.wall.as_unix_nanos())
+    asked(number, START.wall.as_unix_nanos())
 }
 
 /// A request of a minute ago.
 fn expired(number: u64) -> Frame {
-    asked(1_000_000 + number, NOW.wall.as_unix_nanos() - 60_000_000_000)
+    asked(1_000_000 + number, START.wall.as_unix_nanos() - 60_000_000_000)
 }
 
 fn asked(number: u64, sent_at: i64) -> Frame {

@@ -17,6 +17,12 @@ pub use bids::Bids;
 pub use idle::{IdleClient, IdleServer};
 pub use streams::Streams;
 
+/// When engines begin that are measured.
+pub const START: Now = Now { time: Time::ZERO, wall: WallTime::from_unix_nanos(1_795_345_422_000_000_000) };
+
+/// The time between two things that are measured.
+const STEP: Duration = Duration::from_micros(50);
+
 /// A client and a server, past their first calls, so that their tables have the size that they keep.
 pub struct Pair {
     client: Client,
@@ -38,7 +44,7 @@ impl Pair {
         let config = ServerConfig { limits, ..ServerConfig::new("Hats") };
         let mut server = Server::new(config, [2; 32]).expect("a server");
         server.register(vec![route.clone()]).expect("a registration");
-        let now = Now { time: Time::ZERO, wall: WallTime::from_unix_nanos(1_795_345_422_000_000_000) };
+        let now = START;
         let at_client = subscribe(&mut client, now);
         let at_server = subscribe(&mut server, now);
         let (bids, responses) = (at_client[0], at_client[1]);
@@ -68,10 +74,7 @@ impl Pair {
     }
 
     fn carry(&mut self, timeout: Option<Duration>, handler: Handler) {
-        self.now = Now {
-            time: self.now.time + Duration::from_micros(50),
-            wall: self.now.wall + Duration::from_micros(50),
-        };
+        self.now = later(self.now, STEP);
         let payload = b"a message of sixty-four bytes, which is about what many calls have".as_slice();
         let call = Call { timeout, ..Call::new(self.route.clone(), payload) };
         self.client.call(self.now, call).expect("a call");
@@ -115,6 +118,11 @@ impl Pair {
             }
         }
     }
+}
+
+/// By both clocks, so much later.
+pub fn later(now: Now, by: Duration) -> Now {
+    Now { time: now.time + by, wall: now.wall + by }
 }
 
 /// What becomes of a request that runs.

@@ -1,14 +1,12 @@
 //! A client and a server of the engine with streams open between them.
 
-use std::time::Duration;
-
 use psrpc_engine::proto::{MethodProperties, Routing};
 use psrpc_engine::{
     Client, ClientConfig, ClientEvent, Engine, Now, OpenStream, Output, Route, Server, ServerConfig,
-    ServerEvent, StreamEvent, StreamHandle, SubscriptionHandle, Time, WallTime,
+    ServerEvent, StreamEvent, StreamHandle, SubscriptionHandle,
 };
 
-use crate::subscribe;
+use crate::{START, STEP, later, subscribe};
 
 /// A client with streams to a server, each of which has carried a message before.
 pub struct Streams {
@@ -32,7 +30,7 @@ impl Streams {
         let mut client = Client::new(config, [1; 32]).expect("a client");
         let mut server = Server::new(ServerConfig::new("Hats"), [2; 32]).expect("a server");
         server.register(vec![route.clone()]).expect("a registration");
-        let now = Now { time: Time::ZERO, wall: WallTime::from_unix_nanos(1_795_345_422_000_000_000) };
+        let now = START;
         let (at_client, at_server) = (subscribe(&mut client, now)[2], subscribe(&mut server, now)[0]);
         let (streams, next, taken) = (Vec::new(), 0, 0);
         let mut pair = Self { client, server, now, at_client, at_server, streams, next, taken };
@@ -50,10 +48,7 @@ impl Streams {
 
     /// Sends one message on the next stream, from the command to its ack; it is taken at once.
     pub fn message(&mut self) {
-        self.now = Now {
-            time: self.now.time + Duration::from_micros(50),
-            wall: self.now.wall + Duration::from_micros(50),
-        };
+        self.now = later(self.now, STEP);
         let payload = b"a message of sixty-four bytes, which is about what many calls have".as_slice();
         let stream = self.streams[self.next];
         self.next = (self.next + 1) % self.streams.len();

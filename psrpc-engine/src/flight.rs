@@ -43,8 +43,13 @@ impl<H: Copy + From<RawHandle> + Into<RawHandle>, S> Flights<H, S> {
 
     /// The place of an id that is not in flight yet.
     pub(crate) fn vacancy(&self, id: &Text) -> Option<Vacancy> {
-        let hash = self.keys.hash(id.as_bytes());
+        let hash = self.hash(id);
         self.get_by_id(hash, id).is_none().then_some(Vacancy { hash })
+    }
+
+    /// The hash of an id, of whatever that is.
+    pub(crate) fn hash(&self, id: &Text) -> u64 {
+        self.keys.hash(id.as_bytes())
     }
 
     /// Adds a flight.
@@ -57,7 +62,7 @@ impl<H: Copy + From<RawHandle> + Into<RawHandle>, S> Flights<H, S> {
         if self.by_id.is_empty() {
             return None;
         }
-        self.get_by_id(self.keys.hash(id.as_bytes()), id).map(H::from)
+        self.get_by_id(self.hash(id), id).map(H::from)
     }
 
     fn get_by_id(&self, hash: u64, id: &Text) -> Option<RawHandle> {

@@ -70,7 +70,6 @@ impl Call {
 /// The unary calls in flight.
 pub(super) struct Calls {
     flights: Flights<CallHandle, Ongoing>,
-    keys: HashKeys,
     responders: Responders,
     last_gap: Option<Time>,
 }
@@ -109,8 +108,8 @@ enum State {
 
 impl Calls {
     pub(super) fn new(keys: HashKeys) -> Self {
-        let flights = Flights::new(keys.clone());
-        Self { flights, keys, responders: Responders::new(), last_gap: None }
+        let flights = Flights::new(keys);
+        Self { flights, responders: Responders::new(), last_gap: None }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -224,6 +223,7 @@ impl Calls {
             return cx.io.dropped(drop(Reason::MissingId));
         }
         let limit = cx.config.limits.bids_per_call;
+        let hash = self.flights.hash(&claim.server_id);
         let ongoing = &mut self.flights.get_mut(handle).expect("found above").state;
         if cx.now.time >= ongoing.deadline {
             ongoing.heard.late_bids += 1;
@@ -235,7 +235,7 @@ impl Calls {
             }
             State::Selecting(bids) => {
                 let bid = Claim { server_id: claim.server_id.clone(), affinity: claim.affinity };
-                match bids.bid(cx.now.time, bid, &self.keys, limit, &mut ongoing.heard) {
+                match bids.bid(cx.now.time, bid, hash, limit, &mut ongoing.heard) {
                     Ok(true) => self.grant(cx, handle, claim.server_id),
                     Ok(false) if planted!(ShortCircuitSleeps) => {}
                     Ok(false) => self.wake(cx, handle),
