@@ -17,7 +17,7 @@ pub(crate) struct Row {
 }
 
 /// By their names in JSON.
-const FIGURES: [&str; 12] = [
+const FIGURES: [&str; 13] = [
     "calls_per_s",
     "p50_us",
     "p99_us",
@@ -27,6 +27,7 @@ const FIGURES: [&str; 12] = [
     "server_cpu_us_per_call",
     "floor_calls_per_s",
     "floor_p50_us",
+    "floor_p99_us",
     "latency_ratio",
     "floor_cpu_us_per_call",
     "cpu_ratio",
@@ -48,6 +49,7 @@ impl Row {
             ours.server_cpu_us(),
             floor.as_ref().map(Tally::per_second),
             quickest,
+            floor.as_ref().map(|floor| floor.percentile(99.0)),
             quickest.map(|quickest| ratio(ours.percentile(50.0), quickest)),
             floor_cpu,
             floor_cpu.map(|floor| ratio(ours.cpu_us(), floor)),

@@ -5,7 +5,7 @@ use std::process::{Command, Output};
 use serde_json::Value;
 
 /// What each cell has, and tools rely on.
-const KEYS: [&str; 18] = [
+const KEYS: [&str; 19] = [
     "bus",
     "work",
     "concurrency",
@@ -21,6 +21,7 @@ const KEYS: [&str; 18] = [
     "errors",
     "floor_calls_per_s",
     "floor_p50_us",
+    "floor_p99_us",
     "latency_ratio",
     "floor_cpu_us_per_call",
     "cpu_ratio",
@@ -59,7 +60,14 @@ fn check(cell: &Value) {
     }
     assert!(number(cell, "p50_us") <= number(cell, "p99_us"), "{cell}");
     assert!(number(cell, "p99_us") <= number(cell, "p999_us"), "{cell}");
-    let floors = ["floor_calls_per_s", "floor_p50_us", "latency_ratio", "floor_cpu_us_per_call", "cpu_ratio"];
+    let floors = [
+        "floor_calls_per_s",
+        "floor_p50_us",
+        "floor_p99_us",
+        "latency_ratio",
+        "floor_cpu_us_per_call",
+        "cpu_ratio",
+    ];
     for key in floors {
         if cell["work"] == "engine" {
             assert!(cell[key].is_null(), "{key}: {cell}");
