@@ -20,7 +20,7 @@ const CALLS: usize = 2000;
 
 /// See how what a call costs grows: engines of up to 1,000 servers and 10,000 clients in virtual time, joined by a bus that
 /// hands every frame on at once. Tells the frames of a call, which a bus carries and delivers, and what the engines take; without
-/// encoding, a driver or a bus. Each reading of the clock adds some 50 ns, so that small figures are a little too large.
+/// encoding, a driver or a bus. What a topic takes is that of a whole server. Each reading of the clock adds some 50 ns, so that small figures are a little too large.
 #[derive(clap::Args)]
 pub(crate) struct Scale {
     /// Sum up as JSON in the last line.
@@ -117,8 +117,8 @@ fn memory() -> Result<Value, Fault> {
     let server = both? - client;
     println!("memory of each of {MANY}, in bytes");
     println!("{topic:>8.0} a registered topic, in a server apart from its bus");
-    println!("{client:>8.0} a call in flight, in the engine of its client");
-    println!("{server:>8.0} a call in flight, in the engine of its server\n");
+    println!("{client:>8.0} a call that waits for bids, in the engine of its client");
+    println!("{server:>8.0} a call that runs, in the engine of its server\n");
     Ok(json!({ "topic": topic, "client": client, "server": server }))
 }
 

@@ -43,13 +43,8 @@ impl<H: Copy + From<RawHandle> + Into<RawHandle>, S> Flights<H, S> {
 
     /// The place of an id that is not in flight yet.
     pub(crate) fn vacancy(&self, id: &Text) -> Option<Vacancy> {
-        let hash = self.hash(id);
+        let hash = self.keys.hash(id.as_bytes());
         self.get_by_id(hash, id).is_none().then_some(Vacancy { hash })
-    }
-
-    /// The hash of an id, of whatever that is.
-    pub(crate) fn hash(&self, id: &Text) -> u64 {
-        self.keys.hash(id.as_bytes())
     }
 
     /// Adds a flight.
@@ -62,7 +57,7 @@ impl<H: Copy + From<RawHandle> + Into<RawHandle>, S> Flights<H, S> {
         if self.by_id.is_empty() {
             return None;
         }
-        self.get_by_id(self.hash(id), id).map(H::from)
+        self.get_by_id(self.keys.hash(id.as_bytes()), id).map(H::from)
     }
 
     fn get_by_id(&self, hash: u64, id: &Text) -> Option<RawHandle> {
@@ -76,6 +71,11 @@ impl<H: Copy + From<RawHandle> + Into<RawHandle>, S> Flights<H, S> {
 
     pub(crate) fn get_mut(&mut self, handle: H) -> Option<&mut Flight<S>> {
         self.flights.get_mut(handle)
+    }
+
+    /// A flight, and the keys of all that is hashed.
+    pub(crate) fn get_mut_with_keys(&mut self, handle: H) -> Option<(&mut Flight<S>, &HashKeys)> {
+        Some((self.flights.get_mut(handle)?, &self.keys))
     }
 
     /// The flight whose timer has fired.

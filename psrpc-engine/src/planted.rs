@@ -155,7 +155,7 @@ defects! {
     RegisteredEarly
     /// A registration that leaves gives up its grants while requests wait for them.
     GrantsLeftEarly
-    /// The names of a registration that is gone stay taken.
+    /// A registration that is gone is kept, and its names stay taken.
     NamesLeak
     /// A server that drains drops what comes in before the bus confirms that nothing more will.
     DrainIsDeaf

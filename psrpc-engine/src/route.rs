@@ -27,7 +27,8 @@ struct Inner {
 }
 
 impl Route {
-    /// The route of `method` on `topic`; no parts for a method without topics.
+    /// The route of `method` on `topic`; no parts for a method without topics. Static names
+    /// ([`Text::from_static`]) are not copied.
     ///
     /// # Errors
     ///

@@ -7,7 +7,7 @@ use core::time::Duration;
 use psrpc_proto::{ErrorResponse, Text};
 
 use crate::error::{CallError, Heard};
-use crate::map::Map;
+use crate::map::{HashKeys, Map};
 use crate::timers::TimerKind;
 use crate::{Reason, Route, Time};
 
@@ -150,18 +150,19 @@ impl Bids {
         }
     }
 
-    /// Takes a bid, or says why not. `true` when it wins at once. `hash` is that of its server's id.
+    /// Takes a bid, or says why not. `true` when it wins at once.
     pub(crate) fn bid(
         &mut self,
         now: Time,
         claim: Claim,
-        hash: u64,
+        keys: &HashKeys,
         limit: usize,
         heard: &mut Heard,
     ) -> Result<bool, Reason> {
         if !claim.affinity.is_finite() && !planted!(InfinityWins) {
             return Err(Reason::NonFiniteAffinity);
         }
+        let hash = keys.hash(claim.server_id.as_bytes());
         let known = self.bidders.get(hash, |known| *known == claim.server_id);
         if known.is_some() && !planted!(SecondBidCounts) {
             return Err(Reason::SecondBid);

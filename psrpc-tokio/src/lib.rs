@@ -62,13 +62,15 @@ fn origin() -> Instant {
 
 impl Runtime for TokioRuntime {
     fn now(&self) -> Now {
-        let origin = origin();
-        let since_origin = {
-            // Paused time is the runtime's own, and one with several threads cannot be paused.
-            let pausable = self.0.runtime_flavor() == RuntimeFlavor::CurrentThread;
-            let _guard = pausable.then(|| self.0.enter());
-            Instant::now().saturating_duration_since(origin)
+        let now = if self.0.runtime_flavor() == RuntimeFlavor::CurrentThread {
+            // Its time may be paused, which is seen within it alone.
+            let _guard = self.0.enter();
+            Instant::now()
+        } else {
+            #[expect(clippy::disallowed_methods, reason = "the runtime is where clocks are read")]
+            Instant::from_std(std::time::Instant::now())
         };
+        let since_origin = now.saturating_duration_since(origin());
         #[expect(clippy::disallowed_methods, reason = "the runtime is where clocks are read")]
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Now { time: Time::ZERO + since_origin, wall: WallTime::default() + since_epoch }

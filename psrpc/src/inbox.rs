@@ -274,7 +274,7 @@ impl Queue {
 }
 
 impl Waiting {
-    /// The first item was taken.
+    /// An item was taken, the first of those that waited.
     fn taken(&mut self, item: &Item) {
         self.taken += 1;
         let Item::Delivery(Recipient { slot, .. }, delivery) = item else { return };

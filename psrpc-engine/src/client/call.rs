@@ -223,8 +223,8 @@ impl Calls {
             return cx.io.dropped(drop(Reason::MissingId));
         }
         let limit = cx.config.limits.bids_per_call;
-        let hash = self.flights.hash(&claim.server_id);
-        let ongoing = &mut self.flights.get_mut(handle).expect("found above").state;
+        let (flight, keys) = self.flights.get_mut_with_keys(handle).expect("found above");
+        let ongoing = &mut flight.state;
         if cx.now.time >= ongoing.deadline {
             ongoing.heard.late_bids += 1;
             return cx.io.dropped(drop(Reason::Late));
@@ -235,7 +235,7 @@ impl Calls {
             }
             State::Selecting(bids) => {
                 let bid = Claim { server_id: claim.server_id.clone(), affinity: claim.affinity };
-                match bids.bid(cx.now.time, bid, hash, limit, &mut ongoing.heard) {
+                match bids.bid(cx.now.time, bid, keys, limit, &mut ongoing.heard) {
                     Ok(true) => self.grant(cx, handle, claim.server_id),
                     Ok(false) if planted!(ShortCircuitSleeps) => {}
                     Ok(false) => self.wake(cx, handle),

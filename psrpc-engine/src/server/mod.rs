@@ -166,12 +166,14 @@ impl Server {
         self.registry.register(&mut self.io, routes)
     }
 
-    /// The registration of these methods, in this order, if they were registered together and it is not gone.
+    /// The registration of these methods, in this order, if they were registered together and it is not gone. That of no
+    /// methods is not found.
     pub fn registration(&self, routes: &[Route]) -> Option<RegistrationHandle> {
         self.registry.find(routes)
     }
 
-    /// Whether a method is registered on its topic, with others or without.
+    /// Whether a method is registered on its topic, with others or without, so that it cannot be registered again. It
+    /// may not be served yet, or be about to go.
     pub fn serves(&self, route: &Route) -> bool {
         self.registry.server_of(route).is_some()
     }

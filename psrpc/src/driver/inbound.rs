@@ -25,6 +25,14 @@ pub(super) struct Inbound<R: Role> {
     tasks: Vec<R::Task>,
 }
 
+/// What the inbound future has to know of its driver.
+struct Outlook {
+    /// The bus has no room.
+    full: bool,
+    /// Nothing more is to come.
+    finished: bool,
+}
+
 impl<R: Role> Inbound<R> {
     pub(super) fn new(driver: Arc<Driver<R>>) -> Self {
         Self { driver, sleep: None, arrivals: VecDeque::with_capacity(BATCH), tasks: Vec::new() }
@@ -47,11 +55,10 @@ impl<R: Role> Inbound<R> {
         false
     }
 
-    /// Handles what is due, and sleeps until the next timeout. Tells whether the bus is full, and whether nothing more is to
-    /// come; whoever changes that later pokes the queue.
-    fn pass_time(&mut self, cx: &mut Context<'_>) -> (bool, bool) {
+    /// Handles what is due, and sleeps until the next timeout. Whoever changes what this tells pokes the queue.
+    fn pass_time(&mut self, cx: &mut Context<'_>) -> Outlook {
         loop {
-            let (next, told) = self.driver.look(|state| {
+            let (next, outlook) = self.driver.look(|state| {
                 let next = state.engine.poll_timeout().map(|timeout| timeout.at);
                 // A sleep that is too short does no harm, so it is kept.
                 let sleeping = self.sleep.as_ref().map(|(until, _)| *until);
@@ -59,7 +66,7 @@ impl<R: Role> Inbound<R> {
                     (Some(next), Some(sleeping)) => Some(next.min(sleeping)),
                     (next, sleeping) => next.or(sleeping),
                 };
-                (next, (state.full, state.role.is_finished()))
+                (next, Outlook { full: state.full, finished: state.role.is_finished() })
             });
             if let Some(next) = next
                 && self.sleep.as_ref().is_none_or(|(until, _)| next < *until)
@@ -67,9 +74,9 @@ impl<R: Role> Inbound<R> {
                 self.sleep = Some((next, self.driver.runtime.sleep_until(next)));
             }
             // Also when nothing is due any more: a sleep that has ended wakes nobody again, and commands count on one that is kept.
-            let Some((_, sleep)) = &mut self.sleep else { return told };
+            let Some((_, sleep)) = &mut self.sleep else { return outlook };
             if sleep.as_mut().poll(cx).is_pending() {
-                return told;
+                return outlook;
             }
             self.sleep = None;
             self.driver.drive(|state, now| state.engine.handle_timeout(now));
@@ -85,7 +92,7 @@ impl<R: Role> Future for Inbound<R> {
         if !this.hand_in(cx) {
             cx.waker().wake_by_ref();
         }
-        let (full, finished) = this.pass_time(cx);
+        let Outlook { full, finished } = this.pass_time(cx);
         if full && !planted!(RoomUnasked) && this.driver.bus.poll_room(cx).is_ready() {
             this.driver.room();
             if this.driver.look(|state| state.full) {

@@ -19,9 +19,13 @@ use super::World;
 ///
 /// # Panics
 ///
-/// When the test does, or does not come to its end.
+/// When the test does, or does not come to its end, or `PSRPC_SEED` is no seed.
 pub fn check_seeds(seeds: impl IntoIterator<Item = u64>, test: impl AsyncFn(&World)) {
-    if let Some(seed) = env::var("PSRPC_SEED").ok().and_then(|seed| seed.parse().ok()) {
+    if let Some(text) = env::var_os("PSRPC_SEED") {
+        let seed = text.to_str().and_then(|text| text.parse().ok());
+        let Some(seed) = seed else {
+            panic!("PSRPC_SEED is no seed, which is a number from 0 to 2^64 - 1: {text:?}")
+        };
         let world = World::showing(seed, |line| eprintln!("{line}"));
         return world.run(test(&world));
     }

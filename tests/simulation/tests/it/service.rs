@@ -183,6 +183,18 @@ fn a_seed_that_fails_is_the_last_that_runs() {
 }
 
 #[test]
+fn a_seed_that_is_none_is_refused() {
+    let mut again = std::process::Command::new(std::env::current_exe().unwrap());
+    again.args(["--exact", "service::a_seed_that_fails_is_the_last_that_runs"]).env("PSRPC_SEED", "seven");
+    let output = again.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(
+        said.contains("PSRPC_SEED is no seed, which is a number from 0 to 2^64 - 1: \"seven\""),
+        "{said}"
+    );
+}
+
+#[test]
 fn a_call_times_out_though_the_sleep_of_one_before_is_over() {
     let world = World::new(7);
     let (node, bus) = (world.node("ash"), LocalBus::new());
