@@ -320,16 +320,24 @@ mod tests {
                 prop_assert!(out.len() <= 100);
             }
         }
+    }
 
-        #[test]
-        fn one_damaged_byte_is_noticed(at in any::<proptest::sample::Index>(), damage in 1..=255_u8) {
-            let value = text(20);
-            let mut gzip = compress(&value);
-            let at = at.index(gzip.len());
-            gzip[at] ^= damage;
-            // A flag may mean nothing; time, effort and system never do.
-            if !(3..HEADER.len()).contains(&at) {
-                prop_assert!(decompress_within(&gzip, 10_000) != Ok(value));
+    #[test]
+    fn one_damaged_byte_never_changes_a_value() {
+        let value = text(20);
+        let gzip = compress(&value);
+        let deflated = HEADER.len()..gzip.len() - TRAILER;
+        for at in 0..gzip.len() {
+            for damage in 1..=u8::MAX {
+                let mut damaged = gzip.clone();
+                damaged[at] ^= damage;
+                let read = decompress_within(&damaged, 10_000);
+                // A header says things that mean nothing here, and the same value can be deflated in more ways than one.
+                let allowed = match &read {
+                    Ok(read) => *read == value && (3..deflated.end).contains(&at),
+                    Err(_) => !(4..deflated.start).contains(&at),
+                };
+                assert!(allowed, "{damage:#x} at {at}: {read:?}");
             }
         }
     }
