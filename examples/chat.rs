@@ -23,10 +23,13 @@ mod chat {
     psrpc::include_proto!("chat.v1");
 }
 
-/// Who is in a room, by name, with the half of the stream that sends to them.
+/// Guests by name, with the half of the stream that sends to them.
+type Guests = BTreeMap<String, Arc<SendHalf<Line>>>;
+
+/// Who is in a room.
 #[derive(Default)]
 struct Room {
-    guests: Mutex<BTreeMap<String, Arc<SendHalf<Line>>>>,
+    guests: Mutex<Guests>,
 }
 
 impl Chat for Room {
@@ -39,16 +42,22 @@ impl Chat for Room {
         let (sender, receiver) = stream.split();
         self.admit(&name, Arc::new(sender)).await?;
         while let Some(line) = receiver.next().await {
-            self.tell_others(&name, &name, &line.text).await;
+            let mut others = self.guests.lock().unwrap().clone();
+            others.remove(&name);
+            tell(&others, &name, &line.text).await;
         }
-        self.guests.lock().unwrap().remove(&name);
+        let others = {
+            let mut guests = self.guests.lock().unwrap();
+            guests.remove(&name);
+            guests.clone()
+        };
         match receiver.cause() {
             // The server shuts down, and everybody sees it.
             Some(cause) if cause.is_eof() => {}
             cause => {
                 let why = cause.filter(|cause| !cause.is_stream_closed());
                 let why = why.map_or_else(String::new, |cause| format!(": {}", cause.text()));
-                self.tell_others(&name, "room", &format!("{name} has left{why}")).await;
+                tell(&others, "room", &format!("{name} has left{why}")).await;
             }
         }
         Ok(())
@@ -70,24 +79,25 @@ impl Room {
             if guests.contains_key(name) {
                 return Err(Error::new(ErrorCode::AlreadyExists, format!("there is a {name} here already")));
             }
+            let others = guests.clone();
             guests.insert(name.to_owned(), Arc::clone(&guest));
-            guests.len() - 1
+            others
         };
-        let text = format!("welcome, {name}; others here: {others}");
+        let text = format!("welcome, {name}; others here: {}", others.len());
         guest.send(Line { from: "room".to_owned(), text }).await?;
-        self.tell_others(name, "room", &format!("{name} has entered")).await;
+        // Whoever has entered since then was told of this guest by the number of others.
+        tell(&others, "room", &format!("{name} has entered")).await;
         Ok(())
     }
+}
 
-    /// Sends a line to everybody but `name`.
-    async fn tell_others(&self, name: &str, from: &str, text: &str) {
-        let guests = self.guests.lock().unwrap().clone();
-        for (_, guest) in guests.iter().filter(|(guest, _)| *guest != name) {
-            let line = Line { from: from.to_owned(), text: text.to_owned() };
-            // A send resolves when the other side has taken the line. Who does not, holds up the room, and has to leave.
-            if let Err(error) = guest.send(line).timeout(Duration::from_secs(1)).await {
-                guest.close(error);
-            }
+/// Sends a line to each of these guests.
+async fn tell(guests: &Guests, from: &str, text: &str) {
+    for guest in guests.values() {
+        let line = Line { from: from.to_owned(), text: text.to_owned() };
+        // A send resolves when the other side has taken the line. Who does not, holds up the room, and has to leave.
+        if let Err(error) = guest.send(line).timeout(Duration::from_secs(1)).await {
+            guest.close(error);
         }
     }
 }
