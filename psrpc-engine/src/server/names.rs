@@ -4,10 +4,10 @@ use alloc::string::ToString;
 
 use psrpc_proto::Channel;
 
-use super::registry::{Carries, Role, request_kind};
+use super::registry::{Carries, Role};
+use crate::Route;
 use crate::error::RegisterError;
 use crate::map::{HashKeys, Map};
-use crate::{Route, SubscriptionKind};
 
 /// The names that are taken. Nothing is kept of a route but where to find it: `route_of` gives it.
 pub(super) struct Names {
@@ -24,9 +24,8 @@ impl Names {
         Self { legacy: Map::new(), subjects: Map::new(), keys }
     }
 
-    /// An empty one with the same keys.
-    pub(super) fn emptied(&self) -> Self {
-        Self::new(self.keys.clone())
+    pub(super) fn keys(&self) -> &HashKeys {
+        &self.keys
     }
 
     /// Takes the names of the route whose requests `role` carries.
@@ -51,16 +50,16 @@ impl Names {
         if let Some(other) = self.user(requests, &route_of, same_local) {
             return Err(conflict(route, other, requests.server()));
         }
-        for used in uses(role, route) {
-            let (channel, kind) = subject(used, route);
-            let other_kind = |other, of: &Route| subject(other, of).1 != kind;
+        for used in role.uses(route) {
+            let (channel, kind) = used.subject(route);
+            let other_kind = |other: Role, of: &Route| other.subject(of).1 != kind;
             if let Some(other) = self.user(channel, &route_of, other_kind) {
                 return Err(conflict(route, other, channel.server()));
             }
         }
         self.legacy.insert(self.keys.hash(requests.legacy().as_bytes()), role);
-        for used in uses(role, route) {
-            let (channel, _) = subject(used, route);
+        for used in role.uses(route) {
+            let (channel, _) = used.subject(route);
             self.subjects.insert(self.keys.hash(channel.server().as_bytes()), used);
         }
         Ok(())
@@ -70,8 +69,8 @@ impl Names {
     pub(super) fn release<'a>(&mut self, role: Role, route_of: impl Fn(Role) -> &'a Route) {
         let route = route_of(role);
         self.legacy.remove(self.keys.hash(route.requests().legacy().as_bytes()), |known| *known == role);
-        for used in uses(role, route) {
-            let (channel, _) = subject(used, route);
+        for used in role.uses(route) {
+            let (channel, _) = used.subject(route);
             self.subjects.remove(self.keys.hash(channel.server().as_bytes()), |known| *known == used);
         }
     }
@@ -92,23 +91,9 @@ impl Names {
         let hash = self.keys.hash(channel.server().as_bytes());
         let is_user = |user: &Role| {
             let route = route_of(*user);
-            subject(*user, route).0.server() == channel.server() && is_it(*user, route)
+            user.subject(route).0.server() == channel.server() && is_it(*user, route)
         };
         self.subjects.get(hash, is_user).map(|user| route_of(*user))
-    }
-}
-
-/// What a route uses subjects for.
-fn uses(role: Role, route: &Route) -> impl Iterator<Item = Role> {
-    let grants = route.properties().require_claim.then_some(Role { carries: Carries::Grants, ..role });
-    [role].into_iter().chain(grants)
-}
-
-/// The channel whose subject is used, and how.
-fn subject(role: Role, route: &Route) -> (&Channel, SubscriptionKind) {
-    match role.carries {
-        Carries::Requests => (route.requests(), request_kind(route)),
-        Carries::Grants => (route.grants(), SubscriptionKind::Plain),
     }
 }
 

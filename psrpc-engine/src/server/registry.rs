@@ -2,6 +2,8 @@
 
 use alloc::vec::Vec;
 
+use psrpc_proto::Channel;
+
 use super::Io;
 use super::names::Names;
 use crate::error::{BusError, RegisterError};
@@ -65,6 +67,28 @@ pub(super) enum Carries {
     Grants,
 }
 
+impl Role {
+    /// For the requests of each of so many routes of a registration.
+    fn requests(registration: RegistrationHandle, routes: usize) -> impl Iterator<Item = Self> {
+        (0..routes as u32).map(move |route| Self { registration, carries: Carries::Requests, route })
+    }
+
+    /// All that its route has subscriptions for: itself, for requests, and for grants.
+    pub(super) fn uses(self, route: &Route) -> impl DoubleEndedIterator<Item = Self> {
+        let grants = route.properties().require_claim.then_some(Self { carries: Carries::Grants, ..self });
+        [self].into_iter().chain(grants)
+    }
+
+    /// The channel of its route that is subscribed to, and how.
+    pub(super) fn subject(self, route: &Route) -> (&Channel, SubscriptionKind) {
+        match self.carries {
+            Carries::Requests if route.is_queue() => (route.requests(), SubscriptionKind::Queue),
+            Carries::Requests => (route.requests(), SubscriptionKind::Plain),
+            Carries::Grants => (route.grants(), SubscriptionKind::Plain),
+        }
+    }
+}
+
 impl Registry {
     pub(super) fn new(keys: HashKeys) -> Self {
         Self { registrations: Handles::new(), subscriptions: Subscriptions::new(), names: Names::new(keys) }
@@ -81,29 +105,26 @@ impl Registry {
         routes: Vec<Route>,
     ) -> Result<RegistrationHandle, RegisterError> {
         let registration = self.registrations.next().into();
-        let role = |place: usize, carries| Role { registration, carries, route: place as u32 };
         let Self { registrations, subscriptions, names } = self;
         let route_of = |role: Role| match role.registration == registration {
             true => &routes[role.route as usize],
             false => route_of(registrations, role),
         };
-        for place in 0..routes.len() {
-            if let Err(error) = names.claim(role(place, Carries::Requests), route_of) {
-                (0..place).for_each(|claimed| names.release(role(claimed, Carries::Requests), route_of));
+        for (place, role) in Role::requests(registration, routes.len()).enumerate() {
+            if let Err(error) = names.claim(role, route_of) {
+                Role::requests(registration, place).for_each(|claimed| names.release(claimed, route_of));
                 return Err(error);
             }
         }
         let claimed = routes.iter().filter(|route| route.properties().require_claim).count();
         let (requests, grants) = (routes.len() as u32, claimed as u32);
         let mut handles = Vec::with_capacity(routes.len() + claimed);
-        for (place, route) in routes.iter().enumerate() {
+        for (role, route) in Role::requests(registration, routes.len()).zip(&routes) {
             // Grants first: where nothing is confirmed in order, a grant must not overtake its subscription.
-            if route.properties().require_claim {
-                let (role, kind) = (role(place, Carries::Grants), SubscriptionKind::Plain);
-                handles.push(subscriptions.subscribe(io, role, route.grants(), kind));
+            for role in role.uses(route).rev() {
+                let (channel, kind) = role.subject(route);
+                handles.push(subscriptions.subscribe(io, role, channel, kind));
             }
-            let (role, kind) = (role(place, Carries::Requests), request_kind(route));
-            handles.push(subscriptions.subscribe(io, role, route.requests(), kind));
         }
         let missing = requests + grants;
         registrations.insert(Registration {
@@ -153,8 +174,7 @@ impl Registry {
     /// Forgets all registrations, and asks for the end of all subscriptions without waiting for it.
     pub(super) fn forget(&mut self, io: &mut Io) {
         self.subscriptions.unsubscribe_all(io);
-        let names = self.names.emptied();
-        *self = Self { registrations: Handles::new(), subscriptions: Subscriptions::new(), names };
+        *self = Self::new(self.names.keys().clone());
     }
 
     /// What a subscription is for, and the route it serves.
@@ -282,8 +302,7 @@ impl Registry {
     fn remove(&mut self, registration: RegistrationHandle) {
         let Self { registrations, names, .. } = self;
         let routes = registrations.get(registration).map_or(0, |registration| registration.routes.len());
-        for route in 0..routes as u32 {
-            let role = Role { registration, carries: Carries::Requests, route };
+        for role in Role::requests(registration, routes) {
             names.release(role, |role| route_of(registrations, role));
         }
         registrations.remove(registration);
@@ -294,9 +313,4 @@ impl Registry {
 fn route_of(registrations: &Handles<Registration>, role: Role) -> &Route {
     let registration = registrations.get(role.registration).expect("its names and subscriptions go first");
     &registration.routes[role.route as usize]
-}
-
-/// How the requests of a route are subscribed to.
-pub(super) fn request_kind(route: &Route) -> SubscriptionKind {
-    if route.is_queue() { SubscriptionKind::Queue } else { SubscriptionKind::Plain }
 }
