@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs examples as several processes on the bus with the URL $1, and checks what they say. They are in target/debug/examples.
+# Runs examples as several processes on the bus with the URL $1, and checks what they say. They are built.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bus=$1
@@ -7,7 +7,7 @@ said=$(mktemp -d)
 trap 'kill $(jobs -p) 2>/dev/null || true; rm -rf "$said"' EXIT
 
 # run EXAMPLE ARGUMENT...: becomes the example, which must not keep the inputs of others (3, 4 and 5) open.
-run() { exec target/debug/examples/"$1" --bus "$bus" "${@:2}" 3>&- 4>&- 5>&-; }
+run() { exec "${CARGO_TARGET_DIR:-target}/debug/examples/$1" --bus "$bus" "${@:2}" 3>&- 4>&- 5>&-; }
 
 # hear NAME LINE: waits until the one of this name says the line.
 hear() {

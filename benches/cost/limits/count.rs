@@ -22,7 +22,8 @@ pub fn count(root: &Path) -> Result<Costs, Stop> {
     if said(Command::new("valgrind").arg("--version")).is_err() {
         return Err(Stop::Skipped("there is no valgrind".to_owned()));
     }
-    let tools = root.join("target/tools");
+    let target = root.join(env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into()));
+    let tools = target.join("tools");
     let path = env::var("PATH").unwrap_or_default();
     let path = format!("{}/bin:{path}", tools.display());
     let installed = install_runner(root, &tools, &path);

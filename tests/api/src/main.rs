@@ -79,7 +79,8 @@ fn tell_difference(name: &str, reviewed: &str, now: &str) -> bool {
 
 /// Writes the documentation of a crate as JSON, which is not a stable feature of the compiler.
 fn rustdoc(name: &str) -> Result<PathBuf, Box<dyn Error>> {
-    let target = env::current_dir()?.join("target/api");
+    let root = env::current_dir()?;
+    let target = root.join(env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into())).join("api");
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let status = Command::new(cargo)
         .args(["rustdoc", "--quiet", "--locked", "--lib", "--package", name, "--target-dir"])

@@ -1,6 +1,7 @@
 //! Trials: commands in a copy of the tree, with a mutation and without.
 
 use std::collections::BTreeMap;
+use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -30,7 +31,8 @@ pub struct Trials {
 impl Trials {
     /// Makes the copy, or brings it up to date: what is committed, and what is changed and known to git.
     pub fn new(root: &Path) -> Result<Self, String> {
-        let target = root.join("target/features");
+        let target = root.join(env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into()));
+        let target = target.join("features");
         let tree = target.join("tree");
         let stash = git(root, &["stash", "create"])?;
         let now = if stash.is_empty() { git(root, &["rev-parse", "HEAD"])? } else { stash };
