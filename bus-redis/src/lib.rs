@@ -159,7 +159,7 @@ impl Bus for RedisBus {
     }
 
     fn publish(&self, channel: &Channel, frame: Frame, receipt: Receipt) -> Result<(), Box<Full>> {
-        let encoded = frame.encode_with("", self.0.0.options.compression);
+        let encoded = frame.encode_with(channel.local(), self.0.0.options.compression);
         let command = Command::Publish { channel: channel.clone(), frame: encoded, receipt };
         match self.0.0.commands.offer(command) {
             Err((Command::Publish { receipt, .. }, Refusal::Full)) => Err(Box::new(Full { frame, receipt })),

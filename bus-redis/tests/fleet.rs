@@ -132,7 +132,7 @@ impl Replay {
                 .unwrap_or_else(|_| (Frame::Raw(bytes.clone().into()), "".into()));
             match self.buses.get(&recorded.from) {
                 // Where we write something else, and mean to, is for the tests of the wire to say.
-                Some(bus) if frame.encode("") == bytes => {
+                Some(bus) if frame.encode(channel_of(&recorded.channel).0.local()) == bytes => {
                     publish(bus, &channel_of(&recorded.channel).0, frame).await;
                     self.ours += 1;
                 }
@@ -207,8 +207,8 @@ async fn the_recorded_conversations_are_the_same_over_our_bus() {
             replayed += 1;
         }
     }
-    assert_eq!(replayed, 135, "conversations of two versions of Go");
-    assert_eq!(ours, 504, "frames that our bus published");
+    assert_eq!(replayed, 359, "conversations of four versions of Go");
+    assert_eq!(ours, 819, "frames that our bus published");
 }
 
 fn fit() -> Channel {
@@ -249,7 +249,7 @@ async fn what_a_peer_has_locked_is_left_to_it() {
     let mut foreign = foreign(&server).await;
     let (mut inbox, _subscription) = listen(&bus, &fit(), SubscriptionKind::Queue).await;
     for (id, locked) in [("REQ_1", true), ("REQ_2", false)] {
-        let bytes = request(id, Duration::from_secs(60)).encode("");
+        let bytes = request(id, Duration::from_secs(60)).encode(fit().local());
         if locked {
             redis::cmd("SET").arg(key_of(&bytes)).arg(7).exec_async(&mut foreign).await.unwrap();
         }
@@ -268,7 +268,7 @@ async fn a_compressed_frame_is_locked_by_the_bytes_that_were_published() {
     for (id, locked) in [("REQ_1", false), ("REQ_2", true), ("REQ_3", false)] {
         let Frame::Request(request) = request(id, Duration::from_secs(60)) else { unreachable!() };
         let frame = Frame::Request(Request { payload: vec![7; 100 * 1024].into(), ..request });
-        let bytes = frame.encode_with("", Some(Compression::DEFAULT));
+        let bytes = frame.encode_with(fit().local(), Some(Compression::DEFAULT));
         assert!(bytes.len() < 1_000);
         let key = key_of(&bytes);
         if locked {
@@ -281,6 +281,31 @@ async fn a_compressed_frame_is_locked_by_the_bytes_that_were_published() {
             let locks: i64 = redis::cmd("EXISTS").arg(key).query_async(&mut foreign).await.unwrap();
             assert_eq!(locks, 1, "{id}");
         }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_channel_that_an_envelope_names_is_written_as_go_does_and_not_read() {
+    let server = Server::redis(&[]);
+    let bus = connect(&server, RedisOptions::new()).await;
+    let mut foreign = foreign(&server).await;
+    let (mut inbox, _subscription) = listen(&bus, &fit(), SubscriptionKind::Queue).await;
+    for (id, local) in
+        [("REQ_1", "Fit.REQ"), ("REQ_2", ""), ("REQ_3", "Pick.RCLAIM"), ("REQ_4", "no channel")]
+    {
+        let bytes = request(id, Duration::from_secs(60)).encode(local);
+        redis::cmd("PUBLISH").arg(fit().legacy()).arg(&bytes[..]).exec_async(&mut foreign).await.unwrap();
+        assert_eq!(id_of(&next(&mut inbox).await), id);
+    }
+    let client = redis::Client::open(server.url()).unwrap();
+    let (mut sink, mut messages) = client.get_async_pubsub().await.unwrap().split();
+    let bids = Channel::claim_request("Hats", "CLI_1");
+    for (channel, local) in [(fit(), "Fit.REQ"), (bids, "")] {
+        sink.subscribe(channel.legacy()).await.unwrap();
+        publish(&bus, &channel, request("REQ_5", Duration::from_secs(60))).await;
+        let message = poll_fn(|cx| Pin::new(&mut messages).poll_next(cx)).await.unwrap();
+        let bytes = message.get_payload_bytes().to_vec().into();
+        assert_eq!(Frame::decode(&bytes, &FrameLimits::DEFAULT).unwrap().1, local);
     }
 }
 

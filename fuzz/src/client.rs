@@ -19,7 +19,6 @@ const LIMITS: ClientLimits = ClientLimits {
     frame: FRAMES,
     calls: 4,
     bids_per_call: 2,
-    parked_per_call: 1,
     answers_per_call: 3,
     updates_per_subscription: 2,
     streams: streams::LIMITS,

@@ -13,9 +13,6 @@ pub struct ClientLimits {
     /// Bids of different servers held for one call. Default 4,096. One more is dropped
     /// ([`Reason::BidsFull`](crate::Reason::BidsFull)).
     pub bids_per_call: usize,
-    /// Responses held for one call until their announcement comes. Default 4. One more is dropped
-    /// ([`Reason::ParkedFull`](crate::Reason::ParkedFull)).
-    pub parked_per_call: usize,
     /// Answers to one multi call. Default 4,096. One more is dropped
     /// ([`Reason::AnswersFull`](crate::Reason::AnswersFull)).
     pub answers_per_call: usize,
@@ -32,7 +29,6 @@ impl ClientLimits {
         frame: FrameLimits::DEFAULT,
         calls: 131_072,
         bids_per_call: 4_096,
-        parked_per_call: 4,
         answers_per_call: 4_096,
         updates_per_subscription: 8_192,
         streams: StreamLimits::DEFAULT,

@@ -79,8 +79,20 @@ defects! {
     UnselectedAnswers
     /// An announcement selects its server though another was selected before.
     AnnouncementOverrides
-    /// A response that came before its announcement is forgotten.
-    ParkedLost
+    /// A response on a queue that comes before its announcement does not end the call.
+    UnannouncedIgnored
+    /// A response that comes at the deadline or after it is taken.
+    LateResponseCounts
+    /// A bid that comes at the deadline or after it counts.
+    LateBidCounts
+    /// A call that still selects at its deadline grants the best bid.
+    DeadlineGrants
+    /// The selection function is not asked at the deadline.
+    DeadlineUnasked
+    /// A server that the selection function chooses at the deadline is granted.
+    DeadlineChoiceGranted
+    /// A call whose selection function is asked at the deadline waits for its answer.
+    DeadlineChoiceAwaited
     /// An error without a text is read as a success.
     EmptyErrorSucceeds
     /// A grant that waits for the bus leaves though its call has ended.
@@ -109,6 +121,8 @@ defects! {
 
     /// A server's second answer to a multi call is taken.
     SecondAnswerCounts
+    /// An answer to a multi call that comes at the deadline or after it is taken.
+    LateAnswerCounts
     /// A multi call ends one answer before it has all that are expected.
     MultiEndsEarly
     /// A multi call that is canceled goes on.
@@ -166,12 +180,16 @@ defects! {
 
     // Streams.
 
+    /// A server that takes a stream at the opening's deadline or after it opens it.
+    LateOpeningCounts
     /// A duplicate of a message is delivered.
     MessageComesTwice
     /// A message is acknowledged when it comes, whether or not its consumer takes it.
     AckOnArrival
     /// An ack is taken for that of the first message that waits for one.
     AckOfAnother
+    /// An ack of a message that comes at the send's deadline or after it is taken.
+    LateAckCounts
     /// A send ends a nanosecond after its deadline.
     SendLateByOne
     /// Messages on their way outlive their stream.

@@ -90,8 +90,6 @@ reasons! {
     SecondServer = "answered by two servers";
     /// A response from a server that was not selected.
     NotSelected = "response from a server that was not selected";
-    /// An early response beyond the limit on those kept for one call.
-    ParkedFull = "too many early responses";
 
     // Requests that a server abandons.
 

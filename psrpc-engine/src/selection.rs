@@ -79,11 +79,11 @@ impl Rules {
     ) -> Result<Self, CallError> {
         let affinity = route.properties().affinity();
         if route.is_queue() {
+            // Of a queue one server alone bids, so nothing that compares bids can take effect.
+            let above_zero = |affinity: Option<f32>| affinity.is_some_and(|affinity| affinity > 0.0);
             let set = [
-                (options.minimum_affinity.is_some(), "minimum_affinity"),
-                (options.maximum_affinity.is_some(), "maximum_affinity"),
-                (options.affinity_timeout.is_some(), "affinity_timeout"),
-                (options.short_circuit_timeout.is_some(), "short_circuit_timeout"),
+                (above_zero(options.minimum_affinity), "minimum_affinity"),
+                (above_zero(options.maximum_affinity), "maximum_affinity"),
                 (options.ask, "the selection function"),
             ];
             let options: Vec<_> = set.into_iter().filter(|(set, _)| *set).map(|(_, option)| option).collect();
@@ -213,12 +213,12 @@ impl Bids {
         affinity_timeout.into_iter().chain(short_circuit).min_by_key(|(at, _)| *at)
     }
 
-    /// Ends the selection by a timeout of its own.
+    /// Ends the selection by a timeout of its own, or by the call's deadline.
     pub(crate) fn end(&mut self) -> Verdict {
         if self.rules.ask { Verdict::Ask(core::mem::take(&mut self.counted)) } else { self.end_unasked() }
     }
 
-    /// Ends the selection by the call's deadline, which leaves no time to ask anybody.
+    /// Ends the selection by what has come, whoever else would choose.
     pub(crate) fn end_unasked(&mut self) -> Verdict {
         match (&self.best, self.last_error.take()) {
             (Some(best), _) => Verdict::Server(best.server_id.clone()),

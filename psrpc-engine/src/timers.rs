@@ -1,10 +1,14 @@
 //! Timers: every deadline of an engine, in one ordered queue.
 
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use slab::Slab;
 
 use crate::Time;
+
+/// How late a timer may fire: runtimes keep time in steps of a millisecond.
+pub(crate) const GRANULARITY: Duration = Duration::from_millis(1);
 
 /// Why an engine wants to be woken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -44,9 +44,15 @@ pub enum DecodeErrorKind {
         /// What it counts.
         unit: &'static str,
     },
-    /// It begins as gzip does, and is cut short or damaged.
+    /// A value that is said to be compressed with gzip, and is not, or is cut short or damaged.
     #[error("damaged gzip")]
     Gzip,
+    /// A value that is compressed in a way that is not known here.
+    #[error("unknown compression {number}")]
+    Compression {
+        /// What the envelope says.
+        number: i32,
+    },
 }
 
 struct Field(u32);

@@ -24,12 +24,14 @@ const CLAIM_REQUEST: &str = "type.googleapis.com/internal.ClaimRequest";
 const CLAIM_RESPONSE: &str = "type.googleapis.com/internal.ClaimResponse";
 const STREAM: &str = "type.googleapis.com/internal.Stream";
 
-/// The field of `internal.Msg` that says how its value is compressed. Not verified with a Go peer: Go's change descriptions
-/// do not name it, and this is the next free one.
+/// The field of `internal.Msg` that says how its value is compressed.
 const COMPRESSION: u32 = 4;
 
-/// What that field says of gzip.
-const GZIP: u64 = 1;
+/// That field's value for a value that is not compressed; left out when written.
+const NONE: i32 = 0;
+
+/// That field's value for gzip.
+const GZIP: i32 = 1;
 
 /// What is published on a channel (PROTOCOL section 1).
 ///
@@ -54,7 +56,7 @@ pub enum Frame {
 }
 
 impl Frame {
-    /// The frame as it is published, in an envelope that names `channel` (the *local* name on NATS, else empty).
+    /// The frame as it is published, in an envelope that names `channel`: the *local* name, on Redis as on NATS.
     ///
     /// Written in one pass into one buffer of the right size.
     pub fn encode(&self, channel: &str) -> Bytes {
@@ -91,27 +93,30 @@ impl Frame {
 
     /// Decodes a published frame, and gives the channel that its envelope names.
     ///
-    /// A value that begins as gzip does is decompressed first. Payloads and long texts other than ids are slices of `bytes`, or
-    /// of what that gave. A message of a type that is not the protocol's own is a
-    /// [`Frame::Other`]; the result is never a [`Frame::Raw`].
+    /// A value that the envelope says is compressed is decompressed first, to at most [`FrameLimits::frame_bytes`].
+    /// Payloads and long texts other than ids are slices of `bytes`, or of the decompressed value. A message of a type that
+    /// is not the protocol's own is a [`Frame::Other`]; the result is never a [`Frame::Raw`].
     ///
     /// # Errors
     ///
-    /// When `bytes` is no envelope, its value not a message of the type that it names, or beyond a limit.
+    /// When `bytes` is no envelope, when its value is not a message of the type that it names or is compressed in an unknown
+    /// or damaged way, and when a limit is exceeded.
     pub fn decode(bytes: &Bytes, limits: &FrameLimits) -> Result<(Frame, Text), DecodeError> {
         let refuse = |field, kind| Err(DecodeError { message: Envelope::NAME, field, kind });
         if bytes.len() > limits.frame_bytes {
             let (limit, unit) = (limits.frame_bytes, "bytes of a frame");
             return refuse(0, DecodeErrorKind::OverLimit { limit, unit });
         }
-        let Envelope { type_url, value, channel } = read::<Envelope<'_>>(bytes, bytes, limits)?;
+        let Envelope { type_url, value, channel, compression } = read::<Envelope<'_>>(bytes, bytes, limits)?;
         let channel = Text::slice(bytes, channel);
         let decompressed;
-        let (within, value) = if gzip::is(value) {
-            decompressed = decompress(value, limits)?;
-            (&decompressed, &decompressed[..])
-        } else {
-            (bytes, value)
+        let (within, value) = match compression {
+            NONE => (bytes, value),
+            GZIP => {
+                decompressed = decompress(value, limits)?;
+                (&decompressed, &decompressed[..])
+            }
+            number => return refuse(COMPRESSION, DecodeErrorKind::Compression { number }),
         };
         // Each makes the whole result, which saves moving the frame. Names are compared as wholes, which byte strings as patterns
         // are not.
@@ -151,7 +156,7 @@ impl Frame {
     }
 }
 
-/// What a compressed value is.
+/// Decompresses a value.
 #[cold]
 fn decompress(value: &[u8], limits: &FrameLimits) -> Result<Bytes, DecodeError> {
     gzip::decompress_within(value, limits.frame_bytes).map(Bytes::from).map_err(|fault| {
@@ -179,8 +184,8 @@ fn own_type(type_url: &[u8]) -> &[u8] {
 /// A message in its envelope, compressed where that is wanted and makes the envelope smaller.
 fn envelope(type_url: &str, message: &impl Encode, channel: &str, compression: Option<Compression>) -> Bytes {
     let len = message.encoded_len();
-    if compression.is_none_or(|compression| len <= compression.threshold) {
-        return write(type_url, message, len, channel, 0);
+    if compression.is_none_or(|compression| len < compression.threshold) {
+        return write(type_url, message, len, channel, NONE);
     }
     let mut value = Vec::with_capacity(len);
     message.encode(&mut value);
@@ -188,7 +193,7 @@ fn envelope(type_url: &str, message: &impl Encode, channel: &str, compression: O
     if compressed.len() + COMPRESSION_LEN < len {
         write(type_url, &Value(&compressed), compressed.len(), channel, GZIP)
     } else {
-        write(type_url, &Value(&value), len, channel, 0)
+        write(type_url, &Value(&value), len, channel, NONE)
     }
 }
 
@@ -196,11 +201,11 @@ fn envelope(type_url: &str, message: &impl Encode, channel: &str, compression: O
 const COMPRESSION_LEN: usize = 2;
 
 /// Writes `internal.Msg`: type_url 1, value 2, channel 3, compression 4.
-fn write(type_url: &str, value: &impl Encode, len: usize, channel: &str, compression: u64) -> Bytes {
+fn write(type_url: &str, value: &impl Encode, len: usize, channel: &str, compression: i32) -> Bytes {
     let string =
         |text: &str| if text.is_empty() { 0 } else { 1 + varint_len(text.len() as u64) + text.len() };
     let field = if len == 0 { 0 } else { 1 + varint_len(len as u64) + len };
-    let last = if compression == 0 { 0 } else { COMPRESSION_LEN };
+    let last = if compression == NONE { 0 } else { COMPRESSION_LEN };
     let mut out = Vec::with_capacity(string(type_url) + field + string(channel) + last);
     out.bytes(1, type_url.as_bytes());
     if len > 0 {
@@ -208,8 +213,8 @@ fn write(type_url: &str, value: &impl Encode, len: usize, channel: &str, compres
         value.encode(&mut out);
     }
     out.bytes(3, channel.as_bytes());
-    if compression != 0 {
-        out.number(COMPRESSION, compression);
+    if compression != NONE {
+        out.int64(COMPRESSION, i64::from(compression));
     }
     Bytes::from(out)
 }
@@ -229,6 +234,7 @@ struct Envelope<'a> {
     type_url: &'a [u8],
     value: &'a [u8],
     channel: Utf8<'a>,
+    compression: i32,
 }
 
 impl<'a> Decode<'a> for Envelope<'a> {
@@ -240,6 +246,7 @@ impl<'a> Decode<'a> for Envelope<'a> {
             1 => self.type_url = reader.slice(wire)?,
             2 => self.value = reader.slice(wire)?,
             3 => self.channel = reader.text(wire)?,
+            COMPRESSION => self.compression = reader.int64(wire)? as i32,
             _ => reader.skip(field, wire)?,
         }
         Ok(())

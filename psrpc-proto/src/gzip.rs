@@ -9,7 +9,7 @@ use miniz_oxide::inflate::TINFLStatus;
 use miniz_oxide::inflate::core::inflate_flags::TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF;
 use miniz_oxide::inflate::core::{DecompressorOxide, decompress};
 
-/// The first bytes of gzip, with which no protobuf message begins.
+/// The first bytes of gzip.
 const MAGIC: [u8; 2] = [0x1f, 0x8b];
 
 /// The header that we write: magic, deflate, no flags, no time, nothing on the effort, an unknown system.
@@ -32,11 +32,6 @@ const LEAST_ROOM: usize = 32;
 
 /// How many members a value may have. Everybody writes one; each costs what even an empty one costs.
 const MEMBERS: usize = 16;
-
-/// Whether a value is compressed.
-pub(crate) fn is(value: &[u8]) -> bool {
-    value.starts_with(&MAGIC)
-}
 
 /// Why a value could not be decompressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,7 +86,7 @@ fn after_header(member: &[u8]) -> Result<&[u8], Fault> {
     const RESERVED: u8 = 0b1110_0000;
     let (header, mut rest) = member.split_first_chunk::<{ HEADER.len() }>().ok_or(Fault::Damaged)?;
     let flags = header[3];
-    if !is(header) || header[2] != DEFLATE || flags & RESERVED != 0 {
+    if !header.starts_with(&MAGIC) || header[2] != DEFLATE || flags & RESERVED != 0 {
         return Err(Fault::Damaged);
     }
     if flags & EXTRA != 0 {

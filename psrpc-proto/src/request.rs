@@ -38,7 +38,7 @@ impl Encode for Request {
         out.bool(5, self.multi);
         self.metadata.encode(7, out);
         out.bytes(8, &self.payload);
-        out.bool(9, self.skip_claim);
+        out.bool(10, self.skip_claim);
     }
 }
 
@@ -68,7 +68,8 @@ impl<'a> Decode<'a> for RequestDraft<'a> {
             6 => self.payload.any(wire, reader)?,
             7 => self.metadata.entry(wire, reader)?,
             8 => self.payload.raw(wire, reader)?,
-            9 => self.skip_claim = reader.bool(wire)?,
+            // 9 is reserved: Go v0.7.4, which was withdrawn, alone used it.
+            10 => self.skip_claim = reader.bool(wire)?,
             _ => reader.skip(field, wire)?,
         }
         Ok(())

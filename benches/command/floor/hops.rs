@@ -72,9 +72,7 @@ impl Hops {
         });
         let method = SERVICE.methods[work as usize].name;
         let queue = matches!(work, Work::Queue | Work::Single);
-        let local =
-            |channel: Channel| if kind == Kind::Nats { channel.local().to_owned() } else { String::new() };
-        let to_server = local(Channel::request::<&str>(SERVICE.name, method, &[], queue));
+        let to_server = Channel::request::<&str>(SERVICE.name, method, &[], queue);
         let frames = match work {
             Work::Stream => vec![stream(StreamBody::Message { payload }), stream(StreamBody::Ack)],
             Work::Subscription => vec![update],
@@ -83,7 +81,7 @@ impl Hops {
         };
         let encoded = frames.iter().enumerate().map(|(hop, frame)| {
             // What goes to a client has a channel without a local name.
-            frame.encode(if hop.is_multiple_of(2) { &to_server } else { "" }).len()
+            frame.encode(if hop.is_multiple_of(2) { to_server.local() } else { "" }).len()
         });
         Self { sizes: encoded.collect(), answers: work.servers(), lock: queue && kind == Kind::Redis }
     }

@@ -124,7 +124,7 @@ async fn what_is_no_frame_is_counted_by_one() {
     let bus = NatsBus::connect(&server.url()).await.unwrap();
     let mut ears =
         [Ear::live(&bus, &plain("Make"), Plain).await, Ear::live(&bus, &plain("Mend"), Plain).await];
-    for bytes in [&[0xff_u8; 64][..], &[], b"\x0a\x05ab", b"\x12\x02\x1f\x8b"] {
+    for bytes in [&[0xff_u8; 64][..], &[], b"\x0a\x05ab", b"\x12\x02\x1f\x8b\x20\x01"] {
         publish(&bus, &plain("Make"), Frame::Raw(bytes.to_vec().into())).await.unwrap();
     }
     publish(&bus, &plain("Mend"), frame(1)).await.unwrap();

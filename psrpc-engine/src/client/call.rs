@@ -10,7 +10,9 @@
 //!      └─ no claim required: straight to Waiting, for any server
 //! ```
 //!
-//! Deadline, cancellation, a failed publish and the close of the client settle it from every state.
+//! Deadline, cancellation, a failed publish and the close of the client settle it from every state. On a queue, so does
+//! a response that comes while it selects: one server alone has seen the request. At the deadline nothing is taken any
+//! more, and nobody is granted.
 //!
 //! The opening of a stream is a call too, whose response is an ack: it settles as the stream, or the stream is closed.
 
@@ -33,7 +35,7 @@ use crate::map::HashKeys;
 use crate::outgoing;
 use crate::output::Publish;
 use crate::selection::{Bids, Claim, Rules, Selection, Verdict};
-use crate::timers::TimerKind;
+use crate::timers::{GRANULARITY, TimerKind};
 use crate::{CallHandle, Dropped, Now, Reason, Route, StreamHandle, Time};
 
 /// A unary call to be made (PROTOCOL section 5).
@@ -93,8 +95,6 @@ struct Ongoing {
     started: Time,
     deadline: Time,
     state: State,
-    /// Responses of a queue that came before the announcement of the server that sent them, on another subscription.
-    parked: Vec<Response>,
     heard: Heard,
 }
 
@@ -123,6 +123,11 @@ impl Calls {
     /// Whether a call waits for what its server says, with nothing left to select.
     pub(super) fn is_waiting(&self, handle: CallHandle) -> bool {
         self.flights.get(handle).is_some_and(|flight| matches!(flight.state.state, State::Waiting(_)))
+    }
+
+    /// Whether the deadline of a call has come: it ends with the next tick, and nothing is taken for it any more.
+    pub(super) fn is_overdue(&self, now: Time, handle: CallHandle) -> bool {
+        self.flights.get(handle).is_some_and(|flight| now >= flight.state.deadline)
     }
 
     /// Whether this is the request id of this call.
@@ -166,7 +171,7 @@ impl Calls {
             multi: false,
             metadata,
             payload,
-            skip_claim: route.may_elect(),
+            skip_claim: route.is_queue(),
         });
         outgoing::check(&frame, route.requests(), &cx.config.limits.frame)?;
         Ok(self.start(cx, Start { request_id, vacancy, frame, deadline, route, rules, opens: None }))
@@ -201,8 +206,7 @@ impl Calls {
         };
         let timer = cx.io.timers.arm(deadline, TimerKind::Deadline, Owner::Call(handle));
         let started = cx.now.time;
-        let (parked, heard) = (Vec::new(), Heard::default());
-        let ongoing = Ongoing { route, opens, started, deadline, state, parked, heard };
+        let ongoing = Ongoing { route, opens, started, deadline, state, heard: Heard::default() };
         self.flights.start(vacancy, request_id, Some(timer), ongoing);
         if in_time {
             self.wake(cx, handle);
@@ -217,7 +221,12 @@ impl Calls {
     pub(super) fn on_claim(&mut self, cx: &mut Context<'_>, claim: ClaimRequest) {
         let drop = |reason| Dropped::of(reason, claim.request_id.clone(), claim.server_id.clone());
         let Some(handle) = self.flights.find(&claim.request_id) else {
-            return cx.io.dropped(drop(Reason::Late));
+            // On Redis, announcements usually come after the response that ended the call: nothing worth an event.
+            match claim.handling {
+                true => cx.io.count(Reason::Late),
+                false => cx.io.dropped(drop(Reason::Late)),
+            }
+            return;
         };
         if claim.server_id.is_empty() {
             return cx.io.dropped(drop(Reason::MissingId));
@@ -225,7 +234,7 @@ impl Calls {
         let limit = cx.config.limits.bids_per_call;
         let (flight, keys) = self.flights.get_mut_with_keys(handle).expect("found above");
         let ongoing = &mut flight.state;
-        if cx.now.time >= ongoing.deadline {
+        if cx.now.time >= ongoing.deadline && !planted!(LateBidCounts) {
             ongoing.heard.late_bids += 1;
             return cx.io.dropped(drop(Reason::Late));
         }
@@ -255,55 +264,35 @@ impl Calls {
             let second = self.responders.is_second(&response);
             return cx.io.dropped(drop(response, if second { Reason::SecondServer } else { Reason::Late }));
         };
-        let parked_per_call = cx.config.limits.parked_per_call;
         let ongoing = &mut self.flights.get_mut(handle).expect("found above").state;
-        let queue = ongoing.route.is_queue();
+        if cx.now.time >= ongoing.deadline && !planted!(LateResponseCounts) {
+            return cx.io.dropped(drop(response, Reason::Late));
+        }
         if response.result.is_err() {
             ongoing.heard.errors += 1;
         }
-        if let State::Waiting(None) = ongoing.state {
-            self.responders.answered(response.request_id.clone(), response.server_id.clone());
-        }
-        match (&mut ongoing.state, response.result) {
-            (State::Waiting(Some(server)), result)
-                if *server != response.server_id && !planted!(UnselectedAnswers) =>
+        let takes_any = ongoing.route.is_queue() && !planted!(UnannouncedIgnored);
+        match &mut ongoing.state {
+            State::Waiting(Some(selected))
+                if *selected != response.server_id && !planted!(UnselectedAnswers) =>
             {
-                cx.io.dropped(drop(Response { result, ..response }, Reason::NotSelected));
+                cx.io.dropped(drop(response, Reason::NotSelected));
             }
-            (State::Waiting(_), Ok(payload)) => {
-                let reply = Reply { server_id: response.server_id, payload };
-                self.succeed(cx, handle, reply);
-            }
-            (State::Waiting(_), Err(error)) if planted!(EmptyErrorSucceeds) && error.text.is_empty() => {
-                let reply = Reply { server_id: response.server_id, payload: Bytes::new() };
-                self.succeed(cx, handle, reply);
-            }
-            (State::Waiting(_), Err(error)) => {
-                self.fail(cx, handle, |evidence| Failure::answered(error, evidence));
-            }
-            // By then a server that announced that it runs it was late, too, and this is not what it says.
-            (State::Selecting(_), result @ Err(_)) if queue && cx.now.time >= ongoing.deadline => {
-                cx.io.dropped(drop(Response { result, ..response }, Reason::Late));
-            }
-            (State::Selecting(bids), Err(error)) => {
-                // Of a queue one server alone saw the request, so nothing better can come.
-                if queue {
-                    self.fail(cx, handle, |evidence| Failure::answered(error, evidence));
-                } else {
+            // Another server may still be selected.
+            State::Selecting(bids) if !takes_any => match response.result {
+                Err(error) => {
                     ongoing.heard.refused(&response.server_id, &error);
                     bids.error(error);
                 }
+                Ok(_) => cx.io.dropped(drop(response, Reason::NotSelected)),
+            },
+            State::Asking(_) if !takes_any => cx.io.dropped(drop(response, Reason::NotSelected)),
+            State::Waiting(None) => {
+                self.responders.answered(response.request_id.clone(), response.server_id.clone());
+                self.answered(cx, handle, response);
             }
-            (State::Selecting(_) | State::Asking(_), result @ Ok(_)) if queue => {
-                let response = Response { result, ..response };
-                if ongoing.parked.len() < parked_per_call {
-                    ongoing.parked.push(response);
-                } else {
-                    cx.io.dropped(drop(response, Reason::ParkedFull));
-                }
-            }
-            (State::Selecting(_) | State::Asking(_), result) => {
-                cx.io.dropped(drop(Response { result, ..response }, Reason::NotSelected));
+            State::Selecting(_) | State::Asking(_) | State::Waiting(Some(_)) => {
+                self.answered(cx, handle, response);
             }
         }
     }
@@ -339,28 +328,47 @@ impl Calls {
         match bids.end() {
             Verdict::Server(server) => self.grant(cx, handle, server),
             Verdict::Ask(claims) => {
-                flight.state.heard.asked = true;
-                let bidders = claims.iter().map(|claim| claim.server_id.clone()).collect();
-                flight.state.state = State::Asking(bidders);
+                self.ask(cx, handle, claims);
                 self.wake(cx, handle);
-                cx.io.event(ClientEvent::Select { call: handle, claims });
             }
             Verdict::Error(error) => self.fail(cx, handle, |evidence| Failure::answered(error, evidence)),
             Verdict::Nobody => self.fail(cx, handle, Failure::no_server),
         }
     }
 
-    /// A call that still selects ends as its bids have it, but grants nobody: the request expires this very moment.
+    /// A call that still selects ends as its bids have it, but grants nobody: the request expires at this very moment. Its
+    /// selection function is asked all the same, since its error is the call's, and has a moment to answer.
     fn on_deadline(&mut self, cx: &mut Context<'_>, handle: CallHandle) {
         let Some(flight) = self.flights.get_mut(handle) else { return };
         let State::Selecting(bids) = &mut flight.state.state else {
             return self.fail(cx, handle, Failure::timed_out);
         };
-        match bids.end_unasked() {
+        match if planted!(DeadlineUnasked) { bids.end_unasked() } else { bids.end() } {
+            Verdict::Server(server) => {
+                if planted!(DeadlineGrants) {
+                    let grant = ClaimResponse { request_id: flight.id.clone(), server_id: server };
+                    let grants = flight.state.route.grants();
+                    cx.io.publish(Publish::Cancellation, grants, Frame::ClaimResponse(grant));
+                }
+                self.fail(cx, handle, Failure::timed_out);
+            }
+            Verdict::Ask(claims) => {
+                let patience = if planted!(DeadlineChoiceAwaited) { Duration::MAX } else { GRANULARITY };
+                let (at, owner) = (cx.now.time + patience, Owner::Call(handle));
+                flight.wake(&mut cx.io.timers, at, TimerKind::Deadline, owner);
+                self.ask(cx, handle, claims);
+            }
             Verdict::Error(error) => self.fail(cx, handle, |evidence| Failure::answered(error, evidence)),
             Verdict::Nobody => self.fail(cx, handle, Failure::no_server),
-            Verdict::Server(_) | Verdict::Ask(_) => self.fail(cx, handle, Failure::timed_out),
         }
+    }
+
+    /// Asks the caller to choose among these.
+    fn ask(&mut self, cx: &mut Context<'_>, handle: CallHandle, claims: Vec<Claim>) {
+        let Some(flight) = self.flights.get_mut(handle) else { return };
+        flight.state.heard.asked = true;
+        flight.state.state = State::Asking(claims.iter().map(|claim| claim.server_id.clone()).collect());
+        cx.io.event(ClientEvent::Select { call: handle, claims });
     }
 
     pub(super) fn on_request_published(
@@ -425,7 +433,9 @@ impl Calls {
         let Some(flight) = self.flights.get_mut(handle) else { return };
         let State::Asking(bidders) = &flight.state.state else { return };
         match choice {
-            Ok(Some(_)) if cx.now.time >= flight.state.deadline => self.fail(cx, handle, Failure::timed_out),
+            Ok(Some(_)) if cx.now.time >= flight.state.deadline && !planted!(DeadlineChoiceGranted) => {
+                self.fail(cx, handle, Failure::timed_out);
+            }
             Ok(Some(server)) if bidders.contains(&server) => self.grant(cx, handle, server),
             Ok(Some(stranger)) => {
                 let text = alloc::format!("the selection function chose {stranger:?}, which made no bid");
@@ -465,19 +475,25 @@ impl Calls {
         let ongoing = &mut flight.state;
         cx.io.publish(Publish::Grant(handle), ongoing.route.grants(), Frame::ClaimResponse(grant));
         ongoing.state = State::Waiting(Some(server));
-        drop_unselected(cx, core::mem::take(&mut ongoing.parked));
         self.wake(cx, handle);
     }
 
-    /// A server runs the call without a grant: it is selected, and may have answered already.
+    /// A server announces that it runs the call without a grant, and so is selected.
     fn announced(&mut self, cx: &mut Context<'_>, handle: CallHandle, server: Text) {
         let Some(flight) = self.flights.get_mut(handle) else { return };
-        let ongoing = &mut flight.state;
-        ongoing.state = State::Waiting(Some(server));
-        let parked = core::mem::take(&mut ongoing.parked);
+        flight.state.state = State::Waiting(Some(server));
         self.wake(cx, handle);
-        for response in parked.into_iter().filter(|_| !planted!(ParkedLost)) {
-            self.on_response(cx, response);
+    }
+
+    /// A server whose response counts has answered.
+    fn answered(&mut self, cx: &mut Context<'_>, handle: CallHandle, response: Response) {
+        let Response { server_id, result, .. } = response;
+        match result {
+            Ok(payload) => self.succeed(cx, handle, Reply { server_id, payload }),
+            Err(error) if planted!(EmptyErrorSucceeds) && error.text.is_empty() => {
+                self.succeed(cx, handle, Reply { server_id, payload: Bytes::new() });
+            }
+            Err(error) => self.fail(cx, handle, |evidence| Failure::answered(error, evidence)),
         }
     }
 
@@ -488,8 +504,7 @@ impl Calls {
         failure: impl FnOnce(Evidence) -> Box<Failure>,
     ) {
         let Some((_, ongoing)) = self.flights.settle(call, &mut cx.io.timers) else { return };
-        let Ongoing { route, opens, started, state, parked, heard, .. } = ongoing;
-        drop_unselected(cx, parked);
+        let Ongoing { route, opens, started, state, heard, .. } = ongoing;
         let (best, selected) = match state {
             State::Selecting(bids) => (bids.into_best(), None),
             State::Asking(_) => (None, None),
@@ -515,10 +530,7 @@ impl Calls {
     }
 
     fn succeed(&mut self, cx: &mut Context<'_>, call: CallHandle, reply: Reply) {
-        let Some((_, Ongoing { opens, parked, .. })) = self.flights.settle(call, &mut cx.io.timers) else {
-            return;
-        };
-        drop_unselected(cx, parked);
+        let Some((_, Ongoing { opens, .. })) = self.flights.settle(call, &mut cx.io.timers) else { return };
         resolve(cx, call, opens, Ok(reply));
     }
 }
@@ -533,11 +545,5 @@ fn resolve(
     match opens {
         Some(stream) => cx.opened(call, stream, outcome.map(drop)),
         None => cx.io.event(ClientEvent::Resolved { call, outcome }),
-    }
-}
-
-fn drop_unselected(cx: &mut Context<'_>, parked: Vec<Response>) {
-    for Response { request_id, server_id, .. } in parked {
-        cx.io.dropped(Dropped::of(Reason::NotSelected, request_id, server_id));
     }
 }

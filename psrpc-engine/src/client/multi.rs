@@ -48,6 +48,7 @@ impl MultiCall {
 pub(super) struct MultiCalls(Flights<MultiHandle, Ongoing>);
 
 struct Ongoing {
+    deadline: Time,
     expected: Option<usize>,
     /// The servers that have answered, in order, to tell a second answer.
     answered: Vec<Text>,
@@ -99,7 +100,7 @@ impl MultiCalls {
         outgoing::check(&frame, route.requests(), &cx.config.limits.frame)?;
         let call = self.0.next();
         let timer = cx.io.timers.arm(deadline, TimerKind::Deadline, Owner::Multi(call));
-        self.0.start(vacancy, request_id, Some(timer), Ongoing { expected, answered: Vec::new() });
+        self.0.start(vacancy, request_id, Some(timer), Ongoing { deadline, expected, answered: Vec::new() });
         if deadline <= cx.now.time || expected == Some(0) {
             self.end(cx, call, Ok(()));
         } else {
@@ -112,7 +113,10 @@ impl MultiCalls {
         let Some(flight) = self.0.get_mut(call) else { return };
         let Response { request_id, server_id, result, .. } = response;
         let drop = |reason| Dropped::of(reason, request_id, server_id.clone());
-        let Ongoing { expected, answered } = &mut flight.state;
+        let Ongoing { deadline, expected, answered } = &mut flight.state;
+        if cx.now.time >= *deadline && !planted!(LateAnswerCounts) {
+            return cx.io.dropped(drop(Reason::Late));
+        }
         if server_id.is_empty() {
             return cx.io.dropped(drop(Reason::MissingId));
         }

@@ -72,6 +72,9 @@ pub(super) fn on_frame(calls: &mut Calls, cx: &mut Context<'_>, mut frame: Strea
         return cx.io.dropped(Dropped::of(Reason::NoStream, frame.request_id, frame.stream_id));
     };
     let opening = cx.streams.keeps(stream).and_then(|opening| *opening);
+    if opening.is_some_and(|call| calls.is_overdue(cx.now.time, call)) && !planted!(LateOpeningCounts) {
+        return cx.io.dropped(Dropped::of(Reason::Late, frame.request_id, frame.stream_id));
+    }
     match (frame.body.take(), opening) {
         (Some(StreamBody::Ack), Some(call)) => {
             if !calls.has_id(call, &frame.request_id) {

@@ -259,7 +259,7 @@ impl<K: Side> Streams<K> {
         cx.io.event(StreamEvent::Message { delivery, payload }.into());
     }
 
-    /// An ack of the other side, whether or not it is late by the clock: the send that waits for it has a deadline of its own.
+    /// An ack of the other side. Its own expiry does not matter: the send that waits for it has a deadline.
     pub(crate) fn on_ack<E: Events, O: Copy + From<StreamTimer>>(
         &mut self,
         cx: &mut Context<'_, E, O>,
@@ -277,6 +277,9 @@ impl<K: Side> Streams<K> {
             if planted!(AckOfAnother) {
                 acknowledged = flight.state.sends[0];
             }
+        }
+        if self.sends.is_overdue(cx.now.time, send) && !planted!(LateAckCounts) {
+            return cx.io.dropped(Dropped::of(Reason::Late, request_id, stream_id));
         }
         self.settle(cx.io, acknowledged, Ok(()));
     }

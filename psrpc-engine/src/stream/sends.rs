@@ -9,7 +9,13 @@ use crate::timers::{TimerKind, Timers};
 use crate::{SendHandle, StreamHandle, Time};
 
 /// The messages of all streams that were sent and not acknowledged, by the ids that their acks carry.
-pub(super) struct Sends(Flights<SendHandle, StreamHandle>);
+pub(super) struct Sends(Flights<SendHandle, Sending>);
+
+/// A message that was sent and not acknowledged.
+struct Sending {
+    stream: StreamHandle,
+    deadline: Time,
+}
 
 impl Sends {
     pub(super) fn new(keys: HashKeys) -> Self {
@@ -44,7 +50,7 @@ impl Sends {
     ) -> SendHandle {
         let send = self.0.next();
         let timer = timers.arm(deadline, TimerKind::Deadline, StreamTimer::Send(send).into());
-        self.0.start(vacancy, request_id, Some(timer), stream);
+        self.0.start(vacancy, request_id, Some(timer), Sending { stream, deadline });
         send
     }
 
@@ -53,7 +59,12 @@ impl Sends {
     }
 
     pub(super) fn stream(&self, send: SendHandle) -> Option<StreamHandle> {
-        self.0.get(send).map(|flight| flight.state)
+        self.0.get(send).map(|flight| flight.state.stream)
+    }
+
+    /// Whether the deadline of a message has come: it fails with the next tick, and its ack comes too late.
+    pub(super) fn is_overdue(&self, now: Time, send: SendHandle) -> bool {
+        self.0.get(send).is_some_and(|flight| now >= flight.state.deadline)
     }
 
     /// The timer of a message has fired.
@@ -67,6 +78,6 @@ impl Sends {
         timers: &mut Timers<O>,
         send: SendHandle,
     ) -> Option<StreamHandle> {
-        self.0.settle(send, timers).map(|(_, stream)| stream)
+        self.0.settle(send, timers).map(|(_, sending)| sending.stream)
     }
 }

@@ -8,8 +8,8 @@ use psrpc_engine::proto::{
     Text,
 };
 use psrpc_engine::{
-    BusError, Call, CallError, CallHandle, Client, ClientConfig, ClientEvent, ClientLimits, Engine, Output,
-    Reason, Selection, TimerKind,
+    BusError, Call, CallError, Client, ClientConfig, ClientEvent, ClientLimits, Engine, Output, Reason,
+    Selection, TimerKind,
 };
 
 use crate::fixture::{AFFINITY, Driven, EPOCH, QUEUE, SINGLE, all_outputs, at, ms, route};
@@ -54,7 +54,7 @@ fn a_claimed_call_is_granted_and_answered() {
 fn a_call_without_a_claim_takes_the_first_response() {
     let mut client = Driven::client();
     let (_, request) = client.request(single_call());
-    assert!(!request.skip_claim, "there is no claim to skip");
+    assert!(request.skip_claim, "Go advertises it on every queue-routed call, claimed or not");
     client.response(&request, "SRV_9", Ok("fits"));
     assert_eq!(client.outcome().unwrap().unwrap().server_id, "SRV_9");
     client.response(&request, "SRV_9", Ok("fits again"));
@@ -110,20 +110,6 @@ fn on_a_queue_an_error_before_any_bid_ends_the_call_at_once() {
     let (_, request) = client.request(queue_call());
     client.response(&request, "SRV_1", Err(error("malformed_request", "no hat")));
     assert_eq!(client.failure().code, ErrorCode::MalformedRequest);
-}
-
-#[test]
-fn an_error_of_a_server_that_got_a_duplicate_does_not_end_a_call_whose_announcement_was_late() {
-    let mut client = Driven::client();
-    let (_, request) = client.request(queue_call());
-    // It was suspended, and gets to its frames before it gets to its timers.
-    client.now = at(ms(3000));
-    client.announce(&request, "SRV_1");
-    client.response(&request, "SRV_2", Err(error("resource_exhausted", "full")));
-    assert_eq!(client.dropped(), [Reason::Late, Reason::Late]);
-    assert!(client.outcome().is_none());
-    client.advance_to(ms(3000));
-    assert_eq!(client.failure().reason, Reason::NoResponse);
 }
 
 #[test]
@@ -216,18 +202,6 @@ fn a_call_without_any_time_left_publishes_nothing() {
 }
 
 #[test]
-fn at_the_deadline_nobody_is_granted_though_a_bid_is_held() {
-    let mut client = Driven::client();
-    let (_, request) = client.request(Call { timeout: Some(ms(100)), ..affinity_call() });
-    client.bid(&request, "SRV_1", 0.5);
-    client.advance_to(ms(100));
-    assert!(client.granted().is_empty());
-    let failure = client.failure();
-    assert_eq!(failure.code, ErrorCode::DeadlineExceeded);
-    assert_eq!(failure.evidence.best.unwrap().server_id, "SRV_1");
-}
-
-#[test]
 fn a_call_canceled_before_it_was_granted_is_granted_to_nobody() {
     let mut client = Driven::client();
     let (call, request) = client.request(affinity_call());
@@ -289,27 +263,56 @@ fn a_bid_proves_that_the_request_was_published() {
 }
 
 #[test]
-fn an_announcement_selects_without_a_grant_and_lets_the_parked_response_in() {
+fn an_announcement_selects_without_a_grant() {
     let mut client = Driven::client();
     let (_, request) = client.request(queue_call());
-    client.response(&request, "SRV_2", Ok("from somebody else"));
-    client.response(&request, "SRV_1", Ok("fits"));
-    assert!(client.outcome().is_none(), "parked until it is announced");
     client.announce(&request, "SRV_1");
     assert!(client.granted().is_empty());
-    let events = client.events();
-    let resolved = events.iter().filter(|event| matches!(event, ClientEvent::Resolved { outcome: Ok(reply), .. } if reply.server_id == "SRV_1"));
-    assert_eq!(resolved.count(), 1);
-    assert_eq!(client.engine.counters().get(Reason::NotSelected), 1, "somebody else's response");
+    client.response(&request, "SRV_2", Ok("from another server"));
+    assert_eq!(client.dropped(), [Reason::NotSelected]);
+    client.announce(&request, "SRV_2");
+    client.bid(&request, "SRV_3", 1.0);
+    assert_eq!(client.dropped(), [Reason::Late; 2]);
+    client.response(&request, "SRV_1", Ok("fits"));
+    assert_eq!(client.outcome().unwrap().unwrap().server_id, "SRV_1");
 }
 
 #[test]
-fn a_parked_response_without_an_announcement_is_not_accepted() {
+fn on_a_queue_a_response_before_any_announcement_or_bid_ends_the_call_at_once() {
     let mut client = Driven::client();
     let (_, request) = client.request(queue_call());
-    client.response(&request, "SRV_1", Ok("unannounced"));
-    client.advance_to(ms(1000));
-    assert_eq!(client.failure().reason, Reason::NoResponse);
+    client.response(&request, "SRV_1", Ok("fits"));
+    assert_eq!(client.outcome().unwrap().unwrap().server_id, "SRV_1");
+    client.announce(&request, "SRV_1");
+    assert!(client.dropped().is_empty(), "an announcement after its response is usual, and only counted");
+    assert_eq!(client.engine.counters().get(Reason::Late), 1);
+    assert_eq!((client.engine.in_flight(), client.engine.poll_timeout()), (0, None));
+}
+
+#[test]
+fn on_a_queue_a_response_before_the_grant_selects_its_server() {
+    let mut client = Driven::client();
+    let accept_first_available = Some(false);
+    let selection = Selection { accept_first_available, ..Selection::default() };
+    let (_, request) = client.request(Call { selection, ..queue_call() });
+    client.bid(&request, "SRV_1", 1.0);
+    client.response(&request, "SRV_2", Ok("fits"));
+    assert_eq!(client.outcome().unwrap().unwrap().server_id, "SRV_2");
+    client.advance_to(ms(3000));
+    assert!(client.granted().is_empty());
+}
+
+#[test]
+fn elsewhere_a_response_during_the_selection_is_not_taken_but_an_announcement_is() {
+    let mut client = Driven::client();
+    let (_, request) = client.request(affinity_call());
+    assert!(!request.skip_claim);
+    client.bid(&request, "SRV_1", 0.5);
+    client.response(&request, "SRV_1", Ok("early"));
+    assert_eq!(client.dropped(), [Reason::NotSelected]);
+    client.announce(&request, "SRV_2");
+    client.response(&request, "SRV_2", Ok("fits"));
+    assert_eq!(client.outcome().unwrap().unwrap().server_id, "SRV_2");
 }
 
 #[test]
@@ -324,16 +327,6 @@ fn a_call_on_a_queue_to_which_nobody_bid_may_have_run() {
     client.advance_to(ms(2000));
     let failure = client.failure();
     assert_eq!((failure.reason, failure.evidence.may_elect), (Reason::NoResponse, false));
-}
-
-#[test]
-fn parked_responses_are_limited() {
-    let mut client = Driven::client();
-    let (_, request) = client.request(queue_call());
-    for server in 0..6 {
-        client.response(&request, &format!("SRV_{server}"), Ok("early"));
-    }
-    assert_eq!(client.dropped(), [Reason::ParkedFull; 2]);
 }
 
 #[test]
@@ -366,15 +359,6 @@ fn a_selection_function_that_chooses_a_stranger_fails_the_call() {
     let failure = client.failure();
     assert_eq!(failure.reason, Reason::SelectionFailed);
     assert_eq!(failure.text, "the selection function chose \"SRV_7\", which made no bid");
-}
-
-#[test]
-fn a_selection_function_that_never_answers_ends_with_the_deadline() {
-    let mut client = Driven::client();
-    let selection = Selection { ask: true, ..Selection::default() };
-    client.call(Call { selection, ..affinity_call() });
-    client.advance_to(ms(3000));
-    assert_eq!(client.failure().code, ErrorCode::DeadlineExceeded);
 }
 
 #[test]
@@ -561,8 +545,6 @@ fn calls_that_cannot_be_made_are_refused_by_name() {
     for (option, selection) in [
         ("minimum_affinity", Selection { minimum_affinity: Some(0.5), ..Selection::default() }),
         ("maximum_affinity", Selection { maximum_affinity: Some(0.5), ..Selection::default() }),
-        ("affinity_timeout", Selection { affinity_timeout: Some(ms(5)), ..Selection::default() }),
-        ("short_circuit_timeout", Selection { short_circuit_timeout: Some(ms(5)), ..Selection::default() }),
         ("the selection function", Selection { ask: true, ..Selection::default() }),
     ] {
         let error = refusal(Call { selection, ..queue_call() });
@@ -570,8 +552,10 @@ fn calls_that_cannot_be_made_are_refused_by_name() {
         assert_eq!(error.code(), ErrorCode::InvalidArgument);
     }
     let selection = Selection { minimum_affinity: Some(f32::NAN), ..Selection::default() };
-    let error = refusal(Call { selection, ..affinity_call() });
-    assert_eq!(error.to_string(), "minimum_affinity must be a finite number");
+    for call in [affinity_call(), queue_call()] {
+        let error = refusal(Call { selection, ..call });
+        assert_eq!(error.to_string(), "minimum_affinity must be a finite number");
+    }
 
     let metadata: Metadata = (0..200).map(|name| (format!("name {name}"), "")).collect();
     let error = refusal(Call { metadata, ..queue_call() });
@@ -586,6 +570,36 @@ fn calls_that_cannot_be_made_are_refused_by_name() {
     assert_eq!(error.to_string(), "too many calls in flight, the limit is 1");
     assert_eq!(error.code(), ErrorCode::ResourceExhausted);
     assert_eq!(client.frames().len(), 1, "what is refused publishes nothing");
+}
+
+#[test]
+fn on_a_queue_the_options_of_a_selection_that_compare_no_bids_take_effect() {
+    let timeout = Selection { affinity_timeout: Some(ms(300)), ..Selection::none() };
+    let first = Selection { accept_first_available: Some(true), ..Selection::none() };
+    let circuit = Selection { short_circuit_timeout: Some(ms(100)), ..Selection::none() };
+    let zeros =
+        Selection { minimum_affinity: Some(0.0), maximum_affinity: Some(-1.0), ..Selection::default() };
+    for (selection, granted_at) in [(timeout, 300), (circuit, 100), (first, 0), (zeros, 0)] {
+        let mut client = Driven::client();
+        let (_, request) = client.request(Call { selection, ..queue_call() });
+        client.bid(&request, "SRV_1", 1.0);
+        if granted_at > 0 {
+            client.advance_to(ms(granted_at - 1));
+            assert!(client.granted().is_empty(), "{selection:?}");
+        }
+        client.advance_to(ms(granted_at));
+        assert_eq!(client.granted(), ["SRV_1"], "{selection:?}");
+    }
+    let mut client = Driven::client();
+    client.call(Call { selection: timeout, ..queue_call() });
+    client.advance_to(ms(300));
+    assert_eq!(client.failure().reason, Reason::NoResponse);
+    // With no options at all the call waits for its deadline, at which nobody is granted.
+    let (_, request) = client.request(Call { selection: Selection::none(), ..queue_call() });
+    client.bid(&request, "SRV_1", 1.0);
+    client.advance_to(ms(3300));
+    assert_eq!(client.failure().reason, Reason::TimedOut);
+    assert!(client.granted().is_empty());
 }
 
 #[test]
@@ -604,26 +618,6 @@ fn names_that_cannot_be_carried_are_refused_by_name() {
     let topic = psrpc_engine::Route::new("Hats", "Fit", QUEUE, &["x".repeat(2000)]);
     assert!(topic.unwrap_err().to_string().ends_with("longer than 1024 bytes"));
     assert!(psrpc_engine::Route::new::<&str>("Hats", "", QUEUE, &[]).is_err());
-}
-
-#[test]
-fn an_early_response_that_no_announcement_follows_is_told_when_it_is_dropped() {
-    type End = fn(&mut Driven<Client>, &Request, CallHandle);
-    let granted: End = |client, request, _| client.bid(request, "SRV_2", 1.0);
-    let canceled: End = |client, _, call| {
-        client.engine.cancel(client.now, call);
-        client.drain();
-    };
-    for end in [granted, canceled] {
-        let mut client = Driven::client();
-        let (call, request) = client.request(queue_call());
-        client.response(&request, "SRV_1", Ok("a hat"));
-        assert!(client.events().is_empty(), "it is kept");
-        end(&mut client, &request, call);
-        let dropped = |event: &ClientEvent| matches!(event, ClientEvent::Dropped(dropped) if dropped.reason == Reason::NotSelected);
-        let events = client.events();
-        assert_eq!(events.iter().filter(|event| dropped(event)).count(), 1, "{events:?}");
-    }
 }
 
 #[test]
@@ -665,31 +659,6 @@ fn what_a_full_bus_holds_back_is_limited_by_what_is_in_flight() {
         client.drain();
     }
     assert!(client.engine.counters().get(Reason::Withdrawn) >= 9_900, "{:?}", client.engine.counters());
-}
-
-#[test]
-fn nobody_is_granted_once_the_deadline_has_come() {
-    let ask = Selection { ask: true, ..Selection::default() };
-    let late = |client: &mut Driven<Client>| client.now = at(ms(3000));
-
-    let mut client = Driven::client();
-    let (_, request) = client.request(queue_call());
-    late(&mut client);
-    client.bid(&request, "SRV_1", 1.0);
-    assert_eq!(client.dropped(), [Reason::Late]);
-    client.advance_to(ms(3000));
-    assert_eq!(client.failure().reason, Reason::NoResponse);
-
-    let mut client = Driven::client();
-    let (call, request) = client.request(Call { selection: ask, ..affinity_call() });
-    client.bid(&request, "SRV_1", 1.0);
-    client.advance_to(ms(200));
-    client.events();
-    late(&mut client);
-    client.engine.select(client.now, call, Ok(Some("SRV_1".into())));
-    client.drain();
-    assert_eq!(client.failure().reason, Reason::TimedOut);
-    assert!(client.granted().is_empty());
 }
 
 #[test]

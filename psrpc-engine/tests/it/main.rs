@@ -4,6 +4,7 @@ mod calls;
 mod contract;
 mod contract_of_streams;
 mod conversations;
+mod deadlines;
 mod fixture;
 mod multi;
 mod registrations;

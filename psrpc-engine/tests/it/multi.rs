@@ -6,7 +6,7 @@ use psrpc_engine::{
     MultiHandle, Reason,
 };
 
-use crate::fixture::{Driven, MULTI, QUEUE, ms, route};
+use crate::fixture::{Driven, MULTI, QUEUE, at, ms, route};
 
 fn census() -> MultiCall {
     MultiCall::new(route("Census", MULTI), "all")
@@ -103,6 +103,18 @@ fn a_server_answers_once_and_by_its_name() {
     assert_eq!(client.engine.counters().get(Reason::SecondAnswer), 1);
     assert_eq!(client.engine.counters().get(Reason::MissingId), 1);
     assert_eq!(client.given().0, [answer("SRV_1", "one")]);
+}
+
+#[test]
+fn an_answer_at_the_deadline_is_late() {
+    let mut client = Driven::client();
+    let request = client.multi(census()).1.unwrap();
+    client.now = at(ms(3000));
+    client.response(&request, "SRV_1", Ok("late"));
+    assert_eq!(client.dropped(), [Reason::Late]);
+    client.advance_to(ms(3000));
+    let (answers, ended) = client.given();
+    assert!(answers.is_empty() && matches!(ended, Some(Ok(()))));
 }
 
 #[test]

@@ -12,7 +12,7 @@ use psrpc_engine::{
     SlowConsumer, StreamEvent, StreamHandle, TimerKind,
 };
 
-use crate::fixture::{AFFINITY, Driven, EPOCH, QUEUE, SINGLE, all_outputs, ms};
+use crate::fixture::{AFFINITY, Driven, EPOCH, QUEUE, SINGLE, all_outputs, at, ms};
 
 const CLIENT: &str = "Hats|CLI_1|STR";
 const SERVER: &str = "Hats|Parade|STR";
@@ -298,6 +298,27 @@ fn a_stream_that_nobody_claims_is_closed_for_a_late_winner() {
 }
 
 #[test]
+fn an_opening_that_a_server_takes_or_refuses_at_its_deadline_has_timed_out() {
+    type Answer = fn(&mut Driven<Client>, &Stream);
+    let answers: [Answer; 3] = [
+        |client, open| client.ack(CLIENT, open),
+        |client, open| client.message(CLIENT, open.stream_id.as_str(), "REQ_1", "hello"),
+        |client, open| client.close(CLIENT, open.stream_id.as_str(), ErrorCode::NotFound, "no band"),
+    ];
+    for answer in answers {
+        let mut client = client();
+        let (_, open) = client.opening(OpenStream::new(owner_parade()));
+        client.now = at(ms(3000));
+        answer(&mut client, &open);
+        assert_eq!(client.dropped(), [Reason::Late]);
+        client.advance_to(ms(3000));
+        assert_eq!(client.opened().unwrap().unwrap_err().reason, Reason::TimedOut);
+        let frames = client.stream_frames();
+        assert_eq!(body(&frames), [&closed(ErrorCode::DeadlineExceeded, "request timed out")]);
+    }
+}
+
+#[test]
 fn an_opening_that_is_canceled_grants_nobody_and_closes() {
     let mut client = client();
     let (call, open) =
@@ -461,6 +482,18 @@ fn a_send_without_an_ack_ends_at_its_deadline_and_the_stream_goes_on() {
     let sent = client.send(stream, "again");
     client.ack(CLIENT, &sent);
     assert_eq!(client.take(), [Happened::Sent]);
+}
+
+#[test]
+fn an_ack_at_the_deadline_of_its_send_is_late() {
+    let mut client = client();
+    let (stream, _) = client.stream();
+    let sent = client.send(stream, "hey");
+    client.now = at(ms(3000));
+    client.ack(CLIENT, &sent);
+    assert_eq!(client.dropped(), [Reason::Late]);
+    client.advance_to(ms(3000));
+    assert_eq!(client.take(), [Happened::Unsent(Reason::TimedOut, "request timed out".into())]);
 }
 
 #[test]

@@ -34,10 +34,20 @@ fn decode(bytes: &Bytes) -> Result<(Frame, Text), String> {
     Frame::decode(bytes, &FrameLimits::DEFAULT).map_err(|error| error.to_string())
 }
 
-/// An envelope with a value, of which it says nothing else.
+/// An envelope whose value is said to be compressed with gzip.
 fn envelope(value: Vec<u8>) -> Bytes {
+    with_compression(1, value)
+}
+
+/// An envelope that says this of its value.
+fn with_compression(compression: i32, value: Vec<u8>) -> Bytes {
     let type_url = "type.googleapis.com/internal.Request".to_owned();
-    Msg { type_url, value, channel: "Fit.REQ".to_owned(), compression: 0 }.encode_to_vec().into()
+    Msg { type_url, value, channel: "Fit.REQ".to_owned(), compression }.encode_to_vec().into()
+}
+
+/// The value of a frame, not compressed.
+fn value_of(frame: &Frame) -> Vec<u8> {
+    Msg::decode(&frame.encode("")[..]).unwrap().value
 }
 
 fn gzip(value: &[u8]) -> Vec<u8> {
@@ -71,17 +81,41 @@ fn what_is_compressed_is_what_another_implementation_reads() {
 }
 
 #[test]
-fn what_another_implementation_compressed_is_read_whatever_the_envelope_says_of_it() {
+fn what_another_implementation_compressed_is_read() {
     let frame = request(vec![7; 100_000]);
-    let value = gzip(&Msg::decode(&frame.encode("")[..]).unwrap().value);
-    assert_eq!(decode(&envelope(value)), Ok((frame, "Fit.REQ".into())));
+    let value = gzip(&value_of(&frame));
+    assert_eq!(decode(&envelope(value.clone())), Ok((frame.clone(), "Fit.REQ".into())));
+    // As two members.
+    let value = value_of(&frame);
+    let members = [gzip(&value[..500]), gzip(&value[500..])].concat();
+    assert_eq!(decode(&envelope(members)), Ok((frame, "Fit.REQ".into())));
 }
 
 #[test]
-fn only_what_is_above_the_threshold_is_compressed() {
-    let value_of = |payload: usize| request(vec![7; payload]).value_len();
-    let payload = (0..1024).find(|payload| value_of(*payload) == 1024).unwrap();
-    for (payload, compressed) in [(payload, false), (payload + 1, true)] {
+fn the_envelope_alone_says_whether_a_value_is_compressed() {
+    let plain = value_of(&request(vec![7; 5_000]));
+    let refusal =
+        |compression, value: &[u8]| decode(&with_compression(compression, value.to_vec())).unwrap_err();
+    assert_eq!(refusal(0, &gzip(&plain)), "internal.Request: not a protobuf tag");
+    assert_eq!(refusal(1, &plain), "internal.Msg field 2: damaged gzip");
+    for unknown in [2, 7, i32::MAX, -1] {
+        let expected = format!("internal.Msg field 4: unknown compression {unknown}");
+        assert_eq!(refusal(unknown, &plain), expected);
+        assert_eq!(refusal(unknown, &gzip(&plain)), expected);
+    }
+    // An enum has 32 bits, and what is above them does not count.
+    let mut long = with_compression(0, gzip(&plain)).to_vec();
+    long.extend_from_slice(&[4 << 3, 0x81, 0x80, 0x80, 0x80, 0x10]);
+    assert!(decode(&long.into()).is_ok());
+    let explicit = [&with_compression(0, plain)[..], &[4 << 3, 0]].concat();
+    assert!(decode(&explicit.into()).is_ok(), "none, written out");
+}
+
+#[test]
+fn only_what_reaches_the_threshold_is_compressed() {
+    let value_len = |payload: usize| request(vec![7; payload]).value_len();
+    let payload = (0..1024).find(|payload| value_len(*payload) == 1024).unwrap();
+    for (payload, compressed) in [(payload - 1, false), (payload, true)] {
         let frame = request(vec![7; payload]);
         assert_eq!(frame.encode_with("", DEFAULT) != frame.encode(""), compressed, "{payload}");
     }
@@ -129,8 +163,9 @@ fn a_gigabyte_in_a_megabyte_is_refused() {
 
 #[test]
 fn a_value_that_is_cut_short_or_damaged_is_refused() {
-    let gzip = gzip(&Msg::decode(&request(vec![7; 5_000]).encode("")[..]).unwrap().value);
+    let gzip = gzip(&value_of(&request(vec![7; 5_000])));
     let refusal = "internal.Msg field 2: damaged gzip";
+    assert_eq!(decode(&envelope([&gzip[..], b"?"].concat())).unwrap_err(), refusal, "something behind it");
     for len in [2, 3, 10, gzip.len() / 2, gzip.len() - 8, gzip.len() - 1] {
         assert_eq!(decode(&envelope(gzip[..len].to_vec())).unwrap_err(), refusal, "{len}");
     }

@@ -49,7 +49,7 @@ mod twin {
         pub(super) metadata: BTreeMap<String, String>,
         #[prost(bytes = "vec", optional, tag = 8)]
         pub(super) raw_request: Option<Vec<u8>>,
-        #[prost(bool, tag = 9)]
+        #[prost(bool, tag = 10)]
         pub(super) skip_claim: bool,
     }
 
@@ -497,6 +497,21 @@ fn a_frame_beyond_a_limit_is_refused_and_the_limit_named() {
     );
     let big = psrpc_proto::Request { payload: vec![0; 200].into(), ..request() };
     assert_eq!(refusal(&Frame::Request(big)), "internal.Msg: more than the limit of 200 bytes of a frame");
+}
+
+#[test]
+fn field_9_of_a_request_is_ignored_whatever_it_is() {
+    let value = twin::Request { skip_claim: true, ..twin::Request::default() }.encode_to_vec();
+    let nines: [&[u8]; 4] =
+        [&[9 << 3, 1], &[9 << 3 | 1, 1, 2, 3, 4, 5, 6, 7, 8], &[9 << 3 | 2, 1, 7], &[9 << 3 | 5, 1, 2, 3, 4]];
+    for nine in nines {
+        for (value, skip_claim) in [([nine, &value].concat(), true), (nine.to_vec(), false)] {
+            let Some(Frame::Request(request)) = decode(&message("Request", value)) else {
+                panic!("{nine:?}")
+            };
+            assert_eq!(request.skip_claim, skip_claim, "{nine:?}");
+        }
+    }
 }
 
 #[test]

@@ -24,7 +24,7 @@ use super::Error;
 /// | fault | reasons |
 /// |---|---|
 /// | `Caller` | `FarFuture`, `IdTaken`, `RequestsFull`, `DedupFull`, `Busy`, `StreamsFull`, `MalformedRequest` |
-/// | `Server` | `NonFiniteAffinity`, `SecondBid`, `BidsFull`, `SecondAnswer`, `SecondServer`, `AnswersFull`, `NotSelected`, `ParkedFull`, `Overran` |
+/// | `Server` | `NonFiniteAffinity`, `SecondBid`, `BidsFull`, `SecondAnswer`, `SecondServer`, `AnswersFull`, `NotSelected`, `Overran` |
 /// | [`Peer`](Self::Peer) | `Malformed`, `UnexpectedType`, `MissingId`, `FrameLimit`, `MalformedMessage`, `MessagesFull` |
 /// | [`Consumer`](Self::Consumer) | `SlowConsumer` |
 /// | `Bus` | `Duplicate` |
@@ -68,7 +68,6 @@ impl Fault {
             | Reason::SecondBid
             | Reason::BidsFull
             | Reason::NotSelected
-            | Reason::ParkedFull
             | Reason::SecondAnswer
             | Reason::SecondServer
             | Reason::AnswersFull

@@ -22,6 +22,10 @@ use crate::rng::Rng;
 use crate::talk::{Talk, TalkAct};
 use crate::world::World;
 
+/// How much longer a call may take whose caller is asked to choose at its deadline: the granularity of timers, by a clock that
+/// may be slow.
+const ANSWER_TIME: Duration = Duration::from_micros(1_100);
+
 /// The user of one client.
 pub(crate) struct Caller {
     client: usize,
@@ -202,7 +206,12 @@ impl Caller {
     }
 
     fn asks(&self, world: &mut World, what: What, deadline: Time, must_succeed: bool) -> Checked {
-        world.note(Fact::Asked(Asked { by: self.id(), what, deadline, must_succeed }))
+        let asks_back = match &what {
+            What::Call(called) | What::Stream(called) => called.rules.is_some_and(|rules| rules.ask),
+            _ => false,
+        };
+        let grace = if asks_back { ANSWER_TIME } else { Duration::ZERO };
+        world.note(Fact::Asked(Asked { by: self.id(), what, deadline, grace, must_succeed }))
     }
 
     fn call(
@@ -258,7 +267,7 @@ impl Caller {
             return Ok(());
         };
         self.multi_calls.insert(handle, world.model.asked());
-        let what = What::Multi { expiry, expected, servers: must_answer.unwrap_or_default() };
+        let what = What::Multi { deadline, expiry, expected, servers: must_answer.unwrap_or_default() };
         self.asks(world, what, moment.virtual_time(deadline), fresh)?;
         if world.stage.faults.strikes(Fault::Cancel, &mut self.rng) {
             self.later(world, 400, CallerAct::CancelMulti(handle));
@@ -557,7 +566,7 @@ impl User<Client> for Caller {
             return Invariant::I12.violated(format!("{}: an update was lost, without a gap", self.id()));
         }
         self.talk.on_frame(frame);
-        world.note(Fact::ClientHeard(frame, moment.now.time))
+        world.note(Fact::ClientHeard(self.id(), frame, moment.now.time))
     }
 
     /// Now and then cancels the very call that a bid came in for.

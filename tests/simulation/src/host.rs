@@ -425,7 +425,8 @@ impl Host {
                 let timeout = timeout.unwrap_or(self.config.timeout);
                 self.latest = self.latest.max(moment.now.time + timeout);
                 let deadline = moment.due(timeout);
-                world.note(Fact::Asked(Asked { by: self.node(), what, deadline, must_succeed: fresh }))
+                let grace = Duration::ZERO;
+                world.note(Fact::Asked(Asked { by: self.node(), what, deadline, grace, must_succeed: fresh }))
             }
             Err(error) if fresh => {
                 Invariant::I16.violated(format!("a fresh update cannot be published: {error}"))
@@ -535,7 +536,7 @@ impl User<Server> for Host {
         matches!(event, Registered { .. } | Deregistered { .. } | Received(_) | Run { .. } | Accepted { .. })
     }
 
-    fn on_frame(&mut self, _: Moment, world: &mut World, frame: &Frame) -> Checked {
+    fn on_frame(&mut self, moment: Moment, world: &mut World, frame: &Frame) -> Checked {
         self.talk.on_frame(frame);
         self.heard = match frame {
             Frame::Request(Request { request_id, expiry, .. }) => {
@@ -543,7 +544,7 @@ impl User<Server> for Host {
             }
             _ => None,
         };
-        world.note(Fact::ServerHeard(self.who(), frame))
+        world.note(Fact::ServerHeard(self.who(), frame, moment.now.time))
     }
 
     fn must_hear_of(&self, world: &World, frame: &Frame) -> bool {

@@ -203,7 +203,6 @@ fn client_config(rng: &mut Rng, streams: StreamConfig, tight: Option<Tight>) -> 
     let limits = |tight: Tight| ClientLimits {
         calls: rng.pick(&[10, 64]),
         bids_per_call: 8,
-        parked_per_call: 1,
         answers_per_call: 8,
         updates_per_subscription: 2,
         streams: tight_streams(rng, tight.remembered),

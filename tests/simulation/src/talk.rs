@@ -272,9 +272,10 @@ impl Talk {
         let number = opening.map(|_| message);
         self.sends.insert(send, (stream, number));
         if let Some(stream) = opening {
-            let (by, what) = (self.node, What::Send { stream });
-            let deadline = moment.due(timeout.unwrap_or(self.config.timeout));
-            world.note(Fact::Asked(Asked { by, what, deadline, must_succeed: false }))?;
+            let timeout = timeout.unwrap_or(self.config.timeout);
+            let (by, what) = (self.node, What::Send { stream, deadline: moment.now.time + timeout });
+            let (deadline, grace) = (moment.due(timeout), Duration::ZERO);
+            world.note(Fact::Asked(Asked { by, what, deadline, grace, must_succeed: false }))?;
             if world.stage.faults.strikes(Fault::Cancel, &mut self.rng) {
                 self.later(world, 40, TalkAct::CancelSend(send));
             }

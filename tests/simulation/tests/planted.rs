@@ -7,15 +7,18 @@ use psrpc_simulation::planted::catch;
 
 #[test]
 fn a_defect_is_caught_in_the_first_seed_that_shows_it_and_does_not_stay() {
-    let caught = catch(Defect::ParkedLost, 100).expect("it shows in a hundred seeds");
+    let caught = catch(Defect::UnannouncedIgnored, 100).expect("it shows in a hundred seeds");
     assert_eq!(caught.invariant, Invariant::I16);
-    assert_eq!(catch(Defect::ParkedLost, caught.seed), None);
-    assert_eq!(catch(Defect::ParkedLost, caught.seed + 1), Some(caught));
+    assert_eq!(catch(Defect::UnannouncedIgnored, caught.seed), None);
+    assert_eq!(catch(Defect::UnannouncedIgnored, caught.seed + 1), Some(caught));
     assert_eq!(check_seed(caught.seed).violation, None);
 }
 
 #[test]
 fn defects_go_by_names_of_their_own() {
-    assert_eq!(Defect::ParkedLost.name(), "parked_lost");
-    assert_eq!(Defect::ParkedLost.what(), "A response that came before its announcement is forgotten.");
+    assert_eq!(Defect::UnannouncedIgnored.name(), "unannounced_ignored");
+    assert_eq!(
+        Defect::UnannouncedIgnored.what(),
+        "A response on a queue that comes before its announcement does not end the call."
+    );
 }

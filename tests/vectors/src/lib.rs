@@ -27,29 +27,25 @@ pub enum Bus {
     Nats,
 }
 
-/// All recordings.
-pub const RECORDINGS: [Recording; 4] = [
-    Recording {
-        version: "v0.6.0",
-        bus: Bus::Redis,
-        lines: include_str!("../data/conversations-go-v0.6.0-redis.jsonl"),
-    },
-    Recording {
-        version: "v0.6.0",
-        bus: Bus::Nats,
-        lines: include_str!("../data/conversations-go-v0.6.0-nats.jsonl"),
-    },
-    Recording {
-        version: "v0.7.2",
-        bus: Bus::Redis,
-        lines: include_str!("../data/conversations-go-v0.7.2-redis.jsonl"),
-    },
-    Recording {
-        version: "v0.7.2",
-        bus: Bus::Nats,
-        lines: include_str!("../data/conversations-go-v0.7.2-nats.jsonl"),
-    },
-];
+macro_rules! recordings {
+    ($($version:literal)*) => {
+        /// All recordings, in the order of their versions.
+        pub const RECORDINGS: &[Recording] = &[$(
+            Recording {
+                version: $version,
+                bus: Bus::Redis,
+                lines: include_str!(concat!("../data/conversations-go-", $version, "-redis.jsonl")),
+            },
+            Recording {
+                version: $version,
+                bus: Bus::Nats,
+                lines: include_str!(concat!("../data/conversations-go-", $version, "-nats.jsonl")),
+            },
+        )*];
+    };
+}
+
+recordings! { "v0.6.0" "v0.7.2" "v0.7.5" "v0.8.2" }
 
 impl Recording {
     /// Its conversations, in the order of the recording.
@@ -84,6 +80,19 @@ pub struct Participant {
     pub label: String,
     /// The id on the wire.
     pub id: String,
+    /// What is special about it.
+    #[serde(default)]
+    pub note: Note,
+}
+
+/// What is special about a client or server of a conversation.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+pub struct Note {
+    /// The affinity that the server bids; negative for no bid.
+    pub affinity: Option<f32>,
+    /// Whether the server runs queue requests without waiting for a grant.
+    #[serde(default)]
+    pub skip_claim: bool,
 }
 
 /// A subscription of a conversation.
@@ -116,14 +125,21 @@ pub struct Publish {
     pub from: String,
     /// The channel (Redis) or subject (NATS).
     pub channel: String,
-    /// The local channel that the envelope names (NATS).
+    /// The local channel that the envelope names: on NATS, and since v0.8.0 on Redis.
     #[serde(default)]
     pub local: String,
     /// The whole frame, as hex.
     pub hex: String,
-    /// The type URL of the envelope.
+    /// The type URL of the envelope; empty where there is none.
     pub type_url: String,
-    /// The fields of the message: bytes as hex, int64 as decimal strings.
+    /// How the envelope says that its value is compressed.
+    #[serde(default)]
+    pub compression: i32,
+    /// Whether the value could not be read, and was not meant to be.
+    #[serde(default)]
+    pub undecodable: bool,
+    /// The fields of the message, decompressed: bytes as hex, int64 as decimal strings.
+    #[serde(default)]
     pub fields: Value,
     /// The user's message, where it could be decoded.
     pub payload: Option<Value>,

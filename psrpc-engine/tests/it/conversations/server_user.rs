@@ -1,11 +1,11 @@
 //! What the user of a Go server did, done with ours, and what it saw.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use psrpc_engine::proto::{ErrorResponse, Frame, Metadata, Stream, StreamBody, Text};
 use psrpc_engine::{
-    Delivery, Failure, Now, Received, Server, ServerEvent, StreamEvent, StreamHandle, WallTime,
+    Delivery, Failure, Now, Received, RequestHandle, Server, ServerEvent, StreamEvent, StreamHandle, WallTime,
 };
 use psrpc_vectors::{Bus, Conversation, Publish};
 use serde_json::Value;
@@ -16,6 +16,12 @@ use crate::fixture::Driven;
 pub struct User<'a> {
     bus: Bus,
     conversation: &'a Conversation,
+    /// Whether it has requests run without a grant where that is allowed.
+    skips_claims: bool,
+    /// The ids of the requests that came in.
+    ids: BTreeMap<RequestHandle, Text>,
+    /// Requests whose handlers run.
+    running: Vec<RequestHandle>,
     stream: Option<StreamHandle>,
     /// Messages that were not accepted yet.
     deliveries: VecDeque<Delivery>,
@@ -26,9 +32,19 @@ pub struct User<'a> {
 }
 
 impl<'a> User<'a> {
-    pub fn new(bus: Bus, conversation: &'a Conversation) -> Self {
-        let (deliveries, received) = (VecDeque::new(), Vec::new());
-        Self { bus, conversation, stream: None, deliveries, opened_by: None, received, ended: None }
+    pub fn new(bus: Bus, conversation: &'a Conversation, skips_claims: bool) -> Self {
+        Self {
+            bus,
+            conversation,
+            skips_claims,
+            ids: BTreeMap::new(),
+            running: Vec::new(),
+            stream: None,
+            deliveries: VecDeque::new(),
+            opened_by: None,
+            received: Vec::new(),
+            ended: None,
+        }
     }
 
     /// Does what made the recorded server publish this.
@@ -36,6 +52,13 @@ impl<'a> User<'a> {
         let frame = decode(publish);
         self.look(server, Some(&frame));
         match frame {
+            Frame::Response(response) => {
+                let is_it = |request: &RequestHandle| self.ids[request] == response.request_id;
+                if let Some(place) = self.running.iter().position(is_it) {
+                    let now = sent_at(server, response.sent_at);
+                    server.engine.respond(now, self.running.remove(place), response.result);
+                }
+            }
             Frame::Stream(frame) => self.act_on_stream(server, frame),
             Frame::Other(update) => {
                 let route = route_of(self.bus, &publish.channel, &publish.local);
@@ -69,6 +92,7 @@ impl<'a> User<'a> {
                 let cause = ErrorResponse::new(code, text);
                 match self.conversation.id.as_str() {
                     "stream-server-drain" => engine.drain(now),
+                    "stream-server-killed" => engine.kill(now),
                     "stream-malformed-message" => {
                         let delivery = self.deliveries.pop_front().expect("a message that does not decode");
                         engine.reject_message(now, delivery, Some(cause));
@@ -99,12 +123,18 @@ impl<'a> User<'a> {
         match (event, frame) {
             (ServerEvent::Received(received), frame) => {
                 let request = received.request;
+                self.ids.insert(request, received.request_id.clone());
                 if received.opens_stream {
                     self.opened_by = Some((received.client_id.clone(), received.metadata.clone()));
                 }
                 match frame {
+                    Some(Frame::ClaimRequest(_)) if self.skips_claims && received.may_elect => {
+                        server.engine.elect(now, request);
+                    }
                     Some(Frame::ClaimRequest(claim)) => server.engine.bid(now, request, claim.affinity),
-                    Some(Frame::Response(response)) => match refusal(&received, &response.result) {
+                    // What comes in before it and gets no bid is not what it answers.
+                    Some(Frame::Response(response)) if response.request_id != received.request_id => {}
+                    Some(Frame::Response(response)) => match self.refusal(&received, &response.result) {
                         Some(error) => {
                             server.engine.reject(sent_at(server, response.sent_at), request, error);
                         }
@@ -114,15 +144,22 @@ impl<'a> User<'a> {
                     _ => {}
                 }
             }
-            (ServerEvent::Run { request }, Some(Frame::Response(response))) => {
-                let now = sent_at(server, response.sent_at);
-                server.engine.respond(now, request, response.result.clone());
-            }
+            (ServerEvent::Run { request }, _) => self.running.push(request),
             (ServerEvent::Accepted { stream, .. }, _) => self.stream = Some(stream),
             (ServerEvent::Stream(event), _) => self.hear(server, event),
             (ServerEvent::Updated { outcome, .. }, _) => assert!(outcome.is_ok()),
             _ => {}
         }
+    }
+
+    /// The error of a response that comes without a bid, to what does not decode.
+    fn refusal<T>(&self, received: &Received, result: &Result<T, ErrorResponse>) -> Option<ErrorResponse> {
+        if !received.route.properties().require_claim {
+            return None;
+        }
+        let context =
+            || format!("{} on {:?}: only errors come without a bid", self.conversation.id, self.bus);
+        Some(result.as_ref().err().cloned().unwrap_or_else(|| panic!("{}", context())))
     }
 
     fn hear(&mut self, server: &mut Driven<Server>, event: StreamEvent) {
@@ -165,12 +202,6 @@ impl<'a> User<'a> {
             assert_error(&ended.code, &ended.text, cause, context);
         }
     }
-}
-
-/// The error of a response that comes without a bid, to what does not decode.
-fn refusal<T>(received: &Received, result: &Result<T, ErrorResponse>) -> Option<ErrorResponse> {
-    let required = received.route.properties().require_claim;
-    required.then(|| result.as_ref().err().cloned().expect("only errors come without a bid"))
 }
 
 /// When the recorded server sent something, by its own wall clock.

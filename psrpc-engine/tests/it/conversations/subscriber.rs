@@ -1,16 +1,16 @@
 //! Our client where Go's was, listening to updates.
 
-use psrpc_engine::{Client, ClientEvent, SubscriptionHandle};
+use psrpc_engine::{Client, ClientEvent, Reason, Route, SubscriptionHandle};
 use psrpc_vectors::{Bus, Event};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{Kind, Place, decode, each_place, fields, publishes, route_of};
-use crate::fixture::Driven;
+use crate::fixture::{Driven, MULTI};
 
 #[test]
 fn our_client_hears_the_updates_that_go_clients_heard() {
     let replayed = each_place(Kind::Updates, "client", |place| Replay::new(place).run());
-    assert_eq!(replayed, 4 * 7);
+    assert_eq!(replayed, 4 * 7 + 2 * 14);
 }
 
 struct Replay<'a> {
@@ -29,6 +29,9 @@ impl<'a> Replay<'a> {
     }
 
     fn run(mut self) {
+        if self.place.id() == "subscription-on-closed-client" {
+            return self.check_closed();
+        }
         let channels = self.place.subscriptions();
         let carries_updates = |channel: &str| channels.iter().any(|(known, _)| known == channel);
         let updates = publishes(self.place.conversation);
@@ -44,13 +47,36 @@ impl<'a> Replay<'a> {
         self.place.check_subscriptions(&self.client);
         let mut turns = self.listeners.clone().into_iter().cycle();
         for (index, update) in updates {
-            if self.is_handed(index, &update.fields) {
+            if !route.is_queue() || self.is_handed(index, &update.fields) {
                 self.client.deliver(turns.next().expect("a listener"), decode(update));
             }
             self.look();
+            self.stop();
         }
         self.check_heard();
         assert!(self.client.published().is_empty(), "a subscriber publishes nothing");
+    }
+
+    fn check_closed(mut self) {
+        self.client.engine.close(self.client.now);
+        self.client.drain();
+        let route = Route::new("Gossip", "Bulletin", MULTI, &["harbour"]).unwrap();
+        let error = self.client.engine.subscribe(&route, "vectors.v1.Update").unwrap_err();
+        self.place.check_refused(&error.code(), &error.to_string());
+    }
+
+    /// Ends the subscription where that is what happens after the first update.
+    fn stop(&mut self) {
+        match self.place.id() {
+            "subscription-closed-by-listener" | "subscription-context-canceled" => {
+                self.client.engine.unsubscribe(self.listeners[0]);
+            }
+            // In Go the subscription lives on.
+            "subscription-client-closed" => self.client.engine.close(self.client.now),
+            _ => return,
+        }
+        self.client.drain();
+        self.client.confirm_unsubscribed();
     }
 
     fn shares_a_bus(&self) -> bool {
@@ -59,7 +85,7 @@ impl<'a> Replay<'a> {
 
     /// Whether the bus handed an update to this client, rather than to another of the queue or to none.
     fn is_handed(&self, index: usize, update: &Value) -> bool {
-        if self.place.id() == "subscription-multi-topics" || self.shares_a_bus() {
+        if self.shares_a_bus() {
             return true;
         }
         match self.place.bus {
@@ -71,7 +97,7 @@ impl<'a> Replay<'a> {
                 })
             }
             // Nothing on the wire tells.
-            Bus::Nats => self.recorded("").iter().any(|heard| heard == update),
+            Bus::Nats => self.is_alone() || self.recorded("").iter().any(|heard| heard == update),
         }
     }
 
@@ -83,7 +109,12 @@ impl<'a> Replay<'a> {
                     self.heard[listener.expect("a listener")].push(fields(self.place.conversation, &payload));
                     self.client.engine.taken_update(subscription);
                 }
-                ClientEvent::Subscribed { .. } => {}
+                ClientEvent::Subscribed { .. }
+                | ClientEvent::Unsubscribed { error: None, .. }
+                | ClientEvent::Closed { error: None } => {}
+                ClientEvent::Dropped(dropped) => {
+                    assert_eq!(dropped.reason, Reason::UnexpectedType, "{}", self.place.context());
+                }
                 other => panic!("{}: {other:?}", self.place.context()),
             }
         }
@@ -95,8 +126,31 @@ impl<'a> Replay<'a> {
         self.place.conversation.outcome[name].as_array().cloned().unwrap_or_default()
     }
 
+    /// Whether it is the only listener.
+    fn is_alone(&self) -> bool {
+        self.place.conversation.participants.iter().filter(|peer| peer.role == "client").count() == 1
+    }
+
     fn check_heard(&self) {
+        let outcome = &self.place.conversation.outcome;
         let recorded = match (self.place.id(), self.place.bus) {
+            (
+                "subscription-closed-by-listener"
+                | "subscription-context-canceled"
+                | "subscription-client-closed",
+                _,
+            ) => {
+                vec![vec![outcome["first"].clone()]]
+            }
+            ("subscription-update-of-unknown-type" | "subscription-update-of-another-type", _) => {
+                assert_eq!(self.client.engine.counters().get(Reason::UnexpectedType), 1);
+                vec![vec![outcome["second"].clone()]]
+            }
+            ("compression-threshold-boundary", _) => {
+                let len = |update: &Value| json!(update["text"].as_str().map_or(0, str::len));
+                let lens: Vec<_> = self.heard[0].iter().map(len).collect();
+                return assert_eq!(Value::Array(lens), outcome["received_text_lengths"]);
+            }
             // On NATS Go hands each update to both; ours take turns on every bus.
             ("subscription-queue-one-bus", Bus::Nats) => {
                 let all = self.recorded("_first");

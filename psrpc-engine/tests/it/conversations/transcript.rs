@@ -5,12 +5,14 @@ use std::collections::{BTreeMap, VecDeque};
 use psrpc_engine::proto::{Frame, Stream, StreamBody, Text};
 use psrpc_vectors::{Bus, Publish};
 
-use super::{Place, assert_same, decode, local, name, publishes};
+use super::{Place, assert_same, decode, name, publishes};
 use crate::fixture::Published;
 
 /// Compares frame for frame, with the ids that our engine draws mapped to those that the peer drew.
 pub struct Transcript<'a> {
     bus: Bus,
+    /// Whether envelopes name local channels.
+    names_locals: bool,
     context: String,
     /// What the peer had published and ours has not yet.
     expected: VecDeque<&'a Publish>,
@@ -20,13 +22,19 @@ pub struct Transcript<'a> {
 
 impl<'a> Transcript<'a> {
     pub fn new(place: &Place<'a>) -> Self {
-        let from = place.from();
-        let frames = publishes(place.conversation).map(|(_, publish)| publish);
-        let expected = frames.filter(|publish| publish.from == from).collect();
-        Self { bus: place.bus, context: place.context(), expected, ids: BTreeMap::new() }
+        Self::of(place, publishes(place.conversation))
     }
 
-    /// Our server does not publish what is not `wanted`.
+    /// With these recorded frames, in this order.
+    pub fn of(place: &Place<'a>, frames: impl Iterator<Item = (usize, &'a Publish)>) -> Self {
+        let from = place.from();
+        let frames = frames.map(|(_, publish)| publish);
+        let expected = frames.filter(|publish| publish.from == from).collect();
+        let names_locals = place.names_locals();
+        Self { bus: place.bus, names_locals, context: place.context(), expected, ids: BTreeMap::new() }
+    }
+
+    /// Our peer does not publish what is not `wanted`.
     pub fn retain(&mut self, mut wanted: impl FnMut(&Publish) -> bool) {
         self.expected.retain(|publish| wanted(publish));
     }
@@ -47,7 +55,8 @@ impl<'a> Transcript<'a> {
             let channel_name = name(self.bus, &channel);
             assert_eq!((&channel_name, frame.kind()), (&recorded.channel, theirs.kind()), "{}", self.context);
             if deviates(&mut frame, &theirs).is_none() {
-                assert_same(&frame, local(self.bus, &channel), recorded, &self.context);
+                let local = if self.names_locals { channel.local() } else { "" };
+                assert_same(&frame, local, recorded, &self.context);
             }
         }
     }

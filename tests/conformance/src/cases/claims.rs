@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use prost::Message;
-use psrpc::proto::{Channel, Frame, Request};
-use psrpc::{Reason, Selection};
+use psrpc::proto::{Any, Channel, ErrorResponse, Frame, Request};
+use psrpc::{ErrorCode, Reason, Selection, ServerOptions};
 
 use super::case_list;
 use crate::case::{Case, Verdict, check, check_eq};
@@ -29,10 +29,13 @@ pub(super) const CASES: &[Case] = case_list! {
     "unary/duplicate/queue", "I2", "a duplicate of a queue request runs nothing twice", duplicate_queue;
     "unary/duplicate/affinity", "I2", "a duplicate of a broadcast request is bid for once", duplicate_affinity;
     "unary/duplicate/single", "section 13.2", "a duplicate of an unclaimed request runs nothing twice", duplicate_single;
-    "unary/skip-claim/advertised", "section 5", "a queue call says that it may be run without a grant, and others do not", advertised;
+    "unary/skip-claim/advertised", "section 5", "a queue call, claimed or not, says that it may be run without a grant; others do not", advertised;
     "unary/skip-claim/announced", "section 5", "an announcement selects its server without a grant", announced;
-    "unary/skip-claim/response-first", "section 5", "a response that comes before its announcement is kept for it", response_first;
-    "unary/skip-claim/unannounced", "I5", "a response without an announcement is not taken", unannounced;
+    "unary/skip-claim/response-first", "section 5", "on a queue a response that comes before its announcement ends the call at once", response_first;
+    "unary/skip-claim/error-first", "section 5", "so does an error", error_first;
+    "unary/skip-claim/other-server", "I5", "after an announcement or a grant only that server's response is taken", other_server;
+    "unary/skip-claim/affinity", "section 5", "an announcement to an affinity call selects; a response before one is not taken", announced_to_affinity;
+    "unary/skip-claim/field-9", "section 1", "field 9 of a request means nothing: the server bids and waits for a grant", field_9;
 };
 
 const SHORT: Duration = Duration::from_millis(100);
@@ -334,7 +337,7 @@ async fn advertised(env: Env) -> Verdict {
     let channel = Channel::request(SHOP, "OwnerFit", &["me"], true);
     let mut single = foreign.listen(&channel, psrpc::SubscriptionKind::Queue).await?;
     expected(client.owner_fit("me", ask("top")).timeout(SHORT).await)?;
-    check!(!single.request().await?.skip_claim, "an unclaimed call says so");
+    check!(single.request().await?.skip_claim, "an unclaimed queue call does not say so");
     Ok(())
 }
 
@@ -357,21 +360,103 @@ async fn response_first(env: Env) -> Verdict {
     let foreign = env.foreign().await?;
     let mut heard = foreign.listen_to_requests("Fit").await?;
     let client = env.client().await?;
+    let untyped = client.client().clone();
     let call = env.spawn(async move { client.fit(ask("top")).timeout(LONG).await });
     let request = heard.request().await?;
     foreign.respond(&request, "SRV_1", reply("s1")).await?;
-    env.sleep(SHORT).await;
-    foreign.announce(&request, "SRV_1").await?;
     check_eq!(call.await.map_err(unexpected)?.server, "s1", "who answers");
+    foreign.announce(&request, "SRV_1").await?;
+    env.until("the late announcement is counted", || untyped.counters().get(Reason::Late) == 1).await
+}
+
+async fn error_first(env: Env) -> Verdict {
+    let foreign = env.foreign().await?;
+    let mut heard = foreign.listen_to_requests("Fit").await?;
+    let client = env.client().await?;
+    let call = env.spawn(async move { client.fit(ask("top")).timeout(LONG).await });
+    let no = ErrorResponse::new(ErrorCode::NotFound, "no such hat");
+    foreign.respond(&heard.request().await?, "SRV_1", Err(no)).await?;
+    check_eq!(expected(call.await)?.text(), "no such hat", "the error");
     Ok(())
 }
 
-async fn unannounced(env: Env) -> Verdict {
+async fn other_server(env: Env) -> Verdict {
     let foreign = env.foreign().await?;
     let mut heard = foreign.listen_to_requests("Fit").await?;
-    let client = env.client_with(psrpc::ClientOptions::new().selection_timeout(SHORT)).await?;
-    let call = env.spawn(async move { client.fit(ask("top")).await });
-    foreign.respond(&heard.request().await?, "SRV_1", reply("s1")).await?;
-    check_eq!(expected(call.await)?.text(), "no response from servers", "the error");
+    let mut grants = foreign.listen_to_grants("Fit").await?;
+    let client = env.client().await?;
+    for announced in [true, false] {
+        let (client, untyped) = (client.clone(), client.client().clone());
+        let before = untyped.counters().get(Reason::NotSelected);
+        let call = env.spawn(async move { client.fit(ask("top")).timeout(LONG).await });
+        let request = heard.request().await?;
+        if announced {
+            foreign.announce(&request, "SRV_1").await?;
+            // Bids and responses come on two subscriptions.
+            env.sleep(SHORT).await;
+        } else {
+            foreign.bid(&request, "SRV_1", 1.0).await?;
+            grants.grant().await?;
+        }
+        foreign.respond(&request, "SRV_2", reply("s2")).await?;
+        let counted = || untyped.counters().get(Reason::NotSelected) == before + 1;
+        env.until("the other server's response is counted", counted).await?;
+        foreign.respond(&request, "SRV_1", reply("s1")).await?;
+        check_eq!(call.await.map_err(unexpected)?.server, "s1", "who answers");
+    }
     Ok(())
+}
+
+async fn announced_to_affinity(env: Env) -> Verdict {
+    let foreign = env.foreign().await?;
+    let mut heard = foreign.listen_to_broadcast("Pick").await?;
+    let client = env.client().await?;
+    let untyped = client.client().clone();
+    let patient = Selection::new().affinity_timeout(LONG);
+    let call = env.spawn(async move { client.pick(ask("top")).timeout(LONG).selection(patient).await });
+    let request = heard.request().await?;
+    foreign.respond(&request, "SRV_1", reply("s1")).await?;
+    let counted = || untyped.counters().get(Reason::NotSelected) == 1;
+    env.until("the response before any announcement is counted", counted).await?;
+    foreign.announce(&request, "SRV_2").await?;
+    env.sleep(SHORT).await;
+    foreign.respond(&request, "SRV_2", reply("s2")).await?;
+    check_eq!(call.await.map_err(unexpected)?.server, "s2", "who answers");
+    Ok(())
+}
+
+async fn field_9(env: Env) -> Verdict {
+    let hatter = env.hatter("s1", 1.0);
+    let options = ServerOptions::new().elect(|_, _| true);
+    let _server = env.server_with(&hatter, options).await?;
+    let foreign = env.foreign().await?;
+    let mut bids = foreign.listen_to_client(Channel::claim_request(SHOP, "CLI_foreign")).await?;
+    let channel = requests("Fit", true);
+    let nines: [(&str, &[u8], bool); 3] = [
+        ("REQ_9", &[9 << 3, 1], false),
+        ("REQ_9_is_text", &[9 << 3 | 2, 3, b'y', b'e', b's'], false),
+        ("REQ_9_and_10", &[9 << 3, 1, 10 << 3, 1], true),
+    ];
+    for (id, nine, announced) in nines {
+        let frame = Frame::Request(request(&env, id)).encode("");
+        // Behind the message, in the value of its envelope.
+        let value = [&value_of(&frame)[..], nine].concat();
+        let type_url = "type.googleapis.com/internal.Request".into();
+        let decorated = Frame::Other(Any { type_url, value: value.into() });
+        foreign.send(&channel, Frame::Raw(decorated.encode(channel.local()))).await?;
+        let bid = bids.claim().await?;
+        check_eq!((bid.request_id.as_str(), bid.handling), (id, announced), "the bid");
+    }
+    env.until("the one that says so in field 10 runs", || hatter.started().len() == 1).await
+}
+
+/// The value of an envelope.
+fn value_of(envelope: &[u8]) -> Vec<u8> {
+    #[derive(Clone, PartialEq, Message)]
+    struct Envelope {
+        #[prost(bytes = "vec", tag = "2")]
+        value: Vec<u8>,
+    }
+
+    Envelope::decode(envelope).map(|envelope| envelope.value).unwrap_or_default()
 }

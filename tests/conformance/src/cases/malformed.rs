@@ -21,6 +21,9 @@ pub(super) const CASES: &[Case] = case_list! {
     "malformed/result", "section 10", "a response that does not decode fails its call alone", result;
     "malformed/frames/client", "I11", "random bytes and foreign messages at a client are counted, and it goes on", at_client;
     "malformed/frames/server", "I11", "random bytes and foreign messages at a server are counted, and it goes on", at_server;
+    "malformed/compression", "section 1", "values that are compressed in an unknown or damaged way, or to too much, are counted, and the client goes on", compression;
+    "malformed/compression/unsaid", "section 1", "a compressed value of which the envelope does not say so is not decompressed", compression_unsaid;
+    "malformed/channel-name", "section 1", "an envelope that names another channel than it came on does no harm", channel_name;
     "malformed/frames/nameless-request", "I11", "a request without ids is counted, and runs nowhere", nameless_request;
 };
 
@@ -117,6 +120,93 @@ fn nonsense() -> Vec<Frame> {
         }),
         Frame::Stream(psrpc::proto::Stream::default()),
     ]
+}
+
+/// An envelope that says this of how its value is compressed.
+fn compressed(channel: &Channel, compression: i32, value: &[u8]) -> Frame {
+    #[derive(Clone, PartialEq, Message)]
+    struct Envelope {
+        #[prost(string, tag = "1")]
+        type_url: String,
+        #[prost(bytes = "vec", tag = "2")]
+        value: Vec<u8>,
+        #[prost(string, tag = "3")]
+        channel: String,
+        #[prost(int32, tag = "4")]
+        compression: i32,
+    }
+
+    let type_url = "type.googleapis.com/internal.Response".to_owned();
+    let channel = channel.local().to_owned();
+    Frame::Raw(Envelope { type_url, value: value.to_vec(), channel, compression }.encode_to_vec().into())
+}
+
+/// A response to nothing, with a payload of so many zeros, compressed as the frame codec does it.
+fn gzip_of(len: usize) -> Result<Vec<u8>, String> {
+    let response = psrpc::proto::Response {
+        request_id: "REQ_unheard".into(),
+        server_id: "SRV_1".into(),
+        sent_at: 0,
+        result: Ok(vec![0; len].into()),
+    };
+    let frame = Frame::Response(response).encode_with("", Some(psrpc::proto::Compression { threshold: 0 }));
+    let gzip = frame.windows(2).position(|pair| pair == [0x1f, 0x8b]).ok_or("it is not compressed")?;
+    // The two bytes at the end are the field that says so.
+    Ok(frame[gzip..frame.len() - 2].to_vec())
+}
+
+async fn compression(env: Env) -> Verdict {
+    let _server = env.server(&env.hatter("s1", 1.0)).await?;
+    let (client, foreign) = (env.client().await?, env.foreign().await?);
+    let channel = Channel::response(SHOP, client.client().id());
+    let (gzip, bomb) = (gzip_of(5_000)?, gzip_of(17 << 20)?);
+    let count = |reason| client.client().counters().get(reason);
+    foreign.send(&channel, compressed(&channel, 1, &gzip)).await?;
+    env.until("what is compressed well is read", || count(Reason::Late) == 1).await?;
+    let damaged = [&gzip[..gzip.len() - 9], &gzip[gzip.len() - 8..]].concat();
+    let trailing = [&gzip[..], b"hat"].concat();
+    for (number, value) in [
+        (7, &gzip[..]),
+        (-1, &gzip),
+        (2, b"plain"),
+        (1, b"plain"),
+        (1, &damaged),
+        (1, &trailing),
+        (1, &gzip[..20]),
+    ] {
+        foreign.send(&channel, compressed(&channel, number, value)).await?;
+    }
+    foreign.send(&channel, compressed(&channel, 1, &bomb)).await?;
+    env.until("all of it is counted", || (count(Reason::Malformed), count(Reason::FrameLimit)) == (7, 1))
+        .await?;
+    check_eq!(count(Reason::Late), 1, "what was read");
+    client.fit(ask("top")).await.map_err(unexpected)?;
+    Ok(())
+}
+
+async fn compression_unsaid(env: Env) -> Verdict {
+    let (client, foreign) = (env.client().await?, env.foreign().await?);
+    let channel = Channel::response(SHOP, client.client().id());
+    foreign.send(&channel, compressed(&channel, 0, &gzip_of(5_000)?)).await?;
+    env.until("it is counted", || client.client().counters().get(Reason::Malformed) == 1).await
+}
+
+async fn channel_name(env: Env) -> Verdict {
+    let _server = env.server(&env.hatter("s1", 1.0)).await?;
+    let (client, foreign) = (env.client().await?, env.foreign().await?);
+    let response = psrpc::proto::Response {
+        request_id: "REQ_unheard".into(),
+        server_id: "SRV_1".into(),
+        sent_at: 0,
+        result: Ok("hat".into()),
+    };
+    // A client's own channels have no local name, so that this is a lie on every bus. One that routes by it has nobody to
+    // deliver the frame to; any other does not read it.
+    let channel = Channel::response(SHOP, client.client().id());
+    foreign.send(&channel, Frame::Raw(Frame::Response(response).encode("Pick.REQ"))).await?;
+    client.fit(ask("top")).await.map_err(unexpected)?;
+    check!(client.client().counters().get(Reason::Late) <= 1, "it is read more than once");
+    Ok(())
 }
 
 async fn at_client(env: Env) -> Verdict {

@@ -29,6 +29,8 @@ pub(super) const CASES: &[Case] = case_list! {
     "selection/function-panics", "features X2", "a selection function that panics fails its call alone", function_panics;
     "selection/none", "section 6", "with all options off a call waits for its deadline", none;
     "selection/refused-on-queue", "features X4", "options that cannot take effect on a queue are refused", refused_on_queue;
+    "selection/on-queue", "section 6", "timeouts, first-available and zeros are accepted on a queue, and work", on_queue;
+    "selection/function-at-deadline", "I1", "the selection function is asked at the deadline too, and nobody is granted then", function_at_deadline;
     "selection/not-finite", "section 6", "an option that is not a number is refused by name", not_finite;
     "selection/client-default", "features C2", "the client's selection timeout is the default of its calls", client_default;
 };
@@ -235,8 +237,6 @@ async fn refused_on_queue(env: Env) -> Verdict {
     let refused = [
         (Selection::new().minimum_affinity(0.5), "minimum_affinity"),
         (Selection::new().maximum_affinity(0.5), "maximum_affinity"),
-        (Selection::new().affinity_timeout(LONG), "affinity_timeout"),
-        (Selection::new().short_circuit_timeout(LONG), "short_circuit_timeout"),
         (Selection::new().choose(|_| Ok(None)), "the selection function"),
     ];
     for (selection, option) in refused {
@@ -244,8 +244,43 @@ async fn refused_on_queue(env: Env) -> Verdict {
         check_eq!(error.code(), &ErrorCode::InvalidArgument, "the code for {option}");
         check!(error.text().contains(option), "{} does not name {option}", error.text());
     }
-    let selection = Selection::new().accept_first_available(true);
-    client.fit(ask("top")).selection(selection).await.map_err(unexpected)?;
+    Ok(())
+}
+
+async fn on_queue(env: Env) -> Verdict {
+    let client = env.client().await?;
+    let fit = |selection| client.fit(ask("top")).timeout(LONG).selection(selection);
+    let zeros = || Selection::new().minimum_affinity(0.0).maximum_affinity(0.0);
+    let (error, took) = env.time(fit(zeros().affinity_timeout(SHORT)).into_future()).await;
+    check_eq!(expected(error)?.text(), "no response from servers", "the error");
+    check!(took < LONG / 2, "it took {took:?}");
+    let _servers = servers(&env, &[0.5]).await?;
+    for selection in [zeros(), Selection::none().accept_first_available(true)] {
+        fit(selection).await.map_err(unexpected)?;
+    }
+    // No longer does the first bid win: the call waits, and then is granted.
+    for selection in
+        [Selection::none().affinity_timeout(SHORT * 3), Selection::none().short_circuit_timeout(SHORT * 3)]
+    {
+        let (answered, took) = env.time(fit(selection).into_future()).await;
+        answered.map_err(unexpected)?;
+        check!(took >= SHORT * 3, "it took {took:?}");
+    }
+    Ok(())
+}
+
+async fn function_at_deadline(env: Env) -> Verdict {
+    let servers = servers(&env, &[0.5]).await?;
+    let client = env.client().await?;
+    let patient = |choose: fn(&[psrpc::Claim]) -> Result<Option<&psrpc::Claim>, Error>| {
+        let selection = Selection::none().choose(choose);
+        client.pick(ask("top")).timeout(SHORT * 3).selection(selection)
+    };
+    let refusing = patient(|claims| Err(Error::new(ErrorCode::NotFound, format!("{} bids", claims.len()))));
+    check_eq!(expected(refusing.await)?.to_string(), "not_found: 1 bids", "the error");
+    let choosing = patient(|claims| Ok(claims.first()));
+    check_eq!(expected(choosing.await)?.code(), &ErrorCode::DeadlineExceeded, "the code");
+    check!(servers[0].0.started().is_empty(), "it ran");
     Ok(())
 }
 

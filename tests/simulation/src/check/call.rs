@@ -20,6 +20,8 @@ pub(super) struct CallHistory {
     selection: Option<Selection>,
     /// Servers whose users elected to run it without a grant, which only a queue allows.
     electors: Vec<Text>,
+    /// Servers that have announced that they run it.
+    announcers: Vec<Text>,
     /// The server that the client granted it to.
     granted: Option<Text>,
     /// The server that the client granted it to or heard announce that it runs it, whichever came first; both, if
@@ -29,6 +31,10 @@ pub(super) struct CallHistory {
     withdrawn: bool,
     runs: Runs,
     pub(super) answers: Answers,
+    /// The servers whose responses the client has heard before its deadline.
+    heard: Vec<Text>,
+    /// Whether it has heard before its deadline that a server has taken the stream that it opens.
+    is_taken: bool,
 }
 
 impl CallHistory {
@@ -40,11 +46,14 @@ impl CallHistory {
             reached: Vec::new(),
             selection: made.rules.map(|rules| Selection::new(rules, made.began)),
             electors: Vec::new(),
+            announcers: Vec::new(),
             granted: None,
             selected: Vec::new(),
             withdrawn: false,
             runs: Runs::default(),
             answers: Answers::default(),
+            heard: Vec::new(),
+            is_taken: false,
         }
     }
 
@@ -57,6 +66,9 @@ impl CallHistory {
 
     /// The client heard a bid or an announcement.
     pub(super) fn bid_heard(&mut self, bid: &ClaimRequest, now: Time) {
+        if now >= self.made.deadline {
+            return;
+        }
         if !bid.handling {
             if let Some(selection) = &mut self.selection {
                 selection.heard(bid, now);
@@ -64,6 +76,18 @@ impl CallHistory {
         } else if !self.resolved && self.selected.is_empty() {
             self.selected.push(bid.server_id.clone());
         }
+    }
+
+    /// The client heard a response.
+    pub(super) fn response_heard(&mut self, server: &Text, now: Time) {
+        if now < self.made.deadline {
+            self.heard.push(server.clone());
+        }
+    }
+
+    /// The client heard something of the server that has the stream.
+    pub(super) fn stream_heard(&mut self, now: Time) {
+        self.is_taken |= now < self.made.deadline;
     }
 
     /// Whether the client has heard of any server that it reached.
@@ -78,6 +102,23 @@ impl CallHistory {
         }
     }
 
+    /// A server announces that it runs the request.
+    pub(super) fn announced(&mut self, server: &Text) {
+        self.announcers.push(server.clone());
+    }
+
+    /// A server publishes its response.
+    pub(super) fn responds(&self, server: &Text) -> Checked {
+        let may = self.selection.is_none()
+            || !self.electors.contains(server)
+            || self.announcers.contains(server)
+            || self.granted.as_ref() == Some(server);
+        if may {
+            return Ok(());
+        }
+        Invariant::I2.violated(format!("{server} answers without a grant, and has announced nothing"))
+    }
+
     /// The client granted the request.
     pub(super) fn granted(&mut self, server: &Text, now: Time, stuck: Option<Time>) -> Checked {
         if self.withdrawn {
@@ -90,8 +131,13 @@ impl CallHistory {
                 return Invariant::I2.violated(format!("granted to {server} though {other} was selected"));
             }
         }
+        let deadline = self.made.deadline;
+        if now >= deadline && stuck.is_none_or(|stuck| stuck < deadline) {
+            let late = now.since(deadline);
+            return Invariant::I1.violated(format!("granted to {server} {late:?} past its deadline"));
+        }
         match &self.selection {
-            Some(selection) => selection.check_grant(server, now, self.made.deadline, stuck)?,
+            Some(selection) => selection.check_grant(server, now, deadline, stuck)?,
             None => return Invariant::I5.violated(format!("granted to {server} what needs no grant")),
         }
         self.granted = Some(server.clone());
@@ -156,17 +202,48 @@ impl CallHistory {
             let (said, heard) = (failure.evidence.bids, selection.bids());
             return Invariant::I5.violated(format!("says that {said} servers bid, of {heard}"));
         }
+        self.check_asked(failure)?;
         if failure.reason != Reason::Answered {
             return Ok(());
         }
         // An error must be the selected server's; while there is none, any server's that saw the request.
-        let may_answer = |who: &Text| self.selected.is_empty() || self.selected.contains(who);
+        let may_answer = |who: &Text| {
+            self.heard.contains(who) && (self.selected.is_empty() || self.selected.contains(who))
+        };
         self.answers.check_failure(may_answer, failure)
+    }
+
+    /// Checks that the caller was asked to choose, if that is how its selection ends.
+    pub(super) fn check_asked(&self, failure: &Failure) -> Checked {
+        let ends_selection = matches!(
+            failure.reason,
+            Reason::TimedOut | Reason::NoResponse | Reason::NotAcceptable | Reason::Answered
+        );
+        let must_ask = self.made.deadline > self.made.began
+            && self.selected.is_empty()
+            && self.selection.as_ref().is_some_and(Selection::must_ask);
+        if ends_selection && must_ask && !failure.evidence.asked {
+            return Invariant::I5.violated(format!("ended without asking its caller to choose: {failure}"));
+        }
+        Ok(())
+    }
+
+    /// Checks that a server has taken the stream, and in time.
+    pub(super) fn check_taken(&self) -> Checked {
+        if self.is_taken {
+            return Ok(());
+        }
+        Invariant::I1.violated("it is open, and no server took it before its deadline")
     }
 
     fn check_reply(&self, reply: &Reply) -> Checked {
         let Reply { server_id: server, payload } = reply;
-        if self.selection.is_some() && !self.selected.contains(server) {
+        if !self.heard.contains(server) {
+            return Invariant::I1.violated(format!("took the response of {server}, and not in time"));
+        }
+        // On a queue whoever answers before a grant or an announcement is the one that saw the request.
+        let is_first = self.made.queue && self.selected.is_empty();
+        if self.selection.is_some() && !is_first && !self.selected.contains(server) {
             let selected = &self.selected;
             return Invariant::I5
                 .violated(format!("took the response of {server}, selected was {selected:?}"));

@@ -36,10 +36,10 @@ pub enum Fact<'a> {
         /// What.
         frame: &'a Frame,
     },
-    /// A frame came to a server, undamaged.
-    ServerHeard(Server<'a>, &'a Frame),
+    /// A frame came to a server, undamaged; what its monotonic clock shows.
+    ServerHeard(Server<'a>, &'a Frame, Time),
     /// A frame came to a client, undamaged; what its monotonic clock shows.
-    ClientHeard(&'a Frame, Time),
+    ClientHeard(NodeId, &'a Frame, Time),
     /// A server's user elects to run a request without a grant.
     Elected {
         /// The server.
@@ -190,6 +190,8 @@ pub struct Asked {
     pub what: What,
     /// When it must be over.
     pub deadline: Time,
+    /// How much later it may be over, since its caller may be asked to choose a server at the deadline.
+    pub grace: Duration,
     /// Whether nothing stands in the way of its success.
     pub must_succeed: bool,
 }
@@ -203,6 +205,8 @@ pub enum What {
     Stream(Called),
     /// A multi call.
     Multi {
+        /// The same deadline by the client's monotonic clock.
+        deadline: Time,
         /// The same deadline by the client's wall clock.
         expiry: WallTime,
         /// How many answers end it before its deadline.
@@ -214,6 +218,8 @@ pub enum What {
     Send {
         /// The stream.
         stream: usize,
+        /// The same deadline by the sender's monotonic clock.
+        deadline: Time,
     },
     /// An update is published.
     Update {

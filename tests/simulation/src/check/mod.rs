@@ -43,6 +43,8 @@ pub struct Model {
     histories: Vec<History>,
     /// What requests and streams were asked for, by their ids on the wire.
     requests: BTreeMap<Text, usize>,
+    /// What the messages of streams are called that each node has sent.
+    sends: BTreeMap<(NodeId, Text), usize>,
     /// By when both sides of a fresh stream must have seen its end.
     closing: BTreeSet<(Time, usize)>,
     /// What was canceled in this step, and whether in company.
@@ -62,9 +64,17 @@ enum History {
     Call(CallHistory),
     Stream(CallHistory, StreamHistory),
     Multi(MultiHistory),
-    /// A message that is sent on this stream.
-    Send(usize),
+    Send(Send),
     Update(UpdateHistory),
+}
+
+/// A message that is sent on a stream.
+struct Send {
+    stream: usize,
+    /// By the sender's monotonic clock.
+    deadline: Time,
+    /// Whether its sender has heard an ack of it before its deadline.
+    is_acked: bool,
 }
 
 impl Model {
@@ -127,12 +137,14 @@ impl Model {
                 self.not_taken(by, frame);
                 Ok(())
             }
-            Fact::ServerHeard(server, frame) => {
+            Fact::ServerHeard(server, frame, now) => {
                 self.server_heard(server, frame);
+                self.ack_heard(NodeId::Server(server.life), frame, now);
                 Ok(())
             }
-            Fact::ClientHeard(frame, now) => {
+            Fact::ClientHeard(client, frame, now) => {
                 self.client_heard(frame, now);
+                self.ack_heard(client, frame, now);
                 Ok(())
             }
             Fact::Calm => {
@@ -258,10 +270,10 @@ impl Model {
                 let stream = StreamHistory::new(must_succeed, self.calm);
                 History::Stream(CallHistory::new(called, must_succeed), stream)
             }
-            What::Multi { expiry, expected, servers } => {
-                History::Multi(MultiHistory::new(expiry, expected, servers, must_succeed))
+            What::Multi { deadline, expiry, expected, servers } => {
+                History::Multi(MultiHistory::new(deadline, expiry, expected, servers, must_succeed))
             }
-            What::Send { stream } => History::Send(stream),
+            What::Send { stream, deadline } => History::Send(Send { stream, deadline, is_acked: false }),
             What::Update { subscribers, queue } => {
                 History::Update(UpdateHistory::new(subscribers, queue, must_succeed))
             }
@@ -313,10 +325,11 @@ impl Model {
                     }
                 }
             }
-            Frame::Stream(Stream { body: Some(StreamBody::Message { payload }), .. }) => {
+            Frame::Stream(Stream { request_id, body: Some(StreamBody::Message { payload }), .. }) => {
                 if let Some(message) = payload::number(payload)
                     && let Some(stream) = self.stream_of_send(message)
                 {
+                    self.sends.insert((by, request_id.clone()), message);
                     return self.stream(stream).says(by, message);
                 }
             }
@@ -329,8 +342,18 @@ impl Model {
                     _ => Invariant::I2.violated("granted what needs no grant"),
                 });
             }
+            Frame::ClaimRequest(bid) if bid.handling && !forge::is_stranger(&bid.server_id) => {
+                if let Some(call) = self.call_of(&bid.request_id) {
+                    call.announced(&bid.server_id);
+                }
+            }
             // What a server refuses by itself, no user of it answered.
             Frame::Response(response) => {
+                if let Some(call) = self.call_of(&response.request_id)
+                    && !forge::is_stranger(&response.server_id)
+                {
+                    call.responds(&response.server_id)?;
+                }
                 if let Err(error) = &response.result
                     && matches!(error.code, ErrorCode::ResourceExhausted | ErrorCode::Unimplemented)
                     && let Some(answers) = self.answers_of(&response.request_id)
@@ -382,13 +405,35 @@ impl Model {
                     call.bid_heard(bid, now);
                 }
             }
-            // Nothing tells a stranger's answer from that of a server.
-            Frame::Response(response) if forge::is_stranger(&response.server_id) => {
-                if let Some(answers) = self.answers_of(&response.request_id) {
+            Frame::Response(response) => {
+                // Nothing tells a stranger's answer from that of a server.
+                if forge::is_stranger(&response.server_id)
+                    && let Some(answers) = self.answers_of(&response.request_id)
+                {
                     answers.add(&response.server_id, response.result.clone());
+                }
+                match self.history_of(&response.request_id) {
+                    Some(History::Call(call)) => call.response_heard(&response.server_id, now),
+                    Some(History::Multi(multi)) => multi.heard(&response.server_id, now),
+                    _ => {}
+                }
+            }
+            Frame::Stream(stream) => {
+                if let Some(History::Stream(call, _)) = self.history_of(&stream.stream_id) {
+                    call.stream_heard(now);
                 }
             }
             _ => {}
+        }
+    }
+
+    /// A node hears the ack of a message that it has sent.
+    fn ack_heard(&mut self, by: NodeId, frame: &Frame, now: Time) {
+        if let Frame::Stream(Stream { request_id, body: Some(StreamBody::Ack), .. }) = frame
+            && let Some(message) = self.sends.get(&(by, request_id.clone())).copied()
+            && let History::Send(send) = &mut self.histories[message]
+        {
+            send.is_acked |= now < send.deadline;
         }
     }
 
@@ -422,8 +467,12 @@ impl Model {
         let message = number.and_then(|number| Some((number, self.stream_of_send(number)?)));
         if let Some((number, stream)) = message {
             self.ended(Some(number), outcome.err(), |_| Ok(()))?;
+            let is_acked = matches!(&self.histories[number], History::Send(send) if send.is_acked);
             let stream = self.stream(stream);
             return match outcome {
+                Ok(()) if !is_acked => {
+                    Invariant::I1.violated(format!("message {number} was sent, and no ack came in time"))
+                }
                 Ok(()) => stream.sent(number),
                 Err(failure) => must_not_fail(failure, stream.must_succeed && stream.is_quiet()),
             };
@@ -444,11 +493,12 @@ impl Model {
                 if stream.handlers.is_empty() {
                     return Invariant::I5.violated("it is open, and no server has taken it");
                 }
-                Ok(())
+                call.check_taken()
             }
             (History::Stream(call, stream), Err(failure)) => {
                 call.resolved = true;
                 must_not_fail(failure, call.must_succeed)?;
+                call.check_asked(failure)?;
                 match client {
                     Some(client) if failure.reason == Reason::Answered => stream.check_cause(client, failure),
                     _ => Ok(()),
@@ -523,15 +573,20 @@ impl Model {
 
     // --- histories -------------------------------------------------------------------------------------------
 
+    /// What a request or a stream was published for.
+    fn history_of(&mut self, id: &Text) -> Option<&mut History> {
+        self.histories.get_mut(self.requests.get(id).copied()?)
+    }
+
     fn call_of(&mut self, request: &Text) -> Option<&mut CallHistory> {
-        match &mut self.histories[self.requests.get(request).copied()?] {
+        match self.history_of(request)? {
             History::Call(call) | History::Stream(call, _) => Some(call),
             _ => None,
         }
     }
 
     fn answers_of(&mut self, request: &Text) -> Option<&mut Answers> {
-        match &mut self.histories[self.requests.get(request).copied()?] {
+        match self.history_of(request)? {
             History::Call(call) | History::Stream(call, _) => Some(&mut call.answers),
             History::Multi(multi) => Some(&mut multi.answers),
             History::Send(_) | History::Update(_) => None,
@@ -547,7 +602,7 @@ impl Model {
 
     fn stream_of_send(&self, number: usize) -> Option<usize> {
         match self.histories.get(number)? {
-            History::Send(stream) => Some(*stream),
+            History::Send(send) => Some(send.stream),
             _ => None,
         }
     }

@@ -1,8 +1,8 @@
 //! The history of a multi call, and the invariants that it must keep to.
 
 use bytes::Bytes;
-use psrpc_engine::WallTime;
 use psrpc_engine::proto::{ErrorResponse, Text};
+use psrpc_engine::{Time, WallTime};
 
 use super::answers::{Answers, Runs};
 use super::fact::Run;
@@ -10,6 +10,7 @@ use super::violation::{Checked, Invariant};
 
 /// All that is known of one multi call.
 pub(super) struct MultiHistory {
+    deadline: Time,
     pub(super) expiry: WallTime,
     pub(super) expected: Option<usize>,
     /// How many servers must answer if it must succeed.
@@ -17,14 +18,30 @@ pub(super) struct MultiHistory {
     pub(super) must_succeed: bool,
     pub(super) runs: Runs,
     pub(super) answers: Answers,
+    /// Whose answers the client has heard before its deadline.
+    heard: Vec<Text>,
     /// Whose answers came out.
     came: Vec<Text>,
 }
 
 impl MultiHistory {
-    pub(super) fn new(expiry: WallTime, expected: Option<usize>, servers: usize, must_succeed: bool) -> Self {
-        let (runs, answers, came) = (Runs::default(), Answers::default(), Vec::new());
-        Self { expiry, expected, servers, must_succeed, runs, answers, came }
+    pub(super) fn new(
+        deadline: Time,
+        expiry: WallTime,
+        expected: Option<usize>,
+        servers: usize,
+        must_succeed: bool,
+    ) -> Self {
+        let (runs, answers) = (Runs::default(), Answers::default());
+        let (heard, came) = (Vec::new(), Vec::new());
+        Self { deadline, expiry, expected, servers, must_succeed, runs, answers, heard, came }
+    }
+
+    /// The client hears a server's answer.
+    pub(super) fn heard(&mut self, server: &Text, now: Time) {
+        if now < self.deadline {
+            self.heard.push(server.clone());
+        }
     }
 
     /// A server started the handler.
@@ -36,6 +53,9 @@ impl MultiHistory {
     pub(super) fn answer(&mut self, server: &Text, result: &Result<Bytes, ErrorResponse>) -> Checked {
         if self.came.contains(server) {
             return Invariant::I5.violated(format!("a second answer of {server} came out"));
+        }
+        if !self.heard.contains(server) {
+            return Invariant::I1.violated(format!("the answer of {server} came out, and not in time"));
         }
         self.came.push(server.clone());
         match result {

@@ -1,6 +1,7 @@
 //! Promises: everything that was asked for must come to an end once, in time (I1).
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use psrpc_engine::Time;
 
@@ -19,6 +20,7 @@ pub(super) struct Promises {
 struct Promise {
     by: NodeId,
     deadline: Time,
+    grace: Duration,
     state: State,
 }
 
@@ -36,8 +38,10 @@ impl Promises {
     }
 
     pub(super) fn make(&mut self, asked: &Asked) {
-        self.due.insert((asked.deadline, self.list.len()));
-        self.list.push(Promise { by: asked.by, deadline: asked.deadline, state: State::Open });
+        let Asked { by, deadline, grace, .. } = *asked;
+        let deadline = deadline + grace;
+        self.due.insert((deadline, self.list.len()));
+        self.list.push(Promise { by, deadline, grace, state: State::Open });
     }
 
     pub(super) fn is_open(&self, number: usize) -> bool {
@@ -88,7 +92,8 @@ impl Promises {
     /// A node does nothing until then.
     pub(super) fn pause(&mut self, node: NodeId, until: Time) {
         for number in self.open_of(node) {
-            let deadline = &mut self.list[number].deadline;
+            let Promise { deadline, grace, .. } = &mut self.list[number];
+            let until = until + *grace;
             if *deadline < until {
                 self.due.remove(&(*deadline, number));
                 *deadline = until;

@@ -52,6 +52,11 @@ impl Selection {
         self.bids.len()
     }
 
+    /// Whether it ends only by what its caller chooses.
+    pub(super) fn must_ask(&self) -> bool {
+        self.rules.ask && !self.bids.iter().any(|(_, affinity, _)| self.wins_at_once(*affinity))
+    }
+
     fn counts(&self, affinity: f32) -> bool {
         self.rules.minimum <= 0.0 || affinity >= self.rules.minimum
     }

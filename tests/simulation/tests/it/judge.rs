@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use psrpc_engine::proto::{
     Any, ClaimRequest, ClaimResponse, ErrorCode, ErrorResponse, Frame, Metadata, Request, Response, Stream,
     StreamBody, Text,
@@ -64,14 +65,15 @@ impl History {
 
     /// A multi call.
     fn multi(expected: Option<usize>, fresh: Option<usize>) -> Self {
-        let what = What::Multi { expiry: EXPIRY, expected, servers: fresh.unwrap_or_default() };
+        let what =
+            What::Multi { deadline: at(100), expiry: EXPIRY, expected, servers: fresh.unwrap_or_default() };
         Self::new().asks(CLIENT, what, fresh.is_some()).requested()
     }
 
     /// A stream that is open at both ends, and has the number 0.
     fn stream(fresh: bool) -> Self {
         let history = if fresh { Self::new().note(Fact::Calm) } else { Self::new() };
-        let history = history.opening(fresh).run("SRV_1");
+        let history = history.opening(fresh).run("SRV_1").ack("REQ_0", 99);
         history.note(Fact::Ended { number: Some(0), outcome: Ok(()) })
     }
 
@@ -89,7 +91,7 @@ impl History {
     }
 
     fn asks(self, by: NodeId, what: What, must_succeed: bool) -> Self {
-        self.note(Fact::Asked(Asked { by, what, deadline: at(100), must_succeed }))
+        self.note(Fact::Asked(Asked { by, what, deadline: at(100), grace: Duration::ZERO, must_succeed }))
     }
 
     /// The request of what was asked for last is published.
@@ -114,7 +116,22 @@ impl History {
 
     /// A message is sent on the stream, and gets the next number.
     fn sends(self, by: NodeId) -> Self {
-        self.asks(by, What::Send { stream: 0 }, false)
+        self.asks(by, What::Send { stream: 0, deadline: at(100) }, false)
+    }
+
+    /// A message that was sent is published, and acknowledged at this time.
+    fn acknowledged(self, by: NodeId, message: usize, nanos: u64) -> Self {
+        let (stream_id, request_id) = ("STR_0".into(), format!("REQ_{message}").into());
+        let body = Some(StreamBody::Message { payload: format!("call {message}").into() });
+        let sent = Frame::Stream(Stream { stream_id, request_id, body, ..Stream::default() });
+        self.publishes(by, &sent).ack(&format!("REQ_{message}"), nanos)
+    }
+
+    /// An ack on the stream comes to the client.
+    fn ack(self, request_id: &str, nanos: u64) -> Self {
+        let (stream_id, request_id) = ("STR_0".into(), request_id.into());
+        let ack = Stream { stream_id, request_id, body: Some(StreamBody::Ack), ..Stream::default() };
+        self.note(Fact::ClientHeard(CLIENT, &Frame::Stream(ack), at(nanos)))
     }
 
     fn comes(self, at: NodeId, message: usize) -> Self {
@@ -164,19 +181,19 @@ impl History {
 
     fn reaches(self, id: &str) -> Self {
         let request = Frame::Request(Request { request_id: "REQ_0".into(), ..Request::default() });
-        self.note(Fact::ServerHeard(server(&id.into()), &request))
+        self.note(Fact::ServerHeard(server(&id.into()), &request, at(10)))
     }
 
     /// A bid is heard.
     fn bid(self, server: &str) -> Self {
-        self.note(Fact::ClientHeard(&claim(server, false), at(10)))
+        self.note(Fact::ClientHeard(CLIENT, &claim(server, false), at(10)))
     }
 
     /// A server elects to run the request, and its announcement is heard.
     fn announcement(self, id: &str) -> Self {
         let who = id.into();
         let elected = Fact::Elected { server: server(&who), request: &"REQ_0".into() };
-        self.note(elected).note(Fact::ClientHeard(&claim(id, true), at(10)))
+        self.note(elected).note(Fact::ClientHeard(CLIENT, &claim(id, true), at(10)))
     }
 
     fn grant(self, server: &str) -> Self {
@@ -194,8 +211,17 @@ impl History {
     }
 
     fn answer(self, id: &str, result: Result<&'static str, ErrorResponse>) -> Self {
-        let result = result.map(Into::into);
-        self.note(Fact::Answered { server: server(&id.into()), request: &"REQ_0".into(), result })
+        let result: Result<Bytes, _> = result.map(Into::into);
+        let (id, request): (&Text, &Text) = (&id.into(), &"REQ_0".into());
+        let answered = Fact::Answered { server: server(id), request, result: result.clone() };
+        self.note(answered).response(id.as_str(), result, 10)
+    }
+
+    /// A response comes to the client.
+    fn response(self, id: &str, result: Result<Bytes, ErrorResponse>, nanos: u64) -> Self {
+        let (request_id, server_id) = ("REQ_0".into(), id.into());
+        let response = Frame::Response(Response { request_id, server_id, sent_at: 0, result });
+        self.note(Fact::ClientHeard(CLIENT, &response, at(nanos)))
     }
 
     fn cancel(self, in_company: bool) -> Self {
@@ -268,6 +294,75 @@ fn a_call_that_resolves_late_twice_or_never_violates_i1() {
     running().failure(Reason::TimedOut).failure(Reason::TimedOut).violates(Invariant::I1);
     let unknown = Fact::Resolved { call: None, outcome: &Err(failure(Reason::TimedOut, error("no"))) };
     running().note(unknown).violates(Invariant::I1);
+}
+
+#[test]
+fn what_is_taken_at_the_deadline_violates_i1() {
+    let done = || Ok::<Bytes, ErrorResponse>("done".into());
+    let ran = || {
+        let result = done();
+        let (id, request): (&Text, &Text) = (&"SRV_1".into(), &"REQ_0".into());
+        running().note(Fact::Answered { server: server(id), request, result })
+    };
+    ran().response("SRV_1", done(), 99).reply("SRV_1", "done").passes();
+    ran().response("SRV_1", done(), 100).reply("SRV_1", "done").violates(Invariant::I1);
+
+    let bid = |nanos| Fact::ClientHeard(CLIENT, &*Box::leak(Box::new(claim("SRV_1", false))), at(nanos));
+    History::of(QUEUE).note(bid(99)).grant("SRV_1").passes();
+    History::of(QUEUE).note(bid(100)).grant("SRV_1").violates(Invariant::I5);
+    let granted_at = |nanos, stuck| {
+        let rules = Rules { accept_first: false, affinity_timeout: Duration::ZERO, ..FIRST };
+        Picking::by(rules).bid("SRV_1", 1.0, 10).grant_of_stuck("SRV_1", nanos, stuck)
+    };
+    granted_at(100, None).violates(Invariant::I1);
+    granted_at(150, Some(120)).passes();
+
+    let answered = |nanos| History::multi(None, None).run("SRV_1").response("SRV_1", done(), nanos);
+    answered(100).answered("SRV_1", "done").violates(Invariant::I1);
+
+    let opened = |nanos| {
+        let history = History::new().opening(false).run("SRV_1").ack("REQ_0", nanos);
+        history.note(Fact::Ended { number: Some(0), outcome: Ok(()) })
+    };
+    opened(99).passes();
+    opened(100).violates(Invariant::I1);
+
+    let sent = |nanos| {
+        let sent = History::stream(false).sends(CLIENT).comes(SERVER, 1).accepts(SERVER, 1);
+        sent.acknowledged(CLIENT, 1, nanos).sent(1)
+    };
+    sent(99).passes();
+    sent(100).violates(Invariant::I1);
+}
+
+#[test]
+fn a_server_that_elects_a_request_and_answers_without_a_word_violates_i2() {
+    let response = |id: &str| {
+        let (request_id, server_id) = ("REQ_0".into(), id.into());
+        Frame::Response(Response { request_id, server_id, sent_at: 1, result: Ok("done".into()) })
+    };
+    let elected = || {
+        let (id, request): (&Text, &Text) = (&"SRV_1".into(), &"REQ_0".into());
+        History::of(QUEUE).note(Fact::Elected { server: server(id), request }).run("SRV_1")
+    };
+    elected().publishes(SERVER, &claim("SRV_1", true)).publishes(SERVER, &response("SRV_1")).passes();
+    elected().publishes(SERVER, &response("SRV_1")).violates(Invariant::I2);
+}
+
+#[test]
+fn a_selection_that_ends_without_asking_its_caller_violates_i5() {
+    let asking = Rules { ask: true, accept_first: false, ..FIRST };
+    let ended = |asked, reason| {
+        let mut failure = failure(reason, error("no"));
+        failure.evidence.asked = asked;
+        let call = History::of(Called { rules: Some(asking), ..AFFINITY });
+        call.note(Fact::Resolved { call: Some(0), outcome: &Err(failure) })
+    };
+    ended(true, Reason::NoResponse).passes();
+    ended(false, Reason::Canceled).passes();
+    for reason in [Reason::TimedOut, Reason::NoResponse, Reason::NotAcceptable, Reason::Answered] {
+        ended(false, reason).violates(Invariant::I5);
+    }
 }
 
 #[test]
@@ -344,8 +439,9 @@ fn a_reply_of_another_server_or_with_another_payload_violates_i5() {
     let answered = || running().answer("SRV_1", Ok("done")).answer("SRV_2", Ok("done too"));
     answered().reply("SRV_2", "done too").violates(Invariant::I5);
     answered().reply("SRV_1", "done too").violates(Invariant::I5);
-    running().reply("SRV_1", "done").violates(Invariant::I5);
-    History::of(SINGLE).run("SRV_1").reply("SRV_2", "done").violates(Invariant::I5);
+    running().response("SRV_1", Ok("done".into()), 10).reply("SRV_1", "done").violates(Invariant::I5);
+    let single = History::of(SINGLE).run("SRV_1").response("SRV_2", Ok("done".into()), 10);
+    single.reply("SRV_2", "done").violates(Invariant::I5);
     let announced = History::of(QUEUE).announcement("SRV_1").run("SRV_1").announcement("SRV_2");
     announced.answer("SRV_2", Ok("done too")).reply("SRV_2", "done too").violates(Invariant::I5);
 }
@@ -364,7 +460,10 @@ fn a_grant_to_a_server_without_a_finite_bid_violates_i5() {
     let (request_id, server_id): (Text, Text) = ("REQ_0".into(), "SRV_1".into());
     let affinity = f32::INFINITY;
     let bid = Frame::ClaimRequest(ClaimRequest { request_id, server_id, affinity, handling: false });
-    History::of(AFFINITY).note(Fact::ClientHeard(&bid, at(10))).grant("SRV_1").violates(Invariant::I5);
+    History::of(AFFINITY)
+        .note(Fact::ClientHeard(CLIENT, &bid, at(10)))
+        .grant("SRV_1")
+        .violates(Invariant::I5);
 }
 
 #[test]
@@ -464,7 +563,7 @@ fn a_second_answer_of_a_server_to_a_multi_call_or_another_than_it_gave_violates_
         || History::multi(None, None).run("SRV_1").answer("SRV_1", Ok("one")).answered("SRV_1", "one");
     answered().time(100).all_answered().passes();
     answered().answered("SRV_1", "one").violates(Invariant::I5);
-    answered().answered("SRV_2", "one").violates(Invariant::I5);
+    answered().response("SRV_2", Ok("one".into()), 10).answered("SRV_2", "one").violates(Invariant::I5);
     answered().answer("SRV_2", Err(error("no"))).answered("SRV_2", "one").violates(Invariant::I6);
 }
 
@@ -501,8 +600,9 @@ fn a_message_that_comes_twice_or_back_or_after_the_end_or_that_nobody_sent_viola
 
 #[test]
 fn an_acknowledged_message_that_no_consumer_has_violates_i7() {
-    History::stream(false).sends(CLIENT).comes(SERVER, 1).accepts(SERVER, 1).sent(1).passes();
-    History::stream(false).sends(CLIENT).comes(SERVER, 1).sent(1).violates(Invariant::I7);
+    let sent = || History::stream(false).sends(CLIENT).comes(SERVER, 1).acknowledged(CLIENT, 1, 99);
+    sent().accepts(SERVER, 1).sent(1).passes();
+    sent().sent(1).violates(Invariant::I7);
 }
 
 #[test]
@@ -544,7 +644,7 @@ fn a_stream_that_ends_by_a_cause_that_nobody_gave_violates_i6() {
 #[test]
 fn a_stream_that_is_open_though_no_server_has_it_violates_i5() {
     let opened = |history: History| history.note(Fact::Ended { number: Some(0), outcome: Ok(()) });
-    opened(History::new().opening(false).run("SRV_1")).passes();
+    opened(History::new().opening(false).run("SRV_1").ack("REQ_0", 10)).passes();
     opened(History::new().opening(false)).violates(Invariant::I5);
 }
 
@@ -573,6 +673,7 @@ fn what_a_server_refuses_by_itself_may_come_out_and_so_may_a_strangers_answer() 
         let refusal = Frame::Response(Response { request_id, server_id, sent_at: 1, result });
         let outcome = Err(failure(Reason::Answered, ErrorResponse::new(code, "full")));
         let called = History::of(SINGLE).publishes(SERVER, &refusal);
+        let called = called.note(Fact::ClientHeard(CLIENT, &refusal, at(10)));
         called.note(Fact::Resolved { call: Some(0), outcome: &outcome })
     };
     refuses(ErrorCode::ResourceExhausted).passes();
@@ -580,7 +681,7 @@ fn what_a_server_refuses_by_itself_may_come_out_and_so_may_a_strangers_answer() 
     let heard = |server_id: &str| {
         let (request_id, server_id) = ("REQ_0".into(), server_id.into());
         let answer = Response { request_id, server_id, sent_at: 1, result: Ok("forged".into()) };
-        History::of(SINGLE).note(Fact::ClientHeard(&Frame::Response(answer), at(10)))
+        History::of(SINGLE).note(Fact::ClientHeard(CLIENT, &Frame::Response(answer), at(10)))
     };
     heard("SRV_stranger_3").reply("SRV_stranger_3", "forged").passes();
     heard("SRV_3").reply("SRV_3", "forged").violates(Invariant::I5);
@@ -597,7 +698,7 @@ impl Picking {
     fn bid(self, server: &str, affinity: f32, nanos: u64) -> Self {
         let (request_id, server_id) = ("REQ_0".into(), server.into());
         let bid = ClaimRequest { request_id, server_id, affinity, handling: false };
-        Self(self.0.note(Fact::ClientHeard(&Frame::ClaimRequest(bid), at(nanos))))
+        Self(self.0.note(Fact::ClientHeard(CLIENT, &Frame::ClaimRequest(bid), at(nanos))))
     }
 
     fn grant(self, server: &str, nanos: u64) -> History {

@@ -13,6 +13,8 @@ use crate::exhaustive::scene::{Kind, SERVERS, Scene, server_of};
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Unary {
     is_claimed: bool,
+    /// The bus hands the request to one server, whose response counts before any grant or announcement.
+    is_queue: bool,
     /// Servers run it without being granted it.
     is_elected: bool,
     claim: Claim,
@@ -34,6 +36,7 @@ impl Unary {
     pub(super) fn new(scene: &Scene) -> Self {
         Self {
             is_claimed: scene.kind != Kind::SingleServer,
+            is_queue: matches!(scene.kind, Kind::Queue | Kind::Election),
             is_elected: scene.kind == Kind::Election,
             claim: Claim::default(),
             reached: [false; SERVERS],
@@ -90,7 +93,8 @@ impl Unary {
         match outcome {
             Ok(Reply { server_id, payload }) => {
                 let server = server_of(server_id);
-                if self.is_claimed && (selected.is_none() || server != selected) {
+                let may_answer = server == selected || selected.is_none() && self.is_queue;
+                if self.is_claimed && !may_answer {
                     let what = format!("{server_id} answered, and {selected:?} was selected");
                     Invariant::I5.violated(what)?;
                 }

@@ -1,0 +1,160 @@
+//! The deadline is a wall: at or past it no response, bid or grant is taken (invariant I1), also by an engine that gets to
+//! its frames before it gets to its timers, as after a pause of its process.
+
+use psrpc_engine::proto::{ErrorCode, ErrorResponse};
+use psrpc_engine::{Call, CallHandle, Client, ClientEvent, Engine, Reason, Selection, TimerKind};
+
+use crate::fixture::{AFFINITY, Driven, QUEUE, SINGLE, at, ms, route};
+
+const ASK: Selection = Selection { ask: true, ..Selection::none() };
+
+fn queue_call() -> Call {
+    Call::new(route("Fit", QUEUE), "hat")
+}
+
+fn affinity_call() -> Call {
+    Call::new(route("Pick", AFFINITY), "hat")
+}
+
+fn refusal(text: &'static str) -> ErrorResponse {
+    ErrorResponse::new(ErrorCode::FailedPrecondition, text)
+}
+
+/// Lets time pass without a tick, up to the deadline of every call here.
+fn oversleep(client: &mut Driven<Client>) {
+    client.now = at(ms(3000));
+}
+
+/// Answers for the selection function, which is asked once, with this many claims.
+fn choose(client: &mut Driven<Client>, claims: usize, choice: Result<Option<&str>, ErrorResponse>) {
+    let asked: Vec<_> =
+        client.events().into_iter().filter(|event| !matches!(event, ClientEvent::Dropped(_))).collect();
+    let [ClientEvent::Select { call, claims: seen }] = &asked[..] else { panic!("{asked:?}") };
+    assert_eq!(seen.len(), claims);
+    client.engine.select(client.now, *call, choice.map(|server| server.map(Into::into)));
+    client.drain();
+}
+
+#[test]
+fn a_response_at_the_deadline_is_late() {
+    for granted in [true, false] {
+        let mut client = Driven::client();
+        let call = if granted { queue_call() } else { Call::new(route("OwnerFit", SINGLE), "hat") };
+        let (_, request) = client.request(call);
+        if granted {
+            client.bid(&request, "SRV_1", 1.0);
+        }
+        oversleep(&mut client);
+        client.response(&request, "SRV_1", Ok("fits"));
+        client.response(&request, "SRV_1", Err(refusal("full")));
+        assert_eq!(client.dropped(), [Reason::Late; 2]);
+        client.advance_to(ms(3000));
+        let failure = client.failure();
+        assert_eq!((failure.reason, failure.evidence.errors), (Reason::TimedOut, 0));
+    }
+}
+
+#[test]
+fn a_bid_and_an_announcement_at_the_deadline_are_late() {
+    let mut client = Driven::client();
+    let (_, request) = client.request(queue_call());
+    oversleep(&mut client);
+    client.bid(&request, "SRV_1", 1.0);
+    client.announce(&request, "SRV_2");
+    // Of a server that got a duplicate of the request.
+    client.response(&request, "SRV_3", Err(refusal("full")));
+    assert_eq!(client.dropped(), [Reason::Late; 3]);
+    client.advance_to(ms(3000));
+    let failure = client.failure();
+    assert_eq!((failure.reason, failure.evidence.late_bids), (Reason::NoResponse, 2));
+    assert!(client.granted().is_empty());
+}
+
+#[test]
+fn a_call_that_still_selects_ends_by_what_it_has_and_grants_nobody() {
+    let patient = || Call { selection: Selection::none(), ..affinity_call() };
+    let mut client = Driven::client();
+    let (_, request) = client.request(patient());
+    client.bid(&request, "SRV_1", 0.5);
+    client.response(&request, "SRV_2", Err(refusal("no felt")));
+    client.advance_to(ms(3000));
+    let failure = client.failure();
+    assert_eq!((failure.reason, failure.code), (Reason::TimedOut, ErrorCode::DeadlineExceeded));
+    assert_eq!(failure.evidence.best.unwrap().server_id, "SRV_1");
+
+    let (_, request) = client.request(patient());
+    client.response(&request, "SRV_1", Err(refusal("no felt")));
+    client.response(&request, "SRV_2", Err(refusal("no wool")));
+    client.advance_to(ms(6000));
+    assert_eq!(client.failure().text, "no wool");
+
+    let (_, request) = client.request(patient());
+    client.bid(&request, "SRV_1", 0.0);
+    client.advance_to(ms(9000));
+    assert_eq!(client.failure().text, "no servers available (received 1 responses)");
+    assert!(client.granted().is_empty());
+}
+
+#[test]
+fn the_selection_function_is_asked_at_the_deadline_and_nobody_is_granted() {
+    type Choice = Result<Option<&'static str>, ErrorResponse>;
+    let choices: [(Choice, ErrorCode, &str); 4] = [
+        (Err(refusal("cannot choose")), ErrorCode::FailedPrecondition, "cannot choose"),
+        (Ok(Some("SRV_1")), ErrorCode::DeadlineExceeded, "request timed out"),
+        (Ok(Some("SRV_7")), ErrorCode::DeadlineExceeded, "request timed out"),
+        (Ok(None), ErrorCode::Unavailable, "no servers available (received 1 responses)"),
+    ];
+    for (choice, code, text) in choices {
+        let mut client = Driven::client();
+        let (_, request) = client.request(Call { selection: ASK, ..affinity_call() });
+        client.bid(&request, "SRV_1", 0.5);
+        client.advance_to(ms(3000));
+        client.bid(&request, "SRV_2", 0.5);
+        choose(&mut client, 1, choice);
+        let failure = client.failure();
+        assert_eq!((&failure.code, failure.text.as_str()), (&code, text));
+        assert!(failure.evidence.asked && client.granted().is_empty());
+        assert_eq!((client.engine.in_flight(), client.engine.poll_timeout()), (0, None));
+    }
+    let mut client = Driven::client();
+    client.call(Call { selection: ASK, ..affinity_call() });
+    client.advance_to(ms(3000));
+    choose(&mut client, 0, Err(refusal("nobody to choose from")));
+    assert_eq!(client.failure().text, "nobody to choose from");
+}
+
+#[test]
+fn a_selection_function_that_does_not_answer_at_the_deadline_holds_the_call_up_for_a_moment() {
+    let mut client = Driven::client();
+    client.call(Call { selection: ASK, ..affinity_call() });
+    client.advance_to(ms(3000));
+    assert!(client.outcome().is_none(), "it has a moment to answer");
+    let timeout = client.engine.poll_timeout().unwrap();
+    assert_eq!((timeout.at, timeout.kind), (at(ms(3001)).time, TimerKind::Deadline));
+    client.advance_to(ms(3001));
+    assert_eq!(client.failure().reason, Reason::TimedOut);
+}
+
+#[test]
+fn a_selection_function_that_was_asked_before_the_deadline_gets_no_more_time() {
+    let early = |client: &mut Driven<Client>| -> CallHandle {
+        let selection = Selection { affinity_timeout: Some(ms(200)), ..ASK };
+        let (call, request) = client.request(Call { selection, ..affinity_call() });
+        client.bid(&request, "SRV_1", 1.0);
+        client.advance_to(ms(200));
+        assert!(matches!(client.events()[..], [ClientEvent::Select { .. }]));
+        call
+    };
+    let mut client = Driven::client();
+    early(&mut client);
+    client.advance_to(ms(3000));
+    assert_eq!(client.failure().reason, Reason::TimedOut);
+
+    let mut client = Driven::client();
+    let call = early(&mut client);
+    oversleep(&mut client);
+    client.engine.select(client.now, call, Ok(Some("SRV_1".into())));
+    client.drain();
+    assert_eq!(client.failure().reason, Reason::TimedOut);
+    assert!(client.granted().is_empty());
+}

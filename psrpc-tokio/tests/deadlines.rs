@@ -1,0 +1,92 @@
+//! A caller whose runtime gets to it late sees what it would have seen in time.
+
+mod hats;
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::time::Duration;
+
+use futures_core::Stream;
+use hats::{HATS, client, fit, runtime, settle};
+use prost::Message;
+use psrpc_bus_local::LocalBus;
+use psrpc_tokio::bus::{Bus, Delivery, Inbox, Receipt, Subscription};
+use psrpc_tokio::proto::{Channel, ClaimRequest, Frame, Response};
+use psrpc_tokio::*;
+
+/// A server by hand.
+struct Hand {
+    bus: LocalBus,
+    requests: Inbox,
+    _subscription: Subscription,
+}
+
+impl Hand {
+    async fn new(bus: &LocalBus) -> Self {
+        let channel = Channel::request::<&str>(HATS.name, "Fit", &[], true);
+        let (sink, requests) = Inbox::new(10);
+        let subscription = bus.subscribe(&channel, SubscriptionKind::Queue, sink);
+        let mut hand = Self { bus: bus.clone(), requests, _subscription: subscription };
+        assert!(matches!(hand.next().await, Delivery::Live));
+        hand
+    }
+
+    async fn next(&mut self) -> Delivery {
+        poll_fn(|cx| Pin::new(&mut self.requests).poll_next(cx)).await.unwrap()
+    }
+
+    async fn request(&mut self) -> proto::Request {
+        match self.next().await {
+            Delivery::Frame(Frame::Request(request)) => request,
+            other => panic!("a request was expected, and {other:?} came"),
+        }
+    }
+
+    fn publish(&self, channel: &Channel, frame: Frame) {
+        self.bus.publish(channel, frame, Receipt::new(|_| ())).unwrap();
+    }
+
+    fn bid(&self, request: &proto::Request) {
+        let (request_id, server_id) = (request.request_id.clone(), "SRV_1".into());
+        let bid = ClaimRequest { request_id, server_id, affinity: 1.0, handling: false };
+        let channel = Channel::claim_request(HATS.name, request.client_id.as_str());
+        self.publish(&channel, Frame::ClaimRequest(bid));
+    }
+
+    fn respond(&self, request: &proto::Request) {
+        let response = Response {
+            request_id: request.request_id.clone(),
+            server_id: "SRV_1".into(),
+            sent_at: request.sent_at,
+            result: Ok("fez".to_owned().encode_to_vec().into()),
+        };
+        let channel = Channel::response(HATS.name, request.client_id.as_str());
+        self.publish(&channel, Frame::Response(response));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_is_read_after_the_deadline_is_late() {
+    let timeout = Duration::from_millis(100);
+    // Before its deadline the same answer is taken.
+    for (slept, in_time) in [(timeout / 2, true), (timeout, false), (timeout * 5, false)] {
+        let bus = LocalBus::new();
+        let mut server = Hand::new(&bus).await;
+        let client = client(&bus, ClientOptions::new()).await;
+        let started = runtime().now().time;
+        let call = tokio::spawn(fit(&client, "fez").timeout(timeout).into_future());
+        let request = server.request().await;
+        server.bid(&request);
+        while runtime().now().time.since(started) < Duration::from_millis(1) {
+            settle().await;
+        }
+        server.respond(&request);
+        // Nothing runs meanwhile, as in a process that is stopped.
+        tokio::time::advance(slept - runtime().now().time.since(started)).await;
+        match call.await.unwrap() {
+            Ok(hat) => assert!(in_time && hat == "fez", "{hat} after {slept:?}"),
+            Err(error) => assert!(!in_time && error.is_timed_out(), "{error} after {slept:?}"),
+        }
+        assert_eq!(client.counters().get(Reason::Late), u64::from(!in_time), "{slept:?}");
+    }
+}
