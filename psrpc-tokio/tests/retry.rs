@@ -69,6 +69,84 @@ async fn the_linear_schedule_is_the_one_that_was_recorded() {
     }
 }
 
+/// The recorded conversations about retries, on a bus on which nobody hears the client: the timeouts on the wire.
+#[tokio::test(start_paused = true)]
+async fn the_timeouts_of_attempts_are_those_on_the_wire_of_go() {
+    let conversations = psrpc_vectors::RECORDINGS.iter().filter(|recording| recording.version == "v0.8.2");
+    let mut replayed = 0;
+    for conversation in conversations.flat_map(psrpc_vectors::Recording::conversations) {
+        let retry = Retry::linear(millis(50)).timeout(millis(200));
+        let (retry, timeout, deadline) = match conversation.id.as_str() {
+            "retry-unary-request-timeout" => (retry.attempts(3), Some(400), None),
+            "retry-unary-no-timeout" => (Retry::linear(millis(50)).attempts(2), Some(400), None),
+            "retry-unary-context-deadline" => (retry.attempts(5), None, Some(500)),
+            _ => continue,
+        };
+        let bus = FaultyBus::new(LocalBus::new(), runtime(), 1);
+        let (log, client) = (Log::default(), client(&bus, ClientOptions::new()).await);
+        let noted = log.clone();
+        bus.inject(Rule::drop().when(move |_, frame| {
+            if let Frame::Request(request) = frame {
+                noted.add(((request.expiry - request.sent_at) / 1_000_000).to_string());
+            }
+            false
+        }));
+        let mut call = fit(&client, "fez").interceptor(retry);
+        if let Some(timeout) = timeout {
+            call = call.timeout(millis(timeout));
+        }
+        if let Some(deadline) = deadline {
+            call = call.deadline(runtime().now().time + millis(deadline));
+        }
+        let error = call.await.unwrap_err();
+        let recorded = conversation.frames.iter().filter_map(|event| match event {
+            psrpc_vectors::Event::Publish(publish) => {
+                let at = |name: &str| publish.fields[name].as_str().unwrap().parse::<i64>().unwrap();
+                Some((at("expiry") - at("sent_at")) / 1_000_000)
+            }
+            psrpc_vectors::Event::Lock(_) => None,
+        });
+        let ours: Vec<i64> = log.take().iter().map(|timeout| timeout.parse().unwrap()).collect();
+        let recorded: Vec<i64> = recorded.collect();
+        assert_eq!(ours.len(), recorded.len(), "{}", conversation.id);
+        // The last attempt before a deadline has what is left, which Go's timers make a little less.
+        let close = |(ours, go): (&i64, &i64)| ours.abs_diff(*go) <= 5;
+        assert!(ours.iter().zip(&recorded).all(close), "{}: {ours:?}, {recorded:?}", conversation.id);
+        match deadline {
+            None => assert!(error.is_no_response(), "{}: {error}", conversation.id),
+            // Go says `canceled`.
+            Some(_) => {
+                assert_eq!((error.code(), error.text()), (&ErrorCode::DeadlineExceeded, "request timed out"));
+                let last = std::error::Error::source(&error).unwrap().downcast_ref::<Error>().unwrap();
+                assert!(last.is_no_response());
+            }
+        }
+        replayed += 1;
+    }
+    assert_eq!(replayed, 6);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_timeout_of_the_caller_wins_over_those_of_policies_and_of_policies_the_innermost_wins() {
+    let client = client(&LocalBus::new(), ClientOptions::new()).await;
+    let policy = |timeout, step| Retry::linear(millis(step)).attempts(2).timeout(millis(timeout));
+    let tried = async |timeout: Option<Duration>, policies: [Retry; 2]| {
+        let log = Log::default();
+        let [outer, inner] = policies;
+        let mut call = fit(&client, "fez").interceptor(outer).interceptor(inner);
+        if let Some(timeout) = timeout {
+            call = call.timeout(timeout);
+        }
+        call.interceptor(answers(&log, &[const { ErrorCode::Unavailable }; 9])).await.unwrap_err();
+        log.take().join(" ")
+    };
+    assert_eq!(tried(Some(millis(7)), [policy(100, 10), policy(200, 20)]).await, "7 7 7 7");
+    assert_eq!(tried(None, [policy(100, 10), policy(200, 20)]).await, "200 220 200 220");
+    // An inner policy without a timeout of its own starts from the outer one's.
+    let without = Retry::linear(millis(20)).attempts(2);
+    assert_eq!(tried(None, [policy(100, 10), without]).await, "100 120 110 130");
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_is_tried_again_by_default_is_what_go_tries_again() {
     let client = client(&LocalBus::new(), ClientOptions::new()).await;
@@ -110,8 +188,8 @@ async fn the_total_deadline_ends_an_attempt_too() {
     // 400, 100, 400, and then there is no time for a pause of 100.
     assert_eq!(runtime().now().time.since(started), millis(900));
     let started = runtime().now().time;
-    let call = fit(&client, "fez").timeout(millis(700)).await;
-    assert_eq!(call.unwrap_err().reason(), Some(Reason::NoResponse));
+    let error = fit(&client, "fez").timeout(millis(700)).await.unwrap_err();
+    assert_eq!(error.reason(), Some(Reason::TimedOut), "the total has come");
     assert_eq!(runtime().now().time.since(started), millis(1000), "700, 100, and 200 are left");
 }
 

@@ -200,7 +200,7 @@ enum State<Res> {
 impl<Res> Calling<Res> {
     /// A call with nothing around it.
     pub(crate) fn new(client: Client, route: Route, payload: Vec<u8>, options: CallOptions) -> Self {
-        let CallOptions { timeout, deadline, selection, metadata, interceptors: _ } = options;
+        let CallOptions { timeout, deadline, selection, metadata, .. } = options;
         let (selection, choose) = selection.into_parts();
         let call = EngineCall { timeout, deadline, selection, metadata, ..EngineCall::new(route, payload) };
         Self { state: State::New(Box::new((client, call, choose))), response: PhantomData }

@@ -26,6 +26,9 @@ pub struct CallOptions {
     pub selection: Selection,
     /// What is sent along.
     pub metadata: Metadata,
+    /// Whether [`Retry`](crate::middleware::Retry) has set the timeout, which a `Retry` within it may replace; a timeout that
+    /// the caller has set stays.
+    pub(crate) retry_set_timeout: bool,
     pub(crate) interceptors: Vec<Arc<dyn CallInterceptor>>,
 }
 
@@ -38,7 +41,7 @@ impl CallOptions {
     /// How long the call may take from when it is sent. Default: that of the client.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = Some(timeout);
+        (self.timeout, self.retry_set_timeout) = (Some(timeout), false);
         self
     }
 
@@ -82,7 +85,9 @@ impl CallOptions {
     /// option for the selection. Its interceptors are within those that are here.
     #[must_use]
     pub fn with(mut self, bundle: CallOptions) -> Self {
-        self.timeout = bundle.timeout.or(self.timeout);
+        if let Some(timeout) = bundle.timeout {
+            self = self.timeout(timeout);
+        }
         self.deadline = bundle.deadline.or(self.deadline);
         self.selection = self.selection.with(bundle.selection);
         self.interceptors.extend(bundle.interceptors);
@@ -101,7 +106,7 @@ impl CallOptions {
 
 impl fmt::Debug for CallOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { timeout, deadline, selection, metadata, interceptors } = self;
+        let Self { timeout, deadline, selection, metadata, retry_set_timeout: _, interceptors } = self;
         f.debug_struct("CallOptions")
             .field("timeout", timeout)
             .field("deadline", deadline)

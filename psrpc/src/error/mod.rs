@@ -130,6 +130,17 @@ impl Error {
         error
     }
 
+    /// The error of several attempts whose common deadline has come; this is how the last attempt failed.
+    pub(crate) fn out_of_time(self) -> Self {
+        if self.is_timed_out() {
+            return self;
+        }
+        let mut error = Self::timed_out().with_reason(Reason::TimedOut);
+        error.0.evidence = self.0.evidence.clone();
+        error.0.source = Some(self.into());
+        error
+    }
+
     /// The same error as of something of which nothing was sent.
     pub(crate) fn unsent(mut self) -> Self {
         self.0.unsent = true;

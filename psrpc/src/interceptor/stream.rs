@@ -128,6 +128,8 @@ pub struct SendOptions {
     pub timeout: Option<Duration>,
     /// When its sender gives up, on the monotonic clock of the runtime, if that is earlier.
     pub deadline: Option<Time>,
+    /// Whether [`Retry`](crate::middleware::Retry) has set the timeout, and not the sender.
+    pub(crate) retry_set_timeout: bool,
 }
 
 /// What a layer is around: the next one, or at last the stream. Cheap to clone.

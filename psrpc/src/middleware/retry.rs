@@ -12,8 +12,8 @@ use psrpc_engine::Time;
 
 use crate::runtime::{BoxFuture, Runtime};
 use crate::{
-    AnyMessage, CallInterceptor, Error, NextCall, NextSend, OpeningStream, Outgoing, SendOptions,
-    StreamInterceptor, StreamLayer,
+    AnyMessage, CallInterceptor, CallOptions, Error, NextCall, NextSend, OpeningStream, Outgoing,
+    SendOptions, StreamInterceptor, StreamLayer,
 };
 
 /// Makes a call again when it failed, or the send of a message on a stream: an interceptor of calls and of streams, and a policy
@@ -28,8 +28,15 @@ use crate::{
 /// let options = ClientOptions::new().timeout(Duration::from_secs(1)).interceptor(retry);
 /// ```
 ///
-/// The caller gets the error of the last attempt. A call that timed out may have run, and each attempt is a call of its own to
+/// The caller gets the error of the last attempt; or `deadline_exceeded`, with that error as its source, if the caller's own
+/// deadline or the [total](Self::total) has come. A call that timed out may have run, and each attempt is a call of its own to
 /// the servers: what must not happen twice must not be retried.
+///
+/// # Timeouts
+///
+/// A timeout that the caller sets on the call ([`Call::timeout`](crate::Call::timeout)) is that of every attempt: it wins over
+/// those of the policy, and does not grow. Of policies within each other the innermost one that has a timeout decides
+/// (PROTOCOL section 14).
 ///
 /// # Streams
 ///
@@ -68,8 +75,9 @@ impl Retry {
         }
     }
 
-    /// As Go does it: without pauses, and each attempt may take `step` longer than the one before. Where neither the policy nor
-    /// the call has a timeout, the first attempt takes the client's, the second `step`, the third twice that, and so on.
+    /// As Go does it: without pauses, and each attempt may take `step` longer than the one before, unless the call has a timeout
+    /// of its own. Where neither the policy nor the call has a timeout, the first attempt takes the client's, the second `step`,
+    /// the third twice that, and so on.
     pub fn linear(step: Duration) -> Self {
         Self { schedule: Schedule::Linear { step }, ..Self::new() }
     }
@@ -105,7 +113,8 @@ impl Retry {
         self
     }
 
-    /// How long an attempt may take; with [`linear`](Self::linear), the first. Default: that of the call.
+    /// How long an attempt may take, if the call has no timeout of its own; with [`linear`](Self::linear), the first attempt.
+    /// Default: that of the client.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
@@ -128,15 +137,36 @@ impl Retry {
         self
     }
 
-    /// Starts to count the attempts at something that has this timeout, if any, and is to be over by this deadline, if any.
+    /// Starts to count the attempts at something for which the caller has set this timeout, if any, and which is to be over by
+    /// this deadline, if any.
     pub fn start(&self, now: Time, timeout: Option<Duration>, deadline: Option<Time>) -> Attempts {
         let total = self.total.map(|total| now + total);
         let deadline = match (total, deadline) {
             (Some(total), Some(deadline)) => Some(total.min(deadline)),
             (total, deadline) => total.or(deadline),
         };
-        let timeout = self.timeout.or(timeout);
+        let timeout = match timeout {
+            Some(timeout) => AttemptTimeout::OfCaller(timeout),
+            None => AttemptTimeout::OfPolicy(self.timeout),
+        };
         Attempts { policy: self.clone(), timeout, deadline, failed: 0 }
+    }
+
+    /// The same, where a policy around this one may have set the timeout.
+    fn start_within(
+        &self,
+        now: Time,
+        timeout: Option<Duration>,
+        retry_set_timeout: bool,
+        deadline: Option<Time>,
+    ) -> Attempts {
+        let attempts = self.start(now, timeout.filter(|_| !retry_set_timeout), deadline);
+        match attempts.timeout {
+            AttemptTimeout::OfPolicy(own) => {
+                Attempts { timeout: AttemptTimeout::OfPolicy(own.or(timeout)), ..attempts }
+            }
+            AttemptTimeout::OfCaller(_) => attempts,
+        }
     }
 }
 
@@ -162,9 +192,28 @@ impl fmt::Debug for Retry {
 #[derive(Clone, Debug)]
 pub struct Attempts {
     policy: Retry,
-    timeout: Option<Duration>,
+    timeout: AttemptTimeout,
     deadline: Option<Time>,
     failed: u32,
+}
+
+/// How long attempts may take.
+#[derive(Clone, Copy, Debug)]
+enum AttemptTimeout {
+    /// What the caller set: the same for every attempt.
+    OfCaller(Duration),
+    /// What a policy says of the first; `None` for the client's default.
+    OfPolicy(Option<Duration>),
+}
+
+impl AttemptTimeout {
+    /// The timeout of the first attempt.
+    fn first(self) -> Option<Duration> {
+        match self {
+            AttemptTimeout::OfCaller(timeout) => Some(timeout),
+            AttemptTimeout::OfPolicy(timeout) => timeout,
+        }
+    }
 }
 
 /// An attempt to be made.
@@ -182,7 +231,7 @@ pub struct Attempt {
 impl Attempts {
     /// The first attempt.
     pub fn first(&self) -> Attempt {
-        Attempt { pause: Duration::ZERO, timeout: self.timeout, deadline: self.deadline }
+        Attempt { pause: Duration::ZERO, timeout: self.timeout.first(), deadline: self.deadline }
     }
 
     /// The attempt after one that failed with `error`; `None` when that was the last. `random` draws 64 bits, for the jitter.
@@ -195,17 +244,34 @@ impl Attempts {
             Schedule::Exponential { first, most, jitter } => {
                 let doubled = 2_u32.saturating_pow(self.failed - 1);
                 let pause = first.saturating_mul(doubled).min(most);
-                (if jitter { part_of(pause, random()) } else { pause }, self.timeout)
+                (if jitter { part_of(pause, random()) } else { pause }, self.timeout.first())
             }
             Schedule::Linear { step } => {
-                let more = step.saturating_mul(self.failed);
-                let timeout = self.timeout.unwrap_or_default().saturating_add(more);
-                (Duration::ZERO, Some(timeout).filter(|timeout| !timeout.is_zero()))
+                let timeout = match self.timeout {
+                    AttemptTimeout::OfCaller(timeout) => Some(timeout),
+                    AttemptTimeout::OfPolicy(first) => {
+                        let grown =
+                            first.unwrap_or_default().saturating_add(step.saturating_mul(self.failed));
+                        Some(grown).filter(|timeout| !timeout.is_zero())
+                    }
+                };
+                (Duration::ZERO, timeout)
             }
         };
         // A pause at whose end there is no time left would only keep the caller waiting.
         let in_time = self.deadline.is_none_or(|deadline| now + pause < deadline);
         in_time.then_some(Attempt { pause, timeout, deadline: self.deadline })
+    }
+
+    /// Whether the timeouts of the attempts are those of a policy.
+    fn sets_timeout(&self) -> bool {
+        matches!(self.timeout, AttemptTimeout::OfPolicy(_))
+    }
+
+    /// The error of the whole, after the last attempt has failed with `error`.
+    fn end(&self, now: Time, error: Error) -> Error {
+        let out_of_time = self.deadline.is_some_and(|deadline| now >= deadline);
+        if out_of_time && (self.policy.decide)(&error) { error.out_of_time() } else { error }
     }
 }
 
@@ -218,11 +284,13 @@ fn part_of(whole: Duration, random: u64) -> Duration {
 impl CallInterceptor for Retry {
     fn call(&self, mut call: Outgoing, next: NextCall) -> BoxFuture<Result<AnyMessage, Error>> {
         let now = next.runtime().now().time;
-        let mut attempts = self.start(now, call.options.timeout, call.options.deadline);
+        let CallOptions { timeout, retry_set_timeout, deadline, .. } = call.options;
+        let mut attempts = self.start_within(now, timeout, retry_set_timeout, deadline);
         Box::pin(async move {
             let mut attempt = attempts.first();
             loop {
                 call.options.timeout = attempt.timeout;
+                call.options.retry_set_timeout = attempts.sets_timeout();
                 call.options.deadline = attempt.deadline;
                 let error = match next.run(call.clone()).await {
                     Ok(response) => return Ok(response),
@@ -232,7 +300,7 @@ impl CallInterceptor for Retry {
                 let now = runtime.now().time;
                 attempt = match attempts.next(now, &error, || random(&**runtime)) {
                     Some(attempt) => attempt,
-                    None => return Err(error),
+                    None => return Err(attempts.end(now, error)),
                 };
                 pause(&**runtime, now + attempt.pause).await;
             }
@@ -256,17 +324,20 @@ impl StreamLayer for RetrySends {
         mut options: SendOptions,
         next: NextSend,
     ) -> BoxFuture<Result<(), Error>> {
-        let mut attempts = self.0.start(next.runtime().now().time, options.timeout, options.deadline);
+        let SendOptions { timeout, retry_set_timeout, deadline, .. } = options;
+        let mut attempts =
+            self.0.start_within(next.runtime().now().time, timeout, retry_set_timeout, deadline);
         Box::pin(async move {
             let mut attempt = attempts.first();
             loop {
                 (options.timeout, options.deadline) = (attempt.timeout, attempt.deadline);
+                options.retry_set_timeout = attempts.sets_timeout();
                 let Err(error) = next.run(message.clone(), options).await else { return Ok(()) };
                 let runtime = next.runtime();
                 let now = runtime.now().time;
                 attempt = match attempts.next(now, &error, || random(&**runtime)) {
                     Some(attempt) if !ends_within(&next, now + attempt.pause).await => attempt,
-                    _ => return Err(error),
+                    _ => return Err(attempts.end(now, error)),
                 };
             }
         })

@@ -157,7 +157,7 @@ pub(crate) fn start<Res: Message + Default + 'static>(
     options: CallOptions,
     expected: Option<usize>,
 ) -> Result<Answers<Res>, Error> {
-    let CallOptions { timeout, deadline, metadata, selection: _, interceptors: _ } = options;
+    let CallOptions { timeout, deadline, metadata, .. } = options;
     let call = EngineCall { timeout, deadline, metadata, expected, ..EngineCall::new(route, payload) };
     Answers::in_flight(client, call)
 }

@@ -154,7 +154,7 @@ async fn open(
 ) -> Result<(StreamHandle, usize), Error> {
     let mut opening = OpeningStream::new(codec.info().clone(), Side::Client, options);
     codec.surround(interceptors, &mut opening)?;
-    let CallOptions { timeout, deadline, selection, metadata, interceptors: _ } = opening.options;
+    let CallOptions { timeout, deadline, selection, metadata, .. } = opening.options;
     let (selection, choose) = selection.into_parts();
     let open = EngineOpen { timeout, deadline, selection, metadata, ..EngineOpen::new(route) };
     Opening::start(client.clone(), open, choose, Arc::clone(codec))?.opened().await

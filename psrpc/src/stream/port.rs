@@ -129,7 +129,7 @@ impl<R: StreamRole> Port for DriverPort<R> {
 
     fn send(&self, payload: Bytes, options: SendOptions) -> Result<usize, SendError> {
         self.driver.drive(|state, now| {
-            let SendOptions { timeout, deadline } = options;
+            let SendOptions { timeout, deadline, .. } = options;
             let until_deadline = |deadline: Time| {
                 let timeout = timeout.unwrap_or_else(|| state.engine.default_timeout());
                 timeout.min(deadline.since(now.time))
