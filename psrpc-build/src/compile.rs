@@ -1,20 +1,26 @@
 //! Compiling: from .proto files to descriptors, with `options.proto` at hand.
 
+use std::collections::BTreeSet;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use prost_reflect::DescriptorPool;
-use prost_types::FileDescriptorSet;
+use prost_types::{DescriptorProto, FileDescriptorProto, FileDescriptorSet};
 use protox::Compiler;
 use protox::file::{ChainFileResolver, File, FileResolver, GoogleFileResolver, IncludeFileResolver};
 
 use crate::Error;
+use crate::comments;
 use crate::hint::with_hint;
+use crate::well_known::is_google;
 
 /// Compiled .proto files.
 pub(crate) struct Compiled {
     pub(crate) pool: DescriptorPool,
-    /// What Rust code is to be generated for: not the options, which are for the compiler alone.
+    /// The files for prost: see [`for_rust`].
     pub(crate) files: FileDescriptorSet,
+    /// All files as the compiler has them, encoded.
+    pub(crate) descriptor_set: Vec<u8>,
     /// The files that were read, so that a change of one of them can be noticed.
     pub(crate) read: Vec<PathBuf>,
 }
@@ -22,7 +28,7 @@ pub(crate) struct Compiled {
 pub(crate) fn compile(protos: &[impl AsRef<Path>], includes: &[impl AsRef<Path>]) -> Result<Compiled, Error> {
     let mut resolver = ChainFileResolver::new();
     for include in includes {
-        resolver.add(IncludeFileResolver::new(include.as_ref().to_owned()));
+        resolver.add(IncludeResolver::new(include.as_ref()));
     }
     resolver.add(OptionsResolver);
     resolver.add(GoogleFileResolver::new());
@@ -34,8 +40,14 @@ pub(crate) fn compile(protos: &[impl AsRef<Path>], includes: &[impl AsRef<Path>]
         }
         compiler.open_file(proto).map_err(|error| Error::Proto(text(&error, includes)))?;
     }
-    let read = compiler.files().filter_map(|file| file.path().map(Path::to_owned)).collect();
-    Ok(Compiled { pool: compiler.descriptor_pool(), files: for_rust(compiler.file_descriptor_set()), read })
+    let asked = compiler.files().filter(|file| !file.is_import()).map(|file| file.name().to_owned()).collect();
+    let read = compiler.files().filter_map(|file| located(file.name().as_ref(), includes)).collect();
+    Ok(Compiled {
+        pool: compiler.descriptor_pool(),
+        files: for_rust(compiler.file_descriptor_set(), &asked),
+        descriptor_set: compiler.encode_file_descriptor_set(),
+        read,
+    })
 }
 
 /// The file that is imported as `name`, where it lies.
@@ -69,18 +81,84 @@ fn options() -> DescriptorPool {
     compiler.descriptor_pool()
 }
 
-/// The files that Rust code is to be generated for, with comments that can be doc comments.
-pub(crate) fn for_rust(mut files: FileDescriptorSet) -> FileDescriptorSet {
-    files.file.retain(|file| file.package() != "psrpc" && file.package() != "google.protobuf");
-    let infos = files.file.iter_mut().filter_map(|file| file.source_code_info.as_mut());
-    for location in infos.flat_map(|info| &mut info.location) {
-        let below = location.leading_comments.iter_mut().chain(&mut location.trailing_comments);
-        for comment in below.chain(&mut location.leading_detached_comments) {
-            // Rust takes a carriage return as the end of a line only where a newline follows.
-            *comment = comment.replace("\r\n", "\n").replace('\r', "\n");
+/// The files for prost: with the services of those alone that were `asked` for, with comments that can be doc comments, and
+/// without files that only the compiler needs. Such are our options and those of Google, unless a field is of a type in them:
+/// prost looks at each type that a field is of, even where it generates no code for it.
+pub(crate) fn for_rust(mut files: FileDescriptorSet, asked: &BTreeSet<String>) -> FileDescriptorSet {
+    for file in &mut files.file {
+        if !asked.contains(file.name()) {
+            file.service.clear();
         }
     }
+    let is_wanted = |file: &FileDescriptorProto| !is_google(file.package()) && !defines_options(file);
+    let mut wanted: BTreeSet<String> =
+        files.file.iter().filter(|file| is_wanted(file)).map(|file| file.name().to_owned()).collect();
+    loop {
+        let (inside, outside): (Vec<_>, Vec<_>) =
+            files.file.iter().partition(|file| wanted.contains(file.name()));
+        let mut used = BTreeSet::new();
+        for file in inside {
+            file.message_type.iter().for_each(|message| types_of(message, &mut used));
+            let rpcs = file.service.iter().flat_map(|service| &service.method);
+            used.extend(rpcs.flat_map(|rpc| [rpc.input_type(), rpc.output_type()]));
+        }
+        let is_used = |file: &&&FileDescriptorProto| used.iter().any(|name| defines(file, name));
+        let needed: Vec<_> = outside.iter().filter(is_used).map(|file| file.name().to_owned()).collect();
+        if needed.is_empty() {
+            break;
+        }
+        wanted.extend(needed);
+    }
+    files.file.retain(|file| wanted.contains(file.name()));
+    comments::rewrite(&mut files);
     files
+}
+
+fn defines_options(file: &FileDescriptorProto) -> bool {
+    file.package() == "psrpc" && file.extension.iter().any(|extension| extension.name() == "options")
+}
+
+/// The names of the types of a message's fields, each with a leading dot.
+fn types_of<'a>(message: &'a DescriptorProto, into: &mut BTreeSet<&'a str>) {
+    into.extend(message.field.iter().map(|field| field.type_name()).filter(|name| !name.is_empty()));
+    message.nested_type.iter().for_each(|nested| types_of(nested, into));
+}
+
+/// Whether a file has the type called `name`, or the type that it is in.
+fn defines(file: &FileDescriptorProto, name: &str) -> bool {
+    let inside = match file.package() {
+        "" => name.strip_prefix('.'),
+        package => name.strip_prefix('.').and_then(|name| name.strip_prefix(package)?.strip_prefix('.')),
+    };
+    let first = inside.map(|name| name.split('.').next().unwrap_or(name));
+    let messages = file.message_type.iter().map(|message| message.name());
+    messages.chain(file.enum_type.iter().map(|item| item.name())).any(|name| first == Some(name))
+}
+
+/// Finds files in a directory. As protoc does, it passes over a byte order mark, which the compiler would refuse.
+struct IncludeResolver {
+    directory: PathBuf,
+    files: IncludeFileResolver,
+}
+
+impl IncludeResolver {
+    fn new(directory: &Path) -> Self {
+        Self { directory: directory.to_owned(), files: IncludeFileResolver::new(directory.to_owned()) }
+    }
+}
+
+impl FileResolver for IncludeResolver {
+    fn resolve_path(&self, path: &Path) -> Option<String> {
+        self.files.resolve_path(path)
+    }
+
+    fn open_file(&self, name: &str) -> Result<File, protox::Error> {
+        let source = fs::read_to_string(self.directory.join(name)).unwrap_or_default();
+        match source.strip_prefix('\u{FEFF}') {
+            Some(source) => File::from_source(name, source),
+            None => self.files.open_file(name),
+        }
+    }
 }
 
 /// Finds our `options.proto`, when no include path has one.

@@ -18,12 +18,38 @@ pub enum Error {
         /// What is wrong with it.
         problem: String,
     },
+    /// A package was generated before in this process, from other files or with other settings, and what was generated then
+    /// would be lost.
+    #[error(
+        "package {package} was generated into the same directory before, from {earlier}, and would be overwritten by what \
+         is generated from {later}: give all files of the package to one call, or the calls an `out_dir` each"
+    )]
+    Overwritten {
+        /// The package.
+        package: String,
+        /// The files of the earlier call, separated by commas.
+        earlier: String,
+        /// The files of this call, separated by commas.
+        later: String,
+    },
+    /// The compiler or prost has panicked.
+    #[error(
+        "{files}: generating code failed unexpectedly: {panic}. Unless an attribute or a path given to `config.prost()` is \
+         malformed, this is a bug of psrpc-build; please report it with the file"
+    )]
+    Panic {
+        /// The files that code was generated for, separated by commas.
+        files: String,
+        /// What the panic said.
+        panic: String,
+    },
     /// A name given to [`Config::rename`](crate::Config::rename) names no rpc.
     #[error("rename: there is no rpc {0}")]
     NoSuchMethod(String),
     /// A parameter of the protoc plugin is not one that it knows.
     #[error(
-        "unknown parameter {0:?}: known are `root=PATH`, `default_runtime=BOOL`, `unimplemented=BOOL` and `rename=RPC:NAME`"
+        "unknown parameter {0:?}: known are `root=PATH`, `default_runtime=BOOL`, `unimplemented=BOOL`, `client=BOOL`, \
+         `server=BOOL` and `rename=RPC:NAME`"
     )]
     Parameter(String),
     /// The request of protoc does not decode.

@@ -16,6 +16,10 @@ pub(crate) struct Generator {
     pub(crate) default_runtime: bool,
     /// Whether a handler that is missing answers that the rpc is not implemented.
     pub(crate) unimplemented: bool,
+    /// Whether there are clients.
+    pub(crate) client: bool,
+    /// Whether there are servers.
+    pub(crate) server: bool,
 }
 
 impl ServiceGenerator for Generator {
@@ -24,12 +28,40 @@ impl ServiceGenerator for Generator {
         let service = &self.services[&format!("{package}{}", prost.proto_name)];
         let code = Code { service, prost: &prost, of: self };
         buf.push_str(&code.constant());
-        buf.push_str(&code.api());
-        buf.push_str(&code.client());
-        buf.push_str(&code.handlers());
-        buf.push_str(&code.server());
+        if self.client {
+            buf.push_str(&code.api());
+            buf.push_str(&code.client());
+        }
+        if self.server {
+            buf.push_str(&code.handlers());
+            buf.push_str(&code.server());
+        }
+    }
+
+    /// Adds the attributes for lints to what prost has generated so far. Only items at the beginning of a line take one: what
+    /// is in a module is indented, and the impls in it that are not have nothing that a lint is about.
+    fn finalize(&mut self, buf: &mut String) {
+        let is_item = |line: &str| {
+            ["pub struct ", "pub enum ", "pub mod ", "impl "].iter().any(|start| line.starts_with(start))
+                && !line.contains("::Name for ")
+        };
+        let mut out = String::with_capacity(buf.len());
+        let mut before = "";
+        for line in buf.lines() {
+            if is_item(line) && before != LINTS {
+                out.push_str(LINTS);
+                out.push('\n');
+            }
+            out.push_str(line);
+            out.push('\n');
+            before = line;
+        }
+        *buf = out;
     }
 }
+
+/// Generated code is not there to be improved by hand.
+const LINTS: &str = "#[allow(clippy::all, clippy::pedantic)]";
 
 /// One service: the model of it, and what prost knows of its messages.
 struct Code<'a> {
@@ -89,7 +121,7 @@ impl Code<'_> {
         }
         format!(
             "/// What clients and servers of `{name}` agree on.
-            #[allow(dead_code)]
+            #[allow(dead_code, clippy::all, clippy::pedantic)]
             pub static {constant}: {root}::Service =
                 {root}::Service {{ name: {wire:?}, methods: &[{methods}] }};\n"
         )
@@ -149,13 +181,14 @@ impl Code<'_> {
                 request = self.request_parameter(method, prost)
             );
             let docs = docs(&prost.comments, &what_clients_do(method, &prost.proto_name));
-            push!(declared, "{docs}{signature};\n");
+            let deprecated = deprecation(method);
+            push!(declared, "{docs}{deprecated}{signature};\n");
             push!(implemented, "{signature} {{ {call} }}\n");
         }
         format!(
             "/// What can be asked of `{name}`. [`{name}Client`] does it, and in unit tests so may something else: whatever it
             /// gives back can be made without a client.
-            #[allow(dead_code)]
+            #[allow(dead_code, clippy::all, clippy::pedantic)]
             pub trait {name}Api: ::core::marker::Send + ::core::marker::Sync {{
                 {declared}
             }}
@@ -177,9 +210,10 @@ impl Code<'_> {
             let (result, call) = self.call(index, method, prost, &topic);
             push!(
                 calls,
-                "{docs}pub fn {function}(&self, {parameters} {request}) -> {result} {{
+                "{docs}{deprecated}pub fn {function}(&self, {parameters} {request}) -> {result} {{
                     {call}
                 }}\n",
+                deprecated = deprecation(method),
                 docs = docs(&prost.comments, &what_clients_do(method, &prost.proto_name)),
                 request = self.request_parameter(method, prost),
             );
@@ -212,13 +246,13 @@ impl Code<'_> {
         };
         format!(
             "/// A client of `{name}`. Cheap to clone; dropping the last clone closes it.
-            {docs}#[allow(dead_code)]
+            {docs}#[allow(dead_code, clippy::all, clippy::pedantic)]
             pub struct {name}Client{declared} {{
                 client: {root}::Client,
                 {fields}
             }}
 
-            #[allow(dead_code)]
+            #[allow(dead_code, clippy::all, clippy::pedantic)]
             impl {name}Client {{
                 {default}
 
@@ -278,7 +312,7 @@ impl Code<'_> {
             }}
             }}
 
-            #[allow(dead_code)]
+            #[allow(dead_code, clippy::all, clippy::pedantic)]
             impl<{bounds}> {name}{kind}{used} {{"
         )
     }
@@ -343,11 +377,44 @@ impl Code<'_> {
         }
         format!(
             "/// What a server of `{name}` does.
-            {docs}#[allow(dead_code)]
+            {docs}{how}#[allow(dead_code, clippy::all, clippy::pedantic)]
             pub trait {name}: ::core::marker::Send + ::core::marker::Sync + 'static {{
                 {functions}
             }}\n",
-            docs = docs_below(&self.prost.comments)
+            docs = docs_below(&self.prost.comments),
+            how = self.how_to_implement(),
+        )
+    }
+
+    /// What rustc does not say when it reports that the trait, or a part of it, is not implemented.
+    fn how_to_implement(&self) -> String {
+        let name = &self.service.name;
+        let root = self.root();
+        let Some((_, method, prost)) = self.methods().find(|(_, method, _)| method.is_served()) else {
+            return String::new();
+        };
+        let function = rust_name(&method.name);
+        let (request, response) = (&prost.input_type, &prost.output_type);
+        let (parameter, result) = match method.kind {
+            Kind::Stream => (format!("stream: {root}::ServerStream<{response}, {request}>"), "()"),
+            _ => (format!("request: {root}::Request<{request}>"), &response[..]),
+        };
+        format!(
+            "///
+            /// Each function that gives a future can be written as an `async fn`:
+            ///
+            /// ```text
+            /// impl {name} for MyService {{
+            ///     async fn {function}(&self, {parameter}) -> Result<{result}, {root}::Error> {{
+            ///         // ...
+            ///     }}
+            /// }}
+            /// ```
+            ///
+            /// Requests run at the same time, on any thread, for as long as the server does. So the service is shared by
+            /// reference, is `Send`, `Sync` and `'static`, which is to say that it owns its state or has it in an `Arc`, and
+            /// the futures are `Send`: they hold nothing across an `.await` that is tied to a thread, such as an `Rc` or the
+            /// guard of a `std::sync::Mutex`.\n"
         )
     }
 
@@ -388,13 +455,13 @@ impl Code<'_> {
         let (handlers, without_topic) = (self.handler_list(), self.without_topic());
         format!(
             "/// A server of `{name}`. Cheap to clone; dropping the last clone shuts it down in the background.
-            {docs}#[allow(dead_code)]
+            {docs}#[allow(dead_code, clippy::all, clippy::pedantic)]
             pub struct {name}Server{declared} {{
                 server: {root}::Server,
                 {fields}
             }}
 
-            #[allow(dead_code)]
+            #[allow(dead_code, clippy::all, clippy::pedantic)]
             impl {name}Server {{
                 {default}
 
@@ -515,13 +582,14 @@ impl Code<'_> {
             let (parameters, topic) = topic_parameters(&method.topic);
             push!(
                 publications,
-                "{docs}pub fn publish_{name}(&self, {parameters} update: &{update}) -> {root}::Publish<'_> {{
+                "{docs}{deprecated}pub fn publish_{name}(&self, {parameters} update: &{update}) -> {root}::Publish<'_> {{
                     self.server.publish(&{constant}.methods[{index}], &[{topic}], update)
                 }}\n",
                 docs = docs(
                     &prost.comments,
                     &format!("Publishes an update to those who subscribe to `{}`.", prost.proto_name)
                 ),
+                deprecated = deprecation(method),
                 name = method.name,
                 update = self.message(&prost.output_type),
             );
@@ -611,6 +679,11 @@ fn what_clients_do(method: &Method, rpc: &str) -> String {
         Kind::Stream => format!("Opens a stream with the rpc `{rpc}`."),
         Kind::Subscription => format!("Subscribes to the updates of the rpc `{rpc}`."),
     }
+}
+
+/// The attribute of a function that a deprecated rpc is called by. Handlers have none: servers must still have them.
+fn deprecation(method: &Method) -> &'static str {
+    if method.deprecated { "#[deprecated]\n" } else { "" }
 }
 
 /// The comment of an rpc as a doc comment, or what to say when there is none.

@@ -2,6 +2,10 @@
 
 use prost_reflect::{DescriptorPool, MessageDescriptor};
 
+/// What to say of a file that begins with an edition.
+pub(crate) const NO_EDITIONS: &str =
+    "editions are not supported yet; write `syntax = \"proto3\";` or `syntax = \"proto2\";` instead";
+
 /// The names that `text` asks for one of, and the name that was written instead, if it is about our options.
 struct Mistake {
     written: Option<String>,
@@ -10,6 +14,9 @@ struct Mistake {
 
 /// `text`, the compiler's error, with what may have been meant.
 pub(crate) fn with_hint(text: String, options: &DescriptorPool) -> String {
+    if let Some((place, _)) = text.split_once(": expected ").filter(|_| text.ends_with("but found 'edition'")) {
+        return format!("{place}: {NO_EDITIONS}");
+    }
     if text.ends_with("name 'psrpc.options' is not defined") {
         return text + "; `import \"options.proto\";` defines it";
     }

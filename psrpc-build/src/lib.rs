@@ -85,21 +85,27 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs, missing_debug_implementations)]
 
+mod collisions;
+mod comments;
 mod compile;
 mod error;
 mod generate;
 mod hint;
+mod mend;
 mod model;
 mod names;
 mod options;
 mod plugin;
+mod prost_config;
+mod well_known;
+mod written;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
-use heck::ToSnakeCase;
 use prost_reflect::DescriptorPool;
 use prost_types::FileDescriptorSet;
 
@@ -107,6 +113,9 @@ pub use error::{Error, Position};
 pub use plugin::run_plugin;
 
 use crate::generate::Generator;
+use crate::model::Warning;
+use crate::prost_config::ProstConfig;
+use crate::written::Call;
 
 /// Generates code for `protos`, which import from `includes`, into cargo's `OUT_DIR`.
 ///
@@ -124,6 +133,8 @@ pub struct Config {
     root: String,
     default_runtime: bool,
     unimplemented: bool,
+    client: bool,
+    server: bool,
     renames: BTreeMap<String, String>,
 }
 
@@ -135,12 +146,14 @@ impl Default for Config {
 
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { prost: _, out_dir, root, default_runtime, unimplemented, renames } = self;
+        let Self { prost: _, out_dir, root, default_runtime, unimplemented, client, server, renames } = self;
         f.debug_struct("Config")
             .field("out_dir", out_dir)
             .field("root", root)
             .field("default_runtime", default_runtime)
             .field("unimplemented", unimplemented)
+            .field("client", client)
+            .field("server", server)
             .field("renames", renames)
             .finish_non_exhaustive()
     }
@@ -158,6 +171,8 @@ impl Config {
             root: "::psrpc".into(),
             default_runtime: true,
             unimplemented: false,
+            client: true,
+            server: true,
             renames: BTreeMap::new(),
         }
     }
@@ -183,6 +198,19 @@ impl Config {
         self
     }
 
+    /// Whether clients are generated, with the traits that stand for them. Default true; false is for programs that only
+    /// serve.
+    pub fn client(&mut self, generated: bool) -> &mut Self {
+        self.client = generated;
+        self
+    }
+
+    /// Whether servers are generated, with the traits to implement. Default true; false is for programs that only call.
+    pub fn server(&mut self, generated: bool) -> &mut Self {
+        self.server = generated;
+        self
+    }
+
     /// Gives an rpc another Rust name, as `rename("hats.v1.Hats.New", "new_hat")`; its name on the wire stays. A keyword is given
     /// without `r#`.
     pub fn rename(&mut self, rpc: impl Into<String>, name: impl Into<String>) -> &mut Self {
@@ -203,59 +231,129 @@ impl Config {
         &mut self.prost
     }
 
-    /// Generates code for `protos`, which import from `includes`.
+    /// Generates code for `protos`, which import from `includes`: for their services, and for the messages of all files that
+    /// they import.
+    ///
+    /// Within one process, a second call may write a package again only where nothing of the first is lost.
     ///
     /// # Errors
     ///
-    /// When a file does not compile, or has something that cannot be a PSRPC service; the error names the place.
+    /// When a file does not compile, or has something that cannot be a PSRPC service or has no Rust name of its own; the
+    /// error names the place.
     pub fn compile(
+        &mut self,
+        protos: &[impl AsRef<Path>],
+        includes: &[impl AsRef<Path>],
+    ) -> Result<(), Error> {
+        let names: Vec<_> = protos.iter().map(|proto| proto.as_ref().display().to_string()).collect();
+        without_panics(&names.join(", "), || self.compile_files(protos, includes))
+    }
+
+    fn compile_files(
         &mut self,
         protos: &[impl AsRef<Path>],
         includes: &[impl AsRef<Path>],
     ) -> Result<(), Error> {
         let compiled = compile::compile(protos, includes)?;
         // Cargo sets it for build scripts alone.
-        if std::env::var_os("TARGET").is_some() {
+        let in_build_script = std::env::var_os("TARGET").is_some();
+        if in_build_script {
             for file in &compiled.read {
                 println!("cargo:rerun-if-changed={}", file.display());
             }
         }
-        self.generate(&compiled.pool, compiled.files).map_err(|error| match error {
-            Error::Service { mut position, problem } => {
-                if let Some(path) = compile::located(position.file.as_ref(), includes) {
-                    position.file = path.display().to_string();
-                }
-                Error::Service { position, problem }
+        if let Some(path) = ProstConfig::of(&self.prost).descriptor_set {
+            fs::write(path, &compiled.descriptor_set)?;
+        }
+        let locate = |position: &mut Position| {
+            if let Some(path) = compile::located(position.file.as_ref(), includes) {
+                position.file = path.display().to_string();
             }
-            other => other,
-        })
+        };
+        let call = Call::of(&compiled.files, includes, format!("{self:?} {:?}", self.prost));
+        let mut warnings = self.generate(&compiled.pool, compiled.files).map_err(|mut error| {
+            if let Error::Service { position, .. } = &mut error {
+                locate(position);
+            }
+            error
+        })?;
+        for warning in &mut warnings {
+            locate(&mut warning.position);
+            if in_build_script {
+                println!("cargo:warning={warning}");
+            }
+        }
+        match self.directory() {
+            Some(directory) => call.record(&directory, |package| self.file_names(package)),
+            None => Ok(()),
+        }
     }
 
-    fn generate(&mut self, pool: &DescriptorPool, files: FileDescriptorSet) -> Result<(), Error> {
+    fn generate(
+        &mut self,
+        pool: &DescriptorPool,
+        mut files: FileDescriptorSet,
+    ) -> Result<Vec<Warning>, Error> {
+        let prost = ProstConfig::of(&self.prost);
         names::check(pool, &files)?;
-        let services = model::services(pool, &self.renames)?;
-        let (root, default_runtime, unimplemented) =
-            (self.root.clone(), self.default_runtime, self.unimplemented);
-        self.prost.service_generator(Box::new(Generator { services, root, default_runtime, unimplemented }));
+        let (services, warnings) = model::services(pool, &files, &self.renames)?;
+        collisions::check(pool, &files, &prost)?;
+        well_known::check(pool, &files, &prost)?;
+        mend::aliases(pool, &mut files);
+        for group in mend::recursive_groups(pool) {
+            self.prost.boxed(group);
+        }
+        self.prost.service_generator(Box::new(Generator {
+            services,
+            root: self.root.clone(),
+            default_runtime: self.default_runtime,
+            unimplemented: self.unimplemented,
+            client: self.client,
+            server: self.server,
+        }));
         let packages: BTreeSet<_> = files.file.iter().map(|file| file.package().to_owned()).collect();
         self.prost.compile_fds(files)?;
-        self.name_by_package(&packages)
+        self.name_by_package(&packages)?;
+        Ok(warnings)
     }
 
-    /// Prost names the file of a package as it names its modules, `r#type.rs` for the package `type`. Such a file is there
-    /// under the name of the package too, so that `include_proto!` takes that for every package.
-    fn name_by_package(&self, packages: &BTreeSet<String>) -> Result<(), Error> {
+    /// Where the code goes, if that is known.
+    fn directory(&self) -> Option<PathBuf> {
         let cargo = || std::env::var_os("OUT_DIR").map(PathBuf::from);
-        let Some(out) = self.out_dir.clone().or_else(cargo) else { return Ok(()) };
+        self.out_dir.clone().or_else(cargo)
+    }
+
+    /// The names of the file of a package. Prost names it as it names its modules, `r#type.rs` for the package `type`. Such a
+    /// file is there under the name of the package too, so that `include_proto!` takes that for every package.
+    fn file_names(&self, package: &str) -> [String; 2] {
+        let module = collisions::module_of_package(package).join(".");
+        match package {
+            "" => {
+                let name = format!("{}.rs", ProstConfig::of(&self.prost).default_file);
+                [name.clone(), name]
+            }
+            package => [format!("{module}.rs"), format!("{package}.rs")],
+        }
+    }
+
+    fn name_by_package(&self, packages: &BTreeSet<String>) -> Result<(), Error> {
+        let Some(out) = self.directory() else { return Ok(()) };
         for package in packages {
-            let module: Vec<_> =
-                package.split('.').map(|part| model::rust_name(&part.to_snake_case())).collect();
-            let by_module = out.join(format!("{}.rs", module.join(".")));
-            let by_package = out.join(format!("{package}.rs"));
+            let [by_module, by_package] = self.file_names(package).map(|name| out.join(name));
             if by_module != by_package && by_module.exists() {
                 fs::copy(by_module, by_package)?;
             }
         }
         Ok(())
     }
+}
+
+/// Runs `work`, and makes an error of a panic: what a .proto says must not look like a bug of a build script.
+fn without_panics<T>(files: &str, work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+    // What `work` changes is dropped, or is a configuration that is as good as before.
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+        let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+        Err(Error::Panic { files: files.to_owned(), panic: text.unwrap_or_else(|| "a panic".to_owned()) })
+    })
 }

@@ -1,12 +1,14 @@
 //! The model: what the .proto files say about services, checked, and ready to be written down in Rust.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use heck::{ToShoutySnakeCase, ToSnakeCase, ToUpperCamelCase};
 use prost_reflect::{DescriptorPool, FileDescriptor, MethodDescriptor, ServiceDescriptor};
+use prost_types::FileDescriptorSet;
 use psrpc_proto::{MethodProperties, wire_name};
 
-use crate::options::Options;
+use crate::options::{Options, flag};
 use crate::{Error, Position};
 
 /// All services, by their full protobuf names.
@@ -45,6 +47,8 @@ pub(crate) struct Method {
     pub(crate) name: String,
     /// The name on the wire.
     pub(crate) wire: String,
+    /// Whether the .proto says so of the rpc, or of its service.
+    pub(crate) deprecated: bool,
     pub(crate) properties: MethodProperties,
     /// The full protobuf names of its messages.
     pub(crate) request: String,
@@ -110,18 +114,51 @@ impl Method {
     }
 }
 
-/// Reads every service in `pool`. `renames` gives Rust names to rpcs, by their full protobuf names.
-pub(crate) fn services(pool: &DescriptorPool, renames: &BTreeMap<String, String>) -> Result<Services, Error> {
+/// What is not wrong with a .proto, but probably not what was meant.
+#[derive(Debug)]
+pub(crate) struct Warning {
+    pub(crate) position: Position,
+    pub(crate) text: String,
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.position, self.text)
+    }
+}
+
+/// Reads the services of `files`. `renames` gives Rust names to rpcs, by their full protobuf names.
+pub(crate) fn services(
+    pool: &DescriptorPool,
+    files: &FileDescriptorSet,
+    renames: &BTreeMap<String, String>,
+) -> Result<(Services, Vec<Warning>), Error> {
+    let with_services = files.file.iter().filter(|file| !file.service.is_empty());
+    let with_services = with_services.filter_map(|file| pool.get_file_by_name(file.name()));
+    let descriptors: Vec<_> = with_services.flat_map(|file| file.services().collect::<Vec<_>>()).collect();
     let mut services = Services::new();
     let mut renamed = BTreeSet::new();
-    for descriptor in pool.services() {
-        let service = service(&descriptor, renames, &mut renamed)?;
+    let mut warnings = Vec::new();
+    for descriptor in &descriptors {
+        let service = service(descriptor, renames, &mut renamed)?;
+        check_types(descriptor, &service, &descriptors)?;
         services.insert(descriptor.full_name().to_owned(), service);
+        warnings.extend(descriptor.methods().filter_map(|rpc| names_without_topics(&rpc)));
     }
     match renames.keys().find(|rpc| !renamed.contains(*rpc)) {
         Some(unknown) => Err(Error::NoSuchMethod(unknown.clone())),
-        None => Ok(services),
+        None => Ok((services, warnings)),
     }
+}
+
+fn names_without_topics(rpc: &MethodDescriptor) -> Option<Warning> {
+    let options = Options::of(rpc);
+    let text = format!(
+        "rpc {}: `topic_params.names` is ignored without `topics: true`, and the rpc has no topics",
+        rpc.name()
+    );
+    let ignored = !options.topics && !options.names.is_empty();
+    ignored.then(|| Warning { position: position_of_method(rpc), text })
 }
 
 fn service(
@@ -144,7 +181,6 @@ fn service(
     };
     check_names(descriptor, &service)?;
     check_groups(descriptor, &service)?;
-    check_types(descriptor, &service)?;
     Ok(service)
 }
 
@@ -176,7 +212,10 @@ fn method(rpc: &MethodDescriptor, rename: Option<&String>) -> Result<Method, Err
         name => name,
     });
     let (request, response) = (rpc.input().full_name().to_owned(), rpc.output().full_name().to_owned());
-    Ok(Method { kind, name, wire: wire_name(rpc.name()), properties, request, response, topic, group })
+    let wire = wire_name(rpc.name());
+    let service = rpc.parent_service();
+    let deprecated = [rpc.options(), service.options()].iter().any(|options| flag(options, "deprecated"));
+    Ok(Method { kind, name, wire, deprecated, properties, request, response, topic, group })
 }
 
 fn topic(rpc: &MethodDescriptor, options: &Options) -> Result<Vec<TopicParameter>, Error> {
@@ -307,7 +346,11 @@ fn check_groups(descriptor: &ServiceDescriptor, service: &Service) -> Result<(),
 }
 
 /// Checks that the service's Rust types can be, and are not those of messages or of another service.
-fn check_types(descriptor: &ServiceDescriptor, service: &Service) -> Result<(), Error> {
+fn check_types(
+    descriptor: &ServiceDescriptor,
+    service: &Service,
+    services: &[ServiceDescriptor],
+) -> Result<(), Error> {
     if syn::parse_str::<syn::Ident>(&service.name).is_err() {
         let (position, name) = (position_of_service(descriptor), descriptor.name());
         let problem = format!("service {name} would be the Rust trait `{}`, which is no name", service.name);
@@ -321,7 +364,7 @@ fn check_types(descriptor: &ServiceDescriptor, service: &Service) -> Result<(), 
     let messages = messages.map(|message| (message.package_name().to_owned(), message.name().to_owned()));
     let enums = pool.all_enums().filter(|item| item.parent_message().is_none());
     let enums = enums.map(|item| (item.package_name().to_owned(), item.name().to_owned()));
-    let others = pool.services().filter(|other| other != descriptor);
+    let others = services.iter().filter(|other| *other != descriptor);
     let others = others.map(|other| (other.package_name().to_owned(), other.name().to_owned()));
     for (of, name) in messages.chain(enums).chain(others) {
         if of == package && types.contains(&name.to_upper_camel_case()) {
@@ -350,14 +393,12 @@ pub(crate) fn rust_name(name: &str) -> String {
     }
 }
 
-/// In the descriptor of a file: field 6 are its services, and in one of those field 2 are its methods.
 fn position_of_method(rpc: &MethodDescriptor) -> Position {
-    let service = rpc.parent_service();
-    position(&rpc.parent_file(), &[6, service.index() as i32, 2, rpc.index() as i32])
+    position(&rpc.parent_file(), rpc.path())
 }
 
 fn position_of_service(service: &ServiceDescriptor) -> Position {
-    position(&service.parent_file(), &[6, service.index() as i32])
+    position(&service.parent_file(), service.path())
 }
 
 /// Where in a file something is, by its path in the descriptor of the file.

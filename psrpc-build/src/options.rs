@@ -56,7 +56,8 @@ impl Options {
     }
 }
 
-fn flag(message: &DynamicMessage, name: &str) -> bool {
+/// Whether a field of this name is there and true.
+pub(crate) fn flag(message: &DynamicMessage, name: &str) -> bool {
     matches!(message.get_field_by_name(name).as_deref(), Some(Value::Bool(true)))
 }
 

@@ -53,12 +53,20 @@ fn answer(request: &[u8]) -> Result<Vec<prost_types::compiler::code_generator_re
     let decode = |error: &dyn std::fmt::Display| Error::Request(error.to_string());
     let request = Request::decode(request).map_err(|error| decode(&error))?;
     let encoded = EncodedFiles { file: request.proto_file }.encode_to_vec();
-    let mut files = FileDescriptorSet::decode(&encoded[..]).map_err(|error| decode(&error))?;
-    // Rust has a file for each package, so all that is known of a package goes into it, but nothing that was only imported.
-    let asked =
-        files.file.iter().filter(|file| request.file_to_generate.iter().any(|name| name == file.name()));
-    let packages: BTreeSet<String> = asked.map(|file| file.package().to_owned()).collect();
-    files.file.retain(|file| packages.contains(file.package()));
+    let files = FileDescriptorSet::decode(&encoded[..]).map_err(|error| decode(&error))?;
+    if let Some(file) = files.file.iter().find(|file| file.syntax() == "editions") {
+        return Err(Error::Proto(format!("{}: {}", file.name(), crate::hint::NO_EDITIONS)));
+    }
+    let asked: BTreeSet<String> = request.file_to_generate.into_iter().collect();
+    let names: Vec<_> = asked.iter().map(String::as_str).collect();
+    // Rust has a file for each package, so all that is known of a package goes into it. prost sees the other packages too, as
+    // it looks at each type that a field is of; their files are left out of the answer.
+    let packages: BTreeSet<String> = files
+        .file
+        .iter()
+        .filter(|file| asked.contains(file.name()))
+        .map(|file| file.package().to_owned())
+        .collect();
     let pool = DescriptorPool::decode(&encoded[..]).map_err(|error| decode(&error))?;
     let mut config = Config::new();
     for parameter in request.parameter.iter().flat_map(|all| all.split(',')).filter(|one| !one.is_empty()) {
@@ -66,15 +74,23 @@ fn answer(request: &[u8]) -> Result<Vec<prost_types::compiler::code_generator_re
     }
     let out = tempfile::tempdir()?;
     config.out_dir(out.path());
-    config.generate(&pool, for_rust(files))?;
+    let files = for_rust(files, &asked);
+    let warnings = crate::without_panics(&names.join(", "), || config.generate(&pool, files))?;
+    for warning in warnings {
+        eprintln!("warning: {warning}");
+    }
+    let wanted: BTreeSet<String> = packages.iter().flat_map(|package| config.file_names(package)).collect();
     let mut generated = Vec::new();
     for entry in std::fs::read_dir(out.path())? {
         let entry = entry?;
-        generated.push(prost_types::compiler::code_generator_response::File {
-            name: entry.file_name().to_str().map(str::to_owned),
-            content: Some(std::fs::read_to_string(entry.path())?),
-            ..Default::default()
-        });
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if wanted.contains(&name) {
+            generated.push(prost_types::compiler::code_generator_response::File {
+                name: Some(name),
+                content: Some(std::fs::read_to_string(entry.path())?),
+                ..Default::default()
+            });
+        }
     }
     generated.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(generated)
@@ -85,6 +101,8 @@ fn set(config: &mut Config, parameter: &str) -> Result<(), Error> {
     match parameter.split_once('=').ok_or_else(unknown)? {
         ("root", path) => config.root(path),
         ("unimplemented", on) => config.unimplemented(on.parse().map_err(|_| unknown())?),
+        ("client", on) => config.client(on.parse().map_err(|_| unknown())?),
+        ("server", on) => config.server(on.parse().map_err(|_| unknown())?),
         ("default_runtime", on) => config.default_runtime(on.parse().map_err(|_| unknown())?),
         ("rename", rename) => {
             let (rpc, name) = rename.split_once(':').ok_or_else(unknown)?;

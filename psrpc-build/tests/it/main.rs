@@ -1,5 +1,7 @@
 //! What is generated, and what is refused.
 
+mod any_proto;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -28,6 +30,44 @@ fn generate(
 
 fn name(entry: &fs::DirEntry) -> String {
     entry.file_name().into_string().expect("names are UTF-8")
+}
+
+/// The request of protoc.
+#[derive(Clone, PartialEq, Message)]
+struct Request {
+    #[prost(string, repeated, tag = "1")]
+    file_to_generate: Vec<String>,
+    #[prost(string, optional, tag = "2")]
+    parameter: Option<String>,
+    #[prost(bytes = "vec", repeated, tag = "15")]
+    proto_file: Vec<Vec<u8>>,
+}
+
+/// The request of protoc to generate `file`, which is in `include`.
+fn request(file: &Path, include: &Path) -> Request {
+    let options = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/proto"));
+    let mut compiler = protox::Compiler::new([include, options]).unwrap();
+    compiler.include_imports(true).include_source_info(true).open_file(file).unwrap();
+    let pool = compiler.descriptor_pool();
+    // One at a time, so that each keeps its options.
+    let proto_file = compiler.files().map(|file| pool.get_file_by_name(file.name()).unwrap().encode_to_vec());
+    Request {
+        file_to_generate: vec![file.strip_prefix(include).unwrap().to_str().unwrap().to_owned()],
+        parameter: None,
+        proto_file: proto_file.collect(),
+    }
+}
+
+/// What the plugin answers: files by name, or an error.
+fn plugin(request: &Request) -> Result<BTreeMap<String, String>, String> {
+    let response = run_plugin(&request.encode_to_vec()).unwrap();
+    let response = prost_types::compiler::CodeGeneratorResponse::decode(&response[..]).unwrap();
+    match response.error {
+        Some(error) => Err(error),
+        None => {
+            Ok(response.file.into_iter().map(|file| (file.name.unwrap(), file.content.unwrap())).collect())
+        }
+    }
 }
 
 /// The error for a service with this body, in lines of its own from line 4 on.
@@ -75,48 +115,21 @@ fn generating_twice_gives_the_same() {
 
 #[test]
 fn the_plugin_gives_the_same_as_the_build_script() {
-    #[derive(Clone, PartialEq, Message)]
-    struct Request {
-        #[prost(string, repeated, tag = "1")]
-        file_to_generate: Vec<String>,
-        #[prost(string, optional, tag = "2")]
-        parameter: Option<String>,
-        #[prost(bytes = "vec", repeated, tag = "15")]
-        proto_file: Vec<Vec<u8>>,
-    }
-
     let file = Path::new(PROTOS).join("hats.proto");
-    let mut compiler =
-        protox::Compiler::new([PROTOS, concat!(env!("CARGO_MANIFEST_DIR"), "/proto")]).unwrap();
-    compiler.include_imports(true).include_source_info(true).open_file(&file).unwrap();
-    let proto_file = compiler.files().map(|file| {
-        // One at a time, so that each keeps its options.
-        let pool = compiler.descriptor_pool();
-        pool.get_file_by_name(file.name()).unwrap().encode_to_vec()
-    });
-    let mut request = Request {
-        file_to_generate: vec!["hats.proto".into()],
-        parameter: Some("root=::other,default_runtime=false".into()),
-        proto_file: proto_file.collect(),
-    };
-    let response = run_plugin(&request.encode_to_vec()).unwrap();
-    let response = prost_types::compiler::CodeGeneratorResponse::decode(&response[..]).unwrap();
+    let mut request = request(&file, Path::new(PROTOS));
+    request.parameter = Some("root=::other,default_runtime=false".into());
     let configured = generate(&file, Path::new(PROTOS), |config| {
         config.root("::other").default_runtime(false);
     });
-    let plugin: BTreeMap<_, _> =
-        response.file.into_iter().map(|file| (file.name.unwrap(), file.content.unwrap())).collect();
     let mut configured = configured.unwrap();
     assert!(
         configured.remove("hats.parts.rs").is_some(),
         "which was not asked for, and may be there already"
     );
-    assert_eq!(plugin, configured);
+    assert_eq!(plugin(&request), Ok(configured));
 
     request.parameter = Some("rot=::other".into());
-    let response = run_plugin(&request.encode_to_vec()).unwrap();
-    let response = prost_types::compiler::CodeGeneratorResponse::decode(&response[..]).unwrap();
-    assert!(response.error.unwrap().starts_with("unknown parameter \"rot=::other\""));
+    assert!(plugin(&request).unwrap_err().starts_with("unknown parameter \"rot=::other\""));
     assert!(run_plugin(b"\xff").is_err());
 }
 

@@ -1,0 +1,81 @@
+//! What was written: which files each package was generated from, so that a second call in one process overwrites nothing
+//! unnoticed. Files of an earlier build are nobody's.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use prost_types::FileDescriptorSet;
+
+use crate::Error;
+use crate::compile::located;
+
+/// What one call generates.
+#[derive(Debug)]
+pub(crate) struct Call {
+    /// The files of each package.
+    packages: BTreeMap<String, BTreeSet<Source>>,
+    settings: String,
+}
+
+/// A file that code is generated from.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Source {
+    path: PathBuf,
+    /// Whether code is generated for its services.
+    has_services: bool,
+}
+
+/// A file that code was written to.
+struct Written {
+    sources: BTreeSet<Source>,
+    settings: String,
+    code: Vec<u8>,
+}
+
+static WRITTEN: Mutex<BTreeMap<PathBuf, Written>> = Mutex::new(BTreeMap::new());
+
+impl Call {
+    pub(crate) fn of(files: &FileDescriptorSet, includes: &[impl AsRef<Path>], settings: String) -> Self {
+        let mut packages: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
+        for file in &files.file {
+            let path = located(file.name().as_ref(), includes).unwrap_or_else(|| file.name().into());
+            let source = Source { path, has_services: !file.service.is_empty() };
+            packages.entry(file.package().to_owned()).or_default().insert(source);
+        }
+        Self { packages, settings }
+    }
+
+    /// Records what was written to `directory`, in files that `file_names` names by the package.
+    pub(crate) fn record(
+        self,
+        directory: &Path,
+        file_names: impl Fn(&str) -> [String; 2],
+    ) -> Result<(), Error> {
+        let mut written = WRITTEN.lock().unwrap_or_else(PoisonError::into_inner);
+        for (package, sources) in self.packages {
+            let [name, _] = file_names(&package);
+            let path = directory.join(name);
+            // A package without types or services has no file.
+            let Ok(code) = fs::read(&path) else { continue };
+            if let Some(earlier) = written.get(&path) {
+                let keeps_all = earlier.settings == self.settings && earlier.sources.is_subset(&sources);
+                if earlier.code != code && !keeps_all {
+                    return Err(Error::Overwritten {
+                        package: if package.is_empty() { "without a name".to_owned() } else { package },
+                        earlier: list(&earlier.sources),
+                        later: list(&sources),
+                    });
+                }
+            }
+            written.insert(path, Written { sources, settings: self.settings.clone(), code });
+        }
+        Ok(())
+    }
+}
+
+fn list(sources: &BTreeSet<Source>) -> String {
+    let paths: Vec<_> = sources.iter().map(|source| source.path.display().to_string()).collect();
+    paths.join(", ")
+}

@@ -1,0 +1,49 @@
+//! A service for a .proto that has none of ours: it uses every message of the file.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use prost_types::{DescriptorProto, FileDescriptorProto};
+
+/// The text of a file with a service that uses every message of `name`, which `file` describes. `number` makes its package
+/// differ from those of others.
+#[must_use]
+pub fn for_file(name: &str, file: &FileDescriptorProto, number: usize) -> String {
+    let mut messages = Vec::new();
+    let scope = if file.package().is_empty() { String::new() } else { format!(".{}", file.package()) };
+    file.message_type.iter().for_each(|message| names(message, &scope, &mut messages));
+    let mut text = format!("syntax = \"proto3\";\n\npackage corpus.s{number};\n\nimport \"{name}\";\n");
+    text += "import \"options.proto\";\n\nservice Corpus {\n";
+    let kinds = ["", "type: AFFINITY", "type: MULTI", "stream: true", "subscription: true", "topics: true"];
+    for (index, message) in messages.iter().enumerate() {
+        let other = &messages[messages.len() - 1 - index];
+        let options = kinds[index % kinds.len()];
+        // Writing to a string does not fail.
+        let _ = writeln!(
+            text,
+            "  rpc R{index}({message}) returns ({other}) {{ option (psrpc.options) = {{ {options} }}; }}"
+        );
+    }
+    text + "}\n"
+}
+
+/// The names of a message and those in it, each with a leading dot.
+fn names(message: &DescriptorProto, scope: &str, into: &mut Vec<String>) {
+    if message.options.as_ref().is_some_and(|options| options.map_entry()) {
+        return;
+    }
+    let name = format!("{scope}.{}", message.name());
+    message.nested_type.iter().for_each(|nested| names(nested, &name, into));
+    into.push(name);
+}
+
+/// What the file at `path`, imported as `name`, declares; nothing if it does not parse.
+#[must_use]
+pub fn declared(name: &str, path: &Path) -> Option<FileDescriptorProto> {
+    let source = std::fs::read_to_string(path).ok()?;
+    let file = protox::file::File::from_source(name, source.trim_start_matches('\u{FEFF}')).ok()?;
+    let mut file = file.file_descriptor_proto().clone();
+    // A parsed file says so of map entries; groups are messages like others.
+    file.source_code_info = None;
+    Some(file)
+}
