@@ -156,6 +156,14 @@ impl Names<'_> {
         for field in message.fields().filter(|field| !is_variant(field)) {
             let taken =
                 Taken { what: format!("field {}", field.name()), position: position(file, field.path()) };
+            // prost derives `get_r#type` of it, which is no name.
+            if is_map_of_enums(&field) && snake(field.name()).starts_with("r#") {
+                let problem = format!(
+                    "field {} is a map of enums whose name is a keyword of Rust, for which prost derives no code; rename it",
+                    field.name()
+                );
+                return Err(Error::Service { position: taken.position, problem });
+            }
             for function in functions(&field) {
                 self.take(own, Space::Function, function, taken.clone(), way_out)?;
             }
@@ -262,13 +270,8 @@ const PRIMITIVES: [&str; 9] = ["bool", "f32", "f64", "i32", "i64", "u32", "u64",
 fn functions(field: &FieldDescriptor) -> Vec<String> {
     let name = snake(field.name());
     let plain = name.strip_prefix("r#").unwrap_or(&name).to_owned();
-    let is_enum = |kind: Kind| matches!(kind, Kind::Enum(_));
-    if field.is_map() {
-        let value = field.kind().as_message().map(|entry| entry.map_entry_value_field().kind());
-        return match value.is_some_and(is_enum) {
-            true => vec![format!("get_{plain}"), format!("insert_{plain}")],
-            false => Vec::new(),
-        };
+    if is_map_of_enums(field) {
+        return vec![format!("get_{plain}"), format!("insert_{plain}")];
     }
     match (field.kind(), field.cardinality()) {
         (Kind::Enum(_), Cardinality::Repeated) => vec![name, format!("push_{plain}")],
@@ -277,6 +280,12 @@ fn functions(field: &FieldDescriptor) -> Vec<String> {
         (_, Cardinality::Optional) if field.supports_presence() => vec![name],
         _ => Vec::new(),
     }
+}
+
+fn is_map_of_enums(field: &FieldDescriptor) -> bool {
+    let kind = field.kind();
+    let entry = kind.as_message().filter(|_| field.is_map());
+    entry.is_some_and(|entry| matches!(entry.map_entry_value_field().kind(), Kind::Enum(_)))
 }
 
 /// Whether a field is a variant of a oneof, and none of the struct.

@@ -63,12 +63,26 @@ fn text(error: &protox::Error, includes: &[impl AsRef<Path>]) -> String {
         Some(name) => {
             let path = located(name.as_ref(), includes).unwrap_or_else(|| name.into());
             let what = text.strip_prefix(name).unwrap_or(&text);
-            let separator = if what.starts_with(':') { "" } else { ": " };
-            format!("{}{separator}{what}", path.display())
+            match what.strip_prefix(": ").unwrap_or(what) {
+                placed if placed.starts_with(':') => format!("{}{placed}", path.display()),
+                what => format!("{}{}: {what}", path.display(), place_of(what, &path)),
+            }
         }
         None => text,
     };
     with_hint(text, &options())
+}
+
+/// Where the name that `what` begins with first stands in the file, for errors of which the compiler does not say where.
+fn place_of(what: &str, path: &Path) -> String {
+    let name = what.strip_prefix('\'').and_then(|rest| rest.split('\'').next());
+    let source = fs::read_to_string(path).unwrap_or_default();
+    let at = name.and_then(|name| {
+        let column = |line: &str| line.find(name).map(|at| line[..at].chars().count() + 1);
+        let lines = source.lines().zip(1..).filter(|(line, _)| !line.trim_start().starts_with("//"));
+        lines.into_iter().find_map(|(line, number)| Some((number, column(line)?)))
+    });
+    at.map_or_else(String::new, |(line, column)| format!(":{line}:{column}"))
 }
 
 /// Our options alone.

@@ -121,7 +121,7 @@ impl Code<'_> {
         }
         format!(
             "/// What clients and servers of `{name}` agree on.
-            #[allow(dead_code, clippy::all, clippy::pedantic)]
+            #[allow(dead_code, non_snake_case, clippy::all, clippy::pedantic)]
             pub static {constant}: {root}::Service =
                 {root}::Service {{ name: {wire:?}, methods: &[{methods}] }};\n"
         )
@@ -188,7 +188,7 @@ impl Code<'_> {
         format!(
             "/// What can be asked of `{name}`. [`{name}Client`] does it, and in unit tests so may something else: whatever it
             /// gives back can be made without a client.
-            #[allow(dead_code, clippy::all, clippy::pedantic)]
+            #[allow(dead_code, non_snake_case, clippy::all, clippy::pedantic)]
             pub trait {name}Api: ::core::marker::Send + ::core::marker::Sync {{
                 {declared}
             }}
@@ -246,13 +246,13 @@ impl Code<'_> {
         };
         format!(
             "/// A client of `{name}`. Cheap to clone; dropping the last clone closes it.
-            {docs}#[allow(dead_code, clippy::all, clippy::pedantic)]
+            {docs}#[allow(dead_code, non_snake_case, clippy::all, clippy::pedantic)]
             pub struct {name}Client{declared} {{
                 client: {root}::Client,
                 {fields}
             }}
 
-            #[allow(dead_code, clippy::all, clippy::pedantic)]
+            #[allow(dead_code, non_snake_case, clippy::all, clippy::pedantic)]
             impl {name}Client {{
                 {default}
 
@@ -312,7 +312,7 @@ impl Code<'_> {
             }}
             }}
 
-            #[allow(dead_code, clippy::all, clippy::pedantic)]
+            #[allow(dead_code, non_snake_case, clippy::all, clippy::pedantic)]
             impl<{bounds}> {name}{kind}{used} {{"
         )
     }
@@ -367,17 +367,17 @@ impl Code<'_> {
             if method.asks_for_affinity() {
                 push!(
                     functions,
-                    "/// How well this server suits a request of [`{function}`](Self::{function}): more is better, 0 is
+                    "/// How well this server suits a request of [`{function}`](Self::{name}): more is better, 0 is
                     /// not available, below 0 makes no bid. It must not block.
-                    fn {}_affinity(&self, request: &{root}::Request<{asked}>) -> f32 {}\n",
-                    method.name,
-                    body("let _ = request; -1.0")
+                    fn {name}_affinity(&self, request: &{root}::Request<{asked}>) -> f32 {body}\n",
+                    name = method.name,
+                    body = body("let _ = request; -1.0")
                 );
             }
         }
         format!(
             "/// What a server of `{name}` does.
-            {docs}{how}#[allow(dead_code, clippy::all, clippy::pedantic)]
+            {docs}{how}#[allow(dead_code, non_snake_case, clippy::all, clippy::pedantic)]
             pub trait {name}: ::core::marker::Send + ::core::marker::Sync + 'static {{
                 {functions}
             }}\n",
@@ -455,13 +455,13 @@ impl Code<'_> {
         let (handlers, without_topic) = (self.handler_list(), self.without_topic());
         format!(
             "/// A server of `{name}`. Cheap to clone; dropping the last clone shuts it down in the background.
-            {docs}#[allow(dead_code, clippy::all, clippy::pedantic)]
+            {docs}#[allow(dead_code, non_snake_case, clippy::all, clippy::pedantic)]
             pub struct {name}Server{declared} {{
                 server: {root}::Server,
                 {fields}
             }}
 
-            #[allow(dead_code, clippy::all, clippy::pedantic)]
+            #[allow(dead_code, non_snake_case, clippy::all, clippy::pedantic)]
             impl {name}Server {{
                 {default}
 

@@ -75,7 +75,13 @@ impl Call {
     }
 }
 
+/// The first few sources, as a list.
 fn list(sources: &BTreeSet<Source>) -> String {
-    let paths: Vec<_> = sources.iter().map(|source| source.path.display().to_string()).collect();
-    paths.join(", ")
+    const SHOWN: usize = 3;
+    let paths = sources.iter().take(SHOWN).map(|source| source.path.display().to_string());
+    let list = paths.collect::<Vec<_>>().join(", ");
+    match sources.len().saturating_sub(SHOWN) {
+        0 => list,
+        more => format!("{list} and {more} more"),
+    }
 }

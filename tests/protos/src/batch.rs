@@ -109,7 +109,7 @@ impl Batch {
             .args(arguments)
             .args(["--offline", "--quiet", "--message-format=short"])
             .current_dir(&self.directory)
-            .env("CARGO_TARGET_DIR", Path::new(ROOT).join("target"))
+            .env("CARGO_TARGET_DIR", Path::new(ROOT).join("target/protos/build"))
             .env("RUSTDOCFLAGS", "-D warnings")
             .env_remove("RUSTFLAGS")
             .output()?;
@@ -140,6 +140,8 @@ impl Batch {
             )?;
         }
         fs::write(self.directory.join("Cargo.toml"), manifest)?;
+        // The repository's own rules are not those of a user.
+        fs::write(self.directory.join("clippy.toml"), "")?;
         fs::copy(Path::new(ROOT).join("Cargo.lock"), self.directory.join("Cargo.lock"))?;
         let mut library = format!("//! Generated code.\n\n#![deny({})]\n\n", self.lints);
         for unit in &self.units {
@@ -157,9 +159,18 @@ fn locked(package: &str) -> Result<String, Error> {
     Ok(rest.split('"').next().unwrap_or_default().to_owned())
 }
 
-fn generate(out: &Path, protos: &[PathBuf], includes: &[PathBuf]) -> Result<(), psrpc_build::Error> {
+/// Generates the code of `protos` into a directory.
+///
+/// # Errors
+///
+/// When they are refused.
+pub fn generate(out: &Path, protos: &[PathBuf], includes: &[PathBuf]) -> Result<(), psrpc_build::Error> {
     let mut config = Config::new();
     config.default_runtime(false).out_dir(out);
     config.prost().include_file("mod.rs");
-    config.compile(protos, includes)
+    config.compile(protos, includes)?;
+    // prost writes no docs for the modules of packages.
+    let modules = fs::read_to_string(out.join("mod.rs"))?;
+    fs::write(out.join("mod.rs"), modules.replace("pub mod ", "/// A package.\npub mod "))?;
+    Ok(())
 }

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::batch::Batch;
+use crate::batch::{self, Batch};
 use crate::sources::{SOURCES, Source};
 use crate::{Error, service};
 
@@ -171,8 +171,8 @@ fn add(
     }
     let mut fine = Vec::new();
     for (file, proto) in group.files.iter().zip(&protos) {
-        let mut alone = Batch::new("alone")?;
-        match alone.add("one", std::slice::from_ref(proto), &includes) {
+        let alone = tempfile::tempdir()?;
+        match batch::generate(alone.path(), std::slice::from_ref(proto), &includes) {
             Ok(()) => fine.push((file, proto)),
             Err(error) => {
                 counts.1 += 1;
