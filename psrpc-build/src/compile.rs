@@ -40,7 +40,8 @@ pub(crate) fn compile(protos: &[impl AsRef<Path>], includes: &[impl AsRef<Path>]
         }
         compiler.open_file(proto).map_err(|error| Error::Proto(text(&error, includes)))?;
     }
-    let asked = compiler.files().filter(|file| !file.is_import()).map(|file| file.name().to_owned()).collect();
+    let asked =
+        compiler.files().filter(|file| !file.is_import()).map(|file| file.name().to_owned()).collect();
     let read = compiler.files().filter_map(|file| located(file.name().as_ref(), includes)).collect();
     Ok(Compiled {
         pool: compiler.descriptor_pool(),

@@ -14,7 +14,8 @@ struct Mistake {
 
 /// `text`, the compiler's error, with what may have been meant.
 pub(crate) fn with_hint(text: String, options: &DescriptorPool) -> String {
-    if let Some((place, _)) = text.split_once(": expected ").filter(|_| text.ends_with("but found 'edition'")) {
+    if let Some((place, _)) = text.split_once(": expected ").filter(|_| text.ends_with("but found 'edition'"))
+    {
         return format!("{place}: {NO_EDITIONS}");
     }
     if text.ends_with("name 'psrpc.options' is not defined") {

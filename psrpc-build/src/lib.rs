@@ -29,7 +29,7 @@
 //! | `.topic_params.typed = true` | those may be of types of their own |
 //! | `.topic_params.group` | rpcs of one group can be registered together; their topics must be alike |
 //! | `.topic_params.single_server = true` | at most one server is registered for a topic, so that it needs no claim and is not asked for its affinity. That there is only one is up to you |
-//! | `.topic_params` without `.topics = true` | no topics: `names`, `typed` and `group` are then ignored, as in Go; `single_server` counts even so |
+//! | `.topic_params` without `.topics = true` | no topics: `names`, `typed` and `group` are then ignored, as in Go, and `names` is a warning of the build; `single_server` counts even so |
 //! | `.type = MULTI` | every server answers; of a subscription, every client gets every update |
 //! | `.stream = true` | clients open streams, on which they send the request's type and servers the response's |
 //! | `.subscription = true` | clients subscribe to what servers publish, which is of the response's type |
@@ -80,7 +80,18 @@
 //! is `str` until `with_topic_types::<Aisle, Row>()` gives them types, which only need to be `AsRef<str>`. Such a topic is
 //! passed as a reference.
 //!
-//! `cargo doc --open` in your project shows all of it, with the comments of the .proto.
+//! The services are those of the files that are named to [`compile`]; the messages are also those of the files that they import.
+//! [`Config::client`] and [`Config::server`] leave a side out. An rpc with `option deprecated = true`, and each rpc of such a
+//! service, is `#[deprecated]` for clients.
+//!
+//! `cargo doc --open` in your project shows all of it, with the comments of the .proto. A code block in a comment is shown as
+//! text, and is no doctest.
+//!
+//! # What is refused
+//!
+//! What cannot be generated is an [`Error`] that names the file, the line and the column, why, and what to do: among others,
+//! names that differ in protobuf and not in Rust, such as the enum values `STATUS_OK` and `OK` of `Status`, and files of an
+//! edition, which are not supported yet. All else compiles without warnings.
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs, missing_debug_implementations)]

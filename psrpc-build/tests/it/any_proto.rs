@@ -78,7 +78,8 @@ fn a_type_of_google_that_prost_types_lacks_is_refused() {
 #[test]
 fn a_message_of_another_package_is_known_to_the_plugin() {
     let dir = tempfile::tempdir().unwrap();
-    fs::write(dir.path().join("a.proto"), "syntax = \"proto3\"; package a; message A { int32 x = 1; }").unwrap();
+    fs::write(dir.path().join("a.proto"), "syntax = \"proto3\"; package a; message A { int32 x = 1; }")
+        .unwrap();
     let file = dir.path().join("b.proto");
     fs::write(&file, "syntax = \"proto3\"; package b; import \"a.proto\"; message B { a.A a = 1; }").unwrap();
     let files = plugin(&request(&file, dir.path())).unwrap();
@@ -89,7 +90,8 @@ fn a_message_of_another_package_is_known_to_the_plugin() {
 /// The compiler needs the options alone, unless a field is of a type in them.
 #[test]
 fn the_options_are_generated_where_a_message_uses_them() {
-    let source = "syntax = \"proto3\"; package p; import \"options.proto\"; message M { psrpc.Routing r = 1; }";
+    let source =
+        "syntax = \"proto3\"; package p; import \"options.proto\"; message M { psrpc.Routing r = 1; }";
     let files = files(source, &[], |_| {});
     assert_eq!(files.keys().collect::<Vec<_>>(), ["p.rs", "psrpc.rs"]);
 }
@@ -118,8 +120,12 @@ fn services_are_generated_of_the_files_that_were_asked_for_and_messages_of_all()
     assert!(generated["other.rs"].contains("pub struct O") && !generated["other.rs"].contains("Client"));
 
     // Also in the package of those.
-    let beside = ("other.proto", "syntax = \"proto3\"; package p; message O {} service Other { rpc Up(stream O) returns (O); }");
-    let source = "syntax = \"proto3\"; package p; import \"other.proto\"; service A { rpc One(O) returns (O); }";
+    let beside = (
+        "other.proto",
+        "syntax = \"proto3\"; package p; message O {} service Other { rpc Up(stream O) returns (O); }",
+    );
+    let source =
+        "syntax = \"proto3\"; package p; import \"other.proto\"; service A { rpc One(O) returns (O); }";
     let generated = files(source, &[beside], |_| {});
     assert!(generated["p.rs"].contains("pub struct AClient") && !generated["p.rs"].contains("OtherClient"));
 
@@ -225,7 +231,10 @@ fn a_package_is_written_twice_only_if_nothing_is_lost() {
     let dir = tempfile::tempdir().unwrap();
     let write = |name: &str, source: &str| fs::write(dir.path().join(name), source).unwrap();
     write("a.proto", "syntax = \"proto3\"; package p; message A {} service S { rpc One(A) returns (A); }");
-    write("b.proto", "syntax = \"proto3\"; package p; import \"a.proto\"; message B {} service T { rpc One(A) returns (A); }");
+    write(
+        "b.proto",
+        "syntax = \"proto3\"; package p; import \"a.proto\"; message B {} service T { rpc One(A) returns (A); }",
+    );
     write("c.proto", "syntax = \"proto3\"; package q; message C {}");
     let compile = |out: &Path, files: &[&str], client: bool| {
         let files: Vec<_> = files.iter().map(|file| dir.path().join(file)).collect();
@@ -259,7 +268,8 @@ fn a_package_is_written_twice_only_if_nothing_is_lost() {
 
 #[test]
 fn comments_become_docs_that_are_text() {
-    let comment = "// Do:\n//\n// ```\n// run <x>\n// ```\n//\n//     fit [Hat] <b>\n//\n// A <tag> of [Hat].\n";
+    let comment =
+        "// Do:\n//\n// ```\n// run <x>\n// ```\n//\n//     fit [Hat] <b>\n//\n// A <tag> of [Hat].\n";
     let source = format!(
         "syntax = \"proto3\"; package p;\n{comment}message M {{\n{comment}string a = 1; }}\n{comment}service S {{\n{comment}rpc A(M) returns (M); }}"
     );
@@ -320,7 +330,8 @@ fn what_is_deprecated_is_so_for_clients() {
              rpc A(M) returns (M) {{ {rpc} }}\nrpc B(M) returns (M) {{ option (psrpc.options).subscription = true; }} }}"
         )
     };
-    let count = |service: &str, rpc: &str| code(&source(service, rpc), |_| {}).matches("#[deprecated]").count();
+    let count =
+        |service: &str, rpc: &str| code(&source(service, rpc), |_| {}).matches("#[deprecated]").count();
     let deprecated = "option deprecated = true;";
     // In the trait of clients and in the client; of a subscription, also where it is published.
     assert_eq!([count("", ""), count("", deprecated), count(deprecated, "")], [0, 2, 5]);
@@ -419,7 +430,8 @@ fn a_group_that_contains_itself_is_boxed() {
 /// So that rustc does not stand alone with what it says of handlers.
 #[test]
 fn the_trait_to_implement_says_how() {
-    let code = code("syntax = \"proto3\"; package p; message M {} service S { rpc A(M) returns (M); }", |_| {});
+    let code =
+        code("syntax = \"proto3\"; package p; message M {} service S { rpc A(M) returns (M); }", |_| {});
     for line in [
         "///     async fn a(&self, request: ::psrpc::Request<M>) -> Result<M, ::psrpc::Error> {",
         "reference, is `Send`, `Sync` and `'static`",

@@ -128,9 +128,10 @@ impl Batch {
     }
 
     fn write(&self) -> Result<(), Error> {
-        let mut manifest = "[package]\nname = \"batch\"\nversion = \"0.0.0\"\nedition = \"2024\"\n\n[workspace]\n\n\
+        let mut manifest =
+            "[package]\nname = \"batch\"\nversion = \"0.0.0\"\nedition = \"2024\"\n\n[workspace]\n\n\
                             [profile.dev]\ndebug = false\nincremental = false\n\n[dependencies]\n"
-            .to_owned();
+                .to_owned();
         writeln!(manifest, "psrpc = {{ path = \"{ROOT}/psrpc\" }}")?;
         for (name, features) in [("prost", "\"derive\", \"std\""), ("prost-types", "\"std\"")] {
             let version = locked(name)?;
@@ -145,7 +146,10 @@ impl Batch {
         fs::copy(Path::new(ROOT).join("Cargo.lock"), self.directory.join("Cargo.lock"))?;
         let mut library = format!("//! Generated code.\n\n#![deny({})]\n\n", self.lints);
         for unit in &self.units {
-            writeln!(library, "/// Generated code.\npub mod {unit} {{\n    include!(\"{unit}/mod.rs\");\n}}")?;
+            writeln!(
+                library,
+                "/// Generated code.\npub mod {unit} {{\n    include!(\"{unit}/mod.rs\");\n}}"
+            )?;
         }
         fs::write(self.directory.join("src/lib.rs"), library)?;
         Ok(())
@@ -155,7 +159,8 @@ impl Batch {
 /// The version of a package that the repository is tested with.
 fn locked(package: &str) -> Result<String, Error> {
     let lock = fs::read_to_string(Path::new(ROOT).join("Cargo.lock"))?;
-    let (_, rest) = lock.split_once(&format!("name = \"{package}\"\nversion = \"")).ok_or("no such package")?;
+    let (_, rest) =
+        lock.split_once(&format!("name = \"{package}\"\nversion = \"")).ok_or("no such package")?;
     Ok(rest.split('"').next().unwrap_or_default().to_owned())
 }
 

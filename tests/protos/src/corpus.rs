@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::batch::{self, Batch};
+use crate::batch::{self, Batch, Faults};
 use crate::sources::{SOURCES, Source};
 use crate::{Error, service};
 
@@ -26,6 +26,15 @@ pub struct Group {
     directory: String,
     files: Vec<File>,
     includes: Vec<PathBuf>,
+}
+
+impl Group {
+    /// Whether there are PSRPC services in its files.
+    #[must_use]
+    pub fn has_services(&self) -> bool {
+        let is_service = |start: &str| self.files.iter().any(|file| file.name.starts_with(start));
+        self.source.services.is_some_and(is_service)
+    }
 }
 
 /// What a run has found.
@@ -91,12 +100,30 @@ fn walk(directory: &Path, into: &mut Vec<PathBuf>) -> Result<(), Error> {
     Ok(())
 }
 
-/// Generates and compiles groups, until `time` is over if there is one, in batches of about `bytes` of code.
+/// What becomes of generated code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Depth {
+    /// It is generated.
+    Generate,
+    /// rustc checks it.
+    Check,
+    /// rustdoc reads it too.
+    Document,
+}
+
+/// Generates and compiles groups, until `time` is over if there is one, in batches of about `bytes` of code, in the directory
+/// `target/protos/NAME`.
 ///
 /// # Errors
 ///
 /// When a file cannot be written, or cargo cannot be run.
-pub fn run(groups: &[Group], time: Option<Duration>, bytes: u64, docs: bool) -> Result<Report, Error> {
+pub fn run(
+    name: &str,
+    groups: &[Group],
+    time: Option<Duration>,
+    bytes: u64,
+    depth: Depth,
+) -> Result<Report, Error> {
     let started = Instant::now();
     let mut report = Report::default();
     let mut longest = Duration::ZERO;
@@ -107,7 +134,7 @@ pub fn run(groups: &[Group], time: Option<Duration>, bytes: u64, docs: bool) -> 
         if time.is_some_and(|time| started.elapsed() + longest * 3 / 2 > time) {
             break;
         }
-        let mut batch = Batch::new("corpus")?;
+        let mut batch = Batch::new(name)?;
         let mut names = BTreeMap::new();
         while batch.bytes()? < bytes {
             let Some(group) = rest.next() else { break };
@@ -118,8 +145,11 @@ pub fn run(groups: &[Group], time: Option<Duration>, bytes: u64, docs: bool) -> 
             break;
         }
         report.bytes += batch.bytes()?;
-        let mut faults = batch.cargo(&["check"])?;
-        if docs && faults.is_empty() {
+        let mut faults = match depth {
+            Depth::Generate => Faults::new(),
+            Depth::Check | Depth::Document => batch.cargo(&["check"])?,
+        };
+        if depth == Depth::Document && faults.is_empty() {
             faults = batch.cargo(&["doc", "--no-deps"])?;
         }
         for (unit, lines) in faults {
@@ -180,7 +210,11 @@ fn add(
                 if !names_a_place(&text) {
                     report.faults.push(format!("{}: names no place: {text}", label(&file.name)));
                 }
-                report.refused.entry(cause(&text)).or_default().push(format!("{}: {text}", label(&file.name)));
+                report
+                    .refused
+                    .entry(cause(&text))
+                    .or_default()
+                    .push(format!("{}: {text}", label(&file.name)));
             }
         }
     }
@@ -247,7 +281,12 @@ impl fmt::Display for Report {
             passed += counts.0;
             refused += counts.1;
         }
-        writeln!(f, "| all, {} groups, {} MB of code | {passed} | {refused} |", self.groups, self.bytes / 1_000_000)?;
+        writeln!(
+            f,
+            "| all, {} groups, {} MB of code | {passed} | {refused} |",
+            self.groups,
+            self.bytes / 1_000_000
+        )?;
         for (cause, files) in &self.refused {
             writeln!(f, "refused {}: {cause}\n    such as {}", files.len(), files[0])?;
         }

@@ -7,7 +7,8 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
 use clap::Parser;
-use psrpc_protos::{Error, corpus};
+use psrpc_protos::Error;
+use psrpc_protos::corpus::{self, Depth};
 
 /// Gives every .proto of some packages a PSRPC service that uses each of its messages, generates code, and compiles it with
 /// all warnings denied. Prints how many files passed, and why the others were refused.
@@ -23,6 +24,9 @@ struct Arguments {
     /// Has rustdoc read the code too.
     #[arg(long)]
     docs: bool,
+    /// Generates code, and compiles nothing.
+    #[arg(long, conflicts_with = "docs")]
+    generate: bool,
     /// How many megabytes of code are compiled at once.
     #[arg(long, default_value_t = 4)]
     megabytes: u64,
@@ -51,10 +55,19 @@ fn start(arguments: &Arguments) -> Result<bool, Error> {
         // Far from that of the day before, since neighbours are alike.
         let start = usize::try_from(day)? * 7_919 % groups.len();
         groups.rotate_left(start);
+        // PSRPC services that others have written are worth it every day.
+        groups.sort_by_key(|group| !group.has_services());
         println!("from group {start} of {}", groups.len());
     }
     let time = arguments.seconds.map(Duration::from_secs);
-    let mut report = corpus::run(&groups, time, arguments.megabytes * 1_000_000, arguments.docs)?;
+    let depth = match (arguments.generate, arguments.docs) {
+        (true, _) => Depth::Generate,
+        (false, true) => Depth::Document,
+        (false, false) => Depth::Check,
+    };
+    let source = arguments.source.as_deref().unwrap_or("all").replace(['/', '@'], "_");
+    let name = format!("corpus-{source}");
+    let mut report = corpus::run(&name, &groups, time, arguments.megabytes * 1_000_000, depth)?;
     report.skip(skipped);
     print!("{report}");
     Ok(report.is_fine())

@@ -60,7 +60,13 @@ pub const SOURCES: &[Source] = &[
         Registry::Crates,
         "temporal-sdk-core-protos",
         "0.1.0",
-        &["protos/api_upstream", "protos/local", "protos/api_cloud_upstream", "protos/testsrv_upstream", "protos"],
+        &[
+            "protos/api_upstream",
+            "protos/local",
+            "protos/api_cloud_upstream",
+            "protos/testsrv_upstream",
+            "protos",
+        ],
     ),
     source(Registry::Crates, "tonic-health", "0.14.9", &["proto"]),
     source(Registry::Crates, "tonic-reflection", "0.14.9", &["proto"]),
@@ -115,7 +121,8 @@ impl Source {
             Registry::Npm => {
                 let unpacked = directory.join("package");
                 if !unpacked.exists() {
-                    let packed = run(&directory, "npm", &["pack", "--silent", &format!("{package}@{version}")])?;
+                    let packed =
+                        run(&directory, "npm", &["pack", "--silent", &format!("{package}@{version}")])?;
                     let archive = packed.trim().lines().last().unwrap_or_default().to_owned();
                     run(&directory, "tar", &["-xzf", &archive])?;
                 }

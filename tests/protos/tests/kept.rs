@@ -42,9 +42,7 @@ fn every_file_that_was_kept_has_its_right_answer() -> Result<(), Error> {
         let wanted = source.lines().next().and_then(|line| line.strip_prefix("// ")).unwrap_or_default();
         let answer = match add(&mut batch, &path) {
             Ok(()) => "compiles".to_owned(),
-            Err(error) => {
-                error.to_string().replacen(&format!("{}:", path.display()), "refused: ", 1)
-            }
+            Err(error) => error.to_string().replacen(&format!("{}:", path.display()), "refused: ", 1),
         };
         assert_eq!(answer, wanted, "{}", path.display());
     }

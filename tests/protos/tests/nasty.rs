@@ -17,29 +17,149 @@ const FILES: usize = 300;
 
 /// Names that mean something in Rust, in prost or in the generated code, and names that differ only in their spelling.
 const NAMES: &[&str] = &[
-    "type", "Type", "self", "Self", "super", "crate", "extern", "async", "gen", "dyn", "try", "union", "fn", "impl",
-    "Box", "Vec", "String", "Option", "Some", "None", "Result", "Ok", "Err", "Default", "Clone", "Debug", "Send", "Sync",
-    "Sized", "Copy", "Eq", "Hash", "Iterator", "Future", "Error", "Client", "Server", "Request", "Message", "Name",
-    "Enumeration", "Oneof", "bool", "str", "i32", "u8", "f64", "core", "std", "prost", "psrpc", "google", "Empty",
-    "Timestamp", "fooBar", "foo_bar", "FooBar", "FOO_BAR", "foo_Bar", "Foo", "FOO", "foo", "_foo", "foo_", "Foo1",
-    "foo_1", "a", "A", "b", "B", "encoded_len", "clear", "decode", "merge", "encode", "full_name", "default", "new",
-    "close", "clone", "value", "key", "get_a", "set_a", "push_a", "insert_a", "XMLHttp", "xml_http", "A1B", "_1",
+    "type",
+    "Type",
+    "self",
+    "Self",
+    "super",
+    "crate",
+    "extern",
+    "async",
+    "gen",
+    "dyn",
+    "try",
+    "union",
+    "fn",
+    "impl",
+    "Box",
+    "Vec",
+    "String",
+    "Option",
+    "Some",
+    "None",
+    "Result",
+    "Ok",
+    "Err",
+    "Default",
+    "Clone",
+    "Debug",
+    "Send",
+    "Sync",
+    "Sized",
+    "Copy",
+    "Eq",
+    "Hash",
+    "Iterator",
+    "Future",
+    "Error",
+    "Client",
+    "Server",
+    "Request",
+    "Message",
+    "Name",
+    "Enumeration",
+    "Oneof",
+    "bool",
+    "str",
+    "i32",
+    "u8",
+    "f64",
+    "core",
+    "std",
+    "prost",
+    "psrpc",
+    "google",
+    "Empty",
+    "Timestamp",
+    "fooBar",
+    "foo_bar",
+    "FooBar",
+    "FOO_BAR",
+    "foo_Bar",
+    "Foo",
+    "FOO",
+    "foo",
+    "_foo",
+    "foo_",
+    "Foo1",
+    "foo_1",
+    "a",
+    "A",
+    "b",
+    "B",
+    "encoded_len",
+    "clear",
+    "decode",
+    "merge",
+    "encode",
+    "full_name",
+    "default",
+    "new",
+    "close",
+    "clone",
+    "value",
+    "key",
+    "get_a",
+    "set_a",
+    "push_a",
+    "insert_a",
+    "XMLHttp",
+    "xml_http",
+    "A1B",
+    "_1",
 ];
 
 /// Lines of comments.
 const COMMENTS: &[&str] = &[
-    "", " A comment.", " ```", " ```rust", "     let x = y;", "\tlet x;", " <b>bold", " </p>", " [link]", " [a][b]", " [a](b)",
-    " `code", " ``a`b``", " - item", "  - item", "     - deep", " 1. one", " # Title", " > quote", " >     code", " http://a.b/<c>",
-    " <http://a.b>", " [x](http://a.b)", " \\", " \\[", " */ \" \\n {}", " \u{202E}turned", " \u{0}", " é 😀", " ===", " ~~~", " | a | b |",
-    " &amp; <!-- x", " [^1]: note", " ***", "no space", " https://a.b/[c]`", " {@link Foo}", " -     x", " `<x>` `[y]`",
+    "",
+    " A comment.",
+    " ```",
+    " ```rust",
+    "     let x = y;",
+    "\tlet x;",
+    " <b>bold",
+    " </p>",
+    " [link]",
+    " [a][b]",
+    " [a](b)",
+    " `code",
+    " ``a`b``",
+    " - item",
+    "  - item",
+    "     - deep",
+    " 1. one",
+    " # Title",
+    " > quote",
+    " >     code",
+    " http://a.b/<c>",
+    " <http://a.b>",
+    " [x](http://a.b)",
+    " \\",
+    " \\[",
+    " */ \" \\n {}",
+    " \u{202E}turned",
+    " \u{0}",
+    " é 😀",
+    " ===",
+    " ~~~",
+    " | a | b |",
+    " &amp; <!-- x",
+    " [^1]: note",
+    " ***",
+    "no space",
+    " https://a.b/[c]`",
+    " {@link Foo}",
+    " -     x",
+    " `<x>` `[y]`",
 ];
 
 const SCALARS: &[&str] = &[
-    "double", "float", "int32", "int64", "uint32", "uint64", "sint32", "sint64", "fixed32", "fixed64", "sfixed32",
-    "sfixed64", "bool", "string", "bytes",
+    "double", "float", "int32", "int64", "uint32", "uint64", "sint32", "sint64", "fixed32", "fixed64",
+    "sfixed32", "sfixed64", "bool", "string", "bytes",
 ];
 
-const WELL_KNOWN: &[&str] = &["Timestamp", "Duration", "Any", "Struct", "Value", "Empty", "StringValue", "BoolValue", "FieldMask"];
+const WELL_KNOWN: &[&str] =
+    &["Timestamp", "Duration", "Any", "Struct", "Value", "Empty", "StringValue", "BoolValue", "FieldMask"];
 
 /// A file, before its names of types are chosen.
 #[derive(Clone, Debug)]
@@ -152,8 +272,9 @@ fn rpc() -> impl Strategy<Value = Rpc> {
         "topics: true topic_params: { names: [\"foo_bar\"] typed: true }",
         "topic_params: { single_server: true }",
     ];
-    (name(), any::<Index>(), any::<Index>(), select(OPTIONS), comment())
-        .prop_map(|(name, request, response, options, comment)| Rpc { name, request, response, options, comment })
+    (name(), any::<Index>(), any::<Index>(), select(OPTIONS), comment()).prop_map(
+        |(name, request, response, options, comment)| Rpc { name, request, response, options, comment },
+    )
 }
 
 fn file() -> impl Strategy<Value = File> {
@@ -351,7 +472,9 @@ impl Writer {
             6 if !self.proto3 => {
                 format!("  {plain} group G{name} = {number} {{ optional {kind} {name} = 1; }}")
             }
-            _ => format!("  oneof o_{name} {{ {kind} {name} = {number}{options}; bool x_{name} = 1{number}; }}"),
+            _ => format!(
+                "  oneof o_{name} {{ {kind} {name} = {number}{options}; bool x_{name} = 1{number}; }}"
+            ),
         };
         self.line(&line);
     }
