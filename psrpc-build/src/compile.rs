@@ -150,7 +150,8 @@ fn defines(file: &FileDescriptorProto, name: &str) -> bool {
     messages.chain(file.enum_type.iter().map(|item| item.name())).any(|name| first == Some(name))
 }
 
-/// Finds files in a directory. As protoc does, it passes over a byte order mark, which the compiler would refuse.
+/// Finds files in a directory. As protoc does, it passes over a byte order mark, which the compiler would refuse. Files of
+/// Google that are too new for the compiler are replaced by its own.
 struct IncludeResolver {
     directory: PathBuf,
     files: IncludeFileResolver,
@@ -169,10 +170,14 @@ impl FileResolver for IncludeResolver {
 
     fn open_file(&self, name: &str) -> Result<File, protox::Error> {
         let source = fs::read_to_string(self.directory.join(name)).unwrap_or_default();
-        match source.strip_prefix('\u{FEFF}') {
+        let file = match source.strip_prefix('\u{FEFF}') {
             Some(source) => File::from_source(name, source),
             None => self.files.open_file(name),
-        }
+        };
+        file.or_else(|error| match error.is_parse() {
+            true => GoogleFileResolver::new().open_file(name).map_err(|_| error),
+            false => Err(error),
+        })
     }
 }
 

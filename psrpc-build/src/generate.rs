@@ -367,9 +367,10 @@ impl Code<'_> {
             if method.asks_for_affinity() {
                 push!(
                     functions,
-                    "/// How well this server suits a request of [`{function}`](Self::{name}): more is better, 0 is
+                    "/// How well this server suits a request of [`{function}`](Self::{link}): more is better, 0 is
                     /// not available, below 0 makes no bid. It must not block.
                     fn {name}_affinity(&self, request: &{root}::Request<{asked}>) -> f32 {body}\n",
+                    link = function.trim_start_matches("r#"),
                     name = method.name,
                     body = body("let _ = request; -1.0")
                 );

@@ -290,6 +290,20 @@ fn a_byte_order_mark_is_passed_over() {
 }
 
 #[test]
+fn a_file_of_google_that_is_too_new_is_replaced_by_that_of_the_compiler() {
+    let dir = tempfile::tempdir().unwrap();
+    let google = dir.path().join("google/protobuf");
+    fs::create_dir_all(&google).unwrap();
+    let too_new = "syntax = \"proto2\"; package google.protobuf; message FeatureSet { extensions 1000 [declaration = { number: 1000 }]; }";
+    fs::write(google.join("descriptor.proto"), too_new).unwrap();
+    let file = dir.path().join("s.proto");
+    let source = "syntax = \"proto3\"; package p; import \"google/protobuf/descriptor.proto\"; message M { google.protobuf.FileOptions o = 1; }";
+    fs::write(&file, source).unwrap();
+    let files = generate(&file, dir.path(), |_| {}).unwrap();
+    assert!(files["p.rs"].contains("::prost_types::FileOptions"));
+}
+
+#[test]
 fn editions_are_told_not_to_be_supported() {
     let error = refusal_of_file("// A file.\nedition = \"2023\";\npackage p;\n", |_| {});
     assert_eq!(
