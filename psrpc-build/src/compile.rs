@@ -5,7 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use prost_reflect::DescriptorPool;
-use prost_types::{DescriptorProto, FileDescriptorProto, FileDescriptorSet};
+use prost_types::{
+    DescriptorProto, EnumDescriptorProto, FieldDescriptorProto, FileDescriptorProto, FileDescriptorSet,
+};
 use protox::Compiler;
 use protox::file::{ChainFileResolver, File, FileResolver, GoogleFileResolver, IncludeFileResolver};
 
@@ -135,7 +137,7 @@ fn defines_options(file: &FileDescriptorProto) -> bool {
 
 /// The names of the types of a message's fields, each with a leading dot.
 fn types_of<'a>(message: &'a DescriptorProto, into: &mut BTreeSet<&'a str>) {
-    into.extend(message.field.iter().map(|field| field.type_name()).filter(|name| !name.is_empty()));
+    into.extend(message.field.iter().map(FieldDescriptorProto::type_name).filter(|name| !name.is_empty()));
     message.nested_type.iter().for_each(|nested| types_of(nested, into));
 }
 
@@ -146,8 +148,8 @@ fn defines(file: &FileDescriptorProto, name: &str) -> bool {
         package => name.strip_prefix('.').and_then(|name| name.strip_prefix(package)?.strip_prefix('.')),
     };
     let first = inside.map(|name| name.split('.').next().unwrap_or(name));
-    let messages = file.message_type.iter().map(|message| message.name());
-    messages.chain(file.enum_type.iter().map(|item| item.name())).any(|name| first == Some(name))
+    let messages = file.message_type.iter().map(DescriptorProto::name);
+    messages.chain(file.enum_type.iter().map(EnumDescriptorProto::name)).any(|name| first == Some(name))
 }
 
 /// Finds files in a directory. As protoc does, it passes over a byte order mark, which the compiler would refuse. Files of

@@ -332,7 +332,7 @@ fn the_descriptors_are_written_where_prost_is_told_to() {
         config.prost().file_descriptor_set_path(&path);
     });
     let set = prost_types::FileDescriptorSet::decode(&fs::read(&path).unwrap()[..]).unwrap();
-    let names: Vec<_> = set.file.iter().map(|file| file.name()).collect();
+    let names: Vec<_> = set.file.iter().map(prost_types::FileDescriptorProto::name).collect();
     assert_eq!(names, ["google/protobuf/descriptor.proto", "options.proto", "s.proto"]);
 }
 

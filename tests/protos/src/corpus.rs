@@ -117,6 +117,7 @@ pub enum Depth {
 /// # Errors
 ///
 /// When a file cannot be written, or cargo cannot be run.
+#[expect(clippy::disallowed_methods, reason = "what a run has time for is told by the clock")]
 pub fn run(
     name: &str,
     groups: &[Group],

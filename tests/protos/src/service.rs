@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use prost_types::{DescriptorProto, FileDescriptorProto};
+use prost_types::{DescriptorProto, FileDescriptorProto, MessageOptions};
 
 /// The text of a file with a service that uses every message of `name`, which `file` describes. `number` makes its package
 /// differ from those of others.
@@ -29,7 +29,7 @@ pub fn for_file(name: &str, file: &FileDescriptorProto, number: usize) -> String
 
 /// The names of a message and those in it, each with a leading dot.
 fn names(message: &DescriptorProto, scope: &str, into: &mut Vec<String>) {
-    if message.options.as_ref().is_some_and(|options| options.map_entry()) {
+    if message.options.as_ref().is_some_and(MessageOptions::map_entry) {
         return;
     }
     let name = format!("{scope}.{}", message.name());
@@ -42,8 +42,5 @@ fn names(message: &DescriptorProto, scope: &str, into: &mut Vec<String>) {
 pub fn declared(name: &str, path: &Path) -> Option<FileDescriptorProto> {
     let source = std::fs::read_to_string(path).ok()?;
     let file = protox::file::File::from_source(name, source.trim_start_matches('\u{FEFF}')).ok()?;
-    let mut file = file.file_descriptor_proto().clone();
-    // A parsed file says so of map entries; groups are messages like others.
-    file.source_code_info = None;
-    Some(file)
+    Some(file.file_descriptor_proto().clone())
 }
