@@ -9,10 +9,7 @@ use std::process::Command;
 
 use psrpc_build::Config;
 
-use crate::Error;
-
-/// The repository.
-const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+use crate::{Error, ROOT, work_directory};
 
 /// What the compiler is told to refuse.
 const WARNINGS: &str = "warnings";
@@ -29,13 +26,13 @@ pub struct Batch {
 pub type Faults = BTreeMap<String, Vec<String>>;
 
 impl Batch {
-    /// A batch in `target/protos/NAME`, without what an earlier one left there.
+    /// A batch in `NAME` of the [work directory](work_directory), without what an earlier one left there.
     ///
     /// # Errors
     ///
     /// When a file cannot be written.
     pub fn new(name: &str) -> Result<Self, Error> {
-        let directory = Path::new(ROOT).join("target/protos").join(name);
+        let directory = work_directory().join(name);
         if directory.exists() {
             fs::remove_dir_all(&directory)?;
         }
@@ -109,7 +106,7 @@ impl Batch {
             .args(arguments)
             .args(["--offline", "--quiet", "--message-format=short"])
             .current_dir(&self.directory)
-            .env("CARGO_TARGET_DIR", Path::new(ROOT).join("target/protos/build"))
+            .env("CARGO_TARGET_DIR", work_directory().join("build"))
             .env("RUSTDOCFLAGS", "-D warnings")
             .env_remove("RUSTFLAGS")
             .output()?;

@@ -112,7 +112,7 @@ pub enum Depth {
 }
 
 /// Generates and compiles groups, until `time` is over if there is one, in batches of about `bytes` of code, in the directory
-/// `target/protos/NAME`.
+/// `NAME` of the work directory.
 ///
 /// # Errors
 ///

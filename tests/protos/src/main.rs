@@ -2,7 +2,6 @@
 
 #![forbid(unsafe_code)]
 
-use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
@@ -44,7 +43,7 @@ fn main() -> ExitCode {
 }
 
 fn start(arguments: &Arguments) -> Result<bool, Error> {
-    let cache = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/protos/sources");
+    let cache = psrpc_protos::work_directory().join("sources");
     let (mut groups, skipped) = corpus::groups(&cache, arguments.source.as_deref())?;
     if groups.is_empty() {
         println!("no source can be fetched here: {}", skipped.join("; "));

@@ -527,7 +527,7 @@ fn runner() -> TestRunner {
 
 #[test]
 fn nasty_files_are_refused_with_a_place_or_compile() {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/protos/nasty-files");
+    let directory = psrpc_protos::work_directory().join("nasty-files");
     let _ = fs::remove_dir_all(&directory);
     fs::create_dir_all(&directory).expect("a directory can be made");
     let mut runner = runner();
