@@ -76,16 +76,30 @@ fn text(error: &protox::Error, includes: &[impl AsRef<Path>]) -> String {
     with_hint(text, &options())
 }
 
-/// Where the name that `what` begins with first stands in the file, for errors of which the compiler does not say where.
+/// Where the name that `what` quotes stands in the file, for errors of which the compiler does not say where: the name itself,
+/// its last part, or, of the message of a map's entries, the last field that has such a map. Else the beginning of the file.
 fn place_of(what: &str, path: &Path) -> String {
-    let name = what.strip_prefix('\'').and_then(|rest| rest.split('\'').next());
     let source = fs::read_to_string(path).unwrap_or_default();
-    let at = name.and_then(|name| {
-        let column = |line: &str| line.find(name).map(|at| line[..at].chars().count() + 1);
-        let lines = source.lines().zip(1..).filter(|(line, _)| !line.trim_start().starts_with("//"));
-        lines.into_iter().find_map(|(line, number)| Some((number, column(line)?)))
-    });
-    at.map_or_else(String::new, |(line, column)| format!(":{line}:{column}"))
+    let full_name = what.split('\'').nth(1).unwrap_or_default();
+    let name = full_name.rsplit('.').next().unwrap_or_default();
+    let lines = || source.lines().zip(1..).filter(|(line, _)| !line.trim_start().starts_with("//"));
+    let find = |name: &str| {
+        let column = |line: &str| line.find(name).filter(|_| !name.is_empty());
+        lines().find_map(|(line, number)| Some((line, number, column(line)?)))
+    };
+    // The compiler calls the entries of `foo_bar` and of `fooBar` `FooBarEntry`.
+    let folded = |name: &str| name.replace('_', "").to_lowercase();
+    let field = name.strip_suffix("Entry").map(folded);
+    let entries = || {
+        let column = |line: &str| {
+            let field_name = line.split_once('>')?.1.split('=').next()?.trim();
+            let is_it = line.contains("map") && field.as_deref() == Some(&folded(field_name));
+            line.find(field_name).filter(|_| is_it)
+        };
+        lines().filter_map(|(line, number)| Some((line, number, column(line)?))).last()
+    };
+    let (line, number, at) = find(full_name).or_else(|| find(name)).or_else(entries).unwrap_or(("", 1, 0));
+    format!(":{number}:{}", line[..at].chars().count() + 1)
 }
 
 /// Our options alone.
