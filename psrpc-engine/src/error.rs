@@ -101,6 +101,11 @@ impl fmt::Display for Shortened<'_> {
     }
 }
 
+/// What callers are told once their client cannot do anything any more.
+const RUNTIME_OF_CLIENT: &str = "the runtime this client was created on has shut down";
+/// The same for a server.
+const RUNTIME_OF_SERVER: &str = "the runtime this server was created on has shut down";
+
 /// A call that cannot be made as it stands. The caller's fault; nothing was published.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
@@ -108,6 +113,9 @@ pub enum CallError {
     /// The client is closed.
     #[error("client is closed")]
     Closed,
+    /// The client's runtime has shut down, or its background task is gone ([`Client::abandon`](crate::Engine::abandon)).
+    #[error("{}", RUNTIME_OF_CLIENT)]
+    RuntimeEnded,
     /// The client's subscriptions are not live yet, so that it would miss the answer.
     #[error("client is not ready: its subscriptions are not live")]
     NotReady,
@@ -191,7 +199,7 @@ impl CallError {
     pub fn code(&self) -> ErrorCode {
         match self {
             CallError::Closed => ErrorCode::Canceled,
-            CallError::NotReady => ErrorCode::Unavailable,
+            CallError::NotReady | CallError::RuntimeEnded => ErrorCode::Unavailable,
             CallError::TooManyCalls { .. } | CallError::TooManyStreams { .. } => ErrorCode::ResourceExhausted,
             _ => ErrorCode::InvalidArgument,
         }
@@ -253,6 +261,9 @@ pub enum UpdateError {
     /// The server is closed.
     #[error("server is closed")]
     Closed,
+    /// The server's runtime has shut down, or its background task is gone ([`Server::abandon`](crate::Engine::abandon)).
+    #[error("{}", RUNTIME_OF_SERVER)]
+    RuntimeEnded,
     /// The method is of another service than the server.
     #[error("{route} is not a method of {service}")]
     WrongService {
@@ -284,6 +295,7 @@ impl UpdateError {
     pub fn code(&self) -> ErrorCode {
         match self {
             UpdateError::Closed => ErrorCode::Canceled,
+            UpdateError::RuntimeEnded => ErrorCode::Unavailable,
             UpdateError::TooMany { .. } => ErrorCode::ResourceExhausted,
             UpdateError::WrongService { .. } | UpdateError::TooLarge { .. } => ErrorCode::InvalidArgument,
         }
@@ -303,6 +315,9 @@ pub enum RegisterError {
     /// The server is shut down or about to be.
     #[error("server is closed")]
     Closed,
+    /// The server's runtime has shut down, or its background task is gone ([`Server::abandon`](crate::Engine::abandon)).
+    #[error("{}", RUNTIME_OF_SERVER)]
+    RuntimeEnded,
     /// The method is of another service than the server.
     #[error("{route} is not a method of {service}")]
     WrongService {
@@ -430,6 +445,23 @@ impl Failure {
 
     pub(crate) fn closed(evidence: Evidence) -> Box<Self> {
         Self::new(Reason::ClientClosed, ErrorCode::Canceled, Text::from_static("client is closed"), evidence)
+    }
+
+    /// The runtime of a client has shut down.
+    pub(crate) fn runtime_of_client(evidence: Evidence) -> Box<Self> {
+        let text = Text::from_static(RUNTIME_OF_CLIENT);
+        Self::new(Reason::RuntimeEnded, ErrorCode::Unavailable, text, evidence)
+    }
+
+    pub(crate) fn server_closed() -> Box<Self> {
+        let text = Text::from_static("server is closed");
+        Self::new(Reason::ServerClosed, ErrorCode::Canceled, text, Evidence::default())
+    }
+
+    /// The runtime of a server has shut down.
+    pub(crate) fn runtime_of_server() -> Box<Self> {
+        let text = Text::from_static(RUNTIME_OF_SERVER);
+        Self::new(Reason::RuntimeEnded, ErrorCode::Unavailable, text, Evidence::default())
     }
 
     pub(crate) fn timed_out(evidence: Evidence) -> Box<Self> {

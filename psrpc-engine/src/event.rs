@@ -77,8 +77,8 @@ pub enum ClientEvent {
     Unsubscribed {
         /// The subscription.
         subscription: SubscriptionHandle,
-        /// What the bus said, if it was the bus that ended it or that refused it.
-        error: Option<BusError>,
+        /// Why, if that was not asked for: the bus ended it or refused it, or the client's runtime has shut down.
+        error: Option<Box<Failure>>,
     },
     /// A frame was dropped.
     Dropped(Dropped),

@@ -25,6 +25,7 @@ use psrpc_proto::{
 
 use super::responders::Responders;
 use super::{Context, Owner};
+use crate::budget::{Budget, Step};
 use crate::config::ClientConfig;
 use crate::error::{BusError, CallError, Evidence, Failure, Heard};
 use crate::event::{ClientEvent, Reply};
@@ -437,12 +438,9 @@ impl Calls {
         }
     }
 
-    /// Fails every call, in the order of their places.
-    pub(super) fn fail_all(&mut self, cx: &mut Context<'_>, failure: impl Fn(Evidence) -> Box<Failure>) {
-        let handles: Vec<_> = self.flights.handles().skip(usize::from(planted!(CloseLeavesACall))).collect();
-        for handle in handles {
-            self.fail(cx, handle, &failure);
-        }
+    /// Walks on from `place` to the next call.
+    pub(super) fn walk(&self, place: &mut usize, budget: &mut Budget) -> Step<CallHandle> {
+        self.flights.walk(place, budget)
     }
 
     // --- transitions -----------------------------------------------------------------------------------------
@@ -481,7 +479,7 @@ impl Calls {
         }
     }
 
-    fn fail(
+    pub(super) fn fail(
         &mut self,
         cx: &mut Context<'_>,
         call: CallHandle,

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use psrpc_proto::{Frame, Metadata, Request, Response, Text};
 
 use super::context::{Context, Owner};
+use crate::budget::{Budget, Step};
 use crate::error::{BusError, CallError, Evidence, Failure};
 use crate::event::ClientEvent;
 use crate::flight::Flights;
@@ -161,15 +162,12 @@ impl MultiCalls {
         }
     }
 
-    /// Fails every call, in the order of their places.
-    pub(super) fn fail_all(&mut self, cx: &mut Context<'_>, failure: impl Fn(Evidence) -> Box<Failure>) {
-        let calls: Vec<_> = self.0.handles().collect();
-        for call in calls {
-            self.end(cx, call, Err(failure(Evidence::default())));
-        }
+    /// Walks on from `place` to the next call.
+    pub(super) fn walk(&self, place: &mut usize, budget: &mut Budget) -> Step<MultiHandle> {
+        self.0.walk(place, budget)
     }
 
-    fn end(&mut self, cx: &mut Context<'_>, call: MultiHandle, outcome: Result<(), Box<Failure>>) {
+    pub(super) fn end(&mut self, cx: &mut Context<'_>, call: MultiHandle, outcome: Result<(), Box<Failure>>) {
         if self.0.settle(call, &mut cx.io.timers).is_none() {
             return;
         }

@@ -8,6 +8,7 @@ mod fixture;
 mod multi;
 mod registrations;
 mod requests;
+mod rounds;
 mod selection;
 mod steps;
 mod streams;
