@@ -293,7 +293,7 @@ impl Waiting {
         if let Some(Item::Delivery(_, Delivery::Gap(known))) =
             place.and_then(|at| self.items.get_mut(at as usize))
         {
-            *known = known.zip(lost).map(|(known, more)| known + more);
+            *known = known.zip(lost).map(|(known, more)| known.saturating_add(more));
             return;
         }
         subscriber.gap = Some(self.taken + self.items.len() as u64);

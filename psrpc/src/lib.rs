@@ -164,7 +164,7 @@ pub use psrpc_engine::{
 
 pub use call::{Call, Calling};
 pub use client::{Client, ClientOptions};
-pub use error::{Error, Fault};
+pub use error::{Error, Fault, ResultExt};
 pub use handler::Request;
 pub use info::CallInfo;
 pub use interceptor::{

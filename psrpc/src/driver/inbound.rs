@@ -10,6 +10,7 @@ use psrpc_engine::{Engine, Now, Time};
 
 use super::core::{Driver, Role, State};
 use crate::inbox::{Delivery, Item};
+use crate::log;
 use crate::runtime::Task;
 
 /// How much is handed in before other tasks get their turn.
@@ -23,10 +24,17 @@ pub(super) struct Inbound<R: Role> {
     sleep: Option<(Time, Task)>,
     arrivals: VecDeque<Item>,
     tasks: Vec<R::Task>,
+    /// Whether nothing more is to come. Dropped before that, it was dropped by its runtime, or it panicked.
+    finished: bool,
 }
+
+/// How many times what is due is handled before other tasks get their turn.
+const ROUNDS: usize = 8;
 
 /// What the inbound future has to know of its driver.
 struct Outlook {
+    /// More is due at once.
+    due: bool,
     /// The bus has no room.
     full: bool,
     /// Nothing more is to come.
@@ -35,7 +43,8 @@ struct Outlook {
 
 impl<R: Role> Inbound<R> {
     pub(super) fn new(driver: Arc<Driver<R>>) -> Self {
-        Self { driver, sleep: None, arrivals: VecDeque::with_capacity(BATCH), tasks: Vec::new() }
+        let arrivals = VecDeque::with_capacity(BATCH);
+        Self { driver, sleep: None, arrivals, tasks: Vec::new(), finished: false }
     }
 
     /// Hands in what has arrived; whether that was all.
@@ -57,8 +66,8 @@ impl<R: Role> Inbound<R> {
 
     /// Handles what is due, and sleeps until the next timeout. Whoever changes what this tells pokes the queue.
     fn pass_time(&mut self, cx: &mut Context<'_>) -> Outlook {
-        loop {
-            let (next, outlook) = self.driver.look(|state| {
+        for round in 0.. {
+            let (next, outlook) = self.driver.look_out(|state| {
                 let next = state.engine.poll_timeout().map(|timeout| timeout.at);
                 // A sleep that is too short does no harm, so it is kept.
                 let sleeping = self.sleep.as_ref().map(|(until, _)| *until);
@@ -66,8 +75,12 @@ impl<R: Role> Inbound<R> {
                     (Some(next), Some(sleeping)) => Some(next.min(sleeping)),
                     (next, sleeping) => next.or(sleeping),
                 };
-                (next, Outlook { full: state.full, finished: state.role.is_finished() })
+                let due = round == ROUNDS;
+                (next, Outlook { due, full: state.full, finished: state.role.is_finished() })
             });
+            if outlook.due {
+                return outlook;
+            }
             if let Some(next) = next
                 && self.sleep.as_ref().is_none_or(|(until, _)| next < *until)
             {
@@ -79,8 +92,10 @@ impl<R: Role> Inbound<R> {
                 return outlook;
             }
             self.sleep = None;
-            self.driver.drive(|state, now| state.engine.handle_timeout(now));
+            // If more is due, the next timeout is past already.
+            let _ = self.driver.drive(|state, now| state.engine.handle_timeout(now));
         }
+        unreachable!("rounds end before numbers do")
     }
 }
 
@@ -89,17 +104,31 @@ impl<R: Role> Future for Inbound<R> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = &mut *self;
-        if !this.hand_in(cx) {
+        let all = this.hand_in(cx);
+        let Outlook { due, full, finished } = this.pass_time(cx);
+        if !all || due {
             cx.waker().wake_by_ref();
         }
-        let Outlook { full, finished } = this.pass_time(cx);
         if full && !planted!(RoomUnasked) && this.driver.bus.poll_room(cx).is_ready() {
             this.driver.room();
-            if this.driver.look(|state| state.full) {
+            if this.driver.look_out(|state| state.full) {
                 cx.waker().wake_by_ref();
             }
         }
+        this.finished = finished;
         if finished { Poll::Ready(()) } else { Poll::Pending }
+    }
+}
+
+impl<R: Role> Drop for Inbound<R> {
+    fn drop(&mut self) {
+        if self.finished || planted!(EndedRuntimeHangs) {
+            return;
+        }
+        self.driver.abandon();
+        if std::thread::panicking() {
+            log::background_task_panicked();
+        }
     }
 }
 

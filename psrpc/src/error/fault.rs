@@ -11,7 +11,7 @@ use super::Error;
 ///
 /// | fault | reasons | an answered error with code |
 /// |---|---|---|
-/// | [`Caller`](Self::Caller) | `SelectionFailed`; a call that could not be made | `invalid_argument`, `malformed_request`, `not_found`, `not_acceptable`, `already_exists`, `aborted`, `permission_denied`, `unauthenticated`, `resource_exhausted`, `failed_precondition`, `out_of_range`, `unprocessable_entity` |
+/// | [`Caller`](Self::Caller) | `SelectionFailed`, `RuntimeEnded`; a call that could not be made | `invalid_argument`, `malformed_request`, `not_found`, `not_acceptable`, `already_exists`, `aborted`, `permission_denied`, `unauthenticated`, `resource_exhausted`, `failed_precondition`, `out_of_range`, `unprocessable_entity` |
 /// | [`Server`](Self::Server) | `NoResponse`, `NotAcceptable`, `TimedOut`, `MalformedResult` | `unknown`, `internal`, `unavailable`, `deadline_exceeded`, `unimplemented`, `data_loss`, `malformed_result`, `upstream_server_error`, `upstream_client_error`, any that PSRPC does not define |
 /// | [`Bus`](Self::Bus) | `PublishFailed`, `SubscriptionLost`, `Gap` | |
 /// | [`Nobody`](Self::Nobody) | `Canceled`, `ClientClosed`, `ServerClosed`, `Withdrawn` | `canceled` |
@@ -63,7 +63,8 @@ impl Fault {
             | Reason::MalformedRequest
             | Reason::Busy
             | Reason::StreamsFull
-            | Reason::SelectionFailed => Fault::Caller,
+            | Reason::SelectionFailed
+            | Reason::RuntimeEnded => Fault::Caller,
             Reason::NonFiniteAffinity
             | Reason::SecondBid
             | Reason::BidsFull
@@ -140,11 +141,12 @@ impl Error {
         }
     }
 
-    /// Whether trying again may help: the codes `unavailable` and `deadline_exceeded`, as for Go's retries.
+    /// Whether trying again may help: the codes `unavailable` and `deadline_exceeded`, as for Go's retries, but for
+    /// [`Reason::RuntimeEnded`], since what is tried on the same client fails again.
     ///
     /// Whether it may do harm is another question: [`may_have_run`](Self::may_have_run).
     pub fn is_retryable(&self) -> bool {
-        self.code().is_retryable()
+        self.code().is_retryable() && self.reason() != Some(Reason::RuntimeEnded)
     }
 
     /// Whether a handler may have run; if not, making the call again does nothing twice.

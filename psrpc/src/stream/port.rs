@@ -11,7 +11,7 @@ use psrpc_engine::{
 };
 
 use super::codec::NotTaken;
-use super::table::{Discarded, Left, StreamTable, StreamTask};
+use super::table::{Awaited, Discarded, Left, StreamTable, StreamTask};
 use crate::driver::{Driver, Role};
 use crate::interceptor::SendOptions;
 use crate::runtime::Runtime;
@@ -100,7 +100,7 @@ pub(crate) trait Port: Send + Sync {
     fn poll_message(&self, place: &mut Place, cx: &Context<'_>) -> Poll<Option<AnyMessage>>;
     fn poll_ended(&self, place: &mut Place, cx: &Context<'_>) -> Poll<Box<Failure>>;
     /// A task does not wait for the stream any more.
-    fn leave_place(&self, place: &mut Place);
+    fn leave_place(&self, awaited: Awaited, place: &mut Place);
     fn cause(&self) -> Option<Box<Failure>>;
     fn close(&self, cause: Option<ErrorResponse>);
     fn hijack(&self);
@@ -141,7 +141,7 @@ impl<R: StreamRole> Port for DriverPort<R> {
     }
 
     fn poll_sent(&self, sender: usize, cx: &Context<'_>) -> Poll<Result<(), Box<Failure>>> {
-        self.driver.look(|state| state.role.streams().poll_sent(sender, cx)).0
+        self.driver.look(|view| view.role.streams().poll_sent(sender, cx)).0
     }
 
     fn cancel_send(&self, sender: usize) {
@@ -156,10 +156,10 @@ impl<R: StreamRole> Port for DriverPort<R> {
 
     fn poll_message(&self, place: &mut Place, cx: &Context<'_>) -> Poll<Option<AnyMessage>> {
         self.driver
-            .look(|state| {
-                let polled = state.role.streams().poll_message(self.key, place, cx);
+            .tell(|engine, role| {
+                let polled = role.streams().poll_message(self.key, place, cx);
                 if let Poll::Ready(Some(_)) = polled.0 {
-                    state.engine.taken(self.stream);
+                    engine.taken(self.stream);
                 }
                 polled
             })
@@ -167,15 +167,15 @@ impl<R: StreamRole> Port for DriverPort<R> {
     }
 
     fn poll_ended(&self, place: &mut Place, cx: &Context<'_>) -> Poll<Box<Failure>> {
-        self.driver.look(|state| state.role.streams().poll_ended(self.key, place, cx)).0
+        self.driver.look(|view| view.role.streams().poll_ended(self.key, place, cx)).0
     }
 
-    fn leave_place(&self, place: &mut Place) {
-        drop(self.driver.look(|state| state.role.streams().leave(self.key, place)));
+    fn leave_place(&self, awaited: Awaited, place: &mut Place) {
+        drop(self.driver.look(|view| view.role.streams().leave(self.key, awaited, place)));
     }
 
     fn cause(&self) -> Option<Box<Failure>> {
-        self.driver.look(|state| state.role.streams().cause(self.key))
+        self.driver.look(|view| view.role.streams().cause(self.key))
     }
 
     fn close(&self, cause: Option<ErrorResponse>) {
@@ -183,7 +183,7 @@ impl<R: StreamRole> Port for DriverPort<R> {
     }
 
     fn hijack(&self) {
-        self.driver.look(|state| state.role.streams().hijack(self.key));
+        self.driver.look(|view| view.role.streams().hijack(self.key));
     }
 }
 
@@ -257,7 +257,7 @@ impl<R: StreamRole> Driver<R> {
                     }
                 });
                 // Without the lock, and where a panic of it does no harm.
-                guard::catch(|| drop(left));
+                let _ = guard::catch(|| drop(left));
                 woken.into_iter().for_each(std::task::Waker::wake);
             }
         }
