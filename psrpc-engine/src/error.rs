@@ -23,30 +23,44 @@ use crate::selection::Claim;
 
 /// What a bus reports when it could not do as asked. Cheap to clone.
 #[derive(Clone)]
-pub struct BusError(Arc<dyn Error + Send + Sync>);
+pub struct BusError {
+    error: Arc<dyn Error + Send + Sync>,
+    invalid: bool,
+}
 
 impl BusError {
     /// An error of the bus, with whatever it has to say.
     pub fn new(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self(Arc::from(error.into()))
+        Self { error: Arc::from(error.into()), invalid: false }
+    }
+
+    /// The bus cannot carry this frame, however often it is tried: it is larger than the server of the bus allows, for example.
+    /// Nothing was sent. What failed for this is `invalid_argument`.
+    pub fn invalid(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self { error: Arc::from(error.into()), invalid: true }
+    }
+
+    /// Whether the bus cannot carry the frame, however often it is tried.
+    pub fn is_invalid(&self) -> bool {
+        self.invalid
     }
 }
 
 impl fmt::Debug for BusError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.0, f)
+        fmt::Debug::fmt(&self.error, f)
     }
 }
 
 impl fmt::Display for BusError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&self.0, f)
+        fmt::Display::fmt(&self.error, f)
     }
 }
 
 impl Error for BusError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.0.source()
+        self.error.source()
     }
 }
 
@@ -364,6 +378,8 @@ pub struct Failure {
 /// What happened to a call, to tell why it failed.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Evidence {
+    /// Whether nothing was sent: the deadline had passed before, the bus had no room in time, or it cannot carry the request.
+    pub unsent: bool,
     /// How many subscribers the bus handed the request to; `None` where the bus does not say.
     pub receivers: Option<u64>,
     /// How many servers bid.
@@ -388,6 +404,14 @@ pub struct Evidence {
     pub gap: bool,
 }
 
+impl Evidence {
+    /// Whether the bus says that nobody was subscribed, and nobody was heard either.
+    pub fn is_unheard(&self) -> bool {
+        let heard = self.bids > 0 || self.late_bids > 0 || self.errors > 0 || self.selected.is_some();
+        self.receivers == Some(0) && !heard
+    }
+}
+
 /// A server that answered a call with an error instead of a bid.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
@@ -402,6 +426,8 @@ pub struct Refusal {
 /// What was heard of a call that is in flight: as much of its evidence as its state does not tell.
 #[derive(Default)]
 pub(crate) struct Heard {
+    /// Whether the request was handed to the bus.
+    pub(crate) sent: bool,
     pub(crate) receivers: Option<u64>,
     pub(crate) bids: u32,
     pub(crate) below_minimum: u32,
@@ -479,9 +505,11 @@ impl Failure {
         Self::new(Reason::NotAcceptable, ErrorCode::Unavailable, text, evidence)
     }
 
-    pub(crate) fn bus(reason: Reason, error: BusError, evidence: Evidence) -> Box<Self> {
+    pub(crate) fn bus(reason: Reason, error: BusError, mut evidence: Evidence) -> Box<Self> {
         let text = alloc::format!("{reason}: {error}");
-        let failure = Self::new(reason, ErrorCode::Unavailable, text, evidence);
+        evidence.unsent |= error.is_invalid();
+        let code = if error.is_invalid() { ErrorCode::InvalidArgument } else { ErrorCode::Unavailable };
+        let failure = Self::new(reason, code, text, evidence);
         Box::new(Self { source: Some(error), ..*failure })
     }
 
@@ -510,6 +538,7 @@ impl fmt::Display for Failure {
 
 impl Error for Failure {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.source.as_ref().map(|source| source as _)
+        // Its text is in that of the failure.
+        self.source.as_ref().and_then(Error::source)
     }
 }

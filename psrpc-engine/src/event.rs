@@ -49,7 +49,7 @@ pub enum ClientEvent {
     AllAnswered {
         /// The call.
         call: MultiHandle,
-        /// Why it failed, if it did: no server that did not answer yet will.
+        /// Why it failed, if it did: no server that did not answer yet will. If none answered in time, it did.
         outcome: Result<(), Box<Failure>>,
     },
     /// A call that opens a stream has ended. Its handle is stale from here on.

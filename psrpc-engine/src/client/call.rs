@@ -394,6 +394,13 @@ impl Calls {
         }
     }
 
+    /// The request of a call was handed to the bus, or came back since there is no room for it.
+    pub(super) fn on_sent(&mut self, handle: CallHandle, sent: bool) {
+        if let Some(flight) = self.flights.get_mut(handle) {
+            flight.state.heard.sent = sent;
+        }
+    }
+
     pub(super) fn on_gap(&mut self, now: Now) {
         self.last_gap = Some(now.time);
     }
@@ -493,9 +500,10 @@ impl Calls {
             State::Asking(_) => (None, None),
             State::Waiting(server) => (None, server),
         };
-        let Heard { receivers, bids, below_minimum, late_bids, errors, asked, refusals } = heard;
+        let Heard { sent, receivers, bids, below_minimum, late_bids, errors, asked, refusals } = heard;
         let (may_elect, gap) = (route.may_elect(), self.last_gap.is_some_and(|gap| gap >= started));
         let failure = failure(Evidence {
+            unsent: !sent,
             receivers,
             bids,
             below_minimum,

@@ -460,6 +460,15 @@ impl Client {
         more.get_or_insert_with(|| cx.io.timers.arm(now.time, TimerKind::Close, Owner::Ending));
     }
 
+    /// A frame was handed to the bus, or came back since there is no room for it.
+    fn on_sent(&mut self, Token(publish): Token, sent: bool) {
+        match publish {
+            Publish::Request(call) => self.calls.on_sent(call, sent),
+            Publish::MultiRequest(call) => self.multi_calls.on_sent(call, sent),
+            _ => {}
+        }
+    }
+
     /// A client that closes has nothing left.
     fn end(&mut self) {
         let Phase::Closing(Closing { cause, .. }) = &self.phase else { return };
@@ -629,7 +638,7 @@ impl Engine for Client {
             let (calls, multi_calls, mut cx) = self.split(now);
             match owner {
                 Owner::Call(call) => calls.on_timeout(&mut cx, call),
-                Owner::Multi(call) => multi_calls.on_timeout(&mut cx, call),
+                Owner::Multi(call) => multi_calls.on_fired(&mut cx, call),
                 Owner::Stream(timer) => {
                     let (streams, mut cx) = cx.streams();
                     streams.on_timeout(&mut cx, timer, &mut budget);
@@ -662,6 +671,7 @@ impl Engine for Client {
     }
 
     fn handle_full(&mut self, token: Token, channel: Channel, frame: Frame) {
+        self.on_sent(token, false);
         self.io.block(token, channel, frame);
     }
 
@@ -671,13 +681,17 @@ impl Engine for Client {
 
     fn poll_output(&mut self) -> Option<Output<ClientEvent>> {
         let Self { calls, multi_calls, streams, io, .. } = self;
-        io.pop(|publish| match publish {
+        let output = io.pop(|publish| match publish {
             Publish::Grant(_) if planted!(CanceledGrantLeaves) => true,
             Publish::Request(call) | Publish::Grant(call) => calls.contains(call),
             Publish::MultiRequest(call) => multi_calls.contains(call),
             Publish::Message(send) => streams.is_sending(send),
             _ => true,
-        })
+        });
+        if let Some(Output::Publish { token, .. }) = &output {
+            self.on_sent(*token, true);
+        }
+        output
     }
 
     fn poll_timeout(&self) -> Option<Timeout> {

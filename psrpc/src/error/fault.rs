@@ -136,6 +136,10 @@ impl Error {
     pub fn fault(&self) -> Fault {
         match (self.0.fault, self.reason()) {
             (Some(fault), _) => fault,
+            // The bus cannot carry what it was given.
+            (None, Some(Reason::PublishFailed)) if *self.code() == ErrorCode::InvalidArgument => {
+                Fault::Caller
+            }
             (None, None | Some(Reason::Answered)) => self.code().into(),
             (None, Some(reason)) => reason.into(),
         }
@@ -151,14 +155,16 @@ impl Error {
 
     /// Whether a handler may have run; if not, making the call again does nothing twice.
     ///
-    /// It cannot have when no server was picked ([`NoResponse`](Reason::NoResponse),
+    /// It cannot have when nothing was sent, or when the bus knows that nobody was subscribed and nobody was heard. Nor can it when no server was picked ([`NoResponse`](Reason::NoResponse),
     /// [`NotAcceptable`](Reason::NotAcceptable), [`SelectionFailed`](Reason::SelectionFailed)), and when the call could not be
     /// made at all. In all other cases it may: where the bus did not take a frame, since a connection can be lost after the
     /// server has read it; where no bid came on a queue, since its servers run calls without a grant; and where nothing is
     /// known of the error, since it is not PSRPC's.
     pub fn may_have_run(&self) -> bool {
         match self.reason() {
-            _ if self.0.unsent => false,
+            _ if self.0.unsent || self.0.evidence.unsent => false,
+            // A server that was subscribed later did not get it.
+            Some(Reason::TimedOut | Reason::NoResponse) if self.0.evidence.is_unheard() => false,
             Some(Reason::NoResponse | Reason::NotAcceptable) => self.0.evidence.may_elect,
             reason => reason != Some(Reason::SelectionFailed),
         }
@@ -232,6 +238,16 @@ mod tests {
         let mut of_a_queue = failed(Reason::NoResponse);
         of_a_queue.0.evidence.may_elect = true;
         assert!(of_a_queue.may_have_run());
+        of_a_queue.0.evidence.receivers = Some(0);
+        assert!(!of_a_queue.may_have_run(), "nobody was subscribed");
+        let mut timed_out = failed(Reason::TimedOut);
+        timed_out.0.evidence.receivers = Some(0);
+        assert!(!timed_out.may_have_run());
+        timed_out.0.evidence.selected = Some("SRV_1".into());
+        assert!(timed_out.may_have_run(), "the bus was wrong: somebody had it");
+        let mut unsent = failed(Reason::TimedOut);
+        unsent.0.evidence.unsent = true;
+        assert!(!unsent.may_have_run());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use psrpc_engine::proto::{ErrorResponse, Frame, Request, Text};
-use psrpc_engine::{Client, ClientEvent, MultiCall, Now, Time, WallTime};
+use psrpc_engine::{Client, ClientEvent, MultiCall, Now, Reason, Time, WallTime};
 use psrpc_vectors::Publish;
 use serde_json::Value;
 
@@ -87,6 +87,13 @@ impl<'a> Replay<'a> {
                     self.answers.push((server_id, result));
                 }
                 ClientEvent::AllAnswered { outcome: Ok(()), .. } => {
+                    let after = self.client.now.time.since(self.started);
+                    assert!(self.ended.replace(after).is_none(), "{} ends once", self.place.context());
+                }
+                // Go's client ends without a word where nobody answered; ours says so.
+                ClientEvent::AllAnswered { outcome: Err(failure), .. }
+                    if self.answers.is_empty() && failure.reason == Reason::TimedOut =>
+                {
                     let after = self.client.now.time.since(self.started);
                     assert!(self.ended.replace(after).is_none(), "{} ends once", self.place.context());
                 }

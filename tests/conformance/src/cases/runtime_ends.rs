@@ -171,7 +171,8 @@ async fn shutdown(env: Env) -> Verdict {
     let server = ShopServer::with_runtime(bus, runtime.clone(), hatter.clone(), ServerOptions::new());
     let server = server.await.map_err(unexpected)?;
     let caller = env.client().await?;
-    let call = env.spawn(async move { caller.fit(slow("top", 30_000)).timeout(Duration::from_secs(3)).await });
+    let call =
+        env.spawn(async move { caller.fit(slow("top", 30_000)).timeout(Duration::from_secs(3)).await });
     env.until("the handler runs", || hatter.started().len() == 1).await?;
     runtime.stop();
     env.within(LONG, client.client().shutdown()).await?;
@@ -192,7 +193,8 @@ async fn server(env: Env) -> Verdict {
     check_ended(&expected(registered)?, OF_SERVER, "a registration")?;
     let deregistered = env.within(LONG, server.deregister_owner_fit_topic("me")).await?;
     check_ended(&expected(deregistered)?, OF_SERVER, "a deregistration")?;
-    let published = env.within(LONG, server.publish_bulletin("east", &Default::default()).into_future()).await?;
+    let published =
+        env.within(LONG, server.publish_bulletin("east", &Default::default()).into_future()).await?;
     check_ended(&expected(published)?, OF_SERVER, "an update")
 }
 
