@@ -48,7 +48,12 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// When the id cannot be carried (`invalid_argument`), or the bus refuses a subscription (`unavailable`).
+    /// When the id cannot be carried (`invalid_argument`), the bus refuses a subscription, or the runtime has shut down
+    /// (`unavailable`).
+    ///
+    /// # Panics
+    ///
+    /// When the runtime has no timers, as a tokio without `enable_time`.
     pub async fn new(
         bus: impl Bus,
         runtime: impl Runtime,

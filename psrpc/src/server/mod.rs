@@ -45,6 +45,10 @@ impl Server {
     /// # Errors
     ///
     /// When the id cannot be carried (`invalid_argument`).
+    ///
+    /// # Panics
+    ///
+    /// When the runtime has no timers, as a tokio without `enable_time`.
     pub fn new<S>(
         bus: impl Bus,
         runtime: impl Runtime,

@@ -13,7 +13,7 @@ use psrpc_engine::{
 
 use super::alone::Alone;
 use super::publish::PublishTable;
-use crate::driver::{Driver, Role};
+use crate::driver::{Driver, LARGE, Role};
 use crate::handler::{Admitted, Handle, OpenStream, Run, Running, Stop};
 use crate::log::{self, Label, Note};
 use crate::middleware::{Observed, Side, Watch};
@@ -183,6 +183,10 @@ impl Role for ServerRole {
                 }));
             }
             ServerTask::Discard(admitted) => drop(guard::catch(|| drop(admitted))),
+            ServerTask::Admit(received) if received.payload.len() >= LARGE => {
+                let server = Arc::clone(driver);
+                driver.runtime.spawn(Box::pin(async move { admit(&server, received) }));
+            }
             ServerTask::Admit(received) => admit(driver, received),
             ServerTask::Run(request, running) => {
                 let server = Arc::clone(driver);

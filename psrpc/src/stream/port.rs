@@ -1,7 +1,7 @@
 //! The port of a stream: what a stream asks of the driver that it belongs to, whether a client's or a server's.
 
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,9 +10,9 @@ use psrpc_engine::{
     Client, Delivery, Engine, Failure, Now, SendError, SendHandle, Server, StreamHandle, Time,
 };
 
-use super::codec::NotTaken;
+use super::codec::{Codec, NotTaken};
 use super::table::{Awaited, Discarded, Left, StreamTable, StreamTask};
-use crate::driver::{Driver, Role};
+use crate::driver::{Driver, LARGE, Role};
 use crate::interceptor::SendOptions;
 use crate::runtime::Runtime;
 use crate::waiting::Place;
@@ -233,33 +233,64 @@ impl<R: StreamRole> Driver<R> {
             StreamTask::Unwanted(delivery) => {
                 self.drive(|state, now| state.engine.reject_message(now, delivery, None));
             }
-            StreamTask::Message(delivery, payload, key, codec) => {
-                let received = codec.receive(payload).map_err(|not_taken| match not_taken {
-                    NotTaken::Malformed(error) => Some(error.into_response()),
-                    NotTaken::Refused => None,
-                });
-                let stream = delivery.stream();
-                let (woken, left) = self.drive(|state, now| {
-                    let (streams, engine) = (state.role.streams(), &mut state.engine);
-                    match received.map(|message| streams.push(stream, key, message)) {
-                        Ok(Ok(woken)) => {
-                            engine.accept(now, delivery);
-                            (woken, None)
-                        }
-                        Ok(Err(message)) => {
-                            engine.reject_message(now, delivery, None);
-                            (Vec::new(), Some(message))
-                        }
-                        Err(cause) => {
-                            engine.reject_message(now, delivery, cause);
-                            (streams.not_taken(stream, key), None)
-                        }
+            StreamTask::Message(delivery, payload, key, codec) if payload.len() >= LARGE => {
+                let driver = Some(Arc::clone(self));
+                let mut undecoded = Undecoded { driver, stream: delivery.stream(), key };
+                self.runtime.spawn(Box::pin(async move {
+                    if let Some(driver) = undecoded.driver.take() {
+                        driver.receive(delivery, payload, key, &codec);
                     }
-                });
-                // Without the lock, and where a panic of it does no harm.
-                let _ = guard::catch(|| drop(left));
-                woken.into_iter().for_each(std::task::Waker::wake);
+                }));
             }
+            StreamTask::Message(delivery, payload, key, codec) => {
+                self.receive(delivery, payload, key, &codec);
+            }
+        }
+    }
+
+    /// Decodes a message, and hands it to the consumer of its stream.
+    fn receive(self: &Arc<Self>, delivery: Delivery, payload: Bytes, key: usize, codec: &Codec) {
+        let received = codec.receive(payload).map_err(|not_taken| match not_taken {
+            NotTaken::Malformed(error) => Some(error.into_response()),
+            NotTaken::Refused => None,
+        });
+        let stream = delivery.stream();
+        let (woken, left) = self.drive(|state, now| {
+            let (streams, engine) = (state.role.streams(), &mut state.engine);
+            match received.map(|message| streams.push(stream, key, message)) {
+                Ok(Ok(woken)) => {
+                    engine.accept(now, delivery);
+                    (woken, None)
+                }
+                Ok(Err(message)) => {
+                    engine.reject_message(now, delivery, None);
+                    (Vec::new(), Some(message))
+                }
+                Err(cause) => {
+                    engine.reject_message(now, delivery, cause);
+                    (streams.not_taken(stream, key), None)
+                }
+            }
+        });
+        // Without the lock, and where a panic of it does no harm.
+        let _ = guard::catch(|| drop(left));
+        woken.into_iter().for_each(Waker::wake);
+    }
+}
+
+/// A message that is to be decoded in a task of its own. If the runtime drops that, nobody waits for the message.
+struct Undecoded<R: StreamRole> {
+    /// `None` once it is being decoded.
+    driver: Option<Arc<Driver<R>>>,
+    stream: StreamHandle,
+    key: usize,
+}
+
+impl<R: StreamRole> Drop for Undecoded<R> {
+    fn drop(&mut self) {
+        if let Some(driver) = &self.driver {
+            let woken = driver.look(|view| view.role.streams().not_taken(self.stream, self.key));
+            woken.into_iter().for_each(Waker::wake);
         }
     }
 }

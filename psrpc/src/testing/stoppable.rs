@@ -4,7 +4,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use psrpc_engine::proto::Seed;
 use psrpc_engine::{Now, Time};
@@ -12,6 +12,7 @@ use slab::Slab;
 
 use crate::runtime::{Runtime, Task};
 use crate::sync::{Mutex, MutexGuard};
+use crate::waiting;
 
 /// A runtime that a test stops while what was created on it is still used elsewhere, as happens to a client in a `static` that
 /// two tests share. Cheap to clone; all clones are one runtime.
@@ -46,8 +47,14 @@ struct Inner {
 #[derive(Default)]
 struct Tasks {
     stopped: bool,
-    /// Each task, unless it is being polled.
-    tasks: Slab<Option<Task>>,
+    tasks: Slab<Slot>,
+}
+
+struct Slot {
+    /// The task, unless it is being polled.
+    task: Option<Task>,
+    /// Wakes the task beneath that runs it.
+    waker: Option<Waker>,
 }
 
 impl StoppableRuntime {
@@ -58,12 +65,15 @@ impl StoppableRuntime {
 
     /// Drops all tasks; one that is being polled on another thread is dropped after that poll.
     pub fn stop(&self) {
-        let tasks: Vec<_> = {
+        let slots: Vec<_> = {
             let mut tasks = self.0.lock();
             tasks.stopped = true;
-            tasks.tasks.iter_mut().filter_map(|(_, task)| task.take()).collect()
+            tasks.tasks.iter_mut().map(|(_, slot)| (slot.task.take(), slot.waker.take())).collect()
         };
-        drop(tasks);
+        for (task, waker) in slots {
+            drop(task);
+            waker.into_iter().for_each(Waker::wake);
+        }
     }
 }
 
@@ -97,7 +107,7 @@ impl Runtime for StoppableRuntime {
             let mut tasks = self.0.lock();
             match tasks.stopped {
                 true => None,
-                false => Some(tasks.tasks.insert(Some(task))),
+                false => Some(tasks.tasks.insert(Slot { task: Some(task), waker: None })),
             }
         };
         if let Some(key) = key {
@@ -117,7 +127,12 @@ impl Future for Running {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         // Polled without the lock.
-        let Some(mut task) = self.inner.lock().tasks[self.key].take() else { return Poll::Ready(()) };
+        let (task, replaced) = {
+            let slot = &mut self.inner.lock().tasks[self.key];
+            (slot.task.take(), waiting::replace(&mut slot.waker, cx))
+        };
+        drop(replaced);
+        let Some(mut task) = task else { return Poll::Ready(()) };
         if task.as_mut().poll(cx).is_ready() {
             return Poll::Ready(());
         }
@@ -127,15 +142,15 @@ impl Future for Running {
             drop(task);
             return Poll::Ready(());
         }
-        tasks.tasks[self.key] = Some(task);
+        tasks.tasks[self.key].task = Some(task);
         Poll::Pending
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let task = self.inner.lock().tasks.remove(self.key);
-        drop(task);
+        let slot = self.inner.lock().tasks.remove(self.key);
+        drop(slot);
     }
 }
 
