@@ -144,7 +144,7 @@ where
                 }
             }
             10 => {
-                let lost = input.flag().then_some(3);
+                let lost = input.flag().then(|| input.long() as u64);
                 let open: Vec<_> = self.open().map(|subscription| subscription.handle).collect();
                 if let Some(subscription) = input.pick(&open) {
                     self.engine.handle_gap(self.now, subscription, lost);
@@ -157,6 +157,7 @@ where
                     let result = match input.byte() % 4 {
                         0 => Err(BusError::new("the bus is gone")),
                         1 => Ok(Some(0)),
+                        2 => Ok(Some(input.long() as u64)),
                         _ => Ok(None),
                     };
                     self.engine.handle_published(self.now, token, result);

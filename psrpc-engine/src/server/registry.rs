@@ -266,8 +266,8 @@ impl Registry {
         let (Role { registration: handle, carries, .. }, _) = self.subscriptions.ended(subscription)?;
         let registration = self.registrations.get_mut(handle)?;
         match carries {
-            Carries::Requests => registration.requests -= 1,
-            Carries::Grants => registration.grants -= 1,
+            Carries::Requests => registration.requests = registration.requests.saturating_sub(1),
+            Carries::Grants => registration.grants = registration.grants.saturating_sub(1),
         }
         match registration.state {
             State::Joining { .. } => {
