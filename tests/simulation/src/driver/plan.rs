@@ -87,6 +87,9 @@ impl Plan {
                 },
             ));
         }
+        for _ in 0..if faulty { rng.below(3) } else { 0 } {
+            acts.push((moment(rng), Act::EndRuntimeOfClient(rng.index(clients.len()))));
+        }
         acts.sort_by_key(|(at, _)| *at);
         Self { clients, servers, faulty, acts }
     }
