@@ -51,6 +51,16 @@ fn a_claimed_call_is_granted_and_answered() {
 }
 
 #[test]
+fn gaps_of_any_size_are_counted() {
+    let mut client = Driven::client();
+    let bids = client.subscription("Hats|CLI_1|CLAIM");
+    client.engine.handle_gap(client.now, bids, Some(u64::MAX));
+    client.engine.handle_gap(client.now, bids, Some(u64::MAX));
+    client.engine.handle_gap(client.now, bids, None);
+    assert_eq!(client.engine.counters().lost, u64::MAX);
+}
+
+#[test]
 fn a_call_knows_whether_its_request_was_sent() {
     let mut client = Driven::client();
     client.call(Call { timeout: Some(Duration::ZERO), ..queue_call() });
