@@ -353,6 +353,15 @@ mod tests {
     }
 
     #[test]
+    fn gaps_of_any_size_are_one_of_the_largest_size_there_is() {
+        let (sink, mut inbox) = Inbox::new(2);
+        sink.gap(Some(u64::MAX));
+        sink.gap(Some(u64::MAX));
+        let polled = Pin::new(&mut inbox).poll_next(&mut Context::from_waker(Waker::noop()));
+        assert!(matches!(polled, Poll::Ready(Some(Delivery::Gap(Some(u64::MAX))))));
+    }
+
+    #[test]
     fn each_place_where_frames_are_missing_has_a_gap_of_its_own() {
         let (sink, mut inbox) = Inbox::new(2);
         let mut cx = Context::from_waker(Waker::noop());

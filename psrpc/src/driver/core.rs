@@ -50,18 +50,28 @@ pub(crate) struct State<R: Role> {
     /// By the index of their handles.
     subscriptions: Vec<Option<Subscription>>,
     /// When the inbound future wakes by itself.
-    pub(super) wakes_at: Option<Time>,
+    wakes_at: Option<Time>,
     /// What became of frames, on its way to the engine.
     published: Vec<Published>,
     /// Whether the bus has no room for the next frame. What is to be published waits in the engine, and so do the
     /// callers, until their deadlines.
-    pub(super) full: bool,
+    full: bool,
     /// When the last command came, for what must be done without the runtime.
     latest: Now,
     /// Whether nobody runs the inbound future any more.
     abandoned: bool,
     /// The tasks that wait for that.
     watchers: Waiters,
+}
+
+/// What the inbound future has to know of its driver.
+pub(super) struct Outlook {
+    /// When the engine's next timeout is.
+    pub(super) next: Option<Time>,
+    /// The bus has no room.
+    pub(super) full: bool,
+    /// Nothing more is to come.
+    pub(super) finished: bool,
 }
 
 /// What is seen of a driver between commands: the engine, which nothing changes, and the role, where tasks wait.
@@ -157,9 +167,21 @@ impl<R: Role> Driver<R> {
         result
     }
 
-    /// Looks at what the inbound future has to know.
-    pub(super) fn look_out<T>(&self, look: impl FnOnce(&mut State<R>) -> T) -> T {
-        look(&mut self.lock())
+    /// Notes until when the inbound future sleeps, or will since the engine has an earlier timeout. Commands count on that, and
+    /// wake it only for an earlier one.
+    pub(super) fn note_sleep(&self, sleeping: Option<Time>) -> Outlook {
+        let mut state = self.lock();
+        let next = state.engine.poll_timeout().map(|timeout| timeout.at);
+        state.wakes_at = match (next, sleeping) {
+            (Some(next), Some(sleeping)) => Some(next.min(sleeping)),
+            (next, sleeping) => next.or(sleeping),
+        };
+        Outlook { next, full: state.full, finished: state.role.is_finished() }
+    }
+
+    /// Returns whether the bus has no room.
+    pub(super) fn is_full(&self) -> bool {
+        self.lock().full
     }
 
     // --- the end of the runtime ------------------------------------------------------------------------------

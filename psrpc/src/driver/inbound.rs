@@ -6,9 +6,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use psrpc_engine::{Engine, Now, Time};
+use psrpc_engine::{Due, Engine, Now, Time};
 
-use super::core::{Driver, Role, State};
+use super::core::{Driver, Outlook, Role, State};
 use crate::inbox::{Delivery, Item};
 use crate::log;
 use crate::runtime::Task;
@@ -30,16 +30,6 @@ pub(super) struct Inbound<R: Role> {
 
 /// How many times what is due is handled before other tasks get their turn.
 const ROUNDS: usize = 8;
-
-/// What the inbound future has to know of its driver.
-struct Outlook {
-    /// More is due at once.
-    due: bool,
-    /// The bus has no room.
-    full: bool,
-    /// Nothing more is to come.
-    finished: bool,
-}
 
 impl<R: Role> Inbound<R> {
     pub(super) fn new(driver: Arc<Driver<R>>) -> Self {
@@ -64,38 +54,31 @@ impl<R: Role> Inbound<R> {
         false
     }
 
-    /// Handles what is due, and sleeps until the next timeout. Whoever changes what this tells pokes the queue.
-    fn pass_time(&mut self, cx: &mut Context<'_>) -> Outlook {
+    /// Handles what is due, and sleeps until the next timeout. Gives what is then known of the driver, and whether more is due
+    /// than one turn does.
+    fn pass_time(&mut self, cx: &mut Context<'_>) -> (Outlook, Due) {
         for round in 0.. {
-            let (next, outlook) = self.driver.look_out(|state| {
-                let next = state.engine.poll_timeout().map(|timeout| timeout.at);
-                // A sleep that is too short does no harm, so it is kept.
-                let sleeping = self.sleep.as_ref().map(|(until, _)| *until);
-                state.wakes_at = match (next, sleeping) {
-                    (Some(next), Some(sleeping)) => Some(next.min(sleeping)),
-                    (next, sleeping) => next.or(sleeping),
-                };
-                let due = round == ROUNDS;
-                (next, Outlook { due, full: state.full, finished: state.role.is_finished() })
-            });
-            if outlook.due {
-                return outlook;
+            // A sleep that is too short does no harm, so it is kept.
+            let sleeping = self.sleep.as_ref().map(|(until, _)| *until);
+            let outlook = self.driver.note_sleep(sleeping);
+            if round == ROUNDS {
+                return (outlook, Due::More);
             }
-            if let Some(next) = next
-                && self.sleep.as_ref().is_none_or(|(until, _)| next < *until)
+            if let Some(next) = outlook.next
+                && sleeping.is_none_or(|until| next < until)
             {
                 self.sleep = Some((next, self.driver.runtime.sleep_until(next)));
             }
             // Also when nothing is due any more: a sleep that has ended wakes nobody again, and commands count on one that is kept.
-            let Some((_, sleep)) = &mut self.sleep else { return outlook };
+            let Some((_, sleep)) = &mut self.sleep else { return (outlook, Due::Nothing) };
             if sleep.as_mut().poll(cx).is_pending() {
-                return outlook;
+                return (outlook, Due::Nothing);
             }
             self.sleep = None;
             // If more is due, the next timeout is past already.
             let _ = self.driver.drive(|state, now| state.engine.handle_timeout(now));
         }
-        unreachable!("rounds end before numbers do")
+        unreachable!("a turn has few rounds")
     }
 }
 
@@ -105,13 +88,13 @@ impl<R: Role> Future for Inbound<R> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = &mut *self;
         let all = this.hand_in(cx);
-        let Outlook { due, full, finished } = this.pass_time(cx);
-        if !all || due {
+        let (Outlook { full, finished, .. }, due) = this.pass_time(cx);
+        if !all || due.is_more() {
             cx.waker().wake_by_ref();
         }
         if full && !planted!(RoomUnasked) && this.driver.bus.poll_room(cx).is_ready() {
             this.driver.room();
-            if this.driver.look_out(|state| state.full) {
+            if this.driver.is_full() {
                 cx.waker().wake_by_ref();
             }
         }
