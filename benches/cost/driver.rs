@@ -180,8 +180,7 @@ impl BusQueue {
     /// A queue whose members have each had a turn.
     pub fn new(members: usize) -> Self {
         let (bus, channel) = (LocalBus::new(), Channel::request::<&str>("Hats", "Fit", &[], true));
-        let subscribe =
-            |_| bus.subscribe(&channel, SubscriptionKind::Queue, Sink::new(|delivery| drop(delivery)));
+        let subscribe = |_| bus.subscribe(&channel, SubscriptionKind::Queue, Sink::new(drop));
         let _members = (0..members).map(subscribe).collect();
         // The last turns of a round are those that a search would reach last.
         let queue = Self { bus, channel, _members };

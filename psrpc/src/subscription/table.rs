@@ -119,7 +119,7 @@ impl Listener {
     fn gap(&mut self, lost: Option<u64>) {
         match self.told.back_mut() {
             Some(Told::Gap(known)) => {
-                *known = known.zip(lost).map(|(known, more)| known.saturating_add(more))
+                *known = known.zip(lost).map(|(known, more)| known.saturating_add(more));
             }
             _ => self.told.push_back(Told::Gap(lost)),
         }
