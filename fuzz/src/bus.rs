@@ -153,9 +153,7 @@ fn pend(future: impl Future<Output = ()> + 'static) -> Pending {
 }
 
 fn poll(pending: &mut Vec<Pending>) {
-    pending.retain_mut(|future| {
-        future.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending()
-    });
+    pending.retain_mut(|future| future.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
 }
 
 /// Two bytes and what they ask for say each what the bus does next. In the end it gives up every subscription, time passes, and
