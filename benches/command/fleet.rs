@@ -116,7 +116,7 @@ impl Fleet {
                 let next = self.clients[client].poll_timeout().expect("it waits for bids").at;
                 self.pass(next.since(self.now.time));
                 let started = now();
-                self.clients[client].handle_timeout(self.now);
+                while self.clients[client].handle_timeout(self.now).is_more() {}
                 self.cost.clients += started.elapsed();
                 self.busy.push_back(Node::Client(client));
                 self.pump();

@@ -1,6 +1,8 @@
-//! A client and a server of the engine joined by the shortest possible bus, to measure what the engine costs.
+//! A client and a server of the engine joined by the shortest possible bus, to measure what the engine costs; and as users have
+//! them, with their drivers, on the in-process bus.
 
 mod bids;
+mod driver;
 mod idle;
 pub mod messages;
 mod streams;
@@ -14,6 +16,7 @@ use psrpc_engine::{
 };
 
 pub use bids::Bids;
+pub use driver::{BusQueue, Driven};
 pub use idle::{IdleClient, IdleServer};
 pub use streams::Streams;
 

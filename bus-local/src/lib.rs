@@ -30,10 +30,22 @@ type Channels = BTreeMap<Box<str>, Subscribers>;
 #[derive(Default)]
 struct Subscribers {
     plain: Slab<Sink>,
-    /// They take turns.
-    queue: Slab<Sink>,
-    /// The key of the queue subscriber whose turn it is, or of one before it.
+    queue: Queue,
+}
+
+/// The queue subscribers of one channel, which take turns: a ring, so that a turn costs the same however many there are.
+#[derive(Default)]
+struct Queue {
+    members: Slab<Member>,
+    /// Whose turn it is; anything when there is nobody.
     turn: usize,
+}
+
+struct Member {
+    sink: Sink,
+    /// Whose turn is before and after this one's.
+    before: usize,
+    after: usize,
 }
 
 impl LocalBus {
@@ -64,8 +76,8 @@ impl LocalBus {
     fn unsubscribe(&self, channel: &Channel, kind: SubscriptionKind, key: usize) {
         let mut channels = self.lock();
         let Some(subscribers) = channels.get_mut(channel.legacy()) else { return };
-        let sink = subscribers.of(kind).try_remove(key);
-        if subscribers.plain.is_empty() && subscribers.queue.is_empty() {
+        let sink = subscribers.remove(kind, key);
+        if subscribers.plain.is_empty() && subscribers.queue.members.is_empty() {
             channels.remove(channel.legacy());
         }
         // Its end comes after all that was delivered, since nothing can be while the lock is held.
@@ -96,38 +108,70 @@ impl Bus for LocalBus {
     fn subscribe(&self, channel: &Channel, kind: SubscriptionKind, sink: Sink) -> Subscription {
         let mut channels = self.lock();
         sink.live();
-        let key = channels.entry(channel.legacy().into()).or_default().of(kind).insert(sink);
+        let key = channels.entry(channel.legacy().into()).or_default().insert(kind, sink);
         let (bus, channel) = (self.clone(), channel.clone());
         Subscription::new(move || bus.unsubscribe(&channel, kind, key))
     }
 }
 
 impl Subscribers {
-    fn of(&mut self, kind: SubscriptionKind) -> &mut Slab<Sink> {
+    fn insert(&mut self, kind: SubscriptionKind, sink: Sink) -> usize {
         match kind {
-            SubscriptionKind::Plain => &mut self.plain,
-            SubscriptionKind::Queue => &mut self.queue,
+            SubscriptionKind::Plain => self.plain.insert(sink),
+            SubscriptionKind::Queue => self.queue.insert(sink),
+        }
+    }
+
+    fn remove(&mut self, kind: SubscriptionKind, key: usize) -> Option<Sink> {
+        match kind {
+            SubscriptionKind::Plain => self.plain.try_remove(key),
+            SubscriptionKind::Queue => self.queue.remove(key),
         }
     }
 
     /// Hands a frame to every plain subscriber and to one of the queue; gives how many got it.
     fn deliver(&mut self, frame: Frame) -> u64 {
-        let queue = self.next_of_queue();
+        let queue = self.queue.next();
         let receivers = self.plain.len() as u64 + u64::from(queue.is_some());
-        let mut sinks = self.plain.iter().map(|(_, sink)| sink).chain(queue.map(|key| &self.queue[key]));
+        let mut sinks = self.plain.iter().map(|(_, sink)| sink).chain(queue);
         if let Some(first) = sinks.next() {
             sinks.for_each(|sink| sink.deliver(frame.clone()));
             first.deliver(frame);
         }
         receivers
     }
+}
 
-    fn next_of_queue(&mut self) -> Option<usize> {
-        let mut keys = self.queue.iter().map(|(key, _)| key);
-        let first = keys.next()?;
-        let next = [first].into_iter().chain(keys).find(|key| *key >= self.turn).unwrap_or(first);
-        self.turn = next + 1;
-        Some(next)
+impl Queue {
+    /// Adds a member, whose turn comes after those of all others.
+    fn insert(&mut self, sink: Sink) -> usize {
+        let key = self.members.vacant_key();
+        let after = if self.members.is_empty() { key } else { self.turn };
+        let before = self.members.get(after).map_or(key, |member| member.before);
+        self.members.insert(Member { sink, before, after });
+        self.members[before].after = key;
+        self.members[after].before = key;
+        self.turn = after;
+        key
+    }
+
+    fn remove(&mut self, key: usize) -> Option<Sink> {
+        let Member { sink, before, after } = self.members.try_remove(key)?;
+        if before != key {
+            self.members[before].after = after;
+            self.members[after].before = before;
+        }
+        if self.turn == key {
+            self.turn = after;
+        }
+        Some(sink)
+    }
+
+    /// The member whose turn it is.
+    fn next(&mut self) -> Option<&Sink> {
+        let Member { sink, after, .. } = self.members.get(self.turn)?;
+        self.turn = *after;
+        Some(sink)
     }
 }
 
@@ -168,6 +212,36 @@ pub enum UrlError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The keys of the members in the order of their turns, once around.
+    fn turns(queue: &mut Queue) -> Vec<usize> {
+        (0..queue.members.len())
+            .map(|_| {
+                let turn = queue.turn;
+                assert!(queue.next().is_some());
+                turn
+            })
+            .collect()
+    }
+
+    #[test]
+    fn members_of_a_queue_take_turns_whoever_joins_and_leaves() {
+        let sink = || Sink::new(|_| ());
+        let mut queue = Queue::default();
+        assert!(queue.next().is_none());
+        let [a, b, c] = [(); 3].map(|()| queue.insert(sink()));
+        assert_eq!(turns(&mut queue), [a, b, c]);
+        assert!(queue.next().is_some(), "that of a");
+        let d = queue.insert(sink());
+        assert_eq!(turns(&mut queue), [b, c, a, d]);
+        assert!(queue.remove(c).is_some() && queue.remove(c).is_none());
+        assert!(queue.remove(b).is_some(), "it was its turn");
+        assert_eq!(turns(&mut queue), [a, d]);
+        assert!(queue.remove(a).is_some() && queue.remove(d).is_some());
+        assert!(queue.next().is_none());
+        let again = queue.insert(sink());
+        assert_eq!(turns(&mut queue), [again]);
+    }
 
     #[test]
     fn only_local_urls_name_a_local_bus() {

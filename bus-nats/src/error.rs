@@ -115,6 +115,9 @@ pub(crate) enum Fault {
 
 impl From<Fault> for BusError {
     fn from(fault: Fault) -> Self {
-        BusError::new(fault)
+        match fault {
+            Fault::Subject(..) | Fault::TooLarge { .. } => BusError::invalid(fault),
+            _ => BusError::new(fault),
+        }
     }
 }

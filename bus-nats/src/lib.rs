@@ -135,6 +135,9 @@ impl NatsBus {
 
     /// A bus on the connection of a client that is there already.
     ///
+    /// Its connection lives on the runtime that the client was made on: when that shuts down, what is published or subscribed
+    /// fails.
+    ///
     /// How it reconnects, its capacities and its inbox prefix are then the client's own affair. And since its events go
     /// elsewhere, some things are not noticed: that the server refuses a frame or a subscription, and that the client
     /// had no room for a message.

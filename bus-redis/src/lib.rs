@@ -15,7 +15,8 @@
 //! Whoever is quickest takes most: Go's bus takes one lock after the other on a channel, so in a mixed fleet under load the
 //! nodes of this bus do nearly all queue work. Calls of affinity methods are shared as their affinities say.
 //!
-//! It runs on any runtime. The Redis client that it uses connects by tokio where it is called on tokio, and by smol
+//! It runs on any runtime, the one that it is given when it connects. When that shuts down the bus has stopped for good: what is
+//! published or subscribed then fails at once. The Redis client that it uses connects by tokio where it is called on tokio, and by smol
 //! elsewhere; no tokio runtime is started.
 
 #![forbid(unsafe_code)]
@@ -128,7 +129,7 @@ impl RedisBus {
             // A task that is gone was dropped by its runtime.
             let stopped = || ConnectError::Server {
                 server: shared.connector.server.clone(),
-                cause: "the runtime has stopped".into(),
+                cause: "the runtime of the bus has shut down".into(),
             };
             connected.await.unwrap_or_else(|_| Err(stopped()))?;
         }

@@ -293,12 +293,14 @@ struct StopUnlessEnded<'a>(&'a Arc<Shared>, bool);
 impl Drop for StopUnlessEnded<'_> {
     fn drop(&mut self) {
         if !self.1 {
-            let error = BusError::new("the bus has stopped: its runtime has");
+            let error = BusError::new(
+                "the bus has stopped: its background task ended (its runtime has shut down, or it panicked)",
+            );
             lose::<Command>(self.0, error.clone());
             lose::<Change>(self.0, error.clone());
             self.0.commands.close();
             self.0.changes.close();
-            subscriptions::fail_all(self.0, &error);
+            subscriptions::stop(self.0, &error);
         }
     }
 }

@@ -22,6 +22,8 @@ pub(crate) struct Subscriber(u64);
 pub(crate) struct Table {
     channels: BTreeMap<Box<str>, Subscribers>,
     next: u64,
+    /// Why nothing comes in any more, once the bus has stopped.
+    stopped: Option<BusError>,
 }
 
 #[derive(Default)]
@@ -134,6 +136,11 @@ pub(crate) fn subscribe(
     let mut table = shared.table();
     table.next += 1;
     let name = Subscriber(table.next);
+    if let Some(error) = table.stopped.clone() {
+        drop(table);
+        sink.fail(error);
+        return name;
+    }
     let subscribers = table.channels.entry(channel.into()).or_default();
     let change = if subscribers.is_wanted() { None } else { Some(subscribers.ask(channel)) };
     let live = subscribers.live;
@@ -167,9 +174,13 @@ fn offer(shared: &Arc<Shared>, table: MutexGuard<'_, Table>, changes: impl IntoI
     refused.into_iter().for_each(|refused| refuse(shared, refused));
 }
 
-/// Ends every subscription with an error.
-pub(crate) fn fail_all(shared: &Arc<Shared>, error: &BusError) {
-    let channels = std::mem::take(&mut shared.table().channels);
+/// Ends every subscription with an error, and whatever is subscribed later.
+pub(crate) fn stop(shared: &Arc<Shared>, error: &BusError) {
+    let channels = {
+        let mut table = shared.table();
+        table.stopped = Some(error.clone());
+        std::mem::take(&mut table.channels)
+    };
     let members = channels.into_values().flat_map(|subscribers| subscribers.members);
     members.for_each(|member| member.sink.fail(error.clone()));
 }

@@ -144,7 +144,7 @@ where
                 }
             }
             10 => {
-                let lost = input.flag().then_some(3);
+                let lost = input.flag().then(|| input.long() as u64);
                 let open: Vec<_> = self.open().map(|subscription| subscription.handle).collect();
                 if let Some(subscription) = input.pick(&open) {
                     self.engine.handle_gap(self.now, subscription, lost);
@@ -157,6 +157,7 @@ where
                     let result = match input.byte() % 4 {
                         0 => Err(BusError::new("the bus is gone")),
                         1 => Ok(Some(0)),
+                        2 => Ok(Some(input.long() as u64)),
                         _ => Ok(None),
                     };
                     self.engine.handle_published(self.now, token, result);
@@ -184,8 +185,14 @@ where
         let wall = (self.now.wall + time).as_unix_nanos() + jump;
         self.now.wall = WallTime::from_unix_nanos(wall);
         let due = self.engine.poll_timeout().is_some_and(|next| next.at <= self.now.time);
-        self.engine.handle_timeout(self.now);
-        let count = self.drain();
+        let mut count = 0;
+        loop {
+            let more = self.engine.handle_timeout(self.now).is_more();
+            count += self.drain();
+            if !more {
+                break;
+            }
+        }
         assert!(due || count == 0, "a timeout that comes early does something");
         let next = self.engine.poll_timeout();
         assert!(next.is_none_or(|next| next.at > self.now.time), "{next:?} at {:?}", self.now.time);

@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod bus;
 pub mod channel;
 pub mod client;
 pub mod compiler;

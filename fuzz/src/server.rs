@@ -169,7 +169,7 @@ impl User {
             35 => {
                 let updates: Vec<_> = self.updates.keys().copied().collect();
                 if let Some(update) = input.pick(&updates) {
-                    engine.cancel_update(update);
+                    engine.cancel_update(now, update);
                     self.updates.remove(&update);
                 }
             }

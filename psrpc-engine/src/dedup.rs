@@ -3,6 +3,7 @@
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
+use crate::budget::Budget;
 use crate::map::IdentitySet;
 use crate::time::{Expired, Expiry};
 use crate::timers::{TimerId, TimerKind, Timers};
@@ -105,13 +106,15 @@ impl Dedup {
         Admission::New
     }
 
-    /// The timer of a bucket has fired: forgets it, or keeps it on until its requests count as expired.
+    /// The timer of a bucket has fired: forgets it, or keeps it on until its requests count as expired. What the budget does not
+    /// reach is forgotten in the next round.
     pub(crate) fn forget<O: Copy>(
         &mut self,
         now: Now,
         timers: &mut Timers<O>,
         key: BucketKey,
         owner: impl FnOnce(BucketKey) -> O,
+        budget: &mut Budget,
     ) {
         let Some(bucket) = self.buckets.get_mut(&key) else { return };
         bucket.timer = None;
@@ -123,10 +126,16 @@ impl Dedup {
             return;
         }
         self.forgotten = self.forgotten.max(Some(key));
-        let identities = self.buckets.remove(&key).map(|bucket| bucket.identities).unwrap_or_default();
-        for identity in identities.into_iter().filter(|_| !planted!(RememberedForever)) {
+        let kept = bucket.identities.len().saturating_sub(budget.left().max(1));
+        for identity in bucket.identities.drain(kept..).filter(|_| !planted!(RememberedForever)) {
+            budget.spend(1);
             self.seen.remove(identity);
         }
+        if kept > 0 {
+            bucket.timer = Some(timers.arm(now.time, TimerKind::Forget, owner(key)));
+            return;
+        }
+        self.buckets.remove(&key);
         self.seen.shrink();
     }
 
@@ -182,7 +191,7 @@ mod tests {
 
         fn pass(&mut self, now: Now) {
             while let Some((key, _)) = self.timers.fire(now.time) {
-                self.dedup.forget(now, &mut self.timers, key, |key| key);
+                self.dedup.forget(now, &mut self.timers, key, |key| key, &mut Budget::round());
             }
         }
     }

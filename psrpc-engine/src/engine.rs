@@ -2,6 +2,7 @@
 
 use psrpc_proto::{Channel, Frame};
 
+use crate::budget::Due;
 use crate::error::BusError;
 use crate::{Now, Output, SubscriptionHandle, Timeout, Token};
 
@@ -11,8 +12,12 @@ use crate::{Now, Output, SubscriptionHandle, Timeout, Token};
 ///    I/O and return at once.
 /// 2. Call [`poll_output`](Self::poll_output) until it returns `None`, and do what it says, each before the next.
 /// 3. Call [`poll_timeout`](Self::poll_timeout), and [`handle_timeout`](Self::handle_timeout) once that time has
-///    come. A call that comes early does nothing. After `handle_timeout(t)` and a full drain the next timeout is
-///    later than `t`.
+///    come. A call that comes early does nothing. It does a bounded amount of work: while it returns [`Due::More`],
+///    repeat steps 2 and 3. Once `handle_timeout(t)` has returned [`Due::Nothing`] and all outputs are taken, the next
+///    timeout is later than `t`.
+///
+/// A command that ends many things at once, such as the close of a client, does the first part itself. The rest is due
+/// at once, and [`handle_timeout`](Self::handle_timeout) does it.
 ///
 /// Both clocks of every `now` come from the driver. The monotonic one must not go back; the wall clock may jump.
 /// The same seed and the same inputs give the same outputs.
@@ -50,8 +55,14 @@ pub trait Engine {
     /// `unimplemented`, since its caller would wait for nobody.
     fn handle_untaken(&mut self, now: Now, subscription: SubscriptionHandle, frame: Frame);
 
-    /// Time has passed.
-    fn handle_timeout(&mut self, now: Now);
+    /// Time has passed: fires the timers that are due, [`ROUND`](crate::ROUND) of them at most.
+    fn handle_timeout(&mut self, now: Now) -> Due;
+
+    /// Nobody will drive this engine any more, since the runtime of its driver has shut down or its background task is gone.
+    /// Everything that is pending fails with [`Reason::RuntimeEnded`](crate::Reason::RuntimeEnded), and so does what comes
+    /// later. Take the outputs, and call [`handle_timeout`](Self::handle_timeout) while more is due; nothing that the bus
+    /// confirms is waited for.
+    fn abandon(&mut self, now: Now);
 
     /// The next thing to do.
     #[must_use]

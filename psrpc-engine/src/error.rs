@@ -23,30 +23,44 @@ use crate::selection::Claim;
 
 /// What a bus reports when it could not do as asked. Cheap to clone.
 #[derive(Clone)]
-pub struct BusError(Arc<dyn Error + Send + Sync>);
+pub struct BusError {
+    error: Arc<dyn Error + Send + Sync>,
+    invalid: bool,
+}
 
 impl BusError {
     /// An error of the bus, with whatever it has to say.
     pub fn new(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self(Arc::from(error.into()))
+        Self { error: Arc::from(error.into()), invalid: false }
+    }
+
+    /// The bus cannot carry this frame, however often it is tried: it is larger than the server of the bus allows, for example.
+    /// Nothing was sent. What failed for this is `invalid_argument`.
+    pub fn invalid(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self { error: Arc::from(error.into()), invalid: true }
+    }
+
+    /// Whether the bus cannot carry the frame, however often it is tried.
+    pub fn is_invalid(&self) -> bool {
+        self.invalid
     }
 }
 
 impl fmt::Debug for BusError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.0, f)
+        fmt::Debug::fmt(&self.error, f)
     }
 }
 
 impl fmt::Display for BusError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&self.0, f)
+        fmt::Display::fmt(&self.error, f)
     }
 }
 
 impl Error for BusError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.0.source()
+        self.error.source()
     }
 }
 
@@ -101,6 +115,11 @@ impl fmt::Display for Shortened<'_> {
     }
 }
 
+/// What callers are told once their client cannot do anything any more.
+const RUNTIME_OF_CLIENT: &str = "the runtime this client was created on has shut down";
+/// The same for a server.
+const RUNTIME_OF_SERVER: &str = "the runtime this server was created on has shut down";
+
 /// A call that cannot be made as it stands. The caller's fault; nothing was published.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
@@ -108,6 +127,9 @@ pub enum CallError {
     /// The client is closed.
     #[error("client is closed")]
     Closed,
+    /// The client's runtime has shut down, or its background task is gone ([`Client::abandon`](crate::Engine::abandon)).
+    #[error("{}", RUNTIME_OF_CLIENT)]
+    RuntimeEnded,
     /// The client's subscriptions are not live yet, so that it would miss the answer.
     #[error("client is not ready: its subscriptions are not live")]
     NotReady,
@@ -191,7 +213,7 @@ impl CallError {
     pub fn code(&self) -> ErrorCode {
         match self {
             CallError::Closed => ErrorCode::Canceled,
-            CallError::NotReady => ErrorCode::Unavailable,
+            CallError::NotReady | CallError::RuntimeEnded => ErrorCode::Unavailable,
             CallError::TooManyCalls { .. } | CallError::TooManyStreams { .. } => ErrorCode::ResourceExhausted,
             _ => ErrorCode::InvalidArgument,
         }
@@ -253,6 +275,9 @@ pub enum UpdateError {
     /// The server is closed.
     #[error("server is closed")]
     Closed,
+    /// The server's runtime has shut down, or its background task is gone ([`Server::abandon`](crate::Engine::abandon)).
+    #[error("{}", RUNTIME_OF_SERVER)]
+    RuntimeEnded,
     /// The method is of another service than the server.
     #[error("{route} is not a method of {service}")]
     WrongService {
@@ -284,6 +309,7 @@ impl UpdateError {
     pub fn code(&self) -> ErrorCode {
         match self {
             UpdateError::Closed => ErrorCode::Canceled,
+            UpdateError::RuntimeEnded => ErrorCode::Unavailable,
             UpdateError::TooMany { .. } => ErrorCode::ResourceExhausted,
             UpdateError::WrongService { .. } | UpdateError::TooLarge { .. } => ErrorCode::InvalidArgument,
         }
@@ -303,6 +329,9 @@ pub enum RegisterError {
     /// The server is shut down or about to be.
     #[error("server is closed")]
     Closed,
+    /// The server's runtime has shut down, or its background task is gone ([`Server::abandon`](crate::Engine::abandon)).
+    #[error("{}", RUNTIME_OF_SERVER)]
+    RuntimeEnded,
     /// The method is of another service than the server.
     #[error("{route} is not a method of {service}")]
     WrongService {
@@ -349,6 +378,8 @@ pub struct Failure {
 /// What happened to a call, to tell why it failed.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Evidence {
+    /// Whether nothing was sent: the deadline had passed before, the bus had no room in time, or it cannot carry the request.
+    pub unsent: bool,
     /// How many subscribers the bus handed the request to; `None` where the bus does not say.
     pub receivers: Option<u64>,
     /// How many servers bid.
@@ -373,6 +404,14 @@ pub struct Evidence {
     pub gap: bool,
 }
 
+impl Evidence {
+    /// Whether the bus says that nobody was subscribed, and nobody was heard either.
+    pub fn is_unheard(&self) -> bool {
+        let heard = self.bids > 0 || self.late_bids > 0 || self.errors > 0 || self.selected.is_some();
+        self.receivers == Some(0) && !heard
+    }
+}
+
 /// A server that answered a call with an error instead of a bid.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
@@ -387,6 +426,8 @@ pub struct Refusal {
 /// What was heard of a call that is in flight: as much of its evidence as its state does not tell.
 #[derive(Default)]
 pub(crate) struct Heard {
+    /// Whether the request was handed to the bus.
+    pub(crate) sent: bool,
     pub(crate) receivers: Option<u64>,
     pub(crate) bids: u32,
     pub(crate) below_minimum: u32,
@@ -432,6 +473,23 @@ impl Failure {
         Self::new(Reason::ClientClosed, ErrorCode::Canceled, Text::from_static("client is closed"), evidence)
     }
 
+    /// The runtime of a client has shut down.
+    pub(crate) fn runtime_of_client(evidence: Evidence) -> Box<Self> {
+        let text = Text::from_static(RUNTIME_OF_CLIENT);
+        Self::new(Reason::RuntimeEnded, ErrorCode::Unavailable, text, evidence)
+    }
+
+    pub(crate) fn server_closed() -> Box<Self> {
+        let text = Text::from_static("server is closed");
+        Self::new(Reason::ServerClosed, ErrorCode::Canceled, text, Evidence::default())
+    }
+
+    /// The runtime of a server has shut down.
+    pub(crate) fn runtime_of_server() -> Box<Self> {
+        let text = Text::from_static(RUNTIME_OF_SERVER);
+        Self::new(Reason::RuntimeEnded, ErrorCode::Unavailable, text, Evidence::default())
+    }
+
     pub(crate) fn timed_out(evidence: Evidence) -> Box<Self> {
         let text = Text::from_static("request timed out");
         Self::new(Reason::TimedOut, ErrorCode::DeadlineExceeded, text, evidence)
@@ -447,9 +505,11 @@ impl Failure {
         Self::new(Reason::NotAcceptable, ErrorCode::Unavailable, text, evidence)
     }
 
-    pub(crate) fn bus(reason: Reason, error: BusError, evidence: Evidence) -> Box<Self> {
+    pub(crate) fn bus(reason: Reason, error: BusError, mut evidence: Evidence) -> Box<Self> {
         let text = alloc::format!("{reason}: {error}");
-        let failure = Self::new(reason, ErrorCode::Unavailable, text, evidence);
+        evidence.unsent |= error.is_invalid();
+        let code = if error.is_invalid() { ErrorCode::InvalidArgument } else { ErrorCode::Unavailable };
+        let failure = Self::new(reason, code, text, evidence);
         Box::new(Self { source: Some(error), ..*failure })
     }
 
@@ -478,6 +538,7 @@ impl fmt::Display for Failure {
 
 impl Error for Failure {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.source.as_ref().map(|source| source as _)
+        // Its text is in that of the failure.
+        self.source.as_ref().and_then(Error::source)
     }
 }

@@ -49,7 +49,7 @@ pub enum ClientEvent {
     AllAnswered {
         /// The call.
         call: MultiHandle,
-        /// Why it failed, if it did: no server that did not answer yet will.
+        /// Why it failed, if it did: no server that did not answer yet will. If none answered in time, it did.
         outcome: Result<(), Box<Failure>>,
     },
     /// A call that opens a stream has ended. Its handle is stale from here on.
@@ -77,8 +77,8 @@ pub enum ClientEvent {
     Unsubscribed {
         /// The subscription.
         subscription: SubscriptionHandle,
-        /// What the bus said, if it was the bus that ended it or that refused it.
-        error: Option<BusError>,
+        /// Why, if that was not asked for: the bus ended it or refused it, or the client's runtime has shut down.
+        error: Option<Box<Failure>>,
     },
     /// A frame was dropped.
     Dropped(Dropped),

@@ -3,6 +3,7 @@
 use psrpc_proto::Text;
 
 use crate::Time;
+use crate::budget::{Budget, Step};
 use crate::handle::{Handles, RawHandle};
 use crate::map::{HashKeys, Map};
 use crate::timers::{TimerId, TimerKind, Timers};
@@ -104,8 +105,9 @@ impl<H: Copy + From<RawHandle> + Into<RawHandle>, S> Flights<H, S> {
         self.flights.len().max(self.by_id.len())
     }
 
-    pub(crate) fn handles(&self) -> impl Iterator<Item = H> {
-        self.flights.handles().map(H::from)
+    /// Walks on from `place` to the next flight, in the order of their places.
+    pub(crate) fn walk(&self, place: &mut usize, budget: &mut Budget) -> Step<H> {
+        self.flights.walk(place, budget).map(H::from)
     }
 }
 

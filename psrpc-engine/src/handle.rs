@@ -2,6 +2,8 @@
 
 use slab::Slab;
 
+use crate::budget::{Budget, Step};
+
 /// Where a thing lies in its slab, and which of the things that lay there it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct RawHandle {
@@ -112,11 +114,21 @@ impl<T> Handles<T> {
         self.slab.is_empty()
     }
 
-    /// The handles of all things, in the order of their places: the same for the same history.
-    pub(crate) fn handles(&self) -> impl Iterator<Item = RawHandle> {
-        self.slab
-            .iter()
-            .map(|(index, (generation, _))| RawHandle { index: index as u32, generation: *generation })
+    /// Walks on from `place` to the next thing, in the order of their places: the same for the same history.
+    /// Each place that is looked at costs one.
+    pub(crate) fn walk(&self, place: &mut usize, budget: &mut Budget) -> Step<RawHandle> {
+        while *place < self.slab.capacity() {
+            if budget.is_spent() {
+                return Step::Spent;
+            }
+            budget.spend(1);
+            let index = *place;
+            *place += 1;
+            if let Some((generation, _)) = self.slab.get(index) {
+                return Step::Next(RawHandle { index: index as u32, generation: *generation });
+            }
+        }
+        Step::Done
     }
 }
 

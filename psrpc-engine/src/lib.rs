@@ -76,8 +76,9 @@
 //!     }
 //!     // Time passes when nothing else happens; a real driver sleeps until `poll_timeout()`.
 //!     now.time = now.time + Duration::from_micros(10);
-//!     client.handle_timeout(now);
-//!     server.handle_timeout(now);
+//!     // Each call fires so many timers at most; a real driver takes the outputs in between, and lets others have their turn.
+//!     while client.handle_timeout(now).is_more() {}
+//!     while server.handle_timeout(now).is_more() {}
 //! }
 //! assert_eq!(answer.unwrap(), "here it is");
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -110,6 +111,7 @@ macro_rules! planted {
     };
 }
 
+mod budget;
 mod cache;
 mod client;
 mod config;
@@ -135,6 +137,7 @@ mod timers;
 
 pub use psrpc_proto as proto;
 
+pub use budget::{Due, ROUND};
 pub use client::{Call, Client, MultiCall, OpenStream};
 pub use config::{ClientConfig, ServerConfig, SlowConsumer, StreamConfig};
 pub use engine::Engine;

@@ -190,7 +190,7 @@ impl<E: DroppedEvent, O: Copy> Io<E, O> {
     /// Takes back a frame that the bus had no room for, and holds back all others until it has.
     pub(crate) fn block(&mut self, token: Token, channel: Channel, frame: Frame) {
         self.blocked = true;
-        self.counters.published -= 1;
+        self.counters.published = self.counters.published.saturating_sub(1);
         let outgoing = Outgoing { token, channel, frame };
         if planted!(HeldFrameGoesLast) {
             self.publishes.push_back(outgoing);
@@ -206,7 +206,7 @@ impl<E: DroppedEvent, O: Copy> Io<E, O> {
         publishes.retain(|outgoing| {
             let wanted = wanted(outgoing.token.0);
             if !wanted {
-                *closes -= usize::from(outgoing.token.0 == Publish::Close);
+                *closes = closes.saturating_sub(usize::from(outgoing.token.0 == Publish::Close));
                 counters.count(Reason::Withdrawn);
             }
             wanted

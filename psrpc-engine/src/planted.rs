@@ -255,6 +255,8 @@ defects! {
     ReceiptsLost
     /// Nothing asks a bus that was full whether it has room again.
     RoomUnasked
+    /// What a client or server has pending stays so when its runtime ends.
+    EndedRuntimeHangs
     /// To drop the future of a call does not cancel it.
     DroppedCallStays
     /// The callers of a client that is closed are not woken.

@@ -125,6 +125,8 @@ reasons! {
     Canceled = "canceled by the caller";
     /// The client was closed.
     ClientClosed = "client closed";
+    /// The runtime that the client or server was created on has shut down, or its background task is gone.
+    RuntimeEnded = "runtime has shut down";
     /// The deadline passed before the response came: while a server had it, before a server was picked though bids had
     /// come, or, where no claim is required, without anybody answering.
     TimedOut = "no response before the deadline";
@@ -196,7 +198,13 @@ impl Counters {
     }
 
     pub(crate) fn count(&mut self, reason: Reason) {
-        self.reasons[reason as usize] += 1;
+        let count = &mut self.reasons[reason as usize];
+        *count = count.saturating_add(1);
+    }
+
+    /// Counts frames that the bus reports lost: one, where it does not know how many.
+    pub(crate) fn lose(&mut self, frames: Option<u64>) {
+        self.lost = self.lost.saturating_add(frames.unwrap_or(1));
     }
 
     /// How often `reason` dropped a frame, abandoned a request or failed a call.

@@ -1,9 +1,8 @@
 //! Subscriptions: which an engine has, and how far each of them is.
 
-use alloc::vec::Vec;
-
 use psrpc_proto::Channel;
 
+use crate::budget::{Budget, Step};
 use crate::handle::Handles;
 use crate::output::{DroppedEvent, Io, Output};
 use crate::{SubscriptionHandle, SubscriptionKind};
@@ -75,12 +74,9 @@ impl<R: Copy> Subscriptions<R> {
         }
     }
 
-    /// Asks the bus to end every subscription.
-    pub(crate) fn unsubscribe_all<E: DroppedEvent, O: Copy>(&mut self, io: &mut Io<E, O>) {
-        let subscriptions: Vec<_> = self.0.handles().collect();
-        for subscription in subscriptions {
-            self.unsubscribe(io, subscription.into());
-        }
+    /// Walks on from `place` to the next subscription.
+    pub(crate) fn walk(&self, place: &mut usize, budget: &mut Budget) -> Step<SubscriptionHandle> {
+        self.0.walk(place, budget).map(SubscriptionHandle::from)
     }
 
     /// Forgets a subscription that the bus has ended, and tells whether that was asked for.

@@ -6,6 +6,7 @@ use core::time::Duration;
 use slab::Slab;
 
 use crate::Time;
+use crate::budget::Due;
 
 /// How late a timer may fire: runtimes keep time in steps of a millisecond.
 pub(crate) const GRANULARITY: Duration = Duration::from_millis(1);
@@ -30,6 +31,8 @@ pub enum TimerKind {
     Drain,
     /// A drain has waited long enough for the handlers of streams.
     Linger,
+    /// An engine that closes has more to end than one call does.
+    Close,
 }
 
 /// When an engine wants to be woken next, and why.
@@ -107,6 +110,11 @@ impl<O: Copy> Timers<O> {
         let next = self.heap.first().filter(|next| next.at <= now)?;
         let kind = self.timers[next.timer].kind;
         Some((self.disarm(TimerId(next.timer)), kind))
+    }
+
+    /// Returns whether a timer is due.
+    pub(crate) fn due(&self, now: Time) -> Due {
+        if self.heap.first().is_some_and(|next| next.at <= now) { Due::More } else { Due::Nothing }
     }
 
     pub(crate) fn next(&self) -> Option<Timeout> {

@@ -27,7 +27,10 @@ pub fn default_runtime() -> Result<TokioRuntime, Error> {
     TokioRuntime::current()
 }
 
-/// A [`Runtime`] that is a tokio runtime, of any flavour, with time enabled.
+/// A [`Runtime`] that is a tokio runtime, of any flavour, with time enabled. To create a client or server on one without panics.
+///
+/// What is created on it ends with it: a client in a `static` outlives the tokio of the `#[tokio::test]` that made it, and then
+/// fails everything with [`Reason::RuntimeEnded`]. Give such a client a tokio that lives as long.
 ///
 /// Its monotonic clock is tokio's, so it stands still and jumps with tokio's paused time. All of them in a process count
 /// from the same origin, so that a deadline means the same to each.

@@ -452,3 +452,39 @@ async fn a_client_that_is_shut_down_has_told_its_servers() {
     settle().await;
     assert_eq!(server.streams(), 0);
 }
+
+/// The server decodes a request before it asks for the affinity.
+#[tokio::test(start_paused = true)]
+async fn a_large_request_is_decoded_after_the_small_ones_that_came_with_it() {
+    let (bus, log) = (LocalBus::new(), hats::Log::default());
+    let decoded = log.clone();
+    let handlers = Handlers::new(&hats::HATS, ()).unary_with_affinity(
+        hats::PICK,
+        |_, request| hats::echo(request),
+        move |_, request: &Request<String>| {
+            decoded.add(if request.len() > 1000 { "large" } else { "small" });
+            1.0
+        },
+    );
+    let server = Server::new(bus.clone(), hats::runtime(), handlers, ServerOptions::new()).unwrap();
+    server.register(&[hats::PICK], &[]).await.unwrap();
+    let client = hats::client(&bus, ClientOptions::new()).await;
+    let pick = |hat: String| client.call::<_, String>(hats::PICK, &[], hat).into_future();
+    let (large, small) = tokio::join!(pick("x".repeat(1 << 20)), pick("fez".to_owned()));
+    assert_eq!((large.unwrap().len(), small.unwrap().as_str()), (1 << 20, "fez"));
+    assert_eq!(log.take(), ["small", "large"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_carries_large_messages_in_order_and_ends_after_the_last() {
+    let bus = LocalBus::new();
+    let _server = shop::server(&bus, "S", ServerOptions::new(), shop::echo).await;
+    let client = shop::client(&bus).await;
+    let stream = shop::parade(&client).await;
+    for size in [1 << 20, 3, 1 << 17] {
+        stream.send("x".repeat(size)).await.unwrap();
+        assert_eq!(stream.next().await.unwrap().len(), size + "echo ".len());
+    }
+    stream.close(None);
+    assert!(stream.next().await.is_none());
+}

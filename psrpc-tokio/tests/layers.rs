@@ -305,7 +305,10 @@ async fn layers_hear_of_a_stream_that_does_not_come_to_be_open() {
     let (bus, log) = (LocalBus::new(), Log::default());
     let client = client_with(&bus, ClientOptions::new().stream_interceptor(noting(&log, "client"))).await;
     assert_eq!(code(opening(&client).await), ErrorCode::Unavailable);
-    assert_eq!(log.take()[1..], ["client closed: unavailable: no response from servers"]);
+    assert_eq!(
+        log.take()[1..],
+        ["client closed: unavailable: no response from servers (nobody was subscribed)"]
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,63 +1,15 @@
 //! What is logged: the targets and levels of the table in the crate's documentation.
 
 mod hats;
+mod logs;
 
-use std::fmt::{Debug, Write};
-
-use hats::{FIT, HandBus, Log, PICK, client, echo, fit, late_request, serve, settle, stray_response};
+use hats::{FIT, HandBus, PICK, client, echo, fit, late_request, serve, settle, stray_response};
+use logs::logged;
 use psrpc_bus_local::LocalBus;
 use psrpc_tokio::bus::{Bus, Receipt};
 use psrpc_tokio::proto::Channel;
 use psrpc_tokio::*;
-use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
-use tracing::span;
-use tracing::subscriber::DefaultGuard;
-
-/// Takes what psrpc logs up to a level: the target, the level, the text and the fields.
-struct Subscriber(Log, LevelFilter);
-
-struct Line(String);
-
-impl Visit for Line {
-    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        match field.name() {
-            "message" => self.0.push_str(&format!(": {value:?}")),
-            name => write!(self.0, " {name}={value:?}").unwrap(),
-        }
-    }
-}
-
-impl tracing::Subscriber for Subscriber {
-    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
-        *metadata.level() <= self.1 && metadata.target().starts_with("psrpc")
-    }
-
-    fn max_level_hint(&self) -> Option<LevelFilter> {
-        Some(self.1)
-    }
-
-    fn event(&self, event: &tracing::Event<'_>) {
-        let metadata = event.metadata();
-        let mut line = Line(format!("{} {}", metadata.target(), metadata.level()));
-        event.record(&mut line);
-        self.0.add(line.0);
-    }
-
-    fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
-        span::Id::from_u64(1)
-    }
-
-    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
-    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
-    fn enter(&self, _: &span::Id) {}
-    fn exit(&self, _: &span::Id) {}
-}
-
-fn logged(level: LevelFilter) -> (Log, DefaultGuard) {
-    let log = Log::default();
-    (log.clone(), tracing::subscriber::set_default(Subscriber(log, level)))
-}
 
 fn publish(bus: &LocalBus, channel: &Channel, frame: proto::Frame) {
     bus.publish(channel, frame, Receipt::new(|_| ())).unwrap();
@@ -129,15 +81,25 @@ async fn panics_of_user_code_are_logged_as_errors() {
     observed.register(&[FIT], &[]).await.unwrap();
     let client = client(&bus, ClientOptions::new()).await;
     fit(&client, "fez").await.unwrap_err();
-    assert_eq!(log.take(), [r#"psrpc::server ERROR: a handler panicked method="Fit""#]);
+    let line = |what, method| {
+        format!(
+            r#"psrpc::server ERROR: {what} panicked service="Hats" method="{method}" request_id=ID panic="as it was told""#
+        )
+    };
+    let without_id = |line: &String| match line.split_once("request_id=\"") {
+        Some((before, after)) => format!("{before}request_id=ID{}", after.split_once('"').unwrap().1),
+        None => line.clone(),
+    };
+    let logged = || log.take().iter().map(without_id).collect::<Vec<_>>();
+    assert_eq!(logged(), [line("a handler", "Fit")]);
     observed.register(&[PICK], &[]).await.unwrap();
     let pick = || client.call::<String, String>(PICK, &[], "fez".to_owned());
     pick().await.unwrap_err();
-    assert_eq!(log.take(), [r#"psrpc::server ERROR: an affinity function panicked method="Pick""#]);
+    assert_eq!(logged(), [line("an affinity function", "Pick")]);
     observed.shutdown().await;
     pick().selection(Selection::new().choose(|_| panic!("as it was told"))).await.unwrap_err();
-    assert_eq!(log.take(), ["psrpc::client ERROR: a selection function panicked"]);
+    assert_eq!(log.take(), [r#"psrpc::client ERROR: a selection function panicked panic="as it was told""#]);
     let _server = serve(&bus, options, echo).await;
     fit(&client, "fez").await.unwrap();
-    assert_eq!(log.take(), ["psrpc::server ERROR: an observer panicked"; 2]);
+    assert_eq!(log.take(), [r#"psrpc::server ERROR: an observer panicked panic="as it was told""#; 2]);
 }

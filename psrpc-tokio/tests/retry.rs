@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use hats::{Log, client, echo, error, fit, runtime, serve};
 use psrpc_bus_local::LocalBus;
+use psrpc_tokio::bus::{Bus, Sink};
 use psrpc_tokio::middleware::Retry;
 use psrpc_tokio::proto::{Frame, StreamBody};
 use psrpc_tokio::testing::{FaultyBus, Rule};
@@ -309,9 +310,14 @@ async fn what_may_have_run_is_not_tried_again_where_that_is_asked_for() {
     let busy = client(&bus, options).await;
     assert_eq!(fit(&busy, "fez").await.unwrap_err().text(), "not now");
     assert_eq!(log.take(), ["ran"], "a server had it");
-    let nobody = client(&LocalBus::new(), ClientOptions::new()).await;
-    // On a queue a server may run a call without a grant, and so without a bid that is heard.
-    for (method, attempts) in [(hats::FIT, 1), (hats::PICK, 3)] {
+    // On a queue a server may run a call without a grant, and so without a bid that is heard; not where nobody is subscribed.
+    let silent = LocalBus::new();
+    let requests = proto::Channel::request::<&str>("Hats", "Fit", &[], true);
+    let _silent = silent.subscribe(&requests, SubscriptionKind::Queue, Sink::new(|_| ()));
+    for (bus, method, attempts) in
+        [(&silent, hats::FIT, 1), (&LocalBus::new(), hats::FIT, 3), (&silent, hats::PICK, 3)]
+    {
+        let nobody = client(bus, ClientOptions::new()).await;
         let log = Log::default();
         let noted = log.clone();
         let call = nobody

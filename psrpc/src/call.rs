@@ -47,14 +47,16 @@ use crate::{CallOptions, Error, Selection};
 /// | reason | code | what happened | may it have run? |
 /// |---|---|---|---|
 /// | [`Answered`](Reason::Answered) | the server's | a server answered with this error | yes |
-/// | [`NoResponse`](Reason::NoResponse) | `unavailable` | no bid came | no; on a queue, yes |
+/// | [`NoResponse`](Reason::NoResponse) | `unavailable` | no bid came | no; on a queue, yes, unless nobody was subscribed |
 /// | [`NotAcceptable`](Reason::NotAcceptable) | `unavailable` | no bid could win, or the selection function wanted none | no |
 /// | [`SelectionFailed`](Reason::SelectionFailed) | the function's, or `internal` | the selection function failed or panicked | no |
-/// | [`TimedOut`](Reason::TimedOut) | `deadline_exceeded` | no response came in time | yes |
+/// | [`TimedOut`](Reason::TimedOut) | `deadline_exceeded` | no response came in time | yes, unless nothing was sent or nobody was subscribed |
 /// | [`PublishFailed`](Reason::PublishFailed) | `unavailable` | the bus did not take the request, or the grant | not as far as the bus knows |
+/// | [`PublishFailed`](Reason::PublishFailed) | `invalid_argument` | the bus cannot carry the request: it is too large for its server, for example | no |
 /// | [`SubscriptionLost`](Reason::SubscriptionLost) | `unavailable` | the bus gave up the client's subscriptions | yes |
 /// | [`MalformedResult`](Reason::MalformedResult) | `malformed_result` | the response does not decode | yes |
 /// | [`ClientClosed`](Reason::ClientClosed) | `canceled` | the client was closed | yes, if it was in flight |
+/// | [`RuntimeEnded`](Reason::RuntimeEnded) | `unavailable` | the runtime that the client was created on has shut down | yes, if it was in flight |
 /// | none | `invalid_argument` | the topic, metadata, message or selection cannot be | no |
 /// | none | `resource_exhausted` | too many calls of this client are in flight | no |
 ///

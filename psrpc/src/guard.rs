@@ -1,18 +1,29 @@
 //! User code that may panic, and what it threw, which may panic again when it is dropped.
 
+use std::any::Any;
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// What `run` returns; `None` when it panicked.
-pub(crate) fn catch<T>(run: impl FnOnce() -> T) -> Option<T> {
-    match catch_unwind(AssertUnwindSafe(run)) {
-        Ok(returned) => Some(returned),
-        Err(thrown) => {
-            if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(thrown))) {
-                // Whoever throws from there too is left alone.
-                mem::forget(again);
-            }
-            None
+/// A panic that was caught: what was thrown is dropped by now.
+#[derive(Debug)]
+pub(crate) struct Panicked {
+    /// Its message, if it had one.
+    pub(crate) message: Option<String>,
+}
+
+/// Returns what `run` returns, or that it panicked.
+pub(crate) fn catch<T>(run: impl FnOnce() -> T) -> Result<T, Panicked> {
+    catch_unwind(AssertUnwindSafe(run)).map_err(|thrown| {
+        let message = message(&*thrown).map(str::to_owned);
+        if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(thrown))) {
+            // Whoever throws from there too is left alone.
+            mem::forget(again);
         }
-    }
+        Panicked { message }
+    })
+}
+
+fn message(thrown: &(dyn Any + Send)) -> Option<&str> {
+    let text = thrown.downcast_ref::<&str>().copied();
+    text.or_else(|| thrown.downcast_ref::<String>().map(String::as_str))
 }

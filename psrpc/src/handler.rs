@@ -14,11 +14,12 @@ use psrpc_engine::proto::{ErrorCode, Metadata, Text};
 use psrpc_engine::{Received, Route, Time, WallTime};
 
 use crate::interceptor::{AroundHandlers, OpeningStream, handled};
+use crate::log::{self, Label};
 use crate::middleware::{Side, reporting};
 use crate::runtime::{BoxFuture, Runtime};
 use crate::stream::{Codec, Port, ServerStream, Shared};
 use crate::sync::Mutex;
-use crate::{CallInfo, CallOptions, Error, Method, guard, log, waiting};
+use crate::{CallInfo, CallOptions, Error, guard, waiting};
 
 /// A request as its handler gets it: the message, and what is known of the call. Dereferences to the message.
 pub struct Request<T> {
@@ -112,6 +113,11 @@ impl<T> Request<T> {
         self.context.deadline.since(self.context.runtime.now().time)
     }
 
+    /// What log lines name the request by.
+    pub(crate) fn label(&self) -> Label {
+        Label::of_request(&self.context.route, &self.context.request_id)
+    }
+
     /// The runtime of the server, for its clock, to sleep and to spawn.
     pub fn runtime(&self) -> &Arc<dyn Runtime> {
         &self.context.runtime
@@ -139,7 +145,7 @@ impl<T: std::fmt::Debug> std::fmt::Debug for Request<T> {
 
 /// A request that was decoded, and waits to be run.
 pub(crate) struct Admitted {
-    pub(crate) method: &'static Method,
+    pub(crate) label: Label,
     pub(crate) affinity: f32,
     /// Whether it is run without waiting for a grant.
     pub(crate) elected: bool,
@@ -171,7 +177,6 @@ pub(crate) trait Handle: Send + Sync + 'static {
 
 /// A unary handler: a function from a request to an answer, and one to its affinity.
 pub(crate) struct Unary<Req, F> {
-    pub(crate) method: &'static Method,
     pub(crate) handler: Arc<F>,
     pub(crate) affinity: Option<Affinity<Req>>,
     pub(crate) around: Option<Arc<AroundHandlers>>,
@@ -197,10 +202,11 @@ where
         let runtime = Arc::clone(runtime);
         let context = RequestContext { route, client_id, request_id, metadata, sent_at, deadline, runtime };
         let request = Request { message, context };
+        let label = request.label();
         let affinity = match &self.affinity {
             // A panic makes it no bid; other servers may do better.
-            Some(affinity) if claimed => guard::catch(|| affinity(&request)).unwrap_or_else(|| {
-                log::panicked(Side::Server, "an affinity function", Some(self.method.name));
+            Some(affinity) if claimed => guard::catch(|| affinity(&request)).unwrap_or_else(|panicked| {
+                log::panicked(Side::Server, "an affinity function", Some(&label), &panicked);
                 -1.0
             }),
             _ => 1.0,
@@ -214,7 +220,7 @@ where
             Some(around) => Box::pin(handled(around, handler, request)),
             None => Box::pin(async move { Ok(handler(request).await?.encode_to_vec().into()) }),
         };
-        Ok(Admitted { method: self.method, affinity, elected, run: Run::Call(run) })
+        Ok(Admitted { label, affinity, elected, run: Run::Call(run) })
     }
 
     fn surround(&mut self, around: &Arc<AroundHandlers>) {
@@ -224,7 +230,6 @@ where
 
 /// The handler of streams that send `S` and receive `R`: a function of a stream, and one to its affinity.
 pub(crate) struct StreamHandler<S, R, F> {
-    pub(crate) method: &'static Method,
     pub(crate) handler: Arc<F>,
     pub(crate) affinity: Option<Affinity<()>>,
     pub(crate) around: Option<Arc<AroundHandlers>>,
@@ -244,10 +249,11 @@ where
         let runtime = Arc::clone(runtime);
         let context = RequestContext { route, client_id, request_id, metadata, sent_at, deadline, runtime };
         let request = Request { message: (), context };
+        let label = request.label();
         let affinity = match &self.affinity {
             // A panic makes it no bid; other servers may do better.
-            Some(affinity) if claimed => guard::catch(|| affinity(&request)).unwrap_or_else(|| {
-                log::panicked(Side::Server, "an affinity function", Some(self.method.name));
+            Some(affinity) if claimed => guard::catch(|| affinity(&request)).unwrap_or_else(|panicked| {
+                log::panicked(Side::Server, "an affinity function", Some(&label), &panicked);
                 -1.0
             }),
             _ => 1.0,
@@ -275,7 +281,7 @@ where
             }))
         };
         let run = Run::Stream(Box::new(open), codec);
-        Ok(Admitted { method: self.method, affinity, elected: false, run })
+        Ok(Admitted { label, affinity, elected: false, run })
     }
 
     fn surround(&mut self, around: &Arc<AroundHandlers>) {
@@ -318,15 +324,15 @@ impl Stop {
 
 /// A handler that runs: ends with its answer, with `internal` when it panics, and with nothing when it is stopped.
 pub(crate) struct Running<T> {
-    method: &'static Method,
+    label: Label,
     /// Nothing once it was dropped.
     answering: Option<Answering<T>>,
     stop: Arc<Stop>,
 }
 
 impl<T> Running<T> {
-    pub(crate) fn new(method: &'static Method, answering: Answering<T>, stop: Arc<Stop>) -> Self {
-        Self { method, answering: Some(answering), stop }
+    pub(crate) fn new(label: Label, answering: Answering<T>, stop: Arc<Stop>) -> Self {
+        Self { label, answering: Some(answering), stop }
     }
 }
 
@@ -339,13 +345,14 @@ impl<T> Future for Running<T> {
             return Poll::Ready(None);
         }
         let answering = this.answering.as_mut().expect("it is dropped last");
-        let polled = guard::catch(|| answering.as_mut().poll(cx));
-        match polled {
-            Some(polled) => polled.map(Some),
+        match guard::catch(|| answering.as_mut().poll(cx)) {
+            Ok(polled) => {
+                polled.map(|result| Some(result.inspect_err(|error| log::failed(&this.label, error))))
+            }
             // That it panicked is all that the caller learns: the message may hold what is not for others to see.
-            None if planted!(PanicUnanswered) => Poll::Ready(None),
-            None => {
-                log::panicked(Side::Server, "a handler", Some(this.method.name));
+            Err(_) if planted!(PanicUnanswered) => Poll::Ready(None),
+            Err(panicked) => {
+                log::panicked(Side::Server, "a handler", Some(&this.label), &panicked);
                 Poll::Ready(Some(Err(Error::new(ErrorCode::Internal, "the handler panicked"))))
             }
         }
@@ -355,6 +362,6 @@ impl<T> Future for Running<T> {
 impl<T> Drop for Running<T> {
     fn drop(&mut self) {
         // What the handler holds is user code too.
-        guard::catch(|| drop(self.answering.take()));
+        let _ = guard::catch(|| drop(self.answering.take()));
     }
 }

@@ -293,7 +293,7 @@ impl Waiting {
         if let Some(Item::Delivery(_, Delivery::Gap(known))) =
             place.and_then(|at| self.items.get_mut(at as usize))
         {
-            *known = known.zip(lost).map(|(known, more)| known + more);
+            *known = known.zip(lost).map(|(known, more)| known.saturating_add(more));
             return;
         }
         subscriber.gap = Some(self.taken + self.items.len() as u64);
@@ -350,6 +350,15 @@ mod tests {
         assert_eq!(arrived(&mut inbox), [1, 2, -2]);
         (5..=7).for_each(|number| sink.deliver(frame(number)));
         assert_eq!(arrived(&mut inbox), [5, 6, -1]);
+    }
+
+    #[test]
+    fn gaps_of_any_size_are_one_of_the_largest_size_there_is() {
+        let (sink, mut inbox) = Inbox::new(2);
+        sink.gap(Some(u64::MAX));
+        sink.gap(Some(u64::MAX));
+        let polled = Pin::new(&mut inbox).poll_next(&mut Context::from_waker(Waker::noop()));
+        assert!(matches!(polled, Poll::Ready(Some(Delivery::Gap(Some(u64::MAX))))));
     }
 
     #[test]

@@ -74,10 +74,28 @@
 //! What is around a stream may not want a message, and so it is with a panic in it; one in the opening of a stream ends it in the
 //! server, and goes to the caller in the client.
 //!
+//! # Which runtime runs what
+//!
+//! | what | runs on |
+//! |---|---|
+//! | the background task of a client or server, which takes frames and ends calls in time; functions of affinity, selection and election; observers; what stream interceptors receive | the runtime that the client or server was created on |
+//! | handlers, and the interceptors around them | the runtime that the server was created on |
+//! | the futures of calls, streams, sends and subscriptions, and the interceptors around calls | whatever executor polls them |
+//! | the connections of a Redis bus | the runtime that the bus was given when it connected |
+//! | the connection of a NATS bus | a thread of its own; that of a client of yours, where the client was made |
+//! | the in-process bus | the caller of `publish` |
+//!
+//! When the runtime of a client or server shuts down, or its background task panics, everything that is pending fails at once
+//! with [`Reason::RuntimeEnded`], and so does everything later: the client or server is of no use any more, and trying again does not help. A
+//! client that outlives a runtime, such as one in a `static` that several `#[tokio::test]`s share, needs a runtime that lives as long: give
+//! it one with `with_runtime`. A runtime that is alive but that nobody drives, as one between two `block_on`s of a single
+//! thread, runs nothing meanwhile, and calls wait.
+//!
 //! # When a call fails
 //!
-//! Its [`Error`] has a code, a text, a [`Reason`] and what is known of the cause: [`Error::explanation`] puts it into words. An
-//! error of the server's own has [`Reason::Answered`]. [`Error`] lists what else it can be asked, as whose fault it was and whether
+//! Its [`Error`] has a code, a text, a [`Reason`] and what is known of the cause, which [`Error::explanation`] puts into words; its
+//! `Display` form has all of it. An error of the server's own has [`Reason::Answered`]. A handler turns any error into one with
+//! [`ResultExt`]. [`Error`] lists what else it can be asked, as whose fault it was and whether
 //! the handler may have run.
 //!
 //! # Tests of your service
@@ -96,10 +114,12 @@
 //! | `psrpc::client` | error | a selection function, an observer or what is around a stream panicked |
 //! | `psrpc::server` | debug | a frame was dropped, with its reason; for an expired request, by how much it was late |
 //! | `psrpc::server` | error | a handler, an affinity or election function, an observer or what is around a stream panicked |
+//! | `psrpc::server` | error | a handler failed with an error that was made of another one, with the `causes`; debug, where it is the caller's fault by its code |
+//! | `psrpc` | error | the background task of a client or server panicked |
 //! | `psrpc::bus` | warn | frames may be lost; a registration or a client's subscriptions are |
 //!
-//! Each has the fields `service` and `id`, of the client or server that it happened to, but for panics, which have the `method`
-//! where there is one.
+//! Each has the fields `service` and `id`, of the client or server that it happened to. Panics and failed handlers have instead the
+//! `service`, the `method` and the `request_id`, where there is one, and panics their message (`panic`).
 //!
 //! # Your own bus or runtime
 //!
@@ -164,7 +184,7 @@ pub use psrpc_engine::{
 
 pub use call::{Call, Calling};
 pub use client::{Client, ClientOptions};
-pub use error::{Error, Fault};
+pub use error::{Error, Fault, ResultExt};
 pub use handler::Request;
 pub use info::CallInfo;
 pub use interceptor::{

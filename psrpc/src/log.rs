@@ -2,13 +2,16 @@
 //!
 //! A subscriber is user code, so nothing is logged under a driver's lock: notes are taken there, and written once it is free.
 
+use std::iter::successors;
+
 use psrpc_engine::proto::Text;
 use psrpc_engine::{BusError, ClientEvent, Dropped, Route, ServerEvent};
 use tracing::Level;
 use tracing::level_filters::LevelFilter;
 
-use crate::guard;
+use crate::guard::{self, Panicked};
 use crate::middleware::Side;
+use crate::{CallInfo, Error, Fault};
 
 /// Something to be logged.
 pub(crate) enum Note {
@@ -52,7 +55,7 @@ impl Note {
 
     /// Writes it, for the client or server with this id.
     pub(crate) fn write(self, side: Side, service: &Text, id: &Text) {
-        guard::catch(|| match self {
+        let _ = guard::catch(|| match self {
             Self::Dropped(Dropped { reason, request_id, peer, late_by }) => match side {
                 Side::Client => {
                     tracing::debug!(target: "psrpc::client", ?service, ?id, ?request_id, ?peer, "dropped a frame: {reason}");
@@ -77,10 +80,64 @@ impl Note {
     }
 }
 
-/// Logs that user code panicked. What it threw is not logged: it may hold what is not for others to see.
-pub(crate) fn panicked(side: Side, what: &str, method: Option<&str>) {
-    guard::catch(|| match side {
-        Side::Client => tracing::error!(target: "psrpc::client", method, "{what} panicked"),
-        Side::Server => tracing::error!(target: "psrpc::server", method, "{what} panicked"),
+/// The call that user code ran for, as a log line names it.
+#[derive(Clone)]
+pub(crate) struct Label {
+    info: CallInfo,
+    request_id: Option<Text>,
+}
+
+impl Label {
+    pub(crate) fn of_request(route: &Route, request_id: &Text) -> Self {
+        Self { info: route.clone().into(), request_id: Some(request_id.clone()) }
+    }
+
+    pub(crate) fn of_stream(info: &CallInfo) -> Self {
+        Self { info: info.clone(), request_id: None }
+    }
+}
+
+/// Logs that user code panicked, with the message of the panic: the caller does not get that, since it may hold what is not for
+/// others to see.
+pub(crate) fn panicked(side: Side, what: &str, label: Option<&Label>, Panicked { message }: &Panicked) {
+    let (service, method) = label.map(|label| (label.info.service(), label.info.method())).unzip();
+    let request_id = label.and_then(|label| label.request_id.as_ref()).map(tracing::field::debug);
+    let panic = message.as_deref();
+    let _ = guard::catch(|| match side {
+        Side::Client => {
+            tracing::error!(target: "psrpc::client", service, method, request_id, panic, "{what} panicked");
+        }
+        Side::Server => {
+            tracing::error!(target: "psrpc::server", service, method, request_id, panic, "{what} panicked");
+        }
     });
+}
+
+/// Logs the error of a handler that was made of another error: its caller gets the code and text alone. Whatever is not the
+/// caller's own fault is an error here.
+pub(crate) fn failed(label: &Label, error: &Error) {
+    let Some(cause) = error.get_ref() else { return };
+    let _ = guard::catch(|| {
+        let (service, method) = (label.info.service(), label.info.method());
+        let request_id = label.request_id.as_ref().map(tracing::field::debug);
+        let causes: Vec<_> =
+            successors(cause.source(), |cause| cause.source()).map(ToString::to_string).collect();
+        let causes = (!causes.is_empty()).then(|| causes.join(": "));
+        let causes = causes.as_deref();
+        match error.fault() {
+            Fault::Server | Fault::Bus => {
+                tracing::error!(target: "psrpc::server", service, method, request_id, %error, causes, "a handler failed");
+            }
+            _ => {
+                tracing::debug!(target: "psrpc::server", service, method, request_id, %error, causes, "a handler failed");
+            }
+        }
+    });
+}
+
+/// Logs that the background task of a client or server panicked, which ends it.
+pub(crate) fn background_task_panicked() {
+    let _ = guard::catch(
+        || tracing::error!(target: "psrpc", "a background task panicked: its client or server has ended"),
+    );
 }

@@ -29,10 +29,12 @@ pub trait Runtime: Send + Sync + 'static {
     fn seed(&self) -> Seed;
 
     /// Resolves when the monotonic clock has reached `deadline`: not before, and soon after. A deadline may be past, or so
-    /// far that it never comes.
+    /// far that it never comes. A runtime without timers panics here, in the stack of the caller: clients and servers call this when they are
+    /// created.
     fn sleep_until(&self, deadline: Time) -> Task;
 
-    /// Runs a task to its end, in the background.
+    /// Runs a task to its end, in the background. A runtime that shuts down, or has, drops the task instead: by that, clients and
+    /// servers know.
     fn spawn(&self, task: Task);
 }
 

@@ -1,4 +1,4 @@
-//! Instructions and allocations of what the engine does, at its edge, and of each message on the wire.
+//! Instructions and allocations of what the engine does, at its edge, of calls through the driver, and of each message on the wire.
 //!
 //! Counted by valgrind, so they are the same each time for one compiler, but for how memory happens to be aligned: a few in a
 //! thousand. `cargo run --release -p psrpc-cost --bin limits` holds them to limits.txt; to see more of what valgrind counts,
@@ -15,7 +15,7 @@ use psrpc_cost::messages::{
     claim_request, claim_response, error_response, request, response, stream_ack, stream_close, stream_open,
     update,
 };
-use psrpc_cost::{Bids, IdleClient, IdleServer, Pair, Streams, messages};
+use psrpc_cost::{Bids, BusQueue, Driven, IdleClient, IdleServer, Pair, Streams, messages};
 use psrpc_engine::proto::{DecodeError, Frame, FrameLimits, MethodProperties, Routing, Text};
 
 const CLAIMED: MethodProperties = MethodProperties { routing: Routing::Queue, require_claim: true };
@@ -42,6 +42,28 @@ fn claimed_call(pair: &'static mut Pair) {
 #[bench::warm(kept(Pair::new(SINGLE_SERVER)))]
 fn single_server_call(pair: &'static mut Pair) {
     pair.call();
+}
+
+// A call of a claimed method as a user makes it: through both drivers, on the in-process bus, on one thread.
+#[library_benchmark]
+#[bench::warm(kept(Driven::new()))]
+fn driver_call(driven: &'static mut Driven) {
+    driven.call();
+}
+
+// A message of a stream with its ack, in the same way.
+#[library_benchmark]
+#[bench::warm(kept(Driven::new()))]
+fn driver_stream_message(driven: &'static mut Driven) {
+    driven.message();
+}
+
+// A turn of a queue of the in-process bus, with so many members.
+#[library_benchmark]
+#[bench::of_10(kept_beside((BusQueue::new(10), request())))]
+#[bench::of_10_000(kept_beside((BusQueue::new(10_000), request())))]
+fn bus_queue_turn((queue, frame): (&'static mut BusQueue, Frame)) {
+    queue.publish(frame);
 }
 
 // A message of a stream with its ack, through a client and a server, however many streams share the channel.
@@ -157,9 +179,11 @@ library_benchmark_group!(
     ]
 );
 
+library_benchmark_group!(name = driver, benchmarks = [driver_call, driver_stream_message, bus_queue_turn]);
+
 library_benchmark_group!(name = wire, benchmarks = [encode, decode]);
 
 main!(
     config = LibraryBenchmarkConfig::default().tool(Dhat::default()),
-    library_benchmark_groups = [engine, wire]
+    library_benchmark_groups = [engine, driver, wire]
 );

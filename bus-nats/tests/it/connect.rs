@@ -151,3 +151,23 @@ fn a_runtime_without_io_is_enough() {
     let bus = runtime.block_on(NatsBus::connect(&server.url())).unwrap();
     runtime.block_on(Ear::live(&bus, &plain("Make"), Plain));
 }
+
+#[test]
+fn clients_of_a_bus_whose_connection_ended_with_its_runtime_fail_at_once() {
+    static HATS: psrpc::Service = psrpc::Service { name: "Hats", methods: &[] };
+    let server = Server::nats(&[]);
+    let tokio =
+        || tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let (first, second) = (tokio(), tokio());
+    let bus = first.block_on(async {
+        let client = async_nats::connect(server.url()).await.unwrap();
+        NatsBus::from_client(client).await.unwrap()
+    });
+    drop(first);
+    let error = second.block_on(async {
+        let runtime = psrpc_tokio::TokioRuntime::current().unwrap();
+        let created = psrpc::Client::new(bus, runtime, &HATS, psrpc::ClientOptions::new());
+        tokio::time::timeout(20 * SECOND, created).await.expect("it fails at once").unwrap_err()
+    });
+    assert_eq!(error.code(), &psrpc::ErrorCode::Unavailable, "{error}");
+}

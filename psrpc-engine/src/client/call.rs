@@ -27,6 +27,7 @@ use psrpc_proto::{
 
 use super::responders::Responders;
 use super::{Context, Owner};
+use crate::budget::{Budget, Step};
 use crate::config::ClientConfig;
 use crate::error::{BusError, CallError, Evidence, Failure, Heard};
 use crate::event::{ClientEvent, Reply};
@@ -401,6 +402,13 @@ impl Calls {
         }
     }
 
+    /// The request of a call was handed to the bus, or came back since there is no room for it.
+    pub(super) fn on_sent(&mut self, handle: CallHandle, sent: bool) {
+        if let Some(flight) = self.flights.get_mut(handle) {
+            flight.state.heard.sent = sent;
+        }
+    }
+
     pub(super) fn on_gap(&mut self, now: Now) {
         self.last_gap = Some(now.time);
     }
@@ -447,12 +455,9 @@ impl Calls {
         }
     }
 
-    /// Fails every call, in the order of their places.
-    pub(super) fn fail_all(&mut self, cx: &mut Context<'_>, failure: impl Fn(Evidence) -> Box<Failure>) {
-        let handles: Vec<_> = self.flights.handles().skip(usize::from(planted!(CloseLeavesACall))).collect();
-        for handle in handles {
-            self.fail(cx, handle, &failure);
-        }
+    /// Walks on from `place` to the next call.
+    pub(super) fn walk(&self, place: &mut usize, budget: &mut Budget) -> Step<CallHandle> {
+        self.flights.walk(place, budget)
     }
 
     // --- transitions -----------------------------------------------------------------------------------------
@@ -497,7 +502,7 @@ impl Calls {
         }
     }
 
-    fn fail(
+    pub(super) fn fail(
         &mut self,
         cx: &mut Context<'_>,
         call: CallHandle,
@@ -510,9 +515,10 @@ impl Calls {
             State::Asking(_) => (None, None),
             State::Waiting(server) => (None, server),
         };
-        let Heard { receivers, bids, below_minimum, late_bids, errors, asked, refusals } = heard;
+        let Heard { sent, receivers, bids, below_minimum, late_bids, errors, asked, refusals } = heard;
         let (may_elect, gap) = (route.may_elect(), self.last_gap.is_some_and(|gap| gap >= started));
         let failure = failure(Evidence {
+            unsent: !sent,
             receivers,
             bids,
             below_minimum,

@@ -21,7 +21,10 @@ pub(super) enum Owner {
     Call(CallHandle),
     Multi(MultiHandle),
     Stream(StreamTimer),
+    /// The bus has had long enough to confirm a close.
     Close,
+    /// A close goes on.
+    Ending,
 }
 
 impl From<StreamTimer> for Owner {

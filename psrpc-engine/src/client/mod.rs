@@ -7,6 +7,7 @@ mod responders;
 mod stream;
 mod subscription;
 
+use alloc::boxed::Box;
 use core::fmt;
 use core::time::Duration;
 
@@ -20,6 +21,7 @@ pub use self::multi::MultiCall;
 use self::multi::MultiCalls;
 pub use self::stream::OpenStream;
 use self::subscription::{ListenerHandle, Listeners};
+use crate::budget::{Budget, Due, Step};
 use crate::config::ClientConfig;
 use crate::engine::Engine;
 use crate::error::{BusError, CallError, ConfigError, Evidence, Failure, SendError};
@@ -57,13 +59,53 @@ enum Phase {
         missing: u32,
     },
     Open,
-    /// It makes no more calls, and waits for the end of its subscriptions, until the timer fires; what the bus said, if
-    /// the bus closed it.
-    Closing {
-        error: Option<BusError>,
-        timer: TimerId,
-    },
-    Closed,
+    /// It makes no more calls, and ends what it has.
+    Closing(Closing),
+    Closed(Cause),
+}
+
+/// How far a client that closes is. It does a bounded amount at a time.
+struct Closing {
+    cause: Cause,
+    stage: Stage,
+    /// How far it is in the table of its stage.
+    place: usize,
+    /// Ends the time that the bus has to confirm; `None` once that is over.
+    patience: Option<TimerId>,
+    /// Armed while there is more to end at once.
+    more: Option<TimerId>,
+}
+
+/// Why a client closes.
+#[derive(Clone)]
+enum Cause {
+    Asked,
+    /// The bus gave up a subscription that it cannot do without.
+    Lost(BusError),
+    RuntimeEnded,
+}
+
+/// What a client that closes ends, one after the other.
+#[derive(Clone, Copy)]
+enum Stage {
+    Calls,
+    MultiCalls,
+    Streams,
+    Subscriptions,
+    /// The bus is to confirm the ends of the subscriptions, and to take those of the streams.
+    Bus,
+    /// The listeners whose end the bus did not confirm.
+    Listeners,
+}
+
+impl Cause {
+    fn failure(&self, evidence: Evidence) -> Box<Failure> {
+        match self {
+            Cause::Asked => Failure::closed(evidence),
+            Cause::Lost(error) => Failure::bus(Reason::SubscriptionLost, error.clone(), evidence),
+            Cause::RuntimeEnded => Failure::runtime_of_client(evidence),
+        }
+    }
 }
 
 /// What comes in on a subscription.
@@ -196,7 +238,7 @@ impl Client {
         match self.phase {
             Phase::Open => {}
             Phase::Starting { .. } => return Err(CallError::NotReady),
-            Phase::Closing { .. } | Phase::Closed => return Err(CallError::Closed),
+            Phase::Closing(_) | Phase::Closed(_) => return Err(self.closed().unwrap_or(CallError::Closed)),
         }
         let service = &self.config.service;
         if route.service() != service {
@@ -313,53 +355,136 @@ impl Client {
         }
     }
 
-    /// Closes the client: pending calls resolve at once with "client is closed", streams and subscriptions end. It is
+    /// Closes the client: pending calls resolve with "client is closed", streams and subscriptions end: the first
+    /// [`ROUND`](crate::ROUND) of them in here, the rest at once by [`handle_timeout`](Engine::handle_timeout). It is
     /// [closed](ClientEvent::Closed) when the bus has confirmed that and was handed the ends of the streams, or after the
     /// configured timeout.
     pub fn close(&mut self, now: Now) {
-        self.shut(now, None);
+        self.shut(now, Cause::Asked);
     }
 
-    fn shut(&mut self, now: Now, error: Option<BusError>) {
-        if let Phase::Closing { .. } | Phase::Closed = self.phase {
+    /// Why it makes no more calls, if it does not.
+    pub fn closed(&self) -> Option<CallError> {
+        match &self.phase {
+            Phase::Starting { .. } | Phase::Open => None,
+            Phase::Closing(Closing { cause, .. }) | Phase::Closed(cause) => Some(match cause {
+                Cause::RuntimeEnded => CallError::RuntimeEnded,
+                Cause::Asked | Cause::Lost(_) => CallError::Closed,
+            }),
+        }
+    }
+
+    fn shut(&mut self, now: Now, cause: Cause) {
+        if let Phase::Closing(_) | Phase::Closed(_) = self.phase {
             return;
         }
-        let failure = |evidence| match &error {
-            Some(error) => Failure::bus(Reason::SubscriptionLost, error.clone(), evidence),
-            None => Failure::closed(evidence),
-        };
-        let stream_failure = failure(Evidence::default());
-        let (calls, multi_calls, mut cx) = self.split(now);
-        calls.fail_all(&mut cx, failure);
-        multi_calls.fail_all(&mut cx, failure);
-        stream::end_all(&mut cx, &stream_failure);
-        self.streams.forget_received(&mut self.io);
-        self.subscriptions.unsubscribe_all(&mut self.io);
+        let waits = !matches!(cause, Cause::RuntimeEnded);
         let at = now.time + self.config.close_timeout;
-        self.phase = Phase::Closing { error, timer: self.io.timers.arm(at, TimerKind::Drain, Owner::Close) };
-        self.close_if_left();
+        let patience = waits.then(|| self.io.timers.arm(at, TimerKind::Drain, Owner::Close));
+        let place = usize::from(planted!(CloseLeavesACall));
+        self.phase = Phase::Closing(Closing { cause, stage: Stage::Calls, place, patience, more: None });
+        self.close_on(now, &mut Budget::round());
     }
 
-    fn close_if_left(&mut self) {
-        if let Phase::Closing { timer, .. } = self.phase {
-            // Servers are to see the ends of their streams.
-            if self.subscriptions.is_empty() && self.io.is_done_with_closes() {
-                self.io.timers.disarm(timer);
-                self.closed();
-            }
+    /// Ends what a client that closes still has, as far as the budget reaches.
+    fn close_on(&mut self, now: Now, budget: &mut Budget) {
+        let Self { phase, subscriptions, listeners, calls, multi_calls, streams, io, ids, config } = self;
+        let Phase::Closing(Closing { cause, stage, place, patience, more }) = phase else { return };
+        let mut cx = Context { now, io, ids, config, streams };
+        loop {
+            let next = match *stage {
+                Stage::Calls => match calls.walk(place, budget) {
+                    Step::Next(call) => {
+                        calls.fail(&mut cx, call, |evidence| cause.failure(evidence));
+                        continue;
+                    }
+                    Step::Done => Stage::MultiCalls,
+                    Step::Spent => break,
+                },
+                Stage::MultiCalls => match multi_calls.walk(place, budget) {
+                    Step::Next(call) => {
+                        multi_calls.end(&mut cx, call, Err(cause.failure(Evidence::default())));
+                        continue;
+                    }
+                    Step::Done => Stage::Streams,
+                    Step::Spent => break,
+                },
+                Stage::Streams => match cx.streams.walk(place, budget) {
+                    Step::Next(stream) => {
+                        stream::end(&mut cx, stream, cause.failure(Evidence::default()));
+                        continue;
+                    }
+                    Step::Done => {
+                        cx.streams.forget_received(cx.io);
+                        Stage::Subscriptions
+                    }
+                    Step::Spent => break,
+                },
+                Stage::Subscriptions => match subscriptions.walk(place, budget) {
+                    Step::Next(subscription) => {
+                        subscriptions.unsubscribe(cx.io, subscription);
+                        continue;
+                    }
+                    Step::Done => Stage::Bus,
+                    Step::Spent => break,
+                },
+                Stage::Bus => {
+                    // Servers are to see the ends of their streams.
+                    let confirmed = subscriptions.is_empty() && cx.io.is_done_with_closes();
+                    if patience.is_some() && !confirmed {
+                        return;
+                    }
+                    Stage::Listeners
+                }
+                Stage::Listeners => match listeners.walk(place, budget) {
+                    Step::Next(listener) => {
+                        let error =
+                            matches!(cause, Cause::RuntimeEnded).then(|| cause.failure(Evidence::default()));
+                        if let Some(subscription) = listeners.remove(listener) {
+                            cx.io.event(ClientEvent::Unsubscribed { subscription, error });
+                        }
+                        continue;
+                    }
+                    Step::Done => {
+                        for timer in [patience.take(), more.take()].into_iter().flatten() {
+                            cx.io.timers.disarm(timer);
+                        }
+                        return self.end();
+                    }
+                    Step::Spent => break,
+                },
+            };
+            (*stage, *place) = (next, 0);
+        }
+        // The budget is spent, and more is due at once.
+        more.get_or_insert_with(|| cx.io.timers.arm(now.time, TimerKind::Close, Owner::Ending));
+    }
+
+    /// A frame was handed to the bus, or came back since there is no room for it.
+    fn on_sent(&mut self, Token(publish): Token, sent: bool) {
+        match publish {
+            Publish::Request(call) => self.calls.on_sent(call, sent),
+            Publish::MultiRequest(call) => self.multi_calls.on_sent(call, sent),
+            _ => {}
         }
     }
 
-    fn closed(&mut self) {
-        if let Phase::Closing { error, .. } = core::mem::replace(&mut self.phase, Phase::Closed) {
-            self.subscriptions = Subscriptions::new();
-            // The bus did not confirm their end in time.
-            for subscription in core::mem::replace(&mut self.listeners, Listeners::new()).subscriptions() {
-                self.io.event(ClientEvent::Unsubscribed { subscription, error: None });
-            }
-            // Nothing else tells the servers that their streams have ended.
-            self.io.withdraw(|publish| publish == Publish::Close);
-            self.io.event(ClientEvent::Closed { error });
+    /// A client that closes has nothing left.
+    fn end(&mut self) {
+        let Phase::Closing(Closing { cause, .. }) = &self.phase else { return };
+        let cause = cause.clone();
+        let error = if let Cause::Lost(error) = &cause { Some(error.clone()) } else { None };
+        self.phase = Phase::Closed(cause);
+        self.subscriptions = Subscriptions::new();
+        self.listeners = Listeners::new();
+        // Nothing else tells the servers that their streams have ended.
+        self.io.withdraw(|publish| publish == Publish::Close);
+        self.io.event(ClientEvent::Closed { error });
+    }
+
+    fn close_if_left(&mut self, now: Now) {
+        if let Phase::Closing(Closing { stage: Stage::Bus, .. }) = self.phase {
+            self.close_on(now, &mut Budget::round());
         }
     }
 
@@ -372,21 +497,21 @@ impl Client {
     fn lose(&mut self, now: Now, subscription: SubscriptionHandle, error: BusError) {
         match self.subscriptions.ended(subscription) {
             Some((Role::Updates(listener), ended)) => {
-                let error = (ended == Ended::Lost).then_some(error);
-                self.end_listener(subscription, listener, error);
+                let lost = || Failure::bus(Reason::SubscriptionLost, error, Evidence::default());
+                self.end_listener(subscription, listener, (ended == Ended::Lost).then(lost));
             }
             Some((_, Ended::Lost)) if planted!(LossIgnored) => {}
-            Some((_, Ended::Lost)) => self.shut(now, Some(error)),
+            Some((_, Ended::Lost)) => self.shut(now, Cause::Lost(error)),
             Some((_, Ended::Left)) | None => {}
         }
-        self.close_if_left();
+        self.close_if_left(now);
     }
 
     fn end_listener(
         &mut self,
         subscription: SubscriptionHandle,
         listener: ListenerHandle,
-        error: Option<BusError>,
+        error: Option<Box<Failure>>,
     ) {
         if !planted!(ListenersLeak) {
             self.listeners.remove(listener);
@@ -440,7 +565,7 @@ impl Engine for Client {
 
     fn handle_gap(&mut self, now: Now, subscription: SubscriptionHandle, lost: Option<u64>) {
         let Some(role) = self.subscriptions.role(subscription) else { return };
-        self.io.counters.lost += lost.unwrap_or(1);
+        self.io.counters.lose(lost);
         if let Role::Bids | Role::Responses | Role::Streams = role {
             self.calls.on_gap(now);
         }
@@ -467,7 +592,7 @@ impl Engine for Client {
             }
             _ => {}
         }
-        self.close_if_left();
+        self.close_if_left(now);
     }
 
     fn handle_frame(&mut self, now: Now, subscription: SubscriptionHandle, mut frame: Frame) {
@@ -505,22 +630,48 @@ impl Engine for Client {
         }
     }
 
-    fn handle_timeout(&mut self, now: Now) {
-        while let Some((owner, _)) = self.io.timers.fire(now.time) {
+    fn handle_timeout(&mut self, now: Now) -> Due {
+        let mut budget = Budget::round();
+        while !budget.is_spent() {
+            let Some((owner, _)) = self.io.timers.fire(now.time) else { return Due::Nothing };
+            budget.spend(1);
             let (calls, multi_calls, mut cx) = self.split(now);
             match owner {
                 Owner::Call(call) => calls.on_timeout(&mut cx, call),
-                Owner::Multi(call) => multi_calls.on_timeout(&mut cx, call),
+                Owner::Multi(call) => multi_calls.on_fired(&mut cx, call),
                 Owner::Stream(timer) => {
                     let (streams, mut cx) = cx.streams();
-                    streams.on_timeout(&mut cx, timer);
+                    streams.on_timeout(&mut cx, timer, &mut budget);
                 }
-                Owner::Close => self.closed(),
+                Owner::Close => {
+                    if let Phase::Closing(closing) = &mut self.phase {
+                        closing.patience = None;
+                    }
+                    self.close_if_left(now);
+                }
+                Owner::Ending => {
+                    if let Phase::Closing(closing) = &mut self.phase {
+                        closing.more = None;
+                    }
+                    self.close_on(now, &mut budget);
+                }
             }
+        }
+        self.io.timers.due(now.time)
+    }
+
+    fn abandon(&mut self, now: Now) {
+        self.shut(now, Cause::RuntimeEnded);
+        if let Phase::Closing(closing) = &mut self.phase
+            && let Some(patience) = closing.patience.take()
+        {
+            self.io.timers.disarm(patience);
+            self.close_if_left(now);
         }
     }
 
     fn handle_full(&mut self, token: Token, channel: Channel, frame: Frame) {
+        self.on_sent(token, false);
         self.io.block(token, channel, frame);
     }
 
@@ -530,13 +681,17 @@ impl Engine for Client {
 
     fn poll_output(&mut self) -> Option<Output<ClientEvent>> {
         let Self { calls, multi_calls, streams, io, .. } = self;
-        io.pop(|publish| match publish {
+        let output = io.pop(|publish| match publish {
             Publish::Grant(_) if planted!(CanceledGrantLeaves) => true,
             Publish::Request(call) | Publish::Grant(call) => calls.contains(call),
             Publish::MultiRequest(call) => multi_calls.contains(call),
             Publish::Message(send) => streams.is_sending(send),
             _ => true,
-        })
+        });
+        if let Some(Output::Publish { token, .. }) = &output {
+            self.on_sent(*token, true);
+        }
+        output
     }
 
     fn poll_timeout(&self) -> Option<Timeout> {

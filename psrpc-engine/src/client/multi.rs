@@ -10,6 +10,7 @@ use bytes::Bytes;
 use psrpc_proto::{Frame, Metadata, Request, Response, Text};
 
 use super::context::{Context, Owner};
+use crate::budget::{Budget, Step};
 use crate::error::{BusError, CallError, Evidence, Failure};
 use crate::event::ClientEvent;
 use crate::flight::Flights;
@@ -52,6 +53,10 @@ struct Ongoing {
     expected: Option<usize>,
     /// The servers that have answered, in order, to tell a second answer.
     answered: Vec<Text>,
+    /// Whether the request was handed to the bus.
+    sent: bool,
+    /// How many subscribers the bus handed it to, where the bus says so.
+    receivers: Option<u64>,
 }
 
 impl MultiCalls {
@@ -100,9 +105,12 @@ impl MultiCalls {
         outgoing::check(&frame, route.requests(), &cx.config.limits.frame)?;
         let call = self.0.next();
         let timer = cx.io.timers.arm(deadline, TimerKind::Deadline, Owner::Multi(call));
-        self.0.start(vacancy, request_id, Some(timer), Ongoing { deadline, expected, answered: Vec::new() });
-        if deadline <= cx.now.time || expected == Some(0) {
+        let ongoing = Ongoing { deadline, expected, answered: Vec::new(), sent: false, receivers: None };
+        self.0.start(vacancy, request_id, Some(timer), ongoing);
+        if expected == Some(0) {
             self.end(cx, call, Ok(()));
+        } else if deadline <= cx.now.time {
+            self.on_timeout(cx, call);
         } else {
             cx.io.publish(Publish::MultiRequest(call), route.requests(), frame);
         }
@@ -113,7 +121,7 @@ impl MultiCalls {
         let Some(flight) = self.0.get_mut(call) else { return };
         let Response { request_id, server_id, result, .. } = response;
         let drop = |reason| Dropped::of(reason, request_id, server_id.clone());
-        let Ongoing { deadline, expected, answered } = &mut flight.state;
+        let Ongoing { deadline, expected, answered, .. } = &mut flight.state;
         if cx.now.time >= *deadline && !planted!(LateAnswerCounts) {
             return cx.io.dropped(drop(Reason::Late));
         }
@@ -136,9 +144,30 @@ impl MultiCalls {
         }
     }
 
-    pub(super) fn on_timeout(&mut self, cx: &mut Context<'_>, call: MultiHandle) {
+    /// The timer of a call has fired.
+    pub(super) fn on_fired(&mut self, cx: &mut Context<'_>, call: MultiHandle) {
         self.0.fired(call);
-        self.end(cx, call, Ok(()));
+        self.on_timeout(cx, call);
+    }
+
+    fn on_timeout(&mut self, cx: &mut Context<'_>, call: MultiHandle) {
+        let Some(flight) = self.0.get(call) else { return };
+        let outcome = match &flight.state {
+            Ongoing { answered, .. } if !answered.is_empty() => Ok(()),
+            // A caller that hears nothing is to know why.
+            Ongoing { sent, receivers, .. } => {
+                let evidence = Evidence { unsent: !sent, receivers: *receivers, ..Evidence::default() };
+                Err(Failure::timed_out(evidence))
+            }
+        };
+        self.end(cx, call, outcome);
+    }
+
+    /// The request of a call was handed to the bus, or came back since there is no room for it.
+    pub(super) fn on_sent(&mut self, call: MultiHandle, sent: bool) {
+        if let Some(flight) = self.0.get_mut(call) {
+            flight.state.sent = sent;
+        }
     }
 
     pub(super) fn on_published(
@@ -147,8 +176,9 @@ impl MultiCalls {
         call: MultiHandle,
         result: Result<Option<u64>, BusError>,
     ) {
-        let Some(flight) = self.0.get(call) else { return };
+        let Some(flight) = self.0.get_mut(call) else { return };
         match result {
+            Ok(receivers) => flight.state.receivers = receivers,
             // A server that answers has seen the request, whatever the bus believes.
             Err(error) if flight.state.answered.is_empty() => {
                 let failure = Failure::bus(Reason::PublishFailed, error, Evidence::default());
@@ -165,15 +195,12 @@ impl MultiCalls {
         }
     }
 
-    /// Fails every call, in the order of their places.
-    pub(super) fn fail_all(&mut self, cx: &mut Context<'_>, failure: impl Fn(Evidence) -> Box<Failure>) {
-        let calls: Vec<_> = self.0.handles().collect();
-        for call in calls {
-            self.end(cx, call, Err(failure(Evidence::default())));
-        }
+    /// Walks on from `place` to the next call.
+    pub(super) fn walk(&self, place: &mut usize, budget: &mut Budget) -> Step<MultiHandle> {
+        self.0.walk(place, budget)
     }
 
-    fn end(&mut self, cx: &mut Context<'_>, call: MultiHandle, outcome: Result<(), Box<Failure>>) {
+    pub(super) fn end(&mut self, cx: &mut Context<'_>, call: MultiHandle, outcome: Result<(), Box<Failure>>) {
         if self.0.settle(call, &mut cx.io.timers).is_none() {
             return;
         }

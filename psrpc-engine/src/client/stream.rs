@@ -10,7 +10,7 @@ use super::context::Context;
 use crate::error::{CallError, Failure};
 use crate::selection::Selection;
 use crate::stream;
-use crate::{CallHandle, Dropped, Reason, Route, Time, incoming, outgoing};
+use crate::{CallHandle, Dropped, Reason, Route, StreamHandle, Time, incoming, outgoing};
 
 /// A stream to be opened (PROTOCOL section 8).
 #[derive(Clone, Debug)]
@@ -117,10 +117,8 @@ pub(super) fn on_frame(calls: &mut Calls, cx: &mut Context<'_>, mut frame: Strea
     }
 }
 
-/// Ends every open stream, in the order of their places; those that are being opened end with their calls.
-pub(super) fn end_all(cx: &mut Context<'_>, failure: &Failure) {
+/// Ends a stream that is open, since its client ends.
+pub(super) fn end(cx: &mut Context<'_>, stream: StreamHandle, failure: Box<Failure>) {
     let (streams, mut cx) = cx.streams();
-    for stream in streams.handles() {
-        streams.close_with(&mut cx, stream, stream::plain_close(), Box::new(failure.clone()));
-    }
+    streams.close_with(&mut cx, stream, stream::plain_close(), failure);
 }

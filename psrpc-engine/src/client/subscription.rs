@@ -1,10 +1,9 @@
 //! Subscriptions to what servers publish.
 
-use alloc::vec::Vec;
-
 use psrpc_proto::{Any, Text};
 
 use super::context::Io;
+use crate::budget::{Budget, Step};
 use crate::event::ClientEvent;
 use crate::handle::{Handles, RawHandle};
 use crate::{Dropped, Reason, SubscriptionHandle};
@@ -44,14 +43,14 @@ impl Listeners {
         subscription
     }
 
-    /// The subscriptions of all listeners, in the order of their places.
-    pub(super) fn subscriptions(&self) -> Vec<SubscriptionHandle> {
-        let listeners = self.0.handles().filter_map(|listener| self.0.get(listener));
-        listeners.map(|listener| listener.subscription).collect()
+    /// Walks on from `place` to the next listener.
+    pub(super) fn walk(&self, place: &mut usize, budget: &mut Budget) -> Step<ListenerHandle> {
+        self.0.walk(place, budget).map(ListenerHandle)
     }
 
-    pub(super) fn remove(&mut self, ListenerHandle(listener): ListenerHandle) {
-        self.0.remove(listener);
+    /// Removes a listener, and gives its subscription.
+    pub(super) fn remove(&mut self, ListenerHandle(listener): ListenerHandle) -> Option<SubscriptionHandle> {
+        Some(self.0.remove(listener)?.subscription)
     }
 
     pub(super) fn on_update(
@@ -71,7 +70,7 @@ impl Listeners {
         }
         if *unread >= limit {
             io.dropped(dropped(Reason::SlowConsumer));
-            io.counters.lost += 1;
+            io.counters.lose(Some(1));
             if planted!(LostUpdateUnsaid) {
                 return;
             }

@@ -6,6 +6,7 @@ mod request;
 mod stream;
 mod updates;
 
+use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::fmt;
 use core::time::Duration;
@@ -17,10 +18,11 @@ use self::registry::{Carries, Registry};
 use self::request::{Incoming, Requests};
 use self::stream::ServerStreams;
 use self::updates::Updates;
+use crate::budget::{Budget, Due, Step};
 use crate::config::ServerConfig;
 use crate::dedup::BucketKey;
 use crate::engine::Engine;
-use crate::error::{BusError, ConfigError, RegisterError, SendError, UpdateError};
+use crate::error::{BusError, ConfigError, Failure, RegisterError, SendError, UpdateError};
 use crate::event::ServerEvent;
 use crate::map::HashKeys;
 use crate::output::{self, Publish};
@@ -41,6 +43,10 @@ pub struct Server {
     requests: Requests,
     streams: ServerStreams,
     updates: Updates,
+    /// What is still to be ended, in order. It does a bounded amount at a time.
+    endings: VecDeque<Ending>,
+    /// Armed while there is more to end at once.
+    more: Option<TimerId>,
     io: Io,
 }
 
@@ -55,6 +61,8 @@ enum Owner {
     Update(UpdateHandle),
     Drain,
     Linger,
+    /// What is to be ended goes on.
+    Ending,
 }
 
 impl From<StreamTimer> for Owner {
@@ -73,7 +81,46 @@ enum Phase {
         timer: Option<TimerId>,
         linger: Option<TimerId>,
     },
-    Closed,
+    /// It hears nothing any more, and ends what it has without waiting for anybody.
+    Closing(Cause),
+    Closed(Cause),
+}
+
+/// Why a server closes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Cause {
+    /// It was drained or killed.
+    Asked,
+    RuntimeEnded,
+}
+
+/// Things to be ended, and how far that is: a place in their table, or how many are left.
+enum Ending {
+    Registrations {
+        place: usize,
+    },
+    Streams {
+        place: usize,
+    },
+    StreamsOf {
+        registration: RegistrationHandle,
+        left: usize,
+    },
+    /// The handlers of streams, which are not waited for any more.
+    Handlers {
+        place: usize,
+    },
+    Requests {
+        place: usize,
+    },
+    Subscriptions {
+        place: usize,
+    },
+    Updates {
+        place: usize,
+    },
+    /// The server itself.
+    Server,
 }
 
 impl Server {
@@ -97,6 +144,8 @@ impl Server {
             requests: Requests::new(keys.clone(), &config),
             streams: Streams::new(keys, config.limits.streams),
             updates: Updates::new(),
+            endings: VecDeque::new(),
+            more: None,
             io: Io::new(),
             ids,
             config,
@@ -156,8 +205,14 @@ impl Server {
     /// When a method is served already on that topic or would share a channel with one that is, or the server is
     /// closed; nothing is subscribed then.
     pub fn register(&mut self, routes: Vec<Route>) -> Result<RegistrationHandle, RegisterError> {
-        if self.phase != Phase::Open {
-            return Err(RegisterError::Closed);
+        match self.phase {
+            Phase::Open => {}
+            Phase::Closing(Cause::RuntimeEnded) | Phase::Closed(Cause::RuntimeEnded) => {
+                return Err(RegisterError::RuntimeEnded);
+            }
+            Phase::Draining { .. } | Phase::Closing(_) | Phase::Closed(_) => {
+                return Err(RegisterError::Closed);
+            }
         }
         if let Some(route) = routes.iter().find(|route| *route.service() != self.config.service) {
             let (route, service) = (route.clone(), self.config.service.clone());
@@ -183,8 +238,12 @@ impl Server {
     /// the handlers of the streams are done.
     pub fn deregister(&mut self, now: Now, registration: RegistrationHandle) {
         self.registry.deregister(&mut self.io, registration);
-        let (_, mut cx) = self.split(now);
-        stream::end_all(&mut cx, Some(registration));
+        self.end_streams_of(now, registration);
+    }
+
+    /// Whether its runtime has shut down, or its background task is gone ([`abandon`](Engine::abandon)).
+    pub fn is_abandoned(&self) -> bool {
+        matches!(self.phase, Phase::Closing(Cause::RuntimeEnded) | Phase::Closed(Cause::RuntimeEnded))
     }
 
     /// Bids for a request with an affinity: more is better. Below 0, or not finite, is no bid: the request is
@@ -194,7 +253,7 @@ impl Server {
     pub fn bid(&mut self, now: Now, request: RequestHandle, affinity: f32) {
         let (requests, mut cx) = self.split(now);
         requests.bid(&mut cx, request, affinity);
-        self.close_if_drained();
+        self.close_if_drained(now);
     }
 
     /// Whether a request waits for the layer above to [`bid`](Self::bid), [`elect`](Self::elect) or
@@ -210,7 +269,7 @@ impl Server {
     pub fn elect(&mut self, now: Now, request: RequestHandle) {
         let (requests, mut cx) = self.split(now);
         requests.elect(&mut cx, request);
-        self.close_if_drained();
+        self.close_if_drained(now);
     }
 
     /// Answers a request with an error instead of bidding for it, since it does not decode.
@@ -219,7 +278,7 @@ impl Server {
     pub fn reject(&mut self, now: Now, request: RequestHandle, error: ErrorResponse) {
         let (requests, mut cx) = self.split(now);
         requests.reject(&mut cx, request, error);
-        self.close_if_drained();
+        self.close_if_drained(now);
     }
 
     /// Answers a request whose handler is done. Past its deadline nothing is published. A result that is larger than a
@@ -229,7 +288,7 @@ impl Server {
     pub fn respond(&mut self, now: Now, request: RequestHandle, result: Result<Bytes, ErrorResponse>) {
         let (requests, mut cx) = self.split(now);
         requests.respond(&mut cx, request, result);
-        self.close_if_drained();
+        self.close_if_drained(now);
     }
 
     /// Sends a message on a stream, as [`Client::send`](crate::Client::send) does.
@@ -286,7 +345,7 @@ impl Server {
     pub fn finish_stream(&mut self, now: Now, stream: StreamHandle, result: Result<(), ErrorResponse>) {
         let (_, mut cx) = self.split(now);
         stream::finish(&mut cx, stream, result);
-        self.close_if_drained();
+        self.close_if_drained(now);
     }
 
     /// Publishes an update to those who subscribe to a route. It ends with exactly one [`ServerEvent::Updated`], after
@@ -302,8 +361,12 @@ impl Server {
         message: Any,
         timeout: Option<Duration>,
     ) -> Result<UpdateHandle, UpdateError> {
-        if self.phase == Phase::Closed {
-            return Err(UpdateError::Closed);
+        match self.phase {
+            Phase::Open | Phase::Draining { .. } => {}
+            Phase::Closing(Cause::RuntimeEnded) | Phase::Closed(Cause::RuntimeEnded) => {
+                return Err(UpdateError::RuntimeEnded);
+            }
+            Phase::Closing(_) | Phase::Closed(_) => return Err(UpdateError::Closed),
         }
         if *route.service() != self.config.service {
             let (route, service) = (route.clone(), self.config.service.clone());
@@ -314,9 +377,9 @@ impl Server {
     }
 
     /// Forgets an update, without an event. Whether it is published is open.
-    pub fn cancel_update(&mut self, update: UpdateHandle) {
+    pub fn cancel_update(&mut self, now: Now, update: UpdateHandle) {
         self.updates.cancel(&mut self.io, update);
-        self.close_if_drained();
+        self.close_if_drained(now);
     }
 
     /// Shuts the server down without losing what it has accepted: it unsubscribes, serves what was delivered until
@@ -335,58 +398,126 @@ impl Server {
         let timer = Some(timers.arm(now.time + self.config.drain_timeout, TimerKind::Drain, Owner::Drain));
         let linger = Some(timers.arm(now.time + self.config.linger, TimerKind::Linger, Owner::Linger));
         self.phase = Phase::Draining { timer, linger };
-        self.registry.deregister_all(&mut self.io);
-        let (_, mut cx) = self.split(now);
-        stream::end_all(&mut cx, None);
-        self.close_if_drained();
+        self.endings.extend([Ending::Registrations { place: 0 }, Ending::Streams { place: 0 }]);
+        self.end_on(now, &mut Budget::round());
+        self.close_if_drained(now);
     }
 
     /// Shuts the server down at once: requests in flight are abandoned and answered by nothing. Streams end with "EOF" on
     /// both sides, and their handlers are not waited for.
     pub fn kill(&mut self, now: Now) {
-        if self.phase == Phase::Closed {
-            return;
-        }
-        self.requests.abandon_all(&mut self.io);
-        let (_, mut cx) = self.split(now);
-        stream::end_all(&mut cx, None);
-        stream::stop_handlers(&mut cx);
-        self.close();
+        self.end_all(now, Cause::Asked);
     }
 
-    fn close_if_drained(&mut self) {
+    fn end_all(&mut self, now: Now, cause: Cause) {
+        if let Phase::Closing(_) | Phase::Closed(_) = self.phase {
+            return;
+        }
+        self.endings.clear();
+        let streams = [Ending::Streams { place: 0 }, Ending::Handlers { place: 0 }];
+        self.endings.extend([Ending::Requests { place: 0 }].into_iter().chain(streams));
+        self.close(now, cause);
+    }
+
+    fn close_if_drained(&mut self, now: Now) {
         if let Phase::Draining { timer, .. } = self.phase {
             let requests = if planted!(DrainForgetsRequests) { 0 } else { self.requests.len() };
-            let in_flight = requests + self.streams.len() + self.updates.len();
+            let in_flight = requests + self.streams.len() + self.updates.len() + self.endings.len();
             // Clients are to see the ends of their streams.
             let left =
                 || (self.registry.is_empty() || planted!(DrainUnconfirmed)) && self.io.is_done_with_closes();
             if in_flight == 0 && (timer.is_none() || left()) {
-                self.close();
+                self.close(now, Cause::Asked);
             }
         }
     }
 
-    fn close(&mut self) {
-        if let Phase::Draining { timer, linger } = core::mem::replace(&mut self.phase, Phase::Closed) {
+    /// Closes the server, once what is to be ended before has ended.
+    fn close(&mut self, now: Now, cause: Cause) {
+        if let Phase::Draining { timer, linger } = core::mem::replace(&mut self.phase, Phase::Closing(cause))
+        {
             for timer in [timer, linger].into_iter().flatten() {
                 self.io.timers.disarm(timer);
             }
         }
-        self.registry.forget(&mut self.io);
-        self.requests.forget(&mut self.io);
-        self.streams.forget_received(&mut self.io);
-        self.updates.fail_all(&mut self.io);
-        // Nothing else tells the clients that their streams have ended.
-        self.io.withdraw(|publish| publish == Publish::Close);
-        self.io.event(ServerEvent::Closed);
+        let last = [Ending::Subscriptions { place: 0 }, Ending::Updates { place: 0 }, Ending::Server];
+        self.endings.extend(last);
+        self.end_on(now, &mut Budget::round());
+    }
+
+    fn end_streams_of(&mut self, now: Now, registration: RegistrationHandle) {
+        self.endings.push_back(Ending::StreamsOf { registration, left: usize::MAX });
+        self.end_on(now, &mut Budget::round());
+    }
+
+    /// Ends what is to be ended, as far as the budget reaches.
+    fn end_on(&mut self, now: Now, budget: &mut Budget) {
+        let Self { requests, registry, io, ids, config, streams, updates, endings, more, phase } = self;
+        let cause = if let Phase::Closing(cause) = phase { Some(*cause) } else { None };
+        let abandoned = cause == Some(Cause::RuntimeEnded);
+        let mut cx = Context { now, io, ids, registry, config, streams };
+        while let Some(ending) = endings.front_mut() {
+            let step = match ending {
+                Ending::Registrations { place } => {
+                    cx.registry.walk(place, budget).map(|known| cx.registry.deregister(cx.io, known))
+                }
+                Ending::Streams { place } => cx.streams.walk(place, budget).map(|known| match abandoned {
+                    true => stream::end_with_runtime(&mut cx, known),
+                    false => stream::end(&mut cx, known),
+                }),
+                Ending::StreamsOf { registration, left } => {
+                    cx.registry.walk_streams(*registration, left, budget).map(|known| {
+                        budget.spend(cx.streams.sends_of(known));
+                        stream::end(&mut cx, known);
+                    })
+                }
+                Ending::Handlers { place } => {
+                    cx.streams.walk(place, budget).map(|known| stream::stop_handler(&mut cx, known))
+                }
+                Ending::Requests { place } => requests.walk(place, budget).map(|known| {
+                    let reason = if abandoned { Reason::RuntimeEnded } else { Reason::Killed };
+                    requests.drop_request(cx.io, known, reason);
+                }),
+                Ending::Subscriptions { place } => cx.registry.unsubscribe_next(cx.io, place, budget),
+                Ending::Updates { place } => updates.walk(place, budget).map(|known| {
+                    let failure = if abandoned { Failure::runtime_of_server } else { Failure::server_closed };
+                    updates.fail(cx.io, known, failure());
+                }),
+                Ending::Server => {
+                    cx.registry.forget();
+                    requests.forget(cx.io);
+                    cx.streams.forget_received(cx.io);
+                    // Nothing else tells the clients that their streams have ended.
+                    cx.io.withdraw(|publish| publish == Publish::Close);
+                    cx.io.event(ServerEvent::Closed);
+                    *phase = Phase::Closed(cause.unwrap_or(Cause::Asked));
+                    Step::Done
+                }
+            };
+            match step {
+                Step::Next(()) => {}
+                Step::Done => drop(endings.pop_front()),
+                Step::Spent => {
+                    // More is due at once.
+                    more.get_or_insert_with(|| cx.io.timers.arm(now.time, TimerKind::Close, Owner::Ending));
+                    return;
+                }
+            }
+        }
+        if let Some(more) = more.take() {
+            cx.io.timers.disarm(more);
+        }
     }
 
     fn on_ended(&mut self, now: Now, subscription: SubscriptionHandle, error: Option<BusError>) {
         if let Some(lost) = self.registry.on_ended(&mut self.io, subscription, error) {
-            let (_, mut cx) = self.split(now);
-            stream::end_all(&mut cx, Some(lost));
+            self.end_streams_of(now, lost);
         }
+    }
+
+    /// Whether it hears nothing any more.
+    fn is_over(&self) -> bool {
+        matches!(self.phase, Phase::Closing(_) | Phase::Closed(_))
     }
 
     fn split(&mut self, now: Now) -> (&mut Requests, Context<'_>) {
@@ -441,20 +572,23 @@ impl Engine for Server {
         result: Result<(), BusError>,
     ) {
         match result {
+            _ if self.is_over() => {}
             Ok(()) => self.registry.on_live(&mut self.io, subscription),
             Err(error) => self.on_ended(now, subscription, Some(error)),
         }
-        self.close_if_drained();
+        self.close_if_drained(now);
     }
 
     fn handle_unsubscribed(&mut self, now: Now, subscription: SubscriptionHandle) {
-        self.on_ended(now, subscription, None);
-        self.close_if_drained();
+        if !self.is_over() {
+            self.on_ended(now, subscription, None);
+        }
+        self.close_if_drained(now);
     }
 
     fn handle_gap(&mut self, _: Now, subscription: SubscriptionHandle, lost: Option<u64>) {
         if self.registry.knows(subscription) {
-            self.io.counters.lost += lost.unwrap_or(1);
+            self.io.counters.lose(lost);
             self.io.event(ServerEvent::Gap { subscription, lost });
         }
     }
@@ -485,7 +619,7 @@ impl Engine for Server {
             }
             _ => {}
         }
-        self.close_if_drained();
+        self.close_if_drained(now);
     }
 
     fn handle_frame(&mut self, now: Now, subscription: SubscriptionHandle, mut frame: Frame) {
@@ -497,7 +631,8 @@ impl Engine for Server {
         }
         let deaf = match self.phase {
             Phase::Draining { timer, .. } => timer.is_none() || planted!(DrainIsDeaf),
-            Phase::Open | Phase::Closed => false,
+            Phase::Open => false,
+            Phase::Closing(_) | Phase::Closed(_) => return,
         };
         let (requests, mut cx) = self.split(now);
         match frame {
@@ -535,11 +670,11 @@ impl Engine for Server {
             }
             frame => incoming::unexpected(&mut self.io, &frame),
         }
-        self.close_if_drained();
+        self.close_if_drained(now);
     }
 
     fn handle_untaken(&mut self, now: Now, subscription: SubscriptionHandle, mut frame: Frame) {
-        let Some((role, _)) = self.registry.role(subscription) else { return };
+        let Some((role, _)) = self.registry.role(subscription).filter(|_| !self.is_over()) else { return };
         let carries = role.carries;
         if !incoming::accept(&mut self.io, &mut frame, &self.config.limits.frame) {
             return;
@@ -553,36 +688,49 @@ impl Engine for Server {
         }
     }
 
-    fn handle_timeout(&mut self, now: Now) {
-        while let Some((owner, _)) = self.io.timers.fire(now.time) {
+    fn handle_timeout(&mut self, now: Now) -> Due {
+        let mut budget = Budget::round();
+        while !budget.is_spent() {
+            let Some((owner, _)) = self.io.timers.fire(now.time) else { return Due::Nothing };
+            budget.spend(1);
             let (requests, mut cx) = self.split(now);
             match owner {
                 Owner::Request(request) => requests.on_timeout(&mut cx, request),
-                Owner::Bucket(bucket) => requests.on_forget(&mut cx, bucket),
+                Owner::Bucket(bucket) => requests.on_forget(&mut cx, bucket, &mut budget),
                 Owner::Stream(timer) => {
                     let (streams, mut cx) = cx.streams();
-                    streams.on_timeout(&mut cx, timer);
+                    streams.on_timeout(&mut cx, timer, &mut budget);
                 }
                 Owner::Update(update) => self.updates.on_timeout(&mut self.io, update),
                 Owner::Linger => {
-                    stream::stop_handlers(&mut cx);
                     if let Phase::Draining { linger, .. } = &mut self.phase {
                         *linger = None;
                     }
+                    self.endings.push_back(Ending::Handlers { place: 0 });
+                    self.end_on(now, &mut budget);
                 }
                 Owner::Drain => {
                     if let Phase::Draining { timer, .. } = &mut self.phase {
                         *timer = None;
                     }
                 }
+                Owner::Ending => {
+                    self.more = None;
+                    self.end_on(now, &mut budget);
+                }
             }
-            self.close_if_drained();
+            self.close_if_drained(now);
         }
+        self.io.timers.due(now.time)
+    }
+
+    fn abandon(&mut self, now: Now) {
+        self.end_all(now, Cause::RuntimeEnded);
     }
 
     fn handle_full(&mut self, token: Token, channel: Channel, frame: Frame) {
         self.io.block(token, channel, frame);
-        if self.phase == Phase::Closed {
+        if let Phase::Closed(_) = self.phase {
             self.io.withdraw(|_| false);
         }
     }

@@ -6,12 +6,13 @@ use psrpc_proto::Channel;
 
 use super::Io;
 use super::names::Names;
+use crate::budget::{Budget, Step};
 use crate::error::{BusError, RegisterError};
 use crate::event::ServerEvent;
 use crate::handle::Handles;
 use crate::map::HashKeys;
 use crate::subscriptions::Subscriptions;
-use crate::{RegistrationHandle, Route, SubscriptionHandle, SubscriptionKind};
+use crate::{RegistrationHandle, Route, StreamHandle, SubscriptionHandle, SubscriptionKind};
 
 /// What a server serves.
 ///
@@ -36,6 +37,8 @@ struct Registration {
     /// And of those to grants.
     grants: u32,
     in_flight: usize,
+    /// The streams whose handlers are not done.
+    streams: Vec<StreamHandle>,
     state: State,
     /// Why it did not come to serve.
     refused: Option<BusError>,
@@ -133,6 +136,7 @@ impl Registry {
             requests,
             grants,
             in_flight: 0,
+            streams: Vec::new(),
             state: State::Joining { missing },
             refused: None,
         });
@@ -164,17 +168,64 @@ impl Registry {
         self.leave(io, handle);
     }
 
-    pub(super) fn deregister_all(&mut self, io: &mut Io) {
-        let registrations: Vec<_> = self.registrations.handles().collect();
-        for registration in registrations {
-            self.deregister(io, registration.into());
-        }
+    /// Walks on from `place` to the next registration.
+    pub(super) fn walk(&self, place: &mut usize, budget: &mut Budget) -> Step<RegistrationHandle> {
+        self.registrations.walk(place, budget).map(RegistrationHandle::from)
     }
 
-    /// Forgets all registrations, and asks for the end of all subscriptions without waiting for it.
-    pub(super) fn forget(&mut self, io: &mut Io) {
-        self.subscriptions.unsubscribe_all(io);
+    /// Walks on from `place` to the next subscription, and asks for its end without waiting for it.
+    pub(super) fn unsubscribe_next(
+        &mut self,
+        io: &mut Io,
+        place: &mut usize,
+        budget: &mut Budget,
+    ) -> Step<()> {
+        let step = self.subscriptions.walk(place, budget);
+        step.map(|subscription| self.subscriptions.unsubscribe(io, subscription))
+    }
+
+    /// Forgets all registrations.
+    pub(super) fn forget(&mut self) {
         *self = Self::new(self.names.keys().clone());
+    }
+
+    // --- the streams of a registration -----------------------------------------------------------------------
+
+    /// Adds a stream to those of a registration, and gives its place among them.
+    pub(super) fn add_stream(&mut self, handle: RegistrationHandle, stream: StreamHandle) -> usize {
+        let Some(registration) = self.registrations.get_mut(handle) else { return 0 };
+        registration.streams.push(stream);
+        registration.streams.len() - 1
+    }
+
+    /// Removes the stream at a place. The last one takes its place, and is returned.
+    pub(super) fn remove_stream(&mut self, handle: RegistrationHandle, place: usize) -> Option<StreamHandle> {
+        let streams = &mut self.registrations.get_mut(handle)?.streams;
+        if place < streams.len() {
+            streams.swap_remove(place);
+        }
+        streams.get(place).copied()
+    }
+
+    /// Walks on to the next stream of a registration, from the last to the first: one that is removed meanwhile leaves its place
+    /// to one that was walked over already.
+    pub(super) fn walk_streams(
+        &self,
+        handle: RegistrationHandle,
+        left: &mut usize,
+        budget: &mut Budget,
+    ) -> Step<StreamHandle> {
+        let Some(registration) = self.registrations.get(handle) else { return Step::Done };
+        *left = registration.streams.len().min(*left);
+        if *left == 0 {
+            return Step::Done;
+        }
+        if budget.is_spent() {
+            return Step::Spent;
+        }
+        budget.spend(1);
+        *left -= 1;
+        Step::Next(registration.streams[*left])
     }
 
     /// What a subscription is for, and the route it serves.
@@ -215,8 +266,8 @@ impl Registry {
         let (Role { registration: handle, carries, .. }, _) = self.subscriptions.ended(subscription)?;
         let registration = self.registrations.get_mut(handle)?;
         match carries {
-            Carries::Requests => registration.requests -= 1,
-            Carries::Grants => registration.grants -= 1,
+            Carries::Requests => registration.requests = registration.requests.saturating_sub(1),
+            Carries::Grants => registration.grants = registration.grants.saturating_sub(1),
         }
         match registration.state {
             State::Joining { .. } => {

@@ -11,7 +11,6 @@
 //! A request that opens a stream becomes the stream instead of running.
 
 use alloc::format;
-use alloc::vec::Vec;
 use core::time::Duration;
 
 use bytes::Bytes;
@@ -21,6 +20,7 @@ use psrpc_proto::{
 
 use super::stream::Kept;
 use super::{Context, Io, Owner};
+use crate::budget::{Budget, Step};
 use crate::cache::Cache;
 use crate::config::ServerConfig;
 use crate::dedup::{Admission, BucketKey, Dedup};
@@ -298,8 +298,8 @@ impl Requests {
         self.abandon(cx, request, reason);
     }
 
-    pub(super) fn on_forget(&mut self, cx: &mut Context<'_>, bucket: BucketKey) {
-        self.dedup.forget(cx.now, &mut cx.io.timers, bucket, Owner::Bucket);
+    pub(super) fn on_forget(&mut self, cx: &mut Context<'_>, bucket: BucketKey, budget: &mut Budget) {
+        self.dedup.forget(cx.now, &mut cx.io.timers, bucket, Owner::Bucket, budget);
     }
 
     /// The bus did not take our bid, so no grant will come.
@@ -384,15 +384,17 @@ impl Requests {
         self.answer(cx, request, result);
     }
 
-    /// Abandons every request, in the order of their places, and tells no registration.
-    pub(super) fn abandon_all(&mut self, io: &mut Io) {
-        let requests: Vec<_> = self.flights.handles().collect();
-        for request in requests {
-            let settled = self.settle(io, request);
-            if settled.is_some_and(|(_, pending)| pending.state != State::Answered) {
-                io.count(Reason::Killed);
-                io.event(ServerEvent::Abandoned { request, reason: Reason::Killed });
-            }
+    /// Walks on from `place` to the next request.
+    pub(super) fn walk(&self, place: &mut usize, budget: &mut Budget) -> Step<RequestHandle> {
+        self.flights.walk(place, budget)
+    }
+
+    /// Abandons a request of a server that ends, and tells no registration.
+    pub(super) fn drop_request(&mut self, io: &mut Io, request: RequestHandle, reason: Reason) {
+        let settled = self.settle(io, request);
+        if settled.is_some_and(|(_, pending)| pending.state != State::Answered) {
+            io.count(reason);
+            io.event(ServerEvent::Abandoned { request, reason });
         }
     }
 
@@ -438,8 +440,9 @@ impl Requests {
             cx.io.event(ServerEvent::Abandoned { request, reason: Reason::Draining });
             return cx.registry.release(cx.io, registration);
         };
+        let place = cx.registry.add_stream(registration, cx.streams.next());
         let (streams, mut cx) = cx.streams();
-        let stream = streams.add(vacancy, stream_id, channel, Kept { registration });
+        let stream = streams.add(vacancy, stream_id, channel, Kept { registration, place });
         streams.opened(&mut cx, stream);
         cx.io.event(ServerEvent::Accepted { request, stream });
         streams.acknowledge(&mut cx, Delivery { stream, request_id, sent_at, expiry });

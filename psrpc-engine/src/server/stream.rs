@@ -4,6 +4,7 @@ use psrpc_proto::{ErrorResponse, Frame, Stream, StreamBody};
 
 use super::Context;
 use super::request::{Incoming, Opening, Requests};
+use crate::error::Failure;
 use crate::event::ServerEvent;
 use crate::stream::{Side, Streams, eof, plain_close};
 use crate::{Reason, RegistrationHandle, Route, StreamHandle, incoming};
@@ -15,6 +16,8 @@ pub(super) type ServerStreams = Streams<Kept>;
 pub(super) struct Kept {
     /// The registration whose handler it has.
     pub(super) registration: RegistrationHandle,
+    /// Its place among the streams of the registration.
+    pub(super) place: usize,
 }
 
 impl Side for Kept {
@@ -67,31 +70,37 @@ pub(super) fn on_frame(
     }
 }
 
-/// Ends the open streams of a registration, or all of them, in the order of their places: clients see EOF.
-pub(super) fn end_all(cx: &mut Context<'_>, of: Option<RegistrationHandle>) {
+/// Ends a stream if it is open, since its server leaves: its client sees EOF.
+pub(super) fn end(cx: &mut Context<'_>, stream: StreamHandle) {
     let (streams, mut cx) = cx.streams();
-    for stream in streams.handles() {
-        if of.is_none_or(|of| streams.keeps(stream).is_some_and(|kept| kept.registration == of)) {
-            streams.close(&mut cx, stream, Reason::Eof, eof());
-        }
-    }
+    streams.close(&mut cx, stream, Reason::Eof, eof());
+}
+
+/// Ends a stream if it is open, since the runtime of its server has shut down: its client sees EOF.
+pub(super) fn end_with_runtime(cx: &mut Context<'_>, stream: StreamHandle) {
+    let (streams, mut cx) = cx.streams();
+    streams.close_with(&mut cx, stream, eof(), Failure::runtime_of_server());
 }
 
 /// The handler of a stream is done: the stream ends if it has not, and is gone.
 pub(super) fn finish(cx: &mut Context<'_>, stream: StreamHandle, result: Result<(), ErrorResponse>) {
     let (streams, mut stream_cx) = cx.streams();
     streams.close(&mut stream_cx, stream, Reason::Closed, result.err().unwrap_or_else(plain_close));
-    if let Some(kept) = streams.forget(stream_cx.io, stream) {
-        cx.registry.release(cx.io, kept.registration);
-    }
+    forget(cx, stream);
 }
 
-/// Handlers that are still there are not waited for any more.
-pub(super) fn stop_handlers(cx: &mut Context<'_>) {
-    for stream in cx.streams.handles() {
-        cx.io.event(ServerEvent::StopHandler { stream });
-        if let Some(kept) = cx.streams.forget(cx.io, stream) {
-            cx.registry.release(cx.io, kept.registration);
-        }
+/// The handler of a stream is not waited for any more.
+pub(super) fn stop_handler(cx: &mut Context<'_>, stream: StreamHandle) {
+    cx.io.event(ServerEvent::StopHandler { stream });
+    forget(cx, stream);
+}
+
+fn forget(cx: &mut Context<'_>, stream: StreamHandle) {
+    let Some(Kept { registration, place }) = cx.streams.forget(cx.io, stream) else { return };
+    // The last stream of the registration takes its place there.
+    let moved = cx.registry.remove_stream(registration, place);
+    if let Some(kept) = moved.and_then(|moved| cx.streams.keeps(moved)) {
+        kept.place = place;
     }
+    cx.registry.release(cx.io, registration);
 }

@@ -1,11 +1,12 @@
 //! Updates that are published to subscribers, each until the bus has it or its time is over.
 
-use alloc::vec::Vec;
+use alloc::boxed::Box;
 use core::time::Duration;
 
-use psrpc_proto::{Any, ErrorCode, Frame, Text};
+use psrpc_proto::{Any, Frame};
 
 use super::{Context, Io, Owner};
+use crate::budget::{Budget, Step};
 use crate::error::{BusError, Evidence, Failure, UpdateError};
 use crate::event::ServerEvent;
 use crate::handle::Handles;
@@ -77,20 +78,21 @@ impl Updates {
         }
     }
 
-    /// Fails every update, in the order of their places.
-    pub(super) fn fail_all(&mut self, io: &mut Io) {
-        let updates: Vec<_> = self.0.handles().collect();
-        for update in updates {
-            let Some(timer) = self.0.remove(update) else { continue };
+    /// Walks on from `place` to the next update.
+    pub(super) fn walk(&self, place: &mut usize, budget: &mut Budget) -> Step<UpdateHandle> {
+        self.0.walk(place, budget).map(UpdateHandle::from)
+    }
+
+    /// Fails an update of a server that ends.
+    pub(super) fn fail(&mut self, io: &mut Io, update: UpdateHandle, failure: Box<Failure>) {
+        if let Some(timer) = self.0.remove(update) {
             io.timers.disarm(timer);
-            let text = Text::from_static("server is closed");
-            let failure = Failure::new(Reason::ServerClosed, ErrorCode::Canceled, text, Evidence::default());
-            end(io, update.into(), Err(failure));
+            end(io, update, Err(failure));
         }
     }
 }
 
-fn end(io: &mut Io, update: UpdateHandle, outcome: Result<Option<u64>, alloc::boxed::Box<Failure>>) {
+fn end(io: &mut Io, update: UpdateHandle, outcome: Result<Option<u64>, Box<Failure>>) {
     if let Err(failure) = &outcome {
         io.count(failure.reason);
     }

@@ -21,6 +21,7 @@ use psrpc_proto::{
 };
 
 use self::sends::Sends;
+use crate::budget::{Budget, Step};
 use crate::config::{SlowConsumer, StreamConfig};
 use crate::dedup::{Admission, BucketKey, Dedup};
 use crate::error::{BusError, Evidence, Failure, SendError};
@@ -163,8 +164,23 @@ impl<K: Side> Streams<K> {
         self.flights.get_mut(stream).map(|flight| &mut flight.state.keeps)
     }
 
-    pub(crate) fn handles(&self) -> Vec<StreamHandle> {
-        self.flights.handles().collect()
+    /// The handle that the next stream gets.
+    pub(crate) fn next(&self) -> StreamHandle {
+        self.flights.next()
+    }
+
+    /// Walks on from `place` to the next stream, whose messages on their way cost as much as itself.
+    pub(crate) fn walk(&self, place: &mut usize, budget: &mut Budget) -> Step<StreamHandle> {
+        let step = self.flights.walk(place, budget);
+        if let Step::Next(stream) = step {
+            budget.spend(self.sends_of(stream));
+        }
+        step
+    }
+
+    /// How many messages of a stream are on their way out.
+    pub(crate) fn sends_of(&self, stream: StreamHandle) -> usize {
+        self.flights.get(stream).map_or(0, |flight| flight.state.sends.len())
     }
 
     // --- the beginning ---------------------------------------------------------------------------------------
@@ -300,17 +316,21 @@ impl<K: Side> Streams<K> {
         &mut self,
         cx: &mut Context<'_, E, O>,
         timer: StreamTimer,
+        budget: &mut Budget,
     ) {
         match timer {
             StreamTimer::Bucket(bucket) => {
                 let owner = |bucket| StreamTimer::Bucket(bucket).into();
-                self.received.forget(cx.now, &mut cx.io.timers, bucket, owner);
+                self.received.forget(cx.now, &mut cx.io.timers, bucket, owner, budget);
             }
             StreamTimer::Send(send) => {
                 self.sends.fired(send);
                 self.settle(cx.io, send, Err(Failure::timed_out(Evidence::default())));
             }
-            StreamTimer::Idle(stream) => self.on_idle(cx, stream),
+            StreamTimer::Idle(stream) => {
+                budget.spend(self.sends_of(stream));
+                self.on_idle(cx, stream);
+            }
         }
     }
 

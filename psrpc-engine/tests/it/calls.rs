@@ -51,6 +51,44 @@ fn a_claimed_call_is_granted_and_answered() {
 }
 
 #[test]
+fn gaps_of_any_size_are_counted() {
+    let mut client = Driven::client();
+    let bids = client.subscription("Hats|CLI_1|CLAIM");
+    client.engine.handle_gap(client.now, bids, Some(u64::MAX));
+    client.engine.handle_gap(client.now, bids, Some(u64::MAX));
+    client.engine.handle_gap(client.now, bids, None);
+    assert_eq!(client.engine.counters().lost, u64::MAX);
+}
+
+#[test]
+fn a_call_knows_whether_its_request_was_sent() {
+    let mut client = Driven::client();
+    client.call(Call { timeout: Some(Duration::ZERO), ..queue_call() });
+    assert!(client.failure().evidence.unsent, "its time was over before");
+    client.call(Call { timeout: Some(ms(50)), ..queue_call() });
+    client.advance_to(ms(50));
+    assert!(!client.failure().evidence.unsent);
+    // The bus has no room for it in time.
+    client.engine.call(client.now, Call { timeout: Some(ms(50)), ..queue_call() }).unwrap();
+    let Some(Output::Publish { token, channel, frame }) = client.engine.poll_output() else { panic!() };
+    client.engine.handle_full(token, channel, frame);
+    client.advance_to(ms(100));
+    assert!(client.failure().evidence.unsent);
+}
+
+#[test]
+fn a_request_that_the_bus_cannot_carry_is_the_callers_fault_and_was_not_sent() {
+    let mut client = Driven::client();
+    client.engine.call(client.now, queue_call()).unwrap();
+    let Some(Output::Publish { token, .. }) = client.engine.poll_output() else { panic!() };
+    client.engine.handle_published(client.now, token, Err(BusError::invalid("larger than 1 MiB")));
+    client.drain();
+    let failure = client.failure();
+    assert_eq!((failure.reason, failure.code.as_str()), (Reason::PublishFailed, "invalid_argument"));
+    assert!(failure.evidence.unsent);
+}
+
+#[test]
 fn a_call_without_a_claim_takes_the_first_response() {
     let mut client = Driven::client();
     let (_, request) = client.request(single_call());

@@ -94,7 +94,9 @@ impl<E: Engine> Driven<E> {
         let until = self.at(after);
         while let Some(timeout) = self.engine.poll_timeout().filter(|timeout| timeout.at <= until.time) {
             self.now = self.at(timeout.at.since(Time::ZERO).max(self.now.time.since(Time::ZERO)));
-            self.engine.handle_timeout(self.now);
+            while self.engine.handle_timeout(self.now).is_more() {
+                self.drain();
+            }
             self.drain();
         }
         self.now = until;

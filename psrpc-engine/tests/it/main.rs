@@ -9,6 +9,7 @@ mod fixture;
 mod multi;
 mod registrations;
 mod requests;
+mod rounds;
 mod selection;
 mod steps;
 mod streams;

@@ -3,7 +3,7 @@
 use psrpc_engine::proto::{ErrorCode, ErrorResponse, Frame, Request};
 use psrpc_engine::{
     BusError, Call, CallError, Client, ClientConfig, ClientEvent, ClientLimits, Engine, Failure, MultiCall,
-    MultiHandle, Reason,
+    MultiHandle, Output, Reason,
 };
 
 use crate::fixture::{Driven, MULTI, QUEUE, at, ms, route};
@@ -114,7 +114,8 @@ fn an_answer_at_the_deadline_is_late() {
     assert_eq!(client.dropped(), [Reason::Late]);
     client.advance_to(ms(3000));
     let (answers, ended) = client.given();
-    assert!(answers.is_empty() && matches!(ended, Some(Ok(()))));
+    assert!(answers.is_empty());
+    assert_eq!(ended.unwrap().unwrap_err().reason, Reason::TimedOut);
 }
 
 #[test]
@@ -137,7 +138,25 @@ fn the_callers_deadline_clamps_it_also_on_the_wire() {
     let request = client.multi(MultiCall { timeout: Some(ms(1000)), deadline, ..census() }).1.unwrap();
     assert_eq!(request.expiry - request.sent_at, 200_000_000);
     client.advance_to(ms(200));
-    assert!(matches!(client.given().1, Some(Ok(()))));
+    assert!(client.given().1.is_some());
+}
+
+#[test]
+fn a_call_that_nobody_answers_ends_with_an_error_that_says_what_is_known() {
+    for receivers in [Some(0), None] {
+        let mut client = Driven::client();
+        client.engine.multi_call(client.now, census()).unwrap();
+        let Some(Output::Publish { token, .. }) = client.engine.poll_output() else { panic!() };
+        client.engine.handle_published(client.now, token, Ok(receivers));
+        client.advance_to(ms(3000));
+        let failure = client.given().1.unwrap().unwrap_err();
+        assert_eq!(failure.to_string(), "deadline_exceeded: request timed out");
+        assert_eq!((failure.evidence.receivers, failure.evidence.unsent), (receivers, false));
+    }
+    let mut client = Driven::client();
+    let (_, request) = client.multi(MultiCall { timeout: Some(ms(0)), ..census() });
+    assert!(request.is_none());
+    assert!(client.given().1.unwrap().unwrap_err().evidence.unsent);
 }
 
 #[test]

@@ -5,8 +5,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use psrpc_engine::proto::{ClaimResponse, ErrorCode, ErrorResponse, Frame, MethodProperties, Request};
 use psrpc_engine::{
-    BusError, Engine, Now, Output, Reason, Server, ServerConfig, ServerEvent, ServerLimits, Time, TimerKind,
-    WallTime,
+    BusError, Due, Engine, Now, Output, Reason, Server, ServerConfig, ServerEvent, ServerLimits, Time,
+    TimerKind, WallTime,
 };
 
 use crate::fixture::{AFFINITY, Driven, EPOCH, Fate, QUEUE, SINGLE, at, ms, route};
@@ -367,7 +367,7 @@ fn a_jump_of_the_wall_clock_moves_no_deadline() {
     server.events();
     // Set back by an hour: the handler's deadline stays.
     server.now = Now { time: at(SECOND).time, wall: WallTime::from_unix_nanos(EPOCH - 3_600_000_000_000) };
-    server.engine.handle_timeout(server.now);
+    assert_eq!(server.engine.handle_timeout(server.now), Due::Nothing);
     server.drain();
     assert_eq!(server.fates(), [Fate::Abandoned(Reason::Overran)]);
 }
@@ -519,7 +519,7 @@ fn a_bus_at_the_end_of_time_stops_nobody() {
     let mut server = server();
     server.accept("OwnerFit", "REQ_1", SECOND);
     let end = Time::from_nanos(u64::MAX);
-    server.engine.handle_timeout(Now { time: end, wall: at(ms(1)).wall });
+    assert_eq!(server.engine.handle_timeout(Now { time: end, wall: at(ms(1)).wall }), Due::Nothing);
     server.drain();
     assert_eq!(server.fates(), [Fate::Abandoned(Reason::NotGranted)]);
     assert!(server.engine.poll_timeout().is_none_or(|timeout| timeout.at > end));

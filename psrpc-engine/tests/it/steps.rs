@@ -6,7 +6,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use proptest::sample::Index;
 use psrpc_engine::proto::Frame;
-use psrpc_engine::{BusError, Engine, Now, Output, SubscriptionHandle, Time, Token, WallTime};
+use psrpc_engine::{BusError, Due, Engine, Now, Output, SubscriptionHandle, Time, Token, WallTime};
 
 use crate::fixture::{EPOCH, ms};
 
@@ -66,11 +66,13 @@ where
         let time = self.now.time + after;
         let wall = self.now.wall.as_unix_nanos() + after.as_nanos() as i64 + wall;
         self.now = Now { time, wall: WallTime::from_unix_nanos(wall) };
-        self.engine.handle_timeout(self.now);
+        while self.engine.handle_timeout(self.now).is_more() {
+            self.drain();
+        }
         self.drain();
         let next = self.engine.poll_timeout();
         assert!(next.is_none_or(|next| next.at > time), "due after it was handled: {next:?} at {time:?}");
-        self.engine.handle_timeout(self.now);
+        assert_eq!(self.engine.handle_timeout(self.now), Due::Nothing);
         assert!(self.engine.poll_output().is_none(), "a spurious tick does nothing");
         assert_eq!(self.engine.poll_timeout(), next);
     }

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use psrpc_engine::proto::{Any, Frame};
 use psrpc_engine::{
-    BusError, CallError, Client, ClientConfig, ClientEvent, ClientLimits, Engine, Output, Reason, Server,
-    ServerConfig, ServerEvent, SubscriptionHandle, SubscriptionKind, UpdateError,
+    BusError, CallError, Client, ClientConfig, ClientEvent, ClientLimits, Due, Engine, Output, Reason,
+    Server, ServerConfig, ServerEvent, SubscriptionHandle, SubscriptionKind, UpdateError,
 };
 
 use crate::fixture::{Driven, MULTI, QUEUE, all_outputs, at, ms, route};
@@ -117,7 +117,7 @@ fn a_subscription_that_the_bus_refuses_says_why() {
     client.drain();
     let ended = client.events();
     let [ClientEvent::Unsubscribed { error: Some(error), .. }] = &ended[..] else { panic!("{ended:?}") };
-    assert_eq!(error.to_string(), "no right to it");
+    assert_eq!(error.to_string(), "unavailable: subscription lost: no right to it");
 }
 
 #[test]
@@ -191,7 +191,7 @@ fn an_update_that_the_bus_has_no_room_for_fails_at_its_timeout_and_is_withdrawn(
     server.publish(now, &route("Rumour", QUEUE), update("psst"), Some(ms(50))).unwrap();
     let Some(Output::Publish { token, channel, frame }) = server.poll_output() else { panic!() };
     server.handle_full(token, channel, frame);
-    server.handle_timeout(at(ms(50)));
+    assert_eq!(server.handle_timeout(at(ms(50))), Due::Nothing);
     assert_eq!(ended(&mut server), [Err(Reason::TimedOut)]);
     server.handle_room();
     assert!(server.poll_output().is_none());

@@ -80,7 +80,7 @@ impl Flight {
 
     fn poll(&mut self, cx: &Context<'_>) -> Poll<Outcome> {
         let key = self.caller.expect("a call is polled until it is done");
-        let (polled, _forgotten) = self.client.driver().look(|state| state.role.poll_outcome(key, cx));
+        let (polled, _forgotten) = self.client.driver().look(|view| view.role.poll_outcome(key, cx));
         if polled.is_ready() {
             self.caller = None;
         }

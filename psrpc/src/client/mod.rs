@@ -48,7 +48,12 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// When the id cannot be carried (`invalid_argument`), or the bus refuses a subscription (`unavailable`).
+    /// When the id cannot be carried (`invalid_argument`), the bus refuses a subscription, or the runtime has shut down
+    /// (`unavailable`).
+    ///
+    /// # Panics
+    ///
+    /// When the runtime has no timers, as a tokio without `enable_time`.
     pub async fn new(
         bus: impl Bus,
         runtime: impl Runtime,
@@ -65,7 +70,7 @@ impl Client {
         let driver = Driver::start(engine, role, Arc::new(bus), runtime, capacity);
         let around = options.around;
         let client = Self { handle: Arc::new(Handle { driver, around, id }), routes: Routes::new(service) };
-        poll_fn(|cx| client.driver().look(|state| state.role.poll_ready(cx))).await?;
+        poll_fn(|cx| client.driver().look(|view| view.role.poll_ready(view.engine, cx))).await?;
         Ok(client)
     }
 
@@ -115,17 +120,17 @@ impl Client {
 
     /// How many calls are in flight, multi calls and openings of streams included.
     pub fn in_flight(&self) -> usize {
-        self.driver().look(|state| state.engine.in_flight())
+        self.driver().look(|view| view.engine.in_flight())
     }
 
     /// How many streams are open or being opened.
     pub fn streams(&self) -> usize {
-        self.driver().look(|state| state.engine.streams())
+        self.driver().look(|view| view.engine.streams())
     }
 
     /// What happened so far: frames dropped and calls failed, by reason.
     pub fn counters(&self) -> Counters {
-        self.driver().look(|state| state.engine.counters().clone())
+        self.driver().look(|view| view.engine.counters().clone())
     }
 
     /// Closes the client: its calls fail at once with "client is closed", and so do later ones; its streams and subscriptions
@@ -140,7 +145,7 @@ impl Client {
     /// Dropping the future does not undo the close.
     pub async fn shutdown(&self) {
         self.close();
-        poll_fn(|cx| self.driver().look(|state| state.role.poll_closed(cx))).await;
+        poll_fn(|cx| self.driver().look(|view| view.role.poll_closed(cx))).await;
     }
 
     pub(crate) fn around(&self) -> &AroundCalls {

@@ -154,13 +154,13 @@ impl Role for ClientRole {
             ClientTask::Observe(observed) => observed.tell(Side::Client, &*driver.runtime),
             ClientTask::Log(note) => {
                 let (service, id) =
-                    driver.look(|state| (state.engine.service().clone(), state.engine.id().clone()));
+                    driver.look(|view| (view.engine.service().clone(), view.engine.id().clone()));
                 note.write(Side::Client, &service, &id);
             }
             ClientTask::Choose(call, claims, choose) => {
                 let choice = guard::catch(|| choose(&claims))
-                    .unwrap_or_else(|| {
-                        log::panicked(Side::Client, "a selection function", None);
+                    .unwrap_or_else(|panicked| {
+                        log::panicked(Side::Client, "a selection function", None, &panicked);
                         Err(Error::new(ErrorCode::Internal, "the selection function panicked"))
                     })
                     .map(|claim| claim.map(|claim| claim.server_id.clone()))
@@ -216,11 +216,13 @@ impl ClientRole {
         (outcome, Forgotten::of(caller))
     }
 
-    pub(super) fn poll_ready(&mut self, cx: &Context<'_>) -> Poll<Result<(), Error>> {
+    pub(super) fn poll_ready(&mut self, engine: &Engine, cx: &Context<'_>) -> Poll<Result<(), Error>> {
         match &self.phase {
             Phase::Ready => Poll::Ready(Ok(())),
             Phase::Closed { error: Some(error) } => Poll::Ready(Err(error.clone().into())),
-            Phase::Closed { error: None } => Poll::Ready(Err(CallError::Closed.into())),
+            Phase::Closed { error: None } => {
+                Poll::Ready(Err(engine.closed().unwrap_or(CallError::Closed).into()))
+            }
             Phase::Starting => {
                 waiting::wait(&mut self.waiting, cx);
                 Poll::Pending

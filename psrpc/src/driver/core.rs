@@ -1,14 +1,18 @@
 //! The core of the driver: the lock, the way of a command into the engine, and of its outputs to the bus.
 
+use std::future::poll_fn;
 use std::sync::{Arc, PoisonError};
+use std::task::{Context, Poll, Waker};
 
-use psrpc_engine::{Engine, Now, Output, Time};
+use psrpc_engine::{Due, Engine, Now, Output, Time};
 
 use super::inbound::Inbound;
 use crate::bus::{Bus, Full, Receipt, Subscription};
+use crate::guard;
 use crate::inbox::{Published, Queue};
 use crate::runtime::Runtime;
 use crate::sync::{Mutex, MutexGuard};
+use crate::waiting::{Place, Waiters};
 
 /// What a client and a server do differently: what becomes of an engine's events.
 pub(crate) trait Role: Sized + Send + 'static {
@@ -46,16 +50,42 @@ pub(crate) struct State<R: Role> {
     /// By the index of their handles.
     subscriptions: Vec<Option<Subscription>>,
     /// When the inbound future wakes by itself.
-    pub(super) wakes_at: Option<Time>,
+    wakes_at: Option<Time>,
     /// What became of frames, on its way to the engine.
     published: Vec<Published>,
     /// Whether the bus has no room for the next frame. What is to be published waits in the engine, and so do the
     /// callers, until their deadlines.
+    full: bool,
+    /// When the last command came, for what must be done without the runtime.
+    latest: Now,
+    /// Whether nobody runs the inbound future any more.
+    abandoned: bool,
+    /// The tasks that wait for that.
+    watchers: Waiters,
+}
+
+/// What the inbound future has to know of its driver.
+pub(super) struct Outlook {
+    /// When the engine's next timeout is.
+    pub(super) next: Option<Time>,
+    /// The bus has no room.
     pub(super) full: bool,
+    /// Nothing more is to come.
+    pub(super) finished: bool,
+}
+
+/// What is seen of a driver between commands: the engine, which nothing changes, and the role, where tasks wait.
+pub(crate) struct View<'a, R: Role> {
+    pub(crate) engine: &'a R::Engine,
+    pub(crate) role: &'a mut R,
 }
 
 impl<R: Role> Driver<R> {
     /// Starts a driver, whose subscriptions each have room for `capacity` frames.
+    ///
+    /// # Panics
+    ///
+    /// When the runtime panics for lack of timers: here, in the stack of the caller, and not in the background.
     pub(crate) fn start(
         engine: R::Engine,
         role: R,
@@ -63,6 +93,8 @@ impl<R: Role> Driver<R> {
         runtime: Arc<dyn Runtime>,
         capacity: usize,
     ) -> Arc<Self> {
+        let latest = runtime.now();
+        drop(runtime.sleep_until(latest.time));
         let state = State {
             engine,
             role,
@@ -70,6 +102,9 @@ impl<R: Role> Driver<R> {
             wakes_at: None,
             published: Vec::new(),
             full: false,
+            latest,
+            abandoned: false,
+            watchers: Waiters::default(),
         };
         let queue = Arc::new(Queue::default());
         let driver = Arc::new(Self { state: Mutex::new(state), queue, bus, runtime, capacity });
@@ -89,19 +124,27 @@ impl<R: Role> Driver<R> {
         tasks: &mut Vec<R::Task>,
         command: impl FnOnce(&mut State<R>, Now) -> T,
     ) -> T {
+        let mut state = self.lock();
+        state.latest = self.runtime.now();
+        self.drive_locked(state, tasks, command)
+    }
+
+    fn drive_locked<T>(
+        self: &Arc<Self>,
+        mut state: MutexGuard<'_, State<R>>,
+        tasks: &mut Vec<R::Task>,
+        command: impl FnOnce(&mut State<R>, Now) -> T,
+    ) -> T {
         let mut ended = Vec::new();
-        let result = {
-            let mut state = self.lock();
-            let now = self.runtime.now();
-            let result = command(&mut state, now);
-            self.flush(&mut state, now, tasks, &mut ended);
-            let next = state.engine.poll_timeout().map(|timeout| timeout.at);
-            let sooner = next.is_some_and(|next| state.wakes_at.is_none_or(|wakes_at| next < wakes_at));
-            if sooner && !planted!(EarlierDeadlineSleeps) || state.role.is_finished() {
-                self.queue.poke();
-            }
-            result
-        };
+        let now = state.latest;
+        let result = command(&mut state, now);
+        self.flush(&mut state, now, tasks, &mut ended);
+        let next = state.engine.poll_timeout().map(|timeout| timeout.at);
+        let sooner = next.is_some_and(|next| state.wakes_at.is_none_or(|wakes_at| next < wakes_at));
+        if sooner && !planted!(EarlierDeadlineSleeps) || state.role.is_finished() {
+            self.queue.poke();
+        }
+        drop(state);
         drop(ended);
         for task in tasks.drain(..) {
             R::perform(self, task);
@@ -109,9 +152,68 @@ impl<R: Role> Driver<R> {
         result
     }
 
-    /// Looks at the state without changing the engine.
-    pub(crate) fn look<T>(&self, look: impl FnOnce(&mut State<R>) -> T) -> T {
-        look(&mut self.lock())
+    /// Looks at the state between commands.
+    pub(crate) fn look<T>(&self, look: impl FnOnce(View<'_, R>) -> T) -> T {
+        let State { engine, role, .. } = &mut *self.lock();
+        look(View { engine, role })
+    }
+
+    /// Tells the engine something that it answers with nothing: it puts out nothing, and no timer moves.
+    pub(crate) fn tell<T>(&self, tell: impl FnOnce(&mut R::Engine, &mut R) -> T) -> T {
+        let State { engine, role, .. } = &mut *self.lock();
+        let next = engine.poll_timeout();
+        let result = tell(engine, role);
+        debug_assert!(engine.poll_output().is_none() && engine.poll_timeout() == next, "this is a command");
+        result
+    }
+
+    /// Notes until when the inbound future sleeps, or will since the engine has an earlier timeout. Commands count on that, and
+    /// wake it only for an earlier one.
+    pub(super) fn note_sleep(&self, sleeping: Option<Time>) -> Outlook {
+        let mut state = self.lock();
+        let next = state.engine.poll_timeout().map(|timeout| timeout.at);
+        state.wakes_at = match (next, sleeping) {
+            (Some(next), Some(sleeping)) => Some(next.min(sleeping)),
+            (next, sleeping) => next.or(sleeping),
+        };
+        Outlook { next, full: state.full, finished: state.role.is_finished() }
+    }
+
+    /// Returns whether the bus has no room.
+    pub(super) fn is_full(&self) -> bool {
+        self.lock().full
+    }
+
+    // --- the end of the runtime ------------------------------------------------------------------------------
+
+    /// Fails everything that is pending, and whatever comes later: nobody runs the inbound future any more. A panic in one round
+    /// keeps no other from being done.
+    pub(super) fn abandon(self: &Arc<Self>) {
+        /// After so many panics the rest is given up.
+        const PANICS: usize = 8;
+        let abandon = |state: &mut State<R>, now| {
+            state.engine.abandon(now);
+            Due::More
+        };
+        let mut panics = 0;
+        let mut due = guard::catch(|| self.drive_locked(self.lock(), &mut Vec::new(), abandon)).ok();
+        while due != Some(Due::Nothing) && panics < PANICS {
+            let go_on = |state: &mut State<R>, now| state.engine.handle_timeout(now);
+            due = guard::catch(|| self.drive_locked(self.lock(), &mut Vec::new(), go_on)).ok();
+            panics += usize::from(due.is_none());
+        }
+        let watchers: Vec<_> = {
+            let mut state = self.lock();
+            state.abandoned = true;
+            state.watchers.take().collect()
+        };
+        watchers.into_iter().for_each(Waker::wake);
+    }
+
+    /// Resolves when nobody runs the inbound future any more, and so nobody may wait on the runtime.
+    pub(crate) async fn abandoned(&self) {
+        let mut watching = Watching { driver: self, place: Place::default() };
+        poll_fn(|cx| watching.poll(cx)).await;
     }
 
     /// Tries again what the bus had no room for.
@@ -166,5 +268,33 @@ impl<R: Role> Driver<R> {
 
     fn lock(&self) -> MutexGuard<'_, State<R>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A task that waits for a driver to be abandoned, and leaves its place when it gives up.
+struct Watching<'a, R: Role> {
+    driver: &'a Driver<R>,
+    place: Place,
+}
+
+impl<R: Role> Watching<'_, R> {
+    fn poll(&mut self, cx: &Context<'_>) -> Poll<()> {
+        let mut state = self.driver.lock();
+        if state.abandoned {
+            return Poll::Ready(());
+        }
+        let replaced = state.watchers.wait(&mut self.place, cx);
+        drop(state);
+        drop(replaced);
+        Poll::Pending
+    }
+}
+
+impl<R: Role> Drop for Watching<'_, R> {
+    fn drop(&mut self) {
+        if self.place.is_taken() {
+            let left = self.driver.lock().watchers.leave(&mut self.place);
+            drop(left);
+        }
     }
 }

@@ -6,10 +6,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use psrpc_engine::{Engine, Now, Time};
+use psrpc_engine::{Due, Engine, Now, Time};
 
-use super::core::{Driver, Role, State};
+use super::core::{Driver, Outlook, Role, State};
 use crate::inbox::{Delivery, Item};
+use crate::log;
 use crate::runtime::Task;
 
 /// How much is handed in before other tasks get their turn.
@@ -23,19 +24,17 @@ pub(super) struct Inbound<R: Role> {
     sleep: Option<(Time, Task)>,
     arrivals: VecDeque<Item>,
     tasks: Vec<R::Task>,
-}
-
-/// What the inbound future has to know of its driver.
-struct Outlook {
-    /// The bus has no room.
-    full: bool,
-    /// Nothing more is to come.
+    /// Whether nothing more is to come. Dropped before that, it was dropped by its runtime, or it panicked.
     finished: bool,
 }
 
+/// How many times what is due is handled before other tasks get their turn.
+const ROUNDS: usize = 8;
+
 impl<R: Role> Inbound<R> {
     pub(super) fn new(driver: Arc<Driver<R>>) -> Self {
-        Self { driver, sleep: None, arrivals: VecDeque::with_capacity(BATCH), tasks: Vec::new() }
+        let arrivals = VecDeque::with_capacity(BATCH);
+        Self { driver, sleep: None, arrivals, tasks: Vec::new(), finished: false }
     }
 
     /// Hands in what has arrived; whether that was all.
@@ -55,32 +54,31 @@ impl<R: Role> Inbound<R> {
         false
     }
 
-    /// Handles what is due, and sleeps until the next timeout. Whoever changes what this tells pokes the queue.
-    fn pass_time(&mut self, cx: &mut Context<'_>) -> Outlook {
-        loop {
-            let (next, outlook) = self.driver.look(|state| {
-                let next = state.engine.poll_timeout().map(|timeout| timeout.at);
-                // A sleep that is too short does no harm, so it is kept.
-                let sleeping = self.sleep.as_ref().map(|(until, _)| *until);
-                state.wakes_at = match (next, sleeping) {
-                    (Some(next), Some(sleeping)) => Some(next.min(sleeping)),
-                    (next, sleeping) => next.or(sleeping),
-                };
-                (next, Outlook { full: state.full, finished: state.role.is_finished() })
-            });
-            if let Some(next) = next
-                && self.sleep.as_ref().is_none_or(|(until, _)| next < *until)
+    /// Handles what is due, and sleeps until the next timeout. Gives what is then known of the driver, and whether more is due
+    /// than one turn does.
+    fn pass_time(&mut self, cx: &mut Context<'_>) -> (Outlook, Due) {
+        for round in 0.. {
+            // A sleep that is too short does no harm, so it is kept.
+            let sleeping = self.sleep.as_ref().map(|(until, _)| *until);
+            let outlook = self.driver.note_sleep(sleeping);
+            if round == ROUNDS {
+                return (outlook, Due::More);
+            }
+            if let Some(next) = outlook.next
+                && sleeping.is_none_or(|until| next < until)
             {
                 self.sleep = Some((next, self.driver.runtime.sleep_until(next)));
             }
             // Also when nothing is due any more: a sleep that has ended wakes nobody again, and commands count on one that is kept.
-            let Some((_, sleep)) = &mut self.sleep else { return outlook };
+            let Some((_, sleep)) = &mut self.sleep else { return (outlook, Due::Nothing) };
             if sleep.as_mut().poll(cx).is_pending() {
-                return outlook;
+                return (outlook, Due::Nothing);
             }
             self.sleep = None;
-            self.driver.drive(|state, now| state.engine.handle_timeout(now));
+            // If more is due, the next timeout is past already.
+            let _ = self.driver.drive(|state, now| state.engine.handle_timeout(now));
         }
+        unreachable!("a turn has few rounds")
     }
 }
 
@@ -89,17 +87,31 @@ impl<R: Role> Future for Inbound<R> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = &mut *self;
-        if !this.hand_in(cx) {
+        let all = this.hand_in(cx);
+        let (Outlook { full, finished, .. }, due) = this.pass_time(cx);
+        if !all || due.is_more() {
             cx.waker().wake_by_ref();
         }
-        let Outlook { full, finished } = this.pass_time(cx);
         if full && !planted!(RoomUnasked) && this.driver.bus.poll_room(cx).is_ready() {
             this.driver.room();
-            if this.driver.look(|state| state.full) {
+            if this.driver.is_full() {
                 cx.waker().wake_by_ref();
             }
         }
+        this.finished = finished;
         if finished { Poll::Ready(()) } else { Poll::Pending }
+    }
+}
+
+impl<R: Role> Drop for Inbound<R> {
+    fn drop(&mut self) {
+        if self.finished || planted!(EndedRuntimeHangs) {
+            return;
+        }
+        self.driver.abandon();
+        if std::thread::panicking() {
+            log::background_task_panicked();
+        }
     }
 }
 

@@ -24,14 +24,18 @@ impl From<Failure> for Error {
             fault: None,
             unsent: false,
             evidence,
-            source: source.map(Into::into),
+            inner: source.map(Into::into),
         }))
     }
 }
 
 impl From<CallError> for Error {
     fn from(error: CallError) -> Self {
-        let reason = (error == CallError::Closed).then_some(Reason::ClientClosed);
+        let reason = match error {
+            CallError::Closed => Some(Reason::ClientClosed),
+            CallError::RuntimeEnded => Some(Reason::RuntimeEnded),
+            _ => None,
+        };
         let mut converted = Self::from_source(error.code(), error).unsent();
         converted.0.reason = reason;
         converted
@@ -46,18 +50,26 @@ impl From<ConfigError> for Error {
 
 impl From<RegisterError> for Error {
     fn from(error: RegisterError) -> Self {
+        let reason = (error == RegisterError::RuntimeEnded).then_some(Reason::RuntimeEnded);
         let code = match error {
             RegisterError::Closed => ErrorCode::Canceled,
+            RegisterError::RuntimeEnded => ErrorCode::Unavailable,
             RegisterError::Duplicate { .. } | RegisterError::Conflict { .. } => ErrorCode::AlreadyExists,
             _ => ErrorCode::InvalidArgument,
         };
-        Self::from_source(code, error)
+        let mut converted = Self::from_source(code, error);
+        converted.0.reason = reason;
+        converted
     }
 }
 
 impl From<UpdateError> for Error {
     fn from(error: UpdateError) -> Self {
-        let reason = (error == UpdateError::Closed).then_some(Reason::ServerClosed);
+        let reason = match error {
+            UpdateError::Closed => Some(Reason::ServerClosed),
+            UpdateError::RuntimeEnded => Some(Reason::RuntimeEnded),
+            _ => None,
+        };
         let mut converted = Self::from_source(error.code(), error);
         converted.0.reason = reason;
         converted

@@ -11,6 +11,7 @@ impl Error {
     /// log and, with the difference, in what it tells its observers ([`Expired`](crate::middleware::Observation::Expired)).
     pub fn explanation(&self) -> Option<String> {
         let Evidence {
+            unsent,
             receivers,
             bids,
             below_minimum,
@@ -29,6 +30,9 @@ impl Error {
             count => format!("the request reached {}", counted(*count, "subscriber")),
         };
         match self.0.reason? {
+            Reason::TimedOut | Reason::NoResponse if *unsent => {
+                known.push("the request was not sent".to_owned());
+            }
             Reason::NoResponse => {
                 known.extend(receivers.as_ref().map(reached));
                 if receivers.is_some_and(|count| count > 0) {
@@ -138,6 +142,7 @@ mod tests {
                 "the deadline came before the selection was over; the best bid was 0.5 of server SRV_1",
             ),
             (Reason::TimedOut, reached(0), "nobody was subscribed"),
+            (Reason::TimedOut, Evidence { unsent: true, ..nothing() }, "the request was not sent"),
         ] {
             assert_eq!(explained(reason, evidence).as_deref(), Some(words));
         }

@@ -11,7 +11,7 @@ use super::Error;
 ///
 /// | fault | reasons | an answered error with code |
 /// |---|---|---|
-/// | [`Caller`](Self::Caller) | `SelectionFailed`; a call that could not be made | `invalid_argument`, `malformed_request`, `not_found`, `not_acceptable`, `already_exists`, `aborted`, `permission_denied`, `unauthenticated`, `resource_exhausted`, `failed_precondition`, `out_of_range`, `unprocessable_entity` |
+/// | [`Caller`](Self::Caller) | `SelectionFailed`, `RuntimeEnded`; a call that could not be made | `invalid_argument`, `malformed_request`, `not_found`, `not_acceptable`, `already_exists`, `aborted`, `permission_denied`, `unauthenticated`, `resource_exhausted`, `failed_precondition`, `out_of_range`, `unprocessable_entity` |
 /// | [`Server`](Self::Server) | `NoResponse`, `NotAcceptable`, `TimedOut`, `MalformedResult` | `unknown`, `internal`, `unavailable`, `deadline_exceeded`, `unimplemented`, `data_loss`, `malformed_result`, `upstream_server_error`, `upstream_client_error`, any that PSRPC does not define |
 /// | [`Bus`](Self::Bus) | `PublishFailed`, `SubscriptionLost`, `Gap` | |
 /// | [`Nobody`](Self::Nobody) | `Canceled`, `ClientClosed`, `ServerClosed`, `Withdrawn` | `canceled` |
@@ -63,7 +63,8 @@ impl Fault {
             | Reason::MalformedRequest
             | Reason::Busy
             | Reason::StreamsFull
-            | Reason::SelectionFailed => Fault::Caller,
+            | Reason::SelectionFailed
+            | Reason::RuntimeEnded => Fault::Caller,
             Reason::NonFiniteAffinity
             | Reason::SecondBid
             | Reason::BidsFull
@@ -134,28 +135,35 @@ impl Error {
     pub fn fault(&self) -> Fault {
         match (self.0.fault, self.reason()) {
             (Some(fault), _) => fault,
+            // The bus cannot carry what it was given.
+            (None, Some(Reason::PublishFailed)) if *self.code() == ErrorCode::InvalidArgument => {
+                Fault::Caller
+            }
             (None, None | Some(Reason::Answered)) => self.code().into(),
             (None, Some(reason)) => reason.into(),
         }
     }
 
-    /// Whether trying again may help: the codes `unavailable` and `deadline_exceeded`, as for Go's retries.
+    /// Whether trying again may help: the codes `unavailable` and `deadline_exceeded`, as for Go's retries, but for
+    /// [`Reason::RuntimeEnded`], since what is tried on the same client fails again.
     ///
     /// Whether it may do harm is another question: [`may_have_run`](Self::may_have_run).
     pub fn is_retryable(&self) -> bool {
-        self.code().is_retryable()
+        self.code().is_retryable() && self.reason() != Some(Reason::RuntimeEnded)
     }
 
     /// Whether a handler may have run; if not, making the call again does nothing twice.
     ///
-    /// It cannot have when no server was picked ([`NoResponse`](Reason::NoResponse),
+    /// It cannot have when nothing was sent, or when the bus knows that nobody was subscribed and nobody was heard. Nor can it when no server was picked ([`NoResponse`](Reason::NoResponse),
     /// [`NotAcceptable`](Reason::NotAcceptable), [`SelectionFailed`](Reason::SelectionFailed)), and when the call could not be
     /// made at all. In all other cases it may: where the bus did not take a frame, since a connection can be lost after the
     /// server has read it; where no bid came on a queue, since its servers run calls without a grant; and where nothing is
     /// known of the error, since it is not PSRPC's.
     pub fn may_have_run(&self) -> bool {
         match self.reason() {
-            _ if self.0.unsent => false,
+            _ if self.0.unsent || self.0.evidence.unsent => false,
+            // A server that was subscribed later did not get it.
+            Some(Reason::TimedOut | Reason::NoResponse) if self.0.evidence.is_unheard() => false,
             Some(Reason::NoResponse | Reason::NotAcceptable) => self.0.evidence.may_elect,
             reason => reason != Some(Reason::SelectionFailed),
         }
@@ -229,6 +237,16 @@ mod tests {
         let mut of_a_queue = failed(Reason::NoResponse);
         of_a_queue.0.evidence.may_elect = true;
         assert!(of_a_queue.may_have_run());
+        of_a_queue.0.evidence.receivers = Some(0);
+        assert!(!of_a_queue.may_have_run(), "nobody was subscribed");
+        let mut timed_out = failed(Reason::TimedOut);
+        timed_out.0.evidence.receivers = Some(0);
+        assert!(!timed_out.may_have_run());
+        timed_out.0.evidence.selected = Some("SRV_1".into());
+        assert!(timed_out.may_have_run(), "the bus was wrong: somebody had it");
+        let mut unsent = failed(Reason::TimedOut);
+        unsent.0.evidence.unsent = true;
+        assert!(!unsent.may_have_run());
     }
 
     #[test]

@@ -53,7 +53,7 @@ impl From<Error> for Status {
 
 impl From<Status> for Error {
     /// The error with the code of the status, its text and its details; details that are no `google.rpc.Status` are left
-    /// out. The status, with its metadata, becomes its source, which does not travel.
+    /// out. The status, with its metadata, is kept ([`Error::get_ref`]), and does not travel.
     fn from(status: Status) -> Self {
         let code = ErrorCode::from(GrpcCode::from_number(status.code().into()));
         let rich = RichStatus::decode(status.details()).unwrap_or_default();
@@ -63,7 +63,7 @@ impl From<Status> for Error {
             .into_iter()
             .map(|Detail { type_url, value }| Any { type_url: type_url.into(), value })
             .collect();
-        error.0.source = Some(Box::new(status));
+        error.0.inner = Some(Box::new(status));
         error
     }
 }
@@ -113,11 +113,12 @@ mod tests {
     }
 
     #[test]
-    fn each_is_the_source_of_the_other() {
+    fn each_keeps_the_other() {
         let status = Status::from(Error::no_response());
         assert!(status.source().unwrap().downcast_ref::<Error>().unwrap().is_no_response());
         let error = Error::from(Status::not_found("no hat"));
-        assert_eq!(error.source().unwrap().downcast_ref::<Status>().unwrap().code(), Code::NotFound);
+        let inner = error.get_ref().unwrap();
+        assert_eq!(inner.downcast_ref::<Status>().unwrap().code(), Code::NotFound);
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod fixed;
 mod grpc;
 #[cfg(feature = "http")]
 mod http;
+mod result;
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -17,6 +18,7 @@ use psrpc_engine::proto::{Any, ErrorCode, ErrorResponse, Text};
 use psrpc_engine::{Evidence, Reason};
 
 pub use fault::Fault;
+pub use result::ResultExt;
 
 /// An error of PSRPC: a code, a text, and what is known of the reason.
 ///
@@ -43,7 +45,8 @@ pub use fault::Fault;
 /// The feature `tonic` has tokio among its dependencies, as a library of channels alone: tonic does not do without. Nothing
 /// of it is run, so it goes with any runtime.
 ///
-/// Its `Debug` form, which `main` shows when it returns one, is its text with the explanation.
+/// Its `Display` form is the code, the text and the [explanation](Self::explanation); so is its `Debug` form, which `main`
+/// shows when it returns one.
 pub struct Error(Box<Inner>);
 
 struct Inner {
@@ -55,7 +58,24 @@ struct Inner {
     /// Nothing was sent.
     unsent: bool,
     evidence: Evidence,
-    source: Option<Box<dyn StdError + Send + Sync>>,
+    /// The error that it was made of, whose text it has.
+    inner: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+/// That the time for several attempts is up, and how the last one failed.
+#[derive(Debug)]
+struct OutOfTime(Error);
+
+impl fmt::Display for OutOfTime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("request timed out")
+    }
+}
+
+impl StdError for OutOfTime {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        Some(&self.0)
+    }
 }
 
 impl Error {
@@ -69,15 +89,16 @@ impl Error {
             fault: None,
             unsent: false,
             evidence: Evidence::default(),
-            source: None,
+            inner: None,
         }))
     }
 
-    /// An error with a code and the text of another error, which becomes its source. The source does not travel.
+    /// An error with a code and the text of another error, which is kept ([`get_ref`](Self::get_ref)). The code and the text
+    /// travel, and nothing else of it; a server logs what caused it. [`ResultExt`](crate::ResultExt) does this to a `Result`.
     pub fn from_source(code: ErrorCode, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         let source = source.into();
         let mut error = Self::new(code, source.to_string());
-        error.0.source = Some(source);
+        error.0.inner = Some(source);
         error
     }
 
@@ -137,7 +158,7 @@ impl Error {
         }
         let mut error = Self::timed_out().with_reason(Reason::TimedOut);
         error.0.evidence = self.0.evidence.clone();
-        error.0.source = Some(self.into());
+        error.0.inner = Some(OutOfTime(self).into());
         error
     }
 
@@ -189,6 +210,12 @@ impl Error {
         self.0.evidence.selected.as_ref().map(Text::as_str)
     }
 
+    /// The error that this one was made of, if there is one: for [`downcast_ref`](StdError#method.downcast_ref). Its text is that
+    /// of this error, so it is not the [source](StdError::source), which is the source of it.
+    pub fn get_ref(&self) -> Option<&(dyn StdError + Send + Sync + 'static)> {
+        self.0.inner.as_deref()
+    }
+
     /// What happened to the call until it failed.
     pub fn evidence(&self) -> &Evidence {
         &self.0.evidence
@@ -197,13 +224,7 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.0.code, self.0.text)
-    }
-}
-
-impl fmt::Debug for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)?;
+        write!(f, "{}: {}", self.0.code, self.0.text)?;
         match self.explanation() {
             Some(explanation) => write!(f, " ({explanation})"),
             None => Ok(()),
@@ -211,9 +232,15 @@ impl fmt::Debug for Error {
     }
 }
 
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        self.0.source.as_deref().map(|source| source as _)
+        self.0.inner.as_deref().and_then(StdError::source)
     }
 }
 

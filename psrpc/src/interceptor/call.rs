@@ -105,6 +105,11 @@ impl NextCall {
         }
     }
 
+    /// Resolves when the runtime of the client has shut down, so that no sleep on it ends.
+    pub(crate) async fn abandoned(&self) {
+        self.chain.client.driver().abandoned().await;
+    }
+
     /// The runtime of the client, for its clock and to sleep.
     pub fn runtime(&self) -> &Arc<dyn Runtime> {
         &self.chain.client.driver().runtime

@@ -92,8 +92,8 @@ impl AroundHandlers {
     pub(crate) fn elects<T>(&self, request: &Request<T>) -> bool {
         // A panic elects nothing: the request is bid for as any.
         self.elect.as_ref().is_some_and(|elect| {
-            guard::catch(|| elect(&request.info(), request.metadata())).unwrap_or_else(|| {
-                log::panicked(Side::Server, "an election function", Some(request.method()));
+            guard::catch(|| elect(&request.info(), request.metadata())).unwrap_or_else(|panicked| {
+                log::panicked(Side::Server, "an election function", Some(&request.label()), &panicked);
                 false
             })
         })

@@ -264,8 +264,8 @@ impl Observed {
             *waited = runtime.now().time.since(bid);
         }
         for observer in &*self.observers {
-            if guard::catch(|| observer(&self.observation)).is_none() {
-                log::panicked(side, "an observer", None);
+            if let Err(panicked) = guard::catch(|| observer(&self.observation)) {
+                log::panicked(side, "an observer", None, &panicked);
             }
         }
     }

@@ -32,7 +32,7 @@ impl ServerOptions {
 pub(crate) fn reporting<T>(hooks: &[PanicHook], info: &CallInfo, run: impl FnOnce() -> T) -> T {
     catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|thrown| {
         for hook in hooks {
-            guard::catch(|| hook(info, &*thrown));
+            let _ = guard::catch(|| hook(info, &*thrown));
         }
         resume_unwind(thrown)
     })

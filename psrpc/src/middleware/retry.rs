@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use psrpc_engine::Time;
+use psrpc_engine::{Reason, Time};
 
 use crate::runtime::{BoxFuture, Runtime};
 use crate::{
@@ -71,7 +71,7 @@ impl Retry {
             total: None,
             timeout: None,
             schedule: Schedule::Exponential { first, most, jitter: true },
-            decide: Arc::new(|error| error.code().is_retryable()),
+            decide: Arc::new(Error::is_retryable),
         }
     }
 
@@ -129,8 +129,8 @@ impl Retry {
         self.retry_if(|error| error.is_retryable() && (planted!(RetriesWhatRan) || !error.may_have_run()))
     }
 
-    /// After which errors to try again. Default: those whose [code](crate::ErrorCode::is_retryable) is `unavailable` or
-    /// `deadline_exceeded`.
+    /// After which errors to try again. Default: those that are [retryable](Error::is_retryable). Nothing is tried again on a
+    /// client whose runtime has shut down, whatever this says.
     #[must_use]
     pub fn retry_if(mut self, decide: impl Fn(&Error) -> bool + Send + Sync + 'static) -> Self {
         self.decide = Arc::new(decide);
@@ -237,7 +237,8 @@ impl Attempts {
     /// The attempt after one that failed with `error`; `None` when that was the last. `random` draws 64 bits, for the jitter.
     pub fn next(&mut self, now: Time, error: &Error, random: impl FnOnce() -> u64) -> Option<Attempt> {
         self.failed = self.failed.saturating_add(1);
-        if self.failed == self.policy.attempts || !(self.policy.decide)(error) {
+        let hopeless = error.reason() == Some(Reason::RuntimeEnded);
+        if self.failed == self.policy.attempts || hopeless || !(self.policy.decide)(error) {
             return None;
         }
         let (pause, timeout) = match self.policy.schedule {
@@ -302,7 +303,8 @@ impl CallInterceptor for Retry {
                     Some(attempt) => attempt,
                     None => return Err(attempts.end(now, error)),
                 };
-                pause(&**runtime, now + attempt.pause).await;
+                // On a runtime that has shut down no pause ends; the next attempt fails at once, and is the last.
+                first_of(next.abandoned(), pause(&**runtime, now + attempt.pause)).await;
             }
         })
     }
@@ -361,12 +363,17 @@ async fn pause(runtime: &dyn Runtime, until: Time) {
     }
 }
 
-/// Waits until then, or until the stream has ended: whether it has.
+/// Waits until then, or until the stream has ended; returns `true` if it has.
 async fn ends_within(next: &NextSend, until: Time) -> bool {
-    let (mut ended, mut pause) = (pin!(next.closed()), pin!(pause(&**next.runtime(), until)));
-    poll_fn(|cx| match ended.as_mut().poll(cx) {
+    first_of(next.closed(), pause(&**next.runtime(), until)).await
+}
+
+/// Waits for the end of either future; returns `true` if that was the first one.
+async fn first_of<T>(first: impl Future<Output = T>, second: impl Future<Output = ()>) -> bool {
+    let (mut first, mut second) = (pin!(first), pin!(second));
+    poll_fn(|cx| match first.as_mut().poll(cx) {
         Poll::Ready(_) => Poll::Ready(true),
-        Poll::Pending => pause.as_mut().poll(cx).map(|()| false),
+        Poll::Pending => second.as_mut().poll(cx).map(|()| false),
     })
     .await
 }

@@ -172,8 +172,7 @@ impl InFlight {
         decode: fn(Bytes) -> Result<Res, Error>,
         cx: &Context<'_>,
     ) -> Poll<Option<Result<Answer<Res>, Error>>> {
-        let (polled, _replaced) =
-            self.client.driver().look(|state| state.role.multi_calls.poll(self.key, cx));
+        let (polled, _replaced) = self.client.driver().look(|view| view.role.multi_calls.poll(self.key, cx));
         polled.map(|told| {
             Some(match told? {
                 Told::Answer(server_id, Ok(payload)) => match decode(payload) {

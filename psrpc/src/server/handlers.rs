@@ -114,7 +114,7 @@ impl<S: Send + Sync + 'static> Handlers<S> {
         let service = Arc::clone(&self.service);
         let handler = Arc::new(move |stream| handler(Arc::clone(&service), stream));
         let messages = std::marker::PhantomData;
-        let handler = StreamHandler { method, handler, affinity, around: None, messages };
+        let handler = StreamHandler { handler, affinity, around: None, messages };
         self.handlers.insert(method.name, Box::new(handler));
         self
     }
@@ -133,7 +133,7 @@ impl<S: Send + Sync + 'static> Handlers<S> {
     {
         let service = Arc::clone(&self.service);
         let handler = Arc::new(move |request| handler(Arc::clone(&service), request));
-        self.handlers.insert(method.name, Box::new(Unary { method, handler, affinity, around: None }));
+        self.handlers.insert(method.name, Box::new(Unary { handler, affinity, around: None }));
         self
     }
 }

@@ -11,7 +11,7 @@ use std::sync::{Arc, OnceLock};
 
 use prost::Message;
 use psrpc_engine::proto::{ErrorCode, Text};
-use psrpc_engine::{Counters, Route, Server as Engine};
+use psrpc_engine::{Counters, RegisterError, Route, Server as Engine};
 
 use self::alone::Alone;
 pub use self::handlers::Handlers;
@@ -45,6 +45,10 @@ impl Server {
     /// # Errors
     ///
     /// When the id cannot be carried (`invalid_argument`).
+    ///
+    /// # Panics
+    ///
+    /// When the runtime has no timers, as a tokio without `enable_time`.
     pub fn new<S>(
         bus: impl Bus,
         runtime: impl Runtime,
@@ -101,7 +105,8 @@ impl Server {
             state.role.joining(registration, Arc::clone(&joined), alone);
             Ok(registration)
         })?;
-        poll_fn(|cx| self.driver().look(|state| state.role.poll_joined(registration, &joined, cx))).await
+        poll_fn(|cx| self.driver().look(|view| view.role.poll_joined(view.engine, registration, &joined, cx)))
+            .await
     }
 
     /// Stops to serve methods that were registered together, the same `methods` on the same `topic`. Resolves when their
@@ -112,7 +117,8 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// `not_found` when these methods were not registered together for this topic.
+    /// `not_found` when these methods were not registered together for this topic; `unavailable` when the runtime of the
+    /// server has shut down.
     pub async fn deregister(&self, methods: &[&'static Method], topic: &[&str]) -> Result<(), Error> {
         let routes = self.routes_of(methods, topic)?;
         let registration = self.driver().drive(|state, now| {
@@ -122,8 +128,11 @@ impl Server {
         });
         match registration {
             Some(registration) => {
-                poll_fn(|cx| self.driver().look(|state| state.role.poll_gone(registration, cx))).await;
+                poll_fn(|cx| self.driver().look(|view| view.role.poll_gone(registration, cx))).await;
                 Ok(())
+            }
+            None if self.driver().look(|view| view.engine.is_abandoned()) => {
+                Err(RegisterError::RuntimeEnded.into())
             }
             None => {
                 let names: Vec<_> = routes.iter().map(ToString::to_string).collect();
@@ -157,17 +166,17 @@ impl Server {
 
     /// How many requests are in flight: bid for, or running.
     pub fn in_flight(&self) -> usize {
-        self.driver().look(|state| state.engine.in_flight())
+        self.driver().look(|view| view.engine.in_flight())
     }
 
     /// How many streams there are, those that have ended and whose handlers are not done included.
     pub fn streams(&self) -> usize {
-        self.driver().look(|state| state.engine.streams())
+        self.driver().look(|view| view.engine.streams())
     }
 
     /// What happened so far: frames dropped and requests abandoned, by reason.
     pub fn counters(&self) -> Counters {
-        self.driver().look(|state| state.engine.counters().clone())
+        self.driver().look(|view| view.engine.counters().clone())
     }
 
     /// Shuts the server down without losing what it has accepted: takes nothing new, and resolves when nothing is in
@@ -177,7 +186,7 @@ impl Server {
     /// Dropping the future does not stop the shutdown.
     pub async fn shutdown(&self) {
         self.driver().drive(|state, now| state.engine.drain(now));
-        poll_fn(|cx| self.driver().look(|state| state.role.poll_closed(cx))).await;
+        poll_fn(|cx| self.driver().look(|view| view.role.poll_closed(cx))).await;
     }
 
     /// Stops the server at once: the futures of its handlers are dropped, and their callers hear nothing. Streams end with "EOF".

@@ -150,11 +150,11 @@ impl OnItsWay {
 impl Drop for OnItsWay {
     fn drop(&mut self) {
         let Some(key) = self.key else { return };
-        let publisher = self.driver.drive(|state, _| {
+        let publisher = self.driver.drive(|state, now| {
             let publisher = state.role.updates.publishers.remove(key);
             if publisher.outcome.is_none() {
                 state.role.updates.updates[publisher.update.index()] = None;
-                state.engine.cancel_update(publisher.update);
+                state.engine.cancel_update(now, publisher.update);
             }
             publisher
         });

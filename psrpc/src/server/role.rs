@@ -13,10 +13,9 @@ use psrpc_engine::{
 
 use super::alone::Alone;
 use super::publish::PublishTable;
-use crate::driver::{Driver, Role};
+use crate::driver::{Driver, LARGE, Role};
 use crate::handler::{Admitted, Handle, OpenStream, Run, Running, Stop};
-use crate::log::{self, Note};
-use crate::method::Method;
+use crate::log::{self, Label, Note};
 use crate::middleware::{Observed, Side, Watch};
 use crate::stream::{Codec, DriverPort, StreamRole, StreamTable, StreamTask};
 use crate::{Error, guard, waiting};
@@ -60,7 +59,7 @@ pub(crate) enum ServerTask {
     Run(RequestHandle, Running<Bytes>),
     /// A stream is open; its handler is to run.
     Serve {
-        method: &'static Method,
+        label: Label,
         stream: StreamHandle,
         key: usize,
         open: OpenStream,
@@ -87,21 +86,20 @@ impl Role for ServerRole {
         match event {
             ServerEvent::Received(received) => tasks.push(ServerTask::Admit(received)),
             ServerEvent::Run { request } => {
-                if let Some(Stage::Admitted(Admitted { method, run: Run::Call(run), .. })) =
-                    self.take(request)
+                if let Some(Stage::Admitted(Admitted { label, run: Run::Call(run), .. })) = self.take(request)
                 {
                     let stop = Arc::new(Stop::default());
-                    tasks.push(ServerTask::Run(request, Running::new(method, run, Arc::clone(&stop))));
+                    tasks.push(ServerTask::Run(request, Running::new(label, run, Arc::clone(&stop))));
                     self.put(request, Stage::Running(stop));
                 }
             }
             ServerEvent::Accepted { request, stream } => {
-                if let Some(Stage::Admitted(Admitted { method, run: Run::Stream(open, codec), .. })) =
+                if let Some(Stage::Admitted(Admitted { label, run: Run::Stream(open, codec), .. })) =
                     self.take(request)
                 {
                     let stop = Arc::new(Stop::default());
                     let key = self.streams.open(stream, Arc::clone(&codec), Some(Arc::clone(&stop)));
-                    tasks.push(ServerTask::Serve { method, stream, key, open, codec, stop });
+                    tasks.push(ServerTask::Serve { label, stream, key, open, codec, stop });
                 }
             }
             ServerEvent::Stream(event) => {
@@ -157,16 +155,16 @@ impl Role for ServerRole {
             ServerTask::Observe(observed) => observed.tell(Side::Server, &*driver.runtime),
             ServerTask::Log(note) => {
                 let (service, id) =
-                    driver.look(|state| (state.engine.service().clone(), state.engine.id().clone()));
+                    driver.look(|view| (view.engine.service().clone(), view.engine.id().clone()));
                 note.write(Side::Server, &service, &id);
             }
             ServerTask::Stop(stop) => stop.stop(),
             ServerTask::Stream(task) => driver.perform_stream_task(task),
-            ServerTask::Serve { method, stream, key, open, codec, stop } => {
+            ServerTask::Serve { label, stream, key, open, codec, stop } => {
                 let server = Arc::clone(driver);
                 let port = Box::new(DriverPort { driver: Arc::clone(driver), stream, key });
-                let opened = guard::catch(|| open(port)).unwrap_or_else(|| {
-                    log::panicked(Side::Server, "an interceptor of streams", Some(method.name));
+                let opened = guard::catch(|| open(port)).unwrap_or_else(|panicked| {
+                    log::panicked(Side::Server, "an interceptor of streams", Some(&label), &panicked);
                     Err(Error::new(ErrorCode::Internal, "an interceptor panicked"))
                 });
                 let start = match opened {
@@ -177,14 +175,18 @@ impl Role for ServerRole {
                     }
                 };
                 codec.opened();
-                let running = Running::new(method, start, stop);
+                let running = Running::new(label, start, stop);
                 driver.runtime.spawn(Box::pin(async move {
                     // A handler that was stopped is not waited for by anybody.
                     let result = running.await.unwrap_or(Ok(()));
                     server.handler_done(stream, key, result);
                 }));
             }
-            ServerTask::Discard(admitted) => drop(admitted),
+            ServerTask::Discard(admitted) => drop(guard::catch(|| drop(admitted))),
+            ServerTask::Admit(received) if received.payload.len() >= LARGE => {
+                let server = Arc::clone(driver);
+                driver.runtime.spawn(Box::pin(async move { admit(&server, received) }));
+            }
             ServerTask::Admit(received) => admit(driver, received),
             ServerTask::Run(request, running) => {
                 let server = Arc::clone(driver);
@@ -210,7 +212,7 @@ impl Role for ServerRole {
 /// Decodes a request, and bids for it.
 fn admit(driver: &Arc<Driver<ServerRole>>, received: Received) {
     let request = received.request;
-    let handlers = driver.look(|state| Arc::clone(&state.role.handlers));
+    let handlers = driver.look(|view| Arc::clone(&view.role.handlers));
     let handler =
         handlers.get(received.route.method().as_str()).expect("only methods with a handler are registered");
     match handler.admit(received, &driver.runtime) {
@@ -269,6 +271,7 @@ impl ServerRole {
 
     pub(super) fn poll_joined(
         &mut self,
+        engine: &Engine,
         registration: RegistrationHandle,
         joined: &Joined,
         cx: &Context<'_>,
@@ -279,6 +282,7 @@ impl ServerRole {
                 waiting::wait(&mut registration.waiting, cx);
                 Poll::Pending
             }
+            (None, None) if engine.is_abandoned() => Poll::Ready(Err(RegisterError::RuntimeEnded.into())),
             (None, None) => Poll::Ready(Err(RegisterError::Closed.into())),
         }
     }

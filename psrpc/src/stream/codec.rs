@@ -9,9 +9,10 @@ use psrpc_engine::Failure;
 use psrpc_engine::proto::ErrorCode;
 
 use crate::interceptor::{OpeningStream, StreamInterceptor, StreamLayer};
+use crate::log::{self, Label};
 use crate::middleware::Side;
 use crate::sync::{Mutex, MutexGuard, Once};
-use crate::{AnyMessage, CallInfo, Error, guard, log};
+use crate::{AnyMessage, CallInfo, Error, guard};
 
 /// What is around the messages of one stream.
 pub(crate) struct Codec {
@@ -144,11 +145,12 @@ impl Codec {
 
     /// Runs user code.
     fn catch<T>(&self, run: impl FnOnce() -> T) -> Option<T> {
-        let ran = guard::catch(run);
-        if ran.is_none() {
-            log::panicked(self.side, "what is around a stream", Some(self.info.method()));
-        }
-        ran
+        guard::catch(run)
+            .inspect_err(|panicked| {
+                let label = Label::of_stream(&self.info);
+                log::panicked(self.side, "what is around a stream", Some(&label), panicked);
+            })
+            .ok()
     }
 }
 

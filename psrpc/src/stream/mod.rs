@@ -32,7 +32,7 @@ pub(crate) use self::port::{DriverPort, Port, StreamRole};
 pub(crate) use self::send::SendFuture;
 pub use self::send::Sending;
 pub use self::sink::SendSink;
-pub(crate) use self::table::{StreamTable, StreamTask};
+pub(crate) use self::table::{Awaited, StreamTable, StreamTask};
 
 /// A stream, as the client has it that opened it: it sends `S` and receives `R`. See [`BiStream`].
 pub type ClientStream<S, R> = BiStream<AtClient, S, R>;
@@ -118,7 +118,7 @@ impl Shared {
     }
 
     async fn next<R: Message + Default + 'static>(&self) -> Option<R> {
-        let mut waiting = Waiting::new(self);
+        let mut waiting = Waiting::new(self, Awaited::Message);
         poll_fn(|cx| self.poll_next(&mut waiting.place, cx)).await
     }
 
@@ -245,19 +245,20 @@ impl<A, S, R> BiStream<A, S, R> {
 /// A task that waits for a stream, and leaves its place when it gives up.
 struct Waiting<'a> {
     shared: &'a Shared,
+    awaited: Awaited,
     place: Place,
 }
 
 impl<'a> Waiting<'a> {
-    fn new(shared: &'a Shared) -> Self {
-        Self { shared, place: Place::default() }
+    fn new(shared: &'a Shared, awaited: Awaited) -> Self {
+        Self { shared, awaited, place: Place::default() }
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         if self.place.is_taken() {
-            self.shared.port.leave_place(&mut self.place);
+            self.shared.port.leave_place(self.awaited, &mut self.place);
         }
     }
 }
@@ -267,7 +268,7 @@ fn close(shared: &Shared, cause: Option<Error>) {
 }
 
 pub(crate) async fn closed(shared: &Shared) -> Error {
-    let mut waiting = Waiting::new(shared);
+    let mut waiting = Waiting::new(shared, Awaited::End);
     let failure = poll_fn(|cx| shared.port.poll_ended(&mut waiting.place, cx)).await;
     (*failure).into()
 }

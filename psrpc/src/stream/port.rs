@@ -1,7 +1,7 @@
 //! The port of a stream: what a stream asks of the driver that it belongs to, whether a client's or a server's.
 
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,9 +10,9 @@ use psrpc_engine::{
     Client, Delivery, Engine, Failure, Now, SendError, SendHandle, Server, StreamHandle, Time,
 };
 
-use super::codec::NotTaken;
-use super::table::{Discarded, Left, StreamTable, StreamTask};
-use crate::driver::{Driver, Role};
+use super::codec::{Codec, NotTaken};
+use super::table::{Awaited, Discarded, Left, StreamTable, StreamTask};
+use crate::driver::{Driver, LARGE, Role};
 use crate::interceptor::SendOptions;
 use crate::runtime::Runtime;
 use crate::waiting::Place;
@@ -100,7 +100,7 @@ pub(crate) trait Port: Send + Sync {
     fn poll_message(&self, place: &mut Place, cx: &Context<'_>) -> Poll<Option<AnyMessage>>;
     fn poll_ended(&self, place: &mut Place, cx: &Context<'_>) -> Poll<Box<Failure>>;
     /// A task does not wait for the stream any more.
-    fn leave_place(&self, place: &mut Place);
+    fn leave_place(&self, awaited: Awaited, place: &mut Place);
     fn cause(&self) -> Option<Box<Failure>>;
     fn close(&self, cause: Option<ErrorResponse>);
     fn hijack(&self);
@@ -141,7 +141,7 @@ impl<R: StreamRole> Port for DriverPort<R> {
     }
 
     fn poll_sent(&self, sender: usize, cx: &Context<'_>) -> Poll<Result<(), Box<Failure>>> {
-        self.driver.look(|state| state.role.streams().poll_sent(sender, cx)).0
+        self.driver.look(|view| view.role.streams().poll_sent(sender, cx)).0
     }
 
     fn cancel_send(&self, sender: usize) {
@@ -156,10 +156,10 @@ impl<R: StreamRole> Port for DriverPort<R> {
 
     fn poll_message(&self, place: &mut Place, cx: &Context<'_>) -> Poll<Option<AnyMessage>> {
         self.driver
-            .look(|state| {
-                let polled = state.role.streams().poll_message(self.key, place, cx);
+            .tell(|engine, role| {
+                let polled = role.streams().poll_message(self.key, place, cx);
                 if let Poll::Ready(Some(_)) = polled.0 {
-                    state.engine.taken(self.stream);
+                    engine.taken(self.stream);
                 }
                 polled
             })
@@ -167,15 +167,15 @@ impl<R: StreamRole> Port for DriverPort<R> {
     }
 
     fn poll_ended(&self, place: &mut Place, cx: &Context<'_>) -> Poll<Box<Failure>> {
-        self.driver.look(|state| state.role.streams().poll_ended(self.key, place, cx)).0
+        self.driver.look(|view| view.role.streams().poll_ended(self.key, place, cx)).0
     }
 
-    fn leave_place(&self, place: &mut Place) {
-        drop(self.driver.look(|state| state.role.streams().leave(self.key, place)));
+    fn leave_place(&self, awaited: Awaited, place: &mut Place) {
+        drop(self.driver.look(|view| view.role.streams().leave(self.key, awaited, place)));
     }
 
     fn cause(&self) -> Option<Box<Failure>> {
-        self.driver.look(|state| state.role.streams().cause(self.key))
+        self.driver.look(|view| view.role.streams().cause(self.key))
     }
 
     fn close(&self, cause: Option<ErrorResponse>) {
@@ -183,7 +183,7 @@ impl<R: StreamRole> Port for DriverPort<R> {
     }
 
     fn hijack(&self) {
-        self.driver.look(|state| state.role.streams().hijack(self.key));
+        self.driver.look(|view| view.role.streams().hijack(self.key));
     }
 }
 
@@ -233,33 +233,64 @@ impl<R: StreamRole> Driver<R> {
             StreamTask::Unwanted(delivery) => {
                 self.drive(|state, now| state.engine.reject_message(now, delivery, None));
             }
-            StreamTask::Message(delivery, payload, key, codec) => {
-                let received = codec.receive(payload).map_err(|not_taken| match not_taken {
-                    NotTaken::Malformed(error) => Some(error.into_response()),
-                    NotTaken::Refused => None,
-                });
-                let stream = delivery.stream();
-                let (woken, left) = self.drive(|state, now| {
-                    let (streams, engine) = (state.role.streams(), &mut state.engine);
-                    match received.map(|message| streams.push(stream, key, message)) {
-                        Ok(Ok(woken)) => {
-                            engine.accept(now, delivery);
-                            (woken, None)
-                        }
-                        Ok(Err(message)) => {
-                            engine.reject_message(now, delivery, None);
-                            (Vec::new(), Some(message))
-                        }
-                        Err(cause) => {
-                            engine.reject_message(now, delivery, cause);
-                            (streams.not_taken(stream, key), None)
-                        }
+            StreamTask::Message(delivery, payload, key, codec) if payload.len() >= LARGE => {
+                let driver = Some(Arc::clone(self));
+                let mut undecoded = Undecoded { driver, stream: delivery.stream(), key };
+                self.runtime.spawn(Box::pin(async move {
+                    if let Some(driver) = undecoded.driver.take() {
+                        driver.receive(delivery, payload, key, &codec);
                     }
-                });
-                // Without the lock, and where a panic of it does no harm.
-                guard::catch(|| drop(left));
-                woken.into_iter().for_each(std::task::Waker::wake);
+                }));
             }
+            StreamTask::Message(delivery, payload, key, codec) => {
+                self.receive(delivery, payload, key, &codec);
+            }
+        }
+    }
+
+    /// Decodes a message, and hands it to the consumer of its stream.
+    fn receive(self: &Arc<Self>, delivery: Delivery, payload: Bytes, key: usize, codec: &Codec) {
+        let received = codec.receive(payload).map_err(|not_taken| match not_taken {
+            NotTaken::Malformed(error) => Some(error.into_response()),
+            NotTaken::Refused => None,
+        });
+        let stream = delivery.stream();
+        let (woken, left) = self.drive(|state, now| {
+            let (streams, engine) = (state.role.streams(), &mut state.engine);
+            match received.map(|message| streams.push(stream, key, message)) {
+                Ok(Ok(woken)) => {
+                    engine.accept(now, delivery);
+                    (woken, None)
+                }
+                Ok(Err(message)) => {
+                    engine.reject_message(now, delivery, None);
+                    (Vec::new(), Some(message))
+                }
+                Err(cause) => {
+                    engine.reject_message(now, delivery, cause);
+                    (streams.not_taken(stream, key), None)
+                }
+            }
+        });
+        // Without the lock, and where a panic of it does no harm.
+        let _ = guard::catch(|| drop(left));
+        woken.into_iter().for_each(Waker::wake);
+    }
+}
+
+/// A message that is to be decoded in a task of its own. If the runtime drops that, nobody waits for the message.
+struct Undecoded<R: StreamRole> {
+    /// `None` once it is being decoded.
+    driver: Option<Arc<Driver<R>>>,
+    stream: StreamHandle,
+    key: usize,
+}
+
+impl<R: StreamRole> Drop for Undecoded<R> {
+    fn drop(&mut self) {
+        if let Some(driver) = &self.driver {
+            let woken = driver.look(|view| view.role.streams().not_taken(self.stream, self.key));
+            woken.into_iter().for_each(Waker::wake);
         }
     }
 }

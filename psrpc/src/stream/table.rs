@@ -31,13 +31,23 @@ struct Slot {
     messages: VecDeque<AnyMessage>,
     /// How many messages are being decoded, which come before the end.
     decoding: usize,
-    waiting: Waiters,
+    /// The tasks that wait for a message, or for the end that comes after the last.
+    receivers: Waiters,
+    /// The tasks that wait for the end alone.
+    watchers: Waiters,
     cause: Option<Box<Failure>>,
     /// Whether user code still has the stream.
     held: bool,
     /// Stops the handler that runs for it, at a server.
     handler: Option<Arc<Stop>>,
     hijacked: bool,
+}
+
+/// What a task waits for at a stream.
+#[derive(Clone, Copy)]
+pub(crate) enum Awaited {
+    Message,
+    End,
 }
 
 /// Somebody who waits for a message to be taken.
@@ -78,7 +88,8 @@ impl StreamTable {
             codec,
             messages: VecDeque::new(),
             decoding: 0,
-            waiting: Waiters::default(),
+            receivers: Waiters::default(),
+            watchers: Waiters::default(),
             cause: None,
             held: true,
             handler,
@@ -111,7 +122,7 @@ impl StreamTable {
                 let slot = &mut self.slots[key];
                 tasks(StreamTask::Ended(Arc::clone(&slot.codec), cause.clone()));
                 slot.cause = Some(cause);
-                slot.waiting.take().map(StreamTask::Wake).for_each(tasks);
+                slot.receivers.take().chain(slot.watchers.take()).map(StreamTask::Wake).for_each(tasks);
                 if !slot.held && slot.handler.is_none() {
                     self.slots.remove(key);
                     self.streams[stream.index()] = None;
@@ -139,7 +150,7 @@ impl StreamTable {
         match self.decoded(stream, key) {
             Some(slot) if slot.held => {
                 slot.messages.push_back(message);
-                Ok(slot.waiting.take().collect())
+                Ok(slot.receivers.take().collect())
             }
             _ => Err(message),
         }
@@ -147,7 +158,7 @@ impl StreamTable {
 
     /// A message that was decoded is not for the consumer of its stream. Gives who waits for it: it may have been the last.
     pub(crate) fn not_taken(&mut self, stream: StreamHandle, key: usize) -> Vec<Waker> {
-        self.decoded(stream, key).map(|slot| slot.waiting.take().collect()).unwrap_or_default()
+        self.decoded(stream, key).map(|slot| slot.receivers.take().collect()).unwrap_or_default()
     }
 
     /// A message was decoded. By the key of its slot, since the stream may have ended and its place be another's.
@@ -168,11 +179,11 @@ impl StreamTable {
         let slot = &mut self.slots[key];
         let hidden = slot.cause.is_some() && planted!(EndHidesMessages);
         match slot.messages.pop_front().filter(|_| !hidden) {
-            Some(message) => (Poll::Ready(Some(message)), slot.waiting.leave(place)),
+            Some(message) => (Poll::Ready(Some(message)), slot.receivers.leave(place)),
             None if slot.cause.is_some() && slot.decoding == 0 => {
-                (Poll::Ready(None), slot.waiting.leave(place))
+                (Poll::Ready(None), slot.receivers.leave(place))
             }
-            None => (Poll::Pending, slot.waiting.wait(place, cx)),
+            None => (Poll::Pending, slot.receivers.wait(place, cx)),
         }
     }
 
@@ -189,14 +200,18 @@ impl StreamTable {
     ) -> (Poll<Box<Failure>>, Option<Waker>) {
         let slot = &mut self.slots[key];
         match &slot.cause {
-            Some(cause) => (Poll::Ready(cause.clone()), slot.waiting.leave(place)),
-            None => (Poll::Pending, slot.waiting.wait(place, cx)),
+            Some(cause) => (Poll::Ready(cause.clone()), slot.watchers.leave(place)),
+            None => (Poll::Pending, slot.watchers.wait(place, cx)),
         }
     }
 
     /// A task does not wait for a stream any more; gives what is to be dropped without the lock.
-    pub(crate) fn leave(&mut self, key: usize, place: &mut Place) -> Option<Waker> {
-        self.slots[key].waiting.leave(place)
+    pub(crate) fn leave(&mut self, key: usize, awaited: Awaited, place: &mut Place) -> Option<Waker> {
+        let slot = &mut self.slots[key];
+        match awaited {
+            Awaited::Message => slot.receivers.leave(place),
+            Awaited::End => slot.watchers.leave(place),
+        }
     }
 
     // --- messages out ----------------------------------------------------------------------------------------
@@ -290,14 +305,15 @@ impl StreamTable {
 #[expect(dead_code, reason = "it is only dropped")]
 pub(crate) struct Discarded {
     messages: VecDeque<AnyMessage>,
-    waiting: Waiters,
+    waiting: [Waiters; 2],
     handler: Option<Arc<Stop>>,
     slot: Option<Slot>,
 }
 
 impl Discarded {
     fn of(slot: &mut Slot) -> Self {
-        let (messages, waiting) = (std::mem::take(&mut slot.messages), std::mem::take(&mut slot.waiting));
+        let messages = std::mem::take(&mut slot.messages);
+        let waiting = [&mut slot.receivers, &mut slot.watchers].map(std::mem::take);
         Self { messages, waiting, ..Self::default() }
     }
 }

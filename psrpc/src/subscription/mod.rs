@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use futures_core::Stream;
 use prost::Message;
 use psrpc_engine::proto::ErrorCode;
-use psrpc_engine::{BusError, Reason, Route, SubscriptionHandle};
+use psrpc_engine::{Reason, Route, SubscriptionHandle};
 
 pub(crate) use self::table::SubscriptionTable;
 use self::table::Told;
@@ -117,10 +117,10 @@ impl<T: Message + Default> Subscription<T> {
             Source::Listener(listener) => listener,
             Source::Fake(updates) => return updates.as_mut().poll_next(cx),
         };
-        let (told, _replaced) = listener.client.driver().look(|state| {
-            let (told, replaced) = state.role.subscriptions.poll(listener.key, cx);
+        let (told, _replaced) = listener.client.driver().tell(|engine, role| {
+            let (told, replaced) = role.subscriptions.poll(listener.key, cx);
             if let Poll::Ready(Some(Told::Update(_))) = told {
-                state.engine.taken_update(listener.subscription);
+                engine.taken_update(listener.subscription);
             }
             (told, replaced)
         });
@@ -131,7 +131,7 @@ impl<T: Message + Default> Subscription<T> {
                         .with_reason(Reason::MalformedMessage)
                 }),
                 Told::Gap(lost) => Err(missing(lost)),
-                Told::Lost(error) => Err(lost(error)),
+                Told::Lost(failure) => Err((*failure).into()),
             })
         })
     }
@@ -178,10 +178,6 @@ fn missing(lost: Option<u64>) -> Error {
     Error::new(ErrorCode::DataLoss, text).with_reason(Reason::Gap)
 }
 
-fn lost(error: BusError) -> Error {
-    Error::from(error).with_reason(Reason::SubscriptionLost)
-}
-
 /// A subscription, whatever its updates are. Dropping it unsubscribes.
 struct Listener {
     client: Client,
@@ -200,7 +196,7 @@ impl Listener {
     }
 
     fn look<R>(&self, look: impl FnOnce(&mut SubscriptionTable, usize) -> R) -> R {
-        self.client.driver().look(|state| look(&mut state.role.subscriptions, self.key))
+        self.client.driver().look(|view| look(&mut view.role.subscriptions, self.key))
     }
 }
 

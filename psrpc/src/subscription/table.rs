@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use psrpc_engine::{BusError, ClientEvent, SubscriptionHandle};
+use psrpc_engine::{ClientEvent, Failure, SubscriptionHandle};
 use slab::Slab;
 
 use crate::{Error, waiting};
@@ -30,7 +30,7 @@ struct Listener {
 pub(super) enum Told {
     Update(Bytes),
     Gap(Option<u64>),
-    Lost(BusError),
+    Lost(Box<Failure>),
 }
 
 impl SubscriptionTable {
@@ -85,7 +85,7 @@ impl SubscriptionTable {
             (true, _) => (Poll::Ready(Ok(())), None),
             (false, true) => {
                 let error = match listener.told.pop_front() {
-                    Some(Told::Lost(error)) => super::lost(error),
+                    Some(Told::Lost(failure)) => (*failure).into(),
                     _ => Error::client_closed(),
                 };
                 (Poll::Ready(Err(error)), None)
@@ -118,7 +118,9 @@ impl Listener {
     /// Adds a gap, to the one that is there if no update came after it.
     fn gap(&mut self, lost: Option<u64>) {
         match self.told.back_mut() {
-            Some(Told::Gap(known)) => *known = known.zip(lost).map(|(known, more)| known + more),
+            Some(Told::Gap(known)) => {
+                *known = known.zip(lost).map(|(known, more)| known.saturating_add(more));
+            }
             _ => self.told.push_back(Told::Gap(lost)),
         }
     }

@@ -46,6 +46,7 @@ mod pair;
 mod parcels;
 mod pump;
 mod rule;
+mod stoppable;
 
 use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -58,6 +59,7 @@ use self::parcels::{Line, Parcels, Subscriber};
 use self::pump::PumpState;
 use self::rule::Rules;
 pub use self::rule::{Rule, RuleId};
+pub use self::stoppable::StoppableRuntime;
 use crate::bus::{Bus, BusId, Delivery, Full, Receipt, Sink, Subscription};
 use crate::runtime::Runtime;
 use crate::sync::{Mutex, MutexGuard};
@@ -229,7 +231,7 @@ impl Bus for FaultyBus {
             state.interceptors.publish.clone()
         };
         let passed = match interceptor {
-            Some(intercept) => guard::catch(|| intercept(channel, frame, receipt)).flatten(),
+            Some(intercept) => guard::catch(|| intercept(channel, frame, receipt)).ok().flatten(),
             None => Some((frame, receipt)),
         };
         let Some((frame, receipt)) = passed else { return Ok(()) };
@@ -249,7 +251,7 @@ impl Bus for FaultyBus {
     fn subscribe(&self, channel: &Channel, kind: SubscriptionKind, sink: Sink) -> Subscription {
         let interceptor = self.0.lock().interceptors.subscribe.clone();
         let passed = match interceptor {
-            Some(intercept) => guard::catch(|| intercept(channel, kind, sink)).flatten(),
+            Some(intercept) => guard::catch(|| intercept(channel, kind, sink)).ok().flatten(),
             None => Some(sink),
         };
         let Some(sink) = passed else { return Subscription::new(|| ()) };
@@ -269,7 +271,7 @@ impl Shared {
     fn deliver(self: &Arc<Self>, subscriber: &Arc<Subscriber>, frame: Frame) {
         let interceptor = self.lock().interceptors.delivery.clone();
         let passed = match interceptor {
-            Some(intercept) => guard::catch(|| intercept(&subscriber.channel, frame)).flatten(),
+            Some(intercept) => guard::catch(|| intercept(&subscriber.channel, frame)).ok().flatten(),
             None => Some(frame),
         };
         if let Some(frame) = passed {

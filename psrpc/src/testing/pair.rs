@@ -13,7 +13,7 @@ use crate::handler::RequestContext;
 use crate::interceptor::SendOptions;
 use crate::middleware::Side;
 use crate::runtime::Runtime;
-use crate::stream::{Codec, Port, Shared};
+use crate::stream::{Awaited, Codec, Port, Shared};
 use crate::sync::{Mutex, MutexGuard};
 use crate::waiting::Place;
 use crate::{AnyMessage, ClientStream, Error, ServerStream, waiting};
@@ -157,7 +157,7 @@ impl Port for End {
         }
     }
 
-    fn leave_place(&self, _: &mut Place) {}
+    fn leave_place(&self, _: Awaited, _: &mut Place) {}
 
     fn cause(&self) -> Option<Box<Failure>> {
         self.ends()[self.own].cause.clone()

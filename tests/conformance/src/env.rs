@@ -170,10 +170,12 @@ impl Env {
 }
 
 pub(crate) fn unexpected(error: Error) -> String {
-    match error.explanation() {
-        Some(explanation) => format!("unexpected error: {error} ({explanation})"),
-        None => format!("unexpected error: {error}"),
-    }
+    format!("unexpected error: {error}")
+}
+
+/// The code and the text of an error, without what is known of the cause, which depends on the bus.
+pub(crate) fn code_and_text(error: &Error) -> String {
+    format!("{}: {}", error.code(), error.text())
 }
 
 /// The error that a call is expected to fail with.

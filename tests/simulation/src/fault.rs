@@ -115,6 +115,8 @@ faults! {
     Crash = "crash";
     /// What takes the place of one that crashed has its id.
     Restart = "restart";
+    /// The runtime of a client or a server shuts down, while its users go on elsewhere.
+    RuntimeEnd = "runtime_end";
 }
 
 const DELIVERY: &[Fault] = &[

@@ -236,7 +236,8 @@ where
         self.step(world, |node, moment, world| {
             let timer = node.engine.poll_timeout().map(|timeout| timeout.kind);
             world.stage.log(node.id, format_args!("wakes up: {timer:?}"));
-            node.engine.handle_timeout(moment.now);
+            // All outputs are taken after the last round.
+            while node.engine.handle_timeout(moment.now).is_more() {}
             Ok(())
         })?;
         let ticked = Fact::Ticked { at: self.clock.at(world.stage.now()).time, next: self.next_timeout() };

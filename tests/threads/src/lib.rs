@@ -24,5 +24,5 @@ mod threads;
 pub use carrier::Carrier;
 pub use clock::Clock;
 pub use explore::{explore, explore_all};
-pub use shop::{Shop, client, shop};
+pub use shop::{Shop, client, client_on, shop};
 pub use threads::Threads;

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use psrpc::bus::Bus;
 use psrpc::{
-    Client, ClientOptions, Handlers, Method, MethodProperties, Request, Routing, Server, ServerOptions,
-    ServerStream, Service,
+    Client, ClientOptions, Handlers, Method, MethodProperties, Request, Routing, Runtime, Server,
+    ServerOptions, ServerStream, Service,
 };
 use shuttle::future::block_on;
 
@@ -43,7 +43,12 @@ static SHOP: Service = Service { name: "Shop", methods: &METHODS };
 
 /// A client that is ready.
 pub fn client(bus: impl Bus, threads: &Threads) -> Client {
-    block_on(Client::new(bus, threads.clone(), &SHOP, ClientOptions::new())).expect("it is ready")
+    client_on(bus, threads.clone())
+}
+
+/// A client that is ready, on a runtime of the scenario's own.
+pub fn client_on(bus: impl Bus, runtime: impl Runtime) -> Client {
+    block_on(Client::new(bus, runtime, &SHOP, ClientOptions::new())).expect("it is ready")
 }
 
 /// A server of all methods, and how many of its handlers ran.

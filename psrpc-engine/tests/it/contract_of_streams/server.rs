@@ -118,7 +118,7 @@ fn run_server(steps: &[ServerStep], idle: bool, close: bool) -> String {
             ServerStep::CancelUpdate(index) => {
                 let all: Vec<_> = updates.keys().copied().collect();
                 if let Some(update) = pick(&all, index) {
-                    run.engine.cancel_update(update);
+                    run.engine.cancel_update(run.now, update);
                     updates.insert(update, false);
                 }
             }

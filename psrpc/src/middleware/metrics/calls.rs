@@ -80,7 +80,7 @@ impl Drop for Measuring {
     fn drop(&mut self) {
         if !self.ended {
             // A second panic would end the process.
-            guard::catch(|| self.report(Err(&unfinished())));
+            let _ = guard::catch(|| self.report(Err(&unfinished())));
         }
     }
 }

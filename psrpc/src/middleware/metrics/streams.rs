@@ -52,7 +52,7 @@ impl StreamLayer for Measured {
     fn receive(&self, message: AnyMessage) -> Result<AnyMessage, Error> {
         let Place { observer, side, info } = &*self.place;
         // A panic would refuse the message.
-        guard::catch(|| observer.stream_received(*side, info, message.encoded_len()));
+        let _ = guard::catch(|| observer.stream_received(*side, info, message.encoded_len()));
         Ok(message)
     }
 
@@ -90,7 +90,7 @@ impl Drop for MeasuredSend {
     fn drop(&mut self) {
         if !self.ended {
             // A second panic would end the process.
-            guard::catch(|| self.report(Err(&unfinished())));
+            let _ = guard::catch(|| self.report(Err(&unfinished())));
         }
     }
 }

@@ -9,7 +9,7 @@ use psrpc::{ClientOptions, ErrorCode, Reason, Selection, ServerOptions, Subscrip
 
 use super::case_list;
 use crate::case::{Case, Verdict, check, check_eq};
-use crate::env::{Env, expected};
+use crate::env::{Env, code_and_text, expected};
 use crate::foreign::SHOP;
 use crate::shop::{ask, slow};
 
@@ -41,7 +41,7 @@ async fn no_servers(env: Env) -> Verdict {
     let client = env.client_with(ClientOptions::new().selection_timeout(SHORT)).await?;
     let (error, took) = env.time(client.fit(ask("top")).timeout(LONG).into_future()).await;
     let error = expected(error)?;
-    check_eq!(error.to_string(), "unavailable: no response from servers", "the error");
+    check_eq!(code_and_text(&error), "unavailable: no response from servers", "the error");
     check_eq!(error.reason(), Some(Reason::NoResponse), "the reason");
     check!(took >= SHORT && took < LONG / 2, "it took {took:?}");
     if error.evidence().receivers.is_some() {
@@ -61,7 +61,7 @@ async fn no_servers_default(env: Env) -> Verdict {
 async fn no_servers_short(env: Env) -> Verdict {
     let client = env.client_with(ClientOptions::new().selection_timeout(LONG)).await?;
     let (error, took) = env.time(client.fit(ask("top")).timeout(SHORT).into_future()).await;
-    check_eq!(expected(error)?.to_string(), "unavailable: no response from servers", "the error");
+    check_eq!(code_and_text(&expected(error)?), "unavailable: no response from servers", "the error");
     check!(took >= SHORT && took < LONG / 2, "it took {took:?}");
     Ok(())
 }
@@ -69,7 +69,7 @@ async fn no_servers_short(env: Env) -> Verdict {
 async fn no_servers_single(env: Env) -> Verdict {
     let client = env.client().await?;
     let error = expected(client.owner_fit("nobody", ask("top")).timeout(SHORT).await)?;
-    check_eq!(error.to_string(), "deadline_exceeded: request timed out", "the error");
+    check_eq!(code_and_text(&error), "deadline_exceeded: request timed out", "the error");
     check_eq!(error.reason(), Some(Reason::TimedOut), "the reason");
     Ok(())
 }
@@ -79,7 +79,7 @@ async fn slow_handler(env: Env) -> Verdict {
     let client = env.client().await?;
     let (error, took) = env.time(client.fit(slow("top", 20_000)).timeout(SHORT * 3).into_future()).await;
     let error = expected(error)?;
-    check_eq!(error.to_string(), "deadline_exceeded: request timed out", "the error");
+    check_eq!(code_and_text(&error), "deadline_exceeded: request timed out", "the error");
     let selected = error.evidence().selected.as_ref().map(|server| server.as_str().to_owned());
     check_eq!(selected.as_deref(), Some(server.server().id()), "who had it");
     check!(took >= SHORT * 3 && took < LONG / 2, "it took {took:?}");

@@ -10,6 +10,7 @@ mod limits;
 mod load;
 mod malformed;
 mod multi;
+mod runtime_ends;
 mod selection;
 mod servers;
 mod stream_ends;
@@ -37,6 +38,7 @@ pub fn cases() -> Vec<&'static Case> {
         stream_ends::CASES,
         subscriptions::CASES,
         limits::CASES,
+        runtime_ends::CASES,
         load::CASES,
     ];
     all.into_iter().flatten().collect()

@@ -18,7 +18,7 @@ pub(super) const CASES: &[Case] = case_list! {
     "multi/timeout", "section 7", "the answers end at the timeout, when nobody says how many there will be", timeout;
     "multi/expected-count", "section 7", "the answers end as soon as as many have come as were expected", expected_count;
     "multi/fewer-than-expected", "section 7", "when fewer answer than were expected, the answers end at the timeout", fewer;
-    "multi/nobody", "section 7", "when nobody answers, the answers end at the timeout, without an error", nobody;
+    "multi/nobody", "section 7", "when nobody answers, the answers end at the timeout, with an error that says so", nobody;
     "multi/dropped", "section 7", "dropping the answers ends the call, and what servers still answer is dropped", dropped;
     "multi/errors", "section 10", "an error is an answer of its server, and no matter to the others", errors;
     "multi/panic", "features V7", "a server whose handler panics answers that, and the others answer all the same", panic;
@@ -118,8 +118,13 @@ async fn nobody(env: Env) -> Verdict {
     let client = env.client().await?;
     let start = env.now();
     let mut answers = client.census(ask("who")).timeout(SHORT).await.map_err(unexpected)?;
-    let answer = answers.next().await;
-    check!(answer.is_none(), "{answer:?} came of nobody");
+    let error = match answers.next().await {
+        Some(answer) => expected(answer)?,
+        None => return Err("it ended without a word".to_owned()),
+    };
+    check_eq!(error.code(), &ErrorCode::DeadlineExceeded, "the code");
+    check_eq!(error.server_id(), None, "the server");
+    check!(answers.next().await.is_none(), "more comes after the error");
     check!(env.now().since(start) >= SHORT, "it was over after {:?}", env.now().since(start));
     Ok(())
 }
@@ -215,10 +220,12 @@ async fn topics(env: Env) -> Verdict {
         servers[place].register_ward_census_topic(ward).await.map_err(unexpected)?;
     }
     let client = env.client().await?;
-    for (ward, labelled) in [("east", vec!["s0", "s2"]), ("west", vec!["s1"]), ("north", vec![])] {
+    for (ward, labelled) in [("east", ["s0", "s2"].as_slice()), ("west", &["s1"])] {
         let answers = client.ward_census(ward, ask(ward)).timeout(SHORT).await.map_err(unexpected)?;
         check_eq!(labels(answers, &servers).await?, labelled, "who answers in the {ward}");
     }
+    let mut nobody = client.ward_census("north", ask("north")).timeout(SHORT).await.map_err(unexpected)?;
+    expected(nobody.next().await.ok_or("it ended without a word")?)?;
     check_eq!(hatters[0].started()[0].topic, ["east"], "the topic that a handler saw");
     Ok(())
 }

@@ -6,7 +6,7 @@ use psrpc::{ClientOptions, Error, ErrorCode, Reason, Selection};
 
 use super::case_list;
 use crate::case::{Case, Verdict, check, check_eq};
-use crate::env::{Env, expected, unexpected};
+use crate::env::{Env, code_and_text, expected, unexpected};
 use crate::proto::{ShopClient, ShopServer};
 use crate::shop::{Hatter, ask};
 
@@ -135,7 +135,7 @@ async fn minimum(env: Env) -> Verdict {
     let client = env.client().await?;
     let selection = Selection::new().minimum_affinity(0.9).affinity_timeout(SHORT);
     let error = expected(pick(&client, selection).await)?;
-    check_eq!(error.to_string(), "unavailable: no servers available (received 2 responses)", "the error");
+    check_eq!(code_and_text(&error), "unavailable: no servers available (received 2 responses)", "the error");
     check_eq!(error.reason(), Some(Reason::NotAcceptable), "the reason");
     check_eq!((error.evidence().bids, error.evidence().below_minimum), (2, 2), "the evidence");
     check!(servers.iter().all(|(hatter, _)| hatter.started().is_empty()), "a handler started");

@@ -165,6 +165,16 @@ impl Book {
         pages.servers.iter_mut().filter(|server| server.node == node).for_each(|server| server.dead = true);
     }
 
+    /// The shutdown of a server whose runtime has shut down has come to its end (I1).
+    pub(super) fn shut_down_at_once(&self, server: usize, node: usize, began: Time) {
+        let (now, allowed) = (self.now(), self.pages().allowed(node, began));
+        if now > allowed {
+            self.judge(
+                Invariant::I1.violated(format!("server {server} is shut down {:?} late", now.since(allowed))),
+            );
+        }
+    }
+
     /// A shutdown has come to its end (I14).
     pub(super) fn shut_down(&self, server: usize, node: usize, began: Time, ended: Time) {
         let pages = self.pages();

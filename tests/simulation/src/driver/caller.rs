@@ -7,6 +7,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use psrpc::middleware::Retry;
+use psrpc::testing::StoppableRuntime;
 use psrpc::{Call, ClientStream, Error, ErrorCode, OpenStream, RecvHalf, Runtime, Selection, SendHalf, Time};
 
 use super::book::Book;
@@ -27,6 +28,8 @@ pub(super) const OWNER: &str = "owner";
 #[derive(Clone)]
 pub(super) struct Caller {
     pub(super) client: HatsClient,
+    /// What the client was created on.
+    pub(super) runtime: StoppableRuntime,
     /// Its number in the book.
     pub(super) number: usize,
     pub(super) node: Node,

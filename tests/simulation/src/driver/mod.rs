@@ -155,6 +155,10 @@ impl<'a> Run<'a> {
                 self.clients[client].close();
                 drop(self.clients[client].start(Duration::ZERO));
             }
+            Act::EndRuntimeOfClient(client) => {
+                self.clients[client].end_runtime();
+                drop(self.clients[client].start(Duration::ZERO));
+            }
             Act::CrashClient(client) => {
                 self.clients[client].crash();
                 drop(self.clients[client].start(rng.grains(0..400)));

@@ -43,6 +43,7 @@ pub(super) enum Act {
     Use(usize),
     CloseClient(usize),
     CrashClient(usize),
+    EndRuntimeOfClient(usize),
     StopServer(usize, Stop),
     Pause(usize, Duration),
     Slow(usize, Duration),
@@ -70,11 +71,12 @@ impl Plan {
             acts.push((
                 at,
                 match rng.below(12) {
+                    0 if rng.chance(500) => Act::EndRuntimeOfClient(client),
                     0 => Act::CloseClient(client),
                     1 => Act::CrashClient(client),
                     2..=4 => Act::StopServer(
                         server,
-                        rng.pick(&[Stop::Shutdown, Stop::Drop, Stop::Kill, Stop::Crash]),
+                        rng.pick(&[Stop::Shutdown, Stop::Drop, Stop::Kill, Stop::Crash, Stop::RuntimeEnd]),
                     ),
                     5 => Act::Pause(node, rng.grains(1..4000)),
                     6 => Act::Slow(node, rng.grains(1..20)),
@@ -84,6 +86,9 @@ impl Plan {
                     _ => Act::Part { both_ways: rng.chance(500), at: node },
                 },
             ));
+        }
+        for _ in 0..if faulty { rng.below(3) } else { 0 } {
+            acts.push((moment(rng), Act::EndRuntimeOfClient(rng.index(clients.len()))));
         }
         acts.sort_by_key(|(at, _)| *at);
         Self { clients, servers, faulty, acts }

@@ -4,9 +4,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use psrpc::middleware::Retry;
+use psrpc::testing::StoppableRuntime;
 use psrpc::{
-    AnyMessage, ClientLimits, ClientOptions, ErrorCode, Method, NextHandler, Request, Runtime, ServerLimits,
-    ServerOptions, StreamLimits,
+    AnyMessage, ClientLimits, ClientOptions, ErrorCode, Method, NextHandler, Reason, Request, Runtime,
+    ServerLimits, ServerOptions, StreamLimits,
 };
 
 use super::book::Book;
@@ -48,6 +49,7 @@ pub(super) struct ServerSite {
 struct Open {
     number: usize,
     server: Arc<HatsServer>,
+    runtime: StoppableRuntime,
     publishes: bool,
 }
 
@@ -58,6 +60,7 @@ pub(super) enum Stop {
     Drop,
     Kill,
     Crash,
+    RuntimeEnd,
 }
 
 /// What is at a site, if anything is.
@@ -102,10 +105,11 @@ impl ClientSite {
         self.node.spawn(async move {
             sleep(&node, after).await;
             loop {
-                match HatsClient::with_runtime(node.bus(), node.runtime(), options.clone()).await {
+                let runtime = StoppableRuntime::new(node.runtime());
+                match HatsClient::with_runtime(node.bus(), runtime.clone(), options.clone()).await {
                     Ok(client) => {
                         let number = book.new_client();
-                        return here.put(Caller { client, number, node, clock, book });
+                        return here.put(Caller { client, runtime, number, node, clock, book });
                     }
                     Err(_) => sleep(&node, PAUSE).await,
                 }
@@ -126,6 +130,15 @@ impl ClientSite {
         if let Some(Caller { client, number, .. }) = self.here.take() {
             self.book.client_closed(number);
             client.close();
+        }
+    }
+
+    /// Ends the runtime of the client. What users have pending must resolve all the same (I1), as when it is closed.
+    pub(super) fn end_runtime(&self) {
+        if let Some(Caller { runtime, number, .. }) = self.here.take() {
+            self.book.count(Fault::RuntimeEnd);
+            self.book.client_closed(number);
+            runtime.stop();
         }
     }
 
@@ -179,23 +192,19 @@ impl ServerSite {
         let (options, affinity) = (self.plan.options(), self.plan.affinity);
         self.node.spawn(async move {
             sleep(&node, after).await;
-            let (number, server) = loop {
+            let (number, server, runtime) = loop {
+                let runtime = StoppableRuntime::new(node.runtime());
                 let (number, id) = book.new_server(node.number(), id.take());
                 let hatter = Hatter { server: number, affinity, runtime: node.runtime(), book: book.clone() };
                 let options = options.clone().id(id);
-                match HatsServer::with_runtime(node.bus(), node.runtime(), hatter, options).await {
-                    Ok(server) => break (number, Arc::new(server)),
+                match HatsServer::with_runtime(node.bus(), runtime.clone(), hatter, options).await {
+                    Ok(server) => break (number, Arc::new(server), runtime),
                     Err(_) => sleep(&node, PAUSE).await,
                 }
             };
-            here.put(Open { number, server: Arc::clone(&server), publishes: true });
+            here.put(Open { number, server: Arc::clone(&server), runtime, publishes: true });
             // Unless it was closed meanwhile.
-            while owner
-                && server
-                    .register_own_fit_topic(OWNER)
-                    .await
-                    .is_err_and(|error| *error.code() != ErrorCode::Canceled)
-            {
+            while owner && server.register_own_fit_topic(OWNER).await.is_err_and(|error| !is_over(&error)) {
                 sleep(&node, PAUSE).await;
             }
             drop(server);
@@ -212,7 +221,7 @@ impl ServerSite {
             drop(self.here.take());
             return None;
         }
-        let Open { number, server, .. } = self.here.take()?;
+        let Open { number, server, runtime, .. } = self.here.take()?;
         let (book, place, node) = (self.book.clone(), self.node.clone(), self.node.number());
         match how {
             Stop::Shutdown => Some(self.node.spawn(async move {
@@ -229,6 +238,17 @@ impl ServerSite {
                 book.server_died(number);
                 server.kill();
                 None
+            }
+            Stop::RuntimeEnd => {
+                book.count(Fault::RuntimeEnd);
+                book.server_died(number);
+                runtime.stop();
+                // That it has ended is said at once.
+                Some(self.node.spawn(async move {
+                    let began = book.now();
+                    server.shutdown().await;
+                    book.shut_down_at_once(number, node, began);
+                }))
             }
             Stop::Drop | Stop::Crash => None,
         }
@@ -285,6 +305,11 @@ async fn publish(node: Node, here: Cell<Open>, server: usize, book: Book) {
             book.judge(Invariant::I16.violated(format!("a fresh update was not published: {error}")));
         }
     }
+}
+
+/// Whether a server registers nothing any more.
+fn is_over(error: &psrpc::Error) -> bool {
+    *error.code() == ErrorCode::Canceled || error.reason() == Some(Reason::RuntimeEnded)
 }
 
 /// Serves all methods without topics; whether they are.

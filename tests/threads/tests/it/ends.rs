@@ -2,11 +2,14 @@
 
 use std::future::IntoFuture;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use psrpc::Reason;
 use psrpc::bus::Bus;
+use psrpc::middleware::Retry;
+use psrpc::testing::StoppableRuntime;
 use psrpc_bus_local::LocalBus;
-use psrpc_threads::{Carrier, Shop, Threads, client, explore, shop};
+use psrpc_threads::{Carrier, Shop, Threads, client, client_on, explore, shop};
 use shuttle::future::{block_on, spawn};
 
 /// One thread closes a client while others call, use a stream, and wait for updates.
@@ -39,6 +42,55 @@ fn a_close_in_the_midst(bus: impl Bus + Clone) {
     block_on(server.shutdown());
     drop((client, server));
     threads.join();
+}
+
+/// One thread ends the runtime of a client while others call, retry, use a stream, and wait for updates.
+fn the_end_of_a_runtime_in_the_midst(bus: impl Bus + Clone) {
+    let threads = Threads::default();
+    let runtime = StoppableRuntime::new(threads.clone());
+    let ((server, _), client) = (shop(bus.clone(), &threads), client_on(bus, runtime.clone()));
+    let mut news = block_on(client.subscribe::<u32>(Shop::NEWS, &[]).into_future()).unwrap();
+    let second = Duration::from_secs(1);
+    // Each attempt fails at once, and the pause after it does not end by itself.
+    let patient = Retry::new().attempts(0).backoff(second, second).without_jitter().retry_if(|_| true);
+    let hopeless = client.call::<_, u32>(Shop::NEXT, &[], 1_u32).timeout(Duration::ZERO).interceptor(patient);
+    let (call, open) =
+        (client.call::<_, u32>(Shop::NEXT, &[], 1_u32), client.open_stream::<u32, u32>(Shop::ECHO, &[]));
+    let calling = spawn(async move { call.await.map_err(|error| error.reason()) });
+    let retrying = spawn(async move { hopeless.await.map_err(|error| error.reason()) });
+    let streaming = spawn(async move {
+        let stream = open.await.map_err(|error| error.reason())?;
+        let sent = stream.send(7).await.map_err(|error| error.reason());
+        while stream.next().await.is_some() {}
+        stream.closed().await;
+        sent
+    });
+    let listening = spawn(async move { while news.next().await.is_some() {} });
+    let ending = spawn(async move { runtime.stop() });
+    let ended = Err(Some(Reason::RuntimeEnded));
+    let called = block_on(calling).unwrap();
+    assert!(called == Ok(2) || called == ended, "{called:?}");
+    assert_eq!(block_on(retrying).unwrap(), ended);
+    let streamed = block_on(streaming).unwrap();
+    assert!(streamed == Ok(()) || streamed == Err(Some(Reason::RuntimeEnded)), "{streamed:?}");
+    block_on(listening).unwrap();
+    block_on(ending).unwrap();
+    block_on(client.shutdown());
+    assert_eq!((client.in_flight(), client.streams()), (0, 0));
+    threads.clock().run();
+    block_on(server.shutdown());
+    drop((client, server));
+    threads.join();
+}
+
+#[test]
+fn whatever_a_client_has_ends_when_another_thread_ends_its_runtime() {
+    explore(200, || the_end_of_a_runtime_in_the_midst(LocalBus::new()));
+}
+
+#[test]
+fn whatever_a_client_has_ends_when_another_thread_ends_its_runtime_on_a_bus_with_a_thread_of_its_own() {
+    explore(200, || the_end_of_a_runtime_in_the_midst(Carrier::new(2)));
 }
 
 #[test]
