@@ -34,6 +34,8 @@ struct State {
     seeds: u8,
     /// Gone while it runs, or once it has ended.
     tasks: Vec<Option<Task>>,
+    /// The places of tasks that have ended.
+    free: Vec<usize>,
     ready: VecDeque<Arc<TaskWaker>>,
 }
 
@@ -50,8 +52,8 @@ impl Wake for TaskWaker {
 
 impl OneThread {
     fn new() -> Self {
-        let (tasks, ready) = (Vec::new(), VecDeque::new());
-        Self(Arc::new(Mutex::new(State { now: START, seeds: 0, tasks, ready })))
+        let (tasks, free, ready) = (Vec::new(), Vec::new(), VecDeque::new());
+        Self(Arc::new(Mutex::new(State { now: START, seeds: 0, tasks, free, ready })))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -71,6 +73,10 @@ impl OneThread {
             let polled = task.as_mut().poll(&mut Context::from_waker(&Waker::from(waker)));
             if polled.is_pending() {
                 self.lock().tasks[place] = Some(task);
+            } else {
+                // Without the lock.
+                drop(task);
+                self.lock().free.push(place);
             }
         }
     }
@@ -104,12 +110,12 @@ impl Runtime for OneThread {
 
     fn spawn(&self, task: Task) {
         let mut state = self.lock();
-        let free = state.tasks.iter().position(Option::is_none).unwrap_or(state.tasks.len());
-        if free == state.tasks.len() {
+        let place = state.free.pop().unwrap_or_else(|| {
             state.tasks.push(None);
-        }
-        state.tasks[free] = Some(task);
-        state.ready.push_back(Arc::new(TaskWaker { executor: self.clone(), task: free }));
+            state.tasks.len() - 1
+        });
+        state.tasks[place] = Some(task);
+        state.ready.push_back(Arc::new(TaskWaker { executor: self.clone(), task: place }));
     }
 }
 

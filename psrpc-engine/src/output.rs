@@ -160,10 +160,10 @@ impl<E: DroppedEvent, O: Copy> Io<E, O> {
         self.outputs.push_back(output);
     }
 
-    /// The next output. A frame to publish that is not `wanted` any more is withdrawn.
-    pub(crate) fn pop(&mut self, wanted: impl Fn(Publish) -> bool) -> Option<Output<E>> {
+    /// The next output. A frame to publish that is not `wanted` any more is withdrawn; `wanted` is told whether it is put out.
+    pub(crate) fn pop(&mut self, mut wanted: impl FnMut(Publish, bool) -> bool) -> Option<Output<E>> {
         if self.publishes.len() >= self.crowded_at {
-            self.withdraw(&wanted);
+            self.withdraw(|publish| wanted(publish, false));
         }
         if self.blocked && planted!(FullBusHoldsEvents) {
             return None;
@@ -172,7 +172,7 @@ impl<E: DroppedEvent, O: Copy> Io<E, O> {
             return self.outputs.pop_front();
         }
         while !self.blocked {
-            if wanted(self.publishes.front()?.token.0) {
+            if wanted(self.publishes.front()?.token.0, true) {
                 self.counters.published += 1;
                 let next = self.publishes.pop_front();
                 return next.map(|Outgoing { token, channel, frame }| Output::Publish {
@@ -201,7 +201,7 @@ impl<E: DroppedEvent, O: Copy> Io<E, O> {
 
     /// Withdraws the frames that are not `wanted` any more. The more are left, the longer until the next time, so that
     /// no more wait than twice what is in flight and looking after them costs little.
-    pub(crate) fn withdraw(&mut self, wanted: impl Fn(Publish) -> bool) {
+    pub(crate) fn withdraw(&mut self, mut wanted: impl FnMut(Publish) -> bool) {
         let Self { publishes, counters, crowded_at, closes, .. } = self;
         publishes.retain(|outgoing| {
             let wanted = wanted(outgoing.token.0);

@@ -20,7 +20,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     write("redis_payload", redis.iter().map(|frame| [&[0b0000_0110, 0], &frame[..]].concat()))?;
     write("nats_payload", nats.iter().map(|frame| [&[0b1111_1111, 0], &frame[..]].concat()))?;
     // A gap of all there is, twice, on each subscription; and a frame that as many got.
-    let gaps = (0..4).flat_map(|at| [[&[3, at, 1][..], &[0xff; 8]].concat(), [&[3, at, 1][..], &[0xff; 8]].concat()]);
+    let gaps = (0..4)
+        .flat_map(|at| [[&[3, at, 1][..], &[0xff; 8]].concat(), [&[3, at, 1][..], &[0xff; 8]].concat()]);
     let published = [&[0, 0, 3][..], &[0xff; 8]].concat();
     write("bus", [gaps.flatten().collect(), published])?;
     write("channel", channels())?;

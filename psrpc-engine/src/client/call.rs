@@ -402,10 +402,17 @@ impl Calls {
         }
     }
 
-    /// The request of a call was handed to the bus, or came back since there is no room for it.
-    pub(super) fn on_sent(&mut self, handle: CallHandle, sent: bool) {
-        if let Some(flight) = self.flights.get_mut(handle) {
-            flight.state.heard.sent = sent;
+    /// Whether the request of a call is still to be sent. Notes that it was, if it is put out now.
+    pub(super) fn is_wanted(&mut self, call: CallHandle, put_out: bool) -> bool {
+        let Some(flight) = self.flights.get_mut(call) else { return false };
+        flight.state.heard.sent |= put_out;
+        true
+    }
+
+    /// The request of a call came back, since the bus has no room for it.
+    pub(super) fn on_returned(&mut self, call: CallHandle) {
+        if let Some(flight) = self.flights.get_mut(call) {
+            flight.state.heard.sent = false;
         }
     }
 

@@ -460,15 +460,6 @@ impl Client {
         more.get_or_insert_with(|| cx.io.timers.arm(now.time, TimerKind::Close, Owner::Ending));
     }
 
-    /// A frame was handed to the bus, or came back since there is no room for it.
-    fn on_sent(&mut self, Token(publish): Token, sent: bool) {
-        match publish {
-            Publish::Request(call) => self.calls.on_sent(call, sent),
-            Publish::MultiRequest(call) => self.multi_calls.on_sent(call, sent),
-            _ => {}
-        }
-    }
-
     /// A client that closes has nothing left.
     fn end(&mut self) {
         let Phase::Closing(Closing { cause, .. }) = &self.phase else { return };
@@ -671,7 +662,11 @@ impl Engine for Client {
     }
 
     fn handle_full(&mut self, token: Token, channel: Channel, frame: Frame) {
-        self.on_sent(token, false);
+        match token.0 {
+            Publish::Request(call) => self.calls.on_returned(call),
+            Publish::MultiRequest(call) => self.multi_calls.on_returned(call),
+            _ => {}
+        }
         self.io.block(token, channel, frame);
     }
 
@@ -681,17 +676,14 @@ impl Engine for Client {
 
     fn poll_output(&mut self) -> Option<Output<ClientEvent>> {
         let Self { calls, multi_calls, streams, io, .. } = self;
-        let output = io.pop(|publish| match publish {
+        io.pop(|publish, put_out| match publish {
             Publish::Grant(_) if planted!(CanceledGrantLeaves) => true,
-            Publish::Request(call) | Publish::Grant(call) => calls.contains(call),
-            Publish::MultiRequest(call) => multi_calls.contains(call),
+            Publish::Request(call) => calls.is_wanted(call, put_out),
+            Publish::Grant(call) => calls.contains(call),
+            Publish::MultiRequest(call) => multi_calls.is_wanted(call, put_out),
             Publish::Message(send) => streams.is_sending(send),
             _ => true,
-        });
-        if let Some(Output::Publish { token, .. }) = &output {
-            self.on_sent(*token, true);
-        }
-        output
+        })
     }
 
     fn poll_timeout(&self) -> Option<Timeout> {

@@ -68,10 +68,6 @@ impl MultiCalls {
         self.0.len()
     }
 
-    pub(super) fn contains(&self, call: MultiHandle) -> bool {
-        self.0.get(call).is_some()
-    }
-
     pub(super) fn find(&self, request_id: &Text) -> Option<MultiHandle> {
         self.0.find(request_id)
     }
@@ -163,10 +159,17 @@ impl MultiCalls {
         self.end(cx, call, outcome);
     }
 
-    /// The request of a call was handed to the bus, or came back since there is no room for it.
-    pub(super) fn on_sent(&mut self, call: MultiHandle, sent: bool) {
+    /// Whether the request of a call is still to be sent. Notes that it was, if it is put out now.
+    pub(super) fn is_wanted(&mut self, call: MultiHandle, put_out: bool) -> bool {
+        let Some(flight) = self.0.get_mut(call) else { return false };
+        flight.state.sent |= put_out;
+        true
+    }
+
+    /// The request of a call came back, since the bus has no room for it.
+    pub(super) fn on_returned(&mut self, call: MultiHandle) {
         if let Some(flight) = self.0.get_mut(call) {
-            flight.state.sent = sent;
+            flight.state.sent = false;
         }
     }
 

@@ -623,6 +623,9 @@ impl Engine for Server {
     }
 
     fn handle_frame(&mut self, now: Now, subscription: SubscriptionHandle, mut frame: Frame) {
+        if self.is_over() {
+            return;
+        }
         let Some((role, route)) = self.registry.role(subscription) else { return };
         let (registration, requested, route) =
             (role.registration, role.carries == Carries::Requests, route.clone());
@@ -631,8 +634,7 @@ impl Engine for Server {
         }
         let deaf = match self.phase {
             Phase::Draining { timer, .. } => timer.is_none() || planted!(DrainIsDeaf),
-            Phase::Open => false,
-            Phase::Closing(_) | Phase::Closed(_) => return,
+            Phase::Open | Phase::Closing(_) | Phase::Closed(_) => false,
         };
         let (requests, mut cx) = self.split(now);
         match frame {
@@ -741,7 +743,7 @@ impl Engine for Server {
 
     fn poll_output(&mut self) -> Option<Output<ServerEvent>> {
         let Self { requests, streams, updates, io, .. } = self;
-        io.pop(|publish| match publish {
+        io.pop(|publish, _| match publish {
             // An announcement is no use without its response, nor a response past its request's expiry.
             Publish::Bid(request) | Publish::Announcement(request) | Publish::Response(request) => {
                 requests.contains(request)
