@@ -102,22 +102,29 @@ impl Frame {
     /// When `bytes` is no envelope, when its value is not a message of the type that it names or is compressed in an unknown
     /// or damaged way, and when a limit is exceeded.
     pub fn decode(bytes: &Bytes, limits: &FrameLimits) -> Result<(Frame, Text), DecodeError> {
-        let refuse = |field, kind| Err(DecodeError { message: Envelope::NAME, field, kind });
         if bytes.len() > limits.frame_bytes {
             let (limit, unit) = (limits.frame_bytes, "bytes of a frame");
-            return refuse(0, DecodeErrorKind::OverLimit { limit, unit });
+            return Err(Envelope::refused(0, DecodeErrorKind::OverLimit { limit, unit }));
         }
         let Envelope { type_url, value, channel, compression } = read::<Envelope<'_>>(bytes, bytes, limits)?;
         let channel = Text::slice(bytes, channel);
-        let decompressed;
-        let (within, value) = match compression {
-            NONE => (bytes, value),
-            GZIP => {
-                decompressed = decompress(value, limits)?;
-                (&decompressed, &decompressed[..])
-            }
-            number => return refuse(COMPRESSION, DecodeErrorKind::Compression { number }),
-        };
+        if compression == NONE {
+            return Self::decode_value(type_url, value, bytes, bytes, channel, limits);
+        }
+        let value = decompress(compression, value, limits)?;
+        Self::decode_value(type_url, &value, &value, bytes, channel, limits)
+    }
+
+    /// Decodes the value of an envelope: a part of `within`, as the type is one of `bytes`.
+    #[inline]
+    fn decode_value(
+        type_url: &[u8],
+        value: &[u8],
+        within: &Bytes,
+        bytes: &Bytes,
+        channel: Text,
+        limits: &FrameLimits,
+    ) -> Result<(Frame, Text), DecodeError> {
         // Each makes the whole result, which saves moving the frame. Names are compared as wholes, which byte strings as patterns
         // are not.
         match own_type(type_url) {
@@ -137,7 +144,7 @@ impl Frame {
                     let type_url = Text::slice(bytes, type_url);
                     Ok((Frame::Other(Any { type_url, value: within.slice_ref(value) }), channel))
                 }
-                None => refuse(1, DecodeErrorKind::NotUtf8),
+                None => Err(Envelope::refused(1, DecodeErrorKind::NotUtf8)),
             },
         }
     }
@@ -158,7 +165,11 @@ impl Frame {
 
 /// Decompresses a value.
 #[cold]
-fn decompress(value: &[u8], limits: &FrameLimits) -> Result<Bytes, DecodeError> {
+fn decompress(compression: i32, value: &[u8], limits: &FrameLimits) -> Result<Bytes, DecodeError> {
+    if compression != GZIP {
+        let kind = DecodeErrorKind::Compression { number: compression };
+        return Err(Envelope::refused(COMPRESSION, kind));
+    }
     gzip::decompress_within(value, limits.frame_bytes).map(Bytes::from).map_err(|fault| {
         let kind = match fault {
             gzip::Fault::Damaged => DecodeErrorKind::Gzip,
@@ -167,7 +178,7 @@ fn decompress(value: &[u8], limits: &FrameLimits) -> Result<Bytes, DecodeError> 
                 DecodeErrorKind::OverLimit { limit, unit }
             }
         };
-        DecodeError { message: Envelope::NAME, field: 2, kind }
+        Envelope::refused(2, kind)
     })
 }
 
@@ -235,6 +246,12 @@ struct Envelope<'a> {
     value: &'a [u8],
     channel: Utf8<'a>,
     compression: i32,
+}
+
+impl Envelope<'_> {
+    fn refused(field: u32, kind: DecodeErrorKind) -> DecodeError {
+        DecodeError { message: Self::NAME, field, kind }
+    }
 }
 
 impl<'a> Decode<'a> for Envelope<'a> {
