@@ -33,10 +33,6 @@ fn check(bytes: Bytes) {
         within(&tight.0, &TIGHT);
         assert_eq!(show(&tight.0), show(&frame));
     }
-    // Nobody can tell a value that begins as gzip does from one that is compressed.
-    if matches!(&frame, Frame::Other(any) if any.value.starts_with(&[0x1f, 0x8b])) {
-        return;
-    }
     let encoded = frame.encode(channel.as_str());
     assert!(encoded.len() >= frame.value_len());
     let (again, same_channel) = Frame::decode(&encoded, &ENOUGH).expect("what we encode decodes");
@@ -122,7 +118,8 @@ fn gzip(input: &[u8]) {
     }
     for value in members {
         let any = Any { type_url: "x".into(), value: value.clone().into() };
-        let bytes = Frame::Other(any).encode("");
+        // Behind it the field that says how the value is compressed.
+        let bytes = [&Frame::Other(any).encode("")[..], &[4 << 3, 1]].concat().into();
         let Ok((Frame::Other(read), _)) = Frame::decode(&bytes, &LIMITS) else { continue };
         let mut expected = Vec::new();
         MultiGzDecoder::new(&value[..]).read_to_end(&mut expected).expect("flate2 reads what we read");
