@@ -103,8 +103,8 @@ impl NatsOptions {
     }
 
     /// Compresses the frames that the bus publishes from a [threshold](Compression::threshold) on. Every peer of the fleet must
-    /// be able to read that: Go peers since v0.7.6, and this project's. What counts for the server's `max_payload` is then the compressed frame. Default: no
-    /// compression. Compressed frames that come in are read in any case.
+    /// be able to read that: Go peers since v0.7.6, and this project's. The server's `max_payload` then applies to the
+    /// compressed frame. Default: no compression. Compressed frames that come in are read in any case.
     #[must_use]
     pub fn compression(mut self, compression: Compression) -> Self {
         self.compression = Some(compression);
