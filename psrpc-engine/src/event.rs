@@ -21,8 +21,8 @@ use crate::{
 pub enum ClientEvent {
     /// Its subscriptions are live; calls can be made.
     Ready,
-    /// A call asks which of the bids shall win; [`Client::select`](crate::Client::select) takes the answer, until
-    /// the call's deadline.
+    /// A call asks which of the bids shall win; [`Client::select`](crate::Client::select) takes the answer until the call has
+    /// ended. A call that asks at its deadline ends a millisecond later, and no server that is chosen then is granted.
     Select {
         /// The call.
         call: CallHandle,

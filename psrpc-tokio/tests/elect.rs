@@ -64,6 +64,32 @@ async fn what_is_elected_runs_without_a_grant() {
     assert_eq!(calls(elects_vips(), "yes").await, (vec![true, false], 1));
 }
 
+/// Of two servers that skip claims the queue gives each request to one.
+#[tokio::test(start_paused = true)]
+async fn of_two_servers_that_elect_one_runs_each_request() {
+    let (bus, log) = (Noting::default(), hats::Log::default());
+    let mut servers = Vec::new();
+    for name in ["s1", "s2"] {
+        let log = log.clone();
+        let options = ServerOptions::new().elect(|_, _| true);
+        servers.push(
+            serve(&bus, options, move |request| {
+                log.add(name);
+                echo(request)
+            })
+            .await,
+        );
+    }
+    let client = client(&bus, ClientOptions::new()).await;
+    for _ in 0..10 {
+        assert_eq!(fit(&client, "fez").await.unwrap(), "fez");
+    }
+    let ran = log.take();
+    assert_eq!(ran.len(), 10, "{ran:?}");
+    assert_eq!(*bus.announcements.lock().unwrap(), [true; 10]);
+    assert_eq!(*bus.grants.lock().unwrap(), 0);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_panic_elects_nothing() {
     let options = ServerOptions::new().elect(|_, _| panic!("as it was told"));

@@ -127,6 +127,16 @@ async fn the_timeouts_of_attempts_are_those_on_the_wire_of_go() {
     assert_eq!(replayed, 6);
 }
 
+/// What Go does without a timeout of the caller (retry-unary-no-servers), of which there is no recording.
+#[tokio::test(start_paused = true)]
+async fn without_a_timeout_of_the_caller_that_of_the_policy_grows() {
+    let (log, client) = (Log::default(), client(&LocalBus::new(), ClientOptions::new()).await);
+    let retry = Retry::linear(millis(50)).timeout(millis(200)).attempts(3);
+    let failing = answers(&log, &[const { ErrorCode::Unavailable }; 9]);
+    fit(&client, "fez").interceptor(retry).interceptor(failing).await.unwrap_err();
+    assert_eq!(log.take(), ["200", "250", "300"]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_timeout_of_the_caller_wins_over_those_of_policies_and_of_policies_the_innermost_wins() {
     let client = client(&LocalBus::new(), ClientOptions::new()).await;

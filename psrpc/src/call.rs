@@ -48,9 +48,9 @@ use crate::{CallOptions, Error, Selection};
 /// |---|---|---|---|
 /// | [`Answered`](Reason::Answered) | the server's | a server answered with this error | yes |
 /// | [`NoResponse`](Reason::NoResponse) | `unavailable` | no bid came | no; on a queue, yes, unless nobody was subscribed |
-/// | [`NotAcceptable`](Reason::NotAcceptable) | `unavailable` | no bid could win, or the selection function wanted none | no |
+/// | [`NotAcceptable`](Reason::NotAcceptable) | `unavailable` | no bid could win, or the selection function wanted none | no; on a queue, yes |
 /// | [`SelectionFailed`](Reason::SelectionFailed) | the function's, or `internal` | the selection function failed or panicked | no |
-/// | [`TimedOut`](Reason::TimedOut) | `deadline_exceeded` | no response came in time | yes, unless nothing was sent or nobody was subscribed |
+/// | [`TimedOut`](Reason::TimedOut) | `deadline_exceeded` | no response came before the deadline, or the deadline came before a server was granted | yes, unless nothing was sent or nobody was subscribed |
 /// | [`PublishFailed`](Reason::PublishFailed) | `unavailable` | the bus did not take the request, or the grant | not as far as the bus knows |
 /// | [`PublishFailed`](Reason::PublishFailed) | `invalid_argument` | the bus cannot carry the request: it is too large for its server, for example | no |
 /// | [`SubscriptionLost`](Reason::SubscriptionLost) | `unavailable` | the bus gave up the client's subscriptions | yes |

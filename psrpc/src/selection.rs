@@ -13,8 +13,8 @@ use crate::Error;
 /// Each option that is set overrides the default of the method. The defaults: a call of an affinity method waits 1 s for
 /// bids, and from the first bid on 200 ms for better ones; any other call takes the first bid.
 ///
-/// On a queue-routed method only [`accept_first_available`](Self::accept_first_available) may be set, since the bus hands
-/// each request to one server: other options fail the call with `invalid_argument`.
+/// On a queue-routed method a minimum above 0, a maximum above 0 and a selection function fail the call with
+/// `invalid_argument`, since the bus hands each request to one server and there are no bids to compare. The other options work.
 ///
 /// ```
 /// # use std::time::Duration;
@@ -82,6 +82,9 @@ impl Selection {
     /// Asks a function which bid wins, once a timeout has ended the waiting. It sees the bids that count, in the order in
     /// which they came; there may be none. `None` fails the call as if nobody had bid well enough; an error becomes the
     /// call's. A bid that wins at once, by `maximum_affinity` or `accept_first_available`, is not put to it.
+    ///
+    /// A call that still selects at its deadline asks the function too. Its error is the call's, but the server that it chooses
+    /// is not granted: the call is `deadline_exceeded`.
     ///
     /// It runs on the client's background task, which it must not block.
     #[must_use]

@@ -118,6 +118,26 @@ async fn what_no_channel_of_a_queue_takes_goes_to_one_of_them() {
     assert!(ears[2].waiting().is_empty());
 }
 
+/// As Go's: a request whose envelope names no channel reaches no method (nats-channel-request-without-local).
+#[tokio::test]
+async fn a_frame_that_names_no_channel_is_for_nobody() {
+    let server = Server::nats(&[]);
+    let bus = NatsBus::connect(&server.url()).await.unwrap();
+    let mut ears =
+        [Ear::live(&bus, &queue("Make"), Queue).await, Ear::live(&bus, &plain("Make"), Plain).await];
+    for (ear, channel) in ears.iter_mut().zip([queue("Make"), plain("Make")]) {
+        publish(&bus, &channel, Frame::Raw(frame(1).encode(""))).await.unwrap();
+        publish(&bus, &channel, frame(2)).await.unwrap();
+        let mut delivery = ear.next().await;
+        // One of a queue is told.
+        if let Delivery::Untaken(frame) = &delivery {
+            assert_eq!(number(frame), 1);
+            delivery = ear.next().await;
+        }
+        assert!(matches!(&delivery, Delivery::Frame(frame) if number(frame) == 2), "{delivery:?}");
+    }
+}
+
 #[tokio::test]
 async fn what_is_no_frame_is_counted_by_one() {
     let server = Server::nats(&[]);

@@ -5,6 +5,7 @@ mod contract;
 mod contract_of_streams;
 mod conversations;
 mod deadlines;
+mod described;
 mod fixture;
 mod multi;
 mod registrations;
