@@ -1,6 +1,7 @@
 //! The core of the driver: the lock, the way of a command into the engine, and of its outputs to the bus.
 
 use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker};
 
@@ -131,24 +132,27 @@ impl<R: Role> Driver<R> {
 
     fn drive_locked<T>(
         self: &Arc<Self>,
-        mut state: MutexGuard<'_, State<R>>,
+        state: MutexGuard<'_, State<R>>,
         tasks: &mut Vec<R::Task>,
         command: impl FnOnce(&mut State<R>, Now) -> T,
     ) -> T {
+        // They are dropped in the opposite order, also while a panic of the bus unwinds: the lock first.
+        let tasks = Performed { driver: self, tasks };
         let mut ended = Vec::new();
-        let now = state.latest;
+        let mut state = state;
+        let (now, was_full) = (state.latest, state.full);
         let result = command(&mut state, now);
-        self.flush(&mut state, now, tasks, &mut ended);
+        self.flush(&mut state, now, tasks.tasks, &mut ended);
         let next = state.engine.poll_timeout().map(|timeout| timeout.at);
         let sooner = next.is_some_and(|next| state.wakes_at.is_none_or(|wakes_at| next < wakes_at));
-        if sooner && !planted!(EarlierDeadlineSleeps) || state.role.is_finished() {
+        let poke =
+            sooner && !planted!(EarlierDeadlineSleeps) || state.role.is_finished() || state.full && !was_full;
+        drop(state);
+        if poke {
             self.queue.poke();
         }
-        drop(state);
         drop(ended);
-        for task in tasks.drain(..) {
-            R::perform(self, task);
-        }
+        drop(tasks);
         result
     }
 
@@ -202,6 +206,10 @@ impl<R: Role> Driver<R> {
             due = guard::catch(|| self.drive_locked(self.lock(), &mut Vec::new(), go_on)).ok();
             panics += usize::from(due.is_none());
         }
+    }
+
+    /// Wakes what watches for the end of the inbound future, which has come.
+    pub(super) fn wake_watchers(&self) {
         let watchers: Vec<_> = {
             let mut state = self.lock();
             state.abandoned = true;
@@ -246,7 +254,6 @@ impl<R: Role> Driver<R> {
                         receipt.withdraw();
                         engine.handle_full(token, channel, frame);
                         state.full = true;
-                        self.queue.poke();
                     }
                 }
                 Output::Subscribe { subscription, channel, kind } => {
@@ -268,6 +275,25 @@ impl<R: Role> Driver<R> {
 
     fn lock(&self) -> MutexGuard<'_, State<R>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Tasks that are performed when this is dropped, each whether or not another panics: what they wake is told once alone.
+struct Performed<'a, R: Role> {
+    driver: &'a Arc<Driver<R>>,
+    tasks: &'a mut Vec<R::Task>,
+}
+
+impl<R: Role> Drop for Performed<'_, R> {
+    fn drop(&mut self) {
+        let mut panic = None;
+        for task in self.tasks.drain(..) {
+            let performed = catch_unwind(AssertUnwindSafe(|| R::perform(self.driver, task)));
+            panic = panic.or(performed.err());
+        }
+        if let Some(panic) = panic.filter(|_| !std::thread::panicking()) {
+            resume_unwind(panic);
+        }
     }
 }
 

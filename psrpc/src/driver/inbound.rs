@@ -105,11 +105,14 @@ impl<R: Role> Future for Inbound<R> {
 
 impl<R: Role> Drop for Inbound<R> {
     fn drop(&mut self) {
-        if self.finished || planted!(EndedRuntimeHangs) {
+        if planted!(EndedRuntimeHangs) {
             return;
         }
-        self.driver.abandon();
-        if std::thread::panicking() {
+        if !self.finished {
+            self.driver.abandon();
+        }
+        self.driver.wake_watchers();
+        if !self.finished && std::thread::panicking() {
             log::background_task_panicked();
         }
     }

@@ -24,6 +24,7 @@ impl From<Failure> for Error {
             fault: None,
             unsent: false,
             evidence,
+            may_have_run: None,
             inner: source.map(Into::into),
         }))
     }
@@ -78,6 +79,9 @@ impl From<UpdateError> for Error {
 
 impl From<BusError> for Error {
     fn from(error: BusError) -> Self {
-        Self::from_source(ErrorCode::Unavailable, error).with_fault(Fault::Bus)
+        match error.is_invalid() {
+            true => Self::from_source(ErrorCode::InvalidArgument, error).with_fault(Fault::Caller),
+            false => Self::from_source(ErrorCode::Unavailable, error).with_fault(Fault::Bus),
+        }
     }
 }

@@ -58,6 +58,8 @@ struct Inner {
     /// Nothing was sent.
     unsent: bool,
     evidence: Evidence,
+    /// Whether a handler may have run, where that is known of several attempts.
+    may_have_run: Option<bool>,
     /// The error that it was made of, whose text it has.
     inner: Option<Box<dyn StdError + Send + Sync>>,
 }
@@ -89,6 +91,7 @@ impl Error {
             fault: None,
             unsent: false,
             evidence: Evidence::default(),
+            may_have_run: None,
             inner: None,
         }))
     }
@@ -157,9 +160,14 @@ impl Error {
             return self;
         }
         let mut error = Self::timed_out().with_reason(Reason::TimedOut);
-        error.0.evidence = self.0.evidence.clone();
         error.0.inner = Some(OutOfTime(self).into());
         error
+    }
+
+    /// The same error as of several attempts, in one of which a handler may have run or not.
+    pub(crate) fn of_attempts(mut self, may_have_run: bool) -> Self {
+        self.0.may_have_run = Some(may_have_run);
+        self
     }
 
     /// The same error as of something of which nothing was sent.

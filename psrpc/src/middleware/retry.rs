@@ -149,7 +149,7 @@ impl Retry {
             Some(timeout) => AttemptTimeout::OfCaller(timeout),
             None => AttemptTimeout::OfPolicy(self.timeout),
         };
-        Attempts { policy: self.clone(), timeout, deadline, failed: 0 }
+        Attempts { policy: self.clone(), timeout, deadline, failed: 0, may_have_run: false }
     }
 
     /// The same, where a policy around this one may have set the timeout.
@@ -195,6 +195,8 @@ pub struct Attempts {
     timeout: AttemptTimeout,
     deadline: Option<Time>,
     failed: u32,
+    /// Whether a handler may have run in any of the attempts that failed.
+    may_have_run: bool,
 }
 
 /// How long attempts may take.
@@ -237,8 +239,8 @@ impl Attempts {
     /// The attempt after one that failed with `error`; `None` when that was the last. `random` draws 64 bits, for the jitter.
     pub fn next(&mut self, now: Time, error: &Error, random: impl FnOnce() -> u64) -> Option<Attempt> {
         self.failed = self.failed.saturating_add(1);
-        let hopeless = error.reason() == Some(Reason::RuntimeEnded);
-        if self.failed == self.policy.attempts || hopeless || !(self.policy.decide)(error) {
+        self.may_have_run |= error.may_have_run();
+        if self.failed == self.policy.attempts || is_hopeless(error) || !(self.policy.decide)(error) {
             return None;
         }
         let (pause, timeout) = match self.policy.schedule {
@@ -272,8 +274,17 @@ impl Attempts {
     /// The error of the whole, after the last attempt has failed with `error`.
     fn end(&self, now: Time, error: Error) -> Error {
         let out_of_time = self.deadline.is_some_and(|deadline| now >= deadline);
-        if out_of_time && (self.policy.decide)(&error) { error.out_of_time() } else { error }
+        let whole = match out_of_time && !is_hopeless(&error) && (self.policy.decide)(&error) {
+            true => error.out_of_time(),
+            false => error,
+        };
+        whole.of_attempts(self.may_have_run)
     }
+}
+
+/// Whether every later attempt would fail too, whatever a policy says.
+fn is_hopeless(error: &Error) -> bool {
+    error.reason() == Some(Reason::RuntimeEnded)
 }
 
 /// A part of a duration, evenly distributed.
@@ -405,6 +416,23 @@ mod tests {
         assert_eq!(pauses(&retry, 1 << 63), [50, 100, 200, 250]);
         assert_eq!(pauses(&retry, u64::MAX), [99, 199, 399, 499]);
         assert_eq!(pauses(&retry.without_jitter(), 0), [100, 200, 400, 500]);
+    }
+
+    #[test]
+    fn after_several_attempts_the_handler_may_have_run_if_it_may_in_one_of_them() {
+        for (codes, may_have_run) in
+            [([Reason::NoResponse; 2], false), ([Reason::TimedOut, Reason::NoResponse], true)]
+        {
+            let second = Duration::from_secs(1);
+            let mut attempts = Retry::new().attempts(0).start(Time::ZERO, None, Some(Time::ZERO + second));
+            for reason in codes {
+                attempts.next(Time::ZERO, &unavailable().with_reason(reason), || 0);
+            }
+            for now in [Time::ZERO, Time::ZERO + second] {
+                let last = unavailable().with_reason(Reason::NoResponse);
+                assert_eq!(attempts.end(now, last).may_have_run(), may_have_run, "{codes:?}");
+            }
+        }
     }
 
     #[test]

@@ -233,8 +233,8 @@ fn admit(driver: &Arc<Driver<ServerRole>>, received: Received) {
                 }
                 None
             });
-            // Without the lock.
-            drop(unwanted);
+            // Without the lock, and its drop may panic, since it is the user's.
+            drop(guard::catch(|| drop(unwanted)));
         }
         Err(error) => driver.drive(|state, now| state.engine.reject(now, request, error.into_response())),
     }

@@ -58,9 +58,9 @@ pub type ServerStream<S, R> = BiStream<AtServer, S, R>;
 /// ```
 ///
 /// A send resolves once the other side has put the message where its `next` finds it. Messages arrive in the order of their
-/// sends if each send is awaited before the next begins; nothing arrives twice. So many messages wait to be received as the
-/// client or server has [room for](crate::ClientOptions::channel_size); one more is not taken, and its sender waits until its
-/// timeout.
+/// sends if each send is awaited, and has succeeded, before the next begins; nothing arrives twice. So many messages wait to be
+/// received as the client or server has [room for](crate::ClientOptions::channel_size); one more is not taken, and its sender
+/// waits until its timeout.
 ///
 /// # The end
 ///
