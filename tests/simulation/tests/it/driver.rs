@@ -21,6 +21,7 @@ fn a_few_hundred_seeds_of_the_driver_pass_and_meet_every_fault_and_outcome() {
         "no bid was acceptable",
         "no response before the deadline",
         "publish failed",
+        "runtime has shut down",
         "selection function failed",
         "subscription lost",
     ];
