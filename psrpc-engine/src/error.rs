@@ -378,7 +378,8 @@ pub struct Failure {
 /// What happened to a call, to tell why it failed.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Evidence {
-    /// Whether nothing was sent: the deadline had passed before, the bus had no room in time, or it cannot carry the request.
+    /// Whether nothing was sent: the call could not be made, its deadline had passed before, the bus had no room in time, or it
+    /// cannot carry the request.
     pub unsent: bool,
     /// How many subscribers the bus handed the request to; `None` where the bus does not say.
     pub receivers: Option<u64>,

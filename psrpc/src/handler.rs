@@ -185,6 +185,14 @@ pub(crate) struct Unary<Req, F> {
 /// A method's affinity function.
 pub(crate) type Affinity<Req> = Box<dyn Fn(&Request<Req>) -> f32 + Send + Sync>;
 
+/// What an affinity function says of a request. A panic makes it no bid; other servers may do better.
+fn affinity_to<Req>(request: &Request<Req>, affinity: &Affinity<Req>, label: &Label) -> f32 {
+    guard::catch(|| affinity(request)).unwrap_or_else(|panicked| {
+        log::panicked(Side::Server, "an affinity function", Some(label), &panicked);
+        -1.0
+    })
+}
+
 impl<Req, Res, F, Fut> Handle for Unary<Req, F>
 where
     Req: Message + Default + 'static,
@@ -204,11 +212,7 @@ where
         let request = Request { message, context };
         let label = request.label();
         let affinity = match &self.affinity {
-            // A panic makes it no bid; other servers may do better.
-            Some(affinity) if claimed => guard::catch(|| affinity(&request)).unwrap_or_else(|panicked| {
-                log::panicked(Side::Server, "an affinity function", Some(&label), &panicked);
-                -1.0
-            }),
+            Some(affinity) if claimed => affinity_to(&request, affinity, &label),
             _ => 1.0,
         };
         let around = self.around.clone();
@@ -251,11 +255,7 @@ where
         let request = Request { message: (), context };
         let label = request.label();
         let affinity = match &self.affinity {
-            // A panic makes it no bid; other servers may do better.
-            Some(affinity) if claimed => guard::catch(|| affinity(&request)).unwrap_or_else(|panicked| {
-                log::panicked(Side::Server, "an affinity function", Some(&label), &panicked);
-                -1.0
-            }),
+            Some(affinity) if claimed => affinity_to(&request, affinity, &label),
             _ => 1.0,
         };
         let codec = Arc::new(Codec::new::<S, R>(request.info(), Side::Server));

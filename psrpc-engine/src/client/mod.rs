@@ -106,6 +106,13 @@ impl Cause {
             Cause::RuntimeEnded => Failure::runtime_of_client(evidence),
         }
     }
+
+    fn call_error(&self) -> CallError {
+        match self {
+            Cause::RuntimeEnded => CallError::RuntimeEnded,
+            Cause::Asked | Cause::Lost(_) => CallError::Closed,
+        }
+    }
 }
 
 /// What comes in on a subscription.
@@ -235,10 +242,10 @@ impl Client {
     }
 
     fn check(&self, route: &Route, is_stream: bool) -> Result<(), CallError> {
-        match self.phase {
+        match &self.phase {
             Phase::Open => {}
             Phase::Starting { .. } => return Err(CallError::NotReady),
-            Phase::Closing(_) | Phase::Closed(_) => return Err(self.closed().unwrap_or(CallError::Closed)),
+            Phase::Closing(Closing { cause, .. }) | Phase::Closed(cause) => return Err(cause.call_error()),
         }
         let service = &self.config.service;
         if route.service() != service {
@@ -367,10 +374,7 @@ impl Client {
     pub fn closed(&self) -> Option<CallError> {
         match &self.phase {
             Phase::Starting { .. } | Phase::Open => None,
-            Phase::Closing(Closing { cause, .. }) | Phase::Closed(cause) => Some(match cause {
-                Cause::RuntimeEnded => CallError::RuntimeEnded,
-                Cause::Asked | Cause::Lost(_) => CallError::Closed,
-            }),
+            Phase::Closing(Closing { cause, .. }) | Phase::Closed(cause) => Some(cause.call_error()),
         }
     }
 

@@ -207,9 +207,7 @@ impl Server {
     pub fn register(&mut self, routes: Vec<Route>) -> Result<RegistrationHandle, RegisterError> {
         match self.phase {
             Phase::Open => {}
-            Phase::Closing(Cause::RuntimeEnded) | Phase::Closed(Cause::RuntimeEnded) => {
-                return Err(RegisterError::RuntimeEnded);
-            }
+            _ if self.is_abandoned() => return Err(RegisterError::RuntimeEnded),
             Phase::Draining { .. } | Phase::Closing(_) | Phase::Closed(_) => {
                 return Err(RegisterError::Closed);
             }
@@ -363,9 +361,7 @@ impl Server {
     ) -> Result<UpdateHandle, UpdateError> {
         match self.phase {
             Phase::Open | Phase::Draining { .. } => {}
-            Phase::Closing(Cause::RuntimeEnded) | Phase::Closed(Cause::RuntimeEnded) => {
-                return Err(UpdateError::RuntimeEnded);
-            }
+            _ if self.is_abandoned() => return Err(UpdateError::RuntimeEnded),
             Phase::Closing(_) | Phase::Closed(_) => return Err(UpdateError::Closed),
         }
         if *route.service() != self.config.service {

@@ -22,7 +22,6 @@ impl From<Failure> for Error {
             details,
             reason: Some(reason),
             fault: None,
-            unsent: false,
             evidence,
             may_have_run: None,
             inner: source.map(Into::into),

@@ -157,15 +157,15 @@ impl Error {
     /// It cannot have when nothing was sent, or when the bus knows that nobody was subscribed and nobody was heard. Nor can it
     /// when no server was picked ([`NoResponse`](Reason::NoResponse), [`NotAcceptable`](Reason::NotAcceptable),
     /// [`SelectionFailed`](Reason::SelectionFailed)), and when the call could not be made at all. After
-    /// [`Retry`](crate::middleware::Retry) this holds for all attempts together. In all other cases it may: where the bus did not take a frame, since a connection can be lost after the
-    /// server has read it; where no bid came on a queue, since its servers run calls without a grant; and where nothing is
-    /// known of the error, since it is not PSRPC's.
+    /// [`Retry`](crate::middleware::Retry) this holds for all attempts together. In all other cases it may: where the bus did not
+    /// take a frame, since a connection can be lost after the server has read it; where no bid came on a queue, since its
+    /// servers run calls without a grant; and where nothing is known of the error, since it is not PSRPC's.
     pub fn may_have_run(&self) -> bool {
         if let Some(known) = self.0.may_have_run {
             return known;
         }
         match self.reason() {
-            _ if self.0.unsent || self.0.evidence.unsent => false,
+            _ if self.0.evidence.unsent => false,
             // A server that was subscribed later did not get it.
             Some(Reason::TimedOut | Reason::NoResponse) if self.0.evidence.is_unheard() => false,
             Some(Reason::NoResponse | Reason::NotAcceptable) => self.0.evidence.may_elect,

@@ -55,8 +55,6 @@ struct Inner {
     details: Vec<Any>,
     reason: Option<Reason>,
     fault: Option<Fault>,
-    /// Nothing was sent.
-    unsent: bool,
     evidence: Evidence,
     /// Whether a handler may have run, where that is known of several attempts.
     may_have_run: Option<bool>,
@@ -89,7 +87,6 @@ impl Error {
             details: Vec::new(),
             reason: None,
             fault: None,
-            unsent: false,
             evidence: Evidence::default(),
             may_have_run: None,
             inner: None,
@@ -172,7 +169,7 @@ impl Error {
 
     /// The same error as of something of which nothing was sent.
     pub(crate) fn unsent(mut self) -> Self {
-        self.0.unsent = true;
+        self.0.evidence.unsent = true;
         self
     }
 
