@@ -4,13 +4,24 @@ use std::future::IntoFuture;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use psrpc::Reason;
 use psrpc::bus::Bus;
 use psrpc::middleware::Retry;
 use psrpc::testing::StoppableRuntime;
+use psrpc::{ClientStream, Error, Reason};
 use psrpc_bus_local::LocalBus;
 use psrpc_threads::{Carrier, Shop, Threads, client, client_on, explore, shop};
 use shuttle::future::{block_on, spawn};
+
+/// Sends a message on a stream, and reads it until it ends; returns what became of the message.
+async fn stream_until_it_ends(
+    open: impl Future<Output = Result<ClientStream<u32, u32>, Error>>,
+) -> Result<(), Option<Reason>> {
+    let stream = open.await.map_err(|error| error.reason())?;
+    let sent = stream.send(7).await.map_err(|error| error.reason());
+    while stream.next().await.is_some() {}
+    stream.closed().await;
+    sent
+}
 
 /// One thread closes a client while others call, use a stream, and wait for updates.
 fn a_close_in_the_midst(bus: impl Bus + Clone) {
@@ -20,13 +31,7 @@ fn a_close_in_the_midst(bus: impl Bus + Clone) {
     let (call, open) =
         (client.call::<_, u32>(Shop::NEXT, &[], 1_u32), client.open_stream::<u32, u32>(Shop::ECHO, &[]));
     let calling = spawn(async move { call.await.map_err(|error| error.reason()) });
-    let streaming = spawn(async move {
-        let stream = open.await.map_err(|error| error.reason())?;
-        let sent = stream.send(7).await.map_err(|error| error.reason());
-        while stream.next().await.is_some() {}
-        stream.closed().await;
-        sent
-    });
+    let streaming = spawn(stream_until_it_ends(open.into_future()));
     let listening = spawn(async move { while news.next().await.is_some() {} });
     let closing = client.clone();
     let closing = spawn(async move { closing.close() });
@@ -58,13 +63,7 @@ fn the_end_of_a_runtime_in_the_midst(bus: impl Bus + Clone) {
         (client.call::<_, u32>(Shop::NEXT, &[], 1_u32), client.open_stream::<u32, u32>(Shop::ECHO, &[]));
     let calling = spawn(async move { call.await.map_err(|error| error.reason()) });
     let retrying = spawn(async move { hopeless.await.map_err(|error| error.reason()) });
-    let streaming = spawn(async move {
-        let stream = open.await.map_err(|error| error.reason())?;
-        let sent = stream.send(7).await.map_err(|error| error.reason());
-        while stream.next().await.is_some() {}
-        stream.closed().await;
-        sent
-    });
+    let streaming = spawn(stream_until_it_ends(open.into_future()));
     let listening = spawn(async move { while news.next().await.is_some() {} });
     let ending = spawn(async move { runtime.stop() });
     let ended = Err(Some(Reason::RuntimeEnded));
