@@ -92,6 +92,7 @@ struct User {
 struct Ongoing {
     opens: bool,
     deadline: Time,
+    asked_late: bool,
 }
 
 impl User {
@@ -170,7 +171,7 @@ impl User {
         };
         let now = self.driven.now;
         if let Ok(call) = self.driven.engine.call(now, call) {
-            self.began(call, Ongoing { opens: false, deadline: now.time + timeout });
+            self.began(call, Ongoing { opens: false, deadline: now.time + timeout, asked_late: false });
         }
     }
 
@@ -185,7 +186,7 @@ impl User {
         };
         let now = self.driven.now;
         if let Ok(call) = self.driven.engine.open_stream(now, open) {
-            self.began(call, Ongoing { opens: true, deadline: now.time + timeout });
+            self.began(call, Ongoing { opens: true, deadline: now.time + timeout, asked_late: false });
         }
     }
 
@@ -256,8 +257,15 @@ impl User {
                 assert!(self.multi_calls.remove(&call).is_some(), "a multi call ends once");
             }
             ClientEvent::Select { call, claims } => {
-                assert!(self.calls.contains_key(&call) && claims.len() <= LIMITS.bids_per_call);
+                assert!(claims.len() <= LIMITS.bids_per_call);
                 assert!(claims.iter().all(|claim| claim.affinity.is_finite()));
+                let ongoing = self.calls.get_mut(&call).expect("who selects has a call");
+                // A function that is first asked at the deadline has a moment to answer.
+                if ongoing.deadline <= self.driven.now.time {
+                    assert!(!ongoing.asked_late, "a function is asked once");
+                    ongoing.asked_late = true;
+                    ongoing.deadline = self.driven.now.time + Duration::from_millis(1);
+                }
             }
             ClientEvent::Stream(event) => self.streams.on_event(event),
             ClientEvent::Update { subscription, .. } => {

@@ -185,27 +185,29 @@ where
         let wall = (self.now.wall + time).as_unix_nanos() + jump;
         self.now.wall = WallTime::from_unix_nanos(wall);
         let due = self.engine.poll_timeout().is_some_and(|next| next.at <= self.now.time);
-        let mut count = 0;
-        loop {
-            let more = self.engine.handle_timeout(self.now).is_more();
-            count += self.drain();
-            if !more {
-                break;
-            }
-        }
+        let count = self.fire();
         assert!(due || count == 0, "a timeout that comes early does something");
         let next = self.engine.poll_timeout();
         assert!(next.is_none_or(|next| next.at > self.now.time), "{next:?} at {:?}", self.now.time);
     }
 
-    /// The bus does all that it was asked for.
+    /// Fires what is due, round after round, and gives how much the engine wanted done.
+    fn fire(&mut self) -> usize {
+        let mut count = self.drain();
+        while self.engine.handle_timeout(self.now).is_more() {
+            count += self.drain();
+        }
+        count + self.drain()
+    }
+
+    /// The bus does all that it was asked for, and the engine all that is due. No time passes.
     pub fn settle(&mut self) {
         self.full = false;
         if std::mem::take(&mut self.blocked) {
             self.engine.handle_room();
         }
         // What is done may bring about more.
-        while self.drain() > 0 || !self.tokens.is_empty() || self.subscriptions.iter().any(is_waiting) {
+        while self.fire() > 0 || !self.tokens.is_empty() || self.subscriptions.iter().any(is_waiting) {
             for token in std::mem::take(&mut self.tokens) {
                 self.engine.handle_published(self.now, token, Ok(None));
             }
