@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::Fault;
+use crate::args::{CellSpec, Run};
 use crate::floor;
 use crate::load::{Load, Pace};
 use crate::measure::{Tally, now};
@@ -40,19 +41,16 @@ pub(crate) struct Measured {
     pub(crate) floor: Option<Tally>,
 }
 
-impl Cell<'_> {
-    /// The engine, of which there is one cell: a pair makes one call after the other.
-    pub(crate) fn engine() -> Self {
-        Self {
-            place: None,
-            work: Work::Engine,
-            concurrency: 1,
-            size: work::ENGINE_SIZE,
-            threads: 1,
-            has_floor: false,
-        }
+impl<'a> Cell<'a> {
+    pub(crate) fn of(spec: &CellSpec<'a, Place>, run: &Run) -> Self {
+        let CellSpec { bus: place, work, concurrency, threads } = *spec;
+        let size = if work == Work::Engine { work::ENGINE_SIZE } else { run.size };
+        let has_floor = place.is_some() && !run.no_floor;
+        Self { place, work, concurrency, size, threads, has_floor }
     }
+}
 
+impl Cell<'_> {
     pub(crate) async fn measure(&self, time: Duration) -> Result<Measured, Fault> {
         let Cell { work, concurrency, size, threads, .. } = *self;
         let mut loads = Vec::new();

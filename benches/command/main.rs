@@ -1,6 +1,7 @@
 //! The command: measures what calls of every kind cost, beside the same hops made without the protocol; or runs a steady
-//! load for as long as it is told.
+//! load for as long as it is told; or compares two builds of itself.
 
+mod against;
 mod args;
 mod cell;
 mod fleet;
@@ -27,7 +28,6 @@ use args::{Args, Command, Run};
 use cell::{Cell, Measured};
 use progress::Progress;
 use row::Row;
-use work::Work;
 
 /// What can go wrong here; people read it.
 type Fault = Box<dyn std::error::Error + Send + Sync>;
@@ -41,7 +41,10 @@ fn main() -> ExitCode {
     let outcome = match &args.command {
         Some(Command::Soak(soak)) => soak.run(),
         Some(Command::Scale(scale)) => scale.run(),
-        None => run(&args.run).map(|()| true),
+        None => match args.run.against() {
+            Some(binary) => against::run(&args.run, binary).map(|()| true),
+            None => run(&args.run).map(|()| true),
+        },
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,
@@ -56,7 +59,7 @@ fn main() -> ExitCode {
 /// Measures every cell that was asked for.
 fn run(run: &Run) -> Result<(), Fault> {
     let places = run.open()?;
-    let cells = cells(run, &places);
+    let cells: Vec<_> = run.cells(&places).iter().map(|spec| Cell::of(spec, run)).collect();
     let mut progress = Progress::new(cells.len() * run.runs());
     let mut runs: Vec<Vec<Row>> = Vec::new();
     println!("{}", report::HEAD);
@@ -104,25 +107,6 @@ fn tell_errors(cell: &Cell<'_>, measured: &Measured) {
             eprintln!("{cell}: {} {whose}failed, the last with: {error}", tally.errors());
         }
     }
-}
-
-/// What there is to measure, in the order in which it is.
-fn cells<'a>(run: &Run, places: &'a [place::Place]) -> Vec<Cell<'a>> {
-    let mut cells = Vec::new();
-    for threads in run.threads() {
-        for place in places {
-            for work in run.work().filter(|work| *work != Work::Engine) {
-                for concurrency in run.concurrency() {
-                    let (place, size, has_floor) = (Some(place), run.size, !run.no_floor);
-                    cells.push(Cell { place, work, concurrency, size, threads, has_floor });
-                }
-            }
-        }
-    }
-    if run.work().any(|work| work == Work::Engine) {
-        cells.push(Cell::engine());
-    }
-    cells
 }
 
 fn runtime(threads: usize) -> Result<Runtime, Fault> {

@@ -1,5 +1,6 @@
 //! Where it is measured: a bus, and its server.
 
+use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,12 +37,44 @@ impl FromStr for Asked {
     }
 }
 
+impl Asked {
+    pub(crate) fn kind(&self) -> Kind {
+        match self {
+            Self::Local => Kind::Local,
+            Self::Redis => Kind::Redis,
+            Self::Nats => Kind::Nats,
+            Self::Url(url) if url.starts_with("redis:") => Kind::Redis,
+            Self::Url(_) => Kind::Nats,
+        }
+    }
+}
+
+/// Writes it as it is asked for on the command line.
+impl fmt::Display for Asked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Url(url) => f.write_str(url),
+            known => f.write_str(known.kind().name()),
+        }
+    }
+}
+
 /// Which bus it is.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Local,
     Redis,
     Nats,
+}
+
+impl Kind {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Local => "local",
+            Self::Redis => "redis",
+            Self::Nats => "nats",
+        }
+    }
 }
 
 /// A bus that is there.
@@ -56,16 +89,16 @@ pub(crate) struct Place {
 impl Place {
     /// The bus that was asked for, with a server of its own unless there is one.
     pub(crate) fn open(asked: &Asked) -> Result<Self, Fault> {
-        let of = |kind, server: Server| Self { kind, url: server.url(), server: Some(server) };
-        Ok(match asked {
-            Asked::Local => Self { kind: Kind::Local, url: String::new(), server: None },
-            Asked::Redis => of(Kind::Redis, Server::redis(&[])),
-            Asked::Nats => of(Kind::Nats, Server::nats(&[])),
-            Asked::Url(url) => {
-                let kind = if url.starts_with("redis:") { Kind::Redis } else { Kind::Nats };
-                Self { kind, url: url.clone(), server: None }
-            }
-        })
+        let server = match asked {
+            Asked::Redis => Some(Server::redis(&[])),
+            Asked::Nats => Some(Server::nats(&[])),
+            Asked::Local | Asked::Url(_) => None,
+        };
+        let url = match asked {
+            Asked::Url(url) => url.clone(),
+            _ => server.as_ref().map(Server::url).unwrap_or_default(),
+        };
+        Ok(Self { kind: asked.kind(), url, server })
     }
 
     /// Kills its server and starts it again, if it has one.
@@ -82,11 +115,7 @@ impl Place {
     }
 
     pub(crate) fn name(&self) -> &'static str {
-        match self.kind {
-            Kind::Local => "local",
-            Kind::Redis => "redis",
-            Kind::Nats => "nats",
-        }
+        self.kind.name()
     }
 
     /// So many buses as as many processes would have: each with connections of its own where there are any.

@@ -111,6 +111,59 @@ fn the_chart_has_a_row_for_each_cell() {
 }
 
 #[test]
+fn a_build_against_itself_has_a_ratio_for_each_cell() {
+    let options = "--threads 1,2 --concurrency 3 --runs 2 --seconds 0.1 --json";
+    let cells = cells(&format!("--against {} {options}", env!("CARGO_BIN_EXE_psrpc-bench")));
+    let named = |cell: &Value| (cell["work"].as_str().map(str::to_owned), cell["threads"].as_u64());
+    let wanted = [(1, "queue"), (1, "affinity"), (2, "queue"), (2, "affinity")];
+    assert_eq!(
+        cells.iter().map(named).collect::<Vec<_>>(),
+        wanted.map(|(threads, work)| (Some(work.to_owned()), Some(threads)))
+    );
+    for cell in &cells {
+        assert_eq!((&cell["bus"], &cell["concurrency"]), (&"local".into(), &3.into()));
+        for figure in ["cpu_us_per_call", "calls_per_s"] {
+            let compared = &cell[figure];
+            let [this, other, smallest, ratio, largest] =
+                ["this", "other", "smallest_ratio", "ratio", "largest_ratio"]
+                    .map(|key| number(compared, key));
+            assert!(this > 0.0 && other > 0.0, "{figure} is nothing: {cell}");
+            assert!(0.0 < smallest && smallest <= ratio && ratio <= largest, "{cell}");
+        }
+    }
+}
+
+#[test]
+fn the_engine_and_a_bus_with_a_server_are_compared_as_well() {
+    let options = "--bus redis --work single,engine --threads 2 --runs 1 --seconds 0.1";
+    let output = bench(&format!("--against {} {options}", env!("CARGO_BIN_EXE_psrpc-bench")));
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    let lines: Vec<_> = said.lines().collect();
+    assert_eq!(lines.len(), 5, "{said}");
+    for (line, cell) in [(lines[2], ["redis", "single", "2", "16"]), (lines[3], ["none", "engine", "1", "1"])]
+    {
+        assert_eq!(line.split_whitespace().take(4).collect::<Vec<_>>(), cell, "{said}");
+        assert_eq!(line.matches("x ").count(), 2, "a ratio of the CPU time, and one of the calls: {said}");
+    }
+}
+
+#[test]
+fn a_binary_that_is_no_build_of_the_command_is_named_with_what_is_wrong() {
+    let refused = |binary: &str, reason: &str| {
+        let output = bench(&format!("--against {binary} --seconds 0.1"));
+        let said = String::from_utf8_lossy(&output.stderr);
+        let is_named = said.starts_with("psrpc-bench: ") && said.contains(binary);
+        assert!(!output.status.success() && is_named && said.contains(reason), "{binary}: {said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+    };
+    refused("no/such/psrpc-bench", "cannot run no/such/psrpc-bench: No such file");
+    refused("Cargo.toml", "cannot run Cargo.toml: Permission denied");
+    refused("/bin/echo", "did not print a JSON summary of this cell in its last line, but: --json");
+    refused("/bin/sh", "failed with exit status: ");
+}
+
+#[test]
 fn what_cannot_be_is_refused_with_a_reason() {
     let refused = |arguments: &str, reason: &str| {
         let output = bench(arguments);
@@ -125,4 +178,6 @@ fn what_cannot_be_is_refused_with_a_reason() {
     refused("--threads 0", "0 is not in 1..=64");
     refused("--bus redis://127.0.0.1:1 --work queue", "unavailable: redis at 127.0.0.1:1");
     refused("soak", "--minutes");
+    refused("--against other --plot chart.svg", "cannot be used with");
+    refused("--against other scale", "cannot be used with");
 }
