@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand, ValueEnum, value_parser};
 
 use crate::Fault;
+use crate::compress::Compress;
 use crate::place::{Asked, Place};
 use crate::scale::Scale;
 use crate::soak::Soak;
@@ -32,6 +33,7 @@ pub(crate) struct Args {
 pub(crate) enum Command {
     Soak(Soak),
     Scale(Scale),
+    Compress(Compress),
 }
 
 #[derive(clap::Args)]

@@ -8,7 +8,7 @@ use psrpc_cost::{START, later};
 use psrpc_engine::proto::{Channel, Frame, MethodProperties};
 use psrpc_engine::{
     Call, Client, ClientConfig, ClientEvent, ClientLimits, Engine, Now, Output, Route, Selection, Server,
-    ServerConfig, ServerEvent, ServerLimits, SubscriptionHandle, SubscriptionKind,
+    ServerConfig, ServerEvent, ServerLimits, SubscriptionHandle, SubscriptionKind, Token,
 };
 
 use crate::measure::now;
@@ -166,8 +166,11 @@ impl Fleet {
             let output = self.clients[number].poll_output();
             self.cost.clients += started.elapsed();
             match output {
-                None => return,
-                Some(Output::Publish { token, channel, frame }) => {
+                None => {
+                    let started = now();
+                    let taken = take_next(&mut self.clients[number]);
+                    self.cost.clients += started.elapsed();
+                    let Some((token, channel, frame)) = taken else { return };
                     self.publish(&channel, frame);
                     let started = now();
                     self.clients[number].handle_published(self.now, token, Ok(None));
@@ -192,18 +195,21 @@ impl Fleet {
             let server = &mut self.servers[number];
             let output = server.poll_output();
             match output {
-                None => return self.cost.servers += started.elapsed(),
+                None => {
+                    let taken = take_next(server);
+                    if let Some((token, ..)) = &taken {
+                        server.handle_published(self.now, *token, Ok(None));
+                    }
+                    self.cost.servers += started.elapsed();
+                    let Some((_, channel, frame)) = taken else { return };
+                    self.publish(&channel, frame);
+                    continue;
+                }
                 Some(Output::Event(ServerEvent::Received(received))) if !self.holds => {
                     server.bid(self.now, received.request, 1.0);
                 }
                 Some(Output::Event(ServerEvent::Run { request })) => {
                     server.respond(self.now, request, Ok("yes".into()));
-                }
-                Some(Output::Publish { token, channel, frame }) => {
-                    server.handle_published(self.now, token, Ok(None));
-                    self.cost.servers += started.elapsed();
-                    self.publish(&channel, frame);
-                    continue;
                 }
                 Some(Output::Subscribe { subscription, channel, kind }) => {
                     server.handle_subscribed(self.now, subscription, Ok(()));
@@ -254,6 +260,14 @@ impl Fleet {
             busy.push_back(node);
         }
     }
+}
+
+/// Takes the next frame to publish.
+fn take_next<E: Engine>(engine: &mut E) -> Option<(Token, Channel, Frame)> {
+    let outgoing = engine.poll_publish()?;
+    let token = outgoing.token();
+    let (channel, frame) = outgoing.take();
+    Some((token, channel, frame))
 }
 
 impl Cost {

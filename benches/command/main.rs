@@ -4,6 +4,7 @@
 mod against;
 mod args;
 mod cell;
+mod compress;
 mod fleet;
 mod floor;
 mod load;
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
     let outcome = match &args.command {
         Some(Command::Soak(soak)) => soak.run(),
         Some(Command::Scale(scale)) => scale.run(),
+        Some(Command::Compress(compress)) => compress.run(),
         None => match args.run.against() {
             Some(binary) => against::run(&args.run, binary).map(|()| true),
             None => run(&args.run).map(|()| true),

@@ -1,8 +1,8 @@
 //! What registered topics take in a server, apart from what its bus keeps of them.
 
-use psrpc::bus::{Bus, Full, Receipt, Sink, Subscription};
+use psrpc::bus::{Accepted, Bus, Full, Offer, Sink, Subscription, Wakes};
 use psrpc::engine::SubscriptionKind;
-use psrpc::engine::proto::{Channel, Frame};
+use psrpc::engine::proto::Channel;
 use tokio::task::JoinSet;
 
 use crate::Fault;
@@ -37,13 +37,13 @@ async fn joined(joining: &mut JoinSet<Result<(), psrpc::Error>>) -> Result<(), F
 struct Forgetful;
 
 impl Bus for Forgetful {
-    fn publish(&self, _: &Channel, _: Frame, receipt: Receipt) -> Result<(), Box<Full>> {
-        receipt.published(None);
-        Ok(())
+    fn publish(&self, offer: Offer<'_>, _: &mut Wakes) -> Result<Accepted, Full> {
+        drop(offer.take());
+        Ok(Accepted::Done(None))
     }
 
-    fn subscribe(&self, _: &Channel, _: SubscriptionKind, sink: Sink) -> Subscription {
-        sink.live();
+    fn subscribe(&self, _: &Channel, _: SubscriptionKind, sink: Sink, wakes: &mut Wakes) -> Subscription {
+        sink.live(wakes);
         // Dropped, it would end the subscription.
         std::mem::forget(sink);
         Subscription::new(|| {})

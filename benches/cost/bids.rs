@@ -1,9 +1,9 @@
 //! A client that has made a call which every server sees, and hears their bids.
 
 use psrpc_engine::proto::{ClaimRequest, Frame, MethodProperties, Routing, Text};
-use psrpc_engine::{Call, Client, ClientConfig, Engine, Now, Output, Route, SubscriptionHandle};
+use psrpc_engine::{Call, Client, ClientConfig, Engine, Now, Route, SubscriptionHandle};
 
-use crate::{START, STEP, later, subscribe};
+use crate::{START, STEP, is_idle, later, subscribe};
 
 /// A client that selects: the bids that come count, and none wins at once.
 pub struct Bids {
@@ -22,9 +22,9 @@ impl Bids {
         let now = START;
         let at_client = subscribe(&mut client, now)[0];
         client.call(now, Call::new(route, "a hat, please")).expect("a call");
-        let Some(Output::Publish { token, frame: Frame::Request(request), .. }) = client.poll_output() else {
-            panic!("a request");
-        };
+        let outgoing = client.poll_publish().expect("a request");
+        let token = outgoing.token();
+        let (_, Frame::Request(request)) = outgoing.take() else { panic!("a request") };
         client.handle_published(now, token, Ok(None));
         let mut bids = Self { client, now, at_client, request_id: request.request_id };
         for server in 0..count {
@@ -40,7 +40,7 @@ impl Bids {
     pub fn hear(&mut self, bid: Frame) {
         self.now = later(self.now, STEP);
         self.client.handle_frame(self.now, self.at_client, bid);
-        assert!(self.client.poll_output().is_none(), "the bid counts, and does not win at once");
+        assert!(is_idle(&mut self.client), "the bid counts, and does not win at once");
     }
 
     fn of(&self, server: usize) -> Frame {

@@ -6,7 +6,7 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 
-use psrpc::bus::{Bus, Receipt, Sink, Subscription};
+use psrpc::bus::{Bus, Offer, ReplyTo, Sink, Subscription, Wakes};
 use psrpc::proto::{Channel, Frame, MethodProperties, Routing, Seed};
 use psrpc::{
     Client, ClientOptions, ClientStream, Handlers, Method, Now, Request, Runtime, Server, ServerOptions,
@@ -186,7 +186,8 @@ impl BusQueue {
     /// A queue whose members have each had a turn.
     pub fn new(members: usize) -> Self {
         let (bus, channel) = (LocalBus::new(), Channel::request::<&str>("Hats", "Fit", &[], true));
-        let subscribe = |_| bus.subscribe(&channel, SubscriptionKind::Queue, Sink::new(drop));
+        let subscribe =
+            |_| bus.subscribe(&channel, SubscriptionKind::Queue, Sink::new(|_, _| ()), &mut Wakes::new());
         let _members = (0..members).map(subscribe).collect();
         // The last turns of a round are those that a search would reach last.
         let queue = Self { bus, channel, _members };
@@ -196,6 +197,7 @@ impl BusQueue {
 
     /// Hands a frame to the member whose turn it is.
     pub fn publish(&self, frame: Frame) {
-        self.bus.publish(&self.channel, frame, Receipt::new(|_| ())).expect("it has room");
+        let offer = Offer::new(self.channel.clone(), frame, ReplyTo::new(|_| ()));
+        let _ = self.bus.publish(offer, &mut Wakes::new()).expect("it has room");
     }
 }

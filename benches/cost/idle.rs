@@ -6,7 +6,7 @@ use psrpc_engine::{
     SubscriptionHandle,
 };
 
-use crate::{START, STEP, later, subscribe};
+use crate::{START, STEP, is_idle, later, subscribe};
 
 /// A client without any calls.
 pub struct IdleClient {
@@ -30,7 +30,7 @@ impl IdleClient {
         let Some(Output::Event(ClientEvent::Dropped(_))) = self.client.poll_output() else {
             panic!("the answer is dropped");
         };
-        assert!(self.client.poll_output().is_none());
+        assert!(is_idle(&mut self.client));
     }
 }
 
@@ -83,13 +83,15 @@ impl IdleServer {
             panic!("the request comes in");
         };
         self.server.bid(self.now, received.request, 0.5);
-        let Some(Output::Publish { token, .. }) = self.server.poll_output() else { panic!("a bid") };
+        let outgoing = self.server.poll_publish().expect("a bid");
+        let token = outgoing.token();
+        drop(outgoing.take());
         self.server.handle_published(self.now, token, Ok(None));
         self.server.handle_frame(self.now, self.grants, grant);
         let Some(Output::Event(ServerEvent::Abandoned { .. })) = self.server.poll_output() else {
             panic!("the bid loses");
         };
-        assert!(self.server.poll_output().is_none());
+        assert!(is_idle(&mut self.server));
     }
 
     /// Hears a request that has expired.
@@ -99,14 +101,14 @@ impl IdleServer {
         let Some(Output::Event(ServerEvent::Dropped(_))) = self.server.poll_output() else {
             panic!("the request is dropped");
         };
-        assert!(self.server.poll_output().is_none());
+        assert!(is_idle(&mut self.server));
     }
 
     /// Hears a grant that is none of its business.
     pub fn pass_by(&mut self, grant: Frame) {
         self.pass_time();
         self.server.handle_frame(self.now, self.grants, grant);
-        assert!(self.server.poll_output().is_none(), "the grant is ignored");
+        assert!(is_idle(&mut self.server), "the grant is ignored");
     }
 
     fn pass_time(&mut self) {

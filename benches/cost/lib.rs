@@ -83,41 +83,45 @@ impl Pair {
         self.client.call(self.now, call).expect("a call");
         let mut done = false;
         while !done {
-            // Matched as they come, since each in a variable would be a copy of it.
+            // Outputs are matched and frames passed on as they come, since each in a variable would be a copy of it.
             loop {
-                match self.client.poll_output() {
-                    None => break,
-                    Some(Output::Publish { token, frame, .. }) => {
-                        let to =
-                            if let Frame::Request(_) = frame { Some(self.requests) } else { self.grants };
-                        self.client.handle_published(self.now, token, Ok(None));
-                        self.server.handle_frame(self.now, to.expect("a subscription"), frame);
+                loop {
+                    match self.client.poll_output() {
+                        None => break,
+                        Some(Output::Event(ClientEvent::Resolved { outcome, .. })) => {
+                            done = outcome.is_ok();
+                            assert!(done, "the call is answered");
+                        }
+                        Some(_) => {}
                     }
-                    Some(Output::Event(ClientEvent::Resolved { outcome, .. })) => {
-                        done = outcome.is_ok();
-                        assert!(done, "the call is answered");
-                    }
-                    Some(_) => {}
                 }
+                let Some(outgoing) = self.client.poll_publish() else { break };
+                let token = outgoing.token();
+                let request = matches!(outgoing.frame(), Frame::Request(_));
+                let to = if request { Some(self.requests) } else { self.grants };
+                self.server.handle_frame(self.now, to.expect("a subscription"), outgoing.take().1);
+                self.client.handle_published(self.now, token, Ok(None));
             }
             loop {
-                match self.server.poll_output() {
-                    None => break,
-                    Some(Output::Publish { token, frame, .. }) => {
-                        self.server.handle_published(self.now, token, Ok(None));
-                        let bid = matches!(frame, Frame::ClaimRequest(_));
-                        let to = if bid { self.bids } else { self.responses };
-                        self.client.handle_frame(self.now, to, frame);
+                loop {
+                    match self.server.poll_output() {
+                        None => break,
+                        Some(Output::Event(ServerEvent::Received(received))) => {
+                            self.server.bid(self.now, received.request, 1.0);
+                        }
+                        Some(Output::Event(ServerEvent::Run { request })) => match handler {
+                            Handler::Answers => self.server.respond(self.now, request, Ok(payload.into())),
+                            Handler::Runs => done = true,
+                        },
+                        Some(_) => {}
                     }
-                    Some(Output::Event(ServerEvent::Received(received))) => {
-                        self.server.bid(self.now, received.request, 1.0);
-                    }
-                    Some(Output::Event(ServerEvent::Run { request })) => match handler {
-                        Handler::Answers => self.server.respond(self.now, request, Ok(payload.into())),
-                        Handler::Runs => done = true,
-                    },
-                    Some(_) => {}
                 }
+                let Some(outgoing) = self.server.poll_publish() else { break };
+                let token = outgoing.token();
+                let bid = matches!(outgoing.frame(), Frame::ClaimRequest(_));
+                let to = if bid { self.bids } else { self.responses };
+                self.client.handle_frame(self.now, to, outgoing.take().1);
+                self.server.handle_published(self.now, token, Ok(None));
             }
         }
     }
@@ -133,6 +137,11 @@ pub fn later(now: Now, by: Duration) -> Now {
 enum Handler {
     Answers,
     Runs,
+}
+
+/// Returns `true` if an engine wants nothing done.
+pub(crate) fn is_idle<E: Engine>(engine: &mut E) -> bool {
+    engine.poll_output().is_none() && engine.poll_publish().is_none()
 }
 
 pub(crate) fn subscribe<E: Engine>(engine: &mut E, now: Now) -> Vec<SubscriptionHandle> {

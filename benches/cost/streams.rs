@@ -63,40 +63,44 @@ impl Streams {
         let mut more = true;
         while more {
             more = false;
-            while let Some(output) = self.client.poll_output() {
-                match output {
-                    Output::Publish { token, frame, .. } => {
-                        more = true;
-                        self.client.handle_published(self.now, token, Ok(None));
-                        self.server.handle_frame(self.now, self.at_server, frame);
+            loop {
+                while let Some(output) = self.client.poll_output() {
+                    match output {
+                        Output::Event(ClientEvent::Opened { outcome, .. }) => {
+                            self.streams.push(outcome.expect("the stream is taken"));
+                        }
+                        Output::Event(ClientEvent::Stream(StreamEvent::Sent { outcome, .. })) => {
+                            outcome.expect("the message is taken");
+                            self.taken += 1;
+                        }
+                        _ => {}
                     }
-                    Output::Event(ClientEvent::Opened { outcome, .. }) => {
-                        self.streams.push(outcome.expect("the stream is taken"));
-                    }
-                    Output::Event(ClientEvent::Stream(StreamEvent::Sent { outcome, .. })) => {
-                        outcome.expect("the message is taken");
-                        self.taken += 1;
-                    }
-                    _ => {}
                 }
+                let Some(outgoing) = self.client.poll_publish() else { break };
+                more = true;
+                let token = outgoing.token();
+                self.server.handle_frame(self.now, self.at_server, outgoing.take().1);
+                self.client.handle_published(self.now, token, Ok(None));
             }
-            while let Some(output) = self.server.poll_output() {
-                match output {
-                    Output::Publish { token, frame, .. } => {
-                        more = true;
-                        self.server.handle_published(self.now, token, Ok(None));
-                        self.client.handle_frame(self.now, self.at_client, frame);
+            loop {
+                while let Some(output) = self.server.poll_output() {
+                    match output {
+                        Output::Event(ServerEvent::Received(received)) => {
+                            self.server.bid(self.now, received.request, 1.0);
+                        }
+                        Output::Event(ServerEvent::Stream(StreamEvent::Message { delivery, .. })) => {
+                            let stream = delivery.stream();
+                            self.server.accept(self.now, delivery);
+                            self.server.taken(stream);
+                        }
+                        _ => {}
                     }
-                    Output::Event(ServerEvent::Received(received)) => {
-                        self.server.bid(self.now, received.request, 1.0);
-                    }
-                    Output::Event(ServerEvent::Stream(StreamEvent::Message { delivery, .. })) => {
-                        let stream = delivery.stream();
-                        self.server.accept(self.now, delivery);
-                        self.server.taken(stream);
-                    }
-                    _ => {}
                 }
+                let Some(outgoing) = self.server.poll_publish() else { break };
+                more = true;
+                let token = outgoing.token();
+                self.client.handle_frame(self.now, self.at_client, outgoing.take().1);
+                self.server.handle_published(self.now, token, Ok(None));
             }
         }
     }

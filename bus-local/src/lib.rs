@@ -8,20 +8,16 @@
 #![deny(missing_docs, missing_debug_implementations)]
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError};
-#[cfg(not(psrpc_shuttle))]
-use std::sync::{Mutex, MutexGuard};
+use std::sync::Arc;
 
 use psrpc::SubscriptionKind;
-use psrpc::bus::{Bus, BusId, Full, Receipt, Sink, Subscription};
+use psrpc::bus::{Accepted, Bus, BusId, Full, Lock, Offer, Sink, Subscription, Turns, Wakes};
 use psrpc::proto::{Channel, Frame};
-#[cfg(psrpc_shuttle)]
-use shuttle::sync::{Mutex, MutexGuard};
 use slab::Slab;
 
 /// An in-process bus. Cheap to clone; all clones are one bus.
 #[derive(Clone, Default)]
-pub struct LocalBus(Arc<Mutex<Channels>>);
+pub struct LocalBus(Arc<Lock<Channels>>);
 
 /// By legacy name.
 type Channels = BTreeMap<Box<str>, Subscribers>;
@@ -30,31 +26,16 @@ type Channels = BTreeMap<Box<str>, Subscribers>;
 #[derive(Default)]
 struct Subscribers {
     plain: Slab<Sink>,
-    queue: Queue,
-}
-
-/// The queue subscribers of one channel, which take turns: a ring, so that a turn costs the same however many there are.
-#[derive(Default)]
-struct Queue {
-    members: Slab<Member>,
-    /// Whose turn it is; anything when there is nobody.
-    turn: usize,
-}
-
-struct Member {
-    sink: Sink,
-    /// Whose turn is before and after this one's.
-    before: usize,
-    after: usize,
+    queue: Turns<Sink>,
 }
 
 impl LocalBus {
-    /// A bus of its own.
+    /// Returns a bus of its own.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The bus that a URL names: `local:`, or `local` for short, a bus of its own.
+    /// Returns the bus that a URL names: `local:`, or `local` for short, a bus of its own.
     ///
     /// # Errors
     ///
@@ -69,19 +50,17 @@ impl LocalBus {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Channels> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn unsubscribe(&self, channel: &Channel, kind: SubscriptionKind, key: usize) {
-        let mut channels = self.lock();
+        let mut wakes = Wakes::new();
+        let mut channels = self.0.lock();
         let Some(subscribers) = channels.get_mut(channel.legacy()) else { return };
-        let sink = subscribers.remove(kind, key);
-        if subscribers.plain.is_empty() && subscribers.queue.members.is_empty() {
+        // Its end comes after all that was delivered, since nothing can be while the lock is held.
+        if let Some(sink) = subscribers.remove(kind, key) {
+            sink.end(&mut wakes);
+        }
+        if subscribers.plain.is_empty() && subscribers.queue.is_empty() {
             channels.remove(channel.legacy());
         }
-        // Its end comes after all that was delivered, since nothing can be while the lock is held.
-        drop(sink);
     }
 }
 
@@ -94,21 +73,29 @@ impl Bus for LocalBus {
         Some(BusId::of(&self.0))
     }
 
-    fn publish(&self, channel: &Channel, frame: Frame, receipt: Receipt) -> Result<(), Box<Full>> {
-        let mut channels = self.lock();
-        let receivers = match channels.get_mut(channel.legacy()) {
-            Some(subscribers) => subscribers.deliver(frame),
-            None => 0,
+    fn publish(&self, offer: Offer<'_>, wakes: &mut Wakes) -> Result<Accepted, Full> {
+        let mut channels = self.0.lock();
+        let receivers = match channels.get_mut(offer.channel().legacy()) {
+            Some(subscribers) => subscribers.deliver(offer.take(), wakes),
+            None => {
+                drop(offer.take());
+                0
+            }
         };
-        drop(channels);
-        receipt.published(Some(receivers));
-        Ok(())
+        Ok(Accepted::Done(Some(receivers)))
     }
 
-    fn subscribe(&self, channel: &Channel, kind: SubscriptionKind, sink: Sink) -> Subscription {
-        let mut channels = self.lock();
-        sink.live();
+    fn subscribe(
+        &self,
+        channel: &Channel,
+        kind: SubscriptionKind,
+        sink: Sink,
+        wakes: &mut Wakes,
+    ) -> Subscription {
+        let mut channels = self.0.lock();
+        sink.live(wakes);
         let key = channels.entry(channel.legacy().into()).or_default().insert(kind, sink);
+        drop(channels);
         let (bus, channel) = (self.clone(), channel.clone());
         Subscription::new(move || bus.unsubscribe(&channel, kind, key))
     }
@@ -129,55 +116,22 @@ impl Subscribers {
         }
     }
 
-    /// Hands a frame to every plain subscriber and to one of the queue; gives how many got it.
-    fn deliver(&mut self, frame: Frame) -> u64 {
-        let queue = self.queue.next();
+    /// Hands a frame to every plain subscriber and to one of the queue, and returns how many got it.
+    fn deliver(&mut self, frame: Frame, wakes: &mut Wakes) -> u64 {
+        let queue = self.queue.next_turn();
         let receivers = self.plain.len() as u64 + u64::from(queue.is_some());
         let mut sinks = self.plain.iter().map(|(_, sink)| sink).chain(queue);
         if let Some(first) = sinks.next() {
-            sinks.for_each(|sink| sink.deliver(frame.clone()));
-            first.deliver(frame);
+            sinks.for_each(|sink| sink.deliver(frame.clone(), wakes));
+            first.deliver(frame, wakes);
         }
         receivers
     }
 }
 
-impl Queue {
-    /// Adds a member, whose turn comes after those of all others.
-    fn insert(&mut self, sink: Sink) -> usize {
-        let key = self.members.vacant_key();
-        let after = if self.members.is_empty() { key } else { self.turn };
-        let before = self.members.get(after).map_or(key, |member| member.before);
-        self.members.insert(Member { sink, before, after });
-        self.members[before].after = key;
-        self.members[after].before = key;
-        self.turn = after;
-        key
-    }
-
-    fn remove(&mut self, key: usize) -> Option<Sink> {
-        let Member { sink, before, after } = self.members.try_remove(key)?;
-        if before != key {
-            self.members[before].after = after;
-            self.members[after].before = before;
-        }
-        if self.turn == key {
-            self.turn = after;
-        }
-        Some(sink)
-    }
-
-    /// The member whose turn it is.
-    fn next(&mut self) -> Option<&Sink> {
-        let Member { sink, after, .. } = self.members.get(self.turn)?;
-        self.turn = *after;
-        Some(sink)
-    }
-}
-
 impl std::fmt::Debug for LocalBus {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("LocalBus").field("channels", &self.lock().len()).finish()
+        f.debug_struct("LocalBus").field("channels", &self.0.lock().len()).finish()
     }
 }
 
@@ -212,36 +166,6 @@ pub enum UrlError {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// The keys of the members in the order of their turns, once around.
-    fn turns(queue: &mut Queue) -> Vec<usize> {
-        (0..queue.members.len())
-            .map(|_| {
-                let turn = queue.turn;
-                assert!(queue.next().is_some());
-                turn
-            })
-            .collect()
-    }
-
-    #[test]
-    fn members_of_a_queue_take_turns_whoever_joins_and_leaves() {
-        let sink = || Sink::new(|_| ());
-        let mut queue = Queue::default();
-        assert!(queue.next().is_none());
-        let [a, b, c] = [(); 3].map(|()| queue.insert(sink()));
-        assert_eq!(turns(&mut queue), [a, b, c]);
-        assert!(queue.next().is_some(), "that of a");
-        let d = queue.insert(sink());
-        assert_eq!(turns(&mut queue), [b, c, a, d]);
-        assert!(queue.remove(c).is_some() && queue.remove(c).is_none());
-        assert!(queue.remove(b).is_some(), "it was its turn");
-        assert_eq!(turns(&mut queue), [a, d]);
-        assert!(queue.remove(a).is_some() && queue.remove(d).is_some());
-        assert!(queue.next().is_none());
-        let again = queue.insert(sink());
-        assert_eq!(turns(&mut queue), [again]);
-    }
 
     #[test]
     fn only_local_urls_name_a_local_bus() {

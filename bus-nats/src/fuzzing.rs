@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use psrpc::SubscriptionKind;
-use psrpc::bus::Sink;
+use psrpc::bus::{Sink, Wakes};
 use psrpc::proto::FrameLimits;
 
 use crate::subject;
@@ -21,7 +21,7 @@ impl Subject {
 
     /// Adds a listener, and gives what to remove it by.
     pub fn add(&self, channel: &str, sink: Sink) -> usize {
-        self.0.add(channel, sink, true)
+        self.0.add(channel, sink, true, &mut Wakes::new())
     }
 
     /// Removes a listener, as if the server had answered.

@@ -1,10 +1,10 @@
 //! PSRPC's bus over NATS.
 //!
 //! ```no_run
-//! # async fn example() -> Result<(), psrpc_bus_nats::ConnectError> {
+//! # async fn example(runtime: impl psrpc::Runtime) -> Result<(), psrpc_bus_nats::ConnectError> {
 //! use psrpc_bus_nats::NatsBus;
 //!
-//! let bus = NatsBus::connect("nats://user:password@localhost:4222").await?;
+//! let bus = NatsBus::connect("nats://user:password@localhost:4222", runtime).await?;
 //! # Ok(())
 //! # }
 //! ```
@@ -71,21 +71,19 @@ mod url;
 use std::fmt;
 use std::future::ready;
 use std::sync::{Arc, OnceLock, Weak};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use async_nats::Client;
 use async_nats::connection::State;
-use psrpc::SubscriptionKind;
-use psrpc::bus::{Bus, BusId, Full, Receipt, Sink, Subscription};
-use psrpc::proto::{Channel, Frame};
+use psrpc::bus::{Accepted, Bus, BusId, Full, Monitor, Offer, Sink, Subscription, Wakes};
+use psrpc::proto::Channel;
+use psrpc::{Runtime, SubscriptionKind};
 
 pub use crate::error::{ConnectError, UrlProblem};
 pub use crate::options::NatsOptions;
 
 use crate::echo::Echo;
-use crate::error::Fault;
 use crate::home::Home;
-use crate::outbox::Outgoing;
 use crate::shared::Shared;
 use crate::url::{Credentials, Servers};
 
@@ -105,13 +103,13 @@ impl Drop for Ends {
 impl NatsBus {
     /// Connects to the first server that lets us in, of URLs with commas between them:
     /// `nats://[user:password@]host[:port]`, or `nats://token@host`. Users and passwords are percent-encoded; those of
-    /// the first URL that has any are used for all servers.
+    /// the first URL that has any are used for all servers. `runtime` is the clock of the bus's events.
     ///
     /// # Errors
     ///
     /// When a URL is none of a NATS server, or no server lets us in.
-    pub async fn connect(urls: &str) -> Result<Self, ConnectError> {
-        Self::connect_with(urls, NatsOptions::new()).await
+    pub async fn connect(urls: &str, runtime: impl Runtime) -> Result<Self, ConnectError> {
+        Self::connect_with(urls, runtime, NatsOptions::new()).await
     }
 
     /// Connects with options.
@@ -119,15 +117,31 @@ impl NatsBus {
     /// # Errors
     ///
     /// As for [`connect`](Self::connect).
-    pub async fn connect_with(urls: &str, options: NatsOptions) -> Result<Self, ConnectError> {
+    pub async fn connect_with(
+        urls: &str,
+        runtime: impl Runtime,
+        options: NatsOptions,
+    ) -> Result<Self, ConnectError> {
         let servers = Servers::parse(urls)?;
         let names = servers.to_string();
         let home = Home::new().map_err(ConnectError::Thread)?;
         let hears = Arc::new(OnceLock::new());
-        let connecting = home.spawn(connect(servers, options.clone(), Arc::clone(&hears)));
-        let client =
-            connecting.await.unwrap_or_else(|_| Err(ConnectError::Panicked { servers: names.clone() }));
-        let bus = Self::start(client?, names, options, home).await?;
+        let mut attempts = 0;
+        let client = loop {
+            let connecting = home.spawn(connect(servers.clone(), options.clone(), Arc::clone(&hears)));
+            let connected = connecting.await;
+            match connected.unwrap_or_else(|_| Err(ConnectError::Panicked { servers: names.clone() })) {
+                Err(ConnectError::Refused { .. } | ConnectError::TimedOut { .. })
+                    if options.wait_for_server =>
+                {
+                    attempts += 1;
+                    let delay = options::delay(attempts, options.reconnect_delay);
+                    runtime.sleep_until(runtime.now().time + delay).await;
+                }
+                outcome => break outcome?,
+            }
+        };
+        let bus = Self::start(client, names, options, home, Arc::new(runtime)).await?;
         // Nothing that concerns anybody was told before.
         hears.get_or_init(|| Arc::downgrade(&bus.0.0));
         Ok(bus)
@@ -145,7 +159,7 @@ impl NatsBus {
     /// # Errors
     ///
     /// When the client is not connected, or the server does not answer on an inbox.
-    pub async fn from_client(client: Client) -> Result<Self, ConnectError> {
+    pub async fn from_client(client: Client, runtime: impl Runtime) -> Result<Self, ConnectError> {
         let home = Home::new().map_err(ConnectError::Thread)?;
         let info = client.server_info();
         let name = format!("nats://{}:{}", info.host, info.port);
@@ -156,7 +170,7 @@ impl NatsBus {
             });
         }
         let options = NatsOptions::new();
-        Self::start(client, name, options, home).await
+        Self::start(client, name, options, home, Arc::new(runtime)).await
     }
 
     /// A bus on a connection, once that has proven to be one.
@@ -165,6 +179,7 @@ impl NatsBus {
         servers: String,
         options: NatsOptions,
         home: Home,
+        runtime: Arc<dyn Runtime>,
     ) -> Result<Self, ConnectError> {
         let (listens, limit) = (Echo::new(client.clone()), options.connection_timeout);
         let proven = home.spawn(async move {
@@ -176,29 +191,9 @@ impl NatsBus {
         let Ok(Some(echo)) = proven.await else {
             return Err(ConnectError::Inbox { servers, prefix: options.inbox_prefix });
         };
-        let shared = Arc::new(Shared::new(client, echo, servers, options, home));
+        let shared = Arc::new(Shared::new(client, echo, servers, options, home, runtime));
         shared.start();
         Ok(Self(Arc::new(Ends(shared))))
-    }
-
-    /// A frame as it goes out.
-    fn outgoing(
-        &self,
-        channel: &Channel,
-        frame: &Frame,
-    ) -> Result<(async_nats::Subject, bytes::Bytes), Fault> {
-        let shared = &self.0.0;
-        let subject = channel.server();
-        subject::check(subject)?;
-        if !shared.is_up() {
-            return Err(shared.not_connected());
-        }
-        let payload = frame.encode_with(channel.local(), shared.options.compression);
-        let (size, limit) = (payload.len(), shared.client.max_payload());
-        if size > limit {
-            return Err(Fault::TooLarge { subject: subject.to_owned(), size, limit });
-        }
-        Ok((subject.into(), payload))
     }
 }
 
@@ -237,31 +232,41 @@ impl Bus for NatsBus {
         Some(BusId::of(&self.0))
     }
 
-    fn publish(&self, channel: &Channel, frame: Frame, receipt: Receipt) -> Result<(), Box<Full>> {
-        match self.outgoing(channel, &frame) {
-            Ok((subject, payload)) => {
-                let outgoing = Outgoing { subject, payload, receipt };
-                self.0.0.outbox.push(outgoing).map_err(|full| Box::new(Full { frame, receipt: full.receipt }))
-            }
-            Err(fault) => {
-                receipt.failed(fault.into());
-                Ok(())
-            }
+    fn publish(&self, offer: Offer<'_>, wakes: &mut Wakes) -> Result<Accepted, Full> {
+        let shared = &self.0.0;
+        if let Err(fault) = subject::check(offer.channel().server()) {
+            return Ok(Accepted::Failed(fault.into()));
         }
+        if !shared.is_up() {
+            return Ok(Accepted::Failed(shared.not_connected().into()));
+        }
+        let accepted = shared.outbox.push(offer)?;
+        wakes.push(Waker::from(Arc::clone(shared)));
+        Ok(accepted)
     }
 
     fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
         self.0.0.outbox.poll_room(cx)
     }
 
-    fn subscribe(&self, channel: &Channel, kind: SubscriptionKind, sink: Sink) -> Subscription {
+    fn subscribe(
+        &self,
+        channel: &Channel,
+        kind: SubscriptionKind,
+        sink: Sink,
+        wakes: &mut Wakes,
+    ) -> Subscription {
         if let Err(fault) = subject::check(channel.server()) {
-            sink.fail(fault.into());
+            sink.fail(fault.into(), wakes);
             return Subscription::new(|| {});
         }
-        let (subject, key) = self.0.0.subscribe(channel.server(), kind, channel.local(), sink);
+        let (subject, key) = self.0.0.subscribe(channel.server(), kind, channel.local(), sink, wakes);
         let (bus, channel) = (self.clone(), channel.clone());
         Subscription::new(move || bus.0.0.unsubscribe(&subject, channel.local(), key))
+    }
+
+    fn monitor(&self) -> Option<&Monitor> {
+        Some(&self.0.0.monitor)
     }
 }
 

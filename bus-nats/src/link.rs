@@ -66,14 +66,14 @@ pub(crate) async fn watch(shared: Weak<Shared>) {
         let Some(shared) = shared.upgrade() else { return };
         let connection = shared.connection();
         if matches!(*shared.link.borrow(), Link::Up(number) if connection != Some(number)) {
-            shared.link.send_replace(Link::Down);
+            shared.down();
         }
         if *shared.link.borrow() != Link::Down {
             continue;
         }
         match connection {
             Some(number) if proven && proving == connection => {
-                shared.link.send_replace(Link::Up(number));
+                shared.up(number);
             }
             // The client says that it is connected before it has subscribed again; it does so before it sends this.
             Some(_) if proving != connection || !proof.is_asked() => proof.ask(&shared.echo),
@@ -87,7 +87,7 @@ pub(crate) async fn watch(shared: Weak<Shared>) {
 /// Takes what the client tells.
 pub(crate) fn take(shared: &Shared, event: Event) {
     match event {
-        Event::Disconnected => drop(shared.link.send_replace(Link::Down)),
+        Event::Disconnected => shared.down(),
         Event::SlowConsumer(sid) => shared.overrun(sid),
         Event::ServerError(ServerError::Other(text)) => match Denied::read(&text) {
             Some(Denied::Publish(subject)) => shared.grants.refuse(subject),

@@ -18,6 +18,7 @@ pub struct NatsOptions {
     pub(crate) ping_interval: Duration,
     pub(crate) frame_limits: FrameLimits,
     pub(crate) compression: Option<Compression>,
+    pub(crate) wait_for_server: bool,
 }
 
 impl Default for NatsOptions {
@@ -32,6 +33,7 @@ impl Default for NatsOptions {
             ping_interval: Duration::from_secs(10),
             frame_limits: FrameLimits::DEFAULT,
             compression: None,
+            wait_for_server: false,
         }
     }
 }
@@ -111,6 +113,14 @@ impl NatsOptions {
         self
     }
 
+    /// Whether connecting waits for a server that lets us in, instead of failing when none does. Dropping the future gives up.
+    /// Default `false`.
+    #[must_use]
+    pub fn wait_for_server(mut self, wait: bool) -> Self {
+        self.wait_for_server = wait;
+        self
+    }
+
     /// The same for the client library.
     pub(crate) fn client(&self) -> ConnectOptions {
         let longest = self.reconnect_delay;
@@ -126,7 +136,7 @@ impl NatsOptions {
 
 /// How long to wait before an attempt: none before the first, then 20 ms and twice as much each time, up to `longest`;
 /// of that a random part between half and all.
-fn delay(attempt: usize, longest: Duration) -> Duration {
+pub(crate) fn delay(attempt: usize, longest: Duration) -> Duration {
     if attempt <= 1 {
         return Duration::ZERO;
     }

@@ -1,12 +1,13 @@
 //! The queue between whoever publishes and the connection, bounded in bytes, and the task that empties it.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use async_nats::Subject;
 use bytes::Bytes;
-use psrpc::bus::Receipt;
+use psrpc::bus::{Accepted, Full, Lock, Offer, Receipt};
+use psrpc::proto::{Channel, Frame};
 use tokio::sync::Notify;
 
 use crate::error::Fault;
@@ -16,19 +17,23 @@ use crate::shared::Shared;
 
 /// How many bytes are written before they are flushed; what is not flushed when the connection is lost has failed.
 const BATCH_BYTES: usize = 256 * 1024;
+/// From this size on a frame is encoded on a thread of its own.
+const LARGE: usize = 64 * 1024;
 /// What a frame counts for beside its bytes, so that empty ones are bounded too.
 const FRAME_BYTES: usize = 128;
 
 /// A frame on its way.
 pub(crate) struct Outgoing {
-    pub(crate) subject: Subject,
-    pub(crate) payload: Bytes,
+    pub(crate) channel: Channel,
+    pub(crate) frame: Frame,
     pub(crate) receipt: Receipt,
+    /// How much room it takes.
+    bytes: usize,
 }
 
 /// The frames that wait for the connection.
 pub(crate) struct Outbox {
-    queue: Mutex<Queue>,
+    queue: Lock<Queue>,
     limit: usize,
     work: Notify,
 }
@@ -52,38 +57,35 @@ enum State {
     Stopped,
 }
 
-impl Outgoing {
-    fn bytes(&self) -> usize {
-        self.payload.len() + FRAME_BYTES
-    }
-}
-
 impl Outbox {
     pub(crate) fn new(limit: usize) -> Self {
         let queue = Queue { frames: VecDeque::new(), bytes: 0, wakers: Vec::new(), state: State::Open };
-        Self { queue: Mutex::new(queue), limit: limit.max(1), work: Notify::new() }
+        Self { queue: Lock::new(queue), limit: limit.max(1), work: Notify::new() }
     }
 
-    /// Adds a frame; gives it back when there is no room.
-    pub(crate) fn push(&self, outgoing: Outgoing) -> Result<(), Outgoing> {
-        let mut queue = self.lock();
+    /// Takes a frame that is offered. The task that writes is to be [notified](Self::notify) of it.
+    pub(crate) fn push(&self, offer: Offer<'_>) -> Result<Accepted, Full> {
+        let mut queue = self.queue.lock();
         if queue.state == State::Stopped {
-            drop(queue);
-            outgoing.receipt.failed(Fault::Stopped.into());
-        } else if queue.bytes >= self.limit {
-            return Err(outgoing);
-        } else {
-            queue.bytes += outgoing.bytes();
-            queue.frames.push_back(outgoing);
-            drop(queue);
-            self.work.notify_one();
+            return Ok(Accepted::Failed(Fault::Stopped.into()));
         }
-        Ok(())
+        if queue.bytes >= self.limit {
+            return Err(Full);
+        }
+        let bytes = offer.frame().value_len() + FRAME_BYTES;
+        let (channel, frame, receipt) = offer.take_for_later();
+        queue.bytes += bytes;
+        queue.frames.push_back(Outgoing { channel, frame, receipt, bytes });
+        Ok(Accepted::Later)
+    }
+
+    pub(crate) fn notify(&self) {
+        self.work.notify_one();
     }
 
     /// Ready when there is room.
     pub(crate) fn poll_room(&self, cx: &Context<'_>) -> Poll<()> {
-        let mut queue = self.lock();
+        let mut queue = self.queue.lock();
         if queue.bytes < self.limit {
             return Poll::Ready(());
         }
@@ -95,7 +97,7 @@ impl Outbox {
 
     /// Ends the task that writes, once it has written what waits.
     pub(crate) fn close(&self) {
-        self.lock().state = State::Closed;
+        self.queue.lock().state = State::Closed;
         self.work.notify_one();
     }
 
@@ -103,11 +105,11 @@ impl Outbox {
     async fn next(&self) -> Option<Vec<Outgoing>> {
         loop {
             {
-                let mut queue = self.lock();
+                let mut queue = self.queue.lock();
                 let mut bytes = 0;
                 let fits = |frame: &&Outgoing| {
                     let first = bytes == 0;
-                    bytes += frame.bytes();
+                    bytes += frame.bytes;
                     first || bytes <= BATCH_BYTES
                 };
                 let count = queue.frames.iter().take_while(fits).count();
@@ -124,17 +126,13 @@ impl Outbox {
 
     /// Makes room of what was written, or has failed.
     fn release(&self, bytes: usize) {
-        let mut queue = self.lock();
+        let mut queue = self.queue.lock();
         queue.bytes -= bytes;
         if queue.bytes < self.limit {
             let wakers = std::mem::take(&mut queue.wakers);
             drop(queue);
             wakers.into_iter().for_each(Waker::wake);
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -143,7 +141,7 @@ pub(crate) async fn write(shared: Arc<Shared>) {
     let _stopped = StopAtEnd(&shared.outbox);
     let mut link = shared.link.subscribe();
     while let Some(batch) = shared.outbox.next().await {
-        let bytes = batch.iter().map(Outgoing::bytes).sum();
+        let bytes = batch.iter().map(|outgoing| outgoing.bytes).sum();
         let up = *link.borrow_and_update() != Link::Down;
         let (mut waiting, mut written) = (batch.into_iter(), Vec::new());
         let outcome = tokio::select! {
@@ -174,7 +172,14 @@ async fn send(
     waiting: &mut impl Iterator<Item = Outgoing>,
     written: &mut Vec<(Subject, Receipt)>,
 ) {
-    for Outgoing { subject, payload, receipt } in waiting {
+    for Outgoing { channel, frame, receipt, .. } in waiting {
+        let payload = encode(shared, &channel, frame).await;
+        let (subject, limit) = (Subject::from(channel.server()), shared.client.max_payload());
+        if payload.len() > limit {
+            let (subject, size) = (subject.to_string(), payload.len());
+            receipt.failed(Fault::TooLarge { subject, size, limit }.into());
+            continue;
+        }
         // Told as written or lost, should this be canceled while the client has no room.
         written.push((subject.clone(), receipt));
         if let Err(cause) = shared.client.publish(subject, payload).await
@@ -188,12 +193,31 @@ async fn send(
     }
 }
 
+/// Encodes a frame, a large one where it holds up nothing else.
+async fn encode(shared: &Shared, channel: &Channel, frame: Frame) -> Bytes {
+    let (channel, compression) = (channel.clone(), shared.options.compression);
+    let encode = move |frame: &Frame| {
+        psrpc::bus::assert_unlocked("a frame is encoded");
+        frame.encode_with(channel.local(), compression)
+    };
+    if frame.value_len() < LARGE {
+        return encode(&frame);
+    }
+    let task = encode.clone();
+    let large = frame.clone();
+    match tokio::task::spawn_blocking(move || task(&large)).await {
+        Ok(payload) => payload,
+        // The runtime shuts down.
+        Err(_) => encode(&frame),
+    }
+}
+
 /// Fails what waits once nobody writes any more, also when the runtime drops the task.
 struct StopAtEnd<'a>(&'a Outbox);
 
 impl Drop for StopAtEnd<'_> {
     fn drop(&mut self) {
-        let mut queue = self.0.lock();
+        let mut queue = self.0.queue.lock();
         queue.state = State::Stopped;
         queue.bytes = 0;
         let (frames, wakers) = (std::mem::take(&mut queue.frames), std::mem::take(&mut queue.wakers));

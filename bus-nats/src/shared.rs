@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Wake;
 
 use async_nats::Client;
 use async_nats::connection::State;
-use psrpc::SubscriptionKind;
-use psrpc::bus::Sink;
+use psrpc::bus::{BusEvent, Monitor, Sink, Wakes};
+use psrpc::{Runtime, SubscriptionKind, Time};
 use tokio::sync::{Mutex as AsyncMutex, Notify, Semaphore, watch};
 
 use crate::echo::Echo;
@@ -45,12 +46,23 @@ pub(crate) struct Shared {
     pub(crate) grants: Grants,
     /// What was last heard of the connection.
     cause: Mutex<String>,
+    pub(crate) monitor: Monitor,
+    runtime: Arc<dyn Runtime>,
+    /// When the connection was lost, while it is.
+    lost_at: Mutex<Option<Time>>,
 }
 
 type Subjects = BTreeMap<Box<str>, Arc<Subject>>;
 
 impl Shared {
-    pub(crate) fn new(client: Client, echo: Echo, servers: String, options: NatsOptions, home: Home) -> Self {
+    pub(crate) fn new(
+        client: Client,
+        echo: Echo,
+        servers: String,
+        options: NatsOptions,
+        home: Home,
+        runtime: Arc<dyn Runtime>,
+    ) -> Self {
         let outbox = Outbox::new(options.queue_bytes);
         let shared = Self {
             client,
@@ -68,6 +80,9 @@ impl Shared {
             queue: Mutex::default(),
             grants: Grants::default(),
             cause: Mutex::new("the connection was lost".to_owned()),
+            monitor: Monitor::new(),
+            runtime,
+            lost_at: Mutex::new(None),
         };
         // The caller has made a round trip.
         shared.link.send_replace(shared.connection().map_or(Link::Down, Link::Up));
@@ -104,13 +119,14 @@ impl Shared {
         kind: SubscriptionKind,
         channel: &str,
         sink: Sink,
+        wakes: &mut Wakes,
     ) -> (Arc<Subject>, usize) {
         let mut subjects = self.subjects(kind);
         if let Some(subject) = subjects.get(name) {
-            return (Arc::clone(subject), subject.add(channel, sink, self.is_up()));
+            return (Arc::clone(subject), subject.add(channel, sink, self.is_up(), wakes));
         }
         let subject = Arc::new(Subject::new(name, kind));
-        let key = subject.add(channel, sink, false);
+        let key = subject.add(channel, sink, false, wakes);
         subjects.insert(name.into(), Arc::clone(&subject));
         drop(subjects);
         self.spawn(reader::run(Arc::clone(self), Arc::clone(&subject)));
@@ -159,6 +175,29 @@ impl Shared {
         Fault::NotConnected { servers: self.servers.clone(), cause }
     }
 
+    /// Notes that there is no connection, and tells it once.
+    pub(crate) fn down(&self) {
+        self.link.send_replace(Link::Down);
+        let now = self.runtime.now();
+        let mut lost_at = self.lost_at.lock().unwrap_or_else(PoisonError::into_inner);
+        if lost_at.is_none() {
+            *lost_at = Some(now.time);
+            drop(lost_at);
+            let event = BusEvent::Lost { since: now.wall, cause: self.not_connected().into() };
+            self.monitor.report(event, &mut Wakes::new());
+        }
+    }
+
+    /// Notes that there is a connection, on which all subscriptions are live again.
+    pub(crate) fn up(&self, number: u64) {
+        self.link.send_replace(Link::Up(number));
+        let lost_at = self.lost_at.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(lost_at) = lost_at {
+            let after = self.runtime.now().time.since(lost_at);
+            self.monitor.report(BusEvent::Reconnected { after }, &mut Wakes::new());
+        }
+    }
+
     pub(crate) fn refused(&self, subject: &str) -> Fault {
         Fault::Refused { servers: self.servers.clone(), subject: subject.to_owned() }
     }
@@ -173,6 +212,13 @@ impl Shared {
             SubscriptionKind::Queue => &self.queue,
         };
         subjects.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Wake for Shared {
+    /// Wakes the task that writes.
+    fn wake(self: Arc<Self>) {
+        self.outbox.notify();
     }
 }
 

@@ -1,11 +1,10 @@
 //! A subject: who listens to it here, on which channel, and how frames find them.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use psrpc::SubscriptionKind;
-use psrpc::bus::Sink;
+use psrpc::bus::{Lock, LockGuard, Sink, Wakes};
 use psrpc::proto::{Frame, FrameLimits};
 use slab::Slab;
 use tokio::sync::Notify;
@@ -37,7 +36,7 @@ pub(crate) struct Subject {
     pub(crate) kind: SubscriptionKind,
     /// Wakes the subject's task when somebody leaves.
     pub(crate) changed: Notify,
-    listeners: Mutex<Listeners>,
+    listeners: Lock<Listeners>,
 }
 
 struct Listeners {
@@ -76,15 +75,15 @@ enum Stage {
 impl Subject {
     pub(crate) fn new(name: &str, kind: SubscriptionKind) -> Self {
         let listeners = Listeners { channels: BTreeMap::new(), live: false, sid: 0 };
-        Self { name: name.into(), kind, changed: Notify::new(), listeners: Mutex::new(listeners) }
+        Self { name: name.into(), kind, changed: Notify::new(), listeners: Lock::new(listeners) }
     }
 
     /// Adds a listener: while the connection is `up` it is live at once, if the subscription is.
-    pub(crate) fn add(&self, channel: &str, sink: Sink, up: bool) -> usize {
+    pub(crate) fn add(&self, channel: &str, sink: Sink, up: bool, wakes: &mut Wakes) -> usize {
         let mut listeners = self.lock();
         let told = listeners.live && up;
         if told {
-            sink.live();
+            sink.live(wakes);
         }
         let listener = Listener { sink, told, stage: Stage::Stays };
         listeners.channels.entry(channel.into()).or_default().listeners.insert(listener)
@@ -125,42 +124,49 @@ impl Subject {
 
     /// The server has the subscription: those who wait hear it, the others of the `gap`, if there was one.
     pub(crate) fn live(&self, gap: bool) {
+        let mut wakes = Wakes::new();
         let mut listeners = self.lock();
         listeners.live = true;
         for listener in listeners.all_mut().filter(|listener| listener.stage == Stage::Stays) {
             if !listener.told {
                 listener.told = true;
-                listener.sink.live();
+                listener.sink.live(&mut wakes);
             } else if gap {
-                listener.sink.gap(None);
+                listener.sink.gap(None, &mut wakes);
             }
         }
     }
 
     /// Drops those who go: all that came for them has been delivered. Whether nobody is left.
     pub(crate) fn gone(&self) -> bool {
-        self.lock().remove(Stage::Goes)
+        let mut wakes = Wakes::new();
+        self.lock().remove(Stage::Goes, &mut wakes)
     }
 
     /// There is no connection, so whoever wants to leave has all that will come. Whether nobody is left.
     pub(crate) fn dim(&self) -> bool {
+        let mut wakes = Wakes::new();
         let mut listeners = self.lock();
         listeners.live = false;
-        listeners.remove(Stage::Leaves) | listeners.remove(Stage::Goes)
+        listeners.remove(Stage::Leaves, &mut wakes) | listeners.remove(Stage::Goes, &mut wakes)
     }
 
     /// The subscription is lost for good, or its task has ended.
     pub(crate) fn fail(&self, fault: impl Fn() -> Fault) {
         let channels = std::mem::take(&mut self.lock().channels);
         for (_, mut channel) in channels {
-            channel.listeners.drain().for_each(|listener| listener.sink.fail(fault().into()));
+            channel
+                .listeners
+                .drain()
+                .for_each(|listener| listener.sink.fail(fault().into(), &mut Wakes::new()));
         }
         self.changed.notify_one();
     }
 
     /// What was lost on the way is missing for everybody.
     pub(crate) fn gap(&self) {
-        self.lock().all().for_each(|listener| listener.sink.gap(None));
+        let mut wakes = Wakes::new();
+        self.lock().all().for_each(|listener| listener.sink.gap(None, &mut wakes));
     }
 
     pub(crate) fn sid(&self) -> u64 {
@@ -174,25 +180,26 @@ impl Subject {
     /// Hands a message to whom it is for.
     pub(crate) fn route(&self, message: Bytes, limits: &FrameLimits) {
         let decoded = Frame::decode(&message, limits);
+        let mut wakes = Wakes::new();
         let mut listeners = self.lock();
         match decoded {
             Ok((frame, channel)) => match listeners.channels.get_mut(channel.as_str()) {
-                Some(channel) => channel.deliver(frame, self.kind),
-                None if self.kind == SubscriptionKind::Queue => listeners.untaken(frame),
+                Some(channel) => channel.deliver(frame, self.kind, &mut wakes),
+                None if self.kind == SubscriptionKind::Queue => listeners.untaken(frame, &mut wakes),
                 // Others get it too.
                 None => {}
             },
             // It names no channel. One gets it, to count it: more would make a flood of such frames a larger one.
             Err(_) => {
                 if let Some(listener) = listeners.anybody() {
-                    listener.sink.deliver(Frame::Raw(message));
+                    listener.sink.deliver(Frame::Raw(message), &mut wakes);
                 }
             }
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Listeners> {
-        self.listeners.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> LockGuard<'_, Listeners> {
+        self.listeners.lock()
     }
 }
 
@@ -208,18 +215,20 @@ impl Listeners {
     }
 
     /// Drops those at a stage, which ends their subscriptions; whether nobody is left.
-    fn remove(&mut self, stage: Stage) -> bool {
+    fn remove(&mut self, stage: Stage, wakes: &mut Wakes) -> bool {
         self.channels.retain(|_, channel| {
-            channel.listeners.retain(|_, listener| listener.stage != stage);
+            let at_stage = |(key, listener): (usize, &Listener)| (listener.stage == stage).then_some(key);
+            let keys: Vec<_> = channel.listeners.iter().filter_map(at_stage).collect();
+            keys.into_iter().for_each(|key| channel.listeners.remove(key).sink.end(wakes));
             !channel.listeners.is_empty()
         });
         self.channels.is_empty()
     }
 
     /// Hands a frame that no channel takes to somebody who can say so.
-    fn untaken(&self, frame: Frame) {
+    fn untaken(&self, frame: Frame, wakes: &mut Wakes) {
         if let Some(listener) = self.anybody() {
-            listener.sink.untaken(frame);
+            listener.sink.untaken(frame, wakes);
         }
     }
 
@@ -230,20 +239,20 @@ impl Listeners {
 }
 
 impl Channel {
-    fn deliver(&mut self, frame: Frame, kind: SubscriptionKind) {
+    fn deliver(&mut self, frame: Frame, kind: SubscriptionKind, wakes: &mut Wakes) {
         match kind {
             SubscriptionKind::Plain => {
                 let told =
                     self.listeners.iter().map(|(_, listener)| listener).filter(|listener| listener.told);
                 let mut sinks = told.map(|listener| &listener.sink);
                 if let Some(first) = sinks.next() {
-                    sinks.for_each(|sink| sink.deliver(frame.clone()));
-                    first.deliver(frame);
+                    sinks.for_each(|sink| sink.deliver(frame.clone(), wakes));
+                    first.deliver(frame, wakes);
                 }
             }
             SubscriptionKind::Queue => {
                 if let Some(key) = self.next() {
-                    self.listeners[key].sink.deliver(frame);
+                    self.listeners[key].sink.deliver(frame, wakes);
                 }
             }
         }
@@ -274,12 +283,12 @@ mod tests {
             let count = Arc::new(AtomicUsize::new(0));
             for channel in ["Fit.REQ", "Fit.REQ", "Pick.REQ"] {
                 let count = Arc::clone(&count);
-                let sink = Sink::new(move |delivery| {
+                let sink = Sink::new(move |delivery, _| {
                     if let psrpc::bus::Delivery::Frame(Frame::Raw(_)) = delivery {
                         count.fetch_add(1, Ordering::Relaxed);
                     }
                 });
-                subject.add(channel, sink, true);
+                subject.add(channel, sink, true, &mut Wakes::new());
             }
             subject.live(false);
             subject.route(Bytes::from_static(b"\xff"), &FrameLimits::DEFAULT);

@@ -7,7 +7,7 @@ use crate::error::{ConnectError, UrlProblem};
 const DEFAULT_PORT: u16 = 4222;
 
 /// The servers that a list of URLs names.
-#[derive(PartialEq)]
+#[derive(Clone, PartialEq)]
 pub(crate) struct Servers {
     /// As URLs without credentials.
     pub(crate) addresses: Vec<String>,
@@ -16,7 +16,7 @@ pub(crate) struct Servers {
 }
 
 /// What to show at the door.
-#[derive(PartialEq)]
+#[derive(Clone, PartialEq)]
 pub(crate) enum Credentials {
     Token(String),
     User { name: String, password: String },

@@ -9,16 +9,15 @@ mod support;
 use std::fs::DirEntry;
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use futures_core::Stream;
 use psrpc::SubscriptionKind::Plain;
-use psrpc::bus::{Bus, Delivery, Inbox, Receipt};
+use psrpc::bus::{Accepted, Bus, Delivery, Inbox, Offer, ReplyTo, Wakes};
 use psrpc_bus_nats::NatsBus;
 use psrpc_servers::Server;
 
-use support::{SECOND, block_on, frame, plain};
+use support::{SECOND, block_on, frame, plain, publish, runtime};
 
 /// How many threads buses have in this process.
 fn threads() -> usize {
@@ -30,21 +29,20 @@ fn threads() -> usize {
 #[test]
 fn it_ends_with_the_last_of_the_bus() {
     let server = Server::nats(&[]);
-    let bus = block_on(NatsBus::connect(&server.url())).unwrap();
+    let bus = block_on(NatsBus::connect(&server.url(), runtime())).unwrap();
     assert_eq!(threads(), 1);
     let (sink, mut inbox) = Inbox::new(10);
-    let subscription = bus.subscribe(&plain("Make"), Plain, sink);
+    let subscription = bus.subscribe(&plain("Make"), Plain, sink, &mut Wakes::new());
     let mut next = move || block_on(poll_fn(|cx| Pin::new(&mut inbox).poll_next(cx)));
     assert!(matches!(next(), Some(Delivery::Live)));
     let clone = bus.clone();
     drop(bus);
-    let (tell, told) = mpsc::channel();
-    clone.publish(&plain("Make"), frame(1), Receipt::new(move |result| tell.send(result).unwrap())).unwrap();
-    told.recv().unwrap().unwrap();
+    block_on(publish(&clone, &plain("Make"), frame(1))).unwrap();
     assert!(matches!(next(), Some(Delivery::Frame(_))));
     // What was accepted before the end is still written.
-    let other = block_on(NatsBus::connect(&server.url())).unwrap();
-    other.publish(&plain("Make"), frame(2), Receipt::new(drop)).unwrap();
+    let other = block_on(NatsBus::connect(&server.url(), runtime())).unwrap();
+    let offer = Offer::new(plain("Make"), frame(2), ReplyTo::new(drop));
+    assert!(matches!(other.publish(offer, &mut Wakes::new()), Ok(Accepted::Later)));
     drop(other);
     assert!(matches!(next(), Some(Delivery::Frame(_))));
     drop(clone);

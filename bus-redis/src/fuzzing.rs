@@ -1,25 +1,28 @@
 //! What fuzzing gets hold of: a bus without a server, whose part it plays.
 
-use std::sync::{Arc, Mutex};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 
-use psrpc::bus::Sink;
+use psrpc::bus::{Sink, Wakes};
 use psrpc::{BusError, Runtime, SubscriptionKind};
 use redis::{PushInfo, PushKind, Value};
 
-use crate::command::Command;
-use crate::connect::Connector;
-use crate::pipe::{Operation, Pipe};
-use crate::subscriptions::{self, Change};
-use crate::{RedisOptions, Shared};
+use crate::connection::{Failure, Purpose};
+use crate::connector::Connector;
+use crate::queue::{Next, Sizes};
+use crate::sender::CommandSender;
+use crate::subscriptions::SubscriptionSender;
+use crate::{RedisOptions, Shared, subscribers, url};
 
 /// Names a subscriber.
 #[derive(Clone, Copy, Debug)]
-pub struct Subscriber(subscriptions::Subscriber);
+pub struct Subscriber(subscribers::SubscriberId);
 
 /// A bus that believes in a server.
 pub struct Bus(Arc<Shared>);
 
-/// What a server says to a command.
+/// What a server answers to a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
     /// It is done.
@@ -31,64 +34,72 @@ pub enum Answer {
 }
 
 impl Bus {
-    /// A bus with these options.
+    /// Returns a bus with these options.
+    ///
+    /// # Panics
+    ///
+    /// If no connector can be made for a loopback address.
     pub fn new(runtime: impl Runtime, options: RedisOptions) -> Self {
-        let connector = Connector::from_url("redis://127.0.0.1", options.clone()).expect("it is a URL");
-        let bus = Self(Arc::new(Shared {
-            commands: Pipe::new(options.queue_bytes),
-            changes: Pipe::new(usize::MAX),
-            table: Mutex::default(),
-            connector,
-            options,
-            runtime: Arc::new(runtime),
-        }));
-        bus.0.commands.up();
-        bus.0.changes.up();
-        bus
+        let client = url::client("redis://127.0.0.1").expect("it is a URL");
+        let connector = Connector::new(&client, options, Arc::new(runtime)).expect("the client is one");
+        let shared = Arc::new(Shared::new(connector));
+        shared.commands.queue.connected();
+        shared.subscriptions.queue.connected();
+        Self(shared)
     }
 
-    /// Subscribes, and gives what to unsubscribe by.
+    /// Subscribes, and returns what to unsubscribe by.
+    ///
+    /// # Panics
+    ///
+    /// If the bus has stopped, which it does not.
     pub fn subscribe(&self, channel: &str, kind: SubscriptionKind, sink: Sink) -> Subscriber {
-        Subscriber(subscriptions::subscribe(&self.0, channel, kind, sink))
+        let mut wakes = Wakes::new();
+        let id = self.0.subscriptions.subscribe(channel, kind, sink, &mut wakes);
+        Subscriber(id.expect("the bus has not stopped"))
     }
 
     /// Unsubscribes.
-    pub fn unsubscribe(&self, channel: &str, Subscriber(subscriber): Subscriber) {
-        subscriptions::unsubscribe(&self.0, channel, subscriber);
+    pub fn unsubscribe(&self, channel: &str, Subscriber(id): Subscriber) {
+        self.0.subscriptions.unsubscribe(channel, id);
     }
 
     /// Takes what a server pushes: a channel and a frame, if it is a message.
     pub fn receive(&self, message: Vec<Vec<u8>>) {
         let data = message.into_iter().map(Value::BulkString).collect();
-        Change::on_pushed(&self.0, PushInfo { kind: PushKind::Message, data });
+        self.0.subscriptions.on_pushed(PushInfo { kind: PushKind::Message, data });
     }
 
-    /// Answers all commands, each as `answer` has it, and what they bring about as well.
+    /// Answers all commands, each as `answer` says, and those that follow from them as well.
     pub fn answer(&self, mut answer: impl FnMut(&[u8]) -> Answer) {
-        while self.answer_to::<Change>(&mut answer) || self.answer_to::<Command>(&mut answer) {}
+        let mut commands = CommandSender::new(Arc::clone(&self.0.commands));
+        let mut subscriptions = SubscriptionSender(Arc::clone(&self.0.subscriptions));
+        while answer_to(&mut subscriptions, &mut answer) || answer_to(&mut commands, &mut answer) {}
     }
+}
 
-    fn answer_to<O: Operation>(&self, answer: &mut impl FnMut(&[u8]) -> Answer) -> bool {
-        let operations = O::pipe(&self.0).take();
-        let any = !operations.is_empty();
-        for operation in operations {
-            let command = operation.command().map(|command| command.get_packed_command());
-            let said = command.as_deref().map(|command| (command.starts_with(b"*2"), answer(command)));
-            operation.done(
-                &self.0,
-                match said {
-                    None | Some((_, Answer::Taken)) => Ok(Value::Nil),
-                    Some((_, Answer::Lost)) => Err(BusError::new("the connection was lost")),
-                    // Of the commands, those about subscriptions have one argument.
-                    Some((true, Answer::Done)) => {
-                        Ok(Value::Push { kind: PushKind::Subscribe, data: Vec::new() })
-                    }
-                    Some((false, Answer::Done)) => Ok(Value::Okay),
-                },
-            );
-        }
-        any
+/// Answers what is queued for one connection. Returns `false` if that was nothing.
+fn answer_to<P: Purpose>(purpose: &mut P, answer: &mut impl FnMut(&[u8]) -> Answer) -> bool {
+    let next = purpose.queue().poll_next(true, &Context::from_waker(Waker::noop()));
+    let Poll::Ready(Next::Send(operations)) = next else { return false };
+    let mut ready = VecDeque::new();
+    operations.into_iter().for_each(|operation| purpose.prepare(operation, &mut ready));
+    let mut sizes = Sizes::default();
+    for mut operation in ready {
+        sizes.add(&operation);
+        let command = purpose.command(&mut operation).map(|command| command.get_packed_command());
+        let said = command.as_deref().map(|command| (command.starts_with(b"*2"), answer(command)));
+        let answer = match said {
+            None | Some((_, Answer::Taken)) => Ok(Value::Nil),
+            Some((_, Answer::Lost)) => Err(Failure::Lost(BusError::new("the connection was lost"))),
+            // Of the commands, those about subscriptions have one argument.
+            Some((true, Answer::Done)) => Ok(Value::Push { kind: PushKind::Subscribe, data: Vec::new() }),
+            Some((false, Answer::Done)) => Ok(Value::Okay),
+        };
+        purpose.done(operation, answer);
     }
+    purpose.queue().give_back(sizes, &mut Wakes::new());
+    true
 }
 
 impl std::fmt::Debug for Bus {

@@ -7,52 +7,127 @@
 //! # }
 //! ```
 //!
-//! A bus has two connections: one for subscriptions, one for everything else. When one is lost it comes back by itself,
-//! with growing delays, subscribes again, and reports a gap; meanwhile publishing fails at once.
+//! # Queues
 //!
-//! A queue subscription is a plain one with a lock: everybody gets each frame, and the one who sets its key takes it. So a
-//! second, identical frame within 5 s is taken by nobody; requests are never identical, updates of a subscription may be.
-//! Whoever is quickest takes most: Go's bus takes one lock after the other on a channel, so in a mixed fleet under load the
-//! nodes of this bus do nearly all queue work. Calls of affinity methods are shared as their affinities say.
+//! A queue subscription is a plain one with a lock: every member of the fleet gets each frame, and
+//! the one that sets its key takes it. So nobody takes a second, identical frame within 5 s.
+//! Requests are never identical; updates of a subscription may be. The quickest member takes most:
+//! Go's bus takes one lock after the other on a channel, so in a mixed fleet under load the nodes
+//! of this bus do nearly all queue work. Calls of affinity methods are shared as their affinities
+//! say.
 //!
-//! It runs on any runtime, the one that it is given when it connects. When that shuts down the bus has stopped for good: what is
-//! published or subscribed then fails at once. The Redis client that it uses connects by tokio where it is called on tokio, and by smol
-//! elsewhere; no tokio runtime is started.
+//! # Outages
+//!
+//! A bus has two connections: one for subscriptions, one for everything else. Its
+//! [status](psrpc::bus::Status) is `Connected` while both are up. When either is lost, the bus
+//! connects again by itself, with growing delays ([`RedisOptions::reconnect_delay`]). Until then
+//! publishing fails at once, and subscriptions are interrupted. Clients and servers need not be
+//! made anew. They log an outage like this one, of a server that was restarted:
+//!
+//! ```text
+//! WARN psrpc::bus: bus connection lost service="Hats" id="CLI_x2LqnB4Bu3wI" cause=redis at 127.0.0.1:6379: the server closed the connection
+//! WARN psrpc::bus: subscriptions are interrupted service="Hats" id="CLI_x2LqnB4Bu3wI" cause=redis at 127.0.0.1:6379: the server closed the connection
+//! INFO psrpc::bus: subscriptions are live again service="Hats" id="CLI_x2LqnB4Bu3wI" count=2
+//! INFO psrpc::bus: bus connected again service="Hats" id="CLI_x2LqnB4Bu3wI" after=1.175074765s
+//! ```
+//!
+//! A program reads the same from the bus's [`Monitor`]:
+//!
+//! ```no_run
+//! # async fn example(bus: psrpc_bus_redis::RedisBus) -> Result<(), psrpc::BusError> {
+//! use psrpc::bus::{Bus, Status};
+//!
+//! if let (Status::Reconnecting { cause, .. }, Some(monitor)) = (bus.status(), bus.monitor()) {
+//!     println!("no bus: {cause}");
+//!     monitor.connected().await?;
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! [`Monitor::watch`] gives the [events](BusEvent). Each carries the words of the server or the
+//! operating system, and no secret:
+//!
+//! | event | when |
+//! |---|---|
+//! | [`Lost`](BusEvent::Lost) | either connection was lost: once per outage |
+//! | [`Reconnected`](BusEvent::Reconnected) | both connections answer again: once per outage |
+//! | [`Stopped`](BusEvent::Stopped) | the bus was closed, or its runtime has shut down |
+//! | [`SubscriptionRefused`](BusEvent::SubscriptionRefused) | the server refuses a subscription: once until it is live |
+//! | [`LockRefused`](BusEvent::LockRefused) | the server does not lock a queue's frame: `READONLY`, `NOPERM`, `OOM`, `NOREPLICAS`, ... |
+//! | [`Dropped`](BusEvent::Dropped) | a queue's frame came in and found no room to wait for its lock |
+//!
+//! # Healing
+//!
+//! A subscription that the server refuses before it was ever live fails. Once it was live the bus
+//! does not give it up: after a lost connection or a refusal, as when an administrator takes away
+//! the right to a channel, the subscriber is told once that it is
+//! [interrupted](psrpc::bus::Delivery::Interrupted). The bus then asks the server again, at least
+//! once a second, until the subscription is [live](psrpc::bus::Delivery::Live) or dropped.
+//!
+//! A program that may start before its server sets [`RedisOptions::wait_for_server`].
+//!
+//! # Features
+//!
+//! The bus runs on the runtime that it is given when it connects. Cargo features choose what the
+//! Redis client connects with: `tokio` (the default), and `smol` for `psrpc-smol` and every other
+//! runtime that is not tokio. No tokio runtime is started. Connecting on a runtime whose feature is
+//! off [says which to enable](ConnectError::Runtime).
+//!
+//! When the runtime shuts down the bus has stopped for good: publishing and subscribing fail at
+//! once.
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs, missing_debug_implementations)]
 
+#[cfg(not(any(feature = "tokio", feature = "smol")))]
+compile_error!("psrpc-bus-redis needs one of its features `tokio` and `smol`");
+
+mod backoff;
+mod cause;
 mod command;
-mod connect;
+mod connection;
+mod connector;
+mod error;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing;
+mod greeting;
 mod lock;
 mod options;
-mod pipe;
+mod outage;
+mod publish;
+mod queue;
+mod sender;
+mod subscribers;
 mod subscriptions;
+mod url;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use psrpc::bus::{Bus, BusId, Full, Receipt, Sink, Subscription};
-use psrpc::proto::{Channel, Frame};
-use psrpc::{Runtime, SubscriptionKind};
-use redis::{Client, Value};
+#[cfg(doc)]
+use psrpc::bus::BusEvent;
+use psrpc::bus::{Accepted, Bus, BusId, Full, Monitor, Offer, Sink, Subscription, Wakes};
+use psrpc::proto::Channel;
+use psrpc::{BusError, Runtime, SubscriptionKind};
+use redis::Client;
 use tokio::sync::oneshot;
 
-use self::command::Command;
-use self::connect::Connector;
-use self::pipe::{Pipe, Refusal};
-use self::subscriptions::{Change, Table};
+use self::command::Commands;
+use self::connection::Connection;
+use self::connector::Connector;
+use self::outage::Outages;
+use self::sender::CommandSender;
+use self::subscriptions::{SubscriptionSender, Subscriptions};
 
-pub use self::connect::ConnectError;
+pub use self::error::ConnectError;
 pub use self::options::RedisOptions;
 
 /// A bus over a Redis server. Cheap to clone; all clones are one bus.
 ///
-/// Its connections are closed when the last clone and the last subscription are gone, and what was published by then has
-/// left.
+/// Its connections are closed when the last clone and the last subscription are gone, and what was
+/// published by then has left.
 #[derive(Clone)]
 pub struct RedisBus(Arc<Handle>);
 
@@ -61,12 +136,10 @@ struct Handle(Arc<Shared>);
 
 /// What a bus, its subscriptions and its tasks have in common.
 struct Shared {
-    commands: Pipe<Command>,
-    changes: Pipe<Change>,
-    table: Mutex<Table>,
-    connector: Connector,
-    options: RedisOptions,
-    runtime: Arc<dyn Runtime>,
+    connector: Arc<Connector>,
+    outages: Arc<Outages>,
+    commands: Arc<Commands>,
+    subscriptions: Arc<Subscriptions>,
 }
 
 impl RedisBus {
@@ -74,12 +147,13 @@ impl RedisBus {
     ///
     /// # Errors
     ///
-    /// When the URL is not valid, or the server cannot be reached, refuses us or is no Redis.
+    /// When the URL is not valid, the server cannot be reached, refuses the connection or is not
+    /// Redis, or the [feature](crate#features) of the runtime is off.
     pub async fn connect(url: &str, runtime: impl Runtime) -> Result<Self, ConnectError> {
         Self::connect_with(url, runtime, RedisOptions::new()).await
     }
 
-    /// As [`connect`](Self::connect), with options.
+    /// Connects with options.
     ///
     /// # Errors
     ///
@@ -89,12 +163,13 @@ impl RedisBus {
         runtime: impl Runtime,
         options: RedisOptions,
     ) -> Result<Self, ConnectError> {
-        Self::start(Connector::from_url(url, options.clone())?, runtime, options).await
+        Self::from_client(&url::client(url)?, runtime, options).await
     }
 
     /// Connects to the server of an existing client, with the client's own settings.
     ///
-    /// The bus has connections of its own, on which the protocol is RESP 3 and `TCP_NODELAY` is set.
+    /// The bus has connections of its own, on which the protocol is RESP 3 and `TCP_NODELAY` is
+    /// set.
     ///
     /// # Errors
     ///
@@ -104,33 +179,19 @@ impl RedisBus {
         runtime: impl Runtime,
         options: RedisOptions,
     ) -> Result<Self, ConnectError> {
-        Self::start(Connector::from_client(client, options.clone())?, runtime, options).await
-    }
-
-    async fn start(
-        connector: Connector,
-        runtime: impl Runtime,
-        options: RedisOptions,
-    ) -> Result<Self, ConnectError> {
-        let shared = Arc::new(Shared {
-            commands: Pipe::new(options.queue_bytes),
-            changes: Pipe::new(usize::MAX),
-            table: Mutex::default(),
-            connector,
-            options,
-            runtime: Arc::new(runtime),
-        });
+        connector::check_features(runtime.is_tokio())?;
+        let shared = Arc::new(Shared::new(Connector::new(client, options, Arc::new(runtime))?));
         let bus = Self(Arc::new(Handle(Arc::clone(&shared))));
         let (commands, commands_connected) = oneshot::channel();
-        let (changes, changes_connected) = oneshot::channel();
-        shared.runtime.spawn(Box::pin(pipe::run::<Command>(Arc::clone(&shared), commands)));
-        shared.runtime.spawn(Box::pin(pipe::run::<Change>(Arc::clone(&shared), changes)));
-        for connected in [commands_connected, changes_connected] {
+        let (subscriptions, subscriptions_connected) = oneshot::channel();
+        let runtime = &shared.connector.runtime;
+        let sender = CommandSender::new(Arc::clone(&shared.commands));
+        runtime.spawn(Box::pin(shared.connection(sender).run(commands)));
+        let sender = SubscriptionSender(Arc::clone(&shared.subscriptions));
+        runtime.spawn(Box::pin(shared.connection(sender).run(subscriptions)));
+        for connected in [commands_connected, subscriptions_connected] {
             // A task that is gone was dropped by its runtime.
-            let stopped = || ConnectError::Server {
-                server: shared.connector.server.clone(),
-                cause: "the runtime of the bus has shut down".into(),
-            };
+            let stopped = || shared.connector.error("the runtime of the bus has shut down");
             connected.await.unwrap_or_else(|_| Err(stopped()))?;
         }
         Ok(bus)
@@ -138,55 +199,67 @@ impl RedisBus {
 }
 
 impl Shared {
-    fn table(&self) -> MutexGuard<'_, Table> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    fn new(connector: Connector) -> Self {
+        let (connector, outages) = (Arc::new(connector), Arc::new(Outages::default()));
+        let commands = Arc::new(Commands::new(Arc::clone(&connector), outages.monitor.clone()));
+        let subscriptions = Arc::new(Subscriptions::new(Arc::clone(&commands), outages.monitor.clone()));
+        Self { connector, outages, commands, subscriptions }
     }
 
-    /// What the server said instead of what it was asked for.
-    fn refused(&self, answer: Value) -> ConnectError {
-        match answer.extract_error() {
-            Err(error) => self.connector.failed(&error),
-            Ok(answer) => {
-                let cause = format!("an answer that was not expected: {answer:?}");
-                ConnectError::Server { server: self.connector.server.clone(), cause }
-            }
-        }
+    fn connection<P: connection::Purpose>(self: &Arc<Self>, purpose: P) -> Connection<P> {
+        let shared = Arc::clone(self);
+        let (connector, outages) = (Arc::clone(&self.connector), Arc::clone(&self.outages));
+        Connection::new(purpose, connector, outages, move |cause| shared.stop(cause))
+    }
+
+    /// Stops the bus, since one of its tasks has ended before its time: publishing and
+    /// subscriptions fail from here on.
+    fn stop(&self, cause: &BusError) {
+        let mut wakes = Wakes::new();
+        self.commands.stopped(cause);
+        self.commands.queue.stop(cause, &mut wakes);
+        self.subscriptions.queue.stop(cause, &mut wakes);
     }
 }
 
 impl Bus for RedisBus {
-    fn id(&self) -> Option<BusId> {
-        Some(BusId::of(&self.0))
-    }
-
-    fn publish(&self, channel: &Channel, frame: Frame, receipt: Receipt) -> Result<(), Box<Full>> {
-        let encoded = frame.encode_with(channel.local(), self.0.0.options.compression);
-        let command = Command::Publish { channel: channel.clone(), frame: encoded, receipt };
-        match self.0.0.commands.offer(command) {
-            Err((Command::Publish { receipt, .. }, Refusal::Full)) => Err(Box::new(Full { frame, receipt })),
-            Err((Command::Publish { receipt, .. }, Refusal::Down(error))) => {
-                receipt.failed(error);
-                Ok(())
-            }
-            Err(_) | Ok(()) => Ok(()),
-        }
+    fn publish(&self, offer: Offer<'_>, wakes: &mut Wakes) -> Result<Accepted, Full> {
+        self.0.0.commands.publish(offer, wakes)
     }
 
     fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
-        self.0.0.commands.poll_room(cx)
+        self.0.0.commands.queue.poll_room(cx)
     }
 
-    fn subscribe(&self, channel: &Channel, kind: SubscriptionKind, sink: Sink) -> Subscription {
-        let name = subscriptions::subscribe(&self.0.0, channel.legacy(), kind, sink);
+    fn subscribe(
+        &self,
+        channel: &Channel,
+        kind: SubscriptionKind,
+        sink: Sink,
+        wakes: &mut Wakes,
+    ) -> Subscription {
+        let id = self.0.0.subscriptions.subscribe(channel.legacy(), kind, sink, wakes);
         let (handle, channel) = (Arc::clone(&self.0), channel.clone());
-        Subscription::new(move || subscriptions::unsubscribe(&handle.0, channel.legacy(), name))
+        Subscription::new(move || {
+            if let Some(id) = id {
+                handle.0.subscriptions.unsubscribe(channel.legacy(), id);
+            }
+        })
+    }
+
+    fn monitor(&self) -> Option<&Monitor> {
+        Some(&self.0.0.outages.monitor)
+    }
+
+    fn id(&self) -> Option<BusId> {
+        Some(BusId::of(&self.0))
     }
 }
 
 impl Drop for Handle {
     fn drop(&mut self) {
         // The commands follow, once the subscriptions have ended.
-        self.0.changes.close();
+        self.0.subscriptions.queue.close(&mut Wakes::new());
     }
 }
 

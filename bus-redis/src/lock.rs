@@ -1,19 +1,22 @@
-//! The lock: who of a queue takes a frame, as Go's bus decides it (PROTOCOL section 11).
+//! The lock of a queue's frame: the member of the fleet that sets it takes the frame, as in Go's
+//! bus.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use redis::Cmd;
 use sha2::{Digest, Sha256};
 
-/// How long a frame stays locked, in seconds. A second, identical frame within that time is taken by nobody.
+/// How long a frame stays locked, in seconds. Nobody takes a second, identical frame within that
+/// time.
 const SECONDS: u32 = 5;
 
-/// The key of a frame's lock: the same for all who received the same bytes.
+/// Returns the key of a frame's lock: the same for all members of the fleet, which got the same
+/// bytes.
 pub(crate) fn key(frame: &[u8]) -> String {
     STANDARD.encode(Sha256::digest(frame))
 }
 
-/// The command that takes a lock, answered `OK` to the one who got it.
+/// Returns the command that takes a lock. The server answers `OK` to the member that got it.
 pub(crate) fn take(key: &str) -> Cmd {
     let mut command = redis::cmd("SET");
     // Nobody reads the value, which in Go is a number.

@@ -1,46 +1,26 @@
 //! Side by side with Go's fleets: bytes and locks on the wire are those of the recordings.
 
+mod common;
+
 use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::mpsc;
 use std::task::Poll;
 use std::time::Duration;
 
 use futures_core::Stream;
 use psrpc_bus_redis::{RedisBus, RedisOptions};
 use psrpc_servers::Server;
-use psrpc_tokio::bus::{Bus, Delivery, Inbox, Receipt, Subscription};
+use psrpc_tokio::bus::{Delivery, Inbox, Subscription};
 use psrpc_tokio::proto::{Channel, Compression, Frame, FrameLimits, Request};
-use psrpc_tokio::{Runtime, SubscriptionKind, TokioRuntime};
+use psrpc_tokio::{Runtime, SubscriptionKind};
 use psrpc_vectors::{Bus as RecordedBus, Conversation, Event, RECORDINGS, unescaped};
 use redis::aio::{MultiplexedConnection, PubSubStream};
 
-async fn connect(server: &Server, options: RedisOptions) -> RedisBus {
-    RedisBus::connect_with(&server.url(), TokioRuntime::current().unwrap(), options).await.unwrap()
-}
-
-/// A connection of a peer that is not ours.
-async fn foreign(server: &Server) -> MultiplexedConnection {
-    let client = redis::Client::open(server.url()).unwrap();
-    client.get_multiplexed_async_connection().await.unwrap()
-}
-
-async fn next(inbox: &mut Inbox) -> Delivery {
-    poll_fn(|cx| Pin::new(&mut *inbox).poll_next(cx)).await.expect("the subscription goes on")
-}
-
-async fn listen(bus: &RedisBus, channel: &Channel, kind: SubscriptionKind) -> (Inbox, Subscription) {
-    let (sink, mut inbox) = Inbox::new(1000);
-    let subscription = bus.subscribe(channel, kind, sink);
-    assert!(matches!(next(&mut inbox).await, Delivery::Live));
-    (inbox, subscription)
-}
+use self::common::{connect_with as connect, foreign, listen, next, runtime};
 
 async fn publish(bus: &RedisBus, channel: &Channel, frame: Frame) {
-    let (tell, told) = mpsc::channel();
-    bus.publish(channel, frame, Receipt::new(move |result| tell.send(result).unwrap())).unwrap();
-    tokio::task::spawn_blocking(move || told.recv().unwrap().unwrap()).await.unwrap();
+    common::publish(bus, channel, frame).await.unwrap();
 }
 
 /// The recorded conversations, each with the version of Go that had it.
@@ -122,7 +102,8 @@ impl Replay {
         Self { context, conversation, buses, ears, foreign, messages, ours: 0, commands }
     }
 
-    /// Publishes what each peer published, and checks that the bus carries its very bytes to those who had subscribed.
+    /// Publishes what each peer published, and checks that the bus carries its very bytes to those
+    /// who had subscribed.
     async fn run(mut self) -> usize {
         let frames = std::mem::take(&mut self.conversation.frames);
         for (index, event) in frames.iter().enumerate() {
@@ -170,8 +151,8 @@ impl Replay {
         }
     }
 
-    /// Each plain subscriber of a channel gets a frame, and of the queue subscribers one, if one got the lock: an update that
-    /// is the same as another takes none.
+    /// Each plain subscriber of a channel gets a frame, and of the queue subscribers one, if one
+    /// got the lock: an update that is the same as another takes none.
     async fn check_heard(&mut self, channel: &str, locked: bool) {
         let (mut waiting, mut taken) = (Vec::new(), false);
         for (_, kind, inbox, _) in self.ears.iter_mut().filter(|(of, ..)| of == channel) {
@@ -217,7 +198,7 @@ fn fit() -> Channel {
 
 /// A request of this moment that ends after `timeout`.
 fn request(id: &str, timeout: Duration) -> Frame {
-    let now = TokioRuntime::current().unwrap().now().wall;
+    let now = runtime().now().wall;
     Frame::Request(Request {
         request_id: id.into(),
         client_id: "CLI_1".into(),
@@ -330,14 +311,14 @@ async fn a_frame_whose_lock_cannot_be_had_is_a_gap() {
         command.arg(word);
     }
     command.exec_async(&mut foreign).await.unwrap();
-    let runtime = TokioRuntime::current().unwrap();
-    let bus = RedisBus::connect(&server.url_with("hatter:right@"), runtime).await.unwrap();
+    let bus = RedisBus::connect(&server.url_with("hatter:right@"), runtime()).await.unwrap();
     let (mut inbox, _subscription) = listen(&bus, &fit(), SubscriptionKind::Queue).await;
     publish(&bus, &fit(), request("REQ_1", Duration::from_secs(60))).await;
     assert!(matches!(next(&mut inbox).await, Delivery::Gap(Some(1))));
 }
 
-/// The same when there is hardly any room for locks: a frame is handed on or a gap, and none is locked for nobody.
+/// The same when there is hardly any room for locks: a frame is handed on or a gap, and none is
+/// locked for nobody.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_bus_locks_nothing_for_who_has_left() {
     let server = Server::redis(&[]);
@@ -365,7 +346,8 @@ async fn a_full_bus_locks_nothing_for_who_has_left() {
     }
 }
 
-/// Invariant I14: what was delivered before the end was confirmed is handed on, also what still waited for its lock.
+/// Invariant I14: what was delivered before the end was confirmed is handed on, also what still
+/// waited for its lock.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_came_in_before_the_unsubscribe_is_handed_on() {
     let server = Server::redis(&[]);

@@ -1,4 +1,4 @@
-//! The bus that a URL names, for programs that leave the choice to whoever runs them.
+//! The bus that a URL names, for programs whose users choose the bus.
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs, missing_debug_implementations)]
@@ -19,30 +19,43 @@ use psrpc_bus_redis::RedisBus;
 /// | `redis://[[user]:password@]host[:port][/database]` | Redis (`psrpc-bus-redis`) |
 /// | `nats://[user:password@]host[:port]`, several with commas | NATS (`psrpc-bus-nats`) |
 ///
-/// Whoever needs a bus's options connects by its own crate.
+/// To set a bus's options, connect by its own crate. The features `tokio` (the default) and `smol`
+/// choose the runtimes that `psrpc-bus-redis` connects on.
 ///
 /// # Errors
 ///
-/// `invalid_argument` when no bus has the URL's scheme, or the URL is not valid; `unavailable` when the server cannot be
-/// reached, or refuses us. The text names the server and the cause, and no secret.
+/// `invalid_argument` when no bus has the URL's scheme, or the URL is not valid; `unavailable` when
+/// the server cannot be reached, or refuses us. The text names the server and the cause, and no
+/// secret.
 pub async fn connect(url: &str, runtime: impl Runtime) -> Result<Arc<dyn Bus>, Error> {
-    let scheme = url.split_once(':').map_or(if url == "local" { url } else { "" }, |(scheme, _)| scheme);
-    match scheme {
-        "local" => match LocalBus::from_url(url) {
+    match scheme(url) {
+        Some("local") => match LocalBus::from_url(url) {
             Ok(bus) => Ok(Arc::new(bus)),
             Err(error) => Err(Error::from_source(ErrorCode::InvalidArgument, error)),
         },
-        "redis" | "rediss" => Ok(Arc::new(RedisBus::connect(url, runtime).await?)),
-        "nats" | "tls" => Ok(Arc::new(NatsBus::connect(url).await?)),
-        // The rest of it may hold a password, and so may what looks like a scheme and is none.
-        _ => {
-            let is_one = !scheme.is_empty() && scheme.bytes().all(|byte| byte.is_ascii_lowercase());
+        Some("nats" | "tls") => Ok(Arc::new(NatsBus::connect(url, runtime).await?)),
+        // Its crate says which of these are not supported, and why.
+        Some(scheme) if is_redis(scheme) => Ok(Arc::new(RedisBus::connect(url, runtime).await?)),
+        scheme => {
             let problem =
-                if is_one { format!("no bus has the scheme `{scheme}:`") } else { "no scheme".into() };
+                scheme.map_or("no scheme".into(), |scheme| format!("no bus has the scheme `{scheme}:`"));
             let text = format!("bus URL: {problem}; there are `local:`, `redis://` and `nats://`");
             Err(Error::new(ErrorCode::InvalidArgument, text))
         }
     }
+}
+
+/// Returns the scheme of a URL, which errors may show; `None` if it has none. The rest may hold a
+/// password, and so may text that looks like a scheme, but with `//` behind it.
+fn scheme(url: &str) -> Option<&str> {
+    let Some((scheme, rest)) = url.split_once(':') else { return (url == "local").then_some(url) };
+    let is_scheme = scheme.starts_with(|first: char| first.is_ascii_alphabetic())
+        && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte));
+    (is_scheme && (rest.starts_with("//") || scheme == "local")).then_some(scheme)
+}
+
+fn is_redis(scheme: &str) -> bool {
+    ["redis", "valkey"].iter().any(|prefix| scheme.starts_with(prefix)) || scheme == "unix"
 }
 
 #[cfg(test)]
@@ -60,11 +73,33 @@ mod tests {
         assert!(connect("local:", TokioRuntime::current().unwrap()).await.is_ok());
         let said = refusal("amqp://user:s3cret@x").await;
         assert!(said.starts_with("invalid_argument: bus URL: no bus has the scheme `amqp:`; "), "{said}");
-        for url in ["s3cret-token@host:4222", "s3cret", "s3cret@host", ""] {
+        for scheme in ["amqp+ssl", "coap-tcp", "z39.50r"] {
+            let said = refusal(&format!("{scheme}://:s3cret@x")).await;
+            assert!(said.contains(&format!("no bus has the scheme `{scheme}:`")), "{said}");
+        }
+        for url in
+            ["s3cret-token@host:4222", "s3cret", "s3cret@host", "s3cret:4222", "9s3cret://x", "://s3cret", ""]
+        {
             let said = refusal(url).await;
             assert!(said.starts_with("invalid_argument: bus URL: no scheme; "), "{said}");
         }
         assert!(refusal("rediss://x").await.contains("TLS") && refusal("tls://x").await.contains("TLS"));
         assert!(refusal("local://x").await.contains("takes nothing after the colon"));
+    }
+
+    #[tokio::test]
+    async fn schemes_of_redis_that_are_not_supported_say_so() {
+        for (scheme, said) in [
+            ("rediss", "TLS"),
+            ("redis+sentinel", "Sentinel"),
+            ("redis-sentinel", "Sentinel"),
+            ("redis+unix", "Unix"),
+            ("unix", "Unix"),
+            ("valkey", "`redis://`"),
+        ] {
+            let text = refusal(&format!("{scheme}://:s3cret@x")).await;
+            assert!(text.starts_with("invalid_argument: ") && text.contains(said), "{text}");
+            assert!(text.contains(&format!("`{scheme}://`")) && !text.contains("s3cret"), "{text}");
+        }
     }
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use psrpc::bus::{Bus, Full, Receipt, Sink, Subscription};
+use psrpc::bus::{Accepted, Bus, Full, Offer, Receipt, Sink, Subscription, Wakes};
 use psrpc::proto::{Any, Channel, Frame, Seed};
 use psrpc::{
     BusError, Client, ClientOptions, Error, Method, MethodProperties, Now, Routing, Runtime, Service,
@@ -60,6 +60,7 @@ impl Hand {
 
     fn step(&self, input: &mut Input<'_>) {
         let (kind, at) = (input.byte() % 10, usize::from(input.byte()));
+        let mut wakes = Wakes::new();
         let mut state = self.lock();
         match kind {
             0..=2 => {
@@ -76,23 +77,24 @@ impl Hand {
             3 | 4 => {
                 let lost = input.flag().then(|| input.long() as u64);
                 let Some(place) = at.checked_rem(state.sinks.len()) else { return };
-                state.sinks[place].gap(lost);
+                state.sinks[place].gap(lost, &mut wakes);
             }
             5 => {
                 let Some(place) = at.checked_rem(state.sinks.len()) else { return };
                 let sink = state.sinks.swap_remove(place);
                 drop(state);
                 if input.flag() {
-                    sink.fail(BusError::new("gone"));
+                    sink.fail(BusError::new("gone"), &mut wakes);
                 }
             }
             6 => {
                 let Some(place) = at.checked_rem(state.sinks.len()) else { return };
                 let update = Any { type_url: "/hats.News".into(), ..Any::default() };
-                match input.byte() % 3 {
-                    0 => state.sinks[place].live(),
-                    1 => state.sinks[place].deliver(Frame::Other(update)),
-                    _ => state.sinks[place].untaken(Frame::Other(update)),
+                match input.byte() % 4 {
+                    0 => state.sinks[place].live(&mut wakes),
+                    1 => state.sinks[place].deliver(Frame::Other(update), &mut wakes),
+                    2 => state.sinks[place].interrupted(BusError::new("not now"), &mut wakes),
+                    _ => state.sinks[place].untaken(Frame::Other(update), &mut wakes),
                 }
             }
             7 => state.full = !state.full,
@@ -125,21 +127,22 @@ impl Runtime for Hand {
 }
 
 impl Bus for Hand {
-    fn publish(&self, _: &Channel, frame: Frame, receipt: Receipt) -> Result<(), Box<Full>> {
+    fn publish(&self, offer: Offer<'_>, _: &mut Wakes) -> Result<Accepted, Full> {
         let mut state = self.lock();
         if state.full {
-            return Err(Box::new(Full { frame, receipt }));
+            return Err(Full);
         }
+        let (_, _, receipt) = offer.take_for_later();
         state.receipts.push(receipt);
-        Ok(())
+        Ok(Accepted::Later)
     }
 
     fn poll_room(&self, _: &mut Context<'_>) -> Poll<()> {
         if self.lock().full { Poll::Pending } else { Poll::Ready(()) }
     }
 
-    fn subscribe(&self, _: &Channel, _: SubscriptionKind, sink: Sink) -> Subscription {
-        sink.live();
+    fn subscribe(&self, _: &Channel, _: SubscriptionKind, sink: Sink, wakes: &mut Wakes) -> Subscription {
+        sink.live(wakes);
         self.lock().sinks.push(sink);
         Subscription::new(|| ())
     }

@@ -50,6 +50,8 @@ struct Subscription {
 enum State {
     Asked,
     Live,
+    /// It was live, and is to be so again.
+    Interrupted,
     Leaving,
     Ended,
 }
@@ -76,40 +78,43 @@ where
     /// Does what the engine wants done, and gives how much that was.
     pub fn drain(&mut self) -> usize {
         let mut count = 0;
-        while let Some(output) = self.engine.poll_output() {
-            count += 1;
-            match output {
-                Output::Subscribe { subscription: handle, channel, .. } => {
-                    assert!(self.subscriptions.iter().all(|known| known.handle != handle));
-                    self.subscriptions.push(Subscription { handle, channel, state: State::Asked });
-                }
-                Output::Unsubscribe { subscription } => {
-                    let left = self.subscriptions.iter_mut().find(|known| known.handle == subscription);
-                    let left = left.expect("what was not subscribed is not unsubscribed");
-                    assert!(left.state != State::Leaving, "it is left once");
-                    // It may have ended by itself meanwhile.
-                    if left.state != State::Ended {
-                        left.state = State::Leaving;
+        loop {
+            while let Some(output) = self.engine.poll_output() {
+                count += 1;
+                match output {
+                    Output::Subscribe { subscription: handle, channel, .. } => {
+                        assert!(self.subscriptions.iter().all(|known| known.handle != handle));
+                        self.subscriptions.push(Subscription { handle, channel, state: State::Asked });
                     }
-                }
-                Output::Publish { token, channel, frame } => {
-                    assert!(!self.blocked, "a frame is put out though the bus has no room");
-                    let encoded = frame.encode(channel.local());
-                    if let Err(error) = Frame::decode(&encoded, &FRAMES) {
-                        panic!("nobody would read what is put out: {error}: {frame:?}");
+                    Output::Unsubscribe { subscription } => {
+                        let left = self.subscriptions.iter_mut().find(|known| known.handle == subscription);
+                        let left = left.expect("what was not subscribed is not unsubscribed");
+                        assert!(left.state != State::Leaving, "it is left once");
+                        // It may have ended by itself meanwhile.
+                        if left.state != State::Ended {
+                            left.state = State::Leaving;
+                        }
                     }
-                    if self.full {
-                        self.blocked = true;
-                        self.engine.handle_full(token, channel, frame);
-                        continue;
-                    }
-                    self.known.note(&frame);
-                    self.tokens.push(token);
+                    Output::Event(event) => self.events.push(event),
                 }
-                Output::Event(event) => self.events.push(event),
             }
+            let Some(outgoing) = self.engine.poll_publish() else { return count };
+            count += 1;
+            assert!(!self.blocked, "a frame is put out though the bus has no room");
+            let frame = outgoing.frame();
+            let encoded = frame.encode(outgoing.channel().local());
+            if let Err(error) = Frame::decode(&encoded, &FRAMES) {
+                panic!("nobody would read what is put out: {error}: {frame:?}");
+            }
+            if self.full {
+                self.blocked = true;
+                self.engine.handle_full();
+                continue;
+            }
+            self.known.note(frame);
+            self.tokens.push(outgoing.token());
+            drop(outgoing.take());
         }
-        count
     }
 
     /// A step that any engine can take, of [`STEPS`] kinds.
@@ -140,7 +145,9 @@ where
             9 => {
                 let which = input.byte();
                 if input.one_in(4) {
-                    self.ended(which, |subscription| subscription.state == State::Live);
+                    self.ended(which, |subscription| is_live(subscription));
+                } else {
+                    self.interrupted(which);
                 }
             }
             10 => {
@@ -219,9 +226,9 @@ where
         }
     }
 
-    /// Every subscription that was asked for is live.
+    /// Every subscription that was asked for or interrupted is live.
     pub fn subscribed_all(&mut self) {
-        for subscription in self.subscriptions.iter_mut().filter(|known| known.state == State::Asked) {
+        for subscription in self.subscriptions.iter_mut().filter(|known| is_wanted(known)) {
             subscription.state = State::Live;
             self.engine.handle_subscribed(self.now, subscription.handle, Ok(()));
         }
@@ -254,12 +261,19 @@ where
     }
 
     fn subscribed(&mut self, which: u8, well: bool) {
-        let mut asked: Vec<_> =
-            self.subscriptions.iter_mut().filter(|subscription| subscription.state == State::Asked).collect();
-        let Some(at) = usize::from(which).checked_rem(asked.len()) else { return };
-        asked[at].state = if well { State::Live } else { State::Ended };
+        let mut wanted: Vec<_> = self.subscriptions.iter_mut().filter(|known| is_wanted(known)).collect();
+        let Some(at) = usize::from(which).checked_rem(wanted.len()) else { return };
+        wanted[at].state = if well { State::Live } else { State::Ended };
         let result = if well { Ok(()) } else { Err(BusError::new("not allowed")) };
-        self.engine.handle_subscribed(self.now, asked[at].handle, result);
+        self.engine.handle_subscribed(self.now, wanted[at].handle, result);
+    }
+
+    /// A subscription that is live is interrupted, or the bus has more to say of one that is.
+    fn interrupted(&mut self, which: u8) {
+        let mut live: Vec<_> = self.subscriptions.iter_mut().filter(|known| is_live(known)).collect();
+        let Some(at) = usize::from(which).checked_rem(live.len()) else { return };
+        live[at].state = State::Interrupted;
+        self.engine.handle_interrupted(self.now, live[at].handle, BusError::new("the connection is lost"));
     }
 
     fn ended(&mut self, which: u8, which_of: impl Fn(&&mut Subscription) -> bool) {
@@ -270,7 +284,17 @@ where
     }
 }
 
+/// Returns `true` for a subscription that is live, or was and is to be so again.
+fn is_live(subscription: &Subscription) -> bool {
+    matches!(subscription.state, State::Live | State::Interrupted)
+}
+
+/// Returns `true` for a subscription that is to become live, for the first time or again.
+fn is_wanted(subscription: &Subscription) -> bool {
+    matches!(subscription.state, State::Asked | State::Interrupted)
+}
+
 /// Whether the bus has not done what was asked for.
 fn is_waiting(subscription: &Subscription) -> bool {
-    matches!(subscription.state, State::Asked | State::Leaving)
+    is_wanted(subscription) || subscription.state == State::Leaving
 }

@@ -22,7 +22,7 @@ impl Told {
     /// A sink that tells this.
     pub fn sink(&self) -> Sink {
         let told = self.clone();
-        Sink::new(move |delivery| told.0.lock().expect("nobody panics with it").push(delivery))
+        Sink::new(move |delivery, _| told.0.lock().expect("nobody panics with it").push(delivery))
     }
 
     /// Counts what was told, and forgets it.
@@ -34,7 +34,7 @@ impl Told {
                 Delivery::Frame(_) => counts.frames += 1,
                 Delivery::Untaken(_) => counts.untaken += 1,
                 Delivery::Gap(_) => counts.gaps += 1,
-                Delivery::Live | Delivery::Ended(_) => {}
+                Delivery::Live | Delivery::Interrupted(_) | Delivery::Ended(_) => {}
             }
         }
         counts

@@ -1,16 +1,18 @@
 //! What a client and a server have in common for whoever drives them.
 
-use psrpc_proto::{Channel, Frame};
+use psrpc_proto::Frame;
 
 use crate::budget::Due;
 use crate::error::BusError;
-use crate::{Now, Output, SubscriptionHandle, Timeout, Token};
+use crate::{LentFrame, Now, Output, SubscriptionHandle, Timeout, Token};
 
 /// The driving contract of a [`Client`](crate::Client) and a [`Server`](crate::Server).
 ///
 /// 1. Call commands and `handle_*` methods as things happen, as many as you like before the next step. They do no
 ///    I/O and return at once.
-/// 2. Call [`poll_output`](Self::poll_output) until it returns `None`, and do what it says, each before the next.
+/// 2. Call [`poll_output`](Self::poll_output) until it returns `None`, and do what it says, each before the next. Then
+///    publish the frames that [`poll_publish`](Self::poll_publish) lends. What the bus says of them may lead to more
+///    outputs: repeat until both return `None`.
 /// 3. Call [`poll_timeout`](Self::poll_timeout), and [`handle_timeout`](Self::handle_timeout) once that time has
 ///    come. A call that comes early does nothing. It does a bounded amount of work: while it returns [`Due::More`],
 ///    repeat steps 2 and 3. Once `handle_timeout(t)` has returned [`Due::Nothing`] and all outputs are taken, the next
@@ -25,8 +27,13 @@ pub trait Engine {
     /// What it tells the layer above.
     type Event;
 
-    /// A subscription is live, or the bus refused it.
+    /// A subscription is live, also after it was interrupted, or the bus refused it for good.
     fn handle_subscribed(&mut self, now: Now, subscription: SubscriptionHandle, result: Result<(), BusError>);
+
+    /// A live subscription is interrupted: the bus has lost its connection, or the server refuses the subscription now. The
+    /// bus tries again until the subscription is [live](Self::handle_subscribed) once more, or is left. Frames may be lost
+    /// meanwhile. A client fails new calls at once ([`Reason::Interrupted`](crate::Reason::Interrupted)); pending ones go on.
+    fn handle_interrupted(&mut self, now: Now, subscription: SubscriptionHandle, cause: BusError);
 
     /// A subscription has ended: the bus confirmed an unsubscribe, or gave it up. Every frame delivered until then
     /// must have been handed in before.
@@ -35,14 +42,13 @@ pub trait Engine {
     /// The bus may have lost frames of a subscription; `lost` is how many, where that is known.
     fn handle_gap(&mut self, now: Now, subscription: SubscriptionHandle, lost: Option<u64>);
 
-    /// A frame was published, to so many subscribers where the bus knows, or the bus could not publish it. Every frame
-    /// that was put out ends in one of these or in [`handle_full`](Self::handle_full): a response is in flight until it
-    /// has, or until its request expires.
+    /// A frame was published, to so many subscribers where the bus knows, or the bus could not publish it. Every frame that
+    /// was [taken](LentFrame::take) ends in one of these: a response is in flight until it has, or until its request expires.
     fn handle_published(&mut self, now: Now, token: Token, result: Result<Option<u64>, BusError>);
 
-    /// The bus has no room for this frame of the last [`Output::Publish`]. No frame is put out until
-    /// [`handle_room`](Self::handle_room), and then this one first, unless its call or request is over by then.
-    fn handle_full(&mut self, token: Token, channel: Channel, frame: Frame);
+    /// The bus has no room. No frame is lent until [`handle_room`](Self::handle_room), and then the one that was lent last
+    /// comes first, unless its call or request is over by then.
+    fn handle_full(&mut self);
 
     /// The bus has room again.
     fn handle_room(&mut self);
@@ -64,9 +70,14 @@ pub trait Engine {
     /// confirms is waited for.
     fn abandon(&mut self, now: Now);
 
-    /// The next thing to do.
+    /// Returns the next thing to do, frames to publish aside.
     #[must_use]
     fn poll_output(&mut self) -> Option<Output<Self::Event>>;
+
+    /// Lends the next frame to publish. Frames leave in the order in which they came about; events and subscriptions do not
+    /// wait for them.
+    #[must_use]
+    fn poll_publish(&mut self) -> Option<LentFrame<'_>>;
 
     /// When [`handle_timeout`](Self::handle_timeout) is to be called next, and why.
     #[must_use]

@@ -403,6 +403,8 @@ pub struct Evidence {
     pub may_elect: bool,
     /// Whether the bus may have lost frames to the client while the call was in flight.
     pub gap: bool,
+    /// What the bus said last when it refused a queue's servers the lock on a request, while the call was in flight.
+    pub lock_refusal: Option<String>,
 }
 
 impl Evidence {

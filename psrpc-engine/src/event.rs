@@ -7,7 +7,7 @@ use bytes::Bytes;
 use psrpc_proto::{ErrorResponse, Metadata, Text};
 
 use crate::error::{BusError, Failure};
-use crate::output::DroppedEvent;
+use crate::output::CommonEvent;
 use crate::selection::Claim;
 use crate::stream::Delivery;
 use crate::{
@@ -88,6 +88,17 @@ pub enum ClientEvent {
         subscription: SubscriptionHandle,
         /// How many, where that is known.
         lost: Option<u64>,
+    },
+    /// Subscriptions are interrupted, where none was: frames may be lost until they are [live again](Self::Resumed). New calls
+    /// fail at once, unless only subscriptions to updates are interrupted.
+    Interrupted {
+        /// What the bus said.
+        cause: BusError,
+    },
+    /// The last interrupted subscription is live again.
+    Resumed {
+        /// How many were interrupted in all.
+        count: u32,
     },
     /// It is closed, and all its subscriptions have ended.
     Closed {
@@ -205,6 +216,17 @@ pub enum ServerEvent {
         /// How many, where that is known.
         lost: Option<u64>,
     },
+    /// Subscriptions are interrupted, where none was: requests may not reach the server until they are
+    /// [live again](Self::Resumed).
+    Interrupted {
+        /// What the bus said.
+        cause: BusError,
+    },
+    /// The last interrupted subscription is live again.
+    Resumed {
+        /// How many were interrupted in all.
+        count: u32,
+    },
     /// The server is closed: all its registrations are gone.
     Closed,
 }
@@ -234,15 +256,31 @@ pub struct Received {
     pub may_elect: bool,
 }
 
-impl DroppedEvent for ClientEvent {
+impl CommonEvent for ClientEvent {
     fn dropped(dropped: Dropped) -> Self {
         ClientEvent::Dropped(dropped)
     }
+
+    fn interrupted(cause: BusError) -> Self {
+        ClientEvent::Interrupted { cause }
+    }
+
+    fn resumed(count: u32) -> Self {
+        ClientEvent::Resumed { count }
+    }
 }
 
-impl DroppedEvent for ServerEvent {
+impl CommonEvent for ServerEvent {
     fn dropped(dropped: Dropped) -> Self {
         ServerEvent::Dropped(dropped)
+    }
+
+    fn interrupted(cause: BusError) -> Self {
+        ServerEvent::Interrupted { cause }
+    }
+
+    fn resumed(count: u32) -> Self {
+        ServerEvent::Resumed { count }
     }
 }
 

@@ -2,12 +2,12 @@
 
 use psrpc_proto::{DecodeErrorKind, Frame, FrameLimits, Request, Response, Stream, StreamBody, Text};
 
-use crate::output::{DroppedEvent, Io};
+use crate::output::{CommonEvent, Io};
 use crate::{Dropped, Reason};
 
 /// Decodes a frame that was not yet, in its place, and checks one that was handed over as it is against the limits that
 /// decoding would have checked; whether it may come in.
-pub(crate) fn accept<E: DroppedEvent, O: Copy>(
+pub(crate) fn accept<E: CommonEvent, O: Copy>(
     io: &mut Io<E, O>,
     frame: &mut Frame,
     limits: &FrameLimits,
@@ -55,7 +55,7 @@ pub(crate) fn accept<E: DroppedEvent, O: Copy>(
 }
 
 /// Drops a message that has no business on the channel it came on.
-pub(crate) fn unexpected<E: DroppedEvent, O: Copy>(io: &mut Io<E, O>, frame: &Frame) {
+pub(crate) fn unexpected<E: CommonEvent, O: Copy>(io: &mut Io<E, O>, frame: &Frame) {
     if planted!(UnexpectedTypePanics) {
         panic!("a frame of another type");
     }
@@ -63,7 +63,7 @@ pub(crate) fn unexpected<E: DroppedEvent, O: Copy>(io: &mut Io<E, O>, frame: &Fr
 }
 
 /// Drops a frame, and says whose it was.
-pub(crate) fn drop_frame<E: DroppedEvent, O: Copy>(io: &mut Io<E, O>, frame: &Frame, reason: Reason) {
+pub(crate) fn drop_frame<E: CommonEvent, O: Copy>(io: &mut Io<E, O>, frame: &Frame, reason: Reason) {
     let (request_id, peer) = names(frame);
     io.dropped(Dropped::of(reason, request_id.clone(), peer.clone()));
 }

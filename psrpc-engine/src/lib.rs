@@ -37,16 +37,17 @@
 //!                 client.handle_subscribed(now, subscription, Ok(()));
 //!             }
 //!             Output::Unsubscribe { subscription } => client.handle_unsubscribed(now, subscription),
-//!             Output::Publish { token, channel, frame } => {
-//!                 frames.push((channel, frame));
-//!                 client.handle_published(now, token, Ok(None));
-//!             }
 //!             Output::Event(ClientEvent::Ready) => {
 //!                 client.call(now, Call::new(route.clone(), "a hat, please"))?;
 //!             }
 //!             Output::Event(ClientEvent::Resolved { outcome, .. }) => answer = Some(outcome?.payload),
 //!             Output::Event(_) => {}
 //!         }
+//!     }
+//!     while let Some(outgoing) = client.poll_publish() {
+//!         let token = outgoing.token();
+//!         frames.push(outgoing.take());
+//!         client.handle_published(now, token, Ok(None));
 //!     }
 //!     while let Some(output) = server.poll_output() {
 //!         match output {
@@ -55,16 +56,17 @@
 //!                 server.handle_subscribed(now, subscription, Ok(()));
 //!             }
 //!             Output::Unsubscribe { subscription } => server.handle_unsubscribed(now, subscription),
-//!             Output::Publish { token, channel, frame } => {
-//!                 frames.push((channel, frame));
-//!                 server.handle_published(now, token, Ok(None));
-//!             }
 //!             Output::Event(ServerEvent::Received(received)) => server.bid(now, received.request, 1.0),
 //!             Output::Event(ServerEvent::Run { request }) => {
 //!                 server.respond(now, request, Ok("here it is".into()));
 //!             }
 //!             Output::Event(_) => {}
 //!         }
+//!     }
+//!     while let Some(outgoing) = server.poll_publish() {
+//!         let token = outgoing.token();
+//!         frames.push(outgoing.take());
+//!         server.handle_published(now, token, Ok(None));
 //!     }
 //!     for (channel, frame) in frames {
 //!         for (_, subscription) in at_client.iter().filter(|(name, _)| *name == channel) {
@@ -89,7 +91,7 @@
 //! * [`Client`], [`Server`]: the two engines; [`ClientConfig`], [`ServerConfig`], [`ClientLimits`], [`ServerLimits`].
 //! * [`Route`]: a method on a topic; [`Call`], [`MultiCall`] and [`OpenStream`]: what to call; [`Selection`]: how to pick the
 //!   server.
-//! * [`Output`], [`ClientEvent`], [`ServerEvent`]: what comes out.
+//! * [`Output`], [`LentFrame`], [`ClientEvent`], [`ServerEvent`]: what comes out.
 //! * [`Reason`]: why a frame was dropped, a request abandoned or a call failed; [`Counters`]: how often.
 
 #![no_std]
@@ -150,7 +152,7 @@ pub use handle::{
     UpdateHandle,
 };
 pub use limits::{ClientLimits, ServerLimits, StreamLimits};
-pub use output::{Output, SubscriptionKind, Token};
+pub use output::{LentFrame, Output, SubscriptionKind, Token};
 pub use reason::{Counters, Dropped, Reason};
 pub use route::Route;
 pub use selection::{Claim, Selection};

@@ -1,18 +1,19 @@
 //! Outputs: what an engine wants done, in order.
 
 use alloc::collections::VecDeque;
+use core::fmt;
 
 use psrpc_proto::{Channel, Frame};
 
+use crate::error::BusError;
 use crate::timers::Timers;
 use crate::{
     CallHandle, Counters, Dropped, MultiHandle, Reason, RequestHandle, SendHandle, StreamHandle,
     SubscriptionHandle, UpdateHandle,
 };
 
-/// What an engine wants done. Outputs are to be carried out in the order in which they are polled.
-///
-/// Frames leave in the order in which they came about; events and subscriptions overtake frames that wait.
+/// What an engine wants done, beside the frames that it [lends](LentFrame). Carry out outputs in the order in which they are
+/// polled.
 #[derive(Clone, Debug)]
 #[must_use]
 pub enum Output<E> {
@@ -31,15 +32,6 @@ pub enum Output<E> {
     Unsubscribe {
         /// The subscription.
         subscription: SubscriptionHandle,
-    },
-    /// Publish a frame, and report the result with [`handle_published`](crate::Engine::handle_published).
-    Publish {
-        /// What the result is reported by.
-        token: Token,
-        /// The channel.
-        channel: Channel,
-        /// The frame.
-        frame: Frame,
     },
     /// Something for the layer above.
     Event(E),
@@ -85,7 +77,7 @@ pub(crate) enum Publish {
 /// Frames to publish wait in a queue of their own: a bus that is full holds back neither events nor subscriptions.
 pub(crate) struct Io<E, O> {
     outputs: VecDeque<Output<E>>,
-    publishes: VecDeque<Outgoing>,
+    publishes: VecDeque<QueuedFrame>,
     blocked: bool,
     /// How many frames may wait before those that are over are withdrawn.
     crowded_at: usize,
@@ -103,18 +95,98 @@ const CROWDED: usize = 64;
 const OVERFULL: usize = 131_072;
 
 /// A frame that waits to be published.
-struct Outgoing {
+struct QueuedFrame {
     token: Token,
     channel: Channel,
     frame: Frame,
 }
 
-/// An event that reports a dropped frame.
-pub(crate) trait DroppedEvent {
-    fn dropped(dropped: Dropped) -> Self;
+/// The frame at the head of an engine's queue, lent to be published.
+///
+/// [`take`](Self::take) it once the bus accepts it, and report the result with
+/// [`handle_published`](crate::Engine::handle_published). If the bus has no room, drop this and call
+/// [`handle_full`](crate::Engine::handle_full): the frame stays where it is.
+#[must_use = "a frame that is not taken is lent again"]
+pub struct LentFrame<'a> {
+    publishes: &'a mut VecDeque<QueuedFrame>,
+    published: &'a mut u64,
+    /// Set once the frame is taken: whether the request of a call has left.
+    sent: Option<&'a mut bool>,
 }
 
-impl<E: DroppedEvent, O: Copy> Io<E, O> {
+impl LentFrame<'_> {
+    /// Returns the token that names the result of the publish.
+    #[inline]
+    pub fn token(&self) -> Token {
+        self.head().token
+    }
+
+    /// Returns the channel to publish on.
+    #[inline]
+    pub fn channel(&self) -> &Channel {
+        &self.head().channel
+    }
+
+    /// Returns the frame.
+    #[inline]
+    pub fn frame(&self) -> &Frame {
+        &self.head().frame
+    }
+
+    /// Takes the frame and its channel out of the queue.
+    #[inline]
+    pub fn take(mut self) -> (Channel, Frame) {
+        self.note();
+        let QueuedFrame { channel, frame, .. } = self.publishes.pop_front().expect(LENT);
+        (channel, frame)
+    }
+
+    /// Takes the frame out of the queue.
+    #[inline]
+    pub fn take_frame(mut self) -> Frame {
+        self.note();
+        self.publishes.pop_front().expect(LENT).frame
+    }
+
+    /// Notes that the frame is taken.
+    #[inline]
+    fn note(&mut self) {
+        *self.published += 1;
+        if let Some(sent) = &mut self.sent {
+            **sent = true;
+        }
+    }
+
+    #[inline]
+    fn head(&self) -> &QueuedFrame {
+        self.publishes.front().expect(LENT)
+    }
+}
+
+const LENT: &str = "the head of the queue is lent";
+
+impl fmt::Debug for LentFrame<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let QueuedFrame { token, channel, frame } = self.head();
+        f.debug_struct("LentFrame")
+            .field("token", token)
+            .field("channel", channel)
+            .field("frame", frame)
+            .finish()
+    }
+}
+
+/// The events that a client and a server have in common.
+pub(crate) trait CommonEvent {
+    /// A frame was dropped.
+    fn dropped(dropped: Dropped) -> Self;
+    /// The first of the subscriptions is interrupted.
+    fn interrupted(cause: BusError) -> Self;
+    /// None is any more; so many were.
+    fn resumed(count: u32) -> Self;
+}
+
+impl<E: CommonEvent, O: Copy> Io<E, O> {
     pub(crate) const fn new() -> Self {
         Self {
             outputs: VecDeque::new(),
@@ -129,7 +201,7 @@ impl<E: DroppedEvent, O: Copy> Io<E, O> {
 
     pub(crate) fn publish(&mut self, what: Publish, channel: &Channel, frame: Frame) {
         self.closes += usize::from(what == Publish::Close);
-        self.publishes.push_back(Outgoing { token: Token(what), channel: channel.clone(), frame });
+        self.publishes.push_back(QueuedFrame { token: Token(what), channel: channel.clone(), frame });
     }
 
     /// The bus has the close of a stream, or does not take it.
@@ -160,26 +232,23 @@ impl<E: DroppedEvent, O: Copy> Io<E, O> {
         self.outputs.push_back(output);
     }
 
-    /// The next output. A frame to publish that is not `wanted` any more is withdrawn; `wanted` is told whether it is put out.
-    pub(crate) fn pop(&mut self, mut wanted: impl FnMut(Publish, bool) -> bool) -> Option<Output<E>> {
-        if self.publishes.len() >= self.crowded_at {
-            self.withdraw(|publish| wanted(publish, false));
-        }
+    /// The next output.
+    pub(crate) fn pop(&mut self) -> Option<Output<E>> {
         if self.blocked && planted!(FullBusHoldsEvents) {
             return None;
         }
-        if !self.outputs.is_empty() {
-            return self.outputs.pop_front();
+        self.outputs.pop_front()
+    }
+
+    /// What the frame at the head of the queue is, if the bus has room. Frames that are not `wanted` any more are withdrawn.
+    pub(crate) fn head(&mut self, mut wanted: impl FnMut(Publish) -> bool) -> Option<Publish> {
+        if self.publishes.len() >= self.crowded_at {
+            self.withdraw(&mut wanted);
         }
         while !self.blocked {
-            if wanted(self.publishes.front()?.token.0, true) {
-                self.counters.published += 1;
-                let next = self.publishes.pop_front();
-                return next.map(|Outgoing { token, channel, frame }| Output::Publish {
-                    token,
-                    channel,
-                    frame,
-                });
+            let head = self.publishes.front()?.token.0;
+            if wanted(head) {
+                return Some(head);
             }
             self.publishes.pop_front();
             self.counters.count(Reason::Withdrawn);
@@ -187,15 +256,18 @@ impl<E: DroppedEvent, O: Copy> Io<E, O> {
         None
     }
 
-    /// Takes back a frame that the bus had no room for, and holds back all others until it has.
-    pub(crate) fn block(&mut self, token: Token, channel: Channel, frame: Frame) {
+    /// Lends the frame at the head of the queue, which there is. `sent` is set once the bus takes it.
+    pub(crate) fn lend<'a>(&'a mut self, sent: Option<&'a mut bool>) -> LentFrame<'a> {
+        LentFrame { publishes: &mut self.publishes, published: &mut self.counters.published, sent }
+    }
+
+    /// The bus has no room: no frame is lent until it has.
+    pub(crate) fn block(&mut self) {
         self.blocked = true;
-        self.counters.published = self.counters.published.saturating_sub(1);
-        let outgoing = Outgoing { token, channel, frame };
-        if planted!(HeldFrameGoesLast) {
-            self.publishes.push_back(outgoing);
-        } else {
-            self.publishes.push_front(outgoing);
+        if planted!(HeldFrameGoesLast)
+            && let Some(head) = self.publishes.pop_front()
+        {
+            self.publishes.push_back(head);
         }
     }
 

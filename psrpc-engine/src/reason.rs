@@ -149,6 +149,8 @@ reasons! {
     Gap = "frames may be missing";
     /// The bus did not take a frame.
     PublishFailed = "publish failed";
+    /// The client's subscriptions are interrupted, so that it would miss the answer.
+    Interrupted = "subscription interrupted";
     /// The bus gave up a subscription.
     SubscriptionLost = "subscription lost";
     /// The call or request was over before its frame could be handed to the bus.

@@ -64,6 +64,10 @@ fn origin() -> Instant {
 }
 
 impl Runtime for TokioRuntime {
+    fn is_tokio(&self) -> bool {
+        true
+    }
+
     fn now(&self) -> Now {
         let now = if self.0.runtime_flavor() == RuntimeFlavor::CurrentThread {
             // Its time may be paused, which is seen within it alone.

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use hats::{FIT, HATS, PICK, client, echo, fit, runtime, serve};
 use psrpc_bus_local::LocalBus;
-use psrpc_tokio::bus::{Bus, Full, Receipt, Sink, Subscription};
+use psrpc_tokio::bus::{Accepted, Bus, Full, Offer, Sink, Subscription, Wakes};
 use psrpc_tokio::proto::{Channel, Frame};
 use psrpc_tokio::*;
 
@@ -19,17 +19,23 @@ struct Noting {
 }
 
 impl Bus for Noting {
-    fn publish(&self, channel: &Channel, frame: Frame, receipt: Receipt) -> Result<(), Box<Full>> {
-        match &frame {
+    fn publish(&self, offer: Offer<'_>, wakes: &mut Wakes) -> Result<Accepted, Full> {
+        match offer.frame() {
             Frame::ClaimRequest(claim) => self.announcements.lock().unwrap().push(claim.handling),
             Frame::ClaimResponse(_) => *self.grants.lock().unwrap() += 1,
             _ => {}
         }
-        self.local.publish(channel, frame, receipt)
+        self.local.publish(offer, wakes)
     }
 
-    fn subscribe(&self, channel: &Channel, kind: SubscriptionKind, sink: Sink) -> Subscription {
-        self.local.subscribe(channel, kind, sink)
+    fn subscribe(
+        &self,
+        channel: &Channel,
+        kind: SubscriptionKind,
+        sink: Sink,
+        wakes: &mut Wakes,
+    ) -> Subscription {
+        self.local.subscribe(channel, kind, sink, wakes)
     }
 }
 

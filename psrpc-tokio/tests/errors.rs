@@ -11,7 +11,7 @@ use std::time::Duration;
 use hats::{FIT, HATS, PICK, client, fit, runtime, serve};
 use logs::logged;
 use psrpc_bus_local::LocalBus;
-use psrpc_tokio::bus::{Bus, Full, Receipt, Sink, Subscription};
+use psrpc_tokio::bus::{Accepted, Bus, Full, Offer, Sink, Subscription, Wakes};
 use psrpc_tokio::middleware::Retry;
 use psrpc_tokio::proto::{Channel, Frame};
 use psrpc_tokio::*;
@@ -84,17 +84,23 @@ async fn a_multi_call_that_nobody_heard_says_so() {
 struct SmallFrames(LocalBus, hats::Log);
 
 impl Bus for SmallFrames {
-    fn publish(&self, channel: &Channel, frame: Frame, receipt: Receipt) -> Result<(), Box<Full>> {
+    fn publish(&self, offer: Offer<'_>, wakes: &mut Wakes) -> Result<Accepted, Full> {
         self.1.add("");
-        if frame.encode("").len() > 1000 {
-            receipt.failed(BusError::invalid("a frame of 2000 bytes is over the limit of 1000"));
-            return Ok(());
+        if offer.frame().value_len() > 1000 {
+            let error = BusError::invalid("a frame of 2000 bytes is over the limit of 1000");
+            return Ok(Accepted::Failed(error));
         }
-        self.0.publish(channel, frame, receipt)
+        self.0.publish(offer, wakes)
     }
 
-    fn subscribe(&self, channel: &Channel, kind: SubscriptionKind, sink: Sink) -> Subscription {
-        self.0.subscribe(channel, kind, sink)
+    fn subscribe(
+        &self,
+        channel: &Channel,
+        kind: SubscriptionKind,
+        sink: Sink,
+        wakes: &mut Wakes,
+    ) -> Subscription {
+        self.0.subscribe(channel, kind, sink, wakes)
     }
 }
 
@@ -129,11 +135,12 @@ async fn the_errors_of_a_handler_reach_the_caller_by_their_text_and_the_log_by_t
     let _tap = bus.subscribe(
         &Channel::request::<&str>("Hats", "Fit", &[], true),
         SubscriptionKind::Plain,
-        Sink::new(move |delivery| {
+        Sink::new(move |delivery, _| {
             if let psrpc_tokio::bus::Delivery::Frame(Frame::Request(request)) = delivery {
                 seen.add(request.request_id.to_string());
             }
         }),
+        &mut Wakes::new(),
     );
     let error = fit(&client, "fez").await.unwrap_err();
     assert_eq!(with_sources(&error), "internal: there is no felt", "its cause does not travel");

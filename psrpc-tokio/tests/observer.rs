@@ -9,7 +9,7 @@ use hats::{
     FIT, HandBus, Log, PICK, client, echo, fit, late_request, runtime, serve, settle, stray_response,
 };
 use psrpc_bus_local::LocalBus;
-use psrpc_tokio::bus::{Bus, Receipt};
+use psrpc_tokio::bus::{Bus, Offer, ReplyTo, Wakes};
 use psrpc_tokio::middleware::Observation;
 use psrpc_tokio::proto::{Channel, Frame, StreamBody};
 use psrpc_tokio::testing::{FaultyBus, Rule};
@@ -35,7 +35,7 @@ fn named(id: &str) -> ClientOptions {
 }
 
 fn publish(bus: &LocalBus, channel: &Channel, frame: proto::Frame) {
-    bus.publish(channel, frame, Receipt::new(|_| ())).unwrap();
+    let _ = bus.publish(Offer::new(channel.clone(), frame, ReplyTo::new(|_| ())), &mut Wakes::new()).unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -152,12 +152,12 @@ async fn gaps_are_observed_on_both_sides() {
     let (bus, log) = (HandBus::default(), Log::default());
     let _server = serve(&bus, ServerOptions::new().observer(log_to(&log)), echo).await;
     let sinks = bus.take();
-    sinks[0].gap(Some(3));
+    sinks[0].gap(Some(3), &mut Wakes::new());
     settle().await;
     assert_eq!(log.take(), ["Gap { lost: Some(3) }"]);
     let _client = client(&bus, named("C").observer(log_to(&log))).await;
     let sinks = bus.take();
-    sinks[0].gap(None);
+    sinks[0].gap(None, &mut Wakes::new());
     settle().await;
     assert_eq!(log.take(), ["Gap { lost: None }"]);
 }
@@ -236,13 +236,13 @@ async fn what_is_dropped_of_streams_is_observed_on_both_sides() {
     // The same stream, by another that knows its id.
     let seen = Log::default();
     let noted = seen.clone();
-    let spy = psrpc_tokio::bus::Sink::new(move |delivery| {
+    let spy = psrpc_tokio::bus::Sink::new(move |delivery, _| {
         if let psrpc_tokio::bus::Delivery::Frame(Frame::Stream(frame)) = delivery {
             noted.add(frame.stream_id.as_str());
         }
     });
     let to_server = Channel::stream_to_server::<&str>("Shop", "Parade", &[]);
-    let _spying = bus.subscribe(&to_server, SubscriptionKind::Plain, spy);
+    let _spying = bus.subscribe(&to_server, SubscriptionKind::Plain, spy, &mut Wakes::new());
     stream.close(None);
     settle().await;
     ours.take();

@@ -5,13 +5,13 @@ mod shop;
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::task::{Context, Wake};
 use std::time::Duration;
 
 use hats::{Log, client, echo, error, fit, runtime, serve};
 use psrpc_bus_local::LocalBus;
-use psrpc_tokio::bus::{Bus, Sink};
+use psrpc_tokio::bus::{Accepted, Bus, Full, Offer, Sink, Subscription, Wakes};
 use psrpc_tokio::middleware::Retry;
 use psrpc_tokio::proto::{Frame, StreamBody};
 use psrpc_tokio::testing::{FaultyBus, Rule};
@@ -224,8 +224,15 @@ async fn pauses_are_drawn_at_random() {
 
 /// A stream on a bus with faults, whose sends are retried; the server logs what it gets.
 async fn retried(retry: Retry, log: &Log) -> (FaultyBus, Server, Parade) {
-    let (bus, noted) = (FaultyBus::new(LocalBus::new(), runtime(), 1), log.clone());
-    let server = shop::server(&bus, "elm", ServerOptions::new(), move |stream| {
+    let bus = FaultyBus::new(LocalBus::new(), runtime(), 1);
+    let (server, stream) = retried_on(&bus, retry, log).await;
+    (bus, server, stream)
+}
+
+/// The same on any bus.
+async fn retried_on(bus: &(impl Bus + Clone), retry: Retry, log: &Log) -> (Server, Parade) {
+    let noted = log.clone();
+    let server = shop::server(bus, "elm", ServerOptions::new(), move |stream| {
         let log = noted.clone();
         async move {
             while let Some(message) = stream.next().await {
@@ -236,8 +243,31 @@ async fn retried(retry: Retry, log: &Log) -> (FaultyBus, Server, Parade) {
     })
     .await;
     let options = ClientOptions::new().timeout(millis(100)).stream_interceptor(retry);
-    let client = shop::client_with(&bus, options).await;
-    (bus, server, shop::parade(&client).await)
+    let client = shop::client_with(bus, options).await;
+    (server, shop::parade(&client).await)
+}
+
+/// A bus whose cable may be cut: then publishes fail at once.
+#[derive(Clone, Default)]
+struct Cable(LocalBus, Arc<AtomicBool>);
+
+impl Bus for Cable {
+    fn publish(&self, offer: Offer<'_>, wakes: &mut Wakes) -> Result<Accepted, Full> {
+        if self.1.load(Ordering::Relaxed) {
+            return Ok(Accepted::Failed(BusError::new("the cable is cut")));
+        }
+        self.0.publish(offer, wakes)
+    }
+
+    fn subscribe(
+        &self,
+        channel: &proto::Channel,
+        kind: SubscriptionKind,
+        sink: Sink,
+        wakes: &mut Wakes,
+    ) -> Subscription {
+        self.0.subscribe(channel, kind, sink, wakes)
+    }
 }
 
 fn body(is: fn(&StreamBody) -> bool) -> impl Fn(&proto::Channel, &Frame) -> bool {
@@ -323,7 +353,8 @@ async fn what_may_have_run_is_not_tried_again_where_that_is_asked_for() {
     // On a queue a server may run a call without a grant, and so without a bid that is heard; not where nobody is subscribed.
     let silent = LocalBus::new();
     let requests = proto::Channel::request::<&str>("Hats", "Fit", &[], true);
-    let _silent = silent.subscribe(&requests, SubscriptionKind::Queue, Sink::new(|_| ()));
+    let _silent =
+        silent.subscribe(&requests, SubscriptionKind::Queue, Sink::new(|_, _| ()), &mut Wakes::new());
     for (bus, method, attempts) in
         [(&silent, hats::FIT, 1), (&LocalBus::new(), hats::FIT, 3), (&silent, hats::PICK, 3)]
     {
@@ -368,9 +399,10 @@ async fn other_tasks_have_their_turn_between_attempts_that_fail_at_once() {
             noted.add("failed");
             noted.len() < 100
         });
-        let (bus, _server, stream) = retried(retry.clone(), &Log::default()).await;
+        let bus = Cable::default();
+        let (_server, stream) = retried_on(&bus, retry.clone(), &Log::default()).await;
         let client = client(&bus, ClientOptions::new()).await;
-        bus.inject(Rule::fail(BusError::new("the cable is cut")));
+        bus.1.store(true, Ordering::Relaxed);
         assert!(yields(fit(&client, "fez").interceptor(retry).into_future()));
         assert_eq!(log.take(), ["failed"]);
         assert!(yields(stream.send(text("one")).into_future()));

@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use hats::HATS;
 use psrpc_bus_local::LocalBus;
-use psrpc_tokio::bus::{Bus, Full, Receipt, Sink, Subscription};
+use psrpc_tokio::bus::{Accepted, Bus, Full, Offer, Sink, Subscription};
 use psrpc_tokio::middleware::Retry;
-use psrpc_tokio::proto::{Channel, Frame};
+use psrpc_tokio::proto::Channel;
 use psrpc_tokio::*;
 use tokio::runtime::{Builder, Runtime as Tokio};
 use tokio::time::timeout;
@@ -100,16 +100,22 @@ fn default_runtime_of(tokio: &Tokio) -> TokioRuntime {
 struct PanickingBus(LocalBus);
 
 impl Bus for PanickingBus {
-    fn publish(&self, _: &Channel, frame: Frame, receipt: Receipt) -> Result<(), Box<Full>> {
-        Err(Box::new(Full { frame, receipt }))
+    fn publish(&self, _: Offer<'_>, _: &mut psrpc_tokio::bus::Wakes) -> Result<Accepted, Full> {
+        Err(Full)
     }
 
     fn poll_room(&self, _: &mut Context<'_>) -> Poll<()> {
         panic!("no room for this")
     }
 
-    fn subscribe(&self, channel: &Channel, kind: SubscriptionKind, sink: Sink) -> Subscription {
-        self.0.subscribe(channel, kind, sink)
+    fn subscribe(
+        &self,
+        channel: &Channel,
+        kind: SubscriptionKind,
+        sink: Sink,
+        wakes: &mut psrpc_tokio::bus::Wakes,
+    ) -> Subscription {
+        self.0.subscribe(channel, kind, sink, wakes)
     }
 }
 

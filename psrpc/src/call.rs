@@ -53,6 +53,7 @@ use crate::{CallOptions, Error, Selection};
 /// | [`TimedOut`](Reason::TimedOut) | `deadline_exceeded` | no response came before the deadline, or the deadline came before a server was granted | yes, unless nothing was sent or nobody was subscribed |
 /// | [`PublishFailed`](Reason::PublishFailed) | `unavailable` | the bus did not take the request, or the grant | not as far as the bus knows |
 /// | [`PublishFailed`](Reason::PublishFailed) | `invalid_argument` | the bus cannot carry the request: it is too large for its server, for example | no |
+/// | [`Interrupted`](Reason::Interrupted) | `unavailable` | the client's subscriptions are interrupted, so that it would miss the answer | no |
 /// | [`SubscriptionLost`](Reason::SubscriptionLost) | `unavailable` | the bus gave up the client's subscriptions | yes |
 /// | [`MalformedResult`](Reason::MalformedResult) | `malformed_result` | the response does not decode | yes |
 /// | [`ClientClosed`](Reason::ClientClosed) | `canceled` | the client was closed | yes, if it was in flight |

@@ -81,7 +81,7 @@
 //! | the background task of a client or server, which takes frames and ends calls in time; functions of affinity, selection and election; observers; what stream interceptors receive | the runtime that the client or server was created on |
 //! | handlers, and the interceptors around them | the runtime that the server was created on |
 //! | the futures of calls, streams, sends and subscriptions, and the interceptors around calls | whatever executor polls them |
-//! | the connections of a Redis bus | the runtime that the bus was given when it connected |
+//! | the connections of a Redis bus, and the encoding of frames | the runtime that the bus was given when it connected |
 //! | the connection of a NATS bus | a thread of its own; that of a client of yours, where the client was made |
 //! | the in-process bus | the caller of `publish` |
 //!
@@ -116,7 +116,9 @@
 //! | `psrpc::server` | error | a handler, an affinity or election function, an observer or what is around a stream panicked |
 //! | `psrpc::server` | error | a handler failed with an error that was made of another one, with the `causes`; debug, where it is the caller's fault by its code |
 //! | `psrpc` | error | the background task of a client or server panicked |
-//! | `psrpc::bus` | warn | frames may be lost; a registration or a client's subscriptions are |
+//! | `psrpc::bus` | warn | the bus lost its connection, stopped, refused locks or dropped frames, once per client or server, with a count; subscriptions are interrupted; frames may be lost; a registration or a client's subscriptions are |
+//! | `psrpc::bus` | info | the bus is connected again; subscriptions are live again |
+//! | `psrpc::bus` | debug | the channel that an event of the bus is about |
 //!
 //! Each has the fields `service` and `id`, of the client or server that it happened to. Panics and failed handlers have instead the
 //! `service`, the `method` and the `request_id`, where there is one, and panics their message (`panic`).
@@ -155,7 +157,6 @@ mod driver;
 mod error;
 mod guard;
 mod handler;
-mod inbox;
 mod info;
 mod interceptor;
 mod log;

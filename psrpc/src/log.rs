@@ -9,6 +9,7 @@ use psrpc_engine::{BusError, ClientEvent, Dropped, Route, ServerEvent};
 use tracing::Level;
 use tracing::level_filters::LevelFilter;
 
+use crate::bus::BusEvent;
 use crate::guard::{self, Panicked};
 use crate::middleware::Side;
 use crate::{CallInfo, Error, Fault};
@@ -19,6 +20,11 @@ pub(crate) enum Note {
     Gap {
         lost: Option<u64>,
     },
+    Bus(BusEvent),
+    /// Subscriptions of a client or server are interrupted.
+    Interrupted(BusError),
+    /// They are live again; how many were interrupted.
+    Resumed(u32),
     /// The bus gave up a subscription of methods that were registered together.
     RegistrationLost(Vec<Route>),
     /// The bus gave up a subscription of a client.
@@ -26,11 +32,22 @@ pub(crate) enum Note {
 }
 
 impl Note {
+    /// A note of an event of the bus, if it is to be logged.
+    pub(crate) fn of_bus(event: &BusEvent) -> Option<Self> {
+        match event {
+            // Those whose subscription it is log that they are interrupted.
+            BusEvent::SubscriptionRefused { .. } => None,
+            event => Self::Bus(event.clone()).if_wanted(),
+        }
+    }
+
     /// A note of an event that every client has, if it is to be logged.
     pub(crate) fn of_client(event: ClientEvent) -> Option<Self> {
         match event {
             ClientEvent::Dropped(dropped) => Self::Dropped(dropped).if_wanted(),
             ClientEvent::Gap { lost, .. } => Self::Gap { lost }.if_wanted(),
+            ClientEvent::Interrupted { cause } => Self::Interrupted(cause).if_wanted(),
+            ClientEvent::Resumed { count } => Self::Resumed(count).if_wanted(),
             _ => None,
         }
     }
@@ -40,6 +57,8 @@ impl Note {
         match event {
             ServerEvent::Dropped(dropped) => Self::Dropped(dropped).if_wanted(),
             ServerEvent::Gap { lost, .. } => Self::Gap { lost }.if_wanted(),
+            ServerEvent::Interrupted { cause } => Self::Interrupted(cause).if_wanted(),
+            ServerEvent::Resumed { count } => Self::Resumed(count).if_wanted(),
             _ => None,
         }
     }
@@ -48,6 +67,7 @@ impl Note {
     fn if_wanted(self) -> Option<Self> {
         let level = match self {
             Self::Dropped(_) => Level::DEBUG,
+            Self::Bus(BusEvent::Reconnected { .. }) | Self::Resumed(_) => Level::INFO,
             _ => Level::WARN,
         };
         (level <= LevelFilter::current()).then_some(self)
@@ -67,6 +87,13 @@ impl Note {
             Self::Gap { lost } => {
                 tracing::warn!(target: "psrpc::bus", ?service, ?id, lost, "the bus may have lost frames");
             }
+            Self::Bus(event) => write_bus_event(&event, service, id),
+            Self::Interrupted(cause) => {
+                tracing::warn!(target: "psrpc::bus", ?service, ?id, %cause, "subscriptions are interrupted");
+            }
+            Self::Resumed(count) => {
+                tracing::info!(target: "psrpc::bus", ?service, ?id, count, "subscriptions are live again");
+            }
             Self::RegistrationLost(routes) => {
                 let methods: Vec<_> = routes.iter().map(Route::method).collect();
                 let topic = routes.first().map_or(&[][..], Route::topic);
@@ -77,6 +104,31 @@ impl Note {
                 tracing::warn!(target: "psrpc::bus", ?service, ?id, ?error, "the bus gave up a client's subscriptions");
             }
         });
+    }
+}
+
+fn write_bus_event(event: &BusEvent, service: &Text, id: &Text) {
+    match event {
+        BusEvent::Lost { cause, .. } => {
+            tracing::warn!(target: "psrpc::bus", ?service, ?id, %cause, "bus connection lost");
+        }
+        BusEvent::Reconnected { after } => {
+            tracing::info!(target: "psrpc::bus", ?service, ?id, ?after, "bus connected again");
+        }
+        BusEvent::Stopped { cause } => {
+            tracing::warn!(target: "psrpc::bus", ?service, ?id, %cause, "bus stopped");
+        }
+        BusEvent::SubscriptionRefused { channel, cause } => {
+            tracing::debug!(target: "psrpc::bus", ?service, ?id, channel, %cause, "bus refused a subscription");
+        }
+        BusEvent::LockRefused { channel, cause, count } => {
+            tracing::warn!(target: "psrpc::bus", ?service, ?id, %cause, count, "bus refused to lock requests of a queue");
+            tracing::debug!(target: "psrpc::bus", ?service, ?id, channel, "the last of them");
+        }
+        BusEvent::Dropped { channel, count } => {
+            tracing::warn!(target: "psrpc::bus", ?service, ?id, count, "bus dropped frames that came in");
+            tracing::debug!(target: "psrpc::bus", ?service, ?id, channel, "the last of them");
+        }
     }
 }
 

@@ -36,6 +36,12 @@ pub trait Runtime: Send + Sync + 'static {
     /// Runs a task to its end, in the background. A runtime that shuts down, or has, drops the task instead: by that, clients and
     /// servers know.
     fn spawn(&self, task: Task);
+
+    /// Returns `true` if tasks that are spawned here run within tokio, with its timers and I/O: buses choose by this what their
+    /// client libraries connect with. A runtime that wraps another must pass it on.
+    fn is_tokio(&self) -> bool {
+        false
+    }
 }
 
 impl<R: Runtime + ?Sized> Runtime for Arc<R> {
@@ -53,5 +59,9 @@ impl<R: Runtime + ?Sized> Runtime for Arc<R> {
 
     fn spawn(&self, task: Task) {
         (**self).spawn(task);
+    }
+
+    fn is_tokio(&self) -> bool {
+        (**self).is_tokio()
     }
 }

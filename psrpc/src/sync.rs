@@ -1,7 +1,116 @@
 //! What threads share state through: of the standard library, and in the build of `tests/threads` of shuttle, which decides
 //! there which thread runs next.
 
+#[cfg(debug_assertions)]
+use std::cell::Cell;
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::sync::PoisonError;
+
 #[cfg(psrpc_shuttle)]
-pub(crate) use shuttle::sync::{Mutex, MutexGuard, Once, atomic::AtomicBool};
+pub(crate) use shuttle::sync::{Mutex, MutexGuard, Once};
 #[cfg(not(psrpc_shuttle))]
-pub(crate) use std::sync::{Mutex, MutexGuard, Once, atomic::AtomicBool};
+pub(crate) use std::sync::{Mutex, MutexGuard, Once};
+
+#[cfg(all(debug_assertions, not(psrpc_shuttle)))]
+thread_local! {
+    /// How many locks this thread holds.
+    static HELD: Cell<u32> = const { Cell::new(0) };
+}
+
+#[cfg(all(debug_assertions, psrpc_shuttle))]
+shuttle::thread_local! {
+    static HELD: Cell<u32> = Cell::new(0);
+}
+
+/// The lock of a driver or of a bus: a mutex that ignores poison. While it is held, nothing may wake a task, run or drop
+/// user code, encode or compress.
+///
+/// Debug builds check that with [`assert_unlocked`], which every wake passes through.
+#[derive(Default)]
+pub struct Lock<T>(Mutex<T>);
+
+/// Holds a [`Lock`].
+pub struct LockGuard<'a, T> {
+    guard: MutexGuard<'a, T>,
+    #[cfg(debug_assertions)]
+    _held: Held,
+}
+
+impl<T> Lock<T> {
+    /// Returns a lock around `value`.
+    pub fn new(value: T) -> Self {
+        Self(Mutex::new(value))
+    }
+
+    /// Takes the lock. A panic of an earlier holder is ignored.
+    pub fn lock(&self) -> LockGuard<'_, T> {
+        LockGuard {
+            guard: self.0.lock().unwrap_or_else(PoisonError::into_inner),
+            #[cfg(debug_assertions)]
+            _held: Held::new(),
+        }
+    }
+}
+
+impl<T> fmt::Debug for Lock<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lock").finish_non_exhaustive()
+    }
+}
+
+impl<T> fmt::Debug for LockGuard<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LockGuard").finish_non_exhaustive()
+    }
+}
+
+impl<T> Deref for LockGuard<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.guard
+    }
+}
+
+impl<T> DerefMut for LockGuard<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.guard
+    }
+}
+
+/// Counts a lock that this thread holds.
+#[cfg(debug_assertions)]
+struct Held;
+
+#[cfg(debug_assertions)]
+impl Held {
+    fn new() -> Self {
+        HELD.with(|held| held.set(held.get() + 1));
+        Self
+    }
+}
+
+#[cfg(debug_assertions)]
+impl Drop for Held {
+    fn drop(&mut self) {
+        HELD.with(|held| held.set(held.get() - 1));
+    }
+}
+
+/// Panics in debug builds if this thread holds a [`Lock`]: `what` must not happen then.
+///
+/// # Panics
+///
+/// In debug builds, when the thread holds a lock.
+#[inline]
+pub fn assert_unlocked(what: &str) {
+    #[cfg(debug_assertions)]
+    if !std::thread::panicking() {
+        // A thread that ends has no locals any more, and holds no lock.
+        let held = HELD.with(Cell::get);
+        assert!(held == 0, "{what} while a lock of a driver or a bus is held");
+    }
+    #[cfg(not(debug_assertions))]
+    let _ = what;
+}

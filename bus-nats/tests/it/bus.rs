@@ -1,18 +1,20 @@
 //! What a bus does: publish, subscribe, queue, and refuse.
 
 use psrpc::SubscriptionKind::{Plain, Queue};
-use psrpc::bus::{Bus, Delivery, Receipt};
+use psrpc::bus::{Bus, Delivery, Offer, ReplyTo, Wakes};
 use psrpc::proto::{Channel, Compression, Frame};
 use psrpc_bus_nats::{NatsBus, NatsOptions};
 
-use crate::support::{Ear, SECOND, frame, number, offer, plain, publish, queue, sized, until};
+use crate::support::{Ear, SECOND, frame, number, offer, plain, publish, queue, runtime, sized, until};
 use psrpc_servers::Server;
 
 #[tokio::test]
 async fn channels_share_a_subject_and_frames_find_theirs() {
     let server = Server::nats(&[]);
-    let (bus, other) =
-        (NatsBus::connect(&server.url()).await.unwrap(), NatsBus::connect(&server.url()).await.unwrap());
+    let (bus, other) = (
+        NatsBus::connect(&server.url(), runtime()).await.unwrap(),
+        NatsBus::connect(&server.url(), runtime()).await.unwrap(),
+    );
     let (make, mend) = (plain("Make"), plain("Mend"));
     assert_eq!(make.server(), mend.server());
     let mut ears = Vec::new();
@@ -36,7 +38,7 @@ async fn channels_share_a_subject_and_frames_find_theirs() {
 #[tokio::test]
 async fn a_queue_hands_out_each_frame_once_and_members_take_turns() {
     let server = Server::nats(&[]);
-    let bus = NatsBus::connect(&server.url()).await.unwrap();
+    let bus = NatsBus::connect(&server.url(), runtime()).await.unwrap();
     let mut ears = Vec::new();
     for _ in 0..3 {
         ears.push(Ear::live(&bus, &queue("Make"), Queue).await);
@@ -54,9 +56,9 @@ async fn a_queue_hands_out_each_frame_once_and_members_take_turns() {
 #[tokio::test]
 async fn what_fits_only_when_compressed_reaches_whoever_compresses_or_not() {
     let server = Server::nats(&["max_payload: 65536"]);
-    let plain_bus = NatsBus::connect(&server.url()).await.unwrap();
+    let plain_bus = NatsBus::connect(&server.url(), runtime()).await.unwrap();
     let options = NatsOptions::new().compression(Compression::DEFAULT);
-    let compressing = NatsBus::connect_with(&server.url(), options).await.unwrap();
+    let compressing = NatsBus::connect_with(&server.url(), runtime(), options).await.unwrap();
     let (make, large) = (plain("Make"), sized(1, 100 * 1024));
     let mut ears = Vec::new();
     for bus in [&plain_bus, &compressing] {
@@ -75,10 +77,10 @@ async fn a_queue_spreads_over_buses() {
     let server = Server::nats(&[]);
     let mut ears = Vec::new();
     for _ in 0..3 {
-        let bus = NatsBus::connect(&server.url()).await.unwrap();
+        let bus = NatsBus::connect(&server.url(), runtime()).await.unwrap();
         ears.push(Ear::live(&bus, &queue("Make"), Queue).await);
     }
-    let bus = NatsBus::connect(&server.url()).await.unwrap();
+    let bus = NatsBus::connect(&server.url(), runtime()).await.unwrap();
     for number in 0..900 {
         publish(&bus, &queue("Make"), frame(number)).await.unwrap();
     }
@@ -95,7 +97,7 @@ async fn a_queue_spreads_over_buses() {
 #[tokio::test]
 async fn what_no_channel_of_a_queue_takes_goes_to_one_of_them() {
     let server = Server::nats(&[]);
-    let bus = NatsBus::connect(&server.url()).await.unwrap();
+    let bus = NatsBus::connect(&server.url(), runtime()).await.unwrap();
     let mut ears = [
         Ear::live(&bus, &queue("Make"), Queue).await,
         Ear::live(&bus, &queue("Mend"), Queue).await,
@@ -122,7 +124,7 @@ async fn what_no_channel_of_a_queue_takes_goes_to_one_of_them() {
 #[tokio::test]
 async fn a_frame_that_names_no_channel_is_for_nobody() {
     let server = Server::nats(&[]);
-    let bus = NatsBus::connect(&server.url()).await.unwrap();
+    let bus = NatsBus::connect(&server.url(), runtime()).await.unwrap();
     let mut ears =
         [Ear::live(&bus, &queue("Make"), Queue).await, Ear::live(&bus, &plain("Make"), Plain).await];
     for (ear, channel) in ears.iter_mut().zip([queue("Make"), plain("Make")]) {
@@ -141,7 +143,7 @@ async fn a_frame_that_names_no_channel_is_for_nobody() {
 #[tokio::test]
 async fn what_is_no_frame_is_counted_by_one() {
     let server = Server::nats(&[]);
-    let bus = NatsBus::connect(&server.url()).await.unwrap();
+    let bus = NatsBus::connect(&server.url(), runtime()).await.unwrap();
     let mut ears =
         [Ear::live(&bus, &plain("Make"), Plain).await, Ear::live(&bus, &plain("Mend"), Plain).await];
     for bytes in [&[0xff_u8; 64][..], &[], b"\x0a\x05ab", b"\x12\x02\x1f\x8b\x20\x01"] {
@@ -157,7 +159,7 @@ async fn what_is_no_frame_is_counted_by_one() {
 #[tokio::test]
 async fn a_channel_that_is_no_subject_is_refused() {
     let server = Server::nats(&[]);
-    let bus = NatsBus::connect(&server.url()).await.unwrap();
+    let bus = NatsBus::connect(&server.url(), runtime()).await.unwrap();
     for id in ["", "a..b", ".", "a b", "*", ">", "x\r\nPUB SRV.Hats 0\r\n\r\n", "\u{7f}", &"x".repeat(5000)] {
         let channel = Channel::response("Hats", id);
         let error = publish(&bus, &channel, frame(1)).await.unwrap_err().to_string();
@@ -180,7 +182,7 @@ async fn a_channel_that_is_no_subject_is_refused() {
 #[tokio::test]
 async fn a_frame_may_be_as_large_as_the_server_allows() {
     let server = Server::nats(&["max_payload: 10000"]);
-    let bus = NatsBus::connect(&server.url()).await.unwrap();
+    let bus = NatsBus::connect(&server.url(), runtime()).await.unwrap();
     let channel = plain("Make");
     let mut ear = Ear::live(&bus, &channel, Plain).await;
     let around = sized(1, 9000).encode(channel.local()).len() - 9000;
@@ -198,12 +200,18 @@ async fn a_frame_may_be_as_large_as_the_server_allows() {
 #[tokio::test]
 async fn frames_keep_their_order_when_the_queue_is_full() {
     let server = Server::nats(&[]);
-    let bus = NatsBus::connect_with(&server.url(), NatsOptions::new().queue_bytes(10_000)).await.unwrap();
-    let other = NatsBus::connect(&server.url()).await.unwrap();
+    let bus = NatsBus::connect_with(&server.url(), runtime(), NatsOptions::new().queue_bytes(10_000))
+        .await
+        .unwrap();
+    let other = NatsBus::connect(&server.url(), runtime()).await.unwrap();
     let mut ear = Ear::live(&other, &plain("Make"), Plain).await;
     // Until it is full for once: the bus's own thread writes meanwhile.
     let mut accepted = 0;
-    while bus.publish(&plain("Make"), sized(accepted, 1000), Receipt::new(drop)).is_ok() {
+    let publish = |number| {
+        let offer = Offer::new(plain("Make"), sized(number, 1000), ReplyTo::new(drop));
+        bus.publish(offer, &mut Wakes::new())
+    };
+    while publish(accepted).is_ok() {
         accepted += 1;
     }
     assert!(accepted >= 8, "{accepted} frames of 1,000 bytes");
@@ -222,7 +230,8 @@ async fn frames_keep_their_order_when_the_queue_is_full() {
 #[tokio::test]
 async fn everybody_who_waits_for_room_is_woken() {
     let server = Server::nats(&[]);
-    let bus = NatsBus::connect_with(&server.url(), NatsOptions::new().queue_bytes(1)).await.unwrap();
+    let bus =
+        NatsBus::connect_with(&server.url(), runtime(), NatsOptions::new().queue_bytes(1)).await.unwrap();
     let mut ear = Ear::live(&bus, &plain("Make"), Plain).await;
     let tasks: Vec<_> = (0..50)
         .map(|number| {
@@ -284,8 +293,8 @@ fn taken(delivery: &Delivery) -> u32 {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_leaves_a_queue_gets_what_it_was_handed() {
     let server = Server::nats(&[]);
-    let bus = NatsBus::connect(&server.url()).await.unwrap();
-    let others = NatsBus::connect(&server.url()).await.unwrap();
+    let bus = NatsBus::connect(&server.url(), runtime()).await.unwrap();
+    let others = NatsBus::connect(&server.url(), runtime()).await.unwrap();
     leave(&bus, &others, None).await;
     // Again where another channel keeps the subject.
     let keeps = Ear::live(&bus, &queue("Mend"), Queue).await;
@@ -295,7 +304,7 @@ async fn who_leaves_a_queue_gets_what_it_was_handed() {
 #[tokio::test]
 async fn a_subscription_that_is_hardly_live_ends_too() {
     let server = Server::nats(&[]);
-    let bus = NatsBus::connect(&server.url()).await.unwrap();
+    let bus = NatsBus::connect(&server.url(), runtime()).await.unwrap();
     let mut ears: Vec<_> =
         (0..200).map(|n| Ear::new(&bus, &crate::support::topic(&n.to_string()), Plain, 1)).collect();
     ears.iter_mut().for_each(|ear| ear.subscription = None);
@@ -314,7 +323,7 @@ fn a_bus_whose_client_has_gone_says_so() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let (bus, mut ear) = runtime.block_on(async {
         let client = async_nats::connect(server.url()).await.unwrap();
-        let bus = NatsBus::from_client(client).await.unwrap();
+        let bus = NatsBus::from_client(client, crate::support::runtime()).await.unwrap();
         let ear = Ear::live(&bus, &plain("Make"), Plain).await;
         (bus, ear)
     });

@@ -8,14 +8,14 @@ use psrpc::SubscriptionKind::Plain;
 use psrpc::bus::Delivery;
 use psrpc_bus_nats::{NatsBus, NatsOptions};
 
-use crate::support::{Ear, SECOND, frame, number, plain, publish, until};
+use crate::support::{Ear, SECOND, frame, number, plain, publish, runtime, until};
 use psrpc_servers::{Server, free_port};
 
 /// The text of the error, which came in time and has no secret in it.
 async fn error(url: &str) -> String {
     let start = Instant::now();
     let options = NatsOptions::new().connection_timeout(SECOND);
-    let error = NatsBus::connect_with(url, options).await.unwrap_err();
+    let error = NatsBus::connect_with(url, runtime(), options).await.unwrap_err();
     assert!(start.elapsed() < 3 * SECOND, "{error} took {:?}", start.elapsed());
     for text in [error.to_string(), format!("{error:?}")] {
         assert!(!text.contains("secret"), "{text}");
@@ -73,10 +73,10 @@ async fn wrong_credentials_are_refused_and_right_ones_are_not() {
         "no connection to URL: authorization violation: nats: authorization violation"
     );
     error(&server.url()).await;
-    NatsBus::connect(&server.url_with("m%C3%A9:s%40cret%3a1@")).await.unwrap();
+    NatsBus::connect(&server.url_with("m%C3%A9:s%40cret%3a1@"), runtime()).await.unwrap();
     let server = Server::nats(&["authorization { token: \"secret\" }"]);
     error(&server.url_with("wrong-secret@")).await;
-    let bus = NatsBus::connect(&server.url_with("secret@")).await.unwrap();
+    let bus = NatsBus::connect(&server.url_with("secret@"), runtime()).await.unwrap();
     assert_eq!(format!("{bus:?}"), format!("NatsBus {{ servers: {:?}, connected: true }}", server.url()));
 }
 
@@ -96,7 +96,7 @@ async fn an_inbox_prefix_is_used() {
         "authorization {{ users = [{{ user: a, password: b, permissions: {{ {permissions} }} }}] }}"
     )]);
     let options = NatsOptions::new().inbox_prefix("_MINE").name("a hatter");
-    let bus = NatsBus::connect_with(&server.url_with("a:b@"), options).await.unwrap();
+    let bus = NatsBus::connect_with(&server.url_with("a:b@"), runtime(), options).await.unwrap();
     let mut ear = Ear::live(&bus, &plain("Make"), Plain).await;
     publish(&bus, &plain("Make"), frame(1)).await.unwrap();
     assert_eq!(ear.number().await, 1);
@@ -105,7 +105,7 @@ async fn an_inbox_prefix_is_used() {
 #[tokio::test]
 async fn one_server_of_several_is_enough() {
     let server = Server::nats(&[]);
-    NatsBus::connect(&format!("nats://127.0.0.1:{},{}", free_port(), server.url())).await.unwrap();
+    NatsBus::connect(&format!("nats://127.0.0.1:{},{}", free_port(), server.url()), runtime()).await.unwrap();
 }
 
 #[tokio::test]
@@ -116,10 +116,10 @@ async fn the_servers_of_a_cluster_are_one_bus_and_one_of_them_is_enough() {
         Server::nats(&[&format!("cluster {{ name: hats, {routes} }}")])
     };
     let (mut first, second) = (server(ports[0], ports[1]), server(ports[1], ports[0]));
-    let far = NatsBus::connect(&second.url()).await.unwrap();
+    let far = NatsBus::connect(&second.url(), runtime()).await.unwrap();
     let mut ear = Ear::live(&far, &plain("Make"), Plain).await;
     // The first server tells it of the second.
-    let near = NatsBus::connect(&first.url()).await.unwrap();
+    let near = NatsBus::connect(&first.url(), runtime()).await.unwrap();
     let mut arrives = async |sent: u32| {
         until(10 * SECOND, "a frame arrives", async || {
             // Servers tell each other of subscriptions in their own time, and the bus may be between two of them.
@@ -138,7 +138,7 @@ async fn the_servers_of_a_cluster_are_one_bus_and_one_of_them_is_enough() {
 async fn the_connection_of_a_client_will_do() {
     let server = Server::nats(&[]);
     let client = async_nats::connect(server.url()).await.unwrap();
-    let bus = NatsBus::from_client(client).await.unwrap();
+    let bus = NatsBus::from_client(client, runtime()).await.unwrap();
     let mut ear = Ear::live(&bus, &plain("Make"), Plain).await;
     publish(&bus, &plain("Make"), frame(1)).await.unwrap();
     assert_eq!(ear.number().await, 1);
@@ -148,7 +148,7 @@ async fn the_connection_of_a_client_will_do() {
 fn a_runtime_without_io_is_enough() {
     let server = Server::nats(&[]);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-    let bus = runtime.block_on(NatsBus::connect(&server.url())).unwrap();
+    let bus = runtime.block_on(NatsBus::connect(&server.url(), crate::support::runtime())).unwrap();
     runtime.block_on(Ear::live(&bus, &plain("Make"), Plain));
 }
 
@@ -161,7 +161,7 @@ fn clients_of_a_bus_whose_connection_ended_with_its_runtime_fail_at_once() {
     let (first, second) = (tokio(), tokio());
     let bus = first.block_on(async {
         let client = async_nats::connect(server.url()).await.unwrap();
-        NatsBus::from_client(client).await.unwrap()
+        NatsBus::from_client(client, runtime()).await.unwrap()
     });
     drop(first);
     let error = second.block_on(async {
@@ -170,4 +170,21 @@ fn clients_of_a_bus_whose_connection_ended_with_its_runtime_fail_at_once() {
         tokio::time::timeout(20 * SECOND, created).await.expect("it fails at once").unwrap_err()
     });
     assert_eq!(error.code(), &psrpc::ErrorCode::Unavailable, "{error}");
+}
+
+#[tokio::test]
+async fn a_bus_may_wait_for_its_server() {
+    let mut server = Server::nats(&[]);
+    server.stop();
+    assert!(NatsBus::connect(&server.url(), runtime()).await.is_err(), "it does not by default");
+    let url = server.url();
+    let options = NatsOptions::new().wait_for_server(true);
+    let mut connecting = Box::pin(NatsBus::connect_with(&url, runtime(), options));
+    let waited = tokio::time::timeout(SECOND, &mut connecting).await;
+    assert!(waited.is_err(), "there is no server");
+    server.start();
+    let bus = tokio::time::timeout(10 * SECOND, connecting).await.unwrap().unwrap();
+    let mut ear = Ear::live(&bus, &plain("Make"), Plain).await;
+    publish(&bus, &plain("Make"), frame(1)).await.unwrap();
+    assert_eq!(ear.number().await, 1);
 }

@@ -13,7 +13,7 @@ use psrpc_bus_nats::NatsBus;
 use psrpc_servers::Server;
 use psrpc_vectors::{Bus, Conversation, Event, Publish, RECORDINGS, unescaped};
 
-use crate::support::{Ear, publish};
+use crate::support::{Ear, publish, runtime};
 
 /// The recorded conversations, each with the version of Go that had it.
 fn conversations() -> impl Iterator<Item = (&'static str, Conversation)> {
@@ -78,7 +78,7 @@ impl Replay {
             .collect();
         let mut buses = BTreeMap::new();
         for peer in &conversation.participants {
-            let bus = NatsBus::connect(&server.url()).await.unwrap();
+            let bus = NatsBus::connect(&server.url(), runtime()).await.unwrap();
             buses.insert(format!("{}:{}", peer.role, peer.id), bus);
         }
         let mut ears = Vec::new();

@@ -7,7 +7,7 @@ use psrpc::SubscriptionKind::{Plain, Queue};
 use psrpc::bus::Delivery;
 use psrpc_bus_nats::{NatsBus, NatsOptions};
 
-use crate::support::{Ear, SECOND, frame, number, plain, publish, queue, until};
+use crate::support::{Ear, SECOND, frame, number, plain, publish, queue, runtime, until};
 use psrpc_servers::Server;
 
 /// Waits for a gap. What was on its way to the server when it went may come before.
@@ -64,7 +64,7 @@ async fn survives(server: &mut Server, bus: NatsBus) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_is_killed_and_comes_back_is_used_again() {
     let mut server = Server::nats(&[]);
-    let bus = NatsBus::connect(&server.url()).await.unwrap();
+    let bus = NatsBus::connect(&server.url(), runtime()).await.unwrap();
     survives(&mut server, bus).await;
 }
 
@@ -72,14 +72,14 @@ async fn a_server_that_is_killed_and_comes_back_is_used_again() {
 async fn so_it_is_by_way_of_a_client_from_elsewhere() {
     let mut server = Server::nats(&[]);
     let options = async_nats::ConnectOptions::new().reconnect_delay_callback(|_| SECOND / 10);
-    let bus = NatsBus::from_client(options.connect(server.url()).await.unwrap()).await.unwrap();
+    let bus = NatsBus::from_client(options.connect(server.url()).await.unwrap(), runtime()).await.unwrap();
     survives(&mut server, bus).await;
 }
 
 #[tokio::test]
 async fn a_frozen_server_goes_on_where_it_was() {
     let server = Server::nats(&[]);
-    let bus = NatsBus::connect(&server.url()).await.unwrap();
+    let bus = NatsBus::connect(&server.url(), runtime()).await.unwrap();
     let mut ear = Ear::live(&bus, &plain("Make"), Plain).await;
     publish(&bus, &plain("Make"), frame(0)).await.unwrap();
     assert_eq!(ear.number().await, 0);
@@ -102,7 +102,7 @@ async fn a_frozen_server_goes_on_where_it_was() {
 async fn a_server_that_stays_frozen_is_given_up() {
     let server = Server::nats(&[]);
     let options = NatsOptions::new().ping_interval(SECOND / 5).connection_timeout(SECOND);
-    let bus = NatsBus::connect_with(&server.url(), options).await.unwrap();
+    let bus = NatsBus::connect_with(&server.url(), runtime(), options).await.unwrap();
     let mut ear = Ear::live(&bus, &plain("Make"), Plain).await;
     server.freeze();
     until(3 * SECOND, "publishing fails", async || publish(&bus, &plain("Make"), frame(0)).await.is_err())
@@ -118,7 +118,7 @@ async fn a_server_in_lame_duck_mode_is_left() {
     let pid = tempfile::NamedTempFile::new().unwrap();
     let pid_file = format!("pid_file: {:?}", pid.path());
     let mut server = Server::nats(&["lame_duck_duration: 30s", "lame_duck_grace_period: 100ms", &pid_file]);
-    let bus = NatsBus::connect(&server.url()).await.unwrap();
+    let bus = NatsBus::connect(&server.url(), runtime()).await.unwrap();
     let mut ear = Ear::live(&bus, &plain("Make"), Plain).await;
     let pid = std::fs::read_to_string(pid.path()).unwrap();
     assert!(Command::new("kill").args(["-USR2", pid.trim()]).status().unwrap().success());
@@ -136,7 +136,7 @@ async fn a_refused_subscription_fails_and_says_why() {
     let server = Server::nats(&[&format!(
         "authorization {{ users = [{{ user: a, password: secret, permissions: {{ {permissions} }} }}] }}"
     )]);
-    let bus = NatsBus::connect(&server.url_with("a:secret@")).await.unwrap();
+    let bus = NatsBus::connect(&server.url_with("a:secret@"), runtime()).await.unwrap();
     let mut allowed = Ear::live(&bus, &queue("Make"), Queue).await;
     for round in 0..50 {
         let mut refused = Ear::new(&bus, &plain("Make"), Plain, 10);
@@ -164,7 +164,7 @@ async fn a_refused_frame_fails_and_others_do_not() {
     let server = Server::nats(&[&format!(
         "authorization {{ users = [{{ user: a, password: secret, permissions: {{ {permissions} }} }}] }}"
     )]);
-    let bus = NatsBus::connect(&server.url_with("a:secret@")).await.unwrap();
+    let bus = NatsBus::connect(&server.url_with("a:secret@"), runtime()).await.unwrap();
     let (queue, plain) = (queue("Make"), plain("Make"));
     for _ in 0..50 {
         let (allowed, refused) =
@@ -180,7 +180,7 @@ async fn a_refused_frame_fails_and_others_do_not() {
 #[tokio::test]
 async fn a_subscriber_that_does_not_read_delays_nobody() {
     let server = Server::nats(&[]);
-    let bus = NatsBus::connect(&server.url()).await.unwrap();
+    let bus = NatsBus::connect(&server.url(), runtime()).await.unwrap();
     let mut slow = Ear::new(&bus, &plain("Make"), Plain, 10);
     let mut quick = Ear::live(&bus, &plain("Make"), Plain).await;
     for number in 0..5000 {
@@ -208,10 +208,10 @@ fn what_the_client_has_no_room_for_is_a_gap_where_it_was_lost() {
     let server = Server::nats(&[]);
     // On one thread the connection reads all that has come before anybody looks at it.
     let options = NatsOptions::new().subscription_capacity(10);
-    let bus = crate::support::block_on(NatsBus::connect_with(&server.url(), options)).unwrap();
+    let bus = crate::support::block_on(NatsBus::connect_with(&server.url(), runtime(), options)).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let other = NatsBus::connect(&server.url()).await.unwrap();
+        let other = NatsBus::connect(&server.url(), crate::support::runtime()).await.unwrap();
         let _before = Ear::live(&bus, &plain("Before"), Queue).await;
         let mut ear = Ear::live(&bus, &queue("Make"), Queue).await;
         let mut spared = Ear::live(&bus, &plain("Make"), Plain).await;

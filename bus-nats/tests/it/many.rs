@@ -6,7 +6,7 @@ use psrpc::SubscriptionKind::Plain;
 use psrpc::bus::Delivery;
 use psrpc_bus_nats::NatsBus;
 
-use crate::support::{Ear, SECOND, frame, publish, topic};
+use crate::support::{Ear, SECOND, frame, publish, runtime, topic};
 use psrpc_servers::Server;
 
 const TOPICS: u32 = 10_000;
@@ -14,7 +14,7 @@ const TOPICS: u32 = 10_000;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_topics_are_live_soon_and_again_after_a_restart() {
     let mut server = Server::nats(&[]);
-    let bus = NatsBus::connect(&server.url()).await.unwrap();
+    let bus = NatsBus::connect(&server.url(), runtime()).await.unwrap();
     let channel = |number: u32| topic(&format!("topic-{number}"));
     let start = Instant::now();
     let mut ears: Vec<_> = (0..TOPICS).map(|number| Ear::new(&bus, &channel(number), Plain, 10)).collect();

@@ -2,17 +2,23 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 use futures_core::Stream;
-use psrpc::bus::{Bus, Delivery, Inbox, Receipt, Subscription};
+use psrpc::bus::{Accepted, Bus, Delivery, Full, Inbox, Offer, ReplyTo, Subscription, Wakes};
 use psrpc::proto::{Channel, Frame, Request};
 use psrpc::{BusError, SubscriptionKind};
 use psrpc_bus_nats::NatsBus;
+use psrpc_smol::SmolRuntime;
 use tokio::sync::oneshot;
+
+/// A runtime that can be had on any thread.
+pub fn runtime() -> SmolRuntime {
+    SmolRuntime
+}
 
 pub const SECOND: Duration = Duration::from_secs(1);
 
@@ -62,7 +68,7 @@ impl Ear {
 
     pub fn new(bus: &NatsBus, channel: &Channel, kind: SubscriptionKind, capacity: usize) -> Self {
         let (sink, inbox) = Inbox::new(capacity);
-        let subscription = Some(bus.subscribe(channel, kind, sink));
+        let subscription = Some(bus.subscribe(channel, kind, sink, &mut Wakes::new()));
         Self { inbox, subscription }
     }
 
@@ -107,26 +113,30 @@ impl Ear {
     }
 }
 
-/// Publishes, waiting for room; what became of it is in what is returned.
+/// Publishes, waiting for room, and returns what will tell the result.
 pub async fn offer(
     bus: &NatsBus,
     channel: &Channel,
     frame: Frame,
 ) -> oneshot::Receiver<Result<Option<u64>, BusError>> {
-    let (tell, told) = oneshot::channel();
-    let mut next = Some((frame, Receipt::new(|result| drop(tell.send(result)))));
-    poll_fn(|cx| {
-        while let Some((frame, receipt)) = next.take() {
-            let Err(full) = bus.publish(channel, frame, receipt) else { break };
-            next = Some((full.frame, full.receipt));
-            if bus.poll_room(cx).is_pending() {
-                return Poll::Pending;
+    loop {
+        let (tell, told) = oneshot::channel();
+        let tell = Arc::new(Mutex::new(Some(tell)));
+        let later = Arc::clone(&tell);
+        let send = |tell: &Mutex<Option<oneshot::Sender<_>>>, result| {
+            drop(tell.lock().unwrap().take().map(|tell| tell.send(result)));
+        };
+        let reply_to = ReplyTo::new(move |result| send(&later, result));
+        match bus.publish(Offer::new(channel.clone(), frame.clone(), reply_to), &mut Wakes::new()) {
+            Ok(Accepted::Later) => return told,
+            Ok(Accepted::Failed(error)) => {
+                send(&tell, Err(error));
+                return told;
             }
+            Ok(Accepted::Done(_)) => unreachable!("NATS confirms nothing"),
+            Err(Full) => poll_fn(|cx| bus.poll_room(cx)).await,
         }
-        Poll::Ready(())
-    })
-    .await;
-    told
+    }
 }
 
 pub async fn publish(bus: &NatsBus, channel: &Channel, frame: Frame) -> Result<Option<u64>, BusError> {

@@ -17,6 +17,7 @@
 //! The opening of a stream is a call too, whose response is an ack: it settles as the stream, or the stream is closed.
 
 use alloc::boxed::Box;
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
 
@@ -75,6 +76,8 @@ pub(super) struct Calls {
     flights: Flights<CallHandle, Ongoing>,
     responders: Responders,
     last_gap: Option<Time>,
+    /// When the bus refused a lock last, and what it said.
+    last_lock_refusal: Option<(Time, String)>,
 }
 
 /// A call that can start.
@@ -110,7 +113,7 @@ enum State {
 impl Calls {
     pub(super) fn new(keys: HashKeys) -> Self {
         let flights = Flights::new(keys);
-        Self { flights, responders: Responders::new(), last_gap: None }
+        Self { flights, responders: Responders::new(), last_gap: None, last_lock_refusal: None }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -402,22 +405,17 @@ impl Calls {
         }
     }
 
-    /// Whether the request of a call is still to be sent. Notes that it was, if it is put out now.
-    pub(super) fn is_wanted(&mut self, call: CallHandle, put_out: bool) -> bool {
-        let Some(flight) = self.flights.get_mut(call) else { return false };
-        flight.state.heard.sent |= put_out;
-        true
-    }
-
-    /// The request of a call came back, since the bus has no room for it.
-    pub(super) fn on_returned(&mut self, call: CallHandle) {
-        if let Some(flight) = self.flights.get_mut(call) {
-            flight.state.heard.sent = false;
-        }
+    /// Whether the request of a call has left, to be set once it does.
+    pub(super) fn sent(&mut self, call: CallHandle) -> Option<&mut bool> {
+        self.flights.get_mut(call).map(|flight| &mut flight.state.heard.sent)
     }
 
     pub(super) fn on_gap(&mut self, now: Now) {
         self.last_gap = Some(now.time);
+    }
+
+    pub(super) fn on_lock_refused(&mut self, now: Now, cause: String) {
+        self.last_lock_refusal = Some((now.time, cause));
     }
 
     // --- commands --------------------------------------------------------------------------------------------
@@ -509,6 +507,11 @@ impl Calls {
         }
     }
 
+    /// Fails a call that has just been made, since its client would miss the answer. Its request does not leave.
+    pub(super) fn interrupt(&mut self, cx: &mut Context<'_>, call: CallHandle, cause: BusError) {
+        self.fail(cx, call, |evidence| Failure::bus(Reason::Interrupted, cause, evidence));
+    }
+
     pub(super) fn fail(
         &mut self,
         cx: &mut Context<'_>,
@@ -524,6 +527,9 @@ impl Calls {
         };
         let Heard { sent, receivers, bids, below_minimum, late_bids, errors, asked, refusals } = heard;
         let (may_elect, gap) = (route.may_elect(), self.last_gap.is_some_and(|gap| gap >= started));
+        let lock_refusal =
+            self.last_lock_refusal.as_ref().filter(|(at, _)| *at >= started && route.is_queue());
+        let lock_refusal = lock_refusal.map(|(_, cause)| cause.clone());
         let failure = failure(Evidence {
             unsent: !sent,
             receivers,
@@ -537,6 +543,7 @@ impl Calls {
             refusals,
             may_elect,
             gap,
+            lock_refusal,
         });
         cx.io.count(failure.reason);
         resolve(cx, call, opens, Err(failure));

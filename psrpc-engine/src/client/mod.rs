@@ -8,6 +8,7 @@ mod stream;
 mod subscription;
 
 use alloc::boxed::Box;
+use alloc::string::ToString;
 use core::fmt;
 use core::time::Duration;
 
@@ -31,10 +32,10 @@ use crate::map::HashKeys;
 use crate::output::Publish;
 use crate::route::{check_own_id, check_service};
 use crate::stream::{Delivery, Streams, plain_close};
-use crate::subscriptions::{Ended, Subscriptions};
+use crate::subscriptions::{Ended, Live, Subscriptions};
 use crate::timers::{TimerId, TimerKind};
 use crate::{
-    CallHandle, Counters, MultiHandle, Now, Output, Reason, Route, SendHandle, StreamHandle,
+    CallHandle, Counters, LentFrame, MultiHandle, Now, Output, Reason, Route, SendHandle, StreamHandle,
     SubscriptionHandle, SubscriptionKind, Timeout, Token,
 };
 
@@ -206,6 +207,17 @@ impl Client {
         &self.io.counters
     }
 
+    /// Returns what the bus said, while the subscriptions that answers come in on are interrupted. New calls fail with that.
+    pub fn interruption(&self) -> Option<&BusError> {
+        self.subscriptions.interruption()
+    }
+
+    /// The bus refused to lock a request of a queue, so that no server takes it. Calls in flight that fail say so in their
+    /// [evidence](crate::Evidence::lock_refusal).
+    pub fn lock_refused(&mut self, now: Now, cause: &BusError) {
+        self.calls.on_lock_refused(now, cause.to_string());
+    }
+
     /// Makes a call. It ends with exactly one [`ClientEvent::Resolved`], at its deadline at the latest.
     ///
     /// # Errors
@@ -214,8 +226,13 @@ impl Client {
     pub fn call(&mut self, now: Now, call: Call) -> Result<CallHandle, CallError> {
         self.check(&call.route, false)?;
         let rules = self.calls.check(&call.route, &call.selection, &self.config)?;
+        let interruption = self.interruption().cloned();
         let (calls, _, mut cx) = self.split(now);
-        calls.call(&mut cx, call, rules)
+        let call = calls.call(&mut cx, call, rules)?;
+        if let Some(cause) = interruption {
+            calls.interrupt(&mut cx, call, cause);
+        }
+        Ok(call)
     }
 
     /// Makes a call that every server answers. Each [`ClientEvent::Answer`] comes before the one
@@ -226,8 +243,14 @@ impl Client {
     /// When the call cannot be made as it stands; nothing is published then.
     pub fn multi_call(&mut self, now: Now, call: MultiCall) -> Result<MultiHandle, CallError> {
         self.check(&call.route, false)?;
+        let interruption = self.interruption().cloned();
         let (_, multi_calls, mut cx) = self.split(now);
-        multi_calls.call(&mut cx, call)
+        let call = multi_calls.call(&mut cx, call)?;
+        if let Some(cause) = interruption {
+            let evidence = Evidence { unsent: true, ..Evidence::default() };
+            multi_calls.end(&mut cx, call, Err(Failure::bus(Reason::Interrupted, cause, evidence)));
+        }
+        Ok(call)
     }
 
     /// Opens a stream: a call that ends with exactly one [`ClientEvent::Opened`], at its deadline at the latest.
@@ -237,8 +260,13 @@ impl Client {
     /// When the stream cannot be opened as it stands; nothing is published then.
     pub fn open_stream(&mut self, now: Now, open: OpenStream) -> Result<CallHandle, CallError> {
         self.check(&open.route, true)?;
+        let interruption = self.interruption().cloned();
         let (calls, _, mut cx) = self.split(now);
-        stream::open(calls, &mut cx, open)
+        let call = stream::open(calls, &mut cx, open)?;
+        if let Some(cause) = interruption {
+            calls.interrupt(&mut cx, call, cause);
+        }
+        Ok(call)
     }
 
     fn check(&self, route: &Route, is_stream: bool) -> Result<(), CallError> {
@@ -542,8 +570,11 @@ impl Engine for Client {
         if let Err(error) = result {
             return self.lose(now, subscription, error);
         }
-        match (self.subscriptions.live(subscription), &mut self.phase) {
-            (Some(Role::Updates(_)), _) => self.io.event(ClientEvent::Subscribed { subscription }),
+        match (self.subscriptions.live(&mut self.io, subscription), &mut self.phase) {
+            (Some((_, Live::Again)), _) => self.handle_gap(now, subscription, None),
+            (Some((Role::Updates(_), Live::First)), _) => {
+                self.io.event(ClientEvent::Subscribed { subscription });
+            }
             (Some(_), Phase::Starting { missing }) => {
                 *missing -= 1;
                 if *missing <= u32::from(planted!(ReadyEarly)) {
@@ -553,6 +584,16 @@ impl Engine for Client {
             }
             _ => {}
         }
+    }
+
+    fn handle_interrupted(&mut self, now: Now, subscription: SubscriptionHandle, cause: BusError) {
+        let Some(role) = self.subscriptions.role(subscription) else { return };
+        // Calls do without updates, whose subscribers see a gap in the end.
+        let is_essential = !matches!(role, Role::Updates(_));
+        if is_essential {
+            self.calls.on_gap(now);
+        }
+        self.subscriptions.interrupt(&mut self.io, subscription, is_essential, cause);
     }
 
     fn handle_unsubscribed(&mut self, now: Now, subscription: SubscriptionHandle) {
@@ -666,13 +707,8 @@ impl Engine for Client {
         }
     }
 
-    fn handle_full(&mut self, token: Token, channel: Channel, frame: Frame) {
-        match token.0 {
-            Publish::Request(call) => self.calls.on_returned(call),
-            Publish::MultiRequest(call) => self.multi_calls.on_returned(call),
-            _ => {}
-        }
-        self.io.block(token, channel, frame);
+    fn handle_full(&mut self) {
+        self.io.block();
     }
 
     fn handle_room(&mut self) {
@@ -680,15 +716,24 @@ impl Engine for Client {
     }
 
     fn poll_output(&mut self) -> Option<Output<ClientEvent>> {
+        self.io.pop()
+    }
+
+    fn poll_publish(&mut self) -> Option<LentFrame<'_>> {
         let Self { calls, multi_calls, streams, io, .. } = self;
-        io.pop(|publish, put_out| match publish {
+        let head = io.head(|publish| match publish {
             Publish::Grant(_) if planted!(CanceledGrantLeaves) => true,
-            Publish::Request(call) => calls.is_wanted(call, put_out),
-            Publish::Grant(call) => calls.contains(call),
-            Publish::MultiRequest(call) => multi_calls.is_wanted(call, put_out),
+            Publish::Request(call) | Publish::Grant(call) => calls.contains(call),
+            Publish::MultiRequest(call) => multi_calls.contains(call),
             Publish::Message(send) => streams.is_sending(send),
             _ => true,
-        })
+        });
+        let sent = match head? {
+            Publish::Request(call) => calls.sent(call),
+            Publish::MultiRequest(call) => multi_calls.sent(call),
+            _ => None,
+        };
+        Some(io.lend(sent))
     }
 
     fn poll_timeout(&self) -> Option<Timeout> {

@@ -159,18 +159,13 @@ impl MultiCalls {
         self.end(cx, call, outcome);
     }
 
-    /// Whether the request of a call is still to be sent. Notes that it was, if it is put out now.
-    pub(super) fn is_wanted(&mut self, call: MultiHandle, put_out: bool) -> bool {
-        let Some(flight) = self.0.get_mut(call) else { return false };
-        flight.state.sent |= put_out;
-        true
+    pub(super) fn contains(&self, call: MultiHandle) -> bool {
+        self.0.get(call).is_some()
     }
 
-    /// The request of a call came back, since the bus has no room for it.
-    pub(super) fn on_returned(&mut self, call: MultiHandle) {
-        if let Some(flight) = self.0.get_mut(call) {
-            flight.state.sent = false;
-        }
+    /// Whether the request of a call has left, to be set once it does.
+    pub(super) fn sent(&mut self, call: MultiHandle) -> Option<&mut bool> {
+        self.0.get_mut(call).map(|flight| &mut flight.state.sent)
     }
 
     pub(super) fn on_published(

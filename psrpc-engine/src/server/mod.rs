@@ -12,7 +12,7 @@ use core::fmt;
 use core::time::Duration;
 
 use bytes::Bytes;
-use psrpc_proto::{Any, Channel, ErrorResponse, Frame, IdGenerator, Request, Seed, Stream, StreamBody, Text};
+use psrpc_proto::{Any, ErrorResponse, Frame, IdGenerator, Request, Seed, Stream, StreamBody, Text};
 
 use self::registry::{Carries, Registry};
 use self::request::{Incoming, Requests};
@@ -30,7 +30,7 @@ use crate::route::{check_own_id, check_service};
 use crate::stream::{Delivery, StreamTimer, Streams, plain_close};
 use crate::timers::{TimerId, TimerKind};
 use crate::{
-    Counters, Dropped, Now, Output, Reason, RegistrationHandle, RequestHandle, Route, SendHandle,
+    Counters, Dropped, LentFrame, Now, Output, Reason, RegistrationHandle, RequestHandle, Route, SendHandle,
     StreamHandle, SubscriptionHandle, Timeout, Token, UpdateHandle, incoming,
 };
 
@@ -205,12 +205,8 @@ impl Server {
     /// When a method is served already on that topic or would share a channel with one that is, or the server is
     /// closed; nothing is subscribed then.
     pub fn register(&mut self, routes: Vec<Route>) -> Result<RegistrationHandle, RegisterError> {
-        match self.phase {
-            Phase::Open => {}
-            _ if self.is_abandoned() => return Err(RegisterError::RuntimeEnded),
-            Phase::Draining { .. } | Phase::Closing(_) | Phase::Closed(_) => {
-                return Err(RegisterError::Closed);
-            }
+        if let Some(closed) = self.closed() {
+            return Err(closed);
         }
         if let Some(route) = routes.iter().find(|route| *route.service() != self.config.service) {
             let (route, service) = (route.clone(), self.config.service.clone());
@@ -237,6 +233,20 @@ impl Server {
     pub fn deregister(&mut self, now: Now, registration: RegistrationHandle) {
         self.registry.deregister(&mut self.io, registration);
         self.end_streams_of(now, registration);
+    }
+
+    /// Returns why it takes no more registrations, if it does not.
+    pub fn closed(&self) -> Option<RegisterError> {
+        match self.phase {
+            Phase::Open => None,
+            _ if self.is_abandoned() => Some(RegisterError::RuntimeEnded),
+            Phase::Draining { .. } | Phase::Closing(_) | Phase::Closed(_) => Some(RegisterError::Closed),
+        }
+    }
+
+    /// Returns what the bus said, while subscriptions of methods that it serves are interrupted: requests may not reach it.
+    pub fn interruption(&self) -> Option<&BusError> {
+        self.registry.interruption()
     }
 
     /// Whether its runtime has shut down, or its background task is gone ([`abandon`](Engine::abandon)).
@@ -569,10 +579,20 @@ impl Engine for Server {
     ) {
         match result {
             _ if self.is_over() => {}
-            Ok(()) => self.registry.on_live(&mut self.io, subscription),
+            Ok(()) => {
+                if self.registry.on_live(&mut self.io, subscription) {
+                    self.handle_gap(now, subscription, None);
+                }
+            }
             Err(error) => self.on_ended(now, subscription, Some(error)),
         }
         self.close_if_drained(now);
+    }
+
+    fn handle_interrupted(&mut self, _: Now, subscription: SubscriptionHandle, cause: BusError) {
+        if !self.is_over() {
+            self.registry.on_interrupted(&mut self.io, subscription, cause);
+        }
     }
 
     fn handle_unsubscribed(&mut self, now: Now, subscription: SubscriptionHandle) {
@@ -726,8 +746,8 @@ impl Engine for Server {
         self.end_all(now, Cause::RuntimeEnded);
     }
 
-    fn handle_full(&mut self, token: Token, channel: Channel, frame: Frame) {
-        self.io.block(token, channel, frame);
+    fn handle_full(&mut self) {
+        self.io.block();
         if let Phase::Closed(_) = self.phase {
             self.io.withdraw(|_| false);
         }
@@ -738,8 +758,12 @@ impl Engine for Server {
     }
 
     fn poll_output(&mut self) -> Option<Output<ServerEvent>> {
+        self.io.pop()
+    }
+
+    fn poll_publish(&mut self) -> Option<LentFrame<'_>> {
         let Self { requests, streams, updates, io, .. } = self;
-        io.pop(|publish, _| match publish {
+        io.head(|publish| match publish {
             // An announcement is no use without its response, nor a response past its request's expiry.
             Publish::Bid(request) | Publish::Announcement(request) | Publish::Response(request) => {
                 requests.contains(request)
@@ -747,7 +771,8 @@ impl Engine for Server {
             Publish::Message(send) => streams.is_sending(send),
             Publish::Update(update) => updates.contains(update),
             _ => true,
-        })
+        })?;
+        Some(io.lend(None))
     }
 
     fn poll_timeout(&self) -> Option<Timeout> {

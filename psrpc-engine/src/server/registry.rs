@@ -11,7 +11,7 @@ use crate::error::{BusError, RegisterError};
 use crate::event::ServerEvent;
 use crate::handle::Handles;
 use crate::map::HashKeys;
-use crate::subscriptions::Subscriptions;
+use crate::subscriptions::{Live, Subscriptions};
 use crate::{RegistrationHandle, Route, StreamHandle, SubscriptionHandle, SubscriptionKind};
 
 /// What a server serves.
@@ -243,17 +243,31 @@ impl Registry {
         self.subscriptions.role(subscription).is_some()
     }
 
-    pub(super) fn on_live(&mut self, io: &mut Io, subscription: SubscriptionHandle) {
-        let Some(Role { registration, .. }) = self.subscriptions.live(subscription) else { return };
+    pub(super) fn interruption(&self) -> Option<&BusError> {
+        self.subscriptions.interruption()
+    }
+
+    pub(super) fn on_interrupted(&mut self, io: &mut Io, subscription: SubscriptionHandle, cause: BusError) {
+        self.subscriptions.interrupt(io, subscription, true, cause);
+    }
+
+    /// Notes that a subscription is live, and returns whether it was interrupted before.
+    pub(super) fn on_live(&mut self, io: &mut Io, subscription: SubscriptionHandle) -> bool {
+        let registration = match self.subscriptions.live(io, subscription) {
+            Some((Role { registration, .. }, Live::First)) => registration,
+            Some((_, Live::Again)) => return true,
+            None => return false,
+        };
         let Some(State::Joining { missing }) =
             self.registrations.get_mut(registration).map(|found| &mut found.state)
         else {
-            return;
+            return false;
         };
         *missing -= 1;
         if *missing <= u32::from(planted!(RegisteredEarly)) {
             self.joined(io, registration);
         }
+        false
     }
 
     /// The bus has ended a subscription: as asked, or else because of `error`. Gives the registration that is lost by it.

@@ -30,7 +30,7 @@ use crate::flight::{Flights, Vacancy};
 use crate::limits::StreamLimits;
 use crate::map::HashKeys;
 use crate::outgoing::{self, TooLarge};
-use crate::output::{DroppedEvent, Io, Publish};
+use crate::output::{CommonEvent, Io, Publish};
 use crate::time::Expiry;
 use crate::timers::TimerKind;
 use crate::{Dropped, Now, Reason, SendHandle, StreamHandle, Time};
@@ -112,9 +112,9 @@ pub(crate) struct Rules<'a> {
 }
 
 /// An engine's event that can be one of a stream's.
-pub(crate) trait Events: DroppedEvent + From<StreamEvent> {}
+pub(crate) trait Events: CommonEvent + From<StreamEvent> {}
 
-impl<T: DroppedEvent + From<StreamEvent>> Events for T {}
+impl<T: CommonEvent + From<StreamEvent>> Events for T {}
 
 impl<K: Side> Streams<K> {
     pub(crate) fn new(keys: HashKeys, limits: StreamLimits) -> Self {
@@ -469,7 +469,7 @@ impl<K: Side> Streams<K> {
         self.end(cx.io, stream, cause);
     }
 
-    /// Gives up a stream that did not come to be open. A server that takes it late learns so.
+    /// Gives up a stream that did not come to be open. A server that takes it late learns so, if its opening has left.
     pub(crate) fn abort<E: Events, O: Copy + From<StreamTimer>>(
         &mut self,
         cx: &mut Context<'_, E, O>,
@@ -478,7 +478,8 @@ impl<K: Side> Streams<K> {
     ) {
         let Some((stream_id, half)) = self.flights.settle(stream, &mut cx.io.timers) else { return };
         // A server that refused it needs not be told, unless another may have it.
-        let may_be_open = failure.reason != Reason::Answered || failure.evidence.selected.is_some();
+        let may_be_open = !failure.evidence.unsent
+            && (failure.reason != Reason::Answered || failure.evidence.selected.is_some());
         if may_be_open && !planted!(AbortUntold) {
             let told = ErrorResponse::new(failure.code.clone(), failure.text.clone());
             publish_close(cx, Publish::Close, stream_id, &half.channel, told);

@@ -7,8 +7,8 @@ use psrpc_engine::proto::{
     Text,
 };
 use psrpc_engine::{
-    Call, CallHandle, Client, ClientConfig, ClientEvent, Dropped, Engine, Failure, Now, Output, Reason,
-    Received, RegistrationHandle, Reply, RequestHandle, Route, Server, ServerConfig, ServerEvent,
+    BusError, Call, CallHandle, Client, ClientConfig, ClientEvent, Dropped, Engine, Failure, Now, Output,
+    Reason, Received, RegistrationHandle, Reply, RequestHandle, Route, Server, ServerConfig, ServerEvent,
     SubscriptionHandle, SubscriptionKind, Time, Token, WallTime,
 };
 
@@ -36,8 +36,34 @@ pub fn topic_route(method: &str, properties: MethodProperties, topic: &[&str]) -
     Route::new("Hats", method, properties, topic).unwrap()
 }
 
+/// Takes all outputs, frames to publish aside.
 pub fn all_outputs<E: Engine>(engine: &mut E) -> Vec<Output<E::Event>> {
     std::iter::from_fn(|| engine.poll_output()).collect()
+}
+
+/// Takes all frames to publish.
+pub fn all_published<E: Engine>(engine: &mut E) -> Published {
+    std::iter::from_fn(|| next_published(engine)).collect()
+}
+
+/// Takes the next frame to publish.
+pub fn next_published<E: Engine>(engine: &mut E) -> Option<(Token, Channel, Frame)> {
+    let outgoing = engine.poll_publish()?;
+    let token = outgoing.token();
+    let (channel, frame) = outgoing.take();
+    Some((token, channel, frame))
+}
+
+/// Lends the next frame to a bus that has no room for it, and returns a copy of the frame.
+pub fn refuse_next<E: Engine>(engine: &mut E) -> Option<Frame> {
+    let frame = engine.poll_publish()?.frame().clone();
+    engine.handle_full();
+    Some(frame)
+}
+
+/// Returns `true` if an engine wants nothing done: no output, and no frame to publish.
+pub fn is_idle<E: Engine>(engine: &mut E) -> bool {
+    engine.poll_output().is_none() && engine.poll_publish().is_none()
 }
 
 /// What was published since the last look.
@@ -71,21 +97,22 @@ impl<E: Engine> Driven<E> {
         driven
     }
 
-    /// Takes every output, and reports every new subscription live and every frame published.
+    /// Takes every output and every frame, and reports every new subscription live and every frame published.
     pub fn drain(&mut self) {
-        while let Some(output) = self.engine.poll_output() {
-            match output {
-                Output::Subscribe { subscription, channel, kind } => {
-                    self.subscriptions.push((subscription, channel, kind));
-                    self.engine.handle_subscribed(self.now, subscription, Ok(()));
+        loop {
+            while let Some(output) = self.engine.poll_output() {
+                match output {
+                    Output::Subscribe { subscription, channel, kind } => {
+                        self.subscriptions.push((subscription, channel, kind));
+                        self.engine.handle_subscribed(self.now, subscription, Ok(()));
+                    }
+                    Output::Unsubscribe { subscription } => self.unsubscribed.push(subscription),
+                    Output::Event(event) => self.events.push(event),
                 }
-                Output::Unsubscribe { subscription } => self.unsubscribed.push(subscription),
-                Output::Publish { token, channel, frame } => {
-                    self.published.push((token, channel, frame));
-                    self.engine.handle_published(self.now, token, Ok(None));
-                }
-                Output::Event(event) => self.events.push(event),
             }
+            let Some(published) = next_published(&mut self.engine) else { return };
+            self.engine.handle_published(self.now, published.0, Ok(None));
+            self.published.push(published);
         }
     }
 
@@ -117,6 +144,18 @@ impl<E: Engine> Driven<E> {
 
     pub fn deliver(&mut self, subscription: SubscriptionHandle, frame: Frame) {
         self.engine.handle_frame(self.now, subscription, frame);
+        self.drain();
+    }
+
+    /// Reports a subscription interrupted, with what the bus says.
+    pub fn interrupt(&mut self, channel: &str, cause: &'static str) {
+        self.engine.handle_interrupted(self.now, self.subscription(channel), BusError::new(cause));
+        self.drain();
+    }
+
+    /// Reports a subscription live once more.
+    pub fn resume(&mut self, channel: &str) {
+        self.engine.handle_subscribed(self.now, self.subscription(channel), Ok(()));
         self.drain();
     }
 

@@ -3,10 +3,10 @@
 use psrpc_engine::proto::{ErrorCode, ErrorResponse, Frame, Request};
 use psrpc_engine::{
     BusError, Call, CallError, Client, ClientConfig, ClientEvent, ClientLimits, Engine, Failure, MultiCall,
-    MultiHandle, Output, Reason,
+    MultiHandle, Reason,
 };
 
-use crate::fixture::{Driven, MULTI, QUEUE, at, ms, route};
+use crate::fixture::{Driven, MULTI, QUEUE, at, ms, next_published, route};
 
 fn census() -> MultiCall {
     MultiCall::new(route("Census", MULTI), "all")
@@ -146,7 +146,7 @@ fn a_call_that_nobody_answers_ends_with_an_error_that_says_what_is_known() {
     for receivers in [Some(0), None] {
         let mut client = Driven::client();
         client.engine.multi_call(client.now, census()).unwrap();
-        let Some(Output::Publish { token, .. }) = client.engine.poll_output() else { panic!() };
+        let (token, ..) = next_published(&mut client.engine).unwrap();
         client.engine.handle_published(client.now, token, Ok(receivers));
         client.advance_to(ms(3000));
         let failure = client.given().1.unwrap().unwrap_err();
@@ -174,9 +174,7 @@ fn a_publish_that_fails_fails_it_unless_somebody_has_answered() {
     for answered in [false, true] {
         let mut client = Driven::client();
         let call = client.engine.multi_call(client.now, census()).unwrap();
-        let psrpc_engine::Output::Publish { token, frame: Frame::Request(request), .. } =
-            client.engine.poll_output().unwrap()
-        else {
+        let Some((token, _, Frame::Request(request))) = next_published(&mut client.engine) else {
             panic!("{call:?}")
         };
         if answered {
@@ -205,4 +203,54 @@ fn one_kind_of_call_is_not_the_other() {
     assert_eq!(unary, CallError::Multi { method: "Census".into() });
     let multi = client.engine.multi_call(client.now, MultiCall::new(route("Fit", QUEUE), "")).unwrap_err();
     assert_eq!(multi, CallError::NotMulti { method: "Fit".into() });
+}
+
+#[test]
+fn an_interrupted_client_fails_it_at_once_and_sends_nothing() {
+    let mut client = Driven::client();
+    let (_, pending) = client.multi(census());
+    client.interrupt("Hats|CLI_1|RES", "connection reset");
+    let (_, request) = client.multi(census());
+    assert!(request.is_none());
+    let (answers, end) = client.given();
+    let failure = end.unwrap().unwrap_err();
+    assert!(answers.is_empty());
+    assert_eq!((failure.reason, &failure.code), (Reason::Interrupted, &ErrorCode::Unavailable));
+    assert_eq!(failure.to_string(), "unavailable: subscription interrupted: connection reset");
+    assert_eq!(failure.source.as_ref().unwrap().to_string(), "connection reset");
+    assert!(failure.evidence.unsent);
+    assert_eq!((client.engine.in_flight(), client.engine.counters().get(Reason::Interrupted)), (1, 1));
+    // Those that end at once end as ever.
+    client.multi(MultiCall { expected: Some(0), ..census() });
+    assert!(client.given().1.unwrap().is_ok());
+    client.multi(MultiCall { timeout: Some(ms(0)), ..census() });
+    assert_eq!(client.given().1.unwrap().unwrap_err().reason, Reason::TimedOut);
+    // One that is pending goes on.
+    client.response(&pending.unwrap(), "SRV_1", Ok("one"));
+    assert_eq!(client.given().0, [answer("SRV_1", "one")]);
+    client.resume("Hats|CLI_1|RES");
+    let events = client.events();
+    assert!(
+        matches!(events[..], [ClientEvent::Resumed { count: 1 }, ClientEvent::Gap { lost: None, .. }]),
+        "{events:?}"
+    );
+    let (_, request) = client.multi(MultiCall { expected: Some(1), ..census() });
+    client.response(&request.unwrap(), "SRV_1", Ok("one"));
+    assert!(client.given().1.unwrap().is_ok());
+}
+
+#[test]
+fn its_request_is_sent_once_its_frame_is_taken() {
+    for taken in [false, true] {
+        let mut client = Driven::client();
+        client.engine.multi_call(client.now, census()).unwrap();
+        let outgoing = client.engine.poll_publish().expect("the request");
+        if taken {
+            let _ = outgoing.take();
+        }
+        client.advance_to(ms(3000));
+        let failure = client.given().1.unwrap().unwrap_err();
+        assert_eq!((failure.reason, failure.evidence.unsent), (Reason::TimedOut, !taken));
+        assert!(client.frames().is_empty(), "a request that is not taken is withdrawn");
+    }
 }

@@ -8,7 +8,9 @@ use psrpc_engine::{
     SubscriptionKind,
 };
 
-use crate::fixture::{AFFINITY, Driven, Fate, QUEUE, SINGLE, all_outputs, ms, route, topic_route};
+use crate::fixture::{
+    AFFINITY, Driven, Fate, QUEUE, SINGLE, all_outputs, is_idle, ms, refuse_next, route, topic_route,
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -51,7 +53,7 @@ fn methods_registered_together_are_served_together() {
     for subscription in &subscriptions[1..] {
         server.handle_subscribed(now, *subscription, Ok(()));
     }
-    assert!(server.poll_output().is_none());
+    assert!(is_idle(&mut server));
     server.handle_subscribed(now, subscriptions[0], Ok(()));
     let outputs = all_outputs(&mut server);
     assert!(
@@ -131,7 +133,7 @@ fn a_method_is_registered_once_for_a_topic() {
         .register(vec![topic_route("Pick", AFFINITY, &["x"]), topic_route("Pick", AFFINITY, &["x"])])
         .unwrap_err();
     assert!(matches!(error, RegisterError::Duplicate { .. }));
-    assert!(server.engine.poll_output().is_none(), "nothing is subscribed");
+    assert!(is_idle(&mut server.engine), "nothing is subscribed");
     server.register(&[topic_route("Pick", AFFINITY, &["x"])]);
 }
 
@@ -295,10 +297,7 @@ fn draining_on_a_full_bus() -> Driven<Server> {
     server.bid(request, 1.0);
     server.events();
     server.engine.respond(server.now, request, Ok("a hat".into()));
-    let Some(Output::Publish { token, channel, frame }) = server.engine.poll_output() else {
-        panic!("the response")
-    };
-    server.engine.handle_full(token, channel, frame);
+    assert!(refuse_next(&mut server.engine).is_some(), "the response");
     server.engine.drain(server.now);
     server.drain();
     server.confirm_unsubscribed();
@@ -365,17 +364,15 @@ fn what_a_bus_delivers_after_the_drain_timeout_is_not_accepted() {
 }
 
 #[test]
-fn a_frame_given_back_to_a_server_that_was_killed_goes_nowhere() {
+fn a_frame_that_waits_when_its_server_is_killed_goes_nowhere() {
     let mut server = Driven::server(&[route("OwnerFit", SINGLE)]);
     let request = server.accept("OwnerFit", "REQ_1", SECOND);
     server.bid(request, 1.0);
     server.events();
     server.engine.respond(server.now, request, Ok("a hat".into()));
-    let Some(Output::Publish { token, channel, frame }) = server.engine.poll_output() else {
-        panic!("the response")
-    };
+    assert!(server.engine.poll_publish().is_some(), "the response is lent, and not taken");
     server.engine.kill(server.now);
-    server.engine.handle_full(token, channel, frame);
+    server.engine.handle_full();
     server.engine.handle_room();
     server.drain();
     assert!(server.frames().is_empty());
@@ -416,4 +413,181 @@ fn a_multi_method_runs_its_requests_without_a_claim() {
     assert_eq!(server.fates(), [Fate::Run]);
     server.respond(request);
     assert!(matches!(&server.frames()[..], [(_, Frame::Response(_))]));
+}
+
+// --- interruptions -------------------------------------------------------------------------------------------
+
+/// What the bus said, while the server is interrupted.
+fn interruption(server: &Driven<Server>) -> Option<String> {
+    server.engine.interruption().map(ToString::to_string)
+}
+
+#[test]
+fn an_interrupted_server_serves_what_still_comes_and_sees_a_gap_at_the_end() {
+    let mut server = Driven::server(&[route("OwnerFit", SINGLE)]);
+    let pending = server.accept("OwnerFit", "REQ_1", SECOND);
+    assert_eq!(interruption(&server), None);
+    server.interrupt("Hats|OwnerFit|REQ", "connection reset");
+    assert_eq!(interruption(&server).as_deref(), Some("connection reset"));
+    let events = server.events();
+    assert!(
+        matches!(&events[..], [ServerEvent::Interrupted { cause }] if cause.to_string() == "connection reset"),
+        "nothing is lost: {events:?}"
+    );
+    server.bid(pending, 1.0);
+    server.respond(pending);
+    let next = server.accept("OwnerFit", "REQ_2", SECOND);
+    server.bid(next, 1.0);
+    server.respond(next);
+    assert_eq!(server.frames().len(), 2, "both are answered");
+    // Another registration is made meanwhile.
+    server.events();
+    server.register(&[route("Pick", AFFINITY)]);
+    assert!(matches!(server.events()[..], [ServerEvent::Registered { result: Ok(()), .. }]));
+    assert!(interruption(&server).is_some());
+    server.resume("Hats|OwnerFit|REQ");
+    assert_eq!(interruption(&server), None);
+    let events = server.events();
+    assert!(
+        matches!(events[..], [ServerEvent::Resumed { count: 1 }, ServerEvent::Gap { subscription, lost: None }]
+            if subscription == server.subscription("Hats|OwnerFit|REQ")),
+        "{events:?}"
+    );
+}
+
+#[test]
+fn an_interrupted_server_resumes_once_all_its_subscriptions_are_live_again() {
+    let mut server = Driven::server(&[route("Fit", QUEUE), route("OwnerFit", SINGLE)]);
+    let channels = ["Hats|Fit|RCLAIM", "Hats|Fit|REQ", "Hats|OwnerFit|REQ"];
+    for channel in channels {
+        server.interrupt(channel, "connection reset");
+        server.interrupt(channel, "still down");
+    }
+    let events = server.events();
+    assert!(
+        matches!(&events[..], [ServerEvent::Interrupted { cause }] if cause.to_string() == "connection reset"),
+        "the first is told: {events:?}"
+    );
+    for channel in channels {
+        assert_eq!(interruption(&server).as_deref(), Some("still down"), "what the bus said last");
+        server.resume(channel);
+        let events = server.events();
+        match channels.last() == Some(&channel) {
+            true => assert!(
+                matches!(
+                    events[..],
+                    [ServerEvent::Resumed { count: 3 }, ServerEvent::Gap { lost: None, .. }]
+                ),
+                "{events:?}"
+            ),
+            false => assert!(matches!(events[..], [ServerEvent::Gap { lost: None, .. }]), "{events:?}"),
+        }
+    }
+    assert_eq!(interruption(&server), None);
+}
+
+#[test]
+fn a_registration_that_is_interrupted_before_it_serves_is_still_made() {
+    let mut server = Server::new(ServerConfig::new("Hats"), [1; 32]).unwrap();
+    server.register(vec![route("Fit", QUEUE)]).unwrap();
+    let subscriptions: Vec<_> = all_outputs(&mut server)
+        .into_iter()
+        .map(|output| match output {
+            Output::Subscribe { subscription, .. } => subscription,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    let now = crate::fixture::at(ms(0));
+    server.handle_interrupted(now, subscriptions[0], BusError::new("down"));
+    assert!(server.interruption().is_none(), "it is not live yet");
+    server.handle_subscribed(now, subscriptions[0], Ok(()));
+    server.handle_interrupted(now, subscriptions[0], BusError::new("down"));
+    server.handle_subscribed(now, subscriptions[0], Ok(()));
+    let outputs = all_outputs(&mut server);
+    assert!(
+        matches!(
+            outputs[..],
+            [
+                Output::Event(ServerEvent::Interrupted { .. }),
+                Output::Event(ServerEvent::Resumed { count: 1 }),
+                Output::Event(ServerEvent::Gap { .. }),
+            ]
+        ),
+        "the other is missing: {outputs:?}"
+    );
+    server.handle_subscribed(now, subscriptions[1], Ok(()));
+    let outputs = all_outputs(&mut server);
+    assert!(
+        matches!(outputs[..], [Output::Event(ServerEvent::Registered { result: Ok(()), .. })]),
+        "{outputs:?}"
+    );
+}
+
+#[test]
+fn an_interrupted_registration_is_given_up_as_ever() {
+    let mut server = Driven::server(&[route("OwnerFit", SINGLE)]);
+    let registration = server.register(&[route("Fit", QUEUE)]);
+    server.events();
+    let request = server.accept("Fit", "REQ_1", SECOND);
+    server.bid(request, 1.0);
+    server.interrupt("Hats|Fit|REQ", "down");
+    server.interrupt("Hats|Fit|RCLAIM", "down");
+    server.events();
+    server.engine.deregister(server.now, registration);
+    server.drain();
+    assert_eq!(server.unsubscribed, [server.subscription("Hats|Fit|REQ")]);
+    assert!(interruption(&server).is_some(), "grants are still needed");
+    server.resume("Hats|Fit|REQ");
+    assert!(server.events().is_empty(), "nobody waits for new requests");
+    server.confirm_unsubscribed();
+    server.resume("Hats|Fit|RCLAIM");
+    let events = server.events();
+    assert!(
+        matches!(events[..], [ServerEvent::Resumed { count: 2 }, ServerEvent::Gap { lost: None, .. }]),
+        "{events:?}"
+    );
+    server.interrupt("Hats|Fit|RCLAIM", "down once more");
+    server.advance_to(SECOND);
+    assert_eq!(server.fates(), [Fate::Abandoned(Reason::NotGranted)]);
+    assert_eq!(interruption(&server), None, "it has left the subscription");
+    server.confirm_unsubscribed();
+    assert!(matches!(server.events()[..], [ServerEvent::Deregistered { .. }]));
+    server.register(&[route("Fit", QUEUE)]);
+}
+
+#[test]
+fn an_interrupted_subscription_that_is_lost_takes_its_registration_with_it() {
+    let mut server = Driven::server(&[route("OwnerFit", SINGLE)]);
+    server.interrupt("Hats|OwnerFit|REQ", "down");
+    server.events();
+    let lost = server.subscription("Hats|OwnerFit|REQ");
+    server.engine.handle_subscribed(server.now, lost, Err(BusError::new("not allowed")));
+    server.drain();
+    let events = server.events();
+    assert!(matches!(events[..], [ServerEvent::Lost { .. }, ServerEvent::Deregistered { .. }]), "{events:?}");
+    assert_eq!(interruption(&server), None);
+}
+
+#[test]
+fn an_interrupted_server_closes_as_ever() {
+    for killed in [false, true] {
+        let mut server = Driven::server(&[route("Fit", QUEUE)]);
+        server.interrupt("Hats|Fit|REQ", "down");
+        server.interrupt("Hats|Fit|RCLAIM", "down");
+        if killed {
+            server.engine.kill(server.now);
+        } else {
+            server.engine.drain(server.now);
+        }
+        for _ in 0..2 {
+            server.drain();
+            server.confirm_unsubscribed();
+        }
+        assert_eq!(interruption(&server), None);
+        let events = server.events();
+        assert!(matches!(events[..], [.., ServerEvent::Closed]), "{events:?}");
+        server.interrupt("Hats|Fit|REQ", "still down");
+        server.resume("Hats|Fit|REQ");
+        assert!(interruption(&server).is_none() && server.events().is_empty());
+    }
 }

@@ -5,11 +5,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use psrpc_engine::proto::{ClaimResponse, ErrorCode, ErrorResponse, Frame, MethodProperties, Request};
 use psrpc_engine::{
-    BusError, Due, Engine, Now, Output, Reason, Server, ServerConfig, ServerEvent, ServerLimits, Time,
-    TimerKind, WallTime,
+    BusError, Due, Engine, Now, Reason, Server, ServerConfig, ServerEvent, ServerLimits, Time, TimerKind,
+    WallTime,
 };
 
-use crate::fixture::{AFFINITY, Driven, EPOCH, Fate, QUEUE, SINGLE, at, ms, route};
+use crate::fixture::{
+    AFFINITY, Driven, EPOCH, Fate, QUEUE, SINGLE, all_outputs, at, is_idle, ms, refuse_next, route,
+};
 
 fn server() -> Driven<Server> {
     server_with(|_| {})
@@ -415,7 +417,7 @@ fn commands_for_a_request_that_is_over_or_elsewhere_do_nothing() {
     server.respond(request);
     server.engine.elect(server.now, request);
     server.engine.reject(server.now, request, ErrorResponse::new(ErrorCode::Internal, "x"));
-    assert!(server.engine.poll_output().is_none());
+    assert!(is_idle(&mut server.engine));
 }
 
 #[test]
@@ -497,11 +499,8 @@ fn a_full_bus_holds_back_no_response_past_its_expiry() {
         server.engine.respond(server.now, request, Ok(vec![0; 100].into()));
     };
     answer(&mut server, "REQ_1");
-    while let Some(output) = server.engine.poll_output() {
-        if let Output::Publish { token, channel, frame } = output {
-            server.engine.handle_full(token, channel, frame);
-        }
-    }
+    let _ = all_outputs(&mut server.engine);
+    assert!(refuse_next(&mut server.engine).is_some(), "the first response");
     for number in 2..=1000 {
         answer(&mut server, &format!("REQ_{number}"));
     }

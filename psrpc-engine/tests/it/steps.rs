@@ -8,7 +8,7 @@ use proptest::sample::Index;
 use psrpc_engine::proto::Frame;
 use psrpc_engine::{BusError, Due, Engine, Now, Output, SubscriptionHandle, Time, Token, WallTime};
 
-use crate::fixture::{EPOCH, ms};
+use crate::fixture::{EPOCH, is_idle, ms};
 
 /// An engine under test, with a trace of all that it put out.
 pub struct Run<E: Engine> {
@@ -44,19 +44,22 @@ where
     }
 
     pub fn drain(&mut self) {
-        while let Some(output) = self.engine.poll_output() {
-            self.trace.push_str(&format!("{output:?}\n"));
-            match output {
-                Output::Subscribe { subscription, .. } => self.subscriptions.push(subscription),
-                Output::Unsubscribe { subscription } => self.unsubscribed.push(subscription),
-                Output::Publish { token, channel, frame } if self.full => {
-                    self.engine.handle_full(token, channel, frame);
+        loop {
+            while let Some(output) = self.engine.poll_output() {
+                self.trace.push_str(&format!("{output:?}\n"));
+                match output {
+                    Output::Subscribe { subscription, .. } => self.subscriptions.push(subscription),
+                    Output::Unsubscribe { subscription } => self.unsubscribed.push(subscription),
+                    Output::Event(event) => self.events.push(event),
                 }
-                Output::Publish { token, frame, .. } => {
-                    self.tokens.push(token);
-                    self.frames.push(frame);
-                }
-                Output::Event(event) => self.events.push(event),
+            }
+            let Some(outgoing) = self.engine.poll_publish() else { return };
+            self.trace.push_str(&format!("{outgoing:?}\n"));
+            if self.full {
+                self.engine.handle_full();
+            } else {
+                self.tokens.push(outgoing.token());
+                self.frames.push(outgoing.take().1);
             }
         }
     }
@@ -73,7 +76,7 @@ where
         let next = self.engine.poll_timeout();
         assert!(next.is_none_or(|next| next.at > time), "due after it was handled: {next:?} at {time:?}");
         assert_eq!(self.engine.handle_timeout(self.now), Due::Nothing);
-        assert!(self.engine.poll_output().is_none(), "a spurious tick does nothing");
+        assert!(is_idle(&mut self.engine), "a spurious tick does nothing");
         assert_eq!(self.engine.poll_timeout(), next);
     }
 
@@ -120,6 +123,11 @@ where
                     self.engine.handle_gap(self.now, subscription, *lost);
                 }
             }
+            Passing::Interrupted(index) => {
+                if let Some(subscription) = Self::pick(&self.subscriptions, index) {
+                    self.engine.handle_interrupted(self.now, subscription, BusError::new("down"));
+                }
+            }
             Passing::Published(index, ok) => {
                 if let Some(token) = Self::pick(&self.tokens, index) {
                     let result = if *ok { Ok(Some(1)) } else { Err(BusError::new("no")) };
@@ -149,6 +157,7 @@ pub enum Passing {
     Ended(Index),
     Confirm,
     Gap(Index, Option<u64>),
+    Interrupted(Index),
     Published(Index, bool),
     Noise(Index, Vec<u8>),
     Full,
@@ -165,6 +174,7 @@ pub fn passings() -> impl Strategy<Value = Passing> {
         1 => any::<Index>().prop_map(Passing::Ended),
         4 => Just(Passing::Confirm),
         1 => any::<(Index, Option<u64>)>().prop_map(|(index, lost)| Passing::Gap(index, lost.map(|l| l % 9))),
+        1 => any::<Index>().prop_map(Passing::Interrupted),
         4 => any::<(Index, bool)>().prop_map(|(index, ok)| Passing::Published(index, ok)),
         2 => (any::<Index>(), proptest::collection::vec(any::<u8>(), 0..40))
             .prop_map(|(index, bytes)| Passing::Noise(index, bytes)),

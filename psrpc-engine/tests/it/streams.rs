@@ -12,7 +12,10 @@ use psrpc_engine::{
     SlowConsumer, StreamEvent, StreamHandle, TimerKind,
 };
 
-use crate::fixture::{AFFINITY, Driven, EPOCH, QUEUE, SINGLE, all_outputs, at, ms};
+use crate::fixture::{
+    AFFINITY, Driven, EPOCH, QUEUE, SINGLE, all_outputs, all_published, at, is_idle, ms, next_published,
+    refuse_next,
+};
 
 const CLIENT: &str = "Hats|CLI_1|STR";
 const SERVER: &str = "Hats|Parade|STR";
@@ -370,6 +373,62 @@ fn what_cannot_be_opened_is_refused() {
     assert_eq!(refused, CallError::TooManyStreams { limit: 1 });
 }
 
+#[test]
+fn an_interrupted_client_opens_no_stream_and_sends_nothing() {
+    for channel in [CLIENT, "Hats|CLI_1|CLAIM", "Hats|CLI_1|RES"] {
+        let mut client = client();
+        let (stream, _) = client.stream();
+        let (_, pending) = client.opening(OpenStream::new(owner_parade()));
+        client.interrupt(channel, "connection reset");
+        for route in [parade(), owner_parade()] {
+            client.engine.open_stream(client.now, OpenStream::new(route)).unwrap();
+            client.drain();
+            let failure = client.opened().unwrap().unwrap_err();
+            assert_eq!((failure.reason, &failure.code), (Reason::Interrupted, &ErrorCode::Unavailable));
+            assert_eq!(failure.text.as_str(), "subscription interrupted: connection reset");
+            assert_eq!(failure.source.as_ref().unwrap().to_string(), "connection reset");
+            assert!(failure.evidence.unsent);
+            assert!(client.frames().is_empty(), "neither the opening leaves nor a close");
+            assert_eq!((client.engine.streams(), client.engine.in_flight()), (2, 1));
+        }
+        // What is open or being opened goes on.
+        let message = client.send(stream, "hey");
+        client.ack(CLIENT, &message);
+        assert_eq!(client.take(), [Happened::Sent]);
+        client.ack(CLIENT, &pending);
+        assert!(client.opened().unwrap().is_ok());
+        client.resume(channel);
+        let events = client.events();
+        assert!(
+            matches!(events[..], [ClientEvent::Resumed { count: 1 }, ClientEvent::Gap { lost: None, .. }]),
+            "{events:?}"
+        );
+        client.stream();
+    }
+}
+
+#[test]
+fn a_stream_whose_opening_has_not_left_needs_no_close() {
+    let mut client = client();
+    let call = client.engine.open_stream(client.now, OpenStream::new(parade())).unwrap();
+    client.engine.cancel(client.now, call);
+    client.drain();
+    let failure = client.opened().unwrap().unwrap_err();
+    assert_eq!((failure.reason, failure.evidence.unsent), (Reason::Canceled, true));
+    assert!(client.frames().is_empty());
+    assert_eq!(client.engine.counters().get(Reason::Withdrawn), 1, "the opening");
+}
+
+#[test]
+fn a_lock_that_the_bus_refuses_is_no_evidence_of_an_opening() {
+    let mut client = client();
+    client.opening(OpenStream::new(parade()));
+    client.engine.lock_refused(client.now, &BusError::new("NOPERM"));
+    client.advance_to(ms(3000));
+    let failure = client.opened().unwrap().unwrap_err();
+    assert_eq!(failure.evidence.lock_refusal, None, "the bus hands streams to every server");
+}
+
 // --- opening, at the server ----------------------------------------------------------------------------------
 
 #[test]
@@ -568,8 +627,8 @@ fn an_ack_whose_publish_is_not_reported_yet_takes_no_room_of_messages() {
     server.open(OWNER, "STR_1", "REQ_STR_1");
     let received = server.received().pop().unwrap();
     server.engine.bid(server.now, received.request, 1.0);
-    let opened = all_outputs(&mut server.engine);
-    assert!(opened.iter().any(|output| matches!(output, Output::Publish { .. })), "the ack of the opening");
+    let _ = all_outputs(&mut server.engine);
+    assert_eq!(all_published(&mut server.engine).len(), 1, "the ack of the opening");
     server.message(OWNER, "STR_1", "REQ_7", "hey");
     assert_eq!(server.take(), [Happened::Message("hey".into())]);
 }
@@ -581,8 +640,7 @@ fn a_full_bus_ends_the_flood_of_streams_that_open_and_end() {
     let owner = server.subscription(OWNER);
     let update = Any { type_url: "type.googleapis.com/hats.Update".into(), value: "tide".into() };
     server.engine.publish(server.now, &crate::fixture::route("Rumour", QUEUE), update, None).unwrap();
-    let Some(Output::Publish { token, channel, frame }) = server.engine.poll_output() else { panic!() };
-    server.engine.handle_full(token, channel, frame);
+    assert!(refuse_next(&mut server.engine).is_some());
     let mut opened = 0;
     for id in 0..70_000 {
         let open = StreamBody::Open { node_id: "CLI_1".into(), metadata: Metadata::new() };
@@ -602,6 +660,7 @@ fn a_full_bus_ends_the_flood_of_streams_that_open_and_end() {
             server.engine.finish_stream(server.now, stream, Ok(()));
         }
         let _ = all_outputs(&mut server.engine);
+        assert!(server.engine.poll_publish().is_none(), "the bus has no room");
     }
     assert_eq!(opened, 65_536, "an ack and a close each");
     assert_eq!(server.engine.counters().get(Reason::StreamsFull), 70_000 - 65_536);
@@ -701,7 +760,7 @@ fn a_send_that_nobody_waits_for_is_forgotten_and_withdrawn() {
     let (stream, _) = client.stream();
     let send = client.engine.send(client.now, stream, "hey", None).unwrap();
     client.engine.cancel_send(send);
-    assert!(client.engine.poll_output().is_none());
+    assert!(is_idle(&mut client.engine));
     assert_eq!((client.engine.sending(), client.engine.poll_timeout()), (0, None));
 }
 
@@ -710,7 +769,7 @@ fn a_message_that_the_bus_does_not_take_fails_its_send() {
     let mut client = client();
     let (stream, _) = client.stream();
     client.engine.send(client.now, stream, "hey", None).unwrap();
-    let Some(Output::Publish { token, .. }) = client.engine.poll_output() else { panic!() };
+    let (token, ..) = next_published(&mut client.engine).unwrap();
     client.engine.handle_published(client.now, token, Err(BusError::new("down")));
     client.drain();
     assert_eq!(client.take(), [Happened::Unsent(Reason::PublishFailed, "publish failed: down".into())]);
@@ -725,17 +784,15 @@ fn acks_that_a_full_bus_holds_up_take_the_room_of_messages() {
         let subscription = server.subscription(OWNER);
         server.engine.handle_frame(server.now, subscription, frame);
         let mut messages = 0;
-        while let Some(output) = server.engine.poll_output() {
-            match output {
-                Output::Event(ServerEvent::Stream(StreamEvent::Message { delivery, .. })) => {
-                    messages += 1;
-                    server.engine.taken(stream);
-                    server.engine.accept(server.now, delivery);
-                }
-                Output::Publish { token, channel, frame } => server.engine.handle_full(token, channel, frame),
-                _ => {}
+        for output in all_outputs(&mut server.engine) {
+            if let Output::Event(ServerEvent::Stream(StreamEvent::Message { delivery, .. })) = output {
+                messages += 1;
+                server.engine.taken(stream);
+                server.engine.accept(server.now, delivery);
             }
         }
+        assert_eq!(refuse_next(&mut server.engine).is_some(), id == "REQ_1", "{id}");
+        assert!(is_idle(&mut server.engine));
         assert_eq!(messages, usize::from(id != "REQ_3"), "{id}");
     }
 }
@@ -757,7 +814,7 @@ fn a_close_ends_both_sides_with_its_cause_and_what_is_on_its_way() {
     assert_eq!(body(&client.stream_frames()), [&closed(ErrorCode::FailedPrecondition, "rain")]);
     assert_eq!(client.engine.send(client.now, stream, "more", None).unwrap_err(), SendError::Ended);
     client.engine.close_stream(client.now, stream, None);
-    assert!(client.engine.poll_output().is_none(), "it is closed once");
+    assert!(is_idle(&mut client.engine), "it is closed once");
 
     let mut server = server();
     let stream = server.stream(&id);
@@ -978,18 +1035,14 @@ fn a_drained_server_is_closed_when_the_bus_has_the_ends_of_its_streams() {
         let stream = server.stream("STR_1");
         server.engine.drain(server.now);
         server.engine.finish_stream(server.now, stream, Ok(()));
-        let mut held_up = 0;
-        while let Some(output) = server.engine.poll_output() {
+        for output in all_outputs(&mut server.engine) {
             match output {
-                Output::Publish { token, channel, frame } => {
-                    server.engine.handle_full(token, channel, frame);
-                    held_up += 1;
-                }
                 Output::Unsubscribe { subscription } => server.unsubscribed.push(subscription),
                 other => assert!(!matches!(other, Output::Event(ServerEvent::Closed)), "it waits for room"),
             }
         }
-        assert_eq!(held_up, 1, "the end of the stream");
+        assert!(refuse_next(&mut server.engine).is_some(), "the end of the stream");
+        assert!(is_idle(&mut server.engine), "it waits for room");
         server.confirm_unsubscribed();
         // The grant channels are given up after the request channels.
         server.confirm_unsubscribed();
@@ -1011,15 +1064,13 @@ fn a_client_is_closed_when_the_bus_has_the_ends_of_its_streams() {
         let mut client = client();
         client.stream();
         client.engine.close(client.now);
-        while let Some(output) = client.engine.poll_output() {
-            match output {
-                Output::Publish { token, channel, frame } => {
-                    client.engine.handle_full(token, channel, frame);
-                }
-                Output::Unsubscribe { subscription } => client.unsubscribed.push(subscription),
-                _ => {}
+        for output in all_outputs(&mut client.engine) {
+            if let Output::Unsubscribe { subscription } = output {
+                client.unsubscribed.push(subscription);
             }
         }
+        assert!(refuse_next(&mut client.engine).is_some(), "the end of the stream");
+        assert!(is_idle(&mut client.engine), "it waits for room");
         client.confirm_unsubscribed();
         assert!(client.events().is_empty(), "it waits for room");
         if room {

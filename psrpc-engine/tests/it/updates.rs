@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use psrpc_engine::proto::{Any, Frame};
 use psrpc_engine::{
-    BusError, CallError, Client, ClientConfig, ClientEvent, ClientLimits, Due, Engine, Output, Reason,
+    BusError, Call, CallError, Client, ClientConfig, ClientEvent, ClientLimits, Due, Engine, Output, Reason,
     Server, ServerConfig, ServerEvent, SubscriptionHandle, SubscriptionKind, UpdateError,
 };
 
-use crate::fixture::{Driven, MULTI, QUEUE, all_outputs, at, ms, route};
+use crate::fixture::{
+    Driven, MULTI, QUEUE, SINGLE, all_outputs, at, is_idle, ms, next_published, refuse_next, route,
+};
 
 fn update(value: &'static str) -> Any {
     Any { type_url: "type.googleapis.com/hats.Update".into(), value: value.as_bytes().into() }
@@ -81,6 +83,96 @@ fn a_gap_of_the_bus_is_seen() {
     client.engine.handle_gap(client.now, subscription, Some(7));
     client.drain();
     assert_eq!(heard(&mut client), ["gap of Some(7)"]);
+}
+
+#[test]
+fn calls_go_on_while_updates_are_interrupted() {
+    let mut client = Driven::client();
+    let subscription = listen(&mut client);
+    client.call(Call::new(route("OwnerFit", SINGLE), "hat"));
+    client.interrupt("Hats|Rumour|REQ", "down");
+    assert!(client.engine.interruption().is_none());
+    let events = client.events();
+    assert!(
+        matches!(&events[..], [ClientEvent::Interrupted { cause }] if cause.to_string() == "down"),
+        "{events:?}"
+    );
+    let (_, request) = client.request(Call::new(route("OwnerFit", SINGLE), "hat"));
+    client.response(&request, "SRV_1", Ok("fits"));
+    assert!(client.outcome().unwrap().is_ok());
+    client.resume("Hats|Rumour|REQ");
+    let events = client.events();
+    assert!(
+        matches!(events[..], [ClientEvent::Resumed { count: 1 }, ClientEvent::Gap { subscription: live, lost: None }]
+            if live == subscription),
+        "{events:?}"
+    );
+    client.frame("Hats|Rumour|REQ", Frame::Other(update("psst")));
+    assert_eq!(heard(&mut client), ["psst"]);
+    client.advance_to(ms(3000));
+    let failure = client.failure();
+    assert_eq!((failure.reason, failure.evidence.gap), (Reason::TimedOut, false), "no answer was lost");
+}
+
+#[test]
+fn an_interruption_of_the_calls_is_no_gap_of_updates() {
+    let mut client = Driven::client();
+    let subscription = listen(&mut client);
+    client.interrupt("Hats|CLI_1|RES", "down");
+    client.frame("Hats|Rumour|REQ", Frame::Other(update("psst")));
+    client.resume("Hats|CLI_1|RES");
+    let events = client.events();
+    assert!(
+        matches!(
+            events[..],
+            [
+                ClientEvent::Interrupted { .. },
+                ClientEvent::Update { .. },
+                ClientEvent::Resumed { count: 1 },
+                ClientEvent::Gap { subscription: interrupted, .. },
+            ] if interrupted != subscription
+        ),
+        "{events:?}"
+    );
+}
+
+#[test]
+fn calls_fail_for_their_own_subscriptions_while_updates_are_interrupted_too() {
+    let mut client = Driven::client();
+    listen(&mut client);
+    client.interrupt("Hats|Rumour|REQ", "down");
+    client.interrupt("Hats|CLI_1|RES", "down");
+    client.call(Call::new(route("OwnerFit", SINGLE), "hat"));
+    assert_eq!(client.failure().reason, Reason::Interrupted);
+    client.resume("Hats|CLI_1|RES");
+    assert!(client.engine.interruption().is_none(), "that of the updates does not count");
+    assert!(matches!(client.events()[..], [ClientEvent::Gap { .. }]), "it is not over yet");
+    client.request(Call::new(route("OwnerFit", SINGLE), "hat"));
+    client.resume("Hats|Rumour|REQ");
+    assert!(matches!(client.events()[..], [ClientEvent::Resumed { count: 2 }, ClientEvent::Gap { .. }]));
+}
+
+#[test]
+fn an_interrupted_subscription_that_is_left_ends_as_ever() {
+    for resumed in [false, true] {
+        let mut client = Driven::client();
+        let subscription = listen(&mut client);
+        client.interrupt("Hats|Rumour|REQ", "down");
+        client.events();
+        client.engine.unsubscribe(subscription);
+        client.drain();
+        assert_eq!(client.unsubscribed, [subscription]);
+        assert!(client.events().is_empty(), "it is not live again");
+        if resumed {
+            client.resume("Hats|Rumour|REQ");
+            assert!(client.events().is_empty(), "nobody waits for it");
+        }
+        client.confirm_unsubscribed();
+        let events = client.events();
+        assert!(matches!(events[..], [ClientEvent::Unsubscribed { error: None, .. }]), "{events:?}");
+        client.resume("Hats|Rumour|REQ");
+        assert!(client.events().is_empty(), "a stale handle does nothing");
+    }
 }
 
 #[test]
@@ -175,7 +267,7 @@ fn an_update_is_published_as_the_users_message_and_its_fate_is_told() {
         let mut server = publisher();
         let now = at(Duration::ZERO);
         server.publish(now, &route("Rumour", QUEUE), update("psst"), None).unwrap();
-        let Some(Output::Publish { token, channel, frame }) = server.poll_output() else { panic!() };
+        let (token, channel, frame) = next_published(&mut server).unwrap();
         assert_eq!((channel.legacy(), channel.server()), ("Hats|Rumour|REQ", "SRV.Hats.Q"));
         assert_eq!(frame, Frame::Other(update("psst")));
         server.handle_published(now, token, result.map_err(|()| BusError::new("down")));
@@ -189,12 +281,11 @@ fn an_update_that_the_bus_has_no_room_for_fails_at_its_timeout_and_is_withdrawn(
     let mut server = publisher();
     let now = at(Duration::ZERO);
     server.publish(now, &route("Rumour", QUEUE), update("psst"), Some(ms(50))).unwrap();
-    let Some(Output::Publish { token, channel, frame }) = server.poll_output() else { panic!() };
-    server.handle_full(token, channel, frame);
+    assert!(refuse_next(&mut server).is_some());
     assert_eq!(server.handle_timeout(at(ms(50))), Due::Nothing);
     assert_eq!(ended(&mut server), [Err(Reason::TimedOut)]);
     server.handle_room();
-    assert!(server.poll_output().is_none());
+    assert!(is_idle(&mut server));
 }
 
 #[test]
@@ -202,9 +293,9 @@ fn a_drain_waits_for_updates_and_a_closed_server_publishes_none() {
     let mut server = publisher();
     let now = at(Duration::ZERO);
     server.publish(now, &route("Rumour", QUEUE), update("psst"), None).unwrap();
-    let Some(Output::Publish { token, .. }) = server.poll_output() else { panic!() };
+    let (token, ..) = next_published(&mut server).unwrap();
     server.drain(now);
-    assert!(server.poll_output().is_none(), "it is not closed yet");
+    assert!(is_idle(&mut server), "it is not closed yet");
     server.handle_published(now, token, Ok(None));
     let outputs = all_outputs(&mut server);
     assert!(matches!(

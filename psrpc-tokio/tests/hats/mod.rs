@@ -4,7 +4,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use psrpc_tokio::bus::{Bus, Full, Receipt, Sink, Subscription};
+use psrpc_tokio::bus::{Accepted, Bus, Full, Offer, Sink, Subscription, Wakes};
 use psrpc_tokio::proto::{Channel, Frame};
 use psrpc_tokio::*;
 
@@ -46,6 +46,10 @@ impl Runtime for Virtual {
 
     fn spawn(&self, task: Task) {
         self.0.spawn(task);
+    }
+
+    fn is_tokio(&self) -> bool {
+        true
     }
 }
 
@@ -114,13 +118,13 @@ impl HandBus {
 }
 
 impl Bus for HandBus {
-    fn publish(&self, _: &Channel, _: Frame, receipt: Receipt) -> Result<(), Box<Full>> {
-        receipt.published(None);
-        Ok(())
+    fn publish(&self, offer: Offer<'_>, _: &mut Wakes) -> Result<Accepted, Full> {
+        drop(offer.take());
+        Ok(Accepted::Done(None))
     }
 
-    fn subscribe(&self, _: &Channel, _: SubscriptionKind, sink: Sink) -> Subscription {
-        sink.live();
+    fn subscribe(&self, _: &Channel, _: SubscriptionKind, sink: Sink, wakes: &mut Wakes) -> Subscription {
+        sink.live(wakes);
         self.0.lock().unwrap().push(sink);
         Subscription::new(|| ())
     }

@@ -5,11 +5,12 @@ use std::task::{Context, Poll, Waker};
 
 use psrpc_engine::proto::ErrorCode;
 use psrpc_engine::{
-    BusError, CallError, CallHandle, Claim, Client as Engine, ClientEvent, Failure, Reason, Reply,
+    BusError, CallError, CallHandle, Claim, Client as Engine, ClientEvent, Failure, Now, Reason, Reply,
     StreamHandle,
 };
 use slab::Slab;
 
+use crate::bus::BusEvent;
 use crate::driver::{Driver, Role};
 use crate::log::{self, Note};
 use crate::middleware::{Observed, Side, Watch};
@@ -23,6 +24,8 @@ use crate::{Error, guard, waiting};
 #[derive(Default)]
 pub(crate) struct ClientRole {
     watch: Option<Watch>,
+    /// Whether the bus tells of outages by its monitor.
+    is_monitored: bool,
     phase: Phase,
     /// Who waits for the client to be ready.
     waiting: Vec<Waker>,
@@ -128,8 +131,11 @@ impl Role for ClientRole {
             | ClientEvent::Unsubscribed { .. } => {
                 tasks.extend(self.subscriptions.on_event(event).map(ClientTask::Wake));
             }
-            ClientEvent::Gap { .. } => {
-                tasks.extend(Note::of_client(event.clone()).map(Box::new).map(ClientTask::Log));
+            ClientEvent::Gap { lost, .. } => {
+                // The monitor of the bus tells of an outage once, instead of once a subscription.
+                if lost.is_some() || !self.is_monitored {
+                    tasks.extend(Note::of_client(event.clone()).map(Box::new).map(ClientTask::Log));
+                }
                 tasks.extend(self.subscriptions.on_event(event).map(ClientTask::Wake));
             }
             ClientEvent::Select { call, claims } => {
@@ -141,6 +147,14 @@ impl Role for ClientRole {
             // Counted by the engine.
             event => tasks.extend(Note::of_client(event).map(Box::new).map(ClientTask::Log)),
         }
+    }
+
+    fn on_bus_event(&mut self, engine: &mut Engine, now: Now, event: BusEvent, tasks: &mut Vec<ClientTask>) {
+        if let BusEvent::LockRefused { cause, .. } = &event {
+            engine.lock_refused(now, cause);
+        }
+        tasks.extend(self.watch.as_ref().map(|watch| ClientTask::Observe(watch.on_bus_event(&event))));
+        tasks.extend(Note::of_bus(&event).map(Box::new).map(ClientTask::Log));
     }
 
     fn perform(driver: &Arc<Driver<Self>>, task: ClientTask) {
@@ -176,8 +190,8 @@ impl Role for ClientRole {
 }
 
 impl ClientRole {
-    pub(super) fn new(watch: Option<Watch>) -> Self {
-        Self { watch, ..Self::default() }
+    pub(super) fn new(watch: Option<Watch>, is_monitored: bool) -> Self {
+        Self { watch, is_monitored, ..Self::default() }
     }
 
     /// A call has ended: gives who waits for it.

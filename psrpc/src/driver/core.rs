@@ -1,18 +1,19 @@
 //! The core of the driver: the lock, the way of a command into the engine, and of its outputs to the bus.
 
+use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use psrpc_engine::{Due, Engine, Now, Output, Time};
+use psrpc_engine::{BusError, Due, Engine, Now, Output, Time};
 
 use super::inbound::Inbound;
-use crate::bus::{Bus, Full, Receipt, Subscription};
+use super::mailbox::Mailbox;
+use crate::bus::{Accepted, Bus, BusEvent, Full, Offer, Subscription, Wakes};
 use crate::guard;
-use crate::inbox::{Published, Queue};
 use crate::runtime::Runtime;
-use crate::sync::{Mutex, MutexGuard};
+use crate::sync::{Lock, LockGuard, assert_unlocked};
 use crate::waiting::{Place, Waiters};
 
 /// What a client and a server do differently: what becomes of an engine's events.
@@ -23,6 +24,15 @@ pub(crate) trait Role: Sized + Send + 'static {
 
     /// Takes an event, under the lock.
     fn on_event(&mut self, event: <Self::Engine as Engine>::Event, tasks: &mut Vec<Self::Task>);
+
+    /// Takes an event of the bus, under the lock.
+    fn on_bus_event(
+        &mut self,
+        engine: &mut Self::Engine,
+        now: Now,
+        event: BusEvent,
+        tasks: &mut Vec<Self::Task>,
+    );
 
     /// Does a task, without the lock.
     fn perform(driver: &Arc<Driver<Self>>, task: Self::Task);
@@ -38,8 +48,8 @@ pub(crate) trait Role: Sized + Send + 'static {
 /// held across an await or while user code runs. Frames that come in, and time, are handed in by one
 /// [`Inbound`] future.
 pub(crate) struct Driver<R: Role> {
-    state: Mutex<State<R>>,
-    pub(super) queue: Arc<Queue>,
+    state: Lock<State<R>>,
+    pub(super) mailbox: Arc<Mailbox>,
     pub(crate) bus: Arc<dyn Bus>,
     pub(crate) runtime: Arc<dyn Runtime>,
     capacity: usize,
@@ -52,8 +62,6 @@ pub(crate) struct State<R: Role> {
     subscriptions: Vec<Option<Subscription>>,
     /// When the inbound future wakes by itself.
     wakes_at: Option<Time>,
-    /// What became of frames, on its way to the engine.
-    published: Vec<Published>,
     /// Whether the bus has no room for the next frame. What is to be published waits in the engine, and so do the
     /// callers, until their deadlines.
     full: bool,
@@ -101,14 +109,16 @@ impl<R: Role> Driver<R> {
             role,
             subscriptions: Vec::new(),
             wakes_at: None,
-            published: Vec::new(),
             full: false,
             latest,
             abandoned: false,
             watchers: Waiters::default(),
         };
-        let queue = Arc::new(Queue::default());
-        let driver = Arc::new(Self { state: Mutex::new(state), queue, bus, runtime, capacity });
+        let mailbox = Arc::new(Mailbox::default());
+        if let Some(monitor) = bus.monitor() {
+            monitor.attach(&mailbox);
+        }
+        let driver = Arc::new(Self { state: Lock::new(state), mailbox, bus, runtime, capacity });
         driver.drive(|_, _| ());
         driver.runtime.spawn(Box::pin(Inbound::new(Arc::clone(&driver))));
         driver
@@ -125,46 +135,59 @@ impl<R: Role> Driver<R> {
         tasks: &mut Vec<R::Task>,
         command: impl FnOnce(&mut State<R>, Now) -> T,
     ) -> T {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         state.latest = self.runtime.now();
         self.drive_locked(state, tasks, command)
     }
 
     fn drive_locked<T>(
         self: &Arc<Self>,
-        state: MutexGuard<'_, State<R>>,
+        state: LockGuard<'_, State<R>>,
         tasks: &mut Vec<R::Task>,
         command: impl FnOnce(&mut State<R>, Now) -> T,
     ) -> T {
         // They are dropped in the opposite order, also while a panic of the bus unwinds: the lock first.
         let tasks = Performed { driver: self, tasks };
         let mut ended = Vec::new();
+        let mut wakes = Wakes::new();
         let mut state = state;
         let (now, was_full) = (state.latest, state.full);
         let result = command(&mut state, now);
-        self.flush(&mut state, now, tasks.tasks, &mut ended);
+        self.flush(&mut state, now, tasks.tasks, &mut ended, &mut wakes);
         let next = state.engine.poll_timeout().map(|timeout| timeout.at);
         let sooner = next.is_some_and(|next| state.wakes_at.is_none_or(|wakes_at| next < wakes_at));
-        let poke =
+        let notify =
             sooner && !planted!(EarlierDeadlineSleeps) || state.role.is_finished() || state.full && !was_full;
         drop(state);
-        if poke {
-            self.queue.poke();
+        drop(wakes);
+        if notify {
+            self.mailbox.notify();
         }
         drop(ended);
         drop(tasks);
         result
     }
 
+    /// Hands events of the bus to the role.
+    pub(super) fn on_bus_events(self: &Arc<Self>, events: &mut VecDeque<BusEvent>, tasks: &mut Vec<R::Task>) {
+        let mut told = Vec::new();
+        self.drive_with(tasks, |state, now| {
+            for event in events.drain(..) {
+                state.role.on_bus_event(&mut state.engine, now, event, &mut told);
+            }
+        });
+        drop(Performed { driver: self, tasks: &mut told });
+    }
+
     /// Looks at the state between commands.
     pub(crate) fn look<T>(&self, look: impl FnOnce(View<'_, R>) -> T) -> T {
-        let State { engine, role, .. } = &mut *self.lock();
+        let State { engine, role, .. } = &mut *self.state.lock();
         look(View { engine, role })
     }
 
     /// Tells the engine something that it answers with nothing: it puts out nothing, and no timer moves.
     pub(crate) fn tell<T>(&self, tell: impl FnOnce(&mut R::Engine, &mut R) -> T) -> T {
-        let State { engine, role, .. } = &mut *self.lock();
+        let State { engine, role, .. } = &mut *self.state.lock();
         let next = engine.poll_timeout();
         let result = tell(engine, role);
         debug_assert!(engine.poll_output().is_none() && engine.poll_timeout() == next, "this is a command");
@@ -174,7 +197,7 @@ impl<R: Role> Driver<R> {
     /// Notes until when the inbound future sleeps, or will since the engine has an earlier timeout. Commands count on that, and
     /// wake it only for an earlier one.
     pub(super) fn note_sleep(&self, sleeping: Option<Time>) -> Outlook {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let next = state.engine.poll_timeout().map(|timeout| timeout.at);
         state.wakes_at = match (next, sleeping) {
             (Some(next), Some(sleeping)) => Some(next.min(sleeping)),
@@ -185,7 +208,7 @@ impl<R: Role> Driver<R> {
 
     /// Returns whether the bus has no room.
     pub(super) fn is_full(&self) -> bool {
-        self.lock().full
+        self.state.lock().full
     }
 
     // --- the end of the runtime ------------------------------------------------------------------------------
@@ -200,10 +223,10 @@ impl<R: Role> Driver<R> {
             Due::More
         };
         let mut panics = 0;
-        let mut due = guard::catch(|| self.drive_locked(self.lock(), &mut Vec::new(), abandon)).ok();
+        let mut due = guard::catch(|| self.drive_locked(self.state.lock(), &mut Vec::new(), abandon)).ok();
         while due != Some(Due::Nothing) && panics < PANICS {
             let go_on = |state: &mut State<R>, now| state.engine.handle_timeout(now);
-            due = guard::catch(|| self.drive_locked(self.lock(), &mut Vec::new(), go_on)).ok();
+            due = guard::catch(|| self.drive_locked(self.state.lock(), &mut Vec::new(), go_on)).ok();
             panics += usize::from(due.is_none());
         }
     }
@@ -211,7 +234,7 @@ impl<R: Role> Driver<R> {
     /// Wakes what watches for the end of the inbound future, which has come.
     pub(super) fn wake_watchers(&self) {
         let watchers: Vec<_> = {
-            let mut state = self.lock();
+            let mut state = self.state.lock();
             state.abandoned = true;
             state.watchers.take().collect()
         };
@@ -238,31 +261,34 @@ impl<R: Role> Driver<R> {
         now: Now,
         tasks: &mut Vec<R::Task>,
         ended: &mut Vec<Option<Subscription>>,
+        wakes: &mut Wakes,
+    ) {
+        loop {
+            self.flush_outputs(state, tasks, ended, wakes);
+            if !self.flush_publish(state, now, wakes) {
+                return;
+            }
+        }
+    }
+
+    fn flush_outputs(
+        &self,
+        state: &mut State<R>,
+        tasks: &mut Vec<R::Task>,
+        ended: &mut Vec<Option<Subscription>>,
+        wakes: &mut Wakes,
     ) {
         while let Some(output) = state.engine.poll_output() {
             match output {
-                Output::Publish { token, channel, frame } => {
-                    let receipt = Receipt::driver(Arc::clone(&self.queue), token);
-                    let State { engine, published, .. } = state;
-                    let accepted =
-                        self.queue.publishing(published, || self.bus.publish(&channel, frame, receipt));
-                    for (token, result) in published.drain(..) {
-                        engine.handle_published(now, token, result);
-                    }
-                    if let Err(full) = accepted {
-                        let Full { frame, receipt } = *full;
-                        receipt.withdraw();
-                        engine.handle_full(token, channel, frame);
-                        state.full = true;
-                    }
-                }
                 Output::Subscribe { subscription, channel, kind } => {
-                    let sink = self.queue.sink(self.capacity, Some(subscription));
+                    let sink = self.mailbox.sink(self.capacity, Some(subscription));
                     let index = subscription.index();
                     if state.subscriptions.len() <= index {
                         state.subscriptions.resize_with(index + 1, || None);
                     }
-                    state.subscriptions[index] = Some(self.bus.subscribe(&channel, kind, sink));
+                    let subscription = self.bus.subscribe(&channel, kind, sink, wakes);
+                    // One that the bus gave up may still have its place.
+                    ended.push(state.subscriptions[index].replace(subscription));
                 }
                 // Dropped once the lock is free, since the bus may do anything then.
                 Output::Unsubscribe { subscription } => {
@@ -273,8 +299,29 @@ impl<R: Role> Driver<R> {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State<R>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Offers the next frame to the bus, if there is one, and returns whether there was.
+    fn flush_publish(&self, state: &mut State<R>, now: Now, wakes: &mut Wakes) -> bool {
+        let Some(frame) = state.engine.poll_publish() else { return false };
+        let (token, mut taken) = (frame.token(), false);
+        let accepted = self.bus.publish(Offer::lent(frame, &self.mailbox, &mut taken), wakes);
+        let accepted = match accepted {
+            Ok(accepted) => accepted,
+            Err(Full) if !taken => {
+                state.full = true;
+                state.engine.handle_full();
+                return false;
+            }
+            Err(Full) => Accepted::Failed(BusError::new("the bus took a frame and has no room for it")),
+        };
+        if !taken && let Some(untaken) = state.engine.poll_publish() {
+            drop(untaken.take());
+        }
+        match accepted {
+            Accepted::Done(receivers) => state.engine.handle_published(now, token, Ok(receivers)),
+            Accepted::Failed(error) => state.engine.handle_published(now, token, Err(error)),
+            Accepted::Later => {}
+        }
+        true
     }
 }
 
@@ -288,6 +335,7 @@ impl<R: Role> Drop for Performed<'_, R> {
     fn drop(&mut self) {
         let mut panic = None;
         for task in self.tasks.drain(..) {
+            assert_unlocked("a task of a client or server is performed");
             let performed = catch_unwind(AssertUnwindSafe(|| R::perform(self.driver, task)));
             panic = panic.or(performed.err());
         }
@@ -305,7 +353,7 @@ struct Watching<'a, R: Role> {
 
 impl<R: Role> Watching<'_, R> {
     fn poll(&mut self, cx: &Context<'_>) -> Poll<()> {
-        let mut state = self.driver.lock();
+        let mut state = self.driver.state.lock();
         if state.abandoned {
             return Poll::Ready(());
         }
@@ -319,7 +367,7 @@ impl<R: Role> Watching<'_, R> {
 impl<R: Role> Drop for Watching<'_, R> {
     fn drop(&mut self) {
         if self.place.is_taken() {
-            let left = self.driver.lock().watchers.leave(&mut self.place);
+            let left = self.driver.state.lock().watchers.leave(&mut self.place);
             drop(left);
         }
     }

@@ -9,7 +9,8 @@ use std::task::{Context, Poll};
 use psrpc_engine::{Due, Engine, Now, Time};
 
 use super::core::{Driver, Outlook, Role, State};
-use crate::inbox::{Delivery, Item};
+use super::mailbox::Item;
+use crate::bus::{BusEvent, Delivery};
 use crate::log;
 use crate::runtime::Task;
 
@@ -23,6 +24,7 @@ pub(super) struct Inbound<R: Role> {
     driver: Arc<Driver<R>>,
     sleep: Option<(Time, Task)>,
     arrivals: VecDeque<Item>,
+    events: VecDeque<BusEvent>,
     tasks: Vec<R::Task>,
     /// Whether nothing more is to come. Dropped before that, it was dropped by its runtime, or it panicked.
     finished: bool,
@@ -34,14 +36,17 @@ const ROUNDS: usize = 8;
 impl<R: Role> Inbound<R> {
     pub(super) fn new(driver: Arc<Driver<R>>) -> Self {
         let arrivals = VecDeque::with_capacity(BATCH);
-        Self { driver, sleep: None, arrivals, tasks: Vec::new(), finished: false }
+        Self { driver, sleep: None, arrivals, events: VecDeque::new(), tasks: Vec::new(), finished: false }
     }
 
     /// Hands in what has arrived; whether that was all.
     fn hand_in(&mut self, cx: &Context<'_>) -> bool {
         for _ in 0..BUDGET / BATCH {
-            self.driver.queue.take(&mut self.arrivals, BATCH, cx);
+            self.driver.mailbox.take(&mut self.arrivals, &mut self.events, BATCH, cx);
             let all = self.arrivals.len() < BATCH;
+            if !self.events.is_empty() {
+                self.driver.on_bus_events(&mut self.events, &mut self.tasks);
+            }
             if !self.arrivals.is_empty() {
                 let arrivals = self.arrivals.drain(..);
                 let hand_in = |state: &mut State<R>, now| arrivals.for_each(|item| hand_in(state, now, item));
@@ -129,6 +134,7 @@ fn hand_in<R: Role>(state: &mut State<R>, now: Now, item: Item) {
         Delivery::Frame(frame) => engine.handle_frame(now, subscription, frame),
         Delivery::Untaken(frame) => engine.handle_untaken(now, subscription, frame),
         Delivery::Live => engine.handle_subscribed(now, subscription, Ok(())),
+        Delivery::Interrupted(cause) => engine.handle_interrupted(now, subscription, cause),
         Delivery::Gap(lost) => engine.handle_gap(now, subscription, lost),
         Delivery::Ended(None) => engine.handle_unsubscribed(now, subscription),
         Delivery::Ended(Some(error)) => engine.handle_subscribed(now, subscription, Err(error)),

@@ -22,6 +22,7 @@ impl Error {
             errors,
             gap,
             refusals,
+            lock_refusal,
             may_elect: _,
         } = &self.0.evidence;
         let mut known = Vec::new();
@@ -70,6 +71,9 @@ impl Error {
         for Refusal { server_id, code, text } in refusals {
             let who = if server_id.is_empty() { "one" } else { server_id.as_str() };
             known.push(format!("{who} said {code}: {text}"));
+        }
+        if let Some(cause) = lock_refusal {
+            known.push(format!("the bus refused to lock requests, so that no server takes them: {cause}"));
         }
         if *gap {
             known.push("the bus lost frames to this client meanwhile".to_owned());
@@ -142,6 +146,12 @@ mod tests {
                 "the deadline came before the selection was over; the best bid was 0.5 of server SRV_1",
             ),
             (Reason::TimedOut, reached(0), "nobody was subscribed"),
+            (
+                Reason::NoResponse,
+                Evidence { lock_refusal: Some("READONLY".into()), ..reached(1) },
+                "the request reached 1 subscriber; no bid came back; \
+                 the bus refused to lock requests, so that no server takes them: READONLY",
+            ),
             (Reason::TimedOut, Evidence { unsent: true, ..nothing() }, "the request was not sent"),
         ] {
             assert_eq!(explained(reason, evidence).as_deref(), Some(words));

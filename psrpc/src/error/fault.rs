@@ -13,7 +13,7 @@ use super::Error;
 /// |---|---|---|
 /// | [`Caller`](Self::Caller) | `SelectionFailed`, `RuntimeEnded`; a call that could not be made | `invalid_argument`, `malformed_request`, `not_found`, `not_acceptable`, `already_exists`, `aborted`, `permission_denied`, `unauthenticated`, `resource_exhausted`, `failed_precondition`, `out_of_range`, `unprocessable_entity` |
 /// | [`Server`](Self::Server) | `NoResponse`, `NotAcceptable`, `TimedOut`, `MalformedResult` | `unknown`, `internal`, `unavailable`, `deadline_exceeded`, `unimplemented`, `data_loss`, `malformed_result`, `upstream_server_error`, `upstream_client_error`, any that PSRPC does not define |
-/// | [`Bus`](Self::Bus) | `PublishFailed`, `SubscriptionLost`, `Gap` | |
+/// | [`Bus`](Self::Bus) | `PublishFailed`, `SubscriptionLost`, `Interrupted`, `Gap` | |
 /// | [`Nobody`](Self::Nobody) | `Canceled`, `ClientClosed`, `ServerClosed`, `Withdrawn` | `canceled` |
 ///
 /// So the codes are the caller's whose HTTP status begins with 4, and the server's where it begins with 5, but for two:
@@ -86,7 +86,11 @@ impl Fault {
             | Reason::MessagesFull
             | Reason::ClosedByPeer
             | Reason::Idle => Fault::Peer,
-            Reason::Duplicate | Reason::PublishFailed | Reason::SubscriptionLost | Reason::Gap => Fault::Bus,
+            Reason::Duplicate
+            | Reason::PublishFailed
+            | Reason::SubscriptionLost
+            | Reason::Interrupted
+            | Reason::Gap => Fault::Bus,
             Reason::SlowConsumer => Fault::Consumer,
             Reason::Untaken
             | Reason::Expired

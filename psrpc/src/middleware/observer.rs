@@ -5,15 +5,17 @@ use std::time::Duration;
 
 use psrpc_engine::proto::{ErrorCode, Text};
 use psrpc_engine::{
-    ClientEvent, Dropped, Reason, Received, RequestHandle, ServerEvent, StreamEvent, StreamHandle, Time,
+    BusError, ClientEvent, Dropped, Reason, Received, RequestHandle, ServerEvent, StreamEvent, StreamHandle,
+    Time,
 };
 
 use super::Side;
+use crate::bus::BusEvent;
 use crate::runtime::Runtime;
 use crate::{CallInfo, ClientOptions, ServerOptions, guard, log};
 
-/// Something that happened in a server, or in a client, which has only the last three.
-#[derive(Clone, Debug, PartialEq)]
+/// Something that happened in a server, or in a client, which has only those from [`Dropped`](Self::Dropped) on.
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Observation {
     /// A request came in. Whether it decodes, and is to be bid for, is not known yet.
@@ -62,6 +64,19 @@ pub enum Observation {
     Gap {
         /// How many, where that is known.
         lost: Option<u64>,
+    },
+    /// Something happened to the bus.
+    Bus(BusEvent),
+    /// Subscriptions are interrupted: until they are live again, a client fails new calls at once, and requests may not reach
+    /// a server. Told once, however many they are.
+    Interrupted {
+        /// What the bus said.
+        cause: BusError,
+    },
+    /// The subscriptions are live again.
+    Resumed {
+        /// How many were interrupted.
+        count: u32,
     },
 }
 
@@ -163,6 +178,10 @@ impl Watch {
         match event {
             ClientEvent::Dropped(dropped) => Some(self.tell(Observation::Dropped(dropped.clone()))),
             ClientEvent::Gap { lost, .. } => Some(self.tell(Observation::Gap { lost: *lost })),
+            ClientEvent::Interrupted { cause } => {
+                Some(self.tell(Observation::Interrupted { cause: cause.clone() }))
+            }
+            ClientEvent::Resumed { count } => Some(self.tell(Observation::Resumed { count: *count })),
             _ => None,
         }
     }
@@ -190,8 +209,16 @@ impl Watch {
                 dropped => Observation::Dropped(dropped),
             })),
             ServerEvent::Gap { lost, .. } => Some(self.tell(Observation::Gap { lost: *lost })),
+            ServerEvent::Interrupted { cause } => {
+                Some(self.tell(Observation::Interrupted { cause: cause.clone() }))
+            }
+            ServerEvent::Resumed { count } => Some(self.tell(Observation::Resumed { count: *count })),
             _ => None,
         }
+    }
+
+    pub(crate) fn on_bus_event(&self, event: &BusEvent) -> Box<Observed> {
+        self.tell(Observation::Bus(event.clone()))
     }
 
     pub(crate) fn on_stream_event<'a>(

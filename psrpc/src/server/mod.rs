@@ -19,7 +19,7 @@ pub use self::options::ServerOptions;
 pub use self::publish::Publish;
 pub(crate) use self::role::ServerRole;
 use crate::Error;
-use crate::bus::Bus;
+use crate::bus::{Bus, Status};
 use crate::driver::Driver;
 use crate::method::{Method, MethodKind, Routes, Service};
 use crate::runtime::Runtime;
@@ -67,7 +67,7 @@ impl Server {
             handlers.values_mut().for_each(|handler| handler.surround(&around));
         }
         let watch = options.observers.watch();
-        let role = ServerRole::new(handlers, watch);
+        let role = ServerRole::new(handlers, watch, bus.monitor().is_some());
         let driver = Driver::start(engine, role, Arc::new(bus), runtime, capacity);
         Ok(Self { handle: Arc::new(Inner { driver, id }), routes: Routes::new(description) })
     }
@@ -177,6 +177,27 @@ impl Server {
     /// What happened so far: frames dropped and requests abandoned, by reason.
     pub fn counters(&self) -> Counters {
         self.driver().look(|view| view.engine.counters().clone())
+    }
+
+    /// Returns whether the server can work now: `Ok`, or why not, as an error that is `unavailable`. For health checks; it serves again by
+    /// itself.
+    ///
+    /// # Errors
+    ///
+    /// When the bus is not connected or has stopped, when it refuses subscriptions, with its words as the cause, or when the
+    /// server is closed or its runtime has shut down.
+    pub fn health(&self) -> Result<(), Error> {
+        let (interruption, closed) =
+            self.driver().look(|view| (view.engine.interruption().cloned(), view.engine.closed()));
+        if let Some(closed) = closed {
+            return Err(closed.into());
+        }
+        match (interruption, self.driver().bus.status()) {
+            (Some(cause), _) | (None, Status::Reconnecting { cause, .. } | Status::Stopped { cause }) => {
+                Err(cause.into())
+            }
+            (None, Status::Connected) => Ok(()),
+        }
     }
 
     /// Shuts the server down without losing what it has accepted: takes nothing new, and resolves when nothing is in

@@ -7,12 +7,13 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use psrpc_engine::proto::ErrorCode;
 use psrpc_engine::{
-    BusError, Received, RegisterError, RegistrationHandle, RequestHandle, Server as Engine, ServerEvent,
+    BusError, Now, Received, RegisterError, RegistrationHandle, RequestHandle, Server as Engine, ServerEvent,
     StreamHandle,
 };
 
 use super::alone::Alone;
 use super::publish::PublishTable;
+use crate::bus::BusEvent;
 use crate::driver::{Driver, LARGE, Role};
 use crate::handler::{Admitted, Handle, OpenStream, Run, Running, Stop};
 use crate::log::{self, Label, Note};
@@ -25,6 +26,8 @@ use crate::{Error, guard, waiting};
 pub(crate) struct ServerRole {
     pub(super) handlers: Arc<BTreeMap<&'static str, Box<dyn Handle>>>,
     watch: Option<Watch>,
+    /// Whether the bus tells of outages by its monitor.
+    is_monitored: bool,
     /// By the index of their handles.
     requests: Vec<Option<(RequestHandle, Stage)>>,
     registrations: BTreeMap<RegistrationHandle, Registration>,
@@ -144,9 +147,16 @@ impl Role for ServerRole {
             ServerEvent::Lost { routes, .. } => {
                 tasks.push(ServerTask::Log(Box::new(Note::RegistrationLost(routes))));
             }
+            // The monitor of the bus tells of an outage once, instead of once a subscription.
+            ServerEvent::Gap { lost: None, .. } if self.is_monitored => {}
             // Counted by the engine.
             event => tasks.extend(Note::of_server(event).map(Box::new).map(ServerTask::Log)),
         }
+    }
+
+    fn on_bus_event(&mut self, _: &mut Engine, _: Now, event: BusEvent, tasks: &mut Vec<ServerTask>) {
+        tasks.extend(self.watch.as_ref().map(|watch| ServerTask::Observe(watch.on_bus_event(&event))));
+        tasks.extend(Note::of_bus(&event).map(Box::new).map(ServerTask::Log));
     }
 
     fn perform(driver: &Arc<Driver<Self>>, task: ServerTask) {
@@ -241,8 +251,12 @@ fn admit(driver: &Arc<Driver<ServerRole>>, received: Received) {
 }
 
 impl ServerRole {
-    pub(super) fn new(handlers: BTreeMap<&'static str, Box<dyn Handle>>, watch: Option<Watch>) -> Self {
-        Self { handlers: Arc::new(handlers), watch, ..Self::default() }
+    pub(super) fn new(
+        handlers: BTreeMap<&'static str, Box<dyn Handle>>,
+        watch: Option<Watch>,
+        is_monitored: bool,
+    ) -> Self {
+        Self { handlers: Arc::new(handlers), watch, is_monitored, ..Self::default() }
     }
 
     fn put(&mut self, request: RequestHandle, stage: Stage) {

@@ -48,8 +48,9 @@ mod pump;
 mod rule;
 mod stoppable;
 
+use std::collections::VecDeque;
 use std::sync::{Arc, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Wake, Waker};
 
 use psrpc_engine::SubscriptionKind;
 use psrpc_engine::proto::{Channel, Frame};
@@ -60,7 +61,9 @@ use self::pump::PumpState;
 use self::rule::Rules;
 pub use self::rule::{Rule, RuleId};
 pub use self::stoppable::StoppableRuntime;
-use crate::bus::{Bus, BusId, Delivery, Full, Receipt, Sink, Subscription};
+use crate::bus::{
+    Accepted, Bus, BusId, Delivery, Full, Monitor, Offer, Receipt, ReplyTo, Sink, Subscription, Wakes,
+};
 use crate::runtime::Runtime;
 use crate::sync::{Mutex, MutexGuard};
 use crate::{guard, waiting};
@@ -70,11 +73,12 @@ use crate::{guard, waiting};
 /// Without rules it does what the wrapped bus does. A frame first meets the interceptor, then the rules in the order in which
 /// they were injected; a copy that one makes meets the later ones by itself. Frames that suffer no fault keep their order.
 ///
-/// A frame that a rule or an interceptor let pass and the wrapped bus had no room for is seen by them again when it is
-/// published again. A frame that is late and finds no room waits for it, and the faulty bus is [full](Full) meanwhile.
+/// A frame that a rule or an interceptor let pass, and for which the wrapped bus has no room, waits for it; the faulty bus is
+/// [full](Full) meanwhile.
 ///
-/// Interceptors run within the publish, subscription or delivery that they look at, perhaps under a lock of the bus or the
-/// client: they must neither wait nor use the bus, a client or a server. What an interceptor panics over is lost.
+/// Interceptors and rules run once no lock is held, right after the publish or delivery that they look at. Only that of
+/// subscriptions runs within the subscription, under a lock of the client: it must neither wait, nor use the bus, a client or
+/// a server, nor wake a task but by the [`Wakes`]. A frame is lost if an interceptor panics.
 ///
 /// When the last clone is dropped, and every client, server and subscription that uses it, the frames that it holds are lost;
 /// the task in the background that sends them ends then, or when there are none.
@@ -96,6 +100,16 @@ struct State {
     waiting_for_room: Vec<Waker>,
     parcels: Parcels,
     pump: PumpState,
+    /// What has come in and was not looked at yet.
+    arrivals: VecDeque<Arrival>,
+    /// Whether a thread looks at arrivals.
+    is_looking: bool,
+}
+
+/// Something that a rule or an interceptor may have to look at.
+enum Arrival {
+    Publish(Channel, Frame, Receipt),
+    Delivery(Arc<Subscriber>, Delivery),
 }
 
 #[derive(Clone, Default)]
@@ -106,7 +120,8 @@ struct Interceptors {
 }
 
 type PublishInterceptor = dyn Fn(&Channel, Frame, Receipt) -> Option<(Frame, Receipt)> + Send + Sync;
-type SubscribeInterceptor = dyn Fn(&Channel, SubscriptionKind, Sink) -> Option<Sink> + Send + Sync;
+type SubscribeInterceptor =
+    dyn Fn(&Channel, SubscriptionKind, Sink, &mut Wakes) -> Option<Sink> + Send + Sync;
 type DeliveryInterceptor = dyn Fn(&Channel, Frame) -> Option<Frame> + Send + Sync;
 
 /// How often a [`FaultyBus`] did what, so that a test can tell that its faults happened.
@@ -139,6 +154,8 @@ impl FaultyBus {
             waiting_for_room: Vec::new(),
             parcels: Parcels::default(),
             pump: PumpState::default(),
+            arrivals: VecDeque::new(),
+            is_looking: false,
         };
         Self(Arc::new(Shared { bus: Arc::new(bus), runtime: Arc::new(runtime), state: Mutex::new(state) }))
     }
@@ -190,7 +207,7 @@ impl FaultyBus {
     /// ([`Sink::fail`]), or play the bus. It replaces the one before; subscriptions that are there stay.
     pub fn intercept_subscribe(
         &self,
-        interceptor: impl Fn(&Channel, SubscriptionKind, Sink) -> Option<Sink> + Send + Sync + 'static,
+        interceptor: impl Fn(&Channel, SubscriptionKind, Sink, &mut Wakes) -> Option<Sink> + Send + Sync + 'static,
     ) {
         let replaced = self.0.lock().interceptors.subscribe.replace(Arc::new(interceptor));
         drop(replaced);
@@ -221,21 +238,24 @@ impl Bus for FaultyBus {
         self.0.bus.id()
     }
 
-    fn publish(&self, channel: &Channel, frame: Frame, receipt: Receipt) -> Result<(), Box<Full>> {
-        let interceptor = {
-            let mut state = self.0.lock();
-            if state.is_full() {
-                state.injected.blocked += 1;
-                return Err(Box::new(Full { frame, receipt }));
-            }
-            state.interceptors.publish.clone()
-        };
-        let passed = match interceptor {
-            Some(intercept) => guard::catch(|| intercept(channel, frame, receipt)).ok().flatten(),
-            None => Some((frame, receipt)),
-        };
-        let Some((frame, receipt)) = passed else { return Ok(()) };
-        self.0.forward(Line::Bus(channel.clone()), frame, receipt)
+    fn monitor(&self) -> Option<&Monitor> {
+        self.0.bus.monitor()
+    }
+
+    fn publish(&self, offer: Offer<'_>, wakes: &mut Wakes) -> Result<Accepted, Full> {
+        let mut state = self.0.lock();
+        if state.is_full() {
+            state.injected.blocked += 1;
+            return Err(Full);
+        }
+        if state.is_transparent() {
+            drop(state);
+            return self.0.bus.publish(offer, wakes);
+        }
+        let (channel, frame, receipt) = offer.take_for_later();
+        state.arrivals.push_back(Arrival::Publish(channel, frame, receipt));
+        wakes.push(Waker::from(Arc::clone(&self.0)));
+        Ok(Accepted::Later)
     }
 
     fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
@@ -248,27 +268,79 @@ impl Bus for FaultyBus {
         self.0.bus.poll_room(cx)
     }
 
-    fn subscribe(&self, channel: &Channel, kind: SubscriptionKind, sink: Sink) -> Subscription {
+    fn subscribe(
+        &self,
+        channel: &Channel,
+        kind: SubscriptionKind,
+        sink: Sink,
+        wakes: &mut Wakes,
+    ) -> Subscription {
         let interceptor = self.0.lock().interceptors.subscribe.clone();
         let passed = match interceptor {
-            Some(intercept) => guard::catch(|| intercept(channel, kind, sink)).ok().flatten(),
+            Some(intercept) => guard::catch(|| intercept(channel, kind, sink, wakes)).ok().flatten(),
             None => Some(sink),
         };
         let Some(sink) = passed else { return Subscription::new(|| ()) };
         let subscriber = Arc::new(Subscriber::new(channel.clone(), sink));
         let shared = Arc::clone(&self.0);
-        let sink = Sink::new(move |delivery| match delivery {
-            Delivery::Frame(frame) => shared.deliver(&subscriber, frame),
-            Delivery::Ended(error) => subscriber.end(error),
-            // A frame that nobody took is none of this channel's.
-            other => subscriber.put(other),
+        let sink = Sink::new(move |delivery, wakes| {
+            let mut state = shared.lock();
+            if state.is_transparent() {
+                drop(state);
+                return subscriber.put(delivery, wakes);
+            }
+            state.arrivals.push_back(Arrival::Delivery(Arc::clone(&subscriber), delivery));
+            wakes.push(Waker::from(Arc::clone(&shared)));
         });
-        self.0.bus.subscribe(channel, kind, sink)
+        self.0.bus.subscribe(channel, kind, sink, wakes)
+    }
+}
+
+impl Wake for Shared {
+    /// Looks at what has come in, once no lock is held.
+    fn wake(self: Arc<Self>) {
+        {
+            let mut state = self.lock();
+            if std::mem::replace(&mut state.is_looking, true) {
+                return;
+            }
+        }
+        loop {
+            let mut state = self.lock();
+            let Some(arrival) = state.arrivals.pop_front() else {
+                state.is_looking = false;
+                return;
+            };
+            drop(state);
+            match arrival {
+                Arrival::Publish(channel, frame, receipt) => self.on_publish(channel, frame, receipt),
+                Arrival::Delivery(subscriber, Delivery::Frame(frame)) => self.on_delivery(&subscriber, frame),
+                // A frame that nobody took is none of this channel's.
+                Arrival::Delivery(subscriber, other) => subscriber.put(other, &mut Wakes::new()),
+            }
+        }
+    }
+}
+
+impl Interceptors {
+    fn is_empty(&self) -> bool {
+        self.publish.is_none() && self.delivery.is_none()
     }
 }
 
 impl Shared {
-    fn deliver(self: &Arc<Self>, subscriber: &Arc<Subscriber>, frame: Frame) {
+    fn on_publish(self: &Arc<Self>, channel: Channel, frame: Frame, receipt: Receipt) {
+        let interceptor = self.lock().interceptors.publish.clone();
+        let passed = match interceptor {
+            Some(intercept) => guard::catch(|| intercept(&channel, frame, receipt)).ok().flatten(),
+            None => Some((frame, receipt)),
+        };
+        if let Some((frame, receipt)) = passed {
+            self.forward(Line::Bus(channel), frame, receipt);
+        }
+    }
+
+    fn on_delivery(self: &Arc<Self>, subscriber: &Arc<Subscriber>, frame: Frame) {
         let interceptor = self.lock().interceptors.delivery.clone();
         let passed = match interceptor {
             Some(intercept) => guard::catch(|| intercept(&subscriber.channel, frame)).ok().flatten(),
@@ -276,38 +348,30 @@ impl Shared {
         };
         if let Some(frame) = passed {
             let line = Line::Subscriber(Arc::clone(subscriber));
-            // A subscriber has room for everything.
-            let _ = self.forward(line, frame, Receipt::new(|_| ()));
+            self.forward(line, frame, ReplyTo::new(|_| ()).receipt());
         }
     }
 
-    /// Does to a frame what the rules say. One that they let pass is given back when the wrapped bus has no room for it.
-    fn forward(self: &Arc<Self>, line: Line, frame: Frame, receipt: Receipt) -> Result<(), Box<Full>> {
+    /// Does to a frame what the rules say.
+    fn forward(self: &Arc<Self>, line: Line, frame: Frame, receipt: Receipt) {
         let now = self.runtime.now().time;
         let mut locked = self.lock();
         let State { rules, parcels, injected, .. } = &mut *locked;
-        let mut copies = match rules.judge(&line, frame, injected) {
+        let copies = match rules.judge(&line, frame, injected) {
             Ok(copies) => copies,
             Err(error) => {
                 drop(locked);
-                line.fail(error, receipt);
-                return Ok(());
+                return line.fail(error, receipt);
             }
         };
         if copies.is_empty() {
             drop(locked);
-            receipt.published(None);
-            return Ok(());
-        }
-        if copies.len() == 1 && copies[0].is_on_time() && !parcels.holds(&line) {
-            drop(locked);
-            return self.send_one(&line, copies.remove(0).frame, receipt);
+            return receipt.published(None);
         }
         let out = parcels.post(now, &line, copies, receipt, injected);
         drop(locked);
         self.send(out);
         self.pump();
-        Ok(())
     }
 
     /// Wakes those who wait for room, who look for themselves whether there is any.
@@ -322,6 +386,12 @@ impl Shared {
 }
 
 impl State {
+    /// Whether frames pass as if this bus was not there.
+    fn is_transparent(&self) -> bool {
+        let is_idle = self.arrivals.is_empty() && !self.is_looking && self.parcels.is_empty();
+        is_idle && self.rules.is_empty() && self.interceptors.is_empty()
+    }
+
     fn is_full(&self) -> bool {
         self.blocked || self.parcels.has_backlog()
     }

@@ -8,7 +8,7 @@ use psrpc_engine::{BusError, Time};
 
 use super::Injected;
 use super::rule::Judged;
-use crate::bus::{Delivery, Full, Receipt, Sink};
+use crate::bus::{Delivery, Receipt, ReplyTo, Sink, Wakes};
 use crate::sync::Mutex;
 
 /// Where frames go, which is what they keep their order within.
@@ -30,7 +30,7 @@ impl Line {
     pub(super) fn fail(&self, error: BusError, receipt: Receipt) {
         match self {
             Line::Bus(_) => receipt.failed(error),
-            Line::Subscriber(subscriber) => subscriber.end(Some(error)),
+            Line::Subscriber(subscriber) => subscriber.end(Some(error), &mut Wakes::new()),
         }
     }
 }
@@ -58,16 +58,21 @@ impl Subscriber {
     }
 
     /// Hands on anything but the end.
-    pub(super) fn put(&self, delivery: Delivery) {
+    pub(super) fn put(&self, delivery: Delivery, wakes: &mut Wakes) {
+        if let Delivery::Ended(error) = delivery {
+            return self.end(error, wakes);
+        }
         if let Some(sink) = &*self.sink.lock().unwrap_or_else(PoisonError::into_inner) {
-            sink.put(delivery);
+            sink.put(delivery, wakes);
         }
     }
 
-    pub(super) fn end(&self, error: Option<BusError>) {
+    fn end(&self, error: Option<BusError>, wakes: &mut Wakes) {
         let sink = self.sink.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let (Some(sink), Some(error)) = (sink, error) {
-            sink.fail(error);
+        match (sink, error) {
+            (Some(sink), Some(error)) => sink.fail(error, wakes),
+            (Some(sink), None) => sink.end(wakes),
+            (None, _) => {}
         }
     }
 }
@@ -77,12 +82,6 @@ pub(super) struct Parcel {
     pub(super) line: Line,
     pub(super) frame: Frame,
     pub(super) receipt: Receipt,
-}
-
-impl Parcel {
-    pub(super) fn given_back(line: Line, Full { frame, receipt }: Full) -> Self {
-        Self { line, frame, receipt }
-    }
 }
 
 /// When a frame is due, and a number that tells those of one time apart.
@@ -118,7 +117,7 @@ impl Parcels {
         let mut out = Vec::new();
         let mut receipt = Some(receipt);
         for Judged { frame, delay, hold } in copies {
-            let receipt = receipt.take().unwrap_or_else(|| Receipt::new(|_| ()));
+            let receipt = receipt.take().unwrap_or_else(|| ReplyTo::new(|_| ()).receipt());
             let parcel = Parcel { line: line.clone(), frame, receipt };
             match hold {
                 Some(hold) if !self.holds(line) => {

@@ -2,16 +2,16 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
 
 use psrpc_engine::Time;
-use psrpc_engine::proto::Frame;
 
 use super::Shared;
 use super::parcels::{Line, Parcel};
-use crate::bus::{Delivery, Full, Receipt};
+use crate::bus::{Accepted, Delivery, Full, Offer, Receipt, ReplyTo, Wakes};
 use crate::runtime::Task;
+use crate::sync::Mutex;
 use crate::waiting;
 
 /// Whether there is a pump, and what wakes it.
@@ -96,10 +96,10 @@ impl Shared {
             if self.bus.poll_room(cx).is_pending() {
                 return Poll::Pending;
             }
-            let Some(Parcel { line, frame, receipt }) = self.lock().parcels.pop_backlog() else { break };
-            if let Err(full) = self.send_one(&line, frame, receipt) {
-                // Somebody else took the room.
-                self.lock().parcels.unpop_backlog(Parcel::given_back(line, *full));
+            let Some(parcel) = self.lock().parcels.pop_backlog() else { break };
+            if let Some(parcel) = self.send_one(parcel) {
+                // Another publish took the room.
+                self.lock().parcels.unpop_backlog(parcel);
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
@@ -110,30 +110,54 @@ impl Shared {
 
     /// Sends frames in their order; what the wrapped bus has no room for waits.
     pub(super) fn send(self: &Arc<Self>, parcels: Vec<Parcel>) {
-        for Parcel { line, frame, receipt } in parcels {
-            let behind = matches!(line, Line::Bus(_)) && self.lock().parcels.has_backlog();
-            let sent = if behind {
-                Err(Box::new(Full { frame, receipt }))
-            } else {
-                self.send_one(&line, frame, receipt)
-            };
-            if let Err(full) = sent {
-                self.lock().parcels.push_backlog(Parcel::given_back(line, *full));
+        for parcel in parcels {
+            let behind = matches!(parcel.line, Line::Bus(_)) && self.lock().parcels.has_backlog();
+            let left = if behind { Some(parcel) } else { self.send_one(parcel) };
+            if let Some(parcel) = left {
+                self.lock().parcels.push_backlog(parcel);
                 self.pump();
             }
         }
     }
 
-    /// Sends a frame. Only the wrapped bus may have no room for it: a subscriber always has.
-    pub(super) fn send_one(&self, line: &Line, frame: Frame, receipt: Receipt) -> Result<(), Box<Full>> {
-        match line {
-            Line::Bus(channel) => self.bus.publish(channel, frame, receipt),
+    /// Sends a frame, and gives it back if the wrapped bus has no room for it. A subscriber always has.
+    #[must_use]
+    pub(super) fn send_one(&self, parcel: Parcel) -> Option<Parcel> {
+        let Parcel { line, frame, receipt } = parcel;
+        let channel = match &line {
+            Line::Bus(channel) => channel.clone(),
             Line::Subscriber(subscriber) => {
-                subscriber.put(Delivery::Frame(frame));
-                Ok(())
+                subscriber.put(Delivery::Frame(frame), &mut Wakes::new());
+                receipt.published(None);
+                return None;
             }
+        };
+        let waiting = Arc::new(Mutex::new(Some(receipt)));
+        let told = Arc::clone(&waiting);
+        let reply_to = ReplyTo::new(move |result| {
+            if let Some(receipt) = take(&told) {
+                receipt.tell(result);
+            }
+        });
+        let offer = Offer::new(channel, frame.clone(), reply_to);
+        let result = match self.bus.publish(offer, &mut Wakes::new()) {
+            Ok(Accepted::Later) => return None,
+            Ok(Accepted::Done(receivers)) => Ok(receivers),
+            Ok(Accepted::Failed(error)) => Err(error),
+            Err(Full) => {
+                let receipt = take(&waiting).expect("the wrapped bus did not take the frame");
+                return Some(Parcel { line, frame, receipt });
+            }
+        };
+        if let Some(receipt) = take(&waiting) {
+            receipt.tell(result);
         }
+        None
     }
+}
+
+fn take(waiting: &Mutex<Option<Receipt>>) -> Option<Receipt> {
+    waiting.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
 impl Drop for Shared {

@@ -139,13 +139,6 @@ pub(super) struct Judged {
     pub(super) hold: Option<Hold>,
 }
 
-impl Judged {
-    /// Whether it goes on as if there were no rules.
-    pub(super) fn is_on_time(&self) -> bool {
-        self.delay.is_zero() && self.hold.is_none()
-    }
-}
-
 /// The rules in effect, in the order in which they were added.
 pub(super) struct Rules {
     seed: u64,
@@ -184,6 +177,10 @@ impl Rules {
     /// Takes all rules out of effect; the caller drops them without any lock.
     pub(super) fn take(&mut self) -> Vec<Rule> {
         mem::take(&mut self.active).into_iter().map(|active| active.rule).collect()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.active.is_empty()
     }
 
     /// What the rules make of a frame: every copy goes through each rule. An error when it is not to go on at all and the

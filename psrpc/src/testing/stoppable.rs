@@ -90,6 +90,10 @@ impl fmt::Debug for StoppableRuntime {
 }
 
 impl Runtime for StoppableRuntime {
+    fn is_tokio(&self) -> bool {
+        self.0.runtime.is_tokio()
+    }
+
     fn now(&self) -> Now {
         self.0.runtime.now()
     }

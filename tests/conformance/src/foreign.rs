@@ -2,12 +2,12 @@
 
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Poll, Waker};
 
 use futures_core::Stream;
 use prost::Message;
-use psrpc::bus::{Bus, Delivery, Inbox, Receipt, Subscription};
+use psrpc::bus::{Bus, Delivery, Inbox, Subscription, Wakes};
 use psrpc::proto::{Any, Channel, ClaimRequest, ClaimResponse, Frame, FrameLimits, Request, Response};
 use psrpc::{BusError, SubscriptionKind, Text};
 
@@ -55,7 +55,7 @@ impl Foreign {
         capacity: usize,
     ) -> Result<Ear, String> {
         let (sink, inbox) = Inbox::new(capacity);
-        let subscription = Some(self.bus.subscribe(channel, kind, sink));
+        let subscription = Some(self.bus.subscribe(channel, kind, sink, &mut Wakes::new()));
         let mut ear = Ear { inbox, subscription };
         match ear.next().await {
             Some(Delivery::Live) => Ok(ear),
@@ -65,36 +65,7 @@ impl Foreign {
 
     /// Publishes a frame; gives how many subscribers got it, where the bus knows.
     pub(crate) async fn publish(&self, channel: &Channel, frame: Frame) -> Result<Option<u64>, BusError> {
-        let told: Arc<Mutex<(Option<_>, Option<Waker>)>> = Arc::default();
-        let mut frame = Some(frame);
-        poll_fn(|cx| {
-            let Some(next) = frame.take() else { return Poll::Ready(()) };
-            let tell = Arc::clone(&told);
-            let receipt = Receipt::new(move |result| {
-                let mut told = tell.lock().unwrap_or_else(PoisonError::into_inner);
-                told.0 = Some(result);
-                told.1.take().into_iter().for_each(Waker::wake);
-            });
-            match self.bus.publish(channel, next, receipt) {
-                Ok(()) => Poll::Ready(()),
-                Err(full) => {
-                    frame = Some(full.frame);
-                    self.bus.poll_room(cx)
-                }
-            }
-        })
-        .await;
-        poll_fn(|cx| {
-            let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
-            match told.0.take() {
-                Some(result) => Poll::Ready(result),
-                None => {
-                    told.1 = Some(cx.waker().clone());
-                    Poll::Pending
-                }
-            }
-        })
-        .await
+        psrpc::bus::publish(&*self.bus, channel.clone(), frame).await
     }
 
     /// Publishes a frame, which must succeed.

@@ -40,7 +40,10 @@ async fn over_redis_who_compresses_and_who_does_not_call_each_other() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn over_nats_who_compresses_and_who_does_not_call_each_other() {
     let server = BusServer::nats(&[]);
-    let connect = async |options| NatsBus::connect_with(&server.url(), options).await.unwrap();
+    let connect = async |options| {
+        let runtime = TokioRuntime::current().unwrap();
+        NatsBus::connect_with(&server.url(), runtime, options).await.unwrap()
+    };
     let compressing = connect(NatsOptions::new().compression(Compression::DEFAULT)).await;
     let plain = connect(NatsOptions::new()).await;
     call(&compressing, &plain).await;

@@ -8,7 +8,7 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 use futures_core::Stream;
-use psrpc::bus::{Bus, Delivery, Inbox, Receipt, Sink};
+use psrpc::bus::{Bus, Delivery, Inbox, Receipt, ReplyTo, Sink, Wakes};
 use psrpc::proto::Channel;
 use psrpc::testing::{FaultyBus, Rule};
 use psrpc::{
@@ -26,11 +26,11 @@ fn refuse(bus: &FaultyBus, kind: &'static str) {
 
 /// Subscriptions to channels that end so are refused.
 fn refuse_subscription(bus: &FaultyBus, end: &'static str) {
-    bus.intercept_subscribe(move |channel, _, sink| {
+    bus.intercept_subscribe(move |channel, _, sink, wakes| {
         if !channel.legacy().ends_with(end) {
             return Some(sink);
         }
-        sink.fail(BusError::new("not allowed"));
+        sink.fail(BusError::new("not allowed"), wakes);
         None
     });
 }
@@ -41,8 +41,8 @@ type Sinks = Arc<Mutex<Vec<(String, Sink)>>>;
 fn keep_sinks(bus: &FaultyBus) -> Sinks {
     let sinks = Sinks::default();
     let kept = Arc::clone(&sinks);
-    bus.intercept_subscribe(move |channel, _, sink| {
-        sink.live();
+    bus.intercept_subscribe(move |channel, _, sink, wakes| {
+        sink.live(wakes);
         kept.lock().unwrap().push((channel.legacy().to_owned(), sink));
         None
     });
@@ -218,7 +218,7 @@ fn a_shutdown_waits_until_the_bus_has_its_last_responses() {
         let kept = Arc::clone(&receipts);
         bus.intercept_publish(move |_, frame, receipt| {
             kept.lock().unwrap().push(receipt);
-            Some((frame, Receipt::new(|_| ())))
+            Some((frame, ReplyTo::new(|_| ()).receipt()))
         });
         client.fit(ask()).await.unwrap();
         assert_eq!(server.server().in_flight(), 1, "answered, but not on the bus as far as it has said");
@@ -245,12 +245,12 @@ fn a_server_answers_for_a_method_that_it_lacks_where_nobody_else_can() {
         let calling = client.owner_fit("nobody", ask()).into_future();
         let (sink, mut requests) = Inbox::new(1);
         let channel = Channel::request("Shop", "OwnerFit", &["nobody"], true);
-        let _subscription = bus.subscribe(&channel, SubscriptionKind::Queue, sink);
+        let _subscription = bus.subscribe(&channel, SubscriptionKind::Queue, sink, &mut Wakes::new());
         solo.spawn(Box::pin(async move {
             while let Some(delivery) = poll_fn(|cx| Pin::new(&mut requests).poll_next(cx)).await {
                 let Delivery::Frame(frame) = delivery else { continue };
                 let is_fit = |(name, _): &&(String, Sink)| name.ends_with("|Fit|REQ");
-                sinks.lock().unwrap().iter().find(is_fit).unwrap().1.untaken(frame);
+                sinks.lock().unwrap().iter().find(is_fit).unwrap().1.untaken(frame, &mut Wakes::new());
             }
         }));
         let error = calling.await.unwrap_err();
@@ -290,7 +290,7 @@ fn a_client_whose_subscription_is_lost_fails_its_calls_and_later_ones() {
         solo.spawn(Box::pin(async move {
             later.await;
             for (_, sink) in sinks.lock().unwrap().drain(..) {
-                sink.fail(BusError::new("the server is gone"));
+                sink.fail(BusError::new("the server is gone"), &mut Wakes::new());
             }
         }));
         let error = client.fit(ask()).await.unwrap_err();
@@ -309,7 +309,7 @@ fn a_gap_is_counted_and_part_of_the_explanation() {
         let later = solo.sleep_until(solo.now().time + Duration::from_millis(50));
         solo.spawn(Box::pin(async move {
             later.await;
-            sinks.lock().unwrap()[0].1.gap(Some(7));
+            sinks.lock().unwrap()[0].1.gap(Some(7), &mut Wakes::new());
         }));
         let error = call.await.unwrap_err();
         assert_eq!(error.reason(), Some(Reason::NoResponse));

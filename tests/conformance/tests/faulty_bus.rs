@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use futures_core::Stream;
-use psrpc::bus::{Bus, Delivery, Full, Inbox, Receipt, Sink, Subscription};
+use psrpc::bus::{Accepted, Bus, Delivery, Full, Inbox, Offer, ReplyTo, Sink, Subscription, Wakes};
 use psrpc::proto::{Any, Channel, Frame, Seed};
 use psrpc::testing::{FaultyBus, Rule};
 use psrpc::{
@@ -82,13 +82,14 @@ impl<'a> Line<'a> {
     fn new(bus: &'a FaultyBus, name: &str) -> Self {
         let channel = Channel::response("Hats", name);
         let (sink, inbox) = Inbox::new(1000);
-        let subscription = bus.subscribe(&channel, SubscriptionKind::Plain, sink);
+        let subscription = bus.subscribe(&channel, SubscriptionKind::Plain, sink, &mut Wakes::new());
         Self { bus, channel, inbox, _subscription: subscription }
     }
 
     fn publish(&self, numbers: impl IntoIterator<Item = u8>) {
         for number in numbers {
-            self.bus.publish(&self.channel, frame(number), Receipt::new(|_| ())).unwrap();
+            let offer = Offer::new(self.channel.clone(), frame(number), ReplyTo::new(|_| ()));
+            let _ = self.bus.publish(offer, &mut Wakes::new()).unwrap();
         }
     }
 
@@ -109,13 +110,13 @@ fn frame(number: u8) -> Frame {
 }
 
 /// A receipt, and where its report comes out.
-fn receipt() -> (Receipt, mpsc::Receiver<Result<Option<u64>, String>>) {
+fn reply_to() -> (ReplyTo, mpsc::Receiver<Result<Option<u64>, String>>) {
     let (tell, told) = mpsc::channel();
-    let receipt = Receipt::new(move |result| {
+    let reply_to = ReplyTo::new(move |result| {
         // A test that failed listens no more.
         let _ = tell.send(result.map_err(|error| error.to_string()));
     });
-    (receipt, told)
+    (reply_to, told)
 }
 
 #[test]
@@ -353,12 +354,12 @@ fn a_receipt_says_published_of_a_frame_that_is_lost_and_says_nothing_of_one_that
     run(|solo, bus| async move {
         let line = Line::new(&bus, "a");
         bus.inject(Rule::drop().first(1));
-        let (lost, told) = receipt();
-        bus.publish(&line.channel, frame(1), lost).unwrap();
+        let (lost, told) = reply_to();
+        let _ = bus.publish(Offer::new(line.channel.clone(), frame(1), lost), &mut Wakes::new()).unwrap();
         assert_eq!(told.try_recv(), Ok(Ok(None)));
         bus.inject(Rule::delay(SECOND));
-        let (late, told) = receipt();
-        bus.publish(&line.channel, frame(2), late).unwrap();
+        let (late, told) = reply_to();
+        let _ = bus.publish(Offer::new(line.channel.clone(), frame(2), late), &mut Wakes::new()).unwrap();
         assert!(told.try_recv().is_err());
         sleep(&solo, SECOND + MILLISECOND).await;
         assert_eq!(told.try_recv(), Ok(Ok(Some(1))));
@@ -368,11 +369,11 @@ fn a_receipt_says_published_of_a_frame_that_is_lost_and_says_nothing_of_one_that
 #[test]
 fn interceptors_see_and_change_what_passes() {
     run(|_, bus| async move {
-        let refuse_b = |channel: &Channel, _, sink: Sink| {
+        let refuse_b = |channel: &Channel, _, sink: Sink, wakes: &mut Wakes| {
             if !channel.legacy().contains("b") {
                 return Some(sink);
             }
-            sink.fail(BusError::new("not allowed"));
+            sink.fail(BusError::new("not allowed"), wakes);
             None
         };
         bus.intercept_subscribe(refuse_b);
@@ -431,14 +432,14 @@ impl Small {
 }
 
 impl Bus for Small {
-    fn publish(&self, channel: &Channel, frame: Frame, receipt: Receipt) -> Result<(), Box<Full>> {
+    fn publish(&self, offer: Offer<'_>, wakes: &mut Wakes) -> Result<Accepted, Full> {
         let mut room = self.room.lock().unwrap();
         if room.0 == 0 {
-            return Err(Box::new(Full { frame, receipt }));
+            return Err(Full);
         }
         room.0 -= 1;
         drop(room);
-        self.local.publish(channel, frame, receipt)
+        self.local.publish(offer, wakes)
     }
 
     fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
@@ -450,8 +451,14 @@ impl Bus for Small {
         Poll::Pending
     }
 
-    fn subscribe(&self, channel: &Channel, kind: SubscriptionKind, sink: Sink) -> Subscription {
-        self.local.subscribe(channel, kind, sink)
+    fn subscribe(
+        &self,
+        channel: &Channel,
+        kind: SubscriptionKind,
+        sink: Sink,
+        wakes: &mut Wakes,
+    ) -> Subscription {
+        self.local.subscribe(channel, kind, sink, wakes)
     }
 }
 
@@ -463,14 +470,19 @@ fn what_is_due_when_the_wrapped_bus_is_full_waits_for_room_and_so_does_what_come
         let mut line = Line::new(&bus, "a");
         let mut cx = Context::from_waker(Waker::noop());
         assert!(bus.poll_room(&mut cx).is_pending(), "as the wrapped bus says");
-        let full = bus.publish(&line.channel, frame(1), Receipt::new(|_| ()));
+        let full =
+            bus.publish(Offer::new(line.channel.clone(), frame(1), ReplyTo::new(|_| ())), &mut Wakes::new());
         assert!(full.is_err(), "a frame without a fault is given back");
         bus.inject(Rule::duplicate(1).first(2));
         line.publish([1]);
         small.make_room(1);
         sleep(&solo, MILLISECOND).await;
         assert_eq!(line.arrived(), [1]);
-        assert!(bus.publish(&line.channel, frame(2), Receipt::new(|_| ())).is_err(), "its copy is first");
+        assert!(
+            bus.publish(Offer::new(line.channel.clone(), frame(2), ReplyTo::new(|_| ())), &mut Wakes::new())
+                .is_err(),
+            "its copy is first"
+        );
         assert!(bus.poll_room(&mut cx).is_pending());
         small.make_room(9);
         poll_fn(|cx| bus.poll_room(cx)).await;
@@ -511,8 +523,10 @@ fn a_bus_that_is_dropped_lets_go_of_its_frames_and_its_task_ends() {
         let tasks = Arc::new(());
         let bus = FaultyBus::new(LocalBus::new(), Watched(solo.clone(), Arc::clone(&tasks)), 1);
         bus.inject(Rule::delay(3600 * SECOND));
-        let (late, told) = receipt();
-        bus.publish(&Channel::response("Hats", "a"), frame(1), late).unwrap();
+        let (late, told) = reply_to();
+        let _ = bus
+            .publish(Offer::new(Channel::response("Hats", "a"), frame(1), late), &mut Wakes::new())
+            .unwrap();
         sleep(&solo, MILLISECOND).await;
         // Ours, the runtime's and the task's.
         assert_eq!(Arc::strong_count(&tasks), 3);

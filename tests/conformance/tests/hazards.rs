@@ -176,7 +176,7 @@ fn a_registration_may_be_given_up_before_it_is_live_and_made_again() {
         // Subscriptions neither come live nor end.
         let held = Arc::new(Mutex::new(Vec::new()));
         let holding = Arc::clone(&held);
-        bus.intercept_subscribe(move |_, _, sink| {
+        bus.intercept_subscribe(move |_, _, sink, _| {
             holding.lock().unwrap().push(sink);
             None
         });

@@ -6,7 +6,7 @@ use std::time::Duration;
 use psrpc_engine::proto::Frame;
 use psrpc_engine::{BusError, Engine, Now, Output, SubscriptionHandle, Time, Token, WallTime};
 
-use crate::check::{Checked, Fact, Held, Invariant};
+use crate::check::{Checked, Fact, Held, Invariant, Violation};
 use crate::clock::Clock;
 use crate::fault::Fault;
 use crate::happening::Happening;
@@ -257,8 +257,13 @@ where
         self.said = Said::default();
         self.user.turn_to(world.stage.now());
         act(self, moment, world)?;
-        while let Some(output) = self.engine.poll_output() {
-            self.carry_out(moment, world, output)?;
+        loop {
+            while let Some(output) = self.engine.poll_output() {
+                self.carry_out(moment, world, output)?;
+            }
+            if !self.publish(moment, world)? {
+                break;
+            }
         }
         self.set_alarm(world);
         world.note(Fact::StepEnded)?;
@@ -305,27 +310,35 @@ where
                     net.unsubscribe(stage, place);
                 }
             }
-            Output::Publish { token, channel, frame } => {
-                if let Some(delay) = net.full_for(stage) {
-                    stage.log(self.id, "finds the bus full");
-                    self.is_full = true;
-                    self.stuck = self.stuck.max(Some(moment.now.time));
-                    stage.after(delay, Happening::Room(self.id));
-                    self.engine.handle_full(token, channel, frame);
-                    return Ok(());
-                }
-                let kind = || Kind::Publish(net.published(), InShort(&frame).to_string());
-                stage.log_as(kind, self.id, format_args!("publishes {} on {channel}", Shown(&frame)));
-                stage.hash().frame(&frame);
-                let (by, now, stuck) = (self.id, moment.now.time, self.stuck);
-                world.model.note(Fact::Published { by, frame: &frame, now, stuck })?;
-                let published = net.publish(stage, self.id.peer(), channel.legacy(), &frame);
-                let frame = published.result.is_err().then(|| Box::new(frame));
-                stage.after(published.after, Happening::Published(self.id, token, published.result, frame));
-            }
             Output::Event(_) => {}
         }
         Ok(())
+    }
+
+    /// Hands the next frame to the bus, if the bus has room. Returns `false` if the engine lends none.
+    fn publish(&mut self, moment: Moment, world: &mut World) -> Result<bool, Violation> {
+        let World { stage, net, .. } = world;
+        let Some(outgoing) = self.engine.poll_publish() else { return Ok(false) };
+        self.said.others += 1;
+        if let Some(delay) = net.full_for(stage) {
+            stage.log(self.id, "finds the bus full");
+            self.is_full = true;
+            self.stuck = self.stuck.max(Some(moment.now.time));
+            stage.after(delay, Happening::Room(self.id));
+            self.engine.handle_full();
+            return Ok(true);
+        }
+        let token = outgoing.token();
+        let (channel, frame) = outgoing.take();
+        let kind = || Kind::Publish(net.published(), InShort(&frame).to_string());
+        stage.log_as(kind, self.id, format_args!("publishes {} on {channel}", Shown(&frame)));
+        stage.hash().frame(&frame);
+        let (by, now, stuck) = (self.id, moment.now.time, self.stuck);
+        world.model.note(Fact::Published { by, frame: &frame, now, stuck })?;
+        let published = net.publish(stage, self.id.peer(), channel.legacy(), &frame);
+        let frame = published.result.is_err().then(|| Box::new(frame));
+        stage.after(published.after, Happening::Published(self.id, token, published.result, frame));
+        Ok(true)
     }
 
     /// Has the node woken when its engine wants to be.

@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use psrpc::SubscriptionKind;
-use psrpc::bus::{Bus, Full, Receipt, Sink, Subscription};
+use psrpc::bus::{Accepted, Bus, Full, Offer, Receipt, ReplyTo, Sink, Subscription, Wakes};
 use psrpc::proto::{Channel, Frame};
 use psrpc_bus_local::LocalBus;
 use shuttle::sync::{Mutex, MutexGuard};
@@ -47,11 +47,15 @@ impl Carrier {
         loop {
             match poll_fn(|cx| self.poll_order(cx)).await {
                 Order::Publish(channel, frame, receipt) => {
-                    let receipt = receipt.unwrap_or_else(|| Receipt::new(|_| ()));
-                    bus.publish(&channel, frame, receipt).expect("it always has room");
+                    let offer = Offer::new(channel, frame, ReplyTo::new(|_| ()));
+                    let accepted = bus.publish(offer, &mut Wakes::new()).expect("it always has room");
+                    let Accepted::Done(receivers) = accepted else { panic!("{accepted:?}") };
+                    if let Some(receipt) = receipt {
+                        receipt.published(receivers);
+                    }
                 }
                 Order::Subscribe(key, channel, kind, sink) => {
-                    subscriptions.insert(key, bus.subscribe(&channel, kind, sink));
+                    subscriptions.insert(key, bus.subscribe(&channel, kind, sink, &mut Wakes::new()));
                 }
                 Order::Unsubscribe(key) => drop(subscriptions.remove(&key)),
             }
@@ -73,33 +77,34 @@ impl Carrier {
         Poll::Ready(order)
     }
 
-    fn order(&self, mut waiting: MutexGuard<'_, Waiting>, order: Order) {
-        waiting.orders.push_back(order);
-        let carrier = waiting.carrier.take();
-        drop(waiting);
-        carrier.into_iter().for_each(Waker::wake);
-    }
-
     fn lock(&self) -> MutexGuard<'_, Waiting> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
+impl Waiting {
+    fn order(&mut self, order: Order, wakes: &mut Wakes) {
+        self.orders.push_back(order);
+        wakes.extend(self.carrier.take());
+    }
+}
+
 impl Bus for Carrier {
-    fn publish(&self, channel: &Channel, frame: Frame, receipt: Receipt) -> Result<(), Box<Full>> {
+    fn publish(&self, offer: Offer<'_>, wakes: &mut Wakes) -> Result<Accepted, Full> {
         let mut waiting = self.lock();
         if waiting.room == 0 {
-            return Err(Box::new(Full { frame, receipt }));
+            return Err(Full);
         }
         waiting.room -= 1;
         waiting.accepted += 1;
         if waiting.accepted.is_multiple_of(2) {
-            self.order(waiting, Order::Publish(channel.clone(), frame, None));
-            receipt.published(None);
-        } else {
-            self.order(waiting, Order::Publish(channel.clone(), frame, Some(receipt)));
+            let channel = offer.channel().clone();
+            waiting.order(Order::Publish(channel, offer.take(), None), wakes);
+            return Ok(Accepted::Done(None));
         }
-        Ok(())
+        let (channel, frame, receipt) = offer.take_for_later();
+        waiting.order(Order::Publish(channel, frame, Some(receipt)), wakes);
+        Ok(Accepted::Later)
     }
 
     fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
@@ -111,12 +116,22 @@ impl Bus for Carrier {
         Poll::Pending
     }
 
-    fn subscribe(&self, channel: &Channel, kind: SubscriptionKind, sink: Sink) -> Subscription {
+    fn subscribe(
+        &self,
+        channel: &Channel,
+        kind: SubscriptionKind,
+        sink: Sink,
+        wakes: &mut Wakes,
+    ) -> Subscription {
         let mut waiting = self.lock();
         waiting.subscriptions += 1;
         let key = waiting.subscriptions;
-        self.order(waiting, Order::Subscribe(key, channel.clone(), kind, sink));
+        waiting.order(Order::Subscribe(key, channel.clone(), kind, sink), wakes);
+        drop(waiting);
         let bus = self.clone();
-        Subscription::new(move || bus.order(bus.lock(), Order::Unsubscribe(key)))
+        Subscription::new(move || {
+            let mut wakes = Wakes::new();
+            bus.lock().order(Order::Unsubscribe(key), &mut wakes);
+        })
     }
 }

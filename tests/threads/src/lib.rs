@@ -18,11 +18,13 @@
 mod carrier;
 mod clock;
 mod explore;
+mod inline;
 mod shop;
 mod threads;
 
 pub use carrier::Carrier;
 pub use clock::Clock;
 pub use explore::{explore, explore_all};
-pub use shop::{Shop, client, client_on, shop};
+pub use inline::Inline;
+pub use shop::{Shop, client, client_on, shop, shop_on};
 pub use threads::Threads;

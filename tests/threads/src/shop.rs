@@ -53,6 +53,11 @@ pub fn client_on(bus: impl Bus, runtime: impl Runtime) -> Client {
 
 /// A server of all methods, and how many of its handlers ran.
 pub fn shop(bus: impl Bus, threads: &Threads) -> (Server, Arc<AtomicUsize>) {
+    shop_on(bus, threads.clone())
+}
+
+/// The same on a runtime of the scenario's own.
+pub fn shop_on(bus: impl Bus, runtime: impl Runtime) -> (Server, Arc<AtomicUsize>) {
     let ran = Arc::new(AtomicUsize::new(0));
     let next = |ran: Arc<Arc<AtomicUsize>>, number: Request<u32>| async move {
         ran.fetch_add(1, Ordering::Relaxed);
@@ -74,8 +79,7 @@ pub fn shop(bus: impl Bus, threads: &Threads) -> (Server, Arc<AtomicUsize>) {
             }
             Ok(())
         });
-    let server =
-        Server::new(bus, threads.clone(), handlers, ServerOptions::new()).expect("its id can be carried");
+    let server = Server::new(bus, runtime, handlers, ServerOptions::new()).expect("its id can be carried");
     block_on(server.register(&[Shop::NEXT, Shop::PICK, Shop::CENSUS, Shop::ECHO], &[])).expect("it serves");
     (server, ran)
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use psrpc_engine::proto::{Frame, FrameLimits, Response};
-use psrpc_engine::{Engine, Server, ServerConfig, SubscriptionKind};
+use psrpc_engine::{Server, ServerConfig, SubscriptionKind};
 use psrpc_vectors::{Bus, Event, Publish};
 
 use super::server_user::User;
@@ -265,5 +265,5 @@ fn a_negative_affinity_publishes_nothing() {
     let request = server.accept("Pick", "REQ_1", Duration::from_secs(1));
     server.bid(request, -0.5);
     assert!(server.frames().is_empty());
-    assert!(server.engine.poll_output().is_none());
+    assert!(crate::fixture::is_idle(&mut server.engine));
 }

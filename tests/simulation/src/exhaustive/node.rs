@@ -106,26 +106,29 @@ where
     }
 
     fn drain(&mut self, now: Time, step: &mut Step) {
-        while let Some(output) = self.engine.poll_output() {
-            match output {
-                Output::Subscribe { subscription: handle, channel, kind } => {
-                    self.subscriptions.push(Subscription { handle, channel, kind });
-                    if self.starting {
-                        self.engine.handle_subscribed(clocks(now), handle, Ok(()));
-                    } else {
-                        step.acts.push(Act::Subscribed(handle));
+        loop {
+            while let Some(output) = self.engine.poll_output() {
+                match output {
+                    Output::Subscribe { subscription: handle, channel, kind } => {
+                        self.subscriptions.push(Subscription { handle, channel, kind });
+                        if self.starting {
+                            self.engine.handle_subscribed(clocks(now), handle, Ok(()));
+                        } else {
+                            step.acts.push(Act::Subscribed(handle));
+                        }
+                    }
+                    Output::Unsubscribe { subscription } => self.leave(subscription, step),
+                    Output::Event(event) => {
+                        step.facts.push(event.clone().into());
+                        self.user.on_event(&mut self.engine, now, event, step);
                     }
                 }
-                Output::Unsubscribe { subscription } => self.leave(subscription, step),
-                Output::Publish { token, channel, frame } => {
-                    step.facts.push(Fact::Published(channel, frame));
-                    self.engine.handle_published(clocks(now), token, Ok(None));
-                }
-                Output::Event(event) => {
-                    step.facts.push(event.clone().into());
-                    self.user.on_event(&mut self.engine, now, event, step);
-                }
             }
+            let Some(outgoing) = self.engine.poll_publish() else { break };
+            let token = outgoing.token();
+            let (channel, frame) = outgoing.take();
+            step.facts.push(Fact::Published(channel, frame));
+            self.engine.handle_published(clocks(now), token, Ok(None));
         }
         step.subscriptions.clone_from(&self.subscriptions);
         step.timer = self.engine.poll_timeout().map(|timeout| timeout.at);

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
-use psrpc::bus::{Receipt, Sink};
+use psrpc::bus::{Receipt, Sink, Wakes};
 use psrpc::proto::{Channel, Frame};
 use psrpc::{BusError, Task, Time};
 use slab::Slab;
@@ -446,13 +446,14 @@ enum Arrival {
 
 impl Arrival {
     fn hand_over(self) {
+        let mut wakes = Wakes::new();
         match self {
-            Arrival::Live(sink) => sink.live(),
-            Arrival::Frame(sink, frame) => sink.deliver(frame),
-            Arrival::Gap(sink) => sink.gap(None),
+            Arrival::Live(sink) => sink.live(&mut wakes),
+            Arrival::Frame(sink, frame) => sink.deliver(frame, &mut wakes),
+            Arrival::Gap(sink) => sink.gap(None, &mut wakes),
             Arrival::Ended(sink, error) => {
                 if let (Some(sink), Some(error)) = (Arc::into_inner(sink), error) {
-                    sink.fail(error);
+                    sink.fail(error, &mut wakes);
                 }
             }
         }

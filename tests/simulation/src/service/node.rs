@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use psrpc::bus::{Bus, Full, Receipt, Sink, Subscription};
+use psrpc::bus::{Accepted, Bus, Full, Offer, Receipt, Sink, Subscription, Wakes};
 use psrpc::proto::{Channel, Frame, Seed};
-use psrpc::{Now, Runtime, SubscriptionKind, Task, Time};
+use psrpc::{BusError, Now, Runtime, SubscriptionKind, Task, Time};
 
 use super::executor::{Happening, Home, Shared, State};
 use crate::clock::Clock;
@@ -254,26 +254,27 @@ impl NodeBus {
 }
 
 impl Bus for NodeBus {
-    fn publish(&self, channel: &Channel, frame: Frame, receipt: Receipt) -> Result<(), Box<Full>> {
+    fn publish(&self, offer: Offer<'_>, _: &mut Wakes) -> Result<Accepted, Full> {
         let full = {
             let state = &mut *self.shared.lock();
             if !state.is_alive(self.home) { None } else { Some(state.is_full(self.home.node)) }
         };
         match full {
-            // The receipt is dropped without the lock, and nobody hears of it.
-            None => return Ok(()),
-            Some(true) => return Err(Box::new(Full { frame, receipt })),
+            // Its node is gone, and hears nothing.
+            None => return Ok(Accepted::Failed(BusError::new("the node is gone"))),
+            Some(true) => return Err(Full),
             Some(false) => {}
         }
-        let lost = self.is_lost(channel, &frame);
+        let (channel, frame, receipt) = offer.take_for_later();
+        let lost = self.is_lost(&channel, &frame);
         let mut state = self.shared.lock();
-        state.publish(self.home, channel, &frame, receipt, lost);
+        state.publish(self.home, &channel, &frame, receipt, lost);
         // Its owner may be the simulator itself, which looks at the world then.
-        let Some(mut tap) = state.tap.take() else { return Ok(()) };
+        let Some(mut tap) = state.tap.take() else { return Ok(Accepted::Later) };
         drop(state);
         tap(&frame);
         self.shared.lock().tap = Some(tap);
-        Ok(())
+        Ok(Accepted::Later)
     }
 
     fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
@@ -289,11 +290,17 @@ impl Bus for NodeBus {
         Poll::Pending
     }
 
-    fn subscribe(&self, channel: &Channel, kind: SubscriptionKind, sink: Sink) -> Subscription {
+    fn subscribe(
+        &self,
+        channel: &Channel,
+        kind: SubscriptionKind,
+        sink: Sink,
+        wakes: &mut Wakes,
+    ) -> Subscription {
         let mut state = self.shared.lock();
         if !state.is_alive(self.home) {
             drop(state);
-            drop(sink);
+            sink.end(wakes);
             return Subscription::new(|| {});
         }
         let inlet = state.inlet();

@@ -5,6 +5,7 @@
 mod calls;
 mod ends;
 mod inbox;
+mod inline;
 mod receipts;
 mod streams;
 mod timers;

@@ -1,0 +1,260 @@
+//! Monitors: how a bus is, and what happens to it.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_core::Stream;
+use psrpc_engine::{BusError, WallTime};
+
+use super::Wakes;
+use crate::driver::Mailbox;
+use crate::sync::Lock;
+
+/// How a bus is.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Status {
+    /// Connected, or in need of no connection.
+    Connected,
+    /// Not connected, and trying to connect: publishes fail, and subscriptions are interrupted.
+    Reconnecting {
+        /// When the connection was lost, by the clock on the wall.
+        since: WallTime,
+        /// Why, in the words of the bus.
+        cause: BusError,
+    },
+    /// Stopped for good: it was closed, or its runtime has shut down.
+    Stopped {
+        /// Why.
+        cause: BusError,
+    },
+}
+
+/// Something that happened to a bus. None of the texts shows a secret.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum BusEvent {
+    /// The connection was lost. The bus tries to connect again.
+    Lost {
+        /// When, by the clock on the wall.
+        since: WallTime,
+        /// Why, in the words of the server or of the operating system.
+        cause: BusError,
+    },
+    /// The bus is connected again.
+    Reconnected {
+        /// How long it was not.
+        after: Duration,
+    },
+    /// The bus has stopped for good.
+    Stopped {
+        /// Why.
+        cause: BusError,
+    },
+    /// The server refused a subscription: told once until the subscription is live.
+    SubscriptionRefused {
+        /// The channel.
+        channel: String,
+        /// What the server said.
+        cause: BusError,
+    },
+    /// The server refused to lock a queue's frame, so that no member of the queue gets it.
+    LockRefused {
+        /// The channel of the last one.
+        channel: String,
+        /// What the server said of the last one.
+        cause: BusError,
+        /// How many, since the last event of this kind.
+        count: u64,
+    },
+    /// The bus had no room for frames that came in.
+    Dropped {
+        /// The channel of the last one.
+        channel: String,
+        /// How many, since the last event of this kind.
+        count: u64,
+    },
+}
+
+/// How a bus is, and what happens to it: kept by a bus that has a connection, and watched by clients, servers and programs.
+/// Cheap to clone; all clones are one monitor.
+#[derive(Clone)]
+pub struct Monitor(Arc<Lock<State>>);
+
+struct State {
+    status: Status,
+    watchers: Vec<Weak<Mailbox>>,
+}
+
+impl Monitor {
+    /// Returns the monitor of a bus that is connected.
+    pub fn new() -> Self {
+        Self(Arc::new(Lock::new(State { status: Status::Connected, watchers: Vec::new() })))
+    }
+
+    /// Returns how the bus is.
+    pub fn status(&self) -> Status {
+        self.0.lock().status.clone()
+    }
+
+    /// Resolves when the bus is connected.
+    ///
+    /// # Errors
+    ///
+    /// Why the bus has stopped, once it has.
+    pub async fn connected(&self) -> Result<(), BusError> {
+        let mut watcher = self.watch();
+        loop {
+            match self.status() {
+                Status::Connected => return Ok(()),
+                Status::Stopped { cause } => return Err(cause),
+                Status::Reconnecting { .. } => {}
+            }
+            poll_fn(|cx| Pin::new(&mut watcher).poll_next(cx)).await;
+        }
+    }
+
+    /// Returns the events from here on, as a stream that does not end.
+    pub fn watch(&self) -> Watcher {
+        let mailbox = Arc::new(Mailbox::default());
+        self.attach(&mailbox);
+        Watcher(mailbox)
+    }
+
+    pub(crate) fn attach(&self, mailbox: &Arc<Mailbox>) {
+        let mut state = self.0.lock();
+        state.watchers.retain(|watcher| watcher.strong_count() > 0);
+        state.watchers.push(Arc::downgrade(mailbox));
+    }
+
+    /// Tells an event to all who watch, and keeps the status. For the bus itself.
+    pub fn report(&self, event: BusEvent, wakes: &mut Wakes) {
+        // Dropped after the lock: one that was let go meanwhile may hold wakers.
+        let mut watchers = Vec::new();
+        let mut state = self.0.lock();
+        match &event {
+            _ if matches!(state.status, Status::Stopped { .. }) => {}
+            BusEvent::Lost { since, cause } => {
+                state.status = Status::Reconnecting { since: *since, cause: cause.clone() };
+            }
+            BusEvent::Reconnected { .. } => state.status = Status::Connected,
+            BusEvent::Stopped { cause } => state.status = Status::Stopped { cause: cause.clone() },
+            _ => {}
+        }
+        watchers.extend(state.watchers.iter().filter_map(Weak::upgrade));
+        for watcher in &watchers {
+            watcher.put_event(event.clone(), wakes);
+        }
+        drop(state);
+    }
+}
+
+impl Default for Monitor {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Monitor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Monitor").field("status", &self.status()).finish()
+    }
+}
+
+/// The events of a bus, as a stream that does not end. If a watcher is far behind, the newest events are lost.
+pub struct Watcher(Arc<Mailbox>);
+
+impl Stream for Watcher {
+    type Item = BusEvent;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<BusEvent>> {
+        self.0.poll_event(cx).map(Some)
+    }
+}
+
+impl fmt::Debug for Watcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Watcher").finish_non_exhaustive()
+    }
+}
+
+impl BusEvent {
+    /// Adds an event of the same kind to this one, if events of that kind are counted.
+    pub(crate) fn merge(&mut self, later: &BusEvent) -> bool {
+        match (self, later) {
+            (
+                BusEvent::LockRefused { channel, cause, count },
+                BusEvent::LockRefused { channel: last_channel, cause: last_cause, count: more },
+            ) => {
+                channel.clone_from(last_channel);
+                cause.clone_from(last_cause);
+                *count = count.saturating_add(*more);
+                true
+            }
+            (
+                BusEvent::Dropped { channel, count },
+                BusEvent::Dropped { channel: last_channel, count: more },
+            ) => {
+                channel.clone_from(last_channel);
+                *count = count.saturating_add(*more);
+                true
+            }
+            _ => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::*;
+
+    fn lost() -> BusEvent {
+        BusEvent::Lost { since: WallTime::from_unix_nanos(7), cause: BusError::new("reset") }
+    }
+
+    fn refused(count: u64) -> BusEvent {
+        BusEvent::LockRefused { channel: "Hats|Fit|REQ".into(), cause: BusError::new("READONLY"), count }
+    }
+
+    #[test]
+    fn the_status_follows_the_events_and_a_stopped_bus_stays_so() {
+        let monitor = Monitor::new();
+        let report = |event| monitor.report(event, &mut Wakes::new());
+        assert!(matches!(monitor.status(), Status::Connected));
+        report(lost());
+        assert!(
+            matches!(monitor.status(), Status::Reconnecting { cause, .. } if cause.to_string() == "reset")
+        );
+        let mut connected = Box::pin(monitor.connected());
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(connected.as_mut().poll(&mut cx).is_pending());
+        report(BusEvent::Reconnected { after: Duration::from_secs(1) });
+        assert!(matches!(connected.as_mut().poll(&mut cx), Poll::Ready(Ok(()))));
+        report(BusEvent::Stopped { cause: BusError::new("closed") });
+        report(BusEvent::Reconnected { after: Duration::from_secs(1) });
+        assert!(matches!(monitor.status(), Status::Stopped { .. }));
+    }
+
+    #[test]
+    fn events_that_are_counted_become_one_and_a_watcher_that_is_behind_is_bounded() {
+        let monitor = Monitor::new();
+        let mut watcher = monitor.watch();
+        monitor.report(refused(1), &mut Wakes::new());
+        monitor.report(lost(), &mut Wakes::new());
+        monitor.report(refused(2), &mut Wakes::new());
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut next = || Pin::new(&mut watcher).poll_next(&mut cx);
+        assert!(matches!(next(), Poll::Ready(Some(BusEvent::LockRefused { count: 3, .. }))));
+        assert!(matches!(next(), Poll::Ready(Some(BusEvent::Lost { .. }))));
+        assert!(next().is_pending());
+        (0..1000).for_each(|_| monitor.report(lost(), &mut Wakes::new()));
+        let waiting = std::iter::from_fn(|| next().is_ready().then_some(())).count();
+        assert!((1..=100).contains(&waiting), "{waiting}");
+    }
+}

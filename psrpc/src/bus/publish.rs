@@ -1,0 +1,89 @@
+//! Publishing a frame without a client or a server.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use psrpc_engine::BusError;
+use psrpc_engine::proto::{Channel, Frame};
+
+use super::{Accepted, Bus, Offer, ReplyTo, Wakes};
+use crate::sync::Lock;
+use crate::waiting;
+
+/// Publishes a frame, for programs that use a bus without a client or a server.
+///
+/// The future offers the frame when it is first polled, waits for room while the bus is full, and resolves with the number of
+/// subscribers that got the frame, where the bus knows. Dropping it does not take the frame back.
+///
+/// # Errors
+///
+/// What the bus said, when it could not publish the frame.
+pub fn publish<B: Bus + ?Sized>(bus: &B, channel: Channel, frame: Frame) -> Publishing<'_, B> {
+    Publishing { bus, state: State::Waiting(channel, frame) }
+}
+
+/// A frame that is being published, made by [`publish`].
+pub struct Publishing<'a, B: ?Sized> {
+    bus: &'a B,
+    state: State,
+}
+
+enum State {
+    Waiting(Channel, Frame),
+    Accepted(Arc<Lock<Slot>>),
+}
+
+#[derive(Default)]
+struct Slot {
+    result: Option<Result<Option<u64>, BusError>>,
+    waker: Option<Waker>,
+}
+
+impl<B: Bus + ?Sized> Future for Publishing<'_, B> {
+    type Output = Result<Option<u64>, BusError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        loop {
+            match &this.state {
+                State::Waiting(channel, frame) => {
+                    let slot = Arc::new(Lock::new(Slot::default()));
+                    let told = Arc::clone(&slot);
+                    let reply_to = ReplyTo::new(move |result| {
+                        let mut wakes = Wakes::new();
+                        let mut slot = told.lock();
+                        slot.result = Some(result);
+                        wakes.extend(slot.waker.take());
+                    });
+                    let offer = Offer::new(channel.clone(), frame.clone(), reply_to);
+                    match this.bus.publish(offer, &mut Wakes::new()) {
+                        Ok(Accepted::Done(receivers)) => return Poll::Ready(Ok(receivers)),
+                        Ok(Accepted::Failed(error)) => return Poll::Ready(Err(error)),
+                        Ok(Accepted::Later) => this.state = State::Accepted(slot),
+                        Err(super::Full) if this.bus.poll_room(cx).is_pending() => return Poll::Pending,
+                        Err(super::Full) => {}
+                    }
+                }
+                State::Accepted(slot) => {
+                    let mut slot = slot.lock();
+                    if let Some(result) = slot.result.take() {
+                        return Poll::Ready(result);
+                    }
+                    let replaced = waiting::replace(&mut slot.waker, cx);
+                    drop(slot);
+                    drop(replaced);
+                    return Poll::Pending;
+                }
+            }
+        }
+    }
+}
+
+impl<B: ?Sized> fmt::Debug for Publishing<'_, B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Publishing").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,133 @@
+//! Sinks: the bus's end of a subscription.
+
+use std::fmt;
+use std::sync::Arc;
+
+use psrpc_engine::BusError;
+use psrpc_engine::proto::Frame;
+
+use super::Wakes;
+use crate::driver::Mailbox;
+
+/// What a bus delivers on a subscription.
+#[derive(Clone, Debug)]
+pub enum Delivery {
+    /// The subscription is live, for the first time or again.
+    Live,
+    /// A frame.
+    Frame(Frame),
+    /// A frame for a channel that nobody here subscribed to, which the bus handed to this queue subscription's member of
+    /// the queue, and to no other.
+    Untaken(Frame),
+    /// Frames may be missing here; how many, where that is known.
+    Gap(Option<u64>),
+    /// A live subscription is interrupted: frames may be lost until it is [live](Self::Live) again.
+    Interrupted(BusError),
+    /// The subscription has ended; why, if that was not asked for. Nothing comes after it.
+    Ended(Option<BusError>),
+}
+
+/// The bus's end of a subscription. Dropping it ends the subscription, and wakes the subscriber: no lock may be held then.
+///
+/// It never blocks. When the subscriber is behind by as many frames as it has room for, the newest frame is lost, with a
+/// [gap](Delivery::Gap) in its place; no other subscriber notices. Each function adds the subscriber's task to the
+/// [`Wakes`].
+pub struct Sink(Option<Target>);
+
+enum Target {
+    /// The subscriber in a slot of a mailbox.
+    Mailbox(Arc<Mailbox>, usize),
+    Closure(Box<DeliveryFn>),
+}
+
+type DeliveryFn = dyn Fn(Delivery, &mut Wakes) + Send + Sync;
+
+impl Sink {
+    /// Returns a sink that calls `take` with each delivery, the last of which is [`Delivery::Ended`]: for a bus that wraps
+    /// another and looks at what that delivers. The bus may hold its lock meanwhile, so `take` must neither wait, nor use the
+    /// bus, nor wake a task but by the [`Wakes`].
+    pub fn new(take: impl Fn(Delivery, &mut Wakes) + Send + Sync + 'static) -> Self {
+        Self(Some(Target::Closure(Box::new(take))))
+    }
+
+    pub(crate) fn mailbox(mailbox: Arc<Mailbox>, slot: usize) -> Self {
+        Self(Some(Target::Mailbox(mailbox, slot)))
+    }
+
+    /// Tells that the subscription is live: for the first time, or again after it was [interrupted](Self::interrupted), which
+    /// implies a gap.
+    pub fn live(&self, wakes: &mut Wakes) {
+        self.put(Delivery::Live, wakes);
+    }
+
+    /// Delivers a frame.
+    #[inline]
+    pub fn deliver(&self, frame: Frame, wakes: &mut Wakes) {
+        self.put(Delivery::Frame(frame), wakes);
+    }
+
+    /// Delivers a frame for a channel that nobody here subscribed to, where the bus carries several channels in one queue
+    /// and this subscription is one of those: a server then answers for the method that it lacks.
+    pub fn untaken(&self, frame: Frame, wakes: &mut Wakes) {
+        self.put(Delivery::Untaken(frame), wakes);
+    }
+
+    /// Tells that frames may have been lost here; how many, where that is known.
+    pub fn gap(&self, lost: Option<u64>, wakes: &mut Wakes) {
+        self.put(Delivery::Gap(lost), wakes);
+    }
+
+    /// Tells that a subscription that was live is not now: the connection was lost, or the server refuses the subscription. A
+    /// bus may tell it again, once it knows a better cause.
+    /// The bus tries again until it is [live](Self::live), or is dropped.
+    pub fn interrupted(&self, cause: BusError, wakes: &mut Wakes) {
+        self.put(Delivery::Interrupted(cause), wakes);
+    }
+
+    /// Ends the subscription: it could not be had, or is lost for good.
+    pub fn fail(mut self, error: BusError, wakes: &mut Wakes) {
+        self.finish(Some(error), wakes);
+    }
+
+    /// Ends the subscription, as was asked for.
+    pub fn end(mut self, wakes: &mut Wakes) {
+        self.finish(None, wakes);
+    }
+
+    fn finish(&mut self, error: Option<BusError>, wakes: &mut Wakes) {
+        let Some(target) = self.0.take() else { return };
+        target.put(Delivery::Ended(error), wakes);
+        if let Target::Closure(take) = target {
+            wakes.discard(take);
+        }
+    }
+
+    #[inline]
+    pub(crate) fn put(&self, delivery: Delivery, wakes: &mut Wakes) {
+        if let Some(target) = &self.0 {
+            target.put(delivery, wakes);
+        }
+    }
+}
+
+impl Target {
+    #[inline]
+    fn put(&self, delivery: Delivery, wakes: &mut Wakes) {
+        match self {
+            Target::Mailbox(mailbox, slot) => mailbox.put(*slot, delivery, wakes),
+            Target::Closure(take) => take(delivery, wakes),
+        }
+    }
+}
+
+impl fmt::Debug for Sink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sink").finish_non_exhaustive()
+    }
+}
+
+impl Drop for Sink {
+    fn drop(&mut self) {
+        self.finish(None, &mut Wakes::new());
+    }
+}

@@ -1,0 +1,90 @@
+//! Wakes: the tasks to wake, and the foreign values to drop, once no lock is held.
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::task::Waker;
+
+use crate::sync::assert_unlocked;
+
+/// The tasks to wake once no lock is held. Dropping it wakes them.
+///
+/// A waker runs code of the runtime, which may run the woken task at once; so no lock of a bus or a driver may be held then.
+/// Declare it before the guard of the lock, so that it is dropped after it:
+///
+/// ```
+/// use psrpc::bus::{Lock, Sink, Wakes};
+/// use psrpc::proto::Frame;
+///
+/// fn deliver(subscribers: &Lock<Vec<Sink>>, frame: &Frame) {
+///     let mut wakes = Wakes::new();
+///     for sink in subscribers.lock().iter() {
+///         sink.deliver(frame.clone(), &mut wakes);
+///     }
+/// }
+/// ```
+#[derive(Debug, Default)]
+pub struct Wakes {
+    /// Most often there is one.
+    first: Option<Waker>,
+    others: Vec<Waker>,
+    discarded: Vec<Discarded>,
+}
+
+/// A value whose drop may run foreign code.
+struct Discarded(#[expect(dead_code, reason = "it is only dropped")] Box<dyn Send>);
+
+impl fmt::Debug for Discarded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Discarded").finish_non_exhaustive()
+    }
+}
+
+impl Wakes {
+    /// Returns an empty list.
+    pub const fn new() -> Self {
+        Self { first: None, others: Vec::new(), discarded: Vec::new() }
+    }
+
+    /// Adds a task.
+    #[inline]
+    pub fn push(&mut self, waker: Waker) {
+        if self.first.is_none() {
+            self.first = Some(waker);
+        } else {
+            self.others.push(waker);
+        }
+    }
+
+    /// Keeps a value until no lock is held, since its drop may run foreign code.
+    pub fn discard(&mut self, value: impl Send + 'static) {
+        self.discarded.push(Discarded(Box::new(value)));
+    }
+}
+
+impl Extend<Waker> for Wakes {
+    fn extend<T: IntoIterator<Item = Waker>>(&mut self, wakers: T) {
+        wakers.into_iter().for_each(|waker| self.push(waker));
+    }
+}
+
+impl Drop for Wakes {
+    /// Wakes each task, whether or not the waker of another panics. What was discarded is dropped after that.
+    fn drop(&mut self) {
+        if !self.discarded.is_empty() {
+            assert_unlocked("a value is dropped that may run foreign code");
+        }
+        let Some(first) = self.first.take() else { return };
+        assert_unlocked("a task is woken");
+        if self.others.is_empty() {
+            return first.wake();
+        }
+        let mut panic = None;
+        for waker in [first].into_iter().chain(self.others.drain(..)) {
+            let woken = catch_unwind(AssertUnwindSafe(|| waker.wake()));
+            panic = panic.or(woken.err());
+        }
+        if let Some(panic) = panic.filter(|_| !std::thread::panicking()) {
+            resume_unwind(panic);
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! The mailbox: what has arrived for a driver, bounded for each subscription.
+
+use std::collections::VecDeque;
+use std::mem;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use psrpc_engine::{BusError, SubscriptionHandle, Token};
+use slab::Slab;
+
+use crate::bus::{BusEvent, Delivery, Sink, Wakes};
+use crate::sync::{Lock, LockGuard};
+use crate::waiting;
+
+/// How many events of the bus wait at most; then the newest are lost.
+const EVENTS: usize = 64;
+
+/// What has arrived for a driver or an [`Inbox`](crate::bus::Inbox), in the order in which it came.
+///
+/// It holds for each subscription as many frames as that has room for, and a gap before each of them at most.
+#[derive(Default)]
+pub(crate) struct Mailbox(Lock<Waiting>);
+
+#[derive(Default)]
+struct Waiting {
+    items: VecDeque<Item>,
+    /// What happened to the bus, which overtakes deliveries.
+    events: VecDeque<BusEvent>,
+    /// How many items were taken before the first that waits.
+    taken: u64,
+    subscribers: Slab<Subscriber>,
+    waker: Option<Waker>,
+    notified: bool,
+}
+
+pub(crate) enum Item {
+    Delivery(Recipient, Delivery),
+    Published(Published),
+}
+
+/// Whom a delivery is for.
+#[derive(Clone, Copy)]
+pub(crate) struct Recipient {
+    slot: usize,
+    /// What a driver names it by; nothing in an inbox.
+    pub(crate) handle: Option<SubscriptionHandle>,
+}
+
+/// The result of a publish.
+pub(crate) type Published = (Token, Result<Option<u64>, BusError>);
+
+/// How much of the queue is a subscription's. There may be many, so it is small.
+struct Subscriber {
+    handle: Option<SubscriptionHandle>,
+    capacity: u32,
+    frames: u32,
+    /// The place of a gap of its own making, while no frame of it came after.
+    gap: Option<u64>,
+}
+
+impl Mailbox {
+    /// A sink with room for so many frames.
+    pub(crate) fn sink(self: &Arc<Self>, capacity: usize, handle: Option<SubscriptionHandle>) -> Sink {
+        let capacity = u32::try_from(capacity).unwrap_or(u32::MAX).max(1);
+        let subscriber = Subscriber { handle, capacity, frames: 0, gap: None };
+        let slot = self.0.lock().subscribers.insert(subscriber);
+        Sink::mailbox(Arc::clone(self), slot)
+    }
+
+    /// Moves what waits to `arrivals`, which is empty, up to `limit`, and all events to `events`. Registers the task to be
+    /// woken if that was all.
+    pub(crate) fn take(
+        &self,
+        arrivals: &mut VecDeque<Item>,
+        events: &mut VecDeque<BusEvent>,
+        limit: usize,
+        cx: &Context<'_>,
+    ) {
+        let mut waiting = self.0.lock();
+        if !waiting.events.is_empty() {
+            events.append(&mut waiting.events);
+        }
+        if waiting.items.len() <= limit {
+            // Frames are large: they stay where they are.
+            mem::swap(&mut waiting.items, arrivals);
+        } else {
+            arrivals.extend(waiting.items.drain(..limit));
+        }
+        arrivals.iter().for_each(|item| waiting.taken(item));
+        waiting.notified = false;
+        if waiting.items.is_empty() {
+            wait(waiting, cx);
+        }
+    }
+
+    /// Wakes the task, so that it looks at what changed elsewhere.
+    pub(crate) fn notify(&self) {
+        let mut wakes = Wakes::new();
+        let mut waiting = self.0.lock();
+        if !waiting.notified {
+            waiting.notified = true;
+            wakes.extend(waiting.waker.take());
+        }
+    }
+
+    /// Adds the result of a publish that the bus did not know at once.
+    pub(crate) fn published(&self, published: Published) {
+        if planted!(ReceiptsLost) {
+            return;
+        }
+        let mut wakes = Wakes::new();
+        let mut waiting = self.0.lock();
+        waiting.items.push_back(Item::Published(published));
+        wakes.extend(waiting.waker.take());
+    }
+
+    /// Adds an event of the bus.
+    pub(crate) fn put_event(&self, event: BusEvent, wakes: &mut Wakes) {
+        let mut waiting = self.0.lock();
+        if waiting.events.iter_mut().any(|known| known.merge(&event)) {
+            return;
+        }
+        if waiting.events.len() < EVENTS {
+            waiting.events.push_back(event);
+            wakes.extend(waiting.waker.take());
+        }
+    }
+
+    pub(crate) fn poll_event(&self, cx: &Context<'_>) -> Poll<BusEvent> {
+        let mut waiting = self.0.lock();
+        match waiting.events.pop_front() {
+            Some(event) => Poll::Ready(event),
+            None => {
+                wait(waiting, cx);
+                Poll::Pending
+            }
+        }
+    }
+
+    /// Adds a delivery.
+    #[inline]
+    pub(crate) fn put(&self, slot: usize, delivery: Delivery, wakes: &mut Wakes) {
+        let mut waiting = self.0.lock();
+        let subscriber = &mut waiting.subscribers[slot];
+        match &delivery {
+            Delivery::Frame(_) | Delivery::Untaken(_) if subscriber.frames < subscriber.capacity => {
+                subscriber.frames += 1;
+                subscriber.gap = None;
+            }
+            // Its frames fill the queue, so the task was woken when they came.
+            Delivery::Frame(_) | Delivery::Untaken(_) => return waiting.gap(slot, Some(1)),
+            Delivery::Gap(lost) => {
+                waiting.gap(slot, *lost);
+                return wakes.extend(waiting.waker.take());
+            }
+            Delivery::Live | Delivery::Interrupted(_) | Delivery::Ended(_) => {}
+        }
+        let recipient = Recipient { slot, handle: subscriber.handle };
+        waiting.items.push_back(Item::Delivery(recipient, delivery));
+        wakes.extend(waiting.waker.take());
+    }
+
+    pub(crate) fn poll_delivery(&self, cx: &Context<'_>) -> Poll<Option<Delivery>> {
+        let mut waiting = self.0.lock();
+        let item = waiting.items.pop_front();
+        if let Some(item) = &item {
+            waiting.taken(item);
+        }
+        match item {
+            Some(Item::Delivery(_, delivery)) => Poll::Ready(Some(delivery)),
+            Some(Item::Published(_)) => unreachable!("an inbox publishes nothing"),
+            None if waiting.subscribers.is_empty() => Poll::Ready(None),
+            None => {
+                wait(waiting, cx);
+                Poll::Pending
+            }
+        }
+    }
+}
+
+impl Waiting {
+    /// An item was taken, the first of those that waited.
+    fn taken(&mut self, item: &Item) {
+        self.taken += 1;
+        let Item::Delivery(Recipient { slot, .. }, delivery) = item else { return };
+        match delivery {
+            Delivery::Frame(_) | Delivery::Untaken(_) => self.subscribers[*slot].frames -= 1,
+            // Its slot is free for another from here on.
+            Delivery::Ended(_) => drop(self.subscribers.remove(*slot)),
+            Delivery::Live | Delivery::Gap(_) | Delivery::Interrupted(_) => {}
+        }
+    }
+
+    /// Adds a gap, to the one that is there if no frame came after it.
+    fn gap(&mut self, slot: usize, lost: Option<u64>) {
+        let subscriber = &mut self.subscribers[slot];
+        let place = subscriber.gap.and_then(|place| place.checked_sub(self.taken));
+        if let Some(Item::Delivery(_, Delivery::Gap(known))) =
+            place.and_then(|at| self.items.get_mut(at as usize))
+        {
+            *known = known.zip(lost).map(|(known, more)| known.saturating_add(more));
+            return;
+        }
+        subscriber.gap = Some(self.taken + self.items.len() as u64);
+        let recipient = Recipient { slot, handle: subscriber.handle };
+        self.items.push_back(Item::Delivery(recipient, Delivery::Gap(lost)));
+    }
+}
+
+/// Registers the task to be woken. The one that waited before is dropped once the mailbox is free again: what it holds may
+/// use the mailbox.
+fn wait(mut waiting: LockGuard<'_, Waiting>, cx: &Context<'_>) {
+    let replaced = waiting::replace(&mut waiting.waker, cx);
+    drop(waiting);
+    drop(replaced);
+}

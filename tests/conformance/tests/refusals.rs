@@ -1,0 +1,181 @@
+//! Refusals by a Redis server that pass: what clients and servers say meanwhile, and that both work again by themselves
+//! (I16, I20). On tokio and on smol.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use psrpc::bus::BusEvent;
+use psrpc::middleware::Observation;
+use psrpc::{ClientOptions, Error, Fault, Reason, Runtime, ServerOptions};
+use psrpc_bus_redis::RedisBus;
+use psrpc_conformance::proto::{Ask, Reply, Shop, ShopClient, ShopServer};
+use psrpc_servers::Server;
+use psrpc_smol::SmolRuntime;
+use psrpc_tokio::TokioRuntime;
+
+/// How long anything may take on a busy machine.
+const LONG: Duration = Duration::from_secs(20);
+
+struct Echo;
+
+impl Shop for Echo {
+    async fn fit(&self, request: psrpc::Request<Ask>) -> Result<Reply, Error> {
+        Ok(Reply { text: request.text.clone(), ..Reply::default() })
+    }
+
+    async fn pick(&self, request: psrpc::Request<Ask>) -> Result<Reply, Error> {
+        self.fit(request).await
+    }
+
+    fn pick_affinity(&self, _: &psrpc::Request<Ask>) -> f32 {
+        1.0
+    }
+
+    async fn owner_fit(&self, request: psrpc::Request<Ask>) -> Result<Reply, Error> {
+        self.fit(request).await
+    }
+
+    async fn rack_fit(&self, request: psrpc::Request<Ask>) -> Result<Reply, Error> {
+        self.fit(request).await
+    }
+
+    async fn rack_pick(&self, request: psrpc::Request<Ask>) -> Result<Reply, Error> {
+        self.fit(request).await
+    }
+
+    fn rack_pick_affinity(&self, _: &psrpc::Request<Ask>) -> f32 {
+        1.0
+    }
+
+    async fn make_hat_v1(&self, request: psrpc::Request<Ask>) -> Result<Reply, Error> {
+        self.fit(request).await
+    }
+}
+
+/// A client and a server on one bus, and what the client's observer was told of the bus.
+struct Pair {
+    client: ShopClient,
+    server: ShopServer,
+    told: Arc<Mutex<Vec<Observation>>>,
+    runtime: Arc<dyn Runtime>,
+}
+
+impl Pair {
+    async fn new(server: &Server, credentials: &str, runtime: Arc<dyn Runtime>) -> Self {
+        let bus = RedisBus::connect(&server.url_with(credentials), Arc::clone(&runtime)).await.unwrap();
+        let told = Arc::<Mutex<Vec<_>>>::default();
+        let tell = Arc::clone(&told);
+        let options = ClientOptions::new().observer(move |observation| {
+            tell.lock().unwrap().push(observation.clone());
+        });
+        let client = ShopClient::with_runtime(bus.clone(), Arc::clone(&runtime), options).await.unwrap();
+        let server = ShopServer::with_runtime(bus, Arc::clone(&runtime), Echo, ServerOptions::new());
+        Self { client, server: server.await.unwrap(), told, runtime }
+    }
+
+    async fn call(&self) -> Result<Reply, Error> {
+        let ask = Ask { text: "a hat".into(), ..Ask::default() };
+        self.client.fit(ask).timeout(Duration::from_secs(2)).await
+    }
+
+    /// Waits until a condition holds.
+    async fn until(&self, what: &str, mut holds: impl AsyncFnMut() -> bool) {
+        let begun = self.runtime.now().time;
+        while !holds().await {
+            let now = self.runtime.now().time;
+            assert!(now.since(begun) < LONG, "in vain: {what}");
+            self.runtime.sleep_until(now + Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Whether the observer was told such a thing since the last time.
+    fn told(&self, is: impl Fn(&Observation) -> bool) -> usize {
+        self.told.lock().unwrap().iter().filter(|told| is(told)).count()
+    }
+}
+
+/// Tells a server a command, as an administrator does.
+fn tell(server: &Server, command: &str) {
+    let mut connection = TcpStream::connect(("127.0.0.1", server.port())).unwrap();
+    connection.write_all(format!("{command}\r\n").as_bytes()).unwrap();
+    let mut answer = String::new();
+    BufReader::new(connection).read_line(&mut answer).unwrap();
+    assert_eq!(answer.trim_end(), "+OK", "{command}");
+}
+
+async fn rights_taken_away_and_given_back(runtime: Arc<dyn Runtime>) {
+    let server = Server::redis(&[]);
+    tell(&server, "ACL SETUSER hatter on >right ~* &* +@all");
+    let pair = Pair::new(&server, "hatter:right@", runtime).await;
+    let (client, shop) = (pair.client.client().clone(), pair.server.server().clone());
+    pair.call().await.unwrap();
+    assert!(client.health().is_ok() && shop.health().is_ok());
+    for round in 1..=2 {
+        tell(&server, "ACL SETUSER hatter resetchannels");
+        let refused = |health: Result<(), Error>| {
+            health.is_err_and(|error| error.to_string().contains("NOPERM") && error.fault() == Fault::Bus)
+        };
+        pair.until("both say why", async || refused(client.health()) && refused(shop.health())).await;
+        let begun = pair.runtime.now().time;
+        let error = pair.call().await.unwrap_err();
+        assert!(pair.runtime.now().time.since(begun) < Duration::from_secs(1), "it fails at once");
+        assert_eq!((error.code().as_str(), error.reason()), ("unavailable", Some(Reason::Interrupted)));
+        assert!(error.to_string().contains("NOPERM") && !error.may_have_run(), "{error}");
+        tell(&server, "ACL SETUSER hatter allchannels");
+        pair.until("both work again", async || client.health().is_ok() && shop.health().is_ok()).await;
+        pair.call().await.unwrap();
+        assert_eq!(pair.told(|told| matches!(told, Observation::Interrupted { .. })), round);
+        pair.until("it is told", async || {
+            pair.told(|told| matches!(told, Observation::Resumed { .. })) == round
+        })
+        .await;
+    }
+}
+
+async fn refused_locks(runtime: Arc<dyn Runtime>) {
+    let primary = Server::redis(&[]);
+    let replica_of = format!("REPLICAOF 127.0.0.1 {}", primary.port());
+    for (refuse, words, allow) in [
+        (&*replica_of, "READONLY", "REPLICAOF NO ONE"),
+        ("ACL SETUSER hatter -set", "NOPERM", "ACL SETUSER hatter +set"),
+        ("CONFIG SET maxmemory 1", "OOM", "CONFIG SET maxmemory 0"),
+        ("CONFIG SET min-replicas-to-write 1", "NOREPLICAS", "CONFIG SET min-replicas-to-write 0"),
+    ] {
+        let server = Server::redis(&[]);
+        tell(&server, "ACL SETUSER hatter on >right ~* &* +@all");
+        let pair = Pair::new(&server, "hatter:right@", Arc::clone(&runtime)).await;
+        pair.call().await.unwrap();
+        tell(&server, refuse);
+        let error = pair.call().await.unwrap_err();
+        assert_eq!(error.reason(), Some(Reason::NoResponse), "{words}: {error}");
+        let explanation = error.explanation().unwrap();
+        assert!(explanation.contains("the bus refused to lock requests"), "{explanation}");
+        assert!(explanation.contains(words) && !explanation.contains("right"), "{explanation}");
+        let is_refusal = |told: &Observation| {
+            let Observation::Bus(BusEvent::LockRefused { cause, .. }) = told else { return false };
+            cause.to_string().contains(words)
+        };
+        pair.until("it is told", async || pair.told(is_refusal) > 0).await;
+        tell(&server, allow);
+        pair.until("it is healed", async || pair.call().await.is_ok()).await;
+    }
+}
+
+/// Runs a case on tokio and on smol.
+fn on_each_runtime(case: impl AsyncFn(Arc<dyn Runtime>)) {
+    let tokio = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    tokio.block_on(case(Arc::new(TokioRuntime::new(tokio.handle().clone()))));
+    smol::block_on(case(Arc::new(SmolRuntime)));
+}
+
+#[test]
+fn rights_that_are_taken_away_and_given_back_heal() {
+    on_each_runtime(rights_taken_away_and_given_back);
+}
+
+#[test]
+fn a_lock_that_is_refused_is_told_to_who_calls_and_observes() {
+    on_each_runtime(refused_locks);
+}
