@@ -158,10 +158,12 @@ impl Shared {
     /// The client library had no room for messages of a subscription.
     pub(crate) fn overrun(&self, sid: u64) {
         for kind in [SubscriptionKind::Plain, SubscriptionKind::Queue] {
-            self.subjects(kind)
-                .values()
-                .filter(|subject| subject.sid() == sid)
-                .for_each(|subject| subject.gap());
+            let subjects = self.subjects(kind);
+            let overrun: Vec<_> =
+                subjects.values().filter(|subject| subject.sid() == sid).map(Arc::clone).collect();
+            // The subscribers are woken once the table is free.
+            drop(subjects);
+            overrun.iter().for_each(|subject| subject.gap());
         }
     }
 

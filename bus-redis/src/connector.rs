@@ -104,7 +104,9 @@ impl Connector {
 
     /// Returns what to say of an answer that does not fit the command.
     pub(crate) fn unexpected(&self, answer: &Value) -> BusError {
-        BusError::new(self.error(format!("an answer that was not expected: {answer:?}")))
+        // A server that is none of ours may answer anything, at any length.
+        let answer: String = format!("{answer:?}").chars().take(200).collect();
+        BusError::new(self.error(format!("an answer that was not expected: {answer}")))
     }
 
     pub(crate) fn error(&self, cause: impl Into<String>) -> ConnectError {

@@ -148,6 +148,11 @@ impl LentFrame<'_> {
         self.publishes.pop_front().expect(LENT).frame
     }
 
+    /// Removes the frame from the queue: the bus does not publish it, and nothing leaves.
+    pub fn discard(self) {
+        self.publishes.pop_front();
+    }
+
     /// Notes that the frame is taken.
     #[inline]
     fn note(&mut self) {

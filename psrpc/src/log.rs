@@ -34,11 +34,7 @@ pub(crate) enum Note {
 impl Note {
     /// A note of an event of the bus, if it is to be logged.
     pub(crate) fn of_bus(event: &BusEvent) -> Option<Self> {
-        match event {
-            // Those whose subscription it is log that they are interrupted.
-            BusEvent::SubscriptionRefused { .. } => None,
-            event => Self::Bus(event.clone()).if_wanted(),
-        }
+        Self::Bus(event.clone()).if_wanted()
     }
 
     /// A note of an event that every client has, if it is to be logged.
@@ -66,7 +62,8 @@ impl Note {
     /// Asks for the level alone, which is no user code.
     fn if_wanted(self) -> Option<Self> {
         let level = match self {
-            Self::Dropped(_) => Level::DEBUG,
+            // The clients and servers that it concerns warn of their interruption.
+            Self::Dropped(_) | Self::Bus(BusEvent::SubscriptionRefused { .. }) => Level::DEBUG,
             Self::Bus(BusEvent::Reconnected { .. }) | Self::Resumed(_) => Level::INFO,
             _ => Level::WARN,
         };

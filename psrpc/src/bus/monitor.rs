@@ -133,7 +133,6 @@ impl Monitor {
 
     /// Tells an event to all who watch, and keeps the status. For the bus itself.
     pub fn report(&self, event: BusEvent, wakes: &mut Wakes) {
-        // Dropped after the lock: one that was let go meanwhile may hold wakers.
         let mut watchers = Vec::new();
         let mut state = self.0.lock();
         match &event {
@@ -150,6 +149,10 @@ impl Monitor {
             watcher.put_event(event.clone(), wakes);
         }
         drop(state);
+        // One that was let go meanwhile may hold wakers, and the bus may hold a lock.
+        if !watchers.is_empty() {
+            wakes.discard(watchers);
+        }
     }
 }
 

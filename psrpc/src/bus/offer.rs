@@ -10,7 +10,11 @@ use super::receipt::{Receipt, ReplyTo};
 use crate::driver::Mailbox;
 
 /// A frame that is offered to a bus, which takes it, or drops the offer and says that it is [`Full`].
-pub struct Offer<'a>(Option<Content<'a>>);
+pub struct Offer<'a> {
+    content: Option<Content<'a>>,
+    /// Whether the thread was unwinding already when the offer was made.
+    was_panicking: bool,
+}
 
 enum Content<'a> {
     /// The frame at the head of an engine's queue.
@@ -22,12 +26,17 @@ enum Content<'a> {
 impl<'a> Offer<'a> {
     /// Returns an offer of a frame that its owner gives away, for a bus that wraps another.
     pub fn new(channel: Channel, frame: Frame, reply_to: ReplyTo) -> Self {
-        Self(Some(Content::Owned(Box::new((channel, frame, reply_to)))))
+        Self::of(Content::Owned(Box::new((channel, frame, reply_to))))
+    }
+
+    #[inline]
+    fn of(content: Content<'a>) -> Self {
+        Self { content: Some(content), was_panicking: std::thread::panicking() }
     }
 
     #[inline]
     pub(crate) fn lent(frame: LentFrame<'a>, mailbox: &'a Arc<Mailbox>, taken: &'a mut bool) -> Self {
-        Self(Some(Content::Lent { frame, mailbox, taken }))
+        Self::of(Content::Lent { frame, mailbox, taken })
     }
 
     /// Returns the channel to publish on.
@@ -50,7 +59,7 @@ impl<'a> Offer<'a> {
     /// Takes the frame, for a bus that knows the result of the publish at once.
     #[inline]
     pub fn take(mut self) -> Frame {
-        match self.0.take().expect(ONCE) {
+        match self.content.take().expect(ONCE) {
             Content::Lent { frame, taken, .. } => {
                 *taken = true;
                 frame.take_frame()
@@ -67,7 +76,7 @@ impl<'a> Offer<'a> {
 
     /// Takes the frame, and where the result goes: for a bus that wraps another.
     pub fn into_parts(mut self) -> (Channel, Frame, ReplyTo) {
-        match self.0.take().expect(ONCE) {
+        match self.content.take().expect(ONCE) {
             Content::Lent { frame, mailbox, taken } => {
                 *taken = true;
                 let reply_to = ReplyTo::driver(Arc::clone(mailbox), frame.token());
@@ -80,7 +89,7 @@ impl<'a> Offer<'a> {
 
     #[inline]
     fn content(&self) -> &Content<'a> {
-        self.0.as_ref().expect(ONCE)
+        self.content.as_ref().expect(ONCE)
     }
 }
 
@@ -96,9 +105,11 @@ impl Drop for Offer<'_> {
     /// A frame that a bus panics over is lost: it would panic again.
     fn drop(&mut self) {
         if std::thread::panicking()
-            && let Some(Content::Lent { frame, .. }) = self.0.take()
+            && !self.was_panicking
+            && let Some(Content::Lent { frame, taken, .. }) = self.content.take()
         {
-            drop(frame.take());
+            *taken = true;
+            frame.discard();
         }
     }
 }

@@ -75,7 +75,7 @@ impl Drop for Wakes {
         }
         let Some(first) = self.first.take() else { return };
         assert_unlocked("a task is woken");
-        if self.others.is_empty() {
+        if self.others.is_empty() && !std::thread::panicking() {
             return first.wake();
         }
         let mut panic = None;

@@ -314,7 +314,10 @@ impl<R: Role> Driver<R> {
             Err(Full) => Accepted::Failed(BusError::new("the bus took a frame and has no room for it")),
         };
         if !taken && let Some(untaken) = state.engine.poll_publish() {
-            drop(untaken.take());
+            match accepted {
+                Accepted::Failed(_) => untaken.discard(),
+                Accepted::Done(_) | Accepted::Later => drop(untaken.take()),
+            }
         }
         match accepted {
             Accepted::Done(receivers) => state.engine.handle_published(now, token, Ok(receivers)),

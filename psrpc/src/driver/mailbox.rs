@@ -120,7 +120,9 @@ impl Mailbox {
         if waiting.events.iter_mut().any(|known| known.merge(&event)) {
             return;
         }
-        if waiting.events.len() < EVENTS {
+        let is_status =
+            matches!(event, BusEvent::Lost { .. } | BusEvent::Reconnected { .. } | BusEvent::Stopped { .. });
+        if waiting.events.len() < if is_status { 2 * EVENTS } else { EVENTS } {
             waiting.events.push_back(event);
             wakes.extend(waiting.waker.take());
         }

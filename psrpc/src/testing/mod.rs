@@ -76,7 +76,8 @@ use crate::{guard, waiting};
 /// A frame that a rule or an interceptor let pass, and for which the wrapped bus has no room, waits for it; the faulty bus is
 /// [full](Full) meanwhile.
 ///
-/// Interceptors and rules run once no lock is held, right after the publish or delivery that they look at. Only that of
+/// Interceptors and rules run right after the publish or delivery that they look at. No lock of a client, a server or the
+/// wrapped bus is held then. The filters of rules run under the lock of this bus, and must not use it. The interceptor of
 /// subscriptions runs within the subscription, under a lock of the client: it must neither wait, nor use the bus, a client or
 /// a server, nor wake a task but by the [`Wakes`]. A frame is lost if an interceptor panics.
 ///
@@ -312,12 +313,13 @@ impl Wake for Shared {
                 return;
             };
             drop(state);
-            match arrival {
+            // A receipt or a waker that panics must not keep the others from being looked at.
+            let _ = guard::catch(|| match arrival {
                 Arrival::Publish(channel, frame, receipt) => self.on_publish(channel, frame, receipt),
                 Arrival::Delivery(subscriber, Delivery::Frame(frame)) => self.on_delivery(&subscriber, frame),
                 // A frame that nobody took is none of this channel's.
                 Arrival::Delivery(subscriber, other) => subscriber.put(other, &mut Wakes::new()),
-            }
+            });
         }
     }
 }
