@@ -258,6 +258,6 @@ mod tests {
         assert!(next().is_pending());
         (0..1000).for_each(|_| monitor.report(lost(), &mut Wakes::new()));
         let waiting = std::iter::from_fn(|| next().is_ready().then_some(())).count();
-        assert!((1..=100).contains(&waiting), "{waiting}");
+        assert_eq!(waiting, 128, "twice the room of other events");
     }
 }
