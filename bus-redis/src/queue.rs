@@ -8,7 +8,7 @@ use std::mem;
 use std::task::{Context, Poll, Waker};
 
 use psrpc::BusError;
-use psrpc::bus::{Lock, Wakes};
+use psrpc::bus::{Lock, LockGuard, Wakes};
 
 /// How much is sent at once, about, so that the server can answer all of it in time.
 pub(crate) const BATCH_BYTES: usize = 256 * 1024;
@@ -221,24 +221,25 @@ impl<O: Operation> ConnectionQueue<O> {
         if state.closed && !stay {
             return Poll::Ready(Next::End);
         }
-        // What waited before is dropped without the lock.
-        let replaced = state.task.replace(cx.waker().clone());
-        drop(state);
-        drop(replaced);
-        Poll::Pending
+        wait(state, cx)
     }
 
     /// Ready when the queue is closed.
     pub(crate) fn poll_closed(&self, cx: &Context<'_>) -> Poll<()> {
-        let mut state = self.state.lock();
+        let state = self.state.lock();
         if state.closed {
             return Poll::Ready(());
         }
-        let replaced = state.task.replace(cx.waker().clone());
-        drop(state);
-        drop(replaced);
-        Poll::Pending
+        wait(state, cx)
     }
+}
+
+/// Registers the task. The waker that waited before is dropped without the lock.
+fn wait<O, T>(mut state: LockGuard<'_, State<O>>, cx: &Context<'_>) -> Poll<T> {
+    let replaced = state.task.replace(cx.waker().clone());
+    drop(state);
+    drop(replaced);
+    Poll::Pending
 }
 
 impl<O> State<O> {

@@ -30,7 +30,7 @@ async fn refusal(url: &str) -> String {
     text
 }
 
-/// A server that says `answer` to whoever connects, if anything.
+/// Starts a server that sends `answer`, if it is not empty, to each connection.
 fn impostor(answer: &'static [u8]) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -198,7 +198,7 @@ async fn a_client_that_is_there_already_is_taken() {
     assert_eq!(publish(&bus, &channel("Fit"), frame("a hat")).await.unwrap(), Some(0));
 }
 
-/// A server that says `greeting` to whoever connects, and hangs up. Counts the connections.
+/// Starts a server that sends `greeting` to each connection and hangs up. Counts the connections.
 fn gatekeeper(greeting: &'static [u8]) -> (u16, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();

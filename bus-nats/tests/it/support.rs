@@ -140,7 +140,7 @@ pub async fn offer(
 }
 
 pub async fn publish(bus: &NatsBus, channel: &Channel, frame: Frame) -> Result<Option<u64>, BusError> {
-    offer(bus, channel, frame).await.await.expect("a receipt is always told")
+    psrpc::bus::publish(bus, channel.clone(), frame).await
 }
 
 /// Waits until a condition holds; how long that took.

@@ -507,11 +507,6 @@ impl Calls {
         }
     }
 
-    /// Fails a call that has just been made, since its client would miss the answer. Its request does not leave.
-    pub(super) fn interrupt(&mut self, cx: &mut Context<'_>, call: CallHandle, cause: BusError) {
-        self.fail(cx, call, |evidence| Failure::bus(Reason::Interrupted, cause, evidence));
-    }
-
     pub(super) fn fail(
         &mut self,
         cx: &mut Context<'_>,

@@ -226,12 +226,9 @@ impl Client {
     pub fn call(&mut self, now: Now, call: Call) -> Result<CallHandle, CallError> {
         self.check(&call.route, false)?;
         let rules = self.calls.check(&call.route, &call.selection, &self.config)?;
-        let interruption = self.interruption().cloned();
         let (calls, _, mut cx) = self.split(now);
         let call = calls.call(&mut cx, call, rules)?;
-        if let Some(cause) = interruption {
-            calls.interrupt(&mut cx, call, cause);
-        }
+        self.fail_if_interrupted(now, call);
         Ok(call)
     }
 
@@ -260,13 +257,18 @@ impl Client {
     /// When the stream cannot be opened as it stands; nothing is published then.
     pub fn open_stream(&mut self, now: Now, open: OpenStream) -> Result<CallHandle, CallError> {
         self.check(&open.route, true)?;
-        let interruption = self.interruption().cloned();
         let (calls, _, mut cx) = self.split(now);
         let call = stream::open(calls, &mut cx, open)?;
-        if let Some(cause) = interruption {
-            calls.interrupt(&mut cx, call, cause);
-        }
+        self.fail_if_interrupted(now, call);
         Ok(call)
+    }
+
+    /// Fails a call that has just been made, if its client would miss the answer. Its request does not leave.
+    fn fail_if_interrupted(&mut self, now: Now, call: CallHandle) {
+        if let Some(cause) = self.interruption().cloned() {
+            let (calls, _, mut cx) = self.split(now);
+            calls.fail(&mut cx, call, |evidence| Failure::bus(Reason::Interrupted, cause, evidence));
+        }
     }
 
     fn check(&self, route: &Route, is_stream: bool) -> Result<(), CallError> {

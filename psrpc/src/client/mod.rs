@@ -14,7 +14,7 @@ pub(crate) use self::in_flight::{InFlight, Opening};
 pub(crate) use self::options::CHANNEL_SIZE;
 pub use self::options::ClientOptions;
 use self::role::ClientRole;
-use crate::bus::{Bus, Status};
+use crate::bus::Bus;
 use crate::driver::Driver;
 use crate::interceptor::AroundCalls;
 use crate::method::{Method, MethodKind, Routes, Service};
@@ -133,24 +133,15 @@ impl Client {
         self.driver().look(|view| view.engine.counters().clone())
     }
 
-    /// Returns whether the client can work now: `Ok`, or why not, as an error that is `unavailable`. For health checks; it works again by itself.
+    /// Returns whether the client can work now: `Ok`, or why not, as an error. For health checks: a client whose bus
+    /// recovers works again by itself.
     ///
     /// # Errors
     ///
     /// When the bus is not connected or has stopped, when it refuses subscriptions, with its words as the cause, or when the
     /// client is closed or its runtime has shut down.
     pub fn health(&self) -> Result<(), Error> {
-        let (interruption, closed) =
-            self.driver().look(|view| (view.engine.interruption().cloned(), view.engine.closed()));
-        if let Some(closed) = closed {
-            return Err(closed.into());
-        }
-        match (interruption, self.driver().bus.status()) {
-            (Some(cause), _) | (None, Status::Reconnecting { cause, .. } | Status::Stopped { cause }) => {
-                Err(cause.into())
-            }
-            (None, Status::Connected) => Ok(()),
-        }
+        self.driver().health(|engine| (engine.closed(), engine.interruption().cloned()))
     }
 
     /// Closes the client: its calls fail at once with "client is closed", and so do later ones; its streams and subscriptions

@@ -10,11 +10,11 @@ use psrpc_engine::{BusError, Due, Engine, Now, Output, Time};
 
 use super::inbound::Inbound;
 use super::mailbox::Mailbox;
-use crate::bus::{Accepted, Bus, BusEvent, Full, Offer, Subscription, Wakes};
-use crate::guard;
+use crate::bus::{Accepted, Bus, BusEvent, Full, Offer, Status, Subscription, Wakes};
 use crate::runtime::Runtime;
 use crate::sync::{Lock, LockGuard, assert_unlocked};
 use crate::waiting::{Place, Waiters};
+use crate::{Error, guard};
 
 /// What a client and a server do differently: what becomes of an engine's events.
 pub(crate) trait Role: Sized + Send + 'static {
@@ -183,6 +183,23 @@ impl<R: Role> Driver<R> {
     pub(crate) fn look<T>(&self, look: impl FnOnce(View<'_, R>) -> T) -> T {
         let State { engine, role, .. } = &mut *self.state.lock();
         look(View { engine, role })
+    }
+
+    /// Returns why calls or requests cannot go through now, if they cannot. `look` tells whether the engine is closed, and
+    /// what interrupts its subscriptions.
+    pub(crate) fn health<C: Into<Error>>(
+        &self,
+        look: impl FnOnce(&R::Engine) -> (Option<C>, Option<BusError>),
+    ) -> Result<(), Error> {
+        match self.look(|view| look(view.engine)) {
+            (Some(closed), _) => return Err(closed.into()),
+            (None, Some(cause)) => return Err(cause.into()),
+            (None, None) => {}
+        }
+        match self.bus.status() {
+            Status::Connected => Ok(()),
+            Status::Reconnecting { cause, .. } | Status::Stopped { cause } => Err(cause.into()),
+        }
     }
 
     /// Tells the engine something that it answers with nothing: it puts out nothing, and no timer moves.

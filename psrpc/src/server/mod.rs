@@ -19,7 +19,7 @@ pub use self::options::ServerOptions;
 pub use self::publish::Publish;
 pub(crate) use self::role::ServerRole;
 use crate::Error;
-use crate::bus::{Bus, Status};
+use crate::bus::Bus;
 use crate::driver::Driver;
 use crate::method::{Method, MethodKind, Routes, Service};
 use crate::runtime::Runtime;
@@ -179,25 +179,15 @@ impl Server {
         self.driver().look(|view| view.engine.counters().clone())
     }
 
-    /// Returns whether the server can work now: `Ok`, or why not, as an error that is `unavailable`. For health checks; it serves again by
-    /// itself.
+    /// Returns whether the server can work now: `Ok`, or why not, as an error. For health checks: a server whose bus
+    /// recovers serves again by itself.
     ///
     /// # Errors
     ///
     /// When the bus is not connected or has stopped, when it refuses subscriptions, with its words as the cause, or when the
     /// server is closed or its runtime has shut down.
     pub fn health(&self) -> Result<(), Error> {
-        let (interruption, closed) =
-            self.driver().look(|view| (view.engine.interruption().cloned(), view.engine.closed()));
-        if let Some(closed) = closed {
-            return Err(closed.into());
-        }
-        match (interruption, self.driver().bus.status()) {
-            (Some(cause), _) | (None, Status::Reconnecting { cause, .. } | Status::Stopped { cause }) => {
-                Err(cause.into())
-            }
-            (None, Status::Connected) => Ok(()),
-        }
+        self.driver().health(|engine| (engine.closed(), engine.interruption().cloned()))
     }
 
     /// Shuts the server down without losing what it has accepted: takes nothing new, and resolves when nothing is in

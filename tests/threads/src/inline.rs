@@ -9,8 +9,8 @@ use shuttle::sync::Mutex;
 
 use crate::Threads;
 
-/// A runtime on which a task runs within whatever wakes it, and within the spawn. Whoever wakes a task under a lock that the
-/// task takes deadlocks.
+/// A runtime that runs a task within the call that wakes or spawns it. If that call holds a lock that the task takes, the
+/// thread deadlocks.
 #[derive(Clone, Default)]
 pub struct Inline(Threads);
 
