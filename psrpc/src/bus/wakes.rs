@@ -24,9 +24,15 @@ use crate::sync::assert_unlocked;
 /// ```
 #[derive(Debug, Default)]
 pub struct Wakes {
-    /// Most often there is one.
+    /// Most often there is one, or none.
     first: Option<Waker>,
-    others: Vec<Waker>,
+    rest: Option<Box<Rest>>,
+}
+
+#[derive(Debug, Default)]
+struct Rest {
+    wakers: Vec<Waker>,
+    /// Dropped after all tasks are woken.
     discarded: Vec<Discarded>,
 }
 
@@ -42,7 +48,7 @@ impl fmt::Debug for Discarded {
 impl Wakes {
     /// Returns an empty list.
     pub const fn new() -> Self {
-        Self { first: None, others: Vec::new(), discarded: Vec::new() }
+        Self { first: None, rest: None }
     }
 
     /// Adds a task.
@@ -51,13 +57,13 @@ impl Wakes {
         if self.first.is_none() {
             self.first = Some(waker);
         } else {
-            self.others.push(waker);
+            self.rest.get_or_insert_default().wakers.push(waker);
         }
     }
 
     /// Keeps a value until no lock is held, since its drop may run foreign code.
     pub fn discard(&mut self, value: impl Send + 'static) {
-        self.discarded.push(Discarded(Box::new(value)));
+        self.rest.get_or_insert_default().discarded.push(Discarded(Box::new(value)));
     }
 }
 
@@ -69,17 +75,30 @@ impl Extend<Waker> for Wakes {
 
 impl Drop for Wakes {
     /// Wakes each task, whether or not the waker of another panics. What was discarded is dropped after that.
+    #[inline]
     fn drop(&mut self) {
-        if !self.discarded.is_empty() {
-            assert_unlocked("a value is dropped that may run foreign code");
+        let first = self.first.take();
+        if let Some(rest) = self.rest.take() {
+            return rest.wake(first);
         }
-        let Some(first) = self.first.take() else { return };
-        assert_unlocked("a task is woken");
-        if self.others.is_empty() && !std::thread::panicking() {
-            return first.wake();
+        if let Some(first) = first {
+            assert_unlocked("a task is woken");
+            match std::thread::panicking() {
+                true => Rest::default().wake(Some(first)),
+                false => first.wake(),
+            }
         }
+    }
+}
+
+impl Rest {
+    #[cold]
+    fn wake(self, first: Option<Waker>) {
+        // Dropped in the end, also when a waker panics.
+        let Self { wakers, discarded: _discarded } = self;
+        assert_unlocked("a task is woken, or a value dropped that may run foreign code,");
         let mut panic = None;
-        for waker in [first].into_iter().chain(self.others.drain(..)) {
+        for waker in first.into_iter().chain(wakers) {
             let woken = catch_unwind(AssertUnwindSafe(|| waker.wake()));
             panic = panic.or(woken.err());
         }

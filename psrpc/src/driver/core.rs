@@ -60,7 +60,8 @@ pub(crate) struct State<R: Role> {
     pub(crate) role: R,
     /// By the index of their handles.
     subscriptions: Vec<Option<Subscription>>,
-    /// When the inbound future wakes by itself.
+    /// When the inbound future wakes by itself, or will once it has polled, since it was notified. Commands notify it only of an
+    /// earlier timeout.
     wakes_at: Option<Time>,
     /// Whether the bus has no room for the next frame. What is to be published waits in the engine, and so do the
     /// callers, until their deadlines.
@@ -75,8 +76,8 @@ pub(crate) struct State<R: Role> {
 
 /// What the inbound future has to know of its driver.
 pub(super) struct Outlook {
-    /// When the engine's next timeout is.
-    pub(super) next: Option<Time>,
+    /// When it is to wake by itself: at the engine's next timeout, or before it if an earlier one has gone since.
+    pub(super) wakes_at: Option<Time>,
     /// The bus has no room.
     pub(super) full: bool,
     /// Nothing more is to come.
@@ -126,52 +127,67 @@ impl<R: Role> Driver<R> {
 
     /// Carries out a command, and all that comes of it.
     pub(crate) fn drive<T>(self: &Arc<Self>, command: impl FnOnce(&mut State<R>, Now) -> T) -> T {
-        self.drive_with(&mut Vec::new(), command)
-    }
-
-    /// The same, with room for tasks that is used again.
-    pub(super) fn drive_with<T>(
-        self: &Arc<Self>,
-        tasks: &mut Vec<R::Task>,
-        command: impl FnOnce(&mut State<R>, Now) -> T,
-    ) -> T {
-        let mut state = self.state.lock();
-        state.latest = self.runtime.now();
-        self.drive_locked(state, tasks, command)
+        self.drive_locked(self.lock_now(), command)
     }
 
     fn drive_locked<T>(
         self: &Arc<Self>,
         state: LockGuard<'_, State<R>>,
-        tasks: &mut Vec<R::Task>,
         command: impl FnOnce(&mut State<R>, Now) -> T,
     ) -> T {
+        let was_full = state.full;
+        self.carry_out(state, &mut Vec::new(), command, |state, result, wakes| {
+            let sooner = state.note_timeout() && !planted!(EarlierDeadlineSleeps);
+            if sooner || state.role.is_finished() || state.full && !was_full {
+                self.mailbox.notify(wakes);
+            }
+            result
+        })
+    }
+
+    /// The same for a command of the inbound future, which needs no notice: it gets what it has to know. `tasks` is empty, and
+    /// its room is used again.
+    pub(super) fn drive_inbound(
+        self: &Arc<Self>,
+        tasks: &mut Vec<R::Task>,
+        command: impl FnOnce(&mut State<R>, Now),
+    ) -> Outlook {
+        self.carry_out(self.lock_now(), tasks, command, |state, (), _| {
+            state.note_timeout();
+            let State { wakes_at, full, .. } = *state;
+            Outlook { wakes_at, full, finished: state.role.is_finished() }
+        })
+    }
+
+    /// Takes the lock, and notes the time.
+    fn lock_now(&self) -> LockGuard<'_, State<R>> {
+        let mut state = self.state.lock();
+        state.latest = self.runtime.now();
+        state
+    }
+
+    /// Carries out a command, with `conclude` as the last thing under the lock.
+    fn carry_out<T, U>(
+        self: &Arc<Self>,
+        state: LockGuard<'_, State<R>>,
+        tasks: &mut Vec<R::Task>,
+        command: impl FnOnce(&mut State<R>, Now) -> T,
+        conclude: impl FnOnce(&mut State<R>, T, &mut Wakes) -> U,
+    ) -> U {
         // They are dropped in the opposite order, also while a panic of the bus unwinds: the lock first.
         let tasks = Performed { driver: self, tasks };
-        let mut ended = Vec::new();
         let mut wakes = Wakes::new();
         let mut state = state;
-        let (now, was_full) = (state.latest, state.full);
+        let now = state.latest;
         let result = command(&mut state, now);
-        self.flush(&mut state, now, tasks.tasks, &mut ended, &mut wakes);
-        let next = state.engine.poll_timeout().map(|timeout| timeout.at);
-        let sooner = next.is_some_and(|next| state.wakes_at.is_none_or(|wakes_at| next < wakes_at));
-        let notify =
-            sooner && !planted!(EarlierDeadlineSleeps) || state.role.is_finished() || state.full && !was_full;
-        drop(state);
-        drop(wakes);
-        if notify {
-            self.mailbox.notify();
-        }
-        drop(ended);
-        drop(tasks);
-        result
+        self.flush(&mut state, now, tasks.tasks, &mut wakes);
+        conclude(&mut state, result, &mut wakes)
     }
 
     /// Hands events of the bus to the role.
     pub(super) fn on_bus_events(self: &Arc<Self>, events: &mut VecDeque<BusEvent>, tasks: &mut Vec<R::Task>) {
         let mut told = Vec::new();
-        self.drive_with(tasks, |state, now| {
+        self.drive_inbound(tasks, |state, now| {
             for event in events.drain(..) {
                 state.role.on_bus_event(&mut state.engine, now, event, &mut told);
             }
@@ -211,18 +227,6 @@ impl<R: Role> Driver<R> {
         result
     }
 
-    /// Notes until when the inbound future sleeps, or will since the engine has an earlier timeout. Commands count on that, and
-    /// wake it only for an earlier one.
-    pub(super) fn note_sleep(&self, sleeping: Option<Time>) -> Outlook {
-        let mut state = self.state.lock();
-        let next = state.engine.poll_timeout().map(|timeout| timeout.at);
-        state.wakes_at = match (next, sleeping) {
-            (Some(next), Some(sleeping)) => Some(next.min(sleeping)),
-            (next, sleeping) => next.or(sleeping),
-        };
-        Outlook { next, full: state.full, finished: state.role.is_finished() }
-    }
-
     /// Returns whether the bus has no room.
     pub(super) fn is_full(&self) -> bool {
         self.state.lock().full
@@ -240,10 +244,10 @@ impl<R: Role> Driver<R> {
             Due::More
         };
         let mut panics = 0;
-        let mut due = guard::catch(|| self.drive_locked(self.state.lock(), &mut Vec::new(), abandon)).ok();
+        let mut due = guard::catch(|| self.drive_locked(self.state.lock(), abandon)).ok();
         while due != Some(Due::Nothing) && panics < PANICS {
             let go_on = |state: &mut State<R>, now| state.engine.handle_timeout(now);
-            due = guard::catch(|| self.drive_locked(self.state.lock(), &mut Vec::new(), go_on)).ok();
+            due = guard::catch(|| self.drive_locked(self.state.lock(), go_on)).ok();
             panics += usize::from(due.is_none());
         }
     }
@@ -272,29 +276,16 @@ impl<R: Role> Driver<R> {
         });
     }
 
-    fn flush(
-        &self,
-        state: &mut State<R>,
-        now: Now,
-        tasks: &mut Vec<R::Task>,
-        ended: &mut Vec<Option<Subscription>>,
-        wakes: &mut Wakes,
-    ) {
+    fn flush(&self, state: &mut State<R>, now: Now, tasks: &mut Vec<R::Task>, wakes: &mut Wakes) {
         loop {
-            self.flush_outputs(state, tasks, ended, wakes);
+            self.flush_outputs(state, tasks, wakes);
             if !self.flush_publish(state, now, wakes) {
                 return;
             }
         }
     }
 
-    fn flush_outputs(
-        &self,
-        state: &mut State<R>,
-        tasks: &mut Vec<R::Task>,
-        ended: &mut Vec<Option<Subscription>>,
-        wakes: &mut Wakes,
-    ) {
+    fn flush_outputs(&self, state: &mut State<R>, tasks: &mut Vec<R::Task>, wakes: &mut Wakes) {
         while let Some(output) = state.engine.poll_output() {
             match output {
                 Output::Subscribe { subscription, channel, kind } => {
@@ -305,11 +296,15 @@ impl<R: Role> Driver<R> {
                     }
                     let subscription = self.bus.subscribe(&channel, kind, sink, wakes);
                     // One that the bus gave up may still have its place.
-                    ended.push(state.subscriptions[index].replace(subscription));
+                    if let Some(ended) = state.subscriptions[index].replace(subscription) {
+                        wakes.discard(ended);
+                    }
                 }
                 // Dropped once the lock is free, since the bus may do anything then.
                 Output::Unsubscribe { subscription } => {
-                    ended.push(state.subscriptions[subscription.index()].take());
+                    if let Some(ended) = state.subscriptions[subscription.index()].take() {
+                        wakes.discard(ended);
+                    }
                 }
                 Output::Event(event) => state.role.on_event(event, tasks),
             }
@@ -342,6 +337,24 @@ impl<R: Role> Driver<R> {
             Accepted::Later => {}
         }
         true
+    }
+}
+
+impl<R: Role> State<R> {
+    /// Notes when the engine's next timeout is, and returns whether the inbound future would sleep past it.
+    fn note_timeout(&mut self) -> bool {
+        let Some(next) = self.engine.poll_timeout().map(|timeout| timeout.at) else { return false };
+        let sooner = self.wakes_at.is_none_or(|wakes_at| next < wakes_at);
+        if sooner {
+            self.wakes_at = Some(next);
+        }
+        sooner
+    }
+
+    /// Handles what is due, now that the inbound future has woken. If more is due, the next timeout is past already.
+    pub(super) fn handle_timeout(&mut self, now: Now) {
+        self.wakes_at = None;
+        let _ = self.engine.handle_timeout(now);
     }
 }
 

@@ -39,51 +39,44 @@ impl<R: Role> Inbound<R> {
         Self { driver, sleep: None, arrivals, events: VecDeque::new(), tasks: Vec::new(), finished: false }
     }
 
-    /// Hands in what has arrived; whether that was all.
-    fn hand_in(&mut self, cx: &Context<'_>) -> bool {
-        for _ in 0..BUDGET / BATCH {
+    /// Hands in what has arrived. Gives what is then known of the driver, and whether that was all.
+    fn hand_in(&mut self, cx: &Context<'_>) -> (Outlook, bool) {
+        let mut batches = 0;
+        loop {
             self.driver.mailbox.take(&mut self.arrivals, &mut self.events, BATCH, cx);
             let all = self.arrivals.len() < BATCH;
             if !self.events.is_empty() {
                 self.driver.on_bus_events(&mut self.events, &mut self.tasks);
             }
-            if !self.arrivals.is_empty() {
-                let arrivals = self.arrivals.drain(..);
-                let hand_in = |state: &mut State<R>, now| arrivals.for_each(|item| hand_in(state, now, item));
-                self.driver.drive_with(&mut self.tasks, hand_in);
-            }
-            if all {
-                return true;
+            let arrivals = &mut self.arrivals;
+            let outlook = self.driver.drive_inbound(&mut self.tasks, |state, now| {
+                while let Some(item) = arrivals.pop_front() {
+                    hand_in(state, now, item);
+                }
+            });
+            batches += 1;
+            if all || batches == BUDGET / BATCH {
+                return (outlook, all);
             }
         }
-        false
     }
 
-    /// Handles what is due, and sleeps until the next timeout. Gives what is then known of the driver, and whether more is due
-    /// than one turn does.
-    fn pass_time(&mut self, cx: &mut Context<'_>) -> (Outlook, Due) {
-        for round in 0.. {
-            // A sleep that is too short does no harm, so it is kept.
-            let sleeping = self.sleep.as_ref().map(|(until, _)| *until);
-            let outlook = self.driver.note_sleep(sleeping);
-            if round == ROUNDS {
-                return (outlook, Due::More);
-            }
-            if let Some(next) = outlook.next
-                && sleeping.is_none_or(|until| next < until)
-            {
-                self.sleep = Some((next, self.driver.runtime.sleep_until(next)));
-            }
-            // Also when nothing is due any more: a sleep that has ended wakes nobody again, and commands count on one that is kept.
-            let Some((_, sleep)) = &mut self.sleep else { return (outlook, Due::Nothing) };
+    /// Sleeps until it is to wake, and then handles what is due. Gives what is known of the driver in the end, and whether more is
+    /// due than one turn does.
+    fn pass_time(&mut self, mut outlook: Outlook, cx: &mut Context<'_>) -> (Outlook, Due) {
+        for _ in 0..ROUNDS {
+            let Some(wakes_at) = outlook.wakes_at else { return (outlook, Due::Nothing) };
+            let sleep = match &mut self.sleep {
+                Some((until, sleep)) if *until <= wakes_at => sleep,
+                slot => &mut slot.insert((wakes_at, self.driver.runtime.sleep_until(wakes_at))).1,
+            };
             if sleep.as_mut().poll(cx).is_pending() {
                 return (outlook, Due::Nothing);
             }
             self.sleep = None;
-            // If more is due, the next timeout is past already.
-            let _ = self.driver.drive(|state, now| state.engine.handle_timeout(now));
+            outlook = self.driver.drive_inbound(&mut self.tasks, State::handle_timeout);
         }
-        unreachable!("a turn has few rounds")
+        (outlook, Due::More)
     }
 }
 
@@ -92,8 +85,8 @@ impl<R: Role> Future for Inbound<R> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = &mut *self;
-        let all = this.hand_in(cx);
-        let (Outlook { full, finished, .. }, due) = this.pass_time(cx);
+        let (outlook, all) = this.hand_in(cx);
+        let (Outlook { full, finished, .. }, due) = this.pass_time(outlook, cx);
         if !all || due.is_more() {
             cx.waker().wake_by_ref();
         }

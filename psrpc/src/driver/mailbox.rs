@@ -94,8 +94,7 @@ impl Mailbox {
     }
 
     /// Wakes the task, so that it looks at what changed elsewhere.
-    pub(crate) fn notify(&self) {
-        let mut wakes = Wakes::new();
+    pub(crate) fn notify(&self, wakes: &mut Wakes) {
         let mut waiting = self.0.lock();
         if !waiting.notified {
             waiting.notified = true;
