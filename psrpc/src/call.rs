@@ -192,8 +192,8 @@ pub struct Calling<Res> {
 enum State<Res> {
     /// It cannot be made.
     Refused(Error),
-    /// It waits for its first poll.
-    New(Box<(Client, EngineCall, Option<Choose>)>),
+    /// It waits for its first poll. The call is large, and goes to the engine out of its box.
+    New(Client, Box<EngineCall>, Option<Choose>),
     InFlight(InFlight),
     /// It is made within what is around it, or is a fake.
     Elsewhere(BoxFuture<Result<Res, Error>>),
@@ -206,7 +206,7 @@ impl<Res> Calling<Res> {
         let CallOptions { timeout, deadline, selection, metadata, .. } = options;
         let (selection, choose) = selection.into_parts();
         let call = EngineCall { timeout, deadline, selection, metadata, ..EngineCall::new(route, payload) };
-        Self { state: State::New(Box::new((client, call, choose))), response: PhantomData }
+        Self { state: State::New(client, Box::new(call), choose), response: PhantomData }
     }
 }
 
@@ -223,8 +223,7 @@ impl<Res: Message + Default> Future for Calling<Res> {
         loop {
             match mem::replace(&mut self.state, State::Done) {
                 State::Refused(error) => return Poll::Ready(Err(error)),
-                State::New(new) => {
-                    let (client, call, choose) = *new;
+                State::New(client, call, choose) => {
                     self.state = State::InFlight(InFlight::start(client, call, choose)?);
                 }
                 State::InFlight(mut call) => {

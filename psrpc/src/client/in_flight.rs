@@ -20,8 +20,12 @@ pub(crate) struct InFlight(Flight);
 
 impl InFlight {
     /// Makes a call.
-    pub(crate) fn start(client: Client, call: EngineCall, choose: Option<Choose>) -> Result<Self, CallError> {
-        Ok(Self(Flight::start(client, choose, None, |engine, now| engine.call(now, call))?))
+    pub(crate) fn start(
+        client: Client,
+        call: Box<EngineCall>,
+        choose: Option<Choose>,
+    ) -> Result<Self, CallError> {
+        Ok(Self(Flight::start(client, choose, None, |engine, now| engine.call(now, *call))?))
     }
 
     pub(crate) fn poll(&mut self, cx: &Context<'_>) -> Poll<Result<Reply, Box<Failure>>> {

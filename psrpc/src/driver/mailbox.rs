@@ -86,7 +86,9 @@ impl Mailbox {
         } else {
             arrivals.extend(waiting.items.drain(..limit));
         }
-        arrivals.iter().for_each(|item| waiting.taken(item));
+        for item in arrivals.iter() {
+            waiting.taken(item);
+        }
         waiting.notified = false;
         if waiting.items.is_empty() {
             wait(waiting, cx);
