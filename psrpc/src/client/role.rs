@@ -1,5 +1,6 @@
 //! What becomes of a client's events.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
@@ -11,7 +12,7 @@ use psrpc_engine::{
 use slab::Slab;
 
 use crate::bus::BusEvent;
-use crate::driver::{Driver, Role};
+use crate::driver::{Driver, Role, State};
 use crate::log::{self, Note};
 use crate::middleware::{Observed, Side, Watch};
 use crate::multi::MultiTable;
@@ -82,6 +83,8 @@ pub(crate) enum ClientTask {
 impl Role for ClientRole {
     type Engine = Engine;
     type Task = ClientTask;
+    /// Its tasks leave nothing.
+    type Command = Infallible;
 
     fn on_event(&mut self, event: ClientEvent, tasks: &mut Vec<ClientTask>) {
         if let Some(watch) = &mut self.watch {
@@ -157,7 +160,7 @@ impl Role for ClientRole {
         tasks.extend(Note::of_bus(&event).map(Box::new).map(ClientTask::Log));
     }
 
-    fn perform(driver: &Arc<Driver<Self>>, task: ClientTask) {
+    fn perform(driver: &Arc<Driver<Self>>, task: ClientTask, _: &mut Vec<Infallible>) {
         match task {
             ClientTask::Wake(waker) => waker.wake(),
             ClientTask::Opened(codec, waker) => {
@@ -182,6 +185,10 @@ impl Role for ClientRole {
                 driver.drive(|state, now| state.engine.select(now, call, choice));
             }
         }
+    }
+
+    fn carry_out(_: &mut State<Self>, _: Now, command: Infallible) -> Option<Infallible> {
+        match command {}
     }
 
     fn is_finished(&self) -> bool {

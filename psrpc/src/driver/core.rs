@@ -21,6 +21,8 @@ pub(crate) trait Role: Sized + Send + 'static {
     type Engine: Engine + Send;
     /// Something to be done once the lock is free, since it runs user code or wakes a task.
     type Task: Send + Unpin;
+    /// What a task leaves to be done under the lock.
+    type Command: Send + Unpin;
 
     /// Takes an event, under the lock.
     fn on_event(&mut self, event: <Self::Engine as Engine>::Event, tasks: &mut Vec<Self::Task>);
@@ -34,8 +36,12 @@ pub(crate) trait Role: Sized + Send + 'static {
         tasks: &mut Vec<Self::Task>,
     );
 
-    /// Does a task, without the lock.
-    fn perform(driver: &Arc<Driver<Self>>, task: Self::Task);
+    /// Does a task, without the lock. Its command is carried out soon after, under one lock with those of other tasks.
+    fn perform(driver: &Arc<Driver<Self>>, task: Self::Task, commands: &mut Vec<Self::Command>);
+
+    /// Carries out a command, under the lock. Gives it back if it comes too late: it may hold what runs user code when it is
+    /// dropped.
+    fn carry_out(state: &mut State<Self>, now: Now, command: Self::Command) -> Option<Self::Command>;
 
     /// Whether nothing more is to come, so that the driver can end.
     fn is_finished(&self) -> bool;
@@ -82,6 +88,17 @@ pub(super) struct Outlook {
     pub(super) full: bool,
     /// Nothing more is to come.
     pub(super) finished: bool,
+}
+
+/// How many tasks are done before their commands are carried out. With more of them the lock is taken less often; but the first
+/// bid leaves later, and other threads wait longer for the lock.
+const COMMANDS: usize = 4;
+
+/// What is to be done after a command, once the lock is free.
+pub(super) struct Aftermath<R: Role> {
+    tasks: Vec<R::Task>,
+    /// What the tasks have left so far.
+    commands: Vec<R::Command>,
 }
 
 /// What is seen of a driver between commands: the engine, which nothing changes, and the role, where tasks wait.
@@ -136,7 +153,7 @@ impl<R: Role> Driver<R> {
         command: impl FnOnce(&mut State<R>, Now) -> T,
     ) -> T {
         let was_full = state.full;
-        self.carry_out(state, &mut Vec::new(), command, |state, result, wakes| {
+        self.drive_with(state, &mut Aftermath::default(), command, |state, result, wakes| {
             let sooner = state.note_timeout() && !planted!(EarlierDeadlineSleeps);
             if sooner || state.role.is_finished() || state.full && !was_full {
                 self.mailbox.notify(wakes);
@@ -145,14 +162,14 @@ impl<R: Role> Driver<R> {
         })
     }
 
-    /// The same for a command of the inbound future, which needs no notice: it gets what it has to know. `tasks` is empty, and
+    /// The same for a command of the inbound future, which needs no notice: it gets what it has to know. `after` is empty, and
     /// its room is used again.
     pub(super) fn drive_inbound(
         self: &Arc<Self>,
-        tasks: &mut Vec<R::Task>,
+        after: &mut Aftermath<R>,
         command: impl FnOnce(&mut State<R>, Now),
     ) -> Outlook {
-        self.carry_out(self.lock_now(), tasks, command, |state, (), _| {
+        self.drive_with(self.lock_now(), after, command, |state, (), _| {
             state.note_timeout();
             let State { wakes_at, full, .. } = *state;
             Outlook { wakes_at, full, finished: state.role.is_finished() }
@@ -167,32 +184,40 @@ impl<R: Role> Driver<R> {
     }
 
     /// Carries out a command, with `conclude` as the last thing under the lock.
-    fn carry_out<T, U>(
+    fn drive_with<T, U>(
         self: &Arc<Self>,
         state: LockGuard<'_, State<R>>,
-        tasks: &mut Vec<R::Task>,
+        after: &mut Aftermath<R>,
         command: impl FnOnce(&mut State<R>, Now) -> T,
         conclude: impl FnOnce(&mut State<R>, T, &mut Wakes) -> U,
     ) -> U {
         // They are dropped in the opposite order, also while a panic of the bus unwinds: the lock first.
-        let tasks = Performed { driver: self, tasks };
+        let performed = Performed { driver: self, after };
         let mut wakes = Wakes::new();
         let mut state = state;
         let now = state.latest;
         let result = command(&mut state, now);
-        self.flush(&mut state, now, tasks.tasks, &mut wakes);
+        self.flush(&mut state, now, &mut performed.after.tasks, &mut wakes);
         conclude(&mut state, result, &mut wakes)
     }
 
     /// Hands events of the bus to the role.
-    pub(super) fn on_bus_events(self: &Arc<Self>, events: &mut VecDeque<BusEvent>, tasks: &mut Vec<R::Task>) {
-        let mut told = Vec::new();
-        self.drive_inbound(tasks, |state, now| {
+    pub(super) fn on_bus_events(self: &Arc<Self>, events: &mut VecDeque<BusEvent>, after: &mut Aftermath<R>) {
+        let mut told = Aftermath::default();
+        self.drive_inbound(after, |state, now| {
             for event in events.drain(..) {
-                state.role.on_bus_event(&mut state.engine, now, event, &mut told);
+                state.role.on_bus_event(&mut state.engine, now, event, &mut told.tasks);
             }
         });
-        drop(Performed { driver: self, tasks: &mut told });
+        drop(Performed { driver: self, after: &mut told });
+    }
+
+    /// Carries out what tasks have left, under one lock and at one reading of the clocks.
+    pub(crate) fn carry_out_all(self: &Arc<Self>, commands: &mut Vec<R::Command>) {
+        let late: Vec<_> = self.drive(|state, now| {
+            commands.drain(..).filter_map(|command| R::carry_out(state, now, command)).collect()
+        });
+        late.into_iter().for_each(|command| drop(guard::catch(|| drop(command))));
     }
 
     /// Looks at the state between commands.
@@ -358,20 +383,38 @@ impl<R: Role> State<R> {
     }
 }
 
+impl<R: Role> Default for Aftermath<R> {
+    fn default() -> Self {
+        Self { tasks: Vec::new(), commands: Vec::new() }
+    }
+}
+
 /// Tasks that are performed when this is dropped, each whether or not another panics: what they wake is told once alone.
 struct Performed<'a, R: Role> {
     driver: &'a Arc<Driver<R>>,
-    tasks: &'a mut Vec<R::Task>,
+    after: &'a mut Aftermath<R>,
 }
 
 impl<R: Role> Drop for Performed<'_, R> {
     fn drop(&mut self) {
-        let mut panic = None;
-        for task in self.tasks.drain(..) {
-            assert_unlocked("a task of a client or server is performed");
-            let performed = catch_unwind(AssertUnwindSafe(|| R::perform(self.driver, task)));
-            panic = panic.or(performed.err());
+        let Aftermath { tasks, commands } = &mut *self.after;
+        if tasks.is_empty() {
+            return;
         }
+        let mut panic = None;
+        let mut tasks = tasks.drain(..);
+        while tasks.len() > 0 {
+            for task in tasks.by_ref().take(COMMANDS) {
+                assert_unlocked("a task of a client or server is performed");
+                let performed = catch_unwind(AssertUnwindSafe(|| R::perform(self.driver, task, commands)));
+                panic = panic.or(performed.err());
+            }
+            if !commands.is_empty() {
+                let carried_out = catch_unwind(AssertUnwindSafe(|| self.driver.carry_out_all(commands)));
+                panic = panic.or(carried_out.err());
+            }
+        }
+        drop(tasks);
         if let Some(panic) = panic.filter(|_| !std::thread::panicking()) {
             resume_unwind(panic);
         }

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 
 use psrpc_engine::{Due, Engine, Now, Time};
 
-use super::core::{Driver, Outlook, Role, State};
+use super::core::{Aftermath, Driver, Outlook, Role, State};
 use super::mailbox::Item;
 use crate::bus::{BusEvent, Delivery};
 use crate::log;
@@ -25,7 +25,7 @@ pub(super) struct Inbound<R: Role> {
     sleep: Option<(Time, Task)>,
     arrivals: VecDeque<Item>,
     events: VecDeque<BusEvent>,
-    tasks: Vec<R::Task>,
+    after: Aftermath<R>,
     /// Whether nothing more is to come. Dropped before that, it was dropped by its runtime, or it panicked.
     finished: bool,
 }
@@ -36,7 +36,14 @@ const ROUNDS: usize = 8;
 impl<R: Role> Inbound<R> {
     pub(super) fn new(driver: Arc<Driver<R>>) -> Self {
         let arrivals = VecDeque::with_capacity(BATCH);
-        Self { driver, sleep: None, arrivals, events: VecDeque::new(), tasks: Vec::new(), finished: false }
+        Self {
+            driver,
+            sleep: None,
+            arrivals,
+            events: VecDeque::new(),
+            after: Aftermath::default(),
+            finished: false,
+        }
     }
 
     /// Hands in what has arrived. Gives what is then known of the driver, and whether that was all.
@@ -46,10 +53,10 @@ impl<R: Role> Inbound<R> {
             self.driver.mailbox.take(&mut self.arrivals, &mut self.events, BATCH, cx);
             let all = self.arrivals.len() < BATCH;
             if !self.events.is_empty() {
-                self.driver.on_bus_events(&mut self.events, &mut self.tasks);
+                self.driver.on_bus_events(&mut self.events, &mut self.after);
             }
             let arrivals = &mut self.arrivals;
-            let outlook = self.driver.drive_inbound(&mut self.tasks, |state, now| {
+            let outlook = self.driver.drive_inbound(&mut self.after, |state, now| {
                 while let Some(item) = arrivals.pop_front() {
                     hand_in(state, now, item);
                 }
@@ -74,7 +81,7 @@ impl<R: Role> Inbound<R> {
                 return (outlook, Due::Nothing);
             }
             self.sleep = None;
-            outlook = self.driver.drive_inbound(&mut self.tasks, State::handle_timeout);
+            outlook = self.driver.drive_inbound(&mut self.after, State::handle_timeout);
         }
         (outlook, Due::More)
     }

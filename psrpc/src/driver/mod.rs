@@ -4,7 +4,7 @@ mod core;
 mod inbound;
 mod mailbox;
 
-pub(crate) use self::core::{Driver, Role};
+pub(crate) use self::core::{Driver, Role, State};
 pub(crate) use self::mailbox::Mailbox;
 
 /// From this size on, in bytes, a message is decoded in a task of its own: to decode 16 MiB in the background task would hold up

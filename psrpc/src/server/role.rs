@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use psrpc_engine::proto::ErrorCode;
+use psrpc_engine::proto::{ErrorCode, ErrorResponse};
 use psrpc_engine::{
     BusError, Now, Received, RegisterError, RegistrationHandle, RequestHandle, Server as Engine, ServerEvent,
     StreamHandle,
@@ -14,7 +14,7 @@ use psrpc_engine::{
 use super::alone::Alone;
 use super::publish::PublishTable;
 use crate::bus::BusEvent;
-use crate::driver::{Driver, LARGE, Role};
+use crate::driver::{Driver, LARGE, Role, State};
 use crate::handler::{Admitted, Handle, OpenStream, Run, Running, Stop};
 use crate::log::{self, Label, Note};
 use crate::middleware::{Observed, Side, Watch};
@@ -24,7 +24,7 @@ use crate::{Error, guard, waiting};
 /// What becomes of a server's events: requests go to their handlers.
 #[derive(Default)]
 pub(crate) struct ServerRole {
-    pub(super) handlers: Arc<BTreeMap<&'static str, Box<dyn Handle>>>,
+    pub(super) handlers: Arc<HandlerMap>,
     watch: Option<Watch>,
     /// Whether the bus tells of outages by its monitor.
     is_monitored: bool,
@@ -36,6 +36,9 @@ pub(crate) struct ServerRole {
     streams: StreamTable,
     pub(super) updates: PublishTable,
 }
+
+/// Handlers, by the names of their methods.
+pub(super) type HandlerMap = BTreeMap<&'static str, Box<dyn Handle>>;
 
 /// How far a request has come.
 enum Stage {
@@ -58,7 +61,7 @@ struct Registration {
 /// What is to be done for a server once its lock is free.
 pub(crate) enum ServerTask {
     Wake(Waker),
-    Admit(Received),
+    Admit(Received, Arc<HandlerMap>),
     Run(RequestHandle, Running<Bytes>),
     /// A stream is open; its handler is to run.
     Serve {
@@ -78,16 +81,22 @@ pub(crate) enum ServerTask {
     Log(Box<Note>),
 }
 
+/// What became of a request that came in: it is bid for, or it does not decode.
+pub(crate) type Decision = (RequestHandle, Result<Admitted, ErrorResponse>);
+
 impl Role for ServerRole {
     type Engine = Engine;
     type Task = ServerTask;
+    type Command = Decision;
 
     fn on_event(&mut self, event: ServerEvent, tasks: &mut Vec<ServerTask>) {
         if let Some(watch) = &mut self.watch {
             tasks.extend(watch.on_server_event(&event).map(ServerTask::Observe));
         }
         match event {
-            ServerEvent::Received(received) => tasks.push(ServerTask::Admit(received)),
+            ServerEvent::Received(received) => {
+                tasks.push(ServerTask::Admit(received, Arc::clone(&self.handlers)));
+            }
             ServerEvent::Run { request } => {
                 if let Some(Stage::Admitted(Admitted { label, run: Run::Call(run), .. })) = self.take(request)
                 {
@@ -159,7 +168,7 @@ impl Role for ServerRole {
         tasks.extend(Note::of_bus(&event).map(Box::new).map(ServerTask::Log));
     }
 
-    fn perform(driver: &Arc<Driver<Self>>, task: ServerTask) {
+    fn perform(driver: &Arc<Driver<Self>>, task: ServerTask, decisions: &mut Vec<Decision>) {
         match task {
             ServerTask::Wake(waker) => waker.wake(),
             ServerTask::Observe(observed) => observed.tell(Side::Server, &*driver.runtime),
@@ -193,11 +202,13 @@ impl Role for ServerRole {
                 }));
             }
             ServerTask::Discard(admitted) => drop(guard::catch(|| drop(admitted))),
-            ServerTask::Admit(received) if received.payload.len() >= LARGE => {
+            ServerTask::Admit(received, handlers) if received.payload.len() >= LARGE => {
                 let server = Arc::clone(driver);
-                driver.runtime.spawn(Box::pin(async move { admit(&server, received) }));
+                driver.runtime.spawn(Box::pin(async move {
+                    server.carry_out_all(&mut vec![decide(&server, received, &handlers)]);
+                }));
             }
-            ServerTask::Admit(received) => admit(driver, received),
+            ServerTask::Admit(received, handlers) => decisions.push(decide(driver, received, &handlers)),
             ServerTask::Run(request, running) => {
                 let server = Arc::clone(driver);
                 driver.runtime.spawn(Box::pin(async move {
@@ -214,48 +225,42 @@ impl Role for ServerRole {
         }
     }
 
+    fn carry_out(state: &mut State<Self>, now: Now, (request, decided): Decision) -> Option<Decision> {
+        let State { engine, role, .. } = state;
+        match decided {
+            // Meanwhile it may have been granted elsewhere, or have expired.
+            Ok(_) if !engine.is_waiting(request) => return Some((request, decided)),
+            Ok(admitted) => {
+                let Admitted { affinity, elected, .. } = admitted;
+                if let Some(watch) = &mut role.watch {
+                    watch.bids(now.time, request, elected);
+                }
+                role.put(request, Stage::Admitted(admitted));
+                match elected {
+                    true => engine.elect(now, request),
+                    false => engine.bid(now, request, affinity),
+                }
+            }
+            Err(error) => engine.reject(now, request, error),
+        }
+        None
+    }
+
     fn is_finished(&self) -> bool {
         self.closed
     }
 }
 
-/// Decodes a request, and bids for it.
-fn admit(driver: &Arc<Driver<ServerRole>>, received: Received) {
+/// Decodes a request, and asks for its affinity.
+fn decide(driver: &Driver<ServerRole>, received: Received, handlers: &HandlerMap) -> Decision {
     let request = received.request;
-    let handlers = driver.look(|view| Arc::clone(&view.role.handlers));
     let handler =
         handlers.get(received.route.method().as_str()).expect("only methods with a handler are registered");
-    match handler.admit(received, &driver.runtime) {
-        Ok(admitted) => {
-            let unwanted = driver.drive(|state, now| {
-                // Meanwhile it may have been granted elsewhere, or have expired.
-                if !state.engine.is_waiting(request) {
-                    return Some(admitted);
-                }
-                let Admitted { affinity, elected, .. } = admitted;
-                if let Some(watch) = &mut state.role.watch {
-                    watch.bids(now.time, request, elected);
-                }
-                state.role.put(request, Stage::Admitted(admitted));
-                match elected {
-                    true => state.engine.elect(now, request),
-                    false => state.engine.bid(now, request, affinity),
-                }
-                None
-            });
-            // Without the lock, and its drop may panic, since it is the user's.
-            drop(guard::catch(|| drop(unwanted)));
-        }
-        Err(error) => driver.drive(|state, now| state.engine.reject(now, request, error.into_response())),
-    }
+    (request, handler.admit(received, &driver.runtime).map_err(Error::into_response))
 }
 
 impl ServerRole {
-    pub(super) fn new(
-        handlers: BTreeMap<&'static str, Box<dyn Handle>>,
-        watch: Option<Watch>,
-        is_monitored: bool,
-    ) -> Self {
+    pub(super) fn new(handlers: HandlerMap, watch: Option<Watch>, is_monitored: bool) -> Self {
         Self { handlers: Arc::new(handlers), watch, is_monitored, ..Self::default() }
     }
 
