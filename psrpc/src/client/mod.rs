@@ -102,6 +102,10 @@ impl Client {
 
     /// Subscribes to the updates of `method` on `topic`.
     ///
+    /// On NATS, a subscription by queue shares a queue group with the servers of the queue-routed
+    /// calls of its service. About half of the updates, and of the requests, then go to a member
+    /// that cannot use them, and are lost. See [`Subscription`](crate::Subscription#on-nats) for ways to avoid it.
+    ///
     /// Generated clients have a method for each rpc, which is what to call instead.
     pub fn subscribe<T>(&self, method: &'static Method, topic: &[&str]) -> Subscribe<T> {
         let route = self.routes.route_for(MethodKind::Subscription, method, topic);

@@ -20,6 +20,9 @@ use crate::{CallInfo, Error};
 
 /// A subscription to be had: await it for the [`Subscription`], which is then live.
 ///
+/// Updates that are routed by queue should not share a service with queue-routed calls
+/// [on NATS](Subscription#on-nats).
+///
 /// Dropping the future gives up.
 ///
 /// # Errors
@@ -88,6 +91,24 @@ impl<T: Message + Default + 'static> IntoFuture for Subscribe<T> {
 ///
 /// Of a queue-routed method, one of all subscribed clients gets each update; otherwise every client does. Publishers do not know who
 /// is subscribed, and nothing is kept for those who are not.
+///
+/// # On NATS
+///
+/// If a service has both queue-routed updates and queue-routed calls, their subscribers and servers
+/// share one subject and one queue group (for methods with topics, one for each topic). NATS hands
+/// each message to any member of the group, so about half of the updates, and of the requests, go
+/// to a member that cannot use them, and are lost. The same happens to two kinds of updates in one
+/// service if some clients subscribe to only one of them. Go fleets have the same problem.
+///
+/// Any of these avoids it:
+///
+/// * Move the updates to a service of their own.
+/// * Give the updates topics that no server of the service registers.
+/// * Route the updates as `type = MULTI`, so that every subscriber gets each update.
+/// * Set `NatsOptions::separate_updates(service, method)` of the crate `psrpc-bus-nats` on every bus
+///   of the fleet. Do this only if no Go client subscribes to the same updates.
+///
+/// `psrpc-build` warns about a service that has both updates and calls by queue.
 ///
 /// # What is missing
 ///
