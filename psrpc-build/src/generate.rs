@@ -166,6 +166,22 @@ impl Code<'_> {
         }
     }
 
+    /// The doc comment of a client's function.
+    fn client_docs(&self, method: &Method, prost: &prost_build::Method) -> String {
+        let mut docs = docs(&prost.comments, &what_clients_do(method, &prost.proto_name));
+        if self.service.shares_queue(method) {
+            push!(
+                docs,
+                "///
+                /// On NATS, servers of this service may take updates from the subscribers, and subscribers
+                /// may take requests from the servers. Both are then lost. To avoid it, see
+                /// [`Subscription`]({root}::Subscription#on-nats).\n",
+                root = self.root()
+            );
+        }
+        docs
+    }
+
     /// The trait of what clients do, and that the client does it.
     fn api(&self) -> String {
         let Service { name, .. } = self.service;
@@ -180,7 +196,7 @@ impl Code<'_> {
                 "fn {function}(&self, {parameters} {request}) -> {result}",
                 request = self.request_parameter(method, prost)
             );
-            let docs = docs(&prost.comments, &what_clients_do(method, &prost.proto_name));
+            let docs = self.client_docs(method, prost);
             let deprecated = deprecation(method);
             push!(declared, "{docs}{deprecated}{signature};\n");
             push!(implemented, "{signature} {{ {call} }}\n");
@@ -214,7 +230,7 @@ impl Code<'_> {
                     {call}
                 }}\n",
                 deprecated = deprecation(method),
-                docs = docs(&prost.comments, &what_clients_do(method, &prost.proto_name)),
+                docs = self.client_docs(method, prost),
                 request = self.request_parameter(method, prost),
             );
         }

@@ -92,6 +92,16 @@
 //! What cannot be generated is an [`Error`] that names the file, the line and the column, why, and what to do: among others,
 //! names that differ in protobuf and not in Rust, such as the enum values `STATUS_OK` and `OK` of `Status`, and files of an
 //! edition, which are not supported yet. All else compiles without warnings.
+//!
+//! # What is warned about
+//!
+//! A build script prints `cargo:warning=` lines, which cargo shows. The protoc plugin prints warnings
+//! to stderr. There is a warning for
+//!
+//! * an rpc whose `topic_params.names` are ignored, because it has no topics;
+//! * a service with queue-routed updates and queue-routed calls that share a queue group on NATS,
+//!   because both have topics or neither has. About half of the updates, and of the requests, then go
+//!   to a member of the group that cannot use them. The warning says what to do.
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs, missing_debug_implementations)]
@@ -108,6 +118,7 @@ mod names;
 mod options;
 mod plugin;
 mod prost_config;
+mod shared_queue;
 mod well_known;
 mod written;
 

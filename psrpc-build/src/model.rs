@@ -9,7 +9,7 @@ use prost_types::FileDescriptorSet;
 use psrpc_proto::{MethodProperties, wire_name};
 
 use crate::options::{Options, flag};
-use crate::{Error, Position};
+use crate::{Error, Position, shared_queue};
 
 /// All services, by their full protobuf names.
 pub(crate) type Services = BTreeMap<String, Service>;
@@ -142,8 +142,9 @@ pub(crate) fn services(
     for descriptor in &descriptors {
         let service = service(descriptor, renames, &mut renamed)?;
         check_types(descriptor, &service, &descriptors)?;
-        services.insert(descriptor.full_name().to_owned(), service);
         warnings.extend(descriptor.methods().filter_map(|rpc| names_without_topics(&rpc)));
+        warnings.extend(shared_queue::warning(descriptor, &service));
+        services.insert(descriptor.full_name().to_owned(), service);
     }
     match renames.keys().find(|rpc| !renamed.contains(*rpc)) {
         Some(unknown) => Err(Error::NoSuchMethod(unknown.clone())),
@@ -397,7 +398,7 @@ fn position_of_method(rpc: &MethodDescriptor) -> Position {
     position(&rpc.parent_file(), rpc.path())
 }
 
-fn position_of_service(service: &ServiceDescriptor) -> Position {
+pub(crate) fn position_of_service(service: &ServiceDescriptor) -> Position {
     position(&service.parent_file(), service.path())
 }
 

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
 use prost::Message;
 use psrpc_build::{Config, Error};
@@ -387,44 +386,6 @@ fn a_panic_is_an_error_that_names_the_file() {
     });
     assert!(error.starts_with("s.proto: generating code failed unexpectedly: "), "{error}");
     assert!(error.ends_with("this is a bug of psrpc-build; please report it with the file"), "{error}");
-}
-
-/// Cargo shows what a build script prints.
-#[test]
-fn names_of_topics_without_topics_are_a_warning() {
-    let child = "any_proto::names_of_topics_without_topics_are_a_warning";
-    if let Some(file) = std::env::var_os("PSRPC_WARNED") {
-        let file = Path::new(&file);
-        generate(file, file.parent().unwrap(), |_| {}).unwrap();
-        return;
-    }
-    let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("s.proto");
-    let warnings = |options: &str| {
-        let source = format!(
-            "syntax = \"proto3\"; import \"options.proto\"; message M {{}}\nservice S {{\n  rpc A(M) returns (M) {{\n    \
-             option (psrpc.options) = {{ {options} }};\n  }}\n}}"
-        );
-        fs::write(&file, source).unwrap();
-        let test = std::env::current_exe().unwrap();
-        let mut test = Command::new(test);
-        test.args(["--exact", child, "--nocapture"]).env("PSRPC_WARNED", &file).env("TARGET", "any");
-        let output = test.output().unwrap();
-        assert!(output.status.success());
-        let output = String::from_utf8(output.stdout).unwrap();
-        let lines = output.lines().filter(|line| line.starts_with("cargo:warning="));
-        lines.map(str::to_owned).collect::<Vec<_>>()
-    };
-    assert_eq!(
-        warnings("topic_params: { names: [\"a\"] }"),
-        [format!(
-            "cargo:warning={}:3:3: rpc A: `topic_params.names` is ignored without `topics: true`, and the rpc has no \
-             topics",
-            file.display()
-        )]
-    );
-    assert!(warnings("topic_params: { single_server: true }").is_empty());
-    assert!(warnings("topics: true topic_params: { names: [\"a\"] }").is_empty());
 }
 
 #[test]

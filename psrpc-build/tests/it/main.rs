@@ -1,6 +1,7 @@
 //! What is generated, and what is refused.
 
 mod any_proto;
+mod warnings;
 
 use std::collections::BTreeMap;
 use std::fs;
