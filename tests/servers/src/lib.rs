@@ -118,11 +118,27 @@ impl Server {
         command
     }
 
-    fn nats_command(&self) -> Command {
+    /// Replaces the arguments, or the lines of configuration: for the next start, or for a [`reload`](Self::reload).
+    pub fn configure(&mut self, arguments: &[&str]) {
+        self.arguments = arguments.iter().map(ToString::to_string).collect();
+    }
+
+    /// Has a `nats-server` read its configuration again (SIGHUP), which it does soon.
+    pub fn reload(&self) {
+        self.write_configuration();
+        self.signal("HUP");
+    }
+
+    fn write_configuration(&self) -> PathBuf {
         let configuration = self.home.path().join("nats.conf");
         let mut lines = vec!["host: 127.0.0.1".to_owned(), format!("port: {}", self.port)];
         lines.extend(self.arguments.iter().cloned());
         fs::write(&configuration, lines.join("\n")).expect("a file can be written");
+        configuration
+    }
+
+    fn nats_command(&self) -> Command {
+        let configuration = self.write_configuration();
         // Debian installs it where only root looks.
         let installed = PathBuf::from("/usr/sbin/nats-server");
         let mut command = Command::new(if installed.exists() { installed } else { "nats-server".into() });
