@@ -62,8 +62,9 @@ impl Note {
     /// Asks for the level alone, which is no user code.
     fn if_wanted(self) -> Option<Self> {
         let level = match self {
-            // The clients and servers that it concerns warn of their interruption.
-            Self::Dropped(_) | Self::Bus(BusEvent::SubscriptionRefused { .. }) => Level::DEBUG,
+            Self::Dropped(_) => Level::DEBUG,
+            // The clients and servers that a refusal concerns warn of their interruption.
+            Self::Bus(BusEvent::SubscriptionRefused { .. } | BusEvent::Untaken { .. }) => Level::DEBUG,
             Self::Bus(BusEvent::Reconnected { .. }) | Self::Resumed(_) => Level::INFO,
             _ => Level::WARN,
         };
@@ -125,6 +126,9 @@ fn write_bus_event(event: &BusEvent, service: &Text, id: &Text) {
         BusEvent::Dropped { channel, count } => {
             tracing::warn!(target: "psrpc::bus", ?service, ?id, count, "bus dropped frames that came in");
             tracing::debug!(target: "psrpc::bus", ?service, ?id, channel, "the last of them");
+        }
+        BusEvent::Untaken { channel, count } => {
+            tracing::debug!(target: "psrpc::bus", ?service, ?id, channel, count, "nobody here takes frames of a queue");
         }
     }
 }

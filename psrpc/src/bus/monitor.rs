@@ -78,6 +78,14 @@ pub enum BusEvent {
         /// How many, since the last event of this kind.
         count: u64,
     },
+    /// The bus handed frames of a queue to this process that nobody here takes. No other member of the queue gets them. On
+    /// NATS the queue-routed methods of a service share one queue, and the queue subscriptions to its updates are in it too.
+    Untaken {
+        /// The channel of the last one.
+        channel: String,
+        /// How many, since the last event of this kind.
+        count: u64,
+    },
 }
 
 /// How a bus is, and what happens to it: kept by a bus that has a connection, and watched by clients, servers and programs.
@@ -201,6 +209,10 @@ impl BusEvent {
             (
                 BusEvent::Dropped { channel, count },
                 BusEvent::Dropped { channel: last_channel, count: more },
+            )
+            | (
+                BusEvent::Untaken { channel, count },
+                BusEvent::Untaken { channel: last_channel, count: more },
             ) => {
                 channel.clone_from(last_channel);
                 *count = count.saturating_add(*more);
