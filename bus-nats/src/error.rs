@@ -1,7 +1,5 @@
 //! What can go wrong, in words that name the server and the cause, and no secret.
 
-use std::time::Duration;
-
 use psrpc::BusError;
 
 /// Why no bus could be had.
@@ -16,23 +14,16 @@ pub enum ConnectError {
         /// What is wrong with it.
         problem: UrlProblem,
     },
-    /// No server let us in.
+    /// No server accepted the connection.
     #[error("no connection to {servers}: {cause}")]
     Refused {
         /// The servers, without credentials.
         servers: String,
-        /// What the last of them said, or what came instead.
+        /// What it said, or what happened instead; of several servers, the same for each.
         cause: String,
     },
-    /// No NATS server answered in time.
-    #[error("no connection to {servers}: no NATS server answered within {limit:?}")]
-    TimedOut {
-        /// The servers, without credentials.
-        servers: String,
-        /// How long each of them had.
-        limit: Duration,
-    },
-    /// A message to an inbox of our own draws no answer, so no subscription could be told to be live.
+    /// The server does not return a message that the bus sends to its own inbox, so the bus could not know when a subscription
+    /// is live.
     #[error(
         "{servers} does not answer on an inbox: is the user allowed to publish and subscribe to `{prefix}.>`?"
     )]
@@ -42,18 +33,15 @@ pub enum ConnectError {
         /// What the inboxes of the client begin with.
         prefix: String,
     },
-    /// The client library panicked, as it does without TLS when the server requires it.
-    #[error(
-        "no connection to {servers}: the client library panicked; if the server requires TLS, this bus does not have \
-         it yet"
-    )]
-    Panicked {
+    /// The thread that the bus needs off tokio could not be started.
+    #[error("no thread for the NATS client: {0}")]
+    Thread(#[source] std::io::Error),
+    /// The runtime has shut down.
+    #[error("no connection to {servers}: the runtime of the bus has shut down")]
+    Stopped {
         /// The servers, without credentials.
         servers: String,
     },
-    /// The bus's own thread could not be had.
-    #[error("no thread for the NATS client: {0}")]
-    Thread(#[source] std::io::Error),
 }
 
 impl From<ConnectError> for psrpc::Error {
@@ -90,9 +78,9 @@ pub enum UrlProblem {
     Credentials,
 }
 
-/// Why a frame was not published, or a subscription cannot be had.
+/// Why a frame was not published, or a subscription failed or is interrupted.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Fault {
+pub(crate) enum Failure {
     #[error("{0:?} cannot be a NATS subject: it {1}")]
     Subject(String, &'static str),
     #[error(
@@ -104,20 +92,24 @@ pub(crate) enum Fault {
     #[error("the connection to {servers} was lost while the frame was on its way")]
     Lost { servers: String },
     #[error("{servers} refused the subscription to {subject:?}: {text}")]
-    Denied { servers: String, subject: String, text: String },
-    #[error("{servers} refused what was published on {subject:?}: the user is not allowed to")]
-    Refused { servers: String, subject: String },
-    #[error("publishing on {subject:?}: {cause}")]
-    Publish { subject: String, cause: async_nats::PublishError },
-    #[error("the NATS client has stopped: its connection was closed for good, or its runtime was shut down")]
+    SubscriptionRefused { servers: String, subject: String, text: String },
+    #[error("{servers} refused what was published on {subject:?}: {text}")]
+    PublishRefused { servers: String, subject: String, text: String },
+    #[error(
+        "the frame on {subject:?} could not be encoded: its task was dropped by its runtime, or it panicked"
+    )]
+    NotEncoded { subject: String },
+    #[error("the bus is closed")]
+    Closed,
+    #[error("the bus has stopped: its background task ended (its runtime shut down, or it panicked)")]
     Stopped,
 }
 
-impl From<Fault> for BusError {
-    fn from(fault: Fault) -> Self {
-        match fault {
-            Fault::Subject(..) | Fault::TooLarge { .. } => BusError::invalid(fault),
-            _ => BusError::new(fault),
+impl From<Failure> for BusError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Subject(..) | Failure::TooLarge { .. } => BusError::invalid(failure),
+            _ => BusError::new(failure),
         }
     }
 }

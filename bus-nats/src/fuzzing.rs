@@ -1,44 +1,63 @@
-//! What fuzzing gets hold of: a subject, as what a server sends reaches it.
+//! What fuzzing gets hold of: the subscriptions, as what a server sends reaches them.
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 use psrpc::SubscriptionKind;
-use psrpc::bus::{Sink, Wakes};
-use psrpc::proto::FrameLimits;
+use psrpc::bus::{Monitor, Sink, Wakes};
+use psrpc::proto::{Channel, FrameLimits};
 
+use crate::options::NatsOptions;
 use crate::subject;
+use crate::subscribe::{ListenerId, Subscriptions};
 
-/// A subject with its listeners, all of which are live.
-pub struct Subject(subject::Subject);
+/// Subscriptions to subjects, each of which is live at once. The first subject has the number 1.
+pub struct Subjects(Arc<Subscriptions>);
 
-impl Subject {
-    /// A subject of that name, if one can have it.
-    pub fn new(name: &str, kind: SubscriptionKind) -> Option<Self> {
-        subject::check(name).ok()?;
-        let subject = subject::Subject::new(name, kind);
-        subject.live(false);
-        Some(Self(subject))
+/// Names a listener.
+#[derive(Debug)]
+pub struct Listener(ListenerId);
+
+impl Subjects {
+    /// Returns subscriptions without any listener.
+    pub fn new(limits: FrameLimits) -> Self {
+        let options = NatsOptions::new().frame_limits(limits);
+        let subscriptions = Subscriptions::new(String::new(), &options, Monitor::new(), Arc::default());
+        subscriptions.connected();
+        Self(Arc::new(subscriptions))
     }
 
-    /// Adds a listener, and gives what to remove it by.
-    pub fn add(&self, channel: &str, sink: Sink) -> usize {
-        self.0.add(channel, sink, true, &mut Wakes::new())
+    /// Adds a listener, if the channel's name can be a subject.
+    pub fn add(&self, channel: &Channel, kind: SubscriptionKind, sink: Sink) -> Option<Listener> {
+        subject::check(channel.server()).ok()?;
+        let id = self.0.subscribe(channel, kind, sink, &mut Wakes::new())?;
+        self.round();
+        Some(Listener(id))
     }
 
-    /// Removes a listener, as if the server had answered.
-    pub fn remove(&self, channel: &str, key: usize) {
-        self.0.leave(channel, key);
-        self.0.begin();
-        self.0.gone();
+    /// Removes a listener.
+    pub fn remove(&self, listener: Listener) {
+        self.0.unsubscribe(listener.0);
+        self.round();
     }
 
-    /// Takes what a server sends.
-    pub fn receive(&self, payload: Bytes, limits: &FrameLimits) {
-        self.0.route(payload, limits);
+    /// Takes what a server sends on the subject with this number.
+    pub fn receive(&self, subject: u64, payload: Bytes) {
+        self.0.route(subject, payload, &mut Wakes::new());
+    }
+
+    fn round(&self) {
+        // One is confirmed by the round after its own.
+        for _ in 0..2 {
+            let round = self.0.begin_round();
+            round.asks.iter().for_each(|ask| self.0.asked(ask.id, None));
+            self.0.end_round(round, psrpc::Time::from_nanos(0));
+        }
     }
 }
 
-impl std::fmt::Debug for Subject {
+impl std::fmt::Debug for Subjects {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Subject").field("name", &self.0.name).finish_non_exhaustive()
+        f.debug_struct("Subjects").finish_non_exhaustive()
     }
 }

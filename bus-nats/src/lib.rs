@@ -1,113 +1,177 @@
-//! PSRPC's bus over NATS.
+//! PSRPC over NATS: wire-compatible with the fleets of the Go implementation.
 //!
 //! ```no_run
-//! # async fn example(runtime: impl psrpc::Runtime) -> Result<(), psrpc_bus_nats::ConnectError> {
-//! use psrpc_bus_nats::NatsBus;
-//!
-//! let bus = NatsBus::connect("nats://user:password@localhost:4222", runtime).await?;
+//! # async fn example(runtime: impl psrpc::Runtime) -> Result<(), psrpc::Error> {
+//! let bus = psrpc_bus_nats::NatsBus::connect("nats://user:password@localhost:4222", runtime).await?;
 //! # Ok(())
 //! # }
 //! ```
 //!
 //! # Where it runs
 //!
-//! The NATS client needs tokio, so each bus has a thread of its own, named `psrpc-nats`, with a small tokio runtime on
-//! it: whoever uses the bus may run on anything, and what blocks there does not hold up the connection. The thread ends
-//! with the last clone of the bus and the last of its subscriptions, once what was accepted is written.
+//! The NATS client library needs tokio. On a tokio runtime the bus runs on that runtime. On any
+//! other the bus starts one thread, `psrpc-nats`, with a small tokio runtime for the connection. The
+//! thread ends with the last clone of the bus and the last of its subscriptions, once what was
+//! published is written. An idle bus wakes nothing but the library's pings
+//! ([`NatsOptions::ping_interval`]).
+//!
+//! When the runtime shuts down the bus has stopped for good: publishing and subscribing fail at
+//! once.
 //!
 //! # Publishing
 //!
-//! A frame waits in a queue that is bounded in bytes ([`NatsOptions::queue_bytes`]) until the connection takes it. Its
-//! receipt says *published* once it is on the socket: NATS confirms nothing, so it can be lost behind that, and how
-//! many got it is not known. The receipt of the first frame on a subject waits until the server has had the time to
-//! refuse it, and fails if it has. It *fails* as well when there is no connection, when the connection is lost before
-//! it is on the socket (the server may have it all the same), when it is over the server's `max_payload`, and when the
-//! channel is no NATS subject: ids of peers become part of subjects, so empty parts, whitespace, control characters,
-//! `*` and `>` are refused.
+//! The publishing thread encodes a frame and hands it to the client library as soon as it holds no
+//! lock. If the library has no room, frames wait in a queue that is bounded in bytes
+//! ([`NatsOptions::queue_bytes`]). A frame of 64 KiB or more is encoded in a task of its own;
+//! the later frames of its channel wait for it, and those of other channels do not.
+//!
+//! NATS confirms no publish. A frame on a subject that the server is known to allow is reported as
+//! published once the bus has accepted it: a later loss of the connection may lose it. The first
+//! frames on a subject are reported as published when the server has had time to refuse them. A
+//! publish fails when
+//!
+//! - there is no connection, or it is lost before the frame is confirmed;
+//! - the server refuses the frame, with the server's words;
+//! - the frame is larger than the server's `max_payload`;
+//! - the channel's name cannot be a NATS subject. Parts of subjects are ids of peers, so empty
+//!   parts, whitespace, control characters, `*` and `>` are refused.
 //!
 //! # Subscribing
 //!
-//! All channels with one subject share one NATS subscription, in the queue group `bus` for queue subscriptions; frames
-//! find their channel by the local name in their envelope. Queue subscribers of a channel on one bus take turns. A
-//! frame that does not decode goes to one subscriber of its subject, and one for a channel that nobody here listens to,
-//! on a queue, to one that can answer for it ([`Sink::untaken`]).
+//! All channels with one subject share one NATS subscription, in the queue group `bus` for queue
+//! subscriptions. The bus finds a frame's channel by the local name in its envelope. Queue
+//! subscribers to one channel on one bus take turns. A frame that does not decode goes to one
+//! subscriber of its subject. A frame of a queue for a channel that nobody here subscribed to goes
+//! to one that can answer for it ([`Sink::untaken`]), and is reported as
+//! [`Untaken`](BusEvent::Untaken).
 //!
-//! Clients that subscribe to queue-routed updates without a topic are in one group with the servers of the queue-routed methods of
-//! that service, and each loses what it gets of the other's: give such updates a service of their own, or a topic.
+//! A subscription is live when the server has answered a message that the bus sent after it: the
+//! next frame that anybody publishes on that server reaches it. Other servers of a cluster learn of
+//! the subscription a moment later. An unsubscribe ends in the same way: whatever the server had
+//! handed out by then is delivered first.
 //!
-//! A subscription is live once the server has answered a message sent after it, on the same connection: the next frame
-//! published by anybody on that server reaches it (the other servers of a cluster learn of it a moment later). An
-//! unsubscribe ends in the same way: whatever the server had handed out by then is delivered first. If the server
-//! refuses a subscription, it fails with what the server says.
+//! A subscription that the server refuses before it was ever live fails with the server's words.
+//! The client library reports refusals in a task of its own. If that task is late, a subscription
+//! is live for a moment and then interrupted.
 //!
-//! # A lost connection
+//! # Updates and requests
 //!
-//! It is made again without end, at most a second apart ([`NatsOptions::reconnect_delay`]). Publishes fail at once
-//! meanwhile. Once the server has all subscriptions again, each reports one gap.
+//! The servers of a service's queue-routed methods and the clients with a queue subscription to its
+//! updates share one subject and one queue group, if both have no topic or the same. NATS hands each
+//! message to one member of the group, so about half of the updates and of the requests go to a
+//! member that cannot use them. Fleets of Go lose them too. Do one of these:
+//!
+//! - put the updates into a service of their own;
+//! - give them a topic of their own;
+//! - set [`NatsOptions::separate_updates`] on every bus, if no Go client subscribes to them.
+//!
+//! # Outages
+//!
+//! When the connection is lost, the bus connects again by itself, with growing delays
+//! ([`NatsOptions::reconnect_delay`]), to any server that it was given or that the cluster told of.
+//! Until then publishing fails at once, and subscriptions are interrupted. Clients and servers need
+//! not be made anew. They log an outage like this one, of a server that was restarted:
+//!
+//! ```text
+//! WARN psrpc::bus: bus connection lost service="Hats" id="CLI_MdqZdbJxoxAB" cause=not connected to nats://127.0.0.1:4222: the connection was lost
+//! WARN psrpc::bus: subscriptions are interrupted service="Hats" id="CLI_MdqZdbJxoxAB" cause=not connected to nats://127.0.0.1:4222: the connection was lost
+//! INFO psrpc::bus: bus connected again service="Hats" id="CLI_MdqZdbJxoxAB" after=1.07150358s
+//! INFO psrpc::bus: subscriptions are live again service="Hats" id="CLI_MdqZdbJxoxAB" count=2
+//! ```
+//!
+//! The client library logs too, under the targets `async_nats::*`. It calls it an error that it does not
+//! connect again by itself ("max reconnection attempts reached"): the bus does.
+//!
+//! A program reads the same from the bus's [`status`](Bus::status), and gets the [events](BusEvent)
+//! from [`Monitor::watch`]. Each carries the words of the server or the operating system, and no
+//! secret:
+//!
+//! | event | when |
+//! |---|---|
+//! | [`Lost`](BusEvent::Lost) | the connection was lost: once per outage |
+//! | [`Reconnected`](BusEvent::Reconnected) | a server has accepted the bus and answers: once per outage |
+//! | [`Stopped`](BusEvent::Stopped) | the bus was closed, or its runtime has shut down |
+//! | [`SubscriptionRefused`](BusEvent::SubscriptionRefused) | the server refuses a subscription: once until it is live |
+//! | [`Untaken`](BusEvent::Untaken) | frames of a queue came here that nobody here takes |
+//!
+//! # Healing
+//!
+//! Once a subscription was live the bus does not give it up. After a lost connection or a refusal,
+//! as when an administrator takes permissions away, the subscriber is told once that it is
+//! [interrupted](psrpc::bus::Delivery::Interrupted). The bus then asks the server again, at least
+//! once a second, until the subscription is [live](psrpc::bus::Delivery::Live) or dropped.
+//!
+//! The client library keeps 128 errors of the server at most. If the server refuses so much at once
+//! that some of it may be unknown, the bus connects anew and asks for everything again.
+//!
+//! A program that may start before its server sets [`NatsOptions::wait_for_server`].
 //!
 //! # What the server must allow
 //!
-//! Beside the subjects of the services (`SRV.>` and `CLI.>`): to publish and subscribe to `_INBOX.>`, or what
-//! [`NatsOptions::inbox_prefix`] says.
+//! Beside the subjects of the services (`SRV.>` and `CLI.>`) the user must be allowed to publish and
+//! subscribe to `_INBOX.>`, or to what [`NatsOptions::inbox_prefix`] says.
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs, missing_debug_implementations)]
 
-mod echo;
+mod connection;
 mod error;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing;
-mod grants;
-mod home;
-mod link;
+mod io;
+mod listeners;
 mod options;
-mod outbox;
+mod permissions;
+mod publish;
 mod reader;
-mod shared;
+mod signal;
 mod subject;
+mod subscribe;
 mod url;
 
 use std::fmt;
-use std::future::ready;
-use std::sync::{Arc, OnceLock, Weak};
-use std::task::{Context, Poll, Waker};
+use std::sync::Arc;
+use std::task::{Context, Poll};
 
-use async_nats::Client;
-use async_nats::connection::State;
-use psrpc::bus::{Accepted, Bus, BusId, Full, Monitor, Offer, Sink, Subscription, Wakes};
+use async_nats::ConnectOptions;
+#[cfg(doc)]
+use psrpc::bus::BusEvent;
+use psrpc::bus::{Accepted, Bus, BusId, Full, Monitor, Offer, Sink, Status, Subscription, Wakes};
 use psrpc::proto::Channel;
 use psrpc::{Runtime, SubscriptionKind};
+use tokio::sync::oneshot;
 
 pub use crate::error::{ConnectError, UrlProblem};
 pub use crate::options::NatsOptions;
 
-use crate::echo::Echo;
-use crate::home::Home;
-use crate::shared::Shared;
-use crate::url::{Credentials, Servers};
+use crate::connection::{Shared, Task};
+use crate::io::Io;
+use crate::url::Servers;
 
 /// A bus over NATS. Cheap to clone; all clones are one bus, on one connection.
+///
+/// The connection is closed when the last clone and the last subscription are gone, and what was published by then is
+/// written.
 #[derive(Clone)]
-pub struct NatsBus(Arc<Ends>);
+pub struct NatsBus(Arc<CloseOnDrop>);
 
-/// Ends the bus when it is dropped.
-struct Ends(Arc<Shared>);
+struct CloseOnDrop(Arc<Shared>);
 
-impl Drop for Ends {
+impl Drop for CloseOnDrop {
     fn drop(&mut self) {
-        self.0.outbox.close();
+        self.0.close();
     }
 }
 
 impl NatsBus {
-    /// Connects to the first server that lets us in, of URLs with commas between them:
+    /// Connects to the first server that accepts, of URLs with commas between them:
     /// `nats://[user:password@]host[:port]`, or `nats://token@host`. Users and passwords are percent-encoded; those of
-    /// the first URL that has any are used for all servers. `runtime` is the clock of the bus's events.
+    /// the first URL that has any are used for all servers. The bus [runs](crate#where-it-runs) on `runtime`.
     ///
     /// # Errors
     ///
-    /// When a URL is none of a NATS server, or no server lets us in.
+    /// When a URL is not one of a NATS server, or no server accepts the connection.
     pub async fn connect(urls: &str, runtime: impl Runtime) -> Result<Self, ConnectError> {
         Self::connect_with(urls, runtime, NatsOptions::new()).await
     }
@@ -122,108 +186,34 @@ impl NatsBus {
         runtime: impl Runtime,
         options: NatsOptions,
     ) -> Result<Self, ConnectError> {
-        let servers = Servers::parse(urls)?;
-        let names = servers.to_string();
-        let home = Home::new().map_err(ConnectError::Thread)?;
-        let hears = Arc::new(OnceLock::new());
-        let mut attempts = 0;
-        let client = loop {
-            let connecting = home.spawn(connect(servers.clone(), options.clone(), Arc::clone(&hears)));
-            let connected = connecting.await;
-            match connected.unwrap_or_else(|_| Err(ConnectError::Panicked { servers: names.clone() })) {
-                Err(ConnectError::Refused { .. } | ConnectError::TimedOut { .. })
-                    if options.wait_for_server =>
-                {
-                    attempts += 1;
-                    let delay = options::delay(attempts, options.reconnect_delay);
-                    runtime.sleep_until(runtime.now().time + delay).await;
-                }
-                outcome => break outcome?,
-            }
-        };
-        let bus = Self::start(client, names, options, home, Arc::new(runtime)).await?;
-        // Nothing that concerns anybody was told before.
-        hears.get_or_init(|| Arc::downgrade(&bus.0.0));
-        Ok(bus)
+        Self::from_client(urls, ConnectOptions::new(), runtime, options).await
     }
 
-    /// A bus on the connection of a client that is there already.
+    /// Connects with settings of the client library too: for what [`NatsOptions`] does not have.
     ///
-    /// Its connection lives on the runtime that the client was made on: when that shuts down, what is published or subscribed
-    /// fails.
-    ///
-    /// How it reconnects, its capacities and its inbox prefix are then the client's own affair. And since its events go
-    /// elsewhere, some things are not noticed: that the server refuses a frame or a subscription, and that the client
-    /// had no room for a message.
+    /// The bus sets what its own options name, the event callback, the capacity of the client and how often that connects
+    /// again, which is never: the bus does.
     ///
     /// # Errors
     ///
-    /// When the client is not connected, or the server does not answer on an inbox.
-    pub async fn from_client(client: Client, runtime: impl Runtime) -> Result<Self, ConnectError> {
-        let home = Home::new().map_err(ConnectError::Thread)?;
-        let info = client.server_info();
-        let name = format!("nats://{}:{}", info.host, info.port);
-        if client.connection_state() != State::Connected {
-            return Err(ConnectError::Refused {
-                servers: name,
-                cause: "the client is not connected".to_owned(),
-            });
-        }
-        let options = NatsOptions::new();
-        Self::start(client, name, options, home, Arc::new(runtime)).await
-    }
-
-    /// A bus on a connection, once that has proven to be one.
-    async fn start(
-        client: Client,
-        servers: String,
+    /// As for [`connect`](Self::connect).
+    pub async fn from_client(
+        urls: &str,
+        client: ConnectOptions,
+        runtime: impl Runtime,
         options: NatsOptions,
-        home: Home,
-        runtime: Arc<dyn Runtime>,
     ) -> Result<Self, ConnectError> {
-        let (listens, limit) = (Echo::new(client.clone()), options.connection_timeout);
-        let proven = home.spawn(async move {
-            let (echo, hear) = listens.await.ok()?;
-            tokio::spawn(hear);
-            let answered = tokio::time::timeout(limit, echo.clone().round_trip()).await;
-            answered.is_ok().then_some(echo)
-        });
-        let Ok(Some(echo)) = proven.await else {
-            return Err(ConnectError::Inbox { servers, prefix: options.inbox_prefix });
-        };
-        let shared = Arc::new(Shared::new(client, echo, servers, options, home, runtime));
-        shared.start();
-        Ok(Self(Arc::new(Ends(shared))))
-    }
-}
-
-/// Connects a client that tells of its events.
-async fn connect(
-    servers: Servers,
-    options: NatsOptions,
-    hears: Arc<OnceLock<Weak<Shared>>>,
-) -> Result<Client, ConnectError> {
-    let (names, limit) = (servers.to_string(), options.connection_timeout);
-    let mut client = options.client().event_callback(move |event| {
-        if let Some(shared) = hears.get().and_then(Weak::upgrade) {
-            link::take(&shared, event);
-        }
-        ready(())
-    });
-    client = match servers.credentials {
-        Some(Credentials::Token(token)) => client.token(token),
-        Some(Credentials::User { name, password }) => client.user_and_password(name, password),
-        None => client,
-    };
-    // Names may take long to resolve, and stand for several addresses.
-    let all = limit * (servers.addresses.len() as u32 + 1);
-    match tokio::time::timeout(all, client.connect(servers.addresses)).await {
-        Ok(Ok(client)) => Ok(client),
-        Ok(Err(error)) if error.kind() == async_nats::ConnectErrorKind::TimedOut => {
-            Err(ConnectError::TimedOut { servers: names, limit })
-        }
-        Ok(Err(error)) => Err(ConnectError::Refused { servers: names, cause: error.to_string() }),
-        Err(_) => Err(ConnectError::TimedOut { servers: names, limit }),
+        let servers = Servers::parse(urls)?;
+        let runtime: Arc<dyn Runtime> = Arc::new(runtime);
+        let io = Io::new(&runtime).await.map_err(ConnectError::Thread)?;
+        let shared = Arc::new(Shared::new(servers, client, options, Arc::clone(&runtime), io));
+        let bus = Self(Arc::new(CloseOnDrop(Arc::clone(&shared))));
+        let (first, connected) = oneshot::channel();
+        runtime.spawn(Box::pin(Task::new(Arc::clone(&shared)).run(first)));
+        // A task that is gone was dropped by its runtime.
+        let stopped = || Err(ConnectError::Stopped { servers: shared.names.clone() });
+        connected.await.unwrap_or_else(|_| stopped())?;
+        Ok(bus)
     }
 }
 
@@ -233,20 +223,11 @@ impl Bus for NatsBus {
     }
 
     fn publish(&self, offer: Offer<'_>, wakes: &mut Wakes) -> Result<Accepted, Full> {
-        let shared = &self.0.0;
-        if let Err(fault) = subject::check(offer.channel().server()) {
-            return Ok(Accepted::Failed(fault.into()));
-        }
-        if !shared.is_up() {
-            return Ok(Accepted::Failed(shared.not_connected().into()));
-        }
-        let accepted = shared.outbox.push(offer)?;
-        wakes.push(Waker::from(Arc::clone(shared)));
-        Ok(accepted)
+        self.0.0.publisher.publish(offer, wakes)
     }
 
     fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
-        self.0.0.outbox.poll_room(cx)
+        self.0.0.publisher.poll_room(cx)
     }
 
     fn subscribe(
@@ -256,13 +237,17 @@ impl Bus for NatsBus {
         sink: Sink,
         wakes: &mut Wakes,
     ) -> Subscription {
-        if let Err(fault) = subject::check(channel.server()) {
-            sink.fail(fault.into(), wakes);
+        if let Err(failure) = subject::check(channel.server()) {
+            sink.fail(failure.into(), wakes);
             return Subscription::new(|| {});
         }
-        let (subject, key) = self.0.0.subscribe(channel.server(), kind, channel.local(), sink, wakes);
-        let (bus, channel) = (self.clone(), channel.clone());
-        Subscription::new(move || bus.0.0.unsubscribe(&subject, channel.local(), key))
+        let id = self.0.0.subscriptions.subscribe(channel, kind, sink, wakes);
+        let bus = self.clone();
+        Subscription::new(move || {
+            if let Some(id) = id {
+                bus.0.0.subscriptions.unsubscribe(id);
+            }
+        })
     }
 
     fn monitor(&self) -> Option<&Monitor> {
@@ -272,10 +257,8 @@ impl Bus for NatsBus {
 
 impl fmt::Debug for NatsBus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shared = &self.0.0;
-        f.debug_struct("NatsBus")
-            .field("servers", &shared.servers)
-            .field("connected", &shared.is_up())
-            .finish()
+        let connected = matches!(self.status(), Status::Connected);
+        let servers = &self.0.0.names;
+        f.debug_struct("NatsBus").field("servers", servers).field("connected", &connected).finish()
     }
 }

@@ -1,10 +1,13 @@
 //! What can be chosen about a connection.
 
+use std::collections::BTreeSet;
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
-use async_nats::ConnectOptions;
 use psrpc::proto::{Compression, FrameLimits};
+
+/// The longest delay before a refused subscription is asked for again.
+pub(crate) const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// What can be chosen about a connection; each has a default.
 #[derive(Clone, Debug)]
@@ -12,13 +15,13 @@ pub struct NatsOptions {
     pub(crate) name: String,
     pub(crate) inbox_prefix: String,
     pub(crate) queue_bytes: usize,
-    pub(crate) subscription_capacity: usize,
     pub(crate) connection_timeout: Duration,
     pub(crate) reconnect_delay: Duration,
     pub(crate) ping_interval: Duration,
     pub(crate) frame_limits: FrameLimits,
     pub(crate) compression: Option<Compression>,
     pub(crate) wait_for_server: bool,
+    pub(crate) separate_updates: BTreeSet<(String, String)>,
 }
 
 impl Default for NatsOptions {
@@ -27,13 +30,13 @@ impl Default for NatsOptions {
             name: "psrpc".to_owned(),
             inbox_prefix: "_INBOX".to_owned(),
             queue_bytes: 8 * 1024 * 1024,
-            subscription_capacity: 16 * 1024,
             connection_timeout: Duration::from_secs(2),
             reconnect_delay: Duration::from_secs(1),
             ping_interval: Duration::from_secs(10),
             frame_limits: FrameLimits::DEFAULT,
             compression: None,
             wait_for_server: false,
+            separate_updates: BTreeSet::new(),
         }
     }
 }
@@ -63,14 +66,6 @@ impl NatsOptions {
     #[must_use]
     pub fn queue_bytes(mut self, bytes: usize) -> Self {
         self.queue_bytes = bytes;
-        self
-    }
-
-    /// How many messages of a subject wait to be looked at; more are lost, with a gap. Subscribers have room of their
-    /// own beyond this, and a slow one fills that alone. Default 16,384.
-    #[must_use]
-    pub fn subscription_capacity(mut self, messages: usize) -> Self {
-        self.subscription_capacity = messages.max(1);
         self
     }
 
@@ -121,16 +116,17 @@ impl NatsOptions {
         self
     }
 
-    /// The same for the client library.
-    pub(crate) fn client(&self) -> ConnectOptions {
-        let longest = self.reconnect_delay;
-        ConnectOptions::new()
-            .name(&self.name)
-            .custom_inbox_prefix(&self.inbox_prefix)
-            .subscription_capacity(self.subscription_capacity)
-            .connection_timeout(self.connection_timeout)
-            .ping_interval(self.ping_interval)
-            .reconnect_delay_callback(move |attempt| delay(attempt, longest))
+    /// Gives the queue subscriptions to the updates of a method a queue group of their own. `service` and `method` are the
+    /// names that the channels have.
+    ///
+    /// Without it all queue subscriptions of a service share one queue group: the servers of its queue-routed methods and
+    /// the subscribers to its updates [take messages from each other](crate#updates-and-requests). Set it on every bus of
+    /// the fleet. It is safe where no Go client subscribes to the same updates: a Go client stays in the shared group, so
+    /// that each update would be handled twice. Default: no method.
+    #[must_use]
+    pub fn separate_updates(mut self, service: impl Into<String>, method: impl Into<String>) -> Self {
+        self.separate_updates.insert((service.into(), method.into()));
+        self
     }
 }
 

@@ -1,171 +1,145 @@
-//! The task of a subject: subscribes, reads, and unsubscribes so that nothing is lost that the server has handed out.
+//! Reading the messages of one subscription.
 
-use std::future::poll_fn;
-use std::pin::Pin;
+use std::mem;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Wake, Waker};
 
-use async_nats::{Message, Subscriber};
+use async_nats::Subscriber;
+use bytes::Bytes;
 use futures_core::Stream;
-use psrpc::SubscriptionKind;
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use psrpc::bus::{Lock, Wakes};
+use tokio::task::unconstrained;
 
-use crate::link::{Link, Proof};
-use crate::shared::Shared;
-use crate::subject::Subject;
+use crate::signal::yield_now;
 
-/// The queue group of every queue subscription (PROTOCOL section 2).
-const GROUP: &str = "bus";
-
-/// More messages than a server can count to: told to unsubscribe after so many, it does so at once, while the client
-/// library goes on handing out what is on its way. The library's own `unsubscribe` and `drain` would throw that away.
+/// More messages than a server counts to. A server that is told to end a subscription after so many ends it at once, and
+/// the client library goes on handing out what is on its way; its own `unsubscribe` and `drain` throw that away. Nothing
+/// but that rests on the number: when the round has ended, the server is told to unsubscribe in any case.
 const AT_ONCE: u64 = u64::MAX;
 
-/// Runs a subject until nobody listens to it any more, or the runtime drops the task.
-pub(crate) fn run(shared: Arc<Shared>, subject: Arc<Subject>) -> impl Future<Output = ()> + Send {
-    let reader = Reader { link: shared.link.subscribe(), shared, subject };
-    reader.run()
+/// Reads the messages of a subscription.
+///
+/// It has no task: the client library's connection wakes it with each message, and it routes the message on that thread.
+/// So messages of all subjects are delivered in the order in which they came. Its waker may be called while it reads, even
+/// by the channel that it reads from: then it reads once more.
+pub(crate) struct Reader {
+    /// Takes each message.
+    route: Box<RouteFn>,
+    reading: Lock<Reading>,
 }
 
-struct Reader {
-    shared: Arc<Shared>,
-    subject: Arc<Subject>,
-    link: watch::Receiver<Link>,
+type RouteFn = dyn Fn(Bytes, &mut Wakes) + Send + Sync;
+
+#[derive(Default)]
+struct Reading {
+    /// `None` while a thread reads, and once it is closed or the connection has ended.
+    subscriber: Option<Subscriber>,
+    /// Whether a thread reads.
+    is_busy: bool,
+    /// Whether that thread is to read once more.
+    again: bool,
+    closed: bool,
+}
+
+enum Begun {
+    Reading(Subscriber),
+    /// Another thread reads.
+    Busy,
+    Ended,
 }
 
 impl Reader {
-    async fn run(mut self) {
-        let opening = Arc::clone(&self.shared.opening).acquire_owned();
-        let Some(opening) = self.unless_deserted(opening).await else { return };
-        let Some(Ok(subscriber)) = self.unless_deserted(self.subscribe()).await else { return };
-        self.read(subscriber, opening.ok()).await;
+    /// Returns a reader, which is to [read](Self::read) for the first time.
+    pub(crate) fn new(
+        subscriber: Option<Subscriber>,
+        route: impl Fn(Bytes, &mut Wakes) + Send + Sync + 'static,
+    ) -> Arc<Self> {
+        let reading = Reading { subscriber, ..Reading::default() };
+        Arc::new(Self { route: Box::new(route), reading: Lock::new(reading) })
     }
 
-    /// What `future` ends with, unless everybody has left by then.
-    async fn unless_deserted<T>(&self, future: impl Future<Output = T>) -> Option<T> {
-        let deserted = async {
-            while !self.subject.is_deserted() {
-                self.subject.changed.notified().await;
-            }
-        };
-        tokio::select! {
-            result = future => Some(result),
-            () = deserted => {
-                self.subject.dim();
-                None
-            }
+    /// Routes what has come, and is woken by what comes next.
+    pub(crate) fn read(self: &Arc<Self>) {
+        if let Begun::Reading(subscriber) = self.begin() {
+            self.read_on(subscriber);
         }
     }
 
-    async fn subscribe(&self) -> Result<Subscriber, async_nats::SubscribeError> {
-        let (client, name) = (&self.shared.client, self.subject.name.to_string());
-        // In the order in which the client numbers them.
-        let mut sids = self.shared.sids.lock().await;
-        *sids += 1;
-        self.subject.set_sid(*sids);
-        match self.subject.kind {
-            SubscriptionKind::Plain => client.subscribe(name).await,
-            SubscriptionKind::Queue => client.queue_subscribe(name, GROUP.to_owned()).await,
-        }
+    /// Routes what has come, and ends the subscription.
+    pub(crate) fn close(self: &Arc<Self>) {
+        self.reading.lock().closed = true;
+        self.read();
     }
 
-    /// Reads until nobody is left, or the client has stopped. `opening` is dropped once the subscription is live.
-    async fn read(&mut self, mut subscriber: Subscriber, mut opening: Option<OwnedSemaphorePermit>) {
-        let mut proof = Proof::default();
-        let mut unsubscribed = false;
-        // The connection that there is, and the one on which the subscription was live last.
-        let (mut link, mut live_on) = (Link::Down, Link::Down);
-        // Whether anything but a message has come.
-        let mut changed = true;
+    /// Has the server end the subscription. What it had handed out by then is still read.
+    pub(crate) async fn unsubscribe(self: &Arc<Self>) {
         loop {
-            if std::mem::take(&mut changed) {
-                link = *self.link.borrow_and_update();
-                if link == Link::Down {
-                    proof.give_up();
-                    self.drain(&mut subscriber).await;
-                    if self.subject.dim() {
-                        return;
-                    }
-                } else if live_on != Link::Down && live_on != link {
-                    // The round trip that made the link `Up` came after the client had subscribed again.
-                    proof.give_up();
-                    live_on = link;
-                    self.drain(&mut subscriber).await;
-                    self.subject.live(true);
-                    if self.subject.gone() {
-                        return;
-                    }
+            match self.begin() {
+                Begun::Reading(mut subscriber) => {
+                    // If this fails, the connection was lost.
+                    let _ = subscriber.unsubscribe_after(AT_ONCE).await;
+                    return self.read_on(subscriber);
                 }
-                if link != Link::Down && !proof.is_asked() && self.subject.begin() {
-                    if self.subject.is_deserted() && !unsubscribed {
-                        unsubscribed = tokio::select! {
-                            asked = subscriber.unsubscribe_after(AT_ONCE) => asked.is_ok(),
-                            _ = self.link.changed() => {
-                                changed = true;
-                                continue;
-                            }
-                        };
-                    }
-                    proof.ask(&self.shared.echo);
-                }
+                // It is done soon.
+                Begun::Busy => yield_now().await,
+                Begun::Ended => return,
             }
-            tokio::select! {
-                message = poll_fn(|cx| poll_next(&mut subscriber, cx)) => match message {
-                    Some(message) => {
-                        // It proves as much as an answer does.
-                        if live_on == Link::Down && link != Link::Down {
-                            live_on = link;
-                            self.subject.live(false);
-                        }
-                        self.route(message);
-                        continue;
-                    }
-                    None => return,
-                },
-                // Had the server refused the subscription, its task would have taken that before: on one thread, tasks
-                // run in the order in which they are woken.
-                () = proof.answered() => {
-                    live_on = link;
-                    self.subject.live(false);
-                    drop(opening.take());
-                    self.drain(&mut subscriber).await;
-                    if self.subject.gone() {
-                        return;
-                    }
-                }
-                link = self.link.changed() => if link.is_err() { return },
-                () = self.subject.changed.notified() => if self.subject.is_empty() { return },
-            }
-            changed = true;
         }
     }
 
-    /// Routes what has arrived by now.
-    async fn drain(&self, subscriber: &mut Subscriber) {
-        let capacity = self.shared.options.subscription_capacity;
-        // What has arrived is to be seen whatever tokio thinks of this task's share.
-        tokio::task::unconstrained(poll_fn(|cx| {
-            for _ in 0..capacity {
-                let Poll::Ready(Some(message)) = poll_next(subscriber, cx) else { break };
-                self.route(message);
+    /// Takes the subscriber, to read from it; or has the thread that does so read once more.
+    fn begin(&self) -> Begun {
+        let mut reading = self.reading.lock();
+        reading.again = reading.is_busy;
+        if reading.is_busy {
+            return Begun::Busy;
+        }
+        let Some(subscriber) = reading.subscriber.take() else { return Begun::Ended };
+        reading.is_busy = true;
+        Begun::Reading(subscriber)
+    }
+
+    fn read_on(self: &Arc<Self>, mut subscriber: Subscriber) {
+        let waker = Waker::from(Arc::clone(self));
+        let mut cx = Context::from_waker(&waker);
+        loop {
+            let has_ended = self.drain(&mut subscriber, &mut cx);
+            let mut reading = self.reading.lock();
+            reading.closed |= has_ended;
+            if has_ended || !mem::take(&mut reading.again) {
+                reading.is_busy = false;
+                if !reading.closed {
+                    reading.subscriber = Some(subscriber);
+                }
+                return;
             }
-            Poll::Ready(())
-        }))
-        .await;
+        }
     }
 
-    fn route(&self, message: Message) {
-        self.subject.route(message.payload, &self.shared.options.frame_limits);
+    /// Routes what has come. Returns `true` if nothing more will.
+    fn drain(&self, subscriber: &mut Subscriber, cx: &mut Context<'_>) -> bool {
+        let mut wakes = Wakes::new();
+        loop {
+            match poll_next(subscriber, cx) {
+                Poll::Ready(Some(message)) => {
+                    (self.route)(message.payload, &mut wakes);
+                }
+                Poll::Ready(None) => return true,
+                Poll::Pending => return false,
+            }
+        }
     }
 }
 
-impl Drop for Reader {
-    /// Also when the runtime drops the task.
-    fn drop(&mut self) {
-        self.shared.ended(&self.subject);
+impl Wake for Reader {
+    fn wake(self: Arc<Self>) {
+        self.read();
     }
 }
 
-fn poll_next(subscriber: &mut Subscriber, cx: &mut Context<'_>) -> Poll<Option<Message>> {
-    Pin::new(subscriber).poll_next(cx)
+/// Polls whatever tokio thinks of this task's share: the waker would be called at once if that were used up.
+fn poll_next(subscriber: &mut Subscriber, cx: &mut Context<'_>) -> Poll<Option<async_nats::Message>> {
+    let next = std::future::poll_fn(|cx| Pin::new(&mut *subscriber).poll_next(cx));
+    pin!(unconstrained(next)).poll(cx)
 }

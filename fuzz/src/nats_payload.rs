@@ -2,14 +2,14 @@
 
 use bytes::Bytes;
 use psrpc::SubscriptionKind;
-use psrpc::proto::{Frame, FrameLimits};
-use psrpc_bus_nats::fuzzing::Subject;
+use psrpc::proto::{Channel, Frame, FrameLimits};
+use psrpc_bus_nats::fuzzing::Subjects;
 
 use crate::input::Input;
 use crate::listener::{Counts, Told};
 
-/// The local names of channels of one subject, and one that nobody listens to.
-const CHANNELS: [&str; 5] = ["Fit.REQ", "Fit.RCLAIM", "intCount.REQ", "", "IntensiveRPC.REQ"];
+/// Methods whose requests share a subject, and one that nobody listens to.
+const METHODS: [&str; 5] = ["Fit", "Pick", "intCount", "", "IntensiveRPC"];
 
 /// So tight that short inputs go beyond them.
 const LIMITS: FrameLimits = FrameLimits {
@@ -25,37 +25,38 @@ pub fn run(input: &[u8]) {
     let mut input = Input(input);
     let (setup, leaves) = (input.byte(), input.byte());
     let kind = if setup.is_multiple_of(2) { SubscriptionKind::Plain } else { SubscriptionKind::Queue };
-    let subject = Subject::new("SRV.Hats.Q", kind).expect("it can be one");
-    let mut listeners: Vec<(&str, Told)> = Vec::new();
+    let subjects = Subjects::new(LIMITS);
+    let mut listeners: Vec<(String, Told)> = Vec::new();
     let mut keys = Vec::new();
     for bit in 1..8 {
         if setup >> bit & 1 == 1 {
-            let (channel, told) = (CHANNELS[bit % CHANNELS.len()], Told::default());
-            keys.push((channel, subject.add(channel, told.sink())));
-            listeners.push((channel, told));
+            let method = METHODS[bit % METHODS.len()];
+            let (channel, told) = (Channel::request::<&str>("Hats", method, &[], true), Told::default());
+            keys.push(subjects.add(&channel, kind, told.sink()).expect("it can be a subject"));
+            listeners.push((channel.local().to_owned(), told));
         }
     }
     if leaves % 4 == 1 && !keys.is_empty() {
         let at = usize::from(leaves) % keys.len();
-        let (channel, key) = keys[at];
-        subject.remove(channel, key);
-        listeners.remove(at);
+        subjects.remove(keys.swap_remove(at));
+        listeners.swap_remove(at);
     }
     let payload = Bytes::copy_from_slice(input.0);
-    _ = Subject::new(&String::from_utf8_lossy(input.0), kind);
+    let odd = Channel::response("Hats", &String::from_utf8_lossy(input.0));
+    drop(subjects.add(&odd, SubscriptionKind::Plain, Told::default().sink()));
     let expected = Frame::decode(&payload, &LIMITS);
     // Twice: of a queue, they take turns.
     for _ in 0..2 {
-        subject.receive(payload.clone(), &LIMITS);
+        subjects.receive(1, payload.clone());
         let told: Vec<(&str, Counts)> =
-            listeners.iter().map(|(channel, told)| (*channel, told.count())).collect();
+            listeners.iter().map(|(channel, told)| (channel.as_str(), told.count())).collect();
         let all = |count: fn(&Counts) -> usize| told.iter().map(|(_, counts)| count(counts)).sum::<usize>();
         let (frames, raw, untaken) =
             (all(|counts| counts.frames), all(|counts| counts.raw), all(|counts| counts.untaken));
         let anybody = usize::from(!listeners.is_empty());
         match &expected {
             Ok((_, channel)) => {
-                let there = told.iter().filter(|(known, _)| channel == known);
+                let there = told.iter().filter(|(known, _)| channel.as_str() == *known);
                 let rightly: usize = there.clone().map(|(_, counts)| counts.frames).sum();
                 assert_eq!(rightly, frames, "it reaches those of its channel alone");
                 let (there, queue) = (there.count(), kind == SubscriptionKind::Queue);

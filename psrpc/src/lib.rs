@@ -82,7 +82,7 @@
 //! | handlers, and the interceptors around them | the runtime that the server was created on |
 //! | the futures of calls, streams, sends and subscriptions, and the interceptors around calls | whatever executor polls them |
 //! | the connections of a Redis bus, and the encoding of frames | the runtime that the bus was given when it connected |
-//! | the connection of a NATS bus | a thread of its own; that of a client of yours, where the client was made |
+//! | the connection of a NATS bus | the runtime given to `connect`, if it is tokio; else a thread of its own |
 //! | the in-process bus | the caller of `publish` |
 //!
 //! When the runtime of a client or server shuts down, or its background task panics, everything that is pending fails at once

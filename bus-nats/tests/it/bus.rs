@@ -84,12 +84,16 @@ async fn a_queue_spreads_over_buses() {
     for number in 0..900 {
         publish(&bus, &queue("Make"), frame(number)).await.unwrap();
     }
-    let mut got = Vec::new();
-    for ear in &mut ears {
-        let numbers = ear.rest().await;
-        assert!(numbers.len() > 100, "{} of 900 frames", numbers.len());
-        got.extend(numbers);
-    }
+    let mut taken_by = [const { Vec::new() }; 3];
+    until(10 * SECOND, "all frames have come", async || {
+        for (ear, numbers) in ears.iter_mut().zip(&mut taken_by) {
+            numbers.extend(ear.waiting().iter().map(taken));
+        }
+        taken_by.iter().map(Vec::len).sum::<usize>() == 900
+    })
+    .await;
+    assert!(taken_by.iter().all(|numbers| numbers.len() > 100), "{taken_by:?}");
+    let mut got = taken_by.concat();
     got.sort_unstable();
     assert_eq!(got, (0..900).collect::<Vec<_>>(), "each once");
 }
@@ -118,6 +122,54 @@ async fn what_no_channel_of_a_queue_takes_goes_to_one_of_them() {
     }
     assert_eq!(untaken, 1);
     assert!(ears[2].waiting().is_empty());
+}
+
+/// Servers of one method and subscribers to the updates of another share a queue group, unless these have one of their own.
+#[tokio::test]
+async fn updates_may_have_a_queue_group_of_their_own() {
+    let server = Server::nats(&[]);
+    let (make, told) = (queue("Make"), queue("Told"));
+    for separate in [false, true] {
+        let options = match separate {
+            true => NatsOptions::new().separate_updates("Hats", "Told"),
+            false => NatsOptions::new(),
+        };
+        let connect =
+            async || NatsBus::connect_with(&server.url(), runtime(), options.clone()).await.unwrap();
+        let (serving, subscribing) = (connect().await, connect().await);
+        let events = [&serving, &subscribing].map(|bus| bus.monitor().unwrap().watch());
+        let mut ears = [Ear::live(&serving, &make, Queue).await, Ear::live(&subscribing, &told, Queue).await];
+        for number in 0..100 {
+            publish(&serving, &make, frame(number)).await.unwrap();
+            publish(&serving, &told, frame(100 + number)).await.unwrap();
+        }
+        let (mut taken, mut untaken) = (0, 0);
+        until(10 * SECOND, "everything has come", async || {
+            for delivery in ears.iter_mut().flat_map(Ear::waiting) {
+                match delivery {
+                    Delivery::Frame(_) => taken += 1,
+                    Delivery::Untaken(_) => untaken += 1,
+                    other => panic!("{other:?}"),
+                }
+            }
+            taken + untaken == 200
+        })
+        .await;
+        assert_eq!(untaken == 0, separate, "{untaken} of 200 have come where nobody takes them");
+        let mut told = 0;
+        for mut events in events {
+            let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+            while let std::task::Poll::Ready(Some(event)) =
+                futures_core::Stream::poll_next(std::pin::Pin::new(&mut events), &mut cx)
+            {
+                match event {
+                    psrpc::bus::BusEvent::Untaken { count, .. } => told += count,
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
+        assert_eq!(told, untaken);
+    }
 }
 
 /// As Go's: a request whose envelope names no channel reaches no method (nats-channel-request-without-local).
@@ -315,23 +367,4 @@ async fn a_subscription_that_is_hardly_live_ends_too() {
         }
         assert!(matches!(delivery, Delivery::Ended(None)), "{delivery:?}");
     }
-}
-
-#[test]
-fn a_bus_whose_client_has_gone_says_so() {
-    let server = Server::nats(&[]);
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let (bus, mut ear) = runtime.block_on(async {
-        let client = async_nats::connect(server.url()).await.unwrap();
-        let bus = NatsBus::from_client(client, crate::support::runtime()).await.unwrap();
-        let ear = Ear::live(&bus, &plain("Make"), Plain).await;
-        (bus, ear)
-    });
-    drop(runtime);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        assert!(matches!(ear.next().await, Delivery::Ended(Some(_))));
-        publish(&bus, &plain("Make"), frame(1)).await.unwrap_err();
-        assert!(matches!(Ear::new(&bus, &plain("Make"), Plain, 1).next().await, Delivery::Ended(Some(_))));
-    });
 }

@@ -106,6 +106,16 @@ async fn an_inbox_prefix_is_used() {
 async fn one_server_of_several_is_enough() {
     let server = Server::nats(&[]);
     NatsBus::connect(&format!("nats://127.0.0.1:{},{}", free_port(), server.url()), runtime()).await.unwrap();
+    let (gone, silent) = (free_port(), saying(""));
+    let text = error(&format!("nats://me:secret@127.0.0.1:{gone},nats://127.0.0.1:{silent}")).await;
+    let both = format!(
+        "no connection to nats://127.0.0.1:{gone}, nats://127.0.0.1:{silent}: nats://127.0.0.1:{gone}: "
+    );
+    assert!(text.starts_with(&both), "{text}");
+    assert!(
+        text.ends_with(&format!("; nats://127.0.0.1:{silent}: no NATS server answered within 1s")),
+        "{text}"
+    );
 }
 
 #[tokio::test]
@@ -135,41 +145,13 @@ async fn the_servers_of_a_cluster_are_one_bus_and_one_of_them_is_enough() {
 }
 
 #[tokio::test]
-async fn the_connection_of_a_client_will_do() {
-    let server = Server::nats(&[]);
-    let client = async_nats::connect(server.url()).await.unwrap();
-    let bus = NatsBus::from_client(client, runtime()).await.unwrap();
+async fn settings_of_the_client_library_are_taken() {
+    let server = Server::nats(&["authorization { users = [{ user: a, password: secret }] }"]);
+    let client = async_nats::ConnectOptions::with_user_and_password("a".to_owned(), "secret".to_owned());
+    let bus = NatsBus::from_client(&server.url(), client, runtime(), NatsOptions::new()).await.unwrap();
     let mut ear = Ear::live(&bus, &plain("Make"), Plain).await;
     publish(&bus, &plain("Make"), frame(1)).await.unwrap();
     assert_eq!(ear.number().await, 1);
-}
-
-#[test]
-fn a_runtime_without_io_is_enough() {
-    let server = Server::nats(&[]);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-    let bus = runtime.block_on(NatsBus::connect(&server.url(), crate::support::runtime())).unwrap();
-    runtime.block_on(Ear::live(&bus, &plain("Make"), Plain));
-}
-
-#[test]
-fn clients_of_a_bus_whose_connection_ended_with_its_runtime_fail_at_once() {
-    static HATS: psrpc::Service = psrpc::Service { name: "Hats", methods: &[] };
-    let server = Server::nats(&[]);
-    let tokio =
-        || tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let (first, second) = (tokio(), tokio());
-    let bus = first.block_on(async {
-        let client = async_nats::connect(server.url()).await.unwrap();
-        NatsBus::from_client(client, runtime()).await.unwrap()
-    });
-    drop(first);
-    let error = second.block_on(async {
-        let runtime = psrpc_tokio::TokioRuntime::current().unwrap();
-        let created = psrpc::Client::new(bus, runtime, &HATS, psrpc::ClientOptions::new());
-        tokio::time::timeout(20 * SECOND, created).await.expect("it fails at once").unwrap_err()
-    });
-    assert_eq!(error.code(), &psrpc::ErrorCode::Unavailable, "{error}");
 }
 
 #[tokio::test]

@@ -67,7 +67,10 @@ impl Replay {
         let foreign = async_nats::connect(server.url()).await.unwrap();
         let mut messages = foreign.subscribe("*.>").await.unwrap();
         foreign.publish("observer.ready", "".into()).await.unwrap();
-        poll_fn(|cx| Pin::new(&mut messages).poll_next(cx)).await.unwrap();
+        // Buses of the conversation before may still talk to their inboxes.
+        while poll_fn(|cx| Pin::new(&mut messages).poll_next(cx)).await.unwrap().subject.as_str()
+            != "observer.ready"
+        {}
         let frames: Vec<_> = conversation
             .frames
             .into_iter()

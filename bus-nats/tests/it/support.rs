@@ -12,13 +12,10 @@ use psrpc::bus::{Accepted, Bus, Delivery, Full, Inbox, Offer, ReplyTo, Subscript
 use psrpc::proto::{Channel, Frame, Request};
 use psrpc::{BusError, SubscriptionKind};
 use psrpc_bus_nats::NatsBus;
-use psrpc_smol::SmolRuntime;
 use tokio::sync::oneshot;
 
-/// A runtime that can be had on any thread.
-pub fn runtime() -> SmolRuntime {
-    SmolRuntime
-}
+#[allow(unused_imports, reason = "the test of the thread has a runtime of its own")]
+pub(crate) use crate::runtime;
 
 pub const SECOND: Duration = Duration::from_secs(1);
 
@@ -133,7 +130,10 @@ pub async fn offer(
                 send(&tell, Err(error));
                 return told;
             }
-            Ok(Accepted::Done(_)) => unreachable!("NATS confirms nothing"),
+            Ok(Accepted::Done(count)) => {
+                send(&tell, Ok(count));
+                return told;
+            }
             Err(Full) => poll_fn(|cx| bus.poll_room(cx)).await,
         }
     }
@@ -154,6 +154,7 @@ pub async fn until(limit: Duration, what: &str, mut holds: impl AsyncFnMut() -> 
 }
 
 /// An executor that is not tokio's.
+#[allow(dead_code, reason = "tests on tokio have an executor")]
 pub fn block_on<T>(future: impl Future<Output = T>) -> T {
     struct Unpark(Thread);
     impl Wake for Unpark {
