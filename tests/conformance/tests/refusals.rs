@@ -1,4 +1,4 @@
-//! Refusals by a Redis server that pass: what clients and servers say meanwhile, and that both work again by themselves
+//! Refusals by a Redis or NATS server that pass: what clients and servers say meanwhile, and that both work again by themselves
 //! (I16, I20). On tokio and on smol.
 
 use std::io::{BufRead, BufReader, Write};
@@ -6,9 +6,10 @@ use std::net::TcpStream;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use psrpc::bus::BusEvent;
+use psrpc::bus::{Bus, BusEvent};
 use psrpc::middleware::Observation;
 use psrpc::{ClientOptions, Error, Fault, Reason, Runtime, ServerOptions};
+use psrpc_bus_nats::NatsBus;
 use psrpc_bus_redis::RedisBus;
 use psrpc_conformance::proto::{Ask, Reply, Shop, ShopClient, ShopServer};
 use psrpc_servers::Server;
@@ -63,8 +64,17 @@ struct Pair {
 }
 
 impl Pair {
-    async fn new(server: &Server, credentials: &str, runtime: Arc<dyn Runtime>) -> Self {
-        let bus = RedisBus::connect(&server.url_with(credentials), Arc::clone(&runtime)).await.unwrap();
+    async fn on_redis(server: &Server, runtime: Arc<dyn Runtime>) -> Self {
+        let bus = RedisBus::connect(&server.url_with("hatter:right@"), Arc::clone(&runtime)).await.unwrap();
+        Self::new(bus, runtime).await
+    }
+
+    async fn on_nats(server: &Server, runtime: Arc<dyn Runtime>) -> Self {
+        let bus = NatsBus::connect(&server.url_with("hatter:right@"), Arc::clone(&runtime)).await.unwrap();
+        Self::new(bus, runtime).await
+    }
+
+    async fn new(bus: impl Bus + Clone, runtime: Arc<dyn Runtime>) -> Self {
         let told = Arc::<Mutex<Vec<_>>>::default();
         let tell = Arc::clone(&told);
         let options = ClientOptions::new().observer(move |observation| {
@@ -105,25 +115,60 @@ fn tell(server: &Server, command: &str) {
     assert_eq!(answer.trim_end(), "+OK", "{command}");
 }
 
-async fn rights_taken_away_and_given_back(runtime: Arc<dyn Runtime>) {
+async fn rights_taken_away_and_given_back_on_redis(runtime: Arc<dyn Runtime>) {
     let server = Server::redis(&[]);
     tell(&server, "ACL SETUSER hatter on >right ~* &* +@all");
-    let pair = Pair::new(&server, "hatter:right@", runtime).await;
+    let pair = Pair::on_redis(&server, runtime).await;
+    taken_away_and_given_back(
+        &pair,
+        "NOPERM",
+        || tell(&server, "ACL SETUSER hatter resetchannels"),
+        || tell(&server, "ACL SETUSER hatter allchannels"),
+    )
+    .await;
+}
+
+async fn rights_taken_away_and_given_back_on_nats(runtime: Arc<dyn Runtime>) {
+    let user = |subscribe: &str| {
+        let permissions = format!("publish: \">\", subscribe: [{subscribe}]");
+        format!(
+            "authorization {{ users = [{{ user: hatter, password: right, permissions: {{ {permissions} }} }}] }}"
+        )
+    };
+    let (none, all) = (user("\"_INBOX.>\""), user("\">\""));
+    let server = Server::nats(&[&all]);
+    let pair = Pair::on_nats(&server, runtime).await;
+    let server = std::cell::RefCell::new(server);
+    let reload = |configuration: &str| {
+        let mut server = server.borrow_mut();
+        server.configure(&[configuration]);
+        server.reload();
+    };
+    taken_away_and_given_back(
+        &pair,
+        "Permissions Violation for Subscription",
+        || reload(&none),
+        || reload(&all),
+    )
+    .await;
+}
+
+async fn taken_away_and_given_back(pair: &Pair, words: &str, take: impl Fn(), give: impl Fn()) {
     let (client, shop) = (pair.client.client().clone(), pair.server.server().clone());
     pair.call().await.unwrap();
     assert!(client.health().is_ok() && shop.health().is_ok());
     for round in 1..=2 {
-        tell(&server, "ACL SETUSER hatter resetchannels");
+        take();
         let refused = |health: Result<(), Error>| {
-            health.is_err_and(|error| error.to_string().contains("NOPERM") && error.fault() == Fault::Bus)
+            health.is_err_and(|error| error.to_string().contains(words) && error.fault() == Fault::Bus)
         };
         pair.until("both say why", async || refused(client.health()) && refused(shop.health())).await;
         let begun = pair.runtime.now().time;
         let error = pair.call().await.unwrap_err();
         assert!(pair.runtime.now().time.since(begun) < Duration::from_secs(1), "it fails at once");
         assert_eq!((error.code().as_str(), error.reason()), ("unavailable", Some(Reason::Interrupted)));
-        assert!(error.to_string().contains("NOPERM") && !error.may_have_run(), "{error}");
-        tell(&server, "ACL SETUSER hatter allchannels");
+        assert!(error.to_string().contains(words) && !error.may_have_run(), "{error}");
+        give();
         pair.until("both work again", async || client.health().is_ok() && shop.health().is_ok()).await;
         pair.call().await.unwrap();
         assert_eq!(pair.told(|told| matches!(told, Observation::Interrupted { .. })), round);
@@ -145,7 +190,7 @@ async fn refused_locks(runtime: Arc<dyn Runtime>) {
     ] {
         let server = Server::redis(&[]);
         tell(&server, "ACL SETUSER hatter on >right ~* &* +@all");
-        let pair = Pair::new(&server, "hatter:right@", Arc::clone(&runtime)).await;
+        let pair = Pair::on_redis(&server, Arc::clone(&runtime)).await;
         pair.call().await.unwrap();
         tell(&server, refuse);
         let error = pair.call().await.unwrap_err();
@@ -172,7 +217,12 @@ fn on_each_runtime(case: impl AsyncFn(Arc<dyn Runtime>)) {
 
 #[test]
 fn rights_that_are_taken_away_and_given_back_heal() {
-    on_each_runtime(rights_taken_away_and_given_back);
+    on_each_runtime(rights_taken_away_and_given_back_on_redis);
+}
+
+#[test]
+fn permissions_that_are_taken_away_and_given_back_heal() {
+    on_each_runtime(rights_taken_away_and_given_back_on_nats);
 }
 
 #[test]
