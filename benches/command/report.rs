@@ -2,14 +2,15 @@
 
 use serde_json::{Value, json};
 
+use crate::measure::ratio;
 use crate::row::Row;
 
 pub(crate) const HEAD: &str = "\
-bus   work         threads conc |   calls/s   p50 us   p99 us p99.9 us   CPU us  allocs bus CPU errors | floor/s  p50 us    ratio  p99 us  CPU us  ratio";
+bus   work         threads conc |   calls/s   p50 us   p99 us p99.9 us   CPU us  allocs bus CPU errors | floor/s  p50 us    ratio  lib p50    ratio  p99 us  CPU us  ratio";
 
 pub(crate) const LEGEND: &str = "\
 CPU and allocations: of this process, for each call; bus CPU: of the bus's server. Floor: the same hops without the protocol. In process tokio channels;
-else the bare client library; but p50 at a concurrency of 1: bare blocking sockets.";
+else the bare client library; but p50 at a concurrency of 1: bare blocking sockets. Lib p50: that of the channels or the library in any case.";
 
 pub(crate) fn line(row: &Row) -> String {
     let Row { bus, work, concurrency, threads, errors, .. } = row;
@@ -27,9 +28,11 @@ pub(crate) fn line(row: &Row) -> String {
     if let (Some(latency), Some(cpu)) = (row.figure("latency_ratio"), row.figure("cpu_ratio")) {
         let (per_second, p50, p99) =
             (figure("floor_calls_per_s"), figure("floor_p50_us"), figure("floor_p99_us"));
-        let floor_cpu = figure("floor_cpu_us_per_call");
-        line +=
-            &format!("{per_second:>8.0} {p50:>7.2} {latency:>7.2}x {p99:>7.2} {floor_cpu:>7.2} {cpu:>5.2}x");
+        let (library, floor_cpu) = (figure("library_p50_us"), figure("floor_cpu_us_per_call"));
+        let of_library = ratio(figure("p50_us"), library);
+        line += &format!(
+            "{per_second:>8.0} {p50:>7.2} {latency:>7.2}x {library:>8.2} {of_library:>7.2}x {p99:>7.2} {floor_cpu:>7.2} {cpu:>5.2}x"
+        );
     }
     line
 }

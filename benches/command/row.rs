@@ -17,7 +17,7 @@ pub(crate) struct Row {
 }
 
 /// By their names in JSON.
-const FIGURES: [&str; 13] = [
+const FIGURES: [&str; 14] = [
     "calls_per_s",
     "p50_us",
     "p99_us",
@@ -29,6 +29,7 @@ const FIGURES: [&str; 13] = [
     "floor_p50_us",
     "floor_p99_us",
     "latency_ratio",
+    "library_p50_us",
     "floor_cpu_us_per_call",
     "cpu_ratio",
 ];
@@ -51,6 +52,7 @@ impl Row {
             quickest,
             floor.as_ref().map(|floor| floor.percentile(99.0)),
             quickest.map(|quickest| ratio(ours.percentile(50.0), quickest)),
+            floor.as_ref().map(|floor| floor.percentile(50.0)),
             floor_cpu,
             floor_cpu.map(|floor| ratio(ours.cpu_us(), floor)),
         ];

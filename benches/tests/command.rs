@@ -22,11 +22,12 @@ const OURS: [&str; 13] = [
 ];
 
 /// And what one has that has a floor; any other has nothing there.
-const FLOOR: [&str; 6] = [
+const FLOOR: [&str; 7] = [
     "floor_calls_per_s",
     "floor_p50_us",
     "floor_p99_us",
     "latency_ratio",
+    "library_p50_us",
     "floor_cpu_us_per_call",
     "cpu_ratio",
 ];
