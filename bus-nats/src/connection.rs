@@ -19,15 +19,16 @@ use std::time::Duration;
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, ServerError, Subscriber};
 use futures_core::Stream;
 use psrpc::bus::{BusEvent, Lock, Monitor, Wakes};
-use psrpc::{Now, Runtime, Time};
+use psrpc::{BusError, Now, Runtime, Time};
 use tokio::sync::oneshot;
+use tokio::task::yield_now;
 
 use crate::error::{ConnectError, Failure};
 use crate::io::{Io, NoResult};
 use crate::listeners::Group;
 use crate::options::{NatsOptions, delay};
 use crate::publish::{CLIENT_CAPACITY, Publisher};
-use crate::signal::{Signal, yield_now};
+use crate::signal::Signal;
 use crate::subscribe::{Round, Subscriptions};
 use crate::url::{Credentials, Servers};
 
@@ -68,6 +69,13 @@ struct Heard {
     /// The refusals of what was taken for granted, in the period that began then, and in the one before.
     refusals: [usize; 2],
     counted_since: Option<Time>,
+}
+
+impl Heard {
+    /// Another connection begins.
+    fn begin(&mut self, connection: u64) {
+        *self = Self { closed: self.closed, connection, ..Self::default() };
+    }
 }
 
 impl Shared {
@@ -281,8 +289,7 @@ impl Task {
     async fn connect_to(&mut self, address: &str) -> Result<Connection, Attempt> {
         let shared = Arc::clone(&self.shared);
         self.number += 1;
-        *shared.heard.lock() =
-            Heard { closed: shared.is_closed(), connection: self.number, ..Heard::default() };
+        shared.heard.lock().begin(self.number);
         let limit = shared.options.connection_timeout;
         let silent = || Attempt::Failed(format!("no NATS server answered within {limit:?}"));
         let (options, url) = (self.client_options(), address.to_owned());
@@ -372,8 +379,7 @@ impl Task {
         let shared = &self.shared;
         let now = shared.runtime.now();
         self.lost = Some(now);
-        let (servers, cause) = (shared.names.clone(), cause.to_owned());
-        let cause = Failure::NotConnected { servers, cause }.into();
+        let cause = shared.not_connected(cause);
         shared.monitor.report(BusEvent::Lost { since: now.wall, cause }, &mut Wakes::new());
     }
 
@@ -425,9 +431,7 @@ impl Task {
                 break "the server refused so much at once that some of it may be unknown".to_owned();
             }
         };
-        let (servers, cause) = (shared.names.clone(), lost.clone());
-        let cause = Failure::NotConnected { servers, cause }.into();
-        shared.subscriptions.lost(trip.map(|trip| trip.round), &cause);
+        shared.subscriptions.lost(trip.map(|trip| trip.round), &shared.not_connected(&lost));
         shared.publisher.lost(&lost);
         Some(lost)
     }
@@ -458,6 +462,10 @@ impl Task {
 }
 
 impl Shared {
+    fn not_connected(&self, cause: &str) -> BusError {
+        Failure::NotConnected { servers: self.names.clone(), cause: cause.to_owned() }.into()
+    }
+
     /// Returns why the connection was lost, as far as is known.
     fn loss(&self) -> String {
         let words = self.heard.lock().words.take();

@@ -9,9 +9,7 @@ use async_nats::Subscriber;
 use bytes::Bytes;
 use futures_core::Stream;
 use psrpc::bus::{Lock, Wakes};
-use tokio::task::unconstrained;
-
-use crate::signal::yield_now;
+use tokio::task::{unconstrained, yield_now};
 
 /// More messages than a server counts to. A server that is told to end a subscription after so many ends it at once, and
 /// the client library goes on handing out what is on its way; its own `unsubscribe` and `drain` throw that away. Nothing

@@ -1,9 +1,7 @@
-//! A signal to the task of a bus that there is something to do, and how a task waits for its turn.
+//! A signal to the task of a bus that there is something to do.
 
-use std::future::poll_fn;
-use std::mem;
 use std::sync::Arc;
-use std::task::{Poll, Wake, Waker};
+use std::task::{Wake, Waker};
 
 use tokio::sync::Notify;
 
@@ -30,17 +28,4 @@ impl Wake for Signal {
     fn wake(self: Arc<Self>) {
         self.notify();
     }
-}
-
-/// Lets the tasks run that were woken before.
-pub(crate) async fn yield_now() {
-    let mut yielded = false;
-    poll_fn(|cx| {
-        if mem::replace(&mut yielded, true) {
-            return Poll::Ready(());
-        }
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
 }

@@ -10,7 +10,7 @@
 //!    +------------------- Refused <-+-----------------------------------+
 //!
 //!  any --- the connection was lost --> Wanted
-//!  any --- nobody listens any more --> Left: another subscription is made for who comes next
+//!  any --- the last listener leaves --> Left: the next listener gets a new subscription
 //! ```
 //!
 //! What the server is asked for goes out in rounds, each of which ends with a round trip: whatever the server had handed
@@ -45,7 +45,7 @@ const MOST_ASKED_WITH_CARE: usize = 4;
 /// on that.
 const LATE: Duration = Duration::from_millis(100);
 
-/// The queue group of every queue subscription (PROTOCOL section 2), but for those that are to have one of their own.
+/// The queue group that queue subscriptions share (PROTOCOL section 2), unless an option gives them their own.
 const GROUP: &str = "bus";
 
 /// The subscriptions of a bus.
