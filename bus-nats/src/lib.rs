@@ -21,7 +21,8 @@
 //! # Publishing
 //!
 //! The publishing thread encodes a frame and hands it to the client library as soon as it holds no
-//! lock. If the library has no room, frames wait in a queue that is bounded in bytes
+//! lock. If frames follow each other closely, a task on the runtime gathers them for one turn of the
+//! executor first, so that one write carries many. If the library has no room, frames wait in a queue that is bounded in bytes
 //! ([`NatsOptions::queue_bytes`]). A frame of 64 KiB or more is encoded in a task of its own;
 //! the later frames of its channel wait for it, and those of other channels do not.
 //!
@@ -122,6 +123,7 @@ pub mod fuzzing;
 mod io;
 mod listeners;
 mod options;
+mod pace;
 mod permissions;
 mod publish;
 mod reader;

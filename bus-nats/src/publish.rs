@@ -2,7 +2,8 @@
 //!
 //! A frame takes its place in a queue, under the locks of those who publish. It leaves once these locks are free: the
 //! waker that the queue adds to the publisher's [`Wakes`] encodes what is queued and hands it to the client library, on
-//! the publisher's own thread. If another thread is doing so already, that one takes the new frame too.
+//! the publisher's own thread. If another thread is doing so already, that one takes the new frame too. With many calls in
+//! flight a task does it instead, after one turn of the executor ([`Pace`]).
 //!
 //! ```text
 //! queued --> encoded, small ones here, large ones in a task --> handed over --> confirmed by a round trip,
@@ -19,10 +20,11 @@ use bytes::Bytes;
 use psrpc::bus::{Accepted, Full, Lock, Offer, Receipt, Wakes, assert_unlocked};
 use psrpc::proto::{Channel, Compression, Frame};
 use psrpc::{BusError, Runtime};
-use tokio::task::unconstrained;
+use tokio::task::{unconstrained, yield_now};
 
 use crate::error::Failure;
 use crate::options::NatsOptions;
+use crate::pace::Pace;
 use crate::permissions::{Permissions, Unconfirmed};
 use crate::signal::Signal;
 use crate::subject;
@@ -66,6 +68,7 @@ struct Queue {
     /// What the flush under way covers.
     flushing: Size,
     permissions: Permissions,
+    pace: Pace,
     /// The tasks that wait for room.
     wakers: Vec<Waker>,
 }
@@ -124,6 +127,7 @@ impl Publisher {
             handed: Size::default(),
             flushing: Size::default(),
             permissions: Permissions::default(),
+            pace: Pace::default(),
             wakers: Vec::new(),
         };
         let (limit, compression) = (options.queue_bytes.max(1), options.compression);
@@ -363,8 +367,21 @@ impl Publisher {
 }
 
 impl Wake for Publisher {
+    /// Sends the queued frames, or spawns a task that does so once other tasks have added theirs.
     fn wake(self: Arc<Self>) {
-        self.send();
+        let now = self.runtime.now().time;
+        if !self.queue.lock().pace.gathers(now) {
+            return self.send();
+        }
+        let publisher = Arc::clone(&self);
+        self.runtime.spawn(Box::pin(async move {
+            yield_now().await;
+            let mut queue = publisher.queue.lock();
+            let gathered = queue.frames.len();
+            queue.pace.gathered(gathered);
+            drop(queue);
+            publisher.send();
+        }));
     }
 }
 
