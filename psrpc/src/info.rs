@@ -1,4 +1,4 @@
-//! What is called: the part of a call that no interceptor changes.
+//! What is called, and the side on which something happens.
 
 use std::fmt;
 
@@ -47,4 +47,13 @@ impl fmt::Debug for CallInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "CallInfo({self})")
     }
+}
+
+/// On which side of a call something was measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Side {
+    /// In the client.
+    Client,
+    /// In the server.
+    Server,
 }

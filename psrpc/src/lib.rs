@@ -150,26 +150,24 @@ macro_rules! planted {
     };
 }
 
+mod answers;
 pub mod bus;
-mod call;
+mod cancellation;
 mod client;
 mod driver;
 mod error;
 mod guard;
-mod handler;
 mod info;
 mod interceptor;
 mod log;
 mod message;
 mod method;
 pub mod middleware;
-mod multi;
-mod options;
+mod request;
 mod runtime;
 mod selection;
 mod server;
 mod stream;
-mod subscription;
 mod sync;
 pub mod testing;
 mod waiting;
@@ -183,27 +181,28 @@ pub use psrpc_engine::{
     SlowConsumer, StreamLimits, SubscriptionKind, Time, WallTime,
 };
 
-pub use call::{Call, Calling};
-pub use client::{Client, ClientOptions};
+pub use answers::{Answer, Answers};
+pub use client::Client;
+pub use client::multi::MultiCall;
+pub use client::open_stream::OpenStream;
+pub use client::options::ClientOptions;
+pub use client::subscription::{Subscribe, Subscription};
+pub use client::unary::{Call, Calling};
 pub use error::{Error, Fault, ResultExt};
-pub use handler::Request;
 pub use info::CallInfo;
 pub use interceptor::{
-    CallInterceptor, HandlerInterceptor, MultiCallInterceptor, NextCall, NextHandler, NextMultiCall,
-    NextSend, OpeningStream, Outgoing, SendOptions, StreamInterceptor, StreamLayer,
+    CallInterceptor, CallOptions, HandlerInterceptor, MultiCallInterceptor, NextCall, NextHandler,
+    NextMultiCall, NextSend, OpeningStream, Outgoing, SendOptions, StreamInterceptor, StreamLayer,
 };
 pub use message::AnyMessage;
 pub use method::{Method, MethodKind, Service};
-pub use multi::{Answer, Answers, MultiCall};
-pub use options::CallOptions;
+pub use request::Request;
 pub use runtime::{BoxFuture, Runtime, Task};
 pub use selection::Selection;
 pub use server::{Handlers, Publish, Server, ServerOptions};
 pub use stream::{
-    AtClient, AtServer, BiStream, ClientStream, OpenStream, RecvHalf, SendHalf, SendSink, Sending,
-    ServerStream,
+    AtClient, AtServer, BiStream, ClientStream, RecvHalf, SendHalf, SendSink, Sending, ServerStream,
 };
-pub use subscription::{Subscribe, Subscription};
 
 /// Includes the code that `psrpc-build` generated for a protobuf package, by the package's name; `"_"` for none.
 #[macro_export]

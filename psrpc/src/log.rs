@@ -10,9 +10,11 @@ use tracing::Level;
 use tracing::level_filters::LevelFilter;
 
 use crate::bus::BusEvent;
-use crate::guard::{self, Panicked};
-use crate::middleware::Side;
-use crate::{CallInfo, Error, Fault};
+use crate::error::{Error, Fault};
+use crate::guard;
+use crate::guard::Panicked;
+use crate::info::CallInfo;
+use crate::info::Side;
 
 /// Something to be logged.
 pub(crate) enum Note {

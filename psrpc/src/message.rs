@@ -7,7 +7,7 @@ use std::sync::Arc;
 use prost::Message;
 use psrpc_engine::proto::ErrorCode;
 
-use crate::Error;
+use crate::error::Error;
 
 /// A protobuf message of any type, as interceptors and hooks get it. Cheap to clone; all clones are one message.
 ///

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use psrpc_engine::Route;
 use psrpc_engine::proto::{ErrorCode, MethodProperties, Text};
 
-use crate::Error;
+use crate::error::Error;
 
 /// A service: its name on the wire and its methods.
 #[derive(Debug)]

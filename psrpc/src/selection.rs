@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use psrpc_engine::{Claim, Selection as Options};
 
-use crate::Error;
+use crate::error::Error;
 
 /// How a call picks its server among those that bid (PROTOCOL section 6).
 ///

@@ -7,8 +7,9 @@ use std::task::{Context, Poll};
 
 use futures_core::Stream;
 
-use super::sink::{Delivery, Sink};
-use crate::driver::Mailbox;
+use super::delivery::Delivery;
+use super::mailbox::Mailbox;
+use super::sink::Sink;
 
 /// A subscription's frames as a stream, for programs that use a bus without a client or a server.
 pub struct Inbox(Arc<Mailbox>);
@@ -17,7 +18,7 @@ impl Inbox {
     /// Returns an inbox with room for so many frames, and the sink that fills it.
     pub fn new(capacity: usize) -> (Sink, Inbox) {
         let mailbox = Arc::new(Mailbox::default());
-        (mailbox.sink(capacity, None), Inbox(mailbox))
+        (Sink::into_mailbox(&mailbox, capacity, None), Inbox(mailbox))
     }
 }
 
@@ -95,7 +96,7 @@ mod tests {
     #[test]
     fn a_subscription_that_is_behind_takes_no_room_from_others() {
         let mailbox = Arc::new(Mailbox::default());
-        let (slow, fast) = (mailbox.sink(1, None), mailbox.sink(1, None));
+        let (slow, fast) = (Sink::into_mailbox(&mailbox, 1, None), Sink::into_mailbox(&mailbox, 1, None));
         (1..=9).for_each(|number| slow.deliver(frame(number), &mut Wakes::new()));
         fast.deliver(frame(10), &mut Wakes::new());
         assert_eq!(arrived(&mut Inbox(mailbox)), [1, -8, 10]);

@@ -7,7 +7,10 @@
 //! A client or server calls both under its own lock. Nothing that runs foreign code may happen there: tasks are woken later,
 //! by the [`Wakes`] that both are given. A bus keeps the same rule for its own lock, which [`Lock`] checks in debug builds.
 
+mod delivery;
+mod event;
 mod inbox;
+pub(crate) mod mailbox;
 mod monitor;
 mod offer;
 mod publish;
@@ -23,12 +26,14 @@ use std::task::{Context, Poll};
 use psrpc_engine::SubscriptionKind;
 use psrpc_engine::proto::Channel;
 
+pub use self::delivery::Delivery;
+pub use self::event::BusEvent;
 pub use self::inbox::Inbox;
-pub use self::monitor::{BusEvent, Monitor, Status, Watcher};
+pub use self::monitor::{Monitor, Status, Watcher};
 pub use self::offer::{Accepted, Full, Offer};
 pub use self::publish::{Publishing, publish};
 pub use self::receipt::{Receipt, ReplyTo};
-pub use self::sink::{Delivery, Sink};
+pub use self::sink::Sink;
 pub use self::turns::Turns;
 pub use self::wakes::Wakes;
 pub use crate::sync::{Lock, LockGuard, assert_unlocked};

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use psrpc_engine::proto::{Channel, Frame};
 use psrpc_engine::{BusError, LentFrame};
 
+use super::mailbox::Mailbox;
 use super::receipt::{Receipt, ReplyTo};
-use crate::driver::Mailbox;
 
 /// A frame that is offered to a bus, which takes it, or drops the offer and says that it is [`Full`].
 pub struct Offer<'a> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use psrpc_engine::{BusError, Token};
 
-use crate::driver::Mailbox;
+use super::mailbox::Mailbox;
 
 /// Where the result of a publish goes, if the bus does not know it at once. Dropping it tells nobody anything.
 pub struct ReplyTo(Target);

@@ -3,29 +3,12 @@
 use std::fmt;
 use std::sync::Arc;
 
-use psrpc_engine::BusError;
 use psrpc_engine::proto::Frame;
+use psrpc_engine::{BusError, SubscriptionHandle};
 
-use super::Wakes;
-use crate::driver::Mailbox;
-
-/// What a bus delivers on a subscription.
-#[derive(Clone, Debug)]
-pub enum Delivery {
-    /// The subscription is live, for the first time or again.
-    Live,
-    /// A frame.
-    Frame(Frame),
-    /// A frame for a channel that nobody here subscribed to, which the bus handed to this queue subscription's member of
-    /// the queue, and to no other.
-    Untaken(Frame),
-    /// Frames may be missing here; how many, where that is known.
-    Gap(Option<u64>),
-    /// A live subscription is interrupted: frames may be lost until it is [live](Self::Live) again.
-    Interrupted(BusError),
-    /// The subscription has ended; why, if that was not asked for. Nothing comes after it.
-    Ended(Option<BusError>),
-}
+use super::delivery::Delivery;
+use super::mailbox::Mailbox;
+use super::wakes::Wakes;
 
 /// The bus's end of a subscription. Dropping it ends the subscription, and wakes the subscriber: no lock may be held then.
 ///
@@ -50,8 +33,13 @@ impl Sink {
         Self(Some(Target::Closure(Box::new(take))))
     }
 
-    pub(crate) fn mailbox(mailbox: Arc<Mailbox>, slot: usize) -> Self {
-        Self(Some(Target::Mailbox(mailbox, slot)))
+    /// Returns a sink into a mailbox, with room for so many frames.
+    pub(crate) fn into_mailbox(
+        mailbox: &Arc<Mailbox>,
+        capacity: usize,
+        handle: Option<SubscriptionHandle>,
+    ) -> Self {
+        Self(Some(Target::Mailbox(Arc::clone(mailbox), mailbox.subscribe(capacity, handle))))
     }
 
     /// Tells that the subscription is live: for the first time, or again after it was [interrupted](Self::interrupted), which

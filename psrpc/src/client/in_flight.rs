@@ -11,7 +11,7 @@ use psrpc_engine::{
 
 use super::Client;
 use super::role::{Outcome, Settled};
-use crate::Error;
+use crate::error::Error;
 use crate::selection::Choose;
 use crate::stream::Codec;
 

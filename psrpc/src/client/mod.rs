@@ -1,8 +1,12 @@
 //! The client of a service, on which generated clients stand.
 
 mod in_flight;
-mod options;
+pub(crate) mod multi;
+pub(crate) mod open_stream;
+pub(crate) mod options;
 mod role;
+pub(crate) mod subscription;
+pub(crate) mod unary;
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -10,19 +14,14 @@ use std::sync::Arc;
 use psrpc_engine::proto::Text;
 use psrpc_engine::{Client as Engine, Counters, Route};
 
-pub(crate) use self::in_flight::{InFlight, Opening};
-pub(crate) use self::options::CHANNEL_SIZE;
-pub use self::options::ClientOptions;
+use self::options::ClientOptions;
 use self::role::ClientRole;
 use crate::bus::Bus;
 use crate::driver::Driver;
+use crate::error::Error;
 use crate::interceptor::AroundCalls;
 use crate::method::{Method, MethodKind, Routes, Service};
-use crate::multi::MultiCall;
 use crate::runtime::Runtime;
-use crate::stream::OpenStream;
-use crate::subscription::Subscribe;
-use crate::{Call, Error};
 
 /// A client of a service. Cheap to clone; all clones are one client.
 ///
@@ -74,42 +73,9 @@ impl Client {
         Ok(client)
     }
 
-    /// Makes a call of `method` on `topic`, which is empty for a method without topics.
-    ///
-    /// Generated clients have a method for each rpc, which is what to call instead.
-    pub fn call<Req, Res>(&self, method: &'static Method, topic: &[&str], request: Req) -> Call<Req, Res> {
-        Call::new(self.clone(), self.routes.route_for(MethodKind::Call, method, topic), request)
-    }
-
-    /// Makes a call of `method` on `topic` that every server answers.
-    ///
-    /// Generated clients have a method for each rpc, which is what to call instead.
-    pub fn multi_call<Req, Res>(
-        &self,
-        method: &'static Method,
-        topic: &[&str],
-        request: Req,
-    ) -> MultiCall<Req, Res> {
-        MultiCall::new(self.clone(), self.routes.route_for(MethodKind::Call, method, topic), request)
-    }
-
-    /// Opens a stream with `method` on `topic`, on which the client sends `S` and receives `R`.
-    ///
-    /// Generated clients have a method for each rpc, which is what to call instead.
-    pub fn open_stream<S, R>(&self, method: &'static Method, topic: &[&str]) -> OpenStream<S, R> {
-        OpenStream::new(self.clone(), self.routes.route_for(MethodKind::Stream, method, topic))
-    }
-
-    /// Subscribes to the updates of `method` on `topic`.
-    ///
-    /// On NATS, a subscription by queue shares a queue group with the servers of the queue-routed
-    /// calls of its service. About half of the updates, and of the requests, then go to a member
-    /// that cannot use them, and are lost. See [`Subscription`](crate::Subscription#on-nats) for ways to avoid it.
-    ///
-    /// Generated clients have a method for each rpc, which is what to call instead.
-    pub fn subscribe<T>(&self, method: &'static Method, topic: &[&str]) -> Subscribe<T> {
-        let route = self.routes.route_for(MethodKind::Subscription, method, topic);
-        Subscribe::new(self.clone(), route, method.response)
+    /// Returns the route of a method on a topic, or why there is none.
+    fn route(&self, kind: MethodKind, method: &'static Method, topic: &[&str]) -> RouteResult {
+        self.routes.route_for(kind, method, topic)
     }
 
     /// Its id on the wire.

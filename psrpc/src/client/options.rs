@@ -1,13 +1,18 @@
 //! The options of a client.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use psrpc_engine::proto::Text;
 use psrpc_engine::{ClientConfig, ClientLimits, SlowConsumer};
 
-use crate::interceptor::AroundCalls;
+use crate::driver::CHANNEL_SIZE;
+use crate::error::Error;
+use crate::info::CallInfo;
+use crate::interceptor::{AroundCalls, CallInterceptor, MultiCallInterceptor, StreamInterceptor};
+use crate::message::AnyMessage;
 use crate::method::{MethodKind, Service};
-use crate::middleware::Observers;
+use crate::middleware::{Metrics, MetricsObserver, Observation, Observers};
 
 /// Options of a client, each with its default.
 #[derive(Clone, Debug, Default)]
@@ -23,9 +28,6 @@ pub struct ClientOptions {
     pub(crate) around: AroundCalls,
     pub(crate) observers: Observers,
 }
-
-/// The default room of a subscription, in frames.
-pub(crate) const CHANNEL_SIZE: usize = 8192;
 
 impl ClientOptions {
     /// The defaults.
@@ -91,6 +93,67 @@ impl ClientOptions {
     #[must_use]
     pub fn skew_allowance(mut self, allowance: Duration) -> Self {
         self.skew_allowance = Some(allowance);
+        self
+    }
+
+    /// Puts an interceptor around every unary call, within those that were added before.
+    #[must_use]
+    pub fn interceptor(mut self, interceptor: impl CallInterceptor) -> Self {
+        self.around.interceptors.push(Arc::new(interceptor));
+        self
+    }
+
+    /// Calls a function with every request, as soon as the call is made: when it is first polled, before any interceptor.
+    /// Several are called in the order in which they were added.
+    ///
+    /// It runs on the caller's task, which it must not block and to which a panic in it goes.
+    #[must_use]
+    pub fn request_hook(mut self, hook: impl Fn(&CallInfo, &AnyMessage) + Send + Sync + 'static) -> Self {
+        self.around.hooks.requests.push(Arc::new(hook));
+        self
+    }
+
+    /// Calls a function with every request and what came of it, just before the caller gets that: after all interceptors.
+    /// Several are called in the order in which they were added. A call that is dropped has no response.
+    ///
+    /// It runs on the caller's task, which it must not block and to which a panic in it goes.
+    #[must_use]
+    pub fn response_hook(
+        mut self,
+        hook: impl Fn(&CallInfo, &AnyMessage, Result<&AnyMessage, &Error>) + Send + Sync + 'static,
+    ) -> Self {
+        self.around.hooks.responses.push(Arc::new(hook));
+        self
+    }
+
+    /// Puts an interceptor around every multi call, within those that were added before.
+    #[must_use]
+    pub fn multi_interceptor(mut self, interceptor: impl MultiCallInterceptor) -> Self {
+        self.around.multi_interceptors.push(Arc::new(interceptor));
+        self
+    }
+
+    /// Puts an interceptor around every stream, within those that were added before.
+    #[must_use]
+    pub fn stream_interceptor(mut self, interceptor: impl StreamInterceptor) -> Self {
+        self.around.streams.push(Arc::new(interceptor));
+        self
+    }
+
+    /// Measures calls, multi calls and streams. It is an interceptor of each kind, and has its place among the others: what is
+    /// added later is within what it measures.
+    #[must_use]
+    pub fn metrics(self, observer: impl MetricsObserver) -> Self {
+        let metrics = Metrics(Arc::new(observer));
+        self.interceptor(metrics.clone()).multi_interceptor(metrics.clone()).stream_interceptor(metrics)
+    }
+
+    /// Tells a function of frames that are dropped, of streams that end, and of gaps.
+    ///
+    /// It mostly runs on the client's background task, which it must not block. A panic in it is discarded.
+    #[must_use]
+    pub fn observer(mut self, observer: impl Fn(&Observation) + Send + Sync + 'static) -> Self {
+        self.observers.push(Arc::new(observer));
         self
     }
 

@@ -12,14 +12,17 @@ use psrpc_engine::{
 use slab::Slab;
 
 use crate::bus::BusEvent;
+use crate::client::multi::MultiTable;
+use crate::client::subscription::SubscriptionTable;
 use crate::driver::{Driver, Role, State};
-use crate::log::{self, Note};
-use crate::middleware::{Observed, Side, Watch};
-use crate::multi::MultiTable;
+use crate::error::Error;
+use crate::info::Side;
+use crate::log;
+use crate::log::Note;
+use crate::middleware::{Observed, Watch};
 use crate::selection::Choose;
 use crate::stream::{Codec, StreamRole, StreamTable, StreamTask};
-use crate::subscription::SubscriptionTable;
-use crate::{Error, guard, waiting};
+use crate::{guard, waiting};
 
 /// What becomes of a client's events: outcomes go to the callers that wait for them.
 #[derive(Default)]

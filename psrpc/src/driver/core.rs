@@ -9,12 +9,13 @@ use std::task::{Context, Poll, Waker};
 use psrpc_engine::{BusError, Due, Engine, Now, Output, Time};
 
 use super::inbound::Inbound;
-use super::mailbox::Mailbox;
-use crate::bus::{Accepted, Bus, BusEvent, Full, Offer, Status, Subscription, Wakes};
+use crate::bus::mailbox::Mailbox;
+use crate::bus::{Accepted, Bus, BusEvent, Full, Offer, Sink, Status, Subscription, Wakes};
+use crate::error::Error;
+use crate::guard;
 use crate::runtime::Runtime;
 use crate::sync::{Lock, LockGuard, assert_unlocked};
 use crate::waiting::{Place, Waiters};
-use crate::{Error, guard};
 
 /// What a client and a server do differently: what becomes of an engine's events.
 pub(crate) trait Role: Sized + Send + 'static {
@@ -314,7 +315,7 @@ impl<R: Role> Driver<R> {
         while let Some(output) = state.engine.poll_output() {
             match output {
                 Output::Subscribe { subscription, channel, kind } => {
-                    let sink = self.mailbox.sink(self.capacity, Some(subscription));
+                    let sink = Sink::into_mailbox(&self.mailbox, self.capacity, Some(subscription));
                     let index = subscription.index();
                     if state.subscriptions.len() <= index {
                         state.subscriptions.resize_with(index + 1, || None);

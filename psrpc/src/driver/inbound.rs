@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use psrpc_engine::{Due, Engine, Now, Time};
 
 use super::core::{Aftermath, Driver, Outlook, Role, State};
-use super::mailbox::Item;
+use crate::bus::mailbox::Item;
 use crate::bus::{BusEvent, Delivery};
 use crate::log;
 use crate::runtime::Task;

@@ -2,11 +2,12 @@
 
 mod core;
 mod inbound;
-mod mailbox;
 
 pub(crate) use self::core::{Driver, Role, State};
-pub(crate) use self::mailbox::Mailbox;
 
 /// From this size on, in bytes, a message is decoded in a task of its own: to decode 16 MiB in the background task would hold up
 /// the bids, acks and timers of all others.
 pub(crate) const LARGE: usize = 64 * 1024;
+
+/// The default room of a subscription, in frames.
+pub(crate) const CHANNEL_SIZE: usize = 8192;

@@ -1,15 +1,126 @@
-//! Interceptors of unary calls, in the client.
+//! Unary calls on their way from the caller: their options, and the interceptors around them.
 
+use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
-use prost::Message;
-use psrpc_engine::Route;
+use psrpc_engine::Time;
+use psrpc_engine::proto::{Metadata, Text};
 
-use crate::call::Calling;
-use crate::client::Client;
+use crate::error::Error;
+use crate::info::CallInfo;
+use crate::message::AnyMessage;
 use crate::runtime::{BoxFuture, Runtime};
-use crate::{AnyMessage, CallInfo, CallOptions, ClientOptions, Error};
+use crate::selection::Selection;
+
+/// Options of a call. Keep a set of them to use it for several calls ([`Call::options`](crate::Call::options)).
+///
+/// ```
+/// # use std::time::Duration;
+/// let patient = psrpc::CallOptions::new().timeout(Duration::from_secs(60)).metadata("shop", "corner");
+/// ```
+#[derive(Clone, Default)]
+#[non_exhaustive]
+pub struct CallOptions {
+    /// How long the call may take from when it is sent; `None` for the client's default.
+    pub timeout: Option<Duration>,
+    /// When the caller gives up, on the monotonic clock of the client's runtime, if that is earlier.
+    pub deadline: Option<Time>,
+    /// How the call picks its server.
+    pub selection: Selection,
+    /// What is sent along.
+    pub metadata: Metadata,
+    /// Whether [`Retry`](crate::middleware::Retry) has set the timeout, which a `Retry` within it may replace; a timeout that
+    /// the caller has set stays.
+    pub(crate) retry_set_timeout: bool,
+    pub(crate) interceptors: Vec<Arc<dyn CallInterceptor>>,
+}
+
+impl CallOptions {
+    /// The defaults.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// How long the call may take from when it is sent. Default: that of the client.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        (self.timeout, self.retry_set_timeout) = (Some(timeout), false);
+        self
+    }
+
+    /// When the caller gives up, on the monotonic clock of the client's runtime; the earlier of this and the timeout counts.
+    #[must_use]
+    pub fn deadline(mut self, deadline: Time) -> Self {
+        self.deadline = Some(deadline);
+        self
+    }
+
+    /// How the call picks its server. Default: that of the method.
+    #[must_use]
+    pub fn selection(mut self, selection: Selection) -> Self {
+        self.selection = selection;
+        self
+    }
+
+    /// Sends an entry of metadata along, replacing one of the same name.
+    #[must_use]
+    pub fn metadata(mut self, name: impl Into<Text>, value: impl Into<Text>) -> Self {
+        self.metadata.insert(name, value);
+        self
+    }
+
+    /// Puts an interceptor around a unary call, within those of the client and those that were added before. Multi calls and
+    /// streams have interceptors of their own kinds, and ignore it, as does a call that is on its way through interceptors already.
+    ///
+    /// ```
+    /// # use psrpc::CallOptions;
+    /// use psrpc::middleware::Retry;
+    ///
+    /// let stubborn = CallOptions::new().interceptor(Retry::new().attempts(9));
+    /// ```
+    #[must_use]
+    pub fn interceptor(mut self, interceptor: impl CallInterceptor) -> Self {
+        self.interceptors.push(Arc::new(interceptor));
+        self
+    }
+
+    /// Adds another set of options: what it sets replaces what is set here, entry by entry for metadata and option by
+    /// option for the selection. Its interceptors are within those that are here.
+    #[must_use]
+    pub fn with(mut self, bundle: CallOptions) -> Self {
+        if let Some(timeout) = bundle.timeout {
+            self = self.timeout(timeout);
+        }
+        self.deadline = bundle.deadline.or(self.deadline);
+        self.selection = self.selection.with(bundle.selection);
+        self.interceptors.extend(bundle.interceptors);
+        self.with_metadata(&bundle.metadata)
+    }
+
+    /// Sends entries of metadata along, each replacing one of the same name.
+    #[must_use]
+    pub fn with_metadata(mut self, metadata: &Metadata) -> Self {
+        for (name, value) in metadata.iter() {
+            self.metadata.insert(name.clone(), value.clone());
+        }
+        self
+    }
+}
+
+impl fmt::Debug for CallOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { timeout, deadline, selection, metadata, retry_set_timeout: _, interceptors } = self;
+        f.debug_struct("CallOptions")
+            .field("timeout", timeout)
+            .field("deadline", deadline)
+            .field("selection", selection)
+            .field("metadata", metadata)
+            .field("interceptors", &interceptors.len())
+            .finish()
+    }
+}
 
 /// A unary call on its way through the interceptors of a client.
 #[derive(Clone, Debug)]
@@ -23,7 +134,7 @@ pub struct Outgoing {
 }
 
 impl Outgoing {
-    pub(super) fn new(message: AnyMessage, options: CallOptions, info: CallInfo) -> Self {
+    pub(crate) fn new(message: AnyMessage, options: CallOptions, info: CallInfo) -> Self {
         Self { message, options, info }
     }
 
@@ -66,91 +177,78 @@ where
     }
 }
 
-impl ClientOptions {
-    /// Puts an interceptor around every unary call, within those that were added before.
-    #[must_use]
-    pub fn interceptor(mut self, interceptor: impl CallInterceptor) -> Self {
-        self.around.interceptors.push(Arc::new(interceptor));
-        self
-    }
-}
-
 /// What an interceptor is around: the next one, or at last the call itself. Cheap to clone.
 #[derive(Clone)]
 pub struct NextCall {
-    chain: Arc<Chain>,
+    below: Arc<dyn CallBelow>,
     position: usize,
 }
 
-struct Chain {
-    client: Client,
-    route: Route,
-    /// The interceptors of this call alone.
-    own: Vec<Arc<dyn CallInterceptor>>,
-    /// Makes a call whose types are the method's.
-    make: fn(&Chain, Outgoing) -> BoxFuture<Result<AnyMessage, Error>>,
+/// A call and the interceptors around it, as the client keeps them.
+pub(crate) trait CallBelow: Send + Sync {
+    /// Returns the interceptor at a position, the outermost first.
+    fn interceptor(&self, position: usize) -> Option<&Arc<dyn CallInterceptor>>;
+    /// Makes the call itself.
+    fn make(&self, call: Outgoing) -> BoxFuture<Result<AnyMessage, Error>>;
+    fn runtime(&self) -> &Arc<dyn Runtime>;
+    /// Resolves when the runtime has shut down, so that no sleep on it ends.
+    fn abandoned(&self) -> BoxFuture<()>;
 }
 
 impl NextCall {
+    /// The outermost interceptor of a call.
+    pub(crate) fn new(below: Arc<dyn CallBelow>) -> Self {
+        Self { below, position: 0 }
+    }
+
     /// Makes the call, once for each time that this is run. Dropping the future cancels it.
     pub fn run(&self, call: Outgoing) -> BoxFuture<Result<AnyMessage, Error>> {
-        let chain = &self.chain;
-        let interceptor = chain.client.around().interceptors.iter().chain(&chain.own).nth(self.position);
-        match interceptor {
+        let below = &self.below;
+        match below.interceptor(self.position) {
             Some(interceptor) => {
-                let chain = Arc::clone(chain);
-                interceptor.call(call, Self { chain, position: self.position + 1 })
+                interceptor.call(call, Self { below: Arc::clone(below), position: self.position + 1 })
             }
-            None => (chain.make)(chain, call),
+            None => below.make(call),
         }
     }
 
     /// Resolves when the runtime of the client has shut down, so that no sleep on it ends.
-    pub(crate) async fn abandoned(&self) {
-        self.chain.client.driver().abandoned().await;
+    pub(crate) fn abandoned(&self) -> BoxFuture<()> {
+        self.below.abandoned()
     }
 
     /// The runtime of the client, for its clock and to sleep.
     pub fn runtime(&self) -> &Arc<dyn Runtime> {
-        &self.chain.client.driver().runtime
+        self.below.runtime()
     }
 }
 
 impl std::fmt::Debug for NextCall {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("NextCall").field("route", &self.chain.route).finish_non_exhaustive()
+        f.debug_struct("NextCall").field("position", &self.position).finish_non_exhaustive()
     }
 }
 
-/// A call with all that is around it.
-pub(crate) async fn intercepted<Req: Message + 'static, Res: Message + Default + 'static>(
-    client: Client,
-    route: Route,
-    request: Req,
-    options: CallOptions,
-    own: Vec<Arc<dyn CallInterceptor>>,
-) -> Result<Res, Error> {
-    let info = CallInfo::from(route.clone());
-    let request = AnyMessage::new(request);
-    client.around().hooks.on_request(&info, &request);
-    let call = Outgoing::new(request.clone(), options, info.clone());
-    let chain = Chain { client: client.clone(), route, own, make: make::<Req, Res> };
-    let next = NextCall { chain: Arc::new(chain), position: 0 };
-    let result = next.run(call).await.and_then(|response| response.expect::<Res>().map(|()| response));
-    client.around().hooks.on_response(&info, &request, result.as_ref());
-    result?.into_message()
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn make<Req: Message + 'static, Res: Message + Default + 'static>(
-    chain: &Chain,
-    call: Outgoing,
-) -> BoxFuture<Result<AnyMessage, Error>> {
-    let (client, route) = (chain.client.clone(), chain.route.clone());
-    Box::pin(async move {
-        let Outgoing { message, options, .. } = call;
-        message.expect::<Req>()?;
-        let payload = message.encode_to_vec();
-        drop(message);
-        Calling::<Res>::new(client, route, payload, options).await.map(AnyMessage::new)
-    })
+    #[test]
+    fn a_bundle_replaces_what_it_sets_and_nothing_else() {
+        let second = Duration::from_secs(1);
+        let bundle = CallOptions::new().timeout(second).metadata("a", "2").metadata("c", "3");
+        let options = CallOptions::new()
+            .timeout(second * 9)
+            .deadline(Time::ZERO + second)
+            .selection(Selection::new().minimum_affinity(0.5).maximum_affinity(0.9))
+            .metadata("a", "1")
+            .metadata("b", "1")
+            .with(bundle.selection(Selection::new().maximum_affinity(0.8)));
+        assert_eq!((options.timeout, options.deadline), (Some(second), Some(Time::ZERO + second)));
+        let metadata: Vec<_> =
+            options.metadata.iter().map(|(name, value)| format!("{name}{value}")).collect();
+        assert_eq!(metadata, ["a2", "b1", "c3"]);
+        let (selection, _) = options.selection.into_parts();
+        assert_eq!((selection.minimum_affinity, selection.maximum_affinity), (Some(0.5), Some(0.8)));
+    }
 }

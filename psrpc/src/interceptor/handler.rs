@@ -1,16 +1,12 @@
 //! Interceptors of handlers, in the server.
 
-use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::future::Future;
 use std::sync::Arc;
 
-use bytes::Bytes;
-use prost::Message;
-
-use super::AroundHandlers;
-use crate::middleware::reporting;
+use crate::error::Error;
+use crate::message::AnyMessage;
+use crate::request::Request;
 use crate::runtime::BoxFuture;
-use crate::{AnyMessage, Error, Request, ServerOptions};
 
 /// Code around the handlers of a server, of unary and multi methods: it may change the request, run the handler or not, and
 /// change the answer.
@@ -51,66 +47,41 @@ where
     }
 }
 
-impl ServerOptions {
-    /// Puts an interceptor around every handler of a unary or multi method, within those that were added before.
-    #[must_use]
-    pub fn interceptor(mut self, interceptor: impl HandlerInterceptor) -> Self {
-        self.around.interceptors.push(Arc::new(interceptor));
-        self
-    }
-}
-
 /// What an interceptor is around: the next one, or at last the handler. Cheap to clone.
 #[derive(Clone)]
 pub struct NextHandler {
-    around: Arc<AroundHandlers>,
+    below: Arc<dyn HandlerBelow>,
     position: usize,
-    handler: Arc<Handler>,
 }
 
-type Handler = dyn Fn(Request<AnyMessage>) -> BoxFuture<Result<AnyMessage, Error>> + Send + Sync;
+/// A handler and the interceptors around it, as the server keeps them.
+pub(crate) trait HandlerBelow: Send + Sync {
+    /// Returns the interceptor at a position, the outermost first.
+    fn interceptor(&self, position: usize) -> Option<&Arc<dyn HandlerInterceptor>>;
+    /// Runs the handler itself.
+    fn run(&self, request: Request<AnyMessage>) -> BoxFuture<Result<AnyMessage, Error>>;
+}
 
 impl NextHandler {
+    /// The outermost interceptor of a handler.
+    pub(crate) fn new(below: Arc<dyn HandlerBelow>) -> Self {
+        Self { below, position: 0 }
+    }
+
     /// Runs the handler, once for each time that this is run. Dropping the future stops it.
     pub fn run(&self, request: Request<AnyMessage>) -> BoxFuture<Result<AnyMessage, Error>> {
-        match self.around.interceptors.get(self.position) {
+        match self.below.interceptor(self.position) {
             Some(interceptor) => {
-                interceptor.handle(request, Self { position: self.position + 1, ..self.clone() })
+                let below = Arc::clone(&self.below);
+                interceptor.handle(request, Self { below, position: self.position + 1 })
             }
-            None => (self.handler)(request),
+            None => self.below.run(request),
         }
     }
 }
 
 impl std::fmt::Debug for NextHandler {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("NextHandler").finish_non_exhaustive()
+        f.debug_struct("NextHandler").field("position", &self.position).finish_non_exhaustive()
     }
-}
-
-/// The answer of a handler with all that is around it.
-pub(crate) async fn handled<Req, Res, F, Fut>(
-    around: Arc<AroundHandlers>,
-    handler: Arc<F>,
-    request: Request<Req>,
-) -> Result<Bytes, Error>
-where
-    Req: Message + Default + 'static,
-    Res: Message + 'static,
-    F: Fn(Request<Req>) -> Fut + Send + Sync + 'static,
-    Fut: Future<Output = Result<Res, Error>> + Send + 'static,
-{
-    let handler = move |request: Request<AnyMessage>| -> BoxFuture<Result<AnyMessage, Error>> {
-        let handler = Arc::clone(&handler);
-        Box::pin(async move {
-            let request = request.try_map(AnyMessage::into_message)?;
-            handler(request).await.map(AnyMessage::new)
-        })
-    };
-    let info = request.info();
-    let next = NextHandler { around: Arc::clone(&around), position: 0, handler: Arc::new(handler) };
-    let mut answering = pin!(async move { next.run(request.map(AnyMessage::new)).await });
-    let response = poll_fn(|cx| reporting(&around.panics, &info, || answering.as_mut().poll(cx))).await?;
-    response.expect::<Res>()?;
-    Ok(response.encode_to_vec().into())
 }

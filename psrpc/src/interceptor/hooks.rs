@@ -3,7 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::{AnyMessage, CallInfo, ClientOptions, Error};
+use crate::error::Error;
+use crate::info::CallInfo;
+use crate::message::AnyMessage;
 
 type RequestHook = Arc<dyn Fn(&CallInfo, &AnyMessage) + Send + Sync>;
 type ResponseHook = Arc<dyn Fn(&CallInfo, &AnyMessage, Result<&AnyMessage, &Error>) + Send + Sync>;
@@ -11,33 +13,8 @@ type ResponseHook = Arc<dyn Fn(&CallInfo, &AnyMessage, Result<&AnyMessage, &Erro
 /// The hooks of a client.
 #[derive(Clone, Default)]
 pub(crate) struct Hooks {
-    requests: Vec<RequestHook>,
-    responses: Vec<ResponseHook>,
-}
-
-impl ClientOptions {
-    /// Calls a function with every request, as soon as the call is made: when it is first polled, before any interceptor.
-    /// Several are called in the order in which they were added.
-    ///
-    /// It runs on the caller's task, which it must not block and to which a panic in it goes.
-    #[must_use]
-    pub fn request_hook(mut self, hook: impl Fn(&CallInfo, &AnyMessage) + Send + Sync + 'static) -> Self {
-        self.around.hooks.requests.push(Arc::new(hook));
-        self
-    }
-
-    /// Calls a function with every request and what came of it, just before the caller gets that: after all interceptors.
-    /// Several are called in the order in which they were added. A call that is dropped has no response.
-    ///
-    /// It runs on the caller's task, which it must not block and to which a panic in it goes.
-    #[must_use]
-    pub fn response_hook(
-        mut self,
-        hook: impl Fn(&CallInfo, &AnyMessage, Result<&AnyMessage, &Error>) + Send + Sync + 'static,
-    ) -> Self {
-        self.around.hooks.responses.push(Arc::new(hook));
-        self
-    }
+    pub(crate) requests: Vec<RequestHook>,
+    pub(crate) responses: Vec<ResponseHook>,
 }
 
 impl Hooks {

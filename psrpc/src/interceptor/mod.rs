@@ -2,132 +2,19 @@
 //!
 //! A call without any passes none of this.
 
+mod around;
 mod call;
 mod handler;
 mod hooks;
 mod multi;
 mod stream;
 
-pub(crate) use self::call::intercepted;
-pub use self::call::{CallInterceptor, NextCall, Outgoing};
-pub(crate) use self::handler::handled;
+pub(crate) use self::around::{AroundCalls, AroundHandlers};
+pub(crate) use self::call::CallBelow;
+pub use self::call::{CallInterceptor, CallOptions, NextCall, Outgoing};
+pub(crate) use self::handler::HandlerBelow;
 pub use self::handler::{HandlerInterceptor, NextHandler};
-pub(crate) use self::hooks::Hooks;
-pub(crate) use self::multi::intercepted_multi;
+pub(crate) use self::multi::MultiCallBelow;
 pub use self::multi::{MultiCallInterceptor, NextMultiCall};
+pub(crate) use self::stream::SendBelow;
 pub use self::stream::{NextSend, OpeningStream, SendOptions, StreamInterceptor, StreamLayer};
-
-use std::sync::Arc;
-
-use psrpc_engine::proto::Metadata;
-
-use crate::middleware::{PanicHook, Side};
-use crate::{CallInfo, Request, ServerOptions, guard, log};
-
-/// What a client has around its calls.
-#[derive(Clone, Default)]
-pub(crate) struct AroundCalls {
-    pub(crate) interceptors: Vec<Arc<dyn CallInterceptor>>,
-    pub(crate) multi_interceptors: Vec<Arc<dyn MultiCallInterceptor>>,
-    pub(crate) streams: Vec<Arc<dyn StreamInterceptor>>,
-    pub(crate) hooks: Hooks,
-}
-
-impl AroundCalls {
-    /// Whether nothing is around unary calls.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.interceptors.is_empty() && self.hooks.is_empty()
-    }
-
-    pub(crate) fn has_nothing_around_multi_calls(&self) -> bool {
-        self.multi_interceptors.is_empty() && self.hooks.is_empty()
-    }
-
-    /// Adds what another has, after what is here.
-    pub(crate) fn append(&mut self, mut other: Self) {
-        self.interceptors.append(&mut other.interceptors);
-        self.multi_interceptors.append(&mut other.multi_interceptors);
-        self.streams.append(&mut other.streams);
-        self.hooks.append(other.hooks);
-    }
-}
-
-impl std::fmt::Debug for AroundCalls {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { interceptors, multi_interceptors, streams, hooks } = self;
-        let (calls, multi, streams) = (interceptors.len(), multi_interceptors.len(), streams.len());
-        write!(f, "{calls} interceptors of calls, {multi} of multi calls, {streams} of streams, {hooks:?}")
-    }
-}
-
-/// What a server has around its handlers.
-#[derive(Clone, Default)]
-pub(crate) struct AroundHandlers {
-    pub(crate) interceptors: Vec<Arc<dyn HandlerInterceptor>>,
-    pub(crate) streams: Vec<Arc<dyn StreamInterceptor>>,
-    pub(crate) panics: Vec<PanicHook>,
-    pub(crate) elect: Option<Elect>,
-}
-
-/// A function that elects requests to be run without waiting for a grant.
-pub(crate) type Elect = Arc<dyn Fn(&CallInfo, &Metadata) -> bool + Send + Sync>;
-
-impl AroundHandlers {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.interceptors.is_empty()
-            && self.streams.is_empty()
-            && self.panics.is_empty()
-            && self.elect.is_none()
-    }
-
-    /// Adds what another has, after what is here.
-    pub(crate) fn append(&mut self, mut other: Self) {
-        self.interceptors.append(&mut other.interceptors);
-        self.streams.append(&mut other.streams);
-        self.panics.append(&mut other.panics);
-        self.elect = other.elect.or(self.elect.take());
-    }
-
-    /// Whether a request that may be is elected.
-    pub(crate) fn elects<T>(&self, request: &Request<T>) -> bool {
-        // A panic elects nothing: the request is bid for as any.
-        self.elect.as_ref().is_some_and(|elect| {
-            guard::catch(|| elect(&request.info(), request.metadata())).unwrap_or_else(|panicked| {
-                log::panicked(Side::Server, "an election function", Some(&request.label()), &panicked);
-                false
-            })
-        })
-    }
-}
-
-impl ServerOptions {
-    /// Elects requests that this server runs at once, telling their clients so, instead of bidding for them and waiting for
-    /// the grant: a call takes one round less. Default: none.
-    ///
-    /// The function is asked for each request of a queue-routed method whose client allows it (every client from Go's v0.7.5 on,
-    /// and all of ours, do), on the server's background task, which it must not block; a panic in it elects nothing. A request
-    /// that was elected runs even if its caller has given up meanwhile.
-    ///
-    /// ```
-    /// # use psrpc::ServerOptions;
-    /// let options = ServerOptions::new().elect(|info, _| info.method() == "Fit");
-    /// ```
-    #[must_use]
-    pub fn elect(mut self, elect: impl Fn(&CallInfo, &Metadata) -> bool + Send + Sync + 'static) -> Self {
-        self.around.elect = Some(Arc::new(elect));
-        self
-    }
-}
-
-impl std::fmt::Debug for AroundHandlers {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { interceptors, streams, panics, elect } = self;
-        let elects = if elect.is_some() { "elects" } else { "does not elect" };
-        let (handlers, streams) = (interceptors.len(), streams.len());
-        write!(
-            f,
-            "{handlers} interceptors of handlers, {streams} of streams, {} panic hooks, {elects}",
-            panics.len()
-        )
-    }
-}

@@ -3,13 +3,11 @@
 use std::future::Future;
 use std::sync::Arc;
 
-use prost::Message;
-use psrpc_engine::Route;
-
-use super::Outgoing;
-use crate::client::Client;
+use super::call::Outgoing;
+use crate::answers::Answers;
+use crate::error::Error;
+use crate::message::AnyMessage;
 use crate::runtime::{BoxFuture, Runtime};
-use crate::{Answers, AnyMessage, CallInfo, CallOptions, ClientOptions, Error, multi};
 
 /// Code around the multi calls of a client: it may change the call, make it or not, and change its answers.
 ///
@@ -48,92 +46,45 @@ where
     }
 }
 
-impl ClientOptions {
-    /// Puts an interceptor around every multi call, within those that were added before.
-    #[must_use]
-    pub fn multi_interceptor(mut self, interceptor: impl MultiCallInterceptor) -> Self {
-        self.around.multi_interceptors.push(Arc::new(interceptor));
-        self
-    }
-}
-
 /// What an interceptor is around: the next one, or at last the call itself. Cheap to clone.
 #[derive(Clone)]
 pub struct NextMultiCall {
-    chain: Arc<Chain>,
+    below: Arc<dyn MultiCallBelow>,
     position: usize,
 }
 
-struct Chain {
-    client: Client,
-    route: Route,
-    expected: Option<usize>,
-    /// The interceptors of this call alone.
-    own: Vec<Arc<dyn MultiCallInterceptor>>,
-    /// Makes a call whose types are the method's.
-    make: fn(&Chain, Outgoing) -> Result<Answers<AnyMessage>, Error>,
+/// A multi call and the interceptors around it, as the client keeps them.
+pub(crate) trait MultiCallBelow: Send + Sync {
+    /// Returns the interceptor at a position, the outermost first.
+    fn interceptor(&self, position: usize) -> Option<&Arc<dyn MultiCallInterceptor>>;
+    /// Makes the call itself.
+    fn make(&self, call: Outgoing) -> Result<Answers<AnyMessage>, Error>;
+    fn runtime(&self) -> &Arc<dyn Runtime>;
 }
 
 impl NextMultiCall {
+    /// The outermost interceptor of a multi call.
+    pub(crate) fn new(below: Arc<dyn MultiCallBelow>) -> Self {
+        Self { below, position: 0 }
+    }
+
     /// Makes the call, once for each time that this is run.
     pub fn run(&self, call: Outgoing) -> BoxFuture<Result<Answers<AnyMessage>, Error>> {
-        let chain = Arc::clone(&self.chain);
-        let interceptor =
-            chain.client.around().multi_interceptors.iter().chain(&chain.own).nth(self.position);
-        match interceptor {
-            Some(interceptor) => {
-                let chain = Arc::clone(&chain);
-                interceptor.call(call, Self { chain, position: self.position + 1 })
-            }
-            None => Box::pin(async move { (chain.make)(&chain, call) }),
+        let below = Arc::clone(&self.below);
+        match self.below.interceptor(self.position) {
+            Some(interceptor) => interceptor.call(call, Self { below, position: self.position + 1 }),
+            None => Box::pin(async move { below.make(call) }),
         }
     }
 
     /// The runtime of the client, for its clock and to sleep.
     pub fn runtime(&self) -> &Arc<dyn Runtime> {
-        &self.chain.client.driver().runtime
+        self.below.runtime()
     }
 }
 
 impl std::fmt::Debug for NextMultiCall {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("NextMultiCall").field("route", &self.chain.route).finish_non_exhaustive()
+        f.debug_struct("NextMultiCall").field("position", &self.position).finish_non_exhaustive()
     }
-}
-
-/// A multi call with all that is around it.
-pub(crate) async fn intercepted_multi<Req: Message + 'static, Res: Message + Default + 'static>(
-    client: Client,
-    route: Route,
-    request: Req,
-    options: CallOptions,
-    expected: Option<usize>,
-    own: Vec<Arc<dyn MultiCallInterceptor>>,
-) -> Result<Answers<Res>, Error> {
-    let info = CallInfo::from(route.clone());
-    let request = AnyMessage::new(request);
-    client.around().hooks.on_request(&info, &request);
-    let call = Outgoing::new(request.clone(), options, info.clone());
-    let chain = Chain { client: client.clone(), route, expected, own, make: make::<Req, Res> };
-    let answers = NextMultiCall { chain: Arc::new(chain), position: 0 }.run(call).await;
-    let hooks = client.around().hooks.clone();
-    if let Err(error) = &answers {
-        hooks.on_response(&info, &request, Err(error));
-    }
-    Ok(answers?.map_answers(move |answer| {
-        let answer = answer.and_then(|answer| answer.expect::<Res>().map(|()| answer));
-        hooks.on_response(&info, &request, answer.as_deref());
-        answer?.try_map(AnyMessage::into_message)
-    }))
-}
-
-fn make<Req: Message + 'static, Res: Message + Default + 'static>(
-    chain: &Chain,
-    call: Outgoing,
-) -> Result<Answers<AnyMessage>, Error> {
-    let Outgoing { message, options, .. } = call;
-    message.expect::<Req>()?;
-    let (client, route) = (chain.client.clone(), chain.route.clone());
-    let answers = multi::start::<Res>(client, route, message.encode_to_vec(), options, chain.expected)?;
-    Ok(answers.map_answers(|answer| answer?.try_map(|message| Ok(AnyMessage::new(message)))))
 }

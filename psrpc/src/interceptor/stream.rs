@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use psrpc_engine::Time;
 
-use crate::middleware::Side;
+use super::call::CallOptions;
+use crate::error::Error;
+use crate::info::CallInfo;
+use crate::info::Side;
+use crate::message::AnyMessage;
 use crate::runtime::{BoxFuture, Runtime};
-use crate::stream::{SendFuture, Shared, closed};
-use crate::{AnyMessage, CallInfo, CallOptions, ClientOptions, Error, ServerOptions};
 
 /// Code around the streams of a client or a server: it may change how a stream is opened, refuse it, and put a layer around its
 /// messages.
@@ -135,65 +137,56 @@ pub struct SendOptions {
 /// What a layer is around: the next one, or at last the stream. Cheap to clone.
 #[derive(Clone)]
 pub struct NextSend {
-    shared: Arc<Shared>,
+    below: Arc<dyn SendBelow>,
     position: usize,
 }
 
+/// A stream and the layers around it, as a message that is sent needs them.
+pub(crate) trait SendBelow: Send + Sync {
+    /// Returns the layer at a position, the outermost first.
+    fn layer(&self, position: usize) -> Option<&dyn StreamLayer>;
+    /// Sends a message past all layers. A message that is not of the method's type fails with `internal`.
+    fn send(self: Arc<Self>, message: AnyMessage, options: SendOptions) -> BoxFuture<Result<(), Error>>;
+    /// Why the stream has ended, if it has.
+    fn cause(&self) -> Option<Error>;
+    /// Resolves with the cause when the stream has ended.
+    fn closed(self: Arc<Self>) -> BoxFuture<Error>;
+    fn runtime(&self) -> &Arc<dyn Runtime>;
+}
+
 impl NextSend {
-    pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, position: 0 }
+    /// The outermost layer of a stream.
+    pub(crate) fn new(below: Arc<dyn SendBelow>) -> Self {
+        Self { below, position: 0 }
     }
 
     /// Sends the message, once for each time that this is run. A message that is not of the method's type fails with `internal`.
     pub fn run(&self, message: AnyMessage, options: SendOptions) -> BoxFuture<Result<(), Error>> {
-        let shared = Arc::clone(&self.shared);
-        match self.shared.layers().get(self.position) {
-            Some(layer) => layer.send(message, options, Self { shared, position: self.position + 1 }),
-            None => Box::pin(async move {
-                shared.check(&message)?;
-                let payload = message.encode_to_vec();
-                drop(message);
-                SendFuture::past_layers(shared, payload, options).await
-            }),
+        let below = Arc::clone(&self.below);
+        match self.below.layer(self.position) {
+            Some(layer) => layer.send(message, options, Self { below, position: self.position + 1 }),
+            None => below.send(message, options),
         }
     }
 
     /// Why the stream has ended, if it has.
     pub fn cause(&self) -> Option<Error> {
-        self.shared.cause()
+        self.below.cause()
     }
 
     /// Resolves with the cause when the stream has ended.
     pub async fn closed(&self) -> Error {
-        closed(&self.shared).await
+        Arc::clone(&self.below).closed().await
     }
 
     /// The runtime of the client or server, for its clock and to sleep.
     pub fn runtime(&self) -> &Arc<dyn Runtime> {
-        self.shared.runtime()
+        self.below.runtime()
     }
 }
 
 impl std::fmt::Debug for NextSend {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("NextSend").field("stream", &self.shared).finish_non_exhaustive()
-    }
-}
-
-impl ClientOptions {
-    /// Puts an interceptor around every stream, within those that were added before.
-    #[must_use]
-    pub fn stream_interceptor(mut self, interceptor: impl StreamInterceptor) -> Self {
-        self.around.streams.push(Arc::new(interceptor));
-        self
-    }
-}
-
-impl ServerOptions {
-    /// Puts an interceptor around every stream, within those that were added before.
-    #[must_use]
-    pub fn stream_interceptor(mut self, interceptor: impl StreamInterceptor) -> Self {
-        self.around.streams.push(Arc::new(interceptor));
-        self
+        f.debug_struct("NextSend").field("position", &self.position).finish_non_exhaustive()
     }
 }

@@ -15,10 +15,12 @@ mod opentelemetry;
 mod recovery;
 mod retry;
 
-pub use self::metrics::{MetricsObserver, MultiCall, Side, StreamSent, UnaryCall};
+pub(crate) use self::metrics::Metrics;
+pub use self::metrics::{MetricsObserver, MultiCall, StreamSent, UnaryCall};
 pub use self::observer::{ClaimOutcome, Observation};
 pub(crate) use self::observer::{Observed, Observers, Watch};
 #[cfg(feature = "opentelemetry")]
 pub use self::opentelemetry::OpenTelemetry;
 pub(crate) use self::recovery::{PanicHook, reporting};
 pub use self::retry::{Attempt, Attempts, Retry};
+pub use crate::info::Side;

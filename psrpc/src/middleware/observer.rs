@@ -9,10 +9,11 @@ use psrpc_engine::{
     Time,
 };
 
-use super::Side;
 use crate::bus::BusEvent;
+use crate::info::CallInfo;
+use crate::info::Side;
 use crate::runtime::Runtime;
-use crate::{CallInfo, ClientOptions, ServerOptions, guard, log};
+use crate::{guard, log};
 
 /// Something that happened in a server, or in a client, which has only those from [`Dropped`](Self::Dropped) on.
 #[derive(Clone, Debug)]
@@ -96,39 +97,6 @@ pub enum ClaimOutcome {
 
 /// A function that is told of what happens.
 pub(crate) type Observer = Arc<dyn Fn(&Observation) + Send + Sync>;
-
-impl ServerOptions {
-    /// Tells a function what becomes of requests, frames and streams.
-    ///
-    /// ```
-    /// # use psrpc::ServerOptions;
-    /// use psrpc::middleware::Observation;
-    ///
-    /// let options = ServerOptions::new().observer(|observation| {
-    ///     if let Observation::Claim { info, outcome, waited, .. } = observation {
-    ///         println!("{info}: {outcome:?} after {waited:?}");
-    ///     }
-    /// });
-    /// ```
-    ///
-    /// It mostly runs on the server's background task, which it must not block. A panic in it is discarded.
-    #[must_use]
-    pub fn observer(mut self, observer: impl Fn(&Observation) + Send + Sync + 'static) -> Self {
-        self.observers.push(Arc::new(observer));
-        self
-    }
-}
-
-impl ClientOptions {
-    /// Tells a function of frames that are dropped, of streams that end, and of gaps.
-    ///
-    /// It mostly runs on the client's background task, which it must not block. A panic in it is discarded.
-    #[must_use]
-    pub fn observer(mut self, observer: impl Fn(&Observation) + Send + Sync + 'static) -> Self {
-        self.observers.push(Arc::new(observer));
-        self
-    }
-}
 
 /// The observers of a client or a server. Collects under the lock what they are told once it is free.
 #[derive(Clone, Default)]

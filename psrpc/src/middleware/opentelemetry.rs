@@ -9,12 +9,17 @@ use ::opentelemetry::trace::{FutureExt, Span, SpanKind, Status, TraceContextExt,
 use ::opentelemetry::{Context, KeyValue};
 use psrpc_engine::proto::{Metadata, Text};
 
-use crate::middleware::Side;
-use crate::runtime::BoxFuture;
-use crate::{
-    Answers, AnyMessage, CallInfo, CallInterceptor, Error, HandlerInterceptor, MultiCallInterceptor,
-    NextCall, NextHandler, NextMultiCall, OpeningStream, Outgoing, Request, StreamInterceptor, StreamLayer,
+use crate::answers::Answers;
+use crate::error::Error;
+use crate::info::CallInfo;
+use crate::info::Side;
+use crate::interceptor::{
+    CallInterceptor, HandlerInterceptor, MultiCallInterceptor, NextCall, NextHandler, NextMultiCall,
+    OpeningStream, Outgoing, StreamInterceptor, StreamLayer,
 };
+use crate::message::AnyMessage;
+use crate::request::Request;
+use crate::runtime::BoxFuture;
 
 /// The name of our tracer.
 const TRACER: &str = "psrpc";

@@ -10,11 +10,13 @@ use std::time::Duration;
 
 use psrpc_engine::{Reason, Time};
 
-use crate::runtime::{BoxFuture, Runtime};
-use crate::{
-    AnyMessage, CallInterceptor, CallOptions, Error, NextCall, NextSend, OpeningStream, Outgoing,
-    SendOptions, StreamInterceptor, StreamLayer,
+use crate::error::Error;
+use crate::interceptor::CallOptions;
+use crate::interceptor::{
+    CallInterceptor, NextCall, NextSend, OpeningStream, Outgoing, SendOptions, StreamInterceptor, StreamLayer,
 };
+use crate::message::AnyMessage;
+use crate::runtime::{BoxFuture, Runtime};
 
 /// Makes a call again when it failed, or the send of a message on a stream: an interceptor of calls and of streams, and a policy
 /// for whoever tries by other means ([`start`](Self::start)).

@@ -6,8 +6,8 @@ use std::sync::{Mutex, PoisonError};
 use psrpc_engine::Route;
 use psrpc_engine::proto::ErrorCode;
 
-use crate::Error;
 use crate::bus::BusId;
+use crate::error::Error;
 
 /// What is served alone in this process, by bus and request channel.
 static SERVED: Mutex<BTreeSet<(BusId, String)>> = Mutex::new(BTreeSet::new());

@@ -7,10 +7,11 @@ use std::sync::Arc;
 
 use prost::Message;
 
-use crate::handler::{Affinity, Handle, StreamHandler, Unary};
+use crate::error::Error;
 use crate::method::{Method, Service};
+use crate::request::Request;
+use crate::server::handler::{Affinity, Handle, StreamHandler, Unary};
 use crate::stream::ServerStream;
-use crate::{Error, Request};
 
 /// The handlers of a server to be, one for each method, on a service of type `S` that they share.
 pub struct Handlers<S> {

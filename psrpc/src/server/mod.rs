@@ -1,10 +1,12 @@
 //! The server of a service, on which generated servers stand.
 
 mod alone;
+pub(crate) mod handler;
 mod handlers;
 mod options;
 mod publish;
 mod role;
+mod updates;
 
 use std::future::poll_fn;
 use std::sync::{Arc, OnceLock};
@@ -17,10 +19,10 @@ use self::alone::Alone;
 pub use self::handlers::Handlers;
 pub use self::options::ServerOptions;
 pub use self::publish::Publish;
-pub(crate) use self::role::ServerRole;
-use crate::Error;
+use self::role::ServerRole;
 use crate::bus::Bus;
 use crate::driver::Driver;
+use crate::error::Error;
 use crate::method::{Method, MethodKind, Routes, Service};
 use crate::runtime::Runtime;
 

@@ -1,13 +1,16 @@
 //! The options of a server.
 
+use std::any::Any;
+use std::sync::Arc;
 use std::time::Duration;
 
-use psrpc_engine::proto::Text;
+use psrpc_engine::proto::{Metadata, Text};
 use psrpc_engine::{ServerConfig, ServerLimits, SlowConsumer};
 
-use crate::client::CHANNEL_SIZE;
-use crate::interceptor::AroundHandlers;
-use crate::middleware::Observers;
+use crate::driver::CHANNEL_SIZE;
+use crate::info::CallInfo;
+use crate::interceptor::{AroundHandlers, HandlerInterceptor, StreamInterceptor};
+use crate::middleware::{Metrics, MetricsObserver, Observation, Observers};
 
 /// Options of a server, each with its default.
 #[derive(Clone, Debug, Default)]
@@ -112,6 +115,82 @@ impl ServerOptions {
     #[must_use]
     pub fn slow_consumer(mut self, policy: SlowConsumer) -> Self {
         self.slow_consumer = Some(policy);
+        self
+    }
+
+    /// Puts an interceptor around every handler of a unary or multi method, within those that were added before.
+    #[must_use]
+    pub fn interceptor(mut self, interceptor: impl HandlerInterceptor) -> Self {
+        self.around.interceptors.push(Arc::new(interceptor));
+        self
+    }
+
+    /// Elects requests that this server runs at once, telling their clients so, instead of bidding for them and waiting for
+    /// the grant: a call takes one round less. Default: none.
+    ///
+    /// The function is asked for each request of a queue-routed method whose client allows it (every client from Go's v0.7.5 on,
+    /// and all of ours, do), on the server's background task, which it must not block; a panic in it elects nothing. A request
+    /// that was elected runs even if its caller has given up meanwhile.
+    ///
+    /// ```
+    /// # use psrpc::ServerOptions;
+    /// let options = ServerOptions::new().elect(|info, _| info.method() == "Fit");
+    /// ```
+    #[must_use]
+    pub fn elect(mut self, elect: impl Fn(&CallInfo, &Metadata) -> bool + Send + Sync + 'static) -> Self {
+        self.around.elect = Some(Arc::new(elect));
+        self
+    }
+
+    /// Puts an interceptor around every stream, within those that were added before.
+    #[must_use]
+    pub fn stream_interceptor(mut self, interceptor: impl StreamInterceptor) -> Self {
+        self.around.streams.push(Arc::new(interceptor));
+        self
+    }
+
+    /// Measures handlers and streams. It is an interceptor of either kind, and has its place among the others: what is added later
+    /// is within what it measures.
+    #[must_use]
+    pub fn metrics(self, observer: impl MetricsObserver) -> Self {
+        let metrics = Metrics(Arc::new(observer));
+        self.interceptor(metrics.clone()).stream_interceptor(metrics)
+    }
+
+    /// Tells a function what becomes of requests, frames and streams.
+    ///
+    /// ```
+    /// # use psrpc::ServerOptions;
+    /// use psrpc::middleware::Observation;
+    ///
+    /// let options = ServerOptions::new().observer(|observation| {
+    ///     if let Observation::Claim { info, outcome, waited, .. } = observation {
+    ///         println!("{info}: {outcome:?} after {waited:?}");
+    ///     }
+    /// });
+    /// ```
+    ///
+    /// It mostly runs on the server's background task, which it must not block. A panic in it is discarded.
+    #[must_use]
+    pub fn observer(mut self, observer: impl Fn(&Observation) + Send + Sync + 'static) -> Self {
+        self.observers.push(Arc::new(observer));
+        self
+    }
+
+    /// Calls a function with every panic of a handler or of an interceptor around it: what was thrown is a `&str` or a
+    /// `String` for most. The caller gets `internal`, and no more, in any case.
+    ///
+    /// ```
+    /// # use psrpc::ServerOptions;
+    /// let options = ServerOptions::new().on_panic(|info, thrown| {
+    ///     eprintln!("{info} panicked: {:?}", thrown.downcast_ref::<&str>());
+    /// });
+    /// ```
+    ///
+    /// It runs on the handler's task. A panic in it is discarded.
+    #[must_use]
+    pub fn on_panic(mut self, hook: impl Fn(&CallInfo, &(dyn Any + Send)) + Send + Sync + 'static) -> Self {
+        self.around.panics.push(Arc::new(hook));
         self
     }
 

@@ -3,17 +3,17 @@
 use std::fmt;
 use std::future::{IntoFuture, poll_fn};
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use psrpc_engine::Route;
 use psrpc_engine::proto::{Any, Text};
-use psrpc_engine::{Failure, Route, UpdateHandle};
-use slab::Slab;
 
-use super::ServerRole;
+use super::role::ServerRole;
+use super::updates::Outcome;
 use crate::driver::Driver;
+use crate::error::Error;
 use crate::runtime::BoxFuture;
-use crate::{Error, waiting};
 
 /// An update to be published: set its timeout if need be, then await it.
 ///
@@ -73,43 +73,6 @@ impl IntoFuture for Publish<'_> {
     }
 }
 
-/// How an update ended.
-type Outcome = Result<Option<u64>, Box<Failure>>;
-
-/// The updates of one server that somebody waits for.
-#[derive(Default)]
-pub(super) struct PublishTable {
-    publishers: Slab<Publisher>,
-    /// The publishers of updates on their way, by the index of their handles.
-    updates: Vec<Option<usize>>,
-}
-
-struct Publisher {
-    update: UpdateHandle,
-    outcome: Option<Outcome>,
-    waker: Option<Waker>,
-}
-
-impl PublishTable {
-    fn start(&mut self, update: UpdateHandle) -> usize {
-        let key = self.publishers.insert(Publisher { update, outcome: None, waker: None });
-        if self.updates.len() <= update.index() {
-            self.updates.resize(update.index() + 1, None);
-        }
-        self.updates[update.index()] = Some(key);
-        key
-    }
-
-    /// An update has ended: gives who waits for it.
-    pub(super) fn ended(&mut self, update: UpdateHandle, outcome: Outcome) -> Option<Waker> {
-        // Nobody waits for an update that was dropped.
-        let publisher = self.updates.get_mut(update.index())?.take()?;
-        let publisher = &mut self.publishers[publisher];
-        publisher.outcome = Some(outcome);
-        publisher.waker.take()
-    }
-}
-
 /// An update that was handed to the engine. Dropping it stops to wait.
 struct OnItsWay {
     driver: Arc<Driver<ServerRole>>,
@@ -133,13 +96,7 @@ impl OnItsWay {
 
     fn poll(&mut self, cx: &Context<'_>) -> Poll<Outcome> {
         let key = self.key.expect("an update is polled until it is done");
-        let (polled, _replaced) = self.driver.look(|state| {
-            let table = &mut state.role.updates;
-            match table.publishers[key].outcome.take() {
-                Some(outcome) => (Poll::Ready(outcome), table.publishers.remove(key).waker),
-                None => (Poll::Pending, waiting::replace(&mut table.publishers[key].waker, cx)),
-            }
-        });
+        let (polled, _replaced) = self.driver.look(|view| view.role.updates.poll(key, cx));
         if polled.is_ready() {
             self.key = None;
         }
@@ -150,15 +107,14 @@ impl OnItsWay {
 impl Drop for OnItsWay {
     fn drop(&mut self) {
         let Some(key) = self.key else { return };
-        let publisher = self.driver.drive(|state, now| {
-            let publisher = state.role.updates.publishers.remove(key);
-            if publisher.outcome.is_none() {
-                state.role.updates.updates[publisher.update.index()] = None;
-                state.engine.cancel_update(now, publisher.update);
+        let replaced = self.driver.drive(|state, now| {
+            let (update, replaced) = state.role.updates.forget(key);
+            if let Some(update) = update {
+                state.engine.cancel_update(now, update);
             }
-            publisher
+            replaced
         });
         // Without the lock.
-        drop(publisher);
+        drop(replaced);
     }
 }

@@ -12,14 +12,18 @@ use psrpc_engine::{
 };
 
 use super::alone::Alone;
-use super::publish::PublishTable;
+use super::updates::PublishTable;
 use crate::bus::BusEvent;
+use crate::cancellation::CancellationToken;
 use crate::driver::{Driver, LARGE, Role, State};
-use crate::handler::{Admitted, Handle, OpenStream, Run, Running, Stop};
-use crate::log::{self, Label, Note};
-use crate::middleware::{Observed, Side, Watch};
+use crate::error::Error;
+use crate::info::Side;
+use crate::log;
+use crate::log::{Label, Note};
+use crate::middleware::{Observed, Watch};
+use crate::server::handler::{Admitted, Handle, OpenStream, Run, Running};
 use crate::stream::{Codec, DriverPort, StreamRole, StreamTable, StreamTask};
-use crate::{Error, guard, waiting};
+use crate::{guard, waiting};
 
 /// What becomes of a server's events: requests go to their handlers.
 #[derive(Default)]
@@ -44,7 +48,7 @@ pub(super) type HandlerMap = BTreeMap<&'static str, Box<dyn Handle>>;
 enum Stage {
     /// It waits for the client's grant.
     Admitted(Admitted),
-    Running(Arc<Stop>),
+    Running(Arc<CancellationToken>),
 }
 
 /// How the set-up of a registration ended, once it has; whoever registered reads it.
@@ -70,10 +74,10 @@ pub(crate) enum ServerTask {
         key: usize,
         open: OpenStream,
         codec: Arc<Codec>,
-        stop: Arc<Stop>,
+        stop: Arc<CancellationToken>,
     },
     Stream(StreamTask),
-    Stop(Arc<Stop>),
+    Cancel(Arc<CancellationToken>),
     /// What user code made, which user code may want to clean up.
     Discard(Admitted),
     /// Boxed like the note, since they are rare and tasks are moved about.
@@ -100,7 +104,7 @@ impl Role for ServerRole {
             ServerEvent::Run { request } => {
                 if let Some(Stage::Admitted(Admitted { label, run: Run::Call(run), .. })) = self.take(request)
                 {
-                    let stop = Arc::new(Stop::default());
+                    let stop = Arc::new(CancellationToken::default());
                     tasks.push(ServerTask::Run(request, Running::new(label, run, Arc::clone(&stop))));
                     self.put(request, Stage::Running(stop));
                 }
@@ -109,7 +113,7 @@ impl Role for ServerRole {
                 if let Some(Stage::Admitted(Admitted { label, run: Run::Stream(open, codec), .. })) =
                     self.take(request)
                 {
-                    let stop = Arc::new(Stop::default());
+                    let stop = Arc::new(CancellationToken::default());
                     let key = self.streams.open(stream, Arc::clone(&codec), Some(Arc::clone(&stop)));
                     tasks.push(ServerTask::Serve { label, stream, key, open, codec, stop });
                 }
@@ -122,7 +126,7 @@ impl Role for ServerRole {
                 self.streams.on_event(event, &mut |task| tasks.push(ServerTask::Stream(task)));
             }
             ServerEvent::StopHandler { stream } => {
-                tasks.extend(self.streams.stop_handler(stream).map(ServerTask::Stop));
+                tasks.extend(self.streams.stop_handler(stream).map(ServerTask::Cancel));
             }
             ServerEvent::Updated { update, outcome } => {
                 tasks.extend(self.updates.ended(update, outcome).map(ServerTask::Wake));
@@ -130,7 +134,7 @@ impl Role for ServerRole {
             ServerEvent::Abandoned { request, .. } => match self.take(request) {
                 Some(Stage::Admitted(admitted)) => tasks.push(ServerTask::Discard(admitted)),
                 Some(Stage::Running(_)) if planted!(HandlerUnstopped) => {}
-                Some(Stage::Running(stop)) => tasks.push(ServerTask::Stop(stop)),
+                Some(Stage::Running(stop)) => tasks.push(ServerTask::Cancel(stop)),
                 None => {}
             },
             ServerEvent::Registered { registration, result } => {
@@ -177,7 +181,7 @@ impl Role for ServerRole {
                     driver.look(|view| (view.engine.service().clone(), view.engine.id().clone()));
                 note.write(Side::Server, &service, &id);
             }
-            ServerTask::Stop(stop) => stop.stop(),
+            ServerTask::Cancel(token) => token.cancel(),
             ServerTask::Stream(task) => driver.perform_stream_task(task),
             ServerTask::Serve { label, stream, key, open, codec, stop } => {
                 let server = Arc::clone(driver);

@@ -8,11 +8,15 @@ use prost::Message;
 use psrpc_engine::Failure;
 use psrpc_engine::proto::ErrorCode;
 
+use crate::error::Error;
+use crate::guard;
+use crate::info::CallInfo;
+use crate::info::Side;
 use crate::interceptor::{OpeningStream, StreamInterceptor, StreamLayer};
-use crate::log::{self, Label};
-use crate::middleware::Side;
+use crate::log;
+use crate::log::Label;
+use crate::message::AnyMessage;
 use crate::sync::{Mutex, MutexGuard, Once};
-use crate::{AnyMessage, CallInfo, Error, guard};
 
 /// What is around the messages of one stream.
 pub(crate) struct Codec {

@@ -1,12 +1,12 @@
 //! Streams: messages both ways between a client and one server, until one side ends it.
 
 mod codec;
-mod open;
 mod port;
 mod send;
 mod sink;
 mod table;
 
+use std::any::Any;
 use std::fmt;
 use std::future::poll_fn;
 use std::marker::PhantomData;
@@ -16,18 +16,18 @@ use std::task::{Context, Poll};
 
 use futures_core::Stream;
 use prost::Message;
+use psrpc_engine::WallTime;
 use psrpc_engine::proto::{Metadata, Text};
-use psrpc_engine::{StreamHandle, WallTime};
 
-use crate::client::Client;
-use crate::handler::RequestContext;
-use crate::interceptor::StreamLayer;
-use crate::runtime::Runtime;
+use crate::error::Error;
+use crate::info::CallInfo;
+use crate::interceptor::{SendBelow, SendOptions, StreamLayer};
+use crate::message::AnyMessage;
+use crate::request::RequestContext;
+use crate::runtime::{BoxFuture, Runtime};
 use crate::waiting::Place;
-use crate::{AnyMessage, CallInfo, Error};
 
 pub(crate) use self::codec::Codec;
-pub use self::open::OpenStream;
 pub(crate) use self::port::{DriverPort, Port, StreamRole};
 pub(crate) use self::send::SendFuture;
 pub use self::send::Sending;
@@ -90,8 +90,8 @@ pub struct AtServer {
 pub(crate) struct Shared {
     port: Box<dyn Port>,
     codec: Arc<Codec>,
-    /// A client lives as long as its streams.
-    _client: Option<Client>,
+    /// Keeps the client, which lives as long as its streams.
+    _client: Option<Box<dyn Any + Send + Sync>>,
 }
 
 impl Shared {
@@ -100,17 +100,13 @@ impl Shared {
         Arc::new(Self { port, codec, _client: None })
     }
 
-    /// What is around the stream, the outermost first.
-    pub(crate) fn layers(&self) -> &[Box<dyn StreamLayer>] {
-        self.codec.layers()
-    }
-
-    pub(crate) fn runtime(&self) -> &Arc<dyn Runtime> {
-        self.port.runtime()
-    }
-
-    pub(crate) fn check(&self, message: &AnyMessage) -> Result<(), Error> {
-        self.codec.check(message)
+    /// A stream that keeps its client.
+    pub(crate) fn of_client(
+        client: impl Any + Send + Sync,
+        port: Box<dyn Port>,
+        codec: Arc<Codec>,
+    ) -> Arc<Self> {
+        Arc::new(Self { port, codec, _client: Some(Box::new(client)) })
     }
 
     pub(crate) fn cause(&self) -> Option<Error> {
@@ -139,12 +135,34 @@ impl Shared {
     }
 }
 
-impl<S, R> ClientStream<S, R> {
-    pub(crate) fn at_client(client: Client, stream: StreamHandle, key: usize, codec: Arc<Codec>) -> Self {
-        let port = Box::new(DriverPort { driver: Arc::clone(client.driver()), stream, key });
-        Self::new(Arc::new(Shared { port, codec, _client: Some(client) }))
+impl SendBelow for Shared {
+    fn layer(&self, position: usize) -> Option<&dyn StreamLayer> {
+        self.codec.layers().get(position).map(|layer| &**layer)
     }
 
+    fn send(self: Arc<Self>, message: AnyMessage, options: SendOptions) -> BoxFuture<Result<(), Error>> {
+        Box::pin(async move {
+            self.codec.check(&message)?;
+            let payload = message.encode_to_vec();
+            drop(message);
+            SendFuture::past_layers(self, payload, options).await
+        })
+    }
+
+    fn cause(&self) -> Option<Error> {
+        Shared::cause(self)
+    }
+
+    fn closed(self: Arc<Self>) -> BoxFuture<Error> {
+        Box::pin(async move { closed(&self).await })
+    }
+
+    fn runtime(&self) -> &Arc<dyn Runtime> {
+        self.port.runtime()
+    }
+}
+
+impl<S, R> ClientStream<S, R> {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
         Self { shared, at: AtClient(()), place: Place::default(), messages: PhantomData }
     }
@@ -267,7 +285,7 @@ fn close(shared: &Shared, cause: Option<Error>) {
     shared.port.close(cause.map(Error::into_response));
 }
 
-pub(crate) async fn closed(shared: &Shared) -> Error {
+async fn closed(shared: &Shared) -> Error {
     let mut waiting = Waiting::new(shared, Awaited::End);
     let failure = poll_fn(|cx| shared.port.poll_ended(&mut waiting.place, cx)).await;
     (*failure).into()

@@ -13,10 +13,12 @@ use psrpc_engine::{
 use super::codec::{Codec, NotTaken};
 use super::table::{Awaited, Discarded, Left, StreamTable, StreamTask};
 use crate::driver::{Driver, LARGE, Role};
+use crate::error::Error;
+use crate::guard;
 use crate::interceptor::SendOptions;
+use crate::message::AnyMessage;
 use crate::runtime::Runtime;
 use crate::waiting::Place;
-use crate::{AnyMessage, Error, guard};
 
 /// What a client's engine and a server's do alike with streams.
 pub(crate) trait StreamEngine: Engine {

@@ -11,9 +11,10 @@ use prost::Message;
 use psrpc_engine::SendError;
 
 use super::Shared;
+use crate::error::Error;
 use crate::interceptor::{NextSend, SendOptions};
+use crate::message::AnyMessage;
 use crate::runtime::BoxFuture;
-use crate::{AnyMessage, Error};
 
 /// A message to be sent: set its timeout if need be, then await it.
 ///

@@ -9,7 +9,7 @@ use prost::Message;
 
 use super::SendHalf;
 use super::send::SendFuture;
-use crate::Error;
+use crate::error::Error;
 
 /// The sending half of a stream as a [`Sink`]: one message after the other, each taken before the next is sent.
 ///

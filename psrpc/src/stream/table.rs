@@ -9,9 +9,11 @@ use psrpc_engine::{Delivery, Failure, SendHandle, StreamEvent, StreamHandle};
 use slab::Slab;
 
 use super::codec::Codec;
-use crate::handler::Stop;
+use crate::cancellation::CancellationToken;
+use crate::info::CallInfo;
+use crate::message::AnyMessage;
+use crate::waiting;
 use crate::waiting::{Place, Waiters};
-use crate::{AnyMessage, CallInfo, waiting};
 
 /// What is known of streams, and who waits for them.
 #[derive(Default)]
@@ -39,7 +41,7 @@ struct Slot {
     /// Whether user code still has the stream.
     held: bool,
     /// Stops the handler that runs for it, at a server.
-    handler: Option<Arc<Stop>>,
+    handler: Option<Arc<CancellationToken>>,
     hijacked: bool,
 }
 
@@ -81,7 +83,7 @@ impl StreamTable {
         &mut self,
         stream: StreamHandle,
         codec: Arc<Codec>,
-        handler: Option<Arc<Stop>>,
+        handler: Option<Arc<CancellationToken>>,
     ) -> usize {
         let slot = Slot {
             stream,
@@ -294,7 +296,7 @@ impl StreamTable {
     }
 
     /// The handler of a stream that is not waited for any more.
-    pub(crate) fn stop_handler(&mut self, stream: StreamHandle) -> Option<Arc<Stop>> {
+    pub(crate) fn stop_handler(&mut self, stream: StreamHandle) -> Option<Arc<CancellationToken>> {
         let slot = self.slots.get(self.find(stream)?)?;
         slot.handler.clone()
     }
@@ -306,7 +308,7 @@ impl StreamTable {
 pub(crate) struct Discarded {
     messages: VecDeque<AnyMessage>,
     waiting: [Waiters; 2],
-    handler: Option<Arc<Stop>>,
+    handler: Option<Arc<CancellationToken>>,
     slot: Option<Slot>,
 }
 

@@ -9,14 +9,17 @@ use prost::Message;
 use psrpc_engine::proto::{ErrorResponse, Metadata, MethodProperties, Routing, Text};
 use psrpc_engine::{Evidence, Failure, Reason, Route, SendError};
 
-use crate::handler::RequestContext;
+use crate::error::Error;
+use crate::info::Side;
 use crate::interceptor::SendOptions;
-use crate::middleware::Side;
+use crate::message::AnyMessage;
+use crate::request::RequestContext;
 use crate::runtime::Runtime;
 use crate::stream::{Awaited, Codec, Port, Shared};
+use crate::stream::{ClientStream, ServerStream};
 use crate::sync::{Mutex, MutexGuard};
+use crate::waiting;
 use crate::waiting::Place;
-use crate::{AnyMessage, ClientStream, Error, ServerStream, waiting};
 
 /// A stream's two ends, for unit tests of code that has one of them: what the client sends the server receives, and the other way
 /// round. There is no bus: a send resolves at once, and nothing bounds how much waits to be received.

@@ -2,12 +2,15 @@
 
 use std::sync::Arc;
 
-use super::{Metrics, MetricsObserver, MultiCall, Side, Stopwatch, UnaryCall, unfinished};
+use super::{Metrics, MetricsObserver, MultiCall, Stopwatch, UnaryCall, unfinished};
+use crate::error::Error;
+use crate::guard;
+use crate::info::CallInfo;
+use crate::info::Side;
+use crate::interceptor::{CallInterceptor, HandlerInterceptor, NextCall, NextHandler, Outgoing};
+use crate::message::AnyMessage;
+use crate::request::Request;
 use crate::runtime::{BoxFuture, Runtime};
-use crate::{
-    AnyMessage, CallInfo, CallInterceptor, Error, HandlerInterceptor, NextCall, NextHandler, Outgoing,
-    Request, guard,
-};
 
 impl CallInterceptor for Metrics {
     fn call(&self, call: Outgoing, next: NextCall) -> BoxFuture<Result<AnyMessage, Error>> {

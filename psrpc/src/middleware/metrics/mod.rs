@@ -10,17 +10,10 @@ use std::time::Duration;
 use psrpc_engine::Time;
 use psrpc_engine::proto::ErrorCode;
 
+use crate::error::Error;
+use crate::info::CallInfo;
+use crate::info::Side;
 use crate::runtime::Runtime;
-use crate::{CallInfo, ClientOptions, Error, ServerOptions};
-
-/// On which side of a call something was measured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Side {
-    /// In the client.
-    Client,
-    /// In the server.
-    Server,
-}
 
 /// Takes measurements. Each function does nothing unless it is implemented.
 ///
@@ -141,29 +134,9 @@ pub struct StreamSent<'a> {
     pub bytes: usize,
 }
 
-impl ClientOptions {
-    /// Measures calls, multi calls and streams. It is an interceptor of each kind, and has its place among the others: what is
-    /// added later is within what it measures.
-    #[must_use]
-    pub fn metrics(self, observer: impl MetricsObserver) -> Self {
-        let metrics = Metrics(Arc::new(observer));
-        self.interceptor(metrics.clone()).multi_interceptor(metrics.clone()).stream_interceptor(metrics)
-    }
-}
-
-impl ServerOptions {
-    /// Measures handlers and streams. It is an interceptor of either kind, and has its place among the others: what is added later
-    /// is within what it measures.
-    #[must_use]
-    pub fn metrics(self, observer: impl MetricsObserver) -> Self {
-        let metrics = Metrics(Arc::new(observer));
-        self.interceptor(metrics.clone()).stream_interceptor(metrics)
-    }
-}
-
 /// The interceptor that measures.
 #[derive(Clone)]
-struct Metrics(Arc<dyn MetricsObserver>);
+pub(crate) struct Metrics(pub(crate) Arc<dyn MetricsObserver>);
 
 /// How long something takes.
 struct Stopwatch {

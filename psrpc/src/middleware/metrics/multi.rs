@@ -2,11 +2,15 @@
 
 use std::sync::Arc;
 
-use super::{Metrics, MetricsObserver, MultiCall, Side, Stopwatch};
+use super::{Metrics, MetricsObserver, MultiCall, Stopwatch};
+use crate::answers::{Answer, Answers};
+use crate::error::Error;
+use crate::guard;
+use crate::info::CallInfo;
+use crate::info::Side;
+use crate::interceptor::{MultiCallInterceptor, NextMultiCall, Outgoing};
+use crate::message::AnyMessage;
 use crate::runtime::BoxFuture;
-use crate::{
-    Answer, Answers, AnyMessage, CallInfo, Error, MultiCallInterceptor, NextMultiCall, Outgoing, guard,
-};
 
 impl MultiCallInterceptor for Metrics {
     fn call(&self, call: Outgoing, next: NextMultiCall) -> BoxFuture<Result<Answers<AnyMessage>, Error>> {

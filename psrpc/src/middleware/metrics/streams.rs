@@ -3,11 +3,14 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::{Metrics, MetricsObserver, Side, Stopwatch, StreamSent, unfinished};
+use super::{Metrics, MetricsObserver, Stopwatch, StreamSent, unfinished};
+use crate::error::Error;
+use crate::guard;
+use crate::info::CallInfo;
+use crate::info::Side;
+use crate::interceptor::{NextSend, OpeningStream, SendOptions, StreamInterceptor, StreamLayer};
+use crate::message::AnyMessage;
 use crate::runtime::BoxFuture;
-use crate::{
-    AnyMessage, CallInfo, Error, NextSend, OpeningStream, SendOptions, StreamInterceptor, StreamLayer, guard,
-};
 
 impl StreamInterceptor for Metrics {
     fn open(&self, opening: &mut OpeningStream) -> Result<Box<dyn StreamLayer>, Error> {

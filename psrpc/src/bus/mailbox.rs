@@ -1,14 +1,15 @@
-//! The mailbox: what has arrived for a driver, bounded for each subscription.
+//! The mailbox: what has arrived for a driver or an inbox, bounded for each subscription.
 
 use std::collections::VecDeque;
 use std::mem;
-use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use psrpc_engine::{BusError, SubscriptionHandle, Token};
 use slab::Slab;
 
-use crate::bus::{BusEvent, Delivery, Sink, Wakes};
+use super::delivery::Delivery;
+use super::event::BusEvent;
+use super::wakes::Wakes;
 use crate::sync::{Lock, LockGuard};
 use crate::waiting;
 
@@ -59,12 +60,11 @@ struct Subscriber {
 }
 
 impl Mailbox {
-    /// A sink with room for so many frames.
-    pub(crate) fn sink(self: &Arc<Self>, capacity: usize, handle: Option<SubscriptionHandle>) -> Sink {
+    /// Adds a subscriber with room for so many frames, and returns its slot.
+    pub(super) fn subscribe(&self, capacity: usize, handle: Option<SubscriptionHandle>) -> usize {
         let capacity = u32::try_from(capacity).unwrap_or(u32::MAX).max(1);
         let subscriber = Subscriber { handle, capacity, frames: 0, gap: None };
-        let slot = self.0.lock().subscribers.insert(subscriber);
-        Sink::mailbox(Arc::clone(self), slot)
+        self.0.lock().subscribers.insert(subscriber)
     }
 
     /// Moves what waits to `arrivals`, which is empty, up to `limit`, and all events to `events`. Registers the task to be

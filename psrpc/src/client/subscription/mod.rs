@@ -15,8 +15,10 @@ use psrpc_engine::{Reason, Route, SubscriptionHandle};
 pub(crate) use self::table::SubscriptionTable;
 use self::table::Told;
 use crate::client::{Client, RouteResult};
+use crate::error::Error;
+use crate::info::CallInfo;
+use crate::method::{Method, MethodKind};
 use crate::runtime::BoxFuture;
-use crate::{CallInfo, Error};
 
 /// A subscription to be had: await it for the [`Subscription`], which is then live.
 ///
@@ -45,6 +47,20 @@ impl<T> Subscribe<T> {
     /// A subscription that no client has, for fakes of a client in unit tests: it gives this one ([`Subscription::fake`]).
     pub fn fake(subscription: Result<Subscription<T>, Error>) -> Self {
         Self(Target::Fake(subscription))
+    }
+}
+
+impl Client {
+    /// Subscribes to the updates of `method` on `topic`.
+    ///
+    /// On NATS, a subscription by queue shares a queue group with the servers of the queue-routed
+    /// calls of its service. About half of the updates, and of the requests, then go to a member
+    /// that cannot use them, and are lost. See [`Subscription`](crate::Subscription#on-nats) for ways to avoid it.
+    ///
+    /// Generated clients have a method for each rpc, which is what to call instead.
+    pub fn subscribe<T>(&self, method: &'static Method, topic: &[&str]) -> Subscribe<T> {
+        let route = self.route(MethodKind::Subscription, method, topic);
+        Subscribe::new(self.clone(), route, method.response)
     }
 }
 

@@ -6,14 +6,10 @@ use std::ops::Deref;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
 use futures_core::Stream;
-use prost::Message;
-use psrpc_engine::proto::{ErrorCode, ErrorResponse, Text};
-use psrpc_engine::{Evidence, Failure, MultiCall as EngineCall, MultiHandle, Reason};
+use psrpc_engine::proto::Text;
 
-use crate::Error;
-use crate::client::Client;
+use crate::error::Error;
 
 /// What a server answers to a multi call. Dereferences to the message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,18 +57,14 @@ impl<Res> Deref for Answer<Res> {
 /// An error is that of a server, as [`Error::server_id`] tells; one without a server ends the call, which had failed.
 /// Dropping it ends the call: what servers still answer is dropped.
 #[must_use = "answers come to those who look"]
-pub struct Answers<Res>(Source<Res>);
+pub struct Answers<Res>(Option<AnswerStream<Res>>);
 
-enum Source<Res> {
-    InFlight { call: InFlight, decode: fn(Bytes) -> Result<Res, Error> },
-    Stream(Pin<Box<dyn Stream<Item = Result<Answer<Res>, Error>> + Send>>),
-    Over,
-}
+type AnswerStream<Res> = Pin<Box<dyn Stream<Item = Result<Answer<Res>, Error>> + Send>>;
 
 impl<Res> Answers<Res> {
     /// Answers that come from elsewhere, for interceptors and fakes.
     pub fn new(answers: impl Stream<Item = Result<Answer<Res>, Error>> + Send + 'static) -> Self {
-        Self(Source::Stream(Box::pin(answers)))
+        Self(Some(Box::pin(answers)))
     }
 
     /// The next answer; `None` when no more will come. Dropping the future loses nothing.
@@ -81,13 +73,10 @@ impl<Res> Answers<Res> {
     }
 
     fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Answer<Res>, Error>>> {
-        let polled = match &mut self.0 {
-            Source::InFlight { call, decode } => call.poll_answer(*decode, cx),
-            Source::Stream(answers) => answers.as_mut().poll_next(cx),
-            Source::Over => Poll::Ready(None),
-        };
+        let Some(answers) = &mut self.0 else { return Poll::Ready(None) };
+        let polled = answers.as_mut().poll_next(cx);
         if let Poll::Ready(None) = polled {
-            self.0 = Source::Over;
+            self.0 = None;
         }
         polled
     }
@@ -100,17 +89,6 @@ impl<Res: Send + 'static> Answers<Res> {
         map: impl FnMut(Result<Answer<Res>, Error>) -> Result<Answer<T>, Error> + Send + Unpin + 'static,
     ) -> Answers<T> {
         Answers::new(Mapped { answers: self, map })
-    }
-}
-
-impl<Res: Message + Default> Answers<Res> {
-    pub(super) fn in_flight(client: Client, call: EngineCall) -> Result<Self, Error> {
-        let decode = |payload| {
-            Res::decode(payload).map_err(|error| {
-                Error::from_source(ErrorCode::MalformedResult, error).with_reason(Reason::MalformedResult)
-            })
-        };
-        Ok(Self(Source::InFlight { call: InFlight::start(client, call)?, decode }))
     }
 }
 
@@ -142,62 +120,5 @@ where
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = &mut *self;
         this.answers.poll_answer(cx).map(|answer| answer.map(&mut this.map))
-    }
-}
-
-/// A multi call in flight. Dropping it ends the call.
-struct InFlight {
-    client: Client,
-    call: MultiHandle,
-    key: usize,
-}
-
-/// What a call has to tell, as it is kept until somebody looks.
-pub(super) enum Told {
-    Answer(Text, Result<Bytes, ErrorResponse>),
-    Failed(Box<Failure>),
-}
-
-impl InFlight {
-    fn start(client: Client, call: EngineCall) -> Result<Self, Error> {
-        let (call, key) = client.driver().drive(|state, now| {
-            let call = state.engine.multi_call(now, call)?;
-            Ok::<_, Error>((call, state.role.multi_calls.start(call)))
-        })?;
-        Ok(Self { client, call, key })
-    }
-
-    fn poll_answer<Res>(
-        &mut self,
-        decode: fn(Bytes) -> Result<Res, Error>,
-        cx: &Context<'_>,
-    ) -> Poll<Option<Result<Answer<Res>, Error>>> {
-        let (polled, _replaced) = self.client.driver().look(|view| view.role.multi_calls.poll(self.key, cx));
-        polled.map(|told| {
-            Some(match told? {
-                Told::Answer(server_id, Ok(payload)) => match decode(payload) {
-                    Ok(message) => Ok(Answer { server_id, message }),
-                    Err(error) => Err(error.of_server(server_id)),
-                },
-                Told::Answer(server_id, Err(error)) => {
-                    Err(Error::answered(error, Evidence { selected: Some(server_id), ..Evidence::default() }))
-                }
-                Told::Failed(failure) => Err((*failure).into()),
-            })
-        })
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        let forgotten = self.client.driver().drive(|state, now| {
-            let (in_flight, forgotten) = state.role.multi_calls.forget(self.key);
-            if in_flight {
-                state.engine.cancel_multi(now, self.call);
-            }
-            forgotten
-        });
-        // Without the lock.
-        drop(forgotten);
     }
 }

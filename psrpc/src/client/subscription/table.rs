@@ -7,7 +7,8 @@ use bytes::Bytes;
 use psrpc_engine::{ClientEvent, Failure, SubscriptionHandle};
 use slab::Slab;
 
-use crate::{Error, waiting};
+use crate::error::Error;
+use crate::waiting;
 
 /// What was told of subscriptions, and who waits for it.
 #[derive(Default)]

@@ -1,10 +1,11 @@
 //! Multi calls: every server answers.
 
-mod answers;
+mod in_flight;
 mod table;
 
 use std::fmt;
 use std::future::IntoFuture;
+use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,12 +13,17 @@ use prost::Message;
 use psrpc_engine::proto::{Metadata, Text};
 use psrpc_engine::{MultiCall as EngineCall, Route, Time};
 
-pub use self::answers::{Answer, Answers};
+use self::in_flight::InFlight;
 pub(crate) use self::table::MultiTable;
+use crate::answers::Answers;
 use crate::client::{Client, RouteResult};
-use crate::interceptor::{MultiCallInterceptor, intercepted_multi};
-use crate::runtime::BoxFuture;
-use crate::{CallOptions, Error};
+use crate::error::Error;
+use crate::info::CallInfo;
+use crate::interceptor::CallOptions;
+use crate::interceptor::{MultiCallBelow, MultiCallInterceptor, NextMultiCall, Outgoing};
+use crate::message::AnyMessage;
+use crate::method::{Method, MethodKind};
+use crate::runtime::{BoxFuture, Runtime};
 
 /// A multi call: set what it needs, then await it for the [`Answers`].
 ///
@@ -117,6 +123,20 @@ impl<Req, Res> MultiCall<Req, Res> {
     }
 }
 
+impl Client {
+    /// Makes a call of `method` on `topic` that every server answers.
+    ///
+    /// Generated clients have a method for each rpc, which is what to call instead.
+    pub fn multi_call<Req, Res>(
+        &self,
+        method: &'static Method,
+        topic: &[&str],
+        request: Req,
+    ) -> MultiCall<Req, Res> {
+        MultiCall::new(self.clone(), self.route(MethodKind::Call, method, topic), request)
+    }
+}
+
 impl<Req, Res> fmt::Debug for MultiCall<Req, Res> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let route = match &self.target {
@@ -144,13 +164,13 @@ impl<Req: Message + 'static, Res: Message + Default + 'static> IntoFuture for Mu
             if interceptors.is_empty() && client.around().has_nothing_around_multi_calls() {
                 return start(client, route, request.encode_to_vec(), options, expected);
             }
-            intercepted_multi(client, route, request, options, expected, interceptors).await
+            intercepted(client, route, request, options, expected, interceptors).await
         })
     }
 }
 
 /// Makes a call with nothing around it.
-pub(crate) fn start<Res: Message + Default + 'static>(
+fn start<Res: Message + Default + 'static>(
     client: Client,
     route: Route,
     payload: Vec<u8>,
@@ -159,5 +179,60 @@ pub(crate) fn start<Res: Message + Default + 'static>(
 ) -> Result<Answers<Res>, Error> {
     let CallOptions { timeout, deadline, metadata, .. } = options;
     let call = EngineCall { timeout, deadline, metadata, expected, ..EngineCall::new(route, payload) };
-    Answers::in_flight(client, call)
+    Ok(Answers::new(InFlight::<Res>::start(client, call)?))
+}
+
+/// Makes a multi call within its hooks and interceptors.
+async fn intercepted<Req: Message + 'static, Res: Message + Default + 'static>(
+    client: Client,
+    route: Route,
+    request: Req,
+    options: CallOptions,
+    expected: Option<usize>,
+    own: Vec<Arc<dyn MultiCallInterceptor>>,
+) -> Result<Answers<Res>, Error> {
+    let info = CallInfo::from(route.clone());
+    let request = AnyMessage::new(request);
+    client.around().hooks.on_request(&info, &request);
+    let call = Outgoing::new(request.clone(), options, info.clone());
+    let below =
+        Intercepted { client: client.clone(), route, expected, own, types: PhantomData::<fn(Req) -> Res> };
+    let answers = NextMultiCall::new(Arc::new(below)).run(call).await;
+    let hooks = client.around().hooks.clone();
+    if let Err(error) = &answers {
+        hooks.on_response(&info, &request, Err(error));
+    }
+    Ok(answers?.map_answers(move |answer| {
+        let answer = answer.and_then(|answer| answer.expect::<Res>().map(|()| answer));
+        hooks.on_response(&info, &request, answer.as_deref());
+        answer?.try_map(AnyMessage::into_message)
+    }))
+}
+
+/// A multi call below its interceptors.
+struct Intercepted<Req, Res> {
+    client: Client,
+    route: Route,
+    expected: Option<usize>,
+    /// The interceptors of this call alone.
+    own: Vec<Arc<dyn MultiCallInterceptor>>,
+    types: PhantomData<fn(Req) -> Res>,
+}
+
+impl<Req: Message + 'static, Res: Message + Default + 'static> MultiCallBelow for Intercepted<Req, Res> {
+    fn interceptor(&self, position: usize) -> Option<&Arc<dyn MultiCallInterceptor>> {
+        self.client.around().multi_interceptors.iter().chain(&self.own).nth(position)
+    }
+
+    fn make(&self, call: Outgoing) -> Result<Answers<AnyMessage>, Error> {
+        let Outgoing { message, options, .. } = call;
+        message.expect::<Req>()?;
+        let (client, route) = (self.client.clone(), self.route.clone());
+        let answers = start::<Res>(client, route, message.encode_to_vec(), options, self.expected)?;
+        Ok(answers.map_answers(|answer| answer?.try_map(|message| Ok(AnyMessage::new(message)))))
+    }
+
+    fn runtime(&self) -> &Arc<dyn Runtime> {
+        &self.client.driver().runtime
+    }
 }

@@ -5,6 +5,7 @@ use std::future::{Future, IntoFuture};
 use std::marker::PhantomData;
 use std::mem;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -12,11 +13,17 @@ use prost::Message;
 use psrpc_engine::proto::{ErrorCode, Metadata, Text};
 use psrpc_engine::{Call as EngineCall, Reason, Reply, Route, Time};
 
-use crate::client::{Client, InFlight, RouteResult};
-use crate::interceptor::{CallInterceptor, intercepted};
-use crate::runtime::BoxFuture;
+use super::in_flight::InFlight;
+use crate::client::{Client, RouteResult};
+use crate::error::Error;
+use crate::info::CallInfo;
+use crate::interceptor::CallOptions;
+use crate::interceptor::{CallBelow, CallInterceptor, NextCall, Outgoing};
+use crate::message::AnyMessage;
+use crate::method::{Method, MethodKind};
+use crate::runtime::{BoxFuture, Runtime};
 use crate::selection::Choose;
-use crate::{CallOptions, Error, Selection};
+use crate::selection::Selection;
 
 /// A unary call: set what it needs, then await it.
 ///
@@ -148,6 +155,15 @@ impl<Req, Res> Call<Req, Res> {
     }
 }
 
+impl Client {
+    /// Makes a call of `method` on `topic`, which is empty for a method without topics.
+    ///
+    /// Generated clients have a method for each rpc, which is what to call instead.
+    pub fn call<Req, Res>(&self, method: &'static Method, topic: &[&str], request: Req) -> Call<Req, Res> {
+        Call::new(self.clone(), self.route(MethodKind::Call, method, topic), request)
+    }
+}
+
 impl<Req, Res> fmt::Debug for Call<Req, Res> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let route = match &self.target {
@@ -250,4 +266,58 @@ fn decode<Res: Message + Default>(reply: Reply) -> Result<Res, Error> {
     Res::decode(reply.payload).map_err(|error| {
         Error::from_source(ErrorCode::MalformedResult, error).with_reason(Reason::MalformedResult)
     })
+}
+
+/// Makes a unary call within its hooks and interceptors.
+async fn intercepted<Req: Message + 'static, Res: Message + Default + 'static>(
+    client: Client,
+    route: Route,
+    request: Req,
+    options: CallOptions,
+    own: Vec<Arc<dyn CallInterceptor>>,
+) -> Result<Res, Error> {
+    let info = CallInfo::from(route.clone());
+    let request = AnyMessage::new(request);
+    client.around().hooks.on_request(&info, &request);
+    let call = Outgoing::new(request.clone(), options, info.clone());
+    let below = Intercepted { client: client.clone(), route, own, types: PhantomData::<fn(Req) -> Res> };
+    let result = NextCall::new(Arc::new(below)).run(call).await;
+    let result = result.and_then(|response| response.expect::<Res>().map(|()| response));
+    client.around().hooks.on_response(&info, &request, result.as_ref());
+    result?.into_message()
+}
+
+/// A unary call below its interceptors.
+struct Intercepted<Req, Res> {
+    client: Client,
+    route: Route,
+    /// The interceptors of this call alone.
+    own: Vec<Arc<dyn CallInterceptor>>,
+    types: PhantomData<fn(Req) -> Res>,
+}
+
+impl<Req: Message + 'static, Res: Message + Default + 'static> CallBelow for Intercepted<Req, Res> {
+    fn interceptor(&self, position: usize) -> Option<&Arc<dyn CallInterceptor>> {
+        self.client.around().interceptors.iter().chain(&self.own).nth(position)
+    }
+
+    fn make(&self, call: Outgoing) -> BoxFuture<Result<AnyMessage, Error>> {
+        let (client, route) = (self.client.clone(), self.route.clone());
+        Box::pin(async move {
+            let Outgoing { message, options, .. } = call;
+            message.expect::<Req>()?;
+            let payload = message.encode_to_vec();
+            drop(message);
+            Calling::<Res>::new(client, route, payload, options).await.map(AnyMessage::new)
+        })
+    }
+
+    fn runtime(&self) -> &Arc<dyn Runtime> {
+        &self.client.driver().runtime
+    }
+
+    fn abandoned(&self) -> BoxFuture<()> {
+        let driver = Arc::clone(self.client.driver());
+        Box::pin(async move { driver.abandoned().await })
+    }
 }

@@ -2,146 +2,28 @@
 
 use std::future::{Future, poll_fn};
 use std::marker::PhantomData;
-use std::ops::Deref;
 use std::pin::{Pin, pin};
-use std::sync::{Arc, PoisonError};
-use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use prost::Message;
-use psrpc_engine::proto::{ErrorCode, Metadata, Text};
-use psrpc_engine::{Received, Route, Time, WallTime};
+use psrpc_engine::Received;
+use psrpc_engine::proto::ErrorCode;
 
-use crate::interceptor::{AroundHandlers, OpeningStream, handled};
-use crate::log::{self, Label};
-use crate::middleware::{Side, reporting};
+use crate::cancellation::CancellationToken;
+use crate::error::Error;
+use crate::guard;
+use crate::info::Side;
+use crate::interceptor::CallOptions;
+use crate::interceptor::{AroundHandlers, HandlerBelow, HandlerInterceptor, NextHandler, OpeningStream};
+use crate::log;
+use crate::log::Label;
+use crate::message::AnyMessage;
+use crate::middleware::reporting;
+use crate::request::{Request, RequestContext};
 use crate::runtime::{BoxFuture, Runtime};
 use crate::stream::{Codec, Port, ServerStream, Shared};
-use crate::sync::Mutex;
-use crate::{CallInfo, CallOptions, Error, guard, waiting};
-
-/// A request as its handler gets it: the message, and what is known of the call. Dereferences to the message.
-pub struct Request<T> {
-    message: T,
-    context: RequestContext,
-}
-
-pub(crate) struct RequestContext {
-    pub(crate) route: Route,
-    pub(crate) client_id: Text,
-    pub(crate) request_id: Text,
-    pub(crate) metadata: Metadata,
-    pub(crate) sent_at: WallTime,
-    pub(crate) deadline: Time,
-    pub(crate) runtime: Arc<dyn Runtime>,
-}
-
-impl<T> Request<T> {
-    /// The message alone.
-    pub fn into_message(self) -> T {
-        self.message
-    }
-
-    /// The same request with another message, which `map` makes of this one.
-    pub fn map<U>(self, map: impl FnOnce(T) -> U) -> Request<U> {
-        Request { message: map(self.message), context: self.context }
-    }
-
-    /// The same request with another message, if `map` makes one of this one.
-    ///
-    /// # Errors
-    ///
-    /// Those of `map`.
-    pub fn try_map<U, E>(self, map: impl FnOnce(T) -> Result<U, E>) -> Result<Request<U>, E> {
-        Ok(Request { message: map(self.message)?, context: self.context })
-    }
-
-    /// What the caller sent along.
-    pub fn metadata(&self) -> &Metadata {
-        &self.context.metadata
-    }
-
-    /// What the caller sent along, for interceptors to change.
-    pub fn metadata_mut(&mut self) -> &mut Metadata {
-        &mut self.context.metadata
-    }
-
-    /// What is called.
-    pub fn info(&self) -> CallInfo {
-        self.context.route.clone().into()
-    }
-
-    /// Who calls.
-    pub fn client_id(&self) -> &str {
-        self.context.client_id.as_str()
-    }
-
-    /// The call, unique within its client.
-    pub fn request_id(&self) -> &str {
-        self.context.request_id.as_str()
-    }
-
-    /// The service, by its name on the wire.
-    pub fn service(&self) -> &str {
-        self.context.route.service().as_str()
-    }
-
-    /// The method, by its name on the wire.
-    pub fn method(&self) -> &str {
-        self.context.route.method().as_str()
-    }
-
-    /// The parts of the topic that the request came for; none for a method without topics.
-    pub fn topic(&self) -> &[Text] {
-        self.context.route.topic()
-    }
-
-    /// When the caller sent it, by the caller's wall clock.
-    pub fn sent_at(&self) -> WallTime {
-        self.context.sent_at
-    }
-
-    /// When the caller gives up, on the runtime's monotonic clock. The handler's future is dropped then, since nobody
-    /// waits for its answer any more: what must be done all the same belongs into a task of its own.
-    pub fn deadline(&self) -> Time {
-        self.context.deadline
-    }
-
-    /// How long the caller will still wait.
-    pub fn remaining(&self) -> Duration {
-        self.context.deadline.since(self.context.runtime.now().time)
-    }
-
-    /// What log lines name the request by.
-    pub(crate) fn label(&self) -> Label {
-        Label::of_request(&self.context.route, &self.context.request_id)
-    }
-
-    /// The runtime of the server, for its clock, to sleep and to spawn.
-    pub fn runtime(&self) -> &Arc<dyn Runtime> {
-        &self.context.runtime
-    }
-}
-
-impl<T> Deref for Request<T> {
-    type Target = T;
-
-    fn deref(&self) -> &T {
-        &self.message
-    }
-}
-
-impl<T: std::fmt::Debug> std::fmt::Debug for Request<T> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Request")
-            .field("message", &self.message)
-            .field("route", &self.context.route)
-            .field("client_id", &self.context.client_id)
-            .field("request_id", &self.context.request_id)
-            .finish_non_exhaustive()
-    }
-}
 
 /// A request that was decoded, and waits to be run.
 pub(crate) struct Admitted {
@@ -221,7 +103,7 @@ where
         let elected = may_elect && around.as_ref().is_some_and(|around| around.elects(&request));
         let handler = Arc::clone(&self.handler);
         let run: Answering<Bytes> = match around {
-            Some(around) => Box::pin(handled(around, handler, request)),
+            Some(around) => Box::pin(intercepted(around, handler, request)),
             None => Box::pin(async move { Ok(handler(request).await?.encode_to_vec().into()) }),
         };
         Ok(Admitted { label, affinity, elected, run: Run::Call(run) })
@@ -229,6 +111,54 @@ where
 
     fn surround(&mut self, around: &Arc<AroundHandlers>) {
         self.around = Some(Arc::clone(around));
+    }
+}
+
+/// Runs a unary handler within its interceptors, and tells the panic hooks of a panic in any of them.
+async fn intercepted<Req, Res, F, Fut>(
+    around: Arc<AroundHandlers>,
+    handler: Arc<F>,
+    request: Request<Req>,
+) -> Result<Bytes, Error>
+where
+    Req: Message + Default + 'static,
+    Res: Message + 'static,
+    F: Fn(Request<Req>) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<Res, Error>> + Send + 'static,
+{
+    let info = request.info();
+    let below = Intercepted { around: Arc::clone(&around), handler, request: PhantomData::<fn(Req)> };
+    let next = NextHandler::new(Arc::new(below));
+    let mut answering = pin!(async move { next.run(request.map(AnyMessage::new)).await });
+    let response = poll_fn(|cx| reporting(&around.panics, &info, || answering.as_mut().poll(cx))).await?;
+    response.expect::<Res>()?;
+    Ok(response.encode_to_vec().into())
+}
+
+/// A unary handler below its interceptors.
+struct Intercepted<Req, F> {
+    around: Arc<AroundHandlers>,
+    handler: Arc<F>,
+    request: PhantomData<fn(Req)>,
+}
+
+impl<Req, Res, F, Fut> HandlerBelow for Intercepted<Req, F>
+where
+    Req: Message + Default + 'static,
+    Res: Message + 'static,
+    F: Fn(Request<Req>) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<Res, Error>> + Send + 'static,
+{
+    fn interceptor(&self, position: usize) -> Option<&Arc<dyn HandlerInterceptor>> {
+        self.around.interceptors.get(position)
+    }
+
+    fn run(&self, request: Request<AnyMessage>) -> BoxFuture<Result<AnyMessage, Error>> {
+        let handler = Arc::clone(&self.handler);
+        Box::pin(async move {
+            let request = request.try_map(AnyMessage::into_message)?;
+            handler(request).await.map(AnyMessage::new)
+        })
     }
 }
 
@@ -289,50 +219,17 @@ where
     }
 }
 
-/// Stops a handler that runs, from outside.
-#[derive(Default)]
-pub(crate) struct Stop(Mutex<Stopping>);
-
-#[derive(Default)]
-struct Stopping {
-    stopped: bool,
-    waker: Option<Waker>,
-}
-
-impl Stop {
-    pub(crate) fn stop(&self) {
-        let waker = {
-            let mut stopping = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            stopping.stopped = true;
-            stopping.waker.take()
-        };
-        if let Some(waker) = waker {
-            waker.wake();
-        }
-    }
-
-    /// Whether the handler is to stop; wakes the task when that comes later.
-    fn poll(&self, cx: &Context<'_>) -> bool {
-        let mut stopping = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let replaced = waiting::replace(&mut stopping.waker, cx);
-        let stopped = stopping.stopped;
-        drop(stopping);
-        drop(replaced);
-        stopped
-    }
-}
-
 /// A handler that runs: ends with its answer, with `internal` when it panics, and with nothing when it is stopped.
 pub(crate) struct Running<T> {
     label: Label,
     /// Nothing once it was dropped.
     answering: Option<Answering<T>>,
-    stop: Arc<Stop>,
+    token: Arc<CancellationToken>,
 }
 
 impl<T> Running<T> {
-    pub(crate) fn new(label: Label, answering: Answering<T>, stop: Arc<Stop>) -> Self {
-        Self { label, answering: Some(answering), stop }
+    pub(crate) fn new(label: Label, answering: Answering<T>, token: Arc<CancellationToken>) -> Self {
+        Self { label, answering: Some(answering), token }
     }
 }
 
@@ -341,7 +238,7 @@ impl<T> Future for Running<T> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        if this.stop.poll(cx) {
+        if this.token.poll(cx) {
             return Poll::Ready(None);
         }
         let answering = this.answering.as_mut().expect("it is dropped last");

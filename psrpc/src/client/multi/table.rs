@@ -3,10 +3,11 @@
 use std::collections::VecDeque;
 use std::task::{Context, Poll, Waker};
 
-use psrpc_engine::{ClientEvent, MultiHandle};
+use bytes::Bytes;
+use psrpc_engine::proto::{ErrorResponse, Text};
+use psrpc_engine::{ClientEvent, Failure, MultiHandle};
 use slab::Slab;
 
-use super::answers::Told;
 use crate::waiting;
 
 /// What was told of multi calls, and who waits for it.
@@ -23,6 +24,12 @@ struct Caller {
     told: VecDeque<Told>,
     over: bool,
     waker: Option<Waker>,
+}
+
+/// What a call has to tell, as it is kept until somebody looks.
+pub(super) enum Told {
+    Answer(Text, Result<Bytes, ErrorResponse>),
+    Failed(Box<Failure>),
 }
 
 impl MultiTable {

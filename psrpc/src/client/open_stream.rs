@@ -10,12 +10,16 @@ use psrpc_engine::OpenStream as EngineOpen;
 use psrpc_engine::proto::{Metadata, Text};
 use psrpc_engine::{Route, StreamHandle, Time};
 
-use super::{ClientStream, Codec};
-use crate::client::{Client, Opening, RouteResult};
+use super::in_flight::Opening;
+use crate::client::{Client, RouteResult};
+use crate::error::Error;
+use crate::info::Side;
+use crate::interceptor::CallOptions;
 use crate::interceptor::{OpeningStream, StreamInterceptor};
-use crate::middleware::Side;
+use crate::method::{Method, MethodKind};
 use crate::runtime::BoxFuture;
-use crate::{CallOptions, Error, Selection};
+use crate::selection::Selection;
+use crate::stream::{ClientStream, Codec, DriverPort, Shared};
 
 /// A stream to be opened: set what it needs, then await it for the [`ClientStream`].
 ///
@@ -106,6 +110,15 @@ impl<S, R> OpenStream<S, R> {
     }
 }
 
+impl Client {
+    /// Opens a stream with `method` on `topic`, on which the client sends `S` and receives `R`.
+    ///
+    /// Generated clients have a method for each rpc, which is what to call instead.
+    pub fn open_stream<S, R>(&self, method: &'static Method, topic: &[&str]) -> OpenStream<S, R> {
+        OpenStream::new(self.clone(), self.route(MethodKind::Stream, method, topic))
+    }
+}
+
 impl<S, R> fmt::Debug for OpenStream<S, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let route = match &self.target {
@@ -134,7 +147,9 @@ impl<S: Message + 'static, R: Message + Default + 'static> IntoFuture for OpenSt
             match open(&client, route, options, &interceptors, &codec).await {
                 Ok((stream, key)) => {
                     codec.opened();
-                    Ok(ClientStream::at_client(client, stream, key, codec))
+                    let driver = Arc::clone(client.driver());
+                    let port = Box::new(DriverPort { driver, stream, key });
+                    Ok(ClientStream::new(Shared::of_client(client, port, codec)))
                 }
                 Err(error) => {
                     codec.closed(&error);

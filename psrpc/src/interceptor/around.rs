@@ -1,0 +1,105 @@
+//! All that is around the calls of a client, or the handlers of a server.
+
+use std::sync::Arc;
+
+use psrpc_engine::proto::Metadata;
+
+use super::call::CallInterceptor;
+use super::handler::HandlerInterceptor;
+use super::hooks::Hooks;
+use super::multi::MultiCallInterceptor;
+use super::stream::StreamInterceptor;
+use crate::info::CallInfo;
+use crate::info::Side;
+use crate::middleware::PanicHook;
+use crate::request::Request;
+use crate::{guard, log};
+
+/// What a client has around its calls.
+#[derive(Clone, Default)]
+pub(crate) struct AroundCalls {
+    pub(crate) interceptors: Vec<Arc<dyn CallInterceptor>>,
+    pub(crate) multi_interceptors: Vec<Arc<dyn MultiCallInterceptor>>,
+    pub(crate) streams: Vec<Arc<dyn StreamInterceptor>>,
+    pub(crate) hooks: Hooks,
+}
+
+impl AroundCalls {
+    /// Whether nothing is around unary calls.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.interceptors.is_empty() && self.hooks.is_empty()
+    }
+
+    pub(crate) fn has_nothing_around_multi_calls(&self) -> bool {
+        self.multi_interceptors.is_empty() && self.hooks.is_empty()
+    }
+
+    /// Adds what another has, after what is here.
+    pub(crate) fn append(&mut self, mut other: Self) {
+        self.interceptors.append(&mut other.interceptors);
+        self.multi_interceptors.append(&mut other.multi_interceptors);
+        self.streams.append(&mut other.streams);
+        self.hooks.append(other.hooks);
+    }
+}
+
+impl std::fmt::Debug for AroundCalls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { interceptors, multi_interceptors, streams, hooks } = self;
+        let (calls, multi, streams) = (interceptors.len(), multi_interceptors.len(), streams.len());
+        write!(f, "{calls} interceptors of calls, {multi} of multi calls, {streams} of streams, {hooks:?}")
+    }
+}
+
+/// What a server has around its handlers.
+#[derive(Clone, Default)]
+pub(crate) struct AroundHandlers {
+    pub(crate) interceptors: Vec<Arc<dyn HandlerInterceptor>>,
+    pub(crate) streams: Vec<Arc<dyn StreamInterceptor>>,
+    pub(crate) panics: Vec<PanicHook>,
+    pub(crate) elect: Option<Elect>,
+}
+
+/// A function that elects requests to be run without waiting for a grant.
+pub(crate) type Elect = Arc<dyn Fn(&CallInfo, &Metadata) -> bool + Send + Sync>;
+
+impl AroundHandlers {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.interceptors.is_empty()
+            && self.streams.is_empty()
+            && self.panics.is_empty()
+            && self.elect.is_none()
+    }
+
+    /// Adds what another has, after what is here.
+    pub(crate) fn append(&mut self, mut other: Self) {
+        self.interceptors.append(&mut other.interceptors);
+        self.streams.append(&mut other.streams);
+        self.panics.append(&mut other.panics);
+        self.elect = other.elect.or(self.elect.take());
+    }
+
+    /// Whether a request that may be is elected.
+    pub(crate) fn elects<T>(&self, request: &Request<T>) -> bool {
+        // A panic elects nothing: the request is bid for as any.
+        self.elect.as_ref().is_some_and(|elect| {
+            guard::catch(|| elect(&request.info(), request.metadata())).unwrap_or_else(|panicked| {
+                log::panicked(Side::Server, "an election function", Some(&request.label()), &panicked);
+                false
+            })
+        })
+    }
+}
+
+impl std::fmt::Debug for AroundHandlers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { interceptors, streams, panics, elect } = self;
+        let elects = if elect.is_some() { "elects" } else { "does not elect" };
+        let (handlers, streams) = (interceptors.len(), streams.len());
+        write!(
+            f,
+            "{handlers} interceptors of handlers, {streams} of streams, {} panic hooks, {elects}",
+            panics.len()
+        )
+    }
+}
