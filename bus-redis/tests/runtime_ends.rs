@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use psrpc_bus_redis::RedisBus;
 use psrpc_servers::Server;
-use psrpc_tokio::testing::StoppableRuntime;
+use psrpc_testing::StoppableRuntime;
 use psrpc_tokio::{
     Client, ClientOptions, ErrorCode, Method, MethodProperties, Routing, Service, TokioRuntime,
 };

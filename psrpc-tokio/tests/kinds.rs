@@ -423,8 +423,8 @@ async fn within_a_process_a_handler_is_dropped_when_its_call_is() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_ends_of_a_fake_stream_are_a_stream() {
-    let (client, server) = testing::stream_pair::<String, u64>(runtime());
+async fn the_ends_of_a_pair_are_a_stream() {
+    let (client, server) = psrpc_testing::stream_pair::<String, u64>(runtime()).await.unwrap();
     let client = OpenStream::fake(Ok(client)).await.unwrap();
     let next = tokio::spawn(async move {
         let asked = server.next().await.unwrap();

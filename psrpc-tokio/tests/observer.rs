@@ -9,10 +9,10 @@ use hats::{
     FIT, HandBus, Log, PICK, client, echo, fit, late_request, runtime, serve, settle, stray_response,
 };
 use psrpc_bus_local::LocalBus;
+use psrpc_testing::{FaultyBus, Rule};
 use psrpc_tokio::bus::{Bus, Offer, ReplyTo, Wakes};
 use psrpc_tokio::middleware::Observation;
 use psrpc_tokio::proto::{Channel, Frame, StreamBody};
-use psrpc_tokio::testing::{FaultyBus, Rule};
 use psrpc_tokio::*;
 use shop::{opening, parade, text};
 

@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use hats::{Log, client, echo, error, fit, runtime, serve};
 use psrpc_bus_local::LocalBus;
+use psrpc_testing::{FaultyBus, Rule};
 use psrpc_tokio::bus::{Accepted, Bus, Full, Offer, Sink, Subscription, Wakes};
 use psrpc_tokio::middleware::Retry;
 use psrpc_tokio::proto::{Frame, StreamBody};
-use psrpc_tokio::testing::{FaultyBus, Rule};
 use psrpc_tokio::*;
 use shop::{Parade, text};
 

@@ -100,9 +100,9 @@
 //!
 //! # Tests of your service
 //!
-//! A [`FaultyBus`](testing::FaultyBus) around any bus loses, delays, duplicates, reorders and refuses frames as a test asks. What a
+//! A `FaultyBus` of the crate `psrpc-testing` around any bus loses, delays, duplicates, reorders and refuses frames as a test asks. What a
 //! fake of a client gives is made by [`Call::fake`], [`MultiCall::fake`], [`OpenStream::fake`] with
-//! [`testing::stream_pair`], and [`Subscribe::fake`].
+//! its `stream_pair`, and [`Subscribe::fake`].
 //!
 //! # What is logged
 //!
@@ -169,7 +169,6 @@ mod selection;
 mod server;
 mod stream;
 mod sync;
-pub mod testing;
 mod waiting;
 
 pub use psrpc_engine as engine;

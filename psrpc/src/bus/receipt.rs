@@ -54,10 +54,6 @@ impl Receipt {
         self.report(Err(error));
     }
 
-    pub(crate) fn tell(mut self, result: Result<Option<u64>, BusError>) {
-        self.report(result);
-    }
-
     fn report(&mut self, result: Result<Option<u64>, BusError>) {
         match self.0.take() {
             Some(ReplyTo(Target::Driver { mailbox, token })) => mailbox.published((token, result)),

@@ -61,7 +61,7 @@ impl<S, R> OpenStream<S, R> {
     }
 
     /// A stream that no client opens, for fakes of a client in unit tests: it gives this one
-    /// ([`testing::stream_pair`](crate::testing::stream_pair)), whatever its options and interceptors are.
+    /// (`stream_pair` of the crate `psrpc-testing`), whatever its options and interceptors are.
     pub fn fake(stream: Result<ClientStream<S, R>, Error>) -> Self {
         Self { target: Target::Fake(stream), options: CallOptions::new(), interceptors: Vec::new() }
     }

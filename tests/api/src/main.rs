@@ -10,10 +10,11 @@ use std::{env, fs};
 use clap::Parser;
 
 /// The crates that users depend on.
-const CRATES: [&str; 10] = [
+const CRATES: [&str; 11] = [
     "psrpc-proto",
     "psrpc-engine",
     "psrpc",
+    "psrpc-testing",
     "psrpc-tokio",
     "psrpc-smol",
     "psrpc-bus-local",

@@ -10,13 +10,13 @@ use std::time::Duration;
 use futures_core::Stream;
 use psrpc::bus::{Bus, Delivery, Inbox, Receipt, ReplyTo, Sink, Wakes};
 use psrpc::proto::Channel;
-use psrpc::testing::{FaultyBus, Rule};
 use psrpc::{
     BusError, ClientOptions, Error, ErrorCode, Reason, Request, Runtime, ServerOptions, SubscriptionKind,
 };
 use psrpc_bus_local::LocalBus;
 use psrpc_conformance::proto::{Ask, Reply, Shop, ShopClient, ShopServer};
 use psrpc_conformance::runtime::{Host, Solo};
+use psrpc_testing::{FaultyBus, Rule};
 
 /// Frames of this kind are not published, and the bus says so.
 fn refuse(bus: &FaultyBus, kind: &'static str) {

@@ -10,13 +10,13 @@ use std::time::Duration;
 use futures_core::Stream;
 use psrpc::bus::{Accepted, Bus, Delivery, Full, Inbox, Offer, ReplyTo, Sink, Subscription, Wakes};
 use psrpc::proto::{Any, Channel, Frame, Seed};
-use psrpc::testing::{FaultyBus, Rule};
 use psrpc::{
     BusError, Client, ClientOptions, Error, Handlers, Method, MethodProperties, Now, Reason, Request,
     Routing, Runtime, Server, ServerOptions, Service, SubscriptionKind, Task, Time,
 };
 use psrpc_bus_local::LocalBus;
 use psrpc_conformance::runtime::{Host, Solo};
+use psrpc_testing::{FaultyBus, Rule};
 
 const CLAIMED: MethodProperties = MethodProperties { routing: Routing::Queue, require_claim: true };
 const AFFINITY: MethodProperties = MethodProperties { routing: Routing::Affinity, require_claim: true };

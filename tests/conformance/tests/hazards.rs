@@ -8,13 +8,13 @@ use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
 use psrpc::bus::Bus;
-use psrpc::testing::FaultyBus;
 use psrpc::{
     Client, ClientOptions, Error, ErrorCode, Handlers, Method, MethodProperties, Reason, Request, Routing,
     Runtime, Selection, Server, ServerOptions, Service,
 };
 use psrpc_bus_local::LocalBus;
 use psrpc_conformance::runtime::{Host, Solo};
+use psrpc_testing::FaultyBus;
 
 const CLAIMED: MethodProperties = MethodProperties { routing: Routing::Queue, require_claim: true };
 const AFFINITY: MethodProperties = MethodProperties { routing: Routing::Affinity, require_claim: true };

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use psrpc::bus::Bus;
-use psrpc::testing::{FaultyBus, Rule};
 use psrpc_bus_local::LocalBus;
 use psrpc_conformance::runtime::{Host, Smol, Solo, Tokio};
 use psrpc_conformance::{Subject, bus, cases, run};
+use psrpc_testing::{FaultyBus, Rule};
 
 fn all_pass_on(host: impl Host + 'static) {
     all_pass(Subject { bus: bus("local:", host.runtime()), host: Arc::new(host), calls: 400 });

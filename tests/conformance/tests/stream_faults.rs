@@ -5,11 +5,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use psrpc::proto::{Channel, Frame, Stream, StreamBody};
-use psrpc::testing::{FaultyBus, Rule};
 use psrpc::{ClientOptions, ClientStream, Error, Reason, Request, Runtime, ServerOptions, ServerStream};
 use psrpc_bus_local::LocalBus;
 use psrpc_conformance::proto::{Ask, Reply, Shop, ShopClient, ShopServer};
 use psrpc_conformance::runtime::{Host, Solo};
+use psrpc_testing::{FaultyBus, Rule};
 
 const SECOND: Duration = Duration::from_secs(1);
 

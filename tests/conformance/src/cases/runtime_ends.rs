@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use psrpc::middleware::Retry;
-use psrpc::testing::StoppableRuntime;
 use psrpc::{ClientOptions, Error, ErrorCode, Reason, ServerOptions};
+use psrpc_testing::StoppableRuntime;
 
 use super::case_list;
 use super::streams::{exchange, parade};

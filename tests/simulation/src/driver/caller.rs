@@ -7,8 +7,8 @@ use std::task::Poll;
 use std::time::Duration;
 
 use psrpc::middleware::Retry;
-use psrpc::testing::StoppableRuntime;
 use psrpc::{Call, ClientStream, Error, ErrorCode, OpenStream, RecvHalf, Runtime, Selection, SendHalf, Time};
+use psrpc_testing::StoppableRuntime;
 
 use super::book::Book;
 use super::call::{Expected, Kind, Made};

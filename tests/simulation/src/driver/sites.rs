@@ -4,11 +4,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use psrpc::middleware::Retry;
-use psrpc::testing::StoppableRuntime;
 use psrpc::{
     AnyMessage, ClientLimits, ClientOptions, ErrorCode, Method, NextHandler, Reason, Request, Runtime,
     ServerLimits, ServerOptions, StreamLimits,
 };
+use psrpc_testing::StoppableRuntime;
 
 use super::book::Book;
 use super::caller::{Caller, OWNER};

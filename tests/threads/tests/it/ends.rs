@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use psrpc::bus::Bus;
 use psrpc::middleware::Retry;
-use psrpc::testing::StoppableRuntime;
 use psrpc::{ClientStream, Error, Reason};
 use psrpc_bus_local::LocalBus;
+use psrpc_testing::StoppableRuntime;
 use psrpc_threads::{Carrier, Shop, Threads, client, client_on, explore, shop};
 use shuttle::future::{block_on, spawn};
 

@@ -2,25 +2,16 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker};
 
-use psrpc_engine::Time;
+use psrpc::bus::{Accepted, Delivery, Full, Lock, Offer, Receipt, ReplyTo, Wakes};
+use psrpc::{BusError, Task, Time};
 
-use super::Shared;
-use super::parcels::{Line, Parcel};
-use crate::bus::{Accepted, Delivery, Full, Offer, Receipt, ReplyTo, Wakes};
-use crate::runtime::Task;
-use crate::sync::Mutex;
+use crate::delay_queue::QueuedFrame;
+use crate::faulty_bus::{PumpState, Shared};
+use crate::link::Link;
 use crate::waiting;
-
-/// Whether there is a pump, and what wakes it.
-#[derive(Default)]
-pub(super) enum PumpState {
-    #[default]
-    Idle,
-    Running(Option<Waker>),
-}
 
 /// Sends what waits in a faulty bus, and ends when nothing does or the bus is gone.
 struct Pump {
@@ -36,12 +27,12 @@ impl Future for Pump {
         loop {
             let now = shared.runtime.now().time;
             let mut state = shared.lock();
-            let due = state.parcels.due(now);
-            if due.is_empty() && state.parcels.is_empty() {
+            let due = state.queue.due(now);
+            if due.is_empty() && state.queue.is_empty() {
                 state.pump = PumpState::Idle;
                 return Poll::Ready(());
             }
-            let next = state.parcels.next();
+            let next = state.queue.next();
             let PumpState::Running(waker) = &mut state.pump else { unreachable!("this is the pump") };
             let replaced = waiting::replace(waker, cx);
             drop(state);
@@ -70,7 +61,7 @@ impl Shared {
     /// Sees to it that what waits is sent.
     pub(super) fn pump(self: &Arc<Self>) {
         let mut state = self.lock();
-        if state.parcels.is_empty() {
+        if state.queue.is_empty() {
             return;
         }
         match &mut state.pump {
@@ -89,17 +80,17 @@ impl Shared {
 
     /// Publishes what the wrapped bus had no room for; ready when all of it is.
     fn poll_backlog(&self, cx: &mut Context<'_>) -> Poll<()> {
-        if !self.lock().parcels.has_backlog() {
+        if !self.lock().queue.has_backlog() {
             return Poll::Ready(());
         }
         loop {
             if self.bus.poll_room(cx).is_pending() {
                 return Poll::Pending;
             }
-            let Some(parcel) = self.lock().parcels.pop_backlog() else { break };
-            if let Some(parcel) = self.send_one(parcel) {
+            let Some(queued) = self.lock().queue.pop_backlog() else { break };
+            if let Some(queued) = self.send_one(queued) {
                 // Another publish took the room.
-                self.lock().parcels.unpop_backlog(parcel);
+                self.lock().queue.unpop_backlog(queued);
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
@@ -109,12 +100,12 @@ impl Shared {
     }
 
     /// Sends frames in their order; what the wrapped bus has no room for waits.
-    pub(super) fn send(self: &Arc<Self>, parcels: Vec<Parcel>) {
-        for parcel in parcels {
-            let behind = matches!(parcel.line, Line::Bus(_)) && self.lock().parcels.has_backlog();
-            let left = if behind { Some(parcel) } else { self.send_one(parcel) };
-            if let Some(parcel) = left {
-                self.lock().parcels.push_backlog(parcel);
+    pub(super) fn send(self: &Arc<Self>, queue: Vec<QueuedFrame>) {
+        for queued in queue {
+            let behind = matches!(queued.link, Link::Bus(_)) && self.lock().queue.has_backlog();
+            let left = if behind { Some(queued) } else { self.send_one(queued) };
+            if let Some(queued) = left {
+                self.lock().queue.push_backlog(queued);
                 self.pump();
             }
         }
@@ -122,21 +113,21 @@ impl Shared {
 
     /// Sends a frame, and gives it back if the wrapped bus has no room for it. A subscriber always has.
     #[must_use]
-    pub(super) fn send_one(&self, parcel: Parcel) -> Option<Parcel> {
-        let Parcel { line, frame, receipt } = parcel;
-        let channel = match &line {
-            Line::Bus(channel) => channel.clone(),
-            Line::Subscriber(subscriber) => {
+    pub(super) fn send_one(&self, queued: QueuedFrame) -> Option<QueuedFrame> {
+        let QueuedFrame { link, frame, receipt } = queued;
+        let channel = match &link {
+            Link::Bus(channel) => channel.clone(),
+            Link::Subscriber(subscriber) => {
                 subscriber.put(Delivery::Frame(frame), &mut Wakes::new());
                 receipt.published(None);
                 return None;
             }
         };
-        let waiting = Arc::new(Mutex::new(Some(receipt)));
+        let waiting = Arc::new(Lock::new(Some(receipt)));
         let told = Arc::clone(&waiting);
         let reply_to = ReplyTo::new(move |result| {
             if let Some(receipt) = take(&told) {
-                receipt.tell(result);
+                tell(receipt, result);
             }
         });
         let offer = Offer::new(channel, frame.clone(), reply_to);
@@ -146,18 +137,25 @@ impl Shared {
             Ok(Accepted::Failed(error)) => Err(error),
             Err(Full) => {
                 let receipt = take(&waiting).expect("the wrapped bus did not take the frame");
-                return Some(Parcel { line, frame, receipt });
+                return Some(QueuedFrame { link, frame, receipt });
             }
         };
         if let Some(receipt) = take(&waiting) {
-            receipt.tell(result);
+            tell(receipt, result);
         }
         None
     }
 }
 
-fn take(waiting: &Mutex<Option<Receipt>>) -> Option<Receipt> {
-    waiting.lock().unwrap_or_else(PoisonError::into_inner).take()
+fn tell(receipt: Receipt, result: Result<Option<u64>, BusError>) {
+    match result {
+        Ok(receivers) => receipt.published(receivers),
+        Err(error) => receipt.failed(error),
+    }
+}
+
+fn take(waiting: &Lock<Option<Receipt>>) -> Option<Receipt> {
+    waiting.lock().take()
 }
 
 impl Drop for Shared {

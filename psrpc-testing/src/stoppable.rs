@@ -3,15 +3,14 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use psrpc_engine::proto::Seed;
-use psrpc_engine::{Now, Time};
+use psrpc::bus::{Lock, LockGuard};
+use psrpc::proto::Seed;
+use psrpc::{Now, Runtime, Task, Time};
 use slab::Slab;
 
-use crate::runtime::{Runtime, Task};
-use crate::sync::{Mutex, MutexGuard};
 use crate::waiting;
 
 /// A runtime that a test stops while what was created on it is still used elsewhere, as happens to a client in a `static` that
@@ -21,7 +20,7 @@ use crate::waiting;
 /// and no sleep on it ends.
 ///
 /// ```
-/// use psrpc::testing::StoppableRuntime;
+/// use psrpc_testing::StoppableRuntime;
 /// use psrpc::{Client, ClientOptions, Reason};
 /// # use psrpc::{Error, Method, MethodProperties, Routing, Runtime, Service};
 /// # const FIT: Method = Method::call(0, "Fit", MethodProperties { routing: Routing::Queue, require_claim: true });
@@ -41,7 +40,7 @@ pub struct StoppableRuntime(Arc<Inner>);
 
 struct Inner {
     runtime: Arc<dyn Runtime>,
-    tasks: Mutex<Tasks>,
+    tasks: Lock<Tasks>,
 }
 
 #[derive(Default)]
@@ -60,7 +59,7 @@ struct Slot {
 impl StoppableRuntime {
     /// A runtime that runs its tasks on `runtime`.
     pub fn new(runtime: impl Runtime) -> Self {
-        Self(Arc::new(Inner { runtime: Arc::new(runtime), tasks: Mutex::default() }))
+        Self(Arc::new(Inner { runtime: Arc::new(runtime), tasks: Lock::default() }))
     }
 
     /// Drops all tasks; one that is being polled on another thread is dropped after that poll.
@@ -78,8 +77,8 @@ impl StoppableRuntime {
 }
 
 impl Inner {
-    fn lock(&self) -> MutexGuard<'_, Tasks> {
-        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> LockGuard<'_, Tasks> {
+        self.tasks.lock()
     }
 }
 

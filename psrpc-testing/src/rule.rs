@@ -4,18 +4,18 @@ use std::mem;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use psrpc_engine::BusError;
-use psrpc_engine::proto::{Channel, Frame, IdGenerator, Seed};
+use psrpc::BusError;
+use psrpc::proto::{Channel, Frame, IdGenerator, Seed};
 
-use super::Injected;
-use super::parcels::Line;
-use crate::guard;
+use crate::catch::catch;
+use crate::injected::Injected;
+use crate::link::Link;
 
 /// A fault, and which frames suffer it: every one that is published, unless the rule says otherwise.
 ///
 /// ```
 /// use psrpc::proto::Frame;
-/// use psrpc::testing::Rule;
+/// use psrpc_testing::Rule;
 ///
 /// // Every third response, or so, is lost.
 /// let loss = Rule::drop().when(|_, frame| matches!(frame, Frame::Response(_))).probability(0.3);
@@ -83,7 +83,7 @@ impl Rule {
     }
 
     /// Frames suffer it on their way to each subscriber; without this, on their way to the bus, for all subscribers at once.
-    /// To have one server suffer and others not, give it a [`FaultyBus`](super::FaultyBus) of its own, around the same bus.
+    /// To have one server suffer and others not, give it a [`FaultyBus`](crate::FaultyBus) of its own, around the same bus.
     pub fn at_delivery(mut self) -> Self {
         self.at_delivery = true;
         self
@@ -133,7 +133,7 @@ impl std::fmt::Debug for Rule {
 pub struct RuleId(u64);
 
 /// A frame on its way, with what the rules make of it.
-pub(super) struct Judged {
+pub(super) struct Decision {
     pub(super) frame: Frame,
     pub(super) delay: Duration,
     pub(super) hold: Option<Hold>,
@@ -185,17 +185,17 @@ impl Rules {
 
     /// What the rules make of a frame: every copy goes through each rule. An error when it is not to go on at all and the
     /// bus says so.
-    pub(super) fn judge(
+    pub(super) fn decide(
         &mut self,
-        line: &Line,
+        link: &Link,
         frame: Frame,
         injected: &mut Injected,
-    ) -> Result<Vec<Judged>, BusError> {
-        let mut copies = vec![Judged { frame, delay: Duration::ZERO, hold: None }];
-        let at_delivery = matches!(line, Line::Subscriber(_));
+    ) -> Result<Vec<Decision>, BusError> {
+        let mut copies = vec![Decision { frame, delay: Duration::ZERO, hold: None }];
+        let at_delivery = matches!(link, Link::Subscriber(_));
         for active in self.active.iter_mut().filter(|active| active.rule.at_delivery == at_delivery) {
             for copy in mem::take(&mut copies) {
-                if active.applies(line.channel(), &copy.frame) {
+                if active.applies(link.channel(), &copy.frame) {
                     active.inflict(copy, &mut copies, injected)?;
                 } else {
                     copies.push(copy);
@@ -210,17 +210,16 @@ impl Active {
     fn applies(&mut self, channel: &Channel, frame: &Frame) -> bool {
         let filters = &self.rule.filters;
         let passes = || filters.iter().all(|filter| filter(channel, frame));
-        let applies = self.rule.left > 0
-            && guard::catch(passes).unwrap_or(false)
-            && self.draw() < self.rule.probability;
+        let applies =
+            self.rule.left > 0 && catch(passes).unwrap_or(false) && self.draw() < self.rule.probability;
         self.rule.left -= u64::from(applies);
         applies
     }
 
     fn inflict(
         &mut self,
-        mut copy: Judged,
-        copies: &mut Vec<Judged>,
+        mut copy: Decision,
+        copies: &mut Vec<Decision>,
         injected: &mut Injected,
     ) -> Result<(), BusError> {
         match &self.rule.fault {
@@ -240,7 +239,7 @@ impl Active {
             }
             Fault::Duplicate(times) => {
                 injected.duplicated += u64::from(*times);
-                let again = || Judged { frame: copy.frame.clone(), ..copy };
+                let again = || Decision { frame: copy.frame.clone(), ..copy };
                 copies.extend((0..*times).map(|_| again()));
             }
             Fault::Reorder(hold) => copy.hold = Some(*hold),

@@ -1,72 +1,22 @@
-//! For tests of what is built on PSRPC: a bus that loses, delays, duplicates, reorders and refuses frames on demand.
-//!
-//! A [`FaultyBus`] wraps any bus. Hand clones of it to the clients and servers under test, and [inject](FaultyBus::inject)
-//! faults by [`Rule`]s before or while calls run. It draws by a seed and waits by the runtime that it is given, so a test
-//! in virtual time (such as tokio's paused time) goes the same way each time, and takes no time.
-//!
-//! ```
-//! use std::time::Duration;
-//!
-//! use psrpc::proto::Frame;
-//! use psrpc::testing::{FaultyBus, Rule};
-//! use psrpc::{Client, ClientOptions, Handlers, Reason, Request, Runtime, Server, ServerOptions};
-//! # use psrpc::{Error, Method, MethodProperties, Routing, Service};
-//! # const FIT: Method = Method::call(0, "Fit", MethodProperties { routing: Routing::Queue, require_claim: true });
-//! # static HATS: Service = Service { name: "Hats", methods: &[FIT] };
-//! use psrpc_bus_local::LocalBus;
-//! use psrpc_tokio::TokioRuntime;
-//!
-//! #[tokio::main(flavor = "current_thread", start_paused = true)]
-//! async fn main() -> Result<(), Error> {
-//!     let runtime = TokioRuntime::current()?;
-//!     let bus = FaultyBus::new(LocalBus::new(), runtime.clone(), 1);
-//!     let handlers = Handlers::new(&HATS, ())
-//!         .unary(&HATS.methods[0], |_, order: Request<String>| async move { Ok(order.to_uppercase()) });
-//!     let server = Server::new(bus.clone(), runtime.clone(), handlers, ServerOptions::new())?;
-//!     server.register(&[&HATS.methods[0]], &[]).await?;
-//!     let client = Client::new(bus.clone(), runtime, &HATS, ClientOptions::new()).await?;
-//!     let fit = |order: &str| client.call::<_, String>(&HATS.methods[0], &[], order.to_owned());
-//!
-//!     // Late responses do no harm ...
-//!     let late = Rule::delay(Duration::from_millis(500)).when(|_, frame| matches!(frame, Frame::Response(_)));
-//!     let late = bus.inject(late);
-//!     assert_eq!(fit("bowler").await?, "BOWLER");
-//!     bus.remove(late);
-//!
-//!     // ... and a lost request fails the call: was the fault there at all?
-//!     bus.inject(Rule::drop().channel("Hats|Fit|REQ").first(1));
-//!     assert_eq!(fit("fez").await.unwrap_err().reason(), Some(Reason::NoResponse));
-//!     assert_eq!((bus.injected().delayed, bus.injected().dropped), (1, 1));
-//!     assert_eq!(fit("fez").await?, "FEZ");
-//!     Ok(())
-//! }
-//! ```
-
-mod pair;
-mod parcels;
-mod pump;
-mod rule;
-mod stoppable;
+//! The fault-injecting bus.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 
-use psrpc_engine::SubscriptionKind;
-use psrpc_engine::proto::{Channel, Frame};
-
-pub use self::pair::stream_pair;
-use self::parcels::{Line, Parcels, Subscriber};
-use self::pump::PumpState;
-use self::rule::Rules;
-pub use self::rule::{Rule, RuleId};
-pub use self::stoppable::StoppableRuntime;
-use crate::bus::{
-    Accepted, Bus, BusId, Delivery, Full, Monitor, Offer, Receipt, ReplyTo, Sink, Subscription, Wakes,
+use psrpc::bus::{
+    Accepted, Bus, BusId, Delivery, Full, Lock, LockGuard, Monitor, Offer, Receipt, ReplyTo, Sink,
+    Subscription, Wakes,
 };
-use crate::runtime::Runtime;
-use crate::sync::{Mutex, MutexGuard};
-use crate::{guard, waiting};
+use psrpc::proto::{Channel, Frame};
+use psrpc::{Runtime, SubscriptionKind};
+
+use crate::catch::catch;
+use crate::delay_queue::DelayQueue;
+use crate::injected::Injected;
+use crate::link::{Link, Subscriber};
+use crate::rule::{Rule, RuleId, Rules};
+use crate::waiting;
 
 /// A bus with faults, around another. Cheap to clone; all clones are one bus.
 ///
@@ -86,25 +36,33 @@ use crate::{guard, waiting};
 #[derive(Clone)]
 pub struct FaultyBus(Arc<Shared>);
 
-struct Shared {
-    bus: Arc<dyn Bus>,
-    runtime: Arc<dyn Runtime>,
-    state: Mutex<State>,
+pub(crate) struct Shared {
+    pub(crate) bus: Arc<dyn Bus>,
+    pub(crate) runtime: Arc<dyn Runtime>,
+    state: Lock<State>,
 }
 
-struct State {
+pub(crate) struct State {
     rules: Rules,
     interceptors: Interceptors,
     injected: Injected,
     blocked: bool,
     /// Who waits for room.
     waiting_for_room: Vec<Waker>,
-    parcels: Parcels,
-    pump: PumpState,
+    pub(crate) queue: DelayQueue,
+    pub(crate) pump: PumpState,
     /// What has come in and was not looked at yet.
     arrivals: VecDeque<Arrival>,
     /// Whether a thread looks at arrivals.
     is_looking: bool,
+}
+
+/// Whether there is a pump, and what wakes it.
+#[derive(Default)]
+pub(crate) enum PumpState {
+    #[default]
+    Idle,
+    Running(Option<Waker>),
 }
 
 /// Something that a rule or an interceptor may have to look at.
@@ -125,24 +83,6 @@ type SubscribeInterceptor =
     dyn Fn(&Channel, SubscriptionKind, Sink, &mut Wakes) -> Option<Sink> + Send + Sync;
 type DeliveryInterceptor = dyn Fn(&Channel, Frame) -> Option<Frame> + Send + Sync;
 
-/// How often a [`FaultyBus`] did what, so that a test can tell that its faults happened.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Injected {
-    /// Frames lost.
-    pub dropped: u64,
-    /// Frames late.
-    pub delayed: u64,
-    /// Copies made.
-    pub duplicated: u64,
-    /// Frames held back for others to overtake them.
-    pub reordered: u64,
-    /// Frames whose publishing failed, and deliveries at which a subscription was lost.
-    pub failed: u64,
-    /// Times that a frame was given back for want of room, while the bus was blocked or late frames waited for room.
-    pub blocked: u64,
-}
-
 impl FaultyBus {
     /// A bus without faults yet, around `bus`. It waits by `runtime`, and draws by `seed`: same seed, same rules and same
     /// order of frames, same faults.
@@ -153,12 +93,12 @@ impl FaultyBus {
             injected: Injected::default(),
             blocked: false,
             waiting_for_room: Vec::new(),
-            parcels: Parcels::default(),
+            queue: DelayQueue::default(),
             pump: PumpState::default(),
             arrivals: VecDeque::new(),
             is_looking: false,
         };
-        Self(Arc::new(Shared { bus: Arc::new(bus), runtime: Arc::new(runtime), state: Mutex::new(state) }))
+        Self(Arc::new(Shared { bus: Arc::new(bus), runtime: Arc::new(runtime), state: Lock::new(state) }))
     }
 
     /// Puts a rule into effect, after those that are.
@@ -278,7 +218,7 @@ impl Bus for FaultyBus {
     ) -> Subscription {
         let interceptor = self.0.lock().interceptors.subscribe.clone();
         let passed = match interceptor {
-            Some(intercept) => guard::catch(|| intercept(channel, kind, sink, wakes)).ok().flatten(),
+            Some(intercept) => catch(|| intercept(channel, kind, sink, wakes)).flatten(),
             None => Some(sink),
         };
         let Some(sink) = passed else { return Subscription::new(|| ()) };
@@ -314,7 +254,7 @@ impl Wake for Shared {
             };
             drop(state);
             // A receipt or a waker that panics must not keep the others from being looked at.
-            let _ = guard::catch(|| match arrival {
+            let _ = catch(|| match arrival {
                 Arrival::Publish(channel, frame, receipt) => self.on_publish(channel, frame, receipt),
                 Arrival::Delivery(subscriber, Delivery::Frame(frame)) => self.on_delivery(&subscriber, frame),
                 // A frame that nobody took is none of this channel's.
@@ -334,68 +274,68 @@ impl Shared {
     fn on_publish(self: &Arc<Self>, channel: Channel, frame: Frame, receipt: Receipt) {
         let interceptor = self.lock().interceptors.publish.clone();
         let passed = match interceptor {
-            Some(intercept) => guard::catch(|| intercept(&channel, frame, receipt)).ok().flatten(),
+            Some(intercept) => catch(|| intercept(&channel, frame, receipt)).flatten(),
             None => Some((frame, receipt)),
         };
         if let Some((frame, receipt)) = passed {
-            self.forward(Line::Bus(channel), frame, receipt);
+            self.forward(Link::Bus(channel), frame, receipt);
         }
     }
 
     fn on_delivery(self: &Arc<Self>, subscriber: &Arc<Subscriber>, frame: Frame) {
         let interceptor = self.lock().interceptors.delivery.clone();
         let passed = match interceptor {
-            Some(intercept) => guard::catch(|| intercept(&subscriber.channel, frame)).ok().flatten(),
+            Some(intercept) => catch(|| intercept(&subscriber.channel, frame)).flatten(),
             None => Some(frame),
         };
         if let Some(frame) = passed {
-            let line = Line::Subscriber(Arc::clone(subscriber));
-            self.forward(line, frame, ReplyTo::new(|_| ()).receipt());
+            let link = Link::Subscriber(Arc::clone(subscriber));
+            self.forward(link, frame, ReplyTo::new(|_| ()).receipt());
         }
     }
 
     /// Does to a frame what the rules say.
-    fn forward(self: &Arc<Self>, line: Line, frame: Frame, receipt: Receipt) {
+    fn forward(self: &Arc<Self>, link: Link, frame: Frame, receipt: Receipt) {
         let now = self.runtime.now().time;
         let mut locked = self.lock();
-        let State { rules, parcels, injected, .. } = &mut *locked;
-        let copies = match rules.judge(&line, frame, injected) {
+        let State { rules, queue, injected, .. } = &mut *locked;
+        let copies = match rules.decide(&link, frame, injected) {
             Ok(copies) => copies,
             Err(error) => {
                 drop(locked);
-                return line.fail(error, receipt);
+                return link.fail(error, receipt);
             }
         };
         if copies.is_empty() {
             drop(locked);
             return receipt.published(None);
         }
-        let out = parcels.post(now, &line, copies, receipt, injected);
+        let out = queue.enqueue(now, &link, copies, receipt, injected);
         drop(locked);
         self.send(out);
         self.pump();
     }
 
     /// Wakes those who wait for room, who look for themselves whether there is any.
-    fn wake_for_room(&self) {
+    pub(crate) fn wake_for_room(&self) {
         let waiting = std::mem::take(&mut self.lock().waiting_for_room);
         waiting.into_iter().for_each(Waker::wake);
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn lock(&self) -> LockGuard<'_, State> {
+        self.state.lock()
     }
 }
 
 impl State {
     /// Whether frames pass as if this bus was not there.
     fn is_transparent(&self) -> bool {
-        let is_idle = self.arrivals.is_empty() && !self.is_looking && self.parcels.is_empty();
+        let is_idle = self.arrivals.is_empty() && !self.is_looking && self.queue.is_empty();
         is_idle && self.rules.is_empty() && self.interceptors.is_empty()
     }
 
     fn is_full(&self) -> bool {
-        self.blocked || self.parcels.has_backlog()
+        self.blocked || self.queue.has_backlog()
     }
 }
 

@@ -1,0 +1,80 @@
+//! Links: where frames go, to the bus or to one subscriber.
+
+use std::sync::Arc;
+
+use psrpc::BusError;
+use psrpc::bus::{Delivery, Lock, Receipt, Sink, Wakes};
+use psrpc::proto::Channel;
+
+/// Where frames go, which is what they keep their order within.
+#[derive(Clone)]
+pub(super) enum Link {
+    Bus(Channel),
+    Subscriber(Arc<Subscriber>),
+}
+
+impl Link {
+    pub(super) fn channel(&self) -> &Channel {
+        match self {
+            Link::Bus(channel) => channel,
+            Link::Subscriber(subscriber) => &subscriber.channel,
+        }
+    }
+
+    /// A frame was to fail here: its publishing, or the subscription.
+    pub(super) fn fail(&self, error: BusError, receipt: Receipt) {
+        match self {
+            Link::Bus(_) => receipt.failed(error),
+            Link::Subscriber(subscriber) => subscriber.end(Some(error), &mut Wakes::new()),
+        }
+    }
+}
+
+impl PartialEq for Link {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Link::Bus(this), Link::Bus(other)) => this == other,
+            (Link::Subscriber(this), Link::Subscriber(other)) => Arc::ptr_eq(this, other),
+            _ => false,
+        }
+    }
+}
+
+/// A subscription through a faulty bus.
+pub(super) struct Subscriber {
+    pub(super) channel: Channel,
+    /// Gone when the subscription has ended.
+    sink: Lock<Option<Sink>>,
+}
+
+impl Subscriber {
+    pub(super) fn new(channel: Channel, sink: Sink) -> Self {
+        Self { channel, sink: Lock::new(Some(sink)) }
+    }
+
+    /// Hands on anything but the end.
+    pub(super) fn put(&self, delivery: Delivery, wakes: &mut Wakes) {
+        let sink = self.sink.lock();
+        let Some(open) = &*sink else { return };
+        match delivery {
+            Delivery::Live => open.live(wakes),
+            Delivery::Frame(frame) => open.deliver(frame, wakes),
+            Delivery::Untaken(frame) => open.untaken(frame, wakes),
+            Delivery::Gap(lost) => open.gap(lost, wakes),
+            Delivery::Interrupted(cause) => open.interrupted(cause, wakes),
+            Delivery::Ended(error) => {
+                drop(sink);
+                self.end(error, wakes);
+            }
+        }
+    }
+
+    fn end(&self, error: Option<BusError>, wakes: &mut Wakes) {
+        let sink = self.sink.lock().take();
+        match (sink, error) {
+            (Some(sink), Some(error)) => sink.fail(error, wakes),
+            (Some(sink), None) => sink.end(wakes),
+            (None, _) => {}
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! The two ends of a stream, for unit tests of code that has one of them.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use prost::Message;
+use psrpc::bus::Lock;
+use psrpc::{
+    Client, ClientOptions, ClientStream, Error, Handlers, Method, MethodProperties, Routing, Runtime, Server,
+    ServerOptions, ServerStream, Service,
+};
+use psrpc_bus_local::LocalBus;
+
+const PROPERTIES: MethodProperties = MethodProperties { routing: Routing::Queue, require_claim: false };
+static SERVICE: Service = Service { name: "Fake", methods: &[Method::stream(0, "Stream", PROPERTIES)] };
+
+/// Returns the two ends of a stream: what the client sends the server receives, and the other way
+/// round. The stream is a real one, over an in-process bus of its own; its client and server run on
+/// `runtime` and last as long as the ends do.
+///
+/// # Errors
+///
+/// `unavailable` when the runtime has shut down.
+///
+/// ```
+/// # use psrpc::{Error, OpenStream, Runtime};
+/// # async fn example(runtime: impl Runtime) -> Result<(), Error> {
+/// let (client, server) = psrpc_testing::stream_pair::<String, u64>(runtime).await?;
+/// let opening = OpenStream::fake(Ok(client)); // what a fake of a client gives
+///
+/// let stream = opening.await?;
+/// stream.send("how many hats?".to_owned()).await?;
+/// assert_eq!(server.next().await.unwrap(), "how many hats?");
+/// server.send(7).await?;
+/// assert_eq!(stream.next().await, Some(7));
+/// # Ok(())
+/// # }
+/// ```
+pub async fn stream_pair<S, R>(
+    runtime: impl Runtime,
+) -> Result<(ClientStream<S, R>, ServerStream<R, S>), Error>
+where
+    S: Message + Default + 'static,
+    R: Message + Default + 'static,
+{
+    let (bus, runtime): (_, Arc<dyn Runtime>) = (LocalBus::new(), Arc::new(runtime));
+    let method = &SERVICE.methods[0];
+    let served = Arc::new(Served::new());
+    let serve = |served: Arc<Served<R, S>>, stream: ServerStream<R, S>| async move {
+        stream.hijack();
+        served.put(stream);
+        Ok(())
+    };
+    let handlers = Handlers::new(&SERVICE, Arc::clone(&served));
+    let handlers = handlers.stream(method, move |served, stream| serve(Arc::clone(&*served), stream));
+    let server = Server::new(bus.clone(), Arc::clone(&runtime), handlers, ServerOptions::new())?;
+    server.register(&[method], &[]).await?;
+    // The stream keeps its client, and by this observer the client keeps the server.
+    let options = ClientOptions::new().observer(move |_| _ = &server);
+    let client = Client::new(bus, runtime, &SERVICE, options).await?;
+    let opened = client.open_stream(method, &[]).await?;
+    Ok((opened, poll_fn(|cx| served.poll(cx)).await))
+}
+
+/// Hands the server's end over from its handler.
+struct Served<S, R>(Lock<Handover<S, R>>);
+
+struct Handover<S, R> {
+    stream: Option<ServerStream<S, R>>,
+    waker: Option<Waker>,
+}
+
+impl<S, R> Served<S, R> {
+    fn new() -> Self {
+        Self(Lock::new(Handover { stream: None, waker: None }))
+    }
+
+    fn put(&self, stream: ServerStream<S, R>) {
+        let mut handover = self.0.lock();
+        handover.stream = Some(stream);
+        let waker = handover.waker.take();
+        drop(handover);
+        waker.into_iter().for_each(Waker::wake);
+    }
+
+    fn poll(&self, cx: &Context<'_>) -> Poll<ServerStream<S, R>> {
+        let mut handover = self.0.lock();
+        match handover.stream.take() {
+            Some(stream) => Poll::Ready(stream),
+            None => {
+                let replaced = handover.waker.replace(cx.waker().clone());
+                drop(handover);
+                drop(replaced);
+                Poll::Pending
+            }
+        }
+    }
+}
