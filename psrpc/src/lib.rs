@@ -163,6 +163,7 @@ mod log;
 mod message;
 mod method;
 pub mod middleware;
+mod options;
 mod request;
 mod runtime;
 mod selection;

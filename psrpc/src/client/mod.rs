@@ -1,5 +1,6 @@
 //! The client of a service, on which generated clients stand.
 
+mod builder;
 mod in_flight;
 pub(crate) mod multi;
 pub(crate) mod open_stream;
@@ -64,8 +65,8 @@ impl Client {
         config.tells_cancellation = bus.is_in_process();
         let engine = Engine::new(config, runtime.seed())?;
         let id = engine.id().clone();
-        let capacity = options.capacity();
-        let role = ClientRole::new(options.observers.watch(), bus.monitor().is_some());
+        let capacity = options.common.capacity();
+        let role = ClientRole::new(options.common.observers.watch(), bus.monitor().is_some());
         let driver = Driver::start(engine, role, Arc::new(bus), runtime, capacity);
         let around = options.around;
         let client = Self { handle: Arc::new(Handle { driver, around, id }), routes: Routes::new(service) };

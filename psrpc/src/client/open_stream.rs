@@ -3,13 +3,12 @@
 use std::fmt;
 use std::future::IntoFuture;
 use std::sync::Arc;
-use std::time::Duration;
 
 use prost::Message;
 use psrpc_engine::OpenStream as EngineOpen;
-use psrpc_engine::proto::{Metadata, Text};
-use psrpc_engine::{Route, StreamHandle, Time};
+use psrpc_engine::{Route, StreamHandle};
 
+use super::builder::{call_options, selection_option};
 use super::in_flight::Opening;
 use crate::client::{Client, RouteResult};
 use crate::error::Error;
@@ -18,7 +17,6 @@ use crate::interceptor::CallOptions;
 use crate::interceptor::{OpeningStream, StreamInterceptor};
 use crate::method::{Method, MethodKind};
 use crate::runtime::BoxFuture;
-use crate::selection::Selection;
 use crate::stream::{ClientStream, Codec, DriverPort, Shared};
 
 /// A stream to be opened: set what it needs, then await it for the [`ClientStream`].
@@ -66,42 +64,10 @@ impl<S, R> OpenStream<S, R> {
         Self { target: Target::Fake(stream), options: CallOptions::new(), interceptors: Vec::new() }
     }
 
-    /// How long the opening may take from when it is first polled. Default: that of the client.
-    pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.options.timeout = Some(timeout);
-        self
-    }
-
-    /// When the caller gives up on the opening, on the monotonic clock of the client's runtime; the earlier of this and the
-    /// timeout counts.
-    pub fn deadline(mut self, deadline: Time) -> Self {
-        self.options.deadline = Some(deadline);
-        self
-    }
-
-    /// How the stream picks its server. Default: that of the method.
-    pub fn selection(mut self, selection: Selection) -> Self {
-        self.options.selection = selection;
-        self
-    }
-
-    /// Sends an entry of metadata along, replacing one of the same name.
-    pub fn metadata(mut self, name: impl Into<Text>, value: impl Into<Text>) -> Self {
-        self.options.metadata.insert(name, value);
-        self
-    }
-
-    /// Sends entries of metadata along, each replacing one of the same name.
-    pub fn with_metadata(mut self, metadata: &Metadata) -> Self {
-        self.options = self.options.with_metadata(metadata);
-        self
-    }
-
-    /// Adds a set of options, as [`CallOptions::with`] does.
-    pub fn options(mut self, options: CallOptions) -> Self {
-        self.options = self.options.with(options);
-        self
-    }
+    call_options!(
+        "Sets how long the opening may take from when it is first polled. Default: that of the client."
+    );
+    selection_option!();
 
     /// Puts an interceptor around this stream, within those of the client and those that were added before.
     pub fn interceptor(mut self, interceptor: impl StreamInterceptor) -> Self {

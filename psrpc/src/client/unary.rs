@@ -7,12 +7,12 @@ use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use prost::Message;
-use psrpc_engine::proto::{ErrorCode, Metadata, Text};
-use psrpc_engine::{Call as EngineCall, Reason, Reply, Route, Time};
+use psrpc_engine::proto::ErrorCode;
+use psrpc_engine::{Call as EngineCall, Reason, Reply, Route};
 
+use super::builder::{call_options, selection_option};
 use super::in_flight::InFlight;
 use crate::client::{Client, RouteResult};
 use crate::error::Error;
@@ -23,7 +23,6 @@ use crate::message::AnyMessage;
 use crate::method::{Method, MethodKind};
 use crate::runtime::{BoxFuture, Runtime};
 use crate::selection::Choose;
-use crate::selection::Selection;
 
 /// A unary call: set what it needs, then await it.
 ///
@@ -109,44 +108,10 @@ impl<Req, Res> Call<Req, Res> {
         Self { target, options: CallOptions::new() }
     }
 
-    /// How long the call may take from when it is first polled. Default: that of the client.
-    pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.options.timeout = Some(timeout);
-        self
-    }
-
-    /// When the caller gives up, on the monotonic clock of the client's runtime; the earlier of this and the timeout
-    /// counts. A handler passes its own deadline on with [`Request::deadline`](crate::Request::deadline), where its server
-    /// and the client have the same clock.
-    pub fn deadline(mut self, deadline: Time) -> Self {
-        self.options.deadline = Some(deadline);
-        self
-    }
-
-    /// How the call picks its server. Default: that of the method.
-    pub fn selection(mut self, selection: Selection) -> Self {
-        self.options.selection = selection;
-        self
-    }
-
-    /// Sends an entry of metadata along, replacing one of the same name.
-    pub fn metadata(mut self, name: impl Into<Text>, value: impl Into<Text>) -> Self {
-        self.options.metadata.insert(name, value);
-        self
-    }
-
-    /// Sends entries of metadata along, each replacing one of the same name. A handler passes on what it got with
-    /// [`Request::metadata`](crate::Request::metadata).
-    pub fn with_metadata(mut self, metadata: &Metadata) -> Self {
-        self.options = self.options.with_metadata(metadata);
-        self
-    }
-
-    /// Adds a set of options, as [`CallOptions::with`] does.
-    pub fn options(mut self, options: CallOptions) -> Self {
-        self.options = self.options.with(options);
-        self
-    }
+    call_options!(
+        "Sets how long the call may take from when it is first polled. Default: that of the client."
+    );
+    selection_option!();
 
     /// Puts an interceptor around this call, within those of the client and those that were added before.
     pub fn interceptor(mut self, interceptor: impl CallInterceptor) -> Self {

@@ -63,12 +63,12 @@ impl Server {
         config.heeds_cancellation = bus.is_in_process();
         let engine = Engine::new(config, runtime.seed())?;
         let id = engine.id().clone();
-        let capacity = options.capacity();
+        let capacity = options.common.capacity();
         if !options.around.is_empty() {
             let around = Arc::new(options.around);
             handlers.values_mut().for_each(|handler| handler.surround(&around));
         }
-        let watch = options.observers.watch();
+        let watch = options.common.observers.watch();
         let role = ServerRole::new(handlers, watch, bus.monitor().is_some());
         let driver = Driver::start(engine, role, Arc::new(bus), runtime, capacity);
         Ok(Self { handle: Arc::new(Inner { driver, id }), routes: Routes::new(description) })

@@ -4,29 +4,23 @@ use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
 
-use psrpc_engine::proto::{Metadata, Text};
-use psrpc_engine::{ServerConfig, ServerLimits, SlowConsumer};
+use psrpc_engine::proto::Metadata;
+use psrpc_engine::{ServerConfig, ServerLimits};
 
-use crate::driver::CHANNEL_SIZE;
 use crate::info::CallInfo;
 use crate::interceptor::{AroundHandlers, HandlerInterceptor, StreamInterceptor};
-use crate::middleware::{Metrics, MetricsObserver, Observation, Observers};
+use crate::middleware::{Metrics, MetricsObserver, Observation};
+use crate::options::{CommonOptions, common_options, configure};
 
 /// Options of a server, each with its default.
 #[derive(Clone, Debug, Default)]
 pub struct ServerOptions {
-    id: Option<Text>,
+    pub(crate) common: CommonOptions,
     drain_timeout: Option<Duration>,
-    skew_allowance: Option<Duration>,
     horizon: Option<Duration>,
-    channel_size: Option<usize>,
     limits: Option<ServerLimits>,
-    timeout: Option<Duration>,
     concurrency: Option<usize>,
-    stream_idle_timeout: Option<Duration>,
-    slow_consumer: Option<SlowConsumer>,
     pub(crate) around: AroundHandlers,
-    pub(crate) observers: Observers,
 }
 
 impl ServerOptions {
@@ -40,7 +34,7 @@ impl ServerOptions {
     /// No other server of the service may have it: a call granted to one would run on both.
     #[must_use]
     pub fn id(mut self, id: impl Into<String>) -> Self {
-        self.id = Some(id.into().into());
+        self.common.id = Some(id.into().into());
         self
     }
 
@@ -60,7 +54,7 @@ impl ServerOptions {
     /// (`RedisOptions::skew_allowance`), lest a late queue request is handed to every server.
     #[must_use]
     pub fn skew_allowance(mut self, allowance: Duration) -> Self {
-        self.skew_allowance = Some(allowance);
+        self.common.skew_allowance = Some(allowance);
         self
     }
 
@@ -75,7 +69,7 @@ impl ServerOptions {
     /// may wait for its handler. Default 8,192; for messages of a stream 1,024.
     #[must_use]
     pub fn channel_size(mut self, frames: usize) -> Self {
-        self.channel_size = Some(frames);
+        self.common.channel_size = Some(frames);
         self
     }
 
@@ -90,7 +84,7 @@ impl ServerOptions {
     /// take is up to its caller.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = Some(timeout);
+        self.common.timeout = Some(timeout);
         self
     }
 
@@ -103,20 +97,7 @@ impl ServerOptions {
         self
     }
 
-    /// How long nothing may be heard on a stream before it ends. Default: for ever, since the protocol has no keepalive and
-    /// a peer may be silent on purpose.
-    #[must_use]
-    pub fn stream_idle_timeout(mut self, timeout: Duration) -> Self {
-        self.stream_idle_timeout = Some(timeout);
-        self
-    }
-
-    /// What happens to a message of a stream for which its handler has no room. Default: it is discarded.
-    #[must_use]
-    pub fn slow_consumer(mut self, policy: SlowConsumer) -> Self {
-        self.slow_consumer = Some(policy);
-        self
-    }
+    common_options!();
 
     /// Puts an interceptor around every handler of a unary or multi method, within those that were added before.
     #[must_use]
@@ -173,7 +154,7 @@ impl ServerOptions {
     /// It mostly runs on the server's background task, which it must not block. A panic in it is discarded.
     #[must_use]
     pub fn observer(mut self, observer: impl Fn(&Observation) + Send + Sync + 'static) -> Self {
-        self.observers.push(Arc::new(observer));
+        self.common.observers.push(Arc::new(observer));
         self
     }
 
@@ -198,39 +179,22 @@ impl ServerOptions {
     /// that are here.
     #[must_use]
     pub fn with(mut self, bundle: Self) -> Self {
-        self.id = bundle.id.or(self.id);
         self.drain_timeout = bundle.drain_timeout.or(self.drain_timeout);
-        self.skew_allowance = bundle.skew_allowance.or(self.skew_allowance);
         self.horizon = bundle.horizon.or(self.horizon);
-        self.channel_size = bundle.channel_size.or(self.channel_size);
         self.limits = bundle.limits.or(self.limits);
-        self.timeout = bundle.timeout.or(self.timeout);
         self.concurrency = bundle.concurrency.or(self.concurrency);
-        self.stream_idle_timeout = bundle.stream_idle_timeout.or(self.stream_idle_timeout);
-        self.slow_consumer = bundle.slow_consumer.or(self.slow_consumer);
         self.around.append(bundle.around);
-        self.observers.append(bundle.observers);
+        self.common.append(bundle.common);
         self
-    }
-
-    pub(super) fn capacity(&self) -> usize {
-        self.channel_size.unwrap_or(CHANNEL_SIZE)
     }
 
     pub(super) fn config(&self, service: &str) -> ServerConfig {
         let mut config = ServerConfig::new(service);
-        config.id = self.id.clone().unwrap_or(config.id);
         config.drain_timeout = self.drain_timeout.unwrap_or(config.drain_timeout);
-        config.skew_allowance = self.skew_allowance.unwrap_or(config.skew_allowance);
         config.horizon = self.horizon.unwrap_or(config.horizon);
-        config.timeout = self.timeout.unwrap_or(config.timeout);
         config.concurrency = self.concurrency.or(config.concurrency);
-        config.streams.idle_timeout = self.stream_idle_timeout.or(config.streams.idle_timeout);
-        config.streams.slow_consumer = self.slow_consumer.unwrap_or(config.streams.slow_consumer);
         config.limits = self.limits.unwrap_or(config.limits);
-        if let Some(size) = self.channel_size {
-            config.limits.streams.unread_per_stream = size.max(1);
-        }
+        configure!(self.common, config);
         config
     }
 }

@@ -7,14 +7,13 @@ use std::fmt;
 use std::future::IntoFuture;
 use std::marker::PhantomData;
 use std::sync::Arc;
-use std::time::Duration;
 
 use prost::Message;
-use psrpc_engine::proto::{Metadata, Text};
-use psrpc_engine::{MultiCall as EngineCall, Route, Time};
+use psrpc_engine::{MultiCall as EngineCall, Route};
 
 use self::in_flight::InFlight;
 pub(crate) use self::table::MultiTable;
+use super::builder::call_options;
 use crate::answers::Answers;
 use crate::client::{Client, RouteResult};
 use crate::error::Error;
@@ -80,39 +79,13 @@ impl<Req, Res> MultiCall<Req, Res> {
         Self { target, options: CallOptions::new(), expected: None, interceptors: Vec::new() }
     }
 
-    /// How long answers are collected from when the call is first polled. Default: the timeout of the client.
-    pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.options.timeout = Some(timeout);
-        self
-    }
-
-    /// When the caller gives up, on the monotonic clock of the client's runtime; the earlier of this and the timeout counts.
-    pub fn deadline(mut self, deadline: Time) -> Self {
-        self.options.deadline = Some(deadline);
-        self
-    }
+    call_options!(
+        "Sets how long answers are collected from when the call is first polled. Default: the timeout of the client."
+    );
 
     /// How many answers are enough, errors of servers included. Default: as many as come in time.
     pub fn answers(mut self, enough: usize) -> Self {
         self.expected = Some(enough);
-        self
-    }
-
-    /// Sends an entry of metadata along, replacing one of the same name.
-    pub fn metadata(mut self, name: impl Into<Text>, value: impl Into<Text>) -> Self {
-        self.options.metadata.insert(name, value);
-        self
-    }
-
-    /// Sends entries of metadata along, each replacing one of the same name.
-    pub fn with_metadata(mut self, metadata: &Metadata) -> Self {
-        self.options = self.options.with_metadata(metadata);
-        self
-    }
-
-    /// Adds a set of options, as [`CallOptions::with`] does. A selection among them has nothing to select.
-    pub fn options(mut self, options: CallOptions) -> Self {
-        self.options = self.options.with(options);
         self
     }
 

@@ -1,0 +1,76 @@
+//! The options that clients and servers have in common.
+
+use std::time::Duration;
+
+use psrpc_engine::SlowConsumer;
+use psrpc_engine::proto::Text;
+
+use crate::driver::CHANNEL_SIZE;
+use crate::middleware::Observers;
+
+/// The options that a client and a server both have. `None` is the default.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct CommonOptions {
+    pub(crate) id: Option<Text>,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) skew_allowance: Option<Duration>,
+    pub(crate) channel_size: Option<usize>,
+    pub(crate) stream_idle_timeout: Option<Duration>,
+    pub(crate) slow_consumer: Option<SlowConsumer>,
+    pub(crate) observers: Observers,
+}
+
+impl CommonOptions {
+    /// Replaces what another set sets. Its observers come after those that are here.
+    pub(crate) fn append(&mut self, other: Self) {
+        self.id = other.id.or(self.id.take());
+        self.timeout = other.timeout.or(self.timeout);
+        self.skew_allowance = other.skew_allowance.or(self.skew_allowance);
+        self.channel_size = other.channel_size.or(self.channel_size);
+        self.stream_idle_timeout = other.stream_idle_timeout.or(self.stream_idle_timeout);
+        self.slow_consumer = other.slow_consumer.or(self.slow_consumer);
+        self.observers.append(other.observers);
+    }
+
+    /// Returns the room of a subscription, in frames.
+    pub(crate) fn capacity(&self) -> usize {
+        self.channel_size.unwrap_or(CHANNEL_SIZE)
+    }
+}
+
+/// Sets what both engines have in common in their configuration.
+macro_rules! configure {
+    ($common:expr, $config:ident) => {{
+        let common = &$common;
+        $config.id = common.id.clone().unwrap_or($config.id);
+        $config.timeout = common.timeout.unwrap_or($config.timeout);
+        $config.skew_allowance = common.skew_allowance.unwrap_or($config.skew_allowance);
+        $config.streams.idle_timeout = common.stream_idle_timeout.or($config.streams.idle_timeout);
+        $config.streams.slow_consumer = common.slow_consumer.unwrap_or($config.streams.slow_consumer);
+        if let Some(size) = common.channel_size {
+            $config.limits.streams.unread_per_stream = size.max(1);
+        }
+    }};
+}
+
+/// Writes the setters whose documentation is the same at a client and at a server.
+macro_rules! common_options {
+    () => {
+        /// How long nothing may be heard on a stream before it ends. Default: for ever, since the protocol has no keepalive and
+        /// a peer may be silent on purpose.
+        #[must_use]
+        pub fn stream_idle_timeout(mut self, timeout: std::time::Duration) -> Self {
+            self.common.stream_idle_timeout = Some(timeout);
+            self
+        }
+
+        /// What happens to a message of a stream for which its consumer has no room. Default: it is discarded.
+        #[must_use]
+        pub fn slow_consumer(mut self, policy: psrpc_engine::SlowConsumer) -> Self {
+            self.common.slow_consumer = Some(policy);
+            self
+        }
+    };
+}
+
+pub(crate) use {common_options, configure};
