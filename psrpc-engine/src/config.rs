@@ -1,8 +1,10 @@
-//! Options of clients and servers, each with its default.
+//! Options of clients and servers, each with its default, and the names that they refuse.
 
+use alloc::string::String;
+use core::fmt;
 use core::time::Duration;
 
-use psrpc_proto::Text;
+use psrpc_proto::{InvalidId, Text};
 
 use crate::limits::{ClientLimits, ServerLimits};
 
@@ -146,4 +148,55 @@ pub enum SlowConsumer {
     Discard,
     /// The stream is closed, with "stream message discarded by slow consumer", `unavailable`.
     Close,
+}
+
+/// A service, method or id that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The service has no name.
+    #[error("the service must have a name")]
+    NoService,
+    /// The method has no name.
+    #[error("the method must have a name")]
+    NoMethod,
+    /// The service's name would change a NATS subject.
+    #[error("service {}: {cause}", Shortened(.service))]
+    Service {
+        /// The service.
+        service: String,
+        /// What is wrong with it.
+        cause: InvalidId,
+    },
+    /// The id of the client or server cannot be carried.
+    #[error("id {}: {cause}", Shortened(.id))]
+    Id {
+        /// The id.
+        id: String,
+        /// What is wrong with it.
+        cause: InvalidId,
+    },
+    /// A topic is longer than the limit.
+    #[error("topic {} of {method}: longer than {limit} bytes", Shortened(.topic))]
+    Topic {
+        /// The method.
+        method: String,
+        /// The parts of the topic, joined.
+        topic: String,
+        /// The limit, in bytes of all its parts together.
+        limit: usize,
+    },
+}
+
+/// A name in an error: enough of it to know it by.
+struct Shortened<'a>(&'a str);
+
+impl fmt::Display for Shortened<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SHOWN: usize = 64;
+        match self.0.char_indices().nth(SHOWN) {
+            Some((end, _)) => write!(f, "{:?}...", &self.0[..end]),
+            None => write!(f, "{:?}", self.0),
+        }
+    }
 }

@@ -2,9 +2,12 @@
 
 use psrpc_proto::Frame;
 
-use crate::budget::Due;
-use crate::error::BusError;
-use crate::{LentFrame, Now, Output, SubscriptionHandle, Timeout, Token};
+use crate::core::budget::Due;
+use crate::core::bus_error::BusError;
+use crate::core::handle::SubscriptionHandle;
+use crate::core::outputs::{LentFrame, Output, Token};
+use crate::core::time::Now;
+use crate::core::timers::Timeout;
 
 /// The driving contract of a [`Client`](crate::Client) and a [`Server`](crate::Server).
 ///

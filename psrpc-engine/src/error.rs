@@ -1,119 +1,24 @@
 //! Errors, by whose fault they are.
 //!
 //! * A peer's: a frame that is dropped. No error, but a [`Dropped`](crate::Dropped) and a counter.
-//! * The caller's: a command that cannot be carried out, returned by the command ([`ConfigError`], [`CallError`],
+//! * The caller's: a command that cannot be carried out, returned by the command ([`ConfigError`](crate::ConfigError), [`CallError`],
 //!   [`RegisterError`]).
 //! * The bus's: a [`BusError`], handed in with the result of an output.
 //! * Nobody's: a call that fails for a [`Reason`], a [`Failure`].
 
-use alloc::borrow::ToOwned;
 use alloc::boxed::Box;
 use alloc::string::String;
-use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::error::Error;
 use core::fmt;
 
-use psrpc_proto::{Any, ErrorCode, ErrorResponse, InvalidId, Text};
+use psrpc_proto::{Any, ErrorCode, ErrorResponse, Text};
 
-use crate::Reason;
-use crate::outgoing::TooLarge;
-use crate::route::Route;
-use crate::selection::Claim;
-
-/// What a bus reports when it could not do as asked. Cheap to clone.
-#[derive(Clone)]
-pub struct BusError {
-    error: Arc<dyn Error + Send + Sync>,
-    invalid: bool,
-}
-
-impl BusError {
-    /// An error of the bus, with whatever it has to say.
-    pub fn new(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self { error: Arc::from(error.into()), invalid: false }
-    }
-
-    /// The bus cannot carry this frame, however often it is tried: it is larger than the server of the bus allows, for example.
-    /// Nothing was sent. What failed for this is `invalid_argument`.
-    pub fn invalid(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self { error: Arc::from(error.into()), invalid: true }
-    }
-
-    /// Whether the bus cannot carry the frame, however often it is tried.
-    pub fn is_invalid(&self) -> bool {
-        self.invalid
-    }
-}
-
-impl fmt::Debug for BusError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.error, f)
-    }
-}
-
-impl fmt::Display for BusError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&self.error, f)
-    }
-}
-
-impl Error for BusError {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.error.source()
-    }
-}
-
-/// A service, method or id that cannot be used.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum ConfigError {
-    /// The service has no name.
-    #[error("the service must have a name")]
-    NoService,
-    /// The method has no name.
-    #[error("the method must have a name")]
-    NoMethod,
-    /// The service's name would change a NATS subject.
-    #[error("service {}: {cause}", Shortened(.service))]
-    Service {
-        /// The service.
-        service: String,
-        /// What is wrong with it.
-        cause: InvalidId,
-    },
-    /// The id of the client or server cannot be carried.
-    #[error("id {}: {cause}", Shortened(.id))]
-    Id {
-        /// The id.
-        id: String,
-        /// What is wrong with it.
-        cause: InvalidId,
-    },
-    /// A topic is longer than the limit.
-    #[error("topic {} of {method}: longer than {limit} bytes", Shortened(.topic))]
-    Topic {
-        /// The method.
-        method: String,
-        /// The parts of the topic, joined.
-        topic: String,
-        /// The limit, in bytes of all its parts together.
-        limit: usize,
-    },
-}
-
-/// A name in an error: enough of it to know it by.
-struct Shortened<'a>(&'a str);
-
-impl fmt::Display for Shortened<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const SHOWN: usize = 64;
-        match self.0.char_indices().nth(SHOWN) {
-            Some((end, _)) => write!(f, "{:?}...", &self.0[..end]),
-            None => write!(f, "{:?}", self.0),
-        }
-    }
-}
+use crate::core::bus_error::BusError;
+use crate::reason::Reason;
+use crate::wire::claim::Claim;
+use crate::wire::outgoing::TooLarge;
+use crate::wire::route::Route;
 
 /// What callers are told once their client cannot do anything any more.
 const RUNTIME_OF_CLIENT: &str = "the runtime this client was created on has shut down";
@@ -424,37 +329,6 @@ pub struct Refusal {
     pub code: ErrorCode,
     /// The text of its error, or how it begins.
     pub text: String,
-}
-
-/// What was heard of a call that is in flight: as much of its evidence as its state does not tell.
-#[derive(Default)]
-pub(crate) struct Heard {
-    /// Whether the request was handed to the bus.
-    pub(crate) sent: bool,
-    pub(crate) receivers: Option<u64>,
-    pub(crate) bids: u32,
-    pub(crate) below_minimum: u32,
-    pub(crate) late_bids: u32,
-    pub(crate) errors: u32,
-    pub(crate) asked: bool,
-    pub(crate) refusals: Vec<Refusal>,
-}
-
-impl Heard {
-    /// More say nothing new, and would let strangers fill the memory.
-    const MAX_REFUSALS: usize = 8;
-    const MAX_REFUSAL_TEXT: usize = 256;
-
-    /// Notes an error that did not end the call. Copied: a text holds the frame that it came in.
-    pub(crate) fn refused(&mut self, server_id: &Text, error: &ErrorResponse) {
-        if self.refusals.len() < Self::MAX_REFUSALS {
-            let text = error.text.as_str();
-            let most = text.len().min(Self::MAX_REFUSAL_TEXT);
-            let end = (0..=most).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
-            let (server_id, code) = (server_id.as_str().to_owned(), error.code.as_str().into());
-            self.refusals.push(Refusal { server_id, code, text: text[..end].to_owned() });
-        }
-    }
 }
 
 impl Failure {

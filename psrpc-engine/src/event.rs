@@ -6,14 +6,18 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use psrpc_proto::{ErrorResponse, Metadata, Text};
 
-use crate::error::{BusError, Failure};
-use crate::output::CommonEvent;
-use crate::selection::Claim;
-use crate::stream::Delivery;
-use crate::{
-    CallHandle, Dropped, MultiHandle, Reason, RegistrationHandle, RequestHandle, Route, SendHandle,
-    StreamHandle, SubscriptionHandle, Time, UpdateHandle, WallTime,
+use crate::core::bus_error::BusError;
+use crate::core::handle::{
+    CallHandle, MultiHandle, RegistrationHandle, RequestHandle, SendHandle, StreamHandle, SubscriptionHandle,
+    UpdateHandle,
 };
+use crate::core::outputs::CommonEvent;
+use crate::core::time::{Time, WallTime};
+use crate::error::Failure;
+use crate::reason::{Dropped, Reason};
+use crate::stream::Delivery;
+use crate::wire::claim::Claim;
+use crate::wire::route::Route;
 
 /// What a [`Client`](crate::Client) tells the layer above.
 #[derive(Clone, Debug)]

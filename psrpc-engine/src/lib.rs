@@ -113,50 +113,38 @@ macro_rules! planted {
     };
 }
 
-mod budget;
-mod cache;
 mod client;
 mod config;
-mod dedup;
+mod core;
 mod engine;
 mod error;
 mod event;
-mod flight;
-mod handle;
-mod incoming;
 mod limits;
-mod map;
-mod outgoing;
-mod output;
 mod reason;
-mod route;
-mod selection;
 mod server;
 mod stream;
-mod subscriptions;
-mod time;
-mod timers;
+mod wire;
 
 pub use psrpc_proto as proto;
 
-pub use budget::{Due, ROUND};
-pub use client::{Call, Client, MultiCall, OpenStream};
-pub use config::{ClientConfig, ServerConfig, SlowConsumer, StreamConfig};
-pub use engine::Engine;
-pub use error::{
-    BusError, CallError, ConfigError, Evidence, Failure, Refusal, RegisterError, SendError, UpdateError,
-};
-pub use event::{ClientEvent, Received, Reply, ServerEvent, StreamEvent};
-pub use handle::{
+pub use crate::client::selection::Selection;
+pub use crate::client::{Call, Client, MultiCall, OpenStream};
+pub use crate::config::{ClientConfig, ConfigError, ServerConfig, SlowConsumer, StreamConfig};
+pub use crate::core::budget::{Due, ROUND};
+pub use crate::core::bus_error::BusError;
+pub use crate::core::handle::{
     CallHandle, MultiHandle, RegistrationHandle, RequestHandle, SendHandle, StreamHandle, SubscriptionHandle,
     UpdateHandle,
 };
-pub use limits::{ClientLimits, ServerLimits, StreamLimits};
-pub use output::{LentFrame, Output, SubscriptionKind, Token};
-pub use reason::{Counters, Dropped, Reason};
-pub use route::Route;
-pub use selection::{Claim, Selection};
-pub use server::Server;
-pub use stream::Delivery;
-pub use time::{Now, Time, WallTime};
-pub use timers::{Timeout, TimerKind};
+pub use crate::core::outputs::{LentFrame, Output, SubscriptionKind, Token};
+pub use crate::core::time::{Now, Time, WallTime};
+pub use crate::core::timers::{Timeout, TimerKind};
+pub use crate::engine::Engine;
+pub use crate::error::{CallError, Evidence, Failure, Refusal, RegisterError, SendError, UpdateError};
+pub use crate::event::{ClientEvent, Received, Reply, ServerEvent, StreamEvent};
+pub use crate::limits::{ClientLimits, ServerLimits, StreamLimits};
+pub use crate::reason::{Counters, Dropped, Reason};
+pub use crate::server::Server;
+pub use crate::stream::Delivery;
+pub use crate::wire::claim::Claim;
+pub use crate::wire::route::Route;

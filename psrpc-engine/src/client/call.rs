@@ -26,19 +26,25 @@ use psrpc_proto::{
     ClaimRequest, ClaimResponse, ErrorCode, ErrorResponse, Frame, Metadata, Request, Response, Text,
 };
 
+use super::context::{Context, Owner};
+use super::heard::Heard;
 use super::responders::Responders;
-use super::{Context, Owner};
-use crate::budget::{Budget, Step};
+use super::selection::{Bids, Rules, Selection, Verdict};
 use crate::config::ClientConfig;
-use crate::error::{BusError, CallError, Evidence, Failure, Heard};
+use crate::core::budget::{Budget, Step};
+use crate::core::bus_error::BusError;
+use crate::core::handle::{CallHandle, StreamHandle};
+use crate::core::in_flight::{InFlight, Vacancy};
+use crate::core::map::HashKeys;
+use crate::core::outputs::Publish;
+use crate::core::time::{Now, Time};
+use crate::core::timers::{GRANULARITY, TimerKind};
+use crate::error::{CallError, Evidence, Failure};
 use crate::event::{ClientEvent, Reply};
-use crate::flight::{Flights, Vacancy};
-use crate::map::HashKeys;
-use crate::outgoing;
-use crate::output::Publish;
-use crate::selection::{Bids, Claim, Rules, Selection, Verdict};
-use crate::timers::{GRANULARITY, TimerKind};
-use crate::{CallHandle, Dropped, Now, Reason, Route, StreamHandle, Time};
+use crate::reason::{Dropped, Reason};
+use crate::wire::claim::Claim;
+use crate::wire::outgoing;
+use crate::wire::route::Route;
 
 /// A unary call to be made (PROTOCOL section 5).
 #[derive(Clone, Debug)]
@@ -73,7 +79,7 @@ impl Call {
 
 /// The unary calls in flight.
 pub(super) struct Calls {
-    flights: Flights<CallHandle, Ongoing>,
+    in_flight: InFlight<CallHandle, Ongoing>,
     responders: Responders,
     last_gap: Option<Time>,
     /// When the bus refused a lock last, and what it said.
@@ -112,31 +118,31 @@ enum State {
 
 impl Calls {
     pub(super) fn new(keys: HashKeys) -> Self {
-        let flights = Flights::new(keys);
-        Self { flights, responders: Responders::new(), last_gap: None, last_lock_refusal: None }
+        let in_flight = InFlight::new(keys);
+        Self { in_flight, responders: Responders::new(), last_gap: None, last_lock_refusal: None }
     }
 
     pub(super) fn len(&self) -> usize {
-        self.flights.len()
+        self.in_flight.len()
     }
 
     pub(super) fn contains(&self, handle: CallHandle) -> bool {
-        self.flights.get(handle).is_some()
+        self.in_flight.get(handle).is_some()
     }
 
     /// Whether a call waits for what its server says, with nothing left to select.
     pub(super) fn is_waiting(&self, handle: CallHandle) -> bool {
-        self.flights.get(handle).is_some_and(|flight| matches!(flight.state.state, State::Waiting(_)))
+        self.in_flight.get(handle).is_some_and(|entry| matches!(entry.state.state, State::Waiting(_)))
     }
 
     /// Whether the deadline of a call has come: it ends with the next tick, and nothing is taken for it any more.
     pub(super) fn is_overdue(&self, now: Time, handle: CallHandle) -> bool {
-        self.flights.get(handle).is_some_and(|flight| now >= flight.state.deadline)
+        self.in_flight.get(handle).is_some_and(|entry| now >= entry.state.deadline)
     }
 
     /// Whether this is the request id of this call.
     pub(super) fn has_id(&self, handle: CallHandle, request_id: &Text) -> bool {
-        self.flights.get(handle).is_some_and(|flight| flight.id == *request_id)
+        self.in_flight.get(handle).is_some_and(|entry| entry.id == *request_id)
     }
 
     /// Checks what can be checked before a call is made.
@@ -185,7 +191,7 @@ impl Calls {
     pub(super) fn draw_id(&self, cx: &mut Context<'_>) -> (Text, Vacancy) {
         loop {
             let request_id = cx.ids.request();
-            if let Some(vacancy) = self.flights.vacancy(&request_id) {
+            if let Some(vacancy) = self.in_flight.vacancy(&request_id) {
                 return (request_id, vacancy);
             }
         }
@@ -193,27 +199,27 @@ impl Calls {
 
     /// The handle that the next call gets.
     pub(super) fn next(&self) -> CallHandle {
-        self.flights.next()
+        self.in_flight.next()
     }
 
     pub(super) fn start(&mut self, cx: &mut Context<'_>, start: Start) -> CallHandle {
         let Start { request_id, vacancy, frame, deadline, route, rules, opens } = start;
-        let handle = self.flights.next();
+        let handle = self.in_flight.next();
         let in_time = deadline > cx.now.time;
         if in_time {
-            cx.io.publish(Publish::Request(handle), route.requests(), frame);
+            cx.outputs.publish(Publish::Request(handle), route.requests(), frame);
         }
         let state = if route.properties().require_claim {
             State::Selecting(Bids::new(rules, cx.now.time))
         } else {
             State::Waiting(None)
         };
-        let timer = cx.io.timers.arm(deadline, TimerKind::Deadline, Owner::Call(handle));
+        let timer = cx.outputs.timers.arm(deadline, TimerKind::Deadline, Owner::Call(handle));
         let started = cx.now.time;
         let ongoing = Ongoing { route, opens, started, deadline, state, heard: Heard::default() };
-        self.flights.start(vacancy, request_id, Some(timer), ongoing);
+        self.in_flight.insert(vacancy, request_id, Some(timer), ongoing);
         if in_time {
-            self.wake(cx, handle);
+            self.arm(cx, handle);
         } else {
             self.fail(cx, handle, Failure::timed_out);
         }
@@ -224,23 +230,23 @@ impl Calls {
 
     pub(super) fn on_claim(&mut self, cx: &mut Context<'_>, claim: ClaimRequest) {
         let drop = |reason| Dropped::of(reason, claim.request_id.clone(), claim.server_id.clone());
-        let Some(handle) = self.flights.find(&claim.request_id) else {
+        let Some(handle) = self.in_flight.find(&claim.request_id) else {
             // On Redis, announcements usually come after the response that ended the call: nothing worth an event.
             match claim.handling {
-                true => cx.io.count(Reason::Late),
-                false => cx.io.dropped(drop(Reason::Late)),
+                true => cx.outputs.count(Reason::Late),
+                false => cx.outputs.dropped(drop(Reason::Late)),
             }
             return;
         };
         if claim.server_id.is_empty() {
-            return cx.io.dropped(drop(Reason::MissingId));
+            return cx.outputs.dropped(drop(Reason::MissingId));
         }
         let limit = cx.config.limits.bids_per_call;
-        let (flight, keys) = self.flights.get_mut_with_keys(handle).expect("found above");
-        let ongoing = &mut flight.state;
+        let (entry, keys) = self.in_flight.get_mut_with_keys(handle).expect("found above");
+        let ongoing = &mut entry.state;
         if cx.now.time >= ongoing.deadline && !planted!(LateBidCounts) {
             ongoing.heard.late_bids += 1;
-            return cx.io.dropped(drop(Reason::Late));
+            return cx.outputs.dropped(drop(Reason::Late));
         }
         match &mut ongoing.state {
             State::Selecting(_) | State::Asking(_) if claim.handling => {
@@ -251,26 +257,27 @@ impl Calls {
                 match bids.bid(cx.now.time, bid, keys, limit, &mut ongoing.heard) {
                     Ok(true) => self.grant(cx, handle, claim.server_id),
                     Ok(false) if planted!(ShortCircuitSleeps) => {}
-                    Ok(false) => self.wake(cx, handle),
-                    Err(reason) => cx.io.dropped(drop(reason)),
+                    Ok(false) => self.arm(cx, handle),
+                    Err(reason) => cx.outputs.dropped(drop(reason)),
                 }
             }
             State::Waiting(Some(_)) if claim.handling && planted!(AnnouncementOverrides) => {
                 self.announced(cx, handle, claim.server_id);
             }
-            State::Asking(_) | State::Waiting(_) => cx.io.dropped(drop(Reason::Late)),
+            State::Asking(_) | State::Waiting(_) => cx.outputs.dropped(drop(Reason::Late)),
         }
     }
 
     pub(super) fn on_response(&mut self, cx: &mut Context<'_>, response: Response) {
         let drop = |response: Response, reason| Dropped::of(reason, response.request_id, response.server_id);
-        let Some(handle) = self.flights.find(&response.request_id) else {
+        let Some(handle) = self.in_flight.find(&response.request_id) else {
             let second = self.responders.is_second(&response);
-            return cx.io.dropped(drop(response, if second { Reason::SecondServer } else { Reason::Late }));
+            let reason = if second { Reason::SecondServer } else { Reason::Late };
+            return cx.outputs.dropped(drop(response, reason));
         };
-        let ongoing = &mut self.flights.get_mut(handle).expect("found above").state;
+        let ongoing = &mut self.in_flight.get_mut(handle).expect("found above").state;
         if cx.now.time >= ongoing.deadline && !planted!(LateResponseCounts) {
-            return cx.io.dropped(drop(response, Reason::Late));
+            return cx.outputs.dropped(drop(response, Reason::Late));
         }
         if response.result.is_err() {
             ongoing.heard.errors += 1;
@@ -280,7 +287,7 @@ impl Calls {
             State::Waiting(Some(selected))
                 if *selected != response.server_id && !planted!(UnselectedAnswers) =>
             {
-                cx.io.dropped(drop(response, Reason::NotSelected));
+                cx.outputs.dropped(drop(response, Reason::NotSelected));
             }
             // Another server may still be selected.
             State::Selecting(bids) if !takes_any => match response.result {
@@ -288,9 +295,9 @@ impl Calls {
                     ongoing.heard.refused(&response.server_id, &error);
                     bids.error(error);
                 }
-                Ok(_) => cx.io.dropped(drop(response, Reason::NotSelected)),
+                Ok(_) => cx.outputs.dropped(drop(response, Reason::NotSelected)),
             },
-            State::Asking(_) if !takes_any => cx.io.dropped(drop(response, Reason::NotSelected)),
+            State::Asking(_) if !takes_any => cx.outputs.dropped(drop(response, Reason::NotSelected)),
             State::Waiting(None) => {
                 self.responders.answered(response.request_id.clone(), response.server_id.clone());
                 self.answered(cx, handle, response);
@@ -308,12 +315,12 @@ impl Calls {
 
     /// A server has closed the stream that a call opens.
     pub(super) fn on_refused(&mut self, cx: &mut Context<'_>, handle: CallHandle, error: ErrorResponse) {
-        let Some(flight) = self.flights.get_mut(handle) else { return };
-        flight.state.heard.errors += 1;
-        match &mut flight.state.state {
+        let Some(entry) = self.in_flight.get_mut(handle) else { return };
+        entry.state.heard.errors += 1;
+        match &mut entry.state.state {
             // It may not be the one that is selected in the end.
             State::Selecting(bids) => {
-                flight.state.heard.refused(&Text::EMPTY, &error);
+                entry.state.heard.refused(&Text::EMPTY, &error);
                 bids.error(error);
             }
             State::Asking(_) => {}
@@ -324,16 +331,16 @@ impl Calls {
     // --- time and results ------------------------------------------------------------------------------------
 
     pub(super) fn on_timeout(&mut self, cx: &mut Context<'_>, handle: CallHandle) {
-        let Some(flight) = self.flights.fired(handle) else { return };
-        if cx.now.time >= flight.state.deadline {
+        let Some(entry) = self.in_flight.timer_fired(handle) else { return };
+        if cx.now.time >= entry.state.deadline {
             return self.on_deadline(cx, handle);
         }
-        let State::Selecting(bids) = &mut flight.state.state else { return self.wake(cx, handle) };
+        let State::Selecting(bids) = &mut entry.state.state else { return self.arm(cx, handle) };
         match bids.end() {
             Verdict::Server(server) => self.grant(cx, handle, server),
             Verdict::Ask(claims) => {
                 self.ask(cx, handle, claims);
-                self.wake(cx, handle);
+                self.arm(cx, handle);
             }
             Verdict::Error(error) => self.fail(cx, handle, |evidence| Failure::answered(error, evidence)),
             Verdict::Nobody => self.fail(cx, handle, Failure::no_server),
@@ -343,23 +350,23 @@ impl Calls {
     /// A call that still selects ends as its bids have it, but grants nobody: the request expires at this very moment. Its
     /// selection function is asked all the same, since its error is the call's, and has a moment to answer.
     fn on_deadline(&mut self, cx: &mut Context<'_>, handle: CallHandle) {
-        let Some(flight) = self.flights.get_mut(handle) else { return };
-        let State::Selecting(bids) = &mut flight.state.state else {
+        let Some(entry) = self.in_flight.get_mut(handle) else { return };
+        let State::Selecting(bids) = &mut entry.state.state else {
             return self.fail(cx, handle, Failure::timed_out);
         };
         match if planted!(DeadlineUnasked) { bids.end_unasked() } else { bids.end() } {
             Verdict::Server(server) => {
                 if planted!(DeadlineGrants) {
-                    let grant = ClaimResponse { request_id: flight.id.clone(), server_id: server };
-                    let grants = flight.state.route.grants();
-                    cx.io.publish(Publish::Cancellation, grants, Frame::ClaimResponse(grant));
+                    let grant = ClaimResponse { request_id: entry.id.clone(), server_id: server };
+                    let grants = entry.state.route.grants();
+                    cx.outputs.publish(Publish::Cancellation, grants, Frame::ClaimResponse(grant));
                 }
                 self.fail(cx, handle, Failure::timed_out);
             }
             Verdict::Ask(claims) => {
                 let patience = if planted!(DeadlineChoiceAwaited) { Duration::MAX } else { GRANULARITY };
                 let (at, owner) = (cx.now.time + patience, Owner::Call(handle));
-                flight.wake(&mut cx.io.timers, at, TimerKind::Deadline, owner);
+                entry.arm(&mut cx.outputs.timers, at, TimerKind::Deadline, owner);
                 self.ask(cx, handle, claims);
             }
             Verdict::Error(error) => self.fail(cx, handle, |evidence| Failure::answered(error, evidence)),
@@ -369,10 +376,10 @@ impl Calls {
 
     /// Asks the caller to choose among these.
     fn ask(&mut self, cx: &mut Context<'_>, handle: CallHandle, claims: Vec<Claim>) {
-        let Some(flight) = self.flights.get_mut(handle) else { return };
-        flight.state.heard.asked = true;
-        flight.state.state = State::Asking(claims.iter().map(|claim| claim.server_id.clone()).collect());
-        cx.io.event(ClientEvent::Select { call: handle, claims });
+        let Some(entry) = self.in_flight.get_mut(handle) else { return };
+        entry.state.heard.asked = true;
+        entry.state.state = State::Asking(claims.iter().map(|claim| claim.server_id.clone()).collect());
+        cx.outputs.event(ClientEvent::Select { call: handle, claims });
     }
 
     pub(super) fn on_request_published(
@@ -381,8 +388,8 @@ impl Calls {
         handle: CallHandle,
         result: Result<Option<u64>, BusError>,
     ) {
-        let Some(flight) = self.flights.get_mut(handle) else { return };
-        let ongoing = &mut flight.state;
+        let Some(entry) = self.in_flight.get_mut(handle) else { return };
+        let ongoing = &mut entry.state;
         match result {
             Ok(receivers) => ongoing.heard.receivers = receivers,
             // A server that bids has seen the request, whatever the bus believes.
@@ -407,7 +414,7 @@ impl Calls {
 
     /// Whether the request of a call has left, to be set once it does.
     pub(super) fn sent(&mut self, call: CallHandle) -> Option<&mut bool> {
-        self.flights.get_mut(call).map(|flight| &mut flight.state.heard.sent)
+        self.in_flight.get_mut(call).map(|entry| &mut entry.state.heard.sent)
     }
 
     pub(super) fn on_gap(&mut self, now: Now) {
@@ -421,18 +428,18 @@ impl Calls {
     // --- commands --------------------------------------------------------------------------------------------
 
     pub(super) fn cancel(&mut self, cx: &mut Context<'_>, handle: CallHandle) {
-        if let Some(flight) = self.flights.get(handle) {
-            let route = &flight.state.route;
+        if let Some(entry) = self.in_flight.get(handle) {
+            let route = &entry.state.route;
             if cx.config.tells_cancellation && !route.is_stream() {
                 let claimed = route.properties().require_claim;
                 let channel = if claimed { route.grants() } else { route.requests() };
-                let nobody = ClaimResponse { request_id: flight.id.clone(), server_id: Text::EMPTY };
-                cx.io.publish(Publish::Cancellation, channel, Frame::ClaimResponse(nobody));
+                let nobody = ClaimResponse { request_id: entry.id.clone(), server_id: Text::EMPTY };
+                cx.outputs.publish(Publish::Cancellation, channel, Frame::ClaimResponse(nobody));
             }
             self.fail(cx, handle, Failure::canceled);
         } else if planted!(CanceledTwice) {
             let outcome = Err(Failure::canceled(Evidence::default()));
-            cx.io.event(ClientEvent::Resolved { call: handle, outcome });
+            cx.outputs.event(ClientEvent::Resolved { call: handle, outcome });
         }
     }
 
@@ -443,10 +450,10 @@ impl Calls {
         handle: CallHandle,
         choice: Result<Option<Text>, ErrorResponse>,
     ) {
-        let Some(flight) = self.flights.get_mut(handle) else { return };
-        let State::Asking(bidders) = &flight.state.state else { return };
+        let Some(entry) = self.in_flight.get_mut(handle) else { return };
+        let State::Asking(bidders) = &entry.state.state else { return };
         match choice {
-            Ok(Some(_)) if cx.now.time >= flight.state.deadline && !planted!(DeadlineChoiceGranted) => {
+            Ok(Some(_)) if cx.now.time >= entry.state.deadline && !planted!(DeadlineChoiceGranted) => {
                 self.fail(cx, handle, Failure::timed_out);
             }
             Ok(Some(server)) if bidders.contains(&server) => self.grant(cx, handle, server),
@@ -462,37 +469,37 @@ impl Calls {
 
     /// Walks on from `place` to the next call.
     pub(super) fn walk(&self, place: &mut usize, budget: &mut Budget) -> Step<CallHandle> {
-        self.flights.walk(place, budget)
+        self.in_flight.walk(place, budget)
     }
 
     // --- transitions -----------------------------------------------------------------------------------------
 
     /// Sets the timer to what comes first: the end of the selection, or of the call.
-    fn wake(&mut self, cx: &mut Context<'_>, handle: CallHandle) {
-        let Some(flight) = self.flights.get_mut(handle) else { return };
-        let ends = match &flight.state.state {
+    fn arm(&mut self, cx: &mut Context<'_>, handle: CallHandle) {
+        let Some(entry) = self.in_flight.get_mut(handle) else { return };
+        let ends = match &entry.state.state {
             State::Selecting(bids) => bids.ends(),
             State::Asking(_) | State::Waiting(_) => None,
         };
-        let deadline = (flight.state.deadline, TimerKind::Deadline);
+        let deadline = (entry.state.deadline, TimerKind::Deadline);
         let (at, kind) = ends.filter(|(at, _)| *at < deadline.0).unwrap_or(deadline);
-        flight.wake(&mut cx.io.timers, at, kind, Owner::Call(handle));
+        entry.arm(&mut cx.outputs.timers, at, kind, Owner::Call(handle));
     }
 
     fn grant(&mut self, cx: &mut Context<'_>, handle: CallHandle, server: Text) {
-        let Some(flight) = self.flights.get_mut(handle) else { return };
-        let grant = ClaimResponse { request_id: flight.id.clone(), server_id: server.clone() };
-        let ongoing = &mut flight.state;
-        cx.io.publish(Publish::Grant(handle), ongoing.route.grants(), Frame::ClaimResponse(grant));
+        let Some(entry) = self.in_flight.get_mut(handle) else { return };
+        let grant = ClaimResponse { request_id: entry.id.clone(), server_id: server.clone() };
+        let ongoing = &mut entry.state;
+        cx.outputs.publish(Publish::Grant(handle), ongoing.route.grants(), Frame::ClaimResponse(grant));
         ongoing.state = State::Waiting(Some(server));
-        self.wake(cx, handle);
+        self.arm(cx, handle);
     }
 
     /// A server announces that it runs the call without a grant, and so is selected.
     fn announced(&mut self, cx: &mut Context<'_>, handle: CallHandle, server: Text) {
-        let Some(flight) = self.flights.get_mut(handle) else { return };
-        flight.state.state = State::Waiting(Some(server));
-        self.wake(cx, handle);
+        let Some(entry) = self.in_flight.get_mut(handle) else { return };
+        entry.state.state = State::Waiting(Some(server));
+        self.arm(cx, handle);
     }
 
     /// A server whose response counts has answered.
@@ -513,7 +520,7 @@ impl Calls {
         call: CallHandle,
         failure: impl FnOnce(Evidence) -> Box<Failure>,
     ) {
-        let Some((_, ongoing)) = self.flights.settle(call, &mut cx.io.timers) else { return };
+        let Some((_, ongoing)) = self.in_flight.settle(call, &mut cx.outputs.timers) else { return };
         let Ongoing { route, opens, started, state, heard, .. } = ongoing;
         let (best, selected) = match state {
             State::Selecting(bids) => (bids.into_best(), None),
@@ -540,12 +547,14 @@ impl Calls {
             gap,
             lock_refusal,
         });
-        cx.io.count(failure.reason);
+        cx.outputs.count(failure.reason);
         resolve(cx, call, opens, Err(failure));
     }
 
     fn succeed(&mut self, cx: &mut Context<'_>, call: CallHandle, reply: Reply) {
-        let Some((_, Ongoing { opens, .. })) = self.flights.settle(call, &mut cx.io.timers) else { return };
+        let Some((_, Ongoing { opens, .. })) = self.in_flight.settle(call, &mut cx.outputs.timers) else {
+            return;
+        };
         resolve(cx, call, opens, Ok(reply));
     }
 }
@@ -559,6 +568,6 @@ fn resolve(
 ) {
     match opens {
         Some(stream) => cx.opened(call, stream, outcome.map(drop)),
-        None => cx.io.event(ClientEvent::Resolved { call, outcome }),
+        None => cx.outputs.event(ClientEvent::Resolved { call, outcome }),
     }
 }

@@ -6,14 +6,17 @@ use core::time::Duration;
 use psrpc_proto::{IdGenerator, Text};
 
 use crate::config::ClientConfig;
-use crate::error::{BusError, Failure};
+use crate::core::bus_error::BusError;
+use crate::core::handle::{CallHandle, MultiHandle, StreamHandle};
+use crate::core::outputs;
+use crate::core::time::{Now, Time};
+use crate::error::Failure;
 use crate::event::ClientEvent;
-use crate::output;
+use crate::reason::{Dropped, Reason};
 use crate::stream::{self, Side, StreamTimer, Streams};
-use crate::{CallHandle, Dropped, MultiHandle, Now, Reason, StreamHandle, Time};
 
 /// What the client's outputs, timers and counters are.
-pub(super) type Io = output::Io<ClientEvent, Owner>;
+pub(super) type Outputs = outputs::Outputs<ClientEvent, Owner>;
 
 /// What a timer of a client is for.
 #[derive(Clone, Copy)]
@@ -46,7 +49,7 @@ impl Side for Opening {
 /// What calls need of the rest of the client.
 pub(super) struct Context<'a> {
     pub(super) now: Now,
-    pub(super) io: &'a mut Io,
+    pub(super) outputs: &'a mut Outputs,
     pub(super) ids: &'a mut IdGenerator,
     pub(super) config: &'a ClientConfig,
     pub(super) streams: &'a mut ClientStreams,
@@ -68,7 +71,7 @@ impl Context<'_> {
 
     /// The streams, with what they need.
     pub(super) fn streams(&mut self) -> (&mut ClientStreams, stream::Context<'_, ClientEvent, Owner>) {
-        let Self { now, io, ids, config, streams } = self;
+        let Self { now, outputs, ids, config, streams } = self;
         let rules = stream::Rules {
             config: &config.streams,
             frame: &config.limits.frame,
@@ -76,13 +79,13 @@ impl Context<'_> {
             skew_allowance: config.skew_allowance,
             horizon: config.horizon,
         };
-        (streams, stream::Context { now: *now, io, ids, rules })
+        (streams, stream::Context { now: *now, outputs, ids, rules })
     }
 
     /// Counts a frame that nobody waits for, if the bus did not take it.
     pub(super) fn check_published(&mut self, result: Result<Option<u64>, BusError>) {
         if result.is_err() {
-            self.io.dropped(Dropped::of(Reason::PublishFailed, Text::EMPTY, Text::EMPTY));
+            self.outputs.dropped(Dropped::of(Reason::PublishFailed, Text::EMPTY, Text::EMPTY));
         }
     }
 
@@ -107,6 +110,6 @@ impl Context<'_> {
                 Err(failure)
             }
         };
-        self.io.event(ClientEvent::Opened { call, outcome });
+        self.outputs.event(ClientEvent::Opened { call, outcome });
     }
 }

@@ -2,8 +2,10 @@
 
 mod call;
 mod context;
+mod heard;
 mod multi;
 mod responders;
+pub(crate) mod selection;
 mod stream;
 mod subscription;
 
@@ -17,27 +19,27 @@ use psrpc_proto::{Channel, ErrorResponse, Frame, IdGenerator, Seed, Text};
 
 pub use self::call::Call;
 use self::call::Calls;
-use self::context::{ClientStreams, Context, Io, Owner};
+use self::context::{ClientStreams, Context, Outputs, Owner};
 pub use self::multi::MultiCall;
 use self::multi::MultiCalls;
 pub use self::stream::OpenStream;
 use self::subscription::{ListenerHandle, Listeners};
-use crate::budget::{Budget, Due, Step};
-use crate::config::ClientConfig;
+use crate::config::{ClientConfig, ConfigError};
+use crate::core::budget::{Budget, Due, Step};
+use crate::core::bus_error::BusError;
+use crate::core::handle::{CallHandle, MultiHandle, SendHandle, StreamHandle, SubscriptionHandle};
+use crate::core::map::HashKeys;
+use crate::core::outputs::{LentFrame, Output, Publish, SubscriptionKind, Token};
+use crate::core::subscriptions::{Ended, Live, Subscriptions};
+use crate::core::time::Now;
+use crate::core::timers::{Timeout, TimerId, TimerKind};
 use crate::engine::Engine;
-use crate::error::{BusError, CallError, ConfigError, Evidence, Failure, SendError};
+use crate::error::{CallError, Evidence, Failure, SendError};
 use crate::event::ClientEvent;
-use crate::incoming;
-use crate::map::HashKeys;
-use crate::output::Publish;
-use crate::route::{check_own_id, check_service};
+use crate::reason::{Counters, Reason};
 use crate::stream::{Delivery, Streams, plain_close};
-use crate::subscriptions::{Ended, Live, Subscriptions};
-use crate::timers::{TimerId, TimerKind};
-use crate::{
-    CallHandle, Counters, LentFrame, MultiHandle, Now, Output, Reason, Route, SendHandle, StreamHandle,
-    SubscriptionHandle, SubscriptionKind, Timeout, Token,
-};
+use crate::wire::incoming;
+use crate::wire::route::{Route, check_own_id, check_service};
 
 /// The client's side of the protocol for one service (PROTOCOL sections 5 to 9). Drive it as [`Engine`] says.
 ///
@@ -51,7 +53,7 @@ pub struct Client {
     multi_calls: MultiCalls,
     streams: ClientStreams,
     listeners: Listeners,
-    io: Io,
+    outputs: Outputs,
 }
 
 enum Phase {
@@ -147,7 +149,7 @@ impl Client {
             multi_calls: MultiCalls::new(keys.clone()),
             streams: Streams::new(keys, config.limits.streams),
             listeners: Listeners::new(),
-            io: Io::new(),
+            outputs: Outputs::new(),
             config,
         };
         let (service, id) = (client.config.service.as_str(), client.config.id.as_str());
@@ -157,7 +159,7 @@ impl Client {
             (Role::Responses, Channel::response(service, id)),
         ];
         for (role, channel) in calls.into_iter().chain(client.config.opens_streams.then_some(streams)) {
-            client.subscriptions.subscribe(&mut client.io, role, &channel, SubscriptionKind::Plain);
+            client.subscriptions.subscribe(&mut client.outputs, role, &channel, SubscriptionKind::Plain);
         }
         Ok(client)
     }
@@ -204,7 +206,7 @@ impl Client {
 
     /// What happened so far.
     pub fn counters(&self) -> &Counters {
-        &self.io.counters
+        &self.outputs.counters
     }
 
     /// Returns what the bus said, while the subscriptions that answers come in on are interrupted. New calls fail with that.
@@ -329,7 +331,7 @@ impl Client {
 
     /// Forgets a send, without an event. Whether the message arrives is open.
     pub fn cancel_send(&mut self, send: SendHandle) {
-        self.streams.cancel_send(&mut self.io, send);
+        self.streams.cancel_send(&mut self.outputs, send);
     }
 
     /// Answers [`StreamEvent::Message`](crate::StreamEvent::Message): its consumer has it, and its sender may know.
@@ -372,16 +374,16 @@ impl Client {
     ) -> Result<SubscriptionHandle, CallError> {
         self.check(route, false)?;
         let kind = if route.is_queue() { SubscriptionKind::Queue } else { SubscriptionKind::Plain };
-        let Self { subscriptions, listeners, io, .. } = self;
+        let Self { subscriptions, listeners, outputs, .. } = self;
         Ok(listeners.add(message.into(), |listener| {
-            subscriptions.subscribe(io, Role::Updates(listener), route.requests(), kind)
+            subscriptions.subscribe(outputs, Role::Updates(listener), route.requests(), kind)
         }))
     }
 
     /// Ends a subscription to updates.
     pub fn unsubscribe(&mut self, subscription: SubscriptionHandle) {
         if let Some(Role::Updates(_)) = self.subscriptions.role(subscription) {
-            self.subscriptions.unsubscribe(&mut self.io, subscription);
+            self.subscriptions.unsubscribe(&mut self.outputs, subscription);
         }
     }
 
@@ -414,7 +416,7 @@ impl Client {
         }
         let waits = !matches!(cause, Cause::RuntimeEnded);
         let at = now.time + self.config.close_timeout;
-        let patience = waits.then(|| self.io.timers.arm(at, TimerKind::Drain, Owner::Close));
+        let patience = waits.then(|| self.outputs.timers.arm(at, TimerKind::Drain, Owner::Close));
         let place = usize::from(planted!(CloseLeavesACall));
         self.phase = Phase::Closing(Closing { cause, stage: Stage::Calls, place, patience, more: None });
         self.close_on(now, &mut Budget::round());
@@ -422,9 +424,10 @@ impl Client {
 
     /// Ends what a client that closes still has, as far as the budget reaches.
     fn close_on(&mut self, now: Now, budget: &mut Budget) {
-        let Self { phase, subscriptions, listeners, calls, multi_calls, streams, io, ids, config } = self;
+        let Self { phase, subscriptions, listeners, calls, multi_calls, streams, outputs, ids, config } =
+            self;
         let Phase::Closing(Closing { cause, stage, place, patience, more }) = phase else { return };
-        let mut cx = Context { now, io, ids, config, streams };
+        let mut cx = Context { now, outputs, ids, config, streams };
         loop {
             let next = match *stage {
                 Stage::Calls => match calls.walk(place, budget) {
@@ -449,14 +452,14 @@ impl Client {
                         continue;
                     }
                     Step::Done => {
-                        cx.streams.forget_received(cx.io);
+                        cx.streams.forget_received(cx.outputs);
                         Stage::Subscriptions
                     }
                     Step::Spent => break,
                 },
                 Stage::Subscriptions => match subscriptions.walk(place, budget) {
                     Step::Next(subscription) => {
-                        subscriptions.unsubscribe(cx.io, subscription);
+                        subscriptions.unsubscribe(cx.outputs, subscription);
                         continue;
                     }
                     Step::Done => Stage::Bus,
@@ -464,7 +467,7 @@ impl Client {
                 },
                 Stage::Bus => {
                     // Servers are to see the ends of their streams.
-                    let confirmed = subscriptions.is_empty() && cx.io.is_done_with_closes();
+                    let confirmed = subscriptions.is_empty() && cx.outputs.is_done_with_closes();
                     if patience.is_some() && !confirmed {
                         return;
                     }
@@ -475,13 +478,13 @@ impl Client {
                         let error =
                             matches!(cause, Cause::RuntimeEnded).then(|| cause.failure(Evidence::default()));
                         if let Some(subscription) = listeners.remove(listener) {
-                            cx.io.event(ClientEvent::Unsubscribed { subscription, error });
+                            cx.outputs.event(ClientEvent::Unsubscribed { subscription, error });
                         }
                         continue;
                     }
                     Step::Done => {
                         for timer in [patience.take(), more.take()].into_iter().flatten() {
-                            cx.io.timers.disarm(timer);
+                            cx.outputs.timers.disarm(timer);
                         }
                         return self.end();
                     }
@@ -491,7 +494,7 @@ impl Client {
             (*stage, *place) = (next, 0);
         }
         // The budget is spent, and more is due at once.
-        more.get_or_insert_with(|| cx.io.timers.arm(now.time, TimerKind::Close, Owner::Ending));
+        more.get_or_insert_with(|| cx.outputs.timers.arm(now.time, TimerKind::Close, Owner::Ending));
     }
 
     /// A client that closes has nothing left.
@@ -503,8 +506,8 @@ impl Client {
         self.subscriptions = Subscriptions::new();
         self.listeners = Listeners::new();
         // Nothing else tells the servers that their streams have ended.
-        self.io.withdraw(|publish| publish == Publish::Close);
-        self.io.event(ClientEvent::Closed { error });
+        self.outputs.withdraw(|publish| publish == Publish::Close);
+        self.outputs.event(ClientEvent::Closed { error });
     }
 
     fn close_if_left(&mut self, now: Now) {
@@ -514,8 +517,8 @@ impl Client {
     }
 
     fn split(&mut self, now: Now) -> (&mut Calls, &mut MultiCalls, Context<'_>) {
-        let Self { calls, multi_calls, streams, io, ids, config, .. } = self;
-        (calls, multi_calls, Context { now, io, ids, config, streams })
+        let Self { calls, multi_calls, streams, outputs, ids, config, .. } = self;
+        (calls, multi_calls, Context { now, outputs, ids, config, streams })
     }
 
     /// A subscription that ends although nobody left it: that of a listener ends alone, any other ends the client.
@@ -543,9 +546,9 @@ impl Client {
             return;
         }
         if error.is_some() {
-            self.io.count(Reason::SubscriptionLost);
+            self.outputs.count(Reason::SubscriptionLost);
         }
-        self.io.event(ClientEvent::Unsubscribed { subscription, error });
+        self.outputs.event(ClientEvent::Unsubscribed { subscription, error });
     }
 }
 
@@ -572,16 +575,16 @@ impl Engine for Client {
         if let Err(error) = result {
             return self.lose(now, subscription, error);
         }
-        match (self.subscriptions.live(&mut self.io, subscription), &mut self.phase) {
+        match (self.subscriptions.live(&mut self.outputs, subscription), &mut self.phase) {
             (Some((_, Live::Again)), _) => self.handle_gap(now, subscription, None),
             (Some((Role::Updates(_), Live::First)), _) => {
-                self.io.event(ClientEvent::Subscribed { subscription });
+                self.outputs.event(ClientEvent::Subscribed { subscription });
             }
             (Some(_), Phase::Starting { missing }) => {
                 *missing -= 1;
                 if *missing <= u32::from(planted!(ReadyEarly)) {
                     self.phase = Phase::Open;
-                    self.io.event(ClientEvent::Ready);
+                    self.outputs.event(ClientEvent::Ready);
                 }
             }
             _ => {}
@@ -595,7 +598,7 @@ impl Engine for Client {
         if is_essential {
             self.calls.on_gap(now);
         }
-        self.subscriptions.interrupt(&mut self.io, subscription, is_essential, cause);
+        self.subscriptions.interrupt(&mut self.outputs, subscription, is_essential, cause);
     }
 
     fn handle_unsubscribed(&mut self, now: Now, subscription: SubscriptionHandle) {
@@ -604,14 +607,14 @@ impl Engine for Client {
 
     fn handle_gap(&mut self, now: Now, subscription: SubscriptionHandle, lost: Option<u64>) {
         let Some(role) = self.subscriptions.role(subscription) else { return };
-        self.io.counters.lose(lost);
+        self.outputs.counters.lose(lost);
         if let Role::Bids | Role::Responses | Role::Streams = role {
             self.calls.on_gap(now);
         }
         if planted!(GapUnsaid) {
             return;
         }
-        self.io.event(ClientEvent::Gap { subscription, lost });
+        self.outputs.event(ClientEvent::Gap { subscription, lost });
     }
 
     fn handle_published(&mut self, now: Now, token: Token, result: Result<Option<u64>, BusError>) {
@@ -620,13 +623,13 @@ impl Engine for Client {
             Publish::Request(call) => calls.on_request_published(&mut cx, call, result),
             Publish::Grant(call) => calls.on_grant_published(&mut cx, call, result),
             Publish::MultiRequest(call) => multi_calls.on_published(&mut cx, call, result),
-            Publish::Message(send) => cx.streams.on_message_published(cx.io, send, result),
+            Publish::Message(send) => cx.streams.on_message_published(cx.outputs, send, result),
             Publish::Ack(stream) => {
                 cx.streams.on_ack_published(stream);
                 cx.check_published(result);
             }
             Publish::Close => {
-                cx.io.close_published();
+                cx.outputs.close_published();
                 cx.check_published(result);
             }
             _ => {}
@@ -635,11 +638,11 @@ impl Engine for Client {
     }
 
     fn handle_frame(&mut self, now: Now, subscription: SubscriptionHandle, mut frame: Frame) {
-        if planted!(LateFramesWedge) && self.io.counters.get(Reason::Late) > 100 {
+        if planted!(LateFramesWedge) && self.outputs.counters.get(Reason::Late) > 100 {
             return;
         }
         let Some(role) = self.subscriptions.role(subscription) else { return };
-        if !incoming::accept(&mut self.io, &mut frame, &self.config.limits.frame) {
+        if !incoming::accept(&mut self.outputs, &mut frame, &self.config.limits.frame) {
             return;
         }
         let (calls, multi_calls, mut cx) = self.split(now);
@@ -656,23 +659,23 @@ impl Engine for Client {
             frame => match (role, frame) {
                 (Role::Updates(listener), Frame::Other(update)) => {
                     let limit = self.config.limits.updates_per_subscription;
-                    self.listeners.on_update(&mut self.io, listener, update, limit);
+                    self.listeners.on_update(&mut self.outputs, listener, update, limit);
                 }
-                (_, frame) => incoming::unexpected(&mut self.io, &frame),
+                (_, frame) => incoming::unexpected(&mut self.outputs, &frame),
             },
         }
     }
 
     fn handle_untaken(&mut self, _: Now, _: SubscriptionHandle, mut frame: Frame) {
-        if incoming::accept(&mut self.io, &mut frame, &self.config.limits.frame) {
-            incoming::drop_frame(&mut self.io, &frame, Reason::Untaken);
+        if incoming::accept(&mut self.outputs, &mut frame, &self.config.limits.frame) {
+            incoming::drop_frame(&mut self.outputs, &frame, Reason::Untaken);
         }
     }
 
     fn handle_timeout(&mut self, now: Now) -> Due {
         let mut budget = Budget::round();
         while !budget.is_spent() {
-            let Some((owner, _)) = self.io.timers.fire(now.time) else { return Due::Nothing };
+            let Some((owner, _)) = self.outputs.timers.fire(now.time) else { return Due::Nothing };
             budget.spend(1);
             let (calls, multi_calls, mut cx) = self.split(now);
             match owner {
@@ -696,7 +699,7 @@ impl Engine for Client {
                 }
             }
         }
-        self.io.timers.due(now.time)
+        self.outputs.timers.due(now.time)
     }
 
     fn abandon(&mut self, now: Now) {
@@ -704,26 +707,26 @@ impl Engine for Client {
         if let Phase::Closing(closing) = &mut self.phase
             && let Some(patience) = closing.patience.take()
         {
-            self.io.timers.disarm(patience);
+            self.outputs.timers.disarm(patience);
             self.close_if_left(now);
         }
     }
 
     fn handle_full(&mut self) {
-        self.io.block();
+        self.outputs.block();
     }
 
     fn handle_room(&mut self) {
-        self.io.unblock();
+        self.outputs.unblock();
     }
 
     fn poll_output(&mut self) -> Option<Output<ClientEvent>> {
-        self.io.pop()
+        self.outputs.pop()
     }
 
     fn poll_publish(&mut self) -> Option<LentFrame<'_>> {
-        let Self { calls, multi_calls, streams, io, .. } = self;
-        let head = io.head(|publish| match publish {
+        let Self { calls, multi_calls, streams, outputs, .. } = self;
+        let head = outputs.head(|publish| match publish {
             Publish::Grant(_) if planted!(CanceledGrantLeaves) => true,
             Publish::Request(call) | Publish::Grant(call) => calls.contains(call),
             Publish::MultiRequest(call) => multi_calls.contains(call),
@@ -735,10 +738,10 @@ impl Engine for Client {
             Publish::MultiRequest(call) => multi_calls.sent(call),
             _ => None,
         };
-        Some(io.lend(sent))
+        Some(outputs.lend(sent))
     }
 
     fn poll_timeout(&self) -> Option<Timeout> {
-        self.io.timers.next()
+        self.outputs.timers.next()
     }
 }

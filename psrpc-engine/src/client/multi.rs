@@ -10,15 +10,19 @@ use bytes::Bytes;
 use psrpc_proto::{Frame, Metadata, Request, Response, Text};
 
 use super::context::{Context, Owner};
-use crate::budget::{Budget, Step};
-use crate::error::{BusError, CallError, Evidence, Failure};
+use crate::core::budget::{Budget, Step};
+use crate::core::bus_error::BusError;
+use crate::core::handle::MultiHandle;
+use crate::core::in_flight::InFlight;
+use crate::core::map::HashKeys;
+use crate::core::outputs::Publish;
+use crate::core::time::Time;
+use crate::core::timers::TimerKind;
+use crate::error::{CallError, Evidence, Failure};
 use crate::event::ClientEvent;
-use crate::flight::Flights;
-use crate::map::HashKeys;
-use crate::outgoing;
-use crate::output::Publish;
-use crate::timers::TimerKind;
-use crate::{Dropped, MultiHandle, Reason, Route, Time};
+use crate::reason::{Dropped, Reason};
+use crate::wire::outgoing;
+use crate::wire::route::Route;
 
 /// A multi call to be made (PROTOCOL section 7).
 #[derive(Clone, Debug)]
@@ -46,7 +50,7 @@ impl MultiCall {
 }
 
 /// The multi calls in flight.
-pub(super) struct MultiCalls(Flights<MultiHandle, Ongoing>);
+pub(super) struct MultiCalls(InFlight<MultiHandle, Ongoing>);
 
 struct Ongoing {
     deadline: Time,
@@ -61,7 +65,7 @@ struct Ongoing {
 
 impl MultiCalls {
     pub(super) fn new(keys: HashKeys) -> Self {
-        Self(Flights::new(keys))
+        Self(InFlight::new(keys))
     }
 
     pub(super) fn len(&self) -> usize {
@@ -100,41 +104,41 @@ impl MultiCalls {
         });
         outgoing::check(&frame, route.requests(), &cx.config.limits.frame)?;
         let call = self.0.next();
-        let timer = cx.io.timers.arm(deadline, TimerKind::Deadline, Owner::Multi(call));
+        let timer = cx.outputs.timers.arm(deadline, TimerKind::Deadline, Owner::Multi(call));
         let ongoing = Ongoing { deadline, expected, answered: Vec::new(), sent: false, receivers: None };
-        self.0.start(vacancy, request_id, Some(timer), ongoing);
+        self.0.insert(vacancy, request_id, Some(timer), ongoing);
         if expected == Some(0) {
             self.end(cx, call, Ok(()));
         } else if deadline <= cx.now.time {
             self.on_timeout(cx, call);
         } else {
-            cx.io.publish(Publish::MultiRequest(call), route.requests(), frame);
+            cx.outputs.publish(Publish::MultiRequest(call), route.requests(), frame);
         }
         Ok(call)
     }
 
     pub(super) fn on_response(&mut self, cx: &mut Context<'_>, call: MultiHandle, response: Response) {
-        let Some(flight) = self.0.get_mut(call) else { return };
+        let Some(entry) = self.0.get_mut(call) else { return };
         let Response { request_id, server_id, result, .. } = response;
         let drop = |reason| Dropped::of(reason, request_id, server_id.clone());
-        let Ongoing { deadline, expected, answered, .. } = &mut flight.state;
+        let Ongoing { deadline, expected, answered, .. } = &mut entry.state;
         if cx.now.time >= *deadline && !planted!(LateAnswerCounts) {
-            return cx.io.dropped(drop(Reason::Late));
+            return cx.outputs.dropped(drop(Reason::Late));
         }
         if server_id.is_empty() {
-            return cx.io.dropped(drop(Reason::MissingId));
+            return cx.outputs.dropped(drop(Reason::MissingId));
         }
         let place = match answered.binary_search(&server_id) {
             Err(place) => place,
             Ok(place) if planted!(SecondAnswerCounts) => place,
-            Ok(_) => return cx.io.dropped(drop(Reason::SecondAnswer)),
+            Ok(_) => return cx.outputs.dropped(drop(Reason::SecondAnswer)),
         };
         if answered.len() >= cx.config.limits.answers_per_call {
-            return cx.io.dropped(drop(Reason::AnswersFull));
+            return cx.outputs.dropped(drop(Reason::AnswersFull));
         }
         answered.insert(place, server_id.clone());
         let complete = *expected == Some(answered.len() + usize::from(planted!(MultiEndsEarly)));
-        cx.io.event(ClientEvent::Answer { call, server_id, result });
+        cx.outputs.event(ClientEvent::Answer { call, server_id, result });
         if complete {
             self.end(cx, call, Ok(()));
         }
@@ -142,13 +146,13 @@ impl MultiCalls {
 
     /// The timer of a call has fired.
     pub(super) fn on_fired(&mut self, cx: &mut Context<'_>, call: MultiHandle) {
-        self.0.fired(call);
+        self.0.timer_fired(call);
         self.on_timeout(cx, call);
     }
 
     fn on_timeout(&mut self, cx: &mut Context<'_>, call: MultiHandle) {
-        let Some(flight) = self.0.get(call) else { return };
-        let outcome = match &flight.state {
+        let Some(entry) = self.0.get(call) else { return };
+        let outcome = match &entry.state {
             Ongoing { answered, .. } if !answered.is_empty() => Ok(()),
             // A caller that hears nothing is to know why.
             Ongoing { sent, receivers, .. } => {
@@ -165,7 +169,7 @@ impl MultiCalls {
 
     /// Whether the request of a call has left, to be set once it does.
     pub(super) fn sent(&mut self, call: MultiHandle) -> Option<&mut bool> {
-        self.0.get_mut(call).map(|flight| &mut flight.state.sent)
+        self.0.get_mut(call).map(|entry| &mut entry.state.sent)
     }
 
     pub(super) fn on_published(
@@ -174,11 +178,11 @@ impl MultiCalls {
         call: MultiHandle,
         result: Result<Option<u64>, BusError>,
     ) {
-        let Some(flight) = self.0.get_mut(call) else { return };
+        let Some(entry) = self.0.get_mut(call) else { return };
         match result {
-            Ok(receivers) => flight.state.receivers = receivers,
+            Ok(receivers) => entry.state.receivers = receivers,
             // A server that answers has seen the request, whatever the bus believes.
-            Err(error) if flight.state.answered.is_empty() => {
+            Err(error) if entry.state.answered.is_empty() => {
                 let failure = Failure::bus(Reason::PublishFailed, error, Evidence::default());
                 self.end(cx, call, Err(failure));
             }
@@ -189,7 +193,7 @@ impl MultiCalls {
     /// The caller has enough.
     pub(super) fn cancel(&mut self, cx: &mut Context<'_>, call: MultiHandle) {
         if !planted!(CanceledMultiStays) {
-            self.0.settle(call, &mut cx.io.timers);
+            self.0.settle(call, &mut cx.outputs.timers);
         }
     }
 
@@ -199,12 +203,12 @@ impl MultiCalls {
     }
 
     pub(super) fn end(&mut self, cx: &mut Context<'_>, call: MultiHandle, outcome: Result<(), Box<Failure>>) {
-        if self.0.settle(call, &mut cx.io.timers).is_none() {
+        if self.0.settle(call, &mut cx.outputs.timers).is_none() {
             return;
         }
         if let Err(failure) = &outcome {
-            cx.io.count(failure.reason);
+            cx.outputs.count(failure.reason);
         }
-        cx.io.event(ClientEvent::AllAnswered { call, outcome });
+        cx.outputs.event(ClientEvent::AllAnswered { call, outcome });
     }
 }

@@ -7,10 +7,14 @@ use psrpc_proto::{ErrorResponse, Frame, Metadata, Stream, StreamBody};
 
 use super::call::{Calls, Start};
 use super::context::Context;
+use super::selection::Selection;
+use crate::core::handle::{CallHandle, StreamHandle};
+use crate::core::time::Time;
 use crate::error::{CallError, Failure};
-use crate::selection::Selection;
+use crate::reason::{Dropped, Reason};
 use crate::stream;
-use crate::{CallHandle, Dropped, Reason, Route, StreamHandle, Time, incoming, outgoing};
+use crate::wire::route::Route;
+use crate::wire::{incoming, outgoing};
 
 /// A stream to be opened (PROTOCOL section 8).
 #[derive(Clone, Debug)]
@@ -69,20 +73,20 @@ pub(super) fn open(
 pub(super) fn on_frame(calls: &mut Calls, cx: &mut Context<'_>, mut frame: Stream) {
     let Some(stream) = cx.streams.find(&frame.stream_id) else {
         // Most are acks and closes that come after the end.
-        return cx.io.dropped(Dropped::of(Reason::NoStream, frame.request_id, frame.stream_id));
+        return cx.outputs.dropped(Dropped::of(Reason::NoStream, frame.request_id, frame.stream_id));
     };
     let opening = cx.streams.keeps(stream).and_then(|opening| *opening);
     if opening.is_some_and(|call| calls.is_overdue(cx.now.time, call)) && !planted!(LateOpeningCounts) {
-        return cx.io.dropped(Dropped::of(Reason::Late, frame.request_id, frame.stream_id));
+        return cx.outputs.dropped(Dropped::of(Reason::Late, frame.request_id, frame.stream_id));
     }
     match (frame.body.take(), opening) {
         (Some(StreamBody::Ack), Some(call)) => {
             if !calls.has_id(call, &frame.request_id) {
-                cx.io.dropped(Dropped::of(Reason::Late, frame.request_id, frame.stream_id));
+                cx.outputs.dropped(Dropped::of(Reason::Late, frame.request_id, frame.stream_id));
             } else if calls.is_waiting(call) {
                 calls.on_opened(cx, call);
             } else {
-                cx.io.dropped(Dropped::of(Reason::NotSelected, frame.request_id, frame.stream_id));
+                cx.outputs.dropped(Dropped::of(Reason::NotSelected, frame.request_id, frame.stream_id));
             }
         }
         (Some(StreamBody::Ack), None) => {
@@ -92,7 +96,7 @@ pub(super) fn on_frame(calls: &mut Calls, cx: &mut Context<'_>, mut frame: Strea
         (Some(StreamBody::Message { payload }), opening) => {
             match opening {
                 Some(call) if !calls.is_waiting(call) => {
-                    return cx.io.dropped(Dropped::of(
+                    return cx.outputs.dropped(Dropped::of(
                         Reason::NotSelected,
                         frame.request_id,
                         frame.stream_id,
@@ -109,10 +113,10 @@ pub(super) fn on_frame(calls: &mut Calls, cx: &mut Context<'_>, mut frame: Strea
             calls.on_refused(cx, call, ErrorResponse::new(code, text));
         }
         (Some(StreamBody::Close { code, text }), None) => {
-            cx.streams.on_close(cx.io, stream, ErrorResponse::new(code, text));
+            cx.streams.on_close(cx.outputs, stream, ErrorResponse::new(code, text));
         }
         (body @ (Some(StreamBody::Open { .. }) | None), _) => {
-            incoming::unexpected(cx.io, &Frame::Stream(Stream { body, ..frame }));
+            incoming::unexpected(cx.outputs, &Frame::Stream(Stream { body, ..frame }));
         }
     }
 }

@@ -2,11 +2,11 @@
 
 use psrpc_proto::{Any, Text};
 
-use super::context::Io;
-use crate::budget::{Budget, Step};
+use super::context::Outputs;
+use crate::core::budget::{Budget, Step};
+use crate::core::handle::{Handles, RawHandle, SubscriptionHandle};
 use crate::event::ClientEvent;
-use crate::handle::{Handles, RawHandle};
-use crate::{Dropped, Reason, SubscriptionHandle};
+use crate::reason::{Dropped, Reason};
 
 /// The subscriptions to updates.
 pub(super) struct Listeners(Handles<Listener>);
@@ -55,7 +55,7 @@ impl Listeners {
 
     pub(super) fn on_update(
         &mut self,
-        io: &mut Io,
+        outputs: &mut Outputs,
         ListenerHandle(listener): ListenerHandle,
         update: Any,
         limit: usize,
@@ -66,18 +66,18 @@ impl Listeners {
         // Whatever stands before the last slash does not matter.
         let is_it = update.type_url.as_str().rsplit('/').next() == Some(message.as_str());
         if !is_it && !planted!(AnyTypeIsAnUpdate) {
-            return io.dropped(dropped(Reason::UnexpectedType));
+            return outputs.dropped(dropped(Reason::UnexpectedType));
         }
         if *unread >= limit {
-            io.dropped(dropped(Reason::SlowConsumer));
-            io.counters.lose(Some(1));
+            outputs.dropped(dropped(Reason::SlowConsumer));
+            outputs.counters.lose(Some(1));
             if planted!(LostUpdateUnsaid) {
                 return;
             }
-            return io.event(ClientEvent::Gap { subscription, lost: Some(1) });
+            return outputs.event(ClientEvent::Gap { subscription, lost: Some(1) });
         }
         *unread += 1;
-        io.event(ClientEvent::Update { subscription, payload: update.value });
+        outputs.event(ClientEvent::Update { subscription, payload: update.value });
     }
 
     /// An update was taken, so that there is room for another.

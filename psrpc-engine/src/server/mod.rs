@@ -18,21 +18,24 @@ use self::registry::{Carries, Registry};
 use self::request::{Incoming, Requests};
 use self::stream::ServerStreams;
 use self::updates::Updates;
-use crate::budget::{Budget, Due, Step};
-use crate::config::ServerConfig;
-use crate::dedup::BucketKey;
-use crate::engine::Engine;
-use crate::error::{BusError, ConfigError, Failure, RegisterError, SendError, UpdateError};
-use crate::event::ServerEvent;
-use crate::map::HashKeys;
-use crate::output::{self, Publish};
-use crate::route::{check_own_id, check_service};
-use crate::stream::{Delivery, StreamTimer, Streams, plain_close};
-use crate::timers::{TimerId, TimerKind};
-use crate::{
-    Counters, Dropped, LentFrame, Now, Output, Reason, RegistrationHandle, RequestHandle, Route, SendHandle,
-    StreamHandle, SubscriptionHandle, Timeout, Token, UpdateHandle, incoming,
+use crate::config::{ConfigError, ServerConfig};
+use crate::core::budget::{Budget, Due, Step};
+use crate::core::bus_error::BusError;
+use crate::core::dedup::BucketKey;
+use crate::core::handle::{
+    RegistrationHandle, RequestHandle, SendHandle, StreamHandle, SubscriptionHandle, UpdateHandle,
 };
+use crate::core::map::HashKeys;
+use crate::core::outputs::{self, LentFrame, Output, Publish, Token};
+use crate::core::time::Now;
+use crate::core::timers::{Timeout, TimerId, TimerKind};
+use crate::engine::Engine;
+use crate::error::{Failure, RegisterError, SendError, UpdateError};
+use crate::event::ServerEvent;
+use crate::reason::{Counters, Dropped, Reason};
+use crate::stream::{Delivery, StreamTimer, Streams, plain_close};
+use crate::wire::incoming;
+use crate::wire::route::{Route, check_own_id, check_service};
 
 /// The server's side of the protocol for one service (PROTOCOL sections 5 to 9). Drive it as [`Engine`] says.
 pub struct Server {
@@ -47,10 +50,10 @@ pub struct Server {
     endings: VecDeque<Ending>,
     /// Armed while there is more to end at once.
     more: Option<TimerId>,
-    io: Io,
+    outputs: Outputs,
 }
 
-type Io = output::Io<ServerEvent, Owner>;
+type Outputs = outputs::Outputs<ServerEvent, Owner>;
 
 /// What a timer of a server is for.
 #[derive(Clone, Copy)]
@@ -146,7 +149,7 @@ impl Server {
             updates: Updates::new(),
             endings: VecDeque::new(),
             more: None,
-            io: Io::new(),
+            outputs: Outputs::new(),
             ids,
             config,
         })
@@ -195,7 +198,7 @@ impl Server {
 
     /// What happened so far.
     pub fn counters(&self) -> &Counters {
-        &self.io.counters
+        &self.outputs.counters
     }
 
     /// Serves methods, all or none of them, from [`ServerEvent::Registered`] on.
@@ -212,7 +215,7 @@ impl Server {
             let (route, service) = (route.clone(), self.config.service.clone());
             return Err(RegisterError::WrongService { route, service });
         }
-        self.registry.register(&mut self.io, routes)
+        self.registry.register(&mut self.outputs, routes)
     }
 
     /// The registration of these methods, in this order, if they were registered together and it is not gone. That of no
@@ -231,7 +234,7 @@ impl Server {
     /// served, while streams end with "EOF"; [`ServerEvent::Deregistered`] comes when none of it is in flight any more and
     /// the handlers of the streams are done.
     pub fn deregister(&mut self, now: Now, registration: RegistrationHandle) {
-        self.registry.deregister(&mut self.io, registration);
+        self.registry.deregister(&mut self.outputs, registration);
         self.end_streams_of(now, registration);
     }
 
@@ -318,7 +321,7 @@ impl Server {
 
     /// Forgets a send, without an event. Whether the message arrives is open.
     pub fn cancel_send(&mut self, send: SendHandle) {
-        self.streams.cancel_send(&mut self.io, send);
+        self.streams.cancel_send(&mut self.outputs, send);
     }
 
     /// Answers [`StreamEvent::Message`](crate::StreamEvent::Message): its consumer has it, and its sender may know.
@@ -378,13 +381,18 @@ impl Server {
             let (route, service) = (route.clone(), self.config.service.clone());
             return Err(UpdateError::WrongService { route, service });
         }
-        let Self { updates, requests: _, registry, io, ids, config, streams, .. } = self;
-        updates.publish(&mut Context { now, io, ids, registry, config, streams }, route, message, timeout)
+        let Self { updates, requests: _, registry, outputs, ids, config, streams, .. } = self;
+        updates.publish(
+            &mut Context { now, outputs, ids, registry, config, streams },
+            route,
+            message,
+            timeout,
+        )
     }
 
     /// Forgets an update, without an event. Whether it is published is open.
     pub fn cancel_update(&mut self, now: Now, update: UpdateHandle) {
-        self.updates.cancel(&mut self.io, update);
+        self.updates.cancel(&mut self.outputs, update);
         self.close_if_drained(now);
     }
 
@@ -400,7 +408,7 @@ impl Server {
         if self.phase != Phase::Open {
             return;
         }
-        let timers = &mut self.io.timers;
+        let timers = &mut self.outputs.timers;
         let timer = Some(timers.arm(now.time + self.config.drain_timeout, TimerKind::Drain, Owner::Drain));
         let linger = Some(timers.arm(now.time + self.config.linger, TimerKind::Linger, Owner::Linger));
         self.phase = Phase::Draining { timer, linger };
@@ -430,8 +438,9 @@ impl Server {
             let requests = if planted!(DrainForgetsRequests) { 0 } else { self.requests.len() };
             let in_flight = requests + self.streams.len() + self.updates.len() + self.endings.len();
             // Clients are to see the ends of their streams.
-            let left =
-                || (self.registry.is_empty() || planted!(DrainUnconfirmed)) && self.io.is_done_with_closes();
+            let left = || {
+                (self.registry.is_empty() || planted!(DrainUnconfirmed)) && self.outputs.is_done_with_closes()
+            };
             if in_flight == 0 && (timer.is_none() || left()) {
                 self.close(now, Cause::Asked);
             }
@@ -443,7 +452,7 @@ impl Server {
         if let Phase::Draining { timer, linger } = core::mem::replace(&mut self.phase, Phase::Closing(cause))
         {
             for timer in [timer, linger].into_iter().flatten() {
-                self.io.timers.disarm(timer);
+                self.outputs.timers.disarm(timer);
             }
         }
         let last = [Ending::Subscriptions { place: 0 }, Ending::Updates { place: 0 }, Ending::Server];
@@ -458,14 +467,14 @@ impl Server {
 
     /// Ends what is to be ended, as far as the budget reaches.
     fn end_on(&mut self, now: Now, budget: &mut Budget) {
-        let Self { requests, registry, io, ids, config, streams, updates, endings, more, phase } = self;
+        let Self { requests, registry, outputs, ids, config, streams, updates, endings, more, phase } = self;
         let cause = if let Phase::Closing(cause) = phase { Some(*cause) } else { None };
         let abandoned = cause == Some(Cause::RuntimeEnded);
-        let mut cx = Context { now, io, ids, registry, config, streams };
+        let mut cx = Context { now, outputs, ids, registry, config, streams };
         while let Some(ending) = endings.front_mut() {
             let step = match ending {
                 Ending::Registrations { place } => {
-                    cx.registry.walk(place, budget).map(|known| cx.registry.deregister(cx.io, known))
+                    cx.registry.walk(place, budget).map(|known| cx.registry.deregister(cx.outputs, known))
                 }
                 Ending::Streams { place } => cx.streams.walk(place, budget).map(|known| match abandoned {
                     true => stream::end_with_runtime(&mut cx, known),
@@ -482,20 +491,20 @@ impl Server {
                 }
                 Ending::Requests { place } => requests.walk(place, budget).map(|known| {
                     let reason = if abandoned { Reason::RuntimeEnded } else { Reason::Killed };
-                    requests.drop_request(cx.io, known, reason);
+                    requests.drop_request(cx.outputs, known, reason);
                 }),
-                Ending::Subscriptions { place } => cx.registry.unsubscribe_next(cx.io, place, budget),
+                Ending::Subscriptions { place } => cx.registry.unsubscribe_next(cx.outputs, place, budget),
                 Ending::Updates { place } => updates.walk(place, budget).map(|known| {
                     let failure = if abandoned { Failure::runtime_of_server } else { Failure::server_closed };
-                    updates.fail(cx.io, known, failure());
+                    updates.fail(cx.outputs, known, failure());
                 }),
                 Ending::Server => {
                     cx.registry.forget();
-                    requests.forget(cx.io);
-                    cx.streams.forget_received(cx.io);
+                    requests.forget(cx.outputs);
+                    cx.streams.forget_received(cx.outputs);
                     // Nothing else tells the clients that their streams have ended.
-                    cx.io.withdraw(|publish| publish == Publish::Close);
-                    cx.io.event(ServerEvent::Closed);
+                    cx.outputs.withdraw(|publish| publish == Publish::Close);
+                    cx.outputs.event(ServerEvent::Closed);
                     *phase = Phase::Closed(cause.unwrap_or(Cause::Asked));
                     Step::Done
                 }
@@ -505,18 +514,20 @@ impl Server {
                 Step::Done => drop(endings.pop_front()),
                 Step::Spent => {
                     // More is due at once.
-                    more.get_or_insert_with(|| cx.io.timers.arm(now.time, TimerKind::Close, Owner::Ending));
+                    more.get_or_insert_with(|| {
+                        cx.outputs.timers.arm(now.time, TimerKind::Close, Owner::Ending)
+                    });
                     return;
                 }
             }
         }
         if let Some(more) = more.take() {
-            cx.io.timers.disarm(more);
+            cx.outputs.timers.disarm(more);
         }
     }
 
     fn on_ended(&mut self, now: Now, subscription: SubscriptionHandle, error: Option<BusError>) {
-        if let Some(lost) = self.registry.on_ended(&mut self.io, subscription, error) {
+        if let Some(lost) = self.registry.on_ended(&mut self.outputs, subscription, error) {
             self.end_streams_of(now, lost);
         }
     }
@@ -527,15 +538,15 @@ impl Server {
     }
 
     fn split(&mut self, now: Now) -> (&mut Requests, Context<'_>) {
-        let Self { requests, registry, io, ids, config, streams, .. } = self;
-        (requests, Context { now, io, ids, registry, config, streams })
+        let Self { requests, registry, outputs, ids, config, streams, .. } = self;
+        (requests, Context { now, outputs, ids, registry, config, streams })
     }
 }
 
 /// What a request needs of the rest of the server.
 struct Context<'a> {
     now: Now,
-    io: &'a mut Io,
+    outputs: &'a mut Outputs,
     ids: &'a mut IdGenerator,
     registry: &'a mut Registry,
     config: &'a ServerConfig,
@@ -545,7 +556,7 @@ struct Context<'a> {
 impl Context<'_> {
     /// The streams, with what they need.
     fn streams(&mut self) -> (&mut ServerStreams, crate::stream::Context<'_, ServerEvent, Owner>) {
-        let Self { now, io, ids, config, streams, .. } = self;
+        let Self { now, outputs, ids, config, streams, .. } = self;
         let rules = crate::stream::Rules {
             config: &config.streams,
             frame: &config.limits.frame,
@@ -553,7 +564,7 @@ impl Context<'_> {
             skew_allowance: config.skew_allowance,
             horizon: config.horizon,
         };
-        (streams, crate::stream::Context { now: *now, io, ids, rules })
+        (streams, crate::stream::Context { now: *now, outputs, ids, rules })
     }
 }
 
@@ -580,7 +591,7 @@ impl Engine for Server {
         match result {
             _ if self.is_over() => {}
             Ok(()) => {
-                if self.registry.on_live(&mut self.io, subscription) {
+                if self.registry.on_live(&mut self.outputs, subscription) {
                     self.handle_gap(now, subscription, None);
                 }
             }
@@ -591,7 +602,7 @@ impl Engine for Server {
 
     fn handle_interrupted(&mut self, _: Now, subscription: SubscriptionHandle, cause: BusError) {
         if !self.is_over() {
-            self.registry.on_interrupted(&mut self.io, subscription, cause);
+            self.registry.on_interrupted(&mut self.outputs, subscription, cause);
         }
     }
 
@@ -604,8 +615,8 @@ impl Engine for Server {
 
     fn handle_gap(&mut self, _: Now, subscription: SubscriptionHandle, lost: Option<u64>) {
         if self.registry.knows(subscription) {
-            self.io.counters.lose(lost);
-            self.io.event(ServerEvent::Gap { subscription, lost });
+            self.outputs.counters.lose(lost);
+            self.outputs.event(ServerEvent::Gap { subscription, lost });
         }
     }
 
@@ -616,22 +627,22 @@ impl Engine for Server {
             Publish::Response(request) => requests.on_response_published(&mut cx, request, result.is_ok()),
             Publish::Announcement(request) if result.is_err() => {
                 let request_id = requests.id(request);
-                self.io.dropped(Dropped::of(Reason::PublishFailed, request_id, Text::EMPTY));
+                self.outputs.dropped(Dropped::of(Reason::PublishFailed, request_id, Text::EMPTY));
             }
-            Publish::Message(send) => cx.streams.on_message_published(cx.io, send, result),
-            Publish::Update(update) => self.updates.on_published(&mut self.io, update, result),
+            Publish::Message(send) => cx.streams.on_message_published(cx.outputs, send, result),
+            Publish::Update(update) => self.updates.on_published(&mut self.outputs, update, result),
             Publish::Ack(stream) if result.is_ok() => cx.streams.on_ack_published(stream),
             Publish::Ack(stream) => {
                 cx.streams.on_ack_published(stream);
-                self.io.dropped(Dropped::of(Reason::PublishFailed, Text::EMPTY, Text::EMPTY));
+                self.outputs.dropped(Dropped::of(Reason::PublishFailed, Text::EMPTY, Text::EMPTY));
             }
-            Publish::Close if result.is_ok() => self.io.close_published(),
+            Publish::Close if result.is_ok() => self.outputs.close_published(),
             Publish::Close => {
-                self.io.close_published();
-                self.io.dropped(Dropped::of(Reason::PublishFailed, Text::EMPTY, Text::EMPTY));
+                self.outputs.close_published();
+                self.outputs.dropped(Dropped::of(Reason::PublishFailed, Text::EMPTY, Text::EMPTY));
             }
             Publish::Refusal if result.is_err() => {
-                self.io.dropped(Dropped::of(Reason::PublishFailed, Text::EMPTY, Text::EMPTY));
+                self.outputs.dropped(Dropped::of(Reason::PublishFailed, Text::EMPTY, Text::EMPTY));
             }
             _ => {}
         }
@@ -645,7 +656,7 @@ impl Engine for Server {
         let Some((role, route)) = self.registry.role(subscription) else { return };
         let (registration, requested, route) =
             (role.registration, role.carries == Carries::Requests, route.clone());
-        if !incoming::accept(&mut self.io, &mut frame, &self.config.limits.frame) {
+        if !incoming::accept(&mut self.outputs, &mut frame, &self.config.limits.frame) {
             return;
         }
         let deaf = match self.phase {
@@ -655,7 +666,7 @@ impl Engine for Server {
         let (requests, mut cx) = self.split(now);
         match frame {
             Frame::Request(Request { request_id, client_id, .. }) if requested && deaf => {
-                cx.io.dropped(Dropped::of(Reason::Draining, request_id, client_id));
+                cx.outputs.dropped(Dropped::of(Reason::Draining, request_id, client_id));
             }
             Frame::Request(request) if requested && !route.is_stream() => {
                 let Request { request_id, client_id, sent_at, expiry, metadata, payload, skip_claim, .. } =
@@ -677,7 +688,7 @@ impl Engine for Server {
             Frame::Stream(Stream { request_id, body: Some(StreamBody::Open { node_id, .. }), .. })
                 if requested && deaf =>
             {
-                cx.io.dropped(Dropped::of(Reason::Draining, request_id, node_id));
+                cx.outputs.dropped(Dropped::of(Reason::Draining, request_id, node_id));
             }
             Frame::Stream(frame) if requested && route.is_stream() => {
                 stream::on_frame(requests, &mut cx, registration, route, frame);
@@ -686,7 +697,7 @@ impl Engine for Server {
             Frame::ClaimResponse(grant) if !requested || grant.server_id.is_empty() => {
                 requests.on_grant(&mut cx, grant);
             }
-            frame => incoming::unexpected(&mut self.io, &frame),
+            frame => incoming::unexpected(&mut self.outputs, &frame),
         }
         self.close_if_drained(now);
     }
@@ -694,7 +705,7 @@ impl Engine for Server {
     fn handle_untaken(&mut self, now: Now, subscription: SubscriptionHandle, mut frame: Frame) {
         let Some((role, _)) = self.registry.role(subscription).filter(|_| !self.is_over()) else { return };
         let carries = role.carries;
-        if !incoming::accept(&mut self.io, &mut frame, &self.config.limits.frame) {
+        if !incoming::accept(&mut self.outputs, &mut frame, &self.config.limits.frame) {
             return;
         }
         match (carries, frame) {
@@ -702,14 +713,14 @@ impl Engine for Server {
                 let (requests, mut cx) = self.split(now);
                 requests.on_untaken(&mut cx, request);
             }
-            (_, frame) => incoming::drop_frame(&mut self.io, &frame, Reason::Untaken),
+            (_, frame) => incoming::drop_frame(&mut self.outputs, &frame, Reason::Untaken),
         }
     }
 
     fn handle_timeout(&mut self, now: Now) -> Due {
         let mut budget = Budget::round();
         while !budget.is_spent() {
-            let Some((owner, _)) = self.io.timers.fire(now.time) else { return Due::Nothing };
+            let Some((owner, _)) = self.outputs.timers.fire(now.time) else { return Due::Nothing };
             budget.spend(1);
             let (requests, mut cx) = self.split(now);
             match owner {
@@ -719,7 +730,7 @@ impl Engine for Server {
                     let (streams, mut cx) = cx.streams();
                     streams.on_timeout(&mut cx, timer, &mut budget);
                 }
-                Owner::Update(update) => self.updates.on_timeout(&mut self.io, update),
+                Owner::Update(update) => self.updates.on_timeout(&mut self.outputs, update),
                 Owner::Linger => {
                     if let Phase::Draining { linger, .. } = &mut self.phase {
                         *linger = None;
@@ -739,7 +750,7 @@ impl Engine for Server {
             }
             self.close_if_drained(now);
         }
-        self.io.timers.due(now.time)
+        self.outputs.timers.due(now.time)
     }
 
     fn abandon(&mut self, now: Now) {
@@ -747,23 +758,23 @@ impl Engine for Server {
     }
 
     fn handle_full(&mut self) {
-        self.io.block();
+        self.outputs.block();
         if let Phase::Closed(_) = self.phase {
-            self.io.withdraw(|_| false);
+            self.outputs.withdraw(|_| false);
         }
     }
 
     fn handle_room(&mut self) {
-        self.io.unblock();
+        self.outputs.unblock();
     }
 
     fn poll_output(&mut self) -> Option<Output<ServerEvent>> {
-        self.io.pop()
+        self.outputs.pop()
     }
 
     fn poll_publish(&mut self) -> Option<LentFrame<'_>> {
-        let Self { requests, streams, updates, io, .. } = self;
-        io.head(|publish| match publish {
+        let Self { requests, streams, updates, outputs, .. } = self;
+        outputs.head(|publish| match publish {
             // An announcement is no use without its response, nor a response past its request's expiry.
             Publish::Bid(request) | Publish::Announcement(request) | Publish::Response(request) => {
                 requests.contains(request)
@@ -772,10 +783,10 @@ impl Engine for Server {
             Publish::Update(update) => updates.contains(update),
             _ => true,
         })?;
-        Some(io.lend(None))
+        Some(outputs.lend(None))
     }
 
     fn poll_timeout(&self) -> Option<Timeout> {
-        self.io.timers.next()
+        self.outputs.timers.next()
     }
 }

@@ -5,9 +5,9 @@ use alloc::string::ToString;
 use psrpc_proto::Channel;
 
 use super::registry::{Carries, Role};
-use crate::Route;
+use crate::core::map::{HashKeys, Map};
 use crate::error::RegisterError;
-use crate::map::{HashKeys, Map};
+use crate::wire::route::Route;
 
 /// The names that are taken. Nothing is kept of a route but where to find it: `route_of` gives it.
 pub(super) struct Names {

@@ -4,15 +4,17 @@ use alloc::vec::Vec;
 
 use psrpc_proto::Channel;
 
-use super::Io;
+use super::Outputs;
 use super::names::Names;
-use crate::budget::{Budget, Step};
-use crate::error::{BusError, RegisterError};
+use crate::core::budget::{Budget, Step};
+use crate::core::bus_error::BusError;
+use crate::core::handle::{Handles, RegistrationHandle, StreamHandle, SubscriptionHandle};
+use crate::core::map::HashKeys;
+use crate::core::outputs::SubscriptionKind;
+use crate::core::subscriptions::{Live, Subscriptions};
+use crate::error::RegisterError;
 use crate::event::ServerEvent;
-use crate::handle::Handles;
-use crate::map::HashKeys;
-use crate::subscriptions::{Live, Subscriptions};
-use crate::{RegistrationHandle, Route, StreamHandle, SubscriptionHandle, SubscriptionKind};
+use crate::wire::route::Route;
 
 /// What a server serves.
 ///
@@ -104,7 +106,7 @@ impl Registry {
     /// Subscribes to the channels of `routes`, all or none of them.
     pub(super) fn register(
         &mut self,
-        io: &mut Io,
+        outputs: &mut Outputs,
         routes: Vec<Route>,
     ) -> Result<RegistrationHandle, RegisterError> {
         let registration = self.registrations.next().into();
@@ -126,7 +128,7 @@ impl Registry {
             // Grants first: where nothing is confirmed in order, a grant must not overtake its subscription.
             for role in role.uses(route).rev() {
                 let (channel, kind) = role.subject(route);
-                handles.push(subscriptions.subscribe(io, role, channel, kind));
+                handles.push(subscriptions.subscribe(outputs, role, channel, kind));
             }
         }
         let missing = requests + grants;
@@ -141,7 +143,7 @@ impl Registry {
             refused: None,
         });
         if missing == 0 {
-            self.joined(io, registration);
+            self.joined(outputs, registration);
         }
         Ok(registration)
     }
@@ -160,12 +162,12 @@ impl Registry {
     }
 
     /// Gives up a registration. Its requests in flight go on.
-    pub(super) fn deregister(&mut self, io: &mut Io, handle: RegistrationHandle) {
+    pub(super) fn deregister(&mut self, outputs: &mut Outputs, handle: RegistrationHandle) {
         let Some(registration) = self.registrations.get_mut(handle) else { return };
         if let State::Joining { .. } = registration.state {
             registration.refused = Some(BusError::new("deregistered before it was registered"));
         }
-        self.leave(io, handle);
+        self.leave(outputs, handle);
     }
 
     /// Walks on from `place` to the next registration.
@@ -176,12 +178,12 @@ impl Registry {
     /// Walks on from `place` to the next subscription, and asks for its end without waiting for it.
     pub(super) fn unsubscribe_next(
         &mut self,
-        io: &mut Io,
+        outputs: &mut Outputs,
         place: &mut usize,
         budget: &mut Budget,
     ) -> Step<()> {
         let step = self.subscriptions.walk(place, budget);
-        step.map(|subscription| self.subscriptions.unsubscribe(io, subscription))
+        step.map(|subscription| self.subscriptions.unsubscribe(outputs, subscription))
     }
 
     /// Forgets all registrations.
@@ -247,13 +249,18 @@ impl Registry {
         self.subscriptions.interruption()
     }
 
-    pub(super) fn on_interrupted(&mut self, io: &mut Io, subscription: SubscriptionHandle, cause: BusError) {
-        self.subscriptions.interrupt(io, subscription, true, cause);
+    pub(super) fn on_interrupted(
+        &mut self,
+        outputs: &mut Outputs,
+        subscription: SubscriptionHandle,
+        cause: BusError,
+    ) {
+        self.subscriptions.interrupt(outputs, subscription, true, cause);
     }
 
     /// Notes that a subscription is live, and returns whether it was interrupted before.
-    pub(super) fn on_live(&mut self, io: &mut Io, subscription: SubscriptionHandle) -> bool {
-        let registration = match self.subscriptions.live(io, subscription) {
+    pub(super) fn on_live(&mut self, outputs: &mut Outputs, subscription: SubscriptionHandle) -> bool {
+        let registration = match self.subscriptions.live(outputs, subscription) {
             Some((Role { registration, .. }, Live::First)) => registration,
             Some((_, Live::Again)) => return true,
             None => return false,
@@ -265,7 +272,7 @@ impl Registry {
         };
         *missing -= 1;
         if *missing <= u32::from(planted!(RegisteredEarly)) {
-            self.joined(io, registration);
+            self.joined(outputs, registration);
         }
         false
     }
@@ -273,7 +280,7 @@ impl Registry {
     /// The bus has ended a subscription: as asked, or else because of `error`. Gives the registration that is lost by it.
     pub(super) fn on_ended(
         &mut self,
-        io: &mut Io,
+        outputs: &mut Outputs,
         subscription: SubscriptionHandle,
         error: Option<BusError>,
     ) -> Option<RegistrationHandle> {
@@ -287,15 +294,15 @@ impl Registry {
             State::Joining { .. } => {
                 let error = error.unwrap_or_else(|| BusError::new("the bus ended the subscription"));
                 registration.refused = Some(error);
-                self.leave(io, handle);
+                self.leave(outputs, handle);
             }
             State::Serving => {
                 let routes = registration.routes.clone();
-                io.event(ServerEvent::Lost { registration: handle, routes });
-                self.leave(io, handle);
+                outputs.event(ServerEvent::Lost { registration: handle, routes });
+                self.leave(outputs, handle);
                 return Some(handle);
             }
-            State::Leaving => self.leave_on(io, handle),
+            State::Leaving => self.leave_on(outputs, handle),
         }
         None
     }
@@ -308,32 +315,32 @@ impl Registry {
     }
 
     /// A request of a registration is over.
-    pub(super) fn release(&mut self, io: &mut Io, handle: RegistrationHandle) {
+    pub(super) fn release(&mut self, outputs: &mut Outputs, handle: RegistrationHandle) {
         if let Some(registration) = self.registrations.get_mut(handle) {
             registration.in_flight -= 1;
-            self.leave_on(io, handle);
+            self.leave_on(outputs, handle);
         }
     }
 
-    fn joined(&mut self, io: &mut Io, handle: RegistrationHandle) {
+    fn joined(&mut self, outputs: &mut Outputs, handle: RegistrationHandle) {
         if let Some(registration) = self.registrations.get_mut(handle) {
             registration.state = State::Serving;
-            io.event(ServerEvent::Registered { registration: handle, result: Ok(()) });
+            outputs.event(ServerEvent::Registered { registration: handle, result: Ok(()) });
         }
     }
 
-    fn leave(&mut self, io: &mut Io, handle: RegistrationHandle) {
+    fn leave(&mut self, outputs: &mut Outputs, handle: RegistrationHandle) {
         let Some(registration) = self.registrations.get_mut(handle) else { return };
         if registration.state == State::Leaving {
             return;
         }
         registration.state = State::Leaving;
-        self.unsubscribe(io, handle, Carries::Requests);
-        self.leave_on(io, handle);
+        self.unsubscribe(outputs, handle, Carries::Requests);
+        self.leave_on(outputs, handle);
     }
 
     /// Takes a registration that leaves as far as it can go now.
-    fn leave_on(&mut self, io: &mut Io, handle: RegistrationHandle) {
+    fn leave_on(&mut self, outputs: &mut Outputs, handle: RegistrationHandle) {
         let Some(registration) = self.registrations.get(handle) else { return };
         if registration.state != State::Leaving
             || registration.requests > 0
@@ -341,7 +348,7 @@ impl Registry {
         {
             return;
         }
-        self.unsubscribe(io, handle, Carries::Grants);
+        self.unsubscribe(outputs, handle, Carries::Grants);
         let Some(registration) = self.registrations.get_mut(handle).filter(|left| left.grants == 0) else {
             return;
         };
@@ -349,17 +356,17 @@ impl Registry {
         if !planted!(NamesLeak) {
             self.remove(handle);
         }
-        io.event(match refused {
+        outputs.event(match refused {
             Some(error) => ServerEvent::Registered { registration: handle, result: Err(error) },
             None => ServerEvent::Deregistered { registration: handle },
         });
     }
 
-    fn unsubscribe(&mut self, io: &mut Io, handle: RegistrationHandle, carries: Carries) {
+    fn unsubscribe(&mut self, outputs: &mut Outputs, handle: RegistrationHandle, carries: Carries) {
         let Some(registration) = self.registrations.get(handle) else { return };
         for subscription in &registration.subscriptions {
             if self.subscriptions.role(*subscription).is_some_and(|role| role.carries == carries) {
-                self.subscriptions.unsubscribe(io, *subscription);
+                self.subscriptions.unsubscribe(outputs, *subscription);
             }
         }
     }

@@ -19,24 +19,26 @@ use psrpc_proto::{
 };
 
 use super::stream::Kept;
-use super::{Context, Io, Owner};
-use crate::budget::{Budget, Step};
-use crate::cache::Cache;
+use super::{Context, Outputs, Owner};
 use crate::config::ServerConfig;
-use crate::dedup::{Admission, BucketKey, Dedup};
+use crate::core::budget::{Budget, Step};
+use crate::core::cache::Cache;
+use crate::core::dedup::{Admission, BucketKey, Dedup};
+use crate::core::handle::{RegistrationHandle, RequestHandle};
+use crate::core::in_flight::{InFlight, Vacancy};
+use crate::core::map::{HashKeys, Map};
+use crate::core::outputs::Publish;
+use crate::core::time::{Expired, Expiry, NotExpired, Now, WallTime};
+use crate::core::timers::TimerKind;
 use crate::event::{Received, ServerEvent};
-use crate::flight::{Flights, Vacancy};
-use crate::map::{HashKeys, Map};
-use crate::outgoing::{self, TooLarge};
-use crate::output::Publish;
+use crate::reason::{Dropped, Reason};
 use crate::stream::{self, Delivery};
-use crate::time::{Expired, Expiry, NotExpired};
-use crate::timers::TimerKind;
-use crate::{Dropped, Now, Reason, RegistrationHandle, RequestHandle, Route, WallTime};
+use crate::wire::outgoing::{self, TooLarge};
+use crate::wire::route::Route;
 
 /// The requests of a server in flight, and those that it remembers.
 pub(super) struct Requests {
-    flights: Flights<RequestHandle, Pending>,
+    in_flight: InFlight<RequestHandle, Pending>,
     dedup: Dedup,
     keys: HashKeys,
     clients: Cache<ClientChannels>,
@@ -107,7 +109,7 @@ struct ClientChannels {
 impl Requests {
     pub(super) fn new(keys: HashKeys, config: &ServerConfig) -> Self {
         Self {
-            flights: Flights::new(keys.clone()),
+            in_flight: InFlight::new(keys.clone()),
             dedup: Dedup::new(config.limits.remembered),
             clients: Cache::new(config.limits.cached_clients, keys.clone()),
             openings: Map::new(),
@@ -117,11 +119,11 @@ impl Requests {
     }
 
     pub(super) fn len(&self) -> usize {
-        self.flights.len()
+        self.in_flight.len()
     }
 
     pub(super) fn contains(&self, request: RequestHandle) -> bool {
-        self.flights.get(request).is_some()
+        self.in_flight.get(request).is_some()
     }
 
     pub(super) fn remembered(&self) -> usize {
@@ -134,7 +136,7 @@ impl Requests {
 
     /// The id of a request in flight; empty when it is over.
     pub(super) fn id(&self, request: RequestHandle) -> Text {
-        self.flights.get(request).map(|flight| flight.id.clone()).unwrap_or_default()
+        self.in_flight.get(request).map(|entry| entry.id.clone()).unwrap_or_default()
     }
 
     // --- frames ----------------------------------------------------------------------------------------------
@@ -145,7 +147,7 @@ impl Requests {
             Err((reason, Expired { by })) => return self.refuse(cx, incoming, reason, by),
         };
         let Incoming { registration, route, request_id, client_id, opens, .. } = incoming;
-        let request = self.flights.next();
+        let request = self.in_flight.next();
         let may_elect = incoming.skip_claim && route.may_elect();
         let client = self.channels(cx.config, &client_id);
         let opens_stream = opens.is_some();
@@ -156,10 +158,10 @@ impl Requests {
         self.busy += usize::from(!opens_stream);
         let state = State::Deciding;
         let pending = Pending { route: route.clone(), registration, client, opens, expiry, may_elect, state };
-        let timer = cx.io.timers.arm(expiry.time(), TimerKind::Expiry, Owner::Request(request));
-        self.flights.start(vacancy, request_id.clone(), Some(timer), pending);
+        let timer = cx.outputs.timers.arm(expiry.time(), TimerKind::Expiry, Owner::Request(request));
+        self.in_flight.insert(vacancy, request_id.clone(), Some(timer), pending);
         cx.registry.hold(registration);
-        cx.io.event(ServerEvent::Received(Received {
+        cx.outputs.event(ServerEvent::Received(Received {
             request,
             route,
             client_id,
@@ -179,7 +181,7 @@ impl Requests {
         cx: &mut Context<'_>,
         request: &Incoming,
     ) -> Result<(Expiry, Vacancy), (Reason, Expired)> {
-        let Context { now, io, config, streams, .. } = cx;
+        let Context { now, outputs, config, streams, .. } = cx;
         let refuse = |reason| (reason, Expired { by: Duration::ZERO });
         let stream_id = request.opens.as_ref().map(|opening| &opening.stream_id);
         let named = stream_id.unwrap_or(&request.request_id);
@@ -190,11 +192,11 @@ impl Requests {
         let expiry = Expiry::of_frame(*now, sent_at, expiry, config.horizon, config.skew_allowance)?;
         // A stream is opened once, whatever its opening is called.
         let identity = self.keys.identity(request.client_id.as_bytes(), named.as_bytes());
-        let Some(vacancy) = self.flights.vacancy(&request.request_id) else {
+        let Some(vacancy) = self.in_flight.vacancy(&request.request_id) else {
             let known = self.dedup.knows(identity);
             return Err(refuse(if known { Reason::Duplicate } else { Reason::IdTaken }));
         };
-        match self.dedup.admit(*now, &mut io.timers, identity, &expiry, Owner::Bucket) {
+        match self.dedup.admit(*now, &mut outputs.timers, identity, &expiry, Owner::Bucket) {
             Admission::Duplicate if stream_id.is_none() && planted!(DuplicateRuns) => {}
             Admission::Duplicate if stream_id.is_some() && planted!(StreamOpensTwice) => {}
             Admission::Duplicate => return Err(refuse(Reason::Duplicate)),
@@ -203,14 +205,14 @@ impl Requests {
             Admission::New => {}
         }
         // After it was remembered: a duplicate of what is refused here must not run later.
-        if self.flights.len() >= config.limits.requests && !planted!(RequestLimitIgnored) {
+        if self.in_flight.len() >= config.limits.requests && !planted!(RequestLimitIgnored) {
             return Err(refuse(Reason::RequestsFull));
         }
         match stream_id {
             Some(_) if streams.len() + self.openings.len() >= config.limits.streams.streams => {
                 Err(refuse(Reason::StreamsFull))
             }
-            Some(_) if io.is_overfull() => Err(refuse(Reason::StreamsFull)),
+            Some(_) if outputs.is_overfull() => Err(refuse(Reason::StreamsFull)),
             Some(stream_id) if streams.find(stream_id).is_some() => Err(refuse(Reason::IdTaken)),
             None if config.concurrency.is_some_and(|limit| self.busy >= limit) => Err(refuse(Reason::Busy)),
             _ => Ok((expiry, vacancy)),
@@ -242,7 +244,7 @@ impl Requests {
                 _ => {}
             }
         }
-        cx.io.dropped(Dropped { reason, request_id, peer: client_id, late_by });
+        cx.outputs.dropped(Dropped { reason, request_id, peer: client_id, late_by });
     }
 
     /// A request for a method that is not served here, which no other server gets to see.
@@ -254,24 +256,24 @@ impl Requests {
             let error = ErrorResponse::new(ErrorCode::Unimplemented, text);
             self.publish_refusal(cx, &client_id, request_id.clone(), error);
         }
-        cx.io.dropped(Dropped::of(Reason::Untaken, request_id, client_id));
+        cx.outputs.dropped(Dropped::of(Reason::Untaken, request_id, client_id));
     }
 
     /// The client has given up a stream that is not open yet.
     pub(super) fn on_given_up(&mut self, cx: &mut Context<'_>, stream_id: &Text) {
         let is_it = |request: &RequestHandle| {
-            let opens = self.flights.get(*request).and_then(|flight| flight.state.opens.as_ref());
+            let opens = self.in_flight.get(*request).and_then(|entry| entry.state.opens.as_ref());
             opens.is_some_and(|opened| opened.opening.stream_id == *stream_id)
         };
         match self.openings.get(self.keys.hash(stream_id.as_bytes()), is_it).copied() {
             Some(request) => self.abandon(cx, request, Reason::ClosedByPeer),
-            None => cx.io.count(Reason::Elsewhere),
+            None => cx.outputs.count(Reason::Elsewhere),
         }
     }
 
     pub(super) fn on_grant(&mut self, cx: &mut Context<'_>, grant: ClaimResponse) {
-        let Some(request) = self.flights.find(&grant.request_id) else {
-            return cx.io.count(Reason::Elsewhere);
+        let Some(request) = self.in_flight.find(&grant.request_id) else {
+            return cx.outputs.count(Reason::Elsewhere);
         };
         let ours = grant.server_id == cx.config.id || planted!(AnyGrantIsOurs);
         let canceled = cx.config.heeds_cancellation && grant.server_id.is_empty();
@@ -281,15 +283,15 @@ impl Requests {
             }
             Some(State::Bidding) if ours => self.run(cx, request),
             Some(State::Deciding | State::Bidding) if !ours => self.abandon(cx, request, Reason::ClaimLost),
-            _ => cx.io.dropped(Dropped::of(Reason::Late, grant.request_id, Text::EMPTY)),
+            _ => cx.outputs.dropped(Dropped::of(Reason::Late, grant.request_id, Text::EMPTY)),
         }
     }
 
     // --- time and results ------------------------------------------------------------------------------------
 
     pub(super) fn on_timeout(&mut self, cx: &mut Context<'_>, request: RequestHandle) {
-        let Some(flight) = self.flights.fired(request) else { return };
-        let reason = match flight.state.state {
+        let Some(entry) = self.in_flight.timer_fired(request) else { return };
+        let reason = match entry.state.state {
             State::Deciding | State::Bidding => Reason::NotGranted,
             State::Running if planted!(AnswersLate) => return,
             State::Running => Reason::Overran,
@@ -299,7 +301,7 @@ impl Requests {
     }
 
     pub(super) fn on_forget(&mut self, cx: &mut Context<'_>, bucket: BucketKey, budget: &mut Budget) {
-        self.dedup.forget(cx.now, &mut cx.io.timers, bucket, Owner::Bucket, budget);
+        self.dedup.forget(cx.now, &mut cx.outputs.timers, bucket, Owner::Bucket, budget);
     }
 
     /// The bus did not take our bid, so no grant will come.
@@ -312,7 +314,7 @@ impl Requests {
     /// A response has left, or the bus did not take it.
     pub(super) fn on_response_published(&mut self, cx: &mut Context<'_>, request: RequestHandle, left: bool) {
         if !left {
-            cx.io.dropped(Dropped::of(Reason::PublishFailed, self.id(request), Text::EMPTY));
+            cx.outputs.dropped(Dropped::of(Reason::PublishFailed, self.id(request), Text::EMPTY));
         }
         if self.state(request) == Some(State::Answered) {
             self.end(cx, request);
@@ -353,8 +355,8 @@ impl Requests {
 
     pub(super) fn reject(&mut self, cx: &mut Context<'_>, request: RequestHandle, error: ErrorResponse) {
         if self.deciding(request).is_some() {
-            cx.io.dropped(Dropped::of(Reason::MalformedRequest, self.id(request), Text::EMPTY));
-            match self.flights.get(request).and_then(|flight| flight.state.opens.as_ref()) {
+            cx.outputs.dropped(Dropped::of(Reason::MalformedRequest, self.id(request), Text::EMPTY));
+            match self.in_flight.get(request).and_then(|entry| entry.state.opens.as_ref()) {
                 Some(Opened { opening, channel }) => {
                     let (stream_id, channel) = (opening.stream_id.clone(), channel.clone());
                     refuse_stream(cx, stream_id, &channel, error);
@@ -371,12 +373,12 @@ impl Requests {
         request: RequestHandle,
         result: Result<Bytes, ErrorResponse>,
     ) {
-        let Some(flight) = self.flights.get(request) else { return };
-        if flight.state.state != State::Running {
+        let Some(entry) = self.in_flight.get(request) else { return };
+        if entry.state.state != State::Running {
             return;
         }
         // By the monotonic clock alone: a wall clock that jumps takes nothing from a handler that has started.
-        let Pending { expiry, .. } = &flight.state;
+        let Pending { expiry, .. } = &entry.state;
         let jumped = planted!(AnswersByWallClock) && cx.now.wall >= expiry.wall();
         if (cx.now.time >= expiry.time() || jumped) && !planted!(AnswersLate) {
             return self.abandon(cx, request, Reason::Overran);
@@ -386,41 +388,41 @@ impl Requests {
 
     /// Walks on from `place` to the next request.
     pub(super) fn walk(&self, place: &mut usize, budget: &mut Budget) -> Step<RequestHandle> {
-        self.flights.walk(place, budget)
+        self.in_flight.walk(place, budget)
     }
 
     /// Abandons a request of a server that ends, and tells no registration.
-    pub(super) fn drop_request(&mut self, io: &mut Io, request: RequestHandle, reason: Reason) {
-        let settled = self.settle(io, request);
+    pub(super) fn drop_request(&mut self, outputs: &mut Outputs, request: RequestHandle, reason: Reason) {
+        let settled = self.settle(outputs, request);
         if settled.is_some_and(|(_, pending)| pending.state != State::Answered) {
-            io.count(reason);
-            io.event(ServerEvent::Abandoned { request, reason });
+            outputs.count(reason);
+            outputs.event(ServerEvent::Abandoned { request, reason });
         }
     }
 
     /// Forgets all that it remembers.
-    pub(super) fn forget(&mut self, io: &mut Io) {
-        self.dedup.clear(&mut io.timers);
+    pub(super) fn forget(&mut self, outputs: &mut Outputs) {
+        self.dedup.clear(&mut outputs.timers);
     }
 
     // --- transitions -----------------------------------------------------------------------------------------
 
     fn state(&self, request: RequestHandle) -> Option<State> {
-        self.flights.get(request).map(|flight| flight.state.state)
+        self.in_flight.get(request).map(|entry| entry.state.state)
     }
 
     fn deciding(&mut self, request: RequestHandle) -> Option<&mut Pending> {
-        let pending = &mut self.flights.get_mut(request)?.state;
+        let pending = &mut self.in_flight.get_mut(request)?.state;
         (pending.state == State::Deciding).then_some(pending)
     }
 
     /// Runs a request, unless it has expired by now.
     fn run(&mut self, cx: &mut Context<'_>, request: RequestHandle) {
-        let Some(flight) = self.flights.get_mut(request) else { return };
+        let Some(entry) = self.in_flight.get_mut(request) else { return };
         let now = if planted!(GrantedPastExpiry) { Now::default() } else { cx.now };
-        match flight.state.expiry.check(now) {
-            Ok(proof) if flight.state.opens.is_some() => self.open(cx, request, proof),
-            Ok(proof) => start(cx.io, request, &mut flight.state, proof),
+        match entry.state.expiry.check(now) {
+            Ok(proof) if entry.state.opens.is_some() => self.open(cx, request, proof),
+            Ok(proof) => start(cx.outputs, request, &mut entry.state, proof),
             Err(_) => self.abandon(cx, request, Reason::NotGranted),
         }
     }
@@ -428,7 +430,7 @@ impl Requests {
     /// Opens the stream that was granted, for which its handler starts: so it takes the proof that the request has not
     /// expired, too.
     fn open(&mut self, cx: &mut Context<'_>, request: RequestHandle, _: NotExpired) {
-        let Some((request_id, pending)) = self.settle(cx.io, request) else { return };
+        let Some((request_id, pending)) = self.settle(cx.outputs, request) else { return };
         let (registration, Some(Opened { opening, channel })) = (pending.registration, pending.opens) else {
             return;
         };
@@ -436,49 +438,49 @@ impl Requests {
         let vacancy = cx.streams.vacancy(&stream_id);
         let Some(vacancy) = vacancy.filter(|_| !cx.registry.is_leaving(registration)) else {
             refuse_stream(cx, stream_id, &channel, stream::eof());
-            cx.io.count(Reason::Draining);
-            cx.io.event(ServerEvent::Abandoned { request, reason: Reason::Draining });
-            return cx.registry.release(cx.io, registration);
+            cx.outputs.count(Reason::Draining);
+            cx.outputs.event(ServerEvent::Abandoned { request, reason: Reason::Draining });
+            return cx.registry.release(cx.outputs, registration);
         };
         let place = cx.registry.add_stream(registration, cx.streams.next());
         let (streams, mut cx) = cx.streams();
         let stream = streams.add(vacancy, stream_id, channel, Kept { registration, place });
         streams.opened(&mut cx, stream);
-        cx.io.event(ServerEvent::Accepted { request, stream });
+        cx.outputs.event(ServerEvent::Accepted { request, stream });
         streams.acknowledge(&mut cx, Delivery { stream, request_id, sent_at, expiry });
     }
 
     fn publish_bid(&self, cx: &mut Context<'_>, request: RequestHandle, affinity: f32, handling: bool) {
-        let Some(flight) = self.flights.get(request) else { return };
-        let (request_id, server_id) = (flight.id.clone(), cx.config.id.clone());
+        let Some(entry) = self.in_flight.get(request) else { return };
+        let (request_id, server_id) = (entry.id.clone(), cx.config.id.clone());
         let claim = ClaimRequest { request_id, server_id, affinity, handling };
         let what = if handling { Publish::Announcement(request) } else { Publish::Bid(request) };
-        cx.io.publish(what, &flight.state.client.bids, Frame::ClaimRequest(claim));
+        cx.outputs.publish(what, &entry.state.client.bids, Frame::ClaimRequest(claim));
     }
 
     fn answer(&mut self, cx: &mut Context<'_>, request: RequestHandle, result: Result<Bytes, ErrorResponse>) {
-        let Some(flight) = self.flights.get_mut(request) else { return };
-        flight.state.state = State::Answered;
+        let Some(entry) = self.in_flight.get_mut(request) else { return };
+        entry.state.state = State::Answered;
         self.busy -= usize::from(!planted!(BusyLeaks));
-        publish_response(cx, Publish::Response(request), &flight.state.client, flight.id.clone(), result);
+        publish_response(cx, Publish::Response(request), &entry.state.client, entry.id.clone(), result);
     }
 
     fn abandon(&mut self, cx: &mut Context<'_>, request: RequestHandle, reason: Reason) {
-        cx.io.count(reason);
-        cx.io.event(ServerEvent::Abandoned { request, reason });
+        cx.outputs.count(reason);
+        cx.outputs.event(ServerEvent::Abandoned { request, reason });
         self.end(cx, request);
     }
 
     fn end(&mut self, cx: &mut Context<'_>, request: RequestHandle) {
-        if let Some((_, pending)) = self.settle(cx.io, request) {
-            cx.registry.release(cx.io, pending.registration);
+        if let Some((_, pending)) = self.settle(cx.outputs, request) {
+            cx.registry.release(cx.outputs, pending.registration);
         }
     }
 
     /// Inlined, since its result would be copied about otherwise.
     #[inline(always)]
-    fn settle(&mut self, io: &mut Io, request: RequestHandle) -> Option<(Text, Pending)> {
-        let (id, pending) = self.flights.settle(request, &mut io.timers)?;
+    fn settle(&mut self, outputs: &mut Outputs, request: RequestHandle) -> Option<(Text, Pending)> {
+        let (id, pending) = self.in_flight.settle(request, &mut outputs.timers)?;
         match &pending.opens {
             Some(_) if planted!(OpeningsLeak) => {}
             Some(Opened { opening, .. }) => {
@@ -497,7 +499,7 @@ impl Requests {
         request_id: Text,
         error: ErrorResponse,
     ) {
-        if !cx.io.is_blocked() {
+        if !cx.outputs.is_blocked() {
             let client = self.channels(cx.config, client_id);
             publish_response(cx, Publish::Refusal, &client, request_id, Err(error));
         }
@@ -518,16 +520,16 @@ fn stream_channel(config: &ServerConfig, client_id: &Text) -> Channel {
 
 /// Tells a client that its stream is not taken. A full bus gets no such answers, since nothing bounds their number.
 fn refuse_stream(cx: &mut Context<'_>, stream_id: Text, channel: &Channel, cause: ErrorResponse) {
-    if !cx.io.is_blocked() {
+    if !cx.outputs.is_blocked() {
         let (_, mut cx) = cx.streams();
         stream::publish_close(&mut cx, Publish::Refusal, stream_id, channel, cause);
     }
 }
 
 /// Starts the handler, which takes the proof that the request has not expired (invariant I3).
-fn start(io: &mut Io, handle: RequestHandle, pending: &mut Pending, _: NotExpired) {
+fn start(outputs: &mut Outputs, handle: RequestHandle, pending: &mut Pending, _: NotExpired) {
     pending.state = State::Running;
-    io.event(ServerEvent::Run { request: handle });
+    outputs.event(ServerEvent::Run { request: handle });
 }
 
 fn publish_response(
@@ -541,11 +543,11 @@ fn publish_response(
     let mut frame = Frame::Response(Response { request_id, server_id, sent_at, result });
     let limits = &cx.config.limits.frame;
     if let Err(TooLarge { size, unit, limit }) = outgoing::check(&frame, &client.responses, limits) {
-        cx.io.count(Reason::FrameLimit);
+        cx.outputs.count(Reason::FrameLimit);
         let text = format!("the response is too large: {size} {unit} are over the limit of {limit}");
         if let Frame::Response(response) = &mut frame {
             response.result = Err(ErrorResponse::new(ErrorCode::ResourceExhausted, text));
         }
     }
-    cx.io.publish(what, &client.responses, frame);
+    cx.outputs.publish(what, &client.responses, frame);
 }

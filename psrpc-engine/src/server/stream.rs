@@ -4,10 +4,13 @@ use psrpc_proto::{ErrorResponse, Frame, Stream, StreamBody};
 
 use super::Context;
 use super::request::{Incoming, Opening, Requests};
+use crate::core::handle::{RegistrationHandle, StreamHandle};
 use crate::error::Failure;
 use crate::event::ServerEvent;
+use crate::reason::Reason;
 use crate::stream::{Side, Streams, eof, plain_close};
-use crate::{Reason, RegistrationHandle, Route, StreamHandle, incoming};
+use crate::wire::incoming;
+use crate::wire::route::Route;
 
 /// The streams of a server, those whose handlers are not done yet included.
 pub(super) type ServerStreams = Streams<Kept>;
@@ -55,7 +58,7 @@ pub(super) fn on_frame(
         }
         (Some(StreamBody::Close { .. }), None) => requests.on_given_up(cx, &frame.stream_id),
         (Some(StreamBody::Close { code, text }), Some(stream)) => {
-            cx.streams.on_close(cx.io, stream, ErrorResponse::new(code, text));
+            cx.streams.on_close(cx.outputs, stream, ErrorResponse::new(code, text));
         }
         (Some(StreamBody::Message { payload }), Some(stream)) => {
             let (streams, mut cx) = cx.streams();
@@ -65,8 +68,8 @@ pub(super) fn on_frame(
             let (streams, mut cx) = cx.streams();
             streams.on_ack(&mut cx, frame);
         }
-        (Some(StreamBody::Message { .. } | StreamBody::Ack), None) => cx.io.count(Reason::Elsewhere),
-        (None, _) => incoming::unexpected(cx.io, &Frame::Stream(frame)),
+        (Some(StreamBody::Message { .. } | StreamBody::Ack), None) => cx.outputs.count(Reason::Elsewhere),
+        (None, _) => incoming::unexpected(cx.outputs, &Frame::Stream(frame)),
     }
 }
 
@@ -91,16 +94,16 @@ pub(super) fn finish(cx: &mut Context<'_>, stream: StreamHandle, result: Result<
 
 /// The handler of a stream is not waited for any more.
 pub(super) fn stop_handler(cx: &mut Context<'_>, stream: StreamHandle) {
-    cx.io.event(ServerEvent::StopHandler { stream });
+    cx.outputs.event(ServerEvent::StopHandler { stream });
     forget(cx, stream);
 }
 
 fn forget(cx: &mut Context<'_>, stream: StreamHandle) {
-    let Some(Kept { registration, place }) = cx.streams.forget(cx.io, stream) else { return };
+    let Some(Kept { registration, place }) = cx.streams.forget(cx.outputs, stream) else { return };
     // The last stream of the registration takes its place there.
     let moved = cx.registry.remove_stream(registration, place);
     if let Some(kept) = moved.and_then(|moved| cx.streams.keeps(moved)) {
         kept.place = place;
     }
-    cx.registry.release(cx.io, registration);
+    cx.registry.release(cx.outputs, registration);
 }

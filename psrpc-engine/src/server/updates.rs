@@ -5,15 +5,17 @@ use core::time::Duration;
 
 use psrpc_proto::{Any, Frame};
 
-use super::{Context, Io, Owner};
-use crate::budget::{Budget, Step};
-use crate::error::{BusError, Evidence, Failure, UpdateError};
+use super::{Context, Outputs, Owner};
+use crate::core::budget::{Budget, Step};
+use crate::core::bus_error::BusError;
+use crate::core::handle::{Handles, UpdateHandle};
+use crate::core::outputs::Publish;
+use crate::core::timers::{TimerId, TimerKind};
+use crate::error::{Evidence, Failure, UpdateError};
 use crate::event::ServerEvent;
-use crate::handle::Handles;
-use crate::outgoing;
-use crate::output::Publish;
-use crate::timers::{TimerId, TimerKind};
-use crate::{Reason, Route, UpdateHandle};
+use crate::reason::Reason;
+use crate::wire::outgoing;
+use crate::wire::route::Route;
 
 /// The updates on their way to the bus, each with the timer that ends it.
 pub(super) struct Updates(Handles<TimerId>);
@@ -47,34 +49,34 @@ impl Updates {
         let update = self.0.next().into();
         let timeout = timeout.filter(|_| !planted!(UpdateTimeoutIgnored));
         let deadline = cx.now.time + timeout.unwrap_or(cx.config.timeout);
-        self.0.insert(cx.io.timers.arm(deadline, TimerKind::Deadline, Owner::Update(update)));
-        cx.io.publish(Publish::Update(update), route.requests(), frame);
+        self.0.insert(cx.outputs.timers.arm(deadline, TimerKind::Deadline, Owner::Update(update)));
+        cx.outputs.publish(Publish::Update(update), route.requests(), frame);
         Ok(update)
     }
 
     pub(super) fn on_published(
         &mut self,
-        io: &mut Io,
+        outputs: &mut Outputs,
         update: UpdateHandle,
         result: Result<Option<u64>, BusError>,
     ) {
         let Some(timer) = self.0.remove(update) else { return };
-        io.timers.disarm(timer);
+        outputs.timers.disarm(timer);
         let result = if planted!(UpdateFailureIgnored) { result.or(Ok(None)) } else { result };
         let outcome = result.map_err(|error| Failure::bus(Reason::PublishFailed, error, Evidence::default()));
-        end(io, update, outcome);
+        end(outputs, update, outcome);
     }
 
-    pub(super) fn on_timeout(&mut self, io: &mut Io, update: UpdateHandle) {
+    pub(super) fn on_timeout(&mut self, outputs: &mut Outputs, update: UpdateHandle) {
         if self.0.remove(update).is_some() {
-            end(io, update, Err(Failure::timed_out(Evidence::default())));
+            end(outputs, update, Err(Failure::timed_out(Evidence::default())));
         }
     }
 
     /// Nobody waits for an update any more. Whether it leaves is open.
-    pub(super) fn cancel(&mut self, io: &mut Io, update: UpdateHandle) {
+    pub(super) fn cancel(&mut self, outputs: &mut Outputs, update: UpdateHandle) {
         if let Some(timer) = self.0.remove(update) {
-            io.timers.disarm(timer);
+            outputs.timers.disarm(timer);
         }
     }
 
@@ -84,17 +86,17 @@ impl Updates {
     }
 
     /// Fails an update of a server that ends.
-    pub(super) fn fail(&mut self, io: &mut Io, update: UpdateHandle, failure: Box<Failure>) {
+    pub(super) fn fail(&mut self, outputs: &mut Outputs, update: UpdateHandle, failure: Box<Failure>) {
         if let Some(timer) = self.0.remove(update) {
-            io.timers.disarm(timer);
-            end(io, update, Err(failure));
+            outputs.timers.disarm(timer);
+            end(outputs, update, Err(failure));
         }
     }
 }
 
-fn end(io: &mut Io, update: UpdateHandle, outcome: Result<Option<u64>, Box<Failure>>) {
+fn end(outputs: &mut Outputs, update: UpdateHandle, outcome: Result<Option<u64>, Box<Failure>>) {
     if let Err(failure) = &outcome {
-        io.count(failure.reason);
+        outputs.count(failure.reason);
     }
-    io.event(ServerEvent::Updated { update, outcome });
+    outputs.event(ServerEvent::Updated { update, outcome });
 }

@@ -21,19 +21,21 @@ use psrpc_proto::{
 };
 
 use self::sends::Sends;
-use crate::budget::{Budget, Step};
 use crate::config::{SlowConsumer, StreamConfig};
-use crate::dedup::{Admission, BucketKey, Dedup};
-use crate::error::{BusError, Evidence, Failure, SendError};
+use crate::core::budget::{Budget, Step};
+use crate::core::bus_error::BusError;
+use crate::core::dedup::{Admission, BucketKey, Dedup};
+use crate::core::handle::{SendHandle, StreamHandle};
+use crate::core::in_flight::{InFlight, Vacancy};
+use crate::core::map::HashKeys;
+use crate::core::outputs::{CommonEvent, Outputs, Publish};
+use crate::core::time::{Expiry, Now, Time};
+use crate::core::timers::TimerKind;
+use crate::error::{Evidence, Failure, SendError};
 use crate::event::StreamEvent;
-use crate::flight::{Flights, Vacancy};
 use crate::limits::StreamLimits;
-use crate::map::HashKeys;
-use crate::outgoing::{self, TooLarge};
-use crate::output::{CommonEvent, Io, Publish};
-use crate::time::Expiry;
-use crate::timers::TimerKind;
-use crate::{Dropped, Now, Reason, SendHandle, StreamHandle, Time};
+use crate::reason::{Dropped, Reason};
+use crate::wire::outgoing::{self, TooLarge};
 
 /// What a side keeps with a stream.
 pub(crate) trait Side {
@@ -43,7 +45,7 @@ pub(crate) trait Side {
 
 /// The streams of one engine. Each keeps a `K` of its side.
 pub(crate) struct Streams<K> {
-    flights: Flights<StreamHandle, Half<K>>,
+    in_flight: InFlight<StreamHandle, Half<K>>,
     sends: Sends,
     received: Dedup,
     keys: HashKeys,
@@ -95,7 +97,7 @@ pub(crate) enum StreamTimer {
 /// What streams need of the engine that they belong to.
 pub(crate) struct Context<'a, E, O> {
     pub(crate) now: Now,
-    pub(crate) io: &'a mut Io<E, O>,
+    pub(crate) outputs: &'a mut Outputs<E, O>,
     pub(crate) ids: &'a mut IdGenerator,
     pub(crate) rules: Rules<'a>,
 }
@@ -119,7 +121,7 @@ impl<T: CommonEvent + From<StreamEvent>> Events for T {}
 impl<K: Side> Streams<K> {
     pub(crate) fn new(keys: HashKeys, limits: StreamLimits) -> Self {
         Self {
-            flights: Flights::new(keys.clone()),
+            in_flight: InFlight::new(keys.clone()),
             sends: Sends::new(keys.clone()),
             received: Dedup::new(limits.remembered),
             keys,
@@ -129,7 +131,7 @@ impl<K: Side> Streams<K> {
 
     /// How many there are, those that linger included.
     pub(crate) fn len(&self) -> usize {
-        self.flights.len()
+        self.in_flight.len()
     }
 
     /// How many messages are on their way out.
@@ -152,26 +154,26 @@ impl<K: Side> Streams<K> {
 
     /// The place of a stream id that no stream has.
     pub(crate) fn vacancy(&self, stream_id: &Text) -> Option<Vacancy> {
-        self.flights.vacancy(stream_id)
+        self.in_flight.vacancy(stream_id)
     }
 
     pub(crate) fn find(&self, stream_id: &Text) -> Option<StreamHandle> {
-        self.flights.find(stream_id)
+        self.in_flight.find(stream_id)
     }
 
     /// What its side keeps with a stream.
     pub(crate) fn keeps(&mut self, stream: StreamHandle) -> Option<&mut K> {
-        self.flights.get_mut(stream).map(|flight| &mut flight.state.keeps)
+        self.in_flight.get_mut(stream).map(|entry| &mut entry.state.keeps)
     }
 
     /// The handle that the next stream gets.
     pub(crate) fn next(&self) -> StreamHandle {
-        self.flights.next()
+        self.in_flight.next()
     }
 
     /// Walks on from `place` to the next stream, whose messages on their way cost as much as itself.
     pub(crate) fn walk(&self, place: &mut usize, budget: &mut Budget) -> Step<StreamHandle> {
-        let step = self.flights.walk(place, budget);
+        let step = self.in_flight.walk(place, budget);
         if let Step::Next(stream) = step {
             budget.spend(self.sends_of(stream));
         }
@@ -180,7 +182,7 @@ impl<K: Side> Streams<K> {
 
     /// How many messages of a stream are on their way out.
     pub(crate) fn sends_of(&self, stream: StreamHandle) -> usize {
-        self.flights.get(stream).map_or(0, |flight| flight.state.sends.len())
+        self.in_flight.get(stream).map_or(0, |entry| entry.state.sends.len())
     }
 
     // --- the beginning ---------------------------------------------------------------------------------------
@@ -193,10 +195,10 @@ impl<K: Side> Streams<K> {
         channel: Channel,
         keeps: K,
     ) -> StreamHandle {
-        let handle = self.flights.next();
+        let handle = self.in_flight.next();
         let (heard, sends) = (Time::ZERO, Vec::new());
         let half = Half { keeps, channel, ended: false, heard, unread: 0, acks: 0, sends };
-        self.flights.start(vacancy, stream_id, None, half);
+        self.in_flight.insert(vacancy, stream_id, None, half);
         handle
     }
 
@@ -206,11 +208,11 @@ impl<K: Side> Streams<K> {
         cx: &mut Context<'_, E, O>,
         stream: StreamHandle,
     ) {
-        let Some(flight) = self.flights.get_mut(stream) else { return };
-        flight.state.heard = cx.now.time;
+        let Some(entry) = self.in_flight.get_mut(stream) else { return };
+        entry.state.heard = cx.now.time;
         if let Some(idle) = cx.rules.config.idle_timeout.filter(|_| !planted!(IdleForever)) {
-            flight.wake(
-                &mut cx.io.timers,
+            entry.arm(
+                &mut cx.outputs.timers,
                 cx.now.time + idle,
                 TimerKind::Idle,
                 StreamTimer::Idle(stream).into(),
@@ -230,12 +232,12 @@ impl<K: Side> Streams<K> {
     ) {
         let Stream { stream_id, request_id, sent_at, expiry, .. } = frame;
         let drop = |reason| Dropped::of(reason, request_id.clone(), stream_id.clone());
-        let half = match self.flights.get_mut(stream) {
-            Some(flight) if !flight.state.ended || planted!(EndedStreamReceives) => &mut flight.state,
-            _ => return cx.io.dropped(drop(Reason::NoStream)),
+        let half = match self.in_flight.get_mut(stream) {
+            Some(entry) if !entry.state.ended || planted!(EndedStreamReceives) => &mut entry.state,
+            _ => return cx.outputs.dropped(drop(Reason::NoStream)),
         };
         if request_id.is_empty() {
-            return cx.io.dropped(drop(Reason::MissingId));
+            return cx.outputs.dropped(drop(Reason::MissingId));
         }
         half.heard = cx.now.time;
         let Rules { horizon, skew_allowance, .. } = cx.rules;
@@ -243,36 +245,36 @@ impl<K: Side> Streams<K> {
             Ok(expires) => expires,
             Err((reason, late)) => {
                 let reason = if reason == Reason::Expired { Reason::ExpiredMessage } else { reason };
-                return cx.io.dropped(Dropped { late_by: late.by, ..drop(reason) });
+                return cx.outputs.dropped(Dropped { late_by: late.by, ..drop(reason) });
             }
         };
         let identity = self.keys.identity(stream_id.as_bytes(), request_id.as_bytes());
         let limit = self.limits.unread_per_stream + usize::from(planted!(UnreadLimitByOne));
         // Its ack would wait with many others.
-        let held_up = cx.io.is_blocked() && half.acks >= limit || cx.io.is_overfull();
+        let held_up = cx.outputs.is_blocked() && half.acks >= limit || cx.outputs.is_overfull();
         if !self.received.knows(identity) && (half.unread >= limit || held_up) {
-            cx.io.dropped(drop(Reason::SlowConsumer));
+            cx.outputs.dropped(drop(Reason::SlowConsumer));
             if cx.rules.config.slow_consumer == SlowConsumer::Close {
                 self.close(cx, stream, Reason::SlowConsumer, slow_consumer());
             }
             return;
         }
         let owner = |bucket| StreamTimer::Bucket(bucket).into();
-        match self.received.admit(cx.now, &mut cx.io.timers, identity, &expires, owner) {
+        match self.received.admit(cx.now, &mut cx.outputs.timers, identity, &expires, owner) {
             Admission::New => {}
             Admission::Duplicate if planted!(MessageComesTwice) => {}
-            Admission::Duplicate => return cx.io.dropped(drop(Reason::Duplicate)),
+            Admission::Duplicate => return cx.outputs.dropped(drop(Reason::Duplicate)),
             Admission::Forgotten(late) => {
-                return cx.io.dropped(Dropped { late_by: late.by, ..drop(Reason::ExpiredMessage) });
+                return cx.outputs.dropped(Dropped { late_by: late.by, ..drop(Reason::ExpiredMessage) });
             }
-            Admission::Full => return cx.io.dropped(drop(Reason::MessagesFull)),
+            Admission::Full => return cx.outputs.dropped(drop(Reason::MessagesFull)),
         }
         half.unread += 1;
         let delivery = Delivery { stream, request_id, sent_at, expiry };
         if planted!(AckOnArrival) {
             self.acknowledge(cx, delivery.clone());
         }
-        cx.io.event(StreamEvent::Message { delivery, payload }.into());
+        cx.outputs.event(StreamEvent::Message { delivery, payload }.into());
     }
 
     /// An ack of the other side. Its own expiry does not matter: the send that waits for it has a deadline.
@@ -282,32 +284,32 @@ impl<K: Side> Streams<K> {
         frame: Stream,
     ) {
         let Stream { stream_id, request_id, .. } = frame;
-        let stream = self.flights.find(&stream_id);
+        let stream = self.in_flight.find(&stream_id);
         let Some(send) = self.sends.find(&request_id).filter(|send| self.sends.stream(*send) == stream)
         else {
-            return cx.io.dropped(Dropped::of(Reason::Late, request_id, stream_id));
+            return cx.outputs.dropped(Dropped::of(Reason::Late, request_id, stream_id));
         };
         let mut acknowledged = send;
-        if let Some(flight) = stream.and_then(|stream| self.flights.get_mut(stream)) {
-            flight.state.heard = cx.now.time;
+        if let Some(entry) = stream.and_then(|stream| self.in_flight.get_mut(stream)) {
+            entry.state.heard = cx.now.time;
             if planted!(AckOfAnother) {
-                acknowledged = flight.state.sends[0];
+                acknowledged = entry.state.sends[0];
             }
         }
         if self.sends.is_overdue(cx.now.time, send) && !planted!(LateAckCounts) {
-            return cx.io.dropped(Dropped::of(Reason::Late, request_id, stream_id));
+            return cx.outputs.dropped(Dropped::of(Reason::Late, request_id, stream_id));
         }
-        self.settle(cx.io, acknowledged, Ok(()));
+        self.settle(cx.outputs, acknowledged, Ok(()));
     }
 
     /// The other side has closed the stream. That holds however late it is said: a stream that misses its end stays for ever.
     pub(crate) fn on_close<E: Events, O: Copy>(
         &mut self,
-        io: &mut Io<E, O>,
+        outputs: &mut Outputs<E, O>,
         stream: StreamHandle,
         cause: ErrorResponse,
     ) {
-        self.end(io, stream, Failure::ended(Reason::ClosedByPeer, cause));
+        self.end(outputs, stream, Failure::ended(Reason::ClosedByPeer, cause));
     }
 
     // --- time and results ------------------------------------------------------------------------------------
@@ -321,11 +323,11 @@ impl<K: Side> Streams<K> {
         match timer {
             StreamTimer::Bucket(bucket) => {
                 let owner = |bucket| StreamTimer::Bucket(bucket).into();
-                self.received.forget(cx.now, &mut cx.io.timers, bucket, owner, budget);
+                self.received.forget(cx.now, &mut cx.outputs.timers, bucket, owner, budget);
             }
             StreamTimer::Send(send) => {
                 self.sends.fired(send);
-                self.settle(cx.io, send, Err(Failure::timed_out(Evidence::default())));
+                self.settle(cx.outputs, send, Err(Failure::timed_out(Evidence::default())));
             }
             StreamTimer::Idle(stream) => {
                 budget.spend(self.sends_of(stream));
@@ -339,12 +341,17 @@ impl<K: Side> Streams<K> {
         cx: &mut Context<'_, E, O>,
         stream: StreamHandle,
     ) {
-        let Some(flight) = self.flights.fired(stream) else { return };
+        let Some(entry) = self.in_flight.timer_fired(stream) else { return };
         let Some(idle) = cx.rules.config.idle_timeout else { return };
-        let until = flight.state.heard + idle;
+        let until = entry.state.heard + idle;
         if until > cx.now.time {
             // Something was heard since the timer was set, which moving it each time would cost more.
-            return flight.wake(&mut cx.io.timers, until, TimerKind::Idle, StreamTimer::Idle(stream).into());
+            return entry.arm(
+                &mut cx.outputs.timers,
+                until,
+                TimerKind::Idle,
+                StreamTimer::Idle(stream).into(),
+            );
         }
         let text = Text::from_static("stream was idle for too long");
         let cause = ErrorResponse::new(ErrorCode::DeadlineExceeded, text);
@@ -353,18 +360,18 @@ impl<K: Side> Streams<K> {
 
     pub(crate) fn on_message_published<E: Events, O: Copy>(
         &mut self,
-        io: &mut Io<E, O>,
+        outputs: &mut Outputs<E, O>,
         send: SendHandle,
         result: Result<Option<u64>, BusError>,
     ) {
         if let Err(error) = result {
-            self.settle(io, send, Err(Failure::bus(Reason::PublishFailed, error, Evidence::default())));
+            self.settle(outputs, send, Err(Failure::bus(Reason::PublishFailed, error, Evidence::default())));
         }
     }
 
     pub(crate) fn on_ack_published(&mut self, stream: StreamHandle) {
-        if let Some(flight) = self.flights.get_mut(stream) {
-            flight.state.acks = flight.state.acks.saturating_sub(1);
+        if let Some(entry) = self.in_flight.get_mut(stream) {
+            entry.state.acks = entry.state.acks.saturating_sub(1);
         }
     }
 
@@ -378,9 +385,9 @@ impl<K: Side> Streams<K> {
         payload: Bytes,
         timeout: Option<Duration>,
     ) -> Result<SendHandle, SendError> {
-        let flight = self.flights.get_mut(stream).filter(|flight| !flight.state.ended);
-        let Some(flight) = flight else { return Err(SendError::Ended) };
-        let half = &mut flight.state;
+        let entry = self.in_flight.get_mut(stream).filter(|entry| !entry.state.ended);
+        let Some(entry) = entry else { return Err(SendError::Ended) };
+        let half = &mut entry.state;
         let limit = self.limits.sends_per_stream;
         if half.sends.len() >= limit {
             return Err(SendError::TooMany { limit });
@@ -388,18 +395,18 @@ impl<K: Side> Streams<K> {
         let timeout = timeout.unwrap_or(cx.rules.timeout);
         let (request_id, vacancy) = self.sends.draw_id(cx.ids);
         let body = StreamBody::Message { payload };
-        let frame = frame(cx.now, flight.id.clone(), request_id.clone(), timeout, body);
+        let frame = frame(cx.now, entry.id.clone(), request_id.clone(), timeout, body);
         outgoing::check(&frame, &half.channel, cx.rules.frame)?;
         let deadline = cx.now.time + timeout + Duration::from_nanos(u64::from(planted!(SendLateByOne)));
-        let send = self.sends.start(&mut cx.io.timers, vacancy, request_id, deadline, stream);
+        let send = self.sends.start(&mut cx.outputs.timers, vacancy, request_id, deadline, stream);
         half.sends.push(send);
-        cx.io.publish(Publish::Message(send), &half.channel, frame);
+        cx.outputs.publish(Publish::Message(send), &half.channel, frame);
         Ok(send)
     }
 
     /// Nobody waits for a send any more. Whether the message arrives is open.
-    pub(crate) fn cancel_send<E: Events, O: Copy>(&mut self, io: &mut Io<E, O>, send: SendHandle) {
-        if let Some(stream) = self.sends.settle(&mut io.timers, send) {
+    pub(crate) fn cancel_send<E: Events, O: Copy>(&mut self, outputs: &mut Outputs<E, O>, send: SendHandle) {
+        if let Some(stream) = self.sends.settle(&mut outputs.timers, send) {
             self.forget_send(stream, send);
         }
     }
@@ -411,11 +418,11 @@ impl<K: Side> Streams<K> {
         delivery: Delivery,
     ) {
         let Delivery { stream, request_id, sent_at, expiry } = delivery;
-        let Some(flight) = self.flights.get_mut(stream).filter(|flight| !flight.state.ended) else { return };
-        flight.state.acks += 1;
-        let stream_id = flight.id.clone();
+        let Some(entry) = self.in_flight.get_mut(stream).filter(|entry| !entry.state.ended) else { return };
+        entry.state.acks += 1;
+        let stream_id = entry.id.clone();
         let ack = Stream { stream_id, request_id, sent_at, expiry, body: Some(StreamBody::Ack) };
-        cx.io.publish(Publish::Ack(stream), &flight.state.channel, Frame::Stream(ack));
+        cx.outputs.publish(Publish::Ack(stream), &entry.state.channel, Frame::Stream(ack));
     }
 
     /// The consumer does not take the message: it ends the stream, if it gives a cause for that.
@@ -427,9 +434,9 @@ impl<K: Side> Streams<K> {
     ) {
         let Delivery { stream, request_id, .. } = delivery;
         self.taken(stream);
-        let Some(flight) = self.flights.get(stream) else { return };
+        let Some(entry) = self.in_flight.get(stream) else { return };
         let reason = if cause.is_some() { Reason::MalformedMessage } else { Reason::Refused };
-        cx.io.dropped(Dropped::of(reason, request_id, flight.id.clone()));
+        cx.outputs.dropped(Dropped::of(reason, request_id, entry.id.clone()));
         if let Some(cause) = cause {
             self.close(cx, stream, reason, cause);
         }
@@ -437,8 +444,8 @@ impl<K: Side> Streams<K> {
 
     /// The consumer has taken a message, so that there is room for another.
     pub(crate) fn taken(&mut self, stream: StreamHandle) {
-        if let Some(flight) = self.flights.get_mut(stream) {
-            flight.state.unread = flight.state.unread.saturating_sub(usize::from(!planted!(UnreadLeaks)));
+        if let Some(entry) = self.in_flight.get_mut(stream) {
+            entry.state.unread = entry.state.unread.saturating_sub(usize::from(!planted!(UnreadLeaks)));
         }
     }
 
@@ -461,12 +468,12 @@ impl<K: Side> Streams<K> {
         told: ErrorResponse,
         cause: Box<Failure>,
     ) {
-        let Some(flight) = self.flights.get(stream).filter(|flight| !flight.state.ended) else { return };
-        let (stream_id, channel) = (flight.id.clone(), flight.state.channel.clone());
+        let Some(entry) = self.in_flight.get(stream).filter(|entry| !entry.state.ended) else { return };
+        let (stream_id, channel) = (entry.id.clone(), entry.state.channel.clone());
         if !planted!(CloseUntold) {
             publish_close(cx, Publish::Close, stream_id, &channel, told);
         }
-        self.end(cx.io, stream, cause);
+        self.end(cx.outputs, stream, cause);
     }
 
     /// Gives up a stream that did not come to be open. A server that takes it late learns so, if its opening has left.
@@ -476,7 +483,7 @@ impl<K: Side> Streams<K> {
         stream: StreamHandle,
         failure: &Failure,
     ) {
-        let Some((stream_id, half)) = self.flights.settle(stream, &mut cx.io.timers) else { return };
+        let Some((stream_id, half)) = self.in_flight.settle(stream, &mut cx.outputs.timers) else { return };
         // A server that refused it needs not be told, unless another may have it.
         let may_be_open = !failure.evidence.unsent
             && (failure.reason != Reason::Answered || failure.evidence.selected.is_some());
@@ -489,54 +496,54 @@ impl<K: Side> Streams<K> {
     /// Ends a stream on this side, with all that is on its way.
     pub(crate) fn end<E: Events, O: Copy>(
         &mut self,
-        io: &mut Io<E, O>,
+        outputs: &mut Outputs<E, O>,
         stream: StreamHandle,
         cause: Box<Failure>,
     ) {
-        let Some(flight) = self.flights.get_mut(stream).filter(|flight| !flight.state.ended) else { return };
-        flight.state.ended = true;
-        flight.quiet(&mut io.timers);
-        for send in core::mem::take(&mut flight.state.sends).into_iter().filter(|_| !planted!(SendsOutlive)) {
-            self.settle(io, send, Err(cause.clone()));
+        let Some(entry) = self.in_flight.get_mut(stream).filter(|entry| !entry.state.ended) else { return };
+        entry.state.ended = true;
+        entry.disarm(&mut outputs.timers);
+        for send in core::mem::take(&mut entry.state.sends).into_iter().filter(|_| !planted!(SendsOutlive)) {
+            self.settle(outputs, send, Err(cause.clone()));
         }
         if !K::LINGERS && !planted!(EndedStreamStays) {
-            self.flights.settle(stream, &mut io.timers);
+            self.in_flight.settle(stream, &mut outputs.timers);
         }
-        io.count(cause.reason);
-        io.event(StreamEvent::Ended { stream, cause }.into());
+        outputs.count(cause.reason);
+        outputs.event(StreamEvent::Ended { stream, cause }.into());
     }
 
     /// Removes a stream that has ended.
     pub(crate) fn forget<E: Events, O: Copy>(
         &mut self,
-        io: &mut Io<E, O>,
+        outputs: &mut Outputs<E, O>,
         stream: StreamHandle,
     ) -> Option<K> {
-        self.flights.settle(stream, &mut io.timers).map(|(_, half)| half.keeps)
+        self.in_flight.settle(stream, &mut outputs.timers).map(|(_, half)| half.keeps)
     }
 
     /// Forgets which messages came.
-    pub(crate) fn forget_received<E: Events, O: Copy>(&mut self, io: &mut Io<E, O>) {
-        self.received.clear(&mut io.timers);
+    pub(crate) fn forget_received<E: Events, O: Copy>(&mut self, outputs: &mut Outputs<E, O>) {
+        self.received.clear(&mut outputs.timers);
     }
 
     // --- transitions -----------------------------------------------------------------------------------------
 
     fn settle<E: Events, O: Copy>(
         &mut self,
-        io: &mut Io<E, O>,
+        outputs: &mut Outputs<E, O>,
         send: SendHandle,
         outcome: Result<(), Box<Failure>>,
     ) {
-        let Some(stream) = self.sends.settle(&mut io.timers, send) else { return };
+        let Some(stream) = self.sends.settle(&mut outputs.timers, send) else { return };
         self.forget_send(stream, send);
-        io.event(StreamEvent::Sent { send, outcome }.into());
+        outputs.event(StreamEvent::Sent { send, outcome }.into());
     }
 
     fn forget_send(&mut self, stream: StreamHandle, send: SendHandle) {
-        let Some(flight) = self.flights.get_mut(stream) else { return };
-        if let Some(place) = flight.state.sends.iter().position(|known| *known == send) {
-            flight.state.sends.swap_remove(place);
+        let Some(entry) = self.in_flight.get_mut(stream) else { return };
+        if let Some(place) = entry.state.sends.iter().position(|known| *known == send) {
+            entry.state.sends.swap_remove(place);
         }
     }
 }
@@ -550,8 +557,8 @@ pub(crate) fn publish_close<E: Events, O: Copy>(
     channel: &Channel,
     cause: ErrorResponse,
 ) {
-    if cx.io.is_overfull() {
-        return cx.io.count(Reason::Withdrawn);
+    if cx.outputs.is_overfull() {
+        return cx.outputs.count(Reason::Withdrawn);
     }
     let request_id = cx.ids.request();
     let close = |code, text| {
@@ -560,11 +567,11 @@ pub(crate) fn publish_close<E: Events, O: Copy>(
     };
     let mut frame = close(cause.code, cause.text);
     if let Err(TooLarge { size, unit, limit }) = outgoing::check(&frame, channel, cx.rules.frame) {
-        cx.io.count(Reason::FrameLimit);
+        cx.outputs.count(Reason::FrameLimit);
         let text = format!("the cause is too large: {size} {unit} are over the limit of {limit}");
         frame = close(ErrorCode::ResourceExhausted, text.into());
     }
-    cx.io.publish(what, channel, frame);
+    cx.outputs.publish(what, channel, frame);
 }
 
 /// The cause of a stream that was closed without one.

@@ -3,13 +3,14 @@
 use psrpc_proto::{IdGenerator, Text};
 
 use super::StreamTimer;
-use crate::flight::{Flights, Vacancy};
-use crate::map::HashKeys;
-use crate::timers::{TimerKind, Timers};
-use crate::{SendHandle, StreamHandle, Time};
+use crate::core::handle::{SendHandle, StreamHandle};
+use crate::core::in_flight::{InFlight, Vacancy};
+use crate::core::map::HashKeys;
+use crate::core::time::Time;
+use crate::core::timers::{TimerKind, Timers};
 
 /// The messages of all streams that were sent and not acknowledged, by the ids that their acks carry.
-pub(super) struct Sends(Flights<SendHandle, Sending>);
+pub(super) struct Sends(InFlight<SendHandle, Sending>);
 
 /// A message that was sent and not acknowledged.
 struct Sending {
@@ -19,7 +20,7 @@ struct Sending {
 
 impl Sends {
     pub(super) fn new(keys: HashKeys) -> Self {
-        Self(Flights::new(keys))
+        Self(InFlight::new(keys))
     }
 
     pub(super) fn len(&self) -> usize {
@@ -50,7 +51,7 @@ impl Sends {
     ) -> SendHandle {
         let send = self.0.next();
         let timer = timers.arm(deadline, TimerKind::Deadline, StreamTimer::Send(send).into());
-        self.0.start(vacancy, request_id, Some(timer), Sending { stream, deadline });
+        self.0.insert(vacancy, request_id, Some(timer), Sending { stream, deadline });
         send
     }
 
@@ -59,17 +60,17 @@ impl Sends {
     }
 
     pub(super) fn stream(&self, send: SendHandle) -> Option<StreamHandle> {
-        self.0.get(send).map(|flight| flight.state.stream)
+        self.0.get(send).map(|entry| entry.state.stream)
     }
 
     /// Whether the deadline of a message has come: it fails with the next tick, and its ack comes too late.
     pub(super) fn is_overdue(&self, now: Time, send: SendHandle) -> bool {
-        self.0.get(send).is_some_and(|flight| now >= flight.state.deadline)
+        self.0.get(send).is_some_and(|entry| now >= entry.state.deadline)
     }
 
     /// The timer of a message has fired.
     pub(super) fn fired(&mut self, send: SendHandle) {
-        self.0.fired(send);
+        self.0.timer_fired(send);
     }
 
     /// A message is over: gives the stream that it was sent on.

@@ -3,7 +3,7 @@
 use core::ops::Add;
 use core::time::Duration;
 
-use crate::Reason;
+use crate::reason::Reason;
 
 /// A point on the monotonic clock, in nanoseconds since an origin of the caller's choosing. Timers run on it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -5,12 +5,12 @@ use core::fmt;
 
 use psrpc_proto::{Channel, Frame};
 
-use crate::error::BusError;
-use crate::timers::Timers;
-use crate::{
-    CallHandle, Counters, Dropped, MultiHandle, Reason, RequestHandle, SendHandle, StreamHandle,
-    SubscriptionHandle, UpdateHandle,
+use crate::core::bus_error::BusError;
+use crate::core::handle::{
+    CallHandle, MultiHandle, RequestHandle, SendHandle, StreamHandle, SubscriptionHandle, UpdateHandle,
 };
+use crate::core::timers::Timers;
+use crate::reason::{Counters, Dropped, Reason};
 
 /// What an engine wants done, beside the frames that it [lends](LentFrame). Carry out outputs in the order in which they are
 /// polled.
@@ -75,7 +75,7 @@ pub(crate) enum Publish {
 /// What all parts of an engine write to: its outputs, timers and counters.
 ///
 /// Frames to publish wait in a queue of their own: a bus that is full holds back neither events nor subscriptions.
-pub(crate) struct Io<E, O> {
+pub(crate) struct Outputs<E, O> {
     outputs: VecDeque<Output<E>>,
     publishes: VecDeque<QueuedFrame>,
     blocked: bool,
@@ -191,7 +191,7 @@ pub(crate) trait CommonEvent {
     fn resumed(count: u32) -> Self;
 }
 
-impl<E: CommonEvent, O: Copy> Io<E, O> {
+impl<E: CommonEvent, O: Copy> Outputs<E, O> {
     pub(crate) const fn new() -> Self {
         Self {
             outputs: VecDeque::new(),

@@ -2,11 +2,10 @@
 
 use psrpc_proto::Channel;
 
-use crate::budget::{Budget, Step};
-use crate::error::BusError;
-use crate::handle::Handles;
-use crate::output::{CommonEvent, Io, Output};
-use crate::{SubscriptionHandle, SubscriptionKind};
+use crate::core::budget::{Budget, Step};
+use crate::core::bus_error::BusError;
+use crate::core::handle::{Handles, SubscriptionHandle};
+use crate::core::outputs::{CommonEvent, Output, Outputs, SubscriptionKind};
 
 /// The subscriptions of one engine, each with the role that its frames play.
 pub(crate) struct Subscriptions<R> {
@@ -56,14 +55,14 @@ impl<R: Copy> Subscriptions<R> {
 
     pub(crate) fn subscribe<E: CommonEvent, O: Copy>(
         &mut self,
-        io: &mut Io<E, O>,
+        outputs: &mut Outputs<E, O>,
         role: R,
         channel: &Channel,
         kind: SubscriptionKind,
     ) -> SubscriptionHandle {
         let subscription = Subscription { role, state: State::Asked, interrupted: None };
         let subscription = self.handles.insert(subscription).into();
-        io.push(Output::Subscribe { subscription, channel: channel.clone(), kind });
+        outputs.push(Output::Subscribe { subscription, channel: channel.clone(), kind });
         subscription
     }
 
@@ -76,7 +75,7 @@ impl<R: Copy> Subscriptions<R> {
     /// any more.
     pub(crate) fn live<E: CommonEvent, O: Copy>(
         &mut self,
-        io: &mut Io<E, O>,
+        outputs: &mut Outputs<E, O>,
         subscription: SubscriptionHandle,
     ) -> Option<(R, Live)> {
         let Subscription { role, state, .. } = self.handles.get_mut(subscription)?;
@@ -88,7 +87,7 @@ impl<R: Copy> Subscriptions<R> {
             }
             State::Live => {
                 if let Some(total) = self.resume(subscription) {
-                    io.event(E::resumed(total));
+                    outputs.event(E::resumed(total));
                 }
                 Some((role, Live::Again))
             }
@@ -99,7 +98,7 @@ impl<R: Copy> Subscriptions<R> {
     /// Notes that a live subscription is interrupted, and tells the first of them.
     pub(crate) fn interrupt<E: CommonEvent, O: Copy>(
         &mut self,
-        io: &mut Io<E, O>,
+        outputs: &mut Outputs<E, O>,
         subscription: SubscriptionHandle,
         essential: Essential,
         cause: BusError,
@@ -110,7 +109,7 @@ impl<R: Copy> Subscriptions<R> {
         };
         let is_new = found.interrupted.replace(essential).is_none();
         let interruption = self.interruption.get_or_insert_with(|| {
-            io.event(E::interrupted(cause.clone()));
+            outputs.event(E::interrupted(cause.clone()));
             Interruption { now: 0, essential: 0, total: 0, cause: cause.clone() }
         });
         // Calls are told of what they cannot do without.
@@ -142,7 +141,7 @@ impl<R: Copy> Subscriptions<R> {
     /// Asks the bus to end a subscription, unless that was asked before.
     pub(crate) fn unsubscribe<E: CommonEvent, O: Copy>(
         &mut self,
-        io: &mut Io<E, O>,
+        outputs: &mut Outputs<E, O>,
         subscription: SubscriptionHandle,
     ) {
         match self.handles.get_mut(subscription) {
@@ -150,7 +149,7 @@ impl<R: Copy> Subscriptions<R> {
             Some(leaving) => {
                 leaving.state = State::Leaving;
                 self.resume(subscription);
-                io.push(Output::Unsubscribe { subscription });
+                outputs.push(Output::Unsubscribe { subscription });
             }
         }
     }

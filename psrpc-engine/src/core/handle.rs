@@ -2,7 +2,7 @@
 
 use slab::Slab;
 
-use crate::budget::{Budget, Step};
+use crate::core::budget::{Budget, Step};
 
 /// Where a thing lies in its slab, and which of the things that lay there it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -2,7 +2,7 @@
 
 use psrpc_proto::Text;
 
-use crate::map::{HashKeys, Map};
+use crate::core::map::{HashKeys, Map};
 
 /// Values by text. When it is full, the older half is forgotten, except for what was used since.
 pub(crate) struct Cache<V> {

@@ -5,8 +5,8 @@ use core::time::Duration;
 
 use slab::Slab;
 
-use crate::Time;
-use crate::budget::Due;
+use crate::core::budget::Due;
+use crate::core::time::Time;
 
 /// How late a timer may fire: runtimes keep time in steps of a millisecond.
 pub(crate) const GRANULARITY: Duration = Duration::from_millis(1);

@@ -7,7 +7,7 @@ use core::fmt;
 
 use psrpc_proto::{Channel, MethodProperties, Text, check_id};
 
-use crate::error::ConfigError;
+use crate::config::ConfigError;
 
 /// All parts of a topic together may be this long, in bytes.
 const TOPIC_BYTES: usize = 1024;

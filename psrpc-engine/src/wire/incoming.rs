@@ -2,23 +2,23 @@
 
 use psrpc_proto::{DecodeErrorKind, Frame, FrameLimits, Request, Response, Stream, StreamBody, Text};
 
-use crate::output::{CommonEvent, Io};
-use crate::{Dropped, Reason};
+use crate::core::outputs::{CommonEvent, Outputs};
+use crate::reason::{Dropped, Reason};
 
 /// Decodes a frame that was not yet, in its place, and checks one that was handed over as it is against the limits that
 /// decoding would have checked; whether it may come in.
 pub(crate) fn accept<E: CommonEvent, O: Copy>(
-    io: &mut Io<E, O>,
+    outputs: &mut Outputs<E, O>,
     frame: &mut Frame,
     limits: &FrameLimits,
 ) -> bool {
-    io.counters.frames += 1;
+    outputs.counters.frames += 1;
     if let Frame::Raw(bytes) = frame {
         match Frame::decode(bytes, limits) {
             Ok((decoded, _)) => *frame = decoded,
             Err(error) => {
                 let over_limit = matches!(error.kind, DecodeErrorKind::OverLimit { .. });
-                drop_frame(io, frame, if over_limit { Reason::FrameLimit } else { Reason::Malformed });
+                drop_frame(outputs, frame, if over_limit { Reason::FrameLimit } else { Reason::Malformed });
                 return false;
             }
         }
@@ -49,23 +49,27 @@ pub(crate) fn accept<E: CommonEvent, O: Copy>(
     }
     if !within {
         // Without the names, which may be what is too long.
-        io.dropped(Dropped::of(Reason::FrameLimit, Text::EMPTY, Text::EMPTY));
+        outputs.dropped(Dropped::of(Reason::FrameLimit, Text::EMPTY, Text::EMPTY));
     }
     within
 }
 
 /// Drops a message that has no business on the channel it came on.
-pub(crate) fn unexpected<E: CommonEvent, O: Copy>(io: &mut Io<E, O>, frame: &Frame) {
+pub(crate) fn unexpected<E: CommonEvent, O: Copy>(outputs: &mut Outputs<E, O>, frame: &Frame) {
     if planted!(UnexpectedTypePanics) {
         panic!("a frame of another type");
     }
-    drop_frame(io, frame, Reason::UnexpectedType);
+    drop_frame(outputs, frame, Reason::UnexpectedType);
 }
 
 /// Drops a frame, and says whose it was.
-pub(crate) fn drop_frame<E: CommonEvent, O: Copy>(io: &mut Io<E, O>, frame: &Frame, reason: Reason) {
+pub(crate) fn drop_frame<E: CommonEvent, O: Copy>(
+    outputs: &mut Outputs<E, O>,
+    frame: &Frame,
+    reason: Reason,
+) {
     let (request_id, peer) = names(frame);
-    io.dropped(Dropped::of(reason, request_id.clone(), peer.clone()));
+    outputs.dropped(Dropped::of(reason, request_id.clone(), peer.clone()));
 }
 
 /// The ids of the call and of the sender that a frame names.

@@ -6,19 +6,14 @@ use core::time::Duration;
 
 use psrpc_proto::{ErrorResponse, Text};
 
-use crate::error::{CallError, Heard};
-use crate::map::{HashKeys, Map};
-use crate::timers::TimerKind;
-use crate::{Reason, Route, Time};
-
-/// A server's bid for a call.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Claim {
-    /// Who bids.
-    pub server_id: Text,
-    /// How well it suits; more is better.
-    pub affinity: f32,
-}
+use super::heard::Heard;
+use crate::core::map::{HashKeys, Map};
+use crate::core::time::Time;
+use crate::core::timers::TimerKind;
+use crate::error::CallError;
+use crate::reason::Reason;
+use crate::wire::claim::Claim;
+use crate::wire::route::Route;
 
 /// How a call picks its server (PROTOCOL section 6).
 ///

@@ -3,11 +3,10 @@
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
-use crate::budget::Budget;
-use crate::map::IdentitySet;
-use crate::time::{Expired, Expiry};
-use crate::timers::{TimerId, TimerKind, Timers};
-use crate::{Now, Time, WallTime};
+use crate::core::budget::Budget;
+use crate::core::map::IdentitySet;
+use crate::core::time::{Expired, Expiry, Now, Time, WallTime};
+use crate::core::timers::{TimerId, TimerKind, Timers};
 
 /// Requests are forgotten together with all that expire within the same 2^30 nanoseconds, about a second.
 const BUCKET_SHIFT: u32 = 30;

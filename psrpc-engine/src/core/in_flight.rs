@@ -1,0 +1,129 @@
+//! In flight: what all that is in flight has in common. Each has an id that peers name it by, a state, and most a timer.
+
+use psrpc_proto::Text;
+
+use crate::core::budget::{Budget, Step};
+use crate::core::handle::{Handles, RawHandle};
+use crate::core::map::{HashKeys, Map};
+use crate::core::time::Time;
+use crate::core::timers::{TimerId, TimerKind, Timers};
+
+/// What is in flight, found by handle and by id.
+///
+/// An entry leaves by [`settle`](Self::settle), which takes its state by value and its timer and id with it:
+/// nothing settles twice, and nothing of it is left behind.
+pub(crate) struct InFlight<H, S> {
+    entries: Handles<Entry<S>>,
+    by_id: Map<RawHandle>,
+    keys: HashKeys,
+    handle: core::marker::PhantomData<H>,
+}
+
+/// Shows that an id is not in flight, without which no entry starts.
+pub(crate) struct Vacancy {
+    hash: u64,
+}
+
+/// Something in flight.
+pub(crate) struct Entry<S> {
+    pub(crate) id: Text,
+    pub(crate) state: S,
+    hash: u64,
+    timer: Option<TimerId>,
+}
+
+impl<H: Copy + From<RawHandle> + Into<RawHandle>, S> InFlight<H, S> {
+    pub(crate) fn new(keys: HashKeys) -> Self {
+        Self { entries: Handles::new(), by_id: Map::new(), keys, handle: core::marker::PhantomData }
+    }
+
+    /// The handle that the next entry gets.
+    pub(crate) fn next(&self) -> H {
+        self.entries.next().into()
+    }
+
+    /// The place of an id that is not in flight yet.
+    pub(crate) fn vacancy(&self, id: &Text) -> Option<Vacancy> {
+        let hash = self.keys.hash(id.as_bytes());
+        self.get_by_id(hash, id).is_none().then_some(Vacancy { hash })
+    }
+
+    /// Adds an entry.
+    pub(crate) fn insert(&mut self, Vacancy { hash }: Vacancy, id: Text, timer: Option<TimerId>, state: S) {
+        let handle = self.entries.insert(Entry { id, state, hash, timer });
+        self.by_id.insert(hash, handle);
+    }
+
+    pub(crate) fn find(&self, id: &Text) -> Option<H> {
+        if self.by_id.is_empty() {
+            return None;
+        }
+        self.get_by_id(self.keys.hash(id.as_bytes()), id).map(H::from)
+    }
+
+    fn get_by_id(&self, hash: u64, id: &Text) -> Option<RawHandle> {
+        let is_it = |handle: &RawHandle| self.entries.get(*handle).is_some_and(|entry| entry.id == *id);
+        self.by_id.get(hash, is_it).copied()
+    }
+
+    pub(crate) fn get(&self, handle: H) -> Option<&Entry<S>> {
+        self.entries.get(handle)
+    }
+
+    pub(crate) fn get_mut(&mut self, handle: H) -> Option<&mut Entry<S>> {
+        self.entries.get_mut(handle)
+    }
+
+    /// An entry, and the keys of all that is hashed.
+    pub(crate) fn get_mut_with_keys(&mut self, handle: H) -> Option<(&mut Entry<S>, &HashKeys)> {
+        Some((self.entries.get_mut(handle)?, &self.keys))
+    }
+
+    /// The entry whose timer has fired.
+    pub(crate) fn timer_fired(&mut self, handle: H) -> Option<&mut Entry<S>> {
+        let entry = self.entries.get_mut(handle)?;
+        entry.timer = None;
+        Some(entry)
+    }
+
+    /// Removes an entry, with its timer and its id. Inlined, since its result would be copied about otherwise.
+    #[inline(always)]
+    pub(crate) fn settle<O: Copy>(&mut self, handle: H, timers: &mut Timers<O>) -> Option<(Text, S)> {
+        let Entry { id, state, hash, timer } = self.entries.remove(handle)?;
+        let raw = handle.into();
+        if !planted!(IdsLeak) {
+            self.by_id.remove(hash, |known| *known == raw);
+        }
+        if let Some(timer) = timer.filter(|_| !planted!(TimersLeak)) {
+            timers.disarm(timer);
+        }
+        Some((id, state))
+    }
+
+    /// How many there are. Both tables say the same, unless one leaks, and then it shows.
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len().max(self.by_id.len())
+    }
+
+    /// Walks on from `place` to the next entry, in the order of their places.
+    pub(crate) fn walk(&self, place: &mut usize, budget: &mut Budget) -> Step<H> {
+        self.entries.walk(place, budget).map(H::from)
+    }
+}
+
+impl<S> Entry<S> {
+    /// Sets the entry's one timer.
+    pub(crate) fn arm<O: Copy>(&mut self, timers: &mut Timers<O>, at: Time, kind: TimerKind, owner: O) {
+        match self.timer {
+            Some(timer) => timers.rearm(timer, at, kind),
+            None => self.timer = Some(timers.arm(at, kind, owner)),
+        }
+    }
+
+    /// Stops the entry's timer.
+    pub(crate) fn disarm<O: Copy>(&mut self, timers: &mut Timers<O>) {
+        if let Some(timer) = self.timer.take() {
+            timers.disarm(timer);
+        }
+    }
+}

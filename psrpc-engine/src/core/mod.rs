@@ -1,0 +1,16 @@
+//! What both engines are built of, each part without knowledge of the engine that it belongs to.
+//!
+//! From the bottom up: `budget`, `time`, `timers`, `handle`, `map`, `bus_error`, `outputs`, `in_flight`, `dedup`, `cache`,
+//! `subscriptions`. Of the rest of the crate they use `reason` alone.
+
+pub(crate) mod budget;
+pub(crate) mod bus_error;
+pub(crate) mod cache;
+pub(crate) mod dedup;
+pub(crate) mod handle;
+pub(crate) mod in_flight;
+pub(crate) mod map;
+pub(crate) mod outputs;
+pub(crate) mod subscriptions;
+pub(crate) mod time;
+pub(crate) mod timers;
