@@ -53,7 +53,7 @@ impl Streams {
         let stream = self.streams[self.next];
         self.next = (self.next + 1) % self.streams.len();
         let taken = self.taken;
-        self.client.send(self.now, stream, payload, None).expect("a send");
+        self.client.stream_commands().send(self.now, stream, payload, None).expect("a send");
         self.exchange();
         assert_eq!(self.taken, taken + 1, "the message is taken");
     }
@@ -90,8 +90,8 @@ impl Streams {
                         }
                         Output::Event(ServerEvent::Stream(StreamEvent::Message { delivery, .. })) => {
                             let stream = delivery.stream();
-                            self.server.accept(self.now, delivery);
-                            self.server.taken(stream);
+                            self.server.stream_commands().accept(self.now, delivery);
+                            self.server.stream_commands().taken(stream);
                         }
                         _ => {}
                     }

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use psrpc_engine::proto::{ErrorResponse, FrameLimits};
+use psrpc_engine::proto::FrameLimits;
 use psrpc_engine::{
-    Client, Delivery, Now, SendError, SendHandle, Server, SlowConsumer, StreamConfig, StreamEvent,
-    StreamHandle, StreamLimits, Time,
+    Delivery, Engine, Now, SendError, SendHandle, SlowConsumer, StreamConfig, StreamEvent, StreamHandle,
+    StreamLimits, Time,
 };
 
 use crate::input::Input;
@@ -15,61 +15,6 @@ use crate::peer;
 /// So tight that short inputs go beyond them.
 pub const LIMITS: StreamLimits =
     StreamLimits { streams: 3, unread_per_stream: 3, sends_per_stream: 2, remembered: 6 };
-
-/// What commands on streams a client and a server both have.
-pub trait Side {
-    fn send(
-        &mut self,
-        now: Now,
-        stream: StreamHandle,
-        payload: bytes::Bytes,
-        timeout: Option<Duration>,
-    ) -> Result<SendHandle, SendError>;
-    fn cancel_send(&mut self, send: SendHandle);
-    fn accept(&mut self, now: Now, delivery: Delivery);
-    fn reject(&mut self, now: Now, delivery: Delivery, cause: Option<ErrorResponse>);
-    fn taken(&mut self, stream: StreamHandle);
-    fn close(&mut self, now: Now, stream: StreamHandle, cause: Option<ErrorResponse>);
-}
-
-macro_rules! side {
-    ($engine:ty) => {
-        impl Side for $engine {
-            fn send(
-                &mut self,
-                now: Now,
-                stream: StreamHandle,
-                payload: bytes::Bytes,
-                timeout: Option<Duration>,
-            ) -> Result<SendHandle, SendError> {
-                self.send(now, stream, payload, timeout)
-            }
-
-            fn cancel_send(&mut self, send: SendHandle) {
-                self.cancel_send(send);
-            }
-
-            fn accept(&mut self, now: Now, delivery: Delivery) {
-                self.accept(now, delivery);
-            }
-
-            fn reject(&mut self, now: Now, delivery: Delivery, cause: Option<ErrorResponse>) {
-                self.reject_message(now, delivery, cause);
-            }
-
-            fn taken(&mut self, stream: StreamHandle) {
-                self.taken(stream);
-            }
-
-            fn close(&mut self, now: Now, stream: StreamHandle, cause: Option<ErrorResponse>) {
-                self.close_stream(now, stream, cause);
-            }
-        }
-    };
-}
-
-side!(Client);
-side!(Server);
 
 /// How the streams of a run behave.
 pub fn config(input: &mut Input<'_>) -> StreamConfig {
@@ -124,14 +69,14 @@ impl Streams {
     }
 
     /// A step of a user of streams, of [`STEPS`] kinds. All events were seen before.
-    pub fn step(&mut self, engine: &mut impl Side, now: Now, kind: u8, input: &mut Input<'_>) {
+    pub fn step(&mut self, engine: &mut impl Engine, now: Now, kind: u8, input: &mut Input<'_>) {
         match kind {
             0 | 1 => {
                 let Some(stream) = self.pick(input) else { return };
                 let timeout = Duration::from_millis(1 + u64::from(input.byte()) * 8);
                 let payload = peer::payload(input);
                 let before = self.sends.values().filter(|send| send.stream == stream).count();
-                match engine.send(now, stream, payload, Some(timeout)) {
+                match engine.stream_commands().send(now, stream, payload, Some(timeout)) {
                     Ok(send) => {
                         assert!(self.is_open(stream) && before < LIMITS.sends_per_stream);
                         let send = self.sends.insert(send, Send { stream, deadline: now.time + timeout });
@@ -145,7 +90,7 @@ impl Streams {
             2 => {
                 let sends: Vec<_> = self.sends.keys().copied().collect();
                 if let Some(send) = input.pick(&sends) {
-                    engine.cancel_send(send);
+                    engine.stream_commands().cancel_send(send);
                     self.sends.remove(&send);
                 }
             }
@@ -155,11 +100,11 @@ impl Streams {
                 let stream = delivery.stream();
                 let accepted = !input.one_in(4);
                 if accepted {
-                    engine.accept(now, delivery);
-                    engine.taken(stream);
+                    engine.stream_commands().accept(now, delivery);
+                    engine.stream_commands().taken(stream);
                 } else {
                     let cause = input.flag().then(|| peer::error(input));
-                    engine.reject(now, delivery, cause);
+                    engine.stream_commands().reject(now, delivery, cause);
                 }
                 if let Some(unread) = self.open.get_mut(&stream) {
                     *unread -= 1;
@@ -168,7 +113,7 @@ impl Streams {
             _ => {
                 if let Some(stream) = self.pick(input) {
                     let cause = input.flag().then(|| peer::error(input));
-                    engine.close(now, stream, cause);
+                    engine.stream_commands().close(now, stream, cause);
                 }
             }
         }

@@ -1,13 +1,15 @@
 //! What a client and a server have in common for whoever drives them.
 
-use psrpc_proto::Frame;
+use psrpc_proto::{ErrorResponse, Frame};
 
 use crate::core::budget::Due;
 use crate::core::bus_error::BusError;
-use crate::core::handle::SubscriptionHandle;
+use crate::core::handle::{StreamHandle, SubscriptionHandle};
 use crate::core::outputs::{LentFrame, Output, Token};
 use crate::core::time::Now;
 use crate::core::timers::Timeout;
+use crate::stream::commands::StreamCommands;
+use crate::stream::side::Side;
 
 /// The driving contract of a [`Client`](crate::Client) and a [`Server`](crate::Server).
 ///
@@ -29,6 +31,9 @@ use crate::core::timers::Timeout;
 pub trait Engine {
     /// What it tells the layer above.
     type Event;
+
+    /// Which side of streams it is.
+    type Side: Side;
 
     /// A subscription is live, also after it was interrupted, or the bus refused it for good.
     fn handle_subscribed(&mut self, now: Now, subscription: SubscriptionHandle, result: Result<(), BusError>);
@@ -66,6 +71,14 @@ pub trait Engine {
 
     /// Time has passed: fires the timers that are due, [`ROUND`](crate::ROUND) of them at most.
     fn handle_timeout(&mut self, now: Now) -> Due;
+
+    /// Returns the commands on its streams.
+    #[must_use]
+    fn stream_commands(&mut self) -> StreamCommands<'_, Self::Side>;
+
+    /// The user of a stream is done with it: a client closes it. At a server its handler is done: if the stream is still
+    /// open both sides end, with the handler's error or with "stream closed", and its handle is stale from here on.
+    fn finish_stream(&mut self, now: Now, stream: StreamHandle, result: Result<(), ErrorResponse>);
 
     /// Nobody will drive this engine any more, since the runtime of its driver has shut down or its background task is gone.
     /// Everything that is pending fails with [`Reason::RuntimeEnded`](crate::Reason::RuntimeEnded), and so does what comes

@@ -8,14 +8,14 @@ use psrpc_proto::{ErrorResponse, Metadata, Text};
 
 use crate::core::bus_error::BusError;
 use crate::core::handle::{
-    CallHandle, MultiHandle, RegistrationHandle, RequestHandle, SendHandle, StreamHandle, SubscriptionHandle,
+    CallHandle, MultiHandle, RegistrationHandle, RequestHandle, StreamHandle, SubscriptionHandle,
     UpdateHandle,
 };
 use crate::core::outputs::CommonEvent;
 use crate::core::time::{Time, WallTime};
 use crate::error::Failure;
 use crate::reason::{Dropped, Reason};
-use crate::stream::Delivery;
+use crate::stream::event::StreamEvent;
 use crate::wire::claim::Claim;
 use crate::wire::route::Route;
 
@@ -120,34 +120,6 @@ pub struct Reply {
     pub payload: Bytes,
 }
 
-/// What happens to a stream, on either side (PROTOCOL section 8).
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub enum StreamEvent {
-    /// A message came, and waits for [`accept`](crate::Client::accept) or
-    /// [`reject_message`](crate::Client::reject_message).
-    Message {
-        /// What it is accepted or rejected by.
-        delivery: Delivery,
-        /// The user's message, encoded.
-        payload: Bytes,
-    },
-    /// A send has ended. Its handle is stale from here on.
-    Sent {
-        /// The send.
-        send: SendHandle,
-        /// Whether the other side has the message, as far as is known.
-        outcome: Result<(), Box<Failure>>,
-    },
-    /// A stream has ended, and all its sends before it.
-    Ended {
-        /// The stream. At a client its handle is stale from here on, at a server once its handler is done.
-        stream: StreamHandle,
-        /// Why.
-        cause: Box<Failure>,
-    },
-}
-
 /// What a [`Server`](crate::Server) tells the layer above.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -181,7 +153,7 @@ pub enum ServerEvent {
         request: RequestHandle,
     },
     /// A stream was granted to this server and is open; its handler is to be run, until
-    /// [`Server::finish_stream`](crate::Server::finish_stream).
+    /// [`finish_stream`](crate::Engine::finish_stream).
     Accepted {
         /// The request that opened it. Its handle is stale from here on.
         request: RequestHandle,

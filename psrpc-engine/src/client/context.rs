@@ -13,14 +13,17 @@ use crate::core::time::{Now, Time};
 use crate::error::Failure;
 use crate::event::ClientEvent;
 use crate::reason::{Dropped, Reason};
-use crate::stream::{self, Side, StreamTimer, Streams};
+use crate::stream::Streams;
+use crate::stream::context::{self as stream_context, Rules};
+use crate::stream::sends::StreamTimer;
+use crate::stream::side::{Parts, Side};
 
 /// What the client's outputs, timers and counters are.
 pub(super) type Outputs = outputs::Outputs<ClientEvent, Owner>;
 
 /// What a timer of a client is for.
 #[derive(Clone, Copy)]
-pub(super) enum Owner {
+pub(crate) enum Owner {
     Call(CallHandle),
     Multi(MultiHandle),
     Stream(StreamTimer),
@@ -36,15 +39,22 @@ impl From<StreamTimer> for Owner {
     }
 }
 
-/// The streams of a client, each with the call that opens it until it is open.
-pub(super) type ClientStreams = Streams<Opening>;
+/// The client's side of streams.
+#[derive(Clone, Copy, Debug)]
+pub enum ClientSide {}
 
-/// The call that opens a stream, until it is open.
-pub(super) type Opening = Option<CallHandle>;
+impl Side for ClientSide {}
 
-impl Side for Opening {
+impl Parts for ClientSide {
+    type Event = ClientEvent;
+    type Owner = Owner;
+    /// The call that opens a stream, until it is open.
+    type Data = Option<CallHandle>;
     const LINGERS: bool = false;
 }
+
+/// The streams of a client.
+pub(super) type ClientStreams = Streams<ClientSide>;
 
 /// What calls need of the rest of the client.
 pub(super) struct Context<'a> {
@@ -70,16 +80,9 @@ impl Context<'_> {
     }
 
     /// The streams, with what they need.
-    pub(super) fn streams(&mut self) -> (&mut ClientStreams, stream::Context<'_, ClientEvent, Owner>) {
+    pub(super) fn streams(&mut self) -> (&mut ClientStreams, stream_context::Context<'_, ClientSide>) {
         let Self { now, outputs, ids, config, streams } = self;
-        let rules = stream::Rules {
-            config: &config.streams,
-            frame: &config.limits.frame,
-            timeout: config.timeout,
-            skew_allowance: config.skew_allowance,
-            horizon: config.horizon,
-        };
-        (streams, stream::Context { now: *now, outputs, ids, rules })
+        (streams, stream_context::Context { now: *now, outputs, ids, rules: stream_rules(config) })
     }
 
     /// Counts a frame that nobody waits for, if the bus did not take it.
@@ -100,7 +103,7 @@ impl Context<'_> {
         let outcome = match outcome {
             Ok(()) => {
                 streams.opened(&mut cx, stream);
-                if let Some(opening) = streams.keeps(stream) {
+                if let Some(opening) = streams.data_mut(stream) {
                     *opening = None;
                 }
                 Ok(stream)
@@ -111,5 +114,16 @@ impl Context<'_> {
             }
         };
         self.outputs.event(ClientEvent::Opened { call, outcome });
+    }
+}
+
+/// How the streams of a client behave.
+pub(super) fn stream_rules(config: &ClientConfig) -> Rules<'_> {
+    Rules {
+        config: &config.streams,
+        frame: &config.limits.frame,
+        timeout: config.timeout,
+        skew_allowance: config.skew_allowance,
+        horizon: config.horizon,
     }
 }

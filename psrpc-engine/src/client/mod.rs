@@ -12,14 +12,13 @@ mod subscription;
 use alloc::boxed::Box;
 use alloc::string::ToString;
 use core::fmt;
-use core::time::Duration;
 
-use bytes::Bytes;
 use psrpc_proto::{Channel, ErrorResponse, Frame, IdGenerator, Seed, Text};
 
 pub use self::call::Call;
 use self::call::Calls;
-use self::context::{ClientStreams, Context, Outputs, Owner};
+pub use self::context::ClientSide;
+use self::context::{ClientStreams, Context, Outputs, Owner, stream_rules};
 pub use self::multi::MultiCall;
 use self::multi::MultiCalls;
 pub use self::stream::OpenStream;
@@ -27,17 +26,18 @@ use self::subscription::{ListenerHandle, Listeners};
 use crate::config::{ClientConfig, ConfigError};
 use crate::core::budget::{Budget, Due, Step};
 use crate::core::bus_error::BusError;
-use crate::core::handle::{CallHandle, MultiHandle, SendHandle, StreamHandle, SubscriptionHandle};
+use crate::core::handle::{CallHandle, MultiHandle, StreamHandle, SubscriptionHandle};
 use crate::core::map::HashKeys;
 use crate::core::outputs::{LentFrame, Output, Publish, SubscriptionKind, Token};
 use crate::core::subscriptions::{Ended, Live, Subscriptions};
 use crate::core::time::Now;
 use crate::core::timers::{Timeout, TimerId, TimerKind};
 use crate::engine::Engine;
-use crate::error::{CallError, Evidence, Failure, SendError};
+use crate::error::{CallError, Evidence, Failure};
 use crate::event::ClientEvent;
 use crate::reason::{Counters, Reason};
-use crate::stream::{Delivery, Streams, plain_close};
+use crate::stream::Streams;
+use crate::stream::commands::StreamCommands;
 use crate::wire::incoming;
 use crate::wire::route::{Route, check_own_id, check_service};
 
@@ -199,11 +199,6 @@ impl Client {
         self.streams.remembered()
     }
 
-    /// How long what does not say so itself may take.
-    pub fn default_timeout(&self) -> Duration {
-        self.config.timeout
-    }
-
     /// What happened so far.
     pub fn counters(&self) -> &Counters {
         &self.outputs.counters
@@ -308,57 +303,6 @@ impl Client {
     pub fn select(&mut self, now: Now, call: CallHandle, choice: Result<Option<Text>, ErrorResponse>) {
         let (calls, _, mut cx) = self.split(now);
         calls.select(&mut cx, call, choice);
-    }
-
-    /// Sends a message on a stream. It ends with exactly one [`StreamEvent::Sent`](crate::StreamEvent::Sent), after
-    /// `timeout`, or else the client's, at the latest. Messages arrive in the order of their sends only if each is sent
-    /// after the one before it was acknowledged.
-    ///
-    /// # Errors
-    ///
-    /// When the stream has ended, or the message cannot be sent as it stands; nothing is published then.
-    pub fn send(
-        &mut self,
-        now: Now,
-        stream: StreamHandle,
-        payload: impl Into<Bytes>,
-        timeout: Option<Duration>,
-    ) -> Result<SendHandle, SendError> {
-        let (_, _, mut cx) = self.split(now);
-        let (streams, mut cx) = cx.streams();
-        streams.send(&mut cx, stream, payload.into(), timeout)
-    }
-
-    /// Forgets a send, without an event. Whether the message arrives is open.
-    pub fn cancel_send(&mut self, send: SendHandle) {
-        self.streams.cancel_send(&mut self.outputs, send);
-    }
-
-    /// Answers [`StreamEvent::Message`](crate::StreamEvent::Message): its consumer has it, and its sender may know.
-    pub fn accept(&mut self, now: Now, delivery: Delivery) {
-        let (_, _, mut cx) = self.split(now);
-        let (streams, mut cx) = cx.streams();
-        streams.acknowledge(&mut cx, delivery);
-    }
-
-    /// Answers [`StreamEvent::Message`](crate::StreamEvent::Message): its consumer does not take it. With a cause, since it
-    /// does not decode, the stream ends; without one its sender hears nothing.
-    pub fn reject_message(&mut self, now: Now, delivery: Delivery, cause: Option<ErrorResponse>) {
-        let (_, _, mut cx) = self.split(now);
-        let (streams, mut cx) = cx.streams();
-        streams.reject(&mut cx, delivery, cause);
-    }
-
-    /// The consumer has taken a message that was accepted, so that there is room for another.
-    pub fn taken(&mut self, stream: StreamHandle) {
-        self.streams.taken(stream);
-    }
-
-    /// Closes a stream: both sides end with the cause, or with "stream closed".
-    pub fn close_stream(&mut self, now: Now, stream: StreamHandle, cause: Option<ErrorResponse>) {
-        let (_, _, mut cx) = self.split(now);
-        let (streams, mut cx) = cx.streams();
-        streams.close(&mut cx, stream, Reason::Closed, cause.unwrap_or_else(plain_close));
     }
 
     /// Subscribes to the updates that servers publish on a route, messages of the full protobuf name `message`. It is live
@@ -565,6 +509,7 @@ impl fmt::Debug for Client {
 
 impl Engine for Client {
     type Event = ClientEvent;
+    type Side = ClientSide;
 
     fn handle_subscribed(
         &mut self,
@@ -700,6 +645,15 @@ impl Engine for Client {
             }
         }
         self.outputs.timers.due(now.time)
+    }
+
+    fn stream_commands(&mut self) -> StreamCommands<'_, ClientSide> {
+        let Self { streams, outputs, ids, config, .. } = self;
+        StreamCommands { streams, outputs, ids, rules: stream_rules(config) }
+    }
+
+    fn finish_stream(&mut self, now: Now, stream: StreamHandle, result: Result<(), ErrorResponse>) {
+        self.stream_commands().close(now, stream, result.err());
     }
 
     fn abandon(&mut self, now: Now) {

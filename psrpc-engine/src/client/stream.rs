@@ -12,7 +12,7 @@ use crate::core::handle::{CallHandle, StreamHandle};
 use crate::core::time::Time;
 use crate::error::{CallError, Failure};
 use crate::reason::{Dropped, Reason};
-use crate::stream;
+use crate::stream::frames;
 use crate::wire::route::Route;
 use crate::wire::{incoming, outgoing};
 
@@ -63,7 +63,7 @@ pub(super) fn open(
     };
     let body = StreamBody::Open { node_id: cx.config.id.clone(), metadata };
     let timeout = deadline.since(cx.now.time);
-    let frame = stream::frame(cx.now, stream_id.clone(), request_id.clone(), timeout, body);
+    let frame = frames::frame(cx.now, stream_id.clone(), request_id.clone(), timeout, body);
     outgoing::check(&frame, route.requests(), &cx.config.limits.frame)?;
     let stream = cx.streams.add(place, stream_id, route.requests().clone(), Some(calls.next()));
     Ok(calls.start(cx, Start { request_id, vacancy, frame, deadline, route, rules, opens: Some(stream) }))
@@ -75,7 +75,7 @@ pub(super) fn on_frame(calls: &mut Calls, cx: &mut Context<'_>, mut frame: Strea
         // Most are acks and closes that come after the end.
         return cx.outputs.dropped(Dropped::of(Reason::NoStream, frame.request_id, frame.stream_id));
     };
-    let opening = cx.streams.keeps(stream).and_then(|opening| *opening);
+    let opening = cx.streams.data_mut(stream).and_then(|opening| *opening);
     if opening.is_some_and(|call| calls.is_overdue(cx.now.time, call)) && !planted!(LateOpeningCounts) {
         return cx.outputs.dropped(Dropped::of(Reason::Late, frame.request_id, frame.stream_id));
     }
@@ -124,5 +124,5 @@ pub(super) fn on_frame(calls: &mut Calls, cx: &mut Context<'_>, mut frame: Strea
 /// Ends a stream that is open, since its client ends.
 pub(super) fn end(cx: &mut Context<'_>, stream: StreamHandle, failure: Box<Failure>) {
     let (streams, mut cx) = cx.streams();
-    streams.close_with(&mut cx, stream, stream::plain_close(), failure);
+    streams.close_with(&mut cx, stream, frames::plain_close(), failure);
 }

@@ -1,8 +1,11 @@
 //! The server: commands, frames and time in; frames and events out.
 
+mod context;
 mod names;
 mod registry;
 mod request;
+mod role;
+mod side;
 mod stream;
 mod updates;
 
@@ -14,26 +17,29 @@ use core::time::Duration;
 use bytes::Bytes;
 use psrpc_proto::{Any, ErrorResponse, Frame, IdGenerator, Request, Seed, Stream, StreamBody, Text};
 
-use self::registry::{Carries, Registry};
+use self::context::{Context, stream_rules};
+use self::registry::Registry;
 use self::request::{Incoming, Requests};
-use self::stream::ServerStreams;
+use self::role::Carries;
+pub use self::side::ServerSide;
+use self::side::{Outputs, Owner, ServerStreams};
 use self::updates::Updates;
 use crate::config::{ConfigError, ServerConfig};
 use crate::core::budget::{Budget, Due, Step};
 use crate::core::bus_error::BusError;
-use crate::core::dedup::BucketKey;
 use crate::core::handle::{
-    RegistrationHandle, RequestHandle, SendHandle, StreamHandle, SubscriptionHandle, UpdateHandle,
+    RegistrationHandle, RequestHandle, StreamHandle, SubscriptionHandle, UpdateHandle,
 };
 use crate::core::map::HashKeys;
-use crate::core::outputs::{self, LentFrame, Output, Publish, Token};
+use crate::core::outputs::{LentFrame, Output, Publish, Token};
 use crate::core::time::Now;
 use crate::core::timers::{Timeout, TimerId, TimerKind};
 use crate::engine::Engine;
-use crate::error::{Failure, RegisterError, SendError, UpdateError};
+use crate::error::{Failure, RegisterError, UpdateError};
 use crate::event::ServerEvent;
 use crate::reason::{Counters, Dropped, Reason};
-use crate::stream::{Delivery, StreamTimer, Streams, plain_close};
+use crate::stream::Streams;
+use crate::stream::commands::StreamCommands;
 use crate::wire::incoming;
 use crate::wire::route::{Route, check_own_id, check_service};
 
@@ -51,27 +57,6 @@ pub struct Server {
     /// Armed while there is more to end at once.
     more: Option<TimerId>,
     outputs: Outputs,
-}
-
-type Outputs = outputs::Outputs<ServerEvent, Owner>;
-
-/// What a timer of a server is for.
-#[derive(Clone, Copy)]
-enum Owner {
-    Request(RequestHandle),
-    Bucket(BucketKey),
-    Stream(StreamTimer),
-    Update(UpdateHandle),
-    Drain,
-    Linger,
-    /// What is to be ended goes on.
-    Ending,
-}
-
-impl From<StreamTimer> for Owner {
-    fn from(timer: StreamTimer) -> Self {
-        Owner::Stream(timer)
-    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -191,11 +176,6 @@ impl Server {
         self.requests.remembered() + self.streams.remembered()
     }
 
-    /// How long a message of a stream, or an update, may take that does not say so itself.
-    pub fn default_timeout(&self) -> Duration {
-        self.config.timeout
-    }
-
     /// What happened so far.
     pub fn counters(&self) -> &Counters {
         &self.outputs.counters
@@ -299,63 +279,6 @@ impl Server {
     pub fn respond(&mut self, now: Now, request: RequestHandle, result: Result<Bytes, ErrorResponse>) {
         let (requests, mut cx) = self.split(now);
         requests.respond(&mut cx, request, result);
-        self.close_if_drained(now);
-    }
-
-    /// Sends a message on a stream, as [`Client::send`](crate::Client::send) does.
-    ///
-    /// # Errors
-    ///
-    /// When the stream has ended, or the message cannot be sent as it stands; nothing is published then.
-    pub fn send(
-        &mut self,
-        now: Now,
-        stream: StreamHandle,
-        payload: impl Into<Bytes>,
-        timeout: Option<Duration>,
-    ) -> Result<SendHandle, SendError> {
-        let (_, mut cx) = self.split(now);
-        let (streams, mut cx) = cx.streams();
-        streams.send(&mut cx, stream, payload.into(), timeout)
-    }
-
-    /// Forgets a send, without an event. Whether the message arrives is open.
-    pub fn cancel_send(&mut self, send: SendHandle) {
-        self.streams.cancel_send(&mut self.outputs, send);
-    }
-
-    /// Answers [`StreamEvent::Message`](crate::StreamEvent::Message): its consumer has it, and its sender may know.
-    pub fn accept(&mut self, now: Now, delivery: Delivery) {
-        let (_, mut cx) = self.split(now);
-        let (streams, mut cx) = cx.streams();
-        streams.acknowledge(&mut cx, delivery);
-    }
-
-    /// Answers [`StreamEvent::Message`](crate::StreamEvent::Message): its consumer does not take it. With a cause, since it
-    /// does not decode, the stream ends; without one its sender hears nothing.
-    pub fn reject_message(&mut self, now: Now, delivery: Delivery, cause: Option<ErrorResponse>) {
-        let (_, mut cx) = self.split(now);
-        let (streams, mut cx) = cx.streams();
-        streams.reject(&mut cx, delivery, cause);
-    }
-
-    /// The consumer has taken a message that was accepted, so that there is room for another.
-    pub fn taken(&mut self, stream: StreamHandle) {
-        self.streams.taken(stream);
-    }
-
-    /// Closes a stream whose handler goes on: both sides end with the cause, or with "stream closed".
-    pub fn close_stream(&mut self, now: Now, stream: StreamHandle, cause: Option<ErrorResponse>) {
-        let (_, mut cx) = self.split(now);
-        let (streams, mut cx) = cx.streams();
-        streams.close(&mut cx, stream, Reason::Closed, cause.unwrap_or_else(plain_close));
-    }
-
-    /// The handler of a stream is done: if it is still open both sides end, with the handler's error or with "stream
-    /// closed". Its handle is stale from here on.
-    pub fn finish_stream(&mut self, now: Now, stream: StreamHandle, result: Result<(), ErrorResponse>) {
-        let (_, mut cx) = self.split(now);
-        stream::finish(&mut cx, stream, result);
         self.close_if_drained(now);
     }
 
@@ -543,31 +466,6 @@ impl Server {
     }
 }
 
-/// What a request needs of the rest of the server.
-struct Context<'a> {
-    now: Now,
-    outputs: &'a mut Outputs,
-    ids: &'a mut IdGenerator,
-    registry: &'a mut Registry,
-    config: &'a ServerConfig,
-    streams: &'a mut ServerStreams,
-}
-
-impl Context<'_> {
-    /// The streams, with what they need.
-    fn streams(&mut self) -> (&mut ServerStreams, crate::stream::Context<'_, ServerEvent, Owner>) {
-        let Self { now, outputs, ids, config, streams, .. } = self;
-        let rules = crate::stream::Rules {
-            config: &config.streams,
-            frame: &config.limits.frame,
-            timeout: config.timeout,
-            skew_allowance: config.skew_allowance,
-            horizon: config.horizon,
-        };
-        (streams, crate::stream::Context { now: *now, outputs, ids, rules })
-    }
-}
-
 impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Server")
@@ -581,6 +479,7 @@ impl fmt::Debug for Server {
 
 impl Engine for Server {
     type Event = ServerEvent;
+    type Side = ServerSide;
 
     fn handle_subscribed(
         &mut self,
@@ -751,6 +650,17 @@ impl Engine for Server {
             self.close_if_drained(now);
         }
         self.outputs.timers.due(now.time)
+    }
+
+    fn stream_commands(&mut self) -> StreamCommands<'_, ServerSide> {
+        let Self { streams, outputs, ids, config, .. } = self;
+        StreamCommands { streams, outputs, ids, rules: stream_rules(config) }
+    }
+
+    fn finish_stream(&mut self, now: Now, stream: StreamHandle, result: Result<(), ErrorResponse>) {
+        let (_, mut cx) = self.split(now);
+        stream::finish(&mut cx, stream, result);
+        self.close_if_drained(now);
     }
 
     fn abandon(&mut self, now: Now) {

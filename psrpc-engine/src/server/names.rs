@@ -4,7 +4,7 @@ use alloc::string::ToString;
 
 use psrpc_proto::Channel;
 
-use super::registry::{Carries, Role};
+use super::role::{Carries, Role};
 use crate::core::map::{HashKeys, Map};
 use crate::error::RegisterError;
 use crate::wire::route::Route;

@@ -18,8 +18,8 @@ use psrpc_proto::{
     Channel, ClaimRequest, ClaimResponse, ErrorCode, ErrorResponse, Frame, Metadata, Request, Response, Text,
 };
 
-use super::stream::Kept;
-use super::{Context, Outputs, Owner};
+use super::context::Context;
+use super::side::{Outputs, Owner, ServedBy};
 use crate::config::ServerConfig;
 use crate::core::budget::{Budget, Step};
 use crate::core::cache::Cache;
@@ -32,7 +32,8 @@ use crate::core::time::{Expired, Expiry, NotExpired, Now, WallTime};
 use crate::core::timers::TimerKind;
 use crate::event::{Received, ServerEvent};
 use crate::reason::{Dropped, Reason};
-use crate::stream::{self, Delivery};
+use crate::stream::delivery::Delivery;
+use crate::stream::frames;
 use crate::wire::outgoing::{self, TooLarge};
 use crate::wire::route::Route;
 
@@ -437,14 +438,14 @@ impl Requests {
         let Opening { stream_id, sent_at, expiry } = opening;
         let vacancy = cx.streams.vacancy(&stream_id);
         let Some(vacancy) = vacancy.filter(|_| !cx.registry.is_leaving(registration)) else {
-            refuse_stream(cx, stream_id, &channel, stream::eof());
+            refuse_stream(cx, stream_id, &channel, frames::eof());
             cx.outputs.count(Reason::Draining);
             cx.outputs.event(ServerEvent::Abandoned { request, reason: Reason::Draining });
             return cx.registry.release(cx.outputs, registration);
         };
         let place = cx.registry.add_stream(registration, cx.streams.next());
         let (streams, mut cx) = cx.streams();
-        let stream = streams.add(vacancy, stream_id, channel, Kept { registration, place });
+        let stream = streams.add(vacancy, stream_id, channel, ServedBy { registration, place });
         streams.opened(&mut cx, stream);
         cx.outputs.event(ServerEvent::Accepted { request, stream });
         streams.acknowledge(&mut cx, Delivery { stream, request_id, sent_at, expiry });
@@ -522,7 +523,7 @@ fn stream_channel(config: &ServerConfig, client_id: &Text) -> Channel {
 fn refuse_stream(cx: &mut Context<'_>, stream_id: Text, channel: &Channel, cause: ErrorResponse) {
     if !cx.outputs.is_blocked() {
         let (_, mut cx) = cx.streams();
-        stream::publish_close(&mut cx, Publish::Refusal, stream_id, channel, cause);
+        frames::publish_close(&mut cx, Publish::Refusal, stream_id, channel, cause);
     }
 }
 

@@ -2,30 +2,16 @@
 
 use psrpc_proto::{ErrorResponse, Frame, Stream, StreamBody};
 
-use super::Context;
+use super::context::Context;
 use super::request::{Incoming, Opening, Requests};
+use super::side::ServedBy;
 use crate::core::handle::{RegistrationHandle, StreamHandle};
 use crate::error::Failure;
 use crate::event::ServerEvent;
 use crate::reason::Reason;
-use crate::stream::{Side, Streams, eof, plain_close};
+use crate::stream::frames::{eof, plain_close};
 use crate::wire::incoming;
 use crate::wire::route::Route;
-
-/// The streams of a server, those whose handlers are not done yet included.
-pub(super) type ServerStreams = Streams<Kept>;
-
-/// What a server keeps with a stream.
-pub(super) struct Kept {
-    /// The registration whose handler it has.
-    pub(super) registration: RegistrationHandle,
-    /// Its place among the streams of the registration.
-    pub(super) place: usize,
-}
-
-impl Side for Kept {
-    const LINGERS: bool = true;
-}
 
 /// A frame of a client. Every server of the method gets it, whichever has the stream.
 pub(super) fn on_frame(
@@ -99,11 +85,11 @@ pub(super) fn stop_handler(cx: &mut Context<'_>, stream: StreamHandle) {
 }
 
 fn forget(cx: &mut Context<'_>, stream: StreamHandle) {
-    let Some(Kept { registration, place }) = cx.streams.forget(cx.outputs, stream) else { return };
+    let Some(ServedBy { registration, place }) = cx.streams.forget(cx.outputs, stream) else { return };
     // The last stream of the registration takes its place there.
     let moved = cx.registry.remove_stream(registration, place);
-    if let Some(kept) = moved.and_then(|moved| cx.streams.keeps(moved)) {
-        kept.place = place;
+    if let Some(served_by) = moved.and_then(|moved| cx.streams.data_mut(moved)) {
+        served_by.place = place;
     }
     cx.registry.release(cx.outputs, registration);
 }

@@ -5,7 +5,8 @@ use core::time::Duration;
 
 use psrpc_proto::{Any, Frame};
 
-use super::{Context, Outputs, Owner};
+use super::context::Context;
+use super::side::{Outputs, Owner};
 use crate::core::budget::{Budget, Step};
 use crate::core::bus_error::BusError;
 use crate::core::handle::{Handles, UpdateHandle};

@@ -8,54 +8,55 @@
 //!
 //! A client's stream is gone when it ends; a server's lingers until its handler is done.
 
-mod sends;
+pub(crate) mod commands;
+pub(crate) mod context;
+pub(crate) mod delivery;
+pub(crate) mod event;
+pub(crate) mod frames;
+pub(crate) mod sends;
+pub(crate) mod side;
 
 use alloc::boxed::Box;
-use alloc::format;
 use alloc::vec::Vec;
 use core::time::Duration;
 
 use bytes::Bytes;
-use psrpc_proto::{
-    Channel, ErrorCode, ErrorResponse, Frame, FrameLimits, IdGenerator, Stream, StreamBody, Text,
-};
+use psrpc_proto::{Channel, ErrorCode, ErrorResponse, Frame, Stream, StreamBody, Text};
 
-use self::sends::Sends;
-use crate::config::{SlowConsumer, StreamConfig};
+use self::context::{Context, Rules};
+use self::delivery::Delivery;
+use self::event::StreamEvent;
+use self::frames::{frame, publish_close, slow_consumer};
+use self::sends::{Sends, StreamTimer};
+use self::side::{Side, SideOutputs};
+use crate::config::SlowConsumer;
 use crate::core::budget::{Budget, Step};
 use crate::core::bus_error::BusError;
-use crate::core::dedup::{Admission, BucketKey, Dedup};
+use crate::core::dedup::{Admission, Dedup};
 use crate::core::handle::{SendHandle, StreamHandle};
 use crate::core::in_flight::{InFlight, Vacancy};
 use crate::core::map::HashKeys;
-use crate::core::outputs::{CommonEvent, Outputs, Publish};
-use crate::core::time::{Expiry, Now, Time};
+use crate::core::outputs::Publish;
+use crate::core::time::{Expiry, Time};
 use crate::core::timers::TimerKind;
 use crate::error::{Evidence, Failure, SendError};
-use crate::event::StreamEvent;
 use crate::limits::StreamLimits;
 use crate::reason::{Dropped, Reason};
-use crate::wire::outgoing::{self, TooLarge};
+use crate::wire::outgoing;
 
-/// What a side keeps with a stream.
-pub(crate) trait Side {
-    /// Whether a stream stays in the table when it ends, until it is forgotten.
-    const LINGERS: bool;
-}
-
-/// The streams of one engine. Each keeps a `K` of its side.
-pub(crate) struct Streams<K> {
-    in_flight: InFlight<StreamHandle, Half<K>>,
+/// The streams of one engine.
+pub(crate) struct Streams<S: Side> {
+    in_flight: InFlight<StreamHandle, StreamState<S::Data>>,
     sends: Sends,
     received: Dedup,
     keys: HashKeys,
     limits: StreamLimits,
 }
 
-/// This side of a stream.
-pub(crate) struct Half<K> {
-    /// What its side keeps with it.
-    pub(crate) keeps: K,
+/// The state of one side of a stream.
+struct StreamState<D> {
+    /// What the side holds of its own.
+    data: D,
     /// Where its frames go.
     channel: Channel,
     ended: bool,
@@ -68,57 +69,7 @@ pub(crate) struct Half<K> {
     sends: Vec<SendHandle>,
 }
 
-/// A message that came in, and waits for [`accept`](crate::Client::accept) or
-/// [`reject_message`](crate::Client::reject_message).
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[must_use = "its sender waits for it to be accepted"]
-pub struct Delivery {
-    pub(crate) stream: StreamHandle,
-    pub(crate) request_id: Text,
-    pub(crate) sent_at: i64,
-    pub(crate) expiry: i64,
-}
-
-impl Delivery {
-    /// The stream that it came on.
-    pub fn stream(&self) -> StreamHandle {
-        self.stream
-    }
-}
-
-/// What a timer is for.
-#[derive(Clone, Copy)]
-pub(crate) enum StreamTimer {
-    Idle(StreamHandle),
-    Send(SendHandle),
-    Bucket(BucketKey),
-}
-
-/// What streams need of the engine that they belong to.
-pub(crate) struct Context<'a, E, O> {
-    pub(crate) now: Now,
-    pub(crate) outputs: &'a mut Outputs<E, O>,
-    pub(crate) ids: &'a mut IdGenerator,
-    pub(crate) rules: Rules<'a>,
-}
-
-/// How streams are to behave.
-#[derive(Clone, Copy)]
-pub(crate) struct Rules<'a> {
-    pub(crate) config: &'a StreamConfig,
-    pub(crate) frame: &'a FrameLimits,
-    /// How long a message may take that does not say so itself.
-    pub(crate) timeout: Duration,
-    pub(crate) skew_allowance: Duration,
-    pub(crate) horizon: Duration,
-}
-
-/// An engine's event that can be one of a stream's.
-pub(crate) trait Events: CommonEvent + From<StreamEvent> {}
-
-impl<T: CommonEvent + From<StreamEvent>> Events for T {}
-
-impl<K: Side> Streams<K> {
+impl<S: Side> Streams<S> {
     pub(crate) fn new(keys: HashKeys, limits: StreamLimits) -> Self {
         Self {
             in_flight: InFlight::new(keys.clone()),
@@ -161,9 +112,9 @@ impl<K: Side> Streams<K> {
         self.in_flight.find(stream_id)
     }
 
-    /// What its side keeps with a stream.
-    pub(crate) fn keeps(&mut self, stream: StreamHandle) -> Option<&mut K> {
-        self.in_flight.get_mut(stream).map(|entry| &mut entry.state.keeps)
+    /// What the side holds of its own with a stream.
+    pub(crate) fn data_mut(&mut self, stream: StreamHandle) -> Option<&mut S::Data> {
+        self.in_flight.get_mut(stream).map(|entry| &mut entry.state.data)
     }
 
     /// The handle that the next stream gets.
@@ -193,21 +144,17 @@ impl<K: Side> Streams<K> {
         vacancy: Vacancy,
         stream_id: Text,
         channel: Channel,
-        keeps: K,
+        data: S::Data,
     ) -> StreamHandle {
         let handle = self.in_flight.next();
         let (heard, sends) = (Time::ZERO, Vec::new());
-        let half = Half { keeps, channel, ended: false, heard, unread: 0, acks: 0, sends };
-        self.in_flight.insert(vacancy, stream_id, None, half);
+        let state = StreamState { data, channel, ended: false, heard, unread: 0, acks: 0, sends };
+        self.in_flight.insert(vacancy, stream_id, None, state);
         handle
     }
 
     /// The stream is open from here on.
-    pub(crate) fn opened<E: Events, O: Copy + From<StreamTimer>>(
-        &mut self,
-        cx: &mut Context<'_, E, O>,
-        stream: StreamHandle,
-    ) {
+    pub(crate) fn opened(&mut self, cx: &mut Context<'_, S>, stream: StreamHandle) {
         let Some(entry) = self.in_flight.get_mut(stream) else { return };
         entry.state.heard = cx.now.time;
         if let Some(idle) = cx.rules.config.idle_timeout.filter(|_| !planted!(IdleForever)) {
@@ -223,23 +170,23 @@ impl<K: Side> Streams<K> {
     // --- frames ----------------------------------------------------------------------------------------------
 
     /// A message of the other side.
-    pub(crate) fn on_message<E: Events, O: Copy + From<StreamTimer>>(
+    pub(crate) fn on_message(
         &mut self,
-        cx: &mut Context<'_, E, O>,
+        cx: &mut Context<'_, S>,
         stream: StreamHandle,
         frame: Stream,
         payload: Bytes,
     ) {
         let Stream { stream_id, request_id, sent_at, expiry, .. } = frame;
         let drop = |reason| Dropped::of(reason, request_id.clone(), stream_id.clone());
-        let half = match self.in_flight.get_mut(stream) {
+        let state = match self.in_flight.get_mut(stream) {
             Some(entry) if !entry.state.ended || planted!(EndedStreamReceives) => &mut entry.state,
             _ => return cx.outputs.dropped(drop(Reason::NoStream)),
         };
         if request_id.is_empty() {
             return cx.outputs.dropped(drop(Reason::MissingId));
         }
-        half.heard = cx.now.time;
+        state.heard = cx.now.time;
         let Rules { horizon, skew_allowance, .. } = cx.rules;
         let expires = match Expiry::of_frame(cx.now, sent_at, expiry, horizon, skew_allowance) {
             Ok(expires) => expires,
@@ -251,8 +198,8 @@ impl<K: Side> Streams<K> {
         let identity = self.keys.identity(stream_id.as_bytes(), request_id.as_bytes());
         let limit = self.limits.unread_per_stream + usize::from(planted!(UnreadLimitByOne));
         // Its ack would wait with many others.
-        let held_up = cx.outputs.is_blocked() && half.acks >= limit || cx.outputs.is_overfull();
-        if !self.received.knows(identity) && (half.unread >= limit || held_up) {
+        let held_up = cx.outputs.is_blocked() && state.acks >= limit || cx.outputs.is_overfull();
+        if !self.received.knows(identity) && (state.unread >= limit || held_up) {
             cx.outputs.dropped(drop(Reason::SlowConsumer));
             if cx.rules.config.slow_consumer == SlowConsumer::Close {
                 self.close(cx, stream, Reason::SlowConsumer, slow_consumer());
@@ -269,7 +216,7 @@ impl<K: Side> Streams<K> {
             }
             Admission::Full => return cx.outputs.dropped(drop(Reason::MessagesFull)),
         }
-        half.unread += 1;
+        state.unread += 1;
         let delivery = Delivery { stream, request_id, sent_at, expiry };
         if planted!(AckOnArrival) {
             self.acknowledge(cx, delivery.clone());
@@ -278,11 +225,7 @@ impl<K: Side> Streams<K> {
     }
 
     /// An ack of the other side. Its own expiry does not matter: the send that waits for it has a deadline.
-    pub(crate) fn on_ack<E: Events, O: Copy + From<StreamTimer>>(
-        &mut self,
-        cx: &mut Context<'_, E, O>,
-        frame: Stream,
-    ) {
+    pub(crate) fn on_ack(&mut self, cx: &mut Context<'_, S>, frame: Stream) {
         let Stream { stream_id, request_id, .. } = frame;
         let stream = self.in_flight.find(&stream_id);
         let Some(send) = self.sends.find(&request_id).filter(|send| self.sends.stream(*send) == stream)
@@ -303,9 +246,9 @@ impl<K: Side> Streams<K> {
     }
 
     /// The other side has closed the stream. That holds however late it is said: a stream that misses its end stays for ever.
-    pub(crate) fn on_close<E: Events, O: Copy>(
+    pub(crate) fn on_close(
         &mut self,
-        outputs: &mut Outputs<E, O>,
+        outputs: &mut SideOutputs<S>,
         stream: StreamHandle,
         cause: ErrorResponse,
     ) {
@@ -314,12 +257,7 @@ impl<K: Side> Streams<K> {
 
     // --- time and results ------------------------------------------------------------------------------------
 
-    pub(crate) fn on_timeout<E: Events, O: Copy + From<StreamTimer>>(
-        &mut self,
-        cx: &mut Context<'_, E, O>,
-        timer: StreamTimer,
-        budget: &mut Budget,
-    ) {
+    pub(crate) fn on_timeout(&mut self, cx: &mut Context<'_, S>, timer: StreamTimer, budget: &mut Budget) {
         match timer {
             StreamTimer::Bucket(bucket) => {
                 let owner = |bucket| StreamTimer::Bucket(bucket).into();
@@ -336,11 +274,7 @@ impl<K: Side> Streams<K> {
         }
     }
 
-    fn on_idle<E: Events, O: Copy + From<StreamTimer>>(
-        &mut self,
-        cx: &mut Context<'_, E, O>,
-        stream: StreamHandle,
-    ) {
+    fn on_idle(&mut self, cx: &mut Context<'_, S>, stream: StreamHandle) {
         let Some(entry) = self.in_flight.timer_fired(stream) else { return };
         let Some(idle) = cx.rules.config.idle_timeout else { return };
         let until = entry.state.heard + idle;
@@ -358,9 +292,9 @@ impl<K: Side> Streams<K> {
         self.close(cx, stream, Reason::Idle, cause);
     }
 
-    pub(crate) fn on_message_published<E: Events, O: Copy>(
+    pub(crate) fn on_message_published(
         &mut self,
-        outputs: &mut Outputs<E, O>,
+        outputs: &mut SideOutputs<S>,
         send: SendHandle,
         result: Result<Option<u64>, BusError>,
     ) {
@@ -378,45 +312,41 @@ impl<K: Side> Streams<K> {
     // --- commands --------------------------------------------------------------------------------------------
 
     /// Sends a message. It is over by its deadline.
-    pub(crate) fn send<E: Events, O: Copy + From<StreamTimer>>(
+    pub(crate) fn send(
         &mut self,
-        cx: &mut Context<'_, E, O>,
+        cx: &mut Context<'_, S>,
         stream: StreamHandle,
         payload: Bytes,
         timeout: Option<Duration>,
     ) -> Result<SendHandle, SendError> {
         let entry = self.in_flight.get_mut(stream).filter(|entry| !entry.state.ended);
         let Some(entry) = entry else { return Err(SendError::Ended) };
-        let half = &mut entry.state;
+        let state = &mut entry.state;
         let limit = self.limits.sends_per_stream;
-        if half.sends.len() >= limit {
+        if state.sends.len() >= limit {
             return Err(SendError::TooMany { limit });
         }
         let timeout = timeout.unwrap_or(cx.rules.timeout);
         let (request_id, vacancy) = self.sends.draw_id(cx.ids);
         let body = StreamBody::Message { payload };
         let frame = frame(cx.now, entry.id.clone(), request_id.clone(), timeout, body);
-        outgoing::check(&frame, &half.channel, cx.rules.frame)?;
+        outgoing::check(&frame, &state.channel, cx.rules.frame)?;
         let deadline = cx.now.time + timeout + Duration::from_nanos(u64::from(planted!(SendLateByOne)));
         let send = self.sends.start(&mut cx.outputs.timers, vacancy, request_id, deadline, stream);
-        half.sends.push(send);
-        cx.outputs.publish(Publish::Message(send), &half.channel, frame);
+        state.sends.push(send);
+        cx.outputs.publish(Publish::Message(send), &state.channel, frame);
         Ok(send)
     }
 
     /// Nobody waits for a send any more. Whether the message arrives is open.
-    pub(crate) fn cancel_send<E: Events, O: Copy>(&mut self, outputs: &mut Outputs<E, O>, send: SendHandle) {
+    pub(crate) fn cancel_send(&mut self, outputs: &mut SideOutputs<S>, send: SendHandle) {
         if let Some(stream) = self.sends.settle(&mut outputs.timers, send) {
             self.forget_send(stream, send);
         }
     }
 
     /// The consumer has what was sent: its sender may know.
-    pub(crate) fn acknowledge<E: Events, O: Copy + From<StreamTimer>>(
-        &mut self,
-        cx: &mut Context<'_, E, O>,
-        delivery: Delivery,
-    ) {
+    pub(crate) fn acknowledge(&mut self, cx: &mut Context<'_, S>, delivery: Delivery) {
         let Delivery { stream, request_id, sent_at, expiry } = delivery;
         let Some(entry) = self.in_flight.get_mut(stream).filter(|entry| !entry.state.ended) else { return };
         entry.state.acks += 1;
@@ -426,9 +356,9 @@ impl<K: Side> Streams<K> {
     }
 
     /// The consumer does not take the message: it ends the stream, if it gives a cause for that.
-    pub(crate) fn reject<E: Events, O: Copy + From<StreamTimer>>(
+    pub(crate) fn reject(
         &mut self,
-        cx: &mut Context<'_, E, O>,
+        cx: &mut Context<'_, S>,
         delivery: Delivery,
         cause: Option<ErrorResponse>,
     ) {
@@ -450,9 +380,9 @@ impl<K: Side> Streams<K> {
     }
 
     /// Ends a stream, and tells the other side.
-    pub(crate) fn close<E: Events, O: Copy + From<StreamTimer>>(
+    pub(crate) fn close(
         &mut self,
-        cx: &mut Context<'_, E, O>,
+        cx: &mut Context<'_, S>,
         stream: StreamHandle,
         reason: Reason,
         cause: ErrorResponse,
@@ -461,9 +391,9 @@ impl<K: Side> Streams<K> {
     }
 
     /// Ends a stream for a cause that the other side is told in other words.
-    pub(crate) fn close_with<E: Events, O: Copy + From<StreamTimer>>(
+    pub(crate) fn close_with(
         &mut self,
-        cx: &mut Context<'_, E, O>,
+        cx: &mut Context<'_, S>,
         stream: StreamHandle,
         told: ErrorResponse,
         cause: Box<Failure>,
@@ -477,36 +407,26 @@ impl<K: Side> Streams<K> {
     }
 
     /// Gives up a stream that did not come to be open. A server that takes it late learns so, if its opening has left.
-    pub(crate) fn abort<E: Events, O: Copy + From<StreamTimer>>(
-        &mut self,
-        cx: &mut Context<'_, E, O>,
-        stream: StreamHandle,
-        failure: &Failure,
-    ) {
-        let Some((stream_id, half)) = self.in_flight.settle(stream, &mut cx.outputs.timers) else { return };
+    pub(crate) fn abort(&mut self, cx: &mut Context<'_, S>, stream: StreamHandle, failure: &Failure) {
+        let Some((stream_id, state)) = self.in_flight.settle(stream, &mut cx.outputs.timers) else { return };
         // A server that refused it needs not be told, unless another may have it.
         let may_be_open = !failure.evidence.unsent
             && (failure.reason != Reason::Answered || failure.evidence.selected.is_some());
         if may_be_open && !planted!(AbortUntold) {
             let told = ErrorResponse::new(failure.code.clone(), failure.text.clone());
-            publish_close(cx, Publish::Close, stream_id, &half.channel, told);
+            publish_close(cx, Publish::Close, stream_id, &state.channel, told);
         }
     }
 
     /// Ends a stream on this side, with all that is on its way.
-    pub(crate) fn end<E: Events, O: Copy>(
-        &mut self,
-        outputs: &mut Outputs<E, O>,
-        stream: StreamHandle,
-        cause: Box<Failure>,
-    ) {
+    pub(crate) fn end(&mut self, outputs: &mut SideOutputs<S>, stream: StreamHandle, cause: Box<Failure>) {
         let Some(entry) = self.in_flight.get_mut(stream).filter(|entry| !entry.state.ended) else { return };
         entry.state.ended = true;
         entry.disarm(&mut outputs.timers);
         for send in core::mem::take(&mut entry.state.sends).into_iter().filter(|_| !planted!(SendsOutlive)) {
             self.settle(outputs, send, Err(cause.clone()));
         }
-        if !K::LINGERS && !planted!(EndedStreamStays) {
+        if !S::LINGERS && !planted!(EndedStreamStays) {
             self.in_flight.settle(stream, &mut outputs.timers);
         }
         outputs.count(cause.reason);
@@ -514,27 +434,18 @@ impl<K: Side> Streams<K> {
     }
 
     /// Removes a stream that has ended.
-    pub(crate) fn forget<E: Events, O: Copy>(
-        &mut self,
-        outputs: &mut Outputs<E, O>,
-        stream: StreamHandle,
-    ) -> Option<K> {
-        self.in_flight.settle(stream, &mut outputs.timers).map(|(_, half)| half.keeps)
+    pub(crate) fn forget(&mut self, outputs: &mut SideOutputs<S>, stream: StreamHandle) -> Option<S::Data> {
+        self.in_flight.settle(stream, &mut outputs.timers).map(|(_, state)| state.data)
     }
 
     /// Forgets which messages came.
-    pub(crate) fn forget_received<E: Events, O: Copy>(&mut self, outputs: &mut Outputs<E, O>) {
+    pub(crate) fn forget_received(&mut self, outputs: &mut SideOutputs<S>) {
         self.received.clear(&mut outputs.timers);
     }
 
     // --- transitions -----------------------------------------------------------------------------------------
 
-    fn settle<E: Events, O: Copy>(
-        &mut self,
-        outputs: &mut Outputs<E, O>,
-        send: SendHandle,
-        outcome: Result<(), Box<Failure>>,
-    ) {
+    fn settle(&mut self, outputs: &mut SideOutputs<S>, send: SendHandle, outcome: Result<(), Box<Failure>>) {
         let Some(stream) = self.sends.settle(&mut outputs.timers, send) else { return };
         self.forget_send(stream, send);
         outputs.event(StreamEvent::Sent { send, outcome }.into());
@@ -546,57 +457,4 @@ impl<K: Side> Streams<K> {
             entry.state.sends.swap_remove(place);
         }
     }
-}
-
-/// Tells the other side of a stream that it has ended, unless far too many wait to be told. A cause that is larger than a
-/// frame may be becomes another, `resource_exhausted`, since nobody would read it and the stream would not end there.
-pub(crate) fn publish_close<E: Events, O: Copy>(
-    cx: &mut Context<'_, E, O>,
-    what: Publish,
-    stream_id: Text,
-    channel: &Channel,
-    cause: ErrorResponse,
-) {
-    if cx.outputs.is_overfull() {
-        return cx.outputs.count(Reason::Withdrawn);
-    }
-    let request_id = cx.ids.request();
-    let close = |code, text| {
-        let (stream_id, request_id) = (stream_id.clone(), request_id.clone());
-        frame(cx.now, stream_id, request_id, cx.rules.timeout, StreamBody::Close { code, text })
-    };
-    let mut frame = close(cause.code, cause.text);
-    if let Err(TooLarge { size, unit, limit }) = outgoing::check(&frame, channel, cx.rules.frame) {
-        cx.outputs.count(Reason::FrameLimit);
-        let text = format!("the cause is too large: {size} {unit} are over the limit of {limit}");
-        frame = close(ErrorCode::ResourceExhausted, text.into());
-    }
-    cx.outputs.publish(what, channel, frame);
-}
-
-/// The cause of a stream that was closed without one.
-pub(crate) fn plain_close() -> ErrorResponse {
-    ErrorResponse::new(ErrorCode::Canceled, Text::from_static("stream closed"))
-}
-
-/// The cause of a stream whose server leaves.
-pub(crate) fn eof() -> ErrorResponse {
-    ErrorResponse::new(ErrorCode::Unavailable, Text::from_static("EOF"))
-}
-
-fn slow_consumer() -> ErrorResponse {
-    let text = Text::from_static("stream message discarded by slow consumer");
-    ErrorResponse::new(ErrorCode::Unavailable, text)
-}
-
-/// A frame of a stream that is of use for `timeout` from now.
-pub(crate) fn frame(
-    now: Now,
-    stream_id: Text,
-    request_id: Text,
-    timeout: Duration,
-    body: StreamBody,
-) -> Frame {
-    let (sent_at, expiry) = (now.wall.as_unix_nanos(), (now.wall + timeout).as_unix_nanos());
-    Frame::Stream(Stream { stream_id, request_id, sent_at, expiry, body: Some(body) })
 }

@@ -2,12 +2,20 @@
 
 use psrpc_proto::{IdGenerator, Text};
 
-use super::StreamTimer;
+use crate::core::dedup::BucketKey;
 use crate::core::handle::{SendHandle, StreamHandle};
 use crate::core::in_flight::{InFlight, Vacancy};
 use crate::core::map::HashKeys;
 use crate::core::time::Time;
 use crate::core::timers::{TimerKind, Timers};
+
+/// What a timer of streams is for.
+#[derive(Clone, Copy)]
+pub(crate) enum StreamTimer {
+    Idle(StreamHandle),
+    Send(SendHandle),
+    Bucket(BucketKey),
+}
 
 /// The messages of all streams that were sent and not acknowledged, by the ids that their acks carry.
 pub(super) struct Sends(InFlight<SendHandle, Sending>);

@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use psrpc_engine::proto::{ErrorCode, ErrorResponse, Frame, Request, StreamBody};
-use psrpc_engine::{Call, ClientEvent, Reason, Route, Selection, ServerConfig, ServerEvent};
+use psrpc_engine::{Call, ClientEvent, Engine, Reason, Route, Selection, ServerConfig, ServerEvent};
 
 use crate::fixture::{AFFINITY, Driven, Fate, QUEUE, ms, route};
 

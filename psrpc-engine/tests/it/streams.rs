@@ -8,8 +8,8 @@ use psrpc_engine::proto::{
 };
 use psrpc_engine::{
     BusError, CallError, CallHandle, Client, ClientConfig, ClientEvent, Delivery, Engine, Failure,
-    OpenStream, Output, Reason, Received, Route, SendError, SendHandle, Server, ServerConfig, ServerEvent,
-    SlowConsumer, StreamEvent, StreamHandle, TimerKind,
+    OpenStream, Output, Reason, Received, Route, SendError, Server, ServerConfig, ServerEvent, SlowConsumer,
+    StreamEvent, StreamHandle, TimerKind,
 };
 
 use crate::fixture::{
@@ -53,42 +53,18 @@ fn cause(code: ErrorCode, text: &str) -> ErrorResponse {
     ErrorResponse::new(code, text)
 }
 
-/// What both kinds of engine do with streams.
-pub trait Side: Engine {
-    fn send(
-        &mut self,
-        now: psrpc_engine::Now,
-        stream: StreamHandle,
-        text: &'static str,
-    ) -> Result<SendHandle, SendError>;
+/// An engine whose events include those of streams.
+pub trait StreamEngine: Engine {
     fn stream_event(event: Self::Event) -> Option<StreamEvent>;
 }
 
-impl Side for Client {
-    fn send(
-        &mut self,
-        now: psrpc_engine::Now,
-        stream: StreamHandle,
-        text: &'static str,
-    ) -> Result<SendHandle, SendError> {
-        self.send(now, stream, text.as_bytes().to_vec(), None)
-    }
-
+impl StreamEngine for Client {
     fn stream_event(event: ClientEvent) -> Option<StreamEvent> {
         if let ClientEvent::Stream(event) = event { Some(event) } else { None }
     }
 }
 
-impl Side for Server {
-    fn send(
-        &mut self,
-        now: psrpc_engine::Now,
-        stream: StreamHandle,
-        text: &'static str,
-    ) -> Result<SendHandle, SendError> {
-        self.send(now, stream, text.as_bytes().to_vec(), None)
-    }
-
+impl StreamEngine for Server {
     fn stream_event(event: ServerEvent) -> Option<StreamEvent> {
         if let ServerEvent::Stream(event) = event { Some(event) } else { None }
     }
@@ -103,7 +79,7 @@ enum Happened {
     Ended(Reason, String),
 }
 
-impl<E: Side> Driven<E> {
+impl<E: StreamEngine> Driven<E> {
     /// What happened to streams since the last look; messages are accepted with `accept`.
     fn happened(&mut self, mut accept: impl FnMut(&mut E, psrpc_engine::Now, Delivery)) -> Vec<Happened> {
         let mut happened = Vec::new();
@@ -135,7 +111,7 @@ impl<E: Side> Driven<E> {
     }
 
     fn send(&mut self, stream: StreamHandle, text: &'static str) -> Stream {
-        self.engine.send(self.now, stream, text).unwrap();
+        self.engine.stream_commands().send(self.now, stream, text, None).unwrap();
         self.drain();
         self.stream_frames().pop().expect("a send publishes a message")
     }
@@ -197,7 +173,7 @@ impl Driven<Client> {
     }
 
     fn take(&mut self) -> Vec<Happened> {
-        self.happened(Client::accept)
+        self.happened(|client, now, delivery| client.stream_commands().accept(now, delivery))
     }
 }
 
@@ -234,7 +210,7 @@ impl Driven<Server> {
     }
 
     fn take(&mut self) -> Vec<Happened> {
-        self.happened(Server::accept)
+        self.happened(|server, now, delivery| server.stream_commands().accept(now, delivery))
     }
 
     fn finish(&mut self, stream: StreamHandle, result: Result<(), ErrorResponse>) {
@@ -677,7 +653,7 @@ fn a_full_consumer_says_nothing_until_it_takes() {
     assert_eq!(server.take(), [Happened::Message("one".into())]);
     assert_eq!(server.stream_frames().len(), 1);
     assert_eq!(server.engine.counters().get(Reason::SlowConsumer), 1);
-    server.engine.taken(stream);
+    server.engine.stream_commands().taken(stream);
     server.message(OWNER, "STR_1", "REQ_3", "three");
     assert_eq!(server.take(), [Happened::Message("three".into())]);
 }
@@ -704,11 +680,13 @@ fn a_message_that_does_not_decode_ends_the_stream_and_one_that_is_refused_does_n
     let mut server = server();
     server.stream("STR_1");
     server.message(OWNER, "STR_1", "REQ_1", "spam");
-    server.happened(|server, now, delivery| server.reject_message(now, delivery, None));
+    server.happened(|server, now, delivery| server.stream_commands().reject(now, delivery, None));
     assert!(server.stream_frames().is_empty());
     server.message(OWNER, "STR_1", "REQ_2", "\u{fffd}");
     let malformed = cause(ErrorCode::MalformedRequest, "no UTF-8");
-    server.happened(|server, now, delivery| server.reject_message(now, delivery, Some(malformed.clone())));
+    server.happened(|server, now, delivery| {
+        server.stream_commands().reject(now, delivery, Some(malformed.clone()));
+    });
     assert_eq!(body(&server.stream_frames()), [&closed(ErrorCode::MalformedRequest, "no UTF-8")]);
     assert_eq!(server.take(), [Happened::Ended(Reason::MalformedMessage, "no UTF-8".into())]);
 }
@@ -732,10 +710,10 @@ fn sends_are_bounded_and_checked() {
         config.limits.frame.frame_bytes = 100_000;
     });
     let (stream, _) = client.stream();
-    let large = client.engine.send(client.now, stream, vec![0; 100_000], None).unwrap_err();
+    let large = client.engine.stream_commands().send(client.now, stream, vec![0; 100_000], None).unwrap_err();
     assert!(matches!(large, SendError::TooLarge { .. }), "{large}");
     client.send(stream, "one");
-    let refused = client.engine.send(client.now, stream, "two", None).unwrap_err();
+    let refused = client.engine.stream_commands().send(client.now, stream, "two", None).unwrap_err();
     assert_eq!(refused, SendError::TooMany { limit: 1 });
 }
 
@@ -758,8 +736,8 @@ fn a_cause_that_nobody_would_read_is_replaced() {
 fn a_send_that_nobody_waits_for_is_forgotten_and_withdrawn() {
     let mut client = client();
     let (stream, _) = client.stream();
-    let send = client.engine.send(client.now, stream, "hey", None).unwrap();
-    client.engine.cancel_send(send);
+    let send = client.engine.stream_commands().send(client.now, stream, "hey", None).unwrap();
+    client.engine.stream_commands().cancel_send(send);
     assert!(is_idle(&mut client.engine));
     assert_eq!((client.engine.sending(), client.engine.poll_timeout()), (0, None));
 }
@@ -768,7 +746,7 @@ fn a_send_that_nobody_waits_for_is_forgotten_and_withdrawn() {
 fn a_message_that_the_bus_does_not_take_fails_its_send() {
     let mut client = client();
     let (stream, _) = client.stream();
-    client.engine.send(client.now, stream, "hey", None).unwrap();
+    client.engine.stream_commands().send(client.now, stream, "hey", None).unwrap();
     let (token, ..) = next_published(&mut client.engine).unwrap();
     client.engine.handle_published(client.now, token, Err(BusError::new("down")));
     client.drain();
@@ -787,8 +765,8 @@ fn acks_that_a_full_bus_holds_up_take_the_room_of_messages() {
         for output in all_outputs(&mut server.engine) {
             if let Output::Event(ServerEvent::Stream(StreamEvent::Message { delivery, .. })) = output {
                 messages += 1;
-                server.engine.taken(stream);
-                server.engine.accept(server.now, delivery);
+                server.engine.stream_commands().taken(stream);
+                server.engine.stream_commands().accept(server.now, delivery);
             }
         }
         assert_eq!(refuse_next(&mut server.engine).is_some(), id == "REQ_1", "{id}");
@@ -804,7 +782,11 @@ fn a_close_ends_both_sides_with_its_cause_and_what_is_on_its_way() {
     let mut client = client();
     let (stream, id) = client.stream();
     client.send(stream, "hey");
-    client.engine.close_stream(client.now, stream, Some(cause(ErrorCode::FailedPrecondition, "rain")));
+    client.engine.stream_commands().close(
+        client.now,
+        stream,
+        Some(cause(ErrorCode::FailedPrecondition, "rain")),
+    );
     client.drain();
     let rain = || "rain".to_owned();
     assert_eq!(
@@ -812,8 +794,11 @@ fn a_close_ends_both_sides_with_its_cause_and_what_is_on_its_way() {
         [Happened::Unsent(Reason::Closed, rain()), Happened::Ended(Reason::Closed, rain())]
     );
     assert_eq!(body(&client.stream_frames()), [&closed(ErrorCode::FailedPrecondition, "rain")]);
-    assert_eq!(client.engine.send(client.now, stream, "more", None).unwrap_err(), SendError::Ended);
-    client.engine.close_stream(client.now, stream, None);
+    assert_eq!(
+        client.engine.stream_commands().send(client.now, stream, "more", None).unwrap_err(),
+        SendError::Ended
+    );
+    client.engine.stream_commands().close(client.now, stream, None);
     assert!(is_idle(&mut client.engine), "it is closed once");
 
     let mut server = server();

@@ -2,13 +2,10 @@
 
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
 
 use bytes::Bytes;
 use psrpc_engine::proto::ErrorResponse;
-use psrpc_engine::{
-    Client, Delivery, Engine, Failure, Now, SendError, SendHandle, Server, StreamHandle, Time,
-};
+use psrpc_engine::{Delivery, Engine, Failure, SendError, StreamHandle, Time};
 
 use super::codec::{Codec, NotTaken};
 use super::table::{Awaited, Discarded, Left, StreamTable, StreamTask};
@@ -20,75 +17,8 @@ use crate::message::AnyMessage;
 use crate::runtime::Runtime;
 use crate::waiting::Place;
 
-/// What a client's engine and a server's do alike with streams.
-pub(crate) trait StreamEngine: Engine {
-    /// How long a send may take that does not say so itself.
-    fn default_timeout(&self) -> Duration;
-    fn send(
-        &mut self,
-        now: Now,
-        stream: StreamHandle,
-        payload: Bytes,
-        timeout: Option<Duration>,
-    ) -> Result<SendHandle, SendError>;
-    fn cancel_send(&mut self, send: SendHandle);
-    fn accept(&mut self, now: Now, delivery: Delivery);
-    fn reject_message(&mut self, now: Now, delivery: Delivery, cause: Option<ErrorResponse>);
-    fn taken(&mut self, stream: StreamHandle);
-    fn close_stream(&mut self, now: Now, stream: StreamHandle, cause: Option<ErrorResponse>);
-    /// Ends a stream that is nobody's any more.
-    fn finish(&mut self, now: Now, stream: StreamHandle, result: Result<(), ErrorResponse>);
-}
-
-macro_rules! stream_engine {
-    ($engine:ident, |$self:ident, $now:ident, $stream:ident, $result:ident| $finish:expr) => {
-        impl StreamEngine for $engine {
-            fn default_timeout(&self) -> Duration {
-                $engine::default_timeout(self)
-            }
-
-            fn send(
-                &mut self,
-                now: Now,
-                stream: StreamHandle,
-                payload: Bytes,
-                timeout: Option<Duration>,
-            ) -> Result<SendHandle, SendError> {
-                $engine::send(self, now, stream, payload, timeout)
-            }
-
-            fn cancel_send(&mut self, send: SendHandle) {
-                $engine::cancel_send(self, send);
-            }
-
-            fn accept(&mut self, now: Now, delivery: Delivery) {
-                $engine::accept(self, now, delivery);
-            }
-
-            fn reject_message(&mut self, now: Now, delivery: Delivery, cause: Option<ErrorResponse>) {
-                $engine::reject_message(self, now, delivery, cause);
-            }
-
-            fn taken(&mut self, stream: StreamHandle) {
-                $engine::taken(self, stream);
-            }
-
-            fn close_stream(&mut self, now: Now, stream: StreamHandle, cause: Option<ErrorResponse>) {
-                $engine::close_stream(self, now, stream, cause);
-            }
-
-            fn finish(&mut $self, $now: Now, $stream: StreamHandle, $result: Result<(), ErrorResponse>) {
-                $finish;
-            }
-        }
-    };
-}
-
-stream_engine!(Client, |self, now, stream, result| self.close_stream(now, stream, result.err()));
-stream_engine!(Server, |self, now, stream, result| self.finish_stream(now, stream, result));
-
 /// A role whose driver has streams.
-pub(crate) trait StreamRole: Role<Engine: StreamEngine> {
+pub(crate) trait StreamRole: Role {
     fn streams(&mut self) -> &mut StreamTable;
 }
 
@@ -133,11 +63,11 @@ impl<R: StreamRole> Port for DriverPort<R> {
         self.driver.drive(|state, now| {
             let SendOptions { timeout, deadline, .. } = options;
             let until_deadline = |deadline: Time| {
-                let timeout = timeout.unwrap_or_else(|| state.engine.default_timeout());
+                let timeout = timeout.unwrap_or_else(|| state.engine.stream_commands().default_timeout());
                 timeout.min(deadline.since(now.time))
             };
             let timeout = deadline.map(until_deadline).or(timeout);
-            let send = state.engine.send(now, self.stream, payload, timeout)?;
+            let send = state.engine.stream_commands().send(now, self.stream, payload, timeout)?;
             Ok(state.role.streams().sending(send))
         })
     }
@@ -150,7 +80,7 @@ impl<R: StreamRole> Port for DriverPort<R> {
         self.driver.drive(|state, _| {
             let (send, waker) = state.role.streams().forget_send(sender);
             if let Some(send) = send {
-                state.engine.cancel_send(send);
+                state.engine.stream_commands().cancel_send(send);
             }
             waker
         });
@@ -161,7 +91,7 @@ impl<R: StreamRole> Port for DriverPort<R> {
             .tell(|engine, role| {
                 let polled = role.streams().poll_message(self.key, place, cx);
                 if let Poll::Ready(Some(_)) = polled.0 {
-                    engine.taken(self.stream);
+                    engine.stream_commands().taken(self.stream);
                 }
                 polled
             })
@@ -181,7 +111,7 @@ impl<R: StreamRole> Port for DriverPort<R> {
     }
 
     fn close(&self, cause: Option<ErrorResponse>) {
-        self.driver.drive(|state, now| state.engine.close_stream(now, self.stream, cause));
+        self.driver.drive(|state, now| state.engine.stream_commands().close(now, self.stream, cause));
     }
 
     fn hijack(&self) {
@@ -217,7 +147,7 @@ impl<R: StreamRole> Driver<R> {
         let discarded = self.drive(|state, now| {
             let (left, discarded) = leave(state.role.streams());
             if let Left::Gone = left {
-                state.engine.finish(now, stream, result);
+                state.engine.finish_stream(now, stream, result);
             }
             discarded
         });
@@ -230,10 +160,10 @@ impl<R: StreamRole> Driver<R> {
             StreamTask::Wake(waker) => waker.wake(),
             StreamTask::Ended(codec, cause) => codec.ended(cause),
             StreamTask::Unwanted(delivery) if planted!(UnwantedIsAcked) => {
-                self.drive(|state, now| state.engine.accept(now, delivery));
+                self.drive(|state, now| state.engine.stream_commands().accept(now, delivery));
             }
             StreamTask::Unwanted(delivery) => {
-                self.drive(|state, now| state.engine.reject_message(now, delivery, None));
+                self.drive(|state, now| state.engine.stream_commands().reject(now, delivery, None));
             }
             StreamTask::Message(delivery, payload, key, codec) if payload.len() >= LARGE => {
                 let driver = Some(Arc::clone(self));
@@ -261,15 +191,15 @@ impl<R: StreamRole> Driver<R> {
             let (streams, engine) = (state.role.streams(), &mut state.engine);
             match received.map(|message| streams.push(stream, key, message)) {
                 Ok(Ok(woken)) => {
-                    engine.accept(now, delivery);
+                    engine.stream_commands().accept(now, delivery);
                     (woken, None)
                 }
                 Ok(Err(message)) => {
-                    engine.reject_message(now, delivery, None);
+                    engine.stream_commands().reject(now, delivery, None);
                     (Vec::new(), Some(message))
                 }
                 Err(cause) => {
-                    engine.reject_message(now, delivery, cause);
+                    engine.stream_commands().reject(now, delivery, cause);
                     (streams.not_taken(stream, key), None)
                 }
             }

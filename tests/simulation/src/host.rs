@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use psrpc_engine::proto::{Any, ErrorCode, ErrorResponse, Frame, Request, Stream, StreamBody, Text};
 use psrpc_engine::{
-    Dropped, Now, Reason, Received, RegistrationHandle, RequestHandle, Route, Server, ServerConfig,
+    Dropped, Engine, Now, Reason, Received, RegistrationHandle, RequestHandle, Route, Server, ServerConfig,
     ServerEvent, ServerLimits, StreamEvent, StreamHandle, Time, UpdateHandle, WallTime,
 };
 

@@ -6,8 +6,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use psrpc_engine::proto::{ErrorCode, ErrorResponse, Frame, Stream, StreamBody, Text};
 use psrpc_engine::{
-    Client, ClientConfig, Delivery, Dropped, Failure, Now, Reason, SendError, SendHandle, Server,
-    ServerConfig, StreamEvent, StreamHandle, Time, WallTime,
+    ClientConfig, Delivery, Dropped, Engine, Failure, Now, Reason, SendHandle, ServerConfig, StreamEvent,
+    StreamHandle, Time, WallTime,
 };
 
 use crate::caller::CallerAct;
@@ -20,60 +20,6 @@ use crate::node_id::NodeId;
 use crate::payload;
 use crate::rng::Rng;
 use crate::world::World;
-
-/// What streams need of an engine, whichever side it is.
-pub(crate) trait Talks {
-    fn send(
-        &mut self,
-        now: Now,
-        stream: StreamHandle,
-        payload: Bytes,
-        timeout: Option<Duration>,
-    ) -> Result<SendHandle, SendError>;
-    fn cancel_send(&mut self, send: SendHandle);
-    fn accept(&mut self, now: Now, delivery: Delivery);
-    fn reject_message(&mut self, now: Now, delivery: Delivery, cause: Option<ErrorResponse>);
-    fn taken(&mut self, stream: StreamHandle);
-    fn close_stream(&mut self, now: Now, stream: StreamHandle, cause: Option<ErrorResponse>);
-}
-
-macro_rules! talks {
-    ($($engine:ident)*) => {
-        $(impl Talks for $engine {
-            fn send(
-                &mut self,
-                now: Now,
-                stream: StreamHandle,
-                payload: Bytes,
-                timeout: Option<Duration>,
-            ) -> Result<SendHandle, SendError> {
-                $engine::send(self, now, stream, payload, timeout)
-            }
-
-            fn cancel_send(&mut self, send: SendHandle) {
-                $engine::cancel_send(self, send);
-            }
-
-            fn accept(&mut self, now: Now, delivery: Delivery) {
-                $engine::accept(self, now, delivery);
-            }
-
-            fn reject_message(&mut self, now: Now, delivery: Delivery, cause: Option<ErrorResponse>) {
-                $engine::reject_message(self, now, delivery, cause);
-            }
-
-            fn taken(&mut self, stream: StreamHandle) {
-                $engine::taken(self, stream);
-            }
-
-            fn close_stream(&mut self, now: Now, stream: StreamHandle, cause: Option<ErrorResponse>) {
-                $engine::close_stream(self, now, stream, cause);
-            }
-        })*
-    };
-}
-
-talks!(Client Server);
 
 /// The open streams of one node's user.
 pub(crate) struct Talk {
@@ -184,16 +130,16 @@ impl Talk {
     }
 
     /// Ends all streams, unless they end by themselves when nothing happens on them.
-    pub(crate) fn close_all<E: Talks>(&mut self, engine: &mut E, now: Now) {
+    pub(crate) fn close_all<E: Engine>(&mut self, engine: &mut E, now: Now) {
         if self.config.has_idle_timeout {
             return;
         }
         for stream in self.streams.keys() {
-            engine.close_stream(now, *stream, None);
+            engine.stream_commands().close(now, *stream, None);
         }
     }
 
-    pub(crate) fn act<E: Talks>(
+    pub(crate) fn act<E: Engine>(
         &mut self,
         engine: &mut E,
         moment: Moment,
@@ -208,7 +154,7 @@ impl Talk {
                 Ok(())
             }
             TalkAct::CancelSend(send) => {
-                engine.cancel_send(send);
+                engine.stream_commands().cancel_send(send);
                 match self.sends.remove(&send) {
                     Some((_, Some(number))) => world.note(Fact::GivenUp { number }),
                     _ => Ok(()),
@@ -217,14 +163,14 @@ impl Talk {
             TalkAct::Close(stream) => {
                 let cause = self.rng.maybe(300, |_| ErrorResponse::new(ErrorCode::Aborted, "enough of that"));
                 world.stage.log(self.node, format_args!("closes {stream:?}"));
-                engine.close_stream(moment.now, stream, cause);
+                engine.stream_commands().close(moment.now, stream, cause);
                 Ok(())
             }
         }
     }
 
     /// Sends one or two messages.
-    fn say<E: Talks>(
+    fn say<E: Engine>(
         &mut self,
         engine: &mut E,
         moment: Moment,
@@ -249,7 +195,7 @@ impl Talk {
         Ok(())
     }
 
-    fn send<E: Talks>(
+    fn send<E: Engine>(
         &mut self,
         engine: &mut E,
         moment: Moment,
@@ -261,7 +207,7 @@ impl Talk {
         let message = world.model.asked();
         // Nothing is to be known of what strangers are told.
         let payload = opening.map_or_else(|| Bytes::from_static(b"who are you?"), |_| payload::news(message));
-        let send = match engine.send(moment.now, stream, payload, timeout) {
+        let send = match engine.stream_commands().send(moment.now, stream, payload, timeout) {
             Ok(send) => send,
             Err(error) => {
                 world.stage.log(self.node, error);
@@ -288,7 +234,7 @@ impl Talk {
         self.rng.turn_to(moment);
     }
 
-    pub(crate) fn on_event<E: Talks>(
+    pub(crate) fn on_event<E: Engine>(
         &mut self,
         engine: &mut E,
         moment: Moment,
@@ -318,7 +264,7 @@ impl Talk {
         }
     }
 
-    fn message<E: Talks>(
+    fn message<E: Engine>(
         &mut self,
         engine: &mut E,
         moment: Moment,
@@ -348,14 +294,14 @@ impl Talk {
             let cause = rng.maybe(500, |_| ErrorResponse::new(ErrorCode::MalformedRequest, "cannot decode"));
             world.stage.log(self.node, format_args!("rejects {payload:?}"));
             ongoing.unread -= 1;
-            engine.reject_message(moment.now, delivery, cause);
+            engine.stream_commands().reject(moment.now, delivery, cause);
             return Ok(());
         }
         self.later(world, 80, TalkAct::Accept(delivery, payload));
         Ok(())
     }
 
-    fn accept<E: Talks>(
+    fn accept<E: Engine>(
         &mut self,
         engine: &mut E,
         moment: Moment,
@@ -368,7 +314,7 @@ impl Talk {
         if let (Some(_), Some(message)) = (ongoing.number, payload::number(payload)) {
             world.note(Fact::Accepted { at: self.node, message })?;
         }
-        engine.accept(moment.now, delivery);
+        engine.stream_commands().accept(moment.now, delivery);
         if ongoing.fresh {
             self.taken(engine, stream);
         } else {
@@ -378,10 +324,10 @@ impl Talk {
         Ok(())
     }
 
-    fn taken<E: Talks>(&mut self, engine: &mut E, stream: StreamHandle) {
+    fn taken<E: Engine>(&mut self, engine: &mut E, stream: StreamHandle) {
         if let Some(ongoing) = self.streams.get_mut(&stream) {
             ongoing.unread -= 1;
-            engine.taken(stream);
+            engine.stream_commands().taken(stream);
         }
     }
 

@@ -217,7 +217,7 @@ fn run_client(steps: &[ClientStep], idle: bool, close: bool) -> String {
     run.make_room();
     caller.look(&mut run);
     for stream in caller.known.streams.clone() {
-        run.engine.close_stream(run.now, stream, None);
+        run.engine.stream_commands().close(run.now, stream, None);
     }
     // Longer than any jump of the wall clock that a bucket of remembered messages may have to wait out.
     for _ in 0..100 {

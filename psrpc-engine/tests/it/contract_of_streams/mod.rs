@@ -6,15 +6,14 @@ mod client;
 mod server;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use bytes::Bytes;
 use proptest::prelude::*;
 use proptest::sample::Index;
 use psrpc_engine::proto::{ErrorCode, ErrorResponse, Frame, Stream, StreamBody, Text};
 use psrpc_engine::{
-    Client, Delivery, Engine, Now, Route, SendHandle, Server, SlowConsumer, StreamConfig, StreamEvent,
-    StreamHandle, StreamLimits, SubscriptionHandle, Time,
+    Delivery, Engine, Route, SendHandle, SlowConsumer, StreamConfig, StreamEvent, StreamHandle, StreamLimits,
+    SubscriptionHandle, Time,
 };
 
 use crate::fixture::{EPOCH, QUEUE, SINGLE, ms};
@@ -125,43 +124,6 @@ impl Known {
     }
 }
 
-/// What both kinds of engine do with streams.
-trait Side: Engine {
-    fn send(&mut self, now: Now, stream: StreamHandle, timeout: Duration) -> Option<SendHandle>;
-    fn command(&mut self, now: Now, command: Command);
-}
-
-enum Command {
-    CancelSend(SendHandle),
-    Accept(Delivery),
-    Reject(Delivery, Option<ErrorResponse>),
-    Taken(StreamHandle),
-    Close(StreamHandle),
-}
-
-macro_rules! side {
-    ($engine:ty) => {
-        impl Side for $engine {
-            fn send(&mut self, now: Now, stream: StreamHandle, timeout: Duration) -> Option<SendHandle> {
-                self.send(now, stream, "ours", Some(timeout)).ok()
-            }
-
-            fn command(&mut self, now: Now, command: Command) {
-                match command {
-                    Command::CancelSend(send) => self.cancel_send(send),
-                    Command::Accept(delivery) => self.accept(now, delivery),
-                    Command::Reject(delivery, cause) => self.reject_message(now, delivery, cause),
-                    Command::Taken(stream) => self.taken(stream),
-                    Command::Close(stream) => self.close_stream(now, stream, Some(cause())),
-                }
-            }
-        }
-    };
-}
-
-side!(Client);
-side!(Server);
-
 fn pick<T: Clone>(items: &[T], index: &Index) -> Option<T> {
     (!items.is_empty()).then(|| index.get(items).clone())
 }
@@ -176,7 +138,7 @@ fn published(frames: &[Frame]) -> Vec<(Text, Text)> {
 }
 
 /// Lets something happen to the streams of a side; `ids` are those of the streams that the other side may name.
-fn step<E: Side>(
+fn step<E: Engine>(
     run: &mut Run<E>,
     known: &mut Known,
     heard_on: SubscriptionHandle,
@@ -188,14 +150,14 @@ fn step<E: Side>(
     match step {
         OnStream::Send(index, timeout) => {
             let Some(stream) = pick(&known.streams, index) else { return };
-            if let Some(send) = run.engine.send(run.now, stream, ms(*timeout)) {
+            if let Ok(send) = run.engine.stream_commands().send(run.now, stream, "ours", Some(ms(*timeout))) {
                 known.sends.insert(send, Some(run.now.time + ms(*timeout)));
             }
         }
         OnStream::CancelSend(index) => {
             let sends: Vec<_> = known.sends.keys().copied().collect();
             let Some(send) = pick(&sends, index) else { return };
-            run.engine.command(run.now, Command::CancelSend(send));
+            run.engine.stream_commands().cancel_send(send);
             known.sends.insert(send, None);
         }
         OnStream::Accept(index) | OnStream::Reject(index, _) => {
@@ -203,19 +165,19 @@ fn step<E: Side>(
                 return;
             }
             let delivery = known.deliveries.swap_remove(index.index(known.deliveries.len()));
-            let command = match step {
-                OnStream::Reject(_, ends) => Command::Reject(delivery, ends.then(cause)),
-                _ => Command::Accept(delivery),
-            };
-            run.engine.command(run.now, command);
+            let mut streams = run.engine.stream_commands();
+            match step {
+                OnStream::Reject(_, ends) => streams.reject(run.now, delivery, ends.then(cause)),
+                _ => streams.accept(run.now, delivery),
+            }
         }
         OnStream::Taken(index) => {
             let Some(stream) = pick(&known.streams, index) else { return };
-            run.engine.command(run.now, Command::Taken(stream));
+            run.engine.stream_commands().taken(stream);
         }
         OnStream::Close(index) => {
             let Some(stream) = pick(&known.streams, index) else { return };
-            run.engine.command(run.now, Command::Close(stream));
+            run.engine.stream_commands().close(run.now, stream, Some(cause()));
         }
         OnStream::Hear(index, id, body) => {
             let stream_id = pick(ids, index).unwrap_or_else(|| "STR_none".into());

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::Bytes;
 use psrpc_engine::proto::{ErrorResponse, Frame, Metadata, Stream, StreamBody, Text};
 use psrpc_engine::{
-    Delivery, Failure, Now, Received, RequestHandle, Server, ServerEvent, StreamEvent, StreamHandle, WallTime,
+    Delivery, Engine, Failure, Now, Received, RequestHandle, Server, ServerEvent, StreamEvent, StreamHandle,
+    WallTime,
 };
 use psrpc_vectors::{Bus, Conversation, Publish};
 use serde_json::Value;
@@ -78,14 +79,14 @@ impl<'a> User<'a> {
             // That of the opening comes from the engine itself.
             StreamBody::Ack => {
                 if let Some(delivery) = self.deliveries.pop_front() {
-                    engine.accept(now, delivery);
+                    engine.stream_commands().accept(now, delivery);
                     if self.conversation.id != "stream-slow-consumer" {
-                        engine.taken(stream);
+                        engine.stream_commands().taken(stream);
                     }
                 }
             }
             StreamBody::Message { payload } => {
-                engine.send(now, stream, payload, Some(timeout)).unwrap();
+                engine.stream_commands().send(now, stream, payload, Some(timeout)).unwrap();
             }
             StreamBody::Close { code, text } => {
                 let plain = text.as_str() == "stream closed";
@@ -95,7 +96,7 @@ impl<'a> User<'a> {
                     "stream-server-killed" => engine.kill(now),
                     "stream-malformed-message" => {
                         let delivery = self.deliveries.pop_front().expect("a message that does not decode");
-                        engine.reject_message(now, delivery, Some(cause));
+                        engine.stream_commands().reject(now, delivery, Some(cause));
                     }
                     _ => engine.finish_stream(now, stream, if plain { Ok(()) } else { Err(cause) }),
                 }

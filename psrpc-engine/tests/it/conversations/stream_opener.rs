@@ -6,8 +6,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use psrpc_engine::proto::{ErrorCode, ErrorResponse, Frame, Stream, StreamBody, Text};
 use psrpc_engine::{
-    Client, ClientEvent, Delivery, Failure, Now, OpenStream, Route, Selection, SendError, StreamEvent,
-    StreamHandle, Time, WallTime,
+    Client, ClientEvent, Delivery, Engine, Failure, Now, OpenStream, Route, Selection, SendError,
+    StreamEvent, StreamHandle, Time, WallTime,
 };
 use psrpc_vectors::Publish;
 use serde_json::{Value, json};
@@ -134,24 +134,26 @@ impl<'a> Replay<'a> {
                 self.started = now.time;
             }
             (StreamBody::Message { payload }, Some(stream)) => {
-                engine.send(now, stream, payload, timeout).unwrap();
+                engine.stream_commands().send(now, stream, payload, timeout).unwrap();
             }
             (StreamBody::Ack, Some(stream)) => {
-                engine.accept(now, self.deliveries.pop_front().expect("a message to be acknowledged"));
-                engine.taken(stream);
+                engine
+                    .stream_commands()
+                    .accept(now, self.deliveries.pop_front().expect("a message to be acknowledged"));
+                engine.stream_commands().taken(stream);
             }
             (StreamBody::Close { code, text }, Some(stream)) => match self.place.id() {
                 "stream-client-closed" => engine.close(now),
                 "stream-client-context-canceled" => {
-                    engine.close_stream(now, stream, Some(canceled()));
+                    engine.stream_commands().close(now, stream, Some(canceled()));
                 }
                 "stream-open-context-deadline" => {
-                    engine.close_stream(now, stream, Some(timed_out()));
+                    engine.stream_commands().close(now, stream, Some(timed_out()));
                 }
                 _ => {
                     let plain = text.as_str() == "stream closed";
                     let cause = (!plain).then(|| ErrorResponse::new(code, text));
-                    engine.close_stream(now, stream, cause);
+                    engine.stream_commands().close(now, stream, cause);
                 }
             },
             (StreamBody::Close { .. }, None) if self.place.id() == "stream-client-closed-while-opening" => {
@@ -236,8 +238,11 @@ impl<'a> Replay<'a> {
             }
             assert!(recorded("close_error").is_none_or(Value::is_null));
             let stream = self.stream.expect("it was open");
-            assert_eq!(self.client.engine.send(self.client.now, stream, "late", None), Err(SendError::Ended));
-            self.client.engine.close_stream(self.client.now, stream, None);
+            assert_eq!(
+                self.client.engine.stream_commands().send(self.client.now, stream, "late", None),
+                Err(SendError::Ended)
+            );
+            self.client.engine.stream_commands().close(self.client.now, stream, None);
             self.client.drain();
             assert!(self.client.published().is_empty(), "{context}: it ends once");
         }

@@ -2,8 +2,8 @@
 
 use psrpc_engine::proto::Any;
 use psrpc_engine::{
-    Call, CallHandle, Client, ClientEvent, Counters, MultiCall, OpenStream, Received, Server, ServerEvent,
-    StreamEvent, StreamHandle, SubscriptionHandle, Time,
+    Call, CallHandle, Client, ClientEvent, Counters, Engine, MultiCall, OpenStream, Received, Server,
+    ServerEvent, StreamEvent, StreamHandle, SubscriptionHandle, Time,
 };
 
 use super::fact::{Act, Fact, Step};
@@ -60,7 +60,7 @@ impl Caller {
     fn awaited(&mut self, engine: &mut Client, now: Time) {
         self.awaits = self.awaits.saturating_sub(1);
         if let (0, Some(stream)) = (self.awaits, self.stream) {
-            engine.close_stream(clocks(now), stream, None);
+            engine.stream_commands().close(clocks(now), stream, None);
         }
     }
 }
@@ -71,13 +71,13 @@ impl User<Client> for Caller {
             ClientEvent::Opened { outcome: Ok(stream), .. } => {
                 self.stream = Some(stream);
                 if self.scene.kind.sends_to_server() {
-                    engine.send(clocks(now), stream, TO_SERVER, None).expect(ALLOWED);
+                    engine.stream_commands().send(clocks(now), stream, TO_SERVER, None).expect(ALLOWED);
                 }
             }
             ClientEvent::Stream(StreamEvent::Message { delivery, .. }) => {
                 let stream = delivery.stream();
-                engine.accept(clocks(now), delivery);
-                engine.taken(stream);
+                engine.stream_commands().accept(clocks(now), delivery);
+                engine.stream_commands().taken(stream);
                 self.awaited(engine, now);
             }
             ClientEvent::Stream(StreamEvent::Sent { .. }) => self.awaited(engine, now),
@@ -148,14 +148,14 @@ impl User<Server> for Host {
             ServerEvent::Run { request } => step.acts.push(Act::Answer(request)),
             ServerEvent::Stream(StreamEvent::Message { delivery, .. }) => {
                 let stream = delivery.stream();
-                engine.accept(clocks(now), delivery);
-                engine.taken(stream);
+                engine.stream_commands().accept(clocks(now), delivery);
+                engine.stream_commands().taken(stream);
                 if self.scene.kind == Kind::Stream {
-                    engine.send(clocks(now), stream, TO_CLIENT, None).expect(ALLOWED);
+                    engine.stream_commands().send(clocks(now), stream, TO_CLIENT, None).expect(ALLOWED);
                 }
             }
             ServerEvent::Accepted { stream, .. } if self.scene.kind == Kind::Download => {
-                engine.send(clocks(now), stream, TO_CLIENT, None).expect(ALLOWED);
+                engine.stream_commands().send(clocks(now), stream, TO_CLIENT, None).expect(ALLOWED);
             }
             ServerEvent::Stream(StreamEvent::Ended { stream, .. }) => {
                 engine.finish_stream(clocks(now), stream, Ok(()));

@@ -1,0 +1,23 @@
+//! A message that came in on a stream.
+
+use psrpc_proto::Text;
+
+use crate::core::handle::StreamHandle;
+
+/// A message that came in, and waits for [`accept`](crate::StreamCommands::accept) or
+/// [`reject`](crate::StreamCommands::reject).
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use = "its sender waits for it to be accepted"]
+pub struct Delivery {
+    pub(crate) stream: StreamHandle,
+    pub(crate) request_id: Text,
+    pub(crate) sent_at: i64,
+    pub(crate) expiry: i64,
+}
+
+impl Delivery {
+    /// The stream that it came on.
+    pub fn stream(&self) -> StreamHandle {
+        self.stream
+    }
+}
