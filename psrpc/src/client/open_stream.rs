@@ -17,7 +17,7 @@ use crate::interceptor::CallOptions;
 use crate::interceptor::{OpeningStream, StreamInterceptor};
 use crate::method::{Method, MethodKind};
 use crate::runtime::BoxFuture;
-use crate::stream::{ClientStream, Codec, DriverPort, Shared};
+use crate::stream::{ClientStream, Codec, DriverEnd};
 
 /// A stream to be opened: set what it needs, then await it for the [`ClientStream`].
 ///
@@ -114,8 +114,7 @@ impl<S: Message + 'static, R: Message + Default + 'static> IntoFuture for OpenSt
                 Ok((stream, key)) => {
                     codec.opened();
                     let driver = Arc::clone(client.driver());
-                    let port = Box::new(DriverPort { driver, stream, key });
-                    Ok(ClientStream::new(Shared::of_client(client, port, codec)))
+                    Ok(ClientStream::new(DriverEnd::at_client(driver, stream, key, codec, client)))
                 }
                 Err(error) => {
                     codec.closed(&error);

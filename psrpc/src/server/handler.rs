@@ -23,7 +23,7 @@ use crate::message::AnyMessage;
 use crate::middleware::reporting;
 use crate::request::{Request, RequestContext};
 use crate::runtime::{BoxFuture, Runtime};
-use crate::stream::{Codec, Port, ServerStream, Shared};
+use crate::stream::{Codec, ServerStream, StreamEnd};
 
 /// A request that was decoded, and waits to be run.
 pub(crate) struct Admitted {
@@ -46,7 +46,7 @@ pub(crate) enum Run {
 pub(crate) type Answering<T> = BoxFuture<Result<T, Error>>;
 
 /// Opens a stream for its handler, unless something around it does not want that.
-pub(crate) type OpenStream = Box<dyn FnOnce(Box<dyn Port>) -> Result<Answering<()>, Error> + Send>;
+pub(crate) type OpenStream = Box<dyn FnOnce(Arc<dyn StreamEnd>) -> Result<Answering<()>, Error> + Send>;
 
 /// A method's handler, whatever its messages are.
 pub(crate) trait Handle: Send + Sync + 'static {
@@ -190,21 +190,19 @@ where
         };
         let codec = Arc::new(Codec::new::<S, R>(request.info(), Side::Server));
         let (handler, around) = (Arc::clone(&self.handler), self.around.clone());
-        let around_stream = Arc::clone(&codec);
-        let open = move |port: Box<dyn Port>| -> Result<Answering<()>, Error> {
-            // From here on the stream is released when it is dropped.
-            let shared = Shared::new(port, Arc::clone(&around_stream));
+        let open = move |end: Arc<dyn StreamEnd>| -> Result<Answering<()>, Error> {
             let mut context = request.context;
             let Some(around) = around else {
-                let stream = ServerStream::at_server(shared, context);
+                let stream = ServerStream::at_server(end, context);
                 return Ok(Box::pin(async move { handler(stream).await }));
             };
-            let info = around_stream.info().clone();
+            let codec = Arc::clone(end.codec());
+            let info = codec.info().clone();
             let options = CallOptions { metadata: context.metadata, ..CallOptions::new() };
             let mut opening = OpeningStream::new(info.clone(), Side::Server, options);
-            reporting(&around.panics, &info, || around_stream.surround(&around.streams, &mut opening))?;
+            reporting(&around.panics, &info, || codec.surround(&around.streams, &mut opening))?;
             context.metadata = opening.options.metadata;
-            let stream = ServerStream::at_server(shared, context);
+            let stream = ServerStream::at_server(end, context);
             Ok(Box::pin(async move {
                 let mut handling = pin!(async move { handler(stream).await });
                 poll_fn(|cx| reporting(&around.panics, &info, || handling.as_mut().poll(cx))).await

@@ -22,7 +22,7 @@ use crate::log;
 use crate::log::{Label, Note};
 use crate::middleware::{Observed, Watch};
 use crate::server::handler::{Admitted, Handle, OpenStream, Run, Running};
-use crate::stream::{Codec, DriverPort, StreamRole, StreamTable, StreamTask};
+use crate::stream::{Codec, DriverEnd, StreamRole, StreamTable, StreamTask};
 use crate::{guard, waiting};
 
 /// What becomes of a server's events: requests go to their handlers.
@@ -185,8 +185,8 @@ impl Role for ServerRole {
             ServerTask::Stream(task) => driver.perform_stream_task(task),
             ServerTask::Serve { label, stream, key, open, codec, stop } => {
                 let server = Arc::clone(driver);
-                let port = Box::new(DriverPort { driver: Arc::clone(driver), stream, key });
-                let opened = guard::catch(|| open(port)).unwrap_or_else(|panicked| {
+                let end = DriverEnd::at_server(Arc::clone(driver), stream, key, Arc::clone(&codec));
+                let opened = guard::catch(|| open(end)).unwrap_or_else(|panicked| {
                     log::panicked(Side::Server, "an interceptor of streams", Some(&label), &panicked);
                     Err(Error::new(ErrorCode::Internal, "an interceptor panicked"))
                 });

@@ -1,12 +1,13 @@
 //! Streams: messages both ways between a client and one server, until one side ends it.
 
 mod codec;
-mod port;
+mod driver_end;
+mod end;
+mod incoming;
 mod send;
 mod sink;
 mod table;
 
-use std::any::Any;
 use std::fmt;
 use std::future::poll_fn;
 use std::marker::PhantomData;
@@ -21,18 +22,18 @@ use psrpc_engine::proto::{Metadata, Text};
 
 use crate::error::Error;
 use crate::info::CallInfo;
-use crate::interceptor::{SendBelow, SendOptions, StreamLayer};
-use crate::message::AnyMessage;
 use crate::request::RequestContext;
-use crate::runtime::{BoxFuture, Runtime};
 use crate::waiting::Place;
 
 pub(crate) use self::codec::Codec;
-pub(crate) use self::port::{DriverPort, Port, StreamRole};
-pub(crate) use self::send::SendFuture;
+pub(crate) use self::driver_end::DriverEnd;
+pub(crate) use self::end::StreamEnd;
+use self::end::{Waiting, closed};
+pub(crate) use self::incoming::StreamRole;
 pub use self::send::Sending;
 pub use self::sink::SendSink;
-pub(crate) use self::table::{Awaited, StreamTable, StreamTask};
+use self::table::Awaited;
+pub(crate) use self::table::{StreamTable, StreamTask};
 
 /// A stream, as the client has it that opened it: it sends `S` and receives `R`. See [`BiStream`].
 pub type ClientStream<S, R> = BiStream<AtClient, S, R>;
@@ -70,7 +71,7 @@ pub type ServerStream<S, R> = BiStream<AtServer, S, R>;
 ///
 /// Dropping it closes it plainly; a handler's stream ends with its handler's result instead.
 pub struct BiStream<A, S, R> {
-    shared: Arc<Shared>,
+    end: Arc<dyn StreamEnd>,
     at: A,
     /// Of the task that polls it as a stream.
     place: Place,
@@ -86,91 +87,37 @@ pub struct AtServer {
     context: RequestContext,
 }
 
-/// A stream, whatever its messages are; shared by its halves.
-pub(crate) struct Shared {
-    port: Box<dyn Port>,
-    codec: Arc<Codec>,
-    /// Keeps the client, which lives as long as its streams.
-    _client: Option<Box<dyn Any + Send + Sync>>,
+/// Returns the next message of a stream; `None` when it has ended and all were taken.
+async fn next<R: Message + Default + 'static>(end: &dyn StreamEnd) -> Option<R> {
+    let mut waiting = Waiting::new(end, Awaited::Message);
+    poll_fn(|cx| poll_next(end, &mut waiting.place, cx)).await
 }
 
-impl Shared {
-    /// A stream that keeps no client.
-    pub(crate) fn new(port: Box<dyn Port>, codec: Arc<Codec>) -> Arc<Self> {
-        Arc::new(Self { port, codec, _client: None })
-    }
-
-    /// A stream that keeps its client.
-    pub(crate) fn of_client(
-        client: impl Any + Send + Sync,
-        port: Box<dyn Port>,
-        codec: Arc<Codec>,
-    ) -> Arc<Self> {
-        Arc::new(Self { port, codec, _client: Some(Box::new(client)) })
-    }
-
-    pub(crate) fn cause(&self) -> Option<Error> {
-        self.port.cause().map(|failure| (*failure).into())
-    }
-
-    async fn next<R: Message + Default + 'static>(&self) -> Option<R> {
-        let mut waiting = Waiting::new(self, Awaited::Message);
-        poll_fn(|cx| self.poll_next(&mut waiting.place, cx)).await
-    }
-
-    fn poll_next<R: Message + Default + 'static>(
-        &self,
-        place: &mut Place,
-        cx: &Context<'_>,
-    ) -> Poll<Option<R>> {
-        loop {
-            let Some(message) = std::task::ready!(self.port.poll_message(place, cx)) else {
-                return Poll::Ready(None);
-            };
-            // Its type was checked, but it may be a copy, by way of its encoding.
-            if let Ok(message) = message.into_message() {
-                return Poll::Ready(Some(message));
-            }
+fn poll_next<R: Message + Default + 'static>(
+    end: &dyn StreamEnd,
+    place: &mut Place,
+    cx: &Context<'_>,
+) -> Poll<Option<R>> {
+    loop {
+        let Some(message) = std::task::ready!(end.poll_message(place, cx)) else {
+            return Poll::Ready(None);
+        };
+        // Its type was checked, but it may be a copy, by way of its encoding.
+        if let Ok(message) = message.into_message() {
+            return Poll::Ready(Some(message));
         }
     }
 }
 
-impl SendBelow for Shared {
-    fn layer(&self, position: usize) -> Option<&dyn StreamLayer> {
-        self.codec.layers().get(position).map(|layer| &**layer)
-    }
-
-    fn send(self: Arc<Self>, message: AnyMessage, options: SendOptions) -> BoxFuture<Result<(), Error>> {
-        Box::pin(async move {
-            self.codec.check(&message)?;
-            let payload = message.encode_to_vec();
-            drop(message);
-            SendFuture::past_layers(self, payload, options).await
-        })
-    }
-
-    fn cause(&self) -> Option<Error> {
-        Shared::cause(self)
-    }
-
-    fn closed(self: Arc<Self>) -> BoxFuture<Error> {
-        Box::pin(async move { closed(&self).await })
-    }
-
-    fn runtime(&self) -> &Arc<dyn Runtime> {
-        self.port.runtime()
-    }
-}
-
 impl<S, R> ClientStream<S, R> {
-    pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, at: AtClient(()), place: Place::default(), messages: PhantomData }
+    pub(crate) fn new(end: Arc<dyn StreamEnd>) -> Self {
+        Self { end, at: AtClient(()), place: Place::default(), messages: PhantomData }
     }
 }
 
 impl<S, R> ServerStream<S, R> {
-    pub(crate) fn at_server(shared: Arc<Shared>, context: RequestContext) -> Self {
-        Self { shared, at: AtServer { context }, place: Place::default(), messages: PhantomData }
+    pub(crate) fn at_server(end: Arc<dyn StreamEnd>, context: RequestContext) -> Self {
+        Self { end, at: AtServer { context }, place: Place::default(), messages: PhantomData }
     }
 
     /// What the client sent along when it opened the stream.
@@ -212,27 +159,27 @@ impl<S, R> ServerStream<S, R> {
     /// # }
     /// ```
     pub fn hijack(&self) {
-        self.shared.port.hijack();
+        self.end.hijack();
     }
 }
 
 impl<A, S: Message + 'static, R: Message + Default + 'static> BiStream<A, S, R> {
     /// Sends a message: resolves when the other side has taken it. See [`Sending`].
     pub fn send(&self, message: S) -> Sending<'_> {
-        Sending::new(&self.shared, message)
+        Sending::new(&self.end, message)
     }
 
     /// The next message; `None` when the stream has ended and all were taken. Dropping the future loses nothing.
     pub async fn next(&self) -> Option<R> {
-        self.shared.next().await
+        next(&*self.end).await
     }
 
     /// Two halves, for two tasks. The stream is dropped when both are.
     pub fn split(self) -> (SendHalf<S>, RecvHalf<R>) {
-        let shared = Arc::clone(&self.shared);
+        let end = Arc::clone(&self.end);
         (
-            SendHalf { shared, messages: PhantomData },
-            RecvHalf { shared: self.shared, place: self.place, messages: PhantomData },
+            SendHalf { end, messages: PhantomData },
+            RecvHalf { end: self.end, place: self.place, messages: PhantomData },
         )
     }
 }
@@ -241,54 +188,31 @@ impl<A, S, R> BiStream<A, S, R> {
     /// Ends the stream on both sides, with this cause, or plainly: "stream closed", `canceled`. The code and text of the cause
     /// travel. What is being sent fails. Does nothing if it has ended.
     pub fn close(&self, cause: impl Into<Option<Error>>) {
-        close(&self.shared, cause.into());
+        close(&*self.end, cause.into());
     }
 
     /// Why the stream has ended, if it has.
     pub fn cause(&self) -> Option<Error> {
-        self.shared.cause()
+        self.end.cause()
     }
 
     /// Resolves with the cause when the stream has ended, which may be before all messages were taken.
     pub async fn closed(&self) -> Error {
-        closed(&self.shared).await
+        closed(&*self.end).await
     }
 
     /// What the stream was opened for.
     pub fn info(&self) -> &CallInfo {
-        self.shared.codec.info()
+        self.end.codec().info()
     }
 }
 
-/// A task that waits for a stream, and leaves its place when it gives up.
-struct Waiting<'a> {
-    shared: &'a Shared,
-    awaited: Awaited,
-    place: Place,
+fn close(end: &dyn StreamEnd, cause: Option<Error>) {
+    end.close(cause.map(Error::into_response));
 }
 
-impl<'a> Waiting<'a> {
-    fn new(shared: &'a Shared, awaited: Awaited) -> Self {
-        Self { shared, awaited, place: Place::default() }
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        if self.place.is_taken() {
-            self.shared.port.leave_place(self.awaited, &mut self.place);
-        }
-    }
-}
-
-fn close(shared: &Shared, cause: Option<Error>) {
-    shared.port.close(cause.map(Error::into_response));
-}
-
-async fn closed(shared: &Shared) -> Error {
-    let mut waiting = Waiting::new(shared, Awaited::End);
-    let failure = poll_fn(|cx| shared.port.poll_ended(&mut waiting.place, cx)).await;
-    (*failure).into()
+fn debug(end: &dyn StreamEnd, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    f.debug_struct("Stream").field("info", end.codec().info()).field("cause", &end.cause()).finish()
 }
 
 /// Its messages, as [`next`](BiStream::next) gives them.
@@ -296,21 +220,21 @@ impl<A: Unpin, S, R: Message + Default + 'static> Stream for BiStream<A, S, R> {
     type Item = R;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<R>> {
-        let Self { shared, place, .. } = &mut *self;
-        shared.poll_next(place, cx)
+        let Self { end, place, .. } = &mut *self;
+        poll_next(&**end, place, cx)
     }
 }
 
 /// The half of a stream that sends.
 pub struct SendHalf<S> {
-    shared: Arc<Shared>,
+    end: Arc<dyn StreamEnd>,
     messages: PhantomData<fn(S)>,
 }
 
 impl<S: Message + 'static> SendHalf<S> {
     /// Sends a message: resolves when the other side has taken it. See [`Sending`].
     pub fn send(&self, message: S) -> Sending<'_> {
-        Sending::new(&self.shared, message)
+        Sending::new(&self.end, message)
     }
 
     /// A [`Sink`](futures_sink::Sink) of messages.
@@ -322,23 +246,23 @@ impl<S: Message + 'static> SendHalf<S> {
 impl<S> SendHalf<S> {
     /// Ends the stream, as [`BiStream::close`] does.
     pub fn close(&self, cause: impl Into<Option<Error>>) {
-        close(&self.shared, cause.into());
+        close(&*self.end, cause.into());
     }
 
     /// Why the stream has ended, if it has.
     pub fn cause(&self) -> Option<Error> {
-        self.shared.cause()
+        self.end.cause()
     }
 
     /// Resolves with the cause when the stream has ended.
     pub async fn closed(&self) -> Error {
-        closed(&self.shared).await
+        closed(&*self.end).await
     }
 }
 
 /// The half of a stream that receives.
 pub struct RecvHalf<R> {
-    shared: Arc<Shared>,
+    end: Arc<dyn StreamEnd>,
     place: Place,
     messages: PhantomData<fn() -> R>,
 }
@@ -346,14 +270,14 @@ pub struct RecvHalf<R> {
 impl<R: Message + Default + 'static> RecvHalf<R> {
     /// The next message; `None` when the stream has ended and all were taken. Dropping the future loses nothing.
     pub async fn next(&self) -> Option<R> {
-        self.shared.next().await
+        next(&*self.end).await
     }
 }
 
 impl<R> RecvHalf<R> {
     /// Why the stream has ended, if it has.
     pub fn cause(&self) -> Option<Error> {
-        self.shared.cause()
+        self.end.cause()
     }
 }
 
@@ -362,8 +286,8 @@ impl<R: Message + Default + 'static> Stream for RecvHalf<R> {
     type Item = R;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<R>> {
-        let Self { shared, place, .. } = &mut *self;
-        shared.poll_next(place, cx)
+        let Self { end, place, .. } = &mut *self;
+        poll_next(&**end, place, cx)
     }
 }
 
@@ -375,24 +299,18 @@ impl fmt::Debug for AtServer {
 
 impl<A, S, R> fmt::Debug for BiStream<A, S, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.shared.fmt(f)
+        debug(&*self.end, f)
     }
 }
 
 impl<S> fmt::Debug for SendHalf<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.shared.fmt(f)
+        debug(&*self.end, f)
     }
 }
 
 impl<R> fmt::Debug for RecvHalf<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.shared.fmt(f)
-    }
-}
-
-impl fmt::Debug for Shared {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Stream").field("info", self.codec.info()).field("cause", &self.cause()).finish()
+        debug(&*self.end, f)
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use prost::Message;
 use psrpc_engine::SendError;
 
-use super::Shared;
+use super::end::StreamEnd;
 use crate::error::Error;
 use crate::interceptor::{NextSend, SendOptions};
 use crate::message::AnyMessage;
@@ -32,7 +32,7 @@ use crate::runtime::BoxFuture;
 /// | none | `resource_exhausted` | too many messages of the stream are on their way | no |
 #[must_use = "a message is sent when it is awaited"]
 pub struct Sending<'a> {
-    shared: &'a Arc<Shared>,
+    end: &'a Arc<dyn StreamEnd>,
     message: Outgoing,
     options: SendOptions,
 }
@@ -44,12 +44,12 @@ enum Outgoing {
 }
 
 impl<'a> Sending<'a> {
-    pub(super) fn new(shared: &'a Arc<Shared>, message: impl Message + 'static) -> Self {
-        let message = match shared.codec.layers() {
+    pub(super) fn new(end: &'a Arc<dyn StreamEnd>, message: impl Message + 'static) -> Self {
+        let message = match end.codec().layers() {
             [] => Outgoing::Encoded(message.encode_to_vec()),
             _ => Outgoing::Typed(AnyMessage::new(message)),
         };
-        Self { shared, message, options: SendOptions::default() }
+        Self { end, message, options: SendOptions::default() }
     }
 
     /// How long it may take from when it is first polled. Default: that of the client or server, 3 s.
@@ -70,7 +70,7 @@ impl IntoFuture for Sending<'_> {
     type IntoFuture = SendFuture;
 
     fn into_future(self) -> SendFuture {
-        SendFuture(State::New(Arc::clone(self.shared), self.message, self.options))
+        SendFuture(State::New(Arc::clone(self.end), self.message, self.options))
     }
 }
 
@@ -79,7 +79,7 @@ impl IntoFuture for Sending<'_> {
 pub struct SendFuture(State);
 
 enum State {
-    New(Arc<Shared>, Outgoing, SendOptions),
+    New(Arc<dyn StreamEnd>, Outgoing, SendOptions),
     OnItsWay(OnItsWay),
     Intercepted(BoxFuture<Result<(), Error>>),
     Done,
@@ -87,8 +87,8 @@ enum State {
 
 impl SendFuture {
     /// A message that goes past what is around the stream.
-    pub(crate) fn past_layers(shared: Arc<Shared>, payload: Vec<u8>, options: SendOptions) -> Self {
-        Self(State::New(shared, Outgoing::Encoded(payload), options))
+    pub(crate) fn past_layers(end: Arc<dyn StreamEnd>, payload: Vec<u8>, options: SendOptions) -> Self {
+        Self(State::New(end, Outgoing::Encoded(payload), options))
     }
 }
 
@@ -104,11 +104,11 @@ impl Future for SendFuture {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         loop {
             match std::mem::replace(&mut self.0, State::Done) {
-                State::New(shared, Outgoing::Encoded(payload), options) => {
-                    self.0 = State::OnItsWay(OnItsWay::start(shared, payload, options)?);
+                State::New(end, Outgoing::Encoded(payload), options) => {
+                    self.0 = State::OnItsWay(OnItsWay::start(end, payload, options)?);
                 }
-                State::New(shared, Outgoing::Typed(message), options) => {
-                    self.0 = State::Intercepted(NextSend::new(shared).run(message, options));
+                State::New(end, Outgoing::Typed(message), options) => {
+                    self.0 = State::Intercepted(NextSend::new(end).run(message, options));
                 }
                 State::OnItsWay(mut sending) => {
                     let polled = sending.poll(cx);
@@ -132,16 +132,16 @@ impl Future for SendFuture {
 
 /// A message that was sent. Dropping it stops to wait.
 struct OnItsWay {
-    shared: Arc<Shared>,
+    end: Arc<dyn StreamEnd>,
     /// `None` once the outcome was fetched.
     sender: Option<usize>,
 }
 
 impl OnItsWay {
-    fn start(shared: Arc<Shared>, payload: Vec<u8>, options: SendOptions) -> Result<Self, Error> {
-        match shared.port.send(payload.into(), options) {
-            Ok(sender) => Ok(Self { shared, sender: Some(sender) }),
-            Err(SendError::Ended) => Err(shared.cause().unwrap_or_else(Error::stream_closed)),
+    fn start(end: Arc<dyn StreamEnd>, payload: Vec<u8>, options: SendOptions) -> Result<Self, Error> {
+        match end.start_send(payload.into(), options) {
+            Ok(sender) => Ok(Self { end, sender: Some(sender) }),
+            Err(SendError::Ended) => Err(end.cause().unwrap_or_else(Error::stream_closed)),
             Err(error) => {
                 let code = error.code();
                 Err(Error::from_source(code, error))
@@ -151,7 +151,7 @@ impl OnItsWay {
 
     fn poll(&mut self, cx: &Context<'_>) -> Poll<Result<(), Error>> {
         let sender = self.sender.expect("a send is polled until it is done");
-        let polled = self.shared.port.poll_sent(sender, cx);
+        let polled = self.end.poll_sent(sender, cx);
         if polled.is_ready() {
             self.sender = None;
         }
@@ -162,7 +162,7 @@ impl OnItsWay {
 impl Drop for OnItsWay {
     fn drop(&mut self) {
         if let Some(sender) = self.sender {
-            self.shared.port.cancel_send(sender);
+            self.end.cancel_send(sender);
         }
     }
 }

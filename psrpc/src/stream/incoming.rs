@@ -1,122 +1,20 @@
-//! The port of a stream: what a stream asks of the driver that it belongs to, whether a client's or a server's.
+//! Messages of streams on their way in: from the engine's events to the tables of consumers, and the ends of streams.
 
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::Waker;
 
 use bytes::Bytes;
-use psrpc_engine::proto::ErrorResponse;
-use psrpc_engine::{Delivery, Engine, Failure, SendError, StreamHandle, Time};
+use psrpc_engine::{Delivery, Engine, StreamHandle};
 
 use super::codec::{Codec, NotTaken};
-use super::table::{Awaited, Discarded, Left, StreamTable, StreamTask};
+use super::table::{Discarded, Left, StreamTable, StreamTask};
 use crate::driver::{Driver, LARGE, Role};
 use crate::error::Error;
 use crate::guard;
-use crate::interceptor::SendOptions;
-use crate::message::AnyMessage;
-use crate::runtime::Runtime;
-use crate::waiting::Place;
 
 /// A role whose driver has streams.
 pub(crate) trait StreamRole: Role {
     fn streams(&mut self) -> &mut StreamTable;
-}
-
-/// What a stream asks of what it belongs to.
-pub(crate) trait Port: Send + Sync {
-    fn runtime(&self) -> &Arc<dyn Runtime>;
-    /// Sends a message; gives what the rest of the send is asked for by.
-    fn send(&self, payload: Bytes, options: SendOptions) -> Result<usize, SendError>;
-    fn poll_sent(&self, sender: usize, cx: &Context<'_>) -> Poll<Result<(), Box<Failure>>>;
-    fn cancel_send(&self, sender: usize);
-    fn poll_message(&self, place: &mut Place, cx: &Context<'_>) -> Poll<Option<AnyMessage>>;
-    fn poll_ended(&self, place: &mut Place, cx: &Context<'_>) -> Poll<Box<Failure>>;
-    /// A task does not wait for the stream any more.
-    fn leave_place(&self, awaited: Awaited, place: &mut Place);
-    fn cause(&self) -> Option<Box<Failure>>;
-    fn close(&self, cause: Option<ErrorResponse>);
-    fn hijack(&self);
-}
-
-/// A stream of a driver: the engine's handle, and the key of its slot. Dropping it tells that user code does not have it any more.
-pub(crate) struct DriverPort<R: StreamRole> {
-    pub(crate) driver: Arc<Driver<R>>,
-    pub(crate) stream: StreamHandle,
-    pub(crate) key: usize,
-}
-
-impl<R: StreamRole> Drop for DriverPort<R> {
-    fn drop(&mut self) {
-        if planted!(DroppedStreamStays) {
-            return;
-        }
-        self.driver.release_stream(self.stream, self.key);
-    }
-}
-
-impl<R: StreamRole> Port for DriverPort<R> {
-    fn runtime(&self) -> &Arc<dyn Runtime> {
-        &self.driver.runtime
-    }
-
-    fn send(&self, payload: Bytes, options: SendOptions) -> Result<usize, SendError> {
-        self.driver.drive(|state, now| {
-            let SendOptions { timeout, deadline, .. } = options;
-            let until_deadline = |deadline: Time| {
-                let timeout = timeout.unwrap_or_else(|| state.engine.stream_commands().default_timeout());
-                timeout.min(deadline.since(now.time))
-            };
-            let timeout = deadline.map(until_deadline).or(timeout);
-            let send = state.engine.stream_commands().send(now, self.stream, payload, timeout)?;
-            Ok(state.role.streams().sending(send))
-        })
-    }
-
-    fn poll_sent(&self, sender: usize, cx: &Context<'_>) -> Poll<Result<(), Box<Failure>>> {
-        self.driver.look(|view| view.role.streams().poll_sent(sender, cx)).0
-    }
-
-    fn cancel_send(&self, sender: usize) {
-        self.driver.drive(|state, _| {
-            let (send, waker) = state.role.streams().forget_send(sender);
-            if let Some(send) = send {
-                state.engine.stream_commands().cancel_send(send);
-            }
-            waker
-        });
-    }
-
-    fn poll_message(&self, place: &mut Place, cx: &Context<'_>) -> Poll<Option<AnyMessage>> {
-        self.driver
-            .tell(|engine, role| {
-                let polled = role.streams().poll_message(self.key, place, cx);
-                if let Poll::Ready(Some(_)) = polled.0 {
-                    engine.stream_commands().taken(self.stream);
-                }
-                polled
-            })
-            .0
-    }
-
-    fn poll_ended(&self, place: &mut Place, cx: &Context<'_>) -> Poll<Box<Failure>> {
-        self.driver.look(|view| view.role.streams().poll_ended(self.key, place, cx)).0
-    }
-
-    fn leave_place(&self, awaited: Awaited, place: &mut Place) {
-        drop(self.driver.look(|view| view.role.streams().leave(self.key, awaited, place)));
-    }
-
-    fn cause(&self) -> Option<Box<Failure>> {
-        self.driver.look(|view| view.role.streams().cause(self.key))
-    }
-
-    fn close(&self, cause: Option<ErrorResponse>) {
-        self.driver.drive(|state, now| state.engine.stream_commands().close(now, self.stream, cause));
-    }
-
-    fn hijack(&self) {
-        self.driver.look(|view| view.role.streams().hijack(self.key));
-    }
 }
 
 impl<R: StreamRole> Driver<R> {

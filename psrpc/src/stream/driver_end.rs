@@ -1,0 +1,151 @@
+//! The end of a stream in a driver, of a client or of a server.
+
+use std::any::Any;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use psrpc_engine::proto::ErrorResponse;
+use psrpc_engine::{Engine, Failure, SendError, StreamHandle, Time};
+
+use super::codec::Codec;
+use super::end::{StreamEnd, closed};
+use super::incoming::StreamRole;
+use super::send::SendFuture;
+use super::table::Awaited;
+use crate::driver::Driver;
+use crate::error::Error;
+use crate::interceptor::{SendBelow, SendOptions, StreamLayer};
+use crate::message::AnyMessage;
+use crate::runtime::{BoxFuture, Runtime};
+use crate::waiting::Place;
+
+/// The end of a stream in a driver. Dropping it tells the driver that user code does not have the stream any more.
+pub(crate) struct DriverEnd<R: StreamRole> {
+    driver: Arc<Driver<R>>,
+    stream: StreamHandle,
+    /// The stream's slot in the driver's table.
+    key: usize,
+    codec: Arc<Codec>,
+    /// Keeps the client, which lives as long as its streams.
+    _client: Option<Box<dyn Any + Send + Sync>>,
+}
+
+impl<R: StreamRole> DriverEnd<R> {
+    pub(crate) fn at_client(
+        driver: Arc<Driver<R>>,
+        stream: StreamHandle,
+        key: usize,
+        codec: Arc<Codec>,
+        client: impl Any + Send + Sync,
+    ) -> Arc<dyn StreamEnd> {
+        Arc::new(Self { driver, stream, key, codec, _client: Some(Box::new(client)) })
+    }
+
+    pub(crate) fn at_server(
+        driver: Arc<Driver<R>>,
+        stream: StreamHandle,
+        key: usize,
+        codec: Arc<Codec>,
+    ) -> Arc<dyn StreamEnd> {
+        Arc::new(Self { driver, stream, key, codec, _client: None })
+    }
+}
+
+impl<R: StreamRole> Drop for DriverEnd<R> {
+    fn drop(&mut self) {
+        if planted!(DroppedStreamStays) {
+            return;
+        }
+        self.driver.release_stream(self.stream, self.key);
+    }
+}
+
+impl<R: StreamRole> SendBelow for DriverEnd<R> {
+    fn layer(&self, position: usize) -> Option<&dyn StreamLayer> {
+        self.codec.layers().get(position).map(|layer| &**layer)
+    }
+
+    fn send(self: Arc<Self>, message: AnyMessage, options: SendOptions) -> BoxFuture<Result<(), Error>> {
+        Box::pin(async move {
+            self.codec.check(&message)?;
+            let payload = message.encode_to_vec();
+            drop(message);
+            SendFuture::past_layers(self, payload, options).await
+        })
+    }
+
+    fn cause(&self) -> Option<Error> {
+        let failure = self.driver.look(|view| view.role.streams().cause(self.key))?;
+        Some((*failure).into())
+    }
+
+    fn closed(self: Arc<Self>) -> BoxFuture<Error> {
+        Box::pin(async move { closed(&*self).await })
+    }
+
+    fn runtime(&self) -> &Arc<dyn Runtime> {
+        &self.driver.runtime
+    }
+}
+
+impl<R: StreamRole> StreamEnd for DriverEnd<R> {
+    fn codec(&self) -> &Arc<Codec> {
+        &self.codec
+    }
+
+    fn start_send(&self, payload: Bytes, options: SendOptions) -> Result<usize, SendError> {
+        self.driver.drive(|state, now| {
+            let SendOptions { timeout, deadline, .. } = options;
+            let until_deadline = |deadline: Time| {
+                let timeout = timeout.unwrap_or_else(|| state.engine.stream_commands().default_timeout());
+                timeout.min(deadline.since(now.time))
+            };
+            let timeout = deadline.map(until_deadline).or(timeout);
+            let send = state.engine.stream_commands().send(now, self.stream, payload, timeout)?;
+            Ok(state.role.streams().sending(send))
+        })
+    }
+
+    fn poll_sent(&self, sender: usize, cx: &Context<'_>) -> Poll<Result<(), Box<Failure>>> {
+        self.driver.look(|view| view.role.streams().poll_sent(sender, cx)).0
+    }
+
+    fn cancel_send(&self, sender: usize) {
+        self.driver.drive(|state, _| {
+            let (send, waker) = state.role.streams().forget_send(sender);
+            if let Some(send) = send {
+                state.engine.stream_commands().cancel_send(send);
+            }
+            waker
+        });
+    }
+
+    fn poll_message(&self, place: &mut Place, cx: &Context<'_>) -> Poll<Option<AnyMessage>> {
+        self.driver
+            .tell(|engine, role| {
+                let polled = role.streams().poll_message(self.key, place, cx);
+                if let Poll::Ready(Some(_)) = polled.0 {
+                    engine.stream_commands().taken(self.stream);
+                }
+                polled
+            })
+            .0
+    }
+
+    fn poll_ended(&self, place: &mut Place, cx: &Context<'_>) -> Poll<Box<Failure>> {
+        self.driver.look(|view| view.role.streams().poll_ended(self.key, place, cx)).0
+    }
+
+    fn leave_place(&self, awaited: Awaited, place: &mut Place) {
+        drop(self.driver.look(|view| view.role.streams().leave(self.key, awaited, place)));
+    }
+
+    fn close(&self, cause: Option<ErrorResponse>) {
+        self.driver.drive(|state, now| state.engine.stream_commands().close(now, self.stream, cause));
+    }
+
+    fn hijack(&self) {
+        self.driver.look(|view| view.role.streams().hijack(self.key));
+    }
+}
