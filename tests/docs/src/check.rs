@@ -91,33 +91,34 @@ fn files<'a>(line: &'a Line, facts: &'a Facts) -> impl Iterator<Item = String> +
     })
 }
 
-/// A path in a code span, a colon, and names in code spans: what the file must have.
+/// A path in a code span, a colon, and names in code spans with commas between them: the file must
+/// have the names.
 fn functions(line: &Line) -> impl Iterator<Item = String> {
     let mut problems = Vec::new();
-    for piece in line
-        .text
-        .split(['|', ';', '.', '('])
-        .flat_map(|piece| piece.split("`: ").skip(1).zip(piece.split("`: ")))
-    {
-        let (names, before) = piece;
-        let Some(path) = before.rsplit('`').next().filter(|path| path.ends_with("rs")) else { continue };
-        problems.extend(missing(path, names));
+    for (at, _) in line.text.match_indices("`: `") {
+        let path = line.text[..at].rsplit('`').next().unwrap_or_default();
+        let mut names = Vec::new();
+        let mut rest = &line.text[at + "`: `".len()..];
+        while let Some((name, after)) = rest.split_once('`') {
+            names.push(name);
+            match after.strip_prefix(", `") {
+                Some(next) => rest = next,
+                None => break,
+            }
+        }
+        problems.extend(missing(path, &names));
     }
     problems.into_iter()
 }
 
-fn missing(path: &str, names: &str) -> Vec<String> {
-    let Ok(text) = fs::read_to_string(path) else { return Vec::new() };
-    let names = names.split('`').skip(1).step_by(2);
-    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    let words: BTreeSet<_> = text.split(|c| !is_word(c)).collect();
-    let parts = |name: &str| {
-        name.split(|c| !is_word(c)).filter(|part| !part.is_empty()).map(str::to_owned).collect::<Vec<_>>()
-    };
-    names
-        .filter(|name| !parts(name).iter().all(|part| words.contains(part.as_str())))
-        .map(|name| format!("{path} has no {name}"))
-        .collect()
+/// Returns which names a Rust file does not have, word by word.
+fn missing(path: &str, names: &[&str]) -> Vec<String> {
+    let is_rust = path.ends_with(".rs");
+    let Some(text) = is_rust.then(|| fs::read_to_string(path).ok()).flatten() else { return Vec::new() };
+    let is_between = |c: char| !c.is_ascii_alphanumeric() && c != '_';
+    let words: BTreeSet<_> = text.split(is_between).collect();
+    let has = |name: &&&str| name.split(is_between).all(|word| word.is_empty() || words.contains(word));
+    names.iter().filter(|name| !has(name)).map(|name| format!("{path} has no {name}")).collect()
 }
 
 /// Packages, examples and parts of `./test` in commands.
@@ -165,4 +166,47 @@ fn counts<'a>(line: &'a Line, facts: &'a Facts) -> impl Iterator<Item = String> 
         }
     }
     problems.into_iter()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts() -> Facts {
+        let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        Facts {
+            packages: set(&["psrpc"]),
+            examples: set(&["chat"]),
+            parts: set(&["docs"]),
+            root: set(&["src"]),
+            cases: 3,
+        }
+    }
+
+    /// What is missing of a document with this line, which stands in the folder of this crate.
+    fn problems(text: &str) -> Vec<String> {
+        let document = Document { path: "text.md".to_owned(), lines: crate::document::parse(text) };
+        check(&document, &facts())
+    }
+
+    #[test]
+    fn what_is_there_is_no_problem() {
+        let text =
+            "`src/check.rs`: `check`, `Facts::read`; `cargo run -p psrpc`, `./test docs`, 3 cases, [it](src)";
+        assert_eq!(problems(text), [] as [&str; 0]);
+    }
+
+    #[test]
+    fn what_is_not_there_is_named_with_its_place() {
+        assert_eq!(problems("`src/nowhere.rs`"), ["text.md:1: src/nowhere.rs is not there"]);
+        assert_eq!(
+            problems("`src/check.rs`: `check`, `nothing`"),
+            ["text.md:1: src/check.rs has no nothing"]
+        );
+        assert_eq!(problems("`cargo run -p nobody`"), ["text.md:1: there is no package nobody"]);
+        assert_eq!(problems("`cargo run --example none`"), ["text.md:1: there is no example none"]);
+        assert_eq!(problems("`./test all`"), ["text.md:1: ./test has no part all"]);
+        assert_eq!(problems("1,000 cases"), ["text.md:1: 1000 cases, where there are 3"]);
+        assert_eq!(problems("[there](there.md)"), ["text.md:1: the link to there.md leads nowhere"]);
+    }
 }

@@ -25,7 +25,7 @@ impl Document {
     }
 }
 
-fn parse(text: &str) -> Vec<Line> {
+pub(crate) fn parse(text: &str) -> Vec<Line> {
     let mut in_block = false;
     let mut lines = Vec::new();
     for (index, text) in text.lines().enumerate() {
