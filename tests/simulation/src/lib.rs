@@ -19,62 +19,56 @@
 //! ```
 //!
 //! `run` prints a hash of all traces, which is the same in debug and release. `planted` plants one bug after the other
-//! in the engine or the driver, and tells which invariant each violates ([`planted`]).
+//! in the engine or the driver, and tells which invariant each violates ([`seeds::planted_defects`]).
 //!
 //! The driver is simulated too, and so is any service: a [`World`] runs real clients and servers, with their generated code, handlers
 //! and interceptors, in virtual time under the same faults. [`simulate_driver`] is a seed of that.
 //!
-//! Seeds are samples. Of scenes that are small enough [`mod@exhaustive`] looks at every schedule, in a world of its own.
+//! Seeds are samples. For scenarios that are small enough [`mod@exhaustive`] goes through every schedule, in a world of its own.
 //!
-//! What takes part in a seed: the `Simulation` has nodes in a `World`. A `Node` drives an engine on a skewed clock for
-//! its user, a `Caller` or a `Host`; the `Net` carries frames between them, and spoils some; the `Stage` is the virtual
-//! time, the agenda and the trace. The judge ([`check::Model`]) hears the facts and knows nothing else. A `World` of
-//! services has the same stage and net, and a driver's seed a judge of its own, who hears what users see.
+//! # Where things are
+//!
+//! - `engines` runs engines: a seed is a `Simulation`, whose nodes live in an `EngineWorld`. An `EngineNode` drives an engine on a
+//!   skewed clock for its user, a `ClientUser` or a `ServerUser`.
+//! - `services` runs real clients and servers, in a [`World`].
+//! - [`mod@exhaustive`] runs engines too, through every schedule of a [`Scenario`](exhaustive::scenario::Scenario).
+//! - [`judge`] has the invariants. Its [`Model`](judge::model::Model) hears the facts of a run of engines and knows nothing else.
+//!   What the users of services see is in the `Ledger`, which judges it.
+//! - [`seeds`] runs one seed or many.
+//! - The files beside these folders are what several of them share. The `Scene` is the virtual time, the agenda and the trace. The
+//!   `Net` carries frames between nodes and spoils some, with the help of the `frame_forger`.
 
 #![forbid(unsafe_code)]
 
-mod caller;
-mod chart;
-pub mod check;
 mod clock;
-mod driver;
-pub mod exhaustive;
 mod fault;
-mod forge;
-mod happening;
-mod host;
-mod kept;
-mod many;
-mod methods;
-mod names;
+mod frame_forger;
+mod frame_text;
 mod net;
-mod node;
 mod node_id;
-mod payload;
-mod plan;
-pub mod planted;
 mod report;
 mod rng;
-mod seed;
-mod service;
-mod show;
-mod shrink;
-mod simulation;
-mod stage;
-mod talk;
+mod scene;
+mod sequence_chart;
 mod trace;
-mod variation;
-mod world;
 
-pub use chart::chart;
-pub use driver::simulate_driver;
+mod engines;
+pub mod exhaustive;
+pub mod judge;
+pub mod seeds;
+mod services;
+
+pub use engines::shrink::{Shrunk, shrink};
+pub use engines::simulation::{simulate, simulate_steadily};
 pub use fault::{Fault, FaultCounts};
-pub use kept::{Kept, kept};
-pub use many::run_seeds;
 pub use node_id::NodeId;
-pub use report::{Report, Summary};
-pub use seed::{check_seed, simulate_seed};
-pub use service::{Job, Node, NodeBus, NodeRuntime, Stuck, World, check_seeds};
-pub use shrink::{Shrunk, shrink};
-pub use simulation::{simulate, simulate_steadily};
+pub use report::{Report, Summary, same_trace};
+pub use seeds::kept_seeds::{Kept, kept};
+pub use seeds::many_seeds::run_seeds;
+pub use seeds::one_seed::{check_seed, simulate_seed};
+pub use sequence_chart::sequence_chart;
+pub use services::check_seeds::check_seeds;
+pub use services::driver_run::simulate_driver;
+pub use services::node::{Job, Node, NodeBus, NodeRuntime};
+pub use services::world::{Stuck, World};
 pub use trace::Line;

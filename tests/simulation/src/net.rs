@@ -7,11 +7,11 @@ use psrpc_engine::proto::{Channel, Frame};
 use psrpc_engine::{BusError, SubscriptionKind, Time};
 
 use crate::fault::Fault;
-use crate::forge;
-use crate::node_id::NodeId;
+use crate::frame_forger;
+use crate::frame_text::FrameText;
+use crate::node_id::{NodeId, Peer};
 use crate::rng::Rng;
-use crate::show::Shown;
-use crate::stage::Stage;
+use crate::scene::Scene;
 use crate::trace::Kind;
 
 /// A seeded bus that knows channels by their legacy names. `S` is what its subscribers go by.
@@ -29,10 +29,6 @@ pub(crate) struct Net<S> {
     published: u64,
     rng: Rng,
 }
-
-/// A node, as the bus knows it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Peer(pub(crate) usize);
 
 /// A subscription, by its place in the bus's list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,7 +75,7 @@ struct Subscription<S> {
     subscriber: S,
     channel: String,
     kind: SubscriptionKind,
-    state: State,
+    state: SubscriptionState,
     /// Whether its subscriber has unsubscribed.
     is_left: bool,
     /// When its subscriber has heard at the earliest that it is live.
@@ -89,7 +85,7 @@ struct Subscription<S> {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum State {
+enum SubscriptionState {
     Asked,
     Live,
     /// No more frames are sent its way, and its subscriber does not know yet.
@@ -141,7 +137,7 @@ impl<S: Copy + PartialEq> Net<S> {
 
     pub(crate) fn subscribe<H: From<Post>>(
         &mut self,
-        stage: &mut Stage<H>,
+        scene: &mut Scene<H>,
         peer: Peer,
         subscriber: S,
         channel: &Channel,
@@ -149,21 +145,21 @@ impl<S: Copy + PartialEq> Net<S> {
     ) -> Place {
         let place = Place(self.subscriptions.len());
         let rng = &mut self.rng;
-        rng.turn_to(stage.now());
-        let late = stage.faults.strikes(Fault::LateSubscribe, rng);
-        let joined = stage.now() + if late { rng.grains(100..4000) } else { rng.grains(0..100) };
+        rng.turn_to(scene.now());
+        let late = scene.faults.strikes(Fault::LateSubscribe, rng);
+        let joined = scene.now() + if late { rng.grains(100..4000) } else { rng.grains(0..100) };
         // Frames may come in before the subscriber has heard that they will.
         let confirmed = joined + rng.grains(0..8);
         let channel = channel.legacy().to_owned();
-        if stage.faults.would_strike(Fault::LostSubscribe, rng) {
+        if scene.faults.would_strike(Fault::LostSubscribe, rng) {
             // At once, or once it has been live for a while; counted then, unless it has ended before.
             let lost = rng.maybe(500, |rng| confirmed + rng.grains(0..4000)).unwrap_or(joined);
-            stage.at(lost, Post::Ended(place, Some(BusError::new(Fault::LostSubscribe.name()))));
+            scene.at(lost, Post::Ended(place, Some(BusError::new(Fault::LostSubscribe.name()))));
         }
-        stage.at(joined, Post::Joined(place));
-        stage.at(confirmed, Post::Confirmed(place));
+        scene.at(joined, Post::Joined(place));
+        scene.at(confirmed, Post::Confirmed(place));
         self.channels.entry(channel.clone()).or_default().push(place);
-        let (state, latest) = (State::Asked, Time::ZERO);
+        let (state, latest) = (SubscriptionState::Asked, Time::ZERO);
         self.subscriptions.push(Subscription {
             peer,
             subscriber,
@@ -179,34 +175,36 @@ impl<S: Copy + PartialEq> Net<S> {
 
     /// Ends a subscription some time later. Frames that are published until then still get there before its subscriber
     /// hears so.
-    pub(crate) fn unsubscribe<H: From<Post>>(&mut self, stage: &mut Stage<H>, place: Place) {
-        self.rng.turn_to(stage.now());
-        let left = stage.now() + self.rng.grains(0..200);
+    pub(crate) fn unsubscribe<H: From<Post>>(&mut self, scene: &mut Scene<H>, place: Place) {
+        self.rng.turn_to(scene.now());
+        let left = scene.now() + self.rng.grains(0..200);
         let Subscription { confirmed, is_left, .. } = &mut self.subscriptions[place.0];
         *is_left = true;
-        stage.at(left.max(*confirmed), Post::Left(place));
+        scene.at(left.max(*confirmed), Post::Left(place));
     }
 
-    pub(crate) fn left<H: From<Post>>(&mut self, stage: &mut Stage<H>, place: Place) {
-        self.rng.turn_to(stage.now());
-        let told = stage.now() + self.latency();
+    pub(crate) fn left<H: From<Post>>(&mut self, scene: &mut Scene<H>, place: Place) {
+        self.rng.turn_to(scene.now());
+        let told = scene.now() + self.latency();
         let Subscription { state, latest, .. } = &mut self.subscriptions[place.0];
-        if *state != State::Ended {
-            *state = State::Left;
-            stage.at(told.max(*latest), Post::Ended(place, None));
+        if *state != SubscriptionState::Ended {
+            *state = SubscriptionState::Left;
+            scene.at(told.max(*latest), Post::Ended(place, None));
         }
     }
 
     /// Where a subscriber is in the list, if it is.
     pub(crate) fn place_of(&self, subscriber: S) -> Option<Place> {
-        let is_it = |known: &Subscription<S>| known.subscriber == subscriber && known.state != State::Ended;
+        let is_it = |known: &Subscription<S>| {
+            known.subscriber == subscriber && known.state != SubscriptionState::Ended
+        };
         self.subscriptions.iter().rposition(is_it).map(Place)
     }
 
     /// Whether a subscription of a peer is or was live, or was refused, on a channel that this is in the name of.
     pub(crate) fn has_joined(&self, peer: Peer, channel: &str) -> bool {
         let is_it = |known: &Subscription<S>| {
-            known.peer == peer && known.channel.contains(channel) && known.state != State::Asked
+            known.peer == peer && known.channel.contains(channel) && known.state != SubscriptionState::Asked
         };
         self.subscriptions.iter().any(is_it)
     }
@@ -218,20 +216,21 @@ impl<S: Copy + PartialEq> Net<S> {
 
     pub(crate) fn joined(&mut self, place: Place) {
         let state = &mut self.subscriptions[place.0].state;
-        if *state == State::Asked {
-            *state = State::Live;
+        if *state == SubscriptionState::Asked {
+            *state = SubscriptionState::Live;
         }
     }
 
     /// Whether the next frame that anybody publishes there reaches a subscription.
     pub(crate) fn is_live(&self, place: Place) -> bool {
-        self.subscriptions[place.0].state == State::Live
+        self.subscriptions[place.0].state == SubscriptionState::Live
     }
 
     /// The channel of a subscription of a peer that is not live, and that the peer has not left.
     pub(crate) fn not_live_yet(&self, peer: Peer) -> Option<&str> {
-        let is_it =
-            |known: &&Subscription<S>| known.peer == peer && known.state == State::Asked && !known.is_left;
+        let is_it = |known: &&Subscription<S>| {
+            known.peer == peer && known.state == SubscriptionState::Asked && !known.is_left
+        };
         self.subscriptions.iter().find(is_it).map(|known| known.channel.as_str())
     }
 
@@ -239,7 +238,7 @@ impl<S: Copy + PartialEq> Net<S> {
     pub(crate) fn end(&mut self, place: Place) -> Option<S> {
         let subscriber = self.subscriber(place)?;
         let Subscription { state, channel, .. } = &mut self.subscriptions[place.0];
-        *state = State::Ended;
+        *state = SubscriptionState::Ended;
         if let Some(places) = self.channels.get_mut(channel) {
             places.retain(|known| *known != place);
         }
@@ -258,7 +257,7 @@ impl<S: Copy + PartialEq> Net<S> {
     /// Whose subscription it is; `None` once it has ended, and what still was under way is lost.
     pub(crate) fn subscriber(&self, place: Place) -> Option<S> {
         let Subscription { subscriber, state, .. } = self.subscriptions[place.0];
-        (state != State::Ended).then_some(subscriber)
+        (state != SubscriptionState::Ended).then_some(subscriber)
     }
 
     // --- weather ---------------------------------------------------------------------------------------------
@@ -286,33 +285,33 @@ impl<S: Copy + PartialEq> Net<S> {
     // --- frames ----------------------------------------------------------------------------------------------
 
     /// When it takes another frame of a publisher, if it does not take one now.
-    pub(crate) fn full_for<H>(&mut self, stage: &mut Stage<H>) -> Option<Duration> {
-        self.rng.turn_to(stage.now());
-        stage.faults.strikes(Fault::FullBus, &mut self.rng).then(|| self.rng.grains(0..200))
+    pub(crate) fn full_for<H>(&mut self, scene: &mut Scene<H>) -> Option<Duration> {
+        self.rng.turn_to(scene.now());
+        scene.faults.strikes(Fault::FullBus, &mut self.rng).then(|| self.rng.grains(0..200))
     }
 
     pub(crate) fn publish<H: From<Post>>(
         &mut self,
-        stage: &mut Stage<H>,
+        scene: &mut Scene<H>,
         from: Peer,
         channel: &str,
         frame: &Frame,
     ) -> Published {
-        self.rng.turn_to(stage.now());
-        let fault = stage.faults.of_publish(&mut self.rng);
+        self.rng.turn_to(scene.now());
+        let fault = scene.faults.of_publish(&mut self.rng);
         let mut receivers = 0;
         if fault != Some(Fault::PublishError) {
             for place in self.receivers(channel) {
                 match self.cut_between(from, self.subscriptions[place.0].peer) {
-                    Some(fault) => self.lose(stage, place, fault, frame),
-                    None => self.deliver(stage, place, channel, frame),
+                    Some(fault) => self.lose(scene, place, fault, frame),
+                    None => self.deliver(scene, place, channel, frame),
                 }
                 receivers += 1;
             }
         }
         let result = match fault {
             Some(fault) => {
-                self.strike(stage, fault, frame);
+                self.strike(scene, fault, frame);
                 Err(BusError::new(fault.name()))
             }
             None => Ok(self.rng.maybe(500, |_| receivers)),
@@ -342,33 +341,33 @@ impl<S: Copy + PartialEq> Net<S> {
         Some(cut.fault)
     }
 
-    fn deliver<H: From<Post>>(&mut self, stage: &mut Stage<H>, to: Place, channel: &str, frame: &Frame) {
-        let fault = stage.faults.of_delivery(&mut self.rng);
-        let struck = self.travel(stage, to, frame, fault) || self.accompany(stage, to, channel, frame, fault);
+    fn deliver<H: From<Post>>(&mut self, scene: &mut Scene<H>, to: Place, channel: &str, frame: &Frame) {
+        let fault = scene.faults.of_delivery(&mut self.rng);
+        let struck = self.travel(scene, to, frame, fault) || self.accompany(scene, to, channel, frame, fault);
         match fault.filter(|_| struck) {
-            Some(fault @ (Fault::Drop | Fault::Gap)) => self.lose(stage, to, fault, frame),
-            Some(fault) => self.strike(stage, fault, frame),
+            Some(fault @ (Fault::Drop | Fault::Gap)) => self.lose(scene, to, fault, frame),
+            Some(fault) => self.strike(scene, fault, frame),
             None => {}
         }
     }
 
-    fn strike<H>(&self, stage: &mut Stage<H>, fault: Fault, frame: &Frame) {
-        stage.faults.count(fault);
-        stage.log("bus", format_args!("{}: {}", fault.name(), Shown(frame)));
+    fn strike<H>(&self, scene: &mut Scene<H>, fault: Fault, frame: &Frame) {
+        scene.faults.count(fault);
+        scene.log("bus", format_args!("{}: {}", fault.name(), FrameText(frame)));
     }
 
     /// A frame does not arrive.
-    fn lose<H>(&self, stage: &mut Stage<H>, to: Place, fault: Fault, frame: &Frame) {
-        stage.faults.count(fault);
+    fn lose<H>(&self, scene: &mut Scene<H>, to: Place, fault: Fault, frame: &Frame) {
+        scene.faults.count(fault);
         let to = NodeId::of(self.subscriptions[to.0].peer);
         let loss = || Kind::Loss(self.published, to, fault);
-        stage.log_as(loss, "bus", format_args!("{} on the way to {to}: {}", fault.name(), Shown(frame)));
+        scene.log_as(loss, "bus", format_args!("{} on the way to {to}: {}", fault.name(), FrameText(frame)));
     }
 
     /// Sends a frame on its way, and tells whether the fault struck it there.
     fn travel<H: From<Post>>(
         &mut self,
-        stage: &mut Stage<H>,
+        scene: &mut Scene<H>,
         to: Place,
         frame: &Frame,
         fault: Option<Fault>,
@@ -377,24 +376,24 @@ impl<S: Copy + PartialEq> Net<S> {
         let (frame, delay, keeps_order) = match fault {
             Some(Fault::Drop) => return true,
             Some(Fault::Gap) => {
-                let at = self.arrival_in_order(stage, to, Duration::ZERO);
-                stage.at(at, Post::Gap(to));
+                let at = self.arrival_in_order(scene, to, Duration::ZERO);
+                scene.at(at, Post::Gap(to));
                 return true;
             }
             Some(Fault::Delay) => (frame.clone(), rng.grains(20..2000), true),
             Some(Fault::Reorder) => (frame.clone(), rng.grains(1..80), false),
             // Later than the longest call takes.
             Some(Fault::Late) => (frame.clone(), rng.grains(14_000..24_000), false),
-            Some(Fault::Damage) => (forge::damage(frame, rng), Duration::ZERO, true),
+            Some(Fault::Damage) => (frame_forger::damage(frame, rng), Duration::ZERO, true),
             _ => {
-                self.in_order(stage, to, frame.clone(), None, Duration::ZERO);
+                self.in_order(scene, to, frame.clone(), None, Duration::ZERO);
                 return false;
             }
         };
         if keeps_order {
-            self.in_order(stage, to, frame, fault, delay);
+            self.in_order(scene, to, frame, fault, delay);
         } else {
-            self.send(stage, to, frame, fault, stage.now() + delay);
+            self.send(scene, to, frame, fault, scene.now() + delay);
         }
         true
     }
@@ -402,7 +401,7 @@ impl<S: Copy + PartialEq> Net<S> {
     /// Sends what comes with a frame, and tells whether the fault is of that kind and this a frame for it.
     fn accompany<H: From<Post>>(
         &mut self,
-        stage: &mut Stage<H>,
+        scene: &mut Scene<H>,
         to: Place,
         channel: &str,
         frame: &Frame,
@@ -412,16 +411,16 @@ impl<S: Copy + PartialEq> Net<S> {
         let to_same = |frame| (to, vec![frame]);
         let company = match fault {
             Some(Fault::Duplicate) => Some((self.any_like(to, channel), vec![frame.clone()])),
-            Some(Fault::Noise) => Some((to, vec![forge::noise(rng)])),
-            Some(Fault::UnexpectedType) => Some((to, vec![forge::unexpected(frame, rng)])),
-            Some(Fault::UnknownCall) => forge::unknown_call(frame).map(to_same),
-            Some(Fault::SecondBid) => forge::second_bid(frame, rng).map(to_same),
-            Some(Fault::NonFiniteAffinity) => forge::non_finite_bid(frame, rng).map(to_same),
+            Some(Fault::Noise) => Some((to, vec![frame_forger::noise(rng)])),
+            Some(Fault::UnexpectedType) => Some((to, vec![frame_forger::unexpected(frame, rng)])),
+            Some(Fault::UnknownCall) => frame_forger::unknown_call(frame).map(to_same),
+            Some(Fault::SecondBid) => frame_forger::second_bid(frame, rng).map(to_same),
+            Some(Fault::NonFiniteAffinity) => frame_forger::non_finite_bid(frame, rng).map(to_same),
             Some(Fault::ForgedAnswer) => {
-                self.responses_of(to).zip(forge::strange_answer(frame).map(|answer| vec![answer]))
+                self.responses_of(to).zip(frame_forger::strange_answer(frame).map(|answer| vec![answer]))
             }
             Some(Fault::FloodOfBids | Fault::FloodOfAnswers | Fault::FloodOfOpens) => {
-                fault.and_then(|fault| forge::flood(fault, frame, rng)).map(|flood| (to, flood))
+                fault.and_then(|fault| frame_forger::flood(fault, frame, rng)).map(|flood| (to, flood))
             }
             _ => None,
         };
@@ -429,7 +428,7 @@ impl<S: Copy + PartialEq> Net<S> {
         let latest = self.rng.pick(&[40, 40, 400, 16_000, 16_000]);
         let delay = self.rng.grains(0..latest);
         for frame in company {
-            self.send(stage, to, frame, fault, stage.now() + delay);
+            self.send(scene, to, frame, fault, scene.now() + delay);
         }
         true
     }
@@ -447,29 +446,29 @@ impl<S: Copy + PartialEq> Net<S> {
     fn responses_of(&self, place: Place) -> Option<Place> {
         let peer = self.subscriptions[place.0].peer;
         let is_it = |known: &Subscription<S>| {
-            known.peer == peer && known.channel.ends_with("|RES") && known.state == State::Live
+            known.peer == peer && known.channel.ends_with("|RES") && known.state == SubscriptionState::Live
         };
         self.subscriptions.iter().position(is_it).map(Place)
     }
 
     fn in_order<H: From<Post>>(
         &mut self,
-        stage: &mut Stage<H>,
+        scene: &mut Scene<H>,
         to: Place,
         frame: Frame,
         fault: Option<Fault>,
         delay: Duration,
     ) {
-        let at = self.arrival_in_order(stage, to, delay);
-        self.send(stage, to, frame, fault, at);
+        let at = self.arrival_in_order(scene, to, delay);
+        self.send(scene, to, frame, fault, at);
     }
 
-    fn arrival_in_order<H>(&mut self, stage: &mut Stage<H>, to: Place, delay: Duration) -> Time {
-        let mut arrives = stage.now() + self.latency() + delay;
+    fn arrival_in_order<H>(&mut self, scene: &mut Scene<H>, to: Place, delay: Duration) -> Time {
+        let mut arrives = scene.now() + self.latency() + delay;
         let Subscription { peer, latest, .. } = &mut self.subscriptions[to.0];
         if let Some(until) = self.clogs.get(peer).filter(|until| **until > arrives) {
             arrives = *until;
-            stage.faults.count(Fault::Clog);
+            scene.faults.count(Fault::Clog);
         }
         *latest = arrives.max(*latest);
         *latest
@@ -477,7 +476,7 @@ impl<S: Copy + PartialEq> Net<S> {
 
     fn send<H: From<Post>>(
         &mut self,
-        stage: &mut Stage<H>,
+        scene: &mut Scene<H>,
         to: Place,
         frame: Frame,
         fault: Option<Fault>,
@@ -485,7 +484,7 @@ impl<S: Copy + PartialEq> Net<S> {
     ) {
         let encoded = self.rng.chance(self.encoded);
         let delivery = Delivery { frame, number: self.published, fault, encoded };
-        stage.at(at, Post::Delivered(to, Box::new(delivery)));
+        scene.at(at, Post::Delivered(to, Box::new(delivery)));
     }
 
     fn latency(&mut self) -> Duration {

@@ -2,8 +2,6 @@
 
 use std::fmt;
 
-use crate::net::Peer;
-
 /// A client or a server of the run, in one of its lives: whoever takes the place of one that is gone is another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum NodeId {
@@ -12,6 +10,10 @@ pub enum NodeId {
     /// The server of this number.
     Server(usize),
 }
+
+/// A node, as the bus knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Peer(pub(crate) usize);
 
 impl NodeId {
     /// The node that the bus knows by this.

@@ -1,11 +1,11 @@
-//! Reports: of one seed, and of many together.
+//! Reports: of one seed, of many together, and whether two runs of a seed went the same way.
 
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use crate::check::{Invariant, Violation};
 use crate::fault::{Fault, FaultCounts};
+use crate::judge::violation::{Checked, Invariant, Violation};
 use crate::trace::TraceHash;
 
 /// How one seed went.
@@ -50,6 +50,18 @@ impl Report {
             let violation = Some(of_panic(&*panic));
             Self { seed, calls: 0, fresh_calls: 0, outcomes, faults, trace_hash: 0, violation }
         })
+    }
+}
+
+/// Checks that two runs of a seed went the same way.
+///
+/// # Errors
+///
+/// When their traces differ.
+pub fn same_trace(first: &Report, second: &Report) -> Checked {
+    match (first.trace_hash, second.trace_hash) {
+        (first, second) if first == second => Ok(()),
+        (first, second) => Invariant::I17.violated(format!("trace {first:016x}, then {second:016x}")),
     }
 }
 

@@ -6,8 +6,8 @@ use psrpc_engine::Time;
 use psrpc_engine::proto::{Frame, Stream, StreamBody};
 
 use crate::fault::Fault;
+use crate::frame_text::without_types;
 use crate::node_id::NodeId;
-use crate::show::without_types;
 
 /// Takes lines to show.
 pub(crate) type Show = Box<dyn FnMut(&Line) + Send>;

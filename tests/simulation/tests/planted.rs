@@ -1,9 +1,9 @@
 //! Planted defects, in a process of their own: whatever is planted, every engine of the process has it.
 
 use psrpc_engine::planted::Defect;
-use psrpc_simulation::check::Invariant;
 use psrpc_simulation::check_seed;
-use psrpc_simulation::planted::catch;
+use psrpc_simulation::judge::violation::Invariant;
+use psrpc_simulation::seeds::planted_defects::catch;
 
 #[test]
 fn a_defect_is_caught_in_the_first_seed_that_shows_it_and_does_not_stay() {

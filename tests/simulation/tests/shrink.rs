@@ -1,7 +1,7 @@
 //! Shrinking, in a process of its own: whatever is planted, every engine of the process has it.
 
 use psrpc_engine::planted::{Defect, plant};
-use psrpc_simulation::check::Invariant;
+use psrpc_simulation::judge::violation::Invariant;
 use psrpc_simulation::{Shrunk, shrink, simulate};
 
 #[test]

@@ -2,7 +2,9 @@
 
 use std::time::Instant;
 
-use psrpc_simulation::exhaustive::{Failure, Outcome, Scene, exhaustive};
+use psrpc_simulation::exhaustive::outcome::{Failure, Outcome};
+use psrpc_simulation::exhaustive::scenario::Scenario;
+use psrpc_simulation::exhaustive::search::exhaustive;
 use serde_json::json;
 
 /// Look at every schedule of one client, two servers and one call of each kind, with at most two faults.
@@ -21,8 +23,8 @@ impl Exhaustive {
     pub(crate) fn run(&self) -> bool {
         let started = Instant::now();
         let (mut schedules, mut failed) = (0, 0);
-        for scene in Scene::all().into_iter().chain(self.large.then(Scene::large)) {
-            let outcome = exhaustive(&scene);
+        for scenario in Scenario::all().into_iter().chain(self.large.then(Scenario::large)) {
+            let outcome = exhaustive(&scenario);
             show(&outcome);
             schedules += outcome.total();
             failed += outcome.failed;
@@ -36,10 +38,10 @@ impl Exhaustive {
 }
 
 fn show(outcome: &Outcome) {
-    let Outcome { scene, schedules, longest, states, steps, runs, .. } = outcome;
+    let Outcome { scenario, schedules, longest, states, steps, runs, .. } = outcome;
     let by_faults = |(faults, count)| format!("{count} with {faults}");
     let by_faults: Vec<_> = schedules.iter().enumerate().map(by_faults).collect();
-    println!("{scene}: {} schedules, by faults {}", outcome.total(), by_faults.join(", "));
+    println!("{scenario}: {} schedules, by faults {}", outcome.total(), by_faults.join(", "));
     println!(
         "    of at most {longest} steps; {states} states, {steps} steps between them, {runs} histories of nodes"
     );

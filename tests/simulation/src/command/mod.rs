@@ -6,7 +6,7 @@ mod replay;
 mod run;
 mod speed;
 
-use psrpc_simulation::check::Violation;
+use psrpc_simulation::judge::violation::Violation;
 use psrpc_simulation::{Shrunk, shrink};
 
 pub(crate) use exhaustive::Exhaustive;

@@ -1,7 +1,7 @@
 //! `planted`: one bug after the other in the engine, each of which must be caught.
 
 use psrpc_engine::planted::Defect;
-use psrpc_simulation::planted::{Catch, catch};
+use psrpc_simulation::seeds::planted_defects::{Catch, catch};
 use serde_json::json;
 
 use super::silence_panics;

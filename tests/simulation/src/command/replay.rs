@@ -5,8 +5,7 @@ use std::path::PathBuf;
 use std::sync::mpsc;
 
 use psrpc_engine::planted::{Defect, plant};
-use psrpc_simulation::check::same_trace;
-use psrpc_simulation::{Line, Report, chart, simulate_seed};
+use psrpc_simulation::{Line, Report, same_trace, sequence_chart, simulate_seed};
 use serde_json::json;
 
 use super::{hex, show_failure, show_shrunk, silence_panics};
@@ -71,7 +70,7 @@ impl Replay {
             None => println!("seed {seed} passed; trace {}", hex(report.trace_hash)),
         }
         let drawn = self.chart.as_ref().is_none_or(|file| {
-            let written = fs::write(file, chart(seed, &lines, violation.as_ref()));
+            let written = fs::write(file, sequence_chart(seed, &lines, violation.as_ref()));
             written.inspect_err(|error| println!("FAILED: {}: {error}", file.display())).is_ok()
         });
         let invariant = report.violation.as_ref().map(|violation| format!("{:?}", violation.invariant));

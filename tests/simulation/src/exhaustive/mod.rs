@@ -1,4 +1,4 @@
-//! Every schedule of a small scene: one client, two servers, one call.
+//! Every schedule of a small scenario: one client, two servers, one call.
 //!
 //! A schedule is an order of all that is on its way and of all timers. In any state a frame on its way may come, in any order, also
 //! against that of its channel; a handler may be done, a caller may cancel; or the time of the earliest timer may
@@ -10,9 +10,9 @@
 //! No schedule is left out, and none is gone through twice, which would take years:
 //!
 //! * An engine is deterministic, so what a node does follows from what came to it and when: its history. It is run once
-//!   for each history, from the beginning (`history`).
-//! * What can still happen, and what the judge will say to it, follows from a `state::State`: the history of each node, what is on its
-//!   way, the time, the faults so far, and what the judge has seen. Schedules that lead to equal states go on alike: from there they
+//!   for each history, from the beginning (`histories`).
+//! * What can still happen, and what the oracle will say to it, follows from a `WorldState`: the history of each node, what is on its
+//!   way, the time, the faults so far, and what the oracle has seen. Schedules that lead to equal states go on alike: from there they
 //!   are gone through once, and counted by the number of ways that lead there (`search`). A state says how many steps lead to
 //!   it but for frames that are ignored, so that it is enough to compare states that are equally many steps from
 //!   the beginning.
@@ -21,23 +21,20 @@
 //!   schedules without that trust.
 //!
 //! ```
-//! use psrpc_simulation::exhaustive::{Kind, Scene, exhaustive};
+//! use psrpc_simulation::exhaustive::scenario::{Kind, Scenario};
+//! use psrpc_simulation::exhaustive::search::exhaustive;
 //!
-//! let outcome = exhaustive(&Scene::new(Kind::Queue, 1));
+//! let outcome = exhaustive(&Scenario::new(Kind::Queue, 1));
 //! assert_eq!((outcome.total(), outcome.failed), (25_181, 0));
 //! ```
 
-mod fact;
-mod history;
-mod judge;
-mod node;
-mod outcome;
-mod scene;
-mod search;
-mod show;
-mod state;
-mod user;
-
-pub use outcome::{Failure, Outcome};
-pub use scene::{Kind, Scene, Spoil};
-pub use search::exhaustive;
+mod driven_node;
+mod histories;
+mod oracle;
+pub mod outcome;
+pub mod scenario;
+mod scripted_users;
+pub mod search;
+mod step;
+mod step_text;
+mod world_state;

@@ -1,13 +1,13 @@
-//! Outcomes: how many schedules of a scene there are, and whether each passed.
+//! Outcomes: how many schedules of a scenario there are, and whether each passed.
 
-use super::scene::Scene;
-use crate::check::Violation;
+use super::scenario::Scenario;
+use crate::judge::violation::Violation;
 
-/// What became of all schedules of a scene.
+/// What became of all schedules of a scenario.
 #[derive(Clone, Debug)]
 pub struct Outcome {
-    /// The name of the scene.
-    pub scene: String,
+    /// The name of the scenario.
+    pub scenario: String,
     /// How many schedules there are, by how many faults each has.
     pub schedules: Vec<u64>,
     /// How many of them violate an invariant; each ends there.
@@ -34,10 +34,10 @@ pub struct Failure {
 }
 
 impl Outcome {
-    pub(super) fn new(scene: &Scene) -> Self {
+    pub(super) fn new(scenario: &Scenario) -> Self {
         Self {
-            scene: scene.name(),
-            schedules: vec![0; usize::from(scene.faults) + 1],
+            scenario: scenario.name(),
+            schedules: vec![0; usize::from(scenario.faults) + 1],
             failed: 0,
             failure: None,
             longest: 0,

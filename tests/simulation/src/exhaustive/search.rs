@@ -1,27 +1,27 @@
-//! The search: all states of a scene, those that are equally many steps from the beginning together.
+//! The search: all states of a scenario, those that are equally many steps from the beginning together.
 
 use std::collections::BTreeMap;
 
-use super::history::{Histories, Sharing};
+use super::histories::{Histories, Sharing};
 use super::outcome::{Failure, Outcome};
-use super::scene::Scene;
-use super::show::show_step;
-use super::state::State;
-use crate::check::{Checked, Invariant, Violation};
+use super::scenario::Scenario;
+use super::step_text::show_step;
+use super::world_state::WorldState;
+use crate::judge::violation::{Checked, Invariant, Violation};
 
 /// No schedule should be longer: an engine that goes on for ever would make it so.
 const LONGEST: usize = 300;
 
-/// Looks at every schedule of a scene.
-pub fn exhaustive(scene: &Scene) -> Outcome {
-    Search::new(scene, Sharing::Ignored).finish()
+/// Looks at every schedule of a scenario.
+pub fn exhaustive(scenario: &Scenario) -> Outcome {
+    Search::new(scenario, Sharing::Ignored).finish()
 }
 
 struct Search<'a> {
-    scene: &'a Scene,
+    scenario: &'a Scenario,
     histories: Histories,
     /// The states that are so many steps from the beginning, each with the number of ways there.
-    layer: BTreeMap<State, (u64, Origin)>,
+    layer: BTreeMap<WorldState, (u64, Origin)>,
     /// For each layer until then, and each of its states, a step that leads there.
     trail: Vec<Vec<Origin>>,
     outcome: Outcome,
@@ -37,11 +37,11 @@ struct Origin {
 }
 
 impl<'a> Search<'a> {
-    fn new(scene: &'a Scene, sharing: Sharing) -> Self {
-        let histories = Histories::new(*scene, sharing);
+    fn new(scenario: &'a Scenario, sharing: Sharing) -> Self {
+        let histories = Histories::new(*scenario, sharing);
         let nowhere = Origin { before: 0, step: 0 };
-        let layer = BTreeMap::from([(State::first(scene, &histories), (1, nowhere))]);
-        Self { scene, histories, layer, trail: Vec::new(), outcome: Outcome::new(scene) }
+        let layer = BTreeMap::from([(WorldState::first(scenario, &histories), (1, nowhere))]);
+        Self { scenario, histories, layer, trail: Vec::new(), outcome: Outcome::new(scenario) }
     }
 
     fn finish(mut self) -> Outcome {
@@ -57,7 +57,7 @@ impl<'a> Search<'a> {
         self.trail.push(Vec::with_capacity(self.layer.len()));
         for (place, (state, (ways, origin))) in std::mem::take(&mut self.layer).into_iter().enumerate() {
             self.trail.last_mut().expect("one was pushed").push(origin);
-            let steps = state.steps(self.scene, &mut self.histories);
+            let steps = state.steps(self.scenario, &mut self.histories);
             self.outcome.states += 1;
             self.outcome.steps += steps.len() as u64;
             if steps.is_empty() {
@@ -68,7 +68,7 @@ impl<'a> Search<'a> {
                 match taken.state {
                     Ok(state) if self.trail.len() <= LONGEST => {
                         let (known, _) = self.layer.entry(state).or_insert((0, origin));
-                        *known = known.checked_add(ways).expect("a scene is small");
+                        *known = known.checked_add(ways).expect("a scenario is small");
                     }
                     Ok(_) => {
                         let what = format!("it goes on after {LONGEST} steps");
@@ -87,7 +87,7 @@ impl<'a> Search<'a> {
     fn end(&mut self, faults: u8, ways: u64, result: Checked, place: usize, step: Option<u32>) {
         let outcome = &mut self.outcome;
         let schedules = &mut outcome.schedules[usize::from(faults)];
-        *schedules = schedules.checked_add(ways).expect("a scene is small");
+        *schedules = schedules.checked_add(ways).expect("a scenario is small");
         outcome.longest = self.trail.len() - 1 + usize::from(step.is_some());
         if let Err(violation) = result {
             outcome.failed += ways;
@@ -106,9 +106,9 @@ impl<'a> Search<'a> {
             path.push(step);
             place = before as usize;
         }
-        let mut state = Some(State::first(self.scene, &self.histories));
+        let mut state = Some(WorldState::first(self.scenario, &self.histories));
         let step = |step: u32| {
-            let mut steps = state.take()?.steps(self.scene, &mut self.histories);
+            let mut steps = state.take()?.steps(self.scenario, &mut self.histories);
             let taken = steps.swap_remove(step as usize);
             let shown = show_step(&taken, &self.histories);
             state = taken.state.ok();
@@ -121,52 +121,52 @@ impl<'a> Search<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::exhaustive::scene::Kind;
+    use crate::exhaustive::scenario::Kind;
 
     /// Goes through each schedule by itself, and counts them by their faults.
-    fn walk(scene: &Scene, histories: &mut Histories, state: &State, schedules: &mut [u64]) {
-        let steps = state.steps(scene, histories);
+    fn walk(scenario: &Scenario, histories: &mut Histories, state: &WorldState, schedules: &mut [u64]) {
+        let steps = state.steps(scenario, histories);
         if steps.is_empty() {
             assert_eq!(state.end(histories), Ok(()));
             schedules[usize::from(state.faults)] += 1;
         }
         for taken in steps {
-            walk(scene, histories, &taken.state.expect("nothing is violated"), schedules);
+            walk(scenario, histories, &taken.state.expect("nothing is violated"), schedules);
         }
     }
 
     #[test]
     fn schedules_that_are_gone_through_one_by_one_are_as_many() {
-        for scene in [
-            Scene::new(Kind::Queue, 1),
-            Scene::new(Kind::Election, 1),
-            Scene::new(Kind::Affinity, 0),
-            Scene::new(Kind::SingleServer, 2).canceled(),
-            Scene::new(Kind::Multi, 1),
-            Scene::new(Kind::Update, 2),
+        for scenario in [
+            Scenario::new(Kind::Queue, 1),
+            Scenario::new(Kind::Election, 1),
+            Scenario::new(Kind::Affinity, 0),
+            Scenario::new(Kind::SingleServer, 2).canceled(),
+            Scenario::new(Kind::Multi, 1),
+            Scenario::new(Kind::Update, 2),
         ] {
-            let mut histories = Histories::new(scene, Sharing::Nothing);
-            let first = State::first(&scene, &histories);
-            let mut schedules = vec![0; usize::from(scene.faults) + 1];
-            walk(&scene, &mut histories, &first, &mut schedules);
-            assert_eq!(exhaustive(&scene).schedules, schedules, "{}", scene.name());
+            let mut histories = Histories::new(scenario, Sharing::Nothing);
+            let first = WorldState::first(&scenario, &histories);
+            let mut schedules = vec![0; usize::from(scenario.faults) + 1];
+            walk(&scenario, &mut histories, &first, &mut schedules);
+            assert_eq!(exhaustive(&scenario).schedules, schedules, "{}", scenario.name());
         }
     }
 
     #[test]
     fn what_nodes_ignore_makes_no_difference() {
-        for scene in [
-            Scene::new(Kind::Queue, 2),
-            Scene::new(Kind::Election, 1).canceled(),
-            Scene::new(Kind::Affinity, 1),
-            Scene::new(Kind::Multi, 2),
-            Scene::new(Kind::Upload, 0),
+        for scenario in [
+            Scenario::new(Kind::Queue, 2),
+            Scenario::new(Kind::Election, 1).canceled(),
+            Scenario::new(Kind::Affinity, 1),
+            Scenario::new(Kind::Multi, 2),
+            Scenario::new(Kind::Upload, 0),
         ] {
-            let apart = Search::new(&scene, Sharing::Nothing).finish();
-            let together = exhaustive(&scene);
+            let apart = Search::new(&scenario, Sharing::Nothing).finish();
+            let together = exhaustive(&scenario);
             assert_eq!((together.failed, apart.failed), (0, 0));
-            assert_eq!(together.schedules, apart.schedules, "{}", scene.name());
-            assert!(together.states < apart.states, "{}", scene.name());
+            assert_eq!(together.schedules, apart.schedules, "{}", scenario.name());
+            assert!(together.states < apart.states, "{}", scenario.name());
         }
     }
 }

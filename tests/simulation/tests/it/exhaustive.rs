@@ -1,20 +1,22 @@
-//! Every schedule of a scene: as many as there are, all of them pass, and on a bus that does what it must not some fail.
+//! Every schedule of a scenario: as many as there are, all of them pass, and on a bus that does what it must not some fail.
 
 use psrpc_engine::proto::{ErrorCode, ErrorResponse, Frame, Stream, StreamBody};
-use psrpc_simulation::check::Invariant;
-use psrpc_simulation::exhaustive::{Kind, Outcome, Scene, Spoil, exhaustive};
+use psrpc_simulation::exhaustive::outcome::Outcome;
+use psrpc_simulation::exhaustive::scenario::{Kind, Scenario, Spoil};
+use psrpc_simulation::exhaustive::search::exhaustive;
+use psrpc_simulation::judge::violation::Invariant;
 
 /// What the shortest schedule violates that fails.
-fn violated(scene: &Scene) -> Option<Invariant> {
-    let Outcome { failed, failure, .. } = exhaustive(scene);
+fn violated(scenario: &Scenario) -> Option<Invariant> {
+    let Outcome { failed, failure, .. } = exhaustive(scenario);
     assert_eq!(failed > 0, failure.is_some());
     failure.map(|failure| failure.violation.invariant)
 }
 
 /// What is found on a spoiled bus, with no faults but the spoiling.
 fn found(kind: Kind, spoil: Spoil) -> Option<Invariant> {
-    assert_eq!(violated(&Scene::new(kind, 0)), None, "nothing is wrong by itself");
-    violated(&Scene::new(kind, 0).spoiled(spoil))
+    assert_eq!(violated(&Scenario::new(kind, 0)), None, "nothing is wrong by itself");
+    violated(&Scenario::new(kind, 0).spoiled(spoil))
 }
 
 /// After the call (C) its request may come to the server (R), which starts the handler; the handler may be done (H), the
@@ -30,7 +32,7 @@ fn found(kind: Kind, spoil: Spoil) -> Option<Invariant> {
 /// ```
 #[test]
 fn a_tiny_scene_has_as_many_schedules_as_are_counted_by_hand() {
-    let outcome = exhaustive(&Scene::new(Kind::SingleServer, 0));
+    let outcome = exhaustive(&Scenario::new(Kind::SingleServer, 0));
     assert_eq!((outcome.schedules, outcome.longest), (vec![10], 6));
 }
 
@@ -47,17 +49,17 @@ fn a_tiny_scene_has_as_many_schedules_as_are_counted_by_hand() {
 /// * The other server crashes, which serves nothing, 52: before each step of the ten.
 #[test]
 fn a_tiny_scene_has_as_many_schedules_with_a_fault_as_are_counted_by_hand() {
-    let outcome = exhaustive(&Scene::new(Kind::SingleServer, 1));
+    let outcome = exhaustive(&Scenario::new(Kind::SingleServer, 1));
     assert_eq!(outcome.schedules, vec![10, 1 + 2 + 8 + 41 + 20 + 52]);
 }
 
 /// With no faults on streams, and one elsewhere; the command takes the rest.
 #[test]
 fn every_schedule_passes() {
-    for scene in Scene::all() {
-        let is_stream = matches!(scene.kind, Kind::Stream | Kind::Upload | Kind::Download);
-        let outcome = exhaustive(&Scene { faults: u8::from(!is_stream), ..scene });
-        assert!(outcome.failure.is_none(), "{}: {:?}", outcome.scene, outcome.failure);
+    for scenario in Scenario::all() {
+        let is_stream = matches!(scenario.kind, Kind::Stream | Kind::Upload | Kind::Download);
+        let outcome = exhaustive(&Scenario { faults: u8::from(!is_stream), ..scenario });
+        assert!(outcome.failure.is_none(), "{}: {:?}", outcome.scenario, outcome.failure);
         assert!(outcome.schedules.iter().all(|schedules| *schedules > 0), "{outcome:?}");
     }
 }
@@ -159,7 +161,7 @@ fn an_update_that_does_not_come_or_comes_twice_is_found() {
 #[test]
 fn the_shortest_schedule_that_fails_is_told_step_by_step() {
     let lost = |_, _: &Frame| vec![];
-    let failure = exhaustive(&Scene::new(Kind::Queue, 0).spoiled(lost)).failure.expect("it fails");
+    let failure = exhaustive(&Scenario::new(Kind::Queue, 0).spoiled(lost)).failure.expect("it fails");
     assert_eq!(failure.steps.len(), 2, "{:?}", failure.steps);
     assert!(failure.steps[0].starts_with("at 0.00: the client makes the call; publishes request"));
     assert!(failure.steps[1].contains("the client is woken by its timer; says Resolved"));

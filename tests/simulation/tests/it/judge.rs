@@ -9,15 +9,16 @@ use psrpc_engine::proto::{
 };
 use psrpc_engine::{Evidence, Failure, Reason, Reply, Time, WallTime};
 use psrpc_simulation::NodeId;
-use psrpc_simulation::check::{
-    Asked, Called, Checked, Fact, Held, Invariant, Model, Rules, Run, Server, What,
-};
+use psrpc_simulation::judge::fact::{Asked, Called, Fact, Held, Run, Server, What};
+use psrpc_simulation::judge::model::Model;
+use psrpc_simulation::judge::selection_rules::SelectionRules;
+use psrpc_simulation::judge::violation::{Checked, Invariant};
 
 const CLIENT: NodeId = NodeId::Client(0);
 const SERVER: NodeId = NodeId::Server(1);
 
 const EXPIRY: WallTime = WallTime::from_unix_nanos(100);
-const FIRST: Rules = Rules {
+const FIRST: SelectionRules = SelectionRules {
     minimum: 0.0,
     maximum: 0.0,
     accept_first: true,
@@ -26,7 +27,8 @@ const FIRST: Rules = Rules {
     ask: false,
     limit: 9,
 };
-const BEST: Rules = Rules { accept_first: false, affinity_timeout: Duration::from_nanos(30), ..FIRST };
+const BEST: SelectionRules =
+    SelectionRules { accept_first: false, affinity_timeout: Duration::from_nanos(30), ..FIRST };
 
 const SINGLE: Called = Called { queue: true, rules: None, began: at(0), deadline: at(100), expiry: EXPIRY };
 const QUEUE: Called = Called { rules: Some(FIRST), ..SINGLE };
@@ -311,7 +313,7 @@ fn what_is_taken_at_the_deadline_violates_i1() {
     History::of(QUEUE).note(bid(99)).grant("SRV_1").passes();
     History::of(QUEUE).note(bid(100)).grant("SRV_1").violates(Invariant::I5);
     let granted_at = |nanos, stuck| {
-        let rules = Rules { accept_first: false, affinity_timeout: Duration::ZERO, ..FIRST };
+        let rules = SelectionRules { accept_first: false, affinity_timeout: Duration::ZERO, ..FIRST };
         Picking::by(rules).bid("SRV_1", 1.0, 10).grant_of_stuck("SRV_1", nanos, stuck)
     };
     granted_at(100, None).violates(Invariant::I1);
@@ -351,7 +353,7 @@ fn a_server_that_elects_a_request_and_answers_without_a_word_violates_i2() {
 
 #[test]
 fn a_selection_that_ends_without_asking_its_caller_violates_i5() {
-    let asking = Rules { ask: true, accept_first: false, ..FIRST };
+    let asking = SelectionRules { ask: true, accept_first: false, ..FIRST };
     let ended = |asked, reason| {
         let mut failure = failure(reason, error("no"));
         failure.evidence.asked = asked;
@@ -691,7 +693,7 @@ fn what_a_server_refuses_by_itself_may_come_out_and_so_may_a_strangers_answer() 
 struct Picking(History);
 
 impl Picking {
-    fn by(rules: Rules) -> Self {
+    fn by(rules: SelectionRules) -> Self {
         Self(History::of(Called { rules: Some(rules), ..AFFINITY }))
     }
 
@@ -736,16 +738,19 @@ fn a_grant_before_its_time_violates_i5_and_one_after_it_i1() {
     bids(BEST).grant("SRV_1", 29).violates(Invariant::I5);
     bids(BEST).grant("SRV_1", 32).violates(Invariant::I1);
     bids(BEST).grant_of_stuck("SRV_1", 32, Some(30)).passes();
-    let short = Rules { short_circuit: Duration::from_nanos(10), ..BEST };
+    let short = SelectionRules { short_circuit: Duration::from_nanos(10), ..BEST };
     bids(short).bid("SRV_2", 0.25, 8).grant("SRV_1", 13).passes();
     bids(short).bid("SRV_2", 0.25, 8).grant("SRV_1", 18).violates(Invariant::I1);
-    bids(Rules { affinity_timeout: Duration::ZERO, ..BEST }).grant("SRV_1", 99).violates(Invariant::I5);
+    bids(SelectionRules { affinity_timeout: Duration::ZERO, ..BEST })
+        .grant("SRV_1", 99)
+        .violates(Invariant::I5);
 }
 
 #[test]
 fn a_bid_wins_at_once_that_the_rules_say_does_and_only_the_first_of_those() {
     let bids = |rules| Picking::by(rules).bid("SRV_1", 0.25, 3).bid("SRV_2", 0.5, 4);
-    let (minimum, maximum) = (Rules { minimum: 0.5, ..FIRST }, Rules { maximum: 0.5, ..BEST });
+    let (minimum, maximum) =
+        (SelectionRules { minimum: 0.5, ..FIRST }, SelectionRules { maximum: 0.5, ..BEST });
     bids(FIRST).grant("SRV_1", 3).passes();
     bids(FIRST).grant("SRV_2", 4).violates(Invariant::I5);
     bids(minimum).grant("SRV_2", 4).passes();
@@ -753,8 +758,8 @@ fn a_bid_wins_at_once_that_the_rules_say_does_and_only_the_first_of_those() {
     bids(maximum).grant("SRV_2", 4).passes();
     bids(maximum).grant("SRV_1", 30).violates(Invariant::I5);
     // The caller may choose any that counts.
-    bids(Rules { ask: true, ..BEST }).grant("SRV_1", 7).passes();
-    bids(Rules { ask: true, minimum: 0.5, ..BEST }).grant("SRV_1", 7).violates(Invariant::I5);
+    bids(SelectionRules { ask: true, ..BEST }).grant("SRV_1", 7).passes();
+    bids(SelectionRules { ask: true, minimum: 0.5, ..BEST }).grant("SRV_1", 7).violates(Invariant::I5);
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! Seeds: many pass, each repeats itself, and all that can happen does.
 
 use psrpc_engine::Reason;
-use psrpc_simulation::check::{Invariant, same_trace};
-use psrpc_simulation::{Fault, Kept, Report, Summary, check_seed, kept, simulate};
+use psrpc_simulation::judge::violation::Invariant;
+use psrpc_simulation::{Fault, Kept, Report, Summary, check_seed, kept, same_trace, simulate};
 
 #[test]
 fn a_few_hundred_seeds_pass_and_meet_every_kind_of_fault_and_outcome() {

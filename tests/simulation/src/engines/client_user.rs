@@ -1,0 +1,621 @@
+//! The user of a client: makes calls of every kind, chooses servers, subscribes, cancels, and closes.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use psrpc_engine::proto::{ErrorCode, ErrorResponse, Frame, Stream, StreamBody};
+use psrpc_engine::{
+    Call, CallError, CallHandle, Claim, Client, ClientConfig, ClientEvent, Dropped, Failure, MultiCall,
+    MultiHandle, Now, OpenStream, Reason, Route, Selection, SubscriptionHandle, Time, WallTime,
+};
+
+use super::engine_happening::EngineHappening;
+use super::engine_node::{EngineUser, LISTENING, Moment};
+use super::engine_world::EngineWorld;
+use super::methods::NEWS;
+use super::stream_user::StreamUser;
+use super::user_act::{Choice, ClientAct, Probe};
+use crate::fault::Fault;
+use crate::judge::fact::{Asked, Called, Fact, Held, What};
+use crate::judge::payload;
+use crate::judge::selection_rules::SelectionRules;
+use crate::judge::violation::{Checked, Invariant, Violation};
+use crate::node_id::NodeId;
+use crate::rng::Rng;
+
+/// How much longer a call may take whose caller is asked to choose at its deadline: the granularity of timers, by a clock that
+/// may be slow.
+const ANSWER_TIME: Duration = Duration::from_micros(1_100);
+
+/// The user of one client.
+pub(crate) struct ClientUser {
+    client: usize,
+    slot: usize,
+    config: ClientConfig,
+    /// The numbers of calls, and of openings of streams.
+    calls: BTreeMap<CallHandle, usize>,
+    multi_calls: BTreeMap<MultiHandle, usize>,
+    listens: BTreeMap<SubscriptionHandle, Listening>,
+    stream_user: StreamUser,
+    /// Whether the loss of an update was told, and not yet the gap in its place.
+    owes_gap: bool,
+    phase: Phase,
+    rng: Rng,
+}
+
+/// A subscription to the updates of a route.
+struct Listening {
+    /// By its place among those that can be subscribed to.
+    route: usize,
+    is_live: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Starting,
+    Open,
+    Closing,
+    Closed,
+}
+
+impl ClientUser {
+    pub(crate) fn new(client: usize, slot: usize, config: ClientConfig, mut rng: Rng) -> Self {
+        Self {
+            client,
+            slot,
+            calls: BTreeMap::new(),
+            multi_calls: BTreeMap::new(),
+            listens: BTreeMap::new(),
+            stream_user: StreamUser::new(NodeId::Client(client), &config, rng.fork()),
+            config,
+            owes_gap: false,
+            phase: Phase::Starting,
+            rng,
+        }
+    }
+
+    /// Whether it gets the updates of a route.
+    pub(crate) fn listens(&self, route: usize) -> bool {
+        let is_it = |listening: &Listening| listening.route == route && listening.is_live;
+        self.phase == Phase::Open && self.listens.values().any(is_it)
+    }
+
+    fn id(&self) -> NodeId {
+        NodeId::Client(self.client)
+    }
+
+    fn later(&mut self, world: &mut EngineWorld, grains: u64, act: ClientAct) {
+        let delay = self.rng.grains(0..grains);
+        world.scene.after(delay, EngineHappening::Client(self.client, act));
+    }
+
+    // --- making calls ----------------------------------------------------------------------------------------
+
+    /// Does any of the things that users do.
+    fn use_it(&mut self, engine: &mut Client, moment: Moment, world: &mut EngineWorld) -> Checked {
+        if self.phase == Phase::Closed {
+            return Ok(());
+        }
+        let methods = Rc::clone(&world.methods);
+        let rng = &mut self.rng;
+        match rng.below(20) {
+            0..=11 => {
+                // Queues, where a server may run a request without a grant, go wrong in more ways.
+                let route = if rng.chance(300) { methods.calls[0].clone() } else { rng.pick(&methods.calls) };
+                let call = any_call(rng, moment, world.model.asked(), route);
+                self.call(engine, moment, world, call, false)
+            }
+            12..=13 => {
+                let expected = rng.maybe(300, |rng| rng.below(4) as usize);
+                let (timeout, route) = (any_timeout(rng), methods.multi.clone());
+                let payload = payload::question(world.model.asked(), true);
+                let call = MultiCall { timeout, expected, ..MultiCall::new(route, payload) };
+                self.multi_call(engine, moment, world, call, None)
+            }
+            14..=17 => {
+                let route = rng.pick(&methods.streams);
+                let metadata = payload::opening(world.model.asked(), !rng.chance(50));
+                let selection = any_selection(rng, &route);
+                let timeout = any_timeout(rng);
+                let open = OpenStream { metadata, timeout, selection, ..OpenStream::new(route) };
+                self.open(engine, moment, world, open, false).map(|_| ())
+            }
+            _ => {
+                let route = rng.index(methods.updates.len());
+                self.listen_or_not(engine, world, route);
+                Ok(())
+            }
+        }
+    }
+
+    /// Makes fresh calls, with nothing special about them.
+    fn probe(
+        &mut self,
+        engine: &mut Client,
+        moment: Moment,
+        world: &mut EngineWorld,
+        probes: &[Probe],
+    ) -> Checked {
+        if self.phase != Phase::Open {
+            return Ok(());
+        }
+        for Probe { route, servers } in probes {
+            let (route, number) = (route.clone(), world.model.asked());
+            if route.is_stream() {
+                let open = |number| {
+                    let metadata = payload::opening(number, true);
+                    OpenStream { metadata, ..OpenStream::new(route.clone()) }
+                };
+                self.open(engine, moment, world, open(number), true)?;
+                // One that is given up, of which the server must hear.
+                let handle = self.open(engine, moment, world, open(number + 1), false)?;
+                if let Some(handle) = handle {
+                    self.later(world, 80, ClientAct::Cancel(handle));
+                }
+            } else if route.properties().multi() {
+                let call = MultiCall::new(route, payload::question(number, true));
+                let expected = self.rng.maybe(500, |_| *servers);
+                self.multi_call(engine, moment, world, MultiCall { expected, ..call }, Some(*servers))?;
+            } else {
+                let call = Call::new(route, payload::question(number, true));
+                self.call(engine, moment, world, call, true)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// When it must be over, by the client's clocks.
+    fn deadline(&self, now: Now, timeout: Option<Duration>, deadline: Option<Time>) -> (Time, WallTime) {
+        let at_most = now.time + timeout.unwrap_or(self.config.timeout);
+        let deadline = deadline.map_or(at_most, |deadline| deadline.min(at_most)).max(now.time);
+        (deadline, now.wall + deadline.since(now.time))
+    }
+
+    /// What there is to know of a call that finds one server.
+    fn called(
+        &self,
+        now: Now,
+        route: &Route,
+        selection: &Selection,
+        timeout: Option<Duration>,
+        deadline: Option<Time>,
+    ) -> Called {
+        let (deadline, expiry) = self.deadline(now, timeout, deadline);
+        let claimed = route.properties().require_claim;
+        let rules = claimed.then(|| rules(&self.config, route, selection));
+        Called { queue: route.is_queue(), rules, began: now.time, deadline, expiry }
+    }
+
+    fn asks(&self, world: &mut EngineWorld, what: What, deadline: Time, must_succeed: bool) -> Checked {
+        let asks_back = match &what {
+            What::Call(called) | What::Stream(called) => called.rules.is_some_and(|rules| rules.ask),
+            _ => false,
+        };
+        let grace = if asks_back { ANSWER_TIME } else { Duration::ZERO };
+        world.note(Fact::Asked(Asked { by: self.id(), what, deadline, grace, must_succeed }))
+    }
+
+    fn call(
+        &mut self,
+        engine: &mut Client,
+        moment: Moment,
+        world: &mut EngineWorld,
+        call: Call,
+        fresh: bool,
+    ) -> Checked {
+        let called = self.called(moment.now, &call.route, &call.selection, call.timeout, call.deadline);
+        world.scene.log(self.id(), format_args!("makes call {} of {}", world.model.asked(), call.route));
+        let Some(handle) = self.made(world, engine.call(moment.now, call), fresh)? else { return Ok(()) };
+        self.calls.insert(handle, world.model.asked());
+        self.asks(world, What::Call(called), moment.virtual_time(called.deadline), fresh)?;
+        self.may_cancel(world, handle);
+        Ok(())
+    }
+
+    fn open(
+        &mut self,
+        engine: &mut Client,
+        moment: Moment,
+        world: &mut EngineWorld,
+        open: OpenStream,
+        fresh: bool,
+    ) -> Result<Option<CallHandle>, Violation> {
+        let called = self.called(moment.now, &open.route, &open.selection, open.timeout, open.deadline);
+        world.scene.log(self.id(), format_args!("opens stream {} of {}", world.model.asked(), open.route));
+        let made = self.made(world, engine.open_stream(moment.now, open), fresh)?;
+        if let Some(handle) = made {
+            self.calls.insert(handle, world.model.asked());
+            self.asks(world, What::Stream(called), moment.virtual_time(called.deadline), fresh)?;
+            self.may_cancel(world, handle);
+        }
+        Ok(made)
+    }
+
+    fn multi_call(
+        &mut self,
+        engine: &mut Client,
+        moment: Moment,
+        world: &mut EngineWorld,
+        call: MultiCall,
+        must_answer: Option<usize>,
+    ) -> Checked {
+        let (deadline, expiry) = self.deadline(moment.now, call.timeout, call.deadline);
+        let (expected, fresh) = (call.expected, must_answer.is_some());
+        world
+            .scene
+            .log(self.id(), format_args!("makes multi call {} of {}", world.model.asked(), call.route));
+        let Some(handle) = self.made(world, engine.multi_call(moment.now, call), fresh)? else {
+            return Ok(());
+        };
+        self.multi_calls.insert(handle, world.model.asked());
+        let what = What::Multi { deadline, expiry, expected, servers: must_answer.unwrap_or_default() };
+        self.asks(world, what, moment.virtual_time(deadline), fresh)?;
+        if world.scene.faults.strikes(Fault::Cancel, &mut self.rng) {
+            self.later(world, 400, ClientAct::CancelMulti(handle));
+        }
+        Ok(())
+    }
+
+    /// What came of making a call: nothing, where a limit is reached or the client is not open.
+    fn made<T>(
+        &self,
+        world: &mut EngineWorld,
+        made: Result<T, CallError>,
+        fresh: bool,
+    ) -> Result<Option<T>, Violation> {
+        match made {
+            Ok(handle) => Ok(Some(handle)),
+            Err(error) if fresh => {
+                Invariant::I16.violated(format!("a fresh call cannot be made: {error}")).map(|()| None)
+            }
+            Err(error) => {
+                world.scene.log(self.id(), error);
+                Ok(None)
+            }
+        }
+    }
+
+    // --- cancelling and choosing -----------------------------------------------------------------------------
+
+    fn may_cancel(&mut self, world: &mut EngineWorld, handle: CallHandle) {
+        if world.scene.faults.strikes(Fault::Cancel, &mut self.rng) {
+            self.later(world, 400, ClientAct::Cancel(handle));
+        }
+    }
+
+    fn cancel(
+        &mut self,
+        engine: &mut Client,
+        moment: Moment,
+        world: &mut EngineWorld,
+        handle: CallHandle,
+        in_company: bool,
+    ) -> Checked {
+        world.scene.log(self.id(), format_args!("cancels {handle:?}"));
+        engine.cancel(moment.now, handle);
+        match self.calls.get(&handle) {
+            Some(call) => world.note(Fact::Canceled { call: *call, in_company }),
+            None => Ok(()),
+        }
+    }
+
+    fn choose(&mut self, claims: &[Claim]) -> Choice {
+        let rng = &mut self.rng;
+        match rng.below(10) {
+            0 => Ok(None),
+            1 => Ok(Some("SRV_stranger".into())),
+            2 => Err(ErrorResponse::new(ErrorCode::FailedPrecondition, "cannot choose")),
+            _ if claims.is_empty() => Ok(None),
+            _ => Ok(Some(rng.pick(claims).server_id)),
+        }
+    }
+
+    // --- listening -------------------------------------------------------------------------------------------
+
+    /// Subscribes to the updates of a route, or unsubscribes if it is subscribed.
+    fn listen_or_not(&mut self, engine: &mut Client, world: &mut EngineWorld, route: usize) {
+        let known = self.listens.iter().find(|(_, listening)| listening.route == route);
+        if let Some((subscription, _)) = known {
+            engine.unsubscribe(*subscription);
+            return;
+        }
+        match engine.subscribe(&world.methods.updates[route], NEWS) {
+            Ok(subscription) => {
+                self.listens.insert(subscription, Listening { route, is_live: false });
+            }
+            Err(error) => world.scene.log(self.id(), error),
+        }
+    }
+
+    fn subscribed(&mut self, world: &EngineWorld, subscription: SubscriptionHandle) -> Checked {
+        if let Some(listening) = self.listens.get_mut(&subscription) {
+            listening.is_live = true;
+        }
+        let place = world.net.place_of((self.id(), subscription));
+        if place.is_some_and(|place| !world.net.is_live(place)) {
+            return Invariant::I13.violated(format!("{}: {subscription:?} is not live yet", self.id()));
+        }
+        Ok(())
+    }
+
+    fn update(
+        &mut self,
+        engine: &mut Client,
+        world: &mut EngineWorld,
+        subscription: SubscriptionHandle,
+        payload: &Bytes,
+    ) -> Checked {
+        world.note(Fact::Update { at: self.id(), payload })?;
+        if world.scene.faults.strikes(Fault::SlowConsumer, &mut self.rng) {
+            self.later(world, 2000, ClientAct::Take(subscription));
+        } else {
+            engine.taken_update(subscription);
+        }
+        Ok(())
+    }
+
+    fn dropped(&mut self, moment: Moment, world: &EngineWorld, dropped: &Dropped) -> Checked {
+        self.owes_gap |= dropped.reason == Reason::SlowConsumer && dropped.peer.is_empty();
+        self.stream_user.dropped(moment, world, dropped)
+    }
+
+    // --- what came of it -------------------------------------------------------------------------------------
+
+    fn ready(&mut self, engine: &mut Client, world: &mut EngineWorld) -> Checked {
+        self.phase = Phase::Open;
+        for route in 0..world.methods.updates.len() {
+            if self.rng.chance(500) {
+                self.listen_or_not(engine, world, route);
+            }
+        }
+        world.all_live(self.id())
+    }
+
+    fn ended(
+        &mut self,
+        world: &mut EngineWorld,
+        number: Option<usize>,
+        outcome: Result<(), &Failure>,
+    ) -> Checked {
+        world.count_outcome(outcome);
+        world.note(Fact::Ended { number, outcome })
+    }
+}
+
+/// The rules of PROTOCOL section 6 for a call with these options.
+fn rules(config: &ClientConfig, route: &Route, options: &Selection) -> SelectionRules {
+    let affinity = route.properties().affinity();
+    let short_circuit = if affinity { config.short_circuit_timeout } else { Duration::ZERO };
+    SelectionRules {
+        minimum: options.minimum_affinity.unwrap_or_default(),
+        maximum: options.maximum_affinity.unwrap_or_default(),
+        accept_first: options.accept_first_available.unwrap_or(!affinity),
+        affinity_timeout: options.affinity_timeout.unwrap_or(config.affinity_timeout),
+        short_circuit: options.short_circuit_timeout.unwrap_or(short_circuit),
+        ask: options.ask,
+        limit: config.limits.bids_per_call,
+    }
+}
+
+fn any_timeout(rng: &mut Rng) -> Option<Duration> {
+    match rng.below(20) {
+        0 => Some(Duration::ZERO),
+        1..=3 => Some(rng.grains(1..40)),
+        4..=12 => Some(rng.grains(40..2000)),
+        13..=17 => Some(rng.grains(2000..12_000)),
+        _ => None,
+    }
+}
+
+fn any_call(rng: &mut Rng, moment: Moment, number: usize, route: Route) -> Call {
+    let payload = payload::question(number, !rng.chance(50));
+    let timeout = any_timeout(rng);
+    let deadline = rng.maybe(50, |rng| moment.now.time + rng.grains(0..400));
+    let selection = any_selection(rng, &route);
+    Call { timeout, deadline, selection, ..Call::new(route, payload) }
+}
+
+/// Options that the method allows.
+fn any_selection(rng: &mut Rng, route: &Route) -> Selection {
+    let accept_first_available = rng.maybe(100, |rng| rng.chance(300));
+    if !route.properties().affinity() {
+        return Selection { accept_first_available, ..Selection::default() };
+    }
+    let patience = |rng: &mut Rng| rng.maybe(800, |rng| rng.grains(1..400)).unwrap_or_default();
+    let base = if rng.chance(100) { Selection::none() } else { Selection::default() };
+    Selection {
+        minimum_affinity: rng.maybe(250, |rng| rng.pick(&[0.25, 0.5, 1.0, 1.5])).or(base.minimum_affinity),
+        maximum_affinity: rng.maybe(250, |rng| rng.pick(&[0.5, 0.75, 1.0])).or(base.maximum_affinity),
+        accept_first_available: accept_first_available.or(base.accept_first_available),
+        affinity_timeout: rng.maybe(300, patience).or(base.affinity_timeout),
+        short_circuit_timeout: rng.maybe(300, patience).or(base.short_circuit_timeout),
+        ask: rng.chance(200),
+    }
+}
+
+impl EngineUser<Client> for ClientUser {
+    type Act = ClientAct;
+
+    fn turn_to(&mut self, moment: Time) {
+        self.rng.turn_to(moment);
+        self.stream_user.turn_to(moment);
+    }
+
+    fn act(
+        &mut self,
+        engine: &mut Client,
+        moment: Moment,
+        world: &mut EngineWorld,
+        act: ClientAct,
+    ) -> Checked {
+        match act {
+            ClientAct::Use => self.use_it(engine, moment, world),
+            ClientAct::Probe(probes) => self.probe(engine, moment, world, &probes),
+            ClientAct::Cancel(handle) => self.cancel(engine, moment, world, handle, false),
+            ClientAct::CancelMulti(handle) => {
+                world.scene.log(self.id(), format_args!("cancels {handle:?}"));
+                engine.cancel_multi(moment.now, handle);
+                match self.multi_calls.remove(&handle) {
+                    Some(number) => {
+                        world.count("given up", 1);
+                        world.note(Fact::GivenUp { number })
+                    }
+                    None => Ok(()),
+                }
+            }
+            ClientAct::Select(handle, choice) => {
+                world.scene.log(self.id(), format_args!("selects {choice:?} for {handle:?}"));
+                engine.select(moment.now, handle, choice);
+                Ok(())
+            }
+            ClientAct::Take(subscription) => {
+                engine.taken_update(subscription);
+                Ok(())
+            }
+            ClientAct::Stream(act) => self.stream_user.act(engine, moment, world, act),
+            ClientAct::Close if self.phase == Phase::Closed => Ok(()),
+            ClientAct::Close => {
+                world.scene.log(self.id(), "closes");
+                self.phase = Phase::Closing;
+                engine.close(moment.now);
+                world.note(Fact::Closed { client: self.id() })
+            }
+            ClientAct::HangUp => {
+                self.stream_user.close_all(engine, moment.now);
+                Ok(())
+            }
+        }
+    }
+
+    fn on_event(
+        &mut self,
+        engine: &mut Client,
+        moment: Moment,
+        world: &mut EngineWorld,
+        event: ClientEvent,
+    ) -> Checked {
+        match event {
+            ClientEvent::Ready => self.ready(engine, world),
+            ClientEvent::Closed { .. } => {
+                self.phase = Phase::Closed;
+                let delay = self.rng.grains(0..800);
+                world.scene.after(delay, EngineHappening::StartClient(self.slot, None));
+                Ok(())
+            }
+            ClientEvent::Select { call, claims } => {
+                let choice = self.choose(&claims);
+                if self.rng.chance(500) {
+                    engine.select(moment.now, call, choice);
+                } else {
+                    self.later(world, 200, ClientAct::Select(call, choice));
+                }
+                Ok(())
+            }
+            ClientEvent::Resolved { call, outcome } => {
+                world.count_outcome(outcome.as_ref().map(|_| ()).map_err(|failure| &**failure));
+                world.note(Fact::Resolved { call: self.calls.remove(&call), outcome: &outcome })
+            }
+            ClientEvent::Answer { call, server_id, result } => {
+                let call = self.multi_calls.get(&call).copied();
+                world.note(Fact::Answer { call, server_id: &server_id, result: &result })
+            }
+            ClientEvent::AllAnswered { call, outcome } => {
+                let number = self.multi_calls.remove(&call);
+                self.ended(world, number, outcome.as_ref().copied().map_err(|failure| &**failure))
+            }
+            ClientEvent::Opened { call, outcome } => {
+                let number = self.calls.remove(&call);
+                self.ended(world, number, outcome.as_ref().map(|_| ()).map_err(|failure| &**failure))?;
+                if let Ok(stream) = outcome {
+                    self.stream_user.open(world, stream, number, true);
+                }
+                Ok(())
+            }
+            ClientEvent::Stream(event) => self.stream_user.on_event(engine, moment, world, event),
+            ClientEvent::Subscribed { subscription } => self.subscribed(world, subscription),
+            ClientEvent::Unsubscribed { subscription, .. } => {
+                self.listens.remove(&subscription);
+                Ok(())
+            }
+            ClientEvent::Gap { .. } => {
+                self.owes_gap = false;
+                Ok(())
+            }
+            ClientEvent::Dropped(dropped) => self.dropped(moment, world, &dropped),
+            ClientEvent::Update { subscription, payload } => {
+                self.update(engine, world, subscription, &payload)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn is_aside(event: &ClientEvent) -> bool {
+        matches!(event, ClientEvent::Subscribed { .. } | ClientEvent::Unsubscribed { .. })
+    }
+
+    fn on_frame(&mut self, moment: Moment, world: &mut EngineWorld, frame: &Frame) -> Checked {
+        if self.owes_gap {
+            return Invariant::I12.violated(format!("{}: an update was lost, without a gap", self.id()));
+        }
+        self.stream_user.on_frame(frame);
+        world.note(Fact::ClientHeard(self.id(), frame, moment.now.time))
+    }
+
+    /// Now and then cancels the very call that a bid came in for.
+    fn interject(
+        &mut self,
+        engine: &mut Client,
+        moment: Moment,
+        world: &mut EngineWorld,
+        frame: &Frame,
+    ) -> Checked {
+        let Frame::ClaimRequest(bid) = frame else { return Ok(()) };
+        let Some(number) = world.model.number_of(&bid.request_id) else { return Ok(()) };
+        if !world.scene.faults.strikes(Fault::HastyCancel, &mut self.rng) {
+            return Ok(());
+        }
+        let handle = self.calls.iter().find(|(_, call)| **call == number).map(|(handle, _)| *handle);
+        handle.map_or(Ok(()), |handle| self.cancel(engine, moment, world, handle, true))
+    }
+
+    fn must_hear_of(&self, _: &EngineWorld, frame: &Frame) -> bool {
+        let tells = matches!(
+            frame,
+            Frame::Raw(_)
+                | Frame::Other(_)
+                | Frame::Stream(Stream { body: Some(StreamBody::Message { .. }), .. })
+        );
+        tells && self.is_open()
+    }
+
+    fn on_pause(&mut self, _: Time) {}
+
+    fn held(&self, engine: &Client) -> [Held; 5] {
+        let limits = &self.config.limits;
+        [
+            Held { what: "calls in flight", count: engine.in_flight(), limit: 2 * limits.calls },
+            Held { what: "streams", count: engine.streams(), limit: limits.streams.streams },
+            Held {
+                what: "messages on their way",
+                count: engine.sending(),
+                limit: limits.streams.streams * limits.streams.sends_per_stream,
+            },
+            Held { what: LISTENING, count: engine.listening(), limit: self.listens.len() },
+            Held {
+                what: "messages remembered",
+                count: engine.remembered(),
+                limit: limits.streams.remembered,
+            },
+        ]
+    }
+
+    fn is_open(&self) -> bool {
+        self.phase == Phase::Open
+    }
+
+    fn is_closed(&self) -> bool {
+        self.phase == Phase::Closed
+    }
+}

@@ -1,0 +1,278 @@
+//! The plan: what a seed decides before a run begins.
+
+use std::time::Duration;
+
+use psrpc_engine::{
+    ClientConfig, ClientLimits, Route, ServerConfig, ServerLimits, SlowConsumer, StreamConfig, StreamLimits,
+    Time, WallTime,
+};
+
+use super::methods::{Methods, SERVICE};
+use crate::clock::{Clock, EPOCH};
+use crate::fault::Fault;
+use crate::rng::{GRAIN, Rng};
+
+/// When the first call is made at the earliest: some clients are ready by then, others are not.
+const START: Time = Time::from_nanos(20_000_000);
+
+/// How long after the faults have stopped fresh calls are made: by then no server is on its way in or out, no
+/// frame waits behind one that was delayed, and what strangers asked for is over and forgotten. To a server whose clock was set
+/// back a request of a client whose clock was ahead lasts for both jumps longer than it should.
+const SETTLE: Duration = Duration::from_secs(12);
+
+/// How long the fresh calls take.
+const PROBE: Duration = Duration::from_secs(4);
+
+/// How many requests a client's fresh calls are at once, and how many may be left then of what was before.
+const FRESH: usize = 10;
+const SPARE: usize = 6;
+
+/// How many fresh calls are made while a server leaves.
+const GUESTS: usize = 8;
+
+/// How long after that every table must be empty: longer than the longest call, then the longest handler or frame
+/// that is late, then the longest time that a request is remembered.
+const EBB: Duration = Duration::from_secs(20);
+
+/// Who takes part in a run, and what happens when.
+pub(crate) struct EnginePlan {
+    pub(crate) clients: Vec<ClientSlot>,
+    pub(crate) servers: Vec<ServerSlot>,
+    pub(crate) acts: Vec<(Time, EngineAct)>,
+    /// When the faults stop.
+    pub(crate) calm: Time,
+    /// When the wall clocks are set right that have jumped: once all that was late has come.
+    pub(crate) set_clocks: Time,
+    /// When fresh calls are made.
+    pub(crate) probe: Time,
+    /// When a server leaves in peace, and when calls are made around that which must not notice.
+    pub(crate) farewell: Time,
+    pub(crate) guests: Vec<Time>,
+    /// When it is all over.
+    pub(crate) end: Time,
+}
+
+/// Something that users or the world do at a time that is planned.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum EngineAct {
+    /// The user of the client in a slot makes a call of some kind, or subscribes or unsubscribes.
+    Use(usize),
+    /// The user of the client in a slot makes a claimed call that must succeed.
+    Call(usize),
+    /// A server in a slot publishes an update.
+    Publish(usize),
+    /// The client in a slot closes, or crashes. Another takes its place.
+    StopClient(usize, Fault),
+    /// The server in a slot drains, is killed, or crashes. Another takes its place.
+    StopServer(usize, Fault),
+    /// Nodes do not hear others for a while.
+    Cut(Fault, Duration),
+    /// What goes to a node is held up for a while.
+    Clog(Duration),
+    /// A node does nothing for a while.
+    Pause(Duration),
+    /// A node's wall clock jumps.
+    Jump(i64),
+}
+
+/// A place for a client: when one leaves, the next in it has the same configuration and clocks.
+pub(crate) struct ClientSlot {
+    pub(crate) config: ClientConfig,
+    pub(crate) clock: Clock,
+}
+
+/// A place for a server: when one leaves, the next in it has the same configuration and clocks.
+pub(crate) struct ServerSlot {
+    pub(crate) config: ServerConfig,
+    pub(crate) clock: Clock,
+    /// Its methods, as they are registered together.
+    pub(crate) registrations: Vec<Vec<Route>>,
+}
+
+impl EnginePlan {
+    pub(crate) fn draw(rng: &mut Rng, methods: &Methods) -> Self {
+        let clocks = Clocks::draw(rng);
+        let streams = StreamConfig {
+            idle_timeout: rng.maybe(500, |rng| rng.grains(2000..8000)),
+            slow_consumer: rng.pick(&[SlowConsumer::Discard, SlowConsumer::Discard, SlowConsumer::Close]),
+        };
+        let clients = rng.within(1..5);
+        let tight = rng.maybe(500, |rng| Tight::draw(rng, &clocks, clients as usize));
+        let clients = (0..clients)
+            .map(|_| ClientSlot { config: client_config(rng, streams, tight), clock: clocks.one(rng) })
+            .collect::<Vec<_>>();
+        let servers = (0..rng.within(2..5))
+            .map(|slot| {
+                let config = server_config(rng, streams, tight, clocks.skew);
+                let registrations = registrations(rng, methods.served(slot == 0));
+                ServerSlot { config, clock: clocks.one(rng), registrations }
+            })
+            .collect::<Vec<_>>();
+        // As many as tight limits need to be reached.
+        let uses = if tight.is_some() { rng.within(60..200) } else { rng.within(20..140) };
+        let span = uses * rng.pick(&[1, 8, 40]);
+        let acts = draw_acts(rng, clients.len(), servers.len(), uses, span, clocks.jumps);
+        let calm = START + GRAIN * u32::try_from(span).expect("spans are short");
+        let probe = calm + SETTLE;
+        let set_clocks = calm + SETTLE * 9 / 10;
+        let farewell = probe + PROBE;
+        let guests = (0..GUESTS).map(|_| farewell + rng.grains(0..300)).collect();
+        // Somewhere among its guests.
+        let farewell = farewell + rng.grains(0..300);
+        Self { clients, servers, acts, calm, set_clocks, probe, farewell, guests, end: farewell + EBB }
+    }
+}
+
+impl EnginePlan {
+    /// A client makes so many claimed calls, a few at a time, and nothing else happens: to see how fast that goes.
+    pub(crate) fn steady(calls: u64, methods: &Methods) -> Self {
+        let config = ClientConfig { opens_streams: true, ..ClientConfig::new(SERVICE) };
+        let clients = vec![ClientSlot { config, clock: Clock::RIGHT }];
+        let server = |owner| ServerSlot {
+            config: ServerConfig::new(SERVICE),
+            clock: Clock::RIGHT,
+            registrations: vec![methods.served(owner)],
+        };
+        let servers = vec![server(true), server(false)];
+        let start = START + Duration::from_secs(1);
+        let acts = (0..calls).map(|call| (start + GRAIN * call as u32, EngineAct::Call(0))).collect();
+        let calm = Time::ZERO;
+        let probe = start + GRAIN * calls as u32 + SETTLE;
+        let (farewell, guests) = (probe + PROBE, Vec::new());
+        Self { clients, servers, acts, calm, set_clocks: calm, probe, farewell, guests, end: farewell + EBB }
+    }
+}
+
+fn draw_acts(
+    rng: &mut Rng,
+    clients: usize,
+    servers: usize,
+    uses: u64,
+    span: u64,
+    jumps: u64,
+) -> Vec<(Time, EngineAct)> {
+    let moment = |rng: &mut Rng| START + rng.grains(0..span);
+    let mut acts: Vec<_> = (0..uses).map(|_| (moment(rng), EngineAct::Use(rng.index(clients)))).collect();
+    let mut some = |rng: &mut Rng, permille, act: &dyn Fn(&mut Rng) -> EngineAct| {
+        while rng.chance(permille) {
+            acts.push((moment(rng), act(rng)));
+        }
+    };
+    some(rng, 850, &|rng| EngineAct::Publish(rng.index(servers)));
+    some(rng, 300, &|rng| {
+        EngineAct::StopClient(rng.index(clients), rng.pick(&[Fault::Close, Fault::Close, Fault::Crash]))
+    });
+    some(rng, 450, &|rng| {
+        EngineAct::StopServer(
+            rng.index(servers),
+            rng.pick(&[Fault::Drain, Fault::Drain, Fault::Kill, Fault::Crash]),
+        )
+    });
+    some(rng, 200, &|rng| {
+        EngineAct::Cut(rng.pick(&[Fault::Partition, Fault::OneWayPartition]), rng.grains(20..2000))
+    });
+    some(rng, 250, &|rng| EngineAct::Clog(rng.grains(20..1200)));
+    some(rng, 250, &|rng| EngineAct::Pause(rng.grains(20..2000)));
+    some(rng, jumps, &|rng| {
+        let latest = rng.pick(&[40, 8000, 8000]);
+        let nanos = rng.grains(1..latest).as_nanos() as i64;
+        EngineAct::Jump(if rng.chance(500) { nanos } else { -nanos })
+    });
+    acts
+}
+
+/// Limits that are reached in a run, and yet leave room for what is fresh at its end.
+#[derive(Clone, Copy)]
+struct Tight {
+    requests: usize,
+    remembered: usize,
+}
+
+impl Tight {
+    fn draw(rng: &mut Rng, clocks: &Clocks, clients: usize) -> Self {
+        if clocks.jumps > 0 {
+            // What was let in by a clock that was behind stays for longer.
+            return Self { requests: 160, remembered: 400 };
+        }
+        let fresh = clients * FRESH;
+        Self { requests: rng.pick(&[fresh + SPARE, 160]), remembered: fresh + GUESTS + SPARE }
+    }
+}
+
+fn client_config(rng: &mut Rng, streams: StreamConfig, tight: Option<Tight>) -> ClientConfig {
+    let limits = |tight: Tight| ClientLimits {
+        calls: rng.pick(&[10, 64]),
+        bids_per_call: 8,
+        answers_per_call: 8,
+        updates_per_subscription: 2,
+        streams: tight_streams(rng, tight.remembered),
+        ..ClientLimits::DEFAULT
+    };
+    let limits = tight.map_or(ClientLimits::DEFAULT, limits);
+    ClientConfig {
+        affinity_timeout: rng.pick(&[Duration::from_secs(1), Duration::from_millis(100), Duration::ZERO]),
+        opens_streams: true,
+        streams,
+        limits,
+        ..ClientConfig::new(SERVICE)
+    }
+}
+
+fn server_config(rng: &mut Rng, streams: StreamConfig, tight: Option<Tight>, skew: u64) -> ServerConfig {
+    let limits = |tight: Tight| ServerLimits {
+        requests: tight.requests,
+        remembered: tight.remembered,
+        cached_clients: 2,
+        updates: 4,
+        streams: tight_streams(rng, tight.remembered),
+        ..ServerLimits::DEFAULT
+    };
+    let limits = tight.map_or(ServerLimits::DEFAULT, limits);
+    ServerConfig {
+        skew_allowance: GRAIN * u32::try_from(rng.pick(&[0, skew, 2 * skew])).expect("skews are short"),
+        drain_timeout: rng.pick(&[Duration::from_secs(3), Duration::from_millis(20)]),
+        linger: rng.pick(&[Duration::from_secs(1), Duration::from_millis(20)]),
+        concurrency: rng.pick(&[None, None, Some(60)]),
+        streams,
+        limits,
+        ..ServerConfig::new(SERVICE)
+    }
+}
+
+fn tight_streams(rng: &mut Rng, remembered: usize) -> StreamLimits {
+    let streams = rng.pick(&[32, 60]);
+    StreamLimits { streams, unread_per_stream: 2, sends_per_stream: 2, remembered }
+}
+
+/// All at once, or each alone.
+fn registrations(rng: &mut Rng, routes: Vec<Route>) -> Vec<Vec<Route>> {
+    if rng.chance(500) { vec![routes] } else { routes.into_iter().map(|route| vec![route]).collect() }
+}
+
+/// How wrong the clocks of a run are.
+struct Clocks {
+    /// Half of the skew that is possible between two nodes, in grains.
+    skew: u64,
+    /// How much too fast or too slow they are at most, in millionths.
+    drift: u64,
+    /// How likely there is one jump more, in permille.
+    jumps: u64,
+}
+
+impl Clocks {
+    fn draw(rng: &mut Rng) -> Self {
+        Self {
+            skew: rng.pick(&[0, 0, 40, 1200]),
+            drift: rng.pick(&[0, 0, 100, 5000]),
+            jumps: rng.pick(&[0, 0, 960]),
+        }
+    }
+
+    fn one(&self, rng: &mut Rng) -> Clock {
+        let sign = |rng: &mut Rng| if rng.chance(500) { 1 } else { -1 };
+        let off = sign(rng) * rng.grains(0..self.skew + 1).as_nanos() as i64;
+        let wall = WallTime::from_unix_nanos(EPOCH.as_unix_nanos() + off);
+        let drift = sign(rng) as i32 * rng.within(0..self.drift + 1) as i32;
+        Clock { monotonic: rng.grains(0..4_000_000_000), wall, drift, jumped: 0 }
+    }
+}

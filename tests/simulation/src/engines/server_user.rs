@@ -1,0 +1,592 @@
+//! The user of a server: bids, elects, declines, rejects, runs handlers that take their time or fail, and publishes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use bytes::Bytes;
+use psrpc_engine::proto::{Any, ErrorCode, ErrorResponse, Frame, Request, Stream, StreamBody, Text};
+use psrpc_engine::{
+    Dropped, Engine, Now, Reason, Received, RegistrationHandle, RequestHandle, Route, Server, ServerConfig,
+    ServerEvent, ServerLimits, StreamEvent, StreamHandle, Time, UpdateHandle, WallTime,
+};
+
+use super::engine_happening::EngineHappening;
+use super::engine_node::{EngineUser, Moment};
+use super::engine_world::EngineWorld;
+use super::methods::NEWS;
+use super::stream_user::StreamUser;
+use super::user_act::ServerAct;
+use crate::fault::Fault;
+use crate::judge::fact;
+use crate::judge::fact::{Asked, Fact, Held, Run, What};
+use crate::judge::payload;
+use crate::judge::violation::{Checked, Invariant};
+use crate::node_id::NodeId;
+use crate::rng::Rng;
+
+/// The user of one server.
+pub(crate) struct ServerUser {
+    server: usize,
+    /// The server's id on the wire.
+    id: Text,
+    /// Its methods, as they are registered together, and what became of it.
+    registrations: BTreeMap<RegistrationHandle, Registration>,
+    config: ServerConfig,
+    habits: Habits,
+    jobs: BTreeMap<RequestHandle, Job>,
+    /// Every request that came out, by its client and its id.
+    known: BTreeSet<(Text, Text)>,
+    /// The request that was answered last, and when it had to be.
+    answered: Option<(RequestHandle, Time)>,
+    updates: BTreeMap<UpdateHandle, usize>,
+    stream_user: StreamUser,
+    /// The request that is about to come in, and when it expires by the client's clock.
+    heard: Option<(Text, WallTime)>,
+    phase: Phase,
+    /// The latest deadline of all that it has accepted.
+    latest: Time,
+    rng: Rng,
+}
+
+struct Registration {
+    routes: Vec<Route>,
+    is_live: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Serving,
+    /// It drains since then, and must be closed by then or its latest deadline, all by its own clock.
+    Draining {
+        since: Time,
+        until: Time,
+    },
+    Killed,
+    Closed,
+}
+
+/// How likely the user of a server does something, in permille.
+struct Habits {
+    rejects: u64,
+    elects: u64,
+    declines: u64,
+    dawdles: u64,
+}
+
+/// A request that is not answered yet.
+struct Job {
+    request_id: Text,
+    sound: bool,
+    deadline: Time,
+}
+
+impl ServerUser {
+    pub(crate) fn new(server: usize, id: Text, config: &ServerConfig, mut rng: Rng) -> Self {
+        let habits = Habits {
+            rejects: rng.pick(&[0, 0, 100]),
+            elects: rng.pick(&[0, 300, 1000]),
+            declines: rng.pick(&[0, 0, 150]),
+            dawdles: rng.pick(&[0, 50, 200]),
+        };
+        Self {
+            server,
+            id,
+            registrations: BTreeMap::new(),
+            config: config.clone(),
+            habits,
+            jobs: BTreeMap::new(),
+            known: BTreeSet::new(),
+            answered: None,
+            updates: BTreeMap::new(),
+            stream_user: StreamUser::new(NodeId::Server(server), config, rng.fork()),
+            heard: None,
+            phase: Phase::Serving,
+            latest: Time::ZERO,
+            rng,
+        }
+    }
+
+    /// Whether calls of `route` can find it.
+    pub(crate) fn serves(&self, route: &Route) -> bool {
+        let has = |registration: &Registration| registration.is_live && registration.routes.contains(route);
+        self.phase == Phase::Serving && self.registrations.values().any(has)
+    }
+
+    /// Checks, when the run is over, that it has not forgotten to leave.
+    pub(crate) fn check_left(&self) -> Checked {
+        match self.phase {
+            Phase::Draining { .. } => Invariant::I14.violated(format!("{} has not shut down", self.node())),
+            _ => Ok(()),
+        }
+    }
+
+    fn node(&self) -> NodeId {
+        NodeId::Server(self.server)
+    }
+
+    fn who(&self) -> fact::Server<'_> {
+        fact::Server { id: &self.id, life: self.server }
+    }
+
+    fn later(&mut self, world: &mut EngineWorld, grains: u64, act: ServerAct) {
+        let delay = self.rng.grains(0..grains);
+        world.scene.after(delay, EngineHappening::Server(self.server, act));
+    }
+
+    // --- coming and going ------------------------------------------------------------------------------------
+
+    fn register(&mut self, engine: &mut Server, routes: Vec<Route>) -> Checked {
+        if self.phase != Phase::Serving {
+            return Ok(());
+        }
+        match engine.register(routes.clone()) {
+            Ok(registration) => {
+                self.registrations.insert(registration, Registration { routes, is_live: false });
+            }
+            Err(error) => {
+                return Invariant::I9.violated(format!("{}: cannot register again: {error}", self.node()));
+            }
+        }
+        Ok(())
+    }
+
+    fn registered(
+        &mut self,
+        world: &mut EngineWorld,
+        registration: RegistrationHandle,
+        is_live: bool,
+    ) -> Checked {
+        if !is_live {
+            self.lost(world, registration);
+            return Ok(());
+        }
+        if let Some(registration) = self.registrations.get_mut(&registration) {
+            registration.is_live = true;
+        }
+        let all = self.registrations.values().all(|registration| registration.is_live);
+        if all { world.all_live(self.node()) } else { Ok(()) }
+    }
+
+    /// The bus does not give what a registration needs: it is tried again.
+    fn lost(&mut self, world: &mut EngineWorld, registration: RegistrationHandle) {
+        if let Some(Registration { routes, .. }) = self.registrations.remove(&registration) {
+            self.later(world, 200, ServerAct::Register(routes));
+        }
+    }
+
+    fn leave(&mut self, engine: &mut Server, now: Now, world: &mut EngineWorld, how: Fault) {
+        if self.phase == Phase::Closed {
+            return;
+        }
+        world.scene.log(self.node(), how.name());
+        if how == Fault::Kill {
+            self.phase = Phase::Killed;
+            engine.kill(now);
+        } else {
+            let patience = self.config.drain_timeout.max(self.config.linger);
+            self.phase = Phase::Draining { since: now.time, until: now.time + patience };
+            engine.drain(now);
+        }
+    }
+
+    /// Checks that nothing was lost that it had accepted, and that it did not take too long (I14).
+    fn closed(&mut self, now: Now) -> Checked {
+        if let Phase::Draining { until, .. } = std::mem::replace(&mut self.phase, Phase::Closed) {
+            let until = until.max(self.latest);
+            // A clock that is fast leaves out a nanosecond now and then.
+            if now.time > until + Duration::from_nanos(1) {
+                return Invariant::I14.violated(format!(
+                    "{} shut down {:?} too late",
+                    self.node(),
+                    now.time.since(until)
+                ));
+            }
+            if let Some(job) = self.jobs.values().find(|job| job.deadline > now.time) {
+                return Invariant::I14.violated(format!("{} has lost {}", self.node(), job.request_id));
+            }
+        }
+        Ok(())
+    }
+
+    // --- requests --------------------------------------------------------------------------------------------
+
+    fn received(
+        &mut self,
+        engine: &mut Server,
+        moment: Moment,
+        world: &mut EngineWorld,
+        received: Received,
+    ) -> Checked {
+        let Received { request, request_id, client_id, payload, metadata, deadline, opens_stream, .. } =
+            received;
+        let said = if opens_stream { payload::said_along(&metadata) } else { Some(payload) };
+        let sound = said.is_none_or(|said| payload::is_sound(&said));
+        self.latest = self.latest.max(deadline);
+        if !self.known.insert((client_id, request_id.clone())) {
+            return Invariant::I2.violated(format!("{} let {request_id} in twice", self.node()));
+        }
+        self.jobs.insert(request, Job { request_id, sound, deadline });
+        if world.is_calm() || self.rng.chance(700) {
+            return self.decide(engine, moment, world, request);
+        }
+        self.later(world, 80, ServerAct::Decide(request));
+        Ok(())
+    }
+
+    fn decide(
+        &mut self,
+        engine: &mut Server,
+        moment: Moment,
+        world: &mut EngineWorld,
+        request: RequestHandle,
+    ) -> Checked {
+        let now = moment.now;
+        // Without a job the request is over, its handle stale, and nothing must come of what is done with it.
+        let sound = self.jobs.get(&request).is_none_or(|job| job.sound);
+        let id = self.request_id(request);
+        if !sound || !world.is_calm() && self.rng.chance(self.habits.rejects) {
+            let error = ErrorResponse::new(ErrorCode::MalformedRequest, "cannot decode");
+            self.answered(world, request, Err(error.clone()))?;
+            world.scene.log(self.node(), format_args!("rejects {id}"));
+            engine.reject(now, request, error);
+        } else if self.rng.chance(self.habits.elects) {
+            world.scene.log(self.node(), format_args!("elects {id}"));
+            if let Some(Job { request_id, .. }) = self.jobs.get(&request) {
+                world.note(Fact::Elected { server: self.who(), request: request_id })?;
+            }
+            engine.elect(now, request);
+        } else {
+            let affinity = self.affinity(world.is_calm());
+            world.scene.log(self.node(), format_args!("bids {affinity} for {id}"));
+            engine.bid(now, request, affinity);
+        }
+        Ok(())
+    }
+
+    /// The id of a request, empty if it is over.
+    fn request_id(&self, request: RequestHandle) -> Text {
+        self.jobs.get(&request).map_or(Text::EMPTY, |job| job.request_id.clone())
+    }
+
+    fn affinity(&mut self, calm: bool) -> f32 {
+        let rng = &mut self.rng;
+        if calm {
+            return rng.pick(&[0.25, 0.5, 1.0]);
+        }
+        if rng.chance(self.habits.declines) {
+            return rng.pick(&[-1.0, f32::NAN, f32::INFINITY]);
+        }
+        rng.pick(&[0.0, 0.25, 0.5, 0.75, 1.0])
+    }
+
+    fn ran(&self, moment: Moment, world: &mut EngineWorld, request: RequestHandle) -> Checked {
+        let (server, wall, allowance) = (self.who(), moment.now.wall, self.config.skew_allowance);
+        let request = &self.request_id(request);
+        world.scene.log(self.node(), format_args!("runs {request}"));
+        world.note(Fact::Ran(Run { server, request, wall, allowance }))
+    }
+
+    fn run(
+        &mut self,
+        engine: &mut Server,
+        moment: Moment,
+        world: &mut EngineWorld,
+        request: RequestHandle,
+    ) -> Checked {
+        self.ran(moment, world, request)?;
+        let rng = &mut self.rng;
+        let takes = if !world.is_calm() && rng.chance(self.habits.dawdles) {
+            // Some never come to an end.
+            let Some(takes) = rng.maybe(800, |rng| rng.grains(400..16_000)) else { return Ok(()) };
+            takes
+        } else if rng.chance(300) {
+            return self.finish(engine, moment, world, request);
+        } else {
+            rng.grains(0..100)
+        };
+        world.scene.after(takes, EngineHappening::Server(self.server, ServerAct::Finish(request)));
+        Ok(())
+    }
+
+    fn finish(
+        &mut self,
+        engine: &mut Server,
+        moment: Moment,
+        world: &mut EngineWorld,
+        request: RequestHandle,
+    ) -> Checked {
+        // As in `decide`, the request may be over.
+        let said = self
+            .jobs
+            .get(&request)
+            .map_or_else(|| "stale".to_owned(), |job| payload::answer(&job.request_id, &self.id));
+        let result = self.result(said, world.is_calm());
+        world.scene.log(self.node(), format_args!("answers {}", self.request_id(request)));
+        self.answered(world, request, result.clone())?;
+        engine.respond(moment.now, request, result);
+        Ok(())
+    }
+
+    fn result(&mut self, said: String, calm: bool) -> Result<Bytes, ErrorResponse> {
+        let rng = &mut self.rng;
+        let error = |code, text| Err(ErrorResponse::new(code, text));
+        match rng.below(30) {
+            _ if calm => Ok(said.into()),
+            0 => Ok(Bytes::new()),
+            1 => error(ErrorCode::Internal, said),
+            2 => error(ErrorCode::Other("hat_on_fire".into()), said),
+            3 => error(ErrorCode::NotFound, String::new()),
+            4 => error(ErrorCode::Other(Text::EMPTY), said),
+            5 => error(ErrorCode::Other(Text::EMPTY), String::new()),
+            _ => Ok(said.into()),
+        }
+    }
+
+    fn answered(
+        &mut self,
+        world: &mut EngineWorld,
+        request: RequestHandle,
+        result: Result<Bytes, ErrorResponse>,
+    ) -> Checked {
+        match self.jobs.remove(&request) {
+            Some(job) => {
+                self.answered = Some((request, job.deadline));
+                world.note(Fact::Answered { server: self.who(), request: &job.request_id, result })
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// A frame was dropped, which holds for some reasons only if they are true.
+    fn dropped(&self, moment: Moment, world: &EngineWorld, dropped: &Dropped) -> Checked {
+        let heard = self.heard.as_ref().filter(|(request_id, _)| *request_id == dropped.request_id);
+        let expires = heard.map(|(_, expiry)| *expiry + self.config.skew_allowance);
+        match (dropped.reason, self.phase) {
+            // Once it has counted as expired it may do so for good.
+            (Reason::Expired, _) if expires.is_some_and(|expires| moment.latest < expires) => Invariant::I16
+                .violated(format!("{} dropped {} before it expired", self.node(), dropped.request_id)),
+            // The bus was still to deliver, and the server to wait for that.
+            (Reason::Draining, Phase::Draining { since, .. })
+                if moment.now.time < since + self.config.drain_timeout =>
+            {
+                Invariant::I14.violated(format!("{} dropped {}", self.node(), dropped.request_id))
+            }
+            _ => self.stream_user.dropped(moment, world, dropped),
+        }
+    }
+
+    // --- streams and updates ---------------------------------------------------------------------------------
+
+    /// A stream is open: its handler sends and receives on it, and may be done before the stream is.
+    fn accepted(
+        &mut self,
+        moment: Moment,
+        world: &mut EngineWorld,
+        request: RequestHandle,
+        stream: StreamHandle,
+    ) -> Checked {
+        self.ran(moment, world, request)?;
+        let job = self.jobs.remove(&request);
+        let number = job.and_then(|job| world.model.number_of(&job.request_id));
+        self.stream_user.open(world, stream, number, false);
+        let fresh = number.is_some_and(|number| world.model.is_fresh(number));
+        if !fresh && self.rng.chance(400) || number.is_none() {
+            self.later(world, 4000, ServerAct::FinishStream(stream));
+        }
+        Ok(())
+    }
+
+    fn publish(
+        &mut self,
+        engine: &mut Server,
+        moment: Moment,
+        world: &mut EngineWorld,
+        route: usize,
+        subscribers: Option<Vec<NodeId>>,
+    ) -> Checked {
+        let (number, fresh) = (world.model.asked(), subscribers.is_some());
+        let type_url = format!("type.googleapis.com/{NEWS}").into();
+        let message = Any { type_url, value: payload::news(number) };
+        let timeout = if fresh { None } else { self.rng.maybe(500, |rng| rng.grains(0..2000)) };
+        let route = &world.methods.updates[route];
+        let queue = route.is_queue();
+        match engine.publish(moment.now, route, message, timeout) {
+            Ok(update) => {
+                world.scene.log(NodeId::Server(self.server), format_args!("publishes update {number}"));
+                self.updates.insert(update, number);
+                let what = What::Update { subscribers: subscribers.unwrap_or_default(), queue };
+                let timeout = timeout.unwrap_or(self.config.timeout);
+                self.latest = self.latest.max(moment.now.time + timeout);
+                let deadline = moment.due(timeout);
+                let grace = Duration::ZERO;
+                world.note(Fact::Asked(Asked { by: self.node(), what, deadline, grace, must_succeed: fresh }))
+            }
+            Err(error) if fresh => {
+                Invariant::I16.violated(format!("a fresh update cannot be published: {error}"))
+            }
+            Err(error) => {
+                world.scene.log(self.node(), error);
+                Ok(())
+            }
+        }
+    }
+
+    fn stream_event(
+        &mut self,
+        engine: &mut Server,
+        moment: Moment,
+        world: &mut EngineWorld,
+        event: StreamEvent,
+    ) -> Checked {
+        if let StreamEvent::Ended { stream, .. } = &event {
+            // Its handler hears so, and is done soon.
+            let act = ServerAct::FinishStream(*stream);
+            self.later(world, if world.is_calm() { 1 } else { 400 }, act);
+        }
+        self.stream_user.on_event(engine, moment, world, event)
+    }
+}
+
+impl EngineUser<Server> for ServerUser {
+    type Act = ServerAct;
+
+    fn turn_to(&mut self, moment: Time) {
+        self.rng.turn_to(moment);
+        self.stream_user.turn_to(moment);
+    }
+
+    fn act(
+        &mut self,
+        engine: &mut Server,
+        moment: Moment,
+        world: &mut EngineWorld,
+        act: ServerAct,
+    ) -> Checked {
+        match act {
+            ServerAct::Register(routes) => return self.register(engine, routes),
+            ServerAct::Decide(request) => return self.decide(engine, moment, world, request),
+            ServerAct::Finish(request) => return self.finish(engine, moment, world, request),
+            ServerAct::FinishStream(stream) => {
+                let result = self.result(String::new(), world.is_calm()).map(|_| ());
+                world.scene.log(self.node(), format_args!("is done with {stream:?}: {result:?}"));
+                engine.finish_stream(moment.now, stream, result);
+                self.stream_user.done(stream);
+            }
+            ServerAct::Publish(route, subscribers) => {
+                return self.publish(engine, moment, world, route, subscribers);
+            }
+            ServerAct::Stream(act) => return self.stream_user.act(engine, moment, world, act),
+            ServerAct::Leave(how) => self.leave(engine, moment.now, world, how),
+            ServerAct::HangUp => self.stream_user.close_all(engine, moment.now),
+        }
+        Ok(())
+    }
+
+    fn on_event(
+        &mut self,
+        engine: &mut Server,
+        moment: Moment,
+        world: &mut EngineWorld,
+        event: ServerEvent,
+    ) -> Checked {
+        match event {
+            ServerEvent::Registered { registration, result } => {
+                return self.registered(world, registration, result.is_ok());
+            }
+            ServerEvent::Lost { registration, .. } => {
+                if let Some(registration) = self.registrations.get_mut(&registration) {
+                    registration.is_live = false;
+                }
+            }
+            ServerEvent::Deregistered { registration } => self.lost(world, registration),
+            ServerEvent::Closed => return self.closed(moment.now),
+            ServerEvent::Received(received) => return self.received(engine, moment, world, received),
+            ServerEvent::Run { request } => return self.run(engine, moment, world, request),
+            ServerEvent::Accepted { request, stream } => {
+                return self.accepted(moment, world, request, stream);
+            }
+            ServerEvent::Stream(event) => return self.stream_event(engine, moment, world, event),
+            ServerEvent::StopHandler { stream } => self.stream_user.forget(stream),
+            ServerEvent::Updated { update, outcome } => {
+                let (number, outcome) = (self.updates.remove(&update), outcome.as_ref());
+                let outcome = outcome.map(|_| ()).map_err(|failure| &**failure);
+                return world.note(Fact::Ended { number, outcome });
+            }
+            ServerEvent::Abandoned { request, reason } => {
+                let deadline = self.jobs.remove(&request).map(|job| job.deadline);
+                if reason == Reason::Overran {
+                    world.scene.faults.count(Fault::Overrun);
+                    let answered = self.answered.filter(|(answered, _)| *answered == request);
+                    let deadline = deadline.or(answered.map(|(_, deadline)| deadline));
+                    if deadline.is_some_and(|deadline| moment.now.time < deadline) {
+                        return Invariant::I16.violated(format!("{} stopped a handler early", self.node()));
+                    }
+                }
+            }
+            ServerEvent::Dropped(dropped) => return self.dropped(moment, world, &dropped),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn is_aside(event: &ServerEvent) -> bool {
+        use ServerEvent::{Accepted, Deregistered, Received, Registered, Run};
+        // A frame that came in before is what was received, and the user tells what it does about it.
+        matches!(event, Registered { .. } | Deregistered { .. } | Received(_) | Run { .. } | Accepted { .. })
+    }
+
+    fn on_frame(&mut self, moment: Moment, world: &mut EngineWorld, frame: &Frame) -> Checked {
+        self.stream_user.on_frame(frame);
+        self.heard = match frame {
+            Frame::Request(Request { request_id, expiry, .. }) => {
+                Some((request_id.clone(), WallTime::from_unix_nanos(*expiry)))
+            }
+            _ => None,
+        };
+        world.note(Fact::ServerHeard(self.who(), frame, moment.now.time))
+    }
+
+    fn must_hear_of(&self, world: &EngineWorld, frame: &Frame) -> bool {
+        let tells = match frame {
+            Frame::Raw(_) => true,
+            Frame::Stream(Stream { stream_id, body: Some(StreamBody::Message { .. }), .. }) => {
+                world.model.number_of(stream_id).is_some_and(|number| self.stream_user.has(number))
+            }
+            _ => false,
+        };
+        tells && self.is_open()
+    }
+
+    fn on_pause(&mut self, until: Time) {
+        if let Phase::Draining { until: closed, .. } = &mut self.phase {
+            *closed = until.max(*closed);
+        }
+    }
+
+    fn held(&self, engine: &Server) -> [Held; 5] {
+        let ServerLimits { requests, remembered, updates, streams, .. } = self.config.limits;
+        [
+            Held { what: "requests in flight", count: engine.in_flight(), limit: requests },
+            Held { what: "streams", count: engine.streams(), limit: streams.streams },
+            Held {
+                what: "messages on their way",
+                count: engine.sending(),
+                limit: streams.streams * streams.sends_per_stream,
+            },
+            Held { what: "updates", count: engine.publishing(), limit: updates },
+            Held {
+                what: "requests and messages remembered",
+                count: engine.remembered(),
+                limit: remembered + streams.remembered,
+            },
+        ]
+    }
+
+    fn is_open(&self) -> bool {
+        self.phase == Phase::Serving
+    }
+
+    fn is_closed(&self) -> bool {
+        self.phase == Phase::Closed
+    }
+}

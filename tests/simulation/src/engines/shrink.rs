@@ -1,0 +1,165 @@
+//! Shrinking: what of a seed that fails can be left out while it still fails in the same way.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::mpsc;
+
+use super::simulation::{VariationOutcome, simulate_variation};
+use super::variation::{Part, Variation};
+use crate::judge::violation::{Invariant, Violation};
+use crate::trace::{Kind, Line};
+
+/// What is left of a seed that fails.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shrunk {
+    /// The same invariant as before, and what happens now.
+    pub violation: Violation,
+    /// The acts that are left, of those that were planned until it failed.
+    pub acts: Size,
+    /// The faults by chance that are left, of those that had come until it failed.
+    pub faults: Size,
+    /// The clients and servers that are left.
+    pub nodes: Size,
+    /// All that happens. What goes on between nodes and the bus beside the frames is left out, unless it is about that.
+    pub lines: Vec<Line>,
+    /// How many runs it took to find that out.
+    pub runs: usize,
+}
+
+/// How much is left of how much there was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size {
+    /// What is left.
+    pub left: usize,
+    /// What there was.
+    pub of: usize,
+}
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of {}", self.left, self.of)
+    }
+}
+
+/// Shrinks a seed that fails, in so many runs at most; `None` if it passes.
+///
+/// The same seed always shrinks to the same.
+pub fn shrink(seed: u64, runs: usize) -> Option<Shrunk> {
+    let mut shrinker = Shrinker::new(seed, runs)?;
+    shrinker.cut();
+    let before = sizes(&shrinker.smallest);
+    loop {
+        let parts = shrinker.leave_out_parts(|part| !part.is_node());
+        let strikes = shrinker.leave_out_strikes();
+        let nodes = shrinker.leave_out_parts(Part::is_node);
+        // What one of them leaves out may have been all that kept another from leaving out more.
+        if !(parts || strikes || nodes) {
+            break;
+        }
+    }
+    let after = sizes(&shrinker.smallest);
+    let [acts, faults, nodes] = std::array::from_fn(|index| Size { left: after[index], of: before[index] });
+    let runs = runs - shrinker.runs_left;
+    Some(Shrunk { violation: shrinker.violation(), acts, faults, nodes, lines: shrinker.lines(), runs })
+}
+
+/// How many acts, faults and nodes there are.
+fn sizes(outcome: &VariationOutcome) -> [usize; 3] {
+    let nodes = outcome.parts.keys().filter(|part| part.is_node()).count();
+    [outcome.parts.len() - nodes, outcome.strikes.len(), nodes]
+}
+
+struct Shrinker {
+    seed: u64,
+    invariant: Invariant,
+    /// What still fails, and what comes of it.
+    variation: Variation,
+    smallest: VariationOutcome,
+    runs_left: usize,
+}
+
+impl Shrinker {
+    fn new(seed: u64, runs_left: usize) -> Option<Self> {
+        let variation = Variation::default();
+        let smallest = simulate_variation(seed, &variation, None);
+        let invariant = smallest.report.violation.as_ref()?.invariant;
+        Some(Self { seed, invariant, variation, smallest, runs_left })
+    }
+
+    /// Whether the seed still fails so; if it does, this is what goes on from.
+    fn try_out(&mut self, variation: Variation) -> bool {
+        if self.runs_left == 0 {
+            return false;
+        }
+        self.runs_left -= 1;
+        let outcome = simulate_variation(self.seed, &variation, None);
+        let violation = outcome.report.violation.as_ref();
+        let fails = violation.is_some_and(|violation| violation.invariant == self.invariant);
+        if fails {
+            (self.variation, self.smallest) = (variation, outcome);
+        }
+        fails
+    }
+
+    /// Leaves out what was to happen later.
+    fn cut(&mut self) {
+        let VariationOutcome { parts, ended, .. } = &self.smallest;
+        let earlier = parts.iter().filter(|(_, at)| *at <= ended).map(|(part, _)| *part).collect();
+        self.try_out(Variation { parts: Some(earlier), ..self.variation.clone() });
+    }
+
+    fn leave_out_parts(&mut self, of_kind: impl Fn(&Part) -> bool) -> bool {
+        let (items, others): (Vec<_>, Vec<_>) = self.smallest.parts.keys().partition(|part| of_kind(part));
+        self.leave_out(items, |known, kept| {
+            let parts = kept.iter().chain(&others).copied().collect();
+            Variation { parts: Some(parts), ..known.clone() }
+        })
+    }
+
+    fn leave_out_strikes(&mut self) -> bool {
+        let strikes = self.smallest.strikes.iter().copied().collect();
+        self.leave_out(strikes, |known, kept| {
+            let strikes: BTreeSet<_> = kept.iter().copied().collect();
+            Variation { strikes: Some(strikes), ..known.clone() }
+        })
+    }
+
+    /// Leaves out all items, or else halves of them, or else ever smaller parts. Tells whether it left out any.
+    fn leave_out<T: Copy>(
+        &mut self,
+        mut items: Vec<T>,
+        variation: impl Fn(&Variation, &[T]) -> Variation,
+    ) -> bool {
+        let (before, mut size) = (items.len(), items.len());
+        while size > 0 {
+            let mut from = 0;
+            while from < items.len() {
+                let to = items.len().min(from + size);
+                let fewer = [&items[..from], &items[to..]].concat();
+                if self.try_out(variation(&self.variation, &fewer)) {
+                    items = fewer;
+                } else {
+                    from = to;
+                }
+            }
+            size = if size == 1 { 0 } else { size.div_ceil(2) };
+        }
+        items.len() < before
+    }
+
+    fn violation(&self) -> Violation {
+        self.smallest.report.violation.clone().expect("it fails")
+    }
+
+    fn lines(&self) -> Vec<Line> {
+        let (keeps, lines) = mpsc::channel();
+        let asides = self.invariant == Invariant::I13;
+        let keep = move |line: &Line| {
+            if asides || line.kind != Kind::Aside {
+                keeps.send(line.clone()).expect("the lines are collected below");
+            }
+        };
+        simulate_variation(self.seed, &self.variation, Some(Box::new(keep)));
+        lines.iter().collect()
+    }
+}

@@ -1,0 +1,514 @@
+//! The simulation: one run, from its seed to the last check.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::time::Duration;
+
+use psrpc_engine::{Client, Server, SubscriptionHandle, Time};
+
+use super::client_user::ClientUser;
+use super::engine_happening::EngineHappening;
+use super::engine_node::{EngineNode, Input};
+use super::engine_plan::{EngineAct, EnginePlan};
+use super::engine_world::EngineWorld;
+use super::methods::Methods;
+use super::server_user::ServerUser;
+use super::user_act::{ClientAct, Probe, ServerAct};
+use super::variation::{Part, Variation};
+use crate::fault::{Fault, Faults, Strike};
+use crate::judge::fact::Fact;
+use crate::judge::model::Model;
+use crate::judge::violation::{Checked, Violation};
+use crate::net::{Net, Post};
+use crate::node_id::NodeId;
+use crate::report::{Report, of_panic};
+use crate::rng::Rng;
+use crate::scene::Scene;
+use crate::trace::Show;
+
+/// Runs the engines of one seed. Its trace goes line by line to `show`, if that is given.
+pub fn simulate(seed: u64, show: Option<Show>) -> Report {
+    simulate_variation(seed, &Variation::default(), show).report
+}
+
+/// What came of a variation, and what it was made of.
+pub(crate) struct VariationOutcome {
+    pub(crate) report: Report,
+    /// What was kept of the plan, each with the time at which it was to happen.
+    pub(crate) parts: BTreeMap<Part, Time>,
+    /// The faults that came by chance and were kept.
+    pub(crate) strikes: BTreeSet<Strike>,
+    /// When it ended.
+    pub(crate) ended: Time,
+}
+
+/// Runs a seed, but for what the variation leaves out.
+pub(crate) fn simulate_variation(seed: u64, variation: &Variation, show: Option<Show>) -> VariationOutcome {
+    let mut simulation = Simulation::new(seed, show);
+    simulation.vary(variation);
+    // A panic ends the run, and what had happened until then is there to be looked at.
+    let result =
+        catch_unwind(AssertUnwindSafe(|| simulation.run())).unwrap_or_else(|panic| Err(of_panic(&*panic)));
+    let parts = Part::all(&simulation.plan).filter(|(part, _)| variation.keeps(*part)).collect();
+    let (strikes, ended) = (simulation.world.scene.faults.strikes_kept(), simulation.world.scene.now());
+    VariationOutcome { report: simulation.report(seed, result), parts, strikes, ended }
+}
+
+/// Makes so many claimed calls that all must succeed, with all checks and without faults: to see how fast that goes.
+pub fn simulate_steadily(calls: u64) -> Report {
+    let mut simulation = Simulation::of(0, None, |_, methods| EnginePlan::steady(calls, methods));
+    let result = simulation.run();
+    simulation.report(0, result)
+}
+
+struct Simulation {
+    world: EngineWorld,
+    plan: EnginePlan,
+    variation: Variation,
+    /// Every client that there was.
+    clients: Vec<EngineNode<Client, ClientUser>>,
+    /// Every server that there was.
+    servers: Vec<EngineNode<Server, ServerUser>>,
+    /// Which client is in each slot.
+    client_slots: Vec<Option<usize>>,
+    /// Which server is in each slot.
+    server_slots: Vec<Option<usize>>,
+    rng: Rng,
+}
+
+impl Simulation {
+    fn new(seed: u64, show: Option<Show>) -> Self {
+        Self::of(seed, show, EnginePlan::draw)
+    }
+
+    fn of(seed: u64, show: Option<Show>, plan: impl FnOnce(&mut Rng, &Methods) -> EnginePlan) -> Self {
+        let mut rng = Rng::new(seed);
+        let methods = Rc::new(Methods::new());
+        let plan = plan(&mut rng, &methods);
+        let faults = Faults::new(&mut rng);
+        let scene = Scene::new(faults, rng.chance(500), show);
+        let (net, model, outcomes) = (Net::new(rng.fork()), Model::new(), BTreeMap::new());
+        let world = EngineWorld { scene, net, model, methods, outcomes };
+        let (client_slots, server_slots) = (vec![None; plan.clients.len()], vec![None; plan.servers.len()]);
+        let (clients, servers) = (Vec::new(), Vec::new());
+        let variation = Variation::default();
+        Self { world, plan, variation, clients, servers, client_slots, server_slots, rng }
+    }
+
+    /// Leaves out what the variation does.
+    fn vary(&mut self, variation: &Variation) {
+        self.variation = variation.clone();
+        if let Some(strikes) = &variation.strikes {
+            self.world.scene.faults.keep_only(strikes.clone());
+        }
+    }
+
+    fn run(&mut self) -> Checked {
+        self.world.scene.at(self.plan.calm, EngineHappening::Calm);
+        self.world.scene.at(self.plan.set_clocks, EngineHappening::SetClocks);
+        let kept: Vec<_> = Part::all(&self.plan).filter(|(part, _)| self.variation.keeps(*part)).collect();
+        for (part, at) in kept {
+            let happening = match part {
+                Part::Act(index) => EngineHappening::Act(index),
+                Part::Farewell => EngineHappening::Farewell,
+                Part::Guest(_) => EngineHappening::Guest,
+                Part::Probe => EngineHappening::Probe,
+                Part::Client(slot) => EngineHappening::StartClient(slot, None),
+                Part::Server(slot) => EngineHappening::StartServer(slot, None),
+            };
+            if part.is_node() {
+                self.happen(happening)?;
+            } else {
+                self.world.scene.at(at, happening);
+            }
+        }
+        while let Some(happening) = self.world.scene.next(self.plan.end) {
+            self.world.note(Fact::TimeIs(self.world.scene.now()))?;
+            self.rng.turn_to(self.world.scene.now());
+            match self.paused_until(&happening) {
+                Some(until) => {
+                    self.world.scene.at(until, happening);
+                }
+                None => self.happen(happening)?,
+            }
+        }
+        self.world.note(Fact::TimeIs(self.plan.end))?;
+        let Self { world, clients, servers, .. } = self;
+        clients.iter().filter(|client| !client.crashed).try_for_each(|client| client.check_empty(world))?;
+        for server in servers.iter().filter(|server| !server.crashed) {
+            server.user.check_left()?;
+            server.check_empty(world)?;
+        }
+        world.model.finish()
+    }
+
+    fn happen(&mut self, happening: EngineHappening) -> Checked {
+        match happening {
+            EngineHappening::Post(post) => self.post(post),
+            EngineHappening::Published(node, token, result, frame) => {
+                self.input(node, Input::Published(token, result, frame))
+            }
+            EngineHappening::Room(node) => self.input(node, Input::Room),
+            EngineHappening::Tick(node) => self.input(node, Input::Tick),
+            EngineHappening::Client(client, act) => self.client_act(client, act),
+            EngineHappening::Server(server, act) => self.server_act(server, act),
+            EngineHappening::Act(index) => self.act(self.plan.acts[index].1),
+            EngineHappening::StartClient(slot, again) => self.start_client(slot, again),
+            EngineHappening::StartServer(slot, again) => self.start_server(slot, again),
+            EngineHappening::Mend => {
+                self.world.scene.log("bus", "everything gets through again");
+                self.world.net.mend();
+                Ok(())
+            }
+            EngineHappening::Calm => self.calm(),
+            EngineHappening::SetClocks => {
+                self.world.scene.log("run", "clocks are set right");
+                self.clients.iter_mut().for_each(|client| client.clock.set_right());
+                self.servers.iter_mut().for_each(|server| server.clock.set_right());
+                Ok(())
+            }
+            EngineHappening::Probe => self.probe(),
+            EngineHappening::Farewell => self.farewell(),
+            EngineHappening::Guest => self.guest(),
+        }
+    }
+
+    // --- nodes -----------------------------------------------------------------------------------------------
+
+    fn post(&mut self, post: Post) -> Checked {
+        let (place, input): (_, Box<dyn FnOnce(SubscriptionHandle) -> Input>) = match post {
+            Post::Joined(place) => {
+                self.world.net.joined(place);
+                return Ok(());
+            }
+            Post::Left(place) => {
+                self.world.net.left(&mut self.world.scene, place);
+                return Ok(());
+            }
+            Post::Ended(place, error) => {
+                if error.is_some() && self.world.net.subscriber(place).is_some() {
+                    self.world.scene.faults.count(Fault::LostSubscribe);
+                }
+                let to = self.world.net.end(place);
+                return self.hand_in(to, |subscription| Input::Ended(subscription, error));
+            }
+            Post::Confirmed(place) => (place, Box::new(Input::Subscribed)),
+            Post::Delivered(place, delivery) => (place, Box::new(|to| Input::Frame(to, delivery))),
+            Post::Gap(place) => (place, Box::new(Input::Gap)),
+        };
+        self.hand_in(self.world.net.subscriber(place), input)
+    }
+
+    /// Hands in something about a subscription, unless it has ended.
+    fn hand_in(
+        &mut self,
+        to: Option<(NodeId, SubscriptionHandle)>,
+        input: impl FnOnce(SubscriptionHandle) -> Input,
+    ) -> Checked {
+        let Some((node, subscription)) = to else { return Ok(()) };
+        self.input(node, input(subscription))
+    }
+
+    fn input(&mut self, node: NodeId, input: Input) -> Checked {
+        let world = &mut self.world;
+        match node {
+            NodeId::Client(client) if !self.clients[client].crashed => {
+                self.clients[client].input(world, input)
+            }
+            NodeId::Server(server) if !self.servers[server].crashed => {
+                self.servers[server].input(world, input)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn client_act(&mut self, client: usize, act: ClientAct) -> Checked {
+        let node = &mut self.clients[client];
+        if node.crashed { Ok(()) } else { node.act(&mut self.world, act) }
+    }
+
+    fn server_act(&mut self, server: usize, act: ServerAct) -> Checked {
+        let node = &mut self.servers[server];
+        if node.crashed { Ok(()) } else { node.act(&mut self.world, act) }
+    }
+
+    /// Until when the node is paused that something happens to.
+    fn paused_until(&self, happening: &EngineHappening) -> Option<Time> {
+        let node = match happening {
+            EngineHappening::Post(Post::Joined(_) | Post::Left(_)) => return None,
+            EngineHappening::Post(post) => self.world.net.subscriber(post.place()).map(|(node, _)| node)?,
+            EngineHappening::Published(node, ..)
+            | EngineHappening::Room(node)
+            | EngineHappening::Tick(node) => *node,
+            EngineHappening::Client(client, _) => NodeId::Client(*client),
+            EngineHappening::Server(server, _) => NodeId::Server(*server),
+            _ => return None,
+        };
+        let until = match node {
+            NodeId::Client(client) => self.clients[client].paused,
+            NodeId::Server(server) => self.servers[server].paused,
+        };
+        until.filter(|until| *until > self.world.scene.now())
+    }
+
+    fn start_client(&mut self, slot: usize, again: Option<usize>) -> Checked {
+        let (client, plan) = (self.clients.len(), &self.plan.clients[slot]);
+        // That another node is left out of the run makes no difference to this one.
+        let mut rng = self.rng.part(NodeId::Client(slot).peer().0 as u64);
+        let mut config = plan.config.clone();
+        if let Some(again) = again {
+            config.id = self.clients[again].engine.id().clone();
+        }
+        let user = ClientUser::new(client, slot, config.clone(), rng.fork());
+        let engine = Client::new(config, rng.seed()).expect("the plan is sound");
+        let id = NodeId::Client(client);
+        self.world.scene.log(id, format_args!("starts as {}", engine.id()));
+        let mut node = EngineNode::new(&mut self.world, id, engine, user, plan.clock);
+        let started = node.step(&mut self.world, |_, _, _| Ok(()));
+        self.client_slots[slot] = Some(client);
+        self.clients.push(node);
+        started
+    }
+
+    fn start_server(&mut self, slot: usize, again: Option<usize>) -> Checked {
+        let (server, plan) = (self.servers.len(), &self.plan.servers[slot]);
+        // That another node is left out of the run makes no difference to this one.
+        let mut rng = self.rng.part(NodeId::Server(slot).peer().0 as u64);
+        let mut config = plan.config.clone();
+        if let Some(again) = again {
+            config.id = self.servers[again].engine.id().clone();
+        }
+        let engine = Server::new(config, rng.seed()).expect("the plan is sound");
+        let user = ServerUser::new(server, engine.id().clone(), &plan.config, rng.fork());
+        let id = NodeId::Server(server);
+        self.world.scene.log(id, format_args!("starts as {}", engine.id()));
+        let mut node = EngineNode::new(&mut self.world, id, engine, user, plan.clock);
+        let started = plan
+            .registrations
+            .iter()
+            .try_for_each(|routes| node.act(&mut self.world, ServerAct::Register(routes.clone())));
+        self.server_slots[slot] = Some(server);
+        self.servers.push(node);
+        started
+    }
+
+    // --- acts ------------------------------------------------------------------------------------------------
+
+    fn act(&mut self, act: EngineAct) -> Checked {
+        match act {
+            EngineAct::Use(slot) => match self.client_slots[slot] {
+                Some(client) => self.at_once(EngineHappening::Client(client, ClientAct::Use)),
+                None => Ok(()),
+            },
+            EngineAct::Call(slot) => match self.client_slots[slot] {
+                Some(client) => {
+                    let route = self.world.methods.calls[0].clone();
+                    self.client_act(client, ClientAct::Probe(vec![Probe { route, servers: 1 }]))
+                }
+                None => Ok(()),
+            },
+            EngineAct::Publish(slot) => {
+                let route = self.rng.index(self.world.methods.updates.len());
+                match self.server_slots[slot] {
+                    Some(server) => {
+                        self.at_once(EngineHappening::Server(server, ServerAct::Publish(route, None)))
+                    }
+                    None => Ok(()),
+                }
+            }
+            EngineAct::StopClient(slot, how) => self.stop_client(slot, how),
+            EngineAct::StopServer(slot, how) => self.stop_server(slot, how),
+            EngineAct::Cut(fault, lasts) => {
+                let (from, to): (Vec<_>, Vec<_>) =
+                    self.nodes().into_iter().partition(|_| self.rng.chance(500));
+                self.world.scene.log("bus", format_args!("{} of {from:?} and {to:?}", fault.name()));
+                let peers = |nodes: Vec<NodeId>| nodes.into_iter().map(NodeId::peer).collect::<Vec<_>>();
+                let (from, to) = (peers(from), peers(to));
+                self.world.net.cut(&from, &to, fault);
+                if fault == Fault::Partition {
+                    self.world.net.cut(&to, &from, fault);
+                }
+                self.world.scene.after(lasts, EngineHappening::Mend);
+                Ok(())
+            }
+            EngineAct::Clog(lasts) => {
+                let node = self.any_node();
+                if let Some(node) = node {
+                    self.world.scene.log("bus", format_args!("holds up what goes to {node} for {lasts:?}"));
+                    self.world.net.clog(node.peer(), self.world.scene.now() + lasts);
+                }
+                Ok(())
+            }
+            EngineAct::Pause(lasts) => {
+                self.pause(lasts);
+                Ok(())
+            }
+            EngineAct::Jump(nanos) => {
+                if let Some(node) = self.any_node() {
+                    self.world.scene.faults.count(Fault::ClockJump);
+                    self.world.scene.log(node, format_args!("has its wall clock jump by {nanos} ns"));
+                    match node {
+                        NodeId::Client(client) => self.clients[client].clock.jump(nanos),
+                        NodeId::Server(server) => self.servers[server].clock.jump(nanos),
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Does something at once, unless the node is paused.
+    fn at_once(&mut self, happening: EngineHappening) -> Checked {
+        self.world.scene.after(Default::default(), happening);
+        Ok(())
+    }
+
+    /// The nodes that are in their slots.
+    fn nodes(&self) -> Vec<NodeId> {
+        let clients = self.client_slots.iter().flatten().copied().map(NodeId::Client);
+        clients.chain(self.server_slots.iter().flatten().copied().map(NodeId::Server)).collect()
+    }
+
+    fn any_node(&mut self) -> Option<NodeId> {
+        let nodes = self.nodes();
+        (!nodes.is_empty()).then(|| self.rng.pick(&nodes))
+    }
+
+    fn stop_client(&mut self, slot: usize, how: Fault) -> Checked {
+        let Some(client) = self.client_slots[slot].take() else { return Ok(()) };
+        self.world.scene.faults.count(how);
+        if how != Fault::Crash {
+            // It is replaced once it is closed.
+            return self.at_once(EngineHappening::Client(client, ClientAct::Close));
+        }
+        self.clients[client].crashed = true;
+        let again = self.crash(NodeId::Client(client), client)?;
+        let delay = self.rng.grains(0..800);
+        self.world.scene.after(delay, EngineHappening::StartClient(slot, again));
+        Ok(())
+    }
+
+    fn stop_server(&mut self, slot: usize, how: Fault) -> Checked {
+        let Some(server) = self.server_slots[slot].take() else { return Ok(()) };
+        self.world.scene.faults.count(how);
+        let again = if how == Fault::Crash {
+            self.servers[server].crashed = true;
+            self.crash(NodeId::Server(server), server)?
+        } else {
+            self.at_once(EngineHappening::Server(server, ServerAct::Leave(how)))?;
+            None
+        };
+        let delay = self.rng.grains(0..800);
+        self.world.scene.after(delay, EngineHappening::StartServer(slot, again));
+        Ok(())
+    }
+
+    /// Has a node be gone, and tells whose id the next one in its slot has.
+    fn crash(&mut self, node: NodeId, index: usize) -> Result<Option<usize>, Violation> {
+        self.world.scene.log(node, "crashes");
+        self.world.net.forget(node.peer());
+        let lost = self.world.model.open_calls(node);
+        self.world.count("gone with the client", lost);
+        self.world.note(Fact::Crashed(node))?;
+        let again = self.rng.maybe(500, |_| index);
+        if again.is_some() {
+            self.world.scene.faults.count(Fault::Restart);
+        }
+        Ok(again)
+    }
+
+    fn pause(&mut self, lasts: Duration) {
+        let Some(node) = self.any_node() else { return };
+        let scene = &mut self.world.scene;
+        scene.faults.count(Fault::Pause);
+        scene.log(node, format_args!("does nothing for {lasts:?}"));
+        let until = scene.now() + lasts;
+        match node {
+            NodeId::Client(client) => self.clients[client].pause(until),
+            NodeId::Server(server) => self.servers[server].pause(until),
+        }
+        self.world.model.note(Fact::Paused { node, until }).expect("a pause violates nothing");
+    }
+
+    // --- the calm --------------------------------------------------------------------------------------------
+
+    /// Faults stop, and users behave. Streams that nothing else may ever end are ended on both sides.
+    fn calm(&mut self) -> Checked {
+        let scene = &mut self.world.scene;
+        scene.log("run", "faults stop");
+        scene.faults.stop();
+        self.world.net.mend();
+        for client in 0..self.clients.len() {
+            self.at_once(EngineHappening::Client(client, ClientAct::HangUp))?;
+        }
+        for server in 0..self.servers.len() {
+            self.at_once(EngineHappening::Server(server, ServerAct::HangUp))?;
+        }
+        Ok(())
+    }
+
+    /// Has every client call every method that a server serves, and a server publish.
+    fn probe(&mut self) -> Checked {
+        self.world.note(Fact::Calm)?;
+        let methods = Rc::clone(&self.world.methods);
+        let present = |server: &&EngineNode<Server, ServerUser>| !server.crashed;
+        let mut probes = Vec::new();
+        for route in methods.served(true) {
+            let servers =
+                self.servers.iter().filter(present).filter(|server| server.user.serves(&route)).count();
+            if servers > 0 {
+                probes.push(Probe { route, servers });
+            }
+        }
+        for client in self.client_slots.clone().into_iter().flatten() {
+            self.client_act(client, ClientAct::Probe(probes.clone()))?;
+        }
+        let Some(server) = self.server_slots[0] else { return Ok(()) };
+        for route in 0..methods.updates.len() {
+            let listens = |(_, client): &(usize, &EngineNode<Client, ClientUser>)| {
+                !client.crashed && client.user.listens(route)
+            };
+            let listening =
+                self.clients.iter().enumerate().filter(listens).map(|(client, _)| NodeId::Client(client));
+            let listening = listening.collect();
+            self.server_act(server, ServerAct::Publish(route, Some(listening)))?;
+        }
+        Ok(())
+    }
+
+    /// Has a server leave in peace, unless it is the one that alone serves some methods.
+    fn farewell(&mut self) -> Checked {
+        // One that waits for the bus as long as that may take.
+        let waits = |slot: &usize| self.plan.servers[*slot].config.drain_timeout >= Duration::from_secs(1);
+        let slot = (1..self.server_slots.len()).find(waits);
+        match slot.and_then(|slot| self.server_slots[slot]) {
+            Some(server) => self.server_act(server, ServerAct::Leave(Fault::Drain)),
+            None => Ok(()),
+        }
+    }
+
+    /// Has a client make a call of a method that other servers go on to serve.
+    fn guest(&mut self) -> Checked {
+        let methods = Rc::clone(&self.world.methods);
+        let route = self.rng.pick(&methods.calls[..2]);
+        let stays = |server: &usize| self.servers[*server].user.serves(&route);
+        let (Some(client), Some(_)) = (self.client_slots[0], self.server_slots[0].filter(stays)) else {
+            return Ok(());
+        };
+        self.client_act(client, ClientAct::Probe(vec![Probe { route, servers: 1 }]))
+    }
+
+    fn report(self, seed: u64, result: Checked) -> Report {
+        let EngineWorld { mut scene, model, outcomes, .. } = self.world;
+        Report {
+            seed,
+            calls: model.calls() as u64,
+            fresh_calls: model.fresh_calls() as u64,
+            faults: scene.faults.counts(),
+            trace_hash: scene.hash().value(),
+            outcomes,
+            violation: result.err(),
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! A node: an engine with its user, driven as the engine's contract says.
+
+use psrpc_engine::{Client, Due, Engine, Output, Server, SubscriptionHandle, Time};
+
+use super::scenario::{CLIENT, Scenario, clocks};
+use super::scripted_users::{ScriptedClient, ScriptedServer, ScriptedUser};
+use super::step::{NodeAct, NodeInput, NodeSubscription, Step, StepFact};
+
+/// A node of either side.
+pub(super) enum DrivenNode {
+    Client(Box<Driven<Client, ScriptedClient>>),
+    Server(Box<Driven<Server, ScriptedServer>>),
+}
+
+/// An engine, its user, and what its bus knows of it.
+pub(super) struct Driven<E, U> {
+    engine: E,
+    user: U,
+    subscriptions: Vec<NodeSubscription>,
+    /// The schedule has not begun: the bus confirms at once.
+    starting: bool,
+}
+
+impl DrivenNode {
+    /// A node before the schedule begins, with its subscriptions live, and what it did until then.
+    pub(super) fn new(scenario: &Scenario, place: usize) -> (Self, Step) {
+        let seed = [place as u8 + 1; 32];
+        if place == CLIENT {
+            let engine = Client::new(scenario.client(), seed).expect("the scenario is sound");
+            let mut node = Driven::new(engine, ScriptedClient::new(*scenario));
+            let step = node.start(|_, step| step.acts.push(NodeAct::Call));
+            (DrivenNode::Client(Box::new(node)), step)
+        } else {
+            let server = place - 1;
+            let engine = Server::new(scenario.server(server), seed).expect("the scenario is sound");
+            let mut node = Driven::new(engine, ScriptedServer::new(*scenario, server));
+            let step = node.start(|node, step| node.user.start(&mut node.engine, step));
+            (DrivenNode::Server(Box::new(node)), step)
+        }
+    }
+
+    pub(super) fn step(&mut self, now: Time, input: &NodeInput) -> Step {
+        match self {
+            DrivenNode::Client(node) => node.step(now, input),
+            DrivenNode::Server(node) => node.step(now, input),
+        }
+    }
+}
+
+impl<E: Engine, U: ScriptedUser<E>> Driven<E, U>
+where
+    E::Event: Clone,
+    StepFact: From<E::Event>,
+{
+    fn new(engine: E, user: U) -> Self {
+        Self { engine, user, subscriptions: Vec::new(), starting: true }
+    }
+
+    fn start(&mut self, act: impl FnOnce(&mut Self, &mut Step)) -> Step {
+        let mut step = Step::new();
+        act(self, &mut step);
+        self.drain(Time::ZERO, &mut step);
+        self.starting = false;
+        step
+    }
+
+    fn step(&mut self, now: Time, input: &NodeInput) -> Step {
+        let mut step = Step::new();
+        match input {
+            // One call of each kind is far from what one round does.
+            NodeInput::Tick => assert_eq!(self.engine.handle_timeout(clocks(now)), Due::Nothing),
+            NodeInput::Frame(subscription, frame) => {
+                step.facts.push(StepFact::Heard(frame.clone()));
+                self.engine.handle_frame(clocks(now), *subscription, frame.clone());
+            }
+            NodeInput::Act(act) => {
+                step.facts.push(StepFact::Did(*act));
+                match *act {
+                    NodeAct::Subscribed(subscription) => {
+                        self.engine.handle_subscribed(clocks(now), subscription, Ok(()));
+                    }
+                    NodeAct::Unsubscribed(subscription) => {
+                        self.engine.handle_unsubscribed(clocks(now), subscription);
+                    }
+                    act => self.user.act(&mut self.engine, now, act, &mut step),
+                }
+            }
+        }
+        self.drain(now, &mut step);
+        step
+    }
+
+    fn drain(&mut self, now: Time, step: &mut Step) {
+        loop {
+            while let Some(output) = self.engine.poll_output() {
+                match output {
+                    Output::Subscribe { subscription: handle, channel, kind } => {
+                        self.subscriptions.push(NodeSubscription { handle, channel, kind });
+                        if self.starting {
+                            self.engine.handle_subscribed(clocks(now), handle, Ok(()));
+                        } else {
+                            step.acts.push(NodeAct::Subscribed(handle));
+                        }
+                    }
+                    Output::Unsubscribe { subscription } => self.leave(subscription, step),
+                    Output::Event(event) => {
+                        step.facts.push(event.clone().into());
+                        self.user.on_event(&mut self.engine, now, event, step);
+                    }
+                }
+            }
+            let Some(outgoing) = self.engine.poll_publish() else { break };
+            let token = outgoing.token();
+            let (channel, frame) = outgoing.take();
+            step.facts.push(StepFact::Published(channel, frame));
+            self.engine.handle_published(clocks(now), token, Ok(None));
+        }
+        step.subscriptions.clone_from(&self.subscriptions);
+        step.timer = self.engine.poll_timeout().map(|timeout| timeout.at);
+        step.drops = U::counters(&self.engine).reasons().map(|(_, count)| count).sum();
+        step.holds = U::holds(&self.engine);
+    }
+
+    fn leave(&mut self, left: SubscriptionHandle, step: &mut Step) {
+        self.subscriptions.retain(|subscription| subscription.handle != left);
+        step.acts.push(NodeAct::Unsubscribed(left));
+    }
+}
+
+impl Step {
+    const fn new() -> Self {
+        Self {
+            facts: Vec::new(),
+            acts: Vec::new(),
+            subscriptions: Vec::new(),
+            timer: None,
+            drops: 0,
+            holds: 0,
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! What the oracles of all kinds of calls check: that a call ends once and in time, and that an answer is of a server that ran.
+
+use bytes::Bytes;
+use psrpc_engine::Time;
+use psrpc_engine::proto::ErrorResponse;
+
+use crate::exhaustive::scenario::{EXPIRY, Scenario, TIMEOUT, name};
+use crate::judge::violation::{Checked, Invariant};
+
+/// What is due, in words.
+pub(super) const CALL: &str = "the call";
+
+/// When something must be over by, and whether it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Due {
+    /// It has not begun.
+    #[default]
+    Not,
+    By(Time),
+    Over,
+}
+
+impl Due {
+    pub(super) fn begin(&mut self, now: Time) {
+        if *self == Due::Not {
+            *self = Due::By(now + TIMEOUT);
+        }
+    }
+
+    /// Checks that it ends once, and in time.
+    pub(super) fn end(&mut self, what: &str, now: Time) -> Checked {
+        match std::mem::replace(self, Due::Over) {
+            Due::By(deadline) if now <= deadline => Ok(()),
+            Due::By(deadline) => {
+                Invariant::I1.violated(format!("{what} ends {:?} past its deadline", now.since(deadline)))
+            }
+            Due::Not => Invariant::I1.violated(format!("{what} ends that has not begun")),
+            Due::Over => Invariant::I1.violated(format!("{what} ends twice")),
+        }
+    }
+
+    pub(super) fn time_is(&self, what: &str, now: Time) -> Checked {
+        match self {
+            Due::By(deadline) if *deadline < now => {
+                Invariant::I1.violated(format!("{what} goes on past its deadline"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn must_be_over(&self, what: &str) -> Checked {
+        if let Due::By(_) = self { Invariant::I1.violated(format!("{what} never ends")) } else { Ok(()) }
+    }
+}
+
+/// Checks that a server may start a handler at this time.
+pub(super) fn check_expiry(server: usize, now: Time) -> Checked {
+    if now >= EXPIRY {
+        return Invariant::I3
+            .violated(format!("{} starts its handler at {now:?}, past the expiry", name(server + 1)));
+    }
+    Ok(())
+}
+
+/// Checks that an answer is what the server said that it is of, if it ran.
+pub(super) fn check_answer(
+    server: Option<usize>,
+    ran: &[bool],
+    came: Result<&Bytes, &ErrorResponse>,
+) -> Checked {
+    let Some(server) = server.filter(|server| ran[*server]) else {
+        return Invariant::I5.violated(format!("{came:?} is the answer of {server:?}, which did not run"));
+    };
+    match (Scenario::answer(server), came) {
+        (Ok(given), Ok(came)) if given.as_bytes() == came => Ok(()),
+        (Err(given), Err(came)) if given == *came => Ok(()),
+        (given @ Ok(_), Err(_)) | (given @ Err(_), Ok(_)) => {
+            Invariant::I6.violated(format!("{given:?} was answered, {came:?} came out"))
+        }
+        (given, came) => Invariant::I5.violated(format!("{given:?} was answered, {came:?} came out")),
+    }
+}

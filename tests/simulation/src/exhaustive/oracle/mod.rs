@@ -1,0 +1,95 @@
+//! The oracle: what must hold of the one call of a scenario, whatever the schedule.
+
+mod claim_oracle;
+mod due;
+mod multi_oracle;
+mod stream_oracle;
+mod unary_oracle;
+mod update_oracle;
+
+use psrpc_engine::Time;
+
+use self::due::{CALL, Due};
+use self::multi_oracle::MultiOracle;
+use self::stream_oracle::StreamOracle;
+use self::unary_oracle::UnaryOracle;
+use self::update_oracle::UpdateOracle;
+use super::scenario::{CLIENT, Kind, PUBLISHER, Scenario};
+use super::step::StepFact;
+use crate::judge::violation::Checked;
+
+/// All that it has to know of what has happened.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Oracle {
+    due: Due,
+    kind: Judged,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Judged {
+    Unary(UnaryOracle),
+    Multi(MultiOracle),
+    Stream(StreamOracle),
+    Update(UpdateOracle),
+}
+
+impl Oracle {
+    pub(super) fn new(scenario: &Scenario) -> Self {
+        let kind = match scenario.kind {
+            Kind::Queue | Kind::Election | Kind::Affinity | Kind::SingleServer => {
+                Judged::Unary(UnaryOracle::new(scenario))
+            }
+            Kind::Multi => Judged::Multi(MultiOracle::default()),
+            Kind::Stream | Kind::Upload | Kind::Download => Judged::Stream(StreamOracle::new(scenario.kind)),
+            Kind::Update => Judged::Update(UpdateOracle::default()),
+        };
+        Self { due: Due::Not, kind }
+    }
+
+    /// Takes note of what a node does.
+    pub(super) fn note(&mut self, node: usize, now: Time, fact: &StepFact) -> Checked {
+        let due = &mut self.due;
+        match (&mut self.kind, node.checked_sub(CLIENT + 1)) {
+            (Judged::Unary(unary), None) => unary.client(due, now, fact),
+            (Judged::Unary(unary), Some(server)) => unary.server(server, now, fact),
+            (Judged::Multi(multi), None) => multi.client(due, now, fact),
+            (Judged::Multi(multi), Some(server)) => multi.server(server, now, fact),
+            (Judged::Stream(stream), None) => stream.client(due, now, fact),
+            (Judged::Stream(stream), Some(server)) => stream.server(server, now, fact),
+            (Judged::Update(update), None) => update.client(fact),
+            (Judged::Update(update), Some(_)) => update.server(due, now, fact),
+        }
+    }
+
+    /// A node has handled what came, and all its outputs were taken.
+    pub(super) fn step_ended(&self) -> Checked {
+        if let Judged::Update(update) = &self.kind { update.step_ended() } else { Ok(()) }
+    }
+
+    /// Time has come this far.
+    pub(super) fn time_is(&self, now: Time) -> Checked {
+        self.due.time_is(CALL, now)?;
+        if let Judged::Stream(stream) = &self.kind { stream.time_is(now) } else { Ok(()) }
+    }
+
+    /// A server has crashed.
+    pub(super) fn crashed(&mut self, node: usize) {
+        match &mut self.kind {
+            Judged::Stream(stream) => stream.crashed(node - 1),
+            // It was to hear what became of its update.
+            Judged::Update(_) if node == PUBLISHER + 1 => self.due = Due::Over,
+            _ => {}
+        }
+    }
+
+    /// Nothing more can happen. All was `calm` if there was no fault, and time did not pass while something was on its way.
+    pub(super) fn end(&self, calm: bool) -> Checked {
+        self.due.must_be_over(CALL)?;
+        match &self.kind {
+            Judged::Unary(unary) => unary.end(calm),
+            Judged::Multi(multi) => multi.end(calm),
+            Judged::Stream(stream) => stream.end(calm),
+            Judged::Update(update) => update.end(calm),
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! What must hold of a multi call.
+
+use psrpc_engine::{ClientEvent, Reason, ServerEvent, Time};
+
+use super::due::{CALL, Due, check_answer, check_expiry};
+use crate::exhaustive::scenario::{SERVERS, name, server_of};
+use crate::exhaustive::step::{NodeAct, StepFact};
+use crate::judge::violation::{Checked, Invariant};
+
+/// A call that both servers answer.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct MultiOracle {
+    ran: [bool; SERVERS],
+    answered: [bool; SERVERS],
+}
+
+impl MultiOracle {
+    pub(super) fn client(&mut self, due: &mut Due, now: Time, fact: &StepFact) -> Checked {
+        match fact {
+            StepFact::Did(NodeAct::Call) => due.begin(now),
+            StepFact::Client(ClientEvent::Answer { server_id, result, .. }) => {
+                if *due == Due::Over {
+                    return Invariant::I1.violated("an answer comes after the end");
+                }
+                let server = server_of(server_id);
+                check_answer(server, &self.ran, result.as_ref())?;
+                if server.is_some_and(|server| std::mem::replace(&mut self.answered[server], true)) {
+                    return Invariant::I5.violated(format!("two answers of {server_id}"));
+                }
+            }
+            StepFact::Client(ClientEvent::AllAnswered { outcome, .. }) => {
+                due.end(CALL, now)?;
+                // That nobody answered is told as a failure.
+                let nobody = self.answered == [false; SERVERS];
+                if let Err(failure) = outcome
+                    && !(nobody && failure.reason == Reason::TimedOut)
+                {
+                    return Invariant::I16.violated(format!("it failed on a bus that takes all: {failure}"));
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    pub(super) fn server(&mut self, server: usize, now: Time, fact: &StepFact) -> Checked {
+        if let StepFact::Server(ServerEvent::Run { .. }) = fact {
+            check_expiry(server, now)?;
+            if std::mem::replace(&mut self.ran[server], true) {
+                return Invariant::I2.violated(format!("it runs twice on {}", name(server + 1)));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn end(&self, calm: bool) -> Checked {
+        if calm && self.answered != [true; SERVERS] {
+            return Invariant::I16.violated("nothing went wrong, and an answer is missing");
+        }
+        Ok(())
+    }
+}

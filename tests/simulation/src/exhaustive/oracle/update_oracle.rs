@@ -1,0 +1,94 @@
+//! What must hold of a subscription and an update.
+
+use psrpc_engine::proto::Frame;
+use psrpc_engine::{ClientEvent, ServerEvent, Time};
+
+use super::due::Due;
+use crate::exhaustive::scripted_users::UPDATE;
+use crate::exhaustive::step::{NodeAct, StepFact};
+use crate::judge::violation::{Checked, Invariant};
+
+/// A subscription of the client, and an update of a server.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct UpdateOracle {
+    phase: Phase,
+    /// It was published while the client was subscribed for certain.
+    is_owed: bool,
+    /// How often it came to the engine, and to its user.
+    heard: u8,
+    told: u8,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+enum Phase {
+    #[default]
+    Subscribing,
+    Live,
+    Leaving,
+    Gone,
+}
+
+impl UpdateOracle {
+    pub(super) fn client(&mut self, fact: &StepFact) -> Checked {
+        match fact {
+            StepFact::Client(ClientEvent::Subscribed { .. }) => {
+                if self.phase != Phase::Subscribing {
+                    return Invariant::I13.violated("it is live twice");
+                }
+                self.phase = Phase::Live;
+            }
+            StepFact::Did(NodeAct::Unsubscribe) => self.phase = Phase::Leaving,
+            StepFact::Client(ClientEvent::Unsubscribed { .. }) => {
+                if self.phase != Phase::Leaving {
+                    return Invariant::I13.violated(format!("the subscription ends while {:?}", self.phase));
+                }
+                self.phase = Phase::Gone;
+            }
+            StepFact::Heard(Frame::Other(_)) => self.heard += 1,
+            StepFact::Client(ClientEvent::Update { payload, .. }) => {
+                self.told += 1;
+                if payload != UPDATE {
+                    return Invariant::I13.violated(format!("{UPDATE:?} was published, {payload:?} came"));
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    pub(super) fn server(&mut self, due: &mut Due, now: Time, fact: &StepFact) -> Checked {
+        match fact {
+            StepFact::Did(NodeAct::Publish) => {
+                due.begin(now);
+                self.is_owed = self.phase == Phase::Live;
+            }
+            StepFact::Server(ServerEvent::Updated { outcome, .. }) => {
+                due.end("the update", now)?;
+                if let Err(failure) = outcome {
+                    return Invariant::I16.violated(format!("it failed on a bus that takes all: {failure}"));
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    pub(super) fn step_ended(&self) -> Checked {
+        if self.heard != self.told {
+            let Self { heard, told, .. } = self;
+            return Invariant::I13.violated(format!("an update came {heard} times, and out {told} times"));
+        }
+        Ok(())
+    }
+
+    pub(super) fn end(&self, calm: bool) -> Checked {
+        if self.phase != Phase::Gone {
+            return Invariant::I13.violated(format!("the subscription is {:?} for ever", self.phase));
+        }
+        if calm && (self.told > 1 || self.is_owed && self.told == 0) {
+            return Invariant::I13
+                .violated(format!("nothing went wrong, and the update came {} times", self.told));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,208 @@
+//! The users of the engines: what they do follows from what they are told, with nothing left to chance.
+
+use psrpc_engine::proto::Any;
+use psrpc_engine::{
+    Call, CallHandle, Client, ClientEvent, Counters, Engine, MultiCall, OpenStream, Received, Server,
+    ServerEvent, StreamEvent, StreamHandle, SubscriptionHandle, Time,
+};
+
+use super::scenario::{Kind, PUBLISHER, SERVERS, Scenario, clocks};
+use super::step::{NodeAct, Step, StepFact};
+
+/// What the client sends on a stream.
+pub(super) const TO_SERVER: &str = "to the server";
+
+/// What a server sends on a stream.
+pub(super) const TO_CLIENT: &str = "to the client";
+
+/// What is published.
+pub(super) const UPDATE: &str = "news";
+
+const UPDATE_TYPE: &str = "hats.News";
+
+/// What must not fail: nothing that is done here is more than an engine allows.
+const ALLOWED: &str = "it is sound, and the engine is open";
+
+/// The layer above an engine.
+pub(super) trait ScriptedUser<E: Engine> {
+    /// The engine has something to tell.
+    fn on_event(&mut self, engine: &mut E, now: Time, event: E::Event, step: &mut Step);
+
+    /// The user does something by itself.
+    fn act(&mut self, engine: &mut E, now: Time, act: NodeAct, step: &mut Step);
+
+    /// How many things an engine holds.
+    fn holds(engine: &E) -> usize;
+
+    /// What it counts.
+    fn counters(engine: &E) -> &Counters;
+}
+
+/// The user of the client.
+pub(super) struct ScriptedClient {
+    scenario: Scenario,
+    call: Option<CallHandle>,
+    listens: Option<SubscriptionHandle>,
+    stream: Option<StreamHandle>,
+    /// So many things are to happen on the stream before it is closed: a send ends, a message comes.
+    awaits: u8,
+}
+
+impl ScriptedClient {
+    pub(super) fn new(scenario: Scenario) -> Self {
+        let awaits = u8::from(scenario.kind.sends_to_server()) + u8::from(scenario.kind.sends_to_client());
+        Self { scenario, call: None, listens: None, stream: None, awaits }
+    }
+
+    fn call(&mut self, engine: &mut Client, now: Time) {
+        let (now, route) = (clocks(now), self.scenario.route());
+        match self.scenario.kind {
+            Kind::Multi => {
+                let call = MultiCall { expected: Some(SERVERS), ..MultiCall::new(route, "any hats?") };
+                engine.multi_call(now, call).expect(ALLOWED);
+            }
+            Kind::Stream | Kind::Upload | Kind::Download => {
+                self.call = Some(engine.open_stream(now, OpenStream::new(route)).expect(ALLOWED));
+            }
+            Kind::Update => self.listens = Some(engine.subscribe(&route, UPDATE_TYPE).expect(ALLOWED)),
+            Kind::Queue | Kind::Election | Kind::Affinity | Kind::SingleServer => {
+                self.call = Some(engine.call(now, Call::new(route, "a hat, please")).expect(ALLOWED));
+            }
+        }
+    }
+
+    fn awaited(&mut self, engine: &mut Client, now: Time) {
+        self.awaits = self.awaits.saturating_sub(1);
+        if let (0, Some(stream)) = (self.awaits, self.stream) {
+            engine.stream_commands().close(clocks(now), stream, None);
+        }
+    }
+}
+
+impl ScriptedUser<Client> for ScriptedClient {
+    fn on_event(&mut self, engine: &mut Client, now: Time, event: ClientEvent, step: &mut Step) {
+        match event {
+            ClientEvent::Opened { outcome: Ok(stream), .. } => {
+                self.stream = Some(stream);
+                if self.scenario.kind.sends_to_server() {
+                    engine.stream_commands().send(clocks(now), stream, TO_SERVER, None).expect(ALLOWED);
+                }
+            }
+            ClientEvent::Stream(StreamEvent::Message { delivery, .. }) => {
+                let stream = delivery.stream();
+                engine.stream_commands().accept(clocks(now), delivery);
+                engine.stream_commands().taken(stream);
+                self.awaited(engine, now);
+            }
+            ClientEvent::Stream(StreamEvent::Sent { .. }) => self.awaited(engine, now),
+            ClientEvent::Subscribed { .. } => step.acts.push(NodeAct::Unsubscribe),
+            ClientEvent::Update { subscription, .. } => engine.taken_update(subscription),
+            _ => {}
+        }
+    }
+
+    fn act(&mut self, engine: &mut Client, now: Time, act: NodeAct, step: &mut Step) {
+        match act {
+            NodeAct::Call => {
+                self.call(engine, now);
+                step.acts.extend(self.scenario.cancels.then_some(NodeAct::Cancel));
+            }
+            NodeAct::Cancel => engine.cancel(clocks(now), self.call.expect("it was made")),
+            NodeAct::Unsubscribe => engine.unsubscribe(self.listens.expect("it was made")),
+            act => unreachable!("{act:?} is no act of the client's user"),
+        }
+    }
+
+    fn counters(engine: &Client) -> &Counters {
+        engine.counters()
+    }
+
+    fn holds(engine: &Client) -> usize {
+        engine.in_flight() + engine.streams() + engine.sending() + engine.listening() + engine.remembered()
+    }
+}
+
+impl From<ClientEvent> for StepFact {
+    fn from(event: ClientEvent) -> Self {
+        StepFact::Client(event)
+    }
+}
+
+/// The user of a server.
+pub(super) struct ScriptedServer {
+    scenario: Scenario,
+    server: usize,
+}
+
+impl ScriptedServer {
+    pub(super) fn new(scenario: Scenario, server: usize) -> Self {
+        Self { scenario, server }
+    }
+
+    /// Registers its methods.
+    pub(super) fn start(&mut self, engine: &mut Server, step: &mut Step) {
+        if self.scenario.serves(self.server) {
+            engine.register(vec![self.scenario.route()]).expect(ALLOWED);
+        }
+        if self.scenario.kind == Kind::Update && self.server == PUBLISHER {
+            step.acts.push(NodeAct::Publish);
+        }
+    }
+}
+
+impl ScriptedUser<Server> for ScriptedServer {
+    fn on_event(&mut self, engine: &mut Server, now: Time, event: ServerEvent, step: &mut Step) {
+        match event {
+            ServerEvent::Received(Received { request, .. }) if self.scenario.kind == Kind::Election => {
+                engine.elect(clocks(now), request);
+            }
+            ServerEvent::Received(Received { request, .. }) => {
+                engine.bid(clocks(now), request, Scenario::affinity(self.server));
+            }
+            ServerEvent::Run { request } => step.acts.push(NodeAct::Answer(request)),
+            ServerEvent::Stream(StreamEvent::Message { delivery, .. }) => {
+                let stream = delivery.stream();
+                engine.stream_commands().accept(clocks(now), delivery);
+                engine.stream_commands().taken(stream);
+                if self.scenario.kind == Kind::Stream {
+                    engine.stream_commands().send(clocks(now), stream, TO_CLIENT, None).expect(ALLOWED);
+                }
+            }
+            ServerEvent::Accepted { stream, .. } if self.scenario.kind == Kind::Download => {
+                engine.stream_commands().send(clocks(now), stream, TO_CLIENT, None).expect(ALLOWED);
+            }
+            ServerEvent::Stream(StreamEvent::Ended { stream, .. }) => {
+                engine.finish_stream(clocks(now), stream, Ok(()));
+            }
+            _ => {}
+        }
+    }
+
+    fn act(&mut self, engine: &mut Server, now: Time, act: NodeAct, _: &mut Step) {
+        match act {
+            NodeAct::Answer(request) => {
+                engine.respond(clocks(now), request, Scenario::answer(self.server).map(Into::into));
+            }
+            NodeAct::Publish => {
+                let update = Any { type_url: UPDATE_TYPE.into(), value: UPDATE.into() };
+                engine.publish(clocks(now), &self.scenario.route(), update, None).expect(ALLOWED);
+            }
+            act => unreachable!("{act:?} is no act of a server's user"),
+        }
+    }
+
+    fn counters(engine: &Server) -> &Counters {
+        engine.counters()
+    }
+
+    fn holds(engine: &Server) -> usize {
+        let streams = engine.streams() + engine.sending();
+        engine.in_flight() + streams + engine.publishing() + engine.remembered()
+    }
+}
+
+impl From<ServerEvent> for StepFact {
+    fn from(event: ServerEvent) -> Self {
+        StepFact::Server(event)
+    }
+}

@@ -1,0 +1,86 @@
+//! Steps in plain words, for people who look at a schedule that fails.
+
+use std::fmt;
+
+use psrpc_engine::proto::{Frame, StreamBody};
+use psrpc_engine::{ClientEvent, ServerEvent, Time};
+
+use super::histories::Histories;
+use super::scenario::{TIMEOUT, name};
+use super::step::{NodeAct, NodeInput, StepFact};
+use super::world_state::{Move, Pending, Taken};
+use crate::frame_text::FrameText;
+
+/// A step, and what the node did.
+pub(super) fn show_step(taken: &Taken, histories: &Histories) -> String {
+    let input = |pending: &Pending| InWords(histories.input(pending.input));
+    let what = match &taken.what {
+        Move::Come(pending) => format!("{} {}", name(pending.to()), input(pending)),
+        Move::Double(pending) => format!("{} {} (doubled)", name(pending.to()), input(pending)),
+        Move::Wake(node) => format!("{} is woken by its timer", name(*node)),
+        Move::Crash(node) => format!("{} crashes", name(*node)),
+    };
+    let mut line = format!("at {:.2}: {what}", in_timeouts(taken.at));
+    let done = taken.at_node.and_then(|(node, history)| histories.done(node, history).ok());
+    for said in done.into_iter().flat_map(|done| &done.step.facts).filter_map(said) {
+        line += "; ";
+        line += &said;
+    }
+    for lost in &taken.lost {
+        line += &format!("; LOST: {} to {}", input(lost), name(lost.to()));
+    }
+    line
+}
+
+/// Times are told in timeouts of the call.
+fn in_timeouts(time: Time) -> f64 {
+    time.since(Time::ZERO).as_secs_f64() / TIMEOUT.as_secs_f64()
+}
+
+/// What a node says about what it does.
+fn said(fact: &StepFact) -> Option<String> {
+    match fact {
+        StepFact::Heard(_) | StepFact::Did(_) => None,
+        StepFact::Published(_, frame) => Some(format!("publishes {}", FrameInWords(frame))),
+        StepFact::Client(ClientEvent::Dropped(dropped)) | StepFact::Server(ServerEvent::Dropped(dropped)) => {
+            Some(format!("drops it: {}", dropped.reason))
+        }
+        StepFact::Client(event) => Some(format!("says {event:?}")),
+        StepFact::Server(event) => Some(format!("says {event:?}")),
+    }
+}
+
+struct InWords<'a>(&'a NodeInput);
+
+impl fmt::Display for InWords<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            NodeInput::Tick => write!(f, "is woken by its timer"),
+            NodeInput::Frame(_, frame) => write!(f, "gets {}", FrameInWords(frame)),
+            NodeInput::Act(act) => f.write_str(match act {
+                NodeAct::Call => "makes the call",
+                NodeAct::Cancel => "cancels the call",
+                NodeAct::Answer(_) => "answers",
+                NodeAct::Publish => "publishes an update",
+                NodeAct::Subscribed(_) => "hears that its subscription is live",
+                NodeAct::Unsubscribe => "unsubscribes",
+                NodeAct::Unsubscribed(_) => "hears that its subscription has ended",
+            }),
+        }
+    }
+}
+
+struct FrameInWords<'a>(&'a Frame);
+
+impl fmt::Display for FrameInWords<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Frame::Stream(stream) = self.0 else { return FrameText(self.0).fmt(f) };
+        match &stream.body {
+            Some(StreamBody::Open { .. }) => write!(f, "opening {}", stream.request_id),
+            Some(StreamBody::Message { payload }) => write!(f, "message {} {payload:?}", stream.request_id),
+            Some(StreamBody::Ack) => write!(f, "ack of {}", stream.request_id),
+            Some(StreamBody::Close { text, .. }) => write!(f, "close ({text})"),
+            None => write!(f, "empty frame of the stream"),
+        }
+    }
+}

@@ -1,0 +1,302 @@
+//! States of a scenario, and the steps that lead from one to the next.
+
+use psrpc_engine::proto::Channel;
+use psrpc_engine::{SubscriptionHandle, SubscriptionKind, Time};
+
+use super::histories::{FrameId, Histories, HistoryId, InputId};
+use super::oracle::Oracle;
+use super::scenario::{CLIENT, NODES, Scenario, name};
+use super::step::{NodeAct, NodeInput, Step};
+use crate::judge::violation::{Checked, Invariant, Violation};
+
+/// A frame on its way, to one of these.
+struct Sent {
+    to: Vec<Pending>,
+    /// It was doubled, and not to be lost then.
+    is_copy: bool,
+}
+
+/// All that what can still happen depends on.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct WorldState {
+    /// What each node has been through; `None` for one that has crashed.
+    nodes: [Option<HistoryId>; NODES],
+    now: Time,
+    /// What is on its way to a node, in order.
+    pending: Vec<Pending>,
+    /// How many faults there were.
+    pub(super) faults: u8,
+    /// There was no fault, and time has never passed while something was on its way.
+    calm: bool,
+    oracle: Oracle,
+}
+
+/// What is on its way to a node: a frame, or what happens there by itself.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Pending {
+    to: u8,
+    pub(super) input: InputId,
+}
+
+impl Pending {
+    fn new(to: usize, input: InputId) -> Self {
+        Self { to: to as u8, input }
+    }
+
+    /// The node that it comes to.
+    pub(super) fn to(&self) -> usize {
+        usize::from(self.to)
+    }
+}
+
+/// What can happen next.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Move {
+    /// What is on its way comes.
+    Come(Pending),
+    /// A frame comes, and will come once more.
+    Double(Pending),
+    /// A node is woken by its timer.
+    Wake(usize),
+    /// A server crashes.
+    Crash(usize),
+}
+
+/// A step: what happened, and which of the frames that it put on their way are lost.
+pub(super) struct Taken {
+    pub(super) what: Move,
+    pub(super) at: Time,
+    /// The node that something came to, and what it has been through since.
+    pub(super) at_node: Option<(usize, HistoryId)>,
+    pub(super) lost: Vec<Pending>,
+    /// How many faults there were since the beginning.
+    pub(super) faults: u8,
+    pub(super) state: Result<WorldState, Violation>,
+}
+
+impl WorldState {
+    /// The state in which nothing has happened yet.
+    pub(super) fn first(scenario: &Scenario, histories: &Histories) -> Self {
+        let mut pending = Vec::new();
+        for to in 0..NODES {
+            let done = histories.done(to, Histories::BEGINNING).expect("nothing has come yet");
+            pending.extend(done.acts.iter().map(|act| Pending::new(to, *act)));
+        }
+        let nodes = [Some(Histories::BEGINNING); NODES];
+        Self { nodes, now: Time::ZERO, pending, faults: 0, calm: true, oracle: Oracle::new(scenario) }
+    }
+}
+
+impl WorldState {
+    /// All steps that can be taken from here; none at the end of a schedule.
+    pub(super) fn steps(&self, scenario: &Scenario, histories: &mut Histories) -> Vec<Taken> {
+        let mut moves = self.moves(scenario, histories);
+        if !moves.is_empty() && self.faults < scenario.faults {
+            let alive = (0..NODES).filter(|node| *node != CLIENT && self.nodes[*node].is_some());
+            moves.extend(alive.map(Move::Crash));
+        }
+        let mut steps = Vec::new();
+        for what in moves {
+            let mut next = self.clone();
+            let sent = next.take(histories, what);
+            let (at, at_node, faults) = (next.now, next.last_at(what), next.faults);
+            match sent {
+                Ok(sent) => next.settle(scenario, &sent, Vec::new(), &mut |state, lost| {
+                    let faults = state.faults;
+                    steps.push(Taken { what, at, at_node, lost, faults, state: Ok(state) });
+                }),
+                Err(violation) => {
+                    let lost = Vec::new();
+                    steps.push(Taken { what, at, at_node, lost, faults, state: Err(violation) });
+                }
+            }
+        }
+        steps
+    }
+
+    /// The node of a move, and what it has been through.
+    fn last_at(&self, what: Move) -> Option<(usize, HistoryId)> {
+        let node = match what {
+            Move::Come(pending) | Move::Double(pending) => pending.to(),
+            Move::Wake(node) | Move::Crash(node) => node,
+        };
+        Some((node, self.nodes[node]?))
+    }
+
+    /// What can happen but for crashes.
+    fn moves(&self, scenario: &Scenario, histories: &Histories) -> Vec<Move> {
+        let mut moves = Vec::new();
+        let mut last = None;
+        for pending in &self.pending {
+            // Of things that are the same it does not matter which comes first.
+            if last.replace(*pending) == Some(*pending) || !self.can_come(histories, pending) {
+                continue;
+            }
+            moves.push(Move::Come(*pending));
+            if self.faults < scenario.faults && matches!(histories.input(pending.input), NodeInput::Frame(..))
+            {
+                moves.push(Move::Double(*pending));
+            }
+        }
+        let timers = || (0..NODES).filter_map(|node| Some((node, self.last_step(histories, node)?.timer?)));
+        if let Some(earliest) = timers().map(|(_, at)| at).min() {
+            moves.extend(timers().filter(|(_, at)| *at == earliest).map(|(node, _)| Move::Wake(node)));
+        }
+        moves
+    }
+
+    /// Whether it may come already: a bus hands in all frames of a subscription before it confirms the end.
+    fn can_come(&self, histories: &Histories, pending: &Pending) -> bool {
+        let NodeInput::Act(NodeAct::Unsubscribed(ended)) = histories.input(pending.input) else {
+            return true;
+        };
+        let comes = |other: &Pending| match histories.input(other.input) {
+            NodeInput::Frame(subscription, _) => other.to == pending.to && subscription == ended,
+            _ => false,
+        };
+        !self.pending.iter().any(comes)
+    }
+
+    /// What a node did last, if it has not crashed.
+    fn last_step<'a>(&self, histories: &'a Histories, node: usize) -> Option<&'a Step> {
+        let history = self.nodes[node]?;
+        Some(&histories.done(node, history).expect("a panic ends a schedule").step)
+    }
+
+    /// Makes a move, and gives the frames that it puts on their way.
+    fn take(&mut self, histories: &mut Histories, what: Move) -> Result<Vec<Sent>, Violation> {
+        let mut sent = Vec::new();
+        let (node, input) = match what {
+            Move::Come(pending) => {
+                self.remove(pending);
+                (pending.to(), pending.input)
+            }
+            Move::Double(pending) => {
+                self.remove(pending);
+                self.faults += 1;
+                sent.push(Sent { to: self.receivers_of_copy(histories, pending), is_copy: true });
+                (pending.to(), pending.input)
+            }
+            Move::Wake(node) => {
+                let timer = self.last_step(histories, node).and_then(|step| step.timer);
+                self.now = timer.expect("it is to be woken").max(self.now);
+                self.calm &= self.pending.is_empty();
+                self.oracle.time_is(self.now)?;
+                (node, Histories::TICK)
+            }
+            Move::Crash(node) => {
+                self.faults += 1;
+                self.calm = false;
+                self.nodes[node] = None;
+                self.pending.retain(|pending| pending.to() != node);
+                self.oracle.crashed(node);
+                return Ok(sent);
+            }
+        };
+        self.calm &= self.faults == 0;
+        let history = histories.after(node, self.nodes[node].expect("it is alive"), self.now, input);
+        self.nodes[node] = Some(histories.same(node, history));
+        let done = histories.done(node, history)?;
+        for fact in &done.step.facts {
+            self.oracle.note(node, self.now, fact)?;
+        }
+        self.oracle.step_ended()?;
+        let next = done.step.timer;
+        if what == Move::Wake(node) && next.is_some_and(|next| next <= self.now) {
+            Invariant::I18.violated(format!("woken at {:?}, and next at {next:?}", self.now))?;
+        }
+        for act in &done.acts {
+            self.add(Pending::new(node, *act));
+        }
+        for (channel, frame) in done.published.clone() {
+            self.publish(histories, &channel, frame, &mut sent);
+        }
+        Ok(sent)
+    }
+
+    /// Routes a frame to those who subscribe to its channel.
+    fn publish(&self, histories: &mut Histories, channel: &Channel, frame: FrameId, sent: &mut Vec<Sent>) {
+        let mut members = Vec::new();
+        for (to, subscription, kind) in self.subscribers(histories, channel) {
+            let deliveries = histories.deliveries(frame, to, subscription);
+            let pending = deliveries.iter().map(|input| Pending::new(to, *input));
+            match kind {
+                SubscriptionKind::Plain => {
+                    sent.extend(pending.map(|pending| Sent { to: vec![pending], is_copy: false }));
+                }
+                SubscriptionKind::Queue => members.extend(pending),
+            }
+        }
+        if !members.is_empty() {
+            sent.push(Sent { to: members, is_copy: false });
+        }
+    }
+
+    fn subscribers(
+        &self,
+        histories: &Histories,
+        channel: &Channel,
+    ) -> Vec<(usize, SubscriptionHandle, SubscriptionKind)> {
+        let mut subscribers = Vec::new();
+        for node in 0..NODES {
+            let Some(step) = self.last_step(histories, node) else { continue };
+            let here = step.subscriptions.iter().filter(|subscription| subscription.channel == *channel);
+            subscribers.extend(here.map(|subscription| (node, subscription.handle, subscription.kind)));
+        }
+        subscribers
+    }
+
+    /// Who may get a frame once more: its subscriber, or any member of its queue.
+    fn receivers_of_copy(&self, histories: &mut Histories, pending: Pending) -> Vec<Pending> {
+        let NodeInput::Frame(handle, _) = *histories.input(pending.input) else { return vec![pending] };
+        let here = self.last_step(histories, pending.to()).map_or(&[][..], |step| &step.subscriptions);
+        let queue = here.iter().find(|known| known.handle == handle && known.kind == SubscriptionKind::Queue);
+        let Some(channel) = queue.map(|queue| queue.channel.clone()) else { return vec![pending] };
+        let members = self.subscribers(histories, &channel).into_iter();
+        members.map(|(to, handle, _)| Pending::new(to, histories.on(pending.input, handle))).collect()
+    }
+
+    /// Puts frames on their way, each to any of its receivers, or loses them.
+    fn settle(
+        mut self,
+        scenario: &Scenario,
+        sent: &[Sent],
+        mut lost: Vec<Pending>,
+        each: &mut impl FnMut(WorldState, Vec<Pending>),
+    ) {
+        let Some((first, rest)) = sent.split_first() else { return each(self, lost) };
+        for to in &first.to {
+            let mut next = self.clone();
+            next.add(*to);
+            next.settle(scenario, rest, lost.clone(), each);
+        }
+        if !first.is_copy && self.faults < scenario.faults {
+            self.faults += 1;
+            self.calm = false;
+            lost.push(first.to[0]);
+            self.settle(scenario, rest, lost, each);
+        }
+    }
+
+    /// Checks what must hold at the end of a schedule.
+    pub(super) fn end(&self, histories: &Histories) -> Checked {
+        self.oracle.end(self.calm)?;
+        for node in 0..NODES {
+            let holds = self.last_step(histories, node).map_or(0, |step| step.holds);
+            if holds > 0 {
+                return Invariant::I9.violated(format!("{} still holds {holds} in the end", name(node)));
+            }
+        }
+        Ok(())
+    }
+
+    fn remove(&mut self, pending: Pending) {
+        let place = self.pending.binary_search(&pending).expect("it is on its way");
+        self.pending.remove(place);
+    }
+
+    fn add(&mut self, pending: Pending) {
+        let place = self.pending.partition_point(|other| *other < pending);
+        self.pending.insert(place, pending);
+    }
+}

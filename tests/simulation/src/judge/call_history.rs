@@ -1,0 +1,253 @@
+//! The history of one call that finds one server, and the invariants that it must keep to.
+
+use psrpc_engine::proto::{ClaimRequest, Text};
+use psrpc_engine::{Failure, Reason, Reply, Time};
+
+use super::answers::{Answers, Runs};
+use super::fact::{Called, Run, Server};
+use super::selection_rules::SelectionHistory;
+use super::violation::{Checked, Invariant};
+use crate::frame_forger;
+
+/// All that is known of one call, or of the opening of a stream.
+pub(super) struct CallHistory {
+    made: Called,
+    pub(super) must_succeed: bool,
+    pub(super) resolved: bool,
+    /// Servers that the bus brought the request to.
+    reached: Vec<usize>,
+    /// The bids that the client has heard, if it needs any.
+    selection: Option<SelectionHistory>,
+    /// Servers whose users elected to run it without a grant, which only a queue allows.
+    electors: Vec<Text>,
+    /// Servers that have announced that they run it.
+    announcers: Vec<Text>,
+    /// The server that the client granted it to.
+    granted: Option<Text>,
+    /// The server that the client granted it to or heard announce that it runs it, whichever came first; both, if
+    /// the grant was on its way out by then.
+    selected: Vec<Text>,
+    /// It was canceled before any server was selected.
+    withdrawn: bool,
+    runs: Runs,
+    pub(super) answers: Answers,
+    /// The servers whose responses the client has heard before its deadline.
+    heard: Vec<Text>,
+    /// Whether it has heard before its deadline that a server has taken the stream that it opens.
+    is_taken: bool,
+}
+
+impl CallHistory {
+    pub(super) fn new(made: Called, must_succeed: bool) -> Self {
+        Self {
+            made,
+            must_succeed,
+            resolved: false,
+            reached: Vec::new(),
+            selection: made.rules.map(|rules| SelectionHistory::new(rules, made.began)),
+            electors: Vec::new(),
+            announcers: Vec::new(),
+            granted: None,
+            selected: Vec::new(),
+            withdrawn: false,
+            runs: Runs::default(),
+            answers: Answers::default(),
+            heard: Vec::new(),
+            is_taken: false,
+        }
+    }
+
+    /// The bus brought the request to a server.
+    pub(super) fn reached(&mut self, server: Server<'_>) {
+        if !self.reached.contains(&server.life) {
+            self.reached.push(server.life);
+        }
+    }
+
+    /// The client heard a bid or an announcement.
+    pub(super) fn bid_heard(&mut self, bid: &ClaimRequest, now: Time) {
+        if now >= self.made.deadline {
+            return;
+        }
+        if !bid.handling {
+            if let Some(selection) = &mut self.selection {
+                selection.heard(bid, now);
+            }
+        } else if !self.resolved && self.selected.is_empty() {
+            self.selected.push(bid.server_id.clone());
+        }
+    }
+
+    /// The client heard a response.
+    pub(super) fn response_heard(&mut self, server: &Text, now: Time) {
+        if now < self.made.deadline {
+            self.heard.push(server.clone());
+        }
+    }
+
+    /// The client heard something of the server that has the stream.
+    pub(super) fn stream_heard(&mut self, now: Time) {
+        self.is_taken |= now < self.made.deadline;
+    }
+
+    /// Whether the client has heard of any server that it reached.
+    pub(super) fn is_heard_of(&self) -> bool {
+        !self.selected.is_empty() || self.selection.as_ref().is_some_and(|selection| selection.bids() > 0)
+    }
+
+    /// The server's user elected to run the request.
+    pub(super) fn elected(&mut self, server: &Text) {
+        if self.made.queue {
+            self.electors.push(server.clone());
+        }
+    }
+
+    /// A server announces that it runs the request.
+    pub(super) fn announced(&mut self, server: &Text) {
+        self.announcers.push(server.clone());
+    }
+
+    /// A server publishes its response.
+    pub(super) fn responds(&self, server: &Text) -> Checked {
+        let may = self.selection.is_none()
+            || !self.electors.contains(server)
+            || self.announcers.contains(server)
+            || self.granted.as_ref() == Some(server);
+        if may {
+            return Ok(());
+        }
+        Invariant::I2.violated(format!("{server} answers without a grant, and has announced nothing"))
+    }
+
+    /// The client granted the request.
+    pub(super) fn granted(&mut self, server: &Text, now: Time, stuck: Option<Time>) -> Checked {
+        if self.withdrawn {
+            return Invariant::I4.violated(format!("granted to {server} after it was canceled"));
+        }
+        if let Some(other) = self.selected.first() {
+            // An announcement may come while the grant waits for a bus that is full.
+            let may_cross = self.is_at_many() || frame_forger::is_stranger(server);
+            if self.granted.is_some() || !may_cross {
+                return Invariant::I2.violated(format!("granted to {server} though {other} was selected"));
+            }
+        }
+        let deadline = self.made.deadline;
+        if now >= deadline && stuck.is_none_or(|stuck| stuck < deadline) {
+            let late = now.since(deadline);
+            return Invariant::I1.violated(format!("granted to {server} {late:?} past its deadline"));
+        }
+        match &self.selection {
+            Some(selection) => selection.check_grant(server, now, deadline, stuck)?,
+            None => return Invariant::I5.violated(format!("granted to {server} what needs no grant")),
+        }
+        self.granted = Some(server.clone());
+        self.selected.push(server.clone());
+        Ok(())
+    }
+
+    /// A server started the handler.
+    pub(super) fn ran(&mut self, run: Run<'_>) -> Checked {
+        if self.selection.is_some() {
+            self.may_run(run.server.id)?;
+        }
+        self.runs.add(run, self.made.expiry)
+    }
+
+    /// Checks that a server may run a claimed request.
+    fn may_run(&self, server: &Text) -> Checked {
+        let elected = self.electors.contains(server);
+        if !elected && self.withdrawn {
+            return Invariant::I4
+                .violated(format!("ran on {server} though it was canceled before any grant"));
+        }
+        if !elected && self.granted.as_ref() != Some(server) {
+            let granted = &self.granted;
+            return Invariant::I2.violated(format!("ran on {server} without a grant ({granted:?} has it)"));
+        }
+        match self.runs.other_than(server) {
+            Some(other) if !self.is_at_many() => {
+                Invariant::I2.violated(format!("ran on {other} and {server}"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether the bus brought a request of a queue to two servers: all of them may elect to run it.
+    fn is_at_many(&self) -> bool {
+        self.made.queue && self.reached.len() > 1
+    }
+
+    /// The caller cancels it.
+    pub(super) fn canceled(&mut self) {
+        self.withdrawn |= !self.resolved && self.selected.is_empty();
+    }
+
+    /// It ended.
+    pub(super) fn resolved(&mut self, outcome: Result<&Reply, &Failure>) -> Checked {
+        self.resolved = true;
+        match outcome {
+            Ok(reply) => self.check_reply(reply),
+            Err(failure) => self.failed(failure),
+        }
+    }
+
+    /// Checks how it failed.
+    pub(super) fn failed(&self, failure: &Failure) -> Checked {
+        if self.must_succeed {
+            return Invariant::I16.violated(format!("a fresh call without faults failed: {failure}"));
+        }
+        if let Some(selection) = &self.selection
+            && failure.evidence.bids as usize > selection.bids()
+        {
+            let (said, heard) = (failure.evidence.bids, selection.bids());
+            return Invariant::I5.violated(format!("says that {said} servers bid, of {heard}"));
+        }
+        self.check_asked(failure)?;
+        if failure.reason != Reason::Answered {
+            return Ok(());
+        }
+        // An error must be the selected server's; while there is none, any server's that saw the request.
+        let may_answer = |who: &Text| {
+            self.heard.contains(who) && (self.selected.is_empty() || self.selected.contains(who))
+        };
+        self.answers.check_failure(may_answer, failure)
+    }
+
+    /// Checks that the caller was asked to choose, if that is how its selection ends.
+    pub(super) fn check_asked(&self, failure: &Failure) -> Checked {
+        let ends_selection = matches!(
+            failure.reason,
+            Reason::TimedOut | Reason::NoResponse | Reason::NotAcceptable | Reason::Answered
+        );
+        let must_ask = self.made.deadline > self.made.began
+            && self.selected.is_empty()
+            && self.selection.as_ref().is_some_and(SelectionHistory::must_ask);
+        if ends_selection && must_ask && !failure.evidence.asked {
+            return Invariant::I5.violated(format!("ended without asking its caller to choose: {failure}"));
+        }
+        Ok(())
+    }
+
+    /// Checks that a server has taken the stream, and in time.
+    pub(super) fn check_taken(&self) -> Checked {
+        if self.is_taken {
+            return Ok(());
+        }
+        Invariant::I1.violated("it is open, and no server took it before its deadline")
+    }
+
+    fn check_reply(&self, reply: &Reply) -> Checked {
+        let Reply { server_id: server, payload } = reply;
+        if !self.heard.contains(server) {
+            return Invariant::I1.violated(format!("took the response of {server}, and not in time"));
+        }
+        // On a queue whoever answers before a grant or an announcement is the one that saw the request.
+        let is_first = self.made.queue && self.selected.is_empty();
+        if self.selection.is_some() && !is_first && !self.selected.contains(server) {
+            let selected = &self.selected;
+            return Invariant::I5
+                .violated(format!("took the response of {server}, selected was {selected:?}"));
+        }
+        self.answers.check_success(server, payload)
+    }
+}

@@ -1,0 +1,13 @@
+//! The judge: the invariants, the facts of a run of engines, and an independent model that finds the first fact that violates one.
+
+mod answers;
+mod call_history;
+pub mod fact;
+pub mod model;
+mod multi_history;
+pub(crate) mod payload;
+mod promises;
+pub mod selection_rules;
+mod stream_history;
+mod update_history;
+pub mod violation;

@@ -1,0 +1,611 @@
+//! The model: what must hold of engines in a run, judged independently of them by the facts of the run.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use psrpc_engine::proto::{ErrorCode, Frame, Stream, StreamBody, Text};
+use psrpc_engine::{Failure, Reason, Time};
+
+use super::answers::Answers;
+use super::call_history::CallHistory;
+use super::fact::{Asked, Fact, Run, Server, What};
+use super::multi_history::MultiHistory;
+use super::payload;
+use super::promises::Promises;
+use super::stream_history::StreamHistory;
+use super::update_history::UpdateHistory;
+use super::violation::{Checked, Invariant};
+use crate::frame_forger;
+use crate::node_id::NodeId;
+
+/// How long after one side of a fresh stream has told its end the other must have seen it.
+const HANDSHAKE: Duration = Duration::from_millis(250);
+
+/// Knows all that was asked for in a run, and reports the first fact that cannot be.
+///
+/// It knows the engines by what they put out alone, and shares nothing with them but the wire.
+#[derive(Default)]
+pub struct Model {
+    now: Time,
+    promises: Promises,
+    histories: Vec<History>,
+    /// What requests and streams were asked for, by their ids on the wire.
+    requests: BTreeMap<Text, usize>,
+    /// What the messages of streams are called that each node has sent.
+    sends: BTreeMap<(NodeId, Text), usize>,
+    /// By when both sides of a fresh stream must have seen its end.
+    closing: BTreeSet<(Time, usize)>,
+    /// What was canceled in this step, and whether in company.
+    canceled: Vec<(usize, bool)>,
+    /// Which clients were closed in this step.
+    closed: Vec<NodeId>,
+    /// What resolved as canceled in this step.
+    seen_canceled: Vec<usize>,
+    /// What the bus did not take, as its publisher heard in this step.
+    not_taken: Vec<usize>,
+    calm: bool,
+    calls: usize,
+    fresh_calls: usize,
+}
+
+enum History {
+    Call(CallHistory),
+    Stream(CallHistory, StreamHistory),
+    Multi(MultiHistory),
+    Send(Send),
+    Update(UpdateHistory),
+}
+
+/// A message that is sent on a stream.
+struct Send {
+    stream: usize,
+    /// By the sender's monotonic clock.
+    deadline: Time,
+    /// Whether its sender has heard an ack of it before its deadline.
+    is_acked: bool,
+}
+
+impl Model {
+    /// A model of a run in which nothing has happened yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// How much was asked for, which is the number of what is asked for next.
+    pub fn asked(&self) -> usize {
+        self.promises.len()
+    }
+
+    /// How many calls were made: unary, multi, and openings of streams.
+    pub fn calls(&self) -> usize {
+        self.calls
+    }
+
+    /// How many of them had to succeed.
+    pub fn fresh_calls(&self) -> usize {
+        self.fresh_calls
+    }
+
+    /// Whether what was asked for must succeed.
+    pub(crate) fn is_fresh(&self, number: usize) -> bool {
+        match &self.histories[number] {
+            History::Call(call) | History::Stream(call, _) => call.must_succeed,
+            History::Multi(multi) => multi.must_succeed,
+            History::Update(update) => update.must_succeed,
+            History::Send(_) => false,
+        }
+    }
+
+    /// How many calls of a node have not ended.
+    pub(crate) fn open_calls(&self, node: NodeId) -> usize {
+        let is_call =
+            |number: &usize| !matches!(self.histories[*number], History::Send(_) | History::Update(_));
+        self.promises.open_of(node).into_iter().filter(is_call).count()
+    }
+
+    /// What a request or a stream was published for.
+    pub(crate) fn number_of(&self, id: &Text) -> Option<usize> {
+        self.requests.get(id).copied()
+    }
+
+    /// Takes note of a fact.
+    ///
+    /// # Errors
+    ///
+    /// When it violates an invariant.
+    pub fn note(&mut self, fact: Fact<'_>) -> Checked {
+        match fact {
+            Fact::TimeIs(now) => self.time_is(now),
+            Fact::Asked(asked) => {
+                self.asked_for(asked);
+                Ok(())
+            }
+            Fact::Published { by, frame, now, stuck } => self.published(by, frame, now, stuck),
+            Fact::NotTaken { by, frame } => {
+                self.not_taken(by, frame);
+                Ok(())
+            }
+            Fact::ServerHeard(server, frame, now) => {
+                self.server_heard(server, frame);
+                self.ack_heard(NodeId::Server(server.life), frame, now);
+                Ok(())
+            }
+            Fact::ClientHeard(client, frame, now) => {
+                self.client_heard(frame, now);
+                self.ack_heard(client, frame, now);
+                Ok(())
+            }
+            Fact::Calm => {
+                self.calm = true;
+                Ok(())
+            }
+            Fact::Elected { server, request } => {
+                if let Some(call) = self.call_of(request) {
+                    call.elected(server.id);
+                }
+                Ok(())
+            }
+            Fact::Ran(run) => self.ran(run),
+            Fact::Answered { server, request, result } => {
+                if let Some(answers) = self.answers_of(request) {
+                    answers.add(server.id, result);
+                }
+                Ok(())
+            }
+            Fact::Canceled { call, in_company } => {
+                if self.promises.is_open(call) {
+                    if let History::Call(call) | History::Stream(call, _) = &mut self.histories[call] {
+                        call.canceled();
+                    }
+                    self.canceled.push((call, in_company));
+                }
+                Ok(())
+            }
+            Fact::GivenUp { number } => {
+                self.promises.void(number);
+                Ok(())
+            }
+            Fact::Closed { client } => {
+                self.closed.push(client);
+                Ok(())
+            }
+            Fact::Crashed(node) => {
+                self.promises.crash(node);
+                Ok(())
+            }
+            Fact::Paused { node, until } => {
+                self.promises.pause(node, until);
+                Ok(())
+            }
+            Fact::Resolved { call, outcome } => {
+                let outcome = outcome.as_ref().map_err(Box::as_ref);
+                self.ended(call, outcome.err(), |history| match history {
+                    History::Call(call) => call.resolved(outcome),
+                    _ => Invariant::I1.violated("it was no call"),
+                })
+            }
+            Fact::Answer { call, server_id, result } => self.judge(call, |history| match history {
+                History::Multi(multi) => multi.answer(server_id, result),
+                _ => Invariant::I1.violated("it was no multi call"),
+            }),
+            Fact::Ended { number, outcome } => self.ended_asked(number, outcome),
+            Fact::Message { at, stream, payload } => self.message(at, stream, payload),
+            Fact::Accepted { at, message } => {
+                if let Some(stream) = self.stream_of_send(message) {
+                    self.stream(stream).accepted(at, message);
+                }
+                Ok(())
+            }
+            Fact::StreamEnded { at, stream, cause } => {
+                let ended = self.stream(stream).ended(at, cause);
+                ended.map_err(|violation| violation.at(format_args!("stream {stream}")))
+            }
+            Fact::Update { at, payload } => {
+                let number = payload::number(payload).filter(|number| *number < self.histories.len());
+                let Some(number) = number else {
+                    return Invariant::I5
+                        .violated(format!("{payload:?} came to {at}, which nobody published"));
+                };
+                self.judge(Some(number), |history| match history {
+                    History::Update(update) => update.came(at),
+                    _ => Invariant::I5.violated("it was no update"),
+                })
+            }
+            Fact::StepEnded => self.step_ended(),
+            Fact::Ticked { at, next } => match next {
+                Some(next) if next <= at => {
+                    Invariant::I18.violated(format!("handled {at:?}, and then wants {next:?}"))
+                }
+                _ => Ok(()),
+            },
+            Fact::Holds(held) => match held.iter().find(|held| held.count > held.limit) {
+                Some(held) => Invariant::I10.violated(format!("{held:?}")),
+                None => Ok(()),
+            },
+            Fact::Left { held, timer } => match held.iter().find(|held| held.count > 0) {
+                Some(held) => Invariant::I9.violated(format!("{} {} left over", held.count, held.what)),
+                None if timer.is_some() => Invariant::I9.violated(format!("timer {timer:?} left over")),
+                None => Ok(()),
+            },
+        }
+    }
+
+    /// Checks what can only be known once a run is over.
+    ///
+    /// # Errors
+    ///
+    /// When something that had to happen did not.
+    pub fn finish(&self) -> Checked {
+        for (number, history) in self.histories.iter().enumerate() {
+            if let History::Update(update) = history {
+                update.check().map_err(|violation| violation.at(format_args!("update {number}")))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn asked_for(&mut self, asked: Asked) {
+        // A clock that is slow shows the same for a while.
+        let asked = Asked { deadline: asked.deadline.max(self.now), ..asked };
+        self.promises.make(&asked);
+        let Asked { what, must_succeed, .. } = asked;
+        let is_call = matches!(what, What::Call(_) | What::Stream(_) | What::Multi { .. });
+        self.calls += usize::from(is_call);
+        self.fresh_calls += usize::from(is_call && must_succeed);
+        self.histories.push(match what {
+            What::Call(called) => History::Call(CallHistory::new(called, must_succeed)),
+            What::Stream(called) => {
+                let stream = StreamHistory::new(must_succeed, self.calm);
+                History::Stream(CallHistory::new(called, must_succeed), stream)
+            }
+            What::Multi { deadline, expiry, expected, servers } => {
+                History::Multi(MultiHistory::new(deadline, expiry, expected, servers, must_succeed))
+            }
+            What::Send { stream, deadline } => History::Send(Send { stream, deadline, is_acked: false }),
+            What::Update { subscribers, queue } => {
+                History::Update(UpdateHistory::new(subscribers, queue, must_succeed))
+            }
+        });
+    }
+
+    fn time_is(&mut self, now: Time) -> Checked {
+        self.now = now;
+        self.promises.check(now)?;
+        while let Some((due, number)) = self.closing.first().copied().filter(|(due, _)| *due < now) {
+            self.closing.remove(&(due, number));
+            let client = self.promises.by(number);
+            if self.stream(number).is_half_open(client) {
+                return Invariant::I8.violated(format!(
+                    "stream {number}: one side has not seen the end, told {HANDSHAKE:?} ago"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    // --- frames ----------------------------------------------------------------------------------------------
+
+    fn published(&mut self, by: NodeId, frame: &Frame, now: Time, stuck: Option<Time>) -> Checked {
+        match frame {
+            Frame::Request(request) => {
+                if let Some(number) = payload::number(&request.payload) {
+                    self.requests.insert(request.request_id.clone(), number);
+                }
+            }
+            Frame::Stream(Stream {
+                stream_id,
+                request_id,
+                body: Some(StreamBody::Open { metadata, .. }),
+                ..
+            }) => {
+                if let Some(number) = payload::number_of_opening(metadata) {
+                    self.requests.insert(stream_id.clone(), number);
+                    self.requests.insert(request_id.clone(), number);
+                }
+            }
+            Frame::Stream(Stream { stream_id, body: Some(StreamBody::Close { code, text }), .. }) => {
+                if let Some(number) = self.number_of(stream_id)
+                    && let History::Stream(_, stream) = &mut self.histories[number]
+                {
+                    stream.told(by, code, text);
+                    if stream.is_watched {
+                        self.closing.insert((self.now + HANDSHAKE, number));
+                    }
+                }
+            }
+            Frame::Stream(Stream { request_id, body: Some(StreamBody::Message { payload }), .. }) => {
+                if let Some(message) = payload::number(payload)
+                    && let Some(stream) = self.stream_of_send(message)
+                {
+                    self.sends.insert((by, request_id.clone()), message);
+                    return self.stream(stream).says(by, message);
+                }
+            }
+            Frame::ClaimResponse(grant) => {
+                let number = self.number_of(&grant.request_id);
+                return self.judge_known(number, |history| match history {
+                    History::Call(call) | History::Stream(call, _) => {
+                        call.granted(&grant.server_id, now, stuck)
+                    }
+                    _ => Invariant::I2.violated("granted what needs no grant"),
+                });
+            }
+            Frame::ClaimRequest(bid) if bid.handling && !frame_forger::is_stranger(&bid.server_id) => {
+                if let Some(call) = self.call_of(&bid.request_id) {
+                    call.announced(&bid.server_id);
+                }
+            }
+            // What a server refuses by itself, no user of it answered.
+            Frame::Response(response) => {
+                if let Some(call) = self.call_of(&response.request_id)
+                    && !frame_forger::is_stranger(&response.server_id)
+                {
+                    call.responds(&response.server_id)?;
+                }
+                if let Err(error) = &response.result
+                    && matches!(error.code, ErrorCode::ResourceExhausted | ErrorCode::Unimplemented)
+                    && let Some(answers) = self.answers_of(&response.request_id)
+                {
+                    answers.add(&response.server_id, response.result.clone());
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Notes what must end now, since the bus did not take what it is about.
+    fn not_taken(&mut self, by: NodeId, frame: &Frame) {
+        let number = match frame {
+            Frame::Request(request) => self.number_of(&request.request_id),
+            Frame::Stream(Stream { request_id, body: Some(StreamBody::Open { .. }), .. }) => {
+                self.number_of(request_id)
+            }
+            Frame::Stream(Stream { body: Some(StreamBody::Message { payload }), .. }) => {
+                payload::number(payload)
+            }
+            Frame::Other(update) => payload::number(&update.value),
+            _ => None,
+        };
+        if let Some(number) = number
+            && self.promises.is_open(number)
+            && self.promises.by(number) == by
+        {
+            self.not_taken.push(number);
+        }
+    }
+
+    fn server_heard(&mut self, server: Server<'_>, frame: &Frame) {
+        let request_id = match frame {
+            Frame::Request(request) => &request.request_id,
+            Frame::Stream(stream) => &stream.request_id,
+            _ => return,
+        };
+        if let Some(call) = self.call_of(request_id) {
+            call.reached(server);
+        }
+    }
+
+    fn client_heard(&mut self, frame: &Frame, now: Time) {
+        match frame {
+            Frame::ClaimRequest(bid) => {
+                if let Some(call) = self.call_of(&bid.request_id) {
+                    call.bid_heard(bid, now);
+                }
+            }
+            Frame::Response(response) => {
+                // Nothing tells a stranger's answer from that of a server.
+                if frame_forger::is_stranger(&response.server_id)
+                    && let Some(answers) = self.answers_of(&response.request_id)
+                {
+                    answers.add(&response.server_id, response.result.clone());
+                }
+                match self.history_of(&response.request_id) {
+                    Some(History::Call(call)) => call.response_heard(&response.server_id, now),
+                    Some(History::Multi(multi)) => multi.heard(&response.server_id, now),
+                    _ => {}
+                }
+            }
+            Frame::Stream(stream) => {
+                if let Some(History::Stream(call, _)) = self.history_of(&stream.stream_id) {
+                    call.stream_heard(now);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// A node hears the ack of a message that it has sent.
+    fn ack_heard(&mut self, by: NodeId, frame: &Frame, now: Time) {
+        if let Frame::Stream(Stream { request_id, body: Some(StreamBody::Ack), .. }) = frame
+            && let Some(message) = self.sends.get(&(by, request_id.clone())).copied()
+            && let History::Send(send) = &mut self.histories[message]
+        {
+            send.is_acked |= now < send.deadline;
+        }
+    }
+
+    // --- what came out ---------------------------------------------------------------------------------------
+
+    fn ran(&mut self, run: Run<'_>) -> Checked {
+        let Some(number) = self.number_of(run.request) else {
+            if frame_forger::is_strange(run.request) {
+                return Ok(());
+            }
+            return Invariant::I2.violated(format!("{run:?} of what nobody called"));
+        };
+        self.judge_known(Some(number), |history| match history {
+            History::Call(call) => call.ran(run),
+            History::Stream(call, stream) => {
+                stream.handled(NodeId::Server(run.server.life))?;
+                call.ran(run)
+            }
+            History::Multi(multi) => multi.ran(run),
+            History::Send(_) | History::Update(_) => Invariant::I2.violated("ran what is no call"),
+        })
+    }
+
+    fn ended_asked(&mut self, number: Option<usize>, outcome: Result<(), &Failure>) -> Checked {
+        let now = self.now;
+        let early = number.is_some_and(|number| self.promises.deadline(number) > now);
+        let must_not_fail = |failure: &Failure, must_succeed| match must_succeed {
+            true => Invariant::I16.violated(format!("it is fresh and failed: {failure}")),
+            false => Ok(()),
+        };
+        let message = number.and_then(|number| Some((number, self.stream_of_send(number)?)));
+        if let Some((number, stream)) = message {
+            self.ended(Some(number), outcome.err(), |_| Ok(()))?;
+            let is_acked = matches!(&self.histories[number], History::Send(send) if send.is_acked);
+            let stream = self.stream(stream);
+            return match outcome {
+                Ok(()) if !is_acked => {
+                    Invariant::I1.violated(format!("message {number} was sent, and no ack came in time"))
+                }
+                Ok(()) => stream.sent(number),
+                Err(failure) => must_not_fail(failure, stream.must_succeed && stream.is_quiet()),
+            };
+        }
+        let client = number.map(|number| self.promises.by(number));
+        let not_taken = number.is_some_and(|number| self.not_taken.contains(&number));
+        if let (Some(number), Err(_)) = (number, outcome)
+            && let History::Stream(_, stream) = &mut self.histories[number]
+        {
+            stream.failed = true;
+            if stream.is_watched {
+                self.closing.insert((self.now + HANDSHAKE, number));
+            }
+        }
+        self.ended(number, outcome.err(), |history| match (history, outcome) {
+            (History::Stream(call, stream), Ok(())) => {
+                call.resolved = true;
+                if stream.handlers.is_empty() {
+                    return Invariant::I5.violated("it is open, and no server has taken it");
+                }
+                call.check_taken()
+            }
+            (History::Stream(call, stream), Err(failure)) => {
+                call.resolved = true;
+                must_not_fail(failure, call.must_succeed)?;
+                call.check_asked(failure)?;
+                match client {
+                    Some(client) if failure.reason == Reason::Answered => stream.check_cause(client, failure),
+                    _ => Ok(()),
+                }
+            }
+            (History::Multi(multi), Ok(())) => multi.ended(early),
+            (History::Multi(multi), Err(failure)) => must_not_fail(failure, multi.must_succeed),
+            (History::Update(_), Ok(())) if not_taken => {
+                Invariant::I6.violated("the bus did not take it, and it succeeds")
+            }
+            (History::Update(update), Err(failure)) => must_not_fail(failure, update.must_succeed),
+            (History::Update(_) | History::Send(_), _) => Ok(()),
+            (History::Call(_), _) => Invariant::I1.violated("it is a call, and did not end as one"),
+        })
+    }
+
+    /// Something that was asked for has ended.
+    fn ended(
+        &mut self,
+        number: Option<usize>,
+        failure: Option<&Failure>,
+        judge: impl FnOnce(&mut History) -> Checked,
+    ) -> Checked {
+        if let Some(number) = number {
+            let kept = self.promises.keep(self.now, number);
+            kept.map_err(|violation| violation.at(format_args!("number {number}")))?;
+            if failure.is_some_and(|failure| failure.reason == Reason::Canceled) {
+                self.seen_canceled.push(number);
+            }
+        }
+        self.judge(number, judge)
+    }
+
+    fn message(&mut self, at: NodeId, stream: usize, payload: &bytes::Bytes) -> Checked {
+        let message =
+            payload::number(payload).filter(|message| self.stream_of_send(*message) == Some(stream));
+        let Some(message) = message else {
+            return Invariant::I7
+                .violated(format!("{payload:?} came out at {at}, which nobody sent on {stream}"));
+        };
+        let from = self.promises.by(message);
+        let judged = self.stream(stream).message(at, message, from);
+        judged.map_err(|violation| violation.at(format_args!("stream {stream}")))
+    }
+
+    fn step_ended(&mut self) -> Checked {
+        for (number, in_company) in std::mem::take(&mut self.canceled) {
+            let ended_before = in_company && !self.promises.is_open(number);
+            if !ended_before && !self.seen_canceled.contains(&number) {
+                return Invariant::I4
+                    .violated(format!("call {number} was canceled, and its caller does not see it"));
+            }
+        }
+        self.seen_canceled.clear();
+        for number in std::mem::take(&mut self.not_taken) {
+            let heard_of = match &self.histories[number] {
+                History::Call(call) | History::Stream(call, _) => call.is_heard_of(),
+                History::Multi(multi) => multi.is_answered(),
+                History::Send(_) | History::Update(_) => false,
+            };
+            if !heard_of && self.promises.is_open(number) {
+                return Invariant::I1.violated(format!("the bus did not take {number}, which goes on"));
+            }
+        }
+        for client in std::mem::take(&mut self.closed) {
+            if let Some(pending) = self.promises.open_of(client).first() {
+                return Invariant::I15.violated(format!("{client} is closed, and {pending} pending"));
+            }
+        }
+        Ok(())
+    }
+
+    // --- histories -------------------------------------------------------------------------------------------
+
+    /// What a request or a stream was published for.
+    fn history_of(&mut self, id: &Text) -> Option<&mut History> {
+        self.histories.get_mut(self.requests.get(id).copied()?)
+    }
+
+    fn call_of(&mut self, request: &Text) -> Option<&mut CallHistory> {
+        match self.history_of(request)? {
+            History::Call(call) | History::Stream(call, _) => Some(call),
+            _ => None,
+        }
+    }
+
+    fn answers_of(&mut self, request: &Text) -> Option<&mut Answers> {
+        match self.history_of(request)? {
+            History::Call(call) | History::Stream(call, _) => Some(&mut call.answers),
+            History::Multi(multi) => Some(&mut multi.answers),
+            History::Send(_) | History::Update(_) => None,
+        }
+    }
+
+    fn stream(&mut self, number: usize) -> &mut StreamHistory {
+        match &mut self.histories[number] {
+            History::Stream(_, stream) => stream,
+            _ => panic!("{number} is no stream"),
+        }
+    }
+
+    fn stream_of_send(&self, number: usize) -> Option<usize> {
+        match self.histories.get(number)? {
+            History::Send(send) => Some(send.stream),
+            _ => None,
+        }
+    }
+
+    /// Has a history judge something that must be of something that was asked for.
+    fn judge(&mut self, number: Option<usize>, judge: impl FnOnce(&mut History) -> Checked) -> Checked {
+        if number.is_none() {
+            return Invariant::I1.violated("the end of something that nobody asked for");
+        }
+        self.judge_known(number, judge)
+    }
+
+    /// Has a history judge something, if it is known of what.
+    fn judge_known(&mut self, number: Option<usize>, judge: impl FnOnce(&mut History) -> Checked) -> Checked {
+        let Some(number) = number else { return Ok(()) };
+        judge(&mut self.histories[number]).map_err(|violation| violation.at(format_args!("call {number}")))
+    }
+}

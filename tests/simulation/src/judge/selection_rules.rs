@@ -1,0 +1,138 @@
+//! What a selection may end with: the rules of PROTOCOL section 6 once more, worked out from what the client has heard.
+
+use std::time::Duration;
+
+use psrpc_engine::Time;
+use psrpc_engine::proto::{ClaimRequest, Text};
+
+use super::violation::{Checked, Invariant};
+
+/// How a call picks its server, once all defaults are filled in. Zero means that there is no such limit.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SelectionRules {
+    /// Bids below this do not count.
+    pub minimum: f32,
+    /// A bid of at least this wins at once.
+    pub maximum: f32,
+    /// Whether the first bid that counts wins at once.
+    pub accept_first: bool,
+    /// How long to wait for bids.
+    pub affinity_timeout: Duration,
+    /// How long to wait for better bids after the first that counts.
+    pub short_circuit: Duration,
+    /// Whether the caller chooses.
+    pub ask: bool,
+    /// How many bids are looked at.
+    pub limit: usize,
+}
+
+/// The bids that a client has heard for one call.
+pub(super) struct SelectionHistory {
+    rules: SelectionRules,
+    /// When the call was made, by the client's clock.
+    began: Time,
+    /// The first bid of each server, and when it was heard.
+    bids: Vec<(Text, f32, Time)>,
+}
+
+impl SelectionHistory {
+    pub(super) fn new(rules: SelectionRules, began: Time) -> Self {
+        Self { rules, began, bids: Vec::new() }
+    }
+
+    pub(super) fn heard(&mut self, bid: &ClaimRequest, now: Time) {
+        let is_new = !self.bids.iter().any(|(server, ..)| *server == bid.server_id);
+        if is_new && bid.affinity.is_finite() && self.bids.len() < self.rules.limit {
+            self.bids.push((bid.server_id.clone(), bid.affinity, now));
+        }
+    }
+
+    /// How many servers bid.
+    pub(super) fn bids(&self) -> usize {
+        self.bids.len()
+    }
+
+    /// Whether it ends only by what its caller chooses.
+    pub(super) fn must_ask(&self) -> bool {
+        self.rules.ask && !self.bids.iter().any(|(_, affinity, _)| self.wins_at_once(*affinity))
+    }
+
+    fn counts(&self, affinity: f32) -> bool {
+        self.rules.minimum <= 0.0 || affinity >= self.rules.minimum
+    }
+
+    fn wins_at_once(&self, affinity: f32) -> bool {
+        let SelectionRules { maximum, accept_first, .. } = self.rules;
+        self.counts(affinity) && (accept_first || maximum > 0.0 && affinity >= maximum)
+    }
+
+    /// When it ends if no bid wins at once, by the client's clock.
+    fn ends(&self) -> Option<Time> {
+        let SelectionRules { affinity_timeout, short_circuit, .. } = self.rules;
+        let first = self.bids.iter().find(|(_, affinity, _)| self.counts(*affinity)).map(|(.., at)| *at);
+        let after =
+            |from: Option<Time>, wait: Duration| from.filter(|_| !wait.is_zero()).map(|from| from + wait);
+        after(Some(self.began), affinity_timeout).into_iter().chain(after(first, short_circuit)).min()
+    }
+
+    /// Checks that a server may win that the client grants the call at `now`. Its bus or the client itself may have been
+    /// stuck at `stuck` for the last time, which excuses being late.
+    pub(super) fn check_grant(
+        &self,
+        server: &Text,
+        now: Time,
+        deadline: Time,
+        stuck: Option<Time>,
+    ) -> Checked {
+        let bid = self.bids.iter().find(|(bidder, affinity, _)| bidder == server && self.counts(*affinity));
+        let Some((_, affinity, _)) = bid else {
+            return Invariant::I5.violated(format!("granted to {server}, which made no bid that counts"));
+        };
+        if self.wins_at_once(*affinity) {
+            return self.check_first(server);
+        }
+        if self.rules.ask {
+            return Ok(());
+        }
+        let ends = self.ends().map_or(deadline, |ends| ends.min(deadline));
+        if now < ends {
+            return Invariant::I5.violated(format!("granted to {server} {:?} early", ends.since(now)));
+        }
+        if stuck.is_some_and(|stuck| stuck >= ends) {
+            return Ok(());
+        }
+        // A clock that is fast leaves out a nanosecond now and then.
+        if now > ends + Duration::from_nanos(1) {
+            return Invariant::I1.violated(format!("granted to {server} {:?} late", now.since(ends)));
+        }
+        // What came in the very moment, which is later than the end by what was left out, may have come before it or after.
+        let (with, without) = (self.best(|at| at <= now), self.best(|at| at < ends));
+        if with != Some(server) && without != Some(server) {
+            return Invariant::I5
+                .violated(format!("granted to {server}, and the best of {:?} is {with:?}", self.bids));
+        }
+        Ok(())
+    }
+
+    /// The best of the bids that count and were heard in time.
+    fn best(&self, in_time: impl Fn(Time) -> bool) -> Option<&Text> {
+        let mut best: Option<&(Text, f32, Time)> = None;
+        for bid in &self.bids {
+            if self.counts(bid.1) && in_time(bid.2) && bid.1 > best.map_or(0.0, |best| best.1) {
+                best = Some(bid);
+            }
+        }
+        best.map(|(server, ..)| server)
+    }
+
+    /// Checks that no other bid had won at once before.
+    fn check_first(&self, server: &Text) -> Checked {
+        let first = self.bids.iter().find(|(_, affinity, _)| self.wins_at_once(*affinity));
+        match first {
+            Some((first, ..)) if first != server => {
+                Invariant::I5.violated(format!("granted to {server}, and {first} had won at once"))
+            }
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! Kept seeds: those that failed once.
+
+/// A seed that failed once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// The seed.
+    pub seed: u64,
+    /// What it showed.
+    pub showed: &'static str,
+}
+
+/// The seeds in `kept.txt`, in its order.
+///
+/// # Panics
+///
+/// If a line there is neither empty, nor a comment, nor a seed with what it showed.
+pub fn kept() -> Vec<Kept> {
+    parse(include_str!("../../kept.txt"))
+}
+
+fn parse(text: &'static str) -> Vec<Kept> {
+    let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let kept = |line: &'static str| {
+        let (seed, showed) = line.split_once("  ")?;
+        Some(Kept { seed: seed.parse().ok()?, showed: showed.trim() }).filter(|kept| !kept.showed.is_empty())
+    };
+    lines
+        .map(|line| kept(line).unwrap_or_else(|| panic!("not a seed and what it showed: {line:?}")))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_line_is_a_seed_but_for_comments_and_empty_ones() {
+        let kept = [Kept { seed: 7, showed: "a hat" }, Kept { seed: 12, showed: "two hats (I2)" }];
+        assert_eq!(parse("# hats\n\n7  a hat\n12  two hats (I2)\n"), kept);
+    }
+
+    #[test]
+    #[should_panic(expected = "not a seed and what it showed: \"7\"")]
+    fn a_seed_that_showed_nothing_is_a_mistake() {
+        parse("7\n");
+    }
+}

@@ -1,0 +1,65 @@
+//! Planted defects: whether the simulator catches each of the engine's and the driver's, in which seed and by which invariant.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+
+use psrpc_engine::planted::{Defect, plant};
+
+use super::one_seed::check_seed;
+use crate::judge::violation::Invariant;
+
+/// How a defect was caught.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Catch {
+    /// The first seed that shows it.
+    pub seed: u64,
+    /// By which invariant.
+    pub invariant: Invariant,
+}
+
+/// Plants a defect and runs seeds, from 0 on and at most so many, until one violates an invariant.
+///
+/// The whole process has the defect meanwhile, so nothing else should be simulated.
+pub fn catch(defect: Defect, seeds: u64) -> Option<Catch> {
+    plant(Some(defect));
+    let catch = Hunt { seeds, next: AtomicU64::new(0), caught: Mutex::new(None) }.run();
+    plant(None);
+    catch
+}
+
+/// A search for the first seed that shows a defect, on all cores.
+struct Hunt {
+    seeds: u64,
+    next: AtomicU64,
+    caught: Mutex<Option<Catch>>,
+}
+
+impl Hunt {
+    fn run(self) -> Option<Catch> {
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        thread::scope(|scope| {
+            for _ in 0..cores {
+                scope.spawn(|| self.run_seeds());
+            }
+        });
+        self.caught.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Seeds are taken in order, so that none before the first that was caught is left out.
+    fn run_seeds(&self) {
+        loop {
+            let seed = self.next.fetch_add(1, Ordering::Relaxed);
+            if seed >= self.seeds {
+                return;
+            }
+            let Some(violation) = check_seed(seed).violation else { continue };
+            // The others end when they are done with theirs.
+            self.next.fetch_max(self.seeds, Ordering::Relaxed);
+            let mut caught = self.caught.lock().unwrap_or_else(PoisonError::into_inner);
+            if caught.is_none_or(|catch| seed < catch.seed) {
+                *caught = Some(Catch { seed, invariant: violation.invariant });
+            }
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! The simulation of the driver: real clients and servers, as users have them, under every fault that the bus and the nodes know.
+
+use std::time::Duration;
+
+use super::ledger::Ledger;
+use super::node::{Job, Node};
+use super::nodes::{ClientNode, ServerNode};
+use super::service_plan::{ClientPlan, ServerPlan, ServiceAct, ServicePlan, Stop};
+use super::world::World;
+use crate::clock::Clock;
+use crate::fault::Fault;
+use crate::judge::violation::{Checked, Invariant};
+use crate::report::Report;
+use crate::rng::Rng;
+use crate::trace::Show;
+
+/// How long after the faults have stopped everything is as it should be: calls are over, streams that nobody hears of any more are
+/// idle for too long, and so the registrations that the bus gave up are gone.
+const SETTLE: Duration = Duration::from_secs(8);
+
+/// How long after something was replaced nobody hears of it any more.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// How long after the last call every table must be empty: longer than a frame is late or a stream idle.
+const EBB: Duration = Duration::from_secs(15);
+
+/// How long all futures of a run may take together.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// Runs one seed of the driver. Its trace goes line by line to `show`, if that is given.
+pub fn simulate_driver(seed: u64, show: Option<Show>) -> Report {
+    Report::catching(seed, || {
+        let world = World::make(seed, show);
+        let run = DriverRun::new(&world, seed);
+        let ledger = run.ledger.clone();
+        if let Err(stuck) = world.try_run(LIMIT, run.play()) {
+            ledger.judge(Invariant::I1.violated(format!("a future does not resolve: {stuck}")));
+        }
+        if ledger.violation().is_none() {
+            ledger.judge(check_empty(&world));
+        }
+        let (calls, fresh_calls) = ledger.calls();
+        Report {
+            seed,
+            calls,
+            fresh_calls,
+            outcomes: ledger.outcomes(),
+            faults: world.fault_counts(),
+            trace_hash: world.trace_hash(),
+            violation: ledger.violation(),
+        }
+    })
+}
+
+/// Everything was closed and dropped: nothing may be left of it (I9).
+fn check_empty(world: &World) -> Checked {
+    let settled = world.settle(LIMIT);
+    match (world.tasks(), world.subscriptions()) {
+        (0, 0) if settled => Ok(()),
+        (tasks, subscriptions) => {
+            Invariant::I9.violated(format!("{tasks} tasks and {subscriptions} subscriptions are left"))
+        }
+    }
+}
+
+/// One run.
+struct DriverRun<'a> {
+    world: &'a World,
+    ledger: Ledger,
+    plan: ServicePlan,
+    clients: Vec<ClientNode>,
+    servers: Vec<ServerNode>,
+    /// What users do, which must come to its end.
+    acts: Vec<Job<()>>,
+    rng: Rng,
+}
+
+impl<'a> DriverRun<'a> {
+    fn new(world: &'a World, seed: u64) -> Self {
+        // Not the generator of the world, so that the plan does not shift with what the world draws.
+        let mut rng = Rng::new(!seed);
+        let plan = ServicePlan::draw(&mut rng);
+        let ledger = Ledger::new(world.shared().clone());
+        let tap = ledger.clone();
+        world.tap(move |frame| tap.published(frame));
+        if plan.faulty {
+            world.set_random_rates();
+        }
+        let place = |name: String, clock: Clock| {
+            let of_clock = [(clock.is_skewed(), Fault::Skew), (clock.drift != 0, Fault::Drift)];
+            of_clock.iter().filter(|(wrong, _)| *wrong).for_each(|(_, fault)| ledger.count(*fault));
+            world.node_with(name, clock)
+        };
+        let client = |(number, client): (usize, &ClientPlan)| {
+            ClientNode::new(place(format!("client-{number}"), client.clock), client.clone(), ledger.clone())
+        };
+        let server = |(number, server): (usize, &ServerPlan)| {
+            let node = place(format!("server-{number}"), server.clock);
+            ServerNode::new(node, server.clone(), number == 0, ledger.clone())
+        };
+        let clients = plan.clients.iter().enumerate().map(client).collect();
+        let servers = plan.servers.iter().enumerate().map(server).collect();
+        Self { world, ledger, plan, clients, servers, acts: Vec::new(), rng }
+    }
+
+    async fn play(mut self) {
+        self.clients.iter().for_each(|client| drop(client.start(Duration::ZERO)));
+        self.servers.iter().for_each(|server| drop(server.start(Duration::ZERO, None)));
+        for (at, act) in std::mem::take(&mut self.plan.acts) {
+            self.world.sleep(at.saturating_sub(self.world.elapsed())).await;
+            self.act(act);
+        }
+        self.calm_down().await;
+        self.probe().await;
+        self.servers.iter().for_each(ServerNode::fall_silent);
+        for act in std::mem::take(&mut self.acts) {
+            act.await;
+        }
+        self.world.sleep(EBB).await;
+        self.ledger.check_streams();
+        self.clients.iter().for_each(|client| self.ledger.judge(client.check_idle()));
+        self.servers.iter().for_each(|server| self.ledger.judge(server.check_idle()));
+        for client in &self.clients {
+            client.leave(&mut self.rng).await;
+        }
+        for server in &self.servers {
+            if let Some(stopped) = server.stop(Stop::Shutdown) {
+                stopped.await;
+            }
+        }
+    }
+
+    // --- under faults ----------------------------------------------------------------------------------------
+
+    fn act(&mut self, act: ServiceAct) {
+        self.world.shared().lock().scene.log("plan", format_args!("{act:?}"));
+        let rng = &mut self.rng;
+        match act {
+            ServiceAct::Use(client) => self.acts.extend(self.clients[client].act(rng.fork())),
+            ServiceAct::CloseClient(client) => {
+                self.ledger.count(Fault::Close);
+                self.clients[client].close();
+                drop(self.clients[client].start(Duration::ZERO));
+            }
+            ServiceAct::EndRuntimeOfClient(client) => {
+                self.clients[client].end_runtime();
+                drop(self.clients[client].start(Duration::ZERO));
+            }
+            ServiceAct::CrashClient(client) => {
+                self.clients[client].crash();
+                drop(self.clients[client].start(rng.grains(0..400)));
+            }
+            ServiceAct::StopServer(server, stop) => {
+                let after = rng.grains(0..400);
+                let id = self.servers[server].id().filter(|_| stop == Stop::Crash && rng.chance(500));
+                id.iter().for_each(|_| self.ledger.count(Fault::Restart));
+                self.acts.extend(self.servers[server].stop(stop));
+                drop(self.servers[server].start(after, id));
+            }
+            ServiceAct::Pause(node, duration) => {
+                self.ledger.stalled(self.node(node).number(), self.ledger.now() + duration);
+                self.node(node).pause(duration);
+            }
+            ServiceAct::Slow(node, step) => {
+                self.ledger.slowed(self.node(node).number(), step);
+                self.node(node).slow(step);
+            }
+            ServiceAct::Jump(node, ahead, duration) => match ahead {
+                true => self.node(node).jump_ahead(duration),
+                false => self.node(node).jump_back(duration),
+            },
+            ServiceAct::Clog(node, duration) => self.node(node).clog(duration),
+            ServiceAct::Part { both_ways, at } => {
+                let nodes: Vec<_> = self.nodes().collect();
+                let (some, others) = nodes.split_at(1 + at % (nodes.len() - 1));
+                match both_ways {
+                    true => self.world.partition(some, others),
+                    false => self.world.cut(others, some),
+                }
+            }
+            ServiceAct::Mend => self.world.mend(),
+        }
+    }
+
+    fn nodes(&self) -> impl Iterator<Item = &Node> {
+        let servers = self.servers.iter().map(|server| &server.node);
+        self.clients.iter().map(|client| &client.node).chain(servers)
+    }
+
+    fn node(&self, number: usize) -> &Node {
+        let mut nodes: Vec<_> = self.nodes().collect();
+        nodes.swap_remove(number % nodes.len())
+    }
+
+    // --- in the calm -----------------------------------------------------------------------------------------
+
+    /// Stops the faults, has clocks not be further off than they began, and replaces what the bus gave up or somebody closed.
+    async fn calm_down(&self) {
+        self.world.stop_faults();
+        self.world.mend();
+        for node in self.nodes() {
+            self.ledger.slowed(node.number(), Duration::ZERO);
+            node.slow(Duration::ZERO);
+            node.undo_jumps();
+        }
+        self.world.sleep(SETTLE).await;
+        for client in &self.clients {
+            client.mend().await;
+        }
+        for server in &self.servers {
+            server.mend().await;
+        }
+        self.world.sleep(FAREWELL).await;
+        self.ledger.is_calm_now();
+    }
+
+    /// Has every client do everything that can be done, and all must go well (I16).
+    async fn probe(&mut self) {
+        let servers = self.servers.len();
+        let probes: Vec<_> =
+            self.clients.iter().filter_map(|client| client.probe(self.rng.fork(), servers)).collect();
+        for probe in probes {
+            probe.await;
+        }
+    }
+}

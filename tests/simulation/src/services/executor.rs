@@ -1,0 +1,496 @@
+//! The executor: tasks of all nodes on one thread, in an order that the seed decides, and the agenda when none is ready.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
+
+use psrpc::bus::{Receipt, Sink, Wakes};
+use psrpc::proto::{Channel, Frame};
+use psrpc::{BusError, Task, Time};
+use slab::Slab;
+
+use crate::clock::Clock;
+use crate::fault::{Fault, Faults};
+use crate::frame_text::FrameText;
+use crate::net::{Net, Place, Post};
+use crate::node_id::Peer;
+use crate::rng::Rng;
+use crate::scene::{Entry, Scene};
+use crate::trace::Show;
+
+/// What all nodes of a world share. Its lock is never held while code runs that is not the simulator's.
+pub(crate) struct Shared(Mutex<ExecutorState>);
+
+pub(crate) struct ExecutorState {
+    pub(crate) scene: Scene<ServiceHappening>,
+    pub(crate) net: Net<Inlet>,
+    /// The ends of the subscriptions that have not ended.
+    pub(super) sinks: BTreeMap<Inlet, Arc<Sink>>,
+    pub(super) nodes: Vec<NodeState>,
+    pub(super) tasks: Slab<Slot>,
+    /// The tasks that run next, in any order.
+    ready: Vec<TaskId>,
+    pub(super) losses: Vec<Loss>,
+    pub(super) rng: Rng,
+    counter: u64,
+    /// Told of every frame that is published.
+    pub(crate) tap: Option<Tap>,
+}
+
+/// Looks at every frame that is published.
+pub(crate) type Tap = Box<dyn FnMut(&Frame) + Send>;
+
+/// What the bus knows a subscription by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Inlet(u64);
+
+/// What happens at some moment.
+pub(crate) enum ServiceHappening {
+    /// Something comes of the bus.
+    Post(Post),
+    /// A publisher hears what became of a frame.
+    Published(Receipt, Result<Option<u64>, BusError>),
+    /// The bus has room again for what a node publishes.
+    Room(usize),
+    /// Somebody has slept enough.
+    Alarm(Waker),
+    /// A task of a slow node runs.
+    Turn(TaskId),
+    /// A node goes on.
+    Resume(usize),
+}
+
+impl From<Post> for ServiceHappening {
+    fn from(post: Post) -> Self {
+        ServiceHappening::Post(post)
+    }
+}
+
+/// A node.
+pub(super) struct NodeState {
+    pub(super) name: Arc<str>,
+    pub(super) clock: Clock,
+    /// How often it crashed.
+    pub(super) life: u64,
+    /// How long each step of its tasks takes.
+    pub(super) slowness: Duration,
+    /// Until when it does nothing.
+    pub(super) paused: Option<Time>,
+    /// Its tasks that are ready and do not run while it is paused.
+    held: Vec<TaskId>,
+    /// Until when the bus has no room for what it publishes.
+    pub(super) full: Option<Time>,
+    pub(super) waiting_for_room: Vec<Waker>,
+}
+
+/// One life of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Home {
+    pub(super) node: usize,
+    pub(super) life: u64,
+}
+
+impl Home {
+    pub(super) fn peer(self) -> Peer {
+        Peer(self.node)
+    }
+}
+
+/// A task, or the future that the world runs.
+pub(crate) struct Slot {
+    number: u64,
+    /// `None` for the future that the world runs.
+    home: Option<Home>,
+    /// Gone while it runs.
+    future: Option<Task>,
+    waker: Waker,
+    queued: bool,
+}
+
+/// A task by its slot, and by the number that tells it from others that had the slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TaskId {
+    slot: usize,
+    number: u64,
+}
+
+/// Frames that are to be lost.
+pub(super) struct Loss {
+    pub(super) left: usize,
+    pub(super) matches: Matches,
+}
+
+/// Points out frames.
+pub(super) type Matches = Box<dyn FnMut(&Channel, &Frame) -> bool + Send>;
+
+struct TaskWaker {
+    shared: Arc<Shared>,
+    task: TaskId,
+}
+
+impl Wake for TaskWaker {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.shared.lock().wake(self.task);
+    }
+}
+
+/// What a step was.
+pub(super) enum Step {
+    /// It is the turn of the future that the world runs.
+    Main,
+    /// A task ran.
+    Task,
+    /// None is ready.
+    Idle,
+}
+
+impl Shared {
+    pub(super) fn new(seed: u64, show: Option<Show>) -> Arc<Self> {
+        let mut rng = Rng::new(seed);
+        let scene = Scene::new(Faults::none(), rng.chance(500), show);
+        let net = Net::new(rng.fork());
+        Arc::new(Self(Mutex::new(ExecutorState {
+            scene,
+            net,
+            sinks: BTreeMap::new(),
+            nodes: Vec::new(),
+            tasks: Slab::new(),
+            ready: Vec::new(),
+            losses: Vec::new(),
+            rng,
+            counter: 0,
+            tap: None,
+        })))
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, ExecutorState> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    // --- tasks -----------------------------------------------------------------------------------------------
+
+    /// Adds a task of a node; it goes nowhere if the node has crashed meanwhile.
+    pub(super) fn spawn(self: &Arc<Self>, home: Home, task: Task) {
+        if self.lock().is_alive(home) {
+            self.add(Some(home), Some(task));
+        }
+    }
+
+    /// Adds the future that the world runs.
+    pub(super) fn add_main(self: &Arc<Self>) -> (TaskId, Waker) {
+        self.add(None, None)
+    }
+
+    pub(super) fn remove_main(&self, main: TaskId) {
+        let slot = self.lock().tasks.remove(main.slot);
+        drop(slot);
+    }
+
+    fn add(self: &Arc<Self>, home: Option<Home>, future: Option<Task>) -> (TaskId, Waker) {
+        let mut state = self.lock();
+        let task = TaskId { slot: state.tasks.vacant_key(), number: state.count() };
+        let waker = Waker::from(Arc::new(TaskWaker { shared: Arc::clone(self), task }));
+        let slot = Slot { number: task.number, home, future, waker: waker.clone(), queued: false };
+        state.tasks.insert(slot);
+        state.wake(task);
+        (task, waker)
+    }
+
+    /// Runs one of the tasks that are ready.
+    pub(super) fn step(&self) -> Step {
+        let mut state = self.lock();
+        let Some((task, mut future, waker)) = state.take_ready() else { return Step::Idle };
+        drop(state);
+        let Some(running) = &mut future else { return Step::Main };
+        let polled = running.as_mut().poll(&mut Context::from_waker(&waker));
+        let mut state = self.lock();
+        // It is gone if its node crashed meanwhile.
+        let slot = match (state.find(task), polled) {
+            (Some(slot), Poll::Pending) => {
+                slot.future = future.take();
+                None
+            }
+            (Some(_), Poll::Ready(())) => Some(state.tasks.remove(task.slot)),
+            (None, _) => None,
+        };
+        drop(state);
+        drop((slot, future));
+        Step::Task
+    }
+
+    // --- time ------------------------------------------------------------------------------------------------
+
+    /// Lets time pass until the next thing happens, if one does until `end`.
+    pub(super) fn pass_time(&self, end: Time) -> bool {
+        let mut state = self.lock();
+        let Some(happening) = state.scene.next(end) else { return false };
+        match happening {
+            ServiceHappening::Post(post) => {
+                let arrival = state.arrive(post);
+                drop(state);
+                if let Some(arrival) = arrival {
+                    arrival.hand_over();
+                }
+            }
+            ServiceHappening::Published(receipt, result) => {
+                drop(state);
+                match result {
+                    Ok(receivers) => receipt.published(receivers),
+                    Err(error) => receipt.failed(error),
+                }
+            }
+            ServiceHappening::Room(node) => {
+                let now = state.scene.now();
+                let node = &mut state.nodes[node];
+                node.full = node.full.filter(|until| *until > now);
+                let waiting = std::mem::take(&mut node.waiting_for_room);
+                drop(state);
+                waiting.into_iter().for_each(Waker::wake);
+            }
+            ServiceHappening::Alarm(waker) => {
+                drop(state);
+                waker.wake();
+            }
+            ServiceHappening::Turn(task) => state.run_soon(task),
+            ServiceHappening::Resume(node) => state.resume(node),
+        }
+        true
+    }
+
+    /// Whether anything is left that could happen.
+    pub(super) fn has_plans(&self) -> bool {
+        self.lock().scene.has_plans()
+    }
+
+    /// A sleep until a virtual time.
+    pub(super) fn sleep_until(shared: &Arc<Self>, at: Time) -> Sleep {
+        Sleep { shared: Arc::clone(shared), at, alarm: None }
+    }
+
+    // --- the end ---------------------------------------------------------------------------------------------
+
+    /// Drops all tasks and subscriptions of a node, which hears and says nothing any more.
+    pub(super) fn crash(&self, node: usize) {
+        let mut state = self.lock();
+        state.nodes[node].life += 1;
+        state.net.forget(Peer(node));
+        let of_node = |slot: &Slot| slot.home.is_some_and(|home| home.node == node);
+        let keys: Vec<_> = state.tasks.iter().filter(|(_, slot)| of_node(slot)).map(|(key, _)| key).collect();
+        let tasks: Vec<_> = keys.into_iter().map(|key| state.tasks.remove(key)).collect();
+        let sinks = state.take_sinks_without_subscription();
+        let node = &mut state.nodes[node];
+        (node.paused, node.full) = (None, None);
+        let waiting = std::mem::take(&mut node.waiting_for_room);
+        node.held.clear();
+        drop(state);
+        // What user code does when it is dropped comes to nothing.
+        drop((tasks, sinks, waiting));
+    }
+
+    /// Drops everything, so that nothing keeps the rest.
+    pub(super) fn end(&self) {
+        let nodes = self.lock().nodes.len();
+        (0..nodes).for_each(|node| self.crash(node));
+        loop {
+            let mut state = self.lock();
+            let tasks: Vec<_> = state.tasks.drain().collect();
+            let plans = state.scene.clear();
+            let rest = (std::mem::take(&mut state.losses), state.tap.take());
+            drop(state);
+            if tasks.is_empty() && plans.is_empty() {
+                return;
+            }
+            drop((tasks, plans, rest));
+        }
+    }
+}
+
+impl ExecutorState {
+    pub(super) fn is_alive(&self, home: Home) -> bool {
+        self.nodes[home.node].life == home.life
+    }
+
+    pub(super) fn add_node(&mut self, name: String, clock: Clock) -> usize {
+        self.nodes.push(NodeState {
+            name: name.into(),
+            clock,
+            life: 0,
+            slowness: Duration::ZERO,
+            paused: None,
+            held: Vec::new(),
+            full: None,
+            waiting_for_room: Vec::new(),
+        });
+        self.nodes.len() - 1
+    }
+
+    pub(super) fn inlet(&mut self) -> Inlet {
+        Inlet(self.count())
+    }
+
+    fn count(&mut self) -> u64 {
+        self.counter += 1;
+        self.counter
+    }
+
+    fn find(&mut self, task: TaskId) -> Option<&mut Slot> {
+        self.tasks.get_mut(task.slot).filter(|slot| slot.number == task.number)
+    }
+
+    fn wake(&mut self, task: TaskId) {
+        let Some(slot) = self.find(task).filter(|slot| !slot.queued) else { return };
+        slot.queued = true;
+        let slowness = slot.home.map_or(Duration::ZERO, |home| self.nodes[home.node].slowness);
+        if slowness.is_zero() {
+            self.run_soon(task);
+        } else {
+            self.scene.after(slowness, ServiceHappening::Turn(task));
+        }
+    }
+
+    /// Has a task run at this moment, or when its node goes on.
+    fn run_soon(&mut self, task: TaskId) {
+        let Some(slot) = self.find(task) else { return };
+        let home = slot.home;
+        match home.map(|home| &mut self.nodes[home.node]) {
+            Some(node) if node.paused.is_some() => node.held.push(task),
+            _ => self.ready.push(task),
+        }
+    }
+
+    fn take_ready(&mut self) -> Option<(TaskId, Option<Task>, Waker)> {
+        while !self.ready.is_empty() {
+            let chosen = self.rng.index(self.ready.len());
+            let task = self.ready.swap_remove(chosen);
+            let Some(slot) = self.find(task) else { continue };
+            slot.queued = false;
+            let (future, waker) = (slot.future.take(), slot.waker.clone());
+            self.scene.hash().word(task.number);
+            return Some((task, future, waker));
+        }
+        None
+    }
+
+    /// Stops a node until some time, or for longer if it is stopped already.
+    pub(super) fn pause(&mut self, node: usize, until: Time) {
+        let paused = &mut self.nodes[node].paused;
+        *paused = Some(paused.map_or(until, |before| before.max(until)));
+        self.scene.at(until, ServiceHappening::Resume(node));
+        for task in std::mem::take(&mut self.ready) {
+            self.run_soon(task);
+        }
+    }
+
+    fn resume(&mut self, node: usize) {
+        let now = self.scene.now();
+        let state = &mut self.nodes[node];
+        if state.paused.is_some_and(|until| until > now) {
+            return;
+        }
+        state.paused = None;
+        let held = std::mem::take(&mut state.held);
+        self.ready.extend(held);
+    }
+
+    fn take_sinks_without_subscription(&mut self) -> Vec<Arc<Sink>> {
+        let Self { sinks, net, .. } = self;
+        let gone: Vec<_> = sinks.keys().copied().filter(|inlet| net.place_of(*inlet).is_none()).collect();
+        gone.into_iter().filter_map(|inlet| sinks.remove(&inlet)).collect()
+    }
+
+    fn arrive(&mut self, post: Post) -> Option<Arrival> {
+        let sink = |state: &Self, place: Place| {
+            let inlet = state.net.subscriber(place)?;
+            state.sinks.get(&inlet).map(Arc::clone)
+        };
+        match post {
+            Post::Joined(place) => {
+                self.net.joined(place);
+                None
+            }
+            Post::Confirmed(place) => Some(Arrival::Live(sink(self, place)?)),
+            Post::Gap(place) => Some(Arrival::Gap(sink(self, place)?)),
+            Post::Delivered(place, delivery) => {
+                let sink = sink(self, place)?;
+                let who = self.net.peer_of(place).0;
+                let name = Arc::clone(&self.nodes[who].name);
+                self.scene.log(name, format_args!("gets {}", FrameText(&delivery.frame)));
+                Some(Arrival::Frame(sink, delivery.arrival()))
+            }
+            Post::Left(place) => {
+                self.net.left(&mut self.scene, place);
+                None
+            }
+            Post::Ended(place, error) => {
+                if error.is_some() && self.net.subscriber(place).is_some() {
+                    self.scene.faults.count(Fault::LostSubscribe);
+                }
+                let inlet = self.net.end(place)?;
+                Some(Arrival::Ended(self.sinks.remove(&inlet)?, error))
+            }
+        }
+    }
+}
+
+/// What arrives at a subscription, to be handed over without the lock.
+enum Arrival {
+    Live(Arc<Sink>),
+    Frame(Arc<Sink>, Frame),
+    Gap(Arc<Sink>),
+    Ended(Arc<Sink>, Option<BusError>),
+}
+
+impl Arrival {
+    fn hand_over(self) {
+        let mut wakes = Wakes::new();
+        match self {
+            Arrival::Live(sink) => sink.live(&mut wakes),
+            Arrival::Frame(sink, frame) => sink.deliver(frame, &mut wakes),
+            Arrival::Gap(sink) => sink.gap(None, &mut wakes),
+            Arrival::Ended(sink, error) => {
+                if let (Some(sink), Some(error)) = (Arc::into_inner(sink), error) {
+                    sink.fail(error, &mut wakes);
+                }
+            }
+        }
+    }
+}
+
+/// A sleep until a virtual time. Dropping it strikes its alarm.
+pub(super) struct Sleep {
+    shared: Arc<Shared>,
+    at: Time,
+    alarm: Option<(Entry, Waker)>,
+}
+
+impl Sleep {
+    pub(super) fn poll(&mut self, cx: &Context<'_>) -> Poll<()> {
+        let mut state = self.shared.lock();
+        if state.scene.now() >= self.at {
+            return Poll::Ready(());
+        }
+        if self.alarm.as_ref().is_some_and(|(_, waker)| waker.will_wake(cx.waker())) {
+            return Poll::Pending;
+        }
+        let before = self.alarm.take().and_then(|(alarm, _)| state.scene.strike(alarm));
+        let alarm = state.scene.timer(self.at, ServiceHappening::Alarm(cx.waker().clone()));
+        self.alarm = Some((alarm, cx.waker().clone()));
+        drop(state);
+        drop(before);
+        Poll::Pending
+    }
+}
+
+impl Drop for Sleep {
+    fn drop(&mut self) {
+        if let Some((alarm, _)) = &self.alarm {
+            let struck = self.shared.lock().scene.strike(*alarm);
+            drop(struck);
+        }
+    }
+}

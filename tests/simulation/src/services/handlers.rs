@@ -1,0 +1,157 @@
+//! The handlers of a server, which do what a request asks for and write it into the ledger.
+
+use std::panic::resume_unwind;
+use std::time::Duration;
+
+use psrpc::{Error, ErrorCode, Request, Runtime, ServerStream, Time};
+
+use super::hats::{Ask, Hats, Manner, Reply};
+use super::ledger::Ledger;
+use super::node::NodeRuntime;
+use super::stream_messages::Way;
+use super::user_call::Said;
+use crate::fault::Fault;
+use crate::rng::Rng;
+
+/// What a client sends along with a stream: its number, and how its handler behaves.
+pub(super) const STREAM: &str = "stream";
+pub(super) const HABIT: &str = "habit";
+
+/// The handlers of one incarnation of a server.
+pub(super) struct Handlers {
+    pub(super) server: usize,
+    pub(super) affinity: f32,
+    pub(super) runtime: NodeRuntime,
+    pub(super) ledger: Ledger,
+}
+
+/// A handler that runs: notes when it is dropped before its end.
+struct RunningHandler<'a> {
+    handlers: &'a Handlers,
+    call: usize,
+    deadline: Time,
+    over: bool,
+}
+
+impl RunningHandler<'_> {
+    fn says(&mut self, said: Said) {
+        self.over = true;
+        self.handlers.ledger.said(self.handlers.server, self.call, said);
+    }
+}
+
+impl Drop for RunningHandler<'_> {
+    fn drop(&mut self) {
+        if !self.over {
+            let Handlers { server, runtime, ledger, .. } = self.handlers;
+            ledger.cut_short(*server, self.call, runtime.now().time >= self.deadline);
+        }
+    }
+}
+
+/// A stream that is handled.
+struct Handling<'a>(&'a Ledger, usize);
+
+impl Drop for Handling<'_> {
+    fn drop(&mut self) {
+        self.0.handling(self.1, false);
+    }
+}
+
+impl Handlers {
+    async fn handle(&self, ask: Request<Ask>) -> Result<Reply, Error> {
+        let call = ask.number as usize;
+        self.ledger.started(self.server, call, ask.request_id());
+        let mut run = RunningHandler { handlers: self, call, deadline: ask.deadline(), over: false };
+        if ask.micros > 0 {
+            self.sleep(Duration::from_micros(ask.micros.into())).await;
+        }
+        match ask.manner() {
+            Manner::Answer => {
+                run.says(Said::Answer);
+                Ok(Reply { number: ask.number, server: self.server as u64 })
+            }
+            Manner::Fail => {
+                run.says(Said::Failure);
+                Err(Error::new(ErrorCode::FailedPrecondition, "as asked"))
+            }
+            Manner::Panic => {
+                run.says(Said::Panic);
+                // Without a word on the standard error.
+                resume_unwind(Box::new("as asked"));
+            }
+            Manner::Hang => std::future::pending().await,
+        }
+    }
+
+    /// Takes what comes and answers it, until the stream ends or it has enough.
+    async fn march(&self, stream: ServerStream<Reply, Ask>) -> Result<(), Error> {
+        let number = |name| stream.metadata().get(name).and_then(|number| number.as_str().parse().ok());
+        let (Some(id), Some(habit)) = (number(STREAM), number(HABIT)) else {
+            return Err(Error::new(ErrorCode::InvalidArgument, "of nobody"));
+        };
+        let mut rng = Rng::new(habit as u64);
+        let patience = rng.maybe(300, |rng| rng.index(5));
+        self.ledger.handling(id, true);
+        let _handling = Handling(&self.ledger, id);
+        let mut taken = 0;
+        while let Some(ask) = stream.next().await {
+            self.ledger.received(id, Way::ToServer, ask.number);
+            taken += 1;
+            if patience.is_some_and(|patience| habit > 0 && taken > patience) {
+                drop(stream);
+                self.ledger.let_go(id, Way::ToServer);
+                self.sleep(rng.grains(0..2000)).await;
+                return Ok(());
+            }
+            if habit > 0 && rng.chance(200) {
+                self.ledger.count(Fault::SlowConsumer);
+                self.sleep(rng.grains(0..400)).await;
+            }
+            let (reply, began) = (self.ledger.sending(id, Way::ToClient), self.ledger.now());
+            if stream.send(Reply { number: reply, server: self.server as u64 }).await.is_ok() {
+                self.ledger.sent(id, Way::ToClient, reply, began);
+            }
+        }
+        self.ledger.to_the_end(id, Way::ToServer);
+        if rng.chance(200) { Err(Error::new(ErrorCode::Aborted, "enough")) } else { Ok(()) }
+    }
+
+    async fn sleep(&self, duration: Duration) {
+        self.runtime.sleep_until(self.runtime.now().time + duration).await;
+    }
+}
+
+impl Hats for Handlers {
+    async fn fit(&self, ask: Request<Ask>) -> Result<Reply, Error> {
+        self.handle(ask).await
+    }
+
+    async fn pick(&self, ask: Request<Ask>) -> Result<Reply, Error> {
+        self.handle(ask).await
+    }
+
+    fn pick_affinity(&self, _: &Request<Ask>) -> f32 {
+        self.affinity
+    }
+
+    async fn own_fit(&self, ask: Request<Ask>) -> Result<Reply, Error> {
+        self.handle(ask).await
+    }
+
+    async fn census(&self, ask: Request<Ask>) -> Result<Reply, Error> {
+        self.handle(ask).await
+    }
+
+    async fn parade(&self, stream: ServerStream<Reply, Ask>) -> Result<(), Error> {
+        self.march(stream).await
+    }
+
+    async fn pick_parade(&self, stream: ServerStream<Reply, Ask>) -> Result<(), Error> {
+        self.march(stream).await
+    }
+
+    fn pick_parade_affinity(&self, _: &Request<()>) -> f32 {
+        self.affinity
+    }
+}

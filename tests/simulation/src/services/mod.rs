@@ -1,0 +1,16 @@
+//! Services: real clients and servers with their generated code, in virtual time over the simulated network. A test of any service
+//! runs in a `World`; `driver_run` is the simulator's own, a seed at a time.
+
+mod caller;
+pub(crate) mod check_seeds;
+pub(crate) mod driver_run;
+mod executor;
+mod handlers;
+mod hats;
+mod ledger;
+pub(crate) mod node;
+mod nodes;
+mod service_plan;
+mod stream_messages;
+mod user_call;
+pub(crate) mod world;

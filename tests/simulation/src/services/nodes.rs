@@ -1,0 +1,355 @@
+//! The nodes of the clients and servers of a run, which run on them one after the other.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use psrpc::middleware::Retry;
+use psrpc::{
+    AnyMessage, ClientLimits, ClientOptions, ErrorCode, Method, NextHandler, Reason, Request, Runtime,
+    ServerLimits, ServerOptions, StreamLimits,
+};
+use psrpc_testing::StoppableRuntime;
+
+use super::caller::{Caller, OWNER};
+use super::handlers::Handlers;
+use super::hats::{HATS_SERVICE, HatsClient, HatsServer, Reply};
+use super::ledger::Ledger;
+use super::node::{Job, Node};
+use super::service_plan::{ClientPlan, ServerPlan, Stop};
+use crate::fault::Fault;
+use crate::judge::violation::{Checked, Invariant};
+use crate::rng::{GRAIN, Rng};
+
+/// How long a stream may be silent. Otherwise one whose other side crashed would stay for ever.
+const IDLE: Duration = Duration::from_secs(5);
+
+/// How long after something was refused it is tried again.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// The node of a client.
+pub(super) struct ClientNode {
+    pub(super) node: Node,
+    plan: ClientPlan,
+    ledger: Ledger,
+    here: Cell<Caller>,
+}
+
+/// The node of a server.
+pub(super) struct ServerNode {
+    pub(super) node: Node,
+    plan: ServerPlan,
+    /// Whether it is the one that serves what one alone should.
+    owner: bool,
+    ledger: Ledger,
+    here: Cell<Open>,
+}
+
+/// A server that is there, by its number in the ledger.
+#[derive(Clone)]
+struct Open {
+    number: usize,
+    server: Arc<HatsServer>,
+    runtime: StoppableRuntime,
+    publishes: bool,
+}
+
+/// What runs on a node, if anything does.
+struct Cell<T>(Arc<Mutex<Option<T>>>);
+
+impl<T> Clone for Cell<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<T: Clone> Cell<T> {
+    fn lock(&self) -> MutexGuard<'_, Option<T>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn get(&self) -> Option<T> {
+        self.lock().clone()
+    }
+
+    /// Not in the lock, since what it held may do something when it is dropped.
+    fn take(&self) -> Option<T> {
+        self.lock().take()
+    }
+
+    fn put(&self, value: T) {
+        let before = self.lock().replace(value);
+        drop(before);
+    }
+}
+
+impl ClientNode {
+    pub(super) fn new(node: Node, plan: ClientPlan, ledger: Ledger) -> Self {
+        Self { node, plan, ledger, here: Cell(Arc::default()) }
+    }
+
+    /// Has a client here after some time.
+    pub(super) fn start(&self, after: Duration) -> Job<()> {
+        let (node, clock, ledger, here) =
+            (self.node.clone(), self.plan.clock, self.ledger.clone(), self.here.clone());
+        let options = self.plan.options();
+        self.node.spawn(async move {
+            sleep(&node, after).await;
+            loop {
+                let runtime = StoppableRuntime::new(node.runtime());
+                match HatsClient::with_runtime(node.bus(), runtime.clone(), options.clone()).await {
+                    Ok(client) => {
+                        let number = ledger.new_client();
+                        return here.put(Caller { client, runtime, number, node, clock, ledger });
+                    }
+                    Err(_) => sleep(&node, PAUSE).await,
+                }
+            }
+        })
+    }
+
+    /// Has somebody do something with the client, if one is here.
+    pub(super) fn act(&self, rng: Rng) -> Option<Job<()>> {
+        Some(self.node.spawn(self.here.get()?.act(rng)))
+    }
+
+    pub(super) fn probe(&self, rng: Rng, servers: usize) -> Option<Job<()>> {
+        Some(self.node.spawn(self.here.get()?.probe(rng, servers)))
+    }
+
+    pub(super) fn close(&self) {
+        if let Some(Caller { client, number, .. }) = self.here.take() {
+            self.ledger.client_closed(number);
+            client.close();
+        }
+    }
+
+    /// Ends the runtime of the client. What users have pending must resolve all the same (I1), as when it is closed.
+    pub(super) fn end_runtime(&self) {
+        if let Some(Caller { runtime, number, .. }) = self.here.take() {
+            self.ledger.count(Fault::RuntimeEnd);
+            self.ledger.client_closed(number);
+            runtime.stop();
+        }
+    }
+
+    pub(super) fn crash(&self) {
+        self.node.crash();
+        drop(self.here.take());
+    }
+
+    /// Replaces the client if the bus gave it up.
+    pub(super) async fn mend(&self) {
+        let subscribed = match self.here.get() {
+            Some(caller) => {
+                self.node.spawn(async move { caller.client.subscribe_news().await.is_ok() }).await
+            }
+            None => None,
+        };
+        if subscribed != Some(true) {
+            self.start(Duration::ZERO).await;
+        }
+    }
+
+    /// Checks that the client holds nothing (I9).
+    pub(super) fn check_idle(&self) -> Checked {
+        let Some(Caller { client, number, .. }) = self.here.get() else { return Ok(()) };
+        match (client.client().in_flight(), client.client().streams()) {
+            (0, 0) => Ok(()),
+            (calls, streams) => Invariant::I9
+                .violated(format!("client {number} has {calls} calls and {streams} streams left")),
+        }
+    }
+
+    /// Lets go of the client in one way or another.
+    pub(super) async fn leave(&self, rng: &mut Rng) {
+        let Some(Caller { client, .. }) = self.here.take() else { return };
+        match rng.below(3) {
+            0 => client.close(),
+            1 => client.shutdown().await,
+            _ => {}
+        }
+    }
+}
+
+impl ServerNode {
+    pub(super) fn new(node: Node, plan: ServerPlan, owner: bool, ledger: Ledger) -> Self {
+        Self { node, plan, owner, ledger, here: Cell(Arc::default()) }
+    }
+
+    /// Has a server here after some time, with this id or its own, which publishes updates.
+    pub(super) fn start(&self, after: Duration, mut id: Option<String>) -> Job<()> {
+        let (node, owner, ledger, here) =
+            (self.node.clone(), self.owner, self.ledger.clone(), self.here.clone());
+        let (options, affinity) = (self.plan.options(), self.plan.affinity);
+        self.node.spawn(async move {
+            sleep(&node, after).await;
+            let (number, server, runtime) = loop {
+                let runtime = StoppableRuntime::new(node.runtime());
+                let (number, id) = ledger.new_server(node.number(), id.take());
+                let handlers =
+                    Handlers { server: number, affinity, runtime: node.runtime(), ledger: ledger.clone() };
+                let options = options.clone().id(id);
+                match HatsServer::with_runtime(node.bus(), runtime.clone(), handlers, options).await {
+                    Ok(server) => break (number, Arc::new(server), runtime),
+                    Err(_) => sleep(&node, PAUSE).await,
+                }
+            };
+            here.put(Open { number, server: Arc::clone(&server), runtime, publishes: true });
+            // Unless it was closed meanwhile.
+            while owner && server.register_own_fit_topic(OWNER).await.is_err_and(|error| !is_over(&error)) {
+                sleep(&node, PAUSE).await;
+            }
+            drop(server);
+            let publishing = publish(node.clone(), here, number, ledger);
+            node.runtime().spawn(Box::pin(publishing));
+        })
+    }
+
+    /// Ends the server that is here, if one is, and gives when it has ended where that can be told.
+    pub(super) fn stop(&self, how: Stop) -> Option<Job<()>> {
+        if how == Stop::Crash {
+            self.ledger.crashes(self.node.number());
+            self.node.crash();
+            drop(self.here.take());
+            return None;
+        }
+        let Open { number, server, runtime, .. } = self.here.take()?;
+        let (ledger, place, node) = (self.ledger.clone(), self.node.clone(), self.node.number());
+        match how {
+            Stop::Shutdown => Some(self.node.spawn(async move {
+                ledger.count(Fault::Drain);
+                let began = ledger.now();
+                server.shutdown().await;
+                let ended = ledger.now();
+                // What was stopped in the same moment is gone by then.
+                sleep(&place, GRAIN).await;
+                ledger.shut_down(number, node, began, ended);
+            })),
+            Stop::Kill => {
+                ledger.count(Fault::Kill);
+                ledger.server_died(number);
+                server.kill();
+                None
+            }
+            Stop::RuntimeEnd => {
+                ledger.count(Fault::RuntimeEnd);
+                ledger.server_died(number);
+                runtime.stop();
+                // That it has ended is said at once.
+                Some(self.node.spawn(async move {
+                    let began = ledger.now();
+                    server.shutdown().await;
+                    ledger.shut_down_at_once(number, node, began);
+                }))
+            }
+            Stop::Drop | Stop::Crash => None,
+        }
+    }
+
+    /// Has the server serve everything again, if the bus gave up something.
+    pub(super) async fn mend(&self) {
+        let (open, owner) = (self.here.get(), self.owner);
+        let mended = match open {
+            Some(Open { server, .. }) => {
+                let mending = async move { serve(&server).await && (!owner || own(&server).await) };
+                self.node.spawn(mending).await
+            }
+            None => None,
+        };
+        if mended != Some(true) {
+            drop(self.here.take());
+            self.start(Duration::ZERO, None).await;
+        }
+    }
+
+    /// The id of the server that is here, if one is.
+    pub(super) fn id(&self) -> Option<String> {
+        Some(self.here.get()?.server.server().id().to_owned())
+    }
+
+    /// Ends its publishing.
+    pub(super) fn fall_silent(&self) {
+        if let Some(open) = &mut *self.here.lock() {
+            open.publishes = false;
+        }
+    }
+
+    /// Checks that the server holds nothing (I9).
+    pub(super) fn check_idle(&self) -> Checked {
+        let Some(Open { server, number, .. }) = self.here.get() else { return Ok(()) };
+        match (server.server().in_flight(), server.server().streams()) {
+            (0, 0) => Ok(()),
+            (calls, streams) => Invariant::I9
+                .violated(format!("server {number} has {calls} calls and {streams} streams left")),
+        }
+    }
+}
+
+/// Publishes an update now and then, as long as this server is here.
+async fn publish(node: Node, here: Cell<Open>, server: usize, ledger: Ledger) {
+    loop {
+        sleep(&node, 2 * PAUSE).await;
+        let Some(open) = here.get().filter(|open| open.number == server && open.publishes) else { return };
+        let calm = ledger.is_calm();
+        let update = Reply { number: 0, server: server as u64 };
+        let published = open.server.publish_news(&update).await;
+        if let (true, Err(error)) = (calm, published) {
+            ledger.judge(Invariant::I16.violated(format!("a fresh update was not published: {error}")));
+        }
+    }
+}
+
+/// Whether a server registers nothing any more.
+fn is_over(error: &psrpc::Error) -> bool {
+    *error.code() == ErrorCode::Canceled || error.reason() == Some(Reason::RuntimeEnded)
+}
+
+/// Serves all methods without topics; whether they are.
+async fn serve(server: &HatsServer) -> bool {
+    let is_served =
+        |method: &&Method| ["Fit", "Pick", "Census", "Parade", "PickParade"].contains(&method.name);
+    let methods: Vec<_> = HATS_SERVICE.methods.iter().filter(is_served).collect();
+    is_served_now(server.server().register(&methods, &[]).await)
+}
+
+/// Serves what one server alone serves; whether it does.
+async fn own(server: &HatsServer) -> bool {
+    is_served_now(server.register_own_fit_topic(OWNER).await)
+}
+
+fn is_served_now(registered: Result<(), psrpc::Error>) -> bool {
+    registered.map_or_else(|error| *error.code() == ErrorCode::AlreadyExists, |()| true)
+}
+
+async fn sleep(node: &Node, duration: Duration) {
+    let runtime = node.runtime();
+    runtime.sleep_until(runtime.now().time + duration).await;
+}
+
+impl ClientPlan {
+    fn options(&self) -> ClientOptions {
+        let streams = StreamLimits { unread_per_stream: self.room, ..StreamLimits::DEFAULT };
+        let options = ClientOptions::new()
+            .skew_allowance(self.allowance)
+            .stream_idle_timeout(IDLE)
+            .limits(ClientLimits { streams, ..ClientLimits::DEFAULT });
+        match self.surrounded {
+            true => options.request_hook(|_, _| {}).interceptor(Retry::new().attempts(1)),
+            false => options,
+        }
+    }
+}
+
+impl ServerPlan {
+    fn options(&self) -> ServerOptions {
+        let streams = StreamLimits { unread_per_stream: self.room, ..StreamLimits::DEFAULT };
+        let options = ServerOptions::new()
+            .skew_allowance(self.allowance)
+            .stream_idle_timeout(IDLE)
+            .limits(ServerLimits { streams, ..ServerLimits::DEFAULT });
+        match self.surrounded {
+            true => options.interceptor(|request: Request<AnyMessage>, next: NextHandler| next.run(request)),
+            false => options,
+        }
+    }
+}
