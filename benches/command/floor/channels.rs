@@ -10,12 +10,12 @@ use super::Hops;
 use crate::Fault;
 use crate::load::{Load, Unit, Workers};
 
-/// A message, and whose it is.
-type Letter = (usize, Bytes);
+/// A worker's number, and a message to it or from it.
+type WorkerMessage = (usize, Bytes);
 
 struct Channels {
     number: usize,
-    there: Vec<UnboundedSender<Letter>>,
+    there: Vec<UnboundedSender<WorkerMessage>>,
     back: UnboundedReceiver<Bytes>,
     message: Bytes,
     rounds: usize,
@@ -39,11 +39,11 @@ pub(super) fn load(hops: &Hops, concurrency: usize) -> Box<dyn Load> {
 }
 
 /// A task that sends back what it gets.
-fn server(backs: Arc<[UnboundedSender<Bytes>]>) -> UnboundedSender<Letter> {
-    let (there, mut heard) = unbounded_channel::<Letter>();
+fn server(backs: Arc<[UnboundedSender<Bytes>]>) -> UnboundedSender<WorkerMessage> {
+    let (there, mut received) = unbounded_channel::<WorkerMessage>();
     tokio::spawn(async move {
-        while let Some((number, message)) = heard.recv().await {
-            // Nobody is there in the end.
+        while let Some((number, message)) = received.recv().await {
+            // The workers have gone in the end.
             let _ = backs[number].send(message);
         }
     });

@@ -1,14 +1,14 @@
 //! The floor: the same hops without the protocol. What no protocol can be quicker than.
 
 mod channels;
-mod ear;
 mod hops;
-mod letters;
+mod messages;
 mod nats;
+mod raw_connection;
 mod reader;
 mod redis;
 mod sockets;
-mod words;
+mod wire;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

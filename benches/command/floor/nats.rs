@@ -8,74 +8,74 @@ use bytes::Bytes;
 use futures_core::Stream;
 use tokio::task::JoinSet;
 
-use super::letters::{self, Boxes, Correspondent, Post};
+use super::messages::{self, Inboxes, Publish, Worker};
 use super::{Hops, Names};
 use crate::Fault;
 use crate::load::{Load, Workers};
 
-struct NatsPost {
+struct NatsPublisher {
     client: Client,
     subject: async_nats::Subject,
 }
 
-impl Post for NatsPost {
-    async fn publish(&mut self, letter: Bytes) -> Result<(), Fault> {
-        Ok(self.client.publish(self.subject.clone(), letter).await?)
+impl Publish for NatsPublisher {
+    async fn publish(&mut self, message: Bytes) -> Result<(), Fault> {
+        Ok(self.client.publish(self.subject.clone(), message).await?)
     }
 }
 
 pub(super) async fn load(url: &str, hops: Hops, concurrency: usize) -> Result<Box<dyn Load>, Fault> {
     let (names, mut tasks) = (Names::new(), JoinSet::new());
-    let (boxes, answers) = Boxes::new(concurrency);
+    let (inboxes, answers) = Inboxes::new(concurrency);
     let client = async_nats::connect(url).await?;
-    let hears = if hops.is_one_way() { None } else { Some(listen(&client, &names.back).await?) };
+    let answered = if hops.is_one_way() { None } else { Some(subscribe(&client, &names.back).await?) };
     for _ in 0..hops.answers {
         let server = async_nats::connect(url).await?;
-        let heard = listen(&server, &names.there).await?;
-        let post = NatsPost { client: server, subject: names.back.as_str().into() };
-        match hears {
-            Some(_) => tasks.spawn(answer(heard, post, hops.clone())),
-            None => tasks.spawn(deliver(heard, boxes.clone())),
+        let received = subscribe(&server, &names.there).await?;
+        let publisher = NatsPublisher { client: server, subject: names.back.as_str().into() };
+        match answered {
+            Some(_) => tasks.spawn(answer(received, publisher, hops.clone())),
+            None => tasks.spawn(deliver(received, inboxes.clone())),
         };
     }
-    if let Some(heard) = hears {
-        tasks.spawn(deliver(heard, boxes));
+    if let Some(received) = answered {
+        tasks.spawn(deliver(received, inboxes));
     }
     let worker = |(answers, number)| {
-        let post = NatsPost { client: client.clone(), subject: names.there.as_str().into() };
-        Correspondent { post, number, answers, hops: hops.clone() }
+        let publisher = NatsPublisher { client: client.clone(), subject: names.there.as_str().into() };
+        Worker { publisher, number, answers, hops: hops.clone() }
     };
     Ok(Workers::load(answers.into_iter().zip(0..).map(worker).collect(), tasks))
 }
 
 /// Subscribes; the subscription is live when this returns.
-async fn listen(client: &Client, subject: &str) -> Result<Subscriber, Fault> {
-    let heard = client.subscribe(subject.to_owned()).await?;
+async fn subscribe(client: &Client, subject: &str) -> Result<Subscriber, Fault> {
+    let received = client.subscribe(subject.to_owned()).await?;
     // What comes back on the same connection comes after it.
     let inbox = client.new_inbox();
     let mut echo = client.subscribe(inbox.clone()).await?;
     client.publish(inbox, Bytes::new()).await?;
     next(&mut echo).await.ok_or("the connection is gone")?;
-    Ok(heard)
+    Ok(received)
 }
 
 /// A server: answers each message with the next one.
-async fn answer(mut heard: Subscriber, mut post: NatsPost, hops: Hops) {
-    while let Some(letter) = next(&mut heard).await {
-        let Some((hop, worker)) = letters::read(&letter) else { return };
-        if post.publish(letters::write(&hops, hop + 1, worker)).await.is_err() {
+async fn answer(mut received: Subscriber, mut publisher: NatsPublisher, hops: Hops) {
+    while let Some(message) = next(&mut received).await {
+        let Some((hop, worker)) = messages::read(&message) else { return };
+        if publisher.publish(messages::write(&hops, hop + 1, worker)).await.is_err() {
             return;
         }
     }
 }
 
-async fn deliver(mut heard: Subscriber, boxes: Boxes) {
-    while let Some(letter) = next(&mut heard).await {
-        boxes.put(&letter);
+async fn deliver(mut received: Subscriber, inboxes: Inboxes) {
+    while let Some(message) = next(&mut received).await {
+        inboxes.put(&message);
     }
 }
 
-async fn next(heard: &mut Subscriber) -> Option<Bytes> {
-    let message = poll_fn(|cx| Pin::new(&mut *heard).poll_next(cx)).await?;
+async fn next(received: &mut Subscriber) -> Option<Bytes> {
+    let message = poll_fn(|cx| Pin::new(&mut *received).poll_next(cx)).await?;
     Some(message.payload)
 }

@@ -53,20 +53,20 @@ impl Reader {
         }
     }
 
-    /// Passes over these words.
+    /// Passes over these bytes.
     ///
     /// # Errors
     ///
-    /// With what came instead.
-    pub(super) fn expect(&mut self, words: &[u8]) -> io::Result<()> {
-        while self.ahead().len() < words.len() {
+    /// If other bytes came, which the error shows.
+    pub(super) fn expect(&mut self, expected: &[u8]) -> io::Result<()> {
+        while self.ahead().len() < expected.len() {
             self.more()?;
         }
-        if !self.ahead().starts_with(words) {
+        if !self.ahead().starts_with(expected) {
             let said = String::from_utf8_lossy(self.ahead()).into_owned();
             return Err(io::Error::other(format!("the server says {said:?}")));
         }
-        self.from += words.len();
+        self.from += expected.len();
         Ok(())
     }
 }

@@ -4,7 +4,7 @@ use std::io;
 use std::thread;
 use std::time::Duration;
 
-use super::ear::{Door, Ear, Ending};
+use super::raw_connection::{Endpoint, RawConnection, ShutdownOnDrop};
 use super::{Hops, Names};
 use crate::Fault;
 use crate::load::{Load, Pace, Slice};
@@ -13,36 +13,36 @@ use crate::place::Kind;
 
 /// The client's end, and the ends of the servers.
 struct Sockets {
-    /// Where it is not at work.
-    ear: Option<Ear>,
+    /// `None` while it is at work.
+    connection: Option<RawConnection>,
     hops: usize,
     answers: usize,
-    _servers: Vec<Ending>,
+    _servers: Vec<ShutdownOnDrop>,
 }
 
 pub(super) fn load(kind: Kind, url: &str, hops: &Hops) -> Result<Box<dyn Load>, Fault> {
-    let (door, names) = (door(kind, url)?, Names::new());
+    let (endpoint, names) = (endpoint(kind, url)?, Names::new());
     let mut servers = Vec::new();
-    // With nothing to answer one end hears what it says, by way of the server.
-    let listens = if hops.is_one_way() { &names.there } else { &names.back };
+    // Of a message that nobody answers, the client is the subscriber itself.
+    let channel = if hops.is_one_way() { &names.there } else { &names.back };
     for _ in 0..if hops.is_one_way() { 0 } else { hops.answers } {
-        let mut server = Ear::new(&door, hops, &names, &names.there)?;
-        servers.push(server.ending()?);
+        let mut server = RawConnection::new(&endpoint, hops, &names, &names.there)?;
+        servers.push(server.shutdown_on_drop()?);
         let count = hops.sizes.len();
-        // It ends with its connection.
+        // The thread ends with its connection.
         thread::spawn(move || while answer(&mut server, count).is_ok() {});
     }
-    let ear = Some(Ear::new(&door, hops, &names, listens)?.impatient()?);
-    Ok(Box::new(Sockets { ear, hops: hops.sizes.len(), answers: hops.answers, _servers: servers }))
+    let connection = Some(RawConnection::new(&endpoint, hops, &names, channel)?.with_timeout()?);
+    Ok(Box::new(Sockets { connection, hops: hops.sizes.len(), answers: hops.answers, _servers: servers }))
 }
 
-/// Where the server is, and who we are there.
-fn door(kind: Kind, url: &str) -> Result<Door, Fault> {
+/// The endpoint that a URL names.
+fn endpoint(kind: Kind, url: &str) -> Result<Endpoint, Fault> {
     if kind == Kind::Nats {
         let first = url.split(',').next().unwrap_or_default();
         let server: async_nats::ServerAddr = first.parse()?;
         let (user, password) = (server.username().map(Into::into), server.password().map(Into::into));
-        return Ok(Door { kind, host: server.host().into(), port: server.port(), user, password });
+        return Ok(Endpoint { kind, host: server.host().into(), port: server.port(), user, password });
     }
     let client = redis::Client::open(url)?;
     let (info, settings) = (client.get_connection_info(), client.get_connection_info().redis_settings());
@@ -50,27 +50,27 @@ fn door(kind: Kind, url: &str) -> Result<Door, Fault> {
         return Err("a Redis server is reached by TCP here".into());
     };
     let (user, password) = (settings.username().map(Into::into), settings.password().map(Into::into));
-    Ok(Door { kind, host: host.clone(), port: *port, user, password })
+    Ok(Endpoint { kind, host: host.clone(), port: *port, user, password })
 }
 
 /// The server's part of one unit.
-fn answer(server: &mut Ear, hops: usize) -> io::Result<()> {
+fn answer(server: &mut RawConnection, hops: usize) -> io::Result<()> {
     for hop in (0..hops).step_by(2) {
-        server.hear(hop)?;
+        server.receive(hop)?;
         if hop == 0 {
             server.lock()?;
         }
-        server.say(hop + 1)?;
+        server.send(hop + 1)?;
     }
     Ok(())
 }
 
 /// The client's part of one unit.
-fn ask(client: &mut Ear, hops: usize, answers: usize) -> io::Result<()> {
+fn ask(client: &mut RawConnection, hops: usize, answers: usize) -> io::Result<()> {
     for hop in (0..hops).step_by(2) {
-        client.say(hop)?;
+        client.send(hop)?;
         for _ in 0..answers {
-            client.hear((hop + 1).min(hops - 1))?;
+            client.receive((hop + 1).min(hops - 1))?;
         }
     }
     Ok(())
@@ -80,23 +80,23 @@ impl Load for Sockets {
     fn slice<'a>(&'a mut self, length: Duration, _: Pace, tally: &'a mut Tally) -> Slice<'a> {
         Box::pin(async move {
             let (hops, answers) = (self.hops, self.answers);
-            let mut ear = self.ear.take().ok_or("the sockets are gone")?;
+            let mut connection = self.connection.take().ok_or("the sockets are gone")?;
             let meter = Meter::start(tally);
             let end = meter.began() + length;
-            let (ear, took) = tokio::task::spawn_blocking(move || {
+            let (connection, took) = tokio::task::spawn_blocking(move || {
                 let (mut took, mut begun) = (Vec::new(), now());
                 while begun < end {
-                    ask(&mut ear, hops, answers)?;
+                    ask(&mut connection, hops, answers)?;
                     let done = now();
                     took.push((done - begun).as_nanos() as u64);
                     begun = done;
                 }
-                Ok::<_, io::Error>((ear, took))
+                Ok::<_, io::Error>((connection, took))
             })
             .await??;
             meter.stop(tally);
             took.into_iter().for_each(|nanos| tally.took(nanos));
-            self.ear = Some(ear);
+            self.connection = Some(connection);
             Ok(())
         })
     }
