@@ -199,10 +199,7 @@ mod tests {
     #[test]
     fn what_is_not_there_is_named_with_its_place() {
         assert_eq!(problems("`src/nowhere.rs`"), ["text.md:1: src/nowhere.rs is not there"]);
-        assert_eq!(
-            problems("`src/check.rs`: `check`, `nothing`"),
-            ["text.md:1: src/check.rs has no nothing"]
-        );
+        assert_eq!(problems("`src/rooms.rs`: `draw`, `nobody`"), ["text.md:1: src/rooms.rs has no nobody"]);
         assert_eq!(problems("`cargo run -p nobody`"), ["text.md:1: there is no package nobody"]);
         assert_eq!(problems("`cargo run --example none`"), ["text.md:1: there is no example none"]);
         assert_eq!(problems("`./test all`"), ["text.md:1: ./test has no part all"]);
