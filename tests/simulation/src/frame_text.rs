@@ -1,4 +1,4 @@
-//! Frames and handles in a few words, for the trace.
+//! Frames and handles as short texts, for the trace.
 
 use std::fmt;
 

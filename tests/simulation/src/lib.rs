@@ -1,5 +1,6 @@
-//! A deterministic simulator of the engine, of the driver and of services: clients and servers on virtual clocks, a bus with seeded faults, and a
-//! model that checks the invariants after every step.
+//! A deterministic simulator of the engine, of the driver and of services: clients and servers on
+//! virtual clocks, a bus with seeded faults, and a model that checks the invariants after every
+//! step.
 //!
 //! One seed decides everything, so that a seed that fails fails again:
 //!
@@ -18,25 +19,32 @@
 //! cargo run --release -p psrpc-simulation -- exhaustive
 //! ```
 //!
-//! `run` prints a hash of all traces, which is the same in debug and release. `planted` plants one bug after the other
-//! in the engine or the driver, and tells which invariant each violates ([`seeds::planted_defects`]).
+//! `run` prints a hash of all traces, which is the same in debug and release. `planted` plants one
+//! bug after the other in the engine or the driver, and tells which invariant each violates
+//! ([`seeds::planted_defects`]).
 //!
-//! The driver is simulated too, and so is any service: a [`World`] runs real clients and servers, with their generated code, handlers
-//! and interceptors, in virtual time under the same faults. [`simulate_driver`] is a seed of that.
+//! The driver is simulated too, and so is any service: a [`World`] runs real clients and servers,
+//! with their generated code, handlers and interceptors, in virtual time under the same faults.
+//! [`simulate_driver`] is a seed of that.
 //!
-//! Seeds are samples. For scenarios that are small enough [`mod@exhaustive`] goes through every schedule, in a world of its own.
+//! Seeds are samples. For scenarios that are small enough [`mod@exhaustive`] goes through every
+//! schedule, in a world of its own.
 //!
 //! # Where things are
 //!
-//! - `engines` runs engines: a seed is a `Simulation`, whose nodes live in an `EngineWorld`. An `EngineNode` drives an engine on a
-//!   skewed clock for its user, a `ClientUser` or a `ServerUser`.
+//! - `engines` runs engines: a seed is a `Simulation`, whose nodes live in an `EngineWorld`. An
+//!   `EngineNode` drives an engine on a skewed clock for its user, a `ClientUser` or a
+//!   `ServerUser`.
 //! - `services` runs real clients and servers, in a [`World`].
-//! - [`mod@exhaustive`] runs engines too, through every schedule of a [`Scenario`](exhaustive::scenario::Scenario).
-//! - [`judge`] has the invariants. Its [`Model`](judge::model::Model) hears the facts of a run of engines and knows nothing else.
-//!   What the users of services see is in the `Ledger`, which judges it.
+//! - [`mod@exhaustive`] runs engines too, through every schedule of a
+//!   [`Scenario`](exhaustive::scenario::Scenario).
+//! - [`judge`] has the invariants. Its [`Model`](judge::model::Model) hears the facts of a run of
+//!   engines and knows nothing else. What the users of services see is in the `Ledger`, which
+//!   judges it.
 //! - [`seeds`] runs one seed or many.
-//! - The files beside these folders are what several of them share. The `Scene` is the virtual time, the agenda and the trace. The
-//!   `Net` carries frames between nodes and spoils some, with the help of the `frame_forger`.
+//! - The files beside these folders are what several of them share. The `Scene` is the virtual
+//!   time, the agenda and the trace. The `Net` carries frames between nodes and spoils some, with
+//!   the help of the `frame_forger`.
 
 #![forbid(unsafe_code)]
 

@@ -1,4 +1,4 @@
-//! What the nodes of a run go by.
+//! The names of nodes: `NodeId` in traces and for the judge, `Peer` on the bus.
 
 use std::fmt;
 

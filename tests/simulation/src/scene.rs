@@ -1,4 +1,4 @@
-//! The scene: virtual time, the agenda of what is still to happen, and the record of what has.
+//! The scene of a run: the virtual time, the agenda of events to come, and the trace of past ones.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;

@@ -1,4 +1,5 @@
-//! The user of a client: makes calls of every kind, chooses servers, subscribes, cancels, and closes.
+//! The user of a client: makes calls of every kind, chooses servers, subscribes, cancels, and
+//! closes.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;

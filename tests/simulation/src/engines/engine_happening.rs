@@ -1,4 +1,4 @@
-//! Happenings: everything that can stand on the agenda of a run.
+//! Happenings: everything that can be on the agenda of a run of engines.
 
 use psrpc_engine::proto::Frame;
 use psrpc_engine::{BusError, Token};

@@ -1,4 +1,5 @@
-//! A node: an engine with its clocks, its timer and its user, driven as the engine's contract says.
+//! An engine node: an engine with its clocks, its timer and its user, driven as the engine's
+//! contract says.
 
 use std::fmt::Debug;
 use std::time::Duration;

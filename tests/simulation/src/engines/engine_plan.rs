@@ -1,4 +1,4 @@
-//! The plan: what a seed decides before a run begins.
+//! The plan of a run of engines: what its seed decides before it begins.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The world: what surrounds every node of a run.
+//! The engine world: everything that the nodes of a run share.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;

@@ -1,4 +1,4 @@
-//! The service that all nodes of a run speak: a method of each kind.
+//! The methods of the service that all nodes of a run use: at least one of each kind.
 
 use psrpc_engine::Route;
 use psrpc_engine::proto::{MethodProperties, Routing};

@@ -1,5 +1,5 @@
-//! Engines, driven in virtual time over the simulated network: what a seed plans, the nodes that drive the engines, and the users
-//! above them.
+//! Engines, driven in virtual time over the simulated network: what a seed plans, the nodes that
+//! drive the engines, and the users above them.
 
 mod client_user;
 mod engine_happening;

@@ -1,4 +1,5 @@
-//! The user of a server: bids, elects, declines, rejects, runs handlers that take their time or fail, and publishes.
+//! The user of a server: bids, elects, declines, rejects, runs handlers that take their time or
+//! fail, and publishes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

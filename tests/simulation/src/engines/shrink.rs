@@ -1,4 +1,4 @@
-//! Shrinking: what of a seed that fails can be left out while it still fails in the same way.
+//! Shrinking: leaves out everything of a failing seed without which it still fails in the same way.
 
 use std::collections::BTreeSet;
 use std::fmt;

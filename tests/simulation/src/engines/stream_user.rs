@@ -1,4 +1,5 @@
-//! The user of the open streams of one node, the same on both sides: sends, receives, takes its time, and closes.
+//! The user of the open streams of one node, the same on both sides: sends, receives, takes its
+//! time, and closes.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -1,4 +1,5 @@
-//! What the users of clients, of servers and of streams do at some moment, as it stands on the agenda.
+//! Acts of users: what the users of clients, servers and streams do by themselves, as an entry of
+//! the agenda.
 
 use bytes::Bytes;
 use psrpc_engine::proto::{ErrorResponse, Text};

@@ -1,4 +1,4 @@
-//! A node: an engine with its user, driven as the engine's contract says.
+//! A driven node: an engine with its scripted user, driven as the engine's contract says.
 
 use psrpc_engine::{Client, Due, Engine, Output, Server, SubscriptionHandle, Time};
 

@@ -1,7 +1,7 @@
 //! Histories: what each node did after each sequence of inputs that it was ever given.
 //!
-//! An engine is deterministic (invariant I17), so what it does follows from its history alone: it is run once for each, and
-//! the schedules that bring it there share that.
+//! An engine is deterministic (invariant I17), so what it does follows from its history alone: it
+//! is run once for each, and the schedules that bring it there share that.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -1,4 +1,5 @@
-//! The users of the engines: what they do follows from what they are told, with nothing left to chance.
+//! The scripted users of the engines: what they do follows from the events of the engine alone, and
+//! nothing is left to chance.
 
 use psrpc_engine::proto::Any;
 use psrpc_engine::{

@@ -1,4 +1,5 @@
-//! The search: all states of a scenario, those that are equally many steps from the beginning together.
+//! The search: all states of a scenario, those that are equally many steps from the beginning
+//! together.
 
 use std::collections::BTreeMap;
 

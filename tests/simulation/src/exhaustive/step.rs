@@ -1,4 +1,5 @@
-//! Steps: what a node does in one step, as far as anybody else takes notice of it.
+//! Steps: what comes to a node, and what the node does then, as far as other nodes or the oracle
+//! notice it.
 
 use psrpc_engine::proto::{Channel, Frame, StreamBody};
 use psrpc_engine::{ClientEvent, RequestHandle, ServerEvent, SubscriptionHandle, SubscriptionKind, Time};

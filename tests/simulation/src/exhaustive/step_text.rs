@@ -1,4 +1,4 @@
-//! Steps in plain words, for people who look at a schedule that fails.
+//! Steps in plain words, for people who read a schedule that fails.
 
 use std::fmt;
 
@@ -13,7 +13,7 @@ use crate::frame_text::FrameText;
 
 /// A step, and what the node did.
 pub(super) fn show_step(taken: &Taken, histories: &Histories) -> String {
-    let input = |pending: &Pending| InWords(histories.input(pending.input));
+    let input = |pending: &Pending| InputText(histories.input(pending.input));
     let what = match &taken.what {
         Move::Come(pending) => format!("{} {}", name(pending.to()), input(pending)),
         Move::Double(pending) => format!("{} {} (doubled)", name(pending.to()), input(pending)),
@@ -41,7 +41,7 @@ fn in_timeouts(time: Time) -> f64 {
 fn said(fact: &StepFact) -> Option<String> {
     match fact {
         StepFact::Heard(_) | StepFact::Did(_) => None,
-        StepFact::Published(_, frame) => Some(format!("publishes {}", FrameInWords(frame))),
+        StepFact::Published(_, frame) => Some(format!("publishes {}", ShortStreamText(frame))),
         StepFact::Client(ClientEvent::Dropped(dropped)) | StepFact::Server(ServerEvent::Dropped(dropped)) => {
             Some(format!("drops it: {}", dropped.reason))
         }
@@ -50,13 +50,13 @@ fn said(fact: &StepFact) -> Option<String> {
     }
 }
 
-struct InWords<'a>(&'a NodeInput);
+struct InputText<'a>(&'a NodeInput);
 
-impl fmt::Display for InWords<'_> {
+impl fmt::Display for InputText<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             NodeInput::Tick => write!(f, "is woken by its timer"),
-            NodeInput::Frame(_, frame) => write!(f, "gets {}", FrameInWords(frame)),
+            NodeInput::Frame(_, frame) => write!(f, "gets {}", ShortStreamText(frame)),
             NodeInput::Act(act) => f.write_str(match act {
                 NodeAct::Call => "makes the call",
                 NodeAct::Cancel => "cancels the call",
@@ -70,9 +70,9 @@ impl fmt::Display for InWords<'_> {
     }
 }
 
-struct FrameInWords<'a>(&'a Frame);
+struct ShortStreamText<'a>(&'a Frame);
 
-impl fmt::Display for FrameInWords<'_> {
+impl fmt::Display for ShortStreamText<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Frame::Stream(stream) = self.0 else { return FrameText(self.0).fmt(f) };
         match &stream.body {

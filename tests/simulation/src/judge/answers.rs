@@ -1,4 +1,4 @@
-//! What servers' users did: which handlers they started, and what they answered.
+//! What the users of servers did: which handlers they started, and what they answered.
 
 use bytes::Bytes;
 use psrpc_engine::proto::{ErrorCode, ErrorResponse, Text};

@@ -1,4 +1,5 @@
-//! The judge: the invariants, the facts of a run of engines, and an independent model that finds the first fact that violates one.
+//! The judge: the invariants, the facts of a run of engines, and an independent model that finds
+//! the first fact that violates one.
 
 mod answers;
 mod call_history;

@@ -1,4 +1,5 @@
-//! The model: what must hold of engines in a run, judged independently of them by the facts of the run.
+//! The model: what must hold of engines in a run, judged independently of them by the facts of the
+//! run.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Payloads: what the users of a run say to each other, so that it can be told who said what about which call.
+//! Payloads: what the users of a run send to each other. Each names the call that it belongs to.
 
 use bytes::Bytes;
 use psrpc_engine::proto::{Metadata, Text};

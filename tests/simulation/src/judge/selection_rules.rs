@@ -1,4 +1,5 @@
-//! What a selection may end with: the rules of PROTOCOL section 6 once more, worked out from what the client has heard.
+//! The rules of PROTOCOL section 6 for selecting a server, worked out again from the bids that the
+//! client has heard.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Invariants, and what it looks like when one is violated.
+//! The invariants, and a violation of one.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! Kept seeds: those that failed once.
+//! Kept seeds: those that failed once, from `kept.txt`.
 
 /// A seed that failed once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

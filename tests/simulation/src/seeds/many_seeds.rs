@@ -1,4 +1,4 @@
-//! Many seeds: run on several threads, and handed over in their order.
+//! Many seeds: runs them on several threads, and hands over the reports in the order of the seeds.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,4 +1,5 @@
-//! Seeds: what runs of one, many of them, those that failed once, and those that catch a planted defect.
+//! Seeds: runs one, runs many, keeps those that failed once, and finds those that catch a planted
+//! defect.
 
 pub(crate) mod kept_seeds;
 pub(crate) mod many_seeds;

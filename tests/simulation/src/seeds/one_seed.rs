@@ -1,4 +1,4 @@
-//! Seeds: what is run of each.
+//! One seed: which simulations run for it.
 
 use crate::engines::simulation::simulate;
 use crate::report::{Report, same_trace};

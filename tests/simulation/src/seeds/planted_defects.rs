@@ -1,4 +1,5 @@
-//! Planted defects: whether the simulator catches each of the engine's and the driver's, in which seed and by which invariant.
+//! Planted defects: whether the simulator catches each of the engine's and the driver's, in which
+//! seed and by which invariant.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};

@@ -1,8 +1,9 @@
 //! The sequence chart: what happened in a run, drawn as a message sequence chart.
 //!
-//! Each thing that happens has a row of its own, so that no text is in the way of another. A frame is an arrow from the
-//! row in which it was published to the row in which it arrives. What clients do is told to the left of them, and what
-//! servers do to the right, so that the arrows have the middle.
+//! Each thing that happens has a row of its own, so that no text is in the way of another. A frame
+//! is an arrow from the row in which it was published to the row in which it arrives. What clients
+//! do is told to the left of them, and what servers do to the right, so that the arrows have the
+//! middle.
 
 mod short_names;
 

@@ -1,4 +1,4 @@
-//! The caller: what users of one client do with it, and with the futures that they get.
+//! The caller: uses one client and the futures that the client returns.
 
 use std::future::{Future, IntoFuture, poll_fn};
 use std::panic::resume_unwind;

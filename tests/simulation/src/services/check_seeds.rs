@@ -1,4 +1,4 @@
-//! Seeds: a test of a service, run in one world after the other.
+//! `check_seeds`: runs a test of a service in one world after the other.
 
 use std::env;
 

@@ -1,4 +1,5 @@
-//! The simulation of the driver: real clients and servers, as users have them, under every fault that the bus and the nodes know.
+//! A run of the driver: real clients and servers, under every fault that the bus and the nodes
+//! have.
 
 use std::time::Duration;
 

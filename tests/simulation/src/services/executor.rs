@@ -1,4 +1,5 @@
-//! The executor: tasks of all nodes on one thread, in an order that the seed decides, and the agenda when none is ready.
+//! The executor: tasks of all nodes on one thread, in an order that the seed decides, and the
+//! agenda when none is ready.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -86,12 +87,12 @@ pub(super) struct NodeState {
 
 /// One life of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Home {
+pub(super) struct NodeLife {
     pub(super) node: usize,
     pub(super) life: u64,
 }
 
-impl Home {
+impl NodeLife {
     pub(super) fn peer(self) -> Peer {
         Peer(self.node)
     }
@@ -101,7 +102,7 @@ impl Home {
 pub(crate) struct Slot {
     number: u64,
     /// `None` for the future that the world runs.
-    home: Option<Home>,
+    home: Option<NodeLife>,
     /// Gone while it runs.
     future: Option<Task>,
     waker: Waker,
@@ -175,7 +176,7 @@ impl Shared {
     // --- tasks -----------------------------------------------------------------------------------------------
 
     /// Adds a task of a node; it goes nowhere if the node has crashed meanwhile.
-    pub(super) fn spawn(self: &Arc<Self>, home: Home, task: Task) {
+    pub(super) fn spawn(self: &Arc<Self>, home: NodeLife, task: Task) {
         if self.lock().is_alive(home) {
             self.add(Some(home), Some(task));
         }
@@ -191,7 +192,7 @@ impl Shared {
         drop(slot);
     }
 
-    fn add(self: &Arc<Self>, home: Option<Home>, future: Option<Task>) -> (TaskId, Waker) {
+    fn add(self: &Arc<Self>, home: Option<NodeLife>, future: Option<Task>) -> (TaskId, Waker) {
         let mut state = self.lock();
         let task = TaskId { slot: state.tasks.vacant_key(), number: state.count() };
         let waker = Waker::from(Arc::new(TaskWaker { shared: Arc::clone(self), task }));
@@ -311,7 +312,7 @@ impl Shared {
 }
 
 impl ExecutorState {
-    pub(super) fn is_alive(&self, home: Home) -> bool {
+    pub(super) fn is_alive(&self, home: NodeLife) -> bool {
         self.nodes[home.node].life == home.life
     }
 

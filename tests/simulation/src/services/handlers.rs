@@ -50,9 +50,9 @@ impl Drop for RunningHandler<'_> {
 }
 
 /// A stream that is handled.
-struct Handling<'a>(&'a Ledger, usize);
+struct HandledStream<'a>(&'a Ledger, usize);
 
-impl Drop for Handling<'_> {
+impl Drop for HandledStream<'_> {
     fn drop(&mut self) {
         self.0.handling(self.1, false);
     }
@@ -93,7 +93,7 @@ impl Handlers {
         let mut rng = Rng::new(habit as u64);
         let patience = rng.maybe(300, |rng| rng.index(5));
         self.ledger.handling(id, true);
-        let _handling = Handling(&self.ledger, id);
+        let _handling = HandledStream(&self.ledger, id);
         let mut taken = 0;
         while let Some(ask) = stream.next().await {
             self.ledger.received(id, Way::ToServer, ask.number);

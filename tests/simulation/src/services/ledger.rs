@@ -1,4 +1,4 @@
-//! The ledger: what users of the driver see, and whether it can be.
+//! The ledger: records what users of the driver see, and judges it.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;

@@ -1,5 +1,6 @@
-//! Services: real clients and servers with their generated code, in virtual time over the simulated network. A test of any service
-//! runs in a `World`; `driver_run` is the simulator's own, a seed at a time.
+//! Services: real clients and servers with their generated code, in virtual time over the simulated
+//! network. A test of any service runs in a `World`; `driver_run` is the simulator's own, a seed at
+//! a time.
 
 mod caller;
 pub(crate) mod check_seeds;

@@ -1,4 +1,5 @@
-//! A node: a machine of a simulated world, with the runtime and the bus that clients and servers on it are given.
+//! A node: a machine of a simulated world, with the runtime and the bus that clients and servers on
+//! it are given.
 
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -11,7 +12,7 @@ use psrpc::bus::{Accepted, Bus, Full, Offer, Receipt, Sink, Subscription, Wakes}
 use psrpc::proto::{Channel, Frame, Seed};
 use psrpc::{BusError, Now, Runtime, SubscriptionKind, Task, Time};
 
-use super::executor::{ExecutorState, Home, ServiceHappening, Shared};
+use super::executor::{ExecutorState, NodeLife, ServiceHappening, Shared};
 use crate::clock::Clock;
 use crate::fault::Fault;
 use crate::frame_text::FrameText;
@@ -124,8 +125,8 @@ impl Node {
         self.shared.lock().net.has_joined(self.peer(), channel)
     }
 
-    fn home(&self) -> Home {
-        Home { node: self.node, life: self.shared.lock().nodes[self.node].life }
+    fn home(&self) -> NodeLife {
+        NodeLife { node: self.node, life: self.shared.lock().nodes[self.node].life }
     }
 }
 
@@ -190,7 +191,7 @@ impl<T> fmt::Debug for Job<T> {
 #[derive(Clone)]
 pub struct NodeRuntime {
     shared: Arc<Shared>,
-    home: Home,
+    home: NodeLife,
 }
 
 impl Runtime for NodeRuntime {
@@ -235,7 +236,7 @@ impl fmt::Debug for NodeRuntime {
 #[derive(Clone)]
 pub struct NodeBus {
     shared: Arc<Shared>,
-    home: Home,
+    home: NodeLife,
 }
 
 impl NodeBus {
@@ -342,7 +343,7 @@ impl ExecutorState {
         true
     }
 
-    fn publish(&mut self, home: Home, channel: &Channel, frame: &Frame, receipt: Receipt, lost: bool) {
+    fn publish(&mut self, home: NodeLife, channel: &Channel, frame: &Frame, receipt: Receipt, lost: bool) {
         let Self { scene, net, nodes, .. } = self;
         let name = Arc::clone(&nodes[home.node].name);
         scene.log(name, format_args!("publishes {} on {channel}", FrameText(frame)));

@@ -1,4 +1,4 @@
-//! The nodes of the clients and servers of a run, which run on them one after the other.
+//! The nodes of a run: each runs the clients or the servers that replace each other on it.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -41,12 +41,12 @@ pub(super) struct ServerNode {
     /// Whether it is the one that serves what one alone should.
     owner: bool,
     ledger: Ledger,
-    here: Cell<Open>,
+    here: Cell<RunningServer>,
 }
 
-/// A server that is there, by its number in the ledger.
+/// The server that runs on a node, by its number in the ledger.
 #[derive(Clone)]
-struct Open {
+struct RunningServer {
     number: usize,
     server: Arc<HatsServer>,
     runtime: StoppableRuntime,
@@ -194,7 +194,7 @@ impl ServerNode {
                     Err(_) => sleep(&node, PAUSE).await,
                 }
             };
-            here.put(Open { number, server: Arc::clone(&server), runtime, publishes: true });
+            here.put(RunningServer { number, server: Arc::clone(&server), runtime, publishes: true });
             // Unless it was closed meanwhile.
             while owner && server.register_own_fit_topic(OWNER).await.is_err_and(|error| !is_over(&error)) {
                 sleep(&node, PAUSE).await;
@@ -213,7 +213,7 @@ impl ServerNode {
             drop(self.here.take());
             return None;
         }
-        let Open { number, server, runtime, .. } = self.here.take()?;
+        let RunningServer { number, server, runtime, .. } = self.here.take()?;
         let (ledger, place, node) = (self.ledger.clone(), self.node.clone(), self.node.number());
         match how {
             Stop::Shutdown => Some(self.node.spawn(async move {
@@ -250,7 +250,7 @@ impl ServerNode {
     pub(super) async fn mend(&self) {
         let (open, owner) = (self.here.get(), self.owner);
         let mended = match open {
-            Some(Open { server, .. }) => {
+            Some(RunningServer { server, .. }) => {
                 let mending = async move { serve(&server).await && (!owner || own(&server).await) };
                 self.node.spawn(mending).await
             }
@@ -276,7 +276,7 @@ impl ServerNode {
 
     /// Checks that the server holds nothing (I9).
     pub(super) fn check_idle(&self) -> Checked {
-        let Some(Open { server, number, .. }) = self.here.get() else { return Ok(()) };
+        let Some(RunningServer { server, number, .. }) = self.here.get() else { return Ok(()) };
         match (server.server().in_flight(), server.server().streams()) {
             (0, 0) => Ok(()),
             (calls, streams) => Invariant::I9
@@ -286,7 +286,7 @@ impl ServerNode {
 }
 
 /// Publishes an update now and then, as long as this server is here.
-async fn publish(node: Node, here: Cell<Open>, server: usize, ledger: Ledger) {
+async fn publish(node: Node, here: Cell<RunningServer>, server: usize, ledger: Ledger) {
     loop {
         sleep(&node, 2 * PAUSE).await;
         let Some(open) = here.get().filter(|open| open.number == server && open.publishes) else { return };

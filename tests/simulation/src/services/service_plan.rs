@@ -1,4 +1,4 @@
-//! The plan: what a seed decides before a run of the driver begins.
+//! The plan of a run of the driver: what its seed decides before it begins.
 
 use std::time::Duration;
 

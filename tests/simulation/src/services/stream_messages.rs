@@ -1,4 +1,4 @@
-//! The messages of a stream, and the invariant that they must keep to (I7).
+//! The messages of one stream in both directions, and the checks of their order (I7).
 
 use psrpc::Time;
 

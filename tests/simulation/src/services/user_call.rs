@@ -1,4 +1,5 @@
-//! The history of one call of a user of the driver, and the invariants that it must keep to.
+//! One call of a user of the driver: its history, and the checks of the invariants that hold for
+//! it.
 
 use std::collections::BTreeSet;
 

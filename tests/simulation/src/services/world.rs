@@ -1,5 +1,5 @@
-//! The world of a simulated service: virtual time, nodes that run the real psrpc, and a bus between them that goes wrong
-//! as a seed or a test says.
+//! The world of a simulated service: virtual time, nodes that run the real psrpc, and a bus between
+//! them that goes wrong as a seed or a test says.
 
 use std::fmt;
 use std::future::{Future, poll_fn};

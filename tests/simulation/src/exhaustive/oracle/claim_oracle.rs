@@ -1,4 +1,5 @@
-//! The claim of a call: who bid, who was selected, and who may run it.
+//! The claim of a call: which servers bid, which one the client selected, and which may run the
+//! call.
 
 use psrpc_engine::proto::{ClaimRequest, ClaimResponse};
 

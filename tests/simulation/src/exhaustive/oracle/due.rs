@@ -1,4 +1,5 @@
-//! What the oracles of all kinds of calls check: that a call ends once and in time, and that an answer is of a server that ran.
+//! The checks that all kinds of calls share: each ends once and in time, and each answer comes from
+//! a server that ran the call.
 
 use bytes::Bytes;
 use psrpc_engine::Time;

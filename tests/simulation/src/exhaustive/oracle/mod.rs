@@ -1,4 +1,4 @@
-//! The oracle: what must hold of the one call of a scenario, whatever the schedule.
+//! The oracle: checks the one call of a scenario, whatever the schedule.
 
 mod claim_oracle;
 mod due;

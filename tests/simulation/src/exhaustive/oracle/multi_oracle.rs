@@ -1,4 +1,4 @@
-//! What must hold of a multi call.
+//! Checks a multi call.
 
 use psrpc_engine::{ClientEvent, Reason, ServerEvent, Time};
 

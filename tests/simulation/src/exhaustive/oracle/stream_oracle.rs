@@ -1,4 +1,4 @@
-//! What must hold of a stream, from its opening to its end on both sides.
+//! Checks a stream, from its opening to its end on both sides.
 
 use bytes::Bytes;
 use psrpc_engine::proto::{Frame, StreamBody};

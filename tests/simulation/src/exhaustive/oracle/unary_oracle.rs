@@ -1,4 +1,4 @@
-//! What must hold of a unary call.
+//! Checks a unary call.
 
 use psrpc_engine::proto::{ErrorResponse, Frame};
 use psrpc_engine::{ClientEvent, Failure, Reason, Reply, ServerEvent, Time};

@@ -1,4 +1,4 @@
-//! What must hold of a subscription and an update.
+//! Checks a subscription and an update.
 
 use psrpc_engine::proto::Frame;
 use psrpc_engine::{ClientEvent, ServerEvent, Time};
