@@ -1,6 +1,7 @@
 //! The server: commands, frames and time in; frames and events out.
 
 mod context;
+mod drain;
 mod names;
 mod registry;
 mod request;
@@ -9,7 +10,6 @@ mod side;
 mod stream;
 mod updates;
 
-use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::fmt;
 use core::time::Duration;
@@ -18,6 +18,7 @@ use bytes::Bytes;
 use psrpc_proto::{Any, ErrorResponse, Frame, IdGenerator, Request, Seed, Stream, StreamBody, Text};
 
 use self::context::{Context, stream_rules};
+use self::drain::{Cause, Ending, Endings, Phase};
 use self::registry::Registry;
 use self::request::{Incoming, Requests};
 use self::role::Carries;
@@ -25,7 +26,7 @@ pub use self::side::ServerSide;
 use self::side::{Outputs, Owner, ServerStreams};
 use self::updates::Updates;
 use crate::config::{ConfigError, ServerConfig};
-use crate::core::budget::{Budget, Due, Step};
+use crate::core::budget::{Budget, Due};
 use crate::core::bus_error::BusError;
 use crate::core::handle::{
     RegistrationHandle, RequestHandle, StreamHandle, SubscriptionHandle, UpdateHandle,
@@ -33,9 +34,9 @@ use crate::core::handle::{
 use crate::core::map::HashKeys;
 use crate::core::outputs::{LentFrame, Output, Publish, Token};
 use crate::core::time::Now;
-use crate::core::timers::{Timeout, TimerId, TimerKind};
+use crate::core::timers::{Timeout, TimerKind};
 use crate::engine::Engine;
-use crate::error::{Failure, RegisterError, UpdateError};
+use crate::error::{RegisterError, UpdateError};
 use crate::event::ServerEvent;
 use crate::reason::{Counters, Dropped, Reason};
 use crate::stream::Streams;
@@ -52,63 +53,8 @@ pub struct Server {
     requests: Requests,
     streams: ServerStreams,
     updates: Updates,
-    /// What is still to be ended, in order. It does a bounded amount at a time.
-    endings: VecDeque<Ending>,
-    /// Armed while there is more to end at once.
-    more: Option<TimerId>,
+    endings: Endings,
     outputs: Outputs,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    Open,
-    /// It takes no new registrations, and is closed when nothing is in flight, those that it has are gone and clients
-    /// are told of the ends of their streams. Once the timer has fired it takes no requests either, and does not wait for
-    /// the bus to confirm that there are none or to have room for the ends; once that for lingering has, it does not wait for the handlers of streams.
-    Draining {
-        timer: Option<TimerId>,
-        linger: Option<TimerId>,
-    },
-    /// It hears nothing any more, and ends what it has without waiting for anybody.
-    Closing(Cause),
-    Closed(Cause),
-}
-
-/// Why a server closes.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Cause {
-    /// It was drained or killed.
-    Asked,
-    RuntimeEnded,
-}
-
-/// Things to be ended, and how far that is: a place in their table, or how many are left.
-enum Ending {
-    Registrations {
-        place: usize,
-    },
-    Streams {
-        place: usize,
-    },
-    StreamsOf {
-        registration: RegistrationHandle,
-        left: usize,
-    },
-    /// The handlers of streams, which are not waited for any more.
-    Handlers {
-        place: usize,
-    },
-    Requests {
-        place: usize,
-    },
-    Subscriptions {
-        place: usize,
-    },
-    Updates {
-        place: usize,
-    },
-    /// The server itself.
-    Server,
 }
 
 impl Server {
@@ -132,8 +78,7 @@ impl Server {
             requests: Requests::new(keys.clone(), &config),
             streams: Streams::new(keys, config.limits.streams),
             updates: Updates::new(),
-            endings: VecDeque::new(),
-            more: None,
+            endings: Endings::new(),
             outputs: Outputs::new(),
             ids,
             config,
@@ -384,69 +329,15 @@ impl Server {
     }
 
     fn end_streams_of(&mut self, now: Now, registration: RegistrationHandle) {
-        self.endings.push_back(Ending::StreamsOf { registration, left: usize::MAX });
+        self.endings.push(Ending::StreamsOf { registration, left: usize::MAX });
         self.end_on(now, &mut Budget::round());
     }
 
     /// Ends what is to be ended, as far as the budget reaches.
     fn end_on(&mut self, now: Now, budget: &mut Budget) {
-        let Self { requests, registry, outputs, ids, config, streams, updates, endings, more, phase } = self;
-        let cause = if let Phase::Closing(cause) = phase { Some(*cause) } else { None };
-        let abandoned = cause == Some(Cause::RuntimeEnded);
+        let Self { requests, registry, outputs, ids, config, streams, updates, endings, phase } = self;
         let mut cx = Context { now, outputs, ids, registry, config, streams };
-        while let Some(ending) = endings.front_mut() {
-            let step = match ending {
-                Ending::Registrations { place } => {
-                    cx.registry.walk(place, budget).map(|known| cx.registry.deregister(cx.outputs, known))
-                }
-                Ending::Streams { place } => cx.streams.walk(place, budget).map(|known| match abandoned {
-                    true => stream::end_with_runtime(&mut cx, known),
-                    false => stream::end(&mut cx, known),
-                }),
-                Ending::StreamsOf { registration, left } => {
-                    cx.registry.walk_streams(*registration, left, budget).map(|known| {
-                        budget.spend(cx.streams.sends_of(known));
-                        stream::end(&mut cx, known);
-                    })
-                }
-                Ending::Handlers { place } => {
-                    cx.streams.walk(place, budget).map(|known| stream::stop_handler(&mut cx, known))
-                }
-                Ending::Requests { place } => requests.walk(place, budget).map(|known| {
-                    let reason = if abandoned { Reason::RuntimeEnded } else { Reason::Killed };
-                    requests.drop_request(cx.outputs, known, reason);
-                }),
-                Ending::Subscriptions { place } => cx.registry.unsubscribe_next(cx.outputs, place, budget),
-                Ending::Updates { place } => updates.walk(place, budget).map(|known| {
-                    let failure = if abandoned { Failure::runtime_of_server } else { Failure::server_closed };
-                    updates.fail(cx.outputs, known, failure());
-                }),
-                Ending::Server => {
-                    cx.registry.forget();
-                    requests.forget(cx.outputs);
-                    cx.streams.forget_received(cx.outputs);
-                    // Nothing else tells the clients that their streams have ended.
-                    cx.outputs.withdraw(|publish| publish == Publish::Close);
-                    cx.outputs.event(ServerEvent::Closed);
-                    *phase = Phase::Closed(cause.unwrap_or(Cause::Asked));
-                    Step::Done
-                }
-            };
-            match step {
-                Step::Next(()) => {}
-                Step::Done => drop(endings.pop_front()),
-                Step::Spent => {
-                    // More is due at once.
-                    more.get_or_insert_with(|| {
-                        cx.outputs.timers.arm(now.time, TimerKind::Close, Owner::Ending)
-                    });
-                    return;
-                }
-            }
-        }
-        if let Some(more) = more.take() {
-            cx.outputs.timers.disarm(more);
-        }
+        endings.go_on(&mut cx, requests, updates, phase, budget);
     }
 
     fn on_ended(&mut self, now: Now, subscription: SubscriptionHandle, error: Option<BusError>) {
@@ -634,7 +525,7 @@ impl Engine for Server {
                     if let Phase::Draining { linger, .. } = &mut self.phase {
                         *linger = None;
                     }
-                    self.endings.push_back(Ending::Handlers { place: 0 });
+                    self.endings.push(Ending::Handlers { place: 0 });
                     self.end_on(now, &mut budget);
                 }
                 Owner::Drain => {
@@ -643,7 +534,7 @@ impl Engine for Server {
                     }
                 }
                 Owner::Ending => {
-                    self.more = None;
+                    self.endings.timer_fired();
                     self.end_on(now, &mut budget);
                 }
             }
