@@ -1,7 +1,6 @@
 //! Generates the services of the examples: messages, clients, traits and servers.
 
 fn main() -> Result<(), psrpc_build::Error> {
-    let protos =
-        ["studio", "workers", "regions", "chat", "exchange"].map(|name| format!("proto/{name}.proto"));
+    let protos = ["workers", "regions", "chat", "exchange"].map(|name| format!("proto/{name}.proto"));
     psrpc_build::compile(&protos, &["proto"])
 }

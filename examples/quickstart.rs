@@ -1,26 +1,19 @@
 //! All that PSRPC does, in one file: three servers bid for a call and the best one answers it; all of them answer a multi call;
 //! a stream; a subscription; and what can go wrong.
 //!
-//! Run it with `cargo run --example quickstart`, or with `-- --bus redis://127.0.0.1:6379` over a real bus.
+//! Run it with `cargo run --example quickstart`, or over a real bus with
+//! `cargo run --example quickstart --features buses -- --bus redis://127.0.0.1:6379`.
 
 use std::time::Duration;
 
-use clap::Parser;
 use psrpc::{Error, Selection};
-use psrpc_examples::studio::{Scene, Stroke, StudioClient, StudioServer};
-use psrpc_examples::{BusArgument, Machine};
+use psrpc_quickstart::Machine;
+use psrpc_quickstart::studio::{Scene, Stroke, StudioClient, StudioServer};
 use tokio::time::timeout;
-
-/// All that PSRPC does, in one file.
-#[derive(Parser)]
-struct Arguments {
-    #[command(flatten)]
-    bus: BusArgument,
-}
 
 #[tokio::main]
 async fn main() -> Result<(), Error> {
-    let bus = Arguments::parse().bus.connect().await?;
+    let bus = psrpc_quickstart::bus().await?;
 
     let mut servers = Vec::new();
     for (name, idle) in [("oak", 0.3), ("elm", 0.9), ("ash", 0.6)] {

@@ -1,11 +1,12 @@
 //! A client that tries again, the metadata that it sends along, the details of an error, and OpenTelemetry on the console.
 //!
-//! `cargo run --example retrying_client` plays it through in one process. Over Redis or NATS, each line in a terminal of its own:
+//! `cargo run --example retrying_client --features opentelemetry` plays it through in one process. Over Redis or NATS, each line in a
+//! terminal of its own, here with `RUN` for that command:
 //!
 //! ```text
-//! cargo run --example retrying_client -- --bus nats://127.0.0.1:4222 serve      # until Ctrl-D; fails twice, then answers
-//! cargo run --example retrying_client -- --bus nats://127.0.0.1:4222 ask OAK
-//! cargo run --example retrying_client -- --bus nats://127.0.0.1:4222 ask ELM
+//! RUN -- --bus nats://127.0.0.1:4222 serve      # until Ctrl-D; fails twice, then answers
+//! RUN -- --bus nats://127.0.0.1:4222 ask OAK
+//! RUN -- --bus nats://127.0.0.1:4222 ask ELM
 //! ```
 
 use std::sync::Arc;
