@@ -54,6 +54,7 @@ fn it_ends_with_the_last_of_the_bus() {
     drop(subscription);
     assert!(matches!(next(), Some(Delivery::Ended(None))));
     assert!(next().is_none());
+    // Polled: a thread that nobody joins notifies nobody when it ends.
     let deadline = Instant::now() + 5 * SECOND;
     while threads() > 0 {
         assert!(Instant::now() < deadline, "{} threads go on", threads());

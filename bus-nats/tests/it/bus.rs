@@ -5,7 +5,9 @@ use psrpc::bus::{Bus, Delivery, Offer, ReplyTo, Wakes};
 use psrpc::proto::{Channel, Compression, Frame};
 use psrpc_bus_nats::{NatsBus, NatsOptions};
 
-use crate::support::{Ear, SECOND, frame, number, offer, plain, publish, queue, runtime, sized, until};
+use crate::support::{
+    Ear, SECOND, frame, next_of, number, offer, plain, publish, queue, runtime, sized, watch, within,
+};
 use psrpc_servers::Server;
 
 #[tokio::test]
@@ -85,13 +87,14 @@ async fn a_queue_spreads_over_buses() {
         publish(&bus, &queue("Make"), frame(number)).await.unwrap();
     }
     let mut taken_by = [const { Vec::new() }; 3];
-    until(10 * SECOND, "all frames have come", async || {
-        for (ear, numbers) in ears.iter_mut().zip(&mut taken_by) {
-            numbers.extend(ear.waiting().iter().map(taken));
+    within(10 * SECOND, "all frames have come", async {
+        for _ in 0..900 {
+            let (ear, delivery) = next_of(&mut ears).await;
+            taken_by[ear].push(taken(&delivery));
         }
-        taken_by.iter().map(Vec::len).sum::<usize>() == 900
     })
     .await;
+    assert!(ears.iter_mut().all(|ear| ear.waiting().is_empty()), "each once");
     assert!(taken_by.iter().all(|numbers| numbers.len() > 100), "{taken_by:?}");
     let mut got = taken_by.concat();
     got.sort_unstable();
@@ -137,24 +140,24 @@ async fn updates_may_have_a_queue_group_of_their_own() {
         let connect =
             async || NatsBus::connect_with(&server.url(), runtime(), options.clone()).await.unwrap();
         let (serving, subscribing) = (connect().await, connect().await);
-        let events = [&serving, &subscribing].map(|bus| bus.monitor().unwrap().watch());
+        let events = [&serving, &subscribing].map(watch);
         let mut ears = [Ear::live(&serving, &make, Queue).await, Ear::live(&subscribing, &told, Queue).await];
         for number in 0..100 {
             publish(&serving, &make, frame(number)).await.unwrap();
             publish(&serving, &told, frame(100 + number)).await.unwrap();
         }
         let (mut taken, mut untaken) = (0, 0);
-        until(10 * SECOND, "everything has come", async || {
-            for delivery in ears.iter_mut().flat_map(Ear::waiting) {
-                match delivery {
+        within(10 * SECOND, "everything has come", async {
+            for _ in 0..200 {
+                match next_of(&mut ears).await.1 {
                     Delivery::Frame(_) => taken += 1,
                     Delivery::Untaken(_) => untaken += 1,
                     other => panic!("{other:?}"),
                 }
             }
-            taken + untaken == 200
         })
         .await;
+        assert!(ears.iter_mut().all(|ear| ear.waiting().is_empty()), "each once");
         assert_eq!(untaken == 0, separate, "{untaken} of 200 have come where nobody takes them");
         let mut told = 0;
         for mut events in events {
@@ -308,28 +311,36 @@ async fn leave(bus: &NatsBus, others: &NatsBus, mut keeps: Option<Ear>) {
     const FRAMES: u32 = 50_000;
     let mut stays = Ear::live(others, &queue("Make"), Queue).await;
     let publisher = others.clone();
-    let publishing = tokio::spawn(async move {
+    let mut publishing = tokio::spawn(async move {
         for number in 0..FRAMES {
             drop(offer(&publisher, &queue("Make"), frame(number)).await);
         }
     });
-    let (mut all, mut left) = (Vec::new(), 0);
-    while !publishing.is_finished() {
+    let (mut all, mut published) = (Vec::new(), false);
+    while !published {
         let mut leaves = Ear::live(bus, &queue("Make"), Queue).await;
-        until(SECOND, "a frame comes", async || {
-            all.extend(leaves.waiting().iter().map(taken));
-            publishing.is_finished() || all.len() > left
+        within(SECOND, "a frame comes", async {
+            tokio::select! {
+                delivery = leaves.next() => all.push(taken(&delivery)),
+                result = &mut publishing => {
+                    result.unwrap();
+                    published = true;
+                }
+            }
         })
         .await;
         all.extend(leaves.rest().await);
-        left = all.len();
     }
-    until(10 * SECOND, "all frames have come", async || {
-        let ears = [Some(&mut stays), keeps.as_mut()];
-        all.extend(ears.into_iter().flatten().flat_map(Ear::waiting).map(|delivery| taken(&delivery)));
-        all.len() >= FRAMES as usize
+    let left = all.len();
+    let mut ears: Vec<_> = [Some(&mut stays), keeps.as_mut()].into_iter().flatten().collect();
+    within(10 * SECOND, "all frames have come", async {
+        while all.len() < FRAMES as usize {
+            let (_, delivery) = next_of(ears.iter_mut().map(|ear| &mut **ear)).await;
+            all.push(taken(&delivery));
+        }
     })
     .await;
+    all.extend(ears.iter_mut().flat_map(|ear| ear.waiting()).map(|delivery| taken(&delivery)));
     all.sort_unstable();
     assert!(all.iter().copied().eq(0..FRAMES), "{} of {FRAMES}", all.len());
     assert!(left > 100, "{left} were handed to those who left");

@@ -137,7 +137,7 @@ async fn the_servers_of_a_cluster_are_one_bus_and_one_of_them_is_enough() {
             let is_it = |heard: &Delivery| matches!(heard, Delivery::Frame(frame) if number(frame) == sent);
             ear.waiting().iter().any(is_it)
         })
-        .await
+        .await;
     };
     arrives(1).await;
     first.kill();
@@ -162,6 +162,7 @@ async fn a_bus_may_wait_for_its_server() {
     let url = server.url();
     let options = NatsOptions::new().wait_for_server(true);
     let mut connecting = Box::pin(NatsBus::connect_with(&url, runtime(), options));
+    // For all this time, in which it tries several times: it does not give up.
     let waited = tokio::time::timeout(SECOND, &mut connecting).await;
     assert!(waited.is_err(), "there is no server");
     server.start();

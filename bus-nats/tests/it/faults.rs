@@ -7,7 +7,7 @@ use psrpc::SubscriptionKind::{Plain, Queue};
 use psrpc::bus::Delivery;
 use psrpc_bus_nats::{NatsBus, NatsOptions};
 
-use crate::support::{Ear, SECOND, frame, number, plain, publish, queue, runtime, until};
+use crate::support::{Ear, SECOND, frame, lost, number, plain, publish, queue, runtime, watch, within};
 use psrpc_servers::Server;
 
 /// Waits until it is live again. What was on its way to the server when it went may come before.
@@ -27,12 +27,10 @@ async fn live_again(ear: &mut Ear) {
 async fn survives(server: &mut Server, bus: NatsBus) {
     let mut ears =
         [Ear::live(&bus, &plain("Make"), Plain).await, Ear::live(&bus, &queue("Make"), Queue).await];
+    let mut events = watch(&bus);
     for round in 0..3 {
         server.kill();
-        let down = until(SECOND, "publishing fails", async || {
-            publish(&bus, &plain("Make"), frame(0)).await.is_err()
-        })
-        .await;
+        let down = lost(SECOND, &mut events).await;
         assert!(down < SECOND / 2, "{down:?}");
         let start = Instant::now();
         let error = publish(&bus, &plain("Make"), frame(0)).await.unwrap_err().to_string();
@@ -43,6 +41,7 @@ async fn survives(server: &mut Server, bus: NatsBus) {
         // Subscribed while there is no connection.
         let mut late = Ear::new(&bus, &plain("Mend"), Plain, 10);
         let mut gone = Ear::new(&bus, &plain("Lend"), Plain, 10);
+        // Outages of different lengths, for the longer pauses between attempts.
         tokio::time::sleep(SECOND * round).await;
         assert!(late.waiting().is_empty());
         gone.subscription = None;
@@ -82,6 +81,7 @@ async fn a_frozen_server_goes_on_where_it_was() {
     publish(&bus, &plain("Make"), frame(1)).await.unwrap();
     let mut late = Ear::new(&bus, &plain("Mend"), Plain, 10);
     let mut other = Ear::new(&bus, &queue("Mend"), Queue, 10);
+    // Nothing arrives in the time that the server is frozen.
     tokio::time::sleep(SECOND).await;
     for ear in [&mut ear, &mut other] {
         let waiting = ear.waiting();
@@ -99,9 +99,10 @@ async fn a_server_that_stays_frozen_is_given_up() {
     let options = NatsOptions::new().ping_interval(SECOND / 5).connection_timeout(SECOND);
     let bus = NatsBus::connect_with(&server.url(), runtime(), options).await.unwrap();
     let mut ear = Ear::live(&bus, &plain("Make"), Plain).await;
+    let mut events = watch(&bus);
     server.freeze();
-    until(3 * SECOND, "publishing fails", async || publish(&bus, &plain("Make"), frame(0)).await.is_err())
-        .await;
+    lost(3 * SECOND, &mut events).await;
+    publish(&bus, &plain("Make"), frame(0)).await.unwrap_err();
     server.thaw();
     live_again(&mut ear).await;
     publish(&bus, &plain("Make"), frame(1)).await.unwrap();
@@ -116,9 +117,10 @@ async fn a_server_in_lame_duck_mode_is_left() {
     let bus = NatsBus::connect(&server.url(), runtime()).await.unwrap();
     let mut ear = Ear::live(&bus, &plain("Make"), Plain).await;
     let pid = std::fs::read_to_string(pid.path()).unwrap();
+    let mut events = watch(&bus);
     assert!(Command::new("kill").args(["-USR2", pid.trim()]).status().unwrap().success());
-    until(5 * SECOND, "publishing fails", async || publish(&bus, &plain("Mend"), frame(0)).await.is_err())
-        .await;
+    lost(5 * SECOND, &mut events).await;
+    publish(&bus, &plain("Mend"), frame(0)).await.unwrap_err();
     server.start();
     live_again(&mut ear).await;
     publish(&bus, &plain("Make"), frame(1)).await.unwrap();
@@ -138,14 +140,15 @@ async fn a_subscriber_that_does_not_read_delays_nobody() {
     publish(&bus, &plain("Mend"), frame(0)).await.unwrap();
     // Whoever comes first is handed a frame last.
     let mut waiting = Vec::new();
-    until(SECOND, "all have come", async || {
-        waiting.extend(slow.waiting());
-        let lost = |delivery: &Delivery| match delivery {
-            Delivery::Gap(lost) => lost.unwrap_or_default(),
-            Delivery::Frame(_) => 1,
-            _ => 0,
-        };
-        waiting.iter().map(lost).sum::<u64>() == 5000
+    let lost = |delivery: &Delivery| match delivery {
+        Delivery::Gap(lost) => lost.unwrap_or_default(),
+        Delivery::Frame(_) => 1,
+        _ => 0,
+    };
+    within(SECOND, "all have come", async {
+        while waiting.iter().map(lost).sum::<u64>() != 5000 {
+            waiting.push(slow.next().await);
+        }
     })
     .await;
     assert!(waiting.len() <= 1 + 10 + 2, "{waiting:?}");

@@ -1,16 +1,14 @@
 //! Servers that refuse, for a while or for good.
 
-use std::future::poll_fn;
-use std::pin::Pin;
-
-use futures_core::Stream;
 use psrpc::SubscriptionKind::{Plain, Queue};
-use psrpc::bus::{Bus, BusEvent, Delivery, Status, Watcher};
+use psrpc::bus::{Bus, BusEvent, Delivery, Status};
 use psrpc_bus_nats::{NatsBus, NatsOptions};
 use psrpc_servers::Server;
 use tempfile::TempDir;
 
-use crate::support::{Ear, SECOND, frame, number, plain, publish, queue, runtime, topic, until};
+use crate::support::{
+    Ear, SECOND, event, frame, number, plain, publish, queue, runtime, topic, until, watch,
+};
 
 /// The configuration of a user who may publish and subscribe to these subjects, beside what the bus needs.
 fn user(publish: &str, subscribe: &str) -> String {
@@ -20,18 +18,6 @@ fn user(publish: &str, subscribe: &str) -> String {
 
 async fn connect(server: &Server) -> NatsBus {
     NatsBus::connect(&server.url_with("a:secret@"), runtime()).await.unwrap()
-}
-
-fn watch(bus: &NatsBus) -> Watcher {
-    bus.monitor().unwrap().watch()
-}
-
-async fn event(events: &mut Watcher) -> BusEvent {
-    let next = poll_fn(|cx| Pin::new(&mut *events).poll_next(cx));
-    tokio::time::timeout(20 * SECOND, next)
-        .await
-        .expect("something has to happen")
-        .expect("events do not end")
 }
 
 /// The text of a refusal. The word of it may come just after the subscription was called live; `was_live` counts that.

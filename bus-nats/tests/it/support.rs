@@ -8,7 +8,9 @@ use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 use futures_core::Stream;
-use psrpc::bus::{Accepted, Bus, Delivery, Full, Inbox, Offer, ReplyTo, Subscription, Wakes};
+use psrpc::bus::{
+    Accepted, Bus, BusEvent, Delivery, Full, Inbox, Offer, ReplyTo, Subscription, Wakes, Watcher,
+};
 use psrpc::proto::{Channel, Frame, Request};
 use psrpc::{BusError, SubscriptionKind};
 use psrpc_bus_nats::NatsBus;
@@ -72,10 +74,7 @@ impl Ear {
     /// What comes next, within ten seconds.
     pub async fn next(&mut self) -> Delivery {
         let next = poll_fn(|cx| Pin::new(&mut self.inbox).poll_next(cx));
-        tokio::time::timeout(10 * SECOND, next)
-            .await
-            .expect("something has to come")
-            .expect("it has not ended")
+        within(10 * SECOND, "something comes", next).await.expect("it has not ended")
     }
 
     /// The number of the next frame.
@@ -143,14 +142,57 @@ pub async fn publish(bus: &NatsBus, channel: &Channel, frame: Frame) -> Result<O
     psrpc::bus::publish(bus, channel.clone(), frame).await
 }
 
-/// Waits until a condition holds; how long that took.
-pub async fn until(limit: Duration, what: &str, mut holds: impl AsyncFnMut() -> bool) -> Duration {
+/// Returns the next delivery at any of the subscribers, and the index of that subscriber.
+#[allow(dead_code, reason = "the test of the thread has one subscriber")]
+pub async fn next_of(ears: impl IntoIterator<Item = &mut Ear>) -> (usize, Delivery) {
+    let mut ears: Vec<_> = ears.into_iter().collect();
+    poll_fn(|cx| {
+        for (index, ear) in ears.iter_mut().enumerate() {
+            if let Poll::Ready(delivery) = Pin::new(&mut ear.inbox).poll_next(cx) {
+                return Poll::Ready((index, delivery.expect("it has not ended")));
+            }
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+/// Watches the events of a bus.
+pub fn watch(bus: &NatsBus) -> Watcher {
+    bus.monitor().unwrap().watch()
+}
+
+/// Returns the next event of a bus, which has to happen within 20 seconds.
+pub async fn event(events: &mut Watcher) -> BusEvent {
+    let next = poll_fn(|cx| Pin::new(&mut *events).poll_next(cx));
+    within(20 * SECOND, "something happens", next).await.expect("events do not end")
+}
+
+/// Waits until the bus has lost its connection. Returns how long that took.
+pub async fn lost(limit: Duration, events: &mut Watcher) -> Duration {
     let start = Instant::now();
-    while !holds().await {
-        assert!(start.elapsed() < limit, "waited in vain for {limit:?} until {what}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    within(limit, "the connection is lost", async {
+        while !matches!(event(events).await, BusEvent::Lost { .. }) {}
+    })
+    .await;
     start.elapsed()
+}
+
+/// Returns the result of a future, which has to be ready within `limit`.
+pub async fn within<T>(limit: Duration, what: &str, future: impl Future<Output = T>) -> T {
+    let result = tokio::time::timeout(limit, future).await;
+    result.unwrap_or_else(|_| panic!("waited in vain for {limit:?} until {what}"))
+}
+
+/// Tries every 5 ms until a condition holds. For conditions that take a new publish each time: nothing tells a publisher
+/// that a server has taken up a subscription or a configuration.
+pub async fn until(limit: Duration, what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    within(limit, what, async {
+        while !holds().await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
 }
 
 /// An executor that is not tokio's.
