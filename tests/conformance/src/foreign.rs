@@ -163,6 +163,20 @@ impl Foreign {
     }
 }
 
+/// Returns what comes next at any of the ears, and the index of that ear.
+pub(crate) async fn next_of(ears: &mut [Ear]) -> (usize, Option<Delivery>) {
+    poll_fn(|cx| {
+        let next = ears.iter_mut().enumerate().find_map(|(index, ear)| {
+            match Pin::new(&mut ear.inbox).poll_next(cx) {
+                Poll::Ready(delivery) => Some((index, delivery)),
+                Poll::Pending => None,
+            }
+        });
+        next.map_or(Poll::Pending, Poll::Ready)
+    })
+    .await
+}
+
 impl Ear {
     /// What comes next; `None` when nothing more will.
     pub(crate) async fn next(&mut self) -> Option<Delivery> {

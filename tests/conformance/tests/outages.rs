@@ -1,7 +1,7 @@
 //! What becomes of calls when the bus's server is killed, started again, or frozen: on real servers, in real time.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -11,8 +11,9 @@ use psrpc_conformance::bus;
 use psrpc_conformance::proto::{Ask, Reply, Shop, ShopClient, ShopServer};
 use psrpc_servers::Server;
 use psrpc_tokio::TokioRuntime;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 /// How long a call may take, and how much later it may be over on a busy machine.
 const TIMEOUT: Duration = Duration::from_millis(500);
@@ -76,7 +77,7 @@ async fn client(server: &Server) -> ShopClient {
 }
 
 /// How many calls each caller had answered.
-type Answered = Arc<Vec<AtomicU32>>;
+type Answered = watch::Sender<Vec<u32>>;
 
 /// Calls of every kind, one after the other, until it is told to stop.
 async fn call_on(client: ShopClient, caller: usize, answered: Answered, stop: Arc<AtomicBool>) {
@@ -94,21 +95,21 @@ async fn call_on(client: ShopClient, caller: usize, answered: Answered, stop: Ar
         };
         if let Ok(reply) = call.timeout(TIMEOUT).await {
             assert_eq!(reply.text, text);
-            answered[caller].fetch_add(1, Ordering::Relaxed);
+            answered.send_modify(|counts| counts[caller] += 1);
         }
         assert!(now() - begun < TIMEOUT + SLACK, "a call took {:?}", now() - begun);
+        // The pace of the load.
         sleep(Duration::from_millis(5)).await;
     }
 }
 
 /// Waits until every caller has had an answer to a call of each kind from now on.
 async fn all_answered(answered: &Answered, within: Duration) {
-    let count = || answered.iter().map(|count| count.load(Ordering::Relaxed)).collect::<Vec<_>>();
-    let (begun, before) = (now(), count());
-    while count().iter().zip(&before).any(|(now, before)| *now < before + 3) {
-        assert!(now() - begun < within, "of {before:?} calls, {:?} were answered after {within:?}", count());
-        sleep(Duration::from_millis(10)).await;
-    }
+    let mut counts = answered.subscribe();
+    let before = counts.borrow().clone();
+    let all = counts.wait_for(|counts| counts.iter().zip(&before).all(|(now, before)| *now >= before + 3));
+    let in_time = timeout(within, all).await.is_ok();
+    assert!(in_time, "of {before:?} calls, {:?} were answered after {within:?}", answered.borrow());
 }
 
 /// Calls go on while `outage` befalls the server: they end by their deadlines, none runs twice, and soon after the calls of
@@ -118,11 +119,11 @@ async fn survive(mut server: Server, outage: impl AsyncFnOnce(&mut Server)) {
     let servers = [shop(&server, &counting).await, shop(&server, &counting).await];
     servers[0].register_owner_fit_topic("me").await.unwrap();
     let stop = Arc::new(AtomicBool::new(false));
-    let answered: Answered = Arc::new((0..8).map(|_| AtomicU32::new(0)).collect());
+    let answered = Answered::new(vec![0; 8]);
     let mut callers = JoinSet::new();
-    for caller in 0..answered.len() {
+    for caller in 0..8 {
         let client = client(&server).await;
-        callers.spawn(call_on(client, caller, Arc::clone(&answered), Arc::clone(&stop)));
+        callers.spawn(call_on(client, caller, answered.clone(), Arc::clone(&stop)));
     }
     all_answered(&answered, Duration::from_secs(5)).await;
     outage(&mut server).await;
@@ -144,6 +145,7 @@ async fn stop_and_start(server: &mut Server) {
 
 async fn kill_and_start(server: &mut Server) {
     server.kill();
+    // How long the outage lasts.
     sleep(Duration::from_millis(700)).await;
     server.start();
 }
@@ -204,11 +206,12 @@ async fn subscribed(mut server: Server) {
             let update = Reply { text: format!("{number:06}"), ..Reply::default() };
             // It fails while the server is away.
             let _ = shop.publish_bulletin("east", &update).timeout(TIMEOUT).await;
+            // The pace of the load.
             sleep(Duration::from_millis(5)).await;
         }
     });
     let mut next = async || {
-        let update = tokio::time::timeout(BACK + SLACK, bulletins.next()).await;
+        let update = timeout(BACK + SLACK, bulletins.next()).await;
         update.expect("updates go on").expect("the subscription goes on").map(|update| update.text)
     };
     let mut last = String::new();

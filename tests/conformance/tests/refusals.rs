@@ -90,7 +90,7 @@ impl Pair {
         self.client.fit(ask).timeout(Duration::from_secs(2)).await
     }
 
-    /// Waits until a condition holds.
+    /// Waits until a condition holds. Polls, since `health` notifies nobody, and whether a call succeeds takes a call.
     async fn until(&self, what: &str, mut holds: impl AsyncFnMut() -> bool) {
         let begun = self.runtime.now().time;
         while !holds().await {

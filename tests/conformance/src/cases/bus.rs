@@ -9,7 +9,7 @@ use psrpc::proto::{Any, Channel, Frame, Request, Text};
 use super::case_list;
 use crate::case::{Case, Verdict, check, check_eq};
 use crate::env::Env;
-use crate::foreign::Ear;
+use crate::foreign::{Ear, next_of};
 
 pub(super) const CASES: &[Case] = case_list! {
     "bus/live-when-resolved", "I13", "a frame published after subscribe has resolved reaches the subscriber", live;
@@ -91,26 +91,24 @@ async fn spread(
         foreign.send(channel, frame(env, round)).await?;
     }
     let mut heard = vec![Vec::new(); ears.len()];
-    for _ in 0..400 {
-        for (ear, heard) in ears.iter_mut().zip(&mut heard) {
-            for delivery in ear.waiting() {
-                let Delivery::Frame(Frame::Request(request)) = delivery else {
-                    return Err(format!("an unexpected delivery {delivery:?}"));
-                };
-                heard.push(request.request_id.as_str()["REQ_".len()..].parse().unwrap_or(u32::MAX));
-            }
+    let arrive = async {
+        for _ in 0..frames {
+            let (ear, delivery) = next_of(ears).await;
+            let Some(Delivery::Frame(Frame::Request(request))) = delivery else {
+                return Err(format!("an unexpected delivery {delivery:?}"));
+            };
+            heard[ear].push(request.request_id.as_str()["REQ_".len()..].parse().unwrap_or(u32::MAX));
         }
-        if heard.iter().map(Vec::len).sum::<usize>() >= frames as usize {
-            // Whatever is delivered twice is under way by now.
-            env.sleep(Duration::from_millis(50)).await;
-            for (ear, heard) in ears.iter_mut().zip(&mut heard) {
-                heard.extend(ear.waiting().iter().map(|_| u32::MAX));
-            }
-            return Ok(heard);
-        }
-        env.sleep(Duration::from_millis(5)).await;
+        Ok(())
+    };
+    let arrived = env.within(Duration::from_secs(2), arrive).await;
+    arrived.map_err(|_| format!("of {frames} frames arrived {heard:?}"))??;
+    // Nothing is delivered twice in this time.
+    env.sleep(Duration::from_millis(50)).await;
+    for (ear, heard) in ears.iter_mut().zip(&mut heard) {
+        heard.extend(ear.waiting().iter().map(|_| u32::MAX));
     }
-    Err(format!("of {frames} frames arrived {heard:?}"))
+    Ok(heard)
 }
 
 async fn one(env: Env) -> Verdict {

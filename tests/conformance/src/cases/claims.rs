@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use prost::Message;
 use psrpc::proto::{Any, Channel, ErrorResponse, Frame, Request};
-use psrpc::{ErrorCode, Reason, Selection, ServerOptions};
+use psrpc::{Client, ErrorCode, Reason, Selection, ServerOptions};
 
 use super::case_list;
 use crate::case::{Case, Verdict, check, check_eq};
 use crate::env::{Env, expected, unexpected};
-use crate::foreign::SHOP;
+use crate::foreign::{Foreign, SHOP};
 use crate::proto::Reply;
 use crate::shop::ask;
 
@@ -271,6 +271,14 @@ async fn unclaimed_first(env: Env) -> Verdict {
     env.until("the second is counted", || client.client().counters().get(Reason::SecondServer) == 1).await
 }
 
+/// Waits until a client has taken the bids that were published before: a bid for no call follows them, and is counted.
+async fn bids_are_taken(env: &Env, foreign: &Foreign, client: &Client, request: &Request) -> Verdict {
+    let before = client.counters().get(Reason::Late);
+    let stray = Request { request_id: "REQ_stray".into(), ..request.clone() };
+    foreign.bid(&stray, "SRV_stray", 1.0).await?;
+    env.until("the stray bid is counted", || client.counters().get(Reason::Late) == before + 1).await
+}
+
 /// Publishes a request several times; gives how often it was bid for.
 async fn publish_again_and_again(env: &Env, channel: &Channel, request: &Request) -> Result<usize, String> {
     let foreign = env.foreign().await?;
@@ -393,7 +401,7 @@ async fn other_server(env: Env) -> Verdict {
         if announced {
             foreign.announce(&request, "SRV_1").await?;
             // Bids and responses come on two subscriptions.
-            env.sleep(SHORT).await;
+            bids_are_taken(&env, &foreign, &untyped, &request).await?;
         } else {
             foreign.bid(&request, "SRV_1", 1.0).await?;
             grants.grant().await?;
@@ -419,7 +427,7 @@ async fn announced_to_affinity(env: Env) -> Verdict {
     let counted = || untyped.counters().get(Reason::NotSelected) == 1;
     env.until("the response before any announcement is counted", counted).await?;
     foreign.announce(&request, "SRV_2").await?;
-    env.sleep(SHORT).await;
+    bids_are_taken(&env, &foreign, &untyped, &request).await?;
     foreign.respond(&request, "SRV_2", reply("s2")).await?;
     check_eq!(call.await.map_err(unexpected)?.server, "s2", "who answers");
     Ok(())

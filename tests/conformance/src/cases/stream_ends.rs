@@ -7,6 +7,7 @@ use psrpc::proto::StreamBody;
 use psrpc::{
     Error, ErrorCode, Reason, Server, ServerLimits, ServerOptions, ServerStream, SlowConsumer, StreamLimits,
 };
+use tokio::sync::watch;
 
 use super::case_list;
 use super::streams::{
@@ -203,25 +204,23 @@ fn room_for_one() -> ServerOptions {
 }
 
 /// A server with room for one message, whose handlers of slow parades take none until the gate is open.
-async fn gated(env: &Env, policy: SlowConsumer) -> Result<(Server, Arc<Mutex<bool>>), String> {
-    let gate: Arc<Mutex<bool>> = Arc::default();
-    let handler = {
-        let (env, gate) = (env.clone(), Arc::clone(&gate));
-        move |stream: ServerStream<Reply, Ask>| {
-            let (env, gate) = (env.clone(), Arc::clone(&gate));
-            let is_slow = stream.metadata().get("slow").is_some();
-            async move {
-                while is_slow && !*gate.lock().unwrap_or_else(PoisonError::into_inner) {
-                    if stream.cause().is_some() {
-                        return Ok(());
-                    }
-                    env.sleep(Duration::from_millis(5)).await;
+async fn gated(env: &Env, policy: SlowConsumer) -> Result<(Server, watch::Sender<bool>), String> {
+    let (gate, is_open) = watch::channel(false);
+    let handler = move |stream: ServerStream<Reply, Ask>| {
+        let mut is_open = is_open.clone();
+        let is_slow = stream.metadata().get("slow").is_some();
+        async move {
+            if is_slow {
+                tokio::select! {
+                    biased;
+                    _ = stream.closed() => return Ok(()),
+                    _ = is_open.wait_for(|is_open| *is_open) => {}
                 }
-                while let Some(ask) = stream.next().await {
-                    stream.send(Reply { text: ask.text, ..Reply::default() }).timeout(LONG).await?;
-                }
-                Ok(())
             }
+            while let Some(ask) = stream.next().await {
+                stream.send(Reply { text: ask.text, ..Reply::default() }).timeout(LONG).await?;
+            }
+            Ok(())
         }
     };
     Ok((server(env, room_for_one().slow_consumer(policy), handler).await?, gate))
@@ -254,7 +253,7 @@ async fn slow_goes_on(env: Env) -> Verdict {
     let stream = slow_parade(&client).await?;
     send(&stream, ask("first")).await?;
     expected(stream.send(ask("second")).timeout(SHORT).await)?;
-    *gate.lock().unwrap_or_else(PoisonError::into_inner) = true;
+    gate.send_replace(true);
     check_eq!(next(&env, &stream).await?.text, "first", "what had room");
     exchange(&env, &stream, "third").await?;
     Ok(())
