@@ -187,12 +187,11 @@ pub async fn within<T>(limit: Duration, what: &str, future: impl Future<Output =
 /// Tries every 5 ms until a condition holds. For conditions that take a new publish each time: nothing tells a publisher
 /// that a server has taken up a subscription or a configuration.
 pub async fn until(limit: Duration, what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    within(limit, what, async {
-        while !holds().await {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    })
-    .await;
+    let start = Instant::now();
+    while !holds().await {
+        assert!(start.elapsed() < limit, "waited in vain for {limit:?} until {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
 
 /// An executor that is not tokio's.
