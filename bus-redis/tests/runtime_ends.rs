@@ -4,9 +4,9 @@ mod common;
 
 use psrpc_bus_redis::RedisBus;
 use psrpc_servers::Server;
+use psrpc_testing::StoppableRuntime;
 use psrpc_tokio::bus::Delivery;
 use psrpc_tokio::proto::Frame;
-use psrpc_testing::StoppableRuntime;
 use psrpc_tokio::{
     Client, ClientOptions, ErrorCode, Method, MethodProperties, Routing, Service, SubscriptionKind,
 };

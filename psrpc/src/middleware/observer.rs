@@ -91,7 +91,7 @@ pub enum ClaimOutcome {
     Lost,
     /// It is given up: not bid for, not granted in time, or the server was killed.
     Abandoned(Reason),
-    /// It runs without having waited, since this server [elected](ServerOptions::elect) it.
+    /// It runs without having waited, since this server [elected](crate::ServerOptions::elect) it.
     Skipped,
 }
 
