@@ -100,19 +100,6 @@
 
 extern crate alloc;
 
-#[cfg(feature = "planted")]
-#[doc(hidden)]
-#[macro_use]
-pub mod planted;
-
-/// Whether a defect is planted: none is, but for a simulator.
-#[cfg(not(feature = "planted"))]
-macro_rules! planted {
-    ($defect:ident) => {
-        false
-    };
-}
-
 mod client;
 mod config;
 mod core;

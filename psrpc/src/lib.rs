@@ -134,22 +134,6 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs, missing_debug_implementations)]
 
-/// Whether a defect is planted.
-#[cfg(feature = "planted")]
-macro_rules! planted {
-    ($defect:ident) => {
-        psrpc_engine::planted::Defect::$defect.is_planted()
-    };
-}
-
-/// Whether a defect is planted: none is, but for a simulator.
-#[cfg(not(feature = "planted"))]
-macro_rules! planted {
-    ($defect:ident) => {
-        false
-    };
-}
-
 mod answers;
 pub mod bus;
 mod cancellation;

@@ -244,7 +244,7 @@ impl Calls {
         let limit = cx.config.limits.bids_per_call;
         let (entry, keys) = self.in_flight.get_mut_with_keys(handle).expect("found above");
         let ongoing = &mut entry.state;
-        if cx.now.time >= ongoing.deadline && !planted!(LateBidCounts) {
+        if cx.now.time >= ongoing.deadline {
             ongoing.heard.late_bids += 1;
             return cx.outputs.dropped(drop(Reason::Late));
         }
@@ -256,13 +256,9 @@ impl Calls {
                 let bid = Claim { server_id: claim.server_id.clone(), affinity: claim.affinity };
                 match bids.bid(cx.now.time, bid, keys, limit, &mut ongoing.heard) {
                     Ok(true) => self.grant(cx, handle, claim.server_id),
-                    Ok(false) if planted!(ShortCircuitSleeps) => {}
                     Ok(false) => self.arm(cx, handle),
                     Err(reason) => cx.outputs.dropped(drop(reason)),
                 }
-            }
-            State::Waiting(Some(_)) if claim.handling && planted!(AnnouncementOverrides) => {
-                self.announced(cx, handle, claim.server_id);
             }
             State::Asking(_) | State::Waiting(_) => cx.outputs.dropped(drop(Reason::Late)),
         }
@@ -276,17 +272,15 @@ impl Calls {
             return cx.outputs.dropped(drop(response, reason));
         };
         let ongoing = &mut self.in_flight.get_mut(handle).expect("found above").state;
-        if cx.now.time >= ongoing.deadline && !planted!(LateResponseCounts) {
+        if cx.now.time >= ongoing.deadline {
             return cx.outputs.dropped(drop(response, Reason::Late));
         }
         if response.result.is_err() {
             ongoing.heard.errors += 1;
         }
-        let takes_any = ongoing.route.is_queue() && !planted!(UnannouncedIgnored);
+        let takes_any = ongoing.route.is_queue();
         match &mut ongoing.state {
-            State::Waiting(Some(selected))
-                if *selected != response.server_id && !planted!(UnselectedAnswers) =>
-            {
+            State::Waiting(Some(selected)) if *selected != response.server_id => {
                 cx.outputs.dropped(drop(response, Reason::NotSelected));
             }
             // Another server may still be selected.
@@ -354,18 +348,10 @@ impl Calls {
         let State::Selecting(bids) = &mut entry.state.state else {
             return self.fail(cx, handle, Failure::timed_out);
         };
-        match if planted!(DeadlineUnasked) { bids.end_unasked() } else { bids.end() } {
-            Verdict::Server(server) => {
-                if planted!(DeadlineGrants) {
-                    let grant = ClaimResponse { request_id: entry.id.clone(), server_id: server };
-                    let grants = entry.state.route.grants();
-                    cx.outputs.publish(Publish::Cancellation, grants, Frame::ClaimResponse(grant));
-                }
-                self.fail(cx, handle, Failure::timed_out);
-            }
+        match bids.end() {
+            Verdict::Server(_) => self.fail(cx, handle, Failure::timed_out),
             Verdict::Ask(claims) => {
-                let patience = if planted!(DeadlineChoiceAwaited) { Duration::MAX } else { GRANULARITY };
-                let (at, owner) = (cx.now.time + patience, Owner::Call(handle));
+                let (at, owner) = (cx.now.time + GRANULARITY, Owner::Call(handle));
                 entry.arm(&mut cx.outputs.timers, at, TimerKind::Deadline, owner);
                 self.ask(cx, handle, claims);
             }
@@ -394,7 +380,6 @@ impl Calls {
             Ok(receivers) => ongoing.heard.receivers = receivers,
             // A server that bids has seen the request, whatever the bus believes.
             Err(_) if ongoing.heard.bids > 0 || matches!(ongoing.state, State::Waiting(Some(_))) => {}
-            Err(_) if planted!(PublishFailureIgnored) => {}
             Err(error) => {
                 self.fail(cx, handle, |evidence| Failure::bus(Reason::PublishFailed, error, evidence));
             }
@@ -437,9 +422,6 @@ impl Calls {
                 cx.outputs.publish(Publish::Cancellation, channel, Frame::ClaimResponse(nobody));
             }
             self.fail(cx, handle, Failure::canceled);
-        } else if planted!(CanceledTwice) {
-            let outcome = Err(Failure::canceled(Evidence::default()));
-            cx.outputs.event(ClientEvent::Resolved { call: handle, outcome });
         }
     }
 
@@ -453,7 +435,7 @@ impl Calls {
         let Some(entry) = self.in_flight.get_mut(handle) else { return };
         let State::Asking(bidders) = &entry.state.state else { return };
         match choice {
-            Ok(Some(_)) if cx.now.time >= entry.state.deadline && !planted!(DeadlineChoiceGranted) => {
+            Ok(Some(_)) if cx.now.time >= entry.state.deadline => {
                 self.fail(cx, handle, Failure::timed_out);
             }
             Ok(Some(server)) if bidders.contains(&server) => self.grant(cx, handle, server),
@@ -507,9 +489,6 @@ impl Calls {
         let Response { server_id, result, .. } = response;
         match result {
             Ok(payload) => self.succeed(cx, handle, Reply { server_id, payload }),
-            Err(error) if planted!(EmptyErrorSucceeds) && error.text.is_empty() => {
-                self.succeed(cx, handle, Reply { server_id, payload: Bytes::new() });
-            }
             Err(error) => self.fail(cx, handle, |evidence| Failure::answered(error, evidence)),
         }
     }

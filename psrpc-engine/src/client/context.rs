@@ -69,14 +69,12 @@ impl Context<'_> {
     /// When something ends: after its timeout or the client's, or when its caller gives up.
     pub(super) fn deadline(&self, timeout: Option<Duration>, deadline: Option<Time>) -> Time {
         let at_most = self.now.time + timeout.unwrap_or(self.config.timeout);
-        let deadline = deadline.map_or(at_most, |deadline| deadline.min(at_most));
-        if planted!(CallLateByOne) { deadline + Duration::from_nanos(1) } else { deadline }
+        deadline.map_or(at_most, |deadline| deadline.min(at_most))
     }
 
     /// A deadline as the wire carries it.
     pub(super) fn expiry(&self, deadline: Time) -> i64 {
-        let from = if planted!(ExpiryFromOrigin) { Time::ZERO } else { self.now.time };
-        (self.now.wall + deadline.since(from)).as_unix_nanos()
+        (self.now.wall + deadline.since(self.now.time)).as_unix_nanos()
     }
 
     /// The streams, with what they need.

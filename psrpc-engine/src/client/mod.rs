@@ -361,8 +361,7 @@ impl Client {
         let waits = !matches!(cause, Cause::RuntimeEnded);
         let at = now.time + self.config.close_timeout;
         let patience = waits.then(|| self.outputs.timers.arm(at, TimerKind::Drain, Owner::Close));
-        let place = usize::from(planted!(CloseLeavesACall));
-        self.phase = Phase::Closing(Closing { cause, stage: Stage::Calls, place, patience, more: None });
+        self.phase = Phase::Closing(Closing { cause, stage: Stage::Calls, place: 0, patience, more: None });
         self.close_on(now, &mut Budget::round());
     }
 
@@ -472,7 +471,6 @@ impl Client {
                 let lost = || Failure::bus(Reason::SubscriptionLost, error, Evidence::default());
                 self.end_listener(subscription, listener, (ended == Ended::Lost).then(lost));
             }
-            Some((_, Ended::Lost)) if planted!(LossIgnored) => {}
             Some((_, Ended::Lost)) => self.shut(now, Cause::Lost(error)),
             Some((_, Ended::Left)) | None => {}
         }
@@ -486,7 +484,7 @@ impl Client {
         error: Option<Box<Failure>>,
     ) {
         // A client that closes may have told its end already.
-        if !planted!(ListenersLeak) && self.listeners.remove(listener).is_none() {
+        if self.listeners.remove(listener).is_none() {
             return;
         }
         if error.is_some() {
@@ -527,7 +525,7 @@ impl Engine for Client {
             }
             (Some(_), Phase::Starting { missing }) => {
                 *missing -= 1;
-                if *missing <= u32::from(planted!(ReadyEarly)) {
+                if *missing == 0 {
                     self.phase = Phase::Open;
                     self.outputs.event(ClientEvent::Ready);
                 }
@@ -556,9 +554,6 @@ impl Engine for Client {
         if let Role::Bids | Role::Responses | Role::Streams = role {
             self.calls.on_gap(now);
         }
-        if planted!(GapUnsaid) {
-            return;
-        }
         self.outputs.event(ClientEvent::Gap { subscription, lost });
     }
 
@@ -583,9 +578,6 @@ impl Engine for Client {
     }
 
     fn handle_frame(&mut self, now: Now, subscription: SubscriptionHandle, mut frame: Frame) {
-        if planted!(LateFramesWedge) && self.outputs.counters.get(Reason::Late) > 100 {
-            return;
-        }
         let Some(role) = self.subscriptions.role(subscription) else { return };
         if !incoming::accept(&mut self.outputs, &mut frame, &self.config.limits.frame) {
             return;
@@ -681,7 +673,6 @@ impl Engine for Client {
     fn poll_publish(&mut self) -> Option<LentFrame<'_>> {
         let Self { calls, multi_calls, streams, outputs, .. } = self;
         let head = outputs.head(|publish| match publish {
-            Publish::Grant(_) if planted!(CanceledGrantLeaves) => true,
             Publish::Request(call) | Publish::Grant(call) => calls.contains(call),
             Publish::MultiRequest(call) => multi_calls.contains(call),
             Publish::Message(send) => streams.is_sending(send),

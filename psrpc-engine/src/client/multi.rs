@@ -122,7 +122,7 @@ impl MultiCalls {
         let Response { request_id, server_id, result, .. } = response;
         let drop = |reason| Dropped::of(reason, request_id, server_id.clone());
         let Ongoing { deadline, expected, answered, .. } = &mut entry.state;
-        if cx.now.time >= *deadline && !planted!(LateAnswerCounts) {
+        if cx.now.time >= *deadline {
             return cx.outputs.dropped(drop(Reason::Late));
         }
         if server_id.is_empty() {
@@ -130,14 +130,13 @@ impl MultiCalls {
         }
         let place = match answered.binary_search(&server_id) {
             Err(place) => place,
-            Ok(place) if planted!(SecondAnswerCounts) => place,
             Ok(_) => return cx.outputs.dropped(drop(Reason::SecondAnswer)),
         };
         if answered.len() >= cx.config.limits.answers_per_call {
             return cx.outputs.dropped(drop(Reason::AnswersFull));
         }
         answered.insert(place, server_id.clone());
-        let complete = *expected == Some(answered.len() + usize::from(planted!(MultiEndsEarly)));
+        let complete = *expected == Some(answered.len());
         cx.outputs.event(ClientEvent::Answer { call, server_id, result });
         if complete {
             self.end(cx, call, Ok(()));
@@ -192,9 +191,7 @@ impl MultiCalls {
 
     /// The caller has enough.
     pub(super) fn cancel(&mut self, cx: &mut Context<'_>, call: MultiHandle) {
-        if !planted!(CanceledMultiStays) {
-            self.0.settle(call, &mut cx.outputs.timers);
-        }
+        self.0.settle(call, &mut cx.outputs.timers);
     }
 
     /// Walks on from `place` to the next call.

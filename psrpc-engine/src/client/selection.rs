@@ -154,12 +154,12 @@ impl Bids {
         limit: usize,
         heard: &mut Heard,
     ) -> Result<bool, Reason> {
-        if !claim.affinity.is_finite() && !planted!(InfinityWins) {
+        if !claim.affinity.is_finite() {
             return Err(Reason::NonFiniteAffinity);
         }
         let hash = keys.hash(claim.server_id.as_bytes());
         let known = self.bidders.get(hash, |known| *known == claim.server_id);
-        if known.is_some() && !planted!(SecondBidCounts) {
+        if known.is_some() {
             return Err(Reason::SecondBid);
         }
         if self.bidders.len() >= limit {
@@ -168,7 +168,6 @@ impl Bids {
         heard.bids += 1;
         let Rules { minimum, maximum, accept_first, short_circuit, ask, .. } = self.rules;
         let counts = minimum <= 0.0 || claim.affinity >= minimum;
-        let counts = counts || planted!(MinimumIgnored);
         if counts && (accept_first || maximum > 0.0 && claim.affinity >= maximum) {
             return Ok(true);
         }
@@ -177,15 +176,14 @@ impl Bids {
             heard.below_minimum += 1;
             return Ok(false);
         }
-        if (self.short_circuit.is_none() || planted!(ShortCircuitRestarts)) && !short_circuit.is_zero() {
+        if self.short_circuit.is_none() && !short_circuit.is_zero() {
             self.short_circuit = Some(now + short_circuit);
         }
         if ask {
             self.counted.push(claim.clone());
         }
         let best = self.best.as_ref().map_or(0.0, |best| best.affinity);
-        let ties = best > 0.0 && claim.affinity == best;
-        if claim.affinity > best || ties && planted!(LastBestWins) {
+        if claim.affinity > best {
             self.best = Some(claim);
         }
         Ok(false)

@@ -76,7 +76,7 @@ pub(super) fn on_frame(calls: &mut Calls, cx: &mut Context<'_>, mut frame: Strea
         return cx.outputs.dropped(Dropped::of(Reason::NoStream, frame.request_id, frame.stream_id));
     };
     let opening = cx.streams.data_mut(stream).and_then(|opening| *opening);
-    if opening.is_some_and(|call| calls.is_overdue(cx.now.time, call)) && !planted!(LateOpeningCounts) {
+    if opening.is_some_and(|call| calls.is_overdue(cx.now.time, call)) {
         return cx.outputs.dropped(Dropped::of(Reason::Late, frame.request_id, frame.stream_id));
     }
     match (frame.body.take(), opening) {

@@ -35,7 +35,7 @@ impl BucketKey {
 
     /// The first moment at which every request in the bucket is expired.
     fn end(self) -> WallTime {
-        let last = if planted!(ForgetsEarly) { 0 } else { (1 << BUCKET_SHIFT) - 1 };
+        let last = (1 << BUCKET_SHIFT) - 1;
         WallTime::from_unix_nanos((self.0 << BUCKET_SHIFT) | last)
     }
 }
@@ -83,7 +83,7 @@ impl Dedup {
             return Admission::Forgotten(Expired { by: forgotten.end().since(now.wall) });
         }
         if self.seen.len() >= self.limit {
-            return if planted!(FullMeansNew) { Admission::New } else { Admission::Full };
+            return Admission::Full;
         }
         let bucket = self.buckets.entry(key).or_insert_with(|| Bucket {
             identities: Vec::new(),
@@ -94,7 +94,6 @@ impl Dedup {
         self.seen.insert(identity);
         // Our wall clock may be ahead and be set right later, so the sender's own view of the lifetime counts too.
         let needed = (now.time + expiry.lifetime()).max(expiry.time());
-        let needed = if planted!(ForgetsEarly) { now.time } else { needed };
         if needed > bucket.forget_at {
             bucket.forget_at = needed.max(now.time + key.end().since(now.wall));
             match bucket.timer {
@@ -119,14 +118,14 @@ impl Dedup {
         bucket.timer = None;
         let expired = now.time + key.end().since(now.wall);
         // At the end of time there is no later.
-        if expired > now.time && !planted!(ForgetsByOneClock) {
+        if expired > now.time {
             bucket.forget_at = expired;
             bucket.timer = Some(timers.arm(expired, TimerKind::Forget, owner(key)));
             return;
         }
         self.forgotten = self.forgotten.max(Some(key));
         let kept = bucket.identities.len().saturating_sub(budget.left().max(1));
-        for identity in bucket.identities.drain(kept..).filter(|_| !planted!(RememberedForever)) {
+        for identity in bucket.identities.drain(kept..) {
             budget.spend(1);
             self.seen.remove(identity);
         }

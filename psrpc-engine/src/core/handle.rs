@@ -90,13 +90,13 @@ impl<T> Handles<T> {
     pub(crate) fn get(&self, handle: impl Into<RawHandle>) -> Option<&T> {
         let RawHandle { index, generation } = handle.into();
         let (lives, value) = self.slab.get(index as usize)?;
-        (*lives == generation || planted!(StaleHandlesLive)).then_some(value)
+        (*lives == generation).then_some(value)
     }
 
     pub(crate) fn get_mut(&mut self, handle: impl Into<RawHandle>) -> Option<&mut T> {
         let RawHandle { index, generation } = handle.into();
         let (lives, value) = self.slab.get_mut(index as usize)?;
-        (*lives == generation || planted!(StaleHandlesLive)).then_some(value)
+        (*lives == generation).then_some(value)
     }
 
     #[inline]

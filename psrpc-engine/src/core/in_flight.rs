@@ -91,10 +91,8 @@ impl<H: Copy + From<RawHandle> + Into<RawHandle>, S> InFlight<H, S> {
     pub(crate) fn settle<O: Copy>(&mut self, handle: H, timers: &mut Timers<O>) -> Option<(Text, S)> {
         let Entry { id, state, hash, timer } = self.entries.remove(handle)?;
         let raw = handle.into();
-        if !planted!(IdsLeak) {
-            self.by_id.remove(hash, |known| *known == raw);
-        }
-        if let Some(timer) = timer.filter(|_| !planted!(TimersLeak)) {
+        self.by_id.remove(hash, |known| *known == raw);
+        if let Some(timer) = timer {
             timers.disarm(timer);
         }
         Some((id, state))

@@ -239,9 +239,6 @@ impl<E: CommonEvent, O: Copy> Outputs<E, O> {
 
     /// The next output.
     pub(crate) fn pop(&mut self) -> Option<Output<E>> {
-        if self.blocked && planted!(FullBusHoldsEvents) {
-            return None;
-        }
         self.outputs.pop_front()
     }
 
@@ -269,11 +266,6 @@ impl<E: CommonEvent, O: Copy> Outputs<E, O> {
     /// The bus has no room: no frame is lent until it has.
     pub(crate) fn block(&mut self) {
         self.blocked = true;
-        if planted!(HeldFrameGoesLast)
-            && let Some(head) = self.publishes.pop_front()
-        {
-            self.publishes.push_back(head);
-        }
     }
 
     /// Withdraws the frames that are not `wanted` any more. The more are left, the longer until the next time, so that
@@ -302,6 +294,6 @@ impl<E: CommonEvent, O: Copy> Outputs<E, O> {
     }
 
     pub(crate) fn unblock(&mut self) {
-        self.blocked = planted!(RoomUnnoticed);
+        self.blocked = false;
     }
 }

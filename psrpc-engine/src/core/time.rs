@@ -119,7 +119,6 @@ impl Expiry {
             ..=0 => (now.wall, expiry),
             sent_at => (WallTime::from_unix_nanos(sent_at), WallTime::from_unix_nanos(sent_at)),
         };
-        let allowance = if planted!(AllowanceIgnored) { Duration::ZERO } else { allowance };
         if ahead > now.wall + horizon {
             return Err((Reason::FarFuture, Expired { by: ahead.since(now.wall) }));
         }
@@ -139,7 +138,6 @@ impl Expiry {
     ) -> Result<Self, Expired> {
         let expiry = expiry.min(sent_at + horizon);
         let wall = expiry + allowance;
-        let wall = if planted!(AllowanceTwice) { wall + allowance } else { wall };
         let expires =
             Self { wall, time: now.time + wall.since(now.wall), lifetime: expiry.since(sent_at) + allowance };
         expires.check(now).map(|_| expires)
@@ -147,8 +145,7 @@ impl Expiry {
 
     /// Checks that the request has not ended, by either clock.
     pub(crate) fn check(&self, now: Now) -> Result<NotExpired, Expired> {
-        let grace = Duration::from_nanos(u64::from(planted!(ExpiryLateByOne)));
-        if now.wall >= self.wall + grace || now.time >= self.time + grace {
+        if now.wall >= self.wall || now.time >= self.time {
             return Err(Expired { by: now.wall.since(self.wall).max(now.time.since(self.time)) });
         }
         Ok(NotExpired(()))

@@ -89,9 +89,7 @@ impl<O: Copy> Timers<O> {
         *old = kind;
         let place = *place;
         self.heap[place].at = at;
-        if !planted!(MovedTimerStays) {
-            self.restore(place);
-        }
+        self.restore(place);
     }
 
     /// Forgets a timer that is armed.

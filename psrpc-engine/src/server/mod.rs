@@ -303,12 +303,10 @@ impl Server {
 
     fn close_if_drained(&mut self, now: Now) {
         if let Phase::Draining { timer, .. } = self.phase {
-            let requests = if planted!(DrainForgetsRequests) { 0 } else { self.requests.len() };
-            let in_flight = requests + self.streams.len() + self.updates.len() + self.endings.len();
+            let in_flight =
+                self.requests.len() + self.streams.len() + self.updates.len() + self.endings.len();
             // Clients are to see the ends of their streams.
-            let left = || {
-                (self.registry.is_empty() || planted!(DrainUnconfirmed)) && self.outputs.is_done_with_closes()
-            };
+            let left = || self.registry.is_empty() && self.outputs.is_done_with_closes();
             if in_flight == 0 && (timer.is_none() || left()) {
                 self.close(now, Cause::Asked);
             }
@@ -450,7 +448,7 @@ impl Engine for Server {
             return;
         }
         let deaf = match self.phase {
-            Phase::Draining { timer, .. } => timer.is_none() || planted!(DrainIsDeaf),
+            Phase::Draining { timer, .. } => timer.is_none(),
             Phase::Open | Phase::Closing(_) | Phase::Closed(_) => false,
         };
         let (requests, mut cx) = self.split(now);

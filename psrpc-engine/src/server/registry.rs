@@ -231,7 +231,7 @@ impl Registry {
             return false;
         };
         *missing -= 1;
-        if *missing <= u32::from(planted!(RegisteredEarly)) {
+        if *missing == 0 {
             self.joined(outputs, registration);
         }
         false
@@ -302,10 +302,7 @@ impl Registry {
     /// Takes a registration that leaves as far as it can go now.
     fn leave_on(&mut self, outputs: &mut Outputs, handle: RegistrationHandle) {
         let Some(registration) = self.registrations.get(handle) else { return };
-        if registration.state != State::Leaving
-            || registration.requests > 0
-            || registration.in_flight > 0 && !planted!(GrantsLeftEarly)
-        {
+        if registration.state != State::Leaving || registration.requests > 0 || registration.in_flight > 0 {
             return;
         }
         self.unsubscribe(outputs, handle, Carries::Grants);
@@ -313,9 +310,7 @@ impl Registry {
             return;
         };
         let refused = registration.refused.take();
-        if !planted!(NamesLeak) {
-            self.remove(handle);
-        }
+        self.remove(handle);
         outputs.event(match refused {
             Some(error) => ServerEvent::Registered { registration: handle, result: Err(error) },
             None => ServerEvent::Deregistered { registration: handle },

@@ -28,7 +28,7 @@ use crate::core::handle::{RegistrationHandle, RequestHandle};
 use crate::core::in_flight::{InFlight, Vacancy};
 use crate::core::map::{HashKeys, Map};
 use crate::core::outputs::Publish;
-use crate::core::time::{Expired, Expiry, NotExpired, Now, WallTime};
+use crate::core::time::{Expired, Expiry, NotExpired, WallTime};
 use crate::core::timers::TimerKind;
 use crate::event::{Received, ServerEvent};
 use crate::reason::{Dropped, Reason};
@@ -198,15 +198,13 @@ impl Requests {
             return Err(refuse(if known { Reason::Duplicate } else { Reason::IdTaken }));
         };
         match self.dedup.admit(*now, &mut outputs.timers, identity, &expiry, Owner::Bucket) {
-            Admission::Duplicate if stream_id.is_none() && planted!(DuplicateRuns) => {}
-            Admission::Duplicate if stream_id.is_some() && planted!(StreamOpensTwice) => {}
             Admission::Duplicate => return Err(refuse(Reason::Duplicate)),
             Admission::Forgotten(expired) => return Err((Reason::Expired, expired)),
             Admission::Full => return Err(refuse(Reason::DedupFull)),
             Admission::New => {}
         }
         // After it was remembered: a duplicate of what is refused here must not run later.
-        if self.in_flight.len() >= config.limits.requests && !planted!(RequestLimitIgnored) {
+        if self.in_flight.len() >= config.limits.requests {
             return Err(refuse(Reason::RequestsFull));
         }
         match stream_id {
@@ -276,7 +274,7 @@ impl Requests {
         let Some(request) = self.in_flight.find(&grant.request_id) else {
             return cx.outputs.count(Reason::Elsewhere);
         };
-        let ours = grant.server_id == cx.config.id || planted!(AnyGrantIsOurs);
+        let ours = grant.server_id == cx.config.id;
         let canceled = cx.config.heeds_cancellation && grant.server_id.is_empty();
         match self.state(request) {
             Some(State::Deciding | State::Bidding | State::Running) if canceled => {
@@ -294,7 +292,6 @@ impl Requests {
         let Some(entry) = self.in_flight.timer_fired(request) else { return };
         let reason = match entry.state.state {
             State::Deciding | State::Bidding => Reason::NotGranted,
-            State::Running if planted!(AnswersLate) => return,
             State::Running => Reason::Overran,
             State::Answered => return self.end(cx, request),
         };
@@ -348,7 +345,7 @@ impl Requests {
         if !pending.may_elect {
             return self.bid(cx, request, 1.0);
         }
-        if pending.expiry.check(cx.now).is_ok() && !planted!(ElectsInSilence) {
+        if pending.expiry.check(cx.now).is_ok() {
             self.publish_bid(cx, request, 1.0, true);
         }
         self.run(cx, request);
@@ -380,8 +377,7 @@ impl Requests {
         }
         // By the monotonic clock alone: a wall clock that jumps takes nothing from a handler that has started.
         let Pending { expiry, .. } = &entry.state;
-        let jumped = planted!(AnswersByWallClock) && cx.now.wall >= expiry.wall();
-        if (cx.now.time >= expiry.time() || jumped) && !planted!(AnswersLate) {
+        if cx.now.time >= expiry.time() {
             return self.abandon(cx, request, Reason::Overran);
         }
         self.answer(cx, request, result);
@@ -420,8 +416,7 @@ impl Requests {
     /// Runs a request, unless it has expired by now.
     fn run(&mut self, cx: &mut Context<'_>, request: RequestHandle) {
         let Some(entry) = self.in_flight.get_mut(request) else { return };
-        let now = if planted!(GrantedPastExpiry) { Now::default() } else { cx.now };
-        match entry.state.expiry.check(now) {
+        match entry.state.expiry.check(cx.now) {
             Ok(proof) if entry.state.opens.is_some() => self.open(cx, request, proof),
             Ok(proof) => start(cx.outputs, request, &mut entry.state, proof),
             Err(_) => self.abandon(cx, request, Reason::NotGranted),
@@ -462,7 +457,7 @@ impl Requests {
     fn answer(&mut self, cx: &mut Context<'_>, request: RequestHandle, result: Result<Bytes, ErrorResponse>) {
         let Some(entry) = self.in_flight.get_mut(request) else { return };
         entry.state.state = State::Answered;
-        self.busy -= usize::from(!planted!(BusyLeaks));
+        self.busy -= 1;
         publish_response(cx, Publish::Response(request), &entry.state.client, entry.id.clone(), result);
     }
 
@@ -483,7 +478,6 @@ impl Requests {
     fn settle(&mut self, outputs: &mut Outputs, request: RequestHandle) -> Option<(Text, Pending)> {
         let (id, pending) = self.in_flight.settle(request, &mut outputs.timers)?;
         match &pending.opens {
-            Some(_) if planted!(OpeningsLeak) => {}
             Some(Opened { opening, .. }) => {
                 self.openings.remove(self.keys.hash(opening.stream_id.as_bytes()), |known| *known == request);
             }

@@ -48,7 +48,6 @@ impl Updates {
         let frame = Frame::Other(message);
         outgoing::check(&frame, route.requests(), &cx.config.limits.frame)?;
         let update = self.0.next().into();
-        let timeout = timeout.filter(|_| !planted!(UpdateTimeoutIgnored));
         let deadline = cx.now.time + timeout.unwrap_or(cx.config.timeout);
         self.0.insert(cx.outputs.timers.arm(deadline, TimerKind::Deadline, Owner::Update(update)));
         cx.outputs.publish(Publish::Update(update), route.requests(), frame);
@@ -63,7 +62,6 @@ impl Updates {
     ) {
         let Some(timer) = self.0.remove(update) else { return };
         outputs.timers.disarm(timer);
-        let result = if planted!(UpdateFailureIgnored) { result.or(Ok(None)) } else { result };
         let outcome = result.map_err(|error| Failure::bus(Reason::PublishFailed, error, Evidence::default()));
         end(outputs, update, outcome);
     }

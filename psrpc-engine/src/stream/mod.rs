@@ -157,7 +157,7 @@ impl<S: Side> Streams<S> {
     pub(crate) fn opened(&mut self, cx: &mut Context<'_, S>, stream: StreamHandle) {
         let Some(entry) = self.in_flight.get_mut(stream) else { return };
         entry.state.heard = cx.now.time;
-        if let Some(idle) = cx.rules.config.idle_timeout.filter(|_| !planted!(IdleForever)) {
+        if let Some(idle) = cx.rules.config.idle_timeout {
             entry.arm(
                 &mut cx.outputs.timers,
                 cx.now.time + idle,
@@ -180,7 +180,7 @@ impl<S: Side> Streams<S> {
         let Stream { stream_id, request_id, sent_at, expiry, .. } = frame;
         let drop = |reason| Dropped::of(reason, request_id.clone(), stream_id.clone());
         let state = match self.in_flight.get_mut(stream) {
-            Some(entry) if !entry.state.ended || planted!(EndedStreamReceives) => &mut entry.state,
+            Some(entry) if !entry.state.ended => &mut entry.state,
             _ => return cx.outputs.dropped(drop(Reason::NoStream)),
         };
         if request_id.is_empty() {
@@ -196,7 +196,7 @@ impl<S: Side> Streams<S> {
             }
         };
         let identity = self.keys.identity(stream_id.as_bytes(), request_id.as_bytes());
-        let limit = self.limits.unread_per_stream + usize::from(planted!(UnreadLimitByOne));
+        let limit = self.limits.unread_per_stream;
         // Its ack would wait with many others.
         let held_up = cx.outputs.is_blocked() && state.acks >= limit || cx.outputs.is_overfull();
         if !self.received.knows(identity) && (state.unread >= limit || held_up) {
@@ -209,7 +209,6 @@ impl<S: Side> Streams<S> {
         let owner = |bucket| StreamTimer::Bucket(bucket).into();
         match self.received.admit(cx.now, &mut cx.outputs.timers, identity, &expires, owner) {
             Admission::New => {}
-            Admission::Duplicate if planted!(MessageComesTwice) => {}
             Admission::Duplicate => return cx.outputs.dropped(drop(Reason::Duplicate)),
             Admission::Forgotten(late) => {
                 return cx.outputs.dropped(Dropped { late_by: late.by, ..drop(Reason::ExpiredMessage) });
@@ -218,9 +217,6 @@ impl<S: Side> Streams<S> {
         }
         state.unread += 1;
         let delivery = Delivery { stream, request_id, sent_at, expiry };
-        if planted!(AckOnArrival) {
-            self.acknowledge(cx, delivery.clone());
-        }
         cx.outputs.event(StreamEvent::Message { delivery, payload }.into());
     }
 
@@ -232,17 +228,13 @@ impl<S: Side> Streams<S> {
         else {
             return cx.outputs.dropped(Dropped::of(Reason::Late, request_id, stream_id));
         };
-        let mut acknowledged = send;
         if let Some(entry) = stream.and_then(|stream| self.in_flight.get_mut(stream)) {
             entry.state.heard = cx.now.time;
-            if planted!(AckOfAnother) {
-                acknowledged = entry.state.sends[0];
-            }
         }
-        if self.sends.is_overdue(cx.now.time, send) && !planted!(LateAckCounts) {
+        if self.sends.is_overdue(cx.now.time, send) {
             return cx.outputs.dropped(Dropped::of(Reason::Late, request_id, stream_id));
         }
-        self.settle(cx.outputs, acknowledged, Ok(()));
+        self.settle(cx.outputs, send, Ok(()));
     }
 
     /// The other side has closed the stream. That holds however late it is said: a stream that misses its end stays for ever.
@@ -331,7 +323,7 @@ impl<S: Side> Streams<S> {
         let body = StreamBody::Message { payload };
         let frame = frame(cx.now, entry.id.clone(), request_id.clone(), timeout, body);
         outgoing::check(&frame, &state.channel, cx.rules.frame)?;
-        let deadline = cx.now.time + timeout + Duration::from_nanos(u64::from(planted!(SendLateByOne)));
+        let deadline = cx.now.time + timeout;
         let send = self.sends.start(&mut cx.outputs.timers, vacancy, request_id, deadline, stream);
         state.sends.push(send);
         cx.outputs.publish(Publish::Message(send), &state.channel, frame);
@@ -375,7 +367,7 @@ impl<S: Side> Streams<S> {
     /// The consumer has taken a message, so that there is room for another.
     pub(crate) fn taken(&mut self, stream: StreamHandle) {
         if let Some(entry) = self.in_flight.get_mut(stream) {
-            entry.state.unread = entry.state.unread.saturating_sub(usize::from(!planted!(UnreadLeaks)));
+            entry.state.unread = entry.state.unread.saturating_sub(1);
         }
     }
 
@@ -400,9 +392,7 @@ impl<S: Side> Streams<S> {
     ) {
         let Some(entry) = self.in_flight.get(stream).filter(|entry| !entry.state.ended) else { return };
         let (stream_id, channel) = (entry.id.clone(), entry.state.channel.clone());
-        if !planted!(CloseUntold) {
-            publish_close(cx, Publish::Close, stream_id, &channel, told);
-        }
+        publish_close(cx, Publish::Close, stream_id, &channel, told);
         self.end(cx.outputs, stream, cause);
     }
 
@@ -412,7 +402,7 @@ impl<S: Side> Streams<S> {
         // A server that refused it needs not be told, unless another may have it.
         let may_be_open = !failure.evidence.unsent
             && (failure.reason != Reason::Answered || failure.evidence.selected.is_some());
-        if may_be_open && !planted!(AbortUntold) {
+        if may_be_open {
             let told = ErrorResponse::new(failure.code.clone(), failure.text.clone());
             publish_close(cx, Publish::Close, stream_id, &state.channel, told);
         }
@@ -423,10 +413,10 @@ impl<S: Side> Streams<S> {
         let Some(entry) = self.in_flight.get_mut(stream).filter(|entry| !entry.state.ended) else { return };
         entry.state.ended = true;
         entry.disarm(&mut outputs.timers);
-        for send in core::mem::take(&mut entry.state.sends).into_iter().filter(|_| !planted!(SendsOutlive)) {
+        for send in core::mem::take(&mut entry.state.sends) {
             self.settle(outputs, send, Err(cause.clone()));
         }
-        if !S::LINGERS && !planted!(EndedStreamStays) {
+        if !S::LINGERS {
             self.in_flight.settle(stream, &mut outputs.timers);
         }
         outputs.count(cause.reason);

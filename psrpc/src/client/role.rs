@@ -6,8 +6,7 @@ use std::task::{Context, Poll, Waker};
 
 use psrpc_engine::proto::ErrorCode;
 use psrpc_engine::{
-    BusError, CallError, CallHandle, Claim, Client as Engine, ClientEvent, Failure, Now, Reason, Reply,
-    StreamHandle,
+    BusError, CallError, CallHandle, Claim, Client as Engine, ClientEvent, Failure, Now, Reply, StreamHandle,
 };
 use slab::Slab;
 
@@ -104,10 +103,8 @@ impl Role for ClientRole {
                 tasks.extend(self.waiting.drain(..).map(ClientTask::Wake));
             }
             ClientEvent::Resolved { call, outcome } => {
-                let asleep = planted!(ClosedCallersSleep)
-                    && matches!(&outcome, Err(failure) if failure.reason == Reason::ClientClosed);
                 let waker = self.settle(call, |_, _| outcome.map(Settled::Reply));
-                tasks.extend(waker.filter(|_| !asleep).map(ClientTask::Wake));
+                tasks.extend(waker.map(ClientTask::Wake));
             }
             ClientEvent::Opened { call, outcome: Ok(stream) } => {
                 let mut opened = None;

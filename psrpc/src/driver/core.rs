@@ -155,7 +155,7 @@ impl<R: Role> Driver<R> {
     ) -> T {
         let was_full = state.full;
         self.drive_with(state, &mut Aftermath::default(), command, |state, result, wakes| {
-            let sooner = state.note_timeout() && !planted!(EarlierDeadlineSleeps);
+            let sooner = state.note_timeout();
             if sooner || state.role.is_finished() || state.full && !was_full {
                 self.mailbox.notify(wakes);
             }

@@ -97,7 +97,7 @@ impl<R: Role> Future for Inbound<R> {
         if !all || due.is_more() {
             cx.waker().wake_by_ref();
         }
-        if full && !planted!(RoomUnasked) && this.driver.bus.poll_room(cx).is_ready() {
+        if full && this.driver.bus.poll_room(cx).is_ready() {
             this.driver.room();
             if this.driver.is_full() {
                 cx.waker().wake_by_ref();
@@ -110,9 +110,6 @@ impl<R: Role> Future for Inbound<R> {
 
 impl<R: Role> Drop for Inbound<R> {
     fn drop(&mut self) {
-        if planted!(EndedRuntimeHangs) {
-            return;
-        }
         if !self.finished {
             self.driver.abandon();
         }

@@ -128,7 +128,7 @@ impl Retry {
     /// It replaces what [`retry_if`](Self::retry_if) says.
     #[must_use]
     pub fn only_if_not_run(self) -> Self {
-        self.retry_if(|error| error.is_retryable() && (planted!(RetriesWhatRan) || !error.may_have_run()))
+        self.retry_if(|error| error.is_retryable() && !error.may_have_run())
     }
 
     /// After which errors to try again. Default: those that are [retryable](Error::is_retryable). Nothing is tried again on a

@@ -245,7 +245,6 @@ impl<T> Future for Running<T> {
                 polled.map(|result| Some(result.inspect_err(|error| log::failed(&this.label, error))))
             }
             // That it panicked is all that the caller learns: the message may hold what is not for others to see.
-            Err(_) if planted!(PanicUnanswered) => Poll::Ready(None),
             Err(panicked) => {
                 log::panicked(Side::Server, "a handler", Some(&this.label), &panicked);
                 Poll::Ready(Some(Err(Error::new(ErrorCode::Internal, "the handler panicked"))))

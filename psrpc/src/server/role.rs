@@ -133,7 +133,6 @@ impl Role for ServerRole {
             }
             ServerEvent::Abandoned { request, .. } => match self.take(request) {
                 Some(Stage::Admitted(admitted)) => tasks.push(ServerTask::Discard(admitted)),
-                Some(Stage::Running(_)) if planted!(HandlerUnstopped) => {}
                 Some(Stage::Running(stop)) => tasks.push(ServerTask::Cancel(stop)),
                 None => {}
             },
@@ -321,7 +320,7 @@ impl ServerRole {
     }
 
     pub(super) fn poll_closed(&mut self, cx: &Context<'_>) -> Poll<()> {
-        if self.closed || planted!(ShutdownUnawaited) {
+        if self.closed {
             return Poll::Ready(());
         }
         waiting::wait(&mut self.waiting_for_close, cx);

@@ -54,9 +54,6 @@ impl<R: StreamRole> DriverEnd<R> {
 
 impl<R: StreamRole> Drop for DriverEnd<R> {
     fn drop(&mut self) {
-        if planted!(DroppedStreamStays) {
-            return;
-        }
         self.driver.release_stream(self.stream, self.key);
     }
 }

@@ -57,9 +57,6 @@ impl<R: StreamRole> Driver<R> {
         match task {
             StreamTask::Wake(waker) => waker.wake(),
             StreamTask::Ended(codec, cause) => codec.ended(cause),
-            StreamTask::Unwanted(delivery) if planted!(UnwantedIsAcked) => {
-                self.drive(|state, now| state.engine.stream_commands().accept(now, delivery));
-            }
             StreamTask::Unwanted(delivery) => {
                 self.drive(|state, now| state.engine.stream_commands().reject(now, delivery, None));
             }

@@ -179,8 +179,7 @@ impl StreamTable {
         cx: &Context<'_>,
     ) -> (Poll<Option<AnyMessage>>, Option<Waker>) {
         let slot = &mut self.slots[key];
-        let hidden = slot.cause.is_some() && planted!(EndHidesMessages);
-        match slot.messages.pop_front().filter(|_| !hidden) {
+        match slot.messages.pop_front() {
             Some(message) => (Poll::Ready(Some(message)), slot.receivers.leave(place)),
             None if slot.cause.is_some() && slot.decoding == 0 => {
                 (Poll::Ready(None), slot.receivers.leave(place))

@@ -49,7 +49,7 @@ fn start(arguments: &Arguments) -> Result<bool, String> {
     }
     if arguments.list {
         for mutation in &chosen {
-            println!("{:<4} {:<44} {}", mutation.row, mutation.file, mutation.shown());
+            println!("{:<4} {:<44} {}", mutation.row, mutation.change.file, mutation.shown());
         }
         return Ok(true);
     }

@@ -3,16 +3,14 @@
 use std::fs;
 use std::path::Path;
 
+use psrpc_features::change::{Change, marked};
+
 /// A change of one file that disables the code of a row, and the command that runs the row's test.
 pub struct Mutation {
     /// The id of the row in docs/features.md.
     pub row: String,
-    /// The file that is changed.
-    pub file: String,
-    /// What is replaced: it is there exactly once.
-    pub find: String,
-    /// What replaces it.
-    pub replace: String,
+    /// The change.
+    pub change: Change,
     /// The arguments of cargo.
     pub command: Vec<String>,
 }
@@ -35,20 +33,11 @@ pub fn parse(text: &str) -> Result<Vec<Mutation>, String> {
 
 fn mutation(block: &[&str]) -> Option<Mutation> {
     let (row, file) = block[0].split_once(": ")?;
-    let of = |mark| {
-        let lines = block[1..].iter().filter_map(|line| line.strip_prefix(mark));
-        lines.map(|line| line.strip_prefix(' ').unwrap_or(line)).collect::<Vec<_>>().join("\n")
-    };
-    let command: Vec<_> = of('$').split(' ').map(str::to_owned).collect();
+    let command: Vec<_> = marked(&block[1..], '$').split(' ').map(str::to_owned).collect();
     let known = block[1..].iter().all(|line| line.starts_with(['-', '+', '$']));
-    let whole = known && command[0] == "cargo" && !of('-').is_empty();
-    whole.then(|| Mutation {
-        row: row.to_owned(),
-        file: file.to_owned(),
-        find: of('-'),
-        replace: of('+'),
-        command: command[1..].to_vec(),
-    })
+    let change = Change::parse(file, &block[1..])?;
+    let whole = known && command[0] == "cargo";
+    whole.then(|| Mutation { row: row.to_owned(), change, command: command[1..].to_vec() })
 }
 
 impl Mutation {
@@ -66,11 +55,9 @@ impl Mutation {
 
     /// The file with the change made.
     pub fn apply(&self, root: &Path) -> Result<String, String> {
-        let Self { row, file, find, replace, .. } = self;
-        let text = fs::read_to_string(root.join(file)).map_err(|error| format!("{row}: {file}: {error}"))?;
-        match text.matches(find.as_str()).count() {
-            1 => Ok(text.replacen(find.as_str(), replace, 1)),
-            times => Err(format!("{row}: {file} has {times} times, not once:\n{find}")),
-        }
+        let Self { row, change, .. } = self;
+        let text = fs::read_to_string(root.join(&change.file))
+            .map_err(|error| format!("{row}: {}: {error}", change.file))?;
+        change.apply(&text).map_err(|error| format!("{row}: {error}"))
     }
 }

@@ -57,7 +57,7 @@ impl Trials {
             Outcome::Failed => return Err("the test fails without any change".to_owned()),
             Outcome::Unclear(why) => return Err(format!("without any change: {why}")),
         }
-        let file = self.tree.join(&mutation.file);
+        let file = self.tree.join(&mutation.change.file);
         let (changed, text) = (mutation.apply(&self.tree)?, read(&file)?);
         write(&file, &changed)?;
         let outcome = self.run(mutation);

@@ -15,13 +15,15 @@
 //! ```text
 //! cargo run --release -p psrpc-simulation -- run --seeds 20000
 //! cargo run --release -p psrpc-simulation -- replay 7 --shrink --chart 7.svg
-//! cargo run --release -p psrpc-simulation -- planted
 //! cargo run --release -p psrpc-simulation -- exhaustive
 //! ```
 //!
-//! `run` prints a hash of all traces, which is the same in debug and release. `planted` plants one
-//! bug after the other in the engine or the driver, and tells which invariant each violates
-//! ([`seeds::planted_defects`]).
+//! `run` prints a hash of all traces, which is the same in debug and release.
+//!
+//! `cargo run -p psrpc-planted` builds the simulator in a copy of the tree that has bugs, those of
+//! `tests/simulation/defects.txt`. Only there, with the cfg `psrpc_planted`, the simulator has the
+//! command `planted`. It plants one bug after the other in the engine or the driver, and tells which
+//! invariant each violates (`seeds::planted_defects`).
 //!
 //! The driver is simulated too, and so is any service: a [`World`] runs real clients and servers,
 //! with their generated code, handlers and interceptors, in virtual time under the same faults.

@@ -1,5 +1,5 @@
-//! The command: runs seeds and sums them up, replays one and shows all that happens, plants defects
-//! to be caught, or looks at every schedule of a small world.
+//! The command: runs seeds and sums them up, replays one and shows all that happens, or looks at
+//! every schedule of a small world. In the copy of the tree that has defects it plants them, too.
 
 mod command;
 
@@ -7,7 +7,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use command::{Exhaustive, Planted, Replay, Run, Speed};
+#[cfg(psrpc_planted)]
+use command::Planted;
+use command::{Exhaustive, Replay, Run, Speed};
 
 /// Simulates clients and servers on a faulty bus, and checks what must hold.
 #[derive(Parser)]
@@ -20,6 +22,7 @@ struct Args {
 enum Command {
     Run(Run),
     Replay(Replay),
+    #[cfg(psrpc_planted)]
     Planted(Planted),
     Exhaustive(Exhaustive),
     Speed(Speed),
@@ -29,6 +32,7 @@ fn main() -> ExitCode {
     let passed = match Args::parse().command {
         Command::Run(run) => run.run(),
         Command::Replay(replay) => replay.run(),
+        #[cfg(psrpc_planted)]
         Command::Planted(planted) => planted.run(),
         Command::Exhaustive(exhaustive) => exhaustive.run(),
         Command::Speed(speed) => speed.run(),

@@ -1,5 +1,7 @@
 //! Planted defects, in a process of their own: whatever is planted, every engine of the process has it.
 
+#![cfg(psrpc_planted)]
+
 use psrpc_engine::planted::Defect;
 use psrpc_simulation::check_seed;
 use psrpc_simulation::judge::violation::Invariant;

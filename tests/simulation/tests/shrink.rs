@@ -1,5 +1,7 @@
 //! Shrinking, in a process of its own: whatever is planted, every engine of the process has it.
 
+#![cfg(psrpc_planted)]
+
 use psrpc_engine::planted::{Defect, plant};
 use psrpc_simulation::judge::violation::Invariant;
 use psrpc_simulation::{Shrunk, shrink, simulate};

@@ -82,7 +82,7 @@ impl SubscriptionTable {
         cx: &Context<'_>,
     ) -> (Poll<Result<(), Error>>, Option<Waker>) {
         let listener = &mut self.listeners[key];
-        match (listener.live || planted!(SubscribedEarly), listener.over) {
+        match (listener.live, listener.over) {
             (true, _) => (Poll::Ready(Ok(())), None),
             (false, true) => {
                 let error = match listener.told.pop_front() {

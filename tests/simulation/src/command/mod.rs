@@ -1,6 +1,7 @@
 //! The commands, one in each file, and what they have in common.
 
 mod exhaustive;
+#[cfg(psrpc_planted)]
 mod planted;
 mod replay;
 mod run;
@@ -10,6 +11,7 @@ use psrpc_simulation::judge::violation::Violation;
 use psrpc_simulation::{Shrunk, shrink};
 
 pub(crate) use exhaustive::Exhaustive;
+#[cfg(psrpc_planted)]
 pub(crate) use planted::Planted;
 pub(crate) use replay::Replay;
 pub(crate) use run::Run;

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::sync::mpsc;
 
+#[cfg(psrpc_planted)]
 use psrpc_engine::planted::{Defect, plant};
 use psrpc_simulation::{Line, Report, same_trace, sequence_chart, simulate_seed};
 use serde_json::json;
@@ -22,6 +23,7 @@ pub(crate) struct Replay {
     #[arg(long, value_name = "FILE.svg")]
     chart: Option<PathBuf>,
     /// With this bug in the engine, one of those that `planted` plants.
+    #[cfg(psrpc_planted)]
     #[arg(long, value_name = "NAME", value_parser = defect)]
     planted: Option<Defect>,
     /// Sum up as JSON in the last line.
@@ -29,6 +31,7 @@ pub(crate) struct Replay {
     json: bool,
 }
 
+#[cfg(psrpc_planted)]
 fn defect(name: &str) -> Result<Defect, String> {
     let known = Defect::ALL.iter().find(|defect| defect.name() == name);
     known.copied().ok_or_else(|| "there is no such bug; `planted` names them".to_owned())
@@ -36,6 +39,7 @@ fn defect(name: &str) -> Result<Defect, String> {
 
 impl Replay {
     pub(crate) fn run(&self) -> bool {
+        #[cfg(psrpc_planted)]
         plant(self.planted);
         let seed = self.seed;
         let (keep, lines) = mpsc::channel();
