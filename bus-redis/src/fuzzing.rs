@@ -10,10 +10,11 @@ use redis::{PushInfo, PushKind, Value};
 
 use crate::connection::{Failure, Purpose};
 use crate::connector::Connector;
+use crate::options::RedisOptions;
 use crate::queue::{Next, Sizes};
 use crate::sender::CommandSender;
 use crate::subscriptions::SubscriptionSender;
-use crate::{RedisOptions, Shared, subscribers, url};
+use crate::{Shared, subscribers, url};
 
 /// Names a subscriber.
 #[derive(Clone, Copy, Debug)]

@@ -1,6 +1,7 @@
 //! The two ends of a stream, for unit tests of code that has one of them.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
@@ -60,7 +61,16 @@ where
     let options = ClientOptions::new().observer(move |_| _ = &server);
     let client = Client::new(bus, runtime, &SERVICE, options).await?;
     let opened = client.open_stream(method, &[]).await?;
-    Ok((opened, poll_fn(|cx| served.poll(cx)).await))
+    let served = {
+        let mut ended = pin!(opened.closed());
+        // The stream ends if the runtime shuts down before the handler starts.
+        let poll = |cx: &mut Context<'_>| match served.poll(cx) {
+            Poll::Ready(stream) => Poll::Ready(Ok(stream)),
+            Poll::Pending => ended.as_mut().poll(cx).map(Err),
+        };
+        poll_fn(poll).await?
+    };
+    Ok((opened, served))
 }
 
 /// Hands the server's end over from its handler.

@@ -8,10 +8,10 @@ use super::call::CallInterceptor;
 use super::handler::HandlerInterceptor;
 use super::hooks::Hooks;
 use super::multi::MultiCallInterceptor;
+use super::recovery::PanicHook;
 use super::stream::StreamInterceptor;
 use crate::info::CallInfo;
 use crate::info::Side;
-use crate::middleware::PanicHook;
 use crate::request::Request;
 use crate::{guard, log};
 

@@ -7,6 +7,7 @@ mod call;
 mod handler;
 mod hooks;
 mod multi;
+mod recovery;
 mod stream;
 
 pub(crate) use self::around::{AroundCalls, AroundHandlers};
@@ -16,5 +17,6 @@ pub(crate) use self::handler::HandlerBelow;
 pub use self::handler::{HandlerInterceptor, NextHandler};
 pub(crate) use self::multi::MultiCallBelow;
 pub use self::multi::{MultiCallInterceptor, NextMultiCall};
+pub(crate) use self::recovery::reporting;
 pub(crate) use self::stream::SendBelow;
 pub use self::stream::{NextSend, OpeningStream, SendOptions, StreamInterceptor, StreamLayer};

@@ -12,7 +12,6 @@ mod metrics;
 mod observer;
 #[cfg(feature = "opentelemetry")]
 mod opentelemetry;
-mod recovery;
 mod retry;
 
 pub(crate) use self::metrics::Metrics;
@@ -21,6 +20,5 @@ pub use self::observer::{ClaimOutcome, Observation};
 pub(crate) use self::observer::{Observed, Observers, Watch};
 #[cfg(feature = "opentelemetry")]
 pub use self::opentelemetry::OpenTelemetry;
-pub(crate) use self::recovery::{PanicHook, reporting};
 pub use self::retry::{Attempt, Attempts, Retry};
 pub use crate::info::Side;

@@ -16,11 +16,12 @@ use crate::error::Error;
 use crate::guard;
 use crate::info::Side;
 use crate::interceptor::CallOptions;
-use crate::interceptor::{AroundHandlers, HandlerBelow, HandlerInterceptor, NextHandler, OpeningStream};
+use crate::interceptor::{
+    AroundHandlers, HandlerBelow, HandlerInterceptor, NextHandler, OpeningStream, reporting,
+};
 use crate::log;
 use crate::log::Label;
 use crate::message::AnyMessage;
-use crate::middleware::reporting;
 use crate::request::{Request, RequestContext};
 use crate::runtime::{BoxFuture, Runtime};
 use crate::stream::{Codec, ServerStream, StreamEnd};

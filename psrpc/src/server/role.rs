@@ -74,7 +74,7 @@ pub(crate) enum ServerTask {
         key: usize,
         open: OpenStream,
         codec: Arc<Codec>,
-        stop: Arc<CancellationToken>,
+        token: Arc<CancellationToken>,
     },
     Stream(StreamTask),
     Cancel(Arc<CancellationToken>),
@@ -104,18 +104,18 @@ impl Role for ServerRole {
             ServerEvent::Run { request } => {
                 if let Some(Stage::Admitted(Admitted { label, run: Run::Call(run), .. })) = self.take(request)
                 {
-                    let stop = Arc::new(CancellationToken::default());
-                    tasks.push(ServerTask::Run(request, Running::new(label, run, Arc::clone(&stop))));
-                    self.put(request, Stage::Running(stop));
+                    let token = Arc::new(CancellationToken::default());
+                    tasks.push(ServerTask::Run(request, Running::new(label, run, Arc::clone(&token))));
+                    self.put(request, Stage::Running(token));
                 }
             }
             ServerEvent::Accepted { request, stream } => {
                 if let Some(Stage::Admitted(Admitted { label, run: Run::Stream(open, codec), .. })) =
                     self.take(request)
                 {
-                    let stop = Arc::new(CancellationToken::default());
-                    let key = self.streams.open(stream, Arc::clone(&codec), Some(Arc::clone(&stop)));
-                    tasks.push(ServerTask::Serve { label, stream, key, open, codec, stop });
+                    let token = Arc::new(CancellationToken::default());
+                    let key = self.streams.open(stream, Arc::clone(&codec), Some(Arc::clone(&token)));
+                    tasks.push(ServerTask::Serve { label, stream, key, open, codec, token });
                 }
             }
             ServerEvent::Stream(event) => {
@@ -133,7 +133,7 @@ impl Role for ServerRole {
             }
             ServerEvent::Abandoned { request, .. } => match self.take(request) {
                 Some(Stage::Admitted(admitted)) => tasks.push(ServerTask::Discard(admitted)),
-                Some(Stage::Running(stop)) => tasks.push(ServerTask::Cancel(stop)),
+                Some(Stage::Running(token)) => tasks.push(ServerTask::Cancel(token)),
                 None => {}
             },
             ServerEvent::Registered { registration, result } => {
@@ -182,7 +182,7 @@ impl Role for ServerRole {
             }
             ServerTask::Cancel(token) => token.cancel(),
             ServerTask::Stream(task) => driver.perform_stream_task(task),
-            ServerTask::Serve { label, stream, key, open, codec, stop } => {
+            ServerTask::Serve { label, stream, key, open, codec, token } => {
                 let server = Arc::clone(driver);
                 let end = DriverEnd::at_server(Arc::clone(driver), stream, key, Arc::clone(&codec));
                 let opened = guard::catch(|| open(end)).unwrap_or_else(|panicked| {
@@ -197,7 +197,7 @@ impl Role for ServerRole {
                     }
                 };
                 codec.opened();
-                let running = Running::new(label, start, stop);
+                let running = Running::new(label, start, token);
                 driver.runtime.spawn(Box::pin(async move {
                     // A handler that was stopped is not waited for by anybody.
                     let result = running.await.unwrap_or(Ok(()));

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::{Future, IntoFuture};
+use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -33,12 +34,12 @@ use crate::runtime::BoxFuture;
 #[must_use = "a message is sent when it is awaited"]
 pub struct Sending<'a> {
     end: &'a Arc<dyn StreamEnd>,
-    message: Outgoing,
+    message: OutgoingMessage,
     options: SendOptions,
 }
 
 /// A message, with or without its type, as what is around the stream needs it.
-enum Outgoing {
+enum OutgoingMessage {
     Encoded(Vec<u8>),
     Typed(AnyMessage),
 }
@@ -46,8 +47,8 @@ enum Outgoing {
 impl<'a> Sending<'a> {
     pub(super) fn new(end: &'a Arc<dyn StreamEnd>, message: impl Message + 'static) -> Self {
         let message = match end.codec().layers() {
-            [] => Outgoing::Encoded(message.encode_to_vec()),
-            _ => Outgoing::Typed(AnyMessage::new(message)),
+            [] => OutgoingMessage::Encoded(message.encode_to_vec()),
+            _ => OutgoingMessage::Typed(AnyMessage::new(message)),
         };
         Self { end, message, options: SendOptions::default() }
     }
@@ -79,8 +80,9 @@ impl IntoFuture for Sending<'_> {
 pub struct SendFuture(State);
 
 enum State {
-    New(Arc<dyn StreamEnd>, Outgoing, SendOptions),
-    OnItsWay(OnItsWay),
+    New(Arc<dyn StreamEnd>, OutgoingMessage, SendOptions),
+    /// The engine has it; the key asks for its outcome.
+    Sent(Arc<dyn StreamEnd>, usize),
     Intercepted(BoxFuture<Result<(), Error>>),
     Done,
 }
@@ -88,7 +90,7 @@ enum State {
 impl SendFuture {
     /// A message that goes past what is around the stream.
     pub(crate) fn past_layers(end: Arc<dyn StreamEnd>, payload: Vec<u8>, options: SendOptions) -> Self {
-        Self(State::New(end, Outgoing::Encoded(payload), options))
+        Self(State::New(end, OutgoingMessage::Encoded(payload), options))
     }
 }
 
@@ -103,66 +105,49 @@ impl Future for SendFuture {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         loop {
-            match std::mem::replace(&mut self.0, State::Done) {
-                State::New(end, Outgoing::Encoded(payload), options) => {
-                    self.0 = State::OnItsWay(OnItsWay::start(end, payload, options)?);
+            let polled = match &mut self.0 {
+                State::New(..) => {
+                    let State::New(end, message, options) = mem::replace(&mut self.0, State::Done) else {
+                        unreachable!("it was matched above");
+                    };
+                    self.0 = start(end, message, options)?;
+                    continue;
                 }
-                State::New(end, Outgoing::Typed(message), options) => {
-                    self.0 = State::Intercepted(NextSend::new(end).run(message, options));
-                }
-                State::OnItsWay(mut sending) => {
-                    let polled = sending.poll(cx);
-                    if polled.is_pending() {
-                        self.0 = State::OnItsWay(sending);
-                    }
-                    return polled;
-                }
-                State::Intercepted(mut sending) => {
-                    let polled = sending.as_mut().poll(cx);
-                    if polled.is_pending() {
-                        self.0 = State::Intercepted(sending);
-                    }
-                    return polled;
-                }
+                State::Sent(end, key) => end.poll_sent(*key, cx).map_err(|failure| (*failure).into()),
+                State::Intercepted(sending) => sending.as_mut().poll(cx),
                 State::Done => panic!("a send was polled after it was done"),
+            };
+            if polled.is_ready() {
+                self.0 = State::Done;
             }
+            return polled;
         }
     }
 }
 
-/// A message that was sent. Dropping it stops to wait.
-struct OnItsWay {
-    end: Arc<dyn StreamEnd>,
-    /// `None` once the outcome was fetched.
-    sender: Option<usize>,
-}
-
-impl OnItsWay {
-    fn start(end: Arc<dyn StreamEnd>, payload: Vec<u8>, options: SendOptions) -> Result<Self, Error> {
-        match end.start_send(payload.into(), options) {
-            Ok(sender) => Ok(Self { end, sender: Some(sender) }),
-            Err(SendError::Ended) => Err(end.cause().unwrap_or_else(Error::stream_closed)),
-            Err(error) => {
-                let code = error.code();
-                Err(Error::from_source(code, error))
-            }
+/// Hands a message to the engine, or to the layers around the stream.
+fn start(end: Arc<dyn StreamEnd>, message: OutgoingMessage, options: SendOptions) -> Result<State, Error> {
+    let payload = match message {
+        OutgoingMessage::Encoded(payload) => payload,
+        OutgoingMessage::Typed(message) => {
+            return Ok(State::Intercepted(NextSend::new(end).run(message, options)));
         }
-    }
-
-    fn poll(&mut self, cx: &Context<'_>) -> Poll<Result<(), Error>> {
-        let sender = self.sender.expect("a send is polled until it is done");
-        let polled = self.end.poll_sent(sender, cx);
-        if polled.is_ready() {
-            self.sender = None;
+    };
+    match end.start_send(payload.into(), options) {
+        Ok(key) => Ok(State::Sent(end, key)),
+        Err(SendError::Ended) => Err(end.cause().unwrap_or_else(Error::stream_closed)),
+        Err(error) => {
+            let code = error.code();
+            Err(Error::from_source(code, error))
         }
-        polled.map_err(|failure| (*failure).into())
     }
 }
 
-impl Drop for OnItsWay {
+impl Drop for SendFuture {
+    /// Stops waiting for a message that was sent.
     fn drop(&mut self) {
-        if let Some(sender) = self.sender {
-            self.end.cancel_send(sender);
+        if let State::Sent(end, key) = &self.0 {
+            end.cancel_send(*key);
         }
     }
 }

@@ -5,6 +5,7 @@
 #![deny(missing_docs)]
 
 use std::fs;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::PathBuf;
@@ -240,8 +241,12 @@ impl Drop for Server {
 ///
 /// When there is none.
 pub fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port can be had");
-    listener.local_addr().expect("it is bound").port()
+    // Below the ports that systems give to outgoing connections, so that none of those takes it
+    // before the server listens.
+    let random = || RandomState::new().build_hasher().finish();
+    let mut ports = (0..1000).map(|_| 10_000 + (random() % 20_000) as u16);
+    let is_free = |port: &u16| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();
+    ports.find(is_free).expect("a port can be had")
 }
 
 #[expect(clippy::disallowed_methods, reason = "real servers live in real time")]
