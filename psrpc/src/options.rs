@@ -53,9 +53,61 @@ macro_rules! configure {
     }};
 }
 
-/// Writes the setters whose documentation is the same at a client and at a server.
+/// Writes the setters that a client and a server both have. Documentation that differs is an argument.
 macro_rules! common_options {
-    () => {
+    (
+        $(#[$id:meta])* id;
+        $(#[$timeout:meta])* timeout;
+        $(#[$skew_allowance:meta])* skew_allowance;
+        $(#[$channel_size:meta])* channel_size;
+        $(#[$stream_interceptor:meta])* stream_interceptor;
+        $(#[$observer:meta])* observer;
+    ) => {
+        $(#[$id])*
+        #[must_use]
+        pub fn id(mut self, id: impl Into<String>) -> Self {
+            self.common.id = Some(id.into().into());
+            self
+        }
+
+        $(#[$timeout])*
+        #[must_use]
+        pub fn timeout(mut self, timeout: std::time::Duration) -> Self {
+            self.common.timeout = Some(timeout);
+            self
+        }
+
+        $(#[$skew_allowance])*
+        #[must_use]
+        pub fn skew_allowance(mut self, allowance: std::time::Duration) -> Self {
+            self.common.skew_allowance = Some(allowance);
+            self
+        }
+
+        $(#[$channel_size])*
+        #[must_use]
+        pub fn channel_size(mut self, frames: usize) -> Self {
+            self.common.channel_size = Some(frames);
+            self
+        }
+
+        $(#[$stream_interceptor])*
+        #[must_use]
+        pub fn stream_interceptor(mut self, interceptor: impl crate::interceptor::StreamInterceptor) -> Self {
+            self.around.streams.push(std::sync::Arc::new(interceptor));
+            self
+        }
+
+        $(#[$observer])*
+        #[must_use]
+        pub fn observer(
+            mut self,
+            observer: impl Fn(&crate::middleware::Observation) + Send + Sync + 'static,
+        ) -> Self {
+            self.common.observers.push(std::sync::Arc::new(observer));
+            self
+        }
+
         /// How long nothing may be heard on a stream before it ends. Default: for ever, since the protocol has no keepalive and
         /// a peer may be silent on purpose.
         #[must_use]

@@ -7,10 +7,10 @@ use psrpc_engine::{ClientConfig, ClientLimits};
 
 use crate::error::Error;
 use crate::info::CallInfo;
-use crate::interceptor::{AroundCalls, CallInterceptor, MultiCallInterceptor, StreamInterceptor};
+use crate::interceptor::{AroundCalls, CallInterceptor, MultiCallInterceptor};
 use crate::message::AnyMessage;
 use crate::method::{MethodKind, Service};
-use crate::middleware::{Metrics, MetricsObserver, Observation};
+use crate::middleware::{Metrics, MetricsObserver};
 use crate::options::{CommonOptions, common_options, configure};
 
 /// Options of a client, each with its default.
@@ -28,35 +28,10 @@ impl ClientOptions {
         Self::default()
     }
 
-    /// The client's id on the wire. Default, also for an empty one: drawn at random.
-    ///
-    /// No other client of the service may have it: each would get the other's bids and responses.
-    #[must_use]
-    pub fn id(mut self, id: impl Into<String>) -> Self {
-        self.common.id = Some(id.into().into());
-        self
-    }
-
-    /// How long a call may take that does not say so itself. Default 3 s.
-    #[must_use]
-    pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.common.timeout = Some(timeout);
-        self
-    }
-
     /// How long a call waits for bids that does not say so itself. Default 1 s.
     #[must_use]
     pub fn selection_timeout(mut self, timeout: Duration) -> Self {
         self.selection_timeout = Some(timeout);
-        self
-    }
-
-    /// How many frames of a subscription may wait for the client before the newest are lost; and how many updates of a
-    /// subscription, or messages of a stream, may wait for their consumer, of which there is the stated number at most.
-    /// Default 8,192; for messages of a stream 1,024.
-    #[must_use]
-    pub fn channel_size(mut self, frames: usize) -> Self {
-        self.common.channel_size = Some(frames);
         self
     }
 
@@ -67,13 +42,25 @@ impl ClientOptions {
         self
     }
 
-    common_options!();
-
-    /// How far the servers' wall clocks may be behind before the messages of their streams count as expired. Default 0.
-    #[must_use]
-    pub fn skew_allowance(mut self, allowance: Duration) -> Self {
-        self.common.skew_allowance = Some(allowance);
-        self
+    common_options! {
+        /// The client's id on the wire. Default, also for an empty one: drawn at random.
+        ///
+        /// No other client of the service may have it: each would get the other's bids and responses.
+        id;
+        /// How long a call may take that does not say so itself. Default 3 s.
+        timeout;
+        /// How far the servers' wall clocks may be behind before the messages of their streams count as expired. Default 0.
+        skew_allowance;
+        /// How many frames of a subscription may wait for the client before the newest are lost; and how many updates of a
+        /// subscription, or messages of a stream, may wait for their consumer, of which there is the stated number at most.
+        /// Default 8,192; for messages of a stream 1,024.
+        channel_size;
+        /// Puts an interceptor around every stream, within those that were added before.
+        stream_interceptor;
+        /// Tells a function of frames that are dropped, of streams that end, and of gaps.
+        ///
+        /// It mostly runs on the client's background task, which it must not block. A panic in it is discarded.
+        observer;
     }
 
     /// Puts an interceptor around every unary call, within those that were added before.
@@ -113,28 +100,12 @@ impl ClientOptions {
         self
     }
 
-    /// Puts an interceptor around every stream, within those that were added before.
-    #[must_use]
-    pub fn stream_interceptor(mut self, interceptor: impl StreamInterceptor) -> Self {
-        self.around.streams.push(Arc::new(interceptor));
-        self
-    }
-
     /// Measures calls, multi calls and streams. It is an interceptor of each kind, and has its place among the others: what is
     /// added later is within what it measures.
     #[must_use]
     pub fn metrics(self, observer: impl MetricsObserver) -> Self {
         let metrics = Metrics(Arc::new(observer));
         self.interceptor(metrics.clone()).multi_interceptor(metrics.clone()).stream_interceptor(metrics)
-    }
-
-    /// Tells a function of frames that are dropped, of streams that end, and of gaps.
-    ///
-    /// It mostly runs on the client's background task, which it must not block. A panic in it is discarded.
-    #[must_use]
-    pub fn observer(mut self, observer: impl Fn(&Observation) + Send + Sync + 'static) -> Self {
-        self.common.observers.push(Arc::new(observer));
-        self
     }
 
     /// Adds another set of options: what it sets replaces what is set here; interceptors, hooks and observers come after

@@ -8,8 +8,8 @@ use psrpc_engine::proto::Metadata;
 use psrpc_engine::{ServerConfig, ServerLimits};
 
 use crate::info::CallInfo;
-use crate::interceptor::{AroundHandlers, HandlerInterceptor, StreamInterceptor};
-use crate::middleware::{Metrics, MetricsObserver, Observation};
+use crate::interceptor::{AroundHandlers, HandlerInterceptor};
+use crate::middleware::{Metrics, MetricsObserver};
 use crate::options::{CommonOptions, common_options, configure};
 
 /// Options of a server, each with its default.
@@ -29,15 +29,6 @@ impl ServerOptions {
         Self::default()
     }
 
-    /// The server's id on the wire. Default, also for an empty one: drawn at random.
-    ///
-    /// No other server of the service may have it: a call granted to one would run on both.
-    #[must_use]
-    pub fn id(mut self, id: impl Into<String>) -> Self {
-        self.common.id = Some(id.into().into());
-        self
-    }
-
     /// How long a shutdown waits for the bus to confirm that nothing more will come. Default 3 s. What comes later is not
     /// accepted.
     ///
@@ -48,16 +39,6 @@ impl ServerOptions {
         self
     }
 
-    /// How far the clients' wall clocks may be behind before their requests count as expired. Default 0.
-    ///
-    /// A request without a claim may then run up to this long after its caller gave up. On Redis, tell the bus of it too
-    /// (`RedisOptions::skew_allowance`), lest a late queue request is handed to every server.
-    #[must_use]
-    pub fn skew_allowance(mut self, allowance: Duration) -> Self {
-        self.common.skew_allowance = Some(allowance);
-        self
-    }
-
     /// How long after it was sent a request may expire at the latest. Default 1 h.
     #[must_use]
     pub fn horizon(mut self, horizon: Duration) -> Self {
@@ -65,26 +46,10 @@ impl ServerOptions {
         self
     }
 
-    /// How many frames of a subscription may wait for the server before the newest are lost, and how many messages of a stream
-    /// may wait for its handler. Default 8,192; for messages of a stream 1,024.
-    #[must_use]
-    pub fn channel_size(mut self, frames: usize) -> Self {
-        self.common.channel_size = Some(frames);
-        self
-    }
-
     /// What the server holds at most.
     #[must_use]
     pub fn limits(mut self, limits: ServerLimits) -> Self {
         self.limits = Some(limits);
-        self
-    }
-
-    /// How long a message of a stream, or an update, may take that does not say so itself. Default 3 s. How long a request may
-    /// take is up to its caller.
-    #[must_use]
-    pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.common.timeout = Some(timeout);
         self
     }
 
@@ -97,7 +62,40 @@ impl ServerOptions {
         self
     }
 
-    common_options!();
+    common_options! {
+        /// The server's id on the wire. Default, also for an empty one: drawn at random.
+        ///
+        /// No other server of the service may have it: a call granted to one would run on both.
+        id;
+        /// How long a message of a stream, or an update, may take that does not say so itself. Default 3 s. How long a request may
+        /// take is up to its caller.
+        timeout;
+        /// How far the clients' wall clocks may be behind before their requests count as expired. Default 0.
+        ///
+        /// A request without a claim may then run up to this long after its caller gave up. On Redis, tell the bus of it too
+        /// (`RedisOptions::skew_allowance`), lest a late queue request is handed to every server.
+        skew_allowance;
+        /// How many frames of a subscription may wait for the server before the newest are lost, and how many messages of a stream
+        /// may wait for its handler. Default 8,192; for messages of a stream 1,024.
+        channel_size;
+        /// Puts an interceptor around every stream, within those that were added before.
+        stream_interceptor;
+        /// Tells a function what becomes of requests, frames and streams.
+        ///
+        /// ```
+        /// # use psrpc::ServerOptions;
+        /// use psrpc::middleware::Observation;
+        ///
+        /// let options = ServerOptions::new().observer(|observation| {
+        ///     if let Observation::Claim { info, outcome, waited, .. } = observation {
+        ///         println!("{info}: {outcome:?} after {waited:?}");
+        ///     }
+        /// });
+        /// ```
+        ///
+        /// It mostly runs on the server's background task, which it must not block. A panic in it is discarded.
+        observer;
+    }
 
     /// Puts an interceptor around every handler of a unary or multi method, within those that were added before.
     #[must_use]
@@ -123,39 +121,12 @@ impl ServerOptions {
         self
     }
 
-    /// Puts an interceptor around every stream, within those that were added before.
-    #[must_use]
-    pub fn stream_interceptor(mut self, interceptor: impl StreamInterceptor) -> Self {
-        self.around.streams.push(Arc::new(interceptor));
-        self
-    }
-
     /// Measures handlers and streams. It is an interceptor of either kind, and has its place among the others: what is added later
     /// is within what it measures.
     #[must_use]
     pub fn metrics(self, observer: impl MetricsObserver) -> Self {
         let metrics = Metrics(Arc::new(observer));
         self.interceptor(metrics.clone()).stream_interceptor(metrics)
-    }
-
-    /// Tells a function what becomes of requests, frames and streams.
-    ///
-    /// ```
-    /// # use psrpc::ServerOptions;
-    /// use psrpc::middleware::Observation;
-    ///
-    /// let options = ServerOptions::new().observer(|observation| {
-    ///     if let Observation::Claim { info, outcome, waited, .. } = observation {
-    ///         println!("{info}: {outcome:?} after {waited:?}");
-    ///     }
-    /// });
-    /// ```
-    ///
-    /// It mostly runs on the server's background task, which it must not block. A panic in it is discarded.
-    #[must_use]
-    pub fn observer(mut self, observer: impl Fn(&Observation) + Send + Sync + 'static) -> Self {
-        self.common.observers.push(Arc::new(observer));
-        self
     }
 
     /// Calls a function with every panic of a handler or of an interceptor around it: what was thrown is a `&str` or a
