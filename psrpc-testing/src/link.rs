@@ -52,7 +52,7 @@ impl Subscriber {
         Self { channel, sink: Lock::new(Some(sink)) }
     }
 
-    /// Hands on anything but the end.
+    /// Hands a delivery to the subscriber. The end of the subscription closes the sink.
     pub(super) fn put(&self, delivery: Delivery, wakes: &mut Wakes) {
         let sink = self.sink.lock();
         let Some(open) = &*sink else { return };

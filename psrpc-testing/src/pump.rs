@@ -100,8 +100,8 @@ impl Shared {
     }
 
     /// Sends frames in their order; what the wrapped bus has no room for waits.
-    pub(super) fn send(self: &Arc<Self>, queue: Vec<QueuedFrame>) {
-        for queued in queue {
+    pub(super) fn send(self: &Arc<Self>, frames: Vec<QueuedFrame>) {
+        for queued in frames {
             let behind = matches!(queued.link, Link::Bus(_)) && self.lock().queue.has_backlog();
             let left = if behind { Some(queued) } else { self.send_one(queued) };
             if let Some(queued) = left {

@@ -1,6 +1,6 @@
 //! The two ends of a stream, for unit tests of code that has one of them.
 
-use std::future::{Future, poll_fn};
+use std::future::{Future, poll_fn, ready};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -48,13 +48,12 @@ where
     let (bus, runtime): (_, Arc<dyn Runtime>) = (LocalBus::new(), Arc::new(runtime));
     let method = &SERVICE.methods[0];
     let served = Arc::new(Served::new());
-    let serve = |served: Arc<Served<R, S>>, stream: ServerStream<R, S>| async move {
+    let handover = Arc::clone(&served);
+    let handlers = Handlers::new(&SERVICE, ()).stream(method, move |_, stream: ServerStream<R, S>| {
         stream.hijack();
-        served.put(stream);
-        Ok(())
-    };
-    let handlers = Handlers::new(&SERVICE, Arc::clone(&served));
-    let handlers = handlers.stream(method, move |served, stream| serve(Arc::clone(&*served), stream));
+        handover.put(stream);
+        ready(Ok(()))
+    });
     let server = Server::new(bus.clone(), Arc::clone(&runtime), handlers, ServerOptions::new())?;
     server.register(&[method], &[]).await?;
     // The stream keeps its client, and by this observer the client keeps the server.

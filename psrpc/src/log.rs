@@ -13,8 +13,7 @@ use crate::bus::BusEvent;
 use crate::error::{Error, Fault};
 use crate::guard;
 use crate::guard::Panicked;
-use crate::info::CallInfo;
-use crate::info::Side;
+use crate::info::{CallInfo, Side};
 
 /// Something to be logged.
 pub(crate) enum Note {

@@ -21,7 +21,8 @@ pub(crate) struct CommonOptions {
 }
 
 impl CommonOptions {
-    /// Replaces what another set sets. Its observers come after those that are here.
+    /// Adds another set of options. A value of the other set replaces the one here; its observers
+    /// come after those here.
     pub(crate) fn append(&mut self, other: Self) {
         self.id = other.id.or(self.id.take());
         self.timeout = other.timeout.or(self.timeout);
@@ -53,7 +54,8 @@ macro_rules! configure {
     }};
 }
 
-/// Writes the setters that a client and a server both have. Documentation that differs is an argument.
+/// Writes the setters that a client and a server both have. The caller documents each setter whose
+/// meaning differs between the two.
 macro_rules! common_options {
     (
         $(#[$id:meta])* id;

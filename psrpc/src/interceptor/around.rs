@@ -10,8 +10,7 @@ use super::hooks::Hooks;
 use super::multi::MultiCallInterceptor;
 use super::recovery::PanicHook;
 use super::stream::StreamInterceptor;
-use crate::info::CallInfo;
-use crate::info::Side;
+use crate::info::{CallInfo, Side};
 use crate::request::Request;
 use crate::{guard, log};
 

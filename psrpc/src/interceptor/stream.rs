@@ -7,8 +7,7 @@ use psrpc_engine::Time;
 
 use super::call::CallOptions;
 use crate::error::Error;
-use crate::info::CallInfo;
-use crate::info::Side;
+use crate::info::{CallInfo, Side};
 use crate::message::AnyMessage;
 use crate::runtime::{BoxFuture, Runtime};
 

@@ -10,8 +10,7 @@ use psrpc_engine::{
 };
 
 use crate::bus::BusEvent;
-use crate::info::CallInfo;
-use crate::info::Side;
+use crate::info::{CallInfo, Side};
 use crate::runtime::Runtime;
 use crate::{guard, log};
 

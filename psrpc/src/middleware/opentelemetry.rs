@@ -11,8 +11,7 @@ use psrpc_engine::proto::{Metadata, Text};
 
 use crate::answers::Answers;
 use crate::error::Error;
-use crate::info::CallInfo;
-use crate::info::Side;
+use crate::info::{CallInfo, Side};
 use crate::interceptor::{
     CallInterceptor, HandlerInterceptor, MultiCallInterceptor, NextCall, NextHandler, NextMultiCall,
     OpeningStream, Outgoing, StreamInterceptor, StreamLayer,

@@ -11,9 +11,9 @@ use std::time::Duration;
 use psrpc_engine::{Reason, Time};
 
 use crate::error::Error;
-use crate::interceptor::CallOptions;
 use crate::interceptor::{
-    CallInterceptor, NextCall, NextSend, OpeningStream, Outgoing, SendOptions, StreamInterceptor, StreamLayer,
+    CallInterceptor, CallOptions, NextCall, NextSend, OpeningStream, Outgoing, SendOptions,
+    StreamInterceptor, StreamLayer,
 };
 use crate::message::AnyMessage;
 use crate::runtime::{BoxFuture, Runtime};

@@ -15,9 +15,8 @@ use crate::cancellation::CancellationToken;
 use crate::error::Error;
 use crate::guard;
 use crate::info::Side;
-use crate::interceptor::CallOptions;
 use crate::interceptor::{
-    AroundHandlers, HandlerBelow, HandlerInterceptor, NextHandler, OpeningStream, reporting,
+    AroundHandlers, CallOptions, HandlerBelow, HandlerInterceptor, NextHandler, OpeningStream, reporting,
 };
 use crate::log;
 use crate::log::Label;

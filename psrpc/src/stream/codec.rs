@@ -10,8 +10,7 @@ use psrpc_engine::proto::ErrorCode;
 
 use crate::error::Error;
 use crate::guard;
-use crate::info::CallInfo;
-use crate::info::Side;
+use crate::info::{CallInfo, Side};
 use crate::interceptor::{OpeningStream, StreamInterceptor, StreamLayer};
 use crate::log;
 use crate::log::Label;

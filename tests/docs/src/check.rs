@@ -93,7 +93,7 @@ fn files<'a>(line: &'a Line, facts: &'a Facts) -> impl Iterator<Item = String> +
 
 /// A path in a code span, a colon, and names in code spans with commas between them: the file must
 /// have the names.
-fn functions(line: &Line) -> impl Iterator<Item = String> {
+fn functions(line: &Line) -> Vec<String> {
     let mut problems = Vec::new();
     for (at, _) in line.text.match_indices("`: `") {
         let path = line.text[..at].rsplit('`').next().unwrap_or_default();
@@ -108,7 +108,7 @@ fn functions(line: &Line) -> impl Iterator<Item = String> {
         }
         problems.extend(missing(path, &names));
     }
-    problems.into_iter()
+    problems
 }
 
 /// Returns which names a Rust file does not have, word by word.
@@ -122,7 +122,7 @@ fn missing(path: &str, names: &[&str]) -> Vec<String> {
 }
 
 /// Packages, examples and parts of `./test` in commands.
-fn commands<'a>(line: &'a Line, facts: &'a Facts) -> impl Iterator<Item = String> + 'a {
+fn commands(line: &Line, facts: &Facts) -> Vec<String> {
     let mut problems = Vec::new();
     for code in &line.code {
         let words: Vec<_> = code.split_whitespace().collect();
@@ -146,7 +146,7 @@ fn commands<'a>(line: &'a Line, facts: &'a Facts) -> impl Iterator<Item = String
             problems.extend(unknown.map(|part| format!("./test has no part {part}")));
         }
     }
-    problems.into_iter()
+    problems
 }
 
 /// Returns `true` for a placeholder.
@@ -155,7 +155,7 @@ fn is_foreign(name: &str) -> bool {
 }
 
 /// Numbers of cases.
-fn counts<'a>(line: &'a Line, facts: &'a Facts) -> impl Iterator<Item = String> + 'a {
+fn counts(line: &Line, facts: &Facts) -> Vec<String> {
     let words: Vec<_> = line.text.split_whitespace().collect();
     let mut problems = Vec::new();
     for pair in words.windows(2) {
@@ -165,7 +165,7 @@ fn counts<'a>(line: &'a Line, facts: &'a Facts) -> impl Iterator<Item = String> 
             problems.push(format!("{count} cases, where there are {}", facts.cases));
         }
     }
-    problems.into_iter()
+    problems
 }
 
 #[cfg(test)]

@@ -26,7 +26,8 @@ struct Options {
 
 fn main() -> ExitCode {
     let options = Options::parse();
-    let drawn = rooms::draw(&metadata());
+    let metadata = metadata();
+    let drawn = rooms::draw(&metadata);
     if options.update {
         fs::write(PICTURE, drawn).expect("the picture can be written");
         return ExitCode::SUCCESS;
@@ -36,7 +37,7 @@ fn main() -> ExitCode {
         problems.push(format!("{PICTURE} is out of date: cargo run -p psrpc-docs -- --update"));
     }
     let documents = documents();
-    let facts = check::Facts::read(&metadata());
+    let facts = check::Facts::read(&metadata);
     for document in &documents {
         problems.extend(check::check(document, &facts));
     }

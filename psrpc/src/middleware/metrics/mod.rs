@@ -11,8 +11,7 @@ use psrpc_engine::Time;
 use psrpc_engine::proto::ErrorCode;
 
 use crate::error::Error;
-use crate::info::CallInfo;
-use crate::info::Side;
+use crate::info::{CallInfo, Side};
 use crate::runtime::Runtime;
 
 /// Takes measurements. Each function does nothing unless it is implemented.
