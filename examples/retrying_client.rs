@@ -18,7 +18,7 @@ use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use psrpc::bus::Bus;
 use psrpc::middleware::{OpenTelemetry, Retry};
-use psrpc::{ClientOptions, Error, ErrorCode, NextCall, Outgoing, Request, ServerOptions};
+use psrpc::{ClientOptions, Error, ErrorCode, NextCall, OutgoingCall, Request, ServerOptions};
 use psrpc_examples::{BusArgument, input_ends};
 
 use exchange::{DidYouMean, Exchange, ExchangeClient, ExchangeServer, Price, Share};
@@ -67,7 +67,7 @@ async fn serve(bus: Arc<dyn Bus>, tracing: OpenTelemetry) -> Result<ExchangeServ
 async fn client(bus: Arc<dyn Bus>, tracing: OpenTelemetry) -> Result<ExchangeClient, Error> {
     let retry = Retry::new().attempts(5).backoff(Duration::from_millis(50), Duration::from_secs(1));
     // An interceptor can be a function: this one sees every attempt.
-    let tell = |call: Outgoing, next: NextCall| async move {
+    let tell = |call: OutgoingCall, next: NextCall| async move {
         let result = next.run(call).await;
         if let Err(error) = &result {
             println!("an attempt has failed: {error}");

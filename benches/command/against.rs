@@ -9,7 +9,7 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::Fault;
+use crate::BenchError;
 use crate::args::{CellSpec, Run};
 use crate::measure::ratio;
 use crate::place::Asked;
@@ -22,7 +22,7 @@ const LEGEND: &str = "\
 Medians of all rounds. Ratio: this build to the other one within a round; the median, the smallest and the largest of all rounds.";
 
 /// Measures every cell with this build and the one at `binary`, and prints a line for each cell.
-pub(crate) fn run(run: &Run, binary: &Path) -> Result<(), Fault> {
+pub(crate) fn run(run: &Run, binary: &Path) -> Result<(), BenchError> {
     let builds = Builds { this: Build::this()?, other: Build::other(binary)? };
     let cells = run.cells(run.buses());
     let mut progress = Progress::new(cells.len());
@@ -57,7 +57,7 @@ struct Builds {
 
 impl Builds {
     /// Measures one cell with both builds in every round.
-    fn compare(&self, run: &Run, cell: &Spec<'_>) -> Result<Compared, Fault> {
+    fn compare(&self, run: &Run, cell: &Spec<'_>) -> Result<Compared, BenchError> {
         let (mut this, mut other) = (Vec::new(), Vec::new());
         for round in 0..run.runs() {
             let mut turns = [(&self.other, &mut other), (&self.this, &mut this)];
@@ -90,13 +90,13 @@ struct Figures {
 }
 
 impl Build {
-    fn this() -> Result<Self, Fault> {
+    fn this() -> Result<Self, BenchError> {
         let program = std::env::current_exe()
             .map_err(|error| format!("this build cannot find its own executable: {error}"))?;
         Ok(Self { name: "this build".to_owned(), program })
     }
 
-    fn other(binary: &Path) -> Result<Self, Fault> {
+    fn other(binary: &Path) -> Result<Self, BenchError> {
         let name = binary.display().to_string();
         // The full path, since a bare file name would be searched for in PATH.
         let program = fs::canonicalize(binary).map_err(|error| format!("cannot run {name}: {error}"))?;
@@ -104,7 +104,7 @@ impl Build {
     }
 
     /// Measures one cell once, in a process of its own.
-    fn measure(&self, run: &Run, cell: &Spec<'_>) -> Result<Figures, Fault> {
+    fn measure(&self, run: &Run, cell: &Spec<'_>) -> Result<Figures, BenchError> {
         let mut command = Command::new(&self.program);
         command.args(["--json", "--no-floor", "--runs=1"]);
         if let Some(bus) = cell.bus {

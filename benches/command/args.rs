@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum, value_parser};
 
-use crate::Fault;
+use crate::BenchError;
 use crate::compress::Compress;
 use crate::place::{Asked, Place};
 use crate::scale::Scale;
@@ -111,7 +111,7 @@ const ROUND_SECONDS: f64 = 0.2;
 
 impl Run {
     /// The buses, each with its server.
-    pub(crate) fn open(&self) -> Result<Vec<Place>, Fault> {
+    pub(crate) fn open(&self) -> Result<Vec<Place>, BenchError> {
         if self.work().iter().all(|work| *work == Work::Engine) {
             return Ok(Vec::new());
         }

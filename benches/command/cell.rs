@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::Fault;
+use crate::BenchError;
 use crate::args::{CellSpec, Run};
 use crate::floor;
 use crate::load::{Load, Pace};
@@ -51,7 +51,7 @@ impl<'a> Cell<'a> {
 }
 
 impl Cell<'_> {
-    pub(crate) async fn measure(&self, time: Duration) -> Result<Measured, Fault> {
+    pub(crate) async fn measure(&self, time: Duration) -> Result<Measured, BenchError> {
         let Cell { work, concurrency, size, threads, .. } = *self;
         let mut loads = Vec::new();
         match self.place {
@@ -76,7 +76,7 @@ async fn in_turns(
     mut loads: Vec<Box<dyn Load>>,
     time: Duration,
     place: Option<&Place>,
-) -> Result<Vec<Tally>, Fault> {
+) -> Result<Vec<Tally>, BenchError> {
     let warm_up = WARM_UP.min(time / 10);
     for load in &mut loads {
         load.slice(warm_up, Pace::Full, &mut Tally::new()).await?;

@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 
 use crate::measure::now;
 use crate::work::{SERVICE, Work, server};
-use crate::{Fault, runtime};
+use crate::{BenchError, runtime};
 
 /// How many small calls are under way at a time.
 const CALLS: usize = 8;
@@ -54,7 +54,7 @@ struct Found {
 }
 
 impl Compress {
-    pub(crate) fn run(&self) -> Result<bool, Fault> {
+    pub(crate) fn run(&self) -> Result<bool, BenchError> {
         let redis = Server::redis(&[]);
         let mut ratios = Vec::new();
         println!("round | plain: calls  p99 us  large | compressed: calls  p99 us  large | ratio of p99");
@@ -82,14 +82,14 @@ impl Compress {
         Ok(true)
     }
 
-    fn measure(&self, redis: &Server, compressed: bool) -> Result<Found, Fault> {
+    fn measure(&self, redis: &Server, compressed: bool) -> Result<Found, BenchError> {
         let runtime = runtime(2)?;
         let found = runtime.block_on(self.calls(redis, compressed));
         runtime.shutdown_background();
         found
     }
 
-    async fn calls(&self, redis: &Server, compressed: bool) -> Result<Found, Fault> {
+    async fn calls(&self, redis: &Server, compressed: bool) -> Result<Found, BenchError> {
         let connect = async || {
             let mut options = RedisOptions::new();
             if compressed {
@@ -97,7 +97,7 @@ impl Compress {
             }
             RedisBus::connect_with(&redis.url(), psrpc_tokio::default_runtime()?, options)
                 .await
-                .map_err(Fault::from)
+                .map_err(BenchError::from)
         };
         let server = server(connect().await?)?;
         server.register(&[Work::Queue.method(), Work::Single.method()], &[]).await?;
@@ -122,7 +122,7 @@ impl Compress {
 }
 
 /// Makes small calls, one after the other, and returns how long they took, in nanoseconds.
-async fn call(client: Client, duration: Duration) -> Result<Histogram<u64>, Fault> {
+async fn call(client: Client, duration: Duration) -> Result<Histogram<u64>, BenchError> {
     let mut latencies = Histogram::new(3)?;
     let (begun, message) = (now(), message(SMALL));
     while begun.elapsed() < WARM_UP + duration {
@@ -136,7 +136,7 @@ async fn call(client: Client, duration: Duration) -> Result<Histogram<u64>, Faul
 }
 
 /// Carries a large message there and back, again and again, and returns how often.
-async fn carry(client: Client, message: Bytes, stop: Arc<AtomicBool>) -> Result<usize, Fault> {
+async fn carry(client: Client, message: Bytes, stop: Arc<AtomicBool>) -> Result<usize, BenchError> {
     let mut count = 0;
     while !stop.load(Ordering::Relaxed) {
         let _: Bytes = client.call(Work::Single.method(), &[], message.clone()).await?;

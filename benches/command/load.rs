@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::time::{sleep_until, timeout};
 
-use crate::Fault;
+use crate::BenchError;
 use crate::measure::{Meter, Tally, now};
 
 /// How much longer than its slice a load may take.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-pub(crate) type Slice<'a> = Pin<Box<dyn Future<Output = Result<(), Fault>> + Send + 'a>>;
+pub(crate) type Slice<'a> = Pin<Box<dyn Future<Output = Result<(), BenchError>> + Send + 'a>>;
 
 /// When a worker does it the next time.
 #[derive(Clone, Copy)]
@@ -39,7 +39,7 @@ pub(crate) trait Unit: Send + 'static {
     }
 
     /// Does it.
-    fn once(&mut self) -> impl Future<Output = Result<(), Fault>> + Send;
+    fn once(&mut self) -> impl Future<Output = Result<(), BenchError>> + Send;
 }
 
 /// Workers, each a task of its own.

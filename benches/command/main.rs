@@ -31,7 +31,7 @@ use progress::Progress;
 use row::Row;
 
 /// What can go wrong here; people read it.
-type Fault = Box<dyn std::error::Error + Send + Sync>;
+type BenchError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Counts on each thread for itself, so that counting holds nobody up.
 #[global_allocator]
@@ -59,7 +59,7 @@ fn main() -> ExitCode {
 }
 
 /// Measures every cell that was asked for.
-fn run(run: &Run) -> Result<(), Fault> {
+fn run(run: &Run) -> Result<(), BenchError> {
     let places = run.open()?;
     let cells: Vec<_> = run.cells(&places).iter().map(|spec| Cell::of(spec, run)).collect();
     let mut progress = Progress::new(cells.len() * run.runs());
@@ -94,7 +94,7 @@ fn run(run: &Run) -> Result<(), Fault> {
     Ok(())
 }
 
-fn measure(run: &Run, cell: &Cell<'_>) -> Result<Measured, Fault> {
+fn measure(run: &Run, cell: &Cell<'_>) -> Result<Measured, BenchError> {
     let runtime = runtime(cell.threads)?;
     let measured = runtime.block_on(cell.measure(run.seconds()));
     // What a cell leaves behind is not to be in the next one's way.
@@ -111,7 +111,7 @@ fn tell_errors(cell: &Cell<'_>, measured: &Measured) {
     }
 }
 
-fn runtime(threads: usize) -> Result<Runtime, Fault> {
+fn runtime(threads: usize) -> Result<Runtime, BenchError> {
     let mut builder = if threads == 1 { Builder::new_current_thread() } else { Builder::new_multi_thread() };
     if threads > 1 {
         builder.worker_threads(threads);

@@ -9,7 +9,7 @@ use psrpc::bus::Bus;
 use psrpc_bus_local::LocalBus;
 use psrpc_servers::Server;
 
-use crate::Fault;
+use crate::BenchError;
 
 /// A bus as it is asked for.
 #[derive(Clone)]
@@ -88,7 +88,7 @@ pub(crate) struct Place {
 
 impl Place {
     /// The bus that was asked for, with a server of its own unless there is one.
-    pub(crate) fn open(asked: &Asked) -> Result<Self, Fault> {
+    pub(crate) fn open(asked: &Asked) -> Result<Self, BenchError> {
         let server = match asked {
             Asked::Redis => Some(Server::redis(&[])),
             Asked::Nats => Some(Server::nats(&[])),
@@ -119,7 +119,7 @@ impl Place {
     }
 
     /// So many buses as as many processes would have: each with connections of its own where there are any.
-    pub(crate) async fn connect(&self, count: usize) -> Result<Vec<Arc<dyn Bus>>, Fault> {
+    pub(crate) async fn connect(&self, count: usize) -> Result<Vec<Arc<dyn Bus>>, BenchError> {
         if self.kind == Kind::Local {
             let bus: Arc<dyn Bus> = Arc::new(LocalBus::new());
             return Ok(vec![bus; count]);

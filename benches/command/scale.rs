@@ -6,7 +6,7 @@ use psrpc::engine::Selection;
 use psrpc::engine::proto::{MethodProperties, Routing};
 use serde_json::{Value, json};
 
-use crate::Fault;
+use crate::BenchError;
 use crate::fleet::{Cost, Fleet};
 use crate::measure::{now, resident};
 use crate::{runtime, topics};
@@ -30,7 +30,7 @@ pub(crate) struct Scale {
 }
 
 impl Scale {
-    pub(crate) fn run(&self) -> Result<bool, Fault> {
+    pub(crate) fn run(&self) -> Result<bool, BenchError> {
         let tables = json!({
             // First, while there is no memory that was given back.
             "memory": memory()?,
@@ -99,9 +99,9 @@ fn clients() -> Vec<Value> {
 
 /// The memory that registered topics and calls in flight take. What was measured is kept, so that its memory is not used
 /// again by what comes next.
-fn memory() -> Result<Value, Fault> {
+fn memory() -> Result<Value, BenchError> {
     const MANY: usize = 100_000;
-    let each = |before| Ok::<_, Fault>((resident_bytes()? - before) / MANY as f64);
+    let each = |before| Ok::<_, BenchError>((resident_bytes()? - before) / MANY as f64);
     let before = resident_bytes()?;
     let server = runtime(1)?.block_on(topics::server(MANY))?;
     let topic = each(before)?;
@@ -172,6 +172,6 @@ fn micros(took: std::time::Duration, calls: usize) -> f64 {
     took.as_secs_f64() * 1e6 / calls as f64
 }
 
-fn resident_bytes() -> Result<f64, Fault> {
+fn resident_bytes() -> Result<f64, BenchError> {
     Ok(resident().ok_or("this system does not tell how much memory is resident")? * 1024.0 * 1024.0)
 }

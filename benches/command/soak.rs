@@ -10,7 +10,7 @@ use crate::load::{Load, Pace};
 use crate::measure::{Tally, ratio, resident};
 use crate::place::{Asked, Place};
 use crate::work::{Work, World};
-use crate::{Fault, runtime};
+use crate::{BenchError, runtime};
 
 /// What is done, in equal parts.
 const MIX: [Work; 5] = [Work::Queue, Work::Affinity, Work::Single, Work::Stream, Work::Subscription];
@@ -65,14 +65,14 @@ struct Minute {
 
 impl Soak {
     /// Gives whether the memory has not grown.
-    pub(crate) fn run(&self) -> Result<bool, Fault> {
+    pub(crate) fn run(&self) -> Result<bool, BenchError> {
         let own = [Asked::Redis, Asked::Nats];
         let asked = if self.bus.is_empty() { &own[..] } else { &self.bus };
         let places = asked.iter().map(Place::open).collect::<Result<Vec<_>, _>>()?;
         runtime(2)?.block_on(self.run_on(places))
     }
 
-    async fn run_on(&self, mut places: Vec<Place>) -> Result<bool, Fault> {
+    async fn run_on(&self, mut places: Vec<Place>) -> Result<bool, BenchError> {
         let buses: Vec<_> = places.iter().map(Place::name).collect();
         let mut loads = Vec::new();
         for (bus, place) in places.iter().enumerate() {
@@ -147,13 +147,18 @@ impl Soak {
 type Loads = Vec<(usize, Box<dyn Load>)>;
 
 /// Runs all loads at once, and gives a tally of each bus.
-async fn slice(loads: &mut Loads, buses: usize, length: Duration, pace: Pace) -> Result<Vec<Tally>, Fault> {
+async fn slice(
+    loads: &mut Loads,
+    buses: usize,
+    length: Duration,
+    pace: Pace,
+) -> Result<Vec<Tally>, BenchError> {
     let mut running = JoinSet::new();
     for (bus, mut load) in loads.drain(..) {
         running.spawn(async move {
             let mut tally = Tally::new();
             load.slice(length, pace, &mut tally).await?;
-            Ok::<_, Fault>((bus, load, tally))
+            Ok::<_, BenchError>((bus, load, tally))
         });
     }
     let mut tallies: Vec<_> = (0..buses).map(|_| Tally::new()).collect();

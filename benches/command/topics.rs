@@ -1,18 +1,18 @@
 //! What registered topics take in a server, apart from what its bus keeps of them.
 
-use psrpc::bus::{Accepted, Bus, Full, Offer, Sink, Subscription, Wakes};
+use psrpc::bus::{Accepted, Bus, Full, Offer, Sink, Subscription, WakeList};
 use psrpc::engine::SubscriptionKind;
 use psrpc::engine::proto::Channel;
 use tokio::task::JoinSet;
 
-use crate::Fault;
+use crate::BenchError;
 use crate::work::{self, Work};
 
 /// So many are registered at a time.
 const AT_A_TIME: usize = 1000;
 
 /// A server that serves a claimed method by queue on so many topics.
-pub(crate) async fn server(count: usize) -> Result<psrpc::Server, Fault> {
+pub(crate) async fn server(count: usize) -> Result<psrpc::Server, BenchError> {
     let server = work::server(Forgetful)?;
     let mut joining = JoinSet::new();
     for number in 0..count {
@@ -26,7 +26,7 @@ pub(crate) async fn server(count: usize) -> Result<psrpc::Server, Fault> {
     Ok(server)
 }
 
-async fn joined(joining: &mut JoinSet<Result<(), psrpc::Error>>) -> Result<(), Fault> {
+async fn joined(joining: &mut JoinSet<Result<(), psrpc::Error>>) -> Result<(), BenchError> {
     while let Some(joined) = joining.join_next().await {
         joined??;
     }
@@ -37,12 +37,12 @@ async fn joined(joining: &mut JoinSet<Result<(), psrpc::Error>>) -> Result<(), F
 struct Forgetful;
 
 impl Bus for Forgetful {
-    fn publish(&self, offer: Offer<'_>, _: &mut Wakes) -> Result<Accepted, Full> {
+    fn publish(&self, offer: Offer<'_>, _: &mut WakeList) -> Result<Accepted, Full> {
         drop(offer.take());
         Ok(Accepted::Done(None))
     }
 
-    fn subscribe(&self, _: &Channel, _: SubscriptionKind, sink: Sink, wakes: &mut Wakes) -> Subscription {
+    fn subscribe(&self, _: &Channel, _: SubscriptionKind, sink: Sink, wakes: &mut WakeList) -> Subscription {
         sink.live(wakes);
         // Dropped, it would end the subscription.
         std::mem::forget(sink);

@@ -6,7 +6,7 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 
-use psrpc::bus::{Bus, Offer, ReplyTo, Sink, Subscription, Wakes};
+use psrpc::bus::{Bus, Offer, ReplyTo, Sink, Subscription, WakeList};
 use psrpc::proto::{Channel, Frame, MethodProperties, Routing, Seed};
 use psrpc::{
     Client, ClientOptions, ClientStream, Handlers, Method, Now, Request, Runtime, Server, ServerOptions,
@@ -27,9 +27,9 @@ const MESSAGE: &str = "a message of sixty-four bytes, which is about what many c
 
 /// An executor of one thread, in time that stands still unless it is moved.
 #[derive(Clone)]
-struct OneThread(Arc<Mutex<State>>);
+struct OneThread(Arc<Mutex<DriverState>>);
 
-struct State {
+struct DriverState {
     now: Now,
     seeds: u8,
     /// Gone while it runs, or once it has ended.
@@ -53,10 +53,10 @@ impl Wake for TaskWaker {
 impl OneThread {
     fn new() -> Self {
         let (tasks, free, ready) = (Vec::new(), Vec::new(), VecDeque::new());
-        Self(Arc::new(Mutex::new(State { now: START, seeds: 0, tasks, free, ready })))
+        Self(Arc::new(Mutex::new(DriverState { now: START, seeds: 0, tasks, free, ready })))
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, DriverState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -187,7 +187,7 @@ impl BusQueue {
     pub fn new(members: usize) -> Self {
         let (bus, channel) = (LocalBus::new(), Channel::request::<&str>("Hats", "Fit", &[], true));
         let subscribe =
-            |_| bus.subscribe(&channel, SubscriptionKind::Queue, Sink::new(|_, _| ()), &mut Wakes::new());
+            |_| bus.subscribe(&channel, SubscriptionKind::Queue, Sink::new(|_, _| ()), &mut WakeList::new());
         let _members = (0..members).map(subscribe).collect();
         // The last turns of a round are those that a search would reach last.
         let queue = Self { bus, channel, _members };
@@ -198,6 +198,6 @@ impl BusQueue {
     /// Hands a frame to the member whose turn it is.
     pub fn publish(&self, frame: Frame) {
         let offer = Offer::new(self.channel.clone(), frame, ReplyTo::new(|_| ()));
-        let _ = self.bus.publish(offer, &mut Wakes::new()).expect("it has room");
+        let _ = self.bus.publish(offer, &mut WakeList::new()).expect("it has room");
     }
 }

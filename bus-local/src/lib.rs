@@ -1,6 +1,6 @@
 //! PSRPC's in-process bus: for tests, for a single process, and as the bus that is there when no other is.
 //!
-//! Frames are handed over as they are, without encoding. Publishing delivers to every subscriber before it returns, in one
+//! Frames are handed over as they are, without encoding. PublishFuture delivers to every subscriber before it returns, in one
 //! order for all. Each subscriber has its own bounded room ([`Sink`]), so one that is behind loses frames of its own,
 //! counted, and delays nobody. Channels are told apart by their legacy names.
 
@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use psrpc::SubscriptionKind;
-use psrpc::bus::{Accepted, Bus, BusId, Full, Lock, Offer, Sink, Subscription, Turns, Wakes};
+use psrpc::bus::{Accepted, Bus, BusId, Full, Lock, Offer, RoundRobin, Sink, Subscription, WakeList};
 use psrpc::proto::{Channel, Frame};
 use slab::Slab;
 
@@ -26,7 +26,7 @@ type Channels = BTreeMap<Box<str>, Subscribers>;
 #[derive(Default)]
 struct Subscribers {
     plain: Slab<Sink>,
-    queue: Turns<Sink>,
+    queue: RoundRobin<Sink>,
 }
 
 impl LocalBus {
@@ -51,7 +51,7 @@ impl LocalBus {
     }
 
     fn unsubscribe(&self, channel: &Channel, kind: SubscriptionKind, key: usize) {
-        let mut wakes = Wakes::new();
+        let mut wakes = WakeList::new();
         let mut channels = self.0.lock();
         let Some(subscribers) = channels.get_mut(channel.legacy()) else { return };
         // Its end comes after all that was delivered, since nothing can be while the lock is held.
@@ -73,7 +73,7 @@ impl Bus for LocalBus {
         Some(BusId::of(&self.0))
     }
 
-    fn publish(&self, offer: Offer<'_>, wakes: &mut Wakes) -> Result<Accepted, Full> {
+    fn publish(&self, offer: Offer<'_>, wakes: &mut WakeList) -> Result<Accepted, Full> {
         let mut channels = self.0.lock();
         let receivers = match channels.get_mut(offer.channel().legacy()) {
             Some(subscribers) => subscribers.deliver(offer.take(), wakes),
@@ -90,7 +90,7 @@ impl Bus for LocalBus {
         channel: &Channel,
         kind: SubscriptionKind,
         sink: Sink,
-        wakes: &mut Wakes,
+        wakes: &mut WakeList,
     ) -> Subscription {
         let mut channels = self.0.lock();
         sink.live(wakes);
@@ -117,7 +117,7 @@ impl Subscribers {
     }
 
     /// Hands a frame to every plain subscriber and to one of the queue, and returns how many got it.
-    fn deliver(&mut self, frame: Frame, wakes: &mut Wakes) -> u64 {
+    fn deliver(&mut self, frame: Frame, wakes: &mut WakeList) -> u64 {
         let queue = self.queue.next_turn();
         let receivers = self.plain.len() as u64 + u64::from(queue.is_some());
         let mut sinks = self.plain.iter().map(|(_, sink)| sink).chain(queue);

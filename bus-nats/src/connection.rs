@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, ServerError, Subscriber};
 use futures_core::Stream;
-use psrpc::bus::{BusEvent, Lock, Monitor, Wakes};
+use psrpc::bus::{BusEvent, Lock, Monitor, WakeList};
 use psrpc::{BusError, Now, Runtime, Time};
 use tokio::sync::oneshot;
 use tokio::task::yield_now;
@@ -371,7 +371,7 @@ impl Task {
         shared.subscriptions.connected();
         if let Some(lost) = self.lost.take() {
             let after = shared.runtime.now().time.since(lost.time);
-            shared.monitor.report(BusEvent::Reconnected { after }, &mut Wakes::new());
+            shared.monitor.report(BusEvent::Reconnected { after }, &mut WakeList::new());
         }
     }
 
@@ -380,7 +380,7 @@ impl Task {
         let now = shared.runtime.now();
         self.lost = Some(now);
         let cause = shared.not_connected(cause);
-        shared.monitor.report(BusEvent::Lost { since: now.wall, cause }, &mut Wakes::new());
+        shared.monitor.report(BusEvent::ConnectionLost { since: now.wall, cause }, &mut WakeList::new());
     }
 
     // --- to serve --------------------------------------------------------------------------------------------
@@ -518,7 +518,7 @@ impl Drop for Task {
         self.shared.publisher.stop();
         self.shared.subscriptions.stop();
         let cause = if self.closed { Failure::Closed } else { Failure::Stopped };
-        self.shared.monitor.report(BusEvent::Stopped { cause: cause.into() }, &mut Wakes::new());
+        self.shared.monitor.report(BusEvent::Stopped { cause: cause.into() }, &mut WakeList::new());
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use psrpc::SubscriptionKind;
-use psrpc::bus::{Monitor, Sink, Wakes};
+use psrpc::bus::{Monitor, Sink, WakeList};
 use psrpc::proto::{Channel, FrameLimits};
 
 use crate::options::NatsOptions;
@@ -16,7 +16,7 @@ pub struct Subjects(Arc<Subscriptions>);
 
 /// Names a listener.
 #[derive(Debug)]
-pub struct Listener(ListenerId);
+pub struct SubjectListener(ListenerId);
 
 impl Subjects {
     /// Returns subscriptions without any listener.
@@ -28,22 +28,22 @@ impl Subjects {
     }
 
     /// Adds a listener, if the channel's name can be a subject.
-    pub fn add(&self, channel: &Channel, kind: SubscriptionKind, sink: Sink) -> Option<Listener> {
+    pub fn add(&self, channel: &Channel, kind: SubscriptionKind, sink: Sink) -> Option<SubjectListener> {
         subject::check(channel.server()).ok()?;
-        let id = self.0.subscribe(channel, kind, sink, &mut Wakes::new())?;
+        let id = self.0.subscribe(channel, kind, sink, &mut WakeList::new())?;
         self.round();
-        Some(Listener(id))
+        Some(SubjectListener(id))
     }
 
     /// Removes a listener.
-    pub fn remove(&self, listener: Listener) {
+    pub fn remove(&self, listener: SubjectListener) {
         self.0.unsubscribe(listener.0);
         self.round();
     }
 
     /// Takes what a server sends on the subject with this number.
     pub fn receive(&self, subject: u64, payload: Bytes) {
-        self.0.route(subject, payload, &mut Wakes::new());
+        self.0.route(subject, payload, &mut WakeList::new());
     }
 
     fn round(&self) {

@@ -18,7 +18,7 @@
 //! When the runtime shuts down the bus has stopped for good: publishing and subscribing fail at
 //! once.
 //!
-//! # Publishing
+//! # PublishFuture
 //!
 //! The publishing thread encodes a frame and hands it to the client library as soon as it holds no
 //! lock. If frames follow each other closely, a task on the runtime gathers them for one turn of the
@@ -43,8 +43,8 @@
 //! subscriptions. The bus finds a frame's channel by the local name in its envelope. Queue
 //! subscribers to one channel on one bus take turns. A frame that does not decode goes to one
 //! subscriber of its subject. A frame of a queue for a channel that nobody here subscribed to goes
-//! to one that can answer for it ([`Sink::untaken`]), and is reported as
-//! [`Untaken`](BusEvent::Untaken).
+//! to one that can answer for it ([`Sink::misrouted`]), and is reported as
+//! [`Misrouted`](BusEvent::Misrouted).
 //!
 //! A subscription is live when the server has answered a message that the bus sent after it: the
 //! next frame that anybody publishes on that server reaches it. Other servers of a cluster learn of
@@ -89,11 +89,11 @@
 //!
 //! | event | when |
 //! |---|---|
-//! | [`Lost`](BusEvent::Lost) | the connection was lost: once per outage |
+//! | [`ConnectionLost`](BusEvent::ConnectionLost) | the connection was lost: once per outage |
 //! | [`Reconnected`](BusEvent::Reconnected) | a server has accepted the bus and answers: once per outage |
 //! | [`Stopped`](BusEvent::Stopped) | the bus was closed, or its runtime has shut down |
 //! | [`SubscriptionRefused`](BusEvent::SubscriptionRefused) | the server refuses a subscription: once until it is live |
-//! | [`Untaken`](BusEvent::Untaken) | frames of a queue came here that nobody here takes |
+//! | [`Misrouted`](BusEvent::Misrouted) | frames of a queue came here that nobody here takes |
 //!
 //! # Healing
 //!
@@ -139,7 +139,7 @@ use std::task::{Context, Poll};
 use async_nats::ConnectOptions;
 #[cfg(doc)]
 use psrpc::bus::BusEvent;
-use psrpc::bus::{Accepted, Bus, BusId, Full, Monitor, Offer, Sink, Status, Subscription, Wakes};
+use psrpc::bus::{Accepted, Bus, BusId, Full, Monitor, Offer, Sink, Status, Subscription, WakeList};
 use psrpc::proto::Channel;
 use psrpc::{Runtime, SubscriptionKind};
 use tokio::sync::oneshot;
@@ -224,12 +224,12 @@ impl Bus for NatsBus {
         Some(BusId::of(&self.0))
     }
 
-    fn publish(&self, offer: Offer<'_>, wakes: &mut Wakes) -> Result<Accepted, Full> {
+    fn publish(&self, offer: Offer<'_>, wakes: &mut WakeList) -> Result<Accepted, Full> {
         self.0.0.publisher.publish(offer, wakes)
     }
 
-    fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
-        self.0.0.publisher.poll_room(cx)
+    fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.0.0.publisher.poll_ready(cx)
     }
 
     fn subscribe(
@@ -237,7 +237,7 @@ impl Bus for NatsBus {
         channel: &Channel,
         kind: SubscriptionKind,
         sink: Sink,
-        wakes: &mut Wakes,
+        wakes: &mut WakeList,
     ) -> Subscription {
         if let Err(failure) = subject::check(channel.server()) {
             sink.fail(failure.into(), wakes);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use psrpc::bus::{Sink, Turns, Wakes};
+use psrpc::bus::{RoundRobin, Sink, WakeList};
 use psrpc::proto::Frame;
 use slab::Slab;
 
@@ -20,12 +20,12 @@ pub(crate) enum Group {
 pub(crate) struct Listeners {
     pub(crate) all: Slab<Listener>,
     /// Those of a queue that stay and know that they are live.
-    pub(crate) turns: Turns<usize>,
+    pub(crate) turns: RoundRobin<usize>,
 }
 
 pub(crate) struct Listener {
     pub(crate) sink: Sink,
-    pub(crate) told: Told,
+    pub(crate) told: Notified,
     /// Its key among the turns.
     pub(crate) turn: Option<usize>,
     pub(crate) leaves: bool,
@@ -33,30 +33,30 @@ pub(crate) struct Listener {
 
 /// What a listener knows of its subscription.
 #[derive(Clone, Copy, PartialEq)]
-pub(crate) enum Told {
+pub(crate) enum Notified {
     Nothing,
     Live,
     Interrupted,
 }
 
 impl Listeners {
-    pub(crate) fn revive(&mut self, key: usize, group: &Group, wakes: &mut Wakes) {
+    pub(crate) fn revive(&mut self, key: usize, group: &Group, wakes: &mut WakeList) {
         let listener = &mut self.all[key];
-        if listener.leaves || listener.told == Told::Live {
+        if listener.leaves || listener.told == Notified::Live {
             return;
         }
-        listener.told = Told::Live;
+        listener.told = Notified::Live;
         listener.sink.live(wakes);
         if *group != Group::Plain && listener.turn.is_none() {
             listener.turn = Some(self.turns.insert(key));
         }
     }
 
-    pub(crate) fn deliver(&mut self, frame: Frame, group: &Group, wakes: &mut Wakes) {
+    pub(crate) fn deliver(&mut self, frame: Frame, group: &Group, wakes: &mut WakeList) {
         match group {
             Group::Plain => {
                 let all = self.all.iter().map(|(_, listener)| listener);
-                let mut told = all.filter(|listener| listener.told != Told::Nothing);
+                let mut told = all.filter(|listener| listener.told != Notified::Nothing);
                 if let Some(first) = told.next() {
                     told.for_each(|listener| listener.sink.deliver(frame.clone(), wakes));
                     first.sink.deliver(frame, wakes);
@@ -76,7 +76,8 @@ impl Listeners {
         if let Some(key) = self.turns.next_turn() {
             return self.all.get(*key);
         }
-        let leaves = self.all.iter().find(|(_, listener)| listener.leaves && listener.told != Told::Nothing);
+        let leaves =
+            self.all.iter().find(|(_, listener)| listener.leaves && listener.told != Notified::Nothing);
         leaves.or_else(|| self.all.iter().next()).map(|(_, listener)| listener)
     }
 }

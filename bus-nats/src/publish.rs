@@ -1,7 +1,7 @@
-//! Publishing: from an offer to the connection.
+//! PublishFuture: from an offer to the connection.
 //!
 //! A frame takes its place in a queue, under the locks of those who publish. It leaves once these locks are free: the
-//! waker that the queue adds to the publisher's [`Wakes`] encodes what is queued and hands it to the client library, on
+//! waker that the queue adds to the publisher's [`WakeList`] encodes what is queued and hands it to the client library, on
 //! the publisher's own thread. If another thread is doing so already, that one takes the new frame too. With many calls in
 //! flight a task does it instead, after one turn of the executor ([`Pace`]).
 //!
@@ -17,7 +17,7 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use async_nats::{Client, Subject};
 use bytes::Bytes;
-use psrpc::bus::{Accepted, Full, Lock, Offer, Receipt, Wakes, assert_unlocked};
+use psrpc::bus::{Accepted, Full, Lock, Offer, Receipt, WakeList, assert_unlocked};
 use psrpc::proto::{Channel, Compression, Frame};
 use psrpc::{BusError, Runtime};
 use tokio::task::{unconstrained, yield_now};
@@ -136,7 +136,11 @@ impl Publisher {
 
     /// Takes a frame, if there is room for it. Its result is known at once if its subject is known to be allowed and its
     /// size is within the server's limit: NATS confirms nothing. Otherwise a receipt tells it later.
-    pub(crate) fn publish(self: &Arc<Self>, offer: Offer<'_>, wakes: &mut Wakes) -> Result<Accepted, Full> {
+    pub(crate) fn publish(
+        self: &Arc<Self>,
+        offer: Offer<'_>,
+        wakes: &mut WakeList,
+    ) -> Result<Accepted, Full> {
         let mut queue = self.queue.lock();
         let max_payload = match &queue.connection {
             Connection::Up(up) => up.max_payload,
@@ -183,7 +187,7 @@ impl Publisher {
     }
 
     /// Ready when there is room.
-    pub(crate) fn poll_room(&self, cx: &Context<'_>) -> Poll<()> {
+    pub(crate) fn poll_ready(&self, cx: &Context<'_>) -> Poll<()> {
         let mut queue = self.queue.lock();
         if queue.bytes < self.limit {
             return Poll::Ready(());
@@ -237,7 +241,7 @@ impl Publisher {
 
     /// What was taken has been handed over.
     fn end(&self, number: u64, batch: &Batch) {
-        let mut wakes = Wakes::new();
+        let mut wakes = WakeList::new();
         let mut queue = self.queue.lock();
         queue.sending = false;
         // The receipts of what was lost meanwhile were told so.
@@ -299,7 +303,7 @@ impl Publisher {
     }
 
     fn disconnect(&self, connection: Connection, cause: &BusError) {
-        let mut wakes = Wakes::new();
+        let mut wakes = WakeList::new();
         let mut queue = self.queue.lock();
         let replaced = std::mem::replace(&mut queue.connection, connection);
         let held_back = std::mem::take(&mut queue.held_back).into_values().flatten();
@@ -430,7 +434,7 @@ impl Queue {
     }
 
     /// Makes room of what was handed over, or has failed.
-    fn release(&mut self, bytes: usize, limit: usize, wakes: &mut Wakes) {
+    fn release(&mut self, bytes: usize, limit: usize, wakes: &mut WakeList) {
         self.bytes -= bytes;
         if self.bytes < limit {
             wakes.extend(self.wakers.drain(..));

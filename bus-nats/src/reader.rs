@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use async_nats::Subscriber;
 use bytes::Bytes;
 use futures_core::Stream;
-use psrpc::bus::{Lock, Wakes};
+use psrpc::bus::{Lock, WakeList};
 use tokio::task::{unconstrained, yield_now};
 
 /// More messages than a server counts to. A server that is told to end a subscription after so many ends it at once, and
@@ -27,7 +27,7 @@ pub(crate) struct Reader {
     reading: Lock<Reading>,
 }
 
-type RouteFn = dyn Fn(Bytes, &mut Wakes) + Send + Sync;
+type RouteFn = dyn Fn(Bytes, &mut WakeList) + Send + Sync;
 
 #[derive(Default)]
 struct Reading {
@@ -51,7 +51,7 @@ impl Reader {
     /// Returns a reader, which is to [read](Self::read) for the first time.
     pub(crate) fn new(
         subscriber: Option<Subscriber>,
-        route: impl Fn(Bytes, &mut Wakes) + Send + Sync + 'static,
+        route: impl Fn(Bytes, &mut WakeList) + Send + Sync + 'static,
     ) -> Arc<Self> {
         let reading = Reading { subscriber, ..Reading::default() };
         Arc::new(Self { route: Box::new(route), reading: Lock::new(reading) })
@@ -117,7 +117,7 @@ impl Reader {
 
     /// Routes what has come. Returns `true` if nothing more will.
     fn drain(&self, subscriber: &mut Subscriber, cx: &mut Context<'_>) -> bool {
-        let mut wakes = Wakes::new();
+        let mut wakes = WakeList::new();
         loop {
             match poll_next(subscriber, cx) {
                 Poll::Ready(Some(message)) => {

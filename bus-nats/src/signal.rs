@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 pub(crate) struct Signal(Notify);
 
 impl Signal {
-    /// Wakes the task, now or when it waits next. No lock may be held.
+    /// WakeList the task, now or when it waits next. No lock may be held.
     pub(crate) fn notify(&self) {
         self.0.notify_one();
     }

@@ -25,12 +25,12 @@ use std::time::Duration;
 
 use async_nats::{Client, SubscribeError, Subscriber};
 use bytes::Bytes;
-use psrpc::bus::{BusEvent, Lock, Monitor, Sink, Wakes};
+use psrpc::bus::{BusEvent, Lock, Monitor, Sink, WakeList};
 use psrpc::proto::{Channel, Frame, FrameLimits};
 use psrpc::{BusError, Now, SubscriptionKind, Time};
 
 use crate::error::Failure;
-use crate::listeners::{Group, Listener, Listeners, Told};
+use crate::listeners::{Group, Listener, Listeners, Notified};
 use crate::options::{NatsOptions, RETRY_DELAY, delay};
 use crate::reader::Reader;
 use crate::signal::Signal;
@@ -91,7 +91,7 @@ struct Table {
 struct Subject {
     name: Box<str>,
     group: Group,
-    state: State,
+    state: SubscriptionState,
     /// By their local names.
     channels: BTreeMap<Box<str>, Listeners>,
     /// How many listeners do not leave.
@@ -103,7 +103,7 @@ struct Subject {
 }
 
 /// The state of a subject's subscription at the server.
-enum State {
+enum SubscriptionState {
     Wanted,
     /// The reader is there once the client library has been told.
     Asked(Option<Arc<Reader>>),
@@ -167,7 +167,7 @@ impl Subscriptions {
         channel: &Channel,
         kind: SubscriptionKind,
         sink: Sink,
-        wakes: &mut Wakes,
+        wakes: &mut WakeList,
     ) -> Option<ListenerId> {
         let mut table = self.table.lock();
         if table.stopped {
@@ -183,8 +183,8 @@ impl Subscriptions {
         let id = id.unwrap_or_else(|| table.insert(key));
         let subject = table.subjects.get_mut(&id)?;
         let key = subject.insert(channel.local(), sink, wakes);
-        if let State::Refused = subject.state {
-            subject.state = State::Wanted;
+        if let SubscriptionState::Refused = subject.state {
+            subject.state = SubscriptionState::Wanted;
             table.wanted.push_back(id);
         }
         drop(table);
@@ -194,7 +194,7 @@ impl Subscriptions {
 
     /// Lets a listener leave: it gets what is on its way to it, up to the end of the next round.
     pub(crate) fn unsubscribe(&self, id: ListenerId) {
-        let mut wakes = Wakes::new();
+        let mut wakes = WakeList::new();
         let mut table = self.table.lock();
         let Some(subject) = table.subjects.get_mut(&id.subject) else { return };
         if !subject.leave(id.channel.local(), id.key) {
@@ -202,8 +202,8 @@ impl Subscriptions {
         }
         if subject.staying == 0 {
             let key = (mem::take(&mut subject.name), subject.group.clone());
-            if let State::Asked(Some(reader)) | State::Live(reader) =
-                mem::replace(&mut subject.state, State::Left)
+            if let SubscriptionState::Asked(Some(reader)) | SubscriptionState::Live(reader) =
+                mem::replace(&mut subject.state, SubscriptionState::Left)
             {
                 table.departing.push(reader);
             }
@@ -237,7 +237,7 @@ impl Subscriptions {
         readers.extend(round.iter().flat_map(|round| round.departing.iter().cloned()));
         // What had arrived is delivered first.
         readers.iter().for_each(Reader::close);
-        let mut wakes = Wakes::new();
+        let mut wakes = WakeList::new();
         let mut table = self.table.lock();
         table.connected = false;
         let leaving = mem::take(&mut table.leaving);
@@ -250,7 +250,7 @@ impl Subscriptions {
         (table.settled_at, table.quiet_until) = (None, None);
         let Table { subjects, wanted, .. } = &mut *table;
         for (id, subject) in subjects {
-            subject.state = State::Wanted;
+            subject.state = SubscriptionState::Wanted;
             subject.interrupt(false, cause, &mut wakes);
             wanted.push_back(*id);
         }
@@ -260,7 +260,7 @@ impl Subscriptions {
     pub(crate) fn stop(&self) {
         let readers = self.table.lock().take_readers();
         readers.iter().for_each(Reader::close);
-        let mut wakes = Wakes::new();
+        let mut wakes = WakeList::new();
         let mut table = self.table.lock();
         table.stopped = true;
         for mut subject in mem::take(&mut table.subjects).into_values() {
@@ -285,9 +285,9 @@ impl Subscriptions {
             }
             table.retries.pop_first();
             if let Some(subject) = table.subjects.get_mut(&id)
-                && let State::Refused = subject.state
+                && let SubscriptionState::Refused = subject.state
             {
-                subject.state = State::Wanted;
+                subject.state = SubscriptionState::Wanted;
                 table.wanted.push_back(id);
             }
         }
@@ -309,9 +309,9 @@ impl Subscriptions {
             && let Some(id) = table.wanted.pop_front()
         {
             if let Some(subject) = table.subjects.get_mut(&id)
-                && let State::Wanted = subject.state
+                && let SubscriptionState::Wanted = subject.state
             {
-                subject.state = State::Asked(None);
+                subject.state = SubscriptionState::Asked(None);
                 asks.push(Ask { id, name: subject.name.to_string(), group: subject.group.clone() });
             }
         }
@@ -325,7 +325,9 @@ impl Subscriptions {
             Reader::new(subscriber.into(), move |message, wakes| subscriptions.route(id, message, wakes));
         let mut table = self.table.lock();
         match table.subjects.get_mut(&id) {
-            Some(Subject { state: State::Asked(known @ None), .. }) => *known = Some(Arc::clone(&reader)),
+            Some(Subject { state: SubscriptionState::Asked(known @ None), .. }) => {
+                *known = Some(Arc::clone(&reader))
+            }
             // It was refused meanwhile, or left. The queue's messages may come all the same.
             _ => table.departing.push(Arc::clone(&reader)),
         }
@@ -336,7 +338,7 @@ impl Subscriptions {
     /// The round trip has ended.
     pub(crate) fn end_round(&self, round: Round, now: Time) {
         round.departing.iter().for_each(Reader::close);
-        let mut wakes = Wakes::new();
+        let mut wakes = WakeList::new();
         let mut table = self.table.lock();
         for id in &round.leaving {
             table.remove(id, &mut wakes);
@@ -354,7 +356,7 @@ impl Subscriptions {
         }
         for Ask { id, .. } in round.asks {
             if let Some(subject) = table.subjects.get_mut(&id)
-                && let State::Asked(_) = subject.state
+                && let SubscriptionState::Asked(_) = subject.state
             {
                 subject.answered_at = Some(now);
                 table.asked.push(id);
@@ -378,15 +380,15 @@ impl Subscriptions {
     /// The server refuses a subscription, and does not say which. If it may be one of several, all of them are asked for again,
     /// one at a time.
     pub(crate) fn refused_one(&self, text: &str, now: Now) {
-        let mut wakes = Wakes::new();
+        let mut wakes = WakeList::new();
         let mut table = self.table.lock();
         // It answers what was withdrawn.
         if table.quiet_until.is_some() {
             return;
         }
         let may_be = |(_, subject): &(&u64, &Subject)| match subject.state {
-            State::Asked(_) => true,
-            State::Live(_) => !subject.is_certain(now.time),
+            SubscriptionState::Asked(_) => true,
+            SubscriptionState::Live(_) => !subject.is_certain(now.time),
             _ => false,
         };
         let candidates: Vec<_> = table.subjects.iter().filter(may_be).map(|(id, _)| *id).collect();
@@ -402,9 +404,9 @@ impl Subscriptions {
         for id in candidates.into_iter().rev() {
             let Some(subject) = table.subjects.get_mut(&id) else { continue };
             let cause = self.refusal(&subject.name, text);
-            let reader = match mem::replace(&mut subject.state, State::Wanted) {
-                State::Live(reader) => Some(reader),
-                State::Asked(reader) => reader,
+            let reader = match mem::replace(&mut subject.state, SubscriptionState::Wanted) {
+                SubscriptionState::Live(reader) => Some(reader),
+                SubscriptionState::Asked(reader) => reader,
                 _ => None,
             };
             subject.interrupt(false, &cause, &mut wakes);
@@ -415,12 +417,12 @@ impl Subscriptions {
     }
 
     fn refuse(&self, id: u64, text: &str, now: Now) -> bool {
-        let mut wakes = Wakes::new();
+        let mut wakes = WakeList::new();
         let mut table = self.table.lock();
         let Some(subject) = table.subjects.get_mut(&id) else { return false };
-        let (reader, was_live) = match mem::replace(&mut subject.state, State::Refused) {
-            State::Asked(reader) => (reader, false),
-            State::Live(reader) => (Some(reader), true),
+        let (reader, was_live) = match mem::replace(&mut subject.state, SubscriptionState::Refused) {
+            SubscriptionState::Asked(reader) => (reader, false),
+            SubscriptionState::Live(reader) => (Some(reader), true),
             other => {
                 subject.state = other;
                 return false;
@@ -436,7 +438,7 @@ impl Subscriptions {
             table.retries.insert((now.time + delay(refusals + 1, RETRY_DELAY), id));
             wakes.push(self.work.waker());
         } else {
-            subject.state = State::Left;
+            subject.state = SubscriptionState::Left;
             let is_empty = subject.channels.is_empty();
             table.by_name.remove(&key);
             if is_empty {
@@ -460,7 +462,7 @@ impl Subscriptions {
     // --- messages --------------------------------------------------------------------------------------------
 
     /// Hands a message to the listeners that it is for.
-    pub(crate) fn route(&self, subject: u64, message: Bytes, wakes: &mut Wakes) {
+    pub(crate) fn route(&self, subject: u64, message: Bytes, wakes: &mut WakeList) {
         let decoded = Frame::decode(&message, &self.limits);
         let mut table = self.table.lock();
         let Some(subject) = table.subjects.get_mut(&subject) else { return };
@@ -474,10 +476,10 @@ impl Subscriptions {
                     if *group == self.queue_group(&subject.name, channel.as_str()) =>
                 {
                     if let Some(listener) = subject.anybody() {
-                        listener.sink.untaken(frame, wakes);
+                        listener.sink.misrouted(frame, wakes);
                     }
                     let channel = format!("{} {}", subject.name, channel.as_str());
-                    self.monitor.report(BusEvent::Untaken { channel, count: 1 }, wakes);
+                    self.monitor.report(BusEvent::Misrouted { channel, count: 1 }, wakes);
                 }
                 (None, _) => {}
             },
@@ -505,10 +507,10 @@ impl Subscriptions {
 
     /// The client library had no room for a message of some subscription.
     pub(crate) fn gap(&self) {
-        let mut wakes = Wakes::new();
+        let mut wakes = WakeList::new();
         let table = self.table.lock();
         let listeners = table.subjects.values().flat_map(Subject::listeners);
-        for listener in listeners.filter(|listener| listener.told == Told::Live) {
+        for listener in listeners.filter(|listener| listener.told == Notified::Live) {
             listener.sink.gap(None, &mut wakes);
         }
     }
@@ -522,7 +524,7 @@ impl Table {
         let subject = Subject {
             name,
             group,
-            state: State::Wanted,
+            state: SubscriptionState::Wanted,
             channels: BTreeMap::new(),
             staying: 0,
             refusals: 0,
@@ -534,7 +536,7 @@ impl Table {
     }
 
     /// Removes a listener that leaves.
-    fn remove(&mut self, id: &ListenerId, wakes: &mut Wakes) {
+    fn remove(&mut self, id: &ListenerId, wakes: &mut WakeList) {
         let Some(subject) = self.subjects.get_mut(&id.subject) else { return };
         if let Some(listeners) = subject.channels.get_mut(id.channel.local()) {
             if let Some(listener) = listeners.all.try_remove(id.key) {
@@ -553,8 +555,8 @@ impl Table {
     fn take_readers(&mut self) -> Vec<Arc<Reader>> {
         let mut readers = mem::take(&mut self.departing);
         for subject in self.subjects.values_mut() {
-            if let State::Asked(Some(reader)) | State::Live(reader) =
-                mem::replace(&mut subject.state, State::Left)
+            if let SubscriptionState::Asked(Some(reader)) | SubscriptionState::Live(reader) =
+                mem::replace(&mut subject.state, SubscriptionState::Left)
             {
                 readers.push(reader);
             }
@@ -564,11 +566,11 @@ impl Table {
 }
 
 impl Subject {
-    fn insert(&mut self, channel: &str, sink: Sink, wakes: &mut Wakes) -> usize {
+    fn insert(&mut self, channel: &str, sink: Sink, wakes: &mut WakeList) -> usize {
         self.staying += 1;
         let listeners = self.channels.entry(channel.into()).or_default();
-        let key = listeners.all.insert(Listener { sink, told: Told::Nothing, turn: None, leaves: false });
-        if let State::Live(_) = self.state {
+        let key = listeners.all.insert(Listener { sink, told: Notified::Nothing, turn: None, leaves: false });
+        if let SubscriptionState::Live(_) = self.state {
             listeners.revive(key, &self.group, wakes);
         }
         key
@@ -592,17 +594,17 @@ impl Subject {
     }
 
     /// The server has the subscription, if it was asked for it. Returns `true` if that is news.
-    fn confirm(&mut self, wakes: &mut Wakes) -> bool {
-        let State::Asked(reader) = &mut self.state else { return false };
+    fn confirm(&mut self, wakes: &mut WakeList) -> bool {
+        let SubscriptionState::Asked(reader) = &mut self.state else { return false };
         let Some(reader) = reader.take() else { return false };
-        self.state = State::Live(reader);
+        self.state = SubscriptionState::Live(reader);
         self.refusals = 0;
         self.revive(wakes);
         true
     }
 
     /// Tells the listeners that they are live, or are again.
-    fn revive(&mut self, wakes: &mut Wakes) {
+    fn revive(&mut self, wakes: &mut WakeList) {
         for listeners in self.channels.values_mut() {
             let keys: Vec<_> = listeners.all.iter().map(|(key, _)| key).collect();
             keys.into_iter().for_each(|key| listeners.revive(key, &self.group, wakes));
@@ -610,20 +612,20 @@ impl Subject {
     }
 
     /// Tells the live listeners that they are interrupted, and on demand those that know it, with a better cause.
-    fn interrupt(&mut self, again: bool, cause: &BusError, wakes: &mut Wakes) {
+    fn interrupt(&mut self, again: bool, cause: &BusError, wakes: &mut WakeList) {
         let listeners = self.channels.values_mut().flat_map(|listeners| &mut listeners.all);
         for (_, listener) in listeners.filter(|(_, listener)| !listener.leaves) {
-            if listener.told == Told::Live || again && listener.told == Told::Interrupted {
-                listener.told = Told::Interrupted;
+            if listener.told == Notified::Live || again && listener.told == Notified::Interrupted {
+                listener.told = Notified::Interrupted;
                 listener.sink.interrupted(cause.clone(), wakes);
             }
         }
     }
 
     /// Fails the listeners that were never live.
-    fn fail_new(&mut self, cause: &BusError, wakes: &mut Wakes) {
+    fn fail_new(&mut self, cause: &BusError, wakes: &mut WakeList) {
         for listeners in self.channels.values_mut() {
-            let is_new = |listener: &Listener| listener.told == Told::Nothing && !listener.leaves;
+            let is_new = |listener: &Listener| listener.told == Notified::Nothing && !listener.leaves;
             let all = listeners.all.iter();
             let keys: Vec<_> = all.filter(|(_, listener)| is_new(listener)).map(|(key, _)| key).collect();
             self.staying -= keys.len();
@@ -638,7 +640,7 @@ impl Subject {
 
     /// Returns a listener of any channel: one that stays and knows that it is live, if there is any.
     fn anybody(&self) -> Option<&Listener> {
-        let is_ready = |listener: &&Listener| listener.told == Told::Live && !listener.leaves;
+        let is_ready = |listener: &&Listener| listener.told == Notified::Live && !listener.leaves;
         self.listeners().find(is_ready).or_else(|| self.listeners().next())
     }
 }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use futures_core::Stream;
 use psrpc::SubscriptionKind::Plain;
-use psrpc::bus::{Accepted, Bus, Delivery, Inbox, Offer, ReplyTo, Wakes};
+use psrpc::bus::{Accepted, Bus, Delivery, Inbox, Offer, ReplyTo, WakeList};
 use psrpc_bus_nats::NatsBus;
 use psrpc_servers::Server;
 
@@ -36,7 +36,7 @@ fn it_ends_with_the_last_of_the_bus() {
     let bus = block_on(NatsBus::connect(&server.url(), runtime())).unwrap();
     assert_eq!(threads(), 1);
     let (sink, mut inbox) = Inbox::new(10);
-    let subscription = bus.subscribe(&plain("Make"), Plain, sink, &mut Wakes::new());
+    let subscription = bus.subscribe(&plain("Make"), Plain, sink, &mut WakeList::new());
     let mut next = move || block_on(poll_fn(|cx| Pin::new(&mut inbox).poll_next(cx)));
     assert!(matches!(next(), Some(Delivery::Live)));
     let clone = bus.clone();
@@ -46,7 +46,7 @@ fn it_ends_with_the_last_of_the_bus() {
     // What was accepted before the end is still written.
     let other = block_on(NatsBus::connect(&server.url(), runtime())).unwrap();
     let offer = Offer::new(plain("Make"), frame(2), ReplyTo::new(drop));
-    assert!(matches!(other.publish(offer, &mut Wakes::new()), Ok(Accepted::Later | Accepted::Done(None))));
+    assert!(matches!(other.publish(offer, &mut WakeList::new()), Ok(Accepted::Later | Accepted::Done(None))));
     drop(other);
     assert!(matches!(next(), Some(Delivery::Frame(_))));
     drop(clone);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use psrpc::BusError;
-use psrpc::bus::{Accepted, BusEvent, Full, Lock, Monitor, Offer, Wakes};
+use psrpc::bus::{Accepted, BusEvent, Full, Lock, Monitor, Offer, WakeList};
 use psrpc::proto::Frame;
 use redis::{Cmd, Value};
 
@@ -78,7 +78,7 @@ impl Commands {
     }
 
     /// Queues a frame to publish.
-    pub(crate) fn publish(&self, offer: Offer<'_>, wakes: &mut Wakes) -> Result<Accepted, Full> {
+    pub(crate) fn publish(&self, offer: Offer<'_>, wakes: &mut WakeList) -> Result<Accepted, Full> {
         match self.queue.offer(Budget::Outbound, || Command::Publish(Publish::new(offer)), wakes) {
             Ok(()) => Ok(Accepted::Later),
             Err(Refusal::Full) => Err(Full),
@@ -88,7 +88,7 @@ impl Commands {
 
     /// Queues the lock of a frame that came in. Without room or a connection the frame is lost.
     pub(crate) fn lock(&self, channel: &str, bytes: &[u8], frame: Frame) {
-        let mut wakes = Wakes::new();
+        let mut wakes = WakeList::new();
         // A compressed frame takes more memory than its bytes.
         let size = bytes.len().max(frame.value_len()) + OVERHEAD;
         let lock = LockFrame { channel: channel.into(), key: lock::key(bytes), frame, size };
@@ -103,7 +103,7 @@ impl Commands {
 
     /// Removes a subscriber once the frames that came in before have their locks.
     pub(crate) fn remove(&self, channel: Box<str>, id: SubscriberId) {
-        let mut wakes = Wakes::new();
+        let mut wakes = WakeList::new();
         let refused = self.queue.push(Command::Remove(Remove { channel, id }), &mut wakes);
         if let Err((Command::Remove(Remove { channel, id }), _)) = refused {
             self.table.lock().remove(&channel, id, &mut wakes);
@@ -112,7 +112,7 @@ impl Commands {
 
     /// The bus has stopped: fails every subscription, and tells the monitor, once.
     pub(crate) fn stopped(&self, cause: &BusError) {
-        let mut wakes = Wakes::new();
+        let mut wakes = WakeList::new();
         if self.table.lock().stop(cause, &mut wakes) {
             self.monitor.report(BusEvent::Stopped { cause: cause.clone() }, &mut wakes);
         }
@@ -124,7 +124,7 @@ impl Commands {
             Command::Publish(publish) => self.published(publish, answer),
             Command::Lock(lock) => self.locked(lock, answer),
             Command::Remove(Remove { channel, id }) => {
-                let mut wakes = Wakes::new();
+                let mut wakes = WakeList::new();
                 self.table.lock().remove(&channel, id, &mut wakes);
             }
             // The frame has failed since, with its connection.
@@ -146,7 +146,7 @@ impl Commands {
 
     fn locked(&self, lock: LockFrame, answer: Result<Value, Failure>) {
         let LockFrame { channel, frame, .. } = lock;
-        let mut wakes = Wakes::new();
+        let mut wakes = WakeList::new();
         let refused = match answer {
             Ok(Value::Okay) => return self.table.lock().deliver_to_queue(&channel, frame, &mut wakes),
             // Somebody else has it.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use psrpc::BusError;
-use psrpc::bus::Wakes;
+use psrpc::bus::WakeList;
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, Pipeline, PushInfo, PushKind, Value};
 use tokio::sync::oneshot;
@@ -162,7 +162,7 @@ impl<P: Purpose> Connection<P> {
         let (queue, receive) = (Arc::clone(self.purpose.queue()), self.purpose.receiver());
         let pushed = move |info: PushInfo| {
             match info.kind {
-                PushKind::Disconnection => queue.ended(&mut Wakes::new()),
+                PushKind::Disconnection => queue.ended(&mut WakeList::new()),
                 _ => receive(info),
             }
             Ok::<_, redis::aio::SendError>(())
@@ -261,7 +261,7 @@ impl<P: Purpose> Connection<P> {
             let refused = |error| Failure::Refused(self.connector.failed(&error));
             self.purpose.done(operation, answer.map_err(refused));
         }
-        self.purpose.queue().give_back(sizes, &mut Wakes::new());
+        self.purpose.queue().give_back(sizes, &mut WakeList::new());
         Ok(())
     }
 
@@ -273,14 +273,14 @@ impl<P: Purpose> Connection<P> {
 
     /// Fails everything that is queued, and everything that will be until there is a connection.
     fn fail_all(&mut self, cause: &BusError) {
-        let queued = self.purpose.queue().lost(cause, &mut Wakes::new());
+        let queued = self.purpose.queue().lost(cause, &mut WakeList::new());
         let held_back = self.purpose.take_held_back();
         let mut sizes = Sizes::default();
         for operation in self.under_way.drain(..).chain(self.ready.drain(..)).chain(held_back).chain(queued) {
             sizes.add(&operation);
             self.purpose.done(operation, Err(Failure::Lost(cause.clone())));
         }
-        self.purpose.queue().give_back(sizes, &mut Wakes::new());
+        self.purpose.queue().give_back(sizes, &mut WakeList::new());
     }
 }
 

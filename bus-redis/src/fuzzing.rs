@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use psrpc::bus::{Sink, Wakes};
+use psrpc::bus::{Sink, WakeList};
 use psrpc::{BusError, Runtime, SubscriptionKind};
 use redis::{PushInfo, PushKind, Value};
 
@@ -55,7 +55,7 @@ impl Bus {
     ///
     /// If the bus has stopped, which it does not.
     pub fn subscribe(&self, channel: &str, kind: SubscriptionKind, sink: Sink) -> Subscriber {
-        let mut wakes = Wakes::new();
+        let mut wakes = WakeList::new();
         let id = self.0.subscriptions.subscribe(channel, kind, sink, &mut wakes);
         Subscriber(id.expect("the bus has not stopped"))
     }
@@ -99,7 +99,7 @@ fn answer_to<P: Purpose>(purpose: &mut P, answer: &mut impl FnMut(&[u8]) -> Answ
         };
         purpose.done(operation, answer);
     }
-    purpose.queue().give_back(sizes, &mut Wakes::new());
+    purpose.queue().give_back(sizes, &mut WakeList::new());
     true
 }
 

@@ -50,7 +50,7 @@
 //!
 //! | event | when |
 //! |---|---|
-//! | [`Lost`](BusEvent::Lost) | either connection was lost: once per outage |
+//! | [`ConnectionLost`](BusEvent::ConnectionLost) | either connection was lost: once per outage |
 //! | [`Reconnected`](BusEvent::Reconnected) | both connections answer again: once per outage |
 //! | [`Stopped`](BusEvent::Stopped) | the bus was closed, or its runtime has shut down |
 //! | [`SubscriptionRefused`](BusEvent::SubscriptionRefused) | the server refuses a subscription: once until it is live |
@@ -108,7 +108,7 @@ use std::task::{Context, Poll};
 
 #[cfg(doc)]
 use psrpc::bus::BusEvent;
-use psrpc::bus::{Accepted, Bus, BusId, Full, Monitor, Offer, Sink, Subscription, Wakes};
+use psrpc::bus::{Accepted, Bus, BusId, Full, Monitor, Offer, Sink, Subscription, WakeList};
 use psrpc::proto::Channel;
 use psrpc::{BusError, Runtime, SubscriptionKind};
 use redis::Client;
@@ -215,7 +215,7 @@ impl Shared {
     /// Stops the bus, since one of its tasks has ended before its time: publishing and
     /// subscriptions fail from here on.
     fn stop(&self, cause: &BusError) {
-        let mut wakes = Wakes::new();
+        let mut wakes = WakeList::new();
         self.commands.stopped(cause);
         self.commands.queue.stop(cause, &mut wakes);
         self.subscriptions.queue.stop(cause, &mut wakes);
@@ -223,12 +223,12 @@ impl Shared {
 }
 
 impl Bus for RedisBus {
-    fn publish(&self, offer: Offer<'_>, wakes: &mut Wakes) -> Result<Accepted, Full> {
+    fn publish(&self, offer: Offer<'_>, wakes: &mut WakeList) -> Result<Accepted, Full> {
         self.0.0.commands.publish(offer, wakes)
     }
 
-    fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
-        self.0.0.commands.queue.poll_room(cx)
+    fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.0.0.commands.queue.poll_ready(cx)
     }
 
     fn subscribe(
@@ -236,7 +236,7 @@ impl Bus for RedisBus {
         channel: &Channel,
         kind: SubscriptionKind,
         sink: Sink,
-        wakes: &mut Wakes,
+        wakes: &mut WakeList,
     ) -> Subscription {
         let id = self.0.0.subscriptions.subscribe(channel.legacy(), kind, sink, wakes);
         let (handle, channel) = (Arc::clone(&self.0), channel.clone());
@@ -259,7 +259,7 @@ impl Bus for RedisBus {
 impl Drop for Handle {
     fn drop(&mut self) {
         // The commands follow, once the subscriptions have ended.
-        self.0.subscriptions.queue.close(&mut Wakes::new());
+        self.0.subscriptions.queue.close(&mut WakeList::new());
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::task::{Context, Poll, Waker};
 
-use psrpc::bus::{BusEvent, Lock, Monitor, Wakes};
+use psrpc::bus::{BusEvent, Lock, Monitor, WakeList};
 use psrpc::{BusError, Now};
 
 /// Which of the two connections.
@@ -20,11 +20,11 @@ pub(crate) enum Side {
 #[derive(Default)]
 pub(crate) struct Outages {
     pub(crate) monitor: Monitor,
-    state: Lock<State>,
+    state: Lock<OutageState>,
 }
 
 #[derive(Default)]
-struct State {
+struct OutageState {
     outage: Option<Outage>,
     /// The tasks that wait for an outage, by side.
     waiting: [Option<Waker>; 2],
@@ -39,7 +39,7 @@ struct Outage {
 impl Outages {
     /// A connection was lost.
     pub(crate) fn lost(&self, side: Side, now: Now, cause: &BusError) {
-        let mut wakes = Wakes::new();
+        let mut wakes = WakeList::new();
         let mut state = self.state.lock();
         if let Some(outage) = &mut state.outage {
             outage.answered[side as usize] = false;
@@ -48,12 +48,12 @@ impl Outages {
         state.outage = Some(Outage { since: now, answered: [false; 2] });
         wakes.extend(state.waiting.iter_mut().filter_map(Option::take));
         // Under the lock, so that events are told in the order in which they came about.
-        self.monitor.report(BusEvent::Lost { since: now.wall, cause: cause.clone() }, &mut wakes);
+        self.monitor.report(BusEvent::ConnectionLost { since: now.wall, cause: cause.clone() }, &mut wakes);
     }
 
     /// A connection has answered what it was asked because of an outage.
     pub(crate) fn answered(&self, side: Side, now: Now) {
-        let mut wakes = Wakes::new();
+        let mut wakes = WakeList::new();
         let mut state = self.state.lock();
         let Some(outage) = &mut state.outage else { return };
         outage.answered[side as usize] = true;
@@ -107,7 +107,7 @@ mod tests {
         assert!(matches!(outages.monitor.status(), Status::Connected));
         let mut next = || futures_core::Stream::poll_next(Pin::new(&mut events), &mut cx);
         assert!(
-            matches!(next(), Poll::Ready(Some(BusEvent::Lost { cause, .. })) if cause.to_string() == "reset")
+            matches!(next(), Poll::Ready(Some(BusEvent::ConnectionLost { cause, .. })) if cause.to_string() == "reset")
         );
         assert!(
             matches!(next(), Poll::Ready(Some(BusEvent::Reconnected { after })) if after.as_nanos() == 5)

@@ -8,7 +8,7 @@ use std::mem;
 use std::task::{Context, Poll, Waker};
 
 use psrpc::BusError;
-use psrpc::bus::{Lock, LockGuard, Wakes};
+use psrpc::bus::{Lock, LockGuard, WakeList};
 
 /// How much is sent at once, about, so that the server can answer all of it in time.
 pub(crate) const BATCH_BYTES: usize = 256 * 1024;
@@ -42,11 +42,11 @@ pub(crate) struct Sizes([usize; 2]);
 
 /// The operations that wait for one connection.
 pub(crate) struct ConnectionQueue<O> {
-    state: Lock<State<O>>,
+    state: Lock<QueueState<O>>,
     limit: usize,
 }
 
-struct State<O> {
+struct QueueState<O> {
     operations: VecDeque<O>,
     /// The sizes of the operations that are queued or under way, by budget.
     bytes: [usize; 2],
@@ -87,7 +87,7 @@ impl Sizes {
 impl<O: Operation> ConnectionQueue<O> {
     /// Returns a queue with so many bytes in each budget, and without a connection.
     pub(crate) fn new(limit: usize) -> Self {
-        let state = State {
+        let state = QueueState {
             operations: VecDeque::new(),
             bytes: [0; 2],
             link: Link::Down(BusError::new("not connected yet")),
@@ -104,7 +104,7 @@ impl<O: Operation> ConnectionQueue<O> {
         &self,
         budget: Budget,
         make: impl FnOnce() -> O,
-        wakes: &mut Wakes,
+        wakes: &mut WakeList,
     ) -> Result<(), Refusal> {
         let mut state = self.state.lock();
         if let Link::Down(cause) = &state.link {
@@ -122,7 +122,7 @@ impl<O: Operation> ConnectionQueue<O> {
 
     /// Queues an operation that takes nothing from a budget, or that counts already. Returns it,
     /// with the reason, if there is no connection.
-    pub(crate) fn push(&self, operation: O, wakes: &mut Wakes) -> Result<(), (O, BusError)> {
+    pub(crate) fn push(&self, operation: O, wakes: &mut WakeList) -> Result<(), (O, BusError)> {
         let mut state = self.state.lock();
         if let Link::Down(cause) = &state.link {
             return Err((operation, cause.clone()));
@@ -133,7 +133,7 @@ impl<O: Operation> ConnectionQueue<O> {
     }
 
     /// Ready when there is room for frames that leave, or no connection, which fails them at once.
-    pub(crate) fn poll_room(&self, cx: &Context<'_>) -> Poll<()> {
+    pub(crate) fn poll_ready(&self, cx: &Context<'_>) -> Poll<()> {
         let mut state = self.state.lock();
         if state.bytes[Budget::Outbound as usize] < self.limit || matches!(state.link, Link::Down(_)) {
             return Poll::Ready(());
@@ -145,7 +145,7 @@ impl<O: Operation> ConnectionQueue<O> {
     }
 
     /// Ends the task once everything that is queued is done.
-    pub(crate) fn close(&self, wakes: &mut Wakes) {
+    pub(crate) fn close(&self, wakes: &mut WakeList) {
         let mut state = self.state.lock();
         state.closed = true;
         wakes.extend(state.task.take());
@@ -161,7 +161,7 @@ impl<O: Operation> ConnectionQueue<O> {
     }
 
     /// The server has closed the connection.
-    pub(crate) fn ended(&self, wakes: &mut Wakes) {
+    pub(crate) fn ended(&self, wakes: &mut WakeList) {
         let mut state = self.state.lock();
         if let Link::Up = state.link {
             state.link = Link::Ended;
@@ -171,7 +171,7 @@ impl<O: Operation> ConnectionQueue<O> {
 
     /// There is no connection. Returns the operations that waited for one. They count in their
     /// budgets until they are [given back](Self::give_back).
-    pub(crate) fn lost(&self, cause: &BusError, wakes: &mut Wakes) -> VecDeque<O> {
+    pub(crate) fn lost(&self, cause: &BusError, wakes: &mut WakeList) -> VecDeque<O> {
         let mut state = self.state.lock();
         if !state.is_stopped() {
             state.link = Link::Down(cause.clone());
@@ -181,7 +181,7 @@ impl<O: Operation> ConnectionQueue<O> {
     }
 
     /// There is no connection, and will be none. Ends the task as [`close`](Self::close) does.
-    pub(crate) fn stop(&self, cause: &BusError, wakes: &mut Wakes) {
+    pub(crate) fn stop(&self, cause: &BusError, wakes: &mut WakeList) {
         let mut state = self.state.lock();
         if !state.is_stopped() {
             state.link = Link::Down(cause.clone());
@@ -192,7 +192,7 @@ impl<O: Operation> ConnectionQueue<O> {
     }
 
     /// Operations of these sizes are done.
-    pub(crate) fn give_back(&self, Sizes(done): Sizes, wakes: &mut Wakes) {
+    pub(crate) fn give_back(&self, Sizes(done): Sizes, wakes: &mut WakeList) {
         let mut state = self.state.lock();
         for (bytes, done) in state.bytes.iter_mut().zip(done) {
             debug_assert!(*bytes >= done, "more is given back than was taken");
@@ -235,14 +235,14 @@ impl<O: Operation> ConnectionQueue<O> {
 }
 
 /// Registers the task. The waker that waited before is dropped without the lock.
-fn wait<O, T>(mut state: LockGuard<'_, State<O>>, cx: &Context<'_>) -> Poll<T> {
+fn wait<O, T>(mut state: LockGuard<'_, QueueState<O>>, cx: &Context<'_>) -> Poll<T> {
     let replaced = state.task.replace(cx.waker().clone());
     drop(state);
     drop(replaced);
     Poll::Pending
 }
 
-impl<O> State<O> {
+impl<O> QueueState<O> {
     /// Returns `true` if there will be no connection any more: the first cause of that is the one
     /// to tell.
     fn is_stopped(&self) -> bool {
@@ -269,7 +269,7 @@ mod tests {
     }
 
     fn offer(queue: &ConnectionQueue<Bytes>, size: usize) -> Result<(), Refusal> {
-        queue.offer(Budget::Outbound, || Bytes(size), &mut Wakes::new())
+        queue.offer(Budget::Outbound, || Bytes(size), &mut WakeList::new())
     }
 
     #[test]
@@ -279,25 +279,25 @@ mod tests {
         assert!(offer(&queue, 99).is_ok() && offer(&queue, 500).is_ok());
         assert!(matches!(offer(&queue, 1), Err(Refusal::Full)));
         let Poll::Ready(Next::Send(taken)) = queue.poll_next(false, &cx) else { panic!("they wait") };
-        assert!(matches!(offer(&queue, 1), Err(Refusal::Full)) && queue.poll_room(&cx).is_pending());
+        assert!(matches!(offer(&queue, 1), Err(Refusal::Full)) && queue.poll_ready(&cx).is_pending());
         assert!(
-            queue.offer(Budget::Inbound, || Bytes(1), &mut Wakes::new()).is_ok(),
+            queue.offer(Budget::Inbound, || Bytes(1), &mut WakeList::new()).is_ok(),
             "its budget is its own"
         );
         let mut sizes = Sizes::default();
         taken.iter().for_each(|operation| sizes.add(operation));
-        queue.give_back(sizes, &mut Wakes::new());
-        assert!(queue.poll_room(&cx).is_ready() && offer(&queue, 1).is_ok());
+        queue.give_back(sizes, &mut WakeList::new());
+        assert!(queue.poll_ready(&cx).is_ready() && offer(&queue, 1).is_ok());
     }
 
     #[test]
     fn without_a_connection_everything_is_refused_with_the_cause() {
         let queue = queue();
         assert!(offer(&queue, 100).is_ok());
-        assert_eq!(queue.lost(&BusError::new("reset"), &mut Wakes::new()).len(), 1);
+        assert_eq!(queue.lost(&BusError::new("reset"), &mut WakeList::new()).len(), 1);
         assert!(matches!(offer(&queue, 1), Err(Refusal::Down(cause)) if cause.to_string() == "reset"));
-        assert!(queue.poll_room(&Context::from_waker(Waker::noop())).is_ready(), "it fails at once");
-        assert!(queue.push(Bytes(0), &mut Wakes::new()).is_err());
+        assert!(queue.poll_ready(&Context::from_waker(Waker::noop())).is_ready(), "it fails at once");
+        assert!(queue.push(Bytes(0), &mut WakeList::new()).is_err());
     }
 
     #[test]
@@ -305,7 +305,7 @@ mod tests {
         let queue = queue();
         let cx = Context::from_waker(Waker::noop());
         assert!(offer(&queue, 1).is_ok());
-        queue.close(&mut Wakes::new());
+        queue.close(&mut WakeList::new());
         assert!(queue.poll_closed(&cx).is_ready());
         assert!(matches!(queue.poll_next(false, &cx), Poll::Ready(Next::Send(_))));
         assert!(queue.poll_next(true, &cx).is_pending());

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use psrpc::BusError;
-use psrpc::bus::Wakes;
+use psrpc::bus::WakeList;
 use psrpc::proto::{Channel, Compression};
 use redis::{Cmd, Value};
 
@@ -175,7 +175,7 @@ impl Drop for Task {
     fn drop(&mut self) {
         let (channel, command) = (self.to.legacy().into(), self.command.take());
         let encoded = Encoded { channel, ticket: self.ticket, command, size: self.size };
-        let mut wakes = Wakes::new();
+        let mut wakes = WakeList::new();
         if let Err((encoded, _)) = self.queue.push(Command::Encoded(encoded), &mut wakes) {
             let mut sizes = Sizes::default();
             sizes.add(&encoded);

@@ -17,7 +17,7 @@
 
 use std::collections::BTreeMap;
 
-use psrpc::bus::{Sink, Turns, Wakes};
+use psrpc::bus::{RoundRobin, Sink, WakeList};
 use psrpc::proto::Frame;
 use psrpc::{BusError, SubscriptionKind};
 use slab::Slab;
@@ -46,7 +46,7 @@ struct Subscribers {
     plain: Slab<Member>,
     queue: Slab<Member>,
     /// The slots of the queue's members that have been live and stay.
-    turns: Turns<usize>,
+    turns: RoundRobin<usize>,
     /// How many members stay.
     staying: usize,
     at_server: AtServer,
@@ -59,7 +59,7 @@ struct Subscribers {
 struct Member {
     number: u64,
     sink: Sink,
-    state: State,
+    state: SubscriptionState,
     /// Its key among the turns.
     turn: Option<usize>,
     /// It has unsubscribed, and gets what had come in by then.
@@ -67,7 +67,7 @@ struct Member {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum State {
+enum SubscriptionState {
     /// It was never live.
     New,
     Live,
@@ -100,7 +100,7 @@ impl Table {
         channel: &str,
         kind: SubscriptionKind,
         sink: Sink,
-        wakes: &mut Wakes,
+        wakes: &mut WakeList,
     ) -> Option<(SubscriberId, Option<u64>)> {
         if let Some(cause) = &self.stopped {
             sink.fail(cause.clone(), wakes);
@@ -109,7 +109,7 @@ impl Table {
         self.numbers += 1;
         let number = self.numbers;
         let subscribers = self.channels.entry(channel.into()).or_default();
-        let member = Member { number, sink, state: State::New, turn: None, leaving: false };
+        let member = Member { number, sink, state: SubscriptionState::New, turn: None, leaving: false };
         let slot = subscribers.members(kind).insert(member);
         subscribers.staying += 1;
         let generation = match subscribers.at_server {
@@ -141,7 +141,7 @@ impl Table {
     }
 
     /// Removes a subscriber, and tells it that it has ended.
-    pub(crate) fn remove(&mut self, channel: &str, id: SubscriberId, wakes: &mut Wakes) {
+    pub(crate) fn remove(&mut self, channel: &str, id: SubscriberId, wakes: &mut WakeList) {
         let Some(subscribers) = self.channels.get_mut(channel) else { return };
         let members = subscribers.members(id.kind);
         if members.get(id.slot).is_some_and(|member| member.number == id.number) {
@@ -167,7 +167,7 @@ impl Table {
     }
 
     /// The server has confirmed a subscription.
-    pub(crate) fn confirmed(&mut self, channel: &str, generation: u64, wakes: &mut Wakes) {
+    pub(crate) fn confirmed(&mut self, channel: &str, generation: u64, wakes: &mut WakeList) {
         let Some(subscribers) = self.asked(channel, generation) else { return };
         subscribers.at_server = AtServer::Live;
         subscribers.refusals = 0;
@@ -184,7 +184,7 @@ impl Table {
         channel: &str,
         generation: u64,
         cause: &BusError,
-        wakes: &mut Wakes,
+        wakes: &mut WakeList,
     ) -> Option<Refused> {
         let subscribers = self.asked(channel, generation)?;
         let first = subscribers.refusals == 0;
@@ -202,7 +202,7 @@ impl Table {
     }
 
     /// The connection was lost.
-    pub(crate) fn lost(&mut self, cause: &BusError, wakes: &mut Wakes) {
+    pub(crate) fn lost(&mut self, cause: &BusError, wakes: &mut WakeList) {
         for subscribers in self.channels.values_mut() {
             subscribers.at_server = AtServer::Absent;
             subscribers.interrupt(false, cause, wakes);
@@ -210,7 +210,7 @@ impl Table {
     }
 
     /// Fails every subscriber, and all later ones. Returns `false` if that was done before.
-    pub(crate) fn stop(&mut self, cause: &BusError, wakes: &mut Wakes) -> bool {
+    pub(crate) fn stop(&mut self, cause: &BusError, wakes: &mut WakeList) -> bool {
         if self.stopped.is_some() {
             return false;
         }
@@ -223,23 +223,25 @@ impl Table {
     }
 
     /// Hands a frame to every plain subscriber. Returns `true` if the channel has a queue too.
-    pub(crate) fn deliver(&self, channel: &str, frame: &Frame, wakes: &mut Wakes) -> bool {
+    pub(crate) fn deliver(&self, channel: &str, frame: &Frame, wakes: &mut WakeList) -> bool {
         let Some(subscribers) = self.channels.get(channel) else { return false };
-        for (_, member) in subscribers.plain.iter().filter(|(_, member)| member.state != State::New) {
+        for (_, member) in
+            subscribers.plain.iter().filter(|(_, member)| member.state != SubscriptionState::New)
+        {
             member.sink.deliver(frame.clone(), wakes);
         }
         !subscribers.queue.is_empty()
     }
 
     /// Hands a frame to the member of the queue whose turn it is.
-    pub(crate) fn deliver_to_queue(&mut self, channel: &str, frame: Frame, wakes: &mut Wakes) {
+    pub(crate) fn deliver_to_queue(&mut self, channel: &str, frame: Frame, wakes: &mut WakeList) {
         if let Some(sink) = self.next_of_queue(channel) {
             sink.deliver(frame, wakes);
         }
     }
 
     /// Tells the member of the queue whose turn it is that a frame is lost.
-    pub(crate) fn lose_of_queue(&mut self, channel: &str, wakes: &mut Wakes) {
+    pub(crate) fn lose_of_queue(&mut self, channel: &str, wakes: &mut WakeList) {
         if let Some(sink) = self.next_of_queue(channel) {
             sink.gap(Some(1), wakes);
         }
@@ -252,7 +254,8 @@ impl Table {
         }
         // Nobody stays: a member that leaves gets what comes in until it is gone, and a newcomer
         // what would be lost otherwise.
-        let leaving = queue.iter().find(|(_, member)| member.leaving && member.state != State::New);
+        let leaving =
+            queue.iter().find(|(_, member)| member.leaving && member.state != SubscriptionState::New);
         leaving.or_else(|| queue.iter().next()).map(|(_, member)| &member.sink)
     }
 
@@ -293,12 +296,12 @@ impl Subscribers {
     }
 
     /// Tells a member that it is live, unless it knows or leaves.
-    fn revive(&mut self, kind: SubscriptionKind, slot: usize, wakes: &mut Wakes) {
+    fn revive(&mut self, kind: SubscriptionKind, slot: usize, wakes: &mut WakeList) {
         let member = &mut self.members(kind)[slot];
-        if member.leaving || member.state == State::Live {
+        if member.leaving || member.state == SubscriptionState::Live {
             return;
         }
-        member.state = State::Live;
+        member.state = SubscriptionState::Live;
         member.sink.live(wakes);
         if kind == SubscriptionKind::Queue && member.turn.is_none() {
             self.queue[slot].turn = Some(self.turns.insert(slot));
@@ -306,19 +309,20 @@ impl Subscribers {
     }
 
     /// Tells the live members that they are interrupted, and on demand those that know it, with another cause.
-    fn interrupt(&mut self, again: bool, cause: &BusError, wakes: &mut Wakes) {
+    fn interrupt(&mut self, again: bool, cause: &BusError, wakes: &mut WakeList) {
         let members = self.plain.iter_mut().chain(self.queue.iter_mut()).map(|(_, member)| member);
-        let is_to_know = |state| state == State::Live || again && state == State::Interrupted;
+        let is_to_know =
+            |state| state == SubscriptionState::Live || again && state == SubscriptionState::Interrupted;
         for member in members.filter(|member| !member.leaving && is_to_know(member.state)) {
-            member.state = State::Interrupted;
+            member.state = SubscriptionState::Interrupted;
             member.sink.interrupted(cause.clone(), wakes);
         }
     }
 
     /// Removes the members that were never live and wanted to stay, and tells them why.
-    fn fail_new(&mut self, cause: &BusError, wakes: &mut Wakes) {
+    fn fail_new(&mut self, cause: &BusError, wakes: &mut WakeList) {
         for members in [&mut self.plain, &mut self.queue] {
-            let is_new = |member: &Member| !member.leaving && member.state == State::New;
+            let is_new = |member: &Member| !member.leaving && member.state == SubscriptionState::New;
             let slots: Vec<_> =
                 members.iter().filter(|(_, member)| is_new(member)).map(|(slot, _)| slot).collect();
             self.staying -= slots.len();
@@ -349,18 +353,18 @@ mod tests {
     impl Queue {
         fn join(&mut self, name: char) {
             let (sink, inbox) = Inbox::new(10);
-            let joined = self.table.insert("q", SubscriptionKind::Queue, sink, &mut Wakes::new());
+            let joined = self.table.insert("q", SubscriptionKind::Queue, sink, &mut WakeList::new());
             let (id, generation) = joined.expect("the bus has not stopped");
             self.generation = generation.unwrap_or(self.generation);
             self.members.push((name, id, inbox));
         }
 
         fn confirm(&mut self) {
-            self.table.confirmed("q", self.generation, &mut Wakes::new());
+            self.table.confirmed("q", self.generation, &mut WakeList::new());
         }
 
         fn refuse(&mut self) -> Option<Refused> {
-            self.table.refused("q", self.generation, &BusError::new("NOPERM"), &mut Wakes::new())
+            self.table.refused("q", self.generation, &BusError::new("NOPERM"), &mut WakeList::new())
         }
 
         fn leave(&mut self, name: char) -> Option<Leaving> {
@@ -370,14 +374,14 @@ mod tests {
 
         fn remove(&mut self, name: char) {
             let (_, id, _) = self.members.iter().find(|(known, ..)| *known == name).expect("a member");
-            self.table.remove("q", *id, &mut Wakes::new());
+            self.table.remove("q", *id, &mut WakeList::new());
         }
 
         /// Who gets so many frames, by name.
         fn frames(&mut self, count: usize) -> String {
             let mut takers = String::new();
             for _ in 0..count {
-                self.table.deliver_to_queue("q", Frame::Other(Any::default()), &mut Wakes::new());
+                self.table.deliver_to_queue("q", Frame::Other(Any::default()), &mut WakeList::new());
                 let told = self.told();
                 let takers_now = told.split(' ').filter_map(|told| told.strip_suffix(":frame"));
                 takers.extend(takers_now);
@@ -433,7 +437,7 @@ mod tests {
         queue.confirm();
         queue.join('b');
         queue.told();
-        queue.table.lost(&BusError::new("closed"), &mut Wakes::new());
+        queue.table.lost(&BusError::new("closed"), &mut WakeList::new());
         assert_eq!(queue.told(), "a:interrupted b:interrupted");
         queue.generation = queue.table.ask_all()[0].1;
         queue.join('c');

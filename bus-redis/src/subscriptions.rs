@@ -4,7 +4,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
-use psrpc::bus::{BusEvent, LockGuard, Monitor, Sink, Wakes};
+use psrpc::bus::{BusEvent, LockGuard, Monitor, Sink, WakeList};
 use psrpc::proto::{Frame, FrameLimits};
 use psrpc::{BusError, SubscriptionKind, WallTime};
 use redis::{Cmd, PushInfo, PushKind, Value};
@@ -55,7 +55,7 @@ impl Subscriptions {
         channel: &str,
         kind: SubscriptionKind,
         sink: Sink,
-        wakes: &mut Wakes,
+        wakes: &mut WakeList,
     ) -> Option<SubscriberId> {
         let mut table = self.commands.table.lock();
         let (id, generation) = table.insert(channel, kind, sink, wakes)?;
@@ -68,7 +68,7 @@ impl Subscriptions {
     /// Unsubscribes. The sink gets what comes in until the server has confirmed that nothing more
     /// will.
     pub(crate) fn unsubscribe(&self, channel: &str, id: SubscriberId) {
-        let mut wakes = Wakes::new();
+        let mut wakes = WakeList::new();
         let mut table = self.commands.table.lock();
         let is_told = match table.leave(channel, id) {
             None => return,
@@ -86,13 +86,13 @@ impl Subscriptions {
 
     /// Asks the server for a channel. The table is locked, so that the server hears of changes in
     /// the order in which they came about. Without a connection the next one asks.
-    fn ask(&self, _: &LockGuard<'_, Table>, channel: Box<str>, generation: u64, wakes: &mut Wakes) {
+    fn ask(&self, _: &LockGuard<'_, Table>, channel: Box<str>, generation: u64, wakes: &mut WakeList) {
         let _ = self.queue.push(SubscriptionChange::Subscribe { channel, generation }, wakes);
     }
 
     /// Asks again for a channel that the server has refused.
     fn ask_again(&self, channel: Box<str>, generation: u64) {
-        let mut wakes = Wakes::new();
+        let mut wakes = WakeList::new();
         let mut table = self.commands.table.lock();
         if let Some(generation) = table.ask_again(&channel, generation) {
             self.ask(&table, channel, generation, &mut wakes);
@@ -117,7 +117,7 @@ impl Subscriptions {
             Err(_) => Frame::Raw(bytes.clone()),
         };
         let is_expired = self.is_expired(&frame);
-        let mut wakes = Wakes::new();
+        let mut wakes = WakeList::new();
         let mut table = self.commands.table.lock();
         if !table.deliver(channel, &frame, &mut wakes) {
             return;
@@ -144,7 +144,7 @@ pub(crate) struct SubscriptionSender(pub(crate) Arc<Subscriptions>);
 impl SubscriptionSender {
     /// The server has refused a subscription: tells the subscribers, and asks again later.
     fn refused(&self, channel: Box<str>, generation: u64, cause: &BusError) {
-        let mut wakes = Wakes::new();
+        let mut wakes = WakeList::new();
         let cause = BusError::new(format!("{cause}; subscribing to {channel}"));
         let refused = self.0.commands.table.lock().refused(&channel, generation, &cause, &mut wakes);
         let Some(refused) = refused else { return };
@@ -190,7 +190,7 @@ impl Purpose for SubscriptionSender {
     fn done(&self, change: SubscriptionChange, answer: Result<Value, Failure>) {
         match (change, answer) {
             (SubscriptionChange::Subscribe { channel, generation }, Ok(Value::Push { .. })) => {
-                let mut wakes = Wakes::new();
+                let mut wakes = WakeList::new();
                 self.0.commands.table.lock().confirmed(&channel, generation, &mut wakes);
             }
             (SubscriptionChange::Subscribe { channel, generation }, Ok(answer)) => {
@@ -213,7 +213,7 @@ impl Purpose for SubscriptionSender {
     }
 
     fn on_connected(&self) {
-        let mut wakes = Wakes::new();
+        let mut wakes = WakeList::new();
         let mut table = self.0.commands.table.lock();
         for (channel, generation) in table.ask_all() {
             self.0.ask(&table, channel, generation, &mut wakes);
@@ -222,12 +222,12 @@ impl Purpose for SubscriptionSender {
 
     /// Frames are lost from here on, until the subscriptions are live again.
     fn on_lost(&self, cause: &BusError) {
-        let mut wakes = Wakes::new();
+        let mut wakes = WakeList::new();
         self.0.commands.table.lock().lost(cause, &mut wakes);
     }
 
     /// Not before: a subscriber that leaves gets what came in until the server had confirmed that.
     fn on_ended(&self) {
-        self.0.commands.queue.close(&mut Wakes::new());
+        self.0.commands.queue.close(&mut WakeList::new());
     }
 }

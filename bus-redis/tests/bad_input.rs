@@ -14,7 +14,7 @@ use std::time::Duration;
 use futures_core::Stream;
 use psrpc_bus_redis::{RedisBus, RedisOptions};
 use psrpc_servers::{Server, free_port};
-use psrpc_tokio::bus::{Accepted, Bus, BusEvent, Delivery, Offer, ReplyTo, Status, Wakes};
+use psrpc_tokio::bus::{Accepted, Bus, BusEvent, Delivery, Offer, ReplyTo, Status, WakeList};
 use psrpc_tokio::proto::{Any, Frame, Seed};
 use psrpc_tokio::{Now, Runtime, SubscriptionKind, Task, Time, TokioRuntime};
 use tokio::sync::watch;
@@ -115,7 +115,7 @@ fn a_bus_whose_runtime_is_gone_says_so() {
     let mut events = bus.monitor().unwrap().watch();
     drop(tokio);
     let offer = Offer::new(channel("Fit"), frame("a hat"), ReplyTo::new(|_| panic!("it is known at once")));
-    let Ok(Accepted::Failed(cause)) = bus.publish(offer, &mut Wakes::new()) else { panic!("it fails") };
+    let Ok(Accepted::Failed(cause)) = bus.publish(offer, &mut WakeList::new()) else { panic!("it fails") };
     assert!(cause.to_string().contains("the bus has stopped"), "{cause}");
     assert!(matches!(bus.status(), Status::Stopped { cause } if cause.to_string().contains("has stopped")));
     let mut cx = Context::from_waker(Waker::noop());
@@ -159,7 +159,7 @@ async fn publishing_fails_at_once_while_there_is_no_server() {
         common::event(&mut watcher).await;
     }
     let offer = Offer::new(channel("Fit"), frame("a hat"), ReplyTo::new(|_| panic!("it is known at once")));
-    assert!(matches!(bus.publish(offer, &mut Wakes::new()), Ok(Accepted::Failed(_))));
+    assert!(matches!(bus.publish(offer, &mut WakeList::new()), Ok(Accepted::Failed(_))));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -174,7 +174,7 @@ async fn a_frozen_server_fills_the_bus_and_no_more() {
         let results = results.clone();
         let payload = Frame::Other(Any { type_url: "a/b".into(), value: vec![0; 1000].into() });
         let reply_to = ReplyTo::new(move |result| _ = results.send(result));
-        match bus.publish(Offer::new(channel("Fit"), payload, reply_to), &mut Wakes::new()) {
+        match bus.publish(Offer::new(channel("Fit"), payload, reply_to), &mut WakeList::new()) {
             Ok(Accepted::Later) => accepted += 1,
             Ok(other) => panic!("{other:?}"),
             Err(psrpc_tokio::bus::Full) => break,
@@ -182,7 +182,7 @@ async fn a_frozen_server_fills_the_bus_and_no_more() {
         assert!(accepted < 200, "{accepted} frames of 1,000 bytes");
     }
     // The bus has room again when it gives the server up, and all who asked are woken.
-    within(poll_fn(|cx| bus.poll_room(cx))).await;
+    within(poll_fn(|cx| bus.poll_ready(cx))).await;
     let failed =
         tokio::task::spawn_blocking(move || told.iter().take(accepted).all(|result| result.is_err()));
     assert!(failed.await.unwrap(), "none of them was published");

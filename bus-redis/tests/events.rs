@@ -80,7 +80,7 @@ async fn a_restart_is_one_outage_with_one_gap() {
         } else {
             server.kill();
         }
-        let BusEvent::Lost { cause, .. } = event(&mut events).await else { panic!("it is lost") };
+        let BusEvent::ConnectionLost { cause, .. } = event(&mut events).await else { panic!("it is lost") };
         assert!(cause.to_string().starts_with(&format!("redis at 127.0.0.1:{}: ", server.port())), "{cause}");
         assert!(matches!(bus.status(), Status::Reconnecting { .. }));
         let Delivery::Interrupted(cause) = next(&mut inbox).await else { panic!("it is interrupted") };
@@ -104,7 +104,7 @@ async fn each_connection_that_is_killed_is_one_outage() {
     let mut events = watch(&bus);
     for (kind, interrupted) in [("pubsub", true), ("normal", false), ("pubsub", true)] {
         tell(&server, &format!("CLIENT KILL TYPE {kind}")).await;
-        assert!(matches!(event(&mut events).await, BusEvent::Lost { .. }));
+        assert!(matches!(event(&mut events).await, BusEvent::ConnectionLost { .. }));
         assert!(matches!(event(&mut events).await, BusEvent::Reconnected { .. }));
         if interrupted {
             assert!(matches!(next(&mut inbox).await, Delivery::Interrupted(_)));
@@ -136,7 +136,7 @@ async fn rights_that_are_taken_away_and_given_back_heal() {
                     assert!(cause.to_string().ends_with(&format!("; subscribing to {channel}")), "{cause}");
                     refused.push(channel);
                 }
-                BusEvent::Lost { .. } | BusEvent::Reconnected { .. } => {}
+                BusEvent::ConnectionLost { .. } | BusEvent::Reconnected { .. } => {}
                 other => panic!("{other:?}"),
             }
         }

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use futures_core::Stream;
 use psrpc_bus_redis::{RedisBus, RedisOptions};
 use psrpc_servers::Server;
-use psrpc_tokio::bus::{Accepted, Bus, Offer, ReplyTo, Wakes};
+use psrpc_tokio::bus::{Accepted, Bus, Offer, ReplyTo, WakeList};
 use psrpc_tokio::proto::{Any, Channel, Compression, Frame, FrameLimits, Seed};
 use psrpc_tokio::{BusError, Now, Runtime, Task, Time, TokioRuntime};
 use redis::aio::PubSubStream;
@@ -93,7 +93,7 @@ impl Scene {
     fn publish(&self, channel: &Channel, frame: Frame) -> oneshot::Receiver<Result<Option<u64>, BusError>> {
         let (tell, told) = oneshot::channel();
         let offer = Offer::new(channel.clone(), frame, ReplyTo::new(move |result| _ = tell.send(result)));
-        assert!(matches!(self.bus.publish(offer, &mut Wakes::new()), Ok(Accepted::Later)));
+        assert!(matches!(self.bus.publish(offer, &mut WakeList::new()), Ok(Accepted::Later)));
         told
     }
 
@@ -167,7 +167,7 @@ async fn frames_that_are_encoded_count_and_fail_with_their_connection() {
     let results = [large(b'1'), large(b'2')].map(|frame| scene.publish(&fit, frame));
     let full = |bus: &RedisBus| {
         let offer = Offer::new(channel("Pick"), small("x"), ReplyTo::new(|_| {}));
-        bus.publish(offer, &mut Wakes::new()).is_err()
+        bus.publish(offer, &mut WakeList::new()).is_err()
     };
     within(scene.runtime.kept()).await;
     assert!(full(&scene.bus), "the budget is used up");

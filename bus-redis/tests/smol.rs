@@ -7,7 +7,7 @@ mod common;
 use psrpc_bus_redis::{RedisBus, RedisOptions};
 use psrpc_servers::Server;
 use psrpc_smol::SmolRuntime;
-use psrpc_smol::bus::{Bus, Delivery, Inbox, Wakes};
+use psrpc_smol::bus::{Bus, Delivery, Inbox, WakeList};
 
 use self::common::{channel, frame};
 
@@ -25,7 +25,7 @@ fn a_bus_on_smol_publishes_subscribes_and_comes_back() {
         let bus = RedisBus::connect(&server.url(), SmolRuntime).await.unwrap();
         let (sink, mut inbox) = Inbox::new(10);
         let _subscription =
-            bus.subscribe(&channel("Fit"), psrpc_smol::SubscriptionKind::Queue, sink, &mut Wakes::new());
+            bus.subscribe(&channel("Fit"), psrpc_smol::SubscriptionKind::Queue, sink, &mut WakeList::new());
         assert!(matches!(next(&mut inbox).await, Delivery::Live));
         psrpc_smol::bus::publish(&bus, channel("Fit"), frame("a hat")).await.unwrap();
         assert!(matches!(next(&mut inbox).await, Delivery::Frame(_)));

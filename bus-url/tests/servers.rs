@@ -1,7 +1,7 @@
 //! That a URL leads to the server that it names.
 
 use psrpc::SubscriptionKind;
-use psrpc::bus::{Delivery, Inbox, Wakes};
+use psrpc::bus::{Delivery, Inbox, WakeList};
 use psrpc::proto::Channel;
 use psrpc_servers::Server;
 use psrpc_tokio::TokioRuntime;
@@ -12,7 +12,7 @@ async fn a_url_connects_to_the_server_that_it_names() {
         let bus = psrpc_bus_url::connect(&server.url(), TokioRuntime::current().unwrap()).await.unwrap();
         let (sink, mut inbox) = Inbox::new(10);
         let channel = Channel::request::<&str>("Hats", "Fit", &[], true);
-        let _subscription = bus.subscribe(&channel, SubscriptionKind::Plain, sink, &mut Wakes::new());
+        let _subscription = bus.subscribe(&channel, SubscriptionKind::Plain, sink, &mut WakeList::new());
         let next =
             std::future::poll_fn(|cx| futures_core::Stream::poll_next(std::pin::Pin::new(&mut inbox), cx));
         assert!(matches!(next.await, Some(Delivery::Live)), "{}", server.url());

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use psrpc::bus::{Accepted, Bus, Full, Offer, Receipt, Sink, Subscription, Wakes};
+use psrpc::bus::{Accepted, Bus, Full, Offer, Receipt, Sink, Subscription, WakeList};
 use psrpc::proto::{Any, Channel, Frame, Seed};
 use psrpc::{
     BusError, Client, ClientOptions, Error, Method, MethodProperties, Now, Routing, Runtime, Service,
@@ -30,10 +30,10 @@ static HATS: Service = Service {
 
 /// What is between the client and the input.
 #[derive(Clone, Default)]
-struct Hand(Arc<Mutex<State>>);
+struct Hand(Arc<Mutex<BusState>>);
 
 #[derive(Default)]
-struct State {
+struct BusState {
     now: Time,
     tasks: VecDeque<Task>,
     sinks: Vec<Sink>,
@@ -42,7 +42,7 @@ struct State {
 }
 
 impl Hand {
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, BusState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -60,7 +60,7 @@ impl Hand {
 
     fn step(&self, input: &mut Input<'_>) {
         let (kind, at) = (input.byte() % 10, usize::from(input.byte()));
-        let mut wakes = Wakes::new();
+        let mut wakes = WakeList::new();
         let mut state = self.lock();
         match kind {
             0..=2 => {
@@ -94,7 +94,7 @@ impl Hand {
                     0 => state.sinks[place].live(&mut wakes),
                     1 => state.sinks[place].deliver(Frame::Other(update), &mut wakes),
                     2 => state.sinks[place].interrupted(BusError::new("not now"), &mut wakes),
-                    _ => state.sinks[place].untaken(Frame::Other(update), &mut wakes),
+                    _ => state.sinks[place].misrouted(Frame::Other(update), &mut wakes),
                 }
             }
             7 => state.full = !state.full,
@@ -127,7 +127,7 @@ impl Runtime for Hand {
 }
 
 impl Bus for Hand {
-    fn publish(&self, offer: Offer<'_>, _: &mut Wakes) -> Result<Accepted, Full> {
+    fn publish(&self, offer: Offer<'_>, _: &mut WakeList) -> Result<Accepted, Full> {
         let mut state = self.lock();
         if state.full {
             return Err(Full);
@@ -137,11 +137,11 @@ impl Bus for Hand {
         Ok(Accepted::Later)
     }
 
-    fn poll_room(&self, _: &mut Context<'_>) -> Poll<()> {
+    fn poll_ready(&self, _: &mut Context<'_>) -> Poll<()> {
         if self.lock().full { Poll::Pending } else { Poll::Ready(()) }
     }
 
-    fn subscribe(&self, _: &Channel, _: SubscriptionKind, sink: Sink, wakes: &mut Wakes) -> Subscription {
+    fn subscribe(&self, _: &Channel, _: SubscriptionKind, sink: Sink, wakes: &mut WakeList) -> Subscription {
         sink.live(wakes);
         self.lock().sinks.push(sink);
         Subscription::new(|| ())

@@ -246,19 +246,19 @@ impl User {
                     self.streams.opened(stream);
                 }
             }
-            ClientEvent::Answer { call, server_id, .. } => {
+            ClientEvent::Response { call, server_id, .. } => {
                 let (servers, _) = self.multi_calls.get_mut(&call).expect("answers come before the end");
                 let server = server_id.to_string();
                 assert!(!servers.contains(&server), "a server answers once");
                 servers.push(server);
                 assert!(servers.len() <= LIMITS.answers_per_call);
             }
-            ClientEvent::AllAnswered { call, .. } => {
+            ClientEvent::MultiEnded { call, .. } => {
                 assert!(self.multi_calls.remove(&call).is_some(), "a multi call ends once");
             }
-            ClientEvent::Select { call, claims } => {
-                assert!(claims.len() <= LIMITS.bids_per_call);
-                assert!(claims.iter().all(|claim| claim.affinity.is_finite()));
+            ClientEvent::Select { call, bids } => {
+                assert!(bids.len() <= LIMITS.bids_per_call);
+                assert!(bids.iter().all(|claim| claim.affinity.is_finite()));
                 let ongoing = self.calls.get_mut(&call).expect("who selects has a call");
                 // A function that is first asked at the deadline has a moment to answer.
                 if ongoing.deadline <= self.driven.now.time {

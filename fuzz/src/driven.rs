@@ -43,11 +43,11 @@ pub struct Driven<E: Engine> {
 struct Subscription {
     handle: SubscriptionHandle,
     channel: Channel,
-    state: State,
+    state: ChannelState,
 }
 
 #[derive(Clone, Copy, PartialEq)]
-enum State {
+enum ChannelState {
     Asked,
     Live,
     /// It was live, and is to be so again.
@@ -84,15 +84,15 @@ where
                 match output {
                     Output::Subscribe { subscription: handle, channel, .. } => {
                         assert!(self.subscriptions.iter().all(|known| known.handle != handle));
-                        self.subscriptions.push(Subscription { handle, channel, state: State::Asked });
+                        self.subscriptions.push(Subscription { handle, channel, state: ChannelState::Asked });
                     }
                     Output::Unsubscribe { subscription } => {
                         let left = self.subscriptions.iter_mut().find(|known| known.handle == subscription);
                         let left = left.expect("what was not subscribed is not unsubscribed");
-                        assert!(left.state != State::Leaving, "it is left once");
+                        assert!(left.state != ChannelState::Leaving, "it is left once");
                         // It may have ended by itself meanwhile.
-                        if left.state != State::Ended {
-                            left.state = State::Leaving;
+                        if left.state != ChannelState::Ended {
+                            left.state = ChannelState::Leaving;
                         }
                     }
                     Output::Event(event) => self.events.push(event),
@@ -139,7 +139,7 @@ where
             }
             8 => {
                 let which = input.byte();
-                let leaves = |subscription: &&mut Subscription| subscription.state == State::Leaving;
+                let leaves = |subscription: &&mut Subscription| subscription.state == ChannelState::Leaving;
                 self.ended(which, leaves);
             }
             9 => {
@@ -219,8 +219,10 @@ where
                 self.engine.handle_published(self.now, token, Ok(None));
             }
             self.subscribed_all();
-            for subscription in self.subscriptions.iter_mut().filter(|known| known.state == State::Leaving) {
-                subscription.state = State::Ended;
+            for subscription in
+                self.subscriptions.iter_mut().filter(|known| known.state == ChannelState::Leaving)
+            {
+                subscription.state = ChannelState::Ended;
                 self.engine.handle_unsubscribed(self.now, subscription.handle);
             }
         }
@@ -229,14 +231,14 @@ where
     /// Every subscription that was asked for or interrupted is live.
     pub fn subscribed_all(&mut self) {
         for subscription in self.subscriptions.iter_mut().filter(|known| is_wanted(known)) {
-            subscription.state = State::Live;
+            subscription.state = ChannelState::Live;
             self.engine.handle_subscribed(self.now, subscription.handle, Ok(()));
         }
     }
 
     /// The subscriptions that have not ended.
     fn open(&self) -> impl Iterator<Item = &Subscription> {
-        self.subscriptions.iter().filter(|subscription| subscription.state != State::Ended)
+        self.subscriptions.iter().filter(|subscription| subscription.state != ChannelState::Ended)
     }
 
     /// A frame comes in where such a frame belongs, or anywhere.
@@ -254,7 +256,7 @@ where
         let fitting: Vec<_> = self.open().filter(fits).map(|subscription| subscription.handle).collect();
         let Some(at) = usize::from(which).checked_rem(fitting.len()) else { return };
         if which % 32 == 31 {
-            self.engine.handle_untaken(self.now, fitting[at], frame);
+            self.engine.handle_misrouted(self.now, fitting[at], frame);
         } else {
             self.engine.handle_frame(self.now, fitting[at], frame);
         }
@@ -263,7 +265,7 @@ where
     fn subscribed(&mut self, which: u8, well: bool) {
         let mut wanted: Vec<_> = self.subscriptions.iter_mut().filter(|known| is_wanted(known)).collect();
         let Some(at) = usize::from(which).checked_rem(wanted.len()) else { return };
-        wanted[at].state = if well { State::Live } else { State::Ended };
+        wanted[at].state = if well { ChannelState::Live } else { ChannelState::Ended };
         let result = if well { Ok(()) } else { Err(BusError::new("not allowed")) };
         self.engine.handle_subscribed(self.now, wanted[at].handle, result);
     }
@@ -272,29 +274,29 @@ where
     fn interrupted(&mut self, which: u8) {
         let mut live: Vec<_> = self.subscriptions.iter_mut().filter(|known| is_live(known)).collect();
         let Some(at) = usize::from(which).checked_rem(live.len()) else { return };
-        live[at].state = State::Interrupted;
+        live[at].state = ChannelState::Interrupted;
         self.engine.handle_interrupted(self.now, live[at].handle, BusError::new("the connection is lost"));
     }
 
     fn ended(&mut self, which: u8, which_of: impl Fn(&&mut Subscription) -> bool) {
         let mut ending: Vec<_> = self.subscriptions.iter_mut().filter(which_of).collect();
         let Some(at) = usize::from(which).checked_rem(ending.len()) else { return };
-        ending[at].state = State::Ended;
+        ending[at].state = ChannelState::Ended;
         self.engine.handle_unsubscribed(self.now, ending[at].handle);
     }
 }
 
 /// Returns `true` for a subscription that is live, or was and is to be so again.
 fn is_live(subscription: &Subscription) -> bool {
-    matches!(subscription.state, State::Live | State::Interrupted)
+    matches!(subscription.state, ChannelState::Live | ChannelState::Interrupted)
 }
 
 /// Returns `true` for a subscription that is to become live, for the first time or again.
 fn is_wanted(subscription: &Subscription) -> bool {
-    matches!(subscription.state, State::Asked | State::Interrupted)
+    matches!(subscription.state, ChannelState::Asked | ChannelState::Interrupted)
 }
 
 /// Whether the bus has not done what was asked for.
 fn is_waiting(subscription: &Subscription) -> bool {
-    is_wanted(subscription) || subscription.state == State::Leaving
+    is_wanted(subscription) || subscription.state == ChannelState::Leaving
 }

@@ -14,7 +14,7 @@ pub struct Told(Arc<Mutex<Vec<Delivery>>>);
 pub struct Counts {
     pub frames: usize,
     pub raw: usize,
-    pub untaken: usize,
+    pub misrouted: usize,
     pub gaps: usize,
 }
 
@@ -32,7 +32,7 @@ impl Told {
             match delivery {
                 Delivery::Frame(Frame::Raw(_)) => counts.raw += 1,
                 Delivery::Frame(_) => counts.frames += 1,
-                Delivery::Untaken(_) => counts.untaken += 1,
+                Delivery::Misrouted(_) => counts.misrouted += 1,
                 Delivery::Gap(_) => counts.gaps += 1,
                 Delivery::Live | Delivery::Interrupted(_) | Delivery::Ended(_) => {}
             }

@@ -51,8 +51,8 @@ pub fn run(input: &[u8]) {
         let told: Vec<(&str, Counts)> =
             listeners.iter().map(|(channel, told)| (channel.as_str(), told.count())).collect();
         let all = |count: fn(&Counts) -> usize| told.iter().map(|(_, counts)| count(counts)).sum::<usize>();
-        let (frames, raw, untaken) =
-            (all(|counts| counts.frames), all(|counts| counts.raw), all(|counts| counts.untaken));
+        let (frames, raw, misrouted) =
+            (all(|counts| counts.frames), all(|counts| counts.raw), all(|counts| counts.misrouted));
         let anybody = usize::from(!listeners.is_empty());
         match &expected {
             Ok((_, channel)) => {
@@ -61,10 +61,10 @@ pub fn run(input: &[u8]) {
                 assert_eq!(rightly, frames, "it reaches those of its channel alone");
                 let (there, queue) = (there.count(), kind == SubscriptionKind::Queue);
                 assert_eq!(frames, if queue { there.min(1) } else { there });
-                assert_eq!(untaken, if queue && there == 0 { anybody } else { 0 });
+                assert_eq!(misrouted, if queue && there == 0 { anybody } else { 0 });
                 assert_eq!(raw, 0);
             }
-            Err(_) => assert_eq!((frames, raw, untaken), (0, anybody, 0), "one of the subject counts it"),
+            Err(_) => assert_eq!((frames, raw, misrouted), (0, anybody, 0), "one of the subject counts it"),
         }
         assert_eq!(all(|counts| counts.gaps), 0);
     }

@@ -97,9 +97,9 @@ pub fn run(input: &[u8]) {
     });
     for told in &plain {
         let frames = if decodes { (rounds, 0) } else { (0, rounds) };
-        let Counts { frames: whole, raw, gaps, untaken } = told.count();
+        let Counts { frames: whole, raw, gaps, misrouted } = told.count();
         assert_eq!((whole, raw), frames, "a plain subscriber gets every frame");
-        assert_eq!((gaps, untaken), (0, 0));
+        assert_eq!((gaps, misrouted), (0, 0));
     }
     let (taken, gaps) = sum(&queue);
     if queue.is_empty() {

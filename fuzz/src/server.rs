@@ -145,7 +145,7 @@ impl User {
             }
             26 => {
                 if let Some(request) = input.pick(&self.handles) {
-                    engine.elect(now, request);
+                    engine.skip_claim(now, request);
                 }
             }
             27 => {
@@ -255,7 +255,7 @@ impl User {
                     self.registrations.insert(registration, Registration::Serving);
                 }
             }
-            ServerEvent::Lost { registration, .. } => {
+            ServerEvent::RegistrationLost { registration, .. } => {
                 let state = self.registrations.insert(registration, Registration::Lost);
                 assert!(state == Some(Registration::Serving), "a registration is lost once");
             }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use psrpc_engine::proto::FrameLimits;
 use psrpc_engine::{
-    Delivery, Engine, Now, SendError, SendHandle, SlowConsumer, StreamConfig, StreamEvent, StreamHandle,
+    PendingMessage, Engine, Now, SendError, SendHandle, SlowConsumer, StreamConfig, StreamEvent, StreamHandle,
     StreamLimits, Time,
 };
 
@@ -33,7 +33,7 @@ pub struct Streams {
     /// Every stream there ever was, since stale handles may be used.
     handles: Vec<StreamHandle>,
     sends: BTreeMap<SendHandle, Send>,
-    deliveries: Vec<Delivery>,
+    deliveries: Vec<PendingMessage>,
 }
 
 struct Send {

@@ -67,7 +67,7 @@ pub trait Engine {
     /// A frame came in beside a queue subscription: the bus handed it to this member of the queue and to no other, but it
     /// is for a channel that nobody here subscribed to (PROTOCOL section 12). A server answers a request with
     /// `unimplemented`, since its caller would wait for nobody.
-    fn handle_untaken(&mut self, now: Now, subscription: SubscriptionHandle, frame: Frame);
+    fn handle_misrouted(&mut self, now: Now, subscription: SubscriptionHandle, frame: Frame);
 
     /// Time has passed: fires the timers that are due, [`ROUND`](crate::ROUND) of them at most.
     fn handle_timeout(&mut self, now: Now) -> Due;

@@ -16,7 +16,7 @@ use psrpc_proto::{Any, ErrorCode, ErrorResponse, Text};
 
 use crate::core::bus_error::BusError;
 use crate::reason::Reason;
-use crate::wire::claim::Claim;
+use crate::wire::bid::Bid;
 use crate::wire::outgoing::TooLarge;
 use crate::wire::route::Route;
 
@@ -293,7 +293,7 @@ pub struct Evidence {
     /// How many of the bids were below the minimum affinity.
     pub below_minimum: u32,
     /// The best bid that was held when the call ended while it still selected.
-    pub best: Option<Claim>,
+    pub best: Option<Bid>,
     /// The server that the call was granted to, or that announced that it runs it.
     pub selected: Option<Text>,
     /// How many bids came at the deadline or after it.
@@ -305,7 +305,7 @@ pub struct Evidence {
     /// What servers answered while another one could still be selected; the first few.
     pub refusals: Vec<Refusal>,
     /// Whether a server may run it without a grant, as on a queue: then it may have run though no bid came.
-    pub may_elect: bool,
+    pub may_skip_claim: bool,
     /// Whether the bus may have lost frames to the client while the call was in flight.
     pub gap: bool,
     /// What the bus said last when it refused a queue's servers the lock on a request, while the call was in flight.

@@ -16,7 +16,7 @@ use crate::core::time::{Time, WallTime};
 use crate::error::Failure;
 use crate::reason::{Dropped, Reason};
 use crate::stream::event::StreamEvent;
-use crate::wire::claim::Claim;
+use crate::wire::bid::Bid;
 use crate::wire::route::Route;
 
 /// What a [`Client`](crate::Client) tells the layer above.
@@ -31,7 +31,7 @@ pub enum ClientEvent {
         /// The call.
         call: CallHandle,
         /// The bids that count, in the order in which they came; there may be none.
-        claims: Vec<Claim>,
+        bids: Vec<Bid>,
     },
     /// A call has ended. Its handle is stale from here on.
     Resolved {
@@ -41,7 +41,7 @@ pub enum ClientEvent {
         outcome: Result<Reply, Box<Failure>>,
     },
     /// A server has answered a multi call.
-    Answer {
+    Response {
         /// The call.
         call: MultiHandle,
         /// The server.
@@ -50,7 +50,7 @@ pub enum ClientEvent {
         result: Result<Bytes, ErrorResponse>,
     },
     /// A multi call has ended. Its handle is stale from here on.
-    AllAnswered {
+    MultiEnded {
         /// The call.
         call: MultiHandle,
         /// Why it failed, if it did: no server that did not answer yet will. If none answered in time, it did.
@@ -138,14 +138,14 @@ pub enum ServerEvent {
         registration: RegistrationHandle,
     },
     /// The bus gave up a subscription of a registration, which goes as if it had been deregistered.
-    Lost {
+    RegistrationLost {
         /// The registration.
         registration: RegistrationHandle,
         /// What was registered.
         routes: Vec<Route>,
     },
     /// A request came in, and waits for [`Server::bid`](crate::Server::bid),
-    /// [`elect`](crate::Server::elect) or [`reject`](crate::Server::reject).
+    /// [`skip_claim`](crate::Server::skip_claim) or [`reject`](crate::Server::reject).
     Received(Received),
     /// The handler of a request is to be run; [`Server::respond`](crate::Server::respond) takes its answer.
     Run {
@@ -228,8 +228,8 @@ pub struct Received {
     pub payload: Bytes,
     /// Whether it opens a stream.
     pub opens_stream: bool,
-    /// Whether [`Server::elect`](crate::Server::elect) would run it without waiting for a grant.
-    pub may_elect: bool,
+    /// Whether [`Server::skip_claim`](crate::Server::skip_claim) would run it without waiting for a grant.
+    pub may_skip_claim: bool,
 }
 
 impl CommonEvent for ClientEvent {

@@ -14,7 +14,7 @@ pub struct ClientLimits {
     /// ([`Reason::BidsFull`](crate::Reason::BidsFull)).
     pub bids_per_call: usize,
     /// Answers to one multi call. Default 4,096. One more is dropped
-    /// ([`Reason::AnswersFull`](crate::Reason::AnswersFull)).
+    /// ([`Reason::ResponsesFull`](crate::Reason::ResponsesFull)).
     pub answers_per_call: usize,
     /// Updates of one subscription that wait to be taken. Default 8,192. One more is lost
     /// ([`Reason::SlowConsumer`](crate::Reason::SlowConsumer)), with a gap in its place.

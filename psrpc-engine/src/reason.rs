@@ -37,7 +37,7 @@ reasons! {
     /// A message that has no business on its channel.
     UnexpectedType = "unexpected type of message";
     /// A frame for a channel that nobody here subscribed to, which the bus handed to nobody else either.
-    Untaken = "nobody here takes it";
+    Misrouted = "nobody here takes it";
     /// A frame without an id that it needs.
     MissingId = "missing id";
     /// A frame beyond a limit of [`FrameLimits`](psrpc_proto::FrameLimits).
@@ -72,9 +72,9 @@ reasons! {
     /// A grant of a request, or a message of a stream, that is at another server: most are. Only counted.
     Elsewhere = "for another server";
     /// A second answer of one server to a multi call.
-    SecondAnswer = "second answer of a server";
+    SecondResponse = "second answer of a server";
     /// An answer beyond the limit on those to one multi call.
-    AnswersFull = "too many answers to a call";
+    ResponsesFull = "too many answers to a call";
     /// A message for a stream that is not open here.
     NoStream = "no such stream";
     /// A message of a stream, or an update, for which its consumer has no room.
@@ -96,7 +96,7 @@ reasons! {
     /// Its affinity was below 0.
     NoBid = "no bid";
     /// The client granted it to another server.
-    ClaimLost = "granted to another server";
+    BidLost = "granted to another server";
     /// It expired before the client granted it.
     NotGranted = "expired without a grant";
     /// Its payload does not decode as the message of the method.

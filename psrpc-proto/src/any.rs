@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use crate::Text;
 use crate::text::Utf8;
-use crate::wire::{Decode, Encode, Fault, Reader, Sink, WireType};
+use crate::wire::{Decode, Encode, Reader, Sink, WireFault, WireType};
 
 /// A message of some type and its name (`google.protobuf.Any`).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,7 +32,7 @@ impl<'a> Decode<'a> for AnyDraft<'a> {
     const NAME: &'static str = "google.protobuf.Any";
     type Message = Any;
 
-    fn field(&mut self, field: u32, wire: WireType, reader: &mut Reader<'a>) -> Result<(), Fault> {
+    fn field(&mut self, field: u32, wire: WireType, reader: &mut Reader<'a>) -> Result<(), WireFault> {
         match field {
             1 => self.type_url = reader.text(wire)?,
             2 => self.value = reader.slice(wire)?,
@@ -59,13 +59,13 @@ pub(crate) enum PayloadDraft<'a> {
 
 impl<'a> PayloadDraft<'a> {
     #[inline]
-    pub(crate) fn raw(&mut self, wire: WireType, reader: &mut Reader<'a>) -> Result<(), Fault> {
+    pub(crate) fn raw(&mut self, wire: WireType, reader: &mut Reader<'a>) -> Result<(), WireFault> {
         *self = Self::Raw(reader.slice(wire)?);
         Ok(())
     }
 
     #[inline]
-    pub(crate) fn any(&mut self, wire: WireType, reader: &mut Reader<'a>) -> Result<(), Fault> {
+    pub(crate) fn any(&mut self, wire: WireType, reader: &mut Reader<'a>) -> Result<(), WireFault> {
         let value = match *self {
             Self::Any(value) => value,
             Self::Absent | Self::Raw(_) => &[],

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use crate::Text;
 use crate::text::Utf8;
-use crate::wire::{Decode, Encode, Fault, Reader, Sink, WireType};
+use crate::wire::{Decode, Encode, Reader, Sink, WireFault, WireType};
 
 /// A server's bid for a request (`internal.ClaimRequest`, PROTOCOL section 5.3).
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -40,7 +40,7 @@ impl<'a> Decode<'a> for ClaimRequestDraft<'a> {
     const NAME: &'static str = "internal.ClaimRequest";
     type Message = ClaimRequest;
 
-    fn field(&mut self, field: u32, wire: WireType, reader: &mut Reader<'a>) -> Result<(), Fault> {
+    fn field(&mut self, field: u32, wire: WireType, reader: &mut Reader<'a>) -> Result<(), WireFault> {
         match field {
             1 => self.request_id = reader.id(wire)?,
             2 => self.server_id = reader.id(wire)?,
@@ -88,7 +88,7 @@ impl<'a> Decode<'a> for ClaimResponseDraft<'a> {
     const NAME: &'static str = "internal.ClaimResponse";
     type Message = ClaimResponse;
 
-    fn field(&mut self, field: u32, wire: WireType, reader: &mut Reader<'a>) -> Result<(), Fault> {
+    fn field(&mut self, field: u32, wire: WireType, reader: &mut Reader<'a>) -> Result<(), WireFault> {
         match field {
             1 => self.request_id = reader.id(wire)?,
             2 => self.server_id = reader.id(wire)?,

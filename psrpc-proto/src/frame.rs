@@ -10,7 +10,7 @@ use crate::request::RequestDraft;
 use crate::response::ResponseDraft;
 use crate::stream::StreamDraft;
 use crate::text::Utf8;
-use crate::wire::{Decode, Encode, Fault, Reader, Sink, WireType, read, varint_len};
+use crate::wire::{Decode, Encode, Reader, Sink, WireFault, WireType, read, varint_len};
 use crate::{
     Any, ClaimRequest, ClaimResponse, Compression, DecodeError, DecodeErrorKind, FrameLimits, Request,
     Response, Stream, Text,
@@ -172,8 +172,8 @@ fn decompress(compression: i32, value: &[u8], limits: &FrameLimits) -> Result<By
     }
     gzip::decompress_within(value, limits.frame_bytes).map(Bytes::from).map_err(|fault| {
         let kind = match fault {
-            gzip::Fault::Damaged => DecodeErrorKind::Gzip,
-            gzip::Fault::OverLimit => {
+            gzip::GzipFault::Damaged => DecodeErrorKind::Gzip,
+            gzip::GzipFault::OverLimit => {
                 let (limit, unit) = (limits.frame_bytes, "bytes of a decompressed value");
                 DecodeErrorKind::OverLimit { limit, unit }
             }
@@ -258,7 +258,7 @@ impl<'a> Decode<'a> for Envelope<'a> {
     const NAME: &'static str = "internal.Msg";
     type Message = Self;
 
-    fn field(&mut self, field: u32, wire: WireType, reader: &mut Reader<'a>) -> Result<(), Fault> {
+    fn field(&mut self, field: u32, wire: WireType, reader: &mut Reader<'a>) -> Result<(), WireFault> {
         match field {
             1 => self.type_url = reader.slice(wire)?,
             2 => self.value = reader.slice(wire)?,

@@ -35,7 +35,7 @@ const MEMBERS: usize = 16;
 
 /// Why a value could not be decompressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fault {
+pub(crate) enum GzipFault {
     Damaged,
     OverLimit,
 }
@@ -53,9 +53,9 @@ pub(crate) fn compress(value: &[u8]) -> Vec<u8> {
 
 /// Decompresses a value, one member after the other, to at most `limit` bytes. The work is linear in what is read and what
 /// it becomes, whatever the value says of itself.
-pub(crate) fn decompress_within(mut value: &[u8], limit: usize) -> Result<Vec<u8>, Fault> {
+pub(crate) fn decompress_within(mut value: &[u8], limit: usize) -> Result<Vec<u8>, GzipFault> {
     if value.is_empty() {
-        return Err(Fault::Damaged);
+        return Err(GzipFault::Damaged);
     }
     // What it says of its own length may be wrong, as when it is cut short.
     let announced = value.last_chunk().map_or(0, |length| u32::from_le_bytes(*length) as usize);
@@ -65,14 +65,14 @@ pub(crate) fn decompress_within(mut value: &[u8], limit: usize) -> Result<Vec<u8
             break;
         }
         let (member, rest) = inflater.inflate(after_header(value)?)?;
-        let (crc, rest) = rest.split_first_chunk().ok_or(Fault::Damaged)?;
-        let (len, rest) = rest.split_first_chunk().ok_or(Fault::Damaged)?;
+        let (crc, rest) = rest.split_first_chunk().ok_or(GzipFault::Damaged)?;
+        let (len, rest) = rest.split_first_chunk().ok_or(GzipFault::Damaged)?;
         if u32::from_le_bytes(*crc) != crc32fast::hash(member) || u32::from_le_bytes(*len) != length(member) {
-            return Err(Fault::Damaged);
+            return Err(GzipFault::Damaged);
         }
         value = rest;
     }
-    if value.is_empty() { Ok(inflater.finish()) } else { Err(Fault::Damaged) }
+    if value.is_empty() { Ok(inflater.finish()) } else { Err(GzipFault::Damaged) }
 }
 
 /// A length as gzip has it.
@@ -81,32 +81,32 @@ fn length(value: &[u8]) -> u32 {
 }
 
 /// What follows the header of a member.
-fn after_header(member: &[u8]) -> Result<&[u8], Fault> {
+fn after_header(member: &[u8]) -> Result<&[u8], GzipFault> {
     const CRC: u8 = 1 << 1;
     const EXTRA: u8 = 1 << 2;
     const NAME: u8 = 1 << 3;
     const COMMENT: u8 = 1 << 4;
     const RESERVED: u8 = 0b1110_0000;
-    let (header, mut rest) = member.split_first_chunk::<{ HEADER.len() }>().ok_or(Fault::Damaged)?;
+    let (header, mut rest) = member.split_first_chunk::<{ HEADER.len() }>().ok_or(GzipFault::Damaged)?;
     let flags = header[3];
     if !header.starts_with(&MAGIC) || header[2] != DEFLATE || flags & RESERVED != 0 {
-        return Err(Fault::Damaged);
+        return Err(GzipFault::Damaged);
     }
     if flags & EXTRA != 0 {
-        let (len, extra) = rest.split_first_chunk().ok_or(Fault::Damaged)?;
-        rest = extra.get(usize::from(u16::from_le_bytes(*len))..).ok_or(Fault::Damaged)?;
+        let (len, extra) = rest.split_first_chunk().ok_or(GzipFault::Damaged)?;
+        rest = extra.get(usize::from(u16::from_le_bytes(*len))..).ok_or(GzipFault::Damaged)?;
     }
     for text in [NAME, COMMENT] {
         if flags & text != 0 {
-            let end = rest.iter().position(|byte| *byte == 0).ok_or(Fault::Damaged)?;
+            let end = rest.iter().position(|byte| *byte == 0).ok_or(GzipFault::Damaged)?;
             rest = &rest[end + 1..];
         }
     }
     if flags & CRC != 0 {
         let before = &member[..member.len() - rest.len()];
-        let (crc, after) = rest.split_first_chunk().ok_or(Fault::Damaged)?;
+        let (crc, after) = rest.split_first_chunk().ok_or(GzipFault::Damaged)?;
         if u16::from_le_bytes(*crc) != crc32fast::hash(before) as u16 {
-            return Err(Fault::Damaged);
+            return Err(GzipFault::Damaged);
         }
         rest = after;
     }
@@ -129,7 +129,7 @@ impl Inflater {
     }
 
     /// Inflates what `deflated` begins with, and gives that and what follows it.
-    fn inflate<'a>(&mut self, mut deflated: &'a [u8]) -> Result<(&[u8], &'a [u8]), Fault> {
+    fn inflate<'a>(&mut self, mut deflated: &'a [u8]) -> Result<(&[u8], &'a [u8]), GzipFault> {
         self.state.init();
         let start = self.end;
         loop {
@@ -142,8 +142,8 @@ impl Inflater {
             match status {
                 TINFLStatus::Done => return Ok((&self.room[start..self.end], deflated)),
                 TINFLStatus::HasMoreOutput if self.end < self.limit => self.grow(),
-                TINFLStatus::HasMoreOutput => return Err(Fault::OverLimit),
-                _ => return Err(Fault::Damaged),
+                TINFLStatus::HasMoreOutput => return Err(GzipFault::OverLimit),
+                _ => return Err(GzipFault::Damaged),
             }
         }
     }
@@ -213,16 +213,16 @@ mod tests {
         gzip.splice(HEADER.len()..HEADER.len(), crc.to_le_bytes());
         assert_eq!(decompress_within(&gzip, 3).unwrap(), b"hat");
         gzip[HEADER.len()] ^= 1;
-        assert_eq!(decompress_within(&gzip, 3), Err(Fault::Damaged));
+        assert_eq!(decompress_within(&gzip, 3), Err(GzipFault::Damaged));
     }
 
     #[test]
     fn members_follow_each_other_and_nothing_else_does() {
         let mut gzip = [compress(b"one "), foreign(GzBuilder::new(), b"two "), compress(b"")].concat();
         assert_eq!(decompress_within(&gzip, 8).unwrap(), b"one two ");
-        assert_eq!(decompress_within(&gzip, 7), Err(Fault::OverLimit));
+        assert_eq!(decompress_within(&gzip, 7), Err(GzipFault::OverLimit));
         gzip.push(0);
-        assert_eq!(decompress_within(&gzip, 8), Err(Fault::Damaged));
+        assert_eq!(decompress_within(&gzip, 8), Err(GzipFault::Damaged));
     }
 
     #[test]
@@ -233,7 +233,7 @@ mod tests {
                 assert_eq!(decompress_within(&gzip, len).as_ref(), Ok(&value), "{len}");
                 assert_eq!(decompress_within(&gzip, len + 1).as_ref(), Ok(&value), "{len}");
                 if len > 0 {
-                    assert_eq!(decompress_within(&gzip, len - 1), Err(Fault::OverLimit), "{len}");
+                    assert_eq!(decompress_within(&gzip, len - 1), Err(GzipFault::OverLimit), "{len}");
                 }
             }
         }
@@ -244,14 +244,14 @@ mod tests {
         let mut gzip = compress(&text(1000));
         let len = gzip.len();
         gzip[len - 4..].copy_from_slice(&1_000_000_000_u32.to_le_bytes());
-        assert_eq!(decompress_within(&gzip, usize::MAX), Err(Fault::Damaged));
+        assert_eq!(decompress_within(&gzip, usize::MAX), Err(GzipFault::Damaged));
     }
 
     #[test]
     fn members_are_few() {
         let members = |n| compress(b"hat").repeat(n);
         assert_eq!(decompress_within(&members(MEMBERS), 1000).unwrap(), b"hat".repeat(MEMBERS));
-        assert_eq!(decompress_within(&members(MEMBERS + 1), 1000), Err(Fault::Damaged));
+        assert_eq!(decompress_within(&members(MEMBERS + 1), 1000), Err(GzipFault::Damaged));
     }
 
     #[test]
@@ -259,7 +259,7 @@ mod tests {
         let limit = 16 << 20;
         let lie = [vec![0; 1 << 20], vec![255; 4]].concat();
         let empty = EMPTY.repeat((limit - lie.len()) / EMPTY.len());
-        assert_eq!(decompress_within(&[empty, lie].concat(), limit), Err(Fault::Damaged));
+        assert_eq!(decompress_within(&[empty, lie].concat(), limit), Err(GzipFault::Damaged));
     }
 
     #[test]
@@ -284,7 +284,7 @@ mod tests {
     #[test]
     fn room_ends_at_the_limit() {
         let mut inflater = Inflater::new(0, 1000);
-        assert_eq!(inflater.inflate(&compress_to_vec(&text(1000), LEVEL)), Err(Fault::OverLimit));
+        assert_eq!(inflater.inflate(&compress_to_vec(&text(1000), LEVEL)), Err(GzipFault::OverLimit));
         assert_eq!(inflater.room.len(), 1000);
         assert!(inflater.room.capacity() <= 2000);
     }

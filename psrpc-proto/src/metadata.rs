@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::Text;
 use crate::text::Utf8;
-use crate::wire::{Decode, Encode, Fault, Reader, Sink, WireType};
+use crate::wire::{Decode, Encode, Reader, Sink, WireFault, WireType};
 
 /// Names and values that travel with a request (PROTOCOL section 1, `Request.metadata`).
 ///
@@ -93,15 +93,15 @@ pub(crate) struct MetadataDraft {
 impl MetadataDraft {
     /// Reads one more entry.
     #[inline]
-    pub(crate) fn entry(&mut self, wire: WireType, reader: &mut Reader<'_>) -> Result<(), Fault> {
+    pub(crate) fn entry(&mut self, wire: WireType, reader: &mut Reader<'_>) -> Result<(), WireFault> {
         if self.entries.len() >= reader.limits().metadata_entries {
-            return Err(Fault::ManyEntries);
+            return Err(WireFault::ManyEntries);
         }
         let mut entry = EntryDraft::default();
         reader.embedded(wire, &mut entry)?;
         self.bytes += entry.name.len() + entry.value.len();
         if self.bytes > reader.limits().metadata_bytes {
-            return Err(Fault::LongMetadata);
+            return Err(WireFault::LongMetadata);
         }
         self.entries.push(entry.finish(reader.frame()));
         Ok(())
@@ -150,7 +150,7 @@ impl<'a> Decode<'a> for EntryDraft<'a> {
     const NAME: &'static str = "metadata entry";
     type Message = (Text, Text);
 
-    fn field(&mut self, field: u32, wire: WireType, reader: &mut Reader<'a>) -> Result<(), Fault> {
+    fn field(&mut self, field: u32, wire: WireType, reader: &mut Reader<'a>) -> Result<(), WireFault> {
         match field {
             1 => self.name = reader.text(wire)?,
             2 => self.value = reader.text(wire)?,

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use crate::any::PayloadDraft;
 use crate::metadata::MetadataDraft;
 use crate::text::Utf8;
-use crate::wire::{Decode, Encode, Fault, Reader, Sink, WireType};
+use crate::wire::{Decode, Encode, Reader, Sink, WireFault, WireType};
 use crate::{Metadata, Text};
 
 /// A call to the servers of a method (`internal.Request`, PROTOCOL sections 1 and 5).
@@ -58,7 +58,7 @@ impl<'a> Decode<'a> for RequestDraft<'a> {
     const NAME: &'static str = "internal.Request";
     type Message = Request;
 
-    fn field(&mut self, field: u32, wire: WireType, reader: &mut Reader<'a>) -> Result<(), Fault> {
+    fn field(&mut self, field: u32, wire: WireType, reader: &mut Reader<'a>) -> Result<(), WireFault> {
         match field {
             1 => self.request_id = reader.id(wire)?,
             2 => self.client_id = reader.id(wire)?,

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::any::{AnyDraft, PayloadDraft};
 use crate::text::Utf8;
-use crate::wire::{Decode, Encode, Fault, Reader, Sink, WireType};
+use crate::wire::{Decode, Encode, Reader, Sink, WireFault, WireType};
 use crate::{Any, ErrorCode, Text};
 
 /// A server's answer to a request (`internal.Response`, PROTOCOL sections 1 and 5).
@@ -74,7 +74,7 @@ impl<'a> Decode<'a> for ResponseDraft<'a> {
     const NAME: &'static str = "internal.Response";
     type Message = Response;
 
-    fn field(&mut self, field: u32, wire: WireType, reader: &mut Reader<'a>) -> Result<(), Fault> {
+    fn field(&mut self, field: u32, wire: WireType, reader: &mut Reader<'a>) -> Result<(), WireFault> {
         match field {
             1 => self.request_id = reader.id(wire)?,
             2 => self.server_id = reader.id(wire)?,
@@ -85,7 +85,7 @@ impl<'a> Decode<'a> for ResponseDraft<'a> {
             7 => self.payload.raw(wire, reader)?,
             8 => {
                 if self.details.len() >= reader.limits().error_details {
-                    return Err(Fault::ManyDetails);
+                    return Err(WireFault::ManyDetails);
                 }
                 let mut detail = AnyDraft::default();
                 reader.embedded(wire, &mut detail)?;

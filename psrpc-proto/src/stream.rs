@@ -5,7 +5,7 @@ use bytes::Bytes;
 use crate::any::PayloadDraft;
 use crate::metadata::MetadataDraft;
 use crate::text::Utf8;
-use crate::wire::{Decode, Encode, Fault, Reader, Sink, WireType};
+use crate::wire::{Decode, Encode, Reader, Sink, WireFault, WireType};
 use crate::{ErrorCode, Metadata, Text};
 
 /// One frame of a stream (`internal.Stream`, PROTOCOL sections 1 and 8).
@@ -109,7 +109,7 @@ impl<'a> Decode<'a> for StreamDraft<'a> {
     const NAME: &'static str = "internal.Stream";
     type Message = Stream;
 
-    fn field(&mut self, field: u32, wire: WireType, reader: &mut Reader<'a>) -> Result<(), Fault> {
+    fn field(&mut self, field: u32, wire: WireType, reader: &mut Reader<'a>) -> Result<(), WireFault> {
         let body = &mut self.body;
         match field {
             1 => self.stream_id = reader.id(wire)?,
@@ -178,7 +178,7 @@ impl<'a> Decode<'a> for OpenDraft<'a> {
     const NAME: &'static str = "internal.StreamOpen";
     type Message = StreamBody;
 
-    fn field(&mut self, field: u32, wire: WireType, reader: &mut Reader<'a>) -> Result<(), Fault> {
+    fn field(&mut self, field: u32, wire: WireType, reader: &mut Reader<'a>) -> Result<(), WireFault> {
         match field {
             1 => self.node_id = reader.id(wire)?,
             7 => self.metadata.entry(wire, reader)?,
@@ -200,7 +200,7 @@ impl<'a> Decode<'a> for MessageDraft<'a> {
     const NAME: &'static str = "internal.StreamMessage";
     type Message = StreamBody;
 
-    fn field(&mut self, field: u32, wire: WireType, reader: &mut Reader<'a>) -> Result<(), Fault> {
+    fn field(&mut self, field: u32, wire: WireType, reader: &mut Reader<'a>) -> Result<(), WireFault> {
         match field {
             1 => self.0.any(wire, reader),
             2 => self.0.raw(wire, reader),
@@ -221,7 +221,7 @@ impl Decode<'_> for AckDraft {
     const NAME: &'static str = "internal.StreamAck";
     type Message = StreamBody;
 
-    fn field(&mut self, field: u32, wire: WireType, reader: &mut Reader<'_>) -> Result<(), Fault> {
+    fn field(&mut self, field: u32, wire: WireType, reader: &mut Reader<'_>) -> Result<(), WireFault> {
         reader.skip(field, wire)
     }
 
@@ -241,7 +241,7 @@ impl<'a> Decode<'a> for CloseDraft<'a> {
     const NAME: &'static str = "internal.StreamClose";
     type Message = StreamBody;
 
-    fn field(&mut self, field: u32, wire: WireType, reader: &mut Reader<'a>) -> Result<(), Fault> {
+    fn field(&mut self, field: u32, wire: WireType, reader: &mut Reader<'a>) -> Result<(), WireFault> {
         match field {
             1 => self.error = reader.text(wire)?,
             2 => self.code = reader.text(wire)?,

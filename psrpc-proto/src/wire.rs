@@ -254,7 +254,7 @@ pub(crate) trait Decode<'a>: Default {
     type Message;
 
     /// Takes one field, or skips it when it is unknown.
-    fn field(&mut self, field: u32, wire: WireType, reader: &mut Reader<'a>) -> Result<(), Fault>;
+    fn field(&mut self, field: u32, wire: WireType, reader: &mut Reader<'a>) -> Result<(), WireFault>;
 
     /// The message that was read, from `frame`. Takes it out of the draft, which is large to move.
     fn finish(&mut self, frame: &Bytes) -> Self::Message;
@@ -262,7 +262,7 @@ pub(crate) trait Decode<'a>: Default {
 
 /// What is wrong with a field. Small, since it goes through every step of reading; the place is added at the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fault {
+pub(crate) enum WireFault {
     Truncated,
     Varint,
     Tag,
@@ -275,20 +275,20 @@ pub(crate) enum Fault {
     ManyDetails,
 }
 
-impl Fault {
+impl WireFault {
     fn kind(self, limits: &FrameLimits) -> DecodeErrorKind {
         let over = |limit, unit| DecodeErrorKind::OverLimit { limit, unit };
         match self {
-            Fault::Truncated => DecodeErrorKind::Truncated,
-            Fault::Varint => DecodeErrorKind::Varint,
-            Fault::Tag => DecodeErrorKind::Tag,
-            Fault::WireType => DecodeErrorKind::WireType,
-            Fault::NotUtf8 => DecodeErrorKind::NotUtf8,
-            Fault::Group => DecodeErrorKind::Group,
-            Fault::LongId => over(limits.id_bytes, "bytes of an id"),
-            Fault::ManyEntries => over(limits.metadata_entries, "entries of metadata"),
-            Fault::LongMetadata => over(limits.metadata_bytes, "bytes of metadata"),
-            Fault::ManyDetails => over(limits.error_details, "error details"),
+            WireFault::Truncated => DecodeErrorKind::Truncated,
+            WireFault::Varint => DecodeErrorKind::Varint,
+            WireFault::Tag => DecodeErrorKind::Tag,
+            WireFault::WireType => DecodeErrorKind::WireType,
+            WireFault::NotUtf8 => DecodeErrorKind::NotUtf8,
+            WireFault::Group => DecodeErrorKind::Group,
+            WireFault::LongId => over(limits.id_bytes, "bytes of an id"),
+            WireFault::ManyEntries => over(limits.metadata_entries, "entries of metadata"),
+            WireFault::LongMetadata => over(limits.metadata_bytes, "bytes of metadata"),
+            WireFault::ManyDetails => over(limits.error_details, "error details"),
         }
     }
 }
@@ -325,7 +325,7 @@ fn fields<'a, M: Decode<'a>>(
 /// What is wrong with a message, and where: the message, and the number of the field.
 struct Refusal {
     place: (&'static str, u32),
-    fault: Fault,
+    fault: WireFault,
 }
 
 impl Refusal {
@@ -362,7 +362,7 @@ impl<'a> Reader<'a> {
     }
 
     #[inline]
-    fn field<M: Decode<'a>>(&mut self, draft: &mut M) -> Result<(), Fault> {
+    fn field<M: Decode<'a>>(&mut self, draft: &mut M) -> Result<(), WireFault> {
         self.place.1 = 0;
         let (field, wire) = self.tag()?;
         self.place.1 = field;
@@ -370,7 +370,7 @@ impl<'a> Reader<'a> {
     }
 
     #[inline]
-    fn tag(&mut self) -> Result<(u32, WireType), Fault> {
+    fn tag(&mut self) -> Result<(u32, WireType), WireFault> {
         let tag = match self.rest {
             [byte @ 0..0x80, rest @ ..] => {
                 self.rest = rest;
@@ -389,14 +389,14 @@ impl<'a> Reader<'a> {
             3 => WireType::StartGroup,
             4 => WireType::EndGroup,
             5 => WireType::Fixed32,
-            _ => return Err(Fault::Tag),
+            _ => return Err(WireFault::Tag),
         };
         let field = tag >> 3;
-        if field == 0 { Err(Fault::Tag) } else { Ok((field, wire)) }
+        if field == 0 { Err(WireFault::Tag) } else { Ok((field, wire)) }
     }
 
     #[inline]
-    fn raw_varint(&mut self) -> Result<u64, Fault> {
+    fn raw_varint(&mut self) -> Result<u64, WireFault> {
         // Lengths and flags nearly always take one byte.
         match self.rest {
             [byte @ 0..0x80, rest @ ..] => {
@@ -412,64 +412,68 @@ impl<'a> Reader<'a> {
     }
 
     #[inline]
-    fn take(&mut self, len: u64) -> Result<&'a [u8], Fault> {
+    fn take(&mut self, len: u64) -> Result<&'a [u8], WireFault> {
         let taken = usize::try_from(len).ok().and_then(|len| self.rest.split_at_checked(len));
-        let (taken, rest) = taken.ok_or(Fault::Truncated)?;
+        let (taken, rest) = taken.ok_or(WireFault::Truncated)?;
         self.rest = rest;
         Ok(taken)
     }
 
     #[inline]
-    fn expect(&self, wire: WireType, expected: WireType) -> Result<(), Fault> {
-        if wire == expected { Ok(()) } else { Err(Fault::WireType) }
+    fn expect(&self, wire: WireType, expected: WireType) -> Result<(), WireFault> {
+        if wire == expected { Ok(()) } else { Err(WireFault::WireType) }
     }
 
     /// What a length-delimited field holds.
     #[inline]
-    pub(crate) fn slice(&mut self, wire: WireType) -> Result<&'a [u8], Fault> {
+    pub(crate) fn slice(&mut self, wire: WireType) -> Result<&'a [u8], WireFault> {
         self.expect(wire, WireType::Bytes)?;
         let len = self.raw_varint()?;
         self.take(len)
     }
 
     #[inline]
-    pub(crate) fn text(&mut self, wire: WireType) -> Result<Utf8<'a>, Fault> {
-        Utf8::new(self.slice(wire)?).ok_or(Fault::NotUtf8)
+    pub(crate) fn text(&mut self, wire: WireType) -> Result<Utf8<'a>, WireFault> {
+        Utf8::new(self.slice(wire)?).ok_or(WireFault::NotUtf8)
     }
 
     /// A text that must keep to the limit on ids. To be copied off the frame, however long: ids are remembered long after
     /// their frame is done with, and must not keep it alive.
     #[inline]
-    pub(crate) fn id(&mut self, wire: WireType) -> Result<Utf8<'a>, Fault> {
+    pub(crate) fn id(&mut self, wire: WireType) -> Result<Utf8<'a>, WireFault> {
         let id = self.slice(wire)?;
         if id.len() > self.limits.id_bytes {
-            return Err(Fault::LongId);
+            return Err(WireFault::LongId);
         }
-        Utf8::new(id).ok_or(Fault::NotUtf8)
+        Utf8::new(id).ok_or(WireFault::NotUtf8)
     }
 
     #[inline]
-    pub(crate) fn int64(&mut self, wire: WireType) -> Result<i64, Fault> {
+    pub(crate) fn int64(&mut self, wire: WireType) -> Result<i64, WireFault> {
         self.expect(wire, WireType::Varint)?;
         Ok(self.raw_varint()? as i64)
     }
 
     #[inline]
-    pub(crate) fn bool(&mut self, wire: WireType) -> Result<bool, Fault> {
+    pub(crate) fn bool(&mut self, wire: WireType) -> Result<bool, WireFault> {
         Ok(self.int64(wire)? != 0)
     }
 
     #[inline]
-    pub(crate) fn float(&mut self, wire: WireType) -> Result<f32, Fault> {
+    pub(crate) fn float(&mut self, wire: WireType) -> Result<f32, WireFault> {
         self.expect(wire, WireType::Fixed32)?;
-        let (bytes, rest) = self.rest.split_first_chunk().ok_or(Fault::Truncated)?;
+        let (bytes, rest) = self.rest.split_first_chunk().ok_or(WireFault::Truncated)?;
         self.rest = rest;
         Ok(f32::from_le_bytes(*bytes))
     }
 
     /// Reads an embedded message into `message`, on top of what an earlier occurrence left there.
     #[inline]
-    pub(crate) fn embedded<M: Decode<'a>>(&mut self, wire: WireType, message: &mut M) -> Result<(), Fault> {
+    pub(crate) fn embedded<M: Decode<'a>>(
+        &mut self,
+        wire: WireType,
+        message: &mut M,
+    ) -> Result<(), WireFault> {
         let part = self.slice(wire)?;
         fields(self.frame, part, self.limits, message).map_err(|refusal| {
             self.place = refusal.place;
@@ -479,14 +483,14 @@ impl<'a> Reader<'a> {
 
     /// Skips a field that is not known.
     #[inline]
-    pub(crate) fn skip(&mut self, field: u32, wire: WireType) -> Result<(), Fault> {
+    pub(crate) fn skip(&mut self, field: u32, wire: WireType) -> Result<(), WireFault> {
         self.rest = self.behind(field, wire)?;
         Ok(())
     }
 
     /// What follows a field that is not known.
     #[cold]
-    fn behind(mut self, field: u32, wire: WireType) -> Result<&'a [u8], Fault> {
+    fn behind(mut self, field: u32, wire: WireType) -> Result<&'a [u8], WireFault> {
         let mut groups = Vec::new();
         let (mut field, mut wire) = (field, wire);
         loop {
@@ -497,7 +501,7 @@ impl<'a> Reader<'a> {
                 WireType::Bytes => _ = self.slice(wire)?,
                 WireType::StartGroup if groups.len() < MAX_GROUP_DEPTH => groups.push(field),
                 WireType::EndGroup if groups.pop() == Some(field) => {}
-                WireType::StartGroup | WireType::EndGroup => return Err(Fault::Group),
+                WireType::StartGroup | WireType::EndGroup => return Err(WireFault::Group),
             }
             if groups.is_empty() {
                 return Ok(self.rest);
@@ -509,14 +513,14 @@ impl<'a> Reader<'a> {
 
 /// Reads a tag of any length, and gives what follows it.
 #[cold]
-fn long_tag(bytes: &[u8]) -> Result<(u32, &[u8]), Fault> {
+fn long_tag(bytes: &[u8]) -> Result<(u32, &[u8]), WireFault> {
     let (tag, rest) = long_varint(bytes)?;
-    Ok((u32::try_from(tag).map_err(|_| Fault::Tag)?, rest))
+    Ok((u32::try_from(tag).map_err(|_| WireFault::Tag)?, rest))
 }
 
 /// Reads a varint of any length, and gives what follows it.
 #[inline(never)]
-fn long_varint(bytes: &[u8]) -> Result<(u64, &[u8]), Fault> {
+fn long_varint(bytes: &[u8]) -> Result<(u64, &[u8]), WireFault> {
     // A time takes nine bytes.
     if let Some(([eight @ .., last @ 0..0x80], rest)) = bytes.split_first_chunk::<9>() {
         let eight = u64::from_le_bytes(*eight);
@@ -528,7 +532,7 @@ fn long_varint(bytes: &[u8]) -> Result<(u64, &[u8]), Fault> {
     while let Some((byte, behind)) = rest.split_first() {
         // The tenth byte holds the last bit of 64.
         if shift == 63 && *byte > 1 {
-            return Err(Fault::Varint);
+            return Err(WireFault::Varint);
         }
         value |= u64::from(byte & 0x7f) << shift;
         if *byte < 0x80 {
@@ -536,7 +540,7 @@ fn long_varint(bytes: &[u8]) -> Result<(u64, &[u8]), Fault> {
         }
         (shift, rest) = (shift + 7, behind);
     }
-    Err(Fault::Truncated)
+    Err(WireFault::Truncated)
 }
 
 #[cfg(test)]
@@ -577,7 +581,7 @@ mod tests {
                     let frame = Bytes::copy_from_slice(&out[..cut]);
                     let limits = FrameLimits::DEFAULT;
                     let mut reader = reader(&frame, &limits);
-                    assert_eq!(reader.raw_varint(), Err(Fault::Truncated), "{value:#x}");
+                    assert_eq!(reader.raw_varint(), Err(WireFault::Truncated), "{value:#x}");
                 }
             }
         }
@@ -587,7 +591,7 @@ mod tests {
         Reader { frame, rest: frame, limits, place: ("", 0) }
     }
 
-    fn varint(bytes: &'static [u8]) -> Result<u64, Fault> {
+    fn varint(bytes: &'static [u8]) -> Result<u64, WireFault> {
         let frame = Bytes::from_static(bytes);
         let limits = FrameLimits::DEFAULT;
         reader(&frame, &limits).raw_varint()
@@ -596,9 +600,9 @@ mod tests {
     #[test]
     fn a_varint_has_at_most_64_bits() {
         assert_eq!(varint(b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"), Ok(u64::MAX));
-        assert_eq!(varint(b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\x02"), Err(Fault::Varint));
-        assert_eq!(varint(b"\x80\x80\x80\x80\x80\x80\x80\x80\x80\x80\x01"), Err(Fault::Varint));
-        assert_eq!(varint(b"\x80"), Err(Fault::Truncated));
-        assert_eq!(varint(b""), Err(Fault::Truncated));
+        assert_eq!(varint(b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\x02"), Err(WireFault::Varint));
+        assert_eq!(varint(b"\x80\x80\x80\x80\x80\x80\x80\x80\x80\x80\x01"), Err(WireFault::Varint));
+        assert_eq!(varint(b"\x80"), Err(WireFault::Truncated));
+        assert_eq!(varint(b""), Err(WireFault::Truncated));
     }
 }

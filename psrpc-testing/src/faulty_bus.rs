@@ -6,7 +6,7 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use psrpc::bus::{
     Accepted, Bus, BusId, Delivery, Full, Lock, LockGuard, Monitor, Offer, Receipt, ReplyTo, Sink,
-    Subscription, Wakes,
+    Subscription, WakeList,
 };
 use psrpc::proto::{Channel, Frame};
 use psrpc::{Runtime, SubscriptionKind};
@@ -29,7 +29,7 @@ use crate::waiting;
 /// Interceptors and rules run right after the publish or delivery that they look at. No lock of a client, a server or the
 /// wrapped bus is held then. The filters of rules run under the lock of this bus, and must not use it. The interceptor of
 /// subscriptions runs within the subscription, under a lock of the client: it must neither wait, nor use the bus, a client or
-/// a server, nor wake a task but by the [`Wakes`]. A frame is lost if an interceptor panics.
+/// a server, nor wake a task but by the [`WakeList`]. A frame is lost if an interceptor panics.
 ///
 /// When the last clone is dropped, and every client, server and subscription that uses it, the frames that it holds are lost;
 /// the task in the background that sends them ends then, or when there are none.
@@ -39,10 +39,10 @@ pub struct FaultyBus(Arc<Shared>);
 pub(crate) struct Shared {
     pub(crate) bus: Arc<dyn Bus>,
     pub(crate) runtime: Arc<dyn Runtime>,
-    state: Lock<State>,
+    state: Lock<FaultyBusState>,
 }
 
-pub(crate) struct State {
+pub(crate) struct FaultyBusState {
     rules: Rules,
     interceptors: Interceptors,
     injected: Injected,
@@ -80,14 +80,14 @@ struct Interceptors {
 
 type PublishInterceptor = dyn Fn(&Channel, Frame, Receipt) -> Option<(Frame, Receipt)> + Send + Sync;
 type SubscribeInterceptor =
-    dyn Fn(&Channel, SubscriptionKind, Sink, &mut Wakes) -> Option<Sink> + Send + Sync;
+    dyn Fn(&Channel, SubscriptionKind, Sink, &mut WakeList) -> Option<Sink> + Send + Sync;
 type DeliveryInterceptor = dyn Fn(&Channel, Frame) -> Option<Frame> + Send + Sync;
 
 impl FaultyBus {
     /// A bus without faults yet, around `bus`. It waits by `runtime`, and draws by `seed`: same seed, same rules and same
     /// order of frames, same faults.
     pub fn new(bus: impl Bus, runtime: impl Runtime, seed: u64) -> Self {
-        let state = State {
+        let state = FaultyBusState {
             rules: Rules::new(seed),
             interceptors: Interceptors::default(),
             injected: Injected::default(),
@@ -148,7 +148,10 @@ impl FaultyBus {
     /// ([`Sink::fail`]), or play the bus. It replaces the one before; subscriptions that are there stay.
     pub fn intercept_subscribe(
         &self,
-        interceptor: impl Fn(&Channel, SubscriptionKind, Sink, &mut Wakes) -> Option<Sink> + Send + Sync + 'static,
+        interceptor: impl Fn(&Channel, SubscriptionKind, Sink, &mut WakeList) -> Option<Sink>
+        + Send
+        + Sync
+        + 'static,
     ) {
         let replaced = self.0.lock().interceptors.subscribe.replace(Arc::new(interceptor));
         drop(replaced);
@@ -183,7 +186,7 @@ impl Bus for FaultyBus {
         self.0.bus.monitor()
     }
 
-    fn publish(&self, offer: Offer<'_>, wakes: &mut Wakes) -> Result<Accepted, Full> {
+    fn publish(&self, offer: Offer<'_>, wakes: &mut WakeList) -> Result<Accepted, Full> {
         let mut state = self.0.lock();
         if state.is_full() {
             state.injected.blocked += 1;
@@ -199,14 +202,14 @@ impl Bus for FaultyBus {
         Ok(Accepted::Later)
     }
 
-    fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut state = self.0.lock();
         if state.is_full() {
             waiting::wait(&mut state.waiting_for_room, cx);
             return Poll::Pending;
         }
         drop(state);
-        self.0.bus.poll_room(cx)
+        self.0.bus.poll_ready(cx)
     }
 
     fn subscribe(
@@ -214,7 +217,7 @@ impl Bus for FaultyBus {
         channel: &Channel,
         kind: SubscriptionKind,
         sink: Sink,
-        wakes: &mut Wakes,
+        wakes: &mut WakeList,
     ) -> Subscription {
         let interceptor = self.0.lock().interceptors.subscribe.clone();
         let passed = match interceptor {
@@ -258,7 +261,7 @@ impl Wake for Shared {
                 Arrival::Publish(channel, frame, receipt) => self.on_publish(channel, frame, receipt),
                 Arrival::Delivery(subscriber, Delivery::Frame(frame)) => self.on_delivery(&subscriber, frame),
                 // A frame that nobody took is none of this channel's.
-                Arrival::Delivery(subscriber, other) => subscriber.put(other, &mut Wakes::new()),
+                Arrival::Delivery(subscriber, other) => subscriber.put(other, &mut WakeList::new()),
             });
         }
     }
@@ -298,7 +301,7 @@ impl Shared {
     fn forward(self: &Arc<Self>, link: Link, frame: Frame, receipt: Receipt) {
         let now = self.runtime.now().time;
         let mut locked = self.lock();
-        let State { rules, queue, injected, .. } = &mut *locked;
+        let FaultyBusState { rules, queue, injected, .. } = &mut *locked;
         let copies = match rules.decide(&link, frame, injected) {
             Ok(copies) => copies,
             Err(error) => {
@@ -316,18 +319,18 @@ impl Shared {
         self.pump();
     }
 
-    /// Wakes those who wait for room, who look for themselves whether there is any.
+    /// WakeList those who wait for room, who look for themselves whether there is any.
     pub(crate) fn wake_for_room(&self) {
         let waiting = std::mem::take(&mut self.lock().waiting_for_room);
         waiting.into_iter().for_each(Waker::wake);
     }
 
-    pub(crate) fn lock(&self) -> LockGuard<'_, State> {
+    pub(crate) fn lock(&self) -> LockGuard<'_, FaultyBusState> {
         self.state.lock()
     }
 }
 
-impl State {
+impl FaultyBusState {
     /// Whether frames pass as if this bus was not there.
     fn is_transparent(&self) -> bool {
         let is_idle = self.arrivals.is_empty() && !self.is_looking && self.queue.is_empty();

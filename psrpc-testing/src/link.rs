@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use psrpc::BusError;
-use psrpc::bus::{Delivery, Lock, Receipt, Sink, Wakes};
+use psrpc::bus::{Delivery, Lock, Receipt, Sink, WakeList};
 use psrpc::proto::Channel;
 
 /// Where frames go, which is what they keep their order within.
@@ -25,7 +25,7 @@ impl Link {
     pub(super) fn fail(&self, error: BusError, receipt: Receipt) {
         match self {
             Link::Bus(_) => receipt.failed(error),
-            Link::Subscriber(subscriber) => subscriber.end(Some(error), &mut Wakes::new()),
+            Link::Subscriber(subscriber) => subscriber.end(Some(error), &mut WakeList::new()),
         }
     }
 }
@@ -53,13 +53,13 @@ impl Subscriber {
     }
 
     /// Hands a delivery to the subscriber. The end of the subscription closes the sink.
-    pub(super) fn put(&self, delivery: Delivery, wakes: &mut Wakes) {
+    pub(super) fn put(&self, delivery: Delivery, wakes: &mut WakeList) {
         let sink = self.sink.lock();
         let Some(open) = &*sink else { return };
         match delivery {
             Delivery::Live => open.live(wakes),
             Delivery::Frame(frame) => open.deliver(frame, wakes),
-            Delivery::Untaken(frame) => open.untaken(frame, wakes),
+            Delivery::Misrouted(frame) => open.misrouted(frame, wakes),
             Delivery::Gap(lost) => open.gap(lost, wakes),
             Delivery::Interrupted(cause) => open.interrupted(cause, wakes),
             Delivery::Ended(error) => {
@@ -69,7 +69,7 @@ impl Subscriber {
         }
     }
 
-    fn end(&self, error: Option<BusError>, wakes: &mut Wakes) {
+    fn end(&self, error: Option<BusError>, wakes: &mut WakeList) {
         let sink = self.sink.lock().take();
         match (sink, error) {
             (Some(sink), Some(error)) => sink.fail(error, wakes),

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker};
 
-use psrpc::bus::{Accepted, Delivery, Full, Lock, Offer, Receipt, ReplyTo, Wakes};
+use psrpc::bus::{Accepted, Delivery, Full, Lock, Offer, Receipt, ReplyTo, WakeList};
 use psrpc::{BusError, Task, Time};
 
 use crate::delay_queue::QueuedFrame;
@@ -84,7 +84,7 @@ impl Shared {
             return Poll::Ready(());
         }
         loop {
-            if self.bus.poll_room(cx).is_pending() {
+            if self.bus.poll_ready(cx).is_pending() {
                 return Poll::Pending;
             }
             let Some(queued) = self.lock().queue.pop_backlog() else { break };
@@ -118,7 +118,7 @@ impl Shared {
         let channel = match &link {
             Link::Bus(channel) => channel.clone(),
             Link::Subscriber(subscriber) => {
-                subscriber.put(Delivery::Frame(frame), &mut Wakes::new());
+                subscriber.put(Delivery::Frame(frame), &mut WakeList::new());
                 receipt.published(None);
                 return None;
             }
@@ -131,7 +131,7 @@ impl Shared {
             }
         });
         let offer = Offer::new(channel, frame.clone(), reply_to);
-        let result = match self.bus.publish(offer, &mut Wakes::new()) {
+        let result = match self.bus.publish(offer, &mut WakeList::new()) {
             Ok(Accepted::Later) => return None,
             Ok(Accepted::Done(receivers)) => Ok(receivers),
             Ok(Accepted::Failed(error)) => Err(error),

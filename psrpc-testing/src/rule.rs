@@ -22,7 +22,7 @@ use crate::link::Link;
 /// ```
 #[must_use = "a rule does nothing until it is injected"]
 pub struct Rule {
-    fault: Fault,
+    fault: InjectedFault,
     at_delivery: bool,
     filters: Vec<Filter>,
     probability: f64,
@@ -31,7 +31,7 @@ pub struct Rule {
 
 type Filter = Box<dyn Fn(&Channel, &Frame) -> bool + Send>;
 
-enum Fault {
+enum InjectedFault {
     Drop,
     Delay(RangeInclusive<Duration>),
     Duplicate(u32),
@@ -49,7 +49,7 @@ pub(super) struct Hold {
 impl Rule {
     /// Frames are lost without a word: whoever published them is told that they were published.
     pub fn drop() -> Self {
-        Self::new(Fault::Drop)
+        Self::new(InjectedFault::Drop)
     }
 
     /// Frames are late by `delay`, and keep their order among each other.
@@ -59,26 +59,26 @@ impl Rule {
 
     /// Frames are late by a time within `range`, drawn for each anew, and so may overtake each other.
     pub fn delay_within(range: RangeInclusive<Duration>) -> Self {
-        Self::new(Fault::Delay(range))
+        Self::new(InjectedFault::Delay(range))
     }
 
     /// Frames come once, and so many times again.
     pub fn duplicate(copies: u32) -> Self {
-        Self::new(Fault::Duplicate(copies))
+        Self::new(InjectedFault::Duplicate(copies))
     }
 
     /// A frame is held back until `window` later frames of its channel, at least one, have overtaken it, or until `within` has passed,
     /// after which it is not out of order but late. While one is held, the frames of its channel pass.
     pub fn reorder(window: u32, within: Duration) -> Self {
-        Self::new(Fault::Reorder(Hold { window, within }))
+        Self::new(InjectedFault::Reorder(Hold { window, within }))
     }
 
-    /// Publishing fails with `error`. [At delivery](Self::at_delivery), the subscription is lost with `error`.
+    /// PublishFuture fails with `error`. [At delivery](Self::at_delivery), the subscription is lost with `error`.
     pub fn fail(error: BusError) -> Self {
-        Self::new(Fault::Fail(error))
+        Self::new(InjectedFault::Fail(error))
     }
 
-    fn new(fault: Fault) -> Self {
+    fn new(fault: InjectedFault) -> Self {
         Self { fault, at_delivery: false, filters: Vec::new(), probability: 1.0, left: u64::MAX }
     }
 
@@ -118,11 +118,11 @@ impl Rule {
 impl std::fmt::Debug for Rule {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let fault = match &self.fault {
-            Fault::Drop => "drop",
-            Fault::Delay(_) => "delay",
-            Fault::Duplicate(_) => "duplicate",
-            Fault::Reorder(_) => "reorder",
-            Fault::Fail(_) => "fail",
+            InjectedFault::Drop => "drop",
+            InjectedFault::Delay(_) => "delay",
+            InjectedFault::Duplicate(_) => "duplicate",
+            InjectedFault::Reorder(_) => "reorder",
+            InjectedFault::Fail(_) => "fail",
         };
         f.debug_struct("Rule").field("fault", &fault).finish_non_exhaustive()
     }
@@ -223,26 +223,26 @@ impl Active {
         injected: &mut Injected,
     ) -> Result<(), BusError> {
         match &self.rule.fault {
-            Fault::Drop => {
+            InjectedFault::Drop => {
                 injected.dropped += 1;
                 return Ok(());
             }
-            Fault::Fail(error) => {
+            InjectedFault::Fail(error) => {
                 injected.failed += 1;
                 return Err(error.clone());
             }
-            Fault::Delay(range) => {
+            InjectedFault::Delay(range) => {
                 injected.delayed += 1;
                 let (least, most) = (*range.start(), *range.end());
                 let drawn = least + most.saturating_sub(least).mul_f64(self.draw());
                 copy.delay = copy.delay.saturating_add(drawn);
             }
-            Fault::Duplicate(times) => {
+            InjectedFault::Duplicate(times) => {
                 injected.duplicated += u64::from(*times);
                 let again = || Decision { frame: copy.frame.clone(), ..copy };
                 copies.extend((0..*times).map(|_| again()));
             }
-            Fault::Reorder(hold) => copy.hold = Some(*hold),
+            InjectedFault::Reorder(hold) => copy.hold = Some(*hold),
         }
         copies.push(copy);
         Ok(())

@@ -52,7 +52,7 @@ struct Tasks {
 struct Slot {
     /// The task, unless it is being polled.
     task: Option<Task>,
-    /// Wakes the task beneath that runs it.
+    /// WakeList the task beneath that runs it.
     waker: Option<Waker>,
 }
 

@@ -23,7 +23,7 @@ fn everything_can_go_to_other_threads() {
     send_and_sync::<RecvHalf<String>>();
     send::<Call<String, String>>();
     send::<MultiCall<String, String>>();
-    send::<Answers<String>>();
+    send::<Responses<String>>();
     send::<OpenStream<String, String>>();
     send::<Subscription<String>>();
     send::<SendSink<String>>();

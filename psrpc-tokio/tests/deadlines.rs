@@ -10,7 +10,7 @@ use futures_core::Stream;
 use hats::{HATS, client, fit, runtime, settle};
 use prost::Message;
 use psrpc_bus_local::LocalBus;
-use psrpc_tokio::bus::{Bus, Delivery, Inbox, Offer, ReplyTo, Subscription, Wakes};
+use psrpc_tokio::bus::{Bus, Delivery, Inbox, Offer, ReplyTo, Subscription, WakeList};
 use psrpc_tokio::proto::{Channel, ClaimRequest, Frame, Response};
 use psrpc_tokio::*;
 
@@ -25,7 +25,7 @@ impl Hand {
     async fn new(bus: &LocalBus) -> Self {
         let channel = Channel::request::<&str>(HATS.name, "Fit", &[], true);
         let (sink, requests) = Inbox::new(10);
-        let subscription = bus.subscribe(&channel, SubscriptionKind::Queue, sink, &mut Wakes::new());
+        let subscription = bus.subscribe(&channel, SubscriptionKind::Queue, sink, &mut WakeList::new());
         let mut hand = Self { bus: bus.clone(), requests, _subscription: subscription };
         assert!(matches!(hand.next().await, Delivery::Live));
         hand
@@ -45,7 +45,7 @@ impl Hand {
     fn publish(&self, channel: &Channel, frame: Frame) {
         let _ = self
             .bus
-            .publish(Offer::new(channel.clone(), frame, ReplyTo::new(|_| ())), &mut Wakes::new())
+            .publish(Offer::new(channel.clone(), frame, ReplyTo::new(|_| ())), &mut WakeList::new())
             .unwrap();
     }
 

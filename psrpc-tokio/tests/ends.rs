@@ -24,12 +24,12 @@ impl Hearing {
         log: &Log,
         name: &'static str,
         when_open: impl Fn() + Send + Sync + 'static,
-    ) -> Box<dyn StreamLayer> {
+    ) -> Box<dyn InterceptedStream> {
         Box::new(Self { log: log.clone(), name, when_open: Box::new(when_open) })
     }
 }
 
-impl StreamLayer for Hearing {
+impl InterceptedStream for Hearing {
     fn opened(&self) {
         self.log.add(format!("{} opened", self.name));
         (self.when_open)();

@@ -11,7 +11,7 @@ use std::time::Duration;
 use hats::{FIT, HATS, PICK, client, fit, runtime, serve};
 use logs::logged;
 use psrpc_bus_local::LocalBus;
-use psrpc_tokio::bus::{Accepted, Bus, Full, Offer, Sink, Subscription, Wakes};
+use psrpc_tokio::bus::{Accepted, Bus, Full, Offer, Sink, Subscription, WakeList};
 use psrpc_tokio::middleware::Retry;
 use psrpc_tokio::proto::{Channel, Frame};
 use psrpc_tokio::*;
@@ -84,7 +84,7 @@ async fn a_multi_call_that_nobody_heard_says_so() {
 struct SmallFrames(LocalBus, hats::Log);
 
 impl Bus for SmallFrames {
-    fn publish(&self, offer: Offer<'_>, wakes: &mut Wakes) -> Result<Accepted, Full> {
+    fn publish(&self, offer: Offer<'_>, wakes: &mut WakeList) -> Result<Accepted, Full> {
         self.1.add("");
         if offer.frame().value_len() > 1000 {
             let error = BusError::invalid("a frame of 2000 bytes is over the limit of 1000");
@@ -98,7 +98,7 @@ impl Bus for SmallFrames {
         channel: &Channel,
         kind: SubscriptionKind,
         sink: Sink,
-        wakes: &mut Wakes,
+        wakes: &mut WakeList,
     ) -> Subscription {
         self.0.subscribe(channel, kind, sink, wakes)
     }
@@ -140,7 +140,7 @@ async fn the_errors_of_a_handler_reach_the_caller_by_their_text_and_the_log_by_t
                 seen.add(request.request_id.to_string());
             }
         }),
-        &mut Wakes::new(),
+        &mut WakeList::new(),
     );
     let error = fit(&client, "fez").await.unwrap_err();
     assert_eq!(with_sources(&error), "internal: there is no felt", "its cause does not travel");

@@ -122,7 +122,7 @@ async fn tasks_that_wait_on_one_stream_share_its_messages_and_all_see_the_end() 
 async fn a_message_that_is_being_decoded_comes_before_the_end() {
     struct Look(Arc<OnceLock<Parade>>, Log);
 
-    impl StreamLayer for Look {
+    impl InterceptedStream for Look {
         fn receive(&self, message: AnyMessage) -> Result<AnyMessage, Error> {
             let stream = self.0.get().unwrap();
             let next = pin!(stream.next()).poll(&mut Context::from_waker(Waker::noop()));
@@ -150,7 +150,7 @@ async fn a_message_that_is_being_decoded_comes_before_the_end() {
     let (noted, looked) = (log.clone(), Arc::clone(&known));
     let stream = opening(&client)
         .interceptor(move |_: &mut OpeningStream| {
-            Ok(Box::new(Look(Arc::clone(&looked), noted.clone())) as Box<dyn StreamLayer>)
+            Ok(Box::new(Look(Arc::clone(&looked), noted.clone())) as Box<dyn InterceptedStream>)
         })
         .await
         .unwrap();
@@ -245,7 +245,7 @@ async fn streams_that_end_in_every_way_leave_nothing_behind() {
 /// Logs when it is dropped, and uses its server then, which nobody may do under the server's lock.
 struct OnDrop(Arc<OnceLock<Server>>, Log);
 
-impl StreamLayer for OnDrop {
+impl InterceptedStream for OnDrop {
     fn opened(&self) {
         if self.0.get().unwrap().id() == "doomed" {
             self.0.get().unwrap().kill();
@@ -268,7 +268,7 @@ where
     let (bus, known, noted) = (LocalBus::new(), Arc::new(OnceLock::new()), log.clone());
     let layered = Arc::clone(&known);
     let options = ServerOptions::new().stream_interceptor(move |_: &mut OpeningStream| {
-        Ok(Box::new(OnDrop(Arc::clone(&layered), noted.clone())) as Box<dyn StreamLayer>)
+        Ok(Box::new(OnDrop(Arc::clone(&layered), noted.clone())) as Box<dyn InterceptedStream>)
     });
     let server = server(&bus, name, options, handler).await;
     known.set(server.clone()).unwrap();
@@ -331,7 +331,7 @@ impl prost::Message for Parcel {
 /// Gives parcels in place of the messages of a stream, which it drops meanwhile.
 struct Courier(Arc<Mutex<Option<ClientStream<String, Parcel>>>>, Client, Log);
 
-impl StreamLayer for Courier {
+impl InterceptedStream for Courier {
     fn receive(&self, _: AnyMessage) -> Result<AnyMessage, Error> {
         self.0.lock().unwrap().take();
         let (client, log) = (self.1.clone(), self.2.clone());
@@ -356,7 +356,7 @@ async fn a_message_that_nobody_wants_any_more_may_use_its_client_and_panic_when_
         .open_stream(shop::PARADE, &[])
         .interceptor(move |_: &mut OpeningStream| {
             let courier = Courier(Arc::clone(&held), ours.clone(), noted.clone());
-            Ok(Box::new(courier) as Box<dyn StreamLayer>)
+            Ok(Box::new(courier) as Box<dyn InterceptedStream>)
         })
         .await
         .unwrap();

@@ -14,7 +14,7 @@ use psrpc_tokio::*;
 /// Interceptors that log when they are passed on the way in and on the way out.
 fn outgoing(log: &Log, name: &'static str) -> impl CallInterceptor + use<> {
     let log = log.clone();
-    move |call: Outgoing, next: NextCall| {
+    move |call: OutgoingCall, next: NextCall| {
         let log = log.clone();
         async move {
             log.add(format!("{name} in"));
@@ -93,7 +93,7 @@ async fn hooks_see_what_the_caller_sends_and_gets_whatever_interceptors_make_of_
     let log = Log::default();
     let (requests, responses) = (log.clone(), log.clone());
     let options = ClientOptions::new()
-        .interceptor(|mut call: Outgoing, next: NextCall| async move {
+        .interceptor(|mut call: OutgoingCall, next: NextCall| async move {
             call.message = replace(&call.message, " with a brim");
             let response = next.run(call).await?;
             match response.downcast_ref::<String>().unwrap().as_str() {
@@ -122,7 +122,7 @@ async fn an_interceptor_may_answer_by_itself() {
         .interceptor(incoming(&log, "beyond it"));
     let (client, server) = hats(ClientOptions::new(), server).await;
     assert_eq!(fit(&client, "fez").await.unwrap(), "cap");
-    let refuse = |_: Outgoing, _: NextCall| async { Err(error(ErrorCode::PermissionDenied)) };
+    let refuse = |_: OutgoingCall, _: NextCall| async { Err(error(ErrorCode::PermissionDenied)) };
     let refused = fit(&client, "fez").interceptor(refuse).interceptor(outgoing(&log, "beyond it")).await;
     assert_eq!(refused.unwrap_err().code(), &ErrorCode::PermissionDenied);
     assert!(log.take().is_empty());
@@ -131,7 +131,7 @@ async fn an_interceptor_may_answer_by_itself() {
 
 #[tokio::test(start_paused = true)]
 async fn an_interceptor_may_make_the_call_again() {
-    let twice = |call: Outgoing, next: NextCall| async move {
+    let twice = |call: OutgoingCall, next: NextCall| async move {
         let first = next.run(call.clone()).await?;
         let second = next.run(call).await?;
         Ok(replace(&first, second.downcast_ref::<String>().unwrap()))
@@ -164,7 +164,7 @@ async fn an_interceptor_of_a_server_changes_the_request_the_metadata_and_the_ans
 
 #[tokio::test(start_paused = true)]
 async fn an_interceptor_of_a_client_changes_every_option() {
-    let options = ClientOptions::new().interceptor(|mut call: Outgoing, next: NextCall| async move {
+    let options = ClientOptions::new().interceptor(|mut call: OutgoingCall, next: NextCall| async move {
         assert_eq!(call.options.timeout, Some(Duration::from_secs(9)));
         call.options.metadata.insert("shop", "corner");
         call.options.timeout = Some(Duration::from_millis(10));
@@ -178,7 +178,7 @@ async fn an_interceptor_of_a_client_changes_every_option() {
     .await;
     let client = client(&bus, options).await;
     assert_eq!(fit(&client, "fez").timeout(Duration::from_secs(9)).await.unwrap(), "10");
-    let wrong = |mut call: Outgoing, next: NextCall| async move {
+    let wrong = |mut call: OutgoingCall, next: NextCall| async move {
         call.options.selection = call.options.selection.minimum_affinity(0.5);
         next.run(call).await
     };
@@ -203,11 +203,11 @@ async fn a_message_of_another_type_fails_its_call_alone() {
         let error = fit(&client, of).await.unwrap_err();
         assert_eq!((error.to_string().as_str(), error.reason()), (text, Some(Reason::Answered)));
     }
-    let request = |mut call: Outgoing, next: NextCall| async move {
+    let request = |mut call: OutgoingCall, next: NextCall| async move {
         call.message = AnyMessage::new(7_u32);
         next.run(call).await
     };
-    let answer = |_: Outgoing, _: NextCall| async { Ok(AnyMessage::new(7_u32)) };
+    let answer = |_: OutgoingCall, _: NextCall| async { Ok(AnyMessage::new(7_u32)) };
     let noted = outgoing(&log, "outer");
     let error = fit(&client, "fez").interceptor(noted).interceptor(request).await.unwrap_err();
     assert_eq!((error.to_string().as_str(), log.take().len()), (text, 2));

@@ -32,7 +32,7 @@ fn code<T: std::fmt::Debug>(result: Result<T, Error>) -> ErrorCode {
 /// Logs when a multi call passes, and its answers.
 fn multi(log: &Log, name: &'static str) -> impl MultiCallInterceptor + use<> {
     let log = log.clone();
-    move |call: Outgoing, next: NextMultiCall| {
+    move |call: OutgoingCall, next: NextMultiCall| {
         let log = log.clone();
         async move {
             log.add(format!("{name} in"));
@@ -85,7 +85,7 @@ async fn an_interceptor_changes_the_request_the_options_and_the_answers_of_a_mul
             Ok(more(&request, &format!(" at the {shop} within {:?}", request.remaining())))
         });
     let _server = server(&bus, "elm", options, echo).await;
-    let change = |mut call: Outgoing, next: NextMultiCall| async move {
+    let change = |mut call: OutgoingCall, next: NextMultiCall| async move {
         assert_eq!(call.options.timeout, Some(Duration::from_secs(9)));
         call.message = more(&call.message, "!");
         call.options.metadata.insert("shop", "corner");
@@ -101,10 +101,10 @@ async fn an_interceptor_changes_the_request_the_options_and_the_answers_of_a_mul
 }
 
 /// Answers that no server gave.
-struct Fake(VecDeque<Result<Answer<AnyMessage>, Error>>);
+struct Fake(VecDeque<Result<Response<AnyMessage>, Error>>);
 
 impl Stream for Fake {
-    type Item = Result<Answer<AnyMessage>, Error>;
+    type Item = Result<Response<AnyMessage>, Error>;
 
     fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         Poll::Ready(self.0.pop_front())
@@ -115,14 +115,14 @@ impl Stream for Fake {
 async fn an_interceptor_answers_a_multi_call_by_itself_or_refuses_it() {
     let (bus, log) = (LocalBus::new(), Log::default());
     let client = client(&bus).await;
-    let fake = |_: Outgoing, _: NextMultiCall| async {
+    let fake = |_: OutgoingCall, _: NextMultiCall| async {
         let gone = Err(error(ErrorCode::NotFound));
-        let answers = ["ash", "oak"].map(|name| Ok(Answer::new(name, AnyMessage::new(text(name)))));
-        Ok(Answers::new(Fake(answers.into_iter().chain([gone]).collect())))
+        let answers = ["ash", "oak"].map(|name| Ok(Response::new(name, AnyMessage::new(text(name)))));
+        Ok(Responses::new(Fake(answers.into_iter().chain([gone]).collect())))
     };
     let call = census(&client, "who").interceptor(fake).interceptor(multi(&log, "beyond it"));
     assert_eq!(all(call.await.unwrap()).await, ["ash", "oak", "not_found: no hat"]);
-    let refuse = |_: Outgoing, _: NextMultiCall| async { Err(error(ErrorCode::PermissionDenied)) };
+    let refuse = |_: OutgoingCall, _: NextMultiCall| async { Err(error(ErrorCode::PermissionDenied)) };
     let call = census(&client, "who").interceptor(refuse).interceptor(multi(&log, "beyond it"));
     assert_eq!(code(call.await), ErrorCode::PermissionDenied);
     assert!(log.take().is_empty());
@@ -136,12 +136,12 @@ async fn a_message_of_another_type_fails_its_multi_call_or_stands_for_one_answer
         server(&bus, "oak", ServerOptions::new(), echo).await,
     );
     let client = client(&bus).await;
-    let request = |mut call: Outgoing, next: NextMultiCall| async move {
+    let request = |mut call: OutgoingCall, next: NextMultiCall| async move {
         call.message = AnyMessage::new(7_u32);
         next.run(call).await
     };
     assert_eq!(code(census(&client, "who").interceptor(request).await), ErrorCode::Internal);
-    let answer = |call: Outgoing, next: NextMultiCall| async move {
+    let answer = |call: OutgoingCall, next: NextMultiCall| async move {
         Ok(next.run(call).await?.map_answers(|answer| match answer? {
             elm if elm.server_id() == "elm" => elm.try_map(|_| Ok(AnyMessage::new(7_u32))),
             other => Ok(other),
@@ -173,7 +173,7 @@ fn noting(log: &Log, name: &'static str) -> impl StreamInterceptor + use<> {
     let log = log.clone();
     move |opening: &mut OpeningStream| {
         log.add(format!("{name} open {} at the {:?}", opening.info(), opening.side()));
-        Ok(Box::new(Noting(log.clone(), name)) as Box<dyn StreamLayer>)
+        Ok(Box::new(Noting(log.clone(), name)) as Box<dyn InterceptedStream>)
     }
 }
 
@@ -183,7 +183,7 @@ impl Noting {
     }
 }
 
-impl StreamLayer for Noting {
+impl InterceptedStream for Noting {
     fn opened(&self) {
         self.note("opened");
     }
@@ -250,9 +250,9 @@ fn opens(
 ) -> impl StreamInterceptor {
     struct Nothing;
 
-    impl StreamLayer for Nothing {}
+    impl InterceptedStream for Nothing {}
 
-    move |opening: &mut OpeningStream| open(opening).map(|()| Box::new(Nothing) as Box<dyn StreamLayer>)
+    move |opening: &mut OpeningStream| open(opening).map(|()| Box::new(Nothing) as Box<dyn InterceptedStream>)
 }
 
 #[tokio::test(start_paused = true)]
@@ -335,11 +335,11 @@ struct Harmful(&'static str);
 fn harmful(what: &'static str) -> impl StreamInterceptor {
     move |_: &mut OpeningStream| {
         assert_ne!(what, "open");
-        Ok(Box::new(Harmful(what)) as Box<dyn StreamLayer>)
+        Ok(Box::new(Harmful(what)) as Box<dyn InterceptedStream>)
     }
 }
 
-impl StreamLayer for Harmful {
+impl InterceptedStream for Harmful {
     fn opened(&self) {
         assert_ne!(self.0, "opened");
     }
@@ -440,7 +440,9 @@ async fn a_panic_goes_to_the_caller_where_it_is_around_the_caller() {
     stream.send(text("a")).await.unwrap();
     assert_eq!(stream.next().await.unwrap(), "echo a");
     let asking = tokio::spawn(
-        census(&client, "who").interceptor(|_: Outgoing, _: NextMultiCall| async { panic!() }).into_future(),
+        census(&client, "who")
+            .interceptor(|_: OutgoingCall, _: NextMultiCall| async { panic!() })
+            .into_future(),
     );
     assert!(asking.await.unwrap_err().is_panic());
     assert_eq!(client.in_flight(), 0);

@@ -6,13 +6,14 @@ mod logs;
 use hats::{FIT, HandBus, PICK, client, echo, fit, late_request, serve, settle, stray_response};
 use logs::logged;
 use psrpc_bus_local::LocalBus;
-use psrpc_tokio::bus::{Bus, Offer, ReplyTo, Wakes};
+use psrpc_tokio::bus::{Bus, Offer, ReplyTo, WakeList};
 use psrpc_tokio::proto::Channel;
 use psrpc_tokio::*;
 use tracing::level_filters::LevelFilter;
 
 fn publish(bus: &LocalBus, channel: &Channel, frame: proto::Frame) {
-    let _ = bus.publish(Offer::new(channel.clone(), frame, ReplyTo::new(|_| ())), &mut Wakes::new()).unwrap();
+    let _ =
+        bus.publish(Offer::new(channel.clone(), frame, ReplyTo::new(|_| ())), &mut WakeList::new()).unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -52,17 +53,17 @@ async fn gaps_and_what_the_bus_gave_up_are_logged_as_warnings() {
     let bus = HandBus::default();
     let _server = serve(&bus, ServerOptions::new().id("S"), echo).await;
     let mut sinks = bus.take();
-    sinks[0].gap(Some(3), &mut Wakes::new());
+    sinks[0].gap(Some(3), &mut WakeList::new());
     settle().await;
     assert_eq!(log.take(), [r#"psrpc::bus WARN: the bus may have lost frames service="Hats" id="S" lost=3"#]);
-    sinks.remove(0).fail(BusError::new("gone"), &mut Wakes::new());
+    sinks.remove(0).fail(BusError::new("gone"), &mut WakeList::new());
     settle().await;
     let lost = "psrpc::bus WARN: the bus gave up a registration";
     let fields = r#"service="Hats" id="S" methods=["Fit", "Pick"] topic=[]"#;
     assert_eq!(log.take(), [format!("{lost} {fields}")]);
     let _client = client(&bus, ClientOptions::new().id("C")).await;
     let mut sinks = bus.take();
-    sinks.remove(0).fail(BusError::new("gone"), &mut Wakes::new());
+    sinks.remove(0).fail(BusError::new("gone"), &mut WakeList::new());
     drop(sinks);
     settle().await;
     let lost = "psrpc::bus WARN: the bus gave up a client's subscriptions";

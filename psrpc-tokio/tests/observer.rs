@@ -10,7 +10,7 @@ use hats::{
 };
 use psrpc_bus_local::LocalBus;
 use psrpc_testing::{FaultyBus, Rule};
-use psrpc_tokio::bus::{Bus, Offer, ReplyTo, Wakes};
+use psrpc_tokio::bus::{Bus, Offer, ReplyTo, WakeList};
 use psrpc_tokio::middleware::Observation;
 use psrpc_tokio::proto::{Channel, Frame, StreamBody};
 use psrpc_tokio::*;
@@ -22,7 +22,7 @@ fn log_to(log: &Log) -> impl Fn(&Observation) + Send + Sync + use<> {
     move |observation| {
         log.add(match observation {
             Observation::Received { info, client_id, .. } => format!("{info} of {client_id}"),
-            Observation::Claim { info, outcome, waited, .. } => {
+            Observation::Bid { info, outcome, waited, .. } => {
                 format!("{info} {outcome:?} after {waited:?}")
             }
             other => format!("{other:?}"),
@@ -35,7 +35,8 @@ fn named(id: &str) -> ClientOptions {
 }
 
 fn publish(bus: &LocalBus, channel: &Channel, frame: proto::Frame) {
-    let _ = bus.publish(Offer::new(channel.clone(), frame, ReplyTo::new(|_| ())), &mut Wakes::new()).unwrap();
+    let _ =
+        bus.publish(Offer::new(channel.clone(), frame, ReplyTo::new(|_| ())), &mut WakeList::new()).unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -77,7 +78,7 @@ async fn a_claim_is_abandoned_when_nobody_grants_it() {
 #[tokio::test(start_paused = true)]
 async fn a_claim_is_skipped_when_the_server_elects() {
     let (bus, log) = (LocalBus::new(), Log::default());
-    let options = ServerOptions::new().elect(|_, _| true).observer(log_to(&log));
+    let options = ServerOptions::new().skip_claim(|_, _| true).observer(log_to(&log));
     let _server = serve(&bus, options, echo).await;
     fit(&client(&bus, named("C")).await, "fez").await.unwrap();
     assert_eq!(log.take(), ["Hats.Fit of C", "Hats.Fit Skipped after 0ns"]);
@@ -152,12 +153,12 @@ async fn gaps_are_observed_on_both_sides() {
     let (bus, log) = (HandBus::default(), Log::default());
     let _server = serve(&bus, ServerOptions::new().observer(log_to(&log)), echo).await;
     let sinks = bus.take();
-    sinks[0].gap(Some(3), &mut Wakes::new());
+    sinks[0].gap(Some(3), &mut WakeList::new());
     settle().await;
     assert_eq!(log.take(), ["Gap { lost: Some(3) }"]);
     let _client = client(&bus, named("C").observer(log_to(&log))).await;
     let sinks = bus.take();
-    sinks[0].gap(None, &mut Wakes::new());
+    sinks[0].gap(None, &mut WakeList::new());
     settle().await;
     assert_eq!(log.take(), ["Gap { lost: None }"]);
 }
@@ -242,7 +243,7 @@ async fn what_is_dropped_of_streams_is_observed_on_both_sides() {
         }
     });
     let to_server = Channel::stream_to_server::<&str>("Shop", "Parade", &[]);
-    let _spying = bus.subscribe(&to_server, SubscriptionKind::Plain, spy, &mut Wakes::new());
+    let _spying = bus.subscribe(&to_server, SubscriptionKind::Plain, spy, &mut WakeList::new());
     stream.close(None);
     settle().await;
     ours.take();

@@ -12,7 +12,7 @@ use std::time::Duration;
 use hats::{Log, client, echo, error, fit, runtime, serve};
 use psrpc_bus_local::LocalBus;
 use psrpc_testing::{FaultyBus, Rule};
-use psrpc_tokio::bus::{Accepted, Bus, Full, Offer, Sink, Subscription, Wakes};
+use psrpc_tokio::bus::{Accepted, Bus, Full, Offer, Sink, Subscription, WakeList};
 use psrpc_tokio::middleware::Retry;
 use psrpc_tokio::proto::{Frame, StreamBody};
 use psrpc_tokio::*;
@@ -25,7 +25,7 @@ fn millis(millis: u64) -> Duration {
 /// Answers in place of a server: with these codes, then with a hat; logs each attempt's timeout in milliseconds.
 fn answers(log: &Log, codes: &'static [ErrorCode]) -> impl CallInterceptor + use<> {
     let (log, count) = (log.clone(), Arc::new(AtomicU32::new(0)));
-    move |call: Outgoing, _: NextCall| {
+    move |call: OutgoingCall, _: NextCall| {
         let timeout = call.options.timeout.map(|timeout| timeout.as_millis() as u64);
         log.add(serde_json::to_string(&timeout).unwrap());
         let attempt = count.fetch_add(1, Ordering::Relaxed) as usize;
@@ -165,7 +165,7 @@ async fn what_is_tried_again_by_default_is_what_go_tries_again() {
         let log = Log::default();
         let code = ErrorCode::from(row.code.as_str());
         let noted = log.clone();
-        let fail = move |_: Outgoing, _: NextCall| {
+        let fail = move |_: OutgoingCall, _: NextCall| {
             noted.add("tried");
             let error = error(code.clone());
             async { Err(error) }
@@ -209,7 +209,7 @@ async fn pauses_are_drawn_at_random() {
     let log = Log::default();
     let noted = log.clone();
     let client = client(&LocalBus::new(), ClientOptions::new()).await;
-    let fail = move |_: Outgoing, next: NextCall| {
+    let fail = move |_: OutgoingCall, next: NextCall| {
         noted.add(next.runtime().now().time.as_nanos().to_string());
         async { Err(error(ErrorCode::Unavailable)) }
     };
@@ -252,7 +252,7 @@ async fn retried_on(bus: &(impl Bus + Clone), retry: Retry, log: &Log) -> (Serve
 struct Cable(LocalBus, Arc<AtomicBool>);
 
 impl Bus for Cable {
-    fn publish(&self, offer: Offer<'_>, wakes: &mut Wakes) -> Result<Accepted, Full> {
+    fn publish(&self, offer: Offer<'_>, wakes: &mut WakeList) -> Result<Accepted, Full> {
         if self.1.load(Ordering::Relaxed) {
             return Ok(Accepted::Failed(BusError::new("the cable is cut")));
         }
@@ -264,7 +264,7 @@ impl Bus for Cable {
         channel: &proto::Channel,
         kind: SubscriptionKind,
         sink: Sink,
-        wakes: &mut Wakes,
+        wakes: &mut WakeList,
     ) -> Subscription {
         self.0.subscribe(channel, kind, sink, wakes)
     }
@@ -354,7 +354,7 @@ async fn what_may_have_run_is_not_tried_again_where_that_is_asked_for() {
     let silent = LocalBus::new();
     let requests = proto::Channel::request::<&str>("Hats", "Fit", &[], true);
     let _silent =
-        silent.subscribe(&requests, SubscriptionKind::Queue, Sink::new(|_, _| ()), &mut Wakes::new());
+        silent.subscribe(&requests, SubscriptionKind::Queue, Sink::new(|_, _| ()), &mut WakeList::new());
     for (bus, method, attempts) in
         [(&silent, hats::FIT, 1), (&LocalBus::new(), hats::FIT, 3), (&silent, hats::PICK, 3)]
     {
@@ -364,7 +364,7 @@ async fn what_may_have_run_is_not_tried_again_where_that_is_asked_for() {
         let call = nobody
             .call::<String, String>(method, &[], "fez".to_owned())
             .interceptor(Retry::new().attempts(3).only_if_not_run())
-            .interceptor(move |call: Outgoing, next: NextCall| {
+            .interceptor(move |call: OutgoingCall, next: NextCall| {
                 noted.add("tried");
                 async move { next.run(call).await }
             });

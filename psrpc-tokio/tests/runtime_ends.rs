@@ -100,11 +100,11 @@ fn default_runtime_of(tokio: &Tokio) -> TokioRuntime {
 struct PanickingBus(LocalBus);
 
 impl Bus for PanickingBus {
-    fn publish(&self, _: Offer<'_>, _: &mut psrpc_tokio::bus::Wakes) -> Result<Accepted, Full> {
+    fn publish(&self, _: Offer<'_>, _: &mut psrpc_tokio::bus::WakeList) -> Result<Accepted, Full> {
         Err(Full)
     }
 
-    fn poll_room(&self, _: &mut Context<'_>) -> Poll<()> {
+    fn poll_ready(&self, _: &mut Context<'_>) -> Poll<()> {
         panic!("no room for this")
     }
 
@@ -113,7 +113,7 @@ impl Bus for PanickingBus {
         channel: &Channel,
         kind: SubscriptionKind,
         sink: Sink,
-        wakes: &mut psrpc_tokio::bus::Wakes,
+        wakes: &mut psrpc_tokio::bus::WakeList,
     ) -> Subscription {
         self.0.subscribe(channel, kind, sink, wakes)
     }
@@ -130,9 +130,9 @@ async fn a_client_whose_background_task_panics_fails_its_calls_at_once() {
 
 /// Counts how often a task is woken.
 #[derive(Default)]
-struct Wakes(AtomicUsize);
+struct WakeList(AtomicUsize);
 
-impl Wake for Wakes {
+impl Wake for WakeList {
     fn wake(self: Arc<Self>) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
@@ -144,7 +144,7 @@ async fn a_task_that_waits_for_the_end_of_a_stream_is_not_woken_by_its_messages(
     let server = shop::server(&bus, "S", ServerOptions::new(), shop::echo).await;
     let client = shop::client(&bus).await;
     let stream = shop::parade(&client).await;
-    let wakes = Arc::new(Wakes::default());
+    let wakes = Arc::new(WakeList::default());
     let waker = Waker::from(Arc::clone(&wakes));
     let mut closed = Box::pin(stream.closed());
     assert!(closed.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());

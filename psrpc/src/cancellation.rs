@@ -8,10 +8,10 @@ use crate::waiting;
 
 /// Stops a handler that runs, from outside.
 #[derive(Default)]
-pub(crate) struct CancellationToken(Mutex<State>);
+pub(crate) struct CancellationToken(Mutex<CancellationState>);
 
 #[derive(Default)]
-struct State {
+struct CancellationState {
     cancelled: bool,
     waker: Option<Waker>,
 }

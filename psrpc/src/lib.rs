@@ -27,7 +27,7 @@
 //! | in the .proto | the client has | the server has |
 //! |---|---|---|
 //! | nothing | `make(order)`, a [`Call`]: one server answers | `async fn make(&self, Request<Order>) -> Result<Hat, Error>` |
-//! | `type = MULTI` | `census(ask)`, a [`MultiCall`]: every server answers, as a stream of [`Answers`] | the same |
+//! | `type = MULTI` | `census(ask)`, a [`MultiCall`]: every server answers, as a stream of [`Responses`] | the same |
 //! | `stream = true` | `parade()`, an [`OpenStream`] for a [`ClientStream`] | `async fn parade(&self, ServerStream<..>) -> Result<(), Error>` |
 //! | `subscription = true` | `subscribe_rumour()`, for a [`Subscription`] | `publish_rumour(&update)` on the `HatsServer` |
 //!
@@ -60,7 +60,7 @@
 //! | what | is dropped |
 //! |---|---|
 //! | a [`Call`] or its future | the call is canceled; if it was not granted yet, it runs nowhere |
-//! | [`Answers`] | the call is over; servers that were asked still run it |
+//! | [`Responses`] | the call is over; servers that were asked still run it |
 //! | a [`ClientStream`] or [`ServerStream`] | it is closed; in a handler, with the handler's result once it returns |
 //! | the future of a send | nobody waits for the message, which may arrive |
 //! | a [`Subscription`] | the client unsubscribes |
@@ -134,7 +134,6 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs, missing_debug_implementations)]
 
-mod answers;
 pub mod bus;
 mod cancellation;
 mod client;
@@ -149,6 +148,7 @@ mod method;
 pub mod middleware;
 mod options;
 mod request;
+mod responses;
 mod runtime;
 mod selection;
 mod server;
@@ -161,31 +161,31 @@ pub use psrpc_engine::proto;
 
 pub use psrpc_engine::proto::{ErrorCode, GrpcCode, Metadata, MethodProperties, Routing, Text};
 pub use psrpc_engine::{
-    BusError, Claim, ClientLimits, Counters, Dropped, Evidence, Now, Reason, Refusal, ServerLimits,
+    Bid, BusError, ClientLimits, Counters, Dropped, Evidence, Now, Reason, Refusal, ServerLimits,
     SlowConsumer, StreamLimits, SubscriptionKind, Time, WallTime,
 };
 
-pub use answers::{Answer, Answers};
 pub use client::Client;
 pub use client::multi::MultiCall;
 pub use client::open_stream::OpenStream;
 pub use client::options::ClientOptions;
 pub use client::subscription::{Subscribe, Subscription};
-pub use client::unary::{Call, Calling};
+pub use client::unary::{Call, CallFuture};
 pub use error::{Error, Fault, ResultExt};
 pub use info::CallInfo;
 pub use interceptor::{
-    CallInterceptor, CallOptions, HandlerInterceptor, MultiCallInterceptor, NextCall, NextHandler,
-    NextMultiCall, NextSend, OpeningStream, Outgoing, SendOptions, StreamInterceptor, StreamLayer,
+    CallInterceptor, CallOptions, HandlerInterceptor, InterceptedStream, MultiCallInterceptor, NextCall,
+    NextHandler, NextMultiCall, NextSend, OpeningStream, OutgoingCall, SendOptions, StreamInterceptor,
 };
 pub use message::AnyMessage;
 pub use method::{Method, MethodKind, Service};
 pub use request::Request;
+pub use responses::{Response, Responses};
 pub use runtime::{BoxFuture, Runtime, Task};
 pub use selection::Selection;
 pub use server::{Handlers, Publish, Server, ServerOptions};
 pub use stream::{
-    AtClient, AtServer, BiStream, ClientStream, RecvHalf, SendHalf, SendSink, Sending, ServerStream,
+    AtClient, AtServer, BiStream, ClientStream, PendingSend, RecvHalf, SendHalf, SendSink, ServerStream,
 };
 
 /// Includes the code that `psrpc-build` generated for a protobuf package, by the package's name; `"_"` for none.

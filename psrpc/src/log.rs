@@ -65,7 +65,7 @@ impl Note {
         let level = match self {
             Self::Dropped(_) => Level::DEBUG,
             // The clients and servers that a refusal concerns warn of their interruption.
-            Self::Bus(BusEvent::SubscriptionRefused { .. } | BusEvent::Untaken { .. }) => Level::DEBUG,
+            Self::Bus(BusEvent::SubscriptionRefused { .. } | BusEvent::Misrouted { .. }) => Level::DEBUG,
             Self::Bus(BusEvent::Reconnected { .. }) | Self::Resumed(_) => Level::INFO,
             _ => Level::WARN,
         };
@@ -108,7 +108,7 @@ impl Note {
 
 fn write_bus_event(event: &BusEvent, service: &Text, id: &Text) {
     match event {
-        BusEvent::Lost { cause, .. } => {
+        BusEvent::ConnectionLost { cause, .. } => {
             tracing::warn!(target: "psrpc::bus", ?service, ?id, %cause, "bus connection lost");
         }
         BusEvent::Reconnected { after } => {
@@ -128,7 +128,7 @@ fn write_bus_event(event: &BusEvent, service: &Text, id: &Text) {
             tracing::warn!(target: "psrpc::bus", ?service, ?id, count, "bus dropped frames that came in");
             tracing::debug!(target: "psrpc::bus", ?service, ?id, channel, "the last of them");
         }
-        BusEvent::Untaken { channel, count } => {
+        BusEvent::Misrouted { channel, count } => {
             tracing::debug!(target: "psrpc::bus", ?service, ?id, channel, count, "nobody here takes frames of a queue");
         }
     }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use psrpc_engine::{Claim, Selection as Options};
+use psrpc_engine::{Bid, Selection as Options};
 
 use crate::error::Error;
 
@@ -30,7 +30,7 @@ pub struct Selection {
 }
 
 /// The caller's own function.
-pub(crate) type Choose = Arc<dyn for<'a> Fn(&'a [Claim]) -> Result<Option<&'a Claim>, Error> + Send + Sync>;
+pub(crate) type Choose = Arc<dyn for<'a> Fn(&'a [Bid]) -> Result<Option<&'a Bid>, Error> + Send + Sync>;
 
 impl Selection {
     /// The defaults of the method.
@@ -90,7 +90,7 @@ impl Selection {
     #[must_use]
     pub fn choose<F>(mut self, choose: F) -> Self
     where
-        F: for<'a> Fn(&'a [Claim]) -> Result<Option<&'a Claim>, Error> + Send + Sync + 'static,
+        F: for<'a> Fn(&'a [Bid]) -> Result<Option<&'a Bid>, Error> + Send + Sync + 'static,
     {
         self.options.ask = true;
         self.choose = Some(Arc::new(choose));

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::Hops;
-use crate::Fault;
+use crate::BenchError;
 use crate::load::{Load, Unit, Workers};
 
 /// A worker's number, and a message to it or from it.
@@ -55,7 +55,7 @@ impl Unit for Channels {
         self.at_once
     }
 
-    async fn once(&mut self) -> Result<(), Fault> {
+    async fn once(&mut self) -> Result<(), BenchError> {
         for _ in 0..self.rounds {
             for there in &self.there {
                 there.send((self.number, self.message.clone()))?;

@@ -6,7 +6,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::Hops;
-use crate::Fault;
+use crate::BenchError;
 use crate::load::Unit;
 
 /// A message, as large as the protocol's own of that hop.
@@ -45,7 +45,7 @@ impl Inboxes {
 
 /// A client library that publishes.
 pub(super) trait Publish: Send + 'static {
-    fn publish(&mut self, message: Bytes) -> impl Future<Output = Result<(), Fault>> + Send;
+    fn publish(&mut self, message: Bytes) -> impl Future<Output = Result<(), BenchError>> + Send;
 }
 
 /// A worker: sends a message, and waits for the answers.
@@ -57,7 +57,7 @@ pub(super) struct Worker<P> {
 }
 
 impl<P: Publish> Unit for Worker<P> {
-    async fn once(&mut self) -> Result<(), Fault> {
+    async fn once(&mut self) -> Result<(), BenchError> {
         for hop in (0..self.hops.sizes.len()).step_by(2) {
             self.publisher.publish(write(&self.hops, hop, self.number)).await?;
             for _ in 0..self.hops.answers {

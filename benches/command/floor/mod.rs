@@ -12,7 +12,7 @@ mod wire;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::Fault;
+use crate::BenchError;
 use crate::load::Load;
 use crate::place::{Kind, Place};
 use crate::work::Work;
@@ -26,7 +26,7 @@ pub(crate) async fn loads(
     work: Work,
     concurrency: usize,
     size: usize,
-) -> Result<Vec<Box<dyn Load>>, Fault> {
+) -> Result<Vec<Box<dyn Load>>, BenchError> {
     let hops = Hops::of(work, place.kind, size);
     let mut loads = vec![match place.kind {
         Kind::Local => channels::load(&hops, concurrency),

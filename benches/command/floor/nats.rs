@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 
 use super::messages::{self, Inboxes, Publish, Worker};
 use super::{Hops, Names};
-use crate::Fault;
+use crate::BenchError;
 use crate::load::{Load, Workers};
 
 struct NatsPublisher {
@@ -19,12 +19,12 @@ struct NatsPublisher {
 }
 
 impl Publish for NatsPublisher {
-    async fn publish(&mut self, message: Bytes) -> Result<(), Fault> {
+    async fn publish(&mut self, message: Bytes) -> Result<(), BenchError> {
         Ok(self.client.publish(self.subject.clone(), message).await?)
     }
 }
 
-pub(super) async fn load(url: &str, hops: Hops, concurrency: usize) -> Result<Box<dyn Load>, Fault> {
+pub(super) async fn load(url: &str, hops: Hops, concurrency: usize) -> Result<Box<dyn Load>, BenchError> {
     let (names, mut tasks) = (Names::new(), JoinSet::new());
     let (inboxes, answers) = Inboxes::new(concurrency);
     let client = async_nats::connect(url).await?;
@@ -49,7 +49,7 @@ pub(super) async fn load(url: &str, hops: Hops, concurrency: usize) -> Result<Bo
 }
 
 /// Subscribes; the subscription is live when this returns.
-async fn subscribe(client: &Client, subject: &str) -> Result<Subscriber, Fault> {
+async fn subscribe(client: &Client, subject: &str) -> Result<Subscriber, BenchError> {
     let received = client.subscribe(subject.to_owned()).await?;
     // What comes back on the same connection comes after it.
     let inbox = client.new_inbox();

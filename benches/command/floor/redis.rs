@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 
 use super::messages::{self, Inboxes, Publish, Worker};
 use super::{Hops, Names, wire};
-use crate::Fault;
+use crate::BenchError;
 use crate::load::{Load, Workers};
 
 #[derive(Clone)]
@@ -18,7 +18,7 @@ struct RedisPublisher {
 }
 
 impl Publish for RedisPublisher {
-    async fn publish(&mut self, message: Bytes) -> Result<(), Fault> {
+    async fn publish(&mut self, message: Bytes) -> Result<(), BenchError> {
         let mut command = redis::cmd("PUBLISH");
         command.arg(&self.channel).arg(&message[..]);
         self.connection.send_packed_command(&command).await?;
@@ -28,7 +28,7 @@ impl Publish for RedisPublisher {
 
 impl RedisPublisher {
     /// Takes the lock of a message.
-    async fn lock(&mut self, number: u64) -> Result<(), Fault> {
+    async fn lock(&mut self, number: u64) -> Result<(), BenchError> {
         let mut command = redis::cmd("SET");
         command.arg(wire::lock_key(&self.channel, number)).arg(1).arg("EX").arg(5).arg("NX");
         match self.connection.send_packed_command(&command).await? {
@@ -38,7 +38,7 @@ impl RedisPublisher {
     }
 }
 
-pub(super) async fn load(url: &str, hops: Hops, concurrency: usize) -> Result<Box<dyn Load>, Fault> {
+pub(super) async fn load(url: &str, hops: Hops, concurrency: usize) -> Result<Box<dyn Load>, BenchError> {
     let (names, mut tasks) = (Names::new(), JoinSet::new());
     let (inboxes, answers) = Inboxes::new(concurrency);
     let (mut client, received) = connect(url).await?;
@@ -63,7 +63,7 @@ pub(super) async fn load(url: &str, hops: Hops, concurrency: usize) -> Result<Bo
 }
 
 /// A connection as the bus has them, and what the server pushes on it.
-async fn connect(url: &str) -> Result<(MultiplexedConnection, UnboundedReceiver<PushInfo>), Fault> {
+async fn connect(url: &str) -> Result<(MultiplexedConnection, UnboundedReceiver<PushInfo>), BenchError> {
     let info = url.into_connection_info()?;
     let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
     let tcp = info.tcp_settings().clone().set_nodelay(true);

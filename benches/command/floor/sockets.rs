@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::raw_connection::{Endpoint, RawConnection, ShutdownOnDrop};
 use super::{Hops, Names};
-use crate::Fault;
+use crate::BenchError;
 use crate::load::{Load, Pace, Slice};
 use crate::measure::{Meter, Tally, now};
 use crate::place::Kind;
@@ -20,7 +20,7 @@ struct Sockets {
     _servers: Vec<ShutdownOnDrop>,
 }
 
-pub(super) fn load(kind: Kind, url: &str, hops: &Hops) -> Result<Box<dyn Load>, Fault> {
+pub(super) fn load(kind: Kind, url: &str, hops: &Hops) -> Result<Box<dyn Load>, BenchError> {
     let (endpoint, names) = (endpoint(kind, url)?, Names::new());
     let mut servers = Vec::new();
     // Of a message that nobody answers, the client is the subscriber itself.
@@ -37,7 +37,7 @@ pub(super) fn load(kind: Kind, url: &str, hops: &Hops) -> Result<Box<dyn Load>, 
 }
 
 /// The endpoint that a URL names.
-fn endpoint(kind: Kind, url: &str) -> Result<Endpoint, Fault> {
+fn endpoint(kind: Kind, url: &str) -> Result<Endpoint, BenchError> {
     if kind == Kind::Nats {
         let first = url.split(',').next().unwrap_or_default();
         let server: async_nats::ServerAddr = first.parse()?;

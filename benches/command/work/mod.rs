@@ -12,7 +12,7 @@ use psrpc::engine::proto::{MethodProperties, Routing};
 use psrpc::{Client, ClientOptions, Method, MethodKind, Runtime, Selection, Server, ServerOptions};
 use psrpc_cost::Pair;
 
-use crate::Fault;
+use crate::BenchError;
 use crate::load::{Load, Workers};
 use crate::place::Place;
 
@@ -88,7 +88,7 @@ pub(crate) struct World {
 impl World {
     /// One in which all of this can be done. The methods are registered together, since on NATS a server of a service that
     /// lacks one of the queue's methods takes its requests all the same.
-    pub(crate) async fn new(place: &Place, work: &[Work]) -> Result<Self, Fault> {
+    pub(crate) async fn new(place: &Place, work: &[Work]) -> Result<Self, BenchError> {
         let count = work.iter().map(|work| work.servers()).max().unwrap_or(1);
         let mut buses = place.connect(1 + count).await?.into_iter();
         let bus = buses.next().ok_or("there is no bus")?;
@@ -106,7 +106,7 @@ impl World {
         work: Work,
         concurrency: usize,
         size: usize,
-    ) -> Result<Box<dyn Load>, Fault> {
+    ) -> Result<Box<dyn Load>, BenchError> {
         let (method, message) = (work.method(), Bytes::from(vec![b'x'; size]));
         let (client, servers) = (|| self.client.clone(), self.servers.clone());
         let workers = 0..concurrency;
@@ -151,13 +151,13 @@ impl World {
 }
 
 /// A server that can do everything, and does nothing yet.
-pub(crate) fn server(bus: impl Bus) -> Result<Server, Fault> {
+pub(crate) fn server(bus: impl Bus) -> Result<Server, BenchError> {
     let options = ServerOptions::new().channel_size(UNREAD);
     Ok(Server::new(bus, runtime()?, service::handlers(), options)?)
 }
 
 /// A server of what is done alone, so that nothing else has a part in it.
-async fn serve(bus: Arc<dyn Bus>, work: &[Work]) -> Result<Server, Fault> {
+async fn serve(bus: Arc<dyn Bus>, work: &[Work]) -> Result<Server, BenchError> {
     let server = server(bus)?;
     // Updates are published without being registered.
     let methods =
@@ -166,6 +166,6 @@ async fn serve(bus: Arc<dyn Bus>, work: &[Work]) -> Result<Server, Fault> {
     Ok(server)
 }
 
-fn runtime() -> Result<impl Runtime, Fault> {
+fn runtime() -> Result<impl Runtime, BenchError> {
     Ok(psrpc_tokio::default_runtime()?)
 }

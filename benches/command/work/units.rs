@@ -7,7 +7,7 @@ use psrpc::{Client, ClientStream, Method, Selection, Server, Subscription};
 use psrpc_cost::Pair;
 use tokio::time::timeout;
 
-use crate::Fault;
+use crate::BenchError;
 use crate::load::Unit;
 
 /// How long an update may take, as a call may.
@@ -21,7 +21,7 @@ pub(super) struct Unary {
 }
 
 impl Unit for Unary {
-    async fn once(&mut self) -> Result<(), Fault> {
+    async fn once(&mut self) -> Result<(), BenchError> {
         let call = self.client.call(self.method, &[], self.message.clone());
         let answer: Bytes = call.selection(self.selection.clone()).await?;
         if answer.len() == self.message.len() { Ok(()) } else { Err("a wrong answer".into()) }
@@ -36,7 +36,7 @@ pub(super) struct Multi {
 }
 
 impl Unit for Multi {
-    async fn once(&mut self) -> Result<(), Fault> {
+    async fn once(&mut self) -> Result<(), BenchError> {
         let call = self.client.multi_call::<Bytes, Bytes>(self.method, &[], self.message.clone());
         let mut answers = call.answers(self.answers).await?;
         for _ in 0..self.answers {
@@ -54,7 +54,7 @@ pub(super) struct Stream {
 }
 
 impl Unit for Stream {
-    async fn once(&mut self) -> Result<(), Fault> {
+    async fn once(&mut self) -> Result<(), BenchError> {
         // It may have ended with its bus.
         if self.stream.cause().is_some() {
             self.stream = self.client.open_stream(self.method, &[]).await?;
@@ -73,7 +73,7 @@ pub(super) struct Update {
 }
 
 impl Unit for Update {
-    async fn once(&mut self) -> Result<(), Fault> {
+    async fn once(&mut self) -> Result<(), BenchError> {
         self.published += 1;
         let number = self.published.to_be_bytes();
         let mut message = BytesMut::with_capacity(self.size.max(number.len()));
@@ -92,7 +92,7 @@ impl Unit for Update {
 pub(super) struct Engine(pub(super) Pair);
 
 impl Unit for Engine {
-    async fn once(&mut self) -> Result<(), Fault> {
+    async fn once(&mut self) -> Result<(), BenchError> {
         self.0.call();
         Ok(())
     }

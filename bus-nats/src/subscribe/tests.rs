@@ -42,7 +42,7 @@ impl Scene {
 
     fn join(&mut self, name: char, topic: &str) {
         let (sink, inbox) = Inbox::new(10);
-        let id = self.subscriptions.subscribe(&Self::channel(topic), QUEUE, sink, &mut Wakes::new());
+        let id = self.subscriptions.subscribe(&Self::channel(topic), QUEUE, sink, &mut WakeList::new());
         self.listening.push(Listening { name, id, inbox });
     }
 
@@ -86,7 +86,7 @@ impl Scene {
         let key = (channel.server().into(), Group::Queue(GROUP.into()));
         let id = self.subscriptions.table.lock().by_name.get(&key).copied();
         let payload = Frame::Request(Request::default()).encode(channel.local());
-        self.subscriptions.route(id.expect("a subject"), payload, &mut Wakes::new());
+        self.subscriptions.route(id.expect("a subject"), payload, &mut WakeList::new());
     }
 
     /// What the listeners were told since somebody looked.
@@ -208,6 +208,6 @@ fn of_all_listeners_one_gets_what_does_not_decode() {
     ['a', 'b', 'c'].into_iter().for_each(|name| scene.join(name, "t"));
     scene.rounds();
     scene.told();
-    scene.subscriptions.route(1, Bytes::from_static(b"\xff"), &mut Wakes::new());
+    scene.subscriptions.route(1, Bytes::from_static(b"\xff"), &mut WakeList::new());
     assert_eq!(scene.told(), "a:frame");
 }

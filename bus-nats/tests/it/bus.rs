@@ -1,7 +1,7 @@
 //! What a bus does: publish, subscribe, queue, and refuse.
 
 use psrpc::SubscriptionKind::{Plain, Queue};
-use psrpc::bus::{Bus, Delivery, Offer, ReplyTo, Wakes};
+use psrpc::bus::{Bus, Delivery, Offer, ReplyTo, WakeList};
 use psrpc::proto::{Channel, Compression, Frame};
 use psrpc_bus_nats::{NatsBus, NatsOptions};
 
@@ -113,17 +113,17 @@ async fn what_no_channel_of_a_queue_takes_goes_to_one_of_them() {
     publish(&bus, &queue("Lend"), frame(1)).await.unwrap();
     publish(&bus, &queue("Make"), frame(2)).await.unwrap();
     publish(&bus, &queue("Mend"), frame(3)).await.unwrap();
-    let mut untaken = 0;
+    let mut misrouted = 0;
     for (ear, own) in ears[..2].iter_mut().zip([2, 3]) {
         let mut delivery = ear.next().await;
-        if let Delivery::Untaken(frame) = &delivery {
+        if let Delivery::Misrouted(frame) = &delivery {
             assert_eq!(number(frame), 1);
-            untaken += 1;
+            misrouted += 1;
             delivery = ear.next().await;
         }
         assert!(matches!(&delivery, Delivery::Frame(frame) if number(frame) == own), "{delivery:?}");
     }
-    assert_eq!(untaken, 1);
+    assert_eq!(misrouted, 1);
     assert!(ears[2].waiting().is_empty());
 }
 
@@ -146,19 +146,19 @@ async fn updates_may_have_a_queue_group_of_their_own() {
             publish(&serving, &make, frame(number)).await.unwrap();
             publish(&serving, &told, frame(100 + number)).await.unwrap();
         }
-        let (mut taken, mut untaken) = (0, 0);
+        let (mut taken, mut misrouted) = (0, 0);
         within(10 * SECOND, "everything has come", async {
             for _ in 0..200 {
                 match next_of(&mut ears).await.1 {
                     Delivery::Frame(_) => taken += 1,
-                    Delivery::Untaken(_) => untaken += 1,
+                    Delivery::Misrouted(_) => misrouted += 1,
                     other => panic!("{other:?}"),
                 }
             }
         })
         .await;
         assert!(ears.iter_mut().all(|ear| ear.waiting().is_empty()), "each once");
-        assert_eq!(untaken == 0, separate, "{untaken} of 200 have come where nobody takes them");
+        assert_eq!(misrouted == 0, separate, "{misrouted} of 200 have come where nobody takes them");
         let mut told = 0;
         for mut events in events {
             let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
@@ -166,12 +166,12 @@ async fn updates_may_have_a_queue_group_of_their_own() {
                 futures_core::Stream::poll_next(std::pin::Pin::new(&mut events), &mut cx)
             {
                 match event {
-                    psrpc::bus::BusEvent::Untaken { count, .. } => told += count,
+                    psrpc::bus::BusEvent::Misrouted { count, .. } => told += count,
                     other => panic!("{other:?}"),
                 }
             }
         }
-        assert_eq!(told, untaken);
+        assert_eq!(told, misrouted);
     }
 }
 
@@ -187,7 +187,7 @@ async fn a_frame_that_names_no_channel_is_for_nobody() {
         publish(&bus, &channel, frame(2)).await.unwrap();
         let mut delivery = ear.next().await;
         // One of a queue is told.
-        if let Delivery::Untaken(frame) = &delivery {
+        if let Delivery::Misrouted(frame) = &delivery {
             assert_eq!(number(frame), 1);
             delivery = ear.next().await;
         }
@@ -264,7 +264,7 @@ async fn frames_keep_their_order_when_the_queue_is_full() {
     let mut accepted = 0;
     let publish = |number| {
         let offer = Offer::new(plain("Make"), sized(number, 1000), ReplyTo::new(drop));
-        bus.publish(offer, &mut Wakes::new())
+        bus.publish(offer, &mut WakeList::new())
     };
     while publish(accepted).is_ok() {
         accepted += 1;
@@ -348,7 +348,7 @@ async fn leave(bus: &NatsBus, others: &NatsBus, mut keeps: Option<Ear>) {
 
 fn taken(delivery: &Delivery) -> u32 {
     match delivery {
-        Delivery::Frame(frame) | Delivery::Untaken(frame) => number(frame),
+        Delivery::Frame(frame) | Delivery::Misrouted(frame) => number(frame),
         other => panic!("{other:?}"),
     }
 }

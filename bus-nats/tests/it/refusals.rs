@@ -168,7 +168,7 @@ async fn permissions_that_are_taken_away_and_given_back(by: By) {
                     assert!(cause.to_string().contains(&said), "{cause}");
                     refused.push(channel);
                 }
-                BusEvent::Lost { .. } | BusEvent::Reconnected { .. } => {}
+                BusEvent::ConnectionLost { .. } | BusEvent::Reconnected { .. } => {}
                 other => panic!("{other:?}"),
             }
         }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use futures_core::Stream;
 use psrpc::bus::{
-    Accepted, Bus, BusEvent, Delivery, Full, Inbox, Offer, ReplyTo, Subscription, Wakes, Watcher,
+    Accepted, Bus, BusEvent, Delivery, Full, Inbox, Offer, ReplyTo, Subscription, WakeList, Watcher,
 };
 use psrpc::proto::{Channel, Frame, Request};
 use psrpc::{BusError, SubscriptionKind};
@@ -67,7 +67,7 @@ impl Ear {
 
     pub fn new(bus: &NatsBus, channel: &Channel, kind: SubscriptionKind, capacity: usize) -> Self {
         let (sink, inbox) = Inbox::new(capacity);
-        let subscription = Some(bus.subscribe(channel, kind, sink, &mut Wakes::new()));
+        let subscription = Some(bus.subscribe(channel, kind, sink, &mut WakeList::new()));
         Self { inbox, subscription }
     }
 
@@ -123,7 +123,7 @@ pub async fn offer(
             drop(tell.lock().unwrap().take().map(|tell| tell.send(result)));
         };
         let reply_to = ReplyTo::new(move |result| send(&later, result));
-        match bus.publish(Offer::new(channel.clone(), frame.clone(), reply_to), &mut Wakes::new()) {
+        match bus.publish(Offer::new(channel.clone(), frame.clone(), reply_to), &mut WakeList::new()) {
             Ok(Accepted::Later) => return told,
             Ok(Accepted::Failed(error)) => {
                 send(&tell, Err(error));
@@ -133,7 +133,7 @@ pub async fn offer(
                 send(&tell, Ok(count));
                 return told;
             }
-            Err(Full) => poll_fn(|cx| bus.poll_room(cx)).await,
+            Err(Full) => poll_fn(|cx| bus.poll_ready(cx)).await,
         }
     }
 }
@@ -172,7 +172,7 @@ pub async fn event(events: &mut Watcher) -> BusEvent {
 pub async fn lost(limit: Duration, events: &mut Watcher) -> Duration {
     let start = Instant::now();
     within(limit, "the connection is lost", async {
-        while !matches!(event(events).await, BusEvent::Lost { .. }) {}
+        while !matches!(event(events).await, BusEvent::ConnectionLost { .. }) {}
     })
     .await;
     start.elapsed()

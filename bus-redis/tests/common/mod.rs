@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use futures_core::Stream;
 use psrpc_bus_redis::{RedisBus, RedisOptions};
 use psrpc_servers::Server;
-use psrpc_tokio::bus::{Bus, BusEvent, Delivery, Inbox, Subscription, Wakes, Watcher};
+use psrpc_tokio::bus::{Bus, BusEvent, Delivery, Inbox, Subscription, WakeList, Watcher};
 use psrpc_tokio::proto::{Any, Channel, Frame};
 use psrpc_tokio::{BusError, SubscriptionKind, TokioRuntime};
 use redis::aio::MultiplexedConnection;
@@ -40,7 +40,7 @@ pub fn frame(text: &'static str) -> Frame {
 /// Subscribes, without waiting for anything.
 pub fn subscribe(bus: &RedisBus, channel: &Channel, kind: SubscriptionKind) -> (Inbox, Subscription) {
     let (sink, inbox) = Inbox::new(1000);
-    let subscription = bus.subscribe(channel, kind, sink, &mut Wakes::new());
+    let subscription = bus.subscribe(channel, kind, sink, &mut WakeList::new());
     (inbox, subscription)
 }
 

@@ -42,7 +42,7 @@ use crate::core::timers::{GRANULARITY, TimerKind};
 use crate::error::{CallError, Evidence, Failure};
 use crate::event::{ClientEvent, Reply};
 use crate::reason::{Dropped, Reason};
-use crate::wire::claim::Claim;
+use crate::wire::bid::Bid;
 use crate::wire::outgoing;
 use crate::wire::route::Route;
 
@@ -104,11 +104,11 @@ struct Ongoing {
     opens: Option<StreamHandle>,
     started: Time,
     deadline: Time,
-    state: State,
+    state: CallState,
     heard: Heard,
 }
 
-enum State {
+enum CallState {
     Selecting(Bids),
     /// The caller was asked to choose among these.
     Asking(Vec<Text>),
@@ -132,7 +132,7 @@ impl Calls {
 
     /// Whether a call waits for what its server says, with nothing left to select.
     pub(super) fn is_waiting(&self, handle: CallHandle) -> bool {
-        self.in_flight.get(handle).is_some_and(|entry| matches!(entry.state.state, State::Waiting(_)))
+        self.in_flight.get(handle).is_some_and(|entry| matches!(entry.state.state, CallState::Waiting(_)))
     }
 
     /// Whether the deadline of a call has come: it ends with the next tick, and nothing is taken for it any more.
@@ -210,9 +210,9 @@ impl Calls {
             cx.outputs.publish(Publish::Request(handle), route.requests(), frame);
         }
         let state = if route.properties().require_claim {
-            State::Selecting(Bids::new(rules, cx.now.time))
+            CallState::Selecting(Bids::new(rules, cx.now.time))
         } else {
-            State::Waiting(None)
+            CallState::Waiting(None)
         };
         let timer = cx.outputs.timers.arm(deadline, TimerKind::Deadline, Owner::Call(handle));
         let started = cx.now.time;
@@ -249,18 +249,18 @@ impl Calls {
             return cx.outputs.dropped(drop(Reason::Late));
         }
         match &mut ongoing.state {
-            State::Selecting(_) | State::Asking(_) if claim.handling => {
+            CallState::Selecting(_) | CallState::Asking(_) if claim.handling => {
                 self.announced(cx, handle, claim.server_id);
             }
-            State::Selecting(bids) => {
-                let bid = Claim { server_id: claim.server_id.clone(), affinity: claim.affinity };
+            CallState::Selecting(bids) => {
+                let bid = Bid { server_id: claim.server_id.clone(), affinity: claim.affinity };
                 match bids.bid(cx.now.time, bid, keys, limit, &mut ongoing.heard) {
                     Ok(true) => self.grant(cx, handle, claim.server_id),
                     Ok(false) => self.arm(cx, handle),
                     Err(reason) => cx.outputs.dropped(drop(reason)),
                 }
             }
-            State::Asking(_) | State::Waiting(_) => cx.outputs.dropped(drop(Reason::Late)),
+            CallState::Asking(_) | CallState::Waiting(_) => cx.outputs.dropped(drop(Reason::Late)),
         }
     }
 
@@ -280,23 +280,23 @@ impl Calls {
         }
         let takes_any = ongoing.route.is_queue();
         match &mut ongoing.state {
-            State::Waiting(Some(selected)) if *selected != response.server_id => {
+            CallState::Waiting(Some(selected)) if *selected != response.server_id => {
                 cx.outputs.dropped(drop(response, Reason::NotSelected));
             }
             // Another server may still be selected.
-            State::Selecting(bids) if !takes_any => match response.result {
+            CallState::Selecting(bids) if !takes_any => match response.result {
                 Err(error) => {
                     ongoing.heard.refused(&response.server_id, &error);
                     bids.error(error);
                 }
                 Ok(_) => cx.outputs.dropped(drop(response, Reason::NotSelected)),
             },
-            State::Asking(_) if !takes_any => cx.outputs.dropped(drop(response, Reason::NotSelected)),
-            State::Waiting(None) => {
+            CallState::Asking(_) if !takes_any => cx.outputs.dropped(drop(response, Reason::NotSelected)),
+            CallState::Waiting(None) => {
                 self.responders.answered(response.request_id.clone(), response.server_id.clone());
                 self.answered(cx, handle, response);
             }
-            State::Selecting(_) | State::Asking(_) | State::Waiting(Some(_)) => {
+            CallState::Selecting(_) | CallState::Asking(_) | CallState::Waiting(Some(_)) => {
                 self.answered(cx, handle, response);
             }
         }
@@ -313,12 +313,12 @@ impl Calls {
         entry.state.heard.errors += 1;
         match &mut entry.state.state {
             // It may not be the one that is selected in the end.
-            State::Selecting(bids) => {
+            CallState::Selecting(bids) => {
                 entry.state.heard.refused(&Text::EMPTY, &error);
                 bids.error(error);
             }
-            State::Asking(_) => {}
-            State::Waiting(_) => self.fail(cx, handle, |evidence| Failure::answered(error, evidence)),
+            CallState::Asking(_) => {}
+            CallState::Waiting(_) => self.fail(cx, handle, |evidence| Failure::answered(error, evidence)),
         }
     }
 
@@ -329,11 +329,11 @@ impl Calls {
         if cx.now.time >= entry.state.deadline {
             return self.on_deadline(cx, handle);
         }
-        let State::Selecting(bids) = &mut entry.state.state else { return self.arm(cx, handle) };
+        let CallState::Selecting(bids) = &mut entry.state.state else { return self.arm(cx, handle) };
         match bids.end() {
             Verdict::Server(server) => self.grant(cx, handle, server),
-            Verdict::Ask(claims) => {
-                self.ask(cx, handle, claims);
+            Verdict::Ask(bids) => {
+                self.ask(cx, handle, bids);
                 self.arm(cx, handle);
             }
             Verdict::Error(error) => self.fail(cx, handle, |evidence| Failure::answered(error, evidence)),
@@ -345,15 +345,15 @@ impl Calls {
     /// selection function is asked all the same, since its error is the call's, and has a moment to answer.
     fn on_deadline(&mut self, cx: &mut Context<'_>, handle: CallHandle) {
         let Some(entry) = self.in_flight.get_mut(handle) else { return };
-        let State::Selecting(bids) = &mut entry.state.state else {
+        let CallState::Selecting(bids) = &mut entry.state.state else {
             return self.fail(cx, handle, Failure::timed_out);
         };
         match bids.end() {
             Verdict::Server(_) => self.fail(cx, handle, Failure::timed_out),
-            Verdict::Ask(claims) => {
+            Verdict::Ask(bids) => {
                 let (at, owner) = (cx.now.time + GRANULARITY, Owner::Call(handle));
                 entry.arm(&mut cx.outputs.timers, at, TimerKind::Deadline, owner);
-                self.ask(cx, handle, claims);
+                self.ask(cx, handle, bids);
             }
             Verdict::Error(error) => self.fail(cx, handle, |evidence| Failure::answered(error, evidence)),
             Verdict::Nobody => self.fail(cx, handle, Failure::no_server),
@@ -361,11 +361,11 @@ impl Calls {
     }
 
     /// Asks the caller to choose among these.
-    fn ask(&mut self, cx: &mut Context<'_>, handle: CallHandle, claims: Vec<Claim>) {
+    fn ask(&mut self, cx: &mut Context<'_>, handle: CallHandle, bids: Vec<Bid>) {
         let Some(entry) = self.in_flight.get_mut(handle) else { return };
         entry.state.heard.asked = true;
-        entry.state.state = State::Asking(claims.iter().map(|claim| claim.server_id.clone()).collect());
-        cx.outputs.event(ClientEvent::Select { call: handle, claims });
+        entry.state.state = CallState::Asking(bids.iter().map(|claim| claim.server_id.clone()).collect());
+        cx.outputs.event(ClientEvent::Select { call: handle, bids });
     }
 
     pub(super) fn on_request_published(
@@ -379,7 +379,7 @@ impl Calls {
         match result {
             Ok(receivers) => ongoing.heard.receivers = receivers,
             // A server that bids has seen the request, whatever the bus believes.
-            Err(_) if ongoing.heard.bids > 0 || matches!(ongoing.state, State::Waiting(Some(_))) => {}
+            Err(_) if ongoing.heard.bids > 0 || matches!(ongoing.state, CallState::Waiting(Some(_))) => {}
             Err(error) => {
                 self.fail(cx, handle, |evidence| Failure::bus(Reason::PublishFailed, error, evidence));
             }
@@ -433,7 +433,7 @@ impl Calls {
         choice: Result<Option<Text>, ErrorResponse>,
     ) {
         let Some(entry) = self.in_flight.get_mut(handle) else { return };
-        let State::Asking(bidders) = &entry.state.state else { return };
+        let CallState::Asking(bidders) = &entry.state.state else { return };
         match choice {
             Ok(Some(_)) if cx.now.time >= entry.state.deadline => {
                 self.fail(cx, handle, Failure::timed_out);
@@ -460,8 +460,8 @@ impl Calls {
     fn arm(&mut self, cx: &mut Context<'_>, handle: CallHandle) {
         let Some(entry) = self.in_flight.get_mut(handle) else { return };
         let ends = match &entry.state.state {
-            State::Selecting(bids) => bids.ends(),
-            State::Asking(_) | State::Waiting(_) => None,
+            CallState::Selecting(bids) => bids.ends(),
+            CallState::Asking(_) | CallState::Waiting(_) => None,
         };
         let deadline = (entry.state.deadline, TimerKind::Deadline);
         let (at, kind) = ends.filter(|(at, _)| *at < deadline.0).unwrap_or(deadline);
@@ -473,14 +473,14 @@ impl Calls {
         let grant = ClaimResponse { request_id: entry.id.clone(), server_id: server.clone() };
         let ongoing = &mut entry.state;
         cx.outputs.publish(Publish::Grant(handle), ongoing.route.grants(), Frame::ClaimResponse(grant));
-        ongoing.state = State::Waiting(Some(server));
+        ongoing.state = CallState::Waiting(Some(server));
         self.arm(cx, handle);
     }
 
     /// A server announces that it runs the call without a grant, and so is selected.
     fn announced(&mut self, cx: &mut Context<'_>, handle: CallHandle, server: Text) {
         let Some(entry) = self.in_flight.get_mut(handle) else { return };
-        entry.state.state = State::Waiting(Some(server));
+        entry.state.state = CallState::Waiting(Some(server));
         self.arm(cx, handle);
     }
 
@@ -502,12 +502,12 @@ impl Calls {
         let Some((_, ongoing)) = self.in_flight.settle(call, &mut cx.outputs.timers) else { return };
         let Ongoing { route, opens, started, state, heard, .. } = ongoing;
         let (best, selected) = match state {
-            State::Selecting(bids) => (bids.into_best(), None),
-            State::Asking(_) => (None, None),
-            State::Waiting(server) => (None, server),
+            CallState::Selecting(bids) => (bids.into_best(), None),
+            CallState::Asking(_) => (None, None),
+            CallState::Waiting(server) => (None, server),
         };
         let Heard { sent, receivers, bids, below_minimum, late_bids, errors, asked, refusals } = heard;
-        let (may_elect, gap) = (route.may_elect(), self.last_gap.is_some_and(|gap| gap >= started));
+        let (may_skip_claim, gap) = (route.may_skip_claim(), self.last_gap.is_some_and(|gap| gap >= started));
         let lock_refusal =
             self.last_lock_refusal.as_ref().filter(|(at, _)| *at >= started && route.is_queue());
         let lock_refusal = lock_refusal.map(|(_, cause)| cause.clone());
@@ -522,7 +522,7 @@ impl Calls {
             asked,
             errors,
             refusals,
-            may_elect,
+            may_skip_claim,
             gap,
             lock_refusal,
         });

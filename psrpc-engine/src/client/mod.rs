@@ -48,7 +48,7 @@ pub struct Client {
     config: ClientConfig,
     ids: IdGenerator,
     phase: Phase,
-    subscriptions: Subscriptions<Role>,
+    subscriptions: Subscriptions<ClientChannel>,
     calls: Calls,
     multi_calls: MultiCalls,
     streams: ClientStreams,
@@ -120,7 +120,7 @@ impl Cause {
 
 /// What comes in on a subscription.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Role {
+enum ClientChannel {
     Bids,
     Responses,
     Streams,
@@ -153,10 +153,10 @@ impl Client {
             config,
         };
         let (service, id) = (client.config.service.as_str(), client.config.id.as_str());
-        let streams = (Role::Streams, Channel::stream_to_client(service, id));
+        let streams = (ClientChannel::Streams, Channel::stream_to_client(service, id));
         let calls = [
-            (Role::Bids, Channel::claim_request(service, id)),
-            (Role::Responses, Channel::response(service, id)),
+            (ClientChannel::Bids, Channel::claim_request(service, id)),
+            (ClientChannel::Responses, Channel::response(service, id)),
         ];
         for (role, channel) in calls.into_iter().chain(client.config.opens_streams.then_some(streams)) {
             client.subscriptions.subscribe(&mut client.outputs, role, &channel, SubscriptionKind::Plain);
@@ -229,8 +229,8 @@ impl Client {
         Ok(call)
     }
 
-    /// Makes a call that every server answers. Each [`ClientEvent::Answer`] comes before the one
-    /// [`ClientEvent::AllAnswered`] that ends it, at its deadline at the latest.
+    /// Makes a call that every server answers. Each [`ClientEvent::Response`] comes before the one
+    /// [`ClientEvent::MultiEnded`] that ends it, at its deadline at the latest.
     ///
     /// # Errors
     ///
@@ -320,20 +320,20 @@ impl Client {
         let kind = if route.is_queue() { SubscriptionKind::Queue } else { SubscriptionKind::Plain };
         let Self { subscriptions, listeners, outputs, .. } = self;
         Ok(listeners.add(message.into(), |listener| {
-            subscriptions.subscribe(outputs, Role::Updates(listener), route.requests(), kind)
+            subscriptions.subscribe(outputs, ClientChannel::Updates(listener), route.requests(), kind)
         }))
     }
 
     /// Ends a subscription to updates.
     pub fn unsubscribe(&mut self, subscription: SubscriptionHandle) {
-        if let Some(Role::Updates(_)) = self.subscriptions.role(subscription) {
+        if let Some(ClientChannel::Updates(_)) = self.subscriptions.role(subscription) {
             self.subscriptions.unsubscribe(&mut self.outputs, subscription);
         }
     }
 
     /// The consumer has taken an update, so that there is room for another.
     pub fn taken_update(&mut self, subscription: SubscriptionHandle) {
-        if let Some(Role::Updates(listener)) = self.subscriptions.role(subscription) {
+        if let Some(ClientChannel::Updates(listener)) = self.subscriptions.role(subscription) {
             self.listeners.taken(listener);
         }
     }
@@ -467,7 +467,7 @@ impl Client {
     /// A subscription that ends although nobody left it: that of a listener ends alone, any other ends the client.
     fn lose(&mut self, now: Now, subscription: SubscriptionHandle, error: BusError) {
         match self.subscriptions.ended(subscription) {
-            Some((Role::Updates(listener), ended)) => {
+            Some((ClientChannel::Updates(listener), ended)) => {
                 let lost = || Failure::bus(Reason::SubscriptionLost, error, Evidence::default());
                 self.end_listener(subscription, listener, (ended == Ended::Lost).then(lost));
             }
@@ -520,7 +520,7 @@ impl Engine for Client {
         }
         match (self.subscriptions.live(&mut self.outputs, subscription), &mut self.phase) {
             (Some((_, Live::Again)), _) => self.handle_gap(now, subscription, None),
-            (Some((Role::Updates(_), Live::First)), _) => {
+            (Some((ClientChannel::Updates(_), Live::First)), _) => {
                 self.outputs.event(ClientEvent::Subscribed { subscription });
             }
             (Some(_), Phase::Starting { missing }) => {
@@ -537,7 +537,7 @@ impl Engine for Client {
     fn handle_interrupted(&mut self, now: Now, subscription: SubscriptionHandle, cause: BusError) {
         let Some(role) = self.subscriptions.role(subscription) else { return };
         // Calls do without updates, whose subscribers see a gap in the end.
-        let is_essential = !matches!(role, Role::Updates(_));
+        let is_essential = !matches!(role, ClientChannel::Updates(_));
         if is_essential {
             self.calls.on_gap(now);
         }
@@ -551,7 +551,7 @@ impl Engine for Client {
     fn handle_gap(&mut self, now: Now, subscription: SubscriptionHandle, lost: Option<u64>) {
         let Some(role) = self.subscriptions.role(subscription) else { return };
         self.outputs.counters.lose(lost);
-        if let Role::Bids | Role::Responses | Role::Streams = role {
+        if let ClientChannel::Bids | ClientChannel::Responses | ClientChannel::Streams = role {
             self.calls.on_gap(now);
         }
         self.outputs.event(ClientEvent::Gap { subscription, lost });
@@ -585,16 +585,16 @@ impl Engine for Client {
         let (calls, multi_calls, mut cx) = self.split(now);
         // One after the other, since a pair would be a copy of the frame.
         match frame {
-            Frame::ClaimRequest(claim) if role == Role::Bids => calls.on_claim(&mut cx, claim),
-            Frame::Response(response) if role == Role::Responses => {
+            Frame::ClaimRequest(claim) if role == ClientChannel::Bids => calls.on_claim(&mut cx, claim),
+            Frame::Response(response) if role == ClientChannel::Responses => {
                 match multi_calls.find(&response.request_id) {
                     Some(call) => multi_calls.on_response(&mut cx, call, response),
                     None => calls.on_response(&mut cx, response),
                 }
             }
-            Frame::Stream(frame) if role == Role::Streams => stream::on_frame(calls, &mut cx, frame),
+            Frame::Stream(frame) if role == ClientChannel::Streams => stream::on_frame(calls, &mut cx, frame),
             frame => match (role, frame) {
-                (Role::Updates(listener), Frame::Other(update)) => {
+                (ClientChannel::Updates(listener), Frame::Other(update)) => {
                     let limit = self.config.limits.updates_per_subscription;
                     self.listeners.on_update(&mut self.outputs, listener, update, limit);
                 }
@@ -603,9 +603,9 @@ impl Engine for Client {
         }
     }
 
-    fn handle_untaken(&mut self, _: Now, _: SubscriptionHandle, mut frame: Frame) {
+    fn handle_misrouted(&mut self, _: Now, _: SubscriptionHandle, mut frame: Frame) {
         if incoming::accept(&mut self.outputs, &mut frame, &self.config.limits.frame) {
-            incoming::drop_frame(&mut self.outputs, &frame, Reason::Untaken);
+            incoming::drop_frame(&mut self.outputs, &frame, Reason::Misrouted);
         }
     }
 

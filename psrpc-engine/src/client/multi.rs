@@ -130,14 +130,14 @@ impl MultiCalls {
         }
         let place = match answered.binary_search(&server_id) {
             Err(place) => place,
-            Ok(_) => return cx.outputs.dropped(drop(Reason::SecondAnswer)),
+            Ok(_) => return cx.outputs.dropped(drop(Reason::SecondResponse)),
         };
         if answered.len() >= cx.config.limits.answers_per_call {
-            return cx.outputs.dropped(drop(Reason::AnswersFull));
+            return cx.outputs.dropped(drop(Reason::ResponsesFull));
         }
         answered.insert(place, server_id.clone());
         let complete = *expected == Some(answered.len());
-        cx.outputs.event(ClientEvent::Answer { call, server_id, result });
+        cx.outputs.event(ClientEvent::Response { call, server_id, result });
         if complete {
             self.end(cx, call, Ok(()));
         }
@@ -206,6 +206,6 @@ impl MultiCalls {
         if let Err(failure) = &outcome {
             cx.outputs.count(failure.reason);
         }
-        cx.outputs.event(ClientEvent::AllAnswered { call, outcome });
+        cx.outputs.event(ClientEvent::MultiEnded { call, outcome });
     }
 }

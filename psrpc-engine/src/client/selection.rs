@@ -12,7 +12,7 @@ use crate::core::time::Time;
 use crate::core::timers::TimerKind;
 use crate::error::CallError;
 use crate::reason::Reason;
-use crate::wire::claim::Claim;
+use crate::wire::bid::Bid;
 use crate::wire::route::Route;
 
 /// How a call picks its server (PROTOCOL section 6).
@@ -113,8 +113,8 @@ pub(crate) struct Bids {
     /// The servers that bid and did not win at once, to tell a second bid.
     bidders: Map<Text>,
     /// What the selection function gets to see.
-    counted: Vec<Claim>,
-    best: Option<Claim>,
+    counted: Vec<Bid>,
+    best: Option<Bid>,
     /// Boxed, since it is large and few calls have one.
     last_error: Option<Box<ErrorResponse>>,
 }
@@ -125,7 +125,7 @@ pub(crate) enum Verdict {
     /// This server wins.
     Server(Text),
     /// The caller decides.
-    Ask(Vec<Claim>),
+    Ask(Vec<Bid>),
     /// No server can win, and this is what one of them answered.
     Error(ErrorResponse),
     /// No server can win.
@@ -149,7 +149,7 @@ impl Bids {
     pub(crate) fn bid(
         &mut self,
         now: Time,
-        claim: Claim,
+        claim: Bid,
         keys: &HashKeys,
         limit: usize,
         heard: &mut Heard,
@@ -195,7 +195,7 @@ impl Bids {
     }
 
     /// The best bid so far.
-    pub(crate) fn into_best(self) -> Option<Claim> {
+    pub(crate) fn into_best(self) -> Option<Bid> {
         self.best
     }
 

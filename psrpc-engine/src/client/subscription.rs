@@ -9,13 +9,13 @@ use crate::event::ClientEvent;
 use crate::reason::{Dropped, Reason};
 
 /// The subscriptions to updates.
-pub(super) struct Listeners(Handles<Listener>);
+pub(super) struct Listeners(Handles<UpdateListener>);
 
 /// Names a listener.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct ListenerHandle(RawHandle);
 
-struct Listener {
+struct UpdateListener {
     subscription: SubscriptionHandle,
     /// The full protobuf name of the updates.
     message: Text,
@@ -39,7 +39,7 @@ impl Listeners {
         subscribe: impl FnOnce(ListenerHandle) -> SubscriptionHandle,
     ) -> SubscriptionHandle {
         let subscription = subscribe(ListenerHandle(self.0.next()));
-        self.0.insert(Listener { subscription, message, unread: 0 });
+        self.0.insert(UpdateListener { subscription, message, unread: 0 });
         subscription
     }
 
@@ -60,7 +60,7 @@ impl Listeners {
         update: Any,
         limit: usize,
     ) {
-        let Some(Listener { subscription, message, unread }) = self.0.get_mut(listener) else { return };
+        let Some(UpdateListener { subscription, message, unread }) = self.0.get_mut(listener) else { return };
         let subscription = *subscription;
         let dropped = |reason| Dropped::of(reason, Text::EMPTY, Text::EMPTY);
         // Whatever stands before the last slash does not matter.

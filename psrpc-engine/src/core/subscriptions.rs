@@ -28,7 +28,7 @@ struct Interruption {
 
 struct Subscription<R> {
     role: R,
-    state: State,
+    state: SubscriptionState,
     interrupted: Option<Essential>,
 }
 
@@ -42,7 +42,7 @@ type Essential = bool;
 /// From any state the bus may end it, which an engine takes as a loss unless it was leaving. A live subscription may be
 /// interrupted, until it is live again or is left.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum State {
+enum SubscriptionState {
     Asked,
     Live,
     Leaving,
@@ -60,7 +60,7 @@ impl<R: Copy> Subscriptions<R> {
         channel: &Channel,
         kind: SubscriptionKind,
     ) -> SubscriptionHandle {
-        let subscription = Subscription { role, state: State::Asked, interrupted: None };
+        let subscription = Subscription { role, state: SubscriptionState::Asked, interrupted: None };
         let subscription = self.handles.insert(subscription).into();
         outputs.push(Output::Subscribe { subscription, channel: channel.clone(), kind });
         subscription
@@ -81,17 +81,17 @@ impl<R: Copy> Subscriptions<R> {
         let Subscription { role, state, .. } = self.handles.get_mut(subscription)?;
         let role = *role;
         match state {
-            State::Asked => {
-                *state = State::Live;
+            SubscriptionState::Asked => {
+                *state = SubscriptionState::Live;
                 Some((role, Live::First))
             }
-            State::Live => {
+            SubscriptionState::Live => {
                 if let Some(total) = self.resume(subscription) {
                     outputs.event(E::resumed(total));
                 }
                 Some((role, Live::Again))
             }
-            State::Leaving => None,
+            SubscriptionState::Leaving => None,
         }
     }
 
@@ -103,7 +103,8 @@ impl<R: Copy> Subscriptions<R> {
         essential: Essential,
         cause: BusError,
     ) {
-        let Some(found) = self.handles.get_mut(subscription).filter(|found| found.state == State::Live)
+        let Some(found) =
+            self.handles.get_mut(subscription).filter(|found| found.state == SubscriptionState::Live)
         else {
             return;
         };
@@ -145,9 +146,9 @@ impl<R: Copy> Subscriptions<R> {
         subscription: SubscriptionHandle,
     ) {
         match self.handles.get_mut(subscription) {
-            Some(Subscription { state: State::Leaving, .. }) | None => {}
+            Some(Subscription { state: SubscriptionState::Leaving, .. }) | None => {}
             Some(leaving) => {
-                leaving.state = State::Leaving;
+                leaving.state = SubscriptionState::Leaving;
                 self.resume(subscription);
                 outputs.push(Output::Unsubscribe { subscription });
             }
@@ -163,7 +164,7 @@ impl<R: Copy> Subscriptions<R> {
     pub(crate) fn ended(&mut self, subscription: SubscriptionHandle) -> Option<(R, Ended)> {
         self.resume(subscription);
         let Subscription { role, state, .. } = self.handles.remove(subscription)?;
-        Some((role, if state == State::Leaving { Ended::Left } else { Ended::Lost }))
+        Some((role, if state == SubscriptionState::Leaving { Ended::Left } else { Ended::Lost }))
     }
 
     pub(crate) fn is_empty(&self) -> bool {

@@ -192,19 +192,19 @@ impl Server {
         self.close_if_drained(now);
     }
 
-    /// Whether a request waits for the layer above to [`bid`](Self::bid), [`elect`](Self::elect) or
+    /// Whether a request waits for the layer above to [`bid`](Self::bid), [`skip_claim`](Self::skip_claim) or
     /// [`reject`](Self::reject): not if it was abandoned meanwhile.
     pub fn is_waiting(&self, request: RequestHandle) -> bool {
         self.requests.is_deciding(request)
     }
 
     /// Runs a request at once, announcing so instead of waiting for a grant, if its client and method allow it
-    /// ([`Received::may_elect`](crate::Received::may_elect)); bids 1 otherwise.
+    /// ([`Received::may_skip_claim`](crate::Received::may_skip_claim)); bids 1 otherwise.
     ///
     /// Ignored unless the request waits for a bid.
-    pub fn elect(&mut self, now: Now, request: RequestHandle) {
+    pub fn skip_claim(&mut self, now: Now, request: RequestHandle) {
         let (requests, mut cx) = self.split(now);
-        requests.elect(&mut cx, request);
+        requests.skip_claim(&mut cx, request);
         self.close_if_drained(now);
     }
 
@@ -490,7 +490,7 @@ impl Engine for Server {
         self.close_if_drained(now);
     }
 
-    fn handle_untaken(&mut self, now: Now, subscription: SubscriptionHandle, mut frame: Frame) {
+    fn handle_misrouted(&mut self, now: Now, subscription: SubscriptionHandle, mut frame: Frame) {
         let Some((role, _)) = self.registry.role(subscription).filter(|_| !self.is_over()) else { return };
         let carries = role.carries;
         if !incoming::accept(&mut self.outputs, &mut frame, &self.config.limits.frame) {
@@ -499,9 +499,9 @@ impl Engine for Server {
         match (carries, frame) {
             (Carries::Requests, Frame::Request(request)) => {
                 let (requests, mut cx) = self.split(now);
-                requests.on_untaken(&mut cx, request);
+                requests.on_misrouted(&mut cx, request);
             }
-            (_, frame) => incoming::drop_frame(&mut self.outputs, &frame, Reason::Untaken),
+            (_, frame) => incoming::drop_frame(&mut self.outputs, &frame, Reason::Misrouted),
         }
     }
 

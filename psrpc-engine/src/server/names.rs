@@ -4,7 +4,7 @@ use alloc::string::ToString;
 
 use psrpc_proto::Channel;
 
-use super::role::{Carries, Role};
+use super::role::{Carries, ChannelRole};
 use crate::core::map::{HashKeys, Map};
 use crate::error::RegisterError;
 use crate::wire::route::Route;
@@ -12,10 +12,10 @@ use crate::wire::route::Route;
 /// The names that are taken. Nothing is kept of a route but where to find it: `route_of` gives it.
 pub(super) struct Names {
     /// Request channels, by legacy name.
-    legacy: Map<Role>,
+    legacy: Map<ChannelRole>,
     /// What uses a NATS subject, by the name of that: no more than the methods of the service. All of them subscribe to it
     /// in the same way, since on NATS two ways do not mix.
-    subjects: Map<Role>,
+    subjects: Map<ChannelRole>,
     keys: HashKeys,
 }
 
@@ -31,8 +31,8 @@ impl Names {
     /// Takes the names of the route whose requests `role` carries.
     pub(super) fn claim<'a>(
         &mut self,
-        role: Role,
-        route_of: impl Fn(Role) -> &'a Route,
+        role: ChannelRole,
+        route_of: impl Fn(ChannelRole) -> &'a Route,
     ) -> Result<(), RegisterError> {
         let route = route_of(role);
         let requests = route.requests();
@@ -44,7 +44,7 @@ impl Names {
                 conflict(route, other, requests.legacy())
             });
         }
-        let same_local = |other: Role, of: &Route| {
+        let same_local = |other: ChannelRole, of: &Route| {
             other.carries == Carries::Requests && of.requests().local() == requests.local()
         };
         if let Some(other) = self.user(requests, &route_of, same_local) {
@@ -52,7 +52,7 @@ impl Names {
         }
         for used in role.uses(route) {
             let (channel, kind) = used.subject(route);
-            let other_kind = |other: Role, of: &Route| other.subject(of).1 != kind;
+            let other_kind = |other: ChannelRole, of: &Route| other.subject(of).1 != kind;
             if let Some(other) = self.user(channel, &route_of, other_kind) {
                 return Err(conflict(route, other, channel.server()));
             }
@@ -66,7 +66,7 @@ impl Names {
     }
 
     /// Gives back the names of the route whose requests `role` carries.
-    pub(super) fn release<'a>(&mut self, role: Role, route_of: impl Fn(Role) -> &'a Route) {
+    pub(super) fn release<'a>(&mut self, role: ChannelRole, route_of: impl Fn(ChannelRole) -> &'a Route) {
         let route = route_of(role);
         self.legacy.remove(self.keys.hash(route.requests().legacy().as_bytes()), |known| *known == role);
         for used in role.uses(route) {
@@ -76,7 +76,11 @@ impl Names {
     }
 
     /// Whose requests have the legacy name of this channel.
-    pub(super) fn find<'a>(&self, requests: &Channel, route_of: impl Fn(Role) -> &'a Route) -> Option<Role> {
+    pub(super) fn find<'a>(
+        &self,
+        requests: &Channel,
+        route_of: impl Fn(ChannelRole) -> &'a Route,
+    ) -> Option<ChannelRole> {
         let hash = self.keys.hash(requests.legacy().as_bytes());
         self.legacy.get(hash, |role| route_of(*role).requests().legacy() == requests.legacy()).copied()
     }
@@ -85,11 +89,11 @@ impl Names {
     fn user<'a>(
         &self,
         channel: &Channel,
-        route_of: impl Fn(Role) -> &'a Route,
-        is_it: impl Fn(Role, &Route) -> bool,
+        route_of: impl Fn(ChannelRole) -> &'a Route,
+        is_it: impl Fn(ChannelRole, &Route) -> bool,
     ) -> Option<&'a Route> {
         let hash = self.keys.hash(channel.server().as_bytes());
-        let is_user = |user: &Role| {
+        let is_user = |user: &ChannelRole| {
             let route = route_of(*user);
             user.subject(route).0.server() == channel.server() && is_it(*user, route)
         };

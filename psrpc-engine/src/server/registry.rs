@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 use super::names::Names;
-use super::role::{Carries, Role};
+use super::role::{Carries, ChannelRole};
 use super::side::Outputs;
 use crate::core::budget::{Budget, Step};
 use crate::core::bus_error::BusError;
@@ -25,7 +25,7 @@ use crate::wire::route::Route;
 /// then is the layer above told, also of a failure: what it registers next does not find them taken.
 pub(super) struct Registry {
     registrations: Handles<Registration>,
-    subscriptions: Subscriptions<Role>,
+    subscriptions: Subscriptions<ChannelRole>,
     names: Names,
 }
 
@@ -39,13 +39,13 @@ struct Registration {
     in_flight: usize,
     /// The streams whose handlers are not done.
     streams: Vec<StreamHandle>,
-    state: State,
+    state: RegistrationState,
     /// Why it did not come to serve.
     refused: Option<BusError>,
 }
 
 #[derive(PartialEq, Eq)]
-enum State {
+enum RegistrationState {
     /// So many subscriptions are not live yet.
     Joining {
         missing: u32,
@@ -71,20 +71,21 @@ impl Registry {
     ) -> Result<RegistrationHandle, RegisterError> {
         let registration = self.registrations.next().into();
         let Self { registrations, subscriptions, names } = self;
-        let route_of = |role: Role| match role.registration == registration {
+        let route_of = |role: ChannelRole| match role.registration == registration {
             true => &routes[role.route as usize],
             false => route_of(registrations, role),
         };
-        for (place, role) in Role::requests(registration, routes.len()).enumerate() {
+        for (place, role) in ChannelRole::requests(registration, routes.len()).enumerate() {
             if let Err(error) = names.claim(role, route_of) {
-                Role::requests(registration, place).for_each(|claimed| names.release(claimed, route_of));
+                ChannelRole::requests(registration, place)
+                    .for_each(|claimed| names.release(claimed, route_of));
                 return Err(error);
             }
         }
         let claimed = routes.iter().filter(|route| route.properties().require_claim).count();
         let (requests, grants) = (routes.len() as u32, claimed as u32);
         let mut handles = Vec::with_capacity(routes.len() + claimed);
-        for (role, route) in Role::requests(registration, routes.len()).zip(&routes) {
+        for (role, route) in ChannelRole::requests(registration, routes.len()).zip(&routes) {
             // Grants first: where nothing is confirmed in order, a grant must not overtake its subscription.
             for role in role.uses(route).rev() {
                 let (channel, kind) = role.subject(route);
@@ -99,7 +100,7 @@ impl Registry {
             grants,
             in_flight: 0,
             streams: Vec::new(),
-            state: State::Joining { missing },
+            state: RegistrationState::Joining { missing },
             refused: None,
         });
         if missing == 0 {
@@ -124,7 +125,7 @@ impl Registry {
     /// Gives up a registration. Its requests in flight go on.
     pub(super) fn deregister(&mut self, outputs: &mut Outputs, handle: RegistrationHandle) {
         let Some(registration) = self.registrations.get_mut(handle) else { return };
-        if let State::Joining { .. } = registration.state {
+        if let RegistrationState::Joining { .. } = registration.state {
             registration.refused = Some(BusError::new("deregistered before it was registered"));
         }
         self.leave(outputs, handle);
@@ -191,14 +192,16 @@ impl Registry {
     }
 
     /// What a subscription is for, and the route it serves.
-    pub(super) fn role(&self, subscription: SubscriptionHandle) -> Option<(Role, &Route)> {
+    pub(super) fn role(&self, subscription: SubscriptionHandle) -> Option<(ChannelRole, &Route)> {
         let role = self.subscriptions.role(subscription)?;
         Some((role, route_of(&self.registrations, role)))
     }
 
     /// Whether a registration is given up.
     pub(super) fn is_leaving(&self, handle: RegistrationHandle) -> bool {
-        self.registrations.get(handle).is_none_or(|registration| registration.state == State::Leaving)
+        self.registrations
+            .get(handle)
+            .is_none_or(|registration| registration.state == RegistrationState::Leaving)
     }
 
     pub(super) fn knows(&self, subscription: SubscriptionHandle) -> bool {
@@ -221,11 +224,11 @@ impl Registry {
     /// Notes that a subscription is live, and returns whether it was interrupted before.
     pub(super) fn on_live(&mut self, outputs: &mut Outputs, subscription: SubscriptionHandle) -> bool {
         let registration = match self.subscriptions.live(outputs, subscription) {
-            Some((Role { registration, .. }, Live::First)) => registration,
+            Some((ChannelRole { registration, .. }, Live::First)) => registration,
             Some((_, Live::Again)) => return true,
             None => return false,
         };
-        let Some(State::Joining { missing }) =
+        let Some(RegistrationState::Joining { missing }) =
             self.registrations.get_mut(registration).map(|found| &mut found.state)
         else {
             return false;
@@ -244,25 +247,26 @@ impl Registry {
         subscription: SubscriptionHandle,
         error: Option<BusError>,
     ) -> Option<RegistrationHandle> {
-        let (Role { registration: handle, carries, .. }, _) = self.subscriptions.ended(subscription)?;
+        let (ChannelRole { registration: handle, carries, .. }, _) =
+            self.subscriptions.ended(subscription)?;
         let registration = self.registrations.get_mut(handle)?;
         match carries {
             Carries::Requests => registration.requests = registration.requests.saturating_sub(1),
             Carries::Grants => registration.grants = registration.grants.saturating_sub(1),
         }
         match registration.state {
-            State::Joining { .. } => {
+            RegistrationState::Joining { .. } => {
                 let error = error.unwrap_or_else(|| BusError::new("the bus ended the subscription"));
                 registration.refused = Some(error);
                 self.leave(outputs, handle);
             }
-            State::Serving => {
+            RegistrationState::Serving => {
                 let routes = registration.routes.clone();
-                outputs.event(ServerEvent::Lost { registration: handle, routes });
+                outputs.event(ServerEvent::RegistrationLost { registration: handle, routes });
                 self.leave(outputs, handle);
                 return Some(handle);
             }
-            State::Leaving => self.leave_on(outputs, handle),
+            RegistrationState::Leaving => self.leave_on(outputs, handle),
         }
         None
     }
@@ -284,17 +288,17 @@ impl Registry {
 
     fn joined(&mut self, outputs: &mut Outputs, handle: RegistrationHandle) {
         if let Some(registration) = self.registrations.get_mut(handle) {
-            registration.state = State::Serving;
+            registration.state = RegistrationState::Serving;
             outputs.event(ServerEvent::Registered { registration: handle, result: Ok(()) });
         }
     }
 
     fn leave(&mut self, outputs: &mut Outputs, handle: RegistrationHandle) {
         let Some(registration) = self.registrations.get_mut(handle) else { return };
-        if registration.state == State::Leaving {
+        if registration.state == RegistrationState::Leaving {
             return;
         }
-        registration.state = State::Leaving;
+        registration.state = RegistrationState::Leaving;
         self.unsubscribe(outputs, handle, Carries::Requests);
         self.leave_on(outputs, handle);
     }
@@ -302,7 +306,10 @@ impl Registry {
     /// Takes a registration that leaves as far as it can go now.
     fn leave_on(&mut self, outputs: &mut Outputs, handle: RegistrationHandle) {
         let Some(registration) = self.registrations.get(handle) else { return };
-        if registration.state != State::Leaving || registration.requests > 0 || registration.in_flight > 0 {
+        if registration.state != RegistrationState::Leaving
+            || registration.requests > 0
+            || registration.in_flight > 0
+        {
             return;
         }
         self.unsubscribe(outputs, handle, Carries::Grants);
@@ -329,7 +336,7 @@ impl Registry {
     fn remove(&mut self, registration: RegistrationHandle) {
         let Self { registrations, names, .. } = self;
         let routes = registrations.get(registration).map_or(0, |registration| registration.routes.len());
-        for role in Role::requests(registration, routes) {
+        for role in ChannelRole::requests(registration, routes) {
             names.release(role, |role| route_of(registrations, role));
         }
         registrations.remove(registration);
@@ -337,7 +344,7 @@ impl Registry {
 }
 
 /// The route of a registration that is there.
-fn route_of(registrations: &Handles<Registration>, role: Role) -> &Route {
+fn route_of(registrations: &Handles<Registration>, role: ChannelRole) -> &Route {
     let registration = registrations.get(role.registration).expect("its names and subscriptions go first");
     &registration.routes[role.route as usize]
 }

@@ -32,8 +32,8 @@ use crate::core::time::{Expired, Expiry, NotExpired, WallTime};
 use crate::core::timers::TimerKind;
 use crate::event::{Received, ServerEvent};
 use crate::reason::{Dropped, Reason};
-use crate::stream::delivery::Delivery;
 use crate::stream::frames;
+use crate::stream::pending_message::PendingMessage;
 use crate::wire::outgoing::{self, TooLarge};
 use crate::wire::route::Route;
 
@@ -78,8 +78,8 @@ struct Pending {
     client: ClientChannels,
     opens: Option<Opened>,
     expiry: Expiry,
-    may_elect: bool,
-    state: State,
+    may_skip_claim: bool,
+    state: RequestState,
 }
 
 /// A stream that is open if its request is granted.
@@ -89,7 +89,7 @@ struct Opened {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum State {
+enum RequestState {
     /// The layer above decodes it and decides on a bid.
     Deciding,
     /// We bid, and wait for the client's grant.
@@ -132,7 +132,7 @@ impl Requests {
     }
 
     pub(super) fn is_deciding(&self, request: RequestHandle) -> bool {
-        self.state(request) == Some(State::Deciding)
+        self.state(request) == Some(RequestState::Deciding)
     }
 
     /// The id of a request in flight; empty when it is over.
@@ -149,7 +149,7 @@ impl Requests {
         };
         let Incoming { registration, route, request_id, client_id, opens, .. } = incoming;
         let request = self.in_flight.next();
-        let may_elect = incoming.skip_claim && route.may_elect();
+        let may_skip_claim = incoming.skip_claim && route.may_skip_claim();
         let client = self.channels(cx.config, &client_id);
         let opens_stream = opens.is_some();
         let opens = opens.map(|opening| {
@@ -157,8 +157,9 @@ impl Requests {
             Opened { opening, channel: stream_channel(cx.config, &client_id) }
         });
         self.busy += usize::from(!opens_stream);
-        let state = State::Deciding;
-        let pending = Pending { route: route.clone(), registration, client, opens, expiry, may_elect, state };
+        let state = RequestState::Deciding;
+        let pending =
+            Pending { route: route.clone(), registration, client, opens, expiry, may_skip_claim, state };
         let timer = cx.outputs.timers.arm(expiry.time(), TimerKind::Expiry, Owner::Request(request));
         self.in_flight.insert(vacancy, request_id.clone(), Some(timer), pending);
         cx.registry.hold(registration);
@@ -172,7 +173,7 @@ impl Requests {
             metadata: incoming.metadata,
             payload: incoming.payload,
             opens_stream,
-            may_elect,
+            may_skip_claim,
         }));
     }
 
@@ -247,7 +248,7 @@ impl Requests {
     }
 
     /// A request for a method that is not served here, which no other server gets to see.
-    pub(super) fn on_untaken(&mut self, cx: &mut Context<'_>, request: Request) {
+    pub(super) fn on_misrouted(&mut self, cx: &mut Context<'_>, request: Request) {
         let Request { request_id, client_id, expiry, .. } = request;
         let expired = cx.now.wall >= WallTime::from_unix_nanos(expiry) + cx.config.skew_allowance;
         if !request_id.is_empty() && !client_id.is_empty() && !expired {
@@ -255,7 +256,7 @@ impl Requests {
             let error = ErrorResponse::new(ErrorCode::Unimplemented, text);
             self.publish_refusal(cx, &client_id, request_id.clone(), error);
         }
-        cx.outputs.dropped(Dropped::of(Reason::Untaken, request_id, client_id));
+        cx.outputs.dropped(Dropped::of(Reason::Misrouted, request_id, client_id));
     }
 
     /// The client has given up a stream that is not open yet.
@@ -277,11 +278,13 @@ impl Requests {
         let ours = grant.server_id == cx.config.id;
         let canceled = cx.config.heeds_cancellation && grant.server_id.is_empty();
         match self.state(request) {
-            Some(State::Deciding | State::Bidding | State::Running) if canceled => {
+            Some(RequestState::Deciding | RequestState::Bidding | RequestState::Running) if canceled => {
                 self.abandon(cx, request, Reason::Canceled);
             }
-            Some(State::Bidding) if ours => self.run(cx, request),
-            Some(State::Deciding | State::Bidding) if !ours => self.abandon(cx, request, Reason::ClaimLost),
+            Some(RequestState::Bidding) if ours => self.run(cx, request),
+            Some(RequestState::Deciding | RequestState::Bidding) if !ours => {
+                self.abandon(cx, request, Reason::BidLost)
+            }
             _ => cx.outputs.dropped(Dropped::of(Reason::Late, grant.request_id, Text::EMPTY)),
         }
     }
@@ -291,9 +294,9 @@ impl Requests {
     pub(super) fn on_timeout(&mut self, cx: &mut Context<'_>, request: RequestHandle) {
         let Some(entry) = self.in_flight.timer_fired(request) else { return };
         let reason = match entry.state.state {
-            State::Deciding | State::Bidding => Reason::NotGranted,
-            State::Running => Reason::Overran,
-            State::Answered => return self.end(cx, request),
+            RequestState::Deciding | RequestState::Bidding => Reason::NotGranted,
+            RequestState::Running => Reason::Overran,
+            RequestState::Answered => return self.end(cx, request),
         };
         self.abandon(cx, request, reason);
     }
@@ -304,7 +307,7 @@ impl Requests {
 
     /// The bus did not take our bid, so no grant will come.
     pub(super) fn on_bid_failed(&mut self, cx: &mut Context<'_>, request: RequestHandle) {
-        if self.state(request) == Some(State::Bidding) {
+        if self.state(request) == Some(RequestState::Bidding) {
             self.abandon(cx, request, Reason::PublishFailed);
         }
     }
@@ -314,7 +317,7 @@ impl Requests {
         if !left {
             cx.outputs.dropped(Dropped::of(Reason::PublishFailed, self.id(request), Text::EMPTY));
         }
-        if self.state(request) == Some(State::Answered) {
+        if self.state(request) == Some(RequestState::Answered) {
             self.end(cx, request);
         }
     }
@@ -336,13 +339,13 @@ impl Requests {
             // It would end at once.
             return self.abandon(cx, request, Reason::Draining);
         }
-        pending.state = State::Bidding;
+        pending.state = RequestState::Bidding;
         self.publish_bid(cx, request, affinity, false);
     }
 
-    pub(super) fn elect(&mut self, cx: &mut Context<'_>, request: RequestHandle) {
+    pub(super) fn skip_claim(&mut self, cx: &mut Context<'_>, request: RequestHandle) {
         let Some(pending) = self.deciding(request) else { return };
-        if !pending.may_elect {
+        if !pending.may_skip_claim {
             return self.bid(cx, request, 1.0);
         }
         if pending.expiry.check(cx.now).is_ok() {
@@ -372,7 +375,7 @@ impl Requests {
         result: Result<Bytes, ErrorResponse>,
     ) {
         let Some(entry) = self.in_flight.get(request) else { return };
-        if entry.state.state != State::Running {
+        if entry.state.state != RequestState::Running {
             return;
         }
         // By the monotonic clock alone: a wall clock that jumps takes nothing from a handler that has started.
@@ -391,7 +394,7 @@ impl Requests {
     /// Abandons a request of a server that ends, and tells no registration.
     pub(super) fn drop_request(&mut self, outputs: &mut Outputs, request: RequestHandle, reason: Reason) {
         let settled = self.settle(outputs, request);
-        if settled.is_some_and(|(_, pending)| pending.state != State::Answered) {
+        if settled.is_some_and(|(_, pending)| pending.state != RequestState::Answered) {
             outputs.count(reason);
             outputs.event(ServerEvent::Abandoned { request, reason });
         }
@@ -404,13 +407,13 @@ impl Requests {
 
     // --- transitions -----------------------------------------------------------------------------------------
 
-    fn state(&self, request: RequestHandle) -> Option<State> {
+    fn state(&self, request: RequestHandle) -> Option<RequestState> {
         self.in_flight.get(request).map(|entry| entry.state.state)
     }
 
     fn deciding(&mut self, request: RequestHandle) -> Option<&mut Pending> {
         let pending = &mut self.in_flight.get_mut(request)?.state;
-        (pending.state == State::Deciding).then_some(pending)
+        (pending.state == RequestState::Deciding).then_some(pending)
     }
 
     /// Runs a request, unless it has expired by now.
@@ -443,7 +446,7 @@ impl Requests {
         let stream = streams.add(vacancy, stream_id, channel, ServedBy { registration, place });
         streams.opened(&mut cx, stream);
         cx.outputs.event(ServerEvent::Accepted { request, stream });
-        streams.acknowledge(&mut cx, Delivery { stream, request_id, sent_at, expiry });
+        streams.acknowledge(&mut cx, PendingMessage { stream, request_id, sent_at, expiry });
     }
 
     fn publish_bid(&self, cx: &mut Context<'_>, request: RequestHandle, affinity: f32, handling: bool) {
@@ -456,7 +459,7 @@ impl Requests {
 
     fn answer(&mut self, cx: &mut Context<'_>, request: RequestHandle, result: Result<Bytes, ErrorResponse>) {
         let Some(entry) = self.in_flight.get_mut(request) else { return };
-        entry.state.state = State::Answered;
+        entry.state.state = RequestState::Answered;
         self.busy -= 1;
         publish_response(cx, Publish::Response(request), &entry.state.client, entry.id.clone(), result);
     }
@@ -481,7 +484,7 @@ impl Requests {
             Some(Opened { opening, .. }) => {
                 self.openings.remove(self.keys.hash(opening.stream_id.as_bytes()), |known| *known == request);
             }
-            None => self.busy -= usize::from(pending.state != State::Answered),
+            None => self.busy -= usize::from(pending.state != RequestState::Answered),
         }
         Some((id, pending))
     }
@@ -523,7 +526,7 @@ fn refuse_stream(cx: &mut Context<'_>, stream_id: Text, channel: &Channel, cause
 
 /// Starts the handler, which takes the proof that the request has not expired (invariant I3).
 fn start(outputs: &mut Outputs, handle: RequestHandle, pending: &mut Pending, _: NotExpired) {
-    pending.state = State::Running;
+    pending.state = RequestState::Running;
     outputs.event(ServerEvent::Run { request: handle });
 }
 

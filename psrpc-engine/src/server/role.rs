@@ -8,7 +8,7 @@ use crate::wire::route::Route;
 
 /// What a subscription of a server is for.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) struct Role {
+pub(super) struct ChannelRole {
     pub(super) registration: RegistrationHandle,
     pub(super) carries: Carries,
     /// The place of its route.
@@ -22,7 +22,7 @@ pub(super) enum Carries {
     Grants,
 }
 
-impl Role {
+impl ChannelRole {
     /// For the requests of each of so many routes of a registration.
     pub(super) fn requests(registration: RegistrationHandle, routes: usize) -> impl Iterator<Item = Self> {
         (0..routes as u32).map(move |route| Self { registration, carries: Carries::Requests, route })

@@ -8,8 +8,8 @@ use psrpc_proto::{ErrorResponse, IdGenerator};
 
 use super::Streams;
 use super::context::{Context, Rules};
-use super::delivery::Delivery;
 use super::frames::plain_close;
+use super::pending_message::PendingMessage;
 use super::side::{Side, SideOutputs};
 use crate::core::handle::{SendHandle, StreamHandle};
 use crate::core::time::Now;
@@ -61,14 +61,14 @@ impl<S: Side> StreamCommands<'_, S> {
     }
 
     /// Answers [`StreamEvent::Message`](crate::StreamEvent::Message): its consumer has it, and its sender may know.
-    pub fn accept(&mut self, now: Now, delivery: Delivery) {
+    pub fn accept(&mut self, now: Now, delivery: PendingMessage) {
         let (streams, mut cx) = self.at(now);
         streams.acknowledge(&mut cx, delivery);
     }
 
     /// Answers [`StreamEvent::Message`](crate::StreamEvent::Message): its consumer does not take it. With a cause, since it
     /// does not decode, the stream ends; without one its sender hears nothing.
-    pub fn reject(&mut self, now: Now, delivery: Delivery, cause: Option<ErrorResponse>) {
+    pub fn reject(&mut self, now: Now, delivery: PendingMessage, cause: Option<ErrorResponse>) {
         let (streams, mut cx) = self.at(now);
         streams.reject(&mut cx, delivery, cause);
     }

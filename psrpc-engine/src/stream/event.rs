@@ -4,7 +4,7 @@ use alloc::boxed::Box;
 
 use bytes::Bytes;
 
-use super::delivery::Delivery;
+use super::pending_message::PendingMessage;
 use crate::core::handle::{SendHandle, StreamHandle};
 use crate::error::Failure;
 
@@ -16,7 +16,7 @@ pub enum StreamEvent {
     /// [`reject`](crate::StreamCommands::reject).
     Message {
         /// What it is accepted or rejected by.
-        delivery: Delivery,
+        delivery: PendingMessage,
         /// The user's message, encoded.
         payload: Bytes,
     },

@@ -10,9 +10,9 @@
 
 pub(crate) mod commands;
 pub(crate) mod context;
-pub(crate) mod delivery;
 pub(crate) mod event;
 pub(crate) mod frames;
+pub(crate) mod pending_message;
 pub(crate) mod sends;
 pub(crate) mod side;
 
@@ -24,9 +24,9 @@ use bytes::Bytes;
 use psrpc_proto::{Channel, ErrorCode, ErrorResponse, Frame, Stream, StreamBody, Text};
 
 use self::context::{Context, Rules};
-use self::delivery::Delivery;
 use self::event::StreamEvent;
 use self::frames::{frame, publish_close, slow_consumer};
+use self::pending_message::PendingMessage;
 use self::sends::{Sends, StreamTimer};
 use self::side::{Side, SideOutputs};
 use crate::config::SlowConsumer;
@@ -216,7 +216,7 @@ impl<S: Side> Streams<S> {
             Admission::Full => return cx.outputs.dropped(drop(Reason::MessagesFull)),
         }
         state.unread += 1;
-        let delivery = Delivery { stream, request_id, sent_at, expiry };
+        let delivery = PendingMessage { stream, request_id, sent_at, expiry };
         cx.outputs.event(StreamEvent::Message { delivery, payload }.into());
     }
 
@@ -338,8 +338,8 @@ impl<S: Side> Streams<S> {
     }
 
     /// The consumer has what was sent: its sender may know.
-    pub(crate) fn acknowledge(&mut self, cx: &mut Context<'_, S>, delivery: Delivery) {
-        let Delivery { stream, request_id, sent_at, expiry } = delivery;
+    pub(crate) fn acknowledge(&mut self, cx: &mut Context<'_, S>, delivery: PendingMessage) {
+        let PendingMessage { stream, request_id, sent_at, expiry } = delivery;
         let Some(entry) = self.in_flight.get_mut(stream).filter(|entry| !entry.state.ended) else { return };
         entry.state.acks += 1;
         let stream_id = entry.id.clone();
@@ -351,10 +351,10 @@ impl<S: Side> Streams<S> {
     pub(crate) fn reject(
         &mut self,
         cx: &mut Context<'_, S>,
-        delivery: Delivery,
+        delivery: PendingMessage,
         cause: Option<ErrorResponse>,
     ) {
-        let Delivery { stream, request_id, .. } = delivery;
+        let PendingMessage { stream, request_id, .. } = delivery;
         self.taken(stream);
         let Some(entry) = self.in_flight.get(stream) else { return };
         let reason = if cause.is_some() { Reason::MalformedMessage } else { Reason::Refused };

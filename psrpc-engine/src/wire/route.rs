@@ -120,7 +120,7 @@ impl Route {
     }
 
     /// Whether a server may run a call without a grant: of a queue it alone has seen it (PROTOCOL section 5).
-    pub(crate) fn may_elect(&self) -> bool {
+    pub(crate) fn may_skip_claim(&self) -> bool {
         self.is_queue() && self.0.properties.require_claim
     }
 

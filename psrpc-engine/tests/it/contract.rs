@@ -180,7 +180,7 @@ enum ServerStep {
     Pass(Passing),
     Request { method: u8, id: u8, client: u8, timeout: i64, age: i64, skip: bool },
     Bid(Index, f32),
-    Elect(Index),
+    SkipClaim(Index),
     Reject(Index),
     Respond(Index, bool),
     Grant { method: u8, id: u8, server: u8 },
@@ -198,7 +198,7 @@ fn server_steps() -> impl Strategy<Value = Vec<ServerStep>> {
             |(method, id, client, timeout, age, skip)| ServerStep::Request { method, id, client, timeout, age, skip }
         ),
         20 => (any::<Index>(), affinities).prop_map(|(index, affinity)| ServerStep::Bid(index, affinity)),
-        5 => any::<Index>().prop_map(ServerStep::Elect),
+        5 => any::<Index>().prop_map(ServerStep::SkipClaim),
         3 => any::<Index>().prop_map(ServerStep::Reject),
         15 => any::<(Index, bool)>().prop_map(|(index, ok)| ServerStep::Respond(index, ok)),
         15 => (0..2u8, 0..12u8, 0..3u8)
@@ -255,9 +255,9 @@ fn run_server(steps: &[ServerStep]) -> String {
                     run.engine.bid(run.now, request, *affinity);
                 }
             }
-            ServerStep::Elect(index) => {
+            ServerStep::SkipClaim(index) => {
                 if let Some(request) = Run::<Server>::pick(&requests, index) {
-                    run.engine.elect(run.now, request);
+                    run.engine.skip_claim(run.now, request);
                 }
             }
             ServerStep::Reject(index) => {

@@ -25,12 +25,12 @@ fn oversleep(client: &mut Driven<Client>) {
     client.now = at(ms(3000));
 }
 
-/// Answers for the selection function, which is asked once, with this many claims.
-fn choose(client: &mut Driven<Client>, claims: usize, choice: Result<Option<&str>, ErrorResponse>) {
+/// Answers for the selection function, which is asked once, with this many bids.
+fn choose(client: &mut Driven<Client>, bids: usize, choice: Result<Option<&str>, ErrorResponse>) {
     let asked: Vec<_> =
         client.events().into_iter().filter(|event| !matches!(event, ClientEvent::Dropped(_))).collect();
-    let [ClientEvent::Select { call, claims: seen }] = &asked[..] else { panic!("{asked:?}") };
-    assert_eq!(seen.len(), claims);
+    let [ClientEvent::Select { call, bids: seen }] = &asked[..] else { panic!("{asked:?}") };
+    assert_eq!(seen.len(), bids);
     client.engine.select(client.now, *call, choice.map(|server| server.map(Into::into)));
     client.drain();
 }

@@ -35,12 +35,12 @@ impl Multi for Driven<Client> {
         let (mut answers, mut end) = (Vec::new(), None);
         for event in self.events() {
             match event {
-                ClientEvent::Answer { server_id, result, .. } => {
+                ClientEvent::Response { server_id, result, .. } => {
                     assert!(end.is_none(), "nothing comes after the end");
                     let result = result.map(|payload| String::from_utf8(payload.to_vec()).unwrap());
                     answers.push((server_id.to_string(), result.map_err(|error| error.code)));
                 }
-                ClientEvent::AllAnswered { outcome, .. } => {
+                ClientEvent::MultiEnded { outcome, .. } => {
                     assert!(end.replace(outcome).is_none(), "a multi call ends once");
                 }
                 _ => {}
@@ -100,7 +100,7 @@ fn a_server_answers_once_and_by_its_name() {
     client.response(&request, "SRV_1", Ok("one"));
     client.response(&request, "SRV_1", Ok("again"));
     client.response(&request, "", Ok("nameless"));
-    assert_eq!(client.engine.counters().get(Reason::SecondAnswer), 1);
+    assert_eq!(client.engine.counters().get(Reason::SecondResponse), 1);
     assert_eq!(client.engine.counters().get(Reason::MissingId), 1);
     assert_eq!(client.given().0, [answer("SRV_1", "one")]);
 }
@@ -128,7 +128,7 @@ fn answers_are_bounded() {
         client.response(&request, server, Ok("here"));
     }
     assert_eq!(client.given().0.len(), 2);
-    assert_eq!(client.engine.counters().get(Reason::AnswersFull), 1);
+    assert_eq!(client.engine.counters().get(Reason::ResponsesFull), 1);
 }
 
 #[test]

@@ -217,7 +217,7 @@ fn a_lost_subscription_takes_its_registration_with_it() {
     let lost = server.subscription("Hats|Fit|RCLAIM");
     server.engine.handle_unsubscribed(server.now, lost);
     server.drain();
-    assert!(matches!(server.events()[..], [ServerEvent::Lost { .. }]));
+    assert!(matches!(server.events()[..], [ServerEvent::RegistrationLost { .. }]));
     server.confirm_unsubscribed();
     assert!(matches!(server.events()[..], [ServerEvent::Deregistered { .. }]));
     server.accept("Pick", "REQ_1", SECOND);
@@ -564,7 +564,10 @@ fn an_interrupted_subscription_that_is_lost_takes_its_registration_with_it() {
     server.engine.handle_subscribed(server.now, lost, Err(BusError::new("not allowed")));
     server.drain();
     let events = server.events();
-    assert!(matches!(events[..], [ServerEvent::Lost { .. }, ServerEvent::Deregistered { .. }]), "{events:?}");
+    assert!(
+        matches!(events[..], [ServerEvent::RegistrationLost { .. }, ServerEvent::Deregistered { .. }]),
+        "{events:?}"
+    );
     assert_eq!(interruption(&server), None);
 }
 

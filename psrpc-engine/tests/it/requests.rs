@@ -64,7 +64,7 @@ fn a_request_granted_elsewhere_is_abandoned() {
     let request = server.accept("Pick", "REQ_1", SECOND);
     server.bid(request, 0.5);
     server.grant("Pick", "REQ_1", "SRV_2");
-    assert_eq!(server.fates(), [Fate::Abandoned(Reason::ClaimLost)]);
+    assert_eq!(server.fates(), [Fate::Abandoned(Reason::BidLost)]);
     server.grant("Pick", "REQ_1", "SRV_1");
     assert!(server.fates().is_empty(), "it does not come back");
 }
@@ -223,8 +223,8 @@ fn an_elected_request_is_announced_and_runs_without_a_grant() {
     let request = Request { skip_claim: true, ..server.a_request("REQ_1", SECOND) };
     server.frame("Hats|Fit|REQ", Frame::Request(request));
     let received = server.received();
-    assert!(received[0].may_elect);
-    server.engine.elect(server.now, received[0].request);
+    assert!(received[0].may_skip_claim);
+    server.engine.skip_claim(server.now, received[0].request);
     server.drain();
     assert!(matches!(&server.frames()[..], [(_, Frame::ClaimRequest(claim))] if claim.handling));
     assert_eq!(server.fates(), [Fate::Run]);
@@ -238,7 +238,7 @@ fn an_elected_request_is_announced_even_if_it_is_answered_before_a_frame_could_l
     let request = Request { skip_claim: true, ..server.a_request("REQ_1", SECOND) };
     server.frame("Hats|Fit|REQ", Frame::Request(request));
     let request = server.received()[0].request;
-    server.engine.elect(server.now, request);
+    server.engine.skip_claim(server.now, request);
     server.respond(request);
     let frames = server.frames();
     assert!(
@@ -255,9 +255,9 @@ fn a_request_that_does_not_allow_it_is_bid_for_instead_of_elected() {
     let request = Request { skip_claim: true, ..server.a_request("REQ_2", SECOND) };
     server.frame("Hats|Pick|REQ", Frame::Request(request));
     let affinity = server.received();
-    assert!(!affinity[0].may_elect, "only queue methods have it");
+    assert!(!affinity[0].may_skip_claim, "only queue methods have it");
     for request in [queue, affinity[0].request] {
-        server.engine.elect(server.now, request);
+        server.engine.skip_claim(server.now, request);
         server.drain();
         assert!(matches!(&server.frames()[..], [(_, Frame::ClaimRequest(claim))] if !claim.handling));
         assert!(server.fates().is_empty());
@@ -415,7 +415,7 @@ fn commands_for_a_request_that_is_over_or_elsewhere_do_nothing() {
     server.events();
     server.bid(request, 1.0);
     server.respond(request);
-    server.engine.elect(server.now, request);
+    server.engine.skip_claim(server.now, request);
     server.engine.reject(server.now, request, ErrorResponse::new(ErrorCode::Internal, "x"));
     assert!(is_idle(&mut server.engine));
 }
@@ -529,7 +529,7 @@ fn a_request_that_nobody_else_gets_is_answered_for_a_method_that_is_not_served()
     let mut server = server();
     let beside = server.subscription("Hats|Fit|REQ");
     let request = server.a_request("REQ_1", SECOND);
-    server.engine.handle_untaken(server.now, beside, Frame::Request(request.clone()));
+    server.engine.handle_misrouted(server.now, beside, Frame::Request(request.clone()));
     server.drain();
     let frames = server.frames();
     let error = ErrorResponse::new(ErrorCode::Unimplemented, "method is not implemented");
@@ -538,7 +538,7 @@ fn a_request_that_nobody_else_gets_is_answered_for_a_method_that_is_not_served()
             if channel == "Hats|CLI_1|RES" && response.request_id == "REQ_1" && response.result == Err(error)),
         "{frames:?}"
     );
-    assert_eq!(server.fates(), [Fate::Dropped(Reason::Untaken)]);
+    assert_eq!(server.fates(), [Fate::Dropped(Reason::Misrouted)]);
     // What is over, or no request, or beside another kind of channel, is not answered.
     let expired = Request { expiry: EPOCH, ..request.clone() };
     let nameless = Request { client_id: "".into(), ..request.clone() };
@@ -549,10 +549,10 @@ fn a_request_that_nobody_else_gets_is_answered_for_a_method_that_is_not_served()
         (beside, Frame::ClaimResponse(ClaimResponse::default())),
         (grants, Frame::Request(request)),
     ] {
-        server.engine.handle_untaken(server.now, beside, frame);
+        server.engine.handle_misrouted(server.now, beside, frame);
         server.drain();
         assert!(server.frames().is_empty());
-        assert_eq!(server.fates(), [Fate::Dropped(Reason::Untaken)]);
+        assert_eq!(server.fates(), [Fate::Dropped(Reason::Misrouted)]);
     }
 }
 

@@ -183,7 +183,7 @@ fn a_client_that_is_abandoned_fails_what_it_has_and_what_comes_later() {
     client.events();
     client.engine.abandon(client.now);
     let ended = |event: &ClientEvent| match event {
-        ClientEvent::AllAnswered { outcome: Err(failure), .. } => failure.reason == Reason::RuntimeEnded,
+        ClientEvent::MultiEnded { outcome: Err(failure), .. } => failure.reason == Reason::RuntimeEnded,
         ClientEvent::Unsubscribed { subscription, error: Some(failure) } => {
             *subscription == news && failure.reason == Reason::RuntimeEnded
         }

@@ -1,7 +1,7 @@
 //! Every recorded selection of Go, through the engine, in virtual time.
 
 use psrpc_engine::proto::{ErrorCode, ErrorResponse, Text};
-use psrpc_engine::{Call, Claim, Client, ClientEvent, Selection};
+use psrpc_engine::{Bid, Call, Client, ClientEvent, Selection};
 use psrpc_vectors::{SelectionEvent, SelectionRow};
 
 use crate::fixture::{AFFINITY, Driven, ms, route};
@@ -17,7 +17,7 @@ const DEVIATIONS: &[(&str, Outcome)] = &[
         "the same server bids twice: both count",
         Outcome::Error("unavailable", "no servers available (received 1 responses)", 60),
     ),
-    ("drawn 7", Outcome::Error("not_found", "the function had no claims", 50)),
+    ("drawn 7", Outcome::Error("not_found", "the function had no bids", 50)),
     ("drawn 25", Outcome::Error("unavailable", "no servers available (received 2 responses)", 65)),
     // An empty server id is dropped.
     (
@@ -58,12 +58,12 @@ fn every_selection_ends_as_recorded_or_as_named_here() {
             Some((what, expected)) => assert_eq!(outcome, owned(expected), "{what}"),
             None => {
                 check(row, &outcome);
-                if let Some(claims) = asked {
+                if let Some(bids) = asked {
                     let saw = row.result.selection_func_saw.iter();
                     let saw: Vec<_> = saw
-                        .map(|saw| Claim { server_id: saw.server.as_str().into(), affinity: saw.affinity })
+                        .map(|saw| Bid { server_id: saw.server.as_str().into(), affinity: saw.affinity })
                         .collect();
-                    assert_eq!(claims, saw, "{}", row.what);
+                    assert_eq!(bids, saw, "{}", row.what);
                 }
             }
         }
@@ -102,8 +102,8 @@ fn check(row: &SelectionRow, outcome: &Outcome<String>) {
     );
 }
 
-/// Runs a selection; gives how it ended, and the claims that the selection function saw if it was asked.
-fn select(row: &SelectionRow) -> (Outcome<String>, Option<Vec<Claim>>) {
+/// Runs a selection; gives how it ended, and the bids that the selection function saw if it was asked.
+fn select(row: &SelectionRow) -> (Outcome<String>, Option<Vec<Bid>>) {
     let options = &row.options;
     let selection = Selection {
         minimum_affinity: Some(options.minimum),
@@ -147,17 +147,17 @@ fn select(row: &SelectionRow) -> (Outcome<String>, Option<Vec<Claim>>) {
 fn look(
     client: &mut Driven<Client>,
     at: u64,
-    asked: &mut Option<Vec<Claim>>,
+    asked: &mut Option<Vec<Bid>>,
     ended: &mut Option<Outcome<String>>,
     call: psrpc_engine::CallHandle,
     function: &str,
 ) {
     for event in client.events() {
         match event {
-            ClientEvent::Select { claims, .. } => {
+            ClientEvent::Select { bids, .. } => {
                 assert!(asked.is_none(), "asked once");
-                client.engine.select(client.now, call, choose(function, &claims));
-                *asked = Some(claims);
+                client.engine.select(client.now, call, choose(function, &bids));
+                *asked = Some(bids);
                 client.drain();
                 return look(client, at, asked, ended, call, function);
             }
@@ -179,12 +179,12 @@ fn look(
     }
 }
 
-fn choose(function: &str, claims: &[Claim]) -> Result<Option<Text>, ErrorResponse> {
-    let lowest = || claims.iter().min_by(|a, b| a.affinity.total_cmp(&b.affinity));
+fn choose(function: &str, bids: &[Bid]) -> Result<Option<Text>, ErrorResponse> {
+    let lowest = || bids.iter().min_by(|a, b| a.affinity.total_cmp(&b.affinity));
     let chosen = match function {
         "lowest" => lowest(),
-        "first" => claims.first(),
-        "last" => claims.last(),
+        "first" => bids.first(),
+        "last" => bids.last(),
         "nothing" => return Ok(None),
         "fail" => {
             return Err(ErrorResponse::new(ErrorCode::ResourceExhausted, "the function said no"));
@@ -193,7 +193,7 @@ fn choose(function: &str, claims: &[Claim]) -> Result<Option<Text>, ErrorRespons
     };
     match chosen {
         Some(claim) => Ok(Some(claim.server_id.clone())),
-        None => Err(ErrorResponse::new(ErrorCode::NotFound, "the function had no claims")),
+        None => Err(ErrorResponse::new(ErrorCode::NotFound, "the function had no bids")),
     }
 }
 

@@ -4,7 +4,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use psrpc_tokio::bus::{Accepted, Bus, Full, Offer, Sink, Subscription, Wakes};
+use psrpc_tokio::bus::{Accepted, Bus, Full, Offer, Sink, Subscription, WakeList};
 use psrpc_tokio::proto::{Channel, Frame};
 use psrpc_tokio::*;
 
@@ -118,12 +118,12 @@ impl HandBus {
 }
 
 impl Bus for HandBus {
-    fn publish(&self, offer: Offer<'_>, _: &mut Wakes) -> Result<Accepted, Full> {
+    fn publish(&self, offer: Offer<'_>, _: &mut WakeList) -> Result<Accepted, Full> {
         drop(offer.take());
         Ok(Accepted::Done(None))
     }
 
-    fn subscribe(&self, _: &Channel, _: SubscriptionKind, sink: Sink, wakes: &mut Wakes) -> Subscription {
+    fn subscribe(&self, _: &Channel, _: SubscriptionKind, sink: Sink, wakes: &mut WakeList) -> Subscription {
         sink.live(wakes);
         self.0.lock().unwrap().push(sink);
         Subscription::new(|| ())

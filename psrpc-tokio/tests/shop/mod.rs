@@ -84,10 +84,10 @@ pub fn text(message: &str) -> String {
 }
 
 /// All answers, the messages or the errors' texts.
-pub async fn all(mut answers: Answers<String>) -> Vec<String> {
+pub async fn all(mut answers: Responses<String>) -> Vec<String> {
     let mut all = Vec::new();
     while let Some(answer) = answers.next().await {
-        all.push(answer.map_or_else(|error| error.to_string(), Answer::into_message));
+        all.push(answer.map_or_else(|error| error.to_string(), Response::into_message));
     }
     all
 }

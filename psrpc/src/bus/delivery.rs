@@ -12,7 +12,7 @@ pub enum Delivery {
     Frame(Frame),
     /// A frame for a channel that nobody here subscribed to, which the bus handed to this queue subscription's member of
     /// the queue, and to no other.
-    Untaken(Frame),
+    Misrouted(Frame),
     /// Frames may be missing here; how many, where that is known.
     Gap(Option<u64>),
     /// A live subscription is interrupted: frames may be lost until it is [live](Self::Live) again.

@@ -9,7 +9,7 @@ use psrpc_engine::{BusError, WallTime};
 #[non_exhaustive]
 pub enum BusEvent {
     /// The connection was lost. The bus tries to connect again.
-    Lost {
+    ConnectionLost {
         /// When, by the clock on the wall.
         since: WallTime,
         /// Why, in the words of the server or of the operating system.
@@ -50,7 +50,7 @@ pub enum BusEvent {
     },
     /// The bus handed frames of a queue to this process that nobody here takes. No other member of the queue gets them. On
     /// NATS the queue-routed methods of a service share one queue, and the queue subscriptions to its updates are in it too.
-    Untaken {
+    Misrouted {
         /// The channel of the last one.
         channel: String,
         /// How many, since the last event of this kind.
@@ -76,8 +76,8 @@ impl BusEvent {
                 BusEvent::Dropped { channel: last_channel, count: more },
             )
             | (
-                BusEvent::Untaken { channel, count },
-                BusEvent::Untaken { channel: last_channel, count: more },
+                BusEvent::Misrouted { channel, count },
+                BusEvent::Misrouted { channel: last_channel, count: more },
             ) => {
                 channel.clone_from(last_channel);
                 *count = count.saturating_add(*more);

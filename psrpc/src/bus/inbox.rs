@@ -44,7 +44,7 @@ mod tests {
     use psrpc_engine::proto::{Any, Frame};
 
     use super::*;
-    use crate::bus::Wakes;
+    use crate::bus::WakeList;
     use crate::sync::Mutex;
 
     fn frame(number: u8) -> Frame {
@@ -68,17 +68,17 @@ mod tests {
     #[test]
     fn the_newest_frames_are_lost_and_a_gap_stands_in_their_place() {
         let (sink, mut inbox) = Inbox::new(2);
-        (1..=4).for_each(|number| sink.deliver(frame(number), &mut Wakes::new()));
+        (1..=4).for_each(|number| sink.deliver(frame(number), &mut WakeList::new()));
         assert_eq!(arrived(&mut inbox), [1, 2, -2]);
-        (5..=7).for_each(|number| sink.deliver(frame(number), &mut Wakes::new()));
+        (5..=7).for_each(|number| sink.deliver(frame(number), &mut WakeList::new()));
         assert_eq!(arrived(&mut inbox), [5, 6, -1]);
     }
 
     #[test]
     fn gaps_of_any_size_are_one_of_the_largest_size_there_is() {
         let (sink, mut inbox) = Inbox::new(2);
-        sink.gap(Some(u64::MAX), &mut Wakes::new());
-        sink.gap(Some(u64::MAX), &mut Wakes::new());
+        sink.gap(Some(u64::MAX), &mut WakeList::new());
+        sink.gap(Some(u64::MAX), &mut WakeList::new());
         let polled = Pin::new(&mut inbox).poll_next(&mut Context::from_waker(Waker::noop()));
         assert!(matches!(polled, Poll::Ready(Some(Delivery::Gap(Some(u64::MAX))))));
     }
@@ -87,9 +87,9 @@ mod tests {
     fn each_place_where_frames_are_missing_has_a_gap_of_its_own() {
         let (sink, mut inbox) = Inbox::new(2);
         let mut cx = Context::from_waker(Waker::noop());
-        (1..=3).for_each(|number| sink.deliver(frame(number), &mut Wakes::new()));
+        (1..=3).for_each(|number| sink.deliver(frame(number), &mut WakeList::new()));
         assert!(Pin::new(&mut inbox).poll_next(&mut cx).is_ready());
-        (4..=6).for_each(|number| sink.deliver(frame(number), &mut Wakes::new()));
+        (4..=6).for_each(|number| sink.deliver(frame(number), &mut WakeList::new()));
         assert_eq!(arrived(&mut inbox), [2, -1, 4, -2]);
     }
 
@@ -97,8 +97,8 @@ mod tests {
     fn a_subscription_that_is_behind_takes_no_room_from_others() {
         let mailbox = Arc::new(Mailbox::default());
         let (slow, fast) = (Sink::into_mailbox(&mailbox, 1, None), Sink::into_mailbox(&mailbox, 1, None));
-        (1..=9).for_each(|number| slow.deliver(frame(number), &mut Wakes::new()));
-        fast.deliver(frame(10), &mut Wakes::new());
+        (1..=9).for_each(|number| slow.deliver(frame(number), &mut WakeList::new()));
+        fast.deliver(frame(10), &mut WakeList::new());
         assert_eq!(arrived(&mut Inbox(mailbox)), [1, -8, 10]);
     }
 
@@ -110,10 +110,10 @@ mod tests {
             Delivery::Ended(Some(error)) => sink.lock().unwrap().take().unwrap().fail(error, wakes),
             delivery => sink.lock().unwrap().as_ref().unwrap().put(delivery, wakes),
         });
-        let mut wakes = Wakes::new();
+        let mut wakes = WakeList::new();
         wrapper.live(&mut wakes);
         wrapper.deliver(frame(1), &mut wakes);
-        wrapper.untaken(frame(2), &mut wakes);
+        wrapper.misrouted(frame(2), &mut wakes);
         wrapper.gap(Some(3), &mut wakes);
         wrapper.interrupted(BusError::new("not now"), &mut wakes);
         wrapper.fail(BusError::new("gone"), &mut wakes);
@@ -121,7 +121,7 @@ mod tests {
         let mut next = || Pin::new(&mut inbox).poll_next(&mut cx);
         assert!(matches!(next(), Poll::Ready(Some(Delivery::Live))));
         assert!(matches!(next(), Poll::Ready(Some(Delivery::Frame(_)))));
-        assert!(matches!(next(), Poll::Ready(Some(Delivery::Untaken(_)))));
+        assert!(matches!(next(), Poll::Ready(Some(Delivery::Misrouted(_)))));
         assert!(matches!(next(), Poll::Ready(Some(Delivery::Gap(Some(3))))));
         assert!(matches!(next(), Poll::Ready(Some(Delivery::Interrupted(_)))));
         assert!(matches!(next(), Poll::Ready(Some(Delivery::Ended(Some(_))))));
@@ -131,7 +131,7 @@ mod tests {
     #[test]
     fn the_end_comes_after_all_that_was_delivered() {
         let (sink, mut inbox) = Inbox::new(2);
-        let mut wakes = Wakes::new();
+        let mut wakes = WakeList::new();
         sink.live(&mut wakes);
         sink.deliver(frame(1), &mut wakes);
         sink.fail(BusError::new("gone"), &mut wakes);

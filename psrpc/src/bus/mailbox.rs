@@ -9,7 +9,7 @@ use slab::Slab;
 
 use super::delivery::Delivery;
 use super::event::BusEvent;
-use super::wakes::Wakes;
+use super::wake_list::WakeList;
 use crate::sync::{Lock, LockGuard};
 use crate::waiting;
 
@@ -95,8 +95,8 @@ impl Mailbox {
         }
     }
 
-    /// Wakes the task, so that it looks at what changed elsewhere.
-    pub(crate) fn notify(&self, wakes: &mut Wakes) {
+    /// WakeList the task, so that it looks at what changed elsewhere.
+    pub(crate) fn notify(&self, wakes: &mut WakeList) {
         let mut waiting = self.0.lock();
         if !waiting.notified {
             waiting.notified = true;
@@ -106,20 +106,22 @@ impl Mailbox {
 
     /// Adds the result of a publish that the bus did not know at once.
     pub(crate) fn published(&self, published: Published) {
-        let mut wakes = Wakes::new();
+        let mut wakes = WakeList::new();
         let mut waiting = self.0.lock();
         waiting.items.push_back(Item::Published(published));
         wakes.extend(waiting.waker.take());
     }
 
     /// Adds an event of the bus.
-    pub(crate) fn put_event(&self, event: BusEvent, wakes: &mut Wakes) {
+    pub(crate) fn put_event(&self, event: BusEvent, wakes: &mut WakeList) {
         let mut waiting = self.0.lock();
         if waiting.events.iter_mut().any(|known| known.merge(&event)) {
             return;
         }
-        let is_status =
-            matches!(event, BusEvent::Lost { .. } | BusEvent::Reconnected { .. } | BusEvent::Stopped { .. });
+        let is_status = matches!(
+            event,
+            BusEvent::ConnectionLost { .. } | BusEvent::Reconnected { .. } | BusEvent::Stopped { .. }
+        );
         if waiting.events.len() < if is_status { 2 * EVENTS } else { EVENTS } {
             waiting.events.push_back(event);
             wakes.extend(waiting.waker.take());
@@ -139,16 +141,16 @@ impl Mailbox {
 
     /// Adds a delivery.
     #[inline]
-    pub(crate) fn put(&self, slot: usize, delivery: Delivery, wakes: &mut Wakes) {
+    pub(crate) fn put(&self, slot: usize, delivery: Delivery, wakes: &mut WakeList) {
         let mut waiting = self.0.lock();
         let subscriber = &mut waiting.subscribers[slot];
         match &delivery {
-            Delivery::Frame(_) | Delivery::Untaken(_) if subscriber.frames < subscriber.capacity => {
+            Delivery::Frame(_) | Delivery::Misrouted(_) if subscriber.frames < subscriber.capacity => {
                 subscriber.frames += 1;
                 subscriber.gap = None;
             }
             // Its frames fill the queue, so the task was woken when they came.
-            Delivery::Frame(_) | Delivery::Untaken(_) => return waiting.gap(slot, Some(1)),
+            Delivery::Frame(_) | Delivery::Misrouted(_) => return waiting.gap(slot, Some(1)),
             Delivery::Gap(lost) => {
                 waiting.gap(slot, *lost);
                 return wakes.extend(waiting.waker.take());
@@ -184,7 +186,7 @@ impl Waiting {
         self.taken += 1;
         let Item::Delivery(Recipient { slot, .. }, delivery) = item else { return };
         match delivery {
-            Delivery::Frame(_) | Delivery::Untaken(_) => self.subscribers[*slot].frames -= 1,
+            Delivery::Frame(_) | Delivery::Misrouted(_) => self.subscribers[*slot].frames -= 1,
             // Its slot is free for another from here on.
             Delivery::Ended(_) => drop(self.subscribers.remove(*slot)),
             Delivery::Live | Delivery::Gap(_) | Delivery::Interrupted(_) => {}

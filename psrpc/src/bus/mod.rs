@@ -5,7 +5,7 @@
 //! between a call and the bus.
 //!
 //! A client or server calls both under its own lock. Nothing that runs foreign code may happen there: tasks are woken later,
-//! by the [`Wakes`] that both are given. A bus keeps the same rule for its own lock, which [`Lock`] checks in debug builds.
+//! by the [`WakeList`] that both are given. A bus keeps the same rule for its own lock, which [`Lock`] checks in debug builds.
 
 mod delivery;
 mod event;
@@ -15,9 +15,9 @@ mod monitor;
 mod offer;
 mod publish;
 mod receipt;
+mod round_robin;
 mod sink;
-mod turns;
-mod wakes;
+mod wake_list;
 
 use std::fmt;
 use std::sync::Arc;
@@ -31,11 +31,11 @@ pub use self::event::BusEvent;
 pub use self::inbox::Inbox;
 pub use self::monitor::{Monitor, Status, Watcher};
 pub use self::offer::{Accepted, Full, Offer};
-pub use self::publish::{Publishing, publish};
+pub use self::publish::{PublishFuture, publish};
 pub use self::receipt::{Receipt, ReplyTo};
+pub use self::round_robin::RoundRobin;
 pub use self::sink::Sink;
-pub use self::turns::Turns;
-pub use self::wakes::Wakes;
+pub use self::wake_list::WakeList;
 pub use crate::sync::{Lock, LockGuard, assert_unlocked};
 
 /// A message bus.
@@ -66,13 +66,13 @@ pub trait Bus: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// [`Full`], before it has done any work, when the bus has no room for the frame now; [`poll_room`](Self::poll_room) tells
+    /// [`Full`], before it has done any work, when the bus has no room for the frame now; [`poll_ready`](Self::poll_ready) tells
     /// when to try again.
-    fn publish(&self, offer: Offer<'_>, wakes: &mut Wakes) -> Result<Accepted, Full>;
+    fn publish(&self, offer: Offer<'_>, wakes: &mut WakeList) -> Result<Accepted, Full>;
 
     /// Ready when [`publish`](Self::publish) has room; otherwise wakes the task once it has, and every other task that
     /// asked. A bus that is never full need not implement it; one that wraps another must pass it on.
-    fn poll_room(&self, _: &mut Context<'_>) -> Poll<()> {
+    fn poll_ready(&self, _: &mut Context<'_>) -> Poll<()> {
         Poll::Ready(())
     }
 
@@ -92,7 +92,7 @@ pub trait Bus: Send + Sync + 'static {
         channel: &Channel,
         kind: SubscriptionKind,
         sink: Sink,
-        wakes: &mut Wakes,
+        wakes: &mut WakeList,
     ) -> Subscription;
 
     /// Returns the monitor of the bus's connection; `None` if it has no connection that could be lost. A bus that wraps
@@ -132,12 +132,12 @@ impl BusId {
 }
 
 impl<B: Bus + ?Sized> Bus for Arc<B> {
-    fn publish(&self, offer: Offer<'_>, wakes: &mut Wakes) -> Result<Accepted, Full> {
+    fn publish(&self, offer: Offer<'_>, wakes: &mut WakeList) -> Result<Accepted, Full> {
         (**self).publish(offer, wakes)
     }
 
-    fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
-        (**self).poll_room(cx)
+    fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
+        (**self).poll_ready(cx)
     }
 
     fn subscribe(
@@ -145,7 +145,7 @@ impl<B: Bus + ?Sized> Bus for Arc<B> {
         channel: &Channel,
         kind: SubscriptionKind,
         sink: Sink,
-        wakes: &mut Wakes,
+        wakes: &mut WakeList,
     ) -> Subscription {
         (**self).subscribe(channel, kind, sink, wakes)
     }

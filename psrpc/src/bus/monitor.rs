@@ -11,7 +11,7 @@ use psrpc_engine::{BusError, WallTime};
 
 use super::event::BusEvent;
 use super::mailbox::Mailbox;
-use super::wakes::Wakes;
+use super::wake_list::WakeList;
 use crate::sync::Lock;
 
 /// How a bus is.
@@ -37,9 +37,9 @@ pub enum Status {
 /// How a bus is, and what happens to it: kept by a bus that has a connection, and watched by clients, servers and programs.
 /// Cheap to clone; all clones are one monitor.
 #[derive(Clone)]
-pub struct Monitor(Arc<Lock<State>>);
+pub struct Monitor(Arc<Lock<MonitorState>>);
 
-struct State {
+struct MonitorState {
     status: Status,
     watchers: Vec<Weak<Mailbox>>,
 }
@@ -47,7 +47,7 @@ struct State {
 impl Monitor {
     /// Returns the monitor of a bus that is connected.
     pub fn new() -> Self {
-        Self(Arc::new(Lock::new(State { status: Status::Connected, watchers: Vec::new() })))
+        Self(Arc::new(Lock::new(MonitorState { status: Status::Connected, watchers: Vec::new() })))
     }
 
     /// Returns how the bus is.
@@ -86,12 +86,12 @@ impl Monitor {
     }
 
     /// Tells an event to all who watch, and keeps the status. For the bus itself.
-    pub fn report(&self, event: BusEvent, wakes: &mut Wakes) {
+    pub fn report(&self, event: BusEvent, wakes: &mut WakeList) {
         let mut watchers = Vec::new();
         let mut state = self.0.lock();
         match &event {
             _ if matches!(state.status, Status::Stopped { .. }) => {}
-            BusEvent::Lost { since, cause } => {
+            BusEvent::ConnectionLost { since, cause } => {
                 state.status = Status::Reconnecting { since: *since, cause: cause.clone() };
             }
             BusEvent::Reconnected { .. } => state.status = Status::Connected,
@@ -147,7 +147,7 @@ mod tests {
     use super::*;
 
     fn lost() -> BusEvent {
-        BusEvent::Lost { since: WallTime::from_unix_nanos(7), cause: BusError::new("reset") }
+        BusEvent::ConnectionLost { since: WallTime::from_unix_nanos(7), cause: BusError::new("reset") }
     }
 
     fn refused(count: u64) -> BusEvent {
@@ -157,7 +157,7 @@ mod tests {
     #[test]
     fn the_status_follows_the_events_and_a_stopped_bus_stays_so() {
         let monitor = Monitor::new();
-        let report = |event| monitor.report(event, &mut Wakes::new());
+        let report = |event| monitor.report(event, &mut WakeList::new());
         assert!(matches!(monitor.status(), Status::Connected));
         report(lost());
         assert!(
@@ -177,15 +177,15 @@ mod tests {
     fn events_that_are_counted_become_one_and_a_watcher_that_is_behind_is_bounded() {
         let monitor = Monitor::new();
         let mut watcher = monitor.watch();
-        monitor.report(refused(1), &mut Wakes::new());
-        monitor.report(lost(), &mut Wakes::new());
-        monitor.report(refused(2), &mut Wakes::new());
+        monitor.report(refused(1), &mut WakeList::new());
+        monitor.report(lost(), &mut WakeList::new());
+        monitor.report(refused(2), &mut WakeList::new());
         let mut cx = Context::from_waker(Waker::noop());
         let mut next = || Pin::new(&mut watcher).poll_next(&mut cx);
         assert!(matches!(next(), Poll::Ready(Some(BusEvent::LockRefused { count: 3, .. }))));
-        assert!(matches!(next(), Poll::Ready(Some(BusEvent::Lost { .. }))));
+        assert!(matches!(next(), Poll::Ready(Some(BusEvent::ConnectionLost { .. }))));
         assert!(next().is_pending());
-        (0..1000).for_each(|_| monitor.report(lost(), &mut Wakes::new()));
+        (0..1000).for_each(|_| monitor.report(lost(), &mut WakeList::new()));
         let waiting = std::iter::from_fn(|| next().is_ready().then_some(())).count();
         assert_eq!(waiting, 128, "twice the room of other events");
     }

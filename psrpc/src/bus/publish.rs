@@ -1,4 +1,4 @@
-//! Publishing a frame without a client or a server.
+//! PublishFuture a frame without a client or a server.
 
 use std::fmt;
 use std::future::Future;
@@ -9,7 +9,7 @@ use std::task::{Context, Poll, Waker};
 use psrpc_engine::BusError;
 use psrpc_engine::proto::{Channel, Frame};
 
-use super::{Accepted, Bus, Offer, ReplyTo, Wakes};
+use super::{Accepted, Bus, Offer, ReplyTo, WakeList};
 use crate::sync::Lock;
 use crate::waiting;
 
@@ -21,17 +21,17 @@ use crate::waiting;
 /// # Errors
 ///
 /// What the bus said, when it could not publish the frame.
-pub fn publish<B: Bus + ?Sized>(bus: &B, channel: Channel, frame: Frame) -> Publishing<'_, B> {
-    Publishing { bus, state: State::Waiting(channel, frame) }
+pub fn publish<B: Bus + ?Sized>(bus: &B, channel: Channel, frame: Frame) -> PublishFuture<'_, B> {
+    PublishFuture { bus, state: PublishState::Waiting(channel, frame) }
 }
 
 /// A frame that is being published, made by [`publish`].
-pub struct Publishing<'a, B: ?Sized> {
+pub struct PublishFuture<'a, B: ?Sized> {
     bus: &'a B,
-    state: State,
+    state: PublishState,
 }
 
-enum State {
+enum PublishState {
     Waiting(Channel, Frame),
     Accepted(Arc<Lock<Slot>>),
 }
@@ -42,32 +42,32 @@ struct Slot {
     waker: Option<Waker>,
 }
 
-impl<B: Bus + ?Sized> Future for Publishing<'_, B> {
+impl<B: Bus + ?Sized> Future for PublishFuture<'_, B> {
     type Output = Result<Option<u64>, BusError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
         loop {
             match &this.state {
-                State::Waiting(channel, frame) => {
+                PublishState::Waiting(channel, frame) => {
                     let slot = Arc::new(Lock::new(Slot::default()));
                     let told = Arc::clone(&slot);
                     let reply_to = ReplyTo::new(move |result| {
-                        let mut wakes = Wakes::new();
+                        let mut wakes = WakeList::new();
                         let mut slot = told.lock();
                         slot.result = Some(result);
                         wakes.extend(slot.waker.take());
                     });
                     let offer = Offer::new(channel.clone(), frame.clone(), reply_to);
-                    match this.bus.publish(offer, &mut Wakes::new()) {
+                    match this.bus.publish(offer, &mut WakeList::new()) {
                         Ok(Accepted::Done(receivers)) => return Poll::Ready(Ok(receivers)),
                         Ok(Accepted::Failed(error)) => return Poll::Ready(Err(error)),
-                        Ok(Accepted::Later) => this.state = State::Accepted(slot),
-                        Err(super::Full) if this.bus.poll_room(cx).is_pending() => return Poll::Pending,
+                        Ok(Accepted::Later) => this.state = PublishState::Accepted(slot),
+                        Err(super::Full) if this.bus.poll_ready(cx).is_pending() => return Poll::Pending,
                         Err(super::Full) => {}
                     }
                 }
-                State::Accepted(slot) => {
+                PublishState::Accepted(slot) => {
                     let mut slot = slot.lock();
                     if let Some(result) = slot.result.take() {
                         return Poll::Ready(result);
@@ -82,8 +82,8 @@ impl<B: Bus + ?Sized> Future for Publishing<'_, B> {
     }
 }
 
-impl<B: ?Sized> fmt::Debug for Publishing<'_, B> {
+impl<B: ?Sized> fmt::Debug for PublishFuture<'_, B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Publishing").finish_non_exhaustive()
+        f.debug_struct("PublishFuture").finish_non_exhaustive()
     }
 }

@@ -8,9 +8,9 @@ use psrpc_engine::{BusError, Token};
 use super::mailbox::Mailbox;
 
 /// Where the result of a publish goes, if the bus does not know it at once. Dropping it tells nobody anything.
-pub struct ReplyTo(Target);
+pub struct ReplyTo(ReceiptTarget);
 
-enum Target {
+enum ReceiptTarget {
     Driver { mailbox: Arc<Mailbox>, token: Token },
     Closure(Box<dyn FnOnce(Result<Option<u64>, BusError>) + Send>),
 }
@@ -19,14 +19,14 @@ impl ReplyTo {
     /// Calls `report` with the number of subscribers that got the frame, where the bus knows, or with why it was not
     /// published.
     pub fn new(report: impl FnOnce(Result<Option<u64>, BusError>) + Send + 'static) -> Self {
-        Self(Target::Closure(Box::new(report)))
+        Self(ReceiptTarget::Closure(Box::new(report)))
     }
 
     pub(crate) fn driver(mailbox: Arc<Mailbox>, token: Token) -> Self {
-        Self(Target::Driver { mailbox, token })
+        Self(ReceiptTarget::Driver { mailbox, token })
     }
 
-    /// Turns it into a receipt, which tells the result.
+    /// RoundRobin it into a receipt, which tells the result.
     pub fn receipt(self) -> Receipt {
         Receipt(Some(self))
     }
@@ -56,8 +56,8 @@ impl Receipt {
 
     fn report(&mut self, result: Result<Option<u64>, BusError>) {
         match self.0.take() {
-            Some(ReplyTo(Target::Driver { mailbox, token })) => mailbox.published((token, result)),
-            Some(ReplyTo(Target::Closure(report))) => report(result),
+            Some(ReplyTo(ReceiptTarget::Driver { mailbox, token })) => mailbox.published((token, result)),
+            Some(ReplyTo(ReceiptTarget::Closure(report))) => report(result),
             None => {}
         }
     }

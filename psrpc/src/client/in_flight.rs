@@ -75,7 +75,7 @@ impl Flight {
         opens: Option<Arc<Codec>>,
         start: impl FnOnce(&mut Engine, Now) -> Result<CallHandle, CallError>,
     ) -> Result<Self, CallError> {
-        let (call, caller) = client.driver().drive(|state, now| {
+        let (call, caller) = client.driver().execute(|state, now| {
             let call = start(&mut state.engine, now)?;
             Ok::<_, CallError>((call, Some(state.role.wait_for(call, choose, opens))))
         })?;
@@ -84,7 +84,7 @@ impl Flight {
 
     fn poll(&mut self, cx: &Context<'_>) -> Poll<Outcome> {
         let key = self.caller.expect("a call is polled until it is done");
-        let (polled, _forgotten) = self.client.driver().look(|view| view.role.poll_outcome(key, cx));
+        let (polled, _forgotten) = self.client.driver().with_state(|view| view.role.poll_outcome(key, cx));
         if polled.is_ready() {
             self.caller = None;
         }
@@ -96,7 +96,7 @@ impl Drop for Flight {
     fn drop(&mut self) {
         let (call, Some(caller)) = (self.call, self.caller) else { return };
         let driver = self.client.driver();
-        let (outcome, forgotten) = driver.drive(|state, now| {
+        let (outcome, forgotten) = driver.execute(|state, now| {
             let (outcome, forgotten) = state.role.forget(call, caller);
             if outcome.is_none() {
                 state.engine.cancel(now, call);

@@ -70,7 +70,7 @@ impl Client {
         let driver = Driver::start(engine, role, Arc::new(bus), runtime, capacity);
         let around = options.around;
         let client = Self { handle: Arc::new(Handle { driver, around, id }), routes: Routes::new(service) };
-        poll_fn(|cx| client.driver().look(|view| view.role.poll_ready(view.engine, cx))).await?;
+        poll_fn(|cx| client.driver().with_state(|view| view.role.poll_ready(view.engine, cx))).await?;
         Ok(client)
     }
 
@@ -91,17 +91,17 @@ impl Client {
 
     /// How many calls are in flight, multi calls and openings of streams included.
     pub fn in_flight(&self) -> usize {
-        self.driver().look(|view| view.engine.in_flight())
+        self.driver().with_state(|view| view.engine.in_flight())
     }
 
     /// How many streams are open or being opened.
     pub fn streams(&self) -> usize {
-        self.driver().look(|view| view.engine.streams())
+        self.driver().with_state(|view| view.engine.streams())
     }
 
     /// What happened so far: frames dropped and calls failed, by reason.
     pub fn counters(&self) -> Counters {
-        self.driver().look(|view| view.engine.counters().clone())
+        self.driver().with_state(|view| view.engine.counters().clone())
     }
 
     /// Returns whether the client can work now: `Ok`, or why not, as an error. For health checks: a client whose bus
@@ -118,7 +118,7 @@ impl Client {
     /// Closes the client: its calls fail at once with "client is closed", and so do later ones; its streams and subscriptions
     /// end.
     pub fn close(&self) {
-        self.driver().drive(|state, now| state.engine.close(now));
+        self.driver().execute(|state, now| state.engine.close(now));
     }
 
     /// Closes the client, and resolves when the bus has what its servers are to know: the ends of its streams and subscriptions;
@@ -127,7 +127,7 @@ impl Client {
     /// Dropping the future does not undo the close.
     pub async fn shutdown(&self) {
         self.close();
-        poll_fn(|cx| self.driver().look(|view| view.role.poll_closed(cx))).await;
+        poll_fn(|cx| self.driver().with_state(|view| view.role.poll_closed(cx))).await;
     }
 
     pub(crate) fn around(&self) -> &AroundCalls {
@@ -147,7 +147,7 @@ impl std::fmt::Debug for Client {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.driver.drive(|state, now| state.engine.close(now));
+        self.driver.execute(|state, now| state.engine.close(now));
     }
 }
 

@@ -40,13 +40,13 @@ use crate::stream::{ClientStream, Codec, DriverEnd};
 /// Those of a [`Call`](crate::Call); a server that has too many streams answers `resource_exhausted`.
 #[must_use = "a stream is opened when it is awaited"]
 pub struct OpenStream<S, R> {
-    target: Target<S, R>,
+    target: OpenTarget<S, R>,
     options: CallOptions,
     interceptors: Vec<Arc<dyn StreamInterceptor>>,
 }
 
 /// Where a stream comes from.
-enum Target<S, R> {
+enum OpenTarget<S, R> {
     Method(Client, RouteResult),
     Fake(Result<ClientStream<S, R>, Error>),
 }
@@ -54,13 +54,13 @@ enum Target<S, R> {
 impl<S, R> OpenStream<S, R> {
     pub(crate) fn new(client: Client, route: RouteResult) -> Self {
         let interceptors = client.around().streams.clone();
-        Self { target: Target::Method(client, route), options: CallOptions::new(), interceptors }
+        Self { target: OpenTarget::Method(client, route), options: CallOptions::new(), interceptors }
     }
 
     /// A stream that no client opens, for fakes of a client in unit tests: it gives this one
     /// (`stream_pair` of the crate `psrpc-testing`), whatever its options and interceptors are.
     pub fn fake(stream: Result<ClientStream<S, R>, Error>) -> Self {
-        Self { target: Target::Fake(stream), options: CallOptions::new(), interceptors: Vec::new() }
+        Self { target: OpenTarget::Fake(stream), options: CallOptions::new(), interceptors: Vec::new() }
     }
 
     call_options!(
@@ -87,8 +87,8 @@ impl Client {
 impl<S, R> fmt::Debug for OpenStream<S, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let route = match &self.target {
-            Target::Method(_, route) => Some(route),
-            Target::Fake(_) => None,
+            OpenTarget::Method(_, route) => Some(route),
+            OpenTarget::Fake(_) => None,
         };
         f.debug_struct("OpenStream")
             .field("route", &route)
@@ -105,8 +105,8 @@ impl<S: Message + 'static, R: Message + Default + 'static> IntoFuture for OpenSt
         let Self { target, options, interceptors } = self;
         Box::pin(async move {
             let (client, route): (_, Route) = match target {
-                Target::Method(client, route) => (client, route?),
-                Target::Fake(stream) => return stream,
+                OpenTarget::Method(client, route) => (client, route?),
+                OpenTarget::Fake(stream) => return stream,
             };
             let codec = Arc::new(Codec::new::<S, R>(route.clone().into(), Side::Client));
             match open(&client, route, options, &interceptors, &codec).await {

@@ -6,14 +6,14 @@ use std::task::{Context, Poll, Waker};
 
 use psrpc_engine::proto::ErrorCode;
 use psrpc_engine::{
-    BusError, CallError, CallHandle, Claim, Client as Engine, ClientEvent, Failure, Now, Reply, StreamHandle,
+    Bid, BusError, CallError, CallHandle, Client as Engine, ClientEvent, Failure, Now, Reply, StreamHandle,
 };
 use slab::Slab;
 
 use crate::bus::BusEvent;
 use crate::client::multi::MultiTable;
 use crate::client::subscription::SubscriptionTable;
-use crate::driver::{Driver, Role, State};
+use crate::driver::{Driver, DriverState, Role};
 use crate::error::Error;
 use crate::info::Side;
 use crate::log;
@@ -73,7 +73,7 @@ pub(super) enum Settled {
 /// What is to be done for a client once its lock is free.
 pub(crate) enum ClientTask {
     Wake(Waker),
-    Choose(CallHandle, Vec<Claim>, Choose),
+    Choose(CallHandle, Vec<Bid>, Choose),
     /// A stream is open; whoever opened it is woken.
     Opened(Arc<Codec>, Option<Waker>),
     Stream(StreamTask),
@@ -126,7 +126,7 @@ impl Role for ClientRole {
                 }
                 self.streams.on_event(event, &mut |task| tasks.push(ClientTask::Stream(task)));
             }
-            ClientEvent::Answer { .. } | ClientEvent::AllAnswered { .. } => {
+            ClientEvent::Response { .. } | ClientEvent::MultiEnded { .. } => {
                 tasks.extend(self.multi_calls.on_event(event).map(ClientTask::Wake));
             }
             ClientEvent::Subscribed { .. }
@@ -141,10 +141,10 @@ impl Role for ClientRole {
                 }
                 tasks.extend(self.subscriptions.on_event(event).map(ClientTask::Wake));
             }
-            ClientEvent::Select { call, claims } => {
+            ClientEvent::Select { call, bids } => {
                 let caller = self.in_flight[call.index()];
                 if let Some(choose) = caller.and_then(|caller| self.callers[caller].choose.take()) {
-                    tasks.push(ClientTask::Choose(call, claims, choose));
+                    tasks.push(ClientTask::Choose(call, bids, choose));
                 }
             }
             // Counted by the engine.
@@ -171,23 +171,23 @@ impl Role for ClientRole {
             ClientTask::Observe(observed) => observed.tell(Side::Client, &*driver.runtime),
             ClientTask::Log(note) => {
                 let (service, id) =
-                    driver.look(|view| (view.engine.service().clone(), view.engine.id().clone()));
+                    driver.with_state(|view| (view.engine.service().clone(), view.engine.id().clone()));
                 note.write(Side::Client, &service, &id);
             }
-            ClientTask::Choose(call, claims, choose) => {
-                let choice = guard::catch(|| choose(&claims))
+            ClientTask::Choose(call, bids, choose) => {
+                let choice = guard::catch(|| choose(&bids))
                     .unwrap_or_else(|panicked| {
                         log::panicked(Side::Client, "a selection function", None, &panicked);
                         Err(Error::new(ErrorCode::Internal, "the selection function panicked"))
                     })
-                    .map(|claim| claim.map(|claim| claim.server_id.clone()))
+                    .map(|bid| bid.map(|bid| bid.server_id.clone()))
                     .map_err(Error::into_response);
-                driver.drive(|state, now| state.engine.select(now, call, choice));
+                driver.execute(|state, now| state.engine.select(now, call, choice));
             }
         }
     }
 
-    fn carry_out(_: &mut State<Self>, _: Now, command: Infallible) -> Option<Infallible> {
+    fn carry_out(_: &mut DriverState<Self>, _: Now, command: Infallible) -> Option<Infallible> {
         match command {}
     }
 

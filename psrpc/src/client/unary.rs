@@ -17,7 +17,7 @@ use super::in_flight::InFlight;
 use crate::client::{Client, RouteResult};
 use crate::error::Error;
 use crate::info::CallInfo;
-use crate::interceptor::{CallBelow, CallInterceptor, CallOptions, NextCall, Outgoing};
+use crate::interceptor::{CallBelow, CallInterceptor, CallOptions, NextCall, OutgoingCall};
 use crate::message::AnyMessage;
 use crate::method::{Method, MethodKind};
 use crate::runtime::{BoxFuture, Runtime};
@@ -70,19 +70,19 @@ use crate::selection::Choose;
 /// or its deadline, as it would for servers that are slow to bid.
 #[must_use = "a call does nothing until it is awaited"]
 pub struct Call<Req, Res> {
-    target: Target<Req, Res>,
+    target: CallTarget<Req, Res>,
     options: CallOptions,
 }
 
 /// Where a call goes.
-enum Target<Req, Res> {
+enum CallTarget<Req, Res> {
     Method(Client, RouteResult, Req),
     Fake(BoxFuture<Result<Res, Error>>),
 }
 
 impl<Req, Res> Call<Req, Res> {
     pub(crate) fn new(client: Client, route: RouteResult, request: Req) -> Self {
-        Self::to(Target::Method(client, route, request))
+        Self::to(CallTarget::Method(client, route, request))
     }
 
     /// A call that no client makes: for fakes of a client in unit tests. It gives what `result` gives, whatever its options
@@ -100,10 +100,10 @@ impl<Req, Res> Call<Req, Res> {
     /// }
     /// ```
     pub fn fake(result: impl Future<Output = Result<Res, Error>> + Send + 'static) -> Self {
-        Self::to(Target::Fake(Box::pin(result)))
+        Self::to(CallTarget::Fake(Box::pin(result)))
     }
 
-    fn to(target: Target<Req, Res>) -> Self {
+    fn to(target: CallTarget<Req, Res>) -> Self {
         Self { target, options: CallOptions::new() }
     }
 
@@ -131,8 +131,8 @@ impl Client {
 impl<Req, Res> fmt::Debug for Call<Req, Res> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let route = match &self.target {
-            Target::Method(_, route, _) => Some(route),
-            Target::Fake(_) => None,
+            CallTarget::Method(_, route, _) => Some(route),
+            CallTarget::Fake(_) => None,
         };
         f.debug_struct("Call").field("route", &route).field("options", &self.options).finish_non_exhaustive()
     }
@@ -140,36 +140,36 @@ impl<Req, Res> fmt::Debug for Call<Req, Res> {
 
 impl<Req: Message + 'static, Res: Message + Default + 'static> IntoFuture for Call<Req, Res> {
     type Output = Result<Res, Error>;
-    type IntoFuture = Calling<Res>;
+    type IntoFuture = CallFuture<Res>;
 
     /// The future that makes the call, for where awaiting alone will not do.
-    fn into_future(self) -> Calling<Res> {
+    fn into_future(self) -> CallFuture<Res> {
         let Self { target, mut options } = self;
         let interceptors = mem::take(&mut options.interceptors);
         let state = match target {
-            Target::Fake(result) => State::Elsewhere(result),
-            Target::Method(_, Err(error), _) => State::Refused(error),
-            Target::Method(client, Ok(route), request)
+            CallTarget::Fake(result) => CallState::Elsewhere(result),
+            CallTarget::Method(_, Err(error), _) => CallState::Refused(error),
+            CallTarget::Method(client, Ok(route), request)
                 if interceptors.is_empty() && client.around().is_empty() =>
             {
-                return Calling::new(client, route, request.encode_to_vec(), options);
+                return CallFuture::new(client, route, request.encode_to_vec(), options);
             }
-            Target::Method(client, Ok(route), request) => {
-                State::Elsewhere(Box::pin(intercepted(client, route, request, options, interceptors)))
+            CallTarget::Method(client, Ok(route), request) => {
+                CallState::Elsewhere(Box::pin(intercepted(client, route, request, options, interceptors)))
             }
         };
-        Calling { state, response: PhantomData }
+        CallFuture { state, response: PhantomData }
     }
 }
 
 /// A unary call on its way: the future of a [`Call`].
 #[must_use = "a call does nothing until it is awaited"]
-pub struct Calling<Res> {
-    state: State<Res>,
+pub struct CallFuture<Res> {
+    state: CallState<Res>,
     response: PhantomData<fn() -> Res>,
 }
 
-enum State<Res> {
+enum CallState<Res> {
     /// It cannot be made.
     Refused(Error),
     /// It waits for its first poll. The call is large, and goes to the engine out of its box.
@@ -180,47 +180,47 @@ enum State<Res> {
     Done,
 }
 
-impl<Res> Calling<Res> {
+impl<Res> CallFuture<Res> {
     /// A call with nothing around it.
     pub(crate) fn new(client: Client, route: Route, payload: Vec<u8>, options: CallOptions) -> Self {
         let CallOptions { timeout, deadline, selection, metadata, .. } = options;
         let (selection, choose) = selection.into_parts();
         let call = EngineCall { timeout, deadline, selection, metadata, ..EngineCall::new(route, payload) };
-        Self { state: State::New(client, Box::new(call), choose), response: PhantomData }
+        Self { state: CallState::New(client, Box::new(call), choose), response: PhantomData }
     }
 }
 
-impl<Res> fmt::Debug for Calling<Res> {
+impl<Res> fmt::Debug for CallFuture<Res> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Calling").finish_non_exhaustive()
+        f.debug_struct("CallFuture").finish_non_exhaustive()
     }
 }
 
-impl<Res: Message + Default> Future for Calling<Res> {
+impl<Res: Message + Default> Future for CallFuture<Res> {
     type Output = Result<Res, Error>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         loop {
-            match mem::replace(&mut self.state, State::Done) {
-                State::Refused(error) => return Poll::Ready(Err(error)),
-                State::New(client, call, choose) => {
-                    self.state = State::InFlight(InFlight::start(client, call, choose)?);
+            match mem::replace(&mut self.state, CallState::Done) {
+                CallState::Refused(error) => return Poll::Ready(Err(error)),
+                CallState::New(client, call, choose) => {
+                    self.state = CallState::InFlight(InFlight::start(client, call, choose)?);
                 }
-                State::InFlight(mut call) => {
+                CallState::InFlight(mut call) => {
                     let Poll::Ready(outcome) = call.poll(cx) else {
-                        self.state = State::InFlight(call);
+                        self.state = CallState::InFlight(call);
                         return Poll::Pending;
                     };
                     return Poll::Ready(outcome.map_err(|failure| (*failure).into()).and_then(decode));
                 }
-                State::Elsewhere(mut call) => {
+                CallState::Elsewhere(mut call) => {
                     let polled = call.as_mut().poll(cx);
                     if polled.is_pending() {
-                        self.state = State::Elsewhere(call);
+                        self.state = CallState::Elsewhere(call);
                     }
                     return polled;
                 }
-                State::Done => panic!("a call was polled after it was done"),
+                CallState::Done => panic!("a call was polled after it was done"),
             }
         }
     }
@@ -243,7 +243,7 @@ async fn intercepted<Req: Message + 'static, Res: Message + Default + 'static>(
     let info = CallInfo::from(route.clone());
     let request = AnyMessage::new(request);
     client.around().hooks.on_request(&info, &request);
-    let call = Outgoing::new(request.clone(), options, info.clone());
+    let call = OutgoingCall::new(request.clone(), options, info.clone());
     let below = Intercepted { client: client.clone(), route, own, types: PhantomData::<fn(Req) -> Res> };
     let result = NextCall::new(Arc::new(below)).run(call).await;
     let result = result.and_then(|response| response.expect::<Res>().map(|()| response));
@@ -265,14 +265,14 @@ impl<Req: Message + 'static, Res: Message + Default + 'static> CallBelow for Int
         self.client.around().interceptors.iter().chain(&self.own).nth(position)
     }
 
-    fn make(&self, call: Outgoing) -> BoxFuture<Result<AnyMessage, Error>> {
+    fn make(&self, call: OutgoingCall) -> BoxFuture<Result<AnyMessage, Error>> {
         let (client, route) = (self.client.clone(), self.route.clone());
         Box::pin(async move {
-            let Outgoing { message, options, .. } = call;
+            let OutgoingCall { message, options, .. } = call;
             message.expect::<Req>()?;
             let payload = message.encode_to_vec();
             drop(message);
-            Calling::<Res>::new(client, route, payload, options).await.map(AnyMessage::new)
+            CallFuture::<Res>::new(client, route, payload, options).await.map(AnyMessage::new)
         })
     }
 

@@ -10,7 +10,7 @@ use psrpc_engine::{BusError, Due, Engine, Now, Output, Time};
 
 use super::inbound::Inbound;
 use crate::bus::mailbox::Mailbox;
-use crate::bus::{Accepted, Bus, BusEvent, Full, Offer, Sink, Status, Subscription, Wakes};
+use crate::bus::{Accepted, Bus, BusEvent, Full, Offer, Sink, Status, Subscription, WakeList};
 use crate::error::Error;
 use crate::guard;
 use crate::runtime::Runtime;
@@ -42,7 +42,7 @@ pub(crate) trait Role: Sized + Send + 'static {
 
     /// Carries out a command, under the lock. Gives it back if it comes too late: it may hold what runs user code when it is
     /// dropped.
-    fn carry_out(state: &mut State<Self>, now: Now, command: Self::Command) -> Option<Self::Command>;
+    fn carry_out(state: &mut DriverState<Self>, now: Now, command: Self::Command) -> Option<Self::Command>;
 
     /// Whether nothing more is to come, so that the driver can end.
     fn is_finished(&self) -> bool;
@@ -55,14 +55,14 @@ pub(crate) trait Role: Sized + Send + 'static {
 /// held across an await or while user code runs. Frames that come in, and time, are handed in by one
 /// [`Inbound`] future.
 pub(crate) struct Driver<R: Role> {
-    state: Lock<State<R>>,
+    state: Lock<DriverState<R>>,
     pub(super) mailbox: Arc<Mailbox>,
     pub(crate) bus: Arc<dyn Bus>,
     pub(crate) runtime: Arc<dyn Runtime>,
     capacity: usize,
 }
 
-pub(crate) struct State<R: Role> {
+pub(crate) struct DriverState<R: Role> {
     pub(crate) engine: R::Engine,
     pub(crate) role: R,
     /// By the index of their handles.
@@ -123,7 +123,7 @@ impl<R: Role> Driver<R> {
     ) -> Arc<Self> {
         let latest = runtime.now();
         drop(runtime.sleep_until(latest.time));
-        let state = State {
+        let state = DriverState {
             engine,
             role,
             subscriptions: Vec::new(),
@@ -138,20 +138,20 @@ impl<R: Role> Driver<R> {
             monitor.attach(&mailbox);
         }
         let driver = Arc::new(Self { state: Lock::new(state), mailbox, bus, runtime, capacity });
-        driver.drive(|_, _| ());
+        driver.execute(|_, _| ());
         driver.runtime.spawn(Box::pin(Inbound::new(Arc::clone(&driver))));
         driver
     }
 
     /// Carries out a command, and all that comes of it.
-    pub(crate) fn drive<T>(self: &Arc<Self>, command: impl FnOnce(&mut State<R>, Now) -> T) -> T {
+    pub(crate) fn execute<T>(self: &Arc<Self>, command: impl FnOnce(&mut DriverState<R>, Now) -> T) -> T {
         self.drive_locked(self.lock_now(), command)
     }
 
     fn drive_locked<T>(
         self: &Arc<Self>,
-        state: LockGuard<'_, State<R>>,
-        command: impl FnOnce(&mut State<R>, Now) -> T,
+        state: LockGuard<'_, DriverState<R>>,
+        command: impl FnOnce(&mut DriverState<R>, Now) -> T,
     ) -> T {
         let was_full = state.full;
         self.drive_with(state, &mut Aftermath::default(), command, |state, result, wakes| {
@@ -168,17 +168,17 @@ impl<R: Role> Driver<R> {
     pub(super) fn drive_inbound(
         self: &Arc<Self>,
         after: &mut Aftermath<R>,
-        command: impl FnOnce(&mut State<R>, Now),
+        command: impl FnOnce(&mut DriverState<R>, Now),
     ) -> Outlook {
         self.drive_with(self.lock_now(), after, command, |state, (), _| {
             state.note_timeout();
-            let State { wakes_at, full, .. } = *state;
+            let DriverState { wakes_at, full, .. } = *state;
             Outlook { wakes_at, full, finished: state.role.is_finished() }
         })
     }
 
     /// Takes the lock, and notes the time.
-    fn lock_now(&self) -> LockGuard<'_, State<R>> {
+    fn lock_now(&self) -> LockGuard<'_, DriverState<R>> {
         let mut state = self.state.lock();
         state.latest = self.runtime.now();
         state
@@ -187,14 +187,14 @@ impl<R: Role> Driver<R> {
     /// Carries out a command, with `conclude` as the last thing under the lock.
     fn drive_with<T, U>(
         self: &Arc<Self>,
-        state: LockGuard<'_, State<R>>,
+        state: LockGuard<'_, DriverState<R>>,
         after: &mut Aftermath<R>,
-        command: impl FnOnce(&mut State<R>, Now) -> T,
-        conclude: impl FnOnce(&mut State<R>, T, &mut Wakes) -> U,
+        command: impl FnOnce(&mut DriverState<R>, Now) -> T,
+        conclude: impl FnOnce(&mut DriverState<R>, T, &mut WakeList) -> U,
     ) -> U {
         // They are dropped in the opposite order, also while a panic of the bus unwinds: the lock first.
         let performed = Performed { driver: self, after };
-        let mut wakes = Wakes::new();
+        let mut wakes = WakeList::new();
         let mut state = state;
         let now = state.latest;
         let result = command(&mut state, now);
@@ -215,25 +215,25 @@ impl<R: Role> Driver<R> {
 
     /// Carries out what tasks have left, under one lock and at one reading of the clocks.
     pub(crate) fn carry_out_all(self: &Arc<Self>, commands: &mut Vec<R::Command>) {
-        let late: Vec<_> = self.drive(|state, now| {
+        let late: Vec<_> = self.execute(|state, now| {
             commands.drain(..).filter_map(|command| R::carry_out(state, now, command)).collect()
         });
         late.into_iter().for_each(|command| drop(guard::catch(|| drop(command))));
     }
 
     /// Looks at the state between commands.
-    pub(crate) fn look<T>(&self, look: impl FnOnce(View<'_, R>) -> T) -> T {
-        let State { engine, role, .. } = &mut *self.state.lock();
-        look(View { engine, role })
+    pub(crate) fn with_state<T>(&self, read: impl FnOnce(View<'_, R>) -> T) -> T {
+        let DriverState { engine, role, .. } = &mut *self.state.lock();
+        read(View { engine, role })
     }
 
-    /// Returns why calls or requests cannot go through now, if they cannot. `look` tells whether the engine is closed, and
+    /// Returns why calls or requests cannot go through now, if they cannot. `with_state` tells whether the engine is closed, and
     /// what interrupts its subscriptions.
     pub(crate) fn health<C: Into<Error>>(
         &self,
-        look: impl FnOnce(&R::Engine) -> (Option<C>, Option<BusError>),
+        read: impl FnOnce(&R::Engine) -> (Option<C>, Option<BusError>),
     ) -> Result<(), Error> {
-        match self.look(|view| look(view.engine)) {
+        match self.with_state(|view| read(view.engine)) {
             (Some(closed), _) => return Err(closed.into()),
             (None, Some(cause)) => return Err(cause.into()),
             (None, None) => {}
@@ -246,7 +246,7 @@ impl<R: Role> Driver<R> {
 
     /// Tells the engine something that it answers with nothing: it puts out nothing, and no timer moves.
     pub(crate) fn tell<T>(&self, tell: impl FnOnce(&mut R::Engine, &mut R) -> T) -> T {
-        let State { engine, role, .. } = &mut *self.state.lock();
+        let DriverState { engine, role, .. } = &mut *self.state.lock();
         let next = engine.poll_timeout();
         let result = tell(engine, role);
         debug_assert!(engine.poll_output().is_none() && engine.poll_timeout() == next, "this is a command");
@@ -265,20 +265,20 @@ impl<R: Role> Driver<R> {
     pub(super) fn abandon(self: &Arc<Self>) {
         /// After so many panics the rest is given up.
         const PANICS: usize = 8;
-        let abandon = |state: &mut State<R>, now| {
+        let abandon = |state: &mut DriverState<R>, now| {
             state.engine.abandon(now);
             Due::More
         };
         let mut panics = 0;
         let mut due = guard::catch(|| self.drive_locked(self.state.lock(), abandon)).ok();
         while due != Some(Due::Nothing) && panics < PANICS {
-            let go_on = |state: &mut State<R>, now| state.engine.handle_timeout(now);
+            let go_on = |state: &mut DriverState<R>, now| state.engine.handle_timeout(now);
             due = guard::catch(|| self.drive_locked(self.state.lock(), go_on)).ok();
             panics += usize::from(due.is_none());
         }
     }
 
-    /// Wakes what watches for the end of the inbound future, which has come.
+    /// WakeList what watches for the end of the inbound future, which has come.
     pub(super) fn wake_watchers(&self) {
         let watchers: Vec<_> = {
             let mut state = self.state.lock();
@@ -296,13 +296,13 @@ impl<R: Role> Driver<R> {
 
     /// Tries again what the bus had no room for.
     pub(super) fn room(self: &Arc<Self>) {
-        self.drive(|state, _| {
+        self.execute(|state, _| {
             state.full = false;
             state.engine.handle_room();
         });
     }
 
-    fn flush(&self, state: &mut State<R>, now: Now, tasks: &mut Vec<R::Task>, wakes: &mut Wakes) {
+    fn flush(&self, state: &mut DriverState<R>, now: Now, tasks: &mut Vec<R::Task>, wakes: &mut WakeList) {
         loop {
             self.flush_outputs(state, tasks, wakes);
             if !self.flush_publish(state, now, wakes) {
@@ -311,7 +311,7 @@ impl<R: Role> Driver<R> {
         }
     }
 
-    fn flush_outputs(&self, state: &mut State<R>, tasks: &mut Vec<R::Task>, wakes: &mut Wakes) {
+    fn flush_outputs(&self, state: &mut DriverState<R>, tasks: &mut Vec<R::Task>, wakes: &mut WakeList) {
         while let Some(output) = state.engine.poll_output() {
             match output {
                 Output::Subscribe { subscription, channel, kind } => {
@@ -338,7 +338,7 @@ impl<R: Role> Driver<R> {
     }
 
     /// Offers the next frame to the bus, if there is one, and returns whether there was.
-    fn flush_publish(&self, state: &mut State<R>, now: Now, wakes: &mut Wakes) -> bool {
+    fn flush_publish(&self, state: &mut DriverState<R>, now: Now, wakes: &mut WakeList) -> bool {
         let Some(frame) = state.engine.poll_publish() else { return false };
         let (token, mut taken) = (frame.token(), false);
         let accepted = self.bus.publish(Offer::lent(frame, &self.mailbox, &mut taken), wakes);
@@ -351,10 +351,10 @@ impl<R: Role> Driver<R> {
             }
             Err(Full) => Accepted::Failed(BusError::new("the bus took a frame and has no room for it")),
         };
-        if !taken && let Some(untaken) = state.engine.poll_publish() {
+        if !taken && let Some(misrouted) = state.engine.poll_publish() {
             match accepted {
-                Accepted::Failed(_) => untaken.discard(),
-                Accepted::Done(_) | Accepted::Later => drop(untaken.take()),
+                Accepted::Failed(_) => misrouted.discard(),
+                Accepted::Done(_) | Accepted::Later => drop(misrouted.take()),
             }
         }
         match accepted {
@@ -366,7 +366,7 @@ impl<R: Role> Driver<R> {
     }
 }
 
-impl<R: Role> State<R> {
+impl<R: Role> DriverState<R> {
     /// Notes when the engine's next timeout is, and returns whether the inbound future would sleep past it.
     fn note_timeout(&mut self) -> bool {
         let Some(next) = self.engine.poll_timeout().map(|timeout| timeout.at) else { return false };

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 
 use psrpc_engine::{Due, Engine, Now, Time};
 
-use super::core::{Aftermath, Driver, Outlook, Role, State};
+use super::core::{Aftermath, Driver, DriverState, Outlook, Role};
 use crate::bus::mailbox::Item;
 use crate::bus::{BusEvent, Delivery};
 use crate::log;
@@ -47,7 +47,7 @@ impl<R: Role> Inbound<R> {
     }
 
     /// Hands in what has arrived. Gives what is then known of the driver, and whether that was all.
-    fn hand_in(&mut self, cx: &Context<'_>) -> (Outlook, bool) {
+    fn deliver(&mut self, cx: &Context<'_>) -> (Outlook, bool) {
         let mut batches = 0;
         loop {
             self.driver.mailbox.take(&mut self.arrivals, &mut self.events, BATCH, cx);
@@ -58,7 +58,7 @@ impl<R: Role> Inbound<R> {
             let arrivals = &mut self.arrivals;
             let outlook = self.driver.drive_inbound(&mut self.after, |state, now| {
                 while let Some(item) = arrivals.pop_front() {
-                    hand_in(state, now, item);
+                    deliver(state, now, item);
                 }
             });
             batches += 1;
@@ -70,7 +70,7 @@ impl<R: Role> Inbound<R> {
 
     /// Sleeps until it is to wake, and then handles what is due. Gives what is known of the driver in the end, and whether more is
     /// due than one turn does.
-    fn pass_time(&mut self, mut outlook: Outlook, cx: &mut Context<'_>) -> (Outlook, Due) {
+    fn run_timers(&mut self, mut outlook: Outlook, cx: &mut Context<'_>) -> (Outlook, Due) {
         for _ in 0..ROUNDS {
             let Some(wakes_at) = outlook.wakes_at else { return (outlook, Due::Nothing) };
             let sleep = match &mut self.sleep {
@@ -81,7 +81,7 @@ impl<R: Role> Inbound<R> {
                 return (outlook, Due::Nothing);
             }
             self.sleep = None;
-            outlook = self.driver.drive_inbound(&mut self.after, State::handle_timeout);
+            outlook = self.driver.drive_inbound(&mut self.after, DriverState::handle_timeout);
         }
         (outlook, Due::More)
     }
@@ -92,12 +92,12 @@ impl<R: Role> Future for Inbound<R> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = &mut *self;
-        let (outlook, all) = this.hand_in(cx);
-        let (Outlook { full, finished, .. }, due) = this.pass_time(outlook, cx);
+        let (outlook, all) = this.deliver(cx);
+        let (Outlook { full, finished, .. }, due) = this.run_timers(outlook, cx);
         if !all || due.is_more() {
             cx.waker().wake_by_ref();
         }
-        if full && this.driver.bus.poll_room(cx).is_ready() {
+        if full && this.driver.bus.poll_ready(cx).is_ready() {
             this.driver.room();
             if this.driver.is_full() {
                 cx.waker().wake_by_ref();
@@ -120,7 +120,7 @@ impl<R: Role> Drop for Inbound<R> {
     }
 }
 
-fn hand_in<R: Role>(state: &mut State<R>, now: Now, item: Item) {
+fn deliver<R: Role>(state: &mut DriverState<R>, now: Now, item: Item) {
     let engine = &mut state.engine;
     let (recipient, delivery) = match item {
         Item::Delivery(recipient, delivery) => (recipient, delivery),
@@ -129,7 +129,7 @@ fn hand_in<R: Role>(state: &mut State<R>, now: Now, item: Item) {
     let subscription = recipient.handle.expect("a driver names its subscriptions");
     match delivery {
         Delivery::Frame(frame) => engine.handle_frame(now, subscription, frame),
-        Delivery::Untaken(frame) => engine.handle_untaken(now, subscription, frame),
+        Delivery::Misrouted(frame) => engine.handle_misrouted(now, subscription, frame),
         Delivery::Live => engine.handle_subscribed(now, subscription, Ok(())),
         Delivery::Interrupted(cause) => engine.handle_interrupted(now, subscription, cause),
         Delivery::Gap(lost) => engine.handle_gap(now, subscription, lost),

@@ -3,7 +3,7 @@
 mod core;
 mod inbound;
 
-pub(crate) use self::core::{Driver, Role, State};
+pub(crate) use self::core::{Driver, DriverState, Role};
 
 /// From this size on, in bytes, a message is decoded in a task of its own: to decode 16 MiB in the background task would hold up
 /// the bids, acks and timers of all others.

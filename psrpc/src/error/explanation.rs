@@ -23,7 +23,7 @@ impl Error {
             gap,
             refusals,
             lock_refusal,
-            may_elect: _,
+            may_skip_claim: _,
         } = &self.0.evidence;
         let mut known = Vec::new();
         let reached = |count: &u64| match count {
@@ -89,7 +89,7 @@ fn counted(count: u64, thing: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use psrpc_engine::Claim;
+    use psrpc_engine::Bid;
     use psrpc_engine::proto::ErrorCode;
 
     use super::*;
@@ -106,7 +106,7 @@ mod tests {
         let refusal =
             |id: &str| Refusal { server_id: id.into(), code: ErrorCode::Unavailable, text: "full".into() };
         let reached = |receivers| Evidence { receivers: Some(receivers), ..nothing() };
-        let best = Claim { server_id: "SRV_1".into(), affinity: 0.5 };
+        let best = Bid { server_id: "SRV_1".into(), affinity: 0.5 };
         for (reason, evidence, words) in [
             (Reason::NoResponse, reached(0), "nobody was subscribed"),
             (Reason::NoResponse, reached(1), "the request reached 1 subscriber; no bid came back"),

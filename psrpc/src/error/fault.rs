@@ -24,11 +24,11 @@ use super::Error;
 /// | fault | reasons |
 /// |---|---|
 /// | `Caller` | `FarFuture`, `IdTaken`, `RequestsFull`, `DedupFull`, `Busy`, `StreamsFull`, `MalformedRequest` |
-/// | `Server` | `NonFiniteAffinity`, `SecondBid`, `BidsFull`, `SecondAnswer`, `SecondServer`, `AnswersFull`, `NotSelected`, `Overran` |
+/// | `Server` | `NonFiniteAffinity`, `SecondBid`, `BidsFull`, `SecondResponse`, `SecondServer`, `ResponsesFull`, `NotSelected`, `Overran` |
 /// | [`Peer`](Self::Peer) | `Malformed`, `UnexpectedType`, `MissingId`, `FrameLimit`, `MalformedMessage`, `MessagesFull` |
 /// | [`Consumer`](Self::Consumer) | `SlowConsumer` |
 /// | `Bus` | `Duplicate` |
-/// | `Nobody` | `Untaken`, `Expired`, `ExpiredMessage`, `Draining`, `Late`, `Elsewhere`, `NoStream`, `Refused`, `NoBid`, `ClaimLost`, `NotGranted`, `Killed` |
+/// | `Nobody` | `Misrouted`, `Expired`, `ExpiredMessage`, `Draining`, `Late`, `Elsewhere`, `NoStream`, `Refused`, `NoBid`, `BidLost`, `NotGranted`, `Killed` |
 ///
 /// Of a stream that ended: `ClosedByPeer` and `Idle` are the peer's, `SlowConsumer` the consumer's, `Closed` and `Eof`
 /// nobody's.
@@ -69,9 +69,9 @@ impl Fault {
             | Reason::SecondBid
             | Reason::BidsFull
             | Reason::NotSelected
-            | Reason::SecondAnswer
+            | Reason::SecondResponse
             | Reason::SecondServer
-            | Reason::AnswersFull
+            | Reason::ResponsesFull
             | Reason::Overran
             | Reason::NoResponse
             | Reason::NotAcceptable
@@ -92,7 +92,7 @@ impl Fault {
             | Reason::Interrupted
             | Reason::Gap => Fault::Bus,
             Reason::SlowConsumer => Fault::Consumer,
-            Reason::Untaken
+            Reason::Misrouted
             | Reason::Expired
             | Reason::ExpiredMessage
             | Reason::Draining
@@ -104,7 +104,7 @@ impl Fault {
             | Reason::ServerClosed
             | Reason::Elsewhere
             | Reason::NoBid
-            | Reason::ClaimLost
+            | Reason::BidLost
             | Reason::NotGranted
             | Reason::Killed
             | Reason::Canceled
@@ -172,7 +172,7 @@ impl Error {
             _ if self.0.evidence.unsent => false,
             // A server that was subscribed later did not get it.
             Some(Reason::TimedOut | Reason::NoResponse) if self.0.evidence.is_unheard() => false,
-            Some(Reason::NoResponse | Reason::NotAcceptable) => self.0.evidence.may_elect,
+            Some(Reason::NoResponse | Reason::NotAcceptable) => self.0.evidence.may_skip_claim,
             reason => reason != Some(Reason::SelectionFailed),
         }
     }
@@ -243,7 +243,7 @@ mod tests {
             assert!(!Error::from(error).may_have_run());
         }
         let mut of_a_queue = failed(Reason::NoResponse);
-        of_a_queue.0.evidence.may_elect = true;
+        of_a_queue.0.evidence.may_skip_claim = true;
         assert!(of_a_queue.may_have_run());
         of_a_queue.0.evidence.receivers = Some(0);
         assert!(!of_a_queue.may_have_run(), "nobody was subscribed");

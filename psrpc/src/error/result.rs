@@ -6,7 +6,7 @@ use psrpc_engine::proto::ErrorCode;
 
 use super::Error;
 
-/// Turns any error into one that a handler can return.
+/// RoundRobin any error into one that a handler can return.
 ///
 /// ```
 /// use psrpc::{Error, ErrorCode, ResultExt};

@@ -56,18 +56,18 @@ pub(crate) struct AroundHandlers {
     pub(crate) interceptors: Vec<Arc<dyn HandlerInterceptor>>,
     pub(crate) streams: Vec<Arc<dyn StreamInterceptor>>,
     pub(crate) panics: Vec<PanicHook>,
-    pub(crate) elect: Option<Elect>,
+    pub(crate) skip_claim: Option<SkipClaim>,
 }
 
-/// A function that elects requests to be run without waiting for a grant.
-pub(crate) type Elect = Arc<dyn Fn(&CallInfo, &Metadata) -> bool + Send + Sync>;
+/// A function that skips_claim requests to be run without waiting for a grant.
+pub(crate) type SkipClaim = Arc<dyn Fn(&CallInfo, &Metadata) -> bool + Send + Sync>;
 
 impl AroundHandlers {
     pub(crate) fn is_empty(&self) -> bool {
         self.interceptors.is_empty()
             && self.streams.is_empty()
             && self.panics.is_empty()
-            && self.elect.is_none()
+            && self.skip_claim.is_none()
     }
 
     /// Adds what another has, after what is here.
@@ -75,14 +75,14 @@ impl AroundHandlers {
         self.interceptors.append(&mut other.interceptors);
         self.streams.append(&mut other.streams);
         self.panics.append(&mut other.panics);
-        self.elect = other.elect.or(self.elect.take());
+        self.skip_claim = other.skip_claim.or(self.skip_claim.take());
     }
 
     /// Whether a request that may be is elected.
-    pub(crate) fn elects<T>(&self, request: &Request<T>) -> bool {
-        // A panic elects nothing: the request is bid for as any.
-        self.elect.as_ref().is_some_and(|elect| {
-            guard::catch(|| elect(&request.info(), request.metadata())).unwrap_or_else(|panicked| {
+    pub(crate) fn skips_claim<T>(&self, request: &Request<T>) -> bool {
+        // A panic skips_claim nothing: the request is bid for as any.
+        self.skip_claim.as_ref().is_some_and(|skip_claim| {
+            guard::catch(|| skip_claim(&request.info(), request.metadata())).unwrap_or_else(|panicked| {
                 log::panicked(Side::Server, "an election function", Some(&request.label()), &panicked);
                 false
             })
@@ -92,12 +92,12 @@ impl AroundHandlers {
 
 impl std::fmt::Debug for AroundHandlers {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { interceptors, streams, panics, elect } = self;
-        let elects = if elect.is_some() { "elects" } else { "does not elect" };
+        let Self { interceptors, streams, panics, skip_claim } = self;
+        let skips_claim = if skip_claim.is_some() { "skips_claim" } else { "does not skip_claim" };
         let (handlers, streams) = (interceptors.len(), streams.len());
         write!(
             f,
-            "{handlers} interceptors of handlers, {streams} of streams, {} panic hooks, {elects}",
+            "{handlers} interceptors of handlers, {streams} of streams, {} panic hooks, {skips_claim}",
             panics.len()
         )
     }

@@ -125,7 +125,7 @@ impl fmt::Debug for CallOptions {
 /// A unary call on its way through the interceptors of a client.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub struct Outgoing {
+pub struct OutgoingCall {
     /// The request. Another takes its place if it is of the same type; one of another type fails the call.
     pub message: AnyMessage,
     /// How it is made.
@@ -133,7 +133,7 @@ pub struct Outgoing {
     info: CallInfo,
 }
 
-impl Outgoing {
+impl OutgoingCall {
     pub(crate) fn new(message: AnyMessage, options: CallOptions, info: CallInfo) -> Self {
         Self { message, options, info }
     }
@@ -149,9 +149,9 @@ impl Outgoing {
 /// Functions are interceptors too:
 ///
 /// ```
-/// use psrpc::{ClientOptions, NextCall, Outgoing};
+/// use psrpc::{ClientOptions, NextCall, OutgoingCall};
 ///
-/// let options = ClientOptions::new().interceptor(|mut call: Outgoing, next: NextCall| async move {
+/// let options = ClientOptions::new().interceptor(|mut call: OutgoingCall, next: NextCall| async move {
 ///     call.options.metadata.insert("shop", "corner");
 ///     next.run(call).await
 /// });
@@ -164,15 +164,15 @@ impl Outgoing {
 pub trait CallInterceptor: Send + Sync + 'static {
     /// Makes the call, by way of `next`, or answers it otherwise. A response that is not of the method's type fails the call
     /// with `internal`.
-    fn call(&self, call: Outgoing, next: NextCall) -> BoxFuture<Result<AnyMessage, Error>>;
+    fn call(&self, call: OutgoingCall, next: NextCall) -> BoxFuture<Result<AnyMessage, Error>>;
 }
 
 impl<F, Fut> CallInterceptor for F
 where
-    F: Fn(Outgoing, NextCall) -> Fut + Send + Sync + 'static,
+    F: Fn(OutgoingCall, NextCall) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Result<AnyMessage, Error>> + Send + 'static,
 {
-    fn call(&self, call: Outgoing, next: NextCall) -> BoxFuture<Result<AnyMessage, Error>> {
+    fn call(&self, call: OutgoingCall, next: NextCall) -> BoxFuture<Result<AnyMessage, Error>> {
         Box::pin(self(call, next))
     }
 }
@@ -189,7 +189,7 @@ pub(crate) trait CallBelow: Send + Sync {
     /// Returns the interceptor at a position, the outermost first.
     fn interceptor(&self, position: usize) -> Option<&Arc<dyn CallInterceptor>>;
     /// Makes the call itself.
-    fn make(&self, call: Outgoing) -> BoxFuture<Result<AnyMessage, Error>>;
+    fn make(&self, call: OutgoingCall) -> BoxFuture<Result<AnyMessage, Error>>;
     fn runtime(&self) -> &Arc<dyn Runtime>;
     /// Resolves when the runtime has shut down, so that no sleep on it ends.
     fn abandoned(&self) -> BoxFuture<()>;
@@ -202,7 +202,7 @@ impl NextCall {
     }
 
     /// Makes the call, once for each time that this is run. Dropping the future cancels it.
-    pub fn run(&self, call: Outgoing) -> BoxFuture<Result<AnyMessage, Error>> {
+    pub fn run(&self, call: OutgoingCall) -> BoxFuture<Result<AnyMessage, Error>> {
         let below = &self.below;
         match below.interceptor(self.position) {
             Some(interceptor) => {

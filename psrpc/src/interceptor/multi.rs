@@ -3,10 +3,10 @@
 use std::future::Future;
 use std::sync::Arc;
 
-use super::call::Outgoing;
-use crate::answers::Answers;
+use super::call::OutgoingCall;
 use crate::error::Error;
 use crate::message::AnyMessage;
+use crate::responses::Responses;
 use crate::runtime::{BoxFuture, Runtime};
 
 /// Code around the multi calls of a client: it may change the call, make it or not, and change its answers.
@@ -14,9 +14,9 @@ use crate::runtime::{BoxFuture, Runtime};
 /// Functions are interceptors too:
 ///
 /// ```
-/// use psrpc::{ClientOptions, NextMultiCall, Outgoing};
+/// use psrpc::{ClientOptions, NextMultiCall, OutgoingCall};
 ///
-/// let options = ClientOptions::new().multi_interceptor(|call: Outgoing, next: NextMultiCall| async move {
+/// let options = ClientOptions::new().multi_interceptor(|call: OutgoingCall, next: NextMultiCall| async move {
 ///     let answers = next.run(call).await?;
 ///     Ok(answers.map_answers(|answer| {
 ///         println!("{answer:?}");
@@ -33,15 +33,23 @@ use crate::runtime::{BoxFuture, Runtime};
 pub trait MultiCallInterceptor: Send + Sync + 'static {
     /// Makes the call, by way of `next`, or answers it otherwise. An answer that is not of the method's type is an error,
     /// `internal`, in its place.
-    fn call(&self, call: Outgoing, next: NextMultiCall) -> BoxFuture<Result<Answers<AnyMessage>, Error>>;
+    fn call(
+        &self,
+        call: OutgoingCall,
+        next: NextMultiCall,
+    ) -> BoxFuture<Result<Responses<AnyMessage>, Error>>;
 }
 
 impl<F, Fut> MultiCallInterceptor for F
 where
-    F: Fn(Outgoing, NextMultiCall) -> Fut + Send + Sync + 'static,
-    Fut: Future<Output = Result<Answers<AnyMessage>, Error>> + Send + 'static,
+    F: Fn(OutgoingCall, NextMultiCall) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<Responses<AnyMessage>, Error>> + Send + 'static,
 {
-    fn call(&self, call: Outgoing, next: NextMultiCall) -> BoxFuture<Result<Answers<AnyMessage>, Error>> {
+    fn call(
+        &self,
+        call: OutgoingCall,
+        next: NextMultiCall,
+    ) -> BoxFuture<Result<Responses<AnyMessage>, Error>> {
         Box::pin(self(call, next))
     }
 }
@@ -58,7 +66,7 @@ pub(crate) trait MultiCallBelow: Send + Sync {
     /// Returns the interceptor at a position, the outermost first.
     fn interceptor(&self, position: usize) -> Option<&Arc<dyn MultiCallInterceptor>>;
     /// Makes the call itself.
-    fn make(&self, call: Outgoing) -> Result<Answers<AnyMessage>, Error>;
+    fn make(&self, call: OutgoingCall) -> Result<Responses<AnyMessage>, Error>;
     fn runtime(&self) -> &Arc<dyn Runtime>;
 }
 
@@ -69,7 +77,7 @@ impl NextMultiCall {
     }
 
     /// Makes the call, once for each time that this is run.
-    pub fn run(&self, call: Outgoing) -> BoxFuture<Result<Answers<AnyMessage>, Error>> {
+    pub fn run(&self, call: OutgoingCall) -> BoxFuture<Result<Responses<AnyMessage>, Error>> {
         let below = Arc::clone(&self.below);
         match self.below.interceptor(self.position) {
             Some(interceptor) => interceptor.call(call, Self { below, position: self.position + 1 }),

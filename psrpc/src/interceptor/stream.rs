@@ -17,11 +17,11 @@ use crate::runtime::{BoxFuture, Runtime};
 /// Functions are interceptors too:
 ///
 /// ```
-/// use psrpc::{AnyMessage, ClientOptions, Error, ErrorCode, OpeningStream, StreamLayer};
+/// use psrpc::{AnyMessage, ClientOptions, Error, ErrorCode, OpeningStream, InterceptedStream};
 ///
 /// struct NoEmptyMessages;
 ///
-/// impl StreamLayer for NoEmptyMessages {
+/// impl InterceptedStream for NoEmptyMessages {
 ///     fn receive(&self, message: AnyMessage) -> Result<AnyMessage, Error> {
 ///         match message.encoded_len() {
 ///             0 => Err(Error::new(ErrorCode::InvalidArgument, "empty")),
@@ -32,7 +32,7 @@ use crate::runtime::{BoxFuture, Runtime};
 ///
 /// let options = ClientOptions::new().stream_interceptor(|opening: &mut OpeningStream| {
 ///     opening.options.metadata.insert("shop", "corner");
-///     Ok(Box::new(NoEmptyMessages) as Box<dyn StreamLayer>)
+///     Ok(Box::new(NoEmptyMessages) as Box<dyn InterceptedStream>)
 /// });
 /// ```
 ///
@@ -50,14 +50,14 @@ pub trait StreamInterceptor: Send + Sync + 'static {
     ///
     /// Whatever it refuses the stream for. In the client the opening fails with it, and nothing was sent; in the server the stream
     /// ends with it, and no handler runs. Interceptors further in are not asked.
-    fn open(&self, opening: &mut OpeningStream) -> Result<Box<dyn StreamLayer>, Error>;
+    fn open(&self, opening: &mut OpeningStream) -> Result<Box<dyn InterceptedStream>, Error>;
 }
 
 impl<F> StreamInterceptor for F
 where
-    F: Fn(&mut OpeningStream) -> Result<Box<dyn StreamLayer>, Error> + Send + Sync + 'static,
+    F: Fn(&mut OpeningStream) -> Result<Box<dyn InterceptedStream>, Error> + Send + Sync + 'static,
 {
-    fn open(&self, opening: &mut OpeningStream) -> Result<Box<dyn StreamLayer>, Error> {
+    fn open(&self, opening: &mut OpeningStream) -> Result<Box<dyn InterceptedStream>, Error> {
         self(opening)
     }
 }
@@ -92,7 +92,7 @@ impl OpeningStream {
 ///
 /// It hears at most once that the stream is open, and then once of its end. A stream whose opening is dropped, or ends with a panic,
 /// drops its layers, and tells them nothing.
-pub trait StreamLayer: Send + Sync + 'static {
+pub trait InterceptedStream: Send + Sync + 'static {
     /// The stream is open, or was until just now. It must not block.
     fn opened(&self) {}
 
@@ -143,7 +143,7 @@ pub struct NextSend {
 /// A stream and the layers around it, as a message that is sent needs them.
 pub(crate) trait SendBelow: Send + Sync {
     /// Returns the layer at a position, the outermost first.
-    fn layer(&self, position: usize) -> Option<&dyn StreamLayer>;
+    fn layer(&self, position: usize) -> Option<&dyn InterceptedStream>;
     /// Sends a message past all layers. A message that is not of the method's type fails with `internal`.
     fn send(self: Arc<Self>, message: AnyMessage, options: SendOptions) -> BoxFuture<Result<(), Error>>;
     /// Why the stream has ended, if it has.

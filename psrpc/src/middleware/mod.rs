@@ -16,7 +16,7 @@ mod retry;
 
 pub(crate) use self::metrics::Metrics;
 pub use self::metrics::{MetricsObserver, MultiCall, StreamSent, UnaryCall};
-pub use self::observer::{ClaimOutcome, Observation};
+pub use self::observer::{BidOutcome, Observation};
 pub(crate) use self::observer::{Observed, Observers, Watch};
 #[cfg(feature = "opentelemetry")]
 pub use self::opentelemetry::OpenTelemetry;

@@ -28,7 +28,7 @@ pub enum Observation {
         client_id: Text,
     },
     /// The claim of a request is decided. A request of a method that requires none has none.
-    Claim {
+    Bid {
         /// What is called.
         info: CallInfo,
         /// The call, by its id on the wire.
@@ -36,7 +36,7 @@ pub enum Observation {
         /// Who calls.
         client_id: Text,
         /// How it was decided.
-        outcome: ClaimOutcome,
+        outcome: BidOutcome,
         /// How long the request waited for it, from the bid on.
         waited: Duration,
     },
@@ -83,14 +83,14 @@ pub enum Observation {
 /// How the claim of a request was decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum ClaimOutcome {
+pub enum BidOutcome {
     /// The client granted it to this server, which runs it.
     Granted,
     /// The client granted it to another server.
     Lost,
     /// It is given up: not bid for, not granted in time, or the server was killed.
     Abandoned(Reason),
-    /// It runs without having waited, since this server [elected](crate::ServerOptions::elect) it.
+    /// It runs without having waited, since this server [skips_claim](crate::ServerOptions::skip_claim) it.
     Skipped,
 }
 
@@ -127,17 +127,17 @@ pub(crate) struct Watch {
     observers: Arc<[Observer]>,
     /// The claims that are not decided, by the index of their requests' handles. Those of requests that ended otherwise lie
     /// here until their place is another's.
-    claims: Vec<Option<(RequestHandle, Claim)>>,
+    claims: Vec<Option<(RequestHandle, Bid)>>,
 }
 
 /// A claim that is not decided.
-struct Claim {
+struct Bid {
     info: CallInfo,
     request_id: Text,
     client_id: Text,
     required: bool,
     bid: Option<Time>,
-    elected: bool,
+    skips_claim: bool,
 }
 
 impl Watch {
@@ -158,14 +158,14 @@ impl Watch {
             ServerEvent::Received(received) => Some(self.on_received(received)),
             ServerEvent::Run { request } | ServerEvent::Accepted { request, .. } => {
                 let claim = self.take(*request)?;
-                let outcome = if claim.elected { ClaimOutcome::Skipped } else { ClaimOutcome::Granted };
+                let outcome = if claim.skips_claim { BidOutcome::Skipped } else { BidOutcome::Granted };
                 claim.required.then(|| self.decided(claim, outcome))
             }
             ServerEvent::Abandoned { request, reason } => {
                 let claim = self.take(*request)?;
                 let outcome = match reason {
-                    Reason::ClaimLost => ClaimOutcome::Lost,
-                    reason => ClaimOutcome::Abandoned(*reason),
+                    Reason::BidLost => BidOutcome::Lost,
+                    reason => BidOutcome::Abandoned(*reason),
                 };
                 claim.required.then(|| self.decided(claim, outcome))
             }
@@ -198,12 +198,12 @@ impl Watch {
         Some(self.tell(Observation::StreamEnded { info, reason: cause.reason, code }))
     }
 
-    /// The server is about to bid for a request, or to elect it.
-    pub(crate) fn bids(&mut self, now: Time, request: RequestHandle, elected: bool) {
+    /// The server is about to bid for a request, or to skip_claim it.
+    pub(crate) fn bids(&mut self, now: Time, request: RequestHandle, skips_claim: bool) {
         if let Some(Some((known, claim))) = self.claims.get_mut(request.index())
             && *known == request
         {
-            (claim.bid, claim.elected) = (Some(now), elected);
+            (claim.bid, claim.skips_claim) = (Some(now), skips_claim);
         }
     }
 
@@ -214,27 +214,27 @@ impl Watch {
         if self.claims.len() <= request.index() {
             self.claims.resize_with(request.index() + 1, || None);
         }
-        let claim = Claim {
+        let claim = Bid {
             info: info.clone(),
             request_id: request_id.clone(),
             client_id: client_id.clone(),
             required,
             bid: None,
-            elected: false,
+            skips_claim: false,
         };
         self.claims[request.index()] = Some((*request, claim));
         self.tell(Observation::Received { info, request_id, client_id })
     }
 
-    fn take(&mut self, request: RequestHandle) -> Option<Claim> {
+    fn take(&mut self, request: RequestHandle) -> Option<Bid> {
         let place = self.claims.get_mut(request.index())?;
         place.take_if(|(known, _)| *known == request).map(|(_, claim)| claim)
     }
 
-    fn decided(&self, claim: Claim, outcome: ClaimOutcome) -> Box<Observed> {
-        let Claim { info, request_id, client_id, bid, .. } = claim;
+    fn decided(&self, claim: Bid, outcome: BidOutcome) -> Box<Observed> {
+        let Bid { info, request_id, client_id, bid, .. } = claim;
         let waited = Duration::ZERO;
-        let claim = Observation::Claim { info, request_id, client_id, outcome, waited };
+        let claim = Observation::Bid { info, request_id, client_id, outcome, waited };
         Box::new(Observed { bid, ..*self.tell(claim) })
     }
 
@@ -254,7 +254,7 @@ pub(crate) struct Observed {
 impl Observed {
     /// Tells them.
     pub(crate) fn tell(mut self, side: Side, runtime: &dyn Runtime) {
-        if let (Observation::Claim { waited, .. }, Some(bid)) = (&mut self.observation, self.bid) {
+        if let (Observation::Bid { waited, .. }, Some(bid)) = (&mut self.observation, self.bid) {
             *waited = runtime.now().time.since(bid);
         }
         for observer in &*self.observers {

@@ -9,15 +9,15 @@ use ::opentelemetry::trace::{FutureExt, Span, SpanKind, Status, TraceContextExt,
 use ::opentelemetry::{Context, KeyValue};
 use psrpc_engine::proto::{Metadata, Text};
 
-use crate::answers::Answers;
 use crate::error::Error;
 use crate::info::{CallInfo, Side};
 use crate::interceptor::{
-    CallInterceptor, HandlerInterceptor, MultiCallInterceptor, NextCall, NextHandler, NextMultiCall,
-    OpeningStream, Outgoing, StreamInterceptor, StreamLayer,
+    CallInterceptor, HandlerInterceptor, InterceptedStream, MultiCallInterceptor, NextCall, NextHandler,
+    NextMultiCall, OpeningStream, OutgoingCall, StreamInterceptor,
 };
 use crate::message::AnyMessage;
 use crate::request::Request;
+use crate::responses::Responses;
 use crate::runtime::BoxFuture;
 
 /// The name of our tracer.
@@ -121,7 +121,7 @@ impl fmt::Debug for OpenTelemetry {
 }
 
 impl CallInterceptor for OpenTelemetry {
-    fn call(&self, mut call: Outgoing, next: NextCall) -> BoxFuture<Result<AnyMessage, Error>> {
+    fn call(&self, mut call: OutgoingCall, next: NextCall) -> BoxFuture<Result<AnyMessage, Error>> {
         let info = call.info().clone();
         let context = self.send(&info, &mut call.options.metadata);
         Box::pin(traced(context, async move { next.run(call).await }))
@@ -140,7 +140,11 @@ impl HandlerInterceptor for OpenTelemetry {
 }
 
 impl MultiCallInterceptor for OpenTelemetry {
-    fn call(&self, mut call: Outgoing, next: NextMultiCall) -> BoxFuture<Result<Answers<AnyMessage>, Error>> {
+    fn call(
+        &self,
+        mut call: OutgoingCall,
+        next: NextMultiCall,
+    ) -> BoxFuture<Result<Responses<AnyMessage>, Error>> {
         let info = call.info().clone();
         let span = MultiSpan(self.send(&info, &mut call.options.metadata));
         Box::pin(async move {
@@ -176,7 +180,7 @@ impl Drop for MultiSpan {
 }
 
 impl StreamInterceptor for OpenTelemetry {
-    fn open(&self, opening: &mut OpeningStream) -> Result<Box<dyn StreamLayer>, Error> {
+    fn open(&self, opening: &mut OpeningStream) -> Result<Box<dyn InterceptedStream>, Error> {
         let info = opening.info().clone();
         Ok(Box::new(StreamSpan(match opening.side() {
             Side::Client => self.send(&info, &mut opening.options.metadata),
@@ -188,7 +192,7 @@ impl StreamInterceptor for OpenTelemetry {
 /// The span of a stream. Of one whose opening is dropped it ends when the last of its context is.
 struct StreamSpan(Context);
 
-impl StreamLayer for StreamSpan {
+impl InterceptedStream for StreamSpan {
     fn closed(&self, cause: &Error) {
         if !cause.is_stream_closed() {
             failed(&self.0, cause);

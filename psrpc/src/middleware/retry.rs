@@ -12,8 +12,8 @@ use psrpc_engine::{Reason, Time};
 
 use crate::error::Error;
 use crate::interceptor::{
-    CallInterceptor, CallOptions, NextCall, NextSend, OpeningStream, Outgoing, SendOptions,
-    StreamInterceptor, StreamLayer,
+    CallInterceptor, CallOptions, InterceptedStream, NextCall, NextSend, OpeningStream, OutgoingCall,
+    SendOptions, StreamInterceptor,
 };
 use crate::message::AnyMessage;
 use crate::runtime::{BoxFuture, Runtime};
@@ -296,7 +296,7 @@ fn part_of(whole: Duration, random: u64) -> Duration {
 }
 
 impl CallInterceptor for Retry {
-    fn call(&self, mut call: Outgoing, next: NextCall) -> BoxFuture<Result<AnyMessage, Error>> {
+    fn call(&self, mut call: OutgoingCall, next: NextCall) -> BoxFuture<Result<AnyMessage, Error>> {
         let now = next.runtime().now().time;
         let CallOptions { timeout, retry_set_timeout, deadline, .. } = call.options;
         let mut attempts = self.start_within(now, timeout, retry_set_timeout, deadline);
@@ -324,7 +324,7 @@ impl CallInterceptor for Retry {
 }
 
 impl StreamInterceptor for Retry {
-    fn open(&self, _: &mut OpeningStream) -> Result<Box<dyn StreamLayer>, Error> {
+    fn open(&self, _: &mut OpeningStream) -> Result<Box<dyn InterceptedStream>, Error> {
         Ok(Box::new(RetrySends(self.clone())))
     }
 }
@@ -332,7 +332,7 @@ impl StreamInterceptor for Retry {
 /// Retries the sends of one stream.
 struct RetrySends(Retry);
 
-impl StreamLayer for RetrySends {
+impl InterceptedStream for RetrySends {
     fn send(
         &self,
         message: AnyMessage,

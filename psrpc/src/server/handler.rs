@@ -30,23 +30,23 @@ pub(crate) struct Admitted {
     pub(crate) label: Label,
     pub(crate) affinity: f32,
     /// Whether it is run without waiting for a grant.
-    pub(crate) elected: bool,
+    pub(crate) skips_claim: bool,
     pub(crate) run: Run,
 }
 
 /// What is run once a request is granted.
 pub(crate) enum Run {
     /// A handler that answers.
-    Call(Answering<Bytes>),
+    Call(HandlerFuture<Bytes>),
     /// A handler of the stream that the request opens, and what is around the stream.
     Stream(OpenStream, Arc<Codec>),
 }
 
 /// A handler, which starts when it is first polled.
-pub(crate) type Answering<T> = BoxFuture<Result<T, Error>>;
+pub(crate) type HandlerFuture<T> = BoxFuture<Result<T, Error>>;
 
 /// Opens a stream for its handler, unless something around it does not want that.
-pub(crate) type OpenStream = Box<dyn FnOnce(Arc<dyn StreamEnd>) -> Result<Answering<()>, Error> + Send>;
+pub(crate) type OpenStream = Box<dyn FnOnce(Arc<dyn StreamEnd>) -> Result<HandlerFuture<()>, Error> + Send>;
 
 /// A method's handler, whatever its messages are.
 pub(crate) trait Handle: Send + Sync + 'static {
@@ -84,7 +84,15 @@ where
 {
     fn admit(&self, received: Received, runtime: &Arc<dyn Runtime>) -> Result<Admitted, Error> {
         let Received {
-            route, client_id, request_id, metadata, sent_at, deadline, payload, may_elect, ..
+            route,
+            client_id,
+            request_id,
+            metadata,
+            sent_at,
+            deadline,
+            payload,
+            may_skip_claim,
+            ..
         } = received;
         let claimed = route.properties().require_claim;
         let message =
@@ -98,15 +106,16 @@ where
             _ => 1.0,
         };
         let around = self.around.clone();
-        // Whoever would not bid does not elect.
-        let may_elect = may_elect && affinity >= 0.0;
-        let elected = may_elect && around.as_ref().is_some_and(|around| around.elects(&request));
+        // Whoever would not bid does not skip_claim.
+        let may_skip_claim = may_skip_claim && affinity >= 0.0;
+        let skips_claim =
+            may_skip_claim && around.as_ref().is_some_and(|around| around.skips_claim(&request));
         let handler = Arc::clone(&self.handler);
-        let run: Answering<Bytes> = match around {
+        let run: HandlerFuture<Bytes> = match around {
             Some(around) => Box::pin(intercepted(around, handler, request)),
             None => Box::pin(async move { Ok(handler(request).await?.encode_to_vec().into()) }),
         };
-        Ok(Admitted { label, affinity, elected, run: Run::Call(run) })
+        Ok(Admitted { label, affinity, skips_claim, run: Run::Call(run) })
     }
 
     fn surround(&mut self, around: &Arc<AroundHandlers>) {
@@ -190,7 +199,7 @@ where
         };
         let codec = Arc::new(Codec::new::<S, R>(request.info(), Side::Server));
         let (handler, around) = (Arc::clone(&self.handler), self.around.clone());
-        let open = move |end: Arc<dyn StreamEnd>| -> Result<Answering<()>, Error> {
+        let open = move |end: Arc<dyn StreamEnd>| -> Result<HandlerFuture<()>, Error> {
             let mut context = request.context;
             let Some(around) = around else {
                 let stream = ServerStream::at_server(end, context);
@@ -209,7 +218,7 @@ where
             }))
         };
         let run = Run::Stream(Box::new(open), codec);
-        Ok(Admitted { label, affinity, elected: false, run })
+        Ok(Admitted { label, affinity, skips_claim: false, run })
     }
 
     fn surround(&mut self, around: &Arc<AroundHandlers>) {
@@ -218,20 +227,20 @@ where
 }
 
 /// A handler that runs: ends with its answer, with `internal` when it panics, and with nothing when it is stopped.
-pub(crate) struct Running<T> {
+pub(crate) struct RunningHandler<T> {
     label: Label,
     /// Nothing once it was dropped.
-    answering: Option<Answering<T>>,
+    answering: Option<HandlerFuture<T>>,
     token: Arc<CancellationToken>,
 }
 
-impl<T> Running<T> {
-    pub(crate) fn new(label: Label, answering: Answering<T>, token: Arc<CancellationToken>) -> Self {
+impl<T> RunningHandler<T> {
+    pub(crate) fn new(label: Label, answering: HandlerFuture<T>, token: Arc<CancellationToken>) -> Self {
         Self { label, answering: Some(answering), token }
     }
 }
 
-impl<T> Future for Running<T> {
+impl<T> Future for RunningHandler<T> {
     type Output = Option<Result<T, Error>>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -253,7 +262,7 @@ impl<T> Future for Running<T> {
     }
 }
 
-impl<T> Drop for Running<T> {
+impl<T> Drop for RunningHandler<T> {
     fn drop(&mut self) {
         // What the handler holds is user code too.
         let _ = guard::catch(|| drop(self.answering.take()));

@@ -1,11 +1,11 @@
 //! The server of a service, on which generated servers stand.
 
-mod alone;
 pub(crate) mod handler;
 mod handlers;
 mod options;
 mod publish;
 mod role;
+mod single_server;
 mod updates;
 
 use std::future::poll_fn;
@@ -15,11 +15,11 @@ use prost::Message;
 use psrpc_engine::proto::{ErrorCode, Text};
 use psrpc_engine::{Counters, RegisterError, Route, Server as Engine};
 
-use self::alone::Alone;
 pub use self::handlers::Handlers;
 pub use self::options::ServerOptions;
 pub use self::publish::Publish;
 use self::role::ServerRole;
+use self::single_server::SingleServerGuard;
 use crate::bus::Bus;
 use crate::driver::Driver;
 use crate::error::Error;
@@ -92,23 +92,27 @@ impl Server {
             return Ok(());
         }
         let joined = Arc::new(OnceLock::new());
-        let registration = self.driver().drive(|state, _| {
+        let registration = self.driver().execute(|state, _| {
             if let Some(method) = methods.iter().find(|method| !state.role.handlers.contains_key(method.name))
             {
                 let text = format!("{}.{} has no handler", self.service().name, method.name);
                 return Err(Error::new(ErrorCode::InvalidArgument, text));
             }
             // What this server serves itself the engine refuses, and says so.
-            let alone = match Alone::claim(self.driver().bus.id(), &routes) {
-                Err(_) if routes.iter().any(|route| state.engine.serves(route)) => Alone::default(),
+            let alone = match SingleServerGuard::claim(self.driver().bus.id(), &routes) {
+                Err(_) if routes.iter().any(|route| state.engine.serves(route)) => {
+                    SingleServerGuard::default()
+                }
                 claimed => claimed?,
             };
             let registration = state.engine.register(routes)?;
             state.role.joining(registration, Arc::clone(&joined), alone);
             Ok(registration)
         })?;
-        poll_fn(|cx| self.driver().look(|view| view.role.poll_joined(view.engine, registration, &joined, cx)))
-            .await
+        poll_fn(|cx| {
+            self.driver().with_state(|view| view.role.poll_joined(view.engine, registration, &joined, cx))
+        })
+        .await
     }
 
     /// Stops to serve methods that were registered together, the same `methods` on the same `topic`. Resolves when their
@@ -123,17 +127,17 @@ impl Server {
     /// server has shut down.
     pub async fn deregister(&self, methods: &[&'static Method], topic: &[&str]) -> Result<(), Error> {
         let routes = self.routes_of(methods, topic)?;
-        let registration = self.driver().drive(|state, now| {
+        let registration = self.driver().execute(|state, now| {
             let registration = state.engine.registration(&routes)?;
             state.engine.deregister(now, registration);
             Some(registration)
         });
         match registration {
             Some(registration) => {
-                poll_fn(|cx| self.driver().look(|view| view.role.poll_gone(registration, cx))).await;
+                poll_fn(|cx| self.driver().with_state(|view| view.role.poll_gone(registration, cx))).await;
                 Ok(())
             }
-            None if self.driver().look(|view| view.engine.is_abandoned()) => {
+            None if self.driver().with_state(|view| view.engine.is_abandoned()) => {
                 Err(RegisterError::RuntimeEnded.into())
             }
             None => {
@@ -168,17 +172,17 @@ impl Server {
 
     /// How many requests are in flight: bid for, or running.
     pub fn in_flight(&self) -> usize {
-        self.driver().look(|view| view.engine.in_flight())
+        self.driver().with_state(|view| view.engine.in_flight())
     }
 
     /// How many streams there are, those that have ended and whose handlers are not done included.
     pub fn streams(&self) -> usize {
-        self.driver().look(|view| view.engine.streams())
+        self.driver().with_state(|view| view.engine.streams())
     }
 
     /// What happened so far: frames dropped and requests abandoned, by reason.
     pub fn counters(&self) -> Counters {
-        self.driver().look(|view| view.engine.counters().clone())
+        self.driver().with_state(|view| view.engine.counters().clone())
     }
 
     /// Returns whether the server can work now: `Ok`, or why not, as an error. For health checks: a server whose bus
@@ -198,13 +202,13 @@ impl Server {
     ///
     /// Dropping the future does not stop the shutdown.
     pub async fn shutdown(&self) {
-        self.driver().drive(|state, now| state.engine.drain(now));
-        poll_fn(|cx| self.driver().look(|view| view.role.poll_closed(cx))).await;
+        self.driver().execute(|state, now| state.engine.drain(now));
+        poll_fn(|cx| self.driver().with_state(|view| view.role.poll_closed(cx))).await;
     }
 
     /// Stops the server at once: the futures of its handlers are dropped, and their callers hear nothing. Streams end with "EOF".
     pub fn kill(&self) {
-        self.driver().drive(|state, now| state.engine.kill(now));
+        self.driver().execute(|state, now| state.engine.kill(now));
     }
 
     fn driver(&self) -> &Arc<Driver<ServerRole>> {
@@ -220,6 +224,6 @@ impl std::fmt::Debug for Server {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        self.driver.drive(|state, now| state.engine.drain(now));
+        self.driver.execute(|state, now| state.engine.drain(now));
     }
 }

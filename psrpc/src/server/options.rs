@@ -87,7 +87,7 @@ impl ServerOptions {
         /// use psrpc::middleware::Observation;
         ///
         /// let options = ServerOptions::new().observer(|observation| {
-        ///     if let Observation::Claim { info, outcome, waited, .. } = observation {
+        ///     if let Observation::Bid { info, outcome, waited, .. } = observation {
         ///         println!("{info}: {outcome:?} after {waited:?}");
         ///     }
         /// });
@@ -108,16 +108,19 @@ impl ServerOptions {
     /// the grant: a call takes one round less. Default: none.
     ///
     /// The function is asked for each request of a queue-routed method whose client allows it (every client from Go's v0.7.5 on,
-    /// and all of ours, do), on the server's background task, which it must not block; a panic in it elects nothing. A request
-    /// that was elected runs even if its caller has given up meanwhile.
+    /// and all of ours, do), on the server's background task, which it must not block; a panic in it skips_claim nothing. A request
+    /// that was skips_claim runs even if its caller has given up meanwhile.
     ///
     /// ```
     /// # use psrpc::ServerOptions;
-    /// let options = ServerOptions::new().elect(|info, _| info.method() == "Fit");
+    /// let options = ServerOptions::new().skip_claim(|info, _| info.method() == "Fit");
     /// ```
     #[must_use]
-    pub fn elect(mut self, elect: impl Fn(&CallInfo, &Metadata) -> bool + Send + Sync + 'static) -> Self {
-        self.around.elect = Some(Arc::new(elect));
+    pub fn skip_claim(
+        mut self,
+        skip_claim: impl Fn(&CallInfo, &Metadata) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        self.around.skip_claim = Some(Arc::new(skip_claim));
         self
     }
 

@@ -1,4 +1,4 @@
-//! Publishing updates to those who subscribe.
+//! PublishFuture updates to those who subscribe.
 
 use std::fmt;
 use std::future::{IntoFuture, poll_fn};
@@ -87,7 +87,7 @@ impl OnItsWay {
         update: Any,
         timeout: Option<Duration>,
     ) -> Result<Self, Error> {
-        let key = driver.drive(|state, now| {
+        let key = driver.execute(|state, now| {
             let update = state.engine.publish(now, route, update, timeout)?;
             Ok::<_, Error>(state.role.updates.start(update))
         })?;
@@ -96,7 +96,7 @@ impl OnItsWay {
 
     fn poll(&mut self, cx: &Context<'_>) -> Poll<Outcome> {
         let key = self.key.expect("an update is polled until it is done");
-        let (polled, _replaced) = self.driver.look(|view| view.role.updates.poll(key, cx));
+        let (polled, _replaced) = self.driver.with_state(|view| view.role.updates.poll(key, cx));
         if polled.is_ready() {
             self.key = None;
         }
@@ -107,7 +107,7 @@ impl OnItsWay {
 impl Drop for OnItsWay {
     fn drop(&mut self) {
         let Some(key) = self.key else { return };
-        let replaced = self.driver.drive(|state, now| {
+        let replaced = self.driver.execute(|state, now| {
             let (update, replaced) = state.role.updates.forget(key);
             if let Some(update) = update {
                 state.engine.cancel_update(now, update);

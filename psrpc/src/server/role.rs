@@ -11,17 +11,17 @@ use psrpc_engine::{
     StreamHandle,
 };
 
-use super::alone::Alone;
+use super::single_server::SingleServerGuard;
 use super::updates::PublishTable;
 use crate::bus::BusEvent;
 use crate::cancellation::CancellationToken;
-use crate::driver::{Driver, LARGE, Role, State};
+use crate::driver::{Driver, DriverState, LARGE, Role};
 use crate::error::Error;
 use crate::info::Side;
 use crate::log;
 use crate::log::{Label, Note};
 use crate::middleware::{Observed, Watch};
-use crate::server::handler::{Admitted, Handle, OpenStream, Run, Running};
+use crate::server::handler::{Admitted, Handle, OpenStream, Run, RunningHandler};
 use crate::stream::{Codec, DriverEnd, StreamRole, StreamTable, StreamTask};
 use crate::{guard, waiting};
 
@@ -48,7 +48,7 @@ pub(super) type HandlerMap = BTreeMap<&'static str, Box<dyn Handle>>;
 enum Stage {
     /// It waits for the client's grant.
     Admitted(Admitted),
-    Running(Arc<CancellationToken>),
+    RunningHandler(Arc<CancellationToken>),
 }
 
 /// How the set-up of a registration ended, once it has; whoever registered reads it.
@@ -59,14 +59,14 @@ struct Registration {
     joined: Option<Arc<Joined>>,
     waiting: Vec<Waker>,
     /// Given up with the registration.
-    _alone: Alone,
+    _alone: SingleServerGuard,
 }
 
 /// What is to be done for a server once its lock is free.
 pub(crate) enum ServerTask {
     Wake(Waker),
     Admit(Received, Arc<HandlerMap>),
-    Run(RequestHandle, Running<Bytes>),
+    Run(RequestHandle, RunningHandler<Bytes>),
     /// A stream is open; its handler is to run.
     Serve {
         label: Label,
@@ -105,8 +105,8 @@ impl Role for ServerRole {
                 if let Some(Stage::Admitted(Admitted { label, run: Run::Call(run), .. })) = self.take(request)
                 {
                     let token = Arc::new(CancellationToken::default());
-                    tasks.push(ServerTask::Run(request, Running::new(label, run, Arc::clone(&token))));
-                    self.put(request, Stage::Running(token));
+                    tasks.push(ServerTask::Run(request, RunningHandler::new(label, run, Arc::clone(&token))));
+                    self.put(request, Stage::RunningHandler(token));
                 }
             }
             ServerEvent::Accepted { request, stream } => {
@@ -133,7 +133,7 @@ impl Role for ServerRole {
             }
             ServerEvent::Abandoned { request, .. } => match self.take(request) {
                 Some(Stage::Admitted(admitted)) => tasks.push(ServerTask::Discard(admitted)),
-                Some(Stage::Running(token)) => tasks.push(ServerTask::Cancel(token)),
+                Some(Stage::RunningHandler(token)) => tasks.push(ServerTask::Cancel(token)),
                 None => {}
             },
             ServerEvent::Registered { registration, result } => {
@@ -156,7 +156,7 @@ impl Role for ServerRole {
                 let waiting = gone.flat_map(|gone| gone.waiting).chain(self.waiting_for_close.drain(..));
                 tasks.extend(waiting.map(ServerTask::Wake));
             }
-            ServerEvent::Lost { routes, .. } => {
+            ServerEvent::RegistrationLost { routes, .. } => {
                 tasks.push(ServerTask::Log(Box::new(Note::RegistrationLost(routes))));
             }
             // The monitor of the bus tells of an outage once, instead of once a subscription.
@@ -177,7 +177,7 @@ impl Role for ServerRole {
             ServerTask::Observe(observed) => observed.tell(Side::Server, &*driver.runtime),
             ServerTask::Log(note) => {
                 let (service, id) =
-                    driver.look(|view| (view.engine.service().clone(), view.engine.id().clone()));
+                    driver.with_state(|view| (view.engine.service().clone(), view.engine.id().clone()));
                 note.write(Side::Server, &service, &id);
             }
             ServerTask::Cancel(token) => token.cancel(),
@@ -197,7 +197,7 @@ impl Role for ServerRole {
                     }
                 };
                 codec.opened();
-                let running = Running::new(label, start, token);
+                let running = RunningHandler::new(label, start, token);
                 driver.runtime.spawn(Box::pin(async move {
                     // A handler that was stopped is not waited for by anybody.
                     let result = running.await.unwrap_or(Ok(()));
@@ -217,7 +217,7 @@ impl Role for ServerRole {
                 driver.runtime.spawn(Box::pin(async move {
                     if let Some(result) = running.await {
                         let result = result.map_err(Error::into_response);
-                        let stage = server.drive(|state, now| {
+                        let stage = server.execute(|state, now| {
                             state.engine.respond(now, request, result);
                             state.role.take(request)
                         });
@@ -228,19 +228,19 @@ impl Role for ServerRole {
         }
     }
 
-    fn carry_out(state: &mut State<Self>, now: Now, (request, decided): Decision) -> Option<Decision> {
-        let State { engine, role, .. } = state;
+    fn carry_out(state: &mut DriverState<Self>, now: Now, (request, decided): Decision) -> Option<Decision> {
+        let DriverState { engine, role, .. } = state;
         match decided {
             // Meanwhile it may have been granted elsewhere, or have expired.
             Ok(_) if !engine.is_waiting(request) => return Some((request, decided)),
             Ok(admitted) => {
-                let Admitted { affinity, elected, .. } = admitted;
+                let Admitted { affinity, skips_claim, .. } = admitted;
                 if let Some(watch) = &mut role.watch {
-                    watch.bids(now.time, request, elected);
+                    watch.bids(now.time, request, skips_claim);
                 }
                 role.put(request, Stage::Admitted(admitted));
-                match elected {
-                    true => engine.elect(now, request),
+                match skips_claim {
+                    true => engine.skip_claim(now, request),
                     false => engine.bid(now, request, affinity),
                 }
             }
@@ -280,7 +280,12 @@ impl ServerRole {
         place.take_if(|(known, _)| *known == request).map(|(_, stage)| stage)
     }
 
-    pub(super) fn joining(&mut self, registration: RegistrationHandle, joined: Arc<Joined>, alone: Alone) {
+    pub(super) fn joining(
+        &mut self,
+        registration: RegistrationHandle,
+        joined: Arc<Joined>,
+        alone: SingleServerGuard,
+    ) {
         let registered = Registration { joined: Some(joined), waiting: Vec::new(), _alone: alone };
         self.registrations.insert(registration, registered);
     }

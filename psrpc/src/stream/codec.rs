@@ -11,7 +11,7 @@ use psrpc_engine::proto::ErrorCode;
 use crate::error::Error;
 use crate::guard;
 use crate::info::{CallInfo, Side};
-use crate::interceptor::{OpeningStream, StreamInterceptor, StreamLayer};
+use crate::interceptor::{InterceptedStream, OpeningStream, StreamInterceptor};
 use crate::log;
 use crate::log::Label;
 use crate::message::AnyMessage;
@@ -21,9 +21,9 @@ use crate::sync::{Mutex, MutexGuard, Once};
 pub(crate) struct Codec {
     info: CallInfo,
     side: Side,
-    layers: OnceLock<Vec<Box<dyn StreamLayer>>>,
+    layers: OnceLock<Vec<Box<dyn InterceptedStream>>>,
     opened: Once,
-    told: Mutex<Told>,
+    told: Mutex<Lifecycle>,
     /// Fails for what is not a message that goes out.
     check: fn(&AnyMessage) -> Result<(), Error>,
     decode: fn(Bytes) -> Result<AnyMessage, Error>,
@@ -33,7 +33,7 @@ pub(crate) struct Codec {
 
 /// What the layers of a stream know of it. Its end may come while interceptors or layers still hear of its opening, on another
 /// thread or from their own doing; it is told after that.
-enum Told {
+enum Lifecycle {
     /// Not yet that it is open, at least not all of them.
     Nothing,
     Opened,
@@ -54,7 +54,7 @@ impl Codec {
     /// The codec of a stream on which messages of type `S` go out and messages of type `R` come in.
     pub(crate) fn new<S: 'static, R: Message + Default + 'static>(info: CallInfo, side: Side) -> Self {
         let (check, check_received) = (AnyMessage::expect::<S>, AnyMessage::expect::<R>);
-        let (layers, opened, told) = (OnceLock::new(), Once::new(), Mutex::new(Told::Nothing));
+        let (layers, opened, told) = (OnceLock::new(), Once::new(), Mutex::new(Lifecycle::Nothing));
         Self { info, side, layers, opened, told, check, decode: decode::<R>, check_received }
     }
 
@@ -78,7 +78,7 @@ impl Codec {
     }
 
     /// What is around the stream, the outermost first.
-    pub(crate) fn layers(&self) -> &[Box<dyn StreamLayer>] {
+    pub(crate) fn layers(&self) -> &[Box<dyn InterceptedStream>] {
         self.layers.get().map(Vec::as_slice).unwrap_or_default()
     }
 
@@ -86,9 +86,9 @@ impl Codec {
     pub(crate) fn opened(&self) {
         if !self.layers().is_empty() {
             self.opened.call_once(|| {
-                self.tell(StreamLayer::opened);
-                let told = mem::replace(&mut *self.told(), Told::Opened);
-                if let Told::Owed(cause) = told {
+                self.tell(InterceptedStream::opened);
+                let told = mem::replace(&mut *self.told(), Lifecycle::Opened);
+                if let Lifecycle::Owed(cause) = told {
                     self.ended(cause);
                 }
             });
@@ -99,28 +99,28 @@ impl Codec {
     pub(crate) fn ended(&self, cause: Box<Failure>) {
         let mut told = self.told();
         match *told {
-            Told::Nothing => *told = Told::Owed(cause),
-            Told::Opened => {
+            Lifecycle::Nothing => *told = Lifecycle::Owed(cause),
+            Lifecycle::Opened => {
                 drop(told);
                 self.closed(&(*cause).into());
             }
-            Told::Owed(_) | Told::Closed => {}
+            Lifecycle::Owed(_) | Lifecycle::Closed => {}
         }
     }
 
     /// The stream has ended, or does not come to be open, which is told once.
     pub(crate) fn closed(&self, cause: &Error) {
-        let told = mem::replace(&mut *self.told(), Told::Closed);
-        if !matches!(told, Told::Closed) {
+        let told = mem::replace(&mut *self.told(), Lifecycle::Closed);
+        if !matches!(told, Lifecycle::Closed) {
             self.tell(|layer| layer.closed(cause));
         }
     }
 
-    fn told(&self) -> MutexGuard<'_, Told> {
+    fn told(&self) -> MutexGuard<'_, Lifecycle> {
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn tell(&self, tell: impl Fn(&dyn StreamLayer)) {
+    fn tell(&self, tell: impl Fn(&dyn InterceptedStream)) {
         for layer in self.layers() {
             self.catch(|| tell(&**layer));
         }

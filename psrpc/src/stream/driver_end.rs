@@ -15,7 +15,7 @@ use super::send::SendFuture;
 use super::table::Awaited;
 use crate::driver::Driver;
 use crate::error::Error;
-use crate::interceptor::{SendBelow, SendOptions, StreamLayer};
+use crate::interceptor::{InterceptedStream, SendBelow, SendOptions};
 use crate::message::AnyMessage;
 use crate::runtime::{BoxFuture, Runtime};
 use crate::waiting::Place;
@@ -59,7 +59,7 @@ impl<R: StreamRole> Drop for DriverEnd<R> {
 }
 
 impl<R: StreamRole> SendBelow for DriverEnd<R> {
-    fn layer(&self, position: usize) -> Option<&dyn StreamLayer> {
+    fn layer(&self, position: usize) -> Option<&dyn InterceptedStream> {
         self.codec.layers().get(position).map(|layer| &**layer)
     }
 
@@ -73,7 +73,7 @@ impl<R: StreamRole> SendBelow for DriverEnd<R> {
     }
 
     fn cause(&self) -> Option<Error> {
-        let failure = self.driver.look(|view| view.role.streams().cause(self.key))?;
+        let failure = self.driver.with_state(|view| view.role.streams().cause(self.key))?;
         Some((*failure).into())
     }
 
@@ -92,7 +92,7 @@ impl<R: StreamRole> StreamEnd for DriverEnd<R> {
     }
 
     fn start_send(&self, payload: Bytes, options: SendOptions) -> Result<usize, SendError> {
-        self.driver.drive(|state, now| {
+        self.driver.execute(|state, now| {
             let SendOptions { timeout, deadline, .. } = options;
             let until_deadline = |deadline: Time| {
                 let timeout = timeout.unwrap_or_else(|| state.engine.stream_commands().default_timeout());
@@ -105,11 +105,11 @@ impl<R: StreamRole> StreamEnd for DriverEnd<R> {
     }
 
     fn poll_sent(&self, sender: usize, cx: &Context<'_>) -> Poll<Result<(), Box<Failure>>> {
-        self.driver.look(|view| view.role.streams().poll_sent(sender, cx)).0
+        self.driver.with_state(|view| view.role.streams().poll_sent(sender, cx)).0
     }
 
     fn cancel_send(&self, sender: usize) {
-        self.driver.drive(|state, _| {
+        self.driver.execute(|state, _| {
             let (send, waker) = state.role.streams().forget_send(sender);
             if let Some(send) = send {
                 state.engine.stream_commands().cancel_send(send);
@@ -131,18 +131,18 @@ impl<R: StreamRole> StreamEnd for DriverEnd<R> {
     }
 
     fn poll_ended(&self, place: &mut Place, cx: &Context<'_>) -> Poll<Box<Failure>> {
-        self.driver.look(|view| view.role.streams().poll_ended(self.key, place, cx)).0
+        self.driver.with_state(|view| view.role.streams().poll_ended(self.key, place, cx)).0
     }
 
     fn leave_place(&self, awaited: Awaited, place: &mut Place) {
-        drop(self.driver.look(|view| view.role.streams().leave(self.key, awaited, place)));
+        drop(self.driver.with_state(|view| view.role.streams().leave(self.key, awaited, place)));
     }
 
     fn close(&self, cause: Option<ErrorResponse>) {
-        self.driver.drive(|state, now| state.engine.stream_commands().close(now, self.stream, cause));
+        self.driver.execute(|state, now| state.engine.stream_commands().close(now, self.stream, cause));
     }
 
     fn hijack(&self) {
-        self.driver.look(|view| view.role.streams().hijack(self.key));
+        self.driver.with_state(|view| view.role.streams().hijack(self.key));
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::task::Waker;
 
 use bytes::Bytes;
-use psrpc_engine::{Delivery, Engine, StreamHandle};
+use psrpc_engine::{Engine, PendingMessage, StreamHandle};
 
 use super::codec::{Codec, NotTaken};
 use super::table::{Discarded, Left, StreamTable, StreamTask};
@@ -42,7 +42,7 @@ impl<R: StreamRole> Driver<R> {
         leave: impl FnOnce(&mut StreamTable) -> (Left, Discarded),
     ) {
         let result = result.map_err(Error::into_response);
-        let discarded = self.drive(|state, now| {
+        let discarded = self.execute(|state, now| {
             let (left, discarded) = leave(state.role.streams());
             if let Left::Gone = left {
                 state.engine.finish_stream(now, stream, result);
@@ -58,7 +58,7 @@ impl<R: StreamRole> Driver<R> {
             StreamTask::Wake(waker) => waker.wake(),
             StreamTask::Ended(codec, cause) => codec.ended(cause),
             StreamTask::Unwanted(delivery) => {
-                self.drive(|state, now| state.engine.stream_commands().reject(now, delivery, None));
+                self.execute(|state, now| state.engine.stream_commands().reject(now, delivery, None));
             }
             StreamTask::Message(delivery, payload, key, codec) if payload.len() >= LARGE => {
                 let driver = Some(Arc::clone(self));
@@ -76,13 +76,13 @@ impl<R: StreamRole> Driver<R> {
     }
 
     /// Decodes a message, and hands it to the consumer of its stream.
-    fn receive(self: &Arc<Self>, delivery: Delivery, payload: Bytes, key: usize, codec: &Codec) {
+    fn receive(self: &Arc<Self>, delivery: PendingMessage, payload: Bytes, key: usize, codec: &Codec) {
         let received = codec.receive(payload).map_err(|not_taken| match not_taken {
             NotTaken::Malformed(error) => Some(error.into_response()),
             NotTaken::Refused => None,
         });
         let stream = delivery.stream();
-        let (woken, left) = self.drive(|state, now| {
+        let (woken, left) = self.execute(|state, now| {
             let (streams, engine) = (state.role.streams(), &mut state.engine);
             match received.map(|message| streams.push(stream, key, message)) {
                 Ok(Ok(woken)) => {
@@ -116,7 +116,7 @@ struct Undecoded<R: StreamRole> {
 impl<R: StreamRole> Drop for Undecoded<R> {
     fn drop(&mut self) {
         if let Some(driver) = &self.driver {
-            let woken = driver.look(|view| view.role.streams().not_taken(self.stream, self.key));
+            let woken = driver.with_state(|view| view.role.streams().not_taken(self.stream, self.key));
             woken.into_iter().for_each(Waker::wake);
         }
     }

@@ -30,7 +30,7 @@ pub(crate) use self::driver_end::DriverEnd;
 pub(crate) use self::end::StreamEnd;
 use self::end::{Waiting, closed};
 pub(crate) use self::incoming::StreamRole;
-pub use self::send::Sending;
+pub use self::send::PendingSend;
 pub use self::sink::SendSink;
 use self::table::Awaited;
 pub(crate) use self::table::{StreamTable, StreamTask};
@@ -164,9 +164,9 @@ impl<S, R> ServerStream<S, R> {
 }
 
 impl<A, S: Message + 'static, R: Message + Default + 'static> BiStream<A, S, R> {
-    /// Sends a message: resolves when the other side has taken it. See [`Sending`].
-    pub fn send(&self, message: S) -> Sending<'_> {
-        Sending::new(&self.end, message)
+    /// Sends a message: resolves when the other side has taken it. See [`PendingSend`].
+    pub fn send(&self, message: S) -> PendingSend<'_> {
+        PendingSend::new(&self.end, message)
     }
 
     /// The next message; `None` when the stream has ended and all were taken. Dropping the future loses nothing.
@@ -232,9 +232,9 @@ pub struct SendHalf<S> {
 }
 
 impl<S: Message + 'static> SendHalf<S> {
-    /// Sends a message: resolves when the other side has taken it. See [`Sending`].
-    pub fn send(&self, message: S) -> Sending<'_> {
-        Sending::new(&self.end, message)
+    /// Sends a message: resolves when the other side has taken it. See [`PendingSend`].
+    pub fn send(&self, message: S) -> PendingSend<'_> {
+        PendingSend::new(&self.end, message)
     }
 
     /// A [`Sink`](futures_sink::Sink) of messages.

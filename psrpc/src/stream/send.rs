@@ -1,4 +1,4 @@
-//! Sending a message on a stream.
+//! PendingSend a message on a stream.
 
 use std::fmt;
 use std::future::{Future, IntoFuture};
@@ -32,7 +32,7 @@ use crate::runtime::BoxFuture;
 /// | none | `invalid_argument` | it is too large | no |
 /// | none | `resource_exhausted` | too many messages of the stream are on their way | no |
 #[must_use = "a message is sent when it is awaited"]
-pub struct Sending<'a> {
+pub struct PendingSend<'a> {
     end: &'a Arc<dyn StreamEnd>,
     message: OutgoingMessage,
     options: SendOptions,
@@ -44,7 +44,7 @@ enum OutgoingMessage {
     Typed(AnyMessage),
 }
 
-impl<'a> Sending<'a> {
+impl<'a> PendingSend<'a> {
     pub(super) fn new(end: &'a Arc<dyn StreamEnd>, message: impl Message + 'static) -> Self {
         let message = match end.codec().layers() {
             [] => OutgoingMessage::Encoded(message.encode_to_vec()),
@@ -60,26 +60,26 @@ impl<'a> Sending<'a> {
     }
 }
 
-impl fmt::Debug for Sending<'_> {
+impl fmt::Debug for PendingSend<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sending").field("options", &self.options).finish_non_exhaustive()
+        f.debug_struct("PendingSend").field("options", &self.options).finish_non_exhaustive()
     }
 }
 
-impl IntoFuture for Sending<'_> {
+impl IntoFuture for PendingSend<'_> {
     type Output = Result<(), Error>;
     type IntoFuture = SendFuture;
 
     fn into_future(self) -> SendFuture {
-        SendFuture(State::New(Arc::clone(self.end), self.message, self.options))
+        SendFuture(SendState::New(Arc::clone(self.end), self.message, self.options))
     }
 }
 
-/// A message on its way: the future of a [`Sending`].
+/// A message on its way: the future of a [`PendingSend`].
 #[must_use = "a message is sent when it is awaited"]
-pub struct SendFuture(State);
+pub struct SendFuture(SendState);
 
-enum State {
+enum SendState {
     New(Arc<dyn StreamEnd>, OutgoingMessage, SendOptions),
     /// The engine has it; the key asks for its outcome.
     Sent(Arc<dyn StreamEnd>, usize),
@@ -90,7 +90,7 @@ enum State {
 impl SendFuture {
     /// A message that goes past what is around the stream.
     pub(crate) fn past_layers(end: Arc<dyn StreamEnd>, payload: Vec<u8>, options: SendOptions) -> Self {
-        Self(State::New(end, OutgoingMessage::Encoded(payload), options))
+        Self(SendState::New(end, OutgoingMessage::Encoded(payload), options))
     }
 }
 
@@ -106,19 +106,20 @@ impl Future for SendFuture {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         loop {
             let polled = match &mut self.0 {
-                State::New(..) => {
-                    let State::New(end, message, options) = mem::replace(&mut self.0, State::Done) else {
+                SendState::New(..) => {
+                    let SendState::New(end, message, options) = mem::replace(&mut self.0, SendState::Done)
+                    else {
                         unreachable!("it was matched above");
                     };
                     self.0 = start(end, message, options)?;
                     continue;
                 }
-                State::Sent(end, key) => end.poll_sent(*key, cx).map_err(|failure| (*failure).into()),
-                State::Intercepted(sending) => sending.as_mut().poll(cx),
-                State::Done => panic!("a send was polled after it was done"),
+                SendState::Sent(end, key) => end.poll_sent(*key, cx).map_err(|failure| (*failure).into()),
+                SendState::Intercepted(sending) => sending.as_mut().poll(cx),
+                SendState::Done => panic!("a send was polled after it was done"),
             };
             if polled.is_ready() {
-                self.0 = State::Done;
+                self.0 = SendState::Done;
             }
             return polled;
         }
@@ -126,15 +127,19 @@ impl Future for SendFuture {
 }
 
 /// Hands a message to the engine, or to the layers around the stream.
-fn start(end: Arc<dyn StreamEnd>, message: OutgoingMessage, options: SendOptions) -> Result<State, Error> {
+fn start(
+    end: Arc<dyn StreamEnd>,
+    message: OutgoingMessage,
+    options: SendOptions,
+) -> Result<SendState, Error> {
     let payload = match message {
         OutgoingMessage::Encoded(payload) => payload,
         OutgoingMessage::Typed(message) => {
-            return Ok(State::Intercepted(NextSend::new(end).run(message, options)));
+            return Ok(SendState::Intercepted(NextSend::new(end).run(message, options)));
         }
     };
     match end.start_send(payload.into(), options) {
-        Ok(key) => Ok(State::Sent(end, key)),
+        Ok(key) => Ok(SendState::Sent(end, key)),
         Err(SendError::Ended) => Err(end.cause().unwrap_or_else(Error::stream_closed)),
         Err(error) => {
             let code = error.code();
@@ -146,7 +151,7 @@ fn start(end: Arc<dyn StreamEnd>, message: OutgoingMessage, options: SendOptions
 impl Drop for SendFuture {
     /// Stops waiting for a message that was sent.
     fn drop(&mut self) {
-        if let State::Sent(end, key) = &self.0 {
+        if let SendState::Sent(end, key) = &self.0 {
             end.cancel_send(*key);
         }
     }

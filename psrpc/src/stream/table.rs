@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use psrpc_engine::{Delivery, Failure, SendHandle, StreamEvent, StreamHandle};
+use psrpc_engine::{Failure, PendingMessage, SendHandle, StreamEvent, StreamHandle};
 use slab::Slab;
 
 use super::codec::Codec;
@@ -62,9 +62,9 @@ struct Sender {
 /// What is to be done for streams once the lock is free.
 pub(crate) enum StreamTask {
     /// A message is to be decoded and accepted, for the slot with this key.
-    Message(Delivery, Bytes, usize, Arc<Codec>),
+    Message(PendingMessage, Bytes, usize, Arc<Codec>),
     /// Nobody has the stream of a message any more.
-    Unwanted(Delivery),
+    Unwanted(PendingMessage),
     Ended(Arc<Codec>, Box<Failure>),
     Wake(Waker),
 }

@@ -7,7 +7,7 @@ use std::task::{Poll, Waker};
 
 use futures_core::Stream;
 use prost::Message;
-use psrpc::bus::{Bus, Delivery, Inbox, Subscription, Wakes};
+use psrpc::bus::{Bus, Delivery, Inbox, Subscription, WakeList};
 use psrpc::proto::{Any, Channel, ClaimRequest, ClaimResponse, Frame, FrameLimits, Request, Response};
 use psrpc::{BusError, SubscriptionKind, Text};
 
@@ -55,7 +55,7 @@ impl Foreign {
         capacity: usize,
     ) -> Result<Ear, String> {
         let (sink, inbox) = Inbox::new(capacity);
-        let subscription = Some(self.bus.subscribe(channel, kind, sink, &mut Wakes::new()));
+        let subscription = Some(self.bus.subscribe(channel, kind, sink, &mut WakeList::new()));
         let mut ear = Ear { inbox, subscription };
         match ear.next().await {
             Some(Delivery::Live) => Ok(ear),

@@ -8,7 +8,7 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 use futures_core::Stream;
-use psrpc::bus::{Bus, Delivery, Inbox, Receipt, ReplyTo, Sink, Wakes};
+use psrpc::bus::{Bus, Delivery, Inbox, Receipt, ReplyTo, Sink, WakeList};
 use psrpc::proto::Channel;
 use psrpc::{
     BusError, ClientOptions, Error, ErrorCode, Reason, Request, Runtime, ServerOptions, SubscriptionKind,
@@ -245,17 +245,17 @@ fn a_server_answers_for_a_method_that_it_lacks_where_nobody_else_can() {
         let calling = client.owner_fit("nobody", ask()).into_future();
         let (sink, mut requests) = Inbox::new(1);
         let channel = Channel::request("Shop", "OwnerFit", &["nobody"], true);
-        let _subscription = bus.subscribe(&channel, SubscriptionKind::Queue, sink, &mut Wakes::new());
+        let _subscription = bus.subscribe(&channel, SubscriptionKind::Queue, sink, &mut WakeList::new());
         solo.spawn(Box::pin(async move {
             while let Some(delivery) = poll_fn(|cx| Pin::new(&mut requests).poll_next(cx)).await {
                 let Delivery::Frame(frame) = delivery else { continue };
                 let is_fit = |(name, _): &&(String, Sink)| name.ends_with("|Fit|REQ");
-                sinks.lock().unwrap().iter().find(is_fit).unwrap().1.untaken(frame, &mut Wakes::new());
+                sinks.lock().unwrap().iter().find(is_fit).unwrap().1.misrouted(frame, &mut WakeList::new());
             }
         }));
         let error = calling.await.unwrap_err();
         assert_eq!(error.to_string(), "unimplemented: method is not implemented");
-        assert_eq!(server.server().counters().get(Reason::Untaken), 1);
+        assert_eq!(server.server().counters().get(Reason::Misrouted), 1);
     });
 }
 
@@ -290,7 +290,7 @@ fn a_client_whose_subscription_is_lost_fails_its_calls_and_later_ones() {
         solo.spawn(Box::pin(async move {
             later.await;
             for (_, sink) in sinks.lock().unwrap().drain(..) {
-                sink.fail(BusError::new("the server is gone"), &mut Wakes::new());
+                sink.fail(BusError::new("the server is gone"), &mut WakeList::new());
             }
         }));
         let error = client.fit(ask()).await.unwrap_err();
@@ -309,7 +309,7 @@ fn a_gap_is_counted_and_part_of_the_explanation() {
         let later = solo.sleep_until(solo.now().time + Duration::from_millis(50));
         solo.spawn(Box::pin(async move {
             later.await;
-            sinks.lock().unwrap()[0].1.gap(Some(7), &mut Wakes::new());
+            sinks.lock().unwrap()[0].1.gap(Some(7), &mut WakeList::new());
         }));
         let error = call.await.unwrap_err();
         assert_eq!(error.reason(), Some(Reason::NoResponse));

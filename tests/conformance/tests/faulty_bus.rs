@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use futures_core::Stream;
-use psrpc::bus::{Accepted, Bus, Delivery, Full, Inbox, Offer, ReplyTo, Sink, Subscription, Wakes};
+use psrpc::bus::{Accepted, Bus, Delivery, Full, Inbox, Offer, ReplyTo, Sink, Subscription, WakeList};
 use psrpc::proto::{Any, Channel, Frame, Seed};
 use psrpc::{
     BusError, Client, ClientOptions, Error, Handlers, Method, MethodProperties, Now, Reason, Request,
@@ -82,14 +82,14 @@ impl<'a> Line<'a> {
     fn new(bus: &'a FaultyBus, name: &str) -> Self {
         let channel = Channel::response("Hats", name);
         let (sink, inbox) = Inbox::new(1000);
-        let subscription = bus.subscribe(&channel, SubscriptionKind::Plain, sink, &mut Wakes::new());
+        let subscription = bus.subscribe(&channel, SubscriptionKind::Plain, sink, &mut WakeList::new());
         Self { bus, channel, inbox, _subscription: subscription }
     }
 
     fn publish(&self, numbers: impl IntoIterator<Item = u8>) {
         for number in numbers {
             let offer = Offer::new(self.channel.clone(), frame(number), ReplyTo::new(|_| ()));
-            let _ = self.bus.publish(offer, &mut Wakes::new()).unwrap();
+            let _ = self.bus.publish(offer, &mut WakeList::new()).unwrap();
         }
     }
 
@@ -355,11 +355,11 @@ fn a_receipt_says_published_of_a_frame_that_is_lost_and_says_nothing_of_one_that
         let line = Line::new(&bus, "a");
         bus.inject(Rule::drop().first(1));
         let (lost, told) = reply_to();
-        let _ = bus.publish(Offer::new(line.channel.clone(), frame(1), lost), &mut Wakes::new()).unwrap();
+        let _ = bus.publish(Offer::new(line.channel.clone(), frame(1), lost), &mut WakeList::new()).unwrap();
         assert_eq!(told.try_recv(), Ok(Ok(None)));
         bus.inject(Rule::delay(SECOND));
         let (late, told) = reply_to();
-        let _ = bus.publish(Offer::new(line.channel.clone(), frame(2), late), &mut Wakes::new()).unwrap();
+        let _ = bus.publish(Offer::new(line.channel.clone(), frame(2), late), &mut WakeList::new()).unwrap();
         assert!(told.try_recv().is_err());
         sleep(&solo, SECOND + MILLISECOND).await;
         assert_eq!(told.try_recv(), Ok(Ok(Some(1))));
@@ -369,7 +369,7 @@ fn a_receipt_says_published_of_a_frame_that_is_lost_and_says_nothing_of_one_that
 #[test]
 fn interceptors_see_and_change_what_passes() {
     run(|_, bus| async move {
-        let refuse_b = |channel: &Channel, _, sink: Sink, wakes: &mut Wakes| {
+        let refuse_b = |channel: &Channel, _, sink: Sink, wakes: &mut WakeList| {
             if !channel.legacy().contains("b") {
                 return Some(sink);
             }
@@ -432,7 +432,7 @@ impl Small {
 }
 
 impl Bus for Small {
-    fn publish(&self, offer: Offer<'_>, wakes: &mut Wakes) -> Result<Accepted, Full> {
+    fn publish(&self, offer: Offer<'_>, wakes: &mut WakeList) -> Result<Accepted, Full> {
         let mut room = self.room.lock().unwrap();
         if room.0 == 0 {
             return Err(Full);
@@ -442,7 +442,7 @@ impl Bus for Small {
         self.local.publish(offer, wakes)
     }
 
-    fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut room = self.room.lock().unwrap();
         if room.0 > 0 {
             return Poll::Ready(());
@@ -456,7 +456,7 @@ impl Bus for Small {
         channel: &Channel,
         kind: SubscriptionKind,
         sink: Sink,
-        wakes: &mut Wakes,
+        wakes: &mut WakeList,
     ) -> Subscription {
         self.local.subscribe(channel, kind, sink, wakes)
     }
@@ -469,9 +469,9 @@ fn what_is_due_when_the_wrapped_bus_is_full_waits_for_room_and_so_does_what_come
         let bus = FaultyBus::new(small.clone(), solo.clone(), 1);
         let mut line = Line::new(&bus, "a");
         let mut cx = Context::from_waker(Waker::noop());
-        assert!(bus.poll_room(&mut cx).is_pending(), "as the wrapped bus says");
-        let full =
-            bus.publish(Offer::new(line.channel.clone(), frame(1), ReplyTo::new(|_| ())), &mut Wakes::new());
+        assert!(bus.poll_ready(&mut cx).is_pending(), "as the wrapped bus says");
+        let full = bus
+            .publish(Offer::new(line.channel.clone(), frame(1), ReplyTo::new(|_| ())), &mut WakeList::new());
         assert!(full.is_err(), "a frame without a fault is given back");
         bus.inject(Rule::duplicate(1).first(2));
         line.publish([1]);
@@ -479,13 +479,16 @@ fn what_is_due_when_the_wrapped_bus_is_full_waits_for_room_and_so_does_what_come
         sleep(&solo, MILLISECOND).await;
         assert_eq!(line.arrived(), [1]);
         assert!(
-            bus.publish(Offer::new(line.channel.clone(), frame(2), ReplyTo::new(|_| ())), &mut Wakes::new())
-                .is_err(),
+            bus.publish(
+                Offer::new(line.channel.clone(), frame(2), ReplyTo::new(|_| ())),
+                &mut WakeList::new()
+            )
+            .is_err(),
             "its copy is first"
         );
-        assert!(bus.poll_room(&mut cx).is_pending());
+        assert!(bus.poll_ready(&mut cx).is_pending());
         small.make_room(9);
-        poll_fn(|cx| bus.poll_room(cx)).await;
+        poll_fn(|cx| bus.poll_ready(cx)).await;
         line.publish([2]);
         assert_eq!(line.arrived(), [1, 2, 2]);
         assert_eq!(bus.injected().blocked, 1);
@@ -525,7 +528,7 @@ fn a_bus_that_is_dropped_lets_go_of_its_frames_and_its_task_ends() {
         bus.inject(Rule::delay(3600 * SECOND));
         let (late, told) = reply_to();
         let _ = bus
-            .publish(Offer::new(Channel::response("Hats", "a"), frame(1), late), &mut Wakes::new())
+            .publish(Offer::new(Channel::response("Hats", "a"), frame(1), late), &mut WakeList::new())
             .unwrap();
         sleep(&solo, MILLISECOND).await;
         // Ours, the runtime's and the task's.

@@ -5,8 +5,8 @@ use std::task::{Context, Poll};
 
 use futures_core::Stream;
 use psrpc::{
-    Answer, Answers, Call, ClientOptions, Error, ErrorCode, MultiCall, OpenStream, Request, ServerOptions,
-    ServerStream, Subscribe, Subscription,
+    Call, ClientOptions, Error, ErrorCode, MultiCall, OpenStream, Request, Response, Responses,
+    ServerOptions, ServerStream, Subscribe, Subscription,
 };
 use psrpc_bus_local::LocalBus;
 use psrpc_conformance::runtime::{Host, Solo};
@@ -209,7 +209,7 @@ fn a_fake_takes_the_place_of_a_client() {
             Call::fake(async move { made(&request.name) })
         }
         fn census(&self, _: HatAsk) -> MultiCall<HatAsk, HatReply> {
-            MultiCall::fake(Ok(Answers::new(One(Some(Ok(Answer::new("elm", reply("bowler"))))))))
+            MultiCall::fake(Ok(Responses::new(One(Some(Ok(Response::new("elm", reply("bowler"))))))))
         }
         fn subscribe_rumour(&self) -> Subscribe<HatReply> {
             Subscribe::fake(Ok(Subscription::fake(One(Some(Ok(reply("psst")))))))

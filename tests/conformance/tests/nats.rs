@@ -29,7 +29,7 @@ async fn a_queue_member_without_the_method_says_so() {
     let error = client.call::<_, Reply>(make_hat, &[], Ask::default()).await.unwrap_err();
     assert_eq!(error.to_string(), "unimplemented: method is not implemented");
     assert_eq!(error.reason(), Some(Reason::Answered));
-    assert_eq!(server.counters().get(Reason::Untaken), 1);
+    assert_eq!(server.counters().get(Reason::Misrouted), 1);
     let ask = Ask { text: "top".into(), ..Ask::default() };
     assert_eq!(client.call::<_, Reply>(fit, &[], ask).await.unwrap().text, "top");
 }

@@ -46,7 +46,7 @@ pub(crate) enum Post {
     /// A subscription has ended, and its subscriber hears so: why, if that was not asked for.
     Ended(Place, Option<BusError>),
     /// A frame arrives.
-    Delivered(Place, Box<Delivery>),
+    Delivered(Place, Box<FrameInTransit>),
     /// Frames may be missing here, and the subscriber hears so.
     Gap(Place),
 }
@@ -102,7 +102,7 @@ struct Cut {
 
 /// A frame that is under way.
 #[derive(Clone, Debug)]
-pub(crate) struct Delivery {
+pub(crate) struct FrameInTransit {
     /// What was published; what arrives says the same unless it is raw.
     pub(crate) frame: Frame,
     /// Which of all frames that were published it is, or comes of.
@@ -112,7 +112,7 @@ pub(crate) struct Delivery {
     encoded: bool,
 }
 
-impl Delivery {
+impl FrameInTransit {
     /// What arrives.
     pub(crate) fn arrival(&self) -> Frame {
         if self.encoded { Frame::Raw(self.frame.encode("")) } else { self.frame.clone() }
@@ -483,7 +483,7 @@ impl<S: Copy + PartialEq> Net<S> {
         at: Time,
     ) {
         let encoded = self.rng.chance(self.encoded);
-        let delivery = Delivery { frame, number: self.published, fault, encoded };
+        let delivery = FrameInTransit { frame, number: self.published, fault, encoded };
         scene.at(at, Post::Delivered(to, Box::new(delivery)));
     }
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use psrpc::SubscriptionKind;
-use psrpc::bus::{Accepted, Bus, Full, Offer, Receipt, ReplyTo, Sink, Subscription, Wakes};
+use psrpc::bus::{Accepted, Bus, Full, Offer, Receipt, ReplyTo, Sink, Subscription, WakeList};
 use psrpc::proto::{Channel, Frame};
 use psrpc_bus_local::LocalBus;
 use shuttle::sync::{Mutex, MutexGuard};
@@ -48,14 +48,14 @@ impl Carrier {
             match poll_fn(|cx| self.poll_order(cx)).await {
                 Order::Publish(channel, frame, receipt) => {
                     let offer = Offer::new(channel, frame, ReplyTo::new(|_| ()));
-                    let accepted = bus.publish(offer, &mut Wakes::new()).expect("it always has room");
+                    let accepted = bus.publish(offer, &mut WakeList::new()).expect("it always has room");
                     let Accepted::Done(receivers) = accepted else { panic!("{accepted:?}") };
                     if let Some(receipt) = receipt {
                         receipt.published(receivers);
                     }
                 }
                 Order::Subscribe(key, channel, kind, sink) => {
-                    subscriptions.insert(key, bus.subscribe(&channel, kind, sink, &mut Wakes::new()));
+                    subscriptions.insert(key, bus.subscribe(&channel, kind, sink, &mut WakeList::new()));
                 }
                 Order::Unsubscribe(key) => drop(subscriptions.remove(&key)),
             }
@@ -83,14 +83,14 @@ impl Carrier {
 }
 
 impl Waiting {
-    fn order(&mut self, order: Order, wakes: &mut Wakes) {
+    fn order(&mut self, order: Order, wakes: &mut WakeList) {
         self.orders.push_back(order);
         wakes.extend(self.carrier.take());
     }
 }
 
 impl Bus for Carrier {
-    fn publish(&self, offer: Offer<'_>, wakes: &mut Wakes) -> Result<Accepted, Full> {
+    fn publish(&self, offer: Offer<'_>, wakes: &mut WakeList) -> Result<Accepted, Full> {
         let mut waiting = self.lock();
         if waiting.room == 0 {
             return Err(Full);
@@ -107,7 +107,7 @@ impl Bus for Carrier {
         Ok(Accepted::Later)
     }
 
-    fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut waiting = self.lock();
         if waiting.room > 0 {
             return Poll::Ready(());
@@ -121,7 +121,7 @@ impl Bus for Carrier {
         channel: &Channel,
         kind: SubscriptionKind,
         sink: Sink,
-        wakes: &mut Wakes,
+        wakes: &mut WakeList,
     ) -> Subscription {
         let mut waiting = self.lock();
         waiting.subscriptions += 1;
@@ -130,7 +130,7 @@ impl Bus for Carrier {
         drop(waiting);
         let bus = self.clone();
         Subscription::new(move || {
-            let mut wakes = Wakes::new();
+            let mut wakes = WakeList::new();
             bus.lock().order(Order::Unsubscribe(key), &mut wakes);
         })
     }

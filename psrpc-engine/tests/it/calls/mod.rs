@@ -365,12 +365,12 @@ fn a_call_on_a_queue_to_which_nobody_bid_may_have_run() {
     client.request(queue_call());
     client.advance_to(ms(1000));
     let failure = client.failure();
-    assert_eq!((failure.reason, failure.evidence.may_elect), (Reason::NoResponse, true));
+    assert_eq!((failure.reason, failure.evidence.may_skip_claim), (Reason::NoResponse, true));
 
     client.request(affinity_call());
     client.advance_to(ms(2000));
     let failure = client.failure();
-    assert_eq!((failure.reason, failure.evidence.may_elect), (Reason::NoResponse, false));
+    assert_eq!((failure.reason, failure.evidence.may_skip_claim), (Reason::NoResponse, false));
 }
 
 #[test]
@@ -382,7 +382,7 @@ fn the_selection_function_is_asked_and_its_answer_granted() {
     client.bid(&request, "SRV_2", 0.9);
     client.advance_to(ms(200));
     let asked = client.events();
-    assert!(matches!(&asked[..], [ClientEvent::Select { claims, .. }] if claims.len() == 2));
+    assert!(matches!(&asked[..], [ClientEvent::Select { bids, .. }] if bids.len() == 2));
     assert_eq!(client.engine.poll_timeout().unwrap().kind, TimerKind::Deadline);
     client.bid(&request, "SRV_3", 1.0);
     assert_eq!(client.dropped(), [Reason::Late], "bids are over while the caller thinks");

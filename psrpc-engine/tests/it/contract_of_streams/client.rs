@@ -75,8 +75,8 @@ impl Caller {
                     self.known.streams.extend(outcome.ok());
                 }
                 ClientEvent::Stream(event) => self.known.happened(event),
-                ClientEvent::AllAnswered { call, .. } => *self.answered.entry(call).or_default() += 1,
-                ClientEvent::Answer { call, .. } => {
+                ClientEvent::MultiEnded { call, .. } => *self.answered.entry(call).or_default() += 1,
+                ClientEvent::Response { call, .. } => {
                     assert!(!self.answered.contains_key(&call), "nothing comes after the end");
                 }
                 ClientEvent::Update { subscription, .. } => {

@@ -12,8 +12,8 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use psrpc_engine::proto::{ErrorCode, ErrorResponse, Frame, Stream, StreamBody, Text};
 use psrpc_engine::{
-    Delivery, Engine, Route, SendHandle, SlowConsumer, StreamConfig, StreamEvent, StreamHandle, StreamLimits,
-    SubscriptionHandle, Time,
+    Engine, PendingMessage, Route, SendHandle, SlowConsumer, StreamConfig, StreamEvent, StreamHandle,
+    StreamLimits, SubscriptionHandle, Time,
 };
 
 use crate::fixture::{EPOCH, QUEUE, SINGLE, ms};
@@ -86,7 +86,7 @@ fn on_streams() -> impl Strategy<Value = OnStream> {
 #[derive(Default)]
 struct Known {
     streams: Vec<StreamHandle>,
-    deliveries: Vec<Delivery>,
+    deliveries: Vec<PendingMessage>,
     /// Each with its deadline; none if it was canceled.
     sends: BTreeMap<SendHandle, Option<Time>>,
     sent: BTreeMap<SendHandle, u32>,

@@ -121,11 +121,11 @@ impl<'a> Replay<'a> {
         self.transcript.check(self.client.published(), |ours, recorded| clamped(deadline, ours, recorded));
         for event in self.client.events() {
             match event {
-                ClientEvent::Answer { server_id, result, .. } => {
+                ClientEvent::Response { server_id, result, .. } => {
                     let result = result.map(|payload| fields(self.place.conversation, &payload));
                     self.answers.push((server_id, result));
                 }
-                ClientEvent::AllAnswered { outcome, .. } => {
+                ClientEvent::MultiEnded { outcome, .. } => {
                     // Go ends the results without a word, also when the client is closed or nobody has answered.
                     let expected = match self.place.id() {
                         "multi-client-closed-while-pending" => Some(Reason::ClientClosed),
@@ -158,7 +158,7 @@ impl<'a> Replay<'a> {
             "multi-duplicate-response" => {
                 recorded.pop();
                 seen.pop();
-                &[Reason::SecondAnswer]
+                &[Reason::SecondResponse]
             }
             "multi-client-closed-while-pending" => {
                 recorded.pop();

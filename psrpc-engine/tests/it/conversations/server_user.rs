@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::Bytes;
 use psrpc_engine::proto::{ErrorResponse, Frame, Metadata, Stream, StreamBody, Text};
 use psrpc_engine::{
-    Delivery, Engine, Failure, Now, Received, RequestHandle, Server, ServerEvent, StreamEvent, StreamHandle,
-    WallTime,
+    Engine, Failure, Now, PendingMessage, Received, RequestHandle, Server, ServerEvent, StreamEvent,
+    StreamHandle, WallTime,
 };
 use psrpc_vectors::{Bus, Conversation, Publish};
 use serde_json::Value;
@@ -25,7 +25,7 @@ pub struct User<'a> {
     running: Vec<RequestHandle>,
     stream: Option<StreamHandle>,
     /// Messages that were not accepted yet.
-    deliveries: VecDeque<Delivery>,
+    deliveries: VecDeque<PendingMessage>,
     /// Who opened the stream, and what came along.
     opened_by: Option<(Text, Metadata)>,
     received: Vec<Bytes>,
@@ -129,8 +129,8 @@ impl<'a> User<'a> {
                     self.opened_by = Some((received.client_id.clone(), received.metadata.clone()));
                 }
                 match frame {
-                    Some(Frame::ClaimRequest(_)) if self.skips_claims && received.may_elect => {
-                        server.engine.elect(now, request);
+                    Some(Frame::ClaimRequest(_)) if self.skips_claims && received.may_skip_claim => {
+                        server.engine.skip_claim(now, request);
                     }
                     Some(Frame::ClaimRequest(claim)) => server.engine.bid(now, request, claim.affinity),
                     // What comes in before it and gets no bid is not what it answers.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use psrpc_engine::proto::{ErrorCode, ErrorResponse, Frame, Stream, StreamBody, Text};
 use psrpc_engine::{
-    Client, ClientEvent, Delivery, Engine, Failure, Now, OpenStream, Route, Selection, SendError,
+    Client, ClientEvent, Engine, Failure, Now, OpenStream, PendingMessage, Route, Selection, SendError,
     StreamEvent, StreamHandle, Time, WallTime,
 };
 use psrpc_vectors::Publish;
@@ -29,7 +29,7 @@ struct Replay<'a> {
     started: Time,
     stream: Option<StreamHandle>,
     /// Messages that were not accepted yet.
-    deliveries: VecDeque<Delivery>,
+    deliveries: VecDeque<PendingMessage>,
     seen: Seen,
 }
 

@@ -185,8 +185,8 @@ impl<'a> Replay<'a> {
     fn look(&mut self) {
         for event in self.client.events() {
             match event {
-                ClientEvent::Select { call, claims } => {
-                    let lowest = claims.iter().min_by(|a, b| a.affinity.total_cmp(&b.affinity));
+                ClientEvent::Select { call, bids } => {
+                    let lowest = bids.iter().min_by(|a, b| a.affinity.total_cmp(&b.affinity));
                     let now = self.client.now;
                     self.client.engine.select(now, call, Ok(lowest.map(|claim| claim.server_id.clone())));
                     self.client.drain();

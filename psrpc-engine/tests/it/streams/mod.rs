@@ -11,8 +11,8 @@ use psrpc_engine::proto::{
     Stream, StreamBody,
 };
 use psrpc_engine::{
-    BusError, CallError, CallHandle, Client, ClientConfig, ClientEvent, Delivery, Engine, Failure,
-    OpenStream, Output, Reason, Received, Route, SendError, Server, ServerConfig, ServerEvent, SlowConsumer,
+    BusError, CallError, CallHandle, Client, ClientConfig, ClientEvent, Engine, Failure, OpenStream, Output,
+    PendingMessage, Reason, Received, Route, SendError, Server, ServerConfig, ServerEvent, SlowConsumer,
     StreamEvent, StreamHandle, TimerKind,
 };
 
@@ -85,7 +85,10 @@ enum Happened {
 
 impl<E: StreamEngine> Driven<E> {
     /// What happened to streams since the last look; messages are accepted with `accept`.
-    fn happened(&mut self, mut accept: impl FnMut(&mut E, psrpc_engine::Now, Delivery)) -> Vec<Happened> {
+    fn happened(
+        &mut self,
+        mut accept: impl FnMut(&mut E, psrpc_engine::Now, PendingMessage),
+    ) -> Vec<Happened> {
         let mut happened = Vec::new();
         for event in self.events().into_iter().filter_map(E::stream_event) {
             happened.push(match event {

@@ -9,10 +9,10 @@ use prost::Message;
 use psrpc_engine::proto::ErrorCode;
 use psrpc_engine::{Evidence, MultiCall as EngineCall, MultiHandle, Reason};
 
-use super::table::Told;
-use crate::answers::Answer;
+use super::table::MultiEvent;
 use crate::client::Client;
 use crate::error::Error;
+use crate::responses::Response;
 
 /// A multi call in flight. Dropping it ends the call.
 pub(super) struct InFlight<Res> {
@@ -24,7 +24,7 @@ pub(super) struct InFlight<Res> {
 
 impl<Res> InFlight<Res> {
     pub(super) fn start(client: Client, call: EngineCall) -> Result<Self, Error> {
-        let (call, key) = client.driver().drive(|state, now| {
+        let (call, key) = client.driver().execute(|state, now| {
             let call = state.engine.multi_call(now, call)?;
             Ok::<_, Error>((call, state.role.multi_calls.start(call)))
         })?;
@@ -33,33 +33,34 @@ impl<Res> InFlight<Res> {
 }
 
 impl<Res: Message + Default> Stream for InFlight<Res> {
-    type Item = Result<Answer<Res>, Error>;
+    type Item = Result<Response<Res>, Error>;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let (polled, _replaced) = self.client.driver().look(|view| view.role.multi_calls.poll(self.key, cx));
+        let (polled, _replaced) =
+            self.client.driver().with_state(|view| view.role.multi_calls.poll(self.key, cx));
         polled.map(|told| Some(answer(told?)))
     }
 }
 
-fn answer<Res: Message + Default>(told: Told) -> Result<Answer<Res>, Error> {
+fn answer<Res: Message + Default>(told: MultiEvent) -> Result<Response<Res>, Error> {
     match told {
-        Told::Answer(server_id, Ok(payload)) => match Res::decode(payload) {
-            Ok(message) => Ok(Answer::new(server_id, message)),
+        MultiEvent::Answer(server_id, Ok(payload)) => match Res::decode(payload) {
+            Ok(message) => Ok(Response::new(server_id, message)),
             Err(error) => {
                 let error = Error::from_source(ErrorCode::MalformedResult, error);
                 Err(error.with_reason(Reason::MalformedResult).of_server(server_id))
             }
         },
-        Told::Answer(server_id, Err(error)) => {
+        MultiEvent::Answer(server_id, Err(error)) => {
             Err(Error::answered(error, Evidence { selected: Some(server_id), ..Evidence::default() }))
         }
-        Told::Failed(failure) => Err((*failure).into()),
+        MultiEvent::Failed(failure) => Err((*failure).into()),
     }
 }
 
 impl<Res> Drop for InFlight<Res> {
     fn drop(&mut self) {
-        let forgotten = self.client.driver().drive(|state, now| {
+        let forgotten = self.client.driver().execute(|state, now| {
             let (in_flight, forgotten) = state.role.multi_calls.forget(self.key);
             if in_flight {
                 state.engine.cancel_multi(now, self.call);

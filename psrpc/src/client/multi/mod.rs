@@ -14,16 +14,16 @@ use psrpc_engine::{MultiCall as EngineCall, Route};
 use self::in_flight::InFlight;
 pub(crate) use self::table::MultiTable;
 use super::builder::call_options;
-use crate::answers::Answers;
 use crate::client::{Client, RouteResult};
 use crate::error::Error;
 use crate::info::CallInfo;
-use crate::interceptor::{CallOptions, MultiCallBelow, MultiCallInterceptor, NextMultiCall, Outgoing};
+use crate::interceptor::{CallOptions, MultiCallBelow, MultiCallInterceptor, NextMultiCall, OutgoingCall};
 use crate::message::AnyMessage;
 use crate::method::{Method, MethodKind};
+use crate::responses::Responses;
 use crate::runtime::{BoxFuture, Runtime};
 
-/// A multi call: set what it needs, then await it for the [`Answers`].
+/// A multi call: set what it needs, then await it for the [`Responses`].
 ///
 /// ```
 /// # use std::time::Duration;
@@ -51,30 +51,30 @@ use crate::runtime::{BoxFuture, Runtime};
 /// flight, `canceled` when it is closed. What happens later is one of the answers.
 #[must_use = "a call does nothing until it is awaited"]
 pub struct MultiCall<Req, Res> {
-    target: Target<Req, Res>,
+    target: MultiCallTarget<Req, Res>,
     options: CallOptions,
     expected: Option<usize>,
     interceptors: Vec<Arc<dyn MultiCallInterceptor>>,
 }
 
 /// Where a call goes.
-enum Target<Req, Res> {
+enum MultiCallTarget<Req, Res> {
     Method(Client, RouteResult, Req),
-    Fake(Result<Answers<Res>, Error>),
+    Fake(Result<Responses<Res>, Error>),
 }
 
 impl<Req, Res> MultiCall<Req, Res> {
     pub(crate) fn new(client: Client, route: RouteResult, request: Req) -> Self {
-        Self::to(Target::Method(client, route, request))
+        Self::to(MultiCallTarget::Method(client, route, request))
     }
 
-    /// A call that no client makes, for fakes of a client in unit tests: it gives these answers ([`Answers::new`]), whatever its
+    /// A call that no client makes, for fakes of a client in unit tests: it gives these answers ([`Responses::new`]), whatever its
     /// options and interceptors are.
-    pub fn fake(answers: Result<Answers<Res>, Error>) -> Self {
-        Self::to(Target::Fake(answers))
+    pub fn fake(answers: Result<Responses<Res>, Error>) -> Self {
+        Self::to(MultiCallTarget::Fake(answers))
     }
 
-    fn to(target: Target<Req, Res>) -> Self {
+    fn to(target: MultiCallTarget<Req, Res>) -> Self {
         Self { target, options: CallOptions::new(), expected: None, interceptors: Vec::new() }
     }
 
@@ -112,8 +112,8 @@ impl Client {
 impl<Req, Res> fmt::Debug for MultiCall<Req, Res> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let route = match &self.target {
-            Target::Method(_, route, _) => Some(route),
-            Target::Fake(_) => None,
+            MultiCallTarget::Method(_, route, _) => Some(route),
+            MultiCallTarget::Fake(_) => None,
         };
         f.debug_struct("MultiCall")
             .field("route", &route)
@@ -123,15 +123,15 @@ impl<Req, Res> fmt::Debug for MultiCall<Req, Res> {
 }
 
 impl<Req: Message + 'static, Res: Message + Default + 'static> IntoFuture for MultiCall<Req, Res> {
-    type Output = Result<Answers<Res>, Error>;
+    type Output = Result<Responses<Res>, Error>;
     type IntoFuture = BoxFuture<Self::Output>;
 
     fn into_future(self) -> Self::IntoFuture {
         let Self { target, options, expected, interceptors } = self;
         Box::pin(async move {
             let (client, route, request) = match target {
-                Target::Method(client, route, request) => (client, route?, request),
-                Target::Fake(answers) => return answers,
+                MultiCallTarget::Method(client, route, request) => (client, route?, request),
+                MultiCallTarget::Fake(answers) => return answers,
             };
             if interceptors.is_empty() && client.around().has_nothing_around_multi_calls() {
                 return start(client, route, request.encode_to_vec(), options, expected);
@@ -148,10 +148,10 @@ fn start<Res: Message + Default + 'static>(
     payload: Vec<u8>,
     options: CallOptions,
     expected: Option<usize>,
-) -> Result<Answers<Res>, Error> {
+) -> Result<Responses<Res>, Error> {
     let CallOptions { timeout, deadline, metadata, .. } = options;
     let call = EngineCall { timeout, deadline, metadata, expected, ..EngineCall::new(route, payload) };
-    Ok(Answers::new(InFlight::<Res>::start(client, call)?))
+    Ok(Responses::new(InFlight::<Res>::start(client, call)?))
 }
 
 /// Makes a multi call within its hooks and interceptors.
@@ -162,11 +162,11 @@ async fn intercepted<Req: Message + 'static, Res: Message + Default + 'static>(
     options: CallOptions,
     expected: Option<usize>,
     own: Vec<Arc<dyn MultiCallInterceptor>>,
-) -> Result<Answers<Res>, Error> {
+) -> Result<Responses<Res>, Error> {
     let info = CallInfo::from(route.clone());
     let request = AnyMessage::new(request);
     client.around().hooks.on_request(&info, &request);
-    let call = Outgoing::new(request.clone(), options, info.clone());
+    let call = OutgoingCall::new(request.clone(), options, info.clone());
     let below =
         Intercepted { client: client.clone(), route, expected, own, types: PhantomData::<fn(Req) -> Res> };
     let answers = NextMultiCall::new(Arc::new(below)).run(call).await;
@@ -196,8 +196,8 @@ impl<Req: Message + 'static, Res: Message + Default + 'static> MultiCallBelow fo
         self.client.around().multi_interceptors.iter().chain(&self.own).nth(position)
     }
 
-    fn make(&self, call: Outgoing) -> Result<Answers<AnyMessage>, Error> {
-        let Outgoing { message, options, .. } = call;
+    fn make(&self, call: OutgoingCall) -> Result<Responses<AnyMessage>, Error> {
+        let OutgoingCall { message, options, .. } = call;
         message.expect::<Req>()?;
         let (client, route) = (self.client.clone(), self.route.clone());
         let answers = start::<Res>(client, route, message.encode_to_vec(), options, self.expected)?;

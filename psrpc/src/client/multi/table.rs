@@ -21,13 +21,13 @@ pub(crate) struct MultiTable {
 /// Somebody who collects answers. The engine bounds how many there are.
 struct Caller {
     call: MultiHandle,
-    told: VecDeque<Told>,
+    told: VecDeque<MultiEvent>,
     over: bool,
     waker: Option<Waker>,
 }
 
 /// What a call has to tell, as it is kept until somebody looks.
-pub(super) enum Told {
+pub(super) enum MultiEvent {
     Answer(Text, Result<Bytes, ErrorResponse>),
     Failed(Box<Failure>),
 }
@@ -44,20 +44,20 @@ impl MultiTable {
 
     /// Takes an event of a multi call, and gives who waits for it.
     pub(crate) fn on_event(&mut self, event: ClientEvent) -> Option<Waker> {
-        let (ClientEvent::Answer { call, .. } | ClientEvent::AllAnswered { call, .. }) = &event else {
+        let (ClientEvent::Response { call, .. } | ClientEvent::MultiEnded { call, .. }) = &event else {
             return None;
         };
         let place = self.in_flight.get_mut(call.index())?;
         // Nobody waits for a call that was dropped.
         let caller = &mut self.callers[(*place)?];
         match event {
-            ClientEvent::Answer { server_id, result, .. } => {
-                caller.told.push_back(Told::Answer(server_id, result));
+            ClientEvent::Response { server_id, result, .. } => {
+                caller.told.push_back(MultiEvent::Answer(server_id, result));
             }
-            ClientEvent::AllAnswered { outcome, .. } => {
+            ClientEvent::MultiEnded { outcome, .. } => {
                 *place = None;
                 caller.over = true;
-                caller.told.extend(outcome.err().map(Told::Failed));
+                caller.told.extend(outcome.err().map(MultiEvent::Failed));
             }
             _ => {}
         }
@@ -65,7 +65,7 @@ impl MultiTable {
     }
 
     /// What was told next, and what is to be dropped without the lock.
-    pub(super) fn poll(&mut self, key: usize, cx: &Context<'_>) -> (Poll<Option<Told>>, Option<Waker>) {
+    pub(super) fn poll(&mut self, key: usize, cx: &Context<'_>) -> (Poll<Option<MultiEvent>>, Option<Waker>) {
         let caller = &mut self.callers[key];
         match caller.told.pop_front() {
             Some(told) => (Poll::Ready(Some(told)), None),
@@ -75,7 +75,7 @@ impl MultiTable {
     }
 
     /// Nobody waits for a call any more: whether it is in flight, and what is to be dropped without the lock.
-    pub(super) fn forget(&mut self, key: usize) -> (bool, (VecDeque<Told>, Option<Waker>)) {
+    pub(super) fn forget(&mut self, key: usize) -> (bool, (VecDeque<MultiEvent>, Option<Waker>)) {
         let Caller { call, told, over, waker } = self.callers.remove(key);
         if !over {
             self.in_flight[call.index()] = None;

@@ -12,8 +12,8 @@ use prost::Message;
 use psrpc_engine::proto::ErrorCode;
 use psrpc_engine::{Reason, Route, SubscriptionHandle};
 
+use self::table::SubscriptionEvent;
 pub(crate) use self::table::SubscriptionTable;
-use self::table::Told;
 use crate::client::{Client, RouteResult};
 use crate::error::Error;
 use crate::info::CallInfo;
@@ -31,22 +31,22 @@ use crate::runtime::BoxFuture;
 ///
 /// `invalid_argument` when the topic cannot be, `canceled` when the client is closed, `unavailable` when the bus refuses it.
 #[must_use = "nobody is subscribed until it is awaited"]
-pub struct Subscribe<T>(Target<T>);
+pub struct Subscribe<T>(SubscribeTarget<T>);
 
 /// Where updates come from.
-enum Target<T> {
+enum SubscribeTarget<T> {
     Method(Client, RouteResult, &'static str),
     Fake(Result<Subscription<T>, Error>),
 }
 
 impl<T> Subscribe<T> {
     pub(crate) fn new(client: Client, route: RouteResult, message: &'static str) -> Self {
-        Self(Target::Method(client, route, message))
+        Self(SubscribeTarget::Method(client, route, message))
     }
 
     /// A subscription that no client has, for fakes of a client in unit tests: it gives this one ([`Subscription::fake`]).
     pub fn fake(subscription: Result<Subscription<T>, Error>) -> Self {
-        Self(Target::Fake(subscription))
+        Self(SubscribeTarget::Fake(subscription))
     }
 }
 
@@ -67,8 +67,8 @@ impl Client {
 impl<T> fmt::Debug for Subscribe<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let route = match &self.0 {
-            Target::Method(_, route, _) => Some(route),
-            Target::Fake(_) => None,
+            SubscribeTarget::Method(_, route, _) => Some(route),
+            SubscribeTarget::Fake(_) => None,
         };
         f.debug_struct("Subscribe").field("route", &route).finish_non_exhaustive()
     }
@@ -81,12 +81,12 @@ impl<T: Message + Default + 'static> IntoFuture for Subscribe<T> {
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
             match self.0 {
-                Target::Method(client, route, message) => {
-                    let listener = Listener::start(client, route?, message)?;
-                    poll_fn(|cx| listener.look(|table, key| table.poll_live(key, cx)).0).await?;
-                    Ok(Subscription(Source::Listener(listener)))
+                SubscribeTarget::Method(client, route, message) => {
+                    let listener = RawSubscription::start(client, route?, message)?;
+                    poll_fn(|cx| listener.with_table(|table, key| table.poll_live(key, cx)).0).await?;
+                    Ok(Subscription(Source::RawSubscription(listener)))
                 }
-                Target::Fake(subscription) => subscription,
+                SubscribeTarget::Fake(subscription) => subscription,
             }
         })
     }
@@ -138,7 +138,7 @@ impl<T: Message + Default + 'static> IntoFuture for Subscribe<T> {
 pub struct Subscription<T>(Source<T>);
 
 enum Source<T> {
-    Listener(Listener),
+    RawSubscription(RawSubscription),
     Fake(Pin<Box<dyn Stream<Item = Result<T, Error>> + Send>>),
 }
 
@@ -151,24 +151,24 @@ impl<T: Message + Default> Subscription<T> {
 
     fn poll_update(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<T, Error>>> {
         let listener = match &mut self.0 {
-            Source::Listener(listener) => listener,
+            Source::RawSubscription(listener) => listener,
             Source::Fake(updates) => return updates.as_mut().poll_next(cx),
         };
         let (told, _replaced) = listener.client.driver().tell(|engine, role| {
             let (told, replaced) = role.subscriptions.poll(listener.key, cx);
-            if let Poll::Ready(Some(Told::Update(_))) = told {
+            if let Poll::Ready(Some(SubscriptionEvent::Update(_))) = told {
                 engine.taken_update(listener.subscription);
             }
             (told, replaced)
         });
         told.map(|told| {
             Some(match told? {
-                Told::Update(payload) => T::decode(payload).map_err(|error| {
+                SubscriptionEvent::Update(payload) => T::decode(payload).map_err(|error| {
                     Error::from_source(ErrorCode::MalformedResult, error)
                         .with_reason(Reason::MalformedMessage)
                 }),
-                Told::Gap(lost) => Err(missing(lost)),
-                Told::Lost(failure) => Err((*failure).into()),
+                SubscriptionEvent::Gap(lost) => Err(missing(lost)),
+                SubscriptionEvent::Lost(failure) => Err((*failure).into()),
             })
         })
     }
@@ -182,8 +182,8 @@ impl<T> Subscription<T> {
 
     /// Unsubscribes. What was received before can still be taken.
     pub fn close(&self) {
-        if let Source::Listener(Listener { client, subscription, .. }) = &self.0 {
-            client.driver().drive(|state, _| state.engine.unsubscribe(*subscription));
+        if let Source::RawSubscription(RawSubscription { client, subscription, .. }) = &self.0 {
+            client.driver().execute(|state, _| state.engine.unsubscribe(*subscription));
         }
     }
 }
@@ -199,7 +199,7 @@ impl<T: Message + Default> Stream for Subscription<T> {
 impl<T> fmt::Debug for Subscription<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let info = match &self.0 {
-            Source::Listener(listener) => Some(&listener.info),
+            Source::RawSubscription(listener) => Some(&listener.info),
             Source::Fake(_) => None,
         };
         f.debug_struct("Subscription").field("info", &info).finish_non_exhaustive()
@@ -216,30 +216,30 @@ fn missing(lost: Option<u64>) -> Error {
 }
 
 /// A subscription, whatever its updates are. Dropping it unsubscribes.
-struct Listener {
+struct RawSubscription {
     client: Client,
     subscription: SubscriptionHandle,
     key: usize,
     info: CallInfo,
 }
 
-impl Listener {
+impl RawSubscription {
     fn start(client: Client, route: Route, message: &'static str) -> Result<Self, Error> {
-        let (subscription, key) = client.driver().drive(|state, _| {
+        let (subscription, key) = client.driver().execute(|state, _| {
             let subscription = state.engine.subscribe(&route, message)?;
             Ok::<_, Error>((subscription, state.role.subscriptions.start(subscription)))
         })?;
         Ok(Self { client, subscription, key, info: route.into() })
     }
 
-    fn look<R>(&self, look: impl FnOnce(&mut SubscriptionTable, usize) -> R) -> R {
-        self.client.driver().look(|view| look(&mut view.role.subscriptions, self.key))
+    fn with_table<R>(&self, read: impl FnOnce(&mut SubscriptionTable, usize) -> R) -> R {
+        self.client.driver().with_state(|view| read(&mut view.role.subscriptions, self.key))
     }
 }
 
-impl Drop for Listener {
+impl Drop for RawSubscription {
     fn drop(&mut self) {
-        let forgotten = self.client.driver().drive(|state, _| {
+        let forgotten = self.client.driver().execute(|state, _| {
             state.engine.unsubscribe(self.subscription);
             state.role.subscriptions.forget(self.key)
         });

@@ -13,22 +13,22 @@ use crate::waiting;
 /// What was told of subscriptions, and who waits for it.
 #[derive(Default)]
 pub(crate) struct SubscriptionTable {
-    listeners: Slab<Listener>,
+    listeners: Slab<UpdateQueue>,
     /// The listeners whose subscriptions have not ended, by the index of the subscriptions' handles.
     subscriptions: Vec<Option<(SubscriptionHandle, usize)>>,
 }
 
 /// Somebody who listens. The engine bounds how many updates wait.
-struct Listener {
+struct UpdateQueue {
     subscription: SubscriptionHandle,
     live: bool,
     over: bool,
-    told: VecDeque<Told>,
+    told: VecDeque<SubscriptionEvent>,
     waker: Option<Waker>,
 }
 
 /// What a subscription has to tell.
-pub(super) enum Told {
+pub(super) enum SubscriptionEvent {
     Update(Bytes),
     Gap(Option<u64>),
     Lost(Box<Failure>),
@@ -38,7 +38,7 @@ impl SubscriptionTable {
     pub(super) fn start(&mut self, subscription: SubscriptionHandle) -> usize {
         let told = VecDeque::new();
         let key =
-            self.listeners.insert(Listener { subscription, live: false, over: false, told, waker: None });
+            self.listeners.insert(UpdateQueue { subscription, live: false, over: false, told, waker: None });
         if self.subscriptions.len() <= subscription.index() {
             self.subscriptions.resize(subscription.index() + 1, None);
         }
@@ -61,12 +61,14 @@ impl SubscriptionTable {
         let listener = &mut self.listeners[key];
         match event {
             ClientEvent::Subscribed { .. } => listener.live = true,
-            ClientEvent::Update { payload, .. } => listener.told.push_back(Told::Update(payload)),
+            ClientEvent::Update { payload, .. } => {
+                listener.told.push_back(SubscriptionEvent::Update(payload))
+            }
             ClientEvent::Gap { lost, .. } => listener.gap(lost),
             ClientEvent::Unsubscribed { error, .. } => {
                 *place = None;
                 listener.over = true;
-                listener.told.extend(error.map(Told::Lost));
+                listener.told.extend(error.map(SubscriptionEvent::Lost));
             }
             _ => {}
         }
@@ -86,7 +88,7 @@ impl SubscriptionTable {
             (true, _) => (Poll::Ready(Ok(())), None),
             (false, true) => {
                 let error = match listener.told.pop_front() {
-                    Some(Told::Lost(failure)) => (*failure).into(),
+                    Some(SubscriptionEvent::Lost(failure)) => (*failure).into(),
                     _ => Error::client_closed(),
                 };
                 (Poll::Ready(Err(error)), None)
@@ -96,7 +98,11 @@ impl SubscriptionTable {
     }
 
     /// What was told next; nothing when the subscription is over.
-    pub(super) fn poll(&mut self, key: usize, cx: &Context<'_>) -> (Poll<Option<Told>>, Option<Waker>) {
+    pub(super) fn poll(
+        &mut self,
+        key: usize,
+        cx: &Context<'_>,
+    ) -> (Poll<Option<SubscriptionEvent>>, Option<Waker>) {
         let listener = &mut self.listeners[key];
         match listener.told.pop_front() {
             Some(told) => (Poll::Ready(Some(told)), None),
@@ -106,8 +112,8 @@ impl SubscriptionTable {
     }
 
     /// Nobody listens any more. What it gives is to be dropped without the lock.
-    pub(super) fn forget(&mut self, key: usize) -> (VecDeque<Told>, Option<Waker>) {
-        let Listener { subscription, over, told, waker, .. } = self.listeners.remove(key);
+    pub(super) fn forget(&mut self, key: usize) -> (VecDeque<SubscriptionEvent>, Option<Waker>) {
+        let UpdateQueue { subscription, over, told, waker, .. } = self.listeners.remove(key);
         if !over {
             self.subscriptions[subscription.index()] = None;
         }
@@ -115,14 +121,14 @@ impl SubscriptionTable {
     }
 }
 
-impl Listener {
+impl UpdateQueue {
     /// Adds a gap, to the one that is there if no update came after it.
     fn gap(&mut self, lost: Option<u64>) {
         match self.told.back_mut() {
-            Some(Told::Gap(known)) => {
+            Some(SubscriptionEvent::Gap(known)) => {
                 *known = known.zip(lost).map(|(known, more)| known.saturating_add(more));
             }
-            _ => self.told.push_back(Told::Gap(lost)),
+            _ => self.told.push_back(SubscriptionEvent::Gap(lost)),
         }
     }
 }

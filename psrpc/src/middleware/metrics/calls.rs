@@ -6,13 +6,13 @@ use super::{Metrics, MetricsObserver, MultiCall, Stopwatch, UnaryCall, unfinishe
 use crate::error::Error;
 use crate::guard;
 use crate::info::{CallInfo, Side};
-use crate::interceptor::{CallInterceptor, HandlerInterceptor, NextCall, NextHandler, Outgoing};
+use crate::interceptor::{CallInterceptor, HandlerInterceptor, NextCall, NextHandler, OutgoingCall};
 use crate::message::AnyMessage;
 use crate::request::Request;
 use crate::runtime::{BoxFuture, Runtime};
 
 impl CallInterceptor for Metrics {
-    fn call(&self, call: Outgoing, next: NextCall) -> BoxFuture<Result<AnyMessage, Error>> {
+    fn call(&self, call: OutgoingCall, next: NextCall) -> BoxFuture<Result<AnyMessage, Error>> {
         let (info, bytes) = (call.info().clone(), call.message.encoded_len());
         let measuring = Measuring::start(&self.0, Side::Client, info, bytes, next.runtime());
         Box::pin(async move { measuring.end(next.run(call).await) })

@@ -3,16 +3,20 @@
 use std::sync::Arc;
 
 use super::{Metrics, MetricsObserver, MultiCall, Stopwatch};
-use crate::answers::{Answer, Answers};
 use crate::error::Error;
 use crate::guard;
 use crate::info::{CallInfo, Side};
-use crate::interceptor::{MultiCallInterceptor, NextMultiCall, Outgoing};
+use crate::interceptor::{MultiCallInterceptor, NextMultiCall, OutgoingCall};
 use crate::message::AnyMessage;
+use crate::responses::{Response, Responses};
 use crate::runtime::BoxFuture;
 
 impl MultiCallInterceptor for Metrics {
-    fn call(&self, call: Outgoing, next: NextMultiCall) -> BoxFuture<Result<Answers<AnyMessage>, Error>> {
+    fn call(
+        &self,
+        call: OutgoingCall,
+        next: NextMultiCall,
+    ) -> BoxFuture<Result<Responses<AnyMessage>, Error>> {
         let mut counting = Counting {
             observer: Arc::clone(&self.0),
             info: call.info().clone(),
@@ -49,7 +53,7 @@ struct Counting {
 }
 
 impl Counting {
-    fn count(&mut self, answer: Result<&Answer<AnyMessage>, &Error>) {
+    fn count(&mut self, answer: Result<&Response<AnyMessage>, &Error>) {
         match answer {
             Ok(answer) => {
                 self.answers += 1;

@@ -7,12 +7,12 @@ use super::{Metrics, MetricsObserver, Stopwatch, StreamSent, unfinished};
 use crate::error::Error;
 use crate::guard;
 use crate::info::{CallInfo, Side};
-use crate::interceptor::{NextSend, OpeningStream, SendOptions, StreamInterceptor, StreamLayer};
+use crate::interceptor::{InterceptedStream, NextSend, OpeningStream, SendOptions, StreamInterceptor};
 use crate::message::AnyMessage;
 use crate::runtime::BoxFuture;
 
 impl StreamInterceptor for Metrics {
-    fn open(&self, opening: &mut OpeningStream) -> Result<Box<dyn StreamLayer>, Error> {
+    fn open(&self, opening: &mut OpeningStream) -> Result<Box<dyn InterceptedStream>, Error> {
         let (observer, info) = (Arc::clone(&self.0), opening.info().clone());
         let place = Arc::new(Place { observer, side: opening.side(), info });
         Ok(Box::new(Measured { place, opened: AtomicBool::new(false) }))
@@ -32,7 +32,7 @@ struct Place {
     info: CallInfo,
 }
 
-impl StreamLayer for Measured {
+impl InterceptedStream for Measured {
     fn opened(&self) {
         self.opened.store(true, Ordering::Relaxed);
         let Place { observer, side, info } = &*self.place;

@@ -133,7 +133,7 @@ async fn granted_elsewhere(env: Env) -> Verdict {
     let own = claims.claim().await?.server_id;
     foreign.grant("Fit", &request.request_id, "SRV_somebody_else").await?;
     foreign.grant("Fit", &request.request_id, own.as_str()).await?;
-    env.until("the claim is lost", || server.server().counters().get(Reason::ClaimLost) == 1).await?;
+    env.until("the claim is lost", || server.server().counters().get(Reason::BidLost) == 1).await?;
     env.sleep(SHORT).await;
     check!(hatter.started().is_empty(), "it ran");
     Ok(())
@@ -435,7 +435,7 @@ async fn announced_to_affinity(env: Env) -> Verdict {
 
 async fn field_9(env: Env) -> Verdict {
     let hatter = env.hatter("s1", 1.0);
-    let options = ServerOptions::new().elect(|_, _| true);
+    let options = ServerOptions::new().skip_claim(|_, _| true);
     let _server = env.server_with(&hatter, options).await?;
     let foreign = env.foreign().await?;
     let mut bids = foreign.listen_to_client(Channel::claim_request(SHOP, "CLI_foreign")).await?;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use prost::Message;
 use psrpc::proto::Channel;
-use psrpc::{Answers, ErrorCode, Reason};
+use psrpc::{ErrorCode, Reason, Responses};
 
 use super::case_list;
 use crate::case::{Case, Verdict, check, check_eq};
@@ -52,7 +52,7 @@ async fn servers(env: &Env, count: usize) -> Result<(Vec<Hatter>, Vec<ShopServer
 }
 
 /// The labels of all that answer, in order; that the answers name the right servers is checked.
-async fn labels(mut answers: Answers<Reply>, servers: &[ShopServer]) -> Result<Vec<String>, String> {
+async fn labels(mut answers: Responses<Reply>, servers: &[ShopServer]) -> Result<Vec<String>, String> {
     let mut labels = Vec::new();
     while let Some(answer) = answers.next().await {
         let answer = answer.map_err(unexpected)?;
@@ -283,7 +283,7 @@ async fn second_answer(env: Env) -> Verdict {
         texts.push(answer.map_err(unexpected)?.into_message().text);
     }
     check_eq!(texts, ["first", "third"], "the answers");
-    check_eq!(client.client().counters().get(Reason::SecondAnswer), 1, "the answers dropped");
+    check_eq!(client.client().counters().get(Reason::SecondResponse), 1, "the answers dropped");
     Ok(())
 }
 

@@ -171,13 +171,13 @@ async fn function(env: Env) -> Verdict {
     let _servers = servers(&env, &[0.5, 0.9, 0.0, 0.7]).await?;
     let client = env.client().await?;
     let selection = Selection::new().affinity_timeout(SHORT * 3).short_circuit_timeout(Duration::ZERO);
-    let selection = selection.minimum_affinity(0.6).choose(|claims| {
-        let mut seen: Vec<_> = claims.iter().map(|claim| claim.affinity).collect();
+    let selection = selection.minimum_affinity(0.6).choose(|bids| {
+        let mut seen: Vec<_> = bids.iter().map(|claim| claim.affinity).collect();
         seen.sort_by(f32::total_cmp);
         if seen != [0.7, 0.9] {
             return Err(Error::new(ErrorCode::Internal, format!("it saw {seen:?}")));
         }
-        Ok(claims.iter().min_by(|a, b| a.affinity.total_cmp(&b.affinity)))
+        Ok(bids.iter().min_by(|a, b| a.affinity.total_cmp(&b.affinity)))
     });
     check_eq!(pick(&client, selection).await.map_err(unexpected)?, "s3", "who answers");
     Ok(())
@@ -207,7 +207,7 @@ async fn function_without_bids(env: Env) -> Verdict {
     let client = env.client().await?;
     let selection = Selection::new()
         .affinity_timeout(SHORT)
-        .choose(|claims| Err(Error::new(ErrorCode::NotFound, format!("{} bids", claims.len()))));
+        .choose(|bids| Err(Error::new(ErrorCode::NotFound, format!("{} bids", bids.len()))));
     check_eq!(expected(pick(&client, selection).await)?.to_string(), "not_found: 0 bids", "the error");
     Ok(())
 }
@@ -272,13 +272,13 @@ async fn on_queue(env: Env) -> Verdict {
 async fn function_at_deadline(env: Env) -> Verdict {
     let servers = servers(&env, &[0.5]).await?;
     let client = env.client().await?;
-    let patient = |choose: fn(&[psrpc::Claim]) -> Result<Option<&psrpc::Claim>, Error>| {
+    let patient = |choose: fn(&[psrpc::Bid]) -> Result<Option<&psrpc::Bid>, Error>| {
         let selection = Selection::none().choose(choose);
         client.pick(ask("top")).timeout(SHORT * 3).selection(selection)
     };
-    let refusing = patient(|claims| Err(Error::new(ErrorCode::NotFound, format!("{} bids", claims.len()))));
+    let refusing = patient(|bids| Err(Error::new(ErrorCode::NotFound, format!("{} bids", bids.len()))));
     check_eq!(expected(refusing.await)?.to_string(), "not_found: 1 bids", "the error");
-    let choosing = patient(|claims| Ok(claims.first()));
+    let choosing = patient(|bids| Ok(bids.first()));
     check_eq!(expected(choosing.await)?.code(), &ErrorCode::DeadlineExceeded, "the code");
     check!(servers[0].0.started().is_empty(), "it ran");
     Ok(())

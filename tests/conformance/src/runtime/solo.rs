@@ -14,10 +14,10 @@ use super::Host;
 
 /// An executor of one thread, whose clock jumps to the next deadline whenever nothing else is to be done.
 #[derive(Clone, Default)]
-pub struct Solo(Arc<Mutex<State>>);
+pub struct Solo(Arc<Mutex<SoloState>>);
 
 #[derive(Default)]
-struct State {
+struct SoloState {
     ready: VecDeque<Arc<Job>>,
     /// By deadline, and a number that tells those of one deadline apart.
     sleepers: BTreeMap<(Time, u64), Waker>,
@@ -37,7 +37,7 @@ impl Wake for Job {
     }
 }
 
-/// Wakes the future that is blocked on, by being looked at after every task.
+/// WakeList the future that is blocked on, by being looked at after every task.
 struct Woken(Mutex<bool>);
 
 impl Wake for Woken {
@@ -52,7 +52,7 @@ impl Solo {
         Self::default()
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, SoloState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

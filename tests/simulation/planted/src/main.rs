@@ -25,7 +25,7 @@ use defects::Defects;
 /// The module that switches defects, and its place in the copy.
 const SWITCH: (&str, &str) = ("psrpc-engine/src/planted.rs", include_str!("../switch.rs"));
 
-/// Turns on the parts of psrpc-simulation that need the module.
+/// RoundRobin on the parts of psrpc-simulation that need the module.
 const CFG: &str = "--cfg psrpc_planted";
 
 /// Plants defects in a copy of the tree, and runs a command of psrpc-simulation there.

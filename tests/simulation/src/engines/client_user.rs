@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use psrpc_engine::proto::{ErrorCode, ErrorResponse, Frame, Stream, StreamBody};
 use psrpc_engine::{
-    Call, CallError, CallHandle, Claim, Client, ClientConfig, ClientEvent, Dropped, Failure, MultiCall,
+    Bid, Call, CallError, CallHandle, Client, ClientConfig, ClientEvent, Dropped, Failure, MultiCall,
     MultiHandle, Now, OpenStream, Reason, Route, Selection, SubscriptionHandle, Time, WallTime,
 };
 
@@ -302,14 +302,14 @@ impl ClientUser {
         }
     }
 
-    fn choose(&mut self, claims: &[Claim]) -> Choice {
+    fn choose(&mut self, bids: &[Bid]) -> Choice {
         let rng = &mut self.rng;
         match rng.below(10) {
             0 => Ok(None),
             1 => Ok(Some("SRV_stranger".into())),
             2 => Err(ErrorResponse::new(ErrorCode::FailedPrecondition, "cannot choose")),
-            _ if claims.is_empty() => Ok(None),
-            _ => Ok(Some(rng.pick(claims).server_id)),
+            _ if bids.is_empty() => Ok(None),
+            _ => Ok(Some(rng.pick(bids).server_id)),
         }
     }
 
@@ -505,8 +505,8 @@ impl EngineUser<Client> for ClientUser {
                 world.scene.after(delay, EngineHappening::StartClient(self.slot, None));
                 Ok(())
             }
-            ClientEvent::Select { call, claims } => {
-                let choice = self.choose(&claims);
+            ClientEvent::Select { call, bids } => {
+                let choice = self.choose(&bids);
                 if self.rng.chance(500) {
                     engine.select(moment.now, call, choice);
                 } else {
@@ -518,11 +518,11 @@ impl EngineUser<Client> for ClientUser {
                 world.count_outcome(outcome.as_ref().map(|_| ()).map_err(|failure| &**failure));
                 world.note(Fact::Resolved { call: self.calls.remove(&call), outcome: &outcome })
             }
-            ClientEvent::Answer { call, server_id, result } => {
+            ClientEvent::Response { call, server_id, result } => {
                 let call = self.multi_calls.get(&call).copied();
                 world.note(Fact::Answer { call, server_id: &server_id, result: &result })
             }
-            ClientEvent::AllAnswered { call, outcome } => {
+            ClientEvent::MultiEnded { call, outcome } => {
                 let number = self.multi_calls.remove(&call);
                 self.ended(world, number, outcome.as_ref().copied().map_err(|failure| &**failure))
             }

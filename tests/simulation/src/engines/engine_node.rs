@@ -14,7 +14,7 @@ use crate::fault::Fault;
 use crate::frame_text::{BriefFrameText, FrameText};
 use crate::judge::fact::{Fact, Held};
 use crate::judge::violation::{Checked, Invariant, Violation};
-use crate::net::Delivery;
+use crate::net::FrameInTransit;
 use crate::node_id::NodeId;
 use crate::scene::Entry;
 use crate::trace::Kind;
@@ -125,7 +125,7 @@ pub(crate) enum Input {
     Gap(SubscriptionHandle),
     /// What became of a frame, which is there if the bus did not take it.
     Published(Token, Result<Option<u64>, BusError>, Option<Box<Frame>>),
-    Frame(SubscriptionHandle, Box<Delivery>),
+    Frame(SubscriptionHandle, Box<FrameInTransit>),
     Room,
     Tick,
 }
@@ -222,7 +222,7 @@ where
         &mut self,
         world: &mut EngineWorld,
         subscription: SubscriptionHandle,
-        delivery: &Delivery,
+        delivery: &FrameInTransit,
     ) -> Checked {
         let frame = &delivery.frame;
         let owed = !self.user.is_closed() && self.user.must_hear_of(world, frame);

@@ -1,4 +1,4 @@
-//! The user of a server: bids, elects, declines, rejects, runs handlers that take their time or
+//! The user of a server: bids, skips_claim, declines, rejects, runs handlers that take their time or
 //! fail, and publishes.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -69,7 +69,7 @@ enum Phase {
 /// How likely the user of a server does something, in permille.
 struct Habits {
     rejects: u64,
-    elects: u64,
+    skips_claim: u64,
     declines: u64,
     dawdles: u64,
 }
@@ -85,7 +85,7 @@ impl ServerUser {
     pub(crate) fn new(server: usize, id: Text, config: &ServerConfig, mut rng: Rng) -> Self {
         let habits = Habits {
             rejects: rng.pick(&[0, 0, 100]),
-            elects: rng.pick(&[0, 300, 1000]),
+            skips_claim: rng.pick(&[0, 300, 1000]),
             declines: rng.pick(&[0, 0, 150]),
             dawdles: rng.pick(&[0, 50, 200]),
         };
@@ -250,12 +250,12 @@ impl ServerUser {
             self.answered(world, request, Err(error.clone()))?;
             world.scene.log(self.node(), format_args!("rejects {id}"));
             engine.reject(now, request, error);
-        } else if self.rng.chance(self.habits.elects) {
-            world.scene.log(self.node(), format_args!("elects {id}"));
+        } else if self.rng.chance(self.habits.skips_claim) {
+            world.scene.log(self.node(), format_args!("skips_claim {id}"));
             if let Some(Job { request_id, .. }) = self.jobs.get(&request) {
                 world.note(Fact::Elected { server: self.who(), request: request_id })?;
             }
-            engine.elect(now, request);
+            engine.skip_claim(now, request);
         } else {
             let affinity = self.affinity(world.is_calm());
             world.scene.log(self.node(), format_args!("bids {affinity} for {id}"));
@@ -494,7 +494,7 @@ impl EngineUser<Server> for ServerUser {
             ServerEvent::Registered { registration, result } => {
                 return self.registered(world, registration, result.is_ok());
             }
-            ServerEvent::Lost { registration, .. } => {
+            ServerEvent::RegistrationLost { registration, .. } => {
                 if let Some(registration) = self.registrations.get_mut(&registration) {
                     registration.is_live = false;
                 }

@@ -7,8 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use psrpc_engine::proto::{ErrorCode, ErrorResponse, Frame, Stream, StreamBody, Text};
 use psrpc_engine::{
-    ClientConfig, Delivery, Dropped, Engine, Failure, Now, Reason, SendHandle, ServerConfig, StreamEvent,
-    StreamHandle, Time, WallTime,
+    ClientConfig, Dropped, Engine, Failure, Now, PendingMessage, Reason, SendHandle, ServerConfig,
+    StreamEvent, StreamHandle, Time, WallTime,
 };
 
 use super::engine_happening::EngineHappening;
@@ -262,7 +262,7 @@ impl StreamUser {
         engine: &mut E,
         moment: Moment,
         world: &mut EngineWorld,
-        delivery: Delivery,
+        delivery: PendingMessage,
         payload: Bytes,
     ) -> Checked {
         let stream = delivery.stream();
@@ -299,7 +299,7 @@ impl StreamUser {
         engine: &mut E,
         moment: Moment,
         world: &mut EngineWorld,
-        delivery: Delivery,
+        delivery: PendingMessage,
         payload: &Bytes,
     ) -> Checked {
         let stream = delivery.stream();

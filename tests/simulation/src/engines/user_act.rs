@@ -4,7 +4,8 @@
 use bytes::Bytes;
 use psrpc_engine::proto::{ErrorResponse, Text};
 use psrpc_engine::{
-    CallHandle, Delivery, MultiHandle, RequestHandle, Route, SendHandle, StreamHandle, SubscriptionHandle,
+    CallHandle, MultiHandle, PendingMessage, RequestHandle, Route, SendHandle, StreamHandle,
+    SubscriptionHandle,
 };
 
 use crate::fault::Fault;
@@ -13,7 +14,7 @@ use crate::node_id::NodeId;
 /// What a user of a stream does at some moment.
 pub(crate) enum StreamAct {
     Say(StreamHandle),
-    Accept(Delivery, Bytes),
+    Accept(PendingMessage, Bytes),
     Take(StreamHandle),
     CancelSend(SendHandle),
     Close(StreamHandle),

@@ -155,7 +155,7 @@ impl ScriptedUser<Server> for ScriptedServer {
     fn on_event(&mut self, engine: &mut Server, now: Time, event: ServerEvent, step: &mut Step) {
         match event {
             ServerEvent::Received(Received { request, .. }) if self.scenario.kind == Kind::Election => {
-                engine.elect(clocks(now), request);
+                engine.skip_claim(clocks(now), request);
             }
             ServerEvent::Received(Received { request, .. }) => {
                 engine.bid(clocks(now), request, Scenario::affinity(self.server));

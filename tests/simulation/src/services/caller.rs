@@ -241,7 +241,7 @@ impl Caller {
         &self,
         id: usize,
         timeout: Duration,
-        send: impl FnOnce(Ask) -> psrpc::Sending<'a>,
+        send: impl FnOnce(Ask) -> psrpc::PendingSend<'a>,
     ) -> bool {
         let (number, began) = (self.ledger.sending(id, Way::ToServer), self.ledger.now());
         let sent = send(Ask { number, ..Ask::default() }).timeout(timeout).await;
@@ -405,7 +405,7 @@ fn any_selection(rng: &mut Rng) -> Selection {
         selection = selection.affinity_timeout(rng.grains(0..400));
     }
     match rng.below(12) {
-        0 => selection.choose(|claims| Ok(claims.last())),
+        0 => selection.choose(|bids| Ok(bids.last())),
         1 => selection.choose(|_| Err(Error::new(ErrorCode::FailedPrecondition, "cannot choose"))),
         // Without a word on the standard error.
         2 => selection.choose(|_| resume_unwind(Box::new("as asked"))),

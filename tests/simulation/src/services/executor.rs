@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
-use psrpc::bus::{Receipt, Sink, Wakes};
+use psrpc::bus::{Receipt, Sink, WakeList};
 use psrpc::proto::{Channel, Frame};
 use psrpc::{BusError, Task, Time};
 use slab::Slab;
@@ -448,7 +448,7 @@ enum Arrival {
 
 impl Arrival {
     fn hand_over(self) {
-        let mut wakes = Wakes::new();
+        let mut wakes = WakeList::new();
         match self {
             Arrival::Live(sink) => sink.live(&mut wakes),
             Arrival::Frame(sink, frame) => sink.deliver(frame, &mut wakes),

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use psrpc::bus::{Accepted, Bus, Full, Offer, Receipt, Sink, Subscription, Wakes};
+use psrpc::bus::{Accepted, Bus, Full, Offer, Receipt, Sink, Subscription, WakeList};
 use psrpc::proto::{Channel, Frame, Seed};
 use psrpc::{BusError, Now, Runtime, SubscriptionKind, Task, Time};
 
@@ -256,7 +256,7 @@ impl NodeBus {
 }
 
 impl Bus for NodeBus {
-    fn publish(&self, offer: Offer<'_>, _: &mut Wakes) -> Result<Accepted, Full> {
+    fn publish(&self, offer: Offer<'_>, _: &mut WakeList) -> Result<Accepted, Full> {
         let full = {
             let state = &mut *self.shared.lock();
             if !state.is_alive(self.home) { None } else { Some(state.is_full(self.home.node)) }
@@ -279,7 +279,7 @@ impl Bus for NodeBus {
         Ok(Accepted::Later)
     }
 
-    fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut state = self.shared.lock();
         let now = state.scene.now();
         let node = &mut state.nodes[self.home.node];
@@ -297,7 +297,7 @@ impl Bus for NodeBus {
         channel: &Channel,
         kind: SubscriptionKind,
         sink: Sink,
-        wakes: &mut Wakes,
+        wakes: &mut WakeList,
     ) -> Subscription {
         let mut state = self.shared.lock();
         if !state.is_alive(self.home) {

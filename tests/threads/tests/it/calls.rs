@@ -64,10 +64,10 @@ fn a_call_that_is_dropped_at_any_time_leaves_nothing_behind() {
         let (threads, bus) = (Threads::default(), LocalBus::new());
         let ((server, _), client) = (shop(bus.clone(), &threads), client(bus, &threads));
         let asked = client.clone();
-        let selection = Selection::new().choose(move |claims| {
+        let selection = Selection::new().choose(move |bids| {
             // Without the lock, or this would never end.
             asked.in_flight();
-            Ok(claims.first())
+            Ok(bids.first())
         });
         let picking = client.call::<_, u32>(Shop::PICK, &[], 1_u32).selection(selection);
         let calls = [client.call::<_, u32>(Shop::NEXT, &[], 1_u32), picking];

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 
 use futures_core::Stream;
-use psrpc::bus::{Delivery, Inbox, Sink, Wakes};
+use psrpc::bus::{Delivery, Inbox, Sink, WakeList};
 use psrpc::proto::{Any, Frame};
 use psrpc_threads::{explore, explore_all};
 use shuttle::future::block_on;
@@ -17,7 +17,7 @@ fn frame(number: u8) -> Frame {
 }
 
 fn deliver(sink: &Sink, numbers: impl IntoIterator<Item = u8>) {
-    numbers.into_iter().for_each(|number| sink.deliver(frame(number), &mut Wakes::new()));
+    numbers.into_iter().for_each(|number| sink.deliver(frame(number), &mut WakeList::new()));
 }
 
 async fn next(inbox: &mut Inbox) -> Option<Delivery> {

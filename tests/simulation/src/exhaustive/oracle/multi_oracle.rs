@@ -18,7 +18,7 @@ impl MultiOracle {
     pub(super) fn client(&mut self, due: &mut Due, now: Time, fact: &StepFact) -> Checked {
         match fact {
             StepFact::Did(NodeAct::Call) => due.begin(now),
-            StepFact::Client(ClientEvent::Answer { server_id, result, .. }) => {
+            StepFact::Client(ClientEvent::Response { server_id, result, .. }) => {
                 if *due == Due::Over {
                     return Invariant::I1.violated("an answer comes after the end");
                 }
@@ -28,7 +28,7 @@ impl MultiOracle {
                     return Invariant::I5.violated(format!("two answers of {server_id}"));
                 }
             }
-            StepFact::Client(ClientEvent::AllAnswered { outcome, .. }) => {
+            StepFact::Client(ClientEvent::MultiEnded { outcome, .. }) => {
                 due.end(CALL, now)?;
                 // That nobody answered is told as a failure.
                 let nobody = self.answered == [false; SERVERS];

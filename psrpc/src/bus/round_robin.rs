@@ -1,10 +1,10 @@
-//! Turns: the members of a queue, each of which has its turn.
+//! RoundRobin: the members of a queue, each of which has its turn.
 
 use slab::Slab;
 
 /// The members of a queue, which take turns: a ring, so that a turn costs the same however many there are.
 #[derive(Debug)]
-pub struct Turns<T> {
+pub struct RoundRobin<T> {
     members: Slab<Member<T>>,
     /// Whose turn it is; anything when there is nobody.
     turn: usize,
@@ -18,7 +18,7 @@ struct Member<T> {
     after: usize,
 }
 
-impl<T> Turns<T> {
+impl<T> RoundRobin<T> {
     /// Returns a queue without members.
     pub const fn new() -> Self {
         Self { members: Slab::new(), turn: 0 }
@@ -72,7 +72,7 @@ impl<T> Turns<T> {
     }
 }
 
-impl<T> Default for Turns<T> {
+impl<T> Default for RoundRobin<T> {
     fn default() -> Self {
         Self::new()
     }
@@ -83,13 +83,13 @@ mod tests {
     use super::*;
 
     /// The members in the order of their turns, once around.
-    fn turns(queue: &mut Turns<char>) -> String {
+    fn turns(queue: &mut RoundRobin<char>) -> String {
         (0..queue.members.len()).map(|_| *queue.next_turn().unwrap()).collect()
     }
 
     #[test]
     fn members_of_a_queue_take_turns_whoever_joins_and_leaves() {
-        let mut queue = Turns::new();
+        let mut queue = RoundRobin::new();
         assert!(queue.next_turn().is_none());
         let [a, b, c] = ['a', 'b', 'c'].map(|name| queue.insert(name));
         assert_eq!(turns(&mut queue), "abc");

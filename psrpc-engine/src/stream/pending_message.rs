@@ -8,14 +8,14 @@ use crate::core::handle::StreamHandle;
 /// [`reject`](crate::StreamCommands::reject).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use = "its sender waits for it to be accepted"]
-pub struct Delivery {
+pub struct PendingMessage {
     pub(crate) stream: StreamHandle,
     pub(crate) request_id: Text,
     pub(crate) sent_at: i64,
     pub(crate) expiry: i64,
 }
 
-impl Delivery {
+impl PendingMessage {
     /// The stream that it came on.
     pub fn stream(&self) -> StreamHandle {
         self.stream

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use hats::{FIT, HATS, PICK, client, echo, fit, runtime, serve};
 use psrpc_bus_local::LocalBus;
-use psrpc_tokio::bus::{Accepted, Bus, Full, Offer, Sink, Subscription, Wakes};
+use psrpc_tokio::bus::{Accepted, Bus, Full, Offer, Sink, Subscription, WakeList};
 use psrpc_tokio::proto::{Channel, Frame};
 use psrpc_tokio::*;
 
@@ -19,7 +19,7 @@ struct Noting {
 }
 
 impl Bus for Noting {
-    fn publish(&self, offer: Offer<'_>, wakes: &mut Wakes) -> Result<Accepted, Full> {
+    fn publish(&self, offer: Offer<'_>, wakes: &mut WakeList) -> Result<Accepted, Full> {
         match offer.frame() {
             Frame::ClaimRequest(claim) => self.announcements.lock().unwrap().push(claim.handling),
             Frame::ClaimResponse(_) => *self.grants.lock().unwrap() += 1,
@@ -33,7 +33,7 @@ impl Bus for Noting {
         channel: &Channel,
         kind: SubscriptionKind,
         sink: Sink,
-        wakes: &mut Wakes,
+        wakes: &mut WakeList,
     ) -> Subscription {
         self.local.subscribe(channel, kind, sink, wakes)
     }
@@ -53,7 +53,7 @@ async fn calls(options: ServerOptions, vip: &str) -> (Vec<bool>, usize) {
 }
 
 fn elects_vips() -> ServerOptions {
-    ServerOptions::new().elect(|info, metadata| {
+    ServerOptions::new().skip_claim(|info, metadata| {
         assert_eq!(info.method(), "Fit", "a method that is not queue-routed is not asked for");
         metadata.get("vip").unwrap() == "yes"
     })
@@ -77,7 +77,7 @@ async fn of_two_servers_that_elect_one_runs_each_request() {
     let mut servers = Vec::new();
     for name in ["s1", "s2"] {
         let log = log.clone();
-        let options = ServerOptions::new().elect(|_, _| true);
+        let options = ServerOptions::new().skip_claim(|_, _| true);
         servers.push(
             serve(&bus, options, move |request| {
                 log.add(name);
@@ -98,7 +98,7 @@ async fn of_two_servers_that_elect_one_runs_each_request() {
 
 #[tokio::test(start_paused = true)]
 async fn a_panic_elects_nothing() {
-    let options = ServerOptions::new().elect(|_, _| panic!("as it was told"));
+    let options = ServerOptions::new().skip_claim(|_, _| panic!("as it was told"));
     assert_eq!(calls(options, "yes").await, (vec![false, false], 2));
 }
 
@@ -106,7 +106,7 @@ async fn a_panic_elects_nothing() {
 async fn what_would_not_be_bid_for_is_not_elected() {
     let bus = LocalBus::new();
     let handlers = Handlers::new(&HATS, ()).unary_with_affinity(FIT, |_, request| echo(request), |_, _| -1.0);
-    let options = ServerOptions::new().elect(|_, _| true);
+    let options = ServerOptions::new().skip_claim(|_, _| true);
     let server = Server::new(bus.clone(), runtime(), handlers, options).unwrap();
     server.register(&[FIT], &[]).await.unwrap();
     let call = fit(&client(&bus, ClientOptions::new()).await, "fez").await;

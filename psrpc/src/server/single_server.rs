@@ -14,9 +14,9 @@ static SERVED: Mutex<BTreeSet<(BusId, String)>> = Mutex::new(BTreeSet::new());
 
 /// The right to serve methods alone. Dropping it gives it up.
 #[derive(Default)]
-pub(super) struct Alone(Vec<(BusId, String)>);
+pub(super) struct SingleServerGuard(Vec<(BusId, String)>);
 
-impl Alone {
+impl SingleServerGuard {
     /// Takes the right for those of the routes that one server alone may serve.
     ///
     /// # Errors
@@ -41,7 +41,7 @@ impl Alone {
     }
 }
 
-impl Drop for Alone {
+impl Drop for SingleServerGuard {
     fn drop(&mut self) {
         let mut served = SERVED.lock().unwrap_or_else(PoisonError::into_inner);
         for key in &self.0 {

@@ -4,7 +4,7 @@ use psrpc_proto::Text;
 
 /// A server's bid for a call.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Claim {
+pub struct Bid {
     /// Who bids.
     pub server_id: Text,
     /// How well it suits; more is better.

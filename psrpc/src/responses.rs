@@ -13,12 +13,12 @@ use crate::error::Error;
 
 /// What a server answers to a multi call. Dereferences to the message.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answer<Res> {
+pub struct Response<Res> {
     server_id: Text,
     message: Res,
 }
 
-impl<Res> Answer<Res> {
+impl<Res> Response<Res> {
     /// An answer, for interceptors and fakes.
     pub fn new(server_id: impl Into<Text>, message: Res) -> Self {
         Self { server_id: server_id.into(), message }
@@ -39,12 +39,12 @@ impl<Res> Answer<Res> {
     /// # Errors
     ///
     /// Those of `map`.
-    pub fn try_map<T, E>(self, map: impl FnOnce(Res) -> Result<T, E>) -> Result<Answer<T>, E> {
-        Ok(Answer { message: map(self.message)?, server_id: self.server_id })
+    pub fn try_map<T, E>(self, map: impl FnOnce(Res) -> Result<T, E>) -> Result<Response<T>, E> {
+        Ok(Response { message: map(self.message)?, server_id: self.server_id })
     }
 }
 
-impl<Res> Deref for Answer<Res> {
+impl<Res> Deref for Response<Res> {
     type Target = Res;
 
     fn deref(&self) -> &Res {
@@ -57,22 +57,22 @@ impl<Res> Deref for Answer<Res> {
 /// An error is that of a server, as [`Error::server_id`] tells; one without a server ends the call, which had failed.
 /// Dropping it ends the call: what servers still answer is dropped.
 #[must_use = "answers come to those who look"]
-pub struct Answers<Res>(Option<AnswerStream<Res>>);
+pub struct Responses<Res>(Option<ResponseStream<Res>>);
 
-type AnswerStream<Res> = Pin<Box<dyn Stream<Item = Result<Answer<Res>, Error>> + Send>>;
+type ResponseStream<Res> = Pin<Box<dyn Stream<Item = Result<Response<Res>, Error>> + Send>>;
 
-impl<Res> Answers<Res> {
-    /// Answers that come from elsewhere, for interceptors and fakes.
-    pub fn new(answers: impl Stream<Item = Result<Answer<Res>, Error>> + Send + 'static) -> Self {
+impl<Res> Responses<Res> {
+    /// Responses that come from elsewhere, for interceptors and fakes.
+    pub fn new(answers: impl Stream<Item = Result<Response<Res>, Error>> + Send + 'static) -> Self {
         Self(Some(Box::pin(answers)))
     }
 
     /// The next answer; `None` when no more will come. Dropping the future loses nothing.
-    pub async fn next(&mut self) -> Option<Result<Answer<Res>, Error>> {
+    pub async fn next(&mut self) -> Option<Result<Response<Res>, Error>> {
         poll_fn(|cx| self.poll_answer(cx)).await
     }
 
-    fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Answer<Res>, Error>>> {
+    fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Response<Res>, Error>>> {
         let Some(answers) = &mut self.0 else { return Poll::Ready(None) };
         let polled = answers.as_mut().poll_next(cx);
         if let Poll::Ready(None) = polled {
@@ -82,40 +82,40 @@ impl<Res> Answers<Res> {
     }
 }
 
-impl<Res: Send + 'static> Answers<Res> {
+impl<Res: Send + 'static> Responses<Res> {
     /// The same answers, each as `map` makes it.
     pub fn map_answers<T>(
         self,
-        map: impl FnMut(Result<Answer<Res>, Error>) -> Result<Answer<T>, Error> + Send + Unpin + 'static,
-    ) -> Answers<T> {
-        Answers::new(Mapped { answers: self, map })
+        map: impl FnMut(Result<Response<Res>, Error>) -> Result<Response<T>, Error> + Send + Unpin + 'static,
+    ) -> Responses<T> {
+        Responses::new(Mapped { answers: self, map })
     }
 }
 
-impl<Res> Stream for Answers<Res> {
-    type Item = Result<Answer<Res>, Error>;
+impl<Res> Stream for Responses<Res> {
+    type Item = Result<Response<Res>, Error>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         self.poll_answer(cx)
     }
 }
 
-impl<Res> fmt::Debug for Answers<Res> {
+impl<Res> fmt::Debug for Responses<Res> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Answers").finish_non_exhaustive()
+        f.debug_struct("Responses").finish_non_exhaustive()
     }
 }
 
 struct Mapped<Res, F> {
-    answers: Answers<Res>,
+    answers: Responses<Res>,
     map: F,
 }
 
 impl<Res, T, F> Stream for Mapped<Res, F>
 where
-    F: FnMut(Result<Answer<Res>, Error>) -> Result<Answer<T>, Error> + Unpin,
+    F: FnMut(Result<Response<Res>, Error>) -> Result<Response<T>, Error> + Unpin,
 {
-    type Item = Result<Answer<T>, Error>;
+    type Item = Result<Response<T>, Error>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = &mut *self;

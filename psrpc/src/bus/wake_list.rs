@@ -1,4 +1,4 @@
-//! Wakes: the tasks to wake, and the foreign values to drop, once no lock is held.
+//! WakeList: the tasks to wake, and the foreign values to drop, once no lock is held.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -12,18 +12,18 @@ use crate::sync::assert_unlocked;
 /// Declare it before the guard of the lock, so that it is dropped after it:
 ///
 /// ```
-/// use psrpc::bus::{Lock, Sink, Wakes};
+/// use psrpc::bus::{Lock, Sink, WakeList};
 /// use psrpc::proto::Frame;
 ///
 /// fn deliver(subscribers: &Lock<Vec<Sink>>, frame: &Frame) {
-///     let mut wakes = Wakes::new();
+///     let mut wakes = WakeList::new();
 ///     for sink in subscribers.lock().iter() {
 ///         sink.deliver(frame.clone(), &mut wakes);
 ///     }
 /// }
 /// ```
 #[derive(Debug, Default)]
-pub struct Wakes {
+pub struct WakeList {
     /// Most often there is one, or none.
     first: Option<Waker>,
     rest: Option<Box<Rest>>,
@@ -45,7 +45,7 @@ impl fmt::Debug for Discarded {
     }
 }
 
-impl Wakes {
+impl WakeList {
     /// Returns an empty list.
     pub const fn new() -> Self {
         Self { first: None, rest: None }
@@ -67,14 +67,14 @@ impl Wakes {
     }
 }
 
-impl Extend<Waker> for Wakes {
+impl Extend<Waker> for WakeList {
     fn extend<T: IntoIterator<Item = Waker>>(&mut self, wakers: T) {
         wakers.into_iter().for_each(|waker| self.push(waker));
     }
 }
 
-impl Drop for Wakes {
-    /// Wakes each task, whether or not the waker of another panics. What was discarded is dropped after that.
+impl Drop for WakeList {
+    /// WakeList each task, whether or not the waker of another panics. What was discarded is dropped after that.
     #[inline]
     fn drop(&mut self) {
         let first = self.first.take();
