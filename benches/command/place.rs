@@ -118,7 +118,8 @@ impl Place {
         self.kind.name()
     }
 
-    /// So many buses as as many processes would have: each with connections of its own where there are any.
+    /// So many buses as as many processes would have: each with connections of its own where there
+    /// are any.
     pub(crate) async fn connect(&self, count: usize) -> Result<Vec<Arc<dyn Bus>>, Fault> {
         if self.kind == Kind::Local {
             let bus: Arc<dyn Bus> = Arc::new(LocalBus::new());

@@ -1,8 +1,10 @@
-//! PSRPC's in-process bus: for tests, for a single process, and as the bus that is there when no other is.
+//! PSRPC's in-process bus: for tests, for a single process, and as the bus that is there when no
+//! other is.
 //!
-//! Frames are handed over as they are, without encoding. Publishing delivers to every subscriber before it returns, in one
-//! order for all. Each subscriber has its own bounded room ([`Sink`]), so one that is behind loses frames of its own,
-//! counted, and delays nobody. Channels are told apart by their legacy names.
+//! Frames are handed over as they are, without encoding. Publishing delivers to every subscriber
+//! before it returns, in one order for all. Each subscriber has its own bounded room ([`Sink`]), so
+//! one that is behind loses frames of its own, counted, and delays nobody. Channels are told apart
+//! by their legacy names.
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs, missing_debug_implementations)]
@@ -116,7 +118,8 @@ impl Subscribers {
         }
     }
 
-    /// Hands a frame to every plain subscriber and to one of the queue, and returns how many got it.
+    /// Hands a frame to every plain subscriber and to one of the queue, and returns how many got
+    /// it.
     fn deliver(&mut self, frame: Frame, wakes: &mut Wakes) -> u64 {
         let queue = self.queue.next_turn();
         let receivers = self.plain.len() as u64 + u64::from(queue.is_some());

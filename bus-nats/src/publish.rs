@@ -1,9 +1,10 @@
 //! Publishing: from an offer to the connection.
 //!
-//! A frame takes its place in a queue, under the locks of those who publish. It leaves once these locks are free: the
-//! waker that the queue adds to the publisher's [`Wakes`] encodes what is queued and hands it to the client library, on
-//! the publisher's own thread. If another thread is doing so already, that one takes the new frame too. With many calls in
-//! flight a task does it instead, after one turn of the executor ([`Pace`]).
+//! A frame takes its place in a queue, under the locks of those who publish. It leaves once these
+//! locks are free: the waker that the queue adds to the publisher's [`Wakes`] encodes what is
+//! queued and hands it to the client library, on the publisher's own thread. If another thread is
+//! doing so already, that one takes the new frame too. With many calls in flight a task does it
+//! instead, after one turn of the executor ([`Pace`]).
 //!
 //! ```text
 //! queued --> encoded, small ones here, large ones in a task --> handed over --> confirmed by a round trip,
@@ -40,7 +41,8 @@ const FLUSH_AFTER: Size = Size { bytes: 256 * 1024, frames: 512 };
 /// How many frames are encoded before any of them is handed over.
 const BATCH: usize = 64;
 
-/// How many commands the client library has room for: more than it is handed before it has written them.
+/// How many commands the client library has room for: more than it is handed before it has written
+/// them.
 pub(crate) const CLIENT_CAPACITY: usize = 2 * MOST_UNWRITTEN.frames;
 
 /// Publishes frames on the connection, while there is one.
@@ -134,8 +136,9 @@ impl Publisher {
         Self { queue: Lock::new(queue), servers, limit, compression, runtime, work }
     }
 
-    /// Takes a frame, if there is room for it. Its result is known at once if its subject is known to be allowed and its
-    /// size is within the server's limit: NATS confirms nothing. Otherwise a receipt tells it later.
+    /// Takes a frame, if there is room for it. Its result is known at once if its subject is known
+    /// to be allowed and its size is within the server's limit: NATS confirms nothing.
+    /// Otherwise a receipt tells it later.
     pub(crate) fn publish(self: &Arc<Self>, offer: Offer<'_>, wakes: &mut Wakes) -> Result<Accepted, Full> {
         let mut queue = self.queue.lock();
         let max_payload = match &queue.connection {
@@ -259,7 +262,8 @@ impl Publisher {
         self.runtime.spawn(Box::pin(async move { task.run() }));
     }
 
-    /// A large frame was encoded, or could not be. It takes its place again, and so do the frames that waited for it.
+    /// A large frame was encoded, or could not be. It takes its place again, and so do the frames
+    /// that waited for it.
     fn encoded(self: &Arc<Self>, frame: QueuedFrame, number: u64) {
         let mut queue = self.queue.lock();
         if !queue.connection.is(number) {
@@ -280,7 +284,7 @@ impl Publisher {
         Failure::Lost { servers: self.servers.clone() }.into()
     }
 
-    // --- the connection --------------------------------------------------------------------------------------
+    // --- the connection --------------------------------------------------------------------------
 
     /// There is a connection, with this number.
     pub(crate) fn connected(self: &Arc<Self>, client: Client, number: u64) {
@@ -315,7 +319,8 @@ impl Publisher {
         unconfirmed.into_iter().for_each(|frame| frame.receipt.failed(cause.clone()));
     }
 
-    /// Begins a flush, if one is needed. To be called once the one before has [ended](Self::flushed).
+    /// Begins a flush, if one is needed. To be called once the one before has
+    /// [ended](Self::flushed).
     pub(crate) fn begin_flush(&self) -> bool {
         let mut queue = self.queue.lock();
         let is_needed = queue.needs_flush();
@@ -331,7 +336,7 @@ impl Publisher {
         self.send();
     }
 
-    // --- round trips -----------------------------------------------------------------------------------------
+    // --- round trips -----------------------------------------------------------------------------
 
     /// A round is about to begin. Returns `true` if it is about any frame.
     pub(crate) fn begin_round(&self) -> bool {
@@ -346,7 +351,8 @@ impl Publisher {
         self.send();
     }
 
-    /// The server has refused a frame. Returns `true` if few refusals like this one can come at a time.
+    /// The server has refused a frame. Returns `true` if few refusals like this one can come at a
+    /// time.
     pub(crate) fn refused(self: &Arc<Self>, subject: &str, text: &str) -> bool {
         let (refused, is_expected) = self.queue.lock().permissions.refuse(subject);
         for frame in refused {
@@ -392,7 +398,8 @@ impl Connection {
 }
 
 impl Queue {
-    /// Takes frames for as long as there is room for them at the client library, and as many unconfirmed ones as may be.
+    /// Takes frames for as long as there is room for them at the client library, and as many
+    /// unconfirmed ones as may be.
     fn fill(&mut self, batch: &mut Batch) {
         batch.bytes = 0;
         let mut unconfirmed = self.permissions.room();
@@ -466,8 +473,8 @@ struct Batch {
     /// How much the frames count for.
     bytes: usize,
     messages: Vec<(Subject, Bytes)>,
-    /// The frames whose result is not known. They wait for their confirmation from before they are handed over, so that a
-    /// refusal finds them however soon it comes.
+    /// The frames whose result is not known. They wait for their confirmation from before they are
+    /// handed over, so that a refusal finds them however soon it comes.
     unconfirmed: Vec<Unconfirmed>,
     is_limited: bool,
 }
@@ -501,7 +508,8 @@ impl Batch {
     }
 }
 
-/// Hands a message to the client library, which has room for it: no more is handed over before it has written.
+/// Hands a message to the client library, which has room for it: no more is handed over before it
+/// has written.
 fn hand_over(client: &Client, subject: Subject, payload: Bytes) {
     // Whatever tokio thinks of this task's share.
     let publish = pin!(unconstrained(client.publish(subject, payload)));

@@ -305,7 +305,8 @@ impl Subscribers {
         }
     }
 
-    /// Tells the live members that they are interrupted, and on demand those that know it, with another cause.
+    /// Tells the live members that they are interrupted, and on demand those that know it, with
+    /// another cause.
     fn interrupt(&mut self, again: bool, cause: &BusError, wakes: &mut Wakes) {
         let members = self.plain.iter_mut().chain(self.queue.iter_mut()).map(|(_, member)| member);
         let is_to_know = |state| state == State::Live || again && state == State::Interrupted;

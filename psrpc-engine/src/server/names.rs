@@ -13,8 +13,8 @@ use crate::wire::route::Route;
 pub(super) struct Names {
     /// Request channels, by legacy name.
     legacy: Map<Role>,
-    /// What uses a NATS subject, by the name of that: no more than the methods of the service. All of them subscribe to it
-    /// in the same way, since on NATS two ways do not mix.
+    /// What uses a NATS subject, by the name of that: no more than the methods of the service. All
+    /// of them subscribe to it in the same way, since on NATS two ways do not mix.
     subjects: Map<Role>,
     keys: HashKeys,
 }

@@ -102,7 +102,8 @@ fn check(row: &SelectionRow, outcome: &Outcome<String>) {
     );
 }
 
-/// Runs a selection; gives how it ended, and the claims that the selection function saw if it was asked.
+/// Runs a selection; gives how it ended, and the claims that the selection function saw if it was
+/// asked.
 fn select(row: &SelectionRow) -> (Outcome<String>, Option<Vec<Claim>>) {
     let options = &row.options;
     let selection = Selection {

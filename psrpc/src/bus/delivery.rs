@@ -10,8 +10,8 @@ pub enum Delivery {
     Live,
     /// A frame.
     Frame(Frame),
-    /// A frame for a channel that nobody here subscribed to, which the bus handed to this queue subscription's member of
-    /// the queue, and to no other.
+    /// A frame for a channel that nobody here subscribed to, which the bus handed to this queue
+    /// subscription's member of the queue, and to no other.
     Untaken(Frame),
     /// Frames may be missing here; how many, where that is known.
     Gap(Option<u64>),

@@ -48,8 +48,9 @@ pub enum BusEvent {
         /// How many, since the last event of this kind.
         count: u64,
     },
-    /// The bus handed frames of a queue to this process that nobody here takes. No other member of the queue gets them. On
-    /// NATS the queue-routed methods of a service share one queue, and the queue subscriptions to its updates are in it too.
+    /// The bus handed frames of a queue to this process that nobody here takes. No other member of
+    /// the queue gets them. On NATS the queue-routed methods of a service share one queue, and
+    /// the queue subscriptions to its updates are in it too.
     Untaken {
         /// The channel of the last one.
         channel: String,

@@ -10,11 +10,12 @@ use super::delivery::Delivery;
 use super::mailbox::Mailbox;
 use super::wakes::Wakes;
 
-/// The bus's end of a subscription. Dropping it ends the subscription, and wakes the subscriber: no lock may be held then.
+/// The bus's end of a subscription. Dropping it ends the subscription, and wakes the subscriber: no
+/// lock may be held then.
 ///
-/// It never blocks. When the subscriber is behind by as many frames as it has room for, the newest frame is lost, with a
-/// [gap](Delivery::Gap) in its place; no other subscriber notices. Each function adds the subscriber's task to the
-/// [`Wakes`].
+/// It never blocks. When the subscriber is behind by as many frames as it has room for, the newest
+/// frame is lost, with a [gap](Delivery::Gap) in its place; no other subscriber notices. Each
+/// function adds the subscriber's task to the [`Wakes`].
 pub struct Sink(Option<Target>);
 
 enum Target {
@@ -26,9 +27,10 @@ enum Target {
 type DeliveryFn = dyn Fn(Delivery, &mut Wakes) + Send + Sync;
 
 impl Sink {
-    /// Returns a sink that calls `take` with each delivery, the last of which is [`Delivery::Ended`]: for a bus that wraps
-    /// another and looks at what that delivers. The bus may hold its lock meanwhile, so `take` must neither wait, nor use the
-    /// bus, nor wake a task but by the [`Wakes`].
+    /// Returns a sink that calls `take` with each delivery, the last of which is
+    /// [`Delivery::Ended`]: for a bus that wraps another and looks at what that delivers. The
+    /// bus may hold its lock meanwhile, so `take` must neither wait, nor use the bus, nor wake
+    /// a task but by the [`Wakes`].
     pub fn new(take: impl Fn(Delivery, &mut Wakes) + Send + Sync + 'static) -> Self {
         Self(Some(Target::Closure(Box::new(take))))
     }
@@ -42,8 +44,8 @@ impl Sink {
         Self(Some(Target::Mailbox(Arc::clone(mailbox), mailbox.subscribe(capacity, handle))))
     }
 
-    /// Tells that the subscription is live: for the first time, or again after it was [interrupted](Self::interrupted), which
-    /// implies a gap.
+    /// Tells that the subscription is live: for the first time, or again after it was
+    /// [interrupted](Self::interrupted), which implies a gap.
     pub fn live(&self, wakes: &mut Wakes) {
         self.put(Delivery::Live, wakes);
     }
@@ -54,8 +56,9 @@ impl Sink {
         self.put(Delivery::Frame(frame), wakes);
     }
 
-    /// Delivers a frame for a channel that nobody here subscribed to, where the bus carries several channels in one queue
-    /// and this subscription is one of those: a server then answers for the method that it lacks.
+    /// Delivers a frame for a channel that nobody here subscribed to, where the bus carries several
+    /// channels in one queue and this subscription is one of those: a server then answers for
+    /// the method that it lacks.
     pub fn untaken(&self, frame: Frame, wakes: &mut Wakes) {
         self.put(Delivery::Untaken(frame), wakes);
     }
@@ -65,8 +68,8 @@ impl Sink {
         self.put(Delivery::Gap(lost), wakes);
     }
 
-    /// Tells that a subscription that was live is not now: the connection was lost, or the server refuses the subscription. A
-    /// bus may tell it again, once it knows a better cause.
+    /// Tells that a subscription that was live is not now: the connection was lost, or the server
+    /// refuses the subscription. A bus may tell it again, once it knows a better cause.
     /// The bus tries again until it is [live](Self::live), or is dropped.
     pub fn interrupted(&self, cause: BusError, wakes: &mut Wakes) {
         self.put(Delivery::Interrupted(cause), wakes);

@@ -8,8 +8,9 @@ use crate::sync::assert_unlocked;
 
 /// The tasks to wake once no lock is held. Dropping it wakes them.
 ///
-/// A waker runs code of the runtime, which may run the woken task at once; so no lock of a bus or a driver may be held then.
-/// Declare it before the guard of the lock, so that it is dropped after it:
+/// A waker runs code of the runtime, which may run the woken task at once; so no lock of a bus or a
+/// driver may be held then. Declare it before the guard of the lock, so that it is dropped after
+/// it:
 ///
 /// ```
 /// use psrpc::bus::{Lock, Sink, Wakes};
@@ -74,7 +75,8 @@ impl Extend<Waker> for Wakes {
 }
 
 impl Drop for Wakes {
-    /// Wakes each task, whether or not the waker of another panics. What was discarded is dropped after that.
+    /// Wakes each task, whether or not the waker of another panics. What was discarded is dropped
+    /// after that.
     #[inline]
     fn drop(&mut self) {
         let first = self.first.take();

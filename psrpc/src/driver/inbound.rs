@@ -26,7 +26,8 @@ pub(super) struct Inbound<R: Role> {
     arrivals: VecDeque<Item>,
     events: VecDeque<BusEvent>,
     after: Aftermath<R>,
-    /// Whether nothing more is to come. Dropped before that, it was dropped by its runtime, or it panicked.
+    /// Whether nothing more is to come. Dropped before that, it was dropped by its runtime, or it
+    /// panicked.
     finished: bool,
 }
 
@@ -68,8 +69,8 @@ impl<R: Role> Inbound<R> {
         }
     }
 
-    /// Sleeps until it is to wake, and then handles what is due. Gives what is known of the driver in the end, and whether more is
-    /// due than one turn does.
+    /// Sleeps until it is to wake, and then handles what is due. Gives what is known of the driver
+    /// in the end, and whether more is due than one turn does.
     fn pass_time(&mut self, mut outlook: Outlook, cx: &mut Context<'_>) -> (Outlook, Due) {
         for _ in 0..ROUNDS {
             let Some(wakes_at) = outlook.wakes_at else { return (outlook, Due::Nothing) };

@@ -126,7 +126,8 @@ impl<'a> Replay<'a> {
                     self.answers.push((server_id, result));
                 }
                 ClientEvent::AllAnswered { outcome, .. } => {
-                    // Go ends the results without a word, also when the client is closed or nobody has answered.
+                    // Go ends the results without a word, also when the client is closed or nobody
+                    // has answered.
                     let expected = match self.place.id() {
                         "multi-client-closed-while-pending" => Some(Reason::ClientClosed),
                         _ => self.answers.is_empty().then_some(Reason::TimedOut),

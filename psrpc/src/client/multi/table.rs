@@ -74,7 +74,8 @@ impl MultiTable {
         }
     }
 
-    /// Nobody waits for a call any more: whether it is in flight, and what is to be dropped without the lock.
+    /// Nobody waits for a call any more: whether it is in flight, and what is to be dropped without
+    /// the lock.
     pub(super) fn forget(&mut self, key: usize) -> (bool, (VecDeque<Told>, Option<Waker>)) {
         let Caller { call, told, over, waker } = self.callers.remove(key);
         if !over {

@@ -14,7 +14,8 @@ use crate::waiting;
 #[derive(Default)]
 pub(crate) struct SubscriptionTable {
     listeners: Slab<Listener>,
-    /// The listeners whose subscriptions have not ended, by the index of the subscriptions' handles.
+    /// The listeners whose subscriptions have not ended, by the index of the subscriptions'
+    /// handles.
     subscriptions: Vec<Option<(SubscriptionHandle, usize)>>,
 }
 
