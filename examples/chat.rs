@@ -1,6 +1,8 @@
-//! A chat room over streams: whoever enters opens a stream to the room's server, which passes on what each says to all the others.
+//! A chat room over streams: whoever enters opens a stream to the room's server, which passes on
+//! what each says to all the others.
 //!
-//! `cargo run --example chat` plays it through in one process. Over Redis or NATS, each line in a terminal of its own:
+//! `cargo run --example chat` plays it through in one process. Over Redis or NATS, each line in a
+//! terminal of its own:
 //!
 //! ```text
 //! cargo run --example chat -- --bus redis://127.0.0.1:6379 host lobby           # until Ctrl-D
@@ -33,12 +35,14 @@ struct Room {
 }
 
 impl Chat for Room {
-    // The handler stays for as long as its guest does: when it returns, the stream ends, with its error if it has one. So a shutdown
-    // waits for it. A handler that wants to return at once and keep the stream calls `stream.hijack()`.
+    // The handler stays for as long as its guest does: when it returns, the stream ends, with its
+    // error if it has one. So a shutdown waits for it. A handler that wants to return at once and
+    // keep the stream calls `stream.hijack()`.
     async fn enter(&self, stream: ServerStream<Line, Line>) -> Result<(), Error> {
         let nameless = || Error::new(ErrorCode::InvalidArgument, "who are you?");
         let name = stream.metadata().get("name").ok_or_else(nameless)?.to_string();
-        // What the guest says is received here, and what the others say is sent from their handlers.
+        // What the guest says is received here, and what the others say is sent from their
+        // handlers.
         let (sender, receiver) = stream.split();
         self.admit(&name, Arc::new(sender)).await?;
         while let Some(line) = receiver.next().await {
@@ -95,7 +99,8 @@ impl Room {
 async fn tell(guests: &Guests, from: &str, text: &str) {
     for guest in guests.values() {
         let line = Line { from: from.to_owned(), text: text.to_owned() };
-        // A send resolves when the other side has taken the line. Who does not, holds up the room, and has to leave.
+        // A send resolves when the other side has taken the line. Who does not, holds up the room,
+        // and has to leave.
         if let Err(error) = guest.send(line).timeout(Duration::from_secs(1)).await {
             guest.close(error);
         }

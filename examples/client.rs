@@ -1,4 +1,5 @@
-//! A caller in a process of its own: `cargo run --example client -- --bus redis://127.0.0.1:6379 --scene castle`.
+//! A caller in a process of its own: `cargo run --example client -- --bus redis://127.0.0.1:6379
+//! --scene castle`.
 //!
 //! It has a scene rendered by the most idle machine of those that `server` started on the same bus.
 

@@ -1,4 +1,5 @@
-//! What the examples share: the service and the machine of the quickstart, the `--bus` argument, and what is typed in.
+//! What the examples share: the service and the machine of the quickstart, the `--bus` argument,
+//! and what is typed in.
 
 use std::io;
 use std::sync::Arc;
@@ -12,7 +13,8 @@ use tokio::sync::mpsc;
 /// The argument that every example has.
 #[derive(clap::Args)]
 pub struct BusArgument {
-    /// The bus, by URL: `local:` is one within this process, `redis://127.0.0.1:6379` and `nats://127.0.0.1:4222` are servers.
+    /// The bus, by URL: `local:` is one within this process, `redis://127.0.0.1:6379` and
+    /// `nats://127.0.0.1:4222` are servers.
     #[arg(long, global = true, default_value = "local:")]
     bus: String,
 }
@@ -28,7 +30,8 @@ impl BusArgument {
     }
 }
 
-/// The lines that are typed in, until the input ends (Ctrl-D). A thread reads them, which does not keep a program from ending.
+/// The lines that are typed in, until the input ends (Ctrl-D). A thread reads them, which does not
+/// keep a program from ending.
 pub fn input() -> mpsc::UnboundedReceiver<String> {
     let (typed, lines) = mpsc::unbounded_channel();
     thread::spawn(move || io::stdin().lines().map_while(Result::ok).try_for_each(|line| typed.send(line)));

@@ -1,5 +1,5 @@
-//! All that PSRPC does, in one file: three servers bid for a call and the best one answers it; all of them answer a multi call;
-//! a stream; a subscription; and what can go wrong.
+//! All that PSRPC does, in one file: three servers bid for a call and the best one answers it; all
+//! of them answer a multi call; a stream; a subscription; and what can go wrong.
 //!
 //! Run it with `cargo run --example quickstart`, or over a real bus with
 //! `cargo run --example quickstart --features buses -- --bus redis://127.0.0.1:6379`.
@@ -31,7 +31,8 @@ async fn main() -> Result<(), Error> {
     let size = client.estimate(castle.clone()).await?;
     println!("3. any one machine can estimate: the picture will have {} bytes", size.bytes);
 
-    // A multi call: every server answers. Three answers are enough; without that, it would go on until its timeout.
+    // A multi call: every server answers. Three answers are enough; without that, it would go on
+    // until its timeout.
     let mut answers = client.roll_call(()).answers(3).await?;
     let mut present = Vec::new();
     while let Some(answer) = answers.next().await {

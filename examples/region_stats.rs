@@ -1,10 +1,11 @@
-//! Statistics by region: whoever asks collects the answers of all servers of a region, and whoever watches a region is told of every
-//! change.
+//! Statistics by region: whoever asks collects the answers of all servers of a region, and whoever
+//! watches a region is told of every change.
 //!
-//! `cargo run --example region_stats` plays it through in one process. Over Redis or NATS, each line in a terminal of its own:
+//! `cargo run --example region_stats` plays it through in one process. Over Redis or NATS, each
+//! line in a terminal of its own; in the first, Return opens a room, until Ctrl-D:
 //!
 //! ```text
-//! cargo run --example region_stats -- --bus nats://127.0.0.1:4222 serve paris europe     # Return opens a room; until Ctrl-D
+//! cargo run --example region_stats -- --bus nats://127.0.0.1:4222 serve paris europe
 //! cargo run --example region_stats -- --bus nats://127.0.0.1:4222 watch europe
 //! cargo run --example region_stats -- --bus nats://127.0.0.1:4222 collect europe
 //! ```
@@ -54,7 +55,8 @@ impl Serving {
     async fn start(bus: Arc<dyn Bus>, name: &str, region: &str) -> Result<Self, Error> {
         let node = Node { name: name.to_owned(), rooms: Arc::default() };
         let server = RegionsServer::new(bus, node.clone()).await?;
-        // A method with topics is served from here on, and only for this one. A server can have any number of them.
+        // A method with topics is served from here on, and only for this one. A server can have any
+        // number of them.
         server.register_collect_topic(region).await?;
         println!("{name} serves {region}");
         Ok(Self { node, server, region: region.to_owned() })
@@ -69,8 +71,8 @@ impl Serving {
     }
 }
 
-/// Who knows how many servers there are says so, and has the answers as soon as the last has come. Otherwise they are collected for
-/// the given time.
+/// Who knows how many servers there are says so, and has the answers as soon as the last has come.
+/// Otherwise they are collected for the given time.
 async fn collect(client: &RegionsClient, region: &str, servers: Option<usize>) -> Result<(), Error> {
     let call = client.collect(region, ()).timeout(Duration::from_millis(500));
     let mut answers = match servers {

@@ -1,7 +1,8 @@
-//! A client that tries again, the metadata that it sends along, the details of an error, and OpenTelemetry on the console.
+//! A client that tries again, the metadata that it sends along, the details of an error, and
+//! OpenTelemetry on the console.
 //!
-//! `cargo run --example retrying_client --features opentelemetry` plays it through in one process. Over Redis or NATS, each line in a
-//! terminal of its own, here with `RUN` for that command:
+//! `cargo run --example retrying_client --features opentelemetry` plays it through in one process.
+//! Over Redis or NATS, each line in a terminal of its own, here with `RUN` for that command:
 //!
 //! ```text
 //! RUN -- --bus nats://127.0.0.1:4222 serve      # until Ctrl-D; fails twice, then answers
@@ -49,7 +50,8 @@ impl Exchange for Flaky {
     }
 }
 
-/// Traces go to the console, each span when it ends. A real program exports them in batches to a collector.
+/// Traces go to the console, each span when it ends. A real program exports them in batches to a
+/// collector.
 fn tracing() -> OpenTelemetry {
     let provider = SdkTracerProvider::builder()
         .with_simple_exporter(opentelemetry_stdout::SpanExporter::default())
@@ -74,7 +76,8 @@ async fn client(bus: Arc<dyn Bus>, tracing: OpenTelemetry) -> Result<ExchangeCli
         }
         result
     };
-    // The first is the outermost. So a call is one trace, whatever its attempts are; before each attempt comes what follows the retry.
+    // The first is the outermost. So a call is one trace, whatever its attempts are; before each
+    // attempt comes what follows the retry.
     let options = ClientOptions::new().interceptor(tracing).interceptor(retry).interceptor(tell);
     ExchangeClient::with_options(bus, options).await
 }

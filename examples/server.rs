@@ -1,7 +1,8 @@
-//! A machine that serves the studio, in a process of its own: `cargo run --example server -- --bus redis://127.0.0.1:6379`.
+//! A machine that serves the studio, in a process of its own: `cargo run --example server -- --bus
+//! redis://127.0.0.1:6379`.
 //!
-//! Start as many as you like, each with a name and an idleness of its own; `client` then calls the most idle. It serves until
-//! its input ends (Ctrl-D), finishes what it has accepted, and goes.
+//! Start as many as you like, each with a name and an idleness of its own; `client` then calls the
+//! most idle. It serves until its input ends (Ctrl-D), finishes what it has accepted, and goes.
 
 use clap::Parser;
 use psrpc::Error;

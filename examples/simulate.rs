@@ -1,5 +1,5 @@
-//! A simulation of the studio: three servers, two messages that are lost and a slow node. It takes no real time, and goes the same way
-//! each time: the seed decides all.
+//! A simulation of the studio: three servers, two messages that are lost and a slow node. It takes
+//! no real time, and goes the same way each time: the seed decides all.
 //!
 //! Run it with `cargo run --example simulate`, or with a seed of your own: `-- 8`.
 

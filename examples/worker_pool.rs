@@ -1,7 +1,8 @@
-//! A pool of workers: a job goes to the worker with the most room, none gets more than it can do, and one that is told to stop
-//! finishes what it has accepted.
+//! A pool of workers: a job goes to the worker with the most room, none gets more than it can do,
+//! and one that is told to stop finishes what it has accepted.
 //!
-//! `cargo run --example worker_pool` plays it through in one process. Over Redis or NATS, each line in a terminal of its own:
+//! `cargo run --example worker_pool` plays it through in one process. Over Redis or NATS, each line
+//! in a terminal of its own:
 //!
 //! ```text
 //! cargo run --example worker_pool -- --bus redis://127.0.0.1:6379 work oak --slots 2     # until Ctrl-C
@@ -54,8 +55,8 @@ impl Workers for Worker {
     }
 }
 
-/// A job that is being done. It counts until it is dropped, which also happens when its caller's deadline has passed: the
-/// handler's future is dropped then, wherever it is.
+/// A job that is being done. It counts until it is dropped, which also happens when its caller's
+/// deadline has passed: the handler's future is dropped then, wherever it is.
 struct Running<'a>(&'a watch::Sender<usize>);
 
 impl<'a> Running<'a> {
@@ -91,7 +92,8 @@ impl Worker {
 }
 
 async fn client(bus: Arc<dyn Bus>) -> Result<WorkersClient, Error> {
-    // While every worker is at all it can do, nobody bids. Such a job runs nowhere, so that it can be offered again.
+    // While every worker is at all it can do, nobody bids. Such a job runs nowhere, so that it can
+    // be offered again.
     let retry = Retry::new()
         .attempts(0)
         .total(PATIENCE)
@@ -105,7 +107,8 @@ async fn client(bus: Arc<dyn Bus>) -> Result<WorkersClient, Error> {
 }
 
 async fn submit(client: WorkersClient, name: String, millis: u32) -> Result<(), Error> {
-    // A worker with nothing to do gets the job at once. Otherwise the client waits a little for better bids.
+    // A worker with nothing to do gets the job at once. Otherwise the client waits a little for
+    // better bids.
     let idle = Selection::new().maximum_affinity(1.0);
     let report = client.work(Job { name: name.clone(), millis }).selection(idle).await?;
     println!("{name} was done by {}", report.worker);

@@ -1,7 +1,7 @@
 //! `--against`: compares this build of the command with another one, in turns.
 //!
-//! The other build may be older than this option. So both builds are run as child processes, driven by the options that
-//! measure one cell, and read through the summary that `--json` prints.
+//! The other build may be older than this option. So both builds are run as child processes, driven
+//! by the options that measure one cell, and read through the summary that `--json` prints.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -138,8 +138,8 @@ impl Build {
     }
 }
 
-/// Reads the figures of a cell, and the number of calls that failed, from the summary of a run of this cell alone.
-/// Returns `None` if the text is no such summary.
+/// Reads the figures of a cell, and the number of calls that failed, from the summary of a run of
+/// this cell alone. Returns `None` if the text is no such summary.
 fn summary(text: &str, cell: &Spec<'_>) -> Option<(Figures, u64)> {
     let summary: Value = serde_json::from_str(text).ok()?;
     let [found] = summary["cells"].as_array()?.as_slice() else { return None };

@@ -13,13 +13,15 @@ use crate::scale::Scale;
 use crate::soak::Soak;
 use crate::work::Work;
 
-/// Measures what calls cost: for each cell of bus, work and concurrency how many there are a second, how long they take,
-/// what CPU time and how many allocations of this process they take, and how many failed; client and server are both in
-/// this process, on one runtime, each with connections of its own.
+/// Measures what calls cost: for each cell of bus, work and concurrency how many there are a
+/// second, how long they take, what CPU time and how many allocations of this process they take,
+/// and how many failed; client and server are both in this process, on one runtime, each with
+/// connections of its own.
 ///
-/// Beside it, in turns of 50 ms, so that noise hits both alike, runs the floor: the same hops, with messages of the same
-/// size, without the protocol. In process they go over tokio channels. On Redis and NATS they are made by the bare client
-/// library, and by bare blocking sockets, one after the other: with those the latency of a single call is compared.
+/// Beside it, in turns of 50 ms, so that noise hits both alike, runs the floor: the same hops, with
+/// messages of the same size, without the protocol. In process they go over tokio channels. On
+/// Redis and NATS they are made by the bare client library, and by bare blocking sockets, one after
+/// the other: with those the latency of a single call is compared.
 #[derive(Parser)]
 #[command(name = "psrpc-bench", args_conflicts_with_subcommands = true)]
 pub(crate) struct Args {
@@ -38,11 +40,12 @@ pub(crate) enum Command {
 
 #[derive(clap::Args)]
 pub(crate) struct Run {
-    /// local, redis or nats, whose servers are started, or the URL of one that runs; several by several `--bus`. Default: all
-    /// three; local with `--against`.
+    /// local, redis or nats, whose servers are started, or the URL of one that runs; several by
+    /// several `--bus`. Default: all three; local with `--against`.
     #[arg(long)]
     bus: Vec<Asked>,
-    /// What is done, with commas. Default: everything; queue and affinity, the claimed calls, with `--against`.
+    /// What is done, with commas. Default: everything; queue and affinity, the claimed calls, with
+    /// `--against`.
     #[arg(long, value_delimiter = ',')]
     work: Vec<Work>,
     /// How many are under way at a time, with commas. Default: 1, 16 and 128; 16 with `--against`.
@@ -51,20 +54,22 @@ pub(crate) struct Run {
     /// Bytes of a message's payload.
     #[arg(long, default_value_t = 64, value_parser = size)]
     pub(crate) size: usize,
-    /// How long each cell is measured, its floors included. Default: 3; with `--against` 0.2 in each round, for
-    /// each build.
+    /// How long each cell is measured, its floors included. Default: 3; with `--against` 0.2 in
+    /// each round, for each build.
     #[arg(long, value_parser = seconds)]
     seconds: Option<f64>,
-    /// Measure everything so often, and print the medians in the end. Default: 1; 41 rounds with `--against`.
+    /// Measure everything so often, and print the medians in the end. Default: 1; 41 rounds with
+    /// `--against`.
     #[arg(long, value_parser = value_parser!(u16).range(1..=1000))]
     runs: Option<u16>,
-    /// On a tokio with so many worker threads, with commas; 1 is one that runs on the current thread. Default: 2; 1 and 2
-    /// with `--against`.
+    /// On a tokio with so many worker threads, with commas; 1 is one that runs on the current
+    /// thread. Default: 2; 1 and 2 with `--against`.
     #[arg(long, value_delimiter = ',', value_parser = value_parser!(u16).range(1..=64))]
     threads: Vec<u16>,
-    /// Compare this build with another build of psrpc-bench. In each round this command runs both builds on a cell, one after
-    /// the other, each in a process of its own and without floors. It prints the CPU time of a call and the calls a second of
-    /// both, and the ratio of this build to the other one.
+    /// Compare this build with another build of psrpc-bench. In each round this command runs both
+    /// builds on a cell, one after the other, each in a process of its own and without floors.
+    /// It prints the CPU time of a call and the calls a second of both, and the ratio of this
+    /// build to the other one.
     #[arg(long, value_name = "BINARY", conflicts_with = "plot")]
     against: Option<PathBuf>,
     /// Leave out the floors, for a profiler.
@@ -102,8 +107,9 @@ impl fmt::Display for CellSpec<'_, Asked> {
 
 static ALL_BUSES: [Asked; 3] = [Asked::Local, Asked::Redis, Asked::Nats];
 
-/// The default number of rounds of `--against`. The median of many short rounds is steadier than that of a few long ones:
-/// other load on the machine lasts longer than a short round, so it slows both builds alike.
+/// The default number of rounds of `--against`. The median of many short rounds is steadier than
+/// that of a few long ones: other load on the machine lasts longer than a short round, so it slows
+/// both builds alike.
 const ROUNDS: u16 = 41;
 
 /// The default time for each build in a round of `--against`, in seconds.
@@ -170,7 +176,8 @@ impl Run {
         }))
     }
 
-    /// Returns the values of an option if there are any, or else its default, which differs with `--against`.
+    /// Returns the values of an option if there are any, or else its default, which differs with
+    /// `--against`.
     fn or_default<'a, T>(&self, given: &'a [T], default: &'a [T], against: &'a [T]) -> &'a [T] {
         match given {
             [] if self.against.is_some() => against,

@@ -27,9 +27,10 @@ const THRESHOLD: usize = 1024 * 1024;
 /// How long the calls run before they count, in each measurement.
 const WARM_UP: Duration = Duration::from_millis(200);
 
-/// See what the compression of large messages does to the calls beside them: small claimed calls over Redis, on two worker
-/// threads, while one call after the other carries a large message there and back on the same buses. Each round measures
-/// the small calls with compression and without, and the ratio of their p99 is told.
+/// See what the compression of large messages does to the calls beside them: small claimed calls
+/// over Redis, on two worker threads, while one call after the other carries a large message there
+/// and back on the same buses. Each round measures the small calls with compression and without,
+/// and the ratio of their p99 is told.
 #[derive(clap::Args)]
 pub(crate) struct Compress {
     /// Bytes of a large message.

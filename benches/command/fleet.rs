@@ -1,5 +1,5 @@
-//! A fleet of engines in virtual time, joined by a bus that hands every frame on at once: to see what each of them costs
-//! as the fleet grows.
+//! A fleet of engines in virtual time, joined by a bus that hands every frame on at once: to see
+//! what each of them costs as the fleet grows.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -104,7 +104,8 @@ impl Fleet {
         self.pump();
     }
 
-    /// Makes so many calls, one after the other, each by the next client on the next topic, and gives what they cost.
+    /// Makes so many calls, one after the other, each by the next client on the next topic, and
+    /// gives what they cost.
     pub(crate) fn calls(&mut self, calls: usize, selection: &Selection) -> Cost {
         let before = (self.cost, self.answered);
         for number in 0..calls {

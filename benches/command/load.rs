@@ -1,4 +1,5 @@
-//! A load: something that is done again and again, by so many workers at a time, for a slice of time.
+//! A load: something that is done again and again, by so many workers at a time, for a slice of
+//! time.
 
 use std::any::Any;
 use std::future::Future;

@@ -1,5 +1,5 @@
-//! The command: measures what calls of every kind cost, beside the same hops made without the protocol; or runs a steady
-//! load for as long as it is told; or compares two builds of itself.
+//! The command: measures what calls of every kind cost, beside the same hops made without the
+//! protocol; or runs a steady load for as long as it is told; or compares two builds of itself.
 
 mod against;
 mod args;

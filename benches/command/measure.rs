@@ -94,7 +94,8 @@ impl Tally {
         Some(ratio(self.server_cpu?.as_secs_f64() * 1e6, self.count() as f64))
     }
 
-    /// Allocations of this process for each, those of more room for what had been allocated included.
+    /// Allocations of this process for each, those of more room for what had been allocated
+    /// included.
     pub(crate) fn allocations(&self) -> f64 {
         let report = self.allocations.to_report();
         let all: u64 = report.operations().map(|(_, slices)| slices.total_allocations_count()).sum();

@@ -1,4 +1,5 @@
-//! A chart of what was measured: for each cell a bar of its latency and one of its CPU time, each with its floor.
+//! A chart of what was measured: for each cell a bar of its latency and one of its CPU time, each
+//! with its floor.
 
 use std::fmt::Write;
 

@@ -18,9 +18,10 @@ const SINGLE: MethodProperties = MethodProperties { routing: Routing::Queue, req
 /// Calls that are measured, where the fleet is small.
 const CALLS: usize = 2000;
 
-/// See how what a call costs grows: engines of up to 1,000 servers and 10,000 clients in virtual time, joined by a bus that
-/// hands every frame on at once. Tells the frames of a call, which a bus carries and delivers, and what the engines take; without
-/// encoding, a driver or a bus. What a topic takes is that of a whole server. Each reading of the clock adds some 50 ns, so that
+/// See how what a call costs grows: engines of up to 1,000 servers and 10,000 clients in virtual
+/// time, joined by a bus that hands every frame on at once. Tells the frames of a call, which a bus
+/// carries and delivers, and what the engines take; without encoding, a driver or a bus. What a
+/// topic takes is that of a whole server. Each reading of the clock adds some 50 ns, so that
 /// small figures are a little too large.
 #[derive(clap::Args)]
 pub(crate) struct Scale {

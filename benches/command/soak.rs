@@ -20,8 +20,8 @@ const WORKERS: usize = 4;
 
 const SIZE: usize = 64;
 
-/// How long after a restart what happens counts as its consequence: calls that had begun end within 3 s, and connections
-/// come back within a second.
+/// How long after a restart what happens counts as its consequence: calls that had begun end within
+/// 3 s, and connections come back within a second.
 const ROUGH: Duration = Duration::from_secs(10);
 
 const CALM: Duration = Duration::from_secs(50);
@@ -29,17 +29,18 @@ const CALM: Duration = Duration::from_secs(50);
 /// Memory that has grown by less than both has not: a share of what there was, and MiB.
 const GROWTH: (f64, f64) = (0.10, 8.0);
 
-/// Do a steady load of calls, messages of streams and updates, and kill and start the bus's server at the beginning of every
-/// minute but the first. Each minute tells the resident memory, and latencies and errors of what happened from 10 s
-/// after the restart on. In the end the last third is compared with the first, the first minute not counted; it fails when the
-/// memory has grown by more than 10 % and 8 MiB.
+/// Do a steady load of calls, messages of streams and updates, and kill and start the bus's server
+/// at the beginning of every minute but the first. Each minute tells the resident memory, and
+/// latencies and errors of what happened from 10 s after the restart on. In the end the last third
+/// is compared with the first, the first minute not counted; it fails when the memory has grown by
+/// more than 10 % and 8 MiB.
 #[derive(clap::Args)]
 pub(crate) struct Soak {
     /// How long.
     #[arg(long, value_parser = value_parser!(u32).range(1..=100_000))]
     minutes: u32,
-    /// local, redis or nats, whose servers are started, or the URL of one that runs and is left alone; several by several
-    /// `--bus`. Default: redis and nats.
+    /// local, redis or nats, whose servers are started, or the URL of one that runs and is left
+    /// alone; several by several `--bus`. Default: redis and nats.
     #[arg(long)]
     bus: Vec<Asked>,
     /// So many a second on each bus.

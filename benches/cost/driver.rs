@@ -1,4 +1,5 @@
-//! A client and a server as users have them, with their drivers, on the in-process bus and one thread.
+//! A client and a server as users have them, with their drivers, on the in-process bus and one
+//! thread.
 
 use std::collections::VecDeque;
 use std::future::{Future, IntoFuture};

@@ -1,4 +1,5 @@
-//! A client that makes no calls and a server that is granted none: what they hear is for others, or too late.
+//! A client that makes no calls and a server that is granted none: what they hear is for others, or
+//! too late.
 
 use psrpc_engine::proto::{ClaimResponse, Frame, MethodProperties, Request, Response, Routing, Text};
 use psrpc_engine::{

@@ -1,5 +1,5 @@
-//! A client and a server of the engine joined by the shortest possible bus, to measure what the engine costs; and as users have
-//! them, with their drivers, on the in-process bus.
+//! A client and a server of the engine joined by the shortest possible bus, to measure what the
+//! engine costs; and as users have them, with their drivers, on the in-process bus.
 
 mod bids;
 mod driver;
@@ -26,7 +26,8 @@ pub const START: Now = Now { time: Time::ZERO, wall: WallTime::from_unix_nanos(1
 /// The time between two things that are measured.
 const STEP: Duration = Duration::from_micros(50);
 
-/// A client and a server, past their first calls, so that their tables have the size that they keep.
+/// A client and a server, past their first calls, so that their tables have the size that they
+/// keep.
 pub struct Pair {
     client: Client,
     server: Server,
@@ -83,7 +84,8 @@ impl Pair {
         self.client.call(self.now, call).expect("a call");
         let mut done = false;
         while !done {
-            // Outputs are matched and frames passed on as they come, since each in a variable would be a copy of it.
+            // Outputs are matched and frames passed on as they come, since each in a variable would
+            // be a copy of it.
             loop {
                 loop {
                     match self.client.poll_output() {

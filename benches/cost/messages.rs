@@ -1,4 +1,5 @@
-//! A sample of each message of the protocol: payloads of 64 bytes, no metadata, ids as they are drawn.
+//! A sample of each message of the protocol: payloads of 64 bytes, no metadata, ids as they are
+//! drawn.
 
 use bytes::Bytes;
 use psrpc_engine::proto::{

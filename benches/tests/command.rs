@@ -1,4 +1,5 @@
-//! The command: every work on every bus, for a moment, and what it says to arguments that cannot be.
+//! The command: every work on every bus, for a moment, and what it says to arguments that cannot
+//! be.
 
 use std::process::{Command, Output};
 

@@ -1,4 +1,5 @@
-//! PSRPC's in-process bus: for tests, for a single process, and as the bus that is there when no other is.
+//! PSRPC's in-process bus: for tests, for a single process, and as the bus that is there when no
+//! other is.
 //!
 //! Frames are handed over as they are, without encoding. PublishFuture delivers to every subscriber before it returns, in one
 //! order for all. Each subscriber has its own bounded room ([`Sink`]), so one that is behind loses frames of its own,

@@ -7,9 +7,10 @@
 //!            +-----------------------------------------------------+
 //! ```
 //!
-//! A round tells the server what is wanted of it, and ends with a round trip: a message that the bus sends to an inbox of
-//! its own. The server handles what it gets in order, so it has done by then what it was asked for. (The client library
-//! has no call for that: its `flush` ends once the bytes are written.)
+//! A round tells the server what is wanted of it, and ends with a round trip: a message that the
+//! bus sends to an inbox of its own. The server handles what it gets in order, so it has done by
+//! then what it was asked for. (The client library has no call for that: its `flush` ends once the
+//! bytes are written.)
 
 use std::future::{pending, poll_fn, ready};
 use std::pin::Pin;
@@ -32,12 +33,14 @@ use crate::signal::Signal;
 use crate::subscribe::{Round, Subscriptions};
 use crate::url::{Credentials, Servers};
 
-/// The address that the client library is left with, so that it does not connect again by itself: nobody can listen there.
-/// The bus does that, since it has to tell each loss, and to ask for the subscriptions in rounds.
+/// The address that the client library is left with, so that it does not connect again by itself:
+/// nobody can listen there. The bus does that, since it has to tell each loss, and to ask for the
+/// subscriptions in rounds.
 const NOWHERE: &str = "nats://127.0.0.1:0";
 
-/// After how many refusals of what was taken for granted, within about so long, some may be unknown: of the 128 errors that the
-/// client library keeps, so many are not answers to what is asked for.
+/// After how many refusals of what was taken for granted, within about so long, some may be
+/// unknown: of the 128 errors that the client library keeps, so many are not answers to what is
+/// asked for.
 const MOST_REFUSALS: usize = 48;
 const REFUSALS_WITHIN: Duration = Duration::from_millis(100);
 
@@ -66,7 +69,8 @@ struct Heard {
     connection: u64,
     /// The last error that was no refusal.
     words: Option<String>,
-    /// The refusals of what was taken for granted, in the period that began then, and in the one before.
+    /// The refusals of what was taken for granted, in the period that began then, and in the one
+    /// before.
     refusals: [usize; 2],
     counted_since: Option<Time>,
 }
@@ -208,8 +212,8 @@ impl Task {
         Self { shared, number: 0, discovered: Vec::new(), lost: None, closed: false }
     }
 
-    /// Keeps the connection until the bus is closed. `first` is told once there is one, or why there is none, unless the bus
-    /// is to wait for its server.
+    /// Keeps the connection until the bus is closed. `first` is told once there is one, or why
+    /// there is none, unless the bus is to wait for its server.
     pub(crate) async fn run(mut self, first: oneshot::Sender<Result<(), ConnectError>>) {
         let (mut first, mut failures) = (Some(first), 0);
         loop {
@@ -256,7 +260,7 @@ impl Task {
         self.closed = true;
     }
 
-    // --- to connect ------------------------------------------------------------------------------------------
+    // --- to connect ------------------------------------------------------------------------------
 
     /// Connects to the first server that accepts, from any of them on.
     async fn connect(&mut self) -> Result<Connection, ConnectError> {
@@ -383,7 +387,7 @@ impl Task {
         shared.monitor.report(BusEvent::ConnectionLost { since: now.wall, cause }, &mut WakeList::new());
     }
 
-    // --- to serve --------------------------------------------------------------------------------------------
+    // --- to serve --------------------------------------------------------------------------------
 
     /// Serves a connection until it is lost, and returns why; `None` if the bus was closed.
     async fn serve(&mut self, mut connection: Connection) -> Option<String> {
@@ -483,7 +487,8 @@ impl Connection {
         self.round_trips
     }
 
-    /// Returns the number of the next message that came back, or `None` once the connection was lost.
+    /// Returns the number of the next message that came back, or `None` once the connection was
+    /// lost.
     async fn answer(&mut self) -> Option<u64> {
         loop {
             let message = poll_fn(|cx| Pin::new(&mut self.inbox).poll_next(cx)).await?;
@@ -506,7 +511,8 @@ impl Connection {
         }
     }
 
-    /// Returns a future that ends once what was handed to the client library is written, or the connection was lost.
+    /// Returns a future that ends once what was handed to the client library is written, or the
+    /// connection was lost.
     fn flush(&self) -> Flush {
         let client = self.client.clone();
         Box::pin(async move { drop(client.flush().await) })

@@ -6,7 +6,8 @@ use psrpc::BusError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnectError {
-    /// A URL that is none of a NATS server. It is not repeated, since a password may be anywhere in it.
+    /// A URL that is none of a NATS server. It is not repeated, since a password may be anywhere in
+    /// it.
     #[error("URL {number} of the NATS servers: {problem}; expected `nats://[user:password@]host[:port]`")]
     Url {
         /// Which of the URLs, from 1.
@@ -22,8 +23,8 @@ pub enum ConnectError {
         /// What it said, or what happened instead; of several servers, the same for each.
         cause: String,
     },
-    /// The server does not return a message that the bus sends to its own inbox, so the bus could not know when a subscription
-    /// is live.
+    /// The server does not return a message that the bus sends to its own inbox, so the bus could
+    /// not know when a subscription is live.
     #[error(
         "{servers} does not answer on an inbox: is the user allowed to publish and subscribe to `{prefix}.>`?"
     )]

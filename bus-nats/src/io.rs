@@ -73,7 +73,8 @@ impl IoThread {
     async fn new() -> io::Result<Self> {
         let (started, start) = oneshot::channel();
         let (ends_when_dropped, mut dropped) = mpsc::channel(1);
-        // The runtime is made within the thread, so that it is dropped there in any case: tokio forbids that in a task.
+        // The runtime is made within the thread, so that it is dropped there in any case: tokio
+        // forbids that in a task.
         let run = move || match Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => {
                 let _ = started.send(Ok(runtime.handle().clone()));

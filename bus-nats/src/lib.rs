@@ -10,8 +10,8 @@
 //! # Where it runs
 //!
 //! The NATS client library needs tokio. On a tokio runtime the bus runs on that runtime. On any
-//! other the bus starts one thread, `psrpc-nats`, with a small tokio runtime for the connection. The
-//! thread ends with the last clone of the bus and the last of its subscriptions, once what was
+//! other the bus starts one thread, `psrpc-nats`, with a small tokio runtime for the connection.
+//! The thread ends with the last clone of the bus and the last of its subscriptions, once what was
 //! published is written. An idle bus wakes nothing but the library's pings
 //! ([`NatsOptions::ping_interval`]).
 //!
@@ -21,10 +21,11 @@
 //! # PublishFuture
 //!
 //! The publishing thread encodes a frame and hands it to the client library as soon as it holds no
-//! lock. If frames follow each other closely, a task on the runtime gathers them for one turn of the
-//! executor first, so that one write carries many. If the library has no room, frames wait in a queue that is bounded in bytes
-//! ([`NatsOptions::queue_bytes`]). A frame of 64 KiB or more is encoded in a task of its own;
-//! the later frames of its channel wait for it, and those of other channels do not.
+//! lock. If frames follow each other closely, a task on the runtime gathers them for one turn of
+//! the executor first, so that one write carries many. If the library has no room, frames wait in a
+//! queue that is bounded in bytes ([`NatsOptions::queue_bytes`]). A frame of 64 KiB or more is
+//! encoded in a task of its own; the later frames of its channel wait for it, and those of other
+//! channels do not.
 //!
 //! NATS confirms no publish. A frame on a subject that the server is known to allow is reported as
 //! published once the bus has accepted it: a later loss of the connection may lose it. The first
@@ -58,9 +59,9 @@
 //! # Updates and requests
 //!
 //! The servers of a service's queue-routed methods and the clients with a queue subscription to its
-//! updates share one subject and one queue group, if both have no topic or the same. NATS hands each
-//! message to one member of the group, so about half of the updates and of the requests go to a
-//! member that cannot use them. Fleets of Go lose them too. Do one of these:
+//! updates share one subject and one queue group, if both have no topic or the same. NATS hands
+//! each message to one member of the group, so about half of the updates and of the requests go to
+//! a member that cannot use them. Fleets of Go lose them too. Do one of these:
 //!
 //! - put the updates into a service of their own;
 //! - give them a topic of their own;
@@ -74,14 +75,16 @@
 //! not be made anew. They log an outage like this one, of a server that was restarted:
 //!
 //! ```text
-//! WARN psrpc::bus: bus connection lost service="Hats" id="CLI_MdqZdbJxoxAB" cause=not connected to nats://127.0.0.1:4222: the connection was lost
-//! WARN psrpc::bus: subscriptions are interrupted service="Hats" id="CLI_MdqZdbJxoxAB" cause=not connected to nats://127.0.0.1:4222: the connection was lost
+//! WARN psrpc::bus: bus connection lost service="Hats" id="CLI_MdqZdbJxoxAB"
+//!     cause=not connected to nats://127.0.0.1:4222: the connection was lost
+//! WARN psrpc::bus: subscriptions are interrupted service="Hats" id="CLI_MdqZdbJxoxAB"
+//!     cause=not connected to nats://127.0.0.1:4222: the connection was lost
 //! INFO psrpc::bus: bus connected again service="Hats" id="CLI_MdqZdbJxoxAB" after=1.07150358s
 //! INFO psrpc::bus: subscriptions are live again service="Hats" id="CLI_MdqZdbJxoxAB" count=2
 //! ```
 //!
-//! The client library logs too, under the targets `async_nats::*`. It calls it an error that it does not
-//! connect again by itself ("max reconnection attempts reached"): the bus does.
+//! The client library logs too, under the targets `async_nats::*`. It calls it an error that it
+//! does not connect again by itself ("max reconnection attempts reached"): the bus does.
 //!
 //! A program reads the same from the bus's [`status`](Bus::status), and gets the [events](BusEvent)
 //! from [`Monitor::watch`]. Each carries the words of the server or the operating system, and no
@@ -109,8 +112,8 @@
 //!
 //! # What the server must allow
 //!
-//! Beside the subjects of the services (`SRV.>` and `CLI.>`) the user must be allowed to publish and
-//! subscribe to `_INBOX.>`, or to what [`NatsOptions::inbox_prefix`] says.
+//! Beside the subjects of the services (`SRV.>` and `CLI.>`) the user must be allowed to publish
+//! and subscribe to `_INBOX.>`, or to what [`NatsOptions::inbox_prefix`] says.
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs, missing_debug_implementations)]
@@ -153,8 +156,8 @@ use crate::url::Servers;
 
 /// A bus over NATS. Cheap to clone; all clones are one bus, on one connection.
 ///
-/// The connection is closed when the last clone and the last subscription are gone, and what was published by then is
-/// written.
+/// The connection is closed when the last clone and the last subscription are gone, and what was
+/// published by then is written.
 #[derive(Clone)]
 pub struct NatsBus(Arc<CloseOnDrop>);
 
@@ -168,8 +171,9 @@ impl Drop for CloseOnDrop {
 
 impl NatsBus {
     /// Connects to the first server that accepts, of URLs with commas between them:
-    /// `nats://[user:password@]host[:port]`, or `nats://token@host`. Users and passwords are percent-encoded; those of
-    /// the first URL that has any are used for all servers. The bus [runs](crate#where-it-runs) on `runtime`.
+    /// `nats://[user:password@]host[:port]`, or `nats://token@host`. Users and passwords are
+    /// percent-encoded; those of the first URL that has any are used for all servers. The bus
+    /// [runs](crate#where-it-runs) on `runtime`.
     ///
     /// # Errors
     ///
@@ -193,8 +197,8 @@ impl NatsBus {
 
     /// Connects with settings of the client library too: for what [`NatsOptions`] does not have.
     ///
-    /// The bus sets what its own options name, the event callback, the capacity of the client and how often that connects
-    /// again, which is never: the bus does.
+    /// The bus sets what its own options name, the event callback, the capacity of the client and
+    /// how often that connects again, which is never: the bus does.
     ///
     /// # Errors
     ///

@@ -70,8 +70,8 @@ impl Listeners {
         }
     }
 
-    /// Returns the listener whose turn it is; if nobody's, one that leaves gets what is on its way, and at last a newcomer
-    /// what would be lost.
+    /// Returns the listener whose turn it is; if nobody's, one that leaves gets what is on its way,
+    /// and at last a newcomer what would be lost.
     fn next(&mut self) -> Option<&Listener> {
         if let Some(key) = self.turns.next_turn() {
             return self.all.get(*key);

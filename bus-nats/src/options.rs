@@ -54,15 +54,16 @@ impl NatsOptions {
         self
     }
 
-    /// What the subjects of the bus's own inboxes begin with: the user must be allowed to publish and subscribe to
-    /// everything below it. Default `_INBOX`.
+    /// What the subjects of the bus's own inboxes begin with: the user must be allowed to publish
+    /// and subscribe to everything below it. Default `_INBOX`.
     #[must_use]
     pub fn inbox_prefix(mut self, prefix: impl Into<String>) -> Self {
         self.inbox_prefix = prefix.into();
         self
     }
 
-    /// How many bytes of frames wait for the connection before the bus is full; one frame more at most. Default 8 MiB.
+    /// How many bytes of frames wait for the connection before the bus is full; one frame more at
+    /// most. Default 8 MiB.
     #[must_use]
     pub fn queue_bytes(mut self, bytes: usize) -> Self {
         self.queue_bytes = bytes;
@@ -76,52 +77,56 @@ impl NatsOptions {
         self
     }
 
-    /// How long to wait between two attempts to connect again, at most: the first is made at once, each wait is up to
-    /// twice the one before, with jitter, and there is no last one. Default 1 s.
+    /// How long to wait between two attempts to connect again, at most: the first is made at once,
+    /// each wait is up to twice the one before, with jitter, and there is no last one. Default
+    /// 1 s.
     #[must_use]
     pub fn reconnect_delay(mut self, longest: Duration) -> Self {
         self.reconnect_delay = longest;
         self
     }
 
-    /// How often a silent server is asked whether it is there; after two questions without an answer the connection is
-    /// given up. Default 10 s.
+    /// How often a silent server is asked whether it is there; after two questions without an
+    /// answer the connection is given up. Default 10 s.
     #[must_use]
     pub fn ping_interval(mut self, interval: Duration) -> Self {
         self.ping_interval = interval;
         self
     }
 
-    /// What a frame may carry: one beyond a limit is handed on undecoded. Default [`FrameLimits::DEFAULT`].
+    /// What a frame may carry: one beyond a limit is handed on undecoded. Default
+    /// [`FrameLimits::DEFAULT`].
     #[must_use]
     pub fn frame_limits(mut self, limits: FrameLimits) -> Self {
         self.frame_limits = limits;
         self
     }
 
-    /// Compresses the frames that the bus publishes from a [threshold](Compression::threshold) on. Every peer of the fleet must
-    /// be able to read that: Go peers since v0.7.6, and this project's. The server's `max_payload` then applies to the
-    /// compressed frame. Default: no compression. Compressed frames that come in are read in any case.
+    /// Compresses the frames that the bus publishes from a [threshold](Compression::threshold) on.
+    /// Every peer of the fleet must be able to read that: Go peers since v0.7.6, and this
+    /// project's. The server's `max_payload` then applies to the compressed frame. Default: no
+    /// compression. Compressed frames that come in are read in any case.
     #[must_use]
     pub fn compression(mut self, compression: Compression) -> Self {
         self.compression = Some(compression);
         self
     }
 
-    /// Whether connecting waits for a server that lets us in, instead of failing when none does. Dropping the future gives up.
-    /// Default `false`.
+    /// Whether connecting waits for a server that lets us in, instead of failing when none does.
+    /// Dropping the future gives up. Default `false`.
     #[must_use]
     pub fn wait_for_server(mut self, wait: bool) -> Self {
         self.wait_for_server = wait;
         self
     }
 
-    /// Gives the queue subscriptions to the updates of a method a queue group of their own. `service` and `method` are the
-    /// names that the channels have.
+    /// Gives the queue subscriptions to the updates of a method a queue group of their own.
+    /// `service` and `method` are the names that the channels have.
     ///
-    /// Without it all queue subscriptions of a service share one queue group: the servers of its queue-routed methods and
-    /// the subscribers to its updates [take messages from each other](crate#updates-and-requests). Set it on every bus of
-    /// the fleet. It is safe where no Go client subscribes to the same updates: a Go client stays in the shared group, so
+    /// Without it all queue subscriptions of a service share one queue group: the servers of its
+    /// queue-routed methods and the subscribers to its updates [take messages from each
+    /// other](crate#updates-and-requests). Set it on every bus of the fleet. It is safe where
+    /// no Go client subscribes to the same updates: a Go client stays in the shared group, so
     /// that each update would be handled twice. Default: no method.
     #[must_use]
     pub fn separate_updates(mut self, service: impl Into<String>, method: impl Into<String>) -> Self {
@@ -130,8 +135,8 @@ impl NatsOptions {
     }
 }
 
-/// How long to wait before an attempt: none before the first, then 20 ms and twice as much each time, up to `longest`;
-/// of that a random part between half and all.
+/// How long to wait before an attempt: none before the first, then 20 ms and twice as much each
+/// time, up to `longest`; of that a random part between half and all.
 pub(crate) fn delay(attempt: usize, longest: Duration) -> Duration {
     if attempt <= 1 {
         return Duration::ZERO;

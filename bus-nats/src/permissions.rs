@@ -1,35 +1,39 @@
 //! Permissions: which subjects the server lets the bus publish on, as far as is known.
 //!
-//! NATS confirms no publish, and refuses one only in a message of its own, which names the subject. So the first frames on
-//! a subject are confirmed by a round trip: what the server has not refused by then it accepted.
+//! NATS confirms no publish, and refuses one only in a message of its own, which names the subject.
+//! So the first frames on a subject are confirmed by a round trip: what the server has not refused
+//! by then it accepted.
 
 use std::collections::BTreeMap;
 
 use async_nats::Subject;
 use psrpc::bus::Receipt;
 
-/// How many allowed subjects are remembered; then all of them are forgotten, which costs a round trip each.
+/// How many allowed subjects are remembered; then all of them are forgotten, which costs a round
+/// trip each.
 const MOST: usize = 16 * 1024;
 
-/// How many frames may wait for their confirmation once the server has refused any. Each may draw an error, and the client
-/// library keeps 128 of those at most.
+/// How many frames may wait for their confirmation once the server has refused any. Each may draw
+/// an error, and the client library keeps 128 of those at most.
 const MOST_UNCONFIRMED: usize = 16;
 
 #[derive(Default)]
 pub(crate) struct Permissions {
     /// The allowed subjects, by name.
     allowed: BTreeMap<Box<str>, Subject>,
-    /// The frames that are being handed to the client library, on subjects that are not known to be allowed.
+    /// The frames that are being handed to the client library, on subjects that are not known to be
+    /// allowed.
     sending: Vec<Unconfirmed>,
     /// Those that the library has, and that the next round trip confirms.
     sent: Vec<Unconfirmed>,
-    /// Those that the round under way is about, and those that it confirms: a refusal may come late, so a frame is confirmed
-    /// by the round after its own.
+    /// Those that the round under way is about, and those that it confirms: a refusal may come
+    /// late, so a frame is confirmed by the round after its own.
     asked: Vec<Unconfirmed>,
     confirming: Vec<Unconfirmed>,
     /// Whether the server has ever refused a frame.
     wary: bool,
-    /// How many more refusals are to come, of frames that have failed with another on their subject.
+    /// How many more refusals are to come, of frames that have failed with another on their
+    /// subject.
     to_come: usize,
 }
 
@@ -79,7 +83,8 @@ impl Permissions {
         !self.sent.is_empty()
     }
 
-    /// A round has ended. The subjects of the frames that it confirms are allowed. Returns these frames.
+    /// A round has ended. The subjects of the frames that it confirms are allowed. Returns these
+    /// frames.
     pub(crate) fn confirm(&mut self) -> Vec<Unconfirmed> {
         let confirmed = std::mem::replace(&mut self.confirming, std::mem::take(&mut self.asked));
         for frame in &confirmed {
@@ -91,9 +96,9 @@ impl Permissions {
         confirmed
     }
 
-    /// The server has refused a frame. Returns the frames on this subject that are not confirmed: all of them left at about
-    /// that time, so the server refuses them too. Returns `true` beside them if few refusals like this one can come at a
-    /// time.
+    /// The server has refused a frame. Returns the frames on this subject that are not confirmed:
+    /// all of them left at about that time, so the server refuses them too. Returns `true`
+    /// beside them if few refusals like this one can come at a time.
     pub(crate) fn refuse(&mut self, subject: &str) -> (Vec<Unconfirmed>, bool) {
         self.wary = true;
         self.allowed.remove(subject);

@@ -40,7 +40,8 @@ const FLUSH_AFTER: Size = Size { bytes: 256 * 1024, frames: 512 };
 /// How many frames are encoded before any of them is handed over.
 const BATCH: usize = 64;
 
-/// How many commands the client library has room for: more than it is handed before it has written them.
+/// How many commands the client library has room for: more than it is handed before it has written
+/// them.
 pub(crate) const CLIENT_CAPACITY: usize = 2 * MOST_UNWRITTEN.frames;
 
 /// Publishes frames on the connection, while there is one.
@@ -263,7 +264,8 @@ impl Publisher {
         self.runtime.spawn(Box::pin(async move { task.run() }));
     }
 
-    /// A large frame was encoded, or could not be. It takes its place again, and so do the frames that waited for it.
+    /// A large frame was encoded, or could not be. It takes its place again, and so do the frames
+    /// that waited for it.
     fn encoded(self: &Arc<Self>, frame: QueuedFrame, number: u64) {
         let mut queue = self.queue.lock();
         if !queue.connection.is(number) {
@@ -284,7 +286,7 @@ impl Publisher {
         Failure::Lost { servers: self.servers.clone() }.into()
     }
 
-    // --- the connection --------------------------------------------------------------------------------------
+    // --- the connection --------------------------------------------------------------------------
 
     /// There is a connection, with this number.
     pub(crate) fn connected(self: &Arc<Self>, client: Client, number: u64) {
@@ -319,7 +321,8 @@ impl Publisher {
         unconfirmed.into_iter().for_each(|frame| frame.receipt.failed(cause.clone()));
     }
 
-    /// Begins a flush, if one is needed. To be called once the one before has [ended](Self::flushed).
+    /// Begins a flush, if one is needed. To be called once the one before has
+    /// [ended](Self::flushed).
     pub(crate) fn begin_flush(&self) -> bool {
         let mut queue = self.queue.lock();
         let is_needed = queue.needs_flush();
@@ -335,7 +338,7 @@ impl Publisher {
         self.send();
     }
 
-    // --- round trips -----------------------------------------------------------------------------------------
+    // --- round trips -----------------------------------------------------------------------------
 
     /// A round is about to begin. Returns `true` if it is about any frame.
     pub(crate) fn begin_round(&self) -> bool {
@@ -350,7 +353,8 @@ impl Publisher {
         self.send();
     }
 
-    /// The server has refused a frame. Returns `true` if few refusals like this one can come at a time.
+    /// The server has refused a frame. Returns `true` if few refusals like this one can come at a
+    /// time.
     pub(crate) fn refused(self: &Arc<Self>, subject: &str, text: &str) -> bool {
         let (refused, is_expected) = self.queue.lock().permissions.refuse(subject);
         for frame in refused {
@@ -396,7 +400,8 @@ impl Connection {
 }
 
 impl Queue {
-    /// Takes frames for as long as there is room for them at the client library, and as many unconfirmed ones as may be.
+    /// Takes frames for as long as there is room for them at the client library, and as many
+    /// unconfirmed ones as may be.
     fn fill(&mut self, batch: &mut Batch) {
         batch.bytes = 0;
         let mut unconfirmed = self.permissions.room();
@@ -470,8 +475,8 @@ struct Batch {
     /// How much the frames count for.
     bytes: usize,
     messages: Vec<(Subject, Bytes)>,
-    /// The frames whose result is not known. They wait for their confirmation from before they are handed over, so that a
-    /// refusal finds them however soon it comes.
+    /// The frames whose result is not known. They wait for their confirmation from before they are
+    /// handed over, so that a refusal finds them however soon it comes.
     unconfirmed: Vec<Unconfirmed>,
     is_limited: bool,
 }
@@ -505,7 +510,8 @@ impl Batch {
     }
 }
 
-/// Hands a message to the client library, which has room for it: no more is handed over before it has written.
+/// Hands a message to the client library, which has room for it: no more is handed over before it
+/// has written.
 fn hand_over(client: &Client, subject: Subject, payload: Bytes) {
     // Whatever tokio thinks of this task's share.
     let publish = pin!(unconstrained(client.publish(subject, payload)));

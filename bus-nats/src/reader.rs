@@ -11,16 +11,18 @@ use futures_core::Stream;
 use psrpc::bus::{Lock, WakeList};
 use tokio::task::{unconstrained, yield_now};
 
-/// More messages than a server counts to. A server that is told to end a subscription after so many ends it at once, and
-/// the client library goes on handing out what is on its way; its own `unsubscribe` and `drain` throw that away. Nothing
-/// but that rests on the number: when the round has ended, the server is told to unsubscribe in any case.
+/// More messages than a server counts to. A server that is told to end a subscription after so many
+/// ends it at once, and the client library goes on handing out what is on its way; its own
+/// `unsubscribe` and `drain` throw that away. Nothing but that rests on the number: when the round
+/// has ended, the server is told to unsubscribe in any case.
 const AT_ONCE: u64 = u64::MAX;
 
 /// Reads the messages of a subscription.
 ///
-/// It has no task: the client library's connection wakes it with each message, and it routes the message on that thread.
-/// So messages of all subjects are delivered in the order in which they came. Its waker may be called while it reads, even
-/// by the channel that it reads from: then it reads once more.
+/// It has no task: the client library's connection wakes it with each message, and it routes the
+/// message on that thread. So messages of all subjects are delivered in the order in which they
+/// came. Its waker may be called while it reads, even by the channel that it reads from: then it
+/// reads once more.
 pub(crate) struct Reader {
     /// Takes each message.
     route: Box<RouteFn>,
@@ -136,7 +138,8 @@ impl Wake for Reader {
     }
 }
 
-/// Polls whatever tokio thinks of this task's share: the waker would be called at once if that were used up.
+/// Polls whatever tokio thinks of this task's share: the waker would be called at once if that were
+/// used up.
 fn poll_next(subscriber: &mut Subscriber, cx: &mut Context<'_>) -> Poll<Option<async_nats::Message>> {
     let next = std::future::poll_fn(|cx| Pin::new(&mut *subscriber).poll_next(cx));
     pin!(unconstrained(next)).poll(cx)

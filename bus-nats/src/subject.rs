@@ -5,7 +5,8 @@ use crate::error::Failure;
 /// The longest subject: a server closes the connection over a line of 4,096 bytes.
 const LONGEST: usize = 3_840;
 
-/// Refuses a name that NATS would not take for the subject that it seems to be. Peers choose parts of it, namely their ids.
+/// Refuses a name that NATS would not take for the subject that it seems to be. Peers choose parts
+/// of it, namely their ids.
 pub(crate) fn check(subject: &str) -> Result<(), Failure> {
     let odd = |c: char| c.is_whitespace() || c.is_control() || c == '*' || c == '>';
     let problem = if subject.split('.').any(str::is_empty) {

@@ -1,6 +1,7 @@
 //! Subscribing: subjects, who listens to them here, and how their messages find the listeners.
 //!
-//! All channels with one subject share one NATS subscription for each kind. Its state at the server:
+//! All channels with one subject share one NATS subscription for each kind. Its state at the
+//! server:
 //!
 //! ```text
 //!           taken into a round             the next round has ended
@@ -13,10 +14,11 @@
 //!  any --- the last listener leaves --> Left: the next listener gets a new subscription
 //! ```
 //!
-//! What the server is asked for goes out in rounds, each of which ends with a round trip: whatever the server had handed
-//! out by then has been delivered. Whatever it refused is told by another task of the client library, which may be late: so
-//! a subscription is called live at the end of the round after its own. If the task is later still, the subscription is
-//! live for a moment, and then interrupted.
+//! What the server is asked for goes out in rounds, each of which ends with a round trip: whatever
+//! the server had handed out by then has been delivered. Whatever it refused is told by another
+//! task of the client library, which may be late: so a subscription is called live at the end of
+//! the round after its own. If the task is later still, the subscription is live for a moment, and
+//! then interrupted.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::mem;
@@ -35,17 +37,18 @@ use crate::options::{NatsOptions, RETRY_DELAY, delay};
 use crate::reader::Reader;
 use crate::signal::Signal;
 
-/// How many subscriptions are asked for and not confirmed at most. The server may refuse each, and the client library keeps
-/// 128 errors.
+/// How many subscriptions are asked for and not confirmed at most. The server may refuse each, and
+/// the client library keeps 128 errors.
 const MOST_ASKED: usize = 64;
 /// The same after refusals came so late that some may be lost; it is approached in steps.
 const MOST_ASKED_WITH_CARE: usize = 4;
 
-/// How late a refusal is at most, after the end of the round that has drawn it. Where a refusal names its subject nothing rests
-/// on that.
+/// How late a refusal is at most, after the end of the round that has drawn it. Where a refusal
+/// names its subject nothing rests on that.
 const LATE: Duration = Duration::from_millis(100);
 
-/// The queue group that queue subscriptions share (PROTOCOL section 2), unless an option gives them their own.
+/// The queue group that queue subscriptions share (PROTOCOL section 2), unless an option gives them
+/// their own.
 const GROUP: &str = "bus";
 
 /// The subscriptions of a bus.
@@ -98,7 +101,8 @@ struct Subject {
     staying: usize,
     /// How many times in a row the server has refused it.
     refusals: u32,
-    /// When the round has ended that asked for it; `None` if a message has come since, which proves more.
+    /// When the round has ended that asked for it; `None` if a message has come since, which proves
+    /// more.
     answered_at: Option<Time>,
 }
 
@@ -159,7 +163,7 @@ impl Subscriptions {
         Self { table: Lock::new(table), servers, limits, separate, monitor, work }
     }
 
-    // --- listeners -------------------------------------------------------------------------------------------
+    // --- listeners -------------------------------------------------------------------------------
 
     /// Adds a listener. Returns `None` if it has failed at once.
     pub(crate) fn subscribe(
@@ -217,7 +221,7 @@ impl Subscriptions {
         wakes.push(self.work.waker());
     }
 
-    // --- the connection --------------------------------------------------------------------------------------
+    // --- the connection --------------------------------------------------------------------------
 
     /// There is a connection.
     pub(crate) fn connected(&self) {
@@ -272,7 +276,7 @@ impl Subscriptions {
         table.by_name = Default::default();
     }
 
-    // --- rounds ----------------------------------------------------------------------------------------------
+    // --- rounds ----------------------------------------------------------------------------------
 
     /// Moves on what has waited for its time, and returns when the next time comes.
     pub(crate) fn pass_time(&self, now: Time) -> Option<Time> {
@@ -364,9 +368,10 @@ impl Subscriptions {
         }
     }
 
-    // --- refusals --------------------------------------------------------------------------------------------
+    // --- refusals --------------------------------------------------------------------------------
 
-    /// The server refuses the subscriptions to a subject, of one group or of any. Returns `true` if one was called live.
+    /// The server refuses the subscriptions to a subject, of one group or of any. Returns `true` if
+    /// one was called live.
     pub(crate) fn refused(&self, name: &str, group: Option<&Group>, text: &str, now: Now) -> bool {
         let all = (Box::<str>::from(name), Group::Plain)..;
         let table = self.table.lock();
@@ -377,8 +382,8 @@ impl Subscriptions {
         ids.into_iter().map(|id| self.refuse(id, text, now)).fold(false, |any, was_live| any | was_live)
     }
 
-    /// The server refuses a subscription, and does not say which. If it may be one of several, all of them are asked for again,
-    /// one at a time.
+    /// The server refuses a subscription, and does not say which. If it may be one of several, all
+    /// of them are asked for again, one at a time.
     pub(crate) fn refused_one(&self, text: &str, now: Now) {
         let mut wakes = WakeList::new();
         let mut table = self.table.lock();
@@ -459,7 +464,7 @@ impl Subscriptions {
         Failure::SubscriptionRefused { servers, subject, text: text.to_owned() }.into()
     }
 
-    // --- messages --------------------------------------------------------------------------------------------
+    // --- messages --------------------------------------------------------------------------------
 
     /// Hands a message to the listeners that it is for.
     pub(crate) fn route(&self, subject: u64, message: Bytes, wakes: &mut WakeList) {
@@ -483,7 +488,8 @@ impl Subscriptions {
                 }
                 (None, _) => {}
             },
-            // It names no channel. One gets it, to count it: more would make a flood of such frames a larger one.
+            // It names no channel. One gets it, to count it: more would make a flood of such frames
+            // a larger one.
             Err(_) => {
                 if let Some(listener) = subject.anybody() {
                     listener.sink.deliver(Frame::Raw(message), wakes);
@@ -638,7 +644,8 @@ impl Subject {
         self.channels.values().flat_map(|listeners| listeners.all.iter().map(|(_, listener)| listener))
     }
 
-    /// Returns a listener of any channel: one that stays and knows that it is live, if there is any.
+    /// Returns a listener of any channel: one that stays and knows that it is live, if there is
+    /// any.
     fn anybody(&self) -> Option<&Listener> {
         let is_ready = |listener: &&Listener| listener.told == Notified::Live && !listener.leaves;
         self.listeners().find(is_ready).or_else(|| self.listeners().next())

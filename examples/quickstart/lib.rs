@@ -1,5 +1,6 @@
-//! The service of the quickstart, as generated from `proto/studio.proto`, a machine that serves it, and the
-//! choice of the bus. The examples `server`, `client` and `simulate` use the service and the machine too.
+//! The service of the quickstart, as generated from `proto/studio.proto`, a machine that serves it,
+//! and the choice of the bus. The examples `server`, `client` and `simulate` use the service and
+//! the machine too.
 
 use std::sync::Arc;
 
@@ -54,7 +55,8 @@ impl Studio for Machine {
     }
 }
 
-/// Connects to the bus that the arguments `--bus URL` name. Without arguments, returns an in-process bus.
+/// Connects to the bus that the arguments `--bus URL` name. Without arguments, returns an
+/// in-process bus.
 ///
 /// # Errors
 ///

@@ -1,4 +1,5 @@
-//! A bus that says anything: what becomes of frames, gaps of any size, ends, room. Clients end what they have all the same.
+//! A bus that says anything: what becomes of frames, gaps of any size, ends, room. Clients end what
+//! they have all the same.
 
 use std::collections::VecDeque;
 use std::future::{Future, IntoFuture};
@@ -159,8 +160,8 @@ fn poll(pending: &mut Vec<Pending>) {
     pending.retain_mut(|future| future.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
 }
 
-/// Two bytes and what they ask for say each what the bus does next. In the end it gives up every subscription, time passes, and
-/// nothing may be pending (I1).
+/// Two bytes and what they ask for say each what the bus does next. In the end it gives up every
+/// subscription, time passes, and nothing may be pending (I1).
 pub fn run(input: &[u8]) {
     let mut input = Input(input);
     let hand = Hand::default();

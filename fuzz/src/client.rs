@@ -1,4 +1,5 @@
-//! The client engine: whatever its user, the bus, peers and the clocks do, all that it began ends once and leaves nothing.
+//! The client engine: whatever its user, the bus, peers and the clocks do, all that it began ends
+//! once and leaves nothing.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -100,7 +101,8 @@ impl User {
         const STREAMS: u8 = driven::STEPS + streams::STEPS;
         let step = input.byte();
         let kind = step % 36;
-        // What comes in may come in bursts. What a user does follows from what it knows, and events from when they came.
+        // What comes in may come in bursts. What a user does follows from what it knows, and events
+        // from when they came.
         if step < 180 || kind >= driven::BURSTS {
             self.look();
         }

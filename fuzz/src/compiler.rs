@@ -52,7 +52,8 @@ fn compile(source: &str, rename: Option<(Name<'_>, Name<'_>)>) {
     });
 }
 
-/// A service whose options make sense to the compiler more often than text that is changed at random.
+/// A service whose options make sense to the compiler more often than text that is changed at
+/// random.
 #[derive(Debug, Arbitrary)]
 struct Service<'a> {
     name: Name<'a>,

@@ -1,4 +1,5 @@
-//! Frames: whatever decodes keeps to the limits, and is the same again when it is encoded and decoded.
+//! Frames: whatever decodes keeps to the limits, and is the same again when it is encoded and
+//! decoded.
 
 use std::io::Read;
 
@@ -50,7 +51,8 @@ fn show(frame: &Frame) -> String {
     format!("{frame:?}")
 }
 
-/// What is said by leaving it out, and what stands for it when it is sent: the code and the text of an error.
+/// What is said by leaving it out, and what stands for it when it is sent: the code and the text of
+/// an error.
 fn spelled_out(mut frame: Frame) -> Frame {
     let (code, text) = match &mut frame {
         Frame::Response(Response { result: Err(error), .. }) => (&mut error.code, &mut error.text),
@@ -101,8 +103,8 @@ fn within(frame: &Frame, limits: &FrameLimits) {
     assert!(payload <= limits.frame_bytes);
 }
 
-/// Makes gzip of the input in two ways, so that changes get past the magic and the checksum. What we read of it is what flate2
-/// reads.
+/// Makes gzip of the input in two ways, so that changes get past the magic and the checksum. What
+/// we read of it is what flate2 reads.
 fn gzip(input: &[u8]) {
     const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
     let mut inflated = Vec::new();

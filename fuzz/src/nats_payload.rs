@@ -20,7 +20,8 @@ const LIMITS: FrameLimits = FrameLimits {
     error_details: 2,
 };
 
-/// A byte says how the subject is subscribed to and who listens; the rest is the payload of a message.
+/// A byte says how the subject is subscribed to and who listens; the rest is the payload of a
+/// message.
 pub fn run(input: &[u8]) {
     let mut input = Input(input);
     let (setup, leaves) = (input.byte(), input.byte());

@@ -1,4 +1,5 @@
-//! What a Redis server pushes: each frame reaches every plain subscriber, and of a queue the one who has its lock.
+//! What a Redis server pushes: each frame reaches every plain subscriber, and of a queue the one
+//! who has its lock.
 
 use std::future::pending;
 
@@ -17,7 +18,8 @@ use crate::listener::{Counts, Told};
 /// The channel that is subscribed to.
 const CHANNEL: &str = "Hats|Fit|REQ";
 
-/// When it is: after most of the recorded requests have expired, and before those of inputs that say so.
+/// When it is: after most of the recorded requests have expired, and before those of inputs that
+/// say so.
 const NOW: i64 = 1_795_400_000_000_000_000;
 
 /// Clocks that stand still.

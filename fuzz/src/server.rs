@@ -1,4 +1,5 @@
-//! The server engine: whatever its user, the bus, peers and the clocks do, all that it began ends once and leaves nothing.
+//! The server engine: whatever its user, the bus, peers and the clocks do, all that it began ends
+//! once and leaves nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -129,7 +130,8 @@ impl User {
         const STREAMS: u8 = driven::STEPS + streams::STEPS;
         let step = input.byte();
         let kind = step % 40;
-        // What comes in may come in bursts. What a user does follows from what it knows, and events from when they came.
+        // What comes in may come in bursts. What a user does follows from what it knows, and events
+        // from when they came.
         if step < 180 || kind >= driven::BURSTS {
             self.look();
         }

@@ -1,5 +1,5 @@
-//! Collisions: names that differ in protobuf, and that prost makes one Rust name of. They are found before any code is
-//! generated, so that the error names both places.
+//! Collisions: names that differ in protobuf, and that prost makes one Rust name of. They are found
+//! before any code is generated, so that the error names both places.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,5 +1,6 @@
-//! Comments: what a .proto says in plain text or Markdown, made safe to stand in a Rust doc comment. Nothing in it becomes
-//! a doctest, an HTML tag or a link to a Rust item, so rustdoc neither runs it nor warns about it.
+//! Comments: what a .proto says in plain text or Markdown, made safe to stand in a Rust doc
+//! comment. Nothing in it becomes a doctest, an HTML tag or a link to a Rust item, so rustdoc
+//! neither runs it nor warns about it.
 
 use prost_types::FileDescriptorSet;
 
@@ -25,7 +26,8 @@ fn printable(comment: &str) -> String {
     lines.chars().filter(|&c| matches!(c, '\n' | '\t') || !(c.is_control() || changes_direction(c))).collect()
 }
 
-/// How far a line of text may be indented: one more, which prost adds, is still less than a code block takes.
+/// How far a line of text may be indented: one more, which prost adds, is still less than a code
+/// block takes.
 const MAX_INDENT: usize = 2;
 
 /// The indentation that makes a code block.
@@ -107,7 +109,8 @@ fn is_list_item(text: &str) -> bool {
     behind.is_some_and(|rest| rest.starts_with(' '))
 }
 
-/// A line of text, with what Markdown would make a block, a tag or a link of escaped. Inline code stays as it is.
+/// A line of text, with what Markdown would make a block, a tag or a link of escaped. Inline code
+/// stays as it is.
 fn escaped(text: &str) -> String {
     let mut out = String::new();
     let mut rest = text;

@@ -76,8 +76,9 @@ fn text(error: &protox::Error, includes: &[impl AsRef<Path>]) -> String {
     with_hint(text, &options())
 }
 
-/// Where the name that `what` quotes stands in the file, for errors of which the compiler does not say where: the name itself,
-/// its last part, or, of the message of a map's entries, the last field that has such a map. Else the beginning of the file.
+/// Where the name that `what` quotes stands in the file, for errors of which the compiler does not
+/// say where: the name itself, its last part, or, of the message of a map's entries, the last field
+/// that has such a map. Else the beginning of the file.
 fn place_of(what: &str, path: &Path) -> String {
     let source = fs::read_to_string(path).unwrap_or_default();
     let full_name = what.split('\'').nth(1).unwrap_or_default();
@@ -112,9 +113,10 @@ fn options() -> DescriptorPool {
     compiler.descriptor_pool()
 }
 
-/// The files for prost: with the services of those alone that were `asked` for, with comments that can be doc comments, and
-/// without files that only the compiler needs. Such are our options and those of Google, unless a field is of a type in them:
-/// prost looks at each type that a field is of, even where it generates no code for it.
+/// The files for prost: with the services of those alone that were `asked` for, with comments that
+/// can be doc comments, and without files that only the compiler needs. Such are our options and
+/// those of Google, unless a field is of a type in them: prost looks at each type that a field is
+/// of, even where it generates no code for it.
 pub(crate) fn for_rust(mut files: FileDescriptorSet, asked: &BTreeSet<String>) -> FileDescriptorSet {
     for file in &mut files.file {
         if !asked.contains(file.name()) {
@@ -166,8 +168,8 @@ fn defines(file: &FileDescriptorProto, name: &str) -> bool {
     messages.chain(file.enum_type.iter().map(EnumDescriptorProto::name)).any(|name| first == Some(name))
 }
 
-/// Finds files in a directory. As protoc does, it passes over a byte order mark, which the compiler would refuse. Files of
-/// Google that are too new for the compiler are replaced by its own.
+/// Finds files in a directory. As protoc does, it passes over a byte order mark, which the compiler
+/// would refuse. Files of Google that are too new for the compiler are replaced by its own.
 struct IncludeResolver {
     directory: PathBuf,
     files: IncludeFileResolver,

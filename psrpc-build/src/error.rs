@@ -3,7 +3,8 @@
 use std::fmt;
 use std::io;
 
-/// Why no code was generated. Its `Debug` form, which a build script shows when it returns one, is its text.
+/// Why no code was generated. Its `Debug` form, which a build script shows when it returns one, is
+/// its text.
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -18,8 +19,8 @@ pub enum Error {
         /// What is wrong with it.
         problem: String,
     },
-    /// A package was generated before in this process, from other files or with other settings, and what was generated then
-    /// would be lost.
+    /// A package was generated before in this process, from other files or with other settings, and
+    /// what was generated then would be lost.
     #[error(
         "package {package} was generated into the same directory before, from {earlier}, and would be overwritten by what \
          is generated from {later}: give all files of the package to one call, or the calls an `out_dir` each"

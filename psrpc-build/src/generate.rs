@@ -38,8 +38,9 @@ impl ServiceGenerator for Generator {
         }
     }
 
-    /// Adds the attributes for lints to what prost has generated so far. Only items at the beginning of a line take one: what
-    /// is in a module is indented, and the impls in it that are not have nothing that a lint is about.
+    /// Adds the attributes for lints to what prost has generated so far. Only items at the
+    /// beginning of a line take one: what is in a module is indented, and the impls in it that
+    /// are not have nothing that a lint is about.
     fn finalize(&mut self, buf: &mut String) {
         let is_item = |line: &str| {
             ["pub struct ", "pub enum ", "pub mod ", "impl "].iter().any(|start| line.starts_with(start))
@@ -173,9 +174,9 @@ impl Code<'_> {
             push!(
                 docs,
                 "///
-                /// On NATS, servers of this service may take updates from the subscribers, and subscribers
-                /// may take requests from the servers. Both are then lost. To avoid it, see
-                /// [`Subscription`]({root}::Subscription#on-nats).\n",
+                /// On NATS, servers of this service may take updates from the subscribers, and
+                /// subscribers may take requests from the servers. Both are then lost. To avoid it,
+                /// see [`Subscription`]({root}::Subscription#on-nats).\n",
                 root = self.root()
             );
         }
@@ -300,7 +301,8 @@ impl Code<'_> {
                     self.client.close();
                 }}
 
-                /// Closes the client, and waits until its servers can know; see [`{root}::Client::shutdown`].
+                /// Closes the client, and waits until its servers can know; see
+                /// [`{root}::Client::shutdown`].
                 pub async fn shutdown(&self) {{
                     self.client.shutdown().await;
                 }}
@@ -313,8 +315,8 @@ impl Code<'_> {
         )
     }
 
-    /// The way from topics that are strings to such that have types. What stands before it is for strings alone, so that
-    /// nobody has to say so; what stands behind it is for all.
+    /// The way from topics that are strings to such that have types. What stands before it is for
+    /// strings alone, so that nobody has to say so; what stands behind it is for all.
     fn typed(&self, kind: &str, field: &str) -> String {
         let name = &self.service.name;
         let Generics { used, bounds, values, .. } = self.generics();
@@ -428,10 +430,11 @@ impl Code<'_> {
             /// }}
             /// ```
             ///
-            /// Requests run at the same time, on any thread, for as long as the server does. So the service is shared by
-            /// reference, is `Send`, `Sync` and `'static`, which is to say that it owns its state or has it in an `Arc`, and
-            /// the futures are `Send`: they hold nothing across an `.await` that is tied to a thread, such as an `Rc` or the
-            /// guard of a `std::sync::Mutex`.\n"
+            /// Requests run at the same time, on any thread, for as long as the server does. So the
+            /// service is shared by reference, is `Send`, `Sync` and `'static`, which is to say
+            /// that it owns its state or has it in an `Arc`, and the futures are `Send`: they hold
+            /// nothing across an `.await` that is tied to a thread, such as an `Rc` or the guard of
+            /// a `std::sync::Mutex`.\n"
         )
     }
 
@@ -510,7 +513,8 @@ impl Code<'_> {
                     &self.server
                 }}
 
-                /// Shuts the server down without losing what it has accepted; see [`{root}::Server::shutdown`].
+                /// Shuts the server down without losing what it has accepted; see
+                /// [`{root}::Server::shutdown`].
                 pub async fn shutdown(&self) {{
                     self.server.shutdown().await;
                 }}
@@ -622,8 +626,8 @@ impl Code<'_> {
             ///
             /// # Errors
             ///
-            /// When it is served already on that topic, the topic cannot be carried, the server is closed, or the bus
-            /// refuses it.
+            /// When it is served already on that topic, the topic cannot be carried, the server is
+            /// closed, or the bus refuses it.
             pub async fn register_{name}(&self, {parameters}) -> ::core::result::Result<(), {root}::Error> {{
                 self.server.register(&[{methods}], &[{topic}]).await
             }}
@@ -698,7 +702,8 @@ fn what_clients_do(method: &Method, rpc: &str) -> String {
     }
 }
 
-/// The attribute of a function that a deprecated rpc is called by. Handlers have none: servers must still have them.
+/// The attribute of a function that a deprecated rpc is called by. Handlers have none: servers must
+/// still have them.
 fn deprecation(method: &Method) -> &'static str {
     if method.deprecated { "#[deprecated]\n" } else { "" }
 }

@@ -6,7 +6,8 @@ use prost_reflect::{DescriptorPool, MessageDescriptor};
 pub(crate) const NO_EDITIONS: &str =
     "editions are not supported yet; write `syntax = \"proto3\";` or `syntax = \"proto2\";` instead";
 
-/// The names that `text` asks for one of, and the name that was written instead, if it is about our options.
+/// The names that `text` asks for one of, and the name that was written instead, if it is about our
+/// options.
 struct Mistake {
     written: Option<String>,
     known: Vec<String>,

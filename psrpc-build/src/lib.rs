@@ -1,5 +1,5 @@
-//! PSRPC services from .proto files: the messages (by prost), and for each service a typed client, a trait to implement
-//! and a server that runs it. No protoc is needed.
+//! PSRPC services from .proto files: the messages (by prost), and for each service a typed client,
+//! a trait to implement and a server that runs it. No protoc is needed.
 //!
 //! In `build.rs`:
 //!
@@ -12,13 +12,16 @@
 //!
 //! and where the code is to be, with the .proto's package, `psrpc::include_proto!("hats.v1");`.
 //!
-//! The crate that includes it depends on `prost`, on `prost-types` if its messages use Google's well-known types, and on
-//! `psrpc`, by which name most projects know `psrpc-tokio`; [`Config::root`] changes that name. A project with a runtime of its own depends on the crate `psrpc` itself, says
-//! [`default_runtime(false)`](Config::default_runtime), and makes clients and servers with `with_runtime`.
+//! The crate that includes it depends on `prost`, on `prost-types` if its messages use Google's
+//! well-known types, and on `psrpc`, by which name most projects know `psrpc-tokio`;
+//! [`Config::root`] changes that name. A project with a runtime of its own depends on the crate
+//! `psrpc` itself, says [`default_runtime(false)`](Config::default_runtime), and makes clients and
+//! servers with `with_runtime`.
 //!
 //! # Options of an rpc
 //!
-//! A .proto says `import "options.proto";` to set them; the file comes with this crate, and needs no path.
+//! A .proto says `import "options.proto";` to set them; the file comes with this crate, and needs
+//! no path.
 //!
 //! | `option (psrpc.options)` | |
 //! |---|---|
@@ -76,32 +79,34 @@
 //! | `trait HatsApi` | what `HatsClient` does, to take something else in its place in unit tests; topics are `&str` in it |
 //! | `HATS_SERVICE` | the names on the wire |
 //!
-//! With `typed: true`, `HatsClient` and `HatsServer` have a type parameter for each name, `AisleTopic` and `RowTopic`. Each
-//! is `str` until `with_topic_types::<Aisle, Row>()` gives them types, which only need to be `AsRef<str>`. Such a topic is
-//! passed as a reference.
+//! With `typed: true`, `HatsClient` and `HatsServer` have a type parameter for each name,
+//! `AisleTopic` and `RowTopic`. Each is `str` until `with_topic_types::<Aisle, Row>()` gives them
+//! types, which only need to be `AsRef<str>`. Such a topic is passed as a reference.
 //!
-//! The services are those of the files that are named to [`compile`]; the messages are also those of the files that they import.
-//! [`Config::client`] and [`Config::server`] leave a side out. An rpc with `option deprecated = true`, and each rpc of such a
-//! service, is `#[deprecated]` for clients.
+//! The services are those of the files that are named to [`compile`]; the messages are also those
+//! of the files that they import. [`Config::client`] and [`Config::server`] leave a side out. An
+//! rpc with `option deprecated = true`, and each rpc of such a service, is `#[deprecated]` for
+//! clients.
 //!
-//! `cargo doc --open` in your project shows all of it, with the comments of the .proto. A code block in a comment is shown as
-//! text, and is no doctest.
+//! `cargo doc --open` in your project shows all of it, with the comments of the .proto. A code
+//! block in a comment is shown as text, and is no doctest.
 //!
 //! # What is refused
 //!
-//! What cannot be generated is an [`Error`] that names the file, the line and the column, why, and what to do: among others,
-//! names that differ in protobuf and not in Rust, such as the enum values `STATUS_OK` and `OK` of `Status`, and files of an
-//! edition, which are not supported yet. All else compiles without warnings.
+//! What cannot be generated is an [`Error`] that names the file, the line and the column, why, and
+//! what to do: among others, names that differ in protobuf and not in Rust, such as the enum values
+//! `STATUS_OK` and `OK` of `Status`, and files of an edition, which are not supported yet. All else
+//! compiles without warnings.
 //!
 //! # What is warned about
 //!
-//! A build script prints `cargo:warning=` lines, which cargo shows. The protoc plugin prints warnings
-//! to stderr. There is a warning for
+//! A build script prints `cargo:warning=` lines, which cargo shows. The protoc plugin prints
+//! warnings to stderr. There is a warning for
 //!
 //! * an rpc whose `topic_params.names` are ignored, because it has no topics;
 //! * a service with queue-routed updates and queue-routed calls that share a queue group on NATS,
-//!   because both have topics or neither has. About half of the updates, and of the requests, then go
-//!   to a member of the group that cannot use them. The warning says what to do.
+//!   because both have topics or neither has. About half of the updates, and of the requests, then
+//!   go to a member of the group that cannot use them. The warning says what to do.
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs, missing_debug_implementations)]
@@ -143,7 +148,8 @@ use crate::written::Call;
 ///
 /// # Errors
 ///
-/// When a file does not compile, or has something that cannot be a PSRPC service; the error names the place.
+/// When a file does not compile, or has something that cannot be a PSRPC service; the error names
+/// the place.
 pub fn compile(protos: &[impl AsRef<Path>], includes: &[impl AsRef<Path>]) -> Result<(), Error> {
     Config::new().compile(protos, includes)
 }
@@ -205,36 +211,39 @@ impl Config {
         self
     }
 
-    /// Whether clients and servers can be made without a runtime, on that of the crate at [`root`](Self::root). Default
-    /// true; false is for the crate `psrpc` itself, which has none.
+    /// Whether clients and servers can be made without a runtime, on that of the crate at
+    /// [`root`](Self::root). Default true; false is for the crate `psrpc` itself, which has
+    /// none.
     pub fn default_runtime(&mut self, has: bool) -> &mut Self {
         self.default_runtime = has;
         self
     }
 
-    /// Whether a service need not implement all of its trait: rpcs that it does not implement are then answered `unimplemented`, and
-    /// get no bid where servers bid with their affinity. So an rpc that is added to the .proto breaks nobody. Default false, which
-    /// has the compiler tell what is missing.
+    /// Whether a service need not implement all of its trait: rpcs that it does not implement are
+    /// then answered `unimplemented`, and get no bid where servers bid with their affinity. So
+    /// an rpc that is added to the .proto breaks nobody. Default false, which has the compiler
+    /// tell what is missing.
     pub fn unimplemented(&mut self, allowed: bool) -> &mut Self {
         self.unimplemented = allowed;
         self
     }
 
-    /// Whether clients are generated, with the traits that stand for them. Default true; false is for programs that only
-    /// serve.
+    /// Whether clients are generated, with the traits that stand for them. Default true; false is
+    /// for programs that only serve.
     pub fn client(&mut self, generated: bool) -> &mut Self {
         self.client = generated;
         self
     }
 
-    /// Whether servers are generated, with the traits to implement. Default true; false is for programs that only call.
+    /// Whether servers are generated, with the traits to implement. Default true; false is for
+    /// programs that only call.
     pub fn server(&mut self, generated: bool) -> &mut Self {
         self.server = generated;
         self
     }
 
-    /// Gives an rpc another Rust name, as `rename("hats.v1.Hats.New", "new_hat")`; its name on the wire stays. A keyword is given
-    /// without `r#`.
+    /// Gives an rpc another Rust name, as `rename("hats.v1.Hats.New", "new_hat")`; its name on the
+    /// wire stays. A keyword is given without `r#`.
     pub fn rename(&mut self, rpc: impl Into<String>, name: impl Into<String>) -> &mut Self {
         self.renames.insert(rpc.into(), name.into());
         self
@@ -253,15 +262,16 @@ impl Config {
         &mut self.prost
     }
 
-    /// Generates code for `protos`, which import from `includes`: for their services, and for the messages of all files that
-    /// they import.
+    /// Generates code for `protos`, which import from `includes`: for their services, and for the
+    /// messages of all files that they import.
     ///
-    /// Within one process, a second call may write a package again only where nothing of the first is lost.
+    /// Within one process, a second call may write a package again only where nothing of the first
+    /// is lost.
     ///
     /// # Errors
     ///
-    /// When a file does not compile, or has something that cannot be a PSRPC service or has no Rust name of its own; the
-    /// error names the place.
+    /// When a file does not compile, or has something that cannot be a PSRPC service or has no Rust
+    /// name of its own; the error names the place.
     pub fn compile(
         &mut self,
         protos: &[impl AsRef<Path>],
@@ -345,8 +355,9 @@ impl Config {
         self.out_dir.clone().or_else(cargo)
     }
 
-    /// The names of the file of a package. Prost names it as it names its modules, `r#type.rs` for the package `type`. Such a
-    /// file is there under the name of the package too, so that `include_proto!` takes that for every package.
+    /// The names of the file of a package. Prost names it as it names its modules, `r#type.rs` for
+    /// the package `type`. Such a file is there under the name of the package too, so that
+    /// `include_proto!` takes that for every package.
     fn file_names(&self, package: &str) -> [String; 2] {
         let module = collisions::module_of_package(package).join(".");
         match package {
@@ -370,7 +381,8 @@ impl Config {
     }
 }
 
-/// Runs `work`, and makes an error of a panic: what a .proto says must not look like a bug of a build script.
+/// Runs `work`, and makes an error of a panic: what a .proto says must not look like a bug of a
+/// build script.
 fn without_panics<T>(files: &str, work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
     // What `work` changes is dropped, or is a configuration that is as good as before.
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {

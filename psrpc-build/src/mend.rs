@@ -1,4 +1,5 @@
-//! Mending: what prost cannot generate as it is written, and can when it is written in another way of the same meaning.
+//! Mending: what prost cannot generate as it is written, and can when it is written in another way
+//! of the same meaning.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +7,8 @@ use prost_reflect::{Cardinality, DescriptorPool, EnumDescriptor, FieldDescriptor
 use prost_types::field_descriptor_proto::Type;
 use prost_types::{DescriptorProto, FileDescriptorSet};
 
-/// Names each default of an enum by the first value of its number, as prost has no variant for an alias.
+/// Names each default of an enum by the first value of its number, as prost has no variant for an
+/// alias.
 pub(crate) fn aliases(pool: &DescriptorPool, files: &mut FileDescriptorSet) {
     files.file.iter_mut().flat_map(|file| &mut file.message_type).for_each(|message| {
         aliases_of(pool, message);
@@ -36,7 +38,8 @@ pub(crate) fn declared(item: &EnumDescriptor) -> Vec<(String, i32)> {
     values.iter().map(|value| (value.name().to_owned(), value.number())).collect()
 }
 
-/// The protobuf paths of groups that contain themselves. prost boxes messages that do, and no groups.
+/// The protobuf paths of groups that contain themselves. prost boxes messages that do, and no
+/// groups.
 pub(crate) fn recursive_groups(pool: &DescriptorPool) -> Vec<String> {
     let fields = pool.all_messages().flat_map(|message| message.fields().collect::<Vec<_>>());
     let recursive = fields.filter(|field| field.is_group() && is_recursive(field));

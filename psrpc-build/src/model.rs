@@ -1,4 +1,5 @@
-//! The model: what the .proto files say about services, checked, and ready to be written down in Rust.
+//! The model: what the .proto files say about services, checked, and ready to be written down in
+//! Rust.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -69,7 +70,8 @@ pub(crate) struct TopicParameter {
 }
 
 impl Service {
-    /// The type parameters of the client and the server: those of all typed topics, in the order of the file.
+    /// The type parameters of the client and the server: those of all typed topics, in the order of
+    /// the file.
     pub(crate) fn type_parameters(&self) -> Vec<&str> {
         let mut names = Vec::new();
         for name in
@@ -82,7 +84,8 @@ impl Service {
         names
     }
 
-    /// The groups by their Rust names, each with its methods in order. What is only published needs no registration.
+    /// The groups by their Rust names, each with its methods in order. What is only published needs
+    /// no registration.
     pub(crate) fn groups(&self) -> BTreeMap<String, Vec<(usize, &Method)>> {
         let mut groups: BTreeMap<_, Vec<_>> = BTreeMap::new();
         for (index, method) in self.methods.iter().enumerate().filter(|(_, method)| method.is_served()) {
@@ -263,7 +266,8 @@ fn parameter_name(name: &str) -> String {
     }
 }
 
-/// The functions that a client has beside its rpcs, and `clone`, which an rpc of that name would hide.
+/// The functions that a client has beside its rpcs, and `clone`, which an rpc of that name would
+/// hide.
 const OF_CLIENTS: [&str; 8] =
     ["new", "with_options", "with_runtime", "with_topic_types", "client", "clone", "close", "shutdown"];
 
@@ -272,7 +276,8 @@ fn check_names(descriptor: &ServiceDescriptor, service: &Service) -> Result<(), 
     let mut taken: BTreeMap<String, String> = BTreeMap::new();
     for (rpc, method) in descriptor.methods().zip(&service.methods) {
         let refuse = |problem: String| Err(Error::Service { position: position_of_method(&rpc), problem });
-        // Other names are made of it, so that it has to be plain: syn takes `r#fit` and ` fit` as well.
+        // Other names are made of it, so that it has to be plain: syn takes `r#fit` and ` fit` as
+        // well.
         let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
         if !method.name.chars().all(plain) || syn::parse_str::<syn::Ident>(&rust_name(&method.name)).is_err()
         {
@@ -314,7 +319,8 @@ fn check_names(descriptor: &ServiceDescriptor, service: &Service) -> Result<(), 
     Ok(())
 }
 
-/// Checks that each group can be part of a Rust name, and that all its methods spell it alike and have the same topic.
+/// Checks that each group can be part of a Rust name, and that all its methods spell it alike and
+/// have the same topic.
 fn check_groups(descriptor: &ServiceDescriptor, service: &Service) -> Result<(), Error> {
     let rpcs: Vec<_> = descriptor.methods().collect();
     let spelled = |method: &Method| method.group.clone().unwrap_or_default();
@@ -346,7 +352,8 @@ fn check_groups(descriptor: &ServiceDescriptor, service: &Service) -> Result<(),
     Ok(())
 }
 
-/// Checks that the service's Rust types can be, and are not those of messages or of another service.
+/// Checks that the service's Rust types can be, and are not those of messages or of another
+/// service.
 fn check_types(
     descriptor: &ServiceDescriptor,
     service: &Service,

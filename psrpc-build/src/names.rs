@@ -1,4 +1,5 @@
-//! Names: everything that Rust is generated for has one, which what is called by underscores alone would not.
+//! Names: everything that Rust is generated for has one, which what is called by underscores alone
+//! would not.
 
 use prost_reflect::{DescriptorPool, EnumDescriptor, FileDescriptor, MessageDescriptor};
 use prost_types::FileDescriptorSet;
@@ -9,7 +10,8 @@ use crate::model::position;
 /// In the descriptor of a file: where its package is.
 const PACKAGE: &[i32] = &[2];
 
-/// Checks the names in `files` that prost takes as they are. Those of services and rpcs are checked with the services.
+/// Checks the names in `files` that prost takes as they are. Those of services and rpcs are checked
+/// with the services.
 pub(crate) fn check(pool: &DescriptorPool, files: &FileDescriptorSet) -> Result<(), Error> {
     for file in files.file.iter().filter_map(|file| pool.get_file_by_name(file.name())) {
         for part in file.package_name().split('.').filter(|part| !part.is_empty()) {

@@ -9,8 +9,8 @@ use prost_types::FileDescriptorSet;
 use crate::compile::for_rust;
 use crate::{Config, Error};
 
-/// `google.protobuf.compiler.CodeGeneratorRequest`, with its files left encoded: decoded as prost's own descriptors they
-/// would lose the options.
+/// `google.protobuf.compiler.CodeGeneratorRequest`, with its files left encoded: decoded as prost's
+/// own descriptors they would lose the options.
 #[derive(Clone, PartialEq, Message)]
 struct Request {
     #[prost(string, repeated, tag = "1")]
@@ -28,7 +28,8 @@ struct EncodedFiles {
     file: Vec<Vec<u8>>,
 }
 
-/// Answers a request of protoc, both encoded. What is wrong with the .proto is part of the answer, as protoc wants it.
+/// Answers a request of protoc, both encoded. What is wrong with the .proto is part of the answer,
+/// as protoc wants it.
 ///
 /// # Errors
 ///
@@ -59,8 +60,9 @@ fn answer(request: &[u8]) -> Result<Vec<prost_types::compiler::code_generator_re
     }
     let asked: BTreeSet<String> = request.file_to_generate.into_iter().collect();
     let names: Vec<_> = asked.iter().map(String::as_str).collect();
-    // Rust has a file for each package, so all that is known of a package goes into it. prost sees the other packages too, as
-    // it looks at each type that a field is of; their files are left out of the answer.
+    // Rust has a file for each package, so all that is known of a package goes into it. prost sees
+    // the other packages too, as it looks at each type that a field is of; their files are left out
+    // of the answer.
     let packages: BTreeSet<String> = files
         .file
         .iter()

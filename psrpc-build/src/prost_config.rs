@@ -1,5 +1,5 @@
-//! What a prost configuration says about names, types and descriptor sets. prost has setters for these and no getters, so
-//! they are read from its `Debug` form.
+//! What a prost configuration says about names, types and descriptor sets. prost has setters for
+//! these and no getters, so they are read from its `Debug` form.
 
 use std::path::PathBuf;
 

@@ -1,5 +1,5 @@
-//! What was written: which files each package was generated from, so that a second call in one process overwrites nothing
-//! unnoticed. Files of an earlier build are nobody's.
+//! What was written: which files each package was generated from, so that a second call in one
+//! process overwrites nothing unnoticed. Files of an earlier build are nobody's.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

@@ -13,7 +13,8 @@ use crate::limits::{ClientLimits, ServerLimits};
 pub struct ClientConfig {
     /// The service that it calls, by its name on the wire.
     pub service: Text,
-    /// Its id, which no other client of the service may have; empty to have one drawn. Default: empty.
+    /// Its id, which no other client of the service may have; empty to have one drawn. Default:
+    /// empty.
     pub id: Text,
     /// How long a call may take that does not say so itself. Default 3 s.
     pub timeout: Duration,
@@ -23,13 +24,16 @@ pub struct ClientConfig {
     pub short_circuit_timeout: Duration,
     /// How long a close waits for the bus to confirm the end of the subscriptions. Default 3 s.
     pub close_timeout: Duration,
-    /// Whether servers are told when a call is canceled, so that its handler stops: by a grant to nobody. Default false, since the
-    /// protocol has no cancellation and Go's servers would not stop; it is for peers within one process.
+    /// Whether servers are told when a call is canceled, so that its handler stops: by a grant to
+    /// nobody. Default false, since the protocol has no cancellation and Go's servers would not
+    /// stop; it is for peers within one process.
     pub tells_cancellation: bool,
-    /// How far the servers' wall clocks may be behind ours before the messages of their streams count as expired. Default 0.
+    /// How far the servers' wall clocks may be behind ours before the messages of their streams
+    /// count as expired. Default 0.
     pub skew_allowance: Duration,
-    /// How long after it was sent a message of a stream may expire at the latest; a later expiry is moved there. Default
-    /// 1 h. A message that claims to be sent further ahead of our wall clock than this is dropped.
+    /// How long after it was sent a message of a stream may expire at the latest; a later expiry is
+    /// moved there. Default 1 h. A message that claims to be sent further ahead of our wall
+    /// clock than this is dropped.
     pub horizon: Duration,
     /// Whether it opens streams, for which it subscribes to one more channel. Default false.
     pub opens_streams: bool,
@@ -64,34 +68,40 @@ impl ClientConfig {
 pub struct ServerConfig {
     /// The service that it serves, by its name on the wire.
     pub service: Text,
-    /// Its id, which no other server of the service may have; empty to have one drawn. Default: empty.
+    /// Its id, which no other server of the service may have; empty to have one drawn. Default:
+    /// empty.
     pub id: Text,
-    /// How long a drain waits for the bus to confirm that nothing more will come. Default 3 s. What comes later is not
-    /// accepted.
+    /// How long a drain waits for the bus to confirm that nothing more will come. Default 3 s. What
+    /// comes later is not accepted.
     ///
     /// Requests in flight are waited for until they expire, however long that is.
     pub drain_timeout: Duration,
-    /// How long a message of a stream, or an update, may take that does not say so itself. Default 3 s.
+    /// How long a message of a stream, or an update, may take that does not say so itself. Default
+    /// 3 s.
     pub timeout: Duration,
-    /// How many requests it decides upon, bids for and runs at a time; those that open streams do not count. Default: no
-    /// limit but [`ServerLimits::requests`]. One more gets no bid, and is answered `resource_exhausted` if the method is
-    /// queue-routed, since no other server saw it ([`Reason::Busy`](crate::Reason::Busy)).
+    /// How many requests it decides upon, bids for and runs at a time; those that open streams do
+    /// not count. Default: no limit but [`ServerLimits::requests`]. One more gets no bid, and
+    /// is answered `resource_exhausted` if the method is queue-routed, since no other server
+    /// saw it ([`Reason::Busy`](crate::Reason::Busy)).
     ///
     /// A bid counts, since it may be granted.
     pub concurrency: Option<usize>,
     /// How long after the end of its streams a drain waits for their handlers. Default 1 s.
     pub linger: Duration,
-    /// Whether the handler of a call that is granted to nobody stops ([`ClientConfig::tells_cancellation`]). Default false: it is for
-    /// peers within one process, since anybody on a bus can send such a grant.
+    /// Whether the handler of a call that is granted to nobody stops
+    /// ([`ClientConfig::tells_cancellation`]). Default false: it is for peers within one
+    /// process, since anybody on a bus can send such a grant.
     pub heeds_cancellation: bool,
     /// How its streams behave.
     pub streams: StreamConfig,
-    /// How far the clients' wall clocks may be behind ours before their requests count as expired. Default 0.
+    /// How far the clients' wall clocks may be behind ours before their requests count as expired.
+    /// Default 0.
     ///
-    /// Safe for claimed calls, where the client's grant decides. A request without a claim may run up to this long
-    /// after its caller gave up.
+    /// Safe for claimed calls, where the client's grant decides. A request without a claim may run
+    /// up to this long after its caller gave up.
     pub skew_allowance: Duration,
-    /// How long after it was sent a request may expire at the latest; a later expiry is moved there. Default 1 h.
+    /// How long after it was sent a request may expire at the latest; a later expiry is moved
+    /// there. Default 1 h.
     ///
     /// A request that claims to be sent further ahead of our wall clock than this is dropped.
     pub horizon: Duration,
@@ -121,8 +131,8 @@ impl ServerConfig {
 /// How the streams of a client or a server behave (PROTOCOL section 8).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StreamConfig {
-    /// How long nothing may be heard on a stream before it ends. Default: for ever, since the protocol has no keepalive
-    /// and a peer may be silent on purpose.
+    /// How long nothing may be heard on a stream before it ends. Default: for ever, since the
+    /// protocol has no keepalive and a peer may be silent on purpose.
     pub idle_timeout: Option<Duration>,
     /// What happens to a message for which its consumer has no room. Default: it is discarded.
     pub slow_consumer: SlowConsumer,

@@ -1,8 +1,8 @@
 //! Errors, by whose fault they are.
 //!
 //! * A peer's: a frame that is dropped. No error, but a [`Dropped`](crate::Dropped) and a counter.
-//! * The caller's: a command that cannot be carried out, returned by the command ([`ConfigError`](crate::ConfigError), [`CallError`],
-//!   [`RegisterError`]).
+//! * The caller's: a command that cannot be carried out, returned by the command
+//!   ([`ConfigError`](crate::ConfigError), [`CallError`], [`RegisterError`]).
 //! * The bus's: a [`BusError`], handed in with the result of an output.
 //! * Nobody's: a call that fails for a [`Reason`], a [`Failure`].
 
@@ -32,7 +32,8 @@ pub enum CallError {
     /// The client is closed.
     #[error("client is closed")]
     Closed,
-    /// The client's runtime has shut down, or its background task is gone ([`Client::abandon`](crate::Engine::abandon)).
+    /// The client's runtime has shut down, or its background task is gone
+    /// ([`Client::abandon`](crate::Engine::abandon)).
     #[error("{}", RUNTIME_OF_CLIENT)]
     RuntimeEnded,
     /// The client's subscriptions are not live yet, so that it would miss the answer.
@@ -131,7 +132,8 @@ impl From<TooLarge> for CallError {
     }
 }
 
-/// A message that cannot be sent on a stream as it stands. The caller's fault; nothing was published.
+/// A message that cannot be sent on a stream as it stands. The caller's fault; nothing was
+/// published.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SendError {
@@ -180,7 +182,8 @@ pub enum UpdateError {
     /// The server is closed.
     #[error("server is closed")]
     Closed,
-    /// The server's runtime has shut down, or its background task is gone ([`Server::abandon`](crate::Engine::abandon)).
+    /// The server's runtime has shut down, or its background task is gone
+    /// ([`Server::abandon`](crate::Engine::abandon)).
     #[error("{}", RUNTIME_OF_SERVER)]
     RuntimeEnded,
     /// The method is of another service than the server.
@@ -234,7 +237,8 @@ pub enum RegisterError {
     /// The server is shut down or about to be.
     #[error("server is closed")]
     Closed,
-    /// The server's runtime has shut down, or its background task is gone ([`Server::abandon`](crate::Engine::abandon)).
+    /// The server's runtime has shut down, or its background task is gone
+    /// ([`Server::abandon`](crate::Engine::abandon)).
     #[error("{}", RUNTIME_OF_SERVER)]
     RuntimeEnded,
     /// The method is of another service than the server.
@@ -251,7 +255,8 @@ pub enum RegisterError {
         /// The method and topic.
         route: Route,
     },
-    /// The channels of the method on this topic are those of another method or topic that is registered.
+    /// The channels of the method on this topic are those of another method or topic that is
+    /// registered.
     #[error("{route} would share {channel:?} with {other}, which is registered")]
     Conflict {
         /// The method and topic.
@@ -283,8 +288,8 @@ pub struct Failure {
 /// What happened to a call, to tell why it failed.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Evidence {
-    /// Whether nothing was sent: the call could not be made, its deadline had passed before, the bus had no room in time, or it
-    /// cannot carry the request.
+    /// Whether nothing was sent: the call could not be made, its deadline had passed before, the
+    /// bus had no room in time, or it cannot carry the request.
     pub unsent: bool,
     /// How many subscribers the bus handed the request to; `None` where the bus does not say.
     pub receivers: Option<u64>,
@@ -308,7 +313,8 @@ pub struct Evidence {
     pub may_skip_claim: bool,
     /// Whether the bus may have lost frames to the client while the call was in flight.
     pub gap: bool,
-    /// What the bus said last when it refused a queue's servers the lock on a request, while the call was in flight.
+    /// What the bus said last when it refused a queue's servers the lock on a request, while the
+    /// call was in flight.
     pub lock_refusal: Option<String>,
 }
 

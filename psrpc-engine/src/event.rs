@@ -25,8 +25,9 @@ use crate::wire::route::Route;
 pub enum ClientEvent {
     /// Its subscriptions are live; calls can be made.
     Ready,
-    /// A call asks which of the bids shall win; [`Client::select`](crate::Client::select) takes the answer until the call has
-    /// ended. A call that asks at its deadline ends a millisecond later, and no server that is chosen then is granted.
+    /// A call asks which of the bids shall win; [`Client::select`](crate::Client::select) takes the
+    /// answer until the call has ended. A call that asks at its deadline ends a millisecond
+    /// later, and no server that is chosen then is granted.
     Select {
         /// The call.
         call: CallHandle,
@@ -53,7 +54,8 @@ pub enum ClientEvent {
     MultiEnded {
         /// The call.
         call: MultiHandle,
-        /// Why it failed, if it did: no server that did not answer yet will. If none answered in time, it did.
+        /// Why it failed, if it did: no server that did not answer yet will. If none answered in
+        /// time, it did.
         outcome: Result<(), Box<Failure>>,
     },
     /// A call that opens a stream has ended. Its handle is stale from here on.
@@ -70,7 +72,8 @@ pub enum ClientEvent {
         /// The subscription.
         subscription: SubscriptionHandle,
     },
-    /// An update came; [`Client::taken_update`](crate::Client::taken_update) makes room for another.
+    /// An update came; [`Client::taken_update`](crate::Client::taken_update) makes room for
+    /// another.
     Update {
         /// The subscription.
         subscription: SubscriptionHandle,
@@ -81,7 +84,8 @@ pub enum ClientEvent {
     Unsubscribed {
         /// The subscription.
         subscription: SubscriptionHandle,
-        /// Why, if that was not asked for: the bus ended it or refused it, or the client's runtime has shut down.
+        /// Why, if that was not asked for: the bus ended it or refused it, or the client's runtime
+        /// has shut down.
         error: Option<Box<Failure>>,
     },
     /// A frame was dropped.
@@ -93,8 +97,9 @@ pub enum ClientEvent {
         /// How many, where that is known.
         lost: Option<u64>,
     },
-    /// Subscriptions are interrupted, where none was: frames may be lost until they are [live again](Self::Resumed). New calls
-    /// fail at once, unless only subscriptions to updates are interrupted.
+    /// Subscriptions are interrupted, where none was: frames may be lost until they are [live
+    /// again](Self::Resumed). New calls fail at once, unless only subscriptions to updates are
+    /// interrupted.
     Interrupted {
         /// What the bus said.
         cause: BusError,
@@ -124,8 +129,8 @@ pub struct Reply {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum ServerEvent {
-    /// A registration has ended its set-up: its methods are served from here on, or the bus refused a subscription, or
-    /// it was given up before, and none is.
+    /// A registration has ended its set-up: its methods are served from here on, or the bus refused
+    /// a subscription, or it was given up before, and none is.
     Registered {
         /// The registration. Its handle is stale from here on if it failed.
         registration: RegistrationHandle,
@@ -147,7 +152,8 @@ pub enum ServerEvent {
     /// A request came in, and waits for [`Server::bid`](crate::Server::bid),
     /// [`skip_claim`](crate::Server::skip_claim) or [`reject`](crate::Server::reject).
     Received(Received),
-    /// The handler of a request is to be run; [`Server::respond`](crate::Server::respond) takes its answer.
+    /// The handler of a request is to be run; [`Server::respond`](crate::Server::respond) takes its
+    /// answer.
     Run {
         /// The request.
         request: RequestHandle,
@@ -162,8 +168,8 @@ pub enum ServerEvent {
     },
     /// Something happened to a stream.
     Stream(StreamEvent),
-    /// The handler of a stream that has ended is not waited for any more, and should be stopped. The stream's handle is
-    /// stale from here on.
+    /// The handler of a stream that has ended is not waited for any more, and should be stopped.
+    /// The stream's handle is stale from here on.
     StopHandler {
         /// The stream.
         stream: StreamHandle,
@@ -175,8 +181,8 @@ pub enum ServerEvent {
         /// How many subscribers the bus handed it to, where it knows.
         outcome: Result<Option<u64>, Box<Failure>>,
     },
-    /// A request ended without an answer of the layer above. Its handle is stale from here on; a handler that runs
-    /// for it should stop.
+    /// A request ended without an answer of the layer above. Its handle is stale from here on; a
+    /// handler that runs for it should stop.
     Abandoned {
         /// The request.
         request: RequestHandle,
@@ -192,8 +198,8 @@ pub enum ServerEvent {
         /// How many, where that is known.
         lost: Option<u64>,
     },
-    /// Subscriptions are interrupted, where none was: requests may not reach the server until they are
-    /// [live again](Self::Resumed).
+    /// Subscriptions are interrupted, where none was: requests may not reach the server until they
+    /// are [live again](Self::Resumed).
     Interrupted {
         /// What the bus said.
         cause: BusError,

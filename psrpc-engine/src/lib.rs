@@ -1,16 +1,18 @@
-//! The PSRPC protocol as deterministic state machines: a [`Client`] and a [`Server`] that do no I/O, read no clock and
-//! draw no randomness of their own.
+//! The PSRPC protocol as deterministic state machines: a [`Client`] and a [`Server`] that do no
+//! I/O, read no clock and draw no randomness of their own.
 //!
-//! Whoever drives them hands in commands, frames, the results of earlier outputs, and time; and carries out what comes
-//! back: subscribe, unsubscribe, publish, and events for the layer above. [`Engine`] states the contract. Both clocks
-//! are arguments ([`Now`]), and so is the seed of everything random: same seed and inputs, same outputs, byte for byte.
+//! Whoever drives them hands in commands, frames, the results of earlier outputs, and time; and
+//! carries out what comes back: subscribe, unsubscribe, publish, and events for the layer above.
+//! [`Engine`] states the contract. Both clocks are arguments ([`Now`]), and so is the seed of
+//! everything random: same seed and inputs, same outputs, byte for byte.
 //!
-//! User code never runs in here. The affinity function, the selection function and the handler are events that wait for
-//! a command as their answer, which also leaves a simulator in full control.
+//! User code never runs in here. The affinity function, the selection function and the handler are
+//! events that wait for a command as their answer, which also leaves a simulator in full control.
 //!
 //! # Driving
 //!
-//! The loop below drives a client and a server through one call, on a bus that is a `match`, in virtual time.
+//! The loop below drives a client and a server through one call, on a bus that is a `match`, in
+//! virtual time.
 //!
 //! ```
 //! use core::time::Duration;
@@ -78,7 +80,8 @@
 //!     }
 //!     // Time passes when nothing else happens; a real driver sleeps until `poll_timeout()`.
 //!     now.time = now.time + Duration::from_micros(10);
-//!     // Each call fires so many timers at most; a real driver takes the outputs in between, and lets others have their turn.
+//!     // Each call fires so many timers at most; a real driver takes the outputs in between, and
+//!     // lets others have their turn.
 //!     while client.handle_timeout(now).is_more() {}
 //!     while server.handle_timeout(now).is_more() {}
 //! }
@@ -88,11 +91,13 @@
 //!
 //! # Where things are
 //!
-//! * [`Client`], [`Server`]: the two engines; [`ClientConfig`], [`ServerConfig`], [`ClientLimits`], [`ServerLimits`].
-//! * [`Route`]: a method on a topic; [`Call`], [`MultiCall`] and [`OpenStream`]: what to call; [`Selection`]: how to pick the
-//!   server.
+//! * [`Client`], [`Server`]: the two engines; [`ClientConfig`], [`ServerConfig`], [`ClientLimits`],
+//!   [`ServerLimits`].
+//! * [`Route`]: a method on a topic; [`Call`], [`MultiCall`] and [`OpenStream`]: what to call;
+//!   [`Selection`]: how to pick the server.
 //! * [`Output`], [`LentFrame`], [`ClientEvent`], [`ServerEvent`]: what comes out.
-//! * [`Reason`]: why a frame was dropped, a request abandoned or a call failed; [`Counters`]: how often.
+//! * [`Reason`]: why a frame was dropped, a request abandoned or a call failed; [`Counters`]: how
+//!   often.
 
 #![no_std]
 #![forbid(unsafe_code)]

@@ -47,13 +47,15 @@ pub struct ServerLimits {
     /// What a frame may carry. A frame beyond it is dropped.
     pub frame: FrameLimits,
     /// Requests in flight: decided upon, bid for, or running. Default 65,536. One more is dropped
-    /// ([`Reason::RequestsFull`](crate::Reason::RequestsFull)), and answered `resource_exhausted` if the method is
-    /// queue-routed, since no other server saw it.
+    /// ([`Reason::RequestsFull`](crate::Reason::RequestsFull)), and answered `resource_exhausted`
+    /// if the method is queue-routed, since no other server saw it.
     pub requests: usize,
-    /// Requests remembered until they expire, so that none runs twice; a few dozen bytes each. Default 1,048,576. One more is
-    /// refused in the same way ([`Reason::DedupFull`](crate::Reason::DedupFull)); none is forgotten early.
+    /// Requests remembered until they expire, so that none runs twice; a few dozen bytes each.
+    /// Default 1,048,576. One more is refused in the same way
+    /// ([`Reason::DedupFull`](crate::Reason::DedupFull)); none is forgotten early.
     pub remembered: usize,
-    /// Clients whose channel names are kept at hand. Default 1,024. Beyond it names are made again when needed.
+    /// Clients whose channel names are kept at hand. Default 1,024. Beyond it names are made again
+    /// when needed.
     pub cached_clients: usize,
     /// Updates that wait for the bus to take them. Default 65,536. One more is refused
     /// ([`UpdateError::TooMany`](crate::UpdateError::TooMany)).
@@ -83,17 +85,18 @@ impl Default for ServerLimits {
 /// What the streams of a [`Client`](crate::Client) or [`Server`](crate::Server) hold at most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StreamLimits {
-    /// Streams that are open or being opened. Default 65,536. A client refuses to open one more; a server does not bid for it
-    /// ([`Reason::StreamsFull`](crate::Reason::StreamsFull)).
+    /// Streams that are open or being opened. Default 65,536. A client refuses to open one more; a
+    /// server does not bid for it ([`Reason::StreamsFull`](crate::Reason::StreamsFull)).
     pub streams: usize,
-    /// Messages of one stream that wait to be taken. Default 1,024. What happens to one more is up to
-    /// [`SlowConsumer`](crate::SlowConsumer).
+    /// Messages of one stream that wait to be taken. Default 1,024. What happens to one more is up
+    /// to [`SlowConsumer`](crate::SlowConsumer).
     pub unread_per_stream: usize,
-    /// Messages of one stream that were sent and not acknowledged. Default 1,024. One more is refused
-    /// ([`SendError::TooMany`](crate::SendError::TooMany)).
+    /// Messages of one stream that were sent and not acknowledged. Default 1,024. One more is
+    /// refused ([`SendError::TooMany`](crate::SendError::TooMany)).
     pub sends_per_stream: usize,
-    /// Messages of all streams remembered until they expire, so that none is delivered twice; a few dozen bytes each. Default
-    /// 1,048,576. One more is dropped ([`Reason::MessagesFull`](crate::Reason::MessagesFull)).
+    /// Messages of all streams remembered until they expire, so that none is delivered twice; a few
+    /// dozen bytes each. Default 1,048,576. One more is dropped
+    /// ([`Reason::MessagesFull`](crate::Reason::MessagesFull)).
     pub remembered: usize,
 }
 

@@ -1,5 +1,5 @@
-//! Reasons: why a frame was dropped, a request abandoned or a call failed. One list, which everything that reports
-//! speaks.
+//! Reasons: why a frame was dropped, a request abandoned or a call failed. One list, which
+//! everything that reports speaks.
 
 use core::fmt;
 use core::time::Duration;
@@ -42,16 +42,19 @@ reasons! {
     MissingId = "missing id";
     /// A frame beyond a limit of [`FrameLimits`](psrpc_proto::FrameLimits).
     FrameLimit = "frame over a limit";
-    /// A request at or past its expiry. With skewed clocks this drops every call; see [`Dropped::late_by`].
+    /// A request at or past its expiry. With skewed clocks this drops every call; see
+    /// [`Dropped::late_by`].
     Expired = "request expired";
-    /// A request that was sent further ahead than the horizon, or that does not say when it was sent and expires further
-    /// ahead than that.
+    /// A request that was sent further ahead than the horizon, or that does not say when it was
+    /// sent and expires further ahead than that.
     FarFuture = "request from the far future";
     /// A request that came before.
     Duplicate = "duplicate request";
-    /// A request with the id of another client's request in flight, which a grant could not tell from it.
+    /// A request with the id of another client's request in flight, which a grant could not tell
+    /// from it.
     IdTaken = "request id of another client's request";
-    /// A request that the bus delivered though the server has been shutting down for longer than it waits for the bus.
+    /// A request that the bus delivered though the server has been shutting down for longer than it
+    /// waits for the bus.
     Draining = "server is shutting down";
     /// A request beyond the number that the server runs at a time.
     Busy = "server runs as many requests as it may";
@@ -69,7 +72,8 @@ reasons! {
     BidsFull = "too many bids for a call";
     /// A bid, a response or a grant for what is over, or never was.
     Late = "too late, or for nothing known";
-    /// A grant of a request, or a message of a stream, that is at another server: most are. Only counted.
+    /// A grant of a request, or a message of a stream, that is at another server: most are. Only
+    /// counted.
     Elsewhere = "for another server";
     /// A second answer of one server to a multi call.
     SecondResponse = "second answer of a server";
@@ -85,8 +89,8 @@ reasons! {
     Refused = "refused by an interceptor";
     /// A message of a stream beyond the limit on messages remembered.
     MessagesFull = "too many messages remembered";
-    /// A response of a second server to a call that requires no claim: two servers have registered for what one alone should
-    /// serve, and both run each request.
+    /// A response of a second server to a call that requires no claim: two servers have registered
+    /// for what one alone should serve, and both run each request.
     SecondServer = "answered by two servers";
     /// A response from a server that was not selected.
     NotSelected = "response from a server that was not selected";
@@ -125,10 +129,11 @@ reasons! {
     Canceled = "canceled by the caller";
     /// The client was closed.
     ClientClosed = "client closed";
-    /// The runtime that the client or server was created on has shut down, or its background task is gone.
+    /// The runtime that the client or server was created on has shut down, or its background task
+    /// is gone.
     RuntimeEnded = "runtime has shut down";
-    /// The deadline passed before the response came: while a server had it, before a server was picked though bids had
-    /// come, or, where no claim is required, without anybody answering.
+    /// The deadline passed before the response came: while a server had it, before a server was
+    /// picked though bids had come, or, where no claim is required, without anybody answering.
     TimedOut = "no response before the deadline";
     /// No bid came for it.
     NoResponse = "no bid came";

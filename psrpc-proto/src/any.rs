@@ -47,8 +47,8 @@ impl<'a> Decode<'a> for AnyDraft<'a> {
     }
 }
 
-/// A payload in one of its two forms: the raw bytes that are sent today, or the Any that was sent before v0.3.0 and
-/// counts when the raw form is absent.
+/// A payload in one of its two forms: the raw bytes that are sent today, or the Any that was sent
+/// before v0.3.0 and counts when the raw form is absent.
 #[derive(Default)]
 pub(crate) enum PayloadDraft<'a> {
     #[default]

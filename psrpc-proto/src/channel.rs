@@ -6,8 +6,8 @@ use core::fmt::{self, Write};
 
 /// A channel, by its three names (PROTOCOL section 2). Cheap to clone.
 ///
-/// A bus uses either the legacy name alone (Redis, in-process), or the server name as the subject and the local
-/// name to route within it (NATS).
+/// A bus uses either the legacy name alone (Redis, in-process), or the server name as the subject
+/// and the local name to route within it (NATS).
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Channel {
     /// The three names, one after the other.
@@ -17,7 +17,8 @@ pub struct Channel {
 }
 
 impl Channel {
-    /// Where a client publishes the requests of a method, and a server the updates of a subscription.
+    /// Where a client publishes the requests of a method, and a server the updates of a
+    /// subscription.
     pub fn request<T: AsRef<str>>(service: &str, method: &str, topic: &[T], queue: bool) -> Self {
         Self::of_method(service, method, topic, "REQ", queue)
     }
@@ -57,15 +58,17 @@ impl Channel {
         &self.names[self.legacy_end as usize..self.server_end as usize]
     }
 
-    /// What tells this channel from others on its subject; empty where the subject is the channel's alone.
+    /// What tells this channel from others on its subject; empty where the subject is the channel's
+    /// alone.
     pub fn local(&self) -> &str {
         &self.names[self.server_end as usize..]
     }
 
     fn of_method<T: AsRef<str>>(service: &str, method: &str, topic: &[T], kind: &str, queue: bool) -> Self {
         let mut names = String::new();
-        // Go separates the parts of a topic unless what is there ends with a separator already, which drops
-        // empty parts in front and in between but leaves the separator before an empty last part.
+        // Go separates the parts of a topic unless what is there ends with a separator already,
+        // which drops empty parts in front and in between but leaves the separator before an empty
+        // last part.
         let mut topics = String::new();
         for part in topic {
             if !topics.is_empty() && !topics.ends_with('|') {
@@ -121,7 +124,8 @@ fn legacy(names: &mut String, parts: [&str; 2], topics: &str, kind: &str) {
     names.push_str(kind);
 }
 
-/// Appends `part` with every character but letters, digits and underscores written as its code point.
+/// Appends `part` with every character but letters, digits and underscores written as its code
+/// point.
 fn sanitize(names: &mut String, part: &str) {
     for character in part.chars() {
         match u32::from(character) {

@@ -15,7 +15,8 @@ pub struct ClaimRequest {
     pub server_id: Text,
     /// How well the server suits; more is better.
     pub affinity: f32,
-    /// Whether this is an announcement instead: the server runs the request already and waits for no grant.
+    /// Whether this is an announcement instead: the server runs the request already and waits for
+    /// no grant.
     pub handling: bool,
 }
 
@@ -62,7 +63,8 @@ impl<'a> Decode<'a> for ClaimRequestDraft<'a> {
     }
 }
 
-/// The client's grant, which every server of the method sees (`internal.ClaimResponse`, PROTOCOL section 5.4).
+/// The client's grant, which every server of the method sees (`internal.ClaimResponse`, PROTOCOL
+/// section 5.4).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClaimResponse {
     /// The call that is granted.

@@ -9,7 +9,8 @@ macro_rules! codes {
     ($($(#[$doc:meta])* $variant:ident = $text:literal, $http:literal, $grpc:ident, $twirp:literal;)*) => {
         /// The code of an error (PROTOCOL section 10).
         ///
-        /// A code that this version does not know is kept as it came, so that it survives being passed on.
+        /// A code that this version does not know is kept as it came, so that it survives being
+        /// passed on.
         #[derive(Clone, Debug, PartialEq, Eq, Hash)]
         #[non_exhaustive]
         pub enum ErrorCode {
@@ -114,7 +115,8 @@ codes! {
 }
 
 impl ErrorCode {
-    /// Whether trying again may help: `unavailable` and `deadline_exceeded`, as Go's retry middleware has it.
+    /// Whether trying again may help: `unavailable` and `deadline_exceeded`, as Go's retry
+    /// middleware has it.
     pub fn is_retryable(&self) -> bool {
         matches!(self, ErrorCode::Unavailable | ErrorCode::DeadlineExceeded)
     }

@@ -24,7 +24,8 @@ pub enum DecodeErrorKind {
     /// A varint is longer than ten bytes or does not fit into 64 bits.
     #[error("varint out of range")]
     Varint,
-    /// A field number of 0 or above the protobuf maximum, or a wire type that protobuf does not have.
+    /// A field number of 0 or above the protobuf maximum, or a wire type that protobuf does not
+    /// have.
     #[error("not a protobuf tag")]
     Tag,
     /// A known field comes with a wire type that is not its own.

@@ -35,7 +35,8 @@ const GZIP: i32 = 1;
 
 /// What is published on a channel (PROTOCOL section 1).
 ///
-/// An in-process bus hands frames over as they are; any other bus carries them encoded in an envelope.
+/// An in-process bus hands frames over as they are; any other bus carries them encoded in an
+/// envelope.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Frame {
     /// A call.
@@ -48,22 +49,25 @@ pub enum Frame {
     ClaimResponse(ClaimResponse),
     /// A frame of a stream.
     Stream(Stream),
-    /// A message that is not the protocol's own: an update of a subscription, or a type unknown here.
+    /// A message that is not the protocol's own: an update of a subscription, or a type unknown
+    /// here.
     Other(Any),
-    /// An envelope that was not looked into. Published as it is; whoever receives one decodes it, and learns from
-    /// [`Frame::decode`] what is wrong with it, if anything is.
+    /// An envelope that was not looked into. Published as it is; whoever receives one decodes it,
+    /// and learns from [`Frame::decode`] what is wrong with it, if anything is.
     Raw(Bytes),
 }
 
 impl Frame {
-    /// The frame as it is published, in an envelope that names `channel`: the *local* name, on Redis as on NATS.
+    /// The frame as it is published, in an envelope that names `channel`: the *local* name, on
+    /// Redis as on NATS.
     ///
     /// Written in one pass into one buffer of the right size.
     pub fn encode(&self, channel: &str) -> Bytes {
         self.encode_with(channel, None)
     }
 
-    /// As [`encode`](Self::encode), with the value compressed if `compression` asks for it and that makes it smaller.
+    /// As [`encode`](Self::encode), with the value compressed if `compression` asks for it and that
+    /// makes it smaller.
     pub fn encode_with(&self, channel: &str, compression: Option<Compression>) -> Bytes {
         match self {
             Frame::Request(request) => envelope(REQUEST, request, channel, compression),
@@ -78,7 +82,8 @@ impl Frame {
         }
     }
 
-    /// How long the frame's value is, encoded and not compressed: about what a decoded frame takes in memory.
+    /// How long the frame's value is, encoded and not compressed: about what a decoded frame takes
+    /// in memory.
     pub fn value_len(&self) -> usize {
         match self {
             Frame::Request(request) => request.encoded_len(),
@@ -93,14 +98,15 @@ impl Frame {
 
     /// Decodes a published frame, and gives the channel that its envelope names.
     ///
-    /// A value that the envelope says is compressed is decompressed first, to at most [`FrameLimits::frame_bytes`].
-    /// Payloads and long texts other than ids are slices of `bytes`, or of the decompressed value. A message of a type that
-    /// is not the protocol's own is a [`Frame::Other`]; the result is never a [`Frame::Raw`].
+    /// A value that the envelope says is compressed is decompressed first, to at most
+    /// [`FrameLimits::frame_bytes`]. Payloads and long texts other than ids are slices of
+    /// `bytes`, or of the decompressed value. A message of a type that is not the protocol's
+    /// own is a [`Frame::Other`]; the result is never a [`Frame::Raw`].
     ///
     /// # Errors
     ///
-    /// When `bytes` is no envelope, when its value is not a message of the type that it names or is compressed in an unknown
-    /// or damaged way, and when a limit is exceeded.
+    /// When `bytes` is no envelope, when its value is not a message of the type that it names or is
+    /// compressed in an unknown or damaged way, and when a limit is exceeded.
     pub fn decode(bytes: &Bytes, limits: &FrameLimits) -> Result<(Frame, Text), DecodeError> {
         if bytes.len() > limits.frame_bytes {
             let (limit, unit) = (limits.frame_bytes, "bytes of a frame");
@@ -125,8 +131,8 @@ impl Frame {
         channel: Text,
         limits: &FrameLimits,
     ) -> Result<(Frame, Text), DecodeError> {
-        // Each makes the whole result, which saves moving the frame. Names are compared as wholes, which byte strings as patterns
-        // are not.
+        // Each makes the whole result, which saves moving the frame. Names are compared as wholes,
+        // which byte strings as patterns are not.
         match own_type(type_url) {
             name if name == b"Request" => read::<RequestDraft<'_>>(within, value, limits)
                 .map(|request| (Frame::Request(request), channel)),
@@ -149,7 +155,8 @@ impl Frame {
         }
     }
 
-    /// What kind of message it is, for messages to people: the protobuf name of the protocol's own messages.
+    /// What kind of message it is, for messages to people: the protobuf name of the protocol's own
+    /// messages.
     pub fn kind(&self) -> &'static str {
         match self {
             Frame::Request(_) => &REQUEST[PREFIX.len()..],
@@ -182,7 +189,8 @@ fn decompress(compression: i32, value: &[u8], limits: &FrameLimits) -> Result<By
     })
 }
 
-/// The name of a message of the protocol's own; empty for any other. Whatever stands before the last slash does not matter.
+/// The name of a message of the protocol's own; empty for any other. Whatever stands before the
+/// last slash does not matter.
 #[inline]
 fn own_type(type_url: &[u8]) -> &[u8] {
     if let Some(name) = type_url.strip_prefix(PREFIX.as_bytes()) {

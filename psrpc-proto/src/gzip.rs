@@ -12,7 +12,8 @@ use miniz_oxide::inflate::core::{DecompressorOxide, decompress};
 /// The first bytes of gzip.
 const MAGIC: [u8; 2] = [0x1f, 0x8b];
 
-/// The header that we write: magic, deflate, no flags, no time, nothing on the effort, an unknown system.
+/// The header that we write: magic, deflate, no flags, no time, nothing on the effort, an unknown
+/// system.
 const HEADER: [u8; 10] = [MAGIC[0], MAGIC[1], DEFLATE, 0, 0, 0, 0, 0, 0, 255];
 
 const DEFLATE: u8 = 8;
@@ -23,14 +24,15 @@ const TRAILER: usize = 8;
 /// The least effort: somebody waits for the frame.
 const LEVEL: u8 = 1;
 
-/// How much room what is read gets from the start, as a multiple of its compressed length. It may say that it needs more,
-/// and gets that only once it has filled this.
+/// How much room what is read gets from the start, as a multiple of its compressed length. It may
+/// say that it needs more, and gets that only once it has filled this.
 const EXPECTED_RATIO: usize = 16;
 
 /// How much room there is at least, once there is any.
 const LEAST_ROOM: usize = 32;
 
-/// How many members a value may have. Everybody writes one; each costs what even an empty one costs.
+/// How many members a value may have. Everybody writes one; each costs what even an empty one
+/// costs.
 const MEMBERS: usize = 16;
 
 /// Why a value could not be decompressed.
@@ -116,7 +118,8 @@ fn after_header(member: &[u8]) -> Result<&[u8], GzipFault> {
 /// Inflates members behind each other.
 struct Inflater {
     state: Box<DecompressorOxide>,
-    /// What was inflated, and zeros up to the end. It never shrinks, so that no byte of it is zeroed twice.
+    /// What was inflated, and zeros up to the end. It never shrinks, so that no byte of it is
+    /// zeroed twice.
     room: Vec<u8>,
     /// How much of the room is filled.
     end: usize,
@@ -330,7 +333,8 @@ mod tests {
                 let mut damaged = gzip.clone();
                 damaged[at] ^= damage;
                 let read = decompress_within(&damaged, 10_000);
-                // A header says things that mean nothing here, and the same value can be deflated in more ways than one.
+                // A header says things that mean nothing here, and the same value can be deflated
+                // in more ways than one.
                 let allowed = match &read {
                     Ok(read) => *read == value && (3..deflated.end).contains(&at),
                     Err(_) => !(4..deflated.start).contains(&at),

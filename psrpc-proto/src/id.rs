@@ -6,16 +6,18 @@ use chacha20::rand_core::{Rng, SeedableRng};
 use crate::Text;
 use crate::text::Utf8;
 
-/// 256 bits that a generator starts from. Whoever knows them can foretell every id: draw them from the operating
-/// system, or, in a simulation, from the seed of the run.
+/// 256 bits that a generator starts from. Whoever knows them can foretell every id: draw them from
+/// the operating system, or, in a simulation, from the seed of the run.
 pub type Seed = [u8; 32];
 
 const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 const DRAWN: usize = 12;
 
-/// Draws ids (PROTOCOL section 4): a prefix that tells what they name, and 12 random letters and digits.
+/// Draws ids (PROTOCOL section 4): a prefix that tells what they name, and 12 random letters and
+/// digits.
 ///
-/// Same seed, same ids. The generator is a ChaCha12 stream, so that ids seen do not tell the ones to come.
+/// Same seed, same ids. The generator is a ChaCha12 stream, so that ids seen do not tell the ones
+/// to come.
 #[derive(Debug)]
 pub struct IdGenerator(ChaCha12Rng);
 
@@ -54,8 +56,9 @@ impl IdGenerator {
         let mut id = [0; 4 + DRAWN];
         id[..4].copy_from_slice(&prefix);
         for half in id[4..].chunks_exact_mut(DRAWN / 2) {
-            // A fraction of 64 bits: 62 times it is a letter, and what is behind the point the fraction for the next. There
-            // are 2^28 fractions to each choice of six letters, give or take one, which is as good as uniform.
+            // A fraction of 64 bits: 62 times it is a letter, and what is behind the point the
+            // fraction for the next. There are 2^28 fractions to each choice of six letters, give
+            // or take one, which is as good as uniform.
             let mut fraction = self.0.next_u64();
             for letter in half {
                 let product = u128::from(fraction) * ALPHABET.len() as u128;
@@ -89,7 +92,8 @@ pub enum InvalidId {
 ///
 /// # Errors
 ///
-/// When it is empty, longer than `limit` bytes, or has a dot, a `*`, a `>`, white space or a control character.
+/// When it is empty, longer than `limit` bytes, or has a dot, a `*`, a `>`, white space or a
+/// control character.
 pub fn check_id(id: &str, limit: usize) -> Result<(), InvalidId> {
     if id.is_empty() {
         return Err(InvalidId::Empty);

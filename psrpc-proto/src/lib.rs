@@ -1,7 +1,7 @@
 //! The PSRPC wire: what travels on the bus, and nothing else.
 //!
-//! * [`Frame`]: the messages of the protocol in their envelope, with a zero-copy codec ([`Frame::encode`],
-//!   [`Frame::decode`]).
+//! * [`Frame`]: the messages of the protocol in their envelope, with a zero-copy codec
+//!   ([`Frame::encode`], [`Frame::decode`]).
 //! * [`Channel`]: the names of a service's channels, in the forms that the buses use.
 //! * [`MethodProperties`]: what the options of an rpc say about the way its calls are routed.
 //! * [`ErrorCode`]: the codes of errors, and what they are in HTTP, gRPC and Twirp.

@@ -2,11 +2,13 @@
 
 /// What a frame may carry at most; a frame beyond a limit is not decoded.
 ///
-/// Each limit is checked before anything is allocated for what it bounds, so that a peer cannot make a reader
-/// hold more than a small multiple of what it sent; of a compressed value, no more than the limit.
+/// Each limit is checked before anything is allocated for what it bounds, so that a peer cannot
+/// make a reader hold more than a small multiple of what it sent; of a compressed value, no more
+/// than the limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FrameLimits {
-    /// Length of a whole frame in bytes, and of a compressed value once it is decompressed. Default 16 MiB.
+    /// Length of a whole frame in bytes, and of a compressed value once it is decompressed. Default
+    /// 16 MiB.
     pub frame_bytes: usize,
     /// Length of an id (request, client, server, stream, node) in bytes. Default 256.
     pub id_bytes: usize,

@@ -10,7 +10,8 @@ use crate::wire::{Decode, Encode, Reader, Sink, WireFault, WireType};
 
 /// Names and values that travel with a request (PROTOCOL section 1, `Request.metadata`).
 ///
-/// A protobuf map, so every name occurs once; the order of the entries is kept, though peers may not.
+/// A protobuf map, so every name occurs once; the order of the entries is kept, though peers may
+/// not.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Metadata(Vec<(Text, Text)>);
 
@@ -83,7 +84,8 @@ impl Metadata {
     }
 }
 
-/// Metadata as far as it was read: every entry counts against the limits, also one that a later entry replaces.
+/// Metadata as far as it was read: every entry counts against the limits, also one that a later
+/// entry replaces.
 #[derive(Default)]
 pub(crate) struct MetadataDraft {
     entries: Vec<(Text, Text)>,

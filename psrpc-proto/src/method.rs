@@ -17,7 +17,8 @@ pub enum Routing {
 pub struct RoutingOptions {
     /// `type`.
     pub routing: Routing,
-    /// The deprecated `multi`, `affinity_func` or `queue`, whichever is present; its value does not matter.
+    /// The deprecated `multi`, `affinity_func` or `queue`, whichever is present; its value does not
+    /// matter.
     pub deprecated: Option<Routing>,
     /// `topic_params.single_server`.
     pub single_server: bool,
@@ -33,7 +34,8 @@ pub struct MethodProperties {
 }
 
 impl MethodProperties {
-    /// The properties that follow from a method's options. The deprecated spelling wins over `type`.
+    /// The properties that follow from a method's options. The deprecated spelling wins over
+    /// `type`.
     pub const fn from_options(options: RoutingOptions) -> Self {
         let routing = match options.deprecated {
             Some(routing) => routing,

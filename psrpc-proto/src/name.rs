@@ -4,8 +4,9 @@ use alloc::string::String;
 
 /// The name on the wire of a service or method (PROTOCOL section 2).
 ///
-/// Each word begins with an upper-case letter, where a word starts after an underscore or a digit. The underscore
-/// goes, unless something else than a lower-case letter follows it; a leading one becomes an `X`.
+/// Each word begins with an upper-case letter, where a word starts after an underscore or a digit.
+/// The underscore goes, unless something else than a lower-case letter follows it; a leading one
+/// becomes an `X`.
 ///
 /// ```
 /// # use psrpc_proto::wire_name;

@@ -18,7 +18,8 @@ pub struct Response {
     pub server_id: Text,
     /// When it was sent, by the server's wall clock, in Unix nanoseconds.
     pub sent_at: i64,
-    /// The user's message, encoded, or the error. A response with a code *or* a text of an error is an error.
+    /// The user's message, encoded, or the error. A response with a code *or* a text of an error is
+    /// an error.
     pub result: Result<Bytes, ErrorResponse>,
 }
 

@@ -40,7 +40,8 @@ pub enum StreamBody {
     },
     /// A frame was taken.
     Ack,
-    /// The stream ends. An empty text is sent as the code, as in [`ErrorResponse`](crate::ErrorResponse).
+    /// The stream ends. An empty text is sent as the code, as in
+    /// [`ErrorResponse`](crate::ErrorResponse).
     Close {
         /// The code of the cause.
         code: ErrorCode,

@@ -7,9 +7,9 @@ use bytes::Bytes;
 
 /// UTF-8 text as it travels: an id, an error text, a metadata key or value.
 ///
-/// Up to 23 bytes it is kept inline, so that ids of the usual 16 characters cost neither an allocation nor a
-/// reference count. Longer text is shared by clones, and is a slice of the frame it was decoded from, which it keeps
-/// alive, unless it is an id.
+/// Up to 23 bytes it is kept inline, so that ids of the usual 16 characters cost neither an
+/// allocation nor a reference count. Longer text is shared by clones, and is a slice of the frame
+/// it was decoded from, which it keeps alive, unless it is an id.
 #[derive(Clone)]
 pub struct Text(Repr);
 
@@ -146,7 +146,8 @@ impl<'a> Utf8<'a> {
     }
 }
 
-// Text of `N` to twice `N` bytes is two pieces of `N` that may overlap, which takes neither a call nor a loop.
+// Text of `N` to twice `N` bytes is two pieces of `N` that may overlap, which takes neither a call
+// nor a loop.
 
 #[inline]
 fn ends_are_ascii<const N: usize>(text: &[u8]) -> bool {

@@ -1,7 +1,8 @@
 //! The protobuf encoding, as far as the protocol's own messages need it.
 //!
-//! Each message is described once for writing ([`Encode`]: run against a counter for the length, against a buffer
-//! for the bytes) and once for reading ([`Decode`]: a draft of the message takes field after field).
+//! Each message is described once for writing ([`Encode`]: run against a counter for the length,
+//! against a buffer for the bytes) and once for reading ([`Decode`]: a draft of the message takes
+//! field after field).
 
 use alloc::vec::Vec;
 
@@ -24,7 +25,7 @@ pub(crate) enum WireType {
     Fixed32 = 5,
 }
 
-// --- writing -----------------------------------------------------------------------------------------------------
+// --- writing -------------------------------------------------------------------------------------
 
 /// A message that can be written.
 pub(crate) trait Encode {
@@ -144,8 +145,8 @@ impl Sink for Count {
     }
 }
 
-/// Adds to what is written, which has the room that counting found to be needed. Room is checked for all the same, once
-/// for each piece: so what a field begins with, or is, is one.
+/// Adds to what is written, which has the room that counting found to be needed. Room is checked
+/// for all the same, once for each piece: so what a field begins with, or is, is one.
 impl Sink for Vec<u8> {
     #[inline]
     fn raw(&mut self, bytes: &[u8]) {
@@ -212,12 +213,13 @@ fn tag(field: u32, wire: WireType) -> u32 {
 /// How many bytes `value` takes as a varint.
 #[inline]
 pub(crate) fn varint_len(value: u64) -> usize {
-    // 7 bits a byte, and one byte for 0. Multiplied by 9/64 in place of a division by 7: the same up to 64 bits.
+    // 7 bits a byte, and one byte for 0. Multiplied by 9/64 in place of a division by 7: the same
+    // up to 64 bits.
     let bits = 64 - (value | 1).leading_zeros() as usize;
     (bits * 9 + 64) / 64
 }
 
-// --- eight bytes of a varint at once -----------------------------------------------------------------------------
+// --- eight bytes of a varint at once -------------------------------------------------------------
 
 /// From here on a varint takes nine bytes, and ten.
 const NINE_BYTES: u64 = 1 << 56;
@@ -226,7 +228,8 @@ const TEN_BYTES: u64 = 1 << 63;
 /// The bit of each of eight bytes that says that another follows.
 const CONTINUED: u64 = 0x8080_8080_8080_8080;
 
-/// The low 56 bits of `value`, seven to a byte: halves go to 4 bytes each, quarters to 2 each, eighths to 1 each.
+/// The low 56 bits of `value`, seven to a byte: halves go to 4 bytes each, quarters to 2 each,
+/// eighths to 1 each.
 #[inline]
 fn spread(value: u64) -> u64 {
     let value = value & 0x0000_0000_0fff_ffff | (value & 0x00ff_ffff_f000_0000) << 4;
@@ -242,11 +245,13 @@ fn gather(bytes: u64) -> u64 {
     value & 0x0000_0000_0fff_ffff | (value & 0x0fff_ffff_0000_0000) >> 4
 }
 
-// --- reading -----------------------------------------------------------------------------------------------------
+// --- reading -------------------------------------------------------------------------------------
 
-/// The draft of a message that is read: it takes the fields as they come, in any order and repeatedly.
+/// The draft of a message that is read: it takes the fields as they come, in any order and
+/// repeatedly.
 ///
-/// Texts and bytes are parts of the frame in it, checked. What is left of them once all is read is copied or shared then.
+/// Texts and bytes are parts of the frame in it, checked. What is left of them once all is read is
+/// copied or shared then.
 pub(crate) trait Decode<'a>: Default {
     const NAME: &'static str;
 
@@ -260,7 +265,8 @@ pub(crate) trait Decode<'a>: Default {
     fn finish(&mut self, frame: &Bytes) -> Self::Message;
 }
 
-/// What is wrong with a field. Small, since it goes through every step of reading; the place is added at the end.
+/// What is wrong with a field. Small, since it goes through every step of reading; the place is
+/// added at the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum WireFault {
     Truncated,
@@ -338,8 +344,8 @@ impl Refusal {
 
 /// Reads the fields of one message, which is a part of a frame.
 ///
-/// What is rarely called is called with a copy of it, or of what is left to read, and gives back what it leaves over: a reader
-/// that nobody else has a reference to stays in registers.
+/// What is rarely called is called with a copy of it, or of what is left to read, and gives back
+/// what it leaves over: a reader that nobody else has a reference to stays in registers.
 #[derive(Clone, Copy)]
 pub(crate) struct Reader<'a> {
     frame: &'a Bytes,
@@ -437,8 +443,8 @@ impl<'a> Reader<'a> {
         Utf8::new(self.slice(wire)?).ok_or(WireFault::NotUtf8)
     }
 
-    /// A text that must keep to the limit on ids. To be copied off the frame, however long: ids are remembered long after
-    /// their frame is done with, and must not keep it alive.
+    /// A text that must keep to the limit on ids. To be copied off the frame, however long: ids are
+    /// remembered long after their frame is done with, and must not keep it alive.
     #[inline]
     pub(crate) fn id(&mut self, wire: WireType) -> Result<Utf8<'a>, WireFault> {
         let id = self.slice(wire)?;

@@ -8,11 +8,13 @@ use crate::{clock, seed};
 
 /// A [`Runtime`] that is async-std's global executor; there with the feature `async-std` alone.
 ///
-/// **async-std is discontinued**: nobody maintains it any more, and its authors send everybody to smol. Start nothing new on it.
+/// **async-std is discontinued**: nobody maintains it any more, and its authors send everybody to
+/// smol. Start nothing new on it.
 ///
-/// This is for a program that runs on async-std already. [`SmolRuntime`](crate::SmolRuntime) works there as well, but brings
-/// smol's threads along; this one has handlers run on the threads that the program's own tasks run on. It is given with
-/// `with_runtime`: [`default_runtime`](crate::default_runtime) is smol, with this feature too.
+/// This is for a program that runs on async-std already. [`SmolRuntime`](crate::SmolRuntime) works
+/// there as well, but brings smol's threads along; this one has handlers run on the threads that
+/// the program's own tasks run on. It is given with `with_runtime`:
+/// [`default_runtime`](crate::default_runtime) is smol, with this feature too.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct AsyncStdRuntime;
 

@@ -1,4 +1,5 @@
-//! The clocks of every runtime here, which count from one origin, so that a deadline means the same to each.
+//! The clocks of every runtime here, which count from one origin, so that a deadline means the same
+//! to each.
 
 use std::sync::OnceLock;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};

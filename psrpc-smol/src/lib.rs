@@ -6,7 +6,8 @@
 //! psrpc = { package = "psrpc-smol", version = "0.1" }
 //! ```
 //!
-//! With the feature `async-std` there is an `AsyncStdRuntime` too, for those who still have async-std: it is discontinued.
+//! With the feature `async-std` there is an `AsyncStdRuntime` too, for those who still have
+//! async-std: it is discontinued.
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs, missing_debug_implementations)]
@@ -34,8 +35,8 @@ pub fn default_runtime() -> Result<SmolRuntime, Error> {
 
 /// A [`Runtime`] that is smol's global executor.
 ///
-/// It has threads of its own, as many as the environment variable `SMOL_THREADS` says, or one; so it can be used from
-/// anywhere, whatever the program around it runs on.
+/// It has threads of its own, as many as the environment variable `SMOL_THREADS` says, or one; so
+/// it can be used from anywhere, whatever the program around it runs on.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SmolRuntime;
 

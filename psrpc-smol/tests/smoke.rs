@@ -33,7 +33,8 @@ async fn a_call_on(runtime: impl Runtime + Clone) {
     assert_eq!(error.explanation().unwrap(), "nobody was subscribed");
 }
 
-/// Sleeps end when they should, also one that was made long before it is awaited; one to the end of time keeps nobody up.
+/// Sleeps end when they should, also one that was made long before it is awaited; one to the end of
+/// time keeps nobody up.
 async fn sleeps_on(runtime: impl Runtime) {
     const STEP: Duration = Duration::from_millis(50);
     runtime.spawn(runtime.sleep_until(Time::ZERO + Duration::MAX));

@@ -1,4 +1,5 @@
-//! What is on its way through a faulty bus and waits: for its time, for others to overtake it, or for room.
+//! What is on its way through a faulty bus and waits: for its time, for others to overtake it, or
+//! for room.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -38,7 +39,8 @@ struct Held {
 }
 
 impl DelayQueue {
-    /// Puts copies of one frame where they are to wait; gives what goes out now. The first of them has the receipt.
+    /// Puts copies of one frame where they are to wait; gives what goes out now. The first of them
+    /// has the receipt.
     pub(super) fn enqueue(
         &mut self,
         now: Time,

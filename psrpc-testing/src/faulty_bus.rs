@@ -20,19 +20,21 @@ use crate::waiting;
 
 /// A bus with faults, around another. Cheap to clone; all clones are one bus.
 ///
-/// Without rules it does what the wrapped bus does. A frame first meets the interceptor, then the rules in the order in which
-/// they were injected; a copy that one makes meets the later ones by itself. Frames that suffer no fault keep their order.
+/// Without rules it does what the wrapped bus does. A frame first meets the interceptor, then the
+/// rules in the order in which they were injected; a copy that one makes meets the later ones by
+/// itself. Frames that suffer no fault keep their order.
 ///
-/// A frame that a rule or an interceptor let pass, and for which the wrapped bus has no room, waits for it; the faulty bus is
-/// [full](Full) meanwhile.
+/// A frame that a rule or an interceptor let pass, and for which the wrapped bus has no room, waits
+/// for it; the faulty bus is [full](Full) meanwhile.
 ///
 /// Interceptors and rules run right after the publish or delivery that they look at. No lock of a client, a server or the
 /// wrapped bus is held then. The filters of rules run under the lock of this bus, and must not use it. The interceptor of
 /// subscriptions runs within the subscription, under a lock of the client: it must neither wait, nor use the bus, a client or
 /// a server, nor wake a task but by the [`WakeList`]. A frame is lost if an interceptor panics.
 ///
-/// When the last clone is dropped, and every client, server and subscription that uses it, the frames that it holds are lost;
-/// the task in the background that sends them ends then, or when there are none.
+/// When the last clone is dropped, and every client, server and subscription that uses it, the
+/// frames that it holds are lost; the task in the background that sends them ends then, or when
+/// there are none.
 #[derive(Clone)]
 pub struct FaultyBus(Arc<Shared>);
 
@@ -84,8 +86,8 @@ type SubscribeInterceptor =
 type DeliveryInterceptor = dyn Fn(&Channel, Frame) -> Option<Frame> + Send + Sync;
 
 impl FaultyBus {
-    /// A bus without faults yet, around `bus`. It waits by `runtime`, and draws by `seed`: same seed, same rules and same
-    /// order of frames, same faults.
+    /// A bus without faults yet, around `bus`. It waits by `runtime`, and draws by `seed`: same
+    /// seed, same rules and same order of frames, same faults.
     pub fn new(bus: impl Bus, runtime: impl Runtime, seed: u64) -> Self {
         let state = FaultyBusState {
             rules: Rules::new(seed),
@@ -122,7 +124,8 @@ impl FaultyBus {
         self.unblock();
     }
 
-    /// There is no room for anything that is published from here on, as on a bus that is [full](Full).
+    /// There is no room for anything that is published from here on, as on a bus that is
+    /// [full](Full).
     pub fn block(&self) {
         self.0.lock().blocked = true;
     }
@@ -133,8 +136,9 @@ impl FaultyBus {
         self.0.wake_for_room();
     }
 
-    /// Every frame is handed to `interceptor`, with its receipt, before it is published; what that gives back is published
-    /// instead. The interceptor has to report what became of a frame that it keeps. It replaces the one before.
+    /// Every frame is handed to `interceptor`, with its receipt, before it is published; what that
+    /// gives back is published instead. The interceptor has to report what became of a frame
+    /// that it keeps. It replaces the one before.
     pub fn intercept_publish(
         &self,
         interceptor: impl Fn(&Channel, Frame, Receipt) -> Option<(Frame, Receipt)> + Send + Sync + 'static,
@@ -143,9 +147,10 @@ impl FaultyBus {
         drop(replaced);
     }
 
-    /// Every subscription is handed to `interceptor` before it is made, as the [`Sink`] that it is to fill; what that gives
-    /// back is filled instead. A sink that it keeps is no subscription of the wrapped bus: the interceptor may refuse it
-    /// ([`Sink::fail`]), or play the bus. It replaces the one before; subscriptions that are there stay.
+    /// Every subscription is handed to `interceptor` before it is made, as the [`Sink`] that it is
+    /// to fill; what that gives back is filled instead. A sink that it keeps is no subscription
+    /// of the wrapped bus: the interceptor may refuse it ([`Sink::fail`]), or play the bus. It
+    /// replaces the one before; subscriptions that are there stay.
     pub fn intercept_subscribe(
         &self,
         interceptor: impl Fn(&Channel, SubscriptionKind, Sink, &mut WakeList) -> Option<Sink>
@@ -157,8 +162,8 @@ impl FaultyBus {
         drop(replaced);
     }
 
-    /// Every frame is handed to `interceptor` before it is delivered, once for each subscriber; what that gives back is
-    /// delivered instead. It replaces the one before.
+    /// Every frame is handed to `interceptor` before it is delivered, once for each subscriber;
+    /// what that gives back is delivered instead. It replaces the one before.
     pub fn intercept_delivery(
         &self,
         interceptor: impl Fn(&Channel, Frame) -> Option<Frame> + Send + Sync + 'static,

@@ -1,10 +1,11 @@
 //! For tests of what is built on PSRPC: a bus that drops, delays, duplicates, reorders and refuses
-//! frames on demand ([`FaultyBus`]), the two ends of a stream ([`stream_pair`]), and a runtime that a
-//! test stops ([`StoppableRuntime`]).
+//! frames on demand ([`FaultyBus`]), the two ends of a stream ([`stream_pair`]), and a runtime that
+//! a test stops ([`StoppableRuntime`]).
 //!
-//! A [`FaultyBus`] wraps any bus. Hand clones of it to the clients and servers under test, and [inject](FaultyBus::inject)
-//! faults by [`Rule`]s before or while calls run. It draws by a seed and waits by the runtime that it is given, so a test
-//! in virtual time (such as tokio's paused time) goes the same way each time, and takes no time.
+//! A [`FaultyBus`] wraps any bus. Hand clones of it to the clients and servers under test, and
+//! [inject](FaultyBus::inject) faults by [`Rule`]s before or while calls run. It draws by a seed
+//! and waits by the runtime that it is given, so a test in virtual time (such as tokio's paused
+//! time) goes the same way each time, and takes no time.
 //!
 //! ```
 //! use std::time::Duration;
@@ -13,7 +14,9 @@
 //! use psrpc_testing::{FaultyBus, Rule};
 //! use psrpc::{Client, ClientOptions, Handlers, Reason, Request, Runtime, Server, ServerOptions};
 //! # use psrpc::{Error, Method, MethodProperties, Routing, Service};
-//! # const FIT: Method = Method::call(0, "Fit", MethodProperties { routing: Routing::Queue, require_claim: true });
+//! # const FIT_PROPERTIES: MethodProperties =
+//! #     MethodProperties { routing: Routing::Queue, require_claim: true };
+//! # const FIT: Method = Method::call(0, "Fit", FIT_PROPERTIES);
 //! # static HATS: Service = Service { name: "Hats", methods: &[FIT] };
 //! use psrpc_bus_local::LocalBus;
 //! use psrpc_tokio::TokioRuntime;
@@ -30,7 +33,8 @@
 //!     let fit = |order: &str| client.call::<_, String>(&HATS.methods[0], &[], order.to_owned());
 //!
 //!     // Late responses do no harm ...
-//!     let late = Rule::delay(Duration::from_millis(500)).when(|_, frame| matches!(frame, Frame::Response(_)));
+//!     let late = Rule::delay(Duration::from_millis(500))
+//!         .when(|_, frame| matches!(frame, Frame::Response(_)));
 //!     let late = bus.inject(late);
 //!     assert_eq!(fit("bowler").await?, "BOWLER");
 //!     bus.remove(late);

@@ -111,7 +111,8 @@ impl Shared {
         }
     }
 
-    /// Sends a frame, and gives it back if the wrapped bus has no room for it. A subscriber always has.
+    /// Sends a frame, and gives it back if the wrapped bus has no room for it. A subscriber always
+    /// has.
     #[must_use]
     pub(super) fn send_one(&self, queued: QueuedFrame) -> Option<QueuedFrame> {
         let QueuedFrame { link, frame, receipt } = queued;

@@ -11,7 +11,8 @@ use crate::catch::catch;
 use crate::injected::Injected;
 use crate::link::Link;
 
-/// A fault, and which frames suffer it: every one that is published, unless the rule says otherwise.
+/// A fault, and which frames suffer it: every one that is published, unless the rule says
+/// otherwise.
 ///
 /// ```
 /// use psrpc::proto::Frame;
@@ -57,7 +58,8 @@ impl Rule {
         Self::delay_within(delay..=delay)
     }
 
-    /// Frames are late by a time within `range`, drawn for each anew, and so may overtake each other.
+    /// Frames are late by a time within `range`, drawn for each anew, and so may overtake each
+    /// other.
     pub fn delay_within(range: RangeInclusive<Duration>) -> Self {
         Self::new(InjectedFault::Delay(range))
     }
@@ -67,8 +69,9 @@ impl Rule {
         Self::new(InjectedFault::Duplicate(copies))
     }
 
-    /// A frame is held back until `window` later frames of its channel, at least one, have overtaken it, or until `within` has passed,
-    /// after which it is not out of order but late. While one is held, the frames of its channel pass.
+    /// A frame is held back until `window` later frames of its channel, at least one, have
+    /// overtaken it, or until `within` has passed, after which it is not out of order but late.
+    /// While one is held, the frames of its channel pass.
     pub fn reorder(window: u32, within: Duration) -> Self {
         Self::new(InjectedFault::Reorder(Hold { window, within }))
     }
@@ -82,15 +85,17 @@ impl Rule {
         Self { fault, at_delivery: false, filters: Vec::new(), probability: 1.0, left: u64::MAX }
     }
 
-    /// Frames suffer it on their way to each subscriber; without this, on their way to the bus, for all subscribers at once.
-    /// To have one server suffer and others not, give it a [`FaultyBus`](crate::FaultyBus) of its own, around the same bus.
+    /// Frames suffer it on their way to each subscriber; without this, on their way to the bus, for
+    /// all subscribers at once. To have one server suffer and others not, give it a
+    /// [`FaultyBus`](crate::FaultyBus) of its own, around the same bus.
     pub fn at_delivery(mut self) -> Self {
         self.at_delivery = true;
         self
     }
 
-    /// Only on channels whose [legacy name](Channel::legacy) contains `part`. For instance `|Fit|REQ` are the requests of
-    /// the method `Fit` without a topic, and `|RES` the responses to every client.
+    /// Only on channels whose [legacy name](Channel::legacy) contains `part`. For instance
+    /// `|Fit|REQ` are the requests of the method `Fit` without a topic, and `|RES` the
+    /// responses to every client.
     pub fn channel(self, part: impl Into<String>) -> Self {
         let part = part.into();
         self.when(move |channel, _| channel.legacy().contains(&part))
@@ -183,8 +188,8 @@ impl Rules {
         self.active.is_empty()
     }
 
-    /// What the rules make of a frame: every copy goes through each rule. An error when it is not to go on at all and the
-    /// bus says so.
+    /// What the rules make of a frame: every copy goes through each rule. An error when it is not
+    /// to go on at all and the bus says so.
     pub(super) fn decide(
         &mut self,
         link: &Link,

@@ -13,17 +13,19 @@ use slab::Slab;
 
 use crate::waiting;
 
-/// A runtime that a test stops while what was created on it is still used elsewhere, as happens to a client in a `static` that
-/// two tests share. Cheap to clone; all clones are one runtime.
+/// A runtime that a test stops while what was created on it is still used elsewhere, as happens to
+/// a client in a `static` that two tests share. Cheap to clone; all clones are one runtime.
 ///
-/// It runs tasks on the runtime that it wraps. Once it is [stopped](Self::stop), all its tasks are dropped, no task runs on it
-/// and no sleep on it ends.
+/// It runs tasks on the runtime that it wraps. Once it is [stopped](Self::stop), all its tasks are
+/// dropped, no task runs on it and no sleep on it ends.
 ///
 /// ```
 /// use psrpc_testing::StoppableRuntime;
 /// use psrpc::{Client, ClientOptions, Reason};
 /// # use psrpc::{Error, Method, MethodProperties, Routing, Runtime, Service};
-/// # const FIT: Method = Method::call(0, "Fit", MethodProperties { routing: Routing::Queue, require_claim: true });
+/// # const FIT_PROPERTIES: MethodProperties =
+/// #     MethodProperties { routing: Routing::Queue, require_claim: true };
+/// # const FIT: Method = Method::call(0, "Fit", FIT_PROPERTIES);
 /// # static HATS: Service = Service { name: "Hats", methods: &[FIT] };
 ///
 /// # async fn example(bus: impl psrpc::bus::Bus, runtime: impl Runtime) -> Result<(), Error> {

@@ -2,7 +2,8 @@
 
 use std::task::{Context, Waker};
 
-/// Puts the task in place of the one that waited before, and returns what is to be dropped without any lock.
+/// Puts the task in place of the one that waited before, and returns what is to be dropped without
+/// any lock.
 pub(crate) fn replace(waiting: &mut Option<Waker>, cx: &Context<'_>) -> Option<Waker> {
     if waiting.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
         return None;

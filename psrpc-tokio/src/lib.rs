@@ -18,7 +18,8 @@ pub use psrpc::*;
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::time::Instant;
 
-/// The runtime of the tokio that we are called on, for clients and servers made without one of their own.
+/// The runtime of the tokio that we are called on, for clients and servers made without one of
+/// their own.
 ///
 /// # Errors
 ///
@@ -27,13 +28,15 @@ pub fn default_runtime() -> Result<TokioRuntime, Error> {
     TokioRuntime::current()
 }
 
-/// A [`Runtime`] that is a tokio runtime, of any flavour, with time enabled. To create a client or server on one without panics.
+/// A [`Runtime`] that is a tokio runtime, of any flavour, with time enabled. To create a client or
+/// server on one without panics.
 ///
-/// What is created on it ends with it: a client in a `static` outlives the tokio of the `#[tokio::test]` that made it, and then
-/// fails everything with [`Reason::RuntimeEnded`]. Give such a client a tokio that lives as long.
+/// What is created on it ends with it: a client in a `static` outlives the tokio of the
+/// `#[tokio::test]` that made it, and then fails everything with [`Reason::RuntimeEnded`]. Give
+/// such a client a tokio that lives as long.
 ///
-/// Its monotonic clock is tokio's, so it stands still and jumps with tokio's paused time. All of them in a process count
-/// from the same origin, so that a deadline means the same to each.
+/// Its monotonic clock is tokio's, so it stands still and jumps with tokio's paused time. All of
+/// them in a process count from the same origin, so that a deadline means the same to each.
 #[derive(Clone, Debug)]
 pub struct TokioRuntime(Handle);
 

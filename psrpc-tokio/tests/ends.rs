@@ -1,4 +1,5 @@
-//! What is around a stream hears of its end once, and after it heard that it is open, whatever ends it meanwhile.
+//! What is around a stream hears of its end once, and after it heard that it is open, whatever ends
+//! it meanwhile.
 
 mod hats;
 mod shop;

@@ -19,7 +19,8 @@ async fn poll_once<F: Future + ?Sized>(mut future: Pin<&mut F>) -> Poll<F::Outpu
     poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await
 }
 
-/// A waker that uses its client when it is woken and when it is dropped, which nobody may do under the client's lock.
+/// A waker that uses its client when it is woken and when it is dropped, which nobody may do under
+/// the client's lock.
 struct Nosy(Client);
 
 impl Nosy {

@@ -1,4 +1,5 @@
-//! What is around multi calls and streams: the order of interceptors and hooks, and what each of them may do.
+//! What is around multi calls and streams: the order of interceptors and hooks, and what each of
+//! them may do.
 
 mod hats;
 mod shop;
@@ -27,7 +28,7 @@ fn code<T: std::fmt::Debug>(result: Result<T, Error>) -> ErrorCode {
     result.unwrap_err().code().clone()
 }
 
-// --- multi calls ---------------------------------------------------------------------------------------------------
+// --- multi calls ---------------------------------------------------------------------------------
 
 /// Logs when a multi call passes, and its answers.
 fn multi(log: &Log, name: &'static str) -> impl MultiCallInterceptor + use<> {
@@ -164,7 +165,7 @@ async fn a_multi_call_with_interceptors_ends_when_its_answers_are_dropped() {
     assert_eq!(client.in_flight(), 0);
 }
 
-// --- streams -------------------------------------------------------------------------------------------------------
+// --- streams -------------------------------------------------------------------------------------
 
 /// Logs all that a stream does, and does as a message says.
 struct Noting(Log, &'static str);

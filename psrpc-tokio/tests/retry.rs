@@ -22,7 +22,8 @@ fn millis(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
-/// Answers in place of a server: with these codes, then with a hat; logs each attempt's timeout in milliseconds.
+/// Answers in place of a server: with these codes, then with a hat; logs each attempt's timeout in
+/// milliseconds.
 fn answers(log: &Log, codes: &'static [ErrorCode]) -> impl CallInterceptor + use<> {
     let (log, count) = (log.clone(), Arc::new(AtomicU32::new(0)));
     move |call: OutgoingCall, _: NextCall| {
@@ -43,7 +44,8 @@ async fn the_linear_schedule_is_the_one_that_was_recorded() {
             "unavailable, then success" => &[Unavailable, Unavailable],
             "unavailable, then not_found" => &[Unavailable, NotFound],
             "not_found is not retried" => &[NotFound],
-            // Every error of ours is one of PSRPC, so the one that is none is one that the decision lets through.
+            // Every error of ours is one of PSRPC, so the one that is none is one that the decision
+            // lets through.
             "an error that is no psrpc error is retried" => &[Unknown, Unknown],
             "max attempts 0 never gives up; the 13th attempt was let through" => &[const { Unavailable }; 12],
             _ => &[const { Unavailable }; 9],
@@ -70,7 +72,8 @@ async fn the_linear_schedule_is_the_one_that_was_recorded() {
     }
 }
 
-/// The recorded conversations about retries, on a bus on which nobody hears the client: the timeouts on the wire.
+/// The recorded conversations about retries, on a bus on which nobody hears the client: the
+/// timeouts on the wire.
 #[tokio::test(start_paused = true)]
 async fn the_timeouts_of_attempts_are_those_on_the_wire_of_go() {
     let conversations = psrpc_vectors::RECORDINGS.iter().filter(|recording| recording.version == "v0.8.2");
@@ -110,7 +113,8 @@ async fn the_timeouts_of_attempts_are_those_on_the_wire_of_go() {
         let ours: Vec<i64> = log.take().iter().map(|timeout| timeout.parse().unwrap()).collect();
         let recorded: Vec<i64> = recorded.collect();
         assert_eq!(ours.len(), recorded.len(), "{}", conversation.id);
-        // The last attempt before a deadline has what is left, which Go's timers make a little less.
+        // The last attempt before a deadline has what is left, which Go's timers make a little
+        // less.
         let close = |(ours, go): (&i64, &i64)| ours.abs_diff(*go) <= 5;
         assert!(ours.iter().zip(&recorded).all(close), "{}: {ours:?}, {recorded:?}", conversation.id);
         match deadline {
@@ -127,7 +131,8 @@ async fn the_timeouts_of_attempts_are_those_on_the_wire_of_go() {
     assert_eq!(replayed, 6);
 }
 
-/// What Go does without a timeout of the caller (retry-unary-no-servers), of which there is no recording.
+/// What Go does without a timeout of the caller (retry-unary-no-servers), of which there is no
+/// recording.
 #[tokio::test(start_paused = true)]
 async fn without_a_timeout_of_the_caller_that_of_the_policy_grows() {
     let (log, client) = (Log::default(), client(&LocalBus::new(), ClientOptions::new()).await);
@@ -350,7 +355,8 @@ async fn what_may_have_run_is_not_tried_again_where_that_is_asked_for() {
     let busy = client(&bus, options).await;
     assert_eq!(fit(&busy, "fez").await.unwrap_err().text(), "not now");
     assert_eq!(log.take(), ["ran"], "a server had it");
-    // On a queue a server may run a call without a grant, and so without a bid that is heard; not where nobody is subscribed.
+    // On a queue a server may run a call without a grant, and so without a bid that is heard; not
+    // where nobody is subscribed.
     let silent = LocalBus::new();
     let requests = proto::Channel::request::<&str>("Hats", "Fit", &[], true);
     let _silent =
@@ -373,7 +379,8 @@ async fn what_may_have_run_is_not_tried_again_where_that_is_asked_for() {
     }
 }
 
-/// Polls something that fails at once, once: whether it is still pending, and asks to be polled again.
+/// Polls something that fails at once, once: whether it is still pending, and asks to be polled
+/// again.
 fn yields<F: Future>(trying: F) -> bool {
     struct Woken(AtomicU32);
 

@@ -10,7 +10,8 @@ use psrpc_tokio::bus::{Accepted, Bus, Full, Offer, Sink, Subscription, WakeList}
 use psrpc_tokio::proto::{Channel, Frame};
 use psrpc_tokio::*;
 
-/// A bus that notes whether bids announced that the request runs already, and how many grants there were.
+/// A bus that notes whether bids announced that the request runs already, and how many grants there
+/// were.
 #[derive(Clone, Default)]
 struct Noting {
     local: LocalBus,
@@ -39,7 +40,8 @@ impl Bus for Noting {
     }
 }
 
-/// Makes a call of both methods with a server with these options: which bids announced, and how many grants there were.
+/// Makes a call of both methods with a server with these options: which bids announced, and how
+/// many grants there were.
 async fn calls(options: ServerOptions, vip: &str) -> (Vec<bool>, usize) {
     let bus = Noting::default();
     let server = serve(&bus, options, echo).await;

@@ -1,9 +1,10 @@
 //! RPC over publish/subscribe: typed clients and servers on any bus and any async runtime.
 //!
-//! Services call each other through a message bus instead of by address. A [`Client`] publishes a request; the [`Server`]s of
-//! the service bid for it with an affinity; the client grants the best one; it answers. Most programs use neither directly but
-//! what `psrpc-build` generates from a .proto, and depend on an adapter crate such as `psrpc-tokio`, which re-exports all of
-//! this under the name `psrpc` together with its runtime.
+//! Services call each other through a message bus instead of by address. A [`Client`] publishes a
+//! request; the [`Server`]s of the service bid for it with an affinity; the client grants the best
+//! one; it answers. Most programs use neither directly but what `psrpc-build` generates from a
+//! .proto, and depend on an adapter crate such as `psrpc-tokio`, which re-exports all of this under
+//! the name `psrpc` together with its runtime.
 //!
 //! # A service
 //!
@@ -16,11 +17,13 @@
 //! `psrpc_build::compile(&["proto/hats.proto"], &["proto"])?` in `build.rs` and
 //! `psrpc::include_proto!("hats.v1")` in the code give:
 //!
-//! * the trait `Hats`, to implement: `async fn make(&self, order: Request<Order>) -> Result<Hat, Error>` and, since the method
-//!   is routed by affinity, `fn make_affinity(&self, order: &Request<Order>) -> f32`;
+//! * the trait `Hats`, to implement: `async fn make(&self, order: Request<Order>) -> Result<Hat,
+//!   Error>` and, since the method is routed by affinity, `fn make_affinity(&self, order:
+//!   &Request<Order>) -> f32`;
 //! * `HatsServer::new(bus, implementation).await?`, which serves it;
 //! * `HatsClient::new(bus).await?`, whose `make(order)` is a [`Call`] to await;
-//! * the trait `HatsApi` of what the client does, so that something else can take its place in unit tests.
+//! * the trait `HatsApi` of what the client does, so that something else can take its place in unit
+//!   tests.
 //!
 //! # Kinds of methods
 //!
@@ -52,8 +55,8 @@
 //! | interceptors of multi calls | as those of calls | [`ClientOptions::multi_interceptor`], [`MultiCall::interceptor`] |
 //! | interceptors of streams | on both sides, the first outermost | [`ClientOptions::stream_interceptor`], [`ServerOptions::stream_interceptor`], [`OpenStream::interceptor`] |
 //!
-//! A call without any of it pays for none of it. Options are sets: [`ClientOptions::with`], [`ServerOptions::with`] and
-//! [`Call::options`] add one to another.
+//! A call without any of it pays for none of it. Options are sets: [`ClientOptions::with`],
+//! [`ServerOptions::with`] and [`Call::options`] add one to another.
 //!
 //! # What dropping does
 //!
@@ -68,11 +71,11 @@
 //! | the last clone of a [`Server`] | it shuts down in the background: what it accepted is finished, nothing new is taken |
 //! | a handler's future | by psrpc, at the request's deadline and when the server is killed |
 //!
-//! A panic in a handler fails its call alone, with `internal`; one in an affinity function makes no bid; one in a selection
-//! function fails its call with `internal`. An interceptor of a handler is part of the handler; what is around a call in a
-//! client is part of the caller, to whom a panic goes.
-//! What is around a stream may not want a message, and so it is with a panic in it; one in the opening of a stream ends it in the
-//! server, and goes to the caller in the client.
+//! A panic in a handler fails its call alone, with `internal`; one in an affinity function makes no
+//! bid; one in a selection function fails its call with `internal`. An interceptor of a handler is
+//! part of the handler; what is around a call in a client is part of the caller, to whom a panic
+//! goes. What is around a stream may not want a message, and so it is with a panic in it; one in
+//! the opening of a stream ends it in the server, and goes to the caller in the client.
 //!
 //! # Which runtime runs what
 //!
@@ -85,24 +88,26 @@
 //! | the connection of a NATS bus | the runtime given to `connect`, if it is tokio; else a thread of its own |
 //! | the in-process bus | the caller of `publish` |
 //!
-//! When the runtime of a client or server shuts down, or its background task panics, everything that is pending fails at once
-//! with [`Reason::RuntimeEnded`], and so does everything later: the client or server is of no use any more, and trying again does not help. A
-//! client that outlives a runtime, such as one in a `static` that several `#[tokio::test]`s share, needs a runtime that lives as long: give
-//! it one with `with_runtime`. A runtime that is alive but that nobody drives, as one between two `block_on`s of a single
-//! thread, runs nothing meanwhile, and calls wait.
+//! When the runtime of a client or server shuts down, or its background task panics, everything
+//! that is pending fails at once with [`Reason::RuntimeEnded`], and so does everything later: the
+//! client or server is of no use any more, and trying again does not help. A client that outlives a
+//! runtime, such as one in a `static` that several `#[tokio::test]`s share, needs a runtime that
+//! lives as long: give it one with `with_runtime`. A runtime that is alive but that nobody drives,
+//! as one between two `block_on`s of a single thread, runs nothing meanwhile, and calls wait.
 //!
 //! # When a call fails
 //!
-//! Its [`Error`] has a code, a text, a [`Reason`] and what is known of the cause, which [`Error::explanation`] puts into words; its
-//! `Display` form has all of it. An error of the server's own has [`Reason::Answered`]. A handler turns any error into one with
-//! [`ResultExt`]. [`Error`] lists what else it can be asked, as whose fault it was and whether
-//! the handler may have run.
+//! Its [`Error`] has a code, a text, a [`Reason`] and what is known of the cause, which
+//! [`Error::explanation`] puts into words; its `Display` form has all of it. An error of the
+//! server's own has [`Reason::Answered`]. A handler turns any error into one with [`ResultExt`].
+//! [`Error`] lists what else it can be asked, as whose fault it was and whether the handler may
+//! have run.
 //!
 //! # Tests of your service
 //!
-//! A `FaultyBus` of the crate `psrpc-testing` around any bus loses, delays, duplicates, reorders and refuses frames as a test asks. What a
-//! fake of a client gives is made by [`Call::fake`], [`MultiCall::fake`], [`OpenStream::fake`] with
-//! its `stream_pair`, and [`Subscribe::fake`].
+//! A `FaultyBus` of the crate `psrpc-testing` around any bus loses, delays, duplicates, reorders
+//! and refuses frames as a test asks. What a fake of a client gives is made by [`Call::fake`],
+//! [`MultiCall::fake`], [`OpenStream::fake`] with its `stream_pair`, and [`Subscribe::fake`].
 //!
 //! # What is logged
 //!
@@ -120,16 +125,19 @@
 //! | `psrpc::bus` | info | the bus is connected again; subscriptions are live again |
 //! | `psrpc::bus` | debug | the channel that an event of the bus is about |
 //!
-//! Each has the fields `service` and `id`, of the client or server that it happened to. Panics and failed handlers have instead the
-//! `service`, the `method` and the `request_id`, where there is one, and panics their message (`panic`).
+//! Each has the fields `service` and `id`, of the client or server that it happened to. Panics and
+//! failed handlers have instead the `service`, the `method` and the `request_id`, where there is
+//! one, and panics their message (`panic`).
 //!
 //! # Your own bus or runtime
 //!
-//! [`bus::Bus`] has two functions that matter, [`Runtime`] has four. Both are checked by the cases of `psrpc-conformance`.
-//! The names that a bus needs, [`Channel`](proto::Channel) and [`Frame`](proto::Frame), are in [`proto`].
+//! [`bus::Bus`] has two functions that matter, [`Runtime`] has four. Both are checked by the cases
+//! of `psrpc-conformance`. The names that a bus needs, [`Channel`](proto::Channel) and
+//! [`Frame`](proto::Frame), are in [`proto`].
 //!
-//! Without an adapter crate there is no default runtime: depend on `psrpc` itself, have the code generated with
-//! `Config::default_runtime(false)`, and make clients and servers by `with_runtime(bus, runtime, ...)`.
+//! Without an adapter crate there is no default runtime: depend on `psrpc` itself, have the code
+//! generated with `Config::default_runtime(false)`, and make clients and servers by
+//! `with_runtime(bus, runtime, ...)`.
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs, missing_debug_implementations)]
@@ -188,7 +196,8 @@ pub use stream::{
     AtClient, AtServer, BiStream, ClientStream, PendingSend, RecvHalf, SendHalf, SendSink, ServerStream,
 };
 
-/// Includes the code that `psrpc-build` generated for a protobuf package, by the package's name; `"_"` for none.
+/// Includes the code that `psrpc-build` generated for a protobuf package, by the package's name;
+/// `"_"` for none.
 #[macro_export]
 macro_rules! include_proto {
     ($package:tt) => {

@@ -1,6 +1,7 @@
 //! What is logged, through the `tracing` crate. The crate's documentation has the table.
 //!
-//! A subscriber is user code, so nothing is logged under a driver's lock: notes are taken there, and written once it is free.
+//! A subscriber is user code, so nothing is logged under a driver's lock: notes are taken there,
+//! and written once it is free.
 
 use std::iter::successors;
 
@@ -151,8 +152,8 @@ impl Label {
     }
 }
 
-/// Logs that user code panicked, with the message of the panic: the caller does not get that, since it may hold what is not for
-/// others to see.
+/// Logs that user code panicked, with the message of the panic: the caller does not get that, since
+/// it may hold what is not for others to see.
 pub(crate) fn panicked(side: Side, what: &str, label: Option<&Label>, Panicked { message }: &Panicked) {
     let (service, method) = label.map(|label| (label.info.service(), label.info.method())).unzip();
     let request_id = label.and_then(|label| label.request_id.as_ref()).map(tracing::field::debug);
@@ -167,8 +168,8 @@ pub(crate) fn panicked(side: Side, what: &str, label: Option<&Label>, Panicked {
     });
 }
 
-/// Logs the error of a handler that was made of another error: its caller gets the code and text alone. Whatever is not the
-/// caller's own fault is an error here.
+/// Logs the error of a handler that was made of another error: its caller gets the code and text
+/// alone. Whatever is not the caller's own fault is an error here.
 pub(crate) fn failed(label: &Label, error: &Error) {
     let Some(cause) = error.get_ref() else { return };
     let _ = guard::catch(|| {

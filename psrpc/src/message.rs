@@ -9,7 +9,8 @@ use psrpc_engine::proto::ErrorCode;
 
 use crate::error::Error;
 
-/// A protobuf message of any type, as interceptors and hooks get it. Cheap to clone; all clones are one message.
+/// A protobuf message of any type, as interceptors and hooks get it. Cheap to clone; all clones are
+/// one message.
 ///
 /// ```
 /// use psrpc::AnyMessage;
@@ -57,7 +58,8 @@ impl AnyMessage {
         self.as_any().downcast_ref()
     }
 
-    /// The message itself. It is copied, by way of its encoding, while there are other clones of it.
+    /// The message itself. It is copied, by way of its encoding, while there are other clones of
+    /// it.
     ///
     /// # Errors
     ///

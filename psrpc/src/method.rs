@@ -28,10 +28,11 @@ pub struct Method {
     pub properties: MethodProperties,
     /// What it is for.
     pub kind: MethodKind,
-    /// The full protobuf name of its request; of what a client sends on its streams. Empty where it does not matter.
+    /// The full protobuf name of its request; of what a client sends on its streams. Empty where it
+    /// does not matter.
     pub request: &'static str,
-    /// The full protobuf name of its response; of what a server sends on its streams, or publishes. Empty where it does not
-    /// matter, which is not with subscriptions.
+    /// The full protobuf name of its response; of what a server sends on its streams, or publishes.
+    /// Empty where it does not matter, which is not with subscriptions.
     pub response: &'static str,
 }
 

@@ -110,15 +110,16 @@ macro_rules! common_options {
             self
         }
 
-        /// How long nothing may be heard on a stream before it ends. Default: for ever, since the protocol has no keepalive and
-        /// a peer may be silent on purpose.
+        /// How long nothing may be heard on a stream before it ends. Default: for ever, since the
+        /// protocol has no keepalive and a peer may be silent on purpose.
         #[must_use]
         pub fn stream_idle_timeout(mut self, timeout: std::time::Duration) -> Self {
             self.common.stream_idle_timeout = Some(timeout);
             self
         }
 
-        /// What happens to a message of a stream for which its consumer has no room. Default: it is discarded.
+        /// What happens to a message of a stream for which its consumer has no room. Default: it is
+        /// discarded.
         #[must_use]
         pub fn slow_consumer(mut self, policy: psrpc_engine::SlowConsumer) -> Self {
             self.common.slow_consumer = Some(policy);

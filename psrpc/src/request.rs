@@ -11,7 +11,8 @@ use crate::info::CallInfo;
 use crate::log::Label;
 use crate::runtime::Runtime;
 
-/// A request as its handler gets it: the message, and what is known of the call. Dereferences to the message.
+/// A request as its handler gets it: the message, and what is known of the call. Dereferences to
+/// the message.
 pub struct Request<T> {
     pub(crate) message: T,
     pub(crate) context: RequestContext,
@@ -92,8 +93,9 @@ impl<T> Request<T> {
         self.context.sent_at
     }
 
-    /// When the caller gives up, on the runtime's monotonic clock. The handler's future is dropped then, since nobody
-    /// waits for its answer any more: what must be done all the same belongs into a task of its own.
+    /// When the caller gives up, on the runtime's monotonic clock. The handler's future is dropped
+    /// then, since nobody waits for its answer any more: what must be done all the same belongs
+    /// into a task of its own.
     pub fn deadline(&self) -> Time {
         self.context.deadline
     }

@@ -52,10 +52,11 @@ impl<Res> Deref for Response<Res> {
     }
 }
 
-/// The answers to a [`MultiCall`](crate::MultiCall), in the order in which they come: one of each server.
+/// The answers to a [`MultiCall`](crate::MultiCall), in the order in which they come: one of each
+/// server.
 ///
-/// An error is that of a server, as [`Error::server_id`] tells; one without a server ends the call, which had failed.
-/// Dropping it ends the call: what servers still answer is dropped.
+/// An error is that of a server, as [`Error::server_id`] tells; one without a server ends the call,
+/// which had failed. Dropping it ends the call: what servers still answer is dropped.
 #[must_use = "answers come to those who look"]
 pub struct Responses<Res>(Option<ResponseStream<Res>>);
 

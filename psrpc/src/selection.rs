@@ -10,18 +10,22 @@ use crate::error::Error;
 
 /// How a call picks its server among those that bid (PROTOCOL section 6).
 ///
-/// Each option that is set overrides the default of the method. The defaults: a call of an affinity method waits 1 s for
-/// bids, and from the first bid on 200 ms for better ones; any other call takes the first bid.
+/// Each option that is set overrides the default of the method. The defaults: a call of an affinity
+/// method waits 1 s for bids, and from the first bid on 200 ms for better ones; any other call
+/// takes the first bid.
 ///
-/// On a queue-routed method a minimum above 0, a maximum above 0 and a selection function fail the call with
-/// `invalid_argument`, since the bus hands each request to one server and there are no bids to compare. The other options work.
+/// On a queue-routed method a minimum above 0, a maximum above 0 and a selection function fail the
+/// call with `invalid_argument`, since the bus hands each request to one server and there are no
+/// bids to compare. The other options work.
 ///
 /// ```
 /// # use std::time::Duration;
 /// use psrpc::Selection;
 ///
-/// let at_least_half_idle = Selection::new().minimum_affinity(0.5).affinity_timeout(Duration::from_millis(100));
-/// let worst = Selection::new().choose(|claims| Ok(claims.iter().min_by(|a, b| a.affinity.total_cmp(&b.affinity))));
+/// let at_least_half_idle =
+///     Selection::new().minimum_affinity(0.5).affinity_timeout(Duration::from_millis(100));
+/// let worst = Selection::new()
+///     .choose(|claims| Ok(claims.iter().min_by(|a, b| a.affinity.total_cmp(&b.affinity))));
 /// ```
 #[derive(Clone, Default)]
 pub struct Selection {
@@ -38,13 +42,14 @@ impl Selection {
         Self::default()
     }
 
-    /// Every option set to nothing: no minimum, no maximum, no timeouts but the call's own deadline, and the first bid
-    /// does not win at once.
+    /// Every option set to nothing: no minimum, no maximum, no timeouts but the call's own
+    /// deadline, and the first bid does not win at once.
     pub fn none() -> Self {
         Self { options: Options::none(), choose: None }
     }
 
-    /// Bids below this do not count. 0 or less: every bid counts, though one of 0 or less cannot be the best.
+    /// Bids below this do not count. 0 or less: every bid counts, though one of 0 or less cannot be
+    /// the best.
     #[must_use]
     pub fn minimum_affinity(mut self, affinity: f32) -> Self {
         self.options.minimum_affinity = Some(affinity);
@@ -79,12 +84,13 @@ impl Selection {
         self
     }
 
-    /// Asks a function which bid wins, once a timeout has ended the waiting. It sees the bids that count, in the order in
-    /// which they came; there may be none. `None` fails the call as if nobody had bid well enough; an error becomes the
-    /// call's. A bid that wins at once, by `maximum_affinity` or `accept_first_available`, is not put to it.
+    /// Asks a function which bid wins, once a timeout has ended the waiting. It sees the bids that
+    /// count, in the order in which they came; there may be none. `None` fails the call as if
+    /// nobody had bid well enough; an error becomes the call's. A bid that wins at once, by
+    /// `maximum_affinity` or `accept_first_available`, is not put to it.
     ///
-    /// A call that still selects at its deadline asks the function too. Its error is the call's, but the server that it chooses
-    /// is not granted: the call is `deadline_exceeded`.
+    /// A call that still selects at its deadline asks the function too. Its error is the call's,
+    /// but the server that it chooses is not granted: the call is `deadline_exceeded`.
     ///
     /// It runs on the client's background task, which it must not block.
     #[must_use]

@@ -1,5 +1,5 @@
-//! What threads share state through: of the standard library, and in the build of `tests/threads` of shuttle, which decides
-//! there which thread runs next.
+//! What threads share state through: of the standard library, and in the build of `tests/threads`
+//! of shuttle, which decides there which thread runs next.
 
 #[cfg(debug_assertions)]
 use std::cell::Cell;
@@ -23,8 +23,8 @@ shuttle::thread_local! {
     static HELD: Cell<u32> = Cell::new(0);
 }
 
-/// The lock of a driver or of a bus: a mutex that ignores poison. While it is held, nothing may wake a task, run or drop
-/// user code, encode or compress.
+/// The lock of a driver or of a bus: a mutex that ignores poison. While it is held, nothing may
+/// wake a task, run or drop user code, encode or compress.
 ///
 /// Debug builds check that with [`assert_unlocked`], which every wake passes through.
 #[derive(Default)]

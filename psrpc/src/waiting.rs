@@ -4,7 +4,8 @@ use std::task::{Context, Waker};
 
 use slab::Slab;
 
-/// Puts the task in place of the one that waited before, and gives back what is to be dropped without any lock.
+/// Puts the task in place of the one that waited before, and gives back what is to be dropped
+/// without any lock.
 pub(crate) fn replace(waiting: &mut Option<Waker>, cx: &Context<'_>) -> Option<Waker> {
     if waiting.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
         return None;
@@ -19,7 +20,8 @@ pub(crate) fn wait(waiting: &mut Vec<Waker>, cx: &Context<'_>) {
     }
 }
 
-/// Tasks that wait for the same thing, each in a place of its own: one that gives up leaves nothing behind.
+/// Tasks that wait for the same thing, each in a place of its own: one that gives up leaves nothing
+/// behind.
 #[derive(Default)]
 pub(crate) struct Waiters {
     wakers: Slab<Waker>,

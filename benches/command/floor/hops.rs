@@ -117,7 +117,8 @@ mod tests {
     fn what_carries_the_payload_grows_with_it() {
         let (small, large) =
             (Hops::of(Work::Queue, Kind::Nats, 0).sizes, Hops::of(Work::Queue, Kind::Nats, 100).sizes);
-        // The payload has a length and a tag of its own in its message, and the message in the frame.
+        // The payload has a length and a tag of its own in its message, and the message in the
+        // frame.
         let grown: Vec<_> =
             small.iter().zip(&large).map(|(small, large)| (100..110).contains(&(large - small))).collect();
         assert_eq!(grown, [true, false, false, true]);

@@ -19,8 +19,8 @@ use crate::work::Work;
 
 use hops::Hops;
 
-/// The floors of a cell: first that with whose CPU time ours is compared; then, if there is one that is quicker for one
-/// at a time, that.
+/// The floors of a cell: first that with whose CPU time ours is compared; then, if there is one
+/// that is quicker for one at a time, that.
 pub(crate) async fn loads(
     place: &Place,
     work: Work,

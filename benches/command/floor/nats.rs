@@ -1,4 +1,5 @@
-//! The floor on NATS by the client library: connections as processes would have them, messages without a protocol.
+//! The floor on NATS by the client library: connections as processes would have them, messages
+//! without a protocol.
 
 use std::future::poll_fn;
 use std::pin::Pin;

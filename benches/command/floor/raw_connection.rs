@@ -1,4 +1,5 @@
-//! A raw connection to a server of a bus: blocking sockets that send and receive messages known to the byte.
+//! A raw connection to a server of a bus: blocking sockets that send and receive messages known to
+//! the byte.
 
 use std::io::{self, Write};
 use std::net::{Shutdown, TcpStream};
@@ -158,7 +159,8 @@ impl RawConnection {
         Ok(())
     }
 
-    /// Returns a guard that shuts the receiving socket down, so that a thread that waits there ends.
+    /// Returns a guard that shuts the receiving socket down, so that a thread that waits there
+    /// ends.
     pub(super) fn shutdown_on_drop(&self) -> io::Result<ShutdownOnDrop> {
         Ok(ShutdownOnDrop(self.receiver.stream.try_clone()?))
     }

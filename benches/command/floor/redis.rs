@@ -1,4 +1,5 @@
-//! The floor on Redis by the client library: connections as processes would have them, messages without a protocol.
+//! The floor on Redis by the client library: connections as processes would have them, messages
+//! without a protocol.
 
 use bytes::Bytes;
 use redis::aio::MultiplexedConnection;
@@ -73,8 +74,8 @@ async fn connect(url: &str) -> Result<(MultiplexedConnection, UnboundedReceiver<
     Ok((client.get_multiplexed_async_connection_with_config(&config).await?, received))
 }
 
-/// A server: answers each message with the next one. Each in a task of its own, so that none waits for the server's answer to
-/// another.
+/// A server: answers each message with the next one. Each in a task of its own, so that none waits
+/// for the server's answer to another.
 async fn answer(mut received: UnboundedReceiver<PushInfo>, publisher: RedisPublisher, hops: Hops) {
     let mut locks = 0;
     while let Some(info) = received.recv().await {

@@ -22,29 +22,30 @@ use units::{Engine, Multi, Stream, Unary, Update};
 /// What is done.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Work {
-    /// Claimed calls of a method whose requests the bus hands to one server: request, bid, grant, response. On Redis the
-    /// server takes a lock as well.
+    /// Claimed calls of a method whose requests the bus hands to one server: request, bid, grant,
+    /// response. On Redis the server takes a lock as well.
     Queue,
-    /// Claimed calls of a method whose requests every server sees. There is one server, and the first bid wins, so that no
-    /// waiting for better ones is measured.
+    /// Claimed calls of a method whose requests every server sees. There is one server, and the
+    /// first bid wins, so that no waiting for better ones is measured.
     Affinity,
-    /// Calls of a method with a single server, without a claim: request, response. On Redis the server takes a lock as well.
+    /// Calls of a method with a single server, without a claim: request, response. On Redis the
+    /// server takes a lock as well.
     Single,
     /// Calls that each of two servers answers.
     Multi,
     /// Messages of open streams, each with its ack; on each stream one is under way at a time.
     Stream,
-    /// Updates, from when one is published to when its one subscriber has it. Each subscriber has a topic of its own. They
-    /// have at least 8 bytes.
+    /// Updates, from when one is published to when its one subscriber has it. Each subscriber has a
+    /// topic of its own. They have at least 8 bytes.
     Subscription,
-    /// Claimed calls through the engines of a client and a server, without a bus, a driver or a runtime. There is one
-    /// cell of it, without a floor, whatever else is asked for.
+    /// Claimed calls through the engines of a client and a server, without a bus, a driver or a
+    /// runtime. There is one cell of it, without a floor, whatever else is asked for.
     Engine,
 }
 
-/// How many messages of a stream may wait for its handler. A message is acknowledged when it has room there, so that who
-/// sends may be thousands ahead of a handler whose thread has no turn; by default the 1,025th is lost, and waited for in
-/// vain.
+/// How many messages of a stream may wait for its handler. A message is acknowledged when it has
+/// room there, so that who sends may be thousands ahead of a handler whose thread has no turn; by
+/// default the 1,025th is lost, and waited for in vain.
 const UNREAD: usize = 1 << 17;
 
 /// The payload of the calls of a [`Pair`].

@@ -1,8 +1,10 @@
-//! Instructions and allocations of what the engine does, at its edge, of calls through the driver, and of each message on the wire.
+//! Instructions and allocations of what the engine does, at its edge, of calls through the driver,
+//! and of each message on the wire.
 //!
-//! Counted by valgrind, so they are the same each time for one compiler, but for how memory happens to be aligned: a few in a
-//! thousand. `cargo run --release -p psrpc-cost --bin limits` holds them to limits.txt; to see more of what valgrind counts,
-//! `cargo bench -p psrpc-cost --bench cost`, which needs `cargo install gungraun-runner --version 0.20.0`.
+//! Counted by valgrind, so they are the same each time for one compiler, but for how memory happens
+//! to be aligned: a few in a thousand. `cargo run --release -p psrpc-cost --bin limits` holds them
+//! to limits.txt; to see more of what valgrind counts, `cargo bench -p psrpc-cost --bench cost`,
+//! which needs `cargo install gungraun-runner --version 0.20.0`.
 
 #![allow(missing_docs, reason = "the harness is generated")]
 
@@ -30,7 +32,8 @@ fn kept_beside<T, F>((value, frames): (T, F)) -> (&'static mut T, F) {
     (kept(value), frames)
 }
 
-// A call of a claimed method: request, bid, grant and response, through a client and a server, without encoding.
+// A call of a claimed method: request, bid, grant and response, through a client and a server,
+// without encoding.
 #[library_benchmark]
 #[bench::warm(kept(Pair::new(CLAIMED)))]
 fn claimed_call(pair: &'static mut Pair) {
@@ -44,7 +47,8 @@ fn single_server_call(pair: &'static mut Pair) {
     pair.call();
 }
 
-// A call of a claimed method as a user makes it: through both drivers, on the in-process bus, on one thread.
+// A call of a claimed method as a user makes it: through both drivers, on the in-process bus, on
+// one thread.
 #[library_benchmark]
 #[bench::warm(kept(Driven::new()))]
 fn driver_call(driven: &'static mut Driven) {
@@ -66,7 +70,8 @@ fn bus_queue_turn((queue, frame): (&'static mut BusQueue, Frame)) {
     queue.publish(frame);
 }
 
-// A message of a stream with its ack, through a client and a server, however many streams share the channel.
+// A message of a stream with its ack, through a client and a server, however many streams share the
+// channel.
 #[library_benchmark]
 #[bench::of_10(kept(Streams::new(10)))]
 #[bench::of_10_000(kept(Streams::new(10_000)))]
@@ -111,7 +116,8 @@ fn foreign_response((client, answer): (&'static mut IdleClient, Frame)) {
 }
 
 fn encoded_before(frame: Frame) -> &'static mut Frame {
-    // A buffer of that size is there to be had again; to find the first one costs more or less by what was freed before `main`.
+    // A buffer of that size is there to be had again; to find the first one costs more or less by
+    // what was freed before `main`.
     drop(black_box(frame.encode("Fit.REQ")));
     kept(frame)
 }
@@ -156,7 +162,8 @@ fn decode(bytes: &'static Bytes) -> Result<(Frame, Text), DecodeError> {
     Frame::decode(black_box(bytes), &FrameLimits::DEFAULT)
 }
 
-// A claimed call beside so many others whose handlers run. Without the allocations, which take long to count.
+// A claimed call beside so many others whose handlers run. Without the allocations, which take long
+// to count.
 #[library_benchmark(config = LibraryBenchmarkConfig::default().tool(Dhat::default().enable(false)))]
 #[bench::of_100(kept(Pair::crowded(CLAIMED, 100)))]
 #[bench::of_100_000(kept(Pair::crowded(CLAIMED, 100_000)))]

@@ -127,7 +127,8 @@ async fn what_no_channel_of_a_queue_takes_goes_to_one_of_them() {
     assert!(ears[2].waiting().is_empty());
 }
 
-/// Servers of one method and subscribers to the updates of another share a queue group, unless these have one of their own.
+/// Servers of one method and subscribers to the updates of another share a queue group, unless
+/// these have one of their own.
 #[tokio::test]
 async fn updates_may_have_a_queue_group_of_their_own() {
     let server = Server::nats(&[]);
@@ -175,7 +176,8 @@ async fn updates_may_have_a_queue_group_of_their_own() {
     }
 }
 
-/// As Go's: a request whose envelope names no channel reaches no method (nats-channel-request-without-local).
+/// As Go's: a request whose envelope names no channel reaches no method
+/// (nats-channel-request-without-local).
 #[tokio::test]
 async fn a_frame_that_names_no_channel_is_for_nobody() {
     let server = Server::nats(&[]);
@@ -305,8 +307,8 @@ async fn everybody_who_waits_for_room_is_woken() {
     assert_eq!(numbers, (0..50).collect::<Vec<_>>());
 }
 
-/// Subscriptions leave a queue while frames stream in, and lose none of those that they were handed. `keeps` has what
-/// comes for nobody.
+/// Subscriptions leave a queue while frames stream in, and lose none of those that they were
+/// handed. `keeps` has what comes for nobody.
 async fn leave(bus: &NatsBus, others: &NatsBus, mut keeps: Option<Ear>) {
     const FRAMES: u32 = 50_000;
     let mut stays = Ear::live(others, &queue("Make"), Queue).await;

@@ -132,7 +132,8 @@ async fn the_servers_of_a_cluster_are_one_bus_and_one_of_them_is_enough() {
     let near = NatsBus::connect(&first.url(), runtime()).await.unwrap();
     let mut arrives = async |sent: u32| {
         until(10 * SECOND, "a frame arrives", async || {
-            // Servers tell each other of subscriptions in their own time, and the bus may be between two of them.
+            // Servers tell each other of subscriptions in their own time, and the bus may be
+            // between two of them.
             let _ = publish(&near, &plain("Make"), frame(sent)).await;
             let is_it = |heard: &Delivery| matches!(heard, Delivery::Frame(frame) if number(frame) == sent);
             ear.waiting().iter().any(is_it)

@@ -1,4 +1,5 @@
-//! The recorded conversations once more, through a real server, with a bus of ours in each peer's place.
+//! The recorded conversations once more, through a real server, with a bus of ours in each peer's
+//! place.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::poll_fn;
@@ -97,7 +98,8 @@ impl Replay {
             };
             let carried = frames.iter().filter(|frame| frame.channel == *subject && !is_no_envelope(frame));
             for local in carried.map(|frame| &frame.local).collect::<BTreeSet<_>>() {
-                // Two listeners share a bus there: where Go hands each update to both, ours take turns.
+                // Two listeners share a bus there: where Go hands each update to both, ours take
+                // turns.
                 let twice =
                     conversation.id == "subscription-queue-one-bus" && kind == SubscriptionKind::Queue;
                 for _ in 0..if twice { 2 } else { 1 } {
@@ -109,8 +111,8 @@ impl Replay {
         Self { context, frames, buses, ears, foreign, messages }
     }
 
-    /// Publishes what each peer published, and checks that the server carries its very bytes to those who had subscribed;
-    /// gives how many frames a bus of ours published.
+    /// Publishes what each peer published, and checks that the server carries its very bytes to
+    /// those who had subscribed; gives how many frames a bus of ours published.
     async fn run(mut self) -> usize {
         let mut ours = 0;
         for recorded in std::mem::take(&mut self.frames) {

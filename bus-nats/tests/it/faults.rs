@@ -154,7 +154,8 @@ async fn a_subscriber_that_does_not_read_delays_nobody() {
     assert!(waiting.len() <= 1 + 10 + 2, "{waiting:?}");
 }
 
-/// The client library has room for little, and need not have more: each message is handed on as it comes.
+/// The client library has room for little, and need not have more: each message is handed on as it
+/// comes.
 #[tokio::test]
 async fn a_burst_that_nobody_could_read_meanwhile_arrives_whole() {
     const FRAMES: u32 = 5000;

@@ -53,7 +53,8 @@ async fn an_idle_bus_wakes_nobody() {
     let mut ear = Ear::live(&bus, &plain("Make"), Plain).await;
     publish(&bus, &plain("Make"), frame(1)).await.unwrap();
     assert_eq!(ear.number().await, 1);
-    // What the last publish has begun comes to its end, which no event marks: the bus is idle when nothing ran for a while.
+    // What the last publish has begun comes to its end, which no event marks: the bus is idle when
+    // nothing ran for a while.
     let mut before = u64::MAX;
     while before != count.load(Ordering::Relaxed) {
         before = count.load(Ordering::Relaxed);

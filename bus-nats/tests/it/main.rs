@@ -1,5 +1,5 @@
-//! The bus on real NATS servers, which the tests start and stop: on the tokio of the tests, with one thread and with several.
-//! `tests/smol.rs` has the same tests on a runtime that is not tokio.
+//! The bus on real NATS servers, which the tests start and stop: on the tokio of the tests, with
+//! one thread and with several. `tests/smol.rs` has the same tests on a runtime that is not tokio.
 
 #![allow(clippy::disallowed_methods, reason = "deadlines of real servers are kept by real clocks")]
 

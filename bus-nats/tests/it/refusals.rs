@@ -10,7 +10,8 @@ use crate::support::{
     Ear, SECOND, event, frame, number, plain, publish, queue, runtime, topic, until, watch,
 };
 
-/// The configuration of a user who may publish and subscribe to these subjects, beside what the bus needs.
+/// The configuration of a user who may publish and subscribe to these subjects, beside what the bus
+/// needs.
 fn user(publish: &str, subscribe: &str) -> String {
     let permissions = format!("publish: [\"_INBOX.>\"{publish}], subscribe: [\"_INBOX.>\"{subscribe}]");
     format!("authorization {{ users = [{{ user: a, password: secret, permissions: {{ {permissions} }} }}] }}")
@@ -20,7 +21,8 @@ async fn connect(server: &Server) -> NatsBus {
     NatsBus::connect(&server.url_with("a:secret@"), runtime()).await.unwrap()
 }
 
-/// The text of a refusal. The word of it may come just after the subscription was called live; `was_live` counts that.
+/// The text of a refusal. The word of it may come just after the subscription was called live;
+/// `was_live` counts that.
 async fn refusal(ear: &mut Ear, was_live: &mut usize) -> String {
     match ear.next().await {
         Delivery::Ended(Some(error)) => error.to_string(),
@@ -267,7 +269,8 @@ async fn a_subscription_too_many_is_refused_and_no_other() {
             other => panic!("{other:?}"),
         }
     }
-    // One that was called live for a moment is interrupted, and one that was suspected is live again.
+    // One that was called live for a moment is interrupted, and one that was suspected is live
+    // again.
     let (mut heard, mut silent) = (Vec::new(), live);
     until(20 * SECOND, "five hear frames", async || {
         for (n, _) in &silent {

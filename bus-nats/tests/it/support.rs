@@ -184,8 +184,8 @@ pub async fn within<T>(limit: Duration, what: &str, future: impl Future<Output =
     result.unwrap_or_else(|_| panic!("waited in vain for {limit:?} until {what}"))
 }
 
-/// Tries every 5 ms until a condition holds. For conditions that take a new publish each time: nothing tells a publisher
-/// that a server has taken up a subscription or a configuration.
+/// Tries every 5 ms until a condition holds. For conditions that take a new publish each time:
+/// nothing tells a publisher that a server has taken up a subscription or a configuration.
 pub async fn until(limit: Duration, what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let start = Instant::now();
     while !holds().await {

@@ -1,4 +1,5 @@
-//! Writes what fuzzing starts from, made of the recordings of Go peers, to `fuzz/corpus/` or to the directory that it is given.
+//! Writes what fuzzing starts from, made of the recordings of Go peers, to `fuzz/corpus/` or to the
+//! directory that it is given.
 
 use std::error::Error;
 use std::fs;
@@ -48,8 +49,8 @@ fn published(conversation: &Conversation) -> Vec<Vec<u8>> {
     published.collect()
 }
 
-/// The frames of a conversation as they come in at an engine with the default set-up, at one subscription after the other,
-/// which is step 0 of both engines' targets.
+/// The frames of a conversation as they come in at an engine with the default set-up, at one
+/// subscription after the other, which is step 0 of both engines' targets.
 fn steps(conversation: &Conversation) -> Vec<u8> {
     let mut steps = vec![0; 6];
     for (subscription, frame) in (0..).zip(published(conversation)) {

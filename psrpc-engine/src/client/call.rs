@@ -10,11 +10,12 @@
 //!      └─ no claim required: straight to Waiting, for any server
 //! ```
 //!
-//! Deadline, cancellation, a failed publish and the close of the client settle it from every state. On a queue, so does
-//! a response that comes while it selects: one server alone has seen the request. At the deadline nothing is taken any
-//! more, and nobody is granted.
+//! Deadline, cancellation, a failed publish and the close of the client settle it from every state.
+//! On a queue, so does a response that comes while it selects: one server alone has seen the
+//! request. At the deadline nothing is taken any more, and nobody is granted.
 //!
-//! The opening of a stream is a call too, whose response is an ack: it settles as the stream, or the stream is closed.
+//! The opening of a stream is a call too, whose response is an ack: it settles as the stream, or
+//! the stream is closed.
 
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -135,7 +136,8 @@ impl Calls {
         self.in_flight.get(handle).is_some_and(|entry| matches!(entry.state.state, CallState::Waiting(_)))
     }
 
-    /// Whether the deadline of a call has come: it ends with the next tick, and nothing is taken for it any more.
+    /// Whether the deadline of a call has come: it ends with the next tick, and nothing is taken
+    /// for it any more.
     pub(super) fn is_overdue(&self, now: Time, handle: CallHandle) -> bool {
         self.in_flight.get(handle).is_some_and(|entry| now >= entry.state.deadline)
     }
@@ -226,12 +228,13 @@ impl Calls {
         handle
     }
 
-    // --- frames ----------------------------------------------------------------------------------------------
+    // --- frames ----------------------------------------------------------------------------------
 
     pub(super) fn on_claim(&mut self, cx: &mut Context<'_>, claim: ClaimRequest) {
         let drop = |reason| Dropped::of(reason, claim.request_id.clone(), claim.server_id.clone());
         let Some(handle) = self.in_flight.find(&claim.request_id) else {
-            // On Redis, announcements usually come after the response that ended the call: nothing worth an event.
+            // On Redis, announcements usually come after the response that ended the call: nothing
+            // worth an event.
             match claim.handling {
                 true => cx.outputs.count(Reason::Late),
                 false => cx.outputs.dropped(drop(Reason::Late)),
@@ -322,7 +325,7 @@ impl Calls {
         }
     }
 
-    // --- time and results ------------------------------------------------------------------------------------
+    // --- time and results ------------------------------------------------------------------------
 
     pub(super) fn on_timeout(&mut self, cx: &mut Context<'_>, handle: CallHandle) {
         let Some(entry) = self.in_flight.timer_fired(handle) else { return };
@@ -341,8 +344,9 @@ impl Calls {
         }
     }
 
-    /// A call that still selects ends as its bids have it, but grants nobody: the request expires at this very moment. Its
-    /// selection function is asked all the same, since its error is the call's, and has a moment to answer.
+    /// A call that still selects ends as its bids have it, but grants nobody: the request expires
+    /// at this very moment. Its selection function is asked all the same, since its error is
+    /// the call's, and has a moment to answer.
     fn on_deadline(&mut self, cx: &mut Context<'_>, handle: CallHandle) {
         let Some(entry) = self.in_flight.get_mut(handle) else { return };
         let CallState::Selecting(bids) = &mut entry.state.state else {
@@ -410,7 +414,7 @@ impl Calls {
         self.last_lock_refusal = Some((now.time, cause));
     }
 
-    // --- commands --------------------------------------------------------------------------------------------
+    // --- commands --------------------------------------------------------------------------------
 
     pub(super) fn cancel(&mut self, cx: &mut Context<'_>, handle: CallHandle) {
         if let Some(entry) = self.in_flight.get(handle) {
@@ -425,7 +429,8 @@ impl Calls {
         }
     }
 
-    /// The caller's answer to [`ClientEvent::Select`]. At the deadline it is too late to grant anybody.
+    /// The caller's answer to [`ClientEvent::Select`]. At the deadline it is too late to grant
+    /// anybody.
     pub(super) fn select(
         &mut self,
         cx: &mut Context<'_>,
@@ -454,7 +459,7 @@ impl Calls {
         self.in_flight.walk(place, budget)
     }
 
-    // --- transitions -----------------------------------------------------------------------------------------
+    // --- transitions -----------------------------------------------------------------------------
 
     /// Sets the timer to what comes first: the end of the selection, or of the call.
     fn arm(&mut self, cx: &mut Context<'_>, handle: CallHandle) {

@@ -90,7 +90,8 @@ impl Context<'_> {
         }
     }
 
-    /// A call that opens a stream has ended: the stream is open, or whoever accepts it late learns that it is not.
+    /// A call that opens a stream has ended: the stream is open, or whoever accepts it late learns
+    /// that it is not.
     pub(super) fn opened(
         &mut self,
         call: CallHandle,

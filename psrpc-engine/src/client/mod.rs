@@ -41,7 +41,8 @@ use crate::stream::commands::StreamCommands;
 use crate::wire::incoming;
 use crate::wire::route::{Route, check_own_id, check_service};
 
-/// The client's side of the protocol for one service (PROTOCOL sections 5 to 9). Drive it as [`Engine`] says.
+/// The client's side of the protocol for one service (PROTOCOL sections 5 to 9). Drive it as
+/// [`Engine`] says.
 ///
 /// It subscribes to its channels at once; calls can be made after [`ClientEvent::Ready`].
 pub struct Client {
@@ -204,18 +205,20 @@ impl Client {
         &self.outputs.counters
     }
 
-    /// Returns what the bus said, while the subscriptions that answers come in on are interrupted. New calls fail with that.
+    /// Returns what the bus said, while the subscriptions that answers come in on are interrupted.
+    /// New calls fail with that.
     pub fn interruption(&self) -> Option<&BusError> {
         self.subscriptions.interruption()
     }
 
-    /// The bus refused to lock a request of a queue, so that no server takes it. Calls in flight that fail say so in their
-    /// [evidence](crate::Evidence::lock_refusal).
+    /// The bus refused to lock a request of a queue, so that no server takes it. Calls in flight
+    /// that fail say so in their [evidence](crate::Evidence::lock_refusal).
     pub fn lock_refused(&mut self, now: Now, cause: &BusError) {
         self.calls.on_lock_refused(now, cause.to_string());
     }
 
-    /// Makes a call. It ends with exactly one [`ClientEvent::Resolved`], at its deadline at the latest.
+    /// Makes a call. It ends with exactly one [`ClientEvent::Resolved`], at its deadline at the
+    /// latest.
     ///
     /// # Errors
     ///
@@ -247,7 +250,8 @@ impl Client {
         Ok(call)
     }
 
-    /// Opens a stream: a call that ends with exactly one [`ClientEvent::Opened`], at its deadline at the latest.
+    /// Opens a stream: a call that ends with exactly one [`ClientEvent::Opened`], at its deadline
+    /// at the latest.
     ///
     /// # Errors
     ///
@@ -260,7 +264,8 @@ impl Client {
         Ok(call)
     }
 
-    /// Fails a call that has just been made, if its client would miss the answer. Its request does not leave.
+    /// Fails a call that has just been made, if its client would miss the answer. Its request does
+    /// not leave.
     fn fail_if_interrupted(&mut self, now: Now, call: CallHandle) {
         if let Some(cause) = self.interruption().cloned() {
             let (calls, _, mut cx) = self.split(now);
@@ -285,28 +290,30 @@ impl Client {
         Ok(())
     }
 
-    /// Ends a call, or the opening of a stream: it resolves as canceled, and a claimed call that was not granted yet runs
-    /// nowhere.
+    /// Ends a call, or the opening of a stream: it resolves as canceled, and a claimed call that
+    /// was not granted yet runs nowhere.
     pub fn cancel(&mut self, now: Now, call: CallHandle) {
         let (calls, _, mut cx) = self.split(now);
         calls.cancel(&mut cx, call);
     }
 
-    /// Ends a multi call without an event: its caller has enough. What servers still answer is dropped.
+    /// Ends a multi call without an event: its caller has enough. What servers still answer is
+    /// dropped.
     pub fn cancel_multi(&mut self, now: Now, call: MultiHandle) {
         let (_, multi_calls, mut cx) = self.split(now);
         multi_calls.cancel(&mut cx, call);
     }
 
-    /// Answers [`ClientEvent::Select`]: the server that shall run the call, `None` if none suits, or the error that
-    /// the call fails with. Ignored when the call is over.
+    /// Answers [`ClientEvent::Select`]: the server that shall run the call, `None` if none suits,
+    /// or the error that the call fails with. Ignored when the call is over.
     pub fn select(&mut self, now: Now, call: CallHandle, choice: Result<Option<Text>, ErrorResponse>) {
         let (calls, _, mut cx) = self.split(now);
         calls.select(&mut cx, call, choice);
     }
 
-    /// Subscribes to the updates that servers publish on a route, messages of the full protobuf name `message`. It is live
-    /// from [`ClientEvent::Subscribed`] on, and ends with exactly one [`ClientEvent::Unsubscribed`].
+    /// Subscribes to the updates that servers publish on a route, messages of the full protobuf
+    /// name `message`. It is live from [`ClientEvent::Subscribed`] on, and ends with exactly
+    /// one [`ClientEvent::Unsubscribed`].
     ///
     /// # Errors
     ///
@@ -338,10 +345,11 @@ impl Client {
         }
     }
 
-    /// Closes the client: pending calls resolve with "client is closed", streams and subscriptions end: the first
-    /// [`ROUND`](crate::ROUND) of them in here, the rest at once by [`handle_timeout`](Engine::handle_timeout). It is
-    /// [closed](ClientEvent::Closed) when the bus has confirmed that and was handed the ends of the streams, or after the
-    /// configured timeout.
+    /// Closes the client: pending calls resolve with "client is closed", streams and subscriptions
+    /// end: the first [`ROUND`](crate::ROUND) of them in here, the rest at once by
+    /// [`handle_timeout`](Engine::handle_timeout). It is [closed](ClientEvent::Closed) when the
+    /// bus has confirmed that and was handed the ends of the streams, or after the configured
+    /// timeout.
     pub fn close(&mut self, now: Now) {
         self.shut(now, Cause::Asked);
     }
@@ -464,7 +472,8 @@ impl Client {
         (calls, multi_calls, Context { now, outputs, ids, config, streams })
     }
 
-    /// A subscription that ends although nobody left it: that of a listener ends alone, any other ends the client.
+    /// A subscription that ends although nobody left it: that of a listener ends alone, any other
+    /// ends the client.
     fn lose(&mut self, now: Now, subscription: SubscriptionHandle, error: BusError) {
         match self.subscriptions.ended(subscription) {
             Some((ClientChannel::Updates(listener), ended)) => {

@@ -1,6 +1,7 @@
 //! The multi call: every server answers it once.
 //!
-//! It ends at its deadline, when as many servers as expected have answered, or when its caller has enough.
+//! It ends at its deadline, when as many servers as expected have answered, or when its caller has
+//! enough.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;

@@ -7,8 +7,8 @@ use psrpc_proto::{Response, Text};
 /// How many calls are remembered.
 const REMEMBERED: usize = 256;
 
-/// The last calls without a claim that were answered, and by whom. Where nobody is granted a call, one server alone should have it;
-/// that there is only one is up to its users.
+/// The last calls without a claim that were answered, and by whom. Where nobody is granted a call,
+/// one server alone should have it; that there is only one is up to its users.
 pub(super) struct Responders(VecDeque<(Text, Text)>);
 
 impl Responders {

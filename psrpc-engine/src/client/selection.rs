@@ -17,11 +17,11 @@ use crate::wire::route::Route;
 
 /// How a call picks its server (PROTOCOL section 6).
 ///
-/// Every option that is set overrides the default of the method, one by one; [`Selection::none`] sets them all, to
-/// nothing.
+/// Every option that is set overrides the default of the method, one by one; [`Selection::none`]
+/// sets them all, to nothing.
 ///
-/// The defaults: for affinity methods an affinity timeout of 1 s and a short circuit of 200 ms; for others an
-/// affinity timeout of 1 s, and the first bid wins.
+/// The defaults: for affinity methods an affinity timeout of 1 s and a short circuit of 200 ms; for
+/// others an affinity timeout of 1 s, and the first bid wins.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Selection {
     /// Bids below this do not count. 0 or less means that every bid counts.
@@ -40,7 +40,8 @@ pub struct Selection {
 }
 
 impl Selection {
-    /// Every option set to nothing: no minimum, no maximum, no timeouts, and the first bid does not win at once.
+    /// Every option set to nothing: no minimum, no maximum, no timeouts, and the first bid does not
+    /// win at once.
     pub const fn none() -> Self {
         Self {
             minimum_affinity: Some(0.0),

@@ -1,10 +1,12 @@
 //! The budget: how much an engine does in one call, before its driver lets others have their turn.
 
-/// How many timers [`Engine::handle_timeout`](crate::Engine::handle_timeout) fires in one call at most, and how many calls,
-/// requests, streams or subscriptions an engine that closes ends in one: 256.
+/// How many timers [`Engine::handle_timeout`](crate::Engine::handle_timeout) fires in one call at
+/// most, and how many calls, requests, streams or subscriptions an engine that closes ends in one:
+/// 256.
 pub const ROUND: usize = 256;
 
-/// Whether more is due than one call of [`Engine::handle_timeout`](crate::Engine::handle_timeout) has done.
+/// Whether more is due than one call of [`Engine::handle_timeout`](crate::Engine::handle_timeout)
+/// has done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "while more is due, `handle_timeout` must be called again"]
 pub enum Due {
@@ -30,7 +32,8 @@ impl Budget {
         Self(ROUND)
     }
 
-    /// Spends some of it. What is left does not go below nothing: one thing may cost more than is left.
+    /// Spends some of it. What is left does not go below nothing: one thing may cost more than is
+    /// left.
     pub(crate) fn spend(&mut self, cost: usize) {
         self.0 = self.0.saturating_sub(cost);
     }

@@ -18,8 +18,9 @@ impl BusError {
         Self { error: Arc::from(error.into()), invalid: false }
     }
 
-    /// The bus cannot carry this frame, however often it is tried: it is larger than the server of the bus allows, for example.
-    /// Nothing was sent. What failed for this is `invalid_argument`.
+    /// The bus cannot carry this frame, however often it is tried: it is larger than the server of
+    /// the bus allows, for example. Nothing was sent. What failed for this is
+    /// `invalid_argument`.
     pub fn invalid(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self { error: Arc::from(error.into()), invalid: true }
     }

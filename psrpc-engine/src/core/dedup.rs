@@ -8,14 +8,17 @@ use crate::core::map::IdentitySet;
 use crate::core::time::{Expired, Expiry, Now, Time, WallTime};
 use crate::core::timers::{TimerId, TimerKind, Timers};
 
-/// Requests are forgotten together with all that expire within the same 2^30 nanoseconds, about a second.
+/// Requests are forgotten together with all that expire within the same 2^30 nanoseconds, about a
+/// second.
 const BUCKET_SHIFT: u32 = 30;
 
-/// Remembers requests, or messages of streams, by a keyed 128-bit hash of their ids, in buckets by expiry.
+/// Remembers requests, or messages of streams, by a keyed 128-bit hash of their ids, in buckets by
+/// expiry.
 ///
-/// A bucket is forgotten whole when both clocks say that its requests have expired: the monotonic one, so that a wall
-/// clock that jumped ahead makes nothing be forgotten early, and the wall clock, by which a late duplicate is judged.
-/// What would be in a bucket that was forgotten has expired for good, also if the wall clock is set back later.
+/// A bucket is forgotten whole when both clocks say that its requests have expired: the monotonic
+/// one, so that a wall clock that jumped ahead makes nothing be forgotten early, and the wall
+/// clock, by which a late duplicate is judged. What would be in a bucket that was forgotten has
+/// expired for good, also if the wall clock is set back later.
 pub(crate) struct Dedup {
     seen: IdentitySet,
     buckets: BTreeMap<BucketKey, Bucket>,
@@ -51,8 +54,8 @@ struct Bucket {
 pub(crate) enum Admission {
     New,
     Duplicate,
-    /// It may have come before, and was forgotten since: when it counted as expired, before the wall clock was set back by
-    /// so much at least.
+    /// It may have come before, and was forgotten since: when it counted as expired, before the
+    /// wall clock was set back by so much at least.
     Forgotten(Expired),
     Full,
 }
@@ -92,7 +95,8 @@ impl Dedup {
         });
         bucket.identities.push(identity);
         self.seen.insert(identity);
-        // Our wall clock may be ahead and be set right later, so the sender's own view of the lifetime counts too.
+        // Our wall clock may be ahead and be set right later, so the sender's own view of the
+        // lifetime counts too.
         let needed = (now.time + expiry.lifetime()).max(expiry.time());
         if needed > bucket.forget_at {
             bucket.forget_at = needed.max(now.time + key.end().since(now.wall));
@@ -104,8 +108,8 @@ impl Dedup {
         Admission::New
     }
 
-    /// The timer of a bucket has fired: forgets it, or keeps it on until its requests count as expired. What the budget does not
-    /// reach is forgotten in the next round.
+    /// The timer of a bucket has fired: forgets it, or keeps it on until its requests count as
+    /// expired. What the budget does not reach is forgotten in the next round.
     pub(crate) fn forget<O: Copy>(
         &mut self,
         now: Now,

@@ -16,14 +16,14 @@ macro_rules! handles {
         $(
             $(#[$doc])*
             ///
-            /// A handle stays invalid for ever once what it stood for is gone: commands with a stale one do
-            /// nothing.
+            /// A handle stays invalid for ever once what it stood for is gone: commands with a
+            /// stale one do nothing.
             #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
             pub struct $name(pub(crate) RawHandle);
 
             impl $name {
-                /// A small number that no two live handles of one engine share, and that later ones reuse: an
-                /// index for tables of the caller's own.
+                /// A small number that no two live handles of one engine share, and that later ones
+                /// reuse: an index for tables of the caller's own.
                 pub fn index(self) -> usize {
                     self.0.index as usize
                 }
@@ -114,8 +114,8 @@ impl<T> Handles<T> {
         self.slab.is_empty()
     }
 
-    /// Walks on from `place` to the next thing, in the order of their places: the same for the same history.
-    /// Each place that is looked at costs one.
+    /// Walks on from `place` to the next thing, in the order of their places: the same for the same
+    /// history. Each place that is looked at costs one.
     pub(crate) fn walk(&self, place: &mut usize, budget: &mut Budget) -> Step<RawHandle> {
         while *place < self.slab.capacity() {
             if budget.is_spent() {

@@ -1,4 +1,5 @@
-//! In flight: what all that is in flight has in common. Each has an id that peers name it by, a state, and most a timer.
+//! In flight: what all that is in flight has in common. Each has an id that peers name it by, a
+//! state, and most a timer.
 
 use psrpc_proto::Text;
 
@@ -10,8 +11,8 @@ use crate::core::timers::{TimerId, TimerKind, Timers};
 
 /// What is in flight, found by handle and by id.
 ///
-/// An entry leaves by [`settle`](Self::settle), which takes its state by value and its timer and id with it:
-/// nothing settles twice, and nothing of it is left behind.
+/// An entry leaves by [`settle`](Self::settle), which takes its state by value and its timer and id
+/// with it: nothing settles twice, and nothing of it is left behind.
 pub(crate) struct InFlight<H, S> {
     entries: Handles<Entry<S>>,
     by_id: Map<RawHandle>,
@@ -86,7 +87,8 @@ impl<H: Copy + From<RawHandle> + Into<RawHandle>, S> InFlight<H, S> {
         Some(entry)
     }
 
-    /// Removes an entry, with its timer and its id. Inlined, since its result would be copied about otherwise.
+    /// Removes an entry, with its timer and its id. Inlined, since its result would be copied about
+    /// otherwise.
     #[inline(always)]
     pub(crate) fn settle<O: Copy>(&mut self, handle: H, timers: &mut Timers<O>) -> Option<(Text, S)> {
         let Entry { id, state, hash, timer } = self.entries.remove(handle)?;

@@ -1,7 +1,7 @@
 //! Hash tables that cannot be iterated, keyed from the engine's seed.
 //!
-//! Iteration would let the order of a hash table leak into the output, and an unkeyed hash would let a peer craft
-//! ids that collide.
+//! Iteration would let the order of a hash table leak into the output, and an unkeyed hash would
+//! let a peer craft ids that collide.
 
 use core::hash::Hasher;
 
@@ -29,7 +29,8 @@ impl HashKeys {
         Self::new(bits.bits(), bits.bits())
     }
 
-    /// A hash to find something in a [`Map`] by, which compares the key too: so a quick one will do.
+    /// A hash to find something in a [`Map`] by, which compares the key too: so a quick one will
+    /// do.
     #[inline]
     pub(crate) fn hash(&self, key: &[u8]) -> u64 {
         let mut hasher = FoldHasher::with_seed(self.first, &self.shared);
@@ -37,7 +38,8 @@ impl HashKeys {
         hasher.finish()
     }
 
-    /// A hash that stands for `(first, second)` itself, so that nobody must be able to find another pair for it.
+    /// A hash that stands for `(first, second)` itself, so that nobody must be able to find another
+    /// pair for it.
     pub(crate) fn identity(&self, first: &[u8], second: &[u8]) -> u128 {
         let mut hasher = SipHasher13::new_with_keys(self.first, self.second);
         // The length keeps ("ab", "c") from ("a", "bc").

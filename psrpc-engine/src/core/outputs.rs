@@ -12,8 +12,8 @@ use crate::core::handle::{
 use crate::core::timers::Timers;
 use crate::reason::{Counters, Dropped, Reason};
 
-/// What an engine wants done, beside the frames that it [lends](LentFrame). Carry out outputs in the order in which they are
-/// polled.
+/// What an engine wants done, beside the frames that it [lends](LentFrame). Carry out outputs in
+/// the order in which they are polled.
 #[derive(Clone, Debug)]
 #[must_use]
 pub enum Output<E> {
@@ -27,8 +27,8 @@ pub enum Output<E> {
         /// How it shares the channel's frames with others.
         kind: SubscriptionKind,
     },
-    /// Unsubscribe, and report with [`handle_unsubscribed`](crate::Engine::handle_unsubscribed) once the bus has
-    /// confirmed it and every frame delivered until then was handed in.
+    /// Unsubscribe, and report with [`handle_unsubscribed`](crate::Engine::handle_unsubscribed)
+    /// once the bus has confirmed it and every frame delivered until then was handed in.
     Unsubscribe {
         /// The subscription.
         subscription: SubscriptionHandle,
@@ -74,7 +74,8 @@ pub(crate) enum Publish {
 
 /// What all parts of an engine write to: its outputs, timers and counters.
 ///
-/// Frames to publish wait in a queue of their own: a bus that is full holds back neither events nor subscriptions.
+/// Frames to publish wait in a queue of their own: a bus that is full holds back neither events nor
+/// subscriptions.
 pub(crate) struct Outputs<E, O> {
     outputs: VecDeque<Output<E>>,
     publishes: VecDeque<QueuedFrame>,
@@ -90,8 +91,8 @@ pub(crate) struct Outputs<E, O> {
 /// So few frames may wait without a look at whether they are still wanted.
 const CROWDED: usize = 64;
 
-/// So many frames may wait for a full bus before it gets no more of those that nothing in flight bounds: the acks and
-/// closes of streams.
+/// So many frames may wait for a full bus before it gets no more of those that nothing in flight
+/// bounds: the acks and closes of streams.
 const OVERFULL: usize = 131_072;
 
 /// A frame that waits to be published.
@@ -104,8 +105,8 @@ struct QueuedFrame {
 /// The frame at the head of an engine's queue, lent to be published.
 ///
 /// [`take`](Self::take) it once the bus accepts it, and report the result with
-/// [`handle_published`](crate::Engine::handle_published). If the bus has no room, drop this and call
-/// [`handle_full`](crate::Engine::handle_full): the frame stays where it is.
+/// [`handle_published`](crate::Engine::handle_published). If the bus has no room, drop this and
+/// call [`handle_full`](crate::Engine::handle_full): the frame stays where it is.
 #[must_use = "a frame that is not taken is lent again"]
 pub struct LentFrame<'a> {
     publishes: &'a mut VecDeque<QueuedFrame>,
@@ -242,7 +243,8 @@ impl<E: CommonEvent, O: Copy> Outputs<E, O> {
         self.outputs.pop_front()
     }
 
-    /// What the frame at the head of the queue is, if the bus has room. Frames that are not `wanted` any more are withdrawn.
+    /// What the frame at the head of the queue is, if the bus has room. Frames that are not
+    /// `wanted` any more are withdrawn.
     pub(crate) fn head(&mut self, mut wanted: impl FnMut(Publish) -> bool) -> Option<Publish> {
         if self.publishes.len() >= self.crowded_at {
             self.withdraw(&mut wanted);
@@ -258,7 +260,8 @@ impl<E: CommonEvent, O: Copy> Outputs<E, O> {
         None
     }
 
-    /// Lends the frame at the head of the queue, which there is. `sent` is set once the bus takes it.
+    /// Lends the frame at the head of the queue, which there is. `sent` is set once the bus takes
+    /// it.
     pub(crate) fn lend<'a>(&'a mut self, sent: Option<&'a mut bool>) -> LentFrame<'a> {
         LentFrame { publishes: &mut self.publishes, published: &mut self.counters.published, sent }
     }
@@ -268,8 +271,9 @@ impl<E: CommonEvent, O: Copy> Outputs<E, O> {
         self.blocked = true;
     }
 
-    /// Withdraws the frames that are not `wanted` any more. The more are left, the longer until the next time, so that
-    /// no more wait than twice what is in flight and looking after them costs little.
+    /// Withdraws the frames that are not `wanted` any more. The more are left, the longer until the
+    /// next time, so that no more wait than twice what is in flight and looking after them
+    /// costs little.
     pub(crate) fn withdraw(&mut self, mut wanted: impl FnMut(Publish) -> bool) {
         let Self { publishes, counters, crowded_at, closes, .. } = self;
         publishes.retain(|outgoing| {

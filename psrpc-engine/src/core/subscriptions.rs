@@ -39,8 +39,8 @@ type Essential = bool;
 /// Asked ──live──▶ Live ──leave──▶ Leaving ──ended──▶ (gone)
 ///   └──────leave──────────────────▲
 /// ```
-/// From any state the bus may end it, which an engine takes as a loss unless it was leaving. A live subscription may be
-/// interrupted, until it is live again or is left.
+/// From any state the bus may end it, which an engine takes as a loss unless it was leaving. A live
+/// subscription may be interrupted, until it is live again or is left.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum SubscriptionState {
     Asked,
@@ -66,13 +66,14 @@ impl<R: Copy> Subscriptions<R> {
         subscription
     }
 
-    /// The role of a subscription whose frames are wanted, or were until the bus has confirmed that they are not.
+    /// The role of a subscription whose frames are wanted, or were until the bus has confirmed that
+    /// they are not.
     pub(crate) fn role(&self, subscription: SubscriptionHandle) -> Option<R> {
         self.handles.get(subscription).map(|subscription| subscription.role)
     }
 
-    /// Notes that a subscription is live, and returns whether it is so for the first time; `None` when that does not matter
-    /// any more.
+    /// Notes that a subscription is live, and returns whether it is so for the first time; `None`
+    /// when that does not matter any more.
     pub(crate) fn live<E: CommonEvent, O: Copy>(
         &mut self,
         outputs: &mut Outputs<E, O>,
@@ -129,7 +130,8 @@ impl<R: Copy> Subscriptions<R> {
         self.interruption.as_ref().filter(|found| found.essential > 0).map(|found| &found.cause)
     }
 
-    /// A subscription is not interrupted any more. Returns how many were if it was the last of them.
+    /// A subscription is not interrupted any more. Returns how many were if it was the last of
+    /// them.
     fn resume(&mut self, subscription: SubscriptionHandle) -> Option<u32> {
         let essential = self.handles.get_mut(subscription)?.interrupted.take()?;
         let interruption = self.interruption.as_mut()?;

@@ -5,7 +5,8 @@ use core::time::Duration;
 
 use crate::reason::Reason;
 
-/// A point on the monotonic clock, in nanoseconds since an origin of the caller's choosing. Timers run on it.
+/// A point on the monotonic clock, in nanoseconds since an origin of the caller's choosing. Timers
+/// run on it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Time(u64);
 
@@ -38,7 +39,8 @@ impl Add<Duration> for Time {
     }
 }
 
-/// A point on the wall clock, in nanoseconds since the Unix epoch, as the wire carries it. No timer runs on it.
+/// A point on the wall clock, in nanoseconds since the Unix epoch, as the wire carries it. No timer
+/// runs on it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WallTime(i64);
 
@@ -82,8 +84,8 @@ pub struct Now {
     pub wall: WallTime,
 }
 
-/// Proof that a request was checked against both clocks and found not to be expired: without one no handler is
-/// started (invariant I3).
+/// Proof that a request was checked against both clocks and found not to be expired: without one no
+/// handler is started (invariant I3).
 pub(crate) struct NotExpired(());
 
 /// How long a request was past its expiry when that was noticed; with skewed clocks, the skew.
@@ -94,8 +96,8 @@ pub(crate) struct Expired {
 
 /// When a request ends, by both clocks.
 ///
-/// The wall time is the request's own and the same for each of its duplicates. The monotonic time follows from it
-/// once, on receipt, so that a jump of the wall clock moves no timer.
+/// The wall time is the request's own and the same for each of its duplicates. The monotonic time
+/// follows from it once, on receipt, so that a jump of the wall clock moves no timer.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Expiry {
     wall: WallTime,
@@ -105,7 +107,8 @@ pub(crate) struct Expiry {
 }
 
 impl Expiry {
-    /// The expiry of a frame that arrives at `now`, by the times that it carries, or why it is not looked at.
+    /// The expiry of a frame that arrives at `now`, by the times that it carries, or why it is not
+    /// looked at.
     pub(crate) fn of_frame(
         now: Now,
         sent_at: i64,
@@ -115,7 +118,8 @@ impl Expiry {
     ) -> Result<Self, (Reason, Expired)> {
         let expiry = WallTime::from_unix_nanos(expiry);
         let (sent_at, ahead) = match sent_at {
-            // A peer that does not say. Its expiry is not moved to the horizon, which would be another for each duplicate.
+            // A peer that does not say. Its expiry is not moved to the horizon, which would be
+            // another for each duplicate.
             ..=0 => (now.wall, expiry),
             sent_at => (WallTime::from_unix_nanos(sent_at), WallTime::from_unix_nanos(sent_at)),
         };
@@ -128,7 +132,8 @@ impl Expiry {
 
     /// The expiry of a request that arrives at `now`.
     ///
-    /// An expiry further than `horizon` after `sent_at` is moved there. `allowance` is added for skewed clocks.
+    /// An expiry further than `horizon` after `sent_at` is moved there. `allowance` is added for
+    /// skewed clocks.
     pub(crate) fn on_receipt(
         now: Now,
         sent_at: WallTime,

@@ -50,8 +50,9 @@ pub(crate) struct TimerId(usize);
 
 /// The timers of one engine, each with an `owner` to tell when it fires.
 ///
-/// A 4-ary heap whose timers know their place in it, so that one is disarmed or moved in logarithmic time and
-/// leaves nothing behind. Deadlines mostly come in order, which makes arming one more a single comparison.
+/// A 4-ary heap whose timers know their place in it, so that one is disarmed or moved in
+/// logarithmic time and leaves nothing behind. Deadlines mostly come in order, which makes arming
+/// one more a single comparison.
 pub(crate) struct Timers<O> {
     timers: Slab<Timer<O>>,
     heap: Vec<Node>,

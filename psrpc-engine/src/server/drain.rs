@@ -18,9 +18,11 @@ use crate::reason::Reason;
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
     Open,
-    /// It takes no new registrations, and is closed when nothing is in flight, those that it has are gone and clients
-    /// are told of the ends of their streams. Once the timer has fired it takes no requests either, and does not wait for
-    /// the bus to confirm that there are none or to have room for the ends; once that for lingering has, it does not wait for the handlers of streams.
+    /// It takes no new registrations, and is closed when nothing is in flight, those that it has
+    /// are gone and clients are told of the ends of their streams. Once the timer has fired it
+    /// takes no requests either, and does not wait for the bus to confirm that there are none
+    /// or to have room for the ends; once that for lingering has, it does not wait for the handlers
+    /// of streams.
     Draining {
         timer: Option<TimerId>,
         linger: Option<TimerId>,

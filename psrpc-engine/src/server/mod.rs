@@ -44,7 +44,8 @@ use crate::stream::commands::StreamCommands;
 use crate::wire::incoming;
 use crate::wire::route::{Route, check_own_id, check_service};
 
-/// The server's side of the protocol for one service (PROTOCOL sections 5 to 9). Drive it as [`Engine`] says.
+/// The server's side of the protocol for one service (PROTOCOL sections 5 to 9). Drive it as
+/// [`Engine`] says.
 pub struct Server {
     config: ServerConfig,
     ids: IdGenerator,
@@ -95,8 +96,8 @@ impl Server {
         &self.config.service
     }
 
-    /// How many requests are in flight: decided upon, bid for, running, or answered while the bus has no room for the
-    /// response.
+    /// How many requests are in flight: decided upon, bid for, running, or answered while the bus
+    /// has no room for the response.
     pub fn in_flight(&self) -> usize {
         self.requests.len()
     }
@@ -116,7 +117,8 @@ impl Server {
         self.updates.len()
     }
 
-    /// How many requests and messages of streams it remembers, so that none runs or is delivered twice.
+    /// How many requests and messages of streams it remembers, so that none runs or is delivered
+    /// twice.
     pub fn remembered(&self) -> usize {
         self.requests.remembered() + self.streams.remembered()
     }
@@ -130,8 +132,8 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// When a method is served already on that topic or would share a channel with one that is, or the server is
-    /// closed; nothing is subscribed then.
+    /// When a method is served already on that topic or would share a channel with one that is, or
+    /// the server is closed; nothing is subscribed then.
     pub fn register(&mut self, routes: Vec<Route>) -> Result<RegistrationHandle, RegisterError> {
         if let Some(closed) = self.closed() {
             return Err(closed);
@@ -143,21 +145,21 @@ impl Server {
         self.registry.register(&mut self.outputs, routes)
     }
 
-    /// The registration of these methods, in this order, if they were registered together and it is not gone. That of no
-    /// methods is not found.
+    /// The registration of these methods, in this order, if they were registered together and it is
+    /// not gone. That of no methods is not found.
     pub fn registration(&self, routes: &[Route]) -> Option<RegistrationHandle> {
         self.registry.find(routes)
     }
 
-    /// Whether a method is registered on its topic, with others or without, so that it cannot be registered again. It
-    /// may not be served yet, or be about to go.
+    /// Whether a method is registered on its topic, with others or without, so that it cannot be
+    /// registered again. It may not be served yet, or be about to go.
     pub fn serves(&self, route: &Route) -> bool {
         self.registry.server_of(route).is_some()
     }
 
-    /// Stops to serve methods that were registered together. What the bus has delivered until it confirms is still
-    /// served, while streams end with "EOF"; [`ServerEvent::Deregistered`] comes when none of it is in flight any more and
-    /// the handlers of the streams are done.
+    /// Stops to serve methods that were registered together. What the bus has delivered until it
+    /// confirms is still served, while streams end with "EOF"; [`ServerEvent::Deregistered`]
+    /// comes when none of it is in flight any more and the handlers of the streams are done.
     pub fn deregister(&mut self, now: Now, registration: RegistrationHandle) {
         self.registry.deregister(&mut self.outputs, registration);
         self.end_streams_of(now, registration);
@@ -172,18 +174,20 @@ impl Server {
         }
     }
 
-    /// Returns what the bus said, while subscriptions of methods that it serves are interrupted: requests may not reach it.
+    /// Returns what the bus said, while subscriptions of methods that it serves are interrupted:
+    /// requests may not reach it.
     pub fn interruption(&self) -> Option<&BusError> {
         self.registry.interruption()
     }
 
-    /// Whether its runtime has shut down, or its background task is gone ([`abandon`](Engine::abandon)).
+    /// Whether its runtime has shut down, or its background task is gone
+    /// ([`abandon`](Engine::abandon)).
     pub fn is_abandoned(&self) -> bool {
         matches!(self.phase, Phase::Closing(Cause::RuntimeEnded) | Phase::Closed(Cause::RuntimeEnded))
     }
 
-    /// Bids for a request with an affinity: more is better. Below 0, or not finite, is no bid: the request is
-    /// abandoned. A request that requires no claim runs at once.
+    /// Bids for a request with an affinity: more is better. Below 0, or not finite, is no bid: the
+    /// request is abandoned. A request that requires no claim runs at once.
     ///
     /// Ignored unless the request waits for it ([`is_waiting`](Self::is_waiting)).
     pub fn bid(&mut self, now: Now, request: RequestHandle, affinity: f32) {
@@ -217,8 +221,9 @@ impl Server {
         self.close_if_drained(now);
     }
 
-    /// Answers a request whose handler is done. Past its deadline nothing is published. A result that is larger than a
-    /// frame may be becomes an error, `resource_exhausted`, since no client would read it.
+    /// Answers a request whose handler is done. Past its deadline nothing is published. A result
+    /// that is larger than a frame may be becomes an error, `resource_exhausted`, since no
+    /// client would read it.
     ///
     /// Ignored unless the request runs.
     pub fn respond(&mut self, now: Now, request: RequestHandle, result: Result<Bytes, ErrorResponse>) {
@@ -227,8 +232,8 @@ impl Server {
         self.close_if_drained(now);
     }
 
-    /// Publishes an update to those who subscribe to a route. It ends with exactly one [`ServerEvent::Updated`], after
-    /// `timeout`, or else the configured one, at the latest.
+    /// Publishes an update to those who subscribe to a route. It ends with exactly one
+    /// [`ServerEvent::Updated`], after `timeout`, or else the configured one, at the latest.
     ///
     /// # Errors
     ///
@@ -264,14 +269,16 @@ impl Server {
         self.close_if_drained(now);
     }
 
-    /// Shuts the server down without losing what it has accepted: it unsubscribes, serves what was delivered until
-    /// the bus has confirmed that, and is [closed](ServerEvent::Closed) when nothing is in flight and every response,
-    /// every update and every end of a stream has left. A bid may still be granted, so it is waited for as a handler
-    /// is. If the bus does not confirm within the configured timeout, nothing more is accepted from it; so the server is
-    /// closed after that timeout, by the expiry of the last request that it accepted, or by the deadline of the last
-    /// update that it publishes, whichever is latest.
+    /// Shuts the server down without losing what it has accepted: it unsubscribes, serves what was
+    /// delivered until the bus has confirmed that, and is [closed](ServerEvent::Closed) when
+    /// nothing is in flight and every response, every update and every end of a stream has
+    /// left. A bid may still be granted, so it is waited for as a handler is. If the bus does
+    /// not confirm within the configured timeout, nothing more is accepted from it; so the server
+    /// is closed after that timeout, by the expiry of the last request that it accepted, or by
+    /// the deadline of the last update that it publishes, whichever is latest.
     ///
-    /// Streams end at once, with "EOF" on both sides. Their handlers have some time more ([`ServerConfig::linger`]).
+    /// Streams end at once, with "EOF" on both sides. Their handlers have some time more
+    /// ([`ServerConfig::linger`]).
     pub fn drain(&mut self, now: Now) {
         if self.phase != Phase::Open {
             return;
@@ -285,8 +292,8 @@ impl Server {
         self.close_if_drained(now);
     }
 
-    /// Shuts the server down at once: requests in flight are abandoned and answered by nothing. Streams end with "EOF" on
-    /// both sides, and their handlers are not waited for.
+    /// Shuts the server down at once: requests in flight are abandoned and answered by nothing.
+    /// Streams end with "EOF" on both sides, and their handlers are not waited for.
     pub fn kill(&mut self, now: Now) {
         self.end_all(now, Cause::Asked);
     }
@@ -574,7 +581,8 @@ impl Engine for Server {
     fn poll_publish(&mut self) -> Option<LentFrame<'_>> {
         let Self { requests, streams, updates, outputs, .. } = self;
         outputs.head(|publish| match publish {
-            // An announcement is no use without its response, nor a response past its request's expiry.
+            // An announcement is no use without its response, nor a response past its request's
+            // expiry.
             Publish::Bid(request) | Publish::Announcement(request) | Publish::Response(request) => {
                 requests.contains(request)
             }

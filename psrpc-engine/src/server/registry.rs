@@ -20,9 +20,10 @@ use crate::wire::route::Route;
 /// Joining ──all live──▶ Serving ──deregister──▶ Leaving ──▶ (gone)
 ///    └──────── a subscription fails, or deregister ──▲
 /// ```
-/// A registration that leaves gives up its request channels first, keeps its grant channels while requests are in
-/// flight, and is gone when the bus has confirmed the end of both. Only then are its names free for another, and only
-/// then is the layer above told, also of a failure: what it registers next does not find them taken.
+/// A registration that leaves gives up its request channels first, keeps its grant channels while
+/// requests are in flight, and is gone when the bus has confirmed the end of both. Only then are
+/// its names free for another, and only then is the layer above told, also of a failure: what it
+/// registers next does not find them taken.
 pub(super) struct Registry {
     registrations: Handles<Registration>,
     subscriptions: Subscriptions<ChannelRole>,
@@ -152,7 +153,7 @@ impl Registry {
         *self = Self::new(self.names.keys().clone());
     }
 
-    // --- the streams of a registration -----------------------------------------------------------------------
+    // --- the streams of a registration -----------------------------------------------------------
 
     /// Adds a stream to those of a registration, and gives its place among them.
     pub(super) fn add_stream(&mut self, handle: RegistrationHandle, stream: StreamHandle) -> usize {
@@ -170,8 +171,8 @@ impl Registry {
         streams.get(place).copied()
     }
 
-    /// Walks on to the next stream of a registration, from the last to the first: one that is removed meanwhile leaves its place
-    /// to one that was walked over already.
+    /// Walks on to the next stream of a registration, from the last to the first: one that is
+    /// removed meanwhile leaves its place to one that was walked over already.
     pub(super) fn walk_streams(
         &self,
         handle: RegistrationHandle,
@@ -240,7 +241,8 @@ impl Registry {
         false
     }
 
-    /// The bus has ended a subscription: as asked, or else because of `error`. Gives the registration that is lost by it.
+    /// The bus has ended a subscription: as asked, or else because of `error`. Gives the
+    /// registration that is lost by it.
     pub(super) fn on_ended(
         &mut self,
         outputs: &mut Outputs,

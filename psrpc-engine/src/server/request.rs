@@ -140,7 +140,7 @@ impl Requests {
         self.in_flight.get(request).map(|entry| entry.id.clone()).unwrap_or_default()
     }
 
-    // --- frames ----------------------------------------------------------------------------------------------
+    // --- frames ----------------------------------------------------------------------------------
 
     pub(super) fn receive(&mut self, cx: &mut Context<'_>, incoming: Incoming) {
         let (expiry, vacancy) = match self.check(cx, &incoming) {
@@ -289,7 +289,7 @@ impl Requests {
         }
     }
 
-    // --- time and results ------------------------------------------------------------------------------------
+    // --- time and results ------------------------------------------------------------------------
 
     pub(super) fn on_timeout(&mut self, cx: &mut Context<'_>, request: RequestHandle) {
         let Some(entry) = self.in_flight.timer_fired(request) else { return };
@@ -322,7 +322,7 @@ impl Requests {
         }
     }
 
-    // --- commands --------------------------------------------------------------------------------------------
+    // --- commands --------------------------------------------------------------------------------
 
     pub(super) fn bid(&mut self, cx: &mut Context<'_>, request: RequestHandle, affinity: f32) {
         let Some(pending) = self.deciding(request) else { return };
@@ -378,7 +378,8 @@ impl Requests {
         if entry.state.state != RequestState::Running {
             return;
         }
-        // By the monotonic clock alone: a wall clock that jumps takes nothing from a handler that has started.
+        // By the monotonic clock alone: a wall clock that jumps takes nothing from a handler that
+        // has started.
         let Pending { expiry, .. } = &entry.state;
         if cx.now.time >= expiry.time() {
             return self.abandon(cx, request, Reason::Overran);
@@ -405,7 +406,7 @@ impl Requests {
         self.dedup.clear(&mut outputs.timers);
     }
 
-    // --- transitions -----------------------------------------------------------------------------------------
+    // --- transitions -----------------------------------------------------------------------------
 
     fn state(&self, request: RequestHandle) -> Option<RequestState> {
         self.in_flight.get(request).map(|entry| entry.state.state)
@@ -426,8 +427,8 @@ impl Requests {
         }
     }
 
-    /// Opens the stream that was granted, for which its handler starts: so it takes the proof that the request has not
-    /// expired, too.
+    /// Opens the stream that was granted, for which its handler starts: so it takes the proof that
+    /// the request has not expired, too.
     fn open(&mut self, cx: &mut Context<'_>, request: RequestHandle, _: NotExpired) {
         let Some((request_id, pending)) = self.settle(cx.outputs, request) else { return };
         let (registration, Some(Opened { opening, channel })) = (pending.registration, pending.opens) else {
@@ -489,7 +490,8 @@ impl Requests {
         Some((id, pending))
     }
 
-    /// Answers a request that is not in flight. A full bus gets no such answers, since nothing bounds their number.
+    /// Answers a request that is not in flight. A full bus gets no such answers, since nothing
+    /// bounds their number.
     fn publish_refusal(
         &mut self,
         cx: &mut Context<'_>,
@@ -516,7 +518,8 @@ fn stream_channel(config: &ServerConfig, client_id: &Text) -> Channel {
     Channel::stream_to_client(config.service.as_str(), client_id.as_str())
 }
 
-/// Tells a client that its stream is not taken. A full bus gets no such answers, since nothing bounds their number.
+/// Tells a client that its stream is not taken. A full bus gets no such answers, since nothing
+/// bounds their number.
 fn refuse_stream(cx: &mut Context<'_>, stream_id: Text, channel: &Channel, cause: ErrorResponse) {
     if !cx.outputs.is_blocked() {
         let (_, mut cx) = cx.streams();

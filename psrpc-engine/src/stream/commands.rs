@@ -16,8 +16,9 @@ use crate::core::time::Now;
 use crate::error::SendError;
 use crate::reason::Reason;
 
-/// The commands on the streams of an engine ([`Engine::stream_commands`](crate::Engine::stream_commands)). A command with a
-/// stale handle does nothing.
+/// The commands on the streams of an engine
+/// ([`Engine::stream_commands`](crate::Engine::stream_commands)). A command with a stale handle
+/// does nothing.
 pub struct StreamCommands<'a, S: Side> {
     pub(crate) streams: &'a mut Streams<S>,
     pub(crate) outputs: &'a mut SideOutputs<S>,
@@ -37,13 +38,15 @@ impl<S: Side> StreamCommands<'_, S> {
         self.rules.timeout
     }
 
-    /// Sends a message on a stream. It ends with exactly one [`StreamEvent::Sent`](crate::StreamEvent::Sent), after
-    /// `timeout`, or else the [default](Self::default_timeout), at the latest. Messages arrive in the order of their sends
+    /// Sends a message on a stream. It ends with exactly one
+    /// [`StreamEvent::Sent`](crate::StreamEvent::Sent), after `timeout`, or else the
+    /// [default](Self::default_timeout), at the latest. Messages arrive in the order of their sends
     /// only if each is sent after the one before it was acknowledged.
     ///
     /// # Errors
     ///
-    /// When the stream has ended, or the message cannot be sent as it stands; nothing is published then.
+    /// When the stream has ended, or the message cannot be sent as it stands; nothing is published
+    /// then.
     pub fn send(
         &mut self,
         now: Now,
@@ -78,8 +81,8 @@ impl<S: Side> StreamCommands<'_, S> {
         self.streams.taken(stream);
     }
 
-    /// Closes a stream: both sides end with the cause, or with "stream closed". At a server its handler goes on, until
-    /// [`Engine::finish_stream`](crate::Engine::finish_stream).
+    /// Closes a stream: both sides end with the cause, or with "stream closed". At a server its
+    /// handler goes on, until [`Engine::finish_stream`](crate::Engine::finish_stream).
     pub fn close(&mut self, now: Now, stream: StreamHandle, cause: Option<ErrorResponse>) {
         let (streams, mut cx) = self.at(now);
         streams.close(&mut cx, stream, Reason::Closed, cause.unwrap_or_else(plain_close));

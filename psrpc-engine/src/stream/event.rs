@@ -29,7 +29,8 @@ pub enum StreamEvent {
     },
     /// A stream has ended, and all its sends before it.
     Ended {
-        /// The stream. At a client its handle is stale from here on, at a server once its handler is done.
+        /// The stream. At a client its handle is stale from here on, at a server once its handler
+        /// is done.
         stream: StreamHandle,
         /// Why.
         cause: Box<Failure>,

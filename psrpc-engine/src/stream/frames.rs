@@ -12,8 +12,9 @@ use crate::core::time::Now;
 use crate::reason::Reason;
 use crate::wire::outgoing::{self, TooLarge};
 
-/// Tells the other side of a stream that it has ended, unless far too many wait to be told. A cause that is larger than a
-/// frame may be becomes another, `resource_exhausted`, since nobody would read it and the stream would not end there.
+/// Tells the other side of a stream that it has ended, unless far too many wait to be told. A cause
+/// that is larger than a frame may be becomes another, `resource_exhausted`, since nobody would
+/// read it and the stream would not end there.
 pub(crate) fn publish_close<S: Side>(
     cx: &mut Context<'_, S>,
     what: Publish,

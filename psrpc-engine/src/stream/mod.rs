@@ -122,7 +122,8 @@ impl<S: Side> Streams<S> {
         self.in_flight.next()
     }
 
-    /// Walks on from `place` to the next stream, whose messages on their way cost as much as itself.
+    /// Walks on from `place` to the next stream, whose messages on their way cost as much as
+    /// itself.
     pub(crate) fn walk(&self, place: &mut usize, budget: &mut Budget) -> Step<StreamHandle> {
         let step = self.in_flight.walk(place, budget);
         if let Step::Next(stream) = step {
@@ -136,7 +137,7 @@ impl<S: Side> Streams<S> {
         self.in_flight.get(stream).map_or(0, |entry| entry.state.sends.len())
     }
 
-    // --- the beginning ---------------------------------------------------------------------------------------
+    // --- the beginning ---------------------------------------------------------------------------
 
     /// Adds a stream, whose frames go to `channel`.
     pub(crate) fn add(
@@ -167,7 +168,7 @@ impl<S: Side> Streams<S> {
         }
     }
 
-    // --- frames ----------------------------------------------------------------------------------------------
+    // --- frames ----------------------------------------------------------------------------------
 
     /// A message of the other side.
     pub(crate) fn on_message(
@@ -220,7 +221,8 @@ impl<S: Side> Streams<S> {
         cx.outputs.event(StreamEvent::Message { delivery, payload }.into());
     }
 
-    /// An ack of the other side. Its own expiry does not matter: the send that waits for it has a deadline.
+    /// An ack of the other side. Its own expiry does not matter: the send that waits for it has a
+    /// deadline.
     pub(crate) fn on_ack(&mut self, cx: &mut Context<'_, S>, frame: Stream) {
         let Stream { stream_id, request_id, .. } = frame;
         let stream = self.in_flight.find(&stream_id);
@@ -237,7 +239,8 @@ impl<S: Side> Streams<S> {
         self.settle(cx.outputs, send, Ok(()));
     }
 
-    /// The other side has closed the stream. That holds however late it is said: a stream that misses its end stays for ever.
+    /// The other side has closed the stream. That holds however late it is said: a stream that
+    /// misses its end stays for ever.
     pub(crate) fn on_close(
         &mut self,
         outputs: &mut SideOutputs<S>,
@@ -247,7 +250,7 @@ impl<S: Side> Streams<S> {
         self.end(outputs, stream, Failure::ended(Reason::ClosedByPeer, cause));
     }
 
-    // --- time and results ------------------------------------------------------------------------------------
+    // --- time and results ------------------------------------------------------------------------
 
     pub(crate) fn on_timeout(&mut self, cx: &mut Context<'_, S>, timer: StreamTimer, budget: &mut Budget) {
         match timer {
@@ -271,7 +274,8 @@ impl<S: Side> Streams<S> {
         let Some(idle) = cx.rules.config.idle_timeout else { return };
         let until = entry.state.heard + idle;
         if until > cx.now.time {
-            // Something was heard since the timer was set, which moving it each time would cost more.
+            // Something was heard since the timer was set, which moving it each time would cost
+            // more.
             return entry.arm(
                 &mut cx.outputs.timers,
                 until,
@@ -301,7 +305,7 @@ impl<S: Side> Streams<S> {
         }
     }
 
-    // --- commands --------------------------------------------------------------------------------------------
+    // --- commands --------------------------------------------------------------------------------
 
     /// Sends a message. It is over by its deadline.
     pub(crate) fn send(
@@ -396,7 +400,8 @@ impl<S: Side> Streams<S> {
         self.end(cx.outputs, stream, cause);
     }
 
-    /// Gives up a stream that did not come to be open. A server that takes it late learns so, if its opening has left.
+    /// Gives up a stream that did not come to be open. A server that takes it late learns so, if
+    /// its opening has left.
     pub(crate) fn abort(&mut self, cx: &mut Context<'_, S>, stream: StreamHandle, failure: &Failure) {
         let Some((stream_id, state)) = self.in_flight.settle(stream, &mut cx.outputs.timers) else { return };
         // A server that refused it needs not be told, unless another may have it.
@@ -433,7 +438,7 @@ impl<S: Side> Streams<S> {
         self.received.clear(&mut outputs.timers);
     }
 
-    // --- transitions -----------------------------------------------------------------------------------------
+    // --- transitions -----------------------------------------------------------------------------
 
     fn settle(&mut self, outputs: &mut SideOutputs<S>, send: SendHandle, outcome: Result<(), Box<Failure>>) {
         let Some(stream) = self.sends.settle(&mut outputs.timers, send) else { return };

@@ -17,7 +17,8 @@ pub(crate) enum StreamTimer {
     Bucket(BucketKey),
 }
 
-/// The messages of all streams that were sent and not acknowledged, by the ids that their acks carry.
+/// The messages of all streams that were sent and not acknowledged, by the ids that their acks
+/// carry.
 pub(super) struct Sends(InFlight<SendHandle, Sending>);
 
 /// A message that was sent and not acknowledged.
@@ -71,7 +72,8 @@ impl Sends {
         self.0.get(send).map(|entry| entry.state.stream)
     }
 
-    /// Whether the deadline of a message has come: it fails with the next tick, and its ack comes too late.
+    /// Whether the deadline of a message has come: it fails with the next tick, and its ack comes
+    /// too late.
     pub(super) fn is_overdue(&self, now: Time, send: SendHandle) -> bool {
         self.0.get(send).is_some_and(|entry| now >= entry.state.deadline)
     }

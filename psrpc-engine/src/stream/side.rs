@@ -4,7 +4,8 @@ use super::event::StreamEvent;
 use super::sends::StreamTimer;
 use crate::core::outputs::{CommonEvent, Outputs};
 
-/// A side of streams: [`ClientSide`](crate::ClientSide) or [`ServerSide`](crate::ServerSide). There is no other.
+/// A side of streams: [`ClientSide`](crate::ClientSide) or [`ServerSide`](crate::ServerSide). There
+/// is no other.
 #[expect(private_bounds, reason = "nobody else can implement it")]
 pub trait Side: Parts {}
 

@@ -5,8 +5,8 @@ use psrpc_proto::{DecodeErrorKind, Frame, FrameLimits, Request, Response, Stream
 use crate::core::outputs::{CommonEvent, Outputs};
 use crate::reason::{Dropped, Reason};
 
-/// Decodes a frame that was not yet, in its place, and checks one that was handed over as it is against the limits that
-/// decoding would have checked; whether it may come in.
+/// Decodes a frame that was not yet, in its place, and checks one that was handed over as it is
+/// against the limits that decoding would have checked; whether it may come in.
 pub(crate) fn accept<E: CommonEvent, O: Copy>(
     outputs: &mut Outputs<E, O>,
     frame: &mut Frame,

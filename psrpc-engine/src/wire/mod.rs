@@ -1,4 +1,5 @@
-//! The wire, seen from an engine: where frames go, and what is checked of those that come in and go out.
+//! The wire, seen from an engine: where frames go, and what is checked of those that come in and go
+//! out.
 
 pub(crate) mod bid;
 pub(crate) mod incoming;

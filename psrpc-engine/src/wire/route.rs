@@ -12,7 +12,8 @@ use crate::config::ConfigError;
 /// All parts of a topic together may be this long, in bytes.
 const TOPIC_BYTES: usize = 1024;
 
-/// A method of a service on a topic: what a call goes to, and what a server registers. Cheap to clone.
+/// A method of a service on a topic: what a call goes to, and what a server registers. Cheap to
+/// clone.
 #[derive(Clone)]
 pub struct Route(Arc<Inner>);
 
@@ -32,7 +33,8 @@ impl Route {
     ///
     /// # Errors
     ///
-    /// When a name is empty or cannot be carried by every bus, or the topic is longer than 1,024 bytes.
+    /// When a name is empty or cannot be carried by every bus, or the topic is longer than 1,024
+    /// bytes.
     pub fn new<T: AsRef<str>>(
         service: impl Into<Text>,
         method: impl Into<Text>,
@@ -113,8 +115,8 @@ impl Route {
         self.0.is_stream
     }
 
-    /// Whether the bus hands each request to one server. It hands a stream's frames to every server, whatever the
-    /// method's routing.
+    /// Whether the bus hands each request to one server. It hands a stream's frames to every
+    /// server, whatever the method's routing.
     pub fn is_queue(&self) -> bool {
         self.0.properties.queue() && !self.0.is_stream
     }

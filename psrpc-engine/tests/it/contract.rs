@@ -1,6 +1,6 @@
-//! The driving contract, over arbitrary interleavings of commands, frames, results and time: the same inputs give the
-//! same outputs (I17), no timer is due after it was handled (I18), nothing is left behind (I9), every call resolves
-//! exactly once and by its deadline (I1).
+//! The driving contract, over arbitrary interleavings of commands, frames, results and time: the
+//! same inputs give the same outputs (I17), no timer is due after it was handled (I18), nothing is
+//! left behind (I9), every call resolves exactly once and by its deadline (I1).
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -168,7 +168,8 @@ impl Heard {
         }
     }
 
-    /// Whether a call whose deadline has come is over, or its caller was asked no longer than a timer's granularity ago.
+    /// Whether a call whose deadline has come is over, or its caller was asked no longer than a
+    /// timer's granularity ago.
     fn is_over(&self, call: CallHandle, now: Time) -> bool {
         let just_asked = self.asked.get(&call).is_some_and(|asked| now < *asked + ms(1));
         self.resolved.get(&call).map_or(just_asked, |times| *times == 1)
@@ -291,7 +292,8 @@ fn run_server(steps: &[ServerStep]) -> String {
             ServerStep::Drain => run.engine.drain(run.now),
             ServerStep::Kill => run.engine.kill(run.now),
         }
-        // Here and not later, so that what runs is checked against the clock by which it was started.
+        // Here and not later, so that what runs is checked against the clock by which it was
+        // started.
         run.drain();
         for event in run.events.drain(..) {
             match event {
@@ -310,7 +312,8 @@ fn run_server(steps: &[ServerStep]) -> String {
     run.engine.drain(run.now);
     run.make_room();
     run.confirm();
-    // Longer than any jump of the wall clock that a bucket of remembered requests may have to wait out.
+    // Longer than any jump of the wall clock that a bucket of remembered requests may have to wait
+    // out.
     for _ in 0..100 {
         run.tick(Duration::from_secs(60), 0);
         run.confirm();

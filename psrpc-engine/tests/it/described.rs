@@ -1,5 +1,5 @@
-//! What Go v0.8.2 does in conversations that were described and not recorded, or what we do instead. Each test names the
-//! conversation.
+//! What Go v0.8.2 does in conversations that were described and not recorded, or what we do
+//! instead. Each test names the conversation.
 
 use bytes::Bytes;
 use psrpc_engine::proto::{ErrorCode, ErrorResponse, Frame, Request, StreamBody};
@@ -147,7 +147,8 @@ fn stream_server_error_plain() {
     assert_eq!(close.body, Some(expected));
 }
 
-/// Go drops it in silence. Ours hands it to the layer above, which gives its user an error in its place.
+/// Go drops it in silence. Ours hands it to the layer above, which gives its user an error in its
+/// place.
 #[test]
 fn subscription_undecodable_update() {
     let mut client = Driven::client();

@@ -97,7 +97,8 @@ impl<E: Engine> Driven<E> {
         driven
     }
 
-    /// Takes every output and every frame, and reports every new subscription live and every frame published.
+    /// Takes every output and every frame, and reports every new subscription live and every frame
+    /// published.
     pub fn drain(&mut self) {
         loop {
             while let Some(output) = self.engine.poll_output() {

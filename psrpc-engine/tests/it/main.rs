@@ -1,4 +1,5 @@
-//! The engine against its judges: recordings of Go peers, the driving contract, and behaviour case by case.
+//! The engine against its judges: recordings of Go peers, the driving contract, and behaviour case
+//! by case.
 
 mod calls;
 mod contract;

@@ -153,7 +153,8 @@ fn topics_that_would_share_names_are_refused_naming_both() {
         refusal(topic_route("Fit", QUEUE, &["", "b"]), topic_route("Fit", QUEUE, &["b", ""])),
         "Hats.Fit[\"b\", \"\"] would share \"SRV.Hats.b.Q\" with Hats.Fit[\"\", \"b\"], which is registered"
     );
-    // A topic that looks like the suffix of a queue, on a subject where two ways to subscribe would mix.
+    // A topic that looks like the suffix of a queue, on a subject where two ways to subscribe would
+    // mix.
     assert_eq!(
         refusal(route("Fit", QUEUE), topic_route("Pick", AFFINITY, &["Q"])),
         "Hats.Pick[\"Q\"] would share \"SRV.Hats.Q\" with Hats.Fit, which is registered"
@@ -415,7 +416,7 @@ fn a_multi_method_runs_its_requests_without_a_claim() {
     assert!(matches!(&server.frames()[..], [(_, Frame::Response(_))]));
 }
 
-// --- interruptions -------------------------------------------------------------------------------------------
+// --- interruptions -------------------------------------------------------------------------------
 
 /// What the bus said, while the server is interrupted.
 fn interruption(server: &Driven<Server>) -> Option<String> {

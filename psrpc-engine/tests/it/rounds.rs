@@ -1,4 +1,5 @@
-//! Bounded work: one call of an engine fires or ends so much at most, and the rest is due at once (I18).
+//! Bounded work: one call of an engine fires or ends so much at most, and the rest is due at once
+//! (I18).
 
 use std::time::Duration;
 
@@ -109,7 +110,7 @@ fn requests_that_were_remembered_are_forgotten_a_round_at_a_time() {
     assert_eq!((server.engine.remembered(), server.engine.poll_timeout()), (0, None));
 }
 
-// --- streams of a registration -------------------------------------------------------------------------------
+// --- streams of a registration -------------------------------------------------------------------
 
 fn opening(server: &Driven<Server>, stream: usize) -> Frame {
     let (sent_at, expiry) = (server.now.wall.as_unix_nanos(), (server.now.wall + SECOND).as_unix_nanos());
@@ -171,7 +172,7 @@ fn the_streams_of_a_topic_end_a_round_at_a_time_and_so_do_those_of_a_server() {
     assert_eq!(server.engine.streams(), 0);
 }
 
-// --- abandoned -----------------------------------------------------------------------------------------------
+// --- abandoned -----------------------------------------------------------------------------------
 
 #[test]
 fn a_client_that_is_abandoned_fails_what_it_has_and_what_comes_later() {

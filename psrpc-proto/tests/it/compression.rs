@@ -1,4 +1,5 @@
-//! Compressed values: written when that is wanted and pays, read always, and never more than a limit of them.
+//! Compressed values: written when that is wanted and pays, read always, and never more than a
+//! limit of them.
 
 use std::io::{Read, Write};
 

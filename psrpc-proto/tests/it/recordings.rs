@@ -1,13 +1,14 @@
-//! Every recorded frame decodes to what was recorded, and encodes back to the same bytes; a compressed one to a frame that
-//! decodes to the same, since no two implementations of gzip write the same.
+//! Every recorded frame decodes to what was recorded, and encodes back to the same bytes; a
+//! compressed one to a frame that decodes to the same, since no two implementations of gzip write
+//! the same.
 
 use bytes::Bytes;
 use psrpc_proto::{Any, Compression, ErrorResponse, Frame, FrameLimits, Metadata, StreamBody};
 use psrpc_vectors::{Event, Publish, RECORDINGS};
 use serde_json::{Map, Value, json};
 
-/// Responses that we read but would not send: Go leaves the text of an error empty, which it then reads as success, or its
-/// code, which it reads as `unknown`.
+/// Responses that we read but would not send: Go leaves the text of an error empty, which it then
+/// reads as success, or its code, which it reads as `unknown`.
 const NOT_SENT: [&str; 4] = [
     "unary-queue-error-empty-text",
     "unary-queue-error-code-ok",
@@ -150,7 +151,8 @@ fn every_frame_that_we_would_send_encodes_to_the_same_bytes() {
     assert_eq!(metadata, 4 + 4 + 4, "a unary call and an opened stream with metadata in each old recording");
 }
 
-/// A frame's fields in the form of the recording: empty ones left out, bytes as hex, int64 as decimal strings.
+/// A frame's fields in the form of the recording: empty ones left out, bytes as hex, int64 as
+/// decimal strings.
 fn fields(frame: &Frame) -> Value {
     let mut fields = Map::new();
     match frame {

@@ -1,5 +1,5 @@
-//! Our codec against prost: for every message a prost-derived twin, which must read what we write, write what we
-//! read, and agree on which bytes are a message at all.
+//! Our codec against prost: for every message a prost-derived twin, which must read what we write,
+//! write what we read, and agree on which bytes are a message at all.
 
 use std::collections::BTreeMap;
 
@@ -234,7 +234,8 @@ fn detail(twin: twin::Any) -> Any {
     Any { type_url: twin.type_url.into(), value: twin.value.into() }
 }
 
-/// The frame as the twins see it: metadata in the order of its names, and no NaN, which equals nothing.
+/// The frame as the twins see it: metadata in the order of its names, and no NaN, which equals
+/// nothing.
 fn comparable(frame: Frame) -> Frame {
     let sorted = |metadata: &Metadata| -> Metadata {
         let entries: BTreeMap<_, _> = metadata.iter().map(|(n, v)| (n.clone(), v.clone())).collect();
@@ -274,7 +275,8 @@ fn texts() -> impl Strategy<Value = Text> {
 }
 
 fn payloads() -> impl Strategy<Value = Bytes> {
-    // A payload that looks like gzip is no matter: only the value of the envelope may be compressed.
+    // A payload that looks like gzip is no matter: only the value of the envelope may be
+    // compressed.
     proptest::collection::vec(any::<u8>(), 0..200).prop_map(Bytes::from)
 }
 
@@ -334,7 +336,8 @@ fn frames() -> impl Strategy<Value = Frame> {
     prop_oneof![requests, responses, bids, grants, streams]
 }
 
-/// Bytes that are nearly a message: fields with the numbers and wire types of the protocol, and some that are not.
+/// Bytes that are nearly a message: fields with the numbers and wire types of the protocol, and
+/// some that are not.
 fn near_messages() -> impl Strategy<Value = Vec<u8>> {
     let any_message = (texts(), payloads()).prop_map(|(type_url, value)| {
         twin::Any { type_url: type_url.to_string(), value: value.to_vec() }.encode_to_vec()

@@ -18,7 +18,8 @@ pub static HATS: Service = Service {
 pub static FIT: &Method = &HATS.methods[0];
 pub static PICK: &Method = &HATS.methods[1];
 
-/// A tokio whose wall clock is that of its paused time, so that nothing depends on how fast a test runs.
+/// A tokio whose wall clock is that of its paused time, so that nothing depends on how fast a test
+/// runs.
 #[derive(Clone)]
 pub struct Virtual(TokioRuntime);
 

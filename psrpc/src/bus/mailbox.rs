@@ -18,7 +18,8 @@ const EVENTS: usize = 64;
 
 /// What has arrived for a driver or an [`Inbox`](crate::bus::Inbox), in the order in which it came.
 ///
-/// It holds for each subscription as many frames as that has room for, and a gap before each of them at most.
+/// It holds for each subscription as many frames as that has room for, and a gap before each of
+/// them at most.
 #[derive(Default)]
 pub(crate) struct Mailbox(Lock<Waiting>);
 
@@ -67,8 +68,8 @@ impl Mailbox {
         self.0.lock().subscribers.insert(subscriber)
     }
 
-    /// Moves what waits to `arrivals`, which is empty, up to `limit`, and all events to `events`. Registers the task to be
-    /// woken if that was all.
+    /// Moves what waits to `arrivals`, which is empty, up to `limit`, and all events to `events`.
+    /// Registers the task to be woken if that was all.
     pub(crate) fn take(
         &self,
         arrivals: &mut VecDeque<Item>,
@@ -209,8 +210,8 @@ impl Waiting {
     }
 }
 
-/// Registers the task to be woken. The one that waited before is dropped once the mailbox is free again: what it holds may
-/// use the mailbox.
+/// Registers the task to be woken. The one that waited before is dropped once the mailbox is free
+/// again: what it holds may use the mailbox.
 fn wait(mut waiting: LockGuard<'_, Waiting>, cx: &Context<'_>) {
     let replaced = waiting::replace(&mut waiting.waker, cx);
     drop(waiting);

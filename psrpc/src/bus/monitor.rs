@@ -34,8 +34,8 @@ pub enum Status {
     },
 }
 
-/// How a bus is, and what happens to it: kept by a bus that has a connection, and watched by clients, servers and programs.
-/// Cheap to clone; all clones are one monitor.
+/// How a bus is, and what happens to it: kept by a bus that has a connection, and watched by
+/// clients, servers and programs. Cheap to clone; all clones are one monitor.
 #[derive(Clone)]
 pub struct Monitor(Arc<Lock<MonitorState>>);
 
@@ -122,7 +122,8 @@ impl fmt::Debug for Monitor {
     }
 }
 
-/// The events of a bus, as a stream that does not end. If a watcher is far behind, the newest events are lost.
+/// The events of a bus, as a stream that does not end. If a watcher is far behind, the newest
+/// events are lost.
 pub struct Watcher(Arc<Mailbox>);
 
 impl Stream for Watcher {

@@ -9,7 +9,8 @@ use psrpc_engine::{BusError, LentFrame};
 use super::mailbox::Mailbox;
 use super::receipt::{Receipt, ReplyTo};
 
-/// A frame that is offered to a bus, which takes it, or drops the offer and says that it is [`Full`].
+/// A frame that is offered to a bus, which takes it, or drops the offer and says that it is
+/// [`Full`].
 pub struct Offer<'a> {
     content: Option<Content<'a>>,
     /// Whether the thread was unwinding already when the offer was made.

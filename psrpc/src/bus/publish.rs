@@ -15,8 +15,9 @@ use crate::waiting;
 
 /// Publishes a frame, for programs that use a bus without a client or a server.
 ///
-/// The future offers the frame when it is first polled, waits for room while the bus is full, and resolves with the number of
-/// subscribers that got the frame, where the bus knows. Dropping it does not take the frame back.
+/// The future offers the frame when it is first polled, waits for room while the bus is full, and
+/// resolves with the number of subscribers that got the frame, where the bus knows. Dropping it
+/// does not take the frame back.
 ///
 /// # Errors
 ///

@@ -16,8 +16,8 @@ enum ReceiptTarget {
 }
 
 impl ReplyTo {
-    /// Calls `report` with the number of subscribers that got the frame, where the bus knows, or with why it was not
-    /// published.
+    /// Calls `report` with the number of subscribers that got the frame, where the bus knows, or
+    /// with why it was not published.
     pub fn new(report: impl FnOnce(Result<Option<u64>, BusError>) + Send + 'static) -> Self {
         Self(ReceiptTarget::Closure(Box::new(report)))
     }
@@ -38,7 +38,8 @@ impl fmt::Debug for ReplyTo {
     }
 }
 
-/// Tells the result of a publish that the bus did not know at once. Dropped without a word it tells a failure.
+/// Tells the result of a publish that the bus did not know at once. Dropped without a word it tells
+/// a failure.
 ///
 /// Telling it wakes a task, so no lock may be held.
 pub struct Receipt(Option<ReplyTo>);

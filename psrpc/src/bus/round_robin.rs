@@ -2,7 +2,8 @@
 
 use slab::Slab;
 
-/// The members of a queue, which take turns: a ring, so that a turn costs the same however many there are.
+/// The members of a queue, which take turns: a ring, so that a turn costs the same however many
+/// there are.
 #[derive(Debug)]
 pub struct RoundRobin<T> {
     members: Slab<Member<T>>,

@@ -10,7 +10,8 @@ use super::delivery::Delivery;
 use super::mailbox::Mailbox;
 use super::wake_list::WakeList;
 
-/// The bus's end of a subscription. Dropping it ends the subscription, and wakes the subscriber: no lock may be held then.
+/// The bus's end of a subscription. Dropping it ends the subscription, and wakes the subscriber: no
+/// lock may be held then.
 ///
 /// It never blocks. When the subscriber is behind by as many frames as it has room for, the newest frame is lost, with a
 /// [gap](Delivery::Gap) in its place; no other subscriber notices. Each function adds the subscriber's task to the
@@ -65,8 +66,8 @@ impl Sink {
         self.put(Delivery::Gap(lost), wakes);
     }
 
-    /// Tells that a subscription that was live is not now: the connection was lost, or the server refuses the subscription. A
-    /// bus may tell it again, once it knows a better cause.
+    /// Tells that a subscription that was live is not now: the connection was lost, or the server
+    /// refuses the subscription. A bus may tell it again, once it knows a better cause.
     /// The bus tries again until it is [live](Self::live), or is dropped.
     pub fn interrupted(&self, cause: BusError, wakes: &mut WakeList) {
         self.put(Delivery::Interrupted(cause), wakes);

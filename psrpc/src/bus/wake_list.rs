@@ -8,8 +8,9 @@ use crate::sync::assert_unlocked;
 
 /// The tasks to wake once no lock is held. Dropping it wakes them.
 ///
-/// A waker runs code of the runtime, which may run the woken task at once; so no lock of a bus or a driver may be held then.
-/// Declare it before the guard of the lock, so that it is dropped after it:
+/// A waker runs code of the runtime, which may run the woken task at once; so no lock of a bus or a
+/// driver may be held then. Declare it before the guard of the lock, so that it is dropped after
+/// it:
 ///
 /// ```
 /// use psrpc::bus::{Lock, Sink, WakeList};

@@ -26,8 +26,8 @@ use crate::runtime::Runtime;
 
 /// A client of a service. Cheap to clone; all clones are one client.
 ///
-/// Dropping the last clone closes it, as [`close`](Self::close) does; calls keep it alive until they end, and so do streams and
-/// subscriptions.
+/// Dropping the last clone closes it, as [`close`](Self::close) does; calls keep it alive until
+/// they end, and so do streams and subscriptions.
 #[derive(Clone)]
 pub struct Client {
     handle: Arc<Handle>,
@@ -48,8 +48,8 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// When the id cannot be carried (`invalid_argument`), the bus refuses a subscription, or the runtime has shut down
-    /// (`unavailable`).
+    /// When the id cannot be carried (`invalid_argument`), the bus refuses a subscription, or the
+    /// runtime has shut down (`unavailable`).
     ///
     /// # Panics
     ///
@@ -104,25 +104,25 @@ impl Client {
         self.driver().with_state(|view| view.engine.counters().clone())
     }
 
-    /// Returns whether the client can work now: `Ok`, or why not, as an error. For health checks: a client whose bus
-    /// recovers works again by itself.
+    /// Returns whether the client can work now: `Ok`, or why not, as an error. For health checks: a
+    /// client whose bus recovers works again by itself.
     ///
     /// # Errors
     ///
-    /// When the bus is not connected or has stopped, when it refuses subscriptions, with its words as the cause, or when the
-    /// client is closed or its runtime has shut down.
+    /// When the bus is not connected or has stopped, when it refuses subscriptions, with its words
+    /// as the cause, or when the client is closed or its runtime has shut down.
     pub fn health(&self) -> Result<(), Error> {
         self.driver().health(|engine| (engine.closed(), engine.interruption().cloned()))
     }
 
-    /// Closes the client: its calls fail at once with "client is closed", and so do later ones; its streams and subscriptions
-    /// end.
+    /// Closes the client: its calls fail at once with "client is closed", and so do later ones; its
+    /// streams and subscriptions end.
     pub fn close(&self) {
         self.driver().execute(|state, now| state.engine.close(now));
     }
 
-    /// Closes the client, and resolves when the bus has what its servers are to know: the ends of its streams and subscriptions;
-    /// or after 3 s. For a program that ends right after.
+    /// Closes the client, and resolves when the bus has what its servers are to know: the ends of
+    /// its streams and subscriptions; or after 3 s. For a program that ends right after.
     ///
     /// Dropping the future does not undo the close.
     pub async fn shutdown(&self) {

@@ -32,12 +32,14 @@ use crate::stream::{ClientStream, Codec, DriverEnd};
 /// # }
 /// ```
 ///
-/// It resolves when a server has taken the stream; timeouts, deadline and selection are those of that, and the stream itself
-/// lives as long as both sides want. Dropping the future gives up, and tells a server that may have taken it.
+/// It resolves when a server has taken the stream; timeouts, deadline and selection are those of
+/// that, and the stream itself lives as long as both sides want. Dropping the future gives up, and
+/// tells a server that may have taken it.
 ///
 /// # Errors
 ///
-/// Those of a [`Call`](crate::Call); a server that has too many streams answers `resource_exhausted`.
+/// Those of a [`Call`](crate::Call); a server that has too many streams answers
+/// `resource_exhausted`.
 #[must_use = "a stream is opened when it is awaited"]
 pub struct OpenStream<S, R> {
     target: OpenTarget<S, R>,
@@ -68,7 +70,8 @@ impl<S, R> OpenStream<S, R> {
     );
     selection_option!();
 
-    /// Puts an interceptor around this stream, within those of the client and those that were added before.
+    /// Puts an interceptor around this stream, within those of the client and those that were added
+    /// before.
     pub fn interceptor(mut self, interceptor: impl StreamInterceptor) -> Self {
         self.interceptors.push(Arc::new(interceptor));
         self

@@ -45,21 +45,25 @@ impl ClientOptions {
     common_options! {
         /// The client's id on the wire. Default, also for an empty one: drawn at random.
         ///
-        /// No other client of the service may have it: each would get the other's bids and responses.
+        /// No other client of the service may have it: each would get the other's bids and
+        /// responses.
         id;
         /// How long a call may take that does not say so itself. Default 3 s.
         timeout;
-        /// How far the servers' wall clocks may be behind before the messages of their streams count as expired. Default 0.
+        /// How far the servers' wall clocks may be behind before the messages of their streams
+        /// count as expired. Default 0.
         skew_allowance;
-        /// How many frames of a subscription may wait for the client before the newest are lost; and how many updates of a
-        /// subscription, or messages of a stream, may wait for their consumer, of which there is the stated number at most.
-        /// Default 8,192; for messages of a stream 1,024.
+        /// How many frames of a subscription may wait for the client before the newest are lost;
+        /// and how many updates of a subscription, or messages of a stream, may wait for their
+        /// consumer, of which there is the stated number at most. Default 8,192; for messages of a
+        /// stream 1,024.
         channel_size;
         /// Puts an interceptor around every stream, within those that were added before.
         stream_interceptor;
         /// Tells a function of frames that are dropped, of streams that end, and of gaps.
         ///
-        /// It mostly runs on the client's background task, which it must not block. A panic in it is discarded.
+        /// It mostly runs on the client's background task, which it must not block. A panic in it
+        /// is discarded.
         observer;
     }
 
@@ -70,8 +74,8 @@ impl ClientOptions {
         self
     }
 
-    /// Calls a function with every request, as soon as the call is made: when it is first polled, before any interceptor.
-    /// Several are called in the order in which they were added.
+    /// Calls a function with every request, as soon as the call is made: when it is first polled,
+    /// before any interceptor. Several are called in the order in which they were added.
     ///
     /// It runs on the caller's task, which it must not block and to which a panic in it goes.
     #[must_use]
@@ -80,8 +84,9 @@ impl ClientOptions {
         self
     }
 
-    /// Calls a function with every request and what came of it, just before the caller gets that: after all interceptors.
-    /// Several are called in the order in which they were added. A call that is dropped has no response.
+    /// Calls a function with every request and what came of it, just before the caller gets that:
+    /// after all interceptors. Several are called in the order in which they were added. A call
+    /// that is dropped has no response.
     ///
     /// It runs on the caller's task, which it must not block and to which a panic in it goes.
     #[must_use]
@@ -100,16 +105,16 @@ impl ClientOptions {
         self
     }
 
-    /// Measures calls, multi calls and streams. It is an interceptor of each kind, and has its place among the others: what is
-    /// added later is within what it measures.
+    /// Measures calls, multi calls and streams. It is an interceptor of each kind, and has its
+    /// place among the others: what is added later is within what it measures.
     #[must_use]
     pub fn metrics(self, observer: impl MetricsObserver) -> Self {
         let metrics = Metrics(Arc::new(observer));
         self.interceptor(metrics.clone()).multi_interceptor(metrics.clone()).stream_interceptor(metrics)
     }
 
-    /// Adds another set of options: what it sets replaces what is set here; interceptors, hooks and observers come after
-    /// those that are here.
+    /// Adds another set of options: what it sets replaces what is set here; interceptors, hooks and
+    /// observers come after those that are here.
     #[must_use]
     pub fn with(mut self, bundle: Self) -> Self {
         self.selection_timeout = bundle.selection_timeout.or(self.selection_timeout);

@@ -226,7 +226,8 @@ impl ClientRole {
         }
     }
 
-    /// Nobody waits for a call any more: gives its outcome, if it has ended, and what is to be dropped without the lock.
+    /// Nobody waits for a call any more: gives its outcome, if it has ended, and what is to be
+    /// dropped without the lock.
     pub(super) fn forget(&mut self, call: CallHandle, key: usize) -> (Option<Outcome>, Forgotten) {
         let mut caller = self.callers.remove(key);
         let outcome = caller.outcome.take();
@@ -280,7 +281,8 @@ impl StreamRole for ClientRole {
     }
 }
 
-/// What is to be dropped without the lock: a selection function may hold what user code wants to clean up.
+/// What is to be dropped without the lock: a selection function may hold what user code wants to
+/// clean up.
 #[expect(dead_code, reason = "it is only dropped")]
 pub(super) struct Forgotten(Option<Choose>, Option<Arc<Codec>>, Option<Waker>);
 

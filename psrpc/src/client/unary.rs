@@ -37,17 +37,18 @@ use crate::selection::Choose;
 /// # }
 /// ```
 ///
-/// It is no future itself but becomes one when it is awaited; where a future is asked for, as by `tokio::spawn`, call
-/// `into_future()`.
+/// It is no future itself but becomes one when it is awaited; where a future is asked for, as by
+/// `tokio::spawn`, call `into_future()`.
 ///
-/// Nothing is sent before the call is first polled. Dropping the future cancels the call: a claimed call that was not
-/// granted yet then runs nowhere; a handler that has started runs on to its deadline, since the wire has no cancel;
-/// within one process its future is dropped.
+/// Nothing is sent before the call is first polled. Dropping the future cancels the call: a claimed
+/// call that was not granted yet then runs nowhere; a handler that has started runs on to its
+/// deadline, since the wire has no cancel; within one process its future is dropped.
 ///
 /// # Errors
 ///
-/// The [`reason`](Error::reason) tells them apart; a handler may answer with any code, so the code alone does not. The last
-/// column is what [`Error::may_have_run`] says, cautiously where it depends.
+/// The [`reason`](Error::reason) tells them apart; a handler may answer with any code, so the code
+/// alone does not. The last column is what [`Error::may_have_run`] says, cautiously where it
+/// depends.
 ///
 /// | reason | code | what happened | may it have run? |
 /// |---|---|---|---|
@@ -66,8 +67,8 @@ use crate::selection::Choose;
 /// | none | `invalid_argument` | the topic, metadata, message or selection cannot be | no |
 /// | none | `resource_exhausted` | too many calls of this client are in flight | no |
 ///
-/// [`Error::explanation`] says what is known of the cause. A call that reaches nobody still waits for its affinity timeout,
-/// or its deadline, as it would for servers that are slow to bid.
+/// [`Error::explanation`] says what is known of the cause. A call that reaches nobody still waits
+/// for its affinity timeout, or its deadline, as it would for servers that are slow to bid.
 #[must_use = "a call does nothing until it is awaited"]
 pub struct Call<Req, Res> {
     target: CallTarget<Req, Res>,
@@ -85,8 +86,8 @@ impl<Req, Res> Call<Req, Res> {
         Self::to(CallTarget::Method(client, route, request))
     }
 
-    /// A call that no client makes: for fakes of a client in unit tests. It gives what `result` gives, whatever its options
-    /// and interceptors are.
+    /// A call that no client makes: for fakes of a client in unit tests. It gives what `result`
+    /// gives, whatever its options and interceptors are.
     ///
     /// ```
     /// # use psrpc::{Call, Error};
@@ -112,7 +113,8 @@ impl<Req, Res> Call<Req, Res> {
     );
     selection_option!();
 
-    /// Puts an interceptor around this call, within those of the client and those that were added before.
+    /// Puts an interceptor around this call, within those of the client and those that were added
+    /// before.
     pub fn interceptor(mut self, interceptor: impl CallInterceptor) -> Self {
         self.options = self.options.interceptor(interceptor);
         self

@@ -1,4 +1,5 @@
-//! The core of the driver: the lock, the way of a command into the engine, and of its outputs to the bus.
+//! The core of the driver: the lock, the way of a command into the engine, and of its outputs to
+//! the bus.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -37,7 +38,8 @@ pub(crate) trait Role: Sized + Send + 'static {
         tasks: &mut Vec<Self::Task>,
     );
 
-    /// Does a task, without the lock. Its command is carried out soon after, under one lock with those of other tasks.
+    /// Does a task, without the lock. Its command is carried out soon after, under one lock with
+    /// those of other tasks.
     fn perform(driver: &Arc<Driver<Self>>, task: Self::Task, commands: &mut Vec<Self::Command>);
 
     /// Carries out a command, under the lock. Gives it back if it comes too late: it may hold what runs user code when it is
@@ -50,10 +52,10 @@ pub(crate) trait Role: Sized + Send + 'static {
 
 /// An engine with its bus and runtime.
 ///
-/// A command takes the lock, goes into the engine, and hands what the engine puts out to the bus before it lets go of the
-/// lock: so frames leave in the order of their commands, and nothing lies between a call and the bus. The lock is never
-/// held across an await or while user code runs. Frames that come in, and time, are handed in by one
-/// [`Inbound`] future.
+/// A command takes the lock, goes into the engine, and hands what the engine puts out to the bus
+/// before it lets go of the lock: so frames leave in the order of their commands, and nothing lies
+/// between a call and the bus. The lock is never held across an await or while user code runs.
+/// Frames that come in, and time, are handed in by one [`Inbound`] future.
 pub(crate) struct Driver<R: Role> {
     state: Lock<DriverState<R>>,
     pub(super) mailbox: Arc<Mailbox>,
@@ -67,11 +69,11 @@ pub(crate) struct DriverState<R: Role> {
     pub(crate) role: R,
     /// By the index of their handles.
     subscriptions: Vec<Option<Subscription>>,
-    /// When the inbound future wakes by itself, or will once it has polled, since it was notified. Commands notify it only of an
-    /// earlier timeout.
+    /// When the inbound future wakes by itself, or will once it has polled, since it was notified.
+    /// Commands notify it only of an earlier timeout.
     wakes_at: Option<Time>,
-    /// Whether the bus has no room for the next frame. What is to be published waits in the engine, and so do the
-    /// callers, until their deadlines.
+    /// Whether the bus has no room for the next frame. What is to be published waits in the engine,
+    /// and so do the callers, until their deadlines.
     full: bool,
     /// When the last command came, for what must be done without the runtime.
     latest: Now,
@@ -83,7 +85,8 @@ pub(crate) struct DriverState<R: Role> {
 
 /// What the inbound future has to know of its driver.
 pub(super) struct Outlook {
-    /// When it is to wake by itself: at the engine's next timeout, or before it if an earlier one has gone since.
+    /// When it is to wake by itself: at the engine's next timeout, or before it if an earlier one
+    /// has gone since.
     pub(super) wakes_at: Option<Time>,
     /// The bus has no room.
     pub(super) full: bool,
@@ -91,8 +94,8 @@ pub(super) struct Outlook {
     pub(super) finished: bool,
 }
 
-/// How many tasks are done before their commands are carried out. With more of them the lock is taken less often; but the first
-/// bid leaves later, and other threads wait longer for the lock.
+/// How many tasks are done before their commands are carried out. With more of them the lock is
+/// taken less often; but the first bid leaves later, and other threads wait longer for the lock.
 const COMMANDS: usize = 4;
 
 /// What is to be done after a command, once the lock is free.
@@ -102,7 +105,8 @@ pub(super) struct Aftermath<R: Role> {
     commands: Vec<R::Command>,
 }
 
-/// What is seen of a driver between commands: the engine, which nothing changes, and the role, where tasks wait.
+/// What is seen of a driver between commands: the engine, which nothing changes, and the role,
+/// where tasks wait.
 pub(crate) struct View<'a, R: Role> {
     pub(crate) engine: &'a R::Engine,
     pub(crate) role: &'a mut R,
@@ -113,7 +117,8 @@ impl<R: Role> Driver<R> {
     ///
     /// # Panics
     ///
-    /// When the runtime panics for lack of timers: here, in the stack of the caller, and not in the background.
+    /// When the runtime panics for lack of timers: here, in the stack of the caller, and not in the
+    /// background.
     pub(crate) fn start(
         engine: R::Engine,
         role: R,
@@ -163,8 +168,8 @@ impl<R: Role> Driver<R> {
         })
     }
 
-    /// The same for a command of the inbound future, which needs no notice: it gets what it has to know. `after` is empty, and
-    /// its room is used again.
+    /// The same for a command of the inbound future, which needs no notice: it gets what it has to
+    /// know. `after` is empty, and its room is used again.
     pub(super) fn drive_inbound(
         self: &Arc<Self>,
         after: &mut Aftermath<R>,
@@ -192,7 +197,8 @@ impl<R: Role> Driver<R> {
         command: impl FnOnce(&mut DriverState<R>, Now) -> T,
         conclude: impl FnOnce(&mut DriverState<R>, T, &mut WakeList) -> U,
     ) -> U {
-        // They are dropped in the opposite order, also while a panic of the bus unwinds: the lock first.
+        // They are dropped in the opposite order, also while a panic of the bus unwinds: the lock
+        // first.
         let performed = Performed { driver: self, after };
         let mut wakes = WakeList::new();
         let mut state = state;
@@ -244,7 +250,8 @@ impl<R: Role> Driver<R> {
         }
     }
 
-    /// Tells the engine something that it answers with nothing: it puts out nothing, and no timer moves.
+    /// Tells the engine something that it answers with nothing: it puts out nothing, and no timer
+    /// moves.
     pub(crate) fn tell<T>(&self, tell: impl FnOnce(&mut R::Engine, &mut R) -> T) -> T {
         let DriverState { engine, role, .. } = &mut *self.state.lock();
         let next = engine.poll_timeout();
@@ -258,10 +265,10 @@ impl<R: Role> Driver<R> {
         self.state.lock().full
     }
 
-    // --- the end of the runtime ------------------------------------------------------------------------------
+    // --- the end of the runtime ------------------------------------------------------------------
 
-    /// Fails everything that is pending, and whatever comes later: nobody runs the inbound future any more. A panic in one round
-    /// keeps no other from being done.
+    /// Fails everything that is pending, and whatever comes later: nobody runs the inbound future
+    /// any more. A panic in one round keeps no other from being done.
     pub(super) fn abandon(self: &Arc<Self>) {
         /// After so many panics the rest is given up.
         const PANICS: usize = 8;
@@ -288,7 +295,8 @@ impl<R: Role> Driver<R> {
         watchers.into_iter().for_each(Waker::wake);
     }
 
-    /// Resolves when nobody runs the inbound future any more, and so nobody may wait on the runtime.
+    /// Resolves when nobody runs the inbound future any more, and so nobody may wait on the
+    /// runtime.
     pub(crate) async fn abandoned(&self) {
         let mut watching = Watching { driver: self, place: Place::default() };
         poll_fn(|cx| watching.poll(cx)).await;
@@ -377,7 +385,8 @@ impl<R: Role> DriverState<R> {
         sooner
     }
 
-    /// Handles what is due, now that the inbound future has woken. If more is due, the next timeout is past already.
+    /// Handles what is due, now that the inbound future has woken. If more is due, the next timeout
+    /// is past already.
     pub(super) fn handle_timeout(&mut self, now: Now) {
         self.wakes_at = None;
         let _ = self.engine.handle_timeout(now);
@@ -390,7 +399,8 @@ impl<R: Role> Default for Aftermath<R> {
     }
 }
 
-/// Tasks that are performed when this is dropped, each whether or not another panics: what they wake is told once alone.
+/// Tasks that are performed when this is dropped, each whether or not another panics: what they
+/// wake is told once alone.
 struct Performed<'a, R: Role> {
     driver: &'a Arc<Driver<R>>,
     after: &'a mut Aftermath<R>,

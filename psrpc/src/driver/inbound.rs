@@ -26,7 +26,8 @@ pub(super) struct Inbound<R: Role> {
     arrivals: VecDeque<Item>,
     events: VecDeque<BusEvent>,
     after: Aftermath<R>,
-    /// Whether nothing more is to come. Dropped before that, it was dropped by its runtime, or it panicked.
+    /// Whether nothing more is to come. Dropped before that, it was dropped by its runtime, or it
+    /// panicked.
     finished: bool,
 }
 

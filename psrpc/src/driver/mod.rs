@@ -5,8 +5,8 @@ mod inbound;
 
 pub(crate) use self::core::{Driver, DriverState, Role};
 
-/// From this size on, in bytes, a message is decoded in a task of its own: to decode 16 MiB in the background task would hold up
-/// the bids, acks and timers of all others.
+/// From this size on, in bytes, a message is decoded in a task of its own: to decode 16 MiB in the
+/// background task would hold up the bids, acks and timers of all others.
 pub(crate) const LARGE: usize = 64 * 1024;
 
 /// The default room of a subscription, in frames.

@@ -5,10 +5,12 @@ use psrpc_engine::{Evidence, Reason, Refusal};
 use super::Error;
 
 impl Error {
-    /// What is known of why nobody took or answered the call, in words for people; `None` when the text says it all.
+    /// What is known of why nobody took or answered the call, in words for people; `None` when the
+    /// text says it all.
     ///
-    /// What a server alone knows is not in it, such as that the request came to it too late by its clock: that is in the server's
-    /// log and, with the difference, in what it tells its observers ([`Expired`](crate::middleware::Observation::Expired)).
+    /// What a server alone knows is not in it, such as that the request came to it too late by its
+    /// clock: that is in the server's log and, with the difference, in what it tells its
+    /// observers ([`Expired`](crate::middleware::Observation::Expired)).
     pub fn explanation(&self) -> Option<String> {
         let Evidence {
             unsent,

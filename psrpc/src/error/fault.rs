@@ -16,10 +16,12 @@ use super::Error;
 /// | [`Bus`](Self::Bus) | `PublishFailed`, `SubscriptionLost`, `Interrupted`, `Gap` | |
 /// | [`Nobody`](Self::Nobody) | `Canceled`, `ClientClosed`, `ServerClosed`, `Withdrawn` | `canceled` |
 ///
-/// So the codes are the caller's whose HTTP status begins with 4, and the server's where it begins with 5, but for two:
-/// `canceled` is nobody's, and `upstream_client_error` the server's, who asked somebody else the wrong thing.
+/// So the codes are the caller's whose HTTP status begins with 4, and the server's where it begins
+/// with 5, but for two: `canceled` is nobody's, and `upstream_client_error` the server's, who asked
+/// somebody else the wrong thing.
 ///
-/// Of a frame that was dropped and a request that was abandoned, by [`From<Reason>`](#impl-From%3CReason%3E-for-Fault):
+/// Of a frame that was dropped and a request that was abandoned, by
+/// [`From<Reason>`](#impl-From%3CReason%3E-for-Fault):
 ///
 /// | fault | reasons |
 /// |---|---|
@@ -30,19 +32,22 @@ use super::Error;
 /// | `Bus` | `Duplicate` |
 /// | `Nobody` | `Misrouted`, `Expired`, `ExpiredMessage`, `Draining`, `Late`, `Elsewhere`, `NoStream`, `Refused`, `NoBid`, `BidLost`, `NotGranted`, `Killed` |
 ///
-/// Of a stream that ended: `ClosedByPeer` and `Idle` are the peer's, `SlowConsumer` the consumer's, `Closed` and `Eof`
-/// nobody's.
+/// Of a stream that ended: `ClosedByPeer` and `Idle` are the peer's, `SlowConsumer` the consumer's,
+/// `Closed` and `Eof` nobody's.
 ///
-/// `Expired` and `ExpiredMessage` are nobody's as long as there are few: many mean that clocks differ.
+/// `Expired` and `ExpiredMessage` are nobody's as long as there are few: many mean that clocks
+/// differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Fault {
-    /// Who made the call: it asked for what cannot be, or for too much. The same call fails again; change it.
+    /// Who made the call: it asked for what cannot be, or for too much. The same call fails again;
+    /// change it.
     Caller,
-    /// The servers: none was there, or the one that had the call failed. Look there; another one may do better.
+    /// The servers: none was there, or the one that had the call failed. Look there; another one
+    /// may do better.
     Server,
-    /// The other side of a stream ended it or went away; or somebody on the bus sends what the protocol does not have, for
-    /// which no call fails.
+    /// The other side of a stream ended it or went away; or somebody on the bus sends what the
+    /// protocol does not have, for which no call fails.
     Peer,
     /// Who reads a stream or a subscription: not fast enough for what is sent.
     Consumer,
@@ -116,7 +121,8 @@ impl Fault {
 }
 
 impl From<Reason> for Fault {
-    /// Whose fault a reason is. [`Reason::Answered`] is the server's here; the error's code tells more.
+    /// Whose fault a reason is. [`Reason::Answered`] is the server's here; the error's code tells
+    /// more.
     fn from(reason: Reason) -> Self {
         Self::of(reason).unwrap_or(Fault::Nobody)
     }
@@ -148,8 +154,9 @@ impl Error {
         }
     }
 
-    /// Whether trying again may help: the codes `unavailable` and `deadline_exceeded`, as for Go's retries, but for
-    /// [`Reason::RuntimeEnded`], since what is tried on the same client fails again.
+    /// Whether trying again may help: the codes `unavailable` and `deadline_exceeded`, as for Go's
+    /// retries, but for [`Reason::RuntimeEnded`], since what is tried on the same client fails
+    /// again.
     ///
     /// Whether it may do harm is another question: [`may_have_run`](Self::may_have_run).
     pub fn is_retryable(&self) -> bool {
@@ -158,12 +165,14 @@ impl Error {
 
     /// Whether a handler may have run; if not, making the call again does nothing twice.
     ///
-    /// It cannot have when nothing was sent, or when the bus knows that nobody was subscribed and nobody was heard. Nor can it
-    /// when no server was picked ([`NoResponse`](Reason::NoResponse), [`NotAcceptable`](Reason::NotAcceptable),
-    /// [`SelectionFailed`](Reason::SelectionFailed)), and when the call could not be made at all. After
-    /// [`Retry`](crate::middleware::Retry) this holds for all attempts together. In all other cases it may: where the bus did not
-    /// take a frame, since a connection can be lost after the server has read it; where no bid came on a queue, since its
-    /// servers run calls without a grant; and where nothing is known of the error, since it is not PSRPC's.
+    /// It cannot have when nothing was sent, or when the bus knows that nobody was subscribed and
+    /// nobody was heard. Nor can it when no server was picked
+    /// ([`NoResponse`](Reason::NoResponse), [`NotAcceptable`](Reason::NotAcceptable),
+    /// [`SelectionFailed`](Reason::SelectionFailed)), and when the call could not be made at all.
+    /// After [`Retry`](crate::middleware::Retry) this holds for all attempts together. In all
+    /// other cases it may: where the bus did not take a frame, since a connection can be lost
+    /// after the server has read it; where no bid came on a queue, since its servers run calls
+    /// without a grant; and where nothing is known of the error, since it is not PSRPC's.
     pub fn may_have_run(&self) -> bool {
         if let Some(known) = self.0.may_have_run {
             return known;

@@ -1,18 +1,19 @@
-//! The errors that every implementation of PSRPC has, known by their reason where they are ours and by code and text where
-//! they come from a peer.
+//! The errors that every implementation of PSRPC has, known by their reason where they are ours and
+//! by code and text where they come from a peer.
 
 use psrpc_engine::Reason;
 use psrpc_engine::proto::ErrorCode;
 
 use super::Error;
 
-/// Declares the errors in one table: constructor, predicate, code, text, and the reason of ours that is the same.
+/// Declares the errors in one table: constructor, predicate, code, text, and the reason of ours
+/// that is the same.
 macro_rules! fixed {
     ($($(#[$doc:meta])* $name:ident, $is:ident = $code:ident, $text:literal, $reason:expr;)*) => {
         /// Errors that PSRPC itself has, with the codes and texts of Go (PROTOCOL section 10).
         ///
-        /// The predicates hold for such an error of ours, and for one that a peer answered with; [`reason`](Self::reason)
-        /// tells these apart.
+        /// The predicates hold for such an error of ours, and for one that a peer answered with;
+        /// [`reason`](Self::reason) tells these apart.
         impl Error {
             $(
                 $(#[$doc])*

@@ -22,8 +22,8 @@ pub use result::ResultExt;
 
 /// An error of PSRPC: a code, a text, and what is known of the reason.
 ///
-/// A handler returns one to answer its caller with it; its code, text and details travel. A call fails with one, which is
-/// either the server's own or ours, as [`reason`](Self::reason) tells.
+/// A handler returns one to answer its caller with it; its code, text and details travel. A call
+/// fails with one, which is either the server's own or ours, as [`reason`](Self::reason) tells.
 ///
 /// # What to do about it
 ///
@@ -38,15 +38,16 @@ pub use result::ResultExt;
 ///
 /// # In other systems
 ///
-/// With the feature `http` an error becomes an `http::StatusCode`. With the feature `tonic` it becomes a `tonic::Status` and
-/// a `tonic::Status` becomes an error, so that a handler can return one with `?`; code, text and details survive both ways.
-/// Without them [`ErrorCode`] names the HTTP, gRPC and Twirp code.
+/// With the feature `http` an error becomes an `http::StatusCode`. With the feature `tonic` it
+/// becomes a `tonic::Status` and a `tonic::Status` becomes an error, so that a handler can return
+/// one with `?`; code, text and details survive both ways. Without them [`ErrorCode`] names the
+/// HTTP, gRPC and Twirp code.
 ///
-/// The feature `tonic` has tokio among its dependencies, as a library of channels alone: tonic does not do without. Nothing
-/// of it is run, so it goes with any runtime.
+/// The feature `tonic` has tokio among its dependencies, as a library of channels alone: tonic does
+/// not do without. Nothing of it is run, so it goes with any runtime.
 ///
-/// Its `Display` form is the code, the text and the [explanation](Self::explanation); so is its `Debug` form, which `main`
-/// shows when it returns one.
+/// Its `Display` form is the code, the text and the [explanation](Self::explanation); so is its
+/// `Debug` form, which `main` shows when it returns one.
 pub struct Error(Box<Inner>);
 
 struct Inner {
@@ -93,8 +94,9 @@ impl Error {
         }))
     }
 
-    /// An error with a code and the text of another error, which is kept ([`get_ref`](Self::get_ref)). The code and the text
-    /// travel, and nothing else of it; a server logs what caused it. [`ResultExt`](crate::ResultExt) does this to a `Result`.
+    /// An error with a code and the text of another error, which is kept
+    /// ([`get_ref`](Self::get_ref)). The code and the text travel, and nothing else of it; a
+    /// server logs what caused it. [`ResultExt`](crate::ResultExt) does this to a `Result`.
     pub fn from_source(code: ErrorCode, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         let source = source.into();
         let mut error = Self::new(code, source.to_string());
@@ -102,14 +104,19 @@ impl Error {
         error
     }
 
-    /// The same error with one more message that says more, which travels under its full protobuf name.
+    /// The same error with one more message that says more, which travels under its full protobuf
+    /// name.
     ///
-    /// Generated messages know their names when `build.rs` calls `enable_type_names` on `psrpc_build::Config::prost`.
+    /// Generated messages know their names when `build.rs` calls `enable_type_names` on
+    /// `psrpc_build::Config::prost`.
     ///
     /// ```
     /// # #[derive(Clone, PartialEq, prost::Message)]
     /// # struct Measure { #[prost(double, tag = 1)] inches: f64 }
-    /// # impl prost::Name for Measure { const NAME: &'static str = "Measure"; const PACKAGE: &'static str = "hats.v1"; }
+    /// # impl prost::Name for Measure {
+    /// #     const NAME: &'static str = "Measure";
+    /// #     const PACKAGE: &'static str = "hats.v1";
+    /// # }
     /// use psrpc::{Error, ErrorCode};
     ///
     /// let error = Error::new(ErrorCode::OutOfRange, "too large").with_detail(&Measure { inches: 12.5 });
@@ -129,8 +136,8 @@ impl Error {
         self
     }
 
-    /// The same error, of which it is known whose fault it was. For buses and the like: without it, the code tells. Does
-    /// not travel.
+    /// The same error, of which it is known whose fault it was. For buses and the like: without it,
+    /// the code tells. Does not travel.
     #[must_use]
     pub fn with_fault(mut self, fault: Fault) -> Self {
         self.0.fault = Some(fault);
@@ -151,7 +158,8 @@ impl Error {
         error
     }
 
-    /// The error of several attempts whose common deadline has come; this is how the last attempt failed.
+    /// The error of several attempts whose common deadline has come; this is how the last attempt
+    /// failed.
     pub(crate) fn out_of_time(self) -> Self {
         if self.is_timed_out() {
             return self;
@@ -188,7 +196,8 @@ impl Error {
         &self.0.text
     }
 
-    /// The first detail that is a message of the type `M`, by its full protobuf name; `None` if there is none.
+    /// The first detail that is a message of the type `M`, by its full protobuf name; `None` if
+    /// there is none.
     ///
     /// # Errors
     ///
@@ -204,8 +213,8 @@ impl Error {
         &self.0.details
     }
 
-    /// Why the call failed, if it was made: [`Reason::Answered`] when this is the server's own error, another one when it
-    /// is ours.
+    /// Why the call failed, if it was made: [`Reason::Answered`] when this is the server's own
+    /// error, another one when it is ours.
     pub fn reason(&self) -> Option<Reason> {
         self.0.reason
     }
@@ -215,8 +224,9 @@ impl Error {
         self.0.evidence.selected.as_ref().map(Text::as_str)
     }
 
-    /// The error that this one was made of, if there is one: for [`downcast_ref`](StdError#method.downcast_ref). Its text is that
-    /// of this error, so it is not the [source](StdError::source), which is the source of it.
+    /// The error that this one was made of, if there is one: for
+    /// [`downcast_ref`](StdError#method.downcast_ref). Its text is that of this error, so it is
+    /// not the [source](StdError::source), which is the source of it.
     pub fn get_ref(&self) -> Option<&(dyn StdError + Send + Sync + 'static)> {
         self.0.inner.as_deref()
     }

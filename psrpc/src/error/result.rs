@@ -18,9 +18,10 @@ use super::Error;
 /// assert_eq!(price("OAK").unwrap_err().code(), &ErrorCode::NotFound);
 /// ```
 ///
-/// The caller gets the code and the text of the error. The server keeps the error, and logs it with what caused it, the service,
-/// the method and the request id: at level error if it is the server's [fault](Error::fault), and at debug otherwise. If the text
-/// is not for the caller to see, return [`Error::new`] with another.
+/// The caller gets the code and the text of the error. The server keeps the error, and logs it with
+/// what caused it, the service, the method and the request id: at level error if it is the server's
+/// [fault](Error::fault), and at debug otherwise. If the text is not for the caller to see, return
+/// [`Error::new`] with another.
 pub trait ResultExt<T> {
     /// Gives the error this code.
     ///

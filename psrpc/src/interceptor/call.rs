@@ -14,7 +14,8 @@ use crate::message::AnyMessage;
 use crate::runtime::{BoxFuture, Runtime};
 use crate::selection::Selection;
 
-/// Options of a call. Keep a set of them to use it for several calls ([`Call::options`](crate::Call::options)).
+/// Options of a call. Keep a set of them to use it for several calls
+/// ([`Call::options`](crate::Call::options)).
 ///
 /// ```
 /// # use std::time::Duration;
@@ -25,14 +26,15 @@ use crate::selection::Selection;
 pub struct CallOptions {
     /// How long the call may take from when it is sent; `None` for the client's default.
     pub timeout: Option<Duration>,
-    /// When the caller gives up, on the monotonic clock of the client's runtime, if that is earlier.
+    /// When the caller gives up, on the monotonic clock of the client's runtime, if that is
+    /// earlier.
     pub deadline: Option<Time>,
     /// How the call picks its server.
     pub selection: Selection,
     /// What is sent along.
     pub metadata: Metadata,
-    /// Whether [`Retry`](crate::middleware::Retry) has set the timeout, which a `Retry` within it may replace; a timeout that
-    /// the caller has set stays.
+    /// Whether [`Retry`](crate::middleware::Retry) has set the timeout, which a `Retry` within it
+    /// may replace; a timeout that the caller has set stays.
     pub(crate) retry_set_timeout: bool,
     pub(crate) interceptors: Vec<Arc<dyn CallInterceptor>>,
 }
@@ -50,7 +52,8 @@ impl CallOptions {
         self
     }
 
-    /// When the caller gives up, on the monotonic clock of the client's runtime; the earlier of this and the timeout counts.
+    /// When the caller gives up, on the monotonic clock of the client's runtime; the earlier of
+    /// this and the timeout counts.
     #[must_use]
     pub fn deadline(mut self, deadline: Time) -> Self {
         self.deadline = Some(deadline);
@@ -71,8 +74,9 @@ impl CallOptions {
         self
     }
 
-    /// Puts an interceptor around a unary call, within those of the client and those that were added before. Multi calls and
-    /// streams have interceptors of their own kinds, and ignore it, as does a call that is on its way through interceptors already.
+    /// Puts an interceptor around a unary call, within those of the client and those that were
+    /// added before. Multi calls and streams have interceptors of their own kinds, and ignore
+    /// it, as does a call that is on its way through interceptors already.
     ///
     /// ```
     /// # use psrpc::CallOptions;
@@ -86,8 +90,9 @@ impl CallOptions {
         self
     }
 
-    /// Adds another set of options: what it sets replaces what is set here, entry by entry for metadata and option by
-    /// option for the selection. Its interceptors are within those that are here.
+    /// Adds another set of options: what it sets replaces what is set here, entry by entry for
+    /// metadata and option by option for the selection. Its interceptors are within those that
+    /// are here.
     #[must_use]
     pub fn with(mut self, bundle: CallOptions) -> Self {
         if let Some(timeout) = bundle.timeout {
@@ -144,7 +149,8 @@ impl OutgoingCall {
     }
 }
 
-/// Code around the unary calls of a client: it may change the call, make it or not, several times, and change its result.
+/// Code around the unary calls of a client: it may change the call, make it or not, several times,
+/// and change its result.
 ///
 /// Functions are interceptors too:
 ///
@@ -157,10 +163,12 @@ impl OutgoingCall {
 /// });
 /// ```
 ///
-/// The first that a client was given is the outermost. Those of a single call ([`Call::interceptor`](crate::Call::interceptor))
-/// are within those of the client, hooks are around them all.
+/// The first that a client was given is the outermost. Those of a single call
+/// ([`Call::interceptor`](crate::Call::interceptor)) are within those of the client, hooks are
+/// around them all.
 ///
-/// It runs on the caller's task: a panic in it goes to the caller, and dropping the call drops its future.
+/// It runs on the caller's task: a panic in it goes to the caller, and dropping the call drops its
+/// future.
 pub trait CallInterceptor: Send + Sync + 'static {
     /// Makes the call, by way of `next`, or answers it otherwise. A response that is not of the method's type fails the call
     /// with `internal`.

@@ -8,27 +8,30 @@ use crate::message::AnyMessage;
 use crate::request::Request;
 use crate::runtime::BoxFuture;
 
-/// Code around the handlers of a server, of unary and multi methods: it may change the request, run the handler or not, and
-/// change the answer.
+/// Code around the handlers of a server, of unary and multi methods: it may change the request, run
+/// the handler or not, and change the answer.
 ///
 /// Functions are interceptors too:
 ///
 /// ```
 /// use psrpc::{AnyMessage, Error, ErrorCode, NextHandler, Request, ServerOptions};
 ///
-/// let options = ServerOptions::new().interceptor(|request: Request<AnyMessage>, next: NextHandler| async move {
+/// async fn authenticate(request: Request<AnyMessage>, next: NextHandler) -> Result<AnyMessage, Error> {
 ///     match request.metadata().get("token") {
 ///         Some(_) => next.run(request).await,
 ///         None => Err(Error::new(ErrorCode::Unauthenticated, "who are you?")),
 ///     }
-/// });
+/// }
+///
+/// let options = ServerOptions::new().interceptor(authenticate);
 /// ```
 ///
-/// The first that a server was given is the outermost. It runs once the request was granted, as the handler does: a panic in
-/// it fails the call with `internal`, and its future is dropped at the request's deadline.
+/// The first that a server was given is the outermost. It runs once the request was granted, as the
+/// handler does: a panic in it fails the call with `internal`, and its future is dropped at the
+/// request's deadline.
 pub trait HandlerInterceptor: Send + Sync + 'static {
-    /// Answers the request, by way of `next` or otherwise. A request or an answer that is not of the method's type fails the
-    /// call with `internal`.
+    /// Answers the request, by way of `next` or otherwise. A request or an answer that is not of
+    /// the method's type fails the call with `internal`.
     fn handle(&self, request: Request<AnyMessage>, next: NextHandler)
     -> BoxFuture<Result<AnyMessage, Error>>;
 }

@@ -9,7 +9,8 @@ use crate::message::AnyMessage;
 use crate::responses::Responses;
 use crate::runtime::{BoxFuture, Runtime};
 
-/// Code around the multi calls of a client: it may change the call, make it or not, and change its answers.
+/// Code around the multi calls of a client: it may change the call, make it or not, and change its
+/// answers.
 ///
 /// Functions are interceptors too:
 ///
@@ -26,10 +27,11 @@ use crate::runtime::{BoxFuture, Runtime};
 /// ```
 ///
 /// The first that a client was given is the outermost. Those of a single call
-/// ([`MultiCall::interceptor`](crate::MultiCall::interceptor)) are within those of the client. Request hooks are called before them
-/// all, and response hooks with every answer after them all.
+/// ([`MultiCall::interceptor`](crate::MultiCall::interceptor)) are within those of the client.
+/// Request hooks are called before them all, and response hooks with every answer after them all.
 ///
-/// It runs on the caller's task: a panic in it goes to the caller, and dropping the call or its answers drops its own.
+/// It runs on the caller's task: a panic in it goes to the caller, and dropping the call or its
+/// answers drops its own.
 pub trait MultiCallInterceptor: Send + Sync + 'static {
     /// Makes the call, by way of `next`, or answers it otherwise. An answer that is not of the method's type is an error,
     /// `internal`, in its place.

@@ -11,8 +11,8 @@ use crate::info::{CallInfo, Side};
 use crate::message::AnyMessage;
 use crate::runtime::{BoxFuture, Runtime};
 
-/// Code around the streams of a client or a server: it may change how a stream is opened, refuse it, and put a layer around its
-/// messages.
+/// Code around the streams of a client or a server: it may change how a stream is opened, refuse
+/// it, and put a layer around its messages.
 ///
 /// Functions are interceptors too:
 ///
@@ -36,15 +36,16 @@ use crate::runtime::{BoxFuture, Runtime};
 /// });
 /// ```
 ///
-/// The first that a client or server was given is the outermost: it sees the opening first, what is sent first, what is received
-/// first, and the end first. Those of a single stream ([`OpenStream::interceptor`](crate::OpenStream::interceptor)) are within
-/// those of the client.
+/// The first that a client or server was given is the outermost: it sees the opening first, what is
+/// sent first, what is received first, and the end first. Those of a single stream
+/// ([`OpenStream::interceptor`](crate::OpenStream::interceptor)) are within those of the client.
 pub trait StreamInterceptor: Send + Sync + 'static {
-    /// Gives what is around a stream that is being opened: in the client before the request is sent, in the server when the stream
-    /// was granted and before its handler runs.
+    /// Gives what is around a stream that is being opened: in the client before the request is
+    /// sent, in the server when the stream was granted and before its handler runs.
     ///
-    /// In the client it runs on the caller's task, to whom a panic in it goes. In the server it runs on the background task, which it
-    /// must not block; a panic in it ends the stream with `internal`.
+    /// In the client it runs on the caller's task, to whom a panic in it goes. In the server it
+    /// runs on the background task, which it must not block; a panic in it ends the stream with
+    /// `internal`.
     ///
     /// # Errors
     ///
@@ -88,7 +89,8 @@ impl OpeningStream {
     }
 }
 
-/// What an interceptor puts around one stream. Each function passes on what it gets unless it is implemented.
+/// What an interceptor puts around one stream. Each function passes on what it gets unless it is
+/// implemented.
 ///
 /// It hears at most once that the stream is open, and then once of its end. A stream whose opening is dropped, or ends with a panic,
 /// drops its layers, and tells them nothing.
@@ -96,8 +98,8 @@ pub trait InterceptedStream: Send + Sync + 'static {
     /// The stream is open, or was until just now. It must not block.
     fn opened(&self) {}
 
-    /// Sends a message, by way of `next`, once, several times or not at all. It runs on the sender's task, to whom a panic in it
-    /// goes.
+    /// Sends a message, by way of `next`, once, several times or not at all. It runs on the
+    /// sender's task, to whom a panic in it goes.
     fn send(
         &self,
         message: AnyMessage,
@@ -107,15 +109,16 @@ pub trait InterceptedStream: Send + Sync + 'static {
         next.run(message, options)
     }
 
-    /// Takes a message that came in, before its consumer does. With an error, or a panic, the message is not delivered, and its
-    /// sender hears nothing; the stream goes on. So it is with a message that is not of the method's type. It runs on a background
-    /// task, which it must not block.
+    /// Takes a message that came in, before its consumer does. With an error, or a panic, the
+    /// message is not delivered, and its sender hears nothing; the stream goes on. So it is
+    /// with a message that is not of the method's type. It runs on a background task, which it
+    /// must not block.
     fn receive(&self, message: AnyMessage) -> Result<AnyMessage, Error> {
         Ok(message)
     }
 
-    /// The stream has ended, or does not come to be open, since it was refused or timed out. Messages that are being sent or
-    /// received meanwhile may still pass. It must not block.
+    /// The stream has ended, or does not come to be open, since it was refused or timed out.
+    /// Messages that are being sent or received meanwhile may still pass. It must not block.
     fn closed(&self, cause: &Error) {
         let _ = cause;
     }
@@ -159,7 +162,8 @@ impl NextSend {
         Self { below, position: 0 }
     }
 
-    /// Sends the message, once for each time that this is run. A message that is not of the method's type fails with `internal`.
+    /// Sends the message, once for each time that this is run. A message that is not of the
+    /// method's type fails with `internal`.
     pub fn run(&self, message: AnyMessage, options: SendOptions) -> BoxFuture<Result<(), Error>> {
         let below = Arc::clone(&self.below);
         match self.below.layer(self.position) {

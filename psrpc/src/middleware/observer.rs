@@ -14,7 +14,8 @@ use crate::info::{CallInfo, Side};
 use crate::runtime::Runtime;
 use crate::{guard, log};
 
-/// Something that happened in a server, or in a client, which has only those from [`Dropped`](Self::Dropped) on.
+/// Something that happened in a server, or in a client, which has only those from
+/// [`Dropped`](Self::Dropped) on.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Observation {
@@ -67,8 +68,8 @@ pub enum Observation {
     },
     /// Something happened to the bus.
     Bus(BusEvent),
-    /// Subscriptions are interrupted: until they are live again, a client fails new calls at once, and requests may not reach
-    /// a server. Told once, however many they are.
+    /// Subscriptions are interrupted: until they are live again, a client fails new calls at once,
+    /// and requests may not reach a server. Told once, however many they are.
     Interrupted {
         /// What the bus said.
         cause: BusError,
@@ -97,7 +98,8 @@ pub enum BidOutcome {
 /// A function that is told of what happens.
 pub(crate) type Observer = Arc<dyn Fn(&Observation) + Send + Sync>;
 
-/// The observers of a client or a server. Collects under the lock what they are told once it is free.
+/// The observers of a client or a server. Collects under the lock what they are told once it is
+/// free.
 #[derive(Clone, Default)]
 pub(crate) struct Observers(Vec<Observer>);
 

@@ -26,16 +26,18 @@ const TRACER: &str = "psrpc";
 /// The attribute with the code of the error that a call ended with.
 const STATUS_CODE: &str = "rpc.psrpc.status_code";
 
-/// Traces calls, handlers and streams: an interceptor of each kind, for clients and for servers. Unary calls and handlers are
-/// traced as Go's middleware does it, which knows no others.
+/// Traces calls, handlers and streams: an interceptor of each kind, for clients and for servers.
+/// Unary calls and handlers are traced as Go's middleware does it, which knows no others.
 ///
-/// A call is a span `Sent.Service.Method` of the kind client, a handler a span `Recv.Service.Method` of the kind server. The
-/// context travels in the metadata; with the W3C propagator its names there are `traceparent` and `tracestate`. The handler runs
-/// with its span as the current context. A span that ends with an error has its code as the attribute `rpc.psrpc.status_code`.
+/// A call is a span `Sent.Service.Method` of the kind client, a handler a span
+/// `Recv.Service.Method` of the kind server. The context travels in the metadata; with the W3C
+/// propagator its names there are `traceparent` and `tracestate`. The handler runs with its span as
+/// the current context. A span that ends with an error has its code as the attribute
+/// `rpc.psrpc.status_code`.
 ///
-/// The span of a multi call ends with its answers; errors of single servers are not its own. A stream has a span of either kind on
-/// its sides, from its opening to its end, which is an error unless it was closed plainly; nothing runs with it as the current
-/// context.
+/// The span of a multi call ends with its answers; errors of single servers are not its own. A
+/// stream has a span of either kind on its sides, from its opening to its end, which is an error
+/// unless it was closed plainly; nothing runs with it as the current context.
 ///
 /// ```
 /// use psrpc::middleware::OpenTelemetry;
@@ -57,8 +59,8 @@ pub struct OpenTelemetry {
 }
 
 impl OpenTelemetry {
-    /// With the global tracer provider and the global propagator, whatever these are when a call is made. Until a program sets
-    /// them, there are neither spans nor metadata.
+    /// With the global tracer provider and the global propagator, whatever these are when a call is
+    /// made. Until a program sets them, there are neither spans nor metadata.
     pub fn new() -> Self {
         Self::default()
     }

@@ -18,8 +18,8 @@ use crate::interceptor::{
 use crate::message::AnyMessage;
 use crate::runtime::{BoxFuture, Runtime};
 
-/// Makes a call again when it failed, or the send of a message on a stream: an interceptor of calls and of streams, and a policy
-/// for whoever tries by other means ([`start`](Self::start)).
+/// Makes a call again when it failed, or the send of a message on a stream: an interceptor of calls
+/// and of streams, and a policy for whoever tries by other means ([`start`](Self::start)).
 ///
 /// ```
 /// # use std::time::Duration;
@@ -30,22 +30,24 @@ use crate::runtime::{BoxFuture, Runtime};
 /// let options = ClientOptions::new().timeout(Duration::from_secs(1)).interceptor(retry);
 /// ```
 ///
-/// The caller gets the error of the last attempt; or `deadline_exceeded`, with that error as its source, if the caller's own
-/// deadline or the [total](Self::total) has come. A call that timed out may have run, and each attempt is a call of its own to
-/// the servers: what must not happen twice must not be retried.
+/// The caller gets the error of the last attempt; or `deadline_exceeded`, with that error as its
+/// source, if the caller's own deadline or the [total](Self::total) has come. A call that timed out
+/// may have run, and each attempt is a call of its own to the servers: what must not happen twice
+/// must not be retried.
 ///
 /// # Timeouts
 ///
-/// A timeout that the caller sets on the call ([`Call::timeout`](crate::Call::timeout)) is that of every attempt: it wins over
-/// those of the policy, and does not grow. Of policies within each other the innermost one that has a timeout decides
-/// (PROTOCOL section 14).
+/// A timeout that the caller sets on the call ([`Call::timeout`](crate::Call::timeout)) is that of
+/// every attempt: it wins over those of the policy, and does not grow. Of policies within each
+/// other the innermost one that has a timeout decides (PROTOCOL section 14).
 ///
 /// # Streams
 ///
-/// As an interceptor of streams ([`ClientOptions::stream_interceptor`](crate::ClientOptions::stream_interceptor) and its like) it
-/// retries sends, and not the opening. Each attempt is a message of its own to the other side, which gets it twice when an ack was
-/// lost or late: it is for messages that may come twice. Sends that are awaited one by one keep their order. Once the stream has
-/// ended nothing is tried again.
+/// As an interceptor of streams
+/// ([`ClientOptions::stream_interceptor`](crate::ClientOptions::stream_interceptor) and its like)
+/// it retries sends, and not the opening. Each attempt is a message of its own to the other side,
+/// which gets it twice when an ack was lost or late: it is for messages that may come twice. Sends
+/// that are awaited one by one keep their order. Once the stream has ended nothing is tried again.
 #[derive(Clone)]
 pub struct Retry {
     attempts: u32,
@@ -57,15 +59,16 @@ pub struct Retry {
 
 #[derive(Clone, Copy, Debug)]
 enum Schedule {
-    /// The pause doubles from attempt to attempt, up to a limit. With jitter it is anything between nothing and that.
+    /// The pause doubles from attempt to attempt, up to a limit. With jitter it is anything between
+    /// nothing and that.
     Exponential { first: Duration, most: Duration, jitter: bool },
     /// There is no pause; the timeout grows.
     Linear { step: Duration },
 }
 
 impl Retry {
-    /// Up to three attempts, with pauses of up to 100 ms, then 200 ms and so on up to 10 s, after the codes `unavailable` and
-    /// `deadline_exceeded`.
+    /// Up to three attempts, with pauses of up to 100 ms, then 200 ms and so on up to 10 s, after
+    /// the codes `unavailable` and `deadline_exceeded`.
     pub fn new() -> Self {
         let (first, most) = (Duration::from_millis(100), Duration::from_secs(10));
         Self {
@@ -77,9 +80,10 @@ impl Retry {
         }
     }
 
-    /// As Go does it: without pauses, and each attempt may take `step` longer than the one before, unless the call has a timeout
-    /// of its own. Where neither the policy nor the call has a timeout, the first attempt takes the client's, the second `step`,
-    /// the third twice that, and so on.
+    /// As Go does it: without pauses, and each attempt may take `step` longer than the one before,
+    /// unless the call has a timeout of its own. Where neither the policy nor the call has a
+    /// timeout, the first attempt takes the client's, the second `step`, the third twice that,
+    /// and so on.
     pub fn linear(step: Duration) -> Self {
         Self { schedule: Schedule::Linear { step }, ..Self::new() }
     }
@@ -91,8 +95,8 @@ impl Retry {
         self
     }
 
-    /// Makes each pause as long as it may be. Otherwise its length is drawn at random between nothing and that, lest callers
-    /// that failed together try again together.
+    /// Makes each pause as long as it may be. Otherwise its length is drawn at random between
+    /// nothing and that, lest callers that failed together try again together.
     #[must_use]
     pub fn without_jitter(mut self) -> Self {
         if let Schedule::Exponential { jitter, .. } = &mut self.schedule {
@@ -108,39 +112,41 @@ impl Retry {
         self
     }
 
-    /// How long all attempts with their pauses may take together. Default: no limit but the call's own deadline.
+    /// How long all attempts with their pauses may take together. Default: no limit but the call's
+    /// own deadline.
     #[must_use]
     pub fn total(mut self, total: Duration) -> Self {
         self.total = Some(total);
         self
     }
 
-    /// How long an attempt may take, if the call has no timeout of its own; with [`linear`](Self::linear), the first attempt.
-    /// Default: that of the client.
+    /// How long an attempt may take, if the call has no timeout of its own; with
+    /// [`linear`](Self::linear), the first attempt. Default: that of the client.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
     }
 
-    /// Tries again only where the handler of the attempt before cannot have run ([`Error::may_have_run`]), and so does nothing twice.
-    /// On a queue that is where no call was made: a server may run one there without a grant, and so without a bid that is heard.
+    /// Tries again only where the handler of the attempt before cannot have run
+    /// ([`Error::may_have_run`]), and so does nothing twice. On a queue that is where no call
+    /// was made: a server may run one there without a grant, and so without a bid that is heard.
     /// It replaces what [`retry_if`](Self::retry_if) says.
     #[must_use]
     pub fn only_if_not_run(self) -> Self {
         self.retry_if(|error| error.is_retryable() && !error.may_have_run())
     }
 
-    /// After which errors to try again. Default: those that are [retryable](Error::is_retryable). Nothing is tried again on a
-    /// client whose runtime has shut down, whatever this says.
+    /// After which errors to try again. Default: those that are [retryable](Error::is_retryable).
+    /// Nothing is tried again on a client whose runtime has shut down, whatever this says.
     #[must_use]
     pub fn retry_if(mut self, decide: impl Fn(&Error) -> bool + Send + Sync + 'static) -> Self {
         self.decide = Arc::new(decide);
         self
     }
 
-    /// Starts to count the attempts at something for which the caller has set this timeout, if any, and which is to be over by
-    /// this deadline, if any.
+    /// Starts to count the attempts at something for which the caller has set this timeout, if any,
+    /// and which is to be over by this deadline, if any.
     pub fn start(&self, now: Time, timeout: Option<Duration>, deadline: Option<Time>) -> Attempts {
         let total = self.total.map(|total| now + total);
         let deadline = match (total, deadline) {
@@ -190,7 +196,8 @@ impl fmt::Debug for Retry {
     }
 }
 
-/// The attempts at one thing: says whether, when and with which timeout to try. It neither waits nor tries itself.
+/// The attempts at one thing: says whether, when and with which timeout to try. It neither waits
+/// nor tries itself.
 #[derive(Clone, Debug)]
 pub struct Attempts {
     policy: Retry,
@@ -238,7 +245,8 @@ impl Attempts {
         Attempt { pause: Duration::ZERO, timeout: self.timeout.first(), deadline: self.deadline }
     }
 
-    /// The attempt after one that failed with `error`; `None` when that was the last. `random` draws 64 bits, for the jitter.
+    /// The attempt after one that failed with `error`; `None` when that was the last. `random`
+    /// draws 64 bits, for the jitter.
     pub fn next(&mut self, now: Time, error: &Error, random: impl FnOnce() -> u64) -> Option<Attempt> {
         self.failed = self.failed.saturating_add(1);
         self.may_have_run |= error.may_have_run();
@@ -316,7 +324,8 @@ impl CallInterceptor for Retry {
                     Some(attempt) => attempt,
                     None => return Err(attempts.end(now, error)),
                 };
-                // On a runtime that has shut down no pause ends; the next attempt fails at once, and is the last.
+                // On a runtime that has shut down no pause ends; the next attempt fails at once,
+                // and is the last.
                 first_of(next.abandoned(), pause(&**runtime, now + attempt.pause)).await;
             }
         })
@@ -359,8 +368,8 @@ impl InterceptedStream for RetrySends {
     }
 }
 
-/// Waits until then, and in any case until other tasks had their turn: attempts that fail at once would keep the thread to
-/// themselves.
+/// Waits until then, and in any case until other tasks had their turn: attempts that fail at once
+/// would keep the thread to themselves.
 async fn pause(runtime: &dyn Runtime, until: Time) {
     let mut yielded = false;
     poll_fn(|cx| {

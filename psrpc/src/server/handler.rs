@@ -67,7 +67,8 @@ pub(crate) struct Unary<Req, F> {
 /// A method's affinity function.
 pub(crate) type Affinity<Req> = Box<dyn Fn(&Request<Req>) -> f32 + Send + Sync>;
 
-/// What an affinity function says of a request. A panic makes it no bid; other servers may do better.
+/// What an affinity function says of a request. A panic makes it no bid; other servers may do
+/// better.
 fn affinity_to<Req>(request: &Request<Req>, affinity: &Affinity<Req>, label: &Label) -> f32 {
     guard::catch(|| affinity(request)).unwrap_or_else(|panicked| {
         log::panicked(Side::Server, "an affinity function", Some(label), &panicked);
@@ -123,7 +124,8 @@ where
     }
 }
 
-/// Runs a unary handler within its interceptors, and tells the panic hooks of a panic in any of them.
+/// Runs a unary handler within its interceptors, and tells the panic hooks of a panic in any of
+/// them.
 async fn intercepted<Req, Res, F, Fut>(
     around: Arc<AroundHandlers>,
     handler: Arc<F>,
@@ -171,7 +173,8 @@ where
     }
 }
 
-/// The handler of streams that send `S` and receive `R`: a function of a stream, and one to its affinity.
+/// The handler of streams that send `S` and receive `R`: a function of a stream, and one to its
+/// affinity.
 pub(crate) struct StreamHandler<S, R, F> {
     pub(crate) handler: Arc<F>,
     pub(crate) affinity: Option<Affinity<()>>,
@@ -253,7 +256,8 @@ impl<T> Future for RunningHandler<T> {
             Ok(polled) => {
                 polled.map(|result| Some(result.inspect_err(|error| log::failed(&this.label, error))))
             }
-            // That it panicked is all that the caller learns: the message may hold what is not for others to see.
+            // That it panicked is all that the caller learns: the message may hold what is not for
+            // others to see.
             Err(panicked) => {
                 log::panicked(Side::Server, "a handler", Some(&this.label), &panicked);
                 Poll::Ready(Some(Err(Error::new(ErrorCode::Internal, "the handler panicked"))))

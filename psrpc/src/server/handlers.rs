@@ -34,8 +34,8 @@ impl<S: Send + Sync + 'static> Handlers<S> {
         Self { description, service: Arc::new(service), handlers: BTreeMap::new() }
     }
 
-    /// Handles a method that is called, by one server or all. The handler's future is dropped at the request's deadline; a panic in it fails its call
-    /// alone, with `internal`.
+    /// Handles a method that is called, by one server or all. The handler's future is dropped at
+    /// the request's deadline; a panic in it fails its call alone, with `internal`.
     #[must_use]
     pub fn unary<Req, Res, F, Fut>(self, method: &'static Method, handler: F) -> Self
     where
@@ -47,9 +47,10 @@ impl<S: Send + Sync + 'static> Handlers<S> {
         self.add(method, handler, None)
     }
 
-    /// Handles a unary method, with a function that says how well this server suits a request: more is better, 0 is not
-    /// available, below 0 makes no bid, and so does a panic. It runs on the server's background task, which it must not
-    /// block. A method that requires no claim does not ask it.
+    /// Handles a unary method, with a function that says how well this server suits a request: more
+    /// is better, 0 is not available, below 0 makes no bid, and so does a panic. It runs on the
+    /// server's background task, which it must not block. A method that requires no claim does
+    /// not ask it.
     #[must_use]
     pub fn unary_with_affinity<Req, Res, F, Fut>(
         self,
@@ -67,8 +68,9 @@ impl<S: Send + Sync + 'static> Handlers<S> {
         self.add(method, handler, Some(Box::new(move |request| affinity(&service, request))))
     }
 
-    /// Handles a method that opens streams, on which the server sends `Send` and receives `Recv`. The stream ends when the handler
-    /// returns: with its error, or else plainly ([`ServerStream`]). The handler's future is dropped when the server is killed, and
+    /// Handles a method that opens streams, on which the server sends `Send` and receives `Recv`.
+    /// The stream ends when the handler returns: with its error, or else plainly
+    /// ([`ServerStream`]). The handler's future is dropped when the server is killed, and
     /// one second after a shutdown began; a panic in it ends its stream alone, with `internal`.
     #[must_use]
     pub fn stream<Send, Recv, F, Fut>(self, method: &'static Method, handler: F) -> Self
@@ -81,8 +83,8 @@ impl<S: Send + Sync + 'static> Handlers<S> {
         self.add_stream(method, handler, None)
     }
 
-    /// Handles a method that opens streams, with a function that says how well this server suits one, as
-    /// [`unary_with_affinity`](Self::unary_with_affinity) does.
+    /// Handles a method that opens streams, with a function that says how well this server suits
+    /// one, as [`unary_with_affinity`](Self::unary_with_affinity) does.
     #[must_use]
     pub fn stream_with_affinity<Send, Recv, F, Fut>(
         self,

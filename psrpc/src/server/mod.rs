@@ -42,7 +42,8 @@ struct Inner {
 }
 
 impl Server {
-    /// A server with these handlers. It serves nothing until methods are [registered](Self::register).
+    /// A server with these handlers. It serves nothing until methods are
+    /// [registered](Self::register).
     ///
     /// # Errors
     ///
@@ -74,17 +75,18 @@ impl Server {
         Ok(Self { handle: Arc::new(Inner { driver, id }), routes: Routes::new(description) })
     }
 
-    /// Serves `methods` on `topic`, all or none of them; an empty topic is that of methods without topics. Resolves when
-    /// every request sent from then on reaches this server.
+    /// Serves `methods` on `topic`, all or none of them; an empty topic is that of methods without
+    /// topics. Resolves when every request sent from then on reaches this server.
     ///
     /// Dropping the future does not undo it.
     ///
     /// # Errors
     ///
-    /// `already_exists` when a method is registered already for the topic, or would share a channel with one that is, or when it
-    /// is for one server alone and another of this process serves it on the same bus;
-    /// `invalid_argument` when the topic cannot be carried, or a method has no handler or is of another service; `canceled`
-    /// when the server is closed; `unavailable` when the bus refuses a subscription, or the methods are deregistered before
+    /// `already_exists` when a method is registered already for the topic, or would share a channel
+    /// with one that is, or when it is for one server alone and another of this process serves
+    /// it on the same bus; `invalid_argument` when the topic cannot be carried, or a method has
+    /// no handler or is of another service; `canceled` when the server is closed; `unavailable`
+    /// when the bus refuses a subscription, or the methods are deregistered before
     /// they are served.
     pub async fn register(&self, methods: &[&'static Method], topic: &[&str]) -> Result<(), Error> {
         let routes = self.routes_of(methods, topic)?;
@@ -115,16 +117,18 @@ impl Server {
         .await
     }
 
-    /// Stops to serve methods that were registered together, the same `methods` on the same `topic`. Resolves when their
-    /// handlers have ended and let go of their streams; what the bus had delivered until it confirmed is still served. Calls end
-    /// by their deadlines; streams have none, so that a handler which does not heed the end of its stream is waited for.
+    /// Stops to serve methods that were registered together, the same `methods` on the same
+    /// `topic`. Resolves when their handlers have ended and let go of their streams; what the
+    /// bus had delivered until it confirmed is still served. Calls end by their deadlines;
+    /// streams have none, so that a handler which does not heed the end of its stream is waited
+    /// for.
     ///
     /// Dropping the future does not undo it.
     ///
     /// # Errors
     ///
-    /// `not_found` when these methods were not registered together for this topic; `unavailable` when the runtime of the
-    /// server has shut down.
+    /// `not_found` when these methods were not registered together for this topic; `unavailable`
+    /// when the runtime of the server has shut down.
     pub async fn deregister(&self, methods: &[&'static Method], topic: &[&str]) -> Result<(), Error> {
         let routes = self.routes_of(methods, topic)?;
         let registration = self.driver().execute(|state, now| {
@@ -185,20 +189,21 @@ impl Server {
         self.driver().with_state(|view| view.engine.counters().clone())
     }
 
-    /// Returns whether the server can work now: `Ok`, or why not, as an error. For health checks: a server whose bus
-    /// recovers serves again by itself.
+    /// Returns whether the server can work now: `Ok`, or why not, as an error. For health checks: a
+    /// server whose bus recovers serves again by itself.
     ///
     /// # Errors
     ///
-    /// When the bus is not connected or has stopped, when it refuses subscriptions, with its words as the cause, or when the
-    /// server is closed or its runtime has shut down.
+    /// When the bus is not connected or has stopped, when it refuses subscriptions, with its words
+    /// as the cause, or when the server is closed or its runtime has shut down.
     pub fn health(&self) -> Result<(), Error> {
         self.driver().health(|engine| (engine.closed(), engine.interruption().cloned()))
     }
 
-    /// Shuts the server down without losing what it has accepted: takes nothing new, and resolves when nothing is in
-    /// flight any more. A bid that was made may still be granted, so it is waited for as a handler is, by the expiry of
-    /// its request at the latest. To bound it, [`kill`](Self::kill) after a timeout of your own.
+    /// Shuts the server down without losing what it has accepted: takes nothing new, and resolves
+    /// when nothing is in flight any more. A bid that was made may still be granted, so it is
+    /// waited for as a handler is, by the expiry of its request at the latest. To bound it,
+    /// [`kill`](Self::kill) after a timeout of your own.
     ///
     /// Dropping the future does not stop the shutdown.
     pub async fn shutdown(&self) {
@@ -206,7 +211,8 @@ impl Server {
         poll_fn(|cx| self.driver().with_state(|view| view.role.poll_closed(cx))).await;
     }
 
-    /// Stops the server at once: the futures of its handlers are dropped, and their callers hear nothing. Streams end with "EOF".
+    /// Stops the server at once: the futures of its handlers are dropped, and their callers hear
+    /// nothing. Streams end with "EOF".
     pub fn kill(&self) {
         self.driver().execute(|state, now| state.engine.kill(now));
     }

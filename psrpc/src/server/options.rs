@@ -29,8 +29,8 @@ impl ServerOptions {
         Self::default()
     }
 
-    /// How long a shutdown waits for the bus to confirm that nothing more will come. Default 3 s. What comes later is not
-    /// accepted.
+    /// How long a shutdown waits for the bus to confirm that nothing more will come. Default 3 s.
+    /// What comes later is not accepted.
     ///
     /// Requests in flight are waited for until they expire, however long that is.
     #[must_use]
@@ -53,9 +53,10 @@ impl ServerOptions {
         self
     }
 
-    /// How many requests the server bids for and runs at a time, streams not counted. Default: no limit but
-    /// [`ServerLimits::requests`]. One more gets no bid, so that another server takes it; on a queue-routed method, where no other
-    /// server saw it, it is answered `resource_exhausted`.
+    /// How many requests the server bids for and runs at a time, streams not counted. Default: no
+    /// limit but [`ServerLimits::requests`]. One more gets no bid, so that another server takes
+    /// it; on a queue-routed method, where no other server saw it, it is answered
+    /// `resource_exhausted`.
     #[must_use]
     pub fn concurrency(mut self, requests: usize) -> Self {
         self.concurrency = Some(requests);
@@ -67,16 +68,19 @@ impl ServerOptions {
         ///
         /// No other server of the service may have it: a call granted to one would run on both.
         id;
-        /// How long a message of a stream, or an update, may take that does not say so itself. Default 3 s. How long a request may
-        /// take is up to its caller.
+        /// How long a message of a stream, or an update, may take that does not say so itself.
+        /// Default 3 s. How long a request may take is up to its caller.
         timeout;
-        /// How far the clients' wall clocks may be behind before their requests count as expired. Default 0.
+        /// How far the clients' wall clocks may be behind before their requests count as expired.
+        /// Default 0.
         ///
-        /// A request without a claim may then run up to this long after its caller gave up. On Redis, tell the bus of it too
-        /// (`RedisOptions::skew_allowance`), lest a late queue request is handed to every server.
+        /// A request without a claim may then run up to this long after its caller gave up. On
+        /// Redis, tell the bus of it too (`RedisOptions::skew_allowance`), lest a late queue
+        /// request is handed to every server.
         skew_allowance;
-        /// How many frames of a subscription may wait for the server before the newest are lost, and how many messages of a stream
-        /// may wait for its handler. Default 8,192; for messages of a stream 1,024.
+        /// How many frames of a subscription may wait for the server before the newest are lost,
+        /// and how many messages of a stream may wait for its handler. Default 8,192; for messages
+        /// of a stream 1,024.
         channel_size;
         /// Puts an interceptor around every stream, within those that were added before.
         stream_interceptor;
@@ -93,19 +97,21 @@ impl ServerOptions {
         /// });
         /// ```
         ///
-        /// It mostly runs on the server's background task, which it must not block. A panic in it is discarded.
+        /// It mostly runs on the server's background task, which it must not block. A panic in it
+        /// is discarded.
         observer;
     }
 
-    /// Puts an interceptor around every handler of a unary or multi method, within those that were added before.
+    /// Puts an interceptor around every handler of a unary or multi method, within those that were
+    /// added before.
     #[must_use]
     pub fn interceptor(mut self, interceptor: impl HandlerInterceptor) -> Self {
         self.around.interceptors.push(Arc::new(interceptor));
         self
     }
 
-    /// Elects requests that this server runs at once, telling their clients so, instead of bidding for them and waiting for
-    /// the grant: a call takes one round less. Default: none.
+    /// Elects requests that this server runs at once, telling their clients so, instead of bidding
+    /// for them and waiting for the grant: a call takes one round less. Default: none.
     ///
     /// The function is asked for each request of a queue-routed method whose client allows it (every client from Go's v0.7.5 on,
     /// and all of ours, do), on the server's background task, which it must not block; a panic in it skips_claim nothing. A request
@@ -124,16 +130,17 @@ impl ServerOptions {
         self
     }
 
-    /// Measures handlers and streams. It is an interceptor of either kind, and has its place among the others: what is added later
-    /// is within what it measures.
+    /// Measures handlers and streams. It is an interceptor of either kind, and has its place among
+    /// the others: what is added later is within what it measures.
     #[must_use]
     pub fn metrics(self, observer: impl MetricsObserver) -> Self {
         let metrics = Metrics(Arc::new(observer));
         self.interceptor(metrics.clone()).stream_interceptor(metrics)
     }
 
-    /// Calls a function with every panic of a handler or of an interceptor around it: what was thrown is a `&str` or a
-    /// `String` for most. The caller gets `internal`, and no more, in any case.
+    /// Calls a function with every panic of a handler or of an interceptor around it: what was
+    /// thrown is a `&str` or a `String` for most. The caller gets `internal`, and no more, in
+    /// any case.
     ///
     /// ```
     /// # use psrpc::ServerOptions;
@@ -149,8 +156,8 @@ impl ServerOptions {
         self
     }
 
-    /// Adds another set of options: what it sets replaces what is set here; interceptors and observers come after those
-    /// that are here.
+    /// Adds another set of options: what it sets replaces what is set here; interceptors and
+    /// observers come after those that are here.
     #[must_use]
     pub fn with(mut self, bundle: Self) -> Self {
         self.drain_timeout = bundle.drain_timeout.or(self.drain_timeout);

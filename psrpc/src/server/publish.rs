@@ -17,15 +17,16 @@ use crate::runtime::BoxFuture;
 
 /// An update to be published: set its timeout if need be, then await it.
 ///
-/// It resolves when the bus has the update, with the number of subscribers that it was handed to where the bus knows. That nobody is
-/// subscribed is no error. Dropping its future stops to wait; whether the update is published is open then, unless the future
-/// was never polled.
+/// It resolves when the bus has the update, with the number of subscribers that it was handed to
+/// where the bus knows. That nobody is subscribed is no error. Dropping its future stops to wait;
+/// whether the update is published is open then, unless the future was never polled.
 ///
 /// # Errors
 ///
-/// `unavailable` when the bus does not take the update, `deadline_exceeded` when it has no room for it in time, `invalid_argument` when
-/// the topic cannot be or the update is too large, `resource_exhausted` when too many updates wait for the bus, `canceled` when
-/// the server is closed.
+/// `unavailable` when the bus does not take the update, `deadline_exceeded` when it has no room for
+/// it in time, `invalid_argument` when the topic cannot be or the update is too large,
+/// `resource_exhausted` when too many updates wait for the bus, `canceled` when the server is
+/// closed.
 #[must_use = "an update is published when it is awaited"]
 pub struct Publish<'a> {
     driver: &'a Arc<Driver<ServerRole>>,

@@ -52,7 +52,8 @@ impl PublishTable {
         }
     }
 
-    /// Nobody waits for an update any more: gives it, if it is still on its way, and what is to be dropped without the lock.
+    /// Nobody waits for an update any more: gives it, if it is still on its way, and what is to be
+    /// dropped without the lock.
     pub(super) fn forget(&mut self, key: usize) -> (Option<UpdateHandle>, Option<Waker>) {
         let Publisher { update, outcome, waker } = self.publishers.remove(key);
         if outcome.is_some() {

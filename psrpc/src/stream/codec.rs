@@ -62,8 +62,8 @@ impl Codec {
         &self.info
     }
 
-    /// Asks interceptors, once, for what is around the stream. Those before one that refuses are around it all the same, so that
-    /// they hear of its end.
+    /// Asks interceptors, once, for what is around the stream. Those before one that refuses are
+    /// around it all the same, so that they hear of its end.
     pub(crate) fn surround(
         &self,
         interceptors: &[Arc<dyn StreamInterceptor>],
@@ -82,7 +82,8 @@ impl Codec {
         self.layers.get().map(Vec::as_slice).unwrap_or_default()
     }
 
-    /// The stream is open, which is told once, and then its end if that came meanwhile; whoever comes second waits until it was.
+    /// The stream is open, which is told once, and then its end if that came meanwhile; whoever
+    /// comes second waits until it was.
     pub(crate) fn opened(&self) {
         if !self.layers().is_empty() {
             self.opened.call_once(|| {

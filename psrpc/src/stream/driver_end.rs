@@ -20,7 +20,8 @@ use crate::message::AnyMessage;
 use crate::runtime::{BoxFuture, Runtime};
 use crate::waiting::Place;
 
-/// The end of a stream in a driver. Dropping it tells the driver that user code does not have the stream any more.
+/// The end of a stream in a driver. Dropping it tells the driver that user code does not have the
+/// stream any more.
 pub(crate) struct DriverEnd<R: StreamRole> {
     driver: Arc<Driver<R>>,
     stream: StreamHandle,

@@ -1,4 +1,5 @@
-//! Messages of streams on their way in: from the engine's events to the tables of consumers, and the ends of streams.
+//! Messages of streams on their way in: from the engine's events to the tables of consumers, and
+//! the ends of streams.
 
 use std::sync::Arc;
 use std::task::Waker;
@@ -105,7 +106,8 @@ impl<R: StreamRole> Driver<R> {
     }
 }
 
-/// A message that is to be decoded in a task of its own. If the runtime drops that, nobody waits for the message.
+/// A message that is to be decoded in a task of its own. If the runtime drops that, nobody waits
+/// for the message.
 struct Undecoded<R: StreamRole> {
     /// `None` once it is being decoded.
     driver: Option<Arc<Driver<R>>>,

@@ -40,8 +40,8 @@ pub type ClientStream<S, R> = BiStream<AtClient, S, R>;
 
 /// A stream, as the handler has it that serves it: it sends `S` and receives `R`. See [`BiStream`].
 ///
-/// It ends when its handler returns: with the handler's error, or else plainly; a handler may end it before with
-/// [`close`](BiStream::close). [`hijack`](BiStream::hijack) it to keep it longer.
+/// It ends when its handler returns: with the handler's error, or else plainly; a handler may end
+/// it before with [`close`](BiStream::close). [`hijack`](BiStream::hijack) it to keep it longer.
 pub type ServerStream<S, R> = BiStream<AtServer, S, R>;
 
 /// A stream of messages both ways (PROTOCOL section 8): it sends `S` and receives `R`.
@@ -58,16 +58,17 @@ pub type ServerStream<S, R> = BiStream<AtServer, S, R>;
 /// # }
 /// ```
 ///
-/// A send resolves once the other side has put the message where its `next` finds it. Messages arrive in the order of their
-/// sends if each send is awaited, and has succeeded, before the next begins; nothing arrives twice. So many messages wait to be
-/// received as the client or server has [room for](crate::ClientOptions::channel_size); one more is not taken, and its sender
+/// A send resolves once the other side has put the message where its `next` finds it. Messages
+/// arrive in the order of their sends if each send is awaited, and has succeeded, before the next
+/// begins; nothing arrives twice. So many messages wait to be received as the client or server has
+/// [room for](crate::ClientOptions::channel_size); one more is not taken, and its sender
 /// waits until its timeout.
 ///
 /// # The end
 ///
-/// Either side closes it; both see the cause. It ends too when its client or server is closed, when the server shuts down or
-/// stops to serve the method (`unavailable`, "EOF"), and, if that was set, when nothing was heard for too long. What was received
-/// before the end can still be taken.
+/// Either side closes it; both see the cause. It ends too when its client or server is closed, when
+/// the server shuts down or stops to serve the method (`unavailable`, "EOF"), and, if that was set,
+/// when nothing was heard for too long. What was received before the end can still be taken.
 ///
 /// Dropping it closes it plainly; a handler's stream ends with its handler's result instead.
 pub struct BiStream<A, S, R> {
@@ -145,10 +146,11 @@ impl<S, R> ServerStream<S, R> {
         self.at.context.route.topic()
     }
 
-    /// Keeps the stream beyond the return of its handler: it then ends when it is closed or dropped. A handler that returns an
-    /// error ends it all the same.
+    /// Keeps the stream beyond the return of its handler: it then ends when it is closed or
+    /// dropped. A handler that returns an error ends it all the same.
     ///
-    /// Whoever keeps it lets it go once it has ended: a shutdown waits for it, and so does who deregisters its method.
+    /// Whoever keeps it lets it go once it has ended: a shutdown waits for it, and so does who
+    /// deregisters its method.
     ///
     /// ```
     /// # use psrpc::{Error, Runtime, ServerStream};
@@ -169,7 +171,8 @@ impl<A, S: Message + 'static, R: Message + Default + 'static> BiStream<A, S, R> 
         PendingSend::new(&self.end, message)
     }
 
-    /// The next message; `None` when the stream has ended and all were taken. Dropping the future loses nothing.
+    /// The next message; `None` when the stream has ended and all were taken. Dropping the future
+    /// loses nothing.
     pub async fn next(&self) -> Option<R> {
         next(&*self.end).await
     }
@@ -185,8 +188,9 @@ impl<A, S: Message + 'static, R: Message + Default + 'static> BiStream<A, S, R> 
 }
 
 impl<A, S, R> BiStream<A, S, R> {
-    /// Ends the stream on both sides, with this cause, or plainly: "stream closed", `canceled`. The code and text of the cause
-    /// travel. What is being sent fails. Does nothing if it has ended.
+    /// Ends the stream on both sides, with this cause, or plainly: "stream closed", `canceled`. The
+    /// code and text of the cause travel. What is being sent fails. Does nothing if it has
+    /// ended.
     pub fn close(&self, cause: impl Into<Option<Error>>) {
         close(&*self.end, cause.into());
     }
@@ -196,7 +200,8 @@ impl<A, S, R> BiStream<A, S, R> {
         self.end.cause()
     }
 
-    /// Resolves with the cause when the stream has ended, which may be before all messages were taken.
+    /// Resolves with the cause when the stream has ended, which may be before all messages were
+    /// taken.
     pub async fn closed(&self) -> Error {
         closed(&*self.end).await
     }
@@ -268,7 +273,8 @@ pub struct RecvHalf<R> {
 }
 
 impl<R: Message + Default + 'static> RecvHalf<R> {
-    /// The next message; `None` when the stream has ended and all were taken. Dropping the future loses nothing.
+    /// The next message; `None` when the stream has ended and all were taken. Dropping the future
+    /// loses nothing.
     pub async fn next(&self) -> Option<R> {
         next(&*self.end).await
     }

@@ -19,8 +19,9 @@ use crate::runtime::BoxFuture;
 
 /// A message to be sent: set its timeout if need be, then await it.
 ///
-/// It resolves when the other side has taken the message. Dropping its future stops to wait; whether the message arrives is open
-/// then, unless the future was never polled. A future that is kept keeps the stream, as a half of it would.
+/// It resolves when the other side has taken the message. Dropping its future stops to wait;
+/// whether the message arrives is open then, unless the future was never polled. A future that is
+/// kept keeps the stream, as a half of it would.
 ///
 /// # Errors
 ///
@@ -53,7 +54,8 @@ impl<'a> PendingSend<'a> {
         Self { end, message, options: SendOptions::default() }
     }
 
-    /// How long it may take from when it is first polled. Default: that of the client or server, 3 s.
+    /// How long it may take from when it is first polled. Default: that of the client or server, 3
+    /// s.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.options.timeout = Some(timeout);
         self

@@ -11,7 +11,8 @@ use super::SendHalf;
 use super::send::SendFuture;
 use crate::error::Error;
 
-/// The sending half of a stream as a [`Sink`]: one message after the other, each taken before the next is sent.
+/// The sending half of a stream as a [`Sink`]: one message after the other, each taken before the
+/// next is sent.
 ///
 /// Closing the sink ends the stream, plainly.
 pub struct SendSink<S> {

@@ -139,10 +139,10 @@ impl StreamTable {
         (known == stream).then_some(key)
     }
 
-    // --- messages in -----------------------------------------------------------------------------------------
+    // --- messages in -----------------------------------------------------------------------------
 
-    /// Adds a message that was decoded for the consumer of a stream, and gives who waits for it; the message if there is no
-    /// consumer any more.
+    /// Adds a message that was decoded for the consumer of a stream, and gives who waits for it;
+    /// the message if there is no consumer any more.
     pub(crate) fn push(
         &mut self,
         stream: StreamHandle,
@@ -158,20 +158,22 @@ impl StreamTable {
         }
     }
 
-    /// A message that was decoded is not for the consumer of its stream. Gives who waits for it: it may have been the last.
+    /// A message that was decoded is not for the consumer of its stream. Gives who waits for it: it
+    /// may have been the last.
     pub(crate) fn not_taken(&mut self, stream: StreamHandle, key: usize) -> Vec<Waker> {
         self.decoded(stream, key).map(|slot| slot.receivers.take().collect()).unwrap_or_default()
     }
 
-    /// A message was decoded. By the key of its slot, since the stream may have ended and its place be another's.
+    /// A message was decoded. By the key of its slot, since the stream may have ended and its place
+    /// be another's.
     fn decoded(&mut self, stream: StreamHandle, key: usize) -> Option<&mut Slot> {
         let slot = self.slots.get_mut(key).filter(|slot| slot.stream == stream)?;
         slot.decoding -= 1;
         Some(slot)
     }
 
-    /// The next message of a stream; nothing when it has ended and all were taken. What it gives beside is to be dropped without
-    /// the lock.
+    /// The next message of a stream; nothing when it has ended and all were taken. What it gives
+    /// beside is to be dropped without the lock.
     pub(crate) fn poll_message(
         &mut self,
         key: usize,
@@ -192,7 +194,8 @@ impl StreamTable {
         self.slots[key].cause.clone()
     }
 
-    /// Why the stream has ended, once it has. What it gives beside is to be dropped without the lock.
+    /// Why the stream has ended, once it has. What it gives beside is to be dropped without the
+    /// lock.
     pub(crate) fn poll_ended(
         &mut self,
         key: usize,
@@ -215,7 +218,7 @@ impl StreamTable {
         }
     }
 
-    // --- messages out ----------------------------------------------------------------------------------------
+    // --- messages out ----------------------------------------------------------------------------
 
     pub(crate) fn sending(&mut self, send: SendHandle) -> usize {
         let sender = self.senders.insert(Sender { send, outcome: None, waker: None });
@@ -249,7 +252,7 @@ impl StreamTable {
         (Some(send), waker)
     }
 
-    // --- the end ---------------------------------------------------------------------------------------------
+    // --- the end ---------------------------------------------------------------------------------
 
     /// The stream goes on when its handler has returned.
     pub(crate) fn hijack(&mut self, key: usize) {

@@ -8,7 +8,8 @@ use psrpc_bus_local::LocalBus;
 
 use crate::case::Connect;
 
-/// Makes a bus for each case: a local one of its own, or connections to the server that `url` names.
+/// Makes a bus for each case: a local one of its own, or connections to the server that `url`
+/// names.
 ///
 /// Whether there is such a bus shows when a case connects.
 pub fn bus(url: &str, runtime: Arc<dyn Runtime>) -> Arc<dyn Fn() -> Connect + Send + Sync> {

@@ -45,7 +45,8 @@ impl Env {
         Ok(bus)
     }
 
-    /// Waits until nobody has a connection any more. Polls, since the end of the last reference notifies nobody.
+    /// Waits until nobody has a connection any more. Polls, since the end of the last reference
+    /// notifies nobody.
     pub(crate) async fn disconnected(&self) {
         let is_used = || {
             let connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
@@ -106,8 +107,8 @@ impl Env {
         (result, self.now().since(start))
     }
 
-    /// Lets time pass: so that a deadline is over, or for a check that nothing happens in that time. [`until`](Self::until)
-    /// waits for something that does happen.
+    /// Lets time pass: so that a deadline is over, or for a check that nothing happens in that
+    /// time. [`until`](Self::until) waits for something that does happen.
     pub(crate) async fn sleep(&self, duration: Duration) {
         self.runtime.sleep_until(self.runtime.now().time + duration).await;
     }
@@ -129,8 +130,8 @@ impl Env {
         .await
     }
 
-    /// Waits until a condition holds, which something that is under way will bring about. Polls, since the counters and
-    /// records that conditions are about notify nobody.
+    /// Waits until a condition holds, which something that is under way will bring about. Polls,
+    /// since the counters and records that conditions are about notify nobody.
     pub(crate) async fn until(&self, what: &str, mut holds: impl FnMut() -> bool) -> Result<(), String> {
         for _ in 0..2000 {
             if holds() {

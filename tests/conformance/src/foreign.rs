@@ -1,4 +1,5 @@
-//! A peer that is not ours: it speaks the protocol by hand, frame by frame, and so can do what ours never would.
+//! A peer that is not ours: it speaks the protocol by hand, frame by frame, and so can do what ours
+//! never would.
 
 use std::future::poll_fn;
 use std::pin::Pin;

@@ -1,8 +1,9 @@
 //! The suite that judges a PSRPC bus or runtime.
 //!
-//! Every behaviour that a user can see is a [`Case`], with an id that stays, the invariant or section of the protocol that it
-//! stands for, and a verdict. The cases are written against any [`Bus`](psrpc::bus::Bus) and any
-//! [`Runtime`](psrpc::Runtime): a bus author runs them on a new bus, an executor author on a new adapter.
+//! Every behaviour that a user can see is a [`Case`], with an id that stays, the invariant or
+//! section of the protocol that it stands for, and a verdict. The cases are written against any
+//! [`Bus`](psrpc::bus::Bus) and any [`Runtime`](psrpc::Runtime): a bus author runs them on a new
+//! bus, an executor author on a new adapter.
 //!
 //! ```no_run
 //! use std::sync::Arc;
@@ -13,7 +14,8 @@
 //! use psrpc_conformance::{Subject, cases, run};
 //!
 //! let subject = Subject {
-//!     // Called for each case: a bus that nobody else uses meanwhile, with a connection for each call of what it returns.
+//!     // Called for each case: a bus that nobody else uses meanwhile, with a connection for each
+//!     // call of what it returns.
 //!     bus: Arc::new(|| {
 //!         let bus = LocalBus::new();
 //!         Arc::new(move || {
@@ -29,7 +31,8 @@
 //! }
 //! ```
 //!
-//! As commands: `cargo run -p psrpc-conformance -- list`, and `-- run --bus local: --runtime tokio`.
+//! As commands: `cargo run -p psrpc-conformance -- list`, and `-- run --bus local: --runtime
+//! tokio`.
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]

@@ -1,4 +1,5 @@
-//! The server side of the shop: a handler that does what the request says, and keeps a book of what it did.
+//! The server side of the shop: a handler that does what the request says, and keeps a book of what
+//! it did.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -62,7 +63,8 @@ impl Hatter {
         self.look(|book| book.finished.clone())
     }
 
-    /// The texts of the requests whose handling was dropped on the way; for a stream, the name of its method.
+    /// The texts of the requests whose handling was dropped on the way; for a stream, the name of
+    /// its method.
     pub(crate) fn dropped(&self) -> Vec<String> {
         self.look(|book| book.dropped.clone())
     }

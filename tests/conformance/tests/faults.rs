@@ -99,7 +99,8 @@ async fn server(solo: &Solo, bus: &FaultyBus) -> Result<ShopServer, Error> {
     ShopServer::with_runtime(bus.clone(), solo.clone(), Echo, ServerOptions::new()).await
 }
 
-/// What the bus said is in the text and the chain of causes once, and the bus's error itself can be had.
+/// What the bus said is in the text and the chain of causes once, and the bus's error itself can be
+/// had.
 fn tells_once(error: &Error, said: &str) {
     let mut text = error.to_string();
     let mut cause = std::error::Error::source(error);

@@ -1,5 +1,5 @@
-//! User code at its worst: it panics where nobody expects it, uses a client while it is dropped, and registers what
-//! cannot be.
+//! User code at its worst: it panics where nobody expects it, uses a client while it is dropped,
+//! and registers what cannot be.
 
 use std::panic::panic_any;
 use std::pin::Pin;

@@ -1,4 +1,5 @@
-//! What becomes of calls when the bus's server is killed, started again, or frozen: on real servers, in real time.
+//! What becomes of calls when the bus's server is killed, started again, or frozen: on real
+//! servers, in real time.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -112,8 +113,8 @@ async fn all_answered(answered: &Answered, within: Duration) {
     assert!(in_time, "of {before:?} calls, {:?} were answered after {within:?}", answered.borrow());
 }
 
-/// Calls go on while `outage` befalls the server: they end by their deadlines, none runs twice, and soon after the calls of
-/// the same clients to the same servers are answered again.
+/// Calls go on while `outage` befalls the server: they end by their deadlines, none runs twice, and
+/// soon after the calls of the same clients to the same servers are answered again.
 async fn survive(mut server: Server, outage: impl AsyncFnOnce(&mut Server)) {
     let counting = Counting::default();
     let servers = [shop(&server, &counting).await, shop(&server, &counting).await];
@@ -196,7 +197,8 @@ async fn nats_is_frozen_for_long() {
     survive(Server::nats(&[]), async |server| freeze(server, Duration::from_secs(6)).await).await;
 }
 
-/// A subscription through an outage: where updates may be missing it says so, and then it goes on. No update comes twice.
+/// A subscription through an outage: where updates may be missing it says so, and then it goes on.
+/// No update comes twice.
 async fn subscribed(mut server: Server) {
     let shop = shop(&server, &Counting::default()).await;
     let client = client(&server).await;
@@ -250,7 +252,8 @@ async fn a_subscription_shows_a_gap_where_nats_was_killed_and_goes_on() {
     subscribed(Server::nats(&[])).await;
 }
 
-/// Registers many topics at once, and calls each of them, which runs once, before and after the server was killed.
+/// Registers many topics at once, and calls each of them, which runs once, before and after the
+/// server was killed.
 async fn many_topics(mut server: Server) {
     const TOPICS: usize = 10_000;
     let counting = Counting::default();

@@ -1,5 +1,5 @@
-//! Refusals by a Redis or NATS server that pass: what clients and servers say meanwhile, and that both work again by themselves
-//! (I16, I20). On tokio and on smol.
+//! Refusals by a Redis or NATS server that pass: what clients and servers say meanwhile, and that
+//! both work again by themselves (I16, I20). On tokio and on smol.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
@@ -90,7 +90,8 @@ impl Pair {
         self.client.fit(ask).timeout(Duration::from_secs(2)).await
     }
 
-    /// Waits until a condition holds. Polls, since `health` notifies nobody, and whether a call succeeds takes a call.
+    /// Waits until a condition holds. Polls, since `health` notifies nobody, and whether a call
+    /// succeeds takes a call.
     async fn until(&self, what: &str, mut holds: impl AsyncFnMut() -> bool) {
         let begun = self.runtime.now().time;
         while !holds().await {

@@ -53,7 +53,8 @@ async fn drum(stream: &ClientStream<Ask, Reply>, number: usize) {
     }
 }
 
-/// A thousand streams are open at once, carry a hundred messages each way, and end; nothing is lost, doubled, out of order, or left.
+/// A thousand streams are open at once, carry a hundred messages each way, and end; nothing is
+/// lost, doubled, out of order, or left.
 async fn thousand_streams(server: Server) {
     let runtime = TokioRuntime::current().unwrap();
     let connect = bus(&server.url(), Arc::new(runtime.clone()))();

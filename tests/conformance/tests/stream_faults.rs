@@ -1,4 +1,5 @@
-//! Streams and multi calls on a bus with faults, in virtual time: what is promised of them holds whatever becomes of frames.
+//! Streams and multi calls on a bus with faults, in virtual time: what is promised of them holds
+//! whatever becomes of frames.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -126,7 +127,8 @@ fn closes() -> impl Fn(&Channel, &Frame) -> bool + Send + 'static {
     of_streams(|body| matches!(body, StreamBody::Close { .. }))
 }
 
-/// A stream carries messages both ways, in order and each once, and has one handler; a multi call is answered once.
+/// A stream carries messages both ways, in order and each once, and has one handler; a multi call
+/// is answered once.
 async fn check_that_nothing_is_doubled_or_out_of_order(stage: &Stage) {
     for round in 0..5 {
         let stream = stage.open(&round.to_string()).await.unwrap();

@@ -41,7 +41,8 @@ impl Facts {
     }
 }
 
-/// Counts the cases of the conformance suite by their ids in its source, of which each begins a line.
+/// Counts the cases of the conformance suite by their ids in its source, of which each begins a
+/// line.
 fn cases() -> usize {
     let files = fs::read_dir("tests/conformance/src/cases").expect("the cases are there");
     let texts = files

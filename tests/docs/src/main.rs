@@ -1,5 +1,5 @@
-//! Checks that the files, functions, commands and counts that the documents name are there, and draws
-//! the picture of the crates, `docs/rooms.svg`.
+//! Checks that the files, functions, commands and counts that the documents name are there, and
+//! draws the picture of the crates, `docs/rooms.svg`.
 
 mod check;
 mod document;

@@ -14,15 +14,15 @@ pub struct Change {
 }
 
 impl Change {
-    /// Reads a change from lines that begin with `-` (replaced) or `+` (the replacement). Other lines
-    /// are skipped. Returns `None` if no line is replaced.
+    /// Reads a change from lines that begin with `-` (replaced) or `+` (the replacement). Other
+    /// lines are skipped. Returns `None` if no line is replaced.
     pub fn parse(file: &str, lines: &[&str]) -> Option<Self> {
         let find = marked(lines, '-');
         (!find.is_empty()).then(|| Self { file: file.to_owned(), find, replace: marked(lines, '+') })
     }
 
-    /// Returns the range of the text that is replaced. Fails unless the text of the file has it exactly
-    /// once.
+    /// Returns the range of the text that is replaced. Fails unless the text of the file has it
+    /// exactly once.
     pub fn range(&self, text: &str) -> Result<Range<usize>, String> {
         let Self { file, find, .. } = self;
         match text.match_indices(find.as_str()).collect::<Vec<_>>()[..] {

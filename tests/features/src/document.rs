@@ -26,7 +26,8 @@ fn is_id(text: &str) -> bool {
     text.starts_with(|c: char| c.is_ascii_uppercase()) && text[1..].parse::<u8>().is_ok()
 }
 
-/// What is wrong with the document or the mutations, as far as can be told without building anything.
+/// What is wrong with the document or the mutations, as far as can be told without building
+/// anything.
 pub fn problems(root: &Path, rows: &[Row], mutations: &[Mutation]) -> Vec<String> {
     let mut problems = Vec::new();
     let cases = fs::read_dir(root.join("tests/conformance/src/cases"));

@@ -12,7 +12,8 @@ mod trial;
 use mutation::Mutation;
 use trial::Trials;
 
-/// Disables the code of each row of docs/features.md in a copy of the tree, and demands that the row's test fails.
+/// Disables the code of each row of docs/features.md in a copy of the tree, and demands that the
+/// row's test fails.
 #[derive(Parser)]
 #[command(name = "psrpc-features")]
 struct Arguments {
@@ -21,7 +22,8 @@ struct Arguments {
     /// Lists what would be changed and run.
     #[arg(long)]
     list: bool,
-    /// Checks without building anything that each row has a mutation that can be made, and that what it names is there.
+    /// Checks without building anything that each row has a mutation that can be made, and that
+    /// what it names is there.
     #[arg(long)]
     check: bool,
 }

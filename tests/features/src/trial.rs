@@ -29,7 +29,8 @@ pub struct Trials {
 }
 
 impl Trials {
-    /// Makes the copy, or brings it up to date: what is committed, and what is changed and known to git.
+    /// Makes the copy, or brings it up to date: what is committed, and what is changed and known to
+    /// git.
     pub fn new(root: &Path) -> Result<Self, String> {
         let target = root.join(env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into()));
         let target = target.join("features");

@@ -1,5 +1,5 @@
-//! The compiler's errors for the mistakes of a newcomer name the fix. The fifth mistake, an option in a .proto that does not exist, is
-//! psrpc-build's to tell, and tested there.
+//! The compiler's errors for the mistakes of a newcomer name the fix. The fifth mistake, an option
+//! in a .proto that does not exist, is psrpc-build's to tell, and tested there.
 
 use std::fs;
 use std::path::Path;

@@ -1,5 +1,5 @@
-//! A batch: a crate with generated code of many .proto files, each in a module of its own, so that one run of the compiler
-//! checks all of them.
+//! A batch: a crate with generated code of many .proto files, each in a module of its own, so that
+//! one run of the compiler checks all of them.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -26,7 +26,8 @@ pub struct Batch {
 pub type Faults = BTreeMap<String, Vec<String>>;
 
 impl Batch {
-    /// A batch in `NAME` of the [work directory](work_directory), without what an earlier one left there.
+    /// A batch in `NAME` of the [work directory](work_directory), without what an earlier one left
+    /// there.
     ///
     /// # Errors
     ///

@@ -77,7 +77,8 @@ fn groups_of(source: &Source, directory: &Path) -> Result<Vec<Group>, Error> {
         paths.sort();
         for path in paths {
             let name = path.strip_prefix(root)?.to_string_lossy().replace('\\', "/");
-            // What is below two roots is imported from the first, and what two roots have is that of the first.
+            // What is below two roots is imported from the first, and what two roots have is that
+            // of the first.
             if seen.insert(path.canonicalize()?) && seen.insert(PathBuf::from(&name)) {
                 let parent = name.rsplit_once('/').map_or("", |(parent, _)| parent).to_owned();
                 by_directory.entry(parent).or_default().push(File { name, path });
@@ -111,8 +112,8 @@ pub enum Depth {
     Document,
 }
 
-/// Generates and compiles groups, until `time` is over if there is one, in batches of about `bytes` of code, in the directory
-/// `NAME` of the work directory.
+/// Generates and compiles groups, until `time` is over if there is one, in batches of about `bytes`
+/// of code, in the directory `NAME` of the work directory.
 ///
 /// # Errors
 ///
@@ -225,7 +226,8 @@ fn add(
         names.insert(unit, label(&group.directory));
         return Ok(());
     }
-    // Each can be generated, but not all together: such are two files of one package that define the same.
+    // Each can be generated, but not all together: such are two files of one package that define
+    // the same.
     for (index, (file, proto)) in fine.into_iter().enumerate() {
         let unit = format!("g{number}_{index}");
         batch.add(&unit, std::slice::from_ref(proto), &includes)?;
@@ -234,7 +236,8 @@ fn add(
     Ok(())
 }
 
-/// Whether an error begins with a file, and with a line and a column, which only an import that is not there may lack.
+/// Whether an error begins with a file, and with a line and a column, which only an import that is
+/// not there may lack.
 fn names_a_place(error: &str) -> bool {
     let mut parts = error.splitn(4, ':');
     let file = parts.next().is_some_and(|file| file.ends_with(".proto"));

@@ -1,5 +1,5 @@
-//! Shows that any .proto is refused with a place or compiles: real files, which packages of the registries have, and nasty
-//! ones, which are made up.
+//! Shows that any .proto is refused with a place or compiles: real files, which packages of the
+//! registries have, and nasty ones, which are made up.
 
 #![forbid(unsafe_code)]
 

@@ -9,12 +9,14 @@ use clap::Parser;
 use psrpc_protos::Error;
 use psrpc_protos::corpus::{self, Depth};
 
-/// Gives every .proto of some packages a PSRPC service that uses each of its messages, generates code, and compiles it with
-/// all warnings denied. Prints how many files passed, and why the others were refused.
+/// Gives every .proto of some packages a PSRPC service that uses each of its messages, generates
+/// code, and compiles it with all warnings denied. Prints how many files passed, and why the others
+/// were refused.
 #[derive(Parser)]
 #[command(name = "psrpc-protos")]
 struct Arguments {
-    /// Takes only as many groups of files as fit into this time, in seconds, from another one on each day.
+    /// Takes only as many groups of files as fit into this time, in seconds, from another one on
+    /// each day.
     #[arg(long)]
     seconds: Option<u64>,
     /// Takes only the sources whose name contains this.

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use prost_types::{DescriptorProto, FileDescriptorProto, MessageOptions};
 
-/// The text of a file with a service that uses every message of `name`, which `file` describes. `number` makes its package
-/// differ from those of others.
+/// The text of a file with a service that uses every message of `name`, which `file` describes.
+/// `number` makes its package differ from those of others.
 #[must_use]
 pub fn for_file(name: &str, file: &FileDescriptorProto, number: usize) -> String {
     let mut messages = Vec::new();

@@ -1,5 +1,5 @@
-//! Sources: packages of the registries that have .proto files in them, fetched by the registries' own clients when they are
-//! wanted. Their versions are fixed, so that a run repeats itself.
+//! Sources: packages of the registries that have .proto files in them, fetched by the registries'
+//! own clients when they are wanted. Their versions are fixed, so that a run repeats itself.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,5 @@
-//! Files that something was found with once, each with its right answer in the first line: that it compiles, or the error.
-//! Beside them the files that psrpc-build is tested with.
+//! Files that something was found with once, each with its right answer in the first line: that it
+//! compiles, or the error. Beside them the files that psrpc-build is tested with.
 
 use std::fs;
 use std::path::{Path, PathBuf};

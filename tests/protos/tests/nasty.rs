@@ -1,5 +1,6 @@
-//! Nasty .proto files: made up at random from names that mean something in Rust, from odd labels and defaults, and from
-//! comments with odd characters. Each is refused with a place, or rustc takes its code without a warning.
+//! Nasty .proto files: made up at random from names that mean something in Rust, from odd labels
+//! and defaults, and from comments with odd characters. Each is refused with a place, or rustc
+//! takes its code without a warning.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -15,7 +16,8 @@ use psrpc_protos::batch::Batch;
 /// How many files are made up; most have an import.
 const FILES: usize = 300;
 
-/// Names that mean something in Rust, in prost or in the generated code, and names that differ only in their spelling.
+/// Names that mean something in Rust, in prost or in the generated code, and names that differ only
+/// in their spelling.
 const NAMES: &[&str] = &[
     "type",
     "Type",
@@ -503,7 +505,8 @@ fn write(directory: &Path, number: usize, file: &File, import: Option<&File>) ->
         writer.text.clear();
         writer.proto3 = file.proto3;
         let scope = file.package.iter().fold(String::new(), |scope, part| format!("{scope}.{part}"));
-        // Messages of a proto2 file may be used in proto3; its enums may not, which is an error with a place.
+        // Messages of a proto2 file may be used in proto3; its enums may not, which is an error
+        // with a place.
         file.enums.iter().for_each(|item| writer.declare_enum(item, &scope));
         file.messages.iter().for_each(|message| writer.declare(message, &scope));
         writer.file(file, imported.as_deref());

@@ -1,5 +1,6 @@
-//! Real bus servers for tests: `redis-server` and `nats-server`, each on a loopback port of its own, stopped, killed,
-//! frozen and started again at will. They end with the test, however that ends.
+//! Real bus servers for tests: `redis-server` and `nats-server`, each on a loopback port of its
+//! own, stopped, killed, frozen and started again at will. They end with the test, however that
+//! ends.
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
@@ -96,7 +97,8 @@ impl Server {
         let command = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let child = command.spawn().unwrap_or_else(|error| panic!("{program} is needed: {error}"));
         self.child = Some(child);
-        // Polled, as a client would. The logs of the servers say so too, but in words that depend on the version.
+        // Polled, as a client would. The logs of the servers say so too, but in words that depend
+        // on the version.
         let begun = now();
         while !self.answers() {
             let ended = self.child.as_mut().and_then(|child| child.try_wait().ok().flatten());
@@ -122,7 +124,8 @@ impl Server {
         command
     }
 
-    /// Replaces the arguments, or the lines of configuration: for the next start, or for a [`reload`](Self::reload).
+    /// Replaces the arguments, or the lines of configuration: for the next start, or for a
+    /// [`reload`](Self::reload).
     pub fn configure(&mut self, arguments: &[&str]) {
         self.arguments = arguments.iter().map(ToString::to_string).collect();
     }
@@ -176,7 +179,8 @@ impl Server {
         self.wait();
     }
 
-    /// The CPU time that it has taken, where the system tells (Linux); nothing while it does not run.
+    /// The CPU time that it has taken, where the system tells (Linux); nothing while it does not
+    /// run.
     pub fn cpu_time(&self) -> Duration {
         let stats = self.of_threads("schedstat");
         Duration::from_nanos(
@@ -184,7 +188,8 @@ impl Server {
         )
     }
 
-    /// Stops it in its tracks (SIGSTOP): connections stay, and nothing answers. It has stopped when this returns.
+    /// Stops it in its tracks (SIGSTOP): connections stay, and nothing answers. It has stopped when
+    /// this returns.
     ///
     /// # Panics
     ///
@@ -192,14 +197,16 @@ impl Server {
     pub fn freeze(&self) {
         let Some(child) = &self.child else { return };
         self.signal("STOP");
-        // The signal is for one thread, which stops the others once it runs: until then they go on. The system tells the
-        // parent when all have stopped. It is left to `wait` to take notice of an end.
+        // The signal is for one thread, which stops the others once it runs: until then they go on.
+        // The system tells the parent when all have stopped. It is left to `wait` to take notice of
+        // an end.
         let events = WaitIdOptions::STOPPED | WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
         let event = retry_on_intr(|| waitid(WaitId::Pid(Pid::from_child(child)), events));
         assert!(event.is_ok_and(|event| event.is_some_and(|event| event.stopped())), "it has stopped");
     }
 
-    /// What the system tells of each of its threads in a file of this name. One that is gone tells nothing.
+    /// What the system tells of each of its threads in a file of this name. One that is gone tells
+    /// nothing.
     fn of_threads(&self, file: &str) -> Vec<String> {
         let threads =
             self.child.as_ref().and_then(|child| fs::read_dir(format!("/proc/{}/task", child.id())).ok());

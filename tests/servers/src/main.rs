@@ -1,4 +1,5 @@
-//! Runs a command while a server is there: `psrpc-servers redis COMMAND... URL ...`, where `URL` stands for the server's.
+//! Runs a command while a server is there: `psrpc-servers redis COMMAND... URL ...`, where `URL`
+//! stands for the server's.
 
 use std::process::{Command, ExitCode};
 

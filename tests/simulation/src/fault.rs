@@ -171,7 +171,8 @@ pub(crate) struct Faults {
 }
 
 impl Faults {
-    /// Draws the rates for a run. Half of the kinds stay out of it, so that rare combinations of the others come up.
+    /// Draws the rates for a run. Half of the kinds stay out of it, so that rare combinations of
+    /// the others come up.
     pub(crate) fn new(rng: &mut Rng) -> Self {
         let mut rates = [0; Fault::ALL.len()];
         for fault in [DELIVERY, PUBLISH, &[Fault::FullBus]].concat() {
@@ -259,7 +260,8 @@ impl Faults {
         self.rates.is_some_and(|rates| rng.chance(rates[fault as usize])) && self.comes(fault)
     }
 
-    /// What is to happen to a delivery, if anything is. Not counted, since not every frame can suffer it.
+    /// What is to happen to a delivery, if anything is. Not counted, since not every frame can
+    /// suffer it.
     pub(crate) fn of_delivery(&mut self, rng: &mut Rng) -> Option<Fault> {
         self.one_of(DELIVERY, rng).filter(|fault| self.comes(*fault))
     }

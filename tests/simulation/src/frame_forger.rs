@@ -23,8 +23,8 @@ pub(crate) fn is_strange(request_id: &Text) -> bool {
 
 /// The frame as bytes, with some of them changed or missing.
 ///
-/// Never one that still decodes as a message of the protocol: that would be a lie of the peer rather than damage,
-/// and on a real bus checksums stand before it.
+/// Never one that still decodes as a message of the protocol: that would be a lie of the peer
+/// rather than damage, and on a real bus checksums stand before it.
 pub(crate) fn damage(frame: &Frame, rng: &mut Rng) -> Frame {
     let mut bytes = frame.encode("").to_vec();
     loop {
@@ -85,8 +85,8 @@ pub(crate) fn unknown_call(frame: &Frame) -> Option<Frame> {
     Some(frame)
 }
 
-/// Another bid of the same server for the same call; `None` if this is no bid. An announcement is none: a server that
-/// announces does not bid as well.
+/// Another bid of the same server for the same call; `None` if this is no bid. An announcement is
+/// none: a server that announces does not bid as well.
 pub(crate) fn second_bid(frame: &Frame, rng: &mut Rng) -> Option<Frame> {
     match frame {
         Frame::ClaimRequest(bid) if !bid.handling => {
@@ -111,7 +111,8 @@ pub(crate) fn strange_answer(frame: &Frame) -> Option<Frame> {
     Some(answer(bid.request_id.clone(), STRANGER.into()))
 }
 
-/// As many frames as strangers like to send that resemble this one; `None` if it is not of the kind that this flood is of.
+/// As many frames as strangers like to send that resemble this one; `None` if it is not of the kind
+/// that this flood is of.
 pub(crate) fn flood(fault: Fault, frame: &Frame, rng: &mut Rng) -> Option<Vec<Frame>> {
     let stranger = |number: u64| Text::from(format!("{STRANGER}_{number}"));
     let forged = |number| match (fault, frame) {

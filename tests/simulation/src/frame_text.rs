@@ -75,7 +75,8 @@ impl fmt::Display for BriefFrameText<'_> {
     }
 }
 
-/// The same text with handles as their kinds and numbers, `Request(3.1)` for the fourth request in its second life.
+/// The same text with handles as their kinds and numbers, `Request(3.1)` for the fourth request in
+/// its second life.
 pub(crate) fn without_types(text: &str) -> String {
     const HANDLE: &str = "Handle(RawHandle { index: ";
     let mut parts = text.split(HANDLE);

@@ -22,8 +22,8 @@
 //!
 //! `cargo run -p psrpc-planted` builds the simulator in a copy of the tree that has bugs, those of
 //! `tests/simulation/defects.txt`. Only there, with the cfg `psrpc_planted`, the simulator has the
-//! command `planted`. It plants one bug after the other in the engine or the driver, and tells which
-//! invariant each violates (`seeds::planted_defects`).
+//! command `planted`. It plants one bug after the other in the engine or the driver, and tells
+//! which invariant each violates (`seeds::planted_defects`).
 //!
 //! The driver is simulated too, and so is any service: a [`World`] runs real clients and servers,
 //! with their generated code, handlers and interceptors, in virtual time under the same faults.

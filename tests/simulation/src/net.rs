@@ -133,7 +133,7 @@ impl<S: Copy + PartialEq> Net<S> {
         }
     }
 
-    // --- subscriptions ---------------------------------------------------------------------------------------
+    // --- subscriptions ---------------------------------------------------------------------------
 
     pub(crate) fn subscribe<H: From<Post>>(
         &mut self,
@@ -152,7 +152,8 @@ impl<S: Copy + PartialEq> Net<S> {
         let confirmed = joined + rng.grains(0..8);
         let channel = channel.legacy().to_owned();
         if scene.faults.would_strike(Fault::LostSubscribe, rng) {
-            // At once, or once it has been live for a while; counted then, unless it has ended before.
+            // At once, or once it has been live for a while; counted then, unless it has ended
+            // before.
             let lost = rng.maybe(500, |rng| confirmed + rng.grains(0..4000)).unwrap_or(joined);
             scene.at(lost, Post::Ended(place, Some(BusError::new(Fault::LostSubscribe.name()))));
         }
@@ -173,8 +174,8 @@ impl<S: Copy + PartialEq> Net<S> {
         place
     }
 
-    /// Ends a subscription some time later. Frames that are published until then still get there before its subscriber
-    /// hears so.
+    /// Ends a subscription some time later. Frames that are published until then still get there
+    /// before its subscriber hears so.
     pub(crate) fn unsubscribe<H: From<Post>>(&mut self, scene: &mut Scene<H>, place: Place) {
         self.rng.turn_to(scene.now());
         let left = scene.now() + self.rng.grains(0..200);
@@ -201,7 +202,8 @@ impl<S: Copy + PartialEq> Net<S> {
         self.subscriptions.iter().rposition(is_it).map(Place)
     }
 
-    /// Whether a subscription of a peer is or was live, or was refused, on a channel that this is in the name of.
+    /// Whether a subscription of a peer is or was live, or was refused, on a channel that this is
+    /// in the name of.
     pub(crate) fn has_joined(&self, peer: Peer, channel: &str) -> bool {
         let is_it = |known: &Subscription<S>| {
             known.peer == peer && known.channel.contains(channel) && known.state != SubscriptionState::Asked
@@ -260,7 +262,7 @@ impl<S: Copy + PartialEq> Net<S> {
         (state != SubscriptionState::Ended).then_some(subscriber)
     }
 
-    // --- weather ---------------------------------------------------------------------------------------------
+    // --- weather ---------------------------------------------------------------------------------
 
     /// From here on frames do not get from some peers to others.
     pub(crate) fn cut(&mut self, from: &[Peer], to: &[Peer], fault: Fault) {
@@ -282,7 +284,7 @@ impl<S: Copy + PartialEq> Net<S> {
         self.published
     }
 
-    // --- frames ----------------------------------------------------------------------------------------------
+    // --- frames ----------------------------------------------------------------------------------
 
     /// When it takes another frame of a publisher, if it does not take one now.
     pub(crate) fn full_for<H>(&mut self, scene: &mut Scene<H>) -> Option<Duration> {
@@ -398,7 +400,8 @@ impl<S: Copy + PartialEq> Net<S> {
         true
     }
 
-    /// Sends what comes with a frame, and tells whether the fault is of that kind and this a frame for it.
+    /// Sends what comes with a frame, and tells whether the fault is of that kind and this a frame
+    /// for it.
     fn accompany<H: From<Post>>(
         &mut self,
         scene: &mut Scene<H>,

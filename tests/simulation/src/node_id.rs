@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-/// A client or a server of the run, in one of its lives: whoever takes the place of one that is gone is another.
+/// A client or a server of the run, in one of its lives: whoever takes the place of one that is
+/// gone is another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum NodeId {
     /// The client of this number.

@@ -6,7 +6,8 @@ use std::time::Duration;
 use psrpc_engine::Time;
 use psrpc_engine::proto::Seed;
 
-/// What all durations of a run are multiples of: coarse, so that many things happen at the very same moment.
+/// What all durations of a run are multiples of: coarse, so that many things happen at the very
+/// same moment.
 pub(crate) const GRAIN: Duration = Duration::from_micros(250);
 
 /// A splitmix64 generator, which can be turned to a moment.
@@ -21,8 +22,9 @@ impl Rng {
         Self { seed, moment: Time::ZERO, state: seed }
     }
 
-    /// Has what is drawn from here on depend on the moment, unless that is the same as before: what is drawn at one
-    /// moment does not shift what is drawn at another, so that something can be left out of a run and the rest stays.
+    /// Has what is drawn from here on depend on the moment, unless that is the same as before: what
+    /// is drawn at one moment does not shift what is drawn at another, so that something can be
+    /// left out of a run and the rest stays.
     pub(crate) fn turn_to(&mut self, moment: Time) {
         if self.moment != moment {
             self.moment = moment;
@@ -35,7 +37,8 @@ impl Rng {
         mixed(self.state)
     }
 
-    /// A generator for one part of a run, so that what one part draws does not shift what the others do.
+    /// A generator for one part of a run, so that what one part draws does not shift what the
+    /// others do.
     pub(crate) fn fork(&mut self) -> Self {
         Self::new(self.bits())
     }

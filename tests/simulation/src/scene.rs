@@ -15,7 +15,8 @@ use crate::trace::{Kind, Show, Trace, TraceHash};
 pub(crate) struct Scene<H> {
     now: Time,
     agenda: BinaryHeap<Reverse<Entry>>,
-    /// What the entries are for. Those that were struck have gone from here, and their entries lead nowhere.
+    /// What the entries are for. Those that were struck have gone from here, and their entries lead
+    /// nowhere.
     happenings: Slab<(u64, H)>,
     entered: u64,
     /// Whether timers fire before or after all else that happens at the same moment.

@@ -1,4 +1,5 @@
-//! Planted defects, in a process of their own: whatever is planted, every engine of the process has it.
+//! Planted defects, in a process of their own: whatever is planted, every engine of the process has
+//! it.
 
 #![cfg(psrpc_planted)]
 

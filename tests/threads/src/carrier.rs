@@ -11,8 +11,9 @@ use psrpc::proto::{Channel, Frame};
 use psrpc_bus_local::LocalBus;
 use shuttle::sync::{Mutex, MutexGuard};
 
-/// Hands a [`LocalBus`] what it is asked for from a thread of its own, in order: so receipts, frames, and the begin and the
-/// end of subscriptions come from there. Every second frame is reported as it is accepted.
+/// Hands a [`LocalBus`] what it is asked for from a thread of its own, in order: so receipts,
+/// frames, and the begin and the end of subscriptions come from there. Every second frame is
+/// reported as it is accepted.
 #[derive(Clone)]
 pub struct Carrier(Arc<Mutex<Waiting>>);
 

@@ -8,8 +8,8 @@ use shuttle::{Config, Runner};
 /// How many of the threads' turns a PCT schedule changes.
 const DEPTH: usize = 4;
 
-/// Runs a scenario under so many schedules of each kind: random ones, those that spread evenly, and those that hold a
-/// thread up for long.
+/// Runs a scenario under so many schedules of each kind: random ones, those that spread evenly, and
+/// those that hold a thread up for long.
 pub fn explore(schedules: usize, scenario: impl Fn() + Send + Sync + Clone + 'static) {
     let schedules = schedules * from_env("THREADS_TIMES", 1) as usize;
     let seed = from_env("THREADS_SEED", 1);

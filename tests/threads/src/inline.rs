@@ -9,8 +9,8 @@ use shuttle::sync::Mutex;
 
 use crate::Threads;
 
-/// A runtime that runs a task within the call that wakes or spawns it. If that call holds a lock that the task takes, the
-/// thread deadlocks.
+/// A runtime that runs a task within the call that wakes or spawns it. If that call holds a lock
+/// that the task takes, the thread deadlocks.
 #[derive(Clone, Default)]
 pub struct Inline(Threads);
 

@@ -72,7 +72,8 @@ pub fn shop_on(bus: impl Bus, runtime: impl Runtime) -> (Server, Arc<AtomicUsize
         .unary(Shop::CENSUS, next)
         .stream(Shop::ECHO, |_, stream: ServerStream<u32, u32>| async move {
             while let Some(number) = stream.next().await {
-                // The other side may have gone meanwhile, or time has passed; what comes later must not arrive without this.
+                // The other side may have gone meanwhile, or time has passed; what comes later must
+                // not arrive without this.
                 if stream.send(number).await.is_err() {
                     break;
                 }

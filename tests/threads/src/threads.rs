@@ -9,7 +9,8 @@ use shuttle::future::{JoinHandle, block_on};
 
 use crate::Clock;
 
-/// The runtime of one run of a scenario. Every task that it spawns has its own turns, as a thread has.
+/// The runtime of one run of a scenario. Every task that it spawns has its own turns, as a thread
+/// has.
 #[derive(Clone, Default)]
 pub struct Threads {
     clock: Clock,

@@ -250,7 +250,8 @@ pub struct FixedErrorRow {
     pub text: String,
 }
 
-/// A row of `selection.jsonl`: one selection of a server by Go. Times are milliseconds since its start.
+/// A row of `selection.jsonl`: one selection of a server by Go. Times are milliseconds since its
+/// start.
 #[derive(Clone, Debug, Deserialize)]
 pub struct SelectionRow {
     /// What is special about it.
@@ -274,11 +275,13 @@ pub struct SelectionOptions {
     pub accept_first: bool,
     pub affinity_timeout_ms: u64,
     pub short_circuit_ms: u64,
-    /// Which claim the selection function takes: `lowest`, `first`, `last`, `nothing`, `fail`, or empty for none.
+    /// Which claim the selection function takes: `lowest`, `first`, `last`, `nothing`, `fail`, or
+    /// empty for none.
     pub selection_func: String,
 }
 
-/// Something that comes in during a selection: a claim, an error response, or a successful response.
+/// Something that comes in during a selection: a claim, an error response, or a successful
+/// response.
 #[derive(Clone, Debug, Deserialize)]
 pub struct SelectionEvent {
     /// When.

@@ -1,6 +1,7 @@
 //! Every name that the Go module exports has its counterpart in docs/from-go.md.
 
-/// The exported names, a package's behind a line that names it; functions of a type as `func (x T) Name`.
+/// The exported names, a package's behind a line that names it; functions of a type as `func (x T)
+/// Name`.
 const EXPORTED: &str = include_str!("../data/exported-names-go-v0.8.2.txt");
 
 const GUIDE: &str = include_str!("../../../docs/from-go.md");

@@ -30,8 +30,8 @@ fn told_interruption(client: &mut Driven<Client>) -> String {
     cause.to_string()
 }
 
-/// Takes the events of a client whose subscription to a channel is live once more: a gap, and before it the end of the
-/// interruption if that was the last one of so many.
+/// Takes the events of a client whose subscription to a channel is live once more: a gap, and
+/// before it the end of the interruption if that was the last one of so many.
 fn assert_resumed(client: &mut Driven<Client>, channel: &str, last_of: Option<u32>) {
     let events = client.events();
     let resumed = match &events[..] {

@@ -219,7 +219,8 @@ fn run_client(steps: &[ClientStep], idle: bool, close: bool) -> String {
     for stream in caller.known.streams.clone() {
         run.engine.stream_commands().close(run.now, stream, None);
     }
-    // Longer than any jump of the wall clock that a bucket of remembered messages may have to wait out.
+    // Longer than any jump of the wall clock that a bucket of remembered messages may have to wait
+    // out.
     for _ in 0..100 {
         run.tick(Duration::from_secs(60), 0);
     }

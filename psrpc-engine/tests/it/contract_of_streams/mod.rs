@@ -1,6 +1,6 @@
-//! The driving contract once more, for multi calls, streams and updates: nothing panics, no timer is due after it was
-//! handled (I18), everything that begins ends exactly once and by its deadline (I1), no message is delivered twice (I7),
-//! and nothing is left behind (I9).
+//! The driving contract once more, for multi calls, streams and updates: nothing panics, no timer
+//! is due after it was handled (I18), everything that begins ends exactly once and by its deadline
+//! (I1), no message is delivered twice (I7), and nothing is left behind (I9).
 
 mod client;
 mod server;
@@ -137,7 +137,8 @@ fn published(frames: &[Frame]) -> Vec<(Text, Text)> {
     frames.collect()
 }
 
-/// Lets something happen to the streams of a side; `ids` are those of the streams that the other side may name.
+/// Lets something happen to the streams of a side; `ids` are those of the streams that the other
+/// side may name.
 fn step<E: Engine>(
     run: &mut Run<E>,
     known: &mut Known,

@@ -1,5 +1,6 @@
-//! The recorded conversations of Go peers, replayed at the engine's edge with our engine in one peer's place: what it
-//! subscribes to and publishes must be what Go did, and what its user saw, but for the deviations named here.
+//! The recorded conversations of Go peers, replayed at the engine's edge with our engine in one
+//! peer's place: what it subscribes to and publishes must be what Go did, and what its user saw,
+//! but for the deviations named here.
 
 mod multi_caller;
 mod server_place;
@@ -133,7 +134,8 @@ impl Place<'_> {
     }
 }
 
-/// Replays every recorded conversation of a kind once for each of its peers with `role`; gives how often.
+/// Replays every recorded conversation of a kind once for each of its peers with `role`; gives how
+/// often.
 fn each_place(kind: Kind, role: &str, mut replay: impl FnMut(Place<'_>)) -> usize {
     let mut count = 0;
     for recording in RECORDINGS {
@@ -150,7 +152,8 @@ fn each_place(kind: Kind, role: &str, mut replay: impl FnMut(Place<'_>)) -> usiz
     count
 }
 
-/// Every conversation is replayed in the place of each Go peer that it has; these have none of the one role or the other.
+/// Every conversation is replayed in the place of each Go peer that it has; these have none of the
+/// one role or the other.
 #[test]
 fn the_conversations_without_a_peer_of_a_role_are_these() {
     let without = |role: &str| -> BTreeSet<String> {
@@ -272,8 +275,8 @@ fn subscribed<'a>(
         .collect()
 }
 
-/// Bytes are compared where the order of metadata does not matter and no two implementations compress alike; else what they
-/// decode to.
+/// Bytes are compared where the order of metadata does not matter and no two implementations
+/// compress alike; else what they decode to.
 fn assert_same(ours: &Frame, local: &str, recorded: &Publish, context: &str) {
     let expected = decode(recorded);
     assert_eq!(sorted(ours), sorted(&expected), "{context}");
@@ -328,7 +331,8 @@ fn fields(conversation: &Conversation, payload: &[u8]) -> Value {
 
 /// Compares the code and the text of an error with those recorded.
 fn assert_error(code: &ErrorCode, error: &Text, recorded: &Value, context: &str) {
-    // An error of Go that is none of psrpc's has no code in the recording, and is of this one on the wire.
+    // An error of Go that is none of psrpc's has no code in the recording, and is of this one on
+    // the wire.
     let recorded_code = recorded["code"].as_str().unwrap_or("unknown");
     assert_eq!((code.as_str(), error.as_str()), (recorded_code, text(&recorded["text"])), "{context}");
 }
@@ -358,7 +362,8 @@ fn properties(method: &str) -> MethodProperties {
     }
 }
 
-/// The route of a recorded request, stream or registration, from the name of its channel and, on NATS, the method.
+/// The route of a recorded request, stream or registration, from the name of its channel and, on
+/// NATS, the method.
 fn route_of(bus: Bus, channel: &str, local: &str) -> Route {
     let (service, method, topic, kind) = match bus {
         Bus::Redis => {

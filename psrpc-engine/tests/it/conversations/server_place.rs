@@ -118,8 +118,8 @@ impl<'a> Replay<'a> {
                 let channels = recorded.iter().filter(|(channel, _)| requests(channel));
                 routes.extend(channels.map(|(channel, _)| route_of(self.place.bus, channel, "")));
             }
-            // A subject does not tell its methods: those of every server are known, the others are in the frames, which
-            // a server may have on another topic.
+            // A subject does not tell its methods: those of every server are known, the others are
+            // in the frames, which a server may have on another topic.
             Bus::Nats => {
                 let everywhere = ["Fit.REQ", "MakeHatV1.REQ"].map(|local| ("SRV.Hats.Q", local));
                 let plain = ["Census.REQ", "Parade.STR", "Pick.REQ"].map(|local| ("SRV.Hats", local));
@@ -159,7 +159,8 @@ impl<'a> Replay<'a> {
         }
     }
 
-    /// The subscription on which this server hears a frame of another peer; on a queue one server alone does.
+    /// The subscription on which this server hears a frame of another peer; on a queue one server
+    /// alone does.
     fn hears(&self, index: usize, publish: &Publish) -> Option<psrpc_engine::SubscriptionHandle> {
         let Place { bus, conversation, .. } = self.place;
         let (subscription, _, kind) = self.server.subscriptions.iter().find(|(_, channel, _)| {
@@ -186,8 +187,9 @@ impl<'a> Replay<'a> {
     }
 }
 
-/// What was published, in the order in which this server can have heard and done it: it bids before it hears of a grant,
-/// and announces before it answers, though the recording may have them the other way round.
+/// What was published, in the order in which this server can have heard and done it: it bids before
+/// it hears of a grant, and announces before it answers, though the recording may have them the
+/// other way round.
 fn as_heard<'a>(place: &Place<'a>) -> Vec<(usize, &'a Publish)> {
     let (conversation, from) = (place.conversation, place.from());
     let mut heard: Vec<_> = publishes(conversation).collect();
@@ -208,7 +210,8 @@ fn as_heard<'a>(place: &Place<'a>) -> Vec<(usize, &'a Publish)> {
     heard
 }
 
-/// Go publishes responses past their request's expiry, which nobody reads, and of a server that was killed; we do not.
+/// Go publishes responses past their request's expiry, which nobody reads, and of a server that was
+/// killed; we do not.
 fn past_expiry(place: &Place<'_>, publish: &Publish) -> bool {
     let Frame::Response(response) = decode(publish) else { return false };
     let late = publishes(place.conversation).any(|(_, other)| match decode(other) {
@@ -250,7 +253,8 @@ fn deviates(id: &str, ours: &mut Frame) -> Option<Compared> {
     }
 }
 
-/// An affinity below 0 is no bid, so nothing recorded tells the layer above to act; nothing is published either.
+/// An affinity below 0 is no bid, so nothing recorded tells the layer above to act; nothing is
+/// published either.
 #[test]
 fn a_negative_affinity_publishes_nothing() {
     let mut silent = 0;

@@ -105,7 +105,8 @@ impl<'a> User<'a> {
         }
     }
 
-    /// Takes in what the server tells, and answers as the frame does that the recorded server published thereupon.
+    /// Takes in what the server tells, and answers as the frame does that the recorded server
+    /// published thereupon.
     pub fn look(&mut self, server: &mut Driven<Server>, frame: Option<&Frame>) {
         loop {
             let events = server.events();

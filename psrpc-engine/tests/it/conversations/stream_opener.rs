@@ -231,7 +231,8 @@ impl<'a> Replay<'a> {
                 Some(error) => assert_error(&ended.code, &ended.text, error, &context),
                 None => assert_eq!(ended.text.as_str(), "stream closed"),
             }
-            // Whoever closes or sends once more learns why the stream has ended; closing is not refused here.
+            // Whoever closes or sends once more learns why the stream has ended; closing is not
+            // refused here.
             for error in [recorded("second_close_error"), recorded("send_after_close")].into_iter().flatten()
             {
                 assert_error(&ended.code, &ended.text, error, &context);
@@ -301,7 +302,8 @@ fn deviates(id: &str, ours: &mut Frame, recorded: &Frame) -> Option<Compared> {
         "stream-open-context-deadline" => {
             assert_eq!(ErrorResponse::new(code.clone(), text.clone()), timed_out());
             (*code, *text) = (ErrorCode::Unknown, Text::from("context deadline exceeded"));
-            // Go's stream keeps the time that was left for its opening as the timeout of its frames.
+            // Go's stream keeps the time that was left for its opening as the timeout of its
+            // frames.
             ours.expiry = recorded.expiry;
         }
         // Go says this, or "stream closed": a race.

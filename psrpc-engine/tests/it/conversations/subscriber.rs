@@ -83,7 +83,8 @@ impl<'a> Replay<'a> {
         self.place.id() == "subscription-queue-one-bus"
     }
 
-    /// Whether the bus handed an update to this client, rather than to another of the queue or to none.
+    /// Whether the bus handed an update to this client, rather than to another of the queue or to
+    /// none.
     fn is_handed(&self, index: usize, update: &Value) -> bool {
         if self.shares_a_bus() {
             return true;

@@ -39,8 +39,8 @@ impl<'a> Transcript<'a> {
         self.expected.retain(|publish| wanted(publish));
     }
 
-    /// Checks what was published since the last look. `deviates` asserts what we mean to do otherwise, and either undoes it
-    /// in the frame or tells that nothing is left to compare.
+    /// Checks what was published since the last look. `deviates` asserts what we mean to do
+    /// otherwise, and either undoes it in the frame or tells that nothing is left to compare.
     pub fn check(
         &mut self,
         published: Published,

@@ -65,7 +65,8 @@ impl<'a> Replay<'a> {
                 self.call(publish, request);
             } else if !self.grants_what_is_over() {
                 self.expected.push(publish);
-                // Go saw the bid a moment before the recording did, so our timers may be due a moment later.
+                // Go saw the bid a moment before the recording did, so our timers may be due a
+                // moment later.
                 self.advance_to(micros(publish.at_us) + ms(3));
             }
             self.take_sent(&mut sent);
@@ -103,12 +104,14 @@ impl<'a> Replay<'a> {
         matches!(self.id(), "unary-canceled-during-selection-with-bid" | "selection-options-on-queue-none")
     }
 
-    /// On an affinity call Go takes a response of a server that was not selected; ours selects the one that bid.
+    /// On an affinity call Go takes a response of a server that was not selected; ours selects the
+    /// one that bid.
     fn selects_though_somebody_answered(&self) -> bool {
         self.id() == "unary-affinity-response-during-selection"
     }
 
-    /// Publishing fails: our caller is told at once, and why. Go's waits for bids, or is told `internal` on NATS.
+    /// Publishing fails: our caller is told at once, and why. Go's waits for bids, or is told
+    /// `internal` on NATS.
     fn check_unpublished(mut self) {
         self.client.call(Call::new(route("Fit", QUEUE), ""));
         let token = self.client.published()[0].0;
@@ -208,7 +211,8 @@ impl<'a> Replay<'a> {
         let remaining = WallTime::from_unix_nanos(request.expiry).since(wall);
         let clamped =
             self.place.version == "v0.6.0" && self.id() == "unary-context-deadline-and-longer-timeout";
-        // There the caller's own deadline is 400 ms away, and Go v0.6.0 puts the longer timeout on the wire.
+        // There the caller's own deadline is 400 ms away, and Go v0.6.0 puts the longer timeout on
+        // the wire.
         let deadline = clamped.then(|| now.time + ms(400));
         let call = Call {
             metadata: request.metadata.clone(),
@@ -335,13 +339,15 @@ impl<'a> Replay<'a> {
             "unary-canceled-during-selection-no-bids" | "unary-context-already-canceled" => {
                 (code, error) = ("canceled", "request canceled");
             }
-            // The error of the one server that saw the request ends the selection at once, as it does since v0.7.5.
+            // The error of the one server that saw the request ends the selection at once, as it
+            // does since v0.7.5.
             "malformed-request-from-client" => took = Some(5),
             // As it does since v0.7.7.
             id if id.starts_with("unary-client-closed-") => {
                 (code, error, took) = ("canceled", "client is closed", Some(150));
             }
-            // Go takes the response of another server than the one that was selected. Ours waits for that one.
+            // Go takes the response of another server than the one that was selected. Ours waits
+            // for that one.
             "unary-response-of-another-server" | "skip-claim-two-announcements" => {
                 let reply = ended.outcome.as_ref().unwrap_or_else(|error| panic!("{context}: {error}"));
                 return assert_eq!(reply.server_id, "SRV_recorder000A", "{context}");

@@ -42,13 +42,15 @@ use crate::runtime::{BoxFuture, Runtime};
 /// # }
 /// ```
 ///
-/// It asks when it is first polled, and resolves at once. The answers end at its timeout, when as many have come as are
-/// [enough](Self::answers), or when they are dropped: who knows how many servers there are says so, and need not wait.
+/// It asks when it is first polled, and resolves at once. The answers end at its timeout, when as
+/// many have come as are [enough](Self::answers), or when they are dropped: who knows how many
+/// servers there are says so, and need not wait.
 ///
 /// # Errors
 ///
-/// `invalid_argument` when the topic, metadata or message cannot be, `resource_exhausted` when too many calls of this client are in
-/// flight, `canceled` when it is closed. What happens later is one of the answers.
+/// `invalid_argument` when the topic, metadata or message cannot be, `resource_exhausted` when too
+/// many calls of this client are in flight, `canceled` when it is closed. What happens later is one
+/// of the answers.
 #[must_use = "a call does nothing until it is awaited"]
 pub struct MultiCall<Req, Res> {
     target: MultiCallTarget<Req, Res>,
@@ -88,7 +90,8 @@ impl<Req, Res> MultiCall<Req, Res> {
         self
     }
 
-    /// Puts an interceptor around this call, within those of the client and those that were added before.
+    /// Puts an interceptor around this call, within those of the client and those that were added
+    /// before.
     pub fn interceptor(mut self, interceptor: impl MultiCallInterceptor) -> Self {
         self.interceptors.push(Arc::new(interceptor));
         self

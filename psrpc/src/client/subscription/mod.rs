@@ -29,7 +29,8 @@ use crate::runtime::BoxFuture;
 ///
 /// # Errors
 ///
-/// `invalid_argument` when the topic cannot be, `canceled` when the client is closed, `unavailable` when the bus refuses it.
+/// `invalid_argument` when the topic cannot be, `canceled` when the client is closed, `unavailable`
+/// when the bus refuses it.
 #[must_use = "nobody is subscribed until it is awaited"]
 pub struct Subscribe<T>(SubscribeTarget<T>);
 
@@ -44,7 +45,8 @@ impl<T> Subscribe<T> {
         Self(SubscribeTarget::Method(client, route, message))
     }
 
-    /// A subscription that no client has, for fakes of a client in unit tests: it gives this one ([`Subscription::fake`]).
+    /// A subscription that no client has, for fakes of a client in unit tests: it gives this one
+    /// ([`Subscription::fake`]).
     pub fn fake(subscription: Result<Subscription<T>, Error>) -> Self {
         Self(SubscribeTarget::Fake(subscription))
     }
@@ -55,7 +57,8 @@ impl Client {
     ///
     /// On NATS, a subscription by queue shares a queue group with the servers of the queue-routed
     /// calls of its service. About half of the updates, and of the requests, then go to a member
-    /// that cannot use them, and are lost. See [`Subscription`](crate::Subscription#on-nats) for ways to avoid it.
+    /// that cannot use them, and are lost. See [`Subscription`](crate::Subscription#on-nats) for
+    /// ways to avoid it.
     ///
     /// Generated clients have a method for each rpc, which is what to call instead.
     pub fn subscribe<T>(&self, method: &'static Method, topic: &[&str]) -> Subscribe<T> {
@@ -105,8 +108,8 @@ impl<T: Message + Default + 'static> IntoFuture for Subscribe<T> {
 /// # }
 /// ```
 ///
-/// Of a queue-routed method, one of all subscribed clients gets each update; otherwise every client does. Publishers do not know who
-/// is subscribed, and nothing is kept for those who are not.
+/// Of a queue-routed method, one of all subscribed clients gets each update; otherwise every client
+/// does. Publishers do not know who is subscribed, and nothing is kept for those who are not.
 ///
 /// # On NATS
 ///
@@ -121,17 +124,18 @@ impl<T: Message + Default + 'static> IntoFuture for Subscribe<T> {
 /// * Move the updates to a service of their own.
 /// * Give the updates topics that no server of the service registers.
 /// * Route the updates as `type = MULTI`, so that every subscriber gets each update.
-/// * Set `NatsOptions::separate_updates(service, method)` of the crate `psrpc-bus-nats` on every bus
-///   of the fleet. Do this only if no Go client subscribes to the same updates.
+/// * Set `NatsOptions::separate_updates(service, method)` of the crate `psrpc-bus-nats` on every
+///   bus of the fleet. Do this only if no Go client subscribes to the same updates.
 ///
 /// `psrpc-build` warns about a service that has both updates and calls by queue.
 ///
 /// # What is missing
 ///
-/// An error stands where updates may be missing: the bus lost its connection, the consumer did not keep up with as many updates as
-/// there is [room for](crate::ClientOptions::channel_size) ([`Reason::Gap`], `data_loss`), or an update did not decode
-/// ([`Reason::MalformedMessage`], `malformed_result`). The subscription goes on after it, also over a new connection. It ends after an
-/// error with [`Reason::SubscriptionLost`], when it is closed, and with its client.
+/// An error stands where updates may be missing: the bus lost its connection, the consumer did not
+/// keep up with as many updates as there is [room for](crate::ClientOptions::channel_size)
+/// ([`Reason::Gap`], `data_loss`), or an update did not decode ([`Reason::MalformedMessage`],
+/// `malformed_result`). The subscription goes on after it, also over a new connection. It ends
+/// after an error with [`Reason::SubscriptionLost`], when it is closed, and with its client.
 ///
 /// Dropping it unsubscribes.
 #[must_use = "dropping it unsubscribes"]
@@ -143,8 +147,8 @@ enum Source<T> {
 }
 
 impl<T: Message + Default> Subscription<T> {
-    /// The next update, or an error where some may be missing; `None` when no more will come. Dropping the future loses
-    /// nothing.
+    /// The next update, or an error where some may be missing; `None` when no more will come.
+    /// Dropping the future loses nothing.
     pub async fn next(&mut self) -> Option<Result<T, Error>> {
         poll_fn(|cx| self.poll_update(cx)).await
     }

@@ -16,8 +16,8 @@ use crate::runtime::Runtime;
 
 /// Takes measurements. Each function does nothing unless it is implemented.
 ///
-/// It runs where the call, handler or stream does, which it must not block. Bytes are those of the users' messages, without what the
-/// protocol adds.
+/// It runs where the call, handler or stream does, which it must not block. Bytes are those of the
+/// users' messages, without what the protocol adds.
 ///
 /// ```
 /// use psrpc::middleware::{MetricsObserver, Side, UnaryCall};
@@ -39,7 +39,8 @@ pub trait MetricsObserver: Send + Sync + 'static {
         let _ = (side, info, call);
     }
 
-    /// The answers of a multi call have ended in the client, or were dropped, or its handler has ended in one server.
+    /// The answers of a multi call have ended in the client, or were dropped, or its handler has
+    /// ended in one server.
     fn multi_call(&self, side: Side, info: &CallInfo, call: &MultiCall) {
         let _ = (side, info, call);
     }
@@ -97,15 +98,18 @@ impl<O: MetricsObserver + ?Sized> MetricsObserver for Arc<O> {
 pub struct UnaryCall<'a> {
     /// How long it took.
     pub duration: Duration,
-    /// How it ended: `canceled` when it was dropped, or its handler stopped; `internal` when the handler panicked.
+    /// How it ended: `canceled` when it was dropped, or its handler stopped; `internal` when the
+    /// handler panicked.
     pub result: Result<(), &'a Error>,
     /// The bytes of the message that was sent: the request in the client, the answer in the server.
     pub bytes_sent: usize,
-    /// The bytes of the message that was received: the answer in the client, the request in the server.
+    /// The bytes of the message that was received: the answer in the client, the request in the
+    /// server.
     pub bytes_received: usize,
 }
 
-/// What was measured of a multi call, or of the handler of one, which gives one answer or one error.
+/// What was measured of a multi call, or of the handler of one, which gives one answer or one
+/// error.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct MultiCall {

@@ -41,7 +41,8 @@ impl MultiCallInterceptor for Metrics {
     }
 }
 
-/// A multi call whose answers are counted. It is reported when it is dropped, as it is when its answers end.
+/// A multi call whose answers are counted. It is reported when it is dropped, as it is when its
+/// answers end.
 struct Counting {
     observer: Arc<dyn MetricsObserver>,
     info: CallInfo,

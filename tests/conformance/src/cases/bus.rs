@@ -35,7 +35,8 @@ fn queue_channel(topic: &str) -> Channel {
     Channel::request("Shop", "Bus", &[topic], true)
 }
 
-/// A frame of this moment: a bus may take an identical one for a duplicate, also of an earlier case.
+/// A frame of this moment: a bus may take an identical one for a duplicate, also of an earlier
+/// case.
 fn frame(env: &Env, number: u32) -> Frame {
     let now = env.runtime().now().wall;
     Frame::Request(Request {
@@ -79,7 +80,8 @@ async fn everybody(env: Env) -> Verdict {
     Ok(())
 }
 
-/// Publishes frames with numbers, and gives those that each ear has heard once all have arrived somewhere.
+/// Publishes frames with numbers, and gives those that each ear has heard once all have arrived
+/// somewhere.
 async fn spread(
     env: &Env,
     channel: &Channel,

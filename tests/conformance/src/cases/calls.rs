@@ -245,7 +245,8 @@ async fn details(env: Env) -> Verdict {
     Ok(())
 }
 
-/// The error that a call ends with when a foreign server answers it with this text and code, just as they are.
+/// The error that a call ends with when a foreign server answers it with this text and code, just
+/// as they are.
 async fn answered_by_foreign(env: &Env, text: &str, code: &str) -> Result<Error, String> {
     let foreign = env.foreign().await?;
     let mut requests = foreign.listen_to_requests("Fit").await?;

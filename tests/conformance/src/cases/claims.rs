@@ -271,7 +271,8 @@ async fn unclaimed_first(env: Env) -> Verdict {
     env.until("the second is counted", || client.client().counters().get(Reason::SecondServer) == 1).await
 }
 
-/// Waits until a client has taken the bids that were published before: a bid for no call follows them, and is counted.
+/// Waits until a client has taken the bids that were published before: a bid for no call follows
+/// them, and is counted.
 async fn bids_are_taken(env: &Env, foreign: &Foreign, client: &Client, request: &Request) -> Verdict {
     let before = client.counters().get(Reason::Late);
     let stray = Request { request_id: "REQ_stray".into(), ..request.clone() };

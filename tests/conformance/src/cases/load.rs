@@ -169,7 +169,8 @@ async fn call(client: &ShopClient, kind: Kind, round: usize, text: &str) -> Resu
     let topic = format!("t{}", round % SERVERS);
     let call = match (kind, round % 4) {
         (Kind::Queue, _) | (Kind::Topics, 0) => client.fit(ask(text)),
-        // The highest affinity wins as soon as it bids, so that the calls do not wait for the short circuit.
+        // The highest affinity wins as soon as it bids, so that the calls do not wait for the short
+        // circuit.
         (Kind::Affinity, _) => {
             client.pick(ask(text)).selection(psrpc::Selection::new().maximum_affinity(SERVERS as f32))
         }

@@ -201,8 +201,8 @@ async fn channel_name(env: Env) -> Verdict {
         sent_at: 0,
         result: Ok("hat".into()),
     };
-    // A client's own channels have no local name, so that this is a lie on every bus. One that routes by it has nobody to
-    // deliver the frame to; any other does not read it.
+    // A client's own channels have no local name, so that this is a lie on every bus. One that
+    // routes by it has nobody to deliver the frame to; any other does not read it.
     let channel = Channel::response(SHOP, client.client().id());
     foreign.send(&channel, Frame::Raw(Frame::Response(response).encode("Pick.REQ"))).await?;
     client.fit(ask("top")).await.map_err(unexpected)?;

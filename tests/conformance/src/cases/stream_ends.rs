@@ -203,7 +203,8 @@ fn room_for_one() -> ServerOptions {
     ServerOptions::new().limits(ServerLimits { streams, ..ServerLimits::DEFAULT })
 }
 
-/// A server with room for one message, whose handlers of slow parades take none until the gate is open.
+/// A server with room for one message, whose handlers of slow parades take none until the gate is
+/// open.
 async fn gated(env: &Env, policy: SlowConsumer) -> Result<(Server, watch::Sender<bool>), String> {
     let (gate, is_open) = watch::channel(false);
     let handler = move |stream: ServerStream<Reply, Ask>| {

@@ -203,7 +203,8 @@ async fn canceled(env: Env) -> Verdict {
 
 const FOREIGN_CLIENT: &str = "CLI_foreign";
 
-/// A peer that opened the stream `STR_1` to the server of the topic "me", with an ear for what comes back.
+/// A peer that opened the stream `STR_1` to the server of the topic "me", with an ear for what
+/// comes back.
 pub(super) struct ForeignClient {
     foreign: Foreign,
     pub(super) ear: Ear,

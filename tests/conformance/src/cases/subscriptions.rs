@@ -99,7 +99,8 @@ async fn until_last(env: &Env, updates: &mut Updates) -> Result<Vec<String>, Str
     }
 }
 
-/// Returns the texts of the updates that each subscriber gets, once `count` have come, and all that follow within a while.
+/// Returns the texts of the updates that each subscriber gets, once `count` have come, and all that
+/// follow within a while.
 async fn heard(env: &Env, subscribers: &mut [Updates], count: usize) -> Result<Vec<Vec<String>>, String> {
     let mut heard = vec![Vec::new(); subscribers.len()];
     for _ in 0..count {

@@ -1,5 +1,5 @@
-//! Solo: an executor of one thread, in virtual time. It shows that psrpc assumes no runtime, and makes cases that wait end
-//! at once.
+//! Solo: an executor of one thread, in virtual time. It shows that psrpc assumes no runtime, and
+//! makes cases that wait end at once.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::future::{Future, poll_fn};
@@ -12,7 +12,8 @@ use psrpc::{Now, Runtime, Task, Time, WallTime};
 
 use super::Host;
 
-/// An executor of one thread, whose clock jumps to the next deadline whenever nothing else is to be done.
+/// An executor of one thread, whose clock jumps to the next deadline whenever nothing else is to be
+/// done.
 #[derive(Clone, Default)]
 pub struct Solo(Arc<Mutex<SoloState>>);
 

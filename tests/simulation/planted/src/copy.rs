@@ -8,8 +8,8 @@ use std::process::Command;
 
 /// Brings the copy up to date: the files that git tracks or would track, and the `replaced` ones.
 ///
-/// Writes only the files whose content differs, so that cargo builds only what has changed. Removes the
-/// files that the tree no longer has.
+/// Writes only the files whose content differs, so that cargo builds only what has changed. Removes
+/// the files that the tree no longer has.
 pub(crate) fn update(root: &Path, copy: &Path, replaced: &BTreeMap<String, String>) -> Result<(), String> {
     let files = files(root)?.into_iter().filter(|file| root.join(file).is_file());
     let files: BTreeSet<_> = files.chain(replaced.keys().map(PathBuf::from)).collect();

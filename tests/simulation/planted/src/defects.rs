@@ -35,7 +35,8 @@ impl Defects {
     /// + the lines that replace them, with the condition `planted!(NAME)`
     /// ```
     ///
-    /// A block may have several changes. Defects in the same lines share a block: it names each of them.
+    /// A block may have several changes. Defects in the same lines share a block: it names each of
+    /// them.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let mut all = Self { defects: Vec::new(), changes: Vec::new() };
         let lines: Vec<_> = text.lines().filter(|line| !line.starts_with('#')).collect();
@@ -64,7 +65,8 @@ impl Defects {
         Some(())
     }
 
-    /// Checks that every defect has a name of its own and a condition, and every condition a defect.
+    /// Checks that every defect has a name of its own and a condition, and every condition a
+    /// defect.
     fn check(&self) -> Result<(), String> {
         let mut names = BTreeSet::new();
         for Defect { name, .. } in &self.defects {

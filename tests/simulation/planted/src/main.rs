@@ -1,15 +1,17 @@
-//! Plants the defects of tests/simulation/defects.txt in a copy of the tree, and runs the simulator there.
+//! Plants the defects of tests/simulation/defects.txt in a copy of the tree, and runs the simulator
+//! there.
 //!
 //! ```text
-//! cargo run -p psrpc-planted                                       # plants each, and demands that it is caught
-//! cargo run -p psrpc-planted -- planted --markdown                 # prints the table of docs/testing.md
+//! cargo run -p psrpc-planted                             # plants each, and demands that it is caught
+//! cargo run -p psrpc-planted -- planted --markdown       # prints the table of docs/testing.md
 //! cargo run -p psrpc-planted -- replay 8 --planted unselected_answers --shrink
-//! cargo run -p psrpc-planted -- --check                            # builds nothing: each change can be made
-//! cargo run -p psrpc-planted -- --test                             # runs the simulator's tests of defects
+//! cargo run -p psrpc-planted -- --check                  # builds nothing: each change can be made
+//! cargo run -p psrpc-planted -- --test                   # runs the simulator's tests of defects
 //! ```
 //!
-//! The copy has every defect at once. Each stands behind a condition `planted!(Name)`, which asks the
-//! module `planted` of the copy's psrpc-engine (`switch.rs`) if the simulator has planted that defect.
+//! The copy has every defect at once. Each stands behind a condition `planted!(Name)`, which asks
+//! the module `planted` of the copy's psrpc-engine (`switch.rs`) if the simulator has planted that
+//! defect.
 
 mod copy;
 mod defects;

@@ -7,10 +7,12 @@ use psrpc_simulation::exhaustive::scenario::Scenario;
 use psrpc_simulation::exhaustive::search::exhaustive;
 use serde_json::json;
 
-/// Look at every schedule of one client, two servers and one call of each kind, with at most two faults.
+/// Look at every schedule of one client, two servers and one call of each kind, with at most two
+/// faults.
 #[derive(clap::Args)]
 pub(crate) struct Exhaustive {
-    /// Two faults instead of one on a stream with messages both ways, too: it takes minutes, and two gigabytes.
+    /// Two faults instead of one on a stream with messages both ways, too: it takes minutes, and
+    /// two gigabytes.
     #[arg(long)]
     large: bool,
     /// Sum up as JSON in the last line.

@@ -32,7 +32,8 @@ pub(crate) struct Run {
     /// On so many threads; by default as many as there are cores. What comes out is the same.
     #[arg(long)]
     threads: Option<NonZeroUsize>,
-    /// Fail if any kind of fault happens less often than that; by default if one never happens in a thousand seeds or more.
+    /// Fail if any kind of fault happens less often than that; by default if one never happens in a
+    /// thousand seeds or more.
     #[arg(long)]
     each_fault: Option<u64>,
     /// Sum up as JSON in the last line.

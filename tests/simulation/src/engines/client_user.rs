@@ -26,8 +26,8 @@ use crate::judge::violation::{Checked, Invariant, Violation};
 use crate::node_id::NodeId;
 use crate::rng::Rng;
 
-/// How much longer a call may take whose caller is asked to choose at its deadline: the granularity of timers, by a clock that
-/// may be slow.
+/// How much longer a call may take whose caller is asked to choose at its deadline: the granularity
+/// of timers, by a clock that may be slow.
 const ANSWER_TIME: Duration = Duration::from_micros(1_100);
 
 /// The user of one client.
@@ -92,7 +92,7 @@ impl ClientUser {
         world.scene.after(delay, EngineHappening::Client(self.client, act));
     }
 
-    // --- making calls ----------------------------------------------------------------------------------------
+    // --- making calls ----------------------------------------------------------------------------
 
     /// Does any of the things that users do.
     fn use_it(&mut self, engine: &mut Client, moment: Moment, world: &mut EngineWorld) -> Checked {
@@ -278,7 +278,7 @@ impl ClientUser {
         }
     }
 
-    // --- cancelling and choosing -----------------------------------------------------------------------------
+    // --- cancelling and choosing -----------------------------------------------------------------
 
     fn may_cancel(&mut self, world: &mut EngineWorld, handle: CallHandle) {
         if world.scene.faults.strikes(Fault::Cancel, &mut self.rng) {
@@ -313,7 +313,7 @@ impl ClientUser {
         }
     }
 
-    // --- listening -------------------------------------------------------------------------------------------
+    // --- listening -------------------------------------------------------------------------------
 
     /// Subscribes to the updates of a route, or unsubscribes if it is subscribed.
     fn listen_or_not(&mut self, engine: &mut Client, world: &mut EngineWorld, route: usize) {
@@ -362,7 +362,7 @@ impl ClientUser {
         self.stream_user.dropped(moment, world, dropped)
     }
 
-    // --- what came of it -------------------------------------------------------------------------------------
+    // --- what came of it -------------------------------------------------------------------------
 
     fn ready(&mut self, engine: &mut Client, world: &mut EngineWorld) -> Checked {
         self.phase = Phase::Open;

@@ -34,7 +34,8 @@ pub(crate) struct EngineNode<E, U> {
     latest: WallTime,
     /// Whether the bus has no room for what the engine publishes.
     is_full: bool,
-    /// What the monotonic clock showed when the node last was held up: by a full bus, or by a pause.
+    /// What the monotonic clock showed when the node last was held up: by a full bus, or by a
+    /// pause.
     stuck: Option<Time>,
     /// What the engine has put out in this step.
     said: Said,
@@ -328,7 +329,8 @@ where
         Ok(())
     }
 
-    /// Hands the next frame to the bus, if the bus has room. Returns `false` if the engine lends none.
+    /// Hands the next frame to the bus, if the bus has room. Returns `false` if the engine lends
+    /// none.
     fn publish(&mut self, moment: Moment, world: &mut EngineWorld) -> Result<bool, Violation> {
         let EngineWorld { scene, net, .. } = world;
         let Some(outgoing) = self.engine.poll_publish() else { return Ok(false) };

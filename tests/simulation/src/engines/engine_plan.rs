@@ -15,23 +15,25 @@ use crate::rng::{GRAIN, Rng};
 /// When the first call is made at the earliest: some clients are ready by then, others are not.
 const START: Time = Time::from_nanos(20_000_000);
 
-/// How long after the faults have stopped fresh calls are made: by then no server is on its way in or out, no
-/// frame waits behind one that was delayed, and what strangers asked for is over and forgotten. To a server whose clock was set
-/// back a request of a client whose clock was ahead lasts for both jumps longer than it should.
+/// How long after the faults have stopped fresh calls are made: by then no server is on its way in
+/// or out, no frame waits behind one that was delayed, and what strangers asked for is over and
+/// forgotten. To a server whose clock was set back a request of a client whose clock was ahead
+/// lasts for both jumps longer than it should.
 const SETTLE: Duration = Duration::from_secs(12);
 
 /// How long the fresh calls take.
 const PROBE: Duration = Duration::from_secs(4);
 
-/// How many requests a client's fresh calls are at once, and how many may be left then of what was before.
+/// How many requests a client's fresh calls are at once, and how many may be left then of what was
+/// before.
 const FRESH: usize = 10;
 const SPARE: usize = 6;
 
 /// How many fresh calls are made while a server leaves.
 const GUESTS: usize = 8;
 
-/// How long after that every table must be empty: longer than the longest call, then the longest handler or frame
-/// that is late, then the longest time that a request is remembered.
+/// How long after that every table must be empty: longer than the longest call, then the longest
+/// handler or frame that is late, then the longest time that a request is remembered.
 const EBB: Duration = Duration::from_secs(20);
 
 /// Who takes part in a run, and what happens when.
@@ -124,7 +126,8 @@ impl EnginePlan {
 }
 
 impl EnginePlan {
-    /// A client makes so many claimed calls, a few at a time, and nothing else happens: to see how fast that goes.
+    /// A client makes so many claimed calls, a few at a time, and nothing else happens: to see how
+    /// fast that goes.
     pub(crate) fn steady(calls: u64, methods: &Methods) -> Self {
         let config = ClientConfig { opens_streams: true, ..ClientConfig::new(SERVICE) };
         let clients = vec![ClientSlot { config, clock: Clock::RIGHT }];

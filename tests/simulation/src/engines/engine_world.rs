@@ -29,7 +29,8 @@ impl EngineWorld {
         self.model.note(fact)
     }
 
-    /// Whether faults have stopped, and users do nothing any more that keeps a call from succeeding.
+    /// Whether faults have stopped, and users do nothing any more that keeps a call from
+    /// succeeding.
     pub(crate) fn is_calm(&self) -> bool {
         self.scene.faults.stopped()
     }

@@ -57,7 +57,8 @@ struct Registration {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Serving,
-    /// It drains since then, and must be closed by then or its latest deadline, all by its own clock.
+    /// It drains since then, and must be closed by then or its latest deadline, all by its own
+    /// clock.
     Draining {
         since: Time,
         until: Time,
@@ -134,7 +135,7 @@ impl ServerUser {
         world.scene.after(delay, EngineHappening::Server(self.server, act));
     }
 
-    // --- coming and going ------------------------------------------------------------------------------------
+    // --- coming and going ------------------------------------------------------------------------
 
     fn register(&mut self, engine: &mut Server, routes: Vec<Route>) -> Checked {
         if self.phase != Phase::Serving {
@@ -209,7 +210,7 @@ impl ServerUser {
         Ok(())
     }
 
-    // --- requests --------------------------------------------------------------------------------------------
+    // --- requests --------------------------------------------------------------------------------
 
     fn received(
         &mut self,
@@ -242,7 +243,8 @@ impl ServerUser {
         request: RequestHandle,
     ) -> Checked {
         let now = moment.now;
-        // Without a job the request is over, its handle stale, and nothing must come of what is done with it.
+        // Without a job the request is over, its handle stale, and nothing must come of what is
+        // done with it.
         let sound = self.jobs.get(&request).is_none_or(|job| job.sound);
         let id = self.request_id(request);
         if !sound || !world.is_calm() && self.rng.chance(self.habits.rejects) {
@@ -376,9 +378,10 @@ impl ServerUser {
         }
     }
 
-    // --- streams and updates ---------------------------------------------------------------------------------
+    // --- streams and updates ---------------------------------------------------------------------
 
-    /// A stream is open: its handler sends and receives on it, and may be done before the stream is.
+    /// A stream is open: its handler sends and receives on it, and may be done before the stream
+    /// is.
     fn accepted(
         &mut self,
         moment: Moment,
@@ -532,7 +535,8 @@ impl EngineUser<Server> for ServerUser {
 
     fn is_aside(event: &ServerEvent) -> bool {
         use ServerEvent::{Accepted, Deregistered, Received, Registered, Run};
-        // A frame that came in before is what was received, and the user tells what it does about it.
+        // A frame that came in before is what was received, and the user tells what it does about
+        // it.
         matches!(event, Registered { .. } | Deregistered { .. } | Received(_) | Run { .. } | Accepted { .. })
     }
 

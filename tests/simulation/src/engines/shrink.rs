@@ -20,7 +20,8 @@ pub struct Shrunk {
     pub faults: Size,
     /// The clients and servers that are left.
     pub nodes: Size,
-    /// All that happens. What goes on between nodes and the bus beside the frames is left out, unless it is about that.
+    /// All that happens. What goes on between nodes and the bus beside the frames is left out,
+    /// unless it is about that.
     pub lines: Vec<Line>,
     /// How many runs it took to find that out.
     pub runs: usize,
@@ -124,7 +125,8 @@ impl Shrinker {
         })
     }
 
-    /// Leaves out all items, or else halves of them, or else ever smaller parts. Tells whether it left out any.
+    /// Leaves out all items, or else halves of them, or else ever smaller parts. Tells whether it
+    /// left out any.
     fn leave_out<T: Copy>(
         &mut self,
         mut items: Vec<T>,

@@ -55,7 +55,8 @@ pub(crate) fn simulate_variation(seed: u64, variation: &Variation, show: Option<
     VariationOutcome { report: simulation.report(seed, result), parts, strikes, ended }
 }
 
-/// Makes so many claimed calls that all must succeed, with all checks and without faults: to see how fast that goes.
+/// Makes so many claimed calls that all must succeed, with all checks and without faults: to see
+/// how fast that goes.
 pub fn simulate_steadily(calls: u64) -> Report {
     let mut simulation = Simulation::of(0, None, |_, methods| EnginePlan::steady(calls, methods));
     let result = simulation.run();
@@ -174,7 +175,7 @@ impl Simulation {
         }
     }
 
-    // --- nodes -----------------------------------------------------------------------------------------------
+    // --- nodes -----------------------------------------------------------------------------------
 
     fn post(&mut self, post: Post) -> Checked {
         let (place, input): (_, Box<dyn FnOnce(SubscriptionHandle) -> Input>) = match post {
@@ -293,7 +294,7 @@ impl Simulation {
         started
     }
 
-    // --- acts ------------------------------------------------------------------------------------------------
+    // --- acts ------------------------------------------------------------------------------------
 
     fn act(&mut self, act: EngineAct) -> Checked {
         match act {
@@ -431,9 +432,10 @@ impl Simulation {
         self.world.model.note(Fact::Paused { node, until }).expect("a pause violates nothing");
     }
 
-    // --- the calm --------------------------------------------------------------------------------------------
+    // --- the calm --------------------------------------------------------------------------------
 
-    /// Faults stop, and users behave. Streams that nothing else may ever end are ended on both sides.
+    /// Faults stop, and users behave. Streams that nothing else may ever end are ended on both
+    /// sides.
     fn calm(&mut self) -> Checked {
         let scene = &mut self.world.scene;
         scene.log("run", "faults stop");

@@ -27,7 +27,8 @@ use crate::rng::Rng;
 pub(crate) struct StreamUser {
     node: NodeId,
     streams: BTreeMap<StreamHandle, Ongoing>,
-    /// The sends that have not ended: on which stream, and their numbers unless a stranger opened it.
+    /// The sends that have not ended: on which stream, and their numbers unless a stranger opened
+    /// it.
     sends: BTreeMap<SendHandle, (StreamHandle, Option<usize>)>,
     /// The message that is about to come in: its stream, and when it expires by the sender's clock.
     heard: Option<(Text, WallTime)>,

@@ -95,7 +95,8 @@ impl Histories {
         &self.inputs.things[usize::from(input)]
     }
 
-    /// What a frame is to a subscription of a node: once itself, unless the scenario has it altered.
+    /// What a frame is to a subscription of a node: once itself, unless the scenario has it
+    /// altered.
     pub(super) fn deliveries(
         &mut self,
         frame: FrameId,

@@ -16,7 +16,8 @@ pub struct Outcome {
     pub failure: Option<Failure>,
     /// How many steps the longest schedule has.
     pub longest: usize,
-    /// How many states the schedules pass through. What is the same after different beginnings goes on only once.
+    /// How many states the schedules pass through. What is the same after different beginnings goes
+    /// on only once.
     pub states: u64,
     /// How many steps there are from one state to the next.
     pub steps: u64,

@@ -14,8 +14,8 @@ pub(super) const NODES: usize = 1 + SERVERS;
 /// How many servers there are.
 pub(super) const SERVERS: usize = 2;
 
-/// All times of a scenario are a whole number of these, so that different histories meet at the same moments. It is what a
-/// table of remembered requests rounds to.
+/// All times of a scenario are a whole number of these, so that different histories meet at the
+/// same moments. It is what a table of remembered requests rounds to.
 const UNIT: Duration = Duration::from_nanos(1 << 30);
 
 /// How long a call, a message and an idle stream last.
@@ -27,7 +27,8 @@ pub(super) const EXPIRY: Time = Time::from_nanos(3 << 30);
 /// The server that publishes an update.
 pub(super) const PUBLISHER: usize = 0;
 
-/// What the wall clocks show in the beginning: a request that is sent then is forgotten the moment it expires.
+/// What the wall clocks show in the beginning: a request that is sent then is forgotten the moment
+/// it expires.
 const EPOCH: WallTime = WallTime::from_unix_nanos(((1 << 30) - 1) + (1_672_000_000 << 30));
 
 const SERVICE: &str = "Hats";
@@ -45,7 +46,8 @@ pub enum Kind {
     SingleServer,
     /// A call that both servers answer.
     Multi,
-    /// A stream that both servers bid for. Its client sends a message, its server answers with one, then the client closes it.
+    /// A stream that both servers bid for. Its client sends a message, its server answers with one,
+    /// then the client closes it.
     Stream,
     /// The same with the client's message alone.
     Upload,
@@ -69,7 +71,8 @@ impl Kind {
     }
 }
 
-/// How a bus that is not what it should be alters what it brings to a node: the client, 0, or a server, 1 or 2.
+/// How a bus that is not what it should be alters what it brings to a node: the client, 0, or a
+/// server, 1 or 2.
 pub type Spoil = fn(usize, &Frame) -> Vec<Frame>;
 
 /// One client, two servers and one call.
@@ -101,8 +104,9 @@ impl Scenario {
         Self { spoil: Some(spoil), ..self }
     }
 
-    /// The scenarios of the command, with at most two faults each: one for each kind of call, and one more for those that can be
-    /// canceled. A stream with messages both ways has one fault at most, since with two it takes [minutes](Self::large).
+    /// The scenarios of the command, with at most two faults each: one for each kind of call, and
+    /// one more for those that can be canceled. A stream with messages both ways has one fault
+    /// at most, since with two it takes [minutes](Self::large).
     pub fn all() -> Vec<Self> {
         let calls = [Kind::Queue, Kind::Election, Kind::Affinity, Kind::SingleServer];
         let calls = calls.map(|kind| Self::new(kind, 2)).into_iter();
@@ -113,7 +117,8 @@ impl Scenario {
         scenarios
     }
 
-    /// A stream with messages both ways and two faults: twenty million states, and two gigabytes to hold those that are equally far.
+    /// A stream with messages both ways and two faults: twenty million states, and two gigabytes to
+    /// hold those that are equally far.
     pub const fn large() -> Self {
         Self::new(Kind::Stream, 2)
     }

@@ -45,7 +45,8 @@ pub(super) struct ScriptedClient {
     call: Option<CallHandle>,
     listens: Option<SubscriptionHandle>,
     stream: Option<StreamHandle>,
-    /// So many things are to happen on the stream before it is closed: a send ends, a message comes.
+    /// So many things are to happen on the stream before it is closed: a send ends, a message
+    /// comes.
     awaits: u8,
 }
 

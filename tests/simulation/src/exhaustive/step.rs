@@ -51,8 +51,8 @@ pub(super) struct Step {
 }
 
 impl Step {
-    /// Whether the node is as it was `before` this: it ignored a command, or says that it dropped a frame, and wants and
-    /// holds what it did.
+    /// Whether the node is as it was `before` this: it ignored a command, or says that it dropped a
+    /// frame, and wants and holds what it did.
     pub(super) fn changes_nothing(&self, before: &Step) -> bool {
         let is_dropped = self.drops > before.drops;
         let is_nothing = |fact: &StepFact| match fact {
@@ -69,7 +69,8 @@ impl Step {
             && (self.timer, self.holds) == (before.timer, before.holds)
     }
 
-    /// Whether a message of a stream came, which shows that the other side is there even if it is dropped.
+    /// Whether a message of a stream came, which shows that the other side is there even if it is
+    /// dropped.
     fn is_message(&self) -> bool {
         let is_message = |body: &Option<StreamBody>| matches!(body, Some(StreamBody::Message { .. }));
         self.facts

@@ -145,7 +145,8 @@ impl WorldState {
         moves
     }
 
-    /// Whether it may come already: a bus hands in all frames of a subscription before it confirms the end.
+    /// Whether it may come already: a bus hands in all frames of a subscription before it confirms
+    /// the end.
     fn can_come(&self, histories: &Histories, pending: &Pending) -> bool {
         let NodeInput::Act(NodeAct::Unsubscribed(ended)) = histories.input(pending.input) else {
             return true;

@@ -80,7 +80,8 @@ impl Answers {
     }
 }
 
-/// Whether an error came out as it was given. On the wire an empty code is filled in, and so is an empty text.
+/// Whether an error came out as it was given. On the wire an empty code is filled in, and so is an
+/// empty text.
 pub(super) fn is_same(code: &ErrorCode, text: &Text, came_code: &ErrorCode, came_text: &Text) -> bool {
     let same =
         |given: &str, came: &str, filled_in: &str| given == came || given.is_empty() && came == filled_in;

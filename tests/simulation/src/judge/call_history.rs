@@ -24,8 +24,8 @@ pub(super) struct CallHistory {
     announcers: Vec<Text>,
     /// The server that the client granted it to.
     granted: Option<Text>,
-    /// The server that the client granted it to or heard announce that it runs it, whichever came first; both, if
-    /// the grant was on its way out by then.
+    /// The server that the client granted it to or heard announce that it runs it, whichever came
+    /// first; both, if the grant was on its way out by then.
     selected: Vec<Text>,
     /// It was canceled before any server was selected.
     withdrawn: bool,
@@ -172,7 +172,8 @@ impl CallHistory {
         }
     }
 
-    /// Whether the bus brought a request of a queue to two servers: all of them may elect to run it.
+    /// Whether the bus brought a request of a queue to two servers: all of them may elect to run
+    /// it.
     fn is_at_many(&self) -> bool {
         self.made.queue && self.reached.len() > 1
     }
@@ -206,7 +207,8 @@ impl CallHistory {
         if failure.reason != Reason::Answered {
             return Ok(());
         }
-        // An error must be the selected server's; while there is none, any server's that saw the request.
+        // An error must be the selected server's; while there is none, any server's that saw the
+        // request.
         let may_answer = |who: &Text| {
             self.heard.contains(who) && (self.selected.is_empty() || self.selected.contains(who))
         };
@@ -241,7 +243,8 @@ impl CallHistory {
         if !self.heard.contains(server) {
             return Invariant::I1.violated(format!("took the response of {server}, and not in time"));
         }
-        // On a queue whoever answers before a grant or an announcement is the one that saw the request.
+        // On a queue whoever answers before a grant or an announcement is the one that saw the
+        // request.
         let is_first = self.made.queue && self.selected.is_empty();
         if self.selection.is_some() && !is_first && !self.selected.contains(server) {
             let selected = &self.selected;

@@ -9,16 +9,16 @@ use psrpc_engine::{Failure, Reply, Time, WallTime};
 use super::selection_rules::SelectionRules;
 use crate::node_id::NodeId;
 
-/// Something that happened. Times are virtual. What users ask of engines goes by numbers, counted from 0 in the order in
-/// which it was asked for; a stream by the number of the call that opens it.
+/// Something that happened. Times are virtual. What users ask of engines goes by numbers, counted
+/// from 0 in the order in which it was asked for; a stream by the number of the call that opens it.
 #[derive(Clone, Debug)]
 pub enum Fact<'a> {
     /// Time has come this far.
     TimeIs(Time),
     /// Something was asked for that must come to an end.
     Asked(Asked),
-    /// An engine published a frame. What it is about it says by a number: a request in its payload (`call 17`), an opening
-    /// of a stream in its metadata (`call`: `17`).
+    /// An engine published a frame. What it is about it says by a number: a request in its payload
+    /// (`call 17`), an opening of a stream in its metadata (`call`: `17`).
     Published {
         /// Who.
         by: NodeId,
@@ -190,7 +190,8 @@ pub struct Asked {
     pub what: What,
     /// When it must be over.
     pub deadline: Time,
-    /// How much later it may be over, since its caller may be asked to choose a server at the deadline.
+    /// How much later it may be over, since its caller may be asked to choose a server at the
+    /// deadline.
     pub grace: Duration,
     /// Whether nothing stands in the way of its success.
     pub must_succeed: bool,
@@ -223,7 +224,8 @@ pub enum What {
     },
     /// An update is published.
     Update {
-        /// Which subscribers must get it if it must succeed: each of them, or one if it goes to a queue.
+        /// Which subscribers must get it if it must succeed: each of them, or one if it goes to a
+        /// queue.
         subscribers: Vec<NodeId>,
         /// Whether it goes to a queue.
         queue: bool,

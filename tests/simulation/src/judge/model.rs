@@ -284,7 +284,7 @@ impl Model {
         Ok(())
     }
 
-    // --- frames ----------------------------------------------------------------------------------------------
+    // --- frames ----------------------------------------------------------------------------------
 
     fn published(&mut self, by: NodeId, frame: &Frame, now: Time, stuck: Option<Time>) -> Checked {
         match frame {
@@ -426,7 +426,7 @@ impl Model {
         }
     }
 
-    // --- what came out ---------------------------------------------------------------------------------------
+    // --- what came out ---------------------------------------------------------------------------
 
     fn ran(&mut self, run: Run<'_>) -> Checked {
         let Some(number) = self.number_of(run.request) else {
@@ -560,7 +560,7 @@ impl Model {
         Ok(())
     }
 
-    // --- histories -------------------------------------------------------------------------------------------
+    // --- histories -------------------------------------------------------------------------------
 
     /// What a request or a stream was published for.
     fn history_of(&mut self, id: &Text) -> Option<&mut History> {

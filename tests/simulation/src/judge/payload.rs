@@ -20,7 +20,8 @@ pub(crate) fn is_sound(question: &Bytes) -> bool {
     question.starts_with(SOUND.as_bytes())
 }
 
-/// What is said on a stream by the message of this number, or to subscribers by the update of this number.
+/// What is said on a stream by the message of this number, or to subscribers by the update of this
+/// number.
 pub(crate) fn news(number: usize) -> Bytes {
     question(number, true)
 }

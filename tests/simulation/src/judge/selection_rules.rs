@@ -8,7 +8,8 @@ use psrpc_engine::proto::{ClaimRequest, Text};
 
 use super::violation::{Checked, Invariant};
 
-/// How a call picks its server, once all defaults are filled in. Zero means that there is no such limit.
+/// How a call picks its server, once all defaults are filled in. Zero means that there is no such
+/// limit.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SelectionRules {
     /// Bids below this do not count.
@@ -76,8 +77,8 @@ impl SelectionHistory {
         after(Some(self.began), affinity_timeout).into_iter().chain(after(first, short_circuit)).min()
     }
 
-    /// Checks that a server may win that the client grants the call at `now`. Its bus or the client itself may have been
-    /// stuck at `stuck` for the last time, which excuses being late.
+    /// Checks that a server may win that the client grants the call at `now`. Its bus or the client
+    /// itself may have been stuck at `stuck` for the last time, which excuses being late.
     pub(super) fn check_grant(
         &self,
         server: &Text,
@@ -106,7 +107,8 @@ impl SelectionHistory {
         if now > ends + Duration::from_nanos(1) {
             return Invariant::I1.violated(format!("granted to {server} {:?} late", now.since(ends)));
         }
-        // What came in the very moment, which is later than the end by what was left out, may have come before it or after.
+        // What came in the very moment, which is later than the end by what was left out, may have
+        // come before it or after.
         let (with, without) = (self.best(|at| at <= now), self.best(|at| at < ends));
         if with != Some(server) && without != Some(server) {
             return Invariant::I5

@@ -7,17 +7,21 @@ use std::fmt;
 pub enum Invariant {
     /// Every call resolves exactly once, no later than its deadline.
     I1,
-    /// A claimed request runs on at most one server, any request at most once per server incarnation.
+    /// A claimed request runs on at most one server, any request at most once per server
+    /// incarnation.
     I2,
     /// No handler starts at or past the expiry plus the allowance, by its server's wall clock.
     I3,
-    /// A claimed call canceled before it was granted or announced runs nowhere, and its caller sees `canceled`.
+    /// A claimed call canceled before it was granted or announced runs nowhere, and its caller sees
+    /// `canceled`.
     I4,
-    /// Only the selected server's response is accepted, as that server gave it; of a multi call one of each server.
+    /// Only the selected server's response is accepted, as that server gave it; of a multi call one
+    /// of each server.
     I5,
     /// An error never decodes as success, nor success as an error.
     I6,
-    /// A message of a stream is delivered at most once, in order, and a send that resolved was delivered.
+    /// A message of a stream is delivered at most once, in order, and a send that resolved was
+    /// delivered.
     I7,
     /// A stream has one handler, and both sides see its end.
     I8,

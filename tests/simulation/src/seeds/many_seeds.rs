@@ -12,8 +12,8 @@ use crate::report::Report;
 /// How many seeds a thread takes at a time.
 const BLOCK: u64 = 16;
 
-/// Checks so many seeds from the first on, and hands over the reports in the order of the seeds, whatever thread made
-/// them. Tells how long the threads were busy, all together.
+/// Checks so many seeds from the first on, and hands over the reports in the order of the seeds,
+/// whatever thread made them. Tells how long the threads were busy, all together.
 #[expect(clippy::disallowed_methods, reason = "how long it took is for people")]
 pub fn run_seeds(first: u64, seeds: u64, threads: usize, mut each: impl FnMut(&Report)) -> Duration {
     let next = AtomicU64::new(0);

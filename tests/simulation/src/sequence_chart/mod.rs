@@ -266,7 +266,8 @@ fn head(drawn: &mut String, (x1, y1): Point, (x2, y2): Point, color: &str) {
     );
 }
 
-/// A text on white ground, so that lines behind it do not make it hard to read; the whole of it is its tooltip.
+/// A text on white ground, so that lines behind it do not make it hard to read; the whole of it is
+/// its tooltip.
 fn text(drawn: &mut String, (x, y): Point, anchor: &str, color: &str, shown: &str, whole: &str) {
     let width = LETTER * shown.chars().count() as f64;
     let left = match anchor {

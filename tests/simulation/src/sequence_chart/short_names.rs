@@ -16,8 +16,8 @@ impl ShortNames {
         self.names.insert(id.to_owned(), name.to_owned());
     }
 
-    /// The text with names instead of ids: of nodes if they have one, `r1` for the first request that comes up, `s1` for
-    /// the first stream.
+    /// The text with names instead of ids: of nodes if they have one, `r1` for the first request
+    /// that comes up, `s1` for the first stream.
     pub(crate) fn put_into(&mut self, text: &str) -> String {
         let is_part = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
         let mut named = String::new();

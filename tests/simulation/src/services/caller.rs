@@ -48,7 +48,7 @@ impl Caller {
         }
     }
 
-    // --- calls -----------------------------------------------------------------------------------------------
+    // --- calls -----------------------------------------------------------------------------------
 
     async fn call(&self, rng: &mut Rng) {
         let kind = rng.pick(&[Kind::Fit, Kind::Fit, Kind::Pick, Kind::Pick, Kind::OwnFit]);
@@ -149,7 +149,7 @@ impl Caller {
         heard
     }
 
-    // --- streams ---------------------------------------------------------------------------------------------
+    // --- streams ---------------------------------------------------------------------------------
 
     fn open(&self, pick: bool, stream: usize, habit: u64) -> OpenStream<Ask, Reply> {
         let opening = if pick { self.client.pick_parade() } else { self.client.parade() };
@@ -257,7 +257,7 @@ impl Caller {
         sent.is_ok()
     }
 
-    // --- updates ---------------------------------------------------------------------------------------------
+    // --- updates ---------------------------------------------------------------------------------
 
     async fn listen(&self, rng: &mut Rng) {
         let subscribing = self.client.subscribe_news();
@@ -276,7 +276,7 @@ impl Caller {
         let _ = self.until(Duration::from_secs(1), pin!(hearing)).await;
     }
 
-    // --- fresh calls -----------------------------------------------------------------------------------------
+    // --- fresh calls -----------------------------------------------------------------------------
 
     /// Does one thing of each kind, now that nothing stands in the way: all must go well.
     pub(super) async fn probe(self, mut rng: Rng, servers: usize) {
@@ -354,7 +354,7 @@ impl Caller {
         }
     }
 
-    // --- time ------------------------------------------------------------------------------------------------
+    // --- time ------------------------------------------------------------------------------------
 
     fn runtime(&self) -> NodeRuntime {
         self.node.runtime()

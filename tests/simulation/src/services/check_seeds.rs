@@ -4,8 +4,9 @@ use std::env;
 
 use super::world::World;
 
-/// Runs a test in the worlds of these seeds, one after the other, until it panics: then it says with which seed, and the panic goes
-/// on. With the variable `PSRPC_SEED` in the environment it runs that seed alone, and shows all that happens.
+/// Runs a test in the worlds of these seeds, one after the other, until it panics: then it says
+/// with which seed, and the panic goes on. With the variable `PSRPC_SEED` in the environment it
+/// runs that seed alone, and shows all that happens.
 ///
 /// ```
 /// use std::time::Duration;

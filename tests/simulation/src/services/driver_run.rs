@@ -15,14 +15,16 @@ use crate::report::Report;
 use crate::rng::Rng;
 use crate::trace::Show;
 
-/// How long after the faults have stopped everything is as it should be: calls are over, streams that nobody hears of any more are
-/// idle for too long, and so the registrations that the bus gave up are gone.
+/// How long after the faults have stopped everything is as it should be: calls are over, streams
+/// that nobody hears of any more are idle for too long, and so the registrations that the bus gave
+/// up are gone.
 const SETTLE: Duration = Duration::from_secs(8);
 
 /// How long after something was replaced nobody hears of it any more.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// How long after the last call every table must be empty: longer than a frame is late or a stream idle.
+/// How long after the last call every table must be empty: longer than a frame is late or a stream
+/// idle.
 const EBB: Duration = Duration::from_secs(15);
 
 /// How long all futures of a run may take together.
@@ -78,7 +80,8 @@ struct DriverRun<'a> {
 
 impl<'a> DriverRun<'a> {
     fn new(world: &'a World, seed: u64) -> Self {
-        // Not the generator of the world, so that the plan does not shift with what the world draws.
+        // Not the generator of the world, so that the plan does not shift with what the world
+        // draws.
         let mut rng = Rng::new(!seed);
         let plan = ServicePlan::draw(&mut rng);
         let ledger = Ledger::new(world.shared().clone());
@@ -131,7 +134,7 @@ impl<'a> DriverRun<'a> {
         }
     }
 
-    // --- under faults ----------------------------------------------------------------------------------------
+    // --- under faults ----------------------------------------------------------------------------
 
     fn act(&mut self, act: ServiceAct) {
         self.world.shared().lock().scene.log("plan", format_args!("{act:?}"));
@@ -193,9 +196,10 @@ impl<'a> DriverRun<'a> {
         nodes.swap_remove(number % nodes.len())
     }
 
-    // --- in the calm -----------------------------------------------------------------------------------------
+    // --- in the calm -----------------------------------------------------------------------------
 
-    /// Stops the faults, has clocks not be further off than they began, and replaces what the bus gave up or somebody closed.
+    /// Stops the faults, has clocks not be further off than they began, and replaces what the bus
+    /// gave up or somebody closed.
     async fn calm_down(&self) {
         self.world.stop_faults();
         self.world.mend();

@@ -20,7 +20,8 @@ use crate::rng::Rng;
 use crate::scene::{Entry, Scene};
 use crate::trace::Show;
 
-/// What all nodes of a world share. Its lock is never held while code runs that is not the simulator's.
+/// What all nodes of a world share. Its lock is never held while code runs that is not the
+/// simulator's.
 pub(crate) struct Shared(Mutex<ExecutorState>);
 
 pub(crate) struct ExecutorState {
@@ -173,7 +174,7 @@ impl Shared {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    // --- tasks -----------------------------------------------------------------------------------------------
+    // --- tasks -----------------------------------------------------------------------------------
 
     /// Adds a task of a node; it goes nowhere if the node has crashed meanwhile.
     pub(super) fn spawn(self: &Arc<Self>, home: NodeLife, task: Task) {
@@ -224,7 +225,7 @@ impl Shared {
         Step::Task
     }
 
-    // --- time ------------------------------------------------------------------------------------------------
+    // --- time ------------------------------------------------------------------------------------
 
     /// Lets time pass until the next thing happens, if one does until `end`.
     pub(super) fn pass_time(&self, end: Time) -> bool {
@@ -273,7 +274,7 @@ impl Shared {
         Sleep { shared: Arc::clone(shared), at, alarm: None }
     }
 
-    // --- the end ---------------------------------------------------------------------------------------------
+    // --- the end ---------------------------------------------------------------------------------
 
     /// Drops all tasks and subscriptions of a node, which hears and says nothing any more.
     pub(super) fn crash(&self, node: usize) {

@@ -16,11 +16,12 @@ use super::user_call::{Expected, Made, Said, UserCall};
 use crate::fault::Fault;
 use crate::judge::violation::{Checked, Invariant, Violation};
 
-/// How long a shutdown may take: until the bus confirms, or 3 s, then until the last call that was accepted expires, by a clock that
-/// is off, and then until streams have had their second.
+/// How long a shutdown may take: until the bus confirms, or 3 s, then until the last call that was
+/// accepted expires, by a clock that is off, and then until streams have had their second.
 const LONGEST_SHUTDOWN: Duration = Duration::from_secs(10);
 
-/// What happened in a run, for everybody who takes part to write into. The first thing that cannot be is kept.
+/// What happened in a run, for everybody who takes part to write into. The first thing that cannot
+/// be is kept.
 #[derive(Clone)]
 pub(super) struct Ledger {
     shared: Arc<Shared>,
@@ -111,7 +112,7 @@ impl Ledger {
         self.entries().outcomes.clone()
     }
 
-    // --- nodes -----------------------------------------------------------------------------------------------
+    // --- nodes -----------------------------------------------------------------------------------
 
     /// A node does nothing until some time.
     pub(super) fn stalled(&self, node: usize, until: Time) {
@@ -191,7 +192,7 @@ impl Ledger {
         }
     }
 
-    // --- calls -----------------------------------------------------------------------------------------------
+    // --- calls -----------------------------------------------------------------------------------
 
     pub(super) fn made(&self, made: Made) -> usize {
         let mut entries = self.entries();
@@ -230,7 +231,8 @@ impl Ledger {
         self.judge(checked);
     }
 
-    /// Something else that a client gave has resolved, for which somebody has waited since some time (I15).
+    /// Something else that a client gave has resolved, for which somebody has waited since some
+    /// time (I15).
     pub(super) fn waited(&self, client: usize, node: usize, since: Time, what: &str) {
         let closed = self.entries().end_of_client(client, node, since);
         if closed.is_some_and(|closed| self.now() > closed) {
@@ -263,7 +265,7 @@ impl Ledger {
         self.judge(checked.map_err(|violation| violation.at(format_args!("call {call}"))));
     }
 
-    // --- handlers --------------------------------------------------------------------------------------------
+    // --- handlers --------------------------------------------------------------------------------
 
     /// A handler starts (I2).
     pub(super) fn started(&self, server: usize, call: usize, request: &str) {
@@ -307,7 +309,7 @@ impl Ledger {
         }
     }
 
-    // --- frames ----------------------------------------------------------------------------------------------
+    // --- frames ----------------------------------------------------------------------------------
 
     /// A frame is published (I4).
     pub(super) fn published(&self, frame: &Frame) {
@@ -333,7 +335,7 @@ impl Ledger {
         }
     }
 
-    // --- streams ---------------------------------------------------------------------------------------------
+    // --- streams ---------------------------------------------------------------------------------
 
     pub(super) fn new_stream(&self) -> usize {
         let mut entries = self.entries();
@@ -397,7 +399,8 @@ impl Ledger {
         self.entries().streams[stream].handled
     }
 
-    /// What can be told in the end alone: that what was sent well was received by whoever took all (I7).
+    /// What can be told in the end alone: that what was sent well was received by whoever took all
+    /// (I7).
     pub(super) fn check_streams(&self) {
         let checked = self.entries().streams.iter().enumerate().try_for_each(|(number, stream)| {
             [&stream.to_server, &stream.to_client].into_iter().try_for_each(|messages| {

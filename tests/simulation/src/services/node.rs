@@ -19,7 +19,8 @@ use crate::frame_text::FrameText;
 use crate::net::Published;
 use crate::node_id::Peer;
 
-/// A machine of a simulated [`World`](crate::World): clocks, tasks and a connection to the bus of its own. Clones are the same node.
+/// A machine of a simulated [`World`](crate::World): clocks, tasks and a connection to the bus of
+/// its own. Clones are the same node.
 #[derive(Clone)]
 pub struct Node {
     shared: Arc<Shared>,
@@ -42,8 +43,9 @@ impl Node {
         NodeBus { shared: Arc::clone(&self.shared), home: self.home() }
     }
 
-    /// Runs a future as a task of this node, so that it is slow, pauses and crashes with it. It runs on when what is given back is
-    /// dropped, which resolves with its result; with `None` when the node crashes before.
+    /// Runs a future as a task of this node, so that it is slow, pauses and crashes with it. It
+    /// runs on when what is given back is dropped, which resolves with its result; with `None`
+    /// when the node crashes before.
     pub fn spawn<T: Send + 'static>(&self, future: impl Future<Output = T> + Send + 'static) -> Job<T> {
         let ending = Ending(Arc::new(Mutex::new(Ended { result: None, over: false, waker: None })));
         let job = Job(Arc::clone(&ending.0));
@@ -55,9 +57,10 @@ impl Node {
         job
     }
 
-    // --- faults ----------------------------------------------------------------------------------------------
+    // --- faults ----------------------------------------------------------------------------------
 
-    /// From here on each step of its tasks takes so long, from what wakes the task on; zero to undo it.
+    /// From here on each step of its tasks takes so long, from what wakes the task on; zero to undo
+    /// it.
     pub fn slow(&self, step: Duration) {
         self.change(|state, node| state.nodes[node].slowness = step);
     }
@@ -70,8 +73,9 @@ impl Node {
         });
     }
 
-    /// Ends all that runs on it from one moment to the next: nobody hears a goodbye. Clients and servers that are started on it
-    /// afterwards are those of the machine after a restart; what was left of those before does nothing any more.
+    /// Ends all that runs on it from one moment to the next: nobody hears a goodbye. Clients and
+    /// servers that are started on it afterwards are those of the machine after a restart; what
+    /// was left of those before does nothing any more.
     pub fn crash(&self) {
         self.change(|state, _| state.scene.faults.count(Fault::Crash));
         self.shared.crash(self.node);
@@ -104,7 +108,7 @@ impl Node {
         change(&mut self.shared.lock(), self.node);
     }
 
-    // --- the simulator's own ---------------------------------------------------------------------------------
+    // --- the simulator's own ---------------------------------------------------------------------
 
     pub(super) fn peer(&self) -> Peer {
         Peer(self.node)
@@ -120,7 +124,8 @@ impl Node {
         self.change(|state, node| state.nodes[node].clock.set_right());
     }
 
-    /// Whether the bus has made a subscription of it live, or ended it, to a channel that this is in the name of.
+    /// Whether the bus has made a subscription of it live, or ended it, to a channel that this is
+    /// in the name of.
     pub(crate) fn has_been_subscribed(&self, channel: &str) -> bool {
         self.shared.lock().net.has_joined(self.peer(), channel)
     }
@@ -231,8 +236,8 @@ impl fmt::Debug for NodeRuntime {
 
 /// The bus of a world, as a [`Node`] is connected to it.
 ///
-/// Nodes stand for processes of their own: it hands nothing over within the process, and two servers are not noticed that serve what
-/// one alone should.
+/// Nodes stand for processes of their own: it hands nothing over within the process, and two
+/// servers are not noticed that serve what one alone should.
 #[derive(Clone)]
 pub struct NodeBus {
     shared: Arc<Shared>,

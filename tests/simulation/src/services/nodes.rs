@@ -123,7 +123,8 @@ impl ClientNode {
         }
     }
 
-    /// Ends the runtime of the client. What users have pending must resolve all the same (I1), as when it is closed.
+    /// Ends the runtime of the client. What users have pending must resolve all the same (I1), as
+    /// when it is closed.
     pub(super) fn end_runtime(&self) {
         if let Some(Caller { runtime, number, .. }) = self.here.take() {
             self.ledger.count(Fault::RuntimeEnd);

@@ -78,7 +78,8 @@ impl UserCall {
 
     /// A handler starts on a server (I2).
     ///
-    /// A bus that `may_lie` says that it did not publish what it did, so that what was made again ran twice.
+    /// A bus that `may_lie` says that it did not publish what it did, so that what was made again
+    /// ran twice.
     pub(super) fn started(
         &mut self,
         server: usize,

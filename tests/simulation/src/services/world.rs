@@ -18,9 +18,10 @@ use crate::fault::{Fault, FaultCounts};
 use crate::node_id::Peer;
 use crate::trace::Show;
 
-/// A simulated world, in which a test of your service runs: your handlers, the generated code, real clients and servers, in virtual
-/// time, on one thread. The seed decides every choice that is left open: which task runs next, how long a frame is under way, what
-/// goes wrong. So a test that fails with a seed fails with it again.
+/// A simulated world, in which a test of your service runs: your handlers, the generated code, real
+/// clients and servers, in virtual time, on one thread. The seed decides every choice that is left
+/// open: which task runs next, how long a frame is under way, what goes wrong. So a test that fails
+/// with a seed fails with it again.
 ///
 /// ```
 /// use std::time::Duration;
@@ -55,7 +56,8 @@ use crate::trace::Show;
 ///
 /// # Many seeds
 ///
-/// [`check_seeds`](crate::check_seeds) runs a test with one seed after the other and says which one failed.
+/// [`check_seeds`](crate::check_seeds) runs a test with one seed after the other and says which one
+/// failed.
 pub struct World {
     shared: Arc<Shared>,
     seed: u64,
@@ -122,7 +124,8 @@ impl World {
         self.seed
     }
 
-    /// Adds a node: a machine with clocks, tasks and a connection to the bus of its own. The name is for people.
+    /// Adds a node: a machine with clocks, tasks and a connection to the bus of its own. The name
+    /// is for people.
     pub fn node(&self, name: impl Into<String>) -> Node {
         self.node_with(name, Clock::RIGHT)
     }
@@ -131,7 +134,7 @@ impl World {
         Node::new(Arc::clone(&self.shared), name.into(), clock)
     }
 
-    // --- time ------------------------------------------------------------------------------------------------
+    // --- time ------------------------------------------------------------------------------------
 
     /// How much time has passed since it was made.
     pub fn elapsed(&self) -> Duration {
@@ -145,11 +148,13 @@ impl World {
         poll_fn(move |cx| sleep.poll(cx))
     }
 
-    /// Runs a future to its end, and all tasks of all nodes meanwhile. Tasks that are not done by then go on with the next run.
+    /// Runs a future to its end, and all tasks of all nodes meanwhile. Tasks that are not done by
+    /// then go on with the next run.
     ///
     /// # Panics
     ///
-    /// When it does not come to its end, as [`try_run`](Self::try_run) tells; and with the panic of any task.
+    /// When it does not come to its end, as [`try_run`](Self::try_run) tells; and with the panic of
+    /// any task.
     pub fn run<T>(&self, future: impl Future<Output = T>) -> T {
         self.try_run(LIMIT, future).unwrap_or_else(|stuck| panic!("the simulation is stuck: {stuck}"))
     }
@@ -185,15 +190,17 @@ impl World {
         result
     }
 
-    /// Runs what is left until nothing could happen any more, in so much virtual time at most; whether it came to that.
+    /// Runs what is left until nothing could happen any more, in so much virtual time at most;
+    /// whether it came to that.
     pub fn settle(&self, limit: Duration) -> bool {
         let rest = self.try_run(limit, std::future::pending::<std::convert::Infallible>());
         matches!(rest, Err(Stuck::Deadlock { .. }))
     }
 
-    // --- faults ----------------------------------------------------------------------------------------------
+    // --- faults ----------------------------------------------------------------------------------
 
-    /// How often in a thousand a fault of the bus happens where it can: to a delivery, a publish or a subscription.
+    /// How often in a thousand a fault of the bus happens where it can: to a delivery, a publish or
+    /// a subscription.
     ///
     /// # Panics
     ///
@@ -203,7 +210,8 @@ impl World {
         self.shared.lock().scene.faults.set(fault, permille);
     }
 
-    /// Draws the rate of every fault of the bus from the seed; half of them stay out of it, so that rare combinations come up.
+    /// Draws the rate of every fault of the bus from the seed; half of them stay out of it, so that
+    /// rare combinations come up.
     pub fn set_random_rates(&self) {
         let state = &mut *self.shared.lock();
         state.scene.faults.redraw(&mut state.rng);
@@ -214,7 +222,8 @@ impl World {
         self.shared.lock().scene.faults.stop();
     }
 
-    /// Loses the next so many frames that `matches` points out: nobody gets them, and their publishers do not know.
+    /// Loses the next so many frames that `matches` points out: nobody gets them, and their
+    /// publishers do not know.
     ///
     /// ```
     /// # use psrpc_simulation::World;
@@ -227,7 +236,8 @@ impl World {
         self.shared.lock().losses.push(Loss { left: frames, matches: Box::new(matches) });
     }
 
-    /// From here on what is published in one group of nodes does not get to the other, in both directions. What is under way arrives.
+    /// From here on what is published in one group of nodes does not get to the other, in both
+    /// directions. What is under way arrives.
     pub fn partition(&self, some: &[&Node], others: &[&Node]) {
         let net = &mut self.shared.lock().net;
         net.cut(&peers(some), &peers(others), Fault::Partition);
@@ -254,9 +264,10 @@ impl World {
         self.shared.lock().tap = Some(Box::new(tap));
     }
 
-    // --- what happened ---------------------------------------------------------------------------------------
+    // --- what happened ---------------------------------------------------------------------------
 
-    /// A hash of all that happened so far: the same for the same seed and test, in debug and release.
+    /// A hash of all that happened so far: the same for the same seed and test, in debug and
+    /// release.
     pub fn trace_hash(&self) -> u64 {
         self.shared.lock().scene.hash().value()
     }
@@ -266,7 +277,8 @@ impl World {
         self.shared.lock().scene.faults.counts()
     }
 
-    /// How many tasks there are: of clients and servers, of handlers, and what was [spawned](Node::spawn).
+    /// How many tasks there are: of clients and servers, of handlers, and what was
+    /// [spawned](Node::spawn).
     pub fn tasks(&self) -> usize {
         self.shared.lock().tasks.len()
     }

@@ -1,4 +1,5 @@
-//! Every schedule of a scenario: as many as there are, all of them pass, and on a bus that does what it must not some fail.
+//! Every schedule of a scenario: as many as there are, all of them pass, and on a bus that does
+//! what it must not some fail.
 
 use psrpc_engine::proto::{ErrorCode, ErrorResponse, Frame, Stream, StreamBody};
 use psrpc_simulation::exhaustive::outcome::Outcome;
@@ -19,9 +20,10 @@ fn found(kind: Kind, spoil: Spoil) -> Option<Invariant> {
     violated(&Scenario::new(kind, 0).spoiled(spoil))
 }
 
-/// After the call (C) its request may come to the server (R), which starts the handler; the handler may be done (H), the
-/// response come (A), and the timers of client (c) and server (s) fire, both at the same moment. The server has one from R on,
-/// for it remembers the request; the client has one until the call has ended.
+/// After the call (C) its request may come to the server (R), which starts the handler; the handler
+/// may be done (H), the response come (A), and the timers of client (c) and server (s) fire, both
+/// at the same moment. The server has one from R on, for it remembers the request; the client has
+/// one until the call has ended.
 ///
 /// ```text
 /// c R            the request has expired when it comes, and is not remembered
@@ -39,13 +41,13 @@ fn a_tiny_scene_has_as_many_schedules_as_are_counted_by_hand() {
 /// With one fault there are, in the letters of above:
 ///
 /// * the request is lost, 1: c. The answer is lost as the handler is done, 2: R H c s and R H s c.
-/// * The answer comes twice, 8: the second time before or after s in R H A and R H c A, before or after c in R H s A, and last in
-///   the other two.
-/// * The request comes twice, 41: c R R; and after any R but the first row's, at each of the places that the rest of its row has,
-///   4 + 5 + 5 + 5 + 5 + 4 * 4 of them.
-/// * The server crashes (X), 20: before the call, 1; before R, 2: X c and c X; and then R X c, R H X A, R H X c A, R H A X,
-///   R H c X A, R H c A X, R H c s X A, R H s X A c, R H s X c A, R H s A X c, R H s c X A, R c X, R c H X, R c s X, R s X c,
-///   R s H X c, R s c X.
+/// * The answer comes twice, 8: the second time before or after s in R H A and R H c A, before or
+///   after c in R H s A, and last in the other two.
+/// * The request comes twice, 41: c R R; and after any R but the first row's, at each of the places
+///   that the rest of its row has, 4 + 5 + 5 + 5 + 5 + 4 * 4 of them.
+/// * The server crashes (X), 20: before the call, 1; before R, 2: X c and c X; and then R X c, R H
+///   X A, R H X c A, R H A X, R H c X A, R H c A X, R H c s X A, R H s X A c, R H s X c A, R H s A
+///   X c, R H s c X A, R c X, R c H X, R c s X, R s X c, R s H X c, R s c X.
 /// * The other server crashes, which serves nothing, 52: before each step of the ten.
 #[test]
 fn a_tiny_scene_has_as_many_schedules_with_a_fault_as_are_counted_by_hand() {

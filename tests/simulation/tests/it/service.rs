@@ -1,4 +1,5 @@
-//! The world of a service: time, nodes and faults are as they are said to be, and clients and servers in it leave nothing behind.
+//! The world of a service: time, nodes and faults are as they are said to be, and clients and
+//! servers in it leave nothing behind.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -75,7 +75,8 @@ fn a_call_that_is_dropped_at_any_time_leaves_nothing_behind() {
         dropping.into_iter().for_each(|call| block_on(call).unwrap());
         assert_eq!(client.in_flight(), 0);
         assert_eq!(block_on(next(&client, 5)), 6, "the client is as good as new");
-        // What was granted runs to its end; what was not is withdrawn, so nothing waits for time to pass.
+        // What was granted runs to its end; what was not is withdrawn, so nothing waits for time to
+        // pass.
         block_on(server.shutdown());
         drop(client);
         threads.join();

@@ -49,7 +49,8 @@ fn a_close_in_the_midst(bus: impl Bus + Clone) {
     threads.join();
 }
 
-/// One thread ends the runtime of a client while others call, retry, use a stream, and wait for updates.
+/// One thread ends the runtime of a client while others call, retry, use a stream, and wait for
+/// updates.
 fn the_end_of_a_runtime_in_the_midst(bus: impl Bus + Clone) {
     let threads = Threads::default();
     let runtime = StoppableRuntime::new(threads.clone());
@@ -118,7 +119,8 @@ fn the_last_handles_that_are_dropped_at_once_end_all_tasks() {
     });
 }
 
-/// One thread shuts a server down while another calls: what runs is answered, the rest is told to nobody.
+/// One thread shuts a server down while another calls: what runs is answered, the rest is told to
+/// nobody.
 fn a_shutdown_in_the_midst(bus: impl Bus + Clone) {
     let threads = Threads::default();
     let ((server, ran), client) = (shop(bus.clone(), &threads), client(bus, &threads));

@@ -82,7 +82,8 @@ impl Oracle {
         }
     }
 
-    /// Nothing more can happen. All was `calm` if there was no fault, and time did not pass while something was on its way.
+    /// Nothing more can happen. All was `calm` if there was no fault, and time did not pass while
+    /// something was on its way.
     pub(super) fn end(&self, calm: bool) -> Checked {
         self.due.must_be_over(CALL)?;
         match &self.kind {

@@ -13,7 +13,8 @@ use crate::judge::violation::{Checked, Invariant, Violation};
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct UnaryOracle {
     is_claimed: bool,
-    /// The bus hands the request to one server, whose response counts before any grant or announcement.
+    /// The bus hands the request to one server, whose response counts before any grant or
+    /// announcement.
     is_queue: bool,
     /// Servers run it without being granted it.
     is_elected: bool,

@@ -1,4 +1,5 @@
-//! The judge itself: for each invariant a history that violates it is reported, and its innocent twin is not.
+//! The judge itself: for each invariant a history that violates it is reported, and its innocent
+//! twin is not.
 
 mod streams;
 
@@ -48,7 +49,8 @@ fn server(id: &Text) -> Server<'_> {
     Server { id, life: life.expect("a number") }
 }
 
-/// A history whose first call, `REQ_0`, is due at 100 by every clock, and what the judge says to it.
+/// A history whose first call, `REQ_0`, is due at 100 by every clock, and what the judge says to
+/// it.
 struct History {
     model: Model,
     verdict: Checked,
@@ -658,7 +660,8 @@ fn a_grant_to_another_than_the_best_violates_i5() {
     bids().grant("SRV_3", 30).violates(Invariant::I5);
     // A second bid of a server does not count.
     bids().bid("SRV_1", 1.0, 6).grant("SRV_1", 30).violates(Invariant::I5);
-    // What came in the very moment may count or not, also by a clock that has left out the nanosecond in which it ends.
+    // What came in the very moment may count or not, also by a clock that has left out the
+    // nanosecond in which it ends.
     for moment in [30, 31] {
         bids().bid("SRV_4", 1.0, moment).grant("SRV_4", moment).passes();
         bids().bid("SRV_4", 1.0, moment).grant("SRV_2", moment).passes();
