@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use psrpc_engine::proto::FrameLimits;
 use psrpc_engine::{
-    PendingMessage, Engine, Now, SendError, SendHandle, SlowConsumer, StreamConfig, StreamEvent, StreamHandle,
-    StreamLimits, Time,
+    Engine, Now, PendingMessage, SendError, SendHandle, SlowConsumer, StreamConfig, StreamEvent,
+    StreamHandle, StreamLimits, Time,
 };
 
 use crate::input::Input;

@@ -38,7 +38,7 @@ fn multi(log: &Log, name: &'static str) -> impl MultiCallInterceptor + use<> {
         async move {
             log.add(format!("{name} in"));
             let answers = next.run(call).await?;
-            Ok(answers.map_answers(move |answer| {
+            Ok(answers.map_responses(move |answer| {
                 log.add(format!("{name} out"));
                 answer
             }))
@@ -92,7 +92,7 @@ async fn an_interceptor_changes_the_request_the_options_and_the_answers_of_a_mul
         call.options.metadata.insert("shop", "corner");
         call.options.timeout = Some(Duration::from_millis(10));
         let answers = next.run(call).await?;
-        Ok(answers.map_answers(|answer| answer?.try_map(|message| Ok(more(&message, "?")))))
+        Ok(answers.map_responses(|answer| answer?.try_map(|message| Ok(more(&message, "?")))))
     };
     let client = client_with(&bus, ClientOptions::new().multi_interceptor(change)).await;
     let started = runtime().now().time;
@@ -143,7 +143,7 @@ async fn a_message_of_another_type_fails_its_multi_call_or_stands_for_one_answer
     };
     assert_eq!(code(census(&client, "who").interceptor(request).await), ErrorCode::Internal);
     let answer = |call: OutgoingCall, next: NextMultiCall| async move {
-        Ok(next.run(call).await?.map_answers(|answer| match answer? {
+        Ok(next.run(call).await?.map_responses(|answer| match answer? {
             elm if elm.server_id() == "elm" => elm.try_map(|_| Ok(AnyMessage::new(7_u32))),
             other => Ok(other),
         }))

@@ -85,7 +85,7 @@ impl<Res> Responses<Res> {
 
 impl<Res: Send + 'static> Responses<Res> {
     /// The same answers, each as `map` makes it.
-    pub fn map_answers<T>(
+    pub fn map_responses<T>(
         self,
         map: impl FnMut(Result<Response<Res>, Error>) -> Result<Response<T>, Error> + Send + Unpin + 'static,
     ) -> Responses<T> {

@@ -19,7 +19,7 @@ use crate::runtime::{BoxFuture, Runtime};
 ///
 /// let options = ClientOptions::new().multi_interceptor(|call: OutgoingCall, next: NextMultiCall| async move {
 ///     let answers = next.run(call).await?;
-///     Ok(answers.map_answers(|answer| {
+///     Ok(answers.map_responses(|answer| {
 ///         println!("{answer:?}");
 ///         answer
 ///     }))

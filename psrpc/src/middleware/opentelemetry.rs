@@ -152,7 +152,7 @@ impl MultiCallInterceptor for OpenTelemetry {
         Box::pin(async move {
             match next.run(call).with_context(span.0.clone()).await {
                 Ok(answers) => {
-                    Ok(answers.map_answers(move |answer| answer.inspect_err(|error| span.failed(error))))
+                    Ok(answers.map_responses(move |answer| answer.inspect_err(|error| span.failed(error))))
                 }
                 Err(error) => {
                     span.failed(&error);

@@ -177,7 +177,7 @@ async fn intercepted<Req: Message + 'static, Res: Message + Default + 'static>(
     if let Err(error) = &answers {
         hooks.on_response(&info, &request, Err(error));
     }
-    Ok(answers?.map_answers(move |answer| {
+    Ok(answers?.map_responses(move |answer| {
         let answer = answer.and_then(|answer| answer.expect::<Res>().map(|()| answer));
         hooks.on_response(&info, &request, answer.as_deref());
         answer?.try_map(AnyMessage::into_message)
@@ -204,7 +204,7 @@ impl<Req: Message + 'static, Res: Message + Default + 'static> MultiCallBelow fo
         message.expect::<Req>()?;
         let (client, route) = (self.client.clone(), self.route.clone());
         let answers = start::<Res>(client, route, message.encode_to_vec(), options, self.expected)?;
-        Ok(answers.map_answers(|answer| answer?.try_map(|message| Ok(AnyMessage::new(message)))))
+        Ok(answers.map_responses(|answer| answer?.try_map(|message| Ok(AnyMessage::new(message)))))
     }
 
     fn runtime(&self) -> &Arc<dyn Runtime> {

@@ -28,7 +28,7 @@ impl MultiCallInterceptor for Metrics {
         };
         Box::pin(async move {
             match next.run(call).await {
-                Ok(answers) => Ok(answers.map_answers(move |answer| {
+                Ok(answers) => Ok(answers.map_responses(move |answer| {
                     counting.count(answer.as_ref());
                     answer
                 })),
