@@ -121,6 +121,21 @@ async fn a_request_that_is_too_large_for_the_bus_is_not_tried_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_response_that_is_too_large_for_the_bus_is_an_error_response_at_once() {
+    let bus = SmallFrames(LocalBus::new(), hats::Log::default());
+    let _server =
+        serve(&bus, ServerOptions::new(), |_: Request<String>| async { Ok("x".repeat(2000)) }).await;
+    let client = client(&bus, ClientOptions::new()).await;
+    let started = tokio::time::Instant::now();
+    let error = fit(&client, "fez").await.unwrap_err();
+    assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
+    let text = "resource_exhausted: the bus cannot carry the response: \
+                a frame of 2000 bytes is over the limit of 1000";
+    assert_eq!(error.to_string(), text);
+    assert_eq!((error.reason(), error.may_have_run()), (Some(Reason::Answered), true));
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_errors_of_a_handler_reach_the_caller_by_their_text_and_the_log_by_their_causes() {
     let (log, _guard) = logged(LevelFilter::DEBUG);
     let bus = LocalBus::new();

@@ -419,7 +419,7 @@ impl Engine for Server {
         let (requests, mut cx) = self.split(now);
         match token.0 {
             Publish::Bid(request) if result.is_err() => requests.on_bid_failed(&mut cx, request),
-            Publish::Response(request) => requests.on_response_published(&mut cx, request, result.is_ok()),
+            Publish::Response(request) => requests.on_response_published(&mut cx, request, result),
             Publish::Announcement(request) if result.is_err() => {
                 let request_id = requests.id(request);
                 self.outputs.dropped(Dropped::of(Reason::PublishFailed, request_id, Text::EMPTY));

@@ -22,6 +22,7 @@ use super::context::Context;
 use super::side::{Outputs, Owner, ServedBy};
 use crate::config::ServerConfig;
 use crate::core::budget::{Budget, Step};
+use crate::core::bus_error::BusError;
 use crate::core::cache::Cache;
 use crate::core::dedup::{Admission, BucketKey, Dedup};
 use crate::core::handle::{RegistrationHandle, RequestHandle};
@@ -312,14 +313,32 @@ impl Requests {
         }
     }
 
-    /// A response has left, or the bus did not take it.
-    pub(super) fn on_response_published(&mut self, cx: &mut Context<'_>, request: RequestHandle, left: bool) {
-        if !left {
+    /// Ends a request whose response was published. If the bus cannot carry the response, an error
+    /// response takes its place, so that the caller does not wait for its deadline.
+    pub(super) fn on_response_published(
+        &mut self,
+        cx: &mut Context<'_>,
+        request: RequestHandle,
+        result: Result<Option<u64>, BusError>,
+    ) {
+        let is_answered = self.state(request) == Some(RequestState::Answered);
+        if let Err(error) = result {
             cx.outputs.dropped(Dropped::of(Reason::PublishFailed, self.id(request), Text::EMPTY));
+            if is_answered && error.is_invalid() {
+                self.replace_response(cx, request, &error);
+            }
         }
-        if self.state(request) == Some(RequestState::Answered) {
+        if is_answered {
             self.end(cx, request);
         }
+    }
+
+    /// Publishes an error response in place of one that the bus cannot carry.
+    fn replace_response(&self, cx: &mut Context<'_>, request: RequestHandle, error: &BusError) {
+        let Some(entry) = self.in_flight.get(request) else { return };
+        let text = format!("the bus cannot carry the response: {error}");
+        let error = Err(ErrorResponse::new(ErrorCode::ResourceExhausted, text));
+        publish_response(cx, Publish::Refusal, &entry.state.client, entry.id.clone(), error);
     }
 
     // --- commands --------------------------------------------------------------------------------

@@ -10,7 +10,8 @@ use psrpc_engine::{
 };
 
 use crate::fixture::{
-    AFFINITY, Driven, EPOCH, Fate, QUEUE, SINGLE, all_outputs, at, is_idle, ms, refuse_next, route,
+    AFFINITY, Driven, EPOCH, Fate, QUEUE, SINGLE, all_outputs, at, is_idle, ms, next_published, refuse_next,
+    route,
 };
 
 fn server() -> Driven<Server> {
@@ -286,6 +287,33 @@ fn a_response_that_the_bus_did_not_take_is_told() {
     server.engine.handle_published(server.now, token, Err(BusError::new("down")));
     server.drain();
     assert_eq!(server.fates(), [Fate::Dropped(Reason::PublishFailed)]);
+}
+
+#[test]
+fn a_response_that_the_bus_cannot_carry_becomes_an_error_response() {
+    let mut server = server();
+    let request = server.accept("OwnerFit", "REQ_1", SECOND);
+    server.bid(request, 1.0);
+    server.events();
+    server.engine.respond(server.now, request, Ok("a large hat".into()));
+    let (token, ..) = next_published(&mut server.engine).unwrap();
+    let error = BusError::invalid("a frame of 2000 bytes is over the limit of 1000");
+    server.engine.handle_published(server.now, token, Err(error.clone()));
+    let (token, channel, frame) = next_published(&mut server.engine).unwrap();
+    let Frame::Response(response) = frame else { panic!("{frame:?}") };
+    let error_response = response.result.unwrap_err();
+    assert_eq!(error_response.code, ErrorCode::ResourceExhausted);
+    assert_eq!(
+        error_response.text,
+        "the bus cannot carry the response: a frame of 2000 bytes is over the limit of 1000"
+    );
+    assert_eq!((channel.legacy(), response.request_id.as_str()), ("Hats|CLI_1|RES", "REQ_1"));
+    // Nothing replaces the error response if the bus cannot carry that either.
+    server.engine.handle_published(server.now, token, Err(error));
+    server.drain();
+    assert_eq!(server.fates(), [Fate::Dropped(Reason::PublishFailed); 2]);
+    assert!(server.published().is_empty());
+    assert_eq!(server.engine.in_flight(), 0);
 }
 
 #[test]
