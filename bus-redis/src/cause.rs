@@ -1,21 +1,19 @@
-//! Causes: why something failed, in the words of the server or of the operating system, and without
-//! secrets.
+//! Error texts: the words of the server or the operating system, without secrets.
 //!
-//! The bus sends its password when it connects, and a server may repeat what it was sent. The
-//! password is not cut out of the text: that would reveal it, since anybody can see which part of
-//! an ordinary sentence is missing. Instead:
+//! The bus sends its password when it connects, and a server may repeat it in an error. Cutting the
+//! password out of the text would reveal it, because the missing part of a well-known sentence can
+//! be guessed. Instead:
 //!
-//! * Arguments that the server repeats are dropped. Redis does so in one form: `, with args
-//!   beginning with: '...' '...'`.
-//! * A sentence that Redis is known to say is shown as it is, even if it happens to contain the
-//!   password.
-//! * Any other text of a server is withheld as a whole if it contains the password.
+//! * Repeated arguments are dropped. Redis always introduces them with `, with args beginning
+//!   with:`.
+//! * Well-known Redis errors are shown as they are, even if they happen to contain the password.
+//! * Any other error that contains the password is withheld completely.
 //!
-//! So what is shown of ordinary sentences does not depend on the password.
+//! The text shown for a well-known error therefore never depends on the password.
 
 use redis::{ErrorKind, RedisError};
 
-/// How sentences begin that Redis says to a client that connects. None of them repeats an argument.
+/// The beginnings of well-known errors during connection setup. None of them repeats an argument.
 const ORDINARY: [&str; 22] = [
     "BUSY Redis is busy",
     "CLUSTERDOWN ",
@@ -41,36 +39,38 @@ const ORDINARY: [&str; 22] = [
     "WRONGPASS invalid username-password pair",
 ];
 
-/// How much of a text is shown, in characters.
+/// The maximum number of characters shown.
 const LONGEST: usize = 500;
 
-/// Why a client could not be made: its own words, which hold no secret.
+/// Returns the text of an error from creating a client, which contains no secret.
 pub(crate) fn of_client(error: &RedisError) -> String {
     of(error, None)
 }
 
-/// Why the server, which may have been told the password, did not do as asked.
+/// Returns the text of an error from a server that may know the password.
 pub(crate) fn of(error: &RedisError, password: Option<&str>) -> String {
     if error.is_timeout() {
-        return "it did not answer in time".into();
+        return "the server did not reply in time".into();
     }
     match (error.kind(), error.code()) {
-        (ErrorKind::RESP3NotSupported, _) => "it does not know RESP3, which needs Redis 6 or later".into(),
-        (ErrorKind::Parse, _) => "what it answers is not Redis".into(),
+        (ErrorKind::RESP3NotSupported, _) => {
+            "the server does not support RESP3: Redis 6 or later is required".into()
+        }
+        (ErrorKind::Parse, _) => "the server does not speak the Redis protocol".into(),
         (_, Some(code)) => of_server(&format!("{code} {}", error.detail().unwrap_or_default()), password),
         _ => error.to_string(),
     }
 }
 
-/// What a server said, a line that begins with a code.
+/// Returns the text of an error line from the server, which begins with a code.
 pub(crate) fn of_server(line: &str, password: Option<&str>) -> String {
     let line = line.split(", with args beginning with:").next().unwrap_or_default().trim();
     if line.starts_with("ERR unknown command") {
-        return "it does not know a command that the bus needs, which takes Redis 6 or later".into();
+        return "the server does not know a command that the bus needs: Redis 6 or later is required".into();
     }
     let repeats = |password: &str| !password.is_empty() && line.contains(password);
     if password.is_some_and(repeats) && !ORDINARY.iter().any(|sentence| line.starts_with(sentence)) {
-        return "it refused with an error that is withheld, since it repeats the password".into();
+        return "the server sent an error that contains the password, so it is not shown".into();
     }
     let is_long = line.chars().nth(LONGEST).is_some();
     let shown = line.chars().take(LONGEST).map(|each| if each.is_control() { ' ' } else { each });
@@ -99,11 +99,11 @@ mod tests {
     fn what_a_server_repeats_is_not_shown() {
         let echo = "ERR unknown command 'HELLO', with args beginning with: '3' 'AUTH' 'default' 's3cret' ";
         assert!(!of_server(echo, Some("s3cret")).contains("s3cret"));
-        let told = "ERR wrong number of things, with args beginning with: 's3cret'";
-        assert_eq!(of_server(told, Some("s3cret")), "ERR wrong number of things");
+        let line = "ERR wrong number of things, with args beginning with: 's3cret'";
+        assert_eq!(of_server(line, Some("s3cret")), "ERR wrong number of things");
         for line in ["ECHO HELLO 3 AUTH default s3cret", "ERR HELLO 3 AUTH default s3cret", "s3cret"] {
             let shown = of_server(line, Some("s3cret"));
-            assert_eq!(shown, "it refused with an error that is withheld, since it repeats the password");
+            assert_eq!(shown, "the server sent an error that contains the password, so it is not shown");
             assert_eq!(of_server(line, Some("other")), line);
         }
     }

@@ -1,4 +1,4 @@
-//! Commands: what goes to the server beside subscriptions. Frames to publish, and locks to take.
+//! Commands other than subscriptions: publishing frames and acquiring locks.
 
 use std::sync::Arc;
 
@@ -21,17 +21,17 @@ pub(crate) enum Command {
     Remove(Remove),
 }
 
-/// A large frame was encoded, for the channel that waits for it.
+/// The result of encoding a large frame.
 pub(crate) struct Encoded {
     pub(crate) channel: Box<str>,
-    /// Which of the channel's frames that was.
+    /// The ticket of the frame, unique in its channel.
     pub(crate) ticket: u64,
-    /// `None` if the task that encodes was dropped.
+    /// `None` if the task was dropped or panicked.
     pub(crate) command: Option<Cmd>,
     pub(crate) size: usize,
 }
 
-/// Locks a frame, and hands it to a member of the queue if nobody else of the fleet has it.
+/// Acquires the lock of a frame, and delivers the frame to a queue member on success.
 pub(crate) struct LockFrame {
     channel: Box<str>,
     pub(crate) key: String,
@@ -39,7 +39,7 @@ pub(crate) struct LockFrame {
     size: usize,
 }
 
-/// Removes a subscriber, after the locks of the frames that came in before.
+/// Removes a subscriber, after the locks of frames received earlier.
 pub(crate) struct Remove {
     channel: Box<str>,
     id: SubscriberId,
@@ -63,7 +63,7 @@ impl Operation for Command {
     }
 }
 
-/// What the connection for commands shares with those who use it.
+/// State shared between the command connection and the bus.
 pub(crate) struct Commands {
     pub(crate) queue: Arc<ConnectionQueue<Command>>,
     pub(crate) table: Lock<Table>,
@@ -86,7 +86,8 @@ impl Commands {
         }
     }
 
-    /// Queues the lock of a frame that came in. Without room or a connection the frame is lost.
+    /// Queues a lock for a received frame. The frame is lost if the budget is used up or the
+    /// connection is down.
     pub(crate) fn lock(&self, channel: &str, bytes: &[u8], frame: Frame) {
         let mut wakes = WakeList::new();
         // A compressed frame takes more memory than its bytes.
@@ -95,13 +96,13 @@ impl Commands {
         let Err(refusal) = self.queue.offer(Budget::Inbound, || Command::Lock(lock), &mut wakes) else {
             return;
         };
-        self.table.lock().lose_of_queue(channel, &mut wakes);
+        self.table.lock().report_queue_gap(channel, &mut wakes);
         if let Refusal::Full = refusal {
             self.monitor.report(BusEvent::Dropped { channel: channel.into(), count: 1 }, &mut wakes);
         }
     }
 
-    /// Removes a subscriber once the frames that came in before have their locks.
+    /// Removes a subscriber after the locks of frames received earlier.
     pub(crate) fn remove(&self, channel: Box<str>, id: SubscriberId) {
         let mut wakes = WakeList::new();
         let refused = self.queue.push(Command::Remove(Remove { channel, id }), &mut wakes);
@@ -110,53 +111,53 @@ impl Commands {
         }
     }
 
-    /// The bus has stopped: fails every subscription, and tells the monitor, once.
-    pub(crate) fn stopped(&self, cause: &BusError) {
+    /// Fails every subscription and reports the stop to the monitor, once.
+    pub(crate) fn report_stopped(&self, cause: &BusError) {
         let mut wakes = WakeList::new();
         if self.table.lock().stop(cause, &mut wakes) {
             self.monitor.report(BusEvent::Stopped { cause: cause.clone() }, &mut wakes);
         }
     }
 
-    /// The server has answered, or the connection was lost.
-    pub(crate) fn done(&self, command: Command, answer: Result<Value, Failure>) {
+    /// Completes a command with the reply of the server or the reason why it failed.
+    pub(crate) fn complete(&self, command: Command, reply: Result<Value, Failure>) {
         match command {
-            Command::Publish(publish) => self.published(publish, answer),
-            Command::Lock(lock) => self.locked(lock, answer),
+            Command::Publish(publish) => self.complete_publish(publish, reply),
+            Command::Lock(lock) => self.complete_lock(lock, reply),
             Command::Remove(Remove { channel, id }) => {
                 let mut wakes = WakeList::new();
                 self.table.lock().remove(&channel, id, &mut wakes);
             }
-            // The frame has failed since, with its connection.
+            // The frame has already failed with its connection.
             Command::Encoded(_) => {}
         }
     }
 
-    fn published(&self, publish: Publish, answer: Result<Value, Failure>) {
+    fn complete_publish(&self, publish: Publish, reply: Result<Value, Failure>) {
         let Publish { channel, content, receipt, .. } = publish;
         let refused = |cause| BusError::new(format!("{cause}; publishing on {}", channel.legacy()));
-        match (content, answer) {
+        match (content, reply) {
             (Content::Failed(cause), _) => receipt.failed(cause),
             (_, Ok(Value::Int(receivers))) => receipt.published(u64::try_from(receivers).ok()),
-            (_, Ok(answer)) => receipt.failed(refused(self.connector.unexpected(&answer))),
+            (_, Ok(reply)) => receipt.failed(refused(self.connector.unexpected_reply(&reply))),
             (_, Err(Failure::Refused(cause))) => receipt.failed(refused(cause)),
             (_, Err(Failure::Lost(cause))) => receipt.failed(cause),
         }
     }
 
-    fn locked(&self, lock: LockFrame, answer: Result<Value, Failure>) {
+    fn complete_lock(&self, lock: LockFrame, reply: Result<Value, Failure>) {
         let LockFrame { channel, frame, .. } = lock;
         let mut wakes = WakeList::new();
-        let refused = match answer {
+        let refused = match reply {
             Ok(Value::Okay) => return self.table.lock().deliver_to_queue(&channel, frame, &mut wakes),
-            // Somebody else has it.
+            // Another process took the frame.
             Ok(Value::Nil) => return,
-            Ok(answer) => Some(self.connector.unexpected(&answer)),
+            Ok(reply) => Some(self.connector.unexpected_reply(&reply)),
             Err(Failure::Refused(cause)) => Some(cause),
             Err(Failure::Lost(_)) => None,
         };
-        // Somebody else may have it.
-        self.table.lock().lose_of_queue(&channel, &mut wakes);
+        // Another process may have taken the frame.
+        self.table.lock().report_queue_gap(&channel, &mut wakes);
         if let Some(cause) = refused {
             let event = BusEvent::LockRefused { channel: channel.into(), cause, count: 1 };
             self.monitor.report(event, &mut wakes);

@@ -1,8 +1,8 @@
-//! A connection: the task that keeps it, and sends what is queued for it as pipelines.
+//! The task that maintains a connection and sends queued operations in pipelines.
 //!
-//! Operations that were queued while the server answered leave together, so that one round trip is
-//! under way at a time, and answers come in the order of the operations. While there is no
-//! connection, everything that is queued fails at once.
+//! Only one pipeline is in flight. Operations queued in the meantime go into the next one, so
+//! replies arrive in the order of the operations. While the connection is down, queued operations
+//! fail immediately.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -20,7 +20,7 @@ use crate::error::ConnectError;
 use crate::outage::{Outages, Side};
 use crate::queue::{BATCH_BYTES, ConnectionQueue, Next, Operation, Sizes};
 
-/// What a connection is for. No lock is held when its functions are called.
+/// The role of a connection. Its methods are called without holding a lock.
 pub(crate) trait Purpose: Send + 'static {
     type Operation: Operation;
 
@@ -28,40 +28,40 @@ pub(crate) trait Purpose: Send + 'static {
 
     fn queue(&self) -> &Arc<ConnectionQueue<Self::Operation>>;
 
-    /// Takes an operation whose turn has come. Adds those to `ready` that can be sent now, and
-    /// holds back the others.
+    /// Takes the next operation from the queue. Adds the operations that are ready to send to
+    /// `ready` and holds back the rest.
     fn prepare(&mut self, operation: Self::Operation, ready: &mut VecDeque<Self::Operation>) {
         ready.push_back(operation);
     }
 
-    /// Returns `true` if operations are held back, which are sent before the connection ends.
+    /// Returns `true` if operations are held back. They are sent before the connection closes.
     fn holds_back(&self) -> bool {
         false
     }
 
-    /// Gives up the operations that are held back.
+    /// Removes and returns the operations that are held back.
     fn take_held_back(&mut self) -> Vec<Self::Operation> {
         Vec::new()
     }
 
-    /// Returns what the server is told; `None` for an operation that only waits for its turn.
+    /// Returns the command to send, or `None` if the operation only keeps its place in the order.
     fn command(&self, operation: &mut Self::Operation) -> Option<Cmd>;
 
-    /// The server has answered an operation, or the connection was lost.
-    fn done(&self, operation: Self::Operation, answer: Result<Value, Failure>);
+    /// Completes an operation with the reply of the server, or with the reason why it failed.
+    fn complete(&self, operation: Self::Operation, reply: Result<Value, Failure>);
 
-    /// Returns what handles the messages that the server pushes.
+    /// Returns the handler for messages pushed by the server.
     fn receiver(&self) -> impl Fn(PushInfo) + Send + Sync + 'static {
         |_| {}
     }
 
-    /// There is a connection.
+    /// Called when a connection is established.
     fn on_connected(&self) {}
 
-    /// The connection was lost.
+    /// Called when the connection is lost.
     fn on_lost(&self, _: &BusError) {}
 
-    /// The task has ended, since the queue was closed.
+    /// Called when the task ends because the queue was closed.
     fn on_ended(&self) {}
 }
 
@@ -74,27 +74,27 @@ pub(crate) enum Failure {
     Lost(BusError),
 }
 
-/// What the task does next.
+/// The next action of the task.
 enum Step<O> {
     Queue(Next<O>),
-    /// Asks the server whether it is still there, because nothing was sent for long.
+    /// Pings the server because the connection was idle.
     Ping,
-    /// The same, because of an outage.
+    /// Pings the server because an outage was reported.
     Check,
 }
 
-/// The state of the task that keeps a connection.
+/// The state of the task that maintains a connection.
 pub(crate) struct Connection<P: Purpose> {
     pub(crate) purpose: P,
     connector: Arc<Connector>,
     outages: Arc<Outages>,
-    /// Stops the bus, if this task ends before its time.
+    /// Stops the bus if this task ends early.
     stop: Box<dyn Fn(&BusError) + Send>,
     /// Operations that can be sent.
     ready: VecDeque<P::Operation>,
-    /// Operations that the server has not answered.
-    under_way: VecDeque<P::Operation>,
-    /// How many attempts have failed since a connection has served anything.
+    /// Operations sent to the server that it has not replied to.
+    in_flight: VecDeque<P::Operation>,
+    /// The number of failed attempts since the last connection that worked.
     failures: u32,
     ended: bool,
 }
@@ -106,21 +106,23 @@ impl<P: Purpose> Connection<P> {
         outages: Arc<Outages>,
         stop: impl Fn(&BusError) + Send + 'static,
     ) -> Self {
-        let (ready, under_way) = (VecDeque::new(), VecDeque::new());
+        let (ready, in_flight) = (VecDeque::new(), VecDeque::new());
         Self {
             purpose,
             connector,
             outages,
             stop: Box::new(stop),
             ready,
-            under_way,
+            in_flight,
             failures: 0,
             ended: false,
         }
     }
 
-    /// Keeps the connection until its queue is closed. `first` is told once there is a connection,
-    /// or with the first failure unless the bus waits for its server.
+    /// Maintains the connection until the queue is closed.
+    ///
+    /// Reports the first connection to `first`, or the first failure unless the bus waits for the
+    /// server.
     pub(crate) async fn run(mut self, first: oneshot::Sender<Result<(), ConnectError>>) {
         let mut first = Some(first);
         while !self.purpose.queue().is_closed() {
@@ -128,7 +130,7 @@ impl<P: Purpose> Connection<P> {
                 Ok(connection) => {
                     self.purpose.queue().connected();
                     if let Some(first) = first.take() {
-                        // If nobody waits for it any more, the bus is closed.
+                        // If the receiver was dropped, the bus is closed.
                         let _ = first.send(Ok(()));
                     }
                     self.purpose.on_connected();
@@ -170,7 +172,7 @@ impl<P: Purpose> Connection<P> {
         self.connector.connect(pushed).await
     }
 
-    /// Waits before the next attempt, or until the queue is closed.
+    /// Waits until the next attempt is due or the queue is closed.
     async fn wait(&mut self) {
         let mut sleep = self.connector.sleep_after(self.failures);
         self.failures = self.failures.saturating_add(1);
@@ -182,8 +184,8 @@ impl<P: Purpose> Connection<P> {
         .await;
     }
 
-    /// Sends what is queued, until the connection is lost, which is an error, or the queue closed
-    /// and empty.
+    /// Sends queued operations until the queue is closed and empty. Fails if the connection is
+    /// lost.
     async fn serve(&mut self, mut connection: MultiplexedConnection) -> Result<(), BusError> {
         loop {
             if !self.ready.is_empty() {
@@ -197,7 +199,9 @@ impl<P: Purpose> Connection<P> {
                     }
                 }
                 Step::Queue(Next::Reconnect) => {
-                    return Err(BusError::new(self.connector.error("the server closed the connection")));
+                    return Err(BusError::new(
+                        self.connector.connect_error("the server closed the connection"),
+                    ));
                 }
                 Step::Queue(Next::End) => return Ok(()),
                 Step::Ping => {
@@ -206,20 +210,20 @@ impl<P: Purpose> Connection<P> {
                 }
                 Step::Check => {
                     self.connector.ping(&mut connection).await?;
-                    self.outages.answered(P::SIDE, self.connector.runtime.now());
+                    self.outages.confirmed(P::SIDE, self.connector.runtime.now());
                 }
             }
         }
     }
 
     async fn next_step(&mut self) -> Step<P::Operation> {
-        let (queue, stay, outages) = (self.purpose.queue(), self.purpose.holds_back(), &self.outages);
+        let (queue, keep_running, outages) = (self.purpose.queue(), self.purpose.holds_back(), &self.outages);
         let mut idle = self.connector.sleep(self.connector.options.ping_interval);
         poll_fn(|cx| {
-            if outages.poll_unanswered(P::SIDE, cx).is_ready() {
+            if outages.poll_check_due(P::SIDE, cx).is_ready() {
                 return Poll::Ready(Step::Check);
             }
-            match queue.poll_next(stay, cx) {
+            match queue.poll_next(keep_running, cx) {
                 Poll::Ready(next) => Poll::Ready(Step::Queue(next)),
                 Poll::Pending => idle.as_mut().poll(cx).map(|()| Step::Ping),
             }
@@ -227,65 +231,65 @@ impl<P: Purpose> Connection<P> {
         .await
     }
 
-    /// Sends what can be sent, about as much as fits into one pipeline, and awaits the answers.
+    /// Sends about one batch of operations that are ready and awaits the replies.
     async fn send(&mut self, connection: &mut MultiplexedConnection) -> Result<(), BusError> {
         let mut bytes = 0;
         while bytes < BATCH_BYTES
             && let Some(operation) = self.ready.pop_front()
         {
             bytes += operation.size();
-            self.under_way.push_back(operation);
+            self.in_flight.push_back(operation);
         }
-        let commands = self.under_way.iter_mut().map(|operation| self.purpose.command(operation));
+        let commands = self.in_flight.iter_mut().map(|operation| self.purpose.command(operation));
         let commands: Vec<_> = commands.collect();
         let expected: Vec<_> = commands.iter().map(Option::is_some).collect();
         let mut pipeline = Pipeline::with_capacity(commands.len());
         for command in commands.into_iter().flatten() {
             pipeline.add_command(command);
         }
-        let answers = match pipeline.len() {
+        let replies = match pipeline.len() {
             0 => Vec::new(),
             count => {
-                let answers = connection.send_packed_commands(&pipeline, 0, count).await;
-                answers.map_err(|error| self.connector.failed(&error))?
+                let replies = connection.send_packed_commands(&pipeline, 0, count).await;
+                replies.map_err(|error| self.connector.bus_error(&error))?
             }
         };
         if !pipeline.is_empty() {
             self.failures = 0;
         }
-        let mut answers = answers.into_iter();
+        let mut replies = replies.into_iter();
         let mut sizes = Sizes::default();
-        for (operation, expected) in self.under_way.drain(..).zip(expected) {
+        for (operation, expected) in self.in_flight.drain(..).zip(expected) {
             sizes.add(&operation);
-            let answer = expected.then(|| answers.next()).flatten().unwrap_or(Value::Nil).extract_error();
-            let refused = |error| Failure::Refused(self.connector.failed(&error));
-            self.purpose.done(operation, answer.map_err(refused));
+            let reply = expected.then(|| replies.next()).flatten().unwrap_or(Value::Nil).extract_error();
+            let refused = |error| Failure::Refused(self.connector.bus_error(&error));
+            self.purpose.complete(operation, reply.map_err(refused));
         }
-        self.purpose.queue().give_back(sizes, &mut WakeList::new());
+        self.purpose.queue().release(sizes, &mut WakeList::new());
         Ok(())
     }
 
-    /// The connection was lost, or could not be made again.
+    /// Handles a lost connection or a failed attempt to reconnect.
     fn lost(&mut self, cause: &BusError) {
         self.outages.lost(P::SIDE, self.connector.runtime.now(), cause);
         self.fail_all(cause);
     }
 
-    /// Fails everything that is queued, and everything that will be until there is a connection.
+    /// Fails all queued operations, and all later ones until a connection is established.
     fn fail_all(&mut self, cause: &BusError) {
         let queued = self.purpose.queue().lost(cause, &mut WakeList::new());
         let held_back = self.purpose.take_held_back();
         let mut sizes = Sizes::default();
-        for operation in self.under_way.drain(..).chain(self.ready.drain(..)).chain(held_back).chain(queued) {
+        for operation in self.in_flight.drain(..).chain(self.ready.drain(..)).chain(held_back).chain(queued) {
             sizes.add(&operation);
-            self.purpose.done(operation, Err(Failure::Lost(cause.clone())));
+            self.purpose.complete(operation, Err(Failure::Lost(cause.clone())));
         }
-        self.purpose.queue().give_back(sizes, &mut WakeList::new());
+        self.purpose.queue().release(sizes, &mut WakeList::new());
     }
 }
 
 impl<P: Purpose> Drop for Connection<P> {
-    /// Stops the whole bus if its runtime has dropped the task, or the task panicked.
+    /// Stops the bus if its runtime dropped the task or the task panicked.
     fn drop(&mut self) {
         if !self.ended {
             let cause = BusError::new(

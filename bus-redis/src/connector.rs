@@ -1,5 +1,4 @@
-//! The connector: makes connections to one server, or errors that name the server, its words and no
-//! secret.
+//! Connects to one server. Errors name the server and its reply, but no secret.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -17,24 +16,23 @@ use crate::error::ConnectError;
 use crate::options::RedisOptions;
 use crate::{backoff, cause, greeting};
 
-/// How long a server that hung up is listened to, to learn why.
+/// How long to wait for the greeting of a server that closed the connection.
 const GREETING: Duration = Duration::from_millis(300);
 
 /// The delay before the first attempt to connect again.
 const FIRST_DELAY: Duration = Duration::from_millis(10);
 
-/// Where to connect, and how.
+/// The server address and the settings of its connections.
 pub(crate) struct Connector {
     client: Client,
-    /// The server's address, as errors show it.
+    /// The server's address as shown in errors.
     pub(crate) server: String,
     pub(crate) options: RedisOptions,
     pub(crate) runtime: Arc<dyn Runtime>,
 }
 
 impl Connector {
-    /// Returns a connector to the server of a client, whose settings are kept but for those that
-    /// the bus needs.
+    /// Returns a connector with the settings of `client`, except those that the bus requires.
     pub(crate) fn new(
         client: &Client,
         options: RedisOptions,
@@ -42,7 +40,7 @@ impl Connector {
     ) -> Result<Self, ConnectError> {
         let info = client.get_connection_info();
         let server = info.addr().to_string();
-        // Messages come as pushes between the answers to commands, which RESP 2 does not have.
+        // The server pushes messages between replies, which RESP2 does not support.
         let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
         let tcp = info.tcp_settings().clone().set_nodelay(true);
         let info = info.clone().set_redis_settings(settings).set_tcp_settings(tcp);
@@ -52,7 +50,7 @@ impl Connector {
         }
     }
 
-    /// Connects, and has what the server pushes handed to `pushed`.
+    /// Connects, and forwards everything that the server pushes to `pushed`.
     pub(crate) async fn connect(
         &self,
         pushed: impl AsyncPushSender,
@@ -61,9 +59,9 @@ impl Connector {
             .set_connection_timeout(Some(self.options.connection_timeout))
             .set_response_timeout(Some(self.options.response_timeout))
             .set_push_sender(pushed);
-        // The client library takes tokio where there is a tokio runtime, and smol elsewhere: this
-        // runs in a task of the bus's runtime, so that it takes the one that the runtime says it
-        // is.
+        // The client library detects the runtime: tokio inside a tokio runtime, smol otherwise.
+        // This code runs in a task of the bus's runtime, so the result agrees with
+        // `Runtime::is_tokio`.
         let error = match self.client.get_multiplexed_async_connection_with_config(&config).await {
             Ok(connection) => return Ok(connection),
             Err(error) => error,
@@ -75,10 +73,10 @@ impl Connector {
             Some(line) => cause::of_server(&line, password),
             None => cause::of(&error, password),
         };
-        Err(self.error(cause))
+        Err(self.connect_error(cause))
     }
 
-    /// Returns what the server says to a client that says nothing, if that is an error.
+    /// Returns the error that the server sends to a client before any command, if there is one.
     async fn greeting(&self) -> Option<String> {
         let ConnectionAddr::Tcp(host, port) = self.client.get_connection_info().addr() else { return None };
         let mut timeout = self.sleep(GREETING.min(self.options.connection_timeout));
@@ -90,33 +88,33 @@ impl Connector {
         .await
     }
 
-    /// Asks the server whether it is still there. Any answer will do, also a refusal.
+    /// Pings the server. Any reply is a success, including an error.
     pub(crate) async fn ping(&self, connection: &mut MultiplexedConnection) -> Result<(), BusError> {
-        let answer = connection.send_packed_command(&redis::cmd("PING")).await;
-        answer.map(drop).map_err(|error| self.failed(&error))
+        let reply = connection.send_packed_command(&redis::cmd("PING")).await;
+        reply.map(drop).map_err(|error| self.bus_error(&error))
     }
 
-    /// Returns what went wrong on a connection, which was set up before: no secret is sent any
-    /// more.
-    pub(crate) fn failed(&self, error: &RedisError) -> BusError {
-        BusError::new(self.error(cause::of(error, None)))
+    /// Returns the error for a failure on an established connection. The password was sent earlier,
+    /// so there is no secret to hide.
+    pub(crate) fn bus_error(&self, error: &RedisError) -> BusError {
+        BusError::new(self.connect_error(cause::of(error, None)))
     }
 
-    /// Returns what to say of an answer that does not fit the command.
-    pub(crate) fn unexpected(&self, answer: &Value) -> BusError {
-        // A server that is none of ours may answer anything, at any length.
-        let answer: String = format!("{answer:?}").chars().take(200).collect();
-        BusError::new(self.error(format!("an answer that was not expected: {answer}")))
+    /// Returns the error for a reply that does not fit the command.
+    pub(crate) fn unexpected_reply(&self, reply: &Value) -> BusError {
+        // A server that is not Redis may reply with anything, of any length.
+        let reply: String = format!("{reply:?}").chars().take(200).collect();
+        BusError::new(self.connect_error(format!("unexpected reply: {reply}")))
     }
 
-    pub(crate) fn error(&self, cause: impl Into<String>) -> ConnectError {
+    pub(crate) fn connect_error(&self, cause: impl Into<String>) -> ConnectError {
         ConnectError::Server { server: self.server.clone(), cause: cause.into() }
     }
 
-    /// Sleeps before the next attempt to connect, after so many failures.
+    /// Sleeps before the next attempt to connect. The delay grows with `failures`.
     pub(crate) fn sleep_after(&self, failures: u32) -> Task {
-        let noise = self.runtime.now().wall.as_unix_nanos();
-        self.sleep(backoff::delay(FIRST_DELAY, failures, self.options.reconnect_delay, noise))
+        let jitter = self.runtime.now().wall.as_unix_nanos();
+        self.sleep(backoff::delay(FIRST_DELAY, failures, self.options.reconnect_delay, jitter))
     }
 
     pub(crate) fn sleep(&self, duration: Duration) -> Task {
@@ -124,7 +122,7 @@ impl Connector {
     }
 }
 
-/// Checks that the client library was built for the runtime.
+/// Checks that the Cargo feature for the runtime is enabled.
 pub(crate) fn check_features(is_tokio: bool) -> Result<(), ConnectError> {
     match is_tokio {
         true if !cfg!(feature = "tokio") => Err(ConnectError::Runtime { feature: "tokio" }),

@@ -1,27 +1,27 @@
-//! Errors of connecting.
+//! Connection errors.
 
-/// Why there is no connection. Names the server, and shows no secret.
+/// An error of connecting to a server. Contains the server's address, but no secret.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnectError {
-    /// The URL is not valid, or does not name a Redis server.
-    #[error("not the URL of a Redis server: {cause}")]
+    /// The URL is invalid or is not a Redis URL.
+    #[error("invalid Redis URL: {cause}")]
     Url {
-        /// What is wrong with it.
+        /// The reason, without any part of the URL but its scheme.
         cause: String,
     },
-    /// The bus was built without support for the runtime that it was given.
-    #[error("psrpc-bus-redis was built without its feature `{feature}`, which this runtime needs: enable it")]
+    /// The Cargo feature for the given runtime is disabled.
+    #[error("cannot connect on this runtime: enable the feature `{feature}` of psrpc-bus-redis")]
     Runtime {
         /// The feature to enable.
         feature: &'static str,
     },
-    /// The server cannot be reached, refuses the connection, or is not Redis.
+    /// The server is unreachable, refuses the connection, or is not Redis.
     #[error("redis at {server}: {cause}")]
     Server {
         /// The server's address.
         server: String,
-        /// What the server or the operating system said.
+        /// The error of the server or the operating system.
         cause: String,
     },
 }

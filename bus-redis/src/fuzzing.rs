@@ -1,4 +1,4 @@
-//! What fuzzing gets hold of: a bus without a server, whose part it plays.
+//! Entry points for fuzzing: a bus without a server, driven by the fuzz target.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -16,19 +16,19 @@ use crate::sender::CommandSender;
 use crate::subscriptions::SubscriptionSender;
 use crate::{Shared, subscribers, url};
 
-/// Names a subscriber.
+/// Identifies a subscriber.
 #[derive(Clone, Copy, Debug)]
 pub struct Subscriber(subscribers::SubscriberId);
 
-/// A bus that believes in a server.
+/// A bus that acts as if it were connected.
 pub struct Bus(Arc<Shared>);
 
-/// What a server answers to a command.
+/// The reply of the server to a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// It is done.
+    /// Success.
     Done,
-    /// Somebody else was quicker.
+    /// Another process holds the lock.
     Taken,
     /// The connection is lost.
     Lost,
@@ -49,11 +49,11 @@ impl Bus {
         Self(shared)
     }
 
-    /// Subscribes, and returns what to unsubscribe by.
+    /// Subscribes and returns the id of the subscriber.
     ///
     /// # Panics
     ///
-    /// If the bus has stopped, which it does not.
+    /// If the bus has stopped, which cannot happen here.
     pub fn subscribe(&self, channel: &str, kind: SubscriptionKind, sink: Sink) -> Subscriber {
         let mut wakes = WakeList::new();
         let id = self.0.subscriptions.subscribe(channel, kind, sink, &mut wakes);
@@ -65,13 +65,14 @@ impl Bus {
         self.0.subscriptions.unsubscribe(channel, id);
     }
 
-    /// Takes what a server pushes: a channel and a frame, if it is a message.
+    /// Handles a message pushed by the server: a channel and a frame.
     pub fn receive(&self, message: Vec<Vec<u8>>) {
         let data = message.into_iter().map(Value::BulkString).collect();
         self.0.subscriptions.on_pushed(PushInfo { kind: PushKind::Message, data });
     }
 
-    /// Answers all commands, each as `answer` says, and those that follow from them as well.
+    /// Replies to all queued commands with the results of `answer`, including commands queued in
+    /// response.
     pub fn answer(&self, mut answer: impl FnMut(&[u8]) -> Answer) {
         let mut commands = CommandSender::new(Arc::clone(&self.0.commands));
         let mut subscriptions = SubscriptionSender(Arc::clone(&self.0.subscriptions));
@@ -79,7 +80,7 @@ impl Bus {
     }
 }
 
-/// Answers what is queued for one connection. Returns `false` if that was nothing.
+/// Replies to the queued operations of one connection. Returns `false` if there were none.
 fn answer_to<P: Purpose>(purpose: &mut P, answer: &mut impl FnMut(&[u8]) -> Answer) -> bool {
     let next = purpose.queue().poll_next(true, &Context::from_waker(Waker::noop()));
     let Poll::Ready(Next::Send(operations)) = next else { return false };
@@ -89,17 +90,17 @@ fn answer_to<P: Purpose>(purpose: &mut P, answer: &mut impl FnMut(&[u8]) -> Answ
     for mut operation in ready {
         sizes.add(&operation);
         let command = purpose.command(&mut operation).map(|command| command.get_packed_command());
-        let said = command.as_deref().map(|command| (command.starts_with(b"*2"), answer(command)));
-        let answer = match said {
+        let reply = command.as_deref().map(|command| (command.starts_with(b"*2"), answer(command)));
+        let answer = match reply {
             None | Some((_, Answer::Taken)) => Ok(Value::Nil),
             Some((_, Answer::Lost)) => Err(Failure::Lost(BusError::new("the connection was lost"))),
-            // Of the commands, those about subscriptions have one argument.
+            // Subscribe and unsubscribe are the only commands with one argument.
             Some((true, Answer::Done)) => Ok(Value::Push { kind: PushKind::Subscribe, data: Vec::new() }),
             Some((false, Answer::Done)) => Ok(Value::Okay),
         };
-        purpose.done(operation, answer);
+        purpose.complete(operation, answer);
     }
-    purpose.queue().give_back(sizes, &mut WakeList::new());
+    purpose.queue().release(sizes, &mut WakeList::new());
     true
 }
 

@@ -1,15 +1,14 @@
-//! Greetings: what a server says unasked to a client that connects, before it hangs up.
+//! The line that a server sends to a new client before it closes the connection.
 //!
-//! Redis refuses a client that is one too many, or that is not allowed to connect, with one line,
-//! and closes the connection. A client that writes at once may see nothing but a reset connection.
+//! Redis sends one error line if there are too many clients or the client may not connect, and then
+//! closes the connection. A client that writes first may only see a connection reset.
 
 use std::io;
 
-/// How many bytes of a greeting are read.
+/// The maximum number of bytes to read.
 const LONGEST: usize = 1024;
 
-/// Connects, and returns the error that the server greets with; `None` if it says something else,
-/// or nothing.
+/// Connects and reads the greeting. Returns it if it is an error, without the leading `-`.
 pub(crate) async fn error(host: &str, port: u16, is_tokio: bool) -> Option<String> {
     let line = match is_tokio {
         #[cfg(feature = "tokio")]
@@ -24,7 +23,7 @@ pub(crate) async fn error(host: &str, port: u16, is_tokio: bool) -> Option<Strin
     (!error.is_empty()).then(|| error.to_owned())
 }
 
-/// Reads until the end of the line or of the connection.
+/// Reads one line, or until the connection closes.
 #[cfg(feature = "tokio")]
 async fn tokio_line(host: &str, port: u16) -> io::Result<Vec<u8>> {
     let stream = tokio::net::TcpStream::connect((host, port)).await?;
@@ -42,7 +41,7 @@ async fn tokio_line(host: &str, port: u16) -> io::Result<Vec<u8>> {
     Ok(line)
 }
 
-/// Reads until the end of the line or of the connection.
+/// Reads one line, or until the connection closes.
 #[cfg(feature = "smol")]
 async fn smol_line(host: &str, port: u16) -> io::Result<Vec<u8>> {
     use smol::io::AsyncReadExt;

@@ -126,17 +126,17 @@ use self::subscriptions::{SubscriptionSender, Subscriptions};
 pub use self::error::ConnectError;
 pub use self::options::RedisOptions;
 
-/// A bus over a Redis server. Cheap to clone; all clones are one bus.
+/// A bus over a Redis server. Cheap to clone; all clones share the same connections.
 ///
-/// Its connections are closed when the last clone and the last subscription are gone, and what was
-/// published by then has left.
+/// Dropping the last clone and the last subscription closes the connections, after the bus has sent
+/// every frame that was published before.
 #[derive(Clone)]
 pub struct RedisBus(Arc<Handle>);
 
-/// Closes the bus when nobody has it any more.
+/// Closes the bus when the last clone and subscription are dropped.
 struct Handle(Arc<Shared>);
 
-/// What a bus, its subscriptions and its tasks have in common.
+/// State shared by the bus, its subscriptions and its tasks.
 struct Shared {
     connector: Arc<Connector>,
     outages: Arc<Outages>,
@@ -145,12 +145,13 @@ struct Shared {
 }
 
 impl RedisBus {
-    /// Connects to the server that a URL names: `redis://[[user]:password@]host[:port][/database]`.
+    /// Connects to the server at a URL of the form
+    /// `redis://[[user]:password@]host[:port][/database]`.
     ///
     /// # Errors
     ///
-    /// When the URL is not valid, the server cannot be reached, refuses the connection or is not
-    /// Redis, or the [feature](crate#features) of the runtime is off.
+    /// Returns an error if the URL is invalid, the server is unreachable, refuses the connection or
+    /// is not Redis, or if the [feature](crate#features) for the runtime is disabled.
     pub async fn connect(url: &str, runtime: impl Runtime) -> Result<Self, ConnectError> {
         Self::connect_with(url, runtime, RedisOptions::new()).await
     }
@@ -159,7 +160,7 @@ impl RedisBus {
     ///
     /// # Errors
     ///
-    /// As those of [`connect`](Self::connect).
+    /// Returns the errors of [`connect`](Self::connect).
     pub async fn connect_with(
         url: &str,
         runtime: impl Runtime,
@@ -168,14 +169,13 @@ impl RedisBus {
         Self::from_client(&url::client(url)?, runtime, options).await
     }
 
-    /// Connects to the server of an existing client, with the client's own settings.
+    /// Connects to the server of an existing client, with the settings of that client.
     ///
-    /// The bus has connections of its own, on which the protocol is RESP 3 and `TCP_NODELAY` is
-    /// set.
+    /// The bus opens its own connections and always uses RESP3 and `TCP_NODELAY`.
     ///
     /// # Errors
     ///
-    /// As those of [`connect`](Self::connect).
+    /// Returns the errors of [`connect`](Self::connect).
     pub async fn from_client(
         client: &Client,
         runtime: impl Runtime,
@@ -192,8 +192,8 @@ impl RedisBus {
         let sender = SubscriptionSender(Arc::clone(&shared.subscriptions));
         runtime.spawn(Box::pin(shared.connection(sender).run(subscriptions)));
         for connected in [commands_connected, subscriptions_connected] {
-            // A task that is gone was dropped by its runtime.
-            let stopped = || shared.connector.error("the runtime of the bus has shut down");
+            // The sender is dropped only if the runtime dropped the task.
+            let stopped = || shared.connector.connect_error("the runtime of the bus has shut down");
             connected.await.unwrap_or_else(|_| Err(stopped()))?;
         }
         Ok(bus)
@@ -214,11 +214,10 @@ impl Shared {
         Connection::new(purpose, connector, outages, move |cause| shared.stop(cause))
     }
 
-    /// Stops the bus, since one of its tasks has ended before its time: publishing and
-    /// subscriptions fail from here on.
+    /// Fails all later publishing and every subscription, because a task of the bus ended early.
     fn stop(&self, cause: &BusError) {
         let mut wakes = WakeList::new();
-        self.commands.stopped(cause);
+        self.commands.report_stopped(cause);
         self.commands.queue.stop(cause, &mut wakes);
         self.subscriptions.queue.stop(cause, &mut wakes);
     }
@@ -260,7 +259,7 @@ impl Bus for RedisBus {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        // The commands follow, once the subscriptions have ended.
+        // The command connection closes after the subscription connection has ended.
         self.0.subscriptions.queue.close(&mut WakeList::new());
     }
 }

@@ -1,25 +1,22 @@
-//! The lock of a queue's frame: the member of the fleet that sets it takes the frame, as in Go's
-//! bus.
+//! The lock of a queued frame. The process that acquires it takes the frame, as in the Go bus.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use redis::Cmd;
 use sha2::{Digest, Sha256};
 
-/// How long a frame stays locked, in seconds. Nobody takes a second, identical frame within that
-/// time.
+/// The lifetime of a lock in seconds. An identical frame within that time is not taken again.
 const SECONDS: u32 = 5;
 
-/// Returns the key of a frame's lock: the same for all members of the fleet, which got the same
-/// bytes.
+/// Returns the lock key of a frame: the digest of its bytes, so it is the same in every process.
 pub(crate) fn key(frame: &[u8]) -> String {
     STANDARD.encode(Sha256::digest(frame))
 }
 
-/// Returns the command that takes a lock. The server answers `OK` to the member that got it.
-pub(crate) fn take(key: &str) -> Cmd {
+/// Returns the command that acquires a lock. The server replies `OK` if it was free.
+pub(crate) fn acquire(key: &str) -> Cmd {
     let mut command = redis::cmd("SET");
-    // Nobody reads the value, which in Go is a number.
+    // The value is never read. Go sets a number, too.
     command.arg(key).arg(1).arg("EX").arg(SECONDS).arg("NX");
     command
 }
@@ -35,7 +32,7 @@ mod tests {
 
     #[test]
     fn the_command_is_what_go_sends() {
-        let command = take("key");
+        let command = acquire("key");
         assert_eq!(
             command.get_packed_command(),
             b"*6\r\n$3\r\nSET\r\n$3\r\nkey\r\n$1\r\n1\r\n$2\r\nEX\r\n$1\r\n5\r\n$2\r\nNX\r\n"

@@ -1,4 +1,4 @@
-//! Options of the bus, each with its default.
+//! Options of the bus and their defaults.
 
 use std::time::Duration;
 
@@ -32,72 +32,79 @@ impl RedisOptions {
         }
     }
 
-    /// How many bytes of frames may be on their way to the server, and how many may wait for a
-    /// lock, before the bus is full. Default 64 MiB each.
+    /// Sets the maximum size of the frames waiting to be published, and of the received frames
+    /// waiting for a lock, in bytes. Default: 64 MiB each.
     ///
-    /// A full bus delays calls, until their deadlines. A frame that would wait for a lock is lost
-    /// instead, with a [gap](psrpc::bus::Delivery::Gap) and an
-    /// [event](psrpc::bus::BusEvent::Dropped).
+    /// When the publish queue is full, calls wait until their deadlines. When too many received
+    /// frames wait for a lock, the bus drops further ones and reports a
+    /// [gap](psrpc::bus::Delivery::Gap) and an [event](psrpc::bus::BusEvent::Dropped).
     #[must_use]
     pub fn queue_bytes(mut self, bytes: usize) -> Self {
         self.queue_bytes = bytes;
         self
     }
 
-    /// How long an attempt to connect may take. Default 1 s.
+    /// Sets the timeout of one attempt to connect. Default: 1 s.
     #[must_use]
     pub fn connection_timeout(mut self, timeout: Duration) -> Self {
         self.connection_timeout = timeout;
         self
     }
 
-    /// How long the server may take to answer before the connection counts as lost. Default 3 s.
+    /// Sets how long the server may take to reply before the connection counts as lost. Default: 3
+    /// s.
     #[must_use]
     pub fn response_timeout(mut self, timeout: Duration) -> Self {
         self.response_timeout = timeout;
         self
     }
 
-    /// How long a connection may be idle before the server is asked whether it is still there.
-    /// Default 2 s.
+    /// Sets how long a connection may be idle before the bus pings the server. Default: 2 s.
     #[must_use]
     pub fn ping_interval(mut self, interval: Duration) -> Self {
         self.ping_interval = interval;
         self
     }
 
-    /// How long to wait at most between two attempts to connect again, less a random part of up to
-    /// a half. The first attempt comes after 10 ms, each later one after four times as long. The
-    /// delays grow until a connection has served something: a server that accepts connections and
-    /// drops them is asked as seldom as one that is gone. Default 1 s.
+    /// Sets the maximum delay between two attempts to reconnect. Default: 1 s.
+    ///
+    /// The first delay is 10 ms, and each later one is four times as long, minus a random part of
+    /// up to one half. The delay is reset only when a connection has served a command, so a server
+    /// that accepts connections and then drops them is not contacted more often than one that is
+    /// down.
     #[must_use]
     pub fn reconnect_delay(mut self, delay: Duration) -> Self {
         self.reconnect_delay = delay;
         self
     }
 
-    /// The largest [`skew_allowance`](psrpc::ServerOptions::skew_allowance) of the servers on this
-    /// bus: a queued request that has expired by more than that takes no lock, and is handed to
-    /// every server, each of which counts it as expired. Default 0.
+    /// Sets the largest [`skew_allowance`](psrpc::ServerOptions::skew_allowance) of the servers on
+    /// this bus. Default: 0.
+    ///
+    /// A queued request that has expired by more than this takes no lock. The bus delivers it to
+    /// every server, and each counts it as expired.
     #[must_use]
     pub fn skew_allowance(mut self, allowance: Duration) -> Self {
         self.skew_allowance = allowance;
         self
     }
 
-    /// Compresses the frames that the bus publishes from a [threshold](Compression::threshold) on.
-    /// Every peer of the fleet must be able to read that: Go peers since v0.7.6, and this
-    /// project's. Default: no compression. Compressed frames that come in are read in any case.
+    /// Compresses published frames whose size reaches a [threshold](Compression::threshold).
+    /// Default: no compression.
+    ///
+    /// All peers must support compression: Go peers since v0.7.6, and all versions of this crate.
+    /// The bus always accepts compressed frames.
     #[must_use]
     pub fn compression(mut self, compression: Compression) -> Self {
         self.compression = Some(compression);
         self
     }
 
-    /// Whether connecting waits for a server that cannot be reached or refuses the bus: it tries
-    /// again, with the delays of [`reconnect_delay`](Self::reconnect_delay), until it is connected.
-    /// Dropping the future that connects gives up. By default the first failure is the error of
-    /// connecting.
+    /// Sets whether connecting retries while the server is unreachable or refuses the bus, with the
+    /// delays of [`reconnect_delay`](Self::reconnect_delay). Default: `false`, so connecting
+    /// returns the first error.
+    ///
+    /// Dropping the future cancels the attempts.
     #[must_use]
     pub fn wait_for_server(mut self, wait: bool) -> Self {
         self.wait_for_server = wait;

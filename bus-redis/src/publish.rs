@@ -1,4 +1,4 @@
-//! Frames to publish, from their place in the queue to the command that the server gets.
+//! Frames to publish, from the queue to the `PUBLISH` command.
 
 use bytes::Bytes;
 use psrpc::BusError;
@@ -6,10 +6,10 @@ use psrpc::bus::{Offer, Receipt, assert_unlocked};
 use psrpc::proto::{Channel, Compression, Frame};
 use redis::Cmd;
 
-/// How much more memory a frame takes than its bytes, about.
+/// The approximate memory that a frame takes in addition to its bytes.
 pub(crate) const OVERHEAD: usize = 256;
 
-/// From how many bytes on a frame is encoded in a task of its own.
+/// The size in bytes from which a frame is encoded in its own task.
 const LARGE: usize = 64 * 1024;
 
 /// A frame to publish.
@@ -17,17 +17,17 @@ pub(crate) struct Publish {
     pub(crate) channel: Channel,
     pub(crate) content: Content,
     pub(crate) receipt: Receipt,
-    /// How much of the budget it takes, by an estimate.
+    /// The estimated number of bytes that count against the budget.
     pub(crate) size: usize,
 }
 
-/// What of a frame is to be sent.
+/// The content of a frame to publish.
 pub(crate) enum Content {
     Frame(Frame),
     Encoded(Cmd),
-    /// Nothing, since it could not be encoded.
+    /// The frame could not be encoded.
     Failed(BusError),
-    /// Nothing: the frame is being encoded, or the server has it.
+    /// The frame is being encoded, or was sent.
     Taken,
 }
 
@@ -38,12 +38,12 @@ impl Publish {
         Self { channel, content: Content::Frame(frame), receipt, size }
     }
 
-    /// Takes the content, to be sent or to be encoded elsewhere.
+    /// Takes the content, to send it or to encode it elsewhere.
     pub(crate) fn take(&mut self) -> Content {
         std::mem::replace(&mut self.content, Content::Taken)
     }
 
-    /// Returns `true` if encoding it would hold up the frames of other channels.
+    /// Returns `true` if encoding the frame here would delay the frames of other channels.
     pub(crate) fn is_large(&self) -> bool {
         let is_to_encode = matches!(&self.content, Content::Frame(frame) if !matches!(frame, Frame::Raw(_)));
         is_to_encode && self.size >= LARGE + OVERHEAD

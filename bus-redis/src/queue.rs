@@ -1,7 +1,7 @@
-//! The queue of a connection: operations that wait to be sent, within a budget of bytes.
+//! The queue of a connection: operations waiting to be sent, within a budget of bytes.
 //!
-//! It does not know what the operations are. One task, which keeps the connection, takes them out;
-//! while there is no connection, whatever is offered is refused at once.
+//! The task that maintains the connection takes operations out. While the connection is down, the
+//! queue refuses new operations immediately.
 
 use std::collections::VecDeque;
 use std::mem;
@@ -10,37 +10,37 @@ use std::task::{Context, Poll, Waker};
 use psrpc::BusError;
 use psrpc::bus::{Lock, LockGuard, WakeList};
 
-/// How much is sent at once, about, so that the server can answer all of it in time.
+/// The approximate size of a batch, small enough for the server to reply in time.
 pub(crate) const BATCH_BYTES: usize = 256 * 1024;
 const BATCH: usize = 4096;
 
-/// Something to do at the server.
+/// An operation to perform at the server.
 pub(crate) trait Operation: Send + 'static {
-    /// Returns how many bytes of its budget it takes until it is done.
+    /// Returns the number of bytes that the operation takes from its budget until it completes.
     fn size(&self) -> usize {
         0
     }
 
-    /// Returns the budget that it takes them from.
+    /// Returns the budget that the operation counts against.
     fn budget(&self) -> Budget {
         Budget::Outbound
     }
 }
 
-/// Which of its two budgets an operation counts in. Each has the same limit.
+/// The budget that an operation counts against. Both budgets have the same limit.
 #[derive(Clone, Copy)]
 pub(crate) enum Budget {
-    /// Frames that leave.
+    /// Frames to publish.
     Outbound,
-    /// Frames that have come in: a flood of them keeps nothing from leaving.
+    /// Received frames. They have their own budget so that a flood of them cannot block publishing.
     Inbound,
 }
 
-/// Bytes of each budget.
+/// A number of bytes per budget.
 #[derive(Default)]
 pub(crate) struct Sizes([usize; 2]);
 
-/// The operations that wait for one connection.
+/// The operations waiting for a connection.
 pub(crate) struct ConnectionQueue<O> {
     state: Lock<QueueState<O>>,
     limit: usize,
@@ -48,7 +48,7 @@ pub(crate) struct ConnectionQueue<O> {
 
 struct QueueState<O> {
     operations: VecDeque<O>,
-    /// The sizes of the operations that are queued or under way, by budget.
+    /// The total size of the operations that are queued or in flight, by budget.
     bytes: [usize; 2],
     link: Link,
     closed: bool,
@@ -58,12 +58,12 @@ struct QueueState<O> {
 
 enum Link {
     Up,
-    /// The server has closed the connection, which the task does not know yet.
+    /// The server has closed the connection, but the task has not noticed yet.
     Ended,
     Down(BusError),
 }
 
-/// What the task of a connection does next.
+/// The next action of a connection's task.
 pub(crate) enum Next<O> {
     Send(VecDeque<O>),
     /// The server has closed the connection.
@@ -72,7 +72,7 @@ pub(crate) enum Next<O> {
     End,
 }
 
-/// Why an operation was not queued.
+/// The reason why an operation was not queued.
 pub(crate) enum Refusal {
     Full,
     Down(BusError),
@@ -85,7 +85,7 @@ impl Sizes {
 }
 
 impl<O: Operation> ConnectionQueue<O> {
-    /// Returns a queue with so many bytes in each budget, and without a connection.
+    /// Returns a queue with budgets of `limit` bytes and no connection.
     pub(crate) fn new(limit: usize) -> Self {
         let state = QueueState {
             operations: VecDeque::new(),
@@ -98,8 +98,9 @@ impl<O: Operation> ConnectionQueue<O> {
         Self { state: Lock::new(state), limit }
     }
 
-    /// Queues the operation that `make` returns, unless its budget is used up or there is no
-    /// connection; then `make` is not called. The operation counts in its budget from here on.
+    /// Queues the operation returned by `make` and counts it against its budget.
+    ///
+    /// Fails without calling `make` if the budget is used up or the connection is down.
     pub(crate) fn offer(
         &self,
         budget: Budget,
@@ -120,8 +121,8 @@ impl<O: Operation> ConnectionQueue<O> {
         Ok(())
     }
 
-    /// Queues an operation that takes nothing from a budget, or that counts already. Returns it,
-    /// with the reason, if there is no connection.
+    /// Queues an operation that is free or already counted. Returns the operation and the cause if
+    /// the connection is down.
     pub(crate) fn push(&self, operation: O, wakes: &mut WakeList) -> Result<(), (O, BusError)> {
         let mut state = self.state.lock();
         if let Link::Down(cause) = &state.link {
@@ -132,7 +133,8 @@ impl<O: Operation> ConnectionQueue<O> {
         Ok(())
     }
 
-    /// Ready when there is room for frames that leave, or no connection, which fails them at once.
+    /// Completes when there is room for outbound frames, or when the connection is down so that
+    /// publishing fails immediately.
     pub(crate) fn poll_ready(&self, cx: &Context<'_>) -> Poll<()> {
         let mut state = self.state.lock();
         if state.bytes[Budget::Outbound as usize] < self.limit || matches!(state.link, Link::Down(_)) {
@@ -144,7 +146,7 @@ impl<O: Operation> ConnectionQueue<O> {
         Poll::Pending
     }
 
-    /// Ends the task once everything that is queued is done.
+    /// Ends the task once everything in the queue is done.
     pub(crate) fn close(&self, wakes: &mut WakeList) {
         let mut state = self.state.lock();
         state.closed = true;
@@ -155,12 +157,12 @@ impl<O: Operation> ConnectionQueue<O> {
         self.state.lock().closed
     }
 
-    /// There is a connection.
+    /// Records that a connection is established.
     pub(crate) fn connected(&self) {
         self.state.lock().link = Link::Up;
     }
 
-    /// The server has closed the connection.
+    /// Records that the server has closed the connection.
     pub(crate) fn ended(&self, wakes: &mut WakeList) {
         let mut state = self.state.lock();
         if let Link::Up = state.link {
@@ -169,8 +171,8 @@ impl<O: Operation> ConnectionQueue<O> {
         }
     }
 
-    /// There is no connection. Returns the operations that waited for one. They count in their
-    /// budgets until they are [given back](Self::give_back).
+    /// Records that the connection is down. Returns the queued operations, which count against
+    /// their budgets until they are [released](Self::release).
     pub(crate) fn lost(&self, cause: &BusError, wakes: &mut WakeList) -> VecDeque<O> {
         let mut state = self.state.lock();
         if !state.is_stopped() {
@@ -180,7 +182,7 @@ impl<O: Operation> ConnectionQueue<O> {
         mem::take(&mut state.operations)
     }
 
-    /// There is no connection, and will be none. Ends the task as [`close`](Self::close) does.
+    /// Records that the connection is down for good. Ends the task as [`close`](Self::close) does.
     pub(crate) fn stop(&self, cause: &BusError, wakes: &mut WakeList) {
         let mut state = self.state.lock();
         if !state.is_stopped() {
@@ -191,20 +193,20 @@ impl<O: Operation> ConnectionQueue<O> {
         wakes.extend(state.waiting_for_room.drain(..));
     }
 
-    /// Operations of these sizes are done.
-    pub(crate) fn give_back(&self, Sizes(done): Sizes, wakes: &mut WakeList) {
+    /// Returns the bytes of completed operations to their budgets.
+    pub(crate) fn release(&self, Sizes(released): Sizes, wakes: &mut WakeList) {
         let mut state = self.state.lock();
-        for (bytes, done) in state.bytes.iter_mut().zip(done) {
-            debug_assert!(*bytes >= done, "more is given back than was taken");
-            *bytes = bytes.saturating_sub(done);
+        for (bytes, released) in state.bytes.iter_mut().zip(released) {
+            debug_assert!(*bytes >= released, "released more bytes than were taken");
+            *bytes = bytes.saturating_sub(released);
         }
         if state.bytes[Budget::Outbound as usize] < self.limit {
             wakes.extend(state.waiting_for_room.drain(..));
         }
     }
 
-    /// Returns what the task of the connection does next. With `stay`, it does not end yet.
-    pub(crate) fn poll_next(&self, stay: bool, cx: &Context<'_>) -> Poll<Next<O>> {
+    /// Returns the next action of the task. With `keep_running`, the task does not end yet.
+    pub(crate) fn poll_next(&self, keep_running: bool, cx: &Context<'_>) -> Poll<Next<O>> {
         let mut state = self.state.lock();
         if let Link::Ended = state.link {
             return Poll::Ready(Next::Reconnect);
@@ -218,24 +220,24 @@ impl<O: Operation> ConnectionQueue<O> {
             let count = state.operations.iter().take(BATCH).take_while(fits).count().max(1);
             return Poll::Ready(Next::Send(state.operations.drain(..count).collect()));
         }
-        if state.closed && !stay {
+        if state.closed && !keep_running {
             return Poll::Ready(Next::End);
         }
-        wait(state, cx)
+        register(state, cx)
     }
 
-    /// Ready when the queue is closed.
+    /// Completes when the queue is closed.
     pub(crate) fn poll_closed(&self, cx: &Context<'_>) -> Poll<()> {
         let state = self.state.lock();
         if state.closed {
             return Poll::Ready(());
         }
-        wait(state, cx)
+        register(state, cx)
     }
 }
 
-/// Registers the task. The waker that waited before is dropped without the lock.
-fn wait<O, T>(mut state: LockGuard<'_, QueueState<O>>, cx: &Context<'_>) -> Poll<T> {
+/// Registers the task. Drops the previous waker after unlocking.
+fn register<O, T>(mut state: LockGuard<'_, QueueState<O>>, cx: &Context<'_>) -> Poll<T> {
     let replaced = state.task.replace(cx.waker().clone());
     drop(state);
     drop(replaced);
@@ -243,8 +245,7 @@ fn wait<O, T>(mut state: LockGuard<'_, QueueState<O>>, cx: &Context<'_>) -> Poll
 }
 
 impl<O> QueueState<O> {
-    /// Returns `true` if there will be no connection any more: the first cause of that is the one
-    /// to tell.
+    /// Returns `true` if the connection is down for good. Only the first cause is reported.
     fn is_stopped(&self) -> bool {
         self.closed && matches!(self.link, Link::Down(_))
     }
@@ -286,7 +287,7 @@ mod tests {
         );
         let mut sizes = Sizes::default();
         taken.iter().for_each(|operation| sizes.add(operation));
-        queue.give_back(sizes, &mut WakeList::new());
+        queue.release(sizes, &mut WakeList::new());
         assert!(queue.poll_ready(&cx).is_ready() && offer(&queue, 1).is_ok());
     }
 
@@ -301,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_queue_ends_when_it_is_empty_and_its_task_need_not_stay() {
+    fn a_closed_queue_ends_when_it_is_empty_and_its_task_may_end() {
         let queue = queue();
         let cx = Context::from_waker(Waker::noop());
         assert!(offer(&queue, 1).is_ok());

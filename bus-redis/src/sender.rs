@@ -1,8 +1,7 @@
-//! The sender of commands: encodes frames, and keeps their order per channel.
+//! The command connection: encodes frames and keeps their order per channel.
 //!
-//! Small frames are encoded when they are sent. A large one is encoded in a task of its own, so
-//! that it does not hold up other channels; the later frames of its own channel are held back until
-//! it can be sent.
+//! Small frames are encoded when they are sent. A large frame is encoded in its own task so that it
+//! does not delay other channels. Later frames of the same channel are held back until it is ready.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -21,24 +20,24 @@ use crate::queue::{ConnectionQueue, Sizes};
 
 pub(crate) struct CommandSender {
     commands: Arc<Commands>,
-    /// The channels of which a frame is being encoded.
+    /// The channels for which a frame is being encoded.
     encoding: BTreeMap<Box<str>, Encoding>,
-    tickets: u64,
+    last_ticket: u64,
 }
 
 struct Encoding {
     ticket: u64,
-    /// The frame that is being encoded, without its content and size, which the task has.
+    /// The frame that is being encoded. The task owns its content and size.
     first: Publish,
     held_back: VecDeque<Publish>,
 }
 
 impl CommandSender {
     pub(crate) fn new(commands: Arc<Commands>) -> Self {
-        Self { commands, encoding: BTreeMap::new(), tickets: 0 }
+        Self { commands, encoding: BTreeMap::new(), last_ticket: 0 }
     }
 
-    fn place(&mut self, publish: Publish, ready: &mut VecDeque<Command>) {
+    fn enqueue(&mut self, publish: Publish, ready: &mut VecDeque<Command>) {
         if let Some(encoding) = self.encoding.get_mut(publish.channel.legacy()) {
             encoding.held_back.push_back(publish);
         } else if publish.is_large() {
@@ -48,28 +47,28 @@ impl CommandSender {
         }
     }
 
-    /// Starts to encode a large frame, and holds back what comes after it.
+    /// Starts to encode a large frame. `held_back` follows it.
     fn encode(&mut self, mut first: Publish, held_back: VecDeque<Publish>) {
-        self.tickets += 1;
+        self.last_ticket += 1;
         let connector = &self.commands.connector;
-        let task = Task {
+        let task = EncodeTask {
             content: first.take(),
-            to: first.channel.clone(),
+            channel: first.channel.clone(),
             compression: connector.options.compression,
-            ticket: self.tickets,
+            ticket: self.last_ticket,
             command: None,
             size: std::mem::take(&mut first.size),
             queue: Arc::clone(&self.commands.queue),
         };
-        let encoding = Encoding { ticket: self.tickets, first, held_back };
-        self.encoding.insert(task.to.legacy().into(), encoding);
+        let encoding = Encoding { ticket: self.last_ticket, first, held_back };
+        self.encoding.insert(task.channel.legacy().into(), encoding);
         connector.runtime.spawn(Box::pin(async move { task.run() }));
     }
 
     fn encoded(&mut self, encoded: Encoded, ready: &mut VecDeque<Command>) {
         let known = self.encoding.get(&encoded.channel);
         if known.is_none_or(|encoding| encoding.ticket != encoded.ticket) {
-            // It was given up meanwhile, but for its size.
+            // The frame has failed with its connection. Only its size is still to be released.
             return ready.push_back(Command::Encoded(encoded));
         }
         let Some(Encoding { mut first, mut held_back, .. }) = self.encoding.remove(&encoded.channel) else {
@@ -82,7 +81,7 @@ impl CommandSender {
                 let cause =
                     BusError::new("the task that encodes the frame was dropped by its runtime, or panicked");
                 first.content = Content::Failed(cause.clone());
-                // What was to leave after it would be sent in its place.
+                // Later frames of the channel must not overtake the failed one.
                 held_back.iter_mut().for_each(|publish| publish.content = Content::Failed(cause.clone()));
             }
         }
@@ -107,7 +106,7 @@ impl Purpose for CommandSender {
 
     fn prepare(&mut self, command: Command, ready: &mut VecDeque<Command>) {
         match command {
-            Command::Publish(publish) => self.place(publish, ready),
+            Command::Publish(publish) => self.enqueue(publish, ready),
             Command::Encoded(encoded) => self.encoded(encoded, ready),
             Command::Lock(_) | Command::Remove(_) => ready.push_back(command),
         }
@@ -136,25 +135,25 @@ impl Purpose for CommandSender {
                     None
                 }
             },
-            Command::Lock(frame) => Some(lock::take(&frame.key)),
+            Command::Lock(frame) => Some(lock::acquire(&frame.key)),
             Command::Encoded(_) | Command::Remove(_) => None,
         }
     }
 
-    fn done(&self, command: Command, answer: Result<Value, Failure>) {
-        self.commands.done(command, answer);
+    fn complete(&self, command: Command, reply: Result<Value, Failure>) {
+        self.commands.complete(command, reply);
     }
 
-    /// The last of the bus's tasks has ended.
+    /// Called last of all tasks of the bus.
     fn on_ended(&self) {
-        self.commands.stopped(&BusError::new("the bus is closed"));
+        self.commands.report_stopped(&BusError::new("the bus is closed"));
     }
 }
 
 /// The task that encodes one large frame.
-struct Task {
+struct EncodeTask {
     content: Content,
-    to: Channel,
+    channel: Channel,
     compression: Option<Compression>,
     ticket: u64,
     command: Option<Cmd>,
@@ -162,24 +161,24 @@ struct Task {
     queue: Arc<ConnectionQueue<Command>>,
 }
 
-impl Task {
+impl EncodeTask {
     fn run(mut self) {
         if let Content::Frame(frame) = std::mem::replace(&mut self.content, Content::Taken) {
-            self.command = Some(encode(&self.to, &frame, self.compression));
+            self.command = Some(encode(&self.channel, &frame, self.compression));
         }
     }
 }
 
-impl Drop for Task {
-    /// Hands over the frame, also if there is none: what is held back waits for that.
+impl Drop for EncodeTask {
+    /// Queues the result, even if encoding failed, because later frames wait for it.
     fn drop(&mut self) {
-        let (channel, command) = (self.to.legacy().into(), self.command.take());
+        let (channel, command) = (self.channel.legacy().into(), self.command.take());
         let encoded = Encoded { channel, ticket: self.ticket, command, size: self.size };
         let mut wakes = WakeList::new();
         if let Err((encoded, _)) = self.queue.push(Command::Encoded(encoded), &mut wakes) {
             let mut sizes = Sizes::default();
             sizes.add(&encoded);
-            self.queue.give_back(sizes, &mut wakes);
+            self.queue.release(sizes, &mut wakes);
         }
     }
 }

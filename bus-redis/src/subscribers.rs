@@ -1,19 +1,19 @@
-//! Subscribers: which sinks are subscribed to which channel, and what the server knows of it. Pure
-//! state.
+//! The table of subscribers by channel, and the state of each subscription at the server. Does no
+//! I/O.
 //!
-//! However many subscribers a channel has, the server knows of one subscription:
+//! The server sees one subscription per channel, however many subscribers the channel has:
 //!
 //! ```text
 //!              subscribe                  confirmed
-//!   Absent ───────────────────▶ Asked ──────────────────▶ Live
+//!   Absent ───────────────────▶ Pending ────────────────▶ Live
 //!     ▲                         ▲    │ refused              │
 //!     │             back-off or │    ▼                      │
-//!     │             a newcomer  Refused                     │
-//!     └─────── the connection is lost, or all leave ────────┘
+//!     │      a new subscriber   Refused                     │
+//!     └──── the connection is lost, or all unsubscribe ─────┘
 //! ```
 //!
-//! A refusal fails the subscribers that were never live. The others are interrupted, and the server
-//! is asked again.
+//! A refusal fails the subscribers that were never live. It interrupts the others, and the bus
+//! subscribes again later.
 
 use std::collections::BTreeMap;
 
@@ -22,21 +22,21 @@ use psrpc::proto::Frame;
 use psrpc::{BusError, SubscriptionKind};
 use slab::Slab;
 
-/// Names a subscriber of one channel.
+/// Identifies a subscriber of a channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SubscriberId {
     kind: SubscriptionKind,
     slot: usize,
-    /// Tells it from others that had its slot.
+    /// Distinguishes the subscriber from earlier ones in the same slot.
     number: u64,
 }
 
-/// The subscribers, by channel.
+/// The subscribers by channel.
 #[derive(Default)]
 pub(crate) struct Table {
     channels: BTreeMap<Box<str>, Subscribers>,
-    numbers: u64,
-    /// Why nothing comes in any more, once the bus has stopped.
+    last_number: u64,
+    /// The reason why the bus has stopped, if it has.
     stopped: Option<BusError>,
 }
 
@@ -45,14 +45,14 @@ pub(crate) struct Table {
 struct Subscribers {
     plain: Slab<Member>,
     queue: Slab<Member>,
-    /// The slots of the queue's members that have been live and stay.
+    /// The slots of the queue members that have been live and have not unsubscribed.
     turns: RoundRobin<usize>,
-    /// How many members stay.
-    staying: usize,
+    /// The number of members that have not unsubscribed.
+    active: usize,
     at_server: AtServer,
-    /// How often the server was asked: an answer to an earlier time says nothing.
+    /// The number of subscribe commands so far. Replies to an earlier command are ignored.
     generation: u64,
-    /// How often the server has refused since the subscription was live.
+    /// The number of refusals since the subscription was last live.
     refusals: u32,
 }
 
@@ -60,15 +60,15 @@ struct Member {
     number: u64,
     sink: Sink,
     state: SubscriptionState,
-    /// Its key among the turns.
+    /// The key of the member in `turns`.
     turn: Option<usize>,
-    /// It has unsubscribed, and gets what had come in by then.
+    /// The member has unsubscribed but still receives frames that arrived before.
     leaving: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum SubscriptionState {
-    /// It was never live.
+    /// Never live so far.
     New,
     Live,
     Interrupted,
@@ -78,23 +78,23 @@ enum SubscriptionState {
 enum AtServer {
     #[default]
     Absent,
-    Asked,
+    Pending,
     Live,
     Refused,
 }
 
-/// What follows from a refusal.
+/// The consequences of a refusal.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Refused {
-    /// It is the first since the subscription was live.
+    /// Whether this is the first refusal since the subscription was last live.
     pub(crate) first: bool,
-    /// The number of refusals by now, if the server is to be asked again.
-    pub(crate) again_after: Option<u32>,
+    /// The number of refusals so far, if the bus must subscribe again.
+    pub(crate) retry: Option<u32>,
 }
 
 impl Table {
-    /// Adds a subscriber. Returns the generation of the subscription if the server must be asked
-    /// for it now. Once the bus has stopped, the sink fails, and there is no subscriber.
+    /// Adds a subscriber. Also returns a generation if the bus must subscribe at the server now. If
+    /// the bus has stopped, fails the sink and returns `None`.
     pub(crate) fn insert(
         &mut self,
         channel: &str,
@@ -106,41 +106,42 @@ impl Table {
             sink.fail(cause.clone(), wakes);
             return None;
         }
-        self.numbers += 1;
-        let number = self.numbers;
+        self.last_number += 1;
+        let number = self.last_number;
         let subscribers = self.channels.entry(channel.into()).or_default();
         let member = Member { number, sink, state: SubscriptionState::New, turn: None, leaving: false };
         let slot = subscribers.members(kind).insert(member);
-        subscribers.staying += 1;
+        subscribers.active += 1;
         let generation = match subscribers.at_server {
             AtServer::Live => {
-                subscribers.revive(kind, slot, wakes);
+                subscribers.mark_live(kind, slot, wakes);
                 None
             }
-            AtServer::Asked => None,
-            AtServer::Absent | AtServer::Refused => Some(subscribers.ask()),
+            AtServer::Pending => None,
+            AtServer::Absent | AtServer::Refused => Some(subscribers.request()),
         };
         Some((SubscriberId { kind, slot, number }, generation))
     }
 
-    /// A subscriber leaves. It is to be removed once what came in for it was delivered: at the
-    /// server's confirmation that it is unsubscribed, or now if others stay. `None` if there is no
-    /// such subscriber.
+    /// Marks a subscriber as leaving. Returns `None` if there is no such subscriber.
+    ///
+    /// The caller removes the subscriber once all its frames are delivered: right away if others
+    /// remain, otherwise when the server has confirmed the unsubscribe command.
     pub(crate) fn leave(&mut self, channel: &str, id: SubscriberId) -> Option<Leaving> {
         let subscribers = self.channels.get_mut(channel)?;
         let member = subscribers.members(id.kind).get_mut(id.slot).filter(|it| it.number == id.number)?;
         member.leaving = true;
         let turn = member.turn.take();
         turn.and_then(|turn| subscribers.turns.remove(turn));
-        subscribers.staying -= 1;
-        if subscribers.staying > 0 {
-            return Some(Leaving::OthersStay);
+        subscribers.active -= 1;
+        if subscribers.active > 0 {
+            return Some(Leaving::OthersRemain);
         }
         subscribers.at_server = AtServer::Absent;
         Some(Leaving::Last)
     }
 
-    /// Removes a subscriber, and tells it that it has ended.
+    /// Removes a subscriber and ends its sink.
     pub(crate) fn remove(&mut self, channel: &str, id: SubscriberId, wakes: &mut WakeList) {
         let Some(subscribers) = self.channels.get_mut(channel) else { return };
         let members = subscribers.members(id.kind);
@@ -152,33 +153,31 @@ impl Table {
         }
     }
 
-    /// Asks for every subscription anew: there is a connection.
-    pub(crate) fn ask_all(&mut self) -> Vec<(Box<str>, u64)> {
-        let wanted = self.channels.iter_mut().filter(|(_, subscribers)| subscribers.staying > 0);
-        wanted.map(|(channel, subscribers)| (channel.clone(), subscribers.ask())).collect()
+    /// Starts every subscription again on a new connection.
+    pub(crate) fn resubscribe_all(&mut self) -> Vec<(Box<str>, u64)> {
+        let active = self.channels.iter_mut().filter(|(_, subscribers)| subscribers.active > 0);
+        active.map(|(channel, subscribers)| (channel.clone(), subscribers.request())).collect()
     }
 
-    /// Asks again for a subscription that was refused, unless something else has happened since.
-    /// Returns its generation.
-    pub(crate) fn ask_again(&mut self, channel: &str, generation: u64) -> Option<u64> {
+    /// Starts a refused subscription again, unless it has changed since. Returns its generation.
+    pub(crate) fn retry(&mut self, channel: &str, generation: u64) -> Option<u64> {
         let subscribers = self.channels.get_mut(channel)?;
         let is_due = subscribers.generation == generation && subscribers.at_server == AtServer::Refused;
-        is_due.then(|| subscribers.ask())
+        is_due.then(|| subscribers.request())
     }
 
-    /// The server has confirmed a subscription.
+    /// Records that the server has confirmed a subscription.
     pub(crate) fn confirmed(&mut self, channel: &str, generation: u64, wakes: &mut WakeList) {
-        let Some(subscribers) = self.asked(channel, generation) else { return };
+        let Some(subscribers) = self.pending(channel, generation) else { return };
         subscribers.at_server = AtServer::Live;
         subscribers.refusals = 0;
         for kind in [SubscriptionKind::Plain, SubscriptionKind::Queue] {
             let slots: Vec<_> = subscribers.members(kind).iter().map(|(slot, _)| slot).collect();
-            slots.into_iter().for_each(|slot| subscribers.revive(kind, slot, wakes));
+            slots.into_iter().for_each(|slot| subscribers.mark_live(kind, slot, wakes));
         }
     }
 
-    /// The server has refused a subscription. Returns `None` if it was not asked for that, or not
-    /// any more.
+    /// Records that the server has refused a subscription. Returns `None` if the reply is outdated.
     pub(crate) fn refused(
         &mut self,
         channel: &str,
@@ -186,22 +185,22 @@ impl Table {
         cause: &BusError,
         wakes: &mut WakeList,
     ) -> Option<Refused> {
-        let subscribers = self.asked(channel, generation)?;
+        let subscribers = self.pending(channel, generation)?;
         let first = subscribers.refusals == 0;
         subscribers.refusals = subscribers.refusals.saturating_add(1);
-        // Those that know of the lost connection are told the better cause.
+        // Subscribers that were interrupted by a lost connection get the more specific cause.
         subscribers.interrupt(first, cause, wakes);
         subscribers.fail_new(cause, wakes);
-        let again = subscribers.staying > 0;
+        let again = subscribers.active > 0;
         subscribers.at_server = if again { AtServer::Refused } else { AtServer::Absent };
-        let refused = Refused { first, again_after: again.then_some(subscribers.refusals) };
+        let refused = Refused { first, retry: again.then_some(subscribers.refusals) };
         if subscribers.is_empty() {
             self.channels.remove(channel);
         }
         Some(refused)
     }
 
-    /// The connection was lost.
+    /// Interrupts every subscription because the connection was lost.
     pub(crate) fn lost(&mut self, cause: &BusError, wakes: &mut WakeList) {
         for subscribers in self.channels.values_mut() {
             subscribers.at_server = AtServer::Absent;
@@ -209,7 +208,7 @@ impl Table {
         }
     }
 
-    /// Fails every subscriber, and all later ones. Returns `false` if that was done before.
+    /// Fails all current and later subscribers. Returns `false` if the bus had already stopped.
     pub(crate) fn stop(&mut self, cause: &BusError, wakes: &mut WakeList) -> bool {
         if self.stopped.is_some() {
             return false;
@@ -222,7 +221,7 @@ impl Table {
         true
     }
 
-    /// Hands a frame to every plain subscriber. Returns `true` if the channel has a queue too.
+    /// Delivers a frame to every plain subscriber. Returns `true` if the channel also has a queue.
     pub(crate) fn deliver(&self, channel: &str, frame: &Frame, wakes: &mut WakeList) -> bool {
         let Some(subscribers) = self.channels.get(channel) else { return false };
         for (_, member) in
@@ -233,47 +232,46 @@ impl Table {
         !subscribers.queue.is_empty()
     }
 
-    /// Hands a frame to the member of the queue whose turn it is.
+    /// Delivers a frame to the next member of the queue.
     pub(crate) fn deliver_to_queue(&mut self, channel: &str, frame: Frame, wakes: &mut WakeList) {
-        if let Some(sink) = self.next_of_queue(channel) {
+        if let Some(sink) = self.next_in_queue(channel) {
             sink.deliver(frame, wakes);
         }
     }
 
-    /// Tells the member of the queue whose turn it is that a frame is lost.
-    pub(crate) fn lose_of_queue(&mut self, channel: &str, wakes: &mut WakeList) {
-        if let Some(sink) = self.next_of_queue(channel) {
+    /// Reports a lost frame to the next member of the queue.
+    pub(crate) fn report_queue_gap(&mut self, channel: &str, wakes: &mut WakeList) {
+        if let Some(sink) = self.next_in_queue(channel) {
             sink.gap(Some(1), wakes);
         }
     }
 
-    fn next_of_queue(&mut self, channel: &str) -> Option<&Sink> {
+    fn next_in_queue(&mut self, channel: &str) -> Option<&Sink> {
         let Subscribers { queue, turns, .. } = self.channels.get_mut(channel)?;
         if let Some(slot) = turns.next_turn() {
             return queue.get(*slot).map(|member| &member.sink);
         }
-        // Nobody stays: a member that leaves gets what comes in until it is gone, and a newcomer
-        // what would be lost otherwise.
+        // All members are leaving or new. Prefer a leaving one, which is still entitled to frames;
+        // a new one takes frames that would otherwise be lost.
         let leaving =
             queue.iter().find(|(_, member)| member.leaving && member.state != SubscriptionState::New);
         leaving.or_else(|| queue.iter().next()).map(|(_, member)| &member.sink)
     }
 
-    /// The subscribers of a channel, if the server has been asked for it in this generation and has
-    /// not answered.
-    fn asked(&mut self, channel: &str, generation: u64) -> Option<&mut Subscribers> {
+    /// Returns the subscribers of a channel if the server has not replied to this generation yet.
+    fn pending(&mut self, channel: &str, generation: u64) -> Option<&mut Subscribers> {
         let subscribers = self.channels.get_mut(channel)?;
-        (subscribers.generation == generation && subscribers.at_server == AtServer::Asked)
+        (subscribers.generation == generation && subscribers.at_server == AtServer::Pending)
             .then_some(subscribers)
     }
 }
 
-/// How a subscriber leaves.
+/// The state of a channel after a subscriber left.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Leaving {
-    /// The server need not know.
-    OthersStay,
-    /// The server is told to unsubscribe.
+    /// The subscription at the server stays.
+    OthersRemain,
+    /// The bus unsubscribes at the server.
     Last,
 }
 
@@ -289,14 +287,14 @@ impl Subscribers {
         self.plain.is_empty() && self.queue.is_empty()
     }
 
-    fn ask(&mut self) -> u64 {
-        self.at_server = AtServer::Asked;
+    fn request(&mut self) -> u64 {
+        self.at_server = AtServer::Pending;
         self.generation += 1;
         self.generation
     }
 
-    /// Tells a member that it is live, unless it knows or leaves.
-    fn revive(&mut self, kind: SubscriptionKind, slot: usize, wakes: &mut WakeList) {
+    /// Marks a member as live, unless it is live already or leaving.
+    fn mark_live(&mut self, kind: SubscriptionKind, slot: usize, wakes: &mut WakeList) {
         let member = &mut self.members(kind)[slot];
         if member.leaving || member.state == SubscriptionState::Live {
             return;
@@ -308,24 +306,25 @@ impl Subscribers {
         }
     }
 
-    /// Tells the live members that they are interrupted, and on demand those that know it, with another cause.
+    /// Interrupts the live members. With `repeat`, also reports the cause to members that are
+    /// already interrupted.
     fn interrupt(&mut self, again: bool, cause: &BusError, wakes: &mut WakeList) {
         let members = self.plain.iter_mut().chain(self.queue.iter_mut()).map(|(_, member)| member);
-        let is_to_know =
+        let must_report =
             |state| state == SubscriptionState::Live || again && state == SubscriptionState::Interrupted;
-        for member in members.filter(|member| !member.leaving && is_to_know(member.state)) {
+        for member in members.filter(|member| !member.leaving && must_report(member.state)) {
             member.state = SubscriptionState::Interrupted;
             member.sink.interrupted(cause.clone(), wakes);
         }
     }
 
-    /// Removes the members that were never live and wanted to stay, and tells them why.
+    /// Fails and removes the members that were never live and are not leaving.
     fn fail_new(&mut self, cause: &BusError, wakes: &mut WakeList) {
         for members in [&mut self.plain, &mut self.queue] {
             let is_new = |member: &Member| !member.leaving && member.state == SubscriptionState::New;
             let slots: Vec<_> =
                 members.iter().filter(|(_, member)| is_new(member)).map(|(slot, _)| slot).collect();
-            self.staying -= slots.len();
+            self.active -= slots.len();
             slots.into_iter().for_each(|slot| members.remove(slot).sink.fail(cause.clone(), wakes));
         }
     }
@@ -377,25 +376,26 @@ mod tests {
             self.table.remove("q", *id, &mut WakeList::new());
         }
 
-        /// Who gets so many frames, by name.
+        /// Delivers `count` frames and returns the names of the members that received them.
         fn frames(&mut self, count: usize) -> String {
-            let mut takers = String::new();
+            let mut receivers = String::new();
             for _ in 0..count {
                 self.table.deliver_to_queue("q", Frame::Other(Any::default()), &mut WakeList::new());
-                let told = self.told();
-                let takers_now = told.split(' ').filter_map(|told| told.strip_suffix(":frame"));
-                takers.extend(takers_now);
+                let deliveries = self.deliveries();
+                let received =
+                    deliveries.split(' ').filter_map(|deliveries| deliveries.strip_suffix(":frame"));
+                receivers.extend(received);
             }
-            takers
+            receivers
         }
 
-        /// What the members were told since somebody looked.
-        fn told(&mut self) -> String {
-            let mut told = Vec::new();
+        /// Returns the deliveries since the last call.
+        fn deliveries(&mut self) -> String {
+            let mut deliveries = Vec::new();
             for (name, _, inbox) in &mut self.members {
                 let mut cx = Context::from_waker(Waker::noop());
                 while let Poll::Ready(Some(delivery)) = Pin::new(&mut *inbox).poll_next(&mut cx) {
-                    let what = match delivery {
+                    let kind = match delivery {
                         Delivery::Live => "live",
                         Delivery::Frame(_) => "frame",
                         Delivery::Interrupted(_) => "interrupted",
@@ -403,10 +403,10 @@ mod tests {
                         Delivery::Ended(None) => "ended",
                         other => panic!("{other:?}"),
                     };
-                    told.push(format!("{name}:{what}"));
+                    deliveries.push(format!("{name}:{kind}"));
                 }
             }
-            told.join(" ")
+            deliveries.join(" ")
         }
     }
 
@@ -414,19 +414,19 @@ mod tests {
     fn live_members_that_stay_take_turns_and_others_get_a_frame_only_if_there_is_none() {
         let mut queue = Queue::default();
         queue.join('a');
-        assert_eq!(queue.frames(1), "a", "there is no other");
+        assert_eq!(queue.frames(1), "a", "the only member");
         queue.confirm();
         queue.join('b');
         queue.join('c');
-        assert_eq!(queue.told(), "a:live b:live c:live");
+        assert_eq!(queue.deliveries(), "a:live b:live c:live");
         assert_eq!(queue.frames(5), "abcab");
-        assert_eq!(queue.leave('c'), Some(Leaving::OthersStay));
+        assert_eq!(queue.leave('c'), Some(Leaving::OthersRemain));
         assert_eq!(queue.frames(3), "aba");
-        assert_eq!((queue.leave('a'), queue.leave('b')), (Some(Leaving::OthersStay), Some(Leaving::Last)));
+        assert_eq!((queue.leave('a'), queue.leave('b')), (Some(Leaving::OthersRemain), Some(Leaving::Last)));
         queue.join('d');
-        assert_eq!(queue.frames(1).replace(['b', 'c'], "a"), "a", "one that leaves, before a newcomer");
+        assert_eq!(queue.frames(1).replace(['b', 'c'], "a"), "a", "a leaving member before a new one");
         ['a', 'b', 'c'].into_iter().for_each(|name| queue.remove(name));
-        assert_eq!(queue.told(), "a:ended b:ended c:ended");
+        assert_eq!(queue.deliveries(), "a:ended b:ended c:ended");
         assert_eq!(queue.frames(1), "d");
     }
 
@@ -436,33 +436,37 @@ mod tests {
         queue.join('a');
         queue.confirm();
         queue.join('b');
-        queue.told();
+        queue.deliveries();
         queue.table.lost(&BusError::new("closed"), &mut WakeList::new());
-        assert_eq!(queue.told(), "a:interrupted b:interrupted");
-        queue.generation = queue.table.ask_all()[0].1;
+        assert_eq!(queue.deliveries(), "a:interrupted b:interrupted");
+        queue.generation = queue.table.resubscribe_all()[0].1;
         queue.join('c');
-        assert_eq!(queue.refuse(), Some(Refused { first: true, again_after: Some(1) }));
-        assert_eq!(queue.told(), "a:interrupted b:interrupted c:failed", "with the better cause");
-        assert_eq!(queue.refuse(), None, "it was not asked again");
-        queue.generation = queue.table.ask_again("q", queue.generation).expect("it is due");
-        assert_eq!(queue.refuse(), Some(Refused { first: false, again_after: Some(2) }));
+        assert_eq!(queue.refuse(), Some(Refused { first: true, retry: Some(1) }));
+        assert_eq!(
+            queue.deliveries(),
+            "a:interrupted b:interrupted c:failed",
+            "with the more specific cause"
+        );
+        assert_eq!(queue.refuse(), None, "no subscribe command is pending");
+        queue.generation = queue.table.retry("q", queue.generation).expect("it is due");
+        assert_eq!(queue.refuse(), Some(Refused { first: false, retry: Some(2) }));
         queue.join('d');
-        assert_eq!(queue.table.ask_again("q", 2), None, "the newcomer has asked");
+        assert_eq!(queue.table.retry("q", 2), None, "the new member has already subscribed again");
         queue.confirm();
-        assert_eq!(queue.told(), "a:live b:live d:live");
+        assert_eq!(queue.deliveries(), "a:live b:live d:live");
     }
 
     #[test]
-    fn nothing_is_left_of_a_refused_newcomer_and_of_members_that_left() {
+    fn no_state_remains_of_a_refused_newcomer_and_of_members_that_left() {
         let mut queue = Queue::default();
         queue.join('a');
-        assert_eq!(queue.refuse(), Some(Refused { first: true, again_after: None }));
+        assert_eq!(queue.refuse(), Some(Refused { first: true, retry: None }));
         assert_eq!(queue.leave('a'), None);
         queue.join('b');
         assert_eq!(queue.leave('b'), Some(Leaving::Last));
         queue.confirm();
         queue.remove('b');
-        assert_eq!(queue.told(), "a:failed b:ended");
+        assert_eq!(queue.deliveries(), "a:failed b:ended");
         assert!(queue.table.channels.is_empty());
     }
 }

@@ -1,4 +1,4 @@
-//! Subscriptions: what the server is asked for, and what it pushes.
+//! The subscription connection: subscribe commands, and messages pushed by the server.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -16,28 +16,27 @@ use crate::outage::Side;
 use crate::queue::{ConnectionQueue, Operation};
 use crate::subscribers::{Leaving, SubscriberId, Table};
 
-/// The delay before the server is asked again for a subscription that it refused: the first and the
-/// longest.
+/// The first and the longest delay before the bus retries a refused subscription.
 const FIRST_DELAY: Duration = Duration::from_millis(50);
 const LONGEST_DELAY: Duration = Duration::from_secs(1);
 
-/// A change of what the connection is subscribed to.
+/// A change to the subscriptions of the connection.
 pub(crate) enum SubscriptionChange {
     Subscribe {
         channel: Box<str>,
-        /// How often the channel was asked for by then: an answer to an earlier time says nothing.
+        /// The generation of the subscription. Replies to earlier generations are ignored.
         generation: u64,
     },
     Unsubscribe {
         channel: Box<str>,
-        /// The last subscriber, which is removed afterwards.
+        /// The last subscriber, removed after the server has confirmed.
         last: SubscriberId,
     },
 }
 
 impl Operation for SubscriptionChange {}
 
-/// What the connection for subscriptions shares with those who use it.
+/// State shared between the subscription connection and the bus.
 pub(crate) struct Subscriptions {
     pub(crate) queue: Arc<ConnectionQueue<SubscriptionChange>>,
     commands: Arc<Commands>,
@@ -49,7 +48,7 @@ impl Subscriptions {
         Self { queue: Arc::new(ConnectionQueue::new(usize::MAX)), commands, monitor }
     }
 
-    /// Subscribes, and returns what to unsubscribe by; `None` if the bus has stopped.
+    /// Subscribes and returns the id of the subscriber, or `None` if the bus has stopped.
     pub(crate) fn subscribe(
         &self,
         channel: &str,
@@ -60,46 +59,45 @@ impl Subscriptions {
         let mut table = self.commands.table.lock();
         let (id, generation) = table.insert(channel, kind, sink, wakes)?;
         if let Some(generation) = generation {
-            self.ask(&table, channel.into(), generation, wakes);
+            self.request(&table, channel.into(), generation, wakes);
         }
         Some(id)
     }
 
-    /// Unsubscribes. The sink gets what comes in until the server has confirmed that nothing more
-    /// will.
+    /// Unsubscribes. The sink receives frames until the server confirms that no more will follow.
     pub(crate) fn unsubscribe(&self, channel: &str, id: SubscriberId) {
         let mut wakes = WakeList::new();
         let mut table = self.commands.table.lock();
-        let is_told = match table.leave(channel, id) {
+        let is_queued = match table.leave(channel, id) {
             None => return,
-            Some(Leaving::OthersStay) => false,
+            Some(Leaving::OthersRemain) => false,
             Some(Leaving::Last) => {
                 let change = SubscriptionChange::Unsubscribe { channel: channel.into(), last: id };
                 self.queue.push(change, &mut wakes).is_ok()
             }
         };
         drop(table);
-        if !is_told {
+        if !is_queued {
             self.commands.remove(channel.into(), id);
         }
     }
 
-    /// Asks the server for a channel. The table is locked, so that the server hears of changes in
-    /// the order in which they came about. Without a connection the next one asks.
-    fn ask(&self, _: &LockGuard<'_, Table>, channel: Box<str>, generation: u64, wakes: &mut WakeList) {
+    /// Queues a subscribe command. The table is locked so that commands keep the order of the
+    /// changes. If the connection is down, `on_connected` subscribes instead.
+    fn request(&self, _: &LockGuard<'_, Table>, channel: Box<str>, generation: u64, wakes: &mut WakeList) {
         let _ = self.queue.push(SubscriptionChange::Subscribe { channel, generation }, wakes);
     }
 
-    /// Asks again for a channel that the server has refused.
-    fn ask_again(&self, channel: Box<str>, generation: u64) {
+    /// Subscribes again after a refusal.
+    fn retry(&self, channel: Box<str>, generation: u64) {
         let mut wakes = WakeList::new();
         let mut table = self.commands.table.lock();
-        if let Some(generation) = table.ask_again(&channel, generation) {
-            self.ask(&table, channel, generation, &mut wakes);
+        if let Some(generation) = table.retry(&channel, generation) {
+            self.request(&table, channel, generation, &mut wakes);
         }
     }
 
-    /// A message was pushed.
+    /// Handles a message pushed by the server.
     pub(crate) fn on_pushed(&self, info: PushInfo) {
         let PushInfo { kind: PushKind::Message, data } = info else { return };
         let Ok([Value::BulkString(channel), Value::BulkString(frame)]) = <[Value; 2]>::try_from(data) else {
@@ -111,7 +109,7 @@ impl Subscriptions {
     }
 
     fn deliver(&self, channel: &str, bytes: Bytes) {
-        // A subscriber that gets bytes that do not decode learns why by itself.
+        // The subscriber decodes the raw bytes again and gets the error.
         let frame = match Frame::decode(&bytes, &FrameLimits::DEFAULT) {
             Ok((frame, _)) => frame,
             Err(_) => Frame::Raw(bytes.clone()),
@@ -123,7 +121,7 @@ impl Subscriptions {
             return;
         }
         if is_expired {
-            // Nobody runs it, so nobody needs the lock; each server finds that it came too late.
+            // No server runs it, so it needs no lock. Every server counts it as expired.
             return table.deliver_to_queue(channel, frame, &mut wakes);
         }
         drop(table);
@@ -138,11 +136,11 @@ impl Subscriptions {
     }
 }
 
-/// Sends changes of subscriptions, and hears what the server says of them.
+/// Sends subscribe and unsubscribe commands and handles the replies.
 pub(crate) struct SubscriptionSender(pub(crate) Arc<Subscriptions>);
 
 impl SubscriptionSender {
-    /// The server has refused a subscription: tells the subscribers, and asks again later.
+    /// Reports a refused subscription to its subscribers, and schedules a retry.
     fn refused(&self, channel: Box<str>, generation: u64, cause: &BusError) {
         let mut wakes = WakeList::new();
         let cause = BusError::new(format!("{cause}; subscribing to {channel}"));
@@ -153,16 +151,16 @@ impl SubscriptionSender {
             self.0.monitor.report(event, &mut wakes);
         }
         drop(wakes);
-        let Some(refusals) = refused.again_after else { return };
+        let Some(refusals) = refused.retry else { return };
         let connector = &self.0.commands.connector;
-        let noise = connector.runtime.now().wall.as_unix_nanos();
-        let sleep = connector.sleep(backoff::delay(FIRST_DELAY, refusals - 1, LONGEST_DELAY, noise));
-        // The bus may be gone before it is over.
+        let jitter = connector.runtime.now().wall.as_unix_nanos();
+        let sleep = connector.sleep(backoff::delay(FIRST_DELAY, refusals - 1, LONGEST_DELAY, jitter));
+        // The bus may be dropped during the delay.
         let subscriptions: Weak<_> = Arc::downgrade(&self.0);
         connector.runtime.spawn(Box::pin(async move {
             sleep.await;
             if let Some(subscriptions) = subscriptions.upgrade() {
-                subscriptions.ask_again(channel, generation);
+                subscriptions.retry(channel, generation);
             }
         }));
     }
@@ -187,22 +185,22 @@ impl Purpose for SubscriptionSender {
         Some(command)
     }
 
-    fn done(&self, change: SubscriptionChange, answer: Result<Value, Failure>) {
-        match (change, answer) {
+    fn complete(&self, change: SubscriptionChange, reply: Result<Value, Failure>) {
+        match (change, reply) {
             (SubscriptionChange::Subscribe { channel, generation }, Ok(Value::Push { .. })) => {
                 let mut wakes = WakeList::new();
                 self.0.commands.table.lock().confirmed(&channel, generation, &mut wakes);
             }
-            (SubscriptionChange::Subscribe { channel, generation }, Ok(answer)) => {
-                let cause = self.0.commands.connector.unexpected(&answer);
+            (SubscriptionChange::Subscribe { channel, generation }, Ok(reply)) => {
+                let cause = self.0.commands.connector.unexpected_reply(&reply);
                 self.refused(channel, generation, &cause);
             }
             (SubscriptionChange::Subscribe { channel, generation }, Err(Failure::Refused(cause))) => {
                 self.refused(channel, generation, &cause);
             }
-            // The next connection asks for it.
+            // The next connection subscribes again.
             (SubscriptionChange::Subscribe { .. }, Err(Failure::Lost(_))) => {}
-            // Behind the locks of what came in before.
+            // Goes through the command queue, behind the locks of frames received earlier.
             (SubscriptionChange::Unsubscribe { channel, last }, _) => self.0.commands.remove(channel, last),
         }
     }
@@ -215,18 +213,19 @@ impl Purpose for SubscriptionSender {
     fn on_connected(&self) {
         let mut wakes = WakeList::new();
         let mut table = self.0.commands.table.lock();
-        for (channel, generation) in table.ask_all() {
-            self.0.ask(&table, channel, generation, &mut wakes);
+        for (channel, generation) in table.resubscribe_all() {
+            self.0.request(&table, channel, generation, &mut wakes);
         }
     }
 
-    /// Frames are lost from here on, until the subscriptions are live again.
+    /// Interrupts the subscriptions. Frames are lost until they are live again.
     fn on_lost(&self, cause: &BusError) {
         let mut wakes = WakeList::new();
         self.0.commands.table.lock().lost(cause, &mut wakes);
     }
 
-    /// Not before: a subscriber that leaves gets what came in until the server had confirmed that.
+    /// Closes the command queue. A leaving subscriber still needs it for frames received before the
+    /// server confirmed.
     fn on_ended(&self) {
         self.0.commands.queue.close(&mut WakeList::new());
     }

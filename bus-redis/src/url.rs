@@ -1,24 +1,24 @@
-//! URLs of Redis servers.
+//! Parsing of Redis URLs.
 
 use redis::Client;
 
 use crate::cause;
 use crate::error::ConnectError;
 
-/// Returns the client of the server that a URL names.
+/// Returns a client for the server at a URL.
 ///
-/// An error shows nothing of the URL but its scheme: the rest may hold a password.
+/// Errors show only the scheme, because the rest of the URL may contain a password.
 pub(crate) fn client(url: &str) -> Result<Client, ConnectError> {
     match scheme(url) {
         Some("redis") => {}
         Some(scheme) => return Err(ConnectError::Url { cause: unsupported(scheme) }),
-        None => return Err(ConnectError::Url { cause: "it does not begin with `redis://`".into() }),
+        None => return Err(ConnectError::Url { cause: "the URL must begin with `redis://`".into() }),
     }
     Client::open(url).map_err(|error| ConnectError::Url { cause: cause::of_client(&error) })
 }
 
-/// Returns the scheme of a URL; `None` if the text before `://` cannot be one, and so may be
-/// anything.
+/// Returns the scheme of a URL, or `None` if the text before `://` is not a valid scheme and may be
+/// a secret.
 fn scheme(url: &str) -> Option<&str> {
     let (scheme, _) = url.split_once("://")?;
     let is_scheme = scheme.starts_with(|first: char| first.is_ascii_alphabetic())
@@ -33,13 +33,13 @@ fn unsupported(scheme: &str) -> String {
             "needs Sentinel, which is not supported yet"
         }
         "redis+cluster" | "redis-cluster" => {
-            "needs Redis Cluster, which is not supported yet: name one node by `redis://`"
+            "needs Redis Cluster, which is not supported yet: use `redis://` with the address of one node"
         }
         "redis+unix" | "redis+socket" | "redis-socket" | "valkey+unix" | "unix" => {
-            "names a Unix socket, which is supported by `RedisBus::from_client` alone"
+            "is a Unix socket, which needs `RedisBus::from_client`"
         }
-        "valkey" => "is not supported: name a Valkey server by `redis://`",
-        _ => return format!("its scheme is `{scheme}://`, not `redis://`"),
+        "valkey" => "is not supported: use `redis://` for a Valkey server",
+        _ => return format!("the scheme is `{scheme}://`, expected `redis://`"),
     };
     format!("`{scheme}://` {known}")
 }
@@ -54,7 +54,7 @@ mod tests {
 
     #[test]
     fn an_unsupported_scheme_is_named_and_nothing_else_of_the_url() {
-        for (scheme, said) in [
+        for (scheme, expected) in [
             ("rediss", "TLS"),
             ("valkeys", "TLS"),
             ("redis+sentinel", "Sentinel"),
@@ -62,11 +62,11 @@ mod tests {
             ("redis+cluster", "Cluster"),
             ("redis+unix", "Unix socket"),
             ("unix", "Unix socket"),
-            ("valkey", "by `redis://`"),
-            ("nats", "not `redis://`"),
+            ("valkey", "use `redis://`"),
+            ("nats", "expected `redis://`"),
         ] {
             let text = refusal(&format!("{scheme}://:s3cret@x"));
-            assert!(text.contains(&format!("`{scheme}://`")) && text.contains(said), "{text}");
+            assert!(text.contains(&format!("`{scheme}://`")) && text.contains(expected), "{text}");
             assert!(!text.contains("s3cret"), "{text}");
         }
     }
@@ -74,7 +74,7 @@ mod tests {
     #[test]
     fn text_that_is_no_scheme_is_not_shown() {
         for url in ["s3cret", "user:s3cret@host", "user:s3cret://x", "s3cret@host://x", "://s3cret", ""] {
-            assert_eq!(refusal(url), "not the URL of a Redis server: it does not begin with `redis://`");
+            assert_eq!(refusal(url), "invalid Redis URL: the URL must begin with `redis://`");
         }
         for url in
             ["redis://:s3cret@[", "redis://:s3cret@127.0.0.1:1/nonsense", "redis://:s3cret@127.0.0.1:x"]
