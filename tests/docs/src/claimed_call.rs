@@ -7,6 +7,9 @@ const CLIENT: f64 = 150.0;
 const BUS: f64 = 350.0;
 const ELM: f64 = 550.0;
 const OAK: f64 = 690.0;
+/// Notes have a white edge, since some stand on a lifeline.
+const NOTE: &str =
+    "fill=\"#555\" font-size=\"12\" stroke=\"white\" stroke-width=\"4\" paint-order=\"stroke\"";
 /// Where the lifelines begin and end.
 const LIFE: (f64, f64) = (56.0, 366.0);
 
@@ -74,5 +77,5 @@ fn wait(svg: &mut Svg, from: f64, to: f64) {
 }
 
 fn note(svg: &mut Svg, at: (f64, f64), text: &str) {
-    svg.styled_text(at, Anchor::Middle, "fill=\"#555\" font-size=\"12\"", text);
+    svg.styled_text(at, Anchor::Middle, NOTE, text);
 }

@@ -61,12 +61,12 @@ impl Table {
     /// Draws calls a second beside those of the floor, one panel for each bus, as an SVG.
     pub(crate) fn draw(&self) -> String {
         let width = NAMES_WIDTH + BUSES.len() as f64 * PANEL_WIDTH;
-        let mut svg = Svg::new(width, TOP + WORKS.len() as f64 * ROW_HEIGHT + 4.0);
+        let mut svg = Svg::new(width, TOP + WORKS.len() as f64 * ROW_HEIGHT + 8.0);
         let title = format!("Per second, with {IN_FLIGHT} in flight (longer is better)");
         svg.styled_text((20.0, 28.0), Anchor::Start, "font-size=\"15\"", &title);
         for (x, fill, label) in [
             (430.0, BLUE, "psrpc"),
-            (510.0, FLOOR_FILL, "the same messages on bare channels or the bare client library"),
+            (510.0, FLOOR_FILL, "the same messages on tokio channels or the bare client"),
         ] {
             svg.bar((x, 18.0), (12.0, 12.0), fill);
             svg.text((x + 18.0, 28.0), Anchor::Start, label);
@@ -105,9 +105,10 @@ impl Table {
         let [local_rate, redis_rate, nats_rate] =
             BUSES.map(|(bus, _)| thousands(self.row(bus, "queue", IN_FLIGHT).calls_per_second));
         format!(
-            "As the median of one call at a time, a claimed call takes {:.0} µs in process, {:.0} µs over Redis ({:.1} \
-             times the bare\nclient library) and {:.0} µs over NATS ({:.1} times). With {IN_FLIGHT} calls in flight, two \
-             cores that run client, server and bus\ncarry {local_rate}, {redis_rate} and {nats_rate} calls a second.\n",
+            "With one call at a time, the median of a claimed call (routed by queue) is {:.0} µs in process, {:.0} µs over\n\
+             Redis ({:.1} times the bare client library) and {:.0} µs over NATS ({:.1} times). With {IN_FLIGHT} calls in \
+             flight, two\ncores that run client, server and bus carry {local_rate}, {redis_rate} and {nats_rate} calls a \
+             second.\n",
             local.p50_us, redis.p50_us, redis.library_ratio, nats.p50_us, nats.library_ratio,
         )
     }
