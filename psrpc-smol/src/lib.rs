@@ -10,7 +10,6 @@
 //! is discontinued. Pass it to `with_runtime`.
 //!
 #![doc = include_str!("guide.md")]
-
 #![forbid(unsafe_code)]
 #![deny(missing_docs, missing_debug_implementations)]
 

@@ -7,7 +7,6 @@
 //! grants the best bid. `psrpc-build` generates typed clients and servers from a .proto.
 //!
 #![doc = include_str!("guide.md")]
-
 #![forbid(unsafe_code)]
 #![deny(missing_docs, missing_debug_implementations)]
 
