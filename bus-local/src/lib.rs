@@ -1,9 +1,32 @@
-//! PSRPC's in-process bus: for tests, for a single process, and as the bus that is there when no
-//! other is.
+//! PSRPC's in-process bus, for tests and for programs of a single process.
 //!
-//! Frames are handed over as they are, without encoding. PublishFuture delivers to every subscriber before it returns, in one
-//! order for all. Each subscriber has its own bounded room ([`Sink`]), so one that is behind loses frames of its own,
-//! counted, and delays nobody. Channels are told apart by their legacy names.
+//! ```
+//! use psrpc_bus_local::LocalBus;
+//! # use psrpc::{Error, bus::Bus};
+//! # struct Maker;
+//! # struct HatsServer;
+//! # impl HatsServer {
+//! #     async fn new(_: impl Bus, _: Maker) -> Result<Self, Error> { Ok(Self) }
+//! # }
+//! # struct HatsClient;
+//! # impl HatsClient {
+//! #     async fn new(_: impl Bus) -> Result<Self, Error> { Ok(Self) }
+//! # }
+//!
+//! # async fn example() -> Result<(), Error> {
+//! let bus = LocalBus::new();
+//! // Clones are the same bus: this client calls this server.
+//! let server = HatsServer::new(bus.clone(), Maker).await?;
+//! let client = HatsClient::new(bus).await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The bus hands over frames without encoding them. A publish delivers to every subscriber before
+//! it returns, in one order for all of them.
+//!
+//! Each subscriber has its own bounded queue ([`Sink`]). A slow subscriber loses frames of its own,
+//! which are counted, and delays no other. Channels are identified by their legacy names.
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs, missing_debug_implementations)]

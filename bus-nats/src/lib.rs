@@ -1,67 +1,81 @@
-//! PSRPC over NATS: wire-compatible with the fleets of the Go implementation.
+//! PSRPC over NATS, wire-compatible with the Go implementation.
 //!
 //! ```no_run
-//! # async fn example(runtime: impl psrpc::Runtime) -> Result<(), psrpc::Error> {
-//! let bus = psrpc_bus_nats::NatsBus::connect("nats://user:password@localhost:4222", runtime).await?;
+//! # use psrpc_tokio as psrpc;
+//! use psrpc_bus_nats::{NatsBus, NatsOptions};
+//!
+//! # async fn example() -> Result<(), psrpc::Error> {
+//! let bus = NatsBus::connect("nats://localhost:4222", psrpc::default_runtime()?).await?;
+//!
+//! // With options: a cluster, which need not be up yet.
+//! let urls = "nats://user:password@one.internal:4222,nats://user:password@two.internal:4222";
+//! let options = NatsOptions::new().wait_for_server(true);
+//! let bus = NatsBus::connect_with(urls, psrpc::default_runtime()?, options).await?;
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! # Where it runs
+//! # What the server must allow
 //!
-//! The NATS client library needs tokio. On a tokio runtime the bus runs on that runtime. On any
-//! other the bus starts one thread, `psrpc-nats`, with a small tokio runtime for the connection.
-//! The thread ends with the last clone of the bus and the last of its subscriptions, once what was
-//! published is written. An idle bus wakes nothing but the library's pings
+//! The user needs permissions to publish and subscribe to the subjects of the services (`SRV.>` and
+//! `CLI.>`), and to `_INBOX.>` or the prefix that [`NatsOptions::inbox_prefix`] sets.
+//!
+//! # Runtimes
+//!
+//! The NATS client library needs tokio. If you pass a tokio runtime, the bus runs on it. Otherwise
+//! the bus starts one thread, `psrpc-nats`, with a small tokio runtime for the connection. The
+//! thread ends with the last clone of the bus and the last of its subscriptions, after it has
+//! written all published frames. An idle bus wakes only for the pings of the library
 //! ([`NatsOptions::ping_interval`]).
 //!
-//! When the runtime shuts down the bus has stopped for good: publishing and subscribing fail at
-//! once.
+//! If the runtime shuts down, the bus stops for good: publishing and subscribing fail at once.
 //!
-//! # PublishFuture
+//! # Publishing
 //!
 //! The publishing thread encodes a frame and hands it to the client library as soon as it holds no
 //! lock. If frames follow each other closely, a task on the runtime gathers them for one turn of
 //! the executor first, so that one write carries many. If the library has no room, frames wait in a
 //! queue that is bounded in bytes ([`NatsOptions::queue_bytes`]). A frame of 64 KiB or more is
-//! encoded in a task of its own; the later frames of its channel wait for it, and those of other
+//! encoded in a task of its own. Later frames of its channel wait for it, and those of other
 //! channels do not.
 //!
-//! NATS confirms no publish. A frame on a subject that the server is known to allow is reported as
-//! published once the bus has accepted it: a later loss of the connection may lose it. The first
-//! frames on a subject are reported as published when the server has had time to refuse them. A
-//! publish fails when
+//! NATS confirms no publish. On a subject that the server is known to allow, the bus reports a
+//! frame as published once it has accepted the frame. If the connection is lost later, the frame
+//! may be lost too. The first frames on a subject are reported as published after the server has
+//! had time to refuse them. A publish fails if
 //!
 //! - there is no connection, or it is lost before the frame is confirmed;
-//! - the server refuses the frame, with the server's words;
+//! - the server refuses the frame (the error has the server's message);
 //! - the frame is larger than the server's `max_payload`;
-//! - the channel's name cannot be a NATS subject. Parts of subjects are ids of peers, so empty
-//!   parts, whitespace, control characters, `*` and `>` are refused.
+//! - the name of the channel cannot be a NATS subject. Ids of peers are parts of subjects, so the
+//!   bus refuses empty parts, whitespace, control characters, `*` and `>`.
 //!
 //! # Subscribing
 //!
 //! All channels with one subject share one NATS subscription, in the queue group `bus` for queue
-//! subscriptions. The bus finds a frame's channel by the local name in its envelope. Queue
+//! subscriptions. The bus finds the channel of a frame by the local name in its envelope. Queue
 //! subscribers to one channel on one bus take turns. A frame that does not decode goes to one
-//! subscriber of its subject. A frame of a queue for a channel that nobody here subscribed to goes
-//! to one that can answer for it ([`Sink::misrouted`]), and is reported as
-//! [`Misrouted`](BusEvent::Misrouted).
+//! subscriber of its subject.
 //!
-//! A subscription is live when the server has answered a message that the bus sent after it: the
-//! next frame that anybody publishes on that server reaches it. Other servers of a cluster learn of
-//! the subscription a moment later. An unsubscribe ends in the same way: whatever the server had
-//! handed out by then is delivered first.
+//! A queue's frame may arrive for a channel that has no subscriber here. The bus then passes it to
+//! a subscriber that can respond for it, and reports it as an event.
 //!
-//! A subscription that the server refuses before it was ever live fails with the server's words.
-//! The client library reports refusals in a task of its own. If that task is late, a subscription
+//! A subscription is live once the server has echoed a message that the bus sent after it: the next
+//! frame that anyone publishes on that server reaches the subscriber. Other servers of a cluster
+//! learn of the subscription a moment later. An unsubscribe ends in the same way: all frames that
+//! the server had sent by then are delivered first.
+//!
+//! A subscription that the server refuses before it was ever live fails with the server's message.
+//! The client library reports refusals in a task of its own. If that task is late, the subscription
 //! is live for a moment and then interrupted.
 //!
 //! # Updates and requests
 //!
-//! The servers of a service's queue-routed methods and the clients with a queue subscription to its
-//! updates share one subject and one queue group, if both have no topic or the same. NATS hands
-//! each message to one member of the group, so about half of the updates and of the requests go to
-//! a member that cannot use them. Fleets of Go lose them too. Do one of these:
+//! If a service has both queue-routed methods and updates with a queue subscription, and both have
+//! the same topic or none, then its servers and subscribers share one subject and one queue group.
+//! NATS sends each message to one member of the group. About half of the updates and of the
+//! requests go to a member that cannot use them. Fleets of Go have the same problem. Do one of
+//! these:
 //!
 //! - put the updates into a service of their own;
 //! - give them a topic of their own;
@@ -69,51 +83,44 @@
 //!
 //! # Outages
 //!
-//! When the connection is lost, the bus connects again by itself, with growing delays
-//! ([`NatsOptions::reconnect_delay`]), to any server that it was given or that the cluster told of.
-//! Until then publishing fails at once, and subscriptions are interrupted. Clients and servers need
-//! not be made anew. They log an outage like this one, of a server that was restarted:
+//! If the connection is lost, the bus reconnects with growing delays
+//! ([`NatsOptions::reconnect_delay`]), to any server that it was given or that the cluster
+//! announced. Until then, publishing fails at once, and subscriptions are interrupted. You need not
+//! create clients and servers again. They log an outage like this, of a server that was restarted:
 //!
 //! ```text
-//! WARN psrpc::bus: bus connection lost service="Hats" id="CLI_MdqZdbJxoxAB"
-//!     cause=not connected to nats://127.0.0.1:4222: the connection was lost
-//! WARN psrpc::bus: subscriptions are interrupted service="Hats" id="CLI_MdqZdbJxoxAB"
-//!     cause=not connected to nats://127.0.0.1:4222: the connection was lost
+//! WARN psrpc::bus: bus connection lost service="Hats" id="CLI_MdqZdbJxoxAB" cause=not connected to nats://127.0.0.1:4222: the connection was lost
+//! WARN psrpc::bus: subscriptions are interrupted service="Hats" id="CLI_MdqZdbJxoxAB" cause=not connected to nats://127.0.0.1:4222: the connection was lost
 //! INFO psrpc::bus: bus connected again service="Hats" id="CLI_MdqZdbJxoxAB" after=1.07150358s
 //! INFO psrpc::bus: subscriptions are live again service="Hats" id="CLI_MdqZdbJxoxAB" count=2
 //! ```
 //!
-//! The client library logs too, under the targets `async_nats::*`. It calls it an error that it
-//! does not connect again by itself ("max reconnection attempts reached"): the bus does.
+//! The client library logs too, under the targets `async_nats::*`. Its error "max reconnection
+//! attempts reached" is expected, because the bus reconnects in its place.
 //!
-//! A program reads the same from the bus's [`status`](Bus::status), and gets the [events](BusEvent)
-//! from [`Monitor::watch`]. Each carries the words of the server or the operating system, and no
-//! secret:
+//! A program gets the same information from the bus's [`status`](Bus::status), and the
+//! [events](BusEvent) from [`Monitor::watch`]. Each event has the message of the server or the
+//! operating system, without secrets:
 //!
 //! | event | when |
 //! |---|---|
 //! | [`ConnectionLost`](BusEvent::ConnectionLost) | the connection was lost: once per outage |
-//! | [`Reconnected`](BusEvent::Reconnected) | a server has accepted the bus and answers: once per outage |
+//! | [`Reconnected`](BusEvent::Reconnected) | a server has accepted the bus and responds: once per outage |
 //! | [`Stopped`](BusEvent::Stopped) | the bus was closed, or its runtime has shut down |
-//! | [`SubscriptionRefused`](BusEvent::SubscriptionRefused) | the server refuses a subscription: once until it is live |
-//! | [`Misrouted`](BusEvent::Misrouted) | frames of a queue came here that nobody here takes |
+//! | [`SubscriptionRefused`](BusEvent::SubscriptionRefused) | the server refused a subscription: once until it is live |
+//! | `Misrouted` | frames of a queue arrived for a channel that has no subscriber here |
 //!
-//! # Healing
+//! # Refused subscriptions
 //!
-//! Once a subscription was live the bus does not give it up. After a lost connection or a refusal,
-//! as when an administrator takes permissions away, the subscriber is told once that it is
+//! The bus keeps every subscription that was ever live. After a lost connection, or after an
+//! administrator has revoked permissions, the subscriber is told once that it is
 //! [interrupted](psrpc::bus::Delivery::Interrupted). The bus then asks the server again, at least
 //! once a second, until the subscription is [live](psrpc::bus::Delivery::Live) or dropped.
 //!
-//! The client library keeps 128 errors of the server at most. If the server refuses so much at once
-//! that some of it may be unknown, the bus connects anew and asks for everything again.
+//! The client library keeps at most 128 errors of the server. If the server refuses so much at once
+//! that errors may be missing, the bus reconnects and subscribes to everything again.
 //!
 //! A program that may start before its server sets [`NatsOptions::wait_for_server`].
-//!
-//! # What the server must allow
-//!
-//! Beside the subjects of the services (`SRV.>` and `CLI.>`) the user must be allowed to publish
-//! and subscribe to `_INBOX.>`, or to what [`NatsOptions::inbox_prefix`] says.
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs, missing_debug_implementations)]

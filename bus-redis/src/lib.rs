@@ -1,39 +1,48 @@
-//! PSRPC over Redis, 6 or later: wire-compatible with the fleets of the Go implementation.
+//! PSRPC over Redis 6 or later, wire-compatible with the Go implementation.
 //!
 //! ```no_run
-//! # async fn example(runtime: impl psrpc::Runtime) -> Result<(), psrpc::Error> {
-//! let bus = psrpc_bus_redis::RedisBus::connect("redis://127.0.0.1:6379", runtime).await?;
+//! # use psrpc_tokio as psrpc;
+//! use std::time::Duration;
+//!
+//! use psrpc_bus_redis::{RedisBus, RedisOptions};
+//!
+//! # async fn example() -> Result<(), psrpc::Error> {
+//! let bus = RedisBus::connect("redis://127.0.0.1:6379", psrpc::default_runtime()?).await?;
+//!
+//! // With options: start even if the server is not up yet.
+//! let options = RedisOptions::new().wait_for_server(true).reconnect_delay(Duration::from_secs(5));
+//! let url = "redis://user:password@redis.internal:6379/0";
+//! let bus = RedisBus::connect_with(url, psrpc::default_runtime()?, options).await?;
 //! # Ok(())
 //! # }
 //! ```
 //!
 //! # Queues
 //!
-//! A queue subscription is a plain one with a lock: every member of the fleet gets each frame, and
-//! the one that sets its key takes it. So nobody takes a second, identical frame within 5 s.
-//! Requests are never identical; updates of a subscription may be. The quickest member takes most:
-//! Go's bus takes one lock after the other on a channel, so in a mixed fleet under load the nodes
-//! of this bus do nearly all queue work. Calls of affinity methods are shared as their affinities
-//! say.
+//! A queue subscription is a plain subscription and a lock. Every member of the fleet receives each
+//! frame, and the member that sets the frame's key takes it. For 5 s, no member takes a second,
+//! identical frame. Requests are never identical. Updates of a subscription may be.
+//!
+//! The quickest member takes most frames. Go's bus takes one lock after the other on a channel, so
+//! in a mixed fleet under load, nodes with this bus do nearly all queue work. Affinity calls are
+//! not affected.
 //!
 //! # Outages
 //!
 //! A bus has two connections: one for subscriptions, one for everything else. Its
-//! [status](psrpc::bus::Status) is `Connected` while both are up. When either is lost, the bus
-//! connects again by itself, with growing delays ([`RedisOptions::reconnect_delay`]). Until then
-//! publishing fails at once, and subscriptions are interrupted. Clients and servers need not be
-//! made anew. They log an outage like this one, of a server that was restarted:
+//! [status](psrpc::bus::Status) is `Connected` while both are up. If either is lost, the bus
+//! reconnects with growing delays ([`RedisOptions::reconnect_delay`]). Until then, publishing fails
+//! at once, and subscriptions are interrupted. You need not create clients and servers again. They
+//! log an outage like this, of a server that was restarted:
 //!
 //! ```text
-//! WARN psrpc::bus: bus connection lost service="Hats" id="CLI_x2LqnB4Bu3wI"
-//!     cause=redis at 127.0.0.1:6379: the server closed the connection
-//! WARN psrpc::bus: subscriptions are interrupted service="Hats" id="CLI_x2LqnB4Bu3wI"
-//!     cause=redis at 127.0.0.1:6379: the server closed the connection
+//! WARN psrpc::bus: bus connection lost service="Hats" id="CLI_x2LqnB4Bu3wI" cause=redis at 127.0.0.1:6379: the server closed the connection
+//! WARN psrpc::bus: subscriptions are interrupted service="Hats" id="CLI_x2LqnB4Bu3wI" cause=redis at 127.0.0.1:6379: the server closed the connection
 //! INFO psrpc::bus: subscriptions are live again service="Hats" id="CLI_x2LqnB4Bu3wI" count=2
 //! INFO psrpc::bus: bus connected again service="Hats" id="CLI_x2LqnB4Bu3wI" after=1.175074765s
 //! ```
 //!
-//! A program reads the same from the bus's [`Monitor`]:
+//! A program gets the same information from the bus and its [`Monitor`]:
 //!
 //! ```no_run
 //! # async fn example(bus: psrpc_bus_redis::RedisBus) -> Result<(), psrpc::BusError> {
@@ -47,23 +56,23 @@
 //! # }
 //! ```
 //!
-//! [`Monitor::watch`] gives the [events](BusEvent). Each carries the words of the server or the
-//! operating system, and no secret:
+//! [`Monitor::watch`] returns the [events](BusEvent). Each has the message of the server or the
+//! operating system, without secrets:
 //!
 //! | event | when |
 //! |---|---|
 //! | [`ConnectionLost`](BusEvent::ConnectionLost) | either connection was lost: once per outage |
-//! | [`Reconnected`](BusEvent::Reconnected) | both connections answer again: once per outage |
+//! | [`Reconnected`](BusEvent::Reconnected) | both connections work again: once per outage |
 //! | [`Stopped`](BusEvent::Stopped) | the bus was closed, or its runtime has shut down |
-//! | [`SubscriptionRefused`](BusEvent::SubscriptionRefused) | the server refuses a subscription: once until it is live |
-//! | [`LockRefused`](BusEvent::LockRefused) | the server does not lock a queue's frame: `READONLY`, `NOPERM`, `OOM`, `NOREPLICAS`, ... |
-//! | [`Dropped`](BusEvent::Dropped) | a queue's frame came in and found no room to wait for its lock |
+//! | [`SubscriptionRefused`](BusEvent::SubscriptionRefused) | the server refused a subscription: once until it is live |
+//! | [`LockRefused`](BusEvent::LockRefused) | the server refused the lock of a queue's frame: `READONLY`, `NOPERM`, `OOM`, `NOREPLICAS`, ... |
+//! | [`Dropped`](BusEvent::Dropped) | a queue's frame found no room to wait for its lock |
 //!
-//! # Healing
+//! # Refused subscriptions
 //!
-//! A subscription that the server refuses before it was ever live fails. Once it was live the bus
-//! does not give it up: after a lost connection or a refusal, as when an administrator takes away
-//! the right to a channel, the subscriber is told once that it is
+//! If the server refuses a subscription that was never live, the subscription fails. If the
+//! subscription was live, the bus keeps it: after a lost connection, or after an administrator has
+//! revoked the permission for a channel, the subscriber is told once that it is
 //! [interrupted](psrpc::bus::Delivery::Interrupted). The bus then asks the server again, at least
 //! once a second, until the subscription is [live](psrpc::bus::Delivery::Live) or dropped.
 //!
@@ -71,13 +80,12 @@
 //!
 //! # Features
 //!
-//! The bus runs on the runtime that it is given when it connects. Cargo features choose what the
-//! Redis client connects with: `tokio` (the default), and `smol` for `psrpc-smol` and every other
-//! runtime that is not tokio. No tokio runtime is started. Connecting on a runtime whose feature is
-//! off [says which to enable](ConnectError::Runtime).
+//! The bus runs on the runtime that you pass to `connect`. Cargo features choose how the Redis
+//! client connects: `tokio` (the default), or `smol` for `psrpc-smol` and every other runtime that
+//! is not tokio. The bus starts no tokio runtime. Connecting on a runtime whose feature is off
+//! fails with an error that [names the feature](ConnectError::Runtime).
 //!
-//! When the runtime shuts down the bus has stopped for good: publishing and subscribing fail at
-//! once.
+//! If the runtime shuts down, the bus stops for good: publishing and subscribing fail at once.
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs, missing_debug_implementations)]

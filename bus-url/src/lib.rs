@@ -1,4 +1,18 @@
-//! The bus that a URL names, for programs whose users choose the bus.
+//! The PSRPC bus that a URL names, for programs whose configuration chooses the bus.
+//!
+//! ```
+//! # use psrpc_tokio as psrpc;
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), psrpc::Error> {
+//! let url = std::env::var("BUS_URL").unwrap_or_else(|_| "local:".to_owned());
+//! let bus = psrpc_bus_url::connect(&url, psrpc::default_runtime()?).await?;
+//! # let _ = bus;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! [`connect`] lists the URLs. `redis://127.0.0.1:6379` and `nats://127.0.0.1:4222` connect to
+//! servers, and `local:` makes an in-process bus.
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs, missing_debug_implementations)]

@@ -1,14 +1,15 @@
 //! PSRPC on smol: all of [`psrpc`], and the [`SmolRuntime`] that it runs on.
 //!
-//! The one crate to depend on, under the name `psrpc`, which generated code looks for:
+//! Depend on this crate under the name `psrpc`, which generated code uses. The guide below is that
+//! of `psrpc-tokio`: write `psrpc-smol` in its place in `Cargo.toml`.
 //!
-//! ```toml
-//! psrpc = { package = "psrpc-smol", version = "0.1" }
-//! ```
+//! Clients and servers run on smol's global executor, which has threads of its own. So `main` can
+//! be `smol::block_on`, or belong to any other runtime.
 //!
-//! With the feature `async-std` there is an `AsyncStdRuntime` too, for those who still have
-//! async-std: it is discontinued.
-
+//! The feature `async-std` adds `AsyncStdRuntime`, for programs that still run on async-std, which
+//! is discontinued. Pass it to `with_runtime`.
+//!
+#![doc = include_str!("guide.md")]
 #![forbid(unsafe_code)]
 #![deny(missing_docs, missing_debug_implementations)]
 

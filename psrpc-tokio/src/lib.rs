@@ -1,11 +1,12 @@
 //! PSRPC on tokio: all of [`psrpc`], and the [`TokioRuntime`] that it runs on.
 //!
-//! The one crate to depend on, under the name `psrpc`, which generated code looks for:
+//! Depend on this crate under the name `psrpc`, which generated code uses.
 //!
-//! ```toml
-//! psrpc = { package = "psrpc-tokio", version = "0.1" }
-//! ```
-
+//! Your services call each other through a message bus instead of by address. A [`Client`]
+//! publishes a request, the [`Server`]s of the service bid for it with an affinity, and the client
+//! grants the best bid. `psrpc-build` generates typed clients and servers from a .proto.
+//!
+#![doc = include_str!("guide.md")]
 #![forbid(unsafe_code)]
 #![deny(missing_docs, missing_debug_implementations)]
 

@@ -1,4 +1,4 @@
-//! What a document names, against what is there.
+//! Compares what a document names with the tree.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::document::{Document, Line};
 
-/// What the tree has.
+/// What exists in the tree.
 pub(crate) struct Facts {
     packages: BTreeSet<String>,
     examples: BTreeSet<String>,
@@ -41,8 +41,7 @@ impl Facts {
     }
 }
 
-/// Counts the cases of the conformance suite by their ids in its source, of which each begins a
-/// line.
+/// Counts the cases of the conformance suite by their ids. Each id begins a line of the source.
 fn cases() -> usize {
     let files = fs::read_dir("tests/conformance/src/cases").expect("the cases are there");
     let texts = files
@@ -56,7 +55,7 @@ fn cases() -> usize {
     texts.map(|text| text.lines().filter(|line| begins_case(line)).count()).sum()
 }
 
-/// Returns what a document names that is not there.
+/// Returns a problem for each name in a document that does not exist.
 pub(crate) fn check(document: &Document, facts: &Facts) -> Vec<String> {
     let mut problems = Vec::new();
     for line in &document.lines {
@@ -70,30 +69,30 @@ pub(crate) fn check(document: &Document, facts: &Facts) -> Vec<String> {
     problems
 }
 
-/// Links to files of the tree.
+/// Checks links to files of the tree.
 fn links(document: &Document, line: &Line) -> impl Iterator<Item = String> {
     let folder = Path::new(&document.path).parent().unwrap_or(Path::new("")).to_owned();
     let targets = line.links.iter().filter(|target| !target.contains("://"));
     targets.filter_map(move |target| {
         let path = target.split('#').next().unwrap_or_default();
         let is_there = path.is_empty() || folder.join(path).exists();
-        (!is_there).then(|| format!("the link to {target} leads nowhere"))
+        (!is_there).then(|| format!("broken link: {target}"))
     })
 }
 
-/// Code spans that are paths of the tree.
+/// Checks code spans that are paths of the tree.
 fn files<'a>(line: &'a Line, facts: &'a Facts) -> impl Iterator<Item = String> + 'a {
     let is_name = |c: char| c.is_ascii_alphanumeric() || "/._-".contains(c);
     let words = line.code.iter().flat_map(|code| code.split_whitespace());
     words.filter_map(move |word| {
         let (first, rest) = word.split_once('/')?;
         let is_path = facts.root.contains(first) && first != "target" && rest.chars().all(is_name);
-        (is_path && !Path::new(word).exists()).then(|| format!("{word} is not there"))
+        (is_path && !Path::new(word).exists()).then(|| format!("{word} does not exist"))
     })
 }
 
-/// A path in a code span, a colon, and names in code spans with commas between them: the file must
-/// have the names.
+/// Checks that a file contains the names after it: a path in a code span, a colon, and names in
+/// code spans with commas between them.
 fn functions(line: &Line) -> Vec<String> {
     let mut problems = Vec::new();
     for (at, _) in line.text.match_indices("`: `") {
@@ -112,7 +111,7 @@ fn functions(line: &Line) -> Vec<String> {
     problems
 }
 
-/// Returns which names a Rust file does not have, word by word.
+/// Returns a problem for each name that a Rust file does not contain, word by word.
 fn missing(path: &str, names: &[&str]) -> Vec<String> {
     let is_rust = path.ends_with(".rs");
     let Some(text) = is_rust.then(|| fs::read_to_string(path).ok()).flatten() else { return Vec::new() };
@@ -122,7 +121,7 @@ fn missing(path: &str, names: &[&str]) -> Vec<String> {
     names.iter().filter(|name| !has(name)).map(|name| format!("{path} has no {name}")).collect()
 }
 
-/// Packages, examples and parts of `./test` in commands.
+/// Checks packages, examples and parts of `./test` in commands.
 fn commands(line: &Line, facts: &Facts) -> Vec<String> {
     let mut problems = Vec::new();
     for code in &line.code {
@@ -155,7 +154,7 @@ fn is_foreign(name: &str) -> bool {
     name.chars().all(|c| c.is_ascii_uppercase() || c == '_')
 }
 
-/// Numbers of cases.
+/// Checks numbers of cases.
 fn counts(line: &Line, facts: &Facts) -> Vec<String> {
     let words: Vec<_> = line.text.split_whitespace().collect();
     let mut problems = Vec::new();
@@ -184,27 +183,30 @@ mod tests {
         }
     }
 
-    /// What is missing of a document with this line, which stands in the folder of this crate.
+    /// Checks a document with this line in the folder of this crate.
     fn problems(text: &str) -> Vec<String> {
         let document = Document { path: "text.md".to_owned(), lines: crate::document::parse(text) };
         check(&document, &facts())
     }
 
     #[test]
-    fn what_is_there_is_no_problem() {
+    fn names_that_exist_are_no_problem() {
         let text =
             "`src/check.rs`: `check`, `Facts::read`; `cargo run -p psrpc`, `./test docs`, 3 cases, [it](src)";
         assert_eq!(problems(text), [] as [&str; 0]);
     }
 
     #[test]
-    fn what_is_not_there_is_named_with_its_place() {
-        assert_eq!(problems("`src/nowhere.rs`"), ["text.md:1: src/nowhere.rs is not there"]);
-        assert_eq!(problems("`src/rooms.rs`: `draw`, `nobody`"), ["text.md:1: src/rooms.rs has no nobody"]);
+    fn a_missing_name_is_reported_with_its_place() {
+        assert_eq!(problems("`src/nowhere.rs`"), ["text.md:1: src/nowhere.rs does not exist"]);
+        assert_eq!(
+            problems("`src/crate_graph.rs`: `draw`, `nobody`"),
+            ["text.md:1: src/crate_graph.rs has no nobody"]
+        );
         assert_eq!(problems("`cargo run -p nobody`"), ["text.md:1: there is no package nobody"]);
         assert_eq!(problems("`cargo run --example none`"), ["text.md:1: there is no example none"]);
         assert_eq!(problems("`./test all`"), ["text.md:1: ./test has no part all"]);
         assert_eq!(problems("1,000 cases"), ["text.md:1: 1000 cases, where there are 3"]);
-        assert_eq!(problems("[there](there.md)"), ["text.md:1: the link to there.md leads nowhere"]);
+        assert_eq!(problems("[there](there.md)"), ["text.md:1: broken link: there.md"]);
     }
 }

@@ -1,4 +1,4 @@
-//! A document, as the pieces of it that name something.
+//! Splits a document into the pieces that name something.
 
 use std::fs;
 
@@ -12,7 +12,7 @@ pub(crate) struct Document {
 pub(crate) struct Line {
     pub(crate) number: usize,
     pub(crate) text: String,
-    /// The text of its code spans; all of it in a code block.
+    /// The text of its code spans, or the whole line in a code block.
     pub(crate) code: Vec<String>,
     /// The targets of its links.
     pub(crate) links: Vec<String>,

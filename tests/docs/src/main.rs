@@ -1,25 +1,36 @@
-//! Checks that the files, functions, commands and counts that the documents name are there, and
-//! draws the picture of the crates, `docs/rooms.svg`.
+//! Checks that the files, functions, commands and counts that the documents name exist, and that
+//! the pictures, tables and copies that this program makes are up to date.
 
 mod check;
+mod claimed_call;
+mod crate_graph;
+mod crate_table;
 mod document;
-mod rooms;
+mod performance;
+mod section;
+mod svg;
 
 use std::fs;
 use std::process::{Command, ExitCode};
 
 use clap::Parser;
+use serde_json::Value;
 
 use crate::document::Document;
+use crate::performance::Table;
 
-/// The documents at the root of the tree; those in `docs/` come on top.
+/// The documents at the root of the tree; those in `docs/` are added.
 const DOCUMENTS: [&str; 3] = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"];
-const PICTURE: &str = "docs/rooms.svg";
+/// Has the example of the README.
+const GUIDE: &str = "docs/guide.md";
+/// The guide of the front pages, which has the service of `docs/guide.md`. The first file is edited
+/// by hand. Each crate has a copy, since a published crate contains only files of its own folder.
+const FRONT_PAGES: [&str; 3] = ["psrpc/src/guide.md", "psrpc-tokio/src/guide.md", "psrpc-smol/src/guide.md"];
 
-/// Checks what the documents name. Run it at the root of the tree.
+/// Checks what the documents name and what is made for them. Run it at the root of the tree.
 #[derive(Parser)]
 struct Options {
-    /// Draw the picture of the crates anew.
+    /// Make the pictures, and the sections of documents that come from other files.
     #[arg(long)]
     update: bool,
 }
@@ -27,14 +38,13 @@ struct Options {
 fn main() -> ExitCode {
     let options = Options::parse();
     let metadata = metadata();
-    let drawn = rooms::draw(&metadata);
-    if options.update {
-        fs::write(PICTURE, drawn).expect("the picture can be written");
-        return ExitCode::SUCCESS;
-    }
     let mut problems = Vec::new();
-    if fs::read_to_string(PICTURE).ok() != Some(drawn) {
-        problems.push(format!("{PICTURE} is out of date: cargo run -p psrpc-docs -- --update"));
+    for (path, content) in made_files(&metadata, &mut problems) {
+        if options.update {
+            fs::write(path, content).unwrap_or_else(|error| panic!("{path}: {error}"));
+        } else if fs::read_to_string(path).ok() != Some(content) {
+            problems.push(format!("{path} is out of date: cargo run -p psrpc-docs -- --update"));
+        }
     }
     let documents = documents();
     let facts = check::Facts::read(&metadata);
@@ -48,6 +58,46 @@ fn main() -> ExitCode {
     ExitCode::from(u8::from(!problems.is_empty()))
 }
 
+/// Makes the files that have content from other files.
+fn made_files(metadata: &Value, problems: &mut Vec<String>) -> Vec<(&'static str, String)> {
+    let table = Table::read(&read("docs/performance.md"));
+    let mut files = vec![
+        ("docs/rooms.svg", crate_graph::draw(metadata)),
+        ("docs/claimed-call.svg", claimed_call::draw()),
+        ("docs/performance.svg", table.draw()),
+    ];
+    match sections(metadata, &table) {
+        Ok(documents) => files.extend(documents),
+        Err(problem) => problems.push(problem),
+    }
+    files
+}
+
+/// Makes the documents with sections from other files, or returns which marker is missing.
+fn sections(metadata: &Value, table: &Table) -> Result<Vec<(&'static str, String)>, String> {
+    let readme = replace("README.md", "crates", &crate_table::make(metadata), &read("README.md"))?;
+    let readme = replace("README.md", "performance", &table.sentence(), &readme)?;
+    let guide = replace(GUIDE, "example", find("README.md", "example", &readme)?, &read(GUIDE))?;
+    // `./test readme` compiles this code. A doctest cannot, because it has no build script.
+    let service = find(GUIDE, "service", &guide)?.replace("```rust\n", "```rust,ignore\n");
+    let front_page = replace(FRONT_PAGES[0], "service", &service, &read(FRONT_PAGES[0]))?;
+    let mut documents = vec![("README.md", readme), (GUIDE, guide)];
+    documents.extend(FRONT_PAGES.map(|path| (path, front_page.clone())));
+    Ok(documents)
+}
+
+fn find<'a>(path: &str, name: &str, text: &'a str) -> Result<&'a str, String> {
+    section::find(text, name).map_err(|problem| format!("{path}: {problem}"))
+}
+
+fn replace(path: &str, name: &str, content: &str, text: &str) -> Result<String, String> {
+    section::replace(text, name, content).map_err(|problem| format!("{path}: {problem}"))
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(path).unwrap_or_else(|error| panic!("{path}: {error}; run at the root of the tree"))
+}
+
 fn documents() -> Vec<Document> {
     let listed = fs::read_dir("docs").expect("run at the root of the tree");
     let in_docs = listed.map(|entry| entry.expect("it can be listed").path().display().to_string());
@@ -57,11 +107,16 @@ fn documents() -> Vec<Document> {
     paths.into_iter().map(Document::read).collect()
 }
 
-/// Returns what cargo says of the workspace.
-fn metadata() -> serde_json::Value {
+/// Returns cargo's description of the workspace.
+fn metadata() -> Value {
+    let json = cargo(&["metadata", "--no-deps", "--format-version", "1", "--locked", "--offline"]);
+    serde_json::from_str(&json).expect("cargo prints JSON")
+}
+
+/// Runs cargo, and returns its output.
+fn cargo(arguments: &[&str]) -> String {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
-    let arguments = ["metadata", "--no-deps", "--format-version", "1", "--locked", "--offline"];
     let output = Command::new(cargo).args(arguments).output().expect("cargo runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice(&output.stdout).expect("cargo prints JSON")
+    String::from_utf8(output.stdout).expect("cargo prints UTF-8")
 }
