@@ -1,4 +1,4 @@
-//! The frame: what is published, a message of the protocol in its envelope.
+//! Frames: messages of the protocol in their envelope.
 
 use alloc::vec::Vec;
 
@@ -16,7 +16,7 @@ use crate::{
     Response, Stream, Text,
 };
 
-/// The type URLs of the protocol's own messages, all with one prefix.
+/// The common prefix of the type URLs of the protocol's own messages.
 const PREFIX: &str = "type.googleapis.com/internal.";
 const REQUEST: &str = "type.googleapis.com/internal.Request";
 const RESPONSE: &str = "type.googleapis.com/internal.Response";
@@ -24,50 +24,48 @@ const CLAIM_REQUEST: &str = "type.googleapis.com/internal.ClaimRequest";
 const CLAIM_RESPONSE: &str = "type.googleapis.com/internal.ClaimResponse";
 const STREAM: &str = "type.googleapis.com/internal.Stream";
 
-/// The field of `internal.Msg` that says how its value is compressed.
+/// The field of `internal.Msg` that gives the compression of its value.
 const COMPRESSION: u32 = 4;
 
-/// That field's value for a value that is not compressed; left out when written.
+/// The compression number of an uncompressed value; omitted when written.
 const NONE: i32 = 0;
 
-/// That field's value for gzip.
+/// The compression number of gzip.
 const GZIP: i32 = 1;
 
-/// What is published on a channel (PROTOCOL section 1).
+/// A message published on a channel (PROTOCOL section 1).
 ///
-/// An in-process bus hands frames over as they are; any other bus carries them encoded in an
-/// envelope.
+/// An in-process bus passes frames on as values; any other bus carries them encoded in an envelope.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Frame {
     /// A call.
     Request(Request),
-    /// An answer.
+    /// A response.
     Response(Response),
-    /// A bid.
+    /// A bid or an announcement.
     ClaimRequest(ClaimRequest),
     /// A grant.
     ClaimResponse(ClaimResponse),
     /// A frame of a stream.
     Stream(Stream),
-    /// A message that is not the protocol's own: an update of a subscription, or a type unknown
-    /// here.
+    /// A message that is not the protocol's own: an update, or an unknown type.
     Other(Any),
-    /// An envelope that was not looked into. Published as it is; whoever receives one decodes it,
-    /// and learns from [`Frame::decode`] what is wrong with it, if anything is.
+    /// An encoded envelope. It is published as it is. The receiver decodes it with
+    /// [`Frame::decode`], which reports any fault.
     Raw(Bytes),
 }
 
 impl Frame {
-    /// The frame as it is published, in an envelope that names `channel`: the *local* name, on
-    /// Redis as on NATS.
+    /// Encodes the frame in an envelope that names `channel`: the *local* name, on Redis as on
+    /// NATS.
     ///
-    /// Written in one pass into one buffer of the right size.
+    /// Writes in one pass into one buffer of the exact size.
     pub fn encode(&self, channel: &str) -> Bytes {
         self.encode_with(channel, None)
     }
 
-    /// As [`encode`](Self::encode), with the value compressed if `compression` asks for it and that
-    /// makes it smaller.
+    /// Encodes the frame like [`encode`](Self::encode), and compresses the value if `compression`
+    /// asks for it and that makes it smaller.
     pub fn encode_with(&self, channel: &str, compression: Option<Compression>) -> Bytes {
         match self {
             Frame::Request(request) => envelope(REQUEST, request, channel, compression),
@@ -82,8 +80,8 @@ impl Frame {
         }
     }
 
-    /// How long the frame's value is, encoded and not compressed: about what a decoded frame takes
-    /// in memory.
+    /// Returns the length of the encoded, uncompressed value: about the memory that the decoded
+    /// frame takes.
     pub fn value_len(&self) -> usize {
         match self {
             Frame::Request(request) => request.encoded_len(),
@@ -96,17 +94,18 @@ impl Frame {
         }
     }
 
-    /// Decodes a published frame, and gives the channel that its envelope names.
+    /// Decodes a published frame, and returns it with the channel that its envelope names.
     ///
-    /// A value that the envelope says is compressed is decompressed first, to at most
-    /// [`FrameLimits::frame_bytes`]. Payloads and long texts other than ids are slices of
-    /// `bytes`, or of the decompressed value. A message of a type that is not the protocol's
-    /// own is a [`Frame::Other`]; the result is never a [`Frame::Raw`].
+    /// A compressed value is decompressed first, to at most [`FrameLimits::frame_bytes`]. Payloads,
+    /// and long texts other than ids, are slices of `bytes` or of the decompressed value. A message
+    /// that is not the protocol's own becomes a [`Frame::Other`]; the result is never a
+    /// [`Frame::Raw`].
     ///
     /// # Errors
     ///
-    /// When `bytes` is no envelope, when its value is not a message of the type that it names or is
-    /// compressed in an unknown or damaged way, and when a limit is exceeded.
+    /// Returns an error if `bytes` is not an envelope, if the value is not a message of the named
+    /// type, if its compression is unknown or the compressed value is corrupt, or if a limit is
+    /// exceeded.
     pub fn decode(bytes: &Bytes, limits: &FrameLimits) -> Result<(Frame, Text), DecodeError> {
         if bytes.len() > limits.frame_bytes {
             let (limit, unit) = (limits.frame_bytes, "bytes of a frame");
@@ -121,7 +120,8 @@ impl Frame {
         Self::decode_value(type_url, &value, &value, bytes, channel, limits)
     }
 
-    /// Decodes the value of an envelope: a part of `within`, as the type is one of `bytes`.
+    /// Decodes the value of an envelope. `value` is a part of `within`, and `type_url` a part of
+    /// `bytes`.
     #[inline]
     fn decode_value(
         type_url: &[u8],
@@ -131,8 +131,8 @@ impl Frame {
         channel: Text,
         limits: &FrameLimits,
     ) -> Result<(Frame, Text), DecodeError> {
-        // Each makes the whole result, which saves moving the frame. Names are compared as wholes,
-        // which byte strings as patterns are not.
+        // Each arm builds the whole result, which avoids moving the frame. Guards compare names as
+        // wholes; byte-string patterns would not.
         match own_type(type_url) {
             name if name == b"Request" => read::<RequestDraft<'_>>(within, value, limits)
                 .map(|request| (Frame::Request(request), channel)),
@@ -155,8 +155,7 @@ impl Frame {
         }
     }
 
-    /// What kind of message it is, for messages to people: the protobuf name of the protocol's own
-    /// messages.
+    /// Returns the kind of message for display: the protobuf name of the protocol's own messages.
     pub fn kind(&self) -> &'static str {
         match self {
             Frame::Request(_) => &REQUEST[PREFIX.len()..],
@@ -189,8 +188,8 @@ fn decompress(compression: i32, value: &[u8], limits: &FrameLimits) -> Result<By
     })
 }
 
-/// The name of a message of the protocol's own; empty for any other. Whatever stands before the
-/// last slash does not matter.
+/// Returns the name of one of the protocol's own messages, or an empty name for any other. Only the
+/// part after the last slash matters.
 #[inline]
 fn own_type(type_url: &[u8]) -> &[u8] {
     if let Some(name) = type_url.strip_prefix(PREFIX.as_bytes()) {
@@ -200,7 +199,7 @@ fn own_type(type_url: &[u8]) -> &[u8] {
     name.strip_prefix(b"internal.").unwrap_or_default()
 }
 
-/// A message in its envelope, compressed where that is wanted and makes the envelope smaller.
+/// Encodes a message in its envelope, compressed if requested and smaller that way.
 fn envelope(type_url: &str, message: &impl Encode, channel: &str, compression: Option<Compression>) -> Bytes {
     let len = message.encoded_len();
     if compression.is_none_or(|compression| len < compression.threshold) {
@@ -216,7 +215,7 @@ fn envelope(type_url: &str, message: &impl Encode, channel: &str, compression: O
     }
 }
 
-/// What it takes to say that a value is compressed.
+/// The encoded length of the compression field.
 const COMPRESSION_LEN: usize = 2;
 
 /// Writes `internal.Msg`: type_url 1, value 2, channel 3, compression 4.
@@ -238,7 +237,7 @@ fn write(type_url: &str, value: &impl Encode, len: usize, channel: &str, compres
     Bytes::from(out)
 }
 
-/// A message that is encoded already.
+/// A message that is already encoded.
 struct Value<'a>(&'a [u8]);
 
 impl Encode for Value<'_> {
@@ -247,7 +246,7 @@ impl Encode for Value<'_> {
     }
 }
 
-/// `internal.Msg` as it is read: what it holds is looked into once its type is known.
+/// The fields of `internal.Msg`. The value is decoded once its type is known.
 #[derive(Default)]
 struct Envelope<'a> {
     type_url: &'a [u8],

@@ -41,10 +41,10 @@ use crate::stream::commands::StreamCommands;
 use crate::wire::incoming;
 use crate::wire::route::{Route, check_own_id, check_service};
 
-/// The client's side of the protocol for one service (PROTOCOL sections 5 to 9). Drive it as
-/// [`Engine`] says.
+/// The client's side of the protocol for one service (PROTOCOL sections 5 to 9). [`Engine`] states
+/// how to drive it.
 ///
-/// It subscribes to its channels at once; calls can be made after [`ClientEvent::Ready`].
+/// A new client subscribes to its channels at once. Calls can be made after [`ClientEvent::Ready`].
 pub struct Client {
     config: ClientConfig,
     ids: IdGenerator,
@@ -58,25 +58,25 @@ pub struct Client {
 }
 
 enum Phase {
-    /// Some of its subscriptions are not live yet.
+    /// Some subscriptions are not live yet.
     Starting {
         missing: u32,
     },
     Open,
-    /// It makes no more calls, and ends what it has.
+    /// The client makes no more calls, and ends everything it holds.
     Closing(Closing),
     Closed(Cause),
 }
 
-/// How far a client that closes is. It does a bounded amount at a time.
+/// The progress of a close, which does a bounded amount of work at a time.
 struct Closing {
     cause: Cause,
     stage: Stage,
-    /// How far it is in the table of its stage.
+    /// The position in the table of the stage.
     place: usize,
-    /// Ends the time that the bus has to confirm; `None` once that is over.
+    /// Limits the wait for the bus to confirm; `None` once that time is over.
     patience: Option<TimerId>,
-    /// Armed while there is more to end at once.
+    /// Armed while more is due at once.
     more: Option<TimerId>,
 }
 
@@ -84,21 +84,21 @@ struct Closing {
 #[derive(Clone)]
 enum Cause {
     Asked,
-    /// The bus gave up a subscription that it cannot do without.
+    /// The bus gave up a subscription that the client cannot work without.
     Lost(BusError),
     RuntimeEnded,
 }
 
-/// What a client that closes ends, one after the other.
+/// The stages of a close, in order.
 #[derive(Clone, Copy)]
 enum Stage {
     Calls,
     MultiCalls,
     Streams,
     Subscriptions,
-    /// The bus is to confirm the ends of the subscriptions, and to take those of the streams.
+    /// Waits for the bus to confirm the end of the subscriptions and to take the closes of streams.
     Bus,
-    /// The listeners whose end the bus did not confirm.
+    /// Ends the listeners whose end the bus did not confirm.
     Listeners,
 }
 
@@ -119,7 +119,7 @@ impl Cause {
     }
 }
 
-/// What comes in on a subscription.
+/// The frames that a subscription carries.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum ClientChannel {
     Bids,
@@ -129,11 +129,11 @@ enum ClientChannel {
 }
 
 impl Client {
-    /// A client that draws its ids and hashes from `seed`.
+    /// Creates a client that draws its ids and hash keys from `seed`.
     ///
     /// # Errors
     ///
-    /// When the service or the id cannot be carried by every bus.
+    /// Returns an error if not every bus can carry the service or the id.
     pub fn new(mut config: ClientConfig, seed: Seed) -> Result<Self, ConfigError> {
         check_service(config.service.as_str())?;
         let mut ids = IdGenerator::new(seed);
@@ -165,64 +165,65 @@ impl Client {
         Ok(client)
     }
 
-    /// Its id on the wire.
+    /// Returns the client's id on the wire.
     pub fn id(&self) -> &Text {
         &self.config.id
     }
 
-    /// Its service, by the name on the wire.
+    /// Returns the service, by its name on the wire.
     pub fn service(&self) -> &Text {
         &self.config.service
     }
 
-    /// How many calls are in flight, multi calls and openings of streams included.
+    /// Returns the number of calls in flight, including multi calls and openings of streams.
     pub fn in_flight(&self) -> usize {
         self.calls.len() + self.multi_calls.len()
     }
 
-    /// How many streams are open or being opened.
+    /// Returns the number of streams that are open or being opened.
     pub fn streams(&self) -> usize {
         self.streams.len()
     }
 
-    /// How many messages of streams are on their way out.
+    /// Returns the number of stream messages sent and not acknowledged.
     pub fn sending(&self) -> usize {
         self.streams.sending()
     }
 
-    /// How many subscriptions to updates there are.
+    /// Returns the number of subscriptions to updates.
     pub fn listening(&self) -> usize {
         self.listeners.len()
     }
 
-    /// How many messages of streams it remembers, so that none is delivered twice.
+    /// Returns the number of stream messages remembered so that none is delivered twice.
     pub fn remembered(&self) -> usize {
         self.streams.remembered()
     }
 
-    /// What happened so far.
+    /// Returns the counters.
     pub fn counters(&self) -> &Counters {
         &self.outputs.counters
     }
 
-    /// Returns what the bus said, while the subscriptions that answers come in on are interrupted.
-    /// New calls fail with that.
+    /// Returns the bus's error while the subscriptions that calls need are interrupted. New calls
+    /// fail with it.
     pub fn interruption(&self) -> Option<&BusError> {
         self.subscriptions.interruption()
     }
 
-    /// The bus refused to lock a request of a queue, so that no server takes it. Calls in flight
-    /// that fail say so in their [evidence](crate::Evidence::lock_refusal).
+    /// Reports that the bus refused to lock a request of a queue, so that no server gets it. Calls
+    /// in flight that fail carry `cause` in their [evidence](crate::Evidence::lock_refusal).
     pub fn lock_refused(&mut self, now: Now, cause: &BusError) {
         self.calls.on_lock_refused(now, cause.to_string());
     }
 
-    /// Makes a call. It ends with exactly one [`ClientEvent::Resolved`], at its deadline at the
+    /// Starts a call. It ends with exactly one [`ClientEvent::Resolved`], at its deadline at the
     /// latest.
     ///
     /// # Errors
     ///
-    /// When the call cannot be made as it stands; nothing is published then.
+    /// Returns an error if the call is invalid or the client cannot make it; nothing is published
+    /// then.
     pub fn call(&mut self, now: Now, call: Call) -> Result<CallHandle, CallError> {
         self.check(&call.route, false)?;
         let rules = self.calls.check(&call.route, &call.selection, &self.config)?;
@@ -232,12 +233,13 @@ impl Client {
         Ok(call)
     }
 
-    /// Makes a call that every server answers. Each [`ClientEvent::Response`] comes before the one
-    /// [`ClientEvent::MultiEnded`] that ends it, at its deadline at the latest.
+    /// Starts a call that every server answers. Each response is a [`ClientEvent::Response`]. The
+    /// call ends with exactly one [`ClientEvent::MultiEnded`], at its deadline at the latest.
     ///
     /// # Errors
     ///
-    /// When the call cannot be made as it stands; nothing is published then.
+    /// Returns an error if the call is invalid or the client cannot make it; nothing is published
+    /// then.
     pub fn multi_call(&mut self, now: Now, call: MultiCall) -> Result<MultiHandle, CallError> {
         self.check(&call.route, false)?;
         let interruption = self.interruption().cloned();
@@ -250,12 +252,13 @@ impl Client {
         Ok(call)
     }
 
-    /// Opens a stream: a call that ends with exactly one [`ClientEvent::Opened`], at its deadline
-    /// at the latest.
+    /// Starts the call that opens a stream. It ends with exactly one [`ClientEvent::Opened`], at
+    /// its deadline at the latest.
     ///
     /// # Errors
     ///
-    /// When the stream cannot be opened as it stands; nothing is published then.
+    /// Returns an error if the call is invalid or the client cannot make it; nothing is published
+    /// then.
     pub fn open_stream(&mut self, now: Now, open: OpenStream) -> Result<CallHandle, CallError> {
         self.check(&open.route, true)?;
         let (calls, _, mut cx) = self.split(now);
@@ -264,8 +267,8 @@ impl Client {
         Ok(call)
     }
 
-    /// Fails a call that has just been made, if its client would miss the answer. Its request does
-    /// not leave.
+    /// Fails a call that has just started if the client would miss its response. The request is not
+    /// published.
     fn fail_if_interrupted(&mut self, now: Now, call: CallHandle) {
         if let Some(cause) = self.interruption().cloned() {
             let (calls, _, mut cx) = self.split(now);
@@ -290,34 +293,34 @@ impl Client {
         Ok(())
     }
 
-    /// Ends a call, or the opening of a stream: it resolves as canceled, and a claimed call that
-    /// was not granted yet runs nowhere.
+    /// Cancels a call or the opening of a stream. It resolves as canceled. A claimed call that was
+    /// not granted yet does not run.
     pub fn cancel(&mut self, now: Now, call: CallHandle) {
         let (calls, _, mut cx) = self.split(now);
         calls.cancel(&mut cx, call);
     }
 
-    /// Ends a multi call without an event: its caller has enough. What servers still answer is
-    /// dropped.
+    /// Ends a multi call without an event. Later responses are dropped.
     pub fn cancel_multi(&mut self, now: Now, call: MultiHandle) {
         let (_, multi_calls, mut cx) = self.split(now);
         multi_calls.cancel(&mut cx, call);
     }
 
-    /// Answers [`ClientEvent::Select`]: the server that shall run the call, `None` if none suits,
-    /// or the error that the call fails with. Ignored when the call is over.
+    /// Responds to [`ClientEvent::Select`] with the server to run the call, `None` if no server
+    /// suits, or the error that the call fails with. Does nothing if the call is over.
     pub fn select(&mut self, now: Now, call: CallHandle, choice: Result<Option<Text>, ErrorResponse>) {
         let (calls, _, mut cx) = self.split(now);
         calls.select(&mut cx, call, choice);
     }
 
-    /// Subscribes to the updates that servers publish on a route, messages of the full protobuf
-    /// name `message`. It is live from [`ClientEvent::Subscribed`] on, and ends with exactly
-    /// one [`ClientEvent::Unsubscribed`].
+    /// Subscribes to the updates that servers publish on a route. `message` is the full protobuf
+    /// name of the updates. The subscription is live from [`ClientEvent::Subscribed`] on, and ends
+    /// with exactly one [`ClientEvent::Unsubscribed`].
     ///
     /// # Errors
     ///
-    /// When the client is not open, or the route is not for updates of its service.
+    /// Returns an error if the client is not open, or the route is a stream or belongs to another
+    /// service.
     pub fn subscribe(
         &mut self,
         route: &Route,
@@ -338,23 +341,23 @@ impl Client {
         }
     }
 
-    /// The consumer has taken an update, so that there is room for another.
+    /// Reports that the consumer has taken an update, which makes room for another.
     pub fn taken_update(&mut self, subscription: SubscriptionHandle) {
         if let Some(ClientChannel::Updates(listener)) = self.subscriptions.role(subscription) {
             self.listeners.taken(listener);
         }
     }
 
-    /// Closes the client: pending calls resolve with "client is closed", streams and subscriptions
-    /// end: the first [`ROUND`](crate::ROUND) of them in here, the rest at once by
-    /// [`handle_timeout`](Engine::handle_timeout). It is [closed](ClientEvent::Closed) when the
-    /// bus has confirmed that and was handed the ends of the streams, or after the configured
-    /// timeout.
+    /// Closes the client. Calls in flight resolve with "client is closed"; streams and
+    /// subscriptions end. This method ends the first [`ROUND`](crate::ROUND) of them, and
+    /// [`handle_timeout`](Engine::handle_timeout) the rest at once. The client is
+    /// [closed](ClientEvent::Closed) when the bus has confirmed the end of the subscriptions and
+    /// taken the closes of the streams, or after [`ClientConfig::close_timeout`].
     pub fn close(&mut self, now: Now) {
         self.shut(now, Cause::Asked);
     }
 
-    /// Why it makes no more calls, if it does not.
+    /// Returns the error of new calls if the client is closing or closed.
     pub fn closed(&self) -> Option<CallError> {
         match &self.phase {
             Phase::Starting { .. } | Phase::Open => None,
@@ -373,7 +376,7 @@ impl Client {
         self.close_on(now, &mut Budget::round());
     }
 
-    /// Ends what a client that closes still has, as far as the budget reaches.
+    /// Continues a close, as far as the budget allows.
     fn close_on(&mut self, now: Now, budget: &mut Budget) {
         let Self { phase, subscriptions, listeners, calls, multi_calls, streams, outputs, ids, config } =
             self;
@@ -417,7 +420,7 @@ impl Client {
                     Step::Spent => break,
                 },
                 Stage::Bus => {
-                    // Servers are to see the ends of their streams.
+                    // The servers must learn that their streams have ended.
                     let confirmed = subscriptions.is_empty() && cx.outputs.is_done_with_closes();
                     if patience.is_some() && !confirmed {
                         return;
@@ -444,11 +447,11 @@ impl Client {
             };
             (*stage, *place) = (next, 0);
         }
-        // The budget is spent, and more is due at once.
+        // The budget is spent; the rest is due at once.
         more.get_or_insert_with(|| cx.outputs.timers.arm(now.time, TimerKind::Close, Owner::Ending));
     }
 
-    /// A client that closes has nothing left.
+    /// Completes a close.
     fn end(&mut self) {
         let Phase::Closing(Closing { cause, .. }) = &self.phase else { return };
         let cause = cause.clone();
@@ -456,7 +459,7 @@ impl Client {
         self.phase = Phase::Closed(cause);
         self.subscriptions = Subscriptions::new();
         self.listeners = Listeners::new();
-        // Nothing else tells the servers that their streams have ended.
+        // Only the closes are kept: nothing else tells the servers that their streams have ended.
         self.outputs.withdraw(|publish| publish == Publish::Close);
         self.outputs.event(ClientEvent::Closed { error });
     }
@@ -472,8 +475,8 @@ impl Client {
         (calls, multi_calls, Context { now, outputs, ids, config, streams })
     }
 
-    /// A subscription that ends although nobody left it: that of a listener ends alone, any other
-    /// ends the client.
+    /// Handles the end of a subscription. If the client did not unsubscribe, a listener's
+    /// subscription ends alone, and any other ends the client.
     fn lose(&mut self, now: Now, subscription: SubscriptionHandle, error: BusError) {
         match self.subscriptions.ended(subscription) {
             Some((ClientChannel::Updates(listener), ended)) => {
@@ -492,7 +495,7 @@ impl Client {
         listener: ListenerHandle,
         error: Option<Box<Failure>>,
     ) {
-        // A client that closes may have told its end already.
+        // A close may have ended the listener already.
         if self.listeners.remove(listener).is_none() {
             return;
         }
@@ -545,7 +548,7 @@ impl Engine for Client {
 
     fn handle_interrupted(&mut self, now: Now, subscription: SubscriptionHandle, cause: BusError) {
         let Some(role) = self.subscriptions.role(subscription) else { return };
-        // Calls do without updates, whose subscribers see a gap in the end.
+        // Calls do not depend on updates. Their subscribers see a gap afterwards.
         let is_essential = !matches!(role, ClientChannel::Updates(_));
         if is_essential {
             self.calls.on_gap(now);
@@ -592,7 +595,7 @@ impl Engine for Client {
             return;
         }
         let (calls, multi_calls, mut cx) = self.split(now);
-        // One after the other, since a pair would be a copy of the frame.
+        // Matching a pair would copy the frame.
         match frame {
             Frame::ClaimRequest(claim) if role == ClientChannel::Bids => calls.on_claim(&mut cx, claim),
             Frame::Response(response) if role == ClientChannel::Responses => {

@@ -1,10 +1,11 @@
-//! A cache that forgets by halves: bounded, without a clock or an order to keep.
+//! A bounded cache that evicts half of its entries at a time, without a clock or an order to
+//! maintain.
 
 use psrpc_proto::Text;
 
 use crate::core::map::{HashKeys, Map};
 
-/// Values by text. When it is full, the older half is forgotten, except for what was used since.
+/// Values by text. When the cache is full, it evicts the older half, except for entries used since.
 pub(crate) struct Cache<V> {
     young: Map<(Text, V)>,
     old: Map<(Text, V)>,

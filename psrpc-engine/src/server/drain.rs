@@ -1,4 +1,5 @@
-//! The end of a server: the phases to it, and what is ended on the way, a bounded amount at a time.
+//! The shutdown of a server: its phases, and the work of ending everything, a bounded amount at a
+//! time.
 
 use alloc::collections::VecDeque;
 
@@ -18,16 +19,16 @@ use crate::reason::Reason;
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
     Open,
-    /// It takes no new registrations, and is closed when nothing is in flight, those that it has
-    /// are gone and clients are told of the ends of their streams. Once the timer has fired it
-    /// takes no requests either, and does not wait for the bus to confirm that there are none
-    /// or to have room for the ends; once that for lingering has, it does not wait for the handlers
-    /// of streams.
+    /// The server takes no new registrations. It closes when nothing is in flight, its
+    /// registrations have ended, and the bus has taken the closes of its streams. Once `timer` has
+    /// fired, the server drops requests, and no longer waits for the bus to confirm the end of the
+    /// subscriptions or to take the closes. Once `linger` has fired, it no longer waits for stream
+    /// handlers.
     Draining {
         timer: Option<TimerId>,
         linger: Option<TimerId>,
     },
-    /// It hears nothing any more, and ends what it has without waiting for anybody.
+    /// The server ignores all input, and ends everything without waiting.
     Closing(Cause),
     Closed(Cause),
 }
@@ -35,12 +36,12 @@ pub(super) enum Phase {
 /// Why a server closes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Cause {
-    /// It was drained or killed.
+    /// The server was drained or killed.
     Asked,
     RuntimeEnded,
 }
 
-/// Things to be ended, and how far that is: a place in their table, or how many are left.
+/// A kind of things to end, and the position in their table or how many remain.
 pub(super) enum Ending {
     Registrations {
         place: usize,
@@ -52,7 +53,7 @@ pub(super) enum Ending {
         registration: RegistrationHandle,
         left: usize,
     },
-    /// The handlers of streams, which are not waited for any more.
+    /// Handlers of streams, which the server no longer waits for.
     Handlers {
         place: usize,
     },
@@ -69,10 +70,10 @@ pub(super) enum Ending {
     Server,
 }
 
-/// What is still to be ended, in order.
+/// The things to end, in order.
 pub(super) struct Endings {
     queue: VecDeque<Ending>,
-    /// Armed while there is more to end at once.
+    /// Armed while more is due at once.
     more: Option<TimerId>,
 }
 
@@ -97,12 +98,12 @@ impl Endings {
         self.queue.clear();
     }
 
-    /// The timer that goes on with them has fired.
+    /// Records that the timer has fired.
     pub(super) fn timer_fired(&mut self) {
         self.more = None;
     }
 
-    /// Ends what is to be ended, as far as the budget reaches.
+    /// Ends things, as far as the budget allows.
     pub(super) fn go_on(
         &mut self,
         cx: &mut Context<'_>,
@@ -144,7 +145,8 @@ impl Endings {
                     cx.registry.forget();
                     requests.forget(cx.outputs);
                     cx.streams.forget_received(cx.outputs);
-                    // Nothing else tells the clients that their streams have ended.
+                    // Only the closes are kept: nothing else tells the clients that their streams
+                    // have ended.
                     cx.outputs.withdraw(|publish| publish == Publish::Close);
                     cx.outputs.event(ServerEvent::Closed);
                     *phase = Phase::Closed(cause.unwrap_or(Cause::Asked));
@@ -155,7 +157,7 @@ impl Endings {
                 Step::Next(()) => {}
                 Step::Done => drop(self.queue.pop_front()),
                 Step::Spent => {
-                    // More is due at once.
+                    // The rest is due at once.
                     self.more.get_or_insert_with(|| {
                         cx.outputs.timers.arm(cx.now.time, TimerKind::Close, Owner::Ending)
                     });

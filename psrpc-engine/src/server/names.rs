@@ -1,4 +1,4 @@
-//! The names that are taken, so that no two registrations of a server get each other's frames.
+//! The channel names in use, so that no two registrations of a server get each other's frames.
 
 use alloc::string::ToString;
 
@@ -9,12 +9,12 @@ use crate::core::map::{HashKeys, Map};
 use crate::error::RegisterError;
 use crate::wire::route::Route;
 
-/// The names that are taken. Nothing is kept of a route but where to find it: `route_of` gives it.
+/// The channel names in use. They refer to routes by role; `route_of` looks the route up.
 pub(super) struct Names {
     /// Request channels, by legacy name.
     legacy: Map<ChannelRole>,
-    /// What uses a NATS subject, by the name of that: no more than the methods of the service. All of them subscribe to it
-    /// in the same way, since on NATS two ways do not mix.
+    /// The users of each NATS subject: at most one for each method of the service. All users of a
+    /// subject must subscribe to it with the same kind, because NATS cannot mix kinds.
     subjects: Map<ChannelRole>,
     keys: HashKeys,
 }
@@ -28,7 +28,7 @@ impl Names {
         &self.keys
     }
 
-    /// Takes the names of the route whose requests `role` carries.
+    /// Reserves the names of the route whose requests `role` carries.
     pub(super) fn claim<'a>(
         &mut self,
         role: ChannelRole,
@@ -65,7 +65,7 @@ impl Names {
         Ok(())
     }
 
-    /// Gives back the names of the route whose requests `role` carries.
+    /// Releases the names of the route whose requests `role` carries.
     pub(super) fn release<'a>(&mut self, role: ChannelRole, route_of: impl Fn(ChannelRole) -> &'a Route) {
         let route = route_of(role);
         self.legacy.remove(self.keys.hash(route.requests().legacy().as_bytes()), |known| *known == role);
@@ -75,7 +75,7 @@ impl Names {
         }
     }
 
-    /// Whose requests have the legacy name of this channel.
+    /// Returns the role whose requests have the legacy name of this channel.
     pub(super) fn find<'a>(
         &self,
         requests: &Channel,
@@ -85,7 +85,7 @@ impl Names {
         self.legacy.get(hash, |role| route_of(*role).requests().legacy() == requests.legacy()).copied()
     }
 
-    /// The route of a user of the channel's subject that `is_it`.
+    /// Returns the route of a user of the channel's subject for which `matches` returns `true`.
     fn user<'a>(
         &self,
         channel: &Channel,

@@ -1,4 +1,4 @@
-//! A request, seen from the server.
+//! The server's side of a request.
 //!
 //! ```text
 //!                                  ┌──────── no claim required, or elected ────────┐
@@ -37,19 +37,19 @@ use crate::stream::pending_message::PendingMessage;
 use crate::wire::outgoing::{self, TooLarge};
 use crate::wire::route::Route;
 
-/// The requests of a server in flight, and those that it remembers.
+/// The requests of a server in flight, and the requests that it remembers.
 pub(super) struct Requests {
     in_flight: InFlight<RequestHandle, Pending>,
     dedup: Dedup,
     keys: HashKeys,
     clients: Cache<ClientChannels>,
-    /// Those that open streams, by the streams' ids.
+    /// Requests that open streams, by stream id.
     openings: Map<RequestHandle>,
-    /// How many are decided upon, bid for or run, without those that open streams.
+    /// How many requests count against [`ServerConfig::concurrency`].
     busy: usize,
 }
 
-/// A request as it comes in.
+/// A request on arrival.
 pub(super) struct Incoming {
     pub(super) registration: RegistrationHandle,
     pub(super) route: Route,
@@ -63,7 +63,7 @@ pub(super) struct Incoming {
     pub(super) opens: Option<Opening>,
 }
 
-/// What a request opens: the stream, and what its ack carries.
+/// The stream that a request opens, and the times that its ack carries.
 #[derive(Clone)]
 pub(super) struct Opening {
     pub(super) stream_id: Text,
@@ -82,7 +82,7 @@ struct Pending {
     state: RequestState,
 }
 
-/// A stream that is open if its request is granted.
+/// A stream that opens if its request is granted.
 struct Opened {
     opening: Opening,
     channel: Channel,
@@ -90,17 +90,17 @@ struct Opened {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum RequestState {
-    /// The layer above decodes it and decides on a bid.
+    /// The layer above decodes the request and decides on a bid.
     Deciding,
-    /// We bid, and wait for the client's grant.
+    /// The server bid, and waits for the client's grant.
     Bidding,
     /// The handler runs.
     Running,
-    /// The response is on its way out, which a full bus holds up.
+    /// The response waits for the bus.
     Answered,
 }
 
-/// Where a client hears from us.
+/// The channels to a client.
 #[derive(Clone)]
 struct ClientChannels {
     bids: Channel,
@@ -135,7 +135,7 @@ impl Requests {
         self.state(request) == Some(RequestState::Deciding)
     }
 
-    /// The id of a request in flight; empty when it is over.
+    /// Returns the id of a request in flight, or an empty text if it is over.
     pub(super) fn id(&self, request: RequestHandle) -> Text {
         self.in_flight.get(request).map(|entry| entry.id.clone()).unwrap_or_default()
     }
@@ -177,7 +177,7 @@ impl Requests {
         }));
     }
 
-    /// Checks whether a request may come in, and remembers it.
+    /// Checks whether a request is accepted, and remembers it.
     fn check(
         &mut self,
         cx: &mut Context<'_>,
@@ -192,7 +192,7 @@ impl Requests {
         }
         let Incoming { sent_at, expiry, .. } = *request;
         let expiry = Expiry::of_frame(*now, sent_at, expiry, config.horizon, config.skew_allowance)?;
-        // A stream is opened once, whatever its opening is called.
+        // A stream is opened once, whatever the request id of its opening.
         let identity = self.keys.identity(request.client_id.as_bytes(), named.as_bytes());
         let Some(vacancy) = self.in_flight.vacancy(&request.request_id) else {
             let known = self.dedup.knows(identity);
@@ -204,7 +204,8 @@ impl Requests {
             Admission::Full => return Err(refuse(Reason::DedupFull)),
             Admission::New => {}
         }
-        // After it was remembered: a duplicate of what is refused here must not run later.
+        // Checked only after the request is remembered: a duplicate of a refused request must not
+        // run later.
         if self.in_flight.len() >= config.limits.requests {
             return Err(refuse(Reason::RequestsFull));
         }
@@ -231,7 +232,7 @@ impl Requests {
         if let Some(text) = full {
             let error = ErrorResponse::new(ErrorCode::ResourceExhausted, Text::from_static(text));
             match opens {
-                // Where no other server can take it, its client would wait for nobody.
+                // No other server takes the stream, so its client would wait until its deadline.
                 Some(Opening { stream_id, .. }) if !route.properties().require_claim => {
                     let channel = stream_channel(cx.config, &client_id);
                     refuse_stream(cx, stream_id, &channel, error);
@@ -247,7 +248,7 @@ impl Requests {
         cx.outputs.dropped(Dropped { reason, request_id, peer: client_id, late_by });
     }
 
-    /// A request for a method that is not served here, which no other server gets to see.
+    /// Answers a request for a method that is not registered here and that no other server sees.
     pub(super) fn on_misrouted(&mut self, cx: &mut Context<'_>, request: Request) {
         let Request { request_id, client_id, expiry, .. } = request;
         let expired = cx.now.wall >= WallTime::from_unix_nanos(expiry) + cx.config.skew_allowance;
@@ -259,7 +260,7 @@ impl Requests {
         cx.outputs.dropped(Dropped::of(Reason::Misrouted, request_id, client_id));
     }
 
-    /// The client has given up a stream that is not open yet.
+    /// Handles a client's close of a stream that is not open yet.
     pub(super) fn on_given_up(&mut self, cx: &mut Context<'_>, stream_id: &Text) {
         let is_it = |request: &RequestHandle| {
             let opens = self.in_flight.get(*request).and_then(|entry| entry.state.opens.as_ref());
@@ -305,14 +306,14 @@ impl Requests {
         self.dedup.forget(cx.now, &mut cx.outputs.timers, bucket, Owner::Bucket, budget);
     }
 
-    /// The bus did not take our bid, so no grant will come.
+    /// Abandons a request whose bid the bus failed to publish, because no grant will come.
     pub(super) fn on_bid_failed(&mut self, cx: &mut Context<'_>, request: RequestHandle) {
         if self.state(request) == Some(RequestState::Bidding) {
             self.abandon(cx, request, Reason::PublishFailed);
         }
     }
 
-    /// A response has left, or the bus did not take it.
+    /// Handles the result of publishing a response.
     pub(super) fn on_response_published(&mut self, cx: &mut Context<'_>, request: RequestHandle, left: bool) {
         if !left {
             cx.outputs.dropped(Dropped::of(Reason::PublishFailed, self.id(request), Text::EMPTY));
@@ -336,7 +337,7 @@ impl Requests {
             return self.run(cx, request);
         }
         if pending.opens.is_some() && cx.registry.is_leaving(pending.registration) {
-            // It would end at once.
+            // The stream would end at once.
             return self.abandon(cx, request, Reason::Draining);
         }
         pending.state = RequestState::Bidding;
@@ -378,8 +379,8 @@ impl Requests {
         if entry.state.state != RequestState::Running {
             return;
         }
-        // By the monotonic clock alone: a wall clock that jumps takes nothing from a handler that
-        // has started.
+        // Only the monotonic clock counts here, so a jump of the wall clock does not discard the
+        // result of a running handler.
         let Pending { expiry, .. } = &entry.state;
         if cx.now.time >= expiry.time() {
             return self.abandon(cx, request, Reason::Overran);
@@ -387,12 +388,12 @@ impl Requests {
         self.answer(cx, request, result);
     }
 
-    /// Walks on from `place` to the next request.
+    /// Returns the next request from `cursor` on, and advances `cursor`.
     pub(super) fn walk(&self, place: &mut usize, budget: &mut Budget) -> Step<RequestHandle> {
         self.in_flight.walk(place, budget)
     }
 
-    /// Abandons a request of a server that ends, and tells no registration.
+    /// Abandons a request of a server that closes, without updating its registration.
     pub(super) fn drop_request(&mut self, outputs: &mut Outputs, request: RequestHandle, reason: Reason) {
         let settled = self.settle(outputs, request);
         if settled.is_some_and(|(_, pending)| pending.state != RequestState::Answered) {
@@ -401,7 +402,7 @@ impl Requests {
         }
     }
 
-    /// Forgets all that it remembers.
+    /// Forgets the remembered requests.
     pub(super) fn forget(&mut self, outputs: &mut Outputs) {
         self.dedup.clear(&mut outputs.timers);
     }
@@ -417,7 +418,7 @@ impl Requests {
         (pending.state == RequestState::Deciding).then_some(pending)
     }
 
-    /// Runs a request, unless it has expired by now.
+    /// Runs a request, unless it has expired.
     fn run(&mut self, cx: &mut Context<'_>, request: RequestHandle) {
         let Some(entry) = self.in_flight.get_mut(request) else { return };
         match entry.state.expiry.check(cx.now) {
@@ -427,8 +428,8 @@ impl Requests {
         }
     }
 
-    /// Opens the stream that was granted, for which its handler starts: so it takes the proof that
-    /// the request has not expired, too.
+    /// Opens a granted stream. This starts its handler, so it requires the proof that the request
+    /// has not expired.
     fn open(&mut self, cx: &mut Context<'_>, request: RequestHandle, _: NotExpired) {
         let Some((request_id, pending)) = self.settle(cx.outputs, request) else { return };
         let (registration, Some(Opened { opening, channel })) = (pending.registration, pending.opens) else {
@@ -477,7 +478,7 @@ impl Requests {
         }
     }
 
-    /// Inlined, since its result would be copied about otherwise.
+    /// Inlined because the result is large to copy.
     #[inline(always)]
     fn settle(&mut self, outputs: &mut Outputs, request: RequestHandle) -> Option<(Text, Pending)> {
         let (id, pending) = self.in_flight.settle(request, &mut outputs.timers)?;
@@ -490,8 +491,8 @@ impl Requests {
         Some((id, pending))
     }
 
-    /// Answers a request that is not in flight. A full bus gets no such answers, since nothing
-    /// bounds their number.
+    /// Answers a request that was not accepted, unless the bus is full: nothing bounds the number
+    /// of these responses.
     fn publish_refusal(
         &mut self,
         cx: &mut Context<'_>,
@@ -513,13 +514,12 @@ impl Requests {
     }
 }
 
-/// Where a client hears of its streams.
+/// Returns the channel for stream frames to a client.
 fn stream_channel(config: &ServerConfig, client_id: &Text) -> Channel {
     Channel::stream_to_client(config.service.as_str(), client_id.as_str())
 }
 
-/// Tells a client that its stream is not taken. A full bus gets no such answers, since nothing
-/// bounds their number.
+/// Refuses to open a stream, unless the bus is full: nothing bounds the number of these frames.
 fn refuse_stream(cx: &mut Context<'_>, stream_id: Text, channel: &Channel, cause: ErrorResponse) {
     if !cx.outputs.is_blocked() {
         let (_, mut cx) = cx.streams();
@@ -527,7 +527,7 @@ fn refuse_stream(cx: &mut Context<'_>, stream_id: Text, channel: &Channel, cause
     }
 }
 
-/// Starts the handler, which takes the proof that the request has not expired (invariant I3).
+/// Starts the handler. Requires the proof that the request has not expired (invariant I3).
 fn start(outputs: &mut Outputs, handle: RequestHandle, pending: &mut Pending, _: NotExpired) {
     pending.state = RequestState::Running;
     outputs.event(ServerEvent::Run { request: handle });
