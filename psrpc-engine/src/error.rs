@@ -323,8 +323,8 @@ impl Evidence {
     /// Returns `true` if the bus delivered the request to no subscriber, and no server replied
     /// either.
     pub fn is_unheard(&self) -> bool {
-        let heard = self.bids > 0 || self.late_bids > 0 || self.errors > 0 || self.selected.is_some();
-        self.receivers == Some(0) && !heard
+        let replied = self.bids > 0 || self.late_bids > 0 || self.errors > 0 || self.selected.is_some();
+        self.receivers == Some(0) && !replied
     }
 }
 

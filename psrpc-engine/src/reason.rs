@@ -207,7 +207,7 @@ impl Counters {
     }
 
     /// Counts frames that the bus reports lost. A gap of unknown size counts as one.
-    pub(crate) fn lose(&mut self, frames: Option<u64>) {
+    pub(crate) fn count_lost(&mut self, frames: Option<u64>) {
         self.lost = self.lost.saturating_add(frames.unwrap_or(1));
     }
 

@@ -28,7 +28,7 @@ const STREAM: &str = "type.googleapis.com/internal.Stream";
 const COMPRESSION: u32 = 4;
 
 /// The compression number of an uncompressed value; omitted when written.
-const NONE: i32 = 0;
+const UNCOMPRESSED: i32 = 0;
 
 /// The compression number of gzip.
 const GZIP: i32 = 1;
@@ -109,11 +109,11 @@ impl Frame {
     pub fn decode(bytes: &Bytes, limits: &FrameLimits) -> Result<(Frame, Text), DecodeError> {
         if bytes.len() > limits.frame_bytes {
             let (limit, unit) = (limits.frame_bytes, "bytes of a frame");
-            return Err(Envelope::refused(0, DecodeErrorKind::OverLimit { limit, unit }));
+            return Err(Envelope::error(0, DecodeErrorKind::OverLimit { limit, unit }));
         }
         let Envelope { type_url, value, channel, compression } = read::<Envelope<'_>>(bytes, bytes, limits)?;
         let channel = Text::slice(bytes, channel);
-        if compression == NONE {
+        if compression == UNCOMPRESSED {
             return Self::decode_value(type_url, value, bytes, bytes, channel, limits);
         }
         let value = decompress(compression, value, limits)?;
@@ -133,7 +133,7 @@ impl Frame {
     ) -> Result<(Frame, Text), DecodeError> {
         // Each arm builds the whole result, which avoids moving the frame. Guards compare names as
         // wholes; byte-string patterns would not.
-        match own_type(type_url) {
+        match internal_name(type_url) {
             name if name == b"Request" => read::<RequestDraft<'_>>(within, value, limits)
                 .map(|request| (Frame::Request(request), channel)),
             name if name == b"Response" => read::<ResponseDraft<'_>>(within, value, limits)
@@ -150,7 +150,7 @@ impl Frame {
                     let type_url = Text::slice(bytes, type_url);
                     Ok((Frame::Other(Any { type_url, value: within.slice_ref(value) }), channel))
                 }
-                None => Err(Envelope::refused(1, DecodeErrorKind::NotUtf8)),
+                None => Err(Envelope::error(1, DecodeErrorKind::NotUtf8)),
             },
         }
     }
@@ -174,7 +174,7 @@ impl Frame {
 fn decompress(compression: i32, value: &[u8], limits: &FrameLimits) -> Result<Bytes, DecodeError> {
     if compression != GZIP {
         let kind = DecodeErrorKind::Compression { number: compression };
-        return Err(Envelope::refused(COMPRESSION, kind));
+        return Err(Envelope::error(COMPRESSION, kind));
     }
     gzip::decompress_within(value, limits.frame_bytes).map(Bytes::from).map_err(|fault| {
         let kind = match fault {
@@ -184,14 +184,14 @@ fn decompress(compression: i32, value: &[u8], limits: &FrameLimits) -> Result<By
                 DecodeErrorKind::OverLimit { limit, unit }
             }
         };
-        Envelope::refused(2, kind)
+        Envelope::error(2, kind)
     })
 }
 
 /// Returns the name of one of the protocol's own messages, or an empty name for any other. Only the
 /// part after the last slash matters.
 #[inline]
-fn own_type(type_url: &[u8]) -> &[u8] {
+fn internal_name(type_url: &[u8]) -> &[u8] {
     if let Some(name) = type_url.strip_prefix(PREFIX.as_bytes()) {
         return name;
     }
@@ -203,7 +203,7 @@ fn own_type(type_url: &[u8]) -> &[u8] {
 fn envelope(type_url: &str, message: &impl Encode, channel: &str, compression: Option<Compression>) -> Bytes {
     let len = message.encoded_len();
     if compression.is_none_or(|compression| len < compression.threshold) {
-        return write(type_url, message, len, channel, NONE);
+        return write(type_url, message, len, channel, UNCOMPRESSED);
     }
     let mut value = Vec::with_capacity(len);
     message.encode(&mut value);
@@ -211,7 +211,7 @@ fn envelope(type_url: &str, message: &impl Encode, channel: &str, compression: O
     if compressed.len() + COMPRESSION_LEN < len {
         write(type_url, &Value(&compressed), compressed.len(), channel, GZIP)
     } else {
-        write(type_url, &Value(&value), len, channel, NONE)
+        write(type_url, &Value(&value), len, channel, UNCOMPRESSED)
     }
 }
 
@@ -223,15 +223,15 @@ fn write(type_url: &str, value: &impl Encode, len: usize, channel: &str, compres
     let string =
         |text: &str| if text.is_empty() { 0 } else { 1 + varint_len(text.len() as u64) + text.len() };
     let field = if len == 0 { 0 } else { 1 + varint_len(len as u64) + len };
-    let last = if compression == NONE { 0 } else { COMPRESSION_LEN };
+    let last = if compression == UNCOMPRESSED { 0 } else { COMPRESSION_LEN };
     let mut out = Vec::with_capacity(string(type_url) + field + string(channel) + last);
     out.bytes(1, type_url.as_bytes());
     if len > 0 {
-        out.head(2, len);
+        out.tag_and_len(2, len);
         value.encode(&mut out);
     }
     out.bytes(3, channel.as_bytes());
-    if compression != NONE {
+    if compression != UNCOMPRESSED {
         out.int64(COMPRESSION, i64::from(compression));
     }
     Bytes::from(out)
@@ -256,7 +256,7 @@ struct Envelope<'a> {
 }
 
 impl Envelope<'_> {
-    fn refused(field: u32, kind: DecodeErrorKind) -> DecodeError {
+    fn error(field: u32, kind: DecodeErrorKind) -> DecodeError {
         DecodeError { message: Self::NAME, field, kind }
     }
 }

@@ -29,7 +29,7 @@ const LEVEL: u8 = 1;
 const EXPECTED_RATIO: usize = 16;
 
 /// The smallest buffer after growing.
-const LEAST_ROOM: usize = 32;
+const MIN_BUFFER: usize = 32;
 
 /// The largest number of members in a value. Known writers write one, and even an empty member
 /// costs time.
@@ -60,8 +60,8 @@ pub(crate) fn decompress_within(mut value: &[u8], limit: usize) -> Result<Vec<u8
         return Err(GzipFault::Damaged);
     }
     // The stated length may be wrong, for example if the value is truncated.
-    let announced = value.last_chunk().map_or(0, |length| u32::from_le_bytes(*length) as usize);
-    let mut inflater = Inflater::new(announced.min(EXPECTED_RATIO * value.len()), limit);
+    let stated = value.last_chunk().map_or(0, |length| u32::from_le_bytes(*length) as usize);
+    let mut inflater = Inflater::new(stated.min(EXPECTED_RATIO * value.len()), limit);
     for _ in 0..MEMBERS {
         if value.is_empty() {
             break;
@@ -119,15 +119,15 @@ fn after_header(member: &[u8]) -> Result<&[u8], GzipFault> {
 struct Inflater {
     state: Box<DecompressorOxide>,
     /// The inflated data, followed by zeros. It never shrinks, so no byte is zeroed twice.
-    room: Vec<u8>,
+    buffer: Vec<u8>,
     /// The length of the inflated data.
     end: usize,
     limit: usize,
 }
 
 impl Inflater {
-    fn new(room: usize, limit: usize) -> Self {
-        Inflater { state: Box::default(), room: vec![0; room.min(limit)], end: 0, limit }
+    fn new(buffer: usize, limit: usize) -> Self {
+        Inflater { state: Box::default(), buffer: vec![0; buffer.min(limit)], end: 0, limit }
     }
 
     /// Inflates the member at the start of `deflated`. Returns its data and the bytes after it.
@@ -136,13 +136,13 @@ impl Inflater {
         let start = self.end;
         loop {
             // A member does not refer to data before itself.
-            let (room, at) = (&mut self.room[start..], self.end - start);
+            let (buffer, at) = (&mut self.buffer[start..], self.end - start);
             let flags = TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF;
-            let (status, read, written) = decompress(&mut self.state, deflated, room, at, flags);
+            let (status, read, written) = decompress(&mut self.state, deflated, buffer, at, flags);
             deflated = &deflated[read..];
             self.end += written;
             match status {
-                TINFLStatus::Done => return Ok((&self.room[start..self.end], deflated)),
+                TINFLStatus::Done => return Ok((&self.buffer[start..self.end], deflated)),
                 TINFLStatus::HasMoreOutput if self.end < self.limit => self.grow(),
                 TINFLStatus::HasMoreOutput => return Err(GzipFault::OverLimit),
                 _ => return Err(GzipFault::Damaged),
@@ -152,12 +152,12 @@ impl Inflater {
 
     /// Doubles the full buffer, up to the limit.
     fn grow(&mut self) {
-        self.room.resize((2 * self.room.len()).max(LEAST_ROOM).min(self.limit), 0);
+        self.buffer.resize((2 * self.buffer.len()).max(MIN_BUFFER).min(self.limit), 0);
     }
 
     fn finish(mut self) -> Vec<u8> {
-        self.room.truncate(self.end);
-        self.room
+        self.buffer.truncate(self.end);
+        self.buffer
     }
 }
 
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_write_is_read_whatever_is_in_the_header() {
+    fn values_of_other_writers_are_read_with_any_header() {
         let value = text(1000);
         for (extra, name, comment) in [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 1)] {
             let mut builder = GzBuilder::new().mtime(77).operating_system(3);
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn a_length_that_is_a_lie_gets_no_room_for_it() {
+    fn a_false_length_allocates_nothing() {
         let mut gzip = compress(&text(1000));
         let len = gzip.len();
         gzip[len - 4..].copy_from_slice(&1_000_000_000_u32.to_le_bytes());
@@ -250,14 +250,14 @@ mod tests {
     }
 
     #[test]
-    fn members_are_few() {
+    fn the_number_of_members_is_limited() {
         let members = |n| compress(b"hat").repeat(n);
         assert_eq!(decompress_within(&members(MEMBERS), 1000).unwrap(), b"hat".repeat(MEMBERS));
         assert_eq!(decompress_within(&members(MEMBERS + 1), 1000), Err(GzipFault::Damaged));
     }
 
     #[test]
-    fn as_many_empty_members_as_fit_before_a_length_that_is_a_lie_are_refused() {
+    fn many_empty_members_before_a_false_length_are_refused() {
         let limit = 16 << 20;
         let lie = [vec![0; 1 << 20], vec![255; 4]].concat();
         let empty = EMPTY.repeat((limit - lie.len()) / EMPTY.len());
@@ -265,34 +265,34 @@ mod tests {
     }
 
     #[test]
-    fn members_share_room_that_only_grows_as_it_is_filled() {
+    fn members_share_a_buffer_that_grows_only_when_full() {
         let limit = 100_000;
         for first in [0, 1, 1000, limit, usize::MAX] {
             let mut inflater = Inflater::new(first, limit);
             let value = text(100);
             let mut before = first.min(limit);
-            assert_eq!(inflater.room.len(), before);
+            assert_eq!(inflater.buffer.len(), before);
             for deflated in [&[3, 0][..], &compress_to_vec(&value, LEVEL)].repeat(20) {
                 inflater.inflate(deflated).unwrap();
-                let room = inflater.room.len();
-                assert!(room >= before, "{room} after {before}: what is given up is zeroed again");
-                assert!(room == before || room <= (2 * inflater.end).max(LEAST_ROOM), "{room}");
-                before = room;
+                let buffer = inflater.buffer.len();
+                assert!(buffer >= before, "{buffer} after {before}: what is given up is zeroed again");
+                assert!(buffer == before || buffer <= (2 * inflater.end).max(MIN_BUFFER), "{buffer}");
+                before = buffer;
             }
             assert_eq!(inflater.finish(), value.repeat(20));
         }
     }
 
     #[test]
-    fn room_ends_at_the_limit() {
+    fn the_buffer_stops_at_the_limit() {
         let mut inflater = Inflater::new(0, 1000);
         assert_eq!(inflater.inflate(&compress_to_vec(&text(1000), LEVEL)), Err(GzipFault::OverLimit));
-        assert_eq!(inflater.room.len(), 1000);
-        assert!(inflater.room.capacity() <= 2000);
+        assert_eq!(inflater.buffer.len(), 1000);
+        assert!(inflater.buffer.capacity() <= 2000);
     }
 
     #[test]
-    fn whatever_is_cut_off_is_missed() {
+    fn truncated_values_are_refused() {
         let gzip = compress(&text(20));
         for len in 0..gzip.len() {
             let read = decompress_within(&gzip[..len], usize::MAX);
@@ -302,7 +302,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_we_write_both_of_us_read(value in proptest::collection::vec(0..4_u8, 0..5_000)) {
+        fn compressed_values_are_read_here_and_by_flate2(value in proptest::collection::vec(0..4_u8, 0..5_000)) {
             let gzip = compress(&value);
             prop_assert_eq!(decompress_within(&gzip, value.len()), Ok(value.clone()));
             let mut read = Vec::new();

@@ -11,7 +11,7 @@ use crate::text::Utf8;
 pub type Seed = [u8; 32];
 
 const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
-const DRAWN: usize = 12;
+const RANDOM_LEN: usize = 12;
 
 /// Draws ids (PROTOCOL section 4): a prefix that tells the kind, and 12 random letters and digits.
 ///
@@ -52,9 +52,9 @@ impl IdGenerator {
     }
 
     fn draw(&mut self, prefix: [u8; 4]) -> Text {
-        let mut id = [0; 4 + DRAWN];
+        let mut id = [0; 4 + RANDOM_LEN];
         id[..4].copy_from_slice(&prefix);
-        for half in id[4..].chunks_exact_mut(DRAWN / 2) {
+        for half in id[4..].chunks_exact_mut(RANDOM_LEN / 2) {
             // Treats 64 random bits as a fraction. Multiplied by 62, its integer part selects a
             // letter and the rest is the fraction for the next. Each choice of six letters covers
             // 2^28 fractions, give or take one, which is as good as uniform.
@@ -100,8 +100,8 @@ pub fn check_id(id: &str, limit: usize) -> Result<(), InvalidId> {
     if id.len() > limit {
         return Err(InvalidId::TooLong { limit });
     }
-    let refused = |c: &char| matches!(c, '.' | '*' | '>') || c.is_whitespace() || c.is_control();
-    match id.chars().find(refused) {
+    let is_invalid = |c: &char| matches!(c, '.' | '*' | '>') || c.is_whitespace() || c.is_control();
+    match id.chars().find(is_invalid) {
         Some(character) => Err(InvalidId::Character(character)),
         None => Ok(()),
     }

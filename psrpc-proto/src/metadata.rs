@@ -97,13 +97,13 @@ impl MetadataDraft {
     #[inline]
     pub(crate) fn entry(&mut self, wire: WireType, reader: &mut Reader<'_>) -> Result<(), WireFault> {
         if self.entries.len() >= reader.limits().metadata_entries {
-            return Err(WireFault::ManyEntries);
+            return Err(WireFault::TooManyEntries);
         }
         let mut entry = EntryDraft::default();
         reader.embedded(wire, &mut entry)?;
         self.bytes += entry.name.len() + entry.value.len();
         if self.bytes > reader.limits().metadata_bytes {
-            return Err(WireFault::LongMetadata);
+            return Err(WireFault::MetadataTooLong);
         }
         self.entries.push(entry.finish(reader.frame()));
         Ok(())

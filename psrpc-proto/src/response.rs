@@ -87,7 +87,7 @@ impl<'a> Decode<'a> for ResponseDraft<'a> {
             7 => self.payload.raw(wire, reader)?,
             8 => {
                 if self.details.len() >= reader.limits().error_details {
-                    return Err(WireFault::ManyDetails);
+                    return Err(WireFault::TooManyDetails);
                 }
                 let mut detail = AnyDraft::default();
                 reader.embedded(wire, &mut detail)?;

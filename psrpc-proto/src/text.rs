@@ -127,11 +127,11 @@ impl<'a> Utf8<'a> {
             4..8 => ends_are_ascii::<4>(bytes),
             _ => false,
         };
-        if ascii { Some(Self(bytes)) } else { Self::not_ascii(bytes) }
+        if ascii { Some(Self(bytes)) } else { Self::check_utf8(bytes) }
     }
 
     #[cold]
-    fn not_ascii(bytes: &'a [u8]) -> Option<Self> {
+    fn check_utf8(bytes: &'a [u8]) -> Option<Self> {
         str::from_utf8(bytes).is_ok().then_some(Self(bytes))
     }
 
@@ -271,13 +271,13 @@ mod tests {
     }
 
     #[test]
-    fn equal_text_is_equal_however_it_is_kept() {
+    fn equal_text_is_equal_whether_inline_or_shared() {
         assert_eq!(Text::from_static("short"), Text::from("short"));
         assert_ne!(Text::from("short"), Text::from("short\0"));
     }
 
     #[test]
-    fn what_is_not_utf8_is_no_text() {
+    fn invalid_utf8_is_refused() {
         assert!(Text::from_utf8(Bytes::from_static(b"\xff")).is_err());
         assert!(Utf8::new(&"é".as_bytes()[..1]).is_none());
     }

@@ -66,13 +66,13 @@ pub(crate) trait Sink {
     /// Writes a length-delimited field, even if it is empty.
     #[inline]
     fn delimited(&mut self, field: u32, bytes: &[u8]) {
-        self.head(field, bytes.len());
+        self.tag_and_len(field, bytes.len());
         self.raw(bytes);
     }
 
     /// Writes the tag and length of a length-delimited field.
     #[inline]
-    fn head(&mut self, field: u32, len: usize) {
+    fn tag_and_len(&mut self, field: u32, len: usize) {
         self.tag(field, WireType::Bytes);
         self.varint(len as u64);
     }
@@ -83,8 +83,8 @@ pub(crate) trait Sink {
         match text.as_inline() {
             Some((_, 0)) => {}
             Some((bytes, len)) => {
-                self.head(field, len);
-                self.first(len, bytes);
+                self.tag_and_len(field, len);
+                self.inline_text(len, bytes);
             }
             None => self.bytes(field, text.as_bytes()),
         }
@@ -92,7 +92,7 @@ pub(crate) trait Sink {
 
     /// Writes the first `len` bytes of an inline text.
     #[inline]
-    fn first(&mut self, len: usize, bytes: &[u8; Text::INLINE]) {
+    fn inline_text(&mut self, len: usize, bytes: &[u8; Text::INLINE]) {
         self.raw(&bytes[..len]);
     }
 
@@ -126,7 +126,7 @@ pub(crate) trait Sink {
     where
         Self: Sized,
     {
-        self.head(field, message.encoded_len());
+        self.tag_and_len(field, message.encoded_len());
         message.encode(self);
     }
 }
@@ -173,20 +173,20 @@ impl Sink for Vec<u8> {
                 bytes[9] = (value >> 56) as u8;
                 self.extend_from_slice(&bytes);
             }
-            (tag, _) => long_head(self, tag, value),
+            (tag, _) => long_tag_and_value(self, tag, value),
         }
     }
 
     #[inline]
-    fn head(&mut self, field: u32, len: usize) {
+    fn tag_and_len(&mut self, field: u32, len: usize) {
         match (tag(field, WireType::Bytes), len) {
             (tag @ 0..0x80, 0..0x80) => self.extend_from_slice(&[tag as u8, len as u8]),
-            (tag, _) => long_head(self, tag, len as u64),
+            (tag, _) => long_tag_and_value(self, tag, len as u64),
         }
     }
 
     #[inline]
-    fn first(&mut self, len: usize, bytes: &[u8; Text::INLINE]) {
+    fn inline_text(&mut self, len: usize, bytes: &[u8; Text::INLINE]) {
         // Appending the whole array and truncating takes no call, whatever the length.
         if self.capacity() - self.len() >= bytes.len() {
             let end = self.len() + len;
@@ -200,7 +200,7 @@ impl Sink for Vec<u8> {
 
 /// Writes a tag and a varint of any length.
 #[inline(never)]
-fn long_head(out: &mut Vec<u8>, tag: u32, value: u64) {
+fn long_tag_and_value(out: &mut Vec<u8>, tag: u32, value: u64) {
     out.varint(u64::from(tag));
     out.varint(value);
 }
@@ -275,10 +275,10 @@ pub(crate) enum WireFault {
     WireType,
     NotUtf8,
     Group,
-    LongId,
-    ManyEntries,
-    LongMetadata,
-    ManyDetails,
+    IdTooLong,
+    TooManyEntries,
+    MetadataTooLong,
+    TooManyDetails,
 }
 
 impl WireFault {
@@ -291,10 +291,10 @@ impl WireFault {
             WireFault::WireType => DecodeErrorKind::WireType,
             WireFault::NotUtf8 => DecodeErrorKind::NotUtf8,
             WireFault::Group => DecodeErrorKind::Group,
-            WireFault::LongId => over(limits.id_bytes, "bytes of an id"),
-            WireFault::ManyEntries => over(limits.metadata_entries, "entries of metadata"),
-            WireFault::LongMetadata => over(limits.metadata_bytes, "bytes of metadata"),
-            WireFault::ManyDetails => over(limits.error_details, "error details"),
+            WireFault::IdTooLong => over(limits.id_bytes, "bytes of an id"),
+            WireFault::TooManyEntries => over(limits.metadata_entries, "entries of metadata"),
+            WireFault::MetadataTooLong => over(limits.metadata_bytes, "bytes of metadata"),
+            WireFault::TooManyDetails => over(limits.error_details, "error details"),
         }
     }
 }
@@ -307,37 +307,37 @@ pub(crate) fn read<'a, M: Decode<'a>>(
     limits: &'a FrameLimits,
 ) -> Result<M::Message, DecodeError> {
     let mut draft = M::default();
-    match fields(frame, part, limits, &mut draft) {
+    match read_fields(frame, part, limits, &mut draft) {
         Ok(()) => Ok(draft.finish(frame)),
-        Err(refusal) => Err(refusal.error(limits)),
+        Err(fault) => Err(fault.error(limits)),
     }
 }
 
 /// Reads the fields of a message from `part` of a frame, and merges them into `draft`.
 #[inline]
-fn fields<'a, M: Decode<'a>>(
+fn read_fields<'a, M: Decode<'a>>(
     frame: &'a Bytes,
     part: &'a [u8],
     limits: &'a FrameLimits,
     draft: &mut M,
-) -> Result<(), Refusal> {
-    let mut reader = Reader { frame, rest: part, limits, place: (M::NAME, 0) };
+) -> Result<(), FieldFault> {
+    let mut reader = Reader { frame, rest: part, limits, location: (M::NAME, 0) };
     while !reader.rest.is_empty() {
-        reader.field(draft).map_err(|fault| Refusal { place: reader.place, fault })?;
+        reader.field(draft).map_err(|fault| FieldFault { location: reader.location, fault })?;
     }
     Ok(())
 }
 
 /// What is wrong with a message, and where.
-struct Refusal {
-    place: (&'static str, u32),
+struct FieldFault {
+    location: (&'static str, u32),
     fault: WireFault,
 }
 
-impl Refusal {
+impl FieldFault {
     #[cold]
     fn error(self, limits: &FrameLimits) -> DecodeError {
-        let Self { place: (message, field), fault } = self;
+        let Self { location: (message, field), fault } = self;
         DecodeError { message, field, kind: fault.kind(limits) }
     }
 }
@@ -353,7 +353,7 @@ pub(crate) struct Reader<'a> {
     rest: &'a [u8],
     limits: &'a FrameLimits,
     /// The current location, for errors: the message and the number of the field.
-    place: (&'static str, u32),
+    location: (&'static str, u32),
 }
 
 impl<'a> Reader<'a> {
@@ -369,9 +369,9 @@ impl<'a> Reader<'a> {
 
     #[inline]
     fn field<M: Decode<'a>>(&mut self, draft: &mut M) -> Result<(), WireFault> {
-        self.place.1 = 0;
+        self.location.1 = 0;
         let (field, wire) = self.tag()?;
-        self.place.1 = field;
+        self.location.1 = field;
         draft.field(field, wire, self)
     }
 
@@ -449,7 +449,7 @@ impl<'a> Reader<'a> {
     pub(crate) fn id(&mut self, wire: WireType) -> Result<Utf8<'a>, WireFault> {
         let id = self.slice(wire)?;
         if id.len() > self.limits.id_bytes {
-            return Err(WireFault::LongId);
+            return Err(WireFault::IdTooLong);
         }
         Utf8::new(id).ok_or(WireFault::NotUtf8)
     }
@@ -481,22 +481,22 @@ impl<'a> Reader<'a> {
         message: &mut M,
     ) -> Result<(), WireFault> {
         let part = self.slice(wire)?;
-        fields(self.frame, part, self.limits, message).map_err(|refusal| {
-            self.place = refusal.place;
-            refusal.fault
+        read_fields(self.frame, part, self.limits, message).map_err(|fault| {
+            self.location = fault.location;
+            fault.fault
         })
     }
 
     /// Skips an unknown field.
     #[inline]
     pub(crate) fn skip(&mut self, field: u32, wire: WireType) -> Result<(), WireFault> {
-        self.rest = self.behind(field, wire)?;
+        self.rest = self.after_unknown(field, wire)?;
         Ok(())
     }
 
     /// Returns the bytes after an unknown field.
     #[cold]
-    fn behind(mut self, field: u32, wire: WireType) -> Result<&'a [u8], WireFault> {
+    fn after_unknown(mut self, field: u32, wire: WireType) -> Result<&'a [u8], WireFault> {
         let mut groups = Vec::new();
         let (mut field, mut wire) = (field, wire);
         loop {
@@ -535,16 +535,16 @@ fn long_varint(bytes: &[u8]) -> Result<(u64, &[u8]), WireFault> {
         }
     }
     let (mut value, mut shift, mut rest) = (0, 0, bytes);
-    while let Some((byte, behind)) = rest.split_first() {
+    while let Some((byte, tail)) = rest.split_first() {
         // The tenth byte holds the last of the 64 bits.
         if shift == 63 && *byte > 1 {
             return Err(WireFault::Varint);
         }
         value |= u64::from(byte & 0x7f) << shift;
         if *byte < 0x80 {
-            return Ok((value, behind));
+            return Ok((value, tail));
         }
-        (shift, rest) = (shift + 7, behind);
+        (shift, rest) = (shift + 7, tail);
     }
     Err(WireFault::Truncated)
 }
@@ -594,7 +594,7 @@ mod tests {
     }
 
     fn reader<'a>(frame: &'a Bytes, limits: &'a FrameLimits) -> Reader<'a> {
-        Reader { frame, rest: frame, limits, place: ("", 0) }
+        Reader { frame, rest: frame, limits, location: ("", 0) }
     }
 
     fn varint(bytes: &'static [u8]) -> Result<u64, WireFault> {

@@ -1,12 +1,12 @@
 //! The client's side of a unary call.
 //!
 //! ```text
-//!           ┌──────────── a bid wins at once ────────────┐
-//!           │                                            ▼
-//! ──▶ Selecting ──timeouts──▶ verdict ──a server──▶ Waiting ──response──▶ (settled)
-//!      │    │                    │                   ▲   ▲
-//!      │    │                    └─ask──▶ Asking ────┘   │
-//!      │    └──── a server announces that it runs it ────┘
+//!           ┌───────────────── a bid wins at once ─────────────────┐
+//!           │                                                      ▼
+//! ──▶ Selecting ──timeout──▶ verdict ──────────a server──────▶ Waiting ──response──▶ (settled)
+//!      │    │                    │                              ▲  ▲
+//!      │    │                    └─ask──▶ AwaitingChoice ───────┘  │
+//!      │    └──── a server announces that it runs the call ────────┘
 //!      └─ no claim required: straight to Waiting, for any server
 //! ```
 //!
@@ -29,7 +29,7 @@ use psrpc_proto::{
 };
 
 use super::context::{Context, Owner};
-use super::heard::Heard;
+use super::observed::Observed;
 use super::responders::Responders;
 use super::selection::{Bids, Rules, Selection, Verdict};
 use crate::config::ClientConfig;
@@ -107,13 +107,13 @@ struct Ongoing {
     started: Time,
     deadline: Time,
     state: CallState,
-    heard: Heard,
+    observed: Observed,
 }
 
 enum CallState {
     Selecting(Bids),
     /// Waiting for the caller to choose among these servers.
-    Asking(Vec<Text>),
+    AwaitingChoice(Vec<Text>),
     /// Waiting for the response of this server, or of any server if no claim is required.
     Waiting(Option<Text>),
 }
@@ -219,7 +219,7 @@ impl Calls {
         };
         let timer = cx.outputs.timers.arm(deadline, TimerKind::Deadline, Owner::Call(handle));
         let started = cx.now.time;
-        let ongoing = Ongoing { route, opens, started, deadline, state, heard: Heard::default() };
+        let ongoing = Ongoing { route, opens, started, deadline, state, observed: Observed::default() };
         self.in_flight.insert(vacancy, request_id, Some(timer), ongoing);
         if in_time {
             self.arm(cx, handle);
@@ -249,22 +249,22 @@ impl Calls {
         let (entry, keys) = self.in_flight.get_mut_with_keys(handle).expect("found above");
         let ongoing = &mut entry.state;
         if cx.now.time >= ongoing.deadline {
-            ongoing.heard.late_bids += 1;
+            ongoing.observed.late_bids += 1;
             return cx.outputs.dropped(drop(Reason::Late));
         }
         match &mut ongoing.state {
-            CallState::Selecting(_) | CallState::Asking(_) if claim.handling => {
-                self.announced(cx, handle, claim.server_id);
+            CallState::Selecting(_) | CallState::AwaitingChoice(_) if claim.handling => {
+                self.select_announcer(cx, handle, claim.server_id);
             }
             CallState::Selecting(bids) => {
                 let bid = Bid { server_id: claim.server_id.clone(), affinity: claim.affinity };
-                match bids.bid(cx.now.time, bid, keys, limit, &mut ongoing.heard) {
+                match bids.bid(cx.now.time, bid, keys, limit, &mut ongoing.observed) {
                     Ok(true) => self.grant(cx, handle, claim.server_id),
                     Ok(false) => self.arm(cx, handle),
                     Err(reason) => cx.outputs.dropped(drop(reason)),
                 }
             }
-            CallState::Asking(_) | CallState::Waiting(_) => cx.outputs.dropped(drop(Reason::Late)),
+            CallState::AwaitingChoice(_) | CallState::Waiting(_) => cx.outputs.dropped(drop(Reason::Late)),
         }
     }
 
@@ -280,7 +280,7 @@ impl Calls {
             return cx.outputs.dropped(drop(response, Reason::Late));
         }
         if response.result.is_err() {
-            ongoing.heard.errors += 1;
+            ongoing.observed.errors += 1;
         }
         let takes_any = ongoing.route.is_queue();
         match &mut ongoing.state {
@@ -290,18 +290,20 @@ impl Calls {
             // Another server may still be selected.
             CallState::Selecting(bids) if !takes_any => match response.result {
                 Err(error) => {
-                    ongoing.heard.refused(&response.server_id, &error);
+                    ongoing.observed.record_refusal(&response.server_id, &error);
                     bids.error(error);
                 }
                 Ok(_) => cx.outputs.dropped(drop(response, Reason::NotSelected)),
             },
-            CallState::Asking(_) if !takes_any => cx.outputs.dropped(drop(response, Reason::NotSelected)),
-            CallState::Waiting(None) => {
-                self.responders.answered(response.request_id.clone(), response.server_id.clone());
-                self.answered(cx, handle, response);
+            CallState::AwaitingChoice(_) if !takes_any => {
+                cx.outputs.dropped(drop(response, Reason::NotSelected))
             }
-            CallState::Selecting(_) | CallState::Asking(_) | CallState::Waiting(Some(_)) => {
-                self.answered(cx, handle, response);
+            CallState::Waiting(None) => {
+                self.responders.record(response.request_id.clone(), response.server_id.clone());
+                self.settle_with_response(cx, handle, response);
+            }
+            CallState::Selecting(_) | CallState::AwaitingChoice(_) | CallState::Waiting(Some(_)) => {
+                self.settle_with_response(cx, handle, response);
             }
         }
     }
@@ -314,14 +316,14 @@ impl Calls {
     /// Handles a server's close of the stream that a call is opening.
     pub(super) fn on_refused(&mut self, cx: &mut Context<'_>, handle: CallHandle, error: ErrorResponse) {
         let Some(entry) = self.in_flight.get_mut(handle) else { return };
-        entry.state.heard.errors += 1;
+        entry.state.observed.errors += 1;
         match &mut entry.state.state {
             // Another server may still be selected.
             CallState::Selecting(bids) => {
-                entry.state.heard.refused(&Text::EMPTY, &error);
+                entry.state.observed.record_refusal(&Text::EMPTY, &error);
                 bids.error(error);
             }
-            CallState::Asking(_) => {}
+            CallState::AwaitingChoice(_) => {}
             CallState::Waiting(_) => self.fail(cx, handle, |evidence| Failure::answered(error, evidence)),
         }
     }
@@ -369,8 +371,8 @@ impl Calls {
     /// Asks the caller to choose among the bids.
     fn ask(&mut self, cx: &mut Context<'_>, handle: CallHandle, bids: Vec<Bid>) {
         let Some(entry) = self.in_flight.get_mut(handle) else { return };
-        entry.state.heard.asked = true;
-        entry.state.state = CallState::Asking(bids.iter().map(|claim| claim.server_id.clone()).collect());
+        entry.state.observed.asked = true;
+        entry.state.state = CallState::AwaitingChoice(bids.iter().map(|bid| bid.server_id.clone()).collect());
         cx.outputs.event(ClientEvent::Select { call: handle, bids });
     }
 
@@ -383,9 +385,9 @@ impl Calls {
         let Some(entry) = self.in_flight.get_mut(handle) else { return };
         let ongoing = &mut entry.state;
         match result {
-            Ok(receivers) => ongoing.heard.receivers = receivers,
+            Ok(receivers) => ongoing.observed.receivers = receivers,
             // A server that bid has seen the request, even if the bus reports a failure.
-            Err(_) if ongoing.heard.bids > 0 || matches!(ongoing.state, CallState::Waiting(Some(_))) => {}
+            Err(_) if ongoing.observed.bids > 0 || matches!(ongoing.state, CallState::Waiting(Some(_))) => {}
             Err(error) => {
                 self.fail(cx, handle, |evidence| Failure::bus(Reason::PublishFailed, error, evidence));
             }
@@ -404,8 +406,8 @@ impl Calls {
     }
 
     /// Returns the flag that records whether the request was handed to the bus.
-    pub(super) fn sent(&mut self, call: CallHandle) -> Option<&mut bool> {
-        self.in_flight.get_mut(call).map(|entry| &mut entry.state.heard.sent)
+    pub(super) fn sent_flag(&mut self, call: CallHandle) -> Option<&mut bool> {
+        self.in_flight.get_mut(call).map(|entry| &mut entry.state.observed.sent)
     }
 
     pub(super) fn on_gap(&mut self, now: Now) {
@@ -440,7 +442,7 @@ impl Calls {
         choice: Result<Option<Text>, ErrorResponse>,
     ) {
         let Some(entry) = self.in_flight.get_mut(handle) else { return };
-        let CallState::Asking(bidders) = &entry.state.state else { return };
+        let CallState::AwaitingChoice(bidders) = &entry.state.state else { return };
         match choice {
             Ok(Some(_)) if cx.now.time >= entry.state.deadline => {
                 self.fail(cx, handle, Failure::timed_out);
@@ -457,8 +459,8 @@ impl Calls {
     }
 
     /// Returns the next call from `cursor` on, and advances `cursor`.
-    pub(super) fn walk(&self, place: &mut usize, budget: &mut Budget) -> Step<CallHandle> {
-        self.in_flight.walk(place, budget)
+    pub(super) fn walk(&self, cursor: &mut usize, budget: &mut Budget) -> Step<CallHandle> {
+        self.in_flight.walk(cursor, budget)
     }
 
     // --- transitions -----------------------------------------------------------------------------
@@ -466,12 +468,12 @@ impl Calls {
     /// Sets the timer to the end of the selection or to the deadline, whichever is earlier.
     fn arm(&mut self, cx: &mut Context<'_>, handle: CallHandle) {
         let Some(entry) = self.in_flight.get_mut(handle) else { return };
-        let ends = match &entry.state.state {
-            CallState::Selecting(bids) => bids.ends(),
-            CallState::Asking(_) | CallState::Waiting(_) => None,
+        let timeout = match &entry.state.state {
+            CallState::Selecting(bids) => bids.next_timeout(),
+            CallState::AwaitingChoice(_) | CallState::Waiting(_) => None,
         };
         let deadline = (entry.state.deadline, TimerKind::Deadline);
-        let (at, kind) = ends.filter(|(at, _)| *at < deadline.0).unwrap_or(deadline);
+        let (at, kind) = timeout.filter(|(at, _)| *at < deadline.0).unwrap_or(deadline);
         entry.arm(&mut cx.outputs.timers, at, kind, Owner::Call(handle));
     }
 
@@ -485,14 +487,14 @@ impl Calls {
     }
 
     /// Selects a server that announced that it runs the call without a grant.
-    fn announced(&mut self, cx: &mut Context<'_>, handle: CallHandle, server: Text) {
+    fn select_announcer(&mut self, cx: &mut Context<'_>, handle: CallHandle, server: Text) {
         let Some(entry) = self.in_flight.get_mut(handle) else { return };
         entry.state.state = CallState::Waiting(Some(server));
         self.arm(cx, handle);
     }
 
     /// Settles a call with the response of its server.
-    fn answered(&mut self, cx: &mut Context<'_>, handle: CallHandle, response: Response) {
+    fn settle_with_response(&mut self, cx: &mut Context<'_>, handle: CallHandle, response: Response) {
         let Response { server_id, result, .. } = response;
         match result {
             Ok(payload) => self.succeed(cx, handle, Reply { server_id, payload }),
@@ -507,13 +509,13 @@ impl Calls {
         failure: impl FnOnce(Evidence) -> Box<Failure>,
     ) {
         let Some((_, ongoing)) = self.in_flight.settle(call, &mut cx.outputs.timers) else { return };
-        let Ongoing { route, opens, started, state, heard, .. } = ongoing;
+        let Ongoing { route, opens, started, state, observed, .. } = ongoing;
         let (best, selected) = match state {
             CallState::Selecting(bids) => (bids.into_best(), None),
-            CallState::Asking(_) => (None, None),
+            CallState::AwaitingChoice(_) => (None, None),
             CallState::Waiting(server) => (None, server),
         };
-        let Heard { sent, receivers, bids, below_minimum, late_bids, errors, asked, refusals } = heard;
+        let Observed { sent, receivers, bids, below_minimum, late_bids, errors, asked, refusals } = observed;
         let (may_skip_claim, gap) = (route.may_skip_claim(), self.last_gap.is_some_and(|gap| gap >= started));
         let lock_refusal =
             self.last_lock_refusal.as_ref().filter(|(at, _)| *at >= started && route.is_queue());

@@ -2,8 +2,8 @@
 
 mod call;
 mod context;
-mod heard;
 mod multi;
+mod observed;
 mod responders;
 pub(crate) mod selection;
 mod stream;
@@ -73,17 +73,17 @@ struct Closing {
     cause: Cause,
     stage: Stage,
     /// The position in the table of the stage.
-    place: usize,
+    cursor: usize,
     /// Limits the wait for the bus to confirm; `None` once that time is over.
-    patience: Option<TimerId>,
+    confirm_timer: Option<TimerId>,
     /// Armed while more is due at once.
-    more: Option<TimerId>,
+    continue_timer: Option<TimerId>,
 }
 
 /// Why a client closes.
 #[derive(Clone)]
 enum Cause {
-    Asked,
+    Requested,
     /// The bus gave up a subscription that the client cannot work without.
     Lost(BusError),
     RuntimeEnded,
@@ -105,7 +105,7 @@ enum Stage {
 impl Cause {
     fn failure(&self, evidence: Evidence) -> Box<Failure> {
         match self {
-            Cause::Asked => Failure::closed(evidence),
+            Cause::Requested => Failure::closed(evidence),
             Cause::Lost(error) => Failure::bus(Reason::SubscriptionLost, error.clone(), evidence),
             Cause::RuntimeEnded => Failure::runtime_of_client(evidence),
         }
@@ -114,7 +114,7 @@ impl Cause {
     fn call_error(&self) -> CallError {
         match self {
             Cause::RuntimeEnded => CallError::RuntimeEnded,
-            Cause::Asked | Cause::Lost(_) => CallError::Closed,
+            Cause::Requested | Cause::Lost(_) => CallError::Closed,
         }
     }
 }
@@ -354,7 +354,7 @@ impl Client {
     /// [closed](ClientEvent::Closed) when the bus has confirmed the end of the subscriptions and
     /// taken the closes of the streams, or after [`ClientConfig::close_timeout`].
     pub fn close(&mut self, now: Now) {
-        self.shut(now, Cause::Asked);
+        self.start_close(now, Cause::Requested);
     }
 
     /// Returns the error of new calls if the client is closing or closed.
@@ -365,26 +365,34 @@ impl Client {
         }
     }
 
-    fn shut(&mut self, now: Now, cause: Cause) {
+    fn start_close(&mut self, now: Now, cause: Cause) {
         if let Phase::Closing(_) | Phase::Closed(_) = self.phase {
             return;
         }
         let waits = !matches!(cause, Cause::RuntimeEnded);
         let at = now.time + self.config.close_timeout;
-        let patience = waits.then(|| self.outputs.timers.arm(at, TimerKind::Drain, Owner::Close));
-        self.phase = Phase::Closing(Closing { cause, stage: Stage::Calls, place: 0, patience, more: None });
-        self.close_on(now, &mut Budget::round());
+        let confirm_timer = waits.then(|| self.outputs.timers.arm(at, TimerKind::Drain, Owner::Close));
+        self.phase = Phase::Closing(Closing {
+            cause,
+            stage: Stage::Calls,
+            cursor: 0,
+            confirm_timer,
+            continue_timer: None,
+        });
+        self.continue_close(now, &mut Budget::round());
     }
 
     /// Continues a close, as far as the budget allows.
-    fn close_on(&mut self, now: Now, budget: &mut Budget) {
+    fn continue_close(&mut self, now: Now, budget: &mut Budget) {
         let Self { phase, subscriptions, listeners, calls, multi_calls, streams, outputs, ids, config } =
             self;
-        let Phase::Closing(Closing { cause, stage, place, patience, more }) = phase else { return };
+        let Phase::Closing(Closing { cause, stage, cursor, confirm_timer, continue_timer }) = phase else {
+            return;
+        };
         let mut cx = Context { now, outputs, ids, config, streams };
         loop {
             let next = match *stage {
-                Stage::Calls => match calls.walk(place, budget) {
+                Stage::Calls => match calls.walk(cursor, budget) {
                     Step::Next(call) => {
                         calls.fail(&mut cx, call, |evidence| cause.failure(evidence));
                         continue;
@@ -392,7 +400,7 @@ impl Client {
                     Step::Done => Stage::MultiCalls,
                     Step::Spent => break,
                 },
-                Stage::MultiCalls => match multi_calls.walk(place, budget) {
+                Stage::MultiCalls => match multi_calls.walk(cursor, budget) {
                     Step::Next(call) => {
                         multi_calls.end(&mut cx, call, Err(cause.failure(Evidence::default())));
                         continue;
@@ -400,7 +408,7 @@ impl Client {
                     Step::Done => Stage::Streams,
                     Step::Spent => break,
                 },
-                Stage::Streams => match cx.streams.walk(place, budget) {
+                Stage::Streams => match cx.streams.walk(cursor, budget) {
                     Step::Next(stream) => {
                         stream::end(&mut cx, stream, cause.failure(Evidence::default()));
                         continue;
@@ -411,7 +419,7 @@ impl Client {
                     }
                     Step::Spent => break,
                 },
-                Stage::Subscriptions => match subscriptions.walk(place, budget) {
+                Stage::Subscriptions => match subscriptions.walk(cursor, budget) {
                     Step::Next(subscription) => {
                         subscriptions.unsubscribe(cx.outputs, subscription);
                         continue;
@@ -422,12 +430,12 @@ impl Client {
                 Stage::Bus => {
                     // The servers must learn that their streams have ended.
                     let confirmed = subscriptions.is_empty() && cx.outputs.is_done_with_closes();
-                    if patience.is_some() && !confirmed {
+                    if confirm_timer.is_some() && !confirmed {
                         return;
                     }
                     Stage::Listeners
                 }
-                Stage::Listeners => match listeners.walk(place, budget) {
+                Stage::Listeners => match listeners.walk(cursor, budget) {
                     Step::Next(listener) => {
                         let error =
                             matches!(cause, Cause::RuntimeEnded).then(|| cause.failure(Evidence::default()));
@@ -437,7 +445,7 @@ impl Client {
                         continue;
                     }
                     Step::Done => {
-                        for timer in [patience.take(), more.take()].into_iter().flatten() {
+                        for timer in [confirm_timer.take(), continue_timer.take()].into_iter().flatten() {
                             cx.outputs.timers.disarm(timer);
                         }
                         return self.end();
@@ -445,10 +453,11 @@ impl Client {
                     Step::Spent => break,
                 },
             };
-            (*stage, *place) = (next, 0);
+            (*stage, *cursor) = (next, 0);
         }
         // The budget is spent; the rest is due at once.
-        more.get_or_insert_with(|| cx.outputs.timers.arm(now.time, TimerKind::Close, Owner::Ending));
+        continue_timer
+            .get_or_insert_with(|| cx.outputs.timers.arm(now.time, TimerKind::Close, Owner::Ending));
     }
 
     /// Completes a close.
@@ -464,9 +473,9 @@ impl Client {
         self.outputs.event(ClientEvent::Closed { error });
     }
 
-    fn close_if_left(&mut self, now: Now) {
+    fn close_if_confirmed(&mut self, now: Now) {
         if let Phase::Closing(Closing { stage: Stage::Bus, .. }) = self.phase {
-            self.close_on(now, &mut Budget::round());
+            self.continue_close(now, &mut Budget::round());
         }
     }
 
@@ -477,16 +486,16 @@ impl Client {
 
     /// Handles the end of a subscription. If the client did not unsubscribe, a listener's
     /// subscription ends alone, and any other ends the client.
-    fn lose(&mut self, now: Now, subscription: SubscriptionHandle, error: BusError) {
+    fn on_subscription_ended(&mut self, now: Now, subscription: SubscriptionHandle, error: BusError) {
         match self.subscriptions.ended(subscription) {
             Some((ClientChannel::Updates(listener), ended)) => {
                 let lost = || Failure::bus(Reason::SubscriptionLost, error, Evidence::default());
                 self.end_listener(subscription, listener, (ended == Ended::Lost).then(lost));
             }
-            Some((_, Ended::Lost)) => self.shut(now, Cause::Lost(error)),
-            Some((_, Ended::Left)) | None => {}
+            Some((_, Ended::Lost)) => self.start_close(now, Cause::Lost(error)),
+            Some((_, Ended::Requested)) | None => {}
         }
-        self.close_if_left(now);
+        self.close_if_confirmed(now);
     }
 
     fn end_listener(
@@ -528,7 +537,7 @@ impl Engine for Client {
         result: Result<(), BusError>,
     ) {
         if let Err(error) = result {
-            return self.lose(now, subscription, error);
+            return self.on_subscription_ended(now, subscription, error);
         }
         match (self.subscriptions.live(&mut self.outputs, subscription), &mut self.phase) {
             (Some((_, Live::Again)), _) => self.handle_gap(now, subscription, None),
@@ -557,12 +566,12 @@ impl Engine for Client {
     }
 
     fn handle_unsubscribed(&mut self, now: Now, subscription: SubscriptionHandle) {
-        self.lose(now, subscription, BusError::new("the bus ended the subscription"));
+        self.on_subscription_ended(now, subscription, BusError::new("the bus ended the subscription"));
     }
 
     fn handle_gap(&mut self, now: Now, subscription: SubscriptionHandle, lost: Option<u64>) {
         let Some(role) = self.subscriptions.role(subscription) else { return };
-        self.outputs.counters.lose(lost);
+        self.outputs.counters.count_lost(lost);
         if let ClientChannel::Bids | ClientChannel::Responses | ClientChannel::Streams = role {
             self.calls.on_gap(now);
         }
@@ -586,7 +595,7 @@ impl Engine for Client {
             }
             _ => {}
         }
-        self.close_if_left(now);
+        self.close_if_confirmed(now);
     }
 
     fn handle_frame(&mut self, now: Now, subscription: SubscriptionHandle, mut frame: Frame) {
@@ -629,22 +638,22 @@ impl Engine for Client {
             let (calls, multi_calls, mut cx) = self.split(now);
             match owner {
                 Owner::Call(call) => calls.on_timeout(&mut cx, call),
-                Owner::Multi(call) => multi_calls.on_fired(&mut cx, call),
+                Owner::Multi(call) => multi_calls.on_timer(&mut cx, call),
                 Owner::Stream(timer) => {
                     let (streams, mut cx) = cx.streams();
                     streams.on_timeout(&mut cx, timer, &mut budget);
                 }
                 Owner::Close => {
                     if let Phase::Closing(closing) = &mut self.phase {
-                        closing.patience = None;
+                        closing.confirm_timer = None;
                     }
-                    self.close_if_left(now);
+                    self.close_if_confirmed(now);
                 }
                 Owner::Ending => {
                     if let Phase::Closing(closing) = &mut self.phase {
-                        closing.more = None;
+                        closing.continue_timer = None;
                     }
-                    self.close_on(now, &mut budget);
+                    self.continue_close(now, &mut budget);
                 }
             }
         }
@@ -661,12 +670,12 @@ impl Engine for Client {
     }
 
     fn abandon(&mut self, now: Now) {
-        self.shut(now, Cause::RuntimeEnded);
+        self.start_close(now, Cause::RuntimeEnded);
         if let Phase::Closing(closing) = &mut self.phase
-            && let Some(patience) = closing.patience.take()
+            && let Some(confirm_timer) = closing.confirm_timer.take()
         {
-            self.outputs.timers.disarm(patience);
-            self.close_if_left(now);
+            self.outputs.timers.disarm(confirm_timer);
+            self.close_if_confirmed(now);
         }
     }
 
@@ -691,8 +700,8 @@ impl Engine for Client {
             _ => true,
         });
         let sent = match head? {
-            Publish::Request(call) => calls.sent(call),
-            Publish::MultiRequest(call) => multi_calls.sent(call),
+            Publish::Request(call) => calls.sent_flag(call),
+            Publish::MultiRequest(call) => multi_calls.sent_flag(call),
             _ => None,
         };
         Some(outputs.lend(sent))

@@ -130,14 +130,14 @@ impl MultiCalls {
         if server_id.is_empty() {
             return cx.outputs.dropped(drop(Reason::MissingId));
         }
-        let place = match answered.binary_search(&server_id) {
-            Err(place) => place,
+        let index = match answered.binary_search(&server_id) {
+            Err(index) => index,
             Ok(_) => return cx.outputs.dropped(drop(Reason::SecondResponse)),
         };
         if answered.len() >= cx.config.limits.answers_per_call {
             return cx.outputs.dropped(drop(Reason::ResponsesFull));
         }
-        answered.insert(place, server_id.clone());
+        answered.insert(index, server_id.clone());
         let complete = *expected == Some(answered.len());
         cx.outputs.event(ClientEvent::Response { call, server_id, result });
         if complete {
@@ -146,7 +146,7 @@ impl MultiCalls {
     }
 
     /// Handles the timer of a call.
-    pub(super) fn on_fired(&mut self, cx: &mut Context<'_>, call: MultiHandle) {
+    pub(super) fn on_timer(&mut self, cx: &mut Context<'_>, call: MultiHandle) {
         self.0.timer_fired(call);
         self.on_timeout(cx, call);
     }
@@ -169,7 +169,7 @@ impl MultiCalls {
     }
 
     /// Returns the flag that records whether the request was handed to the bus.
-    pub(super) fn sent(&mut self, call: MultiHandle) -> Option<&mut bool> {
+    pub(super) fn sent_flag(&mut self, call: MultiHandle) -> Option<&mut bool> {
         self.0.get_mut(call).map(|entry| &mut entry.state.sent)
     }
 
@@ -197,8 +197,8 @@ impl MultiCalls {
     }
 
     /// Returns the next call from `cursor` on, and advances `cursor`.
-    pub(super) fn walk(&self, place: &mut usize, budget: &mut Budget) -> Step<MultiHandle> {
-        self.0.walk(place, budget)
+    pub(super) fn walk(&self, cursor: &mut usize, budget: &mut Budget) -> Step<MultiHandle> {
+        self.0.walk(cursor, budget)
     }
 
     pub(super) fn end(&mut self, cx: &mut Context<'_>, call: MultiHandle, outcome: Result<(), Box<Failure>>) {

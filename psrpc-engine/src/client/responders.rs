@@ -17,7 +17,7 @@ impl Responders {
     }
 
     /// Records that a server answered a call.
-    pub(super) fn answered(&mut self, request_id: Text, server_id: Text) {
+    pub(super) fn record(&mut self, request_id: Text, server_id: Text) {
         if self.0.len() >= REMEMBERED {
             self.0.pop_front();
         }

@@ -6,7 +6,7 @@ use core::time::Duration;
 
 use psrpc_proto::{ErrorResponse, Text};
 
-use super::heard::Heard;
+use super::observed::Observed;
 use crate::core::map::{HashKeys, Map};
 use crate::core::time::Time;
 use crate::core::timers::TimerKind;
@@ -151,42 +151,42 @@ impl Bids {
     pub(crate) fn bid(
         &mut self,
         now: Time,
-        claim: Bid,
+        bid: Bid,
         keys: &HashKeys,
         limit: usize,
-        heard: &mut Heard,
+        observed: &mut Observed,
     ) -> Result<bool, Reason> {
-        if !claim.affinity.is_finite() {
+        if !bid.affinity.is_finite() {
             return Err(Reason::NonFiniteAffinity);
         }
-        let hash = keys.hash(claim.server_id.as_bytes());
-        let known = self.bidders.get(hash, |known| *known == claim.server_id);
+        let hash = keys.hash(bid.server_id.as_bytes());
+        let known = self.bidders.get(hash, |known| *known == bid.server_id);
         if known.is_some() {
             return Err(Reason::SecondBid);
         }
         if self.bidders.len() >= limit {
             return Err(Reason::BidsFull);
         }
-        heard.bids += 1;
+        observed.bids += 1;
         let Rules { minimum, maximum, accept_first, short_circuit, ask, .. } = self.rules;
-        let counts = minimum <= 0.0 || claim.affinity >= minimum;
-        if counts && (accept_first || maximum > 0.0 && claim.affinity >= maximum) {
+        let counts = minimum <= 0.0 || bid.affinity >= minimum;
+        if counts && (accept_first || maximum > 0.0 && bid.affinity >= maximum) {
             return Ok(true);
         }
-        self.bidders.insert(hash, claim.server_id.clone());
+        self.bidders.insert(hash, bid.server_id.clone());
         if !counts {
-            heard.below_minimum += 1;
+            observed.below_minimum += 1;
             return Ok(false);
         }
         if self.short_circuit.is_none() && !short_circuit.is_zero() {
             self.short_circuit = Some(now + short_circuit);
         }
         if ask {
-            self.counted.push(claim.clone());
+            self.counted.push(bid.clone());
         }
         let best = self.best.as_ref().map_or(0.0, |best| best.affinity);
-        if claim.affinity > best {
-            self.best = Some(claim);
+        if bid.affinity > best {
+            self.best = Some(bid);
         }
         Ok(false)
     }
@@ -203,7 +203,7 @@ impl Bids {
 
     /// Returns when the selection ends by its own timeout, and which; `None` if only the call's
     /// deadline ends it.
-    pub(crate) fn ends(&self) -> Option<(Time, TimerKind)> {
+    pub(crate) fn next_timeout(&self) -> Option<(Time, TimerKind)> {
         let affinity_timeout = self.affinity_timeout.map(|at| (at, TimerKind::AffinityTimeout));
         let short_circuit = self.short_circuit.map(|at| (at, TimerKind::ShortCircuit));
         affinity_timeout.into_iter().chain(short_circuit).min_by_key(|(at, _)| *at)
@@ -211,11 +211,15 @@ impl Bids {
 
     /// Ends the selection at its own timeout or at the call's deadline.
     pub(crate) fn end(&mut self) -> Verdict {
-        if self.rules.ask { Verdict::Ask(core::mem::take(&mut self.counted)) } else { self.end_unasked() }
+        if self.rules.ask {
+            Verdict::Ask(core::mem::take(&mut self.counted))
+        } else {
+            self.end_without_asking()
+        }
     }
 
     /// Ends the selection with the best bid or the last error, without asking the caller.
-    pub(crate) fn end_unasked(&mut self) -> Verdict {
+    pub(crate) fn end_without_asking(&mut self) -> Verdict {
         match (&self.best, self.last_error.take()) {
             (Some(best), _) => Verdict::Server(best.server_id.clone()),
             (None, Some(error)) => Verdict::Error(*error),

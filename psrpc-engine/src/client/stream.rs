@@ -55,17 +55,17 @@ pub(super) fn open(
     }
     let deadline = cx.deadline(timeout, deadline);
     let (request_id, vacancy) = calls.draw_id(cx);
-    let (stream_id, place) = loop {
+    let (stream_id, stream_vacancy) = loop {
         let stream_id = cx.ids.stream();
-        if let Some(place) = cx.streams.vacancy(&stream_id) {
-            break (stream_id, place);
+        if let Some(stream_vacancy) = cx.streams.vacancy(&stream_id) {
+            break (stream_id, stream_vacancy);
         }
     };
     let body = StreamBody::Open { node_id: cx.config.id.clone(), metadata };
     let timeout = deadline.since(cx.now.time);
     let frame = frames::frame(cx.now, stream_id.clone(), request_id.clone(), timeout, body);
     outgoing::check(&frame, route.requests(), &cx.config.limits.frame)?;
-    let stream = cx.streams.add(place, stream_id, route.requests().clone(), Some(calls.next()));
+    let stream = cx.streams.add(stream_vacancy, stream_id, route.requests().clone(), Some(calls.next()));
     Ok(calls.start(cx, Start { request_id, vacancy, frame, deadline, route, rules, opens: Some(stream) }))
 }
 

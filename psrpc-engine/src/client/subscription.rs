@@ -44,8 +44,8 @@ impl Listeners {
     }
 
     /// Returns the next listener from `cursor` on, and advances `cursor`.
-    pub(super) fn walk(&self, place: &mut usize, budget: &mut Budget) -> Step<ListenerHandle> {
-        self.0.walk(place, budget).map(ListenerHandle)
+    pub(super) fn walk(&self, cursor: &mut usize, budget: &mut Budget) -> Step<ListenerHandle> {
+        self.0.walk(cursor, budget).map(ListenerHandle)
     }
 
     /// Removes a listener and returns its subscription.
@@ -64,13 +64,13 @@ impl Listeners {
         let subscription = *subscription;
         let dropped = |reason| Dropped::of(reason, Text::EMPTY, Text::EMPTY);
         // Only the name after the last slash matters.
-        let is_it = update.type_url.as_str().rsplit('/').next() == Some(message.as_str());
-        if !is_it {
+        let matches = update.type_url.as_str().rsplit('/').next() == Some(message.as_str());
+        if !matches {
             return outputs.dropped(dropped(Reason::UnexpectedType));
         }
         if *unread >= limit {
             outputs.dropped(dropped(Reason::SlowConsumer));
-            outputs.counters.lose(Some(1));
+            outputs.counters.count_lost(Some(1));
             return outputs.event(ClientEvent::Gap { subscription, lost: Some(1) });
         }
         *unread += 1;

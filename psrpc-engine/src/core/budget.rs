@@ -41,7 +41,7 @@ impl Budget {
         self.0 == 0
     }
 
-    pub(crate) fn left(&self) -> usize {
+    pub(crate) fn remaining(&self) -> usize {
         self.0
     }
 }

@@ -39,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_keeps_what_is_used_and_never_more_than_its_limit() {
+    fn used_values_stay_and_the_limit_holds() {
         let mut cache = Cache::new(4, HashKeys::new(1, 2));
         let mut made = 0;
         for round in 0..10 {

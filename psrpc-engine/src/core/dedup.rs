@@ -64,7 +64,7 @@ impl Dedup {
         Self { seen: IdentitySet::new(), buckets: BTreeMap::new(), forgotten: None, limit }
     }
 
-    pub(crate) fn knows(&self, identity: u128) -> bool {
+    pub(crate) fn contains(&self, identity: u128) -> bool {
         self.seen.contains(identity)
     }
 
@@ -77,7 +77,7 @@ impl Dedup {
         expiry: &Expiry,
         owner: impl FnOnce(BucketKey) -> O,
     ) -> Admission {
-        if self.knows(identity) {
+        if self.contains(identity) {
             return Admission::Duplicate;
         }
         let key = BucketKey::of(expiry);
@@ -127,7 +127,7 @@ impl Dedup {
             return;
         }
         self.forgotten = self.forgotten.max(Some(key));
-        let kept = bucket.identities.len().saturating_sub(budget.left().max(1));
+        let kept = bucket.identities.len().saturating_sub(budget.remaining().max(1));
         for identity in bucket.identities.drain(kept..) {
             budget.spend(1);
             self.seen.remove(identity);
@@ -190,7 +190,7 @@ mod tests {
             self.timers.next().expect("a bucket has a timer").at
         }
 
-        fn pass(&mut self, now: Now) {
+        fn fire_timers(&mut self, now: Now) {
             while let Some((key, _)) = self.timers.fire(now.time) {
                 self.dedup.forget(now, &mut self.timers, key, |key| key, &mut Budget::round());
             }
@@ -208,12 +208,12 @@ mod tests {
         assert_eq!(table.admit(start, 1, &expires), Admission::Duplicate);
         assert_eq!(table.admit(start, 2, &expires), Admission::New);
         let after = kept_until.since(Time::ZERO);
-        table.pass(now(after, after));
+        table.fire_timers(now(after, after));
         assert_eq!((table.dedup.remembered(), table.timers.next()), (0, None));
     }
 
     #[test]
-    fn a_full_table_refuses_what_is_new_and_evicts_nothing() {
+    fn a_full_table_refuses_new_requests_and_evicts_nothing() {
         let mut table = Remembered::new(1);
         let start = now(Duration::ZERO, Duration::ZERO);
         let expires = expiry(start, Duration::ZERO, SECOND);
@@ -227,18 +227,18 @@ mod tests {
         let mut table = Remembered::new(10);
         let start = now(Duration::ZERO, 100 * SECOND);
         table.admit(start, 1, &expiry(start, 100 * SECOND, SECOND));
-        table.pass(now(5 * SECOND, 95 * SECOND));
+        table.fire_timers(now(5 * SECOND, 95 * SECOND));
         assert!(table.kept_until() >= Time::ZERO + 11 * SECOND);
         assert_eq!(table.dedup.remembered(), 1);
     }
 
     #[test]
-    fn what_was_forgotten_while_the_wall_clock_was_ahead_is_not_new_once_it_is_set_back() {
+    fn a_request_forgotten_while_the_wall_clock_was_ahead_is_not_new_after_it_is_set_back() {
         let mut table = Remembered::new(10);
         let start = now(Duration::ZERO, 100 * SECOND);
         let expires = expiry(start, 100 * SECOND, SECOND);
         assert_eq!(table.admit(start, 1, &expires), Admission::New);
-        table.pass(now(3 * SECOND, 200 * SECOND));
+        table.fire_timers(now(3 * SECOND, 200 * SECOND));
         assert_eq!(table.dedup.remembered(), 0);
         // By this clock the request has not expired, and its duplicate would pass as new.
         let set_back = now(4 * SECOND, 100 * SECOND);
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wall_clock_that_is_ahead_does_not_shorten_what_the_client_says() {
+    fn a_wall_clock_that_is_ahead_does_not_shorten_the_lifetime_of_a_request() {
         let mut table = Remembered::new(10);
         // By our clock, only one of the three seconds is left.
         let start = now(Duration::ZERO, 2 * SECOND);

@@ -90,14 +90,14 @@ impl<T> Handles<T> {
 
     pub(crate) fn get(&self, handle: impl Into<RawHandle>) -> Option<&T> {
         let RawHandle { index, generation } = handle.into();
-        let (lives, value) = self.slab.get(index as usize)?;
-        (*lives == generation).then_some(value)
+        let (current, value) = self.slab.get(index as usize)?;
+        (*current == generation).then_some(value)
     }
 
     pub(crate) fn get_mut(&mut self, handle: impl Into<RawHandle>) -> Option<&mut T> {
         let RawHandle { index, generation } = handle.into();
-        let (lives, value) = self.slab.get_mut(index as usize)?;
-        (*lives == generation).then_some(value)
+        let (current, value) = self.slab.get_mut(index as usize)?;
+        (*current == generation).then_some(value)
     }
 
     #[inline]
@@ -117,14 +117,14 @@ impl<T> Handles<T> {
 
     /// Returns the next entry from `cursor` on, and advances `cursor`. The order is by index, so
     /// the same history gives the same order. Each index visited costs one.
-    pub(crate) fn walk(&self, place: &mut usize, budget: &mut Budget) -> Step<RawHandle> {
-        while *place < self.slab.capacity() {
+    pub(crate) fn walk(&self, cursor: &mut usize, budget: &mut Budget) -> Step<RawHandle> {
+        while *cursor < self.slab.capacity() {
             if budget.is_spent() {
                 return Step::Spent;
             }
             budget.spend(1);
-            let index = *place;
-            *place += 1;
+            let index = *cursor;
+            *cursor += 1;
             if let Some((generation, _)) = self.slab.get(index) {
                 return Step::Next(RawHandle { index: index as u32, generation: *generation });
             }

@@ -63,8 +63,8 @@ impl<H: Copy + From<RawHandle> + Into<RawHandle>, S> InFlight<H, S> {
     }
 
     fn get_by_id(&self, hash: u64, id: &Text) -> Option<RawHandle> {
-        let is_it = |handle: &RawHandle| self.entries.get(*handle).is_some_and(|entry| entry.id == *id);
-        self.by_id.get(hash, is_it).copied()
+        let matches = |handle: &RawHandle| self.entries.get(*handle).is_some_and(|entry| entry.id == *id);
+        self.by_id.get(hash, matches).copied()
     }
 
     pub(crate) fn get(&self, handle: H) -> Option<&Entry<S>> {
@@ -106,8 +106,8 @@ impl<H: Copy + From<RawHandle> + Into<RawHandle>, S> InFlight<H, S> {
 
     /// Returns the next entry from `cursor` on, in the order of their indices, and advances
     /// `cursor`.
-    pub(crate) fn walk(&self, place: &mut usize, budget: &mut Budget) -> Step<H> {
-        self.entries.walk(place, budget).map(H::from)
+    pub(crate) fn walk(&self, cursor: &mut usize, budget: &mut Budget) -> Step<H> {
+        self.entries.walk(cursor, budget).map(H::from)
     }
 }
 

@@ -57,8 +57,8 @@ impl<V> Map<V> {
         Self(HashTable::new())
     }
 
-    pub(crate) fn get(&self, hash: u64, mut is_it: impl FnMut(&V) -> bool) -> Option<&V> {
-        self.0.find(hash, |(known, value)| *known == hash && is_it(value)).map(|(_, value)| value)
+    pub(crate) fn get(&self, hash: u64, mut matches: impl FnMut(&V) -> bool) -> Option<&V> {
+        self.0.find(hash, |(known, value)| *known == hash && matches(value)).map(|(_, value)| value)
     }
 
     /// Inserts a value without replacing others with the same hash.
@@ -66,8 +66,8 @@ impl<V> Map<V> {
         self.0.insert_unique(hash, (hash, value), |(hash, _)| *hash);
     }
 
-    pub(crate) fn remove(&mut self, hash: u64, mut is_it: impl FnMut(&V) -> bool) -> Option<V> {
-        let entry = self.0.find_entry(hash, |(known, value)| *known == hash && is_it(value)).ok()?;
+    pub(crate) fn remove(&mut self, hash: u64, mut matches: impl FnMut(&V) -> bool) -> Option<V> {
+        let entry = self.0.find_entry(hash, |(known, value)| *known == hash && matches(value)).ok()?;
         Some(entry.remove().0.1)
     }
 

@@ -81,7 +81,7 @@ pub(crate) struct Outputs<E, O> {
     publishes: VecDeque<QueuedFrame>,
     blocked: bool,
     /// The queue length at which frames that are no longer needed are withdrawn.
-    crowded_at: usize,
+    withdraw_at: usize,
     /// How many closes of streams the bus has not confirmed yet.
     closes: usize,
     pub(crate) timers: Timers<O>,
@@ -89,7 +89,7 @@ pub(crate) struct Outputs<E, O> {
 }
 
 /// The lowest value of `withdraw_at`.
-const CROWDED: usize = 64;
+const MIN_WITHDRAW_AT: usize = 64;
 
 /// The queue length from which a full bus gets no more acks and closes of streams, because nothing
 /// in flight bounds their number.
@@ -137,7 +137,7 @@ impl LentFrame<'_> {
     /// Takes the frame and its channel out of the queue.
     #[inline]
     pub fn take(mut self) -> (Channel, Frame) {
-        self.note();
+        self.mark_taken();
         let QueuedFrame { channel, frame, .. } = self.publishes.pop_front().expect(LENT);
         (channel, frame)
     }
@@ -145,7 +145,7 @@ impl LentFrame<'_> {
     /// Takes the frame out of the queue.
     #[inline]
     pub fn take_frame(mut self) -> Frame {
-        self.note();
+        self.mark_taken();
         self.publishes.pop_front().expect(LENT).frame
     }
 
@@ -156,7 +156,7 @@ impl LentFrame<'_> {
 
     /// Records that the frame is taken.
     #[inline]
-    fn note(&mut self) {
+    fn mark_taken(&mut self) {
         *self.published += 1;
         if let Some(sent) = &mut self.sent {
             **sent = true;
@@ -169,7 +169,7 @@ impl LentFrame<'_> {
     }
 }
 
-const LENT: &str = "the head of the queue is lent";
+const LENT: &str = "a lent frame is at the head of the queue";
 
 impl fmt::Debug for LentFrame<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -198,16 +198,16 @@ impl<E: CommonEvent, O: Copy> Outputs<E, O> {
             outputs: VecDeque::new(),
             publishes: VecDeque::new(),
             blocked: false,
-            crowded_at: CROWDED,
+            withdraw_at: MIN_WITHDRAW_AT,
             closes: 0,
             timers: Timers::new(),
             counters: Counters::new(),
         }
     }
 
-    pub(crate) fn publish(&mut self, what: Publish, channel: &Channel, frame: Frame) {
-        self.closes += usize::from(what == Publish::Close);
-        self.publishes.push_back(QueuedFrame { token: Token(what), channel: channel.clone(), frame });
+    pub(crate) fn publish(&mut self, kind: Publish, channel: &Channel, frame: Frame) {
+        self.closes += usize::from(kind == Publish::Close);
+        self.publishes.push_back(QueuedFrame { token: Token(kind), channel: channel.clone(), frame });
     }
 
     /// Records that the bus took or failed to publish the close of a stream.
@@ -245,13 +245,13 @@ impl<E: CommonEvent, O: Copy> Outputs<E, O> {
 
     /// Returns the kind of the frame at the head of the queue, or `None` if the bus has no room.
     /// Frames for which `is_needed` returns `false` are withdrawn.
-    pub(crate) fn head(&mut self, mut wanted: impl FnMut(Publish) -> bool) -> Option<Publish> {
-        if self.publishes.len() >= self.crowded_at {
-            self.withdraw(&mut wanted);
+    pub(crate) fn head(&mut self, mut is_needed: impl FnMut(Publish) -> bool) -> Option<Publish> {
+        if self.publishes.len() >= self.withdraw_at {
+            self.withdraw(&mut is_needed);
         }
         while !self.blocked {
             let head = self.publishes.front()?.token.0;
-            if wanted(head) {
+            if is_needed(head) {
                 return Some(head);
             }
             self.publishes.pop_front();
@@ -274,17 +274,17 @@ impl<E: CommonEvent, O: Copy> Outputs<E, O> {
     /// Withdraws the frames for which `is_needed` returns `false`. The next withdrawal happens when
     /// the queue has doubled, so its cost is amortized, and the queue holds at most twice the
     /// frames in flight.
-    pub(crate) fn withdraw(&mut self, mut wanted: impl FnMut(Publish) -> bool) {
-        let Self { publishes, counters, crowded_at, closes, .. } = self;
+    pub(crate) fn withdraw(&mut self, mut is_needed: impl FnMut(Publish) -> bool) {
+        let Self { publishes, counters, withdraw_at, closes, .. } = self;
         publishes.retain(|outgoing| {
-            let wanted = wanted(outgoing.token.0);
-            if !wanted {
+            let needed = is_needed(outgoing.token.0);
+            if !needed {
                 *closes = closes.saturating_sub(usize::from(outgoing.token.0 == Publish::Close));
                 counters.count(Reason::Withdrawn);
             }
-            wanted
+            needed
         });
-        *crowded_at = CROWDED.max(2 * publishes.len());
+        *withdraw_at = MIN_WITHDRAW_AT.max(2 * publishes.len());
     }
 
     /// Returns `true` if the bus has no room.

@@ -17,7 +17,7 @@ pub(crate) struct Subscriptions<R> {
 /// An interruption, which lasts until no subscription is interrupted.
 struct Interruption {
     /// How many subscriptions are interrupted now.
-    now: u32,
+    current: u32,
     /// How many of these are essential.
     essential: u32,
     /// How many subscriptions were interrupted in all.
@@ -36,14 +36,14 @@ struct Subscription<R> {
 type Essential = bool;
 
 /// ```text
-/// Asked ──live──▶ Live ──leave──▶ Leaving ──ended──▶ (gone)
-///   └──────leave──────────────────▲
+/// Requested ──live──▶ Live ──unsubscribe──▶ Leaving ──ended──▶ (gone)
+///     └────────────── unsubscribe ─────────────▲
 /// ```
 /// The bus may end a subscription in any state. Unless the subscription is leaving, it counts as
 /// lost. A live subscription may be interrupted, until it is live again or is left.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum SubscriptionState {
-    Asked,
+    Requested,
     Live,
     Leaving,
 }
@@ -60,7 +60,7 @@ impl<R: Copy> Subscriptions<R> {
         channel: &Channel,
         kind: SubscriptionKind,
     ) -> SubscriptionHandle {
-        let subscription = Subscription { role, state: SubscriptionState::Asked, interrupted: None };
+        let subscription = Subscription { role, state: SubscriptionState::Requested, interrupted: None };
         let subscription = self.handles.insert(subscription).into();
         outputs.push(Output::Subscribe { subscription, channel: channel.clone(), kind });
         subscription
@@ -81,7 +81,7 @@ impl<R: Copy> Subscriptions<R> {
         let Subscription { role, state, .. } = self.handles.get_mut(subscription)?;
         let role = *role;
         match state {
-            SubscriptionState::Asked => {
+            SubscriptionState::Requested => {
                 *state = SubscriptionState::Live;
                 Some((role, Live::First))
             }
@@ -111,14 +111,14 @@ impl<R: Copy> Subscriptions<R> {
         let is_new = found.interrupted.replace(essential).is_none();
         let interruption = self.interruption.get_or_insert_with(|| {
             outputs.event(E::interrupted(cause.clone()));
-            Interruption { now: 0, essential: 0, total: 0, cause: cause.clone() }
+            Interruption { current: 0, essential: 0, total: 0, cause: cause.clone() }
         });
         // Calls fail with the error of an essential subscription if there is one.
         if essential || interruption.essential == 0 {
             interruption.cause = cause;
         }
         if is_new {
-            interruption.now += 1;
+            interruption.current += 1;
             interruption.total += 1;
             interruption.essential += u32::from(essential);
         }
@@ -134,10 +134,10 @@ impl<R: Copy> Subscriptions<R> {
     fn resume(&mut self, subscription: SubscriptionHandle) -> Option<u32> {
         let essential = self.handles.get_mut(subscription)?.interrupted.take()?;
         let interruption = self.interruption.as_mut()?;
-        interruption.now -= 1;
+        interruption.current -= 1;
         interruption.essential -= u32::from(essential);
         let total = interruption.total;
-        self.interruption.take_if(|interruption| interruption.now == 0).map(|_| total)
+        self.interruption.take_if(|interruption| interruption.current == 0).map(|_| total)
     }
 
     /// Unsubscribes, unless that was requested before.
@@ -157,15 +157,15 @@ impl<R: Copy> Subscriptions<R> {
     }
 
     /// Returns the next subscription from `cursor` on, and advances `cursor`.
-    pub(crate) fn walk(&self, place: &mut usize, budget: &mut Budget) -> Step<SubscriptionHandle> {
-        self.handles.walk(place, budget).map(SubscriptionHandle::from)
+    pub(crate) fn walk(&self, cursor: &mut usize, budget: &mut Budget) -> Step<SubscriptionHandle> {
+        self.handles.walk(cursor, budget).map(SubscriptionHandle::from)
     }
 
     /// Removes a subscription that the bus has ended, and returns why it ended.
     pub(crate) fn ended(&mut self, subscription: SubscriptionHandle) -> Option<(R, Ended)> {
         self.resume(subscription);
         let Subscription { role, state, .. } = self.handles.remove(subscription)?;
-        Some((role, if state == SubscriptionState::Leaving { Ended::Left } else { Ended::Lost }))
+        Some((role, if state == SubscriptionState::Leaving { Ended::Requested } else { Ended::Lost }))
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -185,7 +185,7 @@ pub(crate) enum Live {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ended {
     /// The engine unsubscribed.
-    Left,
+    Requested,
     /// The bus gave the subscription up.
     Lost,
 }

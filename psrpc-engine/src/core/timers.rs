@@ -61,7 +61,7 @@ pub(crate) struct Timers<O> {
 struct Timer<O> {
     owner: O,
     kind: TimerKind,
-    place: usize,
+    position: usize,
 }
 
 /// A node of the heap: when it fires, and which timer.
@@ -77,29 +77,29 @@ impl<O: Copy> Timers<O> {
     }
 
     pub(crate) fn arm(&mut self, at: Time, kind: TimerKind, owner: O) -> TimerId {
-        let place = self.heap.len();
-        let timer = self.timers.insert(Timer { owner, kind, place });
+        let position = self.heap.len();
+        let timer = self.timers.insert(Timer { owner, kind, position });
         self.heap.push(Node { at, timer });
-        self.rise(place);
+        self.sift_up(position);
         TimerId(timer)
     }
 
     /// Moves an armed timer.
     pub(crate) fn rearm(&mut self, TimerId(timer): TimerId, at: Time, kind: TimerKind) {
-        let Timer { kind: old, place, .. } = &mut self.timers[timer];
+        let Timer { kind: old, position, .. } = &mut self.timers[timer];
         *old = kind;
-        let place = *place;
-        self.heap[place].at = at;
-        self.restore(place);
+        let position = *position;
+        self.heap[position].at = at;
+        self.sift(position);
     }
 
     /// Disarms an armed timer, and returns its owner.
     pub(crate) fn disarm(&mut self, TimerId(timer): TimerId) -> O {
-        let Timer { owner, place, .. } = self.timers.remove(timer);
-        self.heap.swap_remove(place);
-        if place < self.heap.len() {
-            self.settle(place);
-            self.restore(place);
+        let Timer { owner, position, .. } = self.timers.remove(timer);
+        self.heap.swap_remove(position);
+        if position < self.heap.len() {
+            self.record_position(position);
+            self.sift(position);
         }
         owner
     }
@@ -120,45 +120,45 @@ impl<O: Copy> Timers<O> {
         self.heap.first().map(|next| Timeout { at: next.at, kind: self.timers[next.timer].kind })
     }
 
-    fn restore(&mut self, place: usize) {
-        let place = self.rise(place);
-        self.sink(place);
+    fn sift(&mut self, position: usize) {
+        let position = self.sift_up(position);
+        self.sift_down(position);
     }
 
     /// Moves a node up while it is earlier than its parent.
-    fn rise(&mut self, mut place: usize) -> usize {
-        while place > 0 {
-            let parent = (place - 1) / 4;
-            if self.heap[parent].at <= self.heap[place].at {
+    fn sift_up(&mut self, mut position: usize) -> usize {
+        while position > 0 {
+            let parent = (position - 1) / 4;
+            if self.heap[parent].at <= self.heap[position].at {
                 break;
             }
-            self.swap(place, parent);
-            place = parent;
+            self.swap(position, parent);
+            position = parent;
         }
-        place
+        position
     }
 
     /// Moves a node down while a child is earlier.
-    fn sink(&mut self, mut place: usize) {
+    fn sift_down(&mut self, mut position: usize) {
         loop {
-            let children = 4 * place + 1..(4 * place + 5).min(self.heap.len());
+            let children = 4 * position + 1..(4 * position + 5).min(self.heap.len());
             let Some(first) = children.min_by_key(|child| self.heap[*child].at) else { return };
-            if self.heap[place].at <= self.heap[first].at {
+            if self.heap[position].at <= self.heap[first].at {
                 return;
             }
-            self.swap(place, first);
-            place = first;
+            self.swap(position, first);
+            position = first;
         }
     }
 
     fn swap(&mut self, a: usize, b: usize) {
         self.heap.swap(a, b);
-        self.settle(a);
-        self.settle(b);
+        self.record_position(a);
+        self.record_position(b);
     }
 
-    fn settle(&mut self, place: usize) {
-        self.timers[self.heap[place].timer].place = place;
+    fn record_position(&mut self, position: usize) {
+        self.timers[self.heap[position].timer].position = position;
     }
 }
 

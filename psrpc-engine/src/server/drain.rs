@@ -37,34 +37,34 @@ pub(super) enum Phase {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Cause {
     /// The server was drained or killed.
-    Asked,
+    Requested,
     RuntimeEnded,
 }
 
 /// A kind of things to end, and the position in their table or how many remain.
 pub(super) enum Ending {
     Registrations {
-        place: usize,
+        cursor: usize,
     },
     Streams {
-        place: usize,
+        cursor: usize,
     },
     StreamsOf {
         registration: RegistrationHandle,
-        left: usize,
+        remaining: usize,
     },
     /// Handlers of streams, which the server no longer waits for.
     Handlers {
-        place: usize,
+        cursor: usize,
     },
     Requests {
-        place: usize,
+        cursor: usize,
     },
     Subscriptions {
-        place: usize,
+        cursor: usize,
     },
     Updates {
-        place: usize,
+        cursor: usize,
     },
     /// The server itself.
     Server,
@@ -74,12 +74,12 @@ pub(super) enum Ending {
 pub(super) struct Endings {
     queue: VecDeque<Ending>,
     /// Armed while more is due at once.
-    more: Option<TimerId>,
+    continue_timer: Option<TimerId>,
 }
 
 impl Endings {
     pub(super) const fn new() -> Self {
-        Self { queue: VecDeque::new(), more: None }
+        Self { queue: VecDeque::new(), continue_timer: None }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -100,11 +100,11 @@ impl Endings {
 
     /// Records that the timer has fired.
     pub(super) fn timer_fired(&mut self) {
-        self.more = None;
+        self.continue_timer = None;
     }
 
     /// Ends things, as far as the budget allows.
-    pub(super) fn go_on(
+    pub(super) fn advance(
         &mut self,
         cx: &mut Context<'_>,
         requests: &mut Requests,
@@ -116,40 +116,40 @@ impl Endings {
         let abandoned = cause == Some(Cause::RuntimeEnded);
         while let Some(ending) = self.queue.front_mut() {
             let step = match ending {
-                Ending::Registrations { place } => {
-                    cx.registry.walk(place, budget).map(|known| cx.registry.deregister(cx.outputs, known))
+                Ending::Registrations { cursor } => {
+                    cx.registry.walk(cursor, budget).map(|known| cx.registry.deregister(cx.outputs, known))
                 }
-                Ending::Streams { place } => cx.streams.walk(place, budget).map(|known| match abandoned {
+                Ending::Streams { cursor } => cx.streams.walk(cursor, budget).map(|known| match abandoned {
                     true => stream::end_with_runtime(cx, known),
                     false => stream::end(cx, known),
                 }),
-                Ending::StreamsOf { registration, left } => {
-                    cx.registry.walk_streams(*registration, left, budget).map(|known| {
+                Ending::StreamsOf { registration, remaining } => {
+                    cx.registry.walk_streams(*registration, remaining, budget).map(|known| {
                         budget.spend(cx.streams.sends_of(known));
                         stream::end(cx, known);
                     })
                 }
-                Ending::Handlers { place } => {
-                    cx.streams.walk(place, budget).map(|known| stream::stop_handler(cx, known))
+                Ending::Handlers { cursor } => {
+                    cx.streams.walk(cursor, budget).map(|known| stream::stop_handler(cx, known))
                 }
-                Ending::Requests { place } => requests.walk(place, budget).map(|known| {
+                Ending::Requests { cursor } => requests.walk(cursor, budget).map(|known| {
                     let reason = if abandoned { Reason::RuntimeEnded } else { Reason::Killed };
                     requests.drop_request(cx.outputs, known, reason);
                 }),
-                Ending::Subscriptions { place } => cx.registry.unsubscribe_next(cx.outputs, place, budget),
-                Ending::Updates { place } => updates.walk(place, budget).map(|known| {
+                Ending::Subscriptions { cursor } => cx.registry.unsubscribe_next(cx.outputs, cursor, budget),
+                Ending::Updates { cursor } => updates.walk(cursor, budget).map(|known| {
                     let failure = if abandoned { Failure::runtime_of_server } else { Failure::server_closed };
                     updates.fail(cx.outputs, known, failure());
                 }),
                 Ending::Server => {
-                    cx.registry.forget();
+                    cx.registry.clear();
                     requests.forget(cx.outputs);
                     cx.streams.forget_received(cx.outputs);
                     // Only the closes are kept: nothing else tells the clients that their streams
                     // have ended.
                     cx.outputs.withdraw(|publish| publish == Publish::Close);
                     cx.outputs.event(ServerEvent::Closed);
-                    *phase = Phase::Closed(cause.unwrap_or(Cause::Asked));
+                    *phase = Phase::Closed(cause.unwrap_or(Cause::Requested));
                     Step::Done
                 }
             };
@@ -158,15 +158,15 @@ impl Endings {
                 Step::Done => drop(self.queue.pop_front()),
                 Step::Spent => {
                     // The rest is due at once.
-                    self.more.get_or_insert_with(|| {
+                    self.continue_timer.get_or_insert_with(|| {
                         cx.outputs.timers.arm(cx.now.time, TimerKind::Close, Owner::Ending)
                     });
                     return;
                 }
             }
         }
-        if let Some(more) = self.more.take() {
-            cx.outputs.timers.disarm(more);
+        if let Some(continue_timer) = self.continue_timer.take() {
+            cx.outputs.timers.disarm(continue_timer);
         }
     }
 }

@@ -155,7 +155,7 @@ impl Server {
     /// Returns `true` if a method is registered on its topic, alone or with others, so that it
     /// cannot be registered again. The registration may still be starting or ending.
     pub fn serves(&self, route: &Route) -> bool {
-        self.registry.server_of(route).is_some()
+        self.registry.registration_of(route).is_some()
     }
 
     /// Ends a registration. Requests that the bus delivers until it confirms the end of the
@@ -291,15 +291,15 @@ impl Server {
         let timer = Some(timers.arm(now.time + self.config.drain_timeout, TimerKind::Drain, Owner::Drain));
         let linger = Some(timers.arm(now.time + self.config.linger, TimerKind::Linger, Owner::Linger));
         self.phase = Phase::Draining { timer, linger };
-        self.endings.extend([Ending::Registrations { place: 0 }, Ending::Streams { place: 0 }]);
-        self.end_on(now, &mut Budget::round());
+        self.endings.extend([Ending::Registrations { cursor: 0 }, Ending::Streams { cursor: 0 }]);
+        self.continue_endings(now, &mut Budget::round());
         self.close_if_drained(now);
     }
 
     /// Shuts the server down at once. Requests in flight are abandoned without a response. Streams
     /// end with "EOF" on both sides, and their handlers are stopped.
     pub fn kill(&mut self, now: Now) {
-        self.end_all(now, Cause::Asked);
+        self.end_all(now, Cause::Requested);
     }
 
     fn end_all(&mut self, now: Now, cause: Cause) {
@@ -307,8 +307,8 @@ impl Server {
             return;
         }
         self.endings.clear();
-        let streams = [Ending::Streams { place: 0 }, Ending::Handlers { place: 0 }];
-        self.endings.extend([Ending::Requests { place: 0 }].into_iter().chain(streams));
+        let streams = [Ending::Streams { cursor: 0 }, Ending::Handlers { cursor: 0 }];
+        self.endings.extend([Ending::Requests { cursor: 0 }].into_iter().chain(streams));
         self.close(now, cause);
     }
 
@@ -317,9 +317,9 @@ impl Server {
             let in_flight =
                 self.requests.len() + self.streams.len() + self.updates.len() + self.endings.len();
             // The clients must learn that their streams have ended.
-            let left = || self.registry.is_empty() && self.outputs.is_done_with_closes();
-            if in_flight == 0 && (timer.is_none() || left()) {
-                self.close(now, Cause::Asked);
+            let confirmed = || self.registry.is_empty() && self.outputs.is_done_with_closes();
+            if in_flight == 0 && (timer.is_none() || confirmed()) {
+                self.close(now, Cause::Requested);
             }
         }
     }
@@ -332,21 +332,21 @@ impl Server {
                 self.outputs.timers.disarm(timer);
             }
         }
-        let last = [Ending::Subscriptions { place: 0 }, Ending::Updates { place: 0 }, Ending::Server];
+        let last = [Ending::Subscriptions { cursor: 0 }, Ending::Updates { cursor: 0 }, Ending::Server];
         self.endings.extend(last);
-        self.end_on(now, &mut Budget::round());
+        self.continue_endings(now, &mut Budget::round());
     }
 
     fn end_streams_of(&mut self, now: Now, registration: RegistrationHandle) {
-        self.endings.push(Ending::StreamsOf { registration, left: usize::MAX });
-        self.end_on(now, &mut Budget::round());
+        self.endings.push(Ending::StreamsOf { registration, remaining: usize::MAX });
+        self.continue_endings(now, &mut Budget::round());
     }
 
     /// Continues the queued endings, as far as the budget allows.
-    fn end_on(&mut self, now: Now, budget: &mut Budget) {
+    fn continue_endings(&mut self, now: Now, budget: &mut Budget) {
         let Self { requests, registry, outputs, ids, config, streams, updates, endings, phase } = self;
         let mut cx = Context { now, outputs, ids, registry, config, streams };
-        endings.go_on(&mut cx, requests, updates, phase, budget);
+        endings.advance(&mut cx, requests, updates, phase, budget);
     }
 
     fn on_ended(&mut self, now: Now, subscription: SubscriptionHandle, error: Option<BusError>) {
@@ -356,7 +356,7 @@ impl Server {
     }
 
     /// Returns `true` if the server ignores all input.
-    fn is_over(&self) -> bool {
+    fn ignores_input(&self) -> bool {
         matches!(self.phase, Phase::Closing(_) | Phase::Closed(_))
     }
 
@@ -388,7 +388,7 @@ impl Engine for Server {
         result: Result<(), BusError>,
     ) {
         match result {
-            _ if self.is_over() => {}
+            _ if self.ignores_input() => {}
             Ok(()) => {
                 if self.registry.on_live(&mut self.outputs, subscription) {
                     self.handle_gap(now, subscription, None);
@@ -400,21 +400,21 @@ impl Engine for Server {
     }
 
     fn handle_interrupted(&mut self, _: Now, subscription: SubscriptionHandle, cause: BusError) {
-        if !self.is_over() {
+        if !self.ignores_input() {
             self.registry.on_interrupted(&mut self.outputs, subscription, cause);
         }
     }
 
     fn handle_unsubscribed(&mut self, now: Now, subscription: SubscriptionHandle) {
-        if !self.is_over() {
+        if !self.ignores_input() {
             self.on_ended(now, subscription, None);
         }
         self.close_if_drained(now);
     }
 
     fn handle_gap(&mut self, _: Now, subscription: SubscriptionHandle, lost: Option<u64>) {
-        if self.registry.knows(subscription) {
-            self.outputs.counters.lose(lost);
+        if self.registry.contains(subscription) {
+            self.outputs.counters.count_lost(lost);
             self.outputs.event(ServerEvent::Gap { subscription, lost });
         }
     }
@@ -449,7 +449,7 @@ impl Engine for Server {
     }
 
     fn handle_frame(&mut self, now: Now, subscription: SubscriptionHandle, mut frame: Frame) {
-        if self.is_over() {
+        if self.ignores_input() {
             return;
         }
         let Some((role, route)) = self.registry.role(subscription) else { return };
@@ -458,13 +458,13 @@ impl Engine for Server {
         if !incoming::accept(&mut self.outputs, &mut frame, &self.config.limits.frame) {
             return;
         }
-        let deaf = match self.phase {
+        let refuses_requests = match self.phase {
             Phase::Draining { timer, .. } => timer.is_none(),
             Phase::Open | Phase::Closing(_) | Phase::Closed(_) => false,
         };
         let (requests, mut cx) = self.split(now);
         match frame {
-            Frame::Request(Request { request_id, client_id, .. }) if requested && deaf => {
+            Frame::Request(Request { request_id, client_id, .. }) if requested && refuses_requests => {
                 cx.outputs.dropped(Dropped::of(Reason::Draining, request_id, client_id));
             }
             Frame::Request(request) if requested && !route.is_stream() => {
@@ -485,7 +485,7 @@ impl Engine for Server {
                 requests.receive(&mut cx, incoming);
             }
             Frame::Stream(Stream { request_id, body: Some(StreamBody::Open { node_id, .. }), .. })
-                if requested && deaf =>
+                if requested && refuses_requests =>
             {
                 cx.outputs.dropped(Dropped::of(Reason::Draining, request_id, node_id));
             }
@@ -502,7 +502,9 @@ impl Engine for Server {
     }
 
     fn handle_misrouted(&mut self, now: Now, subscription: SubscriptionHandle, mut frame: Frame) {
-        let Some((role, _)) = self.registry.role(subscription).filter(|_| !self.is_over()) else { return };
+        let Some((role, _)) = self.registry.role(subscription).filter(|_| !self.ignores_input()) else {
+            return;
+        };
         let carries = role.carries;
         if !incoming::accept(&mut self.outputs, &mut frame, &self.config.limits.frame) {
             return;
@@ -534,8 +536,8 @@ impl Engine for Server {
                     if let Phase::Draining { linger, .. } = &mut self.phase {
                         *linger = None;
                     }
-                    self.endings.push(Ending::Handlers { place: 0 });
-                    self.end_on(now, &mut budget);
+                    self.endings.push(Ending::Handlers { cursor: 0 });
+                    self.continue_endings(now, &mut budget);
                 }
                 Owner::Drain => {
                     if let Phase::Draining { timer, .. } = &mut self.phase {
@@ -544,7 +546,7 @@ impl Engine for Server {
                 }
                 Owner::Ending => {
                     self.endings.timer_fired();
-                    self.end_on(now, &mut budget);
+                    self.continue_endings(now, &mut budget);
                 }
             }
             self.close_if_drained(now);

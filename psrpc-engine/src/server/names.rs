@@ -29,7 +29,7 @@ impl Names {
     }
 
     /// Reserves the names of the route whose requests `role` carries.
-    pub(super) fn claim<'a>(
+    pub(super) fn reserve<'a>(
         &mut self,
         role: ChannelRole,
         route_of: impl Fn(ChannelRole) -> &'a Route,
@@ -47,13 +47,13 @@ impl Names {
         let same_local = |other: ChannelRole, of: &Route| {
             other.carries == Carries::Requests && of.requests().local() == requests.local()
         };
-        if let Some(other) = self.user(requests, &route_of, same_local) {
+        if let Some(other) = self.find_user(requests, &route_of, same_local) {
             return Err(conflict(route, other, requests.server()));
         }
         for used in role.uses(route) {
             let (channel, kind) = used.subject(route);
             let other_kind = |other: ChannelRole, of: &Route| other.subject(of).1 != kind;
-            if let Some(other) = self.user(channel, &route_of, other_kind) {
+            if let Some(other) = self.find_user(channel, &route_of, other_kind) {
                 return Err(conflict(route, other, channel.server()));
             }
         }
@@ -86,16 +86,16 @@ impl Names {
     }
 
     /// Returns the route of a user of the channel's subject for which `matches` returns `true`.
-    fn user<'a>(
+    fn find_user<'a>(
         &self,
         channel: &Channel,
         route_of: impl Fn(ChannelRole) -> &'a Route,
-        is_it: impl Fn(ChannelRole, &Route) -> bool,
+        matches: impl Fn(ChannelRole, &Route) -> bool,
     ) -> Option<&'a Route> {
         let hash = self.keys.hash(channel.server().as_bytes());
         let is_user = |user: &ChannelRole| {
             let route = route_of(*user);
-            user.subject(route).0.server() == channel.server() && is_it(*user, route)
+            user.subject(route).0.server() == channel.server() && matches(*user, route)
         };
         self.subjects.get(hash, is_user).map(|user| route_of(*user))
     }

@@ -42,7 +42,7 @@ struct Registration {
     streams: Vec<StreamHandle>,
     state: RegistrationState,
     /// Why the registration failed before it served.
-    refused: Option<BusError>,
+    failure: Option<BusError>,
 }
 
 #[derive(PartialEq, Eq)]
@@ -76,10 +76,10 @@ impl Registry {
             true => &routes[role.route as usize],
             false => route_of(registrations, role),
         };
-        for (place, role) in ChannelRole::requests(registration, routes.len()).enumerate() {
-            if let Err(error) = names.claim(role, route_of) {
-                ChannelRole::requests(registration, place)
-                    .for_each(|claimed| names.release(claimed, route_of));
+        for (index, role) in ChannelRole::requests(registration, routes.len()).enumerate() {
+            if let Err(error) = names.reserve(role, route_of) {
+                ChannelRole::requests(registration, index)
+                    .for_each(|reserved| names.release(reserved, route_of));
                 return Err(error);
             }
         }
@@ -103,7 +103,7 @@ impl Registry {
             in_flight: 0,
             streams: Vec::new(),
             state: RegistrationState::Joining { missing },
-            refused: None,
+            failure: None,
         });
         if missing == 0 {
             self.joined(outputs, registration);
@@ -113,13 +113,13 @@ impl Registry {
 
     /// Returns the registration of exactly these routes.
     pub(super) fn find(&self, routes: &[Route]) -> Option<RegistrationHandle> {
-        let registration = self.server_of(routes.first()?)?;
+        let registration = self.registration_of(routes.first()?)?;
         self.registrations.get(registration).filter(|found| found.routes == routes)?;
         Some(registration)
     }
 
     /// Returns the registration of a route.
-    pub(super) fn server_of(&self, route: &Route) -> Option<RegistrationHandle> {
+    pub(super) fn registration_of(&self, route: &Route) -> Option<RegistrationHandle> {
         let role = self.names.find(route.requests(), |role| route_of(&self.registrations, role))?;
         (route_of(&self.registrations, role) == route).then_some(role.registration)
     }
@@ -128,29 +128,29 @@ impl Registry {
     pub(super) fn deregister(&mut self, outputs: &mut Outputs, handle: RegistrationHandle) {
         let Some(registration) = self.registrations.get_mut(handle) else { return };
         if let RegistrationState::Joining { .. } = registration.state {
-            registration.refused = Some(BusError::new("deregistered before it was registered"));
+            registration.failure = Some(BusError::new("deregistered before it was registered"));
         }
         self.leave(outputs, handle);
     }
 
     /// Returns the next registration from `cursor` on, and advances `cursor`.
-    pub(super) fn walk(&self, place: &mut usize, budget: &mut Budget) -> Step<RegistrationHandle> {
-        self.registrations.walk(place, budget).map(RegistrationHandle::from)
+    pub(super) fn walk(&self, cursor: &mut usize, budget: &mut Budget) -> Step<RegistrationHandle> {
+        self.registrations.walk(cursor, budget).map(RegistrationHandle::from)
     }
 
     /// Unsubscribes the next subscription from `cursor` on, and advances `cursor`.
     pub(super) fn unsubscribe_next(
         &mut self,
         outputs: &mut Outputs,
-        place: &mut usize,
+        cursor: &mut usize,
         budget: &mut Budget,
     ) -> Step<()> {
-        let step = self.subscriptions.walk(place, budget);
+        let step = self.subscriptions.walk(cursor, budget);
         step.map(|subscription| self.subscriptions.unsubscribe(outputs, subscription))
     }
 
     /// Removes all registrations.
-    pub(super) fn forget(&mut self) {
+    pub(super) fn clear(&mut self) {
         *self = Self::new(self.names.keys().clone());
     }
 
@@ -164,12 +164,12 @@ impl Registry {
     }
 
     /// Removes the stream at an index. The last stream moves to that index, and is returned.
-    pub(super) fn remove_stream(&mut self, handle: RegistrationHandle, place: usize) -> Option<StreamHandle> {
+    pub(super) fn remove_stream(&mut self, handle: RegistrationHandle, index: usize) -> Option<StreamHandle> {
         let streams = &mut self.registrations.get_mut(handle)?.streams;
-        if place < streams.len() {
-            streams.swap_remove(place);
+        if index < streams.len() {
+            streams.swap_remove(index);
         }
-        streams.get(place).copied()
+        streams.get(index).copied()
     }
 
     /// Returns the next stream of a registration, from the last to the first. A removal during the
@@ -177,20 +177,20 @@ impl Registry {
     pub(super) fn walk_streams(
         &self,
         handle: RegistrationHandle,
-        left: &mut usize,
+        remaining: &mut usize,
         budget: &mut Budget,
     ) -> Step<StreamHandle> {
         let Some(registration) = self.registrations.get(handle) else { return Step::Done };
-        *left = registration.streams.len().min(*left);
-        if *left == 0 {
+        *remaining = registration.streams.len().min(*remaining);
+        if *remaining == 0 {
             return Step::Done;
         }
         if budget.is_spent() {
             return Step::Spent;
         }
         budget.spend(1);
-        *left -= 1;
-        Step::Next(registration.streams[*left])
+        *remaining -= 1;
+        Step::Next(registration.streams[*remaining])
     }
 
     /// Returns the role of a subscription, and its route.
@@ -206,7 +206,7 @@ impl Registry {
             .is_none_or(|registration| registration.state == RegistrationState::Leaving)
     }
 
-    pub(super) fn knows(&self, subscription: SubscriptionHandle) -> bool {
+    pub(super) fn contains(&self, subscription: SubscriptionHandle) -> bool {
         self.subscriptions.role(subscription).is_some()
     }
 
@@ -260,7 +260,7 @@ impl Registry {
         match registration.state {
             RegistrationState::Joining { .. } => {
                 let error = error.unwrap_or_else(|| BusError::new("the bus ended the subscription"));
-                registration.refused = Some(error);
+                registration.failure = Some(error);
                 self.leave(outputs, handle);
             }
             RegistrationState::Serving => {
@@ -269,23 +269,23 @@ impl Registry {
                 self.leave(outputs, handle);
                 return Some(handle);
             }
-            RegistrationState::Leaving => self.leave_on(outputs, handle),
+            RegistrationState::Leaving => self.continue_leaving(outputs, handle),
         }
         None
     }
 
     /// Counts a request of a registration as in flight.
-    pub(super) fn hold(&mut self, handle: RegistrationHandle) {
+    pub(super) fn request_started(&mut self, handle: RegistrationHandle) {
         if let Some(registration) = self.registrations.get_mut(handle) {
             registration.in_flight += 1;
         }
     }
 
     /// Counts a request of a registration as over.
-    pub(super) fn release(&mut self, outputs: &mut Outputs, handle: RegistrationHandle) {
+    pub(super) fn request_ended(&mut self, outputs: &mut Outputs, handle: RegistrationHandle) {
         if let Some(registration) = self.registrations.get_mut(handle) {
             registration.in_flight -= 1;
-            self.leave_on(outputs, handle);
+            self.continue_leaving(outputs, handle);
         }
     }
 
@@ -303,11 +303,11 @@ impl Registry {
         }
         registration.state = RegistrationState::Leaving;
         self.unsubscribe(outputs, handle, Carries::Requests);
-        self.leave_on(outputs, handle);
+        self.continue_leaving(outputs, handle);
     }
 
     /// Continues the end of a registration that leaves.
-    fn leave_on(&mut self, outputs: &mut Outputs, handle: RegistrationHandle) {
+    fn continue_leaving(&mut self, outputs: &mut Outputs, handle: RegistrationHandle) {
         let Some(registration) = self.registrations.get(handle) else { return };
         if registration.state != RegistrationState::Leaving
             || registration.requests > 0
@@ -316,12 +316,12 @@ impl Registry {
             return;
         }
         self.unsubscribe(outputs, handle, Carries::Grants);
-        let Some(registration) = self.registrations.get_mut(handle).filter(|left| left.grants == 0) else {
+        let Some(registration) = self.registrations.get_mut(handle).filter(|found| found.grants == 0) else {
             return;
         };
-        let refused = registration.refused.take();
+        let failure = registration.failure.take();
         self.remove(handle);
-        outputs.event(match refused {
+        outputs.event(match failure {
             Some(error) => ServerEvent::Registered { registration: handle, result: Err(error) },
             None => ServerEvent::Deregistered { registration: handle },
         });

@@ -1,7 +1,7 @@
 //! The server's side of a request.
 //!
 //! ```text
-//!                                  ┌──────── no claim required, or elected ────────┐
+//!                                  ┌────── no claim required, or skip claim ───────┐
 //!                                  │                                               ▼
 //! ──checks──▶ Deciding ──bid──▶ Bidding ──granted──▶ (not expired?) ──▶ Running ──respond──▶ Answered
 //!                │                 │                                      │
@@ -162,7 +162,7 @@ impl Requests {
             Pending { route: route.clone(), registration, client, opens, expiry, may_skip_claim, state };
         let timer = cx.outputs.timers.arm(expiry.time(), TimerKind::Expiry, Owner::Request(request));
         self.in_flight.insert(vacancy, request_id.clone(), Some(timer), pending);
-        cx.registry.hold(registration);
+        cx.registry.request_started(registration);
         cx.outputs.event(ServerEvent::Received(Received {
             request,
             route,
@@ -195,7 +195,7 @@ impl Requests {
         // A stream is opened once, whatever the request id of its opening.
         let identity = self.keys.identity(request.client_id.as_bytes(), named.as_bytes());
         let Some(vacancy) = self.in_flight.vacancy(&request.request_id) else {
-            let known = self.dedup.knows(identity);
+            let known = self.dedup.contains(identity);
             return Err(refuse(if known { Reason::Duplicate } else { Reason::IdTaken }));
         };
         match self.dedup.admit(*now, &mut outputs.timers, identity, &expiry, Owner::Bucket) {
@@ -261,12 +261,12 @@ impl Requests {
     }
 
     /// Handles a client's close of a stream that is not open yet.
-    pub(super) fn on_given_up(&mut self, cx: &mut Context<'_>, stream_id: &Text) {
-        let is_it = |request: &RequestHandle| {
+    pub(super) fn on_opening_closed(&mut self, cx: &mut Context<'_>, stream_id: &Text) {
+        let matches = |request: &RequestHandle| {
             let opens = self.in_flight.get(*request).and_then(|entry| entry.state.opens.as_ref());
             opens.is_some_and(|opened| opened.opening.stream_id == *stream_id)
         };
-        match self.openings.get(self.keys.hash(stream_id.as_bytes()), is_it).copied() {
+        match self.openings.get(self.keys.hash(stream_id.as_bytes()), matches).copied() {
             Some(request) => self.abandon(cx, request, Reason::ClosedByPeer),
             None => cx.outputs.count(Reason::Elsewhere),
         }
@@ -314,8 +314,13 @@ impl Requests {
     }
 
     /// Handles the result of publishing a response.
-    pub(super) fn on_response_published(&mut self, cx: &mut Context<'_>, request: RequestHandle, left: bool) {
-        if !left {
+    pub(super) fn on_response_published(
+        &mut self,
+        cx: &mut Context<'_>,
+        request: RequestHandle,
+        published: bool,
+    ) {
+        if !published {
             cx.outputs.dropped(Dropped::of(Reason::PublishFailed, self.id(request), Text::EMPTY));
         }
         if self.state(request) == Some(RequestState::Answered) {
@@ -389,8 +394,8 @@ impl Requests {
     }
 
     /// Returns the next request from `cursor` on, and advances `cursor`.
-    pub(super) fn walk(&self, place: &mut usize, budget: &mut Budget) -> Step<RequestHandle> {
-        self.in_flight.walk(place, budget)
+    pub(super) fn walk(&self, cursor: &mut usize, budget: &mut Budget) -> Step<RequestHandle> {
+        self.in_flight.walk(cursor, budget)
     }
 
     /// Abandons a request of a server that closes, without updating its registration.
@@ -441,11 +446,11 @@ impl Requests {
             refuse_stream(cx, stream_id, &channel, frames::eof());
             cx.outputs.count(Reason::Draining);
             cx.outputs.event(ServerEvent::Abandoned { request, reason: Reason::Draining });
-            return cx.registry.release(cx.outputs, registration);
+            return cx.registry.request_ended(cx.outputs, registration);
         };
-        let place = cx.registry.add_stream(registration, cx.streams.next());
+        let index = cx.registry.add_stream(registration, cx.streams.next());
         let (streams, mut cx) = cx.streams();
-        let stream = streams.add(vacancy, stream_id, channel, ServedBy { registration, place });
+        let stream = streams.add(vacancy, stream_id, channel, ServedBy { registration, index });
         streams.opened(&mut cx, stream);
         cx.outputs.event(ServerEvent::Accepted { request, stream });
         streams.acknowledge(&mut cx, PendingMessage { stream, request_id, sent_at, expiry });
@@ -455,8 +460,8 @@ impl Requests {
         let Some(entry) = self.in_flight.get(request) else { return };
         let (request_id, server_id) = (entry.id.clone(), cx.config.id.clone());
         let claim = ClaimRequest { request_id, server_id, affinity, handling };
-        let what = if handling { Publish::Announcement(request) } else { Publish::Bid(request) };
-        cx.outputs.publish(what, &entry.state.client.bids, Frame::ClaimRequest(claim));
+        let kind = if handling { Publish::Announcement(request) } else { Publish::Bid(request) };
+        cx.outputs.publish(kind, &entry.state.client.bids, Frame::ClaimRequest(claim));
     }
 
     fn answer(&mut self, cx: &mut Context<'_>, request: RequestHandle, result: Result<Bytes, ErrorResponse>) {
@@ -474,7 +479,7 @@ impl Requests {
 
     fn end(&mut self, cx: &mut Context<'_>, request: RequestHandle) {
         if let Some((_, pending)) = self.settle(cx.outputs, request) {
-            cx.registry.release(cx.outputs, pending.registration);
+            cx.registry.request_ended(cx.outputs, pending.registration);
         }
     }
 
@@ -535,7 +540,7 @@ fn start(outputs: &mut Outputs, handle: RequestHandle, pending: &mut Pending, _:
 
 fn publish_response(
     cx: &mut Context<'_>,
-    what: Publish,
+    kind: Publish,
     client: &ClientChannels,
     request_id: Text,
     result: Result<Bytes, ErrorResponse>,
@@ -550,5 +555,5 @@ fn publish_response(
             response.result = Err(ErrorResponse::new(ErrorCode::ResourceExhausted, text));
         }
     }
-    cx.outputs.publish(what, &client.responses, frame);
+    cx.outputs.publish(kind, &client.responses, frame);
 }

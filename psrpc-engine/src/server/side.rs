@@ -6,7 +6,7 @@ use crate::core::outputs;
 use crate::event::ServerEvent;
 use crate::stream::Streams;
 use crate::stream::sends::StreamTimer;
-use crate::stream::side::{Parts, Side};
+use crate::stream::side::{Side, SideTypes};
 
 /// The server's outputs, timers and counters.
 pub(super) type Outputs = outputs::Outputs<ServerEvent, Owner>;
@@ -36,7 +36,7 @@ pub enum ServerSide {}
 
 impl Side for ServerSide {}
 
-impl Parts for ServerSide {
+impl SideTypes for ServerSide {
     type Event = ServerEvent;
     type Owner = Owner;
     type Data = ServedBy;
@@ -51,5 +51,5 @@ pub(crate) struct ServedBy {
     /// The registration whose handler serves the stream.
     pub(super) registration: RegistrationHandle,
     /// The stream's index among the streams of the registration.
-    pub(super) place: usize,
+    pub(super) index: usize,
 }

@@ -43,7 +43,7 @@ pub(super) fn on_frame(
                 },
             );
         }
-        (Some(StreamBody::Close { .. }), None) => requests.on_given_up(cx, &frame.stream_id),
+        (Some(StreamBody::Close { .. }), None) => requests.on_opening_closed(cx, &frame.stream_id),
         (Some(StreamBody::Close { code, text }), Some(stream)) => {
             cx.streams.on_close(cx.outputs, stream, ErrorResponse::new(code, text));
         }
@@ -86,11 +86,11 @@ pub(super) fn stop_handler(cx: &mut Context<'_>, stream: StreamHandle) {
 }
 
 fn forget(cx: &mut Context<'_>, stream: StreamHandle) {
-    let Some(ServedBy { registration, place }) = cx.streams.forget(cx.outputs, stream) else { return };
+    let Some(ServedBy { registration, index }) = cx.streams.forget(cx.outputs, stream) else { return };
     // The last stream of the registration moves to the free index.
-    let moved = cx.registry.remove_stream(registration, place);
+    let moved = cx.registry.remove_stream(registration, index);
     if let Some(served_by) = moved.and_then(|moved| cx.streams.data_mut(moved)) {
-        served_by.place = place;
+        served_by.index = index;
     }
-    cx.registry.release(cx.outputs, registration);
+    cx.registry.request_ended(cx.outputs, registration);
 }

@@ -80,8 +80,8 @@ impl Updates {
     }
 
     /// Returns the next update from `cursor` on, and advances `cursor`.
-    pub(super) fn walk(&self, place: &mut usize, budget: &mut Budget) -> Step<UpdateHandle> {
-        self.0.walk(place, budget).map(UpdateHandle::from)
+    pub(super) fn walk(&self, cursor: &mut usize, budget: &mut Budget) -> Step<UpdateHandle> {
+        self.0.walk(cursor, budget).map(UpdateHandle::from)
     }
 
     /// Fails an update of a server that closes.

@@ -17,7 +17,7 @@ use crate::wire::outgoing::{self, TooLarge};
 /// would not end there.
 pub(crate) fn publish_close<S: Side>(
     cx: &mut Context<'_, S>,
-    what: Publish,
+    kind: Publish,
     stream_id: Text,
     channel: &Channel,
     cause: ErrorResponse,
@@ -36,7 +36,7 @@ pub(crate) fn publish_close<S: Side>(
         let text = format!("the cause is too large: {size} {unit} are over the limit of {limit}");
         frame = close(ErrorCode::ResourceExhausted, text.into());
     }
-    cx.outputs.publish(what, channel, frame);
+    cx.outputs.publish(kind, channel, frame);
 }
 
 /// Returns the cause of a close without one.

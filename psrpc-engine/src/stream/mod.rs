@@ -61,7 +61,7 @@ struct StreamState<D> {
     channel: Channel,
     ended: bool,
     /// When the last frame of the other side arrived.
-    heard: Time,
+    last_received: Time,
     /// Messages that the consumer has not taken yet.
     unread: usize,
     /// Acks that the bus has not taken yet. Bounded as well, because a full bus delays them.
@@ -124,8 +124,8 @@ impl<S: Side> Streams<S> {
 
     /// Returns the next stream from `cursor` on, and advances `cursor`. Each unacknowledged message
     /// costs as much as the stream itself.
-    pub(crate) fn walk(&self, place: &mut usize, budget: &mut Budget) -> Step<StreamHandle> {
-        let step = self.in_flight.walk(place, budget);
+    pub(crate) fn walk(&self, cursor: &mut usize, budget: &mut Budget) -> Step<StreamHandle> {
+        let step = self.in_flight.walk(cursor, budget);
         if let Step::Next(stream) = step {
             budget.spend(self.sends_of(stream));
         }
@@ -148,8 +148,8 @@ impl<S: Side> Streams<S> {
         data: S::Data,
     ) -> StreamHandle {
         let handle = self.in_flight.next();
-        let (heard, sends) = (Time::ZERO, Vec::new());
-        let state = StreamState { data, channel, ended: false, heard, unread: 0, acks: 0, sends };
+        let (last_received, sends) = (Time::ZERO, Vec::new());
+        let state = StreamState { data, channel, ended: false, last_received, unread: 0, acks: 0, sends };
         self.in_flight.insert(vacancy, stream_id, None, state);
         handle
     }
@@ -157,7 +157,7 @@ impl<S: Side> Streams<S> {
     /// Opens a stream, which starts its idle timeout.
     pub(crate) fn opened(&mut self, cx: &mut Context<'_, S>, stream: StreamHandle) {
         let Some(entry) = self.in_flight.get_mut(stream) else { return };
-        entry.state.heard = cx.now.time;
+        entry.state.last_received = cx.now.time;
         if let Some(idle) = cx.rules.config.idle_timeout {
             entry.arm(
                 &mut cx.outputs.timers,
@@ -187,7 +187,7 @@ impl<S: Side> Streams<S> {
         if request_id.is_empty() {
             return cx.outputs.dropped(drop(Reason::MissingId));
         }
-        state.heard = cx.now.time;
+        state.last_received = cx.now.time;
         let Rules { horizon, skew_allowance, .. } = cx.rules;
         let expires = match Expiry::of_frame(cx.now, sent_at, expiry, horizon, skew_allowance) {
             Ok(expires) => expires,
@@ -199,8 +199,8 @@ impl<S: Side> Streams<S> {
         let identity = self.keys.identity(stream_id.as_bytes(), request_id.as_bytes());
         let limit = self.limits.unread_per_stream;
         // A blocked bus already holds up as many acks as the limit allows.
-        let held_up = cx.outputs.is_blocked() && state.acks >= limit || cx.outputs.is_overfull();
-        if !self.received.knows(identity) && (state.unread >= limit || held_up) {
+        let acks_held_up = cx.outputs.is_blocked() && state.acks >= limit || cx.outputs.is_overfull();
+        if !self.received.contains(identity) && (state.unread >= limit || acks_held_up) {
             cx.outputs.dropped(drop(Reason::SlowConsumer));
             if cx.rules.config.slow_consumer == SlowConsumer::Close {
                 self.close(cx, stream, Reason::SlowConsumer, slow_consumer());
@@ -231,7 +231,7 @@ impl<S: Side> Streams<S> {
             return cx.outputs.dropped(Dropped::of(Reason::Late, request_id, stream_id));
         };
         if let Some(entry) = stream.and_then(|stream| self.in_flight.get_mut(stream)) {
-            entry.state.heard = cx.now.time;
+            entry.state.last_received = cx.now.time;
         }
         if self.sends.is_overdue(cx.now.time, send) {
             return cx.outputs.dropped(Dropped::of(Reason::Late, request_id, stream_id));
@@ -259,7 +259,7 @@ impl<S: Side> Streams<S> {
                 self.received.forget(cx.now, &mut cx.outputs.timers, bucket, owner, budget);
             }
             StreamTimer::Send(send) => {
-                self.sends.fired(send);
+                self.sends.timer_fired(send);
                 self.settle(cx.outputs, send, Err(Failure::timed_out(Evidence::default())));
             }
             StreamTimer::Idle(stream) => {
@@ -272,7 +272,7 @@ impl<S: Side> Streams<S> {
     fn on_idle(&mut self, cx: &mut Context<'_, S>, stream: StreamHandle) {
         let Some(entry) = self.in_flight.timer_fired(stream) else { return };
         let Some(idle) = cx.rules.config.idle_timeout else { return };
-        let until = entry.state.heard + idle;
+        let until = entry.state.last_received + idle;
         if until > cx.now.time {
             // A frame arrived since the timer was set. The timer is moved only now, because moving
             // it for each frame would cost more.
@@ -391,12 +391,12 @@ impl<S: Side> Streams<S> {
         &mut self,
         cx: &mut Context<'_, S>,
         stream: StreamHandle,
-        told: ErrorResponse,
+        sent_cause: ErrorResponse,
         cause: Box<Failure>,
     ) {
         let Some(entry) = self.in_flight.get(stream).filter(|entry| !entry.state.ended) else { return };
         let (stream_id, channel) = (entry.id.clone(), entry.state.channel.clone());
-        publish_close(cx, Publish::Close, stream_id, &channel, told);
+        publish_close(cx, Publish::Close, stream_id, &channel, sent_cause);
         self.end(cx.outputs, stream, cause);
     }
 
@@ -409,8 +409,8 @@ impl<S: Side> Streams<S> {
         let may_be_open = !failure.evidence.unsent
             && (failure.reason != Reason::Answered || failure.evidence.selected.is_some());
         if may_be_open {
-            let told = ErrorResponse::new(failure.code.clone(), failure.text.clone());
-            publish_close(cx, Publish::Close, stream_id, &state.channel, told);
+            let sent_cause = ErrorResponse::new(failure.code.clone(), failure.text.clone());
+            publish_close(cx, Publish::Close, stream_id, &state.channel, sent_cause);
         }
     }
 
@@ -449,8 +449,8 @@ impl<S: Side> Streams<S> {
 
     fn forget_send(&mut self, stream: StreamHandle, send: SendHandle) {
         let Some(entry) = self.in_flight.get_mut(stream) else { return };
-        if let Some(place) = entry.state.sends.iter().position(|known| *known == send) {
-            entry.state.sends.swap_remove(place);
+        if let Some(index) = entry.state.sends.iter().position(|known| *known == send) {
+            entry.state.sends.swap_remove(index);
         }
     }
 }

@@ -78,7 +78,7 @@ impl Sends {
     }
 
     /// Records that the timer of a message has fired.
-    pub(super) fn fired(&mut self, send: SendHandle) {
+    pub(super) fn timer_fired(&mut self, send: SendHandle) {
         self.0.timer_fired(send);
     }
 

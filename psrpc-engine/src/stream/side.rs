@@ -7,10 +7,10 @@ use crate::core::outputs::{CommonEvent, Outputs};
 /// A side of a stream: [`ClientSide`](crate::ClientSide) or [`ServerSide`](crate::ServerSide). This
 /// trait is sealed.
 #[expect(private_bounds, reason = "nobody else can implement it")]
-pub trait Side: Parts {}
+pub trait Side: SideTypes {}
 
 /// The types and rules of a side.
-pub(crate) trait Parts {
+pub(crate) trait SideTypes {
     /// The events of the side's engine.
     type Event: CommonEvent + From<StreamEvent>;
     /// The owner of a timer of the side's engine.
@@ -22,4 +22,4 @@ pub(crate) trait Parts {
 }
 
 /// The outputs of the side's engine.
-pub(crate) type SideOutputs<S> = Outputs<<S as Parts>::Event, <S as Parts>::Owner>;
+pub(crate) type SideOutputs<S> = Outputs<<S as SideTypes>::Event, <S as SideTypes>::Owner>;

@@ -24,7 +24,7 @@ pub(crate) fn accept<E: CommonEvent, O: Copy>(
         }
         return true;
     }
-    let (request_id, peer) = names(frame);
+    let (request_id, peer) = frame_ids(frame);
     let mut within = request_id.len().max(peer.len()) <= limits.id_bytes;
     match frame {
         Frame::Request(Request { metadata, payload, .. }) => {
@@ -65,19 +65,19 @@ pub(crate) fn drop_frame<E: CommonEvent, O: Copy>(
     frame: &Frame,
     reason: Reason,
 ) {
-    let (request_id, peer) = names(frame);
+    let (request_id, peer) = frame_ids(frame);
     outputs.dropped(Dropped::of(reason, request_id.clone(), peer.clone()));
 }
 
 /// Returns the ids of the call and of the sender that a frame names.
-fn names(frame: &Frame) -> (&Text, &Text) {
-    const NOBODY: &Text = &Text::EMPTY;
+fn frame_ids(frame: &Frame) -> (&Text, &Text) {
+    const UNKNOWN: &Text = &Text::EMPTY;
     match frame {
         Frame::Request(request) => (&request.request_id, &request.client_id),
         Frame::Response(response) => (&response.request_id, &response.server_id),
         Frame::ClaimRequest(claim) => (&claim.request_id, &claim.server_id),
         Frame::ClaimResponse(claim) => (&claim.request_id, &claim.server_id),
         Frame::Stream(Stream { request_id, stream_id, .. }) => (request_id, stream_id),
-        Frame::Other(_) | Frame::Raw(_) => (NOBODY, NOBODY),
+        Frame::Other(_) | Frame::Raw(_) => (UNKNOWN, UNKNOWN),
     }
 }

@@ -9,7 +9,7 @@ use crate::error::Refusal;
 
 /// Observations about a call in flight, for the [`Evidence`](crate::Evidence) of its failure.
 #[derive(Default)]
-pub(crate) struct Heard {
+pub(crate) struct Observed {
     /// Whether the request was handed to the bus.
     pub(crate) sent: bool,
     pub(crate) receivers: Option<u64>,
@@ -21,14 +21,14 @@ pub(crate) struct Heard {
     pub(crate) refusals: Vec<Refusal>,
 }
 
-impl Heard {
+impl Observed {
     /// More refusals would tell nothing new and let peers fill the memory.
     const MAX_REFUSALS: usize = 8;
     const MAX_REFUSAL_TEXT: usize = 256;
 
     /// Records an error response that did not end the call. Copies the text, because a shared one
     /// would keep its frame alive.
-    pub(crate) fn refused(&mut self, server_id: &Text, error: &ErrorResponse) {
+    pub(crate) fn record_refusal(&mut self, server_id: &Text, error: &ErrorResponse) {
         if self.refusals.len() < Self::MAX_REFUSALS {
             let text = error.text.as_str();
             let most = text.len().min(Self::MAX_REFUSAL_TEXT);
