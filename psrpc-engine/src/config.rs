@@ -174,7 +174,7 @@ pub enum ConfigError {
     #[error("the method must have a name")]
     NoMethod,
     /// The service's name would change the meaning of a NATS subject.
-    #[error("service {}: {cause}", Shortened(.service))]
+    #[error("invalid service {}: {cause}", Shortened(.service))]
     Service {
         /// The service.
         service: String,
@@ -182,7 +182,7 @@ pub enum ConfigError {
         cause: InvalidId,
     },
     /// The client's or server's id cannot be carried by every bus.
-    #[error("id {}: {cause}", Shortened(.id))]
+    #[error("invalid id {}: {cause}", Shortened(.id))]
     Id {
         /// The id.
         id: String,
@@ -190,7 +190,7 @@ pub enum ConfigError {
         cause: InvalidId,
     },
     /// A topic is longer than the limit.
-    #[error("topic {} of {method}: longer than {limit} bytes", Shortened(.topic))]
+    #[error("invalid topic {} of {method}: longer than {limit} bytes", Shortened(.topic))]
     Topic {
         /// The method.
         method: String,

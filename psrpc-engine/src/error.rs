@@ -38,7 +38,7 @@ pub enum CallError {
     #[error("{}", RUNTIME_OF_CLIENT)]
     RuntimeEnded,
     /// The client's subscriptions are not live yet, so it would miss the response.
-    #[error("client is not ready: its subscriptions are not live")]
+    #[error("client is not ready: its subscriptions are not live yet")]
     NotReady,
     /// The method belongs to a service other than the client's.
     #[error("{route} is not a method of {service}")]
@@ -49,20 +49,27 @@ pub enum CallError {
         service: Text,
     },
     /// The method is a multi method, but was called with a unary call.
-    #[error("{method} is answered by every server, which a unary call cannot be")]
+    #[error("{method} is a multi method: call it with a multi call")]
     Multi {
         /// The method.
         method: Text,
     },
     /// The method is not a multi method, but was called with a multi call.
-    #[error("{method} is answered by one server, which a multi call cannot be")]
+    #[error("{method} is not a multi method: call it with a unary call")]
     NotMulti {
         /// The method.
         method: Text,
     },
     /// A stream method was called without opening a stream, or a stream was opened on a method that
     /// has none.
-    #[error("{method} {}", if *.is_stream { "is a stream, which is to be opened" } else { "is no stream" })]
+    #[error(
+        "{method} {}",
+        if *.is_stream {
+            "is a stream method: open a stream instead of calling it"
+        } else {
+            "is not a stream method: call it instead of opening a stream"
+        }
+    )]
     Stream {
         /// The method.
         method: Text,
@@ -70,21 +77,21 @@ pub enum CallError {
         is_stream: bool,
     },
     /// The client was created with streams disabled.
-    #[error("the client opens no streams: {method} was not known to be one when the client was made")]
+    #[error("cannot open a stream of {method}: the client was created without streams")]
     NoStreams {
         /// The method.
         method: Text,
     },
     /// Too many streams are open.
-    #[error("too many open streams, the limit is {limit}")]
+    #[error("too many open streams: the limit is {limit}")]
     TooManyStreams {
         /// The limit.
         limit: usize,
     },
     /// Selection options that have no effect on a queue-routed method are set.
     #[error(
-        "{method}: {} cannot take effect, since the bus hands each request of this method to one server",
-        .options.join(", ")
+        "{method}: cannot set {}: the bus hands each request to one server, so bids are not compared",
+        .options.join(" or ")
     )]
     SelectionOnQueue {
         /// The method.
@@ -99,7 +106,7 @@ pub enum CallError {
         option: &'static str,
     },
     /// The message or metadata exceeds a limit of its receivers.
-    #[error("{size} {unit} are over the limit of {limit}")]
+    #[error("request too large: {size} {unit} exceed the limit of {limit}")]
     TooLarge {
         /// The size.
         size: usize,
@@ -109,7 +116,7 @@ pub enum CallError {
         limit: usize,
     },
     /// Too many calls are in flight.
-    #[error("too many calls in flight, the limit is {limit}")]
+    #[error("too many calls in flight: the limit is {limit}")]
     TooManyCalls {
         /// The limit.
         limit: usize,
@@ -142,7 +149,7 @@ pub enum SendError {
     #[error("stream closed")]
     Ended,
     /// The message exceeds a limit of its receivers.
-    #[error("{size} {unit} are over the limit of {limit}")]
+    #[error("message too large: {size} {unit} exceed the limit of {limit}")]
     TooLarge {
         /// The size.
         size: usize,
@@ -152,7 +159,7 @@ pub enum SendError {
         limit: usize,
     },
     /// Too many messages of the stream are in flight.
-    #[error("too many messages on their way, the limit is {limit}")]
+    #[error("too many unacknowledged messages: the limit is {limit}")]
     TooMany {
         /// The limit.
         limit: usize,
@@ -196,7 +203,7 @@ pub enum UpdateError {
         service: Text,
     },
     /// The update exceeds a limit of its receivers.
-    #[error("{size} {unit} are over the limit of {limit}")]
+    #[error("update too large: {size} {unit} exceed the limit of {limit}")]
     TooLarge {
         /// The size.
         size: usize,
@@ -206,7 +213,7 @@ pub enum UpdateError {
         limit: usize,
     },
     /// Too many updates wait for the bus.
-    #[error("too many updates wait for the bus, the limit is {limit}")]
+    #[error("too many updates wait for the bus: the limit is {limit}")]
     TooMany {
         /// The limit.
         limit: usize,
@@ -251,13 +258,13 @@ pub enum RegisterError {
         service: Text,
     },
     /// The method is already registered on this topic.
-    #[error("{route} is registered already")]
+    #[error("{route} is already registered")]
     Duplicate {
         /// The method and topic.
         route: Route,
     },
     /// The method and topic share a channel with a registered method or topic.
-    #[error("{route} would share {channel:?} with {other}, which is registered")]
+    #[error("cannot register {route}: it would share the name {channel:?} with {other}")]
     Conflict {
         /// The method and topic.
         route: Route,

@@ -35,28 +35,28 @@ reasons! {
     /// The frame does not decode.
     Malformed = "malformed frame";
     /// The message does not belong on its channel.
-    UnexpectedType = "unexpected type of message";
+    UnexpectedType = "unexpected message type";
     /// The bus delivered the frame only here, but its channel is not subscribed to here.
-    Misrouted = "nobody here takes it";
+    Misrouted = "not subscribed to the channel";
     /// A required id is missing.
     MissingId = "missing id";
     /// The frame exceeds a limit of [`FrameLimits`](psrpc_proto::FrameLimits).
-    FrameLimit = "frame over a limit";
+    FrameLimit = "frame exceeds a limit";
     /// The request arrived at or after its expiry. With skewed clocks this drops every call; see
     /// [`Dropped::late_by`].
     Expired = "request expired";
     /// The send time of the request is beyond the horizon, or the request has no send time and its
     /// expiry is beyond the horizon.
-    FarFuture = "request from the far future";
+    FarFuture = "sent too far in the future";
     /// The request arrived before.
     Duplicate = "duplicate request";
     /// The request has the id of a request in flight from another client. A grant could not tell
     /// the two apart.
-    IdTaken = "request id of another client's request";
+    IdTaken = "id in use by another request";
     /// The request arrived after the server, while shutting down, had stopped waiting for the bus.
     Draining = "server is shutting down";
     /// The server already handles as many requests as its concurrency allows.
-    Busy = "server runs as many requests as it may";
+    Busy = "concurrency limit reached";
     /// The limit on open streams is reached.
     StreamsFull = "too many open streams";
     /// The limit on requests in flight is reached.
@@ -66,17 +66,17 @@ reasons! {
     /// The affinity of the bid is infinite or not a number.
     NonFiniteAffinity = "affinity is not finite";
     /// The server bid for the same call before.
-    SecondBid = "second bid of a server";
+    SecondBid = "second bid from one server";
     /// The limit on bids for one call is reached.
     BidsFull = "too many bids for a call";
     /// The call, request or stream of this bid, response, grant or ack is over, or is not known.
-    Late = "too late, or for nothing known";
+    Late = "late or unknown";
     /// The grant or stream frame is for another server, as most are. Only counted.
     Elsewhere = "for another server";
     /// The server answered the same multi call before.
-    SecondResponse = "second answer of a server";
+    SecondResponse = "second response from one server";
     /// The limit on responses to one multi call is reached.
-    ResponsesFull = "too many answers to a call";
+    ResponsesFull = "too many responses to a call";
     /// The stream of the frame is not open here.
     NoStream = "no such stream";
     /// The consumer has no room for the stream message or update.
@@ -84,7 +84,7 @@ reasons! {
     /// The stream message arrived at or after its expiry.
     ExpiredMessage = "message expired";
     /// An interceptor rejected the stream message.
-    Refused = "refused by an interceptor";
+    Refused = "rejected by an interceptor";
     /// The limit on remembered stream messages is reached.
     MessagesFull = "too many messages remembered";
     /// A second server answered a call that requires no claim: two servers are registered for a
@@ -106,7 +106,7 @@ reasons! {
     /// The stream message or update does not decode.
     MalformedMessage = "message does not decode";
     /// The request expired before its handler was done.
-    Overran = "handler ran past the expiry";
+    Overran = "expired before the handler was done";
     /// The server was killed.
     Killed = "server killed";
 
@@ -117,9 +117,9 @@ reasons! {
     /// The other side closed the stream.
     ClosedByPeer = "closed by the other side";
     /// The server shuts down, or stops serving the method.
-    Eof = "server is shutting down or stopped to serve the method";
+    Eof = "server is shutting down or stopped serving the method";
     /// The other side was silent for longer than the idle timeout.
-    Idle = "nothing heard for too long";
+    Idle = "idle for too long";
 
     // Failed calls.
 
@@ -133,7 +133,7 @@ reasons! {
     /// selected although bids came, or, if no claim is required, no server answered.
     TimedOut = "no response before the deadline";
     /// No server bid.
-    NoResponse = "no bid came";
+    NoResponse = "no server bid";
     /// Servers bid, but no bid was acceptable.
     NotAcceptable = "no bid was acceptable";
     /// The selection function failed, or chose a server that had not bid.

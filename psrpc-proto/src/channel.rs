@@ -130,8 +130,8 @@ fn sanitize(names: &mut String, part: &str) {
     for character in part.chars() {
         match u32::from(character) {
             _ if character.is_ascii_alphanumeric() || character == '_' => names.push(character),
-            code @ ..=0xffff => write!(names, "u+{code:04x}").expect("a string takes all"),
-            code => write!(names, "U+{code:08x}").expect("a string takes all"),
+            code @ ..=0xffff => write!(names, "u+{code:04x}").expect("writing to a string cannot fail"),
+            code => write!(names, "U+{code:08x}").expect("writing to a string cannot fail"),
         }
     }
 }

@@ -37,7 +37,7 @@ pub enum DecodeErrorKind {
     #[error("unbalanced group")]
     Group,
     /// A limit is exceeded ([`FrameLimits`](crate::FrameLimits)).
-    #[error("more than the limit of {limit} {unit}")]
+    #[error("exceeds the limit of {limit} {unit}")]
     OverLimit {
         /// The limit.
         limit: usize,

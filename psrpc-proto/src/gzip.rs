@@ -275,7 +275,7 @@ mod tests {
             for deflated in [&[3, 0][..], &compress_to_vec(&value, LEVEL)].repeat(20) {
                 inflater.inflate(deflated).unwrap();
                 let buffer = inflater.buffer.len();
-                assert!(buffer >= before, "{buffer} after {before}: what is given up is zeroed again");
+                assert!(buffer >= before, "{buffer} after {before}: freed space would be zeroed again");
                 assert!(buffer == before || buffer <= (2 * inflater.end).max(MIN_BUFFER), "{buffer}");
                 before = buffer;
             }

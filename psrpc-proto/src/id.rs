@@ -65,7 +65,7 @@ impl IdGenerator {
                 fraction = product as u64;
             }
         }
-        Text::copy(Utf8::new(&id).expect("letters and digits"))
+        Text::copy(Utf8::new(&id).expect("ids are ASCII"))
     }
 }
 
@@ -74,16 +74,16 @@ impl IdGenerator {
 #[non_exhaustive]
 pub enum InvalidId {
     /// The id is empty.
-    #[error("an id must not be empty")]
+    #[error("must not be empty")]
     Empty,
     /// The id is longer than the limit.
-    #[error("an id must not be longer than {limit} bytes")]
+    #[error("must not be longer than {limit} bytes")]
     TooLong {
         /// The limit, in bytes.
         limit: usize,
     },
     /// The id contains a character that would change the meaning of a NATS subject.
-    #[error("an id must not contain {0:?}: it would change the NATS subject")]
+    #[error("must not contain {0:?}, which would change the NATS subject")]
     Character(char),
 }
 

@@ -448,8 +448,8 @@ impl Calls {
                 self.fail(cx, handle, Failure::timed_out);
             }
             Ok(Some(server)) if bidders.contains(&server) => self.grant(cx, handle, server),
-            Ok(Some(stranger)) => {
-                let text = alloc::format!("the selection function chose {stranger:?}, which made no bid");
+            Ok(Some(server)) => {
+                let text = alloc::format!("the selection function chose {server:?}, which made no bid");
                 let error = ErrorResponse::new(ErrorCode::Internal, text);
                 self.fail(cx, handle, |evidence| Failure::selection(error, evidence));
             }

@@ -48,6 +48,6 @@ mod tests {
             }
             assert!(cache.young.len() + cache.old.len() <= 4);
         }
-        assert_eq!(made, 1 + 10, "what is used all the time is made once");
+        assert_eq!(made, 1 + 10, "a value in constant use is made once");
     }
 }

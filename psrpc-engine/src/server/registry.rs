@@ -128,7 +128,7 @@ impl Registry {
     pub(super) fn deregister(&mut self, outputs: &mut Outputs, handle: RegistrationHandle) {
         let Some(registration) = self.registrations.get_mut(handle) else { return };
         if let RegistrationState::Joining { .. } = registration.state {
-            registration.failure = Some(BusError::new("deregistered before it was registered"));
+            registration.failure = Some(BusError::new("deregistered before the registration was complete"));
         }
         self.leave(outputs, handle);
     }
@@ -348,6 +348,7 @@ impl Registry {
 
 /// Returns the route of a role. Its registration must exist.
 fn route_of(registrations: &Handles<Registration>, role: ChannelRole) -> &Route {
-    let registration = registrations.get(role.registration).expect("its names and subscriptions go first");
+    let registration =
+        registrations.get(role.registration).expect("a registration outlives its names and subscriptions");
     &registration.routes[role.route as usize]
 }

@@ -7,7 +7,7 @@ use crate::core::handle::StreamHandle;
 /// A received message that waits for [`accept`](crate::StreamCommands::accept) or
 /// [`reject`](crate::StreamCommands::reject).
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[must_use = "its sender waits for it to be accepted"]
+#[must_use = "the message must be accepted or rejected"]
 pub struct PendingMessage {
     pub(crate) stream: StreamHandle,
     pub(crate) request_id: Text,

@@ -6,7 +6,7 @@ use crate::core::outputs::{CommonEvent, Outputs};
 
 /// A side of a stream: [`ClientSide`](crate::ClientSide) or [`ServerSide`](crate::ServerSide). This
 /// trait is sealed.
-#[expect(private_bounds, reason = "nobody else can implement it")]
+#[expect(private_bounds, reason = "the trait is sealed")]
 pub trait Side: SideTypes {}
 
 /// The types and rules of a side.
