@@ -387,7 +387,8 @@ impl Failure {
         Self::new(Reason::TimedOut, ErrorCode::DeadlineExceeded, text, evidence)
     }
 
-    /// Creates the failure of a call for which no server was selected: none bid, or no bid could win.
+    /// Creates the failure of a call for which no server was selected, because none bid or no bid
+    /// could win.
     pub(crate) fn no_server(evidence: Evidence) -> Box<Self> {
         if evidence.bids == 0 {
             let text = Text::from_static("no response from servers");

@@ -54,8 +54,8 @@ pub enum ClientEvent {
     MultiEnded {
         /// The call.
         call: MultiHandle,
-        /// The failure, if there was one: no further server will answer. A call that no server
-        /// answered in time has failed.
+        /// An error if the call failed, after which no more responses follow. A call that got no
+        /// response before its deadline has failed too.
         outcome: Result<(), Box<Failure>>,
     },
     /// A call that opens a stream has ended. Its handle is stale from here on.

@@ -48,10 +48,10 @@ reasons! {
     /// The send time of the request is beyond the horizon, or the request has no send time and its
     /// expiry is beyond the horizon.
     FarFuture = "sent too far in the future";
-    /// The request arrived before.
+    /// The request or stream message arrived before.
     Duplicate = "duplicate request";
-    /// The request has the id of a request in flight from another client. A grant could not tell
-    /// the two apart.
+    /// The request has the id of a request in flight from another client, which a grant could not
+    /// tell apart, or opens a stream with an id in use.
     IdTaken = "id in use by another request";
     /// The request arrived after the server, while shutting down, had stopped waiting for the bus.
     Draining = "server is shutting down";

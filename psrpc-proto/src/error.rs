@@ -44,7 +44,7 @@ pub enum DecodeErrorKind {
         /// The unit of the limit.
         unit: &'static str,
     },
-    /// The value is declared as gzip, but is not gzip, truncated or corrupt.
+    /// The value is declared as gzip, but is truncated, corrupt or not gzip at all.
     #[error("damaged gzip")]
     Gzip,
     /// The value has an unknown compression.

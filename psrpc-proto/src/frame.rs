@@ -131,8 +131,8 @@ impl Frame {
         channel: Text,
         limits: &FrameLimits,
     ) -> Result<(Frame, Text), DecodeError> {
-        // Each arm builds the whole result, which avoids moving the frame. Guards compare names as
-        // wholes; byte-string patterns would not.
+        // Each arm builds the whole result, which avoids moving the frame. A guard compares a name
+        // at once; a byte-string pattern would compare byte by byte.
         match internal_name(type_url) {
             name if name == b"Request" => read::<RequestDraft<'_>>(within, value, limits)
                 .map(|request| (Frame::Request(request), channel)),

@@ -556,7 +556,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_length_of_a_varint_is_what_writing_it_takes() {
+    fn varint_len_is_the_written_length() {
         for shift in 0..64 {
             for value in [1u64 << shift, (1 << shift) - 1, u64::MAX >> shift] {
                 let mut out = vec![];
@@ -567,7 +567,7 @@ mod tests {
     }
 
     #[test]
-    fn a_varint_of_any_length_is_read_as_it_was_written_wherever_its_frame_ends() {
+    fn varints_of_any_length_round_trip_wherever_their_frame_ends() {
         for shift in 0..64 {
             for value in [1u64 << shift, (1 << shift) - 1, u64::MAX >> shift, 0x0123_4567_89ab_cdef >> shift]
             {

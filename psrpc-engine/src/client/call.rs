@@ -349,8 +349,7 @@ impl Calls {
 
     /// Ends a call at its deadline. A call in selection ends with the verdict on its bids, but
     /// grants no server, because the request expires at this moment. Its selection function is
-    /// still called, because its error becomes the call's error, and has one millisecond to
-    /// respond.
+    /// still called and has one millisecond to respond: its error becomes the call's error.
     fn on_deadline(&mut self, cx: &mut Context<'_>, handle: CallHandle) {
         let Some(entry) = self.in_flight.get_mut(handle) else { return };
         let CallState::Selecting(bids) = &mut entry.state.state else {

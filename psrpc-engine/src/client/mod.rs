@@ -76,7 +76,7 @@ struct Closing {
     cursor: usize,
     /// Limits the wait for the bus to confirm; `None` once that time is over.
     confirm_timer: Option<TimerId>,
-    /// Armed while more is due at once.
+    /// Armed while more work is due at once.
     continue_timer: Option<TimerId>,
 }
 

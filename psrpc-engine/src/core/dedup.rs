@@ -15,9 +15,9 @@ const BUCKET_SHIFT: u32 = 30;
 /// expiry.
 ///
 /// A bucket is forgotten as a whole once its requests have expired by both clocks. The monotonic
-/// clock ensures that a wall clock that jumps ahead forgets nothing early. The wall clock is the
-/// one that late duplicates are judged by. A request that belongs in a forgotten bucket counts as
-/// expired for good, even if the wall clock is later set back.
+/// clock ensures that nothing is forgotten early when the wall clock jumps ahead. The wall clock
+/// decides whether a late duplicate has expired. A request that belongs in a forgotten bucket
+/// counts as expired for good, even if the wall clock is later set back.
 pub(crate) struct Dedup {
     seen: IdentitySet,
     buckets: BTreeMap<BucketKey, Bucket>,

@@ -24,7 +24,7 @@ macro_rules! handles {
 
             impl $name {
                 /// Returns a small number that is unique among the live handles of one engine and
-                /// reused by later ones. Suits as an index into tables of the caller's own.
+                /// reused by later ones. Use it as an index into your own tables.
                 pub fn index(self) -> usize {
                     self.0.index as usize
                 }
@@ -60,7 +60,7 @@ handles! {
     UpdateHandle
     /// The methods that a [`Server`](crate::Server) has registered together.
     RegistrationHandle
-    /// A subscription that an engine asked for.
+    /// A subscription of a [`Client`](crate::Client) or a [`Server`](crate::Server).
     SubscriptionHandle
 }
 

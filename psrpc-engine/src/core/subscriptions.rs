@@ -40,7 +40,7 @@ type Essential = bool;
 ///     └────────────── unsubscribe ─────────────▲
 /// ```
 /// The bus may end a subscription in any state. Unless the subscription is leaving, it counts as
-/// lost. A live subscription may be interrupted, until it is live again or is left.
+/// lost. A live subscription may be interrupted until it is live again or the engine unsubscribes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum SubscriptionState {
     Requested,

@@ -31,7 +31,7 @@ pub enum TimerKind {
     Drain,
     /// A drain stops waiting for stream handlers.
     Linger,
-    /// An engine that closes continues, because one call ends a bounded number of things.
+    /// The close of an engine continues. One call ends a bounded number of entries.
     Close,
 }
 
@@ -111,7 +111,7 @@ impl<O: Copy> Timers<O> {
         Some((self.disarm(TimerId(next.timer)), kind))
     }
 
-    /// Returns whether a timer is due.
+    /// Returns [`Due::More`] if a timer is due.
     pub(crate) fn due(&self, now: Time) -> Due {
         if self.heap.first().is_some_and(|next| next.at <= now) { Due::More } else { Due::Nothing }
     }

@@ -41,7 +41,7 @@ pub(super) enum Cause {
     RuntimeEnded,
 }
 
-/// A kind of things to end, and the position in their table or how many remain.
+/// Entries to end, with the progress so far: a cursor into their table, or how many remain.
 pub(super) enum Ending {
     Registrations {
         cursor: usize,
@@ -70,10 +70,10 @@ pub(super) enum Ending {
     Server,
 }
 
-/// The things to end, in order.
+/// The entries to end, in order.
 pub(super) struct Endings {
     queue: VecDeque<Ending>,
-    /// Armed while more is due at once.
+    /// Armed while more work is due at once.
     continue_timer: Option<TimerId>,
 }
 
@@ -103,7 +103,7 @@ impl Endings {
         self.continue_timer = None;
     }
 
-    /// Ends things, as far as the budget allows.
+    /// Ends entries, as far as the budget allows.
     pub(super) fn advance(
         &mut self,
         cx: &mut Context<'_>,

@@ -137,7 +137,7 @@ impl<S: Side> Streams<S> {
         self.in_flight.get(stream).map_or(0, |entry| entry.state.sends.len())
     }
 
-    // --- the beginning ---------------------------------------------------------------------------
+    // --- opening ---------------------------------------------------------------------------------
 
     /// Adds a stream that publishes on `channel`.
     pub(crate) fn add(
