@@ -296,7 +296,7 @@ impl Calls {
                 Ok(_) => cx.outputs.dropped(drop(response, Reason::NotSelected)),
             },
             CallState::AwaitingChoice(_) if !takes_any => {
-                cx.outputs.dropped(drop(response, Reason::NotSelected))
+                cx.outputs.dropped(drop(response, Reason::NotSelected));
             }
             CallState::Waiting(None) => {
                 self.responders.record(response.request_id.clone(), response.server_id.clone());

@@ -284,7 +284,7 @@ impl Requests {
             }
             Some(RequestState::Bidding) if ours => self.run(cx, request),
             Some(RequestState::Deciding | RequestState::Bidding) if !ours => {
-                self.abandon(cx, request, Reason::BidLost)
+                self.abandon(cx, request, Reason::BidLost);
             }
             _ => cx.outputs.dropped(Dropped::of(Reason::Late, grant.request_id, Text::EMPTY)),
         }
