@@ -425,8 +425,8 @@ impl Calls {
             if cx.config.tells_cancellation && !route.is_stream() {
                 let claimed = route.properties().require_claim;
                 let channel = if claimed { route.grants() } else { route.requests() };
-                let nobody = ClaimResponse { request_id: entry.id.clone(), server_id: Text::EMPTY };
-                cx.outputs.publish(Publish::Cancellation, channel, Frame::ClaimResponse(nobody));
+                let cancellation = ClaimResponse { request_id: entry.id.clone(), server_id: Text::EMPTY };
+                cx.outputs.publish(Publish::Cancellation, channel, Frame::ClaimResponse(cancellation));
             }
             self.fail(cx, handle, Failure::canceled);
         }

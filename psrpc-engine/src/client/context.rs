@@ -16,7 +16,7 @@ use crate::reason::{Dropped, Reason};
 use crate::stream::Streams;
 use crate::stream::context::{self as stream_context, Rules};
 use crate::stream::sends::StreamTimer;
-use crate::stream::side::{Side, SideTypes};
+use crate::stream::side::{Parts, Side};
 
 /// The client's outputs, timers and counters.
 pub(super) type Outputs = outputs::Outputs<ClientEvent, Owner>;
@@ -45,7 +45,7 @@ pub enum ClientSide {}
 
 impl Side for ClientSide {}
 
-impl SideTypes for ClientSide {
+impl Parts for ClientSide {
     type Event = ClientEvent;
     type Owner = Owner;
     /// The call that opens the stream, until the stream is open.

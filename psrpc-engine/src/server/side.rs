@@ -6,7 +6,7 @@ use crate::core::outputs;
 use crate::event::ServerEvent;
 use crate::stream::Streams;
 use crate::stream::sends::StreamTimer;
-use crate::stream::side::{Side, SideTypes};
+use crate::stream::side::{Parts, Side};
 
 /// The server's outputs, timers and counters.
 pub(super) type Outputs = outputs::Outputs<ServerEvent, Owner>;
@@ -36,7 +36,7 @@ pub enum ServerSide {}
 
 impl Side for ServerSide {}
 
-impl SideTypes for ServerSide {
+impl Parts for ServerSide {
     type Event = ServerEvent;
     type Owner = Owner;
     type Data = ServedBy;

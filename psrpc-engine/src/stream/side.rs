@@ -7,10 +7,10 @@ use crate::core::outputs::{CommonEvent, Outputs};
 /// A side of a stream: [`ClientSide`](crate::ClientSide) or [`ServerSide`](crate::ServerSide). This
 /// trait is sealed.
 #[expect(private_bounds, reason = "the trait is sealed")]
-pub trait Side: SideTypes {}
+pub trait Side: Parts {}
 
 /// The types and rules of a side.
-pub(crate) trait SideTypes {
+pub(crate) trait Parts {
     /// The events of the side's engine.
     type Event: CommonEvent + From<StreamEvent>;
     /// The owner of a timer of the side's engine.
@@ -22,4 +22,4 @@ pub(crate) trait SideTypes {
 }
 
 /// The outputs of the side's engine.
-pub(crate) type SideOutputs<S> = Outputs<<S as SideTypes>::Event, <S as SideTypes>::Owner>;
+pub(crate) type SideOutputs<S> = Outputs<<S as Parts>::Event, <S as Parts>::Owner>;
