@@ -1,4 +1,4 @@
-//! Options of clients and servers, each with its default, and the names that they refuse.
+//! Options of clients and servers with their defaults, and configuration errors.
 
 use alloc::string::String;
 use core::fmt;
@@ -11,40 +11,42 @@ use crate::limits::{ClientLimits, ServerLimits};
 /// Options of a [`Client`](crate::Client).
 #[derive(Clone, Debug)]
 pub struct ClientConfig {
-    /// The service that it calls, by its name on the wire.
+    /// The service to call, by its name on the wire.
     pub service: Text,
-    /// Its id, which no other client of the service may have; empty to have one drawn. Default:
+    /// The client's id, unique among the clients of the service. If empty, an id is drawn. Default:
     /// empty.
     pub id: Text,
-    /// How long a call may take that does not say so itself. Default 3 s.
+    /// The timeout of a call that sets none. Default: 3 s.
     pub timeout: Duration,
-    /// How long a call waits for bids. Default 1 s.
+    /// How long a call waits for bids. Default: 1 s.
     pub affinity_timeout: Duration,
-    /// How long a call of an affinity method waits for better bids after the first. Default 200 ms.
+    /// How long a call of an affinity method waits for better bids after the first. Default: 200
+    /// ms.
     pub short_circuit_timeout: Duration,
-    /// How long a close waits for the bus to confirm the end of the subscriptions. Default 3 s.
+    /// How long a close waits for the bus to confirm the end of the subscriptions. Default: 3 s.
     pub close_timeout: Duration,
-    /// Whether servers are told when a call is canceled, so that its handler stops: by a grant to
-    /// nobody. Default false, since the protocol has no cancellation and Go's servers would not
-    /// stop; it is for peers within one process.
+    /// Whether a canceled call sends a grant to nobody, so that a server that [heeds
+    /// it](ServerConfig::heeds_cancellation) stops its handler. Meant for peers within one process:
+    /// the protocol has no cancellation, and Go servers ignore it. Default: false.
     pub tells_cancellation: bool,
-    /// How far the servers' wall clocks may be behind ours before the messages of their streams
-    /// count as expired. Default 0.
+    /// How far the servers' wall clocks may be behind the client's before the messages of their
+    /// streams count as expired. Default: 0.
     pub skew_allowance: Duration,
-    /// How long after it was sent a message of a stream may expire at the latest; a later expiry is
-    /// moved there. Default 1 h. A message that claims to be sent further ahead of our wall
-    /// clock than this is dropped.
+    /// The longest lifetime of a stream message, counted from when it was sent. A later expiry is
+    /// moved to this limit. A message whose send time is further in the future than this is
+    /// dropped. Default: 1 h.
     pub horizon: Duration,
-    /// Whether it opens streams, for which it subscribes to one more channel. Default false.
+    /// Whether the client can open streams. If so, it subscribes to one more channel. Default:
+    /// false.
     pub opens_streams: bool,
-    /// How its streams behave.
+    /// How streams behave.
     pub streams: StreamConfig,
-    /// What it holds at most.
+    /// Memory limits.
     pub limits: ClientLimits,
 }
 
 impl ClientConfig {
-    /// The defaults for a client of `service`.
+    /// Creates the default configuration for a client of `service`.
     pub fn new(service: impl Into<Text>) -> Self {
         Self {
             service: service.into(),
@@ -66,51 +68,50 @@ impl ClientConfig {
 /// Options of a [`Server`](crate::Server).
 #[derive(Clone, Debug)]
 pub struct ServerConfig {
-    /// The service that it serves, by its name on the wire.
+    /// The service to serve, by its name on the wire.
     pub service: Text,
-    /// Its id, which no other server of the service may have; empty to have one drawn. Default:
+    /// The server's id, unique among the servers of the service. If empty, an id is drawn. Default:
     /// empty.
     pub id: Text,
-    /// How long a drain waits for the bus to confirm that nothing more will come. Default 3 s. What
-    /// comes later is not accepted.
+    /// How long a drain waits for the bus to confirm the end of the subscriptions. Requests that
+    /// arrive later are dropped. Default: 3 s.
     ///
-    /// Requests in flight are waited for until they expire, however long that is.
+    /// The drain also waits for requests in flight until they expire, however long that takes.
     pub drain_timeout: Duration,
-    /// How long a message of a stream, or an update, may take that does not say so itself. Default
-    /// 3 s.
+    /// The timeout of a stream message or an update that sets none. Default: 3 s.
     pub timeout: Duration,
-    /// How many requests it decides upon, bids for and runs at a time; those that open streams do
-    /// not count. Default: no limit but [`ServerLimits::requests`]. One more gets no bid, and
-    /// is answered `resource_exhausted` if the method is queue-routed, since no other server
-    /// saw it ([`Reason::Busy`](crate::Reason::Busy)).
+    /// How many requests the server handles at a time: those it decides on, has bid for, or runs.
+    /// Requests that open streams do not count. Beyond this limit the server makes no bid; it
+    /// answers a queue-routed request with `resource_exhausted`, because no other server saw it
+    /// ([`Reason::Busy`](crate::Reason::Busy)). Default: no limit but [`ServerLimits::requests`].
     ///
-    /// A bid counts, since it may be granted.
+    /// A bid counts because it may be granted.
     pub concurrency: Option<usize>,
-    /// How long after the end of its streams a drain waits for their handlers. Default 1 s.
+    /// How long a drain waits for stream handlers after their streams have ended. Default: 1 s.
     pub linger: Duration,
-    /// Whether the handler of a call that is granted to nobody stops
-    /// ([`ClientConfig::tells_cancellation`]). Default false: it is for peers within one
-    /// process, since anybody on a bus can send such a grant.
+    /// Whether a grant to nobody stops the handler of that call
+    /// ([`ClientConfig::tells_cancellation`]). Meant for peers within one process, because any peer
+    /// on a bus can send such a grant. Default: false.
     pub heeds_cancellation: bool,
-    /// How its streams behave.
+    /// How streams behave.
     pub streams: StreamConfig,
-    /// How far the clients' wall clocks may be behind ours before their requests count as expired.
-    /// Default 0.
+    /// How far the clients' wall clocks may be behind the server's before their requests count as
+    /// expired. Default: 0.
     ///
-    /// Safe for claimed calls, where the client's grant decides. A request without a claim may run
-    /// up to this long after its caller gave up.
+    /// This is safe for claimed calls, which the client's grant decides. A request without a claim
+    /// may run up to this long after its caller gave up.
     pub skew_allowance: Duration,
-    /// How long after it was sent a request may expire at the latest; a later expiry is moved
-    /// there. Default 1 h.
+    /// The longest lifetime of a request, counted from when it was sent. A later expiry is moved to
+    /// this limit. Default: 1 h.
     ///
-    /// A request that claims to be sent further ahead of our wall clock than this is dropped.
+    /// A request whose send time is further in the future than this is dropped.
     pub horizon: Duration,
-    /// What it holds at most.
+    /// Memory limits.
     pub limits: ServerLimits,
 }
 
 impl ServerConfig {
-    /// The defaults for a server of `service`.
+    /// Creates the default configuration for a server of `service`.
     pub fn new(service: impl Into<Text>) -> Self {
         Self {
             service: service.into(),
@@ -131,10 +132,10 @@ impl ServerConfig {
 /// How the streams of a client or a server behave (PROTOCOL section 8).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StreamConfig {
-    /// How long nothing may be heard on a stream before it ends. Default: for ever, since the
-    /// protocol has no keepalive and a peer may be silent on purpose.
+    /// How long a stream may be silent before it ends. Default: forever, because the protocol has
+    /// no keepalive and a silent peer may be alive.
     pub idle_timeout: Option<Duration>,
-    /// What happens to a message for which its consumer has no room. Default: it is discarded.
+    /// What happens to a message when its consumer has no room. Default: it is discarded.
     pub slow_consumer: SlowConsumer,
 }
 
@@ -150,17 +151,19 @@ impl Default for StreamConfig {
     }
 }
 
-/// What happens to a message of a stream for which its consumer has no room.
+/// What happens to a stream message when its consumer has no room.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SlowConsumer {
-    /// It is discarded: its sender hears nothing, and gets `deadline_exceeded`. The stream goes on.
+    /// Discards the message. It is not acknowledged, so its send fails with `deadline_exceeded`.
+    /// The stream stays open.
     #[default]
     Discard,
-    /// The stream is closed, with "stream message discarded by slow consumer", `unavailable`.
+    /// Closes the stream with `unavailable` and the text "stream message discarded by slow
+    /// consumer".
     Close,
 }
 
-/// A service, method or id that cannot be used.
+/// An invalid service, method, topic or id.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
@@ -170,16 +173,16 @@ pub enum ConfigError {
     /// The method has no name.
     #[error("the method must have a name")]
     NoMethod,
-    /// The service's name would change a NATS subject.
-    #[error("service {}: {cause}", Shortened(.service))]
+    /// The service's name would change the meaning of a NATS subject.
+    #[error("invalid service {}: {cause}", Shortened(.service))]
     Service {
         /// The service.
         service: String,
         /// What is wrong with it.
         cause: InvalidId,
     },
-    /// The id of the client or server cannot be carried.
-    #[error("id {}: {cause}", Shortened(.id))]
+    /// The client's or server's id cannot be carried by every bus.
+    #[error("invalid id {}: {cause}", Shortened(.id))]
     Id {
         /// The id.
         id: String,
@@ -187,18 +190,18 @@ pub enum ConfigError {
         cause: InvalidId,
     },
     /// A topic is longer than the limit.
-    #[error("topic {} of {method}: longer than {limit} bytes", Shortened(.topic))]
+    #[error("invalid topic {} of {method}: longer than {limit} bytes", Shortened(.topic))]
     Topic {
         /// The method.
         method: String,
         /// The parts of the topic, joined.
         topic: String,
-        /// The limit, in bytes of all its parts together.
+        /// The limit on all parts together, in bytes.
         limit: usize,
     },
 }
 
-/// A name in an error: enough of it to know it by.
+/// A name in an error message, cut off after 64 characters.
 struct Shortened<'a>(&'a str);
 
 impl fmt::Display for Shortened<'_> {

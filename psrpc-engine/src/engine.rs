@@ -1,4 +1,4 @@
-//! What a client and a server have in common for whoever drives them.
+//! The interface through which a driver runs a client or a server.
 
 use psrpc_proto::{ErrorResponse, Frame};
 
@@ -11,96 +11,100 @@ use crate::core::timers::Timeout;
 use crate::stream::commands::StreamCommands;
 use crate::stream::side::Side;
 
-/// The driving contract of a [`Client`](crate::Client) and a [`Server`](crate::Server).
+/// The contract between an engine, a [`Client`](crate::Client) or [`Server`](crate::Server), and
+/// its driver.
 ///
 /// 1. Call commands and `handle_*` methods as things happen, as many as you like before the next
 ///    step. They do no I/O and return at once.
-/// 2. Call [`poll_output`](Self::poll_output) until it returns `None`, and do what it says, each
-///    before the next. Then publish the frames that [`poll_publish`](Self::poll_publish) lends.
-///    What the bus says of them may lead to more outputs: repeat until both return `None`.
-/// 3. Call [`poll_timeout`](Self::poll_timeout), and [`handle_timeout`](Self::handle_timeout) once
-///    that time has come. A call that comes early does nothing. It does a bounded amount of work:
+/// 2. Call [`poll_output`](Self::poll_output) until it returns `None`, carrying out each output
+///    before you poll the next. Then publish the frames that [`poll_publish`](Self::poll_publish)
+///    lends. Reporting the results may lead to more outputs: repeat until both return `None`.
+/// 3. Call [`poll_timeout`](Self::poll_timeout), and call [`handle_timeout`](Self::handle_timeout)
+///    once that time has come. An early call does nothing. Each call does a bounded amount of work:
 ///    while it returns [`Due::More`], repeat steps 2 and 3. Once `handle_timeout(t)` has returned
 ///    [`Due::Nothing`] and all outputs are taken, the next timeout is later than `t`.
 ///
-/// A command that ends many things at once, such as the close of a client, does the first part
-/// itself. The rest is due at once, and [`handle_timeout`](Self::handle_timeout) does it.
+/// A command that ends many things at once, such as closing a client, does the first part itself.
+/// The rest is due at once in [`handle_timeout`](Self::handle_timeout).
 ///
-/// Both clocks of every `now` come from the driver. The monotonic one must not go back; the wall
+/// The driver reads both clocks of every `now`. The monotonic clock must not go back; the wall
 /// clock may jump. The same seed and the same inputs give the same outputs.
 pub trait Engine {
-    /// What it tells the layer above.
+    /// The events for the layer above.
     type Event;
 
-    /// Which side of streams it is.
+    /// The engine's side of streams.
     type Side: Side;
 
-    /// A subscription is live, also after it was interrupted, or the bus refused it for good.
+    /// Reports that a subscription is live, for the first time or again after an interruption, or
+    /// that the bus refused it for good.
     fn handle_subscribed(&mut self, now: Now, subscription: SubscriptionHandle, result: Result<(), BusError>);
 
-    /// A live subscription is interrupted: the bus has lost its connection, or the server refuses
-    /// the subscription now. The bus tries again until the subscription is
-    /// [live](Self::handle_subscribed) once more, or is left. Frames may be lost meanwhile. A
-    /// client fails new calls at once ([`Reason::Interrupted`](crate::Reason::Interrupted));
-    /// pending ones go on.
+    /// Reports that a live subscription is interrupted: the bus lost its connection, or the bus's
+    /// server currently refuses the subscription. The bus retries until the subscription is
+    /// [live](Self::handle_subscribed) again or the engine unsubscribes. Frames may be lost
+    /// meanwhile. A client fails new calls at once
+    /// ([`Reason::Interrupted`](crate::Reason::Interrupted)); calls in flight go on.
     fn handle_interrupted(&mut self, now: Now, subscription: SubscriptionHandle, cause: BusError);
 
-    /// A subscription has ended: the bus confirmed an unsubscribe, or gave it up. Every frame
-    /// delivered until then must have been handed in before.
+    /// Reports that a subscription has ended: the bus confirmed an unsubscribe, or gave the
+    /// subscription up. The driver must have handed in every frame delivered until then.
     fn handle_unsubscribed(&mut self, now: Now, subscription: SubscriptionHandle);
 
-    /// The bus may have lost frames of a subscription; `lost` is how many, where that is known.
+    /// Reports that the bus may have lost frames of a subscription: `lost` frames, or `None` if the
+    /// number is unknown.
     fn handle_gap(&mut self, now: Now, subscription: SubscriptionHandle, lost: Option<u64>);
 
-    /// A frame was published, to so many subscribers where the bus knows, or the bus could not
-    /// publish it. Every frame that was [taken](LentFrame::take) ends in one of these: a
-    /// response is in flight until it has, or until its request expires.
+    /// Reports the result of a publish: the number of subscribers that the frame reached, if the
+    /// bus knows it, or the error. Report one result for every frame that was
+    /// [taken](LentFrame::take): a response stays in flight until then, or until its request
+    /// expires.
     fn handle_published(&mut self, now: Now, token: Token, result: Result<Option<u64>, BusError>);
 
-    /// The bus has no room. No frame is lent until [`handle_room`](Self::handle_room), and then the
-    /// one that was lent last comes first, unless its call or request is over by then.
+    /// Reports that the bus has no room. The engine lends no frame until
+    /// [`handle_room`](Self::handle_room). It then lends the same frame first, unless the frame's
+    /// call or request is over.
     fn handle_full(&mut self);
 
-    /// The bus has room again.
+    /// Reports that the bus has room again.
     fn handle_room(&mut self);
 
-    /// A frame came in on a subscription. A [`Frame::Raw`] is decoded first.
+    /// Handles a frame from a subscription. A [`Frame::Raw`] is decoded first.
     fn handle_frame(&mut self, now: Now, subscription: SubscriptionHandle, frame: Frame);
 
-    /// A frame came in beside a queue subscription: the bus handed it to this member of the queue and to no other, but it
-    /// is for a channel that nobody here subscribed to (PROTOCOL section 12). A server answers a request with
-    /// `unimplemented`, since its caller would wait for nobody.
+    /// Handles a frame that the bus delivered to this member of a queue group and to no other,
+    /// although its channel is not subscribed to here (PROTOCOL section 12). A server answers such
+    /// a request with `unimplemented`, because no other server will.
     fn handle_misrouted(&mut self, now: Now, subscription: SubscriptionHandle, frame: Frame);
 
-    /// Time has passed: fires the timers that are due, [`ROUND`](crate::ROUND) of them at most.
+    /// Fires the timers that are due, at most [`ROUND`](crate::ROUND) of them.
     fn handle_timeout(&mut self, now: Now) -> Due;
 
-    /// Returns the commands on its streams.
+    /// Returns the commands on the engine's streams.
     #[must_use]
     fn stream_commands(&mut self) -> StreamCommands<'_, Self::Side>;
 
-    /// The user of a stream is done with it: a client closes it. At a server its handler is done:
-    /// if the stream is still open both sides end, with the handler's error or with "stream
-    /// closed", and its handle is stale from here on.
+    /// Ends the local use of a stream. A client closes the stream. At a server the handler is done:
+    /// if the stream is still open, both sides end with the handler's error or with "stream
+    /// closed", and the handle is stale from here on.
     fn finish_stream(&mut self, now: Now, stream: StreamHandle, result: Result<(), ErrorResponse>);
 
-    /// Nobody will drive this engine any more, since the runtime of its driver has shut down or its
-    /// background task is gone. Everything that is pending fails with
-    /// [`Reason::RuntimeEnded`](crate::Reason::RuntimeEnded), and so does what comes
-    /// later. Take the outputs, and call [`handle_timeout`](Self::handle_timeout) while more is
-    /// due; nothing that the bus confirms is waited for.
+    /// Fails everything in flight with [`Reason::RuntimeEnded`](crate::Reason::RuntimeEnded),
+    /// because the driver's runtime has shut down or its background task has ended. Later commands
+    /// fail with it too. Take the outputs, and call [`handle_timeout`](Self::handle_timeout) while
+    /// more is due; the engine does not wait for the bus.
     fn abandon(&mut self, now: Now);
 
-    /// Returns the next thing to do, frames to publish aside.
+    /// Returns the next output, other than frames to publish.
     #[must_use]
     fn poll_output(&mut self) -> Option<Output<Self::Event>>;
 
-    /// Lends the next frame to publish. Frames leave in the order in which they came about; events
+    /// Lends the next frame to publish. Frames leave in the order in which they were queued; events
     /// and subscriptions do not wait for them.
     #[must_use]
     fn poll_publish(&mut self) -> Option<LentFrame<'_>>;
 
-    /// When [`handle_timeout`](Self::handle_timeout) is to be called next, and why.
+    /// Returns when to call [`handle_timeout`](Self::handle_timeout) next, and why.
     #[must_use]
     fn poll_timeout(&self) -> Option<Timeout>;
 }

@@ -1,10 +1,11 @@
-//! Errors, by whose fault they are.
+//! Errors, grouped by who is at fault.
 //!
-//! * A peer's: a frame that is dropped. No error, but a [`Dropped`](crate::Dropped) and a counter.
-//! * The caller's: a command that cannot be carried out, returned by the command
-//!   ([`ConfigError`](crate::ConfigError), [`CallError`], [`RegisterError`]).
-//! * The bus's: a [`BusError`], handed in with the result of an output.
-//! * Nobody's: a call that fails for a [`Reason`], a [`Failure`].
+//! * The peer: its frame is dropped, which is not an error but a [`Dropped`](crate::Dropped) and a
+//!   counter.
+//! * The caller: the command returns the error ([`ConfigError`](crate::ConfigError), [`CallError`],
+//!   [`RegisterError`], ...).
+//! * The bus: the driver hands in a [`BusError`] as the result of an output.
+//! * None of these: the call fails with a [`Failure`], for a [`Reason`].
 
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -20,26 +21,26 @@ use crate::wire::bid::Bid;
 use crate::wire::outgoing::TooLarge;
 use crate::wire::route::Route;
 
-/// What callers are told once their client cannot do anything any more.
+/// The error text once the client's runtime has shut down.
 const RUNTIME_OF_CLIENT: &str = "the runtime this client was created on has shut down";
-/// The same for a server.
+/// The error text once the server's runtime has shut down.
 const RUNTIME_OF_SERVER: &str = "the runtime this server was created on has shut down";
 
-/// A call that cannot be made as it stands. The caller's fault; nothing was published.
+/// An invalid call. The caller's fault; nothing was published.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CallError {
     /// The client is closed.
     #[error("client is closed")]
     Closed,
-    /// The client's runtime has shut down, or its background task is gone
+    /// The client's runtime has shut down, or its background task has ended
     /// ([`Client::abandon`](crate::Engine::abandon)).
     #[error("{}", RUNTIME_OF_CLIENT)]
     RuntimeEnded,
-    /// The client's subscriptions are not live yet, so that it would miss the answer.
-    #[error("client is not ready: its subscriptions are not live")]
+    /// The client's subscriptions are not live yet, so it would miss the response.
+    #[error("client is not ready: its subscriptions are not live yet")]
     NotReady,
-    /// The method is of another service than the client.
+    /// The method belongs to a service other than the client's.
     #[error("{route} is not a method of {service}")]
     WrongService {
         /// The method.
@@ -47,42 +48,50 @@ pub enum CallError {
         /// The client's service.
         service: Text,
     },
-    /// Every server answers this method, so a single answer is not what to ask for.
-    #[error("{method} is answered by every server, which a unary call cannot be")]
+    /// The method is a multi method, but was called with a unary call.
+    #[error("{method} is a multi method: call it with a multi call")]
     Multi {
         /// The method.
         method: Text,
     },
-    /// Its servers do not all answer this method, so that a multi call of it cannot be.
-    #[error("{method} is answered by one server, which a multi call cannot be")]
+    /// The method is not a multi method, but was called with a multi call.
+    #[error("{method} is not a multi method: call it with a unary call")]
     NotMulti {
         /// The method.
         method: Text,
     },
-    /// The method is a stream, or is called as one and is none.
-    #[error("{method} {}", if *.is_stream { "is a stream, which is to be opened" } else { "is no stream" })]
+    /// A stream method was called without opening a stream, or a stream was opened on a method that
+    /// has none.
+    #[error(
+        "{method} {}",
+        if *.is_stream {
+            "is a stream method: open a stream instead of calling it"
+        } else {
+            "is not a stream method: call it instead of opening a stream"
+        }
+    )]
     Stream {
         /// The method.
         method: Text,
-        /// Whether it is a stream.
+        /// Whether the method is a stream.
         is_stream: bool,
     },
-    /// The client was not set up for streams.
-    #[error("the client opens no streams: {method} was not known to be one when the client was made")]
+    /// The client was created with streams disabled.
+    #[error("cannot open a stream of {method}: the client was created without streams")]
     NoStreams {
         /// The method.
         method: Text,
     },
     /// Too many streams are open.
-    #[error("too many open streams, the limit is {limit}")]
+    #[error("too many open streams: the limit is {limit}")]
     TooManyStreams {
         /// The limit.
         limit: usize,
     },
-    /// Options of the selection cannot take effect.
+    /// Selection options that have no effect on a queue-routed method are set.
     #[error(
-        "{method}: {} cannot take effect, since the bus hands each request of this method to one server",
-        .options.join(", ")
+        "{method}: cannot set {}: the bus hands each request to one server, so bids are not compared",
+        .options.join(" or ")
     )]
     SelectionOnQueue {
         /// The method.
@@ -96,18 +105,18 @@ pub enum CallError {
         /// The option.
         option: &'static str,
     },
-    /// The message or metadata is over a limit that receivers keep.
-    #[error("{size} {unit} are over the limit of {limit}")]
+    /// The message or metadata exceeds a limit of its receivers.
+    #[error("request too large: {size} {unit} exceed the limit of {limit}")]
     TooLarge {
-        /// How much it is.
+        /// The size.
         size: usize,
-        /// What it is.
+        /// The unit of `size` and `limit`.
         unit: &'static str,
         /// The limit.
         limit: usize,
     },
     /// Too many calls are in flight.
-    #[error("too many calls in flight, the limit is {limit}")]
+    #[error("too many calls in flight: the limit is {limit}")]
     TooManyCalls {
         /// The limit.
         limit: usize,
@@ -115,7 +124,7 @@ pub enum CallError {
 }
 
 impl CallError {
-    /// The code that stands for it.
+    /// Returns the code of this error.
     pub fn code(&self) -> ErrorCode {
         match self {
             CallError::Closed => ErrorCode::Canceled,
@@ -132,26 +141,25 @@ impl From<TooLarge> for CallError {
     }
 }
 
-/// A message that cannot be sent on a stream as it stands. The caller's fault; nothing was
-/// published.
+/// A stream message that cannot be sent. The caller's fault; nothing was published.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SendError {
-    /// The stream has ended, for the cause that its [`Ended`](crate::StreamEvent::Ended) told.
+    /// The stream has ended; its [`Ended`](crate::StreamEvent::Ended) event gave the cause.
     #[error("stream closed")]
     Ended,
-    /// The message is over a limit that receivers keep.
-    #[error("{size} {unit} are over the limit of {limit}")]
+    /// The message exceeds a limit of its receivers.
+    #[error("message too large: {size} {unit} exceed the limit of {limit}")]
     TooLarge {
-        /// How much it is.
+        /// The size.
         size: usize,
-        /// What it is.
+        /// The unit of `size` and `limit`.
         unit: &'static str,
         /// The limit.
         limit: usize,
     },
-    /// Too many messages of the stream are on their way.
-    #[error("too many messages on their way, the limit is {limit}")]
+    /// Too many messages of the stream are in flight.
+    #[error("too many unacknowledged messages: the limit is {limit}")]
     TooMany {
         /// The limit.
         limit: usize,
@@ -159,7 +167,7 @@ pub enum SendError {
 }
 
 impl SendError {
-    /// The code that stands for it.
+    /// Returns the code of this error.
     pub fn code(&self) -> ErrorCode {
         match self {
             SendError::Ended => ErrorCode::Canceled,
@@ -175,18 +183,18 @@ impl From<TooLarge> for SendError {
     }
 }
 
-/// An update that cannot be published as it stands. The caller's fault; nothing was published.
+/// An update that cannot be published. The caller's fault; nothing was published.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum UpdateError {
     /// The server is closed.
     #[error("server is closed")]
     Closed,
-    /// The server's runtime has shut down, or its background task is gone
+    /// The server's runtime has shut down, or its background task has ended
     /// ([`Server::abandon`](crate::Engine::abandon)).
     #[error("{}", RUNTIME_OF_SERVER)]
     RuntimeEnded,
-    /// The method is of another service than the server.
+    /// The method belongs to a service other than the server's.
     #[error("{route} is not a method of {service}")]
     WrongService {
         /// The method.
@@ -194,18 +202,18 @@ pub enum UpdateError {
         /// The server's service.
         service: Text,
     },
-    /// The update is over a limit that receivers keep.
-    #[error("{size} {unit} are over the limit of {limit}")]
+    /// The update exceeds a limit of its receivers.
+    #[error("update too large: {size} {unit} exceed the limit of {limit}")]
     TooLarge {
-        /// How much it is.
+        /// The size.
         size: usize,
-        /// What it is.
+        /// The unit of `size` and `limit`.
         unit: &'static str,
         /// The limit.
         limit: usize,
     },
     /// Too many updates wait for the bus.
-    #[error("too many updates wait for the bus, the limit is {limit}")]
+    #[error("too many updates wait for the bus: the limit is {limit}")]
     TooMany {
         /// The limit.
         limit: usize,
@@ -213,7 +221,7 @@ pub enum UpdateError {
 }
 
 impl UpdateError {
-    /// The code that stands for it.
+    /// Returns the code of this error.
     pub fn code(&self) -> ErrorCode {
         match self {
             UpdateError::Closed => ErrorCode::Canceled,
@@ -230,18 +238,18 @@ impl From<TooLarge> for UpdateError {
     }
 }
 
-/// Methods that cannot be registered together. The caller's fault; nothing was subscribed.
+/// Methods that cannot be registered. The caller's fault; nothing was subscribed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RegisterError {
-    /// The server is shut down or about to be.
+    /// The server is shut down or shutting down.
     #[error("server is closed")]
     Closed,
-    /// The server's runtime has shut down, or its background task is gone
+    /// The server's runtime has shut down, or its background task has ended
     /// ([`Server::abandon`](crate::Engine::abandon)).
     #[error("{}", RUNTIME_OF_SERVER)]
     RuntimeEnded,
-    /// The method is of another service than the server.
+    /// The method belongs to a service other than the server's.
     #[error("{route} is not a method of {service}")]
     WrongService {
         /// The method.
@@ -249,26 +257,25 @@ pub enum RegisterError {
         /// The server's service.
         service: Text,
     },
-    /// The method is registered already for this topic.
-    #[error("{route} is registered already")]
+    /// The method is already registered on this topic.
+    #[error("{route} is already registered")]
     Duplicate {
         /// The method and topic.
         route: Route,
     },
-    /// The channels of the method on this topic are those of another method or topic that is
-    /// registered.
-    #[error("{route} would share {channel:?} with {other}, which is registered")]
+    /// The method and topic share a channel with a registered method or topic.
+    #[error("cannot register {route}: it would share the name {channel:?} with {other}")]
     Conflict {
         /// The method and topic.
         route: Route,
-        /// The method and topic that are registered.
+        /// The registered method and topic.
         other: Route,
-        /// The name that they would share.
+        /// The name of the shared channel.
         channel: String,
     },
 }
 
-/// A call that failed: the error that its caller gets, and all that is known of the reason.
+/// A failed call: the error for its caller, and all that is known of the reason.
 #[derive(Clone, Debug)]
 pub struct Failure {
     /// Why it failed.
@@ -277,63 +284,65 @@ pub struct Failure {
     pub code: ErrorCode,
     /// The text of the error.
     pub text: Text,
-    /// Messages that say more, from the server that answered.
+    /// Error details, from the server that answered.
     pub details: Vec<Any>,
-    /// What happened to the call until then.
+    /// What happened to the call before it failed.
     pub evidence: Evidence,
-    /// What the bus said, if that is why.
+    /// The bus's error, if it caused the failure.
     pub source: Option<BusError>,
 }
 
-/// What happened to a call, to tell why it failed.
+/// What happened to a call, to explain its failure.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Evidence {
-    /// Whether nothing was sent: the call could not be made, its deadline had passed before, the
-    /// bus had no room in time, or it cannot carry the request.
+    /// Whether nothing was sent: the call could not be made, its deadline had already passed, the
+    /// bus had no room in time, or the bus cannot carry the request.
     pub unsent: bool,
-    /// How many subscribers the bus handed the request to; `None` where the bus does not say.
+    /// How many subscribers the bus delivered the request to; `None` if the bus does not know.
     pub receivers: Option<u64>,
     /// How many servers bid.
     pub bids: u32,
     /// How many of the bids were below the minimum affinity.
     pub below_minimum: u32,
-    /// The best bid that was held when the call ended while it still selected.
+    /// The best bid so far, if the call ended during selection.
     pub best: Option<Bid>,
-    /// The server that the call was granted to, or that announced that it runs it.
+    /// The server that the call was granted to, or that announced that it runs the call.
     pub selected: Option<Text>,
-    /// How many bids came at the deadline or after it.
+    /// How many bids arrived at the deadline or later.
     pub late_bids: u32,
-    /// Whether the selection function was asked.
+    /// Whether the selection function was called.
     pub asked: bool,
-    /// How many error responses came, the one that failed the call included.
+    /// How many error responses arrived, including the one that failed the call.
     pub errors: u32,
-    /// What servers answered while another one could still be selected; the first few.
+    /// The first few errors from servers while another server could still be selected.
     pub refusals: Vec<Refusal>,
-    /// Whether a server may run it without a grant, as on a queue: then it may have run though no bid came.
+    /// Whether a server may run the call without a grant, as on a queue. If so, it may have run
+    /// although no bid arrived.
     pub may_skip_claim: bool,
     /// Whether the bus may have lost frames to the client while the call was in flight.
     pub gap: bool,
-    /// What the bus said last when it refused a queue's servers the lock on a request, while the
-    /// call was in flight.
+    /// The bus's most recent error when it refused the servers of a queue the lock on a request,
+    /// while the call was in flight.
     pub lock_refusal: Option<String>,
 }
 
 impl Evidence {
-    /// Whether the bus says that nobody was subscribed, and nobody was heard either.
+    /// Returns `true` if the bus delivered the request to no subscriber, and no server replied
+    /// either.
     pub fn is_unheard(&self) -> bool {
-        let heard = self.bids > 0 || self.late_bids > 0 || self.errors > 0 || self.selected.is_some();
-        self.receivers == Some(0) && !heard
+        let replied = self.bids > 0 || self.late_bids > 0 || self.errors > 0 || self.selected.is_some();
+        self.receivers == Some(0) && !replied
     }
 }
 
 /// A server that answered a call with an error instead of a bid.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// Which; empty where it refused a stream, which does not say.
+    /// The server's id; empty if it refused a stream, because such a frame carries no id.
     pub server_id: String,
     /// The code of its error.
     pub code: ErrorCode,
-    /// The text of its error, or how it begins.
+    /// The text of its error, cut off if long.
     pub text: String,
 }
 
@@ -356,7 +365,7 @@ impl Failure {
         Self::new(Reason::ClientClosed, ErrorCode::Canceled, Text::from_static("client is closed"), evidence)
     }
 
-    /// The runtime of a client has shut down.
+    /// Creates the failure of a client whose runtime has shut down.
     pub(crate) fn runtime_of_client(evidence: Evidence) -> Box<Self> {
         let text = Text::from_static(RUNTIME_OF_CLIENT);
         Self::new(Reason::RuntimeEnded, ErrorCode::Unavailable, text, evidence)
@@ -367,7 +376,7 @@ impl Failure {
         Self::new(Reason::ServerClosed, ErrorCode::Canceled, text, Evidence::default())
     }
 
-    /// The runtime of a server has shut down.
+    /// Creates the failure of a server whose runtime has shut down.
     pub(crate) fn runtime_of_server() -> Box<Self> {
         let text = Text::from_static(RUNTIME_OF_SERVER);
         Self::new(Reason::RuntimeEnded, ErrorCode::Unavailable, text, Evidence::default())
@@ -378,7 +387,8 @@ impl Failure {
         Self::new(Reason::TimedOut, ErrorCode::DeadlineExceeded, text, evidence)
     }
 
-    /// No server was selected, since none bid or none of the bids could win.
+    /// Creates the failure of a call for which no server was selected, because none bid or no bid
+    /// could win.
     pub(crate) fn no_server(evidence: Evidence) -> Box<Self> {
         if evidence.bids == 0 {
             let text = Text::from_static("no response from servers");
@@ -396,18 +406,18 @@ impl Failure {
         Box::new(Self { source: Some(error), ..*failure })
     }
 
-    /// A stream ended, for a cause that one of its sides gives.
+    /// Creates the failure of a stream that ended for a cause from one of its sides.
     pub(crate) fn ended(reason: Reason, cause: ErrorResponse) -> Box<Self> {
         Box::new(Self { reason, ..*Self::answered(cause, Evidence::default()) })
     }
 
-    /// A server answered with an error.
+    /// Creates the failure of a call that a server answered with an error.
     pub(crate) fn answered(error: ErrorResponse, evidence: Evidence) -> Box<Self> {
         let failure = Self::new(Reason::Answered, error.code, error.text, evidence);
         Box::new(Self { details: error.details, ..*failure })
     }
 
-    /// The caller's selection function failed.
+    /// Creates the failure of a call whose selection function failed.
     pub(crate) fn selection(error: ErrorResponse, evidence: Evidence) -> Box<Self> {
         Box::new(Self { reason: Reason::SelectionFailed, ..*Self::answered(error, evidence) })
     }
@@ -421,7 +431,7 @@ impl fmt::Display for Failure {
 
 impl Error for Failure {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        // Its text is in that of the failure.
+        // The failure's text already contains the bus error's text.
         self.source.as_ref().and_then(Error::source)
     }
 }

@@ -1,4 +1,4 @@
-//! Events: what an engine tells the layer above.
+//! Events: the outputs of an engine for the layer above.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -19,19 +19,19 @@ use crate::stream::event::StreamEvent;
 use crate::wire::bid::Bid;
 use crate::wire::route::Route;
 
-/// What a [`Client`](crate::Client) tells the layer above.
+/// An event of a [`Client`](crate::Client).
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum ClientEvent {
-    /// Its subscriptions are live; calls can be made.
+    /// The client's subscriptions are live; calls can be made.
     Ready,
-    /// A call asks which of the bids shall win; [`Client::select`](crate::Client::select) takes the
-    /// answer until the call has ended. A call that asks at its deadline ends a millisecond
-    /// later, and no server that is chosen then is granted.
+    /// A call asks which of the bids wins. Respond with [`Client::select`](crate::Client::select)
+    /// before the call ends. A call that asks at its deadline ends a millisecond later, and no
+    /// server that is chosen then is granted.
     Select {
         /// The call.
         call: CallHandle,
-        /// The bids that count, in the order in which they came; there may be none.
+        /// The bids that count, in order of arrival; may be empty.
         bids: Vec<Bid>,
     },
     /// A call has ended. Its handle is stale from here on.
@@ -47,22 +47,22 @@ pub enum ClientEvent {
         call: MultiHandle,
         /// The server.
         server_id: Text,
-        /// The user's message, encoded, or the server's error.
+        /// The encoded message, or the server's error.
         result: Result<Bytes, ErrorResponse>,
     },
     /// A multi call has ended. Its handle is stale from here on.
     MultiEnded {
         /// The call.
         call: MultiHandle,
-        /// Why it failed, if it did: no server that did not answer yet will. If none answered in
-        /// time, it did.
+        /// An error if the call failed, after which no more responses follow. A call that got no
+        /// response before its deadline has failed too.
         outcome: Result<(), Box<Failure>>,
     },
     /// A call that opens a stream has ended. Its handle is stale from here on.
     Opened {
         /// The call.
         call: CallHandle,
-        /// The stream, if a server has taken it.
+        /// The stream, if a server accepted it.
         outcome: Result<StreamHandle, Box<Failure>>,
     },
     /// Something happened to a stream.
@@ -72,94 +72,94 @@ pub enum ClientEvent {
         /// The subscription.
         subscription: SubscriptionHandle,
     },
-    /// An update came; [`Client::taken_update`](crate::Client::taken_update) makes room for
+    /// An update arrived. [`Client::taken_update`](crate::Client::taken_update) makes room for
     /// another.
     Update {
         /// The subscription.
         subscription: SubscriptionHandle,
-        /// The user's message, encoded.
+        /// The encoded message.
         payload: Bytes,
     },
     /// A subscription to updates has ended. Its handle is stale from here on.
     Unsubscribed {
         /// The subscription.
         subscription: SubscriptionHandle,
-        /// Why, if that was not asked for: the bus ended it or refused it, or the client's runtime
-        /// has shut down.
+        /// The cause, if the client did not unsubscribe: the bus ended or refused the subscription,
+        /// or the client's runtime has shut down.
         error: Option<Box<Failure>>,
     },
     /// A frame was dropped.
     Dropped(Dropped),
-    /// The bus may have lost frames of a subscription, or an update found no room.
+    /// The bus may have lost frames of a subscription, or an update was dropped for lack of room.
     Gap {
         /// The subscription.
         subscription: SubscriptionHandle,
-        /// How many, where that is known.
+        /// How many, if known.
         lost: Option<u64>,
     },
-    /// Subscriptions are interrupted, where none was: frames may be lost until they are [live
+    /// The first subscription was interrupted. Frames may be lost until all are [live
     /// again](Self::Resumed). New calls fail at once, unless only subscriptions to updates are
     /// interrupted.
     Interrupted {
-        /// What the bus said.
+        /// The bus's error.
         cause: BusError,
     },
     /// The last interrupted subscription is live again.
     Resumed {
-        /// How many were interrupted in all.
+        /// How many subscriptions were interrupted in all.
         count: u32,
     },
-    /// It is closed, and all its subscriptions have ended.
+    /// The client is closed, and all its subscriptions have ended.
     Closed {
-        /// What the bus said, if it was the bus that closed it.
+        /// The bus's error, if the bus caused the close.
         error: Option<BusError>,
     },
 }
 
-/// A server's answer to a call.
+/// A server's response to a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reply {
-    /// Who answered.
+    /// The server that answered.
     pub server_id: Text,
-    /// The user's message, encoded.
+    /// The encoded message.
     pub payload: Bytes,
 }
 
-/// What a [`Server`](crate::Server) tells the layer above.
+/// An event of a [`Server`](crate::Server).
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum ServerEvent {
-    /// A registration has ended its set-up: its methods are served from here on, or the bus refused
-    /// a subscription, or it was given up before, and none is.
+    /// A registration is complete: either all its methods are served from here on, or none is,
+    /// because the bus refused a subscription or the registration was given up.
     Registered {
-        /// The registration. Its handle is stale from here on if it failed.
+        /// The registration. If it failed, its handle is stale from here on.
         registration: RegistrationHandle,
-        /// What the bus said, if it failed.
+        /// The bus's error, if it failed.
         result: Result<(), BusError>,
     },
-    /// A registration is gone: its subscriptions have ended, and no request of it is in flight.
+    /// A registration has ended: its subscriptions have ended, and no request of it is in flight.
     Deregistered {
         /// The registration. Its handle is stale from here on.
         registration: RegistrationHandle,
     },
-    /// The bus gave up a subscription of a registration, which goes as if it had been deregistered.
+    /// The bus gave up a subscription of a registration. The registration ends as if it had been
+    /// deregistered.
     RegistrationLost {
         /// The registration.
         registration: RegistrationHandle,
-        /// What was registered.
+        /// The registered routes.
         routes: Vec<Route>,
     },
-    /// A request came in, and waits for [`Server::bid`](crate::Server::bid),
+    /// A request arrived and waits for [`Server::bid`](crate::Server::bid),
     /// [`skip_claim`](crate::Server::skip_claim) or [`reject`](crate::Server::reject).
     Received(Received),
-    /// The handler of a request is to be run; [`Server::respond`](crate::Server::respond) takes its
-    /// answer.
+    /// Run the handler of a request, and respond with [`Server::respond`](crate::Server::respond).
     Run {
         /// The request.
         request: RequestHandle,
     },
-    /// A stream was granted to this server and is open; its handler is to be run, until
-    /// [`finish_stream`](crate::Engine::finish_stream).
+    /// A stream was granted to this server and is open. Run its handler, and call
+    /// [`finish_stream`](crate::Engine::finish_stream) when it is done.
     Accepted {
         /// The request that opened it. Its handle is stale from here on.
         request: RequestHandle,
@@ -168,20 +168,20 @@ pub enum ServerEvent {
     },
     /// Something happened to a stream.
     Stream(StreamEvent),
-    /// The handler of a stream that has ended is not waited for any more, and should be stopped.
-    /// The stream's handle is stale from here on.
+    /// Stop the handler of a stream that has ended: the server no longer waits for it. The stream's
+    /// handle is stale from here on.
     StopHandler {
         /// The stream.
         stream: StreamHandle,
     },
-    /// An update was published, or could not be. Its handle is stale from here on.
+    /// An update was published, or publishing failed. Its handle is stale from here on.
     Updated {
         /// The update.
         update: UpdateHandle,
-        /// How many subscribers the bus handed it to, where it knows.
+        /// How many subscribers the bus delivered it to, if the bus knows.
         outcome: Result<Option<u64>, Box<Failure>>,
     },
-    /// A request ended without an answer of the layer above. Its handle is stale from here on; a
+    /// A request ended without a response from the layer above. Its handle is stale from here on. A
     /// handler that runs for it should stop.
     Abandoned {
         /// The request.
@@ -195,46 +195,47 @@ pub enum ServerEvent {
     Gap {
         /// The subscription.
         subscription: SubscriptionHandle,
-        /// How many, where that is known.
+        /// How many, if known.
         lost: Option<u64>,
     },
-    /// Subscriptions are interrupted, where none was: requests may not reach the server until they
-    /// are [live again](Self::Resumed).
+    /// The first subscription was interrupted. Requests may not reach the server until all
+    /// subscriptions are [live again](Self::Resumed).
     Interrupted {
-        /// What the bus said.
+        /// The bus's error.
         cause: BusError,
     },
     /// The last interrupted subscription is live again.
     Resumed {
-        /// How many were interrupted in all.
+        /// How many subscriptions were interrupted in all.
         count: u32,
     },
-    /// The server is closed: all its registrations are gone.
+    /// The server is closed: all its registrations have ended.
     Closed,
 }
 
-/// A request that came in.
+/// A request that arrived.
 #[derive(Clone, Debug)]
 pub struct Received {
     /// The request.
     pub request: RequestHandle,
-    /// The method and topic it came for.
+    /// The method and topic that were called.
     pub route: Route,
-    /// Who calls.
+    /// The calling client.
     pub client_id: Text,
     /// The call, by its id on the wire.
     pub request_id: Text,
-    /// When it was sent, by the client's wall clock.
+    /// When the request was sent, by the client's wall clock.
     pub sent_at: WallTime,
-    /// When its handler must be done.
+    /// When the handler must be done.
     pub deadline: Time,
-    /// What the caller sent along.
+    /// The caller's metadata.
     pub metadata: Metadata,
-    /// The user's message, encoded; empty if it opens a stream.
+    /// The encoded message; empty if the request opens a stream.
     pub payload: Bytes,
-    /// Whether it opens a stream.
+    /// Whether the request opens a stream.
     pub opens_stream: bool,
-    /// Whether [`Server::skip_claim`](crate::Server::skip_claim) would run it without waiting for a grant.
+    /// Whether [`Server::skip_claim`](crate::Server::skip_claim) would run the request without
+    /// waiting for a grant.
     pub may_skip_claim: bool,
 }
 

@@ -1,18 +1,19 @@
 //! The PSRPC protocol as deterministic state machines: a [`Client`] and a [`Server`] that do no
 //! I/O, read no clock and draw no randomness of their own.
 //!
-//! Whoever drives them hands in commands, frames, the results of earlier outputs, and time; and
-//! carries out what comes back: subscribe, unsubscribe, publish, and events for the layer above.
-//! [`Engine`] states the contract. Both clocks are arguments ([`Now`]), and so is the seed of
-//! everything random: same seed and inputs, same outputs, byte for byte.
+//! The driver hands in commands, frames, the results of earlier outputs, and the time. The engine
+//! returns outputs for the driver to carry out: subscribe, unsubscribe, publish, and events for the
+//! layer above. [`Engine`] states the contract. Both clocks are arguments ([`Now`]), and so is the
+//! seed of everything random: the same seed and inputs give the same outputs, byte for byte.
 //!
-//! User code never runs in here. The affinity function, the selection function and the handler are
-//! events that wait for a command as their answer, which also leaves a simulator in full control.
+//! User code never runs inside an engine. The engine asks for an affinity, a selection or a
+//! handler's response with an event, and the driver returns the result with a command. A simulator
+//! therefore controls every step.
 //!
 //! # Driving
 //!
-//! The loop below drives a client and a server through one call, on a bus that is a `match`, in
-//! virtual time.
+//! This loop drives a client and a server through one call in virtual time. A `match` stands in for
+//! the bus.
 //!
 //! ```
 //! use core::time::Duration;
@@ -26,11 +27,11 @@
 //! let mut server = Server::new(ServerConfig::new("Hats"), [2; 32])?;
 //! server.register(vec![route.clone()])?;
 //!
-//! // Who subscribed to which channel: the bus.
+//! // The bus: who is subscribed to which channel.
 //! let (mut at_client, mut at_server) = (vec![], vec![]);
 //! let mut now = Now::default();
-//! let mut answer = None;
-//! while answer.is_none() {
+//! let mut response = None;
+//! while response.is_none() {
 //!     let mut frames = vec![];
 //!     while let Some(output) = client.poll_output() {
 //!         match output {
@@ -42,7 +43,7 @@
 //!             Output::Event(ClientEvent::Ready) => {
 //!                 client.call(now, Call::new(route.clone(), "a hat, please"))?;
 //!             }
-//!             Output::Event(ClientEvent::Resolved { outcome, .. }) => answer = Some(outcome?.payload),
+//!             Output::Event(ClientEvent::Resolved { outcome, .. }) => response = Some(outcome?.payload),
 //!             Output::Event(_) => {}
 //!         }
 //!     }
@@ -78,26 +79,25 @@
 //!             server.handle_frame(now, *subscription, frame.clone());
 //!         }
 //!     }
-//!     // Time passes when nothing else happens; a real driver sleeps until `poll_timeout()`.
+//!     // A real driver sleeps until `poll_timeout()`.
 //!     now.time = now.time + Duration::from_micros(10);
-//!     // Each call fires so many timers at most; a real driver takes the outputs in between, and
-//!     // lets others have their turn.
+//!     // Each call fires a bounded number of timers; a real driver takes the outputs in between.
 //!     while client.handle_timeout(now).is_more() {}
 //!     while server.handle_timeout(now).is_more() {}
 //! }
-//! assert_eq!(answer.unwrap(), "here it is");
+//! assert_eq!(response.unwrap(), "here it is");
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! # Where things are
+//! # Overview
 //!
-//! * [`Client`], [`Server`]: the two engines; [`ClientConfig`], [`ServerConfig`], [`ClientLimits`],
-//!   [`ServerLimits`].
-//! * [`Route`]: a method on a topic; [`Call`], [`MultiCall`] and [`OpenStream`]: what to call;
-//!   [`Selection`]: how to pick the server.
-//! * [`Output`], [`LentFrame`], [`ClientEvent`], [`ServerEvent`]: what comes out.
+//! * [`Client`], [`Server`]: the two engines, with their [`ClientConfig`], [`ServerConfig`],
+//!   [`ClientLimits`] and [`ServerLimits`].
+//! * [`Route`]: a method on a topic; [`Call`], [`MultiCall`] and [`OpenStream`]: a call to make;
+//!   [`Selection`]: how the call picks its server.
+//! * [`Output`], [`LentFrame`], [`ClientEvent`], [`ServerEvent`]: the outputs.
 //! * [`Reason`]: why a frame was dropped, a request abandoned or a call failed; [`Counters`]: how
-//!   often.
+//!   often each of these happened.
 
 #![no_std]
 #![forbid(unsafe_code)]

@@ -1,25 +1,27 @@
-//! Limits: what an engine holds at most, the default, and what happens beyond it.
+//! Limits on what an engine holds in memory.
 
 use psrpc_proto::FrameLimits;
 
-/// What a [`Client`](crate::Client) holds at most.
+/// Limits of a [`Client`](crate::Client).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClientLimits {
-    /// What a frame may carry. A frame beyond it is dropped; a call beyond it is refused.
+    /// Limits of one frame. A frame that exceeds them is dropped; a call that exceeds them is
+    /// refused.
     pub frame: FrameLimits,
-    /// Calls in flight. Default 131,072. One more is refused
-    /// ([`CallError::TooManyCalls`](crate::CallError::TooManyCalls)).
+    /// Calls in flight. Further calls are refused
+    /// ([`CallError::TooManyCalls`](crate::CallError::TooManyCalls)). Default: 131,072.
     pub calls: usize,
-    /// Bids of different servers held for one call. Default 4,096. One more is dropped
-    /// ([`Reason::BidsFull`](crate::Reason::BidsFull)).
+    /// Bids held for one call. Further bids are dropped
+    /// ([`Reason::BidsFull`](crate::Reason::BidsFull)). Default: 4,096.
     pub bids_per_call: usize,
-    /// Answers to one multi call. Default 4,096. One more is dropped
-    /// ([`Reason::ResponsesFull`](crate::Reason::ResponsesFull)).
+    /// Responses to one multi call. Further responses are dropped
+    /// ([`Reason::ResponsesFull`](crate::Reason::ResponsesFull)). Default: 4,096.
     pub answers_per_call: usize,
-    /// Updates of one subscription that wait to be taken. Default 8,192. One more is lost
-    /// ([`Reason::SlowConsumer`](crate::Reason::SlowConsumer)), with a gap in its place.
+    /// Updates of one subscription that its consumer has not taken. Further updates are dropped
+    /// ([`Reason::SlowConsumer`](crate::Reason::SlowConsumer)), and each is reported as a gap.
+    /// Default: 8,192.
     pub updates_per_subscription: usize,
-    /// What its streams hold.
+    /// Limits of the streams.
     pub streams: StreamLimits,
 }
 
@@ -41,26 +43,28 @@ impl Default for ClientLimits {
     }
 }
 
-/// What a [`Server`](crate::Server) holds at most.
+/// Limits of a [`Server`](crate::Server).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ServerLimits {
-    /// What a frame may carry. A frame beyond it is dropped.
+    /// Limits of one frame. A frame that exceeds them is dropped.
     pub frame: FrameLimits,
-    /// Requests in flight: decided upon, bid for, or running. Default 65,536. One more is dropped
-    /// ([`Reason::RequestsFull`](crate::Reason::RequestsFull)), and answered `resource_exhausted`
-    /// if the method is queue-routed, since no other server saw it.
+    /// Requests in flight: those the server decides on, has bid for, or runs. Further requests are
+    /// dropped ([`Reason::RequestsFull`](crate::Reason::RequestsFull)); if the method is
+    /// queue-routed they are answered with `resource_exhausted`, because no other server saw them.
+    /// Default: 65,536.
     pub requests: usize,
     /// Requests remembered until they expire, so that none runs twice; a few dozen bytes each.
-    /// Default 1,048,576. One more is refused in the same way
-    /// ([`Reason::DedupFull`](crate::Reason::DedupFull)); none is forgotten early.
+    /// Further requests are refused in the same way
+    /// ([`Reason::DedupFull`](crate::Reason::DedupFull)); none is forgotten early. Default:
+    /// 1,048,576.
     pub remembered: usize,
-    /// Clients whose channel names are kept at hand. Default 1,024. Beyond it names are made again
-    /// when needed.
+    /// Clients whose channel names are cached. For other clients the names are rebuilt when needed.
+    /// Default: 1,024.
     pub cached_clients: usize,
-    /// Updates that wait for the bus to take them. Default 65,536. One more is refused
-    /// ([`UpdateError::TooMany`](crate::UpdateError::TooMany)).
+    /// Updates that wait for the bus. Further updates are refused
+    /// ([`UpdateError::TooMany`](crate::UpdateError::TooMany)). Default: 65,536.
     pub updates: usize,
-    /// What its streams hold.
+    /// Limits of the streams.
     pub streams: StreamLimits,
 }
 
@@ -82,21 +86,21 @@ impl Default for ServerLimits {
     }
 }
 
-/// What the streams of a [`Client`](crate::Client) or [`Server`](crate::Server) hold at most.
+/// Limits of the streams of a [`Client`](crate::Client) or [`Server`](crate::Server).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StreamLimits {
-    /// Streams that are open or being opened. Default 65,536. A client refuses to open one more; a
-    /// server does not bid for it ([`Reason::StreamsFull`](crate::Reason::StreamsFull)).
+    /// Streams that are open or being opened. A client refuses to open more; a server does not bid
+    /// for more ([`Reason::StreamsFull`](crate::Reason::StreamsFull)). Default: 65,536.
     pub streams: usize,
-    /// Messages of one stream that wait to be taken. Default 1,024. What happens to one more is up
-    /// to [`SlowConsumer`](crate::SlowConsumer).
+    /// Messages of one stream that its consumer has not taken.
+    /// [`SlowConsumer`](crate::SlowConsumer) decides about further messages. Default: 1,024.
     pub unread_per_stream: usize,
-    /// Messages of one stream that were sent and not acknowledged. Default 1,024. One more is
-    /// refused ([`SendError::TooMany`](crate::SendError::TooMany)).
+    /// Unacknowledged messages sent on one stream. Further sends are refused
+    /// ([`SendError::TooMany`](crate::SendError::TooMany)). Default: 1,024.
     pub sends_per_stream: usize,
     /// Messages of all streams remembered until they expire, so that none is delivered twice; a few
-    /// dozen bytes each. Default 1,048,576. One more is dropped
-    /// ([`Reason::MessagesFull`](crate::Reason::MessagesFull)).
+    /// dozen bytes each. Further messages are dropped
+    /// ([`Reason::MessagesFull`](crate::Reason::MessagesFull)). Default: 1,048,576.
     pub remembered: usize,
 }
 

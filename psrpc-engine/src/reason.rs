@@ -1,5 +1,5 @@
-//! Reasons: why a frame was dropped, a request abandoned or a call failed. One list, which
-//! everything that reports speaks.
+//! Reasons: why a frame was dropped, a request abandoned or a call failed. Events, counters and
+//! errors share this one list.
 
 use core::fmt;
 use core::time::Duration;
@@ -19,7 +19,7 @@ macro_rules! reasons {
             /// Every reason.
             pub const ALL: &'static [Reason] = &[$(Reason::$variant),*];
 
-            /// The reason in a few words.
+            /// Returns a short description of the reason.
             pub const fn as_str(self) -> &'static str {
                 match self {
                     $(Reason::$variant => $text,)*
@@ -30,123 +30,120 @@ macro_rules! reasons {
 }
 
 reasons! {
-    // Frames of a peer that are dropped.
+    // Dropped frames.
 
-    /// A frame that does not decode.
+    /// The frame does not decode.
     Malformed = "malformed frame";
-    /// A message that has no business on its channel.
-    UnexpectedType = "unexpected type of message";
-    /// A frame for a channel that nobody here subscribed to, which the bus handed to nobody else either.
-    Misrouted = "nobody here takes it";
-    /// A frame without an id that it needs.
+    /// The message does not belong on its channel.
+    UnexpectedType = "unexpected message type";
+    /// The bus delivered the frame only here, but its channel is not subscribed to here.
+    Misrouted = "not subscribed to the channel";
+    /// A required id is missing.
     MissingId = "missing id";
-    /// A frame beyond a limit of [`FrameLimits`](psrpc_proto::FrameLimits).
-    FrameLimit = "frame over a limit";
-    /// A request at or past its expiry. With skewed clocks this drops every call; see
+    /// The frame exceeds a limit of [`FrameLimits`](psrpc_proto::FrameLimits).
+    FrameLimit = "frame exceeds a limit";
+    /// The request arrived at or after its expiry. With skewed clocks this drops every call; see
     /// [`Dropped::late_by`].
     Expired = "request expired";
-    /// A request that was sent further ahead than the horizon, or that does not say when it was
-    /// sent and expires further ahead than that.
-    FarFuture = "request from the far future";
-    /// A request that came before.
+    /// The send time of the request is beyond the horizon, or the request has no send time and its
+    /// expiry is beyond the horizon.
+    FarFuture = "sent too far in the future";
+    /// The request or stream message arrived before.
     Duplicate = "duplicate request";
-    /// A request with the id of another client's request in flight, which a grant could not tell
-    /// from it.
-    IdTaken = "request id of another client's request";
-    /// A request that the bus delivered though the server has been shutting down for longer than it
-    /// waits for the bus.
+    /// The request has the id of a request in flight from another client, which a grant could not
+    /// tell apart, or opens a stream with an id in use.
+    IdTaken = "id in use by another request";
+    /// The request arrived after the server, while shutting down, had stopped waiting for the bus.
     Draining = "server is shutting down";
-    /// A request beyond the number that the server runs at a time.
-    Busy = "server runs as many requests as it may";
-    /// A stream beyond the limit on open streams.
+    /// The server already handles as many requests as its concurrency allows.
+    Busy = "concurrency limit reached";
+    /// The limit on open streams is reached.
     StreamsFull = "too many open streams";
-    /// A request beyond the limit on requests in flight.
+    /// The limit on requests in flight is reached.
     RequestsFull = "too many requests in flight";
-    /// A request beyond the limit on requests remembered.
+    /// The limit on remembered requests is reached.
     DedupFull = "too many requests remembered";
-    /// A bid with an affinity that is infinite or not a number.
+    /// The affinity of the bid is infinite or not a number.
     NonFiniteAffinity = "affinity is not finite";
-    /// A second bid of one server for one call.
-    SecondBid = "second bid of a server";
-    /// A bid beyond the limit on bids for one call.
+    /// The server bid for the same call before.
+    SecondBid = "second bid from one server";
+    /// The limit on bids for one call is reached.
     BidsFull = "too many bids for a call";
-    /// A bid, a response or a grant for what is over, or never was.
-    Late = "too late, or for nothing known";
-    /// A grant of a request, or a message of a stream, that is at another server: most are. Only
-    /// counted.
+    /// The call, request or stream of this bid, response, grant or ack is over, or is not known.
+    Late = "late or unknown";
+    /// The grant or stream frame is for another server, as most are. Only counted.
     Elsewhere = "for another server";
-    /// A second answer of one server to a multi call.
-    SecondResponse = "second answer of a server";
-    /// An answer beyond the limit on those to one multi call.
-    ResponsesFull = "too many answers to a call";
-    /// A message for a stream that is not open here.
+    /// The server answered the same multi call before.
+    SecondResponse = "second response from one server";
+    /// The limit on responses to one multi call is reached.
+    ResponsesFull = "too many responses to a call";
+    /// The stream of the frame is not open here.
     NoStream = "no such stream";
-    /// A message of a stream, or an update, for which its consumer has no room.
+    /// The consumer has no room for the stream message or update.
     SlowConsumer = "discarded by slow consumer";
-    /// A message of a stream that came at its expiry or after it.
+    /// The stream message arrived at or after its expiry.
     ExpiredMessage = "message expired";
-    /// A message of a stream that an interceptor refused.
-    Refused = "refused by an interceptor";
-    /// A message of a stream beyond the limit on messages remembered.
+    /// An interceptor rejected the stream message.
+    Refused = "rejected by an interceptor";
+    /// The limit on remembered stream messages is reached.
     MessagesFull = "too many messages remembered";
-    /// A response of a second server to a call that requires no claim: two servers have registered
-    /// for what one alone should serve, and both run each request.
+    /// A second server answered a call that requires no claim: two servers are registered for a
+    /// single-server method, and both run each request.
     SecondServer = "answered by two servers";
-    /// A response from a server that was not selected.
+    /// The response, or stream frame, is from a server that was not selected.
     NotSelected = "response from a server that was not selected";
 
-    // Requests that a server abandons.
+    // Abandoned requests.
 
-    /// Its affinity was below 0.
+    /// The affinity was below 0.
     NoBid = "no bid";
-    /// The client granted it to another server.
+    /// The client granted the request to another server.
     BidLost = "granted to another server";
-    /// It expired before the client granted it.
+    /// The request expired before the client granted it.
     NotGranted = "expired without a grant";
-    /// Its payload does not decode as the message of the method.
+    /// The payload does not decode as the method's request.
     MalformedRequest = "request does not decode";
-    /// A message of a stream, or an update, that does not decode.
+    /// The stream message or update does not decode.
     MalformedMessage = "message does not decode";
-    /// It expired before the handler was done.
-    Overran = "handler ran past the expiry";
+    /// The request expired before its handler was done.
+    Overran = "expired before the handler was done";
     /// The server was killed.
     Killed = "server killed";
 
-    // Streams that end.
+    // Ended streams.
 
-    /// This side closed it.
+    /// This side closed the stream.
     Closed = "closed by this side";
-    /// The other side closed it.
+    /// The other side closed the stream.
     ClosedByPeer = "closed by the other side";
-    /// The server that has it shuts down, or stops to serve its method.
-    Eof = "server is shutting down or stopped to serve the method";
-    /// Nothing was heard of the other side for as long as a stream may be idle.
-    Idle = "nothing heard for too long";
+    /// The server shuts down, or stops serving the method.
+    Eof = "server is shutting down or stopped serving the method";
+    /// The other side was silent for longer than the idle timeout.
+    Idle = "idle for too long";
 
-    // Calls that fail.
+    // Failed calls.
 
-    /// The caller canceled it.
+    /// The caller canceled the call.
     Canceled = "canceled by the caller";
     /// The client was closed.
     ClientClosed = "client closed";
-    /// The runtime that the client or server was created on has shut down, or its background task
-    /// is gone.
+    /// The client's or server's runtime has shut down, or its background task has ended.
     RuntimeEnded = "runtime has shut down";
-    /// The deadline passed before the response came: while a server had it, before a server was
-    /// picked though bids had come, or, where no claim is required, without anybody answering.
+    /// The deadline passed without a response: the selected server did not answer, no server was
+    /// selected although bids came, or, if no claim is required, no server answered.
     TimedOut = "no response before the deadline";
-    /// No bid came for it.
-    NoResponse = "no bid came";
-    /// Servers bid, and none of their bids could win.
+    /// No server bid.
+    NoResponse = "no server bid";
+    /// Servers bid, but no bid was acceptable.
     NotAcceptable = "no bid was acceptable";
-    /// The selection function failed or chose a server that had not bid.
+    /// The selection function failed, or chose a server that had not bid.
     SelectionFailed = "selection function failed";
     /// A server answered with an error.
     Answered = "answered with an error";
-    /// The response does not decode as the message of the method.
+    /// The response does not decode as the method's response.
     MalformedResult = "response does not decode";
 
-    // Any of them.
+    // General reasons.
 
     /// The server was closed.
     ServerClosed = "server closed";
@@ -154,11 +151,11 @@ reasons! {
     Gap = "frames may be missing";
     /// The bus did not take a frame.
     PublishFailed = "publish failed";
-    /// The client's subscriptions are interrupted, so that it would miss the answer.
+    /// The client's subscriptions are interrupted, so it would miss the response.
     Interrupted = "subscription interrupted";
     /// The bus gave up a subscription.
     SubscriptionLost = "subscription lost";
-    /// The call or request was over before its frame could be handed to the bus.
+    /// The call or request was over before the bus took its frame.
     Withdrawn = "withdrawn before it was published";
 }
 
@@ -168,16 +165,16 @@ impl fmt::Display for Reason {
     }
 }
 
-/// A frame that was dropped, and why.
+/// A dropped frame, and the reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dropped {
-    /// Why.
+    /// The reason.
     pub reason: Reason,
-    /// The call that it named; empty if that is not known.
+    /// The call that the frame names; empty if unknown.
     pub request_id: Text,
-    /// The peer that it named as its sender; empty if that is not known.
+    /// The peer, or the stream, that the frame names; empty if unknown.
     pub peer: Text,
-    /// For an expired request, by how much: with skewed clocks, the skew.
+    /// How late an expired frame was; with skewed clocks, the skew.
     pub late_by: Duration,
 }
 
@@ -187,15 +184,15 @@ impl Dropped {
     }
 }
 
-/// How often each thing happened since an engine was made.
+/// Counters of an engine since it was created.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Counters {
     reasons: [u64; Reason::ALL.len()],
-    /// Frames that came in.
+    /// Frames received.
     pub frames: u64,
-    /// Frames that went out.
+    /// Frames published.
     pub published: u64,
-    /// Frames that the bus reported lost on the way in; one for each gap of unknown size.
+    /// Received frames that the bus reported lost; a gap of unknown size counts as one.
     pub lost: u64,
 }
 
@@ -209,17 +206,17 @@ impl Counters {
         *count = count.saturating_add(1);
     }
 
-    /// Counts frames that the bus reports lost: one, where it does not know how many.
-    pub(crate) fn lose(&mut self, frames: Option<u64>) {
+    /// Counts frames that the bus reports lost. A gap of unknown size counts as one.
+    pub(crate) fn count_lost(&mut self, frames: Option<u64>) {
         self.lost = self.lost.saturating_add(frames.unwrap_or(1));
     }
 
-    /// How often `reason` dropped a frame, abandoned a request or failed a call.
+    /// Returns how often `reason` dropped a frame, abandoned a request or failed a call.
     pub fn get(&self, reason: Reason) -> u64 {
         self.reasons[reason as usize]
     }
 
-    /// The reasons that happened, and how often.
+    /// Returns the reasons that occurred, each with its count.
     pub fn reasons(&self) -> impl Iterator<Item = (Reason, u64)> {
         Reason::ALL.iter().map(|reason| (*reason, self.get(*reason))).filter(|(_, count)| *count > 0)
     }

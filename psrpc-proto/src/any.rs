@@ -1,4 +1,4 @@
-//! A message of any type, under its type's name.
+//! A message of any type, with the name of its type.
 
 use bytes::Bytes;
 
@@ -6,12 +6,12 @@ use crate::Text;
 use crate::text::Utf8;
 use crate::wire::{Decode, Encode, Reader, Sink, WireFault, WireType};
 
-/// A message of some type and its name (`google.protobuf.Any`).
+/// A message of any type, with the name of its type (`google.protobuf.Any`).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Any {
     /// `type.googleapis.com/` and the full protobuf name of the message.
     pub type_url: Text,
-    /// The message, encoded.
+    /// The encoded message.
     pub value: Bytes,
 }
 
@@ -47,8 +47,8 @@ impl<'a> Decode<'a> for AnyDraft<'a> {
     }
 }
 
-/// A payload in one of its two forms: the raw bytes that are sent today, or the Any that was sent
-/// before v0.3.0 and counts when the raw form is absent.
+/// A payload in one of its two forms: raw bytes, or the `Any` that peers sent before v0.3.0. The
+/// raw form takes precedence.
 #[derive(Default)]
 pub(crate) enum PayloadDraft<'a> {
     #[default]
@@ -78,7 +78,7 @@ impl<'a> PayloadDraft<'a> {
         Ok(())
     }
 
-    /// The payload, which stands in `frame`.
+    /// Returns the payload as a slice of `frame`.
     #[inline]
     pub(crate) fn finish(&self, frame: &Bytes) -> Bytes {
         match *self {

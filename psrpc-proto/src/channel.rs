@@ -1,74 +1,74 @@
-//! Channels: the three names of every channel of a service.
+//! Channels of a service, each with three names.
 
 use alloc::string::String;
 use alloc::sync::Arc;
 use core::fmt::{self, Write};
 
-/// A channel, by its three names (PROTOCOL section 2). Cheap to clone.
+/// A channel with its three names (PROTOCOL section 2). Cheap to clone.
 ///
-/// A bus uses either the legacy name alone (Redis, in-process), or the server name as the subject
-/// and the local name to route within it (NATS).
+/// Redis and the in-process bus use only the legacy name. NATS uses the server name as the subject,
+/// and the local name to route within that subject.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Channel {
-    /// The three names, one after the other.
+    /// The three names, concatenated.
     names: Arc<str>,
     legacy_end: u32,
     server_end: u32,
 }
 
 impl Channel {
-    /// Where a client publishes the requests of a method, and a server the updates of a
-    /// subscription.
+    /// Returns the channel on which clients publish requests of a method, and servers publish
+    /// updates.
     pub fn request<T: AsRef<str>>(service: &str, method: &str, topic: &[T], queue: bool) -> Self {
         Self::of_method(service, method, topic, "REQ", queue)
     }
 
-    /// Where a client publishes its grants.
+    /// Returns the channel on which clients publish grants.
     pub fn claim_response<T: AsRef<str>>(service: &str, method: &str, topic: &[T]) -> Self {
         Self::of_method(service, method, topic, "RCLAIM", false)
     }
 
-    /// Where a client publishes the frames of its streams.
+    /// Returns the channel on which clients publish stream frames.
     pub fn stream_to_server<T: AsRef<str>>(service: &str, method: &str, topic: &[T]) -> Self {
         Self::of_method(service, method, topic, "STR", false)
     }
 
-    /// Where servers publish their bids for the requests of the client `id`.
+    /// Returns the channel on which servers publish bids to the client `id`.
     pub fn claim_request(service: &str, id: &str) -> Self {
         Self::of_client(service, id, "CLAIM")
     }
 
-    /// Where servers publish their responses to the client `id`.
+    /// Returns the channel on which servers publish responses to the client `id`.
     pub fn response(service: &str, id: &str) -> Self {
         Self::of_client(service, id, "RES")
     }
 
-    /// Where servers publish the frames of the streams of the client `id`.
+    /// Returns the channel on which servers publish stream frames to the client `id`.
     pub fn stream_to_client(service: &str, id: &str) -> Self {
         Self::of_client(service, id, "STR")
     }
 
-    /// The name on Redis and in-process.
+    /// Returns the name on Redis and on the in-process bus.
     pub fn legacy(&self) -> &str {
         &self.names[..self.legacy_end as usize]
     }
 
-    /// The NATS subject.
+    /// Returns the NATS subject.
     pub fn server(&self) -> &str {
         &self.names[self.legacy_end as usize..self.server_end as usize]
     }
 
-    /// What tells this channel from others on its subject; empty where the subject is the channel's
-    /// alone.
+    /// Returns the name that tells this channel from others on its subject; empty if the subject
+    /// has only this channel.
     pub fn local(&self) -> &str {
         &self.names[self.server_end as usize..]
     }
 
     fn of_method<T: AsRef<str>>(service: &str, method: &str, topic: &[T], kind: &str, queue: bool) -> Self {
         let mut names = String::new();
-        // Go separates the parts of a topic unless what is there ends with a separator already,
-        // which drops empty parts in front and in between but leaves the separator before an empty
-        // last part.
+        // Go writes a separator before a part unless the name is empty or already ends with one.
+        // This drops empty parts at the start and in the middle, but leaves a separator before an
+        // empty last part.
         let mut topics = String::new();
         for part in topic {
             if !topics.is_empty() && !topics.ends_with('|') {
@@ -111,7 +111,7 @@ impl Channel {
     }
 }
 
-/// Appends a legacy name: its parts, sanitized, without the empty ones.
+/// Appends a legacy name: its sanitized parts, without the empty ones.
 fn legacy(names: &mut String, parts: [&str; 2], topics: &str, kind: &str) {
     for part in parts.into_iter().filter(|part| !part.is_empty()) {
         sanitize(names, part);
@@ -124,14 +124,14 @@ fn legacy(names: &mut String, parts: [&str; 2], topics: &str, kind: &str) {
     names.push_str(kind);
 }
 
-/// Appends `part` with every character but letters, digits and underscores written as its code
-/// point.
+/// Appends `part`, with every character other than ASCII letters, digits and underscores replaced
+/// by its code point.
 fn sanitize(names: &mut String, part: &str) {
     for character in part.chars() {
         match u32::from(character) {
             _ if character.is_ascii_alphanumeric() || character == '_' => names.push(character),
-            code @ ..=0xffff => write!(names, "u+{code:04x}").expect("a string takes all"),
-            code => write!(names, "U+{code:08x}").expect("a string takes all"),
+            code @ ..=0xffff => write!(names, "u+{code:04x}").expect("writing to a string cannot fail"),
+            code => write!(names, "U+{code:08x}").expect("writing to a string cannot fail"),
         }
     }
 }
@@ -143,7 +143,7 @@ impl fmt::Debug for Channel {
 }
 
 impl fmt::Display for Channel {
-    /// The legacy name, which tells the channel on any bus.
+    /// Writes the legacy name, which is unique on any bus.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.legacy())
     }

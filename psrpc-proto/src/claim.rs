@@ -1,4 +1,4 @@
-//! The claim: a server's bid for a request, and the client's grant.
+//! The claim: a server's bid and the client's grant.
 
 use bytes::Bytes;
 
@@ -9,14 +9,14 @@ use crate::wire::{Decode, Encode, Reader, Sink, WireFault, WireType};
 /// A server's bid for a request (`internal.ClaimRequest`, PROTOCOL section 5.3).
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ClaimRequest {
-    /// The call that is bid for.
+    /// The call that the server bids for.
     pub request_id: Text,
-    /// Who bids.
+    /// The bidding server.
     pub server_id: Text,
-    /// How well the server suits; more is better.
+    /// How well the server suits the call; higher is better.
     pub affinity: f32,
-    /// Whether this is an announcement instead: the server runs the request already and waits for
-    /// no grant.
+    /// Whether this is an announcement instead of a bid: the server already runs the request,
+    /// without a grant.
     pub handling: bool,
 }
 
@@ -63,13 +63,13 @@ impl<'a> Decode<'a> for ClaimRequestDraft<'a> {
     }
 }
 
-/// The client's grant, which every server of the method sees (`internal.ClaimResponse`, PROTOCOL
-/// section 5.4).
+/// The client's grant, which every server of the method receives (`internal.ClaimResponse`,
+/// PROTOCOL section 5.4).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClaimResponse {
-    /// The call that is granted.
+    /// The granted call.
     pub request_id: Text,
-    /// Who may run it.
+    /// The server that may run it.
     pub server_id: Text,
 }
 

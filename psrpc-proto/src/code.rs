@@ -1,4 +1,4 @@
-//! Error codes, and what they are in HTTP, gRPC and Twirp.
+//! Error codes, with their HTTP, gRPC and Twirp equivalents.
 
 use core::fmt;
 
@@ -9,13 +9,12 @@ macro_rules! codes {
     ($($(#[$doc:meta])* $variant:ident = $text:literal, $http:literal, $grpc:ident, $twirp:literal;)*) => {
         /// The code of an error (PROTOCOL section 10).
         ///
-        /// A code that this version does not know is kept as it came, so that it survives being
-        /// passed on.
+        /// An unknown code is preserved as received, so that it can be passed on unchanged.
         #[derive(Clone, Debug, PartialEq, Eq, Hash)]
         #[non_exhaustive]
         pub enum ErrorCode {
             $($(#[$doc])* $variant,)*
-            /// A code that PSRPC does not define. An empty one is `unknown`.
+            /// A code that PSRPC does not define. An empty one counts as `unknown`.
             Other(Text),
         }
 
@@ -23,17 +22,17 @@ macro_rules! codes {
             /// Every code that PSRPC defines.
             pub const ALL: &'static [ErrorCode] = &[$(ErrorCode::$variant),*];
 
-            /// The code as it travels.
+            /// Returns the code as on the wire.
             pub fn as_str(&self) -> &str {
                 match self {
                     $(ErrorCode::$variant => $text,)*
-                    // Never nothing: an error that travels without code and text reads as success.
+                    // Never empty: Go reads an error without code and text as success.
                     ErrorCode::Other(code) if code.is_empty() => ErrorCode::Unknown.as_str(),
                     ErrorCode::Other(code) => code.as_str(),
                 }
             }
 
-            /// The HTTP status of this code, 500 for a code that PSRPC does not define.
+            /// Returns the HTTP status of this code; 500 for a code that PSRPC does not define.
             pub fn http_status(&self) -> u16 {
                 match self {
                     $(ErrorCode::$variant => $http,)*
@@ -41,7 +40,8 @@ macro_rules! codes {
                 }
             }
 
-            /// The gRPC code of this code, `Unknown` for a code that PSRPC does not define.
+            /// Returns the gRPC equivalent of this code; `Unknown` for a code that PSRPC does not
+            /// define.
             pub fn grpc(&self) -> GrpcCode {
                 match self {
                     $(ErrorCode::$variant => GrpcCode::$grpc,)*
@@ -49,7 +49,8 @@ macro_rules! codes {
                 }
             }
 
-            /// The Twirp code of this code, `unknown` for a code that PSRPC does not define.
+            /// Returns the Twirp equivalent of this code; `unknown` for a code that PSRPC does not
+            /// define.
             pub fn twirp(&self) -> &'static str {
                 match self {
                     $(ErrorCode::$variant => $twirp,)*
@@ -74,7 +75,7 @@ codes! {
     MalformedRequest = "malformed_request", 400, InvalidArgument, "malformed";
     /// The client could not decode the response.
     MalformedResult = "malformed_result", 500, Internal, "malformed";
-    /// The deadline passed before an answer came.
+    /// The deadline passed before a response arrived.
     DeadlineExceeded = "deadline_exceeded", 503, DeadlineExceeded, "deadline_exceeded";
     /// No server took the call.
     Unavailable = "unavailable", 503, Unavailable, "unavailable";
@@ -82,21 +83,21 @@ codes! {
     Unknown = "unknown", 500, Unknown, "unknown";
     /// An argument is not valid.
     InvalidArgument = "invalid_argument", 400, InvalidArgument, "invalid_argument";
-    /// What was asked for does not exist.
+    /// The requested entity does not exist.
     NotFound = "not_found", 404, NotFound, "not_found";
-    /// What was asked for cannot be had in the form asked for.
+    /// The requested entity is not available in the requested form.
     NotAcceptable = "not_acceptable", 406, Unknown, "unknown";
-    /// What was to be created exists already.
+    /// The entity to create already exists.
     AlreadyExists = "already_exists", 409, AlreadyExists, "already_exists";
-    /// The caller may not do this.
+    /// The caller lacks the permission.
     PermissionDenied = "permission_denied", 403, PermissionDenied, "permission_denied";
-    /// Something has been used up: a quota, memory, a limit.
+    /// A resource is exhausted, such as a quota, memory or a limit.
     ResourceExhausted = "resource_exhausted", 429, ResourceExhausted, "resource_exhausted";
-    /// The system is not in the state that the request needs.
+    /// The system is not in the state that the request requires.
     FailedPrecondition = "failed_precondition", 412, FailedPrecondition, "failed_precondition";
     /// The request was aborted.
     Aborted = "aborted", 409, Aborted, "aborted";
-    /// The request reached past the valid range.
+    /// The request is outside the valid range.
     OutOfRange = "out_of_range", 416, OutOfRange, "out_of_range";
     /// The server does not have this method.
     Unimplemented = "unimplemented", 501, Unimplemented, "unimplemented";
@@ -104,19 +105,19 @@ codes! {
     Internal = "internal", 500, Internal, "internal";
     /// Data is lost or corrupt.
     DataLoss = "data_loss", 500, DataLoss, "data_loss";
-    /// The caller is not known.
+    /// The caller is not authenticated.
     Unauthenticated = "unauthenticated", 401, Unauthenticated, "unauthenticated";
-    /// The request is well formed but cannot be followed.
+    /// The request is well formed but cannot be processed.
     UnprocessableEntity = "unprocessable_entity", 422, Unknown, "unknown";
-    /// A service behind the server failed.
+    /// An upstream service of the server failed.
     UpstreamServerError = "upstream_server_error", 502, Internal, "internal";
-    /// A service behind the server refused what the server asked.
+    /// An upstream service rejected the server's request.
     UpstreamClientError = "upstream_client_error", 424, InvalidArgument, "invalid_argument";
 }
 
 impl ErrorCode {
-    /// Whether trying again may help: `unavailable` and `deadline_exceeded`, as Go's retry
-    /// middleware has it.
+    /// Returns `true` if a retry may help: for `unavailable` and `deadline_exceeded`, as in Go's
+    /// retry middleware.
     pub fn is_retryable(&self) -> bool {
         matches!(self, ErrorCode::Unavailable | ErrorCode::DeadlineExceeded)
     }
@@ -130,7 +131,7 @@ impl ErrorCode {
 }
 
 impl From<Text> for ErrorCode {
-    /// The code of that name; `unknown` for an empty one.
+    /// Returns the code of that name; `unknown` for an empty name.
     fn from(code: Text) -> Self {
         if code.is_empty() {
             return ErrorCode::Unknown;
@@ -146,7 +147,7 @@ impl From<&str> for ErrorCode {
 }
 
 impl From<GrpcCode> for ErrorCode {
-    /// The code of a gRPC status; `Ok` and numbers that gRPC does not define read as `unknown`.
+    /// Converts a gRPC code; `Ok` and numbers that gRPC does not define become `unknown`.
     fn from(code: GrpcCode) -> Self {
         match code {
             GrpcCode::Ok | GrpcCode::Unknown => ErrorCode::Unknown,
@@ -219,7 +220,7 @@ impl GrpcCode {
         GrpcCode::Unauthenticated,
     ];
 
-    /// The code of that number; `Unknown` if gRPC does not define it.
+    /// Returns the code of that number; `Unknown` if gRPC does not define it.
     pub fn from_number(number: i32) -> Self {
         usize::try_from(number)
             .ok()
@@ -227,7 +228,7 @@ impl GrpcCode {
             .unwrap_or(GrpcCode::Unknown)
     }
 
-    /// Its number.
+    /// Returns the number of the code.
     pub fn number(self) -> i32 {
         self as i32
     }

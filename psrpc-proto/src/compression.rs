@@ -1,14 +1,14 @@
-//! Whether what is published is compressed.
+//! Compression of published values.
 
 /// Which values are compressed when they are published (PROTOCOL section 1).
 ///
-/// Reading needs no such choice: the envelope says whether its value is compressed
+/// Reading needs no option: the envelope says whether its value is compressed
 /// ([`Frame::decode`](crate::Frame::decode)). Go reads compressed values since v0.7.6; older peers
-/// drop such a frame. The publisher spends the time to compress.
+/// drop such frames. Compression costs the publisher time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Compression {
-    /// Values of at least this many bytes are compressed, unless that would not make them smaller.
-    /// Default 1,024.
+    /// The smallest value to compress, in bytes. A value that compression does not make smaller is
+    /// sent uncompressed. Default: 1,024.
     pub threshold: usize,
 }
 

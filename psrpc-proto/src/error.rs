@@ -1,57 +1,56 @@
-//! Why a frame could not be decoded.
+//! Errors of decoding.
 
 use core::fmt;
 
-/// A frame that could not be decoded: where it went wrong, and how. Always the sender's fault.
+/// A frame that does not decode. Always the sender's fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}{}: {kind}", Field(*.field))]
 pub struct DecodeError {
-    /// The message in which it went wrong, by its protobuf name.
+    /// The protobuf name of the faulty message.
     pub message: &'static str,
-    /// The number of the field that went wrong, 0 if it was none in particular.
+    /// The number of the faulty field; 0 if the fault is in no particular field.
     pub field: u32,
-    /// What was wrong with it.
+    /// What is wrong.
     pub kind: DecodeErrorKind,
 }
 
-/// What was wrong with a frame.
+/// What is wrong with a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DecodeErrorKind {
-    /// It ends inside a field.
+    /// The message ends inside a field.
     #[error("ends inside a field")]
     Truncated,
-    /// A varint is longer than ten bytes or does not fit into 64 bits.
+    /// A varint does not fit into 64 bits.
     #[error("varint out of range")]
     Varint,
-    /// A field number of 0 or above the protobuf maximum, or a wire type that protobuf does not
-    /// have.
+    /// A field number is 0 or above the protobuf maximum, or a wire type is not defined.
     #[error("not a protobuf tag")]
     Tag,
-    /// A known field comes with a wire type that is not its own.
+    /// A known field has the wrong wire type.
     #[error("wrong wire type")]
     WireType,
     /// A string is not UTF-8.
     #[error("not UTF-8")]
     NotUtf8,
-    /// A group that does not end, ends twice, or nests too deeply.
+    /// A group is not closed, is closed twice, or nests too deeply.
     #[error("unbalanced group")]
     Group,
-    /// More than a limit allows ([`FrameLimits`](crate::FrameLimits)).
-    #[error("more than the limit of {limit} {unit}")]
+    /// A limit is exceeded ([`FrameLimits`](crate::FrameLimits)).
+    #[error("exceeds the limit of {limit} {unit}")]
     OverLimit {
         /// The limit.
         limit: usize,
-        /// What it counts.
+        /// The unit of the limit.
         unit: &'static str,
     },
-    /// A value that is said to be compressed with gzip, and is not, or is cut short or damaged.
+    /// The value is declared as gzip, but is truncated, corrupt or not gzip at all.
     #[error("damaged gzip")]
     Gzip,
-    /// A value that is compressed in a way that is not known here.
+    /// The value has an unknown compression.
     #[error("unknown compression {number}")]
     Compression {
-        /// What the envelope says.
+        /// The compression number in the envelope.
         number: i32,
     },
 }

@@ -1,4 +1,4 @@
-//! The frame: what is published, a message of the protocol in its envelope.
+//! Frames: messages of the protocol in their envelope.
 
 use alloc::vec::Vec;
 
@@ -16,7 +16,7 @@ use crate::{
     Response, Stream, Text,
 };
 
-/// The type URLs of the protocol's own messages, all with one prefix.
+/// The common prefix of the type URLs of the protocol's own messages.
 const PREFIX: &str = "type.googleapis.com/internal.";
 const REQUEST: &str = "type.googleapis.com/internal.Request";
 const RESPONSE: &str = "type.googleapis.com/internal.Response";
@@ -24,50 +24,48 @@ const CLAIM_REQUEST: &str = "type.googleapis.com/internal.ClaimRequest";
 const CLAIM_RESPONSE: &str = "type.googleapis.com/internal.ClaimResponse";
 const STREAM: &str = "type.googleapis.com/internal.Stream";
 
-/// The field of `internal.Msg` that says how its value is compressed.
+/// The field of `internal.Msg` that gives the compression of its value.
 const COMPRESSION: u32 = 4;
 
-/// That field's value for a value that is not compressed; left out when written.
-const NONE: i32 = 0;
+/// The compression number of an uncompressed value; omitted when written.
+const UNCOMPRESSED: i32 = 0;
 
-/// That field's value for gzip.
+/// The compression number of gzip.
 const GZIP: i32 = 1;
 
-/// What is published on a channel (PROTOCOL section 1).
+/// A message published on a channel (PROTOCOL section 1).
 ///
-/// An in-process bus hands frames over as they are; any other bus carries them encoded in an
-/// envelope.
+/// An in-process bus passes frames on as values; any other bus carries them encoded in an envelope.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Frame {
     /// A call.
     Request(Request),
-    /// An answer.
+    /// A response.
     Response(Response),
-    /// A bid.
+    /// A bid or an announcement.
     ClaimRequest(ClaimRequest),
     /// A grant.
     ClaimResponse(ClaimResponse),
     /// A frame of a stream.
     Stream(Stream),
-    /// A message that is not the protocol's own: an update of a subscription, or a type unknown
-    /// here.
+    /// A message that is not the protocol's own: an update, or an unknown type.
     Other(Any),
-    /// An envelope that was not looked into. Published as it is; whoever receives one decodes it,
-    /// and learns from [`Frame::decode`] what is wrong with it, if anything is.
+    /// An encoded envelope. It is published as it is. The receiver decodes it with
+    /// [`Frame::decode`], which reports any fault.
     Raw(Bytes),
 }
 
 impl Frame {
-    /// The frame as it is published, in an envelope that names `channel`: the *local* name, on
-    /// Redis as on NATS.
+    /// Encodes the frame in an envelope that names `channel`: the *local* name, on Redis as on
+    /// NATS.
     ///
-    /// Written in one pass into one buffer of the right size.
+    /// Writes in one pass into one buffer of the exact size.
     pub fn encode(&self, channel: &str) -> Bytes {
         self.encode_with(channel, None)
     }
 
-    /// As [`encode`](Self::encode), with the value compressed if `compression` asks for it and that
-    /// makes it smaller.
+    /// Encodes the frame like [`encode`](Self::encode), and compresses the value if `compression`
+    /// asks for it and that makes it smaller.
     pub fn encode_with(&self, channel: &str, compression: Option<Compression>) -> Bytes {
         match self {
             Frame::Request(request) => envelope(REQUEST, request, channel, compression),
@@ -82,8 +80,8 @@ impl Frame {
         }
     }
 
-    /// How long the frame's value is, encoded and not compressed: about what a decoded frame takes
-    /// in memory.
+    /// Returns the length of the encoded, uncompressed value: about the memory that the decoded
+    /// frame takes.
     pub fn value_len(&self) -> usize {
         match self {
             Frame::Request(request) => request.encoded_len(),
@@ -96,32 +94,34 @@ impl Frame {
         }
     }
 
-    /// Decodes a published frame, and gives the channel that its envelope names.
+    /// Decodes a published frame, and returns it with the channel that its envelope names.
     ///
-    /// A value that the envelope says is compressed is decompressed first, to at most
-    /// [`FrameLimits::frame_bytes`]. Payloads and long texts other than ids are slices of
-    /// `bytes`, or of the decompressed value. A message of a type that is not the protocol's
-    /// own is a [`Frame::Other`]; the result is never a [`Frame::Raw`].
+    /// A compressed value is decompressed first, to at most [`FrameLimits::frame_bytes`]. Payloads,
+    /// and long texts other than ids, are slices of `bytes` or of the decompressed value. A message
+    /// that is not the protocol's own becomes a [`Frame::Other`]; the result is never a
+    /// [`Frame::Raw`].
     ///
     /// # Errors
     ///
-    /// When `bytes` is no envelope, when its value is not a message of the type that it names or is
-    /// compressed in an unknown or damaged way, and when a limit is exceeded.
+    /// Returns an error if `bytes` is not an envelope, if the value is not a message of the named
+    /// type, if its compression is unknown or the compressed value is corrupt, or if a limit is
+    /// exceeded.
     pub fn decode(bytes: &Bytes, limits: &FrameLimits) -> Result<(Frame, Text), DecodeError> {
         if bytes.len() > limits.frame_bytes {
             let (limit, unit) = (limits.frame_bytes, "bytes of a frame");
-            return Err(Envelope::refused(0, DecodeErrorKind::OverLimit { limit, unit }));
+            return Err(Envelope::error(0, DecodeErrorKind::OverLimit { limit, unit }));
         }
         let Envelope { type_url, value, channel, compression } = read::<Envelope<'_>>(bytes, bytes, limits)?;
         let channel = Text::slice(bytes, channel);
-        if compression == NONE {
+        if compression == UNCOMPRESSED {
             return Self::decode_value(type_url, value, bytes, bytes, channel, limits);
         }
         let value = decompress(compression, value, limits)?;
         Self::decode_value(type_url, &value, &value, bytes, channel, limits)
     }
 
-    /// Decodes the value of an envelope: a part of `within`, as the type is one of `bytes`.
+    /// Decodes the value of an envelope. `value` is a part of `within`, and `type_url` a part of
+    /// `bytes`.
     #[inline]
     fn decode_value(
         type_url: &[u8],
@@ -131,9 +131,9 @@ impl Frame {
         channel: Text,
         limits: &FrameLimits,
     ) -> Result<(Frame, Text), DecodeError> {
-        // Each makes the whole result, which saves moving the frame. Names are compared as wholes,
-        // which byte strings as patterns are not.
-        match own_type(type_url) {
+        // Each arm builds the whole result, which avoids moving the frame. A guard compares a name
+        // at once; a byte-string pattern would compare byte by byte.
+        match internal_name(type_url) {
             name if name == b"Request" => read::<RequestDraft<'_>>(within, value, limits)
                 .map(|request| (Frame::Request(request), channel)),
             name if name == b"Response" => read::<ResponseDraft<'_>>(within, value, limits)
@@ -150,13 +150,12 @@ impl Frame {
                     let type_url = Text::slice(bytes, type_url);
                     Ok((Frame::Other(Any { type_url, value: within.slice_ref(value) }), channel))
                 }
-                None => Err(Envelope::refused(1, DecodeErrorKind::NotUtf8)),
+                None => Err(Envelope::error(1, DecodeErrorKind::NotUtf8)),
             },
         }
     }
 
-    /// What kind of message it is, for messages to people: the protobuf name of the protocol's own
-    /// messages.
+    /// Returns the kind of message for display: the protobuf name of the protocol's own messages.
     pub fn kind(&self) -> &'static str {
         match self {
             Frame::Request(_) => &REQUEST[PREFIX.len()..],
@@ -175,7 +174,7 @@ impl Frame {
 fn decompress(compression: i32, value: &[u8], limits: &FrameLimits) -> Result<Bytes, DecodeError> {
     if compression != GZIP {
         let kind = DecodeErrorKind::Compression { number: compression };
-        return Err(Envelope::refused(COMPRESSION, kind));
+        return Err(Envelope::error(COMPRESSION, kind));
     }
     gzip::decompress_within(value, limits.frame_bytes).map(Bytes::from).map_err(|fault| {
         let kind = match fault {
@@ -185,14 +184,14 @@ fn decompress(compression: i32, value: &[u8], limits: &FrameLimits) -> Result<By
                 DecodeErrorKind::OverLimit { limit, unit }
             }
         };
-        Envelope::refused(2, kind)
+        Envelope::error(2, kind)
     })
 }
 
-/// The name of a message of the protocol's own; empty for any other. Whatever stands before the
-/// last slash does not matter.
+/// Returns the name of one of the protocol's own messages, or an empty name for any other. Only the
+/// part after the last slash matters.
 #[inline]
-fn own_type(type_url: &[u8]) -> &[u8] {
+fn internal_name(type_url: &[u8]) -> &[u8] {
     if let Some(name) = type_url.strip_prefix(PREFIX.as_bytes()) {
         return name;
     }
@@ -200,11 +199,11 @@ fn own_type(type_url: &[u8]) -> &[u8] {
     name.strip_prefix(b"internal.").unwrap_or_default()
 }
 
-/// A message in its envelope, compressed where that is wanted and makes the envelope smaller.
+/// Encodes a message in its envelope, compressed if requested and smaller that way.
 fn envelope(type_url: &str, message: &impl Encode, channel: &str, compression: Option<Compression>) -> Bytes {
     let len = message.encoded_len();
     if compression.is_none_or(|compression| len < compression.threshold) {
-        return write(type_url, message, len, channel, NONE);
+        return write(type_url, message, len, channel, UNCOMPRESSED);
     }
     let mut value = Vec::with_capacity(len);
     message.encode(&mut value);
@@ -212,11 +211,11 @@ fn envelope(type_url: &str, message: &impl Encode, channel: &str, compression: O
     if compressed.len() + COMPRESSION_LEN < len {
         write(type_url, &Value(&compressed), compressed.len(), channel, GZIP)
     } else {
-        write(type_url, &Value(&value), len, channel, NONE)
+        write(type_url, &Value(&value), len, channel, UNCOMPRESSED)
     }
 }
 
-/// What it takes to say that a value is compressed.
+/// The encoded length of the compression field.
 const COMPRESSION_LEN: usize = 2;
 
 /// Writes `internal.Msg`: type_url 1, value 2, channel 3, compression 4.
@@ -224,21 +223,21 @@ fn write(type_url: &str, value: &impl Encode, len: usize, channel: &str, compres
     let string =
         |text: &str| if text.is_empty() { 0 } else { 1 + varint_len(text.len() as u64) + text.len() };
     let field = if len == 0 { 0 } else { 1 + varint_len(len as u64) + len };
-    let last = if compression == NONE { 0 } else { COMPRESSION_LEN };
+    let last = if compression == UNCOMPRESSED { 0 } else { COMPRESSION_LEN };
     let mut out = Vec::with_capacity(string(type_url) + field + string(channel) + last);
     out.bytes(1, type_url.as_bytes());
     if len > 0 {
-        out.head(2, len);
+        out.tag_and_len(2, len);
         value.encode(&mut out);
     }
     out.bytes(3, channel.as_bytes());
-    if compression != NONE {
+    if compression != UNCOMPRESSED {
         out.int64(COMPRESSION, i64::from(compression));
     }
     Bytes::from(out)
 }
 
-/// A message that is encoded already.
+/// A message that is already encoded.
 struct Value<'a>(&'a [u8]);
 
 impl Encode for Value<'_> {
@@ -247,7 +246,7 @@ impl Encode for Value<'_> {
     }
 }
 
-/// `internal.Msg` as it is read: what it holds is looked into once its type is known.
+/// The fields of `internal.Msg`. The value is decoded once its type is known.
 #[derive(Default)]
 struct Envelope<'a> {
     type_url: &'a [u8],
@@ -257,7 +256,7 @@ struct Envelope<'a> {
 }
 
 impl Envelope<'_> {
-    fn refused(field: u32, kind: DecodeErrorKind) -> DecodeError {
+    fn error(field: u32, kind: DecodeErrorKind) -> DecodeError {
         DecodeError { message: Self::NAME, field, kind }
     }
 }

@@ -1,4 +1,4 @@
-//! gzip (RFC 1952), as the value of an envelope may be compressed with.
+//! gzip (RFC 1952), for compressed values of envelopes.
 
 use alloc::boxed::Box;
 use alloc::vec;
@@ -9,30 +9,30 @@ use miniz_oxide::inflate::TINFLStatus;
 use miniz_oxide::inflate::core::inflate_flags::TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF;
 use miniz_oxide::inflate::core::{DecompressorOxide, decompress};
 
-/// The first bytes of gzip.
+/// The first bytes of a gzip member.
 const MAGIC: [u8; 2] = [0x1f, 0x8b];
 
-/// The header that we write: magic, deflate, no flags, no time, nothing on the effort, an unknown
+/// The header of written members: magic, deflate, no flags, no time, no extra flags, unknown
 /// system.
 const HEADER: [u8; 10] = [MAGIC[0], MAGIC[1], DEFLATE, 0, 0, 0, 0, 0, 0, 255];
 
 const DEFLATE: u8 = 8;
 
-/// The CRC-32 and the length of what was compressed, four bytes each.
+/// The length of the trailer: the CRC-32 and the length of the uncompressed data, four bytes each.
 const TRAILER: usize = 8;
 
-/// The least effort: somebody waits for the frame.
+/// The fastest level, because a peer waits for the frame.
 const LEVEL: u8 = 1;
 
-/// How much room what is read gets from the start, as a multiple of its compressed length. It may
-/// say that it needs more, and gets that only once it has filled this.
+/// The largest initial buffer, as a multiple of the compressed length. A value that states a
+/// greater length gets more only once it has filled this.
 const EXPECTED_RATIO: usize = 16;
 
-/// How much room there is at least, once there is any.
-const LEAST_ROOM: usize = 32;
+/// The smallest buffer after growing.
+const MIN_BUFFER: usize = 32;
 
-/// How many members a value may have. Everybody writes one; each costs what even an empty one
-/// costs.
+/// The largest number of members in a value. Known writers write one, and even an empty member
+/// costs time.
 const MEMBERS: usize = 16;
 
 /// Why a value could not be decompressed.
@@ -53,15 +53,15 @@ pub(crate) fn compress(value: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Decompresses a value, one member after the other, to at most `limit` bytes. The work is linear in what is read and what
-/// it becomes, whatever the value says of itself.
+/// Decompresses a value, one member after the other, to at most `limit` bytes. The work is linear
+/// in the input and the output, whatever length the value states.
 pub(crate) fn decompress_within(mut value: &[u8], limit: usize) -> Result<Vec<u8>, GzipFault> {
     if value.is_empty() {
         return Err(GzipFault::Damaged);
     }
-    // What it says of its own length may be wrong, as when it is cut short.
-    let announced = value.last_chunk().map_or(0, |length| u32::from_le_bytes(*length) as usize);
-    let mut inflater = Inflater::new(announced.min(EXPECTED_RATIO * value.len()), limit);
+    // The stated length may be wrong, for example if the value is truncated.
+    let stated = value.last_chunk().map_or(0, |length| u32::from_le_bytes(*length) as usize);
+    let mut inflater = Inflater::new(stated.min(EXPECTED_RATIO * value.len()), limit);
     for _ in 0..MEMBERS {
         if value.is_empty() {
             break;
@@ -77,12 +77,12 @@ pub(crate) fn decompress_within(mut value: &[u8], limit: usize) -> Result<Vec<u8
     if value.is_empty() { Ok(inflater.finish()) } else { Err(GzipFault::Damaged) }
 }
 
-/// A length as gzip has it.
+/// Returns a length as in the trailer, modulo 2^32.
 fn length(value: &[u8]) -> u32 {
     value.len() as u32
 }
 
-/// What follows the header of a member.
+/// Returns the bytes after the header of a member.
 fn after_header(member: &[u8]) -> Result<&[u8], GzipFault> {
     const CRC: u8 = 1 << 1;
     const EXTRA: u8 = 1 << 2;
@@ -115,35 +115,34 @@ fn after_header(member: &[u8]) -> Result<&[u8], GzipFault> {
     Ok(rest)
 }
 
-/// Inflates members behind each other.
+/// Inflates members one after the other into one buffer.
 struct Inflater {
     state: Box<DecompressorOxide>,
-    /// What was inflated, and zeros up to the end. It never shrinks, so that no byte of it is
-    /// zeroed twice.
-    room: Vec<u8>,
-    /// How much of the room is filled.
+    /// The inflated data, followed by zeros. It never shrinks, so no byte is zeroed twice.
+    buffer: Vec<u8>,
+    /// The length of the inflated data.
     end: usize,
     limit: usize,
 }
 
 impl Inflater {
-    fn new(room: usize, limit: usize) -> Self {
-        Inflater { state: Box::default(), room: vec![0; room.min(limit)], end: 0, limit }
+    fn new(buffer: usize, limit: usize) -> Self {
+        Inflater { state: Box::default(), buffer: vec![0; buffer.min(limit)], end: 0, limit }
     }
 
-    /// Inflates what `deflated` begins with, and gives that and what follows it.
+    /// Inflates the member at the start of `deflated`. Returns its data and the bytes after it.
     fn inflate<'a>(&mut self, mut deflated: &'a [u8]) -> Result<(&[u8], &'a [u8]), GzipFault> {
         self.state.init();
         let start = self.end;
         loop {
-            // A member refers to nothing before itself.
-            let (room, at) = (&mut self.room[start..], self.end - start);
+            // A member does not refer to data before itself.
+            let (buffer, at) = (&mut self.buffer[start..], self.end - start);
             let flags = TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF;
-            let (status, read, written) = decompress(&mut self.state, deflated, room, at, flags);
+            let (status, read, written) = decompress(&mut self.state, deflated, buffer, at, flags);
             deflated = &deflated[read..];
             self.end += written;
             match status {
-                TINFLStatus::Done => return Ok((&self.room[start..self.end], deflated)),
+                TINFLStatus::Done => return Ok((&self.buffer[start..self.end], deflated)),
                 TINFLStatus::HasMoreOutput if self.end < self.limit => self.grow(),
                 TINFLStatus::HasMoreOutput => return Err(GzipFault::OverLimit),
                 _ => return Err(GzipFault::Damaged),
@@ -151,14 +150,14 @@ impl Inflater {
         }
     }
 
-    /// Makes the room, which is filled, twice as large.
+    /// Doubles the full buffer, up to the limit.
     fn grow(&mut self) {
-        self.room.resize((2 * self.room.len()).max(LEAST_ROOM).min(self.limit), 0);
+        self.buffer.resize((2 * self.buffer.len()).max(MIN_BUFFER).min(self.limit), 0);
     }
 
     fn finish(mut self) -> Vec<u8> {
-        self.room.truncate(self.end);
-        self.room
+        self.buffer.truncate(self.end);
+        self.buffer
     }
 }
 
@@ -175,14 +174,14 @@ mod tests {
 
     extern crate std;
 
-    /// A member of nothing, as short as one can be.
+    /// The shortest possible empty member.
     const EMPTY: [u8; 20] = [0x1f, 0x8b, DEFLATE, 0, 0, 0, 0, 0, 0, 255, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 
     fn text(lines: usize) -> Vec<u8> {
         (0..lines).flat_map(|line| format!("hat {line} is {} inches\n", line % 7).into_bytes()).collect()
     }
 
-    /// What another implementation writes.
+    /// Compresses with another implementation.
     fn foreign(builder: GzBuilder, value: &[u8]) -> Vec<u8> {
         let mut writer = builder.write(Vec::new(), flate2::Compression::best());
         writer.write_all(value).unwrap();
@@ -190,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_write_is_read_whatever_is_in_the_header() {
+    fn values_of_other_writers_are_read_with_any_header() {
         let value = text(1000);
         for (extra, name, comment) in [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 1)] {
             let mut builder = GzBuilder::new().mtime(77).operating_system(3);
@@ -243,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn a_length_that_is_a_lie_gets_no_room_for_it() {
+    fn a_false_length_allocates_nothing() {
         let mut gzip = compress(&text(1000));
         let len = gzip.len();
         gzip[len - 4..].copy_from_slice(&1_000_000_000_u32.to_le_bytes());
@@ -251,14 +250,14 @@ mod tests {
     }
 
     #[test]
-    fn members_are_few() {
+    fn the_number_of_members_is_limited() {
         let members = |n| compress(b"hat").repeat(n);
         assert_eq!(decompress_within(&members(MEMBERS), 1000).unwrap(), b"hat".repeat(MEMBERS));
         assert_eq!(decompress_within(&members(MEMBERS + 1), 1000), Err(GzipFault::Damaged));
     }
 
     #[test]
-    fn as_many_empty_members_as_fit_before_a_length_that_is_a_lie_are_refused() {
+    fn many_empty_members_before_a_false_length_are_refused() {
         let limit = 16 << 20;
         let lie = [vec![0; 1 << 20], vec![255; 4]].concat();
         let empty = EMPTY.repeat((limit - lie.len()) / EMPTY.len());
@@ -266,34 +265,34 @@ mod tests {
     }
 
     #[test]
-    fn members_share_room_that_only_grows_as_it_is_filled() {
+    fn members_share_a_buffer_that_grows_only_when_full() {
         let limit = 100_000;
         for first in [0, 1, 1000, limit, usize::MAX] {
             let mut inflater = Inflater::new(first, limit);
             let value = text(100);
             let mut before = first.min(limit);
-            assert_eq!(inflater.room.len(), before);
+            assert_eq!(inflater.buffer.len(), before);
             for deflated in [&[3, 0][..], &compress_to_vec(&value, LEVEL)].repeat(20) {
                 inflater.inflate(deflated).unwrap();
-                let room = inflater.room.len();
-                assert!(room >= before, "{room} after {before}: what is given up is zeroed again");
-                assert!(room == before || room <= (2 * inflater.end).max(LEAST_ROOM), "{room}");
-                before = room;
+                let buffer = inflater.buffer.len();
+                assert!(buffer >= before, "{buffer} after {before}: freed space would be zeroed again");
+                assert!(buffer == before || buffer <= (2 * inflater.end).max(MIN_BUFFER), "{buffer}");
+                before = buffer;
             }
             assert_eq!(inflater.finish(), value.repeat(20));
         }
     }
 
     #[test]
-    fn room_ends_at_the_limit() {
+    fn the_buffer_stops_at_the_limit() {
         let mut inflater = Inflater::new(0, 1000);
         assert_eq!(inflater.inflate(&compress_to_vec(&text(1000), LEVEL)), Err(GzipFault::OverLimit));
-        assert_eq!(inflater.room.len(), 1000);
-        assert!(inflater.room.capacity() <= 2000);
+        assert_eq!(inflater.buffer.len(), 1000);
+        assert!(inflater.buffer.capacity() <= 2000);
     }
 
     #[test]
-    fn whatever_is_cut_off_is_missed() {
+    fn truncated_values_are_refused() {
         let gzip = compress(&text(20));
         for len in 0..gzip.len() {
             let read = decompress_within(&gzip[..len], usize::MAX);
@@ -303,7 +302,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_we_write_both_of_us_read(value in proptest::collection::vec(0..4_u8, 0..5_000)) {
+        fn compressed_values_are_read_here_and_by_flate2(value in proptest::collection::vec(0..4_u8, 0..5_000)) {
             let gzip = compress(&value);
             prop_assert_eq!(decompress_within(&gzip, value.len()), Ok(value.clone()));
             let mut read = Vec::new();
@@ -333,8 +332,8 @@ mod tests {
                 let mut damaged = gzip.clone();
                 damaged[at] ^= damage;
                 let read = decompress_within(&damaged, 10_000);
-                // A header says things that mean nothing here, and the same value can be deflated
-                // in more ways than one.
+                // Some header bytes have no effect, and the same value can be deflated in more than
+                // one way.
                 let allowed = match &read {
                     Ok(read) => *read == value && (3..deflated.end).contains(&at),
                     Err(_) => !(4..deflated.start).contains(&at),

@@ -1,4 +1,4 @@
-//! Ids: how ours are drawn, and which can be carried.
+//! Ids: generation and validation.
 
 use chacha20::ChaCha12Rng;
 use chacha20::rand_core::{Rng, SeedableRng};
@@ -6,59 +6,58 @@ use chacha20::rand_core::{Rng, SeedableRng};
 use crate::Text;
 use crate::text::Utf8;
 
-/// 256 bits that a generator starts from. Whoever knows them can foretell every id: draw them from
-/// the operating system, or, in a simulation, from the seed of the run.
+/// The 256-bit seed of an [`IdGenerator`]. Whoever knows the seed can predict every id: draw it
+/// from the operating system, or in a simulation from the seed of the run.
 pub type Seed = [u8; 32];
 
 const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
-const DRAWN: usize = 12;
+const RANDOM_LEN: usize = 12;
 
-/// Draws ids (PROTOCOL section 4): a prefix that tells what they name, and 12 random letters and
-/// digits.
+/// Draws ids (PROTOCOL section 4): a prefix that tells the kind, and 12 random letters and digits.
 ///
-/// Same seed, same ids. The generator is a ChaCha12 stream, so that ids seen do not tell the ones
-/// to come.
+/// The same seed gives the same ids. The generator is a ChaCha12 stream, so seen ids do not reveal
+/// later ones.
 #[derive(Debug)]
 pub struct IdGenerator(ChaCha12Rng);
 
 impl IdGenerator {
-    /// A generator that starts from `seed`.
+    /// Creates a generator from `seed`.
     pub fn new(seed: Seed) -> Self {
         Self(ChaCha12Rng::from_seed(seed))
     }
 
-    /// An id for a request or a frame of a stream: `REQ_...`.
+    /// Draws an id for a request or a stream frame: `REQ_...`.
     pub fn request(&mut self) -> Text {
         self.draw(*b"REQ_")
     }
 
-    /// An id for a stream: `STR_...`.
+    /// Draws an id for a stream: `STR_...`.
     pub fn stream(&mut self) -> Text {
         self.draw(*b"STR_")
     }
 
-    /// An id for a client: `CLI_...`.
+    /// Draws an id for a client: `CLI_...`.
     pub fn client(&mut self) -> Text {
         self.draw(*b"CLI_")
     }
 
-    /// An id for a server: `SRV_...`.
+    /// Draws an id for a server: `SRV_...`.
     pub fn server(&mut self) -> Text {
         self.draw(*b"SRV_")
     }
 
-    /// 64 random bits from the same stream.
+    /// Draws 64 random bits from the same stream.
     pub fn bits(&mut self) -> u64 {
         self.0.next_u64()
     }
 
     fn draw(&mut self, prefix: [u8; 4]) -> Text {
-        let mut id = [0; 4 + DRAWN];
+        let mut id = [0; 4 + RANDOM_LEN];
         id[..4].copy_from_slice(&prefix);
-        for half in id[4..].chunks_exact_mut(DRAWN / 2) {
-            // A fraction of 64 bits: 62 times it is a letter, and what is behind the point the
-            // fraction for the next. There are 2^28 fractions to each choice of six letters, give
-            // or take one, which is as good as uniform.
+        for half in id[4..].chunks_exact_mut(RANDOM_LEN / 2) {
+            // Treats 64 random bits as a fraction. Multiplied by 62, its integer part selects a
+            // letter and the rest is the fraction for the next. Each choice of six letters covers
+            // 2^28 fractions, give or take one, which is as good as uniform.
             let mut fraction = self.0.next_u64();
             for letter in half {
                 let product = u128::from(fraction) * ALPHABET.len() as u128;
@@ -66,25 +65,25 @@ impl IdGenerator {
                 fraction = product as u64;
             }
         }
-        Text::copy(Utf8::new(&id).expect("letters and digits"))
+        Text::copy(Utf8::new(&id).expect("ids are ASCII"))
     }
 }
 
-/// What keeps an id from being carried by every bus.
+/// Why not every bus can carry an id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidId {
-    /// It is empty.
-    #[error("an id must not be empty")]
+    /// The id is empty.
+    #[error("must not be empty")]
     Empty,
-    /// It is longer than the limit.
-    #[error("an id must not be longer than {limit} bytes")]
+    /// The id is longer than the limit.
+    #[error("must not be longer than {limit} bytes")]
     TooLong {
         /// The limit, in bytes.
         limit: usize,
     },
-    /// It has a character that would change the meaning of a NATS subject.
-    #[error("an id must not contain {0:?}: it would change the NATS subject")]
+    /// The id contains a character that would change the meaning of a NATS subject.
+    #[error("must not contain {0:?}, which would change the NATS subject")]
     Character(char),
 }
 
@@ -92,8 +91,8 @@ pub enum InvalidId {
 ///
 /// # Errors
 ///
-/// When it is empty, longer than `limit` bytes, or has a dot, a `*`, a `>`, white space or a
-/// control character.
+/// Returns an error if the id is empty, longer than `limit` bytes, or contains a dot, a `*`, a `>`,
+/// white space or a control character.
 pub fn check_id(id: &str, limit: usize) -> Result<(), InvalidId> {
     if id.is_empty() {
         return Err(InvalidId::Empty);
@@ -101,8 +100,8 @@ pub fn check_id(id: &str, limit: usize) -> Result<(), InvalidId> {
     if id.len() > limit {
         return Err(InvalidId::TooLong { limit });
     }
-    let refused = |c: &char| matches!(c, '.' | '*' | '>') || c.is_whitespace() || c.is_control();
-    match id.chars().find(refused) {
+    let is_invalid = |c: &char| matches!(c, '.' | '*' | '>') || c.is_whitespace() || c.is_control();
+    match id.chars().find(is_invalid) {
         Some(character) => Err(InvalidId::Character(character)),
         None => Ok(()),
     }

@@ -1,10 +1,10 @@
-//! The PSRPC wire: what travels on the bus, and nothing else.
+//! The PSRPC wire format.
 //!
 //! * [`Frame`]: the messages of the protocol in their envelope, with a zero-copy codec
 //!   ([`Frame::encode`], [`Frame::decode`]).
-//! * [`Channel`]: the names of a service's channels, in the forms that the buses use.
-//! * [`MethodProperties`]: what the options of an rpc say about the way its calls are routed.
-//! * [`ErrorCode`]: the codes of errors, and what they are in HTTP, gRPC and Twirp.
+//! * [`Channel`]: the names of a service's channels on each bus.
+//! * [`MethodProperties`]: how the calls of a method are routed, from the options of its rpc.
+//! * [`ErrorCode`]: error codes, with their HTTP, gRPC and Twirp equivalents.
 //! * [`IdGenerator`]: draws the ids of clients, servers and requests.
 //!
 //! The crate is `no_std` and has no clock, no randomness of its own and no I/O.

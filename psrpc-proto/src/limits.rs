@@ -1,22 +1,21 @@
-//! The limits that a frame must keep to, each with its default.
+//! Limits of frames, with their defaults.
 
-/// What a frame may carry at most; a frame beyond a limit is not decoded.
+/// Limits of one frame. A frame that exceeds a limit is not decoded.
 ///
-/// Each limit is checked before anything is allocated for what it bounds, so that a peer cannot
-/// make a reader hold more than a small multiple of what it sent; of a compressed value, no more
-/// than the limit.
+/// Each limit is checked before anything is allocated for the data that it bounds. A peer therefore
+/// cannot make a reader hold more than a small multiple of what it sent or, for a compressed value,
+/// more than `frame_bytes`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FrameLimits {
-    /// Length of a whole frame in bytes, and of a compressed value once it is decompressed. Default
-    /// 16 MiB.
+    /// Length in bytes of a whole frame, and of a decompressed value. Default: 16 MiB.
     pub frame_bytes: usize,
-    /// Length of an id (request, client, server, stream, node) in bytes. Default 256.
+    /// Length in bytes of an id (request, client, server, stream, node). Default: 256.
     pub id_bytes: usize,
-    /// Entries of metadata. Default 128.
+    /// Entries of metadata. Default: 128.
     pub metadata_entries: usize,
-    /// Keys and values of metadata together, in bytes. Default 64 KiB.
+    /// Names and values of metadata together, in bytes. Default: 64 KiB.
     pub metadata_bytes: usize,
-    /// Details of one error. Default 32.
+    /// Details of one error. Default: 32.
     pub error_details: usize,
 }
 

@@ -1,4 +1,4 @@
-//! Metadata: what a caller sends along with a request, by name.
+//! Metadata: names and values that a caller sends with a request.
 
 use alloc::vec::Vec;
 
@@ -10,18 +10,18 @@ use crate::wire::{Decode, Encode, Reader, Sink, WireFault, WireType};
 
 /// Names and values that travel with a request (PROTOCOL section 1, `Request.metadata`).
 ///
-/// A protobuf map, so every name occurs once; the order of the entries is kept, though peers may
-/// not.
+/// On the wire this is a protobuf map, so every name occurs once. The order of the entries is kept
+/// here, but peers may not keep it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Metadata(Vec<(Text, Text)>);
 
 impl Metadata {
-    /// No metadata; does not allocate.
+    /// Creates empty metadata without allocating.
     pub const fn new() -> Self {
         Self(Vec::new())
     }
 
-    /// The metadata of `entries`, of which a later one replaces an earlier one of the same name.
+    /// Creates metadata from `entries`. A later entry replaces an earlier one of the same name.
     fn of(entries: Vec<(Text, Text)>) -> Self {
         let repeated = |(place, (name, _)): (usize, &(Text, Text))| {
             entries[..place].iter().any(|(earlier, _)| earlier == name)
@@ -32,12 +32,12 @@ impl Metadata {
         Self(entries)
     }
 
-    /// The value of `name`.
+    /// Returns the value of `name`.
     pub fn get(&self, name: &str) -> Option<&Text> {
         self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value)
     }
 
-    /// Sets `name` to `value`, and gives back the value that it had.
+    /// Sets `name` to `value`, and returns the old value.
     pub fn insert(&mut self, name: impl Into<Text>, value: impl Into<Text>) -> Option<Text> {
         let (name, value) = (name.into(), value.into());
         match self.0.iter_mut().find(|(known, _)| *known == name) {
@@ -49,22 +49,22 @@ impl Metadata {
         }
     }
 
-    /// The entries, in order.
+    /// Returns the entries, in order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&Text, &Text)> {
         self.0.iter().map(|(name, value)| (name, value))
     }
 
-    /// How many entries there are.
+    /// Returns the number of entries.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether there are none.
+    /// Returns `true` if there are no entries.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The length of all names and values together, in bytes.
+    /// Returns the length of all names and values together, in bytes.
     pub fn bytes(&self) -> usize {
         self.0.iter().map(|(name, value)| name.len() + value.len()).sum()
     }
@@ -84,8 +84,8 @@ impl Metadata {
     }
 }
 
-/// Metadata as far as it was read: every entry counts against the limits, also one that a later
-/// entry replaces.
+/// Partially read metadata. Every entry counts against the limits, even one that a later entry
+/// replaces.
 #[derive(Default)]
 pub(crate) struct MetadataDraft {
     entries: Vec<(Text, Text)>,
@@ -97,13 +97,13 @@ impl MetadataDraft {
     #[inline]
     pub(crate) fn entry(&mut self, wire: WireType, reader: &mut Reader<'_>) -> Result<(), WireFault> {
         if self.entries.len() >= reader.limits().metadata_entries {
-            return Err(WireFault::ManyEntries);
+            return Err(WireFault::TooManyEntries);
         }
         let mut entry = EntryDraft::default();
         reader.embedded(wire, &mut entry)?;
         self.bytes += entry.name.len() + entry.value.len();
         if self.bytes > reader.limits().metadata_bytes {
-            return Err(WireFault::LongMetadata);
+            return Err(WireFault::MetadataTooLong);
         }
         self.entries.push(entry.finish(reader.frame()));
         Ok(())
@@ -136,7 +136,7 @@ struct Entry<'a> {
 
 impl Encode for Entry<'_> {
     fn encode(&self, out: &mut impl Sink) {
-        // As Go writes a map: both, even when empty.
+        // As Go writes a map: both fields, even when empty.
         out.delimited(1, self.name.as_bytes());
         out.delimited(2, self.value.as_bytes());
     }

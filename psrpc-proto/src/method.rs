@@ -1,4 +1,4 @@
-//! Method properties: how the options of an rpc decide the way its calls are routed.
+//! Method properties: how calls are routed, from the options of an rpc.
 
 /// How the calls of a method find their server (PROTOCOL section 3, `psrpc.Routing`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -17,14 +17,14 @@ pub enum Routing {
 pub struct RoutingOptions {
     /// `type`.
     pub routing: Routing,
-    /// The deprecated `multi`, `affinity_func` or `queue`, whichever is present; its value does not
+    /// The deprecated `multi`, `affinity_func` or `queue`, if one is present; its value does not
     /// matter.
     pub deprecated: Option<Routing>,
     /// `topic_params.single_server`.
     pub single_server: bool,
 }
 
-/// What the peers of a method must agree on.
+/// The properties of a method that client and servers must agree on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct MethodProperties {
     /// How its calls find their server.
@@ -34,8 +34,8 @@ pub struct MethodProperties {
 }
 
 impl MethodProperties {
-    /// The properties that follow from a method's options. The deprecated spelling wins over
-    /// `type`.
+    /// Derives the properties from a method's options. The deprecated spelling takes precedence
+    /// over `type`.
     pub const fn from_options(options: RoutingOptions) -> Self {
         let routing = match options.deprecated {
             Some(routing) => routing,
@@ -44,17 +44,17 @@ impl MethodProperties {
         Self { routing, require_claim: !matches!(routing, Routing::Multi) && !options.single_server }
     }
 
-    /// Whether the bus hands each request to one server.
+    /// Returns `true` if the bus hands each request to one server.
     pub const fn queue(self) -> bool {
         matches!(self.routing, Routing::Queue)
     }
 
-    /// Whether servers state an affinity of their own.
+    /// Returns `true` if servers bid with a computed affinity.
     pub const fn affinity(self) -> bool {
         matches!(self.routing, Routing::Affinity)
     }
 
-    /// Whether every server answers.
+    /// Returns `true` if every server answers.
     pub const fn multi(self) -> bool {
         matches!(self.routing, Routing::Multi)
     }

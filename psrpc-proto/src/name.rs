@@ -1,12 +1,12 @@
-//! Names: from the proto name of a service or method to its name on the wire.
+//! Wire names of services and methods.
 
 use alloc::string::String;
 
-/// The name on the wire of a service or method (PROTOCOL section 2).
+/// Converts the proto name of a service or method to its name on the wire (PROTOCOL section 2).
 ///
-/// Each word begins with an upper-case letter, where a word starts after an underscore or a digit.
-/// The underscore goes, unless something else than a lower-case letter follows it; a leading one
-/// becomes an `X`.
+/// A word starts at the beginning and after an underscore or a digit, and its first letter becomes
+/// upper case. An underscore is removed if a lower-case letter follows it, and kept otherwise; a
+/// leading underscore becomes `X`.
 ///
 /// ```
 /// # use psrpc_proto::wire_name;

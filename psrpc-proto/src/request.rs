@@ -11,21 +11,21 @@ use crate::{Metadata, Text};
 /// A call to the servers of a method (`internal.Request`, PROTOCOL sections 1 and 5).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Request {
-    /// The call; unique within its client.
+    /// The id of the call, unique within its client.
     pub request_id: Text,
-    /// Who calls, and so where bids and responses go.
+    /// The calling client, to which bids and responses go.
     pub client_id: Text,
-    /// When it was sent, by the client's wall clock, in Unix nanoseconds.
+    /// When the request was sent, by the client's wall clock, in Unix nanoseconds.
     pub sent_at: i64,
-    /// When it ends, by the client's wall clock, in Unix nanoseconds.
+    /// When the request expires, by the client's wall clock, in Unix nanoseconds.
     pub expiry: i64,
     /// Whether every server answers.
     pub multi: bool,
-    /// What the caller sends along.
+    /// The caller's metadata.
     pub metadata: Metadata,
-    /// The user's message, encoded.
+    /// The encoded message.
     pub payload: Bytes,
-    /// Whether a server may run it without waiting for a grant, after announcing so.
+    /// Whether a server may announce the request and run it without waiting for a grant.
     pub skip_claim: bool,
 }
 
@@ -68,7 +68,7 @@ impl<'a> Decode<'a> for RequestDraft<'a> {
             6 => self.payload.any(wire, reader)?,
             7 => self.metadata.entry(wire, reader)?,
             8 => self.payload.raw(wire, reader)?,
-            // 9 is reserved: Go v0.7.4, which was withdrawn, alone used it.
+            // 9 is reserved: only Go v0.7.4, which was withdrawn, used it.
             10 => self.skip_claim = reader.bool(wire)?,
             _ => reader.skip(field, wire)?,
         }

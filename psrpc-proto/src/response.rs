@@ -1,4 +1,4 @@
-//! The response: what a server answers, a message or an error.
+//! The response: a server's message or error.
 
 use alloc::vec::Vec;
 
@@ -9,33 +9,34 @@ use crate::text::Utf8;
 use crate::wire::{Decode, Encode, Reader, Sink, WireFault, WireType};
 use crate::{Any, ErrorCode, Text};
 
-/// A server's answer to a request (`internal.Response`, PROTOCOL sections 1 and 5).
+/// A server's response to a request (`internal.Response`, PROTOCOL sections 1 and 5).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Response {
-    /// The call that is answered.
+    /// The answered call.
     pub request_id: Text,
-    /// Who answers.
+    /// The answering server.
     pub server_id: Text,
-    /// When it was sent, by the server's wall clock, in Unix nanoseconds.
+    /// When the response was sent, by the server's wall clock, in Unix nanoseconds.
     pub sent_at: i64,
-    /// The user's message, encoded, or the error. A response with a code *or* a text of an error is
-    /// an error.
+    /// The encoded message, or the error. A response with an error code *or* an error text is an
+    /// error.
     pub result: Result<Bytes, ErrorResponse>,
 }
 
-/// An error as it travels in a [`Response`] (PROTOCOL sections 5 and 10).
+/// The error in a [`Response`] (PROTOCOL sections 5 and 10).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ErrorResponse {
-    /// The code; an empty one reads as `unknown`.
+    /// The code; an empty one is read as `unknown`.
     pub code: ErrorCode,
-    /// The text. An empty one is sent as the code, since Go reads an error without text as success.
+    /// The text. An empty text is sent as the code, because Go reads an error without text as
+    /// success.
     pub text: Text,
-    /// Messages that say more.
+    /// Messages with further details.
     pub details: Vec<Any>,
 }
 
 impl ErrorResponse {
-    /// An error without details.
+    /// Creates an error without details.
     pub fn new(code: ErrorCode, text: impl Into<Text>) -> Self {
         Self { code, text: text.into(), details: Vec::new() }
     }
@@ -86,7 +87,7 @@ impl<'a> Decode<'a> for ResponseDraft<'a> {
             7 => self.payload.raw(wire, reader)?,
             8 => {
                 if self.details.len() >= reader.limits().error_details {
-                    return Err(WireFault::ManyDetails);
+                    return Err(WireFault::TooManyDetails);
                 }
                 let mut detail = AnyDraft::default();
                 reader.embedded(wire, &mut detail)?;

@@ -1,4 +1,4 @@
-//! The stream frame: opening, messages, acks and the close of a two-way stream.
+//! Stream frames: openings, messages, acks and closes.
 
 use bytes::Bytes;
 
@@ -11,36 +11,36 @@ use crate::{ErrorCode, Metadata, Text};
 /// One frame of a stream (`internal.Stream`, PROTOCOL sections 1 and 8).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stream {
-    /// The stream.
+    /// The id of the stream.
     pub stream_id: Text,
-    /// This frame; an ack carries the id of the frame that it acknowledges.
+    /// The id of this frame. An ack carries the id of the frame that it acknowledges.
     pub request_id: Text,
-    /// When it was sent, by the sender's wall clock, in Unix nanoseconds.
+    /// When the frame was sent, by the sender's wall clock, in Unix nanoseconds.
     pub sent_at: i64,
-    /// When it is of no use any more, by the sender's wall clock, in Unix nanoseconds.
+    /// When the frame expires, by the sender's wall clock, in Unix nanoseconds.
     pub expiry: i64,
-    /// What it says; `None` when it says nothing that this version knows.
+    /// The body; `None` if this version does not know its kind.
     pub body: Option<StreamBody>,
 }
 
-/// What a frame of a stream says.
+/// The body of a stream frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StreamBody {
-    /// A client opens the stream.
+    /// Opens the stream. Sent by a client.
     Open {
         /// The client's id.
         node_id: Text,
-        /// What the client sends along.
+        /// The client's metadata.
         metadata: Metadata,
     },
-    /// A message of the user's.
+    /// Carries a message.
     Message {
-        /// The message, encoded.
+        /// The encoded message.
         payload: Bytes,
     },
-    /// A frame was taken.
+    /// Acknowledges a frame.
     Ack,
-    /// The stream ends. An empty text is sent as the code, as in
+    /// Ends the stream. An empty text is sent as the code, as in
     /// [`ErrorResponse`](crate::ErrorResponse).
     Close {
         /// The code of the cause.
@@ -95,7 +95,7 @@ pub(crate) struct StreamDraft<'a> {
     body: BodyDraft<'a>,
 }
 
-/// The body as far as it was read: another kind of body replaces it, the same kind adds to it.
+/// A partially read body. A different kind of body replaces it; the same kind is merged into it.
 #[derive(Default)]
 enum BodyDraft<'a> {
     #[default]

@@ -1,15 +1,15 @@
-//! Text: the UTF-8 strings of the wire, inline when short and a slice of their frame when long.
+//! The UTF-8 strings of the wire, inline when short and a slice of their frame when long.
 
 use alloc::string::String;
 use core::{fmt, hash, str};
 
 use bytes::Bytes;
 
-/// UTF-8 text as it travels: an id, an error text, a metadata key or value.
+/// UTF-8 text on the wire: an id, an error text, a metadata name or value.
 ///
-/// Up to 23 bytes it is kept inline, so that ids of the usual 16 characters cost neither an
-/// allocation nor a reference count. Longer text is shared by clones, and is a slice of the frame
-/// it was decoded from, which it keeps alive, unless it is an id.
+/// Text of up to 23 bytes is stored inline, so ids of the usual 16 characters cost neither an
+/// allocation nor a reference count. Longer text is shared between clones. Longer decoded text,
+/// unless it is an id, is a slice of its frame and keeps the frame alive.
 #[derive(Clone)]
 pub struct Text(Repr);
 
@@ -20,22 +20,22 @@ enum Repr {
 }
 
 impl Text {
-    /// The longest text that is kept inline.
+    /// The longest text that is stored inline, in bytes.
     pub(crate) const INLINE: usize = 23;
 
     /// The empty text.
     pub const EMPTY: Text = Text(Repr::Inline { len: 0, bytes: [0; Self::INLINE] });
 
-    /// Text that lives as long as the program; never allocates.
+    /// Creates text from a static string without allocating.
     pub const fn from_static(text: &'static str) -> Self {
         Self(Repr::Shared(Bytes::from_static(text.as_bytes())))
     }
 
-    /// The text in `bytes`, which long text goes on sharing.
+    /// Creates text from `bytes`. Long text shares them.
     ///
     /// # Errors
     ///
-    /// When `bytes` is not UTF-8.
+    /// Returns an error if `bytes` is not UTF-8.
     pub fn from_utf8(bytes: Bytes) -> Result<Self, str::Utf8Error> {
         str::from_utf8(&bytes)?;
         if bytes.len() > Self::INLINE {
@@ -44,19 +44,19 @@ impl Text {
         Ok(Self::copy(Utf8(&bytes)))
     }
 
-    /// The text in `part` of a frame, copied when short and sliced off the frame when long.
+    /// Creates text from `part` of a frame: copied if short, a slice of the frame if long.
     #[inline]
     pub(crate) fn slice(frame: &Bytes, part: Utf8<'_>) -> Self {
         Self::new(part.0, || frame.slice_ref(part.0))
     }
 
-    /// The text in `text`, copied.
+    /// Creates a copy of `text`.
     #[inline]
     pub(crate) fn copy(text: Utf8<'_>) -> Self {
         Self::new(text.0, || Bytes::copy_from_slice(text.0))
     }
 
-    /// The text in `text`, copied when short and shared as `long` when long.
+    /// Creates text from `text`: copied if short, shared as `long` if long.
     #[inline]
     fn new(text: &[u8], long: impl FnOnce() -> Bytes) -> Self {
         if text.len() > Self::INLINE {
@@ -74,7 +74,7 @@ impl Text {
         Self(short)
     }
 
-    /// The text with zeros behind it, and its length, if it is kept inline.
+    /// Returns inline text, padded with zeros, and its length.
     #[inline]
     pub(crate) fn as_inline(&self) -> Option<(&[u8; Self::INLINE], usize)> {
         match &self.0 {
@@ -83,7 +83,7 @@ impl Text {
         }
     }
 
-    /// The text's bytes.
+    /// Returns the bytes of the text.
     #[inline]
     pub fn as_bytes(&self) -> &[u8] {
         match &self.0 {
@@ -92,20 +92,20 @@ impl Text {
         }
     }
 
-    /// The text.
+    /// Returns the text as a string slice.
     #[inline]
     pub fn as_str(&self) -> &str {
-        // Checked again, since forbidding `unsafe` is worth more than the few instructions.
+        // Checked again, because forbidding `unsafe` is worth the few instructions.
         str::from_utf8(self.as_bytes()).expect("every constructor checks for UTF-8")
     }
 
-    /// Its length in bytes.
+    /// Returns the length in bytes.
     #[inline]
     pub fn len(&self) -> usize {
         self.as_bytes().len()
     }
 
-    /// Whether it is empty.
+    /// Returns `true` if the text is empty.
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -117,21 +117,21 @@ impl Text {
 pub(crate) struct Utf8<'a>(&'a [u8]);
 
 impl<'a> Utf8<'a> {
-    /// `None` if `bytes` are not UTF-8.
+    /// Returns `None` if `bytes` is not UTF-8.
     #[inline]
     pub(crate) fn new(bytes: &'a [u8]) -> Option<Self> {
-        // Nearly all of it is short and ASCII, which is quicker to see.
+        // Nearly all text is short and ASCII, which is faster to check.
         let ascii = match bytes.len() {
             16..=32 => ends_are_ascii::<16>(bytes),
             8..16 => ends_are_ascii::<8>(bytes),
             4..8 => ends_are_ascii::<4>(bytes),
             _ => false,
         };
-        if ascii { Some(Self(bytes)) } else { Self::not_ascii(bytes) }
+        if ascii { Some(Self(bytes)) } else { Self::check_utf8(bytes) }
     }
 
     #[cold]
-    fn not_ascii(bytes: &'a [u8]) -> Option<Self> {
+    fn check_utf8(bytes: &'a [u8]) -> Option<Self> {
         str::from_utf8(bytes).is_ok().then_some(Self(bytes))
     }
 
@@ -146,8 +146,8 @@ impl<'a> Utf8<'a> {
     }
 }
 
-// Text of `N` to twice `N` bytes is two pieces of `N` that may overlap, which takes neither a call
-// nor a loop.
+// Text of `N` to `2 * N` bytes is two chunks of `N` bytes that may overlap. Handling those takes
+// neither a call nor a loop.
 
 #[inline]
 fn ends_are_ascii<const N: usize>(text: &[u8]) -> bool {
@@ -197,7 +197,7 @@ impl PartialEq for Text {
     #[inline]
     fn eq(&self, other: &Self) -> bool {
         match (self.as_inline(), other.as_inline()) {
-            // What is behind them is 0, and to compare it too takes no call.
+            // The padding is zero, so comparing whole arrays is correct and takes no call.
             (Some(inline), Some(other)) => inline == other,
             _ => self.as_bytes() == other.as_bytes(),
         }
@@ -271,13 +271,13 @@ mod tests {
     }
 
     #[test]
-    fn equal_text_is_equal_however_it_is_kept() {
+    fn equal_text_is_equal_whether_inline_or_shared() {
         assert_eq!(Text::from_static("short"), Text::from("short"));
         assert_ne!(Text::from("short"), Text::from("short\0"));
     }
 
     #[test]
-    fn what_is_not_utf8_is_no_text() {
+    fn invalid_utf8_is_refused() {
         assert!(Text::from_utf8(Bytes::from_static(b"\xff")).is_err());
         assert!(Utf8::new(&"é".as_bytes()[..1]).is_none());
     }

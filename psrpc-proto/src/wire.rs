@@ -1,8 +1,8 @@
-//! The protobuf encoding, as far as the protocol's own messages need it.
+//! The protobuf encoding of the protocol's own messages.
 //!
-//! Each message is described once for writing ([`Encode`]: run against a counter for the length,
-//! against a buffer for the bytes) and once for reading ([`Decode`]: a draft of the message takes
-//! field after field).
+//! Each message is described once for writing and once for reading. [`Encode`] runs against a
+//! counter for the length and against a buffer for the bytes. [`Decode`] fills a draft of the
+//! message field by field.
 
 use alloc::vec::Vec;
 
@@ -12,7 +12,7 @@ use crate::error::{DecodeError, DecodeErrorKind};
 use crate::text::Utf8;
 use crate::{FrameLimits, Text};
 
-/// How deep groups of unknown fields may nest.
+/// The deepest nesting of groups in unknown fields.
 const MAX_GROUP_DEPTH: usize = 100;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -27,7 +27,7 @@ pub(crate) enum WireType {
 
 // --- writing -------------------------------------------------------------------------------------
 
-/// A message that can be written.
+/// A message that can be encoded.
 pub(crate) trait Encode {
     fn encode(&self, out: &mut impl Sink);
 
@@ -38,7 +38,7 @@ pub(crate) trait Encode {
     }
 }
 
-/// Takes bytes: a buffer keeps them, a counter counts them.
+/// A destination for bytes: a buffer that stores them or a counter.
 pub(crate) trait Sink {
     fn raw(&mut self, bytes: &[u8]);
     fn varint(&mut self, value: u64);
@@ -48,14 +48,14 @@ pub(crate) trait Sink {
         self.varint(u64::from(tag(field, wire)));
     }
 
-    /// A varint field.
+    /// Writes a varint field.
     #[inline]
     fn number(&mut self, field: u32, value: u64) {
         self.tag(field, WireType::Varint);
         self.varint(value);
     }
 
-    /// A length-delimited field, left out when empty.
+    /// Writes a length-delimited field, unless it is empty.
     #[inline]
     fn bytes(&mut self, field: u32, bytes: &[u8]) {
         if !bytes.is_empty() {
@@ -63,40 +63,40 @@ pub(crate) trait Sink {
         }
     }
 
-    /// A length-delimited field, written even when empty.
+    /// Writes a length-delimited field, even if it is empty.
     #[inline]
     fn delimited(&mut self, field: u32, bytes: &[u8]) {
-        self.head(field, bytes.len());
+        self.tag_and_len(field, bytes.len());
         self.raw(bytes);
     }
 
-    /// What stands before the `len` bytes of a length-delimited field.
+    /// Writes the tag and length of a length-delimited field.
     #[inline]
-    fn head(&mut self, field: u32, len: usize) {
+    fn tag_and_len(&mut self, field: u32, len: usize) {
         self.tag(field, WireType::Bytes);
         self.varint(len as u64);
     }
 
-    /// A string field, left out when empty.
+    /// Writes a string field, unless it is empty.
     #[inline]
     fn text(&mut self, field: u32, text: &Text) {
         match text.as_inline() {
             Some((_, 0)) => {}
             Some((bytes, len)) => {
-                self.head(field, len);
-                self.first(len, bytes);
+                self.tag_and_len(field, len);
+                self.inline_text(len, bytes);
             }
             None => self.bytes(field, text.as_bytes()),
         }
     }
 
-    /// The first `len` of a few bytes.
+    /// Writes the first `len` bytes of an inline text.
     #[inline]
-    fn first(&mut self, len: usize, bytes: &[u8; Text::INLINE]) {
+    fn inline_text(&mut self, len: usize, bytes: &[u8; Text::INLINE]) {
         self.raw(&bytes[..len]);
     }
 
-    /// An int64 field, left out when 0.
+    /// Writes an int64 field, unless it is 0.
     #[inline]
     fn int64(&mut self, field: u32, value: i64) {
         if value != 0 {
@@ -104,7 +104,7 @@ pub(crate) trait Sink {
         }
     }
 
-    /// A bool field, left out when false.
+    /// Writes a bool field, unless it is `false`.
     #[inline]
     fn bool(&mut self, field: u32, value: bool) {
         if value {
@@ -112,7 +112,7 @@ pub(crate) trait Sink {
         }
     }
 
-    /// A float field, left out when it is (positive) 0.
+    /// Writes a float field, unless it is positive 0.
     #[inline]
     fn float(&mut self, field: u32, value: f32) {
         if value.to_bits() != 0 {
@@ -121,12 +121,12 @@ pub(crate) trait Sink {
         }
     }
 
-    /// An embedded message, written even when empty.
+    /// Writes an embedded message, even if it is empty.
     fn message(&mut self, field: u32, message: &impl Encode)
     where
         Self: Sized,
     {
-        self.head(field, message.encoded_len());
+        self.tag_and_len(field, message.encoded_len());
         message.encode(self);
     }
 }
@@ -145,8 +145,8 @@ impl Sink for Count {
     }
 }
 
-/// Adds to what is written, which has the room that counting found to be needed. Room is checked
-/// for all the same, once for each piece: so what a field begins with, or is, is one.
+/// Appends to a buffer that has the counted capacity. `Vec` still checks its capacity for each
+/// piece, so tag and value are written as one piece where possible.
 impl Sink for Vec<u8> {
     #[inline]
     fn raw(&mut self, bytes: &[u8]) {
@@ -166,28 +166,28 @@ impl Sink for Vec<u8> {
     fn number(&mut self, field: u32, value: u64) {
         match (tag(field, WireType::Varint), value) {
             (tag @ 0..0x80, 0..0x80) => self.extend_from_slice(&[tag as u8, value as u8]),
-            // A time takes nine bytes.
+            // Times take nine bytes.
             (tag @ 0..0x80, NINE_BYTES..TEN_BYTES) => {
                 let mut bytes = [tag as u8; 10];
                 bytes[1..9].copy_from_slice(&(spread(value) | CONTINUED).to_le_bytes());
                 bytes[9] = (value >> 56) as u8;
                 self.extend_from_slice(&bytes);
             }
-            (tag, _) => long_head(self, tag, value),
+            (tag, _) => long_tag_and_value(self, tag, value),
         }
     }
 
     #[inline]
-    fn head(&mut self, field: u32, len: usize) {
+    fn tag_and_len(&mut self, field: u32, len: usize) {
         match (tag(field, WireType::Bytes), len) {
             (tag @ 0..0x80, 0..0x80) => self.extend_from_slice(&[tag as u8, len as u8]),
-            (tag, _) => long_head(self, tag, len as u64),
+            (tag, _) => long_tag_and_value(self, tag, len as u64),
         }
     }
 
     #[inline]
-    fn first(&mut self, len: usize, bytes: &[u8; Text::INLINE]) {
-        // To add them all and then go back, whatever the length, takes no call.
+    fn inline_text(&mut self, len: usize, bytes: &[u8; Text::INLINE]) {
+        // Appending the whole array and truncating takes no call, whatever the length.
         if self.capacity() - self.len() >= bytes.len() {
             let end = self.len() + len;
             self.extend_from_slice(bytes);
@@ -198,9 +198,9 @@ impl Sink for Vec<u8> {
     }
 }
 
-/// A tag and what follows it, of any length.
+/// Writes a tag and a varint of any length.
 #[inline(never)]
-fn long_head(out: &mut Vec<u8>, tag: u32, value: u64) {
+fn long_tag_and_value(out: &mut Vec<u8>, tag: u32, value: u64) {
     out.varint(u64::from(tag));
     out.varint(value);
 }
@@ -210,26 +210,26 @@ fn tag(field: u32, wire: WireType) -> u32 {
     field << 3 | wire as u32
 }
 
-/// How many bytes `value` takes as a varint.
+/// Returns the length of `value` as a varint, in bytes.
 #[inline]
 pub(crate) fn varint_len(value: u64) -> usize {
-    // 7 bits a byte, and one byte for 0. Multiplied by 9/64 in place of a division by 7: the same
-    // up to 64 bits.
+    // Seven bits per byte, and one byte for 0. Multiplying by 9/64 gives the same result as
+    // dividing by 7, up to 64 bits.
     let bits = 64 - (value | 1).leading_zeros() as usize;
     (bits * 9 + 64) / 64
 }
 
 // --- eight bytes of a varint at once -------------------------------------------------------------
 
-/// From here on a varint takes nine bytes, and ten.
+/// The smallest values that take nine and ten bytes as a varint.
 const NINE_BYTES: u64 = 1 << 56;
 const TEN_BYTES: u64 = 1 << 63;
 
-/// The bit of each of eight bytes that says that another follows.
+/// The continuation bit of each of eight bytes.
 const CONTINUED: u64 = 0x8080_8080_8080_8080;
 
-/// The low 56 bits of `value`, seven to a byte: halves go to 4 bytes each, quarters to 2 each,
-/// eighths to 1 each.
+/// Spreads the low 56 bits of `value` over eight bytes, seven bits each: halves go to four bytes
+/// each, quarters to two, eighths to one.
 #[inline]
 fn spread(value: u64) -> u64 {
     let value = value & 0x0000_0000_0fff_ffff | (value & 0x00ff_ffff_f000_0000) << 4;
@@ -237,7 +237,7 @@ fn spread(value: u64) -> u64 {
     value & 0x007f_007f_007f_007f | (value & 0x3f80_3f80_3f80_3f80) << 1
 }
 
-/// The way back: the low seven bits of each byte, next to each other.
+/// Reverses [`spread`]: joins the low seven bits of each byte.
 #[inline]
 fn gather(bytes: u64) -> u64 {
     let value = bytes & 0x007f_007f_007f_007f | (bytes & 0x7f00_7f00_7f00_7f00) >> 1;
@@ -247,25 +247,25 @@ fn gather(bytes: u64) -> u64 {
 
 // --- reading -------------------------------------------------------------------------------------
 
-/// The draft of a message that is read: it takes the fields as they come, in any order and
-/// repeatedly.
+/// The draft of a message, which takes its fields in any order and repeatedly.
 ///
-/// Texts and bytes are parts of the frame in it, checked. What is left of them once all is read is
-/// copied or shared then.
+/// Texts and bytes in a draft are validated slices of the frame. Only the final ones are copied or
+/// shared, in [`finish`](Self::finish).
 pub(crate) trait Decode<'a>: Default {
     const NAME: &'static str;
 
-    /// The message.
+    /// The finished message.
     type Message;
 
-    /// Takes one field, or skips it when it is unknown.
+    /// Reads one field, or skips it if it is unknown.
     fn field(&mut self, field: u32, wire: WireType, reader: &mut Reader<'a>) -> Result<(), WireFault>;
 
-    /// The message that was read, from `frame`. Takes it out of the draft, which is large to move.
+    /// Returns the message, with slices of `frame`. Leaves the draft empty instead of consuming it,
+    /// because a draft is large to move.
     fn finish(&mut self, frame: &Bytes) -> Self::Message;
 }
 
-/// What is wrong with a field. Small, since it goes through every step of reading; the place is
+/// What is wrong with a field. Small, because every step of reading returns it; the location is
 /// added at the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum WireFault {
@@ -275,10 +275,10 @@ pub(crate) enum WireFault {
     WireType,
     NotUtf8,
     Group,
-    LongId,
-    ManyEntries,
-    LongMetadata,
-    ManyDetails,
+    IdTooLong,
+    TooManyEntries,
+    MetadataTooLong,
+    TooManyDetails,
 }
 
 impl WireFault {
@@ -291,15 +291,15 @@ impl WireFault {
             WireFault::WireType => DecodeErrorKind::WireType,
             WireFault::NotUtf8 => DecodeErrorKind::NotUtf8,
             WireFault::Group => DecodeErrorKind::Group,
-            WireFault::LongId => over(limits.id_bytes, "bytes of an id"),
-            WireFault::ManyEntries => over(limits.metadata_entries, "entries of metadata"),
-            WireFault::LongMetadata => over(limits.metadata_bytes, "bytes of metadata"),
-            WireFault::ManyDetails => over(limits.error_details, "error details"),
+            WireFault::IdTooLong => over(limits.id_bytes, "bytes of an id"),
+            WireFault::TooManyEntries => over(limits.metadata_entries, "entries of metadata"),
+            WireFault::MetadataTooLong => over(limits.metadata_bytes, "bytes of metadata"),
+            WireFault::TooManyDetails => over(limits.error_details, "error details"),
         }
     }
 }
 
-/// Reads the message that `part` of a frame is.
+/// Reads a message from `part` of a frame.
 #[inline]
 pub(crate) fn read<'a, M: Decode<'a>>(
     frame: &'a Bytes,
@@ -307,53 +307,53 @@ pub(crate) fn read<'a, M: Decode<'a>>(
     limits: &'a FrameLimits,
 ) -> Result<M::Message, DecodeError> {
     let mut draft = M::default();
-    match fields(frame, part, limits, &mut draft) {
+    match read_fields(frame, part, limits, &mut draft) {
         Ok(()) => Ok(draft.finish(frame)),
-        Err(refusal) => Err(refusal.error(limits)),
+        Err(fault) => Err(fault.error(limits)),
     }
 }
 
-/// Reads the fields of the message that `part` of a frame is, on top of what is in `draft`.
+/// Reads the fields of a message from `part` of a frame, and merges them into `draft`.
 #[inline]
-fn fields<'a, M: Decode<'a>>(
+fn read_fields<'a, M: Decode<'a>>(
     frame: &'a Bytes,
     part: &'a [u8],
     limits: &'a FrameLimits,
     draft: &mut M,
-) -> Result<(), Refusal> {
-    let mut reader = Reader { frame, rest: part, limits, place: (M::NAME, 0) };
+) -> Result<(), FieldFault> {
+    let mut reader = Reader { frame, rest: part, limits, location: (M::NAME, 0) };
     while !reader.rest.is_empty() {
-        reader.field(draft).map_err(|fault| Refusal { place: reader.place, fault })?;
+        reader.field(draft).map_err(|fault| FieldFault { location: reader.location, fault })?;
     }
     Ok(())
 }
 
-/// What is wrong with a message, and where: the message, and the number of the field.
-struct Refusal {
-    place: (&'static str, u32),
+/// What is wrong with a message, and where.
+struct FieldFault {
+    location: (&'static str, u32),
     fault: WireFault,
 }
 
-impl Refusal {
+impl FieldFault {
     #[cold]
     fn error(self, limits: &FrameLimits) -> DecodeError {
-        let Self { place: (message, field), fault } = self;
+        let Self { location: (message, field), fault } = self;
         DecodeError { message, field, kind: fault.kind(limits) }
     }
 }
 
-/// Reads the fields of one message, which is a part of a frame.
+/// A reader of the fields of one message in a frame.
 ///
-/// What is rarely called is called with a copy of it, or of what is left to read, and gives back
-/// what it leaves over: a reader that nobody else has a reference to stays in registers.
+/// Cold functions take a copy of the reader, or of the unread bytes, and return the rest. A reader
+/// that is never borrowed elsewhere stays in registers.
 #[derive(Clone, Copy)]
 pub(crate) struct Reader<'a> {
     frame: &'a Bytes,
-    /// What of the message is not read yet.
+    /// The unread part of the message.
     rest: &'a [u8],
     limits: &'a FrameLimits,
-    /// Where it is, to tell where a fault is: the message, and the number of the field.
-    place: (&'static str, u32),
+    /// The current location, for errors: the message and the number of the field.
+    location: (&'static str, u32),
 }
 
 impl<'a> Reader<'a> {
@@ -369,9 +369,9 @@ impl<'a> Reader<'a> {
 
     #[inline]
     fn field<M: Decode<'a>>(&mut self, draft: &mut M) -> Result<(), WireFault> {
-        self.place.1 = 0;
+        self.location.1 = 0;
         let (field, wire) = self.tag()?;
-        self.place.1 = field;
+        self.location.1 = field;
         draft.field(field, wire, self)
     }
 
@@ -430,7 +430,7 @@ impl<'a> Reader<'a> {
         if wire == expected { Ok(()) } else { Err(WireFault::WireType) }
     }
 
-    /// What a length-delimited field holds.
+    /// Reads the contents of a length-delimited field.
     #[inline]
     pub(crate) fn slice(&mut self, wire: WireType) -> Result<&'a [u8], WireFault> {
         self.expect(wire, WireType::Bytes)?;
@@ -443,13 +443,13 @@ impl<'a> Reader<'a> {
         Utf8::new(self.slice(wire)?).ok_or(WireFault::NotUtf8)
     }
 
-    /// A text that must keep to the limit on ids. To be copied off the frame, however long: ids are
-    /// remembered long after their frame is done with, and must not keep it alive.
+    /// Reads an id and checks its length. Ids must be copied off the frame, however long: they are
+    /// kept long after their frame, and must not keep it alive.
     #[inline]
     pub(crate) fn id(&mut self, wire: WireType) -> Result<Utf8<'a>, WireFault> {
         let id = self.slice(wire)?;
         if id.len() > self.limits.id_bytes {
-            return Err(WireFault::LongId);
+            return Err(WireFault::IdTooLong);
         }
         Utf8::new(id).ok_or(WireFault::NotUtf8)
     }
@@ -473,7 +473,7 @@ impl<'a> Reader<'a> {
         Ok(f32::from_le_bytes(*bytes))
     }
 
-    /// Reads an embedded message into `message`, on top of what an earlier occurrence left there.
+    /// Reads an embedded message, and merges it into what an earlier occurrence left in `message`.
     #[inline]
     pub(crate) fn embedded<M: Decode<'a>>(
         &mut self,
@@ -481,22 +481,22 @@ impl<'a> Reader<'a> {
         message: &mut M,
     ) -> Result<(), WireFault> {
         let part = self.slice(wire)?;
-        fields(self.frame, part, self.limits, message).map_err(|refusal| {
-            self.place = refusal.place;
-            refusal.fault
+        read_fields(self.frame, part, self.limits, message).map_err(|fault| {
+            self.location = fault.location;
+            fault.fault
         })
     }
 
-    /// Skips a field that is not known.
+    /// Skips an unknown field.
     #[inline]
     pub(crate) fn skip(&mut self, field: u32, wire: WireType) -> Result<(), WireFault> {
-        self.rest = self.behind(field, wire)?;
+        self.rest = self.after_unknown(field, wire)?;
         Ok(())
     }
 
-    /// What follows a field that is not known.
+    /// Returns the bytes after an unknown field.
     #[cold]
-    fn behind(mut self, field: u32, wire: WireType) -> Result<&'a [u8], WireFault> {
+    fn after_unknown(mut self, field: u32, wire: WireType) -> Result<&'a [u8], WireFault> {
         let mut groups = Vec::new();
         let (mut field, mut wire) = (field, wire);
         loop {
@@ -517,17 +517,17 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Reads a tag of any length, and gives what follows it.
+/// Reads a tag of any length. Returns it and the bytes after it.
 #[cold]
 fn long_tag(bytes: &[u8]) -> Result<(u32, &[u8]), WireFault> {
     let (tag, rest) = long_varint(bytes)?;
     Ok((u32::try_from(tag).map_err(|_| WireFault::Tag)?, rest))
 }
 
-/// Reads a varint of any length, and gives what follows it.
+/// Reads a varint of any length. Returns it and the bytes after it.
 #[inline(never)]
 fn long_varint(bytes: &[u8]) -> Result<(u64, &[u8]), WireFault> {
-    // A time takes nine bytes.
+    // Times take nine bytes.
     if let Some(([eight @ .., last @ 0..0x80], rest)) = bytes.split_first_chunk::<9>() {
         let eight = u64::from_le_bytes(*eight);
         if eight & CONTINUED == CONTINUED {
@@ -535,16 +535,16 @@ fn long_varint(bytes: &[u8]) -> Result<(u64, &[u8]), WireFault> {
         }
     }
     let (mut value, mut shift, mut rest) = (0, 0, bytes);
-    while let Some((byte, behind)) = rest.split_first() {
-        // The tenth byte holds the last bit of 64.
+    while let Some((byte, tail)) = rest.split_first() {
+        // The tenth byte holds the last of the 64 bits.
         if shift == 63 && *byte > 1 {
             return Err(WireFault::Varint);
         }
         value |= u64::from(byte & 0x7f) << shift;
         if *byte < 0x80 {
-            return Ok((value, behind));
+            return Ok((value, tail));
         }
-        (shift, rest) = (shift + 7, behind);
+        (shift, rest) = (shift + 7, tail);
     }
     Err(WireFault::Truncated)
 }
@@ -556,7 +556,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_length_of_a_varint_is_what_writing_it_takes() {
+    fn varint_len_is_the_written_length() {
         for shift in 0..64 {
             for value in [1u64 << shift, (1 << shift) - 1, u64::MAX >> shift] {
                 let mut out = vec![];
@@ -567,7 +567,7 @@ mod tests {
     }
 
     #[test]
-    fn a_varint_of_any_length_is_read_as_it_was_written_wherever_its_frame_ends() {
+    fn varints_of_any_length_round_trip_wherever_their_frame_ends() {
         for shift in 0..64 {
             for value in [1u64 << shift, (1 << shift) - 1, u64::MAX >> shift, 0x0123_4567_89ab_cdef >> shift]
             {
@@ -594,7 +594,7 @@ mod tests {
     }
 
     fn reader<'a>(frame: &'a Bytes, limits: &'a FrameLimits) -> Reader<'a> {
-        Reader { frame, rest: frame, limits, place: ("", 0) }
+        Reader { frame, rest: frame, limits, location: ("", 0) }
     }
 
     fn varint(bytes: &'static [u8]) -> Result<u64, WireFault> {

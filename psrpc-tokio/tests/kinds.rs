@@ -383,7 +383,7 @@ async fn what_one_server_alone_may_serve_is_refused_to_a_second_of_the_process()
         "Owned.OwnerFit[\"Ann\"] is for one server alone, and another of this process serves it"
     );
     let error = first.register(&methods, &["Ann"]).await.unwrap_err();
-    assert_eq!(error.text(), "Owned.OwnerFit[\"Ann\"] is registered already");
+    assert_eq!(error.text(), "Owned.OwnerFit[\"Ann\"] is already registered");
     second.register(&methods, &["Bob"]).await.unwrap();
     elsewhere.register(&methods, &["Ann"]).await.unwrap();
     first.deregister(&methods, &["Ann"]).await.unwrap();

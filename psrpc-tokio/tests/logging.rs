@@ -24,7 +24,7 @@ async fn dropped_frames_are_logged_at_debug_with_their_ids_escaped() {
     let client = client(&bus, ClientOptions::new().id("C")).await;
     publish(&bus, &Channel::response("Hats", client.id()), stray_response("a\nb"));
     settle().await;
-    let dropped = "psrpc::client DEBUG: dropped a frame: too late, or for nothing known";
+    let dropped = "psrpc::client DEBUG: dropped a frame: late or unknown";
     let ids = r#"service="Hats" id="C" request_id="a\nb" peer="SRV_stray""#;
     assert_eq!(log.take(), [format!("{dropped} {ids}")]);
     let requests = Channel::request::<&str>("Hats", "Fit", &[], FIT.properties.queue());

@@ -1,21 +1,22 @@
-//! The unary call, seen from the client.
+//! The client's side of a unary call.
 //!
 //! ```text
-//!           ┌──────────── a bid wins at once ────────────┐
-//!           │                                            ▼
-//! ──▶ Selecting ──timeouts──▶ verdict ──a server──▶ Waiting ──response──▶ (settled)
-//!      │    │                    │                   ▲   ▲
-//!      │    │                    └─ask──▶ Asking ────┘   │
-//!      │    └──── a server announces that it runs it ────┘
+//!           ┌───────────────── a bid wins at once ─────────────────┐
+//!           │                                                      ▼
+//! ──▶ Selecting ──timeout──▶ verdict ──────────a server──────▶ Waiting ──response──▶ (settled)
+//!      │    │                    │                              ▲  ▲
+//!      │    │                    └─ask──▶ AwaitingChoice ───────┘  │
+//!      │    └──── a server announces that it runs the call ────────┘
 //!      └─ no claim required: straight to Waiting, for any server
 //! ```
 //!
-//! Deadline, cancellation, a failed publish and the close of the client settle it from every state.
-//! On a queue, so does a response that comes while it selects: one server alone has seen the
-//! request. At the deadline nothing is taken any more, and nobody is granted.
+//! The deadline, a cancellation, a failed publish and the close of the client settle the call in
+//! every state. On a queue, a response that arrives during selection settles it too, because only
+//! one server has seen the request. At the deadline, nothing more is accepted and no server is
+//! granted.
 //!
-//! The opening of a stream is a call too, whose response is an ack: it settles as the stream, or
-//! the stream is closed.
+//! Opening a stream is also a call. Its response is an ack, and it settles as the stream, or as a
+//! failure if the server closes the stream.
 
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -28,7 +29,7 @@ use psrpc_proto::{
 };
 
 use super::context::{Context, Owner};
-use super::heard::Heard;
+use super::observed::Observed;
 use super::responders::Responders;
 use super::selection::{Bids, Rules, Selection, Verdict};
 use crate::config::ClientConfig;
@@ -47,25 +48,25 @@ use crate::wire::bid::Bid;
 use crate::wire::outgoing;
 use crate::wire::route::Route;
 
-/// A unary call to be made (PROTOCOL section 5).
+/// A unary call (PROTOCOL section 5).
 #[derive(Clone, Debug)]
 pub struct Call {
     /// The method and topic to call.
     pub route: Route,
-    /// The user's message, encoded.
+    /// The encoded message.
     pub payload: Bytes,
-    /// What is sent along.
+    /// The metadata to send with the request.
     pub metadata: Metadata,
-    /// How long it may take; `None` for the client's default.
+    /// The timeout; `None` for the client's default.
     pub timeout: Option<Duration>,
-    /// When the caller gives up, if that is earlier.
+    /// The caller's deadline, if it is earlier.
     pub deadline: Option<Time>,
-    /// How it picks its server.
+    /// How the call picks its server.
     pub selection: Selection,
 }
 
 impl Call {
-    /// A call with nothing but a message.
+    /// Creates a call without metadata and with default options.
     pub fn new(route: Route, payload: impl Into<Bytes>) -> Self {
         Self {
             route,
@@ -83,11 +84,11 @@ pub(super) struct Calls {
     in_flight: InFlight<CallHandle, Ongoing>,
     responders: Responders,
     last_gap: Option<Time>,
-    /// When the bus refused a lock last, and what it said.
+    /// When the bus last refused a lock, and its error.
     last_lock_refusal: Option<(Time, String)>,
 }
 
-/// A call that can start.
+/// A checked call that is ready to start.
 pub(super) struct Start {
     pub(super) request_id: Text,
     pub(super) vacancy: Vacancy,
@@ -101,19 +102,19 @@ pub(super) struct Start {
 /// A call in flight.
 struct Ongoing {
     route: Route,
-    /// The stream that it opens.
+    /// The stream that the call opens.
     opens: Option<StreamHandle>,
     started: Time,
     deadline: Time,
     state: CallState,
-    heard: Heard,
+    observed: Observed,
 }
 
 enum CallState {
     Selecting(Bids),
-    /// The caller was asked to choose among these.
-    Asking(Vec<Text>),
-    /// Waiting for the response of this server; of any, if no claim was required.
+    /// Waiting for the caller to choose among these servers.
+    AwaitingChoice(Vec<Text>),
+    /// Waiting for the response of this server, or of any server if no claim is required.
     Waiting(Option<Text>),
 }
 
@@ -131,23 +132,23 @@ impl Calls {
         self.in_flight.get(handle).is_some()
     }
 
-    /// Whether a call waits for what its server says, with nothing left to select.
+    /// Returns `true` if a call has its server and waits for the response.
     pub(super) fn is_waiting(&self, handle: CallHandle) -> bool {
         self.in_flight.get(handle).is_some_and(|entry| matches!(entry.state.state, CallState::Waiting(_)))
     }
 
-    /// Whether the deadline of a call has come: it ends with the next tick, and nothing is taken
-    /// for it any more.
+    /// Returns `true` if the deadline of a call has passed. The call ends when its timer fires
+    /// next, and nothing more is accepted for it.
     pub(super) fn is_overdue(&self, now: Time, handle: CallHandle) -> bool {
         self.in_flight.get(handle).is_some_and(|entry| now >= entry.state.deadline)
     }
 
-    /// Whether this is the request id of this call.
+    /// Returns `true` if the call has this request id.
     pub(super) fn has_id(&self, handle: CallHandle, request_id: &Text) -> bool {
         self.in_flight.get(handle).is_some_and(|entry| entry.id == *request_id)
     }
 
-    /// Checks what can be checked before a call is made.
+    /// Validates a call before it starts.
     pub(super) fn check(
         &self,
         route: &Route,
@@ -165,7 +166,7 @@ impl Calls {
         Ok(rules)
     }
 
-    /// Makes a unary call.
+    /// Starts a unary call.
     pub(super) fn call(
         &mut self,
         cx: &mut Context<'_>,
@@ -189,7 +190,7 @@ impl Calls {
         Ok(self.start(cx, Start { request_id, vacancy, frame, deadline, route, rules, opens: None }))
     }
 
-    /// A request id that no other call has.
+    /// Draws a request id that no other call has.
     pub(super) fn draw_id(&self, cx: &mut Context<'_>) -> (Text, Vacancy) {
         loop {
             let request_id = cx.ids.request();
@@ -199,7 +200,7 @@ impl Calls {
         }
     }
 
-    /// The handle that the next call gets.
+    /// Returns the handle of the next call.
     pub(super) fn next(&self) -> CallHandle {
         self.in_flight.next()
     }
@@ -218,7 +219,7 @@ impl Calls {
         };
         let timer = cx.outputs.timers.arm(deadline, TimerKind::Deadline, Owner::Call(handle));
         let started = cx.now.time;
-        let ongoing = Ongoing { route, opens, started, deadline, state, heard: Heard::default() };
+        let ongoing = Ongoing { route, opens, started, deadline, state, observed: Observed::default() };
         self.in_flight.insert(vacancy, request_id, Some(timer), ongoing);
         if in_time {
             self.arm(cx, handle);
@@ -233,8 +234,8 @@ impl Calls {
     pub(super) fn on_claim(&mut self, cx: &mut Context<'_>, claim: ClaimRequest) {
         let drop = |reason| Dropped::of(reason, claim.request_id.clone(), claim.server_id.clone());
         let Some(handle) = self.in_flight.find(&claim.request_id) else {
-            // On Redis, announcements usually come after the response that ended the call: nothing
-            // worth an event.
+            // On Redis, announcements usually arrive after the response that ended the call, so
+            // they are only counted.
             match claim.handling {
                 true => cx.outputs.count(Reason::Late),
                 false => cx.outputs.dropped(drop(Reason::Late)),
@@ -248,22 +249,22 @@ impl Calls {
         let (entry, keys) = self.in_flight.get_mut_with_keys(handle).expect("found above");
         let ongoing = &mut entry.state;
         if cx.now.time >= ongoing.deadline {
-            ongoing.heard.late_bids += 1;
+            ongoing.observed.late_bids += 1;
             return cx.outputs.dropped(drop(Reason::Late));
         }
         match &mut ongoing.state {
-            CallState::Selecting(_) | CallState::Asking(_) if claim.handling => {
-                self.announced(cx, handle, claim.server_id);
+            CallState::Selecting(_) | CallState::AwaitingChoice(_) if claim.handling => {
+                self.select_announcer(cx, handle, claim.server_id);
             }
             CallState::Selecting(bids) => {
                 let bid = Bid { server_id: claim.server_id.clone(), affinity: claim.affinity };
-                match bids.bid(cx.now.time, bid, keys, limit, &mut ongoing.heard) {
+                match bids.bid(cx.now.time, bid, keys, limit, &mut ongoing.observed) {
                     Ok(true) => self.grant(cx, handle, claim.server_id),
                     Ok(false) => self.arm(cx, handle),
                     Err(reason) => cx.outputs.dropped(drop(reason)),
                 }
             }
-            CallState::Asking(_) | CallState::Waiting(_) => cx.outputs.dropped(drop(Reason::Late)),
+            CallState::AwaitingChoice(_) | CallState::Waiting(_) => cx.outputs.dropped(drop(Reason::Late)),
         }
     }
 
@@ -279,7 +280,7 @@ impl Calls {
             return cx.outputs.dropped(drop(response, Reason::Late));
         }
         if response.result.is_err() {
-            ongoing.heard.errors += 1;
+            ongoing.observed.errors += 1;
         }
         let takes_any = ongoing.route.is_queue();
         match &mut ongoing.state {
@@ -289,38 +290,40 @@ impl Calls {
             // Another server may still be selected.
             CallState::Selecting(bids) if !takes_any => match response.result {
                 Err(error) => {
-                    ongoing.heard.refused(&response.server_id, &error);
+                    ongoing.observed.record_refusal(&response.server_id, &error);
                     bids.error(error);
                 }
                 Ok(_) => cx.outputs.dropped(drop(response, Reason::NotSelected)),
             },
-            CallState::Asking(_) if !takes_any => cx.outputs.dropped(drop(response, Reason::NotSelected)),
-            CallState::Waiting(None) => {
-                self.responders.answered(response.request_id.clone(), response.server_id.clone());
-                self.answered(cx, handle, response);
+            CallState::AwaitingChoice(_) if !takes_any => {
+                cx.outputs.dropped(drop(response, Reason::NotSelected));
             }
-            CallState::Selecting(_) | CallState::Asking(_) | CallState::Waiting(Some(_)) => {
-                self.answered(cx, handle, response);
+            CallState::Waiting(None) => {
+                self.responders.record(response.request_id.clone(), response.server_id.clone());
+                self.settle_with_response(cx, handle, response);
+            }
+            CallState::Selecting(_) | CallState::AwaitingChoice(_) | CallState::Waiting(Some(_)) => {
+                self.settle_with_response(cx, handle, response);
             }
         }
     }
 
-    /// The server has taken the stream that a call opens.
+    /// Handles the ack of the server that accepted the stream.
     pub(super) fn on_opened(&mut self, cx: &mut Context<'_>, handle: CallHandle) {
         self.succeed(cx, handle, Reply { server_id: Text::EMPTY, payload: Bytes::new() });
     }
 
-    /// A server has closed the stream that a call opens.
+    /// Handles a server's close of the stream that a call is opening.
     pub(super) fn on_refused(&mut self, cx: &mut Context<'_>, handle: CallHandle, error: ErrorResponse) {
         let Some(entry) = self.in_flight.get_mut(handle) else { return };
-        entry.state.heard.errors += 1;
+        entry.state.observed.errors += 1;
         match &mut entry.state.state {
-            // It may not be the one that is selected in the end.
+            // Another server may still be selected.
             CallState::Selecting(bids) => {
-                entry.state.heard.refused(&Text::EMPTY, &error);
+                entry.state.observed.record_refusal(&Text::EMPTY, &error);
                 bids.error(error);
             }
-            CallState::Asking(_) => {}
+            CallState::AwaitingChoice(_) => {}
             CallState::Waiting(_) => self.fail(cx, handle, |evidence| Failure::answered(error, evidence)),
         }
     }
@@ -344,9 +347,9 @@ impl Calls {
         }
     }
 
-    /// A call that still selects ends as its bids have it, but grants nobody: the request expires
-    /// at this very moment. Its selection function is asked all the same, since its error is
-    /// the call's, and has a moment to answer.
+    /// Ends a call at its deadline. A call in selection ends with the verdict on its bids, but
+    /// grants no server, because the request expires at this moment. Its selection function is
+    /// still called and has one millisecond to respond: its error becomes the call's error.
     fn on_deadline(&mut self, cx: &mut Context<'_>, handle: CallHandle) {
         let Some(entry) = self.in_flight.get_mut(handle) else { return };
         let CallState::Selecting(bids) = &mut entry.state.state else {
@@ -364,11 +367,11 @@ impl Calls {
         }
     }
 
-    /// Asks the caller to choose among these.
+    /// Asks the caller to choose among the bids.
     fn ask(&mut self, cx: &mut Context<'_>, handle: CallHandle, bids: Vec<Bid>) {
         let Some(entry) = self.in_flight.get_mut(handle) else { return };
-        entry.state.heard.asked = true;
-        entry.state.state = CallState::Asking(bids.iter().map(|claim| claim.server_id.clone()).collect());
+        entry.state.observed.asked = true;
+        entry.state.state = CallState::AwaitingChoice(bids.iter().map(|bid| bid.server_id.clone()).collect());
         cx.outputs.event(ClientEvent::Select { call: handle, bids });
     }
 
@@ -381,9 +384,9 @@ impl Calls {
         let Some(entry) = self.in_flight.get_mut(handle) else { return };
         let ongoing = &mut entry.state;
         match result {
-            Ok(receivers) => ongoing.heard.receivers = receivers,
-            // A server that bids has seen the request, whatever the bus believes.
-            Err(_) if ongoing.heard.bids > 0 || matches!(ongoing.state, CallState::Waiting(Some(_))) => {}
+            Ok(receivers) => ongoing.observed.receivers = receivers,
+            // A server that bid has seen the request, even if the bus reports a failure.
+            Err(_) if ongoing.observed.bids > 0 || matches!(ongoing.state, CallState::Waiting(Some(_))) => {}
             Err(error) => {
                 self.fail(cx, handle, |evidence| Failure::bus(Reason::PublishFailed, error, evidence));
             }
@@ -401,9 +404,9 @@ impl Calls {
         }
     }
 
-    /// Whether the request of a call has left, to be set once it does.
-    pub(super) fn sent(&mut self, call: CallHandle) -> Option<&mut bool> {
-        self.in_flight.get_mut(call).map(|entry| &mut entry.state.heard.sent)
+    /// Returns the flag that records whether the request was handed to the bus.
+    pub(super) fn sent_flag(&mut self, call: CallHandle) -> Option<&mut bool> {
+        self.in_flight.get_mut(call).map(|entry| &mut entry.state.observed.sent)
     }
 
     pub(super) fn on_gap(&mut self, now: Now) {
@@ -422,15 +425,15 @@ impl Calls {
             if cx.config.tells_cancellation && !route.is_stream() {
                 let claimed = route.properties().require_claim;
                 let channel = if claimed { route.grants() } else { route.requests() };
-                let nobody = ClaimResponse { request_id: entry.id.clone(), server_id: Text::EMPTY };
-                cx.outputs.publish(Publish::Cancellation, channel, Frame::ClaimResponse(nobody));
+                let cancellation = ClaimResponse { request_id: entry.id.clone(), server_id: Text::EMPTY };
+                cx.outputs.publish(Publish::Cancellation, channel, Frame::ClaimResponse(cancellation));
             }
             self.fail(cx, handle, Failure::canceled);
         }
     }
 
-    /// The caller's answer to [`ClientEvent::Select`]. At the deadline it is too late to grant
-    /// anybody.
+    /// Handles the caller's choice after [`ClientEvent::Select`]. At the deadline it is too late to
+    /// grant a server.
     pub(super) fn select(
         &mut self,
         cx: &mut Context<'_>,
@@ -438,14 +441,14 @@ impl Calls {
         choice: Result<Option<Text>, ErrorResponse>,
     ) {
         let Some(entry) = self.in_flight.get_mut(handle) else { return };
-        let CallState::Asking(bidders) = &entry.state.state else { return };
+        let CallState::AwaitingChoice(bidders) = &entry.state.state else { return };
         match choice {
             Ok(Some(_)) if cx.now.time >= entry.state.deadline => {
                 self.fail(cx, handle, Failure::timed_out);
             }
             Ok(Some(server)) if bidders.contains(&server) => self.grant(cx, handle, server),
-            Ok(Some(stranger)) => {
-                let text = alloc::format!("the selection function chose {stranger:?}, which made no bid");
+            Ok(Some(server)) => {
+                let text = alloc::format!("the selection function chose {server:?}, which made no bid");
                 let error = ErrorResponse::new(ErrorCode::Internal, text);
                 self.fail(cx, handle, |evidence| Failure::selection(error, evidence));
             }
@@ -454,22 +457,22 @@ impl Calls {
         }
     }
 
-    /// Walks on from `place` to the next call.
-    pub(super) fn walk(&self, place: &mut usize, budget: &mut Budget) -> Step<CallHandle> {
-        self.in_flight.walk(place, budget)
+    /// Returns the next call from `cursor` on, and advances `cursor`.
+    pub(super) fn walk(&self, cursor: &mut usize, budget: &mut Budget) -> Step<CallHandle> {
+        self.in_flight.walk(cursor, budget)
     }
 
     // --- transitions -----------------------------------------------------------------------------
 
-    /// Sets the timer to what comes first: the end of the selection, or of the call.
+    /// Sets the timer to the end of the selection or to the deadline, whichever is earlier.
     fn arm(&mut self, cx: &mut Context<'_>, handle: CallHandle) {
         let Some(entry) = self.in_flight.get_mut(handle) else { return };
-        let ends = match &entry.state.state {
-            CallState::Selecting(bids) => bids.ends(),
-            CallState::Asking(_) | CallState::Waiting(_) => None,
+        let timeout = match &entry.state.state {
+            CallState::Selecting(bids) => bids.next_timeout(),
+            CallState::AwaitingChoice(_) | CallState::Waiting(_) => None,
         };
         let deadline = (entry.state.deadline, TimerKind::Deadline);
-        let (at, kind) = ends.filter(|(at, _)| *at < deadline.0).unwrap_or(deadline);
+        let (at, kind) = timeout.filter(|(at, _)| *at < deadline.0).unwrap_or(deadline);
         entry.arm(&mut cx.outputs.timers, at, kind, Owner::Call(handle));
     }
 
@@ -482,15 +485,15 @@ impl Calls {
         self.arm(cx, handle);
     }
 
-    /// A server announces that it runs the call without a grant, and so is selected.
-    fn announced(&mut self, cx: &mut Context<'_>, handle: CallHandle, server: Text) {
+    /// Selects a server that announced that it runs the call without a grant.
+    fn select_announcer(&mut self, cx: &mut Context<'_>, handle: CallHandle, server: Text) {
         let Some(entry) = self.in_flight.get_mut(handle) else { return };
         entry.state.state = CallState::Waiting(Some(server));
         self.arm(cx, handle);
     }
 
-    /// A server whose response counts has answered.
-    fn answered(&mut self, cx: &mut Context<'_>, handle: CallHandle, response: Response) {
+    /// Settles a call with the response of its server.
+    fn settle_with_response(&mut self, cx: &mut Context<'_>, handle: CallHandle, response: Response) {
         let Response { server_id, result, .. } = response;
         match result {
             Ok(payload) => self.succeed(cx, handle, Reply { server_id, payload }),
@@ -505,13 +508,13 @@ impl Calls {
         failure: impl FnOnce(Evidence) -> Box<Failure>,
     ) {
         let Some((_, ongoing)) = self.in_flight.settle(call, &mut cx.outputs.timers) else { return };
-        let Ongoing { route, opens, started, state, heard, .. } = ongoing;
+        let Ongoing { route, opens, started, state, observed, .. } = ongoing;
         let (best, selected) = match state {
             CallState::Selecting(bids) => (bids.into_best(), None),
-            CallState::Asking(_) => (None, None),
+            CallState::AwaitingChoice(_) => (None, None),
             CallState::Waiting(server) => (None, server),
         };
-        let Heard { sent, receivers, bids, below_minimum, late_bids, errors, asked, refusals } = heard;
+        let Observed { sent, receivers, bids, below_minimum, late_bids, errors, asked, refusals } = observed;
         let (may_skip_claim, gap) = (route.may_skip_claim(), self.last_gap.is_some_and(|gap| gap >= started));
         let lock_refusal =
             self.last_lock_refusal.as_ref().filter(|(at, _)| *at >= started && route.is_queue());
@@ -543,7 +546,7 @@ impl Calls {
     }
 }
 
-/// Tells how a call ended.
+/// Reports how a call ended.
 fn resolve(
     cx: &mut Context<'_>,
     call: CallHandle,

@@ -1,4 +1,4 @@
-//! What everything in flight at a client needs of the rest of it.
+//! The parts of a client that its calls and streams use.
 
 use alloc::boxed::Box;
 use core::time::Duration;
@@ -18,18 +18,18 @@ use crate::stream::context::{self as stream_context, Rules};
 use crate::stream::sends::StreamTimer;
 use crate::stream::side::{Parts, Side};
 
-/// What the client's outputs, timers and counters are.
+/// The client's outputs, timers and counters.
 pub(super) type Outputs = outputs::Outputs<ClientEvent, Owner>;
 
-/// What a timer of a client is for.
+/// The owner of a client's timer.
 #[derive(Clone, Copy)]
 pub(crate) enum Owner {
     Call(CallHandle),
     Multi(MultiHandle),
     Stream(StreamTimer),
-    /// The bus has had long enough to confirm a close.
+    /// The time for the bus to confirm a close is over.
     Close,
-    /// A close goes on.
+    /// A close continues.
     Ending,
 }
 
@@ -48,7 +48,7 @@ impl Side for ClientSide {}
 impl Parts for ClientSide {
     type Event = ClientEvent;
     type Owner = Owner;
-    /// The call that opens a stream, until it is open.
+    /// The call that opens the stream, until the stream is open.
     type Data = Option<CallHandle>;
     const LINGERS: bool = false;
 }
@@ -56,7 +56,7 @@ impl Parts for ClientSide {
 /// The streams of a client.
 pub(super) type ClientStreams = Streams<ClientSide>;
 
-/// What calls need of the rest of the client.
+/// The parts of the client that a call uses.
 pub(super) struct Context<'a> {
     pub(super) now: Now,
     pub(super) outputs: &'a mut Outputs,
@@ -66,32 +66,33 @@ pub(super) struct Context<'a> {
 }
 
 impl Context<'_> {
-    /// When something ends: after its timeout or the client's, or when its caller gives up.
+    /// Returns the deadline of a call: the end of its timeout, or else of the client's, or the
+    /// caller's deadline if that is earlier.
     pub(super) fn deadline(&self, timeout: Option<Duration>, deadline: Option<Time>) -> Time {
         let at_most = self.now.time + timeout.unwrap_or(self.config.timeout);
         deadline.map_or(at_most, |deadline| deadline.min(at_most))
     }
 
-    /// A deadline as the wire carries it.
+    /// Returns a deadline as the wire carries it: in Unix nanoseconds.
     pub(super) fn expiry(&self, deadline: Time) -> i64 {
         (self.now.wall + deadline.since(self.now.time)).as_unix_nanos()
     }
 
-    /// The streams, with what they need.
+    /// Returns the streams and their context.
     pub(super) fn streams(&mut self) -> (&mut ClientStreams, stream_context::Context<'_, ClientSide>) {
         let Self { now, outputs, ids, config, streams } = self;
         (streams, stream_context::Context { now: *now, outputs, ids, rules: stream_rules(config) })
     }
 
-    /// Counts a frame that nobody waits for, if the bus did not take it.
+    /// Reports a failed publish of a frame that no command waits for.
     pub(super) fn check_published(&mut self, result: Result<Option<u64>, BusError>) {
         if result.is_err() {
             self.outputs.dropped(Dropped::of(Reason::PublishFailed, Text::EMPTY, Text::EMPTY));
         }
     }
 
-    /// A call that opens a stream has ended: the stream is open, or whoever accepts it late learns
-    /// that it is not.
+    /// Ends a call that opens a stream. If it failed, the stream is aborted, so that a server that
+    /// accepts it late learns of it.
     pub(super) fn opened(
         &mut self,
         call: CallHandle,
@@ -116,7 +117,7 @@ impl Context<'_> {
     }
 }
 
-/// How the streams of a client behave.
+/// Returns the rules for the client's streams.
 pub(super) fn stream_rules(config: &ClientConfig) -> Rules<'_> {
     Rules {
         config: &config.streams,

@@ -2,8 +2,8 @@
 
 mod call;
 mod context;
-mod heard;
 mod multi;
+mod observed;
 mod responders;
 pub(crate) mod selection;
 mod stream;
@@ -41,10 +41,10 @@ use crate::stream::commands::StreamCommands;
 use crate::wire::incoming;
 use crate::wire::route::{Route, check_own_id, check_service};
 
-/// The client's side of the protocol for one service (PROTOCOL sections 5 to 9). Drive it as
-/// [`Engine`] says.
+/// The client's side of the protocol for one service (PROTOCOL sections 5 to 9). [`Engine`] states
+/// how to drive it.
 ///
-/// It subscribes to its channels at once; calls can be made after [`ClientEvent::Ready`].
+/// A new client subscribes to its channels at once. Calls can be made after [`ClientEvent::Ready`].
 pub struct Client {
     config: ClientConfig,
     ids: IdGenerator,
@@ -58,54 +58,54 @@ pub struct Client {
 }
 
 enum Phase {
-    /// Some of its subscriptions are not live yet.
+    /// Some subscriptions are not live yet.
     Starting {
         missing: u32,
     },
     Open,
-    /// It makes no more calls, and ends what it has.
+    /// The client makes no more calls, and ends everything it holds.
     Closing(Closing),
     Closed(Cause),
 }
 
-/// How far a client that closes is. It does a bounded amount at a time.
+/// The progress of a close, which does a bounded amount of work at a time.
 struct Closing {
     cause: Cause,
     stage: Stage,
-    /// How far it is in the table of its stage.
-    place: usize,
-    /// Ends the time that the bus has to confirm; `None` once that is over.
-    patience: Option<TimerId>,
-    /// Armed while there is more to end at once.
-    more: Option<TimerId>,
+    /// The position in the table of the stage.
+    cursor: usize,
+    /// Limits the wait for the bus to confirm; `None` once that time is over.
+    confirm_timer: Option<TimerId>,
+    /// Armed while more work is due at once.
+    continue_timer: Option<TimerId>,
 }
 
 /// Why a client closes.
 #[derive(Clone)]
 enum Cause {
-    Asked,
-    /// The bus gave up a subscription that it cannot do without.
+    Requested,
+    /// The bus gave up a subscription that the client cannot work without.
     Lost(BusError),
     RuntimeEnded,
 }
 
-/// What a client that closes ends, one after the other.
+/// The stages of a close, in order.
 #[derive(Clone, Copy)]
 enum Stage {
     Calls,
     MultiCalls,
     Streams,
     Subscriptions,
-    /// The bus is to confirm the ends of the subscriptions, and to take those of the streams.
+    /// Waits for the bus to confirm the end of the subscriptions and to take the closes of streams.
     Bus,
-    /// The listeners whose end the bus did not confirm.
+    /// Ends the listeners whose end the bus did not confirm.
     Listeners,
 }
 
 impl Cause {
     fn failure(&self, evidence: Evidence) -> Box<Failure> {
         match self {
-            Cause::Asked => Failure::closed(evidence),
+            Cause::Requested => Failure::closed(evidence),
             Cause::Lost(error) => Failure::bus(Reason::SubscriptionLost, error.clone(), evidence),
             Cause::RuntimeEnded => Failure::runtime_of_client(evidence),
         }
@@ -114,12 +114,12 @@ impl Cause {
     fn call_error(&self) -> CallError {
         match self {
             Cause::RuntimeEnded => CallError::RuntimeEnded,
-            Cause::Asked | Cause::Lost(_) => CallError::Closed,
+            Cause::Requested | Cause::Lost(_) => CallError::Closed,
         }
     }
 }
 
-/// What comes in on a subscription.
+/// The frames that a subscription carries.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum ClientChannel {
     Bids,
@@ -129,11 +129,11 @@ enum ClientChannel {
 }
 
 impl Client {
-    /// A client that draws its ids and hashes from `seed`.
+    /// Creates a client that draws its ids and hash keys from `seed`.
     ///
     /// # Errors
     ///
-    /// When the service or the id cannot be carried by every bus.
+    /// Returns an error if not every bus can carry the service or the id.
     pub fn new(mut config: ClientConfig, seed: Seed) -> Result<Self, ConfigError> {
         check_service(config.service.as_str())?;
         let mut ids = IdGenerator::new(seed);
@@ -165,64 +165,65 @@ impl Client {
         Ok(client)
     }
 
-    /// Its id on the wire.
+    /// Returns the client's id on the wire.
     pub fn id(&self) -> &Text {
         &self.config.id
     }
 
-    /// Its service, by the name on the wire.
+    /// Returns the service, by its name on the wire.
     pub fn service(&self) -> &Text {
         &self.config.service
     }
 
-    /// How many calls are in flight, multi calls and openings of streams included.
+    /// Returns the number of calls in flight, including multi calls and openings of streams.
     pub fn in_flight(&self) -> usize {
         self.calls.len() + self.multi_calls.len()
     }
 
-    /// How many streams are open or being opened.
+    /// Returns the number of streams that are open or being opened.
     pub fn streams(&self) -> usize {
         self.streams.len()
     }
 
-    /// How many messages of streams are on their way out.
+    /// Returns the number of stream messages sent and not acknowledged.
     pub fn sending(&self) -> usize {
         self.streams.sending()
     }
 
-    /// How many subscriptions to updates there are.
+    /// Returns the number of subscriptions to updates.
     pub fn listening(&self) -> usize {
         self.listeners.len()
     }
 
-    /// How many messages of streams it remembers, so that none is delivered twice.
+    /// Returns the number of stream messages remembered so that none is delivered twice.
     pub fn remembered(&self) -> usize {
         self.streams.remembered()
     }
 
-    /// What happened so far.
+    /// Returns the counters.
     pub fn counters(&self) -> &Counters {
         &self.outputs.counters
     }
 
-    /// Returns what the bus said, while the subscriptions that answers come in on are interrupted.
-    /// New calls fail with that.
+    /// Returns the bus's error while the subscriptions that calls need are interrupted. New calls
+    /// fail with it.
     pub fn interruption(&self) -> Option<&BusError> {
         self.subscriptions.interruption()
     }
 
-    /// The bus refused to lock a request of a queue, so that no server takes it. Calls in flight
-    /// that fail say so in their [evidence](crate::Evidence::lock_refusal).
+    /// Reports that the bus refused to lock a request of a queue, so that no server gets it. Calls
+    /// in flight that fail carry `cause` in their [evidence](crate::Evidence::lock_refusal).
     pub fn lock_refused(&mut self, now: Now, cause: &BusError) {
         self.calls.on_lock_refused(now, cause.to_string());
     }
 
-    /// Makes a call. It ends with exactly one [`ClientEvent::Resolved`], at its deadline at the
+    /// Starts a call. It ends with exactly one [`ClientEvent::Resolved`], at its deadline at the
     /// latest.
     ///
     /// # Errors
     ///
-    /// When the call cannot be made as it stands; nothing is published then.
+    /// Returns an error if the call is invalid or the client cannot make it; nothing is published
+    /// then.
     pub fn call(&mut self, now: Now, call: Call) -> Result<CallHandle, CallError> {
         self.check(&call.route, false)?;
         let rules = self.calls.check(&call.route, &call.selection, &self.config)?;
@@ -232,12 +233,13 @@ impl Client {
         Ok(call)
     }
 
-    /// Makes a call that every server answers. Each [`ClientEvent::Response`] comes before the one
-    /// [`ClientEvent::MultiEnded`] that ends it, at its deadline at the latest.
+    /// Starts a call that every server answers. Each response is a [`ClientEvent::Response`]. The
+    /// call ends with exactly one [`ClientEvent::MultiEnded`], at its deadline at the latest.
     ///
     /// # Errors
     ///
-    /// When the call cannot be made as it stands; nothing is published then.
+    /// Returns an error if the call is invalid or the client cannot make it; nothing is published
+    /// then.
     pub fn multi_call(&mut self, now: Now, call: MultiCall) -> Result<MultiHandle, CallError> {
         self.check(&call.route, false)?;
         let interruption = self.interruption().cloned();
@@ -250,12 +252,13 @@ impl Client {
         Ok(call)
     }
 
-    /// Opens a stream: a call that ends with exactly one [`ClientEvent::Opened`], at its deadline
-    /// at the latest.
+    /// Starts the call that opens a stream. It ends with exactly one [`ClientEvent::Opened`], at
+    /// its deadline at the latest.
     ///
     /// # Errors
     ///
-    /// When the stream cannot be opened as it stands; nothing is published then.
+    /// Returns an error if the call is invalid or the client cannot make it; nothing is published
+    /// then.
     pub fn open_stream(&mut self, now: Now, open: OpenStream) -> Result<CallHandle, CallError> {
         self.check(&open.route, true)?;
         let (calls, _, mut cx) = self.split(now);
@@ -264,8 +267,8 @@ impl Client {
         Ok(call)
     }
 
-    /// Fails a call that has just been made, if its client would miss the answer. Its request does
-    /// not leave.
+    /// Fails a call that has just started if the client would miss its response. The request is not
+    /// published.
     fn fail_if_interrupted(&mut self, now: Now, call: CallHandle) {
         if let Some(cause) = self.interruption().cloned() {
             let (calls, _, mut cx) = self.split(now);
@@ -290,34 +293,34 @@ impl Client {
         Ok(())
     }
 
-    /// Ends a call, or the opening of a stream: it resolves as canceled, and a claimed call that
-    /// was not granted yet runs nowhere.
+    /// Cancels a call or the opening of a stream. It resolves as canceled. A claimed call that was
+    /// not granted yet does not run.
     pub fn cancel(&mut self, now: Now, call: CallHandle) {
         let (calls, _, mut cx) = self.split(now);
         calls.cancel(&mut cx, call);
     }
 
-    /// Ends a multi call without an event: its caller has enough. What servers still answer is
-    /// dropped.
+    /// Ends a multi call without an event. Later responses are dropped.
     pub fn cancel_multi(&mut self, now: Now, call: MultiHandle) {
         let (_, multi_calls, mut cx) = self.split(now);
         multi_calls.cancel(&mut cx, call);
     }
 
-    /// Answers [`ClientEvent::Select`]: the server that shall run the call, `None` if none suits,
-    /// or the error that the call fails with. Ignored when the call is over.
+    /// Responds to [`ClientEvent::Select`] with the server to run the call, `None` if no server
+    /// suits, or the error that the call fails with. Does nothing if the call is over.
     pub fn select(&mut self, now: Now, call: CallHandle, choice: Result<Option<Text>, ErrorResponse>) {
         let (calls, _, mut cx) = self.split(now);
         calls.select(&mut cx, call, choice);
     }
 
-    /// Subscribes to the updates that servers publish on a route, messages of the full protobuf
-    /// name `message`. It is live from [`ClientEvent::Subscribed`] on, and ends with exactly
-    /// one [`ClientEvent::Unsubscribed`].
+    /// Subscribes to the updates that servers publish on a route. `message` is the full protobuf
+    /// name of the updates. The subscription is live from [`ClientEvent::Subscribed`] on, and ends
+    /// with exactly one [`ClientEvent::Unsubscribed`].
     ///
     /// # Errors
     ///
-    /// When the client is not open, or the route is not for updates of its service.
+    /// Returns an error if the client is not open, or the route is a stream or belongs to another
+    /// service.
     pub fn subscribe(
         &mut self,
         route: &Route,
@@ -338,23 +341,23 @@ impl Client {
         }
     }
 
-    /// The consumer has taken an update, so that there is room for another.
+    /// Reports that the consumer has taken an update, which makes room for another.
     pub fn taken_update(&mut self, subscription: SubscriptionHandle) {
         if let Some(ClientChannel::Updates(listener)) = self.subscriptions.role(subscription) {
             self.listeners.taken(listener);
         }
     }
 
-    /// Closes the client: pending calls resolve with "client is closed", streams and subscriptions
-    /// end: the first [`ROUND`](crate::ROUND) of them in here, the rest at once by
-    /// [`handle_timeout`](Engine::handle_timeout). It is [closed](ClientEvent::Closed) when the
-    /// bus has confirmed that and was handed the ends of the streams, or after the configured
-    /// timeout.
+    /// Closes the client. Calls in flight resolve with "client is closed"; streams and
+    /// subscriptions end. This method ends the first [`ROUND`](crate::ROUND) of them, and
+    /// [`handle_timeout`](Engine::handle_timeout) the rest at once. The client is
+    /// [closed](ClientEvent::Closed) when the bus has confirmed the end of the subscriptions and
+    /// taken the closes of the streams, or after [`ClientConfig::close_timeout`].
     pub fn close(&mut self, now: Now) {
-        self.shut(now, Cause::Asked);
+        self.start_close(now, Cause::Requested);
     }
 
-    /// Why it makes no more calls, if it does not.
+    /// Returns the error of new calls if the client is closing or closed.
     pub fn closed(&self) -> Option<CallError> {
         match &self.phase {
             Phase::Starting { .. } | Phase::Open => None,
@@ -362,26 +365,34 @@ impl Client {
         }
     }
 
-    fn shut(&mut self, now: Now, cause: Cause) {
+    fn start_close(&mut self, now: Now, cause: Cause) {
         if let Phase::Closing(_) | Phase::Closed(_) = self.phase {
             return;
         }
         let waits = !matches!(cause, Cause::RuntimeEnded);
         let at = now.time + self.config.close_timeout;
-        let patience = waits.then(|| self.outputs.timers.arm(at, TimerKind::Drain, Owner::Close));
-        self.phase = Phase::Closing(Closing { cause, stage: Stage::Calls, place: 0, patience, more: None });
-        self.close_on(now, &mut Budget::round());
+        let confirm_timer = waits.then(|| self.outputs.timers.arm(at, TimerKind::Drain, Owner::Close));
+        self.phase = Phase::Closing(Closing {
+            cause,
+            stage: Stage::Calls,
+            cursor: 0,
+            confirm_timer,
+            continue_timer: None,
+        });
+        self.continue_close(now, &mut Budget::round());
     }
 
-    /// Ends what a client that closes still has, as far as the budget reaches.
-    fn close_on(&mut self, now: Now, budget: &mut Budget) {
+    /// Continues a close, as far as the budget allows.
+    fn continue_close(&mut self, now: Now, budget: &mut Budget) {
         let Self { phase, subscriptions, listeners, calls, multi_calls, streams, outputs, ids, config } =
             self;
-        let Phase::Closing(Closing { cause, stage, place, patience, more }) = phase else { return };
+        let Phase::Closing(Closing { cause, stage, cursor, confirm_timer, continue_timer }) = phase else {
+            return;
+        };
         let mut cx = Context { now, outputs, ids, config, streams };
         loop {
             let next = match *stage {
-                Stage::Calls => match calls.walk(place, budget) {
+                Stage::Calls => match calls.walk(cursor, budget) {
                     Step::Next(call) => {
                         calls.fail(&mut cx, call, |evidence| cause.failure(evidence));
                         continue;
@@ -389,7 +400,7 @@ impl Client {
                     Step::Done => Stage::MultiCalls,
                     Step::Spent => break,
                 },
-                Stage::MultiCalls => match multi_calls.walk(place, budget) {
+                Stage::MultiCalls => match multi_calls.walk(cursor, budget) {
                     Step::Next(call) => {
                         multi_calls.end(&mut cx, call, Err(cause.failure(Evidence::default())));
                         continue;
@@ -397,7 +408,7 @@ impl Client {
                     Step::Done => Stage::Streams,
                     Step::Spent => break,
                 },
-                Stage::Streams => match cx.streams.walk(place, budget) {
+                Stage::Streams => match cx.streams.walk(cursor, budget) {
                     Step::Next(stream) => {
                         stream::end(&mut cx, stream, cause.failure(Evidence::default()));
                         continue;
@@ -408,7 +419,7 @@ impl Client {
                     }
                     Step::Spent => break,
                 },
-                Stage::Subscriptions => match subscriptions.walk(place, budget) {
+                Stage::Subscriptions => match subscriptions.walk(cursor, budget) {
                     Step::Next(subscription) => {
                         subscriptions.unsubscribe(cx.outputs, subscription);
                         continue;
@@ -417,14 +428,14 @@ impl Client {
                     Step::Spent => break,
                 },
                 Stage::Bus => {
-                    // Servers are to see the ends of their streams.
+                    // The servers must learn that their streams have ended.
                     let confirmed = subscriptions.is_empty() && cx.outputs.is_done_with_closes();
-                    if patience.is_some() && !confirmed {
+                    if confirm_timer.is_some() && !confirmed {
                         return;
                     }
                     Stage::Listeners
                 }
-                Stage::Listeners => match listeners.walk(place, budget) {
+                Stage::Listeners => match listeners.walk(cursor, budget) {
                     Step::Next(listener) => {
                         let error =
                             matches!(cause, Cause::RuntimeEnded).then(|| cause.failure(Evidence::default()));
@@ -434,7 +445,7 @@ impl Client {
                         continue;
                     }
                     Step::Done => {
-                        for timer in [patience.take(), more.take()].into_iter().flatten() {
+                        for timer in [confirm_timer.take(), continue_timer.take()].into_iter().flatten() {
                             cx.outputs.timers.disarm(timer);
                         }
                         return self.end();
@@ -442,13 +453,14 @@ impl Client {
                     Step::Spent => break,
                 },
             };
-            (*stage, *place) = (next, 0);
+            (*stage, *cursor) = (next, 0);
         }
-        // The budget is spent, and more is due at once.
-        more.get_or_insert_with(|| cx.outputs.timers.arm(now.time, TimerKind::Close, Owner::Ending));
+        // The budget is spent; the rest is due at once.
+        continue_timer
+            .get_or_insert_with(|| cx.outputs.timers.arm(now.time, TimerKind::Close, Owner::Ending));
     }
 
-    /// A client that closes has nothing left.
+    /// Completes a close.
     fn end(&mut self) {
         let Phase::Closing(Closing { cause, .. }) = &self.phase else { return };
         let cause = cause.clone();
@@ -456,14 +468,14 @@ impl Client {
         self.phase = Phase::Closed(cause);
         self.subscriptions = Subscriptions::new();
         self.listeners = Listeners::new();
-        // Nothing else tells the servers that their streams have ended.
+        // Only the closes are kept: nothing else tells the servers that their streams have ended.
         self.outputs.withdraw(|publish| publish == Publish::Close);
         self.outputs.event(ClientEvent::Closed { error });
     }
 
-    fn close_if_left(&mut self, now: Now) {
+    fn close_if_confirmed(&mut self, now: Now) {
         if let Phase::Closing(Closing { stage: Stage::Bus, .. }) = self.phase {
-            self.close_on(now, &mut Budget::round());
+            self.continue_close(now, &mut Budget::round());
         }
     }
 
@@ -472,18 +484,18 @@ impl Client {
         (calls, multi_calls, Context { now, outputs, ids, config, streams })
     }
 
-    /// A subscription that ends although nobody left it: that of a listener ends alone, any other
-    /// ends the client.
-    fn lose(&mut self, now: Now, subscription: SubscriptionHandle, error: BusError) {
+    /// Handles the end of a subscription. If the client did not unsubscribe, a listener's
+    /// subscription ends alone, and any other ends the client.
+    fn on_subscription_ended(&mut self, now: Now, subscription: SubscriptionHandle, error: BusError) {
         match self.subscriptions.ended(subscription) {
             Some((ClientChannel::Updates(listener), ended)) => {
                 let lost = || Failure::bus(Reason::SubscriptionLost, error, Evidence::default());
                 self.end_listener(subscription, listener, (ended == Ended::Lost).then(lost));
             }
-            Some((_, Ended::Lost)) => self.shut(now, Cause::Lost(error)),
-            Some((_, Ended::Left)) | None => {}
+            Some((_, Ended::Lost)) => self.start_close(now, Cause::Lost(error)),
+            Some((_, Ended::Requested)) | None => {}
         }
-        self.close_if_left(now);
+        self.close_if_confirmed(now);
     }
 
     fn end_listener(
@@ -492,7 +504,7 @@ impl Client {
         listener: ListenerHandle,
         error: Option<Box<Failure>>,
     ) {
-        // A client that closes may have told its end already.
+        // A close may have ended the listener already.
         if self.listeners.remove(listener).is_none() {
             return;
         }
@@ -525,7 +537,7 @@ impl Engine for Client {
         result: Result<(), BusError>,
     ) {
         if let Err(error) = result {
-            return self.lose(now, subscription, error);
+            return self.on_subscription_ended(now, subscription, error);
         }
         match (self.subscriptions.live(&mut self.outputs, subscription), &mut self.phase) {
             (Some((_, Live::Again)), _) => self.handle_gap(now, subscription, None),
@@ -545,7 +557,7 @@ impl Engine for Client {
 
     fn handle_interrupted(&mut self, now: Now, subscription: SubscriptionHandle, cause: BusError) {
         let Some(role) = self.subscriptions.role(subscription) else { return };
-        // Calls do without updates, whose subscribers see a gap in the end.
+        // Calls do not depend on updates. Their subscribers see a gap afterwards.
         let is_essential = !matches!(role, ClientChannel::Updates(_));
         if is_essential {
             self.calls.on_gap(now);
@@ -554,12 +566,12 @@ impl Engine for Client {
     }
 
     fn handle_unsubscribed(&mut self, now: Now, subscription: SubscriptionHandle) {
-        self.lose(now, subscription, BusError::new("the bus ended the subscription"));
+        self.on_subscription_ended(now, subscription, BusError::new("the bus ended the subscription"));
     }
 
     fn handle_gap(&mut self, now: Now, subscription: SubscriptionHandle, lost: Option<u64>) {
         let Some(role) = self.subscriptions.role(subscription) else { return };
-        self.outputs.counters.lose(lost);
+        self.outputs.counters.count_lost(lost);
         if let ClientChannel::Bids | ClientChannel::Responses | ClientChannel::Streams = role {
             self.calls.on_gap(now);
         }
@@ -583,7 +595,7 @@ impl Engine for Client {
             }
             _ => {}
         }
-        self.close_if_left(now);
+        self.close_if_confirmed(now);
     }
 
     fn handle_frame(&mut self, now: Now, subscription: SubscriptionHandle, mut frame: Frame) {
@@ -592,7 +604,7 @@ impl Engine for Client {
             return;
         }
         let (calls, multi_calls, mut cx) = self.split(now);
-        // One after the other, since a pair would be a copy of the frame.
+        // Matching a pair would copy the frame.
         match frame {
             Frame::ClaimRequest(claim) if role == ClientChannel::Bids => calls.on_claim(&mut cx, claim),
             Frame::Response(response) if role == ClientChannel::Responses => {
@@ -626,22 +638,22 @@ impl Engine for Client {
             let (calls, multi_calls, mut cx) = self.split(now);
             match owner {
                 Owner::Call(call) => calls.on_timeout(&mut cx, call),
-                Owner::Multi(call) => multi_calls.on_fired(&mut cx, call),
+                Owner::Multi(call) => multi_calls.on_timer(&mut cx, call),
                 Owner::Stream(timer) => {
                     let (streams, mut cx) = cx.streams();
                     streams.on_timeout(&mut cx, timer, &mut budget);
                 }
                 Owner::Close => {
                     if let Phase::Closing(closing) = &mut self.phase {
-                        closing.patience = None;
+                        closing.confirm_timer = None;
                     }
-                    self.close_if_left(now);
+                    self.close_if_confirmed(now);
                 }
                 Owner::Ending => {
                     if let Phase::Closing(closing) = &mut self.phase {
-                        closing.more = None;
+                        closing.continue_timer = None;
                     }
-                    self.close_on(now, &mut budget);
+                    self.continue_close(now, &mut budget);
                 }
             }
         }
@@ -658,12 +670,12 @@ impl Engine for Client {
     }
 
     fn abandon(&mut self, now: Now) {
-        self.shut(now, Cause::RuntimeEnded);
+        self.start_close(now, Cause::RuntimeEnded);
         if let Phase::Closing(closing) = &mut self.phase
-            && let Some(patience) = closing.patience.take()
+            && let Some(confirm_timer) = closing.confirm_timer.take()
         {
-            self.outputs.timers.disarm(patience);
-            self.close_if_left(now);
+            self.outputs.timers.disarm(confirm_timer);
+            self.close_if_confirmed(now);
         }
     }
 
@@ -688,8 +700,8 @@ impl Engine for Client {
             _ => true,
         });
         let sent = match head? {
-            Publish::Request(call) => calls.sent(call),
-            Publish::MultiRequest(call) => multi_calls.sent(call),
+            Publish::Request(call) => calls.sent_flag(call),
+            Publish::MultiRequest(call) => multi_calls.sent_flag(call),
             _ => None,
         };
         Some(outputs.lend(sent))

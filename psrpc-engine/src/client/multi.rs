@@ -1,7 +1,7 @@
-//! The multi call: every server answers it once.
+//! The multi call: every server answers once.
 //!
-//! It ends at its deadline, when as many servers as expected have answered, or when its caller has
-//! enough.
+//! It ends at its deadline, when the expected number of servers have answered, or when its caller
+//! cancels it.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -25,25 +25,26 @@ use crate::reason::{Dropped, Reason};
 use crate::wire::outgoing;
 use crate::wire::route::Route;
 
-/// A multi call to be made (PROTOCOL section 7).
+/// A multi call (PROTOCOL section 7).
 #[derive(Clone, Debug)]
 pub struct MultiCall {
     /// The method and topic to call.
     pub route: Route,
-    /// The user's message, encoded.
+    /// The encoded message.
     pub payload: Bytes,
-    /// What is sent along.
+    /// The metadata to send with the request.
     pub metadata: Metadata,
-    /// How long it collects answers; `None` for the client's default.
+    /// How long to collect responses; `None` for the client's default timeout.
     pub timeout: Option<Duration>,
-    /// When the caller gives up, if that is earlier.
+    /// The caller's deadline, if it is earlier.
     pub deadline: Option<Time>,
-    /// How many answers end it, errors included; `None` for as many as come.
+    /// The number of responses, errors included, that ends the call; `None` to collect until the
+    /// deadline.
     pub expected: Option<usize>,
 }
 
 impl MultiCall {
-    /// A call with nothing but a message.
+    /// Creates a call without metadata and with default options.
     pub fn new(route: Route, payload: impl Into<Bytes>) -> Self {
         let (payload, metadata) = (payload.into(), Metadata::new());
         Self { route, payload, metadata, timeout: None, deadline: None, expected: None }
@@ -56,11 +57,11 @@ pub(super) struct MultiCalls(InFlight<MultiHandle, Ongoing>);
 struct Ongoing {
     deadline: Time,
     expected: Option<usize>,
-    /// The servers that have answered, in order, to tell a second answer.
+    /// The servers that have answered, sorted, to detect a second response.
     answered: Vec<Text>,
     /// Whether the request was handed to the bus.
     sent: bool,
-    /// How many subscribers the bus handed it to, where the bus says so.
+    /// How many subscribers the bus delivered the request to, if the bus knows.
     receivers: Option<u64>,
 }
 
@@ -129,14 +130,14 @@ impl MultiCalls {
         if server_id.is_empty() {
             return cx.outputs.dropped(drop(Reason::MissingId));
         }
-        let place = match answered.binary_search(&server_id) {
-            Err(place) => place,
+        let index = match answered.binary_search(&server_id) {
+            Err(index) => index,
             Ok(_) => return cx.outputs.dropped(drop(Reason::SecondResponse)),
         };
         if answered.len() >= cx.config.limits.answers_per_call {
             return cx.outputs.dropped(drop(Reason::ResponsesFull));
         }
-        answered.insert(place, server_id.clone());
+        answered.insert(index, server_id.clone());
         let complete = *expected == Some(answered.len());
         cx.outputs.event(ClientEvent::Response { call, server_id, result });
         if complete {
@@ -144,8 +145,8 @@ impl MultiCalls {
         }
     }
 
-    /// The timer of a call has fired.
-    pub(super) fn on_fired(&mut self, cx: &mut Context<'_>, call: MultiHandle) {
+    /// Handles the timer of a call.
+    pub(super) fn on_timer(&mut self, cx: &mut Context<'_>, call: MultiHandle) {
         self.0.timer_fired(call);
         self.on_timeout(cx, call);
     }
@@ -154,7 +155,7 @@ impl MultiCalls {
         let Some(entry) = self.0.get(call) else { return };
         let outcome = match &entry.state {
             Ongoing { answered, .. } if !answered.is_empty() => Ok(()),
-            // A caller that hears nothing is to know why.
+            // Without responses, the failure tells the caller why.
             Ongoing { sent, receivers, .. } => {
                 let evidence = Evidence { unsent: !sent, receivers: *receivers, ..Evidence::default() };
                 Err(Failure::timed_out(evidence))
@@ -167,8 +168,8 @@ impl MultiCalls {
         self.0.get(call).is_some()
     }
 
-    /// Whether the request of a call has left, to be set once it does.
-    pub(super) fn sent(&mut self, call: MultiHandle) -> Option<&mut bool> {
+    /// Returns the flag that records whether the request was handed to the bus.
+    pub(super) fn sent_flag(&mut self, call: MultiHandle) -> Option<&mut bool> {
         self.0.get_mut(call).map(|entry| &mut entry.state.sent)
     }
 
@@ -181,7 +182,7 @@ impl MultiCalls {
         let Some(entry) = self.0.get_mut(call) else { return };
         match result {
             Ok(receivers) => entry.state.receivers = receivers,
-            // A server that answers has seen the request, whatever the bus believes.
+            // A server that answered has seen the request, even if the bus reports a failure.
             Err(error) if entry.state.answered.is_empty() => {
                 let failure = Failure::bus(Reason::PublishFailed, error, Evidence::default());
                 self.end(cx, call, Err(failure));
@@ -190,14 +191,14 @@ impl MultiCalls {
         }
     }
 
-    /// The caller has enough.
+    /// Ends a call without an event.
     pub(super) fn cancel(&mut self, cx: &mut Context<'_>, call: MultiHandle) {
         self.0.settle(call, &mut cx.outputs.timers);
     }
 
-    /// Walks on from `place` to the next call.
-    pub(super) fn walk(&self, place: &mut usize, budget: &mut Budget) -> Step<MultiHandle> {
-        self.0.walk(place, budget)
+    /// Returns the next call from `cursor` on, and advances `cursor`.
+    pub(super) fn walk(&self, cursor: &mut usize, budget: &mut Budget) -> Step<MultiHandle> {
+        self.0.walk(cursor, budget)
     }
 
     pub(super) fn end(&mut self, cx: &mut Context<'_>, call: MultiHandle, outcome: Result<(), Box<Failure>>) {

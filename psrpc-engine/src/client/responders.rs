@@ -1,4 +1,4 @@
-//! Who answered the calls that require no claim, to notice when two servers answer one.
+//! Recent responders, to detect two servers registered for one single-server method.
 
 use alloc::collections::VecDeque;
 
@@ -7,8 +7,8 @@ use psrpc_proto::{Response, Text};
 /// How many calls are remembered.
 const REMEMBERED: usize = 256;
 
-/// The last calls without a claim that were answered, and by whom. Where nobody is granted a call,
-/// one server alone should have it; that there is only one is up to its users.
+/// The most recent calls without a claim, each with the server that answered. The protocol does not
+/// enforce that a single-server method has one server.
 pub(super) struct Responders(VecDeque<(Text, Text)>);
 
 impl Responders {
@@ -16,15 +16,15 @@ impl Responders {
         Self(VecDeque::new())
     }
 
-    /// A call was answered by a server.
-    pub(super) fn answered(&mut self, request_id: Text, server_id: Text) {
+    /// Records that a server answered a call.
+    pub(super) fn record(&mut self, request_id: Text, server_id: Text) {
         if self.0.len() >= REMEMBERED {
             self.0.pop_front();
         }
         self.0.push_back((request_id, server_id));
     }
 
-    /// Whether a response is a second server's to a call that was answered.
+    /// Returns `true` if another server already answered the call of a response.
     pub(super) fn is_second(&self, response: &Response) -> bool {
         let mut answered = self.0.iter().rev();
         answered.any(|(request, server)| *request == response.request_id && *server != response.server_id)

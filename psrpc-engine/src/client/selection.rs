@@ -1,4 +1,4 @@
-//! Selection: bids in, verdict out.
+//! The selection of a server among bids.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -6,7 +6,7 @@ use core::time::Duration;
 
 use psrpc_proto::{ErrorResponse, Text};
 
-use super::heard::Heard;
+use super::observed::Observed;
 use crate::core::map::{HashKeys, Map};
 use crate::core::time::Time;
 use crate::core::timers::TimerKind;
@@ -17,31 +17,31 @@ use crate::wire::route::Route;
 
 /// How a call picks its server (PROTOCOL section 6).
 ///
-/// Every option that is set overrides the default of the method, one by one; [`Selection::none`]
-/// sets them all, to nothing.
+/// An option that is set overrides the method's default for that option. [`Selection::none`] sets
+/// every option so that it has no effect.
 ///
-/// The defaults: for affinity methods an affinity timeout of 1 s and a short circuit of 200 ms; for
-/// others an affinity timeout of 1 s, and the first bid wins.
+/// Affinity methods default to an affinity timeout of 1 s and a short-circuit timeout of 200 ms.
+/// Other methods default to an affinity timeout of 1 s, and the first bid wins.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Selection {
-    /// Bids below this do not count. 0 or less means that every bid counts.
+    /// The lowest affinity that counts. At 0 or less, every bid counts.
     pub minimum_affinity: Option<f32>,
-    /// A bid of at least this wins at once. 0 or less means that none does.
+    /// The affinity from which a bid wins at once. At 0 or less, no bid does.
     pub maximum_affinity: Option<f32>,
     /// Whether the first bid that counts wins at once.
     pub accept_first_available: Option<bool>,
-    /// How long to wait for bids. Zero means until the call's deadline.
+    /// How long to wait for bids. Zero waits until the call's deadline.
     pub affinity_timeout: Option<Duration>,
-    /// How long to wait for better bids after the first that counts. Zero means no such limit.
+    /// How long to wait for better bids after the first that counts. Zero sets no such limit.
     pub short_circuit_timeout: Option<Duration>,
-    /// Whether to ask the caller which of the bids that count shall win
+    /// Whether the caller chooses among the bids that count
     /// ([`ClientEvent::Select`](crate::ClientEvent::Select)).
     pub ask: bool,
 }
 
 impl Selection {
-    /// Every option set to nothing: no minimum, no maximum, no timeouts, and the first bid does not
-    /// win at once.
+    /// Returns a selection without a minimum, a maximum or timeouts, in which the first bid does
+    /// not win at once.
     pub const fn none() -> Self {
         Self {
             minimum_affinity: Some(0.0),
@@ -54,7 +54,7 @@ impl Selection {
     }
 }
 
-/// A selection's options once the defaults are filled in.
+/// The options of a selection with the defaults filled in.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rules {
     minimum: f32,
@@ -66,7 +66,8 @@ pub(crate) struct Rules {
 }
 
 impl Rules {
-    /// The rules for a call on `route`, or why they cannot be.
+    /// Fills in the defaults for a call on `route`. Fails if an option is invalid or has no effect
+    /// there.
     pub(crate) fn new(
         route: &Route,
         options: &Selection,
@@ -75,7 +76,7 @@ impl Rules {
     ) -> Result<Self, CallError> {
         let affinity = route.properties().affinity();
         if route.is_queue() {
-            // Of a queue one server alone bids, so nothing that compares bids can take effect.
+            // Only one server of a queue bids, so options that compare bids have no effect.
             let above_zero = |affinity: Option<f32>| affinity.is_some_and(|affinity| affinity > 0.0);
             let set = [
                 (above_zero(options.minimum_affinity), "minimum_affinity"),
@@ -111,23 +112,23 @@ pub(crate) struct Bids {
     rules: Rules,
     affinity_timeout: Option<Time>,
     short_circuit: Option<Time>,
-    /// The servers that bid and did not win at once, to tell a second bid.
+    /// The servers whose bids did not win at once, to detect a second bid.
     bidders: Map<Text>,
-    /// What the selection function gets to see.
+    /// The bids that count, for the selection function.
     counted: Vec<Bid>,
     best: Option<Bid>,
-    /// Boxed, since it is large and few calls have one.
+    /// Boxed because it is large and few calls have one.
     last_error: Option<Box<ErrorResponse>>,
 }
 
-/// How a selection ends.
+/// The result of a selection.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Verdict {
     /// This server wins.
     Server(Text),
-    /// The caller decides.
+    /// The caller chooses among these bids.
     Ask(Vec<Bid>),
-    /// No server can win, and this is what one of them answered.
+    /// No server can win, and one of them answered with this error.
     Error(ErrorResponse),
     /// No server can win.
     Nobody,
@@ -146,74 +147,79 @@ impl Bids {
         }
     }
 
-    /// Takes a bid, or says why not. `true` when it wins at once.
+    /// Adds a bid, or returns the reason to drop it. Returns `true` if the bid wins at once.
     pub(crate) fn bid(
         &mut self,
         now: Time,
-        claim: Bid,
+        bid: Bid,
         keys: &HashKeys,
         limit: usize,
-        heard: &mut Heard,
+        observed: &mut Observed,
     ) -> Result<bool, Reason> {
-        if !claim.affinity.is_finite() {
+        if !bid.affinity.is_finite() {
             return Err(Reason::NonFiniteAffinity);
         }
-        let hash = keys.hash(claim.server_id.as_bytes());
-        let known = self.bidders.get(hash, |known| *known == claim.server_id);
+        let hash = keys.hash(bid.server_id.as_bytes());
+        let known = self.bidders.get(hash, |known| *known == bid.server_id);
         if known.is_some() {
             return Err(Reason::SecondBid);
         }
         if self.bidders.len() >= limit {
             return Err(Reason::BidsFull);
         }
-        heard.bids += 1;
+        observed.bids += 1;
         let Rules { minimum, maximum, accept_first, short_circuit, ask, .. } = self.rules;
-        let counts = minimum <= 0.0 || claim.affinity >= minimum;
-        if counts && (accept_first || maximum > 0.0 && claim.affinity >= maximum) {
+        let counts = minimum <= 0.0 || bid.affinity >= minimum;
+        if counts && (accept_first || maximum > 0.0 && bid.affinity >= maximum) {
             return Ok(true);
         }
-        self.bidders.insert(hash, claim.server_id.clone());
+        self.bidders.insert(hash, bid.server_id.clone());
         if !counts {
-            heard.below_minimum += 1;
+            observed.below_minimum += 1;
             return Ok(false);
         }
         if self.short_circuit.is_none() && !short_circuit.is_zero() {
             self.short_circuit = Some(now + short_circuit);
         }
         if ask {
-            self.counted.push(claim.clone());
+            self.counted.push(bid.clone());
         }
         let best = self.best.as_ref().map_or(0.0, |best| best.affinity);
-        if claim.affinity > best {
-            self.best = Some(claim);
+        if bid.affinity > best {
+            self.best = Some(bid);
         }
         Ok(false)
     }
 
-    /// Takes an error response.
+    /// Records an error response.
     pub(crate) fn error(&mut self, error: ErrorResponse) {
         self.last_error = Some(Box::new(error));
     }
 
-    /// The best bid so far.
+    /// Returns the best bid so far.
     pub(crate) fn into_best(self) -> Option<Bid> {
         self.best
     }
 
-    /// When selection ends by itself, and why; `None` while only the call's deadline ends it.
-    pub(crate) fn ends(&self) -> Option<(Time, TimerKind)> {
+    /// Returns when the selection ends by its own timeout, and which; `None` if only the call's
+    /// deadline ends it.
+    pub(crate) fn next_timeout(&self) -> Option<(Time, TimerKind)> {
         let affinity_timeout = self.affinity_timeout.map(|at| (at, TimerKind::AffinityTimeout));
         let short_circuit = self.short_circuit.map(|at| (at, TimerKind::ShortCircuit));
         affinity_timeout.into_iter().chain(short_circuit).min_by_key(|(at, _)| *at)
     }
 
-    /// Ends the selection by a timeout of its own, or by the call's deadline.
+    /// Ends the selection at its own timeout or at the call's deadline.
     pub(crate) fn end(&mut self) -> Verdict {
-        if self.rules.ask { Verdict::Ask(core::mem::take(&mut self.counted)) } else { self.end_unasked() }
+        if self.rules.ask {
+            Verdict::Ask(core::mem::take(&mut self.counted))
+        } else {
+            self.end_without_asking()
+        }
     }
 
-    /// Ends the selection by what has come, whoever else would choose.
-    pub(crate) fn end_unasked(&mut self) -> Verdict {
+    /// Ends the selection with the best bid or the last error, without asking the caller.
+    pub(crate) fn end_without_asking(&mut self) -> Verdict {
         match (&self.best, self.last_error.take()) {
             (Some(best), _) => Verdict::Server(best.server_id.clone()),
             (None, Some(error)) => Verdict::Error(*error),

@@ -1,4 +1,4 @@
-//! Streams, seen from the client that opens them.
+//! The client's side of streams.
 
 use alloc::boxed::Box;
 use core::time::Duration;
@@ -16,30 +16,30 @@ use crate::stream::frames;
 use crate::wire::route::Route;
 use crate::wire::{incoming, outgoing};
 
-/// A stream to be opened (PROTOCOL section 8).
+/// A stream to open (PROTOCOL section 8).
 #[derive(Clone, Debug)]
 pub struct OpenStream {
     /// The method and topic.
     pub route: Route,
-    /// What is sent along.
+    /// The metadata to send with the request.
     pub metadata: Metadata,
-    /// How long the opening may take; `None` for the client's default.
+    /// The timeout of the opening; `None` for the client's default.
     pub timeout: Option<Duration>,
-    /// When the caller gives up on the opening, if that is earlier.
+    /// The caller's deadline for the opening, if it is earlier.
     pub deadline: Option<Time>,
-    /// How it picks its server.
+    /// How the opening picks its server.
     pub selection: Selection,
 }
 
 impl OpenStream {
-    /// A stream with nothing sent along.
+    /// Creates an opening without metadata and with default options.
     pub fn new(route: Route) -> Self {
         let (metadata, selection) = (Metadata::new(), Selection::default());
         Self { route, metadata, timeout: None, deadline: None, selection }
     }
 }
 
-/// Makes the call that opens a stream.
+/// Starts the call that opens a stream.
 pub(super) fn open(
     calls: &mut Calls,
     cx: &mut Context<'_>,
@@ -55,24 +55,24 @@ pub(super) fn open(
     }
     let deadline = cx.deadline(timeout, deadline);
     let (request_id, vacancy) = calls.draw_id(cx);
-    let (stream_id, place) = loop {
+    let (stream_id, stream_vacancy) = loop {
         let stream_id = cx.ids.stream();
-        if let Some(place) = cx.streams.vacancy(&stream_id) {
-            break (stream_id, place);
+        if let Some(stream_vacancy) = cx.streams.vacancy(&stream_id) {
+            break (stream_id, stream_vacancy);
         }
     };
     let body = StreamBody::Open { node_id: cx.config.id.clone(), metadata };
     let timeout = deadline.since(cx.now.time);
     let frame = frames::frame(cx.now, stream_id.clone(), request_id.clone(), timeout, body);
     outgoing::check(&frame, route.requests(), &cx.config.limits.frame)?;
-    let stream = cx.streams.add(place, stream_id, route.requests().clone(), Some(calls.next()));
+    let stream = cx.streams.add(stream_vacancy, stream_id, route.requests().clone(), Some(calls.next()));
     Ok(calls.start(cx, Start { request_id, vacancy, frame, deadline, route, rules, opens: Some(stream) }))
 }
 
-/// A frame of a server.
+/// Handles a stream frame from a server.
 pub(super) fn on_frame(calls: &mut Calls, cx: &mut Context<'_>, mut frame: Stream) {
     let Some(stream) = cx.streams.find(&frame.stream_id) else {
-        // Most are acks and closes that come after the end.
+        // Most of these are acks and closes that arrive after the stream has ended.
         return cx.outputs.dropped(Dropped::of(Reason::NoStream, frame.request_id, frame.stream_id));
     };
     let opening = cx.streams.data_mut(stream).and_then(|opening| *opening);
@@ -102,7 +102,8 @@ pub(super) fn on_frame(calls: &mut Calls, cx: &mut Context<'_>, mut frame: Strea
                         frame.stream_id,
                     ));
                 }
-                // Its ack is late or lost, but a server that sends has taken the stream.
+                // The ack is late or lost, but a server that sends a message has accepted the
+                // stream.
                 Some(call) => calls.on_opened(cx, call),
                 None => {}
             }
@@ -121,7 +122,7 @@ pub(super) fn on_frame(calls: &mut Calls, cx: &mut Context<'_>, mut frame: Strea
     }
 }
 
-/// Ends a stream that is open, since its client ends.
+/// Ends an open stream of a client that closes.
 pub(super) fn end(cx: &mut Context<'_>, stream: StreamHandle, failure: Box<Failure>) {
     let (streams, mut cx) = cx.streams();
     streams.close_with(&mut cx, stream, frames::plain_close(), failure);

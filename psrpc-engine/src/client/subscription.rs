@@ -1,4 +1,4 @@
-//! Subscriptions to what servers publish.
+//! Subscriptions to updates.
 
 use psrpc_proto::{Any, Text};
 
@@ -8,10 +8,10 @@ use crate::core::handle::{Handles, RawHandle, SubscriptionHandle};
 use crate::event::ClientEvent;
 use crate::reason::{Dropped, Reason};
 
-/// The subscriptions to updates.
+/// The client's subscriptions to updates.
 pub(super) struct Listeners(Handles<UpdateListener>);
 
-/// Names a listener.
+/// The handle of a listener.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct ListenerHandle(RawHandle);
 
@@ -19,7 +19,7 @@ struct UpdateListener {
     subscription: SubscriptionHandle,
     /// The full protobuf name of the updates.
     message: Text,
-    /// Updates that were not taken yet.
+    /// Updates that the consumer has not taken yet.
     unread: usize,
 }
 
@@ -32,7 +32,7 @@ impl Listeners {
         self.0.len()
     }
 
-    /// Adds a listener, whose subscription `subscribe` asks for.
+    /// Adds a listener and subscribes it with `subscribe`.
     pub(super) fn add(
         &mut self,
         message: Text,
@@ -43,12 +43,12 @@ impl Listeners {
         subscription
     }
 
-    /// Walks on from `place` to the next listener.
-    pub(super) fn walk(&self, place: &mut usize, budget: &mut Budget) -> Step<ListenerHandle> {
-        self.0.walk(place, budget).map(ListenerHandle)
+    /// Returns the next listener from `cursor` on, and advances `cursor`.
+    pub(super) fn walk(&self, cursor: &mut usize, budget: &mut Budget) -> Step<ListenerHandle> {
+        self.0.walk(cursor, budget).map(ListenerHandle)
     }
 
-    /// Removes a listener, and gives its subscription.
+    /// Removes a listener and returns its subscription.
     pub(super) fn remove(&mut self, ListenerHandle(listener): ListenerHandle) -> Option<SubscriptionHandle> {
         Some(self.0.remove(listener)?.subscription)
     }
@@ -63,21 +63,21 @@ impl Listeners {
         let Some(UpdateListener { subscription, message, unread }) = self.0.get_mut(listener) else { return };
         let subscription = *subscription;
         let dropped = |reason| Dropped::of(reason, Text::EMPTY, Text::EMPTY);
-        // Whatever stands before the last slash does not matter.
-        let is_it = update.type_url.as_str().rsplit('/').next() == Some(message.as_str());
-        if !is_it {
+        // Only the name after the last slash matters.
+        let matches = update.type_url.as_str().rsplit('/').next() == Some(message.as_str());
+        if !matches {
             return outputs.dropped(dropped(Reason::UnexpectedType));
         }
         if *unread >= limit {
             outputs.dropped(dropped(Reason::SlowConsumer));
-            outputs.counters.lose(Some(1));
+            outputs.counters.count_lost(Some(1));
             return outputs.event(ClientEvent::Gap { subscription, lost: Some(1) });
         }
         *unread += 1;
         outputs.event(ClientEvent::Update { subscription, payload: update.value });
     }
 
-    /// An update was taken, so that there is room for another.
+    /// Makes room for another update.
     pub(super) fn taken(&mut self, ListenerHandle(listener): ListenerHandle) {
         if let Some(listener) = self.0.get_mut(listener) {
             listener.unread = listener.unread.saturating_sub(1);

@@ -1,18 +1,18 @@
-//! The budget: how much an engine does in one call, before its driver lets others have their turn.
+//! The budget: a bound on the work of one call of an engine, so that its driver stays responsive.
 
-/// How many timers [`Engine::handle_timeout`](crate::Engine::handle_timeout) fires in one call at
-/// most, and how many calls, requests, streams or subscriptions an engine that closes ends in one:
-/// 256.
+/// The maximum number of timers that one call of
+/// [`Engine::handle_timeout`](crate::Engine::handle_timeout) fires, and of calls, requests, streams
+/// or subscriptions that one call ends when an engine closes: 256.
 pub const ROUND: usize = 256;
 
-/// Whether more is due than one call of [`Engine::handle_timeout`](crate::Engine::handle_timeout)
-/// has done.
+/// Whether more work is due after a call of
+/// [`Engine::handle_timeout`](crate::Engine::handle_timeout).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "while more is due, `handle_timeout` must be called again"]
 pub enum Due {
-    /// Nothing is due any more: sleep until the next timeout.
+    /// Nothing is due: sleep until the next timeout.
     Nothing,
-    /// More is due: take the outputs, and call `handle_timeout` again.
+    /// More is due: take the outputs, then call `handle_timeout` again.
     More,
 }
 
@@ -23,17 +23,16 @@ impl Due {
     }
 }
 
-/// How much is left of a [`ROUND`].
+/// What remains of a [`ROUND`].
 pub(crate) struct Budget(usize);
 
 impl Budget {
-    /// The budget of one call.
+    /// Creates the budget of one call.
     pub(crate) const fn round() -> Self {
         Self(ROUND)
     }
 
-    /// Spends some of it. What is left does not go below nothing: one thing may cost more than is
-    /// left.
+    /// Spends `cost`. Saturates at zero, because a single step may cost more than what remains.
     pub(crate) fn spend(&mut self, cost: usize) {
         self.0 = self.0.saturating_sub(cost);
     }
@@ -42,18 +41,18 @@ impl Budget {
         self.0 == 0
     }
 
-    pub(crate) fn left(&self) -> usize {
+    pub(crate) fn remaining(&self) -> usize {
         self.0
     }
 }
 
-/// One step of a walk over all things of a table, which the budget may interrupt.
+/// One step of a walk over a table, which the budget may interrupt.
 pub(crate) enum Step<H> {
-    /// The next thing.
+    /// The next entry.
     Next(H),
-    /// There was no other.
+    /// There are no more entries.
     Done,
-    /// The budget is spent: the walk goes on in the next round.
+    /// The budget is spent. The walk continues in the next round.
     Spent,
 }
 

@@ -1,11 +1,11 @@
-//! What a bus says when it could not do as asked.
+//! The error of a bus.
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::error::Error;
 use core::fmt;
 
-/// What a bus reports when it could not do as asked. Cheap to clone.
+/// An error that a bus reports. Cheap to clone.
 #[derive(Clone)]
 pub struct BusError {
     error: Arc<dyn Error + Send + Sync>,
@@ -13,19 +13,19 @@ pub struct BusError {
 }
 
 impl BusError {
-    /// An error of the bus, with whatever it has to say.
+    /// Creates an error with `error` as its message and source.
     pub fn new(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self { error: Arc::from(error.into()), invalid: false }
     }
 
-    /// The bus cannot carry this frame, however often it is tried: it is larger than the server of
-    /// the bus allows, for example. Nothing was sent. What failed for this is
+    /// Creates an error for a frame that the bus can never carry, for example because it exceeds a
+    /// limit of the bus's server. Nothing was sent. The call, message or update fails with
     /// `invalid_argument`.
     pub fn invalid(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self { error: Arc::from(error.into()), invalid: true }
     }
 
-    /// Whether the bus cannot carry the frame, however often it is tried.
+    /// Returns `true` if the bus can never carry the frame.
     pub fn is_invalid(&self) -> bool {
         self.invalid
     }

@@ -1,10 +1,11 @@
-//! A cache that forgets by halves: bounded, without a clock or an order to keep.
+//! A bounded cache that evicts half of its entries at a time, without a clock or an order to
+//! maintain.
 
 use psrpc_proto::Text;
 
 use crate::core::map::{HashKeys, Map};
 
-/// Values by text. When it is full, the older half is forgotten, except for what was used since.
+/// Values by text. When the cache is full, it evicts the older half, except for entries used since.
 pub(crate) struct Cache<V> {
     young: Map<(Text, V)>,
     old: Map<(Text, V)>,
@@ -38,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_keeps_what_is_used_and_never_more_than_its_limit() {
+    fn used_values_stay_and_the_limit_holds() {
         let mut cache = Cache::new(4, HashKeys::new(1, 2));
         let mut made = 0;
         for round in 0..10 {
@@ -47,6 +48,6 @@ mod tests {
             }
             assert!(cache.young.len() + cache.old.len() <= 4);
         }
-        assert_eq!(made, 1 + 10, "what is used all the time is made once");
+        assert_eq!(made, 1 + 10, "a value in constant use is made once");
     }
 }

@@ -1,4 +1,4 @@
-//! Deduplication: each request of each client once, until it counts as expired.
+//! Deduplication: accepts each request of each client once, until it counts as expired.
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -8,26 +8,25 @@ use crate::core::map::IdentitySet;
 use crate::core::time::{Expired, Expiry, Now, Time, WallTime};
 use crate::core::timers::{TimerId, TimerKind, Timers};
 
-/// Requests are forgotten together with all that expire within the same 2^30 nanoseconds, about a
-/// second.
+/// A bucket holds the requests that expire within the same 2^30 nanoseconds, about a second.
 const BUCKET_SHIFT: u32 = 30;
 
-/// Remembers requests, or messages of streams, by a keyed 128-bit hash of their ids, in buckets by
+/// Remembers requests, or stream messages, by a keyed 128-bit hash of their ids, in buckets by
 /// expiry.
 ///
-/// A bucket is forgotten whole when both clocks say that its requests have expired: the monotonic
-/// one, so that a wall clock that jumped ahead makes nothing be forgotten early, and the wall
-/// clock, by which a late duplicate is judged. What would be in a bucket that was forgotten has
-/// expired for good, also if the wall clock is set back later.
+/// A bucket is forgotten as a whole once its requests have expired by both clocks. The monotonic
+/// clock ensures that nothing is forgotten early when the wall clock jumps ahead. The wall clock
+/// decides whether a late duplicate has expired. A request that belongs in a forgotten bucket
+/// counts as expired for good, even if the wall clock is later set back.
 pub(crate) struct Dedup {
     seen: IdentitySet,
     buckets: BTreeMap<BucketKey, Bucket>,
-    /// The last of the buckets that were forgotten.
+    /// The latest forgotten bucket.
     forgotten: Option<BucketKey>,
     limit: usize,
 }
 
-/// A bucket, by its place in wall time.
+/// A bucket, by its position in wall time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct BucketKey(i64);
 
@@ -36,7 +35,7 @@ impl BucketKey {
         Self(expiry.wall().as_unix_nanos() >> BUCKET_SHIFT)
     }
 
-    /// The first moment at which every request in the bucket is expired.
+    /// Returns the first moment at which every request in the bucket has expired.
     fn end(self) -> WallTime {
         let last = (1 << BUCKET_SHIFT) - 1;
         WallTime::from_unix_nanos((self.0 << BUCKET_SHIFT) | last)
@@ -49,13 +48,13 @@ struct Bucket {
     timer: Option<TimerId>,
 }
 
-/// What became of a request that was to be remembered.
+/// The result of [`Dedup::admit`].
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Admission {
     New,
     Duplicate,
-    /// It may have come before, and was forgotten since: when it counted as expired, before the
-    /// wall clock was set back by so much at least.
+    /// The request may have arrived before and been forgotten after it counted as expired. The wall
+    /// clock was set back by at least this much since.
     Forgotten(Expired),
     Full,
 }
@@ -65,11 +64,11 @@ impl Dedup {
         Self { seen: IdentitySet::new(), buckets: BTreeMap::new(), forgotten: None, limit }
     }
 
-    pub(crate) fn knows(&self, identity: u128) -> bool {
+    pub(crate) fn contains(&self, identity: u128) -> bool {
         self.seen.contains(identity)
     }
 
-    /// Remembers what is new. `owner` names a bucket's timer.
+    /// Remembers an identity if it is new. `owner` names the timer of its bucket.
     pub(crate) fn admit<O: Copy>(
         &mut self,
         now: Now,
@@ -78,7 +77,7 @@ impl Dedup {
         expiry: &Expiry,
         owner: impl FnOnce(BucketKey) -> O,
     ) -> Admission {
-        if self.knows(identity) {
+        if self.contains(identity) {
             return Admission::Duplicate;
         }
         let key = BucketKey::of(expiry);
@@ -95,8 +94,8 @@ impl Dedup {
         });
         bucket.identities.push(identity);
         self.seen.insert(identity);
-        // Our wall clock may be ahead and be set right later, so the sender's own view of the
-        // lifetime counts too.
+        // Our wall clock may be ahead and be corrected later, so the lifetime by the sender's clock
+        // counts too.
         let needed = (now.time + expiry.lifetime()).max(expiry.time());
         if needed > bucket.forget_at {
             bucket.forget_at = needed.max(now.time + key.end().since(now.wall));
@@ -108,8 +107,8 @@ impl Dedup {
         Admission::New
     }
 
-    /// The timer of a bucket has fired: forgets it, or keeps it on until its requests count as
-    /// expired. What the budget does not reach is forgotten in the next round.
+    /// Handles the timer of a bucket: forgets the bucket, or keeps it until its requests count as
+    /// expired. Whatever exceeds the budget is forgotten in the next round.
     pub(crate) fn forget<O: Copy>(
         &mut self,
         now: Now,
@@ -121,14 +120,14 @@ impl Dedup {
         let Some(bucket) = self.buckets.get_mut(&key) else { return };
         bucket.timer = None;
         let expired = now.time + key.end().since(now.wall);
-        // At the end of time there is no later.
+        // At the end of time the timer cannot move further.
         if expired > now.time {
             bucket.forget_at = expired;
             bucket.timer = Some(timers.arm(expired, TimerKind::Forget, owner(key)));
             return;
         }
         self.forgotten = self.forgotten.max(Some(key));
-        let kept = bucket.identities.len().saturating_sub(budget.left().max(1));
+        let kept = bucket.identities.len().saturating_sub(budget.remaining().max(1));
         for identity in bucket.identities.drain(kept..) {
             budget.spend(1);
             self.seen.remove(identity);
@@ -172,7 +171,7 @@ mod tests {
             .unwrap()
     }
 
-    /// A table with its timers, each of them a bucket's.
+    /// A table with its timers, one for each bucket.
     struct Remembered {
         dedup: Dedup,
         timers: Timers<BucketKey>,
@@ -191,7 +190,7 @@ mod tests {
             self.timers.next().expect("a bucket has a timer").at
         }
 
-        fn pass(&mut self, now: Now) {
+        fn fire_timers(&mut self, now: Now) {
             while let Some((key, _)) = self.timers.fire(now.time) {
                 self.dedup.forget(now, &mut self.timers, key, |key| key, &mut Budget::round());
             }
@@ -209,12 +208,12 @@ mod tests {
         assert_eq!(table.admit(start, 1, &expires), Admission::Duplicate);
         assert_eq!(table.admit(start, 2, &expires), Admission::New);
         let after = kept_until.since(Time::ZERO);
-        table.pass(now(after, after));
+        table.fire_timers(now(after, after));
         assert_eq!((table.dedup.remembered(), table.timers.next()), (0, None));
     }
 
     #[test]
-    fn a_full_table_refuses_what_is_new_and_evicts_nothing() {
+    fn a_full_table_refuses_new_requests_and_evicts_nothing() {
         let mut table = Remembered::new(1);
         let start = now(Duration::ZERO, Duration::ZERO);
         let expires = expiry(start, Duration::ZERO, SECOND);
@@ -228,20 +227,20 @@ mod tests {
         let mut table = Remembered::new(10);
         let start = now(Duration::ZERO, 100 * SECOND);
         table.admit(start, 1, &expiry(start, 100 * SECOND, SECOND));
-        table.pass(now(5 * SECOND, 95 * SECOND));
+        table.fire_timers(now(5 * SECOND, 95 * SECOND));
         assert!(table.kept_until() >= Time::ZERO + 11 * SECOND);
         assert_eq!(table.dedup.remembered(), 1);
     }
 
     #[test]
-    fn what_was_forgotten_while_the_wall_clock_was_ahead_is_not_new_once_it_is_set_back() {
+    fn a_request_forgotten_while_the_wall_clock_was_ahead_is_not_new_after_it_is_set_back() {
         let mut table = Remembered::new(10);
         let start = now(Duration::ZERO, 100 * SECOND);
         let expires = expiry(start, 100 * SECOND, SECOND);
         assert_eq!(table.admit(start, 1, &expires), Admission::New);
-        table.pass(now(3 * SECOND, 200 * SECOND));
+        table.fire_timers(now(3 * SECOND, 200 * SECOND));
         assert_eq!(table.dedup.remembered(), 0);
-        // By this clock it has not expired, and a duplicate would pass for new.
+        // By this clock the request has not expired, and its duplicate would pass as new.
         let set_back = now(4 * SECOND, 100 * SECOND);
         assert!(matches!(table.admit(set_back, 1, &expires), Admission::Forgotten(_)));
         let later = expiry(set_back, 100 * SECOND, 5 * SECOND);
@@ -249,9 +248,9 @@ mod tests {
     }
 
     #[test]
-    fn a_wall_clock_that_is_ahead_does_not_shorten_what_the_client_says() {
+    fn a_wall_clock_that_is_ahead_does_not_shorten_the_lifetime_of_a_request() {
         let mut table = Remembered::new(10);
-        // By our clock only one of the three seconds is left.
+        // By our clock, only one of the three seconds is left.
         let start = now(Duration::ZERO, 2 * SECOND);
         table.admit(start, 1, &expiry(start, Duration::ZERO, 3 * SECOND));
         assert!(table.kept_until() >= Time::ZERO + 3 * SECOND);

@@ -1,10 +1,11 @@
-//! Handles: what stands for a thing in flight, and a slab that knows stale handles from live ones.
+//! Handles of entries in flight, and a slab that detects stale handles.
 
 use slab::Slab;
 
 use crate::core::budget::{Budget, Step};
 
-/// Where a thing lies in its slab, and which of the things that lay there it is.
+/// The index of an entry in its slab, and the generation that tells it from other entries at that
+/// index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct RawHandle {
     index: u32,
@@ -16,14 +17,14 @@ macro_rules! handles {
         $(
             $(#[$doc])*
             ///
-            /// A handle stays invalid for ever once what it stood for is gone: commands with a
-            /// stale one do nothing.
+            /// A handle stays invalid forever once its entry is gone. Commands with a stale handle
+            /// do nothing.
             #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
             pub struct $name(pub(crate) RawHandle);
 
             impl $name {
-                /// A small number that no two live handles of one engine share, and that later ones
-                /// reuse: an index for tables of the caller's own.
+                /// Returns a small number that is unique among the live handles of one engine and
+                /// reused by later ones. Use it as an index into your own tables.
                 pub fn index(self) -> usize {
                     self.0.index as usize
                 }
@@ -51,19 +52,19 @@ handles! {
     MultiHandle
     /// An open stream of a [`Client`](crate::Client) or a [`Server`](crate::Server).
     StreamHandle
-    /// A message on its way through a stream.
+    /// A message sent on a stream and not acknowledged yet.
     SendHandle
     /// A request at a [`Server`](crate::Server) in flight.
     RequestHandle
     /// An update that a [`Server`](crate::Server) publishes.
     UpdateHandle
-    /// Methods that a [`Server`](crate::Server) has registered together.
+    /// The methods that a [`Server`](crate::Server) has registered together.
     RegistrationHandle
-    /// A subscription that an engine asked for.
+    /// A subscription of a [`Client`](crate::Client) or a [`Server`](crate::Server).
     SubscriptionHandle
 }
 
-/// A slab whose handles tell a thing from its successors in the same place.
+/// A slab whose handles tell an entry from its successors at the same index.
 pub(crate) struct Handles<T> {
     slab: Slab<(u32, T)>,
     generation: u32,
@@ -74,7 +75,7 @@ impl<T> Handles<T> {
         Self { slab: Slab::new(), generation: 0 }
     }
 
-    /// The handle that the next thing gets.
+    /// Returns the handle of the next entry.
     pub(crate) fn next(&self) -> RawHandle {
         let index = u32::try_from(self.slab.vacant_key()).expect("limits keep slabs far below 2^32");
         RawHandle { index, generation: self.generation }
@@ -89,14 +90,14 @@ impl<T> Handles<T> {
 
     pub(crate) fn get(&self, handle: impl Into<RawHandle>) -> Option<&T> {
         let RawHandle { index, generation } = handle.into();
-        let (lives, value) = self.slab.get(index as usize)?;
-        (*lives == generation).then_some(value)
+        let (current, value) = self.slab.get(index as usize)?;
+        (*current == generation).then_some(value)
     }
 
     pub(crate) fn get_mut(&mut self, handle: impl Into<RawHandle>) -> Option<&mut T> {
         let RawHandle { index, generation } = handle.into();
-        let (lives, value) = self.slab.get_mut(index as usize)?;
-        (*lives == generation).then_some(value)
+        let (current, value) = self.slab.get_mut(index as usize)?;
+        (*current == generation).then_some(value)
     }
 
     #[inline]
@@ -114,16 +115,16 @@ impl<T> Handles<T> {
         self.slab.is_empty()
     }
 
-    /// Walks on from `place` to the next thing, in the order of their places: the same for the same
-    /// history. Each place that is looked at costs one.
-    pub(crate) fn walk(&self, place: &mut usize, budget: &mut Budget) -> Step<RawHandle> {
-        while *place < self.slab.capacity() {
+    /// Returns the next entry from `cursor` on, and advances `cursor`. The order is by index, so
+    /// the same history gives the same order. Each index visited costs one.
+    pub(crate) fn walk(&self, cursor: &mut usize, budget: &mut Budget) -> Step<RawHandle> {
+        while *cursor < self.slab.capacity() {
             if budget.is_spent() {
                 return Step::Spent;
             }
             budget.spend(1);
-            let index = *place;
-            *place += 1;
+            let index = *cursor;
+            *cursor += 1;
             if let Some((generation, _)) = self.slab.get(index) {
                 return Step::Next(RawHandle { index: index as u32, generation: *generation });
             }

@@ -1,5 +1,5 @@
-//! In flight: what all that is in flight has in common. Each has an id that peers name it by, a
-//! state, and most a timer.
+//! The table of entries in flight, such as calls and requests. Each has an id for its peers, a
+//! state, and usually a timer.
 
 use psrpc_proto::Text;
 
@@ -9,10 +9,10 @@ use crate::core::map::{HashKeys, Map};
 use crate::core::time::Time;
 use crate::core::timers::{TimerId, TimerKind, Timers};
 
-/// What is in flight, found by handle and by id.
+/// Entries in flight, found by handle and by id.
 ///
-/// An entry leaves by [`settle`](Self::settle), which takes its state by value and its timer and id
-/// with it: nothing settles twice, and nothing of it is left behind.
+/// [`settle`](Self::settle) removes an entry together with its timer and id, and returns its state
+/// by value, so nothing settles twice.
 pub(crate) struct InFlight<H, S> {
     entries: Handles<Entry<S>>,
     by_id: Map<RawHandle>,
@@ -20,12 +20,12 @@ pub(crate) struct InFlight<H, S> {
     handle: core::marker::PhantomData<H>,
 }
 
-/// Shows that an id is not in flight, without which no entry starts.
+/// Proof that an id is not in flight, required to insert an entry.
 pub(crate) struct Vacancy {
     hash: u64,
 }
 
-/// Something in flight.
+/// An entry in flight.
 pub(crate) struct Entry<S> {
     pub(crate) id: Text,
     pub(crate) state: S,
@@ -38,12 +38,12 @@ impl<H: Copy + From<RawHandle> + Into<RawHandle>, S> InFlight<H, S> {
         Self { entries: Handles::new(), by_id: Map::new(), keys, handle: core::marker::PhantomData }
     }
 
-    /// The handle that the next entry gets.
+    /// Returns the handle of the next entry.
     pub(crate) fn next(&self) -> H {
         self.entries.next().into()
     }
 
-    /// The place of an id that is not in flight yet.
+    /// Returns the vacancy of an id, or `None` if the id is in flight.
     pub(crate) fn vacancy(&self, id: &Text) -> Option<Vacancy> {
         let hash = self.keys.hash(id.as_bytes());
         self.get_by_id(hash, id).is_none().then_some(Vacancy { hash })
@@ -63,8 +63,8 @@ impl<H: Copy + From<RawHandle> + Into<RawHandle>, S> InFlight<H, S> {
     }
 
     fn get_by_id(&self, hash: u64, id: &Text) -> Option<RawHandle> {
-        let is_it = |handle: &RawHandle| self.entries.get(*handle).is_some_and(|entry| entry.id == *id);
-        self.by_id.get(hash, is_it).copied()
+        let matches = |handle: &RawHandle| self.entries.get(*handle).is_some_and(|entry| entry.id == *id);
+        self.by_id.get(hash, matches).copied()
     }
 
     pub(crate) fn get(&self, handle: H) -> Option<&Entry<S>> {
@@ -75,20 +75,19 @@ impl<H: Copy + From<RawHandle> + Into<RawHandle>, S> InFlight<H, S> {
         self.entries.get_mut(handle)
     }
 
-    /// An entry, and the keys of all that is hashed.
+    /// Returns an entry and the hash keys.
     pub(crate) fn get_mut_with_keys(&mut self, handle: H) -> Option<(&mut Entry<S>, &HashKeys)> {
         Some((self.entries.get_mut(handle)?, &self.keys))
     }
 
-    /// The entry whose timer has fired.
+    /// Returns the entry whose timer has fired, and clears the timer.
     pub(crate) fn timer_fired(&mut self, handle: H) -> Option<&mut Entry<S>> {
         let entry = self.entries.get_mut(handle)?;
         entry.timer = None;
         Some(entry)
     }
 
-    /// Removes an entry, with its timer and its id. Inlined, since its result would be copied about
-    /// otherwise.
+    /// Removes an entry with its timer and id. Inlined because the result is large to copy.
     #[inline(always)]
     pub(crate) fn settle<O: Copy>(&mut self, handle: H, timers: &mut Timers<O>) -> Option<(Text, S)> {
         let Entry { id, state, hash, timer } = self.entries.remove(handle)?;
@@ -100,19 +99,20 @@ impl<H: Copy + From<RawHandle> + Into<RawHandle>, S> InFlight<H, S> {
         Some((id, state))
     }
 
-    /// How many there are. Both tables say the same, unless one leaks, and then it shows.
+    /// Returns the number of entries. If one of the two tables leaked, the number would show it.
     pub(crate) fn len(&self) -> usize {
         self.entries.len().max(self.by_id.len())
     }
 
-    /// Walks on from `place` to the next entry, in the order of their places.
-    pub(crate) fn walk(&self, place: &mut usize, budget: &mut Budget) -> Step<H> {
-        self.entries.walk(place, budget).map(H::from)
+    /// Returns the next entry from `cursor` on, in the order of their indices, and advances
+    /// `cursor`.
+    pub(crate) fn walk(&self, cursor: &mut usize, budget: &mut Budget) -> Step<H> {
+        self.entries.walk(cursor, budget).map(H::from)
     }
 }
 
 impl<S> Entry<S> {
-    /// Sets the entry's one timer.
+    /// Arms or moves the entry's timer.
     pub(crate) fn arm<O: Copy>(&mut self, timers: &mut Timers<O>, at: Time, kind: TimerKind, owner: O) {
         match self.timer {
             Some(timer) => timers.rearm(timer, at, kind),
@@ -120,7 +120,7 @@ impl<S> Entry<S> {
         }
     }
 
-    /// Stops the entry's timer.
+    /// Disarms the entry's timer.
     pub(crate) fn disarm<O: Copy>(&mut self, timers: &mut Timers<O>) {
         if let Some(timer) = self.timer.take() {
             timers.disarm(timer);

@@ -1,7 +1,7 @@
-//! Hash tables that cannot be iterated, keyed from the engine's seed.
+//! Hash tables without iteration, keyed from the engine's seed.
 //!
-//! Iteration would let the order of a hash table leak into the output, and an unkeyed hash would
-//! let a peer craft ids that collide.
+//! Iteration would leak the order of a hash table into the outputs, and an unkeyed hash would let a
+//! peer craft colliding ids.
 
 use core::hash::Hasher;
 
@@ -11,7 +11,7 @@ use hashbrown::HashTable;
 use psrpc_proto::IdGenerator;
 use siphasher::sip128::{Hasher128, SipHasher13};
 
-/// The keys of every hash of one engine.
+/// The hash keys of one engine.
 #[derive(Clone)]
 pub(crate) struct HashKeys {
     first: u64,
@@ -24,13 +24,12 @@ impl HashKeys {
         Self { first, second, shared: SharedSeed::from_u64(first ^ second.rotate_left(32)) }
     }
 
-    /// Keys that nobody else knows.
+    /// Draws secret keys.
     pub(crate) fn draw(bits: &mut IdGenerator) -> Self {
         Self::new(bits.bits(), bits.bits())
     }
 
-    /// A hash to find something in a [`Map`] by, which compares the key too: so a quick one will
-    /// do.
+    /// Returns a fast hash for a [`Map`], which also compares the keys themselves.
     #[inline]
     pub(crate) fn hash(&self, key: &[u8]) -> u64 {
         let mut hasher = FoldHasher::with_seed(self.first, &self.shared);
@@ -38,11 +37,11 @@ impl HashKeys {
         hasher.finish()
     }
 
-    /// A hash that stands for `(first, second)` itself, so that nobody must be able to find another
-    /// pair for it.
+    /// Returns a hash that stands for the pair itself, so peers must not be able to find another
+    /// pair with the same hash.
     pub(crate) fn identity(&self, first: &[u8], second: &[u8]) -> u128 {
         let mut hasher = SipHasher13::new_with_keys(self.first, self.second);
-        // The length keeps ("ab", "c") from ("a", "bc").
+        // The length tells ("ab", "c") from ("a", "bc").
         hasher.write_u64(first.len() as u64);
         hasher.write(first);
         hasher.write(second);
@@ -50,7 +49,7 @@ impl HashKeys {
     }
 }
 
-/// Values found by the hash of their key and a test for the key itself, which is kept elsewhere.
+/// Values found by the hash of their key and a test for the key, which is stored elsewhere.
 pub(crate) struct Map<V>(HashTable<(u64, V)>);
 
 impl<V> Map<V> {
@@ -58,17 +57,17 @@ impl<V> Map<V> {
         Self(HashTable::new())
     }
 
-    pub(crate) fn get(&self, hash: u64, mut is_it: impl FnMut(&V) -> bool) -> Option<&V> {
-        self.0.find(hash, |(known, value)| *known == hash && is_it(value)).map(|(_, value)| value)
+    pub(crate) fn get(&self, hash: u64, mut matches: impl FnMut(&V) -> bool) -> Option<&V> {
+        self.0.find(hash, |(known, value)| *known == hash && matches(value)).map(|(_, value)| value)
     }
 
-    /// Inserts a value, beside those that are there.
+    /// Inserts a value without replacing others with the same hash.
     pub(crate) fn insert(&mut self, hash: u64, value: V) {
         self.0.insert_unique(hash, (hash, value), |(hash, _)| *hash);
     }
 
-    pub(crate) fn remove(&mut self, hash: u64, mut is_it: impl FnMut(&V) -> bool) -> Option<V> {
-        let entry = self.0.find_entry(hash, |(known, value)| *known == hash && is_it(value)).ok()?;
+    pub(crate) fn remove(&mut self, hash: u64, mut matches: impl FnMut(&V) -> bool) -> Option<V> {
+        let entry = self.0.find_entry(hash, |(known, value)| *known == hash && matches(value)).ok()?;
         Some(entry.remove().0.1)
     }
 
@@ -81,7 +80,7 @@ impl<V> Map<V> {
     }
 }
 
-/// Identities, each of which is in the set or is not.
+/// A set of identities.
 pub(crate) struct IdentitySet(HashTable<u128>);
 
 impl IdentitySet {
@@ -104,7 +103,7 @@ impl IdentitySet {
         }
     }
 
-    /// Gives back room, if most of it is unused.
+    /// Shrinks the table if most of its capacity is unused.
     pub(crate) fn shrink(&mut self) {
         if self.0.capacity() > 4 * self.0.len() {
             self.0.shrink_to(2 * self.0.len(), |known| *known as u64);

@@ -1,8 +1,7 @@
-//! What both engines are built of, each part without knowledge of the engine that it belongs to.
+//! The parts that both engines are built from. No part knows the engine that it belongs to.
 //!
 //! From the bottom up: `budget`, `time`, `timers`, `handle`, `map`, `bus_error`, `outputs`,
-//! `in_flight`, `dedup`, `cache`, `subscriptions`. Of the rest of the crate they use `reason`
-//! alone.
+//! `in_flight`, `dedup`, `cache`, `subscriptions`. Of the rest of the crate they use only `reason`.
 
 pub(crate) mod budget;
 pub(crate) mod bus_error;

@@ -1,4 +1,4 @@
-//! Outputs: what an engine wants done, in order.
+//! The outputs of an engine, in order.
 
 use alloc::collections::VecDeque;
 use core::fmt;
@@ -12,7 +12,7 @@ use crate::core::handle::{
 use crate::core::timers::Timers;
 use crate::reason::{Counters, Dropped, Reason};
 
-/// What an engine wants done, beside the frames that it [lends](LentFrame). Carry out outputs in
+/// An output of an engine, other than the frames that it [lends](LentFrame). Carry out outputs in
 /// the order in which they are polled.
 #[derive(Clone, Debug)]
 #[must_use]
@@ -20,37 +20,37 @@ pub enum Output<E> {
     /// Subscribe to a channel, and report the result with
     /// [`handle_subscribed`](crate::Engine::handle_subscribed) once the subscription is live.
     Subscribe {
-        /// What frames and results name it by.
+        /// The handle that frames and results name the subscription by.
         subscription: SubscriptionHandle,
         /// The channel.
         channel: Channel,
-        /// How it shares the channel's frames with others.
+        /// How the subscription shares the channel's frames with others.
         kind: SubscriptionKind,
     },
-    /// Unsubscribe, and report with [`handle_unsubscribed`](crate::Engine::handle_unsubscribed)
+    /// Unsubscribe, and report it with [`handle_unsubscribed`](crate::Engine::handle_unsubscribed)
     /// once the bus has confirmed it and every frame delivered until then was handed in.
     Unsubscribe {
         /// The subscription.
         subscription: SubscriptionHandle,
     },
-    /// Something for the layer above.
+    /// An event for the layer above.
     Event(E),
 }
 
 /// How a subscription shares the frames of its channel with others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SubscriptionKind {
-    /// It gets every frame.
+    /// The subscription gets every frame.
     Plain,
-    /// Of all queue subscriptions of the channel, one gets each frame.
+    /// One of the channel's queue subscriptions gets each frame.
     Queue,
 }
 
-/// Names a publish, for its result.
+/// The token that ties the result of a publish to its frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Token(pub(crate) Publish);
 
-/// What was published.
+/// The kind of a published frame, and the entry that it belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Publish {
     Request(CallHandle),
@@ -58,9 +58,9 @@ pub(crate) enum Publish {
     Bid(RequestHandle),
     Announcement(RequestHandle),
     Response(RequestHandle),
-    /// An error response, or the close of a stream, to a request that was not let in.
+    /// An error response or the close of a stream, for a request that was not accepted.
     Refusal,
-    /// A grant to nobody, for a call that was canceled.
+    /// A grant to nobody, for a canceled call.
     Cancellation,
     MultiRequest(MultiHandle),
     /// A message of a stream.
@@ -72,27 +72,27 @@ pub(crate) enum Publish {
     Update(UpdateHandle),
 }
 
-/// What all parts of an engine write to: its outputs, timers and counters.
+/// The outputs, timers and counters of an engine, written by all its parts.
 ///
-/// Frames to publish wait in a queue of their own: a bus that is full holds back neither events nor
+/// Frames to publish have a queue of their own, so a full bus delays neither events nor
 /// subscriptions.
 pub(crate) struct Outputs<E, O> {
     outputs: VecDeque<Output<E>>,
     publishes: VecDeque<QueuedFrame>,
     blocked: bool,
-    /// How many frames may wait before those that are over are withdrawn.
-    crowded_at: usize,
+    /// The queue length at which frames that are no longer needed are withdrawn.
+    withdraw_at: usize,
     /// How many closes of streams the bus has not confirmed yet.
     closes: usize,
     pub(crate) timers: Timers<O>,
     pub(crate) counters: Counters,
 }
 
-/// So few frames may wait without a look at whether they are still wanted.
-const CROWDED: usize = 64;
+/// The lowest value of `withdraw_at`.
+const MIN_WITHDRAW_AT: usize = 64;
 
-/// So many frames may wait for a full bus before it gets no more of those that nothing in flight
-/// bounds: the acks and closes of streams.
+/// The queue length from which a full bus gets no more acks and closes of streams, because nothing
+/// in flight bounds their number.
 const OVERFULL: usize = 131_072;
 
 /// A frame that waits to be published.
@@ -111,7 +111,7 @@ struct QueuedFrame {
 pub struct LentFrame<'a> {
     publishes: &'a mut VecDeque<QueuedFrame>,
     published: &'a mut u64,
-    /// Set once the frame is taken: whether the request of a call has left.
+    /// The flag of a call to set once the frame is taken.
     sent: Option<&'a mut bool>,
 }
 
@@ -137,7 +137,7 @@ impl LentFrame<'_> {
     /// Takes the frame and its channel out of the queue.
     #[inline]
     pub fn take(mut self) -> (Channel, Frame) {
-        self.note();
+        self.mark_taken();
         let QueuedFrame { channel, frame, .. } = self.publishes.pop_front().expect(LENT);
         (channel, frame)
     }
@@ -145,18 +145,18 @@ impl LentFrame<'_> {
     /// Takes the frame out of the queue.
     #[inline]
     pub fn take_frame(mut self) -> Frame {
-        self.note();
+        self.mark_taken();
         self.publishes.pop_front().expect(LENT).frame
     }
 
-    /// Removes the frame from the queue: the bus does not publish it, and nothing leaves.
+    /// Removes the frame from the queue without publishing it.
     pub fn discard(self) {
         self.publishes.pop_front();
     }
 
-    /// Notes that the frame is taken.
+    /// Records that the frame is taken.
     #[inline]
-    fn note(&mut self) {
+    fn mark_taken(&mut self) {
         *self.published += 1;
         if let Some(sent) = &mut self.sent {
             **sent = true;
@@ -169,7 +169,7 @@ impl LentFrame<'_> {
     }
 }
 
-const LENT: &str = "the head of the queue is lent";
+const LENT: &str = "a lent frame is at the head of the queue";
 
 impl fmt::Debug for LentFrame<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -184,11 +184,11 @@ impl fmt::Debug for LentFrame<'_> {
 
 /// The events that a client and a server have in common.
 pub(crate) trait CommonEvent {
-    /// A frame was dropped.
+    /// Creates the event of a dropped frame.
     fn dropped(dropped: Dropped) -> Self;
-    /// The first of the subscriptions is interrupted.
+    /// Creates the event of the first interrupted subscription.
     fn interrupted(cause: BusError) -> Self;
-    /// None is any more; so many were.
+    /// Creates the event of the end of an interruption of `count` subscriptions.
     fn resumed(count: u32) -> Self;
 }
 
@@ -198,24 +198,24 @@ impl<E: CommonEvent, O: Copy> Outputs<E, O> {
             outputs: VecDeque::new(),
             publishes: VecDeque::new(),
             blocked: false,
-            crowded_at: CROWDED,
+            withdraw_at: MIN_WITHDRAW_AT,
             closes: 0,
             timers: Timers::new(),
             counters: Counters::new(),
         }
     }
 
-    pub(crate) fn publish(&mut self, what: Publish, channel: &Channel, frame: Frame) {
-        self.closes += usize::from(what == Publish::Close);
-        self.publishes.push_back(QueuedFrame { token: Token(what), channel: channel.clone(), frame });
+    pub(crate) fn publish(&mut self, kind: Publish, channel: &Channel, frame: Frame) {
+        self.closes += usize::from(kind == Publish::Close);
+        self.publishes.push_back(QueuedFrame { token: Token(kind), channel: channel.clone(), frame });
     }
 
-    /// The bus has the close of a stream, or does not take it.
+    /// Records that the bus took or failed to publish the close of a stream.
     pub(crate) fn close_published(&mut self) {
         self.closes = self.closes.saturating_sub(1);
     }
 
-    /// Whether the bus has all closes of streams.
+    /// Returns `true` if no close of a stream waits for the bus.
     pub(crate) fn is_done_with_closes(&self) -> bool {
         self.closes == 0
     }
@@ -224,7 +224,7 @@ impl<E: CommonEvent, O: Copy> Outputs<E, O> {
         self.push(Output::Event(event));
     }
 
-    /// Counts a frame that is dropped, and reports it.
+    /// Counts and reports a dropped frame.
     pub(crate) fn dropped(&mut self, dropped: Dropped) {
         self.counters.count(dropped.reason);
         self.event(E::dropped(dropped));
@@ -238,20 +238,20 @@ impl<E: CommonEvent, O: Copy> Outputs<E, O> {
         self.outputs.push_back(output);
     }
 
-    /// The next output.
+    /// Returns the next output.
     pub(crate) fn pop(&mut self) -> Option<Output<E>> {
         self.outputs.pop_front()
     }
 
-    /// What the frame at the head of the queue is, if the bus has room. Frames that are not
-    /// `wanted` any more are withdrawn.
-    pub(crate) fn head(&mut self, mut wanted: impl FnMut(Publish) -> bool) -> Option<Publish> {
-        if self.publishes.len() >= self.crowded_at {
-            self.withdraw(&mut wanted);
+    /// Returns the kind of the frame at the head of the queue, or `None` if the bus has no room.
+    /// Frames for which `is_needed` returns `false` are withdrawn.
+    pub(crate) fn head(&mut self, mut is_needed: impl FnMut(Publish) -> bool) -> Option<Publish> {
+        if self.publishes.len() >= self.withdraw_at {
+            self.withdraw(&mut is_needed);
         }
         while !self.blocked {
             let head = self.publishes.front()?.token.0;
-            if wanted(head) {
+            if is_needed(head) {
                 return Some(head);
             }
             self.publishes.pop_front();
@@ -260,39 +260,39 @@ impl<E: CommonEvent, O: Copy> Outputs<E, O> {
         None
     }
 
-    /// Lends the frame at the head of the queue, which there is. `sent` is set once the bus takes
-    /// it.
+    /// Lends the frame at the head of the queue, which must not be empty. `sent` is set once the
+    /// frame is taken.
     pub(crate) fn lend<'a>(&'a mut self, sent: Option<&'a mut bool>) -> LentFrame<'a> {
         LentFrame { publishes: &mut self.publishes, published: &mut self.counters.published, sent }
     }
 
-    /// The bus has no room: no frame is lent until it has.
+    /// Stops lending frames until [`unblock`](Self::unblock), because the bus has no room.
     pub(crate) fn block(&mut self) {
         self.blocked = true;
     }
 
-    /// Withdraws the frames that are not `wanted` any more. The more are left, the longer until the
-    /// next time, so that no more wait than twice what is in flight and looking after them
-    /// costs little.
-    pub(crate) fn withdraw(&mut self, mut wanted: impl FnMut(Publish) -> bool) {
-        let Self { publishes, counters, crowded_at, closes, .. } = self;
+    /// Withdraws the frames for which `is_needed` returns `false`. The next withdrawal happens when
+    /// the queue has doubled, so its cost is amortized, and the queue holds at most twice the
+    /// frames in flight.
+    pub(crate) fn withdraw(&mut self, mut is_needed: impl FnMut(Publish) -> bool) {
+        let Self { publishes, counters, withdraw_at, closes, .. } = self;
         publishes.retain(|outgoing| {
-            let wanted = wanted(outgoing.token.0);
-            if !wanted {
+            let needed = is_needed(outgoing.token.0);
+            if !needed {
                 *closes = closes.saturating_sub(usize::from(outgoing.token.0 == Publish::Close));
                 counters.count(Reason::Withdrawn);
             }
-            wanted
+            needed
         });
-        *crowded_at = CROWDED.max(2 * publishes.len());
+        *withdraw_at = MIN_WITHDRAW_AT.max(2 * publishes.len());
     }
 
-    /// Whether the bus has no room.
+    /// Returns `true` if the bus has no room.
     pub(crate) fn is_blocked(&self) -> bool {
         self.blocked
     }
 
-    /// Whether the bus has no room and far too many frames wait for it.
+    /// Returns `true` if the bus has no room and the queue has reached [`OVERFULL`].
     pub(crate) fn is_overfull(&self) -> bool {
         self.blocked && self.publishes.len() >= OVERFULL
     }

@@ -1,4 +1,4 @@
-//! Subscriptions: which an engine has, and how far each of them is.
+//! The subscriptions of an engine and their states.
 
 use psrpc_proto::Channel;
 
@@ -7,22 +7,22 @@ use crate::core::bus_error::BusError;
 use crate::core::handle::{Handles, SubscriptionHandle};
 use crate::core::outputs::{CommonEvent, Output, Outputs, SubscriptionKind};
 
-/// The subscriptions of one engine, each with the role that its frames play.
+/// The subscriptions of one engine, each with its role.
 pub(crate) struct Subscriptions<R> {
     handles: Handles<Subscription<R>>,
-    /// The interruption, while it lasts.
+    /// The current interruption.
     interruption: Option<Interruption>,
 }
 
-/// An interruption, from the first interrupted subscription on until none is.
+/// An interruption, which lasts until no subscription is interrupted.
 struct Interruption {
-    /// How many are interrupted.
-    now: u32,
-    /// How many of these calls cannot do without.
+    /// How many subscriptions are interrupted now.
+    current: u32,
+    /// How many of these are essential.
     essential: u32,
-    /// How many were interrupted in all.
+    /// How many subscriptions were interrupted in all.
     total: u32,
-    /// What the bus said of the last one.
+    /// The bus's most recent error.
     cause: BusError,
 }
 
@@ -32,18 +32,18 @@ struct Subscription<R> {
     interrupted: Option<Essential>,
 }
 
-/// Whether calls cannot do without a subscription.
+/// Whether calls depend on a subscription.
 type Essential = bool;
 
 /// ```text
-/// Asked ──live──▶ Live ──leave──▶ Leaving ──ended──▶ (gone)
-///   └──────leave──────────────────▲
+/// Requested ──live──▶ Live ──unsubscribe──▶ Leaving ──ended──▶ (gone)
+///     └────────────── unsubscribe ─────────────▲
 /// ```
-/// From any state the bus may end it, which an engine takes as a loss unless it was leaving. A live
-/// subscription may be interrupted, until it is live again or is left.
+/// The bus may end a subscription in any state. Unless the subscription is leaving, it counts as
+/// lost. A live subscription may be interrupted until it is live again or the engine unsubscribes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum SubscriptionState {
-    Asked,
+    Requested,
     Live,
     Leaving,
 }
@@ -60,20 +60,19 @@ impl<R: Copy> Subscriptions<R> {
         channel: &Channel,
         kind: SubscriptionKind,
     ) -> SubscriptionHandle {
-        let subscription = Subscription { role, state: SubscriptionState::Asked, interrupted: None };
+        let subscription = Subscription { role, state: SubscriptionState::Requested, interrupted: None };
         let subscription = self.handles.insert(subscription).into();
         outputs.push(Output::Subscribe { subscription, channel: channel.clone(), kind });
         subscription
     }
 
-    /// The role of a subscription whose frames are wanted, or were until the bus has confirmed that
-    /// they are not.
+    /// Returns the role of a subscription, until the bus has confirmed its end.
     pub(crate) fn role(&self, subscription: SubscriptionHandle) -> Option<R> {
         self.handles.get(subscription).map(|subscription| subscription.role)
     }
 
-    /// Notes that a subscription is live, and returns whether it is so for the first time; `None`
-    /// when that does not matter any more.
+    /// Records that a subscription is live. Returns its role and whether this is the first time, or
+    /// `None` if the subscription is leaving or unknown.
     pub(crate) fn live<E: CommonEvent, O: Copy>(
         &mut self,
         outputs: &mut Outputs<E, O>,
@@ -82,7 +81,7 @@ impl<R: Copy> Subscriptions<R> {
         let Subscription { role, state, .. } = self.handles.get_mut(subscription)?;
         let role = *role;
         match state {
-            SubscriptionState::Asked => {
+            SubscriptionState::Requested => {
                 *state = SubscriptionState::Live;
                 Some((role, Live::First))
             }
@@ -96,7 +95,7 @@ impl<R: Copy> Subscriptions<R> {
         }
     }
 
-    /// Notes that a live subscription is interrupted, and tells the first of them.
+    /// Records that a live subscription is interrupted, and reports the first interruption.
     pub(crate) fn interrupt<E: CommonEvent, O: Copy>(
         &mut self,
         outputs: &mut Outputs<E, O>,
@@ -112,36 +111,36 @@ impl<R: Copy> Subscriptions<R> {
         let is_new = found.interrupted.replace(essential).is_none();
         let interruption = self.interruption.get_or_insert_with(|| {
             outputs.event(E::interrupted(cause.clone()));
-            Interruption { now: 0, essential: 0, total: 0, cause: cause.clone() }
+            Interruption { current: 0, essential: 0, total: 0, cause: cause.clone() }
         });
-        // Calls are told of what they cannot do without.
+        // Calls fail with the error of an essential subscription if there is one.
         if essential || interruption.essential == 0 {
             interruption.cause = cause;
         }
         if is_new {
-            interruption.now += 1;
+            interruption.current += 1;
             interruption.total += 1;
             interruption.essential += u32::from(essential);
         }
     }
 
-    /// Returns what the bus said, while a subscription is interrupted that calls cannot do without.
+    /// Returns the bus's error while an essential subscription is interrupted.
     pub(crate) fn interruption(&self) -> Option<&BusError> {
         self.interruption.as_ref().filter(|found| found.essential > 0).map(|found| &found.cause)
     }
 
-    /// A subscription is not interrupted any more. Returns how many were if it was the last of
-    /// them.
+    /// Ends the interruption of a subscription. If it was the last, returns how many were
+    /// interrupted in all.
     fn resume(&mut self, subscription: SubscriptionHandle) -> Option<u32> {
         let essential = self.handles.get_mut(subscription)?.interrupted.take()?;
         let interruption = self.interruption.as_mut()?;
-        interruption.now -= 1;
+        interruption.current -= 1;
         interruption.essential -= u32::from(essential);
         let total = interruption.total;
-        self.interruption.take_if(|interruption| interruption.now == 0).map(|_| total)
+        self.interruption.take_if(|interruption| interruption.current == 0).map(|_| total)
     }
 
-    /// Asks the bus to end a subscription, unless that was asked before.
+    /// Unsubscribes, unless that was requested before.
     pub(crate) fn unsubscribe<E: CommonEvent, O: Copy>(
         &mut self,
         outputs: &mut Outputs<E, O>,
@@ -157,16 +156,16 @@ impl<R: Copy> Subscriptions<R> {
         }
     }
 
-    /// Walks on from `place` to the next subscription.
-    pub(crate) fn walk(&self, place: &mut usize, budget: &mut Budget) -> Step<SubscriptionHandle> {
-        self.handles.walk(place, budget).map(SubscriptionHandle::from)
+    /// Returns the next subscription from `cursor` on, and advances `cursor`.
+    pub(crate) fn walk(&self, cursor: &mut usize, budget: &mut Budget) -> Step<SubscriptionHandle> {
+        self.handles.walk(cursor, budget).map(SubscriptionHandle::from)
     }
 
-    /// Forgets a subscription that the bus has ended, and tells whether that was asked for.
+    /// Removes a subscription that the bus has ended, and returns why it ended.
     pub(crate) fn ended(&mut self, subscription: SubscriptionHandle) -> Option<(R, Ended)> {
         self.resume(subscription);
         let Subscription { role, state, .. } = self.handles.remove(subscription)?;
-        Some((role, if state == SubscriptionState::Leaving { Ended::Left } else { Ended::Lost }))
+        Some((role, if state == SubscriptionState::Leaving { Ended::Requested } else { Ended::Lost }))
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -174,19 +173,19 @@ impl<R: Copy> Subscriptions<R> {
     }
 }
 
-/// Whether a subscription has become live.
+/// Whether a subscription is live for the first time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Live {
     First,
-    /// It was interrupted.
+    /// The subscription was interrupted before.
     Again,
 }
 
 /// Why a subscription ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ended {
-    /// The engine left it.
-    Left,
-    /// The bus gave it up.
+    /// The engine unsubscribed.
+    Requested,
+    /// The bus gave the subscription up.
     Lost,
 }

@@ -1,12 +1,12 @@
-//! Time: the two clocks that are handed in, and what makes a request expired.
+//! The two clocks that the driver hands in, and the expiry of requests.
 
 use core::ops::Add;
 use core::time::Duration;
 
 use crate::reason::Reason;
 
-/// A point on the monotonic clock, in nanoseconds since an origin of the caller's choosing. Timers
-/// run on it.
+/// A point on the monotonic clock, in nanoseconds since an origin that the caller chooses. Timers
+/// use this clock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Time(u64);
 
@@ -14,17 +14,17 @@ impl Time {
     /// The origin.
     pub const ZERO: Time = Time(0);
 
-    /// The point `nanos` nanoseconds after the origin.
+    /// Creates the point `nanos` nanoseconds after the origin.
     pub const fn from_nanos(nanos: u64) -> Self {
         Self(nanos)
     }
 
-    /// Nanoseconds since the origin.
+    /// Returns the nanoseconds since the origin.
     pub const fn as_nanos(self) -> u64 {
         self.0
     }
 
-    /// How long after `earlier` this is; zero if it is before.
+    /// Returns the time from `earlier` to `self`; zero if `earlier` is later.
     pub const fn since(self, earlier: Time) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
@@ -39,23 +39,23 @@ impl Add<Duration> for Time {
     }
 }
 
-/// A point on the wall clock, in nanoseconds since the Unix epoch, as the wire carries it. No timer
-/// runs on it.
+/// A point on the wall clock, in nanoseconds since the Unix epoch, as on the wire. No timer uses
+/// this clock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WallTime(i64);
 
 impl WallTime {
-    /// The point `nanos` nanoseconds after the Unix epoch.
+    /// Creates the point `nanos` nanoseconds after the Unix epoch.
     pub const fn from_unix_nanos(nanos: i64) -> Self {
         Self(nanos)
     }
 
-    /// Nanoseconds since the Unix epoch.
+    /// Returns the nanoseconds since the Unix epoch.
     pub const fn as_unix_nanos(self) -> i64 {
         self.0
     }
 
-    /// How long after `earlier` this is; zero if it is before.
+    /// Returns the time from `earlier` to `self`; zero if `earlier` is later.
     pub const fn since(self, earlier: WallTime) -> Duration {
         // The difference of two i64 fits into a u64 when it is positive.
         if self.0 > earlier.0 {
@@ -75,7 +75,7 @@ impl Add<Duration> for WallTime {
     }
 }
 
-/// Both clocks, read at one moment. Everything that depends on time takes one.
+/// Both clocks, read at the same moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Now {
     /// The monotonic clock.
@@ -84,31 +84,31 @@ pub struct Now {
     pub wall: WallTime,
 }
 
-/// Proof that a request was checked against both clocks and found not to be expired: without one no
-/// handler is started (invariant I3).
+/// Proof that a request was not expired by either clock. Starting a handler requires it (invariant
+/// I3).
 pub(crate) struct NotExpired(());
 
-/// How long a request was past its expiry when that was noticed; with skewed clocks, the skew.
+/// An expired request: by how much; with skewed clocks, the skew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Expired {
     pub(crate) by: Duration,
 }
 
-/// When a request ends, by both clocks.
+/// The expiry of a request, by both clocks.
 ///
-/// The wall time is the request's own and the same for each of its duplicates. The monotonic time
-/// follows from it once, on receipt, so that a jump of the wall clock moves no timer.
+/// The wall time comes from the request, and is the same for each of its duplicates. The monotonic
+/// time is computed once, on receipt, so a jump of the wall clock moves no timer.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Expiry {
     wall: WallTime,
     time: Time,
-    /// How long the request may live by the client's own clock.
+    /// The lifetime of the request by the client's clock.
     lifetime: Duration,
 }
 
 impl Expiry {
-    /// The expiry of a frame that arrives at `now`, by the times that it carries, or why it is not
-    /// looked at.
+    /// Computes the expiry of a frame that arrives at `now` from its send time and expiry in Unix
+    /// nanoseconds. Returns the reason if the frame must be dropped.
     pub(crate) fn of_frame(
         now: Now,
         sent_at: i64,
@@ -118,8 +118,8 @@ impl Expiry {
     ) -> Result<Self, (Reason, Expired)> {
         let expiry = WallTime::from_unix_nanos(expiry);
         let (sent_at, ahead) = match sent_at {
-            // A peer that does not say. Its expiry is not moved to the horizon, which would be
-            // another for each duplicate.
+            // The peer gave no send time. Its expiry is not moved to the horizon, because the
+            // result would differ for each duplicate.
             ..=0 => (now.wall, expiry),
             sent_at => (WallTime::from_unix_nanos(sent_at), WallTime::from_unix_nanos(sent_at)),
         };
@@ -130,10 +130,10 @@ impl Expiry {
             .map_err(|expired| (Reason::Expired, expired))
     }
 
-    /// The expiry of a request that arrives at `now`.
+    /// Computes the expiry of a request that arrives at `now`.
     ///
-    /// An expiry further than `horizon` after `sent_at` is moved there. `allowance` is added for
-    /// skewed clocks.
+    /// An expiry more than `horizon` after `sent_at` is moved to that limit. `allowance` is added
+    /// for skewed clocks.
     pub(crate) fn on_receipt(
         now: Now,
         sent_at: WallTime,
@@ -148,7 +148,7 @@ impl Expiry {
         expires.check(now).map(|_| expires)
     }
 
-    /// Checks that the request has not ended, by either clock.
+    /// Checks that the request has not expired by either clock.
     pub(crate) fn check(&self, now: Now) -> Result<NotExpired, Expired> {
         if now.wall >= self.wall || now.time >= self.time {
             return Err(Expired { by: now.wall.since(self.wall).max(now.time.since(self.time)) });
@@ -156,17 +156,17 @@ impl Expiry {
         Ok(NotExpired(()))
     }
 
-    /// When it ends, by the wall clock.
+    /// Returns the expiry by the wall clock.
     pub(crate) fn wall(&self) -> WallTime {
         self.wall
     }
 
-    /// When it ends, by the monotonic clock.
+    /// Returns the expiry by the monotonic clock.
     pub(crate) fn time(&self) -> Time {
         self.time
     }
 
-    /// How long the request may live by the client's own clock, whatever ours says.
+    /// Returns the lifetime of the request by the client's clock.
     pub(crate) fn lifetime(&self) -> Duration {
         self.lifetime
     }

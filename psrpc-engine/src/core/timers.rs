@@ -1,4 +1,4 @@
-//! Timers: every deadline of an engine, in one ordered queue.
+//! The timers of an engine, in one ordered queue.
 
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -8,51 +8,51 @@ use slab::Slab;
 use crate::core::budget::Due;
 use crate::core::time::Time;
 
-/// How late a timer may fire: runtimes keep time in steps of a millisecond.
+/// How late a timer may fire. Runtimes keep time in steps of a millisecond.
 pub(crate) const GRANULARITY: Duration = Duration::from_millis(1);
 
-/// Why an engine wants to be woken.
+/// Why a timer fires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum TimerKind {
-    /// A call has waited long enough for bids.
+    /// The affinity timeout of a call is over.
     AffinityTimeout,
-    /// A call has waited long enough for a better bid than the first.
+    /// The short-circuit timeout of a call is over.
     ShortCircuit,
-    /// A call ends.
+    /// A call, a stream message or an update reaches its deadline.
     Deadline,
-    /// A request ends.
+    /// A request expires.
     Expiry,
-    /// Requests, or messages of streams, have been remembered long enough.
+    /// Remembered requests or stream messages can be forgotten.
     Forget,
-    /// Nothing was heard on a stream for as long as it may be idle.
+    /// A stream may have been silent for its idle timeout.
     Idle,
-    /// A drain, or the close of a client, has waited long enough for the bus.
+    /// The time for the bus to confirm a drain or a close is over.
     Drain,
-    /// A drain has waited long enough for the handlers of streams.
+    /// A drain stops waiting for stream handlers.
     Linger,
-    /// An engine that closes has more to end than one call does.
+    /// The close of an engine continues. One call ends a bounded number of entries.
     Close,
 }
 
-/// When an engine wants to be woken next, and why.
+/// When the next timer fires, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeout {
-    /// When.
+    /// The time at which it fires.
     pub at: Time,
-    /// Why.
+    /// The reason why it fires.
     pub kind: TimerKind,
 }
 
-/// One timer; free again once it has fired or was disarmed.
+/// An armed timer. Invalid once the timer has fired or was disarmed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TimerId(usize);
 
-/// The timers of one engine, each with an `owner` to tell when it fires.
+/// The timers of one engine, each with an `owner` that is returned when it fires.
 ///
-/// A 4-ary heap whose timers know their place in it, so that one is disarmed or moved in
-/// logarithmic time and leaves nothing behind. Deadlines mostly come in order, which makes arming
-/// one more a single comparison.
+/// A 4-ary heap in which each timer knows its position, so that a timer can be moved or disarmed in
+/// logarithmic time. Deadlines mostly come in order, so arming one usually takes a single
+/// comparison.
 pub(crate) struct Timers<O> {
     timers: Slab<Timer<O>>,
     heap: Vec<Node>,
@@ -61,10 +61,10 @@ pub(crate) struct Timers<O> {
 struct Timer<O> {
     owner: O,
     kind: TimerKind,
-    place: usize,
+    position: usize,
 }
 
-/// A place in the heap: when, and which timer.
+/// A node of the heap: when it fires, and which timer.
 #[derive(Clone, Copy)]
 struct Node {
     at: Time,
@@ -77,41 +77,41 @@ impl<O: Copy> Timers<O> {
     }
 
     pub(crate) fn arm(&mut self, at: Time, kind: TimerKind, owner: O) -> TimerId {
-        let place = self.heap.len();
-        let timer = self.timers.insert(Timer { owner, kind, place });
+        let position = self.heap.len();
+        let timer = self.timers.insert(Timer { owner, kind, position });
         self.heap.push(Node { at, timer });
-        self.rise(place);
+        self.sift_up(position);
         TimerId(timer)
     }
 
-    /// Moves a timer that is armed.
+    /// Moves an armed timer.
     pub(crate) fn rearm(&mut self, TimerId(timer): TimerId, at: Time, kind: TimerKind) {
-        let Timer { kind: old, place, .. } = &mut self.timers[timer];
+        let Timer { kind: old, position, .. } = &mut self.timers[timer];
         *old = kind;
-        let place = *place;
-        self.heap[place].at = at;
-        self.restore(place);
+        let position = *position;
+        self.heap[position].at = at;
+        self.sift(position);
     }
 
-    /// Forgets a timer that is armed.
+    /// Disarms an armed timer, and returns its owner.
     pub(crate) fn disarm(&mut self, TimerId(timer): TimerId) -> O {
-        let Timer { owner, place, .. } = self.timers.remove(timer);
-        self.heap.swap_remove(place);
-        if place < self.heap.len() {
-            self.settle(place);
-            self.restore(place);
+        let Timer { owner, position, .. } = self.timers.remove(timer);
+        self.heap.swap_remove(position);
+        if position < self.heap.len() {
+            self.record_position(position);
+            self.sift(position);
         }
         owner
     }
 
-    /// The owner of a timer that is due, which is not armed any more.
+    /// Disarms the next timer that is due, and returns its owner.
     pub(crate) fn fire(&mut self, now: Time) -> Option<(O, TimerKind)> {
         let next = self.heap.first().filter(|next| next.at <= now)?;
         let kind = self.timers[next.timer].kind;
         Some((self.disarm(TimerId(next.timer)), kind))
     }
 
-    /// Returns whether a timer is due.
+    /// Returns [`Due::More`] if a timer is due.
     pub(crate) fn due(&self, now: Time) -> Due {
         if self.heap.first().is_some_and(|next| next.at <= now) { Due::More } else { Due::Nothing }
     }
@@ -120,45 +120,45 @@ impl<O: Copy> Timers<O> {
         self.heap.first().map(|next| Timeout { at: next.at, kind: self.timers[next.timer].kind })
     }
 
-    fn restore(&mut self, place: usize) {
-        let place = self.rise(place);
-        self.sink(place);
+    fn sift(&mut self, position: usize) {
+        let position = self.sift_up(position);
+        self.sift_down(position);
     }
 
-    /// Moves a node up while it is before its parent.
-    fn rise(&mut self, mut place: usize) -> usize {
-        while place > 0 {
-            let parent = (place - 1) / 4;
-            if self.heap[parent].at <= self.heap[place].at {
+    /// Moves a node up while it is earlier than its parent.
+    fn sift_up(&mut self, mut position: usize) -> usize {
+        while position > 0 {
+            let parent = (position - 1) / 4;
+            if self.heap[parent].at <= self.heap[position].at {
                 break;
             }
-            self.swap(place, parent);
-            place = parent;
+            self.swap(position, parent);
+            position = parent;
         }
-        place
+        position
     }
 
-    /// Moves a node down while a child is before it.
-    fn sink(&mut self, mut place: usize) {
+    /// Moves a node down while a child is earlier.
+    fn sift_down(&mut self, mut position: usize) {
         loop {
-            let children = 4 * place + 1..(4 * place + 5).min(self.heap.len());
+            let children = 4 * position + 1..(4 * position + 5).min(self.heap.len());
             let Some(first) = children.min_by_key(|child| self.heap[*child].at) else { return };
-            if self.heap[place].at <= self.heap[first].at {
+            if self.heap[position].at <= self.heap[first].at {
                 return;
             }
-            self.swap(place, first);
-            place = first;
+            self.swap(position, first);
+            position = first;
         }
     }
 
     fn swap(&mut self, a: usize, b: usize) {
         self.heap.swap(a, b);
-        self.settle(a);
-        self.settle(b);
+        self.record_position(a);
+        self.record_position(b);
     }
 
-    fn settle(&mut self, place: usize) {
-        self.timers[self.heap[place].timer].place = place;
+    fn record_position(&mut self, position: usize) {
+        self.timers[self.heap[position].timer].position = position;
     }
 }
 
@@ -196,7 +196,7 @@ mod tests {
         #[test]
         fn timers_fire_in_order_and_only_when_due(steps in steps()) {
             let mut timers = Timers::new();
-            // What is armed: (when, owner) to its timer.
+            // The armed timers: (time, owner) to timer id.
             let mut model = BTreeMap::new();
             for (owner, step) in steps.into_iter().enumerate() {
                 match step {

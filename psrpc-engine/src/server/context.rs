@@ -1,4 +1,4 @@
-//! What everything in flight at a server needs of the rest of it.
+//! The parts of a server that its requests, streams and updates use.
 
 use psrpc_proto::IdGenerator;
 
@@ -8,7 +8,7 @@ use crate::config::ServerConfig;
 use crate::core::time::Now;
 use crate::stream::context::{self as stream_context, Rules};
 
-/// What requests and updates need of the rest of the server.
+/// The parts of the server that a request or update uses.
 pub(super) struct Context<'a> {
     pub(super) now: Now,
     pub(super) outputs: &'a mut Outputs,
@@ -19,14 +19,14 @@ pub(super) struct Context<'a> {
 }
 
 impl Context<'_> {
-    /// The streams, with what they need.
+    /// Returns the streams and their context.
     pub(super) fn streams(&mut self) -> (&mut ServerStreams, stream_context::Context<'_, ServerSide>) {
         let Self { now, outputs, ids, config, streams, .. } = self;
         (streams, stream_context::Context { now: *now, outputs, ids, rules: stream_rules(config) })
     }
 }
 
-/// How the streams of a server behave.
+/// Returns the rules for the server's streams.
 pub(super) fn stream_rules(config: &ServerConfig) -> Rules<'_> {
     Rules {
         config: &config.streams,

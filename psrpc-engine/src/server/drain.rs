@@ -1,4 +1,5 @@
-//! The end of a server: the phases to it, and what is ended on the way, a bounded amount at a time.
+//! The shutdown of a server: its phases, and the work of ending everything, a bounded amount at a
+//! time.
 
 use alloc::collections::VecDeque;
 
@@ -18,16 +19,16 @@ use crate::reason::Reason;
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
     Open,
-    /// It takes no new registrations, and is closed when nothing is in flight, those that it has
-    /// are gone and clients are told of the ends of their streams. Once the timer has fired it
-    /// takes no requests either, and does not wait for the bus to confirm that there are none
-    /// or to have room for the ends; once that for lingering has, it does not wait for the handlers
-    /// of streams.
+    /// The server takes no new registrations. It closes when nothing is in flight, its
+    /// registrations have ended, and the bus has taken the closes of its streams. Once `timer` has
+    /// fired, the server drops requests, and no longer waits for the bus to confirm the end of the
+    /// subscriptions or to take the closes. Once `linger` has fired, it no longer waits for stream
+    /// handlers.
     Draining {
         timer: Option<TimerId>,
         linger: Option<TimerId>,
     },
-    /// It hears nothing any more, and ends what it has without waiting for anybody.
+    /// The server ignores all input, and ends everything without waiting.
     Closing(Cause),
     Closed(Cause),
 }
@@ -35,50 +36,50 @@ pub(super) enum Phase {
 /// Why a server closes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Cause {
-    /// It was drained or killed.
-    Asked,
+    /// The server was drained or killed.
+    Requested,
     RuntimeEnded,
 }
 
-/// Things to be ended, and how far that is: a place in their table, or how many are left.
+/// Entries to end, with the progress so far: a cursor into their table, or how many remain.
 pub(super) enum Ending {
     Registrations {
-        place: usize,
+        cursor: usize,
     },
     Streams {
-        place: usize,
+        cursor: usize,
     },
     StreamsOf {
         registration: RegistrationHandle,
-        left: usize,
+        remaining: usize,
     },
-    /// The handlers of streams, which are not waited for any more.
+    /// Handlers of streams, which the server no longer waits for.
     Handlers {
-        place: usize,
+        cursor: usize,
     },
     Requests {
-        place: usize,
+        cursor: usize,
     },
     Subscriptions {
-        place: usize,
+        cursor: usize,
     },
     Updates {
-        place: usize,
+        cursor: usize,
     },
     /// The server itself.
     Server,
 }
 
-/// What is still to be ended, in order.
+/// The entries to end, in order.
 pub(super) struct Endings {
     queue: VecDeque<Ending>,
-    /// Armed while there is more to end at once.
-    more: Option<TimerId>,
+    /// Armed while more work is due at once.
+    continue_timer: Option<TimerId>,
 }
 
 impl Endings {
     pub(super) const fn new() -> Self {
-        Self { queue: VecDeque::new(), more: None }
+        Self { queue: VecDeque::new(), continue_timer: None }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -97,13 +98,13 @@ impl Endings {
         self.queue.clear();
     }
 
-    /// The timer that goes on with them has fired.
+    /// Records that the timer has fired.
     pub(super) fn timer_fired(&mut self) {
-        self.more = None;
+        self.continue_timer = None;
     }
 
-    /// Ends what is to be ended, as far as the budget reaches.
-    pub(super) fn go_on(
+    /// Ends entries, as far as the budget allows.
+    pub(super) fn advance(
         &mut self,
         cx: &mut Context<'_>,
         requests: &mut Requests,
@@ -115,39 +116,40 @@ impl Endings {
         let abandoned = cause == Some(Cause::RuntimeEnded);
         while let Some(ending) = self.queue.front_mut() {
             let step = match ending {
-                Ending::Registrations { place } => {
-                    cx.registry.walk(place, budget).map(|known| cx.registry.deregister(cx.outputs, known))
+                Ending::Registrations { cursor } => {
+                    cx.registry.walk(cursor, budget).map(|known| cx.registry.deregister(cx.outputs, known))
                 }
-                Ending::Streams { place } => cx.streams.walk(place, budget).map(|known| match abandoned {
+                Ending::Streams { cursor } => cx.streams.walk(cursor, budget).map(|known| match abandoned {
                     true => stream::end_with_runtime(cx, known),
                     false => stream::end(cx, known),
                 }),
-                Ending::StreamsOf { registration, left } => {
-                    cx.registry.walk_streams(*registration, left, budget).map(|known| {
+                Ending::StreamsOf { registration, remaining } => {
+                    cx.registry.walk_streams(*registration, remaining, budget).map(|known| {
                         budget.spend(cx.streams.sends_of(known));
                         stream::end(cx, known);
                     })
                 }
-                Ending::Handlers { place } => {
-                    cx.streams.walk(place, budget).map(|known| stream::stop_handler(cx, known))
+                Ending::Handlers { cursor } => {
+                    cx.streams.walk(cursor, budget).map(|known| stream::stop_handler(cx, known))
                 }
-                Ending::Requests { place } => requests.walk(place, budget).map(|known| {
+                Ending::Requests { cursor } => requests.walk(cursor, budget).map(|known| {
                     let reason = if abandoned { Reason::RuntimeEnded } else { Reason::Killed };
                     requests.drop_request(cx.outputs, known, reason);
                 }),
-                Ending::Subscriptions { place } => cx.registry.unsubscribe_next(cx.outputs, place, budget),
-                Ending::Updates { place } => updates.walk(place, budget).map(|known| {
+                Ending::Subscriptions { cursor } => cx.registry.unsubscribe_next(cx.outputs, cursor, budget),
+                Ending::Updates { cursor } => updates.walk(cursor, budget).map(|known| {
                     let failure = if abandoned { Failure::runtime_of_server } else { Failure::server_closed };
                     updates.fail(cx.outputs, known, failure());
                 }),
                 Ending::Server => {
-                    cx.registry.forget();
+                    cx.registry.clear();
                     requests.forget(cx.outputs);
                     cx.streams.forget_received(cx.outputs);
-                    // Nothing else tells the clients that their streams have ended.
+                    // Only the closes are kept: nothing else tells the clients that their streams
+                    // have ended.
                     cx.outputs.withdraw(|publish| publish == Publish::Close);
                     cx.outputs.event(ServerEvent::Closed);
-                    *phase = Phase::Closed(cause.unwrap_or(Cause::Asked));
+                    *phase = Phase::Closed(cause.unwrap_or(Cause::Requested));
                     Step::Done
                 }
             };
@@ -155,16 +157,16 @@ impl Endings {
                 Step::Next(()) => {}
                 Step::Done => drop(self.queue.pop_front()),
                 Step::Spent => {
-                    // More is due at once.
-                    self.more.get_or_insert_with(|| {
+                    // The rest is due at once.
+                    self.continue_timer.get_or_insert_with(|| {
                         cx.outputs.timers.arm(cx.now.time, TimerKind::Close, Owner::Ending)
                     });
                     return;
                 }
             }
         }
-        if let Some(more) = self.more.take() {
-            cx.outputs.timers.disarm(more);
+        if let Some(continue_timer) = self.continue_timer.take() {
+            cx.outputs.timers.disarm(continue_timer);
         }
     }
 }

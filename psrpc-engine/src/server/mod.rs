@@ -44,8 +44,8 @@ use crate::stream::commands::StreamCommands;
 use crate::wire::incoming;
 use crate::wire::route::{Route, check_own_id, check_service};
 
-/// The server's side of the protocol for one service (PROTOCOL sections 5 to 9). Drive it as
-/// [`Engine`] says.
+/// The server's side of the protocol for one service (PROTOCOL sections 5 to 9). [`Engine`] states
+/// how to drive it.
 pub struct Server {
     config: ServerConfig,
     ids: IdGenerator,
@@ -59,12 +59,12 @@ pub struct Server {
 }
 
 impl Server {
-    /// A server that draws its id and hashes from `seed`. It serves nothing until it is told to
-    /// [`register`](Self::register).
+    /// Creates a server that draws its id and hash keys from `seed`. It serves nothing until
+    /// [`register`](Self::register) is called.
     ///
     /// # Errors
     ///
-    /// When the service or the id cannot be carried by every bus.
+    /// Returns an error if not every bus can carry the service or the id.
     pub fn new(mut config: ServerConfig, seed: Seed) -> Result<Self, ConfigError> {
         check_service(config.service.as_str())?;
         let mut ids = IdGenerator::new(seed);
@@ -86,54 +86,55 @@ impl Server {
         })
     }
 
-    /// Its id on the wire.
+    /// Returns the server's id on the wire.
     pub fn id(&self) -> &Text {
         &self.config.id
     }
 
-    /// Its service, by the name on the wire.
+    /// Returns the service, by its name on the wire.
     pub fn service(&self) -> &Text {
         &self.config.service
     }
 
-    /// How many requests are in flight: decided upon, bid for, running, or answered while the bus
-    /// has no room for the response.
+    /// Returns the number of requests in flight: those the server decides on, has bid for, runs, or
+    /// has answered while the bus has no room for the response.
     pub fn in_flight(&self) -> usize {
         self.requests.len()
     }
 
-    /// How many streams there are, those that have ended and whose handlers are not done included.
+    /// Returns the number of streams, including ended ones whose handlers are not done.
     pub fn streams(&self) -> usize {
         self.streams.len()
     }
 
-    /// How many messages of streams are on their way out.
+    /// Returns the number of stream messages sent and not acknowledged.
     pub fn sending(&self) -> usize {
         self.streams.sending()
     }
 
-    /// How many updates wait for the bus.
+    /// Returns the number of updates that wait for the bus.
     pub fn publishing(&self) -> usize {
         self.updates.len()
     }
 
-    /// How many requests and messages of streams it remembers, so that none runs or is delivered
-    /// twice.
+    /// Returns the number of requests and stream messages remembered so that none runs or is
+    /// delivered twice.
     pub fn remembered(&self) -> usize {
         self.requests.remembered() + self.streams.remembered()
     }
 
-    /// What happened so far.
+    /// Returns the counters.
     pub fn counters(&self) -> &Counters {
         &self.outputs.counters
     }
 
-    /// Serves methods, all or none of them, from [`ServerEvent::Registered`] on.
+    /// Registers methods, all or none of them. They are served from [`ServerEvent::Registered`] on.
     ///
     /// # Errors
     ///
-    /// When a method is served already on that topic or would share a channel with one that is, or
-    /// the server is closed; nothing is subscribed then.
+    /// Returns an error if a method is already registered on its topic or would share a channel
+    /// with one that is, if it belongs to another service, or if the server is closed; nothing is
+    /// subscribed then.
     pub fn register(&mut self, routes: Vec<Route>) -> Result<RegistrationHandle, RegisterError> {
         if let Some(closed) = self.closed() {
             return Err(closed);
@@ -145,27 +146,27 @@ impl Server {
         self.registry.register(&mut self.outputs, routes)
     }
 
-    /// The registration of these methods, in this order, if they were registered together and it is
-    /// not gone. That of no methods is not found.
+    /// Returns the registration of these methods, if they were registered together, in this order,
+    /// and the registration has not ended. Returns `None` for an empty slice.
     pub fn registration(&self, routes: &[Route]) -> Option<RegistrationHandle> {
         self.registry.find(routes)
     }
 
-    /// Whether a method is registered on its topic, with others or without, so that it cannot be
-    /// registered again. It may not be served yet, or be about to go.
+    /// Returns `true` if a method is registered on its topic, alone or with others, so that it
+    /// cannot be registered again. The registration may still be starting or ending.
     pub fn serves(&self, route: &Route) -> bool {
-        self.registry.server_of(route).is_some()
+        self.registry.registration_of(route).is_some()
     }
 
-    /// Stops to serve methods that were registered together. What the bus has delivered until it
-    /// confirms is still served, while streams end with "EOF"; [`ServerEvent::Deregistered`]
-    /// comes when none of it is in flight any more and the handlers of the streams are done.
+    /// Ends a registration. Requests that the bus delivers until it confirms the end of the
+    /// subscriptions are still served, while streams end with "EOF". [`ServerEvent::Deregistered`]
+    /// follows when none of its requests is in flight and the stream handlers are done.
     pub fn deregister(&mut self, now: Now, registration: RegistrationHandle) {
         self.registry.deregister(&mut self.outputs, registration);
         self.end_streams_of(now, registration);
     }
 
-    /// Returns why it takes no more registrations, if it does not.
+    /// Returns the error of new registrations if the server is shutting down or closed.
     pub fn closed(&self) -> Option<RegisterError> {
         match self.phase {
             Phase::Open => None,
@@ -174,70 +175,72 @@ impl Server {
         }
     }
 
-    /// Returns what the bus said, while subscriptions of methods that it serves are interrupted:
-    /// requests may not reach it.
+    /// Returns the bus's error while subscriptions are interrupted, so that requests may not reach
+    /// the server.
     pub fn interruption(&self) -> Option<&BusError> {
         self.registry.interruption()
     }
 
-    /// Whether its runtime has shut down, or its background task is gone
-    /// ([`abandon`](Engine::abandon)).
+    /// Returns `true` if the server was abandoned, because its runtime has shut down or its
+    /// background task has ended ([`abandon`](Engine::abandon)).
     pub fn is_abandoned(&self) -> bool {
         matches!(self.phase, Phase::Closing(Cause::RuntimeEnded) | Phase::Closed(Cause::RuntimeEnded))
     }
 
-    /// Bids for a request with an affinity: more is better. Below 0, or not finite, is no bid: the
-    /// request is abandoned. A request that requires no claim runs at once.
+    /// Bids for a request with an affinity; higher is better. An affinity below 0 or not finite
+    /// makes no bid and abandons the request. A request that requires no claim runs at once.
     ///
-    /// Ignored unless the request waits for it ([`is_waiting`](Self::is_waiting)).
+    /// Does nothing unless the request [waits for a decision](Self::is_waiting).
     pub fn bid(&mut self, now: Now, request: RequestHandle, affinity: f32) {
         let (requests, mut cx) = self.split(now);
         requests.bid(&mut cx, request, affinity);
         self.close_if_drained(now);
     }
 
-    /// Whether a request waits for the layer above to [`bid`](Self::bid), [`skip_claim`](Self::skip_claim) or
-    /// [`reject`](Self::reject): not if it was abandoned meanwhile.
+    /// Returns `true` if a request waits for [`bid`](Self::bid), [`skip_claim`](Self::skip_claim)
+    /// or [`reject`](Self::reject), and was not abandoned.
     pub fn is_waiting(&self, request: RequestHandle) -> bool {
         self.requests.is_deciding(request)
     }
 
-    /// Runs a request at once, announcing so instead of waiting for a grant, if its client and method allow it
-    /// ([`Received::may_skip_claim`](crate::Received::may_skip_claim)); bids 1 otherwise.
+    /// Runs a request at once, and announces that instead of waiting for a grant, if its client and
+    /// method allow it ([`Received::may_skip_claim`](crate::Received::may_skip_claim)). Otherwise
+    /// bids 1.
     ///
-    /// Ignored unless the request waits for a bid.
+    /// Does nothing unless the request [waits for a decision](Self::is_waiting).
     pub fn skip_claim(&mut self, now: Now, request: RequestHandle) {
         let (requests, mut cx) = self.split(now);
         requests.skip_claim(&mut cx, request);
         self.close_if_drained(now);
     }
 
-    /// Answers a request with an error instead of bidding for it, since it does not decode.
+    /// Answers a request with an error instead of a bid, because it does not decode.
     ///
-    /// Ignored unless the request waits for a bid.
+    /// Does nothing unless the request [waits for a decision](Self::is_waiting).
     pub fn reject(&mut self, now: Now, request: RequestHandle, error: ErrorResponse) {
         let (requests, mut cx) = self.split(now);
         requests.reject(&mut cx, request, error);
         self.close_if_drained(now);
     }
 
-    /// Answers a request whose handler is done. Past its deadline nothing is published. A result
-    /// that is larger than a frame may be becomes an error, `resource_exhausted`, since no
-    /// client would read it.
+    /// Answers a request whose handler is done. Nothing is published after the request's deadline.
+    /// A result that exceeds the frame limit is replaced by the error `resource_exhausted`, because
+    /// clients would drop the frame.
     ///
-    /// Ignored unless the request runs.
+    /// Does nothing unless the request runs.
     pub fn respond(&mut self, now: Now, request: RequestHandle, result: Result<Bytes, ErrorResponse>) {
         let (requests, mut cx) = self.split(now);
         requests.respond(&mut cx, request, result);
         self.close_if_drained(now);
     }
 
-    /// Publishes an update to those who subscribe to a route. It ends with exactly one
-    /// [`ServerEvent::Updated`], after `timeout`, or else the configured one, at the latest.
+    /// Publishes an update to the subscribers of a route. It ends with exactly one
+    /// [`ServerEvent::Updated`], after `timeout` at the latest; `None` stands for
+    /// [`ServerConfig::timeout`].
     ///
     /// # Errors
     ///
-    /// When the update cannot be published as it stands, or the server is closed.
+    /// Returns an error if the update cannot be published or the server is closed.
     pub fn publish(
         &mut self,
         now: Now,
@@ -263,22 +266,23 @@ impl Server {
         )
     }
 
-    /// Forgets an update, without an event. Whether it is published is open.
+    /// Forgets an update without an event. It may still be published.
     pub fn cancel_update(&mut self, now: Now, update: UpdateHandle) {
         self.updates.cancel(&mut self.outputs, update);
         self.close_if_drained(now);
     }
 
-    /// Shuts the server down without losing what it has accepted: it unsubscribes, serves what was
-    /// delivered until the bus has confirmed that, and is [closed](ServerEvent::Closed) when
-    /// nothing is in flight and every response, every update and every end of a stream has
-    /// left. A bid may still be granted, so it is waited for as a handler is. If the bus does
-    /// not confirm within the configured timeout, nothing more is accepted from it; so the server
-    /// is closed after that timeout, by the expiry of the last request that it accepted, or by
-    /// the deadline of the last update that it publishes, whichever is latest.
+    /// Shuts the server down gracefully. It unsubscribes, serves the requests delivered until the
+    /// bus confirms, and is [closed](ServerEvent::Closed) when nothing is in flight and the bus has
+    /// taken every response, update and close of a stream. A bid counts as in flight because it may
+    /// still be granted.
     ///
-    /// Streams end at once, with "EOF" on both sides. Their handlers have some time more
-    /// ([`ServerConfig::linger`]).
+    /// If the bus does not confirm within [`ServerConfig::drain_timeout`], the server accepts
+    /// nothing more from it. The server therefore closes at the latest of three times: the end of
+    /// that timeout, the expiry of the last accepted request, and the deadline of the last update.
+    ///
+    /// Streams end at once, with "EOF" on both sides. Their handlers get [`ServerConfig::linger`]
+    /// to finish.
     pub fn drain(&mut self, now: Now) {
         if self.phase != Phase::Open {
             return;
@@ -287,15 +291,15 @@ impl Server {
         let timer = Some(timers.arm(now.time + self.config.drain_timeout, TimerKind::Drain, Owner::Drain));
         let linger = Some(timers.arm(now.time + self.config.linger, TimerKind::Linger, Owner::Linger));
         self.phase = Phase::Draining { timer, linger };
-        self.endings.extend([Ending::Registrations { place: 0 }, Ending::Streams { place: 0 }]);
-        self.end_on(now, &mut Budget::round());
+        self.endings.extend([Ending::Registrations { cursor: 0 }, Ending::Streams { cursor: 0 }]);
+        self.continue_endings(now, &mut Budget::round());
         self.close_if_drained(now);
     }
 
-    /// Shuts the server down at once: requests in flight are abandoned and answered by nothing.
-    /// Streams end with "EOF" on both sides, and their handlers are not waited for.
+    /// Shuts the server down at once. Requests in flight are abandoned without a response. Streams
+    /// end with "EOF" on both sides, and their handlers are stopped.
     pub fn kill(&mut self, now: Now) {
-        self.end_all(now, Cause::Asked);
+        self.end_all(now, Cause::Requested);
     }
 
     fn end_all(&mut self, now: Now, cause: Cause) {
@@ -303,8 +307,8 @@ impl Server {
             return;
         }
         self.endings.clear();
-        let streams = [Ending::Streams { place: 0 }, Ending::Handlers { place: 0 }];
-        self.endings.extend([Ending::Requests { place: 0 }].into_iter().chain(streams));
+        let streams = [Ending::Streams { cursor: 0 }, Ending::Handlers { cursor: 0 }];
+        self.endings.extend([Ending::Requests { cursor: 0 }].into_iter().chain(streams));
         self.close(now, cause);
     }
 
@@ -312,15 +316,15 @@ impl Server {
         if let Phase::Draining { timer, .. } = self.phase {
             let in_flight =
                 self.requests.len() + self.streams.len() + self.updates.len() + self.endings.len();
-            // Clients are to see the ends of their streams.
-            let left = || self.registry.is_empty() && self.outputs.is_done_with_closes();
-            if in_flight == 0 && (timer.is_none() || left()) {
-                self.close(now, Cause::Asked);
+            // The clients must learn that their streams have ended.
+            let confirmed = || self.registry.is_empty() && self.outputs.is_done_with_closes();
+            if in_flight == 0 && (timer.is_none() || confirmed()) {
+                self.close(now, Cause::Requested);
             }
         }
     }
 
-    /// Closes the server, once what is to be ended before has ended.
+    /// Closes the server once all queued endings are done.
     fn close(&mut self, now: Now, cause: Cause) {
         if let Phase::Draining { timer, linger } = core::mem::replace(&mut self.phase, Phase::Closing(cause))
         {
@@ -328,21 +332,21 @@ impl Server {
                 self.outputs.timers.disarm(timer);
             }
         }
-        let last = [Ending::Subscriptions { place: 0 }, Ending::Updates { place: 0 }, Ending::Server];
+        let last = [Ending::Subscriptions { cursor: 0 }, Ending::Updates { cursor: 0 }, Ending::Server];
         self.endings.extend(last);
-        self.end_on(now, &mut Budget::round());
+        self.continue_endings(now, &mut Budget::round());
     }
 
     fn end_streams_of(&mut self, now: Now, registration: RegistrationHandle) {
-        self.endings.push(Ending::StreamsOf { registration, left: usize::MAX });
-        self.end_on(now, &mut Budget::round());
+        self.endings.push(Ending::StreamsOf { registration, remaining: usize::MAX });
+        self.continue_endings(now, &mut Budget::round());
     }
 
-    /// Ends what is to be ended, as far as the budget reaches.
-    fn end_on(&mut self, now: Now, budget: &mut Budget) {
+    /// Continues the queued endings, as far as the budget allows.
+    fn continue_endings(&mut self, now: Now, budget: &mut Budget) {
         let Self { requests, registry, outputs, ids, config, streams, updates, endings, phase } = self;
         let mut cx = Context { now, outputs, ids, registry, config, streams };
-        endings.go_on(&mut cx, requests, updates, phase, budget);
+        endings.advance(&mut cx, requests, updates, phase, budget);
     }
 
     fn on_ended(&mut self, now: Now, subscription: SubscriptionHandle, error: Option<BusError>) {
@@ -351,8 +355,8 @@ impl Server {
         }
     }
 
-    /// Whether it hears nothing any more.
-    fn is_over(&self) -> bool {
+    /// Returns `true` if the server ignores all input.
+    fn ignores_input(&self) -> bool {
         matches!(self.phase, Phase::Closing(_) | Phase::Closed(_))
     }
 
@@ -384,7 +388,7 @@ impl Engine for Server {
         result: Result<(), BusError>,
     ) {
         match result {
-            _ if self.is_over() => {}
+            _ if self.ignores_input() => {}
             Ok(()) => {
                 if self.registry.on_live(&mut self.outputs, subscription) {
                     self.handle_gap(now, subscription, None);
@@ -396,21 +400,21 @@ impl Engine for Server {
     }
 
     fn handle_interrupted(&mut self, _: Now, subscription: SubscriptionHandle, cause: BusError) {
-        if !self.is_over() {
+        if !self.ignores_input() {
             self.registry.on_interrupted(&mut self.outputs, subscription, cause);
         }
     }
 
     fn handle_unsubscribed(&mut self, now: Now, subscription: SubscriptionHandle) {
-        if !self.is_over() {
+        if !self.ignores_input() {
             self.on_ended(now, subscription, None);
         }
         self.close_if_drained(now);
     }
 
     fn handle_gap(&mut self, _: Now, subscription: SubscriptionHandle, lost: Option<u64>) {
-        if self.registry.knows(subscription) {
-            self.outputs.counters.lose(lost);
+        if self.registry.contains(subscription) {
+            self.outputs.counters.count_lost(lost);
             self.outputs.event(ServerEvent::Gap { subscription, lost });
         }
     }
@@ -445,7 +449,7 @@ impl Engine for Server {
     }
 
     fn handle_frame(&mut self, now: Now, subscription: SubscriptionHandle, mut frame: Frame) {
-        if self.is_over() {
+        if self.ignores_input() {
             return;
         }
         let Some((role, route)) = self.registry.role(subscription) else { return };
@@ -454,13 +458,13 @@ impl Engine for Server {
         if !incoming::accept(&mut self.outputs, &mut frame, &self.config.limits.frame) {
             return;
         }
-        let deaf = match self.phase {
+        let refuses_requests = match self.phase {
             Phase::Draining { timer, .. } => timer.is_none(),
             Phase::Open | Phase::Closing(_) | Phase::Closed(_) => false,
         };
         let (requests, mut cx) = self.split(now);
         match frame {
-            Frame::Request(Request { request_id, client_id, .. }) if requested && deaf => {
+            Frame::Request(Request { request_id, client_id, .. }) if requested && refuses_requests => {
                 cx.outputs.dropped(Dropped::of(Reason::Draining, request_id, client_id));
             }
             Frame::Request(request) if requested && !route.is_stream() => {
@@ -481,14 +485,14 @@ impl Engine for Server {
                 requests.receive(&mut cx, incoming);
             }
             Frame::Stream(Stream { request_id, body: Some(StreamBody::Open { node_id, .. }), .. })
-                if requested && deaf =>
+                if requested && refuses_requests =>
             {
                 cx.outputs.dropped(Dropped::of(Reason::Draining, request_id, node_id));
             }
             Frame::Stream(frame) if requested && route.is_stream() => {
                 stream::on_frame(requests, &mut cx, registration, route, frame);
             }
-            // Where nothing is claimed, a cancellation comes where the request came.
+            // Without a claim, a cancellation arrives on the channel of requests.
             Frame::ClaimResponse(grant) if !requested || grant.server_id.is_empty() => {
                 requests.on_grant(&mut cx, grant);
             }
@@ -498,7 +502,9 @@ impl Engine for Server {
     }
 
     fn handle_misrouted(&mut self, now: Now, subscription: SubscriptionHandle, mut frame: Frame) {
-        let Some((role, _)) = self.registry.role(subscription).filter(|_| !self.is_over()) else { return };
+        let Some((role, _)) = self.registry.role(subscription).filter(|_| !self.ignores_input()) else {
+            return;
+        };
         let carries = role.carries;
         if !incoming::accept(&mut self.outputs, &mut frame, &self.config.limits.frame) {
             return;
@@ -530,8 +536,8 @@ impl Engine for Server {
                     if let Phase::Draining { linger, .. } = &mut self.phase {
                         *linger = None;
                     }
-                    self.endings.push(Ending::Handlers { place: 0 });
-                    self.end_on(now, &mut budget);
+                    self.endings.push(Ending::Handlers { cursor: 0 });
+                    self.continue_endings(now, &mut budget);
                 }
                 Owner::Drain => {
                     if let Phase::Draining { timer, .. } = &mut self.phase {
@@ -540,7 +546,7 @@ impl Engine for Server {
                 }
                 Owner::Ending => {
                     self.endings.timer_fired();
-                    self.end_on(now, &mut budget);
+                    self.continue_endings(now, &mut budget);
                 }
             }
             self.close_if_drained(now);
@@ -581,8 +587,8 @@ impl Engine for Server {
     fn poll_publish(&mut self) -> Option<LentFrame<'_>> {
         let Self { requests, streams, updates, outputs, .. } = self;
         outputs.head(|publish| match publish {
-            // An announcement is no use without its response, nor a response past its request's
-            // expiry.
+            // An announcement is useless without its response, and so is a response after its
+            // request has expired.
             Publish::Bid(request) | Publish::Announcement(request) | Publish::Response(request) => {
                 requests.contains(request)
             }

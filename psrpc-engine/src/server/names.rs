@@ -1,4 +1,4 @@
-//! The names that are taken, so that no two registrations of a server get each other's frames.
+//! The channel names in use, so that no two registrations of a server get each other's frames.
 
 use alloc::string::ToString;
 
@@ -9,12 +9,12 @@ use crate::core::map::{HashKeys, Map};
 use crate::error::RegisterError;
 use crate::wire::route::Route;
 
-/// The names that are taken. Nothing is kept of a route but where to find it: `route_of` gives it.
+/// The channel names in use. They refer to routes by role; `route_of` looks the route up.
 pub(super) struct Names {
     /// Request channels, by legacy name.
     legacy: Map<ChannelRole>,
-    /// What uses a NATS subject, by the name of that: no more than the methods of the service. All of them subscribe to it
-    /// in the same way, since on NATS two ways do not mix.
+    /// The users of each NATS subject: at most one for each method of the service. All users of a
+    /// subject must subscribe to it with the same kind, because NATS cannot mix kinds.
     subjects: Map<ChannelRole>,
     keys: HashKeys,
 }
@@ -28,8 +28,8 @@ impl Names {
         &self.keys
     }
 
-    /// Takes the names of the route whose requests `role` carries.
-    pub(super) fn claim<'a>(
+    /// Reserves the names of the route whose requests `role` carries.
+    pub(super) fn reserve<'a>(
         &mut self,
         role: ChannelRole,
         route_of: impl Fn(ChannelRole) -> &'a Route,
@@ -47,13 +47,13 @@ impl Names {
         let same_local = |other: ChannelRole, of: &Route| {
             other.carries == Carries::Requests && of.requests().local() == requests.local()
         };
-        if let Some(other) = self.user(requests, &route_of, same_local) {
+        if let Some(other) = self.find_user(requests, &route_of, same_local) {
             return Err(conflict(route, other, requests.server()));
         }
         for used in role.uses(route) {
             let (channel, kind) = used.subject(route);
             let other_kind = |other: ChannelRole, of: &Route| other.subject(of).1 != kind;
-            if let Some(other) = self.user(channel, &route_of, other_kind) {
+            if let Some(other) = self.find_user(channel, &route_of, other_kind) {
                 return Err(conflict(route, other, channel.server()));
             }
         }
@@ -65,7 +65,7 @@ impl Names {
         Ok(())
     }
 
-    /// Gives back the names of the route whose requests `role` carries.
+    /// Releases the names of the route whose requests `role` carries.
     pub(super) fn release<'a>(&mut self, role: ChannelRole, route_of: impl Fn(ChannelRole) -> &'a Route) {
         let route = route_of(role);
         self.legacy.remove(self.keys.hash(route.requests().legacy().as_bytes()), |known| *known == role);
@@ -75,7 +75,7 @@ impl Names {
         }
     }
 
-    /// Whose requests have the legacy name of this channel.
+    /// Returns the role whose requests have the legacy name of this channel.
     pub(super) fn find<'a>(
         &self,
         requests: &Channel,
@@ -85,17 +85,17 @@ impl Names {
         self.legacy.get(hash, |role| route_of(*role).requests().legacy() == requests.legacy()).copied()
     }
 
-    /// The route of a user of the channel's subject that `is_it`.
-    fn user<'a>(
+    /// Returns the route of a user of the channel's subject for which `matches` returns `true`.
+    fn find_user<'a>(
         &self,
         channel: &Channel,
         route_of: impl Fn(ChannelRole) -> &'a Route,
-        is_it: impl Fn(ChannelRole, &Route) -> bool,
+        matches: impl Fn(ChannelRole, &Route) -> bool,
     ) -> Option<&'a Route> {
         let hash = self.keys.hash(channel.server().as_bytes());
         let is_user = |user: &ChannelRole| {
             let route = route_of(*user);
-            user.subject(route).0.server() == channel.server() && is_it(*user, route)
+            user.subject(route).0.server() == channel.server() && matches(*user, route)
         };
         self.subjects.get(hash, is_user).map(|user| route_of(*user))
     }

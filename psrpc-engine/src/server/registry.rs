@@ -1,4 +1,4 @@
-//! The registry: which methods a server serves on which topics, and their subscriptions.
+//! The registry of the methods and topics that a server serves, with their subscriptions.
 
 use alloc::vec::Vec;
 
@@ -14,16 +14,16 @@ use crate::error::RegisterError;
 use crate::event::ServerEvent;
 use crate::wire::route::Route;
 
-/// What a server serves.
+/// The registrations of a server.
 ///
 /// ```text
 /// Joining ──all live──▶ Serving ──deregister──▶ Leaving ──▶ (gone)
 ///    └──────── a subscription fails, or deregister ──▲
 /// ```
-/// A registration that leaves gives up its request channels first, keeps its grant channels while
-/// requests are in flight, and is gone when the bus has confirmed the end of both. Only then are
-/// its names free for another, and only then is the layer above told, also of a failure: what it
-/// registers next does not find them taken.
+/// A registration that leaves ends its request subscriptions first, keeps its grant subscriptions
+/// while requests are in flight, and is gone when the bus has confirmed the end of both. Only then
+/// are its names released and the layer above notified, even of a failure, so that registering
+/// again does not conflict.
 pub(super) struct Registry {
     registrations: Handles<Registration>,
     subscriptions: Subscriptions<ChannelRole>,
@@ -33,21 +33,21 @@ pub(super) struct Registry {
 struct Registration {
     routes: Vec<Route>,
     subscriptions: Vec<SubscriptionHandle>,
-    /// How many of its subscriptions to requests have not ended.
+    /// How many request subscriptions have not ended.
     requests: u32,
-    /// And of those to grants.
+    /// How many grant subscriptions have not ended.
     grants: u32,
     in_flight: usize,
     /// The streams whose handlers are not done.
     streams: Vec<StreamHandle>,
     state: RegistrationState,
-    /// Why it did not come to serve.
-    refused: Option<BusError>,
+    /// Why the registration failed before it served.
+    failure: Option<BusError>,
 }
 
 #[derive(PartialEq, Eq)]
 enum RegistrationState {
-    /// So many subscriptions are not live yet.
+    /// `missing` subscriptions are not live yet.
     Joining {
         missing: u32,
     },
@@ -64,7 +64,7 @@ impl Registry {
         self.registrations.is_empty()
     }
 
-    /// Subscribes to the channels of `routes`, all or none of them.
+    /// Registers `routes`, all or none of them, and subscribes to their channels.
     pub(super) fn register(
         &mut self,
         outputs: &mut Outputs,
@@ -76,10 +76,10 @@ impl Registry {
             true => &routes[role.route as usize],
             false => route_of(registrations, role),
         };
-        for (place, role) in ChannelRole::requests(registration, routes.len()).enumerate() {
-            if let Err(error) = names.claim(role, route_of) {
-                ChannelRole::requests(registration, place)
-                    .for_each(|claimed| names.release(claimed, route_of));
+        for (index, role) in ChannelRole::requests(registration, routes.len()).enumerate() {
+            if let Err(error) = names.reserve(role, route_of) {
+                ChannelRole::requests(registration, index)
+                    .for_each(|reserved| names.release(reserved, route_of));
                 return Err(error);
             }
         }
@@ -87,7 +87,8 @@ impl Registry {
         let (requests, grants) = (routes.len() as u32, claimed as u32);
         let mut handles = Vec::with_capacity(routes.len() + claimed);
         for (role, route) in ChannelRole::requests(registration, routes.len()).zip(&routes) {
-            // Grants first: where nothing is confirmed in order, a grant must not overtake its subscription.
+            // Grants first: on a bus that confirms nothing in order, a grant must not overtake its
+            // subscription.
             for role in role.uses(route).rev() {
                 let (channel, kind) = role.subject(route);
                 handles.push(subscriptions.subscribe(outputs, role, channel, kind));
@@ -102,7 +103,7 @@ impl Registry {
             in_flight: 0,
             streams: Vec::new(),
             state: RegistrationState::Joining { missing },
-            refused: None,
+            failure: None,
         });
         if missing == 0 {
             self.joined(outputs, registration);
@@ -110,102 +111,102 @@ impl Registry {
         Ok(registration)
     }
 
-    /// The registration of these routes together.
+    /// Returns the registration of exactly these routes.
     pub(super) fn find(&self, routes: &[Route]) -> Option<RegistrationHandle> {
-        let registration = self.server_of(routes.first()?)?;
+        let registration = self.registration_of(routes.first()?)?;
         self.registrations.get(registration).filter(|found| found.routes == routes)?;
         Some(registration)
     }
 
-    /// The registration that serves a route.
-    pub(super) fn server_of(&self, route: &Route) -> Option<RegistrationHandle> {
+    /// Returns the registration of a route.
+    pub(super) fn registration_of(&self, route: &Route) -> Option<RegistrationHandle> {
         let role = self.names.find(route.requests(), |role| route_of(&self.registrations, role))?;
         (route_of(&self.registrations, role) == route).then_some(role.registration)
     }
 
-    /// Gives up a registration. Its requests in flight go on.
+    /// Ends a registration. Its requests in flight go on.
     pub(super) fn deregister(&mut self, outputs: &mut Outputs, handle: RegistrationHandle) {
         let Some(registration) = self.registrations.get_mut(handle) else { return };
         if let RegistrationState::Joining { .. } = registration.state {
-            registration.refused = Some(BusError::new("deregistered before it was registered"));
+            registration.failure = Some(BusError::new("deregistered before the registration was complete"));
         }
         self.leave(outputs, handle);
     }
 
-    /// Walks on from `place` to the next registration.
-    pub(super) fn walk(&self, place: &mut usize, budget: &mut Budget) -> Step<RegistrationHandle> {
-        self.registrations.walk(place, budget).map(RegistrationHandle::from)
+    /// Returns the next registration from `cursor` on, and advances `cursor`.
+    pub(super) fn walk(&self, cursor: &mut usize, budget: &mut Budget) -> Step<RegistrationHandle> {
+        self.registrations.walk(cursor, budget).map(RegistrationHandle::from)
     }
 
-    /// Walks on from `place` to the next subscription, and asks for its end without waiting for it.
+    /// Unsubscribes the next subscription from `cursor` on, and advances `cursor`.
     pub(super) fn unsubscribe_next(
         &mut self,
         outputs: &mut Outputs,
-        place: &mut usize,
+        cursor: &mut usize,
         budget: &mut Budget,
     ) -> Step<()> {
-        let step = self.subscriptions.walk(place, budget);
+        let step = self.subscriptions.walk(cursor, budget);
         step.map(|subscription| self.subscriptions.unsubscribe(outputs, subscription))
     }
 
-    /// Forgets all registrations.
-    pub(super) fn forget(&mut self) {
+    /// Removes all registrations.
+    pub(super) fn clear(&mut self) {
         *self = Self::new(self.names.keys().clone());
     }
 
     // --- the streams of a registration -----------------------------------------------------------
 
-    /// Adds a stream to those of a registration, and gives its place among them.
+    /// Adds a stream to a registration, and returns its index there.
     pub(super) fn add_stream(&mut self, handle: RegistrationHandle, stream: StreamHandle) -> usize {
         let Some(registration) = self.registrations.get_mut(handle) else { return 0 };
         registration.streams.push(stream);
         registration.streams.len() - 1
     }
 
-    /// Removes the stream at a place. The last one takes its place, and is returned.
-    pub(super) fn remove_stream(&mut self, handle: RegistrationHandle, place: usize) -> Option<StreamHandle> {
+    /// Removes the stream at an index. The last stream moves to that index, and is returned.
+    pub(super) fn remove_stream(&mut self, handle: RegistrationHandle, index: usize) -> Option<StreamHandle> {
         let streams = &mut self.registrations.get_mut(handle)?.streams;
-        if place < streams.len() {
-            streams.swap_remove(place);
+        if index < streams.len() {
+            streams.swap_remove(index);
         }
-        streams.get(place).copied()
+        streams.get(index).copied()
     }
 
-    /// Walks on to the next stream of a registration, from the last to the first: one that is
-    /// removed meanwhile leaves its place to one that was walked over already.
+    /// Returns the next stream of a registration, from the last to the first. A removal during the
+    /// walk moves only a stream that was visited already.
     pub(super) fn walk_streams(
         &self,
         handle: RegistrationHandle,
-        left: &mut usize,
+        remaining: &mut usize,
         budget: &mut Budget,
     ) -> Step<StreamHandle> {
         let Some(registration) = self.registrations.get(handle) else { return Step::Done };
-        *left = registration.streams.len().min(*left);
-        if *left == 0 {
+        *remaining = registration.streams.len().min(*remaining);
+        if *remaining == 0 {
             return Step::Done;
         }
         if budget.is_spent() {
             return Step::Spent;
         }
         budget.spend(1);
-        *left -= 1;
-        Step::Next(registration.streams[*left])
+        *remaining -= 1;
+        Step::Next(registration.streams[*remaining])
     }
 
-    /// What a subscription is for, and the route it serves.
+    /// Returns the role of a subscription, and its route.
     pub(super) fn role(&self, subscription: SubscriptionHandle) -> Option<(ChannelRole, &Route)> {
         let role = self.subscriptions.role(subscription)?;
         Some((role, route_of(&self.registrations, role)))
     }
 
-    /// Whether a registration is given up.
+    /// Returns `true` if a registration is leaving or gone.
     pub(super) fn is_leaving(&self, handle: RegistrationHandle) -> bool {
         self.registrations
             .get(handle)
             .is_none_or(|registration| registration.state == RegistrationState::Leaving)
     }
 
-    pub(super) fn knows(&self, subscription: SubscriptionHandle) -> bool {
+    pub(super) fn contains(&self, subscription: SubscriptionHandle) -> bool {
         self.subscriptions.role(subscription).is_some()
     }
 
@@ -222,7 +223,7 @@ impl Registry {
         self.subscriptions.interrupt(outputs, subscription, true, cause);
     }
 
-    /// Notes that a subscription is live, and returns whether it was interrupted before.
+    /// Records that a subscription is live. Returns `true` if it was interrupted before.
     pub(super) fn on_live(&mut self, outputs: &mut Outputs, subscription: SubscriptionHandle) -> bool {
         let registration = match self.subscriptions.live(outputs, subscription) {
             Some((ChannelRole { registration, .. }, Live::First)) => registration,
@@ -241,8 +242,8 @@ impl Registry {
         false
     }
 
-    /// The bus has ended a subscription: as asked, or else because of `error`. Gives the
-    /// registration that is lost by it.
+    /// Handles the end of a subscription, with the bus's `error` if there was one. Returns the
+    /// registration if it is lost.
     pub(super) fn on_ended(
         &mut self,
         outputs: &mut Outputs,
@@ -259,7 +260,7 @@ impl Registry {
         match registration.state {
             RegistrationState::Joining { .. } => {
                 let error = error.unwrap_or_else(|| BusError::new("the bus ended the subscription"));
-                registration.refused = Some(error);
+                registration.failure = Some(error);
                 self.leave(outputs, handle);
             }
             RegistrationState::Serving => {
@@ -268,23 +269,23 @@ impl Registry {
                 self.leave(outputs, handle);
                 return Some(handle);
             }
-            RegistrationState::Leaving => self.leave_on(outputs, handle),
+            RegistrationState::Leaving => self.continue_leaving(outputs, handle),
         }
         None
     }
 
-    /// A request of a registration is in flight.
-    pub(super) fn hold(&mut self, handle: RegistrationHandle) {
+    /// Counts a request of a registration as in flight.
+    pub(super) fn request_started(&mut self, handle: RegistrationHandle) {
         if let Some(registration) = self.registrations.get_mut(handle) {
             registration.in_flight += 1;
         }
     }
 
-    /// A request of a registration is over.
-    pub(super) fn release(&mut self, outputs: &mut Outputs, handle: RegistrationHandle) {
+    /// Counts a request of a registration as over.
+    pub(super) fn request_ended(&mut self, outputs: &mut Outputs, handle: RegistrationHandle) {
         if let Some(registration) = self.registrations.get_mut(handle) {
             registration.in_flight -= 1;
-            self.leave_on(outputs, handle);
+            self.continue_leaving(outputs, handle);
         }
     }
 
@@ -302,11 +303,11 @@ impl Registry {
         }
         registration.state = RegistrationState::Leaving;
         self.unsubscribe(outputs, handle, Carries::Requests);
-        self.leave_on(outputs, handle);
+        self.continue_leaving(outputs, handle);
     }
 
-    /// Takes a registration that leaves as far as it can go now.
-    fn leave_on(&mut self, outputs: &mut Outputs, handle: RegistrationHandle) {
+    /// Continues the end of a registration that leaves.
+    fn continue_leaving(&mut self, outputs: &mut Outputs, handle: RegistrationHandle) {
         let Some(registration) = self.registrations.get(handle) else { return };
         if registration.state != RegistrationState::Leaving
             || registration.requests > 0
@@ -315,12 +316,12 @@ impl Registry {
             return;
         }
         self.unsubscribe(outputs, handle, Carries::Grants);
-        let Some(registration) = self.registrations.get_mut(handle).filter(|left| left.grants == 0) else {
+        let Some(registration) = self.registrations.get_mut(handle).filter(|found| found.grants == 0) else {
             return;
         };
-        let refused = registration.refused.take();
+        let failure = registration.failure.take();
         self.remove(handle);
-        outputs.event(match refused {
+        outputs.event(match failure {
             Some(error) => ServerEvent::Registered { registration: handle, result: Err(error) },
             None => ServerEvent::Deregistered { registration: handle },
         });
@@ -345,8 +346,9 @@ impl Registry {
     }
 }
 
-/// The route of a registration that is there.
+/// Returns the route of a role. Its registration must exist.
 fn route_of(registrations: &Handles<Registration>, role: ChannelRole) -> &Route {
-    let registration = registrations.get(role.registration).expect("its names and subscriptions go first");
+    let registration =
+        registrations.get(role.registration).expect("a registration outlives its names and subscriptions");
     &registration.routes[role.route as usize]
 }

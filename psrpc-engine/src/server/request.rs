@@ -1,7 +1,7 @@
-//! A request, seen from the server.
+//! The server's side of a request.
 //!
 //! ```text
-//!                                  ┌──────── no claim required, or elected ────────┐
+//!                                  ┌────── no claim required, or skip claim ───────┐
 //!                                  │                                               ▼
 //! ──checks──▶ Deciding ──bid──▶ Bidding ──granted──▶ (not expired?) ──▶ Running ──respond──▶ Answered
 //!                │                 │                                      │
@@ -38,19 +38,19 @@ use crate::stream::pending_message::PendingMessage;
 use crate::wire::outgoing::{self, TooLarge};
 use crate::wire::route::Route;
 
-/// The requests of a server in flight, and those that it remembers.
+/// The requests of a server in flight, and the requests that it remembers.
 pub(super) struct Requests {
     in_flight: InFlight<RequestHandle, Pending>,
     dedup: Dedup,
     keys: HashKeys,
     clients: Cache<ClientChannels>,
-    /// Those that open streams, by the streams' ids.
+    /// Requests that open streams, by stream id.
     openings: Map<RequestHandle>,
-    /// How many are decided upon, bid for or run, without those that open streams.
+    /// How many requests count against [`ServerConfig::concurrency`].
     busy: usize,
 }
 
-/// A request as it comes in.
+/// A request on arrival.
 pub(super) struct Incoming {
     pub(super) registration: RegistrationHandle,
     pub(super) route: Route,
@@ -64,7 +64,7 @@ pub(super) struct Incoming {
     pub(super) opens: Option<Opening>,
 }
 
-/// What a request opens: the stream, and what its ack carries.
+/// The stream that a request opens, and the times that its ack carries.
 #[derive(Clone)]
 pub(super) struct Opening {
     pub(super) stream_id: Text,
@@ -83,7 +83,7 @@ struct Pending {
     state: RequestState,
 }
 
-/// A stream that is open if its request is granted.
+/// A stream that opens if its request is granted.
 struct Opened {
     opening: Opening,
     channel: Channel,
@@ -91,17 +91,17 @@ struct Opened {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum RequestState {
-    /// The layer above decodes it and decides on a bid.
+    /// The layer above decodes the request and decides on a bid.
     Deciding,
-    /// We bid, and wait for the client's grant.
+    /// The server bid, and waits for the client's grant.
     Bidding,
     /// The handler runs.
     Running,
-    /// The response is on its way out, which a full bus holds up.
+    /// The response waits for the bus.
     Answered,
 }
 
-/// Where a client hears from us.
+/// The channels to a client.
 #[derive(Clone)]
 struct ClientChannels {
     bids: Channel,
@@ -136,7 +136,7 @@ impl Requests {
         self.state(request) == Some(RequestState::Deciding)
     }
 
-    /// The id of a request in flight; empty when it is over.
+    /// Returns the id of a request in flight, or an empty text if it is over.
     pub(super) fn id(&self, request: RequestHandle) -> Text {
         self.in_flight.get(request).map(|entry| entry.id.clone()).unwrap_or_default()
     }
@@ -163,7 +163,7 @@ impl Requests {
             Pending { route: route.clone(), registration, client, opens, expiry, may_skip_claim, state };
         let timer = cx.outputs.timers.arm(expiry.time(), TimerKind::Expiry, Owner::Request(request));
         self.in_flight.insert(vacancy, request_id.clone(), Some(timer), pending);
-        cx.registry.hold(registration);
+        cx.registry.request_started(registration);
         cx.outputs.event(ServerEvent::Received(Received {
             request,
             route,
@@ -178,7 +178,7 @@ impl Requests {
         }));
     }
 
-    /// Checks whether a request may come in, and remembers it.
+    /// Checks whether a request is accepted, and remembers it.
     fn check(
         &mut self,
         cx: &mut Context<'_>,
@@ -193,10 +193,10 @@ impl Requests {
         }
         let Incoming { sent_at, expiry, .. } = *request;
         let expiry = Expiry::of_frame(*now, sent_at, expiry, config.horizon, config.skew_allowance)?;
-        // A stream is opened once, whatever its opening is called.
+        // A stream is opened once, whatever the request id of its opening.
         let identity = self.keys.identity(request.client_id.as_bytes(), named.as_bytes());
         let Some(vacancy) = self.in_flight.vacancy(&request.request_id) else {
-            let known = self.dedup.knows(identity);
+            let known = self.dedup.contains(identity);
             return Err(refuse(if known { Reason::Duplicate } else { Reason::IdTaken }));
         };
         match self.dedup.admit(*now, &mut outputs.timers, identity, &expiry, Owner::Bucket) {
@@ -205,7 +205,8 @@ impl Requests {
             Admission::Full => return Err(refuse(Reason::DedupFull)),
             Admission::New => {}
         }
-        // After it was remembered: a duplicate of what is refused here must not run later.
+        // Checked only after the request is remembered: a duplicate of a refused request must not
+        // run later.
         if self.in_flight.len() >= config.limits.requests {
             return Err(refuse(Reason::RequestsFull));
         }
@@ -232,7 +233,7 @@ impl Requests {
         if let Some(text) = full {
             let error = ErrorResponse::new(ErrorCode::ResourceExhausted, Text::from_static(text));
             match opens {
-                // Where no other server can take it, its client would wait for nobody.
+                // No other server takes the stream, so its client would wait until its deadline.
                 Some(Opening { stream_id, .. }) if !route.properties().require_claim => {
                     let channel = stream_channel(cx.config, &client_id);
                     refuse_stream(cx, stream_id, &channel, error);
@@ -248,7 +249,7 @@ impl Requests {
         cx.outputs.dropped(Dropped { reason, request_id, peer: client_id, late_by });
     }
 
-    /// A request for a method that is not served here, which no other server gets to see.
+    /// Answers a request for a method that is not registered here and that no other server sees.
     pub(super) fn on_misrouted(&mut self, cx: &mut Context<'_>, request: Request) {
         let Request { request_id, client_id, expiry, .. } = request;
         let expired = cx.now.wall >= WallTime::from_unix_nanos(expiry) + cx.config.skew_allowance;
@@ -260,13 +261,13 @@ impl Requests {
         cx.outputs.dropped(Dropped::of(Reason::Misrouted, request_id, client_id));
     }
 
-    /// The client has given up a stream that is not open yet.
-    pub(super) fn on_given_up(&mut self, cx: &mut Context<'_>, stream_id: &Text) {
-        let is_it = |request: &RequestHandle| {
+    /// Handles a client's close of a stream that is not open yet.
+    pub(super) fn on_opening_closed(&mut self, cx: &mut Context<'_>, stream_id: &Text) {
+        let matches = |request: &RequestHandle| {
             let opens = self.in_flight.get(*request).and_then(|entry| entry.state.opens.as_ref());
             opens.is_some_and(|opened| opened.opening.stream_id == *stream_id)
         };
-        match self.openings.get(self.keys.hash(stream_id.as_bytes()), is_it).copied() {
+        match self.openings.get(self.keys.hash(stream_id.as_bytes()), matches).copied() {
             Some(request) => self.abandon(cx, request, Reason::ClosedByPeer),
             None => cx.outputs.count(Reason::Elsewhere),
         }
@@ -284,7 +285,7 @@ impl Requests {
             }
             Some(RequestState::Bidding) if ours => self.run(cx, request),
             Some(RequestState::Deciding | RequestState::Bidding) if !ours => {
-                self.abandon(cx, request, Reason::BidLost)
+                self.abandon(cx, request, Reason::BidLost);
             }
             _ => cx.outputs.dropped(Dropped::of(Reason::Late, grant.request_id, Text::EMPTY)),
         }
@@ -306,7 +307,7 @@ impl Requests {
         self.dedup.forget(cx.now, &mut cx.outputs.timers, bucket, Owner::Bucket, budget);
     }
 
-    /// The bus did not take our bid, so no grant will come.
+    /// Abandons a request whose bid the bus failed to publish, because no grant will come.
     pub(super) fn on_bid_failed(&mut self, cx: &mut Context<'_>, request: RequestHandle) {
         if self.state(request) == Some(RequestState::Bidding) {
             self.abandon(cx, request, Reason::PublishFailed);
@@ -355,7 +356,7 @@ impl Requests {
             return self.run(cx, request);
         }
         if pending.opens.is_some() && cx.registry.is_leaving(pending.registration) {
-            // It would end at once.
+            // The stream would end at once.
             return self.abandon(cx, request, Reason::Draining);
         }
         pending.state = RequestState::Bidding;
@@ -397,8 +398,8 @@ impl Requests {
         if entry.state.state != RequestState::Running {
             return;
         }
-        // By the monotonic clock alone: a wall clock that jumps takes nothing from a handler that
-        // has started.
+        // Only the monotonic clock counts here, so a jump of the wall clock does not discard the
+        // result of a running handler.
         let Pending { expiry, .. } = &entry.state;
         if cx.now.time >= expiry.time() {
             return self.abandon(cx, request, Reason::Overran);
@@ -406,12 +407,12 @@ impl Requests {
         self.answer(cx, request, result);
     }
 
-    /// Walks on from `place` to the next request.
-    pub(super) fn walk(&self, place: &mut usize, budget: &mut Budget) -> Step<RequestHandle> {
-        self.in_flight.walk(place, budget)
+    /// Returns the next request from `cursor` on, and advances `cursor`.
+    pub(super) fn walk(&self, cursor: &mut usize, budget: &mut Budget) -> Step<RequestHandle> {
+        self.in_flight.walk(cursor, budget)
     }
 
-    /// Abandons a request of a server that ends, and tells no registration.
+    /// Abandons a request of a server that closes, without updating its registration.
     pub(super) fn drop_request(&mut self, outputs: &mut Outputs, request: RequestHandle, reason: Reason) {
         let settled = self.settle(outputs, request);
         if settled.is_some_and(|(_, pending)| pending.state != RequestState::Answered) {
@@ -420,7 +421,7 @@ impl Requests {
         }
     }
 
-    /// Forgets all that it remembers.
+    /// Forgets the remembered requests.
     pub(super) fn forget(&mut self, outputs: &mut Outputs) {
         self.dedup.clear(&mut outputs.timers);
     }
@@ -436,7 +437,7 @@ impl Requests {
         (pending.state == RequestState::Deciding).then_some(pending)
     }
 
-    /// Runs a request, unless it has expired by now.
+    /// Runs a request, unless it has expired.
     fn run(&mut self, cx: &mut Context<'_>, request: RequestHandle) {
         let Some(entry) = self.in_flight.get_mut(request) else { return };
         match entry.state.expiry.check(cx.now) {
@@ -446,8 +447,8 @@ impl Requests {
         }
     }
 
-    /// Opens the stream that was granted, for which its handler starts: so it takes the proof that
-    /// the request has not expired, too.
+    /// Opens a granted stream. This starts its handler, so it requires the proof that the request
+    /// has not expired.
     fn open(&mut self, cx: &mut Context<'_>, request: RequestHandle, _: NotExpired) {
         let Some((request_id, pending)) = self.settle(cx.outputs, request) else { return };
         let (registration, Some(Opened { opening, channel })) = (pending.registration, pending.opens) else {
@@ -459,11 +460,11 @@ impl Requests {
             refuse_stream(cx, stream_id, &channel, frames::eof());
             cx.outputs.count(Reason::Draining);
             cx.outputs.event(ServerEvent::Abandoned { request, reason: Reason::Draining });
-            return cx.registry.release(cx.outputs, registration);
+            return cx.registry.request_ended(cx.outputs, registration);
         };
-        let place = cx.registry.add_stream(registration, cx.streams.next());
+        let index = cx.registry.add_stream(registration, cx.streams.next());
         let (streams, mut cx) = cx.streams();
-        let stream = streams.add(vacancy, stream_id, channel, ServedBy { registration, place });
+        let stream = streams.add(vacancy, stream_id, channel, ServedBy { registration, index });
         streams.opened(&mut cx, stream);
         cx.outputs.event(ServerEvent::Accepted { request, stream });
         streams.acknowledge(&mut cx, PendingMessage { stream, request_id, sent_at, expiry });
@@ -473,8 +474,8 @@ impl Requests {
         let Some(entry) = self.in_flight.get(request) else { return };
         let (request_id, server_id) = (entry.id.clone(), cx.config.id.clone());
         let claim = ClaimRequest { request_id, server_id, affinity, handling };
-        let what = if handling { Publish::Announcement(request) } else { Publish::Bid(request) };
-        cx.outputs.publish(what, &entry.state.client.bids, Frame::ClaimRequest(claim));
+        let kind = if handling { Publish::Announcement(request) } else { Publish::Bid(request) };
+        cx.outputs.publish(kind, &entry.state.client.bids, Frame::ClaimRequest(claim));
     }
 
     fn answer(&mut self, cx: &mut Context<'_>, request: RequestHandle, result: Result<Bytes, ErrorResponse>) {
@@ -492,11 +493,11 @@ impl Requests {
 
     fn end(&mut self, cx: &mut Context<'_>, request: RequestHandle) {
         if let Some((_, pending)) = self.settle(cx.outputs, request) {
-            cx.registry.release(cx.outputs, pending.registration);
+            cx.registry.request_ended(cx.outputs, pending.registration);
         }
     }
 
-    /// Inlined, since its result would be copied about otherwise.
+    /// Inlined because the result is large to copy.
     #[inline(always)]
     fn settle(&mut self, outputs: &mut Outputs, request: RequestHandle) -> Option<(Text, Pending)> {
         let (id, pending) = self.in_flight.settle(request, &mut outputs.timers)?;
@@ -509,8 +510,8 @@ impl Requests {
         Some((id, pending))
     }
 
-    /// Answers a request that is not in flight. A full bus gets no such answers, since nothing
-    /// bounds their number.
+    /// Answers a request that was not accepted, unless the bus is full: nothing bounds the number
+    /// of these responses.
     fn publish_refusal(
         &mut self,
         cx: &mut Context<'_>,
@@ -532,13 +533,12 @@ impl Requests {
     }
 }
 
-/// Where a client hears of its streams.
+/// Returns the channel for stream frames to a client.
 fn stream_channel(config: &ServerConfig, client_id: &Text) -> Channel {
     Channel::stream_to_client(config.service.as_str(), client_id.as_str())
 }
 
-/// Tells a client that its stream is not taken. A full bus gets no such answers, since nothing
-/// bounds their number.
+/// Refuses to open a stream, unless the bus is full: nothing bounds the number of these frames.
 fn refuse_stream(cx: &mut Context<'_>, stream_id: Text, channel: &Channel, cause: ErrorResponse) {
     if !cx.outputs.is_blocked() {
         let (_, mut cx) = cx.streams();
@@ -546,7 +546,7 @@ fn refuse_stream(cx: &mut Context<'_>, stream_id: Text, channel: &Channel, cause
     }
 }
 
-/// Starts the handler, which takes the proof that the request has not expired (invariant I3).
+/// Starts the handler. Requires the proof that the request has not expired (invariant I3).
 fn start(outputs: &mut Outputs, handle: RequestHandle, pending: &mut Pending, _: NotExpired) {
     pending.state = RequestState::Running;
     outputs.event(ServerEvent::Run { request: handle });
@@ -554,7 +554,7 @@ fn start(outputs: &mut Outputs, handle: RequestHandle, pending: &mut Pending, _:
 
 fn publish_response(
     cx: &mut Context<'_>,
-    what: Publish,
+    kind: Publish,
     client: &ClientChannels,
     request_id: Text,
     result: Result<Bytes, ErrorResponse>,
@@ -569,5 +569,5 @@ fn publish_response(
             response.result = Err(ErrorResponse::new(ErrorCode::ResourceExhausted, text));
         }
     }
-    cx.outputs.publish(what, &client.responses, frame);
+    cx.outputs.publish(kind, &client.responses, frame);
 }

@@ -1,4 +1,4 @@
-//! What the timers of a server are for, and its side of streams.
+//! The owners of a server's timers, and the server's side of streams.
 
 use crate::core::dedup::BucketKey;
 use crate::core::handle::{RegistrationHandle, RequestHandle, UpdateHandle};
@@ -8,10 +8,10 @@ use crate::stream::Streams;
 use crate::stream::sends::StreamTimer;
 use crate::stream::side::{Parts, Side};
 
-/// What the outputs of a server are.
+/// The server's outputs, timers and counters.
 pub(super) type Outputs = outputs::Outputs<ServerEvent, Owner>;
 
-/// What a timer of a server is for.
+/// The owner of a server's timer.
 #[derive(Clone, Copy)]
 pub(crate) enum Owner {
     Request(RequestHandle),
@@ -20,7 +20,7 @@ pub(crate) enum Owner {
     Update(UpdateHandle),
     Drain,
     Linger,
-    /// What is to be ended goes on.
+    /// The queued endings continue.
     Ending,
 }
 
@@ -43,13 +43,13 @@ impl Parts for ServerSide {
     const LINGERS: bool = true;
 }
 
-/// The streams of a server, those whose handlers are not done yet included.
+/// The streams of a server, including ended ones whose handlers are not done.
 pub(super) type ServerStreams = Streams<ServerSide>;
 
-/// Which handler a stream of a server has.
+/// The registration that a stream of a server belongs to.
 pub(crate) struct ServedBy {
-    /// The registration whose handler it is.
+    /// The registration whose handler serves the stream.
     pub(super) registration: RegistrationHandle,
-    /// The stream's place among those of the registration.
-    pub(super) place: usize,
+    /// The stream's index among the streams of the registration.
+    pub(super) index: usize,
 }

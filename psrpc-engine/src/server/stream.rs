@@ -1,4 +1,4 @@
-//! Streams, seen from the server that clients open them at.
+//! The server's side of streams.
 
 use psrpc_proto::{ErrorResponse, Frame, Stream, StreamBody};
 
@@ -13,7 +13,8 @@ use crate::stream::frames::{eof, plain_close};
 use crate::wire::incoming;
 use crate::wire::route::Route;
 
-/// A frame of a client. Every server of the method gets it, whichever has the stream.
+/// Handles a stream frame from a client. Every server of the method gets it, even if another server
+/// has the stream.
 pub(super) fn on_frame(
     requests: &mut Requests,
     cx: &mut Context<'_>,
@@ -42,7 +43,7 @@ pub(super) fn on_frame(
                 },
             );
         }
-        (Some(StreamBody::Close { .. }), None) => requests.on_given_up(cx, &frame.stream_id),
+        (Some(StreamBody::Close { .. }), None) => requests.on_opening_closed(cx, &frame.stream_id),
         (Some(StreamBody::Close { code, text }), Some(stream)) => {
             cx.streams.on_close(cx.outputs, stream, ErrorResponse::new(code, text));
         }
@@ -59,37 +60,37 @@ pub(super) fn on_frame(
     }
 }
 
-/// Ends a stream if it is open, since its server leaves: its client sees EOF.
+/// Ends an open stream with EOF, because its server shuts down or stops serving the method.
 pub(super) fn end(cx: &mut Context<'_>, stream: StreamHandle) {
     let (streams, mut cx) = cx.streams();
     streams.close(&mut cx, stream, Reason::Eof, eof());
 }
 
-/// Ends a stream if it is open, since the runtime of its server has shut down: its client sees EOF.
+/// Ends an open stream with EOF, because the server's runtime has shut down.
 pub(super) fn end_with_runtime(cx: &mut Context<'_>, stream: StreamHandle) {
     let (streams, mut cx) = cx.streams();
     streams.close_with(&mut cx, stream, eof(), Failure::runtime_of_server());
 }
 
-/// The handler of a stream is done: the stream ends if it has not, and is gone.
+/// Handles the end of a stream's handler: closes the stream if it is open, and forgets it.
 pub(super) fn finish(cx: &mut Context<'_>, stream: StreamHandle, result: Result<(), ErrorResponse>) {
     let (streams, mut stream_cx) = cx.streams();
     streams.close(&mut stream_cx, stream, Reason::Closed, result.err().unwrap_or_else(plain_close));
     forget(cx, stream);
 }
 
-/// The handler of a stream is not waited for any more.
+/// Stops the handler of a stream, and forgets the stream.
 pub(super) fn stop_handler(cx: &mut Context<'_>, stream: StreamHandle) {
     cx.outputs.event(ServerEvent::StopHandler { stream });
     forget(cx, stream);
 }
 
 fn forget(cx: &mut Context<'_>, stream: StreamHandle) {
-    let Some(ServedBy { registration, place }) = cx.streams.forget(cx.outputs, stream) else { return };
-    // The last stream of the registration takes its place there.
-    let moved = cx.registry.remove_stream(registration, place);
+    let Some(ServedBy { registration, index }) = cx.streams.forget(cx.outputs, stream) else { return };
+    // The last stream of the registration moves to the free index.
+    let moved = cx.registry.remove_stream(registration, index);
     if let Some(served_by) = moved.and_then(|moved| cx.streams.data_mut(moved)) {
-        served_by.place = place;
+        served_by.index = index;
     }
-    cx.registry.release(cx.outputs, registration);
+    cx.registry.request_ended(cx.outputs, registration);
 }

@@ -1,4 +1,4 @@
-//! Updates that are published to subscribers, each until the bus has it or its time is over.
+//! Updates to publish, each until the bus has taken it or its deadline.
 
 use alloc::boxed::Box;
 use core::time::Duration;
@@ -18,7 +18,7 @@ use crate::reason::Reason;
 use crate::wire::outgoing;
 use crate::wire::route::Route;
 
-/// The updates on their way to the bus, each with the timer that ends it.
+/// The updates that wait for the bus, each with its deadline timer.
 pub(super) struct Updates(Handles<TimerId>);
 
 impl Updates {
@@ -72,19 +72,19 @@ impl Updates {
         }
     }
 
-    /// Nobody waits for an update any more. Whether it leaves is open.
+    /// Forgets an update without an event. It may still be published.
     pub(super) fn cancel(&mut self, outputs: &mut Outputs, update: UpdateHandle) {
         if let Some(timer) = self.0.remove(update) {
             outputs.timers.disarm(timer);
         }
     }
 
-    /// Walks on from `place` to the next update.
-    pub(super) fn walk(&self, place: &mut usize, budget: &mut Budget) -> Step<UpdateHandle> {
-        self.0.walk(place, budget).map(UpdateHandle::from)
+    /// Returns the next update from `cursor` on, and advances `cursor`.
+    pub(super) fn walk(&self, cursor: &mut usize, budget: &mut Budget) -> Step<UpdateHandle> {
+        self.0.walk(cursor, budget).map(UpdateHandle::from)
     }
 
-    /// Fails an update of a server that ends.
+    /// Fails an update of a server that closes.
     pub(super) fn fail(&mut self, outputs: &mut Outputs, update: UpdateHandle, failure: Box<Failure>) {
         if let Some(timer) = self.0.remove(update) {
             outputs.timers.disarm(timer);

@@ -1,4 +1,4 @@
-//! The commands on streams, the same for a client and a server.
+//! The commands on streams, shared by client and server.
 
 use core::fmt;
 use core::time::Duration;
@@ -27,25 +27,25 @@ pub struct StreamCommands<'a, S: Side> {
 }
 
 impl<S: Side> StreamCommands<'_, S> {
-    /// The streams, with what they need.
+    /// Returns the streams and their context.
     fn at(&mut self, now: Now) -> (&mut Streams<S>, Context<'_, S>) {
         let Self { streams, outputs, ids, rules } = self;
         (streams, Context { now, outputs, ids, rules: *rules })
     }
 
-    /// Returns how long a message may take that does not say so itself.
+    /// Returns the timeout of a message that sets none.
     pub fn default_timeout(&self) -> Duration {
         self.rules.timeout
     }
 
-    /// Sends a message on a stream. It ends with exactly one
-    /// [`StreamEvent::Sent`](crate::StreamEvent::Sent), after `timeout`, or else the
-    /// [default](Self::default_timeout), at the latest. Messages arrive in the order of their sends
-    /// only if each is sent after the one before it was acknowledged.
+    /// Sends a message on a stream. The send ends with exactly one
+    /// [`StreamEvent::Sent`](crate::StreamEvent::Sent), after `timeout` at the latest; `None`
+    /// stands for the [default](Self::default_timeout). Messages arrive in the order of their sends
+    /// only if each is sent after the previous one was acknowledged.
     ///
     /// # Errors
     ///
-    /// When the stream has ended, or the message cannot be sent as it stands; nothing is published
+    /// Returns an error if the stream has ended or the message cannot be sent; nothing is published
     /// then.
     pub fn send(
         &mut self,
@@ -58,31 +58,32 @@ impl<S: Side> StreamCommands<'_, S> {
         streams.send(&mut cx, stream, payload.into(), timeout)
     }
 
-    /// Forgets a send, without an event. Whether the message arrives is open.
+    /// Forgets a send without an event. The message may still arrive.
     pub fn cancel_send(&mut self, send: SendHandle) {
         self.streams.cancel_send(self.outputs, send);
     }
 
-    /// Answers [`StreamEvent::Message`](crate::StreamEvent::Message): its consumer has it, and its sender may know.
+    /// Accepts a message of [`StreamEvent::Message`](crate::StreamEvent::Message), which
+    /// acknowledges it to its sender.
     pub fn accept(&mut self, now: Now, delivery: PendingMessage) {
         let (streams, mut cx) = self.at(now);
         streams.acknowledge(&mut cx, delivery);
     }
 
-    /// Answers [`StreamEvent::Message`](crate::StreamEvent::Message): its consumer does not take it. With a cause, since it
-    /// does not decode, the stream ends; without one its sender hears nothing.
+    /// Rejects a message of [`StreamEvent::Message`](crate::StreamEvent::Message), which is not
+    /// acknowledged. With a cause, because the message does not decode, the stream ends.
     pub fn reject(&mut self, now: Now, delivery: PendingMessage, cause: Option<ErrorResponse>) {
         let (streams, mut cx) = self.at(now);
         streams.reject(&mut cx, delivery, cause);
     }
 
-    /// The consumer has taken a message that was accepted, so that there is room for another.
+    /// Reports that the consumer has taken an accepted message, which makes room for another.
     pub fn taken(&mut self, stream: StreamHandle) {
         self.streams.taken(stream);
     }
 
-    /// Closes a stream: both sides end with the cause, or with "stream closed". At a server its
-    /// handler goes on, until [`Engine::finish_stream`](crate::Engine::finish_stream).
+    /// Closes a stream. Both sides end with `cause`, or with "stream closed" if it is `None`. At a
+    /// server the handler goes on until [`Engine::finish_stream`](crate::Engine::finish_stream).
     pub fn close(&mut self, now: Now, stream: StreamHandle, cause: Option<ErrorResponse>) {
         let (streams, mut cx) = self.at(now);
         streams.close(&mut cx, stream, Reason::Closed, cause.unwrap_or_else(plain_close));

@@ -1,4 +1,4 @@
-//! What streams need of the engine that they belong to.
+//! The parts of an engine that its streams use.
 
 use core::time::Duration;
 
@@ -8,7 +8,7 @@ use super::side::{Side, SideOutputs};
 use crate::config::StreamConfig;
 use crate::core::time::Now;
 
-/// What streams need of the engine that they belong to.
+/// The parts of an engine that its streams use.
 pub(crate) struct Context<'a, S: Side> {
     pub(crate) now: Now,
     pub(crate) outputs: &'a mut SideOutputs<S>,
@@ -16,12 +16,12 @@ pub(crate) struct Context<'a, S: Side> {
     pub(crate) rules: Rules<'a>,
 }
 
-/// How streams are to behave.
+/// The rules for the streams of an engine.
 #[derive(Clone, Copy)]
 pub(crate) struct Rules<'a> {
     pub(crate) config: &'a StreamConfig,
     pub(crate) frame: &'a FrameLimits,
-    /// How long a message may take that does not say so itself.
+    /// The timeout of a message that sets none.
     pub(crate) timeout: Duration,
     pub(crate) skew_allowance: Duration,
     pub(crate) horizon: Duration,

@@ -1,4 +1,4 @@
-//! What happens to streams.
+//! Events of streams.
 
 use alloc::boxed::Box;
 
@@ -8,31 +8,32 @@ use super::pending_message::PendingMessage;
 use crate::core::handle::{SendHandle, StreamHandle};
 use crate::error::Failure;
 
-/// What happens to a stream, on either side (PROTOCOL section 8).
+/// An event of a stream, on either side (PROTOCOL section 8).
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum StreamEvent {
-    /// A message came, and waits for [`accept`](crate::StreamCommands::accept) or
+    /// A message arrived and waits for [`accept`](crate::StreamCommands::accept) or
     /// [`reject`](crate::StreamCommands::reject).
     Message {
-        /// What it is accepted or rejected by.
+        /// The message to accept or reject.
         delivery: PendingMessage,
-        /// The user's message, encoded.
+        /// The encoded message.
         payload: Bytes,
     },
     /// A send has ended. Its handle is stale from here on.
     Sent {
         /// The send.
         send: SendHandle,
-        /// Whether the other side has the message, as far as is known.
+        /// `Ok` if the other side acknowledged the message. After an error it may have arrived all
+        /// the same.
         outcome: Result<(), Box<Failure>>,
     },
-    /// A stream has ended, and all its sends before it.
+    /// A stream has ended. All its sends have ended before.
     Ended {
-        /// The stream. At a client its handle is stale from here on, at a server once its handler
+        /// The stream. At a client its handle is stale from here on; at a server, once its handler
         /// is done.
         stream: StreamHandle,
-        /// Why.
+        /// Why the stream ended.
         cause: Box<Failure>,
     },
 }

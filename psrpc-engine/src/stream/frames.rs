@@ -1,4 +1,4 @@
-//! The frames of streams, and the causes that their closes carry.
+//! The frames of streams, and the causes of their closes.
 
 use alloc::format;
 use core::time::Duration;
@@ -12,12 +12,12 @@ use crate::core::time::Now;
 use crate::reason::Reason;
 use crate::wire::outgoing::{self, TooLarge};
 
-/// Tells the other side of a stream that it has ended, unless far too many wait to be told. A cause
-/// that is larger than a frame may be becomes another, `resource_exhausted`, since nobody would
-/// read it and the stream would not end there.
+/// Publishes the close of a stream, unless the queue is overfull. A cause that exceeds the frame
+/// limit is replaced by `resource_exhausted`, because receivers would drop the frame and the stream
+/// would not end there.
 pub(crate) fn publish_close<S: Side>(
     cx: &mut Context<'_, S>,
-    what: Publish,
+    kind: Publish,
     stream_id: Text,
     channel: &Channel,
     cause: ErrorResponse,
@@ -36,26 +36,26 @@ pub(crate) fn publish_close<S: Side>(
         let text = format!("the cause is too large: {size} {unit} are over the limit of {limit}");
         frame = close(ErrorCode::ResourceExhausted, text.into());
     }
-    cx.outputs.publish(what, channel, frame);
+    cx.outputs.publish(kind, channel, frame);
 }
 
-/// The cause of a stream that was closed without one.
+/// Returns the cause of a close without one.
 pub(crate) fn plain_close() -> ErrorResponse {
     ErrorResponse::new(ErrorCode::Canceled, Text::from_static("stream closed"))
 }
 
-/// The cause of a stream whose server leaves.
+/// Returns the cause of a close by a server that shuts down.
 pub(crate) fn eof() -> ErrorResponse {
     ErrorResponse::new(ErrorCode::Unavailable, Text::from_static("EOF"))
 }
 
-/// The cause of a stream whose consumer had no room for a message.
+/// Returns the cause of a close by a consumer that had no room for a message.
 pub(super) fn slow_consumer() -> ErrorResponse {
     let text = Text::from_static("stream message discarded by slow consumer");
     ErrorResponse::new(ErrorCode::Unavailable, text)
 }
 
-/// A frame of a stream that is of use for `timeout` from now.
+/// Returns a frame of a stream that expires `timeout` from now.
 pub(crate) fn frame(
     now: Now,
     stream_id: Text,

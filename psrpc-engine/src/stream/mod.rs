@@ -1,4 +1,4 @@
-//! Open streams, the same on both sides: messages in and out, acks, and the end.
+//! Open streams, shared by both sides: messages in and out, acks, and the end.
 //!
 //! ```text
 //!          ┌── message ──▶ accept (ack) │ reject (close) │ discard
@@ -55,16 +55,16 @@ pub(crate) struct Streams<S: Side> {
 
 /// The state of one side of a stream.
 struct StreamState<D> {
-    /// What the side holds of its own.
+    /// The data that the side attaches to the stream.
     data: D,
-    /// Where its frames go.
+    /// The channel for frames to the other side.
     channel: Channel,
     ended: bool,
-    /// When the other side was last heard.
-    heard: Time,
-    /// Messages that were not taken yet.
+    /// When the last frame of the other side arrived.
+    last_received: Time,
+    /// Messages that the consumer has not taken yet.
     unread: usize,
-    /// Acks that have not left yet. A full bus holds them up, and then their number is limited too.
+    /// Acks that the bus has not taken yet. Bounded as well, because a full bus delays them.
     acks: usize,
     sends: Vec<SendHandle>,
 }
@@ -80,17 +80,17 @@ impl<S: Side> Streams<S> {
         }
     }
 
-    /// How many there are, those that linger included.
+    /// Returns the number of streams, including those that linger.
     pub(crate) fn len(&self) -> usize {
         self.in_flight.len()
     }
 
-    /// How many messages are on their way out.
+    /// Returns the number of messages sent and not acknowledged.
     pub(crate) fn sending(&self) -> usize {
         self.sends.len()
     }
 
-    /// How many messages are remembered.
+    /// Returns the number of remembered messages.
     pub(crate) fn remembered(&self) -> usize {
         self.received.remembered()
     }
@@ -103,7 +103,7 @@ impl<S: Side> Streams<S> {
         self.sends.contains(send)
     }
 
-    /// The place of a stream id that no stream has.
+    /// Returns the vacancy of a stream id, or `None` if a stream has it.
     pub(crate) fn vacancy(&self, stream_id: &Text) -> Option<Vacancy> {
         self.in_flight.vacancy(stream_id)
     }
@@ -112,34 +112,34 @@ impl<S: Side> Streams<S> {
         self.in_flight.find(stream_id)
     }
 
-    /// What the side holds of its own with a stream.
+    /// Returns the data that the side attached to a stream.
     pub(crate) fn data_mut(&mut self, stream: StreamHandle) -> Option<&mut S::Data> {
         self.in_flight.get_mut(stream).map(|entry| &mut entry.state.data)
     }
 
-    /// The handle that the next stream gets.
+    /// Returns the handle of the next stream.
     pub(crate) fn next(&self) -> StreamHandle {
         self.in_flight.next()
     }
 
-    /// Walks on from `place` to the next stream, whose messages on their way cost as much as
-    /// itself.
-    pub(crate) fn walk(&self, place: &mut usize, budget: &mut Budget) -> Step<StreamHandle> {
-        let step = self.in_flight.walk(place, budget);
+    /// Returns the next stream from `cursor` on, and advances `cursor`. Each unacknowledged message
+    /// costs as much as the stream itself.
+    pub(crate) fn walk(&self, cursor: &mut usize, budget: &mut Budget) -> Step<StreamHandle> {
+        let step = self.in_flight.walk(cursor, budget);
         if let Step::Next(stream) = step {
             budget.spend(self.sends_of(stream));
         }
         step
     }
 
-    /// How many messages of a stream are on their way out.
+    /// Returns the number of unacknowledged messages of a stream.
     pub(crate) fn sends_of(&self, stream: StreamHandle) -> usize {
         self.in_flight.get(stream).map_or(0, |entry| entry.state.sends.len())
     }
 
-    // --- the beginning ---------------------------------------------------------------------------
+    // --- opening ---------------------------------------------------------------------------------
 
-    /// Adds a stream, whose frames go to `channel`.
+    /// Adds a stream that publishes on `channel`.
     pub(crate) fn add(
         &mut self,
         vacancy: Vacancy,
@@ -148,16 +148,16 @@ impl<S: Side> Streams<S> {
         data: S::Data,
     ) -> StreamHandle {
         let handle = self.in_flight.next();
-        let (heard, sends) = (Time::ZERO, Vec::new());
-        let state = StreamState { data, channel, ended: false, heard, unread: 0, acks: 0, sends };
+        let (last_received, sends) = (Time::ZERO, Vec::new());
+        let state = StreamState { data, channel, ended: false, last_received, unread: 0, acks: 0, sends };
         self.in_flight.insert(vacancy, stream_id, None, state);
         handle
     }
 
-    /// The stream is open from here on.
+    /// Opens a stream, which starts its idle timeout.
     pub(crate) fn opened(&mut self, cx: &mut Context<'_, S>, stream: StreamHandle) {
         let Some(entry) = self.in_flight.get_mut(stream) else { return };
-        entry.state.heard = cx.now.time;
+        entry.state.last_received = cx.now.time;
         if let Some(idle) = cx.rules.config.idle_timeout {
             entry.arm(
                 &mut cx.outputs.timers,
@@ -170,7 +170,7 @@ impl<S: Side> Streams<S> {
 
     // --- frames ----------------------------------------------------------------------------------
 
-    /// A message of the other side.
+    /// Handles a message from the other side.
     pub(crate) fn on_message(
         &mut self,
         cx: &mut Context<'_, S>,
@@ -187,7 +187,7 @@ impl<S: Side> Streams<S> {
         if request_id.is_empty() {
             return cx.outputs.dropped(drop(Reason::MissingId));
         }
-        state.heard = cx.now.time;
+        state.last_received = cx.now.time;
         let Rules { horizon, skew_allowance, .. } = cx.rules;
         let expires = match Expiry::of_frame(cx.now, sent_at, expiry, horizon, skew_allowance) {
             Ok(expires) => expires,
@@ -198,9 +198,9 @@ impl<S: Side> Streams<S> {
         };
         let identity = self.keys.identity(stream_id.as_bytes(), request_id.as_bytes());
         let limit = self.limits.unread_per_stream;
-        // Its ack would wait with many others.
-        let held_up = cx.outputs.is_blocked() && state.acks >= limit || cx.outputs.is_overfull();
-        if !self.received.knows(identity) && (state.unread >= limit || held_up) {
+        // A blocked bus already holds up as many acks as the limit allows.
+        let acks_held_up = cx.outputs.is_blocked() && state.acks >= limit || cx.outputs.is_overfull();
+        if !self.received.contains(identity) && (state.unread >= limit || acks_held_up) {
             cx.outputs.dropped(drop(Reason::SlowConsumer));
             if cx.rules.config.slow_consumer == SlowConsumer::Close {
                 self.close(cx, stream, Reason::SlowConsumer, slow_consumer());
@@ -221,8 +221,8 @@ impl<S: Side> Streams<S> {
         cx.outputs.event(StreamEvent::Message { delivery, payload }.into());
     }
 
-    /// An ack of the other side. Its own expiry does not matter: the send that waits for it has a
-    /// deadline.
+    /// Handles an ack from the other side. The ack's own expiry does not matter, because the send
+    /// has a deadline.
     pub(crate) fn on_ack(&mut self, cx: &mut Context<'_, S>, frame: Stream) {
         let Stream { stream_id, request_id, .. } = frame;
         let stream = self.in_flight.find(&stream_id);
@@ -231,7 +231,7 @@ impl<S: Side> Streams<S> {
             return cx.outputs.dropped(Dropped::of(Reason::Late, request_id, stream_id));
         };
         if let Some(entry) = stream.and_then(|stream| self.in_flight.get_mut(stream)) {
-            entry.state.heard = cx.now.time;
+            entry.state.last_received = cx.now.time;
         }
         if self.sends.is_overdue(cx.now.time, send) {
             return cx.outputs.dropped(Dropped::of(Reason::Late, request_id, stream_id));
@@ -239,8 +239,8 @@ impl<S: Side> Streams<S> {
         self.settle(cx.outputs, send, Ok(()));
     }
 
-    /// The other side has closed the stream. That holds however late it is said: a stream that
-    /// misses its end stays for ever.
+    /// Handles a close from the other side, even if it is expired: a stream that misses its close
+    /// would stay forever.
     pub(crate) fn on_close(
         &mut self,
         outputs: &mut SideOutputs<S>,
@@ -259,7 +259,7 @@ impl<S: Side> Streams<S> {
                 self.received.forget(cx.now, &mut cx.outputs.timers, bucket, owner, budget);
             }
             StreamTimer::Send(send) => {
-                self.sends.fired(send);
+                self.sends.timer_fired(send);
                 self.settle(cx.outputs, send, Err(Failure::timed_out(Evidence::default())));
             }
             StreamTimer::Idle(stream) => {
@@ -272,10 +272,10 @@ impl<S: Side> Streams<S> {
     fn on_idle(&mut self, cx: &mut Context<'_, S>, stream: StreamHandle) {
         let Some(entry) = self.in_flight.timer_fired(stream) else { return };
         let Some(idle) = cx.rules.config.idle_timeout else { return };
-        let until = entry.state.heard + idle;
+        let until = entry.state.last_received + idle;
         if until > cx.now.time {
-            // Something was heard since the timer was set, which moving it each time would cost
-            // more.
+            // A frame arrived since the timer was set. The timer is moved only now, because moving
+            // it for each frame would cost more.
             return entry.arm(
                 &mut cx.outputs.timers,
                 until,
@@ -307,7 +307,7 @@ impl<S: Side> Streams<S> {
 
     // --- commands --------------------------------------------------------------------------------
 
-    /// Sends a message. It is over by its deadline.
+    /// Sends a message, which ends by its deadline at the latest.
     pub(crate) fn send(
         &mut self,
         cx: &mut Context<'_, S>,
@@ -334,14 +334,14 @@ impl<S: Side> Streams<S> {
         Ok(send)
     }
 
-    /// Nobody waits for a send any more. Whether the message arrives is open.
+    /// Forgets a send without an event. The message may still arrive.
     pub(crate) fn cancel_send(&mut self, outputs: &mut SideOutputs<S>, send: SendHandle) {
         if let Some(stream) = self.sends.settle(&mut outputs.timers, send) {
             self.forget_send(stream, send);
         }
     }
 
-    /// The consumer has what was sent: its sender may know.
+    /// Acknowledges a message to its sender.
     pub(crate) fn acknowledge(&mut self, cx: &mut Context<'_, S>, delivery: PendingMessage) {
         let PendingMessage { stream, request_id, sent_at, expiry } = delivery;
         let Some(entry) = self.in_flight.get_mut(stream).filter(|entry| !entry.state.ended) else { return };
@@ -351,7 +351,7 @@ impl<S: Side> Streams<S> {
         cx.outputs.publish(Publish::Ack(stream), &entry.state.channel, Frame::Stream(ack));
     }
 
-    /// The consumer does not take the message: it ends the stream, if it gives a cause for that.
+    /// Rejects a message. With a cause, the stream ends.
     pub(crate) fn reject(
         &mut self,
         cx: &mut Context<'_, S>,
@@ -368,14 +368,14 @@ impl<S: Side> Streams<S> {
         }
     }
 
-    /// The consumer has taken a message, so that there is room for another.
+    /// Makes room for another message.
     pub(crate) fn taken(&mut self, stream: StreamHandle) {
         if let Some(entry) = self.in_flight.get_mut(stream) {
             entry.state.unread = entry.state.unread.saturating_sub(1);
         }
     }
 
-    /// Ends a stream, and tells the other side.
+    /// Ends a stream on both sides.
     pub(crate) fn close(
         &mut self,
         cx: &mut Context<'_, S>,
@@ -386,34 +386,35 @@ impl<S: Side> Streams<S> {
         self.close_with(cx, stream, cause.clone(), Failure::ended(reason, cause));
     }
 
-    /// Ends a stream for a cause that the other side is told in other words.
+    /// Ends a stream on both sides, with a separate cause for the other side.
     pub(crate) fn close_with(
         &mut self,
         cx: &mut Context<'_, S>,
         stream: StreamHandle,
-        told: ErrorResponse,
+        sent_cause: ErrorResponse,
         cause: Box<Failure>,
     ) {
         let Some(entry) = self.in_flight.get(stream).filter(|entry| !entry.state.ended) else { return };
         let (stream_id, channel) = (entry.id.clone(), entry.state.channel.clone());
-        publish_close(cx, Publish::Close, stream_id, &channel, told);
+        publish_close(cx, Publish::Close, stream_id, &channel, sent_cause);
         self.end(cx.outputs, stream, cause);
     }
 
-    /// Gives up a stream that did not come to be open. A server that takes it late learns so, if
-    /// its opening has left.
+    /// Gives up a stream that was not opened. Publishes a close if its request was published, so
+    /// that a server that accepts it late learns of it.
     pub(crate) fn abort(&mut self, cx: &mut Context<'_, S>, stream: StreamHandle, failure: &Failure) {
         let Some((stream_id, state)) = self.in_flight.settle(stream, &mut cx.outputs.timers) else { return };
-        // A server that refused it needs not be told, unless another may have it.
+        // A server that refused the stream needs no close, unless another server may have accepted
+        // it.
         let may_be_open = !failure.evidence.unsent
             && (failure.reason != Reason::Answered || failure.evidence.selected.is_some());
         if may_be_open {
-            let told = ErrorResponse::new(failure.code.clone(), failure.text.clone());
-            publish_close(cx, Publish::Close, stream_id, &state.channel, told);
+            let sent_cause = ErrorResponse::new(failure.code.clone(), failure.text.clone());
+            publish_close(cx, Publish::Close, stream_id, &state.channel, sent_cause);
         }
     }
 
-    /// Ends a stream on this side, with all that is on its way.
+    /// Ends a stream on this side, and fails its unacknowledged messages.
     pub(crate) fn end(&mut self, outputs: &mut SideOutputs<S>, stream: StreamHandle, cause: Box<Failure>) {
         let Some(entry) = self.in_flight.get_mut(stream).filter(|entry| !entry.state.ended) else { return };
         entry.state.ended = true;
@@ -433,7 +434,7 @@ impl<S: Side> Streams<S> {
         self.in_flight.settle(stream, &mut outputs.timers).map(|(_, state)| state.data)
     }
 
-    /// Forgets which messages came.
+    /// Forgets the received messages.
     pub(crate) fn forget_received(&mut self, outputs: &mut SideOutputs<S>) {
         self.received.clear(&mut outputs.timers);
     }
@@ -448,8 +449,8 @@ impl<S: Side> Streams<S> {
 
     fn forget_send(&mut self, stream: StreamHandle, send: SendHandle) {
         let Some(entry) = self.in_flight.get_mut(stream) else { return };
-        if let Some(place) = entry.state.sends.iter().position(|known| *known == send) {
-            entry.state.sends.swap_remove(place);
+        if let Some(index) = entry.state.sends.iter().position(|known| *known == send) {
+            entry.state.sends.swap_remove(index);
         }
     }
 }

@@ -1,13 +1,13 @@
-//! A message that came in on a stream.
+//! A received message of a stream.
 
 use psrpc_proto::Text;
 
 use crate::core::handle::StreamHandle;
 
-/// A message that came in, and waits for [`accept`](crate::StreamCommands::accept) or
+/// A received message that waits for [`accept`](crate::StreamCommands::accept) or
 /// [`reject`](crate::StreamCommands::reject).
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[must_use = "its sender waits for it to be accepted"]
+#[must_use = "the message must be accepted or rejected"]
 pub struct PendingMessage {
     pub(crate) stream: StreamHandle,
     pub(crate) request_id: Text,
@@ -16,7 +16,7 @@ pub struct PendingMessage {
 }
 
 impl PendingMessage {
-    /// The stream that it came on.
+    /// Returns the stream of the message.
     pub fn stream(&self) -> StreamHandle {
         self.stream
     }

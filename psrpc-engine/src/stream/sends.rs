@@ -1,4 +1,4 @@
-//! Messages on their way out, each until its ack comes or its deadline.
+//! Unacknowledged messages, each until its ack or its deadline.
 
 use psrpc_proto::{IdGenerator, Text};
 
@@ -9,7 +9,7 @@ use crate::core::map::HashKeys;
 use crate::core::time::Time;
 use crate::core::timers::{TimerKind, Timers};
 
-/// What a timer of streams is for.
+/// The owner of a stream timer.
 #[derive(Clone, Copy)]
 pub(crate) enum StreamTimer {
     Idle(StreamHandle),
@@ -17,11 +17,10 @@ pub(crate) enum StreamTimer {
     Bucket(BucketKey),
 }
 
-/// The messages of all streams that were sent and not acknowledged, by the ids that their acks
-/// carry.
+/// The unacknowledged messages of all streams, by the ids that their acks carry.
 pub(super) struct Sends(InFlight<SendHandle, Sending>);
 
-/// A message that was sent and not acknowledged.
+/// An unacknowledged message.
 struct Sending {
     stream: StreamHandle,
     deadline: Time,
@@ -40,7 +39,7 @@ impl Sends {
         self.0.get(send).is_some()
     }
 
-    /// An id that no other message on its way has.
+    /// Draws an id that no other unacknowledged message has.
     pub(super) fn draw_id(&self, ids: &mut IdGenerator) -> (Text, Vacancy) {
         loop {
             let request_id = ids.request();
@@ -72,18 +71,18 @@ impl Sends {
         self.0.get(send).map(|entry| entry.state.stream)
     }
 
-    /// Whether the deadline of a message has come: it fails with the next tick, and its ack comes
-    /// too late.
+    /// Returns `true` if the deadline of a message has passed. The message fails when its timer
+    /// fires next, and its ack is late.
     pub(super) fn is_overdue(&self, now: Time, send: SendHandle) -> bool {
         self.0.get(send).is_some_and(|entry| now >= entry.state.deadline)
     }
 
-    /// The timer of a message has fired.
-    pub(super) fn fired(&mut self, send: SendHandle) {
+    /// Records that the timer of a message has fired.
+    pub(super) fn timer_fired(&mut self, send: SendHandle) {
         self.0.timer_fired(send);
     }
 
-    /// A message is over: gives the stream that it was sent on.
+    /// Removes a message, and returns its stream.
     pub(super) fn settle<O: Copy>(
         &mut self,
         timers: &mut Timers<O>,

@@ -1,25 +1,25 @@
-//! The sides of streams: the client's, which opens them, and the server's.
+//! The two sides of a stream: the client's, which opens it, and the server's.
 
 use super::event::StreamEvent;
 use super::sends::StreamTimer;
 use crate::core::outputs::{CommonEvent, Outputs};
 
-/// A side of streams: [`ClientSide`](crate::ClientSide) or [`ServerSide`](crate::ServerSide). There
-/// is no other.
-#[expect(private_bounds, reason = "nobody else can implement it")]
+/// A side of a stream: [`ClientSide`](crate::ClientSide) or [`ServerSide`](crate::ServerSide). This
+/// trait is sealed.
+#[expect(private_bounds, reason = "the trait is sealed")]
 pub trait Side: Parts {}
 
-/// What streams need to know of a side.
+/// The types and rules of a side.
 pub(crate) trait Parts {
-    /// What its engine tells the layer above.
+    /// The events of the side's engine.
     type Event: CommonEvent + From<StreamEvent>;
-    /// What a timer of its engine is for.
+    /// The owner of a timer of the side's engine.
     type Owner: Copy + From<StreamTimer>;
-    /// What the side holds of its own with each stream.
+    /// The data that the side attaches to each stream.
     type Data;
-    /// Whether a stream stays in the table when it ends, until it is forgotten.
+    /// Whether an ended stream stays in the table until it is forgotten.
     const LINGERS: bool;
 }
 
-/// The outputs of the engine that a side belongs to.
+/// The outputs of the side's engine.
 pub(crate) type SideOutputs<S> = Outputs<<S as Parts>::Event, <S as Parts>::Owner>;

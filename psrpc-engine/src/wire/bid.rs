@@ -1,12 +1,12 @@
-//! A server's bid, as its frame carries it.
+//! A server's bid.
 
 use psrpc_proto::Text;
 
 /// A server's bid for a call.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Bid {
-    /// Who bids.
+    /// The bidding server.
     pub server_id: Text,
-    /// How well it suits; more is better.
+    /// How well the server suits the call; higher is better.
     pub affinity: f32,
 }

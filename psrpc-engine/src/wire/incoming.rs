@@ -1,12 +1,12 @@
-//! What every frame that comes in goes through, before anybody looks at what it says.
+//! The checks that every received frame must pass.
 
 use psrpc_proto::{DecodeErrorKind, Frame, FrameLimits, Request, Response, Stream, StreamBody, Text};
 
 use crate::core::outputs::{CommonEvent, Outputs};
 use crate::reason::{Dropped, Reason};
 
-/// Decodes a frame that was not yet, in its place, and checks one that was handed over as it is
-/// against the limits that decoding would have checked; whether it may come in.
+/// Decodes a raw frame in place, or checks a frame that was handed over decoded against the limits
+/// that decoding would have checked. Returns `true` if the frame is accepted.
 pub(crate) fn accept<E: CommonEvent, O: Copy>(
     outputs: &mut Outputs<E, O>,
     frame: &mut Frame,
@@ -24,7 +24,7 @@ pub(crate) fn accept<E: CommonEvent, O: Copy>(
         }
         return true;
     }
-    let (request_id, peer) = names(frame);
+    let (request_id, peer) = frame_ids(frame);
     let mut within = request_id.len().max(peer.len()) <= limits.id_bytes;
     match frame {
         Frame::Request(Request { metadata, payload, .. }) => {
@@ -48,36 +48,36 @@ pub(crate) fn accept<E: CommonEvent, O: Copy>(
         _ => {}
     }
     if !within {
-        // Without the names, which may be what is too long.
+        // The ids are left out because they may be too long.
         outputs.dropped(Dropped::of(Reason::FrameLimit, Text::EMPTY, Text::EMPTY));
     }
     within
 }
 
-/// Drops a message that has no business on the channel it came on.
+/// Drops a frame that does not belong on its channel.
 pub(crate) fn unexpected<E: CommonEvent, O: Copy>(outputs: &mut Outputs<E, O>, frame: &Frame) {
     drop_frame(outputs, frame, Reason::UnexpectedType);
 }
 
-/// Drops a frame, and says whose it was.
+/// Drops a frame, and reports its call and sender.
 pub(crate) fn drop_frame<E: CommonEvent, O: Copy>(
     outputs: &mut Outputs<E, O>,
     frame: &Frame,
     reason: Reason,
 ) {
-    let (request_id, peer) = names(frame);
+    let (request_id, peer) = frame_ids(frame);
     outputs.dropped(Dropped::of(reason, request_id.clone(), peer.clone()));
 }
 
-/// The ids of the call and of the sender that a frame names.
-fn names(frame: &Frame) -> (&Text, &Text) {
-    const NOBODY: &Text = &Text::EMPTY;
+/// Returns the ids of the call and of the sender that a frame names.
+fn frame_ids(frame: &Frame) -> (&Text, &Text) {
+    const UNKNOWN: &Text = &Text::EMPTY;
     match frame {
         Frame::Request(request) => (&request.request_id, &request.client_id),
         Frame::Response(response) => (&response.request_id, &response.server_id),
         Frame::ClaimRequest(claim) => (&claim.request_id, &claim.server_id),
         Frame::ClaimResponse(claim) => (&claim.request_id, &claim.server_id),
         Frame::Stream(Stream { request_id, stream_id, .. }) => (request_id, stream_id),
-        Frame::Other(_) | Frame::Raw(_) => (NOBODY, NOBODY),
+        Frame::Other(_) | Frame::Raw(_) => (UNKNOWN, UNKNOWN),
     }
 }

@@ -1,5 +1,4 @@
-//! The wire, seen from an engine: where frames go, and what is checked of those that come in and go
-//! out.
+//! The engine's view of the wire: routes, and the checks of received and published frames.
 
 pub(crate) mod bid;
 pub(crate) mod incoming;

@@ -1,18 +1,18 @@
-//! What every frame that goes out is held to: the limits that its receivers keep.
+//! The check of frames to publish against the limits of their receivers.
 
 use psrpc_proto::{Channel, Frame, FrameLimits, Metadata, Request, Response, Stream, StreamBody};
 
-/// How much a frame may be larger than what its user put into it: names, ids and lengths.
+/// An upper bound on the bytes that a frame adds to its contents: names, ids and lengths.
 const OVERHEAD: usize = 64 * 1024;
 
-/// Why a receiver would not read a frame.
+/// A frame that exceeds a limit of its receivers.
 pub(crate) struct TooLarge {
     pub(crate) size: usize,
     pub(crate) unit: &'static str,
     pub(crate) limit: usize,
 }
 
-/// Checks that receivers with the same limits would read a frame.
+/// Checks that receivers with the same limits would accept a frame.
 pub(crate) fn check(frame: &Frame, channel: &Channel, limits: &FrameLimits) -> Result<(), TooLarge> {
     let within = |size, unit, limit| if size > limit { Err(TooLarge { size, unit, limit }) } else { Ok(()) };
     let metadata_within = |metadata: &Metadata| {
@@ -30,7 +30,7 @@ pub(crate) fn check(frame: &Frame, channel: &Channel, limits: &FrameLimits) -> R
         }
         Frame::Stream(Stream { body: Some(StreamBody::Message { payload }), .. }) => payload.len(),
         Frame::Stream(Stream { body: Some(StreamBody::Close { code, text }), .. }) => {
-            // The code stands in for an empty text.
+            // An empty text is sent as the code.
             2 * code.as_str().len() + text.len()
         }
         Frame::Other(update) => update.type_url.len() + update.value.len(),
@@ -42,7 +42,7 @@ pub(crate) fn check(frame: &Frame, channel: &Channel, limits: &FrameLimits) -> R
         }
         _ => 0,
     };
-    // Only a frame near the limit is worth the effort of an exact answer.
+    // Only a frame near the limit needs its exact length.
     if content + OVERHEAD > limits.frame_bytes {
         within(frame.encode(channel.local()).len(), "bytes of a frame", limits.frame_bytes)?;
     }

@@ -1,4 +1,4 @@
-//! Routes: a method on a topic, with its channels, worked out once.
+//! Routes: a method on a topic, with its precomputed channels.
 
 use alloc::string::ToString;
 use alloc::sync::Arc;
@@ -9,11 +9,10 @@ use psrpc_proto::{Channel, MethodProperties, Text, check_id};
 
 use crate::config::ConfigError;
 
-/// All parts of a topic together may be this long, in bytes.
+/// The limit on all parts of a topic together, in bytes.
 const TOPIC_BYTES: usize = 1024;
 
-/// A method of a service on a topic: what a call goes to, and what a server registers. Cheap to
-/// clone.
+/// A method of a service on a topic, to call or to register. Cheap to clone.
 #[derive(Clone)]
 pub struct Route(Arc<Inner>);
 
@@ -28,13 +27,13 @@ struct Inner {
 }
 
 impl Route {
-    /// The route of `method` on `topic`; no parts for a method without topics. Static names
-    /// ([`Text::from_static`]) are not copied.
+    /// Creates the route of `method` on `topic`, which is empty for a method without topics. Static
+    /// names ([`Text::from_static`]) are not copied.
     ///
     /// # Errors
     ///
-    /// When a name is empty or cannot be carried by every bus, or the topic is longer than 1,024
-    /// bytes.
+    /// Returns an error if a name is empty, if not every bus can carry the service's name, or if
+    /// the topic is longer than 1,024 bytes.
     pub fn new<T: AsRef<str>>(
         service: impl Into<Text>,
         method: impl Into<Text>,
@@ -46,11 +45,11 @@ impl Route {
         Self::on_channel(service, method, properties, topic, false, requests)
     }
 
-    /// The route of a method whose calls open streams.
+    /// Creates the route of a method whose calls open streams.
     ///
     /// # Errors
     ///
-    /// As [`new`](Self::new).
+    /// The errors of [`new`](Self::new).
     pub fn stream<T: AsRef<str>>(
         service: impl Into<Text>,
         method: impl Into<Text>,
@@ -90,55 +89,56 @@ impl Route {
         })))
     }
 
-    /// The service, by its name on the wire.
+    /// Returns the service, by its name on the wire.
     pub fn service(&self) -> &Text {
         &self.0.service
     }
 
-    /// The method, by its name on the wire.
+    /// Returns the method, by its name on the wire.
     pub fn method(&self) -> &Text {
         &self.0.method
     }
 
-    /// The parts of the topic.
+    /// Returns the parts of the topic.
     pub fn topic(&self) -> &[Text] {
         &self.0.topic
     }
 
-    /// How calls are routed.
+    /// Returns how calls are routed.
     pub fn properties(&self) -> MethodProperties {
         self.0.properties
     }
 
-    /// Whether a call opens a stream.
+    /// Returns `true` if a call opens a stream.
     pub fn is_stream(&self) -> bool {
         self.0.is_stream
     }
 
-    /// Whether the bus hands each request to one server. It hands a stream's frames to every
-    /// server, whatever the method's routing.
+    /// Returns `true` if the bus hands each request to one server. A stream's frames go to every
+    /// server, whatever the routing.
     pub fn is_queue(&self) -> bool {
         self.0.properties.queue() && !self.0.is_stream
     }
 
-    /// Whether a server may run a call without a grant: of a queue it alone has seen it (PROTOCOL section 5).
+    /// Returns `true` if a server may run a call without a grant: on a queue, only one server has
+    /// seen it (PROTOCOL section 5).
     pub(crate) fn may_skip_claim(&self) -> bool {
         self.is_queue() && self.0.properties.require_claim
     }
 
-    /// Where requests are published, or what clients send on their streams.
+    /// Returns the channel of requests, or of the frames that clients send on their streams.
     pub fn requests(&self) -> &Channel {
         &self.0.requests
     }
 
-    /// Where grants are published.
+    /// Returns the channel of grants.
     pub fn grants(&self) -> &Channel {
         &self.0.grants
     }
 }
 
 impl PartialEq for Route {
-    /// Whether both are the same method on the same topic.
+    /// Compares the method, topic, properties and kind.
     fn eq(&self, other: &Self) -> bool {
         let parts = |route: &Self| (route.properties(), route.is_stream());
         (self.service(), self.method(), self.topic()) == (other.service(), other.method(), other.topic())

@@ -127,7 +127,7 @@ fn a_method_is_registered_once_for_a_topic() {
     let mut server = Driven::server(&[topic_route("Fit", QUEUE, &["eu"])]);
     server.register(&[topic_route("Fit", QUEUE, &["us"])]);
     let error = server.engine.register(vec![topic_route("Fit", QUEUE, &["eu"])]).unwrap_err();
-    assert_eq!(error.to_string(), "Hats.Fit[\"eu\"] is registered already");
+    assert_eq!(error.to_string(), "Hats.Fit[\"eu\"] is already registered");
     let error = server
         .engine
         .register(vec![topic_route("Pick", AFFINITY, &["x"]), topic_route("Pick", AFFINITY, &["x"])])
@@ -146,18 +146,18 @@ fn topics_that_would_share_names_are_refused_naming_both() {
     // One legacy name for both.
     assert_eq!(
         refusal(topic_route("Fit", QUEUE, &[]), topic_route("Fit", QUEUE, &[""])),
-        "Hats.Fit[\"\"] would share \"Hats|Fit|REQ\" with Hats.Fit, which is registered"
+        "cannot register Hats.Fit[\"\"]: it would share the name \"Hats|Fit|REQ\" with Hats.Fit"
     );
     // One subject for both.
     assert_eq!(
         refusal(topic_route("Fit", QUEUE, &["", "b"]), topic_route("Fit", QUEUE, &["b", ""])),
-        "Hats.Fit[\"b\", \"\"] would share \"SRV.Hats.b.Q\" with Hats.Fit[\"\", \"b\"], which is registered"
+        "cannot register Hats.Fit[\"b\", \"\"]: it would share the name \"SRV.Hats.b.Q\" with Hats.Fit[\"\", \"b\"]"
     );
     // A topic that looks like the suffix of a queue, on a subject where two ways to subscribe would
     // mix.
     assert_eq!(
         refusal(route("Fit", QUEUE), topic_route("Pick", AFFINITY, &["Q"])),
-        "Hats.Pick[\"Q\"] would share \"SRV.Hats.Q\" with Hats.Fit, which is registered"
+        "cannot register Hats.Pick[\"Q\"]: it would share the name \"SRV.Hats.Q\" with Hats.Fit"
     );
     let mut server = Driven::server(&[topic_route("Fit", QUEUE, &["", "b"])]);
     server.register(&[topic_route("Other", QUEUE, &["b", ""])]);

@@ -17,7 +17,7 @@ const DEVIATIONS: &[(&str, Outcome)] = &[
         "the same server bids twice: both count",
         Outcome::Error("unavailable", "no servers available (received 1 responses)", 60),
     ),
-    ("drawn 7", Outcome::Error("not_found", "the function had no bids", 50)),
+    ("drawn 7", Outcome::Error("not_found", "the function had no claims", 50)),
     ("drawn 25", Outcome::Error("unavailable", "no servers available (received 2 responses)", 65)),
     // An empty server id is dropped.
     (
@@ -193,7 +193,7 @@ fn choose(function: &str, bids: &[Bid]) -> Result<Option<Text>, ErrorResponse> {
     };
     match chosen {
         Some(claim) => Ok(Some(claim.server_id.clone())),
-        None => Err(ErrorResponse::new(ErrorCode::NotFound, "the function had no bids")),
+        None => Err(ErrorResponse::new(ErrorCode::NotFound, "the function had no claims")),
     }
 }
 

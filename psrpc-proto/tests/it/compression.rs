@@ -153,7 +153,7 @@ fn a_gigabyte_in_a_megabyte_is_refused() {
     bomb.extend_from_slice(&[0; 4]);
     bomb.extend_from_slice(&(1_u32 << 30).to_le_bytes());
     assert!(bomb.len() < 1 << 21, "{}", bomb.len());
-    let refusal = "internal.Msg field 2: more than the limit of 16777216 bytes of a decompressed value";
+    let refusal = "internal.Msg field 2: exceeds the limit of 16777216 bytes of a decompressed value";
     assert_eq!(decode(&envelope(bomb.clone())).unwrap_err(), refusal);
     // Nor is it believed when it says that it is small.
     let mut liar = bomb;
@@ -182,7 +182,7 @@ fn what_is_decompressed_is_held_to_every_other_limit() {
     let id = "x".repeat(FrameLimits::DEFAULT.id_bytes + 1);
     let frame = Frame::Request(Request { request_id: id.as_str().into(), ..Request::default() });
     let error = decode(&frame.encode_with("", ALWAYS)).unwrap_err();
-    assert_eq!(error, "internal.Request field 1: more than the limit of 256 bytes of an id");
+    assert_eq!(error, "internal.Request field 1: exceeds the limit of 256 bytes of an id");
 }
 
 #[test]

@@ -468,24 +468,21 @@ fn a_frame_beyond_a_limit_is_refused_and_the_limit_named() {
     let id = psrpc_proto::Request { client_id: "CLI_12345".into(), ..request() };
     assert_eq!(
         refusal(&Frame::Request(id)),
-        "internal.Request field 2: more than the limit of 8 bytes of an id"
+        "internal.Request field 2: exceeds the limit of 8 bytes of an id"
     );
     let many = [("a", ""), ("b", ""), ("c", "")].into_iter().collect();
     assert_eq!(
         refusal(&Frame::Request(psrpc_proto::Request { metadata: many, ..request() })),
-        "internal.Request field 7: more than the limit of 2 entries of metadata"
+        "internal.Request field 7: exceeds the limit of 2 entries of metadata"
     );
     let long = [("a", "12345678901234567890")].into_iter().collect();
     assert_eq!(
         refusal(&Frame::Request(psrpc_proto::Request { metadata: long, ..request() })),
-        "internal.Request field 7: more than the limit of 20 bytes of metadata"
+        "internal.Request field 7: exceeds the limit of 20 bytes of metadata"
     );
     // Entries of one name replace each other, and count all the same.
     let repeated = Frame::decode(&message("Request", vec![0x3a, 0, 0x3a, 0, 0x3a, 0]), &limits).unwrap_err();
-    assert_eq!(
-        repeated.to_string(),
-        "internal.Request field 7: more than the limit of 2 entries of metadata"
-    );
+    assert_eq!(repeated.to_string(), "internal.Request field 7: exceeds the limit of 2 entries of metadata");
     let error =
         ErrorResponse { details: vec![Any::default(); 2], ..ErrorResponse::new(ErrorCode::Internal, "x") };
     let response = psrpc_proto::Response {
@@ -496,10 +493,10 @@ fn a_frame_beyond_a_limit_is_refused_and_the_limit_named() {
     };
     assert_eq!(
         refusal(&Frame::Response(response)),
-        "internal.Response field 8: more than the limit of 1 error details"
+        "internal.Response field 8: exceeds the limit of 1 error details"
     );
     let big = psrpc_proto::Request { payload: vec![0; 200].into(), ..request() };
-    assert_eq!(refusal(&Frame::Request(big)), "internal.Msg: more than the limit of 200 bytes of a frame");
+    assert_eq!(refusal(&Frame::Request(big)), "internal.Msg: exceeds the limit of 200 bytes of a frame");
 }
 
 #[test]

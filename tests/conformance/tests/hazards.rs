@@ -190,7 +190,7 @@ fn a_registration_may_be_given_up_before_it_is_live_and_made_again() {
         held.lock().unwrap().clear();
         deregister.await.unwrap();
         let error = register.await.unwrap_err();
-        assert_eq!(error.text(), "deregistered before it was registered");
+        assert_eq!(error.text(), "deregistered before the registration was complete");
         server.register(&[FIT], &["eu"]).await.unwrap();
         server.deregister(&[FIT], &["eu"]).await.unwrap();
         check_that_all_goes_on(&solo, &server, &client).await;

@@ -113,10 +113,10 @@ fn what_cannot_be_opened_is_refused() {
     let mut client = client_with(|config| config.limits.streams.streams = 1);
     let unary = OpenStream::new(crate::fixture::route("Fit", QUEUE));
     let refused = client.engine.open_stream(client.now, unary).unwrap_err();
-    assert_eq!(refused.to_string(), "Fit is no stream");
+    assert_eq!(refused.to_string(), "Fit is not a stream method: call it instead of opening a stream");
     let call = psrpc_engine::Call::new(parade(), "");
     let refused = client.engine.call(client.now, call).unwrap_err();
-    assert_eq!(refused.to_string(), "Parade is a stream, which is to be opened");
+    assert_eq!(refused.to_string(), "Parade is a stream method: open a stream instead of calling it");
     client.stream();
     let refused = client.engine.open_stream(client.now, OpenStream::new(parade())).unwrap_err();
     assert_eq!(refused, CallError::TooManyStreams { limit: 1 });

@@ -32,7 +32,7 @@ async fn calls(env: Env) -> Verdict {
     }
     env.until("three calls are in flight", || client.client().in_flight() == 3).await?;
     let error = expected(client.owner_fit("nobody", ask("top")).timeout(LONG).await)?;
-    check_eq!(error.to_string(), "resource_exhausted: too many calls in flight, the limit is 3", "the error");
+    check_eq!(error.to_string(), "resource_exhausted: too many calls in flight: the limit is 3", "the error");
     for call in in_flight {
         check_eq!(expected(call.await)?.code(), &ErrorCode::DeadlineExceeded, "the code of the others");
     }

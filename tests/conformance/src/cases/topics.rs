@@ -137,7 +137,7 @@ async fn register_twice(env: Env) -> Verdict {
     let server = env.server(&env.hatter("s1", 1.0)).await?;
     server.register_owner_fit_topic("me").await.map_err(unexpected)?;
     let error = expected(server.register_owner_fit_topic("me").await)?;
-    check_eq!(error.to_string(), "already_exists: Shop.OwnerFit[\"me\"] is registered already", "the error");
+    check_eq!(error.to_string(), "already_exists: Shop.OwnerFit[\"me\"] is already registered", "the error");
     let client = env.client().await?;
     client.owner_fit("me", ask("top")).await.map_err(unexpected)?;
     Ok(())

@@ -1,4 +1,4 @@
-//! What was heard of a call that is in flight.
+//! Observations about a call in flight.
 
 use alloc::borrow::ToOwned;
 use alloc::vec::Vec;
@@ -7,9 +7,9 @@ use psrpc_proto::{ErrorResponse, Text};
 
 use crate::error::Refusal;
 
-/// What was heard of a call that is in flight: as much of its evidence as its state does not tell.
+/// Observations about a call in flight, for the [`Evidence`](crate::Evidence) of its failure.
 #[derive(Default)]
-pub(crate) struct Heard {
+pub(crate) struct Observed {
     /// Whether the request was handed to the bus.
     pub(crate) sent: bool,
     pub(crate) receivers: Option<u64>,
@@ -21,13 +21,14 @@ pub(crate) struct Heard {
     pub(crate) refusals: Vec<Refusal>,
 }
 
-impl Heard {
-    /// More say nothing new, and would let strangers fill the memory.
+impl Observed {
+    /// More refusals would tell nothing new and let peers fill the memory.
     const MAX_REFUSALS: usize = 8;
     const MAX_REFUSAL_TEXT: usize = 256;
 
-    /// Notes an error that did not end the call. Copied: a text holds the frame that it came in.
-    pub(crate) fn refused(&mut self, server_id: &Text, error: &ErrorResponse) {
+    /// Records an error response that did not end the call. Copies the text, because a shared one
+    /// would keep its frame alive.
+    pub(crate) fn record_refusal(&mut self, server_id: &Text, error: &ErrorResponse) {
         if self.refusals.len() < Self::MAX_REFUSALS {
             let text = error.text.as_str();
             let most = text.len().min(Self::MAX_REFUSAL_TEXT);
