@@ -13,9 +13,9 @@ pub(crate) struct Panicked {
 
 /// Returns what `run` returns, or that it panicked.
 pub(crate) fn catch<T>(run: impl FnOnce() -> T) -> Result<T, Panicked> {
-    catch_unwind(AssertUnwindSafe(run)).map_err(|thrown| {
-        let message = message(&*thrown).map(str::to_owned);
-        if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(thrown))) {
+    catch_unwind(AssertUnwindSafe(run)).map_err(|payload| {
+        let message = message(&*payload).map(str::to_owned);
+        if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
             // Whoever throws from there too is left alone.
             mem::forget(again);
         }
@@ -23,7 +23,7 @@ pub(crate) fn catch<T>(run: impl FnOnce() -> T) -> Result<T, Panicked> {
     })
 }
 
-fn message(thrown: &(dyn Any + Send)) -> Option<&str> {
-    let text = thrown.downcast_ref::<&str>().copied();
-    text.or_else(|| thrown.downcast_ref::<String>().map(String::as_str))
+fn message(payload: &(dyn Any + Send)) -> Option<&str> {
+    let text = payload.downcast_ref::<&str>().copied();
+    text.or_else(|| payload.downcast_ref::<String>().map(String::as_str))
 }

@@ -36,16 +36,16 @@ pub(crate) enum Note {
 impl Note {
     /// A note of an event of the bus, if it is to be logged.
     pub(crate) fn of_bus(event: &BusEvent) -> Option<Self> {
-        Self::Bus(event.clone()).if_wanted()
+        Self::Bus(event.clone()).if_enabled()
     }
 
     /// A note of an event that every client has, if it is to be logged.
     pub(crate) fn of_client(event: ClientEvent) -> Option<Self> {
         match event {
-            ClientEvent::Dropped(dropped) => Self::Dropped(dropped).if_wanted(),
-            ClientEvent::Gap { lost, .. } => Self::Gap { lost }.if_wanted(),
-            ClientEvent::Interrupted { cause } => Self::Interrupted(cause).if_wanted(),
-            ClientEvent::Resumed { count } => Self::Resumed(count).if_wanted(),
+            ClientEvent::Dropped(dropped) => Self::Dropped(dropped).if_enabled(),
+            ClientEvent::Gap { lost, .. } => Self::Gap { lost }.if_enabled(),
+            ClientEvent::Interrupted { cause } => Self::Interrupted(cause).if_enabled(),
+            ClientEvent::Resumed { count } => Self::Resumed(count).if_enabled(),
             _ => None,
         }
     }
@@ -53,16 +53,16 @@ impl Note {
     /// A note of an event that every server has, if it is to be logged.
     pub(crate) fn of_server(event: ServerEvent) -> Option<Self> {
         match event {
-            ServerEvent::Dropped(dropped) => Self::Dropped(dropped).if_wanted(),
-            ServerEvent::Gap { lost, .. } => Self::Gap { lost }.if_wanted(),
-            ServerEvent::Interrupted { cause } => Self::Interrupted(cause).if_wanted(),
-            ServerEvent::Resumed { count } => Self::Resumed(count).if_wanted(),
+            ServerEvent::Dropped(dropped) => Self::Dropped(dropped).if_enabled(),
+            ServerEvent::Gap { lost, .. } => Self::Gap { lost }.if_enabled(),
+            ServerEvent::Interrupted { cause } => Self::Interrupted(cause).if_enabled(),
+            ServerEvent::Resumed { count } => Self::Resumed(count).if_enabled(),
             _ => None,
         }
     }
 
     /// Asks for the level alone, which is no user code.
-    fn if_wanted(self) -> Option<Self> {
+    fn if_enabled(self) -> Option<Self> {
         let level = match self {
             Self::Dropped(_) => Level::DEBUG,
             // The clients and servers that a refusal concerns warn of their interruption.

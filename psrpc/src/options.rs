@@ -96,7 +96,7 @@ macro_rules! common_options {
         $(#[$stream_interceptor])*
         #[must_use]
         pub fn stream_interceptor(mut self, interceptor: impl crate::interceptor::StreamInterceptor) -> Self {
-            self.around.streams.push(std::sync::Arc::new(interceptor));
+            self.interceptors.streams.push(std::sync::Arc::new(interceptor));
             self
         }
 

@@ -57,25 +57,25 @@ impl<Res> Deref for Response<Res> {
 ///
 /// An error is that of a server, as [`Error::server_id`] tells; one without a server ends the call,
 /// which had failed. Dropping it ends the call: what servers still answer is dropped.
-#[must_use = "answers come to those who look"]
+#[must_use = "responses come to those who look"]
 pub struct Responses<Res>(Option<ResponseStream<Res>>);
 
 type ResponseStream<Res> = Pin<Box<dyn Stream<Item = Result<Response<Res>, Error>> + Send>>;
 
 impl<Res> Responses<Res> {
     /// Responses that come from elsewhere, for interceptors and fakes.
-    pub fn new(answers: impl Stream<Item = Result<Response<Res>, Error>> + Send + 'static) -> Self {
-        Self(Some(Box::pin(answers)))
+    pub fn new(responses: impl Stream<Item = Result<Response<Res>, Error>> + Send + 'static) -> Self {
+        Self(Some(Box::pin(responses)))
     }
 
     /// The next answer; `None` when no more will come. Dropping the future loses nothing.
     pub async fn next(&mut self) -> Option<Result<Response<Res>, Error>> {
-        poll_fn(|cx| self.poll_answer(cx)).await
+        poll_fn(|cx| self.poll_response(cx)).await
     }
 
-    fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Response<Res>, Error>>> {
-        let Some(answers) = &mut self.0 else { return Poll::Ready(None) };
-        let polled = answers.as_mut().poll_next(cx);
+    fn poll_response(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Response<Res>, Error>>> {
+        let Some(responses) = &mut self.0 else { return Poll::Ready(None) };
+        let polled = responses.as_mut().poll_next(cx);
         if let Poll::Ready(None) = polled {
             self.0 = None;
         }
@@ -89,7 +89,7 @@ impl<Res: Send + 'static> Responses<Res> {
         self,
         map: impl FnMut(Result<Response<Res>, Error>) -> Result<Response<T>, Error> + Send + Unpin + 'static,
     ) -> Responses<T> {
-        Responses::new(Mapped { answers: self, map })
+        Responses::new(Mapped { responses: self, map })
     }
 }
 
@@ -97,7 +97,7 @@ impl<Res> Stream for Responses<Res> {
     type Item = Result<Response<Res>, Error>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.poll_answer(cx)
+        self.poll_response(cx)
     }
 }
 
@@ -108,7 +108,7 @@ impl<Res> fmt::Debug for Responses<Res> {
 }
 
 struct Mapped<Res, F> {
-    answers: Responses<Res>,
+    responses: Responses<Res>,
     map: F,
 }
 
@@ -120,6 +120,6 @@ where
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = &mut *self;
-        this.answers.poll_answer(cx).map(|answer| answer.map(&mut this.map))
+        this.responses.poll_response(cx).map(|response| response.map(&mut this.map))
     }
 }

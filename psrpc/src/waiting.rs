@@ -31,26 +31,26 @@ pub(crate) struct Waiters {
 
 /// The place of one that waits, if it has one.
 #[derive(Default)]
-pub(crate) struct Place(Option<(u64, usize)>);
+pub(crate) struct WaiterKey(Option<(u64, usize)>);
 
 impl Waiters {
     /// Puts the task into its place, and gives back what is to be dropped without any lock.
-    pub(crate) fn wait(&mut self, place: &mut Place, cx: &Context<'_>) -> Option<Waker> {
-        match self.find(place) {
-            Some(key) if self.wakers[key].will_wake(cx.waker()) => None,
-            Some(key) => Some(std::mem::replace(&mut self.wakers[key], cx.waker().clone())),
+    pub(crate) fn wait(&mut self, key: &mut WaiterKey, cx: &Context<'_>) -> Option<Waker> {
+        match self.find(key) {
+            Some(slot) if self.wakers[slot].will_wake(cx.waker()) => None,
+            Some(slot) => Some(std::mem::replace(&mut self.wakers[slot], cx.waker().clone())),
             None => {
-                place.0 = Some((self.rounds, self.wakers.insert(cx.waker().clone())));
+                key.0 = Some((self.rounds, self.wakers.insert(cx.waker().clone())));
                 None
             }
         }
     }
 
     /// The task does not wait any more; gives back what is to be dropped without any lock.
-    pub(crate) fn leave(&mut self, place: &mut Place) -> Option<Waker> {
-        let key = self.find(place);
-        place.0 = None;
-        key.map(|key| self.wakers.remove(key))
+    pub(crate) fn remove(&mut self, key: &mut WaiterKey) -> Option<Waker> {
+        let slot = self.find(key);
+        key.0 = None;
+        slot.map(|slot| self.wakers.remove(slot))
     }
 
     /// Those who wait, to be woken.
@@ -59,13 +59,13 @@ impl Waiters {
         self.wakers.drain()
     }
 
-    fn find(&self, place: &Place) -> Option<usize> {
-        place.0.filter(|(round, _)| *round == self.rounds).map(|(_, key)| key)
+    fn find(&self, key: &WaiterKey) -> Option<usize> {
+        key.0.filter(|(round, _)| *round == self.rounds).map(|(_, slot)| slot)
     }
 }
 
-impl Place {
-    pub(crate) fn is_taken(&self) -> bool {
+impl WaiterKey {
+    pub(crate) fn is_registered(&self) -> bool {
         self.0.is_some()
     }
 }

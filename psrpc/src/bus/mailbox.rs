@@ -21,10 +21,10 @@ const EVENTS: usize = 64;
 /// It holds for each subscription as many frames as that has room for, and a gap before each of
 /// them at most.
 #[derive(Default)]
-pub(crate) struct Mailbox(Lock<Waiting>);
+pub(crate) struct Mailbox(Lock<MailboxState>);
 
 #[derive(Default)]
-struct Waiting {
+struct MailboxState {
     items: VecDeque<Item>,
     /// What happened to the bus, which overtakes deliveries.
     events: VecDeque<BusEvent>,
@@ -77,64 +77,64 @@ impl Mailbox {
         limit: usize,
         cx: &Context<'_>,
     ) {
-        let mut waiting = self.0.lock();
-        if !waiting.events.is_empty() {
-            events.append(&mut waiting.events);
+        let mut state = self.0.lock();
+        if !state.events.is_empty() {
+            events.append(&mut state.events);
         }
-        if waiting.items.len() <= limit {
+        if state.items.len() <= limit {
             // Frames are large: they stay where they are.
-            mem::swap(&mut waiting.items, arrivals);
+            mem::swap(&mut state.items, arrivals);
         } else {
-            arrivals.extend(waiting.items.drain(..limit));
+            arrivals.extend(state.items.drain(..limit));
         }
         for item in arrivals.iter() {
-            waiting.taken(item);
+            state.on_taken(item);
         }
-        waiting.notified = false;
-        if waiting.items.is_empty() {
-            wait(waiting, cx);
+        state.notified = false;
+        if state.items.is_empty() {
+            wait(state, cx);
         }
     }
 
     /// WakeList the task, so that it looks at what changed elsewhere.
     pub(crate) fn notify(&self, wakes: &mut WakeList) {
-        let mut waiting = self.0.lock();
-        if !waiting.notified {
-            waiting.notified = true;
-            wakes.extend(waiting.waker.take());
+        let mut state = self.0.lock();
+        if !state.notified {
+            state.notified = true;
+            wakes.extend(state.waker.take());
         }
     }
 
     /// Adds the result of a publish that the bus did not know at once.
     pub(crate) fn published(&self, published: Published) {
         let mut wakes = WakeList::new();
-        let mut waiting = self.0.lock();
-        waiting.items.push_back(Item::Published(published));
-        wakes.extend(waiting.waker.take());
+        let mut state = self.0.lock();
+        state.items.push_back(Item::Published(published));
+        wakes.extend(state.waker.take());
     }
 
     /// Adds an event of the bus.
     pub(crate) fn put_event(&self, event: BusEvent, wakes: &mut WakeList) {
-        let mut waiting = self.0.lock();
-        if waiting.events.iter_mut().any(|known| known.merge(&event)) {
+        let mut state = self.0.lock();
+        if state.events.iter_mut().any(|known| known.merge(&event)) {
             return;
         }
         let is_status = matches!(
             event,
             BusEvent::ConnectionLost { .. } | BusEvent::Reconnected { .. } | BusEvent::Stopped { .. }
         );
-        if waiting.events.len() < if is_status { 2 * EVENTS } else { EVENTS } {
-            waiting.events.push_back(event);
-            wakes.extend(waiting.waker.take());
+        if state.events.len() < if is_status { 2 * EVENTS } else { EVENTS } {
+            state.events.push_back(event);
+            wakes.extend(state.waker.take());
         }
     }
 
     pub(crate) fn poll_event(&self, cx: &Context<'_>) -> Poll<BusEvent> {
-        let mut waiting = self.0.lock();
-        match waiting.events.pop_front() {
+        let mut state = self.0.lock();
+        match state.events.pop_front() {
             Some(event) => Poll::Ready(event),
             None => {
-                wait(waiting, cx);
+                wait(state, cx);
                 Poll::Pending
             }
         }
@@ -143,47 +143,47 @@ impl Mailbox {
     /// Adds a delivery.
     #[inline]
     pub(crate) fn put(&self, slot: usize, delivery: Delivery, wakes: &mut WakeList) {
-        let mut waiting = self.0.lock();
-        let subscriber = &mut waiting.subscribers[slot];
+        let mut state = self.0.lock();
+        let subscriber = &mut state.subscribers[slot];
         match &delivery {
             Delivery::Frame(_) | Delivery::Misrouted(_) if subscriber.frames < subscriber.capacity => {
                 subscriber.frames += 1;
                 subscriber.gap = None;
             }
             // Its frames fill the queue, so the task was woken when they came.
-            Delivery::Frame(_) | Delivery::Misrouted(_) => return waiting.gap(slot, Some(1)),
+            Delivery::Frame(_) | Delivery::Misrouted(_) => return state.gap(slot, Some(1)),
             Delivery::Gap(lost) => {
-                waiting.gap(slot, *lost);
-                return wakes.extend(waiting.waker.take());
+                state.gap(slot, *lost);
+                return wakes.extend(state.waker.take());
             }
             Delivery::Live | Delivery::Interrupted(_) | Delivery::Ended(_) => {}
         }
         let recipient = Recipient { slot, handle: subscriber.handle };
-        waiting.items.push_back(Item::Delivery(recipient, delivery));
-        wakes.extend(waiting.waker.take());
+        state.items.push_back(Item::Delivery(recipient, delivery));
+        wakes.extend(state.waker.take());
     }
 
     pub(crate) fn poll_delivery(&self, cx: &Context<'_>) -> Poll<Option<Delivery>> {
-        let mut waiting = self.0.lock();
-        let item = waiting.items.pop_front();
+        let mut state = self.0.lock();
+        let item = state.items.pop_front();
         if let Some(item) = &item {
-            waiting.taken(item);
+            state.on_taken(item);
         }
         match item {
             Some(Item::Delivery(_, delivery)) => Poll::Ready(Some(delivery)),
             Some(Item::Published(_)) => unreachable!("an inbox publishes nothing"),
-            None if waiting.subscribers.is_empty() => Poll::Ready(None),
+            None if state.subscribers.is_empty() => Poll::Ready(None),
             None => {
-                wait(waiting, cx);
+                wait(state, cx);
                 Poll::Pending
             }
         }
     }
 }
 
-impl Waiting {
+impl MailboxState {
     /// An item was taken, the first of those that waited.
-    fn taken(&mut self, item: &Item) {
+    fn on_taken(&mut self, item: &Item) {
         self.taken += 1;
         let Item::Delivery(Recipient { slot, .. }, delivery) = item else { return };
         match delivery {
@@ -197,9 +197,9 @@ impl Waiting {
     /// Adds a gap, to the one that is there if no frame came after it.
     fn gap(&mut self, slot: usize, lost: Option<u64>) {
         let subscriber = &mut self.subscribers[slot];
-        let place = subscriber.gap.and_then(|place| place.checked_sub(self.taken));
+        let position = subscriber.gap.and_then(|position| position.checked_sub(self.taken));
         if let Some(Item::Delivery(_, Delivery::Gap(known))) =
-            place.and_then(|at| self.items.get_mut(at as usize))
+            position.and_then(|at| self.items.get_mut(at as usize))
         {
             *known = known.zip(lost).map(|(known, more)| known.saturating_add(more));
             return;
@@ -212,8 +212,8 @@ impl Waiting {
 
 /// Registers the task to be woken. The one that waited before is dropped once the mailbox is free
 /// again: what it holds may use the mailbox.
-fn wait(mut waiting: LockGuard<'_, Waiting>, cx: &Context<'_>) {
-    let replaced = waiting::replace(&mut waiting.waker, cx);
-    drop(waiting);
+fn wait(mut state: LockGuard<'_, MailboxState>, cx: &Context<'_>) {
+    let replaced = waiting::replace(&mut state.waker, cx);
+    drop(state);
     drop(replaced);
 }

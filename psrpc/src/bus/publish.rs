@@ -52,10 +52,10 @@ impl<B: Bus + ?Sized> Future for PublishFuture<'_, B> {
             match &this.state {
                 PublishState::Waiting(channel, frame) => {
                     let slot = Arc::new(Lock::new(Slot::default()));
-                    let told = Arc::clone(&slot);
+                    let shared = Arc::clone(&slot);
                     let reply_to = ReplyTo::new(move |result| {
                         let mut wakes = WakeList::new();
-                        let mut slot = told.lock();
+                        let mut slot = shared.lock();
                         slot.result = Some(result);
                         wakes.extend(slot.waker.take());
                     });

@@ -20,7 +20,7 @@ use self::role::ClientRole;
 use crate::bus::Bus;
 use crate::driver::Driver;
 use crate::error::Error;
-use crate::interceptor::AroundCalls;
+use crate::interceptor::ClientInterceptors;
 use crate::method::{Method, MethodKind, Routes, Service};
 use crate::runtime::Runtime;
 
@@ -30,14 +30,14 @@ use crate::runtime::Runtime;
 /// they end, and so do streams and subscriptions.
 #[derive(Clone)]
 pub struct Client {
-    handle: Arc<Handle>,
+    inner: Arc<Inner>,
     routes: Routes,
 }
 
 /// Closes the client when the last clone and the last call are gone.
-struct Handle {
+struct Inner {
     driver: Arc<Driver<ClientRole>>,
-    around: AroundCalls,
+    interceptors: ClientInterceptors,
     id: Text,
 }
 
@@ -68,9 +68,10 @@ impl Client {
         let capacity = options.common.capacity();
         let role = ClientRole::new(options.common.observers.watch(), bus.monitor().is_some());
         let driver = Driver::start(engine, role, Arc::new(bus), runtime, capacity);
-        let around = options.around;
-        let client = Self { handle: Arc::new(Handle { driver, around, id }), routes: Routes::new(service) };
-        poll_fn(|cx| client.driver().with_state(|view| view.role.poll_ready(view.engine, cx))).await?;
+        let interceptors = options.interceptors;
+        let client =
+            Self { inner: Arc::new(Inner { driver, interceptors, id }), routes: Routes::new(service) };
+        poll_fn(|cx| client.driver().with_state(|state| state.role.poll_ready(state.engine, cx))).await?;
         Ok(client)
     }
 
@@ -81,7 +82,7 @@ impl Client {
 
     /// Its id on the wire.
     pub fn id(&self) -> &str {
-        self.handle.id.as_str()
+        self.inner.id.as_str()
     }
 
     /// The service that it calls.
@@ -91,17 +92,17 @@ impl Client {
 
     /// How many calls are in flight, multi calls and openings of streams included.
     pub fn in_flight(&self) -> usize {
-        self.driver().with_state(|view| view.engine.in_flight())
+        self.driver().with_state(|state| state.engine.in_flight())
     }
 
     /// How many streams are open or being opened.
     pub fn streams(&self) -> usize {
-        self.driver().with_state(|view| view.engine.streams())
+        self.driver().with_state(|state| state.engine.streams())
     }
 
     /// What happened so far: frames dropped and calls failed, by reason.
     pub fn counters(&self) -> Counters {
-        self.driver().with_state(|view| view.engine.counters().clone())
+        self.driver().with_state(|state| state.engine.counters().clone())
     }
 
     /// Returns whether the client can work now: `Ok`, or why not, as an error. For health checks: a
@@ -127,15 +128,15 @@ impl Client {
     /// Dropping the future does not undo the close.
     pub async fn shutdown(&self) {
         self.close();
-        poll_fn(|cx| self.driver().with_state(|view| view.role.poll_closed(cx))).await;
+        poll_fn(|cx| self.driver().with_state(|state| state.role.poll_closed(cx))).await;
     }
 
-    pub(crate) fn around(&self) -> &AroundCalls {
-        &self.handle.around
+    pub(crate) fn interceptors(&self) -> &ClientInterceptors {
+        &self.inner.interceptors
     }
 
     pub(crate) fn driver(&self) -> &Arc<Driver<ClientRole>> {
-        &self.handle.driver
+        &self.inner.driver
     }
 }
 
@@ -145,7 +146,7 @@ impl std::fmt::Debug for Client {
     }
 }
 
-impl Drop for Handle {
+impl Drop for Inner {
     fn drop(&mut self) {
         self.driver.execute(|state, now| state.engine.close(now));
     }

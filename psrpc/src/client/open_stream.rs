@@ -55,7 +55,7 @@ enum OpenTarget<S, R> {
 
 impl<S, R> OpenStream<S, R> {
     pub(crate) fn new(client: Client, route: RouteResult) -> Self {
-        let interceptors = client.around().streams.clone();
+        let interceptors = client.interceptors().streams.clone();
         Self { target: OpenTarget::Method(client, route), options: CallOptions::new(), interceptors }
     }
 
@@ -135,7 +135,7 @@ async fn open(
     codec: &Arc<Codec>,
 ) -> Result<(StreamHandle, usize), Error> {
     let mut opening = OpeningStream::new(codec.info().clone(), Side::Client, options);
-    codec.surround(interceptors, &mut opening)?;
+    codec.intercept(interceptors, &mut opening)?;
     let CallOptions { timeout, deadline, selection, metadata, .. } = opening.options;
     let (selection, choose) = selection.into_parts();
     let open = EngineOpen { timeout, deadline, selection, metadata, ..EngineOpen::new(route) };

@@ -7,7 +7,7 @@ use psrpc_engine::{ClientConfig, ClientLimits};
 
 use crate::error::Error;
 use crate::info::CallInfo;
-use crate::interceptor::{AroundCalls, CallInterceptor, MultiCallInterceptor};
+use crate::interceptor::{CallInterceptor, ClientInterceptors, MultiCallInterceptor};
 use crate::message::AnyMessage;
 use crate::method::{MethodKind, Service};
 use crate::middleware::{Metrics, MetricsObserver};
@@ -19,7 +19,7 @@ pub struct ClientOptions {
     pub(crate) common: CommonOptions,
     selection_timeout: Option<Duration>,
     limits: Option<ClientLimits>,
-    pub(crate) around: AroundCalls,
+    pub(crate) interceptors: ClientInterceptors,
 }
 
 impl ClientOptions {
@@ -70,7 +70,7 @@ impl ClientOptions {
     /// Puts an interceptor around every unary call, within those that were added before.
     #[must_use]
     pub fn interceptor(mut self, interceptor: impl CallInterceptor) -> Self {
-        self.around.interceptors.push(Arc::new(interceptor));
+        self.interceptors.calls.push(Arc::new(interceptor));
         self
     }
 
@@ -80,7 +80,7 @@ impl ClientOptions {
     /// It runs on the caller's task, which it must not block and to which a panic in it goes.
     #[must_use]
     pub fn request_hook(mut self, hook: impl Fn(&CallInfo, &AnyMessage) + Send + Sync + 'static) -> Self {
-        self.around.hooks.requests.push(Arc::new(hook));
+        self.interceptors.hooks.requests.push(Arc::new(hook));
         self
     }
 
@@ -94,14 +94,14 @@ impl ClientOptions {
         mut self,
         hook: impl Fn(&CallInfo, &AnyMessage, Result<&AnyMessage, &Error>) + Send + Sync + 'static,
     ) -> Self {
-        self.around.hooks.responses.push(Arc::new(hook));
+        self.interceptors.hooks.responses.push(Arc::new(hook));
         self
     }
 
     /// Puts an interceptor around every multi call, within those that were added before.
     #[must_use]
     pub fn multi_interceptor(mut self, interceptor: impl MultiCallInterceptor) -> Self {
-        self.around.multi_interceptors.push(Arc::new(interceptor));
+        self.interceptors.multi_calls.push(Arc::new(interceptor));
         self
     }
 
@@ -119,7 +119,7 @@ impl ClientOptions {
     pub fn with(mut self, bundle: Self) -> Self {
         self.selection_timeout = bundle.selection_timeout.or(self.selection_timeout);
         self.limits = bundle.limits.or(self.limits);
-        self.around.append(bundle.around);
+        self.interceptors.append(bundle.interceptors);
         self.common.append(bundle.common);
         self
     }

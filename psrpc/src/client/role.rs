@@ -18,7 +18,7 @@ use crate::error::Error;
 use crate::info::Side;
 use crate::log;
 use crate::log::Note;
-use crate::middleware::{Observed, Watch};
+use crate::middleware::{PendingObservation, Watch};
 use crate::selection::Choose;
 use crate::stream::{Codec, StreamRole, StreamTable, StreamTask};
 use crate::{guard, waiting};
@@ -31,7 +31,7 @@ pub(crate) struct ClientRole {
     is_monitored: bool,
     phase: Phase,
     /// Who waits for the client to be ready.
-    waiting: Vec<Waker>,
+    waiters: Vec<Waker>,
     /// Whoever has not fetched the outcome of its call yet.
     callers: Slab<Caller>,
     /// The callers of the calls in flight, by the index of the calls' handles.
@@ -55,7 +55,7 @@ enum Phase {
 struct Caller {
     choose: Option<Choose>,
     /// What is around the stream that the call opens.
-    opens: Option<Arc<Codec>>,
+    codec: Option<Arc<Codec>>,
     outcome: Option<Outcome>,
     waker: Option<Waker>,
 }
@@ -78,7 +78,7 @@ pub(crate) enum ClientTask {
     Opened(Arc<Codec>, Option<Waker>),
     Stream(StreamTask),
     /// Boxed like the note, since they are rare and tasks are moved about.
-    Observe(Box<Observed>),
+    Observe(Box<PendingObservation>),
     Log(Box<Note>),
 }
 
@@ -95,12 +95,12 @@ impl Role for ClientRole {
         match event {
             ClientEvent::Ready => {
                 self.phase = Phase::Ready;
-                tasks.extend(self.waiting.drain(..).map(ClientTask::Wake));
+                tasks.extend(self.waiters.drain(..).map(ClientTask::Wake));
             }
             ClientEvent::Closed { error } => {
                 tasks.extend(error.clone().map(Note::SubscriptionLost).map(Box::new).map(ClientTask::Log));
                 self.phase = Phase::Closed { error };
-                tasks.extend(self.waiting.drain(..).map(ClientTask::Wake));
+                tasks.extend(self.waiters.drain(..).map(ClientTask::Wake));
             }
             ClientEvent::Resolved { call, outcome } => {
                 let waker = self.settle(call, |_, _| outcome.map(Settled::Reply));
@@ -109,7 +109,7 @@ impl Role for ClientRole {
             ClientEvent::Opened { call, outcome: Ok(stream) } => {
                 let mut opened = None;
                 let waker = self.settle(call, |streams, codec| {
-                    let codec = codec.expect("a call that opens a stream has what is around it");
+                    let codec = codec.expect("a call that codec a stream has what is around it");
                     opened = Some(Arc::clone(&codec));
                     Ok(Settled::Stream(stream, streams.open(stream, codec, None)))
                 });
@@ -168,10 +168,10 @@ impl Role for ClientRole {
                 waker.into_iter().for_each(Waker::wake);
             }
             ClientTask::Stream(task) => driver.perform_stream_task(task),
-            ClientTask::Observe(observed) => observed.tell(Side::Client, &*driver.runtime),
+            ClientTask::Observe(observed) => observed.deliver(Side::Client, &*driver.runtime),
             ClientTask::Log(note) => {
                 let (service, id) =
-                    driver.with_state(|view| (view.engine.service().clone(), view.engine.id().clone()));
+                    driver.with_state(|state| (state.engine.service().clone(), state.engine.id().clone()));
                 note.write(Side::Client, &service, &id);
             }
             ClientTask::Choose(call, bids, choose) => {
@@ -209,7 +209,7 @@ impl ClientRole {
     ) -> Option<Waker> {
         // Nobody waits for a call that was dropped.
         let caller = &mut self.callers[self.in_flight[call.index()].take()?];
-        caller.outcome = Some(outcome(&mut self.streams, caller.opens.take()));
+        caller.outcome = Some(outcome(&mut self.streams, caller.codec.take()));
         caller.waker.take()
     }
 
@@ -218,24 +218,28 @@ impl ClientRole {
         &mut self,
         key: usize,
         cx: &Context<'_>,
-    ) -> (Poll<Outcome>, Option<Forgotten>) {
+    ) -> (Poll<Outcome>, Option<DiscardedCaller>) {
         let caller = &mut self.callers[key];
         match caller.outcome.take() {
-            Some(outcome) => (Poll::Ready(outcome), Some(Forgotten::of(self.callers.remove(key)))),
-            None => (Poll::Pending, waiting::replace(&mut caller.waker, cx).map(Forgotten::waker)),
+            Some(outcome) => (Poll::Ready(outcome), Some(DiscardedCaller::of(self.callers.remove(key)))),
+            None => (Poll::Pending, waiting::replace(&mut caller.waker, cx).map(DiscardedCaller::waker)),
         }
     }
 
     /// Nobody waits for a call any more: gives its outcome, if it has ended, and what is to be
     /// dropped without the lock.
-    pub(super) fn forget(&mut self, call: CallHandle, key: usize) -> (Option<Outcome>, Forgotten) {
+    pub(super) fn remove_caller(
+        &mut self,
+        call: CallHandle,
+        key: usize,
+    ) -> (Option<Outcome>, DiscardedCaller) {
         let mut caller = self.callers.remove(key);
         let outcome = caller.outcome.take();
         // With an outcome the call is over, and its index may be another's.
         if outcome.is_none() {
             self.in_flight[call.index()] = None;
         }
-        (outcome, Forgotten::of(caller))
+        (outcome, DiscardedCaller::of(caller))
     }
 
     pub(super) fn poll_ready(&mut self, engine: &Engine, cx: &Context<'_>) -> Poll<Result<(), Error>> {
@@ -246,7 +250,7 @@ impl ClientRole {
                 Poll::Ready(Err(engine.closed().unwrap_or(CallError::Closed).into()))
             }
             Phase::Starting => {
-                waiting::wait(&mut self.waiting, cx);
+                waiting::wait(&mut self.waiters, cx);
                 Poll::Pending
             }
         }
@@ -256,7 +260,7 @@ impl ClientRole {
         if self.is_finished() {
             return Poll::Ready(());
         }
-        waiting::wait(&mut self.waiting, cx);
+        waiting::wait(&mut self.waiters, cx);
         Poll::Pending
     }
 
@@ -264,9 +268,9 @@ impl ClientRole {
         &mut self,
         call: CallHandle,
         choose: Option<Choose>,
-        opens: Option<Arc<Codec>>,
+        codec: Option<Arc<Codec>>,
     ) -> usize {
-        let caller = self.callers.insert(Caller { choose, opens, outcome: None, waker: None });
+        let caller = self.callers.insert(Caller { choose, codec, outcome: None, waker: None });
         if self.in_flight.len() <= call.index() {
             self.in_flight.resize(call.index() + 1, None);
         }
@@ -284,11 +288,11 @@ impl StreamRole for ClientRole {
 /// What is to be dropped without the lock: a selection function may hold what user code wants to
 /// clean up.
 #[expect(dead_code, reason = "it is only dropped")]
-pub(super) struct Forgotten(Option<Choose>, Option<Arc<Codec>>, Option<Waker>);
+pub(super) struct DiscardedCaller(Option<Choose>, Option<Arc<Codec>>, Option<Waker>);
 
-impl Forgotten {
+impl DiscardedCaller {
     fn of(caller: Caller) -> Self {
-        Self(caller.choose, caller.opens, caller.waker)
+        Self(caller.choose, caller.codec, caller.waker)
     }
 
     fn waker(waker: Waker) -> Self {

@@ -17,7 +17,7 @@ use super::in_flight::InFlight;
 use crate::client::{Client, RouteResult};
 use crate::error::Error;
 use crate::info::CallInfo;
-use crate::interceptor::{CallBelow, CallInterceptor, CallOptions, NextCall, OutgoingCall};
+use crate::interceptor::{CallChain, CallInterceptor, CallOptions, NextCall, OutgoingCall};
 use crate::message::AnyMessage;
 use crate::method::{Method, MethodKind};
 use crate::runtime::{BoxFuture, Runtime};
@@ -149,15 +149,15 @@ impl<Req: Message + 'static, Res: Message + Default + 'static> IntoFuture for Ca
         let Self { target, mut options } = self;
         let interceptors = mem::take(&mut options.interceptors);
         let state = match target {
-            CallTarget::Fake(result) => CallState::Elsewhere(result),
+            CallTarget::Fake(result) => CallState::Boxed(result),
             CallTarget::Method(_, Err(error), _) => CallState::Refused(error),
             CallTarget::Method(client, Ok(route), request)
-                if interceptors.is_empty() && client.around().is_empty() =>
+                if interceptors.is_empty() && client.interceptors().is_empty_for_calls() =>
             {
                 return CallFuture::new(client, route, request.encode_to_vec(), options);
             }
             CallTarget::Method(client, Ok(route), request) => {
-                CallState::Elsewhere(Box::pin(intercepted(client, route, request, options, interceptors)))
+                CallState::Boxed(Box::pin(intercepted(client, route, request, options, interceptors)))
             }
         };
         CallFuture { state, response: PhantomData }
@@ -178,7 +178,7 @@ enum CallState<Res> {
     New(Client, Box<EngineCall>, Option<Choose>),
     InFlight(InFlight),
     /// It is made within what is around it, or is a fake.
-    Elsewhere(BoxFuture<Result<Res, Error>>),
+    Boxed(BoxFuture<Result<Res, Error>>),
     Done,
 }
 
@@ -215,10 +215,10 @@ impl<Res: Message + Default> Future for CallFuture<Res> {
                     };
                     return Poll::Ready(outcome.map_err(|failure| (*failure).into()).and_then(decode));
                 }
-                CallState::Elsewhere(mut call) => {
+                CallState::Boxed(mut call) => {
                     let polled = call.as_mut().poll(cx);
                     if polled.is_pending() {
-                        self.state = CallState::Elsewhere(call);
+                        self.state = CallState::Boxed(call);
                     }
                     return polled;
                 }
@@ -240,31 +240,36 @@ async fn intercepted<Req: Message + 'static, Res: Message + Default + 'static>(
     route: Route,
     request: Req,
     options: CallOptions,
-    own: Vec<Arc<dyn CallInterceptor>>,
+    call_interceptors: Vec<Arc<dyn CallInterceptor>>,
 ) -> Result<Res, Error> {
     let info = CallInfo::from(route.clone());
     let request = AnyMessage::new(request);
-    client.around().hooks.on_request(&info, &request);
+    client.interceptors().hooks.on_request(&info, &request);
     let call = OutgoingCall::new(request.clone(), options, info.clone());
-    let below = Intercepted { client: client.clone(), route, own, types: PhantomData::<fn(Req) -> Res> };
-    let result = NextCall::new(Arc::new(below)).run(call).await;
+    let chain = InterceptedCall {
+        client: client.clone(),
+        route,
+        call_interceptors,
+        types: PhantomData::<fn(Req) -> Res>,
+    };
+    let result = NextCall::new(Arc::new(chain)).run(call).await;
     let result = result.and_then(|response| response.expect::<Res>().map(|()| response));
-    client.around().hooks.on_response(&info, &request, result.as_ref());
+    client.interceptors().hooks.on_response(&info, &request, result.as_ref());
     result?.into_message()
 }
 
 /// A unary call below its interceptors.
-struct Intercepted<Req, Res> {
+struct InterceptedCall<Req, Res> {
     client: Client,
     route: Route,
     /// The interceptors of this call alone.
-    own: Vec<Arc<dyn CallInterceptor>>,
+    call_interceptors: Vec<Arc<dyn CallInterceptor>>,
     types: PhantomData<fn(Req) -> Res>,
 }
 
-impl<Req: Message + 'static, Res: Message + Default + 'static> CallBelow for Intercepted<Req, Res> {
+impl<Req: Message + 'static, Res: Message + Default + 'static> CallChain for InterceptedCall<Req, Res> {
     fn interceptor(&self, position: usize) -> Option<&Arc<dyn CallInterceptor>> {
-        self.client.around().interceptors.iter().chain(&self.own).nth(position)
+        self.client.interceptors().calls.iter().chain(&self.call_interceptors).nth(position)
     }
 
     fn make(&self, call: OutgoingCall) -> BoxFuture<Result<AnyMessage, Error>> {

@@ -16,7 +16,7 @@ use crate::error::Error;
 use crate::guard;
 use crate::runtime::Runtime;
 use crate::sync::{Lock, LockGuard, assert_unlocked};
-use crate::waiting::{Place, Waiters};
+use crate::waiting::{WaiterKey, Waiters};
 
 /// What a client and a server do differently: what becomes of an engine's events.
 pub(crate) trait Role: Sized + Send + 'static {
@@ -76,7 +76,7 @@ pub(crate) struct DriverState<R: Role> {
     /// and so do the callers, until their deadlines.
     full: bool,
     /// When the last command came, for what must be done without the runtime.
-    latest: Now,
+    last_now: Now,
     /// Whether nobody runs the inbound future any more.
     abandoned: bool,
     /// The tasks that wait for that.
@@ -84,7 +84,7 @@ pub(crate) struct DriverState<R: Role> {
 }
 
 /// What the inbound future has to know of its driver.
-pub(super) struct Outlook {
+pub(super) struct DriverStatus {
     /// When it is to wake by itself: at the engine's next timeout, or before it if an earlier one
     /// has gone since.
     pub(super) wakes_at: Option<Time>,
@@ -99,7 +99,7 @@ pub(super) struct Outlook {
 const COMMANDS: usize = 4;
 
 /// What is to be done after a command, once the lock is free.
-pub(super) struct Aftermath<R: Role> {
+pub(super) struct Deferred<R: Role> {
     tasks: Vec<R::Task>,
     /// What the tasks have left so far.
     commands: Vec<R::Command>,
@@ -107,7 +107,7 @@ pub(super) struct Aftermath<R: Role> {
 
 /// What is seen of a driver between commands: the engine, which nothing changes, and the role,
 /// where tasks wait.
-pub(crate) struct View<'a, R: Role> {
+pub(crate) struct StateRef<'a, R: Role> {
     pub(crate) engine: &'a R::Engine,
     pub(crate) role: &'a mut R,
 }
@@ -126,15 +126,15 @@ impl<R: Role> Driver<R> {
         runtime: Arc<dyn Runtime>,
         capacity: usize,
     ) -> Arc<Self> {
-        let latest = runtime.now();
-        drop(runtime.sleep_until(latest.time));
+        let last_now = runtime.now();
+        drop(runtime.sleep_until(last_now.time));
         let state = DriverState {
             engine,
             role,
             subscriptions: Vec::new(),
             wakes_at: None,
             full: false,
-            latest,
+            last_now,
             abandoned: false,
             watchers: Waiters::default(),
         };
@@ -150,16 +150,16 @@ impl<R: Role> Driver<R> {
 
     /// Carries out a command, and all that comes of it.
     pub(crate) fn execute<T>(self: &Arc<Self>, command: impl FnOnce(&mut DriverState<R>, Now) -> T) -> T {
-        self.drive_locked(self.lock_now(), command)
+        self.execute_locked(self.lock_now(), command)
     }
 
-    fn drive_locked<T>(
+    fn execute_locked<T>(
         self: &Arc<Self>,
         state: LockGuard<'_, DriverState<R>>,
         command: impl FnOnce(&mut DriverState<R>, Now) -> T,
     ) -> T {
         let was_full = state.full;
-        self.drive_with(state, &mut Aftermath::default(), command, |state, result, wakes| {
+        self.execute_with(state, &mut Deferred::default(), command, |state, result, wakes| {
             let sooner = state.note_timeout();
             if sooner || state.role.is_finished() || state.full && !was_full {
                 self.mailbox.notify(wakes);
@@ -170,67 +170,71 @@ impl<R: Role> Driver<R> {
 
     /// The same for a command of the inbound future, which needs no notice: it gets what it has to
     /// know. `after` is empty, and its room is used again.
-    pub(super) fn drive_inbound(
+    pub(super) fn execute_inbound(
         self: &Arc<Self>,
-        after: &mut Aftermath<R>,
+        deferred: &mut Deferred<R>,
         command: impl FnOnce(&mut DriverState<R>, Now),
-    ) -> Outlook {
-        self.drive_with(self.lock_now(), after, command, |state, (), _| {
+    ) -> DriverStatus {
+        self.execute_with(self.lock_now(), deferred, command, |state, (), _| {
             state.note_timeout();
             let DriverState { wakes_at, full, .. } = *state;
-            Outlook { wakes_at, full, finished: state.role.is_finished() }
+            DriverStatus { wakes_at, full, finished: state.role.is_finished() }
         })
     }
 
     /// Takes the lock, and notes the time.
     fn lock_now(&self) -> LockGuard<'_, DriverState<R>> {
         let mut state = self.state.lock();
-        state.latest = self.runtime.now();
+        state.last_now = self.runtime.now();
         state
     }
 
     /// Carries out a command, with `conclude` as the last thing under the lock.
-    fn drive_with<T, U>(
+    fn execute_with<T, U>(
         self: &Arc<Self>,
         state: LockGuard<'_, DriverState<R>>,
-        after: &mut Aftermath<R>,
+        deferred: &mut Deferred<R>,
         command: impl FnOnce(&mut DriverState<R>, Now) -> T,
         conclude: impl FnOnce(&mut DriverState<R>, T, &mut WakeList) -> U,
     ) -> U {
         // They are dropped in the opposite order, also while a panic of the bus unwinds: the lock
         // first.
-        let performed = Performed { driver: self, after };
+        let performed = PerformOnDrop { driver: self, deferred };
         let mut wakes = WakeList::new();
         let mut state = state;
-        let now = state.latest;
+        let now = state.last_now;
         let result = command(&mut state, now);
-        self.flush(&mut state, now, &mut performed.after.tasks, &mut wakes);
+        self.flush(&mut state, now, &mut performed.deferred.tasks, &mut wakes);
         conclude(&mut state, result, &mut wakes)
     }
 
     /// Hands events of the bus to the role.
-    pub(super) fn on_bus_events(self: &Arc<Self>, events: &mut VecDeque<BusEvent>, after: &mut Aftermath<R>) {
-        let mut told = Aftermath::default();
-        self.drive_inbound(after, |state, now| {
+    pub(super) fn on_bus_events(
+        self: &Arc<Self>,
+        events: &mut VecDeque<BusEvent>,
+        deferred: &mut Deferred<R>,
+    ) {
+        let mut bus_work = Deferred::default();
+        self.execute_inbound(deferred, |state, now| {
             for event in events.drain(..) {
-                state.role.on_bus_event(&mut state.engine, now, event, &mut told.tasks);
+                state.role.on_bus_event(&mut state.engine, now, event, &mut bus_work.tasks);
             }
         });
-        drop(Performed { driver: self, after: &mut told });
+        drop(PerformOnDrop { driver: self, deferred: &mut bus_work });
     }
 
     /// Carries out what tasks have left, under one lock and at one reading of the clocks.
     pub(crate) fn carry_out_all(self: &Arc<Self>, commands: &mut Vec<R::Command>) {
-        let late: Vec<_> = self.execute(|state, now| {
+        let too_late: Vec<_> = self.execute(|state, now| {
             commands.drain(..).filter_map(|command| R::carry_out(state, now, command)).collect()
         });
-        late.into_iter().for_each(|command| drop(guard::catch(|| drop(command))));
+        too_late.into_iter().for_each(|command| drop(guard::catch(|| drop(command))));
     }
 
     /// Looks at the state between commands.
-    pub(crate) fn with_state<T>(&self, read: impl FnOnce(View<'_, R>) -> T) -> T {
+    pub(crate) fn with_state<T>(&self, read: impl FnOnce(StateRef<'_, R>) -> T) -> T {
         let DriverState { engine, role, .. } = &mut *self.state.lock();
-        read(View { engine, role })
+        read(StateRef { engine, role })
     }
 
     /// Returns why calls or requests cannot go through now, if they cannot. `with_state` tells whether the engine is closed, and
@@ -239,7 +243,7 @@ impl<R: Role> Driver<R> {
         &self,
         read: impl FnOnce(&R::Engine) -> (Option<C>, Option<BusError>),
     ) -> Result<(), Error> {
-        match self.with_state(|view| read(view.engine)) {
+        match self.with_state(|state| read(state.engine)) {
             (Some(closed), _) => return Err(closed.into()),
             (None, Some(cause)) => return Err(cause.into()),
             (None, None) => {}
@@ -252,10 +256,10 @@ impl<R: Role> Driver<R> {
 
     /// Tells the engine something that it answers with nothing: it puts out nothing, and no timer
     /// moves.
-    pub(crate) fn tell<T>(&self, tell: impl FnOnce(&mut R::Engine, &mut R) -> T) -> T {
+    pub(crate) fn with_engine<T>(&self, update: impl FnOnce(&mut R::Engine, &mut R) -> T) -> T {
         let DriverState { engine, role, .. } = &mut *self.state.lock();
         let next = engine.poll_timeout();
-        let result = tell(engine, role);
+        let result = update(engine, role);
         debug_assert!(engine.poll_output().is_none() && engine.poll_timeout() == next, "this is a command");
         result
     }
@@ -277,10 +281,10 @@ impl<R: Role> Driver<R> {
             Due::More
         };
         let mut panics = 0;
-        let mut due = guard::catch(|| self.drive_locked(self.state.lock(), abandon)).ok();
+        let mut due = guard::catch(|| self.execute_locked(self.state.lock(), abandon)).ok();
         while due != Some(Due::Nothing) && panics < PANICS {
-            let go_on = |state: &mut DriverState<R>, now| state.engine.handle_timeout(now);
-            due = guard::catch(|| self.drive_locked(self.state.lock(), go_on)).ok();
+            let run_timers = |state: &mut DriverState<R>, now| state.engine.handle_timeout(now);
+            due = guard::catch(|| self.execute_locked(self.state.lock(), run_timers)).ok();
             panics += usize::from(due.is_none());
         }
     }
@@ -298,12 +302,12 @@ impl<R: Role> Driver<R> {
     /// Resolves when nobody runs the inbound future any more, and so nobody may wait on the
     /// runtime.
     pub(crate) async fn abandoned(&self) {
-        let mut watching = Watching { driver: self, place: Place::default() };
-        poll_fn(|cx| watching.poll(cx)).await;
+        let mut waiter = AbandonWaiter { driver: self, key: WaiterKey::default() };
+        poll_fn(|cx| waiter.poll(cx)).await;
     }
 
     /// Tries again what the bus had no room for.
-    pub(super) fn room(self: &Arc<Self>) {
+    pub(super) fn on_room(self: &Arc<Self>) {
         self.execute(|state, _| {
             state.full = false;
             state.engine.handle_room();
@@ -393,7 +397,7 @@ impl<R: Role> DriverState<R> {
     }
 }
 
-impl<R: Role> Default for Aftermath<R> {
+impl<R: Role> Default for Deferred<R> {
     fn default() -> Self {
         Self { tasks: Vec::new(), commands: Vec::new() }
     }
@@ -401,14 +405,14 @@ impl<R: Role> Default for Aftermath<R> {
 
 /// Tasks that are performed when this is dropped, each whether or not another panics: what they
 /// wake is told once alone.
-struct Performed<'a, R: Role> {
+struct PerformOnDrop<'a, R: Role> {
     driver: &'a Arc<Driver<R>>,
-    after: &'a mut Aftermath<R>,
+    deferred: &'a mut Deferred<R>,
 }
 
-impl<R: Role> Drop for Performed<'_, R> {
+impl<R: Role> Drop for PerformOnDrop<'_, R> {
     fn drop(&mut self) {
-        let Aftermath { tasks, commands } = &mut *self.after;
+        let Deferred { tasks, commands } = &mut *self.deferred;
         if tasks.is_empty() {
             return;
         }
@@ -433,29 +437,29 @@ impl<R: Role> Drop for Performed<'_, R> {
 }
 
 /// A task that waits for a driver to be abandoned, and leaves its place when it gives up.
-struct Watching<'a, R: Role> {
+struct AbandonWaiter<'a, R: Role> {
     driver: &'a Driver<R>,
-    place: Place,
+    key: WaiterKey,
 }
 
-impl<R: Role> Watching<'_, R> {
+impl<R: Role> AbandonWaiter<'_, R> {
     fn poll(&mut self, cx: &Context<'_>) -> Poll<()> {
         let mut state = self.driver.state.lock();
         if state.abandoned {
             return Poll::Ready(());
         }
-        let replaced = state.watchers.wait(&mut self.place, cx);
+        let replaced = state.watchers.wait(&mut self.key, cx);
         drop(state);
         drop(replaced);
         Poll::Pending
     }
 }
 
-impl<R: Role> Drop for Watching<'_, R> {
+impl<R: Role> Drop for AbandonWaiter<'_, R> {
     fn drop(&mut self) {
-        if self.place.is_taken() {
-            let left = self.driver.state.lock().watchers.leave(&mut self.place);
-            drop(left);
+        if self.key.is_registered() {
+            let removed = self.driver.state.lock().watchers.remove(&mut self.key);
+            drop(removed);
         }
     }
 }

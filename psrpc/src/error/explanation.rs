@@ -27,60 +27,60 @@ impl Error {
             lock_refusal,
             may_skip_claim: _,
         } = &self.0.evidence;
-        let mut known = Vec::new();
+        let mut facts = Vec::new();
         let reached = |count: &u64| match count {
             0 => "nobody was subscribed".to_owned(),
             count => format!("the request reached {}", counted(*count, "subscriber")),
         };
         match self.0.reason? {
             Reason::TimedOut | Reason::NoResponse if *unsent => {
-                known.push("the request was not sent".to_owned());
+                facts.push("the request was not sent".to_owned());
             }
             Reason::NoResponse => {
-                known.extend(receivers.as_ref().map(reached));
+                facts.extend(receivers.as_ref().map(reached));
                 if receivers.is_some_and(|count| count > 0) {
-                    known.push("no bid came back".to_owned());
+                    facts.push("no bid came back".to_owned());
                 }
             }
             Reason::NotAcceptable => {
-                known.push(format!("{} bid", counted((*bids).into(), "server")));
+                facts.push(format!("{} bid", counted((*bids).into(), "server")));
                 if *below_minimum > 0 {
-                    known.push(format!("{below_minimum} of them below the minimum affinity"));
+                    facts.push(format!("{below_minimum} of them chain the minimum affinity"));
                 }
                 match bids - below_minimum {
                     0 => {}
-                    _ if *asked => known.push("the selection function chose none".to_owned()),
-                    rest => known.push(format!("{rest} of them with an affinity of 0 or less")),
+                    _ if *asked => facts.push("the selection function chose none".to_owned()),
+                    rest => facts.push(format!("{rest} of them with an affinity of 0 or less")),
                 }
             }
             Reason::TimedOut => match (selected, best) {
-                (Some(server), _) => known.push(format!("server {server} had it and did not answer in time")),
-                (None, Some(best)) => known.push(format!(
+                (Some(server), _) => facts.push(format!("server {server} had it and did not answer in time")),
+                (None, Some(best)) => facts.push(format!(
                     "the deadline came before the selection was over; the best bid was {} of server {}",
                     best.affinity, best.server_id
                 )),
-                (None, None) => known.extend(receivers.as_ref().map(reached)),
+                (None, None) => facts.extend(receivers.as_ref().map(reached)),
             },
             Reason::Answered if refusals.len() > 1 => {}
             _ => return None,
         }
         if *late_bids > 0 {
-            known.push(format!("{} came after the deadline", counted((*late_bids).into(), "bid")));
+            facts.push(format!("{} came after the deadline", counted((*late_bids).into(), "bid")));
         }
         if *errors > 0 {
-            known.push(format!("{} answered with an error", counted((*errors).into(), "server")));
+            facts.push(format!("{} answered with an error", counted((*errors).into(), "server")));
         }
         for Refusal { server_id, code, text } in refusals {
-            let who = if server_id.is_empty() { "one" } else { server_id.as_str() };
-            known.push(format!("{who} said {code}: {text}"));
+            let server = if server_id.is_empty() { "one" } else { server_id.as_str() };
+            facts.push(format!("{server} said {code}: {text}"));
         }
         if let Some(cause) = lock_refusal {
-            known.push(format!("the bus refused to lock requests, so that no server takes them: {cause}"));
+            facts.push(format!("the bus refused to lock requests, so that no server takes them: {cause}"));
         }
         if *gap {
-            known.push("the bus lost frames to this client meanwhile".to_owned());
+            facts.push("the bus lost frames to this client meanwhile".to_owned());
         }
-        (!known.is_empty()).then(|| known.join("; "))
+        (!facts.is_empty()).then(|| facts.join("; "))
     }
 }
 
@@ -125,7 +125,7 @@ mod tests {
             (
                 Reason::NotAcceptable,
                 Evidence { bids: 3, below_minimum: 2, ..nothing() },
-                "3 servers bid; 2 of them below the minimum affinity; 1 of them with an affinity of 0 or less",
+                "3 servers bid; 2 of them chain the minimum affinity; 1 of them with an affinity of 0 or less",
             ),
             (
                 Reason::NotAcceptable,

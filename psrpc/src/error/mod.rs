@@ -151,7 +151,7 @@ impl Error {
     }
 
     /// An error that a server has answered with.
-    pub(crate) fn answered(response: ErrorResponse, evidence: Evidence) -> Self {
+    pub(crate) fn from_response(response: ErrorResponse, evidence: Evidence) -> Self {
         let ErrorResponse { code, text, details } = response;
         let mut error = Self::new(code, text.as_str()).with_reason(Reason::Answered);
         (error.0.details, error.0.evidence) = (details, evidence);

@@ -188,12 +188,12 @@ where
 /// What an interceptor is around: the next one, or at last the call itself. Cheap to clone.
 #[derive(Clone)]
 pub struct NextCall {
-    below: Arc<dyn CallBelow>,
+    chain: Arc<dyn CallChain>,
     position: usize,
 }
 
 /// A call and the interceptors around it, as the client keeps them.
-pub(crate) trait CallBelow: Send + Sync {
+pub(crate) trait CallChain: Send + Sync {
     /// Returns the interceptor at a position, the outermost first.
     fn interceptor(&self, position: usize) -> Option<&Arc<dyn CallInterceptor>>;
     /// Makes the call itself.
@@ -205,29 +205,29 @@ pub(crate) trait CallBelow: Send + Sync {
 
 impl NextCall {
     /// The outermost interceptor of a call.
-    pub(crate) fn new(below: Arc<dyn CallBelow>) -> Self {
-        Self { below, position: 0 }
+    pub(crate) fn new(chain: Arc<dyn CallChain>) -> Self {
+        Self { chain, position: 0 }
     }
 
     /// Makes the call, once for each time that this is run. Dropping the future cancels it.
     pub fn run(&self, call: OutgoingCall) -> BoxFuture<Result<AnyMessage, Error>> {
-        let below = &self.below;
-        match below.interceptor(self.position) {
+        let chain = &self.chain;
+        match chain.interceptor(self.position) {
             Some(interceptor) => {
-                interceptor.call(call, Self { below: Arc::clone(below), position: self.position + 1 })
+                interceptor.call(call, Self { chain: Arc::clone(chain), position: self.position + 1 })
             }
-            None => below.make(call),
+            None => chain.make(call),
         }
     }
 
     /// Resolves when the runtime of the client has shut down, so that no sleep on it ends.
     pub(crate) fn abandoned(&self) -> BoxFuture<()> {
-        self.below.abandoned()
+        self.chain.abandoned()
     }
 
     /// The runtime of the client, for its clock and to sleep.
     pub fn runtime(&self) -> &Arc<dyn Runtime> {
-        self.below.runtime()
+        self.chain.runtime()
     }
 }
 

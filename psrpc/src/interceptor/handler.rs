@@ -53,12 +53,12 @@ where
 /// What an interceptor is around: the next one, or at last the handler. Cheap to clone.
 #[derive(Clone)]
 pub struct NextHandler {
-    below: Arc<dyn HandlerBelow>,
+    chain: Arc<dyn HandlerChain>,
     position: usize,
 }
 
 /// A handler and the interceptors around it, as the server keeps them.
-pub(crate) trait HandlerBelow: Send + Sync {
+pub(crate) trait HandlerChain: Send + Sync {
     /// Returns the interceptor at a position, the outermost first.
     fn interceptor(&self, position: usize) -> Option<&Arc<dyn HandlerInterceptor>>;
     /// Runs the handler itself.
@@ -67,18 +67,18 @@ pub(crate) trait HandlerBelow: Send + Sync {
 
 impl NextHandler {
     /// The outermost interceptor of a handler.
-    pub(crate) fn new(below: Arc<dyn HandlerBelow>) -> Self {
-        Self { below, position: 0 }
+    pub(crate) fn new(chain: Arc<dyn HandlerChain>) -> Self {
+        Self { chain, position: 0 }
     }
 
     /// Runs the handler, once for each time that this is run. Dropping the future stops it.
     pub fn run(&self, request: Request<AnyMessage>) -> BoxFuture<Result<AnyMessage, Error>> {
-        match self.below.interceptor(self.position) {
+        match self.chain.interceptor(self.position) {
             Some(interceptor) => {
-                let below = Arc::clone(&self.below);
-                interceptor.handle(request, Self { below, position: self.position + 1 })
+                let chain = Arc::clone(&self.chain);
+                interceptor.handle(request, Self { chain, position: self.position + 1 })
             }
-            None => self.below.run(request),
+            None => self.chain.run(request),
         }
     }
 }

@@ -59,12 +59,12 @@ where
 /// What an interceptor is around: the next one, or at last the call itself. Cheap to clone.
 #[derive(Clone)]
 pub struct NextMultiCall {
-    below: Arc<dyn MultiCallBelow>,
+    chain: Arc<dyn MultiCallChain>,
     position: usize,
 }
 
 /// A multi call and the interceptors around it, as the client keeps them.
-pub(crate) trait MultiCallBelow: Send + Sync {
+pub(crate) trait MultiCallChain: Send + Sync {
     /// Returns the interceptor at a position, the outermost first.
     fn interceptor(&self, position: usize) -> Option<&Arc<dyn MultiCallInterceptor>>;
     /// Makes the call itself.
@@ -74,22 +74,22 @@ pub(crate) trait MultiCallBelow: Send + Sync {
 
 impl NextMultiCall {
     /// The outermost interceptor of a multi call.
-    pub(crate) fn new(below: Arc<dyn MultiCallBelow>) -> Self {
-        Self { below, position: 0 }
+    pub(crate) fn new(chain: Arc<dyn MultiCallChain>) -> Self {
+        Self { chain, position: 0 }
     }
 
     /// Makes the call, once for each time that this is run.
     pub fn run(&self, call: OutgoingCall) -> BoxFuture<Result<Responses<AnyMessage>, Error>> {
-        let below = Arc::clone(&self.below);
-        match self.below.interceptor(self.position) {
-            Some(interceptor) => interceptor.call(call, Self { below, position: self.position + 1 }),
-            None => Box::pin(async move { below.make(call) }),
+        let chain = Arc::clone(&self.chain);
+        match self.chain.interceptor(self.position) {
+            Some(interceptor) => interceptor.call(call, Self { chain, position: self.position + 1 }),
+            None => Box::pin(async move { chain.make(call) }),
         }
     }
 
     /// The runtime of the client, for its clock and to sleep.
     pub fn runtime(&self) -> &Arc<dyn Runtime> {
-        self.below.runtime()
+        self.chain.runtime()
     }
 }
 

@@ -11,11 +11,11 @@ use crate::info::CallInfo;
 pub(crate) type PanicHook = Arc<dyn Fn(&CallInfo, &(dyn Any + Send)) + Send + Sync>;
 
 /// Runs code of a handler; the hooks are told of a panic in it, which goes on from here.
-pub(crate) fn reporting<T>(hooks: &[PanicHook], info: &CallInfo, run: impl FnOnce() -> T) -> T {
-    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|thrown| {
+pub(crate) fn report_panics<T>(hooks: &[PanicHook], info: &CallInfo, run: impl FnOnce() -> T) -> T {
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|payload| {
         for hook in hooks {
-            let _ = guard::catch(|| hook(info, &*thrown));
+            let _ = guard::catch(|| hook(info, &*payload));
         }
-        resume_unwind(thrown)
+        resume_unwind(payload)
     })
 }

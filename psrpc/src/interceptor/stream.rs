@@ -139,14 +139,14 @@ pub struct SendOptions {
 /// What a layer is around: the next one, or at last the stream. Cheap to clone.
 #[derive(Clone)]
 pub struct NextSend {
-    below: Arc<dyn SendBelow>,
+    chain: Arc<dyn SendChain>,
     position: usize,
 }
 
 /// A stream and the layers around it, as a message that is sent needs them.
-pub(crate) trait SendBelow: Send + Sync {
+pub(crate) trait SendChain: Send + Sync {
     /// Returns the layer at a position, the outermost first.
-    fn layer(&self, position: usize) -> Option<&dyn InterceptedStream>;
+    fn intercepted(&self, position: usize) -> Option<&dyn InterceptedStream>;
     /// Sends a message past all layers. A message that is not of the method's type fails with `internal`.
     fn send(self: Arc<Self>, message: AnyMessage, options: SendOptions) -> BoxFuture<Result<(), Error>>;
     /// Why the stream has ended, if it has.
@@ -158,33 +158,33 @@ pub(crate) trait SendBelow: Send + Sync {
 
 impl NextSend {
     /// The outermost layer of a stream.
-    pub(crate) fn new(below: Arc<dyn SendBelow>) -> Self {
-        Self { below, position: 0 }
+    pub(crate) fn new(chain: Arc<dyn SendChain>) -> Self {
+        Self { chain, position: 0 }
     }
 
     /// Sends the message, once for each time that this is run. A message that is not of the
     /// method's type fails with `internal`.
     pub fn run(&self, message: AnyMessage, options: SendOptions) -> BoxFuture<Result<(), Error>> {
-        let below = Arc::clone(&self.below);
-        match self.below.layer(self.position) {
-            Some(layer) => layer.send(message, options, Self { below, position: self.position + 1 }),
-            None => below.send(message, options),
+        let chain = Arc::clone(&self.chain);
+        match self.chain.intercepted(self.position) {
+            Some(stream) => stream.send(message, options, Self { chain, position: self.position + 1 }),
+            None => chain.send(message, options),
         }
     }
 
     /// Why the stream has ended, if it has.
     pub fn cause(&self) -> Option<Error> {
-        self.below.cause()
+        self.chain.cause()
     }
 
     /// Resolves with the cause when the stream has ended.
     pub async fn closed(&self) -> Error {
-        Arc::clone(&self.below).closed().await
+        Arc::clone(&self.chain).closed().await
     }
 
     /// The runtime of the client or server, for its clock and to sleep.
     pub fn runtime(&self) -> &Arc<dyn Runtime> {
-        self.below.runtime()
+        self.chain.runtime()
     }
 }
 

@@ -17,7 +17,7 @@ mod retry;
 pub(crate) use self::metrics::Metrics;
 pub use self::metrics::{MetricsObserver, MultiCall, StreamSent, UnaryCall};
 pub use self::observer::{BidOutcome, Observation};
-pub(crate) use self::observer::{Observed, Observers, Watch};
+pub(crate) use self::observer::{Observers, PendingObservation, Watch};
 #[cfg(feature = "opentelemetry")]
 pub use self::opentelemetry::OpenTelemetry;
 pub use self::retry::{Attempt, Attempts, Retry};

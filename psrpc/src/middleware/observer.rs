@@ -114,7 +114,7 @@ impl Observers {
 
     /// What watches the events of a client or a server; nothing does without observers.
     pub(crate) fn watch(self) -> Option<Watch> {
-        (!self.0.is_empty()).then(|| Watch { observers: self.0.into(), claims: Vec::new() })
+        (!self.0.is_empty()).then(|| Watch { observers: self.0.into(), bids: Vec::new() })
     }
 }
 
@@ -129,135 +129,139 @@ pub(crate) struct Watch {
     observers: Arc<[Observer]>,
     /// The claims that are not decided, by the index of their requests' handles. Those of requests that ended otherwise lie
     /// here until their place is another's.
-    claims: Vec<Option<(RequestHandle, Bid)>>,
+    bids: Vec<Option<(RequestHandle, PendingBid)>>,
 }
 
 /// A claim that is not decided.
-struct Bid {
+struct PendingBid {
     info: CallInfo,
     request_id: Text,
     client_id: Text,
     required: bool,
-    bid: Option<Time>,
+    sent_at: Option<Time>,
     skips_claim: bool,
 }
 
 impl Watch {
-    pub(crate) fn on_client_event(&self, event: &ClientEvent) -> Option<Box<Observed>> {
+    pub(crate) fn on_client_event(&self, event: &ClientEvent) -> Option<Box<PendingObservation>> {
         match event {
-            ClientEvent::Dropped(dropped) => Some(self.tell(Observation::Dropped(dropped.clone()))),
-            ClientEvent::Gap { lost, .. } => Some(self.tell(Observation::Gap { lost: *lost })),
+            ClientEvent::Dropped(dropped) => Some(self.pending(Observation::Dropped(dropped.clone()))),
+            ClientEvent::Gap { lost, .. } => Some(self.pending(Observation::Gap { lost: *lost })),
             ClientEvent::Interrupted { cause } => {
-                Some(self.tell(Observation::Interrupted { cause: cause.clone() }))
+                Some(self.pending(Observation::Interrupted { cause: cause.clone() }))
             }
-            ClientEvent::Resumed { count } => Some(self.tell(Observation::Resumed { count: *count })),
+            ClientEvent::Resumed { count } => Some(self.pending(Observation::Resumed { count: *count })),
             _ => None,
         }
     }
 
-    pub(crate) fn on_server_event(&mut self, event: &ServerEvent) -> Option<Box<Observed>> {
+    pub(crate) fn on_server_event(&mut self, event: &ServerEvent) -> Option<Box<PendingObservation>> {
         match event {
             ServerEvent::Received(received) => Some(self.on_received(received)),
             ServerEvent::Run { request } | ServerEvent::Accepted { request, .. } => {
-                let claim = self.take(*request)?;
-                let outcome = if claim.skips_claim { BidOutcome::Skipped } else { BidOutcome::Granted };
-                claim.required.then(|| self.decided(claim, outcome))
+                let bid = self.take(*request)?;
+                let outcome = if bid.skips_claim { BidOutcome::Skipped } else { BidOutcome::Granted };
+                bid.required.then(|| self.bid_decided(bid, outcome))
             }
             ServerEvent::Abandoned { request, reason } => {
-                let claim = self.take(*request)?;
+                let bid = self.take(*request)?;
                 let outcome = match reason {
                     Reason::BidLost => BidOutcome::Lost,
                     reason => BidOutcome::Abandoned(*reason),
                 };
-                claim.required.then(|| self.decided(claim, outcome))
+                bid.required.then(|| self.bid_decided(bid, outcome))
             }
-            ServerEvent::Dropped(dropped) => Some(self.tell(match dropped.clone() {
+            ServerEvent::Dropped(dropped) => Some(self.pending(match dropped.clone() {
                 Dropped { reason: Reason::Expired, request_id, peer: client_id, late_by } => {
                     Observation::Expired { request_id, client_id, late_by }
                 }
                 dropped => Observation::Dropped(dropped),
             })),
-            ServerEvent::Gap { lost, .. } => Some(self.tell(Observation::Gap { lost: *lost })),
+            ServerEvent::Gap { lost, .. } => Some(self.pending(Observation::Gap { lost: *lost })),
             ServerEvent::Interrupted { cause } => {
-                Some(self.tell(Observation::Interrupted { cause: cause.clone() }))
+                Some(self.pending(Observation::Interrupted { cause: cause.clone() }))
             }
-            ServerEvent::Resumed { count } => Some(self.tell(Observation::Resumed { count: *count })),
+            ServerEvent::Resumed { count } => Some(self.pending(Observation::Resumed { count: *count })),
             _ => None,
         }
     }
 
-    pub(crate) fn on_bus_event(&self, event: &BusEvent) -> Box<Observed> {
-        self.tell(Observation::Bus(event.clone()))
+    pub(crate) fn on_bus_event(&self, event: &BusEvent) -> Box<PendingObservation> {
+        self.pending(Observation::Bus(event.clone()))
     }
 
     pub(crate) fn on_stream_event<'a>(
         &self,
         event: &StreamEvent,
         info: impl FnOnce(StreamHandle) -> Option<&'a CallInfo>,
-    ) -> Option<Box<Observed>> {
+    ) -> Option<Box<PendingObservation>> {
         let StreamEvent::Ended { stream, cause } = event else { return None };
         let (info, code) = (info(*stream)?.clone(), cause.code.clone());
-        Some(self.tell(Observation::StreamEnded { info, reason: cause.reason, code }))
+        Some(self.pending(Observation::StreamEnded { info, reason: cause.reason, code }))
     }
 
     /// The server is about to bid for a request, or to skip_claim it.
-    pub(crate) fn bids(&mut self, now: Time, request: RequestHandle, skips_claim: bool) {
-        if let Some(Some((known, claim))) = self.claims.get_mut(request.index())
+    pub(crate) fn on_bid(&mut self, now: Time, request: RequestHandle, skips_claim: bool) {
+        if let Some(Some((known, bid))) = self.bids.get_mut(request.index())
             && *known == request
         {
-            (claim.bid, claim.skips_claim) = (Some(now), skips_claim);
+            (bid.sent_at, bid.skips_claim) = (Some(now), skips_claim);
         }
     }
 
-    fn on_received(&mut self, received: &Received) -> Box<Observed> {
+    fn on_received(&mut self, received: &Received) -> Box<PendingObservation> {
         let Received { request, route, request_id, client_id, .. } = received;
         let (info, required) = (CallInfo::from(route.clone()), route.properties().require_claim);
         let (request_id, client_id) = (request_id.clone(), client_id.clone());
-        if self.claims.len() <= request.index() {
-            self.claims.resize_with(request.index() + 1, || None);
+        if self.bids.len() <= request.index() {
+            self.bids.resize_with(request.index() + 1, || None);
         }
-        let claim = Bid {
+        let bid = PendingBid {
             info: info.clone(),
             request_id: request_id.clone(),
             client_id: client_id.clone(),
             required,
-            bid: None,
+            sent_at: None,
             skips_claim: false,
         };
-        self.claims[request.index()] = Some((*request, claim));
-        self.tell(Observation::Received { info, request_id, client_id })
+        self.bids[request.index()] = Some((*request, bid));
+        self.pending(Observation::Received { info, request_id, client_id })
     }
 
-    fn take(&mut self, request: RequestHandle) -> Option<Bid> {
-        let place = self.claims.get_mut(request.index())?;
-        place.take_if(|(known, _)| *known == request).map(|(_, claim)| claim)
+    fn take(&mut self, request: RequestHandle) -> Option<PendingBid> {
+        let slot = self.bids.get_mut(request.index())?;
+        slot.take_if(|(known, _)| *known == request).map(|(_, bid)| bid)
     }
 
-    fn decided(&self, claim: Bid, outcome: BidOutcome) -> Box<Observed> {
-        let Bid { info, request_id, client_id, bid, .. } = claim;
+    fn bid_decided(&self, bid: PendingBid, outcome: BidOutcome) -> Box<PendingObservation> {
+        let PendingBid { info, request_id, client_id, sent_at, .. } = bid;
         let waited = Duration::ZERO;
-        let claim = Observation::Bid { info, request_id, client_id, outcome, waited };
-        Box::new(Observed { bid, ..*self.tell(claim) })
+        let observation = Observation::Bid { info, request_id, client_id, outcome, waited };
+        Box::new(PendingObservation { bid_sent_at: sent_at, ..*self.pending(observation) })
     }
 
-    fn tell(&self, observation: Observation) -> Box<Observed> {
-        Box::new(Observed { observers: Arc::clone(&self.observers), observation, bid: None })
+    fn pending(&self, observation: Observation) -> Box<PendingObservation> {
+        Box::new(PendingObservation {
+            observers: Arc::clone(&self.observers),
+            observation,
+            bid_sent_at: None,
+        })
     }
 }
 
 /// What observers are to be told.
-pub(crate) struct Observed {
+pub(crate) struct PendingObservation {
     observers: Arc<[Observer]>,
     observation: Observation,
     /// When the bid was made whose claim was decided.
-    bid: Option<Time>,
+    bid_sent_at: Option<Time>,
 }
 
-impl Observed {
+impl PendingObservation {
     /// Tells them.
-    pub(crate) fn tell(mut self, side: Side, runtime: &dyn Runtime) {
-        if let (Observation::Bid { waited, .. }, Some(bid)) = (&mut self.observation, self.bid) {
-            *waited = runtime.now().time.since(bid);
+    pub(crate) fn deliver(mut self, side: Side, runtime: &dyn Runtime) {
+        if let (Observation::Bid { waited, .. }, Some(sent_at)) = (&mut self.observation, self.bid_sent_at) {
+            *waited = runtime.now().time.since(sent_at);
         }
         for observer in &*self.observers {
             if let Err(panicked) = guard::catch(|| observer(&self.observation)) {

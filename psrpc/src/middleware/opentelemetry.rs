@@ -151,8 +151,9 @@ impl MultiCallInterceptor for OpenTelemetry {
         let span = MultiSpan(self.send(&info, &mut call.options.metadata));
         Box::pin(async move {
             match next.run(call).with_context(span.0.clone()).await {
-                Ok(answers) => {
-                    Ok(answers.map_responses(move |answer| answer.inspect_err(|error| span.failed(error))))
+                Ok(responses) => {
+                    Ok(responses
+                        .map_responses(move |response| response.inspect_err(|error| span.failed(error))))
                 }
                 Err(error) => {
                     span.failed(&error);

@@ -250,14 +250,14 @@ impl Attempts {
     pub fn next(&mut self, now: Time, error: &Error, random: impl FnOnce() -> u64) -> Option<Attempt> {
         self.failed = self.failed.saturating_add(1);
         self.may_have_run |= error.may_have_run();
-        if self.failed == self.policy.attempts || is_hopeless(error) || !(self.policy.decide)(error) {
+        if self.failed == self.policy.attempts || is_permanent(error) || !(self.policy.decide)(error) {
             return None;
         }
         let (pause, timeout) = match self.policy.schedule {
             Schedule::Exponential { first, most, jitter } => {
                 let doubled = 2_u32.saturating_pow(self.failed - 1);
                 let pause = first.saturating_mul(doubled).min(most);
-                (if jitter { part_of(pause, random()) } else { pause }, self.timeout.first())
+                (if jitter { scale(pause, random()) } else { pause }, self.timeout.first())
             }
             Schedule::Linear { step } => {
                 let timeout = match self.timeout {
@@ -284,7 +284,7 @@ impl Attempts {
     /// The error of the whole, after the last attempt has failed with `error`.
     fn end(&self, now: Time, error: Error) -> Error {
         let out_of_time = self.deadline.is_some_and(|deadline| now >= deadline);
-        let whole = match out_of_time && !is_hopeless(&error) && (self.policy.decide)(&error) {
+        let whole = match out_of_time && !is_permanent(&error) && (self.policy.decide)(&error) {
             true => error.out_of_time(),
             false => error,
         };
@@ -293,12 +293,12 @@ impl Attempts {
 }
 
 /// Whether every later attempt would fail too, whatever a policy says.
-fn is_hopeless(error: &Error) -> bool {
+fn is_permanent(error: &Error) -> bool {
     error.reason() == Some(Reason::RuntimeEnded)
 }
 
 /// A part of a duration, evenly distributed.
-fn part_of(whole: Duration, random: u64) -> Duration {
+fn scale(whole: Duration, random: u64) -> Duration {
     let nanos = (whole.as_nanos() * u128::from(random)) >> 64;
     Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
 }

@@ -10,14 +10,14 @@ use prost::Message;
 use crate::error::Error;
 use crate::method::{Method, Service};
 use crate::request::Request;
-use crate::server::handler::{Affinity, Handle, StreamHandler, Unary};
+use crate::server::handler::{Affinity, MethodHandler, StreamHandler, Unary};
 use crate::stream::ServerStream;
 
 /// The handlers of a server to be, one for each method, on a service of type `S` that they share.
 pub struct Handlers<S> {
     pub(super) description: &'static Service,
     service: Arc<S>,
-    pub(super) handlers: BTreeMap<&'static str, Box<dyn Handle>>,
+    pub(super) handlers: BTreeMap<&'static str, Box<dyn MethodHandler>>,
 }
 
 impl<S> fmt::Debug for Handlers<S> {
@@ -117,7 +117,7 @@ impl<S: Send + Sync + 'static> Handlers<S> {
         let service = Arc::clone(&self.service);
         let handler = Arc::new(move |stream| handler(Arc::clone(&service), stream));
         let messages = std::marker::PhantomData;
-        let handler = StreamHandler { handler, affinity, around: None, messages };
+        let handler = StreamHandler { handler, affinity, interceptors: None, messages };
         self.handlers.insert(method.name, Box::new(handler));
         self
     }
@@ -136,7 +136,7 @@ impl<S: Send + Sync + 'static> Handlers<S> {
     {
         let service = Arc::clone(&self.service);
         let handler = Arc::new(move |request| handler(Arc::clone(&service), request));
-        self.handlers.insert(method.name, Box::new(Unary { handler, affinity, around: None }));
+        self.handlers.insert(method.name, Box::new(Unary { handler, affinity, interceptors: None }));
         self
     }
 }

@@ -31,7 +31,7 @@ use crate::runtime::Runtime;
 /// Dropping the last clone shuts it down in the background, as [`shutdown`](Self::shutdown) does.
 #[derive(Clone)]
 pub struct Server {
-    handle: Arc<Inner>,
+    inner: Arc<Inner>,
     routes: Routes,
 }
 
@@ -65,14 +65,14 @@ impl Server {
         let engine = Engine::new(config, runtime.seed())?;
         let id = engine.id().clone();
         let capacity = options.common.capacity();
-        if !options.around.is_empty() {
-            let around = Arc::new(options.around);
-            handlers.values_mut().for_each(|handler| handler.surround(&around));
+        if !options.interceptors.is_empty() {
+            let interceptors = Arc::new(options.interceptors);
+            handlers.values_mut().for_each(|handler| handler.set_interceptors(&interceptors));
         }
         let watch = options.common.observers.watch();
         let role = ServerRole::new(handlers, watch, bus.monitor().is_some());
         let driver = Driver::start(engine, role, Arc::new(bus), runtime, capacity);
-        Ok(Self { handle: Arc::new(Inner { driver, id }), routes: Routes::new(description) })
+        Ok(Self { inner: Arc::new(Inner { driver, id }), routes: Routes::new(description) })
     }
 
     /// Serves `methods` on `topic`, all or none of them; an empty topic is that of methods without
@@ -93,7 +93,7 @@ impl Server {
         if routes.is_empty() {
             return Ok(());
         }
-        let joined = Arc::new(OnceLock::new());
+        let setup = Arc::new(OnceLock::new());
         let registration = self.driver().execute(|state, _| {
             if let Some(method) = methods.iter().find(|method| !state.role.handlers.contains_key(method.name))
             {
@@ -101,18 +101,19 @@ impl Server {
                 return Err(Error::new(ErrorCode::InvalidArgument, text));
             }
             // What this server serves itself the engine refuses, and says so.
-            let alone = match SingleServerGuard::claim(self.driver().bus.id(), &routes) {
+            let guard = match SingleServerGuard::claim(self.driver().bus.id(), &routes) {
                 Err(_) if routes.iter().any(|route| state.engine.serves(route)) => {
                     SingleServerGuard::default()
                 }
                 claimed => claimed?,
             };
             let registration = state.engine.register(routes)?;
-            state.role.joining(registration, Arc::clone(&joined), alone);
+            state.role.add_registration(registration, Arc::clone(&setup), guard);
             Ok(registration)
         })?;
         poll_fn(|cx| {
-            self.driver().with_state(|view| view.role.poll_joined(view.engine, registration, &joined, cx))
+            self.driver()
+                .with_state(|state| state.role.poll_registered(state.engine, registration, &setup, cx))
         })
         .await
     }
@@ -138,10 +139,13 @@ impl Server {
         });
         match registration {
             Some(registration) => {
-                poll_fn(|cx| self.driver().with_state(|view| view.role.poll_gone(registration, cx))).await;
+                poll_fn(|cx| {
+                    self.driver().with_state(|state| state.role.poll_deregistered(registration, cx))
+                })
+                .await;
                 Ok(())
             }
-            None if self.driver().with_state(|view| view.engine.is_abandoned()) => {
+            None if self.driver().with_state(|state| state.engine.is_abandoned()) => {
                 Err(RegisterError::RuntimeEnded.into())
             }
             None => {
@@ -158,7 +162,7 @@ impl Server {
 
     /// Its id on the wire.
     pub fn id(&self) -> &str {
-        self.handle.id.as_str()
+        self.inner.id.as_str()
     }
 
     /// The service that it serves.
@@ -176,17 +180,17 @@ impl Server {
 
     /// How many requests are in flight: bid for, or running.
     pub fn in_flight(&self) -> usize {
-        self.driver().with_state(|view| view.engine.in_flight())
+        self.driver().with_state(|state| state.engine.in_flight())
     }
 
     /// How many streams there are, those that have ended and whose handlers are not done included.
     pub fn streams(&self) -> usize {
-        self.driver().with_state(|view| view.engine.streams())
+        self.driver().with_state(|state| state.engine.streams())
     }
 
     /// What happened so far: frames dropped and requests abandoned, by reason.
     pub fn counters(&self) -> Counters {
-        self.driver().with_state(|view| view.engine.counters().clone())
+        self.driver().with_state(|state| state.engine.counters().clone())
     }
 
     /// Returns whether the server can work now: `Ok`, or why not, as an error. For health checks: a
@@ -208,7 +212,7 @@ impl Server {
     /// Dropping the future does not stop the shutdown.
     pub async fn shutdown(&self) {
         self.driver().execute(|state, now| state.engine.drain(now));
-        poll_fn(|cx| self.driver().with_state(|view| view.role.poll_closed(cx))).await;
+        poll_fn(|cx| self.driver().with_state(|state| state.role.poll_closed(cx))).await;
     }
 
     /// Stops the server at once: the futures of its handlers are dropped, and their callers hear
@@ -218,7 +222,7 @@ impl Server {
     }
 
     fn driver(&self) -> &Arc<Driver<ServerRole>> {
-        &self.handle.driver
+        &self.inner.driver
     }
 }
 

@@ -8,7 +8,7 @@ use psrpc_engine::proto::Metadata;
 use psrpc_engine::{ServerConfig, ServerLimits};
 
 use crate::info::CallInfo;
-use crate::interceptor::{AroundHandlers, HandlerInterceptor};
+use crate::interceptor::{HandlerInterceptor, ServerInterceptors};
 use crate::middleware::{Metrics, MetricsObserver};
 use crate::options::{CommonOptions, common_options, configure};
 
@@ -20,7 +20,7 @@ pub struct ServerOptions {
     horizon: Option<Duration>,
     limits: Option<ServerLimits>,
     concurrency: Option<usize>,
-    pub(crate) around: AroundHandlers,
+    pub(crate) interceptors: ServerInterceptors,
 }
 
 impl ServerOptions {
@@ -106,7 +106,7 @@ impl ServerOptions {
     /// added before.
     #[must_use]
     pub fn interceptor(mut self, interceptor: impl HandlerInterceptor) -> Self {
-        self.around.interceptors.push(Arc::new(interceptor));
+        self.interceptors.handlers.push(Arc::new(interceptor));
         self
     }
 
@@ -126,7 +126,7 @@ impl ServerOptions {
         mut self,
         skip_claim: impl Fn(&CallInfo, &Metadata) -> bool + Send + Sync + 'static,
     ) -> Self {
-        self.around.skip_claim = Some(Arc::new(skip_claim));
+        self.interceptors.skip_claim = Some(Arc::new(skip_claim));
         self
     }
 
@@ -152,7 +152,7 @@ impl ServerOptions {
     /// It runs on the handler's task. A panic in it is discarded.
     #[must_use]
     pub fn on_panic(mut self, hook: impl Fn(&CallInfo, &(dyn Any + Send)) + Send + Sync + 'static) -> Self {
-        self.around.panics.push(Arc::new(hook));
+        self.interceptors.panic_hooks.push(Arc::new(hook));
         self
     }
 
@@ -164,7 +164,7 @@ impl ServerOptions {
         self.horizon = bundle.horizon.or(self.horizon);
         self.limits = bundle.limits.or(self.limits);
         self.concurrency = bundle.concurrency.or(self.concurrency);
-        self.around.append(bundle.around);
+        self.interceptors.append(bundle.interceptors);
         self.common.append(bundle.common);
         self
     }

@@ -68,20 +68,20 @@ impl IntoFuture for Publish<'_> {
         let Self { driver, route, update, timeout } = self;
         let driver = Arc::clone(driver);
         Box::pin(async move {
-            let mut publishing = OnItsWay::start(driver, &route?, update, timeout)?;
-            poll_fn(|cx| publishing.poll(cx)).await.map_err(|failure| (*failure).into())
+            let mut pending = PendingUpdate::start(driver, &route?, update, timeout)?;
+            poll_fn(|cx| pending.poll(cx)).await.map_err(|failure| (*failure).into())
         })
     }
 }
 
 /// An update that was handed to the engine. Dropping it stops to wait.
-struct OnItsWay {
+struct PendingUpdate {
     driver: Arc<Driver<ServerRole>>,
     /// `None` once the outcome was fetched.
     key: Option<usize>,
 }
 
-impl OnItsWay {
+impl PendingUpdate {
     fn start(
         driver: Arc<Driver<ServerRole>>,
         route: &Route,
@@ -97,7 +97,7 @@ impl OnItsWay {
 
     fn poll(&mut self, cx: &Context<'_>) -> Poll<Outcome> {
         let key = self.key.expect("an update is polled until it is done");
-        let (polled, _replaced) = self.driver.with_state(|view| view.role.updates.poll(key, cx));
+        let (polled, _replaced) = self.driver.with_state(|state| state.role.updates.poll(key, cx));
         if polled.is_ready() {
             self.key = None;
         }
@@ -105,11 +105,11 @@ impl OnItsWay {
     }
 }
 
-impl Drop for OnItsWay {
+impl Drop for PendingUpdate {
     fn drop(&mut self) {
         let Some(key) = self.key else { return };
         let replaced = self.driver.execute(|state, now| {
-            let (update, replaced) = state.role.updates.forget(key);
+            let (update, replaced) = state.role.updates.remove(key);
             if let Some(update) = update {
                 state.engine.cancel_update(now, update);
             }

@@ -20,8 +20,8 @@ use crate::error::Error;
 use crate::info::Side;
 use crate::log;
 use crate::log::{Label, Note};
-use crate::middleware::{Observed, Watch};
-use crate::server::handler::{Admitted, Handle, OpenStream, Run, RunningHandler};
+use crate::middleware::{PendingObservation, Watch};
+use crate::server::handler::{Admitted, MethodHandler, OpenStream, Run, RunningHandler};
 use crate::stream::{Codec, DriverEnd, StreamRole, StreamTable, StreamTask};
 use crate::{guard, waiting};
 
@@ -33,7 +33,7 @@ pub(crate) struct ServerRole {
     /// Whether the bus tells of outages by its monitor.
     is_monitored: bool,
     /// By the index of their handles.
-    requests: Vec<Option<(RequestHandle, Stage)>>,
+    requests: Vec<Option<(RequestHandle, RequestStage)>>,
     registrations: BTreeMap<RegistrationHandle, Registration>,
     closed: bool,
     waiting_for_close: Vec<Waker>,
@@ -42,24 +42,24 @@ pub(crate) struct ServerRole {
 }
 
 /// Handlers, by the names of their methods.
-pub(super) type HandlerMap = BTreeMap<&'static str, Box<dyn Handle>>;
+pub(super) type HandlerMap = BTreeMap<&'static str, Box<dyn MethodHandler>>;
 
 /// How far a request has come.
-enum Stage {
+enum RequestStage {
     /// It waits for the client's grant.
     Admitted(Admitted),
-    RunningHandler(Arc<CancellationToken>),
+    Running(Arc<CancellationToken>),
 }
 
 /// How the set-up of a registration ended, once it has; whoever registered reads it.
-pub(super) type Joined = OnceLock<Result<(), BusError>>;
+pub(super) type Setup = OnceLock<Result<(), BusError>>;
 
 struct Registration {
     /// Until its set-up has ended.
-    joined: Option<Arc<Joined>>,
+    setup: Option<Arc<Setup>>,
     waiting: Vec<Waker>,
     /// Given up with the registration.
-    _alone: SingleServerGuard,
+    _guard: SingleServerGuard,
 }
 
 /// What is to be done for a server once its lock is free.
@@ -81,7 +81,7 @@ pub(crate) enum ServerTask {
     /// What user code made, which user code may want to clean up.
     Discard(Admitted),
     /// Boxed like the note, since they are rare and tasks are moved about.
-    Observe(Box<Observed>),
+    Observe(Box<PendingObservation>),
     Log(Box<Note>),
 }
 
@@ -102,16 +102,18 @@ impl Role for ServerRole {
                 tasks.push(ServerTask::Admit(received, Arc::clone(&self.handlers)));
             }
             ServerEvent::Run { request } => {
-                if let Some(Stage::Admitted(Admitted { label, run: Run::Call(run), .. })) = self.take(request)
+                if let Some(RequestStage::Admitted(Admitted { label, run: Run::Call(run), .. })) =
+                    self.take(request)
                 {
                     let token = Arc::new(CancellationToken::default());
                     tasks.push(ServerTask::Run(request, RunningHandler::new(label, run, Arc::clone(&token))));
-                    self.put(request, Stage::RunningHandler(token));
+                    self.put(request, RequestStage::Running(token));
                 }
             }
             ServerEvent::Accepted { request, stream } => {
-                if let Some(Stage::Admitted(Admitted { label, run: Run::Stream(open, codec), .. })) =
-                    self.take(request)
+                if let Some(RequestStage::Admitted(Admitted {
+                    label, run: Run::Stream(open, codec), ..
+                })) = self.take(request)
                 {
                     let token = Arc::new(CancellationToken::default());
                     let key = self.streams.open(stream, Arc::clone(&codec), Some(Arc::clone(&token)));
@@ -132,28 +134,29 @@ impl Role for ServerRole {
                 tasks.extend(self.updates.ended(update, outcome).map(ServerTask::Wake));
             }
             ServerEvent::Abandoned { request, .. } => match self.take(request) {
-                Some(Stage::Admitted(admitted)) => tasks.push(ServerTask::Discard(admitted)),
-                Some(Stage::RunningHandler(token)) => tasks.push(ServerTask::Cancel(token)),
+                Some(RequestStage::Admitted(admitted)) => tasks.push(ServerTask::Discard(admitted)),
+                Some(RequestStage::Running(token)) => tasks.push(ServerTask::Cancel(token)),
                 None => {}
             },
             ServerEvent::Registered { registration, result } => {
-                let Some(joining) = self.registrations.get_mut(&registration) else { return };
+                let Some(registered) = self.registrations.get_mut(&registration) else { return };
                 let refused = result.is_err();
-                if let Some(joined) = joining.joined.take() {
+                if let Some(setup) = registered.setup.take() {
                     // Set once, since a registration ends its set-up once.
-                    let _ = joined.set(result);
+                    let _ = setup.set(result);
                 }
                 // Taken with its room: there may be many registrations.
-                tasks.extend(std::mem::take(&mut joining.waiting).into_iter().map(ServerTask::Wake));
+                tasks.extend(std::mem::take(&mut registered.waiting).into_iter().map(ServerTask::Wake));
                 if refused {
-                    self.forget(registration, tasks);
+                    self.remove_registration(registration, tasks);
                 }
             }
-            ServerEvent::Deregistered { registration } => self.forget(registration, tasks),
+            ServerEvent::Deregistered { registration } => self.remove_registration(registration, tasks),
             ServerEvent::Closed => {
                 self.closed = true;
-                let gone = std::mem::take(&mut self.registrations).into_values();
-                let waiting = gone.flat_map(|gone| gone.waiting).chain(self.waiting_for_close.drain(..));
+                let removed = std::mem::take(&mut self.registrations).into_values();
+                let waiting =
+                    removed.flat_map(|removed| removed.waiting).chain(self.waiting_for_close.drain(..));
                 tasks.extend(waiting.map(ServerTask::Wake));
             }
             ServerEvent::RegistrationLost { routes, .. } => {
@@ -174,10 +177,10 @@ impl Role for ServerRole {
     fn perform(driver: &Arc<Driver<Self>>, task: ServerTask, decisions: &mut Vec<Decision>) {
         match task {
             ServerTask::Wake(waker) => waker.wake(),
-            ServerTask::Observe(observed) => observed.tell(Side::Server, &*driver.runtime),
+            ServerTask::Observe(observed) => observed.deliver(Side::Server, &*driver.runtime),
             ServerTask::Log(note) => {
                 let (service, id) =
-                    driver.with_state(|view| (view.engine.service().clone(), view.engine.id().clone()));
+                    driver.with_state(|state| (state.engine.service().clone(), state.engine.id().clone()));
                 note.write(Side::Server, &service, &id);
             }
             ServerTask::Cancel(token) => token.cancel(),
@@ -236,9 +239,9 @@ impl Role for ServerRole {
             Ok(admitted) => {
                 let Admitted { affinity, skips_claim, .. } = admitted;
                 if let Some(watch) = &mut role.watch {
-                    watch.bids(now.time, request, skips_claim);
+                    watch.on_bid(now.time, request, skips_claim);
                 }
-                role.put(request, Stage::Admitted(admitted));
+                role.put(request, RequestStage::Admitted(admitted));
                 match skips_claim {
                     true => engine.skip_claim(now, request),
                     false => engine.bid(now, request, affinity),
@@ -267,43 +270,43 @@ impl ServerRole {
         Self { handlers: Arc::new(handlers), watch, is_monitored, ..Self::default() }
     }
 
-    fn put(&mut self, request: RequestHandle, stage: Stage) {
+    fn put(&mut self, request: RequestHandle, stage: RequestStage) {
         if self.requests.len() <= request.index() {
             self.requests.resize_with(request.index() + 1, || None);
         }
         self.requests[request.index()] = Some((request, stage));
     }
 
-    fn take(&mut self, request: RequestHandle) -> Option<Stage> {
+    fn take(&mut self, request: RequestHandle) -> Option<RequestStage> {
         // A handler that was abandoned may end when its place is another's already.
-        let place = self.requests.get_mut(request.index())?;
-        place.take_if(|(known, _)| *known == request).map(|(_, stage)| stage)
+        let slot = self.requests.get_mut(request.index())?;
+        slot.take_if(|(known, _)| *known == request).map(|(_, stage)| stage)
     }
 
-    pub(super) fn joining(
+    pub(super) fn add_registration(
         &mut self,
         registration: RegistrationHandle,
-        joined: Arc<Joined>,
-        alone: SingleServerGuard,
+        setup: Arc<Setup>,
+        guard: SingleServerGuard,
     ) {
-        let registered = Registration { joined: Some(joined), waiting: Vec::new(), _alone: alone };
+        let registered = Registration { setup: Some(setup), waiting: Vec::new(), _guard: guard };
         self.registrations.insert(registration, registered);
     }
 
-    fn forget(&mut self, registration: RegistrationHandle, tasks: &mut Vec<ServerTask>) {
-        if let Some(gone) = self.registrations.remove(&registration) {
-            tasks.extend(gone.waiting.into_iter().map(ServerTask::Wake));
+    fn remove_registration(&mut self, registration: RegistrationHandle, tasks: &mut Vec<ServerTask>) {
+        if let Some(removed) = self.registrations.remove(&registration) {
+            tasks.extend(removed.waiting.into_iter().map(ServerTask::Wake));
         }
     }
 
-    pub(super) fn poll_joined(
+    pub(super) fn poll_registered(
         &mut self,
         engine: &Engine,
         registration: RegistrationHandle,
-        joined: &Joined,
+        setup: &Setup,
         cx: &Context<'_>,
     ) -> Poll<Result<(), Error>> {
-        match (joined.get(), self.registrations.get_mut(&registration)) {
+        match (setup.get(), self.registrations.get_mut(&registration)) {
             (Some(result), _) => Poll::Ready(Ok(result.clone()?)),
             (None, Some(registration)) => {
                 waiting::wait(&mut registration.waiting, cx);
@@ -314,7 +317,11 @@ impl ServerRole {
         }
     }
 
-    pub(super) fn poll_gone(&mut self, registration: RegistrationHandle, cx: &Context<'_>) -> Poll<()> {
+    pub(super) fn poll_deregistered(
+        &mut self,
+        registration: RegistrationHandle,
+        cx: &Context<'_>,
+    ) -> Poll<()> {
         match self.registrations.get_mut(&registration) {
             Some(registration) => {
                 waiting::wait(&mut registration.waiting, cx);

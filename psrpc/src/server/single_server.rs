@@ -23,8 +23,8 @@ impl SingleServerGuard {
     ///
     /// `already_exists` when another server of this process has it.
     pub(super) fn claim(bus: Option<BusId>, routes: &[Route]) -> Result<Self, Error> {
-        let mut alone = Self::default();
-        let Some(bus) = bus else { return Ok(alone) };
+        let mut guard = Self::default();
+        let Some(bus) = bus else { return Ok(guard) };
         for route in routes {
             let properties = route.properties();
             if properties.require_claim || properties.multi() {
@@ -32,12 +32,12 @@ impl SingleServerGuard {
             }
             let key = (bus, route.requests().legacy().to_owned());
             if !SERVED.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone()) {
-                let text = format!("{route} is for one server alone, and another of this process serves it");
+                let text = format!("{route} is for one server guard, and another of this process serves it");
                 return Err(Error::new(ErrorCode::AlreadyExists, text));
             }
-            alone.0.push(key);
+            guard.0.push(key);
         }
-        Ok(alone)
+        Ok(guard)
     }
 }
 

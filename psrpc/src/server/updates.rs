@@ -54,7 +54,7 @@ impl PublishTable {
 
     /// Nobody waits for an update any more: gives it, if it is still on its way, and what is to be
     /// dropped without the lock.
-    pub(super) fn forget(&mut self, key: usize) -> (Option<UpdateHandle>, Option<Waker>) {
+    pub(super) fn remove(&mut self, key: usize) -> (Option<UpdateHandle>, Option<Waker>) {
         let Publisher { update, outcome, waker } = self.publishers.remove(key);
         if outcome.is_some() {
             return (None, waker);

@@ -21,9 +21,9 @@ use crate::sync::{Mutex, MutexGuard, Once};
 pub(crate) struct Codec {
     info: CallInfo,
     side: Side,
-    layers: OnceLock<Vec<Box<dyn InterceptedStream>>>,
+    intercepted: OnceLock<Vec<Box<dyn InterceptedStream>>>,
     opened: Once,
-    told: Mutex<Lifecycle>,
+    lifecycle: Mutex<Lifecycle>,
     /// Fails for what is not a message that goes out.
     check: fn(&AnyMessage) -> Result<(), Error>,
     decode: fn(Bytes) -> Result<AnyMessage, Error>,
@@ -35,15 +35,15 @@ pub(crate) struct Codec {
 /// thread or from their own doing; it is told after that.
 enum Lifecycle {
     /// Not yet that it is open, at least not all of them.
-    Nothing,
-    Opened,
+    Opening,
+    Open,
     /// As `Nothing`, and it has ended, which is told next.
-    Owed(Box<Failure>),
+    EndedWhileOpening(Box<Failure>),
     Closed,
 }
 
 /// Why a message is not taken.
-pub(crate) enum NotTaken {
+pub(crate) enum RejectedMessage {
     /// It does not decode, which ends the stream.
     Malformed(Error),
     /// Something around the stream does not want it.
@@ -54,8 +54,8 @@ impl Codec {
     /// The codec of a stream on which messages of type `S` go out and messages of type `R` come in.
     pub(crate) fn new<S: 'static, R: Message + Default + 'static>(info: CallInfo, side: Side) -> Self {
         let (check, check_received) = (AnyMessage::expect::<S>, AnyMessage::expect::<R>);
-        let (layers, opened, told) = (OnceLock::new(), Once::new(), Mutex::new(Lifecycle::Nothing));
-        Self { info, side, layers, opened, told, check, decode: decode::<R>, check_received }
+        let (intercepted, opened, lifecycle) = (OnceLock::new(), Once::new(), Mutex::new(Lifecycle::Opening));
+        Self { info, side, intercepted, opened, lifecycle, check, decode: decode::<R>, check_received }
     }
 
     pub(crate) fn info(&self) -> &CallInfo {
@@ -64,7 +64,7 @@ impl Codec {
 
     /// Asks interceptors, once, for what is around the stream. Those before one that refuses are
     /// around it all the same, so that they hear of its end.
-    pub(crate) fn surround(
+    pub(crate) fn intercept(
         &self,
         interceptors: &[Arc<dyn StreamInterceptor>],
         opening: &mut OpeningStream,
@@ -73,23 +73,23 @@ impl Codec {
         let open = |interceptor: &Arc<dyn StreamInterceptor>| {
             interceptor.open(opening).map_err(|error| refused = Err(error)).ok()
         };
-        let _ = self.layers.set(interceptors.iter().map_while(open).collect());
+        let _ = self.intercepted.set(interceptors.iter().map_while(open).collect());
         refused
     }
 
     /// What is around the stream, the outermost first.
-    pub(crate) fn layers(&self) -> &[Box<dyn InterceptedStream>] {
-        self.layers.get().map(Vec::as_slice).unwrap_or_default()
+    pub(crate) fn intercepted(&self) -> &[Box<dyn InterceptedStream>] {
+        self.intercepted.get().map(Vec::as_slice).unwrap_or_default()
     }
 
     /// The stream is open, which is told once, and then its end if that came meanwhile; whoever
     /// comes second waits until it was.
     pub(crate) fn opened(&self) {
-        if !self.layers().is_empty() {
+        if !self.intercepted().is_empty() {
             self.opened.call_once(|| {
-                self.tell(InterceptedStream::opened);
-                let told = mem::replace(&mut *self.told(), Lifecycle::Opened);
-                if let Lifecycle::Owed(cause) = told {
+                self.notify(InterceptedStream::opened);
+                let lifecycle = mem::replace(&mut *self.lock_lifecycle(), Lifecycle::Open);
+                if let Lifecycle::EndedWhileOpening(cause) = lifecycle {
                     self.ended(cause);
                 }
             });
@@ -98,32 +98,32 @@ impl Codec {
 
     /// The stream has ended. Layers that do not know that it is open hear of it once they do.
     pub(crate) fn ended(&self, cause: Box<Failure>) {
-        let mut told = self.told();
-        match *told {
-            Lifecycle::Nothing => *told = Lifecycle::Owed(cause),
-            Lifecycle::Opened => {
-                drop(told);
+        let mut lifecycle = self.lock_lifecycle();
+        match *lifecycle {
+            Lifecycle::Opening => *lifecycle = Lifecycle::EndedWhileOpening(cause),
+            Lifecycle::Open => {
+                drop(lifecycle);
                 self.closed(&(*cause).into());
             }
-            Lifecycle::Owed(_) | Lifecycle::Closed => {}
+            Lifecycle::EndedWhileOpening(_) | Lifecycle::Closed => {}
         }
     }
 
     /// The stream has ended, or does not come to be open, which is told once.
     pub(crate) fn closed(&self, cause: &Error) {
-        let told = mem::replace(&mut *self.told(), Lifecycle::Closed);
-        if !matches!(told, Lifecycle::Closed) {
-            self.tell(|layer| layer.closed(cause));
+        let lifecycle = mem::replace(&mut *self.lock_lifecycle(), Lifecycle::Closed);
+        if !matches!(lifecycle, Lifecycle::Closed) {
+            self.notify(|stream| stream.closed(cause));
         }
     }
 
-    fn told(&self) -> MutexGuard<'_, Lifecycle> {
-        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock_lifecycle(&self) -> MutexGuard<'_, Lifecycle> {
+        self.lifecycle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn tell(&self, tell: impl Fn(&dyn InterceptedStream)) {
-        for layer in self.layers() {
-            self.catch(|| tell(&**layer));
+    fn notify(&self, notify: impl Fn(&dyn InterceptedStream)) {
+        for stream in self.intercepted() {
+            self.catch(|| notify(&**stream));
         }
     }
 
@@ -133,18 +133,19 @@ impl Codec {
     }
 
     /// Decodes a message, and passes it through what is around the stream.
-    pub(crate) fn receive(&self, payload: Bytes) -> Result<AnyMessage, NotTaken> {
+    pub(crate) fn receive(&self, payload: Bytes) -> Result<AnyMessage, RejectedMessage> {
         let message = self.catch(|| (self.decode)(payload));
-        let message = message.ok_or(NotTaken::Refused)?.map_err(NotTaken::Malformed)?;
-        if self.layers().is_empty() {
+        let message = message.ok_or(RejectedMessage::Refused)?.map_err(RejectedMessage::Malformed)?;
+        if self.intercepted().is_empty() {
             return Ok(message);
         }
         let pass = || -> Result<AnyMessage, Error> {
-            let message = self.layers().iter().try_fold(message, |message, layer| layer.receive(message))?;
+            let message =
+                self.intercepted().iter().try_fold(message, |message, stream| stream.receive(message))?;
             (self.check_received)(&message).map(|()| message)
         };
         // The error of a layer is dropped where a panic of it does no harm.
-        self.catch(|| pass().ok()).flatten().ok_or(NotTaken::Refused)
+        self.catch(|| pass().ok()).flatten().ok_or(RejectedMessage::Refused)
     }
 
     /// Runs user code.
@@ -160,8 +161,8 @@ impl Codec {
 
 impl Drop for Codec {
     fn drop(&mut self) {
-        for layer in self.layers.take().unwrap_or_default() {
-            self.catch(|| drop(layer));
+        for stream in self.intercepted.take().unwrap_or_default() {
+            self.catch(|| drop(stream));
         }
     }
 }

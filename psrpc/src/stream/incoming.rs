@@ -7,8 +7,8 @@ use std::task::Waker;
 use bytes::Bytes;
 use psrpc_engine::{Engine, PendingMessage, StreamHandle};
 
-use super::codec::{Codec, NotTaken};
-use super::table::{Discarded, Left, StreamTable, StreamTask};
+use super::codec::{Codec, RejectedMessage};
+use super::table::{DiscardedStream, StreamTable, StreamTask, StreamUse};
 use crate::driver::{Driver, LARGE, Role};
 use crate::error::Error;
 use crate::guard;
@@ -21,7 +21,7 @@ pub(crate) trait StreamRole: Role {
 impl<R: StreamRole> Driver<R> {
     /// User code does not have a stream any more.
     pub(crate) fn release_stream(self: &Arc<Self>, stream: StreamHandle, key: usize) {
-        self.leave(stream, Ok(()), |streams| streams.release(key));
+        self.release_with(stream, Ok(()), |streams| streams.release(key));
     }
 
     /// The handler of a stream is done.
@@ -32,20 +32,20 @@ impl<R: StreamRole> Driver<R> {
         result: Result<(), Error>,
     ) {
         let failed = result.is_err();
-        self.leave(stream, result, |streams| streams.handler_done(key, failed));
+        self.release_with(stream, result, |streams| streams.handler_done(key, failed));
     }
 
     /// One of those who have a stream leaves it; the last one ends it.
-    fn leave(
+    fn release_with(
         self: &Arc<Self>,
         stream: StreamHandle,
         result: Result<(), Error>,
-        leave: impl FnOnce(&mut StreamTable) -> (Left, Discarded),
+        release: impl FnOnce(&mut StreamTable) -> (StreamUse, DiscardedStream),
     ) {
         let result = result.map_err(Error::into_response);
         let discarded = self.execute(|state, now| {
-            let (left, discarded) = leave(state.role.streams());
-            if let Left::Gone = left {
+            let (stream_use, discarded) = release(state.role.streams());
+            if let StreamUse::Unused = stream_use {
                 state.engine.finish_stream(now, stream, result);
             }
             discarded
@@ -58,7 +58,7 @@ impl<R: StreamRole> Driver<R> {
         match task {
             StreamTask::Wake(waker) => waker.wake(),
             StreamTask::Ended(codec, cause) => codec.ended(cause),
-            StreamTask::Unwanted(delivery) => {
+            StreamTask::Reject(delivery) => {
                 self.execute(|state, now| state.engine.stream_commands().reject(now, delivery, None));
             }
             StreamTask::Message(delivery, payload, key, codec) if payload.len() >= LARGE => {
@@ -78,12 +78,12 @@ impl<R: StreamRole> Driver<R> {
 
     /// Decodes a message, and hands it to the consumer of its stream.
     fn receive(self: &Arc<Self>, delivery: PendingMessage, payload: Bytes, key: usize, codec: &Codec) {
-        let received = codec.receive(payload).map_err(|not_taken| match not_taken {
-            NotTaken::Malformed(error) => Some(error.into_response()),
-            NotTaken::Refused => None,
+        let received = codec.receive(payload).map_err(|rejected| match rejected {
+            RejectedMessage::Malformed(error) => Some(error.into_response()),
+            RejectedMessage::Refused => None,
         });
         let stream = delivery.stream();
-        let (woken, left) = self.execute(|state, now| {
+        let (woken, unread) = self.execute(|state, now| {
             let (streams, engine) = (state.role.streams(), &mut state.engine);
             match received.map(|message| streams.push(stream, key, message)) {
                 Ok(Ok(woken)) => {
@@ -96,12 +96,12 @@ impl<R: StreamRole> Driver<R> {
                 }
                 Err(cause) => {
                     engine.stream_commands().reject(now, delivery, cause);
-                    (streams.not_taken(stream, key), None)
+                    (streams.message_rejected(stream, key), None)
                 }
             }
         });
         // Without the lock, and where a panic of it does no harm.
-        let _ = guard::catch(|| drop(left));
+        let _ = guard::catch(|| drop(unread));
         woken.into_iter().for_each(Waker::wake);
     }
 }
@@ -118,7 +118,8 @@ struct Undecoded<R: StreamRole> {
 impl<R: StreamRole> Drop for Undecoded<R> {
     fn drop(&mut self) {
         if let Some(driver) = &self.driver {
-            let woken = driver.with_state(|view| view.role.streams().not_taken(self.stream, self.key));
+            let woken =
+                driver.with_state(|state| state.role.streams().message_rejected(self.stream, self.key));
             woken.into_iter().for_each(Waker::wake);
         }
     }

@@ -23,12 +23,12 @@ use psrpc_engine::proto::{Metadata, Text};
 use crate::error::Error;
 use crate::info::CallInfo;
 use crate::request::RequestContext;
-use crate::waiting::Place;
+use crate::waiting::WaiterKey;
 
 pub(crate) use self::codec::Codec;
 pub(crate) use self::driver_end::DriverEnd;
 pub(crate) use self::end::StreamEnd;
-use self::end::{Waiting, closed};
+use self::end::{StreamWaiter, closed};
 pub(crate) use self::incoming::StreamRole;
 pub use self::send::PendingSend;
 pub use self::sink::SendSink;
@@ -75,7 +75,7 @@ pub struct BiStream<A, S, R> {
     end: Arc<dyn StreamEnd>,
     at: A,
     /// Of the task that polls it as a stream.
-    place: Place,
+    waiter: WaiterKey,
     messages: PhantomData<fn(S) -> R>,
 }
 
@@ -90,17 +90,17 @@ pub struct AtServer {
 
 /// Returns the next message of a stream; `None` when it has ended and all were taken.
 async fn next<R: Message + Default + 'static>(end: &dyn StreamEnd) -> Option<R> {
-    let mut waiting = Waiting::new(end, Awaited::Message);
-    poll_fn(|cx| poll_next(end, &mut waiting.place, cx)).await
+    let mut waiter = StreamWaiter::new(end, Awaited::Message);
+    poll_fn(|cx| poll_next(end, &mut waiter.key, cx)).await
 }
 
 fn poll_next<R: Message + Default + 'static>(
     end: &dyn StreamEnd,
-    place: &mut Place,
+    waiter: &mut WaiterKey,
     cx: &Context<'_>,
 ) -> Poll<Option<R>> {
     loop {
-        let Some(message) = std::task::ready!(end.poll_message(place, cx)) else {
+        let Some(message) = std::task::ready!(end.poll_message(waiter, cx)) else {
             return Poll::Ready(None);
         };
         // Its type was checked, but it may be a copy, by way of its encoding.
@@ -112,13 +112,13 @@ fn poll_next<R: Message + Default + 'static>(
 
 impl<S, R> ClientStream<S, R> {
     pub(crate) fn new(end: Arc<dyn StreamEnd>) -> Self {
-        Self { end, at: AtClient(()), place: Place::default(), messages: PhantomData }
+        Self { end, at: AtClient(()), waiter: WaiterKey::default(), messages: PhantomData }
     }
 }
 
 impl<S, R> ServerStream<S, R> {
     pub(crate) fn at_server(end: Arc<dyn StreamEnd>, context: RequestContext) -> Self {
-        Self { end, at: AtServer { context }, place: Place::default(), messages: PhantomData }
+        Self { end, at: AtServer { context }, waiter: WaiterKey::default(), messages: PhantomData }
     }
 
     /// What the client sent along when it opened the stream.
@@ -182,7 +182,7 @@ impl<A, S: Message + 'static, R: Message + Default + 'static> BiStream<A, S, R> 
         let end = Arc::clone(&self.end);
         (
             SendHalf { end, messages: PhantomData },
-            RecvHalf { end: self.end, place: self.place, messages: PhantomData },
+            RecvHalf { end: self.end, waiter: self.waiter, messages: PhantomData },
         )
     }
 }
@@ -225,8 +225,8 @@ impl<A: Unpin, S, R: Message + Default + 'static> Stream for BiStream<A, S, R> {
     type Item = R;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<R>> {
-        let Self { end, place, .. } = &mut *self;
-        poll_next(&**end, place, cx)
+        let Self { end, waiter, .. } = &mut *self;
+        poll_next(&**end, waiter, cx)
     }
 }
 
@@ -268,7 +268,7 @@ impl<S> SendHalf<S> {
 /// The half of a stream that receives.
 pub struct RecvHalf<R> {
     end: Arc<dyn StreamEnd>,
-    place: Place,
+    waiter: WaiterKey,
     messages: PhantomData<fn() -> R>,
 }
 
@@ -292,8 +292,8 @@ impl<R: Message + Default + 'static> Stream for RecvHalf<R> {
     type Item = R;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<R>> {
-        let Self { end, place, .. } = &mut *self;
-        poll_next(&**end, place, cx)
+        let Self { end, waiter, .. } = &mut *self;
+        poll_next(&**end, waiter, cx)
     }
 }
 

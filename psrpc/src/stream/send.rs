@@ -47,7 +47,7 @@ enum OutgoingMessage {
 
 impl<'a> PendingSend<'a> {
     pub(super) fn new(end: &'a Arc<dyn StreamEnd>, message: impl Message + 'static) -> Self {
-        let message = match end.codec().layers() {
+        let message = match end.codec().intercepted() {
             [] => OutgoingMessage::Encoded(message.encode_to_vec()),
             _ => OutgoingMessage::Typed(AnyMessage::new(message)),
         };
@@ -91,7 +91,7 @@ enum SendState {
 
 impl SendFuture {
     /// A message that goes past what is around the stream.
-    pub(crate) fn past_layers(end: Arc<dyn StreamEnd>, payload: Vec<u8>, options: SendOptions) -> Self {
+    pub(crate) fn unintercepted(end: Arc<dyn StreamEnd>, payload: Vec<u8>, options: SendOptions) -> Self {
         Self(SendState::New(end, OutgoingMessage::Encoded(payload), options))
     }
 }

@@ -13,7 +13,7 @@ use crate::cancellation::CancellationToken;
 use crate::info::CallInfo;
 use crate::message::AnyMessage;
 use crate::waiting;
-use crate::waiting::{Place, Waiters};
+use crate::waiting::{WaiterKey, Waiters};
 
 /// What is known of streams, and who waits for them.
 #[derive(Default)]
@@ -64,17 +64,17 @@ pub(crate) enum StreamTask {
     /// A message is to be decoded and accepted, for the slot with this key.
     Message(PendingMessage, Bytes, usize, Arc<Codec>),
     /// Nobody has the stream of a message any more.
-    Unwanted(PendingMessage),
+    Reject(PendingMessage),
     Ended(Arc<Codec>, Box<Failure>),
     Wake(Waker),
 }
 
 /// What becomes of a stream when one of those who have it leaves.
-pub(crate) enum Left {
+pub(crate) enum StreamUse {
     /// Somebody else still has it.
-    Kept,
+    InUse,
     /// It is nobody's any more.
-    Gone,
+    Unused,
 }
 
 impl StreamTable {
@@ -98,7 +98,7 @@ impl StreamTable {
             hijacked: false,
         };
         let key = self.slots.insert(slot);
-        place(&mut self.streams, stream.index(), (stream, key));
+        insert_at(&mut self.streams, stream.index(), (stream, key));
         key
     }
 
@@ -106,7 +106,7 @@ impl StreamTable {
         match event {
             StreamEvent::Message { delivery, payload } => {
                 let key = self.find(delivery.stream()).filter(|key| self.slots[*key].held);
-                let Some(key) = key else { return tasks(StreamTask::Unwanted(delivery)) };
+                let Some(key) = key else { return tasks(StreamTask::Reject(delivery)) };
                 let slot = &mut self.slots[key];
                 slot.decoding += 1;
                 tasks(StreamTask::Message(delivery, payload, key, Arc::clone(&slot.codec)));
@@ -160,7 +160,7 @@ impl StreamTable {
 
     /// A message that was decoded is not for the consumer of its stream. Gives who waits for it: it
     /// may have been the last.
-    pub(crate) fn not_taken(&mut self, stream: StreamHandle, key: usize) -> Vec<Waker> {
+    pub(crate) fn message_rejected(&mut self, stream: StreamHandle, key: usize) -> Vec<Waker> {
         self.decoded(stream, key).map(|slot| slot.receivers.take().collect()).unwrap_or_default()
     }
 
@@ -177,16 +177,16 @@ impl StreamTable {
     pub(crate) fn poll_message(
         &mut self,
         key: usize,
-        place: &mut Place,
+        waiter: &mut WaiterKey,
         cx: &Context<'_>,
     ) -> (Poll<Option<AnyMessage>>, Option<Waker>) {
         let slot = &mut self.slots[key];
         match slot.messages.pop_front() {
-            Some(message) => (Poll::Ready(Some(message)), slot.receivers.leave(place)),
+            Some(message) => (Poll::Ready(Some(message)), slot.receivers.remove(waiter)),
             None if slot.cause.is_some() && slot.decoding == 0 => {
-                (Poll::Ready(None), slot.receivers.leave(place))
+                (Poll::Ready(None), slot.receivers.remove(waiter))
             }
-            None => (Poll::Pending, slot.receivers.wait(place, cx)),
+            None => (Poll::Pending, slot.receivers.wait(waiter, cx)),
         }
     }
 
@@ -199,30 +199,35 @@ impl StreamTable {
     pub(crate) fn poll_ended(
         &mut self,
         key: usize,
-        place: &mut Place,
+        waiter: &mut WaiterKey,
         cx: &Context<'_>,
     ) -> (Poll<Box<Failure>>, Option<Waker>) {
         let slot = &mut self.slots[key];
         match &slot.cause {
-            Some(cause) => (Poll::Ready(cause.clone()), slot.watchers.leave(place)),
-            None => (Poll::Pending, slot.watchers.wait(place, cx)),
+            Some(cause) => (Poll::Ready(cause.clone()), slot.watchers.remove(waiter)),
+            None => (Poll::Pending, slot.watchers.wait(waiter, cx)),
         }
     }
 
     /// A task does not wait for a stream any more; gives what is to be dropped without the lock.
-    pub(crate) fn leave(&mut self, key: usize, awaited: Awaited, place: &mut Place) -> Option<Waker> {
+    pub(crate) fn remove_waiter(
+        &mut self,
+        key: usize,
+        awaited: Awaited,
+        waiter: &mut WaiterKey,
+    ) -> Option<Waker> {
         let slot = &mut self.slots[key];
         match awaited {
-            Awaited::Message => slot.receivers.leave(place),
-            Awaited::End => slot.watchers.leave(place),
+            Awaited::Message => slot.receivers.remove(waiter),
+            Awaited::End => slot.watchers.remove(waiter),
         }
     }
 
     // --- messages out ----------------------------------------------------------------------------
 
-    pub(crate) fn sending(&mut self, send: SendHandle) -> usize {
+    pub(crate) fn start_send(&mut self, send: SendHandle) -> usize {
         let sender = self.senders.insert(Sender { send, outcome: None, waker: None });
-        place(&mut self.sends, send.index(), sender);
+        insert_at(&mut self.sends, send.index(), sender);
         sender
     }
 
@@ -243,7 +248,7 @@ impl StreamTable {
     }
 
     /// Nobody waits for a send any more: gives it, if it is still on its way.
-    pub(crate) fn forget_send(&mut self, sender: usize) -> (Option<SendHandle>, Option<Waker>) {
+    pub(crate) fn remove_send(&mut self, sender: usize) -> (Option<SendHandle>, Option<Waker>) {
         let Sender { send, outcome, waker } = self.senders.remove(sender);
         if outcome.is_some() {
             return (None, waker);
@@ -260,30 +265,30 @@ impl StreamTable {
     }
 
     /// User code has dropped a stream.
-    pub(crate) fn release(&mut self, key: usize) -> (Left, Discarded) {
+    pub(crate) fn release(&mut self, key: usize) -> (StreamUse, DiscardedStream) {
         let slot = &mut self.slots[key];
         slot.held = false;
-        let mut discarded = Discarded::of(slot);
+        let mut discarded = DiscardedStream::of(slot);
         if slot.handler.is_some() {
-            return (Left::Kept, discarded);
+            return (StreamUse::InUse, discarded);
         }
-        discarded.slot = self.forget(key);
-        (Left::Gone, discarded)
+        discarded.slot = self.remove_ended(key);
+        (StreamUse::Unused, discarded)
     }
 
     /// The handler of a stream is done, in this way.
-    pub(crate) fn handler_done(&mut self, key: usize, failed: bool) -> (Left, Discarded) {
+    pub(crate) fn handler_done(&mut self, key: usize, failed: bool) -> (StreamUse, DiscardedStream) {
         let slot = &mut self.slots[key];
-        let mut discarded = Discarded { handler: slot.handler.take(), ..Discarded::default() };
-        let (held, stays) = (slot.held, slot.held && slot.hijacked && !failed);
+        let mut discarded = DiscardedStream { handler: slot.handler.take(), ..DiscardedStream::default() };
+        let (held, in_use) = (slot.held, slot.held && slot.hijacked && !failed);
         if !held {
-            discarded.slot = self.forget(key);
+            discarded.slot = self.remove_ended(key);
         }
-        (if stays { Left::Kept } else { Left::Gone }, discarded)
+        (if in_use { StreamUse::InUse } else { StreamUse::Unused }, discarded)
     }
 
     /// Removes the slot of a stream that nobody has any more, unless its end is still to come.
-    fn forget(&mut self, key: usize) -> Option<Slot> {
+    fn remove_ended(&mut self, key: usize) -> Option<Slot> {
         self.slots[key].cause.as_ref()?;
         let slot = self.slots.remove(key);
         if self.find(slot.stream) == Some(key) {
@@ -307,14 +312,14 @@ impl StreamTable {
 /// What is to be dropped without the lock, since user code made it.
 #[derive(Default)]
 #[expect(dead_code, reason = "it is only dropped")]
-pub(crate) struct Discarded {
+pub(crate) struct DiscardedStream {
     messages: VecDeque<AnyMessage>,
     waiting: [Waiters; 2],
     handler: Option<Arc<CancellationToken>>,
     slot: Option<Slot>,
 }
 
-impl Discarded {
+impl DiscardedStream {
     fn of(slot: &mut Slot) -> Self {
         let messages = std::mem::take(&mut slot.messages);
         let waiting = [&mut slot.receivers, &mut slot.watchers].map(std::mem::take);
@@ -322,9 +327,9 @@ impl Discarded {
     }
 }
 
-fn place<T>(places: &mut Vec<Option<T>>, index: usize, value: T) {
-    if places.len() <= index {
-        places.resize_with(index + 1, || None);
+fn insert_at<T>(slots: &mut Vec<Option<T>>, index: usize, value: T) {
+    if slots.len() <= index {
+        slots.resize_with(index + 1, || None);
     }
-    places[index] = Some(value);
+    slots[index] = Some(value);
 }

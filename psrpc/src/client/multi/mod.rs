@@ -17,7 +17,7 @@ use super::builder::call_options;
 use crate::client::{Client, RouteResult};
 use crate::error::Error;
 use crate::info::CallInfo;
-use crate::interceptor::{CallOptions, MultiCallBelow, MultiCallInterceptor, NextMultiCall, OutgoingCall};
+use crate::interceptor::{CallOptions, MultiCallChain, MultiCallInterceptor, NextMultiCall, OutgoingCall};
 use crate::message::AnyMessage;
 use crate::method::{Method, MethodKind};
 use crate::responses::Responses;
@@ -72,8 +72,8 @@ impl<Req, Res> MultiCall<Req, Res> {
 
     /// A call that no client makes, for fakes of a client in unit tests: it gives these answers ([`Responses::new`]), whatever its
     /// options and interceptors are.
-    pub fn fake(answers: Result<Responses<Res>, Error>) -> Self {
-        Self::to(MultiCallTarget::Fake(answers))
+    pub fn fake(responses: Result<Responses<Res>, Error>) -> Self {
+        Self::to(MultiCallTarget::Fake(responses))
     }
 
     fn to(target: MultiCallTarget<Req, Res>) -> Self {
@@ -81,7 +81,7 @@ impl<Req, Res> MultiCall<Req, Res> {
     }
 
     call_options!(
-        "Sets how long answers are collected from when the call is first polled. Default: the timeout of the client."
+        "Sets how long responses are collected from when the call is first polled. Default: the timeout of the client."
     );
 
     /// How many answers are enough, errors of servers included. Default: as many as come in time.
@@ -134,9 +134,9 @@ impl<Req: Message + 'static, Res: Message + Default + 'static> IntoFuture for Mu
         Box::pin(async move {
             let (client, route, request) = match target {
                 MultiCallTarget::Method(client, route, request) => (client, route?, request),
-                MultiCallTarget::Fake(answers) => return answers,
+                MultiCallTarget::Fake(responses) => return responses,
             };
-            if interceptors.is_empty() && client.around().has_nothing_around_multi_calls() {
+            if interceptors.is_empty() && client.interceptors().is_empty_for_multi_calls() {
                 return start(client, route, request.encode_to_vec(), options, expected);
             }
             intercepted(client, route, request, options, expected, interceptors).await
@@ -164,47 +164,52 @@ async fn intercepted<Req: Message + 'static, Res: Message + Default + 'static>(
     request: Req,
     options: CallOptions,
     expected: Option<usize>,
-    own: Vec<Arc<dyn MultiCallInterceptor>>,
+    call_interceptors: Vec<Arc<dyn MultiCallInterceptor>>,
 ) -> Result<Responses<Res>, Error> {
     let info = CallInfo::from(route.clone());
     let request = AnyMessage::new(request);
-    client.around().hooks.on_request(&info, &request);
+    client.interceptors().hooks.on_request(&info, &request);
     let call = OutgoingCall::new(request.clone(), options, info.clone());
-    let below =
-        Intercepted { client: client.clone(), route, expected, own, types: PhantomData::<fn(Req) -> Res> };
-    let answers = NextMultiCall::new(Arc::new(below)).run(call).await;
-    let hooks = client.around().hooks.clone();
-    if let Err(error) = &answers {
+    let chain = InterceptedCall {
+        client: client.clone(),
+        route,
+        expected,
+        call_interceptors,
+        types: PhantomData::<fn(Req) -> Res>,
+    };
+    let responses = NextMultiCall::new(Arc::new(chain)).run(call).await;
+    let hooks = client.interceptors().hooks.clone();
+    if let Err(error) = &responses {
         hooks.on_response(&info, &request, Err(error));
     }
-    Ok(answers?.map_responses(move |answer| {
-        let answer = answer.and_then(|answer| answer.expect::<Res>().map(|()| answer));
-        hooks.on_response(&info, &request, answer.as_deref());
-        answer?.try_map(AnyMessage::into_message)
+    Ok(responses?.map_responses(move |response| {
+        let response = response.and_then(|response| response.expect::<Res>().map(|()| response));
+        hooks.on_response(&info, &request, response.as_deref());
+        response?.try_map(AnyMessage::into_message)
     }))
 }
 
 /// A multi call below its interceptors.
-struct Intercepted<Req, Res> {
+struct InterceptedCall<Req, Res> {
     client: Client,
     route: Route,
     expected: Option<usize>,
     /// The interceptors of this call alone.
-    own: Vec<Arc<dyn MultiCallInterceptor>>,
+    call_interceptors: Vec<Arc<dyn MultiCallInterceptor>>,
     types: PhantomData<fn(Req) -> Res>,
 }
 
-impl<Req: Message + 'static, Res: Message + Default + 'static> MultiCallBelow for Intercepted<Req, Res> {
+impl<Req: Message + 'static, Res: Message + Default + 'static> MultiCallChain for InterceptedCall<Req, Res> {
     fn interceptor(&self, position: usize) -> Option<&Arc<dyn MultiCallInterceptor>> {
-        self.client.around().multi_interceptors.iter().chain(&self.own).nth(position)
+        self.client.interceptors().multi_calls.iter().chain(&self.call_interceptors).nth(position)
     }
 
     fn make(&self, call: OutgoingCall) -> Result<Responses<AnyMessage>, Error> {
         let OutgoingCall { message, options, .. } = call;
         message.expect::<Req>()?;
         let (client, route) = (self.client.clone(), self.route.clone());
-        let answers = start::<Res>(client, route, message.encode_to_vec(), options, self.expected)?;
-        Ok(answers.map_responses(|answer| answer?.try_map(|message| Ok(AnyMessage::new(message)))))
+        let responses = start::<Res>(client, route, message.encode_to_vec(), options, self.expected)?;
+        Ok(responses.map_responses(|response| response?.try_map(|message| Ok(AnyMessage::new(message)))))
     }
 
     fn runtime(&self) -> &Arc<dyn Runtime> {

@@ -21,20 +21,20 @@ pub(crate) struct MultiTable {
 /// Somebody who collects answers. The engine bounds how many there are.
 struct Caller {
     call: MultiHandle,
-    told: VecDeque<MultiEvent>,
-    over: bool,
+    events: VecDeque<MultiEvent>,
+    ended: bool,
     waker: Option<Waker>,
 }
 
 /// What a call has to tell, as it is kept until somebody looks.
 pub(super) enum MultiEvent {
-    Answer(Text, Result<Bytes, ErrorResponse>),
+    Response(Text, Result<Bytes, ErrorResponse>),
     Failed(Box<Failure>),
 }
 
 impl MultiTable {
     pub(super) fn start(&mut self, call: MultiHandle) -> usize {
-        let key = self.callers.insert(Caller { call, told: VecDeque::new(), over: false, waker: None });
+        let key = self.callers.insert(Caller { call, events: VecDeque::new(), ended: false, waker: None });
         if self.in_flight.len() <= call.index() {
             self.in_flight.resize(call.index() + 1, None);
         }
@@ -47,17 +47,17 @@ impl MultiTable {
         let (ClientEvent::Response { call, .. } | ClientEvent::MultiEnded { call, .. }) = &event else {
             return None;
         };
-        let place = self.in_flight.get_mut(call.index())?;
+        let slot = self.in_flight.get_mut(call.index())?;
         // Nobody waits for a call that was dropped.
-        let caller = &mut self.callers[(*place)?];
+        let caller = &mut self.callers[(*slot)?];
         match event {
             ClientEvent::Response { server_id, result, .. } => {
-                caller.told.push_back(MultiEvent::Answer(server_id, result));
+                caller.events.push_back(MultiEvent::Response(server_id, result));
             }
             ClientEvent::MultiEnded { outcome, .. } => {
-                *place = None;
-                caller.over = true;
-                caller.told.extend(outcome.err().map(MultiEvent::Failed));
+                *slot = None;
+                caller.ended = true;
+                caller.events.extend(outcome.err().map(MultiEvent::Failed));
             }
             _ => {}
         }
@@ -67,19 +67,19 @@ impl MultiTable {
     /// What was told next, and what is to be dropped without the lock.
     pub(super) fn poll(&mut self, key: usize, cx: &Context<'_>) -> (Poll<Option<MultiEvent>>, Option<Waker>) {
         let caller = &mut self.callers[key];
-        match caller.told.pop_front() {
-            Some(told) => (Poll::Ready(Some(told)), None),
-            None if caller.over => (Poll::Ready(None), None),
+        match caller.events.pop_front() {
+            Some(event) => (Poll::Ready(Some(event)), None),
+            None if caller.ended => (Poll::Ready(None), None),
             None => (Poll::Pending, waiting::replace(&mut caller.waker, cx)),
         }
     }
 
     /// Nobody waits for a call any more: whether it is in flight, and what is to be dropped without the lock.
-    pub(super) fn forget(&mut self, key: usize) -> (bool, (VecDeque<MultiEvent>, Option<Waker>)) {
-        let Caller { call, told, over, waker } = self.callers.remove(key);
-        if !over {
+    pub(super) fn remove(&mut self, key: usize) -> (bool, (VecDeque<MultiEvent>, Option<Waker>)) {
+        let Caller { call, events, ended, waker } = self.callers.remove(key);
+        if !ended {
             self.in_flight[call.index()] = None;
         }
-        (!over, (told, waker))
+        (!ended, (events, waker))
     }
 }

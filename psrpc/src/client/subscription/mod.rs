@@ -85,9 +85,9 @@ impl<T: Message + Default + 'static> IntoFuture for Subscribe<T> {
         Box::pin(async move {
             match self.0 {
                 SubscribeTarget::Method(client, route, message) => {
-                    let listener = RawSubscription::start(client, route?, message)?;
-                    poll_fn(|cx| listener.with_table(|table, key| table.poll_live(key, cx)).0).await?;
-                    Ok(Subscription(Source::RawSubscription(listener)))
+                    let raw = RawSubscription::start(client, route?, message)?;
+                    poll_fn(|cx| raw.with_table(|table, key| table.poll_live(key, cx)).0).await?;
+                    Ok(Subscription(UpdateSource::Bus(raw)))
                 }
                 SubscribeTarget::Fake(subscription) => subscription,
             }
@@ -139,10 +139,10 @@ impl<T: Message + Default + 'static> IntoFuture for Subscribe<T> {
 ///
 /// Dropping it unsubscribes.
 #[must_use = "dropping it unsubscribes"]
-pub struct Subscription<T>(Source<T>);
+pub struct Subscription<T>(UpdateSource<T>);
 
-enum Source<T> {
-    RawSubscription(RawSubscription),
+enum UpdateSource<T> {
+    Bus(RawSubscription),
     Fake(Pin<Box<dyn Stream<Item = Result<T, Error>> + Send>>),
 }
 
@@ -154,19 +154,19 @@ impl<T: Message + Default> Subscription<T> {
     }
 
     fn poll_update(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<T, Error>>> {
-        let listener = match &mut self.0 {
-            Source::RawSubscription(listener) => listener,
-            Source::Fake(updates) => return updates.as_mut().poll_next(cx),
+        let raw = match &mut self.0 {
+            UpdateSource::Bus(raw) => raw,
+            UpdateSource::Fake(updates) => return updates.as_mut().poll_next(cx),
         };
-        let (told, _replaced) = listener.client.driver().tell(|engine, role| {
-            let (told, replaced) = role.subscriptions.poll(listener.key, cx);
-            if let Poll::Ready(Some(SubscriptionEvent::Update(_))) = told {
-                engine.taken_update(listener.subscription);
+        let (event, _replaced) = raw.client.driver().with_engine(|engine, role| {
+            let (event, replaced) = role.subscriptions.poll(raw.key, cx);
+            if let Poll::Ready(Some(SubscriptionEvent::Update(_))) = event {
+                engine.taken_update(raw.subscription);
             }
-            (told, replaced)
+            (event, replaced)
         });
-        told.map(|told| {
-            Some(match told? {
+        event.map(|event| {
+            Some(match event? {
                 SubscriptionEvent::Update(payload) => T::decode(payload).map_err(|error| {
                     Error::from_source(ErrorCode::MalformedResult, error)
                         .with_reason(Reason::MalformedMessage)
@@ -181,12 +181,12 @@ impl<T: Message + Default> Subscription<T> {
 impl<T> Subscription<T> {
     /// A subscription to updates that come from elsewhere, for fakes of a client in unit tests.
     pub fn fake(updates: impl Stream<Item = Result<T, Error>> + Send + 'static) -> Self {
-        Self(Source::Fake(Box::pin(updates)))
+        Self(UpdateSource::Fake(Box::pin(updates)))
     }
 
     /// Unsubscribes. What was received before can still be taken.
     pub fn close(&self) {
-        if let Source::RawSubscription(RawSubscription { client, subscription, .. }) = &self.0 {
+        if let UpdateSource::Bus(RawSubscription { client, subscription, .. }) = &self.0 {
             client.driver().execute(|state, _| state.engine.unsubscribe(*subscription));
         }
     }
@@ -203,8 +203,8 @@ impl<T: Message + Default> Stream for Subscription<T> {
 impl<T> fmt::Debug for Subscription<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let info = match &self.0 {
-            Source::RawSubscription(listener) => Some(&listener.info),
-            Source::Fake(_) => None,
+            UpdateSource::Bus(raw) => Some(&raw.info),
+            UpdateSource::Fake(_) => None,
         };
         f.debug_struct("Subscription").field("info", &info).finish_non_exhaustive()
     }
@@ -237,17 +237,17 @@ impl RawSubscription {
     }
 
     fn with_table<R>(&self, read: impl FnOnce(&mut SubscriptionTable, usize) -> R) -> R {
-        self.client.driver().with_state(|view| read(&mut view.role.subscriptions, self.key))
+        self.client.driver().with_state(|state| read(&mut state.role.subscriptions, self.key))
     }
 }
 
 impl Drop for RawSubscription {
     fn drop(&mut self) {
-        let forgotten = self.client.driver().execute(|state, _| {
+        let discarded = self.client.driver().execute(|state, _| {
             state.engine.unsubscribe(self.subscription);
-            state.role.subscriptions.forget(self.key)
+            state.role.subscriptions.remove(self.key)
         });
         // Without the lock.
-        drop(forgotten);
+        drop(discarded);
     }
 }

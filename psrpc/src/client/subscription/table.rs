@@ -13,7 +13,7 @@ use crate::waiting;
 /// What was told of subscriptions, and who waits for it.
 #[derive(Default)]
 pub(crate) struct SubscriptionTable {
-    listeners: Slab<UpdateQueue>,
+    queues: Slab<UpdateQueue>,
     /// The listeners whose subscriptions have not ended, by the index of the subscriptions' handles.
     subscriptions: Vec<Option<(SubscriptionHandle, usize)>>,
 }
@@ -22,8 +22,8 @@ pub(crate) struct SubscriptionTable {
 struct UpdateQueue {
     subscription: SubscriptionHandle,
     live: bool,
-    over: bool,
-    told: VecDeque<SubscriptionEvent>,
+    ended: bool,
+    events: VecDeque<SubscriptionEvent>,
     waker: Option<Waker>,
 }
 
@@ -36,9 +36,9 @@ pub(super) enum SubscriptionEvent {
 
 impl SubscriptionTable {
     pub(super) fn start(&mut self, subscription: SubscriptionHandle) -> usize {
-        let told = VecDeque::new();
+        let events = VecDeque::new();
         let key =
-            self.listeners.insert(UpdateQueue { subscription, live: false, over: false, told, waker: None });
+            self.queues.insert(UpdateQueue { subscription, live: false, ended: false, events, waker: None });
         if self.subscriptions.len() <= subscription.index() {
             self.subscriptions.resize(subscription.index() + 1, None);
         }
@@ -56,23 +56,21 @@ impl SubscriptionTable {
             return None;
         };
         // Nobody listens any more where it was dropped, and others than these have gaps too.
-        let place = self.subscriptions.get_mut(subscription.index())?;
-        let key = place.filter(|(known, _)| known == subscription)?.1;
-        let listener = &mut self.listeners[key];
+        let slot = self.subscriptions.get_mut(subscription.index())?;
+        let key = slot.filter(|(known, _)| known == subscription)?.1;
+        let queue = &mut self.queues[key];
         match event {
-            ClientEvent::Subscribed { .. } => listener.live = true,
-            ClientEvent::Update { payload, .. } => {
-                listener.told.push_back(SubscriptionEvent::Update(payload))
-            }
-            ClientEvent::Gap { lost, .. } => listener.gap(lost),
+            ClientEvent::Subscribed { .. } => queue.live = true,
+            ClientEvent::Update { payload, .. } => queue.events.push_back(SubscriptionEvent::Update(payload)),
+            ClientEvent::Gap { lost, .. } => queue.gap(lost),
             ClientEvent::Unsubscribed { error, .. } => {
-                *place = None;
-                listener.over = true;
-                listener.told.extend(error.map(SubscriptionEvent::Lost));
+                *slot = None;
+                queue.ended = true;
+                queue.events.extend(error.map(SubscriptionEvent::Lost));
             }
             _ => {}
         }
-        listener.waker.take()
+        queue.waker.take()
     }
 
     /// Whether the subscription is live, or why it is not to be.
@@ -83,17 +81,17 @@ impl SubscriptionTable {
         key: usize,
         cx: &Context<'_>,
     ) -> (Poll<Result<(), Error>>, Option<Waker>) {
-        let listener = &mut self.listeners[key];
-        match (listener.live, listener.over) {
+        let queue = &mut self.queues[key];
+        match (queue.live, queue.ended) {
             (true, _) => (Poll::Ready(Ok(())), None),
             (false, true) => {
-                let error = match listener.told.pop_front() {
+                let error = match queue.events.pop_front() {
                     Some(SubscriptionEvent::Lost(failure)) => (*failure).into(),
                     _ => Error::client_closed(),
                 };
                 (Poll::Ready(Err(error)), None)
             }
-            (false, false) => (Poll::Pending, waiting::replace(&mut listener.waker, cx)),
+            (false, false) => (Poll::Pending, waiting::replace(&mut queue.waker, cx)),
         }
     }
 
@@ -103,32 +101,32 @@ impl SubscriptionTable {
         key: usize,
         cx: &Context<'_>,
     ) -> (Poll<Option<SubscriptionEvent>>, Option<Waker>) {
-        let listener = &mut self.listeners[key];
-        match listener.told.pop_front() {
-            Some(told) => (Poll::Ready(Some(told)), None),
-            None if listener.over => (Poll::Ready(None), None),
-            None => (Poll::Pending, waiting::replace(&mut listener.waker, cx)),
+        let queue = &mut self.queues[key];
+        match queue.events.pop_front() {
+            Some(event) => (Poll::Ready(Some(event)), None),
+            None if queue.ended => (Poll::Ready(None), None),
+            None => (Poll::Pending, waiting::replace(&mut queue.waker, cx)),
         }
     }
 
     /// Nobody listens any more. What it gives is to be dropped without the lock.
-    pub(super) fn forget(&mut self, key: usize) -> (VecDeque<SubscriptionEvent>, Option<Waker>) {
-        let UpdateQueue { subscription, over, told, waker, .. } = self.listeners.remove(key);
-        if !over {
+    pub(super) fn remove(&mut self, key: usize) -> (VecDeque<SubscriptionEvent>, Option<Waker>) {
+        let UpdateQueue { subscription, ended, events, waker, .. } = self.queues.remove(key);
+        if !ended {
             self.subscriptions[subscription.index()] = None;
         }
-        (told, waker)
+        (events, waker)
     }
 }
 
 impl UpdateQueue {
     /// Adds a gap, to the one that is there if no update came after it.
     fn gap(&mut self, lost: Option<u64>) {
-        match self.told.back_mut() {
+        match self.events.back_mut() {
             Some(SubscriptionEvent::Gap(known)) => {
                 *known = known.zip(lost).map(|(known, more)| known.saturating_add(more));
             }
-            _ => self.told.push_back(SubscriptionEvent::Gap(lost)),
+            _ => self.events.push_back(SubscriptionEvent::Gap(lost)),
         }
     }
 }

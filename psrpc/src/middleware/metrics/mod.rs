@@ -158,7 +158,7 @@ impl Stopwatch {
 }
 
 /// What something ended with that was dropped before it was done.
-fn unfinished() -> Error {
+fn drop_error() -> Error {
     match std::thread::panicking() {
         true => Error::new(ErrorCode::Internal, "panicked"),
         false => Error::new(ErrorCode::Canceled, "request canceled"),

@@ -16,65 +16,68 @@ use crate::{guard, log};
 
 /// What a client has around its calls.
 #[derive(Clone, Default)]
-pub(crate) struct AroundCalls {
-    pub(crate) interceptors: Vec<Arc<dyn CallInterceptor>>,
-    pub(crate) multi_interceptors: Vec<Arc<dyn MultiCallInterceptor>>,
+pub(crate) struct ClientInterceptors {
+    pub(crate) calls: Vec<Arc<dyn CallInterceptor>>,
+    pub(crate) multi_calls: Vec<Arc<dyn MultiCallInterceptor>>,
     pub(crate) streams: Vec<Arc<dyn StreamInterceptor>>,
     pub(crate) hooks: Hooks,
 }
 
-impl AroundCalls {
+impl ClientInterceptors {
     /// Whether nothing is around unary calls.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.interceptors.is_empty() && self.hooks.is_empty()
+    pub(crate) fn is_empty_for_calls(&self) -> bool {
+        self.calls.is_empty() && self.hooks.is_empty()
     }
 
-    pub(crate) fn has_nothing_around_multi_calls(&self) -> bool {
-        self.multi_interceptors.is_empty() && self.hooks.is_empty()
+    pub(crate) fn is_empty_for_multi_calls(&self) -> bool {
+        self.multi_calls.is_empty() && self.hooks.is_empty()
     }
 
     /// Adds what another has, after what is here.
     pub(crate) fn append(&mut self, mut other: Self) {
-        self.interceptors.append(&mut other.interceptors);
-        self.multi_interceptors.append(&mut other.multi_interceptors);
+        self.calls.append(&mut other.calls);
+        self.multi_calls.append(&mut other.multi_calls);
         self.streams.append(&mut other.streams);
         self.hooks.append(other.hooks);
     }
 }
 
-impl std::fmt::Debug for AroundCalls {
+impl std::fmt::Debug for ClientInterceptors {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { interceptors, multi_interceptors, streams, hooks } = self;
-        let (calls, multi, streams) = (interceptors.len(), multi_interceptors.len(), streams.len());
-        write!(f, "{calls} interceptors of calls, {multi} of multi calls, {streams} of streams, {hooks:?}")
+        let Self { calls, multi_calls, streams, hooks } = self;
+        let (calls, multi_calls, streams) = (calls.len(), multi_calls.len(), streams.len());
+        write!(
+            f,
+            "{calls} interceptors of calls, {multi_calls} of multi calls, {streams} of streams, {hooks:?}"
+        )
     }
 }
 
 /// What a server has around its handlers.
 #[derive(Clone, Default)]
-pub(crate) struct AroundHandlers {
-    pub(crate) interceptors: Vec<Arc<dyn HandlerInterceptor>>,
+pub(crate) struct ServerInterceptors {
+    pub(crate) handlers: Vec<Arc<dyn HandlerInterceptor>>,
     pub(crate) streams: Vec<Arc<dyn StreamInterceptor>>,
-    pub(crate) panics: Vec<PanicHook>,
+    pub(crate) panic_hooks: Vec<PanicHook>,
     pub(crate) skip_claim: Option<SkipClaim>,
 }
 
 /// A function that skips_claim requests to be run without waiting for a grant.
 pub(crate) type SkipClaim = Arc<dyn Fn(&CallInfo, &Metadata) -> bool + Send + Sync>;
 
-impl AroundHandlers {
+impl ServerInterceptors {
     pub(crate) fn is_empty(&self) -> bool {
-        self.interceptors.is_empty()
+        self.handlers.is_empty()
             && self.streams.is_empty()
-            && self.panics.is_empty()
+            && self.panic_hooks.is_empty()
             && self.skip_claim.is_none()
     }
 
     /// Adds what another has, after what is here.
     pub(crate) fn append(&mut self, mut other: Self) {
-        self.interceptors.append(&mut other.interceptors);
+        self.handlers.append(&mut other.handlers);
         self.streams.append(&mut other.streams);
-        self.panics.append(&mut other.panics);
+        self.panic_hooks.append(&mut other.panic_hooks);
         self.skip_claim = other.skip_claim.or(self.skip_claim.take());
     }
 
@@ -90,15 +93,15 @@ impl AroundHandlers {
     }
 }
 
-impl std::fmt::Debug for AroundHandlers {
+impl std::fmt::Debug for ServerInterceptors {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { interceptors, streams, panics, skip_claim } = self;
-        let skips_claim = if skip_claim.is_some() { "skips_claim" } else { "does not skip_claim" };
-        let (handlers, streams) = (interceptors.len(), streams.len());
+        let Self { handlers, streams, panic_hooks, skip_claim } = self;
+        let skips_claim = if skip_claim.is_some() { "with skip_claim" } else { "without skip_claim" };
+        let (handlers, streams) = (handlers.len(), streams.len());
         write!(
             f,
             "{handlers} interceptors of handlers, {streams} of streams, {} panic hooks, {skips_claim}",
-            panics.len()
+            panic_hooks.len()
         )
     }
 }
