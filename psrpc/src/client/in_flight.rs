@@ -36,11 +36,11 @@ impl InFlight {
     }
 }
 
-/// A stream that is being opened. Dropping it gives up.
+/// A stream that is being opened. Dropping it cancels the opening.
 pub(crate) struct Opening(PendingCall);
 
 impl Opening {
-    /// Starts to open a stream.
+    /// Starts opening a stream.
     pub(crate) fn start(
         client: Client,
         open: OpenStream,
@@ -52,7 +52,7 @@ impl Opening {
         })?))
     }
 
-    /// The stream, and the key of its slot.
+    /// Waits for the stream, and returns it with the key of its slot.
     pub(crate) async fn opened(mut self) -> Result<(StreamHandle, usize), Error> {
         match poll_fn(|cx| self.0.poll(cx)).await {
             Ok(Settled::Stream(stream, key)) => Ok((stream, key)),
@@ -62,11 +62,11 @@ impl Opening {
     }
 }
 
-/// A call of either kind.
+/// A unary call, or the opening of a stream, that the engine has started. Dropping it cancels it.
 struct PendingCall {
     client: Client,
     call: CallHandle,
-    /// `None` once the outcome was fetched.
+    /// The key of the caller's entry; `None` once the outcome was taken.
     caller: Option<usize>,
 }
 
@@ -106,7 +106,7 @@ impl Drop for PendingCall {
             (outcome, discarded)
         });
         drop(discarded);
-        // It came to be open when nobody wanted it any more.
+        // The stream was opened just before the future was dropped.
         if let Some(Ok(Settled::Stream(stream, key))) = outcome {
             driver.release_stream(stream, key);
         }

@@ -1,4 +1,4 @@
-//! What becomes of a client's events.
+//! The client's part of the driver.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -23,18 +23,18 @@ use crate::selection::Choose;
 use crate::stream::{Codec, StreamRole, StreamTable, StreamTask};
 use crate::{guard, waiting};
 
-/// What becomes of a client's events: outcomes go to the callers that wait for them.
+/// Handles the events of a client's engine: passes outcomes to the callers that wait for them.
 #[derive(Default)]
 pub(crate) struct ClientRole {
     watch: Option<Watch>,
-    /// Whether the bus tells of outages by its monitor.
+    /// Whether the bus reports outages through a monitor.
     is_monitored: bool,
     phase: Phase,
-    /// Who waits for the client to be ready.
+    /// Tasks that wait until the client is ready or closed.
     waiters: Vec<Waker>,
-    /// Whoever has not fetched the outcome of its call yet.
+    /// Callers that have not taken their outcome yet.
     callers: Slab<Caller>,
-    /// The callers of the calls in flight, by the index of the calls' handles.
+    /// The keys of the callers of calls in flight, by the index of the call handle.
     in_flight: Vec<Option<usize>>,
     pub(crate) multi_calls: MultiTable,
     pub(crate) subscriptions: SubscriptionTable,
@@ -51,33 +51,33 @@ enum Phase {
     },
 }
 
-/// Somebody who waits for a call.
+/// A task that waits for a call.
 struct Caller {
     choose: Option<Choose>,
-    /// What is around the stream that the call opens.
+    /// The codec of the stream that the call opens.
     codec: Option<Arc<Codec>>,
     outcome: Option<Outcome>,
     waker: Option<Waker>,
 }
 
-/// How a call ended.
+/// The outcome of a call.
 pub(super) type Outcome = Result<Settled, Box<Failure>>;
 
-/// What a call came to.
+/// The successful outcome of a call.
 pub(super) enum Settled {
     Reply(Reply),
-    /// The stream that it opened, and the key of its slot.
+    /// A stream that was opened, and the key of its slot.
     Stream(StreamHandle, usize),
 }
 
-/// What is to be done for a client once its lock is free.
+/// Work for a client, to be done after its lock is released.
 pub(crate) enum ClientTask {
     Wake(Waker),
     Choose(CallHandle, Vec<Bid>, Choose),
-    /// A stream is open; whoever opened it is woken.
+    /// Reports an open stream to its interceptors, and then wakes the task that opened it.
     Opened(Arc<Codec>, Option<Waker>),
     Stream(StreamTask),
-    /// Boxed like the note, since they are rare and tasks are moved about.
+    /// Boxed, since it is rare and tasks are moved around.
     Observe(Box<PendingObservation>),
     Log(Box<Note>),
 }
@@ -85,7 +85,7 @@ pub(crate) enum ClientTask {
 impl Role for ClientRole {
     type Engine = Engine;
     type Task = ClientTask;
-    /// Its tasks leave nothing.
+    /// The tasks of a client produce no commands.
     type Command = Infallible;
 
     fn on_event(&mut self, event: ClientEvent, tasks: &mut Vec<ClientTask>) {
@@ -135,7 +135,7 @@ impl Role for ClientRole {
                 tasks.extend(self.subscriptions.on_event(event).map(ClientTask::Wake));
             }
             ClientEvent::Gap { lost, .. } => {
-                // The monitor of the bus tells of an outage once, instead of once a subscription.
+                // With a monitor, an outage is logged once, and not once for each subscription.
                 if lost.is_some() || !self.is_monitored {
                     tasks.extend(Note::of_client(event.clone()).map(Box::new).map(ClientTask::Log));
                 }
@@ -147,7 +147,7 @@ impl Role for ClientRole {
                     tasks.push(ClientTask::Choose(call, bids, choose));
                 }
             }
-            // Counted by the engine.
+            // The engine counts these.
             event => tasks.extend(Note::of_client(event).map(Box::new).map(ClientTask::Log)),
         }
     }
@@ -201,19 +201,20 @@ impl ClientRole {
         Self { watch, is_monitored, ..Self::default() }
     }
 
-    /// A call has ended: gives who waits for it.
+    /// Stores the outcome of a call that ended, and returns the task to wake.
     fn settle(
         &mut self,
         call: CallHandle,
         outcome: impl FnOnce(&mut StreamTable, Option<Arc<Codec>>) -> Outcome,
     ) -> Option<Waker> {
-        // Nobody waits for a call that was dropped.
+        // A call that was dropped has no caller.
         let caller = &mut self.callers[self.in_flight[call.index()].take()?];
         caller.outcome = Some(outcome(&mut self.streams, caller.codec.take()));
         caller.waker.take()
     }
 
-    /// The outcome of a call, once there is one, and what is to be dropped without the lock.
+    /// Returns the outcome of a call, if it has ended, and values to drop after the lock is
+    /// released.
     pub(super) fn poll_outcome(
         &mut self,
         key: usize,
@@ -226,8 +227,8 @@ impl ClientRole {
         }
     }
 
-    /// Nobody waits for a call any more: gives its outcome, if it has ended, and what is to be
-    /// dropped without the lock.
+    /// Removes the caller of a call that was dropped. Returns the outcome, if the call has ended,
+    /// and values to drop after the lock is released.
     pub(super) fn remove_caller(
         &mut self,
         call: CallHandle,
@@ -235,7 +236,7 @@ impl ClientRole {
     ) -> (Option<Outcome>, DiscardedCaller) {
         let mut caller = self.callers.remove(key);
         let outcome = caller.outcome.take();
-        // With an outcome the call is over, and its index may be another's.
+        // After the call has ended, its index may belong to another call.
         if outcome.is_none() {
             self.in_flight[call.index()] = None;
         }
@@ -285,8 +286,8 @@ impl StreamRole for ClientRole {
     }
 }
 
-/// What is to be dropped without the lock: a selection function may hold what user code wants to
-/// clean up.
+/// Values of a caller to drop after the lock is released, since a selection function may hold
+/// values with user-defined destructors.
 #[expect(dead_code, reason = "it is only dropped")]
 pub(super) struct DiscardedCaller(Option<Choose>, Option<Arc<Codec>>, Option<Waker>);
 

@@ -1,4 +1,4 @@
-//! The call: a builder that is awaited.
+//! Unary calls.
 
 use std::fmt;
 use std::future::{Future, IntoFuture};
@@ -23,7 +23,7 @@ use crate::method::{Method, MethodKind};
 use crate::runtime::{BoxFuture, Runtime};
 use crate::selection::Choose;
 
-/// A unary call: set what it needs, then await it.
+/// A builder for a unary call. Await it to make the call.
 ///
 /// ```
 /// # use std::time::Duration;
@@ -37,18 +37,19 @@ use crate::selection::Choose;
 /// # }
 /// ```
 ///
-/// It is no future itself but becomes one when it is awaited; where a future is asked for, as by
-/// `tokio::spawn`, call `into_future()`.
+/// A `Call` is not a future, but becomes one when it is awaited. Where a future is needed, such as
+/// for `tokio::spawn`, call `into_future()`.
 ///
-/// Nothing is sent before the call is first polled. Dropping the future cancels the call: a claimed
-/// call that was not granted yet then runs nowhere; a handler that has started runs on to its
-/// deadline, since the wire has no cancel; within one process its future is dropped.
+/// Nothing is sent before the future is first polled. Dropping the future cancels the call. If the
+/// call is claimed and not granted yet, no handler runs. A handler that has started runs on until
+/// its deadline, since the protocol has no cancellation; on an in-process bus its future is
+/// dropped.
 ///
 /// # Errors
 ///
-/// The [`reason`](Error::reason) tells them apart; a handler may answer with any code, so the code
-/// alone does not. The last column is what [`Error::may_have_run`] says, cautiously where it
-/// depends.
+/// A handler may return any code, so match on the [`reason`](Error::reason) to tell these errors
+/// apart. The last column is the value of [`Error::may_have_run`], which errs on the side of
+/// `true`.
 ///
 /// | reason | code | what happened | may it have run? |
 /// |---|---|---|---|
@@ -67,15 +68,15 @@ use crate::selection::Choose;
 /// | none | `invalid_argument` | the topic, metadata, message or selection cannot be | no |
 /// | none | `resource_exhausted` | too many calls of this client are in flight | no |
 ///
-/// [`Error::explanation`] says what is known of the cause. A call that reaches nobody still waits
-/// for its affinity timeout, or its deadline, as it would for servers that are slow to bid.
+/// [`Error::explanation`] describes the likely cause. A call that reaches no server still waits
+/// until its affinity timeout or deadline, since servers may be slow to bid.
 #[must_use = "a call does nothing until it is awaited"]
 pub struct Call<Req, Res> {
     target: CallTarget<Req, Res>,
     options: CallOptions,
 }
 
-/// Where a call goes.
+/// The destination of a call.
 enum CallTarget<Req, Res> {
     Method(Client, RouteResult, Req),
     Fake(BoxFuture<Result<Res, Error>>),
@@ -86,8 +87,8 @@ impl<Req, Res> Call<Req, Res> {
         Self::to(CallTarget::Method(client, route, request))
     }
 
-    /// A call that no client makes: for fakes of a client in unit tests. It gives what `result`
-    /// gives, whatever its options and interceptors are.
+    /// Returns a call that resolves to `result`, for fake clients in unit tests. It ignores its
+    /// options and interceptors.
     ///
     /// ```
     /// # use psrpc::{Call, Error};
@@ -113,7 +114,7 @@ impl<Req, Res> Call<Req, Res> {
     );
     selection_option!();
 
-    /// Puts an interceptor around this call, within those of the client and those that were added
+    /// Adds an interceptor around this call. It runs inside those of the client and those added
     /// before.
     pub fn interceptor(mut self, interceptor: impl CallInterceptor) -> Self {
         self.options = self.options.interceptor(interceptor);
@@ -122,9 +123,9 @@ impl<Req, Res> Call<Req, Res> {
 }
 
 impl Client {
-    /// Makes a call of `method` on `topic`, which is empty for a method without topics.
+    /// Makes a call of `method` on `topic`. The topic is empty for a method without topics.
     ///
-    /// Generated clients have a method for each rpc, which is what to call instead.
+    /// Generated clients have a method for each rpc; prefer those.
     pub fn call<Req, Res>(&self, method: &'static Method, topic: &[&str], request: Req) -> Call<Req, Res> {
         Call::new(self.clone(), self.route(MethodKind::Call, method, topic), request)
     }
@@ -144,7 +145,7 @@ impl<Req: Message + 'static, Res: Message + Default + 'static> IntoFuture for Ca
     type Output = Result<Res, Error>;
     type IntoFuture = CallFuture<Res>;
 
-    /// The future that makes the call, for where awaiting alone will not do.
+    /// Returns the future that makes the call.
     fn into_future(self) -> CallFuture<Res> {
         let Self { target, mut options } = self;
         let interceptors = mem::take(&mut options.interceptors);
@@ -164,7 +165,7 @@ impl<Req: Message + 'static, Res: Message + Default + 'static> IntoFuture for Ca
     }
 }
 
-/// A unary call on its way: the future of a [`Call`].
+/// The future of a [`Call`].
 #[must_use = "a call does nothing until it is awaited"]
 pub struct CallFuture<Res> {
     state: CallState<Res>,
@@ -172,18 +173,18 @@ pub struct CallFuture<Res> {
 }
 
 enum CallState<Res> {
-    /// It cannot be made.
+    /// The call is invalid.
     Refused(Error),
-    /// It waits for its first poll. The call is large, and goes to the engine out of its box.
+    /// Not polled yet. Boxed, since the engine's call is large.
     New(Client, Box<EngineCall>, Option<Choose>),
     InFlight(InFlight),
-    /// It is made within what is around it, or is a fake.
+    /// A call with interceptors, or a fake.
     Boxed(BoxFuture<Result<Res, Error>>),
     Done,
 }
 
 impl<Res> CallFuture<Res> {
-    /// A call with nothing around it.
+    /// Makes a call without interceptors.
     pub(crate) fn new(client: Client, route: Route, payload: Vec<u8>, options: CallOptions) -> Self {
         let CallOptions { timeout, deadline, selection, metadata, .. } = options;
         let (selection, choose) = selection.into_parts();
@@ -234,7 +235,7 @@ fn decode<Res: Message + Default>(reply: Reply) -> Result<Res, Error> {
     })
 }
 
-/// Makes a unary call within its hooks and interceptors.
+/// Makes a unary call through its hooks and interceptors.
 async fn intercepted<Req: Message + 'static, Res: Message + Default + 'static>(
     client: Client,
     route: Route,
@@ -258,11 +259,11 @@ async fn intercepted<Req: Message + 'static, Res: Message + Default + 'static>(
     result?.into_message()
 }
 
-/// A unary call below its interceptors.
+/// A unary call together with its interceptors.
 struct InterceptedCall<Req, Res> {
     client: Client,
     route: Route,
-    /// The interceptors of this call alone.
+    /// The interceptors added to this call.
     call_interceptors: Vec<Arc<dyn CallInterceptor>>,
     types: PhantomData<fn(Req) -> Res>,
 }

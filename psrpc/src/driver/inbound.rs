@@ -1,4 +1,4 @@
-//! The inbound future: hands what comes in to the engine, and time.
+//! The background task of a driver: feeds incoming frames and timeouts to the engine.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -14,24 +14,24 @@ use crate::bus::{BusEvent, Delivery};
 use crate::log;
 use crate::runtime::Task;
 
-/// How much is handed in before other tasks get their turn.
+/// How many items are delivered before the task yields.
 const BUDGET: usize = 256;
-/// How much is handed in under one lock.
+/// How many items are delivered under one lock.
 const BATCH: usize = 32;
 
-/// Runs in the background from the start of its driver until nothing more is to come.
+/// The background task, which runs from the start of the driver until the driver is finished.
 pub(super) struct Inbound<R: Role> {
     driver: Arc<Driver<R>>,
     sleep: Option<(Time, Task)>,
     arrivals: VecDeque<Item>,
     events: VecDeque<BusEvent>,
     deferred: Deferred<R>,
-    /// Whether nothing more is to come. Dropped before that, it was dropped by its runtime, or it
-    /// panicked.
+    /// Whether the driver is finished. If it is not when the task is dropped, the runtime dropped
+    /// the task, or the task panicked.
     finished: bool,
 }
 
-/// How many times what is due is handled before other tasks get their turn.
+/// How many times due timers are handled before the task yields.
 const ROUNDS: usize = 8;
 
 impl<R: Role> Inbound<R> {
@@ -47,7 +47,8 @@ impl<R: Role> Inbound<R> {
         }
     }
 
-    /// Hands in what has arrived. Gives what is then known of the driver, and whether that was all.
+    /// Delivers queued items to the engine. Returns the driver's status, and `true` if the mailbox
+    /// is empty.
     fn deliver(&mut self, cx: &Context<'_>) -> (DriverStatus, bool) {
         let mut batches = 0;
         loop {
@@ -69,8 +70,8 @@ impl<R: Role> Inbound<R> {
         }
     }
 
-    /// Sleeps until it is to wake, and then handles what is due. Gives what is known of the driver in the end, and whether more is
-    /// due than one turn does.
+    /// Sleeps until the next timeout and handles due timers. Returns the driver's status, and
+    /// whether more timers are due.
     fn run_timers(&mut self, mut status: DriverStatus, cx: &mut Context<'_>) -> (DriverStatus, Due) {
         for _ in 0..ROUNDS {
             let Some(wakes_at) = status.wakes_at else { return (status, Due::Nothing) };

@@ -1,4 +1,4 @@
-//! Multi calls in flight.
+//! Multi calls in flight, as streams of responses.
 
 use std::marker::PhantomData;
 use std::pin::Pin;
@@ -67,7 +67,7 @@ impl<Res> Drop for InFlight<Res> {
             }
             discarded
         });
-        // Without the lock.
+        // Dropped after the lock is released.
         drop(discarded);
     }
 }

@@ -1,4 +1,4 @@
-//! Multi calls: every server answers.
+//! Multi calls, which every server answers.
 
 mod in_flight;
 mod table;
@@ -23,7 +23,7 @@ use crate::method::{Method, MethodKind};
 use crate::responses::Responses;
 use crate::runtime::{BoxFuture, Runtime};
 
-/// A multi call: set what it needs, then await it for the [`Responses`].
+/// A builder for a multi call. Await it to make the call and get the [`Responses`].
 ///
 /// ```
 /// # use std::time::Duration;
@@ -42,15 +42,16 @@ use crate::runtime::{BoxFuture, Runtime};
 /// # }
 /// ```
 ///
-/// It asks when it is first polled, and resolves at once. The answers end at its timeout, when as
-/// many have come as are [enough](Self::answers), or when they are dropped: who knows how many
-/// servers there are says so, and need not wait.
+/// The request is sent when the future is first polled, and the future resolves at once. The
+/// responses end at the timeout, when [enough](Self::answers) have arrived, or when they are
+/// dropped. If you know the number of servers, set it, and the responses end as soon as all servers
+/// have responded.
 ///
 /// # Errors
 ///
-/// `invalid_argument` when the topic, metadata or message cannot be, `resource_exhausted` when too
-/// many calls of this client are in flight, `canceled` when it is closed. What happens later is one
-/// of the answers.
+/// Returns `invalid_argument` if the topic, metadata or message is invalid, `resource_exhausted` if
+/// this client has too many calls in flight, and `canceled` if the client is closed. Later errors
+/// are items of the responses.
 #[must_use = "a call does nothing until it is awaited"]
 pub struct MultiCall<Req, Res> {
     target: MultiCallTarget<Req, Res>,
@@ -59,7 +60,7 @@ pub struct MultiCall<Req, Res> {
     interceptors: Vec<Arc<dyn MultiCallInterceptor>>,
 }
 
-/// Where a call goes.
+/// The destination of a multi call.
 enum MultiCallTarget<Req, Res> {
     Method(Client, RouteResult, Req),
     Fake(Result<Responses<Res>, Error>),
@@ -70,8 +71,8 @@ impl<Req, Res> MultiCall<Req, Res> {
         Self::to(MultiCallTarget::Method(client, route, request))
     }
 
-    /// A call that no client makes, for fakes of a client in unit tests: it gives these answers ([`Responses::new`]), whatever its
-    /// options and interceptors are.
+    /// Returns a call that resolves to `responses`, for fake clients in unit tests. It ignores its
+    /// options and interceptors. See [`Responses::new`].
     pub fn fake(responses: Result<Responses<Res>, Error>) -> Self {
         Self::to(MultiCallTarget::Fake(responses))
     }
@@ -84,13 +85,14 @@ impl<Req, Res> MultiCall<Req, Res> {
         "Sets how long responses are collected from when the call is first polled. Default: the timeout of the client."
     );
 
-    /// How many answers are enough, errors of servers included. Default: as many as come in time.
+    /// Sets how many responses are enough, including errors of servers. Default: all responses that
+    /// arrive in time.
     pub fn answers(mut self, enough: usize) -> Self {
         self.expected = Some(enough);
         self
     }
 
-    /// Puts an interceptor around this call, within those of the client and those that were added
+    /// Adds an interceptor around this call. It runs inside those of the client and those added
     /// before.
     pub fn interceptor(mut self, interceptor: impl MultiCallInterceptor) -> Self {
         self.interceptors.push(Arc::new(interceptor));
@@ -101,7 +103,7 @@ impl<Req, Res> MultiCall<Req, Res> {
 impl Client {
     /// Makes a call of `method` on `topic` that every server answers.
     ///
-    /// Generated clients have a method for each rpc, which is what to call instead.
+    /// Generated clients have a method for each rpc; prefer those.
     pub fn multi_call<Req, Res>(
         &self,
         method: &'static Method,
@@ -144,7 +146,7 @@ impl<Req: Message + 'static, Res: Message + Default + 'static> IntoFuture for Mu
     }
 }
 
-/// Makes a call with nothing around it.
+/// Makes a multi call without interceptors.
 fn start<Res: Message + Default + 'static>(
     client: Client,
     route: Route,
@@ -157,7 +159,7 @@ fn start<Res: Message + Default + 'static>(
     Ok(Responses::new(InFlight::<Res>::start(client, call)?))
 }
 
-/// Makes a multi call within its hooks and interceptors.
+/// Makes a multi call through its hooks and interceptors.
 async fn intercepted<Req: Message + 'static, Res: Message + Default + 'static>(
     client: Client,
     route: Route,
@@ -189,12 +191,12 @@ async fn intercepted<Req: Message + 'static, Res: Message + Default + 'static>(
     }))
 }
 
-/// A multi call below its interceptors.
+/// A multi call together with its interceptors.
 struct InterceptedCall<Req, Res> {
     client: Client,
     route: Route,
     expected: Option<usize>,
-    /// The interceptors of this call alone.
+    /// The interceptors added to this call.
     call_interceptors: Vec<Arc<dyn MultiCallInterceptor>>,
     types: PhantomData<fn(Req) -> Res>,
 }

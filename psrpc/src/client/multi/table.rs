@@ -1,4 +1,4 @@
-//! The multi calls of one client: from the engine's events to the tasks that wait for them.
+//! The multi calls of one client: events of the engine, queued for the tasks that read them.
 
 use std::collections::VecDeque;
 use std::task::{Context, Poll, Waker};
@@ -10,15 +10,15 @@ use slab::Slab;
 
 use crate::waiting;
 
-/// What was told of multi calls, and who waits for it.
+/// The multi calls of one client.
 #[derive(Default)]
 pub(crate) struct MultiTable {
     callers: Slab<Caller>,
-    /// The callers of the calls in flight, by the index of the calls' handles.
+    /// The keys of the callers, by the index of the call handle.
     in_flight: Vec<Option<usize>>,
 }
 
-/// Somebody who collects answers. The engine bounds how many there are.
+/// A task that reads the responses of a call. The engine bounds their number.
 struct Caller {
     call: MultiHandle,
     events: VecDeque<MultiEvent>,
@@ -26,7 +26,7 @@ struct Caller {
     waker: Option<Waker>,
 }
 
-/// What a call has to tell, as it is kept until somebody looks.
+/// An event of a multi call, queued until the caller polls.
 pub(super) enum MultiEvent {
     Response(Text, Result<Bytes, ErrorResponse>),
     Failed(Box<Failure>),
@@ -42,13 +42,13 @@ impl MultiTable {
         key
     }
 
-    /// Takes an event of a multi call, and gives who waits for it.
+    /// Handles an event of a multi call, and returns the task to wake.
     pub(crate) fn on_event(&mut self, event: ClientEvent) -> Option<Waker> {
         let (ClientEvent::Response { call, .. } | ClientEvent::MultiEnded { call, .. }) = &event else {
             return None;
         };
         let slot = self.in_flight.get_mut(call.index())?;
-        // Nobody waits for a call that was dropped.
+        // A call that was dropped has no caller.
         let caller = &mut self.callers[(*slot)?];
         match event {
             ClientEvent::Response { server_id, result, .. } => {
@@ -64,7 +64,7 @@ impl MultiTable {
         caller.waker.take()
     }
 
-    /// What was told next, and what is to be dropped without the lock.
+    /// Returns the next event, and a waker to drop after the lock is released.
     pub(super) fn poll(&mut self, key: usize, cx: &Context<'_>) -> (Poll<Option<MultiEvent>>, Option<Waker>) {
         let caller = &mut self.callers[key];
         match caller.events.pop_front() {
@@ -74,7 +74,8 @@ impl MultiTable {
         }
     }
 
-    /// Nobody waits for a call any more: whether it is in flight, and what is to be dropped without the lock.
+    /// Removes the caller of a call that was dropped. Returns `true` if the call is still in
+    /// flight, and values to drop after the lock is released.
     pub(super) fn remove(&mut self, key: usize) -> (bool, (VecDeque<MultiEvent>, Option<Waker>)) {
         let Caller { call, events, ended, waker } = self.callers.remove(key);
         if !ended {

@@ -1,4 +1,4 @@
-//! The subscriptions of one client: from the engine's events to the tasks that wait for them.
+//! The subscriptions of one client: events of the engine, queued for the tasks that read them.
 
 use std::collections::VecDeque;
 use std::task::{Context, Poll, Waker};
@@ -10,15 +10,15 @@ use slab::Slab;
 use crate::error::Error;
 use crate::waiting;
 
-/// What was told of subscriptions, and who waits for it.
+/// The subscriptions of one client.
 #[derive(Default)]
 pub(crate) struct SubscriptionTable {
     queues: Slab<UpdateQueue>,
-    /// The listeners whose subscriptions have not ended, by the index of the subscriptions' handles.
+    /// The queues of subscriptions that have not ended, by the index of the subscription handle.
     subscriptions: Vec<Option<(SubscriptionHandle, usize)>>,
 }
 
-/// Somebody who listens. The engine bounds how many updates wait.
+/// The queued events of a subscription. The engine bounds their number.
 struct UpdateQueue {
     subscription: SubscriptionHandle,
     live: bool,
@@ -27,7 +27,7 @@ struct UpdateQueue {
     waker: Option<Waker>,
 }
 
-/// What a subscription has to tell.
+/// An event of a subscription.
 pub(super) enum SubscriptionEvent {
     Update(Bytes),
     Gap(Option<u64>),
@@ -46,7 +46,7 @@ impl SubscriptionTable {
         key
     }
 
-    /// Takes an event of a subscription to updates, and gives who waits for it.
+    /// Handles an event of a subscription to updates, and returns the task to wake.
     pub(crate) fn on_event(&mut self, event: ClientEvent) -> Option<Waker> {
         let (ClientEvent::Subscribed { subscription }
         | ClientEvent::Update { subscription, .. }
@@ -55,7 +55,7 @@ impl SubscriptionTable {
         else {
             return None;
         };
-        // Nobody listens any more where it was dropped, and others than these have gaps too.
+        // A subscription that was dropped has no queue. Other kinds of subscriptions have gaps too.
         let slot = self.subscriptions.get_mut(subscription.index())?;
         let key = slot.filter(|(known, _)| known == subscription)?.1;
         let queue = &mut self.queues[key];
@@ -73,9 +73,9 @@ impl SubscriptionTable {
         queue.waker.take()
     }
 
-    /// Whether the subscription is live, or why it is not to be.
+    /// Returns `Ok` once the subscription is live, or the reason why it ended first.
     ///
-    /// What it gives beside is to be dropped without the lock, here and below.
+    /// This function and those below also return wakers to drop after the lock is released.
     pub(super) fn poll_live(
         &mut self,
         key: usize,
@@ -95,7 +95,7 @@ impl SubscriptionTable {
         }
     }
 
-    /// What was told next; nothing when the subscription is over.
+    /// Returns the next event, or `None` once the subscription has ended.
     pub(super) fn poll(
         &mut self,
         key: usize,
@@ -109,7 +109,8 @@ impl SubscriptionTable {
         }
     }
 
-    /// Nobody listens any more. What it gives is to be dropped without the lock.
+    /// Removes the queue of a subscription that was dropped. Returns values to drop after the lock
+    /// is released.
     pub(super) fn remove(&mut self, key: usize) -> (VecDeque<SubscriptionEvent>, Option<Waker>) {
         let UpdateQueue { subscription, ended, events, waker, .. } = self.queues.remove(key);
         if !ended {
@@ -120,7 +121,7 @@ impl SubscriptionTable {
 }
 
 impl UpdateQueue {
-    /// Adds a gap, to the one that is there if no update came after it.
+    /// Adds a gap, or extends the last one if no update follows it.
     fn gap(&mut self, lost: Option<u64>) {
         match self.events.back_mut() {
             Some(SubscriptionEvent::Gap(known)) => {
