@@ -1,7 +1,7 @@
-//! What is logged, through the `tracing` crate. The crate's documentation has the table.
+//! Logging through the `tracing` crate. The crate documentation lists all events.
 //!
-//! A subscriber is user code, so nothing is logged under a driver's lock: notes are taken there,
-//! and written once it is free.
+//! A subscriber is user code, so nothing is logged under a driver's lock. Notes are collected under
+//! the lock, and written after it is released.
 
 use std::iter::successors;
 
@@ -16,7 +16,7 @@ use crate::guard;
 use crate::guard::Panicked;
 use crate::info::{CallInfo, Side};
 
-/// Something to be logged.
+/// A log event.
 pub(crate) enum Note {
     Dropped(Dropped),
     Gap {
@@ -25,21 +25,22 @@ pub(crate) enum Note {
     Bus(BusEvent),
     /// Subscriptions of a client or server are interrupted.
     Interrupted(BusError),
-    /// They are live again; how many were interrupted.
+    /// The subscriptions are live again. Holds how many were interrupted.
     Resumed(u32),
-    /// The bus gave up a subscription of methods that were registered together.
+    /// The bus gave up a subscription of a registration.
     RegistrationLost(Vec<Route>),
     /// The bus gave up a subscription of a client.
     SubscriptionLost(BusError),
 }
 
 impl Note {
-    /// A note of an event of the bus, if it is to be logged.
+    /// Returns a note for an event of the bus, or `None` if its level is disabled.
     pub(crate) fn of_bus(event: &BusEvent) -> Option<Self> {
         Self::Bus(event.clone()).if_enabled()
     }
 
-    /// A note of an event that every client has, if it is to be logged.
+    /// Returns a note for an event of a client, or `None` if it is not logged or its level is
+    /// disabled.
     pub(crate) fn of_client(event: ClientEvent) -> Option<Self> {
         match event {
             ClientEvent::Dropped(dropped) => Self::Dropped(dropped).if_enabled(),
@@ -50,7 +51,8 @@ impl Note {
         }
     }
 
-    /// A note of an event that every server has, if it is to be logged.
+    /// Returns a note for an event of a server, or `None` if it is not logged or its level is
+    /// disabled.
     pub(crate) fn of_server(event: ServerEvent) -> Option<Self> {
         match event {
             ServerEvent::Dropped(dropped) => Self::Dropped(dropped).if_enabled(),
@@ -61,11 +63,11 @@ impl Note {
         }
     }
 
-    /// Asks for the level alone, which is no user code.
+    /// Checks the maximum level only, which runs no user code.
     fn if_enabled(self) -> Option<Self> {
         let level = match self {
             Self::Dropped(_) => Level::DEBUG,
-            // The clients and servers that a refusal concerns warn of their interruption.
+            // The affected clients and servers log a warning when they are interrupted.
             Self::Bus(BusEvent::SubscriptionRefused { .. } | BusEvent::Misrouted { .. }) => Level::DEBUG,
             Self::Bus(BusEvent::Reconnected { .. }) | Self::Resumed(_) => Level::INFO,
             _ => Level::WARN,
@@ -73,7 +75,7 @@ impl Note {
         (level <= LevelFilter::current()).then_some(self)
     }
 
-    /// Writes it, for the client or server with this id.
+    /// Writes the note, for the client or server with this id.
     pub(crate) fn write(self, side: Side, service: &Text, id: &Text) {
         let _ = guard::catch(|| match self {
             Self::Dropped(Dropped { reason, request_id, peer, late_by }) => match side {
@@ -135,7 +137,7 @@ fn write_bus_event(event: &BusEvent, service: &Text, id: &Text) {
     }
 }
 
-/// The call that user code ran for, as a log line names it.
+/// The call for which user code ran, as named in log events.
 #[derive(Clone)]
 pub(crate) struct Label {
     info: CallInfo,
@@ -152,8 +154,8 @@ impl Label {
     }
 }
 
-/// Logs that user code panicked, with the message of the panic: the caller does not get that, since
-/// it may hold what is not for others to see.
+/// Logs a panic of user code with its message. The caller does not get the message, which may be
+/// confidential.
 pub(crate) fn panicked(side: Side, what: &str, label: Option<&Label>, Panicked { message }: &Panicked) {
     let (service, method) = label.map(|label| (label.info.service(), label.info.method())).unzip();
     let request_id = label.and_then(|label| label.request_id.as_ref()).map(tracing::field::debug);
@@ -168,8 +170,8 @@ pub(crate) fn panicked(side: Side, what: &str, label: Option<&Label>, Panicked {
     });
 }
 
-/// Logs the error of a handler that was made of another error: its caller gets the code and text
-/// alone. Whatever is not the caller's own fault is an error here.
+/// Logs an error of a handler that was converted from another error, since its caller gets only the
+/// code and the text. The level is error if the server or the bus is at fault.
 pub(crate) fn failed(label: &Label, error: &Error) {
     let Some(cause) = error.get_ref() else { return };
     let _ = guard::catch(|| {
@@ -190,7 +192,7 @@ pub(crate) fn failed(label: &Label, error: &Error) {
     });
 }
 
-/// Logs that the background task of a client or server panicked, which ends it.
+/// Logs that the background task of a client or server panicked.
 pub(crate) fn background_task_panicked() {
     let _ = guard::catch(
         || tracing::error!(target: "psrpc", "a background task panicked: its client or server has ended"),

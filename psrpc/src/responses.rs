@@ -1,4 +1,4 @@
-//! The answers to a multi call.
+//! The responses to a multi call.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -11,7 +11,7 @@ use psrpc_engine::proto::Text;
 
 use crate::error::Error;
 
-/// What a server answers to a multi call. Dereferences to the message.
+/// A server's response to a multi call. Dereferences to the message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Response<Res> {
     server_id: Text,
@@ -19,22 +19,22 @@ pub struct Response<Res> {
 }
 
 impl<Res> Response<Res> {
-    /// An answer, for interceptors and fakes.
+    /// Returns a response, for interceptors and fakes.
     pub fn new(server_id: impl Into<Text>, message: Res) -> Self {
         Self { server_id: server_id.into(), message }
     }
 
-    /// Who answers.
+    /// Returns the id of the server.
     pub fn server_id(&self) -> &str {
         self.server_id.as_str()
     }
 
-    /// The message alone.
+    /// Returns the message.
     pub fn into_message(self) -> Res {
         self.message
     }
 
-    /// The same answer with another message, if `map` makes one of this one.
+    /// Returns the response with its message replaced by `map`, which may fail.
     ///
     /// # Errors
     ///
@@ -52,23 +52,25 @@ impl<Res> Deref for Response<Res> {
     }
 }
 
-/// The answers to a [`MultiCall`](crate::MultiCall), in the order in which they come: one of each
-/// server.
+/// The stream of responses to a [`MultiCall`](crate::MultiCall), one from each server, in order of
+/// arrival.
 ///
-/// An error is that of a server, as [`Error::server_id`] tells; one without a server ends the call,
-/// which had failed. Dropping it ends the call: what servers still answer is dropped.
+/// An error belongs to the server that [`Error::server_id`] returns. An error without a server
+/// means that the call failed, and is the last item. Dropping the stream ends the call; later
+/// responses are dropped.
 #[must_use = "responses come to those who look"]
 pub struct Responses<Res>(Option<ResponseStream<Res>>);
 
 type ResponseStream<Res> = Pin<Box<dyn Stream<Item = Result<Response<Res>, Error>> + Send>>;
 
 impl<Res> Responses<Res> {
-    /// Responses that come from elsewhere, for interceptors and fakes.
+    /// Returns the given responses, for interceptors and fakes.
     pub fn new(responses: impl Stream<Item = Result<Response<Res>, Error>> + Send + 'static) -> Self {
         Self(Some(Box::pin(responses)))
     }
 
-    /// The next answer; `None` when no more will come. Dropping the future loses nothing.
+    /// Returns the next response, or `None` once there are no more. Cancel safe: dropping the
+    /// future loses no response.
     pub async fn next(&mut self) -> Option<Result<Response<Res>, Error>> {
         poll_fn(|cx| self.poll_response(cx)).await
     }
@@ -84,7 +86,7 @@ impl<Res> Responses<Res> {
 }
 
 impl<Res: Send + 'static> Responses<Res> {
-    /// The same answers, each as `map` makes it.
+    /// Applies `map` to each response.
     pub fn map_responses<T>(
         self,
         map: impl FnMut(Result<Response<Res>, Error>) -> Result<Response<T>, Error> + Send + Unpin + 'static,

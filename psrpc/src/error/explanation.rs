@@ -1,16 +1,16 @@
-//! What is known of why a call failed, in words for people.
+//! Human-readable explanations of failed calls.
 
 use psrpc_engine::{Evidence, Reason, Refusal};
 
 use super::Error;
 
 impl Error {
-    /// What is known of why nobody took or answered the call, in words for people; `None` when the
-    /// text says it all.
+    /// Returns a human-readable explanation of why no server took the call or responded, or `None`
+    /// if the text of the error says it all.
     ///
-    /// What a server alone knows is not in it, such as that the request came to it too late by its
-    /// clock: that is in the server's log and, with the difference, in what it tells its
-    /// observers ([`Expired`](crate::middleware::Observation::Expired)).
+    /// The explanation contains only what the client knows. For example, only the server knows that
+    /// a request arrived too late by the server's clock. The server logs that, and reports it, with
+    /// the difference, to its observers ([`Expired`](crate::middleware::Observation::Expired)).
     pub fn explanation(&self) -> Option<String> {
         let Evidence {
             unsent,
@@ -84,7 +84,7 @@ impl Error {
     }
 }
 
-/// A number of things: `1 server`, `2 servers`.
+/// Returns a count with its noun: `1 server`, `2 servers`.
 fn counted(count: u64, thing: &str) -> String {
     format!("{count} {thing}{}", if count == 1 { "" } else { "s" })
 }

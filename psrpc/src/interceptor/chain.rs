@@ -1,4 +1,4 @@
-//! All that is around the calls of a client, or the handlers of a server.
+//! All interceptors and hooks of a client or a server.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::info::{CallInfo, Side};
 use crate::request::Request;
 use crate::{guard, log};
 
-/// What a client has around its calls.
+/// The interceptors and hooks of a client.
 #[derive(Clone, Default)]
 pub(crate) struct ClientInterceptors {
     pub(crate) calls: Vec<Arc<dyn CallInterceptor>>,
@@ -24,7 +24,7 @@ pub(crate) struct ClientInterceptors {
 }
 
 impl ClientInterceptors {
-    /// Whether nothing is around unary calls.
+    /// Returns `true` if unary calls pass no interceptor or hook.
     pub(crate) fn is_empty_for_calls(&self) -> bool {
         self.calls.is_empty() && self.hooks.is_empty()
     }
@@ -33,7 +33,7 @@ impl ClientInterceptors {
         self.multi_calls.is_empty() && self.hooks.is_empty()
     }
 
-    /// Adds what another has, after what is here.
+    /// Appends the interceptors and hooks of `other`.
     pub(crate) fn append(&mut self, mut other: Self) {
         self.calls.append(&mut other.calls);
         self.multi_calls.append(&mut other.multi_calls);
@@ -53,7 +53,7 @@ impl std::fmt::Debug for ClientInterceptors {
     }
 }
 
-/// What a server has around its handlers.
+/// The interceptors and hooks of a server.
 #[derive(Clone, Default)]
 pub(crate) struct ServerInterceptors {
     pub(crate) handlers: Vec<Arc<dyn HandlerInterceptor>>,
@@ -62,7 +62,7 @@ pub(crate) struct ServerInterceptors {
     pub(crate) skip_claim: Option<SkipClaim>,
 }
 
-/// A function that skips_claim requests to be run without waiting for a grant.
+/// A function that returns `true` for requests to run without waiting for a grant.
 pub(crate) type SkipClaim = Arc<dyn Fn(&CallInfo, &Metadata) -> bool + Send + Sync>;
 
 impl ServerInterceptors {
@@ -73,7 +73,7 @@ impl ServerInterceptors {
             && self.skip_claim.is_none()
     }
 
-    /// Adds what another has, after what is here.
+    /// Appends the interceptors and hooks of `other`.
     pub(crate) fn append(&mut self, mut other: Self) {
         self.handlers.append(&mut other.handlers);
         self.streams.append(&mut other.streams);
@@ -81,9 +81,9 @@ impl ServerInterceptors {
         self.skip_claim = other.skip_claim.or(self.skip_claim.take());
     }
 
-    /// Whether a request that may be is elected.
+    /// Returns `true` if the request is to run without waiting for a grant.
     pub(crate) fn skips_claim<T>(&self, request: &Request<T>) -> bool {
-        // A panic skips_claim nothing: the request is bid for as any.
+        // If the function panics, the server bids for the request as usual.
         self.skip_claim.as_ref().is_some_and(|skip_claim| {
             guard::catch(|| skip_claim(&request.info(), request.metadata())).unwrap_or_else(|panicked| {
                 log::panicked(Side::Server, "an election function", Some(&request.label()), &panicked);

@@ -1,6 +1,6 @@
-//! What is around a call: interceptors and hooks.
+//! Interceptors and hooks.
 //!
-//! A call without any passes none of this.
+//! A call without interceptors and hooks bypasses this module.
 
 mod call;
 mod chain;

@@ -1,4 +1,4 @@
-//! Observers: what becomes of requests before their handlers run, and of frames that are dropped.
+//! Observers of requests before their handlers run, of dropped frames, of streams and of the bus.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,92 +14,93 @@ use crate::info::{CallInfo, Side};
 use crate::runtime::Runtime;
 use crate::{guard, log};
 
-/// Something that happened in a server, or in a client, which has only those from
-/// [`Dropped`](Self::Dropped) on.
+/// An event in a server or a client. Clients report only [`Dropped`](Self::Dropped) and the
+/// variants after it.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Observation {
-    /// A request came in. Whether it decodes, and is to be bid for, is not known yet.
+    /// A request arrived. It has not been decoded yet.
     Received {
-        /// What is called.
+        /// The service, method and topic.
         info: CallInfo,
-        /// The call, by its id on the wire.
+        /// The id of the call on the wire.
         request_id: Text,
-        /// Who calls.
+        /// The id of the client.
         client_id: Text,
     },
-    /// The claim of a request is decided. A request of a method that requires none has none.
+    /// The outcome of a claimed request is known. Not reported for a request of a method that
+    /// requires no claim.
     Bid {
-        /// What is called.
+        /// The service, method and topic.
         info: CallInfo,
-        /// The call, by its id on the wire.
+        /// The id of the call on the wire.
         request_id: Text,
-        /// Who calls.
+        /// The id of the client.
         client_id: Text,
-        /// How it was decided.
+        /// The outcome.
         outcome: BidOutcome,
-        /// How long the request waited for it, from the bid on.
+        /// The time from the bid to the outcome.
         waited: Duration,
     },
-    /// A request came in too late, and was dropped.
+    /// A request arrived too late and was dropped.
     Expired {
-        /// The call, by its id on the wire.
+        /// The id of the call on the wire.
         request_id: Text,
-        /// Who calls.
+        /// The id of the client.
         client_id: Text,
-        /// By how much: with skewed clocks, the skew.
+        /// How late the request was. If clocks differ, this includes the difference.
         late_by: Duration,
     },
     /// A frame was dropped for another reason.
     Dropped(Dropped),
     /// A stream has ended.
     StreamEnded {
-        /// What it was opened for.
+        /// The service, method and topic.
         info: CallInfo,
-        /// Who ended it, or what.
+        /// Why the stream ended.
         reason: Reason,
         /// The code of the cause.
         code: ErrorCode,
     },
     /// The bus may have lost frames of a subscription.
     Gap {
-        /// How many, where that is known.
+        /// The number of lost frames, if it is known.
         lost: Option<u64>,
     },
-    /// Something happened to the bus.
+    /// An event of the bus connection.
     Bus(BusEvent),
-    /// Subscriptions are interrupted: until they are live again, a client fails new calls at once,
-    /// and requests may not reach a server. Told once, however many they are.
+    /// Subscriptions were interrupted. Until they are live again, a client fails new calls at once,
+    /// and requests may not reach a server. Reported once, however many subscriptions are affected.
     Interrupted {
-        /// What the bus said.
+        /// The error of the bus.
         cause: BusError,
     },
     /// The subscriptions are live again.
     Resumed {
-        /// How many were interrupted.
+        /// The number of subscriptions that were interrupted.
         count: u32,
     },
 }
 
-/// How the claim of a request was decided.
+/// The outcome of a claimed request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum BidOutcome {
-    /// The client granted it to this server, which runs it.
+    /// The client granted the request to this server, which runs it.
     Granted,
-    /// The client granted it to another server.
+    /// The client granted the request to another server.
     Lost,
-    /// It is given up: not bid for, not granted in time, or the server was killed.
+    /// The request was abandoned: the server did not bid, was not granted in time, or was killed.
     Abandoned(Reason),
-    /// It runs without having waited, since this server [skips_claim](crate::ServerOptions::skip_claim) it.
+    /// The server ran the request without waiting for a grant
+    /// ([`skip_claim`](crate::ServerOptions::skip_claim)).
     Skipped,
 }
 
-/// A function that is told of what happens.
+/// A function called with each observation.
 pub(crate) type Observer = Arc<dyn Fn(&Observation) + Send + Sync>;
 
-/// The observers of a client or a server. Collects under the lock what they are told once it is
-/// free.
+/// The observers of a client or a server.
 #[derive(Clone, Default)]
 pub(crate) struct Observers(Vec<Observer>);
 
@@ -112,7 +113,7 @@ impl Observers {
         self.0.append(&mut other.0);
     }
 
-    /// What watches the events of a client or a server; nothing does without observers.
+    /// Returns a watch for these observers, or `None` if there are none.
     pub(crate) fn watch(self) -> Option<Watch> {
         (!self.0.is_empty()).then(|| Watch { observers: self.0.into(), bids: Vec::new() })
     }
@@ -124,15 +125,16 @@ impl std::fmt::Debug for Observers {
     }
 }
 
-/// Watches events on behalf of observers.
+/// Turns events into observations. They are collected under the driver's lock, and delivered after
+/// it is released.
 pub(crate) struct Watch {
     observers: Arc<[Observer]>,
-    /// The claims that are not decided, by the index of their requests' handles. Those of requests that ended otherwise lie
-    /// here until their place is another's.
+    /// Requests whose outcome is open, by the index of the request handle. Stale entries remain
+    /// until the index is reused.
     bids: Vec<Option<(RequestHandle, PendingBid)>>,
 }
 
-/// A claim that is not decided.
+/// A request whose outcome is open.
 struct PendingBid {
     info: CallInfo,
     request_id: Text,
@@ -200,7 +202,7 @@ impl Watch {
         Some(self.pending(Observation::StreamEnded { info, reason: cause.reason, code }))
     }
 
-    /// The server is about to bid for a request, or to skip_claim it.
+    /// Records that the server is about to bid for a request, or to run it without a grant.
     pub(crate) fn on_bid(&mut self, now: Time, request: RequestHandle, skips_claim: bool) {
         if let Some(Some((known, bid))) = self.bids.get_mut(request.index())
             && *known == request
@@ -249,16 +251,16 @@ impl Watch {
     }
 }
 
-/// What observers are to be told.
+/// An observation to deliver after the lock is released.
 pub(crate) struct PendingObservation {
     observers: Arc<[Observer]>,
     observation: Observation,
-    /// When the bid was made whose claim was decided.
+    /// The time of the bid, for an observation of its outcome.
     bid_sent_at: Option<Time>,
 }
 
 impl PendingObservation {
-    /// Tells them.
+    /// Calls the observers.
     pub(crate) fn deliver(mut self, side: Side, runtime: &dyn Runtime) {
         if let (Observation::Bid { waited, .. }, Some(sent_at)) = (&mut self.observation, self.bid_sent_at) {
             *waited = runtime.now().time.since(sent_at);

@@ -1,4 +1,4 @@
-//! The handler's side of a request: its context, and the way from a payload to an answer.
+//! Handlers of requests and streams, from the payload to the response.
 
 use std::future::{Future, poll_fn};
 use std::marker::PhantomData;
@@ -26,39 +26,40 @@ use crate::request::{Request, RequestContext};
 use crate::runtime::{BoxFuture, Runtime};
 use crate::stream::{Codec, ServerStream, StreamEnd};
 
-/// A request that was decoded, and waits to be run.
+/// A decoded request that waits for its grant.
 pub(crate) struct Admitted {
     pub(crate) label: Label,
     pub(crate) affinity: f32,
-    /// Whether it is run without waiting for a grant.
+    /// Whether the request runs without waiting for a grant.
     pub(crate) skips_claim: bool,
     pub(crate) run: Run,
 }
 
-/// What is run once a request is granted.
+/// The handler to run once the request is granted.
 pub(crate) enum Run {
-    /// A handler that answers.
+    /// A handler that returns a response.
     Call(HandlerFuture<Bytes>),
-    /// A handler of the stream that the request opens, and what is around the stream.
+    /// A handler of the stream that the request opens, and the codec of the stream.
     Stream(OpenStream, Arc<Codec>),
 }
 
-/// A handler, which starts when it is first polled.
+/// The future of a handler, which starts when it is first polled.
 pub(crate) type HandlerFuture<T> = BoxFuture<Result<T, Error>>;
 
-/// Opens a stream for its handler, unless something around it does not want that.
+/// Opens a stream and returns its handler, unless an interceptor refuses the stream.
 pub(crate) type OpenStream = Box<dyn FnOnce(Arc<dyn StreamEnd>) -> Result<HandlerFuture<()>, Error> + Send>;
 
-/// A method's handler, whatever its messages are.
+/// A method's handler, independent of its message types.
 pub(crate) trait MethodHandler: Send + Sync + 'static {
-    /// Decodes a request and asks for its affinity, or says why it does not decode.
+    /// Decodes a request and computes its affinity. Returns an error if the request does not
+    /// decode.
     fn admit(&self, received: Received, runtime: &Arc<dyn Runtime>) -> Result<Admitted, Error>;
 
-    /// Takes what is around it.
+    /// Sets the interceptors around the handler.
     fn set_interceptors(&mut self, interceptors: &Arc<ServerInterceptors>);
 }
 
-/// A unary handler: a function from a request to an answer, and one to its affinity.
+/// A handler of unary calls, and its affinity function.
 pub(crate) struct Unary<Req, F> {
     pub(crate) handler: Arc<F>,
     pub(crate) affinity: Option<Affinity<Req>>,
@@ -68,8 +69,8 @@ pub(crate) struct Unary<Req, F> {
 /// A method's affinity function.
 pub(crate) type Affinity<Req> = Box<dyn Fn(&Request<Req>) -> f32 + Send + Sync>;
 
-/// What an affinity function says of a request. A panic makes it no bid; other servers may do
-/// better.
+/// Returns the affinity for a request. A panic counts as no bid, so that another server can take
+/// the request.
 fn affinity_to<Req>(request: &Request<Req>, affinity: &Affinity<Req>, label: &Label) -> f32 {
     guard::catch(|| affinity(request)).unwrap_or_else(|panicked| {
         log::panicked(Side::Server, "an affinity function", Some(label), &panicked);
@@ -108,7 +109,7 @@ where
             _ => 1.0,
         };
         let interceptors = self.interceptors.clone();
-        // Whoever would not bid does not skip_claim.
+        // A request that the server would not bid for does not run without a grant either.
         let may_skip_claim = may_skip_claim && affinity >= 0.0;
         let skips_claim = may_skip_claim
             && interceptors.as_ref().is_some_and(|interceptors| interceptors.skips_claim(&request));
@@ -125,8 +126,8 @@ where
     }
 }
 
-/// Runs a unary handler within its interceptors, and tells the panic hooks of a panic in any of
-/// them.
+/// Runs a unary handler through its interceptors. Reports a panic in any of them to the panic
+/// hooks.
 async fn intercepted<Req, Res, F, Fut>(
     interceptors: Arc<ServerInterceptors>,
     handler: Arc<F>,
@@ -152,7 +153,7 @@ where
     Ok(response.encode_to_vec().into())
 }
 
-/// A unary handler below its interceptors.
+/// A unary handler together with its interceptors.
 struct InterceptedHandler<Req, F> {
     interceptors: Arc<ServerInterceptors>,
     handler: Arc<F>,
@@ -179,8 +180,7 @@ where
     }
 }
 
-/// The handler of streams that send `S` and receive `R`: a function of a stream, and one to its
-/// affinity.
+/// A handler of streams that send `S` and receive `R`, and its affinity function.
 pub(crate) struct StreamHandler<S, R, F> {
     pub(crate) handler: Arc<F>,
     pub(crate) affinity: Option<Affinity<()>>,
@@ -238,10 +238,11 @@ where
     }
 }
 
-/// A handler that runs: ends with its answer, with `internal` when it panics, and with nothing when it is stopped.
+/// A running handler. Resolves to its response, to `internal` if it panics, and to `None` if it is
+/// canceled.
 pub(crate) struct RunningHandler<T> {
     label: Label,
-    /// Nothing once it was dropped.
+    /// `None` after the drop.
     future: Option<HandlerFuture<T>>,
     token: Arc<CancellationToken>,
 }
@@ -265,8 +266,7 @@ impl<T> Future for RunningHandler<T> {
             Ok(polled) => {
                 polled.map(|result| Some(result.inspect_err(|error| log::failed(&this.label, error))))
             }
-            // That it panicked is all that the caller learns: the message may hold what is not for
-            // others to see.
+            // The caller does not get the message of the panic, which may be confidential.
             Err(panicked) => {
                 log::panicked(Side::Server, "a handler", Some(&this.label), &panicked);
                 Poll::Ready(Some(Err(Error::new(ErrorCode::Internal, "the handler panicked"))))
@@ -277,7 +277,7 @@ impl<T> Future for RunningHandler<T> {
 
 impl<T> Drop for RunningHandler<T> {
     fn drop(&mut self) {
-        // What the handler holds is user code too.
+        // Dropping the handler's future runs user code.
         let _ = guard::catch(|| drop(self.future.take()));
     }
 }

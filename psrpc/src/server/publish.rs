@@ -1,4 +1,4 @@
-//! PublishFuture updates to those who subscribe.
+//! Publishing updates to subscribers.
 
 use std::fmt;
 use std::future::{IntoFuture, poll_fn};
@@ -15,18 +15,18 @@ use crate::driver::Driver;
 use crate::error::Error;
 use crate::runtime::BoxFuture;
 
-/// An update to be published: set its timeout if need be, then await it.
+/// A builder for the publishing of an update. Await it to publish.
 ///
-/// It resolves when the bus has the update, with the number of subscribers that it was handed to
-/// where the bus knows. That nobody is subscribed is no error. Dropping its future stops to wait;
-/// whether the update is published is open then, unless the future was never polled.
+/// The future resolves once the bus has accepted the update, to the number of subscribers that
+/// received it, if the bus knows it. Having no subscribers is not an error. Dropping the future
+/// stops the wait; unless the future was never polled, the update may still be published.
 ///
 /// # Errors
 ///
-/// `unavailable` when the bus does not take the update, `deadline_exceeded` when it has no room for
-/// it in time, `invalid_argument` when the topic cannot be or the update is too large,
-/// `resource_exhausted` when too many updates wait for the bus, `canceled` when the server is
-/// closed.
+/// Returns `unavailable` if the bus does not accept the update, `deadline_exceeded` if it has no
+/// room in time, `invalid_argument` if the topic is invalid or the update too large,
+/// `resource_exhausted` if too many updates are waiting for the bus, and `canceled` if the server
+/// is closed.
 #[must_use = "an update is published when it is awaited"]
 pub struct Publish<'a> {
     driver: &'a Arc<Driver<ServerRole>>,
@@ -47,7 +47,8 @@ impl<'a> Publish<'a> {
         Self { driver, route, update, timeout: None }
     }
 
-    /// How long it may take from when it is first polled. Default: that of the server, 3 s.
+    /// Sets how long publishing may take from when the future is first polled. Default: the
+    /// server's timeout, 3 s.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
@@ -74,10 +75,10 @@ impl IntoFuture for Publish<'_> {
     }
 }
 
-/// An update that was handed to the engine. Dropping it stops to wait.
+/// An update that the engine is publishing. Dropping it stops the wait.
 struct PendingUpdate {
     driver: Arc<Driver<ServerRole>>,
-    /// `None` once the outcome was fetched.
+    /// The key of the publisher; `None` once the outcome was taken.
     key: Option<usize>,
 }
 
@@ -115,7 +116,7 @@ impl Drop for PendingUpdate {
             }
             replaced
         });
-        // Without the lock.
+        // Dropped after the lock is released.
         drop(replaced);
     }
 }

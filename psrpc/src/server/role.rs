@@ -1,4 +1,4 @@
-//! What becomes of a server's events.
+//! The server's part of the driver.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
@@ -25,14 +25,14 @@ use crate::server::handler::{Admitted, MethodHandler, OpenStream, Run, RunningHa
 use crate::stream::{Codec, DriverEnd, StreamRole, StreamTable, StreamTask};
 use crate::{guard, waiting};
 
-/// What becomes of a server's events: requests go to their handlers.
+/// Handles the events of a server's engine: passes requests to their handlers.
 #[derive(Default)]
 pub(crate) struct ServerRole {
     pub(super) handlers: Arc<HandlerMap>,
     watch: Option<Watch>,
-    /// Whether the bus tells of outages by its monitor.
+    /// Whether the bus reports outages through a monitor.
     is_monitored: bool,
-    /// By the index of their handles.
+    /// By the index of the request handle.
     requests: Vec<Option<(RequestHandle, RequestStage)>>,
     registrations: BTreeMap<RegistrationHandle, Registration>,
     closed: bool,
@@ -41,33 +41,33 @@ pub(crate) struct ServerRole {
     pub(super) updates: PublishTable,
 }
 
-/// Handlers, by the names of their methods.
+/// Handlers, by method name.
 pub(super) type HandlerMap = BTreeMap<&'static str, Box<dyn MethodHandler>>;
 
-/// How far a request has come.
+/// The progress of a request.
 enum RequestStage {
-    /// It waits for the client's grant.
+    /// Waiting for the client's grant.
     Admitted(Admitted),
     Running(Arc<CancellationToken>),
 }
 
-/// How the set-up of a registration ended, once it has; whoever registered reads it.
+/// The result of a registration, once it is complete. The task that registers reads it.
 pub(super) type Setup = OnceLock<Result<(), BusError>>;
 
 struct Registration {
-    /// Until its set-up has ended.
+    /// `None` once the registration is complete.
     setup: Option<Arc<Setup>>,
     waiting: Vec<Waker>,
-    /// Given up with the registration.
+    /// Released with the registration.
     _guard: SingleServerGuard,
 }
 
-/// What is to be done for a server once its lock is free.
+/// Work for a server, to be done after its lock is released.
 pub(crate) enum ServerTask {
     Wake(Waker),
     Admit(Received, Arc<HandlerMap>),
     Run(RequestHandle, RunningHandler<Bytes>),
-    /// A stream is open; its handler is to run.
+    /// Runs the handler of a stream that was opened.
     Serve {
         label: Label,
         stream: StreamHandle,
@@ -78,14 +78,14 @@ pub(crate) enum ServerTask {
     },
     Stream(StreamTask),
     Cancel(Arc<CancellationToken>),
-    /// What user code made, which user code may want to clean up.
+    /// Drops a request, which may run user code.
     Discard(Admitted),
-    /// Boxed like the note, since they are rare and tasks are moved about.
+    /// Boxed, since it is rare and tasks are moved around.
     Observe(Box<PendingObservation>),
     Log(Box<Note>),
 }
 
-/// What became of a request that came in: it is bid for, or it does not decode.
+/// A request after decoding: to bid for, or to reject.
 pub(crate) type Decision = (RequestHandle, Result<Admitted, ErrorResponse>);
 
 impl Role for ServerRole {
@@ -142,10 +142,10 @@ impl Role for ServerRole {
                 let Some(registered) = self.registrations.get_mut(&registration) else { return };
                 let refused = result.is_err();
                 if let Some(setup) = registered.setup.take() {
-                    // Set once, since a registration ends its set-up once.
+                    // Cannot fail, since a registration completes only once.
                     let _ = setup.set(result);
                 }
-                // Taken with its room: there may be many registrations.
+                // Takes the allocation too, since there may be many registrations.
                 tasks.extend(std::mem::take(&mut registered.waiting).into_iter().map(ServerTask::Wake));
                 if refused {
                     self.remove_registration(registration, tasks);
@@ -162,9 +162,9 @@ impl Role for ServerRole {
             ServerEvent::RegistrationLost { routes, .. } => {
                 tasks.push(ServerTask::Log(Box::new(Note::RegistrationLost(routes))));
             }
-            // The monitor of the bus tells of an outage once, instead of once a subscription.
+            // With a monitor, an outage is logged once, and not once for each subscription.
             ServerEvent::Gap { lost: None, .. } if self.is_monitored => {}
-            // Counted by the engine.
+            // The engine counts these.
             event => tasks.extend(Note::of_server(event).map(Box::new).map(ServerTask::Log)),
         }
     }
@@ -202,7 +202,7 @@ impl Role for ServerRole {
                 codec.opened();
                 let running = RunningHandler::new(label, start, token);
                 driver.runtime.spawn(Box::pin(async move {
-                    // A handler that was stopped is not waited for by anybody.
+                    // The result of a canceled handler is not used.
                     let result = running.await.unwrap_or(Ok(()));
                     server.handler_done(stream, key, result);
                 }));
@@ -234,7 +234,7 @@ impl Role for ServerRole {
     fn carry_out(state: &mut DriverState<Self>, now: Now, (request, decided): Decision) -> Option<Decision> {
         let DriverState { engine, role, .. } = state;
         match decided {
-            // Meanwhile it may have been granted elsewhere, or have expired.
+            // The request may have been granted to another server, or have expired.
             Ok(_) if !engine.is_waiting(request) => return Some((request, decided)),
             Ok(admitted) => {
                 let Admitted { affinity, skips_claim, .. } = admitted;
@@ -257,7 +257,7 @@ impl Role for ServerRole {
     }
 }
 
-/// Decodes a request, and asks for its affinity.
+/// Decodes a request and computes its affinity.
 fn decide(driver: &Driver<ServerRole>, received: Received, handlers: &HandlerMap) -> Decision {
     let request = received.request;
     let handler =
@@ -278,7 +278,7 @@ impl ServerRole {
     }
 
     fn take(&mut self, request: RequestHandle) -> Option<RequestStage> {
-        // A handler that was abandoned may end when its place is another's already.
+        // The handler of an abandoned request may end after its slot was reused.
         let slot = self.requests.get_mut(request.index())?;
         slot.take_if(|(known, _)| *known == request).map(|(_, stage)| stage)
     }

@@ -1,4 +1,4 @@
-//! Methods that one server alone may serve: no two of one process on one bus.
+//! A guard against two servers in one process that register the same single-server method.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
@@ -9,19 +9,19 @@ use psrpc_engine::proto::ErrorCode;
 use crate::bus::BusId;
 use crate::error::Error;
 
-/// What is served alone in this process, by bus and request channel.
+/// The single-server methods served in this process, by bus and request channel.
 static SERVED: Mutex<BTreeSet<(BusId, String)>> = Mutex::new(BTreeSet::new());
 
-/// The right to serve methods alone. Dropping it gives it up.
+/// The exclusive right to serve single-server methods. Dropping it releases the right.
 #[derive(Default)]
 pub(super) struct SingleServerGuard(Vec<(BusId, String)>);
 
 impl SingleServerGuard {
-    /// Takes the right for those of the routes that one server alone may serve.
+    /// Claims the right for those of the routes that are for a single server.
     ///
     /// # Errors
     ///
-    /// `already_exists` when another server of this process has it.
+    /// Returns `already_exists` if another server in this process has the right.
     pub(super) fn claim(bus: Option<BusId>, routes: &[Route]) -> Result<Self, Error> {
         let mut guard = Self::default();
         let Some(bus) = bus else { return Ok(guard) };

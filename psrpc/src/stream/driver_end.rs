@@ -1,4 +1,4 @@
-//! The end of a stream in a driver, of a client or of a server.
+//! The user's end of a stream, backed by a driver.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -20,15 +20,14 @@ use crate::message::AnyMessage;
 use crate::runtime::{BoxFuture, Runtime};
 use crate::waiting::WaiterKey;
 
-/// The end of a stream in a driver. Dropping it tells the driver that user code does not have the
-/// stream any more.
+/// The user's end of a stream of a client or server. Dropping it releases the stream.
 pub(crate) struct DriverEnd<R: StreamRole> {
     driver: Arc<Driver<R>>,
     stream: StreamHandle,
-    /// The stream's slot in the driver's table.
+    /// The key of the stream in the driver's table.
     key: usize,
     codec: Arc<Codec>,
-    /// Keeps the client, which lives as long as its streams.
+    /// Keeps the client alive as long as the stream.
     _client: Option<Box<dyn Any + Send + Sync>>,
 }
 

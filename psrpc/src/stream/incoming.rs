@@ -1,5 +1,4 @@
-//! Messages of streams on their way in: from the engine's events to the tables of consumers, and
-//! the ends of streams.
+//! Incoming messages of streams, from the engine to their consumers, and the end of streams.
 
 use std::sync::Arc;
 use std::task::Waker;
@@ -19,12 +18,12 @@ pub(crate) trait StreamRole: Role {
 }
 
 impl<R: StreamRole> Driver<R> {
-    /// User code does not have a stream any more.
+    /// Releases the user's end of a stream.
     pub(crate) fn release_stream(self: &Arc<Self>, stream: StreamHandle, key: usize) {
         self.release_with(stream, Ok(()), |streams| streams.release(key));
     }
 
-    /// The handler of a stream is done.
+    /// Records that the handler of a stream has returned.
     pub(crate) fn handler_done(
         self: &Arc<Self>,
         stream: StreamHandle,
@@ -35,7 +34,7 @@ impl<R: StreamRole> Driver<R> {
         self.release_with(stream, result, |streams| streams.handler_done(key, failed));
     }
 
-    /// One of those who have a stream leaves it; the last one ends it.
+    /// Releases one of the users of a stream. Ends the stream if it was the last one.
     fn release_with(
         self: &Arc<Self>,
         stream: StreamHandle,
@@ -53,7 +52,7 @@ impl<R: StreamRole> Driver<R> {
         drop(discarded);
     }
 
-    /// Does a task of the streams, without the lock.
+    /// Performs a task of the streams, without the lock.
     pub(crate) fn perform_stream_task(self: &Arc<Self>, task: StreamTask) {
         match task {
             StreamTask::Wake(waker) => waker.wake(),
@@ -76,7 +75,7 @@ impl<R: StreamRole> Driver<R> {
         }
     }
 
-    /// Decodes a message, and hands it to the consumer of its stream.
+    /// Decodes a message, and passes it to the consumer of its stream.
     fn receive(self: &Arc<Self>, delivery: PendingMessage, payload: Bytes, key: usize, codec: &Codec) {
         let received = codec.receive(payload).map_err(|rejected| match rejected {
             RejectedMessage::Malformed(error) => Some(error.into_response()),
@@ -100,16 +99,16 @@ impl<R: StreamRole> Driver<R> {
                 }
             }
         });
-        // Without the lock, and where a panic of it does no harm.
+        // Dropped after the lock is released, and with panics caught.
         let _ = guard::catch(|| drop(unread));
         woken.into_iter().for_each(Waker::wake);
     }
 }
 
-/// A message that is to be decoded in a task of its own. If the runtime drops that, nobody waits
-/// for the message.
+/// A message to be decoded in a task of its own. If the runtime drops the task, the message counts
+/// as rejected.
 struct Undecoded<R: StreamRole> {
-    /// `None` once it is being decoded.
+    /// `None` once decoding has started.
     driver: Option<Arc<Driver<R>>>,
     stream: StreamHandle,
     key: usize,

@@ -1,4 +1,4 @@
-//! PendingSend a message on a stream.
+//! Sending messages on a stream.
 
 use std::fmt;
 use std::future::{Future, IntoFuture};
@@ -17,11 +17,11 @@ use crate::interceptor::{NextSend, SendOptions};
 use crate::message::AnyMessage;
 use crate::runtime::BoxFuture;
 
-/// A message to be sent: set its timeout if need be, then await it.
+/// A builder for a send. Await it to send the message.
 ///
-/// It resolves when the other side has taken the message. Dropping its future stops to wait;
-/// whether the message arrives is open then, unless the future was never polled. A future that is
-/// kept keeps the stream, as a half of it would.
+/// The future resolves once the other side has accepted the message. Dropping the future stops the
+/// wait; unless the future was never polled, the message may still arrive. Holding the future keeps
+/// the stream open, as holding a half does.
 ///
 /// # Errors
 ///
@@ -39,7 +39,7 @@ pub struct PendingSend<'a> {
     options: SendOptions,
 }
 
-/// A message, with or without its type, as what is around the stream needs it.
+/// An outgoing message. Interceptors need its type.
 enum OutgoingMessage {
     Encoded(Vec<u8>),
     Typed(AnyMessage),
@@ -54,8 +54,8 @@ impl<'a> PendingSend<'a> {
         Self { end, message, options: SendOptions::default() }
     }
 
-    /// How long it may take from when it is first polled. Default: that of the client or server, 3
-    /// s.
+    /// Sets how long the send may take from when the future is first polled. Default: the timeout
+    /// of the client or server, 3 s.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.options.timeout = Some(timeout);
         self
@@ -77,20 +77,20 @@ impl IntoFuture for PendingSend<'_> {
     }
 }
 
-/// A message on its way: the future of a [`PendingSend`].
+/// The future of a [`PendingSend`].
 #[must_use = "a message is sent when it is awaited"]
 pub struct SendFuture(SendState);
 
 enum SendState {
     New(Arc<dyn StreamEnd>, OutgoingMessage, SendOptions),
-    /// The engine has it; the key asks for its outcome.
+    /// Sent by the engine. Holds the key to poll for the outcome.
     Sent(Arc<dyn StreamEnd>, usize),
     Intercepted(BoxFuture<Result<(), Error>>),
     Done,
 }
 
 impl SendFuture {
-    /// A message that goes past what is around the stream.
+    /// Sends an encoded message without interceptors.
     pub(crate) fn unintercepted(end: Arc<dyn StreamEnd>, payload: Vec<u8>, options: SendOptions) -> Self {
         Self(SendState::New(end, OutgoingMessage::Encoded(payload), options))
     }
@@ -128,7 +128,7 @@ impl Future for SendFuture {
     }
 }
 
-/// Hands a message to the engine, or to the layers around the stream.
+/// Passes a message to the engine, or to the interceptors if there are any.
 fn start(
     end: Arc<dyn StreamEnd>,
     message: OutgoingMessage,
@@ -151,7 +151,7 @@ fn start(
 }
 
 impl Drop for SendFuture {
-    /// Stops waiting for a message that was sent.
+    /// Stops waiting for the outcome of a send.
     fn drop(&mut self) {
         if let SendState::Sent(end, key) = &self.0 {
             end.cancel_send(*key);

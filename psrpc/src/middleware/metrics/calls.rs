@@ -1,4 +1,4 @@
-//! What is measured of unary calls, and of the handlers of unary and multi calls.
+//! Metrics of unary calls, and of the handlers of unary and multi calls.
 
 use std::sync::Arc;
 
@@ -31,7 +31,7 @@ impl HandlerInterceptor for Metrics {
     }
 }
 
-/// A call or a handler on its way. Dropped before it has ended it is reported as what ended it.
+/// A call or handler in progress. If it is dropped early, it is reported as canceled or panicked.
 struct MeasuredCall {
     observer: Arc<dyn MetricsObserver>,
     side: Side,
@@ -81,7 +81,7 @@ impl MeasuredCall {
 impl Drop for MeasuredCall {
     fn drop(&mut self) {
         if !self.ended {
-            // A second panic would end the process.
+            // A panic during unwinding would abort the process.
             let _ = guard::catch(|| self.report(Err(&drop_error())));
         }
     }

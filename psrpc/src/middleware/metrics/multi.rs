@@ -1,4 +1,4 @@
-//! What is measured of multi calls, in the client.
+//! Metrics of multi calls, in the client.
 
 use std::sync::Arc;
 
@@ -41,8 +41,8 @@ impl MultiCallInterceptor for Metrics {
     }
 }
 
-/// A multi call whose answers are counted. It is reported when it is dropped, as it is when its
-/// answers end.
+/// A multi call in progress. It is reported when it is dropped, which happens when the responses
+/// end or are dropped.
 struct MeasuredMultiCall {
     observer: Arc<dyn MetricsObserver>,
     info: CallInfo,
@@ -71,7 +71,7 @@ impl Drop for MeasuredMultiCall {
         let Self { answers, errors, bytes_sent, bytes_received, .. } = *self;
         let duration = stopwatch.elapsed();
         let call = MultiCall { duration, answers, errors, bytes_sent, bytes_received };
-        // A second panic would end the process.
+        // A panic during unwinding would abort the process.
         let _ = guard::catch(|| observer.multi_call(Side::Client, info, &call));
     }
 }

@@ -1,4 +1,4 @@
-//! What is measured of streams, on both sides.
+//! Metrics of streams, on both sides.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,7 +25,7 @@ struct MeasuredStream {
     opened: AtomicBool,
 }
 
-/// Where it is measured, and for whom.
+/// The observer, with the labels of the stream.
 struct Reporter {
     observer: Arc<dyn MetricsObserver>,
     side: Side,
@@ -53,7 +53,7 @@ impl InterceptedStream for MeasuredStream {
 
     fn receive(&self, message: AnyMessage) -> Result<AnyMessage, Error> {
         let Reporter { observer, side, info } = &*self.reporter;
-        // A panic would refuse the message.
+        // A panic would reject the message.
         let _ = guard::catch(|| observer.stream_received(*side, info, message.encoded_len()));
         Ok(message)
     }
@@ -66,7 +66,7 @@ impl InterceptedStream for MeasuredStream {
     }
 }
 
-/// A message on its way. Dropped before it has arrived it is reported as canceled.
+/// A send in progress. If it is dropped early, it is reported as canceled.
 struct MeasuredSend {
     reporter: Arc<Reporter>,
     bytes: usize,
@@ -91,7 +91,7 @@ impl MeasuredSend {
 impl Drop for MeasuredSend {
     fn drop(&mut self) {
         if !self.ended {
-            // A second panic would end the process.
+            // A panic during unwinding would abort the process.
             let _ = guard::catch(|| self.report(Err(&drop_error())));
         }
     }
