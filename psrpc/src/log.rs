@@ -80,10 +80,10 @@ impl Note {
         let _ = guard::catch(|| match self {
             Self::Dropped(Dropped { reason, request_id, peer, late_by }) => match side {
                 Side::Client => {
-                    tracing::debug!(target: "psrpc::client", ?service, ?id, ?request_id, ?peer, "dropped a frame: {reason}");
+                    tracing::debug!(target: "psrpc::client", ?service, ?id, %reason, ?request_id, ?peer, "frame dropped");
                 }
                 Side::Server => {
-                    tracing::debug!(target: "psrpc::server", ?service, ?id, ?request_id, ?peer, ?late_by, "dropped a frame: {reason}");
+                    tracing::debug!(target: "psrpc::server", ?service, ?id, %reason, ?request_id, ?peer, ?late_by, "frame dropped");
                 }
             },
             Self::Gap { lost } => {
@@ -99,11 +99,11 @@ impl Note {
             Self::RegistrationLost(routes) => {
                 let methods: Vec<_> = routes.iter().map(Route::method).collect();
                 let topic = routes.first().map_or(&[][..], Route::topic);
-                tracing::warn!(target: "psrpc::bus", ?service, ?id, ?methods, ?topic, "the bus gave up a registration");
+                tracing::warn!(target: "psrpc::bus", ?service, ?id, ?methods, ?topic, "registration lost");
             }
             Self::SubscriptionLost(error) => {
                 let error = error.to_string();
-                tracing::warn!(target: "psrpc::bus", ?service, ?id, ?error, "the bus gave up a client's subscriptions");
+                tracing::warn!(target: "psrpc::bus", ?service, ?id, ?error, "client subscriptions lost");
             }
         });
     }
@@ -124,15 +124,15 @@ fn write_bus_event(event: &BusEvent, service: &Text, id: &Text) {
             tracing::debug!(target: "psrpc::bus", ?service, ?id, channel, %cause, "bus refused a subscription");
         }
         BusEvent::LockRefused { channel, cause, count } => {
-            tracing::warn!(target: "psrpc::bus", ?service, ?id, %cause, count, "bus refused to lock requests of a queue");
-            tracing::debug!(target: "psrpc::bus", ?service, ?id, channel, "the last of them");
+            tracing::warn!(target: "psrpc::bus", ?service, ?id, %cause, count, "bus refused to lock queue requests");
+            tracing::debug!(target: "psrpc::bus", ?service, ?id, channel, "most recent refused lock");
         }
         BusEvent::Dropped { channel, count } => {
-            tracing::warn!(target: "psrpc::bus", ?service, ?id, count, "bus dropped frames that came in");
-            tracing::debug!(target: "psrpc::bus", ?service, ?id, channel, "the last of them");
+            tracing::warn!(target: "psrpc::bus", ?service, ?id, count, "bus dropped incoming frames");
+            tracing::debug!(target: "psrpc::bus", ?service, ?id, channel, "most recent dropped frame");
         }
         BusEvent::Misrouted { channel, count } => {
-            tracing::debug!(target: "psrpc::bus", ?service, ?id, channel, count, "nobody here takes frames of a queue");
+            tracing::debug!(target: "psrpc::bus", ?service, ?id, channel, count, "bus delivered queue frames that no subscriber here handles");
         }
     }
 }
@@ -195,6 +195,6 @@ pub(crate) fn failed(label: &Label, error: &Error) {
 /// Logs that the background task of a client or server panicked.
 pub(crate) fn background_task_panicked() {
     let _ = guard::catch(
-        || tracing::error!(target: "psrpc", "a background task panicked: its client or server has ended"),
+        || tracing::error!(target: "psrpc", "background task panicked; its client or server has stopped"),
     );
 }

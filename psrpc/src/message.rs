@@ -66,7 +66,7 @@ impl AnyMessage {
     pub fn into_message<T: Message + Default + 'static>(self) -> Result<T, Error> {
         self.expect::<T>()?;
         let message: Arc<dyn Any + Send + Sync> = self.0;
-        let message = message.downcast::<T>().expect("its type was checked");
+        let message = message.downcast::<T>().expect("the type was checked");
         Arc::try_unwrap(message).or_else(|shared| {
             T::decode(&*Message::encode_to_vec(&*shared))
                 .map_err(|error| Error::from_source(ErrorCode::Internal, error))

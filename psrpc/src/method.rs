@@ -130,7 +130,7 @@ impl Routes {
             return self.route(method, topic);
         }
         let is = |kind| match kind {
-            MethodKind::Call => "to be called",
+            MethodKind::Call => "a call",
             MethodKind::Stream => "a stream",
             MethodKind::Subscription => "a subscription",
         };

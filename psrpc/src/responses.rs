@@ -58,7 +58,7 @@ impl<Res> Deref for Response<Res> {
 /// An error belongs to the server that [`Error::server_id`] returns. An error without a server
 /// means that the call failed, and is the last item. Dropping the stream ends the call; later
 /// responses are dropped.
-#[must_use = "responses come to those who look"]
+#[must_use = "dropping the responses ends the call"]
 pub struct Responses<Res>(Option<ResponseStream<Res>>);
 
 type ResponseStream<Res> = Pin<Box<dyn Stream<Item = Result<Response<Res>, Error>> + Send>>;

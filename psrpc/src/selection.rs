@@ -25,7 +25,7 @@ use crate::error::Error;
 /// let at_least_half_idle =
 ///     Selection::new().minimum_affinity(0.5).affinity_timeout(Duration::from_millis(100));
 /// let worst = Selection::new()
-///     .choose(|claims| Ok(claims.iter().min_by(|a, b| a.affinity.total_cmp(&b.affinity))));
+///     .choose(|bids| Ok(bids.iter().min_by(|a, b| a.affinity.total_cmp(&b.affinity))));
 /// ```
 #[derive(Clone, Default)]
 pub struct Selection {

@@ -93,7 +93,7 @@ impl<'a> Offer<'a> {
     }
 }
 
-const ONCE: &str = "a frame is taken once";
+const ONCE: &str = "the frame was already taken";
 
 impl fmt::Debug for Offer<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -31,7 +31,7 @@ impl InFlight {
     pub(crate) fn poll(&mut self, cx: &Context<'_>) -> Poll<Result<Reply, Box<Failure>>> {
         self.0.poll(cx).map_ok(|settled| match settled {
             Settled::Reply(reply) => reply,
-            Settled::Stream(..) => unreachable!("it codec no stream"),
+            Settled::Stream(..) => unreachable!("a unary call opens no stream"),
         })
     }
 }
@@ -56,7 +56,7 @@ impl Opening {
     pub(crate) async fn opened(mut self) -> Result<(StreamHandle, usize), Error> {
         match poll_fn(|cx| self.0.poll(cx)).await {
             Ok(Settled::Stream(stream, key)) => Ok((stream, key)),
-            Ok(Settled::Reply(_)) => unreachable!("it codec a stream"),
+            Ok(Settled::Reply(_)) => unreachable!("an opening gets no reply"),
             Err(failure) => Err((*failure).into()),
         }
     }
@@ -85,7 +85,7 @@ impl PendingCall {
     }
 
     fn poll(&mut self, cx: &Context<'_>) -> Poll<Outcome> {
-        let key = self.caller.expect("a call is polled until it is done");
+        let key = self.caller.expect("polled after completion");
         let (polled, _discarded) = self.client.driver().with_state(|state| state.role.poll_outcome(key, cx));
         if polled.is_ready() {
             self.caller = None;

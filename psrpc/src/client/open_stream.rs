@@ -40,7 +40,7 @@ use crate::stream::{ClientStream, Codec, DriverEnd};
 ///
 /// Those of a [`Call`](crate::Call). In addition, a server with too many streams responds
 /// `resource_exhausted`.
-#[must_use = "a stream is opened when it is awaited"]
+#[must_use = "a stream is not opened until it is awaited"]
 pub struct OpenStream<S, R> {
     target: OpenTarget<S, R>,
     options: CallOptions,
@@ -66,7 +66,7 @@ impl<S, R> OpenStream<S, R> {
     }
 
     call_options!(
-        "Sets how long the opening may take from when it is first polled. Default: that of the client."
+        "Sets how long the opening may take from when it is first polled. Default: the client's timeout."
     );
     selection_option!();
 

@@ -109,7 +109,7 @@ impl Role for ClientRole {
             ClientEvent::Opened { call, outcome: Ok(stream) } => {
                 let mut opened = None;
                 let waker = self.settle(call, |streams, codec| {
-                    let codec = codec.expect("a call that codec a stream has what is around it");
+                    let codec = codec.expect("a call that opens a stream has a codec");
                     opened = Some(Arc::clone(&codec));
                     Ok(Settled::Stream(stream, streams.open(stream, codec, None)))
                 });

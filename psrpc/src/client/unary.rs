@@ -54,19 +54,19 @@ use crate::selection::Choose;
 /// | reason | code | what happened | may it have run? |
 /// |---|---|---|---|
 /// | [`Answered`](Reason::Answered) | the server's | a server answered with this error | yes |
-/// | [`NoResponse`](Reason::NoResponse) | `unavailable` | no bid came | no; on a queue, yes, unless nobody was subscribed |
-/// | [`NotAcceptable`](Reason::NotAcceptable) | `unavailable` | no bid could win, or the selection function wanted none | no; on a queue, yes |
+/// | [`NoResponse`](Reason::NoResponse) | `unavailable` | no server bid | no; on a queue, yes, unless there was no subscriber |
+/// | [`NotAcceptable`](Reason::NotAcceptable) | `unavailable` | no bid was acceptable, or the selection function selected none | no; on a queue, yes |
 /// | [`SelectionFailed`](Reason::SelectionFailed) | the function's, or `internal` | the selection function failed or panicked | no |
-/// | [`TimedOut`](Reason::TimedOut) | `deadline_exceeded` | no response came before the deadline, or the deadline came before a server was granted | yes, unless nothing was sent or nobody was subscribed |
-/// | [`PublishFailed`](Reason::PublishFailed) | `unavailable` | the bus did not take the request, or the grant | not as far as the bus knows |
-/// | [`PublishFailed`](Reason::PublishFailed) | `invalid_argument` | the bus cannot carry the request: it is too large for its server, for example | no |
-/// | [`Interrupted`](Reason::Interrupted) | `unavailable` | the client's subscriptions are interrupted, so that it would miss the answer | no |
+/// | [`TimedOut`](Reason::TimedOut) | `deadline_exceeded` | the deadline passed before a response arrived, or during the selection | yes, unless nothing was sent or there was no subscriber |
+/// | [`PublishFailed`](Reason::PublishFailed) | `unavailable` | the bus did not accept the request or the grant | yes |
+/// | [`PublishFailed`](Reason::PublishFailed) | `invalid_argument` | the bus cannot carry the request, for example because it is too large | no |
+/// | [`Interrupted`](Reason::Interrupted) | `unavailable` | the client's subscriptions are interrupted, so it would miss the response | no |
 /// | [`SubscriptionLost`](Reason::SubscriptionLost) | `unavailable` | the bus gave up the client's subscriptions | yes |
 /// | [`MalformedResult`](Reason::MalformedResult) | `malformed_result` | the response does not decode | yes |
 /// | [`ClientClosed`](Reason::ClientClosed) | `canceled` | the client was closed | yes, if it was in flight |
-/// | [`RuntimeEnded`](Reason::RuntimeEnded) | `unavailable` | the runtime that the client was created on has shut down | yes, if it was in flight |
-/// | none | `invalid_argument` | the topic, metadata, message or selection cannot be | no |
-/// | none | `resource_exhausted` | too many calls of this client are in flight | no |
+/// | [`RuntimeEnded`](Reason::RuntimeEnded) | `unavailable` | the client's runtime has shut down | yes, if it was in flight |
+/// | none | `invalid_argument` | the topic, metadata, message or selection is invalid | no |
+/// | none | `resource_exhausted` | this client has too many calls in flight | no |
 ///
 /// [`Error::explanation`] describes the likely cause. A call that reaches no server still waits
 /// until its affinity timeout or deadline, since servers may be slow to bid.
@@ -110,7 +110,7 @@ impl<Req, Res> Call<Req, Res> {
     }
 
     call_options!(
-        "Sets how long the call may take from when it is first polled. Default: that of the client."
+        "Sets how long the call may take from when it is first polled. Default: the client's timeout."
     );
     selection_option!();
 
@@ -223,7 +223,7 @@ impl<Res: Message + Default> Future for CallFuture<Res> {
                     }
                     return polled;
                 }
-                CallState::Done => panic!("a call was polled after it was done"),
+                CallState::Done => panic!("`CallFuture` polled after completion"),
             }
         }
     }

@@ -256,7 +256,10 @@ impl<R: Role> Driver<R> {
         let DriverState { engine, role, .. } = &mut *self.state.lock();
         let next = engine.poll_timeout();
         let result = update(engine, role);
-        debug_assert!(engine.poll_output().is_none() && engine.poll_timeout() == next, "this is a command");
+        debug_assert!(
+            engine.poll_output().is_none() && engine.poll_timeout() == next,
+            "a command must go through `execute`"
+        );
         result
     }
 
@@ -356,7 +359,9 @@ impl<R: Role> Driver<R> {
                 state.engine.handle_full();
                 return false;
             }
-            Err(Full) => Accepted::Failed(BusError::new("the bus took a frame and has no room for it")),
+            Err(Full) => {
+                Accepted::Failed(BusError::new("the bus took the frame but reported that it is full"))
+            }
         };
         if !taken && let Some(misrouted) = state.engine.poll_publish() {
             match accepted {

@@ -128,7 +128,7 @@ fn deliver<R: Role>(state: &mut DriverState<R>, now: Now, item: Item) {
         Item::Delivery(recipient, delivery) => (recipient, delivery),
         Item::Published((token, result)) => return engine.handle_published(now, token, result),
     };
-    let subscription = recipient.handle.expect("a driver names its subscriptions");
+    let subscription = recipient.handle.expect("a driver's subscription has a handle");
     match delivery {
         Delivery::Frame(frame) => engine.handle_frame(now, subscription, frame),
         Delivery::Misrouted(frame) => engine.handle_misrouted(now, subscription, frame),

@@ -39,24 +39,26 @@ impl Error {
             Reason::NoResponse => {
                 facts.extend(receivers.as_ref().map(reached));
                 if receivers.is_some_and(|count| count > 0) {
-                    facts.push("no bid came back".to_owned());
+                    facts.push("no server bid".to_owned());
                 }
             }
             Reason::NotAcceptable => {
                 facts.push(format!("{} bid", counted((*bids).into(), "server")));
                 if *below_minimum > 0 {
-                    facts.push(format!("{below_minimum} of them chain the minimum affinity"));
+                    facts.push(format!("{below_minimum} of them below the minimum affinity"));
                 }
                 match bids - below_minimum {
                     0 => {}
-                    _ if *asked => facts.push("the selection function chose none".to_owned()),
+                    _ if *asked => facts.push("the selection function selected none".to_owned()),
                     rest => facts.push(format!("{rest} of them with an affinity of 0 or less")),
                 }
             }
             Reason::TimedOut => match (selected, best) {
-                (Some(server), _) => facts.push(format!("server {server} had it and did not answer in time")),
+                (Some(server), _) => {
+                    facts.push(format!("server {server} was selected and did not respond in time"))
+                }
                 (None, Some(best)) => facts.push(format!(
-                    "the deadline came before the selection was over; the best bid was {} of server {}",
+                    "the deadline passed during the selection; the best bid was {}, of server {}",
                     best.affinity, best.server_id
                 )),
                 (None, None) => facts.extend(receivers.as_ref().map(reached)),
@@ -65,20 +67,20 @@ impl Error {
             _ => return None,
         }
         if *late_bids > 0 {
-            facts.push(format!("{} came after the deadline", counted((*late_bids).into(), "bid")));
+            facts.push(format!("{} arrived after the deadline", counted((*late_bids).into(), "bid")));
         }
         if *errors > 0 {
-            facts.push(format!("{} answered with an error", counted((*errors).into(), "server")));
+            facts.push(format!("{} responded with an error", counted((*errors).into(), "server")));
         }
         for Refusal { server_id, code, text } in refusals {
-            let server = if server_id.is_empty() { "one" } else { server_id.as_str() };
-            facts.push(format!("{server} said {code}: {text}"));
+            let server = if server_id.is_empty() { "another server" } else { server_id.as_str() };
+            facts.push(format!("{server}: {code}: {text}"));
         }
         if let Some(cause) = lock_refusal {
-            facts.push(format!("the bus refused to lock requests, so that no server takes them: {cause}"));
+            facts.push(format!("the bus refused to lock requests, so no server received them: {cause}"));
         }
         if *gap {
-            facts.push("the bus lost frames to this client meanwhile".to_owned());
+            facts.push("the bus lost frames for this client during the call".to_owned());
         }
         (!facts.is_empty()).then(|| facts.join("; "))
     }
@@ -111,48 +113,48 @@ mod tests {
         let best = Bid { server_id: "SRV_1".into(), affinity: 0.5 };
         for (reason, evidence, words) in [
             (Reason::NoResponse, reached(0), "nobody was subscribed"),
-            (Reason::NoResponse, reached(1), "the request reached 1 subscriber; no bid came back"),
+            (Reason::NoResponse, reached(1), "the request reached 1 subscriber; no server bid"),
             (
                 Reason::NoResponse,
                 Evidence { late_bids: 2, ..reached(3) },
-                "the request reached 3 subscribers; no bid came back; 2 bids came after the deadline",
+                "the request reached 3 subscribers; no server bid; 2 bids arrived after the deadline",
             ),
             (
                 Reason::NoResponse,
                 Evidence { gap: true, ..nothing() },
-                "the bus lost frames to this client meanwhile",
+                "the bus lost frames for this client during the call",
             ),
             (
                 Reason::NotAcceptable,
                 Evidence { bids: 3, below_minimum: 2, ..nothing() },
-                "3 servers bid; 2 of them chain the minimum affinity; 1 of them with an affinity of 0 or less",
+                "3 servers bid; 2 of them below the minimum affinity; 1 of them with an affinity of 0 or less",
             ),
             (
                 Reason::NotAcceptable,
                 Evidence { bids: 1, asked: true, ..nothing() },
-                "1 server bid; the selection function chose none",
+                "1 server bid; the selection function selected none",
             ),
             (
                 Reason::TimedOut,
                 Evidence { selected: Some("SRV_1".into()), errors: 1, ..nothing() },
-                "server SRV_1 had it and did not answer in time; 1 server answered with an error",
+                "server SRV_1 was selected and did not respond in time; 1 server responded with an error",
             ),
             (
                 Reason::Answered,
                 Evidence { errors: 2, refusals: vec![refusal("SRV_1"), refusal("")], ..nothing() },
-                "2 servers answered with an error; SRV_1 said unavailable: full; one said unavailable: full",
+                "2 servers responded with an error; SRV_1: unavailable: full; another server: unavailable: full",
             ),
             (
                 Reason::TimedOut,
                 Evidence { best: Some(best), ..nothing() },
-                "the deadline came before the selection was over; the best bid was 0.5 of server SRV_1",
+                "the deadline passed during the selection; the best bid was 0.5, of server SRV_1",
             ),
             (Reason::TimedOut, reached(0), "nobody was subscribed"),
             (
                 Reason::NoResponse,
                 Evidence { lock_refusal: Some("READONLY".into()), ..reached(1) },
-                "the request reached 1 subscriber; no bid came back; \
-                 the bus refused to lock requests, so that no server takes them: READONLY",
+                "the request reached 1 subscriber; no server bid; \
+                 the bus refused to lock requests, so no server received them: READONLY",
             ),
             (Reason::TimedOut, Evidence { unsent: true, ..nothing() }, "the request was not sent"),
         ] {

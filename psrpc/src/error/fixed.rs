@@ -20,7 +20,7 @@ macro_rules! fixed {
                     Self::new(ErrorCode::$code, $text)
                 }
 
-                #[doc = concat!("Whether it is \"", $text, "\"; see [`", stringify!($name), "`](Self::", stringify!($name), ").")]
+                #[doc = concat!("Returns `true` if this is \"", $text, "\"; see [`", stringify!($name), "`](Self::", stringify!($name), ").")]
                 pub fn $is(&self) -> bool {
                     let reason: Option<Reason> = $reason;
                     (reason.is_some() && self.reason() == reason)

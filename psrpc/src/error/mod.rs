@@ -30,12 +30,12 @@ pub use result::ResultExt;
 ///
 /// | question | answer |
 /// |---|---|
-/// | Which error is it? | [`code`](Self::code); for those that PSRPC itself has, [`is_no_response`](Self::is_no_response) and its like |
+/// | Which error is it? | [`code`](Self::code); for errors that PSRPC defines, [`is_no_response`](Self::is_no_response) and similar |
 /// | Whose fault was it? | [`fault`](Self::fault) |
-/// | May trying again help? | [`is_retryable`](Self::is_retryable) |
-/// | May it do harm? | [`may_have_run`](Self::may_have_run) |
-/// | What do I tell people? | [`text`](Self::text), [`explanation`](Self::explanation) |
-/// | What did the server say beside? | [`detail`](Self::detail) |
+/// | May a retry succeed? | [`is_retryable`](Self::is_retryable) |
+/// | May a retry run the call twice? | [`may_have_run`](Self::may_have_run) |
+/// | What can I show to users? | [`text`](Self::text), [`explanation`](Self::explanation) |
+/// | Did the server send details? | [`detail`](Self::detail) |
 ///
 /// # Conversions
 ///

@@ -86,7 +86,7 @@ impl ServerInterceptors {
         // If the function panics, the server bids for the request as usual.
         self.skip_claim.as_ref().is_some_and(|skip_claim| {
             guard::catch(|| skip_claim(&request.info(), request.metadata())).unwrap_or_else(|panicked| {
-                log::panicked(Side::Server, "an election function", Some(&request.label()), &panicked);
+                log::panicked(Side::Server, "a skip-claim function", Some(&request.label()), &panicked);
                 false
             })
         })

@@ -261,7 +261,7 @@ impl<T> Future for RunningHandler<T> {
         if this.token.poll(cx) {
             return Poll::Ready(None);
         }
-        let future = this.future.as_mut().expect("it is dropped last");
+        let future = this.future.as_mut().expect("polled after drop");
         match guard::catch(|| future.as_mut().poll(cx)) {
             Ok(polled) => {
                 polled.map(|result| Some(result.inspect_err(|error| log::failed(&this.label, error))))

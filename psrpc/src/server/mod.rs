@@ -155,7 +155,10 @@ impl Server {
             }
             None => {
                 let names: Vec<_> = routes.iter().map(ToString::to_string).collect();
-                let text = format!("{} is not registered, or not together", names.join(", "));
+                let text = match names.len() {
+                    1 => format!("{} is not registered", names[0]),
+                    _ => format!("{} are not registered together", names.join(", ")),
+                };
                 Err(Error::new(ErrorCode::NotFound, text))
             }
         }

@@ -27,7 +27,7 @@ use crate::runtime::BoxFuture;
 /// room in time, `invalid_argument` if the topic is invalid or the update too large,
 /// `resource_exhausted` if too many updates are waiting for the bus, and `canceled` if the server
 /// is closed.
-#[must_use = "an update is published when it is awaited"]
+#[must_use = "an update is not published until it is awaited"]
 pub struct Publish<'a> {
     driver: &'a Arc<Driver<ServerRole>>,
     route: Result<Route, Error>,
@@ -97,7 +97,7 @@ impl PendingUpdate {
     }
 
     fn poll(&mut self, cx: &Context<'_>) -> Poll<Outcome> {
-        let key = self.key.expect("an update is polled until it is done");
+        let key = self.key.expect("polled after completion");
         let (polled, _replaced) = self.driver.with_state(|state| state.role.updates.poll(key, cx));
         if polled.is_ready() {
             self.key = None;

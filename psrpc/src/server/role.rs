@@ -189,7 +189,7 @@ impl Role for ServerRole {
                 let server = Arc::clone(driver);
                 let end = DriverEnd::at_server(Arc::clone(driver), stream, key, Arc::clone(&codec));
                 let opened = guard::catch(|| open(end)).unwrap_or_else(|panicked| {
-                    log::panicked(Side::Server, "an interceptor of streams", Some(&label), &panicked);
+                    log::panicked(Side::Server, "a stream interceptor", Some(&label), &panicked);
                     Err(Error::new(ErrorCode::Internal, "an interceptor panicked"))
                 });
                 let start = match opened {

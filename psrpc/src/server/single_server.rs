@@ -32,7 +32,9 @@ impl SingleServerGuard {
             }
             let key = (bus, route.requests().legacy().to_owned());
             if !SERVED.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone()) {
-                let text = format!("{route} is for one server guard, and another of this process serves it");
+                let text = format!(
+                    "{route} is for a single server, and another server in this process already serves it"
+                );
                 return Err(Error::new(ErrorCode::AlreadyExists, text));
             }
             guard.0.push(key);

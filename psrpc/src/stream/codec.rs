@@ -158,7 +158,7 @@ impl Codec {
         guard::catch(run)
             .inspect_err(|panicked| {
                 let label = Label::of_stream(&self.info);
-                log::panicked(self.side, "what is around a stream", Some(&label), panicked);
+                log::panicked(self.side, "a stream interceptor", Some(&label), panicked);
             })
             .ok()
     }

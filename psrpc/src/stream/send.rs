@@ -27,12 +27,12 @@ use crate::runtime::BoxFuture;
 ///
 /// | reason | code | what happened | may it have arrived? |
 /// |---|---|---|---|
-/// | [`TimedOut`](crate::Reason::TimedOut) | `deadline_exceeded` | it was not taken in time: it or its ack was lost, or the consumer has no room | yes |
-/// | that of the end | that of the cause | the stream has ended | yes, if it ended meanwhile |
-/// | [`PublishFailed`](crate::Reason::PublishFailed) | `unavailable` | the bus did not take it | not as far as the bus knows |
-/// | none | `invalid_argument` | it is too large | no |
-/// | none | `resource_exhausted` | too many messages of the stream are on their way | no |
-#[must_use = "a message is sent when it is awaited"]
+/// | [`TimedOut`](crate::Reason::TimedOut) | `deadline_exceeded` | it was not accepted in time: the message or its ack was lost, or the consumer has no room | yes |
+/// | that of the stream's end | that of the cause | the stream has ended | yes, if it ended during the send |
+/// | [`PublishFailed`](crate::Reason::PublishFailed) | `unavailable` | the bus did not accept it | yes |
+/// | none | `invalid_argument` | the message is too large | no |
+/// | none | `resource_exhausted` | too many sends on the stream are pending | no |
+#[must_use = "a message is not sent until it is awaited"]
 pub struct PendingSend<'a> {
     end: &'a Arc<dyn StreamEnd>,
     message: OutgoingMessage,
@@ -78,7 +78,7 @@ impl IntoFuture for PendingSend<'_> {
 }
 
 /// The future of a [`PendingSend`].
-#[must_use = "a message is sent when it is awaited"]
+#[must_use = "a message is not sent until it is awaited"]
 pub struct SendFuture(SendState);
 
 enum SendState {
@@ -111,14 +111,14 @@ impl Future for SendFuture {
                 SendState::New(..) => {
                     let SendState::New(end, message, options) = mem::replace(&mut self.0, SendState::Done)
                     else {
-                        unreachable!("it was matched above");
+                        unreachable!("matched above");
                     };
                     self.0 = start(end, message, options)?;
                     continue;
                 }
                 SendState::Sent(end, key) => end.poll_sent(*key, cx).map_err(|failure| (*failure).into()),
                 SendState::Intercepted(sending) => sending.as_mut().poll(cx),
-                SendState::Done => panic!("a send was polled after it was done"),
+                SendState::Done => panic!("`SendFuture` polled after completion"),
             };
             if polled.is_ready() {
                 self.0 = SendState::Done;

@@ -31,7 +31,7 @@ use crate::runtime::BoxFuture;
 ///
 /// Returns `invalid_argument` if the topic is invalid, `canceled` if the client is closed, and
 /// `unavailable` if the bus refuses the subscription.
-#[must_use = "nobody is subscribed until it is awaited"]
+#[must_use = "does nothing until it is awaited"]
 pub struct Subscribe<T>(SubscribeTarget<T>);
 
 /// The source of updates.
