@@ -15,10 +15,10 @@ pub(crate) struct Panicked {
 pub(crate) fn catch<T>(run: impl FnOnce() -> T) -> Result<T, Panicked> {
     catch_unwind(AssertUnwindSafe(run)).map_err(|payload| {
         let message = message(&*payload).map(str::to_owned);
-        if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+        if let Err(second_payload) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
             // The payload's destructor panicked too. Its payload is leaked, since dropping it may
             // panic again.
-            mem::forget(again);
+            mem::forget(second_payload);
         }
         Panicked { message }
     })

@@ -20,7 +20,7 @@ impl CallInfo {
         self.0.method().as_str()
     }
 
-    /// Returns the parts of the topic, which are none for a method without topics.
+    /// Returns the parts of the topic. Empty for a method without topics.
     pub fn topic(&self) -> &[Text] {
         self.0.topic()
     }

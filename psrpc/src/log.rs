@@ -156,16 +156,16 @@ impl Label {
 
 /// Logs a panic of user code with its message. The caller does not get the message, which may be
 /// confidential.
-pub(crate) fn panicked(side: Side, what: &str, label: Option<&Label>, Panicked { message }: &Panicked) {
+pub(crate) fn panicked(side: Side, subject: &str, label: Option<&Label>, Panicked { message }: &Panicked) {
     let (service, method) = label.map(|label| (label.info.service(), label.info.method())).unzip();
     let request_id = label.and_then(|label| label.request_id.as_ref()).map(tracing::field::debug);
     let panic = message.as_deref();
     let _ = guard::catch(|| match side {
         Side::Client => {
-            tracing::error!(target: "psrpc::client", service, method, request_id, panic, "{what} panicked");
+            tracing::error!(target: "psrpc::client", service, method, request_id, panic, "{subject} panicked");
         }
         Side::Server => {
-            tracing::error!(target: "psrpc::server", service, method, request_id, panic, "{what} panicked");
+            tracing::error!(target: "psrpc::server", service, method, request_id, panic, "{subject} panicked");
         }
     });
 }

@@ -93,7 +93,7 @@ impl Routes {
     ///
     /// Returns `invalid_argument` if the method is not of this service or the topic is invalid.
     pub(crate) fn route(&self, method: &Method, topic: &[&str]) -> Result<Route, Error> {
-        if self.service.methods.get(method.index).is_none_or(|own| own.name != method.name) {
+        if self.service.methods.get(method.index).is_none_or(|known| known.name != method.name) {
             let text = format!("{} is not a method of {}", method.name, self.service.name);
             return Err(Error::new(ErrorCode::InvalidArgument, text).unsent());
         }
@@ -105,12 +105,12 @@ impl Routes {
         if !topic.is_empty() {
             return Ok(make()?);
         }
-        let known = &self.without_topic[method.index];
-        match known.get() {
+        let cached = &self.without_topic[method.index];
+        match cached.get() {
             Some(route) => Ok(route.clone()),
             None => {
                 let route = make()?;
-                Ok(known.get_or_init(|| route).clone())
+                Ok(cached.get_or_init(|| route).clone())
             }
         }
     }
@@ -129,13 +129,13 @@ impl Routes {
         if method.kind == kind {
             return self.route(method, topic);
         }
-        let is = |kind| match kind {
+        let describe = |kind| match kind {
             MethodKind::Call => "a call",
             MethodKind::Stream => "a stream",
             MethodKind::Subscription => "a subscription",
         };
-        let (service, method, own) = (self.service.name, method.name, method.kind);
-        let text = format!("{service}.{method} is {}, not {}", is(own), is(kind));
+        let (service, name, method_kind) = (self.service.name, method.name, method.kind);
+        let text = format!("{service}.{name} is {}, not {}", describe(method_kind), describe(kind));
         Err(Error::new(ErrorCode::InvalidArgument, text).unsent())
     }
 }

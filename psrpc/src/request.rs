@@ -82,7 +82,7 @@ impl<T> Request<T> {
         self.context.route.method().as_str()
     }
 
-    /// Returns the parts of the topic, which are none for a method without topics.
+    /// Returns the parts of the topic. Empty for a method without topics.
     pub fn topic(&self) -> &[Text] {
         self.context.route.topic()
     }

@@ -107,14 +107,14 @@ impl Selection {
 
     /// Merges other options into these. Options that are set there take precedence.
     pub(crate) fn with(self, other: Self) -> Self {
-        let (mine, others) = (self.options, other.options);
+        let (base, overrides) = (self.options, other.options);
         let options = Options {
-            minimum_affinity: others.minimum_affinity.or(mine.minimum_affinity),
-            maximum_affinity: others.maximum_affinity.or(mine.maximum_affinity),
-            accept_first_available: others.accept_first_available.or(mine.accept_first_available),
-            affinity_timeout: others.affinity_timeout.or(mine.affinity_timeout),
-            short_circuit_timeout: others.short_circuit_timeout.or(mine.short_circuit_timeout),
-            ask: others.ask || mine.ask,
+            minimum_affinity: overrides.minimum_affinity.or(base.minimum_affinity),
+            maximum_affinity: overrides.maximum_affinity.or(base.maximum_affinity),
+            accept_first_available: overrides.accept_first_available.or(base.accept_first_available),
+            affinity_timeout: overrides.affinity_timeout.or(base.affinity_timeout),
+            short_circuit_timeout: overrides.short_circuit_timeout.or(base.short_circuit_timeout),
+            ask: overrides.ask || base.ask,
         };
         Self { options, choose: other.choose.or(self.choose) }
     }

@@ -79,7 +79,7 @@ impl<T> DerefMut for LockGuard<'_, T> {
     }
 }
 
-/// Counts one lock held by this thread.
+/// One lock in the count of locks that this thread holds.
 #[cfg(debug_assertions)]
 struct Held;
 
@@ -98,20 +98,20 @@ impl Drop for Held {
     }
 }
 
-/// Panics in debug builds if this thread holds a [`Lock`]. `what` is the operation that is not
+/// Panics in debug builds if this thread holds a [`Lock`]. `operation` is what is not
 /// allowed then.
 ///
 /// # Panics
 ///
 /// Panics in debug builds if the thread holds a lock.
 #[inline]
-pub fn assert_unlocked(what: &str) {
+pub fn assert_unlocked(operation: &str) {
     #[cfg(debug_assertions)]
     if !std::thread::panicking() {
         // A thread that is exiting has no thread-locals any more, and holds no lock.
         let held = HELD.with(Cell::get);
-        assert!(held == 0, "{what} while a lock of a driver or a bus is held");
+        assert!(held == 0, "{operation} while a lock of a driver or a bus is held");
     }
     #[cfg(not(debug_assertions))]
-    let _ = what;
+    let _ = operation;
 }

@@ -6,17 +6,17 @@ use slab::Slab;
 
 /// Registers the task in place of the previous one. Returns the previous waker, to drop after all
 /// locks are released.
-pub(crate) fn replace(waiting: &mut Option<Waker>, cx: &Context<'_>) -> Option<Waker> {
-    if waiting.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
+pub(crate) fn replace(slot: &mut Option<Waker>, cx: &Context<'_>) -> Option<Waker> {
+    if slot.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
         return None;
     }
-    waiting.replace(cx.waker().clone())
+    slot.replace(cx.waker().clone())
 }
 
 /// Adds the task to the list, unless it is already in it.
-pub(crate) fn wait(waiting: &mut Vec<Waker>, cx: &Context<'_>) {
-    if !waiting.iter().any(|known| known.will_wake(cx.waker())) {
-        waiting.push(cx.waker().clone());
+pub(crate) fn wait(wakers: &mut Vec<Waker>, cx: &Context<'_>) {
+    if !wakers.iter().any(|waker| waker.will_wake(cx.waker())) {
+        wakers.push(cx.waker().clone());
     }
 }
 

@@ -68,23 +68,23 @@ impl BusEvent {
         match (self, later) {
             (
                 BusEvent::LockRefused { channel, cause, count },
-                BusEvent::LockRefused { channel: last_channel, cause: last_cause, count: more },
+                BusEvent::LockRefused { channel: last_channel, cause: last_cause, count: last_count },
             ) => {
                 channel.clone_from(last_channel);
                 cause.clone_from(last_cause);
-                *count = count.saturating_add(*more);
+                *count = count.saturating_add(*last_count);
                 true
             }
             (
                 BusEvent::Dropped { channel, count },
-                BusEvent::Dropped { channel: last_channel, count: more },
+                BusEvent::Dropped { channel: last_channel, count: last_count },
             )
             | (
                 BusEvent::Misrouted { channel, count },
-                BusEvent::Misrouted { channel: last_channel, count: more },
+                BusEvent::Misrouted { channel: last_channel, count: last_count },
             ) => {
                 channel.clone_from(last_channel);
-                *count = count.saturating_add(*more);
+                *count = count.saturating_add(*last_count);
                 true
             }
             _ => false,

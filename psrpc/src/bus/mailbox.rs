@@ -115,7 +115,7 @@ impl Mailbox {
     /// Adds an event of the bus.
     pub(crate) fn put_event(&self, event: BusEvent, wakes: &mut WakeList) {
         let mut state = self.0.lock();
-        if state.events.iter_mut().any(|known| known.merge(&event)) {
+        if state.events.iter_mut().any(|queued| queued.merge(&event)) {
             return;
         }
         let is_status = matches!(
@@ -197,10 +197,10 @@ impl MailboxState {
     fn gap(&mut self, slot: usize, lost: Option<u64>) {
         let subscriber = &mut self.subscribers[slot];
         let position = subscriber.gap.and_then(|position| position.checked_sub(self.taken));
-        if let Some(Item::Delivery(_, Delivery::Gap(known))) =
+        if let Some(Item::Delivery(_, Delivery::Gap(total))) =
             position.and_then(|at| self.items.get_mut(at as usize))
         {
-            *known = known.zip(lost).map(|(known, more)| known.saturating_add(more));
+            *total = total.zip(lost).map(|(total, lost)| total.saturating_add(lost));
             return;
         }
         subscriber.gap = Some(self.taken + self.items.len() as u64);

@@ -59,7 +59,7 @@ impl<'a> Offer<'a> {
     /// Takes the frame. For a bus that knows the result of the publish at once.
     #[inline]
     pub fn take(mut self) -> Frame {
-        match self.content.take().expect(ONCE) {
+        match self.content.take().expect(TAKEN) {
             Content::Lent { frame, taken, .. } => {
                 *taken = true;
                 frame.take_frame()
@@ -76,7 +76,7 @@ impl<'a> Offer<'a> {
 
     /// Takes the frame, with the target of the result. For a bus that wraps another.
     pub fn into_parts(mut self) -> (Channel, Frame, ReplyTo) {
-        match self.content.take().expect(ONCE) {
+        match self.content.take().expect(TAKEN) {
             Content::Lent { frame, mailbox, taken } => {
                 *taken = true;
                 let reply_to = ReplyTo::driver(Arc::clone(mailbox), frame.token());
@@ -89,11 +89,11 @@ impl<'a> Offer<'a> {
 
     #[inline]
     fn content(&self) -> &Content<'a> {
-        self.content.as_ref().expect(ONCE)
+        self.content.as_ref().expect(TAKEN)
     }
 }
 
-const ONCE: &str = "the frame was already taken";
+const TAKEN: &str = "the frame was already taken";
 
 impl fmt::Debug for Offer<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -23,7 +23,7 @@ use crate::selection::Choose;
 use crate::stream::{Codec, StreamRole, StreamTable, StreamTask};
 use crate::{guard, waiting};
 
-/// Handles the events of a client's engine: passes outcomes to the callers that wait for them.
+/// The role of a client: passes outcomes from the engine to the callers that wait for them.
 #[derive(Default)]
 pub(crate) struct ClientRole {
     watch: Option<Watch>,

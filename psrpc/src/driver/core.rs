@@ -251,7 +251,8 @@ impl<R: Role> Driver<R> {
         }
     }
 
-    /// Calls the engine with something that produces no output and moves no timer.
+    /// Runs `update` on the engine and the role, without a command. It must not produce outputs or
+    /// move timers.
     pub(crate) fn with_engine<T>(&self, update: impl FnOnce(&mut R::Engine, &mut R) -> T) -> T {
         let DriverState { engine, role, .. } = &mut *self.state.lock();
         let next = engine.poll_timeout();
@@ -404,8 +405,8 @@ impl<R: Role> Default for Deferred<R> {
     }
 }
 
-/// Performs the tasks when it is dropped, each even if another one panics, since a task is never
-/// repeated.
+/// A guard that performs the tasks when it is dropped. Each task is performed even if another one
+/// panics, since no task is ever repeated.
 struct PerformOnDrop<'a, R: Role> {
     driver: &'a Arc<Driver<R>>,
     deferred: &'a mut Deferred<R>,

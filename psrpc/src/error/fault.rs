@@ -153,9 +153,9 @@ impl Error {
         }
     }
 
-    /// Returns `true` if a retry may succeed: for the codes `unavailable` and `deadline_exceeded`,
-    /// like Go's retries, except for [`Reason::RuntimeEnded`], which every later call on the same
-    /// client fails with too.
+    /// Returns `true` if a retry may succeed. That is the case for the codes `unavailable` and
+    /// `deadline_exceeded`, as in Go's retries. The exception is [`Reason::RuntimeEnded`], since
+    /// every later call on the same client fails too.
     ///
     /// To find out whether a retry may do harm, see [`may_have_run`](Self::may_have_run).
     pub fn is_retryable(&self) -> bool {
@@ -179,8 +179,8 @@ impl Error {
     ///
     /// After [`Retry`](crate::middleware::Retry) the result covers all attempts.
     pub fn may_have_run(&self) -> bool {
-        if let Some(known) = self.0.may_have_run {
-            return known;
+        if let Some(may_have_run) = self.0.may_have_run {
+            return may_have_run;
         }
         match self.reason() {
             _ if self.0.evidence.unsent => false,

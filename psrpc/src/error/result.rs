@@ -6,7 +6,8 @@ use psrpc_engine::proto::ErrorCode;
 
 use super::Error;
 
-/// Converts the error of a `Result` into an [`Error`] that a handler can return.
+/// An extension trait that converts the error of a `Result` into an [`Error`] that a handler can
+/// return.
 ///
 /// ```
 /// use psrpc::{Error, ErrorCode, ResultExt};

@@ -211,7 +211,8 @@ impl NextCall {
         Self { chain, position: 0 }
     }
 
-    /// Makes the call. Each run is a call of its own; dropping the future cancels it.
+    /// Makes the call. If this is run several times, each run makes a separate call. Dropping the
+    /// future cancels the call.
     pub fn run(&self, call: OutgoingCall) -> BoxFuture<Result<AnyMessage, Error>> {
         let chain = &self.chain;
         match chain.interceptor(self.position) {

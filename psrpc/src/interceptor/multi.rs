@@ -79,7 +79,7 @@ impl NextMultiCall {
         Self { chain, position: 0 }
     }
 
-    /// Makes the call. Each run is a call of its own.
+    /// Makes the call. If this is run several times, each run makes a separate call.
     pub fn run(&self, call: OutgoingCall) -> BoxFuture<Result<Responses<AnyMessage>, Error>> {
         let chain = Arc::clone(&self.chain);
         match self.chain.interceptor(self.position) {

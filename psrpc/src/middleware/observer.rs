@@ -125,8 +125,8 @@ impl std::fmt::Debug for Observers {
     }
 }
 
-/// Turns events into observations. They are collected under the driver's lock, and delivered after
-/// it is released.
+/// A converter from events to observations. Observations are collected under the driver's lock, and
+/// delivered after it is released.
 pub(crate) struct Watch {
     observers: Arc<[Observer]>,
     /// Requests whose outcome is open, by the index of the request handle. Stale entries remain
@@ -204,8 +204,8 @@ impl Watch {
 
     /// Records that the server is about to bid for a request, or to run it without a grant.
     pub(crate) fn on_bid(&mut self, now: Time, request: RequestHandle, skips_claim: bool) {
-        if let Some(Some((known, bid))) = self.bids.get_mut(request.index())
-            && *known == request
+        if let Some(Some((handle, bid))) = self.bids.get_mut(request.index())
+            && *handle == request
         {
             (bid.sent_at, bid.skips_claim) = (Some(now), skips_claim);
         }
@@ -232,7 +232,7 @@ impl Watch {
 
     fn take(&mut self, request: RequestHandle) -> Option<PendingBid> {
         let slot = self.bids.get_mut(request.index())?;
-        slot.take_if(|(known, _)| *known == request).map(|(_, bid)| bid)
+        slot.take_if(|(handle, _)| *handle == request).map(|(_, bid)| bid)
     }
 
     fn bid_decided(&self, bid: PendingBid, outcome: BidOutcome) -> Box<PendingObservation> {

@@ -18,8 +18,8 @@ use crate::interceptor::{
 use crate::message::AnyMessage;
 use crate::runtime::{BoxFuture, Runtime};
 
-/// Retries failed calls, and failed sends on streams. It is an interceptor of calls and streams,
-/// and a policy for retry loops of your own ([`start`](Self::start)).
+/// A policy that retries failed calls, and failed sends on streams. It is an interceptor of calls
+/// and streams, and can drive retry loops of your own ([`start`](Self::start)).
 ///
 /// ```
 /// # use std::time::Duration;
@@ -129,8 +129,9 @@ impl Retry {
     }
 
     /// Retries only if the handler cannot have run ([`Error::may_have_run`]), so that it never runs
-    /// twice. On a queue-routed method, where servers may run a call without a grant, that means
-    /// only if no call was made. Replaces the condition of [`retry_if`](Self::retry_if).
+    /// twice. On a queue-routed method, where servers may run a call without a grant, this retries
+    /// only calls that were not sent or reached no subscriber. Replaces the condition of
+    /// [`retry_if`](Self::retry_if).
     #[must_use]
     pub fn only_if_not_run(self) -> Self {
         self.retry_if(|error| error.is_retryable() && !error.may_have_run())
@@ -168,8 +169,8 @@ impl Retry {
     ) -> Attempts {
         let attempts = self.start(now, timeout.filter(|_| !retry_set_timeout), deadline);
         match attempts.timeout {
-            AttemptTimeout::OfPolicy(own) => {
-                Attempts { timeout: AttemptTimeout::OfPolicy(own.or(timeout)), ..attempts }
+            AttemptTimeout::OfPolicy(inner) => {
+                Attempts { timeout: AttemptTimeout::OfPolicy(inner.or(timeout)), ..attempts }
             }
             AttemptTimeout::OfCaller(_) => attempts,
         }
@@ -336,7 +337,7 @@ impl StreamInterceptor for Retry {
     }
 }
 
-/// Retries the sends on one stream.
+/// The retries of the sends on one stream.
 struct RetrySends(Retry);
 
 impl InterceptedStream for RetrySends {

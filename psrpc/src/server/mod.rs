@@ -105,11 +105,11 @@ impl Server {
                 return Err(Error::new(ErrorCode::InvalidArgument, text));
             }
             // If this server itself serves a method already, the engine returns the error.
-            let guard = match SingleServerGuard::claim(self.driver().bus.id(), &routes) {
+            let guard = match SingleServerGuard::acquire(self.driver().bus.id(), &routes) {
                 Err(_) if routes.iter().any(|route| state.engine.serves(route)) => {
                     SingleServerGuard::default()
                 }
-                claimed => claimed?,
+                acquired => acquired?,
             };
             let registration = state.engine.register(routes)?;
             state.role.add_registration(registration, Arc::clone(&setup), guard);

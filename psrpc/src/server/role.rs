@@ -25,7 +25,7 @@ use crate::server::handler::{Admitted, MethodHandler, OpenStream, Run, RunningHa
 use crate::stream::{Codec, DriverEnd, StreamRole, StreamTable, StreamTask};
 use crate::{guard, waiting};
 
-/// Handles the events of a server's engine: passes requests to their handlers.
+/// The role of a server: passes requests from the engine to their handlers.
 #[derive(Default)]
 pub(crate) struct ServerRole {
     pub(super) handlers: Arc<HandlerMap>,
@@ -280,7 +280,7 @@ impl ServerRole {
     fn take(&mut self, request: RequestHandle) -> Option<RequestStage> {
         // The handler of an abandoned request may end after its slot was reused.
         let slot = self.requests.get_mut(request.index())?;
-        slot.take_if(|(known, _)| *known == request).map(|(_, stage)| stage)
+        slot.take_if(|(handle, _)| *handle == request).map(|(_, stage)| stage)
     }
 
     pub(super) fn add_registration(

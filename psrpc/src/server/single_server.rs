@@ -17,12 +17,12 @@ static SERVED: Mutex<BTreeSet<(BusId, String)>> = Mutex::new(BTreeSet::new());
 pub(super) struct SingleServerGuard(Vec<(BusId, String)>);
 
 impl SingleServerGuard {
-    /// Claims the right for those of the routes that are for a single server.
+    /// Acquires the right for those of the routes that are for a single server.
     ///
     /// # Errors
     ///
     /// Returns `already_exists` if another server in this process has the right.
-    pub(super) fn claim(bus: Option<BusId>, routes: &[Route]) -> Result<Self, Error> {
+    pub(super) fn acquire(bus: Option<BusId>, routes: &[Route]) -> Result<Self, Error> {
         let mut guard = Self::default();
         let Some(bus) = bus else { return Ok(guard) };
         for route in routes {

@@ -145,7 +145,7 @@ impl<S, R> ServerStream<S, R> {
         self.at.context.sent_at
     }
 
-    /// Returns the parts of the topic, which are none for a method without topics.
+    /// Returns the parts of the topic. Empty for a method without topics.
     pub fn topic(&self) -> &[Text] {
         self.at.context.route.topic()
     }

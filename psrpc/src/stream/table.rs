@@ -135,8 +135,8 @@ impl StreamTable {
     }
 
     fn find(&self, stream: StreamHandle) -> Option<usize> {
-        let (known, key) = self.streams.get(stream.index()).copied().flatten()?;
-        (known == stream).then_some(key)
+        let (handle, key) = self.streams.get(stream.index()).copied().flatten()?;
+        (handle == stream).then_some(key)
     }
 
     // --- messages in -----------------------------------------------------------------------------

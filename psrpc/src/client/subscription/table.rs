@@ -57,7 +57,7 @@ impl SubscriptionTable {
         };
         // A subscription that was dropped has no queue. Other kinds of subscriptions have gaps too.
         let slot = self.subscriptions.get_mut(subscription.index())?;
-        let key = slot.filter(|(known, _)| known == subscription)?.1;
+        let key = slot.filter(|(handle, _)| handle == subscription)?.1;
         let queue = &mut self.queues[key];
         match event {
             ClientEvent::Subscribed { .. } => queue.live = true,
@@ -124,8 +124,8 @@ impl UpdateQueue {
     /// Adds a gap, or extends the last one if no update follows it.
     fn gap(&mut self, lost: Option<u64>) {
         match self.events.back_mut() {
-            Some(SubscriptionEvent::Gap(known)) => {
-                *known = known.zip(lost).map(|(known, more)| known.saturating_add(more));
+            Some(SubscriptionEvent::Gap(total)) => {
+                *total = total.zip(lost).map(|(total, lost)| total.saturating_add(lost));
             }
             _ => self.events.push_back(SubscriptionEvent::Gap(lost)),
         }

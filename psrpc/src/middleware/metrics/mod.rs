@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::info::{CallInfo, Side};
 use crate::runtime::Runtime;
 
-/// Receives measurements of calls, handlers and streams. The default implementations do nothing.
+/// A receiver of measurements of calls, handlers and streams. The default implementations do nothing.
 ///
 /// The functions run where the call, handler or stream runs, and must not block. Byte counts are
 /// those of the users' messages, without protocol overhead.
@@ -142,7 +142,7 @@ pub struct StreamSent<'a> {
 #[derive(Clone)]
 pub(crate) struct Metrics(pub(crate) Arc<dyn MetricsObserver>);
 
-/// Measures elapsed time.
+/// A stopwatch.
 struct Stopwatch {
     started: Time,
     runtime: Arc<dyn Runtime>,
