@@ -9,7 +9,7 @@ use super::Error;
 ///
 /// For a call that failed, as returned by [`Error::fault`]:
 ///
-/// | fault | reasons | an answered error with code |
+/// | fault | reasons | a server's error with code |
 /// |---|---|---|
 /// | [`Caller`](Self::Caller) | `SelectionFailed`, `RuntimeEnded`; a call that could not be made | `invalid_argument`, `malformed_request`, `not_found`, `not_acceptable`, `already_exists`, `aborted`, `permission_denied`, `unauthenticated`, `resource_exhausted`, `failed_precondition`, `out_of_range`, `unprocessable_entity` |
 /// | [`Server`](Self::Server) | `NoResponse`, `NotAcceptable`, `TimedOut`, `MalformedResult` | `unknown`, `internal`, `unavailable`, `deadline_exceeded`, `unimplemented`, `data_loss`, `malformed_result`, `upstream_server_error`, `upstream_client_error`, any that PSRPC does not define |

@@ -17,13 +17,14 @@ use crate::runtime::{BoxFuture, Runtime};
 /// ```
 /// use psrpc::{ClientOptions, NextMultiCall, OutgoingCall};
 ///
-/// let options = ClientOptions::new().multi_interceptor(|call: OutgoingCall, next: NextMultiCall| async move {
-///     let answers = next.run(call).await?;
-///     Ok(answers.map_responses(|answer| {
-///         println!("{answer:?}");
-///         answer
+/// let log_responses = |call: OutgoingCall, next: NextMultiCall| async move {
+///     let responses = next.run(call).await?;
+///     Ok(responses.map_responses(|response| {
+///         println!("{response:?}");
+///         response
 ///     }))
-/// });
+/// };
+/// let options = ClientOptions::new().multi_interceptor(log_responses);
 /// ```
 ///
 /// The first interceptor added to a client is the outermost. Interceptors of a single call

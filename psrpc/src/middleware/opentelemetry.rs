@@ -99,13 +99,13 @@ impl OpenTelemetry {
     /// Starts a client span, and injects its context into the metadata.
     fn send(&self, info: &CallInfo, metadata: &mut Metadata) -> Context {
         let context = self.start("Sent", SpanKind::Client, info, Context::current());
-        self.propagate(|propagator| propagator.inject_context(&context, &mut Carrier(metadata)));
+        self.propagate(|propagator| propagator.inject_context(&context, &mut MetadataInjector(metadata)));
         context
     }
 
     /// Starts a server span in the context extracted from the metadata.
     fn receive(&self, info: &CallInfo, metadata: &Metadata) -> Context {
-        let parent = self.propagate(|propagator| propagator.extract(&Carried(metadata)));
+        let parent = self.propagate(|propagator| propagator.extract(&MetadataExtractor(metadata)));
         self.start("Recv", SpanKind::Server, info, parent)
     }
 
@@ -225,9 +225,9 @@ fn failed(context: &Context, error: &Error) {
 }
 
 /// Metadata to inject a context into.
-struct Carrier<'a>(&'a mut Metadata);
+struct MetadataInjector<'a>(&'a mut Metadata);
 
-impl Injector for Carrier<'_> {
+impl Injector for MetadataInjector<'_> {
     fn set(&mut self, name: &str, value: String) {
         // Go omits an empty `tracestate`.
         if !value.is_empty() {
@@ -237,9 +237,9 @@ impl Injector for Carrier<'_> {
 }
 
 /// Metadata to extract a context from.
-struct Carried<'a>(&'a Metadata);
+struct MetadataExtractor<'a>(&'a Metadata);
 
-impl Extractor for Carried<'_> {
+impl Extractor for MetadataExtractor<'_> {
     fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(Text::as_str)
     }

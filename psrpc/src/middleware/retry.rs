@@ -325,7 +325,7 @@ impl CallInterceptor for Retry {
                 };
                 // After the runtime has shut down no pause ends. The next attempt fails at once,
                 // and is the last one.
-                first_of(next.abandoned(), pause(&**runtime, now + attempt.pause)).await;
+                race(next.abandoned(), pause(&**runtime, now + attempt.pause)).await;
             }
         })
     }
@@ -386,11 +386,11 @@ async fn pause(runtime: &dyn Runtime, until: Time) {
 
 /// Sleeps until the given time, or until the stream ends. Returns `true` if the stream has ended.
 async fn ends_within(next: &NextSend, until: Time) -> bool {
-    first_of(next.closed(), pause(&**next.runtime(), until)).await
+    race(next.closed(), pause(&**next.runtime(), until)).await
 }
 
 /// Waits for either future. Returns `true` if the first one finished first.
-async fn first_of<T>(first: impl Future<Output = T>, second: impl Future<Output = ()>) -> bool {
+async fn race<T>(first: impl Future<Output = T>, second: impl Future<Output = ()>) -> bool {
     let (mut first, mut second) = (pin!(first), pin!(second));
     poll_fn(|cx| match first.as_mut().poll(cx) {
         Poll::Ready(_) => Poll::Ready(true),

@@ -71,7 +71,7 @@ pub(crate) type Affinity<Req> = Box<dyn Fn(&Request<Req>) -> f32 + Send + Sync>;
 
 /// Returns the affinity for a request. A panic counts as no bid, so that another server can take
 /// the request.
-fn affinity_to<Req>(request: &Request<Req>, affinity: &Affinity<Req>, label: &Label) -> f32 {
+fn compute_affinity<Req>(request: &Request<Req>, affinity: &Affinity<Req>, label: &Label) -> f32 {
     guard::catch(|| affinity(request)).unwrap_or_else(|panicked| {
         log::panicked(Side::Server, "an affinity function", Some(label), &panicked);
         -1.0
@@ -105,7 +105,7 @@ where
         let request = Request { message, context };
         let label = request.label();
         let affinity = match &self.affinity {
-            Some(affinity) if claimed => affinity_to(&request, affinity, &label),
+            Some(affinity) if claimed => compute_affinity(&request, affinity, &label),
             _ => 1.0,
         };
         let interceptors = self.interceptors.clone();
@@ -203,7 +203,7 @@ where
         let request = Request { message: (), context };
         let label = request.label();
         let affinity = match &self.affinity {
-            Some(affinity) if claimed => affinity_to(&request, affinity, &label),
+            Some(affinity) if claimed => compute_affinity(&request, affinity, &label),
             _ => 1.0,
         };
         let codec = Arc::new(Codec::new::<S, R>(request.info(), Side::Server));

@@ -97,7 +97,7 @@ impl Server {
         if routes.is_empty() {
             return Ok(());
         }
-        let setup = Arc::new(OnceLock::new());
+        let register_result = Arc::new(OnceLock::new());
         let registration = self.driver().execute(|state, _| {
             if let Some(method) = methods.iter().find(|method| !state.role.handlers.contains_key(method.name))
             {
@@ -112,12 +112,13 @@ impl Server {
                 acquired => acquired?,
             };
             let registration = state.engine.register(routes)?;
-            state.role.add_registration(registration, Arc::clone(&setup), guard);
+            state.role.add_registration(registration, Arc::clone(&register_result), guard);
             Ok(registration)
         })?;
         poll_fn(|cx| {
-            self.driver()
-                .with_state(|state| state.role.poll_registered(state.engine, registration, &setup, cx))
+            self.driver().with_state(|state| {
+                state.role.poll_registered(state.engine, registration, &register_result, cx)
+            })
         })
         .await
     }

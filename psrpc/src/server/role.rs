@@ -52,11 +52,11 @@ enum RequestStage {
 }
 
 /// The result of a registration, once it is complete. The task that registers reads it.
-pub(super) type Setup = OnceLock<Result<(), BusError>>;
+pub(super) type RegisterResult = OnceLock<Result<(), BusError>>;
 
 struct Registration {
     /// `None` once the registration is complete.
-    setup: Option<Arc<Setup>>,
+    register_result: Option<Arc<RegisterResult>>,
     waiting: Vec<Waker>,
     /// Released with the registration.
     _guard: SingleServerGuard,
@@ -141,9 +141,9 @@ impl Role for ServerRole {
             ServerEvent::Registered { registration, result } => {
                 let Some(registered) = self.registrations.get_mut(&registration) else { return };
                 let refused = result.is_err();
-                if let Some(setup) = registered.setup.take() {
+                if let Some(register_result) = registered.register_result.take() {
                     // Cannot fail, since a registration completes only once.
-                    let _ = setup.set(result);
+                    let _ = register_result.set(result);
                 }
                 // Takes the allocation too, since there may be many registrations.
                 tasks.extend(std::mem::take(&mut registered.waiting).into_iter().map(ServerTask::Wake));
@@ -286,10 +286,11 @@ impl ServerRole {
     pub(super) fn add_registration(
         &mut self,
         registration: RegistrationHandle,
-        setup: Arc<Setup>,
+        register_result: Arc<RegisterResult>,
         guard: SingleServerGuard,
     ) {
-        let registered = Registration { setup: Some(setup), waiting: Vec::new(), _guard: guard };
+        let registered =
+            Registration { register_result: Some(register_result), waiting: Vec::new(), _guard: guard };
         self.registrations.insert(registration, registered);
     }
 
@@ -303,10 +304,10 @@ impl ServerRole {
         &mut self,
         engine: &Engine,
         registration: RegistrationHandle,
-        setup: &Setup,
+        register_result: &RegisterResult,
         cx: &Context<'_>,
     ) -> Poll<Result<(), Error>> {
-        match (setup.get(), self.registrations.get_mut(&registration)) {
+        match (register_result.get(), self.registrations.get_mut(&registration)) {
             (Some(result), _) => Poll::Ready(Ok(result.clone()?)),
             (None, Some(registration)) => {
                 waiting::wait(&mut registration.waiting, cx);

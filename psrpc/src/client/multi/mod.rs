@@ -31,9 +31,9 @@ use crate::runtime::{BoxFuture, Runtime};
 /// # struct Client(Option<MultiCall<String, u64>>);
 /// # impl Client { fn census(&mut self, _: String) -> MultiCall<String, u64> { self.0.take().unwrap() } }
 /// # async fn example(mut client: Client, ask: String) -> Result<(), Error> {
-/// let mut answers = client.census(ask).timeout(Duration::from_millis(500)).await?;
-/// while let Some(answer) = answers.next().await {
-///     match answer {
+/// let mut responses = client.census(ask).timeout(Duration::from_millis(500)).await?;
+/// while let Some(response) = responses.next().await {
+///     match response {
 ///         Ok(count) => println!("{} hats at {}", *count, count.server_id()),
 ///         Err(error) => println!("{:?}: {error}", error.server_id()),
 ///     }

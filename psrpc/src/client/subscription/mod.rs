@@ -172,7 +172,7 @@ impl<T: Message + Default> Subscription<T> {
                     Error::from_source(ErrorCode::MalformedResult, error)
                         .with_reason(Reason::MalformedMessage)
                 }),
-                SubscriptionEvent::Gap(lost) => Err(missing(lost)),
+                SubscriptionEvent::Gap(lost) => Err(gap_error(lost)),
                 SubscriptionEvent::Lost(failure) => Err((*failure).into()),
             })
         })
@@ -211,7 +211,7 @@ impl<T> fmt::Debug for Subscription<T> {
     }
 }
 
-fn missing(lost: Option<u64>) -> Error {
+fn gap_error(lost: Option<u64>) -> Error {
     let text = match lost {
         Some(1) => "an update was lost".to_owned(),
         Some(lost) => format!("{lost} updates were lost"),

@@ -14,7 +14,8 @@ use crate::error::Error;
 use crate::info::{CallInfo, Side};
 use crate::runtime::Runtime;
 
-/// A receiver of measurements of calls, handlers and streams. The default implementations do nothing.
+/// A receiver of measurements of calls, handlers and streams. The default implementations do
+/// nothing.
 ///
 /// The functions run where the call, handler or stream runs, and must not block. Byte counts are
 /// those of the users' messages, without protocol overhead.
