@@ -55,7 +55,7 @@ impl Error {
             }
             Reason::TimedOut => match (selected, best) {
                 (Some(server), _) => {
-                    facts.push(format!("server {server} was selected and did not respond in time"))
+                    facts.push(format!("server {server} was selected and did not respond in time"));
                 }
                 (None, Some(best)) => facts.push(format!(
                     "the deadline passed during the selection; the best bid was {}, of server {}",
