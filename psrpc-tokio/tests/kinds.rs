@@ -356,9 +356,9 @@ async fn a_method_is_used_for_what_it_is() {
     let bus = LocalBus::new();
     let client = client(&bus).await;
     let error = client.call::<String, String>(PARADE, &[], text("")).await.unwrap_err();
-    assert_eq!(error.text(), "Shop.Parade is a stream, not to be called");
+    assert_eq!(error.text(), "Shop.Parade is a stream, not a call");
     let error = client.subscribe::<String>(CENSUS, &[]).await.unwrap_err();
-    assert_eq!(error.text(), "Shop.Census is to be called, not a subscription");
+    assert_eq!(error.text(), "Shop.Census is a call, not a subscription");
 }
 
 #[tokio::test(start_paused = true)]
@@ -380,7 +380,7 @@ async fn what_one_server_alone_may_serve_is_refused_to_a_second_of_the_process()
     assert_eq!(error.code(), &ErrorCode::AlreadyExists);
     assert_eq!(
         error.text(),
-        "Owned.OwnerFit[\"Ann\"] is for one server alone, and another of this process serves it"
+        "Owned.OwnerFit[\"Ann\"] is for a single server, and another server in this process already serves it"
     );
     let error = first.register(&methods, &["Ann"]).await.unwrap_err();
     assert_eq!(error.text(), "Owned.OwnerFit[\"Ann\"] is already registered");

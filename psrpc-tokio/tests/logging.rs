@@ -24,14 +24,16 @@ async fn dropped_frames_are_logged_at_debug_with_their_ids_escaped() {
     let client = client(&bus, ClientOptions::new().id("C")).await;
     publish(&bus, &Channel::response("Hats", client.id()), stray_response("a\nb"));
     settle().await;
-    let dropped = "psrpc::client DEBUG: dropped a frame: late or unknown";
-    let ids = r#"service="Hats" id="C" request_id="a\nb" peer="SRV_stray""#;
+    let dropped = "psrpc::client DEBUG: frame dropped";
+    let ids =
+        r#"service="Hats" id="C" reason=late or unknown request_id="a\nb" peer="SRV_stray""#;
     assert_eq!(log.take(), [format!("{dropped} {ids}")]);
     let requests = Channel::request::<&str>("Hats", "Fit", &[], FIT.properties.queue());
     publish(&bus, &requests, late_request("RPC_late"));
     settle().await;
-    let dropped = "psrpc::server DEBUG: dropped a frame: request expired";
-    let ids = r#"service="Hats" id="S" request_id="RPC_late" peer="CLI_late" late_by=2ms"#;
+    let dropped = "psrpc::server DEBUG: frame dropped";
+    let ids =
+        r#"service="Hats" id="S" reason=request expired request_id="RPC_late" peer="CLI_late" late_by=2ms"#;
     assert_eq!(log.take(), [format!("{dropped} {ids}")]);
 }
 
@@ -58,7 +60,7 @@ async fn gaps_and_what_the_bus_gave_up_are_logged_as_warnings() {
     assert_eq!(log.take(), [r#"psrpc::bus WARN: the bus may have lost frames service="Hats" id="S" lost=3"#]);
     sinks.remove(0).fail(BusError::new("gone"), &mut WakeList::new());
     settle().await;
-    let lost = "psrpc::bus WARN: the bus gave up a registration";
+    let lost = "psrpc::bus WARN: registration lost";
     let fields = r#"service="Hats" id="S" methods=["Fit", "Pick"] topic=[]"#;
     assert_eq!(log.take(), [format!("{lost} {fields}")]);
     let _client = client(&bus, ClientOptions::new().id("C")).await;
@@ -66,7 +68,7 @@ async fn gaps_and_what_the_bus_gave_up_are_logged_as_warnings() {
     sinks.remove(0).fail(BusError::new("gone"), &mut WakeList::new());
     drop(sinks);
     settle().await;
-    let lost = "psrpc::bus WARN: the bus gave up a client's subscriptions";
+    let lost = "psrpc::bus WARN: client subscriptions lost";
     assert_eq!(log.take(), [format!(r#"{lost} service="Hats" id="C" error="gone""#)]);
 }
 

@@ -1,4 +1,4 @@
-//! Cancellation: tells a handler that nobody waits for it any more.
+//! Cancellation of handlers whose response is no longer needed.
 
 use std::sync::PoisonError;
 use std::task::{Context, Waker};
@@ -6,7 +6,7 @@ use std::task::{Context, Waker};
 use crate::sync::Mutex;
 use crate::waiting;
 
-/// Stops a handler that runs, from outside.
+/// A token that stops a running handler from outside.
 #[derive(Default)]
 pub(crate) struct CancellationToken(Mutex<CancellationState>);
 
@@ -28,7 +28,7 @@ impl CancellationToken {
         }
     }
 
-    /// Whether the handler is to stop; wakes the task when that comes later.
+    /// Returns `true` if the handler must stop. Otherwise registers the task to be woken.
     pub(crate) fn poll(&self, cx: &Context<'_>) -> bool {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let replaced = waiting::replace(&mut state.waker, cx);

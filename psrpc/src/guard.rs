@@ -1,29 +1,30 @@
-//! User code that may panic, and what it threw, which may panic again when it is dropped.
+//! Catching panics of user code.
 
 use std::any::Any;
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// A panic that was caught: what was thrown is dropped by now.
+/// A panic that was caught. Its payload has been dropped.
 #[derive(Debug)]
 pub(crate) struct Panicked {
-    /// Its message, if it had one.
+    /// The message of the panic, if it has one.
     pub(crate) message: Option<String>,
 }
 
-/// Returns what `run` returns, or that it panicked.
+/// Runs `run`, and returns `Err` if it panics.
 pub(crate) fn catch<T>(run: impl FnOnce() -> T) -> Result<T, Panicked> {
-    catch_unwind(AssertUnwindSafe(run)).map_err(|thrown| {
-        let message = message(&*thrown).map(str::to_owned);
-        if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(thrown))) {
-            // Whoever throws from there too is left alone.
-            mem::forget(again);
+    catch_unwind(AssertUnwindSafe(run)).map_err(|payload| {
+        let message = message(&*payload).map(str::to_owned);
+        if let Err(second_payload) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+            // The payload's destructor panicked too. Its payload is leaked, since dropping it may
+            // panic again.
+            mem::forget(second_payload);
         }
         Panicked { message }
     })
 }
 
-fn message(thrown: &(dyn Any + Send)) -> Option<&str> {
-    let text = thrown.downcast_ref::<&str>().copied();
-    text.or_else(|| thrown.downcast_ref::<String>().map(String::as_str))
+fn message(payload: &(dyn Any + Send)) -> Option<&str> {
+    let text = payload.downcast_ref::<&str>().copied();
+    text.or_else(|| payload.downcast_ref::<String>().map(String::as_str))
 }

@@ -1,31 +1,31 @@
-//! What is called, and the side on which something happens.
+//! The method that is called, and the side on which something happens.
 
 use std::fmt;
 
 use psrpc_engine::Route;
 use psrpc_engine::proto::Text;
 
-/// What a call goes to: its service, method and topic. Cheap to clone.
+/// The service, method and topic of a call. Cheap to clone.
 #[derive(Clone, PartialEq, Eq)]
 pub struct CallInfo(Route);
 
 impl CallInfo {
-    /// The service, by its name on the wire.
+    /// Returns the name of the service on the wire.
     pub fn service(&self) -> &str {
         self.0.service().as_str()
     }
 
-    /// The method, by its name on the wire.
+    /// Returns the name of the method on the wire.
     pub fn method(&self) -> &str {
         self.0.method().as_str()
     }
 
-    /// The parts of the topic; none for a method without topics.
+    /// Returns the parts of the topic. Empty for a method without topics.
     pub fn topic(&self) -> &[Text] {
         self.0.topic()
     }
 
-    /// Whether every server answers.
+    /// Returns `true` if every server answers.
     pub fn is_multi(&self) -> bool {
         self.0.properties().multi()
     }
@@ -49,11 +49,11 @@ impl fmt::Debug for CallInfo {
     }
 }
 
-/// On which side of a call something was measured.
+/// The side of a call on which something happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Side {
-    /// In the client.
+    /// The client.
     Client,
-    /// In the server.
+    /// The server.
     Server,
 }

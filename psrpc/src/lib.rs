@@ -65,8 +65,8 @@ pub use stream::{
     AtClient, AtServer, BiStream, ClientStream, PendingSend, RecvHalf, SendHalf, SendSink, ServerStream,
 };
 
-/// Includes the code that `psrpc-build` generated for a protobuf package, by the package's name;
-/// `"_"` for none.
+/// Includes the code that `psrpc-build` generated for a protobuf package. Takes the name of the
+/// package, or `"_"` for files without one.
 #[macro_export]
 macro_rules! include_proto {
     ($package:tt) => {

@@ -1,7 +1,7 @@
-//! What is logged, through the `tracing` crate. The crate's documentation has the table.
+//! Logging through the `tracing` crate. The crate documentation lists all events.
 //!
-//! A subscriber is user code, so nothing is logged under a driver's lock: notes are taken there,
-//! and written once it is free.
+//! A subscriber is user code, so nothing is logged under a driver's lock. Notes are collected under
+//! the lock, and written after it is released.
 
 use std::iter::successors;
 
@@ -16,7 +16,7 @@ use crate::guard;
 use crate::guard::Panicked;
 use crate::info::{CallInfo, Side};
 
-/// Something to be logged.
+/// A log event.
 pub(crate) enum Note {
     Dropped(Dropped),
     Gap {
@@ -25,47 +25,49 @@ pub(crate) enum Note {
     Bus(BusEvent),
     /// Subscriptions of a client or server are interrupted.
     Interrupted(BusError),
-    /// They are live again; how many were interrupted.
+    /// The subscriptions are live again. Holds how many were interrupted.
     Resumed(u32),
-    /// The bus gave up a subscription of methods that were registered together.
+    /// The bus gave up a subscription of a registration.
     RegistrationLost(Vec<Route>),
     /// The bus gave up a subscription of a client.
     SubscriptionLost(BusError),
 }
 
 impl Note {
-    /// A note of an event of the bus, if it is to be logged.
+    /// Returns a note for an event of the bus, or `None` if its level is disabled.
     pub(crate) fn of_bus(event: &BusEvent) -> Option<Self> {
-        Self::Bus(event.clone()).if_wanted()
+        Self::Bus(event.clone()).if_enabled()
     }
 
-    /// A note of an event that every client has, if it is to be logged.
+    /// Returns a note for an event of a client, or `None` if it is not logged or its level is
+    /// disabled.
     pub(crate) fn of_client(event: ClientEvent) -> Option<Self> {
         match event {
-            ClientEvent::Dropped(dropped) => Self::Dropped(dropped).if_wanted(),
-            ClientEvent::Gap { lost, .. } => Self::Gap { lost }.if_wanted(),
-            ClientEvent::Interrupted { cause } => Self::Interrupted(cause).if_wanted(),
-            ClientEvent::Resumed { count } => Self::Resumed(count).if_wanted(),
+            ClientEvent::Dropped(dropped) => Self::Dropped(dropped).if_enabled(),
+            ClientEvent::Gap { lost, .. } => Self::Gap { lost }.if_enabled(),
+            ClientEvent::Interrupted { cause } => Self::Interrupted(cause).if_enabled(),
+            ClientEvent::Resumed { count } => Self::Resumed(count).if_enabled(),
             _ => None,
         }
     }
 
-    /// A note of an event that every server has, if it is to be logged.
+    /// Returns a note for an event of a server, or `None` if it is not logged or its level is
+    /// disabled.
     pub(crate) fn of_server(event: ServerEvent) -> Option<Self> {
         match event {
-            ServerEvent::Dropped(dropped) => Self::Dropped(dropped).if_wanted(),
-            ServerEvent::Gap { lost, .. } => Self::Gap { lost }.if_wanted(),
-            ServerEvent::Interrupted { cause } => Self::Interrupted(cause).if_wanted(),
-            ServerEvent::Resumed { count } => Self::Resumed(count).if_wanted(),
+            ServerEvent::Dropped(dropped) => Self::Dropped(dropped).if_enabled(),
+            ServerEvent::Gap { lost, .. } => Self::Gap { lost }.if_enabled(),
+            ServerEvent::Interrupted { cause } => Self::Interrupted(cause).if_enabled(),
+            ServerEvent::Resumed { count } => Self::Resumed(count).if_enabled(),
             _ => None,
         }
     }
 
-    /// Asks for the level alone, which is no user code.
-    fn if_wanted(self) -> Option<Self> {
+    /// Checks the maximum level only, which runs no user code.
+    fn if_enabled(self) -> Option<Self> {
         let level = match self {
             Self::Dropped(_) => Level::DEBUG,
-            // The clients and servers that a refusal concerns warn of their interruption.
+            // The affected clients and servers log a warning when they are interrupted.
             Self::Bus(BusEvent::SubscriptionRefused { .. } | BusEvent::Misrouted { .. }) => Level::DEBUG,
             Self::Bus(BusEvent::Reconnected { .. }) | Self::Resumed(_) => Level::INFO,
             _ => Level::WARN,
@@ -73,15 +75,15 @@ impl Note {
         (level <= LevelFilter::current()).then_some(self)
     }
 
-    /// Writes it, for the client or server with this id.
+    /// Writes the note, for the client or server with this id.
     pub(crate) fn write(self, side: Side, service: &Text, id: &Text) {
         let _ = guard::catch(|| match self {
             Self::Dropped(Dropped { reason, request_id, peer, late_by }) => match side {
                 Side::Client => {
-                    tracing::debug!(target: "psrpc::client", ?service, ?id, ?request_id, ?peer, "dropped a frame: {reason}");
+                    tracing::debug!(target: "psrpc::client", ?service, ?id, %reason, ?request_id, ?peer, "frame dropped");
                 }
                 Side::Server => {
-                    tracing::debug!(target: "psrpc::server", ?service, ?id, ?request_id, ?peer, ?late_by, "dropped a frame: {reason}");
+                    tracing::debug!(target: "psrpc::server", ?service, ?id, %reason, ?request_id, ?peer, ?late_by, "frame dropped");
                 }
             },
             Self::Gap { lost } => {
@@ -97,11 +99,11 @@ impl Note {
             Self::RegistrationLost(routes) => {
                 let methods: Vec<_> = routes.iter().map(Route::method).collect();
                 let topic = routes.first().map_or(&[][..], Route::topic);
-                tracing::warn!(target: "psrpc::bus", ?service, ?id, ?methods, ?topic, "the bus gave up a registration");
+                tracing::warn!(target: "psrpc::bus", ?service, ?id, ?methods, ?topic, "registration lost");
             }
             Self::SubscriptionLost(error) => {
                 let error = error.to_string();
-                tracing::warn!(target: "psrpc::bus", ?service, ?id, ?error, "the bus gave up a client's subscriptions");
+                tracing::warn!(target: "psrpc::bus", ?service, ?id, ?error, "client subscriptions lost");
             }
         });
     }
@@ -122,20 +124,20 @@ fn write_bus_event(event: &BusEvent, service: &Text, id: &Text) {
             tracing::debug!(target: "psrpc::bus", ?service, ?id, channel, %cause, "bus refused a subscription");
         }
         BusEvent::LockRefused { channel, cause, count } => {
-            tracing::warn!(target: "psrpc::bus", ?service, ?id, %cause, count, "bus refused to lock requests of a queue");
-            tracing::debug!(target: "psrpc::bus", ?service, ?id, channel, "the last of them");
+            tracing::warn!(target: "psrpc::bus", ?service, ?id, %cause, count, "bus refused to lock queue requests");
+            tracing::debug!(target: "psrpc::bus", ?service, ?id, channel, "most recent refused lock");
         }
         BusEvent::Dropped { channel, count } => {
-            tracing::warn!(target: "psrpc::bus", ?service, ?id, count, "bus dropped frames that came in");
-            tracing::debug!(target: "psrpc::bus", ?service, ?id, channel, "the last of them");
+            tracing::warn!(target: "psrpc::bus", ?service, ?id, count, "bus dropped incoming frames");
+            tracing::debug!(target: "psrpc::bus", ?service, ?id, channel, "most recent dropped frame");
         }
         BusEvent::Misrouted { channel, count } => {
-            tracing::debug!(target: "psrpc::bus", ?service, ?id, channel, count, "nobody here takes frames of a queue");
+            tracing::debug!(target: "psrpc::bus", ?service, ?id, channel, count, "bus delivered queue frames that no subscriber here handles");
         }
     }
 }
 
-/// The call that user code ran for, as a log line names it.
+/// The call for which user code ran, as named in log events.
 #[derive(Clone)]
 pub(crate) struct Label {
     info: CallInfo,
@@ -152,24 +154,24 @@ impl Label {
     }
 }
 
-/// Logs that user code panicked, with the message of the panic: the caller does not get that, since
-/// it may hold what is not for others to see.
-pub(crate) fn panicked(side: Side, what: &str, label: Option<&Label>, Panicked { message }: &Panicked) {
+/// Logs a panic of user code with its message. The caller does not get the message, which may be
+/// confidential.
+pub(crate) fn panicked(side: Side, subject: &str, label: Option<&Label>, Panicked { message }: &Panicked) {
     let (service, method) = label.map(|label| (label.info.service(), label.info.method())).unzip();
     let request_id = label.and_then(|label| label.request_id.as_ref()).map(tracing::field::debug);
     let panic = message.as_deref();
     let _ = guard::catch(|| match side {
         Side::Client => {
-            tracing::error!(target: "psrpc::client", service, method, request_id, panic, "{what} panicked");
+            tracing::error!(target: "psrpc::client", service, method, request_id, panic, "{subject} panicked");
         }
         Side::Server => {
-            tracing::error!(target: "psrpc::server", service, method, request_id, panic, "{what} panicked");
+            tracing::error!(target: "psrpc::server", service, method, request_id, panic, "{subject} panicked");
         }
     });
 }
 
-/// Logs the error of a handler that was made of another error: its caller gets the code and text
-/// alone. Whatever is not the caller's own fault is an error here.
+/// Logs an error of a handler that was converted from another error, since its caller gets only the
+/// code and the text. The level is error if the server or the bus is at fault.
 pub(crate) fn failed(label: &Label, error: &Error) {
     let Some(cause) = error.get_ref() else { return };
     let _ = guard::catch(|| {
@@ -190,9 +192,9 @@ pub(crate) fn failed(label: &Label, error: &Error) {
     });
 }
 
-/// Logs that the background task of a client or server panicked, which ends it.
+/// Logs that the background task of a client or server panicked.
 pub(crate) fn background_task_panicked() {
     let _ = guard::catch(
-        || tracing::error!(target: "psrpc", "a background task panicked: its client or server has ended"),
+        || tracing::error!(target: "psrpc", "background task panicked; its client or server has stopped"),
     );
 }

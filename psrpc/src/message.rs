@@ -1,4 +1,4 @@
-//! A message of any type, for code that handles those of all methods.
+//! A type-erased message, for interceptors and hooks.
 
 use std::any::{Any, type_name};
 use std::fmt;
@@ -9,8 +9,8 @@ use psrpc_engine::proto::ErrorCode;
 
 use crate::error::Error;
 
-/// A protobuf message of any type, as interceptors and hooks get it. Cheap to clone; all clones are
-/// one message.
+/// A protobuf message of any type, for interceptors and hooks. Cheap to clone; all clones share one
+/// message.
 ///
 /// ```
 /// use psrpc::AnyMessage;
@@ -43,54 +43,53 @@ impl<M: Message + 'static> Erased for M {
 }
 
 impl AnyMessage {
-    /// A message whose type is forgotten.
+    /// Wraps a message.
     pub fn new(message: impl Message + 'static) -> Self {
         Self(Arc::new(message))
     }
 
-    /// Whether it is a `T`.
+    /// Returns `true` if the message is a `T`.
     pub fn is<T: 'static>(&self) -> bool {
         self.as_any().is::<T>()
     }
 
-    /// The message, if it is a `T`.
+    /// Returns a reference to the message if it is a `T`.
     pub fn downcast_ref<T: 'static>(&self) -> Option<&T> {
         self.as_any().downcast_ref()
     }
 
-    /// The message itself. It is copied, by way of its encoding, while there are other clones of
-    /// it.
+    /// Returns the message by value. If there are other clones, copies it by encoding and decoding.
     ///
     /// # Errors
     ///
-    /// `internal` when it is not a `T`.
+    /// Returns `internal` if the message is not a `T`.
     pub fn into_message<T: Message + Default + 'static>(self) -> Result<T, Error> {
         self.expect::<T>()?;
         let message: Arc<dyn Any + Send + Sync> = self.0;
-        let message = message.downcast::<T>().expect("its type was checked");
+        let message = message.downcast::<T>().expect("the type was checked");
         Arc::try_unwrap(message).or_else(|shared| {
             T::decode(&*Message::encode_to_vec(&*shared))
                 .map_err(|error| Error::from_source(ErrorCode::Internal, error))
         })
     }
 
-    /// The length of its encoding, in bytes.
+    /// Returns the length of the encoded message, in bytes.
     pub fn encoded_len(&self) -> usize {
         self.0.encoded_len()
     }
 
-    /// Its encoding.
+    /// Encodes the message.
     pub fn encode_to_vec(&self) -> Vec<u8> {
         self.0.encode_to_vec()
     }
 
-    /// The name of its Rust type, for people to read.
+    /// Returns the name of the Rust type, for diagnostics.
     pub fn type_name(&self) -> &'static str {
-        // Through the pointer, since a pointer to a message is no message.
+        // Dereferences explicitly, since `Arc<dyn Erased>` is not a message itself.
         (*self.0).type_name()
     }
 
-    /// Fails with `internal` unless it is a `T`.
+    /// Returns an `internal` error unless the message is a `T`.
     pub(crate) fn expect<T: 'static>(&self) -> Result<(), Error> {
         if self.is::<T>() {
             return Ok(());

@@ -1,4 +1,4 @@
-//! Services and methods, as generated code describes them.
+//! Descriptions of services and methods, as produced by generated code.
 
 use std::sync::{Arc, OnceLock};
 
@@ -7,70 +7,70 @@ use psrpc_engine::proto::{ErrorCode, MethodProperties, Text};
 
 use crate::error::Error;
 
-/// A service: its name on the wire and its methods.
+/// The description of a service.
 #[derive(Debug)]
 pub struct Service {
-    /// The name on the wire.
+    /// The name of the service on the wire.
     pub name: &'static str,
-    /// Its methods; each knows its own index in here.
+    /// The methods of the service. The index of each must equal its [`Method::index`].
     pub methods: &'static [Method],
 }
 
-/// A method of a service.
+/// The description of a method.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Method {
-    /// Its index in the methods of its service.
+    /// The index of the method in [`Service::methods`].
     pub index: usize,
-    /// The name on the wire.
+    /// The name of the method on the wire.
     pub name: &'static str,
-    /// How its calls are routed.
+    /// How calls of the method are routed.
     pub properties: MethodProperties,
-    /// What it is for.
+    /// The kind of the method.
     pub kind: MethodKind,
-    /// The full protobuf name of its request; of what a client sends on its streams. Empty where it
-    /// does not matter.
+    /// The full protobuf name of the request, or of the messages that a client sends on a stream.
+    /// May be empty.
     pub request: &'static str,
-    /// The full protobuf name of its response; of what a server sends on its streams, or publishes.
-    /// Empty where it does not matter, which is not with subscriptions.
+    /// The full protobuf name of the response, or of the messages that a server sends on a stream
+    /// or publishes. May be empty, except for subscriptions.
     pub response: &'static str,
 }
 
-/// What a method is for.
+/// The kind of a method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum MethodKind {
-    /// Clients call it, and one server answers, or all of them, as its routing says.
+    /// A call, answered by one server or by all of them, depending on the routing.
     Call,
-    /// Clients open streams with it.
+    /// A stream.
     Stream,
-    /// Clients subscribe to what servers publish.
+    /// A subscription to updates that servers publish.
     Subscription,
 }
 
 impl Method {
-    /// A method to be called.
+    /// Returns a method of the kind [`MethodKind::Call`].
     pub const fn call(index: usize, name: &'static str, properties: MethodProperties) -> Self {
         Self { index, name, properties, kind: MethodKind::Call, request: "", response: "" }
     }
 
-    /// A method that opens streams.
+    /// Returns a method of the kind [`MethodKind::Stream`].
     pub const fn stream(index: usize, name: &'static str, properties: MethodProperties) -> Self {
         Self { kind: MethodKind::Stream, ..Self::call(index, name, properties) }
     }
 
-    /// A method to subscribe to.
+    /// Returns a method of the kind [`MethodKind::Subscription`].
     pub const fn subscription(index: usize, name: &'static str, properties: MethodProperties) -> Self {
         Self { kind: MethodKind::Subscription, ..Self::call(index, name, properties) }
     }
 
-    /// The same method with the full protobuf names of its messages.
+    /// Sets the full protobuf names of the messages.
     #[must_use]
     pub const fn messages(self, request: &'static str, response: &'static str) -> Self {
         Self { request, response, ..self }
     }
 }
 
-/// Routes of the methods of a service, worked out once where they have no topic.
+/// The routes of the methods of a service. Routes without a topic are computed once.
 #[derive(Clone)]
 pub(crate) struct Routes {
     service: &'static Service,
@@ -87,13 +87,13 @@ impl Routes {
         self.service
     }
 
-    /// The route of a method on a topic.
+    /// Returns the route of a method on a topic.
     ///
     /// # Errors
     ///
-    /// `invalid_argument` when the method is not of this service, or the topic cannot be carried.
+    /// Returns `invalid_argument` if the method is not of this service or the topic is invalid.
     pub(crate) fn route(&self, method: &Method, topic: &[&str]) -> Result<Route, Error> {
-        if self.service.methods.get(method.index).is_none_or(|own| own.name != method.name) {
+        if self.service.methods.get(method.index).is_none_or(|known| known.name != method.name) {
             let text = format!("{} is not a method of {}", method.name, self.service.name);
             return Err(Error::new(ErrorCode::InvalidArgument, text).unsent());
         }
@@ -105,21 +105,21 @@ impl Routes {
         if !topic.is_empty() {
             return Ok(make()?);
         }
-        let known = &self.without_topic[method.index];
-        match known.get() {
+        let cached = &self.without_topic[method.index];
+        match cached.get() {
             Some(route) => Ok(route.clone()),
             None => {
                 let route = make()?;
-                Ok(known.get_or_init(|| route).clone())
+                Ok(cached.get_or_init(|| route).clone())
             }
         }
     }
 
-    /// The route of a method that is for something, on a topic.
+    /// Returns the route of a method on a topic, for use as the given kind.
     ///
     /// # Errors
     ///
-    /// As [`route`](Self::route), and `invalid_argument` when the method is for something else.
+    /// Those of [`route`](Self::route), and `invalid_argument` if the method is of another kind.
     pub(crate) fn route_for(
         &self,
         kind: MethodKind,
@@ -129,13 +129,13 @@ impl Routes {
         if method.kind == kind {
             return self.route(method, topic);
         }
-        let is = |kind| match kind {
-            MethodKind::Call => "to be called",
+        let describe = |kind| match kind {
+            MethodKind::Call => "a call",
             MethodKind::Stream => "a stream",
             MethodKind::Subscription => "a subscription",
         };
-        let (service, method, own) = (self.service.name, method.name, method.kind);
-        let text = format!("{service}.{method} is {}, not {}", is(own), is(kind));
+        let (service, name, method_kind) = (self.service.name, method.name, method.kind);
+        let text = format!("{service}.{name} is {}, not {}", describe(method_kind), describe(kind));
         Err(Error::new(ErrorCode::InvalidArgument, text).unsent())
     }
 }

@@ -1,4 +1,4 @@
-//! The options that clients and servers have in common.
+//! The options shared by clients and servers.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use psrpc_engine::proto::Text;
 use crate::driver::CHANNEL_SIZE;
 use crate::middleware::Observers;
 
-/// The options that a client and a server both have. `None` is the default.
+/// The options shared by clients and servers. `None` stands for the default.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct CommonOptions {
     pub(crate) id: Option<Text>,
@@ -21,8 +21,8 @@ pub(crate) struct CommonOptions {
 }
 
 impl CommonOptions {
-    /// Adds another set of options. A value of the other set replaces the one here; its observers
-    /// come after those here.
+    /// Merges another set of options into this one. Its values take precedence; its observers come
+    /// after those in this set.
     pub(crate) fn append(&mut self, other: Self) {
         self.id = other.id.or(self.id.take());
         self.timeout = other.timeout.or(self.timeout);
@@ -33,13 +33,13 @@ impl CommonOptions {
         self.observers.append(other.observers);
     }
 
-    /// Returns the room of a subscription, in frames.
+    /// Returns the capacity of a subscription, in frames.
     pub(crate) fn capacity(&self) -> usize {
         self.channel_size.unwrap_or(CHANNEL_SIZE)
     }
 }
 
-/// Sets what both engines have in common in their configuration.
+/// Applies the shared options to the configuration of an engine.
 macro_rules! configure {
     ($common:expr, $config:ident) => {{
         let common = &$common;
@@ -54,7 +54,7 @@ macro_rules! configure {
     }};
 }
 
-/// Writes the setters that a client and a server both have. The caller documents each setter whose
+/// Generates the setters shared by clients and servers. The caller documents each setter whose
 /// meaning differs between the two.
 macro_rules! common_options {
     (
@@ -96,7 +96,7 @@ macro_rules! common_options {
         $(#[$stream_interceptor])*
         #[must_use]
         pub fn stream_interceptor(mut self, interceptor: impl crate::interceptor::StreamInterceptor) -> Self {
-            self.around.streams.push(std::sync::Arc::new(interceptor));
+            self.interceptors.streams.push(std::sync::Arc::new(interceptor));
             self
         }
 
@@ -110,16 +110,16 @@ macro_rules! common_options {
             self
         }
 
-        /// How long nothing may be heard on a stream before it ends. Default: for ever, since the
-        /// protocol has no keepalive and a peer may be silent on purpose.
+        /// Sets how long a stream may be silent before it ends. Default: forever, since the
+        /// protocol has no keepalive, and a peer may be silent on purpose.
         #[must_use]
         pub fn stream_idle_timeout(mut self, timeout: std::time::Duration) -> Self {
             self.common.stream_idle_timeout = Some(timeout);
             self
         }
 
-        /// What happens to a message of a stream for which its consumer has no room. Default: it is
-        /// discarded.
+        /// Sets what happens to a stream message for which its consumer has no room. Default: the
+        /// message is discarded.
         #[must_use]
         pub fn slow_consumer(mut self, policy: psrpc_engine::SlowConsumer) -> Self {
             self.common.slow_consumer = Some(policy);

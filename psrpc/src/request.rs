@@ -1,4 +1,4 @@
-//! The request, as a handler gets it.
+//! Requests, as passed to handlers.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -11,8 +11,7 @@ use crate::info::CallInfo;
 use crate::log::Label;
 use crate::runtime::Runtime;
 
-/// A request as its handler gets it: the message, and what is known of the call. Dereferences to
-/// the message.
+/// A request, as passed to a handler: the message and its context. Dereferences to the message.
 pub struct Request<T> {
     pub(crate) message: T,
     pub(crate) context: RequestContext,
@@ -29,17 +28,17 @@ pub(crate) struct RequestContext {
 }
 
 impl<T> Request<T> {
-    /// The message alone.
+    /// Returns the message.
     pub fn into_message(self) -> T {
         self.message
     }
 
-    /// The same request with another message, which `map` makes of this one.
+    /// Returns the request with its message replaced by `map`.
     pub fn map<U>(self, map: impl FnOnce(T) -> U) -> Request<U> {
         Request { message: map(self.message), context: self.context }
     }
 
-    /// The same request with another message, if `map` makes one of this one.
+    /// Returns the request with its message replaced by `map`, which may fail.
     ///
     /// # Errors
     ///
@@ -48,69 +47,68 @@ impl<T> Request<T> {
         Ok(Request { message: map(self.message)?, context: self.context })
     }
 
-    /// What the caller sent along.
+    /// Returns the metadata that the caller sent.
     pub fn metadata(&self) -> &Metadata {
         &self.context.metadata
     }
 
-    /// What the caller sent along, for interceptors to change.
+    /// Returns the metadata for changes by interceptors.
     pub fn metadata_mut(&mut self) -> &mut Metadata {
         &mut self.context.metadata
     }
 
-    /// What is called.
+    /// Returns the service, method and topic of the call.
     pub fn info(&self) -> CallInfo {
         self.context.route.clone().into()
     }
 
-    /// Who calls.
+    /// Returns the id of the client.
     pub fn client_id(&self) -> &str {
         self.context.client_id.as_str()
     }
 
-    /// The call, unique within its client.
+    /// Returns the id of the call, which is unique within its client.
     pub fn request_id(&self) -> &str {
         self.context.request_id.as_str()
     }
 
-    /// The service, by its name on the wire.
+    /// Returns the name of the service on the wire.
     pub fn service(&self) -> &str {
         self.context.route.service().as_str()
     }
 
-    /// The method, by its name on the wire.
+    /// Returns the name of the method on the wire.
     pub fn method(&self) -> &str {
         self.context.route.method().as_str()
     }
 
-    /// The parts of the topic that the request came for; none for a method without topics.
+    /// Returns the parts of the topic. Empty for a method without topics.
     pub fn topic(&self) -> &[Text] {
         self.context.route.topic()
     }
 
-    /// When the caller sent it, by the caller's wall clock.
+    /// Returns when the caller sent the request, by the caller's wall clock.
     pub fn sent_at(&self) -> WallTime {
         self.context.sent_at
     }
 
-    /// When the caller gives up, on the runtime's monotonic clock. The handler's future is dropped
-    /// then, since nobody waits for its answer any more: what must be done all the same belongs
-    /// into a task of its own.
+    /// Returns when the caller gives up, on the runtime's monotonic clock. The handler's future is
+    /// dropped at that time. Work that must continue belongs into a task of its own.
     pub fn deadline(&self) -> Time {
         self.context.deadline
     }
 
-    /// How long the caller will still wait.
+    /// Returns how long the caller still waits.
     pub fn remaining(&self) -> Duration {
         self.context.deadline.since(self.context.runtime.now().time)
     }
 
-    /// What log lines name the request by.
+    /// Returns the label of the request in log events.
     pub(crate) fn label(&self) -> Label {
         Label::of_request(&self.context.route, &self.context.request_id)
     }
 
-    /// The runtime of the server, for its clock, to sleep and to spawn.
+    /// Returns the runtime of the server, for its clock, to sleep and to spawn.
     pub fn runtime(&self) -> &Arc<dyn Runtime> {
         &self.context.runtime
     }

@@ -1,4 +1,4 @@
-//! The answers to a multi call.
+//! The responses to a multi call.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -11,7 +11,7 @@ use psrpc_engine::proto::Text;
 
 use crate::error::Error;
 
-/// What a server answers to a multi call. Dereferences to the message.
+/// A server's response to a multi call. Dereferences to the message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Response<Res> {
     server_id: Text,
@@ -19,22 +19,22 @@ pub struct Response<Res> {
 }
 
 impl<Res> Response<Res> {
-    /// An answer, for interceptors and fakes.
+    /// Returns a response, for interceptors and fakes.
     pub fn new(server_id: impl Into<Text>, message: Res) -> Self {
         Self { server_id: server_id.into(), message }
     }
 
-    /// Who answers.
+    /// Returns the id of the server.
     pub fn server_id(&self) -> &str {
         self.server_id.as_str()
     }
 
-    /// The message alone.
+    /// Returns the message.
     pub fn into_message(self) -> Res {
         self.message
     }
 
-    /// The same answer with another message, if `map` makes one of this one.
+    /// Returns the response with its message replaced by `map`, which may fail.
     ///
     /// # Errors
     ///
@@ -52,30 +52,32 @@ impl<Res> Deref for Response<Res> {
     }
 }
 
-/// The answers to a [`MultiCall`](crate::MultiCall), in the order in which they come: one of each
-/// server.
+/// The stream of responses to a [`MultiCall`](crate::MultiCall), one from each server, in order of
+/// arrival.
 ///
-/// An error is that of a server, as [`Error::server_id`] tells; one without a server ends the call,
-/// which had failed. Dropping it ends the call: what servers still answer is dropped.
-#[must_use = "answers come to those who look"]
+/// An error belongs to the server that [`Error::server_id`] returns. An error without a server
+/// means that the call failed, and is the last item. Dropping the stream ends the call; later
+/// responses are dropped.
+#[must_use = "dropping the responses ends the call"]
 pub struct Responses<Res>(Option<ResponseStream<Res>>);
 
 type ResponseStream<Res> = Pin<Box<dyn Stream<Item = Result<Response<Res>, Error>> + Send>>;
 
 impl<Res> Responses<Res> {
-    /// Responses that come from elsewhere, for interceptors and fakes.
-    pub fn new(answers: impl Stream<Item = Result<Response<Res>, Error>> + Send + 'static) -> Self {
-        Self(Some(Box::pin(answers)))
+    /// Returns the given responses, for interceptors and fakes.
+    pub fn new(responses: impl Stream<Item = Result<Response<Res>, Error>> + Send + 'static) -> Self {
+        Self(Some(Box::pin(responses)))
     }
 
-    /// The next answer; `None` when no more will come. Dropping the future loses nothing.
+    /// Returns the next response, or `None` once there are no more. Cancel safe: dropping the
+    /// future loses no response.
     pub async fn next(&mut self) -> Option<Result<Response<Res>, Error>> {
-        poll_fn(|cx| self.poll_answer(cx)).await
+        poll_fn(|cx| self.poll_response(cx)).await
     }
 
-    fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Response<Res>, Error>>> {
-        let Some(answers) = &mut self.0 else { return Poll::Ready(None) };
-        let polled = answers.as_mut().poll_next(cx);
+    fn poll_response(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Response<Res>, Error>>> {
+        let Some(responses) = &mut self.0 else { return Poll::Ready(None) };
+        let polled = responses.as_mut().poll_next(cx);
         if let Poll::Ready(None) = polled {
             self.0 = None;
         }
@@ -84,12 +86,12 @@ impl<Res> Responses<Res> {
 }
 
 impl<Res: Send + 'static> Responses<Res> {
-    /// The same answers, each as `map` makes it.
+    /// Applies `map` to each response.
     pub fn map_responses<T>(
         self,
         map: impl FnMut(Result<Response<Res>, Error>) -> Result<Response<T>, Error> + Send + Unpin + 'static,
     ) -> Responses<T> {
-        Responses::new(Mapped { answers: self, map })
+        Responses::new(Mapped { responses: self, map })
     }
 }
 
@@ -97,7 +99,7 @@ impl<Res> Stream for Responses<Res> {
     type Item = Result<Response<Res>, Error>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.poll_answer(cx)
+        self.poll_response(cx)
     }
 }
 
@@ -108,7 +110,7 @@ impl<Res> fmt::Debug for Responses<Res> {
 }
 
 struct Mapped<Res, F> {
-    answers: Responses<Res>,
+    responses: Responses<Res>,
     map: F,
 }
 
@@ -120,6 +122,6 @@ where
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = &mut *self;
-        this.answers.poll_answer(cx).map(|answer| answer.map(&mut this.map))
+        this.responses.poll_response(cx).map(|response| response.map(&mut this.map))
     }
 }

@@ -1,4 +1,4 @@
-//! The runtime: what psrpc needs of an executor.
+//! The [`Runtime`] trait: the interface that psrpc needs from an executor.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -7,41 +7,42 @@ use std::sync::Arc;
 use psrpc_engine::proto::Seed;
 use psrpc_engine::{Now, Time};
 
-/// A future of any type, for where its type cannot be named.
+/// A boxed future, for use where its type cannot be named.
 pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-/// A future that a runtime runs or gives, without a result.
+/// A boxed future without a result.
 pub type Task = BoxFuture<()>;
 
-/// What psrpc needs of an executor: two clocks, a seed, sleeping and spawning.
+/// The interface that psrpc needs from an executor: clocks, a seed, timers and spawning.
 ///
-/// Adapter crates implement it (psrpc-tokio, ...); implement it yourself for an executor of your
-/// own, or to run everything in virtual time. Its functions are called from any thread, within and
-/// outside of tasks.
+/// Adapter crates such as psrpc-tokio implement it. Implement it yourself for another executor, or
+/// to run everything in virtual time. Its functions are called from any thread, inside and outside
+/// of tasks.
 ///
-/// Points of the monotonic clocks of two runtimes can be compared only if both count from the same
-/// origin, as all those of one adapter crate do within a process.
+/// Times on the monotonic clocks of two runtimes are comparable only if both clocks have the same
+/// origin. All runtimes of one adapter crate within a process do.
 pub trait Runtime: Send + Sync + 'static {
-    /// Reads both clocks. The monotonic one must not go back, and is the one that
-    /// [`sleep_until`](Self::sleep_until) waits by.
+    /// Reads both clocks. The monotonic clock must not go back, and must be the one that
+    /// [`sleep_until`](Self::sleep_until) uses.
     fn now(&self) -> Now;
 
-    /// 256 bits to draw ids and hash keys from, others at each call: from the operating system,
-    /// unless in a simulation.
+    /// Returns 256 random bits for ids and hash keys, different at each call. They come from the
+    /// operating system, except in a simulation.
     fn seed(&self) -> Seed;
 
-    /// Resolves when the monotonic clock has reached `deadline`: not before, and soon after. A
-    /// deadline may be past, or so far that it never comes. A runtime without timers panics
-    /// here, in the stack of the caller: clients and servers call this when they are created.
+    /// Returns a future that resolves soon after the monotonic clock has reached `deadline`, and
+    /// not before. The deadline may be in the past, or so far away that it never comes.
+    ///
+    /// A runtime without timers panics in this function, rather than in the future. Clients and
+    /// servers call it when they are created.
     fn sleep_until(&self, deadline: Time) -> Task;
 
-    /// Runs a task to its end, in the background. A runtime that shuts down, or has, drops the task
-    /// instead: by that, clients and servers know.
+    /// Runs a task in the background until it ends. A runtime that is shutting down, or has shut
+    /// down, drops the task, which is how clients and servers notice the shutdown.
     fn spawn(&self, task: Task);
 
-    /// Returns `true` if tasks that are spawned here run within tokio, with its timers and I/O:
-    /// buses choose by this what their client libraries connect with. A runtime that wraps
-    /// another must pass it on.
+    /// Returns `true` if spawned tasks run inside tokio, with its timers and I/O. Buses use it to
+    /// choose their client library. A runtime that wraps another must forward the call.
     fn is_tokio(&self) -> bool {
         false
     }

@@ -1,4 +1,4 @@
-//! Selection: how a call picks its server.
+//! The selection of a server among bids.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,15 +8,15 @@ use psrpc_engine::{Bid, Selection as Options};
 
 use crate::error::Error;
 
-/// How a call picks its server among those that bid (PROTOCOL section 6).
+/// The rules by which a call selects a server among the bids (PROTOCOL section 6).
 ///
-/// Each option that is set overrides the default of the method. The defaults: a call of an affinity
-/// method waits 1 s for bids, and from the first bid on 200 ms for better ones; any other call
-/// takes the first bid.
+/// Each option that is set overrides the method's default. By default, a call of an affinity method
+/// waits 1 s for bids, and 200 ms for better ones after the first bid. Any other call takes the
+/// first bid.
 ///
-/// On a queue-routed method a minimum above 0, a maximum above 0 and a selection function fail the
-/// call with `invalid_argument`, since the bus hands each request to one server and there are no
-/// bids to compare. The other options work.
+/// On a queue-routed method the bus hands each request to one server, so there are no bids to
+/// compare. A minimum above 0, a maximum above 0 or a selection function fails the call with
+/// `invalid_argument` there. The other options work.
 ///
 /// ```
 /// # use std::time::Duration;
@@ -25,7 +25,7 @@ use crate::error::Error;
 /// let at_least_half_idle =
 ///     Selection::new().minimum_affinity(0.5).affinity_timeout(Duration::from_millis(100));
 /// let worst = Selection::new()
-///     .choose(|claims| Ok(claims.iter().min_by(|a, b| a.affinity.total_cmp(&b.affinity))));
+///     .choose(|bids| Ok(bids.iter().min_by(|a, b| a.affinity.total_cmp(&b.affinity))));
 /// ```
 #[derive(Clone, Default)]
 pub struct Selection {
@@ -33,66 +33,68 @@ pub struct Selection {
     choose: Option<Choose>,
 }
 
-/// The caller's own function.
+/// A selection function.
 pub(crate) type Choose = Arc<dyn for<'a> Fn(&'a [Bid]) -> Result<Option<&'a Bid>, Error> + Send + Sync>;
 
 impl Selection {
-    /// The defaults of the method.
+    /// Returns a selection that keeps the defaults of the method.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Every option set to nothing: no minimum, no maximum, no timeouts but the call's own
-    /// deadline, and the first bid does not win at once.
+    /// Returns a selection that overrides all defaults: no minimum, no maximum, no timeouts other
+    /// than the call's deadline, and no immediate win for the first bid.
     pub fn none() -> Self {
         Self { options: Options::none(), choose: None }
     }
 
-    /// Bids below this do not count. 0 or less: every bid counts, though one of 0 or less cannot be
-    /// the best.
+    /// Sets the lowest affinity that counts. With 0 or less, all bids count, but a bid of 0 or less
+    /// is never selected.
     #[must_use]
     pub fn minimum_affinity(mut self, affinity: f32) -> Self {
         self.options.minimum_affinity = Some(affinity);
         self
     }
 
-    /// A bid of at least this wins at once. 0 or less: none does.
+    /// Sets the affinity from which on a bid wins at once. With 0 or less, none does.
     #[must_use]
     pub fn maximum_affinity(mut self, affinity: f32) -> Self {
         self.options.maximum_affinity = Some(affinity);
         self
     }
 
-    /// Whether the first bid that counts wins at once.
+    /// Sets whether the first bid that counts wins at once.
     #[must_use]
     pub fn accept_first_available(mut self, accept: bool) -> Self {
         self.options.accept_first_available = Some(accept);
         self
     }
 
-    /// How long to wait for bids. Zero: until the call's deadline.
+    /// Sets how long to wait for bids. Zero waits until the call's deadline.
     #[must_use]
     pub fn affinity_timeout(mut self, timeout: Duration) -> Self {
         self.options.affinity_timeout = Some(timeout);
         self
     }
 
-    /// How long to wait for better bids after the first that counts. Zero: no such limit.
+    /// Sets how long to wait for better bids after the first one that counts. Zero means no such
+    /// limit.
     #[must_use]
     pub fn short_circuit_timeout(mut self, timeout: Duration) -> Self {
         self.options.short_circuit_timeout = Some(timeout);
         self
     }
 
-    /// Asks a function which bid wins, once a timeout has ended the waiting. It sees the bids that
-    /// count, in the order in which they came; there may be none. `None` fails the call as if
-    /// nobody had bid well enough; an error becomes the call's. A bid that wins at once, by
-    /// `maximum_affinity` or `accept_first_available`, is not put to it.
+    /// Sets a function that selects a bid once a timeout has ended the wait. It gets the bids that
+    /// count, in order of arrival, and possibly none. If it returns `None`, the call fails as if no
+    /// bid were acceptable. If it returns an error, the call fails with that error. The function is
+    /// not called if a bid wins at once, by `maximum_affinity` or `accept_first_available`.
     ///
-    /// A call that still selects at its deadline asks the function too. Its error is the call's,
-    /// but the server that it chooses is not granted: the call is `deadline_exceeded`.
+    /// The function is also called if the deadline passes during the selection. Its error then
+    /// becomes the call's. A server that it selects is not granted, and the call fails with
+    /// `deadline_exceeded`.
     ///
-    /// It runs on the client's background task, which it must not block.
+    /// The function runs on the client's background task, and must not block.
     #[must_use]
     pub fn choose<F>(mut self, choose: F) -> Self
     where
@@ -103,16 +105,16 @@ impl Selection {
         self
     }
 
-    /// Adds other options: those that are set replace what is set here.
+    /// Merges other options into these. Options that are set there take precedence.
     pub(crate) fn with(self, other: Self) -> Self {
-        let (mine, others) = (self.options, other.options);
+        let (base, overrides) = (self.options, other.options);
         let options = Options {
-            minimum_affinity: others.minimum_affinity.or(mine.minimum_affinity),
-            maximum_affinity: others.maximum_affinity.or(mine.maximum_affinity),
-            accept_first_available: others.accept_first_available.or(mine.accept_first_available),
-            affinity_timeout: others.affinity_timeout.or(mine.affinity_timeout),
-            short_circuit_timeout: others.short_circuit_timeout.or(mine.short_circuit_timeout),
-            ask: others.ask || mine.ask,
+            minimum_affinity: overrides.minimum_affinity.or(base.minimum_affinity),
+            maximum_affinity: overrides.maximum_affinity.or(base.maximum_affinity),
+            accept_first_available: overrides.accept_first_available.or(base.accept_first_available),
+            affinity_timeout: overrides.affinity_timeout.or(base.affinity_timeout),
+            short_circuit_timeout: overrides.short_circuit_timeout.or(base.short_circuit_timeout),
+            ask: overrides.ask || base.ask,
         };
         Self { options, choose: other.choose.or(self.choose) }
     }

@@ -1,5 +1,5 @@
-//! What threads share state through: of the standard library, and in the build of `tests/threads`
-//! of shuttle, which decides there which thread runs next.
+//! Synchronization primitives: those of the standard library, or those of shuttle in the build of
+//! `tests/threads`, where shuttle controls the interleaving of threads.
 
 #[cfg(debug_assertions)]
 use std::cell::Cell;
@@ -14,7 +14,7 @@ pub(crate) use std::sync::{Mutex, MutexGuard, Once};
 
 #[cfg(all(debug_assertions, not(psrpc_shuttle)))]
 thread_local! {
-    /// How many locks this thread holds.
+    /// The number of locks that this thread holds.
     static HELD: Cell<u32> = const { Cell::new(0) };
 }
 
@@ -23,14 +23,14 @@ shuttle::thread_local! {
     static HELD: Cell<u32> = Cell::new(0);
 }
 
-/// The lock of a driver or of a bus: a mutex that ignores poison. While it is held, nothing may
-/// wake a task, run or drop user code, encode or compress.
+/// The lock of a driver or a bus: a mutex that ignores poisoning. While it is held, do not wake
+/// tasks, run or drop user code, encode or compress.
 ///
-/// Debug builds check that with [`assert_unlocked`], which every wake passes through.
+/// Debug builds check this with [`assert_unlocked`], which every wake calls.
 #[derive(Default)]
 pub struct Lock<T>(Mutex<T>);
 
-/// Holds a [`Lock`].
+/// The guard of a [`Lock`].
 pub struct LockGuard<'a, T> {
     guard: MutexGuard<'a, T>,
     #[cfg(debug_assertions)]
@@ -43,7 +43,7 @@ impl<T> Lock<T> {
         Self(Mutex::new(value))
     }
 
-    /// Takes the lock. A panic of an earlier holder is ignored.
+    /// Acquires the lock. Ignores a panic of an earlier holder.
     pub fn lock(&self) -> LockGuard<'_, T> {
         LockGuard {
             guard: self.0.lock().unwrap_or_else(PoisonError::into_inner),
@@ -79,7 +79,7 @@ impl<T> DerefMut for LockGuard<'_, T> {
     }
 }
 
-/// Counts a lock that this thread holds.
+/// One lock in the count of locks that this thread holds.
 #[cfg(debug_assertions)]
 struct Held;
 
@@ -98,19 +98,20 @@ impl Drop for Held {
     }
 }
 
-/// Panics in debug builds if this thread holds a [`Lock`]: `what` must not happen then.
+/// Panics in debug builds if this thread holds a [`Lock`]. `operation` is what is not
+/// allowed then.
 ///
 /// # Panics
 ///
-/// In debug builds, when the thread holds a lock.
+/// Panics in debug builds if the thread holds a lock.
 #[inline]
-pub fn assert_unlocked(what: &str) {
+pub fn assert_unlocked(operation: &str) {
     #[cfg(debug_assertions)]
     if !std::thread::panicking() {
-        // A thread that ends has no locals any more, and holds no lock.
+        // A thread that is exiting has no thread-locals any more, and holds no lock.
         let held = HELD.with(Cell::get);
-        assert!(held == 0, "{what} while a lock of a driver or a bus is held");
+        assert!(held == 0, "{operation} while a lock of a driver or a bus is held");
     }
     #[cfg(not(debug_assertions))]
-    let _ = what;
+    let _ = operation;
 }

@@ -1,86 +1,90 @@
-//! Events: what happens to a bus.
+//! Events of a bus connection.
 
 use std::time::Duration;
 
 use psrpc_engine::{BusError, WallTime};
 
-/// Something that happened to a bus. None of the texts shows a secret.
+/// An event of a bus connection. No text in it contains a secret.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum BusEvent {
     /// The connection was lost. The bus tries to connect again.
     ConnectionLost {
-        /// When, by the clock on the wall.
+        /// The wall-clock time of the loss.
         since: WallTime,
-        /// Why, in the words of the server or of the operating system.
+        /// The cause, as reported by the server or the operating system.
         cause: BusError,
     },
     /// The bus is connected again.
     Reconnected {
-        /// How long it was not.
+        /// How long the bus was disconnected.
         after: Duration,
     },
-    /// The bus has stopped for good.
+    /// The bus stopped for good.
     Stopped {
-        /// Why.
+        /// The cause.
         cause: BusError,
     },
-    /// The server refused a subscription: told once until the subscription is live.
+    /// The server refused a subscription. Reported once until the subscription is live.
     SubscriptionRefused {
         /// The channel.
         channel: String,
-        /// What the server said.
+        /// The server's error message.
         cause: BusError,
     },
-    /// The server refused to lock a queue's frame, so that no member of the queue gets it.
+    /// The server refused to lock queue frames, so no member of the queue receives them.
     LockRefused {
-        /// The channel of the last one.
+        /// The channel of the most recent frame.
         channel: String,
-        /// What the server said of the last one.
+        /// The server's error message for the most recent frame.
         cause: BusError,
-        /// How many, since the last event of this kind.
+        /// The number of frames since the last event of this kind.
         count: u64,
     },
-    /// The bus had no room for frames that came in.
+    /// The bus dropped incoming frames for lack of room.
     Dropped {
-        /// The channel of the last one.
+        /// The channel of the most recent frame.
         channel: String,
-        /// How many, since the last event of this kind.
+        /// The number of frames since the last event of this kind.
         count: u64,
     },
-    /// The bus handed frames of a queue to this process that nobody here takes. No other member of the queue gets them. On
-    /// NATS the queue-routed methods of a service share one queue, and the queue subscriptions to its updates are in it too.
+    /// The bus handed queue frames to this process that no subscriber here handles. No other member
+    /// of the queue receives them.
+    ///
+    /// On NATS, the queue-routed methods of a service share one queue with the queue subscriptions
+    /// to its updates.
     Misrouted {
-        /// The channel of the last one.
+        /// The channel of the most recent frame.
         channel: String,
-        /// How many, since the last event of this kind.
+        /// The number of frames since the last event of this kind.
         count: u64,
     },
 }
 
 impl BusEvent {
-    /// Adds an event of the same kind to this one, if events of that kind are counted.
+    /// Merges a later event of the same kind into this one. Returns `false` if events of this kind
+    /// are not merged.
     pub(crate) fn merge(&mut self, later: &BusEvent) -> bool {
         match (self, later) {
             (
                 BusEvent::LockRefused { channel, cause, count },
-                BusEvent::LockRefused { channel: last_channel, cause: last_cause, count: more },
+                BusEvent::LockRefused { channel: last_channel, cause: last_cause, count: last_count },
             ) => {
                 channel.clone_from(last_channel);
                 cause.clone_from(last_cause);
-                *count = count.saturating_add(*more);
+                *count = count.saturating_add(*last_count);
                 true
             }
             (
                 BusEvent::Dropped { channel, count },
-                BusEvent::Dropped { channel: last_channel, count: more },
+                BusEvent::Dropped { channel: last_channel, count: last_count },
             )
             | (
                 BusEvent::Misrouted { channel, count },
-                BusEvent::Misrouted { channel: last_channel, count: more },
+                BusEvent::Misrouted { channel: last_channel, count: last_count },
             ) => {
                 channel.clone_from(last_channel);
-                *count = count.saturating_add(*more);
+                *count = count.saturating_add(*last_count);
                 true
             }
             _ => false,

@@ -1,4 +1,4 @@
-//! Inboxes: a subscription as a stream, without a client or a server.
+//! A subscription as a stream, for use without a client or a server.
 
 use std::fmt;
 use std::pin::Pin;
@@ -11,11 +11,12 @@ use super::delivery::Delivery;
 use super::mailbox::Mailbox;
 use super::sink::Sink;
 
-/// A subscription's frames as a stream, for programs that use a bus without a client or a server.
+/// A stream of the deliveries of one subscription, for programs that use a bus without a client or
+/// a server.
 pub struct Inbox(Arc<Mailbox>);
 
 impl Inbox {
-    /// Returns an inbox with room for so many frames, and the sink that fills it.
+    /// Returns an inbox with room for `capacity` frames, and the sink that fills it.
     pub fn new(capacity: usize) -> (Sink, Inbox) {
         let mailbox = Arc::new(Mailbox::default());
         (Sink::into_mailbox(&mailbox, capacity, None), Inbox(mailbox))
@@ -51,7 +52,7 @@ mod tests {
         Frame::Other(Any { value: vec![number].into(), ..Any::default() })
     }
 
-    /// What has arrived, in short: `1` for a frame, `-2` for a gap of two.
+    /// Polls all deliveries, abbreviated: `1` is a frame, `-2` a gap of two.
     fn arrived(inbox: &mut Inbox) -> Vec<i64> {
         let mut cx = Context::from_waker(Waker::noop());
         let mut arrived = Vec::new();

@@ -1,4 +1,4 @@
-//! The mailbox: what has arrived for a driver or an inbox, bounded for each subscription.
+//! The bounded queue of deliveries for a driver or an inbox.
 
 use std::collections::VecDeque;
 use std::mem;
@@ -13,22 +13,21 @@ use super::wake_list::WakeList;
 use crate::sync::{Lock, LockGuard};
 use crate::waiting;
 
-/// How many events of the bus wait at most; then the newest are lost.
+/// The maximum number of queued bus events. Later events are dropped.
 const EVENTS: usize = 64;
 
-/// What has arrived for a driver or an [`Inbox`](crate::bus::Inbox), in the order in which it came.
+/// The queue of deliveries for a driver or an [`Inbox`](crate::bus::Inbox), in order of arrival.
 ///
-/// It holds for each subscription as many frames as that has room for, and a gap before each of
-/// them at most.
+/// Each subscription has a bounded number of frames in it, and at most one gap before each frame.
 #[derive(Default)]
-pub(crate) struct Mailbox(Lock<Waiting>);
+pub(crate) struct Mailbox(Lock<MailboxState>);
 
 #[derive(Default)]
-struct Waiting {
+struct MailboxState {
     items: VecDeque<Item>,
-    /// What happened to the bus, which overtakes deliveries.
+    /// Events of the bus, which overtake deliveries.
     events: VecDeque<BusEvent>,
-    /// How many items were taken before the first that waits.
+    /// The number of items taken so far; the first queued item has this position.
     taken: u64,
     subscribers: Slab<Subscriber>,
     waker: Option<Waker>,
@@ -40,36 +39,36 @@ pub(crate) enum Item {
     Published(Published),
 }
 
-/// Whom a delivery is for.
+/// The subscriber that a delivery is for.
 #[derive(Clone, Copy)]
 pub(crate) struct Recipient {
     slot: usize,
-    /// What a driver names it by; nothing in an inbox.
+    /// The driver's handle of the subscription; `None` in an inbox.
     pub(crate) handle: Option<SubscriptionHandle>,
 }
 
 /// The result of a publish.
 pub(crate) type Published = (Token, Result<Option<u64>, BusError>);
 
-/// How much of the queue is a subscription's. There may be many, so it is small.
+/// One subscription's share of the queue. Kept small, since there may be many.
 struct Subscriber {
     handle: Option<SubscriptionHandle>,
     capacity: u32,
     frames: u32,
-    /// The place of a gap of its own making, while no frame of it came after.
+    /// The position of the subscription's last gap, if no frame of the subscription follows it.
     gap: Option<u64>,
 }
 
 impl Mailbox {
-    /// Adds a subscriber with room for so many frames, and returns its slot.
+    /// Adds a subscriber with room for `capacity` frames, and returns its slot.
     pub(super) fn subscribe(&self, capacity: usize, handle: Option<SubscriptionHandle>) -> usize {
         let capacity = u32::try_from(capacity).unwrap_or(u32::MAX).max(1);
         let subscriber = Subscriber { handle, capacity, frames: 0, gap: None };
         self.0.lock().subscribers.insert(subscriber)
     }
 
-    /// Moves what waits to `arrivals`, which is empty, up to `limit`, and all events to `events`.
-    /// Registers the task to be woken if that was all.
+    /// Moves up to `limit` items into `arrivals`, which must be empty, and all events into
+    /// `events`. Registers the task's waker if that empties the queue.
     pub(crate) fn take(
         &self,
         arrivals: &mut VecDeque<Item>,
@@ -77,64 +76,64 @@ impl Mailbox {
         limit: usize,
         cx: &Context<'_>,
     ) {
-        let mut waiting = self.0.lock();
-        if !waiting.events.is_empty() {
-            events.append(&mut waiting.events);
+        let mut state = self.0.lock();
+        if !state.events.is_empty() {
+            events.append(&mut state.events);
         }
-        if waiting.items.len() <= limit {
-            // Frames are large: they stay where they are.
-            mem::swap(&mut waiting.items, arrivals);
+        if state.items.len() <= limit {
+            // Swapping avoids copying the frames, which are large.
+            mem::swap(&mut state.items, arrivals);
         } else {
-            arrivals.extend(waiting.items.drain(..limit));
+            arrivals.extend(state.items.drain(..limit));
         }
         for item in arrivals.iter() {
-            waiting.taken(item);
+            state.on_taken(item);
         }
-        waiting.notified = false;
-        if waiting.items.is_empty() {
-            wait(waiting, cx);
+        state.notified = false;
+        if state.items.is_empty() {
+            wait(state, cx);
         }
     }
 
-    /// WakeList the task, so that it looks at what changed elsewhere.
+    /// Wakes the driver's background task, so that it looks at the driver's state again.
     pub(crate) fn notify(&self, wakes: &mut WakeList) {
-        let mut waiting = self.0.lock();
-        if !waiting.notified {
-            waiting.notified = true;
-            wakes.extend(waiting.waker.take());
+        let mut state = self.0.lock();
+        if !state.notified {
+            state.notified = true;
+            wakes.extend(state.waker.take());
         }
     }
 
-    /// Adds the result of a publish that the bus did not know at once.
+    /// Adds the result of a publish that the bus reported later.
     pub(crate) fn published(&self, published: Published) {
         let mut wakes = WakeList::new();
-        let mut waiting = self.0.lock();
-        waiting.items.push_back(Item::Published(published));
-        wakes.extend(waiting.waker.take());
+        let mut state = self.0.lock();
+        state.items.push_back(Item::Published(published));
+        wakes.extend(state.waker.take());
     }
 
     /// Adds an event of the bus.
     pub(crate) fn put_event(&self, event: BusEvent, wakes: &mut WakeList) {
-        let mut waiting = self.0.lock();
-        if waiting.events.iter_mut().any(|known| known.merge(&event)) {
+        let mut state = self.0.lock();
+        if state.events.iter_mut().any(|queued| queued.merge(&event)) {
             return;
         }
         let is_status = matches!(
             event,
             BusEvent::ConnectionLost { .. } | BusEvent::Reconnected { .. } | BusEvent::Stopped { .. }
         );
-        if waiting.events.len() < if is_status { 2 * EVENTS } else { EVENTS } {
-            waiting.events.push_back(event);
-            wakes.extend(waiting.waker.take());
+        if state.events.len() < if is_status { 2 * EVENTS } else { EVENTS } {
+            state.events.push_back(event);
+            wakes.extend(state.waker.take());
         }
     }
 
     pub(crate) fn poll_event(&self, cx: &Context<'_>) -> Poll<BusEvent> {
-        let mut waiting = self.0.lock();
-        match waiting.events.pop_front() {
+        let mut state = self.0.lock();
+        match state.events.pop_front() {
             Some(event) => Poll::Ready(event),
             None => {
-                wait(waiting, cx);
+                wait(state, cx);
                 Poll::Pending
             }
         }
@@ -143,65 +142,65 @@ impl Mailbox {
     /// Adds a delivery.
     #[inline]
     pub(crate) fn put(&self, slot: usize, delivery: Delivery, wakes: &mut WakeList) {
-        let mut waiting = self.0.lock();
-        let subscriber = &mut waiting.subscribers[slot];
+        let mut state = self.0.lock();
+        let subscriber = &mut state.subscribers[slot];
         match &delivery {
             Delivery::Frame(_) | Delivery::Misrouted(_) if subscriber.frames < subscriber.capacity => {
                 subscriber.frames += 1;
                 subscriber.gap = None;
             }
-            // Its frames fill the queue, so the task was woken when they came.
-            Delivery::Frame(_) | Delivery::Misrouted(_) => return waiting.gap(slot, Some(1)),
+            // The queue still holds frames of this subscriber, so its task has been woken already.
+            Delivery::Frame(_) | Delivery::Misrouted(_) => return state.gap(slot, Some(1)),
             Delivery::Gap(lost) => {
-                waiting.gap(slot, *lost);
-                return wakes.extend(waiting.waker.take());
+                state.gap(slot, *lost);
+                return wakes.extend(state.waker.take());
             }
             Delivery::Live | Delivery::Interrupted(_) | Delivery::Ended(_) => {}
         }
         let recipient = Recipient { slot, handle: subscriber.handle };
-        waiting.items.push_back(Item::Delivery(recipient, delivery));
-        wakes.extend(waiting.waker.take());
+        state.items.push_back(Item::Delivery(recipient, delivery));
+        wakes.extend(state.waker.take());
     }
 
     pub(crate) fn poll_delivery(&self, cx: &Context<'_>) -> Poll<Option<Delivery>> {
-        let mut waiting = self.0.lock();
-        let item = waiting.items.pop_front();
+        let mut state = self.0.lock();
+        let item = state.items.pop_front();
         if let Some(item) = &item {
-            waiting.taken(item);
+            state.on_taken(item);
         }
         match item {
             Some(Item::Delivery(_, delivery)) => Poll::Ready(Some(delivery)),
             Some(Item::Published(_)) => unreachable!("an inbox publishes nothing"),
-            None if waiting.subscribers.is_empty() => Poll::Ready(None),
+            None if state.subscribers.is_empty() => Poll::Ready(None),
             None => {
-                wait(waiting, cx);
+                wait(state, cx);
                 Poll::Pending
             }
         }
     }
 }
 
-impl Waiting {
-    /// An item was taken, the first of those that waited.
-    fn taken(&mut self, item: &Item) {
+impl MailboxState {
+    /// Updates the bookkeeping for an item taken from the front.
+    fn on_taken(&mut self, item: &Item) {
         self.taken += 1;
         let Item::Delivery(Recipient { slot, .. }, delivery) = item else { return };
         match delivery {
             Delivery::Frame(_) | Delivery::Misrouted(_) => self.subscribers[*slot].frames -= 1,
-            // Its slot is free for another from here on.
+            // Frees the slot for another subscriber.
             Delivery::Ended(_) => drop(self.subscribers.remove(*slot)),
             Delivery::Live | Delivery::Gap(_) | Delivery::Interrupted(_) => {}
         }
     }
 
-    /// Adds a gap, to the one that is there if no frame came after it.
+    /// Adds a gap, or extends the subscription's last gap if no frame follows it.
     fn gap(&mut self, slot: usize, lost: Option<u64>) {
         let subscriber = &mut self.subscribers[slot];
-        let place = subscriber.gap.and_then(|place| place.checked_sub(self.taken));
-        if let Some(Item::Delivery(_, Delivery::Gap(known))) =
-            place.and_then(|at| self.items.get_mut(at as usize))
+        let position = subscriber.gap.and_then(|position| position.checked_sub(self.taken));
+        if let Some(Item::Delivery(_, Delivery::Gap(total))) =
+            position.and_then(|at| self.items.get_mut(at as usize))
         {
-            *known = known.zip(lost).map(|(known, more)| known.saturating_add(more));
+            *total = total.zip(lost).map(|(total, lost)| total.saturating_add(lost));
             return;
         }
         subscriber.gap = Some(self.taken + self.items.len() as u64);
@@ -210,10 +209,10 @@ impl Waiting {
     }
 }
 
-/// Registers the task to be woken. The one that waited before is dropped once the mailbox is free
-/// again: what it holds may use the mailbox.
-fn wait(mut waiting: LockGuard<'_, Waiting>, cx: &Context<'_>) {
-    let replaced = waiting::replace(&mut waiting.waker, cx);
-    drop(waiting);
+/// Registers the task's waker. Drops the replaced waker only after unlocking, since dropping it may
+/// use the mailbox.
+fn wait(mut state: LockGuard<'_, MailboxState>, cx: &Context<'_>) {
+    let replaced = waiting::replace(&mut state.waker, cx);
+    drop(state);
     drop(replaced);
 }

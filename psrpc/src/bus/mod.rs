@@ -1,11 +1,12 @@
-//! The bus: what psrpc needs of a message bus.
+//! The [`Bus`] trait: the interface that psrpc needs from a message bus.
 //!
-//! A bus never waits: [`Bus::publish`] takes a frame and its place in the order, and says what it
-//! knows at once or later, by a [`Receipt`]; [`Bus::subscribe`] fills a [`Sink`]. Both may come
-//! from any thread. So a bus needs no executor, and no queue lies between a call and the bus.
+//! A bus never blocks. [`Bus::publish`] takes a frame and returns its result at once, or later
+//! through a [`Receipt`]. [`Bus::subscribe`] fills a [`Sink`]. Both may be called from any thread,
+//! so a bus needs no executor, and there is no queue between a call and the bus.
 //!
-//! A client or server calls both under its own lock. Nothing that runs foreign code may happen there: tasks are woken later,
-//! by the [`WakeList`] that both are given. A bus keeps the same rule for its own lock, which [`Lock`] checks in debug builds.
+//! Clients and servers call both functions while they hold their own lock. No foreign code may run
+//! under it, so both functions take a [`WakeList`]: the tasks in it are woken after the lock is
+//! released. A bus follows the same rule for its own lock, which [`Lock`] checks in debug builds.
 
 mod delivery;
 mod event;
@@ -40,60 +41,63 @@ pub use crate::sync::{Lock, LockGuard, assert_unlocked};
 
 /// A message bus.
 ///
-/// A bus uses one of the names of a [`Channel`] to tell channels apart, and either hands frames
-/// over as they are (within a process) or encodes them
-/// ([`Frame::encode`](crate::proto::Frame::encode)) and decodes them
-/// ([`Frame::decode`](crate::proto::Frame::decode)). A frame that does not decode is delivered all
-/// the same, as a [`Frame::Raw`](crate::proto::Frame::Raw): its subscriber counts it, with the
-/// reason.
+/// A bus tells channels apart by one of the names of a [`Channel`]. It passes frames on as they are
+/// (within a process), or encodes them ([`Frame::encode`](crate::proto::Frame::encode)) and decodes
+/// them ([`Frame::decode`](crate::proto::Frame::decode)). It delivers a frame that does not decode
+/// as a [`Frame::Raw`](crate::proto::Frame::Raw), and the subscriber counts it with the reason.
 ///
 /// # Order
 ///
-/// Frames that were accepted for a channel leave in the order in which they were accepted, and
-/// reach each subscriber in that order as far as the bus keeps one. A frame that is large enough to
-/// be encoded on its own may be overtaken by frames for other channels.
+/// A bus sends the frames of a channel in the order in which it accepted them. Each subscriber
+/// receives them in that order, as far as the bus guarantees one. A frame that is large enough to
+/// be encoded separately may be overtaken by frames for other channels.
 ///
-/// # Writing one
+/// # Implementing a bus
 ///
 /// [`publish`](Self::publish) and [`subscribe`](Self::subscribe) are called under the lock of a
-/// client or server. They return at once, and neither wake a task nor encode nor compress. The
+/// client or server. They must return at once, and must not wake tasks, encode or compress. All
 /// other functions have defaults.
 pub trait Bus: Send + Sync + 'static {
     /// Publishes a frame on a channel.
     ///
-    /// Returns at once. A bus that accepts the frame [takes](Offer::take) it, keeps its place in
-    /// the order, and says what it knows; if that is not the result, it tells that later
-    /// ([`Accepted::Later`]). Encoding comes after this has returned. A publish fails when the
-    /// bus knows that it failed; a frame that was published and may be lost on the way is
-    /// [done](Accepted::Done). A frame must not wait without end for a connection to come back:
-    /// fail it instead. A frame that the bus accepts without taking it is dropped.
+    /// Returns at once. A bus that accepts the frame [takes](Offer::take) it and keeps its place in
+    /// the order. If the result is not known yet, the bus returns [`Accepted::Later`] and reports
+    /// it through the [`Receipt`]. Encode the frame only after returning.
+    ///
+    /// Report a failure if the frame was certainly not published. A frame that was published but
+    /// may be lost on the way counts as [done](Accepted::Done). Do not hold a frame indefinitely
+    /// while the connection is down; fail it instead. A frame that the bus accepts without taking
+    /// it is dropped.
     ///
     /// # Errors
     ///
-    /// [`Full`], before it has done any work, when the bus has no room for the frame now; [`poll_ready`](Self::poll_ready) tells
-    /// when to try again.
+    /// Returns [`Full`], without side effects, if the bus has no room for the frame now. The caller
+    /// then waits for [`poll_ready`](Self::poll_ready).
     fn publish(&self, offer: Offer<'_>, wakes: &mut WakeList) -> Result<Accepted, Full>;
 
-    /// Ready when [`publish`](Self::publish) has room; otherwise wakes the task once it has, and every other task that
-    /// asked. A bus that is never full need not implement it; one that wraps another must pass it on.
+    /// Returns `Ready` if [`publish`](Self::publish) has room. Otherwise registers the task and
+    /// wakes it, along with every other registered task, once there is room.
+    ///
+    /// A bus that is never full can keep the default. A bus that wraps another must forward the
+    /// call.
     fn poll_ready(&self, _: &mut Context<'_>) -> Poll<()> {
         Poll::Ready(())
     }
 
     /// Subscribes to a channel.
     ///
-    /// Returns at once: `sink` is told when the subscription is [live](Sink::live), that is, when
-    /// the next frame that anybody publishes will reach it, then every frame, and where frames
-    /// may be missing a [gap](Sink::gap).
+    /// Returns at once, and reports to `sink`: first that the subscription is [live](Sink::live),
+    /// which means that it receives every frame published from now on; then each frame, and a
+    /// [gap](Sink::gap) wherever frames may be missing.
     ///
-    /// If the subscription cannot be had, [`Sink::fail`] says why. Once it was live, the bus does
-    /// not give it up: when the connection is lost, or the server refuses the subscription, it
-    /// is [interrupted](Sink::interrupted), and the bus subscribes again, with a back-off of at
-    /// most 1 s, until it is live or dropped.
+    /// If the bus cannot subscribe, it calls [`Sink::fail`] with the reason. It never gives up a
+    /// subscription that has been live. If the connection is lost or the server refuses the
+    /// subscription, the bus [interrupts](Sink::interrupted) the sink and subscribes again, with a
+    /// back-off of at most 1 s, until the subscription is live or dropped.
     ///
-    /// Dropping the returned [`Subscription`] unsubscribes. The bus delivers until the end of the
-    /// subscription is confirmed, and then drops or [ends](Sink::end) `sink`: that is how the
-    /// subscriber learns that nothing more will come.
+    /// Dropping the returned [`Subscription`] unsubscribes. The bus keeps delivering until the
+    /// server has confirmed the end, and then drops or [ends](Sink::end) `sink`, which tells the
+    /// subscriber that nothing more will come.
     fn subscribe(
         &self,
         channel: &Channel,
@@ -102,40 +106,44 @@ pub trait Bus: Send + Sync + 'static {
         wakes: &mut WakeList,
     ) -> Subscription;
 
-    /// Returns the monitor of the bus's connection; `None` if it has no connection that could be
-    /// lost. A bus that wraps another must pass it on.
+    /// Returns the monitor of the bus's connection, or `None` if there is no connection to lose.
+    ///
+    /// A bus that wraps another must forward the call.
     fn monitor(&self) -> Option<&Monitor> {
         None
     }
 
-    /// Returns how the bus is. [`Monitor::connected`] awaits a connection, [`Monitor::watch`] gives
-    /// the events.
+    /// Returns the status of the bus. To wait for a connection, use [`Monitor::connected`]; to
+    /// receive events, [`Monitor::watch`].
     fn status(&self) -> Status {
         self.monitor().map_or(Status::Connected, Monitor::status)
     }
 
-    /// Returns `true` if the bus hands frames over within the process. Clients then tell servers
-    /// when a call is canceled, so that its handler stops; elsewhere handlers run on to their
-    /// deadlines, since the protocol has no cancellation. A bus that wraps another must pass it
-    /// on.
+    /// Returns `true` if the bus passes frames on within the process.
+    ///
+    /// Clients on such a bus tell servers when a call is canceled, and the servers stop its
+    /// handler. On any other bus a handler runs on until its deadline, since the protocol has no
+    /// cancellation. A bus that wraps another must forward the call.
     fn is_in_process(&self) -> bool {
         false
     }
 
-    /// Returns what tells this bus from others of the process, the same for all clones of it;
-    /// `None` if it does not say. Used to detect two servers registered for one single-server
-    /// topic. A bus that wraps another must pass it on.
+    /// Returns an id that distinguishes this bus from others in the process, or `None` if it has
+    /// none. All clones of a bus share one id.
+    ///
+    /// Used to detect two servers registered for one single-server topic. A bus that wraps another
+    /// must forward the call.
     fn id(&self) -> Option<BusId> {
         None
     }
 }
 
-/// Tells a bus from others of the process, as long as it lives.
+/// The id of a bus, unique within the process while the bus lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BusId(usize);
 
 impl BusId {
-    /// The id of a bus whose clones share this.
+    /// Returns the id of a bus whose clones share `shared`.
     pub fn of<T: ?Sized>(shared: &Arc<T>) -> Self {
         Self(Arc::as_ptr(shared).cast::<()>().addr())
     }
@@ -173,12 +181,13 @@ impl<B: Bus + ?Sized> Bus for Arc<B> {
     }
 }
 
-/// A subscription: dropping it unsubscribes, which may wake tasks. No lock may be held then.
+/// A handle to a subscription. Dropping it unsubscribes, which may wake tasks, so no lock may be
+/// held at that time.
 #[must_use = "dropping it unsubscribes"]
 pub struct Subscription(Option<Box<dyn FnOnce() + Send>>);
 
 impl Subscription {
-    /// A subscription that ends by calling `unsubscribe`.
+    /// Returns a subscription that calls `unsubscribe` when it is dropped.
     pub fn new(unsubscribe: impl FnOnce() + Send + 'static) -> Self {
         Self(Some(Box::new(unsubscribe)))
     }

@@ -1,4 +1,4 @@
-//! Monitors: how a bus is, and what happens to it.
+//! Monitors, which report the status and the events of a bus connection.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -14,28 +14,28 @@ use super::mailbox::Mailbox;
 use super::wake_list::WakeList;
 use crate::sync::Lock;
 
-/// How a bus is.
+/// The status of a bus.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Status {
-    /// Connected, or in need of no connection.
+    /// Connected, or the bus needs no connection.
     Connected,
-    /// Not connected, and trying to connect: publishes fail, and subscriptions are interrupted.
+    /// Disconnected and trying to reconnect. Publishes fail, and subscriptions are interrupted.
     Reconnecting {
-        /// When the connection was lost, by the clock on the wall.
+        /// The wall-clock time at which the connection was lost.
         since: WallTime,
-        /// Why, in the words of the bus.
+        /// The cause, as reported by the bus.
         cause: BusError,
     },
     /// Stopped for good: it was closed, or its runtime has shut down.
     Stopped {
-        /// Why.
+        /// The cause.
         cause: BusError,
     },
 }
 
-/// How a bus is, and what happens to it: kept by a bus that has a connection, and watched by
-/// clients, servers and programs. Cheap to clone; all clones are one monitor.
+/// The status and the events of a bus connection. The bus updates it; clients, servers and programs
+/// read it. Cheap to clone; all clones share one state.
 #[derive(Clone)]
 pub struct Monitor(Arc<Lock<MonitorState>>);
 
@@ -45,21 +45,21 @@ struct MonitorState {
 }
 
 impl Monitor {
-    /// Returns the monitor of a bus that is connected.
+    /// Returns a monitor with the status [`Connected`](Status::Connected).
     pub fn new() -> Self {
         Self(Arc::new(Lock::new(MonitorState { status: Status::Connected, watchers: Vec::new() })))
     }
 
-    /// Returns how the bus is.
+    /// Returns the current status.
     pub fn status(&self) -> Status {
         self.0.lock().status.clone()
     }
 
-    /// Resolves when the bus is connected.
+    /// Waits until the bus is connected.
     ///
     /// # Errors
     ///
-    /// Why the bus has stopped, once it has.
+    /// Returns the cause if the bus has stopped.
     pub async fn connected(&self) -> Result<(), BusError> {
         let mut watcher = self.watch();
         loop {
@@ -72,7 +72,7 @@ impl Monitor {
         }
     }
 
-    /// Returns the events from here on, as a stream that does not end.
+    /// Returns a stream of the events from now on. The stream does not end.
     pub fn watch(&self) -> Watcher {
         let mailbox = Arc::new(Mailbox::default());
         self.attach(&mailbox);
@@ -85,7 +85,7 @@ impl Monitor {
         state.watchers.push(Arc::downgrade(mailbox));
     }
 
-    /// Tells an event to all who watch, and keeps the status. For the bus itself.
+    /// Sends an event to all watchers, and updates the status. Called by the bus itself.
     pub fn report(&self, event: BusEvent, wakes: &mut WakeList) {
         let mut watchers = Vec::new();
         let mut state = self.0.lock();
@@ -103,7 +103,8 @@ impl Monitor {
             watcher.put_event(event.clone(), wakes);
         }
         drop(state);
-        // One that was let go meanwhile may hold wakers, and the bus may hold a lock.
+        // Dropping the last reference to a mailbox may drop wakers, and the bus may hold a lock
+        // here.
         if !watchers.is_empty() {
             wakes.discard(watchers);
         }
@@ -122,7 +123,7 @@ impl fmt::Debug for Monitor {
     }
 }
 
-/// The events of a bus, as a stream that does not end. If a watcher is far behind, the newest
+/// A stream of the events of a bus, which does not end. If a watcher is far behind, the newest
 /// events are lost.
 pub struct Watcher(Arc<Mailbox>);
 

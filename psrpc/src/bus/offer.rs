@@ -1,4 +1,4 @@
-//! Offers: a frame as it is offered to a bus, and what the bus says.
+//! Offers, by which a client or server hands a frame to a bus.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,23 +9,22 @@ use psrpc_engine::{BusError, LentFrame};
 use super::mailbox::Mailbox;
 use super::receipt::{Receipt, ReplyTo};
 
-/// A frame that is offered to a bus, which takes it, or drops the offer and says that it is
-/// [`Full`].
+/// A frame offered to a bus. The bus takes it, or drops the offer and returns [`Full`].
 pub struct Offer<'a> {
     content: Option<Content<'a>>,
-    /// Whether the thread was unwinding already when the offer was made.
+    /// Whether the thread was already unwinding when the offer was made.
     was_panicking: bool,
 }
 
 enum Content<'a> {
     /// The frame at the head of an engine's queue.
     Lent { frame: LentFrame<'a>, mailbox: &'a Arc<Mailbox>, taken: &'a mut bool },
-    /// Boxed, since it is rare and offers are moved about.
+    /// Boxed, since it is rare and offers are moved around.
     Owned(Box<(Channel, Frame, ReplyTo)>),
 }
 
 impl<'a> Offer<'a> {
-    /// Returns an offer of a frame that its owner gives away, for a bus that wraps another.
+    /// Returns an offer of an owned frame, for a bus that wraps another.
     pub fn new(channel: Channel, frame: Frame, reply_to: ReplyTo) -> Self {
         Self::of(Content::Owned(Box::new((channel, frame, reply_to))))
     }
@@ -57,10 +56,10 @@ impl<'a> Offer<'a> {
         }
     }
 
-    /// Takes the frame, for a bus that knows the result of the publish at once.
+    /// Takes the frame. For a bus that knows the result of the publish at once.
     #[inline]
     pub fn take(mut self) -> Frame {
-        match self.content.take().expect(ONCE) {
+        match self.content.take().expect(TAKEN) {
             Content::Lent { frame, taken, .. } => {
                 *taken = true;
                 frame.take_frame()
@@ -69,15 +68,15 @@ impl<'a> Offer<'a> {
         }
     }
 
-    /// Takes the frame, with the receipt that tells the result [later](Accepted::Later).
+    /// Takes the frame, with a receipt to report the result [later](Accepted::Later).
     pub fn take_for_later(self) -> (Channel, Frame, Receipt) {
         let (channel, frame, reply_to) = self.into_parts();
         (channel, frame, reply_to.receipt())
     }
 
-    /// Takes the frame, and where the result goes: for a bus that wraps another.
+    /// Takes the frame, with the target of the result. For a bus that wraps another.
     pub fn into_parts(mut self) -> (Channel, Frame, ReplyTo) {
-        match self.content.take().expect(ONCE) {
+        match self.content.take().expect(TAKEN) {
             Content::Lent { frame, mailbox, taken } => {
                 *taken = true;
                 let reply_to = ReplyTo::driver(Arc::clone(mailbox), frame.token());
@@ -90,11 +89,11 @@ impl<'a> Offer<'a> {
 
     #[inline]
     fn content(&self) -> &Content<'a> {
-        self.content.as_ref().expect(ONCE)
+        self.content.as_ref().expect(TAKEN)
     }
 }
 
-const ONCE: &str = "a frame is taken once";
+const TAKEN: &str = "the frame was already taken";
 
 impl fmt::Debug for Offer<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -103,7 +102,7 @@ impl fmt::Debug for Offer<'_> {
 }
 
 impl Drop for Offer<'_> {
-    /// A frame that a bus panics over is lost: it would panic again.
+    /// Discards the frame if the bus panicked on it, since it would panic again.
     fn drop(&mut self) {
         if std::thread::panicking()
             && !self.was_panicking
@@ -115,18 +114,19 @@ impl Drop for Offer<'_> {
     }
 }
 
-/// A bus has accepted a frame, and says what it knows.
+/// The result of offering a frame that the bus accepted.
 #[derive(Clone, Debug)]
 #[must_use]
 pub enum Accepted {
-    /// The frame was published, and handed to so many subscribers where the bus knows.
+    /// The frame was published. Holds the number of subscribers that received it, if the bus knows
+    /// it.
     Done(Option<u64>),
     /// The frame was not published, and will not be.
     Failed(BusError),
-    /// The frame has its place in the order; the receipt tells the result.
+    /// The frame has its place in the order. The receipt reports the result.
     Later,
 }
 
-/// A bus has no room for a frame now.
+/// The error of a bus that has no room for a frame now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Full;

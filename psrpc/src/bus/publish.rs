@@ -1,4 +1,4 @@
-//! PublishFuture a frame without a client or a server.
+//! Publishing a frame without a client or a server.
 
 use std::fmt;
 use std::future::Future;
@@ -15,18 +15,18 @@ use crate::waiting;
 
 /// Publishes a frame, for programs that use a bus without a client or a server.
 ///
-/// The future offers the frame when it is first polled, waits for room while the bus is full, and
-/// resolves with the number of subscribers that got the frame, where the bus knows. Dropping it
-/// does not take the frame back.
+/// The future offers the frame when it is first polled, and waits while the bus is full. It
+/// resolves to the number of subscribers that received the frame, if the bus knows it. Dropping the
+/// future does not withdraw a frame that the bus has accepted.
 ///
 /// # Errors
 ///
-/// What the bus said, when it could not publish the frame.
+/// Returns the bus's error if the frame could not be published.
 pub fn publish<B: Bus + ?Sized>(bus: &B, channel: Channel, frame: Frame) -> PublishFuture<'_, B> {
     PublishFuture { bus, state: PublishState::Waiting(channel, frame) }
 }
 
-/// A frame that is being published, made by [`publish`].
+/// The future returned by [`publish`].
 pub struct PublishFuture<'a, B: ?Sized> {
     bus: &'a B,
     state: PublishState,
@@ -52,10 +52,10 @@ impl<B: Bus + ?Sized> Future for PublishFuture<'_, B> {
             match &this.state {
                 PublishState::Waiting(channel, frame) => {
                     let slot = Arc::new(Lock::new(Slot::default()));
-                    let told = Arc::clone(&slot);
+                    let shared = Arc::clone(&slot);
                     let reply_to = ReplyTo::new(move |result| {
                         let mut wakes = WakeList::new();
-                        let mut slot = told.lock();
+                        let mut slot = shared.lock();
                         slot.result = Some(result);
                         wakes.extend(slot.waker.take());
                     });

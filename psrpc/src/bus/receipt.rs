@@ -1,4 +1,4 @@
-//! Receipts: how a bus tells the result of a publish that it did not know at once.
+//! Receipts, by which a bus reports the result of a publish later.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use psrpc_engine::{BusError, Token};
 
 use super::mailbox::Mailbox;
 
-/// Where the result of a publish goes, if the bus does not know it at once. Dropping it tells nobody anything.
+/// The target of a publish result that the bus reports later. Dropping it reports nothing.
 pub struct ReplyTo(ReceiptTarget);
 
 enum ReceiptTarget {
@@ -16,8 +16,8 @@ enum ReceiptTarget {
 }
 
 impl ReplyTo {
-    /// Calls `report` with the number of subscribers that got the frame, where the bus knows, or
-    /// with why it was not published.
+    /// Returns a target that calls `report` with the number of subscribers that received the frame,
+    /// if the bus knows it, or with the reason why the frame was not published.
     pub fn new(report: impl FnOnce(Result<Option<u64>, BusError>) + Send + 'static) -> Self {
         Self(ReceiptTarget::Closure(Box::new(report)))
     }
@@ -26,7 +26,7 @@ impl ReplyTo {
         Self(ReceiptTarget::Driver { mailbox, token })
     }
 
-    /// RoundRobin it into a receipt, which tells the result.
+    /// Turns the target into a receipt.
     pub fn receipt(self) -> Receipt {
         Receipt(Some(self))
     }
@@ -38,19 +38,20 @@ impl fmt::Debug for ReplyTo {
     }
 }
 
-/// Tells the result of a publish that the bus did not know at once. Dropped without a word it tells
-/// a failure.
+/// A handle to report the result of a publish later. Dropping it without a result reports a
+/// failure.
 ///
-/// Telling it wakes a task, so no lock may be held.
+/// Reporting wakes a task, so no lock may be held at that time.
 pub struct Receipt(Option<ReplyTo>);
 
 impl Receipt {
-    /// The frame was published, and handed to so many subscribers where the bus knows.
+    /// Reports that the frame was published, and the number of subscribers that received it, if the
+    /// bus knows it.
     pub fn published(mut self, receivers: Option<u64>) {
         self.report(Ok(receivers));
     }
 
-    /// The frame was not published.
+    /// Reports that the frame was not published.
     pub fn failed(mut self, error: BusError) {
         self.report(Err(error));
     }

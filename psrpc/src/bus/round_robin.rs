@@ -1,20 +1,19 @@
-//! RoundRobin: the members of a queue, each of which has its turn.
+//! A round-robin list of the members of a queue.
 
 use slab::Slab;
 
-/// The members of a queue, which take turns: a ring, so that a turn costs the same however many
-/// there are.
+/// The members of a queue, which take turns. Each operation takes constant time.
 #[derive(Debug)]
 pub struct RoundRobin<T> {
     members: Slab<Member<T>>,
-    /// Whose turn it is; anything when there is nobody.
+    /// The key of the member whose turn it is. Meaningless if there is none.
     turn: usize,
 }
 
 #[derive(Debug)]
 struct Member<T> {
     value: T,
-    /// Whose turn is before and after this one's.
+    /// The keys of the previous and the next member.
     before: usize,
     after: usize,
 }
@@ -25,12 +24,12 @@ impl<T> RoundRobin<T> {
         Self { members: Slab::new(), turn: 0 }
     }
 
-    /// Returns `true` if there is no member.
+    /// Returns `true` if there are no members.
     pub fn is_empty(&self) -> bool {
         self.members.is_empty()
     }
 
-    /// Adds a member, whose turn comes after those of all others, and returns its key.
+    /// Adds a member, whose turn comes last, and returns its key.
     pub fn insert(&mut self, value: T) -> usize {
         let key = self.members.vacant_key();
         let after = if self.members.is_empty() { key } else { self.turn };
@@ -42,7 +41,7 @@ impl<T> RoundRobin<T> {
         key
     }
 
-    /// Removes a member; `None` if it is none.
+    /// Removes and returns a member, or returns `None` if the key is unknown.
     pub fn remove(&mut self, key: usize) -> Option<T> {
         let Member { value, before, after } = self.members.try_remove(key)?;
         if before != key {
@@ -55,19 +54,19 @@ impl<T> RoundRobin<T> {
         Some(value)
     }
 
-    /// Returns the member whose turn it is, and gives the next one its turn.
+    /// Returns the member whose turn it is, and advances to the next one.
     pub fn next_turn(&mut self) -> Option<&T> {
         let Member { value, after, .. } = self.members.get(self.turn)?;
         self.turn = *after;
         Some(value)
     }
 
-    /// Returns all members, in no order.
+    /// Returns an iterator over all members, in arbitrary order.
     pub fn iter(&self) -> impl Iterator<Item = &T> {
         self.members.iter().map(|(_, member)| &member.value)
     }
 
-    /// Removes all members, in no order.
+    /// Removes all members, in arbitrary order.
     pub fn drain(&mut self) -> impl Iterator<Item = T> {
         self.members.drain().map(|member| member.value)
     }
@@ -83,7 +82,7 @@ impl<T> Default for RoundRobin<T> {
 mod tests {
     use super::*;
 
-    /// The members in the order of their turns, once around.
+    /// Returns the members in the order of their turns, once around.
     fn turns(queue: &mut RoundRobin<char>) -> String {
         (0..queue.members.len()).map(|_| *queue.next_turn().unwrap()).collect()
     }

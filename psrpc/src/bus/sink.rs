@@ -1,4 +1,4 @@
-//! Sinks: the bus's end of a subscription.
+//! Sinks, through which a bus delivers to a subscriber.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,16 +10,16 @@ use super::delivery::Delivery;
 use super::mailbox::Mailbox;
 use super::wake_list::WakeList;
 
-/// The bus's end of a subscription. Dropping it ends the subscription, and wakes the subscriber: no
-/// lock may be held then.
+/// The bus's end of a subscription. Dropping it ends the subscription and wakes the subscriber, so
+/// no lock may be held at that time.
 ///
-/// It never blocks. When the subscriber is behind by as many frames as it has room for, the newest frame is lost, with a
-/// [gap](Delivery::Gap) in its place; no other subscriber notices. Each function adds the subscriber's task to the
-/// [`WakeList`].
+/// A sink never blocks. If the subscriber has no room, the newest frame is lost and replaced by a
+/// [gap](Delivery::Gap); other subscribers are not affected. Each function adds the subscriber's
+/// task to the [`WakeList`].
 pub struct Sink(Option<SinkTarget>);
 
 enum SinkTarget {
-    /// The subscriber in a slot of a mailbox.
+    /// A mailbox, and the subscriber's slot in it.
     Mailbox(Arc<Mailbox>, usize),
     Closure(Box<DeliveryFn>),
 }
@@ -27,14 +27,16 @@ enum SinkTarget {
 type DeliveryFn = dyn Fn(Delivery, &mut WakeList) + Send + Sync;
 
 impl Sink {
-    /// Returns a sink that calls `take` with each delivery, the last of which is [`Delivery::Ended`]: for a bus that wraps
-    /// another and looks at what that delivers. The bus may hold its lock meanwhile, so `take` must neither wait, nor use the
-    /// bus, nor wake a task but by the [`WakeList`].
+    /// Returns a sink that calls `take` with each delivery; the last one is [`Delivery::Ended`].
+    /// For a bus that wraps another and inspects its deliveries.
+    ///
+    /// The bus may hold its lock during the call. So `take` must not block, must not use the bus,
+    /// and may wake tasks only through the [`WakeList`].
     pub fn new(take: impl Fn(Delivery, &mut WakeList) + Send + Sync + 'static) -> Self {
         Self(Some(SinkTarget::Closure(Box::new(take))))
     }
 
-    /// Returns a sink into a mailbox, with room for so many frames.
+    /// Returns a sink into a mailbox, with room for `capacity` frames.
     pub(crate) fn into_mailbox(
         mailbox: &Arc<Mailbox>,
         capacity: usize,
@@ -43,8 +45,8 @@ impl Sink {
         Self(Some(SinkTarget::Mailbox(Arc::clone(mailbox), mailbox.subscribe(capacity, handle))))
     }
 
-    /// Tells that the subscription is live: for the first time, or again after it was [interrupted](Self::interrupted), which
-    /// implies a gap.
+    /// Reports that the subscription is live: for the first time, or again after it was
+    /// [interrupted](Self::interrupted). The latter implies a gap.
     pub fn live(&self, wakes: &mut WakeList) {
         self.put(Delivery::Live, wakes);
     }
@@ -55,30 +57,33 @@ impl Sink {
         self.put(Delivery::Frame(frame), wakes);
     }
 
-    /// Delivers a frame for a channel that nobody here subscribed to, where the bus carries several channels in one queue
-    /// and this subscription is one of those: a server then answers for the method that it lacks.
+    /// Delivers a frame for a channel that this process does not subscribe to, on a bus that
+    /// carries several channels in one queue. The server that receives it responds that it lacks
+    /// the method.
     pub fn misrouted(&self, frame: Frame, wakes: &mut WakeList) {
         self.put(Delivery::Misrouted(frame), wakes);
     }
 
-    /// Tells that frames may have been lost here; how many, where that is known.
+    /// Reports that frames may have been lost here, and their number, if it is known.
     pub fn gap(&self, lost: Option<u64>, wakes: &mut WakeList) {
         self.put(Delivery::Gap(lost), wakes);
     }
 
-    /// Tells that a subscription that was live is not now: the connection was lost, or the server
-    /// refuses the subscription. A bus may tell it again, once it knows a better cause.
-    /// The bus tries again until it is [live](Self::live), or is dropped.
+    /// Reports that a live subscription was interrupted, because the connection was lost or the
+    /// server refuses the subscription. A bus may call it again when it learns a better cause.
+    ///
+    /// The bus keeps trying until the subscription is [live](Self::live) again or dropped.
     pub fn interrupted(&self, cause: BusError, wakes: &mut WakeList) {
         self.put(Delivery::Interrupted(cause), wakes);
     }
 
-    /// Ends the subscription: it could not be had, or is lost for good.
+    /// Ends the subscription because the bus could not subscribe, or lost the subscription for
+    /// good.
     pub fn fail(mut self, error: BusError, wakes: &mut WakeList) {
         self.finish(Some(error), wakes);
     }
 
-    /// Ends the subscription, as was asked for.
+    /// Ends the subscription because the subscriber asked for it.
     pub fn end(mut self, wakes: &mut WakeList) {
         self.finish(None, wakes);
     }

@@ -1,4 +1,4 @@
-//! WakeList: the tasks to wake, and the foreign values to drop, once no lock is held.
+//! A list of tasks to wake, and of values to drop, once no lock is held.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -8,9 +8,9 @@ use crate::sync::assert_unlocked;
 
 /// The tasks to wake once no lock is held. Dropping it wakes them.
 ///
-/// A waker runs code of the runtime, which may run the woken task at once; so no lock of a bus or a
-/// driver may be held then. Declare it before the guard of the lock, so that it is dropped after
-/// it:
+/// A waker runs code of the runtime, and may run the woken task at once. So no lock of a bus or a
+/// driver may be held at that time. Declare the list before the lock guard, so that it is dropped
+/// after the guard:
 ///
 /// ```
 /// use psrpc::bus::{Lock, Sink, WakeList};
@@ -25,7 +25,7 @@ use crate::sync::assert_unlocked;
 /// ```
 #[derive(Debug, Default)]
 pub struct WakeList {
-    /// Most often there is one, or none.
+    /// There is rarely more than one waker.
     first: Option<Waker>,
     rest: Option<Box<Rest>>,
 }
@@ -37,7 +37,7 @@ struct Rest {
     discarded: Vec<Discarded>,
 }
 
-/// A value whose drop may run foreign code.
+/// A value whose destructor may run foreign code.
 struct Discarded(#[expect(dead_code, reason = "it is only dropped")] Box<dyn Send>);
 
 impl fmt::Debug for Discarded {
@@ -62,7 +62,7 @@ impl WakeList {
         }
     }
 
-    /// Keeps a value until no lock is held, since its drop may run foreign code.
+    /// Drops a value once no lock is held, since its destructor may run foreign code.
     pub fn discard(&mut self, value: impl Send + 'static) {
         self.rest.get_or_insert_default().discarded.push(Discarded(Box::new(value)));
     }
@@ -75,7 +75,8 @@ impl Extend<Waker> for WakeList {
 }
 
 impl Drop for WakeList {
-    /// WakeList each task, whether or not the waker of another panics. What was discarded is dropped after that.
+    /// Wakes each task, even if the waker of another one panics, and then drops the discarded
+    /// values.
     #[inline]
     fn drop(&mut self) {
         let first = self.first.take();
@@ -95,7 +96,7 @@ impl Drop for WakeList {
 impl Rest {
     #[cold]
     fn wake(self, first: Option<Waker>) {
-        // Dropped in the end, also when a waker panics.
+        // Bound to a variable, so that it is dropped last, even if a waker panics.
         let Self { wakers, discarded: _discarded } = self;
         assert_unlocked("a task is woken, or a value dropped that may run foreign code,");
         let mut panic = None;

@@ -1,7 +1,7 @@
-//! The options that the builders of calls, multi calls and streams have in common.
+//! The options shared by the builders of calls, multi calls and streams.
 
-/// Writes the setters of a builder that keeps its [`CallOptions`](crate::CallOptions) in `options`.
-/// The argument documents the timeout.
+/// Generates the setters of a builder that has its [`CallOptions`](crate::CallOptions) in
+/// `options`. The argument is the documentation of the timeout.
 macro_rules! call_options {
     ($timeout:literal) => {
         #[doc = $timeout]
@@ -10,16 +10,18 @@ macro_rules! call_options {
             self
         }
 
-        /// Sets when the caller gives up, on the monotonic clock of the client's runtime; the
-        /// earlier of this and the timeout counts. A handler passes its own deadline on with
-        /// [`Request::deadline`](crate::Request::deadline), where its server and the client have
-        /// the same clock.
+        /// Sets the time at which the caller gives up, on the monotonic clock of the client's
+        /// runtime. The earlier of this and the timeout applies.
+        ///
+        /// To propagate its own deadline, a handler passes
+        /// [`Request::deadline`](crate::Request::deadline), provided that its server and this
+        /// client have the same clock.
         pub fn deadline(mut self, deadline: psrpc_engine::Time) -> Self {
             self.options = self.options.deadline(deadline);
             self
         }
 
-        /// Sends an entry of metadata along, replacing one of the same name.
+        /// Adds a metadata entry, replacing an entry of the same name.
         pub fn metadata(
             mut self,
             name: impl Into<psrpc_engine::proto::Text>,
@@ -29,15 +31,15 @@ macro_rules! call_options {
             self
         }
 
-        /// Sends entries of metadata along, each replacing one of the same name. A handler passes
-        /// on what it got with [`Request::metadata`](crate::Request::metadata).
+        /// Adds metadata entries, replacing entries of the same names. To propagate the metadata of
+        /// a request, a handler passes [`Request::metadata`](crate::Request::metadata).
         pub fn with_metadata(mut self, metadata: &psrpc_engine::proto::Metadata) -> Self {
             self.options = self.options.with_metadata(metadata);
             self
         }
 
-        /// Adds a set of options, as [`CallOptions::with`](crate::CallOptions::with) does. A multi
-        /// call ignores a selection among them.
+        /// Merges a set of options into these, as [`CallOptions::with`](crate::CallOptions::with)
+        /// does. A multi call ignores the selection in them.
         pub fn options(mut self, options: crate::interceptor::CallOptions) -> Self {
             self.options = self.options.with(options);
             self
@@ -45,10 +47,10 @@ macro_rules! call_options {
     };
 }
 
-/// Writes the setter of the selection, for builders of what one server answers.
+/// Generates the setter of the selection, for calls that one server answers.
 macro_rules! selection_option {
     () => {
-        /// Sets how the server is picked. Default: as the method says.
+        /// Sets how the call selects its server. Default: the method's own selection.
         pub fn selection(mut self, selection: crate::selection::Selection) -> Self {
             self.options = self.options.selection(selection);
             self

@@ -16,7 +16,7 @@ use crate::selection::Choose;
 use crate::stream::Codec;
 
 /// A call in flight. Dropping it cancels the call.
-pub(crate) struct InFlight(Flight);
+pub(crate) struct InFlight(PendingCall);
 
 impl InFlight {
     /// Makes a call.
@@ -25,66 +25,68 @@ impl InFlight {
         call: Box<EngineCall>,
         choose: Option<Choose>,
     ) -> Result<Self, CallError> {
-        Ok(Self(Flight::start(client, choose, None, |engine, now| engine.call(now, *call))?))
+        Ok(Self(PendingCall::start(client, choose, None, |engine, now| engine.call(now, *call))?))
     }
 
     pub(crate) fn poll(&mut self, cx: &Context<'_>) -> Poll<Result<Reply, Box<Failure>>> {
         self.0.poll(cx).map_ok(|settled| match settled {
             Settled::Reply(reply) => reply,
-            Settled::Stream(..) => unreachable!("it opens no stream"),
+            Settled::Stream(..) => unreachable!("a unary call opens no stream"),
         })
     }
 }
 
-/// A stream that is being opened. Dropping it gives up.
-pub(crate) struct Opening(Flight);
+/// A stream that is being opened. Dropping it cancels the opening.
+pub(crate) struct Opening(PendingCall);
 
 impl Opening {
-    /// Starts to open a stream.
+    /// Starts opening a stream.
     pub(crate) fn start(
         client: Client,
         open: OpenStream,
         choose: Option<Choose>,
         codec: Arc<Codec>,
     ) -> Result<Self, CallError> {
-        Ok(Self(Flight::start(client, choose, Some(codec), |engine, now| engine.open_stream(now, open))?))
+        Ok(Self(PendingCall::start(client, choose, Some(codec), |engine, now| {
+            engine.open_stream(now, open)
+        })?))
     }
 
-    /// The stream, and the key of its slot.
+    /// Waits for the stream, and returns it with the key of its slot.
     pub(crate) async fn opened(mut self) -> Result<(StreamHandle, usize), Error> {
         match poll_fn(|cx| self.0.poll(cx)).await {
             Ok(Settled::Stream(stream, key)) => Ok((stream, key)),
-            Ok(Settled::Reply(_)) => unreachable!("it opens a stream"),
+            Ok(Settled::Reply(_)) => unreachable!("an opening gets no reply"),
             Err(failure) => Err((*failure).into()),
         }
     }
 }
 
-/// A call of either kind.
-struct Flight {
+/// A unary call, or the opening of a stream, that the engine has started. Dropping it cancels it.
+struct PendingCall {
     client: Client,
     call: CallHandle,
-    /// `None` once the outcome was fetched.
+    /// The key of the caller's entry; `None` once the outcome was taken.
     caller: Option<usize>,
 }
 
-impl Flight {
+impl PendingCall {
     fn start(
         client: Client,
         choose: Option<Choose>,
-        opens: Option<Arc<Codec>>,
+        codec: Option<Arc<Codec>>,
         start: impl FnOnce(&mut Engine, Now) -> Result<CallHandle, CallError>,
     ) -> Result<Self, CallError> {
         let (call, caller) = client.driver().execute(|state, now| {
             let call = start(&mut state.engine, now)?;
-            Ok::<_, CallError>((call, Some(state.role.wait_for(call, choose, opens))))
+            Ok::<_, CallError>((call, Some(state.role.wait_for(call, choose, codec))))
         })?;
         Ok(Self { client, call, caller })
     }
 
     fn poll(&mut self, cx: &Context<'_>) -> Poll<Outcome> {
-        let key = self.caller.expect("a call is polled until it is done");
-        let (polled, _forgotten) = self.client.driver().with_state(|view| view.role.poll_outcome(key, cx));
+        let key = self.caller.expect("polled after completion");
+        let (polled, _discarded) = self.client.driver().with_state(|state| state.role.poll_outcome(key, cx));
         if polled.is_ready() {
             self.caller = None;
         }
@@ -92,19 +94,19 @@ impl Flight {
     }
 }
 
-impl Drop for Flight {
+impl Drop for PendingCall {
     fn drop(&mut self) {
         let (call, Some(caller)) = (self.call, self.caller) else { return };
         let driver = self.client.driver();
-        let (outcome, forgotten) = driver.execute(|state, now| {
-            let (outcome, forgotten) = state.role.forget(call, caller);
+        let (outcome, discarded) = driver.execute(|state, now| {
+            let (outcome, discarded) = state.role.remove_caller(call, caller);
             if outcome.is_none() {
                 state.engine.cancel(now, call);
             }
-            (outcome, forgotten)
+            (outcome, discarded)
         });
-        drop(forgotten);
-        // It came to be open when nobody wanted it any more.
+        drop(discarded);
+        // The stream was opened just before the future was dropped.
         if let Some(Ok(Settled::Stream(stream, key))) = outcome {
             driver.release_stream(stream, key);
         }

@@ -1,4 +1,4 @@
-//! The client of a service, on which generated clients stand.
+//! The untyped client of a service, on which generated clients are built.
 
 mod builder;
 mod in_flight;
@@ -20,40 +20,40 @@ use self::role::ClientRole;
 use crate::bus::Bus;
 use crate::driver::Driver;
 use crate::error::Error;
-use crate::interceptor::AroundCalls;
+use crate::interceptor::ClientInterceptors;
 use crate::method::{Method, MethodKind, Routes, Service};
 use crate::runtime::Runtime;
 
 /// A client of a service. Cheap to clone; all clones are one client.
 ///
-/// Dropping the last clone closes it, as [`close`](Self::close) does; calls keep it alive until
-/// they end, and so do streams and subscriptions.
+/// Dropping the last clone closes the client, as [`close`](Self::close) does. Calls in flight,
+/// streams and subscriptions keep it alive until they end.
 #[derive(Clone)]
 pub struct Client {
-    handle: Arc<Handle>,
+    inner: Arc<Inner>,
     routes: Routes,
 }
 
-/// Closes the client when the last clone and the last call are gone.
-struct Handle {
+/// The shared part of a client. Dropping it closes the client.
+struct Inner {
     driver: Arc<Driver<ClientRole>>,
-    around: AroundCalls,
+    interceptors: ClientInterceptors,
     id: Text,
 }
 
 impl Client {
-    /// A client of `service`, ready to call: its subscriptions are live.
+    /// Creates a client of `service`, and waits until its subscriptions are live.
     ///
-    /// Dropping the future before it is ready closes the client again.
+    /// Dropping the future closes the client.
     ///
     /// # Errors
     ///
-    /// When the id cannot be carried (`invalid_argument`), the bus refuses a subscription, or the
-    /// runtime has shut down (`unavailable`).
+    /// Returns `invalid_argument` if the client's id is not valid on the wire, and `unavailable` if
+    /// the bus refuses a subscription or the runtime has shut down.
     ///
     /// # Panics
     ///
-    /// When the runtime has no timers, as a tokio without `enable_time`.
+    /// Panics if the runtime has no timers, such as a tokio runtime without `enable_time`.
     pub async fn new(
         bus: impl Bus,
         runtime: impl Runtime,
@@ -68,74 +68,77 @@ impl Client {
         let capacity = options.common.capacity();
         let role = ClientRole::new(options.common.observers.watch(), bus.monitor().is_some());
         let driver = Driver::start(engine, role, Arc::new(bus), runtime, capacity);
-        let around = options.around;
-        let client = Self { handle: Arc::new(Handle { driver, around, id }), routes: Routes::new(service) };
-        poll_fn(|cx| client.driver().with_state(|view| view.role.poll_ready(view.engine, cx))).await?;
+        let interceptors = options.interceptors;
+        let client =
+            Self { inner: Arc::new(Inner { driver, interceptors, id }), routes: Routes::new(service) };
+        poll_fn(|cx| client.driver().with_state(|state| state.role.poll_ready(state.engine, cx))).await?;
         Ok(client)
     }
 
-    /// Returns the route of a method on a topic, or why there is none.
+    /// Returns the route of a method on a topic, or an error if the method or topic is invalid.
     fn route(&self, kind: MethodKind, method: &'static Method, topic: &[&str]) -> RouteResult {
         self.routes.route_for(kind, method, topic)
     }
 
-    /// Its id on the wire.
+    /// Returns the client's id on the wire.
     pub fn id(&self) -> &str {
-        self.handle.id.as_str()
+        self.inner.id.as_str()
     }
 
-    /// The service that it calls.
+    /// Returns the service that this client calls.
     pub fn service(&self) -> &'static Service {
         self.routes.service()
     }
 
-    /// How many calls are in flight, multi calls and openings of streams included.
+    /// Returns the number of calls in flight, including multi calls and streams that are being
+    /// opened.
     pub fn in_flight(&self) -> usize {
-        self.driver().with_state(|view| view.engine.in_flight())
+        self.driver().with_state(|state| state.engine.in_flight())
     }
 
-    /// How many streams are open or being opened.
+    /// Returns the number of streams that are open or being opened.
     pub fn streams(&self) -> usize {
-        self.driver().with_state(|view| view.engine.streams())
+        self.driver().with_state(|state| state.engine.streams())
     }
 
-    /// What happened so far: frames dropped and calls failed, by reason.
+    /// Returns the numbers of dropped frames and failed calls so far, by reason.
     pub fn counters(&self) -> Counters {
-        self.driver().with_state(|view| view.engine.counters().clone())
+        self.driver().with_state(|state| state.engine.counters().clone())
     }
 
-    /// Returns whether the client can work now: `Ok`, or why not, as an error. For health checks: a
-    /// client whose bus recovers works again by itself.
+    /// Returns `Ok` if the client can make calls now, and an error that says why not otherwise.
+    /// Intended for health checks. A client whose bus reconnects recovers by itself.
     ///
     /// # Errors
     ///
-    /// When the bus is not connected or has stopped, when it refuses subscriptions, with its words
-    /// as the cause, or when the client is closed or its runtime has shut down.
+    /// Returns an error if the bus is disconnected or stopped, if the bus refuses a subscription
+    /// (with the bus's error as the cause), if the client is closed, or if its runtime has shut
+    /// down.
     pub fn health(&self) -> Result<(), Error> {
         self.driver().health(|engine| (engine.closed(), engine.interruption().cloned()))
     }
 
-    /// Closes the client: its calls fail at once with "client is closed", and so do later ones; its
-    /// streams and subscriptions end.
+    /// Closes the client. Calls in flight and later calls fail at once with "client is closed".
+    /// Streams and subscriptions end.
     pub fn close(&self) {
         self.driver().execute(|state, now| state.engine.close(now));
     }
 
-    /// Closes the client, and resolves when the bus has what its servers are to know: the ends of
-    /// its streams and subscriptions; or after 3 s. For a program that ends right after.
+    /// Closes the client, and waits until the bus has accepted the final frames of its streams and
+    /// subscriptions, for at most 3 s. Call it before the program exits.
     ///
     /// Dropping the future does not undo the close.
     pub async fn shutdown(&self) {
         self.close();
-        poll_fn(|cx| self.driver().with_state(|view| view.role.poll_closed(cx))).await;
+        poll_fn(|cx| self.driver().with_state(|state| state.role.poll_closed(cx))).await;
     }
 
-    pub(crate) fn around(&self) -> &AroundCalls {
-        &self.handle.around
+    pub(crate) fn interceptors(&self) -> &ClientInterceptors {
+        &self.inner.interceptors
     }
 
     pub(crate) fn driver(&self) -> &Arc<Driver<ClientRole>> {
-        &self.handle.driver
+        &self.inner.driver
     }
 }
 
@@ -145,11 +148,11 @@ impl std::fmt::Debug for Client {
     }
 }
 
-impl Drop for Handle {
+impl Drop for Inner {
     fn drop(&mut self) {
         self.driver.execute(|state, now| state.engine.close(now));
     }
 }
 
-/// What a client found out about the route of a method.
+/// The route of a method, or the reason why there is none.
 pub(crate) type RouteResult = Result<Route, Error>;

@@ -1,4 +1,4 @@
-//! Opening a stream.
+//! Opening streams.
 
 use std::fmt;
 use std::future::IntoFuture;
@@ -18,7 +18,7 @@ use crate::method::{Method, MethodKind};
 use crate::runtime::BoxFuture;
 use crate::stream::{ClientStream, Codec, DriverEnd};
 
-/// A stream to be opened: set what it needs, then await it for the [`ClientStream`].
+/// A builder for a stream. Await it to open the stream and get the [`ClientStream`].
 ///
 /// ```
 /// # use std::time::Duration;
@@ -32,22 +32,22 @@ use crate::stream::{ClientStream, Codec, DriverEnd};
 /// # }
 /// ```
 ///
-/// It resolves when a server has taken the stream; timeouts, deadline and selection are those of
-/// that, and the stream itself lives as long as both sides want. Dropping the future gives up, and
-/// tells a server that may have taken it.
+/// The future resolves once a server has accepted the stream. Timeout, deadline and selection apply
+/// to the opening only; the stream stays open until one side ends it. Dropping the future cancels
+/// the opening, and notifies a server that may have accepted the stream.
 ///
 /// # Errors
 ///
-/// Those of a [`Call`](crate::Call); a server that has too many streams answers
+/// Those of a [`Call`](crate::Call). In addition, a server with too many streams responds
 /// `resource_exhausted`.
-#[must_use = "a stream is opened when it is awaited"]
+#[must_use = "a stream is not opened until it is awaited"]
 pub struct OpenStream<S, R> {
     target: OpenTarget<S, R>,
     options: CallOptions,
     interceptors: Vec<Arc<dyn StreamInterceptor>>,
 }
 
-/// Where a stream comes from.
+/// The source of a stream.
 enum OpenTarget<S, R> {
     Method(Client, RouteResult),
     Fake(Result<ClientStream<S, R>, Error>),
@@ -55,22 +55,22 @@ enum OpenTarget<S, R> {
 
 impl<S, R> OpenStream<S, R> {
     pub(crate) fn new(client: Client, route: RouteResult) -> Self {
-        let interceptors = client.around().streams.clone();
+        let interceptors = client.interceptors().streams.clone();
         Self { target: OpenTarget::Method(client, route), options: CallOptions::new(), interceptors }
     }
 
-    /// A stream that no client opens, for fakes of a client in unit tests: it gives this one
-    /// (`stream_pair` of the crate `psrpc-testing`), whatever its options and interceptors are.
+    /// Returns a builder that resolves to `stream`, for fake clients in unit tests. It ignores its
+    /// options and interceptors. Use `stream_pair` of the crate `psrpc-testing` to make a stream.
     pub fn fake(stream: Result<ClientStream<S, R>, Error>) -> Self {
         Self { target: OpenTarget::Fake(stream), options: CallOptions::new(), interceptors: Vec::new() }
     }
 
     call_options!(
-        "Sets how long the opening may take from when it is first polled. Default: that of the client."
+        "Sets how long the opening may take from when it is first polled. Default: the client's timeout."
     );
     selection_option!();
 
-    /// Puts an interceptor around this stream, within those of the client and those that were added
+    /// Adds an interceptor around this stream. It runs inside those of the client and those added
     /// before.
     pub fn interceptor(mut self, interceptor: impl StreamInterceptor) -> Self {
         self.interceptors.push(Arc::new(interceptor));
@@ -81,7 +81,7 @@ impl<S, R> OpenStream<S, R> {
 impl Client {
     /// Opens a stream with `method` on `topic`, on which the client sends `S` and receives `R`.
     ///
-    /// Generated clients have a method for each rpc, which is what to call instead.
+    /// Generated clients have a method for each rpc; prefer those.
     pub fn open_stream<S, R>(&self, method: &'static Method, topic: &[&str]) -> OpenStream<S, R> {
         OpenStream::new(self.clone(), self.route(MethodKind::Stream, method, topic))
     }
@@ -135,7 +135,7 @@ async fn open(
     codec: &Arc<Codec>,
 ) -> Result<(StreamHandle, usize), Error> {
     let mut opening = OpeningStream::new(codec.info().clone(), Side::Client, options);
-    codec.surround(interceptors, &mut opening)?;
+    codec.intercept(interceptors, &mut opening)?;
     let CallOptions { timeout, deadline, selection, metadata, .. } = opening.options;
     let (selection, choose) = selection.into_parts();
     let open = EngineOpen { timeout, deadline, selection, metadata, ..EngineOpen::new(route) };

@@ -7,35 +7,35 @@ use psrpc_engine::{ClientConfig, ClientLimits};
 
 use crate::error::Error;
 use crate::info::CallInfo;
-use crate::interceptor::{AroundCalls, CallInterceptor, MultiCallInterceptor};
+use crate::interceptor::{CallInterceptor, ClientInterceptors, MultiCallInterceptor};
 use crate::message::AnyMessage;
 use crate::method::{MethodKind, Service};
 use crate::middleware::{Metrics, MetricsObserver};
 use crate::options::{CommonOptions, common_options, configure};
 
-/// Options of a client, each with its default.
+/// Options of a client.
 #[derive(Clone, Debug, Default)]
 pub struct ClientOptions {
     pub(crate) common: CommonOptions,
     selection_timeout: Option<Duration>,
     limits: Option<ClientLimits>,
-    pub(crate) around: AroundCalls,
+    pub(crate) interceptors: ClientInterceptors,
 }
 
 impl ClientOptions {
-    /// The defaults.
+    /// Returns the default options.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// How long a call waits for bids that does not say so itself. Default 1 s.
+    /// Sets how long a call waits for bids, unless the call sets its own timeout. Default: 1 s.
     #[must_use]
     pub fn selection_timeout(mut self, timeout: Duration) -> Self {
         self.selection_timeout = Some(timeout);
         self
     }
 
-    /// What the client holds at most.
+    /// Limits the resources that the client holds.
     #[must_use]
     pub fn limits(mut self, limits: ClientLimits) -> Self {
         self.limits = Some(limits);
@@ -43,83 +43,82 @@ impl ClientOptions {
     }
 
     common_options! {
-        /// The client's id on the wire. Default, also for an empty one: drawn at random.
+        /// Sets the client's id on the wire. Default, also for an empty id: a random one.
         ///
-        /// No other client of the service may have it: each would get the other's bids and
-        /// responses.
+        /// No two clients of a service may share an id, since each would receive the other's bids
+        /// and responses.
         id;
-        /// How long a call may take that does not say so itself. Default 3 s.
+        /// Sets the timeout of calls that do not set their own. Default: 3 s.
         timeout;
-        /// How far the servers' wall clocks may be behind before the messages of their streams
-        /// count as expired. Default 0.
+        /// Sets how far the servers' wall clocks may lag before stream messages from them count as
+        /// expired. Default: 0.
         skew_allowance;
-        /// How many frames of a subscription may wait for the client before the newest are lost;
-        /// and how many updates of a subscription, or messages of a stream, may wait for their
-        /// consumer, of which there is the stated number at most. Default 8,192; for messages of a
-        /// stream 1,024.
+        /// Sets how many frames of a subscription are queued for the client before the newest are
+        /// lost. Also sets how many updates of a subscription, or messages of a stream, are queued
+        /// for their consumer. Default: 8,192; for messages of a stream, 1,024.
         channel_size;
-        /// Puts an interceptor around every stream, within those that were added before.
+        /// Adds an interceptor around every stream. It runs inside those added before.
         stream_interceptor;
-        /// Tells a function of frames that are dropped, of streams that end, and of gaps.
+        /// Adds an observer of dropped frames, of streams that end, and of gaps.
         ///
-        /// It mostly runs on the client's background task, which it must not block. A panic in it
-        /// is discarded.
+        /// It usually runs on the client's background task, and must not block. A panic in it is
+        /// caught and logged.
         observer;
     }
 
-    /// Puts an interceptor around every unary call, within those that were added before.
+    /// Adds an interceptor around every unary call. It runs inside those added before.
     #[must_use]
     pub fn interceptor(mut self, interceptor: impl CallInterceptor) -> Self {
-        self.around.interceptors.push(Arc::new(interceptor));
+        self.interceptors.calls.push(Arc::new(interceptor));
         self
     }
 
-    /// Calls a function with every request, as soon as the call is made: when it is first polled,
-    /// before any interceptor. Several are called in the order in which they were added.
+    /// Adds a hook that is called with every request when the call is first polled, before any
+    /// interceptor. Hooks run in the order in which they were added.
     ///
-    /// It runs on the caller's task, which it must not block and to which a panic in it goes.
+    /// A hook runs on the caller's task and must not block. A panic in it propagates to the caller.
     #[must_use]
     pub fn request_hook(mut self, hook: impl Fn(&CallInfo, &AnyMessage) + Send + Sync + 'static) -> Self {
-        self.around.hooks.requests.push(Arc::new(hook));
+        self.interceptors.hooks.requests.push(Arc::new(hook));
         self
     }
 
-    /// Calls a function with every request and what came of it, just before the caller gets that:
-    /// after all interceptors. Several are called in the order in which they were added. A call
-    /// that is dropped has no response.
+    /// Adds a hook that is called with every request and its result, after all interceptors and
+    /// just before the caller gets the result. Hooks run in the order in which they were added.
+    /// They are not called for a call that is dropped.
     ///
-    /// It runs on the caller's task, which it must not block and to which a panic in it goes.
+    /// A hook runs on the caller's task and must not block. A panic in it propagates to the caller.
     #[must_use]
     pub fn response_hook(
         mut self,
         hook: impl Fn(&CallInfo, &AnyMessage, Result<&AnyMessage, &Error>) + Send + Sync + 'static,
     ) -> Self {
-        self.around.hooks.responses.push(Arc::new(hook));
+        self.interceptors.hooks.responses.push(Arc::new(hook));
         self
     }
 
-    /// Puts an interceptor around every multi call, within those that were added before.
+    /// Adds an interceptor around every multi call. It runs inside those added before.
     #[must_use]
     pub fn multi_interceptor(mut self, interceptor: impl MultiCallInterceptor) -> Self {
-        self.around.multi_interceptors.push(Arc::new(interceptor));
+        self.interceptors.multi_calls.push(Arc::new(interceptor));
         self
     }
 
-    /// Measures calls, multi calls and streams. It is an interceptor of each kind, and has its
-    /// place among the others: what is added later is within what it measures.
+    /// Reports measurements of calls, multi calls and streams to `observer`. This adds an
+    /// interceptor of each kind; interceptors added later run inside the measurement.
     #[must_use]
     pub fn metrics(self, observer: impl MetricsObserver) -> Self {
         let metrics = Metrics(Arc::new(observer));
         self.interceptor(metrics.clone()).multi_interceptor(metrics.clone()).stream_interceptor(metrics)
     }
 
-    /// Adds another set of options: what it sets replaces what is set here; interceptors, hooks and
-    /// observers come after those that are here.
+    /// Merges another set of options into this one. Its values take precedence; its interceptors,
+    /// hooks and observers come after those in this set.
     #[must_use]
     pub fn with(mut self, bundle: Self) -> Self {
         self.selection_timeout = bundle.selection_timeout.or(self.selection_timeout);
         self.limits = bundle.limits.or(self.limits);
-        self.around.append(bundle.around);
+        self.interceptors.append(bundle.interceptors);
         self.common.append(bundle.common);
         self
     }

@@ -1,4 +1,4 @@
-//! What becomes of a client's events.
+//! The client's part of the driver.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -18,23 +18,23 @@ use crate::error::Error;
 use crate::info::Side;
 use crate::log;
 use crate::log::Note;
-use crate::middleware::{Observed, Watch};
+use crate::middleware::{PendingObservation, Watch};
 use crate::selection::Choose;
 use crate::stream::{Codec, StreamRole, StreamTable, StreamTask};
 use crate::{guard, waiting};
 
-/// What becomes of a client's events: outcomes go to the callers that wait for them.
+/// The role of a client: passes outcomes from the engine to the callers that wait for them.
 #[derive(Default)]
 pub(crate) struct ClientRole {
     watch: Option<Watch>,
-    /// Whether the bus tells of outages by its monitor.
+    /// Whether the bus reports outages through a monitor.
     is_monitored: bool,
     phase: Phase,
-    /// Who waits for the client to be ready.
-    waiting: Vec<Waker>,
-    /// Whoever has not fetched the outcome of its call yet.
+    /// Tasks that wait until the client is ready or closed.
+    waiters: Vec<Waker>,
+    /// Callers that have not taken their outcome yet.
     callers: Slab<Caller>,
-    /// The callers of the calls in flight, by the index of the calls' handles.
+    /// The keys of the callers of calls in flight, by the index of the call handle.
     in_flight: Vec<Option<usize>>,
     pub(crate) multi_calls: MultiTable,
     pub(crate) subscriptions: SubscriptionTable,
@@ -51,41 +51,41 @@ enum Phase {
     },
 }
 
-/// Somebody who waits for a call.
+/// A task that waits for a call.
 struct Caller {
     choose: Option<Choose>,
-    /// What is around the stream that the call opens.
-    opens: Option<Arc<Codec>>,
+    /// The codec of the stream that the call opens.
+    codec: Option<Arc<Codec>>,
     outcome: Option<Outcome>,
     waker: Option<Waker>,
 }
 
-/// How a call ended.
+/// The outcome of a call.
 pub(super) type Outcome = Result<Settled, Box<Failure>>;
 
-/// What a call came to.
+/// The successful outcome of a call.
 pub(super) enum Settled {
     Reply(Reply),
-    /// The stream that it opened, and the key of its slot.
+    /// A stream that was opened, and the key of its slot.
     Stream(StreamHandle, usize),
 }
 
-/// What is to be done for a client once its lock is free.
+/// Work for a client, to be done after its lock is released.
 pub(crate) enum ClientTask {
     Wake(Waker),
     Choose(CallHandle, Vec<Bid>, Choose),
-    /// A stream is open; whoever opened it is woken.
+    /// Reports an open stream to its interceptors, and then wakes the task that opened it.
     Opened(Arc<Codec>, Option<Waker>),
     Stream(StreamTask),
-    /// Boxed like the note, since they are rare and tasks are moved about.
-    Observe(Box<Observed>),
+    /// Boxed, since it is rare and tasks are moved around.
+    Observe(Box<PendingObservation>),
     Log(Box<Note>),
 }
 
 impl Role for ClientRole {
     type Engine = Engine;
     type Task = ClientTask;
-    /// Its tasks leave nothing.
+    /// The tasks of a client produce no commands.
     type Command = Infallible;
 
     fn on_event(&mut self, event: ClientEvent, tasks: &mut Vec<ClientTask>) {
@@ -95,12 +95,12 @@ impl Role for ClientRole {
         match event {
             ClientEvent::Ready => {
                 self.phase = Phase::Ready;
-                tasks.extend(self.waiting.drain(..).map(ClientTask::Wake));
+                tasks.extend(self.waiters.drain(..).map(ClientTask::Wake));
             }
             ClientEvent::Closed { error } => {
                 tasks.extend(error.clone().map(Note::SubscriptionLost).map(Box::new).map(ClientTask::Log));
                 self.phase = Phase::Closed { error };
-                tasks.extend(self.waiting.drain(..).map(ClientTask::Wake));
+                tasks.extend(self.waiters.drain(..).map(ClientTask::Wake));
             }
             ClientEvent::Resolved { call, outcome } => {
                 let waker = self.settle(call, |_, _| outcome.map(Settled::Reply));
@@ -109,7 +109,7 @@ impl Role for ClientRole {
             ClientEvent::Opened { call, outcome: Ok(stream) } => {
                 let mut opened = None;
                 let waker = self.settle(call, |streams, codec| {
-                    let codec = codec.expect("a call that opens a stream has what is around it");
+                    let codec = codec.expect("a call that opens a stream has a codec");
                     opened = Some(Arc::clone(&codec));
                     Ok(Settled::Stream(stream, streams.open(stream, codec, None)))
                 });
@@ -135,7 +135,7 @@ impl Role for ClientRole {
                 tasks.extend(self.subscriptions.on_event(event).map(ClientTask::Wake));
             }
             ClientEvent::Gap { lost, .. } => {
-                // The monitor of the bus tells of an outage once, instead of once a subscription.
+                // With a monitor, an outage is logged once, and not once for each subscription.
                 if lost.is_some() || !self.is_monitored {
                     tasks.extend(Note::of_client(event.clone()).map(Box::new).map(ClientTask::Log));
                 }
@@ -147,7 +147,7 @@ impl Role for ClientRole {
                     tasks.push(ClientTask::Choose(call, bids, choose));
                 }
             }
-            // Counted by the engine.
+            // The engine counts these.
             event => tasks.extend(Note::of_client(event).map(Box::new).map(ClientTask::Log)),
         }
     }
@@ -168,10 +168,10 @@ impl Role for ClientRole {
                 waker.into_iter().for_each(Waker::wake);
             }
             ClientTask::Stream(task) => driver.perform_stream_task(task),
-            ClientTask::Observe(observed) => observed.tell(Side::Client, &*driver.runtime),
+            ClientTask::Observe(observed) => observed.deliver(Side::Client, &*driver.runtime),
             ClientTask::Log(note) => {
                 let (service, id) =
-                    driver.with_state(|view| (view.engine.service().clone(), view.engine.id().clone()));
+                    driver.with_state(|state| (state.engine.service().clone(), state.engine.id().clone()));
                 note.write(Side::Client, &service, &id);
             }
             ClientTask::Choose(call, bids, choose) => {
@@ -201,41 +201,46 @@ impl ClientRole {
         Self { watch, is_monitored, ..Self::default() }
     }
 
-    /// A call has ended: gives who waits for it.
+    /// Stores the outcome of a call that ended, and returns the task to wake.
     fn settle(
         &mut self,
         call: CallHandle,
         outcome: impl FnOnce(&mut StreamTable, Option<Arc<Codec>>) -> Outcome,
     ) -> Option<Waker> {
-        // Nobody waits for a call that was dropped.
+        // A call that was dropped has no caller.
         let caller = &mut self.callers[self.in_flight[call.index()].take()?];
-        caller.outcome = Some(outcome(&mut self.streams, caller.opens.take()));
+        caller.outcome = Some(outcome(&mut self.streams, caller.codec.take()));
         caller.waker.take()
     }
 
-    /// The outcome of a call, once there is one, and what is to be dropped without the lock.
+    /// Returns the outcome of a call, if it has ended, and values to drop after the lock is
+    /// released.
     pub(super) fn poll_outcome(
         &mut self,
         key: usize,
         cx: &Context<'_>,
-    ) -> (Poll<Outcome>, Option<Forgotten>) {
+    ) -> (Poll<Outcome>, Option<DiscardedCaller>) {
         let caller = &mut self.callers[key];
         match caller.outcome.take() {
-            Some(outcome) => (Poll::Ready(outcome), Some(Forgotten::of(self.callers.remove(key)))),
-            None => (Poll::Pending, waiting::replace(&mut caller.waker, cx).map(Forgotten::waker)),
+            Some(outcome) => (Poll::Ready(outcome), Some(DiscardedCaller::of(self.callers.remove(key)))),
+            None => (Poll::Pending, waiting::replace(&mut caller.waker, cx).map(DiscardedCaller::waker)),
         }
     }
 
-    /// Nobody waits for a call any more: gives its outcome, if it has ended, and what is to be
-    /// dropped without the lock.
-    pub(super) fn forget(&mut self, call: CallHandle, key: usize) -> (Option<Outcome>, Forgotten) {
+    /// Removes the caller of a call that was dropped. Returns the outcome, if the call has ended,
+    /// and values to drop after the lock is released.
+    pub(super) fn remove_caller(
+        &mut self,
+        call: CallHandle,
+        key: usize,
+    ) -> (Option<Outcome>, DiscardedCaller) {
         let mut caller = self.callers.remove(key);
         let outcome = caller.outcome.take();
-        // With an outcome the call is over, and its index may be another's.
+        // After the call has ended, its index may belong to another call.
         if outcome.is_none() {
             self.in_flight[call.index()] = None;
         }
-        (outcome, Forgotten::of(caller))
+        (outcome, DiscardedCaller::of(caller))
     }
 
     pub(super) fn poll_ready(&mut self, engine: &Engine, cx: &Context<'_>) -> Poll<Result<(), Error>> {
@@ -246,7 +251,7 @@ impl ClientRole {
                 Poll::Ready(Err(engine.closed().unwrap_or(CallError::Closed).into()))
             }
             Phase::Starting => {
-                waiting::wait(&mut self.waiting, cx);
+                waiting::wait(&mut self.waiters, cx);
                 Poll::Pending
             }
         }
@@ -256,7 +261,7 @@ impl ClientRole {
         if self.is_finished() {
             return Poll::Ready(());
         }
-        waiting::wait(&mut self.waiting, cx);
+        waiting::wait(&mut self.waiters, cx);
         Poll::Pending
     }
 
@@ -264,9 +269,9 @@ impl ClientRole {
         &mut self,
         call: CallHandle,
         choose: Option<Choose>,
-        opens: Option<Arc<Codec>>,
+        codec: Option<Arc<Codec>>,
     ) -> usize {
-        let caller = self.callers.insert(Caller { choose, opens, outcome: None, waker: None });
+        let caller = self.callers.insert(Caller { choose, codec, outcome: None, waker: None });
         if self.in_flight.len() <= call.index() {
             self.in_flight.resize(call.index() + 1, None);
         }
@@ -281,14 +286,14 @@ impl StreamRole for ClientRole {
     }
 }
 
-/// What is to be dropped without the lock: a selection function may hold what user code wants to
-/// clean up.
+/// Values of a caller to drop after the lock is released, since a selection function may hold
+/// values with user-defined destructors.
 #[expect(dead_code, reason = "it is only dropped")]
-pub(super) struct Forgotten(Option<Choose>, Option<Arc<Codec>>, Option<Waker>);
+pub(super) struct DiscardedCaller(Option<Choose>, Option<Arc<Codec>>, Option<Waker>);
 
-impl Forgotten {
+impl DiscardedCaller {
     fn of(caller: Caller) -> Self {
-        Self(caller.choose, caller.opens, caller.waker)
+        Self(caller.choose, caller.codec, caller.waker)
     }
 
     fn waker(waker: Waker) -> Self {

@@ -1,4 +1,4 @@
-//! The call: a builder that is awaited.
+//! Unary calls.
 
 use std::fmt;
 use std::future::{Future, IntoFuture};
@@ -17,13 +17,13 @@ use super::in_flight::InFlight;
 use crate::client::{Client, RouteResult};
 use crate::error::Error;
 use crate::info::CallInfo;
-use crate::interceptor::{CallBelow, CallInterceptor, CallOptions, NextCall, OutgoingCall};
+use crate::interceptor::{CallChain, CallInterceptor, CallOptions, NextCall, OutgoingCall};
 use crate::message::AnyMessage;
 use crate::method::{Method, MethodKind};
 use crate::runtime::{BoxFuture, Runtime};
 use crate::selection::Choose;
 
-/// A unary call: set what it needs, then await it.
+/// A builder for a unary call. Await it to make the call.
 ///
 /// ```
 /// # use std::time::Duration;
@@ -37,45 +37,46 @@ use crate::selection::Choose;
 /// # }
 /// ```
 ///
-/// It is no future itself but becomes one when it is awaited; where a future is asked for, as by
-/// `tokio::spawn`, call `into_future()`.
+/// A `Call` is not a future, but becomes one when it is awaited. Where a future is needed, such as
+/// for `tokio::spawn`, call `into_future()`.
 ///
-/// Nothing is sent before the call is first polled. Dropping the future cancels the call: a claimed
-/// call that was not granted yet then runs nowhere; a handler that has started runs on to its
-/// deadline, since the wire has no cancel; within one process its future is dropped.
+/// Nothing is sent before the future is first polled. Dropping the future cancels the call. If the
+/// call is claimed and not granted yet, no handler runs. A handler that has started runs on until
+/// its deadline, since the protocol has no cancellation; on an in-process bus its future is
+/// dropped.
 ///
 /// # Errors
 ///
-/// The [`reason`](Error::reason) tells them apart; a handler may answer with any code, so the code
-/// alone does not. The last column is what [`Error::may_have_run`] says, cautiously where it
-/// depends.
+/// A handler may return any code, so match on the [`reason`](Error::reason) to tell these errors
+/// apart. The last column is the value of [`Error::may_have_run`], which errs on the side of
+/// `true`.
 ///
 /// | reason | code | what happened | may it have run? |
 /// |---|---|---|---|
 /// | [`Answered`](Reason::Answered) | the server's | a server answered with this error | yes |
-/// | [`NoResponse`](Reason::NoResponse) | `unavailable` | no bid came | no; on a queue, yes, unless nobody was subscribed |
-/// | [`NotAcceptable`](Reason::NotAcceptable) | `unavailable` | no bid could win, or the selection function wanted none | no; on a queue, yes |
+/// | [`NoResponse`](Reason::NoResponse) | `unavailable` | no server bid | no; on a queue, yes, unless there was no subscriber |
+/// | [`NotAcceptable`](Reason::NotAcceptable) | `unavailable` | no bid was acceptable, or the selection function selected none | no; on a queue, yes |
 /// | [`SelectionFailed`](Reason::SelectionFailed) | the function's, or `internal` | the selection function failed or panicked | no |
-/// | [`TimedOut`](Reason::TimedOut) | `deadline_exceeded` | no response came before the deadline, or the deadline came before a server was granted | yes, unless nothing was sent or nobody was subscribed |
-/// | [`PublishFailed`](Reason::PublishFailed) | `unavailable` | the bus did not take the request, or the grant | not as far as the bus knows |
-/// | [`PublishFailed`](Reason::PublishFailed) | `invalid_argument` | the bus cannot carry the request: it is too large for its server, for example | no |
-/// | [`Interrupted`](Reason::Interrupted) | `unavailable` | the client's subscriptions are interrupted, so that it would miss the answer | no |
+/// | [`TimedOut`](Reason::TimedOut) | `deadline_exceeded` | the deadline passed before a response arrived, or during the selection | yes, unless nothing was sent or there was no subscriber |
+/// | [`PublishFailed`](Reason::PublishFailed) | `unavailable` | the bus did not accept the request or the grant | yes |
+/// | [`PublishFailed`](Reason::PublishFailed) | `invalid_argument` | the bus cannot carry the request, for example because it is too large | no |
+/// | [`Interrupted`](Reason::Interrupted) | `unavailable` | the client's subscriptions are interrupted, so it would miss the response | no |
 /// | [`SubscriptionLost`](Reason::SubscriptionLost) | `unavailable` | the bus gave up the client's subscriptions | yes |
 /// | [`MalformedResult`](Reason::MalformedResult) | `malformed_result` | the response does not decode | yes |
 /// | [`ClientClosed`](Reason::ClientClosed) | `canceled` | the client was closed | yes, if it was in flight |
-/// | [`RuntimeEnded`](Reason::RuntimeEnded) | `unavailable` | the runtime that the client was created on has shut down | yes, if it was in flight |
-/// | none | `invalid_argument` | the topic, metadata, message or selection cannot be | no |
-/// | none | `resource_exhausted` | too many calls of this client are in flight | no |
+/// | [`RuntimeEnded`](Reason::RuntimeEnded) | `unavailable` | the client's runtime has shut down | yes, if it was in flight |
+/// | none | `invalid_argument` | the topic, metadata, message or selection is invalid | no |
+/// | none | `resource_exhausted` | this client has too many calls in flight | no |
 ///
-/// [`Error::explanation`] says what is known of the cause. A call that reaches nobody still waits
-/// for its affinity timeout, or its deadline, as it would for servers that are slow to bid.
+/// [`Error::explanation`] describes the likely cause. A call that reaches no server still waits
+/// until its affinity timeout or deadline, since servers may be slow to bid.
 #[must_use = "a call does nothing until it is awaited"]
 pub struct Call<Req, Res> {
     target: CallTarget<Req, Res>,
     options: CallOptions,
 }
 
-/// Where a call goes.
+/// The destination of a call.
 enum CallTarget<Req, Res> {
     Method(Client, RouteResult, Req),
     Fake(BoxFuture<Result<Res, Error>>),
@@ -86,8 +87,8 @@ impl<Req, Res> Call<Req, Res> {
         Self::to(CallTarget::Method(client, route, request))
     }
 
-    /// A call that no client makes: for fakes of a client in unit tests. It gives what `result`
-    /// gives, whatever its options and interceptors are.
+    /// Returns a call that resolves to `result`, for fake clients in unit tests. It ignores its
+    /// options and interceptors.
     ///
     /// ```
     /// # use psrpc::{Call, Error};
@@ -109,11 +110,11 @@ impl<Req, Res> Call<Req, Res> {
     }
 
     call_options!(
-        "Sets how long the call may take from when it is first polled. Default: that of the client."
+        "Sets how long the call may take from when it is first polled. Default: the client's timeout."
     );
     selection_option!();
 
-    /// Puts an interceptor around this call, within those of the client and those that were added
+    /// Adds an interceptor around this call. It runs inside those of the client and those added
     /// before.
     pub fn interceptor(mut self, interceptor: impl CallInterceptor) -> Self {
         self.options = self.options.interceptor(interceptor);
@@ -122,9 +123,9 @@ impl<Req, Res> Call<Req, Res> {
 }
 
 impl Client {
-    /// Makes a call of `method` on `topic`, which is empty for a method without topics.
+    /// Makes a call of `method` on `topic`. The topic is empty for a method without topics.
     ///
-    /// Generated clients have a method for each rpc, which is what to call instead.
+    /// Generated clients have a method for each rpc; prefer those.
     pub fn call<Req, Res>(&self, method: &'static Method, topic: &[&str], request: Req) -> Call<Req, Res> {
         Call::new(self.clone(), self.route(MethodKind::Call, method, topic), request)
     }
@@ -144,27 +145,27 @@ impl<Req: Message + 'static, Res: Message + Default + 'static> IntoFuture for Ca
     type Output = Result<Res, Error>;
     type IntoFuture = CallFuture<Res>;
 
-    /// The future that makes the call, for where awaiting alone will not do.
+    /// Returns the future that makes the call.
     fn into_future(self) -> CallFuture<Res> {
         let Self { target, mut options } = self;
         let interceptors = mem::take(&mut options.interceptors);
         let state = match target {
-            CallTarget::Fake(result) => CallState::Elsewhere(result),
+            CallTarget::Fake(result) => CallState::Boxed(result),
             CallTarget::Method(_, Err(error), _) => CallState::Refused(error),
             CallTarget::Method(client, Ok(route), request)
-                if interceptors.is_empty() && client.around().is_empty() =>
+                if interceptors.is_empty() && client.interceptors().is_empty_for_calls() =>
             {
                 return CallFuture::new(client, route, request.encode_to_vec(), options);
             }
             CallTarget::Method(client, Ok(route), request) => {
-                CallState::Elsewhere(Box::pin(intercepted(client, route, request, options, interceptors)))
+                CallState::Boxed(Box::pin(intercepted(client, route, request, options, interceptors)))
             }
         };
         CallFuture { state, response: PhantomData }
     }
 }
 
-/// A unary call on its way: the future of a [`Call`].
+/// The future of a [`Call`].
 #[must_use = "a call does nothing until it is awaited"]
 pub struct CallFuture<Res> {
     state: CallState<Res>,
@@ -172,18 +173,18 @@ pub struct CallFuture<Res> {
 }
 
 enum CallState<Res> {
-    /// It cannot be made.
+    /// The call is invalid.
     Refused(Error),
-    /// It waits for its first poll. The call is large, and goes to the engine out of its box.
+    /// Not polled yet. Boxed, since the engine's call is large.
     New(Client, Box<EngineCall>, Option<Choose>),
     InFlight(InFlight),
-    /// It is made within what is around it, or is a fake.
-    Elsewhere(BoxFuture<Result<Res, Error>>),
+    /// A call with interceptors, or a fake.
+    Boxed(BoxFuture<Result<Res, Error>>),
     Done,
 }
 
 impl<Res> CallFuture<Res> {
-    /// A call with nothing around it.
+    /// Makes a call without interceptors.
     pub(crate) fn new(client: Client, route: Route, payload: Vec<u8>, options: CallOptions) -> Self {
         let CallOptions { timeout, deadline, selection, metadata, .. } = options;
         let (selection, choose) = selection.into_parts();
@@ -215,14 +216,14 @@ impl<Res: Message + Default> Future for CallFuture<Res> {
                     };
                     return Poll::Ready(outcome.map_err(|failure| (*failure).into()).and_then(decode));
                 }
-                CallState::Elsewhere(mut call) => {
+                CallState::Boxed(mut call) => {
                     let polled = call.as_mut().poll(cx);
                     if polled.is_pending() {
-                        self.state = CallState::Elsewhere(call);
+                        self.state = CallState::Boxed(call);
                     }
                     return polled;
                 }
-                CallState::Done => panic!("a call was polled after it was done"),
+                CallState::Done => panic!("`CallFuture` polled after completion"),
             }
         }
     }
@@ -234,37 +235,42 @@ fn decode<Res: Message + Default>(reply: Reply) -> Result<Res, Error> {
     })
 }
 
-/// Makes a unary call within its hooks and interceptors.
+/// Makes a unary call through its hooks and interceptors.
 async fn intercepted<Req: Message + 'static, Res: Message + Default + 'static>(
     client: Client,
     route: Route,
     request: Req,
     options: CallOptions,
-    own: Vec<Arc<dyn CallInterceptor>>,
+    call_interceptors: Vec<Arc<dyn CallInterceptor>>,
 ) -> Result<Res, Error> {
     let info = CallInfo::from(route.clone());
     let request = AnyMessage::new(request);
-    client.around().hooks.on_request(&info, &request);
+    client.interceptors().hooks.on_request(&info, &request);
     let call = OutgoingCall::new(request.clone(), options, info.clone());
-    let below = Intercepted { client: client.clone(), route, own, types: PhantomData::<fn(Req) -> Res> };
-    let result = NextCall::new(Arc::new(below)).run(call).await;
+    let chain = InterceptedCall {
+        client: client.clone(),
+        route,
+        call_interceptors,
+        types: PhantomData::<fn(Req) -> Res>,
+    };
+    let result = NextCall::new(Arc::new(chain)).run(call).await;
     let result = result.and_then(|response| response.expect::<Res>().map(|()| response));
-    client.around().hooks.on_response(&info, &request, result.as_ref());
+    client.interceptors().hooks.on_response(&info, &request, result.as_ref());
     result?.into_message()
 }
 
-/// A unary call below its interceptors.
-struct Intercepted<Req, Res> {
+/// A unary call together with its interceptors.
+struct InterceptedCall<Req, Res> {
     client: Client,
     route: Route,
-    /// The interceptors of this call alone.
-    own: Vec<Arc<dyn CallInterceptor>>,
+    /// The interceptors added to this call.
+    call_interceptors: Vec<Arc<dyn CallInterceptor>>,
     types: PhantomData<fn(Req) -> Res>,
 }
 
-impl<Req: Message + 'static, Res: Message + Default + 'static> CallBelow for Intercepted<Req, Res> {
+impl<Req: Message + 'static, Res: Message + Default + 'static> CallChain for InterceptedCall<Req, Res> {
     fn interceptor(&self, position: usize) -> Option<&Arc<dyn CallInterceptor>> {
-        self.client.around().interceptors.iter().chain(&self.own).nth(position)
+        self.client.interceptors().calls.iter().chain(&self.call_interceptors).nth(position)
     }
 
     fn make(&self, call: OutgoingCall) -> BoxFuture<Result<AnyMessage, Error>> {

@@ -1,5 +1,4 @@
-//! The core of the driver: the lock, the way of a command into the engine, and of its outputs to
-//! the bus.
+//! The core of the driver: its lock, and the path of a command through the engine to the bus.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -16,20 +15,20 @@ use crate::error::Error;
 use crate::guard;
 use crate::runtime::Runtime;
 use crate::sync::{Lock, LockGuard, assert_unlocked};
-use crate::waiting::{Place, Waiters};
+use crate::waiting::{WaiterKey, Waiters};
 
-/// What a client and a server do differently: what becomes of an engine's events.
+/// The parts of a driver that differ between clients and servers.
 pub(crate) trait Role: Sized + Send + 'static {
     type Engine: Engine + Send;
-    /// Something to be done once the lock is free, since it runs user code or wakes a task.
+    /// Work to do after the lock is released, since it runs user code or wakes a task.
     type Task: Send + Unpin;
-    /// What a task leaves to be done under the lock.
+    /// A command that a task produces, to be carried out under the lock.
     type Command: Send + Unpin;
 
-    /// Takes an event, under the lock.
+    /// Handles an event of the engine, under the lock.
     fn on_event(&mut self, event: <Self::Engine as Engine>::Event, tasks: &mut Vec<Self::Task>);
 
-    /// Takes an event of the bus, under the lock.
+    /// Handles an event of the bus, under the lock.
     fn on_bus_event(
         &mut self,
         engine: &mut Self::Engine,
@@ -38,24 +37,24 @@ pub(crate) trait Role: Sized + Send + 'static {
         tasks: &mut Vec<Self::Task>,
     );
 
-    /// Does a task, without the lock. Its command is carried out soon after, under one lock with
-    /// those of other tasks.
+    /// Performs a task, without the lock. The commands that it adds are carried out soon after,
+    /// together with those of other tasks.
     fn perform(driver: &Arc<Driver<Self>>, task: Self::Task, commands: &mut Vec<Self::Command>);
 
-    /// Carries out a command, under the lock. Gives it back if it comes too late: it may hold what runs user code when it is
-    /// dropped.
+    /// Carries out a command, under the lock. Returns the command if it came too late, since
+    /// dropping it may run user code.
     fn carry_out(state: &mut DriverState<Self>, now: Now, command: Self::Command) -> Option<Self::Command>;
 
-    /// Whether nothing more is to come, so that the driver can end.
+    /// Returns `true` if nothing more will happen, so that the driver can stop.
     fn is_finished(&self) -> bool;
 }
 
 /// An engine with its bus and runtime.
 ///
-/// A command takes the lock, goes into the engine, and hands what the engine puts out to the bus
-/// before it lets go of the lock: so frames leave in the order of their commands, and nothing lies
-/// between a call and the bus. The lock is never held across an await or while user code runs.
-/// Frames that come in, and time, are handed in by one [`Inbound`] future.
+/// A command takes the lock, calls the engine, and passes the engine's outputs to the bus before it
+/// releases the lock. So frames leave in the order of their commands, and there is no queue between
+/// a call and the bus. The lock is never held across an await, or while user code runs. One
+/// background task, [`Inbound`], feeds incoming frames and timeouts to the engine.
 pub(crate) struct Driver<R: Role> {
     state: Lock<DriverState<R>>,
     pub(super) mailbox: Arc<Mailbox>,
@@ -67,58 +66,57 @@ pub(crate) struct Driver<R: Role> {
 pub(crate) struct DriverState<R: Role> {
     pub(crate) engine: R::Engine,
     pub(crate) role: R,
-    /// By the index of their handles.
+    /// By the index of the subscription handle.
     subscriptions: Vec<Option<Subscription>>,
-    /// When the inbound future wakes by itself, or will once it has polled, since it was notified.
-    /// Commands notify it only of an earlier timeout.
+    /// The time at which the background task wakes by itself. Commands notify the task only of an
+    /// earlier timeout.
     wakes_at: Option<Time>,
-    /// Whether the bus has no room for the next frame. What is to be published waits in the engine,
-    /// and so do the callers, until their deadlines.
+    /// Whether the bus has no room for the next frame. Until it has, frames wait in the engine, and
+    /// their callers until their deadlines.
     full: bool,
-    /// When the last command came, for what must be done without the runtime.
-    latest: Now,
-    /// Whether nobody runs the inbound future any more.
+    /// The time of the last command, used once the runtime is gone.
+    last_now: Now,
+    /// Whether the background task has ended.
     abandoned: bool,
-    /// The tasks that wait for that.
+    /// Tasks that wait for the background task to end.
     watchers: Waiters,
 }
 
-/// What the inbound future has to know of its driver.
-pub(super) struct Outlook {
-    /// When it is to wake by itself: at the engine's next timeout, or before it if an earlier one
-    /// has gone since.
+/// The state that the background task needs after a command.
+pub(super) struct DriverStatus {
+    /// The time at which to wake: the engine's next timeout, or earlier.
     pub(super) wakes_at: Option<Time>,
-    /// The bus has no room.
+    /// Whether the bus has no room.
     pub(super) full: bool,
-    /// Nothing more is to come.
+    /// Whether nothing more will happen.
     pub(super) finished: bool,
 }
 
-/// How many tasks are done before their commands are carried out. With more of them the lock is
-/// taken less often; but the first bid leaves later, and other threads wait longer for the lock.
+/// How many tasks are performed before their commands are carried out. A higher number takes the
+/// lock less often, but delays the first bid and holds the lock longer.
 const COMMANDS: usize = 4;
 
-/// What is to be done after a command, once the lock is free.
-pub(super) struct Aftermath<R: Role> {
+/// Work to do after a command, once the lock is released.
+pub(super) struct Deferred<R: Role> {
     tasks: Vec<R::Task>,
-    /// What the tasks have left so far.
+    /// The commands that tasks have produced so far.
     commands: Vec<R::Command>,
 }
 
-/// What is seen of a driver between commands: the engine, which nothing changes, and the role,
-/// where tasks wait.
-pub(crate) struct View<'a, R: Role> {
+/// A view of a driver between commands: the engine, read-only, and the role, in which tasks
+/// register.
+pub(crate) struct StateRef<'a, R: Role> {
     pub(crate) engine: &'a R::Engine,
     pub(crate) role: &'a mut R,
 }
 
 impl<R: Role> Driver<R> {
-    /// Starts a driver, whose subscriptions each have room for `capacity` frames.
+    /// Starts a driver. Each of its subscriptions has room for `capacity` frames.
     ///
     /// # Panics
     ///
-    /// When the runtime panics for lack of timers: here, in the stack of the caller, and not in the
-    /// background.
+    /// Panics if the runtime has no timers. The panic happens here, and not in the background, so
+    /// that the caller sees it.
     pub(crate) fn start(
         engine: R::Engine,
         role: R,
@@ -126,15 +124,15 @@ impl<R: Role> Driver<R> {
         runtime: Arc<dyn Runtime>,
         capacity: usize,
     ) -> Arc<Self> {
-        let latest = runtime.now();
-        drop(runtime.sleep_until(latest.time));
+        let last_now = runtime.now();
+        drop(runtime.sleep_until(last_now.time));
         let state = DriverState {
             engine,
             role,
             subscriptions: Vec::new(),
             wakes_at: None,
             full: false,
-            latest,
+            last_now,
             abandoned: false,
             watchers: Waiters::default(),
         };
@@ -148,18 +146,18 @@ impl<R: Role> Driver<R> {
         driver
     }
 
-    /// Carries out a command, and all that comes of it.
+    /// Carries out a command: publishes its frames and performs its tasks.
     pub(crate) fn execute<T>(self: &Arc<Self>, command: impl FnOnce(&mut DriverState<R>, Now) -> T) -> T {
-        self.drive_locked(self.lock_now(), command)
+        self.execute_locked(self.lock_now(), command)
     }
 
-    fn drive_locked<T>(
+    fn execute_locked<T>(
         self: &Arc<Self>,
         state: LockGuard<'_, DriverState<R>>,
         command: impl FnOnce(&mut DriverState<R>, Now) -> T,
     ) -> T {
         let was_full = state.full;
-        self.drive_with(state, &mut Aftermath::default(), command, |state, result, wakes| {
+        self.execute_with(state, &mut Deferred::default(), command, |state, result, wakes| {
             let sooner = state.note_timeout();
             if sooner || state.role.is_finished() || state.full && !was_full {
                 self.mailbox.notify(wakes);
@@ -168,78 +166,81 @@ impl<R: Role> Driver<R> {
         })
     }
 
-    /// The same for a command of the inbound future, which needs no notice: it gets what it has to
-    /// know. `after` is empty, and its room is used again.
-    pub(super) fn drive_inbound(
+    /// Carries out a command of the background task, which needs no notification: it gets the new
+    /// status instead. `deferred` is an empty buffer to reuse.
+    pub(super) fn execute_inbound(
         self: &Arc<Self>,
-        after: &mut Aftermath<R>,
+        deferred: &mut Deferred<R>,
         command: impl FnOnce(&mut DriverState<R>, Now),
-    ) -> Outlook {
-        self.drive_with(self.lock_now(), after, command, |state, (), _| {
+    ) -> DriverStatus {
+        self.execute_with(self.lock_now(), deferred, command, |state, (), _| {
             state.note_timeout();
             let DriverState { wakes_at, full, .. } = *state;
-            Outlook { wakes_at, full, finished: state.role.is_finished() }
+            DriverStatus { wakes_at, full, finished: state.role.is_finished() }
         })
     }
 
-    /// Takes the lock, and notes the time.
+    /// Takes the lock, and records the current time.
     fn lock_now(&self) -> LockGuard<'_, DriverState<R>> {
         let mut state = self.state.lock();
-        state.latest = self.runtime.now();
+        state.last_now = self.runtime.now();
         state
     }
 
-    /// Carries out a command, with `conclude` as the last thing under the lock.
-    fn drive_with<T, U>(
+    /// Carries out a command, and calls `conclude` last under the lock.
+    fn execute_with<T, U>(
         self: &Arc<Self>,
         state: LockGuard<'_, DriverState<R>>,
-        after: &mut Aftermath<R>,
+        deferred: &mut Deferred<R>,
         command: impl FnOnce(&mut DriverState<R>, Now) -> T,
         conclude: impl FnOnce(&mut DriverState<R>, T, &mut WakeList) -> U,
     ) -> U {
-        // They are dropped in the opposite order, also while a panic of the bus unwinds: the lock
-        // first.
-        let performed = Performed { driver: self, after };
+        // The order of declaration matters: the lock is released first, also if the bus panics.
+        let performed = PerformOnDrop { driver: self, deferred };
         let mut wakes = WakeList::new();
         let mut state = state;
-        let now = state.latest;
+        let now = state.last_now;
         let result = command(&mut state, now);
-        self.flush(&mut state, now, &mut performed.after.tasks, &mut wakes);
+        self.flush(&mut state, now, &mut performed.deferred.tasks, &mut wakes);
         conclude(&mut state, result, &mut wakes)
     }
 
-    /// Hands events of the bus to the role.
-    pub(super) fn on_bus_events(self: &Arc<Self>, events: &mut VecDeque<BusEvent>, after: &mut Aftermath<R>) {
-        let mut told = Aftermath::default();
-        self.drive_inbound(after, |state, now| {
+    /// Passes events of the bus to the role.
+    pub(super) fn on_bus_events(
+        self: &Arc<Self>,
+        events: &mut VecDeque<BusEvent>,
+        deferred: &mut Deferred<R>,
+    ) {
+        let mut bus_work = Deferred::default();
+        self.execute_inbound(deferred, |state, now| {
             for event in events.drain(..) {
-                state.role.on_bus_event(&mut state.engine, now, event, &mut told.tasks);
+                state.role.on_bus_event(&mut state.engine, now, event, &mut bus_work.tasks);
             }
         });
-        drop(Performed { driver: self, after: &mut told });
+        drop(PerformOnDrop { driver: self, deferred: &mut bus_work });
     }
 
-    /// Carries out what tasks have left, under one lock and at one reading of the clocks.
+    /// Carries out the commands of tasks, under one lock and with one reading of the clocks.
     pub(crate) fn carry_out_all(self: &Arc<Self>, commands: &mut Vec<R::Command>) {
-        let late: Vec<_> = self.execute(|state, now| {
+        let too_late: Vec<_> = self.execute(|state, now| {
             commands.drain(..).filter_map(|command| R::carry_out(state, now, command)).collect()
         });
-        late.into_iter().for_each(|command| drop(guard::catch(|| drop(command))));
+        too_late.into_iter().for_each(|command| drop(guard::catch(|| drop(command))));
     }
 
-    /// Looks at the state between commands.
-    pub(crate) fn with_state<T>(&self, read: impl FnOnce(View<'_, R>) -> T) -> T {
+    /// Reads the engine, or changes the role, without a command.
+    pub(crate) fn with_state<T>(&self, read: impl FnOnce(StateRef<'_, R>) -> T) -> T {
         let DriverState { engine, role, .. } = &mut *self.state.lock();
-        read(View { engine, role })
+        read(StateRef { engine, role })
     }
 
-    /// Returns why calls or requests cannot go through now, if they cannot. `with_state` tells whether the engine is closed, and
-    /// what interrupts its subscriptions.
+    /// Returns an error if calls or requests cannot go through now. `read` returns why the engine
+    /// is closed, and the cause that interrupts its subscriptions.
     pub(crate) fn health<C: Into<Error>>(
         &self,
         read: impl FnOnce(&R::Engine) -> (Option<C>, Option<BusError>),
     ) -> Result<(), Error> {
-        match self.with_state(|view| read(view.engine)) {
+        match self.with_state(|state| read(state.engine)) {
             (Some(closed), _) => return Err(closed.into()),
             (None, Some(cause)) => return Err(cause.into()),
             (None, None) => {}
@@ -250,42 +251,45 @@ impl<R: Role> Driver<R> {
         }
     }
 
-    /// Tells the engine something that it answers with nothing: it puts out nothing, and no timer
-    /// moves.
-    pub(crate) fn tell<T>(&self, tell: impl FnOnce(&mut R::Engine, &mut R) -> T) -> T {
+    /// Runs `update` on the engine and the role, without a command. It must not produce outputs or
+    /// move timers.
+    pub(crate) fn with_engine<T>(&self, update: impl FnOnce(&mut R::Engine, &mut R) -> T) -> T {
         let DriverState { engine, role, .. } = &mut *self.state.lock();
         let next = engine.poll_timeout();
-        let result = tell(engine, role);
-        debug_assert!(engine.poll_output().is_none() && engine.poll_timeout() == next, "this is a command");
+        let result = update(engine, role);
+        debug_assert!(
+            engine.poll_output().is_none() && engine.poll_timeout() == next,
+            "a command must go through `execute`"
+        );
         result
     }
 
-    /// Returns whether the bus has no room.
+    /// Returns `true` if the bus has no room.
     pub(super) fn is_full(&self) -> bool {
         self.state.lock().full
     }
 
     // --- the end of the runtime ------------------------------------------------------------------
 
-    /// Fails everything that is pending, and whatever comes later: nobody runs the inbound future
-    /// any more. A panic in one round keeps no other from being done.
+    /// Fails everything in flight, and everything that starts later, since the background task has
+    /// ended. A panic in one round does not stop the next.
     pub(super) fn abandon(self: &Arc<Self>) {
-        /// After so many panics the rest is given up.
+        /// The number of panics after which the rest is given up.
         const PANICS: usize = 8;
         let abandon = |state: &mut DriverState<R>, now| {
             state.engine.abandon(now);
             Due::More
         };
         let mut panics = 0;
-        let mut due = guard::catch(|| self.drive_locked(self.state.lock(), abandon)).ok();
+        let mut due = guard::catch(|| self.execute_locked(self.state.lock(), abandon)).ok();
         while due != Some(Due::Nothing) && panics < PANICS {
-            let go_on = |state: &mut DriverState<R>, now| state.engine.handle_timeout(now);
-            due = guard::catch(|| self.drive_locked(self.state.lock(), go_on)).ok();
+            let run_timers = |state: &mut DriverState<R>, now| state.engine.handle_timeout(now);
+            due = guard::catch(|| self.execute_locked(self.state.lock(), run_timers)).ok();
             panics += usize::from(due.is_none());
         }
     }
 
-    /// WakeList what watches for the end of the inbound future, which has come.
+    /// Wakes the tasks that wait for the end of the background task.
     pub(super) fn wake_watchers(&self) {
         let watchers: Vec<_> = {
             let mut state = self.state.lock();
@@ -295,15 +299,14 @@ impl<R: Role> Driver<R> {
         watchers.into_iter().for_each(Waker::wake);
     }
 
-    /// Resolves when nobody runs the inbound future any more, and so nobody may wait on the
-    /// runtime.
+    /// Waits until the background task has ended. From then on no timer of the runtime fires.
     pub(crate) async fn abandoned(&self) {
-        let mut watching = Watching { driver: self, place: Place::default() };
-        poll_fn(|cx| watching.poll(cx)).await;
+        let mut waiter = AbandonWaiter { driver: self, key: WaiterKey::default() };
+        poll_fn(|cx| waiter.poll(cx)).await;
     }
 
-    /// Tries again what the bus had no room for.
-    pub(super) fn room(self: &Arc<Self>) {
+    /// Retries the frames for which the bus had no room.
+    pub(super) fn on_room(self: &Arc<Self>) {
         self.execute(|state, _| {
             state.full = false;
             state.engine.handle_room();
@@ -329,12 +332,12 @@ impl<R: Role> Driver<R> {
                         state.subscriptions.resize_with(index + 1, || None);
                     }
                     let subscription = self.bus.subscribe(&channel, kind, sink, wakes);
-                    // One that the bus gave up may still have its place.
+                    // A subscription that the bus ended may still be in this slot.
                     if let Some(ended) = state.subscriptions[index].replace(subscription) {
                         wakes.discard(ended);
                     }
                 }
-                // Dropped once the lock is free, since the bus may do anything then.
+                // Dropped after the lock is released, since the bus may do anything then.
                 Output::Unsubscribe { subscription } => {
                     if let Some(ended) = state.subscriptions[subscription.index()].take() {
                         wakes.discard(ended);
@@ -345,7 +348,7 @@ impl<R: Role> Driver<R> {
         }
     }
 
-    /// Offers the next frame to the bus, if there is one, and returns whether there was.
+    /// Offers the next frame to the bus. Returns `false` if there is none, or no room.
     fn flush_publish(&self, state: &mut DriverState<R>, now: Now, wakes: &mut WakeList) -> bool {
         let Some(frame) = state.engine.poll_publish() else { return false };
         let (token, mut taken) = (frame.token(), false);
@@ -357,7 +360,9 @@ impl<R: Role> Driver<R> {
                 state.engine.handle_full();
                 return false;
             }
-            Err(Full) => Accepted::Failed(BusError::new("the bus took a frame and has no room for it")),
+            Err(Full) => {
+                Accepted::Failed(BusError::new("the bus took the frame but reported that it is full"))
+            }
         };
         if !taken && let Some(misrouted) = state.engine.poll_publish() {
             match accepted {
@@ -375,7 +380,8 @@ impl<R: Role> Driver<R> {
 }
 
 impl<R: Role> DriverState<R> {
-    /// Notes when the engine's next timeout is, and returns whether the inbound future would sleep past it.
+    /// Records the engine's next timeout. Returns `true` if the background task would sleep past
+    /// it.
     fn note_timeout(&mut self) -> bool {
         let Some(next) = self.engine.poll_timeout().map(|timeout| timeout.at) else { return false };
         let sooner = self.wakes_at.is_none_or(|wakes_at| next < wakes_at);
@@ -385,30 +391,30 @@ impl<R: Role> DriverState<R> {
         sooner
     }
 
-    /// Handles what is due, now that the inbound future has woken. If more is due, the next timeout
-    /// is past already.
+    /// Runs due timers after the background task has woken. If more are due, the next timeout is
+    /// already in the past.
     pub(super) fn handle_timeout(&mut self, now: Now) {
         self.wakes_at = None;
         let _ = self.engine.handle_timeout(now);
     }
 }
 
-impl<R: Role> Default for Aftermath<R> {
+impl<R: Role> Default for Deferred<R> {
     fn default() -> Self {
         Self { tasks: Vec::new(), commands: Vec::new() }
     }
 }
 
-/// Tasks that are performed when this is dropped, each whether or not another panics: what they
-/// wake is told once alone.
-struct Performed<'a, R: Role> {
+/// A guard that performs the tasks when it is dropped. Each task is performed even if another one
+/// panics, since no task is ever repeated.
+struct PerformOnDrop<'a, R: Role> {
     driver: &'a Arc<Driver<R>>,
-    after: &'a mut Aftermath<R>,
+    deferred: &'a mut Deferred<R>,
 }
 
-impl<R: Role> Drop for Performed<'_, R> {
+impl<R: Role> Drop for PerformOnDrop<'_, R> {
     fn drop(&mut self) {
-        let Aftermath { tasks, commands } = &mut *self.after;
+        let Deferred { tasks, commands } = &mut *self.deferred;
         if tasks.is_empty() {
             return;
         }
@@ -432,30 +438,30 @@ impl<R: Role> Drop for Performed<'_, R> {
     }
 }
 
-/// A task that waits for a driver to be abandoned, and leaves its place when it gives up.
-struct Watching<'a, R: Role> {
+/// A task that waits for the background task to end. Dropping it removes its waker.
+struct AbandonWaiter<'a, R: Role> {
     driver: &'a Driver<R>,
-    place: Place,
+    key: WaiterKey,
 }
 
-impl<R: Role> Watching<'_, R> {
+impl<R: Role> AbandonWaiter<'_, R> {
     fn poll(&mut self, cx: &Context<'_>) -> Poll<()> {
         let mut state = self.driver.state.lock();
         if state.abandoned {
             return Poll::Ready(());
         }
-        let replaced = state.watchers.wait(&mut self.place, cx);
+        let replaced = state.watchers.wait(&mut self.key, cx);
         drop(state);
         drop(replaced);
         Poll::Pending
     }
 }
 
-impl<R: Role> Drop for Watching<'_, R> {
+impl<R: Role> Drop for AbandonWaiter<'_, R> {
     fn drop(&mut self) {
-        if self.place.is_taken() {
-            let left = self.driver.state.lock().watchers.leave(&mut self.place);
-            drop(left);
+        if self.key.is_registered() {
+            let removed = self.driver.state.lock().watchers.remove(&mut self.key);
+            drop(removed);
         }
     }
 }

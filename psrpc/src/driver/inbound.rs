@@ -1,4 +1,4 @@
-//! The inbound future: hands what comes in to the engine, and time.
+//! The background task of a driver: feeds incoming frames and timeouts to the engine.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -8,30 +8,30 @@ use std::task::{Context, Poll};
 
 use psrpc_engine::{Due, Engine, Now, Time};
 
-use super::core::{Aftermath, Driver, DriverState, Outlook, Role};
+use super::core::{Deferred, Driver, DriverState, DriverStatus, Role};
 use crate::bus::mailbox::Item;
 use crate::bus::{BusEvent, Delivery};
 use crate::log;
 use crate::runtime::Task;
 
-/// How much is handed in before other tasks get their turn.
+/// How many items are delivered before the task yields.
 const BUDGET: usize = 256;
-/// How much is handed in under one lock.
+/// How many items are delivered under one lock.
 const BATCH: usize = 32;
 
-/// Runs in the background from the start of its driver until nothing more is to come.
+/// The background task, which runs from the start of the driver until the driver is finished.
 pub(super) struct Inbound<R: Role> {
     driver: Arc<Driver<R>>,
     sleep: Option<(Time, Task)>,
     arrivals: VecDeque<Item>,
     events: VecDeque<BusEvent>,
-    after: Aftermath<R>,
-    /// Whether nothing more is to come. Dropped before that, it was dropped by its runtime, or it
-    /// panicked.
+    deferred: Deferred<R>,
+    /// Whether the driver is finished. If it is not when the task is dropped, the runtime dropped
+    /// the task, or the task panicked.
     finished: bool,
 }
 
-/// How many times what is due is handled before other tasks get their turn.
+/// How many times due timers are handled before the task yields.
 const ROUNDS: usize = 8;
 
 impl<R: Role> Inbound<R> {
@@ -42,49 +42,50 @@ impl<R: Role> Inbound<R> {
             sleep: None,
             arrivals,
             events: VecDeque::new(),
-            after: Aftermath::default(),
+            deferred: Deferred::default(),
             finished: false,
         }
     }
 
-    /// Hands in what has arrived. Gives what is then known of the driver, and whether that was all.
-    fn deliver(&mut self, cx: &Context<'_>) -> (Outlook, bool) {
+    /// Delivers queued items to the engine. Returns the driver's status, and `true` if the mailbox
+    /// is empty.
+    fn deliver(&mut self, cx: &Context<'_>) -> (DriverStatus, bool) {
         let mut batches = 0;
         loop {
             self.driver.mailbox.take(&mut self.arrivals, &mut self.events, BATCH, cx);
-            let all = self.arrivals.len() < BATCH;
+            let drained = self.arrivals.len() < BATCH;
             if !self.events.is_empty() {
-                self.driver.on_bus_events(&mut self.events, &mut self.after);
+                self.driver.on_bus_events(&mut self.events, &mut self.deferred);
             }
             let arrivals = &mut self.arrivals;
-            let outlook = self.driver.drive_inbound(&mut self.after, |state, now| {
+            let status = self.driver.execute_inbound(&mut self.deferred, |state, now| {
                 while let Some(item) = arrivals.pop_front() {
                     deliver(state, now, item);
                 }
             });
             batches += 1;
-            if all || batches == BUDGET / BATCH {
-                return (outlook, all);
+            if drained || batches == BUDGET / BATCH {
+                return (status, drained);
             }
         }
     }
 
-    /// Sleeps until it is to wake, and then handles what is due. Gives what is known of the driver in the end, and whether more is
-    /// due than one turn does.
-    fn run_timers(&mut self, mut outlook: Outlook, cx: &mut Context<'_>) -> (Outlook, Due) {
+    /// Sleeps until the next timeout and handles due timers. Returns the driver's status, and
+    /// whether more timers are due.
+    fn run_timers(&mut self, mut status: DriverStatus, cx: &mut Context<'_>) -> (DriverStatus, Due) {
         for _ in 0..ROUNDS {
-            let Some(wakes_at) = outlook.wakes_at else { return (outlook, Due::Nothing) };
+            let Some(wakes_at) = status.wakes_at else { return (status, Due::Nothing) };
             let sleep = match &mut self.sleep {
                 Some((until, sleep)) if *until <= wakes_at => sleep,
                 slot => &mut slot.insert((wakes_at, self.driver.runtime.sleep_until(wakes_at))).1,
             };
             if sleep.as_mut().poll(cx).is_pending() {
-                return (outlook, Due::Nothing);
+                return (status, Due::Nothing);
             }
             self.sleep = None;
-            outlook = self.driver.drive_inbound(&mut self.after, DriverState::handle_timeout);
+            status = self.driver.execute_inbound(&mut self.deferred, DriverState::handle_timeout);
         }
-        (outlook, Due::More)
+        (status, Due::More)
     }
 }
 
@@ -93,13 +94,13 @@ impl<R: Role> Future for Inbound<R> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = &mut *self;
-        let (outlook, all) = this.deliver(cx);
-        let (Outlook { full, finished, .. }, due) = this.run_timers(outlook, cx);
-        if !all || due.is_more() {
+        let (status, drained) = this.deliver(cx);
+        let (DriverStatus { full, finished, .. }, due) = this.run_timers(status, cx);
+        if !drained || due.is_more() {
             cx.waker().wake_by_ref();
         }
         if full && this.driver.bus.poll_ready(cx).is_ready() {
-            this.driver.room();
+            this.driver.on_room();
             if this.driver.is_full() {
                 cx.waker().wake_by_ref();
             }
@@ -127,7 +128,7 @@ fn deliver<R: Role>(state: &mut DriverState<R>, now: Now, item: Item) {
         Item::Delivery(recipient, delivery) => (recipient, delivery),
         Item::Published((token, result)) => return engine.handle_published(now, token, result),
     };
-    let subscription = recipient.handle.expect("a driver names its subscriptions");
+    let subscription = recipient.handle.expect("a driver's subscription has a handle");
     match delivery {
         Delivery::Frame(frame) => engine.handle_frame(now, subscription, frame),
         Delivery::Misrouted(frame) => engine.handle_misrouted(now, subscription, frame),

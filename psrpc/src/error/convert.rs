@@ -1,4 +1,4 @@
-//! What the engine's errors become.
+//! Conversions from errors of the engine, and to the wire.
 
 use psrpc_engine::proto::{ErrorCode, ErrorResponse};
 use psrpc_engine::{BusError, CallError, ConfigError, Failure, Reason, RegisterError, UpdateError};
@@ -6,7 +6,7 @@ use psrpc_engine::{BusError, CallError, ConfigError, Failure, Reason, RegisterEr
 use super::{Error, Fault, Inner};
 
 impl Error {
-    /// The error as it travels.
+    /// Returns the error in its wire form.
     pub(crate) fn into_response(self) -> ErrorResponse {
         let Inner { code, text, details, .. } = *self.0;
         ErrorResponse { code, text: text.into(), details }

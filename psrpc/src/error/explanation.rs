@@ -1,16 +1,16 @@
-//! What is known of why a call failed, in words for people.
+//! Human-readable explanations of failed calls.
 
 use psrpc_engine::{Evidence, Reason, Refusal};
 
 use super::Error;
 
 impl Error {
-    /// What is known of why nobody took or answered the call, in words for people; `None` when the
-    /// text says it all.
+    /// Returns a human-readable explanation of why no server took the call or responded, or `None`
+    /// if the text of the error says it all.
     ///
-    /// What a server alone knows is not in it, such as that the request came to it too late by its
-    /// clock: that is in the server's log and, with the difference, in what it tells its
-    /// observers ([`Expired`](crate::middleware::Observation::Expired)).
+    /// The explanation contains only what the client knows. For example, only the server knows that
+    /// a request arrived too late by the server's clock. The server logs that, and reports it, with
+    /// the difference, to its observers ([`Expired`](crate::middleware::Observation::Expired)).
     pub fn explanation(&self) -> Option<String> {
         let Evidence {
             unsent,
@@ -27,64 +27,66 @@ impl Error {
             lock_refusal,
             may_skip_claim: _,
         } = &self.0.evidence;
-        let mut known = Vec::new();
+        let mut facts = Vec::new();
         let reached = |count: &u64| match count {
             0 => "nobody was subscribed".to_owned(),
             count => format!("the request reached {}", counted(*count, "subscriber")),
         };
         match self.0.reason? {
             Reason::TimedOut | Reason::NoResponse if *unsent => {
-                known.push("the request was not sent".to_owned());
+                facts.push("the request was not sent".to_owned());
             }
             Reason::NoResponse => {
-                known.extend(receivers.as_ref().map(reached));
+                facts.extend(receivers.as_ref().map(reached));
                 if receivers.is_some_and(|count| count > 0) {
-                    known.push("no bid came back".to_owned());
+                    facts.push("no server bid".to_owned());
                 }
             }
             Reason::NotAcceptable => {
-                known.push(format!("{} bid", counted((*bids).into(), "server")));
+                facts.push(format!("{} bid", counted((*bids).into(), "server")));
                 if *below_minimum > 0 {
-                    known.push(format!("{below_minimum} of them below the minimum affinity"));
+                    facts.push(format!("{below_minimum} of them below the minimum affinity"));
                 }
                 match bids - below_minimum {
                     0 => {}
-                    _ if *asked => known.push("the selection function chose none".to_owned()),
-                    rest => known.push(format!("{rest} of them with an affinity of 0 or less")),
+                    _ if *asked => facts.push("the selection function selected none".to_owned()),
+                    rest => facts.push(format!("{rest} of them with an affinity of 0 or less")),
                 }
             }
             Reason::TimedOut => match (selected, best) {
-                (Some(server), _) => known.push(format!("server {server} had it and did not answer in time")),
-                (None, Some(best)) => known.push(format!(
-                    "the deadline came before the selection was over; the best bid was {} of server {}",
+                (Some(server), _) => {
+                    facts.push(format!("server {server} was selected and did not respond in time"));
+                }
+                (None, Some(best)) => facts.push(format!(
+                    "the deadline passed during the selection; the best bid was {}, of server {}",
                     best.affinity, best.server_id
                 )),
-                (None, None) => known.extend(receivers.as_ref().map(reached)),
+                (None, None) => facts.extend(receivers.as_ref().map(reached)),
             },
             Reason::Answered if refusals.len() > 1 => {}
             _ => return None,
         }
         if *late_bids > 0 {
-            known.push(format!("{} came after the deadline", counted((*late_bids).into(), "bid")));
+            facts.push(format!("{} arrived after the deadline", counted((*late_bids).into(), "bid")));
         }
         if *errors > 0 {
-            known.push(format!("{} answered with an error", counted((*errors).into(), "server")));
+            facts.push(format!("{} responded with an error", counted((*errors).into(), "server")));
         }
         for Refusal { server_id, code, text } in refusals {
-            let who = if server_id.is_empty() { "one" } else { server_id.as_str() };
-            known.push(format!("{who} said {code}: {text}"));
+            let server = if server_id.is_empty() { "another server" } else { server_id.as_str() };
+            facts.push(format!("{server}: {code}: {text}"));
         }
         if let Some(cause) = lock_refusal {
-            known.push(format!("the bus refused to lock requests, so that no server takes them: {cause}"));
+            facts.push(format!("the bus refused to lock requests, so no server received them: {cause}"));
         }
         if *gap {
-            known.push("the bus lost frames to this client meanwhile".to_owned());
+            facts.push("the bus lost frames for this client during the call".to_owned());
         }
-        (!known.is_empty()).then(|| known.join("; "))
+        (!facts.is_empty()).then(|| facts.join("; "))
     }
 }
 
-/// A number of things: `1 server`, `2 servers`.
+/// Returns a count with its noun: `1 server`, `2 servers`.
 fn counted(count: u64, thing: &str) -> String {
     format!("{count} {thing}{}", if count == 1 { "" } else { "s" })
 }
@@ -111,16 +113,16 @@ mod tests {
         let best = Bid { server_id: "SRV_1".into(), affinity: 0.5 };
         for (reason, evidence, words) in [
             (Reason::NoResponse, reached(0), "nobody was subscribed"),
-            (Reason::NoResponse, reached(1), "the request reached 1 subscriber; no bid came back"),
+            (Reason::NoResponse, reached(1), "the request reached 1 subscriber; no server bid"),
             (
                 Reason::NoResponse,
                 Evidence { late_bids: 2, ..reached(3) },
-                "the request reached 3 subscribers; no bid came back; 2 bids came after the deadline",
+                "the request reached 3 subscribers; no server bid; 2 bids arrived after the deadline",
             ),
             (
                 Reason::NoResponse,
                 Evidence { gap: true, ..nothing() },
-                "the bus lost frames to this client meanwhile",
+                "the bus lost frames for this client during the call",
             ),
             (
                 Reason::NotAcceptable,
@@ -130,29 +132,29 @@ mod tests {
             (
                 Reason::NotAcceptable,
                 Evidence { bids: 1, asked: true, ..nothing() },
-                "1 server bid; the selection function chose none",
+                "1 server bid; the selection function selected none",
             ),
             (
                 Reason::TimedOut,
                 Evidence { selected: Some("SRV_1".into()), errors: 1, ..nothing() },
-                "server SRV_1 had it and did not answer in time; 1 server answered with an error",
+                "server SRV_1 was selected and did not respond in time; 1 server responded with an error",
             ),
             (
                 Reason::Answered,
                 Evidence { errors: 2, refusals: vec![refusal("SRV_1"), refusal("")], ..nothing() },
-                "2 servers answered with an error; SRV_1 said unavailable: full; one said unavailable: full",
+                "2 servers responded with an error; SRV_1: unavailable: full; another server: unavailable: full",
             ),
             (
                 Reason::TimedOut,
                 Evidence { best: Some(best), ..nothing() },
-                "the deadline came before the selection was over; the best bid was 0.5 of server SRV_1",
+                "the deadline passed during the selection; the best bid was 0.5, of server SRV_1",
             ),
             (Reason::TimedOut, reached(0), "nobody was subscribed"),
             (
                 Reason::NoResponse,
                 Evidence { lock_refusal: Some("READONLY".into()), ..reached(1) },
-                "the request reached 1 subscriber; no bid came back; \
-                 the bus refused to lock requests, so that no server takes them: READONLY",
+                "the request reached 1 subscriber; no server bid; \
+                 the bus refused to lock requests, so no server received them: READONLY",
             ),
             (Reason::TimedOut, Evidence { unsent: true, ..nothing() }, "the request was not sent"),
         ] {

@@ -1,26 +1,26 @@
-//! Whose fault an error was, and what that means for trying again.
+//! Which party caused an error, and what follows for retries.
 
 use psrpc_engine::Reason;
 use psrpc_engine::proto::ErrorCode;
 
 use super::Error;
 
-/// Whose fault it was, which says where to look.
+/// The party that caused an error, and so where to look first.
 ///
-/// Of a call that failed, as [`Error::fault`] tells:
+/// For a call that failed, as returned by [`Error::fault`]:
 ///
-/// | fault | reasons | an answered error with code |
+/// | fault | reasons | a server's error with code |
 /// |---|---|---|
 /// | [`Caller`](Self::Caller) | `SelectionFailed`, `RuntimeEnded`; a call that could not be made | `invalid_argument`, `malformed_request`, `not_found`, `not_acceptable`, `already_exists`, `aborted`, `permission_denied`, `unauthenticated`, `resource_exhausted`, `failed_precondition`, `out_of_range`, `unprocessable_entity` |
 /// | [`Server`](Self::Server) | `NoResponse`, `NotAcceptable`, `TimedOut`, `MalformedResult` | `unknown`, `internal`, `unavailable`, `deadline_exceeded`, `unimplemented`, `data_loss`, `malformed_result`, `upstream_server_error`, `upstream_client_error`, any that PSRPC does not define |
 /// | [`Bus`](Self::Bus) | `PublishFailed`, `SubscriptionLost`, `Interrupted`, `Gap` | |
 /// | [`Nobody`](Self::Nobody) | `Canceled`, `ClientClosed`, `ServerClosed`, `Withdrawn` | `canceled` |
 ///
-/// So the codes are the caller's whose HTTP status begins with 4, and the server's where it begins
-/// with 5, but for two: `canceled` is nobody's, and `upstream_client_error` the server's, who asked
-/// somebody else the wrong thing.
+/// In short, codes with an HTTP status of 4xx are the caller's fault, and codes with 5xx the
+/// server's. There are two exceptions: `canceled` is nobody's fault, and `upstream_client_error` is
+/// the server's, since it sent a bad request to another service.
 ///
-/// Of a frame that was dropped and a request that was abandoned, by
+/// For a frame that was dropped or a request that was abandoned, as returned by
 /// [`From<Reason>`](#impl-From%3CReason%3E-for-Fault):
 ///
 /// | fault | reasons |
@@ -32,33 +32,31 @@ use super::Error;
 /// | `Bus` | `Duplicate` |
 /// | `Nobody` | `Misrouted`, `Expired`, `ExpiredMessage`, `Draining`, `Late`, `Elsewhere`, `NoStream`, `Refused`, `NoBid`, `BidLost`, `NotGranted`, `Killed` |
 ///
-/// Of a stream that ended: `ClosedByPeer` and `Idle` are the peer's, `SlowConsumer` the consumer's,
-/// `Closed` and `Eof` nobody's.
+/// For a stream that ended, `ClosedByPeer` and `Idle` are the peer's fault, `SlowConsumer` is the
+/// consumer's, and `Closed` and `Eof` are nobody's.
 ///
-/// `Expired` and `ExpiredMessage` are nobody's as long as there are few: many mean that clocks
-/// differ.
+/// A few `Expired` and `ExpiredMessage` are nobody's fault. Many of them mean that clocks differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Fault {
-    /// Who made the call: it asked for what cannot be, or for too much. The same call fails again;
-    /// change it.
+    /// The caller: it made an invalid call, or too many. The same call fails again; change it.
     Caller,
-    /// The servers: none was there, or the one that had the call failed. Look there; another one
-    /// may do better.
+    /// The servers: there was none, or the server that had the call failed. Another server may
+    /// succeed.
     Server,
-    /// The other side of a stream ended it or went away; or somebody on the bus sends what the
-    /// protocol does not have, for which no call fails.
+    /// The peer: the other side of a stream ended it or went away. Or some participant on the bus
+    /// sends frames that the protocol does not define; no call fails for those.
     Peer,
-    /// Who reads a stream or a subscription: not fast enough for what is sent.
+    /// The reader of a stream or subscription: it fell behind.
     Consumer,
-    /// The bus: it did not carry what it was given. Look at its servers, and at the way there.
+    /// The bus: it did not carry a frame. Check its servers, and the network in between.
     Bus,
-    /// Nobody's: somebody changed their mind, or nothing is wrong.
+    /// Nobody: a party changed its mind, or nothing is wrong.
     Nobody,
 }
 
 impl Fault {
-    /// As the table says; `None` for a reason that is not in it.
+    /// Returns the fault from the tables above, or `None` if the reason is not in them.
     fn of(reason: Reason) -> Option<Self> {
         Some(match reason {
             Reason::FarFuture
@@ -121,15 +119,15 @@ impl Fault {
 }
 
 impl From<Reason> for Fault {
-    /// Whose fault a reason is. [`Reason::Answered`] is the server's here; the error's code tells
-    /// more.
+    /// Returns the party that caused `reason`. [`Reason::Answered`] maps to the server; the code of
+    /// the error is more precise.
     fn from(reason: Reason) -> Self {
         Self::of(reason).unwrap_or(Fault::Nobody)
     }
 }
 
 impl From<&ErrorCode> for Fault {
-    /// Whose fault it is that a handler answers with this code.
+    /// Returns the party at fault when a handler returns this code.
     fn from(code: &ErrorCode) -> Self {
         match code {
             ErrorCode::Canceled => Fault::Nobody,
@@ -141,11 +139,12 @@ impl From<&ErrorCode> for Fault {
 }
 
 impl Error {
-    /// Whose fault it was: by the reason; by the code if a server answered, or no call was made.
+    /// Returns the party that caused the error. Decides by the code if a server returned the error
+    /// or no call was made, and by the reason otherwise.
     pub fn fault(&self) -> Fault {
         match (self.0.fault, self.reason()) {
             (Some(fault), _) => fault,
-            // The bus cannot carry what it was given.
+            // The bus cannot carry this frame, for example because of its size.
             (None, Some(Reason::PublishFailed)) if *self.code() == ErrorCode::InvalidArgument => {
                 Fault::Caller
             }
@@ -154,32 +153,38 @@ impl Error {
         }
     }
 
-    /// Whether trying again may help: the codes `unavailable` and `deadline_exceeded`, as for Go's
-    /// retries, but for [`Reason::RuntimeEnded`], since what is tried on the same client fails
-    /// again.
+    /// Returns `true` if a retry may succeed. That is the case for the codes `unavailable` and
+    /// `deadline_exceeded`, as in Go's retries. The exception is [`Reason::RuntimeEnded`], since
+    /// every later call on the same client fails too.
     ///
-    /// Whether it may do harm is another question: [`may_have_run`](Self::may_have_run).
+    /// To find out whether a retry may do harm, see [`may_have_run`](Self::may_have_run).
     pub fn is_retryable(&self) -> bool {
         self.code().is_retryable() && self.reason() != Some(Reason::RuntimeEnded)
     }
 
-    /// Whether a handler may have run; if not, making the call again does nothing twice.
+    /// Returns `true` if a handler may have run. If `false`, making the call again cannot run it
+    /// twice.
     ///
-    /// It cannot have when nothing was sent, or when the bus knows that nobody was subscribed and
-    /// nobody was heard. Nor can it when no server was picked
-    /// ([`NoResponse`](Reason::NoResponse), [`NotAcceptable`](Reason::NotAcceptable),
-    /// [`SelectionFailed`](Reason::SelectionFailed)), and when the call could not be made at all.
-    /// After [`Retry`](crate::middleware::Retry) this holds for all attempts together. In all
-    /// other cases it may: where the bus did not take a frame, since a connection can be lost
-    /// after the server has read it; where no bid came on a queue, since its servers run calls
-    /// without a grant; and where nothing is known of the error, since it is not PSRPC's.
+    /// No handler has run if:
+    ///
+    /// * nothing was sent, or the call was invalid;
+    /// * no server was selected ([`NoResponse`](Reason::NoResponse),
+    ///   [`NotAcceptable`](Reason::NotAcceptable), [`SelectionFailed`](Reason::SelectionFailed));
+    /// * the bus knows that there was no subscriber, and no server responded.
+    ///
+    /// In all other cases the result is `true`. In particular, the bus may have delivered a frame
+    /// even if the publish failed, since the connection can break after the server read it. On a
+    /// queue-routed method a handler may have run even if no bid arrived, since servers may run
+    /// calls there without a grant. An error that is not from PSRPC counts as `true`.
+    ///
+    /// After [`Retry`](crate::middleware::Retry) the result covers all attempts.
     pub fn may_have_run(&self) -> bool {
-        if let Some(known) = self.0.may_have_run {
-            return known;
+        if let Some(may_have_run) = self.0.may_have_run {
+            return may_have_run;
         }
         match self.reason() {
             _ if self.0.evidence.unsent => false,
-            // A server that was subscribed later did not get it.
+            // A server that subscribes later does not receive the request.
             Some(Reason::TimedOut | Reason::NoResponse) if self.0.evidence.is_unheard() => false,
             Some(Reason::NoResponse | Reason::NotAcceptable) => self.0.evidence.may_skip_claim,
             reason => reason != Some(Reason::SelectionFailed),

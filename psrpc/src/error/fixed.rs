@@ -1,19 +1,18 @@
-//! The errors that every implementation of PSRPC has, known by their reason where they are ours and
-//! by code and text where they come from a peer.
+//! The errors that PSRPC itself defines. Local ones are recognized by reason, and those of a peer
+//! by code and text.
 
 use psrpc_engine::Reason;
 use psrpc_engine::proto::ErrorCode;
 
 use super::Error;
 
-/// Declares the errors in one table: constructor, predicate, code, text, and the reason of ours
-/// that is the same.
+/// Declares the errors in one table: constructor, predicate, code, text, and the equivalent reason.
 macro_rules! fixed {
     ($($(#[$doc:meta])* $name:ident, $is:ident = $code:ident, $text:literal, $reason:expr;)*) => {
-        /// Errors that PSRPC itself has, with the codes and texts of Go (PROTOCOL section 10).
+        /// Errors that PSRPC itself defines, with the codes and texts of Go (PROTOCOL section 10).
         ///
-        /// The predicates hold for such an error of ours, and for one that a peer answered with;
-        /// [`reason`](Self::reason) tells these apart.
+        /// The predicates hold both for an error raised locally and for one returned by a peer. Use
+        /// [`reason`](Self::reason) to tell the two apart.
         impl Error {
             $(
                 $(#[$doc])*
@@ -21,7 +20,7 @@ macro_rules! fixed {
                     Self::new(ErrorCode::$code, $text)
                 }
 
-                #[doc = concat!("Whether it is \"", $text, "\"; see [`", stringify!($name), "`](Self::", stringify!($name), ").")]
+                #[doc = concat!("Returns `true` if this is \"", $text, "\"; see [`", stringify!($name), "`](Self::", stringify!($name), ").")]
                 pub fn $is(&self) -> bool {
                     let reason: Option<Reason> = $reason;
                     (reason.is_some() && self.reason() == reason)
@@ -30,7 +29,7 @@ macro_rules! fixed {
             )*
         }
 
-        /// The error and predicate of every row.
+        /// The constructor, predicate and reason of every row.
         #[cfg(test)]
         const ALL: &[(fn() -> Error, fn(&Error) -> bool, Option<Reason>)] =
             &[$((Error::$name, Error::$is, $reason)),*];
@@ -38,23 +37,23 @@ macro_rules! fixed {
 }
 
 fixed! {
-    /// The caller gave up: `canceled`.
+    /// Returns the error of a call whose caller gave up: `canceled`.
     canceled, is_canceled = Canceled, "request canceled", Some(Reason::Canceled);
-    /// The deadline passed before an answer came: `deadline_exceeded`.
+    /// Returns the error of a call that got no response before its deadline: `deadline_exceeded`.
     timed_out, is_timed_out = DeadlineExceeded, "request timed out", Some(Reason::TimedOut);
-    /// No server took the call: `unavailable`.
+    /// Returns the error of a call that no server took: `unavailable`.
     no_response, is_no_response = Unavailable, "no response from servers", Some(Reason::NoResponse);
-    /// The server does not have the method: `unimplemented`.
+    /// Returns the error of a server that does not have the method: `unimplemented`.
     unimplemented, is_unimplemented = Unimplemented, "method is not implemented", None;
-    /// The server ended the stream: `unavailable`.
+    /// Returns the error of a stream that the server ended: `unavailable`.
     eof, is_eof = Unavailable, "EOF", Some(Reason::Eof);
-    /// The client was closed: `canceled`.
+    /// Returns the error of a client that was closed: `canceled`.
     client_closed, is_client_closed = Canceled, "client is closed", Some(Reason::ClientClosed);
-    /// The server was closed: `canceled`.
+    /// Returns the error of a server that was closed: `canceled`.
     server_closed, is_server_closed = Canceled, "server is closed", Some(Reason::ServerClosed);
-    /// The stream was closed: `canceled`.
+    /// Returns the error of a stream that was closed: `canceled`.
     stream_closed, is_stream_closed = Canceled, "stream closed", None;
-    /// Who reads the stream did not keep up: `unavailable`.
+    /// Returns the error of a stream whose reader fell behind: `unavailable`.
     slow_consumer, is_slow_consumer = Unavailable, "stream message discarded by slow consumer", Some(Reason::SlowConsumer);
 }
 

@@ -1,4 +1,4 @@
-//! Errors as gRPC has them: to a [`tonic::Status`] and back.
+//! Conversions between errors and [`tonic::Status`].
 
 use std::sync::Arc;
 
@@ -31,8 +31,8 @@ struct Detail {
 }
 
 impl From<Error> for Status {
-    /// The status with the gRPC code of the error's code (PROTOCOL section 10), its text and its
-    /// details. The error becomes its source, which does not travel.
+    /// Converts the code (PROTOCOL section 10), the text and the details. The error becomes the
+    /// source of the status, which is not sent.
     fn from(error: Error) -> Self {
         let number = error.code().grpc().number();
         let (code, message) = (Code::from_i32(number), error.text());
@@ -52,9 +52,9 @@ impl From<Error> for Status {
 }
 
 impl From<Status> for Error {
-    /// The error with the code of the status, its text and its details; details that are no
-    /// `google.rpc.Status` are left out. The status, with its metadata, is kept
-    /// ([`Error::get_ref`]), and does not travel.
+    /// Converts the code, the text and the details. Ignores details that are not a
+    /// `google.rpc.Status`. The status with its metadata stays available through
+    /// [`Error::get_ref`], but is not sent.
     fn from(status: Status) -> Self {
         let code = ErrorCode::from(GrpcCode::from_number(status.code().into()));
         let rich = RichStatus::decode(status.details()).unwrap_or_default();

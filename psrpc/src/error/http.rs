@@ -1,18 +1,18 @@
-//! Errors as HTTP has them.
+//! Conversions from errors to HTTP status codes.
 
 use http::StatusCode;
 
 use super::Error;
 
 impl From<&Error> for StatusCode {
-    /// The status of the error's code (PROTOCOL section 10).
+    /// Returns the HTTP status of the error's code (PROTOCOL section 10).
     fn from(error: &Error) -> Self {
         Self::from_u16(error.code().http_status()).unwrap_or(Self::INTERNAL_SERVER_ERROR)
     }
 }
 
 impl From<Error> for StatusCode {
-    /// The status of the error's code (PROTOCOL section 10).
+    /// Returns the HTTP status of the error's code (PROTOCOL section 10).
     fn from(error: Error) -> Self {
         Self::from(&error)
     }

@@ -1,4 +1,4 @@
-//! The error of a call: what the caller gets, and what a handler answers with.
+//! The error type of calls and handlers.
 
 mod convert;
 mod explanation;
@@ -20,34 +20,35 @@ use psrpc_engine::{Evidence, Reason};
 pub use fault::Fault;
 pub use result::ResultExt;
 
-/// An error of PSRPC: a code, a text, and what is known of the reason.
+/// An error of PSRPC, with a code, a text and a reason.
 ///
-/// A handler returns one to answer its caller with it; its code, text and details travel. A call
-/// fails with one, which is either the server's own or ours, as [`reason`](Self::reason) tells.
+/// A handler returns an `Error` to its caller; the code, text and details are sent. A failed call
+/// returns an `Error`, which comes either from the server or from this process.
+/// [`reason`](Self::reason) tells which.
 ///
-/// # What to do about it
+/// # Handling errors
 ///
 /// | question | answer |
 /// |---|---|
-/// | Which error is it? | [`code`](Self::code); for those that PSRPC itself has, [`is_no_response`](Self::is_no_response) and its like |
+/// | Which error is it? | [`code`](Self::code); for errors that PSRPC defines, [`is_no_response`](Self::is_no_response) and similar |
 /// | Whose fault was it? | [`fault`](Self::fault) |
-/// | May trying again help? | [`is_retryable`](Self::is_retryable) |
-/// | May it do harm? | [`may_have_run`](Self::may_have_run) |
-/// | What do I tell people? | [`text`](Self::text), [`explanation`](Self::explanation) |
-/// | What did the server say beside? | [`detail`](Self::detail) |
+/// | May a retry succeed? | [`is_retryable`](Self::is_retryable) |
+/// | May a retry run the call twice? | [`may_have_run`](Self::may_have_run) |
+/// | What can I show to users? | [`text`](Self::text), [`explanation`](Self::explanation) |
+/// | Did the server send details? | [`detail`](Self::detail) |
 ///
-/// # In other systems
+/// # Conversions
 ///
-/// With the feature `http` an error becomes an `http::StatusCode`. With the feature `tonic` it
-/// becomes a `tonic::Status` and a `tonic::Status` becomes an error, so that a handler can return
-/// one with `?`; code, text and details survive both ways. Without them [`ErrorCode`] names the
-/// HTTP, gRPC and Twirp code.
+/// With the feature `http`, an error converts into an `http::StatusCode`. With the feature `tonic`,
+/// errors and `tonic::Status` convert into each other, keeping code, text and details, so that a
+/// handler can use `?` on a `tonic::Status`. Without these features, [`ErrorCode`] returns the
+/// HTTP, gRPC and Twirp codes.
 ///
-/// The feature `tonic` has tokio among its dependencies, as a library of channels alone: tonic does
-/// not do without. Nothing of it is run, so it goes with any runtime.
+/// The feature `tonic` depends on tokio, since tonic uses tokio's channels. It starts no tokio
+/// runtime, and works with any runtime.
 ///
-/// Its `Display` form is the code, the text and the [explanation](Self::explanation); so is its
-/// `Debug` form, which `main` shows when it returns one.
+/// Both `Display` and `Debug` print the code, the text and the [explanation](Self::explanation).
+/// `Debug` is what `main` prints when it returns an error.
 pub struct Error(Box<Inner>);
 
 struct Inner {
@@ -57,13 +58,13 @@ struct Inner {
     reason: Option<Reason>,
     fault: Option<Fault>,
     evidence: Evidence,
-    /// Whether a handler may have run, where that is known of several attempts.
+    /// Whether a handler may have run in any of several attempts; `None` for a single call.
     may_have_run: Option<bool>,
-    /// The error that it was made of, whose text it has.
+    /// The error that this one was converted from. It has the same text.
     inner: Option<Box<dyn StdError + Send + Sync>>,
 }
 
-/// That the time for several attempts is up, and how the last one failed.
+/// The common deadline of several attempts has passed. Holds the error of the last attempt.
 #[derive(Debug)]
 struct OutOfTime(Error);
 
@@ -80,7 +81,7 @@ impl StdError for OutOfTime {
 }
 
 impl Error {
-    /// An error with a code and a text.
+    /// Returns an error with a code and a text.
     pub fn new(code: ErrorCode, text: impl Into<String>) -> Self {
         Self(Box::new(Inner {
             code,
@@ -94,9 +95,9 @@ impl Error {
         }))
     }
 
-    /// An error with a code and the text of another error, which is kept
-    /// ([`get_ref`](Self::get_ref)). The code and the text travel, and nothing else of it; a
-    /// server logs what caused it. [`ResultExt`](crate::ResultExt) does this to a `Result`.
+    /// Returns an error with the given code and the text of another error. Only the code and the
+    /// text are sent; the other error stays available locally ([`get_ref`](Self::get_ref)), and a
+    /// server logs its sources. [`ResultExt`](crate::ResultExt) does this for a `Result`.
     pub fn from_source(code: ErrorCode, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         let source = source.into();
         let mut error = Self::new(code, source.to_string());
@@ -104,10 +105,9 @@ impl Error {
         error
     }
 
-    /// The same error with one more message that says more, which travels under its full protobuf
-    /// name.
+    /// Adds a detail: a message that is sent along under its full protobuf name.
     ///
-    /// Generated messages know their names when `build.rs` calls `enable_type_names` on
+    /// Generated messages implement [`Name`] if `build.rs` calls `enable_type_names` on
     /// `psrpc_build::Config::prost`.
     ///
     /// ```
@@ -124,42 +124,42 @@ impl Error {
     /// ```
     #[must_use]
     pub fn with_detail<M: Message + Name>(self, detail: &M) -> Self {
-        // Not `Name::type_url`, which has no host where nobody set one, and Go looks for one.
+        // Not `Name::type_url`, which may lack the host that Go looks for.
         let type_url = format!("type.googleapis.com/{}", M::full_name()).into();
         self.with_any_detail(Any { type_url, value: detail.encode_to_vec().into() })
     }
 
-    /// The same error with one more message that says more, encoded already.
+    /// Adds a detail that is already encoded.
     #[must_use]
     pub fn with_any_detail(mut self, detail: Any) -> Self {
         self.0.details.push(detail);
         self
     }
 
-    /// The same error, of which it is known whose fault it was. For buses and the like: without it,
-    /// the code tells. Does not travel.
+    /// Sets whose fault the error is, overriding what follows from the code. Intended for bus
+    /// implementations. Not sent.
     #[must_use]
     pub fn with_fault(mut self, fault: Fault) -> Self {
         self.0.fault = Some(fault);
         self
     }
 
-    /// The same error as one of this server.
+    /// Marks the error as one of the given server.
     pub(crate) fn of_server(mut self, server_id: Text) -> Self {
         self.0.evidence.selected = Some(server_id);
         self
     }
 
-    /// An error that a server has answered with.
-    pub(crate) fn answered(response: ErrorResponse, evidence: Evidence) -> Self {
+    /// Returns the error that a server responded with.
+    pub(crate) fn from_response(response: ErrorResponse, evidence: Evidence) -> Self {
         let ErrorResponse { code, text, details } = response;
         let mut error = Self::new(code, text.as_str()).with_reason(Reason::Answered);
         (error.0.details, error.0.evidence) = (details, evidence);
         error
     }
 
-    /// The error of several attempts whose common deadline has come; this is how the last attempt
-    /// failed.
+    /// Returns the error of several attempts whose common deadline has passed. `self` is the error
+    /// of the last attempt.
     pub(crate) fn out_of_time(self) -> Self {
         if self.is_timed_out() {
             return self;
@@ -169,13 +169,13 @@ impl Error {
         error
     }
 
-    /// The same error as of several attempts, in one of which a handler may have run or not.
+    /// Sets whether a handler may have run in any of several attempts.
     pub(crate) fn of_attempts(mut self, may_have_run: bool) -> Self {
         self.0.may_have_run = Some(may_have_run);
         self
     }
 
-    /// The same error as of something of which nothing was sent.
+    /// Marks the error as one of a call that was not sent.
     pub(crate) fn unsent(mut self) -> Self {
         self.0.evidence.unsent = true;
         self
@@ -186,52 +186,53 @@ impl Error {
         self
     }
 
-    /// The code.
+    /// Returns the code.
     pub fn code(&self) -> &ErrorCode {
         &self.0.code
     }
 
-    /// The text. Those of our own are the ones that Go uses, where "responses" are bids.
+    /// Returns the text. Texts that PSRPC defines are those of Go, in which "responses" means bids.
     pub fn text(&self) -> &str {
         &self.0.text
     }
 
-    /// The first detail that is a message of the type `M`, by its full protobuf name; `None` if
+    /// Returns the first detail of the type `M`, found by its full protobuf name, or `None` if
     /// there is none.
     ///
     /// # Errors
     ///
-    /// When the detail has the name of the type and does not decode as one.
+    /// Returns an error if the detail has the right name but does not decode.
     pub fn detail<M: Message + Name + Default>(&self) -> Option<Result<M, DecodeError>> {
         let name = M::full_name();
         let named = |detail: &&Any| detail.type_url.as_str().rsplit('/').next() == Some(name.as_str());
         self.0.details.iter().find(named).map(|detail| M::decode(detail.value.clone()))
     }
 
-    /// The messages that say more, of whatever type.
+    /// Returns all details, of any type.
     pub fn details(&self) -> &[Any] {
         &self.0.details
     }
 
-    /// Why the call failed, if it was made: [`Reason::Answered`] when this is the server's own
-    /// error, another one when it is ours.
+    /// Returns why the call failed, or `None` if no call was made. [`Reason::Answered`] means that
+    /// the error comes from the server; all others come from this process.
     pub fn reason(&self) -> Option<Reason> {
         self.0.reason
     }
 
-    /// The server that answered with it, or that the call was granted to, if there is one.
+    /// Returns the id of the server that returned this error or was granted the call, if there is
+    /// one.
     pub fn server_id(&self) -> Option<&str> {
         self.0.evidence.selected.as_ref().map(Text::as_str)
     }
 
-    /// The error that this one was made of, if there is one: for
-    /// [`downcast_ref`](StdError#method.downcast_ref). Its text is that of this error, so it is
-    /// not the [source](StdError::source), which is the source of it.
+    /// Returns the error that this one was converted from, for
+    /// [`downcast_ref`](StdError#method.downcast_ref). Since both have the same text,
+    /// [`source`](StdError::source) skips it and returns its source.
     pub fn get_ref(&self) -> Option<&(dyn StdError + Send + Sync + 'static)> {
         self.0.inner.as_deref()
     }
 
-    /// What happened to the call until it failed.
+    /// Returns what is known of the call until it failed.
     pub fn evidence(&self) -> &Evidence {
         &self.0.evidence
     }

@@ -1,4 +1,4 @@
-//! Errors of handlers: `?` on any error, with the code that the caller gets.
+//! Using `?` in handlers on errors of any type.
 
 use std::error::Error as StdError;
 
@@ -6,7 +6,8 @@ use psrpc_engine::proto::ErrorCode;
 
 use super::Error;
 
-/// RoundRobin any error into one that a handler can return.
+/// An extension trait that converts the error of a `Result` into an [`Error`] that a handler can
+/// return.
 ///
 /// ```
 /// use psrpc::{Error, ErrorCode, ResultExt};
@@ -18,23 +19,23 @@ use super::Error;
 /// assert_eq!(price("OAK").unwrap_err().code(), &ErrorCode::NotFound);
 /// ```
 ///
-/// The caller gets the code and the text of the error. The server keeps the error, and logs it with
-/// what caused it, the service, the method and the request id: at level error if it is the server's
-/// [fault](Error::fault), and at debug otherwise. If the text is not for the caller to see, return
-/// [`Error::new`] with another.
+/// The caller gets the code and the text of the error. The server logs the error with its sources,
+/// the service, the method and the request id. The level is error if the server is at
+/// [fault](Error::fault), and debug otherwise. If the text must not reach the caller, return an
+/// [`Error::new`] with another text.
 pub trait ResultExt<T> {
-    /// Gives the error this code.
+    /// Converts the error to an [`Error`] with this code.
     ///
     /// # Errors
     ///
-    /// The error, with the code.
+    /// Returns the converted error.
     fn code(self, code: ErrorCode) -> Result<T, Error>;
 
-    /// Gives the error the code `internal`.
+    /// Converts the error to an [`Error`] with the code `internal`.
     ///
     /// # Errors
     ///
-    /// The error, with that code.
+    /// Returns the converted error.
     fn internal(self) -> Result<T, Error>;
 }
 

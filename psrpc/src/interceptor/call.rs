@@ -1,4 +1,4 @@
-//! Unary calls on their way from the caller: their options, and the interceptors around them.
+//! Interceptors of unary calls, and the options of a call.
 
 use std::fmt;
 use std::future::Future;
@@ -14,7 +14,7 @@ use crate::message::AnyMessage;
 use crate::runtime::{BoxFuture, Runtime};
 use crate::selection::Selection;
 
-/// Options of a call. Keep a set of them to use it for several calls
+/// Options of a call. The same options can be used for several calls
 /// ([`Call::options`](crate::Call::options)).
 ///
 /// ```
@@ -26,57 +26,59 @@ use crate::selection::Selection;
 pub struct CallOptions {
     /// How long the call may take from when it is sent; `None` for the client's default.
     pub timeout: Option<Duration>,
-    /// When the caller gives up, on the monotonic clock of the client's runtime, if that is
-    /// earlier.
+    /// The time at which the caller gives up, on the monotonic clock of the client's runtime. The
+    /// earlier of this and the timeout applies.
     pub deadline: Option<Time>,
-    /// How the call picks its server.
+    /// How the call selects its server.
     pub selection: Selection,
-    /// What is sent along.
+    /// The metadata of the request.
     pub metadata: Metadata,
-    /// Whether [`Retry`](crate::middleware::Retry) has set the timeout, which a `Retry` within it
-    /// may replace; a timeout that the caller has set stays.
+    /// Whether [`Retry`](crate::middleware::Retry) set the timeout. An inner `Retry` may replace
+    /// such a timeout, but not one that the caller set.
     pub(crate) retry_set_timeout: bool,
     pub(crate) interceptors: Vec<Arc<dyn CallInterceptor>>,
 }
 
 impl CallOptions {
-    /// The defaults.
+    /// Returns the default options.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// How long the call may take from when it is sent. Default: that of the client.
+    /// Sets how long the call may take from when it is sent. Default: the client's timeout.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         (self.timeout, self.retry_set_timeout) = (Some(timeout), false);
         self
     }
 
-    /// When the caller gives up, on the monotonic clock of the client's runtime; the earlier of
-    /// this and the timeout counts.
+    /// Sets the time at which the caller gives up, on the monotonic clock of the client's runtime.
+    /// The earlier of this and the timeout applies.
     #[must_use]
     pub fn deadline(mut self, deadline: Time) -> Self {
         self.deadline = Some(deadline);
         self
     }
 
-    /// How the call picks its server. Default: that of the method.
+    /// Sets how the call selects its server. Default: the method's own selection.
     #[must_use]
     pub fn selection(mut self, selection: Selection) -> Self {
         self.selection = selection;
         self
     }
 
-    /// Sends an entry of metadata along, replacing one of the same name.
+    /// Adds a metadata entry, replacing an entry of the same name.
     #[must_use]
     pub fn metadata(mut self, name: impl Into<Text>, value: impl Into<Text>) -> Self {
         self.metadata.insert(name, value);
         self
     }
 
-    /// Puts an interceptor around a unary call, within those of the client and those that were
-    /// added before. Multi calls and streams have interceptors of their own kinds, and ignore
-    /// it, as does a call that is on its way through interceptors already.
+    /// Adds an interceptor around a unary call. It runs inside those of the client and those added
+    /// before.
+    ///
+    /// Multi calls and streams have their own kinds of interceptors and ignore this one. It also
+    /// has no effect on a call that is already passing through interceptors.
     ///
     /// ```
     /// # use psrpc::CallOptions;
@@ -90,9 +92,8 @@ impl CallOptions {
         self
     }
 
-    /// Adds another set of options: what it sets replaces what is set here, entry by entry for
-    /// metadata and option by option for the selection. Its interceptors are within those that
-    /// are here.
+    /// Merges another set of options into this one. Its values take precedence, per entry for
+    /// metadata and per option for the selection. Its interceptors run inside those in this set.
     #[must_use]
     pub fn with(mut self, bundle: CallOptions) -> Self {
         if let Some(timeout) = bundle.timeout {
@@ -104,7 +105,7 @@ impl CallOptions {
         self.with_metadata(&bundle.metadata)
     }
 
-    /// Sends entries of metadata along, each replacing one of the same name.
+    /// Adds metadata entries, replacing entries of the same names.
     #[must_use]
     pub fn with_metadata(mut self, metadata: &Metadata) -> Self {
         for (name, value) in metadata.iter() {
@@ -127,13 +128,14 @@ impl fmt::Debug for CallOptions {
     }
 }
 
-/// A unary call on its way through the interceptors of a client.
+/// A unary or multi call on its way through the interceptors of a client.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct OutgoingCall {
-    /// The request. Another takes its place if it is of the same type; one of another type fails the call.
+    /// The request. It may be replaced by another message of the same type; a message of another
+    /// type fails the call.
     pub message: AnyMessage,
-    /// How it is made.
+    /// The options of the call.
     pub options: CallOptions,
     info: CallInfo,
 }
@@ -143,14 +145,14 @@ impl OutgoingCall {
         Self { message, options, info }
     }
 
-    /// What it goes to.
+    /// Returns the service, method and topic of the call.
     pub fn info(&self) -> &CallInfo {
         &self.info
     }
 }
 
-/// Code around the unary calls of a client: it may change the call, make it or not, several times,
-/// and change its result.
+/// An interceptor of the unary calls of a client. It can change the call and its result, answer the
+/// call itself, or make it several times.
 ///
 /// Functions are interceptors too:
 ///
@@ -163,15 +165,15 @@ impl OutgoingCall {
 /// });
 /// ```
 ///
-/// The first that a client was given is the outermost. Those of a single call
-/// ([`Call::interceptor`](crate::Call::interceptor)) are within those of the client, hooks are
-/// around them all.
+/// The first interceptor added to a client is the outermost. Interceptors of a single call
+/// ([`Call::interceptor`](crate::Call::interceptor)) run inside those of the client. Hooks run
+/// outside all interceptors.
 ///
-/// It runs on the caller's task: a panic in it goes to the caller, and dropping the call drops its
-/// future.
+/// An interceptor runs on the caller's task. A panic in it propagates to the caller, and dropping
+/// the call drops the interceptor's future.
 pub trait CallInterceptor: Send + Sync + 'static {
-    /// Makes the call, by way of `next`, or answers it otherwise. A response that is not of the method's type fails the call
-    /// with `internal`.
+    /// Makes the call through `next`, or returns a result without it. A response that is not of the
+    /// method's type fails the call with `internal`.
     fn call(&self, call: OutgoingCall, next: NextCall) -> BoxFuture<Result<AnyMessage, Error>>;
 }
 
@@ -185,49 +187,50 @@ where
     }
 }
 
-/// What an interceptor is around: the next one, or at last the call itself. Cheap to clone.
+/// The rest of the chain: the next interceptor, or the call itself. Cheap to clone.
 #[derive(Clone)]
 pub struct NextCall {
-    below: Arc<dyn CallBelow>,
+    chain: Arc<dyn CallChain>,
     position: usize,
 }
 
-/// A call and the interceptors around it, as the client keeps them.
-pub(crate) trait CallBelow: Send + Sync {
-    /// Returns the interceptor at a position, the outermost first.
+/// A call and the interceptors around it.
+pub(crate) trait CallChain: Send + Sync {
+    /// Returns the interceptor at a position, starting with the outermost.
     fn interceptor(&self, position: usize) -> Option<&Arc<dyn CallInterceptor>>;
     /// Makes the call itself.
     fn make(&self, call: OutgoingCall) -> BoxFuture<Result<AnyMessage, Error>>;
     fn runtime(&self) -> &Arc<dyn Runtime>;
-    /// Resolves when the runtime has shut down, so that no sleep on it ends.
+    /// Resolves when the runtime has shut down, so that its timers no longer fire.
     fn abandoned(&self) -> BoxFuture<()>;
 }
 
 impl NextCall {
-    /// The outermost interceptor of a call.
-    pub(crate) fn new(below: Arc<dyn CallBelow>) -> Self {
-        Self { below, position: 0 }
+    /// Returns the outermost position of a chain.
+    pub(crate) fn new(chain: Arc<dyn CallChain>) -> Self {
+        Self { chain, position: 0 }
     }
 
-    /// Makes the call, once for each time that this is run. Dropping the future cancels it.
+    /// Makes the call. If this is run several times, each run makes a separate call. Dropping the
+    /// future cancels the call.
     pub fn run(&self, call: OutgoingCall) -> BoxFuture<Result<AnyMessage, Error>> {
-        let below = &self.below;
-        match below.interceptor(self.position) {
+        let chain = &self.chain;
+        match chain.interceptor(self.position) {
             Some(interceptor) => {
-                interceptor.call(call, Self { below: Arc::clone(below), position: self.position + 1 })
+                interceptor.call(call, Self { chain: Arc::clone(chain), position: self.position + 1 })
             }
-            None => below.make(call),
+            None => chain.make(call),
         }
     }
 
-    /// Resolves when the runtime of the client has shut down, so that no sleep on it ends.
+    /// Resolves when the runtime of the client has shut down, so that its timers no longer fire.
     pub(crate) fn abandoned(&self) -> BoxFuture<()> {
-        self.below.abandoned()
+        self.chain.abandoned()
     }
 
-    /// The runtime of the client, for its clock and to sleep.
+    /// Returns the runtime of the client, for its clock and timers.
     pub fn runtime(&self) -> &Arc<dyn Runtime> {
-        self.below.runtime()
+        self.chain.runtime()
     }
 }
 

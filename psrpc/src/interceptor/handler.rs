@@ -1,4 +1,4 @@
-//! Interceptors of handlers, in the server.
+//! Interceptors of handlers.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -8,8 +8,8 @@ use crate::message::AnyMessage;
 use crate::request::Request;
 use crate::runtime::BoxFuture;
 
-/// Code around the handlers of a server, of unary and multi methods: it may change the request, run
-/// the handler or not, and change the answer.
+/// An interceptor of the unary and multi handlers of a server. It can change the request and the
+/// response, or respond without running the handler.
 ///
 /// Functions are interceptors too:
 ///
@@ -26,12 +26,12 @@ use crate::runtime::BoxFuture;
 /// let options = ServerOptions::new().interceptor(authenticate);
 /// ```
 ///
-/// The first that a server was given is the outermost. It runs once the request was granted, as the
-/// handler does: a panic in it fails the call with `internal`, and its future is dropped at the
-/// request's deadline.
+/// The first interceptor added to a server is the outermost. Interceptors run once the request is
+/// granted, on the handler's task. A panic in one fails the call with `internal`. The future is
+/// dropped at the deadline of the request.
 pub trait HandlerInterceptor: Send + Sync + 'static {
-    /// Answers the request, by way of `next` or otherwise. A request or an answer that is not of
-    /// the method's type fails the call with `internal`.
+    /// Handles the request through `next`, or returns a response without it. A request or response
+    /// that is not of the method's type fails the call with `internal`.
     fn handle(&self, request: Request<AnyMessage>, next: NextHandler)
     -> BoxFuture<Result<AnyMessage, Error>>;
 }
@@ -50,35 +50,36 @@ where
     }
 }
 
-/// What an interceptor is around: the next one, or at last the handler. Cheap to clone.
+/// The rest of the chain: the next interceptor, or the handler. Cheap to clone.
 #[derive(Clone)]
 pub struct NextHandler {
-    below: Arc<dyn HandlerBelow>,
+    chain: Arc<dyn HandlerChain>,
     position: usize,
 }
 
-/// A handler and the interceptors around it, as the server keeps them.
-pub(crate) trait HandlerBelow: Send + Sync {
-    /// Returns the interceptor at a position, the outermost first.
+/// A handler and the interceptors around it.
+pub(crate) trait HandlerChain: Send + Sync {
+    /// Returns the interceptor at a position, starting with the outermost.
     fn interceptor(&self, position: usize) -> Option<&Arc<dyn HandlerInterceptor>>;
     /// Runs the handler itself.
     fn run(&self, request: Request<AnyMessage>) -> BoxFuture<Result<AnyMessage, Error>>;
 }
 
 impl NextHandler {
-    /// The outermost interceptor of a handler.
-    pub(crate) fn new(below: Arc<dyn HandlerBelow>) -> Self {
-        Self { below, position: 0 }
+    /// Returns the outermost position of a chain.
+    pub(crate) fn new(chain: Arc<dyn HandlerChain>) -> Self {
+        Self { chain, position: 0 }
     }
 
-    /// Runs the handler, once for each time that this is run. Dropping the future stops it.
+    /// Runs the handler, once for each call of this function. Dropping the future stops the
+    /// handler.
     pub fn run(&self, request: Request<AnyMessage>) -> BoxFuture<Result<AnyMessage, Error>> {
-        match self.below.interceptor(self.position) {
+        match self.chain.interceptor(self.position) {
             Some(interceptor) => {
-                let below = Arc::clone(&self.below);
-                interceptor.handle(request, Self { below, position: self.position + 1 })
+                let chain = Arc::clone(&self.chain);
+                interceptor.handle(request, Self { chain, position: self.position + 1 })
             }
-            None => self.below.run(request),
+            None => self.chain.run(request),
         }
     }
 }

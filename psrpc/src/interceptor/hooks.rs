@@ -1,4 +1,4 @@
-//! Hooks: functions that see what a client sends and gets, and change nothing.
+//! Hooks: functions that observe the requests and responses of a client.
 
 use std::fmt;
 use std::sync::Arc;

@@ -1,22 +1,22 @@
-//! What is around a call: interceptors and hooks.
+//! Interceptors and hooks.
 //!
-//! A call without any passes none of this.
+//! A call without interceptors and hooks bypasses this module.
 
-mod around;
 mod call;
+mod chain;
 mod handler;
 mod hooks;
 mod multi;
 mod recovery;
 mod stream;
 
-pub(crate) use self::around::{AroundCalls, AroundHandlers};
-pub(crate) use self::call::CallBelow;
+pub(crate) use self::call::CallChain;
 pub use self::call::{CallInterceptor, CallOptions, NextCall, OutgoingCall};
-pub(crate) use self::handler::HandlerBelow;
+pub(crate) use self::chain::{ClientInterceptors, ServerInterceptors};
+pub(crate) use self::handler::HandlerChain;
 pub use self::handler::{HandlerInterceptor, NextHandler};
-pub(crate) use self::multi::MultiCallBelow;
+pub(crate) use self::multi::MultiCallChain;
 pub use self::multi::{MultiCallInterceptor, NextMultiCall};
-pub(crate) use self::recovery::reporting;
-pub(crate) use self::stream::SendBelow;
+pub(crate) use self::recovery::report_panics;
+pub(crate) use self::stream::SendChain;
 pub use self::stream::{InterceptedStream, NextSend, OpeningStream, SendOptions, StreamInterceptor};

@@ -1,4 +1,4 @@
-//! Interceptors of multi calls, in the client.
+//! Interceptors of multi calls.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -9,32 +9,34 @@ use crate::message::AnyMessage;
 use crate::responses::Responses;
 use crate::runtime::{BoxFuture, Runtime};
 
-/// Code around the multi calls of a client: it may change the call, make it or not, and change its
-/// answers.
+/// An interceptor of the multi calls of a client. It can change the call and its responses, or
+/// answer the call itself.
 ///
 /// Functions are interceptors too:
 ///
 /// ```
 /// use psrpc::{ClientOptions, NextMultiCall, OutgoingCall};
 ///
-/// let options = ClientOptions::new().multi_interceptor(|call: OutgoingCall, next: NextMultiCall| async move {
-///     let answers = next.run(call).await?;
-///     Ok(answers.map_responses(|answer| {
-///         println!("{answer:?}");
-///         answer
+/// let log_responses = |call: OutgoingCall, next: NextMultiCall| async move {
+///     let responses = next.run(call).await?;
+///     Ok(responses.map_responses(|response| {
+///         println!("{response:?}");
+///         response
 ///     }))
-/// });
+/// };
+/// let options = ClientOptions::new().multi_interceptor(log_responses);
 /// ```
 ///
-/// The first that a client was given is the outermost. Those of a single call
-/// ([`MultiCall::interceptor`](crate::MultiCall::interceptor)) are within those of the client.
-/// Request hooks are called before them all, and response hooks with every answer after them all.
+/// The first interceptor added to a client is the outermost. Interceptors of a single call
+/// ([`MultiCall::interceptor`](crate::MultiCall::interceptor)) run inside those of the client.
+/// Request hooks run before all interceptors, and response hooks run with every response after all
+/// interceptors.
 ///
-/// It runs on the caller's task: a panic in it goes to the caller, and dropping the call or its
-/// answers drops its own.
+/// An interceptor runs on the caller's task. A panic in it propagates to the caller. Dropping the
+/// call or its responses drops the interceptor's future or stream.
 pub trait MultiCallInterceptor: Send + Sync + 'static {
-    /// Makes the call, by way of `next`, or answers it otherwise. An answer that is not of the method's type is an error,
-    /// `internal`, in its place.
+    /// Makes the call through `next`, or returns responses without it. A response that is not of
+    /// the method's type is replaced by an `internal` error.
     fn call(
         &self,
         call: OutgoingCall,
@@ -56,16 +58,16 @@ where
     }
 }
 
-/// What an interceptor is around: the next one, or at last the call itself. Cheap to clone.
+/// The rest of the chain: the next interceptor, or the call itself. Cheap to clone.
 #[derive(Clone)]
 pub struct NextMultiCall {
-    below: Arc<dyn MultiCallBelow>,
+    chain: Arc<dyn MultiCallChain>,
     position: usize,
 }
 
-/// A multi call and the interceptors around it, as the client keeps them.
-pub(crate) trait MultiCallBelow: Send + Sync {
-    /// Returns the interceptor at a position, the outermost first.
+/// A multi call and the interceptors around it.
+pub(crate) trait MultiCallChain: Send + Sync {
+    /// Returns the interceptor at a position, starting with the outermost.
     fn interceptor(&self, position: usize) -> Option<&Arc<dyn MultiCallInterceptor>>;
     /// Makes the call itself.
     fn make(&self, call: OutgoingCall) -> Result<Responses<AnyMessage>, Error>;
@@ -73,23 +75,23 @@ pub(crate) trait MultiCallBelow: Send + Sync {
 }
 
 impl NextMultiCall {
-    /// The outermost interceptor of a multi call.
-    pub(crate) fn new(below: Arc<dyn MultiCallBelow>) -> Self {
-        Self { below, position: 0 }
+    /// Returns the outermost position of a chain.
+    pub(crate) fn new(chain: Arc<dyn MultiCallChain>) -> Self {
+        Self { chain, position: 0 }
     }
 
-    /// Makes the call, once for each time that this is run.
+    /// Makes the call. If this is run several times, each run makes a separate call.
     pub fn run(&self, call: OutgoingCall) -> BoxFuture<Result<Responses<AnyMessage>, Error>> {
-        let below = Arc::clone(&self.below);
-        match self.below.interceptor(self.position) {
-            Some(interceptor) => interceptor.call(call, Self { below, position: self.position + 1 }),
-            None => Box::pin(async move { below.make(call) }),
+        let chain = Arc::clone(&self.chain);
+        match self.chain.interceptor(self.position) {
+            Some(interceptor) => interceptor.call(call, Self { chain, position: self.position + 1 }),
+            None => Box::pin(async move { chain.make(call) }),
         }
     }
 
-    /// The runtime of the client, for its clock and to sleep.
+    /// Returns the runtime of the client, for its clock and timers.
     pub fn runtime(&self) -> &Arc<dyn Runtime> {
-        self.below.runtime()
+        self.chain.runtime()
     }
 }
 

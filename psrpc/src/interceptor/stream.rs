@@ -1,4 +1,4 @@
-//! Interceptors of streams, on both sides.
+//! Interceptors of streams.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,8 +11,8 @@ use crate::info::{CallInfo, Side};
 use crate::message::AnyMessage;
 use crate::runtime::{BoxFuture, Runtime};
 
-/// Code around the streams of a client or a server: it may change how a stream is opened, refuse
-/// it, and put a layer around its messages.
+/// An interceptor of the streams of a client or a server. It can change how a stream is opened,
+/// refuse it, and intercept its messages.
 ///
 /// Functions are interceptors too:
 ///
@@ -36,21 +36,22 @@ use crate::runtime::{BoxFuture, Runtime};
 /// });
 /// ```
 ///
-/// The first that a client or server was given is the outermost: it sees the opening first, what is
-/// sent first, what is received first, and the end first. Those of a single stream
-/// ([`OpenStream::interceptor`](crate::OpenStream::interceptor)) are within those of the client.
+/// The first interceptor added to a client or server is the outermost. It is the first to see the
+/// opening, each message in either direction, and the end. Interceptors of a single stream
+/// ([`OpenStream::interceptor`](crate::OpenStream::interceptor)) run inside those of the client.
 pub trait StreamInterceptor: Send + Sync + 'static {
-    /// Gives what is around a stream that is being opened: in the client before the request is
-    /// sent, in the server when the stream was granted and before its handler runs.
+    /// Returns the intercepted stream. Called in the client before the request is sent, and in the
+    /// server after the stream is granted and before its handler runs.
     ///
-    /// In the client it runs on the caller's task, to whom a panic in it goes. In the server it
-    /// runs on the background task, which it must not block; a panic in it ends the stream with
+    /// In the client it runs on the caller's task, and a panic propagates to the caller. In the
+    /// server it runs on the background task, and must not block; a panic ends the stream with
     /// `internal`.
     ///
     /// # Errors
     ///
-    /// Whatever it refuses the stream for. In the client the opening fails with it, and nothing was sent; in the server the stream
-    /// ends with it, and no handler runs. Interceptors further in are not asked.
+    /// Returns an error to refuse the stream. In the client, the opening fails with that error and
+    /// nothing is sent. In the server, the stream ends with that error and no handler runs.
+    /// Interceptors further in are not called.
     fn open(&self, opening: &mut OpeningStream) -> Result<Box<dyn InterceptedStream>, Error>;
 }
 
@@ -67,7 +68,8 @@ where
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct OpeningStream {
-    /// How it is opened. In the server only the metadata counts, which the handler gets.
+    /// The options of the opening. In the server only the metadata matters, which is passed to the
+    /// handler.
     pub options: CallOptions,
     info: CallInfo,
     side: Side,
@@ -78,28 +80,27 @@ impl OpeningStream {
         Self { options, info, side }
     }
 
-    /// What it is opened for.
+    /// Returns the service, method and topic of the stream.
     pub fn info(&self) -> &CallInfo {
         &self.info
     }
 
-    /// On which side.
+    /// Returns the side on which the interceptor runs.
     pub fn side(&self) -> Side {
         self.side
     }
 }
 
-/// What an interceptor puts around one stream. Each function passes on what it gets unless it is
-/// implemented.
+/// One stream as seen by an interceptor. The default implementations pass everything on.
 ///
-/// It hears at most once that the stream is open, and then once of its end. A stream whose opening is dropped, or ends with a panic,
-/// drops its layers, and tells them nothing.
+/// [`opened`](Self::opened) and [`closed`](Self::closed) are called at most once, in this order. If
+/// the opening is dropped or panics, the value is dropped and neither is called.
 pub trait InterceptedStream: Send + Sync + 'static {
-    /// The stream is open, or was until just now. It must not block.
+    /// Called when the stream is open. The stream may have ended by then. Must not block.
     fn opened(&self) {}
 
-    /// Sends a message, by way of `next`, once, several times or not at all. It runs on the
-    /// sender's task, to whom a panic in it goes.
+    /// Sends a message through `next`: once, several times or not at all. Runs on the sender's
+    /// task, and a panic propagates to the sender.
     fn send(
         &self,
         message: AnyMessage,
@@ -109,82 +110,84 @@ pub trait InterceptedStream: Send + Sync + 'static {
         next.run(message, options)
     }
 
-    /// Takes a message that came in, before its consumer does. With an error, or a panic, the
-    /// message is not delivered, and its sender hears nothing; the stream goes on. So it is
-    /// with a message that is not of the method's type. It runs on a background task, which it
-    /// must not block.
+    /// Receives a message before its consumer does. Runs on a background task, and must not block.
+    ///
+    /// If this returns an error, panics, or returns a message that is not of the method's type, the
+    /// message is not delivered and its sender is not notified. The stream continues.
     fn receive(&self, message: AnyMessage) -> Result<AnyMessage, Error> {
         Ok(message)
     }
 
-    /// The stream has ended, or does not come to be open, since it was refused or timed out.
-    /// Messages that are being sent or received meanwhile may still pass. It must not block.
+    /// Called when the stream has ended, or could not be opened because it was refused or timed
+    /// out. Messages that are being sent or received at that time may still pass. Must not block.
     fn closed(&self, cause: &Error) {
         let _ = cause;
     }
 }
 
-/// Options of a message that is sent on a stream.
+/// Options of a message sent on a stream.
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
 pub struct SendOptions {
-    /// How long it may take; `None` for the default of the client or server.
+    /// How long the send may take; `None` for the default of the client or server.
     pub timeout: Option<Duration>,
-    /// When its sender gives up, on the monotonic clock of the runtime, if that is earlier.
+    /// The time at which the sender gives up, on the monotonic clock of the runtime. The earlier of
+    /// this and the timeout applies.
     pub deadline: Option<Time>,
-    /// Whether [`Retry`](crate::middleware::Retry) has set the timeout, and not the sender.
+    /// Whether [`Retry`](crate::middleware::Retry) set the timeout, and not the sender.
     pub(crate) retry_set_timeout: bool,
 }
 
-/// What a layer is around: the next one, or at last the stream. Cheap to clone.
+/// The rest of the chain: the next intercepted stream, or the stream itself. Cheap to clone.
 #[derive(Clone)]
 pub struct NextSend {
-    below: Arc<dyn SendBelow>,
+    chain: Arc<dyn SendChain>,
     position: usize,
 }
 
-/// A stream and the layers around it, as a message that is sent needs them.
-pub(crate) trait SendBelow: Send + Sync {
-    /// Returns the layer at a position, the outermost first.
-    fn layer(&self, position: usize) -> Option<&dyn InterceptedStream>;
-    /// Sends a message past all layers. A message that is not of the method's type fails with `internal`.
+/// A stream and the interceptors around it, as seen by a send.
+pub(crate) trait SendChain: Send + Sync {
+    /// Returns the intercepted stream at a position, starting with the outermost.
+    fn intercepted(&self, position: usize) -> Option<&dyn InterceptedStream>;
+    /// Sends a message without interceptors. A message that is not of the method's type fails with
+    /// `internal`.
     fn send(self: Arc<Self>, message: AnyMessage, options: SendOptions) -> BoxFuture<Result<(), Error>>;
-    /// Why the stream has ended, if it has.
+    /// Returns why the stream has ended, or `None` if it has not.
     fn cause(&self) -> Option<Error>;
-    /// Resolves with the cause when the stream has ended.
+    /// Waits until the stream has ended, and returns the cause.
     fn closed(self: Arc<Self>) -> BoxFuture<Error>;
     fn runtime(&self) -> &Arc<dyn Runtime>;
 }
 
 impl NextSend {
-    /// The outermost layer of a stream.
-    pub(crate) fn new(below: Arc<dyn SendBelow>) -> Self {
-        Self { below, position: 0 }
+    /// Returns the outermost position of a chain.
+    pub(crate) fn new(chain: Arc<dyn SendChain>) -> Self {
+        Self { chain, position: 0 }
     }
 
-    /// Sends the message, once for each time that this is run. A message that is not of the
+    /// Sends the message, once for each call of this function. A message that is not of the
     /// method's type fails with `internal`.
     pub fn run(&self, message: AnyMessage, options: SendOptions) -> BoxFuture<Result<(), Error>> {
-        let below = Arc::clone(&self.below);
-        match self.below.layer(self.position) {
-            Some(layer) => layer.send(message, options, Self { below, position: self.position + 1 }),
-            None => below.send(message, options),
+        let chain = Arc::clone(&self.chain);
+        match self.chain.intercepted(self.position) {
+            Some(stream) => stream.send(message, options, Self { chain, position: self.position + 1 }),
+            None => chain.send(message, options),
         }
     }
 
-    /// Why the stream has ended, if it has.
+    /// Returns why the stream has ended, or `None` if it has not.
     pub fn cause(&self) -> Option<Error> {
-        self.below.cause()
+        self.chain.cause()
     }
 
-    /// Resolves with the cause when the stream has ended.
+    /// Waits until the stream has ended, and returns the cause.
     pub async fn closed(&self) -> Error {
-        Arc::clone(&self.below).closed().await
+        Arc::clone(&self.chain).closed().await
     }
 
-    /// The runtime of the client or server, for its clock and to sleep.
+    /// Returns the runtime of the client or server, for its clock and timers.
     pub fn runtime(&self) -> &Arc<dyn Runtime> {
-        self.below.runtime()
+        self.chain.runtime()
     }
 }
 

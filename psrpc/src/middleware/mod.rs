@@ -1,12 +1,12 @@
-//! What comes with psrpc to be put around calls, handlers and streams.
+//! Middleware that comes with psrpc.
 //!
-//! | what | how |
+//! | purpose | how |
 //! |---|---|
-//! | calls that failed are made again, and messages of streams sent again | [`Retry`], an interceptor |
-//! | calls, handlers and streams are measured | [`ClientOptions::metrics`](crate::ClientOptions::metrics), [`ServerOptions::metrics`](crate::ServerOptions::metrics) |
-//! | what becomes of requests, frames and streams is told | [`ServerOptions::observer`](crate::ServerOptions::observer), [`ClientOptions::observer`](crate::ClientOptions::observer) |
-//! | calls, handlers and streams are traced | `OpenTelemetry`, an interceptor, with the feature `opentelemetry` |
-//! | panics of handlers are reported | [`ServerOptions::on_panic`](crate::ServerOptions::on_panic) |
+//! | retry failed calls, and sends on streams | [`Retry`], an interceptor |
+//! | measure calls, handlers and streams | [`ClientOptions::metrics`](crate::ClientOptions::metrics), [`ServerOptions::metrics`](crate::ServerOptions::metrics) |
+//! | observe requests, dropped frames and streams | [`ServerOptions::observer`](crate::ServerOptions::observer), [`ClientOptions::observer`](crate::ClientOptions::observer) |
+//! | trace calls, handlers and streams | `OpenTelemetry`, an interceptor, with the feature `opentelemetry` |
+//! | report panics of handlers | [`ServerOptions::on_panic`](crate::ServerOptions::on_panic) |
 
 mod metrics;
 mod observer;
@@ -17,7 +17,7 @@ mod retry;
 pub(crate) use self::metrics::Metrics;
 pub use self::metrics::{MetricsObserver, MultiCall, StreamSent, UnaryCall};
 pub use self::observer::{BidOutcome, Observation};
-pub(crate) use self::observer::{Observed, Observers, Watch};
+pub(crate) use self::observer::{Observers, PendingObservation, Watch};
 #[cfg(feature = "opentelemetry")]
 pub use self::opentelemetry::OpenTelemetry;
 pub use self::retry::{Attempt, Attempts, Retry};

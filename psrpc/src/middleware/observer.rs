@@ -1,4 +1,4 @@
-//! Observers: what becomes of requests before their handlers run, and of frames that are dropped.
+//! Observers of requests before their handlers run, of dropped frames, of streams and of the bus.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,92 +14,93 @@ use crate::info::{CallInfo, Side};
 use crate::runtime::Runtime;
 use crate::{guard, log};
 
-/// Something that happened in a server, or in a client, which has only those from
-/// [`Dropped`](Self::Dropped) on.
+/// An event in a server or a client. Clients report only [`Dropped`](Self::Dropped) and the
+/// variants after it.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Observation {
-    /// A request came in. Whether it decodes, and is to be bid for, is not known yet.
+    /// A request arrived. It has not been decoded yet.
     Received {
-        /// What is called.
+        /// The service, method and topic.
         info: CallInfo,
-        /// The call, by its id on the wire.
+        /// The id of the call on the wire.
         request_id: Text,
-        /// Who calls.
+        /// The id of the client.
         client_id: Text,
     },
-    /// The claim of a request is decided. A request of a method that requires none has none.
+    /// The outcome of a claimed request is known. Not reported for a request of a method that
+    /// requires no claim.
     Bid {
-        /// What is called.
+        /// The service, method and topic.
         info: CallInfo,
-        /// The call, by its id on the wire.
+        /// The id of the call on the wire.
         request_id: Text,
-        /// Who calls.
+        /// The id of the client.
         client_id: Text,
-        /// How it was decided.
+        /// The outcome.
         outcome: BidOutcome,
-        /// How long the request waited for it, from the bid on.
+        /// The time from the bid to the outcome.
         waited: Duration,
     },
-    /// A request came in too late, and was dropped.
+    /// A request arrived too late and was dropped.
     Expired {
-        /// The call, by its id on the wire.
+        /// The id of the call on the wire.
         request_id: Text,
-        /// Who calls.
+        /// The id of the client.
         client_id: Text,
-        /// By how much: with skewed clocks, the skew.
+        /// How late the request was. If clocks differ, this includes the difference.
         late_by: Duration,
     },
     /// A frame was dropped for another reason.
     Dropped(Dropped),
     /// A stream has ended.
     StreamEnded {
-        /// What it was opened for.
+        /// The service, method and topic.
         info: CallInfo,
-        /// Who ended it, or what.
+        /// Why the stream ended.
         reason: Reason,
         /// The code of the cause.
         code: ErrorCode,
     },
     /// The bus may have lost frames of a subscription.
     Gap {
-        /// How many, where that is known.
+        /// The number of lost frames, if it is known.
         lost: Option<u64>,
     },
-    /// Something happened to the bus.
+    /// An event of the bus connection.
     Bus(BusEvent),
-    /// Subscriptions are interrupted: until they are live again, a client fails new calls at once,
-    /// and requests may not reach a server. Told once, however many they are.
+    /// Subscriptions were interrupted. Until they are live again, a client fails new calls at once,
+    /// and requests may not reach a server. Reported once, however many subscriptions are affected.
     Interrupted {
-        /// What the bus said.
+        /// The error of the bus.
         cause: BusError,
     },
     /// The subscriptions are live again.
     Resumed {
-        /// How many were interrupted.
+        /// The number of subscriptions that were interrupted.
         count: u32,
     },
 }
 
-/// How the claim of a request was decided.
+/// The outcome of a claimed request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum BidOutcome {
-    /// The client granted it to this server, which runs it.
+    /// The client granted the request to this server, which runs it.
     Granted,
-    /// The client granted it to another server.
+    /// The client granted the request to another server.
     Lost,
-    /// It is given up: not bid for, not granted in time, or the server was killed.
+    /// The request was abandoned: the server did not bid, was not granted in time, or was killed.
     Abandoned(Reason),
-    /// It runs without having waited, since this server [skips_claim](crate::ServerOptions::skip_claim) it.
+    /// The server ran the request without waiting for a grant
+    /// ([`skip_claim`](crate::ServerOptions::skip_claim)).
     Skipped,
 }
 
-/// A function that is told of what happens.
+/// A function called with each observation.
 pub(crate) type Observer = Arc<dyn Fn(&Observation) + Send + Sync>;
 
-/// The observers of a client or a server. Collects under the lock what they are told once it is
-/// free.
+/// The observers of a client or a server.
 #[derive(Clone, Default)]
 pub(crate) struct Observers(Vec<Observer>);
 
@@ -112,9 +113,9 @@ impl Observers {
         self.0.append(&mut other.0);
     }
 
-    /// What watches the events of a client or a server; nothing does without observers.
+    /// Returns a watch for these observers, or `None` if there are none.
     pub(crate) fn watch(self) -> Option<Watch> {
-        (!self.0.is_empty()).then(|| Watch { observers: self.0.into(), claims: Vec::new() })
+        (!self.0.is_empty()).then(|| Watch { observers: self.0.into(), bids: Vec::new() })
     }
 }
 
@@ -124,140 +125,145 @@ impl std::fmt::Debug for Observers {
     }
 }
 
-/// Watches events on behalf of observers.
+/// A converter from events to observations. Observations are collected under the driver's lock, and
+/// delivered after it is released.
 pub(crate) struct Watch {
     observers: Arc<[Observer]>,
-    /// The claims that are not decided, by the index of their requests' handles. Those of requests that ended otherwise lie
-    /// here until their place is another's.
-    claims: Vec<Option<(RequestHandle, Bid)>>,
+    /// Requests whose outcome is open, by the index of the request handle. Stale entries remain
+    /// until the index is reused.
+    bids: Vec<Option<(RequestHandle, PendingBid)>>,
 }
 
-/// A claim that is not decided.
-struct Bid {
+/// A request whose outcome is open.
+struct PendingBid {
     info: CallInfo,
     request_id: Text,
     client_id: Text,
     required: bool,
-    bid: Option<Time>,
+    sent_at: Option<Time>,
     skips_claim: bool,
 }
 
 impl Watch {
-    pub(crate) fn on_client_event(&self, event: &ClientEvent) -> Option<Box<Observed>> {
+    pub(crate) fn on_client_event(&self, event: &ClientEvent) -> Option<Box<PendingObservation>> {
         match event {
-            ClientEvent::Dropped(dropped) => Some(self.tell(Observation::Dropped(dropped.clone()))),
-            ClientEvent::Gap { lost, .. } => Some(self.tell(Observation::Gap { lost: *lost })),
+            ClientEvent::Dropped(dropped) => Some(self.pending(Observation::Dropped(dropped.clone()))),
+            ClientEvent::Gap { lost, .. } => Some(self.pending(Observation::Gap { lost: *lost })),
             ClientEvent::Interrupted { cause } => {
-                Some(self.tell(Observation::Interrupted { cause: cause.clone() }))
+                Some(self.pending(Observation::Interrupted { cause: cause.clone() }))
             }
-            ClientEvent::Resumed { count } => Some(self.tell(Observation::Resumed { count: *count })),
+            ClientEvent::Resumed { count } => Some(self.pending(Observation::Resumed { count: *count })),
             _ => None,
         }
     }
 
-    pub(crate) fn on_server_event(&mut self, event: &ServerEvent) -> Option<Box<Observed>> {
+    pub(crate) fn on_server_event(&mut self, event: &ServerEvent) -> Option<Box<PendingObservation>> {
         match event {
             ServerEvent::Received(received) => Some(self.on_received(received)),
             ServerEvent::Run { request } | ServerEvent::Accepted { request, .. } => {
-                let claim = self.take(*request)?;
-                let outcome = if claim.skips_claim { BidOutcome::Skipped } else { BidOutcome::Granted };
-                claim.required.then(|| self.decided(claim, outcome))
+                let bid = self.take(*request)?;
+                let outcome = if bid.skips_claim { BidOutcome::Skipped } else { BidOutcome::Granted };
+                bid.required.then(|| self.bid_decided(bid, outcome))
             }
             ServerEvent::Abandoned { request, reason } => {
-                let claim = self.take(*request)?;
+                let bid = self.take(*request)?;
                 let outcome = match reason {
                     Reason::BidLost => BidOutcome::Lost,
                     reason => BidOutcome::Abandoned(*reason),
                 };
-                claim.required.then(|| self.decided(claim, outcome))
+                bid.required.then(|| self.bid_decided(bid, outcome))
             }
-            ServerEvent::Dropped(dropped) => Some(self.tell(match dropped.clone() {
+            ServerEvent::Dropped(dropped) => Some(self.pending(match dropped.clone() {
                 Dropped { reason: Reason::Expired, request_id, peer: client_id, late_by } => {
                     Observation::Expired { request_id, client_id, late_by }
                 }
                 dropped => Observation::Dropped(dropped),
             })),
-            ServerEvent::Gap { lost, .. } => Some(self.tell(Observation::Gap { lost: *lost })),
+            ServerEvent::Gap { lost, .. } => Some(self.pending(Observation::Gap { lost: *lost })),
             ServerEvent::Interrupted { cause } => {
-                Some(self.tell(Observation::Interrupted { cause: cause.clone() }))
+                Some(self.pending(Observation::Interrupted { cause: cause.clone() }))
             }
-            ServerEvent::Resumed { count } => Some(self.tell(Observation::Resumed { count: *count })),
+            ServerEvent::Resumed { count } => Some(self.pending(Observation::Resumed { count: *count })),
             _ => None,
         }
     }
 
-    pub(crate) fn on_bus_event(&self, event: &BusEvent) -> Box<Observed> {
-        self.tell(Observation::Bus(event.clone()))
+    pub(crate) fn on_bus_event(&self, event: &BusEvent) -> Box<PendingObservation> {
+        self.pending(Observation::Bus(event.clone()))
     }
 
     pub(crate) fn on_stream_event<'a>(
         &self,
         event: &StreamEvent,
         info: impl FnOnce(StreamHandle) -> Option<&'a CallInfo>,
-    ) -> Option<Box<Observed>> {
+    ) -> Option<Box<PendingObservation>> {
         let StreamEvent::Ended { stream, cause } = event else { return None };
         let (info, code) = (info(*stream)?.clone(), cause.code.clone());
-        Some(self.tell(Observation::StreamEnded { info, reason: cause.reason, code }))
+        Some(self.pending(Observation::StreamEnded { info, reason: cause.reason, code }))
     }
 
-    /// The server is about to bid for a request, or to skip_claim it.
-    pub(crate) fn bids(&mut self, now: Time, request: RequestHandle, skips_claim: bool) {
-        if let Some(Some((known, claim))) = self.claims.get_mut(request.index())
-            && *known == request
+    /// Records that the server is about to bid for a request, or to run it without a grant.
+    pub(crate) fn on_bid(&mut self, now: Time, request: RequestHandle, skips_claim: bool) {
+        if let Some(Some((handle, bid))) = self.bids.get_mut(request.index())
+            && *handle == request
         {
-            (claim.bid, claim.skips_claim) = (Some(now), skips_claim);
+            (bid.sent_at, bid.skips_claim) = (Some(now), skips_claim);
         }
     }
 
-    fn on_received(&mut self, received: &Received) -> Box<Observed> {
+    fn on_received(&mut self, received: &Received) -> Box<PendingObservation> {
         let Received { request, route, request_id, client_id, .. } = received;
         let (info, required) = (CallInfo::from(route.clone()), route.properties().require_claim);
         let (request_id, client_id) = (request_id.clone(), client_id.clone());
-        if self.claims.len() <= request.index() {
-            self.claims.resize_with(request.index() + 1, || None);
+        if self.bids.len() <= request.index() {
+            self.bids.resize_with(request.index() + 1, || None);
         }
-        let claim = Bid {
+        let bid = PendingBid {
             info: info.clone(),
             request_id: request_id.clone(),
             client_id: client_id.clone(),
             required,
-            bid: None,
+            sent_at: None,
             skips_claim: false,
         };
-        self.claims[request.index()] = Some((*request, claim));
-        self.tell(Observation::Received { info, request_id, client_id })
+        self.bids[request.index()] = Some((*request, bid));
+        self.pending(Observation::Received { info, request_id, client_id })
     }
 
-    fn take(&mut self, request: RequestHandle) -> Option<Bid> {
-        let place = self.claims.get_mut(request.index())?;
-        place.take_if(|(known, _)| *known == request).map(|(_, claim)| claim)
+    fn take(&mut self, request: RequestHandle) -> Option<PendingBid> {
+        let slot = self.bids.get_mut(request.index())?;
+        slot.take_if(|(handle, _)| *handle == request).map(|(_, bid)| bid)
     }
 
-    fn decided(&self, claim: Bid, outcome: BidOutcome) -> Box<Observed> {
-        let Bid { info, request_id, client_id, bid, .. } = claim;
+    fn bid_decided(&self, bid: PendingBid, outcome: BidOutcome) -> Box<PendingObservation> {
+        let PendingBid { info, request_id, client_id, sent_at, .. } = bid;
         let waited = Duration::ZERO;
-        let claim = Observation::Bid { info, request_id, client_id, outcome, waited };
-        Box::new(Observed { bid, ..*self.tell(claim) })
+        let observation = Observation::Bid { info, request_id, client_id, outcome, waited };
+        Box::new(PendingObservation { bid_sent_at: sent_at, ..*self.pending(observation) })
     }
 
-    fn tell(&self, observation: Observation) -> Box<Observed> {
-        Box::new(Observed { observers: Arc::clone(&self.observers), observation, bid: None })
+    fn pending(&self, observation: Observation) -> Box<PendingObservation> {
+        Box::new(PendingObservation {
+            observers: Arc::clone(&self.observers),
+            observation,
+            bid_sent_at: None,
+        })
     }
 }
 
-/// What observers are to be told.
-pub(crate) struct Observed {
+/// An observation to deliver after the lock is released.
+pub(crate) struct PendingObservation {
     observers: Arc<[Observer]>,
     observation: Observation,
-    /// When the bid was made whose claim was decided.
-    bid: Option<Time>,
+    /// The time of the bid, for an observation of its outcome.
+    bid_sent_at: Option<Time>,
 }
 
-impl Observed {
-    /// Tells them.
-    pub(crate) fn tell(mut self, side: Side, runtime: &dyn Runtime) {
-        if let (Observation::Bid { waited, .. }, Some(bid)) = (&mut self.observation, self.bid) {
-            *waited = runtime.now().time.since(bid);
+impl PendingObservation {
+    /// Calls the observers.
+    pub(crate) fn deliver(mut self, side: Side, runtime: &dyn Runtime) {
+        if let (Observation::Bid { waited, .. }, Some(sent_at)) = (&mut self.observation, self.bid_sent_at) {
+            *waited = runtime.now().time.since(sent_at);
         }
         for observer in &*self.observers {
             if let Err(panicked) = guard::catch(|| observer(&self.observation)) {

@@ -1,4 +1,4 @@
-//! OpenTelemetry: spans for calls, handlers and streams, joined into one trace by the metadata.
+//! OpenTelemetry tracing of calls, handlers and streams. The trace context travels in the metadata.
 
 use std::fmt;
 use std::sync::Arc;
@@ -20,24 +20,25 @@ use crate::request::Request;
 use crate::responses::Responses;
 use crate::runtime::BoxFuture;
 
-/// The name of our tracer.
+/// The name of the tracer.
 const TRACER: &str = "psrpc";
 
-/// The attribute with the code of the error that a call ended with.
+/// The attribute that holds the error code of a failed call.
 const STATUS_CODE: &str = "rpc.psrpc.status_code";
 
-/// Traces calls, handlers and streams: an interceptor of each kind, for clients and for servers.
-/// Unary calls and handlers are traced as Go's middleware does it, which knows no others.
+/// An interceptor that traces calls, handlers and streams with OpenTelemetry, for clients and
+/// servers. The spans of unary calls and handlers are those of Go's middleware, which does not
+/// trace the other kinds.
 ///
-/// A call is a span `Sent.Service.Method` of the kind client, a handler a span
-/// `Recv.Service.Method` of the kind server. The context travels in the metadata; with the W3C
-/// propagator its names there are `traceparent` and `tracestate`. The handler runs with its span as
-/// the current context. A span that ends with an error has its code as the attribute
-/// `rpc.psrpc.status_code`.
+/// A call has a client span named `Sent.Service.Method`, and a handler a server span named
+/// `Recv.Service.Method`. The context travels in the metadata; the W3C propagator uses the names
+/// `traceparent` and `tracestate`. A handler runs with its span as the current context. A span that
+/// ends with an error has the code in the attribute `rpc.psrpc.status_code`.
 ///
-/// The span of a multi call ends with its answers; errors of single servers are not its own. A
-/// stream has a span of either kind on its sides, from its opening to its end, which is an error
-/// unless it was closed plainly; nothing runs with it as the current context.
+/// The span of a multi call ends with its responses, and does not record errors of single servers.
+/// A stream has a client span and a server span, which last from the opening to the end. Unless the
+/// stream was closed without an error, they record its error. Nothing runs with them as the current
+/// context.
 ///
 /// ```
 /// use psrpc::middleware::OpenTelemetry;
@@ -51,7 +52,7 @@ const STATUS_CODE: &str = "rpc.psrpc.status_code";
 /// let server = ServerOptions::new().interceptor(tracing.clone()).stream_interceptor(tracing);
 /// ```
 ///
-/// With the feature `opentelemetry`.
+/// Requires the feature `opentelemetry`.
 #[derive(Clone, Default)]
 pub struct OpenTelemetry {
     tracer: Option<Arc<BoxedTracer>>,
@@ -59,13 +60,13 @@ pub struct OpenTelemetry {
 }
 
 impl OpenTelemetry {
-    /// With the global tracer provider and the global propagator, whatever these are when a call is
-    /// made. Until a program sets them, there are neither spans nor metadata.
+    /// Returns an interceptor that uses the global tracer provider and propagator, looked up for
+    /// each call. It does nothing until the program sets them.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// With the tracer of this provider.
+    /// Uses the tracer of this provider.
     #[must_use]
     pub fn tracer_provider<P>(mut self, provider: &P) -> Self
     where
@@ -75,14 +76,14 @@ impl OpenTelemetry {
         self
     }
 
-    /// With this propagator.
+    /// Uses this propagator.
     #[must_use]
     pub fn propagator(mut self, propagator: impl TextMapPropagator + Send + Sync + 'static) -> Self {
         self.propagator = Some(Arc::new(propagator));
         self
     }
 
-    /// A context with a new span in `parent`.
+    /// Returns a context with a new span whose parent is `parent`.
     fn start(&self, direction: &str, kind: SpanKind, info: &CallInfo, parent: Context) -> Context {
         let start = |tracer: &BoxedTracer| {
             let name = format!("{direction}.{}.{}", info.service(), info.method());
@@ -95,16 +96,16 @@ impl OpenTelemetry {
         parent.with_span(span)
     }
 
-    /// Starts the span of a client, and puts its context into the metadata.
+    /// Starts a client span, and injects its context into the metadata.
     fn send(&self, info: &CallInfo, metadata: &mut Metadata) -> Context {
         let context = self.start("Sent", SpanKind::Client, info, Context::current());
-        self.propagate(|propagator| propagator.inject_context(&context, &mut Carrier(metadata)));
+        self.propagate(|propagator| propagator.inject_context(&context, &mut MetadataInjector(metadata)));
         context
     }
 
-    /// Starts the span of a server, in the context that the metadata holds.
+    /// Starts a server span in the context extracted from the metadata.
     fn receive(&self, info: &CallInfo, metadata: &Metadata) -> Context {
-        let parent = self.propagate(|propagator| propagator.extract(&Carried(metadata)));
+        let parent = self.propagate(|propagator| propagator.extract(&MetadataExtractor(metadata)));
         self.start("Recv", SpanKind::Server, info, parent)
     }
 
@@ -151,8 +152,9 @@ impl MultiCallInterceptor for OpenTelemetry {
         let span = MultiSpan(self.send(&info, &mut call.options.metadata));
         Box::pin(async move {
             match next.run(call).with_context(span.0.clone()).await {
-                Ok(answers) => {
-                    Ok(answers.map_responses(move |answer| answer.inspect_err(|error| span.failed(error))))
+                Ok(responses) => {
+                    Ok(responses
+                        .map_responses(move |response| response.inspect_err(|error| span.failed(error))))
                 }
                 Err(error) => {
                     span.failed(&error);
@@ -163,11 +165,11 @@ impl MultiCallInterceptor for OpenTelemetry {
     }
 }
 
-/// The span of a multi call, which ends when its answers are dropped.
+/// The span of a multi call. Dropping it with the responses ends the span.
 struct MultiSpan(Context);
 
 impl MultiSpan {
-    /// An error came, which is the call's own unless it is a server's.
+    /// Records an error of the call, but not one of a server.
     fn failed(&self, error: &Error) {
         if error.server_id().is_none() {
             failed(&self.0, error);
@@ -191,7 +193,7 @@ impl StreamInterceptor for OpenTelemetry {
     }
 }
 
-/// The span of a stream. Of one whose opening is dropped it ends when the last of its context is.
+/// The span of a stream. If the opening is dropped, the span ends with its last reference.
 struct StreamSpan(Context);
 
 impl InterceptedStream for StreamSpan {
@@ -203,7 +205,7 @@ impl InterceptedStream for StreamSpan {
     }
 }
 
-/// Runs a future with a context, whose span ends with it.
+/// Runs a future with a context, and ends its span afterwards.
 async fn traced(
     context: Context,
     run: impl Future<Output = Result<AnyMessage, Error>>,
@@ -222,22 +224,22 @@ fn failed(context: &Context, error: &Error) {
     span.set_status(Status::error(error.text().to_owned()));
 }
 
-/// Metadata that a context is put into.
-struct Carrier<'a>(&'a mut Metadata);
+/// Metadata to inject a context into.
+struct MetadataInjector<'a>(&'a mut Metadata);
 
-impl Injector for Carrier<'_> {
+impl Injector for MetadataInjector<'_> {
     fn set(&mut self, name: &str, value: String) {
-        // Go leaves an empty `tracestate` out.
+        // Go omits an empty `tracestate`.
         if !value.is_empty() {
             self.0.insert(name, value);
         }
     }
 }
 
-/// Metadata that a context is taken from.
-struct Carried<'a>(&'a Metadata);
+/// Metadata to extract a context from.
+struct MetadataExtractor<'a>(&'a Metadata);
 
-impl Extractor for Carried<'_> {
+impl Extractor for MetadataExtractor<'_> {
     fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(Text::as_str)
     }

@@ -1,4 +1,4 @@
-//! Retry: what failed is tried again.
+//! Retries of calls, and of sends on streams.
 
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -18,8 +18,8 @@ use crate::interceptor::{
 use crate::message::AnyMessage;
 use crate::runtime::{BoxFuture, Runtime};
 
-/// Makes a call again when it failed, or the send of a message on a stream: an interceptor of calls
-/// and of streams, and a policy for whoever tries by other means ([`start`](Self::start)).
+/// A policy that retries failed calls, and failed sends on streams. It is an interceptor of calls
+/// and streams, and can drive retry loops of your own ([`start`](Self::start)).
 ///
 /// ```
 /// # use std::time::Duration;
@@ -30,24 +30,24 @@ use crate::runtime::{BoxFuture, Runtime};
 /// let options = ClientOptions::new().timeout(Duration::from_secs(1)).interceptor(retry);
 /// ```
 ///
-/// The caller gets the error of the last attempt; or `deadline_exceeded`, with that error as its
-/// source, if the caller's own deadline or the [total](Self::total) has come. A call that timed out
-/// may have run, and each attempt is a call of its own to the servers: what must not happen twice
-/// must not be retried.
+/// The caller gets the error of the last attempt. If the caller's deadline or the
+/// [total](Self::total) has passed, it gets `deadline_exceeded`, with that error as its source. A
+/// call that timed out may have run, and servers see each attempt as a separate call. Do not retry
+/// calls that must not run twice.
 ///
 /// # Timeouts
 ///
-/// A timeout that the caller sets on the call ([`Call::timeout`](crate::Call::timeout)) is that of
-/// every attempt: it wins over those of the policy, and does not grow. Of policies within each
-/// other the innermost one that has a timeout decides (PROTOCOL section 14).
+/// A timeout that the caller sets ([`Call::timeout`](crate::Call::timeout)) applies to every
+/// attempt: it overrides the timeouts of policies, and does not grow. Among nested policies the
+/// innermost one that has a timeout applies (PROTOCOL section 14).
 ///
 /// # Streams
 ///
-/// As an interceptor of streams
-/// ([`ClientOptions::stream_interceptor`](crate::ClientOptions::stream_interceptor) and its like)
-/// it retries sends, and not the opening. Each attempt is a message of its own to the other side,
-/// which gets it twice when an ack was lost or late: it is for messages that may come twice. Sends
-/// that are awaited one by one keep their order. Once the stream has ended nothing is tried again.
+/// As an interceptor of streams ([`stream_interceptor`](crate::ClientOptions::stream_interceptor)
+/// of a client or server, or [`OpenStream::interceptor`](crate::OpenStream::interceptor)) it
+/// retries sends, but not the opening. Each attempt is a separate message, and the receiver gets it
+/// twice if an ack was lost or late. Use it only if duplicates are harmless. Sends that are awaited
+/// one by one stay in order. Nothing is retried after the stream has ended.
 #[derive(Clone)]
 pub struct Retry {
     attempts: u32,
@@ -59,16 +59,16 @@ pub struct Retry {
 
 #[derive(Clone, Copy, Debug)]
 enum Schedule {
-    /// The pause doubles from attempt to attempt, up to a limit. With jitter it is anything between
-    /// nothing and that.
+    /// The pause doubles with each attempt, up to a limit. With jitter it is a random part of that.
     Exponential { first: Duration, most: Duration, jitter: bool },
-    /// There is no pause; the timeout grows.
+    /// There is no pause, and the timeout grows.
     Linear { step: Duration },
 }
 
 impl Retry {
-    /// Up to three attempts, with pauses of up to 100 ms, then 200 ms and so on up to 10 s, after
-    /// the codes `unavailable` and `deadline_exceeded`.
+    /// Returns a policy of up to three attempts, after the codes `unavailable` and
+    /// `deadline_exceeded`. The pauses are random, of at most 100 ms, then 200 ms, and so on up to
+    /// 10 s.
     pub fn new() -> Self {
         let (first, most) = (Duration::from_millis(100), Duration::from_secs(10));
         Self {
@@ -80,23 +80,23 @@ impl Retry {
         }
     }
 
-    /// As Go does it: without pauses, and each attempt may take `step` longer than the one before,
-    /// unless the call has a timeout of its own. Where neither the policy nor the call has a
-    /// timeout, the first attempt takes the client's, the second `step`, the third twice that,
-    /// and so on.
+    /// Returns a policy that retries as Go does: without pauses, and with a timeout that grows by
+    /// `step` with each attempt, unless the call has its own timeout. If neither the policy nor the
+    /// call has a timeout, the first attempt uses the client's timeout, the second `step`, the
+    /// third twice `step`, and so on.
     pub fn linear(step: Duration) -> Self {
         Self { schedule: Schedule::Linear { step }, ..Self::new() }
     }
 
-    /// Pauses that double from `first` up to `most`, instead of those of before.
+    /// Sets pauses that double from `first` up to `most`.
     #[must_use]
     pub fn backoff(mut self, first: Duration, most: Duration) -> Self {
         self.schedule = Schedule::Exponential { first, most, jitter: true };
         self
     }
 
-    /// Makes each pause as long as it may be. Otherwise its length is drawn at random between
-    /// nothing and that, lest callers that failed together try again together.
+    /// Makes each pause full length. By default its length is random, so that callers that fail
+    /// together do not retry together.
     #[must_use]
     pub fn without_jitter(mut self) -> Self {
         if let Schedule::Exponential { jitter, .. } = &mut self.schedule {
@@ -105,48 +105,47 @@ impl Retry {
         self
     }
 
-    /// How many attempts there are at most, the first included; 0 for no limit. Default 3.
+    /// Sets the maximum number of attempts, including the first one; 0 means no limit. Default: 3.
     #[must_use]
     pub fn attempts(mut self, attempts: u32) -> Self {
         self.attempts = attempts;
         self
     }
 
-    /// How long all attempts with their pauses may take together. Default: no limit but the call's
-    /// own deadline.
+    /// Limits the time for all attempts and pauses together. Default: no limit other than the
+    /// call's own deadline.
     #[must_use]
     pub fn total(mut self, total: Duration) -> Self {
         self.total = Some(total);
         self
     }
 
-    /// How long an attempt may take, if the call has no timeout of its own; with
-    /// [`linear`](Self::linear), the first attempt. Default: that of the client.
+    /// Sets the timeout of each attempt, if the call has none; with [`linear`](Self::linear), of
+    /// the first attempt. Default: the client's timeout.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
     }
 
-    /// Tries again only where the handler of the attempt before cannot have run
-    /// ([`Error::may_have_run`]), and so does nothing twice. On a queue that is where no call
-    /// was made: a server may run one there without a grant, and so without a bid that is heard.
-    /// It replaces what [`retry_if`](Self::retry_if) says.
+    /// Retries only if the handler cannot have run ([`Error::may_have_run`]), so that it never runs
+    /// twice. On a queue-routed method, where servers may run a call without a grant, this retries
+    /// only calls that were not sent or reached no subscriber. Replaces the condition of
+    /// [`retry_if`](Self::retry_if).
     #[must_use]
     pub fn only_if_not_run(self) -> Self {
         self.retry_if(|error| error.is_retryable() && !error.may_have_run())
     }
 
-    /// After which errors to try again. Default: those that are [retryable](Error::is_retryable).
-    /// Nothing is tried again on a client whose runtime has shut down, whatever this says.
+    /// Sets which errors to retry. Default: those that are [retryable](Error::is_retryable). A
+    /// client whose runtime has shut down never retries.
     #[must_use]
     pub fn retry_if(mut self, decide: impl Fn(&Error) -> bool + Send + Sync + 'static) -> Self {
         self.decide = Arc::new(decide);
         self
     }
 
-    /// Starts to count the attempts at something for which the caller has set this timeout, if any,
-    /// and which is to be over by this deadline, if any.
+    /// Starts counting attempts, with the timeout and the deadline that the caller has set, if any.
     pub fn start(&self, now: Time, timeout: Option<Duration>, deadline: Option<Time>) -> Attempts {
         let total = self.total.map(|total| now + total);
         let deadline = match (total, deadline) {
@@ -160,7 +159,7 @@ impl Retry {
         Attempts { policy: self.clone(), timeout, deadline, failed: 0, may_have_run: false }
     }
 
-    /// The same, where a policy around this one may have set the timeout.
+    /// Like [`start`](Self::start), if an outer policy may have set the timeout.
     fn start_within(
         &self,
         now: Time,
@@ -170,8 +169,8 @@ impl Retry {
     ) -> Attempts {
         let attempts = self.start(now, timeout.filter(|_| !retry_set_timeout), deadline);
         match attempts.timeout {
-            AttemptTimeout::OfPolicy(own) => {
-                Attempts { timeout: AttemptTimeout::OfPolicy(own.or(timeout)), ..attempts }
+            AttemptTimeout::OfPolicy(inner) => {
+                Attempts { timeout: AttemptTimeout::OfPolicy(inner.or(timeout)), ..attempts }
             }
             AttemptTimeout::OfCaller(_) => attempts,
         }
@@ -196,29 +195,29 @@ impl fmt::Debug for Retry {
     }
 }
 
-/// The attempts at one thing: says whether, when and with which timeout to try. It neither waits
-/// nor tries itself.
+/// The attempts of one operation. It decides whether, when and with which timeout to try, but
+/// neither waits nor tries itself.
 #[derive(Clone, Debug)]
 pub struct Attempts {
     policy: Retry,
     timeout: AttemptTimeout,
     deadline: Option<Time>,
     failed: u32,
-    /// Whether a handler may have run in any of the attempts that failed.
+    /// Whether a handler may have run in any of the failed attempts.
     may_have_run: bool,
 }
 
-/// How long attempts may take.
+/// The timeout of attempts.
 #[derive(Clone, Copy, Debug)]
 enum AttemptTimeout {
-    /// What the caller set: the same for every attempt.
+    /// Set by the caller: the same for every attempt.
     OfCaller(Duration),
-    /// What a policy says of the first; `None` for the client's default.
+    /// Set by a policy, for the first attempt; `None` for the client's default.
     OfPolicy(Option<Duration>),
 }
 
 impl AttemptTimeout {
-    /// The timeout of the first attempt.
+    /// Returns the timeout of the first attempt.
     fn first(self) -> Option<Duration> {
         match self {
             AttemptTimeout::OfCaller(timeout) => Some(timeout),
@@ -227,37 +226,37 @@ impl AttemptTimeout {
     }
 }
 
-/// An attempt to be made.
+/// An attempt to make.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Attempt {
-    /// How long to wait before it.
+    /// How long to wait before the attempt.
     pub pause: Duration,
-    /// How long it may take; `None` for the default of what is tried.
+    /// How long the attempt may take; `None` for the default of the operation.
     pub timeout: Option<Duration>,
-    /// When it must be over, if there is a total deadline.
+    /// When the attempt must end, if there is an overall deadline.
     pub deadline: Option<Time>,
 }
 
 impl Attempts {
-    /// The first attempt.
+    /// Returns the first attempt.
     pub fn first(&self) -> Attempt {
         Attempt { pause: Duration::ZERO, timeout: self.timeout.first(), deadline: self.deadline }
     }
 
-    /// The attempt after one that failed with `error`; `None` when that was the last. `random`
-    /// draws 64 bits, for the jitter.
+    /// Returns the next attempt after one that failed with `error`, or `None` if there is none.
+    /// `random` returns 64 random bits, for the jitter.
     pub fn next(&mut self, now: Time, error: &Error, random: impl FnOnce() -> u64) -> Option<Attempt> {
         self.failed = self.failed.saturating_add(1);
         self.may_have_run |= error.may_have_run();
-        if self.failed == self.policy.attempts || is_hopeless(error) || !(self.policy.decide)(error) {
+        if self.failed == self.policy.attempts || is_permanent(error) || !(self.policy.decide)(error) {
             return None;
         }
         let (pause, timeout) = match self.policy.schedule {
             Schedule::Exponential { first, most, jitter } => {
                 let doubled = 2_u32.saturating_pow(self.failed - 1);
                 let pause = first.saturating_mul(doubled).min(most);
-                (if jitter { part_of(pause, random()) } else { pause }, self.timeout.first())
+                (if jitter { scale(pause, random()) } else { pause }, self.timeout.first())
             }
             Schedule::Linear { step } => {
                 let timeout = match self.timeout {
@@ -271,20 +270,20 @@ impl Attempts {
                 (Duration::ZERO, timeout)
             }
         };
-        // A pause at whose end there is no time left would only keep the caller waiting.
+        // If no time would be left after the pause, the caller would wait in vain.
         let in_time = self.deadline.is_none_or(|deadline| now + pause < deadline);
         in_time.then_some(Attempt { pause, timeout, deadline: self.deadline })
     }
 
-    /// Whether the timeouts of the attempts are those of a policy.
+    /// Returns `true` if the timeouts come from a policy.
     fn sets_timeout(&self) -> bool {
         matches!(self.timeout, AttemptTimeout::OfPolicy(_))
     }
 
-    /// The error of the whole, after the last attempt has failed with `error`.
+    /// Returns the error of the whole operation, whose last attempt failed with `error`.
     fn end(&self, now: Time, error: Error) -> Error {
         let out_of_time = self.deadline.is_some_and(|deadline| now >= deadline);
-        let whole = match out_of_time && !is_hopeless(&error) && (self.policy.decide)(&error) {
+        let whole = match out_of_time && !is_permanent(&error) && (self.policy.decide)(&error) {
             true => error.out_of_time(),
             false => error,
         };
@@ -292,13 +291,13 @@ impl Attempts {
     }
 }
 
-/// Whether every later attempt would fail too, whatever a policy says.
-fn is_hopeless(error: &Error) -> bool {
+/// Returns `true` if every later attempt would fail too, whatever the policy says.
+fn is_permanent(error: &Error) -> bool {
     error.reason() == Some(Reason::RuntimeEnded)
 }
 
-/// A part of a duration, evenly distributed.
-fn part_of(whole: Duration, random: u64) -> Duration {
+/// Scales a duration by a random number, uniformly.
+fn scale(whole: Duration, random: u64) -> Duration {
     let nanos = (whole.as_nanos() * u128::from(random)) >> 64;
     Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
 }
@@ -324,9 +323,9 @@ impl CallInterceptor for Retry {
                     Some(attempt) => attempt,
                     None => return Err(attempts.end(now, error)),
                 };
-                // On a runtime that has shut down no pause ends; the next attempt fails at once,
-                // and is the last.
-                first_of(next.abandoned(), pause(&**runtime, now + attempt.pause)).await;
+                // After the runtime has shut down no pause ends. The next attempt fails at once,
+                // and is the last one.
+                race(next.abandoned(), pause(&**runtime, now + attempt.pause)).await;
             }
         })
     }
@@ -338,7 +337,7 @@ impl StreamInterceptor for Retry {
     }
 }
 
-/// Retries the sends of one stream.
+/// The retries of the sends on one stream.
 struct RetrySends(Retry);
 
 impl InterceptedStream for RetrySends {
@@ -368,8 +367,8 @@ impl InterceptedStream for RetrySends {
     }
 }
 
-/// Waits until then, and in any case until other tasks had their turn: attempts that fail at once
-/// would keep the thread to themselves.
+/// Sleeps until the given time, and yields at least once. Without the yield, attempts that fail at
+/// once would starve other tasks.
 async fn pause(runtime: &dyn Runtime, until: Time) {
     let mut yielded = false;
     poll_fn(|cx| {
@@ -385,13 +384,13 @@ async fn pause(runtime: &dyn Runtime, until: Time) {
     }
 }
 
-/// Waits until then, or until the stream has ended; returns `true` if it has.
+/// Sleeps until the given time, or until the stream ends. Returns `true` if the stream has ended.
 async fn ends_within(next: &NextSend, until: Time) -> bool {
-    first_of(next.closed(), pause(&**next.runtime(), until)).await
+    race(next.closed(), pause(&**next.runtime(), until)).await
 }
 
-/// Waits for the end of either future; returns `true` if that was the first one.
-async fn first_of<T>(first: impl Future<Output = T>, second: impl Future<Output = ()>) -> bool {
+/// Waits for either future. Returns `true` if the first one finished first.
+async fn race<T>(first: impl Future<Output = T>, second: impl Future<Output = ()>) -> bool {
     let (mut first, mut second) = (pin!(first), pin!(second));
     poll_fn(|cx| match first.as_mut().poll(cx) {
         Poll::Ready(_) => Poll::Ready(true),

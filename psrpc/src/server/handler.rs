@@ -1,4 +1,4 @@
-//! The handler's side of a request: its context, and the way from a payload to an answer.
+//! Handlers of requests and streams, from the payload to the response.
 
 use std::future::{Future, poll_fn};
 use std::marker::PhantomData;
@@ -16,7 +16,8 @@ use crate::error::Error;
 use crate::guard;
 use crate::info::Side;
 use crate::interceptor::{
-    AroundHandlers, CallOptions, HandlerBelow, HandlerInterceptor, NextHandler, OpeningStream, reporting,
+    CallOptions, HandlerChain, HandlerInterceptor, NextHandler, OpeningStream, ServerInterceptors,
+    report_panics,
 };
 use crate::log;
 use crate::log::Label;
@@ -25,58 +26,59 @@ use crate::request::{Request, RequestContext};
 use crate::runtime::{BoxFuture, Runtime};
 use crate::stream::{Codec, ServerStream, StreamEnd};
 
-/// A request that was decoded, and waits to be run.
+/// A decoded request that waits for its grant.
 pub(crate) struct Admitted {
     pub(crate) label: Label,
     pub(crate) affinity: f32,
-    /// Whether it is run without waiting for a grant.
+    /// Whether the request runs without waiting for a grant.
     pub(crate) skips_claim: bool,
     pub(crate) run: Run,
 }
 
-/// What is run once a request is granted.
+/// The handler to run once the request is granted.
 pub(crate) enum Run {
-    /// A handler that answers.
+    /// A handler that returns a response.
     Call(HandlerFuture<Bytes>),
-    /// A handler of the stream that the request opens, and what is around the stream.
+    /// A handler of the stream that the request opens, and the codec of the stream.
     Stream(OpenStream, Arc<Codec>),
 }
 
-/// A handler, which starts when it is first polled.
+/// The future of a handler, which starts when it is first polled.
 pub(crate) type HandlerFuture<T> = BoxFuture<Result<T, Error>>;
 
-/// Opens a stream for its handler, unless something around it does not want that.
+/// Opens a stream and returns its handler, unless an interceptor refuses the stream.
 pub(crate) type OpenStream = Box<dyn FnOnce(Arc<dyn StreamEnd>) -> Result<HandlerFuture<()>, Error> + Send>;
 
-/// A method's handler, whatever its messages are.
-pub(crate) trait Handle: Send + Sync + 'static {
-    /// Decodes a request and asks for its affinity, or says why it does not decode.
+/// A method's handler, independent of its message types.
+pub(crate) trait MethodHandler: Send + Sync + 'static {
+    /// Decodes a request and computes its affinity. Returns an error if the request does not
+    /// decode.
     fn admit(&self, received: Received, runtime: &Arc<dyn Runtime>) -> Result<Admitted, Error>;
 
-    /// Takes what is around it.
-    fn surround(&mut self, around: &Arc<AroundHandlers>);
+    /// Sets the interceptors around the handler.
+    fn set_interceptors(&mut self, interceptors: &Arc<ServerInterceptors>);
 }
 
-/// A unary handler: a function from a request to an answer, and one to its affinity.
+/// A handler of unary calls, and its affinity function.
 pub(crate) struct Unary<Req, F> {
     pub(crate) handler: Arc<F>,
     pub(crate) affinity: Option<Affinity<Req>>,
-    pub(crate) around: Option<Arc<AroundHandlers>>,
+    pub(crate) interceptors: Option<Arc<ServerInterceptors>>,
 }
 
 /// A method's affinity function.
 pub(crate) type Affinity<Req> = Box<dyn Fn(&Request<Req>) -> f32 + Send + Sync>;
 
-/// What an affinity function says of a request. A panic makes it no bid; other servers may do
-/// better.
-fn affinity_to<Req>(request: &Request<Req>, affinity: &Affinity<Req>, label: &Label) -> f32 {
+/// Returns the affinity for a request. A panic counts as no bid, so that another server can take
+/// the request.
+fn compute_affinity<Req>(request: &Request<Req>, affinity: &Affinity<Req>, label: &Label) -> f32 {
     guard::catch(|| affinity(request)).unwrap_or_else(|panicked| {
         log::panicked(Side::Server, "an affinity function", Some(label), &panicked);
         -1.0
     })
 }
 
-impl<Req, Res, F, Fut> Handle for Unary<Req, F>
+impl<Req, Res, F, Fut> MethodHandler for Unary<Req, F>
 where
     Req: Message + Default + 'static,
     Res: Message + 'static,
@@ -103,31 +105,31 @@ where
         let request = Request { message, context };
         let label = request.label();
         let affinity = match &self.affinity {
-            Some(affinity) if claimed => affinity_to(&request, affinity, &label),
+            Some(affinity) if claimed => compute_affinity(&request, affinity, &label),
             _ => 1.0,
         };
-        let around = self.around.clone();
-        // Whoever would not bid does not skip_claim.
+        let interceptors = self.interceptors.clone();
+        // A request that the server would not bid for does not run without a grant either.
         let may_skip_claim = may_skip_claim && affinity >= 0.0;
-        let skips_claim =
-            may_skip_claim && around.as_ref().is_some_and(|around| around.skips_claim(&request));
+        let skips_claim = may_skip_claim
+            && interceptors.as_ref().is_some_and(|interceptors| interceptors.skips_claim(&request));
         let handler = Arc::clone(&self.handler);
-        let run: HandlerFuture<Bytes> = match around {
-            Some(around) => Box::pin(intercepted(around, handler, request)),
+        let run: HandlerFuture<Bytes> = match interceptors {
+            Some(interceptors) => Box::pin(intercepted(interceptors, handler, request)),
             None => Box::pin(async move { Ok(handler(request).await?.encode_to_vec().into()) }),
         };
         Ok(Admitted { label, affinity, skips_claim, run: Run::Call(run) })
     }
 
-    fn surround(&mut self, around: &Arc<AroundHandlers>) {
-        self.around = Some(Arc::clone(around));
+    fn set_interceptors(&mut self, interceptors: &Arc<ServerInterceptors>) {
+        self.interceptors = Some(Arc::clone(interceptors));
     }
 }
 
-/// Runs a unary handler within its interceptors, and tells the panic hooks of a panic in any of
-/// them.
+/// Runs a unary handler through its interceptors. Reports a panic in any of them to the panic
+/// hooks.
 async fn intercepted<Req, Res, F, Fut>(
-    around: Arc<AroundHandlers>,
+    interceptors: Arc<ServerInterceptors>,
     handler: Arc<F>,
     request: Request<Req>,
 ) -> Result<Bytes, Error>
@@ -138,22 +140,27 @@ where
     Fut: Future<Output = Result<Res, Error>> + Send + 'static,
 {
     let info = request.info();
-    let below = Intercepted { around: Arc::clone(&around), handler, request: PhantomData::<fn(Req)> };
-    let next = NextHandler::new(Arc::new(below));
-    let mut answering = pin!(async move { next.run(request.map(AnyMessage::new)).await });
-    let response = poll_fn(|cx| reporting(&around.panics, &info, || answering.as_mut().poll(cx))).await?;
+    let chain = InterceptedHandler {
+        interceptors: Arc::clone(&interceptors),
+        handler,
+        request: PhantomData::<fn(Req)>,
+    };
+    let next = NextHandler::new(Arc::new(chain));
+    let mut future = pin!(async move { next.run(request.map(AnyMessage::new)).await });
+    let response =
+        poll_fn(|cx| report_panics(&interceptors.panic_hooks, &info, || future.as_mut().poll(cx))).await?;
     response.expect::<Res>()?;
     Ok(response.encode_to_vec().into())
 }
 
-/// A unary handler below its interceptors.
-struct Intercepted<Req, F> {
-    around: Arc<AroundHandlers>,
+/// A unary handler together with its interceptors.
+struct InterceptedHandler<Req, F> {
+    interceptors: Arc<ServerInterceptors>,
     handler: Arc<F>,
     request: PhantomData<fn(Req)>,
 }
 
-impl<Req, Res, F, Fut> HandlerBelow for Intercepted<Req, F>
+impl<Req, Res, F, Fut> HandlerChain for InterceptedHandler<Req, F>
 where
     Req: Message + Default + 'static,
     Res: Message + 'static,
@@ -161,7 +168,7 @@ where
     Fut: Future<Output = Result<Res, Error>> + Send + 'static,
 {
     fn interceptor(&self, position: usize) -> Option<&Arc<dyn HandlerInterceptor>> {
-        self.around.interceptors.get(position)
+        self.interceptors.handlers.get(position)
     }
 
     fn run(&self, request: Request<AnyMessage>) -> BoxFuture<Result<AnyMessage, Error>> {
@@ -173,16 +180,15 @@ where
     }
 }
 
-/// The handler of streams that send `S` and receive `R`: a function of a stream, and one to its
-/// affinity.
+/// A handler of streams that send `S` and receive `R`, and its affinity function.
 pub(crate) struct StreamHandler<S, R, F> {
     pub(crate) handler: Arc<F>,
     pub(crate) affinity: Option<Affinity<()>>,
-    pub(crate) around: Option<Arc<AroundHandlers>>,
+    pub(crate) interceptors: Option<Arc<ServerInterceptors>>,
     pub(crate) messages: PhantomData<fn(R) -> S>,
 }
 
-impl<S, R, F, Fut> Handle for StreamHandler<S, R, F>
+impl<S, R, F, Fut> MethodHandler for StreamHandler<S, R, F>
 where
     S: Message + 'static,
     R: Message + Default + 'static,
@@ -197,14 +203,14 @@ where
         let request = Request { message: (), context };
         let label = request.label();
         let affinity = match &self.affinity {
-            Some(affinity) if claimed => affinity_to(&request, affinity, &label),
+            Some(affinity) if claimed => compute_affinity(&request, affinity, &label),
             _ => 1.0,
         };
         let codec = Arc::new(Codec::new::<S, R>(request.info(), Side::Server));
-        let (handler, around) = (Arc::clone(&self.handler), self.around.clone());
+        let (handler, interceptors) = (Arc::clone(&self.handler), self.interceptors.clone());
         let open = move |end: Arc<dyn StreamEnd>| -> Result<HandlerFuture<()>, Error> {
             let mut context = request.context;
-            let Some(around) = around else {
+            let Some(interceptors) = interceptors else {
                 let stream = ServerStream::at_server(end, context);
                 return Ok(Box::pin(async move { handler(stream).await }));
             };
@@ -212,34 +218,38 @@ where
             let info = codec.info().clone();
             let options = CallOptions { metadata: context.metadata, ..CallOptions::new() };
             let mut opening = OpeningStream::new(info.clone(), Side::Server, options);
-            reporting(&around.panics, &info, || codec.surround(&around.streams, &mut opening))?;
+            report_panics(&interceptors.panic_hooks, &info, || {
+                codec.intercept(&interceptors.streams, &mut opening)
+            })?;
             context.metadata = opening.options.metadata;
             let stream = ServerStream::at_server(end, context);
             Ok(Box::pin(async move {
-                let mut handling = pin!(async move { handler(stream).await });
-                poll_fn(|cx| reporting(&around.panics, &info, || handling.as_mut().poll(cx))).await
+                let mut future = pin!(async move { handler(stream).await });
+                poll_fn(|cx| report_panics(&interceptors.panic_hooks, &info, || future.as_mut().poll(cx)))
+                    .await
             }))
         };
         let run = Run::Stream(Box::new(open), codec);
         Ok(Admitted { label, affinity, skips_claim: false, run })
     }
 
-    fn surround(&mut self, around: &Arc<AroundHandlers>) {
-        self.around = Some(Arc::clone(around));
+    fn set_interceptors(&mut self, interceptors: &Arc<ServerInterceptors>) {
+        self.interceptors = Some(Arc::clone(interceptors));
     }
 }
 
-/// A handler that runs: ends with its answer, with `internal` when it panics, and with nothing when it is stopped.
+/// A running handler. Resolves to its response, to `internal` if it panics, and to `None` if it is
+/// canceled.
 pub(crate) struct RunningHandler<T> {
     label: Label,
-    /// Nothing once it was dropped.
-    answering: Option<HandlerFuture<T>>,
+    /// `None` after the drop.
+    future: Option<HandlerFuture<T>>,
     token: Arc<CancellationToken>,
 }
 
 impl<T> RunningHandler<T> {
-    pub(crate) fn new(label: Label, answering: HandlerFuture<T>, token: Arc<CancellationToken>) -> Self {
-        Self { label, answering: Some(answering), token }
+    pub(crate) fn new(label: Label, future: HandlerFuture<T>, token: Arc<CancellationToken>) -> Self {
+        Self { label, future: Some(future), token }
     }
 }
 
@@ -251,13 +261,12 @@ impl<T> Future for RunningHandler<T> {
         if this.token.poll(cx) {
             return Poll::Ready(None);
         }
-        let answering = this.answering.as_mut().expect("it is dropped last");
-        match guard::catch(|| answering.as_mut().poll(cx)) {
+        let future = this.future.as_mut().expect("polled after drop");
+        match guard::catch(|| future.as_mut().poll(cx)) {
             Ok(polled) => {
                 polled.map(|result| Some(result.inspect_err(|error| log::failed(&this.label, error))))
             }
-            // That it panicked is all that the caller learns: the message may hold what is not for
-            // others to see.
+            // The caller does not get the message of the panic, which may be confidential.
             Err(panicked) => {
                 log::panicked(Side::Server, "a handler", Some(&this.label), &panicked);
                 Poll::Ready(Some(Err(Error::new(ErrorCode::Internal, "the handler panicked"))))
@@ -268,7 +277,7 @@ impl<T> Future for RunningHandler<T> {
 
 impl<T> Drop for RunningHandler<T> {
     fn drop(&mut self) {
-        // What the handler holds is user code too.
-        let _ = guard::catch(|| drop(self.answering.take()));
+        // Dropping the handler's future runs user code.
+        let _ = guard::catch(|| drop(self.future.take()));
     }
 }

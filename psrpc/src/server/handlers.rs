@@ -1,4 +1,4 @@
-//! The handlers of a server to be.
+//! The handlers from which a server is created.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,14 +10,14 @@ use prost::Message;
 use crate::error::Error;
 use crate::method::{Method, Service};
 use crate::request::Request;
-use crate::server::handler::{Affinity, Handle, StreamHandler, Unary};
+use crate::server::handler::{Affinity, MethodHandler, StreamHandler, Unary};
 use crate::stream::ServerStream;
 
-/// The handlers of a server to be, one for each method, on a service of type `S` that they share.
+/// The handlers of a server, one for each method, with a shared service value of type `S`.
 pub struct Handlers<S> {
     pub(super) description: &'static Service,
     service: Arc<S>,
-    pub(super) handlers: BTreeMap<&'static str, Box<dyn Handle>>,
+    pub(super) handlers: BTreeMap<&'static str, Box<dyn MethodHandler>>,
 }
 
 impl<S> fmt::Debug for Handlers<S> {
@@ -29,13 +29,13 @@ impl<S> fmt::Debug for Handlers<S> {
 }
 
 impl<S: Send + Sync + 'static> Handlers<S> {
-    /// No handlers yet.
+    /// Returns an empty set of handlers.
     pub fn new(description: &'static Service, service: S) -> Self {
         Self { description, service: Arc::new(service), handlers: BTreeMap::new() }
     }
 
-    /// Handles a method that is called, by one server or all. The handler's future is dropped at
-    /// the request's deadline; a panic in it fails its call alone, with `internal`.
+    /// Adds a handler of a unary or multi method. The handler's future is dropped at the deadline
+    /// of the request. A panic in it fails only its own call, with `internal`.
     #[must_use]
     pub fn unary<Req, Res, F, Fut>(self, method: &'static Method, handler: F) -> Self
     where
@@ -47,10 +47,11 @@ impl<S: Send + Sync + 'static> Handlers<S> {
         self.add(method, handler, None)
     }
 
-    /// Handles a unary method, with a function that says how well this server suits a request: more
-    /// is better, 0 is not available, below 0 makes no bid, and so does a panic. It runs on the
-    /// server's background task, which it must not block. A method that requires no claim does
-    /// not ask it.
+    /// Adds a handler of a unary method, and a function that returns the affinity of this server
+    /// for a request: higher is better, 0 means not available, and below 0 the server does not bid.
+    ///
+    /// The affinity function runs on the server's background task, and must not block. A panic in
+    /// it counts as no bid. It is not called for a method that requires no claim.
     #[must_use]
     pub fn unary_with_affinity<Req, Res, F, Fut>(
         self,
@@ -68,10 +69,12 @@ impl<S: Send + Sync + 'static> Handlers<S> {
         self.add(method, handler, Some(Box::new(move |request| affinity(&service, request))))
     }
 
-    /// Handles a method that opens streams, on which the server sends `Send` and receives `Recv`.
-    /// The stream ends when the handler returns: with its error, or else plainly
-    /// ([`ServerStream`]). The handler's future is dropped when the server is killed, and
-    /// one second after a shutdown began; a panic in it ends its stream alone, with `internal`.
+    /// Adds a handler of a method that opens streams, on which the server sends `Send` and receives
+    /// `Recv`. The stream ends when the handler returns, with its error if it returns one
+    /// ([`ServerStream`]).
+    ///
+    /// The handler's future is dropped when the server is killed, and one second after a shutdown
+    /// begins. A panic in it ends only its own stream, with `internal`.
     #[must_use]
     pub fn stream<Send, Recv, F, Fut>(self, method: &'static Method, handler: F) -> Self
     where
@@ -83,8 +86,8 @@ impl<S: Send + Sync + 'static> Handlers<S> {
         self.add_stream(method, handler, None)
     }
 
-    /// Handles a method that opens streams, with a function that says how well this server suits
-    /// one, as [`unary_with_affinity`](Self::unary_with_affinity) does.
+    /// Adds a handler of a method that opens streams, and a function that returns the affinity of
+    /// this server for a stream, as in [`unary_with_affinity`](Self::unary_with_affinity).
     #[must_use]
     pub fn stream_with_affinity<Send, Recv, F, Fut>(
         self,
@@ -117,7 +120,7 @@ impl<S: Send + Sync + 'static> Handlers<S> {
         let service = Arc::clone(&self.service);
         let handler = Arc::new(move |stream| handler(Arc::clone(&service), stream));
         let messages = std::marker::PhantomData;
-        let handler = StreamHandler { handler, affinity, around: None, messages };
+        let handler = StreamHandler { handler, affinity, interceptors: None, messages };
         self.handlers.insert(method.name, Box::new(handler));
         self
     }
@@ -136,7 +139,7 @@ impl<S: Send + Sync + 'static> Handlers<S> {
     {
         let service = Arc::clone(&self.service);
         let handler = Arc::new(move |request| handler(Arc::clone(&service), request));
-        self.handlers.insert(method.name, Box::new(Unary { handler, affinity, around: None }));
+        self.handlers.insert(method.name, Box::new(Unary { handler, affinity, interceptors: None }));
         self
     }
 }

@@ -1,4 +1,4 @@
-//! The server of a service, on which generated servers stand.
+//! The untyped server of a service, on which generated servers are built.
 
 pub(crate) mod handler;
 mod handlers;
@@ -28,30 +28,31 @@ use crate::runtime::Runtime;
 
 /// A server of a service. Cheap to clone; all clones are one server.
 ///
-/// Dropping the last clone shuts it down in the background, as [`shutdown`](Self::shutdown) does.
+/// Dropping the last clone shuts the server down in the background, as [`shutdown`](Self::shutdown)
+/// does.
 #[derive(Clone)]
 pub struct Server {
-    handle: Arc<Inner>,
+    inner: Arc<Inner>,
     routes: Routes,
 }
 
-/// Shuts the server down when the last clone is gone.
+/// The shared part of a server. Dropping it shuts the server down.
 struct Inner {
     driver: Arc<Driver<ServerRole>>,
     id: Text,
 }
 
 impl Server {
-    /// A server with these handlers. It serves nothing until methods are
+    /// Creates a server with these handlers. It serves nothing until methods are
     /// [registered](Self::register).
     ///
     /// # Errors
     ///
-    /// When the id cannot be carried (`invalid_argument`).
+    /// Returns `invalid_argument` if the server's id is not valid on the wire.
     ///
     /// # Panics
     ///
-    /// When the runtime has no timers, as a tokio without `enable_time`.
+    /// Panics if the runtime has no timers, such as a tokio runtime without `enable_time`.
     pub fn new<S>(
         bus: impl Bus,
         runtime: impl Runtime,
@@ -65,70 +66,76 @@ impl Server {
         let engine = Engine::new(config, runtime.seed())?;
         let id = engine.id().clone();
         let capacity = options.common.capacity();
-        if !options.around.is_empty() {
-            let around = Arc::new(options.around);
-            handlers.values_mut().for_each(|handler| handler.surround(&around));
+        if !options.interceptors.is_empty() {
+            let interceptors = Arc::new(options.interceptors);
+            handlers.values_mut().for_each(|handler| handler.set_interceptors(&interceptors));
         }
         let watch = options.common.observers.watch();
         let role = ServerRole::new(handlers, watch, bus.monitor().is_some());
         let driver = Driver::start(engine, role, Arc::new(bus), runtime, capacity);
-        Ok(Self { handle: Arc::new(Inner { driver, id }), routes: Routes::new(description) })
+        Ok(Self { inner: Arc::new(Inner { driver, id }), routes: Routes::new(description) })
     }
 
-    /// Serves `methods` on `topic`, all or none of them; an empty topic is that of methods without
-    /// topics. Resolves when every request sent from then on reaches this server.
+    /// Registers `methods` on `topic`: either all of them, or none. The topic is empty for methods
+    /// without topics. Resolves once every request sent from now on reaches this server.
     ///
-    /// Dropping the future does not undo it.
+    /// Dropping the future does not undo the registration.
     ///
     /// # Errors
     ///
-    /// `already_exists` when a method is registered already for the topic, or would share a channel
-    /// with one that is, or when it is for one server alone and another of this process serves
-    /// it on the same bus; `invalid_argument` when the topic cannot be carried, or a method has
-    /// no handler or is of another service; `canceled` when the server is closed; `unavailable`
-    /// when the bus refuses a subscription, or the methods are deregistered before
-    /// they are served.
+    /// * `already_exists` if a method is already registered for the topic, or would share a channel
+    ///   with one that is.
+    /// * `already_exists` if the method is for a single server, and another server in this process
+    ///   serves it on the same bus.
+    /// * `invalid_argument` if the topic is invalid, or a method has no handler or belongs to
+    ///   another service.
+    /// * `canceled` if the server is closed.
+    /// * `unavailable` if the bus refuses a subscription, or the methods are deregistered before
+    ///   the registration is complete.
     pub async fn register(&self, methods: &[&'static Method], topic: &[&str]) -> Result<(), Error> {
         let routes = self.routes_of(methods, topic)?;
         if routes.is_empty() {
             return Ok(());
         }
-        let joined = Arc::new(OnceLock::new());
+        let register_result = Arc::new(OnceLock::new());
         let registration = self.driver().execute(|state, _| {
             if let Some(method) = methods.iter().find(|method| !state.role.handlers.contains_key(method.name))
             {
                 let text = format!("{}.{} has no handler", self.service().name, method.name);
                 return Err(Error::new(ErrorCode::InvalidArgument, text));
             }
-            // What this server serves itself the engine refuses, and says so.
-            let alone = match SingleServerGuard::claim(self.driver().bus.id(), &routes) {
+            // If this server itself serves a method already, the engine returns the error.
+            let guard = match SingleServerGuard::acquire(self.driver().bus.id(), &routes) {
                 Err(_) if routes.iter().any(|route| state.engine.serves(route)) => {
                     SingleServerGuard::default()
                 }
-                claimed => claimed?,
+                acquired => acquired?,
             };
             let registration = state.engine.register(routes)?;
-            state.role.joining(registration, Arc::clone(&joined), alone);
+            state.role.add_registration(registration, Arc::clone(&register_result), guard);
             Ok(registration)
         })?;
         poll_fn(|cx| {
-            self.driver().with_state(|view| view.role.poll_joined(view.engine, registration, &joined, cx))
+            self.driver().with_state(|state| {
+                state.role.poll_registered(state.engine, registration, &register_result, cx)
+            })
         })
         .await
     }
 
-    /// Stops to serve methods that were registered together, the same `methods` on the same
-    /// `topic`. Resolves when their handlers have ended and let go of their streams; what the
-    /// bus had delivered until it confirmed is still served. Calls end by their deadlines;
-    /// streams have none, so that a handler which does not heed the end of its stream is waited
-    /// for.
+    /// Deregisters `methods` on `topic`, which must have been registered together. Resolves once
+    /// their handlers have ended and released their streams.
     ///
-    /// Dropping the future does not undo it.
+    /// Requests that the bus delivers before it confirms the end of the subscriptions are still
+    /// served. Calls end by their deadlines at the latest. Streams have no deadline, so a handler
+    /// that ignores the end of its stream delays this function.
+    ///
+    /// Dropping the future does not undo the deregistration.
     ///
     /// # Errors
     ///
-    /// `not_found` when these methods were not registered together for this topic; `unavailable`
-    /// when the runtime of the server has shut down.
+    /// Returns `not_found` if these methods were not registered together on this topic, and
+    /// `unavailable` if the runtime of the server has shut down.
     pub async fn deregister(&self, methods: &[&'static Method], topic: &[&str]) -> Result<(), Error> {
         let routes = self.routes_of(methods, topic)?;
         let registration = self.driver().execute(|state, now| {
@@ -138,15 +145,21 @@ impl Server {
         });
         match registration {
             Some(registration) => {
-                poll_fn(|cx| self.driver().with_state(|view| view.role.poll_gone(registration, cx))).await;
+                poll_fn(|cx| {
+                    self.driver().with_state(|state| state.role.poll_deregistered(registration, cx))
+                })
+                .await;
                 Ok(())
             }
-            None if self.driver().with_state(|view| view.engine.is_abandoned()) => {
+            None if self.driver().with_state(|state| state.engine.is_abandoned()) => {
                 Err(RegisterError::RuntimeEnded.into())
             }
             None => {
                 let names: Vec<_> = routes.iter().map(ToString::to_string).collect();
-                let text = format!("{} is not registered, or not together", names.join(", "));
+                let text = match names.len() {
+                    1 => format!("{} is not registered", names[0]),
+                    _ => format!("{} are not registered together", names.join(", ")),
+                };
                 Err(Error::new(ErrorCode::NotFound, text))
             }
         }
@@ -156,69 +169,72 @@ impl Server {
         methods.iter().map(|method| self.routes.route(method, topic)).collect()
     }
 
-    /// Its id on the wire.
+    /// Returns the server's id on the wire.
     pub fn id(&self) -> &str {
-        self.handle.id.as_str()
+        self.inner.id.as_str()
     }
 
-    /// The service that it serves.
+    /// Returns the service that this server serves.
     pub fn service(&self) -> &'static Service {
         self.routes.service()
     }
 
-    /// Publishes an update to those who subscribe to `method` on `topic`.
+    /// Publishes an update to the subscribers of `method` on `topic`.
     ///
-    /// Generated servers have a method for each rpc, which is what to call instead.
+    /// Generated servers have a method for each rpc; prefer those.
     pub fn publish(&self, method: &'static Method, topic: &[&str], update: &impl Message) -> Publish<'_> {
         let route = self.routes.route_for(MethodKind::Subscription, method, topic);
         Publish::new(self.driver(), route, method.response, update.encode_to_vec())
     }
 
-    /// How many requests are in flight: bid for, or running.
+    /// Returns the number of requests in flight: those that the server has bid for or runs.
     pub fn in_flight(&self) -> usize {
-        self.driver().with_state(|view| view.engine.in_flight())
+        self.driver().with_state(|state| state.engine.in_flight())
     }
 
-    /// How many streams there are, those that have ended and whose handlers are not done included.
+    /// Returns the number of streams, including ended ones whose handlers are still running.
     pub fn streams(&self) -> usize {
-        self.driver().with_state(|view| view.engine.streams())
+        self.driver().with_state(|state| state.engine.streams())
     }
 
-    /// What happened so far: frames dropped and requests abandoned, by reason.
+    /// Returns the numbers of dropped frames and abandoned requests so far, by reason.
     pub fn counters(&self) -> Counters {
-        self.driver().with_state(|view| view.engine.counters().clone())
+        self.driver().with_state(|state| state.engine.counters().clone())
     }
 
-    /// Returns whether the server can work now: `Ok`, or why not, as an error. For health checks: a
-    /// server whose bus recovers serves again by itself.
+    /// Returns `Ok` if the server can serve requests now, and an error that says why not otherwise.
+    /// Intended for health checks. A server whose bus reconnects recovers by itself.
     ///
     /// # Errors
     ///
-    /// When the bus is not connected or has stopped, when it refuses subscriptions, with its words
-    /// as the cause, or when the server is closed or its runtime has shut down.
+    /// Returns an error if the bus is disconnected or stopped, if the bus refuses a subscription
+    /// (with the bus's error as the cause), if the server is closed, or if its runtime has shut
+    /// down.
     pub fn health(&self) -> Result<(), Error> {
         self.driver().health(|engine| (engine.closed(), engine.interruption().cloned()))
     }
 
-    /// Shuts the server down without losing what it has accepted: takes nothing new, and resolves
-    /// when nothing is in flight any more. A bid that was made may still be granted, so it is
-    /// waited for as a handler is, by the expiry of its request at the latest. To bound it,
-    /// [`kill`](Self::kill) after a timeout of your own.
+    /// Shuts the server down gracefully: accepts no new requests, and resolves once nothing is in
+    /// flight.
+    ///
+    /// A bid may still be granted, so the shutdown waits for it as for a handler, until its request
+    /// expires at the latest. To bound the wait, call [`kill`](Self::kill) after a timeout of your
+    /// own.
     ///
     /// Dropping the future does not stop the shutdown.
     pub async fn shutdown(&self) {
         self.driver().execute(|state, now| state.engine.drain(now));
-        poll_fn(|cx| self.driver().with_state(|view| view.role.poll_closed(cx))).await;
+        poll_fn(|cx| self.driver().with_state(|state| state.role.poll_closed(cx))).await;
     }
 
-    /// Stops the server at once: the futures of its handlers are dropped, and their callers hear
-    /// nothing. Streams end with "EOF".
+    /// Stops the server at once. The futures of its handlers are dropped, and their callers get no
+    /// response. Streams end with "EOF".
     pub fn kill(&self) {
         self.driver().execute(|state, now| state.engine.kill(now));
     }
 
     fn driver(&self) -> &Arc<Driver<ServerRole>> {
-        &self.handle.driver
+        &self.inner.driver
     }
 }
 

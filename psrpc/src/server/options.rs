@@ -8,11 +8,11 @@ use psrpc_engine::proto::Metadata;
 use psrpc_engine::{ServerConfig, ServerLimits};
 
 use crate::info::CallInfo;
-use crate::interceptor::{AroundHandlers, HandlerInterceptor};
+use crate::interceptor::{HandlerInterceptor, ServerInterceptors};
 use crate::middleware::{Metrics, MetricsObserver};
 use crate::options::{CommonOptions, common_options, configure};
 
-/// Options of a server, each with its default.
+/// Options of a server.
 #[derive(Clone, Debug, Default)]
 pub struct ServerOptions {
     pub(crate) common: CommonOptions,
@@ -20,42 +20,45 @@ pub struct ServerOptions {
     horizon: Option<Duration>,
     limits: Option<ServerLimits>,
     concurrency: Option<usize>,
-    pub(crate) around: AroundHandlers,
+    pub(crate) interceptors: ServerInterceptors,
 }
 
 impl ServerOptions {
-    /// The defaults.
+    /// Returns the default options.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// How long a shutdown waits for the bus to confirm that nothing more will come. Default 3 s.
-    /// What comes later is not accepted.
+    /// Sets how long a shutdown waits for the bus to confirm the end of the subscriptions. Requests
+    /// that arrive later are not accepted. Default: 3 s.
     ///
-    /// Requests in flight are waited for until they expire, however long that is.
+    /// This does not limit the wait for requests in flight, which lasts until they expire.
     #[must_use]
     pub fn drain_timeout(mut self, timeout: Duration) -> Self {
         self.drain_timeout = Some(timeout);
         self
     }
 
-    /// How long after it was sent a request may expire at the latest. Default 1 h.
+    /// Sets the longest time between the sending and the expiry of a request that the server
+    /// accepts. Default: 1 h.
     #[must_use]
     pub fn horizon(mut self, horizon: Duration) -> Self {
         self.horizon = Some(horizon);
         self
     }
 
-    /// What the server holds at most.
+    /// Limits the resources that the server holds.
     #[must_use]
     pub fn limits(mut self, limits: ServerLimits) -> Self {
         self.limits = Some(limits);
         self
     }
 
-    /// How many requests the server bids for and runs at a time, streams not counted. Default: no
-    /// limit but [`ServerLimits::requests`]. One more gets no bid, so that another server takes
-    /// it; on a queue-routed method, where no other server saw it, it is answered
+    /// Limits the number of requests that the server bids for and runs at a time, not counting
+    /// streams. Default: no limit other than [`ServerLimits::requests`].
+    ///
+    /// At the limit the server does not bid, so that another server takes the request. On a
+    /// queue-routed method no other server sees the request, so the server responds
     /// `resource_exhausted`.
     #[must_use]
     pub fn concurrency(mut self, requests: usize) -> Self {
@@ -64,27 +67,28 @@ impl ServerOptions {
     }
 
     common_options! {
-        /// The server's id on the wire. Default, also for an empty one: drawn at random.
+        /// Sets the server's id on the wire. Default, also for an empty id: a random one.
         ///
-        /// No other server of the service may have it: a call granted to one would run on both.
+        /// No two servers of a service may share an id, since a call granted to one would run on
+        /// both.
         id;
-        /// How long a message of a stream, or an update, may take that does not say so itself.
-        /// Default 3 s. How long a request may take is up to its caller.
+        /// Sets the timeout of stream messages and updates that do not set their own. Default: 3 s.
+        /// The timeout of a request is set by its caller.
         timeout;
-        /// How far the clients' wall clocks may be behind before their requests count as expired.
-        /// Default 0.
+        /// Sets how far the clients' wall clocks may lag before requests from them count as
+        /// expired. Default: 0.
         ///
         /// A request without a claim may then run up to this long after its caller gave up. On
-        /// Redis, tell the bus of it too (`RedisOptions::skew_allowance`), lest a late queue
-        /// request is handed to every server.
+        /// Redis, set `RedisOptions::skew_allowance` to the same value. Otherwise every server may
+        /// receive a late queue request.
         skew_allowance;
-        /// How many frames of a subscription may wait for the server before the newest are lost,
-        /// and how many messages of a stream may wait for its handler. Default 8,192; for messages
-        /// of a stream 1,024.
+        /// Sets how many frames of a subscription are queued for the server before the newest are
+        /// lost, and how many messages of a stream are queued for its handler. Default: 8,192; for
+        /// messages of a stream, 1,024.
         channel_size;
-        /// Puts an interceptor around every stream, within those that were added before.
+        /// Adds an interceptor around every stream. It runs inside those added before.
         stream_interceptor;
-        /// Tells a function what becomes of requests, frames and streams.
+        /// Adds an observer of requests, frames and streams.
         ///
         /// ```
         /// # use psrpc::ServerOptions;
@@ -97,25 +101,27 @@ impl ServerOptions {
         /// });
         /// ```
         ///
-        /// It mostly runs on the server's background task, which it must not block. A panic in it
-        /// is discarded.
+        /// It usually runs on the server's background task, and must not block. A panic in it is
+        /// caught and logged.
         observer;
     }
 
-    /// Puts an interceptor around every handler of a unary or multi method, within those that were
+    /// Adds an interceptor around every handler of a unary or multi method. It runs inside those
     /// added before.
     #[must_use]
     pub fn interceptor(mut self, interceptor: impl HandlerInterceptor) -> Self {
-        self.around.interceptors.push(Arc::new(interceptor));
+        self.interceptors.handlers.push(Arc::new(interceptor));
         self
     }
 
-    /// Elects requests that this server runs at once, telling their clients so, instead of bidding
-    /// for them and waiting for the grant: a call takes one round less. Default: none.
+    /// Sets which requests the server runs at once, without waiting for a grant. The server
+    /// announces that it runs the request instead of bidding, which saves one round trip. Default:
+    /// none.
     ///
-    /// The function is asked for each request of a queue-routed method whose client allows it (every client from Go's v0.7.5 on,
-    /// and all of ours, do), on the server's background task, which it must not block; a panic in it skips_claim nothing. A request
-    /// that was skips_claim runs even if its caller has given up meanwhile.
+    /// The function is called for each request of a queue-routed method whose client allows this
+    /// mode, as all Rust clients and Go clients from v0.7.5 on do. It runs on the server's
+    /// background task, and must not block. If it panics, the server bids as usual. A request in
+    /// this mode runs even if its caller has given up in the meantime.
     ///
     /// ```
     /// # use psrpc::ServerOptions;
@@ -126,21 +132,21 @@ impl ServerOptions {
         mut self,
         skip_claim: impl Fn(&CallInfo, &Metadata) -> bool + Send + Sync + 'static,
     ) -> Self {
-        self.around.skip_claim = Some(Arc::new(skip_claim));
+        self.interceptors.skip_claim = Some(Arc::new(skip_claim));
         self
     }
 
-    /// Measures handlers and streams. It is an interceptor of either kind, and has its place among
-    /// the others: what is added later is within what it measures.
+    /// Reports measurements of handlers and streams to `observer`. This adds an interceptor of each
+    /// kind; interceptors added later run inside the measurement.
     #[must_use]
     pub fn metrics(self, observer: impl MetricsObserver) -> Self {
         let metrics = Metrics(Arc::new(observer));
         self.interceptor(metrics.clone()).stream_interceptor(metrics)
     }
 
-    /// Calls a function with every panic of a handler or of an interceptor around it: what was
-    /// thrown is a `&str` or a `String` for most. The caller gets `internal`, and no more, in
-    /// any case.
+    /// Adds a hook that is called with the payload of every panic of a handler or of an interceptor
+    /// around it. The payload is usually a `&str` or a `String`. The caller always gets a plain
+    /// `internal` error.
     ///
     /// ```
     /// # use psrpc::ServerOptions;
@@ -149,22 +155,22 @@ impl ServerOptions {
     /// });
     /// ```
     ///
-    /// It runs on the handler's task. A panic in it is discarded.
+    /// The hook runs on the handler's task. A panic in it is ignored.
     #[must_use]
     pub fn on_panic(mut self, hook: impl Fn(&CallInfo, &(dyn Any + Send)) + Send + Sync + 'static) -> Self {
-        self.around.panics.push(Arc::new(hook));
+        self.interceptors.panic_hooks.push(Arc::new(hook));
         self
     }
 
-    /// Adds another set of options: what it sets replaces what is set here; interceptors and
-    /// observers come after those that are here.
+    /// Merges another set of options into this one. Its values take precedence; its interceptors
+    /// and observers come after those in this set.
     #[must_use]
     pub fn with(mut self, bundle: Self) -> Self {
         self.drain_timeout = bundle.drain_timeout.or(self.drain_timeout);
         self.horizon = bundle.horizon.or(self.horizon);
         self.limits = bundle.limits.or(self.limits);
         self.concurrency = bundle.concurrency.or(self.concurrency);
-        self.around.append(bundle.around);
+        self.interceptors.append(bundle.interceptors);
         self.common.append(bundle.common);
         self
     }

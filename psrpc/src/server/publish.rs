@@ -1,4 +1,4 @@
-//! PublishFuture updates to those who subscribe.
+//! Publishing updates to subscribers.
 
 use std::fmt;
 use std::future::{IntoFuture, poll_fn};
@@ -15,19 +15,19 @@ use crate::driver::Driver;
 use crate::error::Error;
 use crate::runtime::BoxFuture;
 
-/// An update to be published: set its timeout if need be, then await it.
+/// A builder for the publishing of an update. Await it to publish.
 ///
-/// It resolves when the bus has the update, with the number of subscribers that it was handed to
-/// where the bus knows. That nobody is subscribed is no error. Dropping its future stops to wait;
-/// whether the update is published is open then, unless the future was never polled.
+/// The future resolves once the bus has accepted the update, to the number of subscribers that
+/// received it, if the bus knows it. Having no subscribers is not an error. Dropping the future
+/// stops the wait; unless the future was never polled, the update may still be published.
 ///
 /// # Errors
 ///
-/// `unavailable` when the bus does not take the update, `deadline_exceeded` when it has no room for
-/// it in time, `invalid_argument` when the topic cannot be or the update is too large,
-/// `resource_exhausted` when too many updates wait for the bus, `canceled` when the server is
-/// closed.
-#[must_use = "an update is published when it is awaited"]
+/// Returns `unavailable` if the bus does not accept the update, `deadline_exceeded` if it has no
+/// room in time, `invalid_argument` if the topic is invalid or the update too large,
+/// `resource_exhausted` if too many updates are waiting for the bus, and `canceled` if the server
+/// is closed.
+#[must_use = "an update is not published until it is awaited"]
 pub struct Publish<'a> {
     driver: &'a Arc<Driver<ServerRole>>,
     route: Result<Route, Error>,
@@ -47,7 +47,8 @@ impl<'a> Publish<'a> {
         Self { driver, route, update, timeout: None }
     }
 
-    /// How long it may take from when it is first polled. Default: that of the server, 3 s.
+    /// Sets how long publishing may take from when the future is first polled. Default: the
+    /// server's timeout, 3 s.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
@@ -68,20 +69,20 @@ impl IntoFuture for Publish<'_> {
         let Self { driver, route, update, timeout } = self;
         let driver = Arc::clone(driver);
         Box::pin(async move {
-            let mut publishing = OnItsWay::start(driver, &route?, update, timeout)?;
-            poll_fn(|cx| publishing.poll(cx)).await.map_err(|failure| (*failure).into())
+            let mut pending = PendingUpdate::start(driver, &route?, update, timeout)?;
+            poll_fn(|cx| pending.poll(cx)).await.map_err(|failure| (*failure).into())
         })
     }
 }
 
-/// An update that was handed to the engine. Dropping it stops to wait.
-struct OnItsWay {
+/// An update that the engine is publishing. Dropping it stops the wait.
+struct PendingUpdate {
     driver: Arc<Driver<ServerRole>>,
-    /// `None` once the outcome was fetched.
+    /// The key of the publisher; `None` once the outcome was taken.
     key: Option<usize>,
 }
 
-impl OnItsWay {
+impl PendingUpdate {
     fn start(
         driver: Arc<Driver<ServerRole>>,
         route: &Route,
@@ -96,8 +97,8 @@ impl OnItsWay {
     }
 
     fn poll(&mut self, cx: &Context<'_>) -> Poll<Outcome> {
-        let key = self.key.expect("an update is polled until it is done");
-        let (polled, _replaced) = self.driver.with_state(|view| view.role.updates.poll(key, cx));
+        let key = self.key.expect("polled after completion");
+        let (polled, _replaced) = self.driver.with_state(|state| state.role.updates.poll(key, cx));
         if polled.is_ready() {
             self.key = None;
         }
@@ -105,17 +106,17 @@ impl OnItsWay {
     }
 }
 
-impl Drop for OnItsWay {
+impl Drop for PendingUpdate {
     fn drop(&mut self) {
         let Some(key) = self.key else { return };
         let replaced = self.driver.execute(|state, now| {
-            let (update, replaced) = state.role.updates.forget(key);
+            let (update, replaced) = state.role.updates.remove(key);
             if let Some(update) = update {
                 state.engine.cancel_update(now, update);
             }
             replaced
         });
-        // Without the lock.
+        // Dropped after the lock is released.
         drop(replaced);
     }
 }

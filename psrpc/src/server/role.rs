@@ -1,4 +1,4 @@
-//! What becomes of a server's events.
+//! The server's part of the driver.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
@@ -20,20 +20,20 @@ use crate::error::Error;
 use crate::info::Side;
 use crate::log;
 use crate::log::{Label, Note};
-use crate::middleware::{Observed, Watch};
-use crate::server::handler::{Admitted, Handle, OpenStream, Run, RunningHandler};
+use crate::middleware::{PendingObservation, Watch};
+use crate::server::handler::{Admitted, MethodHandler, OpenStream, Run, RunningHandler};
 use crate::stream::{Codec, DriverEnd, StreamRole, StreamTable, StreamTask};
 use crate::{guard, waiting};
 
-/// What becomes of a server's events: requests go to their handlers.
+/// The role of a server: passes requests from the engine to their handlers.
 #[derive(Default)]
 pub(crate) struct ServerRole {
     pub(super) handlers: Arc<HandlerMap>,
     watch: Option<Watch>,
-    /// Whether the bus tells of outages by its monitor.
+    /// Whether the bus reports outages through a monitor.
     is_monitored: bool,
-    /// By the index of their handles.
-    requests: Vec<Option<(RequestHandle, Stage)>>,
+    /// By the index of the request handle.
+    requests: Vec<Option<(RequestHandle, RequestStage)>>,
     registrations: BTreeMap<RegistrationHandle, Registration>,
     closed: bool,
     waiting_for_close: Vec<Waker>,
@@ -41,33 +41,33 @@ pub(crate) struct ServerRole {
     pub(super) updates: PublishTable,
 }
 
-/// Handlers, by the names of their methods.
-pub(super) type HandlerMap = BTreeMap<&'static str, Box<dyn Handle>>;
+/// Handlers, by method name.
+pub(super) type HandlerMap = BTreeMap<&'static str, Box<dyn MethodHandler>>;
 
-/// How far a request has come.
-enum Stage {
-    /// It waits for the client's grant.
+/// The progress of a request.
+enum RequestStage {
+    /// Waiting for the client's grant.
     Admitted(Admitted),
-    RunningHandler(Arc<CancellationToken>),
+    Running(Arc<CancellationToken>),
 }
 
-/// How the set-up of a registration ended, once it has; whoever registered reads it.
-pub(super) type Joined = OnceLock<Result<(), BusError>>;
+/// The result of a registration, once it is complete. The task that registers reads it.
+pub(super) type RegisterResult = OnceLock<Result<(), BusError>>;
 
 struct Registration {
-    /// Until its set-up has ended.
-    joined: Option<Arc<Joined>>,
+    /// `None` once the registration is complete.
+    register_result: Option<Arc<RegisterResult>>,
     waiting: Vec<Waker>,
-    /// Given up with the registration.
-    _alone: SingleServerGuard,
+    /// Released with the registration.
+    _guard: SingleServerGuard,
 }
 
-/// What is to be done for a server once its lock is free.
+/// Work for a server, to be done after its lock is released.
 pub(crate) enum ServerTask {
     Wake(Waker),
     Admit(Received, Arc<HandlerMap>),
     Run(RequestHandle, RunningHandler<Bytes>),
-    /// A stream is open; its handler is to run.
+    /// Runs the handler of a stream that was opened.
     Serve {
         label: Label,
         stream: StreamHandle,
@@ -78,14 +78,14 @@ pub(crate) enum ServerTask {
     },
     Stream(StreamTask),
     Cancel(Arc<CancellationToken>),
-    /// What user code made, which user code may want to clean up.
+    /// Drops a request, which may run user code.
     Discard(Admitted),
-    /// Boxed like the note, since they are rare and tasks are moved about.
-    Observe(Box<Observed>),
+    /// Boxed, since it is rare and tasks are moved around.
+    Observe(Box<PendingObservation>),
     Log(Box<Note>),
 }
 
-/// What became of a request that came in: it is bid for, or it does not decode.
+/// A request after decoding: to bid for, or to reject.
 pub(crate) type Decision = (RequestHandle, Result<Admitted, ErrorResponse>);
 
 impl Role for ServerRole {
@@ -102,16 +102,18 @@ impl Role for ServerRole {
                 tasks.push(ServerTask::Admit(received, Arc::clone(&self.handlers)));
             }
             ServerEvent::Run { request } => {
-                if let Some(Stage::Admitted(Admitted { label, run: Run::Call(run), .. })) = self.take(request)
+                if let Some(RequestStage::Admitted(Admitted { label, run: Run::Call(run), .. })) =
+                    self.take(request)
                 {
                     let token = Arc::new(CancellationToken::default());
                     tasks.push(ServerTask::Run(request, RunningHandler::new(label, run, Arc::clone(&token))));
-                    self.put(request, Stage::RunningHandler(token));
+                    self.put(request, RequestStage::Running(token));
                 }
             }
             ServerEvent::Accepted { request, stream } => {
-                if let Some(Stage::Admitted(Admitted { label, run: Run::Stream(open, codec), .. })) =
-                    self.take(request)
+                if let Some(RequestStage::Admitted(Admitted {
+                    label, run: Run::Stream(open, codec), ..
+                })) = self.take(request)
                 {
                     let token = Arc::new(CancellationToken::default());
                     let key = self.streams.open(stream, Arc::clone(&codec), Some(Arc::clone(&token)));
@@ -132,36 +134,37 @@ impl Role for ServerRole {
                 tasks.extend(self.updates.ended(update, outcome).map(ServerTask::Wake));
             }
             ServerEvent::Abandoned { request, .. } => match self.take(request) {
-                Some(Stage::Admitted(admitted)) => tasks.push(ServerTask::Discard(admitted)),
-                Some(Stage::RunningHandler(token)) => tasks.push(ServerTask::Cancel(token)),
+                Some(RequestStage::Admitted(admitted)) => tasks.push(ServerTask::Discard(admitted)),
+                Some(RequestStage::Running(token)) => tasks.push(ServerTask::Cancel(token)),
                 None => {}
             },
             ServerEvent::Registered { registration, result } => {
-                let Some(joining) = self.registrations.get_mut(&registration) else { return };
+                let Some(registered) = self.registrations.get_mut(&registration) else { return };
                 let refused = result.is_err();
-                if let Some(joined) = joining.joined.take() {
-                    // Set once, since a registration ends its set-up once.
-                    let _ = joined.set(result);
+                if let Some(register_result) = registered.register_result.take() {
+                    // Cannot fail, since a registration completes only once.
+                    let _ = register_result.set(result);
                 }
-                // Taken with its room: there may be many registrations.
-                tasks.extend(std::mem::take(&mut joining.waiting).into_iter().map(ServerTask::Wake));
+                // Takes the allocation too, since there may be many registrations.
+                tasks.extend(std::mem::take(&mut registered.waiting).into_iter().map(ServerTask::Wake));
                 if refused {
-                    self.forget(registration, tasks);
+                    self.remove_registration(registration, tasks);
                 }
             }
-            ServerEvent::Deregistered { registration } => self.forget(registration, tasks),
+            ServerEvent::Deregistered { registration } => self.remove_registration(registration, tasks),
             ServerEvent::Closed => {
                 self.closed = true;
-                let gone = std::mem::take(&mut self.registrations).into_values();
-                let waiting = gone.flat_map(|gone| gone.waiting).chain(self.waiting_for_close.drain(..));
+                let removed = std::mem::take(&mut self.registrations).into_values();
+                let waiting =
+                    removed.flat_map(|removed| removed.waiting).chain(self.waiting_for_close.drain(..));
                 tasks.extend(waiting.map(ServerTask::Wake));
             }
             ServerEvent::RegistrationLost { routes, .. } => {
                 tasks.push(ServerTask::Log(Box::new(Note::RegistrationLost(routes))));
             }
-            // The monitor of the bus tells of an outage once, instead of once a subscription.
+            // With a monitor, an outage is logged once, and not once for each subscription.
             ServerEvent::Gap { lost: None, .. } if self.is_monitored => {}
-            // Counted by the engine.
+            // The engine counts these.
             event => tasks.extend(Note::of_server(event).map(Box::new).map(ServerTask::Log)),
         }
     }
@@ -174,10 +177,10 @@ impl Role for ServerRole {
     fn perform(driver: &Arc<Driver<Self>>, task: ServerTask, decisions: &mut Vec<Decision>) {
         match task {
             ServerTask::Wake(waker) => waker.wake(),
-            ServerTask::Observe(observed) => observed.tell(Side::Server, &*driver.runtime),
+            ServerTask::Observe(observed) => observed.deliver(Side::Server, &*driver.runtime),
             ServerTask::Log(note) => {
                 let (service, id) =
-                    driver.with_state(|view| (view.engine.service().clone(), view.engine.id().clone()));
+                    driver.with_state(|state| (state.engine.service().clone(), state.engine.id().clone()));
                 note.write(Side::Server, &service, &id);
             }
             ServerTask::Cancel(token) => token.cancel(),
@@ -186,7 +189,7 @@ impl Role for ServerRole {
                 let server = Arc::clone(driver);
                 let end = DriverEnd::at_server(Arc::clone(driver), stream, key, Arc::clone(&codec));
                 let opened = guard::catch(|| open(end)).unwrap_or_else(|panicked| {
-                    log::panicked(Side::Server, "an interceptor of streams", Some(&label), &panicked);
+                    log::panicked(Side::Server, "a stream interceptor", Some(&label), &panicked);
                     Err(Error::new(ErrorCode::Internal, "an interceptor panicked"))
                 });
                 let start = match opened {
@@ -199,7 +202,7 @@ impl Role for ServerRole {
                 codec.opened();
                 let running = RunningHandler::new(label, start, token);
                 driver.runtime.spawn(Box::pin(async move {
-                    // A handler that was stopped is not waited for by anybody.
+                    // The result of a canceled handler is not used.
                     let result = running.await.unwrap_or(Ok(()));
                     server.handler_done(stream, key, result);
                 }));
@@ -231,14 +234,14 @@ impl Role for ServerRole {
     fn carry_out(state: &mut DriverState<Self>, now: Now, (request, decided): Decision) -> Option<Decision> {
         let DriverState { engine, role, .. } = state;
         match decided {
-            // Meanwhile it may have been granted elsewhere, or have expired.
+            // The request may have been granted to another server, or have expired.
             Ok(_) if !engine.is_waiting(request) => return Some((request, decided)),
             Ok(admitted) => {
                 let Admitted { affinity, skips_claim, .. } = admitted;
                 if let Some(watch) = &mut role.watch {
-                    watch.bids(now.time, request, skips_claim);
+                    watch.on_bid(now.time, request, skips_claim);
                 }
-                role.put(request, Stage::Admitted(admitted));
+                role.put(request, RequestStage::Admitted(admitted));
                 match skips_claim {
                     true => engine.skip_claim(now, request),
                     false => engine.bid(now, request, affinity),
@@ -254,7 +257,7 @@ impl Role for ServerRole {
     }
 }
 
-/// Decodes a request, and asks for its affinity.
+/// Decodes a request and computes its affinity.
 fn decide(driver: &Driver<ServerRole>, received: Received, handlers: &HandlerMap) -> Decision {
     let request = received.request;
     let handler =
@@ -267,43 +270,44 @@ impl ServerRole {
         Self { handlers: Arc::new(handlers), watch, is_monitored, ..Self::default() }
     }
 
-    fn put(&mut self, request: RequestHandle, stage: Stage) {
+    fn put(&mut self, request: RequestHandle, stage: RequestStage) {
         if self.requests.len() <= request.index() {
             self.requests.resize_with(request.index() + 1, || None);
         }
         self.requests[request.index()] = Some((request, stage));
     }
 
-    fn take(&mut self, request: RequestHandle) -> Option<Stage> {
-        // A handler that was abandoned may end when its place is another's already.
-        let place = self.requests.get_mut(request.index())?;
-        place.take_if(|(known, _)| *known == request).map(|(_, stage)| stage)
+    fn take(&mut self, request: RequestHandle) -> Option<RequestStage> {
+        // The handler of an abandoned request may end after its slot was reused.
+        let slot = self.requests.get_mut(request.index())?;
+        slot.take_if(|(handle, _)| *handle == request).map(|(_, stage)| stage)
     }
 
-    pub(super) fn joining(
+    pub(super) fn add_registration(
         &mut self,
         registration: RegistrationHandle,
-        joined: Arc<Joined>,
-        alone: SingleServerGuard,
+        register_result: Arc<RegisterResult>,
+        guard: SingleServerGuard,
     ) {
-        let registered = Registration { joined: Some(joined), waiting: Vec::new(), _alone: alone };
+        let registered =
+            Registration { register_result: Some(register_result), waiting: Vec::new(), _guard: guard };
         self.registrations.insert(registration, registered);
     }
 
-    fn forget(&mut self, registration: RegistrationHandle, tasks: &mut Vec<ServerTask>) {
-        if let Some(gone) = self.registrations.remove(&registration) {
-            tasks.extend(gone.waiting.into_iter().map(ServerTask::Wake));
+    fn remove_registration(&mut self, registration: RegistrationHandle, tasks: &mut Vec<ServerTask>) {
+        if let Some(removed) = self.registrations.remove(&registration) {
+            tasks.extend(removed.waiting.into_iter().map(ServerTask::Wake));
         }
     }
 
-    pub(super) fn poll_joined(
+    pub(super) fn poll_registered(
         &mut self,
         engine: &Engine,
         registration: RegistrationHandle,
-        joined: &Joined,
+        register_result: &RegisterResult,
         cx: &Context<'_>,
     ) -> Poll<Result<(), Error>> {
-        match (joined.get(), self.registrations.get_mut(&registration)) {
+        match (register_result.get(), self.registrations.get_mut(&registration)) {
             (Some(result), _) => Poll::Ready(Ok(result.clone()?)),
             (None, Some(registration)) => {
                 waiting::wait(&mut registration.waiting, cx);
@@ -314,7 +318,11 @@ impl ServerRole {
         }
     }
 
-    pub(super) fn poll_gone(&mut self, registration: RegistrationHandle, cx: &Context<'_>) -> Poll<()> {
+    pub(super) fn poll_deregistered(
+        &mut self,
+        registration: RegistrationHandle,
+        cx: &Context<'_>,
+    ) -> Poll<()> {
         match self.registrations.get_mut(&registration) {
             Some(registration) => {
                 waiting::wait(&mut registration.waiting, cx);

@@ -1,4 +1,4 @@
-//! Methods that one server alone may serve: no two of one process on one bus.
+//! A guard against two servers in one process that register the same single-server method.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
@@ -9,22 +9,22 @@ use psrpc_engine::proto::ErrorCode;
 use crate::bus::BusId;
 use crate::error::Error;
 
-/// What is served alone in this process, by bus and request channel.
+/// The single-server methods served in this process, by bus and request channel.
 static SERVED: Mutex<BTreeSet<(BusId, String)>> = Mutex::new(BTreeSet::new());
 
-/// The right to serve methods alone. Dropping it gives it up.
+/// The exclusive right to serve single-server methods. Dropping it releases the right.
 #[derive(Default)]
 pub(super) struct SingleServerGuard(Vec<(BusId, String)>);
 
 impl SingleServerGuard {
-    /// Takes the right for those of the routes that one server alone may serve.
+    /// Acquires the right for those of the routes that are for a single server.
     ///
     /// # Errors
     ///
-    /// `already_exists` when another server of this process has it.
-    pub(super) fn claim(bus: Option<BusId>, routes: &[Route]) -> Result<Self, Error> {
-        let mut alone = Self::default();
-        let Some(bus) = bus else { return Ok(alone) };
+    /// Returns `already_exists` if another server in this process has the right.
+    pub(super) fn acquire(bus: Option<BusId>, routes: &[Route]) -> Result<Self, Error> {
+        let mut guard = Self::default();
+        let Some(bus) = bus else { return Ok(guard) };
         for route in routes {
             let properties = route.properties();
             if properties.require_claim || properties.multi() {
@@ -32,12 +32,14 @@ impl SingleServerGuard {
             }
             let key = (bus, route.requests().legacy().to_owned());
             if !SERVED.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone()) {
-                let text = format!("{route} is for one server alone, and another of this process serves it");
+                let text = format!(
+                    "{route} is for a single server, and another server in this process already serves it"
+                );
                 return Err(Error::new(ErrorCode::AlreadyExists, text));
             }
-            alone.0.push(key);
+            guard.0.push(key);
         }
-        Ok(alone)
+        Ok(guard)
     }
 }
 

@@ -1,4 +1,4 @@
-//! The updates of one server that somebody waits for.
+//! The updates that a server is publishing.
 
 use std::task::{Context, Poll, Waker};
 
@@ -7,14 +7,14 @@ use slab::Slab;
 
 use crate::waiting;
 
-/// How an update ended.
+/// The outcome of an update.
 pub(super) type Outcome = Result<Option<u64>, Box<Failure>>;
 
-/// The updates of one server that somebody waits for.
+/// The updates that a server is publishing, and the tasks that wait for them.
 #[derive(Default)]
 pub(super) struct PublishTable {
     publishers: Slab<Publisher>,
-    /// The publishers of updates on their way, by the index of their handles.
+    /// The keys of the publishers, by the index of the update handle.
     updates: Vec<Option<usize>>,
 }
 
@@ -34,16 +34,17 @@ impl PublishTable {
         key
     }
 
-    /// An update has ended: gives who waits for it.
+    /// Stores the outcome of an update, and returns the task to wake.
     pub(super) fn ended(&mut self, update: UpdateHandle, outcome: Outcome) -> Option<Waker> {
-        // Nobody waits for an update that was dropped.
+        // An update that was dropped has no publisher.
         let publisher = self.updates.get_mut(update.index())?.take()?;
         let publisher = &mut self.publishers[publisher];
         publisher.outcome = Some(outcome);
         publisher.waker.take()
     }
 
-    /// How an update ended, once, and what is to be dropped without the lock.
+    /// Returns the outcome of an update, if it has ended, and a waker to drop after the lock is
+    /// released.
     pub(super) fn poll(&mut self, key: usize, cx: &Context<'_>) -> (Poll<Outcome>, Option<Waker>) {
         let publisher = &mut self.publishers[key];
         match publisher.outcome.take() {
@@ -52,9 +53,9 @@ impl PublishTable {
         }
     }
 
-    /// Nobody waits for an update any more: gives it, if it is still on its way, and what is to be
-    /// dropped without the lock.
-    pub(super) fn forget(&mut self, key: usize) -> (Option<UpdateHandle>, Option<Waker>) {
+    /// Removes the publisher of an update that was dropped. Returns the update, if it is still in
+    /// flight, and a waker to drop after the lock is released.
+    pub(super) fn remove(&mut self, key: usize) -> (Option<UpdateHandle>, Option<Waker>) {
         let Publisher { update, outcome, waker } = self.publishers.remove(key);
         if outcome.is_some() {
             return (None, waker);

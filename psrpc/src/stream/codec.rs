@@ -1,4 +1,5 @@
-//! The way of a stream's messages between bytes and types, through what is around the stream.
+//! The codec of a stream: encodes and decodes its messages, and passes them through the
+//! interceptors.
 
 use std::mem;
 use std::sync::{Arc, OnceLock, PoisonError};
@@ -17,54 +18,57 @@ use crate::log::Label;
 use crate::message::AnyMessage;
 use crate::sync::{Mutex, MutexGuard, Once};
 
-/// What is around the messages of one stream.
+/// The message types of one stream, and the interceptors around it.
 pub(crate) struct Codec {
     info: CallInfo,
     side: Side,
-    layers: OnceLock<Vec<Box<dyn InterceptedStream>>>,
+    intercepted: OnceLock<Vec<Box<dyn InterceptedStream>>>,
     opened: Once,
-    told: Mutex<Lifecycle>,
-    /// Fails for what is not a message that goes out.
+    lifecycle: Mutex<Lifecycle>,
+    /// Checks the type of an outgoing message.
     check: fn(&AnyMessage) -> Result<(), Error>,
     decode: fn(Bytes) -> Result<AnyMessage, Error>,
-    /// Fails for what is not a message that comes in.
+    /// Checks the type of an incoming message.
     check_received: fn(&AnyMessage) -> Result<(), Error>,
 }
 
-/// What the layers of a stream know of it. Its end may come while interceptors or layers still hear of its opening, on another
-/// thread or from their own doing; it is told after that.
+/// What the interceptors of a stream have been notified of.
+///
+/// The stream may end while the interceptors are still being notified of its opening, on another
+/// thread or by their own doing. They are notified of the end afterwards.
 enum Lifecycle {
-    /// Not yet that it is open, at least not all of them.
-    Nothing,
-    Opened,
-    /// As `Nothing`, and it has ended, which is told next.
-    Owed(Box<Failure>),
+    /// Not all interceptors have been notified of the opening.
+    Opening,
+    Open,
+    /// As `Opening`, but the stream has ended. The interceptors are notified of the end next.
+    EndedWhileOpening(Box<Failure>),
     Closed,
 }
 
-/// Why a message is not taken.
-pub(crate) enum NotTaken {
-    /// It does not decode, which ends the stream.
+/// Why a message is not delivered.
+pub(crate) enum RejectedMessage {
+    /// The message does not decode, which ends the stream.
     Malformed(Error),
-    /// Something around the stream does not want it.
+    /// An interceptor refused the message.
     Refused,
 }
 
 impl Codec {
-    /// The codec of a stream on which messages of type `S` go out and messages of type `R` come in.
+    /// Returns the codec of a stream that sends messages of type `S` and receives messages of type
+    /// `R`.
     pub(crate) fn new<S: 'static, R: Message + Default + 'static>(info: CallInfo, side: Side) -> Self {
         let (check, check_received) = (AnyMessage::expect::<S>, AnyMessage::expect::<R>);
-        let (layers, opened, told) = (OnceLock::new(), Once::new(), Mutex::new(Lifecycle::Nothing));
-        Self { info, side, layers, opened, told, check, decode: decode::<R>, check_received }
+        let (intercepted, opened, lifecycle) = (OnceLock::new(), Once::new(), Mutex::new(Lifecycle::Opening));
+        Self { info, side, intercepted, opened, lifecycle, check, decode: decode::<R>, check_received }
     }
 
     pub(crate) fn info(&self) -> &CallInfo {
         &self.info
     }
 
-    /// Asks interceptors, once, for what is around the stream. Those before one that refuses are
-    /// around it all the same, so that they hear of its end.
-    pub(crate) fn surround(
+    /// Calls the interceptors, once. If one refuses the stream, those before it stay in place, and
+    /// are notified of the end.
+    pub(crate) fn intercept(
         &self,
         interceptors: &[Arc<dyn StreamInterceptor>],
         opening: &mut OpeningStream,
@@ -73,86 +77,88 @@ impl Codec {
         let open = |interceptor: &Arc<dyn StreamInterceptor>| {
             interceptor.open(opening).map_err(|error| refused = Err(error)).ok()
         };
-        let _ = self.layers.set(interceptors.iter().map_while(open).collect());
+        let _ = self.intercepted.set(interceptors.iter().map_while(open).collect());
         refused
     }
 
-    /// What is around the stream, the outermost first.
-    pub(crate) fn layers(&self) -> &[Box<dyn InterceptedStream>] {
-        self.layers.get().map(Vec::as_slice).unwrap_or_default()
+    /// Returns the intercepted streams, starting with the outermost.
+    pub(crate) fn intercepted(&self) -> &[Box<dyn InterceptedStream>] {
+        self.intercepted.get().map(Vec::as_slice).unwrap_or_default()
     }
 
-    /// The stream is open, which is told once, and then its end if that came meanwhile; whoever
-    /// comes second waits until it was.
+    /// Notifies the interceptors once that the stream is open, and of its end if that came
+    /// meanwhile. A concurrent second call blocks until the first has finished.
     pub(crate) fn opened(&self) {
-        if !self.layers().is_empty() {
+        if !self.intercepted().is_empty() {
             self.opened.call_once(|| {
-                self.tell(InterceptedStream::opened);
-                let told = mem::replace(&mut *self.told(), Lifecycle::Opened);
-                if let Lifecycle::Owed(cause) = told {
+                self.notify(InterceptedStream::opened);
+                let lifecycle = mem::replace(&mut *self.lock_lifecycle(), Lifecycle::Open);
+                if let Lifecycle::EndedWhileOpening(cause) = lifecycle {
                     self.ended(cause);
                 }
             });
         }
     }
 
-    /// The stream has ended. Layers that do not know that it is open hear of it once they do.
+    /// Notifies the interceptors that the stream has ended, or defers that until they know of its
+    /// opening.
     pub(crate) fn ended(&self, cause: Box<Failure>) {
-        let mut told = self.told();
-        match *told {
-            Lifecycle::Nothing => *told = Lifecycle::Owed(cause),
-            Lifecycle::Opened => {
-                drop(told);
+        let mut lifecycle = self.lock_lifecycle();
+        match *lifecycle {
+            Lifecycle::Opening => *lifecycle = Lifecycle::EndedWhileOpening(cause),
+            Lifecycle::Open => {
+                drop(lifecycle);
                 self.closed(&(*cause).into());
             }
-            Lifecycle::Owed(_) | Lifecycle::Closed => {}
+            Lifecycle::EndedWhileOpening(_) | Lifecycle::Closed => {}
         }
     }
 
-    /// The stream has ended, or does not come to be open, which is told once.
+    /// Notifies the interceptors once that the stream has ended or could not be opened.
     pub(crate) fn closed(&self, cause: &Error) {
-        let told = mem::replace(&mut *self.told(), Lifecycle::Closed);
-        if !matches!(told, Lifecycle::Closed) {
-            self.tell(|layer| layer.closed(cause));
+        let lifecycle = mem::replace(&mut *self.lock_lifecycle(), Lifecycle::Closed);
+        if !matches!(lifecycle, Lifecycle::Closed) {
+            self.notify(|stream| stream.closed(cause));
         }
     }
 
-    fn told(&self) -> MutexGuard<'_, Lifecycle> {
-        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock_lifecycle(&self) -> MutexGuard<'_, Lifecycle> {
+        self.lifecycle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn tell(&self, tell: impl Fn(&dyn InterceptedStream)) {
-        for layer in self.layers() {
-            self.catch(|| tell(&**layer));
+    fn notify(&self, notify: impl Fn(&dyn InterceptedStream)) {
+        for stream in self.intercepted() {
+            self.catch(|| notify(&**stream));
         }
     }
 
-    /// Whether a message has the type of those that go out.
+    /// Checks the type of an outgoing message.
     pub(crate) fn check(&self, message: &AnyMessage) -> Result<(), Error> {
         (self.check)(message)
     }
 
-    /// Decodes a message, and passes it through what is around the stream.
-    pub(crate) fn receive(&self, payload: Bytes) -> Result<AnyMessage, NotTaken> {
+    /// Decodes a message, and passes it through the interceptors.
+    pub(crate) fn receive(&self, payload: Bytes) -> Result<AnyMessage, RejectedMessage> {
         let message = self.catch(|| (self.decode)(payload));
-        let message = message.ok_or(NotTaken::Refused)?.map_err(NotTaken::Malformed)?;
-        if self.layers().is_empty() {
+        let message = message.ok_or(RejectedMessage::Refused)?.map_err(RejectedMessage::Malformed)?;
+        if self.intercepted().is_empty() {
             return Ok(message);
         }
         let pass = || -> Result<AnyMessage, Error> {
-            let message = self.layers().iter().try_fold(message, |message, layer| layer.receive(message))?;
+            let message =
+                self.intercepted().iter().try_fold(message, |message, stream| stream.receive(message))?;
             (self.check_received)(&message).map(|()| message)
         };
-        // The error of a layer is dropped where a panic of it does no harm.
-        self.catch(|| pass().ok()).flatten().ok_or(NotTaken::Refused)
+        // The error is dropped inside `catch`, since its destructor may panic.
+        self.catch(|| pass().ok()).flatten().ok_or(RejectedMessage::Refused)
     }
 
-    /// Runs user code.
+    /// Runs user code, and logs a panic.
     fn catch<T>(&self, run: impl FnOnce() -> T) -> Option<T> {
         guard::catch(run)
             .inspect_err(|panicked| {
                 let label = Label::of_stream(&self.info);
-                log::panicked(self.side, "what is around a stream", Some(&label), panicked);
+                log::panicked(self.side, "a stream interceptor", Some(&label), panicked);
             })
             .ok()
     }
@@ -160,8 +166,8 @@ impl Codec {
 
 impl Drop for Codec {
     fn drop(&mut self) {
-        for layer in self.layers.take().unwrap_or_default() {
-            self.catch(|| drop(layer));
+        for stream in self.intercepted.take().unwrap_or_default() {
+            self.catch(|| drop(stream));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The end of a stream in a driver, of a client or of a server.
+//! The user's end of a stream, backed by a driver.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -15,20 +15,19 @@ use super::send::SendFuture;
 use super::table::Awaited;
 use crate::driver::Driver;
 use crate::error::Error;
-use crate::interceptor::{InterceptedStream, SendBelow, SendOptions};
+use crate::interceptor::{InterceptedStream, SendChain, SendOptions};
 use crate::message::AnyMessage;
 use crate::runtime::{BoxFuture, Runtime};
-use crate::waiting::Place;
+use crate::waiting::WaiterKey;
 
-/// The end of a stream in a driver. Dropping it tells the driver that user code does not have the
-/// stream any more.
+/// The user's end of a stream of a client or server. Dropping it releases the stream.
 pub(crate) struct DriverEnd<R: StreamRole> {
     driver: Arc<Driver<R>>,
     stream: StreamHandle,
-    /// The stream's slot in the driver's table.
+    /// The key of the stream in the driver's table.
     key: usize,
     codec: Arc<Codec>,
-    /// Keeps the client, which lives as long as its streams.
+    /// Keeps the client alive as long as the stream.
     _client: Option<Box<dyn Any + Send + Sync>>,
 }
 
@@ -59,9 +58,9 @@ impl<R: StreamRole> Drop for DriverEnd<R> {
     }
 }
 
-impl<R: StreamRole> SendBelow for DriverEnd<R> {
-    fn layer(&self, position: usize) -> Option<&dyn InterceptedStream> {
-        self.codec.layers().get(position).map(|layer| &**layer)
+impl<R: StreamRole> SendChain for DriverEnd<R> {
+    fn intercepted(&self, position: usize) -> Option<&dyn InterceptedStream> {
+        self.codec.intercepted().get(position).map(|intercepted| &**intercepted)
     }
 
     fn send(self: Arc<Self>, message: AnyMessage, options: SendOptions) -> BoxFuture<Result<(), Error>> {
@@ -69,12 +68,12 @@ impl<R: StreamRole> SendBelow for DriverEnd<R> {
             self.codec.check(&message)?;
             let payload = message.encode_to_vec();
             drop(message);
-            SendFuture::past_layers(self, payload, options).await
+            SendFuture::unintercepted(self, payload, options).await
         })
     }
 
     fn cause(&self) -> Option<Error> {
-        let failure = self.driver.with_state(|view| view.role.streams().cause(self.key))?;
+        let failure = self.driver.with_state(|state| state.role.streams().cause(self.key))?;
         Some((*failure).into())
     }
 
@@ -101,17 +100,17 @@ impl<R: StreamRole> StreamEnd for DriverEnd<R> {
             };
             let timeout = deadline.map(until_deadline).or(timeout);
             let send = state.engine.stream_commands().send(now, self.stream, payload, timeout)?;
-            Ok(state.role.streams().sending(send))
+            Ok(state.role.streams().start_send(send))
         })
     }
 
     fn poll_sent(&self, sender: usize, cx: &Context<'_>) -> Poll<Result<(), Box<Failure>>> {
-        self.driver.with_state(|view| view.role.streams().poll_sent(sender, cx)).0
+        self.driver.with_state(|state| state.role.streams().poll_sent(sender, cx)).0
     }
 
     fn cancel_send(&self, sender: usize) {
         self.driver.execute(|state, _| {
-            let (send, waker) = state.role.streams().forget_send(sender);
+            let (send, waker) = state.role.streams().remove_send(sender);
             if let Some(send) = send {
                 state.engine.stream_commands().cancel_send(send);
             }
@@ -119,10 +118,10 @@ impl<R: StreamRole> StreamEnd for DriverEnd<R> {
         });
     }
 
-    fn poll_message(&self, place: &mut Place, cx: &Context<'_>) -> Poll<Option<AnyMessage>> {
+    fn poll_message(&self, waiter: &mut WaiterKey, cx: &Context<'_>) -> Poll<Option<AnyMessage>> {
         self.driver
-            .tell(|engine, role| {
-                let polled = role.streams().poll_message(self.key, place, cx);
+            .with_engine(|engine, role| {
+                let polled = role.streams().poll_message(self.key, waiter, cx);
                 if let Poll::Ready(Some(_)) = polled.0 {
                     engine.stream_commands().taken(self.stream);
                 }
@@ -131,12 +130,12 @@ impl<R: StreamRole> StreamEnd for DriverEnd<R> {
             .0
     }
 
-    fn poll_ended(&self, place: &mut Place, cx: &Context<'_>) -> Poll<Box<Failure>> {
-        self.driver.with_state(|view| view.role.streams().poll_ended(self.key, place, cx)).0
+    fn poll_ended(&self, waiter: &mut WaiterKey, cx: &Context<'_>) -> Poll<Box<Failure>> {
+        self.driver.with_state(|state| state.role.streams().poll_ended(self.key, waiter, cx)).0
     }
 
-    fn leave_place(&self, awaited: Awaited, place: &mut Place) {
-        drop(self.driver.with_state(|view| view.role.streams().leave(self.key, awaited, place)));
+    fn remove_waiter(&self, awaited: Awaited, waiter: &mut WaiterKey) {
+        drop(self.driver.with_state(|state| state.role.streams().remove_waiter(self.key, awaited, waiter)));
     }
 
     fn close(&self, cause: Option<ErrorResponse>) {
@@ -144,6 +143,6 @@ impl<R: StreamRole> StreamEnd for DriverEnd<R> {
     }
 
     fn hijack(&self) {
-        self.driver.with_state(|view| view.role.streams().hijack(self.key));
+        self.driver.with_state(|state| state.role.streams().hijack(self.key));
     }
 }

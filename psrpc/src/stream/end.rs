@@ -1,4 +1,4 @@
-//! The end of a stream that user code holds, on whichever side and whatever its messages are.
+//! The interface of the user's end of a stream, independent of its side and message types.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -11,49 +11,49 @@ use psrpc_engine::{Failure, SendError};
 use super::codec::Codec;
 use super::table::Awaited;
 use crate::error::Error;
-use crate::interceptor::{SendBelow, SendOptions};
+use crate::interceptor::{SendChain, SendOptions};
 use crate::message::AnyMessage;
-use crate::waiting::Place;
+use crate::waiting::WaiterKey;
 
-/// What a stream asks of the client or server that it belongs to.
-pub(crate) trait StreamEnd: SendBelow {
+/// The operations of a stream, implemented by its client or server.
+pub(crate) trait StreamEnd: SendChain {
     fn codec(&self) -> &Arc<Codec>;
-    /// Hands a message to the engine, and returns the key to ask for the outcome by.
+    /// Passes a message to the engine, and returns the key to poll for its outcome.
     fn start_send(&self, payload: Bytes, options: SendOptions) -> Result<usize, SendError>;
     fn poll_sent(&self, sender: usize, cx: &Context<'_>) -> Poll<Result<(), Box<Failure>>>;
     fn cancel_send(&self, sender: usize);
-    fn poll_message(&self, place: &mut Place, cx: &Context<'_>) -> Poll<Option<AnyMessage>>;
-    fn poll_ended(&self, place: &mut Place, cx: &Context<'_>) -> Poll<Box<Failure>>;
-    /// Takes the place of a task that waits no more.
-    fn leave_place(&self, awaited: Awaited, place: &mut Place);
+    fn poll_message(&self, waiter: &mut WaiterKey, cx: &Context<'_>) -> Poll<Option<AnyMessage>>;
+    fn poll_ended(&self, waiter: &mut WaiterKey, cx: &Context<'_>) -> Poll<Box<Failure>>;
+    /// Removes the waker of a task that no longer waits.
+    fn remove_waiter(&self, awaited: Awaited, waiter: &mut WaiterKey);
     fn close(&self, cause: Option<ErrorResponse>);
     fn hijack(&self);
 }
 
-/// A task that waits for a stream, and leaves its place when it gives up.
-pub(super) struct Waiting<'a> {
+/// A task that waits on a stream. Dropping it removes its waker.
+pub(super) struct StreamWaiter<'a> {
     end: &'a dyn StreamEnd,
     awaited: Awaited,
-    pub(super) place: Place,
+    pub(super) key: WaiterKey,
 }
 
-impl<'a> Waiting<'a> {
+impl<'a> StreamWaiter<'a> {
     pub(super) fn new(end: &'a dyn StreamEnd, awaited: Awaited) -> Self {
-        Self { end, awaited, place: Place::default() }
+        Self { end, awaited, key: WaiterKey::default() }
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for StreamWaiter<'_> {
     fn drop(&mut self) {
-        if self.place.is_taken() {
-            self.end.leave_place(self.awaited, &mut self.place);
+        if self.key.is_registered() {
+            self.end.remove_waiter(self.awaited, &mut self.key);
         }
     }
 }
 
-/// Resolves with the cause when a stream has ended.
+/// Waits until a stream has ended, and returns the cause.
 pub(super) async fn closed(end: &dyn StreamEnd) -> Error {
-    let mut waiting = Waiting::new(end, Awaited::End);
-    let failure = poll_fn(|cx| end.poll_ended(&mut waiting.place, cx)).await;
+    let mut waiter = StreamWaiter::new(end, Awaited::End);
+    let failure = poll_fn(|cx| end.poll_ended(&mut waiter.key, cx)).await;
     (*failure).into()
 }

@@ -1,5 +1,4 @@
-//! Messages of streams on their way in: from the engine's events to the tables of consumers, and
-//! the ends of streams.
+//! Incoming messages of streams, from the engine to their consumers, and the end of streams.
 
 use std::sync::Arc;
 use std::task::Waker;
@@ -7,8 +6,8 @@ use std::task::Waker;
 use bytes::Bytes;
 use psrpc_engine::{Engine, PendingMessage, StreamHandle};
 
-use super::codec::{Codec, NotTaken};
-use super::table::{Discarded, Left, StreamTable, StreamTask};
+use super::codec::{Codec, RejectedMessage};
+use super::table::{DiscardedStream, StreamTable, StreamTask, StreamUse};
 use crate::driver::{Driver, LARGE, Role};
 use crate::error::Error;
 use crate::guard;
@@ -19,12 +18,12 @@ pub(crate) trait StreamRole: Role {
 }
 
 impl<R: StreamRole> Driver<R> {
-    /// User code does not have a stream any more.
+    /// Releases the user's end of a stream.
     pub(crate) fn release_stream(self: &Arc<Self>, stream: StreamHandle, key: usize) {
-        self.leave(stream, Ok(()), |streams| streams.release(key));
+        self.release_with(stream, Ok(()), |streams| streams.release(key));
     }
 
-    /// The handler of a stream is done.
+    /// Records that the handler of a stream has returned.
     pub(crate) fn handler_done(
         self: &Arc<Self>,
         stream: StreamHandle,
@@ -32,20 +31,20 @@ impl<R: StreamRole> Driver<R> {
         result: Result<(), Error>,
     ) {
         let failed = result.is_err();
-        self.leave(stream, result, |streams| streams.handler_done(key, failed));
+        self.release_with(stream, result, |streams| streams.handler_done(key, failed));
     }
 
-    /// One of those who have a stream leaves it; the last one ends it.
-    fn leave(
+    /// Releases one of the users of a stream. Ends the stream if it was the last one.
+    fn release_with(
         self: &Arc<Self>,
         stream: StreamHandle,
         result: Result<(), Error>,
-        leave: impl FnOnce(&mut StreamTable) -> (Left, Discarded),
+        release: impl FnOnce(&mut StreamTable) -> (StreamUse, DiscardedStream),
     ) {
         let result = result.map_err(Error::into_response);
         let discarded = self.execute(|state, now| {
-            let (left, discarded) = leave(state.role.streams());
-            if let Left::Gone = left {
+            let (stream_use, discarded) = release(state.role.streams());
+            if let StreamUse::Unused = stream_use {
                 state.engine.finish_stream(now, stream, result);
             }
             discarded
@@ -53,12 +52,12 @@ impl<R: StreamRole> Driver<R> {
         drop(discarded);
     }
 
-    /// Does a task of the streams, without the lock.
+    /// Performs a task of the streams, without the lock.
     pub(crate) fn perform_stream_task(self: &Arc<Self>, task: StreamTask) {
         match task {
             StreamTask::Wake(waker) => waker.wake(),
             StreamTask::Ended(codec, cause) => codec.ended(cause),
-            StreamTask::Unwanted(delivery) => {
+            StreamTask::Reject(delivery) => {
                 self.execute(|state, now| state.engine.stream_commands().reject(now, delivery, None));
             }
             StreamTask::Message(delivery, payload, key, codec) if payload.len() >= LARGE => {
@@ -76,14 +75,14 @@ impl<R: StreamRole> Driver<R> {
         }
     }
 
-    /// Decodes a message, and hands it to the consumer of its stream.
+    /// Decodes a message, and passes it to the consumer of its stream.
     fn receive(self: &Arc<Self>, delivery: PendingMessage, payload: Bytes, key: usize, codec: &Codec) {
-        let received = codec.receive(payload).map_err(|not_taken| match not_taken {
-            NotTaken::Malformed(error) => Some(error.into_response()),
-            NotTaken::Refused => None,
+        let received = codec.receive(payload).map_err(|rejected| match rejected {
+            RejectedMessage::Malformed(error) => Some(error.into_response()),
+            RejectedMessage::Refused => None,
         });
         let stream = delivery.stream();
-        let (woken, left) = self.execute(|state, now| {
+        let (woken, unread) = self.execute(|state, now| {
             let (streams, engine) = (state.role.streams(), &mut state.engine);
             match received.map(|message| streams.push(stream, key, message)) {
                 Ok(Ok(woken)) => {
@@ -96,20 +95,20 @@ impl<R: StreamRole> Driver<R> {
                 }
                 Err(cause) => {
                     engine.stream_commands().reject(now, delivery, cause);
-                    (streams.not_taken(stream, key), None)
+                    (streams.message_rejected(stream, key), None)
                 }
             }
         });
-        // Without the lock, and where a panic of it does no harm.
-        let _ = guard::catch(|| drop(left));
+        // Dropped after the lock is released, and with panics caught.
+        let _ = guard::catch(|| drop(unread));
         woken.into_iter().for_each(Waker::wake);
     }
 }
 
-/// A message that is to be decoded in a task of its own. If the runtime drops that, nobody waits
-/// for the message.
+/// A message to be decoded in a task of its own. If the runtime drops the task, the message counts
+/// as rejected.
 struct Undecoded<R: StreamRole> {
-    /// `None` once it is being decoded.
+    /// `None` once decoding has started.
     driver: Option<Arc<Driver<R>>>,
     stream: StreamHandle,
     key: usize,
@@ -118,7 +117,8 @@ struct Undecoded<R: StreamRole> {
 impl<R: StreamRole> Drop for Undecoded<R> {
     fn drop(&mut self) {
         if let Some(driver) = &self.driver {
-            let woken = driver.with_state(|view| view.role.streams().not_taken(self.stream, self.key));
+            let woken =
+                driver.with_state(|state| state.role.streams().message_rejected(self.stream, self.key));
             woken.into_iter().for_each(Waker::wake);
         }
     }

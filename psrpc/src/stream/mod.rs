@@ -1,4 +1,4 @@
-//! Streams: messages both ways between a client and one server, until one side ends it.
+//! Streams of messages in both directions, between a client and one server.
 
 mod codec;
 mod driver_end;
@@ -23,28 +23,30 @@ use psrpc_engine::proto::{Metadata, Text};
 use crate::error::Error;
 use crate::info::CallInfo;
 use crate::request::RequestContext;
-use crate::waiting::Place;
+use crate::waiting::WaiterKey;
 
 pub(crate) use self::codec::Codec;
 pub(crate) use self::driver_end::DriverEnd;
 pub(crate) use self::end::StreamEnd;
-use self::end::{Waiting, closed};
+use self::end::{StreamWaiter, closed};
 pub(crate) use self::incoming::StreamRole;
 pub use self::send::PendingSend;
 pub use self::sink::SendSink;
 use self::table::Awaited;
 pub(crate) use self::table::{StreamTable, StreamTask};
 
-/// A stream, as the client has it that opened it: it sends `S` and receives `R`. See [`BiStream`].
+/// The client's side of a stream: sends `S` and receives `R`. See [`BiStream`].
 pub type ClientStream<S, R> = BiStream<AtClient, S, R>;
 
-/// A stream, as the handler has it that serves it: it sends `S` and receives `R`. See [`BiStream`].
+/// The server's side of a stream, passed to its handler: sends `S` and receives `R`. See
+/// [`BiStream`].
 ///
-/// It ends when its handler returns: with the handler's error, or else plainly; a handler may end
-/// it before with [`close`](BiStream::close). [`hijack`](BiStream::hijack) it to keep it longer.
+/// The stream ends when the handler returns, with the handler's error if it returns one. A handler
+/// can end it earlier with [`close`](BiStream::close), or keep it open with
+/// [`hijack`](BiStream::hijack).
 pub type ServerStream<S, R> = BiStream<AtServer, S, R>;
 
-/// A stream of messages both ways (PROTOCOL section 8): it sends `S` and receives `R`.
+/// A bidirectional stream of messages (PROTOCOL section 8), which sends `S` and receives `R`.
 ///
 /// ```
 /// # use psrpc::{ClientStream, Error};
@@ -58,52 +60,54 @@ pub type ServerStream<S, R> = BiStream<AtServer, S, R>;
 /// # }
 /// ```
 ///
-/// A send resolves once the other side has put the message where its `next` finds it. Messages
-/// arrive in the order of their sends if each send is awaited, and has succeeded, before the next
-/// begins; nothing arrives twice. So many messages wait to be received as the client or server has
-/// [room for](crate::ClientOptions::channel_size); one more is not taken, and its sender
-/// waits until its timeout.
+/// A send resolves once the message is in the receive queue of the other side. Messages arrive in
+/// order if each send is awaited, and succeeds, before the next one starts. No message arrives
+/// twice. The receive queue has [a limit](crate::ClientOptions::channel_size); a message beyond it
+/// is discarded, and its send fails when it times out.
 ///
 /// # The end
 ///
-/// Either side closes it; both see the cause. It ends too when its client or server is closed, when
-/// the server shuts down or stops to serve the method (`unavailable`, "EOF"), and, if that was set,
-/// when nothing was heard for too long. What was received before the end can still be taken.
+/// Either side can close the stream, and both sides see the cause. The stream also ends when its
+/// client or server is closed, when the server shuts down or deregisters the method (`unavailable`,
+/// "EOF"), and when the idle timeout passes, if one is set. Messages received before the end remain
+/// available.
 ///
-/// Dropping it closes it plainly; a handler's stream ends with its handler's result instead.
+/// Dropping the stream closes it without an error. A handler's stream ends with the handler's
+/// result instead.
 pub struct BiStream<A, S, R> {
     end: Arc<dyn StreamEnd>,
     at: A,
-    /// Of the task that polls it as a stream.
-    place: Place,
+    /// The waker of the task that polls this value as a `Stream`.
+    waiter: WaiterKey,
     messages: PhantomData<fn(S) -> R>,
 }
 
-/// What the client's side of a stream knows.
+/// A marker for the client's side of a stream.
 #[derive(Debug)]
 pub struct AtClient(());
 
-/// What the server's side of a stream knows: the request that opened it.
+/// A marker for the server's side of a stream, with the request that opened it.
 pub struct AtServer {
     context: RequestContext,
 }
 
-/// Returns the next message of a stream; `None` when it has ended and all were taken.
+/// Returns the next message of a stream, or `None` once the stream has ended and all messages were
+/// taken.
 async fn next<R: Message + Default + 'static>(end: &dyn StreamEnd) -> Option<R> {
-    let mut waiting = Waiting::new(end, Awaited::Message);
-    poll_fn(|cx| poll_next(end, &mut waiting.place, cx)).await
+    let mut waiter = StreamWaiter::new(end, Awaited::Message);
+    poll_fn(|cx| poll_next(end, &mut waiter.key, cx)).await
 }
 
 fn poll_next<R: Message + Default + 'static>(
     end: &dyn StreamEnd,
-    place: &mut Place,
+    waiter: &mut WaiterKey,
     cx: &Context<'_>,
 ) -> Poll<Option<R>> {
     loop {
-        let Some(message) = std::task::ready!(end.poll_message(place, cx)) else {
+        let Some(message) = std::task::ready!(end.poll_message(waiter, cx)) else {
             return Poll::Ready(None);
         };
-        // Its type was checked, but it may be a copy, by way of its encoding.
+        // The type was checked before, but decoding a copy can fail.
         if let Ok(message) = message.into_message() {
             return Poll::Ready(Some(message));
         }
@@ -112,45 +116,45 @@ fn poll_next<R: Message + Default + 'static>(
 
 impl<S, R> ClientStream<S, R> {
     pub(crate) fn new(end: Arc<dyn StreamEnd>) -> Self {
-        Self { end, at: AtClient(()), place: Place::default(), messages: PhantomData }
+        Self { end, at: AtClient(()), waiter: WaiterKey::default(), messages: PhantomData }
     }
 }
 
 impl<S, R> ServerStream<S, R> {
     pub(crate) fn at_server(end: Arc<dyn StreamEnd>, context: RequestContext) -> Self {
-        Self { end, at: AtServer { context }, place: Place::default(), messages: PhantomData }
+        Self { end, at: AtServer { context }, waiter: WaiterKey::default(), messages: PhantomData }
     }
 
-    /// What the client sent along when it opened the stream.
+    /// Returns the metadata that the client sent when it opened the stream.
     pub fn metadata(&self) -> &Metadata {
         &self.at.context.metadata
     }
 
-    /// Who opened the stream.
+    /// Returns the id of the client that opened the stream.
     pub fn client_id(&self) -> &str {
         self.at.context.client_id.as_str()
     }
 
-    /// The request that opened the stream, by its id on the wire.
+    /// Returns the id of the request that opened the stream.
     pub fn request_id(&self) -> &str {
         self.at.context.request_id.as_str()
     }
 
-    /// When the stream was asked for, by the client's wall clock.
+    /// Returns when the client sent the request to open the stream, by the client's wall clock.
     pub fn sent_at(&self) -> WallTime {
         self.at.context.sent_at
     }
 
-    /// The topic that it was opened for; no parts for a method without topics.
+    /// Returns the parts of the topic. Empty for a method without topics.
     pub fn topic(&self) -> &[Text] {
         self.at.context.route.topic()
     }
 
-    /// Keeps the stream beyond the return of its handler: it then ends when it is closed or
-    /// dropped. A handler that returns an error ends it all the same.
+    /// Keeps the stream open after its handler has returned. The stream then ends when it is closed
+    /// or dropped. If the handler returns an error, the stream still ends.
     ///
-    /// Whoever keeps it lets it go once it has ended: a shutdown waits for it, and so does who
-    /// deregisters its method.
+    /// Drop the stream once it has ended, since a shutdown and a deregistration of its method wait
+    /// for it.
     ///
     /// ```
     /// # use psrpc::{Error, Runtime, ServerStream};
@@ -166,47 +170,48 @@ impl<S, R> ServerStream<S, R> {
 }
 
 impl<A, S: Message + 'static, R: Message + Default + 'static> BiStream<A, S, R> {
-    /// Sends a message: resolves when the other side has taken it. See [`PendingSend`].
+    /// Sends a message. The send resolves once the other side has accepted it. See [`PendingSend`].
     pub fn send(&self, message: S) -> PendingSend<'_> {
         PendingSend::new(&self.end, message)
     }
 
-    /// The next message; `None` when the stream has ended and all were taken. Dropping the future
-    /// loses nothing.
+    /// Returns the next message, or `None` once the stream has ended and all messages were taken.
+    /// Cancel safe: dropping the future loses no message.
     pub async fn next(&self) -> Option<R> {
         next(&*self.end).await
     }
 
-    /// Two halves, for two tasks. The stream is dropped when both are.
+    /// Splits the stream into two halves, for use in two tasks. The stream is dropped with the
+    /// second half.
     pub fn split(self) -> (SendHalf<S>, RecvHalf<R>) {
         let end = Arc::clone(&self.end);
         (
             SendHalf { end, messages: PhantomData },
-            RecvHalf { end: self.end, place: self.place, messages: PhantomData },
+            RecvHalf { end: self.end, waiter: self.waiter, messages: PhantomData },
         )
     }
 }
 
 impl<A, S, R> BiStream<A, S, R> {
-    /// Ends the stream on both sides, with this cause, or plainly: "stream closed", `canceled`. The
-    /// code and text of the cause travel. What is being sent fails. Does nothing if it has
-    /// ended.
+    /// Ends the stream on both sides, with the given cause, or with "stream closed" (`canceled`) if
+    /// there is none. The code and text of the cause are sent. Pending sends fail. Does nothing if
+    /// the stream has already ended.
     pub fn close(&self, cause: impl Into<Option<Error>>) {
         close(&*self.end, cause.into());
     }
 
-    /// Why the stream has ended, if it has.
+    /// Returns why the stream has ended, or `None` if it has not.
     pub fn cause(&self) -> Option<Error> {
         self.end.cause()
     }
 
-    /// Resolves with the cause when the stream has ended, which may be before all messages were
-    /// taken.
+    /// Waits until the stream has ended, and returns the cause. There may still be messages to
+    /// take.
     pub async fn closed(&self) -> Error {
         closed(&*self.end).await
     }
 
-    /// What the stream was opened for.
+    /// Returns the service, method and topic of the stream.
     pub fn info(&self) -> &CallInfo {
         self.end.codec().info()
     }
@@ -220,29 +225,29 @@ fn debug(end: &dyn StreamEnd, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     f.debug_struct("Stream").field("info", end.codec().info()).field("cause", &end.cause()).finish()
 }
 
-/// Its messages, as [`next`](BiStream::next) gives them.
+/// Yields the messages that [`next`](BiStream::next) returns.
 impl<A: Unpin, S, R: Message + Default + 'static> Stream for BiStream<A, S, R> {
     type Item = R;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<R>> {
-        let Self { end, place, .. } = &mut *self;
-        poll_next(&**end, place, cx)
+        let Self { end, waiter, .. } = &mut *self;
+        poll_next(&**end, waiter, cx)
     }
 }
 
-/// The half of a stream that sends.
+/// The sending half of a stream.
 pub struct SendHalf<S> {
     end: Arc<dyn StreamEnd>,
     messages: PhantomData<fn(S)>,
 }
 
 impl<S: Message + 'static> SendHalf<S> {
-    /// Sends a message: resolves when the other side has taken it. See [`PendingSend`].
+    /// Sends a message. The send resolves once the other side has accepted it. See [`PendingSend`].
     pub fn send(&self, message: S) -> PendingSend<'_> {
         PendingSend::new(&self.end, message)
     }
 
-    /// A [`Sink`](futures_sink::Sink) of messages.
+    /// Returns a [`Sink`](futures_sink::Sink) of messages.
     pub fn into_sink(self) -> SendSink<S> {
         SendSink::new(self)
     }
@@ -254,46 +259,46 @@ impl<S> SendHalf<S> {
         close(&*self.end, cause.into());
     }
 
-    /// Why the stream has ended, if it has.
+    /// Returns why the stream has ended, or `None` if it has not.
     pub fn cause(&self) -> Option<Error> {
         self.end.cause()
     }
 
-    /// Resolves with the cause when the stream has ended.
+    /// Waits until the stream has ended, and returns the cause.
     pub async fn closed(&self) -> Error {
         closed(&*self.end).await
     }
 }
 
-/// The half of a stream that receives.
+/// The receiving half of a stream.
 pub struct RecvHalf<R> {
     end: Arc<dyn StreamEnd>,
-    place: Place,
+    waiter: WaiterKey,
     messages: PhantomData<fn() -> R>,
 }
 
 impl<R: Message + Default + 'static> RecvHalf<R> {
-    /// The next message; `None` when the stream has ended and all were taken. Dropping the future
-    /// loses nothing.
+    /// Returns the next message, or `None` once the stream has ended and all messages were taken.
+    /// Cancel safe: dropping the future loses no message.
     pub async fn next(&self) -> Option<R> {
         next(&*self.end).await
     }
 }
 
 impl<R> RecvHalf<R> {
-    /// Why the stream has ended, if it has.
+    /// Returns why the stream has ended, or `None` if it has not.
     pub fn cause(&self) -> Option<Error> {
         self.end.cause()
     }
 }
 
-/// Its messages, as [`next`](RecvHalf::next) gives them.
+/// Yields the messages that [`next`](RecvHalf::next) returns.
 impl<R: Message + Default + 'static> Stream for RecvHalf<R> {
     type Item = R;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<R>> {
-        let Self { end, place, .. } = &mut *self;
-        poll_next(&**end, place, cx)
+        let Self { end, waiter, .. } = &mut *self;
+        poll_next(&**end, waiter, cx)
     }
 }
 

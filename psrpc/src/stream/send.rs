@@ -1,4 +1,4 @@
-//! PendingSend a message on a stream.
+//! Sending messages on a stream.
 
 use std::fmt;
 use std::future::{Future, IntoFuture};
@@ -17,29 +17,29 @@ use crate::interceptor::{NextSend, SendOptions};
 use crate::message::AnyMessage;
 use crate::runtime::BoxFuture;
 
-/// A message to be sent: set its timeout if need be, then await it.
+/// A builder for a send. Await it to send the message.
 ///
-/// It resolves when the other side has taken the message. Dropping its future stops to wait;
-/// whether the message arrives is open then, unless the future was never polled. A future that is
-/// kept keeps the stream, as a half of it would.
+/// The future resolves once the other side has accepted the message. Dropping the future stops the
+/// wait; unless the future was never polled, the message may still arrive. Holding the future keeps
+/// the stream open, as holding a half does.
 ///
 /// # Errors
 ///
 /// | reason | code | what happened | may it have arrived? |
 /// |---|---|---|---|
-/// | [`TimedOut`](crate::Reason::TimedOut) | `deadline_exceeded` | it was not taken in time: it or its ack was lost, or the consumer has no room | yes |
-/// | that of the end | that of the cause | the stream has ended | yes, if it ended meanwhile |
-/// | [`PublishFailed`](crate::Reason::PublishFailed) | `unavailable` | the bus did not take it | not as far as the bus knows |
-/// | none | `invalid_argument` | it is too large | no |
-/// | none | `resource_exhausted` | too many messages of the stream are on their way | no |
-#[must_use = "a message is sent when it is awaited"]
+/// | [`TimedOut`](crate::Reason::TimedOut) | `deadline_exceeded` | it was not accepted in time: the message or its ack was lost, or the consumer has no room | yes |
+/// | that of the stream's end | that of the cause | the stream has ended | yes, if it ended during the send |
+/// | [`PublishFailed`](crate::Reason::PublishFailed) | `unavailable` | the bus did not accept it | yes |
+/// | none | `invalid_argument` | the message is too large | no |
+/// | none | `resource_exhausted` | too many sends on the stream are pending | no |
+#[must_use = "a message is not sent until it is awaited"]
 pub struct PendingSend<'a> {
     end: &'a Arc<dyn StreamEnd>,
     message: OutgoingMessage,
     options: SendOptions,
 }
 
-/// A message, with or without its type, as what is around the stream needs it.
+/// An outgoing message. Interceptors need its type.
 enum OutgoingMessage {
     Encoded(Vec<u8>),
     Typed(AnyMessage),
@@ -47,15 +47,15 @@ enum OutgoingMessage {
 
 impl<'a> PendingSend<'a> {
     pub(super) fn new(end: &'a Arc<dyn StreamEnd>, message: impl Message + 'static) -> Self {
-        let message = match end.codec().layers() {
+        let message = match end.codec().intercepted() {
             [] => OutgoingMessage::Encoded(message.encode_to_vec()),
             _ => OutgoingMessage::Typed(AnyMessage::new(message)),
         };
         Self { end, message, options: SendOptions::default() }
     }
 
-    /// How long it may take from when it is first polled. Default: that of the client or server, 3
-    /// s.
+    /// Sets how long the send may take from when the future is first polled. Default: the timeout
+    /// of the client or server, 3 s.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.options.timeout = Some(timeout);
         self
@@ -77,21 +77,21 @@ impl IntoFuture for PendingSend<'_> {
     }
 }
 
-/// A message on its way: the future of a [`PendingSend`].
-#[must_use = "a message is sent when it is awaited"]
+/// The future of a [`PendingSend`].
+#[must_use = "a message is not sent until it is awaited"]
 pub struct SendFuture(SendState);
 
 enum SendState {
     New(Arc<dyn StreamEnd>, OutgoingMessage, SendOptions),
-    /// The engine has it; the key asks for its outcome.
+    /// Sent by the engine. Holds the key to poll for the outcome.
     Sent(Arc<dyn StreamEnd>, usize),
     Intercepted(BoxFuture<Result<(), Error>>),
     Done,
 }
 
 impl SendFuture {
-    /// A message that goes past what is around the stream.
-    pub(crate) fn past_layers(end: Arc<dyn StreamEnd>, payload: Vec<u8>, options: SendOptions) -> Self {
+    /// Sends an encoded message without interceptors.
+    pub(crate) fn unintercepted(end: Arc<dyn StreamEnd>, payload: Vec<u8>, options: SendOptions) -> Self {
         Self(SendState::New(end, OutgoingMessage::Encoded(payload), options))
     }
 }
@@ -111,14 +111,14 @@ impl Future for SendFuture {
                 SendState::New(..) => {
                     let SendState::New(end, message, options) = mem::replace(&mut self.0, SendState::Done)
                     else {
-                        unreachable!("it was matched above");
+                        unreachable!("matched above");
                     };
                     self.0 = start(end, message, options)?;
                     continue;
                 }
                 SendState::Sent(end, key) => end.poll_sent(*key, cx).map_err(|failure| (*failure).into()),
                 SendState::Intercepted(sending) => sending.as_mut().poll(cx),
-                SendState::Done => panic!("a send was polled after it was done"),
+                SendState::Done => panic!("`SendFuture` polled after completion"),
             };
             if polled.is_ready() {
                 self.0 = SendState::Done;
@@ -128,7 +128,7 @@ impl Future for SendFuture {
     }
 }
 
-/// Hands a message to the engine, or to the layers around the stream.
+/// Passes a message to the engine, or to the interceptors if there are any.
 fn start(
     end: Arc<dyn StreamEnd>,
     message: OutgoingMessage,
@@ -151,7 +151,7 @@ fn start(
 }
 
 impl Drop for SendFuture {
-    /// Stops waiting for a message that was sent.
+    /// Stops waiting for the outcome of a send.
     fn drop(&mut self) {
         if let SendState::Sent(end, key) = &self.0 {
             end.cancel_send(*key);

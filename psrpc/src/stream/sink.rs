@@ -1,4 +1,4 @@
-//! The sending half of a stream as a sink.
+//! The sending half of a stream as a `Sink`.
 
 use std::future::{Future, IntoFuture};
 use std::pin::Pin;
@@ -11,10 +11,10 @@ use super::SendHalf;
 use super::send::SendFuture;
 use crate::error::Error;
 
-/// The sending half of a stream as a [`Sink`]: one message after the other, each taken before the
-/// next is sent.
+/// The sending half of a stream as a [`Sink`]. It sends one message at a time, and waits until the
+/// other side has accepted it before sending the next.
 ///
-/// Closing the sink ends the stream, plainly.
+/// Closing the sink ends the stream without an error.
 pub struct SendSink<S> {
     half: SendHalf<S>,
     sending: Option<SendFuture>,
@@ -25,7 +25,7 @@ impl<S> SendSink<S> {
         Self { half, sending: None }
     }
 
-    /// The half again. A message on its way is not waited for any more.
+    /// Returns the half. Stops waiting for a pending message.
     pub fn into_inner(self) -> SendHalf<S> {
         self.half
     }

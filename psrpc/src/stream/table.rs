@@ -1,4 +1,4 @@
-//! The streams of one driver: from the engine's events to the tasks that wait for them.
+//! The streams of one driver: events of the engine, queued for the tasks that wait for them.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -13,72 +13,72 @@ use crate::cancellation::CancellationToken;
 use crate::info::CallInfo;
 use crate::message::AnyMessage;
 use crate::waiting;
-use crate::waiting::{Place, Waiters};
+use crate::waiting::{WaiterKey, Waiters};
 
-/// What is known of streams, and who waits for them.
+/// The streams of one driver, and the tasks that wait for them.
 #[derive(Default)]
 pub(crate) struct StreamTable {
     slots: Slab<Slot>,
-    /// The slots of streams that the engine knows, by the index of their handles.
+    /// The keys of the slots of streams that the engine has, by the index of the stream handle.
     streams: Vec<Option<(StreamHandle, usize)>>,
     senders: Slab<Sender>,
-    /// The senders of messages on their way, by the index of their handles.
+    /// The keys of the senders, by the index of the send handle.
     sends: Vec<Option<usize>>,
 }
 
-/// A stream, as long as somebody holds it or its handler runs.
+/// A stream that user code holds or whose handler runs.
 struct Slot {
     stream: StreamHandle,
     codec: Arc<Codec>,
     messages: VecDeque<AnyMessage>,
-    /// How many messages are being decoded, which come before the end.
+    /// The number of messages being decoded. They are delivered before the end.
     decoding: usize,
-    /// The tasks that wait for a message, or for the end that comes after the last.
+    /// Tasks that wait for a message, or for the end after the last one.
     receivers: Waiters,
-    /// The tasks that wait for the end alone.
+    /// Tasks that wait for the end only.
     watchers: Waiters,
     cause: Option<Box<Failure>>,
-    /// Whether user code still has the stream.
+    /// Whether user code holds the stream.
     held: bool,
-    /// Stops the handler that runs for it, at a server.
+    /// Cancels the handler, at a server.
     handler: Option<Arc<CancellationToken>>,
     hijacked: bool,
 }
 
-/// What a task waits for at a stream.
+/// The event that a task waits for.
 #[derive(Clone, Copy)]
 pub(crate) enum Awaited {
     Message,
     End,
 }
 
-/// Somebody who waits for a message to be taken.
+/// A task that waits for the outcome of a send.
 struct Sender {
     send: SendHandle,
     outcome: Option<Result<(), Box<Failure>>>,
     waker: Option<Waker>,
 }
 
-/// What is to be done for streams once the lock is free.
+/// Work for streams, to be done after the lock is released.
 pub(crate) enum StreamTask {
-    /// A message is to be decoded and accepted, for the slot with this key.
+    /// Decode and accept a message, for the slot with this key.
     Message(PendingMessage, Bytes, usize, Arc<Codec>),
-    /// Nobody has the stream of a message any more.
-    Unwanted(PendingMessage),
+    /// Reject a message whose stream is no longer held.
+    Reject(PendingMessage),
     Ended(Arc<Codec>, Box<Failure>),
     Wake(Waker),
 }
 
-/// What becomes of a stream when one of those who have it leaves.
-pub(crate) enum Left {
-    /// Somebody else still has it.
-    Kept,
-    /// It is nobody's any more.
-    Gone,
+/// Whether a stream is still used after one of its users has released it.
+pub(crate) enum StreamUse {
+    /// Another user still has it.
+    InUse,
+    /// It has no user any more.
+    Unused,
 }
 
 impl StreamTable {
-    /// Adds a stream that is open, for whoever gets the slot.
+    /// Adds a slot for an open stream, and returns its key.
     pub(crate) fn open(
         &mut self,
         stream: StreamHandle,
@@ -98,7 +98,7 @@ impl StreamTable {
             hijacked: false,
         };
         let key = self.slots.insert(slot);
-        place(&mut self.streams, stream.index(), (stream, key));
+        insert_at(&mut self.streams, stream.index(), (stream, key));
         key
     }
 
@@ -106,13 +106,13 @@ impl StreamTable {
         match event {
             StreamEvent::Message { delivery, payload } => {
                 let key = self.find(delivery.stream()).filter(|key| self.slots[*key].held);
-                let Some(key) = key else { return tasks(StreamTask::Unwanted(delivery)) };
+                let Some(key) = key else { return tasks(StreamTask::Reject(delivery)) };
                 let slot = &mut self.slots[key];
                 slot.decoding += 1;
                 tasks(StreamTask::Message(delivery, payload, key, Arc::clone(&slot.codec)));
             }
             StreamEvent::Sent { send, outcome } => {
-                // Nobody waits for a send that was dropped.
+                // A send that was dropped has no sender.
                 if let Some(sender) = self.sends.get_mut(send.index()).and_then(Option::take) {
                     let sender = &mut self.senders[sender];
                     sender.outcome = Some(outcome);
@@ -135,14 +135,14 @@ impl StreamTable {
     }
 
     fn find(&self, stream: StreamHandle) -> Option<usize> {
-        let (known, key) = self.streams.get(stream.index()).copied().flatten()?;
-        (known == stream).then_some(key)
+        let (handle, key) = self.streams.get(stream.index()).copied().flatten()?;
+        (handle == stream).then_some(key)
     }
 
     // --- messages in -----------------------------------------------------------------------------
 
-    /// Adds a message that was decoded for the consumer of a stream, and gives who waits for it;
-    /// the message if there is no consumer any more.
+    /// Queues a decoded message, and returns the tasks to wake. Returns the message if the stream
+    /// has no consumer.
     pub(crate) fn push(
         &mut self,
         stream: StreamHandle,
@@ -158,35 +158,35 @@ impl StreamTable {
         }
     }
 
-    /// A message that was decoded is not for the consumer of its stream. Gives who waits for it: it
-    /// may have been the last.
-    pub(crate) fn not_taken(&mut self, stream: StreamHandle, key: usize) -> Vec<Waker> {
+    /// Records that a message was rejected. Returns the tasks to wake, since it may have been the
+    /// last message before the end.
+    pub(crate) fn message_rejected(&mut self, stream: StreamHandle, key: usize) -> Vec<Waker> {
         self.decoded(stream, key).map(|slot| slot.receivers.take().collect()).unwrap_or_default()
     }
 
-    /// A message was decoded. By the key of its slot, since the stream may have ended and its place
-    /// be another's.
+    /// Records that a message was decoded. Looks the slot up by its key, since the stream may have
+    /// ended and its index may have been reused.
     fn decoded(&mut self, stream: StreamHandle, key: usize) -> Option<&mut Slot> {
         let slot = self.slots.get_mut(key).filter(|slot| slot.stream == stream)?;
         slot.decoding -= 1;
         Some(slot)
     }
 
-    /// The next message of a stream; nothing when it has ended and all were taken. What it gives
-    /// beside is to be dropped without the lock.
+    /// Returns the next message, or `None` once the stream has ended and all messages were taken.
+    /// Also returns a waker to drop after the lock is released.
     pub(crate) fn poll_message(
         &mut self,
         key: usize,
-        place: &mut Place,
+        waiter: &mut WaiterKey,
         cx: &Context<'_>,
     ) -> (Poll<Option<AnyMessage>>, Option<Waker>) {
         let slot = &mut self.slots[key];
         match slot.messages.pop_front() {
-            Some(message) => (Poll::Ready(Some(message)), slot.receivers.leave(place)),
+            Some(message) => (Poll::Ready(Some(message)), slot.receivers.remove(waiter)),
             None if slot.cause.is_some() && slot.decoding == 0 => {
-                (Poll::Ready(None), slot.receivers.leave(place))
+                (Poll::Ready(None), slot.receivers.remove(waiter))
             }
-            None => (Poll::Pending, slot.receivers.wait(place, cx)),
+            None => (Poll::Pending, slot.receivers.wait(waiter, cx)),
         }
     }
 
@@ -194,39 +194,45 @@ impl StreamTable {
         self.slots[key].cause.clone()
     }
 
-    /// Why the stream has ended, once it has. What it gives beside is to be dropped without the
-    /// lock.
+    /// Returns why the stream has ended, once it has, and a waker to drop after the lock is
+    /// released.
     pub(crate) fn poll_ended(
         &mut self,
         key: usize,
-        place: &mut Place,
+        waiter: &mut WaiterKey,
         cx: &Context<'_>,
     ) -> (Poll<Box<Failure>>, Option<Waker>) {
         let slot = &mut self.slots[key];
         match &slot.cause {
-            Some(cause) => (Poll::Ready(cause.clone()), slot.watchers.leave(place)),
-            None => (Poll::Pending, slot.watchers.wait(place, cx)),
+            Some(cause) => (Poll::Ready(cause.clone()), slot.watchers.remove(waiter)),
+            None => (Poll::Pending, slot.watchers.wait(waiter, cx)),
         }
     }
 
-    /// A task does not wait for a stream any more; gives what is to be dropped without the lock.
-    pub(crate) fn leave(&mut self, key: usize, awaited: Awaited, place: &mut Place) -> Option<Waker> {
+    /// Removes the waker of a task. Returns it, to drop after the lock is released.
+    pub(crate) fn remove_waiter(
+        &mut self,
+        key: usize,
+        awaited: Awaited,
+        waiter: &mut WaiterKey,
+    ) -> Option<Waker> {
         let slot = &mut self.slots[key];
         match awaited {
-            Awaited::Message => slot.receivers.leave(place),
-            Awaited::End => slot.watchers.leave(place),
+            Awaited::Message => slot.receivers.remove(waiter),
+            Awaited::End => slot.watchers.remove(waiter),
         }
     }
 
     // --- messages out ----------------------------------------------------------------------------
 
-    pub(crate) fn sending(&mut self, send: SendHandle) -> usize {
+    pub(crate) fn start_send(&mut self, send: SendHandle) -> usize {
         let sender = self.senders.insert(Sender { send, outcome: None, waker: None });
-        place(&mut self.sends, send.index(), sender);
+        insert_at(&mut self.sends, send.index(), sender);
         sender
     }
 
-    /// How a send ended, once. What it gives beside is to be dropped without the lock.
+    /// Returns the outcome of a send, once it has ended, and a waker to drop after the lock is
+    /// released.
     pub(crate) fn poll_sent(
         &mut self,
         sender: usize,
@@ -242,8 +248,8 @@ impl StreamTable {
         }
     }
 
-    /// Nobody waits for a send any more: gives it, if it is still on its way.
-    pub(crate) fn forget_send(&mut self, sender: usize) -> (Option<SendHandle>, Option<Waker>) {
+    /// Removes the sender of a send that was dropped. Returns the send, if it is still in flight.
+    pub(crate) fn remove_send(&mut self, sender: usize) -> (Option<SendHandle>, Option<Waker>) {
         let Sender { send, outcome, waker } = self.senders.remove(sender);
         if outcome.is_some() {
             return (None, waker);
@@ -254,36 +260,36 @@ impl StreamTable {
 
     // --- the end ---------------------------------------------------------------------------------
 
-    /// The stream goes on when its handler has returned.
+    /// Keeps the stream open after its handler has returned.
     pub(crate) fn hijack(&mut self, key: usize) {
         self.slots[key].hijacked = true;
     }
 
-    /// User code has dropped a stream.
-    pub(crate) fn release(&mut self, key: usize) -> (Left, Discarded) {
+    /// Releases a stream that user code has dropped.
+    pub(crate) fn release(&mut self, key: usize) -> (StreamUse, DiscardedStream) {
         let slot = &mut self.slots[key];
         slot.held = false;
-        let mut discarded = Discarded::of(slot);
+        let mut discarded = DiscardedStream::of(slot);
         if slot.handler.is_some() {
-            return (Left::Kept, discarded);
+            return (StreamUse::InUse, discarded);
         }
-        discarded.slot = self.forget(key);
-        (Left::Gone, discarded)
+        discarded.slot = self.remove_ended(key);
+        (StreamUse::Unused, discarded)
     }
 
-    /// The handler of a stream is done, in this way.
-    pub(crate) fn handler_done(&mut self, key: usize, failed: bool) -> (Left, Discarded) {
+    /// Releases a stream whose handler has returned.
+    pub(crate) fn handler_done(&mut self, key: usize, failed: bool) -> (StreamUse, DiscardedStream) {
         let slot = &mut self.slots[key];
-        let mut discarded = Discarded { handler: slot.handler.take(), ..Discarded::default() };
-        let (held, stays) = (slot.held, slot.held && slot.hijacked && !failed);
+        let mut discarded = DiscardedStream { handler: slot.handler.take(), ..DiscardedStream::default() };
+        let (held, in_use) = (slot.held, slot.held && slot.hijacked && !failed);
         if !held {
-            discarded.slot = self.forget(key);
+            discarded.slot = self.remove_ended(key);
         }
-        (if stays { Left::Kept } else { Left::Gone }, discarded)
+        (if in_use { StreamUse::InUse } else { StreamUse::Unused }, discarded)
     }
 
-    /// Removes the slot of a stream that nobody has any more, unless its end is still to come.
-    fn forget(&mut self, key: usize) -> Option<Slot> {
+    /// Removes the slot of an unused stream, unless the stream has not ended yet.
+    fn remove_ended(&mut self, key: usize) -> Option<Slot> {
         self.slots[key].cause.as_ref()?;
         let slot = self.slots.remove(key);
         if self.find(slot.stream) == Some(key) {
@@ -292,29 +298,29 @@ impl StreamTable {
         Some(slot)
     }
 
-    /// What a stream was opened for.
+    /// Returns the service, method and topic of a stream.
     pub(crate) fn info(&self, stream: StreamHandle) -> Option<&CallInfo> {
         Some(self.slots[self.find(stream)?].codec.info())
     }
 
-    /// The handler of a stream that is not waited for any more.
+    /// Returns the token that cancels the handler of a stream.
     pub(crate) fn stop_handler(&mut self, stream: StreamHandle) -> Option<Arc<CancellationToken>> {
         let slot = self.slots.get(self.find(stream)?)?;
         slot.handler.clone()
     }
 }
 
-/// What is to be dropped without the lock, since user code made it.
+/// Values to drop after the lock is released, since they may have user-defined destructors.
 #[derive(Default)]
 #[expect(dead_code, reason = "it is only dropped")]
-pub(crate) struct Discarded {
+pub(crate) struct DiscardedStream {
     messages: VecDeque<AnyMessage>,
     waiting: [Waiters; 2],
     handler: Option<Arc<CancellationToken>>,
     slot: Option<Slot>,
 }
 
-impl Discarded {
+impl DiscardedStream {
     fn of(slot: &mut Slot) -> Self {
         let messages = std::mem::take(&mut slot.messages);
         let waiting = [&mut slot.receivers, &mut slot.watchers].map(std::mem::take);
@@ -322,9 +328,9 @@ impl Discarded {
     }
 }
 
-fn place<T>(places: &mut Vec<Option<T>>, index: usize, value: T) {
-    if places.len() <= index {
-        places.resize_with(index + 1, || None);
+fn insert_at<T>(slots: &mut Vec<Option<T>>, index: usize, value: T) {
+    if slots.len() <= index {
+        slots.resize_with(index + 1, || None);
     }
-    places[index] = Some(value);
+    slots[index] = Some(value);
 }

@@ -315,7 +315,7 @@ fn a_gap_is_counted_and_part_of_the_explanation() {
         let error = call.await.unwrap_err();
         assert_eq!(error.reason(), Some(Reason::NoResponse));
         let explanation = error.explanation().unwrap();
-        assert!(explanation.contains("the bus lost frames to this client meanwhile"), "{explanation}");
+        assert!(explanation.contains("the bus lost frames for this client during the call"), "{explanation}");
         assert_eq!(client.client().counters().lost, 7);
     });
 }

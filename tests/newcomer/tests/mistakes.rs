@@ -12,7 +12,10 @@ const COMPILER: &str = "rustc 1.95.0";
 const FIXES: [(&str, &[&str]); 4] = [
     ("missing_method", &["missing `fit` in implementation", "fn fit(&self, _: "]),
     ("wrong_message", &["expected `HatAsk`, found `HatReply`", "pub fn fit(&self, request: HatAsk)"]),
-    ("forgotten_await", &["a call does nothing until it is awaited", "a message is sent when it is awaited"]),
+    (
+        "forgotten_await",
+        &["a call does nothing until it is awaited", "a message is not sent until it is awaited"],
+    ),
     ("handler_not_send", &["has type `Rc<String>` which is not `Send`", "bound in `Hats::fit"]),
 ];
 

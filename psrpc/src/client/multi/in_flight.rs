@@ -1,4 +1,4 @@
-//! Multi calls in flight.
+//! Multi calls in flight, as streams of responses.
 
 use std::marker::PhantomData;
 use std::pin::Pin;
@@ -37,22 +37,22 @@ impl<Res: Message + Default> Stream for InFlight<Res> {
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let (polled, _replaced) =
-            self.client.driver().with_state(|view| view.role.multi_calls.poll(self.key, cx));
-        polled.map(|told| Some(answer(told?)))
+            self.client.driver().with_state(|state| state.role.multi_calls.poll(self.key, cx));
+        polled.map(|event| Some(into_response(event?)))
     }
 }
 
-fn answer<Res: Message + Default>(told: MultiEvent) -> Result<Response<Res>, Error> {
-    match told {
-        MultiEvent::Answer(server_id, Ok(payload)) => match Res::decode(payload) {
+fn into_response<Res: Message + Default>(event: MultiEvent) -> Result<Response<Res>, Error> {
+    match event {
+        MultiEvent::Response(server_id, Ok(payload)) => match Res::decode(payload) {
             Ok(message) => Ok(Response::new(server_id, message)),
             Err(error) => {
                 let error = Error::from_source(ErrorCode::MalformedResult, error);
                 Err(error.with_reason(Reason::MalformedResult).of_server(server_id))
             }
         },
-        MultiEvent::Answer(server_id, Err(error)) => {
-            Err(Error::answered(error, Evidence { selected: Some(server_id), ..Evidence::default() }))
+        MultiEvent::Response(server_id, Err(error)) => {
+            Err(Error::from_response(error, Evidence { selected: Some(server_id), ..Evidence::default() }))
         }
         MultiEvent::Failed(failure) => Err((*failure).into()),
     }
@@ -60,14 +60,14 @@ fn answer<Res: Message + Default>(told: MultiEvent) -> Result<Response<Res>, Err
 
 impl<Res> Drop for InFlight<Res> {
     fn drop(&mut self) {
-        let forgotten = self.client.driver().execute(|state, now| {
-            let (in_flight, forgotten) = state.role.multi_calls.forget(self.key);
+        let discarded = self.client.driver().execute(|state, now| {
+            let (in_flight, discarded) = state.role.multi_calls.remove(self.key);
             if in_flight {
                 state.engine.cancel_multi(now, self.call);
             }
-            forgotten
+            discarded
         });
-        // Without the lock.
-        drop(forgotten);
+        // Dropped after the lock is released.
+        drop(discarded);
     }
 }

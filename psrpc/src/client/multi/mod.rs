@@ -1,4 +1,4 @@
-//! Multi calls: every server answers.
+//! Multi calls, which every server answers.
 
 mod in_flight;
 mod table;
@@ -17,13 +17,13 @@ use super::builder::call_options;
 use crate::client::{Client, RouteResult};
 use crate::error::Error;
 use crate::info::CallInfo;
-use crate::interceptor::{CallOptions, MultiCallBelow, MultiCallInterceptor, NextMultiCall, OutgoingCall};
+use crate::interceptor::{CallOptions, MultiCallChain, MultiCallInterceptor, NextMultiCall, OutgoingCall};
 use crate::message::AnyMessage;
 use crate::method::{Method, MethodKind};
 use crate::responses::Responses;
 use crate::runtime::{BoxFuture, Runtime};
 
-/// A multi call: set what it needs, then await it for the [`Responses`].
+/// A builder for a multi call. Await it to make the call and get the [`Responses`].
 ///
 /// ```
 /// # use std::time::Duration;
@@ -31,9 +31,9 @@ use crate::runtime::{BoxFuture, Runtime};
 /// # struct Client(Option<MultiCall<String, u64>>);
 /// # impl Client { fn census(&mut self, _: String) -> MultiCall<String, u64> { self.0.take().unwrap() } }
 /// # async fn example(mut client: Client, ask: String) -> Result<(), Error> {
-/// let mut answers = client.census(ask).timeout(Duration::from_millis(500)).await?;
-/// while let Some(answer) = answers.next().await {
-///     match answer {
+/// let mut responses = client.census(ask).timeout(Duration::from_millis(500)).await?;
+/// while let Some(response) = responses.next().await {
+///     match response {
 ///         Ok(count) => println!("{} hats at {}", *count, count.server_id()),
 ///         Err(error) => println!("{:?}: {error}", error.server_id()),
 ///     }
@@ -42,15 +42,16 @@ use crate::runtime::{BoxFuture, Runtime};
 /// # }
 /// ```
 ///
-/// It asks when it is first polled, and resolves at once. The answers end at its timeout, when as
-/// many have come as are [enough](Self::answers), or when they are dropped: who knows how many
-/// servers there are says so, and need not wait.
+/// The request is sent when the future is first polled, and the future resolves at once. The
+/// responses end at the timeout, when [enough](Self::answers) have arrived, or when they are
+/// dropped. If you know the number of servers, set it, and the responses end as soon as all servers
+/// have responded.
 ///
 /// # Errors
 ///
-/// `invalid_argument` when the topic, metadata or message cannot be, `resource_exhausted` when too
-/// many calls of this client are in flight, `canceled` when it is closed. What happens later is one
-/// of the answers.
+/// Returns `invalid_argument` if the topic, metadata or message is invalid, `resource_exhausted` if
+/// this client has too many calls in flight, and `canceled` if the client is closed. Later errors
+/// are items of the responses.
 #[must_use = "a call does nothing until it is awaited"]
 pub struct MultiCall<Req, Res> {
     target: MultiCallTarget<Req, Res>,
@@ -59,7 +60,7 @@ pub struct MultiCall<Req, Res> {
     interceptors: Vec<Arc<dyn MultiCallInterceptor>>,
 }
 
-/// Where a call goes.
+/// The destination of a multi call.
 enum MultiCallTarget<Req, Res> {
     Method(Client, RouteResult, Req),
     Fake(Result<Responses<Res>, Error>),
@@ -70,10 +71,10 @@ impl<Req, Res> MultiCall<Req, Res> {
         Self::to(MultiCallTarget::Method(client, route, request))
     }
 
-    /// A call that no client makes, for fakes of a client in unit tests: it gives these answers ([`Responses::new`]), whatever its
-    /// options and interceptors are.
-    pub fn fake(answers: Result<Responses<Res>, Error>) -> Self {
-        Self::to(MultiCallTarget::Fake(answers))
+    /// Returns a call that resolves to `responses`, for fake clients in unit tests. It ignores its
+    /// options and interceptors. See [`Responses::new`].
+    pub fn fake(responses: Result<Responses<Res>, Error>) -> Self {
+        Self::to(MultiCallTarget::Fake(responses))
     }
 
     fn to(target: MultiCallTarget<Req, Res>) -> Self {
@@ -81,16 +82,17 @@ impl<Req, Res> MultiCall<Req, Res> {
     }
 
     call_options!(
-        "Sets how long answers are collected from when the call is first polled. Default: the timeout of the client."
+        "Sets how long responses are collected from when the call is first polled. Default: the client's timeout."
     );
 
-    /// How many answers are enough, errors of servers included. Default: as many as come in time.
+    /// Sets how many responses are enough, including errors of servers. Default: all responses that
+    /// arrive in time.
     pub fn answers(mut self, enough: usize) -> Self {
         self.expected = Some(enough);
         self
     }
 
-    /// Puts an interceptor around this call, within those of the client and those that were added
+    /// Adds an interceptor around this call. It runs inside those of the client and those added
     /// before.
     pub fn interceptor(mut self, interceptor: impl MultiCallInterceptor) -> Self {
         self.interceptors.push(Arc::new(interceptor));
@@ -101,7 +103,7 @@ impl<Req, Res> MultiCall<Req, Res> {
 impl Client {
     /// Makes a call of `method` on `topic` that every server answers.
     ///
-    /// Generated clients have a method for each rpc, which is what to call instead.
+    /// Generated clients have a method for each rpc; prefer those.
     pub fn multi_call<Req, Res>(
         &self,
         method: &'static Method,
@@ -134,9 +136,9 @@ impl<Req: Message + 'static, Res: Message + Default + 'static> IntoFuture for Mu
         Box::pin(async move {
             let (client, route, request) = match target {
                 MultiCallTarget::Method(client, route, request) => (client, route?, request),
-                MultiCallTarget::Fake(answers) => return answers,
+                MultiCallTarget::Fake(responses) => return responses,
             };
-            if interceptors.is_empty() && client.around().has_nothing_around_multi_calls() {
+            if interceptors.is_empty() && client.interceptors().is_empty_for_multi_calls() {
                 return start(client, route, request.encode_to_vec(), options, expected);
             }
             intercepted(client, route, request, options, expected, interceptors).await
@@ -144,7 +146,7 @@ impl<Req: Message + 'static, Res: Message + Default + 'static> IntoFuture for Mu
     }
 }
 
-/// Makes a call with nothing around it.
+/// Makes a multi call without interceptors.
 fn start<Res: Message + Default + 'static>(
     client: Client,
     route: Route,
@@ -157,54 +159,59 @@ fn start<Res: Message + Default + 'static>(
     Ok(Responses::new(InFlight::<Res>::start(client, call)?))
 }
 
-/// Makes a multi call within its hooks and interceptors.
+/// Makes a multi call through its hooks and interceptors.
 async fn intercepted<Req: Message + 'static, Res: Message + Default + 'static>(
     client: Client,
     route: Route,
     request: Req,
     options: CallOptions,
     expected: Option<usize>,
-    own: Vec<Arc<dyn MultiCallInterceptor>>,
+    call_interceptors: Vec<Arc<dyn MultiCallInterceptor>>,
 ) -> Result<Responses<Res>, Error> {
     let info = CallInfo::from(route.clone());
     let request = AnyMessage::new(request);
-    client.around().hooks.on_request(&info, &request);
+    client.interceptors().hooks.on_request(&info, &request);
     let call = OutgoingCall::new(request.clone(), options, info.clone());
-    let below =
-        Intercepted { client: client.clone(), route, expected, own, types: PhantomData::<fn(Req) -> Res> };
-    let answers = NextMultiCall::new(Arc::new(below)).run(call).await;
-    let hooks = client.around().hooks.clone();
-    if let Err(error) = &answers {
+    let chain = InterceptedCall {
+        client: client.clone(),
+        route,
+        expected,
+        call_interceptors,
+        types: PhantomData::<fn(Req) -> Res>,
+    };
+    let responses = NextMultiCall::new(Arc::new(chain)).run(call).await;
+    let hooks = client.interceptors().hooks.clone();
+    if let Err(error) = &responses {
         hooks.on_response(&info, &request, Err(error));
     }
-    Ok(answers?.map_responses(move |answer| {
-        let answer = answer.and_then(|answer| answer.expect::<Res>().map(|()| answer));
-        hooks.on_response(&info, &request, answer.as_deref());
-        answer?.try_map(AnyMessage::into_message)
+    Ok(responses?.map_responses(move |response| {
+        let response = response.and_then(|response| response.expect::<Res>().map(|()| response));
+        hooks.on_response(&info, &request, response.as_deref());
+        response?.try_map(AnyMessage::into_message)
     }))
 }
 
-/// A multi call below its interceptors.
-struct Intercepted<Req, Res> {
+/// A multi call together with its interceptors.
+struct InterceptedCall<Req, Res> {
     client: Client,
     route: Route,
     expected: Option<usize>,
-    /// The interceptors of this call alone.
-    own: Vec<Arc<dyn MultiCallInterceptor>>,
+    /// The interceptors added to this call.
+    call_interceptors: Vec<Arc<dyn MultiCallInterceptor>>,
     types: PhantomData<fn(Req) -> Res>,
 }
 
-impl<Req: Message + 'static, Res: Message + Default + 'static> MultiCallBelow for Intercepted<Req, Res> {
+impl<Req: Message + 'static, Res: Message + Default + 'static> MultiCallChain for InterceptedCall<Req, Res> {
     fn interceptor(&self, position: usize) -> Option<&Arc<dyn MultiCallInterceptor>> {
-        self.client.around().multi_interceptors.iter().chain(&self.own).nth(position)
+        self.client.interceptors().multi_calls.iter().chain(&self.call_interceptors).nth(position)
     }
 
     fn make(&self, call: OutgoingCall) -> Result<Responses<AnyMessage>, Error> {
         let OutgoingCall { message, options, .. } = call;
         message.expect::<Req>()?;
         let (client, route) = (self.client.clone(), self.route.clone());
-        let answers = start::<Res>(client, route, message.encode_to_vec(), options, self.expected)?;
-        Ok(answers.map_responses(|answer| answer?.try_map(|message| Ok(AnyMessage::new(message)))))
+        let responses = start::<Res>(client, route, message.encode_to_vec(), options, self.expected)?;
+        Ok(responses.map_responses(|response| response?.try_map(|message| Ok(AnyMessage::new(message)))))
     }
 
     fn runtime(&self) -> &Arc<dyn Runtime> {

@@ -1,4 +1,4 @@
-//! The multi calls of one client: from the engine's events to the tasks that wait for them.
+//! The multi calls of one client: events of the engine, queued for the tasks that read them.
 
 use std::collections::VecDeque;
 use std::task::{Context, Poll, Waker};
@@ -10,31 +10,31 @@ use slab::Slab;
 
 use crate::waiting;
 
-/// What was told of multi calls, and who waits for it.
+/// The multi calls of one client.
 #[derive(Default)]
 pub(crate) struct MultiTable {
     callers: Slab<Caller>,
-    /// The callers of the calls in flight, by the index of the calls' handles.
+    /// The keys of the callers, by the index of the call handle.
     in_flight: Vec<Option<usize>>,
 }
 
-/// Somebody who collects answers. The engine bounds how many there are.
+/// A task that reads the responses of a call. The engine bounds their number.
 struct Caller {
     call: MultiHandle,
-    told: VecDeque<MultiEvent>,
-    over: bool,
+    events: VecDeque<MultiEvent>,
+    ended: bool,
     waker: Option<Waker>,
 }
 
-/// What a call has to tell, as it is kept until somebody looks.
+/// An event of a multi call, queued until the caller polls.
 pub(super) enum MultiEvent {
-    Answer(Text, Result<Bytes, ErrorResponse>),
+    Response(Text, Result<Bytes, ErrorResponse>),
     Failed(Box<Failure>),
 }
 
 impl MultiTable {
     pub(super) fn start(&mut self, call: MultiHandle) -> usize {
-        let key = self.callers.insert(Caller { call, told: VecDeque::new(), over: false, waker: None });
+        let key = self.callers.insert(Caller { call, events: VecDeque::new(), ended: false, waker: None });
         if self.in_flight.len() <= call.index() {
             self.in_flight.resize(call.index() + 1, None);
         }
@@ -42,44 +42,45 @@ impl MultiTable {
         key
     }
 
-    /// Takes an event of a multi call, and gives who waits for it.
+    /// Handles an event of a multi call, and returns the task to wake.
     pub(crate) fn on_event(&mut self, event: ClientEvent) -> Option<Waker> {
         let (ClientEvent::Response { call, .. } | ClientEvent::MultiEnded { call, .. }) = &event else {
             return None;
         };
-        let place = self.in_flight.get_mut(call.index())?;
-        // Nobody waits for a call that was dropped.
-        let caller = &mut self.callers[(*place)?];
+        let slot = self.in_flight.get_mut(call.index())?;
+        // A call that was dropped has no caller.
+        let caller = &mut self.callers[(*slot)?];
         match event {
             ClientEvent::Response { server_id, result, .. } => {
-                caller.told.push_back(MultiEvent::Answer(server_id, result));
+                caller.events.push_back(MultiEvent::Response(server_id, result));
             }
             ClientEvent::MultiEnded { outcome, .. } => {
-                *place = None;
-                caller.over = true;
-                caller.told.extend(outcome.err().map(MultiEvent::Failed));
+                *slot = None;
+                caller.ended = true;
+                caller.events.extend(outcome.err().map(MultiEvent::Failed));
             }
             _ => {}
         }
         caller.waker.take()
     }
 
-    /// What was told next, and what is to be dropped without the lock.
+    /// Returns the next event, and a waker to drop after the lock is released.
     pub(super) fn poll(&mut self, key: usize, cx: &Context<'_>) -> (Poll<Option<MultiEvent>>, Option<Waker>) {
         let caller = &mut self.callers[key];
-        match caller.told.pop_front() {
-            Some(told) => (Poll::Ready(Some(told)), None),
-            None if caller.over => (Poll::Ready(None), None),
+        match caller.events.pop_front() {
+            Some(event) => (Poll::Ready(Some(event)), None),
+            None if caller.ended => (Poll::Ready(None), None),
             None => (Poll::Pending, waiting::replace(&mut caller.waker, cx)),
         }
     }
 
-    /// Nobody waits for a call any more: whether it is in flight, and what is to be dropped without the lock.
-    pub(super) fn forget(&mut self, key: usize) -> (bool, (VecDeque<MultiEvent>, Option<Waker>)) {
-        let Caller { call, told, over, waker } = self.callers.remove(key);
-        if !over {
+    /// Removes the caller of a call that was dropped. Returns `true` if the call is still in
+    /// flight, and values to drop after the lock is released.
+    pub(super) fn remove(&mut self, key: usize) -> (bool, (VecDeque<MultiEvent>, Option<Waker>)) {
+        let Caller { call, events, ended, waker } = self.callers.remove(key);
+        if !ended {
             self.in_flight[call.index()] = None;
         }
-        (!over, (told, waker))
+        (!ended, (events, waker))
     }
 }

@@ -1,4 +1,4 @@
-//! Subscriptions to what servers publish.
+//! Subscriptions to the updates that servers publish.
 
 mod table;
 
@@ -20,21 +20,21 @@ use crate::info::CallInfo;
 use crate::method::{Method, MethodKind};
 use crate::runtime::BoxFuture;
 
-/// A subscription to be had: await it for the [`Subscription`], which is then live.
+/// A builder for a subscription. Await it to get the [`Subscription`], which is then live.
 ///
-/// Updates that are routed by queue should not share a service with queue-routed calls
-/// [on NATS](Subscription#on-nats).
+/// Do not put queue-routed updates and queue-routed calls into one service [on
+/// NATS](Subscription#on-nats).
 ///
-/// Dropping the future gives up.
+/// Dropping the future cancels the subscription.
 ///
 /// # Errors
 ///
-/// `invalid_argument` when the topic cannot be, `canceled` when the client is closed, `unavailable`
-/// when the bus refuses it.
-#[must_use = "nobody is subscribed until it is awaited"]
+/// Returns `invalid_argument` if the topic is invalid, `canceled` if the client is closed, and
+/// `unavailable` if the bus refuses the subscription.
+#[must_use = "does nothing until it is awaited"]
 pub struct Subscribe<T>(SubscribeTarget<T>);
 
-/// Where updates come from.
+/// The source of updates.
 enum SubscribeTarget<T> {
     Method(Client, RouteResult, &'static str),
     Fake(Result<Subscription<T>, Error>),
@@ -45,8 +45,8 @@ impl<T> Subscribe<T> {
         Self(SubscribeTarget::Method(client, route, message))
     }
 
-    /// A subscription that no client has, for fakes of a client in unit tests: it gives this one
-    /// ([`Subscription::fake`]).
+    /// Returns a builder that resolves to `subscription`, for fake clients in unit tests. See
+    /// [`Subscription::fake`].
     pub fn fake(subscription: Result<Subscription<T>, Error>) -> Self {
         Self(SubscribeTarget::Fake(subscription))
     }
@@ -60,7 +60,7 @@ impl Client {
     /// that cannot use them, and are lost. See [`Subscription`](crate::Subscription#on-nats) for
     /// ways to avoid it.
     ///
-    /// Generated clients have a method for each rpc, which is what to call instead.
+    /// Generated clients have a method for each rpc; prefer those.
     pub fn subscribe<T>(&self, method: &'static Method, topic: &[&str]) -> Subscribe<T> {
         let route = self.route(MethodKind::Subscription, method, topic);
         Subscribe::new(self.clone(), route, method.response)
@@ -85,9 +85,9 @@ impl<T: Message + Default + 'static> IntoFuture for Subscribe<T> {
         Box::pin(async move {
             match self.0 {
                 SubscribeTarget::Method(client, route, message) => {
-                    let listener = RawSubscription::start(client, route?, message)?;
-                    poll_fn(|cx| listener.with_table(|table, key| table.poll_live(key, cx)).0).await?;
-                    Ok(Subscription(Source::RawSubscription(listener)))
+                    let raw = RawSubscription::start(client, route?, message)?;
+                    poll_fn(|cx| raw.with_table(|table, key| table.poll_live(key, cx)).0).await?;
+                    Ok(Subscription(UpdateSource::Bus(raw)))
                 }
                 SubscribeTarget::Fake(subscription) => subscription,
             }
@@ -108,8 +108,8 @@ impl<T: Message + Default + 'static> IntoFuture for Subscribe<T> {
 /// # }
 /// ```
 ///
-/// Of a queue-routed method, one of all subscribed clients gets each update; otherwise every client
-/// does. Publishers do not know who is subscribed, and nothing is kept for those who are not.
+/// With a queue-routed method, one of the subscribed clients gets each update; otherwise every
+/// client does. Publishers do not know the subscribers, and updates are not stored.
 ///
 /// # On NATS
 ///
@@ -129,49 +129,50 @@ impl<T: Message + Default + 'static> IntoFuture for Subscribe<T> {
 ///
 /// `psrpc-build` warns about a service that has both updates and calls by queue.
 ///
-/// # What is missing
+/// # Missing updates
 ///
-/// An error stands where updates may be missing: the bus lost its connection, the consumer did not
-/// keep up with as many updates as there is [room for](crate::ClientOptions::channel_size)
+/// An item is an error wherever updates may be missing: the bus lost its connection, the consumer
+/// fell behind by more updates than there is [room for](crate::ClientOptions::channel_size)
 /// ([`Reason::Gap`], `data_loss`), or an update did not decode ([`Reason::MalformedMessage`],
-/// `malformed_result`). The subscription goes on after it, also over a new connection. It ends
-/// after an error with [`Reason::SubscriptionLost`], when it is closed, and with its client.
+/// `malformed_result`). The subscription continues after such an error, also across reconnects. It
+/// ends after an error with [`Reason::SubscriptionLost`], when you close it, and when its client is
+/// closed.
 ///
 /// Dropping it unsubscribes.
 #[must_use = "dropping it unsubscribes"]
-pub struct Subscription<T>(Source<T>);
+pub struct Subscription<T>(UpdateSource<T>);
 
-enum Source<T> {
-    RawSubscription(RawSubscription),
+enum UpdateSource<T> {
+    Bus(RawSubscription),
     Fake(Pin<Box<dyn Stream<Item = Result<T, Error>> + Send>>),
 }
 
 impl<T: Message + Default> Subscription<T> {
-    /// The next update, or an error where some may be missing; `None` when no more will come.
-    /// Dropping the future loses nothing.
+    /// Returns the next update, or an error where updates may be missing. Returns `None` once the
+    /// subscription has ended. Cancel safe: dropping the future loses no update.
     pub async fn next(&mut self) -> Option<Result<T, Error>> {
         poll_fn(|cx| self.poll_update(cx)).await
     }
 
     fn poll_update(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<T, Error>>> {
-        let listener = match &mut self.0 {
-            Source::RawSubscription(listener) => listener,
-            Source::Fake(updates) => return updates.as_mut().poll_next(cx),
+        let raw = match &mut self.0 {
+            UpdateSource::Bus(raw) => raw,
+            UpdateSource::Fake(updates) => return updates.as_mut().poll_next(cx),
         };
-        let (told, _replaced) = listener.client.driver().tell(|engine, role| {
-            let (told, replaced) = role.subscriptions.poll(listener.key, cx);
-            if let Poll::Ready(Some(SubscriptionEvent::Update(_))) = told {
-                engine.taken_update(listener.subscription);
+        let (event, _replaced) = raw.client.driver().with_engine(|engine, role| {
+            let (event, replaced) = role.subscriptions.poll(raw.key, cx);
+            if let Poll::Ready(Some(SubscriptionEvent::Update(_))) = event {
+                engine.taken_update(raw.subscription);
             }
-            (told, replaced)
+            (event, replaced)
         });
-        told.map(|told| {
-            Some(match told? {
+        event.map(|event| {
+            Some(match event? {
                 SubscriptionEvent::Update(payload) => T::decode(payload).map_err(|error| {
                     Error::from_source(ErrorCode::MalformedResult, error)
                         .with_reason(Reason::MalformedMessage)
                 }),
-                SubscriptionEvent::Gap(lost) => Err(missing(lost)),
+                SubscriptionEvent::Gap(lost) => Err(gap_error(lost)),
                 SubscriptionEvent::Lost(failure) => Err((*failure).into()),
             })
         })
@@ -179,14 +180,14 @@ impl<T: Message + Default> Subscription<T> {
 }
 
 impl<T> Subscription<T> {
-    /// A subscription to updates that come from elsewhere, for fakes of a client in unit tests.
+    /// Returns a subscription to the given updates, for fake clients in unit tests.
     pub fn fake(updates: impl Stream<Item = Result<T, Error>> + Send + 'static) -> Self {
-        Self(Source::Fake(Box::pin(updates)))
+        Self(UpdateSource::Fake(Box::pin(updates)))
     }
 
-    /// Unsubscribes. What was received before can still be taken.
+    /// Unsubscribes. Updates received before remain available.
     pub fn close(&self) {
-        if let Source::RawSubscription(RawSubscription { client, subscription, .. }) = &self.0 {
+        if let UpdateSource::Bus(RawSubscription { client, subscription, .. }) = &self.0 {
             client.driver().execute(|state, _| state.engine.unsubscribe(*subscription));
         }
     }
@@ -203,14 +204,14 @@ impl<T: Message + Default> Stream for Subscription<T> {
 impl<T> fmt::Debug for Subscription<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let info = match &self.0 {
-            Source::RawSubscription(listener) => Some(&listener.info),
-            Source::Fake(_) => None,
+            UpdateSource::Bus(raw) => Some(&raw.info),
+            UpdateSource::Fake(_) => None,
         };
         f.debug_struct("Subscription").field("info", &info).finish_non_exhaustive()
     }
 }
 
-fn missing(lost: Option<u64>) -> Error {
+fn gap_error(lost: Option<u64>) -> Error {
     let text = match lost {
         Some(1) => "an update was lost".to_owned(),
         Some(lost) => format!("{lost} updates were lost"),
@@ -219,7 +220,7 @@ fn missing(lost: Option<u64>) -> Error {
     Error::new(ErrorCode::DataLoss, text).with_reason(Reason::Gap)
 }
 
-/// A subscription, whatever its updates are. Dropping it unsubscribes.
+/// A subscription to updates of any type. Dropping it unsubscribes.
 struct RawSubscription {
     client: Client,
     subscription: SubscriptionHandle,
@@ -237,17 +238,17 @@ impl RawSubscription {
     }
 
     fn with_table<R>(&self, read: impl FnOnce(&mut SubscriptionTable, usize) -> R) -> R {
-        self.client.driver().with_state(|view| read(&mut view.role.subscriptions, self.key))
+        self.client.driver().with_state(|state| read(&mut state.role.subscriptions, self.key))
     }
 }
 
 impl Drop for RawSubscription {
     fn drop(&mut self) {
-        let forgotten = self.client.driver().execute(|state, _| {
+        let discarded = self.client.driver().execute(|state, _| {
             state.engine.unsubscribe(self.subscription);
-            state.role.subscriptions.forget(self.key)
+            state.role.subscriptions.remove(self.key)
         });
-        // Without the lock.
-        drop(forgotten);
+        // Dropped after the lock is released.
+        drop(discarded);
     }
 }

@@ -1,4 +1,4 @@
-//! The subscriptions of one client: from the engine's events to the tasks that wait for them.
+//! The subscriptions of one client: events of the engine, queued for the tasks that read them.
 
 use std::collections::VecDeque;
 use std::task::{Context, Poll, Waker};
@@ -10,24 +10,24 @@ use slab::Slab;
 use crate::error::Error;
 use crate::waiting;
 
-/// What was told of subscriptions, and who waits for it.
+/// The subscriptions of one client.
 #[derive(Default)]
 pub(crate) struct SubscriptionTable {
-    listeners: Slab<UpdateQueue>,
-    /// The listeners whose subscriptions have not ended, by the index of the subscriptions' handles.
+    queues: Slab<UpdateQueue>,
+    /// The queues of subscriptions that have not ended, by the index of the subscription handle.
     subscriptions: Vec<Option<(SubscriptionHandle, usize)>>,
 }
 
-/// Somebody who listens. The engine bounds how many updates wait.
+/// The queued events of a subscription. The engine bounds their number.
 struct UpdateQueue {
     subscription: SubscriptionHandle,
     live: bool,
-    over: bool,
-    told: VecDeque<SubscriptionEvent>,
+    ended: bool,
+    events: VecDeque<SubscriptionEvent>,
     waker: Option<Waker>,
 }
 
-/// What a subscription has to tell.
+/// An event of a subscription.
 pub(super) enum SubscriptionEvent {
     Update(Bytes),
     Gap(Option<u64>),
@@ -36,9 +36,9 @@ pub(super) enum SubscriptionEvent {
 
 impl SubscriptionTable {
     pub(super) fn start(&mut self, subscription: SubscriptionHandle) -> usize {
-        let told = VecDeque::new();
+        let events = VecDeque::new();
         let key =
-            self.listeners.insert(UpdateQueue { subscription, live: false, over: false, told, waker: None });
+            self.queues.insert(UpdateQueue { subscription, live: false, ended: false, events, waker: None });
         if self.subscriptions.len() <= subscription.index() {
             self.subscriptions.resize(subscription.index() + 1, None);
         }
@@ -46,7 +46,7 @@ impl SubscriptionTable {
         key
     }
 
-    /// Takes an event of a subscription to updates, and gives who waits for it.
+    /// Handles an event of a subscription to updates, and returns the task to wake.
     pub(crate) fn on_event(&mut self, event: ClientEvent) -> Option<Waker> {
         let (ClientEvent::Subscribed { subscription }
         | ClientEvent::Update { subscription, .. }
@@ -55,80 +55,79 @@ impl SubscriptionTable {
         else {
             return None;
         };
-        // Nobody listens any more where it was dropped, and others than these have gaps too.
-        let place = self.subscriptions.get_mut(subscription.index())?;
-        let key = place.filter(|(known, _)| known == subscription)?.1;
-        let listener = &mut self.listeners[key];
+        // A subscription that was dropped has no queue. Other kinds of subscriptions have gaps too.
+        let slot = self.subscriptions.get_mut(subscription.index())?;
+        let key = slot.filter(|(handle, _)| handle == subscription)?.1;
+        let queue = &mut self.queues[key];
         match event {
-            ClientEvent::Subscribed { .. } => listener.live = true,
-            ClientEvent::Update { payload, .. } => {
-                listener.told.push_back(SubscriptionEvent::Update(payload))
-            }
-            ClientEvent::Gap { lost, .. } => listener.gap(lost),
+            ClientEvent::Subscribed { .. } => queue.live = true,
+            ClientEvent::Update { payload, .. } => queue.events.push_back(SubscriptionEvent::Update(payload)),
+            ClientEvent::Gap { lost, .. } => queue.gap(lost),
             ClientEvent::Unsubscribed { error, .. } => {
-                *place = None;
-                listener.over = true;
-                listener.told.extend(error.map(SubscriptionEvent::Lost));
+                *slot = None;
+                queue.ended = true;
+                queue.events.extend(error.map(SubscriptionEvent::Lost));
             }
             _ => {}
         }
-        listener.waker.take()
+        queue.waker.take()
     }
 
-    /// Whether the subscription is live, or why it is not to be.
+    /// Returns `Ok` once the subscription is live, or the reason why it ended first.
     ///
-    /// What it gives beside is to be dropped without the lock, here and below.
+    /// This function and those below also return wakers to drop after the lock is released.
     pub(super) fn poll_live(
         &mut self,
         key: usize,
         cx: &Context<'_>,
     ) -> (Poll<Result<(), Error>>, Option<Waker>) {
-        let listener = &mut self.listeners[key];
-        match (listener.live, listener.over) {
+        let queue = &mut self.queues[key];
+        match (queue.live, queue.ended) {
             (true, _) => (Poll::Ready(Ok(())), None),
             (false, true) => {
-                let error = match listener.told.pop_front() {
+                let error = match queue.events.pop_front() {
                     Some(SubscriptionEvent::Lost(failure)) => (*failure).into(),
                     _ => Error::client_closed(),
                 };
                 (Poll::Ready(Err(error)), None)
             }
-            (false, false) => (Poll::Pending, waiting::replace(&mut listener.waker, cx)),
+            (false, false) => (Poll::Pending, waiting::replace(&mut queue.waker, cx)),
         }
     }
 
-    /// What was told next; nothing when the subscription is over.
+    /// Returns the next event, or `None` once the subscription has ended.
     pub(super) fn poll(
         &mut self,
         key: usize,
         cx: &Context<'_>,
     ) -> (Poll<Option<SubscriptionEvent>>, Option<Waker>) {
-        let listener = &mut self.listeners[key];
-        match listener.told.pop_front() {
-            Some(told) => (Poll::Ready(Some(told)), None),
-            None if listener.over => (Poll::Ready(None), None),
-            None => (Poll::Pending, waiting::replace(&mut listener.waker, cx)),
+        let queue = &mut self.queues[key];
+        match queue.events.pop_front() {
+            Some(event) => (Poll::Ready(Some(event)), None),
+            None if queue.ended => (Poll::Ready(None), None),
+            None => (Poll::Pending, waiting::replace(&mut queue.waker, cx)),
         }
     }
 
-    /// Nobody listens any more. What it gives is to be dropped without the lock.
-    pub(super) fn forget(&mut self, key: usize) -> (VecDeque<SubscriptionEvent>, Option<Waker>) {
-        let UpdateQueue { subscription, over, told, waker, .. } = self.listeners.remove(key);
-        if !over {
+    /// Removes the queue of a subscription that was dropped. Returns values to drop after the lock
+    /// is released.
+    pub(super) fn remove(&mut self, key: usize) -> (VecDeque<SubscriptionEvent>, Option<Waker>) {
+        let UpdateQueue { subscription, ended, events, waker, .. } = self.queues.remove(key);
+        if !ended {
             self.subscriptions[subscription.index()] = None;
         }
-        (told, waker)
+        (events, waker)
     }
 }
 
 impl UpdateQueue {
-    /// Adds a gap, to the one that is there if no update came after it.
+    /// Adds a gap, or extends the last one if no update follows it.
     fn gap(&mut self, lost: Option<u64>) {
-        match self.told.back_mut() {
-            Some(SubscriptionEvent::Gap(known)) => {
-                *known = known.zip(lost).map(|(known, more)| known.saturating_add(more));
+        match self.events.back_mut() {
+            Some(SubscriptionEvent::Gap(total)) => {
+                *total = total.zip(lost).map(|(total, lost)| total.saturating_add(lost));
             }
-            _ => self.told.push_back(SubscriptionEvent::Gap(lost)),
+            _ => self.events.push_back(SubscriptionEvent::Gap(lost)),
         }
     }
 }

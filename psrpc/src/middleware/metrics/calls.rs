@@ -1,8 +1,8 @@
-//! What is measured of unary calls, and of the handlers of unary and multi calls.
+//! Metrics of unary calls, and of the handlers of unary and multi calls.
 
 use std::sync::Arc;
 
-use super::{Metrics, MetricsObserver, MultiCall, Stopwatch, UnaryCall, unfinished};
+use super::{Metrics, MetricsObserver, MultiCall, Stopwatch, UnaryCall, drop_error};
 use crate::error::Error;
 use crate::guard;
 use crate::info::{CallInfo, Side};
@@ -14,8 +14,8 @@ use crate::runtime::{BoxFuture, Runtime};
 impl CallInterceptor for Metrics {
     fn call(&self, call: OutgoingCall, next: NextCall) -> BoxFuture<Result<AnyMessage, Error>> {
         let (info, bytes) = (call.info().clone(), call.message.encoded_len());
-        let measuring = Measuring::start(&self.0, Side::Client, info, bytes, next.runtime());
-        Box::pin(async move { measuring.end(next.run(call).await) })
+        let measured = MeasuredCall::start(&self.0, Side::Client, info, bytes, next.runtime());
+        Box::pin(async move { measured.end(next.run(call).await) })
     }
 }
 
@@ -26,13 +26,13 @@ impl HandlerInterceptor for Metrics {
         next: NextHandler,
     ) -> BoxFuture<Result<AnyMessage, Error>> {
         let (info, bytes) = (request.info(), request.encoded_len());
-        let measuring = Measuring::start(&self.0, Side::Server, info, bytes, request.runtime());
-        Box::pin(async move { measuring.end(next.run(request).await) })
+        let measured = MeasuredCall::start(&self.0, Side::Server, info, bytes, request.runtime());
+        Box::pin(async move { measured.end(next.run(request).await) })
     }
 }
 
-/// A call or a handler on its way. Dropped before it has ended it is reported as what ended it.
-struct Measuring {
+/// A call or handler in progress. If it is dropped early, it is reported as canceled or panicked.
+struct MeasuredCall {
     observer: Arc<dyn MetricsObserver>,
     side: Side,
     info: CallInfo,
@@ -41,7 +41,7 @@ struct Measuring {
     ended: bool,
 }
 
-impl Measuring {
+impl MeasuredCall {
     fn start(
         observer: &Arc<dyn MetricsObserver>,
         side: Side,
@@ -60,10 +60,10 @@ impl Measuring {
     }
 
     fn report(&self, result: Result<&AnyMessage, &Error>) {
-        let answer = result.map_or(0, AnyMessage::encoded_len);
+        let response = result.map_or(0, AnyMessage::encoded_len);
         let (bytes_sent, bytes_received) = match self.side {
-            Side::Client => (self.request, answer),
-            Side::Server => (answer, self.request),
+            Side::Client => (self.request, response),
+            Side::Server => (response, self.request),
         };
         let duration = self.stopwatch.elapsed();
         let Self { observer, side, info, .. } = self;
@@ -78,11 +78,11 @@ impl Measuring {
     }
 }
 
-impl Drop for Measuring {
+impl Drop for MeasuredCall {
     fn drop(&mut self) {
         if !self.ended {
-            // A second panic would end the process.
-            let _ = guard::catch(|| self.report(Err(&unfinished())));
+            // A panic during unwinding would abort the process.
+            let _ = guard::catch(|| self.report(Err(&drop_error())));
         }
     }
 }

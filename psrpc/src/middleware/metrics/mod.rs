@@ -1,4 +1,4 @@
-//! Metrics: what is measured of calls, handlers and streams, for an observer to count.
+//! Metrics of calls, handlers and streams.
 
 mod calls;
 mod multi;
@@ -14,10 +14,11 @@ use crate::error::Error;
 use crate::info::{CallInfo, Side};
 use crate::runtime::Runtime;
 
-/// Takes measurements. Each function does nothing unless it is implemented.
+/// A receiver of measurements of calls, handlers and streams. The default implementations do
+/// nothing.
 ///
-/// It runs where the call, handler or stream does, which it must not block. Bytes are those of the
-/// users' messages, without what the protocol adds.
+/// The functions run where the call, handler or stream runs, and must not block. Byte counts are
+/// those of the users' messages, without protocol overhead.
 ///
 /// ```
 /// use psrpc::middleware::{MetricsObserver, Side, UnaryCall};
@@ -34,33 +35,34 @@ use crate::runtime::Runtime;
 /// let options = ClientOptions::new().metrics(Print);
 /// ```
 pub trait MetricsObserver: Send + Sync + 'static {
-    /// A unary call has ended in the client, or its handler in the server.
+    /// Called when a unary call ends in the client, or its handler in the server.
     fn unary_call(&self, side: Side, info: &CallInfo, call: &UnaryCall<'_>) {
         let _ = (side, info, call);
     }
 
-    /// The answers of a multi call have ended in the client, or were dropped, or its handler has
-    /// ended in one server.
+    /// Called in the client when the responses of a multi call end or are dropped, and in each
+    /// server when the handler ends.
     fn multi_call(&self, side: Side, info: &CallInfo, call: &MultiCall) {
         let _ = (side, info, call);
     }
 
-    /// A stream was opened.
+    /// Called when a stream was opened.
     fn stream_opened(&self, side: Side, info: &CallInfo) {
         let _ = (side, info);
     }
 
-    /// A message was sent on a stream, or could not be.
+    /// Called when a send on a stream has succeeded or failed.
     fn stream_sent(&self, side: Side, info: &CallInfo, sent: &StreamSent<'_>) {
         let _ = (side, info, sent);
     }
 
-    /// A message of so many bytes was received on a stream, for its consumer to take.
+    /// Called when a message of `bytes` bytes was received on a stream, before its consumer takes
+    /// it.
     fn stream_received(&self, side: Side, info: &CallInfo, bytes: usize) {
         let _ = (side, info, bytes);
     }
 
-    /// A stream that was opened has ended.
+    /// Called when a stream that was opened has ended.
     fn stream_closed(&self, side: Side, info: &CallInfo) {
         let _ = (side, info);
     }
@@ -92,56 +94,56 @@ impl<O: MetricsObserver + ?Sized> MetricsObserver for Arc<O> {
     }
 }
 
-/// What was measured of a unary call, or of the handler of one.
+/// The measurements of a unary call, or of its handler.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct UnaryCall<'a> {
-    /// How long it took.
+    /// The duration of the call or handler.
     pub duration: Duration,
-    /// How it ended: `canceled` when it was dropped, or its handler stopped; `internal` when the
+    /// The result: `canceled` if the call was dropped or its handler stopped, `internal` if the
     /// handler panicked.
     pub result: Result<(), &'a Error>,
-    /// The bytes of the message that was sent: the request in the client, the answer in the server.
+    /// The size of the message that was sent, in bytes: the request in the client, the response in
+    /// the server.
     pub bytes_sent: usize,
-    /// The bytes of the message that was received: the answer in the client, the request in the
-    /// server.
+    /// The size of the message that was received, in bytes: the response in the client, the request
+    /// in the server.
     pub bytes_received: usize,
 }
 
-/// What was measured of a multi call, or of the handler of one, which gives one answer or one
-/// error.
+/// The measurements of a multi call, or of its handler, which returns one response or one error.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct MultiCall {
-    /// How long it took.
+    /// The duration of the call or handler.
     pub duration: Duration,
-    /// How many answers there were.
+    /// The number of responses.
     pub answers: u64,
-    /// How many errors there were.
+    /// The number of errors.
     pub errors: u64,
-    /// The bytes of all messages that were sent.
+    /// The size of all messages that were sent, in bytes.
     pub bytes_sent: usize,
-    /// The bytes of all messages that were received.
+    /// The size of all messages that were received, in bytes.
     pub bytes_received: usize,
 }
 
-/// What was measured of a message that was sent on a stream.
+/// The measurements of a message sent on a stream.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct StreamSent<'a> {
-    /// How long it took until the other side had taken it.
+    /// The time until the other side accepted the message.
     pub duration: Duration,
-    /// Whether the other side took it: `canceled` when the send was dropped.
+    /// The result of the send: `canceled` if it was dropped.
     pub result: Result<(), &'a Error>,
-    /// Its bytes.
+    /// The size of the message, in bytes.
     pub bytes: usize,
 }
 
-/// The interceptor that measures.
+/// The interceptor that takes measurements.
 #[derive(Clone)]
 pub(crate) struct Metrics(pub(crate) Arc<dyn MetricsObserver>);
 
-/// How long something takes.
+/// A stopwatch.
 struct Stopwatch {
     started: Time,
     runtime: Arc<dyn Runtime>,
@@ -157,8 +159,8 @@ impl Stopwatch {
     }
 }
 
-/// What something ended with that was dropped before it was done.
-fn unfinished() -> Error {
+/// Returns the error to report for something that was dropped before it ended.
+fn drop_error() -> Error {
     match std::thread::panicking() {
         true => Error::new(ErrorCode::Internal, "panicked"),
         false => Error::new(ErrorCode::Canceled, "request canceled"),

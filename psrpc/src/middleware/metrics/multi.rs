@@ -1,4 +1,4 @@
-//! What is measured of multi calls, in the client.
+//! Metrics of multi calls, in the client.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ impl MultiCallInterceptor for Metrics {
         call: OutgoingCall,
         next: NextMultiCall,
     ) -> BoxFuture<Result<Responses<AnyMessage>, Error>> {
-        let mut counting = Counting {
+        let mut measured = MeasuredMultiCall {
             observer: Arc::clone(&self.0),
             info: call.info().clone(),
             stopwatch: Stopwatch::start(next.runtime()),
@@ -28,12 +28,12 @@ impl MultiCallInterceptor for Metrics {
         };
         Box::pin(async move {
             match next.run(call).await {
-                Ok(answers) => Ok(answers.map_responses(move |answer| {
-                    counting.count(answer.as_ref());
-                    answer
+                Ok(responses) => Ok(responses.map_responses(move |response| {
+                    measured.count(response.as_ref());
+                    response
                 })),
                 Err(error) => {
-                    counting.count(Err(&error));
+                    measured.count(Err(&error));
                     Err(error)
                 }
             }
@@ -41,9 +41,9 @@ impl MultiCallInterceptor for Metrics {
     }
 }
 
-/// A multi call whose answers are counted. It is reported when it is dropped, as it is when its
-/// answers end.
-struct Counting {
+/// A multi call in progress. It is reported when it is dropped, which happens when the responses
+/// end or are dropped.
+struct MeasuredMultiCall {
     observer: Arc<dyn MetricsObserver>,
     info: CallInfo,
     stopwatch: Stopwatch,
@@ -53,25 +53,25 @@ struct Counting {
     bytes_received: usize,
 }
 
-impl Counting {
-    fn count(&mut self, answer: Result<&Response<AnyMessage>, &Error>) {
-        match answer {
-            Ok(answer) => {
+impl MeasuredMultiCall {
+    fn count(&mut self, response: Result<&Response<AnyMessage>, &Error>) {
+        match response {
+            Ok(response) => {
                 self.answers += 1;
-                self.bytes_received += answer.encoded_len();
+                self.bytes_received += response.encoded_len();
             }
             Err(_) => self.errors += 1,
         }
     }
 }
 
-impl Drop for Counting {
+impl Drop for MeasuredMultiCall {
     fn drop(&mut self) {
         let Self { observer, info, stopwatch, .. } = &*self;
         let Self { answers, errors, bytes_sent, bytes_received, .. } = *self;
         let duration = stopwatch.elapsed();
         let call = MultiCall { duration, answers, errors, bytes_sent, bytes_received };
-        // A second panic would end the process.
+        // A panic during unwinding would abort the process.
         let _ = guard::catch(|| observer.multi_call(Side::Client, info, &call));
     }
 }

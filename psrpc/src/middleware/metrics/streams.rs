@@ -1,9 +1,9 @@
-//! What is measured of streams, on both sides.
+//! Metrics of streams, on both sides.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::{Metrics, MetricsObserver, Stopwatch, StreamSent, unfinished};
+use super::{Metrics, MetricsObserver, Stopwatch, StreamSent, drop_error};
 use crate::error::Error;
 use crate::guard;
 use crate::info::{CallInfo, Side};
@@ -14,28 +14,28 @@ use crate::runtime::BoxFuture;
 impl StreamInterceptor for Metrics {
     fn open(&self, opening: &mut OpeningStream) -> Result<Box<dyn InterceptedStream>, Error> {
         let (observer, info) = (Arc::clone(&self.0), opening.info().clone());
-        let place = Arc::new(Place { observer, side: opening.side(), info });
-        Ok(Box::new(Measured { place, opened: AtomicBool::new(false) }))
+        let reporter = Arc::new(Reporter { observer, side: opening.side(), info });
+        Ok(Box::new(MeasuredStream { reporter, opened: AtomicBool::new(false) }))
     }
 }
 
 /// A stream that is measured.
-struct Measured {
-    place: Arc<Place>,
+struct MeasuredStream {
+    reporter: Arc<Reporter>,
     opened: AtomicBool,
 }
 
-/// Where it is measured, and for whom.
-struct Place {
+/// The observer, with the labels of the stream.
+struct Reporter {
     observer: Arc<dyn MetricsObserver>,
     side: Side,
     info: CallInfo,
 }
 
-impl InterceptedStream for Measured {
+impl InterceptedStream for MeasuredStream {
     fn opened(&self) {
         self.opened.store(true, Ordering::Relaxed);
-        let Place { observer, side, info } = &*self.place;
+        let Reporter { observer, side, info } = &*self.reporter;
         observer.stream_opened(*side, info);
     }
 
@@ -45,30 +45,30 @@ impl InterceptedStream for Measured {
         options: SendOptions,
         next: NextSend,
     ) -> BoxFuture<Result<(), Error>> {
-        let (place, bytes) = (Arc::clone(&self.place), message.encoded_len());
+        let (reporter, bytes) = (Arc::clone(&self.reporter), message.encoded_len());
         let sending =
-            MeasuredSend { place, bytes, stopwatch: Stopwatch::start(next.runtime()), ended: false };
+            MeasuredSend { reporter, bytes, stopwatch: Stopwatch::start(next.runtime()), ended: false };
         Box::pin(async move { sending.end(next.run(message, options).await) })
     }
 
     fn receive(&self, message: AnyMessage) -> Result<AnyMessage, Error> {
-        let Place { observer, side, info } = &*self.place;
-        // A panic would refuse the message.
+        let Reporter { observer, side, info } = &*self.reporter;
+        // A panic would reject the message.
         let _ = guard::catch(|| observer.stream_received(*side, info, message.encoded_len()));
         Ok(message)
     }
 
     fn closed(&self, _: &Error) {
         if self.opened.load(Ordering::Relaxed) {
-            let Place { observer, side, info } = &*self.place;
+            let Reporter { observer, side, info } = &*self.reporter;
             observer.stream_closed(*side, info);
         }
     }
 }
 
-/// A message on its way. Dropped before it has arrived it is reported as canceled.
+/// A send in progress. If it is dropped early, it is reported as canceled.
 struct MeasuredSend {
-    place: Arc<Place>,
+    reporter: Arc<Reporter>,
     bytes: usize,
     stopwatch: Stopwatch,
     ended: bool,
@@ -82,7 +82,7 @@ impl MeasuredSend {
     }
 
     fn report(&self, result: Result<(), &Error>) {
-        let Place { observer, side, info } = &*self.place;
+        let Reporter { observer, side, info } = &*self.reporter;
         let sent = StreamSent { duration: self.stopwatch.elapsed(), result, bytes: self.bytes };
         observer.stream_sent(*side, info, &sent);
     }
@@ -91,8 +91,8 @@ impl MeasuredSend {
 impl Drop for MeasuredSend {
     fn drop(&mut self) {
         if !self.ended {
-            // A second panic would end the process.
-            let _ = guard::catch(|| self.report(Err(&unfinished())));
+            // A panic during unwinding would abort the process.
+            let _ = guard::catch(|| self.report(Err(&drop_error())));
         }
     }
 }
