@@ -21,7 +21,7 @@ pub(crate) enum Pace {
 }
 
 impl Pace {
-    /// Returns `true` if a frame that could be sent now should wait for frames of other ready tasks.
+    /// Returns `true` if a frame should wait for the frames of other ready tasks.
     pub(crate) fn should_batch(&mut self, now: Time) -> bool {
         let Pace::Immediate { last, close } = self else { return true };
         let is_close = last.is_some_and(|last| now.since(last) < CLOSE);

@@ -7,9 +7,8 @@
 //! ([`Pace`]).
 //!
 //! ```text
-//! queued --> encoded (large frames in a task) --> sent --> confirmed by a round trip,
-//!                                                          unless the subject is known to be
-//! allowed
+//! queued --> encoded (large frames in a task) --> sent --> confirmed by a round trip, unless the
+//!                                                          subject is known to be allowed
 //! ```
 
 use std::collections::{BTreeMap, VecDeque};
@@ -481,8 +480,8 @@ struct Batch {
     /// The total size of `frames`.
     bytes: usize,
     messages: Vec<(Subject, Bytes)>,
-    /// The frames whose result is unknown. They are tracked before they are sent, so that an early
-    /// refusal finds them.
+    /// The frames whose result is unknown. They are tracked before they are sent, because a refusal
+    /// may arrive immediately.
     unconfirmed: Vec<Unconfirmed>,
     is_limited: bool,
 }

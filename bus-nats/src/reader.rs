@@ -11,10 +11,10 @@ use futures_core::Stream;
 use psrpc::bus::{Lock, WakeList};
 use tokio::task::{unconstrained, yield_now};
 
-/// A message count that is never reached. `unsubscribe_after` makes the server end the subscription
-/// immediately, because the count in its request exceeds the server's range, while the client
-/// library still delivers messages in flight. Its `unsubscribe` and `drain` discard them. If a
-/// server did count, the reader is closed at the end of the round anyway.
+/// The message count passed to `unsubscribe_after`. It exceeds the range of the server, which
+/// therefore ends the subscription immediately, while the client library still delivers the
+/// messages in flight. The library's `unsubscribe` and `drain` would discard them. Should a server
+/// count instead, the reader unsubscribes when it is closed at the end of the round.
 const UNREACHED_COUNT: u64 = u64::MAX;
 
 /// Reads the messages of a subscription.

@@ -40,11 +40,11 @@ use crate::signal::Signal;
 /// The maximum number of subscriptions that are requested and not confirmed. The server may refuse
 /// each of them, and the client library buffers 128 errors.
 const MAX_WINDOW: usize = 64;
-/// The lower bound of that maximum, which is reduced in steps when refusals may have been missed.
+/// The lowest value of `max_window`, which is reduced when refusals may have been missed.
 const MIN_WINDOW_BOUND: usize = 4;
 
-/// How long after the end of its round a refusal may be reported. Only refusals that do not name a
-/// subject depend on this.
+/// The maximum time from the end of a round to the report of its refusals. Only matters for
+/// refusals that do not name a subject.
 const MAX_REFUSAL_DELAY: Duration = Duration::from_millis(100);
 
 /// The queue group of all queue subscriptions (PROTOCOL section 2) without a group of their own.
@@ -380,8 +380,8 @@ impl Subscriptions {
     pub(crate) fn refused(&self, name: &str, group: Option<&Group>, text: &str, now: Now) -> bool {
         let all = (Box::<str>::from(name), Group::Plain)..;
         let table = self.table.lock();
-        let of_name = table.by_name.range(all).take_while(|((known, _), _)| **known == *name);
-        let of_group = of_name.filter(|((_, known), _)| group.is_none_or(|group| group == known));
+        let of_name = table.by_name.range(all).take_while(|((other, _), _)| **other == *name);
+        let of_group = of_name.filter(|((_, other), _)| group.is_none_or(|group| group == other));
         let ids: Vec<_> = of_group.map(|(_, id)| *id).collect();
         drop(table);
         ids.into_iter().map(|id| self.refuse(id, text, now)).fold(false, |any, was_live| any | was_live)
@@ -481,8 +481,8 @@ impl Subscriptions {
         match decoded {
             Ok((frame, channel)) => match (subject.channels.get_mut(channel.as_str()), &subject.group) {
                 (Some(listeners), group) => listeners.deliver(frame, group, wakes),
-                // A frame of this queue group for a channel without a listener here. Another member
-                // may have missed it.
+                // NATS gave the frame to this member of the queue group, but only other members have
+                // a listener for its channel.
                 (None, Group::Queue(group))
                     if *group == self.queue_group(&subject.name, channel.as_str()) =>
                 {

@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 
 use self::common::{channel, event, execute, frame, runtime, within};
 
-/// A runtime that can be told to collect spawned tasks instead of running them.
+/// A runtime that can collect spawned tasks instead of running them.
 #[derive(Clone)]
 struct CollectingRuntime {
     runtime: TokioRuntime,

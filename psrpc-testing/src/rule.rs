@@ -48,7 +48,7 @@ pub(super) struct Hold {
 }
 
 impl Rule {
-    /// Drops frames. The publisher is told that they were published.
+    /// Drops frames. Their publishes still succeed.
     pub fn drop() -> Self {
         Self::new(InjectedFault::Drop)
     }

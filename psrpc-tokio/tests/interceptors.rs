@@ -197,13 +197,13 @@ async fn a_message_of_another_type_fails_only_its_call() {
         ServerOptions::new().interceptor(|request: Request<AnyMessage>, next: NextHandler| async move {
             match request.downcast_ref::<String>().unwrap().as_str() {
                 "request" => next.run(request.map(|_| AnyMessage::new(7_u32))).await,
-                "answer" => next.run(request).await.map(|_| AnyMessage::new(7_u32)),
+                "response" => next.run(request).await.map(|_| AnyMessage::new(7_u32)),
                 _ => next.run(request).await,
             }
         });
     let (client, _server) = hats(ClientOptions::new(), server).await;
     let text = "internal: the message is of the type u32, not alloc::string::String";
-    for of in ["request", "answer"] {
+    for of in ["request", "response"] {
         let error = fit(&client, of).await.unwrap_err();
         assert_eq!((error.to_string().as_str(), error.reason()), (text, Some(Reason::Answered)));
     }

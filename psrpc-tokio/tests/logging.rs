@@ -56,18 +56,18 @@ async fn gaps_and_failed_subscriptions_are_logged_as_warnings() {
     sinks[0].gap(Some(3), &mut WakeList::new());
     settle().await;
     assert_eq!(log.take(), [r#"psrpc::bus WARN: the bus may have lost frames service="Hats" id="S" lost=3"#]);
-    sinks.remove(0).fail(BusError::new("gone"), &mut WakeList::new());
+    sinks.remove(0).fail(BusError::new("closed"), &mut WakeList::new());
     settle().await;
     let lost = "psrpc::bus WARN: the bus gave up a registration";
     let fields = r#"service="Hats" id="S" methods=["Fit", "Pick"] topic=[]"#;
     assert_eq!(log.take(), [format!("{lost} {fields}")]);
     let _client = client(&bus, ClientOptions::new().id("C")).await;
     let mut sinks = bus.take();
-    sinks.remove(0).fail(BusError::new("gone"), &mut WakeList::new());
+    sinks.remove(0).fail(BusError::new("closed"), &mut WakeList::new());
     drop(sinks);
     settle().await;
     let lost = "psrpc::bus WARN: the bus gave up a client's subscriptions";
-    assert_eq!(log.take(), [format!(r#"{lost} service="Hats" id="C" error="gone""#)]);
+    assert_eq!(log.take(), [format!(r#"{lost} service="Hats" id="C" error="closed""#)]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -364,10 +364,10 @@ async fn calls_that_may_have_run_are_not_retried_with_only_if_not_run() {
     for (bus, method, attempts) in
         [(&silent, hats::FIT, 1), (&LocalBus::new(), hats::FIT, 3), (&silent, hats::PICK, 3)]
     {
-        let nobody = client(bus, ClientOptions::new()).await;
+        let no_server = client(bus, ClientOptions::new()).await;
         let log = Log::default();
         let recorder = log.clone();
-        let call = nobody
+        let call = no_server
             .call::<String, String>(method, &[], "fez".to_owned())
             .interceptor(Retry::new().attempts(3).only_if_not_run())
             .interceptor(move |call: OutgoingCall, next: NextCall| {

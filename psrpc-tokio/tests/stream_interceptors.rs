@@ -15,12 +15,12 @@ use psrpc_tokio::middleware::Side;
 use psrpc_tokio::*;
 use shop::{all, census, client, client_with, echo, opening, parade, server, text};
 
-fn word(message: &AnyMessage) -> &str {
+fn message_text(message: &AnyMessage) -> &str {
     message.downcast_ref::<String>().unwrap()
 }
 
 fn append(message: &AnyMessage, suffix: &str) -> AnyMessage {
-    AnyMessage::new(format!("{}{suffix}", word(message)))
+    AnyMessage::new(format!("{}{suffix}", message_text(message)))
 }
 
 fn code<T: std::fmt::Debug>(result: Result<T, Error>) -> ErrorCode {
@@ -57,9 +57,9 @@ async fn interceptors_of_multi_calls_run_in_order_within_the_hooks() {
         (server(&bus, "elm", options.clone(), echo).await, server(&bus, "oak", options, echo).await);
     let options = ClientOptions::new()
         .multi_interceptor(multi(&log, "client 1"))
-        .request_hook(move |info, request| requests.add(format!("{info} {}", word(request))))
+        .request_hook(move |info, request| requests.add(format!("{info} {}", message_text(request))))
         .response_hook(move |_, request, result| {
-            responses.add(format!("{} of {}", result.is_ok(), word(request)));
+            responses.add(format!("{} of {}", result.is_ok(), message_text(request)));
         })
         .with(ClientOptions::new().multi_interceptor(multi(&log, "client 2")));
     let client = client_with(&bus, options).await;
@@ -194,12 +194,12 @@ impl InterceptedStream for LoggingStream {
         options: SendOptions,
         next: NextSend,
     ) -> Pin<Box<dyn Future<Output = Result<(), Error>> + Send>> {
-        self.log(&format!("send {}", word(&message)));
+        self.log(&format!("send {}", message_text(&message)));
         next.run(message, options)
     }
 
     fn receive(&self, message: AnyMessage) -> Result<AnyMessage, Error> {
-        self.log(&format!("receive {}", word(&message)));
+        self.log(&format!("receive {}", message_text(&message)));
         Ok(message)
     }
 
@@ -350,7 +350,7 @@ impl InterceptedStream for FaultyStream {
         options: SendOptions,
         next: NextSend,
     ) -> Pin<Box<dyn Future<Output = Result<(), Error>> + Send>> {
-        match (self.0, word(&message)) {
+        match (self.0, message_text(&message)) {
             ("panic", "out") => panic!("on purpose"),
             ("refuse", "out") => Box::pin(async { Err(error(ErrorCode::OutOfRange)) }),
             ("retype", "out") => next.run(AnyMessage::new(7_u32), options),
@@ -363,7 +363,7 @@ impl InterceptedStream for FaultyStream {
     }
 
     fn receive(&self, message: AnyMessage) -> Result<AnyMessage, Error> {
-        match (self.0, word(&message)) {
+        match (self.0, message_text(&message)) {
             ("panic", "echo in") => panic!("on purpose"),
             ("refuse", "echo in") => Err(error(ErrorCode::OutOfRange)),
             ("retype", "echo in") => Ok(AnyMessage::new(7_u32)),

@@ -88,9 +88,9 @@ pub async fn foreign_to(url: &str) -> MultiplexedConnection {
 /// Sends an administrative command, such as `CLIENT ...` or `ACL ...`, to the server.
 pub async fn execute(server: &Server, command: &str) -> redis::Value {
     let mut connection = foreign(server).await;
-    let mut words = command.split(' ');
-    let mut command = redis::cmd(words.next().unwrap());
-    words.for_each(|word| _ = command.arg(word));
+    let mut arguments = command.split(' ');
+    let mut command = redis::cmd(arguments.next().unwrap());
+    arguments.for_each(|argument| _ = command.arg(argument));
     command.query_async(&mut connection).await.unwrap()
 }
 
