@@ -13,7 +13,7 @@ use crate::faulty_bus::{PumpState, Shared};
 use crate::link::Link;
 use crate::waiting;
 
-/// Sends queued frames. Ends when none are unsent or the bus was dropped.
+/// Sends queued frames. Ends when none are left or the bus was dropped.
 struct Pump {
     shared: Weak<Shared>,
     sleep: Option<(Time, Task)>,

@@ -17,7 +17,7 @@ use crate::link::Link;
 /// use psrpc::proto::Frame;
 /// use psrpc_testing::Rule;
 ///
-// About every third response is lost.
+/// // About every third response is lost.
 /// let loss = Rule::drop().when(|_, frame| matches!(frame, Frame::Response(_))).probability(0.3);
 /// ```
 #[must_use = "a rule does nothing until it is injected"]
