@@ -25,7 +25,7 @@ impl MetricsObserver for Observer {
     fn multi_call(&self, side: Side, info: &CallInfo, call: &MultiCall) {
         let MultiCall { duration, answers, errors, bytes_sent, bytes_received, .. } = call;
         let (took, bytes) = (duration.as_millis(), format!("{bytes_sent} out, {bytes_received} in"));
-        self.0.add(format!("{side:?} {info} {answers} answers, {errors} errors in {took} ms, {bytes}"));
+        self.0.add(format!("{side:?} {info} {answers} responses, {errors} errors in {took} ms, {bytes}"));
     }
 
     fn stream_opened(&self, side: Side, info: &CallInfo) {
