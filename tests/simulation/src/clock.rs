@@ -1,4 +1,5 @@
-//! Clocks: each node reads two of its own, which differ from the virtual time of the run.
+//! Clocks: each node has a monotonic clock and a wall clock, which differ from the virtual time of
+//! the run.
 
 use std::time::Duration;
 
@@ -7,51 +8,52 @@ use psrpc_engine::{Now, Time, WallTime};
 /// The two clocks of a node.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clock {
-    /// What the monotonic clock showed when the run began.
+    /// The reading of the monotonic clock at the start of the run.
     pub(crate) monotonic: Duration,
-    /// What the wall clock would have shown when the run began, had it never jumped.
+    /// The reading of the wall clock at the start of the run, without its jumps.
     pub(crate) wall: WallTime,
-    /// How much faster than virtual time both go, in millionths.
+    /// How much faster than virtual time both clocks run, in millionths.
     pub(crate) drift: i32,
-    /// How far the wall clock has jumped, in nanoseconds.
+    /// The sum of all jumps of the wall clock, in nanoseconds.
     pub(crate) jumped: i64,
 }
 
-/// What a wall clock showed then that is right; far from zero, as it is in life.
+/// The reading of an accurate wall clock at the start of a run. Like a real one, it is far from
+/// zero.
 pub(crate) const EPOCH: WallTime = WallTime::from_unix_nanos(1_795_345_422_000_000_000);
 
-/// How far a wall clock jumps at most, all its jumps together, in nanoseconds.
+/// The most that all jumps of a wall clock add up to, in nanoseconds.
 const FARTHEST: i64 = 3_000_000_000;
 
 const MILLION: i128 = 1_000_000;
 
 impl Clock {
-    /// Clocks that are right.
+    /// Accurate clocks.
     pub(crate) const RIGHT: Clock = Clock { monotonic: Duration::ZERO, wall: EPOCH, drift: 0, jumped: 0 };
 
-    /// What the clocks show at a virtual time.
+    /// Returns the readings of both clocks at a virtual time.
     pub(crate) fn at(&self, time: Time) -> Now {
         let elapsed = self.elapsed(time);
         let began = WallTime::from_unix_nanos(self.wall.as_unix_nanos() + self.jumped);
         Now { time: Time::ZERO + self.monotonic + elapsed, wall: began + elapsed }
     }
 
-    /// Whether its wall clock is wrong.
+    /// Returns `true` if the wall clock started with an error.
     pub(crate) fn is_skewed(&self) -> bool {
         self.wall != EPOCH
     }
 
-    /// Has the wall clock jump ahead, or back.
+    /// Moves the wall clock ahead, or back.
     pub(crate) fn jump(&mut self, nanos: i64) {
         self.jumped = (self.jumped + nanos).clamp(-FARTHEST, FARTHEST);
     }
 
-    /// Has the wall clock be where it would be had it never jumped.
+    /// Undoes all jumps of the wall clock.
     pub(crate) fn set_right(&mut self) {
         self.jumped = 0;
     }
 
-    /// The first virtual time at which the monotonic clock shows `own` or more.
+    /// Returns the first virtual time at which the monotonic clock shows `reading` or more.
     pub(crate) fn virtual_time(&self, own: Time) -> Time {
         let elapsed = own.since(Time::ZERO + self.monotonic);
         if self.drift == 0 {
@@ -59,7 +61,7 @@ impl Clock {
         }
         let elapsed = i128::from(elapsed.as_nanos() as u64);
         let mut nanos = (elapsed * MILLION / (MILLION + i128::from(self.drift))) as u64;
-        // Both divisions round, by one nanosecond or two.
+        // Both divisions round, so the result can be off by one or two nanoseconds.
         let shows = |nanos| self.at(Time::from_nanos(nanos)).time;
         while nanos > 0 && shows(nanos - 1) >= own {
             nanos -= 1;

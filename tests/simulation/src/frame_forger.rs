@@ -1,4 +1,4 @@
-//! Forged frames: what a faulty or hostile bus delivers besides what was published.
+//! Forged frames: what a faulty or hostile bus delivers besides the published frames.
 
 use bytes::Bytes;
 use psrpc_engine::proto::{
@@ -11,20 +11,20 @@ use crate::rng::Rng;
 const STRANGER: &str = "SRV_stranger";
 const STRANGE_REQUEST: &str = "REQ_strange_";
 
-/// Whether a server id is one of those that forged frames name.
+/// Returns `true` if only forged frames use this server id.
 pub(crate) fn is_stranger(server_id: &Text) -> bool {
     server_id.as_str().starts_with(STRANGER)
 }
 
-/// Whether a request id is one of those that forged openings have.
+/// Returns `true` if only forged openings use this request id.
 pub(crate) fn is_strange(request_id: &Text) -> bool {
     request_id.as_str().starts_with(STRANGE_REQUEST)
 }
 
-/// The frame as bytes, with some of them changed or missing.
+/// Returns the frame as bytes, with some of them changed or missing.
 ///
-/// Never one that still decodes as a message of the protocol: that would be a lie of the peer
-/// rather than damage, and on a real bus checksums stand before it.
+/// The result never decodes as a message of the protocol: that would be forgery rather than damage,
+/// and a real bus detects damage by checksums.
 pub(crate) fn damage(frame: &Frame, rng: &mut Rng) -> Frame {
     let mut bytes = frame.encode("").to_vec();
     loop {
@@ -45,18 +45,18 @@ pub(crate) fn damage(frame: &Frame, rng: &mut Rng) -> Frame {
     }
 }
 
-/// Whether a frame is a user's message of that type.
+/// Returns `true` if a frame is a user's message of the same type.
 fn is_like(frame: &Frame, other: &Any) -> bool {
     matches!(frame, Frame::Other(known) if known.type_url.as_str().rsplit('/').next() == other.type_url.as_str().rsplit('/').next())
 }
 
-/// Random bytes.
+/// Returns random bytes.
 pub(crate) fn noise(rng: &mut Rng) -> Frame {
     let len = rng.index(40);
     Frame::Raw((0..len).map(|_| rng.bits() as u8).collect())
 }
 
-/// A frame of a type that has no business where `frame` comes in.
+/// Returns a frame of a type that is unexpected where `frame` arrives.
 pub(crate) fn unexpected(frame: &Frame, rng: &mut Rng) -> Frame {
     let type_url = Text::from_static("type.googleapis.com/google.protobuf.Empty");
     let (request_id, server_id) = names(frame).unwrap_or_else(|| ("REQ_unknown".into(), STRANGER.into()));
@@ -70,7 +70,7 @@ pub(crate) fn unexpected(frame: &Frame, rng: &mut Rng) -> Frame {
     }
 }
 
-/// A frame like this for a call that nobody made; `None` if it would be a call itself.
+/// Returns the same frame for an unknown call, or `None` if the frame would start a call.
 pub(crate) fn unknown_call(frame: &Frame) -> Option<Frame> {
     let mut frame = frame.clone();
     let request_id = match &mut frame {
@@ -85,8 +85,8 @@ pub(crate) fn unknown_call(frame: &Frame) -> Option<Frame> {
     Some(frame)
 }
 
-/// Another bid of the same server for the same call; `None` if this is no bid. An announcement is
-/// none: a server that announces does not bid as well.
+/// Returns another bid of the same server for the same call, or `None` if the frame is not a bid.
+/// An announcement is not a bid: a server that announces does not bid as well.
 pub(crate) fn second_bid(frame: &Frame, rng: &mut Rng) -> Option<Frame> {
     match frame {
         Frame::ClaimRequest(bid) if !bid.handling => {
@@ -97,7 +97,8 @@ pub(crate) fn second_bid(frame: &Frame, rng: &mut Rng) -> Option<Frame> {
     }
 }
 
-/// A bid of a stranger for the same call that no arithmetic can beat; `None` if this is not a bid.
+/// Returns a bid of a forged server with a non-finite affinity, or `None` if the frame is not a
+/// bid.
 pub(crate) fn non_finite_bid(frame: &Frame, rng: &mut Rng) -> Option<Frame> {
     let Frame::ClaimRequest(bid) = frame else { return None };
     let affinity = rng.pick(&[f32::INFINITY, f32::NEG_INFINITY, f32::NAN]);
@@ -105,18 +106,18 @@ pub(crate) fn non_finite_bid(frame: &Frame, rng: &mut Rng) -> Option<Frame> {
     Some(Frame::ClaimRequest(ClaimRequest { server_id, affinity, handling: false, ..bid.clone() }))
 }
 
-/// A stranger's answer to the call that was bid for; `None` if this is not a bid.
+/// Returns the response of a forged server to the call, or `None` if the frame is not a bid.
 pub(crate) fn strange_answer(frame: &Frame) -> Option<Frame> {
     let Frame::ClaimRequest(bid) = frame else { return None };
     Some(answer(bid.request_id.clone(), STRANGER.into()))
 }
 
-/// As many frames as strangers like to send that resemble this one; `None` if it is not of the kind
-/// that this flood is of.
+/// Returns a flood of forged frames that resemble this one, or `None` if the fault does not apply
+/// to this kind of frame.
 pub(crate) fn flood(fault: Fault, frame: &Frame, rng: &mut Rng) -> Option<Vec<Frame>> {
     let stranger = |number: u64| Text::from(format!("{STRANGER}_{number}"));
     let forged = |number| match (fault, frame) {
-        // No better than the worst bid that counts, so that others can still win.
+        // Affinity 0 is no better than the worst bid that counts, so other servers can still win.
         (Fault::FloodOfBids, Frame::ClaimRequest(bid)) => Some(Frame::ClaimRequest(ClaimRequest {
             server_id: stranger(number),
             affinity: 0.0,
@@ -142,7 +143,7 @@ fn answer(request_id: Text, server_id: Text) -> Frame {
     Frame::Response(Response { request_id, server_id, sent_at: 1, result: Ok(payload) })
 }
 
-/// The call and the server that a frame names.
+/// Returns the request id and the server id of a frame.
 fn names(frame: &Frame) -> Option<(Text, Text)> {
     match frame {
         Frame::Request(request) => Some((request.request_id.clone(), STRANGER.into())),

@@ -1,4 +1,4 @@
-//! The bus: who is subscribed to what, and deliveries with all that can go wrong with them.
+//! The bus: subscriptions, and deliveries with their faults.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,40 +14,40 @@ use crate::rng::Rng;
 use crate::scene::Scene;
 use crate::trace::Kind;
 
-/// A seeded bus that knows channels by their legacy names. `S` is what its subscribers go by.
+/// A seeded bus that identifies channels by their legacy names. `S` identifies a subscriber.
 pub(crate) struct Net<S> {
     subscriptions: Vec<Subscription<S>>,
     channels: BTreeMap<String, Vec<Place>>,
-    /// How often it hands over bytes instead of frames, in permille.
+    /// How often it delivers encoded bytes instead of a frame, in permille.
     encoded: u64,
-    /// The longest time that a frame is under way where nothing goes wrong, in grains.
+    /// The longest delay of a frame without faults, in grains.
     latency: u64,
     cuts: Vec<Cut>,
-    /// Until when frames to a peer are held up.
+    /// The times until which frames to a peer are held up.
     clogs: BTreeMap<Peer, Time>,
-    /// How many frames were published.
+    /// The number of published frames.
     published: u64,
     rng: Rng,
 }
 
-/// A subscription, by its place in the bus's list.
+/// The index of a subscription.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Place(usize);
 
-/// What the bus enters into the agenda, and is handed back when it happens.
+/// An event that the bus schedules.
 #[derive(Debug)]
 pub(crate) enum Post {
-    /// Frames reach a subscription from here on.
+    /// A subscription becomes live: it receives frames from now on.
     Joined(Place),
-    /// A subscriber hears that its subscription is live.
+    /// The bus confirms to a subscriber that its subscription is live.
     Confirmed(Place),
-    /// Frames that are published do not reach a subscription any more.
+    /// A subscription stops: it receives no frames that are published from now on.
     Left(Place),
-    /// A subscription has ended, and its subscriber hears so: why, if that was not asked for.
+    /// The bus reports the end of a subscription, with an error unless the subscriber asked for it.
     Ended(Place, Option<BusError>),
     /// A frame arrives.
     Delivered(Place, Box<FrameInTransit>),
-    /// Frames may be missing here, and the subscriber hears so.
+    /// The bus reports that frames may be missing.
     Gap(Place),
 }
 
@@ -64,7 +64,7 @@ impl Post {
     }
 }
 
-/// What becomes of a frame that was published, and after which time its publisher hears so.
+/// The outcome of a publish, and when the publisher learns it.
 pub(crate) struct Published {
     pub(crate) after: Duration,
     pub(crate) result: Result<Option<u64>, BusError>,
@@ -76,11 +76,11 @@ struct Subscription<S> {
     channel: String,
     kind: SubscriptionKind,
     state: SubscriptionState,
-    /// Whether its subscriber has unsubscribed.
+    /// Whether the subscriber has unsubscribed.
     is_left: bool,
-    /// When its subscriber has heard at the earliest that it is live.
+    /// The earliest time at which the bus confirms it.
     confirmed: Time,
-    /// When the last frame arrives of those that keep their order.
+    /// The arrival time of the last frame that keeps its order.
     latest: Time,
 }
 
@@ -88,32 +88,32 @@ struct Subscription<S> {
 enum SubscriptionState {
     Asked,
     Live,
-    /// No more frames are sent its way, and its subscriber does not know yet.
+    /// The subscription receives no more frames, and the subscriber does not know it yet.
     Left,
     Ended,
 }
 
-/// A line between two groups of peers that frames do not cross in one direction.
+/// Two groups of peers, between which frames are lost in one direction.
 struct Cut {
     from: Vec<Peer>,
     to: Vec<Peer>,
     fault: Fault,
 }
 
-/// A frame that is under way.
+/// A frame in transit.
 #[derive(Clone, Debug)]
 pub(crate) struct FrameInTransit {
-    /// What was published; what arrives says the same unless it is raw.
+    /// The published frame. The arriving frame is equal, unless it is raw.
     pub(crate) frame: Frame,
-    /// Which of all frames that were published it is, or comes of.
+    /// The number of the published frame, or of the one that it was forged after.
     pub(crate) number: u64,
-    /// What has befallen it on its way.
+    /// The fault that affected it.
     pub(crate) fault: Option<Fault>,
     encoded: bool,
 }
 
 impl FrameInTransit {
-    /// What arrives.
+    /// Returns the frame as it arrives.
     pub(crate) fn arrival(&self) -> Frame {
         if self.encoded { Frame::Raw(self.frame.encode("")) } else { self.frame.clone() }
     }
@@ -148,12 +148,12 @@ impl<S: Copy + PartialEq> Net<S> {
         rng.turn_to(scene.now());
         let late = scene.faults.strikes(Fault::LateSubscribe, rng);
         let joined = scene.now() + if late { rng.grains(100..4000) } else { rng.grains(0..100) };
-        // Frames may come in before the subscriber has heard that they will.
+        // Frames may arrive before the subscriber learns that the subscription is live.
         let confirmed = joined + rng.grains(0..8);
         let channel = channel.legacy().to_owned();
         if scene.faults.would_strike(Fault::LostSubscribe, rng) {
-            // At once, or once it has been live for a while; counted then, unless it has ended
-            // before.
+            // It fails at once, or after it has been live for a while. It is counted when it fails,
+            // since it may end before.
             let lost = rng.maybe(500, |rng| confirmed + rng.grains(0..4000)).unwrap_or(joined);
             scene.at(lost, Post::Ended(place, Some(BusError::new(Fault::LostSubscribe.name()))));
         }
@@ -174,8 +174,8 @@ impl<S: Copy + PartialEq> Net<S> {
         place
     }
 
-    /// Ends a subscription some time later. Frames that are published until then still get there
-    /// before its subscriber hears so.
+    /// Ends a subscription some time later. Frames that are published until then still arrive
+    /// before the subscriber learns of the end.
     pub(crate) fn unsubscribe<H: From<Post>>(&mut self, scene: &mut Scene<H>, place: Place) {
         self.rng.turn_to(scene.now());
         let left = scene.now() + self.rng.grains(0..200);
@@ -194,7 +194,7 @@ impl<S: Copy + PartialEq> Net<S> {
         }
     }
 
-    /// Where a subscriber is in the list, if it is.
+    /// Returns the subscription of a subscriber, unless it has ended.
     pub(crate) fn place_of(&self, subscriber: S) -> Option<Place> {
         let is_it = |known: &Subscription<S>| {
             known.subscriber == subscriber && known.state != SubscriptionState::Ended
@@ -202,8 +202,8 @@ impl<S: Copy + PartialEq> Net<S> {
         self.subscriptions.iter().rposition(is_it).map(Place)
     }
 
-    /// Whether a subscription of a peer is or was live, or was refused, on a channel that this is
-    /// in the name of.
+    /// Returns `true` if a peer has, or had, a live or refused subscription to a channel whose name
+    /// contains `channel`.
     pub(crate) fn has_joined(&self, peer: Peer, channel: &str) -> bool {
         let is_it = |known: &Subscription<S>| {
             known.peer == peer && known.channel.contains(channel) && known.state != SubscriptionState::Asked
@@ -211,7 +211,7 @@ impl<S: Copy + PartialEq> Net<S> {
         self.subscriptions.iter().any(is_it)
     }
 
-    /// Where a subscription is.
+    /// Returns the peer of a subscription.
     pub(crate) fn peer_of(&self, place: Place) -> Peer {
         self.subscriptions[place.0].peer
     }
@@ -223,12 +223,12 @@ impl<S: Copy + PartialEq> Net<S> {
         }
     }
 
-    /// Whether the next frame that anybody publishes there reaches a subscription.
+    /// Returns `true` if the subscription receives the next frame published to its channel.
     pub(crate) fn is_live(&self, place: Place) -> bool {
         self.subscriptions[place.0].state == SubscriptionState::Live
     }
 
-    /// The channel of a subscription of a peer that is not live, and that the peer has not left.
+    /// Returns the channel of a subscription of a peer that is neither live nor unsubscribed.
     pub(crate) fn not_live_yet(&self, peer: Peer) -> Option<&str> {
         let is_it = |known: &&Subscription<S>| {
             known.peer == peer && known.state == SubscriptionState::Asked && !known.is_left
@@ -236,7 +236,7 @@ impl<S: Copy + PartialEq> Net<S> {
         self.subscriptions.iter().find(is_it).map(|known| known.channel.as_str())
     }
 
-    /// Ends a subscription, and tells whose it was.
+    /// Ends a subscription and returns its subscriber.
     pub(crate) fn end(&mut self, place: Place) -> Option<S> {
         let subscriber = self.subscriber(place)?;
         let Subscription { state, channel, .. } = &mut self.subscriptions[place.0];
@@ -247,7 +247,7 @@ impl<S: Copy + PartialEq> Net<S> {
         Some(subscriber)
     }
 
-    /// Ends all subscriptions of a peer that is not there any more.
+    /// Ends all subscriptions of a crashed peer.
     pub(crate) fn forget(&mut self, peer: Peer) {
         for place in (0..self.subscriptions.len()).map(Place) {
             if self.subscriptions[place.0].peer == peer {
@@ -256,37 +256,38 @@ impl<S: Copy + PartialEq> Net<S> {
         }
     }
 
-    /// Whose subscription it is; `None` once it has ended, and what still was under way is lost.
+    /// Returns the subscriber, or `None` after the subscription has ended: frames still in transit
+    /// are lost.
     pub(crate) fn subscriber(&self, place: Place) -> Option<S> {
         let Subscription { subscriber, state, .. } = self.subscriptions[place.0];
         (state != SubscriptionState::Ended).then_some(subscriber)
     }
 
-    // --- weather ---------------------------------------------------------------------------------
+    // --- faults between nodes ----------------------------------------------------------------------
 
-    /// From here on frames do not get from some peers to others.
+    /// Loses frames from one group of peers to another from now on.
     pub(crate) fn cut(&mut self, from: &[Peer], to: &[Peer], fault: Fault) {
         self.cuts.push(Cut { from: from.to_vec(), to: to.to_vec(), fault });
     }
 
-    /// Frames get through everywhere again.
+    /// Undoes all cuts.
     pub(crate) fn mend(&mut self) {
         self.cuts.clear();
     }
 
-    /// Holds up what is published to a peer from here on; it comes all at once then.
+    /// Holds up frames to a peer until a time, when they arrive all at once.
     pub(crate) fn clog(&mut self, peer: Peer, until: Time) {
         self.clogs.insert(peer, until);
     }
 
-    /// How many frames were published: the number of the next.
+    /// Returns the number of the next published frame.
     pub(crate) fn published(&self) -> u64 {
         self.published
     }
 
     // --- frames ----------------------------------------------------------------------------------
 
-    /// When it takes another frame of a publisher, if it does not take one now.
+    /// Draws whether the bus is full. Returns how long, if it is.
     pub(crate) fn full_for<H>(&mut self, scene: &mut Scene<H>) -> Option<Duration> {
         self.rng.turn_to(scene.now());
         scene.faults.strikes(Fault::FullBus, &mut self.rng).then(|| self.rng.grains(0..200))
@@ -322,7 +323,7 @@ impl<S: Copy + PartialEq> Net<S> {
         Published { after: self.latency(), result }
     }
 
-    /// Every plain subscriber, and one of the queue.
+    /// Returns every plain subscriber and one member of the queue.
     fn receivers(&mut self, channel: &str) -> Vec<Place> {
         let kind = |place: &Place| self.subscriptions[place.0].kind;
         let (mut receivers, queue): (Vec<_>, Vec<_>) =
@@ -358,7 +359,7 @@ impl<S: Copy + PartialEq> Net<S> {
         scene.log("bus", format_args!("{}: {}", fault.name(), FrameText(frame)));
     }
 
-    /// A frame does not arrive.
+    /// Counts and logs the loss of a frame.
     fn lose<H>(&self, scene: &mut Scene<H>, to: Place, fault: Fault, frame: &Frame) {
         scene.faults.count(fault);
         let to = NodeId::of(self.subscriptions[to.0].peer);
@@ -366,7 +367,7 @@ impl<S: Copy + PartialEq> Net<S> {
         scene.log_as(loss, "bus", format_args!("{} on the way to {to}: {}", fault.name(), FrameText(frame)));
     }
 
-    /// Sends a frame on its way, and tells whether the fault struck it there.
+    /// Schedules the arrival of a frame. Returns `true` if the fault affected the frame itself.
     fn travel<H: From<Post>>(
         &mut self,
         scene: &mut Scene<H>,
@@ -384,7 +385,7 @@ impl<S: Copy + PartialEq> Net<S> {
             }
             Some(Fault::Delay) => (frame.clone(), rng.grains(20..2000), true),
             Some(Fault::Reorder) => (frame.clone(), rng.grains(1..80), false),
-            // Later than the longest call takes.
+            // Later than the longest call.
             Some(Fault::Late) => (frame.clone(), rng.grains(14_000..24_000), false),
             Some(Fault::Damage) => (frame_forger::damage(frame, rng), Duration::ZERO, true),
             _ => {
@@ -400,8 +401,8 @@ impl<S: Copy + PartialEq> Net<S> {
         true
     }
 
-    /// Sends what comes with a frame, and tells whether the fault is of that kind and this a frame
-    /// for it.
+    /// Schedules the extra frames of a fault. Returns `true` if the fault adds frames and applies
+    /// to this frame.
     fn accompany<H: From<Post>>(
         &mut self,
         scene: &mut Scene<H>,
@@ -436,7 +437,7 @@ impl<S: Copy + PartialEq> Net<S> {
         true
     }
 
-    /// A subscriber that the same frame could come to: on a queue any of its members.
+    /// Returns a subscriber that could receive the same frame: on a queue, any of its members.
     fn any_like(&mut self, place: Place, channel: &str) -> Place {
         if self.subscriptions[place.0].kind == SubscriptionKind::Plain {
             return place;
@@ -445,7 +446,7 @@ impl<S: Copy + PartialEq> Net<S> {
         self.rng.pick(&members)
     }
 
-    /// Where responses come to the client that has this subscription.
+    /// Returns the response subscription of the client that has this subscription.
     fn responses_of(&self, place: Place) -> Option<Place> {
         let peer = self.subscriptions[place.0].peer;
         let is_it = |known: &Subscription<S>| {

@@ -1,4 +1,4 @@
-//! Chance: every choice of a run, drawn from its seed.
+//! Randomness: every choice of a run is drawn from its seed.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -6,11 +6,11 @@ use std::time::Duration;
 use psrpc_engine::Time;
 use psrpc_engine::proto::Seed;
 
-/// What all durations of a run are multiples of: coarse, so that many things happen at the very
-/// same moment.
+/// The unit of all random durations of a run. It is coarse, so that many things happen at the same
+/// moment.
 pub(crate) const GRAIN: Duration = Duration::from_micros(250);
 
-/// A splitmix64 generator, which can be turned to a moment.
+/// A splitmix64 generator that can be reseeded for each moment of a run.
 pub(crate) struct Rng {
     seed: u64,
     moment: Time,
@@ -22,9 +22,10 @@ impl Rng {
         Self { seed, moment: Time::ZERO, state: seed }
     }
 
-    /// Has what is drawn from here on depend on the moment, unless that is the same as before: what
-    /// is drawn at one moment does not shift what is drawn at another, so that something can be
-    /// left out of a run and the rest stays.
+    /// Reseeds the generator for a moment, unless it is already seeded for that one.
+    ///
+    /// Draws at one moment do not shift the draws at another, so shrinking can leave out a part of
+    /// a run without changing the rest.
     pub(crate) fn turn_to(&mut self, moment: Time) {
         if self.moment != moment {
             self.moment = moment;
@@ -37,18 +38,19 @@ impl Rng {
         mixed(self.state)
     }
 
-    /// A generator for one part of a run, so that what one part draws does not shift what the
-    /// others do.
+    /// Returns a generator for one part of a run, so that its draws do not shift those of other
+    /// parts.
     pub(crate) fn fork(&mut self) -> Self {
         Self::new(self.bits())
     }
 
-    /// A generator for a part of this number that begins at this moment, whatever else was drawn.
+    /// Returns a generator for part `number`, which starts at this moment. It does not depend on
+    /// earlier draws.
     pub(crate) fn part(&self, number: u64) -> Self {
         Self::new(mixed(mixed(self.seed ^ mixed(self.moment.as_nanos())) ^ number))
     }
 
-    /// A number below `end`.
+    /// Draws a number below `end`.
     pub(crate) fn below(&mut self, end: u64) -> u64 {
         ((u128::from(self.bits()) * u128::from(end)) >> 64) as u64
     }
@@ -57,7 +59,7 @@ impl Rng {
         range.start + self.below(range.end - range.start)
     }
 
-    /// True so many times out of a thousand.
+    /// Returns `true` with a probability of `permille` in a thousand.
     pub(crate) fn chance(&mut self, permille: u64) -> bool {
         self.below(1000) < permille
     }
@@ -74,12 +76,12 @@ impl Rng {
         items[self.index(items.len())].clone()
     }
 
-    /// A duration of so many grains.
+    /// Draws a duration, as a number of [`GRAIN`]s.
     pub(crate) fn grains(&mut self, range: Range<u64>) -> Duration {
         GRAIN * u32::try_from(self.within(range)).expect("durations are short")
     }
 
-    /// A seed for an engine.
+    /// Draws a seed for an engine.
     pub(crate) fn seed(&mut self) -> Seed {
         let mut seed = [0; 32];
         for part in seed.chunks_exact_mut(8) {

@@ -1,4 +1,4 @@
-//! The scene of a run: the virtual time, the agenda of events to come, and the trace of past ones.
+//! The scene of a run: the virtual time, the queue of future events, and the trace of past ones.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -11,21 +11,21 @@ use slab::Slab;
 use crate::fault::Faults;
 use crate::trace::{Kind, Show, Trace, TraceHash};
 
-/// What everything in a run has in common. `H` is what can happen.
+/// The state that everything in a run shares. `E` is the type of the events.
 pub(crate) struct Scene<H> {
     now: Time,
     agenda: BinaryHeap<Reverse<Entry>>,
-    /// What the entries are for. Those that were struck have gone from here, and their entries lead
-    /// nowhere.
+    /// The events themselves. A canceled event is removed here; its entry in the queue stays and is
+    /// skipped.
     happenings: Slab<(u64, H)>,
     entered: u64,
-    /// Whether timers fire before or after all else that happens at the same moment.
+    /// Whether timers fire before or after other events at the same moment.
     timers_first: bool,
     trace: Trace,
     pub(crate) faults: Faults,
 }
 
-/// An entry of the agenda, by its place in it.
+/// A handle to a scheduled event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Entry {
     at: Time,
@@ -54,7 +54,7 @@ impl<H> Scene<H> {
         }
     }
 
-    /// The virtual time.
+    /// Returns the virtual time.
     pub(crate) fn now(&self) -> Time {
         self.now
     }
@@ -67,7 +67,7 @@ impl<H> Scene<H> {
         self.enter(at, Turn::Normal, happening.into())
     }
 
-    /// Enters a timer, which fires before or after all else at its moment.
+    /// Schedules a timer, which fires before or after all other events at its moment.
     pub(crate) fn timer(&mut self, at: Time, happening: impl Into<H>) -> Entry {
         let turn = if self.timers_first { Turn::Early } else { Turn::Late };
         self.enter(at, turn, happening.into())
@@ -82,13 +82,13 @@ impl<H> Scene<H> {
         entry
     }
 
-    /// Takes an entry off the agenda, if it is still on it.
+    /// Cancels an event and returns it, or `None` if it has happened or was canceled.
     pub(crate) fn strike(&mut self, entry: Entry) -> Option<H> {
         let (order, _) = self.happenings.get(entry.place)?;
         (*order == entry.order).then(|| self.happenings.remove(entry.place).1)
     }
 
-    /// Lets time pass until the next happening, if there is one until `end`.
+    /// Advances the time to the next event and returns it, or `None` if none is due by `end`.
     pub(crate) fn next(&mut self, end: Time) -> Option<H> {
         while let Some(Reverse(next)) = self.agenda.peek().copied().filter(|Reverse(next)| next.at <= end) {
             self.agenda.pop();
@@ -101,33 +101,33 @@ impl<H> Scene<H> {
         None
     }
 
-    /// Whether anything is on the agenda.
+    /// Returns `true` if any event is scheduled.
     pub(crate) fn has_plans(&self) -> bool {
         !self.happenings.is_empty()
     }
 
-    /// Clears the agenda, and gives what was on it.
+    /// Removes all events and returns them.
     pub(crate) fn clear(&mut self) -> Vec<H> {
         self.agenda.clear();
         self.happenings.drain().map(|(_, happening)| happening).collect()
     }
 
-    /// Shows a line, if somebody looks on.
+    /// Shows a line, if the trace is shown.
     pub(crate) fn log(&mut self, who: impl Display, what: impl Display) {
         self.log_as(|| Kind::Note, who, what);
     }
 
-    /// Shows a line about what goes on between a node and the bus, beside the frames.
+    /// Shows a line of kind [`LineKind::Detail`], if the trace is shown.
     pub(crate) fn aside(&mut self, who: impl Display, what: impl Display) {
         self.log_as(|| Kind::Aside, who, what);
     }
 
-    /// Shows a line of some kind, if somebody looks on.
+    /// Shows a line of the given kind, if the trace is shown.
     pub(crate) fn log_as(&mut self, kind: impl FnOnce() -> Kind, who: impl Display, what: impl Display) {
         self.trace.line(self.now, who, what, kind);
     }
 
-    /// Where what happens is to be hashed.
+    /// Returns the hash of the trace, to add to it.
     pub(crate) fn hash(&mut self) -> &mut TraceHash {
         self.trace.hash()
     }

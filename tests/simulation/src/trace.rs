@@ -1,4 +1,4 @@
-//! The trace: all that happened in a run, as a hash to compare and as lines to read.
+//! The trace: everything that happens in a run, as a hash to compare and as lines to read.
 
 use std::fmt::{self, Display};
 
@@ -9,37 +9,38 @@ use crate::fault::Fault;
 use crate::frame_text::without_types;
 use crate::node_id::NodeId;
 
-/// Takes lines to show.
+/// A callback that shows lines.
 pub(crate) type Show = Box<dyn FnMut(&Line) + Send>;
 
-/// One thing that happened. Shown, it is a line of text.
+/// One event of a run. Its `Display` is a line of text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Line {
     pub(crate) at: Time,
-    /// A node, the bus or the run.
+    /// A node, the bus or the run itself.
     pub(crate) who: String,
     pub(crate) what: String,
     pub(crate) kind: Kind,
 }
 
-/// What sort of thing a line is about.
+/// The kind of a line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// Something that a person would want to know.
+    /// An event that most readers want to see.
     Note,
-    /// What goes on between a node and the bus, beside the frames.
+    /// A detail between a node and the bus, other than a frame.
     Aside,
-    /// A frame is published, by its number among all that are: what it is in a few words.
+    /// A frame is published: its number among all published frames, and a short text.
     Publish(u64, String),
-    /// The frame of that number arrives, or one that a fault has made of it or put beside it.
+    /// A frame arrives: the number of the published frame, and the fault that changed, delayed or
+    /// forged it.
     Arrival(u64, Option<Fault>, String),
-    /// The frame of that number is lost on its way to a node.
+    /// A frame is lost on its way to a node: the number of the published frame.
     Loss(u64, NodeId, Fault),
 }
 
-/// Hashes what happens in a run, and shows it if somebody wants to see it.
+/// Hashes the events of a run, and shows them if there is a callback.
 ///
-/// Lines are made only if they are shown: to format them would take longer than all else.
+/// Lines are formatted only if they are shown: formatting takes longer than the rest of a run.
 pub(crate) struct Trace {
     hash: TraceHash,
     show: Option<Show>,
@@ -75,7 +76,7 @@ impl Display for Line {
     }
 }
 
-/// A hash that takes eight bytes at a time, the same on every machine.
+/// A hash that consumes eight bytes at a time, the same on every machine.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TraceHash(u64);
 
@@ -88,7 +89,7 @@ impl TraceHash {
         self.0
     }
 
-    /// The hash of all traces up to `hash`, and then this one.
+    /// Returns the hash of a sequence of traces: `hash` for those so far, followed by `next`.
     pub(crate) fn chain(hash: u64, next: u64) -> u64 {
         let mut hash = Self(hash);
         hash.word(next);
@@ -117,7 +118,7 @@ impl TraceHash {
         }
     }
 
-    /// All that a frame says.
+    /// Adds all fields of a frame.
     pub(crate) fn frame(&mut self, frame: &Frame) {
         match frame {
             Frame::Request(request) => {

@@ -1,5 +1,4 @@
-//! Planted defects, in a process of their own: whatever is planted, every engine of the process has
-//! it.
+//! Planted defects, in a separate process: a planted defect affects every engine of its process.
 
 #![cfg(psrpc_planted)]
 

@@ -1,4 +1,4 @@
-//! Shrinking, in a process of its own: whatever is planted, every engine of the process has it.
+//! Shrinking, in a separate process: a planted defect affects every engine of its process.
 
 #![cfg(psrpc_planted)]
 

@@ -1,4 +1,4 @@
-//! A bus with a thread of its own, as a bus with a connection has.
+//! A bus with its own thread, like a bus with a connection.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::future::poll_fn;
@@ -11,16 +11,16 @@ use psrpc::proto::{Channel, Frame};
 use psrpc_bus_local::LocalBus;
 use shuttle::sync::{Mutex, MutexGuard};
 
-/// Hands a [`LocalBus`] what it is asked for from a thread of its own, in order: so receipts,
-/// frames, and the begin and the end of subscriptions come from there. Every second frame is
-/// reported as it is accepted.
+/// A [`LocalBus`] behind a thread that executes all commands in order. Receipts, frames, and the
+/// start and end of subscriptions come from that thread. Every second publish is reported as done
+/// at once, without a receipt.
 #[derive(Clone)]
 pub struct Carrier(Arc<Mutex<Waiting>>);
 
 #[derive(Default)]
 struct Waiting {
     orders: VecDeque<Order>,
-    /// How many more frames there is room for.
+    /// The number of further frames that there is room for.
     room: usize,
     waiting_for_room: Vec<Waker>,
     carrier: Option<Waker>,
@@ -35,7 +35,7 @@ enum Order {
 }
 
 impl Carrier {
-    /// A bus with room for so many frames.
+    /// Creates a bus with room for `room` frames.
     pub fn new(room: usize) -> Self {
         let carrier = Self(Arc::new(Mutex::new(Waiting { room, ..Waiting::default() })));
         drop(shuttle::future::spawn(carrier.clone().carry()));

@@ -1,4 +1,4 @@
-//! A clock that a scenario moves.
+//! A virtual clock, controlled by the scenario.
 
 use std::collections::BTreeMap;
 use std::future::poll_fn;
@@ -11,7 +11,7 @@ use psrpc::Time;
 
 /// A clock that stands still until it is moved.
 ///
-/// Its lock is none of shuttle's: nothing waits while it is held.
+/// Its lock is not one of shuttle's, since no thread waits while holding it.
 #[derive(Clone, Default)]
 pub struct Clock(Arc<Mutex<Hands>>);
 
@@ -19,37 +19,38 @@ pub struct Clock(Arc<Mutex<Hands>>);
 struct Hands {
     now: Time,
     sleepers: BTreeMap<(Time, u64), Waker>,
-    /// How many slept so far, by which they are told apart.
+    /// The number of sleeps so far, used to tell them apart.
     sleeps: u64,
-    /// Who waits for somebody to sleep.
+    /// The tasks that wait for a sleeper.
     watchers: Vec<Waker>,
 }
 
 impl Clock {
-    /// What time it is.
+    /// Returns the current time.
     pub fn now(&self) -> Time {
         self.lock().now
     }
 
-    /// Resolves when it is `deadline`.
+    /// Sleeps until `deadline`.
     pub(crate) fn sleep_until(&self, deadline: Time) -> impl Future<Output = ()> + Send + use<> {
         let mut hands = self.lock();
         hands.sleeps += 1;
         Sleep { clock: self.clone(), key: (deadline, hands.sleeps) }
     }
 
-    /// Resolves when somebody sleeps until `deadline` or a time before it.
+    /// Waits until a task sleeps until `deadline` or earlier.
     pub async fn somebody_sleeps_until(&self, deadline: Time) {
         poll_fn(|cx| self.lock().poll_sleeper(deadline, cx)).await;
     }
 
-    /// Moves on by so much.
+    /// Advances the clock by `time`.
     pub fn pass(&self, time: Duration) {
         let now = self.now() + time;
         self.move_to(now);
     }
 
-    /// Lets time pass from here on, whenever its turn comes: each time to when the next one wakes.
+    /// Starts a task that, each time it is scheduled, advances the clock to the end of the next
+    /// sleep.
     pub fn run(&self) {
         let clock = self.clone();
         drop(shuttle::future::spawn(async move {

@@ -1,15 +1,15 @@
-//! Which schedules are tried.
+//! The schedules of a scenario.
 
 use std::env;
 
 use shuttle::scheduler::{DfsScheduler, PctScheduler, RandomScheduler, Scheduler, UrwRandomScheduler};
 use shuttle::{Config, Runner};
 
-/// How many of the threads' turns a PCT schedule changes.
+/// The number of preemptions in a PCT schedule.
 const DEPTH: usize = 4;
 
-/// Runs a scenario under so many schedules of each kind: random ones, those that spread evenly, and
-/// those that hold a thread up for long.
+/// Runs a scenario under `schedules` schedules of each kind: random ones, evenly distributed ones,
+/// and ones that delay a thread for long.
 pub fn explore(schedules: usize, scenario: impl Fn() + Send + Sync + Clone + 'static) {
     let schedules = schedules * from_env("THREADS_TIMES", 1) as usize;
     let seed = from_env("THREADS_SEED", 1);
@@ -18,7 +18,7 @@ pub fn explore(schedules: usize, scenario: impl Fn() + Send + Sync + Clone + 'st
     run(PctScheduler::new_from_seed(seed, DEPTH, schedules), scenario);
 }
 
-/// Runs a scenario under every schedule that there is.
+/// Runs a scenario under every possible schedule.
 pub fn explore_all(scenario: impl Fn() + Send + Sync + 'static) {
     run(DfsScheduler::new(None, false), scenario);
 }
@@ -26,7 +26,7 @@ pub fn explore_all(scenario: impl Fn() + Send + Sync + 'static) {
 fn run(scheduler: impl Scheduler + 'static, scenario: impl Fn() + Send + Sync + 'static) {
     let mut config = Config::new();
     config.stack_size = 1 << 19;
-    // That it knows no weak memory orders is said in the documentation.
+    // Silences the warning about weak memory orders, which the crate's documentation mentions.
     config.silence_warnings = true;
     let ran = Runner::new(scheduler, config).run(scenario);
     println!("{ran} schedules");

@@ -1,4 +1,4 @@
-//! A copy of the tree, in which other text stands in some files.
+//! A copy of the tree with replaced files.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -6,10 +6,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Brings the copy up to date: the files that git tracks or would track, and the `replaced` ones.
+/// Updates the copy: the files that git tracks or would track, and the `replaced` ones.
 ///
-/// Writes only the files whose content differs, so that cargo builds only what has changed. Removes
-/// the files that the tree no longer has.
+/// Writes only files whose content differs, so that cargo rebuilds only those. Removes files that
+/// the tree no longer has.
 pub(crate) fn update(root: &Path, copy: &Path, replaced: &BTreeMap<String, String>) -> Result<(), String> {
     let files = files(root)?.into_iter().filter(|file| root.join(file).is_file());
     let files: BTreeSet<_> = files.chain(replaced.keys().map(PathBuf::from)).collect();

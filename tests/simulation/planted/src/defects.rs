@@ -1,4 +1,4 @@
-//! The defects of tests/simulation/defects.txt, and the text of the files that have them.
+//! The defects of tests/simulation/defects.txt, and the changed files that contain them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -6,7 +6,7 @@ use std::path::Path;
 
 use psrpc_features::change::Change;
 
-/// A condition of a defect begins with this.
+/// The start of a condition.
 const CONDITION: &str = "planted!(";
 
 /// A bug that can be planted.
@@ -26,7 +26,7 @@ pub(crate) struct Defects {
 }
 
 impl Defects {
-    /// Reads defects from a text: blocks, with an empty line between them, of
+    /// Parses defects from a text of blocks, separated by empty lines:
     ///
     /// ```text
     /// NAME: A sentence that describes the bug.
@@ -35,8 +35,8 @@ impl Defects {
     /// + the lines that replace them, with the condition `planted!(NAME)`
     /// ```
     ///
-    /// A block may have several changes. Defects in the same lines share a block: it names each of
-    /// them.
+    /// A block may contain several changes. Defects that change the same lines share a block, which
+    /// names each of them.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let mut all = Self { defects: Vec::new(), changes: Vec::new() };
         let lines: Vec<_> = text.lines().filter(|line| !line.starts_with('#')).collect();
@@ -65,8 +65,8 @@ impl Defects {
         Some(())
     }
 
-    /// Checks that every defect has a name of its own and a condition, and every condition a
-    /// defect.
+    /// Checks that every defect has a unique name and a condition, and that every condition belongs
+    /// to a defect.
     fn check(&self) -> Result<(), String> {
         let mut names = BTreeSet::new();
         for Defect { name, .. } in &self.defects {
@@ -85,9 +85,9 @@ impl Defects {
         }
     }
 
-    /// Returns the text of each changed file with all changes made, by its path.
+    /// Returns the text of each changed file, by its path.
     ///
-    /// Fails unless each change finds its lines exactly once in the file as it is in the tree.
+    /// Fails unless the lines of each change occur exactly once in the file.
     pub(crate) fn apply(&self, root: &Path) -> Result<BTreeMap<String, String>, String> {
         let mut by_file = BTreeMap::<_, Vec<_>>::new();
         for change in &self.changes {
@@ -107,7 +107,7 @@ impl Defects {
     }
 }
 
-/// Makes changes of one text. None may touch the lines of another.
+/// Applies changes to one text. They must not overlap.
 fn apply_all(mut text: String, changes: &[&Change]) -> Result<String, String> {
     let ranges = changes.iter().map(|change| Ok((change.range(&text)?, *change)));
     let mut ranges: Vec<_> = ranges.collect::<Result<_, String>>()?;

@@ -9,9 +9,9 @@
 //! cargo run -p psrpc-planted -- --test                   # runs the simulator's tests of defects
 //! ```
 //!
-//! The copy has every defect at once. Each stands behind a condition `planted!(Name)`, which asks
-//! the module `planted` of the copy's psrpc-engine (`switch.rs`) if the simulator has planted that
-//! defect.
+//! The copy contains every defect at once, each behind a condition `planted!(Name)`. The condition
+//! asks the module `planted` of the copy's psrpc-engine (`switch.rs`) whether the simulator has
+//! planted that defect.
 
 mod copy;
 mod defects;
@@ -24,17 +24,17 @@ use clap::Parser;
 
 use defects::Defects;
 
-/// The module that switches defects, and its place in the copy.
+/// The path in the copy and the text of the module that switches defects.
 const SWITCH: (&str, &str) = ("psrpc-engine/src/planted.rs", include_str!("../switch.rs"));
 
-/// RoundRobin on the parts of psrpc-simulation that need the module.
+/// The flag that enables the parts of psrpc-simulation that need the module.
 const CFG: &str = "--cfg psrpc_planted";
 
 /// Plants defects in a copy of the tree, and runs a command of psrpc-simulation there.
 #[derive(Parser)]
 #[command(name = "psrpc-planted")]
 struct Arguments {
-    /// Checks without building anything that each change can be made.
+    /// Checks that each change can be made, without building anything.
     #[arg(long)]
     check: bool,
     /// Runs the simulator's tests that plant defects.

@@ -1,4 +1,4 @@
-//! `run`: many seeds, summed up.
+//! `run`: runs many seeds and prints a summary.
 
 use std::io::{self, IsTerminal, Write};
 use std::num::NonZeroUsize;
@@ -11,32 +11,32 @@ use serde_json::{Map, Value, json};
 
 use super::{hex, show_failure, show_shrunk, silence_panics};
 
-/// Of so many seeds that failed the shrunk trace is shown.
+/// The number of failed seeds whose shrunk trace is printed.
 const SHOWN: usize = 3;
 
-/// How often progress is shown.
+/// The interval between updates of the progress bar.
 const GLIMPSE: Duration = Duration::from_millis(100);
 
-/// How wide the bar is when all is done.
+/// The width of the progress bar.
 const WIDTH: u64 = 24;
 
 /// Run many seeds.
 #[derive(clap::Args)]
 pub(crate) struct Run {
-    /// So many of them.
+    /// The number of seeds.
     #[arg(long, value_parser = value_parser!(u64).range(1..))]
     seeds: u64,
-    /// The first of them.
+    /// The first seed.
     #[arg(long, default_value_t = 0)]
     first: u64,
-    /// On so many threads; by default as many as there are cores. What comes out is the same.
+    /// The number of threads; by default the number of cores. The output does not depend on it.
     #[arg(long)]
     threads: Option<NonZeroUsize>,
-    /// Fail if any kind of fault happens less often than that; by default if one never happens in a
-    /// thousand seeds or more.
+    /// Fail if any kind of fault happens fewer times than this. The default is 1 for a thousand
+    /// seeds or more, and 0 below.
     #[arg(long)]
     each_fault: Option<u64>,
-    /// Sum up as JSON in the last line.
+    /// Print a summary as JSON on the last line.
     #[arg(long)]
     json: bool,
 }
@@ -108,7 +108,7 @@ fn show(summary: &Summary, threads: usize, calls_per_s: u64) {
     println!("trace {}", hex(*trace_hash));
 }
 
-/// A line on the terminal, if there is one, that tells how far it is.
+/// The progress bar, shown if standard error is a terminal.
 struct Progress {
     seeds: u64,
     is_seen: bool,
@@ -138,7 +138,7 @@ impl Progress {
             failed.len(),
             width = WIDTH as usize,
         );
-        // What cannot be shown is not needed.
+        // A progress bar that cannot be shown does not matter.
         let _ = io::stderr().flush();
     }
 

@@ -1,4 +1,4 @@
-//! The user of a client: makes calls of every kind, chooses servers, subscribes, cancels, and
+//! The user of a client: makes calls of every kind, selects servers, subscribes, cancels, and
 //! closes.
 
 use std::collections::BTreeMap;
@@ -26,8 +26,8 @@ use crate::judge::violation::{Checked, Invariant, Violation};
 use crate::node_id::NodeId;
 use crate::rng::Rng;
 
-/// How much longer a call may take whose caller is asked to choose at its deadline: the granularity
-/// of timers, by a clock that may be slow.
+/// The grace period of a call whose caller selects the server at the deadline: the granularity of
+/// timers, by a clock that may be slow.
 const ANSWER_TIME: Duration = Duration::from_micros(1_100);
 
 /// The user of one client.
@@ -35,12 +35,12 @@ pub(crate) struct ClientUser {
     client: usize,
     slot: usize,
     config: ClientConfig,
-    /// The numbers of calls, and of openings of streams.
+    /// The calls and openings of streams that have not ended, by their operation numbers.
     calls: BTreeMap<CallHandle, usize>,
     multi_calls: BTreeMap<MultiHandle, usize>,
     listens: BTreeMap<SubscriptionHandle, Listening>,
     stream_user: StreamUser,
-    /// Whether the loss of an update was told, and not yet the gap in its place.
+    /// Whether the engine has reported the loss of an update, but not the gap yet.
     owes_gap: bool,
     phase: Phase,
     rng: Rng,
@@ -48,7 +48,7 @@ pub(crate) struct ClientUser {
 
 /// A subscription to the updates of a route.
 struct Listening {
-    /// By its place among those that can be subscribed to.
+    /// The index of the route among those with updates.
     route: usize,
     is_live: bool,
 }
@@ -77,7 +77,7 @@ impl ClientUser {
         }
     }
 
-    /// Whether it gets the updates of a route.
+    /// Returns `true` if the client receives the updates of a route.
     pub(crate) fn listens(&self, route: usize) -> bool {
         let is_it = |listening: &Listening| listening.route == route && listening.is_live;
         self.phase == Phase::Open && self.listens.values().any(is_it)
@@ -94,7 +94,7 @@ impl ClientUser {
 
     // --- making calls ----------------------------------------------------------------------------
 
-    /// Does any of the things that users do.
+    /// Does one random thing that users do.
     fn use_it(&mut self, engine: &mut Client, moment: Moment, world: &mut EngineWorld) -> Checked {
         if self.phase == Phase::Closed {
             return Ok(());
@@ -103,7 +103,8 @@ impl ClientUser {
         let rng = &mut self.rng;
         match rng.below(20) {
             0..=11 => {
-                // Queues, where a server may run a request without a grant, go wrong in more ways.
+                // Queues get more calls: a server may run a queue request without a grant, so more
+                // can go wrong.
                 let route = if rng.chance(300) { methods.calls[0].clone() } else { rng.pick(&methods.calls) };
                 let call = any_call(rng, moment, world.model.asked(), route);
                 self.call(engine, moment, world, call, false)
@@ -131,7 +132,7 @@ impl ClientUser {
         }
     }
 
-    /// Makes fresh calls, with nothing special about them.
+    /// Makes fresh calls with default options.
     fn probe(
         &mut self,
         engine: &mut Client,
@@ -150,7 +151,7 @@ impl ClientUser {
                     OpenStream { metadata, ..OpenStream::new(route.clone()) }
                 };
                 self.open(engine, moment, world, open(number), true)?;
-                // One that is given up, of which the server must hear.
+                // Opens a second stream and cancels it; the server must learn that.
                 let handle = self.open(engine, moment, world, open(number + 1), false)?;
                 if let Some(handle) = handle {
                     self.later(world, 80, ClientAct::Cancel(handle));
@@ -167,14 +168,14 @@ impl ClientUser {
         Ok(())
     }
 
-    /// When it must be over, by the client's clocks.
+    /// Returns the deadline by both clocks of the client.
     fn deadline(&self, now: Now, timeout: Option<Duration>, deadline: Option<Time>) -> (Time, WallTime) {
         let at_most = now.time + timeout.unwrap_or(self.config.timeout);
         let deadline = deadline.map_or(at_most, |deadline| deadline.min(at_most)).max(now.time);
         (deadline, now.wall + deadline.since(now.time))
     }
 
-    /// What there is to know of a call that finds one server.
+    /// Returns the parameters of a call that one server runs.
     fn called(
         &self,
         now: Now,
@@ -259,7 +260,8 @@ impl ClientUser {
         Ok(())
     }
 
-    /// What came of making a call: nothing, where a limit is reached or the client is not open.
+    /// Returns the handle of a call. Fails if a fresh call was refused, and returns `None` if
+    /// another call was, because of a limit or a closed client.
     fn made<T>(
         &self,
         world: &mut EngineWorld,
@@ -313,9 +315,9 @@ impl ClientUser {
         }
     }
 
-    // --- listening -------------------------------------------------------------------------------
+    // --- updates ---------------------------------------------------------------------------------
 
-    /// Subscribes to the updates of a route, or unsubscribes if it is subscribed.
+    /// Subscribes to the updates of a route, or unsubscribes if there is a subscription.
     fn listen_or_not(&mut self, engine: &mut Client, world: &mut EngineWorld, route: usize) {
         let known = self.listens.iter().find(|(_, listening)| listening.route == route);
         if let Some((subscription, _)) = known {
@@ -362,7 +364,7 @@ impl ClientUser {
         self.stream_user.dropped(moment, world, dropped)
     }
 
-    // --- what came of it -------------------------------------------------------------------------
+    // --- outcomes --------------------------------------------------------------------------------
 
     fn ready(&mut self, engine: &mut Client, world: &mut EngineWorld) -> Checked {
         self.phase = Phase::Open;
@@ -385,7 +387,7 @@ impl ClientUser {
     }
 }
 
-/// The rules of PROTOCOL section 6 for a call with these options.
+/// Returns the rules of PROTOCOL section 6 for a call with these options.
 fn rules(config: &ClientConfig, route: &Route, options: &Selection) -> SelectionRules {
     let affinity = route.properties().affinity();
     let short_circuit = if affinity { config.short_circuit_timeout } else { Duration::ZERO };
@@ -418,7 +420,7 @@ fn any_call(rng: &mut Rng, moment: Moment, number: usize, route: Route) -> Call 
     Call { timeout, deadline, selection, ..Call::new(route, payload) }
 }
 
-/// Options that the method allows.
+/// Draws options that the method allows.
 fn any_selection(rng: &mut Rng, route: &Route) -> Selection {
     let accept_first_available = rng.maybe(100, |rng| rng.chance(300));
     if !route.properties().affinity() {
@@ -564,7 +566,7 @@ impl EngineUser<Client> for ClientUser {
         world.note(Fact::ClientHeard(self.id(), frame, moment.now.time))
     }
 
-    /// Now and then cancels the very call that a bid came in for.
+    /// Sometimes cancels the call that a bid arrives for.
     fn interject(
         &mut self,
         engine: &mut Client,

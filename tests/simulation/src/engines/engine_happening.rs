@@ -1,4 +1,4 @@
-//! Happenings: everything that can be on the agenda of a run of engines.
+//! Events of a run of engines, as they are scheduled.
 
 use psrpc_engine::proto::Frame;
 use psrpc_engine::{BusError, Token};
@@ -7,37 +7,37 @@ use super::user_act::{ClientAct, ServerAct};
 use crate::net::Post;
 use crate::node_id::NodeId;
 
-/// What happens at some moment.
+/// A scheduled event of a run of engines.
 pub(crate) enum EngineHappening {
-    /// Something comes of the bus.
+    /// An event of the bus.
     Post(Post),
-    /// An engine hears what became of a publish, and of which frame if the bus did not take it.
+    /// The bus reports the outcome of a publish, with the frame if the publish failed.
     Published(NodeId, Token, Result<Option<u64>, BusError>, Option<Box<Frame>>),
-    /// The bus has room again for what an engine publishes.
+    /// The bus has room again for frames of an engine.
     Room(NodeId),
-    /// A node's next timeout has come.
+    /// The timer of a node is due.
     Tick(NodeId),
-    /// Somebody who uses a client does something.
+    /// The user of a client acts.
     Client(usize, ClientAct),
-    /// Somebody who uses a server does something.
+    /// The user of a server acts.
     Server(usize, ServerAct),
-    /// An act of the plan, by its place there.
+    /// An act of the plan, by its index.
     Act(usize),
-    /// A client starts in a slot, perhaps under the id of one that was there before.
+    /// A client starts in a slot, perhaps with the id of a crashed one.
     StartClient(usize, Option<usize>),
-    /// A server starts in a slot, perhaps under the id of one that was there before.
+    /// A server starts in a slot, perhaps with the id of a crashed one.
     StartServer(usize, Option<usize>),
-    /// Frames get through everywhere again.
+    /// The bus connects all nodes again.
     Mend,
-    /// Faults stop, and users behave.
+    /// Faults stop, and users cause no failures any more.
     Calm,
-    /// What wall clocks have jumped is undone.
+    /// The jumps of all wall clocks are undone.
     SetClocks,
-    /// Fresh calls must succeed.
+    /// Fresh calls are made, and must succeed.
     Probe,
-    /// A server leaves in peace.
+    /// A server shuts down while clients make calls.
     Farewell,
-    /// A fresh call is made around that time.
+    /// A fresh call is made around that shutdown.
     Guest,
 }
 

@@ -1,5 +1,5 @@
-//! An engine node: an engine with its clocks, its timer and its user, driven as the engine's
-//! contract says.
+//! An engine node: an engine with its clocks, timer and user, driven according to the contract of
+//! the engine.
 
 use std::fmt::Debug;
 use std::time::Duration;
@@ -19,71 +19,70 @@ use crate::node_id::NodeId;
 use crate::scene::Entry;
 use crate::trace::Kind;
 
-/// An engine and all that one of its drivers would keep.
+/// An engine, with the state that its driver would keep.
 pub(crate) struct EngineNode<E, U> {
     pub(crate) id: NodeId,
     pub(crate) engine: E,
     pub(crate) user: U,
     pub(crate) clock: Clock,
-    /// Until when nothing happens here.
+    /// The time until which the node is paused.
     pub(crate) paused: Option<Time>,
     pub(crate) crashed: bool,
-    /// When the engine is to be woken, by its own clock, and the entry for that.
+    /// The next timeout of the engine, by its own clock, and the scheduled event for it.
     alarm: Option<(Time, Entry)>,
-    /// The latest that the wall clock ever showed.
+    /// The latest reading of the wall clock so far.
     latest: WallTime,
-    /// Whether the bus has no room for what the engine publishes.
+    /// Whether the bus has no room for frames of the engine.
     is_full: bool,
-    /// What the monotonic clock showed when the node last was held up: by a full bus, or by a
-    /// pause.
+    /// The reading of the monotonic clock when a full bus or a pause last blocked the node.
     stuck: Option<Time>,
-    /// What the engine has put out in this step.
+    /// The outputs of the engine in this step.
     said: Said,
 }
 
-/// What an engine has put out in one step.
+/// The number of outputs of an engine in one step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Said {
     events: u32,
     others: u32,
 }
 
-/// A moment, as a node sees it.
+/// A moment, by the clocks of a node.
 #[derive(Clone, Copy)]
 pub(crate) struct Moment {
-    /// What its clocks show.
+    /// The readings of its clocks.
     pub(crate) now: Now,
-    /// Whether the bus has no room for what it publishes.
+    /// Whether the bus has no room for frames of the node.
     pub(crate) is_full: bool,
-    /// The latest that its wall clock ever showed.
+    /// The latest reading of the wall clock so far.
     pub(crate) latest: WallTime,
     clock: Clock,
 }
 
 impl Moment {
-    /// The virtual time at which its monotonic clock shows `own`.
+    /// Returns the virtual time at which the monotonic clock shows `reading`.
     pub(crate) fn virtual_time(&self, own: Time) -> Time {
         self.clock.virtual_time(own)
     }
 
-    /// The virtual time by which something must be over that may take so long.
+    /// Returns the virtual deadline of something that starts now and has this timeout.
     pub(crate) fn due(&self, timeout: Duration) -> Time {
         self.virtual_time(self.now.time + timeout)
     }
 }
 
-/// The layer above an engine.
+/// The user of an engine.
 pub(crate) trait EngineUser<E: Engine> {
-    /// What it does by itself.
+    /// What the user does on its own initiative.
     type Act;
 
-    /// Has its choices from here on depend on the moment.
+    /// Reseeds its random choices for a moment.
     fn turn_to(&mut self, moment: Time);
 
-    /// It does something by itself.
+    /// Performs an act of the user.
     fn act(&mut self, engine: &mut E, moment: Moment, world: &mut EngineWorld, act: Self::Act) -> Checked;
 
-    /// The engine has something to tell.
+    /// Handles an event of the engine.
     fn on_event(
         &mut self,
         engine: &mut E,
@@ -92,39 +91,39 @@ pub(crate) trait EngineUser<E: Engine> {
         event: E::Event,
     ) -> Checked;
 
-    /// Whether an event is about subscriptions alone.
+    /// Returns `true` if an event is a detail for the trace.
     fn is_aside(event: &E::Event) -> bool;
 
-    /// A frame is about to come in, and this is what was published.
+    /// Called before the engine handles a frame, with the published frame.
     fn on_frame(&mut self, moment: Moment, world: &mut EngineWorld, frame: &Frame) -> Checked;
 
-    /// A frame has come in, and nobody has looked at the outputs yet.
+    /// Called after the engine has handled a frame, before its outputs are taken.
     fn interject(&mut self, _: &mut E, _: Moment, _: &mut EngineWorld, _: &Frame) -> Checked {
         Ok(())
     }
 
-    /// Whether the engine owes an event for a frame, whatever becomes of it (I12).
+    /// Returns `true` if the engine must report an event for a frame, in any case (I12).
     fn must_hear_of(&self, world: &EngineWorld, frame: &Frame) -> bool;
 
-    /// The node will do nothing until its monotonic clock shows this.
+    /// Called when the node pauses until its monotonic clock shows `until`.
     fn on_pause(&mut self, until: Time);
 
-    /// What the engine holds.
+    /// Returns the sizes of the engine's tables.
     fn held(&self, engine: &E) -> [Held; 5];
 
-    /// Whether it is open, and nobody is about to close it.
+    /// Returns `true` if it is open, and not about to close.
     fn is_open(&self) -> bool;
 
-    /// Whether nothing is in flight any more and never will be.
+    /// Returns `true` if it has closed for good.
     fn is_closed(&self) -> bool;
 }
 
-/// What comes to an engine from its bus and its clock.
+/// An input of an engine from its bus or clock.
 pub(crate) enum Input {
     Subscribed(SubscriptionHandle),
     Ended(SubscriptionHandle, Option<BusError>),
     Gap(SubscriptionHandle),
-    /// What became of a frame, which is there if the bus did not take it.
+    /// The outcome of a publish, with the frame if the publish failed.
     Published(Token, Result<Option<u64>, BusError>, Option<Box<Frame>>),
     Frame(SubscriptionHandle, Box<FrameInTransit>),
     Room,
@@ -180,7 +179,7 @@ where
         Ok(())
     }
 
-    /// Nothing happens here until then.
+    /// Pauses the node until a time.
     pub(crate) fn pause(&mut self, until: Time) {
         self.paused = self.paused.max(Some(until));
         let until = self.clock.at(until).time;
@@ -188,7 +187,7 @@ where
         self.user.on_pause(until);
     }
 
-    /// Has its user do something.
+    /// Performs an act of the user.
     pub(crate) fn act(&mut self, world: &mut EngineWorld, act: U::Act) -> Checked {
         self.step(world, |node, moment, world| node.user.act(&mut node.engine, moment, world, act))
     }
@@ -250,7 +249,7 @@ where
         self.step(world, |node, moment, world| {
             let timer = node.engine.poll_timeout().map(|timeout| timeout.kind);
             world.scene.log(node.id, format_args!("wakes up: {timer:?}"));
-            // All outputs are taken after the last round.
+            // `step` takes the outputs after the last round.
             while node.engine.handle_timeout(moment.now).is_more() {}
             Ok(())
         })?;
@@ -258,7 +257,7 @@ where
         world.note(ticked).map_err(|violation| violation.at(self.id))
     }
 
-    /// Lets one thing happen, takes all outputs, and has the outcome judged.
+    /// Performs one step: handles an input, takes all outputs, and checks the invariants.
     pub(crate) fn step(
         &mut self,
         world: &mut EngineWorld,
@@ -285,11 +284,11 @@ where
         if self.user.is_closed() { self.check_empty(world) } else { Ok(()) }
     }
 
-    /// Checks that nothing is left in its engine.
+    /// Checks that the tables of the engine are empty.
     pub(crate) fn check_empty(&self, world: &mut EngineWorld) -> Checked {
         let mut held = self.user.held(&self.engine);
         for held in &mut held {
-            // Who listens may do so for ever.
+            // A subscription may stay until the client closes.
             if held.what == LISTENING && !self.user.is_closed() {
                 held.count = 0;
             }
@@ -329,8 +328,7 @@ where
         Ok(())
     }
 
-    /// Hands the next frame to the bus, if the bus has room. Returns `false` if the engine lends
-    /// none.
+    /// Publishes the next frame. Returns `false` if the engine has none.
     fn publish(&mut self, moment: Moment, world: &mut EngineWorld) -> Result<bool, Violation> {
         let EngineWorld { scene, net, .. } = world;
         let Some(outgoing) = self.engine.poll_publish() else { return Ok(false) };
@@ -356,7 +354,7 @@ where
         Ok(true)
     }
 
-    /// Has the node woken when its engine wants to be.
+    /// Schedules the timer of the node for the next timeout of its engine.
     fn set_alarm(&mut self, world: &mut EngineWorld) {
         let (scene, wanted) = (&mut world.scene, self.next_timeout());
         if self.alarm.map(|(at, _)| at) != wanted {
@@ -369,5 +367,5 @@ where
     }
 }
 
-/// What subscriptions to updates are called among what an engine holds.
+/// The name of the table of subscriptions to updates.
 pub(crate) const LISTENING: &str = "subscriptions to updates";

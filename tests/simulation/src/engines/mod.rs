@@ -1,5 +1,5 @@
-//! Engines, driven in virtual time over the simulated network: what a seed plans, the nodes that
-//! drive the engines, and the users above them.
+//! Engines, driven in virtual time over the simulated network: the plan of a seed, the nodes that
+//! drive engines, and their users.
 
 mod client_user;
 mod engine_happening;

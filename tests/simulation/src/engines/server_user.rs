@@ -1,5 +1,5 @@
-//! The user of a server: bids, skips_claim, declines, rejects, runs handlers that take their time or
-//! fail, and publishes.
+//! The user of a server: bids, skips the claim, declines, rejects, runs handlers that are slow or
+//! fail, and publishes updates.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -28,23 +28,23 @@ use crate::rng::Rng;
 /// The user of one server.
 pub(crate) struct ServerUser {
     server: usize,
-    /// The server's id on the wire.
+    /// The id of the server on the wire.
     id: Text,
-    /// Its methods, as they are registered together, and what became of it.
+    /// Its registrations and their state.
     registrations: BTreeMap<RegistrationHandle, Registration>,
     config: ServerConfig,
     habits: Habits,
     jobs: BTreeMap<RequestHandle, Job>,
-    /// Every request that came out, by its client and its id.
+    /// Every request that the engine has reported, by its client and its id.
     known: BTreeSet<(Text, Text)>,
-    /// The request that was answered last, and when it had to be.
+    /// The last request with a response, and its deadline.
     answered: Option<(RequestHandle, Time)>,
     updates: BTreeMap<UpdateHandle, usize>,
     stream_user: StreamUser,
-    /// The request that is about to come in, and when it expires by the client's clock.
+    /// The request that the engine is about to handle, and its expiry by the client's clock.
     heard: Option<(Text, WallTime)>,
     phase: Phase,
-    /// The latest deadline of all that it has accepted.
+    /// The latest deadline of all accepted requests.
     latest: Time,
     rng: Rng,
 }
@@ -57,8 +57,8 @@ struct Registration {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Serving,
-    /// It drains since then, and must be closed by then or its latest deadline, all by its own
-    /// clock.
+    /// The server drains since `since`. It must be closed by `until` or by its latest deadline,
+    /// whichever is later. All times are by its own clock.
     Draining {
         since: Time,
         until: Time,
@@ -67,7 +67,7 @@ enum Phase {
     Closed,
 }
 
-/// How likely the user of a server does something, in permille.
+/// The probability of each behavior of the user, in permille.
 struct Habits {
     rejects: u64,
     skips_claim: u64,
@@ -75,7 +75,7 @@ struct Habits {
     dawdles: u64,
 }
 
-/// A request that is not answered yet.
+/// A request without a response yet.
 struct Job {
     request_id: Text,
     sound: bool,
@@ -108,13 +108,13 @@ impl ServerUser {
         }
     }
 
-    /// Whether calls of `route` can find it.
+    /// Returns `true` if calls of `route` can reach it.
     pub(crate) fn serves(&self, route: &Route) -> bool {
         let has = |registration: &Registration| registration.is_live && registration.routes.contains(route);
         self.phase == Phase::Serving && self.registrations.values().any(has)
     }
 
-    /// Checks, when the run is over, that it has not forgotten to leave.
+    /// Checks at the end of a run that a draining server has shut down.
     pub(crate) fn check_left(&self) -> Checked {
         match self.phase {
             Phase::Draining { .. } => Invariant::I14.violated(format!("{} has not shut down", self.node())),
@@ -135,7 +135,7 @@ impl ServerUser {
         world.scene.after(delay, EngineHappening::Server(self.server, act));
     }
 
-    // --- coming and going ------------------------------------------------------------------------
+    // --- registrations and shutdown --------------------------------------------------------------
 
     fn register(&mut self, engine: &mut Server, routes: Vec<Route>) -> Checked {
         if self.phase != Phase::Serving {
@@ -169,7 +169,7 @@ impl ServerUser {
         if all { world.all_live(self.node()) } else { Ok(()) }
     }
 
-    /// The bus does not give what a registration needs: it is tried again.
+    /// The bus has refused or ended a subscription of a registration: tries again later.
     fn lost(&mut self, world: &mut EngineWorld, registration: RegistrationHandle) {
         if let Some(Registration { routes, .. }) = self.registrations.remove(&registration) {
             self.later(world, 200, ServerAct::Register(routes));
@@ -191,11 +191,11 @@ impl ServerUser {
         }
     }
 
-    /// Checks that nothing was lost that it had accepted, and that it did not take too long (I14).
+    /// Checks that no accepted request was lost, and that the shutdown did not take too long (I14).
     fn closed(&mut self, now: Now) -> Checked {
         if let Phase::Draining { until, .. } = std::mem::replace(&mut self.phase, Phase::Closed) {
             let until = until.max(self.latest);
-            // A clock that is fast leaves out a nanosecond now and then.
+            // A fast clock skips a nanosecond now and then.
             if now.time > until + Duration::from_nanos(1) {
                 return Invariant::I14.violated(format!(
                     "{} shut down {:?} too late",
@@ -243,8 +243,7 @@ impl ServerUser {
         request: RequestHandle,
     ) -> Checked {
         let now = moment.now;
-        // Without a job the request is over, its handle stale, and nothing must come of what is
-        // done with it.
+        // Without a job the request is over and its handle stale. The engine must ignore it.
         let sound = self.jobs.get(&request).is_none_or(|job| job.sound);
         let id = self.request_id(request);
         if !sound || !world.is_calm() && self.rng.chance(self.habits.rejects) {
@@ -266,7 +265,7 @@ impl ServerUser {
         Ok(())
     }
 
-    /// The id of a request, empty if it is over.
+    /// Returns the id of a request, or an empty text if it is over.
     fn request_id(&self, request: RequestHandle) -> Text {
         self.jobs.get(&request).map_or(Text::EMPTY, |job| job.request_id.clone())
     }
@@ -299,7 +298,7 @@ impl ServerUser {
         self.ran(moment, world, request)?;
         let rng = &mut self.rng;
         let takes = if !world.is_calm() && rng.chance(self.habits.dawdles) {
-            // Some never come to an end.
+            // Some handlers never end.
             let Some(takes) = rng.maybe(800, |rng| rng.grains(400..16_000)) else { return Ok(()) };
             takes
         } else if rng.chance(300) {
@@ -360,15 +359,15 @@ impl ServerUser {
         }
     }
 
-    /// A frame was dropped, which holds for some reasons only if they are true.
+    /// Checks that the reason for a dropped frame is true.
     fn dropped(&self, moment: Moment, world: &EngineWorld, dropped: &Dropped) -> Checked {
         let heard = self.heard.as_ref().filter(|(request_id, _)| *request_id == dropped.request_id);
         let expires = heard.map(|(_, expiry)| *expiry + self.config.skew_allowance);
         match (dropped.reason, self.phase) {
-            // Once it has counted as expired it may do so for good.
+            // After the request has counted as expired once, it may count so forever.
             (Reason::Expired, _) if expires.is_some_and(|expires| moment.latest < expires) => Invariant::I16
                 .violated(format!("{} dropped {} before it expired", self.node(), dropped.request_id)),
-            // The bus was still to deliver, and the server to wait for that.
+            // The server must wait for frames that the bus still delivers.
             (Reason::Draining, Phase::Draining { since, .. })
                 if moment.now.time < since + self.config.drain_timeout =>
             {
@@ -380,8 +379,7 @@ impl ServerUser {
 
     // --- streams and updates ---------------------------------------------------------------------
 
-    /// A stream is open: its handler sends and receives on it, and may be done before the stream
-    /// is.
+    /// A stream is open: its handler sends and receives, and may finish before the stream ends.
     fn accepted(
         &mut self,
         moment: Moment,
@@ -443,7 +441,7 @@ impl ServerUser {
         event: StreamEvent,
     ) -> Checked {
         if let StreamEvent::Ended { stream, .. } = &event {
-            // Its handler hears so, and is done soon.
+            // The handler learns of the end, and finishes soon.
             let act = ServerAct::FinishStream(*stream);
             self.later(world, if world.is_calm() { 1 } else { 400 }, act);
         }
@@ -535,8 +533,7 @@ impl EngineUser<Server> for ServerUser {
 
     fn is_aside(event: &ServerEvent) -> bool {
         use ServerEvent::{Accepted, Deregistered, Received, Registered, Run};
-        // A frame that came in before is what was received, and the user tells what it does about
-        // it.
+        // The trace has the frame that was received, and the act of the user that follows.
         matches!(event, Registered { .. } | Deregistered { .. } | Received(_) | Run { .. } | Accepted { .. })
     }
 

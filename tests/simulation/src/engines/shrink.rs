@@ -1,4 +1,4 @@
-//! Shrinking: leaves out everything of a failing seed without which it still fails in the same way.
+//! Shrinking: removes parts of a failing seed, as long as it fails in the same way.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -9,30 +9,29 @@ use super::variation::{Part, Variation};
 use crate::judge::violation::{Invariant, Violation};
 use crate::trace::{Kind, Line};
 
-/// What is left of a seed that fails.
+/// The smallest failing variation of a seed that was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shrunk {
-    /// The same invariant as before, and what happens now.
+    /// The violation of the smallest variation: of the same invariant as before.
     pub violation: Violation,
-    /// The acts that are left, of those that were planned until it failed.
+    /// The acts that remain, of those planned until the failure.
     pub acts: Size,
-    /// The faults by chance that are left, of those that had come until it failed.
+    /// The random faults that remain, of those drawn until the failure.
     pub faults: Size,
-    /// The clients and servers that are left.
+    /// The clients and servers that remain.
     pub nodes: Size,
-    /// All that happens. What goes on between nodes and the bus beside the frames is left out,
-    /// unless it is about that.
+    /// The trace. Details about subscriptions are left out, unless the violation is about them.
     pub lines: Vec<Line>,
-    /// How many runs it took to find that out.
+    /// The number of runs that shrinking took.
     pub runs: usize,
 }
 
-/// How much is left of how much there was.
+/// How many parts remain of how many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Size {
-    /// What is left.
+    /// The number of remaining parts.
     pub left: usize,
-    /// What there was.
+    /// The number of parts before shrinking.
     pub of: usize,
 }
 
@@ -42,9 +41,9 @@ impl fmt::Display for Size {
     }
 }
 
-/// Shrinks a seed that fails, in so many runs at most; `None` if it passes.
+/// Shrinks a failing seed, in at most `runs` runs. Returns `None` if it passes.
 ///
-/// The same seed always shrinks to the same.
+/// The result is deterministic.
 pub fn shrink(seed: u64, runs: usize) -> Option<Shrunk> {
     let mut shrinker = Shrinker::new(seed, runs)?;
     shrinker.cut();
@@ -53,7 +52,7 @@ pub fn shrink(seed: u64, runs: usize) -> Option<Shrunk> {
         let parts = shrinker.leave_out_parts(|part| !part.is_node());
         let strikes = shrinker.leave_out_strikes();
         let nodes = shrinker.leave_out_parts(Part::is_node);
-        // What one of them leaves out may have been all that kept another from leaving out more.
+        // Removing a part of one kind may allow the removal of a part of another.
         if !(parts || strikes || nodes) {
             break;
         }
@@ -64,7 +63,7 @@ pub fn shrink(seed: u64, runs: usize) -> Option<Shrunk> {
     Some(Shrunk { violation: shrinker.violation(), acts, faults, nodes, lines: shrinker.lines(), runs })
 }
 
-/// How many acts, faults and nodes there are.
+/// Returns the number of acts, faults and nodes.
 fn sizes(outcome: &VariationOutcome) -> [usize; 3] {
     let nodes = outcome.parts.keys().filter(|part| part.is_node()).count();
     [outcome.parts.len() - nodes, outcome.strikes.len(), nodes]
@@ -73,7 +72,7 @@ fn sizes(outcome: &VariationOutcome) -> [usize; 3] {
 struct Shrinker {
     seed: u64,
     invariant: Invariant,
-    /// What still fails, and what comes of it.
+    /// The smallest failing variation so far, and its outcome.
     variation: Variation,
     smallest: VariationOutcome,
     runs_left: usize,
@@ -87,7 +86,7 @@ impl Shrinker {
         Some(Self { seed, invariant, variation, smallest, runs_left })
     }
 
-    /// Whether the seed still fails so; if it does, this is what goes on from.
+    /// Runs a variation, and keeps it if it fails in the same way. Returns `true` if it does.
     fn try_out(&mut self, variation: Variation) -> bool {
         if self.runs_left == 0 {
             return false;
@@ -102,7 +101,7 @@ impl Shrinker {
         fails
     }
 
-    /// Leaves out what was to happen later.
+    /// Removes all parts that are planned for after the failure.
     fn cut(&mut self) {
         let VariationOutcome { parts, ended, .. } = &self.smallest;
         let earlier = parts.iter().filter(|(_, at)| *at <= ended).map(|(part, _)| *part).collect();
@@ -125,8 +124,8 @@ impl Shrinker {
         })
     }
 
-    /// Leaves out all items, or else halves of them, or else ever smaller parts. Tells whether it
-    /// left out any.
+    /// Removes all items, or halves of them, or ever smaller parts. Returns `true` if it removed
+    /// any.
     fn leave_out<T: Copy>(
         &mut self,
         mut items: Vec<T>,

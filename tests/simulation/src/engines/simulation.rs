@@ -1,4 +1,4 @@
-//! The simulation: one run, from its seed to the last check.
+//! The simulation: one run of engines, from its seed to the final checks.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -27,27 +27,27 @@ use crate::rng::Rng;
 use crate::scene::Scene;
 use crate::trace::Show;
 
-/// Runs the engines of one seed. Its trace goes line by line to `show`, if that is given.
+/// Runs the engines of one seed. Each line of the trace goes to `show`, if there is one.
 pub fn simulate(seed: u64, show: Option<Show>) -> Report {
     simulate_variation(seed, &Variation::default(), show).report
 }
 
-/// What came of a variation, and what it was made of.
+/// The outcome of a variation, and its parts.
 pub(crate) struct VariationOutcome {
     pub(crate) report: Report,
-    /// What was kept of the plan, each with the time at which it was to happen.
+    /// The parts of the plan that were kept, with their times.
     pub(crate) parts: BTreeMap<Part, Time>,
-    /// The faults that came by chance and were kept.
+    /// The random faults that were drawn and not suppressed.
     pub(crate) strikes: BTreeSet<Strike>,
-    /// When it ended.
+    /// When the run ended.
     pub(crate) ended: Time,
 }
 
-/// Runs a seed, but for what the variation leaves out.
+/// Runs a seed without the parts that the variation leaves out.
 pub(crate) fn simulate_variation(seed: u64, variation: &Variation, show: Option<Show>) -> VariationOutcome {
     let mut simulation = Simulation::new(seed, show);
     simulation.vary(variation);
-    // A panic ends the run, and what had happened until then is there to be looked at.
+    // A panic ends the run, and leaves its state to be examined.
     let result =
         catch_unwind(AssertUnwindSafe(|| simulation.run())).unwrap_or_else(|panic| Err(of_panic(&*panic)));
     let parts = Part::all(&simulation.plan).filter(|(part, _)| variation.keeps(*part)).collect();
@@ -55,8 +55,8 @@ pub(crate) fn simulate_variation(seed: u64, variation: &Variation, show: Option<
     VariationOutcome { report: simulation.report(seed, result), parts, strikes, ended }
 }
 
-/// Makes so many claimed calls that all must succeed, with all checks and without faults: to see
-/// how fast that goes.
+/// Makes `calls` claimed calls without faults, with all checks. All must succeed. It serves to
+/// measure speed.
 pub fn simulate_steadily(calls: u64) -> Report {
     let mut simulation = Simulation::of(0, None, |_, methods| EnginePlan::steady(calls, methods));
     let result = simulation.run();
@@ -67,13 +67,13 @@ struct Simulation {
     world: EngineWorld,
     plan: EnginePlan,
     variation: Variation,
-    /// Every client that there was.
+    /// All clients so far, crashed ones included.
     clients: Vec<EngineNode<Client, ClientUser>>,
-    /// Every server that there was.
+    /// All servers so far, crashed ones included.
     servers: Vec<EngineNode<Server, ServerUser>>,
-    /// Which client is in each slot.
+    /// The client in each slot.
     client_slots: Vec<Option<usize>>,
-    /// Which server is in each slot.
+    /// The server in each slot.
     server_slots: Vec<Option<usize>>,
     rng: Rng,
 }
@@ -97,7 +97,7 @@ impl Simulation {
         Self { world, plan, variation, clients, servers, client_slots, server_slots, rng }
     }
 
-    /// Leaves out what the variation does.
+    /// Applies a variation to the run.
     fn vary(&mut self, variation: &Variation) {
         self.variation = variation.clone();
         if let Some(strikes) = &variation.strikes {
@@ -201,7 +201,7 @@ impl Simulation {
         self.hand_in(self.world.net.subscriber(place), input)
     }
 
-    /// Hands in something about a subscription, unless it has ended.
+    /// Passes an input about a subscription to its node, unless the subscription has ended.
     fn hand_in(
         &mut self,
         to: Option<(NodeId, SubscriptionHandle)>,
@@ -234,7 +234,7 @@ impl Simulation {
         if node.crashed { Ok(()) } else { node.act(&mut self.world, act) }
     }
 
-    /// Until when the node is paused that something happens to.
+    /// Returns the time until which the node of an event is paused.
     fn paused_until(&self, happening: &EngineHappening) -> Option<Time> {
         let node = match happening {
             EngineHappening::Post(Post::Joined(_) | Post::Left(_)) => return None,
@@ -255,7 +255,7 @@ impl Simulation {
 
     fn start_client(&mut self, slot: usize, again: Option<usize>) -> Checked {
         let (client, plan) = (self.clients.len(), &self.plan.clients[slot]);
-        // That another node is left out of the run makes no difference to this one.
+        // Independent of whether other nodes are left out of the run.
         let mut rng = self.rng.part(NodeId::Client(slot).peer().0 as u64);
         let mut config = plan.config.clone();
         if let Some(again) = again {
@@ -274,7 +274,7 @@ impl Simulation {
 
     fn start_server(&mut self, slot: usize, again: Option<usize>) -> Checked {
         let (server, plan) = (self.servers.len(), &self.plan.servers[slot]);
-        // That another node is left out of the run makes no difference to this one.
+        // Independent of whether other nodes are left out of the run.
         let mut rng = self.rng.part(NodeId::Server(slot).peer().0 as u64);
         let mut config = plan.config.clone();
         if let Some(again) = again {
@@ -359,13 +359,13 @@ impl Simulation {
         }
     }
 
-    /// Does something at once, unless the node is paused.
+    /// Schedules an event for now. Unlike a direct call, this respects a pause of the node.
     fn at_once(&mut self, happening: EngineHappening) -> Checked {
         self.world.scene.after(Default::default(), happening);
         Ok(())
     }
 
-    /// The nodes that are in their slots.
+    /// Returns the nodes in all slots.
     fn nodes(&self) -> Vec<NodeId> {
         let clients = self.client_slots.iter().flatten().copied().map(NodeId::Client);
         clients.chain(self.server_slots.iter().flatten().copied().map(NodeId::Server)).collect()
@@ -380,7 +380,7 @@ impl Simulation {
         let Some(client) = self.client_slots[slot].take() else { return Ok(()) };
         self.world.scene.faults.count(how);
         if how != Fault::Crash {
-            // It is replaced once it is closed.
+            // It is replaced after it has closed.
             return self.at_once(EngineHappening::Client(client, ClientAct::Close));
         }
         self.clients[client].crashed = true;
@@ -405,7 +405,7 @@ impl Simulation {
         Ok(())
     }
 
-    /// Has a node be gone, and tells whose id the next one in its slot has.
+    /// Crashes a node. Returns its index if its replacement gets the same id.
     fn crash(&mut self, node: NodeId, index: usize) -> Result<Option<usize>, Violation> {
         self.world.scene.log(node, "crashes");
         self.world.net.forget(node.peer());
@@ -432,10 +432,9 @@ impl Simulation {
         self.world.model.note(Fact::Paused { node, until }).expect("a pause violates nothing");
     }
 
-    // --- the calm --------------------------------------------------------------------------------
+    // --- without faults --------------------------------------------------------------------------
 
-    /// Faults stop, and users behave. Streams that nothing else may ever end are ended on both
-    /// sides.
+    /// Stops the faults. Closes all streams, since nothing else may ever end some of them.
     fn calm(&mut self) -> Checked {
         let scene = &mut self.world.scene;
         scene.log("run", "faults stop");
@@ -450,7 +449,7 @@ impl Simulation {
         Ok(())
     }
 
-    /// Has every client call every method that a server serves, and a server publish.
+    /// Makes every client call every served method, and a server publish updates.
     fn probe(&mut self) -> Checked {
         self.world.note(Fact::Calm)?;
         let methods = Rc::clone(&self.world.methods);
@@ -479,9 +478,9 @@ impl Simulation {
         Ok(())
     }
 
-    /// Has a server leave in peace, unless it is the one that alone serves some methods.
+    /// Drains one server, but not the only one that serves single-server methods.
     fn farewell(&mut self) -> Checked {
-        // One that waits for the bus as long as that may take.
+        // Only a server with a drain timeout long enough for the bus to confirm.
         let waits = |slot: &usize| self.plan.servers[*slot].config.drain_timeout >= Duration::from_secs(1);
         let slot = (1..self.server_slots.len()).find(waits);
         match slot.and_then(|slot| self.server_slots[slot]) {
@@ -490,7 +489,7 @@ impl Simulation {
         }
     }
 
-    /// Has a client make a call of a method that other servers go on to serve.
+    /// Makes a client call a method that other servers continue to serve.
     fn guest(&mut self) -> Checked {
         let methods = Rc::clone(&self.world.methods);
         let route = self.rng.pick(&methods.calls[..2]);

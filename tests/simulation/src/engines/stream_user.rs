@@ -1,5 +1,5 @@
-//! The user of the open streams of one node, the same on both sides: sends, receives, takes its
-//! time, and closes.
+//! The user of the open streams of a node, the same on both sides: sends, receives, is slow at
+//! times, and closes.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -27,21 +27,22 @@ use crate::rng::Rng;
 pub(crate) struct StreamUser {
     node: NodeId,
     streams: BTreeMap<StreamHandle, Ongoing>,
-    /// The sends that have not ended: on which stream, and their numbers unless a stranger opened
-    /// it.
+    /// The sends that have not ended: the stream of each, and its number unless a forged client
+    /// opened the stream.
     sends: BTreeMap<SendHandle, (StreamHandle, Option<usize>)>,
-    /// The message that is about to come in: its stream, and when it expires by the sender's clock.
+    /// The message that the engine is about to handle: its stream, and its expiry by the sender's
+    /// clock.
     heard: Option<(Text, WallTime)>,
     config: StreamUserConfig,
     rng: Rng,
 }
 
-/// What its engine's configuration says of streams.
+/// The configuration of the engine, as far as it concerns streams.
 pub(crate) struct StreamUserConfig {
-    /// How long a send takes at most that does not say so itself.
+    /// The default timeout of a send.
     timeout: Duration,
     allowance: Duration,
-    /// How many messages of a stream may wait to be taken.
+    /// The number of messages of a stream that may wait for the consumer.
     unread: usize,
     has_idle_timeout: bool,
 }
@@ -64,18 +65,18 @@ macro_rules! stream_user_configs {
 stream_user_configs!(ClientConfig ServerConfig);
 
 struct Ongoing {
-    /// The number of its opening; none if a stranger opened it.
+    /// The operation number of its opening; `None` if a forged client opened it.
     number: Option<usize>,
-    /// How much is still to be said.
+    /// The number of messages still to send.
     to_say: u64,
-    /// Whether this side closes it when all is said.
+    /// Whether this side closes the stream after its last message.
     closes: bool,
-    /// Whether nothing may go wrong with it.
+    /// Whether the stream must succeed.
     fresh: bool,
-    /// How many messages wait to be taken.
+    /// The number of messages that wait for the consumer.
     unread: usize,
     ended: bool,
-    /// Whether it is gone once it has ended.
+    /// Whether to forget the stream when it ends.
     done: bool,
 }
 
@@ -85,7 +86,7 @@ impl StreamUser {
         Self { node, streams, sends, heard: None, config: config.into(), rng }
     }
 
-    /// A stream is open.
+    /// Adds a stream.
     pub(crate) fn open(
         &mut self,
         world: &mut EngineWorld,
@@ -99,17 +100,17 @@ impl StreamUser {
         let closes = if fresh { closes } else { rng.chance(500) };
         let done = matches!(self.node, NodeId::Client(_));
         self.streams.insert(stream, Ongoing { number, to_say, closes, fresh, unread: 0, ended: false, done });
-        // Nobody else may ever end it then.
+        // Nothing else may ever end it.
         let late = world.is_calm() && !fresh && !self.config.has_idle_timeout;
         self.later(world, 40, if late { StreamAct::Close(stream) } else { StreamAct::Say(stream) });
     }
 
-    /// Whether it is open here, by the number of its opening.
+    /// Returns `true` if the stream with this operation number is open here.
     pub(crate) fn has(&self, number: usize) -> bool {
         self.streams.values().any(|stream| stream.number == Some(number) && !stream.ended)
     }
 
-    /// Its handler is done: it is gone once it has ended.
+    /// Notes that the handler has finished, so that the stream is forgotten when it ends.
     pub(crate) fn done(&mut self, stream: StreamHandle) {
         match self.streams.get_mut(&stream) {
             Some(ongoing) if ongoing.ended => self.forget(stream),
@@ -118,12 +119,12 @@ impl StreamUser {
         }
     }
 
-    /// Nothing is said any more on a stream.
+    /// Forgets a stream.
     pub(crate) fn forget(&mut self, stream: StreamHandle) {
         self.streams.remove(&stream);
     }
 
-    /// Ends all streams, unless they end by themselves when nothing happens on them.
+    /// Closes all streams, unless an idle timeout ends them.
     pub(crate) fn close_all<E: Engine>(&mut self, engine: &mut E, now: Now) {
         if self.config.has_idle_timeout {
             return;
@@ -199,7 +200,7 @@ impl StreamUser {
         timeout: Option<Duration>,
     ) -> Checked {
         let message = world.model.asked();
-        // Nothing is to be known of what strangers are told.
+        // The model knows nothing of streams that forged clients opened.
         let payload = opening.map_or_else(|| Bytes::from_static(b"who are you?"), |_| payload::news(message));
         let send = match engine.stream_commands().send(moment.now, stream, payload, timeout) {
             Ok(send) => send,
@@ -223,7 +224,7 @@ impl StreamUser {
         Ok(())
     }
 
-    /// Has its choices from here on depend on the moment.
+    /// Reseeds the random choices for a moment.
     pub(crate) fn turn_to(&mut self, moment: Time) {
         self.rng.turn_to(moment);
     }
@@ -325,7 +326,7 @@ impl StreamUser {
         }
     }
 
-    /// A frame is about to come in.
+    /// Notes the frame that the engine is about to handle.
     pub(crate) fn on_frame(&mut self, frame: &Frame) {
         self.heard = match frame {
             Frame::Stream(Stream { stream_id, expiry, body: Some(StreamBody::Message { .. }), .. }) => {
@@ -335,7 +336,7 @@ impl StreamUser {
         };
     }
 
-    /// A frame was dropped: a message of a stream only for a reason that holds.
+    /// Checks that the reason for a dropped message of a stream is true.
     pub(crate) fn dropped(&self, moment: Moment, world: &EngineWorld, dropped: &Dropped) -> Checked {
         let Some((_, expiry)) = self.heard.as_ref().filter(|(stream_id, _)| *stream_id == dropped.peer)
         else {
@@ -370,7 +371,7 @@ impl StreamUser {
         }
     }
 
-    /// Does something within so many grains.
+    /// Schedules an act within `grains` grains.
     fn later(&mut self, world: &mut EngineWorld, grains: u64, act: StreamAct) {
         let delay = self.rng.grains(0..grains);
         world.scene.after(

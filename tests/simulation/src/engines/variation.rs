@@ -1,4 +1,4 @@
-//! Variations: a run of a seed from which something is left out.
+//! Variations: runs of a seed without some of its parts.
 
 use std::collections::BTreeSet;
 
@@ -7,29 +7,29 @@ use psrpc_engine::Time;
 use super::engine_plan::EnginePlan;
 use crate::fault::Strike;
 
-/// Something of a plan that can be left out.
+/// A part of a plan that can be left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Part {
-    /// An act, by its place in the plan.
+    /// An act, by its index in the plan.
     Act(usize),
-    /// A server leaves in peace.
+    /// A server shuts down while clients make calls.
     Farewell,
-    /// A fresh call is made around that time, by its place in the plan.
+    /// A fresh call around that shutdown, by its index in the plan.
     Guest(usize),
-    /// Every client calls every method once faults have stopped.
+    /// The fresh calls after the faults have stopped.
     Probe,
-    /// There is a client in a slot.
+    /// The client in a slot.
     Client(usize),
-    /// There is a server in a slot.
+    /// The server in a slot.
     Server(usize),
 }
 
-/// What of a run is kept.
+/// The parts of a run that are kept.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Variation {
-    /// The only parts of the plan that are kept, if some are left out.
+    /// If set, all other parts of the plan are left out.
     pub(crate) parts: Option<BTreeSet<Part>>,
-    /// The only faults by chance that are kept, if some are left out.
+    /// If set, all other random faults are left out.
     pub(crate) strikes: Option<BTreeSet<Strike>>,
 }
 
@@ -40,12 +40,13 @@ impl Variation {
 }
 
 impl Part {
-    /// Whether it is there from the beginning, and all else is done by it or to it.
+    /// Returns `true` for a client or a server. These exist from the start, and all other parts act
+    /// on them.
     pub(crate) fn is_node(&self) -> bool {
         matches!(self, Part::Client(_) | Part::Server(_))
     }
 
-    /// All parts of a plan, and when each is to happen.
+    /// Iterates over all parts of a plan, with their times.
     pub(crate) fn all(plan: &EnginePlan) -> impl Iterator<Item = (Self, Time)> {
         let acts = plan.acts.iter().enumerate().map(|(index, (at, _))| (Part::Act(index), *at));
         let guests = plan.guests.iter().enumerate().map(|(index, at)| (Part::Guest(index), *at));

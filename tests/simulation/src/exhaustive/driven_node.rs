@@ -1,4 +1,4 @@
-//! A driven node: an engine with its scripted user, driven as the engine's contract says.
+//! A driven node: an engine with its scripted user, driven according to the contract of the engine.
 
 use psrpc_engine::{Client, Due, Engine, Output, Server, SubscriptionHandle, Time};
 
@@ -6,23 +6,24 @@ use super::scenario::{CLIENT, Scenario, clocks};
 use super::scripted_users::{ScriptedClient, ScriptedServer, ScriptedUser};
 use super::step::{NodeAct, NodeInput, NodeSubscription, Step, StepFact};
 
-/// A node of either side.
+/// A node: the client or a server.
 pub(super) enum DrivenNode {
     Client(Box<Driven<Client, ScriptedClient>>),
     Server(Box<Driven<Server, ScriptedServer>>),
 }
 
-/// An engine, its user, and what its bus knows of it.
+/// An engine with its user, and its subscriptions on the bus.
 pub(super) struct Driven<E, U> {
     engine: E,
     user: U,
     subscriptions: Vec<NodeSubscription>,
-    /// The schedule has not begun: the bus confirms at once.
+    /// Whether the schedule has not begun, so that the bus confirms subscriptions at once.
     starting: bool,
 }
 
 impl DrivenNode {
-    /// A node before the schedule begins, with its subscriptions live, and what it did until then.
+    /// Returns a node before the start of the schedule, with its subscriptions live, and the step
+    /// that it has taken so far.
     pub(super) fn new(scenario: &Scenario, place: usize) -> (Self, Step) {
         let seed = [place as u8 + 1; 32];
         if place == CLIENT {
@@ -67,7 +68,7 @@ where
     fn step(&mut self, now: Time, input: &NodeInput) -> Step {
         let mut step = Step::new();
         match input {
-            // One call of each kind is far from what one round does.
+            // One call does much less than fills one round of timeouts.
             NodeInput::Tick => assert_eq!(self.engine.handle_timeout(clocks(now)), Due::Nothing),
             NodeInput::Frame(subscription, frame) => {
                 step.facts.push(StepFact::Heard(frame.clone()));

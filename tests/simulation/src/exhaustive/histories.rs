@@ -1,7 +1,7 @@
-//! Histories: what each node did after each sequence of inputs that it was ever given.
+//! Histories: what each node does after each sequence of inputs.
 //!
-//! An engine is deterministic (invariant I17), so what it does follows from its history alone: it
-//! is run once for each, and the schedules that bring it there share that.
+//! An engine is deterministic (invariant I17), so its behavior follows from its history alone. It
+//! runs once for each history, and all schedules with that history share the result.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,51 +15,51 @@ use super::scenario::{NODES, Scenario};
 use super::step::{NodeInput, Step, StepFact};
 use crate::judge::violation::{Invariant, Violation};
 
-/// Names an input, of whatever node.
+/// The id of an input, of any node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct InputId(u16);
 
-/// Names a history of one node.
+/// The id of a history of one node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct HistoryId(u32);
 
-/// Names a frame that was published.
+/// The id of a published frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct FrameId(u16);
 
-/// The histories of all nodes, each a branch of the node's tree.
+/// The histories of all nodes: a tree for each node.
 pub(super) struct Histories {
     scenario: Scenario,
     sharing: Sharing,
     nodes: [Vec<History>; NODES],
     inputs: Named<NodeInput>,
     frames: Named<Frame>,
-    /// What each frame is to each subscription of each node.
+    /// The inputs that each frame becomes at each subscription of each node.
     deliveries: BTreeMap<(FrameId, usize, SubscriptionHandle), Vec<InputId>>,
 }
 
-/// Which histories count as one.
+/// Which histories are merged.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Sharing {
-    /// Those that differ in what their node ignored.
+    /// Histories that differ only in inputs that the node ignored.
     Ignored,
-    /// None.
+    /// No histories.
     #[cfg(test)]
     Nothing,
 }
 
 /// A history of one node.
 struct History {
-    /// What was before, and what came when; `None` at the root.
+    /// The previous history, and the time and the input that extend it; `None` at the root.
     last: Option<(HistoryId, Time, InputId)>,
-    /// What the node did then.
+    /// The step that the node took, or the violation that ended it.
     step: Result<Done, Violation>,
     next: BTreeMap<(Time, InputId), HistoryId>,
-    /// The history that counts for it.
+    /// The history that it is merged into, or itself.
     same: HistoryId,
 }
 
-/// A step, with what comes of it by name.
+/// A step, with the ids of its acts and frames.
 pub(super) struct Done {
     pub(super) step: Step,
     pub(super) acts: Vec<InputId>,
@@ -67,10 +67,10 @@ pub(super) struct Done {
 }
 
 impl Histories {
-    /// The history of a node to which nothing has come yet.
+    /// The history of a node without any input.
     pub(super) const BEGINNING: HistoryId = HistoryId(0);
 
-    /// What comes when a timer fires.
+    /// The input for a timer that fires.
     pub(super) const TICK: InputId = InputId(0);
 
     pub(super) fn new(scenario: Scenario, sharing: Sharing) -> Self {
@@ -86,7 +86,7 @@ impl Histories {
         histories
     }
 
-    /// How often an engine was run.
+    /// Returns the number of histories, which is how often an engine ran.
     pub(super) fn len(&self) -> usize {
         self.nodes.iter().map(Vec::len).sum()
     }
@@ -95,8 +95,8 @@ impl Histories {
         &self.inputs.things[usize::from(input)]
     }
 
-    /// What a frame is to a subscription of a node: once itself, unless the scenario has it
-    /// altered.
+    /// Returns the inputs that a frame becomes at a subscription: the frame itself, unless the
+    /// scenario spoils it.
     pub(super) fn deliveries(
         &mut self,
         frame: FrameId,
@@ -114,7 +114,7 @@ impl Histories {
         })
     }
 
-    /// The same frame on another subscription.
+    /// Returns the input for the same frame on another subscription.
     pub(super) fn on(&mut self, input: InputId, subscription: SubscriptionHandle) -> InputId {
         match self.input(input).clone() {
             NodeInput::Frame(_, frame) => InputId(self.inputs.name(NodeInput::Frame(subscription, frame))),
@@ -122,21 +122,21 @@ impl Histories {
         }
     }
 
-    /// What a node did last.
+    /// Returns the last step of a history.
     ///
     /// # Errors
     ///
-    /// When it panicked.
+    /// Fails if the engine panicked.
     pub(super) fn done(&self, node: usize, history: HistoryId) -> Result<&Done, Violation> {
         self.nodes[node][history.0 as usize].step.as_ref().map_err(Clone::clone)
     }
 
-    /// The history that counts for a history.
+    /// Returns the history that a history is merged into, or itself.
     pub(super) fn same(&self, node: usize, history: HistoryId) -> HistoryId {
         self.nodes[node][history.0 as usize].same
     }
 
-    /// The history of a node to which an input comes, too.
+    /// Returns the history that an input extends a history to.
     pub(super) fn after(&mut self, node: usize, before: HistoryId, now: Time, input: InputId) -> HistoryId {
         if let Some(known) = self.nodes[node][before.0 as usize].next.get(&(now, input)) {
             return *known;
@@ -157,7 +157,7 @@ impl Histories {
         new
     }
 
-    /// The node as it is after a history.
+    /// Returns the node in its state after a history.
     fn live(&self, node: usize, history: HistoryId) -> DrivenNode {
         let histories = &self.nodes[node];
         let before = |history: &HistoryId| histories[history.0 as usize].last.map(|(before, ..)| before);
@@ -182,7 +182,7 @@ impl Histories {
     }
 }
 
-/// Things with numbers for names, the same for all that look the same.
+/// Interned values with numeric ids. Values with the same debug text share an id.
 struct Named<T> {
     things: Vec<T>,
     names: BTreeMap<String, u16>,

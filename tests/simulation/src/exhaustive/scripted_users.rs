@@ -1,5 +1,5 @@
-//! The scripted users of the engines: what they do follows from the events of the engine alone, and
-//! nothing is left to chance.
+//! The scripted users of the engines. Their acts follow from the events of the engine alone,
+//! without randomness.
 
 use psrpc_engine::proto::Any;
 use psrpc_engine::{
@@ -10,32 +10,32 @@ use psrpc_engine::{
 use super::scenario::{Kind, PUBLISHER, SERVERS, Scenario, clocks};
 use super::step::{NodeAct, Step, StepFact};
 
-/// What the client sends on a stream.
+/// The message of the client on a stream.
 pub(super) const TO_SERVER: &str = "to the server";
 
-/// What a server sends on a stream.
+/// The message of a server on a stream.
 pub(super) const TO_CLIENT: &str = "to the client";
 
-/// What is published.
+/// The payload of the update.
 pub(super) const UPDATE: &str = "news";
 
 const UPDATE_TYPE: &str = "hats.News";
 
-/// What must not fail: nothing that is done here is more than an engine allows.
+/// The message for engine calls that cannot fail: no limit is reached.
 const ALLOWED: &str = "it is sound, and the engine is open";
 
-/// The layer above an engine.
+/// The user of an engine.
 pub(super) trait ScriptedUser<E: Engine> {
-    /// The engine has something to tell.
+    /// Handles an event of the engine.
     fn on_event(&mut self, engine: &mut E, now: Time, event: E::Event, step: &mut Step);
 
-    /// The user does something by itself.
+    /// Performs an act of the user.
     fn act(&mut self, engine: &mut E, now: Time, act: NodeAct, step: &mut Step);
 
-    /// How many things an engine holds.
+    /// Returns the number of entries in the engine's tables.
     fn holds(engine: &E) -> usize;
 
-    /// What it counts.
+    /// Returns the counters of the engine.
     fn counters(engine: &E) -> &Counters;
 }
 
@@ -45,8 +45,8 @@ pub(super) struct ScriptedClient {
     call: Option<CallHandle>,
     listens: Option<SubscriptionHandle>,
     stream: Option<StreamHandle>,
-    /// So many things are to happen on the stream before it is closed: a send ends, a message
-    /// comes.
+    /// The number of events on the stream to wait for before closing it: a send ends, a message
+    /// arrives.
     awaits: u8,
 }
 
@@ -141,7 +141,7 @@ impl ScriptedServer {
         Self { scenario, server }
     }
 
-    /// Registers its methods.
+    /// Registers its methods, or schedules its update.
     pub(super) fn start(&mut self, engine: &mut Server, step: &mut Step) {
         if self.scenario.serves(self.server) {
             engine.register(vec![self.scenario.route()]).expect(ALLOWED);

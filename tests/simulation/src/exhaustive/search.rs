@@ -1,5 +1,4 @@
-//! The search: all states of a scenario, those that are equally many steps from the beginning
-//! together.
+//! The search: visits all states of a scenario, layer by layer by their distance from the start.
 
 use std::collections::BTreeMap;
 
@@ -10,10 +9,10 @@ use super::step_text::show_step;
 use super::world_state::WorldState;
 use crate::judge::violation::{Checked, Invariant, Violation};
 
-/// No schedule should be longer: an engine that goes on for ever would make it so.
+/// The limit for the steps of a schedule. An engine that never comes to rest exceeds it.
 const LONGEST: usize = 300;
 
-/// Looks at every schedule of a scenario.
+/// Runs every schedule of a scenario.
 pub fn exhaustive(scenario: &Scenario) -> Outcome {
     Search::new(scenario, Sharing::Ignored).finish()
 }
@@ -21,19 +20,20 @@ pub fn exhaustive(scenario: &Scenario) -> Outcome {
 struct Search<'a> {
     scenario: &'a Scenario,
     histories: Histories,
-    /// The states that are so many steps from the beginning, each with the number of ways there.
+    /// The states at the current distance from the start, each with the number of ways that lead
+    /// there.
     layer: BTreeMap<WorldState, (u64, Origin)>,
-    /// For each layer until then, and each of its states, a step that leads there.
+    /// For each state of each earlier layer, a step that leads there.
     trail: Vec<Vec<Origin>>,
     outcome: Outcome,
 }
 
-/// Where a state comes from.
+/// The step that leads to a state.
 #[derive(Clone, Copy)]
 struct Origin {
-    /// The place of the state before in its layer.
+    /// The index of the previous state in its layer.
     before: u32,
-    /// Which of the steps from there.
+    /// The index of the step among those of the previous state.
     step: u32,
 }
 
@@ -84,7 +84,8 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// A schedule ends, in so many ways, with a step from a state of the layer or there.
+    /// Counts a schedule that ends in a state of the layer, or with a step from there, in `ways`
+    /// ways.
     fn end(&mut self, faults: u8, ways: u64, result: Checked, place: usize, step: Option<u32>) {
         let outcome = &mut self.outcome;
         let schedules = &mut outcome.schedules[usize::from(faults)];
@@ -99,7 +100,7 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// The steps that lead to a state of the layer, and one from there, in words.
+    /// Describes the steps that lead to a state of the layer, and one step from there.
     fn retrace(&mut self, mut place: usize, last: Option<u32>) -> Vec<String> {
         let mut path: Vec<_> = last.into_iter().collect();
         for layer in self.trail.iter().skip(1).rev() {
@@ -124,7 +125,7 @@ mod tests {
     use super::*;
     use crate::exhaustive::scenario::Kind;
 
-    /// Goes through each schedule by itself, and counts them by their faults.
+    /// Visits each schedule separately, and counts them by their faults.
     fn walk(scenario: &Scenario, histories: &mut Histories, state: &WorldState, schedules: &mut [u64]) {
         let steps = state.steps(scenario, histories);
         if steps.is_empty() {

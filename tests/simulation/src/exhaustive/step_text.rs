@@ -1,4 +1,4 @@
-//! Steps in plain words, for people who read a schedule that fails.
+//! Steps as text, for people who read a failing schedule.
 
 use std::fmt;
 
@@ -11,7 +11,7 @@ use super::step::{NodeAct, NodeInput, StepFact};
 use super::world_state::{Move, Pending, Taken};
 use crate::frame_text::FrameText;
 
-/// A step, and what the node did.
+/// Describes a step and the outputs of the node.
 pub(super) fn show_step(taken: &Taken, histories: &Histories) -> String {
     let input = |pending: &Pending| InputText(histories.input(pending.input));
     let what = match &taken.what {
@@ -32,12 +32,12 @@ pub(super) fn show_step(taken: &Taken, histories: &Histories) -> String {
     line
 }
 
-/// Times are told in timeouts of the call.
+/// Converts a time to multiples of the timeout of the call.
 fn in_timeouts(time: Time) -> f64 {
     time.since(Time::ZERO).as_secs_f64() / TIMEOUT.as_secs_f64()
 }
 
-/// What a node says about what it does.
+/// Describes an output of a node.
 fn said(fact: &StepFact) -> Option<String> {
     match fact {
         StepFact::Heard(_) | StepFact::Did(_) => None,

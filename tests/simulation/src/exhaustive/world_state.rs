@@ -1,4 +1,4 @@
-//! States of a scenario, and the steps that lead from one to the next.
+//! States of a scenario, and the steps between them.
 
 use psrpc_engine::proto::Channel;
 use psrpc_engine::{SubscriptionHandle, SubscriptionKind, Time};
@@ -9,29 +9,29 @@ use super::scenario::{CLIENT, NODES, Scenario, name};
 use super::step::{NodeAct, NodeInput, Step};
 use crate::judge::violation::{Checked, Invariant, Violation};
 
-/// A frame on its way, to one of these.
+/// A published frame and its possible receivers, one of which gets it.
 struct Sent {
     to: Vec<Pending>,
-    /// It was doubled, and not to be lost then.
+    /// Whether it is a duplicate, which cannot also be lost.
     is_copy: bool,
 }
 
-/// All that what can still happen depends on.
+/// The state of a scenario: everything that its future depends on.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct WorldState {
-    /// What each node has been through; `None` for one that has crashed.
+    /// The history of each node; `None` after a crash.
     nodes: [Option<HistoryId>; NODES],
     now: Time,
-    /// What is on its way to a node, in order.
+    /// The pending inputs of all nodes, sorted.
     pending: Vec<Pending>,
-    /// How many faults there were.
+    /// The number of faults so far.
     pub(super) faults: u8,
-    /// There was no fault, and time has never passed while something was on its way.
+    /// Whether there was no fault, and time has never passed while inputs were pending.
     calm: bool,
     oracle: Oracle,
 }
 
-/// What is on its way to a node: a frame, or what happens there by itself.
+/// A pending input of a node: a frame, or an act.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Pending {
     to: u8,
@@ -43,39 +43,39 @@ impl Pending {
         Self { to: to as u8, input }
     }
 
-    /// The node that it comes to.
+    /// Returns the node that it arrives at.
     pub(super) fn to(&self) -> usize {
         usize::from(self.to)
     }
 }
 
-/// What can happen next.
+/// A possible next step.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Move {
-    /// What is on its way comes.
+    /// A pending input arrives.
     Come(Pending),
-    /// A frame comes, and will come once more.
+    /// A frame arrives, and will arrive once more.
     Double(Pending),
-    /// A node is woken by its timer.
+    /// The timer of a node fires.
     Wake(usize),
     /// A server crashes.
     Crash(usize),
 }
 
-/// A step: what happened, and which of the frames that it put on their way are lost.
+/// A step that was taken, and the frames that were lost in it.
 pub(super) struct Taken {
     pub(super) what: Move,
     pub(super) at: Time,
-    /// The node that something came to, and what it has been through since.
+    /// The node of the step, and its history after it.
     pub(super) at_node: Option<(usize, HistoryId)>,
     pub(super) lost: Vec<Pending>,
-    /// How many faults there were since the beginning.
+    /// The number of faults since the start.
     pub(super) faults: u8,
     pub(super) state: Result<WorldState, Violation>,
 }
 
 impl WorldState {
-    /// The state in which nothing has happened yet.
+    /// Returns the initial state.
     pub(super) fn first(scenario: &Scenario, histories: &Histories) -> Self {
         let mut pending = Vec::new();
         for to in 0..NODES {
@@ -88,7 +88,7 @@ impl WorldState {
 }
 
 impl WorldState {
-    /// All steps that can be taken from here; none at the end of a schedule.
+    /// Returns all possible steps; none at the end of a schedule.
     pub(super) fn steps(&self, scenario: &Scenario, histories: &mut Histories) -> Vec<Taken> {
         let mut moves = self.moves(scenario, histories);
         if !moves.is_empty() && self.faults < scenario.faults {
@@ -114,7 +114,7 @@ impl WorldState {
         steps
     }
 
-    /// The node of a move, and what it has been through.
+    /// Returns the node of a move, and its history.
     fn last_at(&self, what: Move) -> Option<(usize, HistoryId)> {
         let node = match what {
             Move::Come(pending) | Move::Double(pending) => pending.to(),
@@ -123,12 +123,12 @@ impl WorldState {
         Some((node, self.nodes[node]?))
     }
 
-    /// What can happen but for crashes.
+    /// Returns all possible moves except crashes.
     fn moves(&self, scenario: &Scenario, histories: &Histories) -> Vec<Move> {
         let mut moves = Vec::new();
         let mut last = None;
         for pending in &self.pending {
-            // Of things that are the same it does not matter which comes first.
+            // The order of equal inputs does not matter.
             if last.replace(*pending) == Some(*pending) || !self.can_come(histories, pending) {
                 continue;
             }
@@ -145,8 +145,8 @@ impl WorldState {
         moves
     }
 
-    /// Whether it may come already: a bus hands in all frames of a subscription before it confirms
-    /// the end.
+    /// Returns `true` if an input may arrive now. A bus delivers all frames of a subscription
+    /// before it confirms the end.
     fn can_come(&self, histories: &Histories, pending: &Pending) -> bool {
         let NodeInput::Act(NodeAct::Unsubscribed(ended)) = histories.input(pending.input) else {
             return true;
@@ -158,13 +158,13 @@ impl WorldState {
         !self.pending.iter().any(comes)
     }
 
-    /// What a node did last, if it has not crashed.
+    /// Returns the last step of a node, or `None` if it has crashed.
     fn last_step<'a>(&self, histories: &'a Histories, node: usize) -> Option<&'a Step> {
         let history = self.nodes[node]?;
         Some(&histories.done(node, history).expect("a panic ends a schedule").step)
     }
 
-    /// Makes a move, and gives the frames that it puts on their way.
+    /// Makes a move, and returns the frames that were published in it.
     fn take(&mut self, histories: &mut Histories, what: Move) -> Result<Vec<Sent>, Violation> {
         let mut sent = Vec::new();
         let (node, input) = match what {
@@ -215,7 +215,7 @@ impl WorldState {
         Ok(sent)
     }
 
-    /// Routes a frame to those who subscribe to its channel.
+    /// Routes a frame to the subscribers of its channel.
     fn publish(&self, histories: &mut Histories, channel: &Channel, frame: FrameId, sent: &mut Vec<Sent>) {
         let mut members = Vec::new();
         for (to, subscription, kind) in self.subscribers(histories, channel) {
@@ -247,7 +247,7 @@ impl WorldState {
         subscribers
     }
 
-    /// Who may get a frame once more: its subscriber, or any member of its queue.
+    /// Returns the possible receivers of a duplicate: the subscriber, or any member of its queue.
     fn receivers_of_copy(&self, histories: &mut Histories, pending: Pending) -> Vec<Pending> {
         let NodeInput::Frame(handle, _) = *histories.input(pending.input) else { return vec![pending] };
         let here = self.last_step(histories, pending.to()).map_or(&[][..], |step| &step.subscriptions);
@@ -257,7 +257,7 @@ impl WorldState {
         members.map(|(to, handle, _)| Pending::new(to, histories.on(pending.input, handle))).collect()
     }
 
-    /// Puts frames on their way, each to any of its receivers, or loses them.
+    /// Adds frames to the pending inputs, for each choice of receivers and of lost frames.
     fn settle(
         mut self,
         scenario: &Scenario,
@@ -279,7 +279,7 @@ impl WorldState {
         }
     }
 
-    /// Checks what must hold at the end of a schedule.
+    /// Checks the invariants at the end of a schedule.
     pub(super) fn end(&self, histories: &Histories) -> Checked {
         self.oracle.end(self.calm)?;
         for node in 0..NODES {

@@ -1,4 +1,4 @@
-//! What the users of servers did: which handlers they started, and what they answered.
+//! Handlers that servers started, and their responses.
 
 use bytes::Bytes;
 use psrpc_engine::proto::{ErrorCode, ErrorResponse, Text};
@@ -7,12 +7,12 @@ use psrpc_engine::{Failure, WallTime};
 use super::fact::Run;
 use super::violation::{Checked, Invariant};
 
-/// The handlers of a request that were started.
+/// The handlers that were started for a request.
 #[derive(Default)]
 pub(super) struct Runs(Vec<(usize, Text)>);
 
 impl Runs {
-    /// Checks what holds of a run by itself, and adds it.
+    /// Checks the start of a handler and adds it.
     pub(super) fn add(&mut self, run: Run<'_>, expiry: WallTime) -> Checked {
         let Run { server, wall, allowance, .. } = run;
         let end = expiry + allowance;
@@ -28,13 +28,13 @@ impl Runs {
         Ok(())
     }
 
-    /// Another server that runs it.
+    /// Returns another server that has started a handler.
     pub(super) fn other_than(&self, server: &Text) -> Option<&Text> {
         self.0.iter().map(|(_, id)| id).find(|id| *id != server)
     }
 }
 
-/// What servers answered to a request.
+/// The responses of servers to a request.
 #[derive(Default, Debug)]
 pub(super) struct Answers(Vec<(Text, Result<Bytes, ErrorResponse>)>);
 
@@ -43,7 +43,7 @@ impl Answers {
         self.0.push((server.clone(), result));
     }
 
-    /// Checks that a server gave the success that came out.
+    /// Checks that the server gave this success, which its caller received.
     pub(super) fn check_success(&self, server: &Text, came: &Bytes) -> Checked {
         let mut given = self.0.iter().filter(|(who, _)| who == server).map(|(_, result)| result);
         let same = |result: &&Result<_, _>| matches!(result, Ok(payload) if payload == came);
@@ -56,7 +56,7 @@ impl Answers {
         }
     }
 
-    /// Checks that one of the servers that may answer gave the error that came out.
+    /// Checks that an eligible server gave this error, which its caller received.
     pub(super) fn check_error(
         &self,
         may_answer: impl Fn(&Text) -> bool,
@@ -74,14 +74,14 @@ impl Answers {
         }
     }
 
-    /// The same of a call's failure.
+    /// Checks that an eligible server gave the error of this failure.
     pub(super) fn check_failure(&self, may_answer: impl Fn(&Text) -> bool, came: &Failure) -> Checked {
         self.check_error(may_answer, &came.code, &came.text)
     }
 }
 
-/// Whether an error came out as it was given. On the wire an empty code is filled in, and so is an
-/// empty text.
+/// Returns `true` if a received error equals the one that was sent. On the wire an empty code and
+/// an empty text are filled in.
 pub(super) fn is_same(code: &ErrorCode, text: &Text, came_code: &ErrorCode, came_text: &Text) -> bool {
     let same =
         |given: &str, came: &str, filled_in: &str| given == came || given.is_empty() && came == filled_in;

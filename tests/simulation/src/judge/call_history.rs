@@ -1,4 +1,4 @@
-//! The history of one call that finds one server, and the invariants that it must keep to.
+//! The history of one call that one server runs, and its invariants.
 
 use psrpc_engine::proto::{ClaimRequest, Text};
 use psrpc_engine::{Failure, Reason, Reply, Time};
@@ -9,31 +9,32 @@ use super::selection_rules::SelectionHistory;
 use super::violation::{Checked, Invariant};
 use crate::frame_forger;
 
-/// All that is known of one call, or of the opening of a stream.
+/// The history of one call, or of the opening of a stream.
 pub(super) struct CallHistory {
     made: Called,
     pub(super) must_succeed: bool,
     pub(super) resolved: bool,
-    /// Servers that the bus brought the request to.
+    /// The servers that received the request.
     reached: Vec<usize>,
-    /// The bids that the client has heard, if it needs any.
+    /// The bids that the client has received, if the call needs a grant.
     selection: Option<SelectionHistory>,
-    /// Servers whose users elected to run it without a grant, which only a queue allows.
+    /// The servers that skip the claim, which only a queue request allows.
     electors: Vec<Text>,
-    /// Servers that have announced that they run it.
+    /// The servers that have announced the request.
     announcers: Vec<Text>,
-    /// The server that the client granted it to.
+    /// The server that the client granted the call to.
     granted: Option<Text>,
-    /// The server that the client granted it to or heard announce that it runs it, whichever came
-    /// first; both, if the grant was on its way out by then.
+    /// The selected server: the first that the client granted the call to or received an
+    /// announcement from. There are two if the announcement arrived while the grant waited for the
+    /// bus.
     selected: Vec<Text>,
-    /// It was canceled before any server was selected.
+    /// Whether it was canceled before a server was selected.
     withdrawn: bool,
     runs: Runs,
     pub(super) answers: Answers,
-    /// The servers whose responses the client has heard before its deadline.
+    /// The servers whose responses the client received before its deadline.
     heard: Vec<Text>,
-    /// Whether it has heard before its deadline that a server has taken the stream that it opens.
+    /// Whether the client learned before its deadline that a server has accepted the stream.
     is_taken: bool,
 }
 
@@ -57,14 +58,14 @@ impl CallHistory {
         }
     }
 
-    /// The bus brought the request to a server.
+    /// Notes that a server received the request.
     pub(super) fn reached(&mut self, server: Server<'_>) {
         if !self.reached.contains(&server.life) {
             self.reached.push(server.life);
         }
     }
 
-    /// The client heard a bid or an announcement.
+    /// Notes that the client received a bid or an announcement.
     pub(super) fn bid_heard(&mut self, bid: &ClaimRequest, now: Time) {
         if now >= self.made.deadline {
             return;
@@ -78,36 +79,36 @@ impl CallHistory {
         }
     }
 
-    /// The client heard a response.
+    /// Notes that the client received a response.
     pub(super) fn response_heard(&mut self, server: &Text, now: Time) {
         if now < self.made.deadline {
             self.heard.push(server.clone());
         }
     }
 
-    /// The client heard something of the server that has the stream.
+    /// Notes that the client received a frame of the server that accepted the stream.
     pub(super) fn stream_heard(&mut self, now: Time) {
         self.is_taken |= now < self.made.deadline;
     }
 
-    /// Whether the client has heard of any server that it reached.
+    /// Returns `true` if the client has received a bid or an announcement.
     pub(super) fn is_heard_of(&self) -> bool {
         !self.selected.is_empty() || self.selection.as_ref().is_some_and(|selection| selection.bids() > 0)
     }
 
-    /// The server's user elected to run the request.
+    /// Notes that a server skips the claim.
     pub(super) fn elected(&mut self, server: &Text) {
         if self.made.queue {
             self.electors.push(server.clone());
         }
     }
 
-    /// A server announces that it runs the request.
+    /// Notes that a server announces the request.
     pub(super) fn announced(&mut self, server: &Text) {
         self.announcers.push(server.clone());
     }
 
-    /// A server publishes its response.
+    /// Checks that a server may publish a response.
     pub(super) fn responds(&self, server: &Text) -> Checked {
         let may = self.selection.is_none()
             || !self.electors.contains(server)
@@ -119,13 +120,13 @@ impl CallHistory {
         Invariant::I2.violated(format!("{server} answers without a grant, and has announced nothing"))
     }
 
-    /// The client granted the request.
+    /// Checks a grant of the client.
     pub(super) fn granted(&mut self, server: &Text, now: Time, stuck: Option<Time>) -> Checked {
         if self.withdrawn {
             return Invariant::I4.violated(format!("granted to {server} after it was canceled"));
         }
         if let Some(other) = self.selected.first() {
-            // An announcement may come while the grant waits for a bus that is full.
+            // An announcement may arrive while the grant waits for a full bus.
             let may_cross = self.is_at_many() || frame_forger::is_stranger(server);
             if self.granted.is_some() || !may_cross {
                 return Invariant::I2.violated(format!("granted to {server} though {other} was selected"));
@@ -145,7 +146,7 @@ impl CallHistory {
         Ok(())
     }
 
-    /// A server started the handler.
+    /// Checks the start of a handler.
     pub(super) fn ran(&mut self, run: Run<'_>) -> Checked {
         if self.selection.is_some() {
             self.may_run(run.server.id)?;
@@ -172,18 +173,17 @@ impl CallHistory {
         }
     }
 
-    /// Whether the bus brought a request of a queue to two servers: all of them may elect to run
-    /// it.
+    /// Returns `true` if several servers received a queue request: each of them may skip the claim.
     fn is_at_many(&self) -> bool {
         self.made.queue && self.reached.len() > 1
     }
 
-    /// The caller cancels it.
+    /// Notes that the caller cancels the call.
     pub(super) fn canceled(&mut self) {
         self.withdrawn |= !self.resolved && self.selected.is_empty();
     }
 
-    /// It ended.
+    /// Checks how it ended.
     pub(super) fn resolved(&mut self, outcome: Result<&Reply, &Failure>) -> Checked {
         self.resolved = true;
         match outcome {
@@ -207,15 +207,16 @@ impl CallHistory {
         if failure.reason != Reason::Answered {
             return Ok(());
         }
-        // An error must be the selected server's; while there is none, any server's that saw the
-        // request.
+        // The error must come from the selected server, or before selection from any server that
+        // responded in time.
         let may_answer = |who: &Text| {
             self.heard.contains(who) && (self.selected.is_empty() || self.selected.contains(who))
         };
         self.answers.check_failure(may_answer, failure)
     }
 
-    /// Checks that the caller was asked to choose, if that is how its selection ends.
+    /// Checks that the caller was asked to select a server, if its selection ended without a
+    /// winner.
     pub(super) fn check_asked(&self, failure: &Failure) -> Checked {
         let ends_selection = matches!(
             failure.reason,
@@ -230,7 +231,7 @@ impl CallHistory {
         Ok(())
     }
 
-    /// Checks that a server has taken the stream, and in time.
+    /// Checks that a server has accepted the stream in time.
     pub(super) fn check_taken(&self) -> Checked {
         if self.is_taken {
             return Ok(());
@@ -243,7 +244,7 @@ impl CallHistory {
         if !self.heard.contains(server) {
             return Invariant::I1.violated(format!("took the response of {server}, and not in time"));
         }
-        // On a queue whoever answers before a grant or an announcement is the one that saw the
+        // On a queue, a server that responds before a grant or an announcement has received the
         // request.
         let is_first = self.made.queue && self.selected.is_empty();
         if self.selection.is_some() && !is_first && !self.selected.contains(server) {

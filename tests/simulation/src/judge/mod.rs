@@ -1,5 +1,5 @@
-//! The judge: the invariants, the facts of a run of engines, and an independent model that finds
-//! the first fact that violates one.
+//! The judge: the invariants, the facts of a run of engines, and an independent model that reports
+//! the first fact that violates an invariant.
 
 mod answers;
 mod call_history;

@@ -1,5 +1,5 @@
-//! The model: what must hold of engines in a run, judged independently of them by the facts of the
-//! run.
+//! The model: checks the invariants of engines in a run, independently of the engines, from the
+//! facts of the run.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -19,30 +19,31 @@ use super::violation::{Checked, Invariant};
 use crate::frame_forger;
 use crate::node_id::NodeId;
 
-/// How long after one side of a fresh stream has told its end the other must have seen it.
+/// The time within which the other side of a fresh stream must see its end.
 const HANDSHAKE: Duration = Duration::from_millis(250);
 
-/// Knows all that was asked for in a run, and reports the first fact that cannot be.
+/// Records all operations of a run, and reports the first fact that violates an invariant.
 ///
-/// It knows the engines by what they put out alone, and shares nothing with them but the wire.
+/// It knows the engines by their outputs alone, and shares no code with them except the wire
+/// format.
 #[derive(Default)]
 pub struct Model {
     now: Time,
     promises: Promises,
     histories: Vec<History>,
-    /// What requests and streams were asked for, by their ids on the wire.
+    /// The operations by their request and stream ids on the wire.
     requests: BTreeMap<Text, usize>,
-    /// What the messages of streams are called that each node has sent.
+    /// The sends of each node by their ids on the wire.
     sends: BTreeMap<(NodeId, Text), usize>,
-    /// By when both sides of a fresh stream must have seen its end.
+    /// The times by which both sides of a fresh stream must have seen its end.
     closing: BTreeSet<(Time, usize)>,
-    /// What was canceled in this step, and whether in company.
+    /// The calls canceled in this step, and whether another input may have ended them first.
     canceled: Vec<(usize, bool)>,
-    /// Which clients were closed in this step.
+    /// The clients closed in this step.
     closed: Vec<NodeId>,
-    /// What resolved as canceled in this step.
+    /// The operations that resolved as canceled in this step.
     seen_canceled: Vec<usize>,
-    /// What the bus did not take, as its publisher heard in this step.
+    /// The operations whose frames the bus rejected, as reported in this step.
     not_taken: Vec<usize>,
     calm: bool,
     calls: usize,
@@ -57,37 +58,37 @@ enum History {
     Update(UpdateHistory),
 }
 
-/// A message that is sent on a stream.
+/// A send on a stream.
 struct Send {
     stream: usize,
-    /// By the sender's monotonic clock.
+    /// The deadline by the sender's monotonic clock.
     deadline: Time,
-    /// Whether its sender has heard an ack of it before its deadline.
+    /// Whether the sender received an ack before the deadline.
     is_acked: bool,
 }
 
 impl Model {
-    /// A model of a run in which nothing has happened yet.
+    /// Creates the model of a run.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// How much was asked for, which is the number of what is asked for next.
+    /// Returns the number of operations so far, which is the number of the next operation.
     pub fn asked(&self) -> usize {
         self.promises.len()
     }
 
-    /// How many calls were made: unary, multi, and openings of streams.
+    /// Returns the number of calls: unary calls, multi calls and openings of streams.
     pub fn calls(&self) -> usize {
         self.calls
     }
 
-    /// How many of them had to succeed.
+    /// Returns the number of calls that had to succeed.
     pub fn fresh_calls(&self) -> usize {
         self.fresh_calls
     }
 
-    /// Whether what was asked for must succeed.
+    /// Returns `true` if an operation must succeed.
     pub(crate) fn is_fresh(&self, number: usize) -> bool {
         match &self.histories[number] {
             History::Call(call) | History::Stream(call, _) => call.must_succeed,
@@ -97,23 +98,23 @@ impl Model {
         }
     }
 
-    /// How many calls of a node have not ended.
+    /// Returns the number of calls of a node that have not ended.
     pub(crate) fn open_calls(&self, node: NodeId) -> usize {
         let is_call =
             |number: &usize| !matches!(self.histories[*number], History::Send(_) | History::Update(_));
         self.promises.open_of(node).into_iter().filter(is_call).count()
     }
 
-    /// What a request or a stream was published for.
+    /// Returns the operation that a request or a stream belongs to.
     pub(crate) fn number_of(&self, id: &Text) -> Option<usize> {
         self.requests.get(id).copied()
     }
 
-    /// Takes note of a fact.
+    /// Records a fact.
     ///
     /// # Errors
     ///
-    /// When it violates an invariant.
+    /// Fails if the fact violates an invariant.
     pub fn note(&mut self, fact: Fact<'_>) -> Checked {
         match fact {
             Fact::TimeIs(now) => self.time_is(now),
@@ -231,11 +232,11 @@ impl Model {
         }
     }
 
-    /// Checks what can only be known once a run is over.
+    /// Checks the invariants that only hold at the end of a run.
     ///
     /// # Errors
     ///
-    /// When something that had to happen did not.
+    /// Fails if an update did not reach its subscribers.
     pub fn finish(&self) -> Checked {
         for (number, history) in self.histories.iter().enumerate() {
             if let History::Update(update) = history {
@@ -246,7 +247,7 @@ impl Model {
     }
 
     fn asked_for(&mut self, asked: Asked) {
-        // A clock that is slow shows the same for a while.
+        // A slow clock shows the same reading for a while.
         let asked = Asked { deadline: asked.deadline.max(self.now), ..asked };
         self.promises.make(&asked);
         let Asked { what, must_succeed, .. } = asked;
@@ -336,7 +337,7 @@ impl Model {
                     call.announced(&bid.server_id);
                 }
             }
-            // What a server refuses by itself, no user of it answered.
+            // A server may refuse a request without its user.
             Frame::Response(response) => {
                 if let Some(call) = self.call_of(&response.request_id)
                     && !frame_forger::is_stranger(&response.server_id)
@@ -355,7 +356,7 @@ impl Model {
         Ok(())
     }
 
-    /// Notes what must end now, since the bus did not take what it is about.
+    /// Notes the operation that must end, since the bus did not take its frame.
     fn not_taken(&mut self, by: NodeId, frame: &Frame) {
         let number = match frame {
             Frame::Request(request) => self.number_of(&request.request_id),
@@ -395,7 +396,7 @@ impl Model {
                 }
             }
             Frame::Response(response) => {
-                // Nothing tells a stranger's answer from that of a server.
+                // A forged response looks like one of a server.
                 if frame_forger::is_stranger(&response.server_id)
                     && let Some(answers) = self.answers_of(&response.request_id)
                 {
@@ -416,7 +417,7 @@ impl Model {
         }
     }
 
-    /// A node hears the ack of a message that it has sent.
+    /// Notes that a node received the ack of its message.
     fn ack_heard(&mut self, by: NodeId, frame: &Frame, now: Time) {
         if let Frame::Stream(Stream { request_id, body: Some(StreamBody::Ack), .. }) = frame
             && let Some(message) = self.sends.get(&(by, request_id.clone())).copied()
@@ -426,7 +427,7 @@ impl Model {
         }
     }
 
-    // --- what came out ---------------------------------------------------------------------------
+    // --- handlers and outcomes -------------------------------------------------------------------
 
     fn ran(&mut self, run: Run<'_>) -> Checked {
         let Some(number) = self.number_of(run.request) else {
@@ -504,7 +505,7 @@ impl Model {
         })
     }
 
-    /// Something that was asked for has ended.
+    /// Checks the end of an operation.
     fn ended(
         &mut self,
         number: Option<usize>,
@@ -562,7 +563,7 @@ impl Model {
 
     // --- histories -------------------------------------------------------------------------------
 
-    /// What a request or a stream was published for.
+    /// Returns the operation that a request or a stream belongs to.
     fn history_of(&mut self, id: &Text) -> Option<&mut History> {
         self.histories.get_mut(self.requests.get(id).copied()?)
     }
@@ -596,7 +597,7 @@ impl Model {
         }
     }
 
-    /// Has a history judge something that must be of something that was asked for.
+    /// Checks a fact against the history of its operation, which must be known.
     fn judge(&mut self, number: Option<usize>, judge: impl FnOnce(&mut History) -> Checked) -> Checked {
         if number.is_none() {
             return Invariant::I1.violated("the end of something that nobody asked for");
@@ -604,7 +605,7 @@ impl Model {
         self.judge_known(number, judge)
     }
 
-    /// Has a history judge something, if it is known of what.
+    /// Checks a fact against the history of its operation, if that is known.
     fn judge_known(&mut self, number: Option<usize>, judge: impl FnOnce(&mut History) -> Checked) -> Checked {
         let Some(number) = number else { return Ok(()) };
         judge(&mut self.histories[number]).map_err(|violation| violation.at(format_args!("call {number}")))

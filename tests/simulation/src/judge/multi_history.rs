@@ -1,4 +1,4 @@
-//! The history of a multi call, and the invariants that it must keep to.
+//! The history of a multi call, and its invariants.
 
 use bytes::Bytes;
 use psrpc_engine::proto::{ErrorResponse, Text};
@@ -8,19 +8,19 @@ use super::answers::{Answers, Runs};
 use super::fact::Run;
 use super::violation::{Checked, Invariant};
 
-/// All that is known of one multi call.
+/// The history of one multi call.
 pub(super) struct MultiHistory {
     deadline: Time,
     pub(super) expiry: WallTime,
     pub(super) expected: Option<usize>,
-    /// How many servers must answer if it must succeed.
+    /// The number of servers that must respond if it must succeed.
     pub(super) servers: usize,
     pub(super) must_succeed: bool,
     pub(super) runs: Runs,
     pub(super) answers: Answers,
-    /// Whose answers the client has heard before its deadline.
+    /// The servers whose responses the client received before its deadline.
     heard: Vec<Text>,
-    /// Whose answers came out.
+    /// The servers whose responses the client reported.
     came: Vec<Text>,
 }
 
@@ -37,19 +37,19 @@ impl MultiHistory {
         Self { deadline, expiry, expected, servers, must_succeed, runs, answers, heard, came }
     }
 
-    /// The client hears a server's answer.
+    /// Notes that the client received a response.
     pub(super) fn heard(&mut self, server: &Text, now: Time) {
         if now < self.deadline {
             self.heard.push(server.clone());
         }
     }
 
-    /// A server started the handler.
+    /// Checks the start of a handler.
     pub(super) fn ran(&mut self, run: Run<'_>) -> Checked {
         self.runs.add(run, self.expiry)
     }
 
-    /// A server's answer came out.
+    /// Checks a response that the client reported.
     pub(super) fn answer(&mut self, server: &Text, result: &Result<Bytes, ErrorResponse>) -> Checked {
         if self.came.contains(server) {
             return Invariant::I5.violated(format!("a second answer of {server} came out"));
@@ -64,12 +64,12 @@ impl MultiHistory {
         }
     }
 
-    /// Whether any server has answered.
+    /// Returns `true` if the client has reported a response.
     pub(super) fn is_answered(&self) -> bool {
         !self.came.is_empty()
     }
 
-    /// It ended by itself.
+    /// Checks how it ended.
     pub(super) fn ended(&self, early: bool) -> Checked {
         let came = self.came.len();
         if early && self.expected.is_none_or(|expected| came < expected) {

@@ -1,4 +1,4 @@
-//! Promises: everything that was asked for must come to an end once, in time (I1).
+//! Operations: each must end exactly once, in time (I1).
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -9,11 +9,11 @@ use super::fact::Asked;
 use super::violation::{Checked, Invariant};
 use crate::node_id::NodeId;
 
-/// What was asked for, by its numbers.
+/// The operations of a run, indexed by their numbers.
 #[derive(Default)]
 pub(super) struct Promises {
     list: Vec<Promise>,
-    /// Those that are not kept, by when they must be.
+    /// The open operations, by their deadlines.
     due: BTreeSet<(Time, usize)>,
 }
 
@@ -28,7 +28,7 @@ struct Promise {
 enum PromiseState {
     Open,
     Kept,
-    /// Nobody waits for it any more, or is there any more.
+    /// The user has dropped it, or its node has crashed.
     Void,
 }
 
@@ -48,17 +48,17 @@ impl Promises {
         self.list[number].state == PromiseState::Open
     }
 
-    /// When it must be over.
+    /// Returns the deadline, including the grace period.
     pub(super) fn deadline(&self, number: usize) -> Time {
         self.list[number].deadline
     }
 
-    /// Who asked for it.
+    /// Returns the node of an operation.
     pub(super) fn by(&self, number: usize) -> NodeId {
         self.list[number].by
     }
 
-    /// It has ended.
+    /// Notes the end of an operation, and checks that it is the only one and in time.
     pub(super) fn keep(&mut self, now: Time, number: usize) -> Checked {
         let Promise { deadline, state, .. } = &mut self.list[number];
         if *state != PromiseState::Open {
@@ -73,7 +73,7 @@ impl Promises {
         Ok(())
     }
 
-    /// Nobody waits for it any more.
+    /// Notes that the user has dropped an operation.
     pub(super) fn void(&mut self, number: usize) {
         let Promise { deadline, state, .. } = &mut self.list[number];
         if *state == PromiseState::Open {
@@ -82,14 +82,14 @@ impl Promises {
         }
     }
 
-    /// A node is gone.
+    /// Drops all open operations of a crashed node.
     pub(super) fn crash(&mut self, node: NodeId) {
         for number in self.open_of(node) {
             self.void(number);
         }
     }
 
-    /// A node does nothing until then.
+    /// Moves the deadlines of a paused node to the end of the pause.
     pub(super) fn pause(&mut self, node: NodeId, until: Time) {
         for number in self.open_of(node) {
             let Promise { deadline, grace, .. } = &mut self.list[number];
@@ -102,7 +102,7 @@ impl Promises {
         }
     }
 
-    /// What is overdue.
+    /// Checks that no operation is overdue.
     pub(super) fn check(&self, now: Time) -> Checked {
         match self.due.first() {
             Some((deadline, number)) if *deadline < now => {
@@ -112,7 +112,7 @@ impl Promises {
         }
     }
 
-    /// What a node's user still waits for.
+    /// Returns the open operations of a node.
     pub(super) fn open_of(&self, node: NodeId) -> Vec<usize> {
         self.due.iter().map(|(_, number)| *number).filter(|number| self.list[*number].by == node).collect()
     }

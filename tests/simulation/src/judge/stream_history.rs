@@ -1,4 +1,4 @@
-//! The history of an open stream, and the invariants that it must keep to.
+//! The history of an open stream, and its invariants.
 
 use psrpc_engine::proto::{ErrorCode, Text};
 use psrpc_engine::{Failure, Reason};
@@ -6,23 +6,23 @@ use psrpc_engine::{Failure, Reason};
 use super::violation::{Checked, Invariant};
 use crate::node_id::NodeId;
 
-/// All that is known of one stream, once its opening was published.
+/// The history of one stream, after its opening was published.
 #[derive(Default)]
 pub(super) struct StreamHistory {
     /// The servers that run its handler.
     pub(super) handlers: Vec<NodeId>,
-    /// What came out where.
+    /// The messages that each side reported.
     came: Vec<(NodeId, usize)>,
-    /// What consumers have.
+    /// The messages that consumers accepted.
     accepted: Vec<(NodeId, usize)>,
-    /// What each side told the other as the cause of the end.
+    /// The causes of the end that each side sent.
     told: Vec<(NodeId, ErrorCode, Text)>,
-    /// Where it has ended.
+    /// The sides on which it has ended.
     pub(super) ended: Vec<NodeId>,
     pub(super) must_succeed: bool,
-    /// Whether both sides must see its end, since nothing is lost any more.
+    /// Whether both sides must see its end, since no frame is lost any more.
     pub(super) is_watched: bool,
-    /// Whether it never came to be open at the client.
+    /// Whether it failed to open at the client.
     pub(super) failed: bool,
     /// The messages that each side has published.
     said: Vec<(NodeId, usize)>,
@@ -33,7 +33,7 @@ impl StreamHistory {
         Self { must_succeed, is_watched, ..Self::default() }
     }
 
-    /// One side publishes a message.
+    /// Checks that one side publishes its messages in order.
     pub(super) fn says(&mut self, by: NodeId, message: usize) -> Checked {
         if let Some((_, last)) = self.said.iter().rfind(|(known, last)| *known == by && *last > message) {
             return Invariant::I7.violated(format!("message {message} leaves {by} after {last}"));
@@ -42,7 +42,7 @@ impl StreamHistory {
         Ok(())
     }
 
-    /// A server runs its handler.
+    /// Checks that a server runs the handler once.
     pub(super) fn handled(&mut self, by: NodeId) -> Checked {
         if self.handlers.contains(&by) {
             return Invariant::I8.violated(format!("{by} runs its handler twice"));
@@ -51,7 +51,7 @@ impl StreamHistory {
         Ok(())
     }
 
-    /// A message of `from` came out.
+    /// Checks a message of `from` that was reported at `at`.
     pub(super) fn message(&mut self, at: NodeId, message: usize, from: NodeId) -> Checked {
         if from == at {
             return Invariant::I7.violated(format!("message {message} came back to its sender"));
@@ -62,7 +62,7 @@ impl StreamHistory {
         if self.ended.contains(&at) {
             return Invariant::I7.violated(format!("message {message} came out at {at} after the end"));
         }
-        // Nothing delays one message more than another then.
+        // Without faults, messages keep their order.
         if let Some((_, last)) =
             self.came.iter().rfind(|(known, last)| self.must_succeed && *known == at && *last > message)
         {
@@ -72,12 +72,12 @@ impl StreamHistory {
         Ok(())
     }
 
-    /// The consumer of a message has it.
+    /// Notes that the consumer accepted a message.
     pub(super) fn accepted(&mut self, at: NodeId, message: usize) {
         self.accepted.push((at, message));
     }
 
-    /// A send was acknowledged.
+    /// Checks that the message of an acknowledged send was accepted.
     pub(super) fn sent(&self, message: usize) -> Checked {
         if self.accepted.iter().any(|(_, known)| *known == message) {
             return Ok(());
@@ -85,17 +85,17 @@ impl StreamHistory {
         Invariant::I7.violated(format!("message {message} was acknowledged, and no consumer has it"))
     }
 
-    /// Whether neither side has ended it.
+    /// Returns `true` if neither side has ended it.
     pub(super) fn is_quiet(&self) -> bool {
         self.told.is_empty() && self.ended.is_empty()
     }
 
-    /// One side tells the other why it ends.
+    /// Notes the cause of the end that one side sent.
     pub(super) fn told(&mut self, by: NodeId, code: &ErrorCode, text: &Text) {
         self.told.push((by, code.clone(), text.clone()));
     }
 
-    /// It has ended on one side.
+    /// Checks the end on one side.
     pub(super) fn ended(&mut self, at: NodeId, cause: &Failure) -> Checked {
         if self.ended.contains(&at) {
             return Invariant::I8.violated(format!("it ended twice at {at}"));
@@ -108,7 +108,7 @@ impl StreamHistory {
         if cause.reason == Reason::ClosedByPeer { self.check_cause(at, cause) } else { Ok(()) }
     }
 
-    /// Checks that somebody else gave this cause.
+    /// Checks that the other side sent this cause.
     pub(super) fn check_cause(&self, at: NodeId, cause: &Failure) -> Checked {
         let is_it = |(by, code, text): &(NodeId, ErrorCode, Text)| {
             *by != at && super::answers::is_same(code, text, &cause.code, &cause.text)
@@ -120,7 +120,8 @@ impl StreamHistory {
             .violated(format!("it ended at {at} by {cause}, and the causes given are {:?}", self.told))
     }
 
-    /// Whether a side has not seen the end that another has told, once a server has it.
+    /// Returns `true` if one side has not seen the end that another has sent, and a server had
+    /// accepted the stream.
     pub(super) fn is_half_open(&self, client: NodeId) -> bool {
         let sees = |side| self.ended.contains(side) || *side == client && self.failed;
         let mut sides = self.handlers.iter().chain([&client]);

@@ -1,14 +1,14 @@
-//! The history of an update, and the invariants that it must keep to.
+//! The history of an update, and its invariants.
 
 use super::violation::{Checked, Invariant};
 use crate::node_id::NodeId;
 
-/// All that is known of one update.
+/// The history of one update.
 pub(super) struct UpdateHistory {
     pub(super) subscribers: Vec<NodeId>,
     pub(super) queue: bool,
     pub(super) must_succeed: bool,
-    /// Where it came out.
+    /// The clients that reported it.
     came: Vec<NodeId>,
 }
 
@@ -17,7 +17,7 @@ impl UpdateHistory {
         Self { subscribers, queue, must_succeed, came: Vec::new() }
     }
 
-    /// It came out somewhere.
+    /// Checks an update that a client reported.
     pub(super) fn came(&mut self, at: NodeId) -> Checked {
         if self.must_succeed && (self.came.contains(&at) || self.queue && !self.came.is_empty()) {
             return Invariant::I5.violated(format!("it came to {:?}, and again to {at}", self.came));
@@ -26,7 +26,7 @@ impl UpdateHistory {
         Ok(())
     }
 
-    /// Checks, when the run is over, that whoever should have got it.
+    /// Checks at the end of the run that the subscribers received it.
     pub(super) fn check(&self) -> Checked {
         let missing = self.subscribers.iter().find(|subscriber| !self.came.contains(subscriber));
         let got =

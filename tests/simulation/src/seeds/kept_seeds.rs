@@ -1,19 +1,19 @@
-//! Kept seeds: those that failed once, from `kept.txt`.
+//! Kept seeds: seeds that failed once, from `kept.txt`.
 
 /// A seed that failed once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Kept {
     /// The seed.
     pub seed: u64,
-    /// What it showed.
+    /// The failure that it showed.
     pub showed: &'static str,
 }
 
-/// The seeds in `kept.txt`, in its order.
+/// Returns the seeds in `kept.txt`, in the order of the file.
 ///
 /// # Panics
 ///
-/// If a line there is neither empty, nor a comment, nor a seed with what it showed.
+/// Panics if a line is neither empty, nor a comment, nor a seed followed by its failure.
 pub fn kept() -> Vec<Kept> {
     parse(include_str!("../../kept.txt"))
 }

@@ -1,9 +1,8 @@
-//! The sequence chart: what happened in a run, drawn as a message sequence chart.
+//! The sequence chart: draws a run as a message sequence chart.
 //!
-//! Each thing that happens has a row of its own, so that no text is in the way of another. A frame
-//! is an arrow from the row in which it was published to the row in which it arrives. What clients
-//! do is told to the left of them, and what servers do to the right, so that the arrows have the
-//! middle.
+//! Each event has its own row, so that texts do not overlap. A frame is an arrow from the row in
+//! which it is published to the row in which it arrives. The texts of clients are to their left,
+//! and the texts of servers to their right, which leaves the middle to the arrows.
 
 mod short_names;
 
@@ -14,10 +13,10 @@ use self::short_names::ShortNames;
 use crate::judge::violation::Violation;
 use crate::trace::{Kind, Line};
 
-/// Of a longer run only the end is drawn, so many rows of it.
+/// The maximum number of rows. Of a longer run only the end is drawn.
 const ROWS: usize = 120;
 
-/// Letters of a text before it is cut short; the whole of it is its tooltip.
+/// The maximum number of letters of a text. The tooltip has the full text.
 const LETTERS: usize = 74;
 
 const LETTER: f64 = 6.7;
@@ -27,7 +26,7 @@ const TOP: f64 = 96.0;
 const TIME: f64 = 84.0;
 const MARGIN: f64 = LETTERS as f64 * LETTER + 16.0;
 const APART: f64 = 120.0;
-/// Between the clients and the servers.
+/// The distance between the clients and the servers.
 const MIDDLE: f64 = 260.0;
 
 const BLACK: &str = "#222";
@@ -36,7 +35,7 @@ const BLUE: &str = "#05a";
 const ORANGE: &str = "#c60";
 const RED: &str = "#c00";
 
-/// Draws what happened as an SVG.
+/// Draws the lines of a trace as an SVG.
 pub fn sequence_chart(seed: u64, lines: &[Line], violation: Option<&Violation>) -> String {
     let told: Vec<_> = lines.iter().filter(|line| line.kind != Kind::Aside).collect();
     let skipped = told.len().saturating_sub(ROWS);
@@ -68,13 +67,13 @@ pub fn sequence_chart(seed: u64, lines: &[Line], violation: Option<&Violation>) 
 }
 
 struct SequenceChart {
-    /// Where the lifeline of each node is, from left to right.
+    /// The lifelines of the nodes and their positions, from left to right.
     columns: Vec<(String, f64)>,
     names: ShortNames,
     width: f64,
     rows: usize,
     skipped: usize,
-    /// Who published each frame, and in which row.
+    /// The publisher and the row of each frame.
     published: BTreeMap<u64, (String, usize)>,
     drawn: String,
 }
@@ -100,7 +99,7 @@ impl SequenceChart {
                 _ => {}
             }
         }
-        // Clients come before servers, and the second before the tenth.
+        // Clients come before servers, and node 2 before node 10.
         let mut nodes: Vec<_> = nodes.into_iter().filter(|node| node.contains('-')).collect();
         nodes.sort_by_key(|node| (is_server(node), node.len(), node.clone()));
         let mut columns = Vec::new();
@@ -138,7 +137,7 @@ impl SequenceChart {
         }
     }
 
-    /// Draws the way of a frame that arrives or is lost.
+    /// Draws the arrow of a frame that arrives or is lost.
     fn arrow(&mut self, row: usize, told: &Line) {
         let (number, to, fault) = match told.kind {
             Kind::Arrival(number, fault, _) => (number, told.who.clone(), fault),
@@ -250,7 +249,7 @@ fn line(drawn: &mut String, from: Point, to: Point, color: &str, dashed: bool) {
     );
 }
 
-/// The head of an arrow.
+/// Draws the head of an arrow.
 fn head(drawn: &mut String, (x1, y1): Point, (x2, y2): Point, color: &str) {
     let length = (x2 - x1).hypot(y2 - y1).max(1.0);
     let (along, across) = ((9.0 * (x2 - x1) / length, 9.0 * (y2 - y1) / length), 0.4);
@@ -266,8 +265,8 @@ fn head(drawn: &mut String, (x1, y1): Point, (x2, y2): Point, color: &str) {
     );
 }
 
-/// A text on white ground, so that lines behind it do not make it hard to read; the whole of it is
-/// its tooltip.
+/// Draws a text on a white background, to keep it readable over lines. The tooltip has the full
+/// text.
 fn text(drawn: &mut String, (x, y): Point, anchor: &str, color: &str, shown: &str, whole: &str) {
     let width = LETTER * shown.chars().count() as f64;
     let left = match anchor {
@@ -288,7 +287,7 @@ fn text(drawn: &mut String, (x, y): Point, anchor: &str, color: &str, shown: &st
     );
 }
 
-/// The text, or its beginning if it is too long.
+/// Cuts a text that is too long.
 fn cut(text: &str) -> String {
     match text.char_indices().nth(LETTERS) {
         Some((end, _)) => format!("{}…", &text[..end]),
@@ -330,7 +329,7 @@ mod tests {
         ]
     }
 
-    /// What the texts of a chart say, without their tooltips.
+    /// Returns the texts of a chart, without their tooltips.
     fn texts(chart: &str) -> Vec<&str> {
         let ends = chart.lines().filter_map(|line| line.strip_suffix("</text>"));
         ends.map(|text| text.rsplit_once("</title>").expect("each has a tooltip").1).collect()

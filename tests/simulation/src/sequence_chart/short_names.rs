@@ -1,8 +1,8 @@
-//! Short names: what a chart calls nodes, requests and streams instead of by their ids.
+//! Short names: what a chart calls nodes, requests and streams instead of their ids.
 
 use std::collections::BTreeMap;
 
-/// Short names for the ids that have come up.
+/// The short names of the ids so far.
 #[derive(Default)]
 pub(crate) struct ShortNames {
     names: BTreeMap<String, String>,
@@ -11,13 +11,13 @@ pub(crate) struct ShortNames {
 }
 
 impl ShortNames {
-    /// Names the node that has an id from here on.
+    /// Sets the name of the node with an id.
     pub(crate) fn name(&mut self, id: &str, name: &str) {
         self.names.insert(id.to_owned(), name.to_owned());
     }
 
-    /// The text with names instead of ids: of nodes if they have one, `r1` for the first request
-    /// that comes up, `s1` for the first stream.
+    /// Replaces the ids in a text: of nodes by their names, of requests by `r1`, `r2`, ... in order
+    /// of appearance, of streams by `s1`, `s2`, ...
     pub(crate) fn put_into(&mut self, text: &str) -> String {
         let is_part = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
         let mut named = String::new();

@@ -1,4 +1,4 @@
-//! The caller: uses one client and the futures that the client returns.
+//! The caller: uses one client and the futures that it returns.
 
 use std::future::{Future, IntoFuture, poll_fn};
 use std::panic::resume_unwind;
@@ -21,16 +21,16 @@ use crate::fault::Fault;
 use crate::judge::violation::Invariant;
 use crate::rng::Rng;
 
-/// The topic of the one server that serves `OwnFit`.
+/// The topic of the single server of `OwnFit`.
 pub(super) const OWNER: &str = "owner";
 
-/// Somebody who uses one incarnation of a client.
+/// The user of one incarnation of a client.
 #[derive(Clone)]
 pub(super) struct Caller {
     pub(super) client: HatsClient,
-    /// What the client was created on.
+    /// The runtime of the client.
     pub(super) runtime: StoppableRuntime,
-    /// Its number in the ledger.
+    /// The number of the client in the ledger.
     pub(super) number: usize,
     pub(super) node: Node,
     pub(super) clock: Clock,
@@ -38,7 +38,7 @@ pub(super) struct Caller {
 }
 
 impl Caller {
-    /// Does anything that can be done with a client.
+    /// Does one random thing with the client.
     pub(super) async fn act(self, mut rng: Rng) {
         match rng.below(20) {
             0..=10 => self.call(&mut rng).await,
@@ -72,7 +72,7 @@ impl Caller {
         self.wait_for(number, call, patience).await;
     }
 
-    /// Waits for a call, or loses patience and drops it.
+    /// Waits for a call, or drops it after `patience`.
     async fn wait_for(&self, number: usize, call: Call<Ask, Reply>, patience: Option<Duration>) {
         let mut calling = Box::pin(call.into_future());
         let result = match patience {
@@ -96,7 +96,7 @@ impl Caller {
         }
     }
 
-    /// What is asked in a call that is about to be made.
+    /// Registers a call with the ledger, and returns its request message.
     fn ask(&self, kind: Kind, deadline: Time, again: Again, expected: Expected, rng: &mut Rng) -> Ask {
         let began = self.ledger.now();
         let due = self.clock.virtual_time(deadline).max(began);
@@ -134,7 +134,7 @@ impl Caller {
         }
     }
 
-    /// Makes a multi call, and hears all answers; gives how many came.
+    /// Makes a multi call and receives all responses. Returns their number.
     async fn count(&self, ask: Ask, timeout: Duration) -> usize {
         let number = ask.number as usize;
         let Ok(mut answers) = self.client.census(ask).timeout(timeout).await else { return 0 };
@@ -236,7 +236,7 @@ impl Caller {
         }
     }
 
-    /// Sends the next message of a stream.
+    /// Sends the next message of a stream. Returns `true` if the send succeeded.
     async fn send<'a>(
         &self,
         id: usize,
@@ -278,7 +278,7 @@ impl Caller {
 
     // --- fresh calls -----------------------------------------------------------------------------
 
-    /// Does one thing of each kind, now that nothing stands in the way: all must go well.
+    /// Makes a fresh call of each kind, now that there are no faults. All must succeed.
     pub(super) async fn probe(self, mut rng: Rng, servers: usize) {
         let second = Duration::from_secs(1);
         let rng = &mut rng;
@@ -303,7 +303,7 @@ impl Caller {
         self.probe_updates().await;
     }
 
-    /// Opens a stream, sends on it, drops it, and sees the handler end.
+    /// Opens a stream, sends on it, drops it, and checks that the handler ends.
     async fn probe_stream(&self, rng: &mut Rng) {
         let id = self.ledger.new_stream();
         let second = Duration::from_secs(1);
@@ -334,7 +334,7 @@ impl Caller {
         }
     }
 
-    /// Hears what is published while it is subscribed.
+    /// Subscribes, and checks that an update arrives.
     async fn probe_updates(&self) {
         let mut news = match self.client.subscribe_news().await {
             Ok(news) => news,
@@ -344,7 +344,7 @@ impl Caller {
                     .judge(Invariant::I16.violated(format!("a fresh subscription failed: {error}")));
             }
         };
-        // Somebody publishes all the time.
+        // Servers publish all the time.
         match self.until(Duration::from_secs(1), pin!(news.next())).await {
             Some(Some(Ok(_))) => {}
             heard => {
@@ -365,7 +365,7 @@ impl Caller {
         runtime.sleep_until(runtime.now().time + duration).await;
     }
 
-    /// What a future gives, if it does so soon enough; it is dropped otherwise.
+    /// Returns the output of a future, or drops the future and returns `None` after `patience`.
     async fn until<F: Future + Unpin>(&self, patience: Duration, mut future: F) -> Option<F::Output> {
         let mut sleep = pin!(self.sleep(patience));
         poll_fn(|cx| match Pin::new(&mut future).poll(cx) {
@@ -387,7 +387,7 @@ fn any_timeout(rng: &mut Rng) -> Duration {
     }
 }
 
-/// Whether a call that failed is made again.
+/// When a failed call is retried.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Again {
     Never,
@@ -395,7 +395,7 @@ enum Again {
     Always,
 }
 
-/// Options of a call that the client picks the server of.
+/// Draws selection options.
 fn any_selection(rng: &mut Rng) -> Selection {
     let mut selection = Selection::new();
     if rng.chance(300) {
@@ -407,7 +407,7 @@ fn any_selection(rng: &mut Rng) -> Selection {
     match rng.below(12) {
         0 => selection.choose(|bids| Ok(bids.last())),
         1 => selection.choose(|_| Err(Error::new(ErrorCode::FailedPrecondition, "cannot choose"))),
-        // Without a word on the standard error.
+        // `resume_unwind` does not call the panic hook, so nothing is printed.
         2 => selection.choose(|_| resume_unwind(Box::new("as asked"))),
         _ => selection,
     }

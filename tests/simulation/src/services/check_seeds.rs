@@ -1,12 +1,12 @@
-//! `check_seeds`: runs a test of a service in one world after the other.
+//! `check_seeds`: runs a test of a service with one seed after the other.
 
 use std::env;
 
 use super::world::World;
 
-/// Runs a test in the worlds of these seeds, one after the other, until it panics: then it says
-/// with which seed, and the panic goes on. With the variable `PSRPC_SEED` in the environment it
-/// runs that seed alone, and shows all that happens.
+/// Runs a test in one [`World`] per seed, one after the other, until it panics. Then prints the
+/// seed and lets the panic continue. If the environment variable `PSRPC_SEED` is set, runs that
+/// seed alone and prints its trace.
 ///
 /// ```
 /// use std::time::Duration;
@@ -20,7 +20,8 @@ use super::world::World;
 ///
 /// # Panics
 ///
-/// When the test does, or does not come to its end, or `PSRPC_SEED` is no seed.
+/// Panics if the test panics or does not complete, or if `PSRPC_SEED` is not a number from 0 to
+/// 2^64 - 1.
 pub fn check_seeds(seeds: impl IntoIterator<Item = u64>, test: impl AsyncFn(&World)) {
     if let Some(text) = env::var_os("PSRPC_SEED") {
         let seed = text.to_str().and_then(|text| text.parse().ok());
@@ -38,7 +39,7 @@ pub fn check_seeds(seeds: impl IntoIterator<Item = u64>, test: impl AsyncFn(&Wor
     }
 }
 
-/// Says with which seed a test failed.
+/// Prints the seed of a failed test when dropped.
 struct Failing(u64);
 
 impl Drop for Failing {

@@ -1,5 +1,5 @@
-//! The executor: tasks of all nodes on one thread, in an order that the seed decides, and the
-//! agenda when none is ready.
+//! The executor: runs the tasks of all nodes on one thread, in an order that the seed decides. When
+//! no task is ready, it advances the virtual time to the next event.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,46 +20,46 @@ use crate::rng::Rng;
 use crate::scene::{Entry, Scene};
 use crate::trace::Show;
 
-/// What all nodes of a world share. Its lock is never held while code runs that is not the
-/// simulator's.
+/// The state that all nodes of a world share. Its lock is never held while code outside the
+/// simulator runs.
 pub(crate) struct Shared(Mutex<ExecutorState>);
 
 pub(crate) struct ExecutorState {
     pub(crate) scene: Scene<ServiceHappening>,
     pub(crate) net: Net<Inlet>,
-    /// The ends of the subscriptions that have not ended.
+    /// The sinks of the subscriptions that have not ended.
     pub(super) sinks: BTreeMap<Inlet, Arc<Sink>>,
     pub(super) nodes: Vec<NodeState>,
     pub(super) tasks: Slab<Slot>,
-    /// The tasks that run next, in any order.
+    /// The tasks that are ready, in no particular order.
     ready: Vec<TaskId>,
     pub(super) losses: Vec<Loss>,
     pub(super) rng: Rng,
     counter: u64,
-    /// Told of every frame that is published.
+    /// Called with every published frame.
     pub(crate) tap: Option<Tap>,
 }
 
-/// Looks at every frame that is published.
+/// A callback for every published frame.
 pub(crate) type Tap = Box<dyn FnMut(&Frame) + Send>;
 
-/// What the bus knows a subscription by.
+/// The id of a subscriber on the bus.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Inlet(u64);
 
-/// What happens at some moment.
+/// A scheduled event of a run of services.
 pub(crate) enum ServiceHappening {
-    /// Something comes of the bus.
+    /// An event of the bus.
     Post(Post),
-    /// A publisher hears what became of a frame.
+    /// The bus reports the outcome of a publish.
     Published(Receipt, Result<Option<u64>, BusError>),
-    /// The bus has room again for what a node publishes.
+    /// The bus has room again for frames of a node.
     Room(usize),
-    /// Somebody has slept enough.
+    /// A sleep is over.
     Alarm(Waker),
-    /// A task of a slow node runs.
+    /// A task of a slow node becomes ready.
     Turn(TaskId),
-    /// A node goes on.
+    /// The pause of a node is over.
     Resume(usize),
 }
 
@@ -69,24 +69,24 @@ impl From<Post> for ServiceHappening {
     }
 }
 
-/// A node.
+/// The state of a node.
 pub(super) struct NodeState {
     pub(super) name: Arc<str>,
     pub(super) clock: Clock,
-    /// How often it crashed.
+    /// The number of its crashes.
     pub(super) life: u64,
-    /// How long each step of its tasks takes.
+    /// The duration of each step of its tasks.
     pub(super) slowness: Duration,
-    /// Until when it does nothing.
+    /// The time until which it is paused.
     pub(super) paused: Option<Time>,
-    /// Its tasks that are ready and do not run while it is paused.
+    /// The tasks that became ready during a pause.
     held: Vec<TaskId>,
-    /// Until when the bus has no room for what it publishes.
+    /// The time until which the bus has no room for its frames.
     pub(super) full: Option<Time>,
     pub(super) waiting_for_room: Vec<Waker>,
 }
 
-/// One life of a node.
+/// One incarnation of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct NodeLife {
     pub(super) node: usize,
@@ -99,31 +99,31 @@ impl NodeLife {
     }
 }
 
-/// A task, or the future that the world runs.
+/// A task, or the main future of the world.
 pub(crate) struct Slot {
     number: u64,
-    /// `None` for the future that the world runs.
+    /// `None` for the main future.
     home: Option<NodeLife>,
-    /// Gone while it runs.
+    /// `None` while the task runs, and for the main future.
     future: Option<Task>,
     waker: Waker,
     queued: bool,
 }
 
-/// A task by its slot, and by the number that tells it from others that had the slot.
+/// The id of a task: its slot, and a number that tells it from earlier tasks in the slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TaskId {
     slot: usize,
     number: u64,
 }
 
-/// Frames that are to be lost.
+/// Frames that a test wants to lose.
 pub(super) struct Loss {
     pub(super) left: usize,
     pub(super) matches: Matches,
 }
 
-/// Points out frames.
+/// A predicate for frames.
 pub(super) type Matches = Box<dyn FnMut(&Channel, &Frame) -> bool + Send>;
 
 struct TaskWaker {
@@ -141,13 +141,13 @@ impl Wake for TaskWaker {
     }
 }
 
-/// What a step was.
+/// The result of a step.
 pub(super) enum Step {
-    /// It is the turn of the future that the world runs.
+    /// The main future is ready to be polled.
     Main,
-    /// A task ran.
+    /// A task has run.
     Task,
-    /// None is ready.
+    /// No task is ready.
     Idle,
 }
 
@@ -176,14 +176,14 @@ impl Shared {
 
     // --- tasks -----------------------------------------------------------------------------------
 
-    /// Adds a task of a node; it goes nowhere if the node has crashed meanwhile.
+    /// Adds a task of a node, unless the node has crashed meanwhile.
     pub(super) fn spawn(self: &Arc<Self>, home: NodeLife, task: Task) {
         if self.lock().is_alive(home) {
             self.add(Some(home), Some(task));
         }
     }
 
-    /// Adds the future that the world runs.
+    /// Adds the main future of the world.
     pub(super) fn add_main(self: &Arc<Self>) -> (TaskId, Waker) {
         self.add(None, None)
     }
@@ -203,7 +203,7 @@ impl Shared {
         (task, waker)
     }
 
-    /// Runs one of the tasks that are ready.
+    /// Runs one of the ready tasks.
     pub(super) fn step(&self) -> Step {
         let mut state = self.lock();
         let Some((task, mut future, waker)) = state.take_ready() else { return Step::Idle };
@@ -211,7 +211,7 @@ impl Shared {
         let Some(running) = &mut future else { return Step::Main };
         let polled = running.as_mut().poll(&mut Context::from_waker(&waker));
         let mut state = self.lock();
-        // It is gone if its node crashed meanwhile.
+        // The task is gone if its node crashed meanwhile.
         let slot = match (state.find(task), polled) {
             (Some(slot), Poll::Pending) => {
                 slot.future = future.take();
@@ -227,7 +227,8 @@ impl Shared {
 
     // --- time ------------------------------------------------------------------------------------
 
-    /// Lets time pass until the next thing happens, if one does until `end`.
+    /// Advances the time to the next event and handles it. Returns `false` if no event is due by
+    /// `end`.
     pub(super) fn pass_time(&self, end: Time) -> bool {
         let mut state = self.lock();
         let Some(happening) = state.scene.next(end) else { return false };
@@ -264,19 +265,20 @@ impl Shared {
         true
     }
 
-    /// Whether anything is left that could happen.
+    /// Returns `true` if any event is scheduled.
     pub(super) fn has_plans(&self) -> bool {
         self.lock().scene.has_plans()
     }
 
-    /// A sleep until a virtual time.
+    /// Returns a sleep until a virtual time.
     pub(super) fn sleep_until(shared: &Arc<Self>, at: Time) -> Sleep {
         Sleep { shared: Arc::clone(shared), at, alarm: None }
     }
 
-    // --- the end ---------------------------------------------------------------------------------
+    // --- crashes and the end of the world --------------------------------------------------------
 
-    /// Drops all tasks and subscriptions of a node, which hears and says nothing any more.
+    /// Drops all tasks and subscriptions of a node. What remains of it on other tasks has no effect
+    /// any more.
     pub(super) fn crash(&self, node: usize) {
         let mut state = self.lock();
         state.nodes[node].life += 1;
@@ -290,11 +292,11 @@ impl Shared {
         let waiting = std::mem::take(&mut node.waiting_for_room);
         node.held.clear();
         drop(state);
-        // What user code does when it is dropped comes to nothing.
+        // User code that runs in these drops has no effect.
         drop((tasks, sinks, waiting));
     }
 
-    /// Drops everything, so that nothing keeps the rest.
+    /// Drops everything, to break reference cycles.
     pub(super) fn end(&self) {
         let nodes = self.lock().nodes.len();
         (0..nodes).for_each(|node| self.crash(node));
@@ -355,7 +357,7 @@ impl ExecutorState {
         }
     }
 
-    /// Has a task run at this moment, or when its node goes on.
+    /// Makes a task ready now, or when the pause of its node is over.
     fn run_soon(&mut self, task: TaskId) {
         let Some(slot) = self.find(task) else { return };
         let home = slot.home;
@@ -378,7 +380,7 @@ impl ExecutorState {
         None
     }
 
-    /// Stops a node until some time, or for longer if it is stopped already.
+    /// Pauses a node until a time. A longer earlier pause stays.
     pub(super) fn pause(&mut self, node: usize, until: Time) {
         let paused = &mut self.nodes[node].paused;
         *paused = Some(paused.map_or(until, |before| before.max(until)));
@@ -439,7 +441,7 @@ impl ExecutorState {
     }
 }
 
-/// What arrives at a subscription, to be handed over without the lock.
+/// An event of a subscription, delivered without the lock.
 enum Arrival {
     Live(Arc<Sink>),
     Frame(Arc<Sink>, Frame),
@@ -463,7 +465,7 @@ impl Arrival {
     }
 }
 
-/// A sleep until a virtual time. Dropping it strikes its alarm.
+/// A sleep until a virtual time. Dropping it cancels its event.
 pub(super) struct Sleep {
     shared: Arc<Shared>,
     at: Time,

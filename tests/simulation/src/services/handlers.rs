@@ -1,4 +1,4 @@
-//! The handlers of a server, which do what a request asks for and write it into the ledger.
+//! The handlers of a server. They do what the request asks for and record it in the ledger.
 
 use std::panic::resume_unwind;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use super::user_call::Said;
 use crate::fault::Fault;
 use crate::rng::Rng;
 
-/// What a client sends along with a stream: its number, and how its handler behaves.
+/// The metadata keys of a stream: its number, and the seed of its handler's behavior.
 pub(super) const STREAM: &str = "stream";
 pub(super) const HABIT: &str = "habit";
 
@@ -25,7 +25,7 @@ pub(super) struct Handlers {
     pub(super) ledger: Ledger,
 }
 
-/// A handler that runs: notes when it is dropped before its end.
+/// A running handler. Dropping it before it has finished is recorded.
 struct RunningHandler<'a> {
     handlers: &'a Handlers,
     call: usize,
@@ -49,7 +49,7 @@ impl Drop for RunningHandler<'_> {
     }
 }
 
-/// A stream that is handled.
+/// A stream with a running handler.
 struct HandledStream<'a>(&'a Ledger, usize);
 
 impl Drop for HandledStream<'_> {
@@ -77,14 +77,14 @@ impl Handlers {
             }
             Manner::Panic => {
                 run.says(Said::Panic);
-                // Without a word on the standard error.
+                // `resume_unwind` does not call the panic hook, so nothing is printed.
                 resume_unwind(Box::new("as asked"));
             }
             Manner::Hang => std::future::pending().await,
         }
     }
 
-    /// Takes what comes and answers it, until the stream ends or it has enough.
+    /// Receives messages and replies to each, until the stream ends or a random limit is reached.
     async fn march(&self, stream: ServerStream<Reply, Ask>) -> Result<(), Error> {
         let number = |name| stream.metadata().get(name).and_then(|number| number.as_str().parse().ok());
         let (Some(id), Some(habit)) = (number(STREAM), number(HABIT)) else {

@@ -1,4 +1,4 @@
-//! The nodes of a run: each runs the clients or the servers that replace each other on it.
+//! The nodes of a run. Each runs a sequence of clients or servers that replace each other.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -20,10 +20,10 @@ use crate::fault::Fault;
 use crate::judge::violation::{Checked, Invariant};
 use crate::rng::{GRAIN, Rng};
 
-/// How long a stream may be silent. Otherwise one whose other side crashed would stay for ever.
+/// The idle timeout of streams. Without it, a stream whose peer crashed would stay forever.
 const IDLE: Duration = Duration::from_secs(5);
 
-/// How long after something was refused it is tried again.
+/// The delay before a refused operation is tried again.
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// The node of a client.
@@ -38,13 +38,13 @@ pub(super) struct ClientNode {
 pub(super) struct ServerNode {
     pub(super) node: Node,
     plan: ServerPlan,
-    /// Whether it is the one that serves what one alone should.
+    /// Whether it serves the single-server methods.
     owner: bool,
     ledger: Ledger,
     here: Cell<RunningServer>,
 }
 
-/// The server that runs on a node, by its number in the ledger.
+/// The server that runs on a node.
 #[derive(Clone)]
 struct RunningServer {
     number: usize,
@@ -53,7 +53,7 @@ struct RunningServer {
     publishes: bool,
 }
 
-/// What runs on a node, if anything does.
+/// The client or server that runs on a node, if any.
 struct Cell<T>(Arc<Mutex<Option<T>>>);
 
 impl<T> Clone for Cell<T> {
@@ -71,7 +71,7 @@ impl<T: Clone> Cell<T> {
         self.lock().clone()
     }
 
-    /// Not in the lock, since what it held may do something when it is dropped.
+    /// The caller drops the value without the lock, since the drop may have side effects.
     fn take(&self) -> Option<T> {
         self.lock().take()
     }
@@ -87,7 +87,7 @@ impl ClientNode {
         Self { node, plan, ledger, here: Cell(Arc::default()) }
     }
 
-    /// Has a client here after some time.
+    /// Starts a client after a delay.
     pub(super) fn start(&self, after: Duration) -> Job<()> {
         let (node, clock, ledger, here) =
             (self.node.clone(), self.plan.clock, self.ledger.clone(), self.here.clone());
@@ -107,7 +107,7 @@ impl ClientNode {
         })
     }
 
-    /// Has somebody do something with the client, if one is here.
+    /// Lets the user of the client act, if there is a client.
     pub(super) fn act(&self, rng: Rng) -> Option<Job<()>> {
         Some(self.node.spawn(self.here.get()?.act(rng)))
     }
@@ -123,8 +123,8 @@ impl ClientNode {
         }
     }
 
-    /// Ends the runtime of the client. What users have pending must resolve all the same (I1), as
-    /// when it is closed.
+    /// Stops the runtime of the client. Pending futures of users must resolve, as when the client
+    /// is closed (I1).
     pub(super) fn end_runtime(&self) {
         if let Some(Caller { runtime, number, .. }) = self.here.take() {
             self.ledger.count(Fault::RuntimeEnd);
@@ -138,7 +138,7 @@ impl ClientNode {
         drop(self.here.take());
     }
 
-    /// Replaces the client if the bus gave it up.
+    /// Replaces the client if the bus has disconnected it.
     pub(super) async fn mend(&self) {
         let subscribed = match self.here.get() {
             Some(caller) => {
@@ -151,7 +151,7 @@ impl ClientNode {
         }
     }
 
-    /// Checks that the client holds nothing (I9).
+    /// Checks that the client has no calls and no streams (I9).
     pub(super) fn check_idle(&self) -> Checked {
         let Some(Caller { client, number, .. }) = self.here.get() else { return Ok(()) };
         match (client.client().in_flight(), client.client().streams()) {
@@ -161,7 +161,7 @@ impl ClientNode {
         }
     }
 
-    /// Lets go of the client in one way or another.
+    /// Closes, shuts down or drops the client.
     pub(super) async fn leave(&self, rng: &mut Rng) {
         let Some(Caller { client, .. }) = self.here.take() else { return };
         match rng.below(3) {
@@ -177,7 +177,8 @@ impl ServerNode {
         Self { node, plan, owner, ledger, here: Cell(Arc::default()) }
     }
 
-    /// Has a server here after some time, with this id or its own, which publishes updates.
+    /// Starts a server after a delay, with the given id or a new one, and publishes updates from
+    /// it.
     pub(super) fn start(&self, after: Duration, mut id: Option<String>) -> Job<()> {
         let (node, owner, ledger, here) =
             (self.node.clone(), self.owner, self.ledger.clone(), self.here.clone());
@@ -196,7 +197,7 @@ impl ServerNode {
                 }
             };
             here.put(RunningServer { number, server: Arc::clone(&server), runtime, publishes: true });
-            // Unless it was closed meanwhile.
+            // Stops retrying if the server was closed meanwhile.
             while owner && server.register_own_fit_topic(OWNER).await.is_err_and(|error| !is_over(&error)) {
                 sleep(&node, PAUSE).await;
             }
@@ -206,7 +207,7 @@ impl ServerNode {
         })
     }
 
-    /// Ends the server that is here, if one is, and gives when it has ended where that can be told.
+    /// Stops the server, if there is one. Returns a job that waits for a graceful end.
     pub(super) fn stop(&self, how: Stop) -> Option<Job<()>> {
         if how == Stop::Crash {
             self.ledger.crashes(self.node.number());
@@ -222,7 +223,7 @@ impl ServerNode {
                 let began = ledger.now();
                 server.shutdown().await;
                 let ended = ledger.now();
-                // What was stopped in the same moment is gone by then.
+                // Handlers that stop at the same moment are gone by then.
                 sleep(&place, GRAIN).await;
                 ledger.shut_down(number, node, began, ended);
             })),
@@ -236,7 +237,7 @@ impl ServerNode {
                 ledger.count(Fault::RuntimeEnd);
                 ledger.server_died(number);
                 runtime.stop();
-                // That it has ended is said at once.
+                // The shutdown must resolve at once.
                 Some(self.node.spawn(async move {
                     let began = ledger.now();
                     server.shutdown().await;
@@ -247,7 +248,7 @@ impl ServerNode {
         }
     }
 
-    /// Has the server serve everything again, if the bus gave up something.
+    /// Registers again what the bus has ended, or replaces the server.
     pub(super) async fn mend(&self) {
         let (open, owner) = (self.here.get(), self.owner);
         let mended = match open {
@@ -263,19 +264,19 @@ impl ServerNode {
         }
     }
 
-    /// The id of the server that is here, if one is.
+    /// Returns the id of the server, if there is one.
     pub(super) fn id(&self) -> Option<String> {
         Some(self.here.get()?.server.server().id().to_owned())
     }
 
-    /// Ends its publishing.
+    /// Stops publishing updates.
     pub(super) fn fall_silent(&self) {
         if let Some(open) = &mut *self.here.lock() {
             open.publishes = false;
         }
     }
 
-    /// Checks that the server holds nothing (I9).
+    /// Checks that the server has no calls and no streams (I9).
     pub(super) fn check_idle(&self) -> Checked {
         let Some(RunningServer { server, number, .. }) = self.here.get() else { return Ok(()) };
         match (server.server().in_flight(), server.server().streams()) {
@@ -286,7 +287,7 @@ impl ServerNode {
     }
 }
 
-/// Publishes an update now and then, as long as this server is here.
+/// Publishes updates at intervals, as long as this server runs.
 async fn publish(node: Node, here: Cell<RunningServer>, server: usize, ledger: Ledger) {
     loop {
         sleep(&node, 2 * PAUSE).await;
@@ -300,12 +301,12 @@ async fn publish(node: Node, here: Cell<RunningServer>, server: usize, ledger: L
     }
 }
 
-/// Whether a server registers nothing any more.
+/// Returns `true` if the server has ended, so that it registers nothing any more.
 fn is_over(error: &psrpc::Error) -> bool {
     *error.code() == ErrorCode::Canceled || error.reason() == Some(Reason::RuntimeEnded)
 }
 
-/// Serves all methods without topics; whether they are.
+/// Registers all methods without topics. Returns `true` on success.
 async fn serve(server: &HatsServer) -> bool {
     let is_served =
         |method: &&Method| ["Fit", "Pick", "Census", "Parade", "PickParade"].contains(&method.name);
@@ -313,7 +314,7 @@ async fn serve(server: &HatsServer) -> bool {
     is_served_now(server.server().register(&methods, &[]).await)
 }
 
-/// Serves what one server alone serves; whether it does.
+/// Registers the single-server method. Returns `true` on success.
 async fn own(server: &HatsServer) -> bool {
     is_served_now(server.register_own_fit_topic(OWNER).await)
 }

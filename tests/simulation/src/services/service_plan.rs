@@ -1,4 +1,4 @@
-//! The plan of a run of the driver: what its seed decides before it begins.
+//! The plan of a run of the driver: everything that its seed decides in advance.
 
 use std::time::Duration;
 
@@ -7,13 +7,13 @@ use psrpc::WallTime;
 use crate::clock::{Clock, EPOCH};
 use crate::rng::{GRAIN, Rng};
 
-/// Who takes part, and what happens when.
+/// The participants of a run and its schedule.
 pub(super) struct ServicePlan {
     pub(super) clients: Vec<ClientPlan>,
     pub(super) servers: Vec<ServerPlan>,
     /// Whether the bus has faults.
     pub(super) faulty: bool,
-    /// In the order of their times.
+    /// Sorted by time.
     pub(super) acts: Vec<(Duration, ServiceAct)>,
 }
 
@@ -21,9 +21,9 @@ pub(super) struct ServicePlan {
 pub(super) struct ClientPlan {
     pub(super) clock: Clock,
     pub(super) allowance: Duration,
-    /// How many messages of a stream may wait for their consumer.
+    /// The number of messages of a stream that may wait for their consumer.
     pub(super) room: usize,
-    /// Whether there is something around its calls.
+    /// Whether its calls have interceptors.
     pub(super) surrounded: bool,
 }
 
@@ -36,7 +36,7 @@ pub(super) struct ServerPlan {
     pub(super) affinity: f32,
 }
 
-/// What happens at some time. Clients, servers and nodes go by their numbers.
+/// A planned act. Clients, servers and nodes are identified by their indices.
 #[derive(Debug)]
 pub(super) enum ServiceAct {
     Use(usize),
@@ -64,7 +64,7 @@ pub(super) enum Stop {
 
 impl ServicePlan {
     pub(super) fn draw(rng: &mut Rng) -> Self {
-        // In grains, and half of the skew that is possible between two nodes.
+        // Half of the largest skew between two nodes, in grains.
         let skew = rng.pick(&[0, 0, 40, 1200]);
         let clients = (0..rng.within(1..4)).map(|_| ClientPlan::draw(rng, skew)).collect::<Vec<_>>();
         let servers = (0..rng.within(2..4)).map(|_| ServerPlan::draw(rng, skew)).collect::<Vec<_>>();
@@ -124,7 +124,7 @@ fn allowance(rng: &mut Rng, skew: u64) -> Duration {
     GRAIN * u32::try_from(rng.pick(&[0, skew, 2 * skew])).expect("skews are short")
 }
 
-/// A clock whose wall time is up to so many grains off, and that may be too fast or too slow.
+/// Draws a clock whose wall time is off by up to `skew` grains, perhaps with drift.
 fn clock(rng: &mut Rng, skew: u64) -> Clock {
     let ahead = rng.grains(0..skew + 1).as_nanos() as i64;
     let off = if rng.chance(500) { ahead } else { -ahead };

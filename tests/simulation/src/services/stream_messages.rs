@@ -4,7 +4,7 @@ use psrpc::Time;
 
 use crate::judge::violation::{Checked, Invariant};
 
-/// Which way a message of a stream goes.
+/// The direction of a message of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Way {
     ToServer,
@@ -20,15 +20,15 @@ pub(super) struct StreamMessages {
     pub(super) handled: bool,
 }
 
-/// The messages of a stream in one direction. They are sent one after the other.
+/// The messages of a stream in one direction. Each send waits for the one before.
 #[derive(Default)]
 pub(super) struct Messages {
-    /// Whether each send resolved well.
+    /// Whether each send succeeded.
     pub(super) sent: Vec<bool>,
     pub(super) received: Vec<u64>,
-    /// Whether the receiver took all that came until the end.
+    /// Whether the receiver took all messages until the end.
     pub(super) to_the_end: bool,
-    /// When the receiver let go of the stream.
+    /// When the receiver dropped the stream.
     pub(super) gone: Option<Time>,
 }
 

@@ -1,5 +1,4 @@
-//! One call of a user of the driver: its history, and the checks of the invariants that hold for
-//! it.
+//! One call of a user of the driver: its history, and the checks of its invariants.
 
 use std::collections::BTreeSet;
 
@@ -8,20 +7,20 @@ use psrpc::{Error, Reason, Time};
 use super::hats::Reply;
 use crate::judge::violation::{Checked, Invariant};
 
-/// A call that was made.
+/// The parameters of a call.
 #[derive(Clone, Copy)]
 pub(super) struct Made {
     pub(super) kind: Kind,
-    /// Which incarnation of which client.
+    /// The incarnation of the client.
     pub(super) client: usize,
-    /// The node that it is on.
+    /// The node of the client.
     pub(super) node: usize,
-    /// When it was made, and when it must be over, in virtual time.
+    /// When it was made, and its deadline, in virtual time.
     pub(super) began: Time,
     pub(super) due: Time,
-    /// Whether it may be made again, some time after it failed.
+    /// Whether it may be retried some time after a failure.
     pub(super) retried: bool,
-    /// Whether it is made once, and then again only if no handler ran.
+    /// Whether it is retried only if no handler ran.
     pub(super) once: bool,
     pub(super) expected: Expected,
 }
@@ -36,22 +35,22 @@ pub(super) enum Kind {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Expected {
-    /// Whatever comes.
+    /// Any outcome.
     Anything,
-    /// An answer, since nothing stands in its way.
+    /// A response, since there are no faults.
     Answer,
-    /// The error of a handler that panics.
+    /// The error of a panicked handler.
     Panic,
 }
 
-/// All that is known of one call.
+/// The history of one call.
 pub(super) struct UserCall {
     pub(super) made: Made,
     pub(super) dropped: bool,
-    /// Which servers ran it, for which request.
+    /// The servers that ran it, and for which request.
     runs: Vec<(usize, String)>,
     pub(super) said: Vec<(usize, Said)>,
-    /// The servers whose answers came, of a multi call.
+    /// The servers whose responses to a multi call arrived.
     heard: BTreeSet<String>,
 }
 
@@ -64,7 +63,7 @@ pub(super) enum Said {
 }
 
 impl Kind {
-    /// Whether a server needs a grant to run it.
+    /// Returns `true` if a server needs a grant to run it.
     fn is_claimed(self) -> bool {
         matches!(self, Kind::Fit | Kind::Pick)
     }
@@ -76,10 +75,10 @@ impl UserCall {
         Self { made, dropped: false, runs, said, heard }
     }
 
-    /// A handler starts on a server (I2).
+    /// Checks the start of a handler on a server (I2).
     ///
-    /// A bus that `may_lie` says that it did not publish what it did, so that what was made again
-    /// ran twice.
+    /// A bus that `may_lie` may report an error for a frame that it has published. A call that is
+    /// retried after that may run twice.
     pub(super) fn started(
         &mut self,
         server: usize,
@@ -109,7 +108,7 @@ impl UserCall {
         Ok(())
     }
 
-    /// A server has answered, or an error came without one, of a multi call (I5, I16).
+    /// Checks a response to a multi call, or an error without a server (I5, I16).
     pub(super) fn heard(
         &mut self,
         number: usize,
@@ -128,7 +127,7 @@ impl UserCall {
         }
     }
 
-    /// Checks how a call of one server resolved (I5, I6, I16).
+    /// Checks how a unary call resolved (I5, I6, I16).
     pub(super) fn check(&self, number: usize, result: &Result<Reply, Error>) -> Checked {
         let said = |what: &[Said]| self.said.iter().any(|(_, said)| what.contains(said));
         match (result, self.made.expected) {

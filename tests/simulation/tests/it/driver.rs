@@ -1,4 +1,4 @@
-//! Seeds of the driver: many pass, each repeats itself, and all that can happen does.
+//! Seeds of the driver: they pass, are deterministic, and cover all faults and outcomes.
 
 use psrpc_simulation::{Fault, Report, Summary, simulate_driver};
 
@@ -10,7 +10,8 @@ fn a_few_hundred_seeds_of_the_driver_pass_and_meet_every_fault_and_outcome() {
         assert_eq!(report.violation, None, "seed {seed}");
         summary.add(&report);
     }
-    // In the moment in which a frame comes in nobody but the driver does anything.
+    // A hasty cancel needs access to the engine while it handles a frame, which only the driver
+    // has.
     assert_eq!(summary.rarer_than(1), [(Fault::HastyCancel, 0)], "{:?}", summary.faults);
     let outcomes = [
         "answered",

@@ -1,5 +1,5 @@
-//! Every schedule of a scenario: as many as there are, all of them pass, and on a bus that does
-//! what it must not some fail.
+//! Every schedule of a scenario: their number is correct, all pass, and on a defective bus some
+//! fail.
 
 use psrpc_engine::proto::{ErrorCode, ErrorResponse, Frame, Stream, StreamBody};
 use psrpc_simulation::exhaustive::outcome::Outcome;
@@ -7,29 +7,29 @@ use psrpc_simulation::exhaustive::scenario::{Kind, Scenario, Spoil};
 use psrpc_simulation::exhaustive::search::exhaustive;
 use psrpc_simulation::judge::violation::Invariant;
 
-/// What the shortest schedule violates that fails.
+/// Returns the invariant that the shortest failing schedule violates.
 fn violated(scenario: &Scenario) -> Option<Invariant> {
     let Outcome { failed, failure, .. } = exhaustive(scenario);
     assert_eq!(failed > 0, failure.is_some());
     failure.map(|failure| failure.violation.invariant)
 }
 
-/// What is found on a spoiled bus, with no faults but the spoiling.
+/// Returns the invariant that is violated on a bus that alters frames, without other faults.
 fn found(kind: Kind, spoil: Spoil) -> Option<Invariant> {
     assert_eq!(violated(&Scenario::new(kind, 0)), None, "nothing is wrong by itself");
     violated(&Scenario::new(kind, 0).spoiled(spoil))
 }
 
-/// After the call (C) its request may come to the server (R), which starts the handler; the handler
-/// may be done (H), the response come (A), and the timers of client (c) and server (s) fire, both
-/// at the same moment. The server has one from R on, for it remembers the request; the client has
-/// one until the call has ended.
+/// After the call (C), the request may arrive at the server (R), which starts the handler; the
+/// handler may finish (H), the response arrive (A), and the timers of the client (c) and the server
+/// (s) fire, both at the same moment. The server has a timer from R on, since it remembers the
+/// request. The client has one until the call has ended.
 ///
 /// ```text
-/// c R            the request has expired when it comes, and is not remembered
+/// c R            the request has expired when it arrives, and is not remembered
 /// R H A s        R H c A s      R H c s A      R H s c A
-/// R H s A c      the answer comes at the deadline, when it is not taken any more
-/// R c H s        R c s H        both past the expiry, so that nothing is answered
+/// R H s A c      the response arrives at the deadline, and is ignored
+/// R c H s        R c s H        both past the expiry, so that there is no response
 /// R s H c        R s c H
 /// ```
 #[test]
@@ -38,24 +38,25 @@ fn a_tiny_scene_has_as_many_schedules_as_are_counted_by_hand() {
     assert_eq!((outcome.schedules, outcome.longest), (vec![10], 6));
 }
 
-/// With one fault there are, in the letters of above:
+/// With one fault, in the same letters:
 ///
-/// * the request is lost, 1: c. The answer is lost as the handler is done, 2: R H c s and R H s c.
-/// * The answer comes twice, 8: the second time before or after s in R H A and R H c A, before or
-///   after c in R H s A, and last in the other two.
-/// * The request comes twice, 41: c R R; and after any R but the first row's, at each of the places
-///   that the rest of its row has, 4 + 5 + 5 + 5 + 5 + 4 * 4 of them.
+/// * The request is lost, 1: c. The response is lost when the handler finishes, 2: R H c s and R H
+///   s c.
+/// * The response arrives twice, 8: the second time before or after s in R H A and R H c A, before
+///   or after c in R H s A, and last in the other two.
+/// * The request arrives twice, 41: c R R; and after any R except in the first row, at each of the
+///   places in the rest of its row, 4 + 5 + 5 + 5 + 5 + 4 * 4 of them.
 /// * The server crashes (X), 20: before the call, 1; before R, 2: X c and c X; and then R X c, R H
 ///   X A, R H X c A, R H A X, R H c X A, R H c A X, R H c s X A, R H s X A c, R H s X c A, R H s A
 ///   X c, R H s c X A, R c X, R c H X, R c s X, R s X c, R s H X c, R s c X.
-/// * The other server crashes, which serves nothing, 52: before each step of the ten.
+/// * The other server, which serves nothing, crashes, 52: before each step of the ten.
 #[test]
 fn a_tiny_scene_has_as_many_schedules_with_a_fault_as_are_counted_by_hand() {
     let outcome = exhaustive(&Scenario::new(Kind::SingleServer, 1));
     assert_eq!(outcome.schedules, vec![10, 1 + 2 + 8 + 41 + 20 + 52]);
 }
 
-/// With no faults on streams, and one elsewhere; the command takes the rest.
+/// Allows no faults on streams and one elsewhere. The command checks the rest.
 #[test]
 fn every_schedule_passes() {
     for scenario in Scenario::all() {
@@ -77,7 +78,7 @@ fn a_grant_to_both_servers_is_found() {
     };
     for kind in [Kind::Queue, Kind::Affinity, Kind::Upload] {
         let found = found(kind, both);
-        // On a queue one server alone has bid, and the other ignores the grant.
+        // On a queue only one server has bid, and the other ignores the grant.
         assert_eq!(found, (kind != Kind::Queue).then_some(Invariant::I2), "{kind:?}");
     }
 }

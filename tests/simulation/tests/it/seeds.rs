@@ -1,4 +1,4 @@
-//! Seeds: many pass, each repeats itself, and all that can happen does.
+//! Seeds of engines: they pass, are deterministic, and cover all faults and outcomes.
 
 use psrpc_engine::Reason;
 use psrpc_simulation::judge::violation::Invariant;
@@ -12,7 +12,7 @@ fn a_few_hundred_seeds_pass_and_meet_every_kind_of_fault_and_outcome() {
         assert_eq!(report.violation, None, "seed {seed}");
         summary.add(&report);
     }
-    // An engine has no runtime: seeds of the driver meet its end.
+    // An engine has no runtime; seeds of the driver cover its end.
     assert_eq!(summary.rarer_than(1), [(Fault::RuntimeEnd, 0)]);
     let outcomes = [
         "answered",

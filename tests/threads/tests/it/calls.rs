@@ -1,4 +1,4 @@
-//! Calls that are resolved on one thread while another looks, goes away or takes over.
+//! Calls that resolve on one thread while another polls, drops or moves their futures.
 
 use std::future::{IntoFuture, poll_fn};
 use std::pin::Pin;
@@ -16,7 +16,7 @@ fn next(client: &Client, number: u32) -> impl Future<Output = u32> + Send + use<
     async { call.await.unwrap() }
 }
 
-/// Looks at a future once, and gives it back if it is not ready.
+/// Polls a future once. Returns its output, or the future if it is not ready.
 async fn look<F: Future + Unpin>(mut future: F) -> Result<F::Output, F> {
     match poll_fn(|cx| Poll::Ready(Pin::new(&mut future).poll(cx))).await {
         Poll::Ready(output) => Ok(output),
@@ -65,7 +65,7 @@ fn a_call_that_is_dropped_at_any_time_leaves_nothing_behind() {
         let ((server, _), client) = (shop(bus.clone(), &threads), client(bus, &threads));
         let asked = client.clone();
         let selection = Selection::new().choose(move |bids| {
-            // Without the lock, or this would never end.
+            // This deadlocks if the selection function is called under the driver's lock.
             asked.in_flight();
             Ok(bids.first())
         });
@@ -75,8 +75,8 @@ fn a_call_that_is_dropped_at_any_time_leaves_nothing_behind() {
         dropping.into_iter().for_each(|call| block_on(call).unwrap());
         assert_eq!(client.in_flight(), 0);
         assert_eq!(block_on(next(&client, 5)), 6, "the client is as good as new");
-        // What was granted runs to its end; what was not is withdrawn, so nothing waits for time to
-        // pass.
+        // Granted calls run to their end and others are withdrawn, so the shutdown does not wait
+        // for time to pass.
         block_on(server.shutdown());
         drop(client);
         threads.join();

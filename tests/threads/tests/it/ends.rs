@@ -1,4 +1,4 @@
-//! Ends that come from one thread while others use what ends.
+//! Clients, servers and runtimes that end on one thread while others use them.
 
 use std::future::IntoFuture;
 use std::sync::atomic::Ordering;
@@ -12,7 +12,7 @@ use psrpc_testing::StoppableRuntime;
 use psrpc_threads::{Carrier, Shop, Threads, client, client_on, explore, shop};
 use shuttle::future::{block_on, spawn};
 
-/// Sends a message on a stream, and reads it until it ends; returns what became of the message.
+/// Sends a message on a stream, and reads until the stream ends. Returns the outcome of the send.
 async fn stream_until_it_ends(
     open: impl Future<Output = Result<ClientStream<u32, u32>, Error>>,
 ) -> Result<(), Option<Reason>> {
@@ -23,7 +23,7 @@ async fn stream_until_it_ends(
     sent
 }
 
-/// One thread closes a client while others call, use a stream, and wait for updates.
+/// Closes a client on one thread while others call, use a stream, and wait for updates.
 fn a_close_in_the_midst(bus: impl Bus + Clone) {
     let threads = Threads::default();
     let ((server, _), client) = (shop(bus.clone(), &threads), client(bus, &threads));
@@ -42,14 +42,14 @@ fn a_close_in_the_midst(bus: impl Bus + Clone) {
     block_on(listening).unwrap();
     block_on(closing).unwrap();
     assert_eq!((client.in_flight(), client.streams()), (0, 0));
-    // A request that was granted no more is waited for until it expires.
+    // The shutdown waits until an ungranted request expires.
     threads.clock().run();
     block_on(server.shutdown());
     drop((client, server));
     threads.join();
 }
 
-/// One thread ends the runtime of a client while others call, retry, use a stream, and wait for
+/// Ends the runtime of a client on one thread while others call, retry, use a stream, and wait for
 /// updates.
 fn the_end_of_a_runtime_in_the_midst(bus: impl Bus + Clone) {
     let threads = Threads::default();
@@ -57,7 +57,7 @@ fn the_end_of_a_runtime_in_the_midst(bus: impl Bus + Clone) {
     let ((server, _), client) = (shop(bus.clone(), &threads), client_on(bus, runtime.clone()));
     let mut news = block_on(client.subscribe::<u32>(Shop::NEWS, &[]).into_future()).unwrap();
     let second = Duration::from_secs(1);
-    // Each attempt fails at once, and the pause after it does not end by itself.
+    // Each attempt fails at once, and the pause after it outlasts the runtime.
     let patient = Retry::new().attempts(0).backoff(second, second).without_jitter().retry_if(|_| true);
     let hopeless = client.call::<_, u32>(Shop::NEXT, &[], 1_u32).timeout(Duration::ZERO).interceptor(patient);
     let (call, open) =
@@ -119,8 +119,8 @@ fn the_last_handles_that_are_dropped_at_once_end_all_tasks() {
     });
 }
 
-/// One thread shuts a server down while another calls: what runs is answered, the rest is told to
-/// nobody.
+/// Shuts a server down on one thread while another calls. Running calls get a response, others get
+/// none.
 fn a_shutdown_in_the_midst(bus: impl Bus + Clone) {
     let threads = Threads::default();
     let ((server, ran), client) = (shop(bus.clone(), &threads), client(bus, &threads));
@@ -130,7 +130,7 @@ fn a_shutdown_in_the_midst(bus: impl Bus + Clone) {
     });
     let other = server.clone();
     let closing = [server, other].map(|server| spawn(async move { server.shutdown().await }));
-    // A call that comes too late is not answered by anybody.
+    // A late call gets no response, so time must pass until its deadline.
     threads.clock().run();
     let called = calls.map(|call| block_on(call).unwrap());
     closing.into_iter().for_each(|closing| block_on(closing).unwrap());

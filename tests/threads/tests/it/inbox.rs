@@ -1,4 +1,4 @@
-//! The inbox: what one thread delivers, another takes.
+//! The inbox: deliveries on one thread, received on another.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -24,7 +24,7 @@ async fn next(inbox: &mut Inbox) -> Option<Delivery> {
     poll_fn(|cx| Pin::new(&mut *inbox).poll_next(cx)).await
 }
 
-/// What arrives until the end, in short: `1` for a frame, `-2` for a gap of two.
+/// Receives until the end. Returns `1` for frame 1, and `-2` for a gap of two.
 async fn all(mut inbox: Inbox) -> Vec<i64> {
     let mut arrived = Vec::new();
     while let Some(delivery) = next(&mut inbox).await {
@@ -49,7 +49,7 @@ fn a_delivery_wakes_whoever_waits_for_it() {
     });
 }
 
-/// Each frame comes in its place, or is counted there.
+/// Checks that each frame arrives in its place, or is counted in a gap there.
 fn frames_that_have_no_room(frames: u8) {
     let (sink, inbox) = Inbox::new(1);
     let taking = thread::spawn(move || block_on(all(inbox)));
@@ -97,7 +97,7 @@ fn an_inbox_that_moves_to_another_task_wakes_that_one() {
         let (sink, mut inbox) = Inbox::new(2);
         let delivering = thread::spawn(move || deliver(&sink, [1]));
         let taking = thread::spawn(move || {
-            // This task looks once and waits no more.
+            // This task polls once and then stops waiting.
             let first =
                 block_on(poll_fn(|cx: &mut Context<'_>| Poll::Ready(Pin::new(&mut inbox).poll_next(cx))));
             (first.is_ready(), inbox)
@@ -109,7 +109,7 @@ fn an_inbox_that_moves_to_another_task_wakes_that_one() {
     });
 }
 
-/// What a task holds goes with the last of its wakers.
+/// A task that is dropped with the last of its wakers.
 struct Task(#[expect(dead_code, reason = "it is only dropped")] Sink);
 
 impl Wake for Task {

@@ -1,4 +1,4 @@
-//! A runtime whose wake-ups run the woken task at once (I19): nothing wakes under a lock.
+//! A runtime whose wake-ups run the woken task at once (I19): no wake-up happens under a lock.
 
 use std::future::IntoFuture;
 use std::sync::atomic::Ordering;
@@ -9,13 +9,13 @@ use psrpc_bus_local::LocalBus;
 use psrpc_threads::{Carrier, Inline, Shop, client_on, explore, shop_on};
 use shuttle::future::{block_on, spawn};
 
-/// A call, a call that selects, a multi call and a stream, beside another caller.
+/// Makes a call, a call with selection, a multi call and a stream, alongside another caller.
 fn everything_is_answered(bus: impl Bus + Clone) {
     let ((server, ran), client) =
         (shop_on(bus.clone(), Inline::default()), client_on(bus, Inline::default()));
     let other = client.call::<_, u32>(Shop::NEXT, &[], 1_u32).into_future();
     let other = spawn(other);
-    // It does not wait for better bids, since time stands still.
+    // Accepts the first bid, since time stands still.
     let first = Selection::new().accept_first_available(true);
     let picked = client.call::<_, u32>(Shop::PICK, &[], 2_u32).selection(first);
     assert_eq!(block_on(picked.into_future()).unwrap(), 3);

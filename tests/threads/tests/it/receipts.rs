@@ -1,11 +1,12 @@
-//! What became of frames: told within the publishing, by another thread meanwhile, or later.
+//! Receipts: the outcome of a publish, reported within the publish, meanwhile by another thread, or
+//! later.
 
 use psrpc::bus::Bus;
 use psrpc_bus_local::LocalBus;
 use psrpc_threads::{Carrier, Shop, Threads, explore, shop};
 use shuttle::future::{block_on, spawn};
 
-/// Two threads publish two updates each: each is told of each of its own.
+/// Publishes two updates on each of two threads. Each send gets its own receipt.
 fn updates_from_two_threads(bus: impl Bus + Clone) {
     let threads = Threads::default();
     let (server, _) = shop(bus.clone(), &threads);

@@ -1,4 +1,4 @@
-//! Streams that several threads use, and end.
+//! Streams that several threads use and end.
 
 use std::future::{IntoFuture, poll_fn};
 use std::sync::Arc;
@@ -10,14 +10,14 @@ use psrpc_bus_local::LocalBus;
 use psrpc_threads::{Carrier, Shop, Threads, client, explore, shop};
 use shuttle::future::{block_on, spawn};
 
-/// A server, its client, and a stream between them.
+/// Creates a server, a client, and a stream between them.
 fn opened(bus: impl Bus + Clone, threads: &Threads) -> (Server, Client, ClientStream<u32, u32>) {
     let ((server, _), client) = (shop(bus.clone(), threads), client(bus, threads));
     let stream = block_on(client.open_stream(Shop::ECHO, &[]).into_future()).unwrap();
     (server, client, stream)
 }
 
-/// One thread sends, another receives, and the last one to go ends the stream.
+/// Sends on one thread and receives on another. The stream ends when the second half is dropped.
 fn two_halves(bus: impl Bus + Clone) {
     let threads = Threads::default();
     let (server, client, stream) = opened(bus, &threads);
@@ -86,7 +86,8 @@ fn of_two_tasks_that_wait_for_messages_each_message_reaches_one() {
                 sending.send(number).await.unwrap();
             }
         });
-        // It waits for the handler, which is stopped a second after the end of its stream.
+        // The shutdown waits for the handler, which is stopped a second after the end of its
+        // stream.
         threads.clock().run();
         block_on(server.shutdown());
         let mut received = waiting.map(|waiting| block_on(waiting).unwrap()).concat();
@@ -125,7 +126,8 @@ fn sends_that_meet_the_end_of_the_stream_are_told_and_what_was_taken_arrives_in_
         });
         let closes = spawn(async move { closing.close(None) });
         let (taken, received) = (block_on(sends).unwrap(), block_on(receives).unwrap());
-        // One more may have been taken, whose sender heard of the end first.
+        // The server may have taken one more message, if the sender saw the end of the stream
+        // first.
         assert!(
             received.len() <= taken + 1 && received.iter().eq(&[1, 2, 3][..received.len()]),
             "{received:?}"

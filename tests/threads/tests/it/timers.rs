@@ -1,4 +1,4 @@
-//! Timers: what makes a deadline earlier while the driver goes to sleep.
+//! Timers: deadlines that become earlier while the driver goes to sleep.
 
 use std::time::Duration;
 

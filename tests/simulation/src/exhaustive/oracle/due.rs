@@ -1,5 +1,5 @@
-//! The checks that all kinds of calls share: each ends once and in time, and each answer comes from
-//! a server that ran the call.
+//! Checks that all kinds of calls share: each ends once and in time, and each response comes from a
+//! server that ran the call.
 
 use bytes::Bytes;
 use psrpc_engine::Time;
@@ -8,13 +8,13 @@ use psrpc_engine::proto::ErrorResponse;
 use crate::exhaustive::scenario::{EXPIRY, Scenario, TIMEOUT, name};
 use crate::judge::violation::{Checked, Invariant};
 
-/// What is due, in words.
+/// The call, in violation texts.
 pub(super) const CALL: &str = "the call";
 
-/// When something must be over by, and whether it is.
+/// The deadline of something, and whether it has ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Due {
-    /// It has not begun.
+    /// It has not started.
     #[default]
     Not,
     By(Time),
@@ -28,7 +28,7 @@ impl Due {
         }
     }
 
-    /// Checks that it ends once, and in time.
+    /// Notes the end, and checks that it is the only one and in time.
     pub(super) fn end(&mut self, what: &str, now: Time) -> Checked {
         match std::mem::replace(self, Due::Over) {
             Due::By(deadline) if now <= deadline => Ok(()),
@@ -63,7 +63,7 @@ pub(super) fn check_expiry(server: usize, now: Time) -> Checked {
     Ok(())
 }
 
-/// Checks that an answer is what the server said that it is of, if it ran.
+/// Checks that a response is the one that its server gave, and that the server ran the call.
 pub(super) fn check_answer(
     server: Option<usize>,
     ran: &[bool],

@@ -1,4 +1,4 @@
-//! The oracle: checks the one call of a scenario, whatever the schedule.
+//! The oracle: checks the one call of a scenario under any schedule.
 
 mod claim_oracle;
 mod due;
@@ -18,7 +18,7 @@ use super::scenario::{CLIENT, Kind, PUBLISHER, Scenario};
 use super::step::StepFact;
 use crate::judge::violation::Checked;
 
-/// All that it has to know of what has happened.
+/// The state of the oracle.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Oracle {
     due: Due,
@@ -46,7 +46,7 @@ impl Oracle {
         Self { due: Due::Not, kind }
     }
 
-    /// Takes note of what a node does.
+    /// Checks a fact about a node.
     pub(super) fn note(&mut self, node: usize, now: Time, fact: &StepFact) -> Checked {
         let due = &mut self.due;
         match (&mut self.kind, node.checked_sub(CLIENT + 1)) {
@@ -61,29 +61,29 @@ impl Oracle {
         }
     }
 
-    /// A node has handled what came, and all its outputs were taken.
+    /// Checks what must hold after a node has handled an input and all its outputs were taken.
     pub(super) fn step_ended(&self) -> Checked {
         if let Judged::Update(update) = &self.kind { update.step_ended() } else { Ok(()) }
     }
 
-    /// Time has come this far.
+    /// Checks what must hold at a time.
     pub(super) fn time_is(&self, now: Time) -> Checked {
         self.due.time_is(CALL, now)?;
         if let Judged::Stream(stream) = &self.kind { stream.time_is(now) } else { Ok(()) }
     }
 
-    /// A server has crashed.
+    /// Notes that a server has crashed.
     pub(super) fn crashed(&mut self, node: usize) {
         match &mut self.kind {
             Judged::Stream(stream) => stream.crashed(node - 1),
-            // It was to hear what became of its update.
+            // The crashed publisher no longer waits for its update.
             Judged::Update(_) if node == PUBLISHER + 1 => self.due = Due::Over,
             _ => {}
         }
     }
 
-    /// Nothing more can happen. All was `calm` if there was no fault, and time did not pass while
-    /// something was on its way.
+    /// Checks what must hold at the end of a schedule. It was `calm` if there was no fault, and
+    /// time did not pass while inputs were pending.
     pub(super) fn end(&self, calm: bool) -> Checked {
         self.due.must_be_over(CALL)?;
         match &self.kind {

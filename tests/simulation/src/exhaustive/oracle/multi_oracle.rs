@@ -1,4 +1,4 @@
-//! Checks a multi call.
+//! The oracle of a multi call.
 
 use psrpc_engine::{ClientEvent, Reason, ServerEvent, Time};
 
@@ -7,7 +7,7 @@ use crate::exhaustive::scenario::{SERVERS, name, server_of};
 use crate::exhaustive::step::{NodeAct, StepFact};
 use crate::judge::violation::{Checked, Invariant};
 
-/// A call that both servers answer.
+/// The state of a multi call.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct MultiOracle {
     ran: [bool; SERVERS],
@@ -30,7 +30,7 @@ impl MultiOracle {
             }
             StepFact::Client(ClientEvent::MultiEnded { outcome, .. }) => {
                 due.end(CALL, now)?;
-                // That nobody answered is told as a failure.
+                // A call without any response ends with a failure.
                 let nobody = self.answered == [false; SERVERS];
                 if let Err(failure) = outcome
                     && !(nobody && failure.reason == Reason::TimedOut)

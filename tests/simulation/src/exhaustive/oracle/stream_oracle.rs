@@ -1,4 +1,4 @@
-//! Checks a stream, from its opening to its end on both sides.
+//! The oracle of a stream, from its opening to its end on both sides.
 
 use bytes::Bytes;
 use psrpc_engine::proto::{Frame, StreamBody};
@@ -11,11 +11,11 @@ use crate::exhaustive::scripted_users::{TO_CLIENT, TO_SERVER};
 use crate::exhaustive::step::{NodeAct, StepFact};
 use crate::judge::violation::{Checked, Invariant};
 
-/// A stream with a message one way or each way.
+/// The state of a stream with a message one way or each way.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct StreamOracle {
     claim: ClaimOracle,
-    /// It was canceled before it was open.
+    /// Whether it was canceled before it was open.
     canceled: bool,
     opened: Option<Opened>,
     client: Side,
@@ -31,10 +31,10 @@ enum Opened {
     Failed,
 }
 
-/// What one side knows of the stream.
+/// The state of the stream on one side.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 enum Side {
-    /// It is not open there.
+    /// It is not open on that side.
     #[default]
     Closed,
     Open,

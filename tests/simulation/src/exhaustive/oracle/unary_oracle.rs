@@ -1,4 +1,4 @@
-//! Checks a unary call.
+//! The oracle of a unary call.
 
 use psrpc_engine::proto::{ErrorResponse, Frame};
 use psrpc_engine::{ClientEvent, Failure, Reason, Reply, ServerEvent, Time};
@@ -9,19 +9,19 @@ use crate::exhaustive::scenario::{Kind, SERVERS, Scenario, server_of};
 use crate::exhaustive::step::{NodeAct, StepFact};
 use crate::judge::violation::{Checked, Invariant, Violation};
 
-/// A unary call.
+/// The state of a unary call.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct UnaryOracle {
     is_claimed: bool,
-    /// The bus hands the request to one server, whose response counts before any grant or
-    /// announcement.
+    /// Whether the bus passes the request to one server, whose response counts even before a grant
+    /// or an announcement.
     is_queue: bool,
-    /// Servers run it without being granted it.
+    /// Whether servers skip the claim.
     is_elected: bool,
     claim: ClaimOracle,
     reached: [bool; SERVERS],
     ran: [bool; SERVERS],
-    /// It was canceled before it had ended.
+    /// Whether it was canceled before it ended.
     canceled: bool,
     end: Option<End>,
 }
@@ -78,7 +78,7 @@ impl UnaryOracle {
                 if self.is_claimed && !self.is_elected {
                     self.claim.may_run(server)?;
                 }
-                // An announced request may run on each of those that the bus brought it to.
+                // An announced request may run on each server that received it.
                 let many = self.is_elected && self.reached == [true; SERVERS];
                 if self.is_claimed && self.ran == [true; SERVERS] && !many {
                     return Invariant::I2.violated("it runs on both servers");
@@ -107,7 +107,8 @@ impl UnaryOracle {
                 let may_answer =
                     |server: &usize| self.ran[*server] && selected.is_none_or(|it| it == *server);
                 let mut servers = (0..SERVERS).filter(may_answer);
-                // While nobody is selected, the error may be of any that ran it.
+                // Before a server is selected, the error may come from any server that ran the
+                // call.
                 let of = servers
                     .clone()
                     .find(|server| check_answer(Some(*server), &self.ran, Err(&error)).is_ok());

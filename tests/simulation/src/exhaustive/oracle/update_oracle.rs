@@ -1,4 +1,4 @@
-//! Checks a subscription and an update.
+//! The oracle of a subscription and an update.
 
 use psrpc_engine::proto::Frame;
 use psrpc_engine::{ClientEvent, ServerEvent, Time};
@@ -8,13 +8,13 @@ use crate::exhaustive::scripted_users::UPDATE;
 use crate::exhaustive::step::{NodeAct, StepFact};
 use crate::judge::violation::{Checked, Invariant};
 
-/// A subscription of the client, and an update of a server.
+/// The state of a subscription of the client, and an update of a server.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct UpdateOracle {
     phase: Phase,
-    /// It was published while the client was subscribed for certain.
+    /// Whether it was published while the client was certainly subscribed.
     is_owed: bool,
-    /// How often it came to the engine, and to its user.
+    /// How often the engine received it, and how often it reported it to the user.
     heard: u8,
     told: u8,
 }

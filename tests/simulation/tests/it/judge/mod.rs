@@ -1,5 +1,5 @@
-//! The judge itself: for each invariant a history that violates it is reported, and its innocent
-//! twin is not.
+//! Tests of the judge: for each invariant, it reports a history that violates it, and accepts a
+//! similar history that does not.
 
 mod streams;
 
@@ -43,14 +43,13 @@ const fn at(nanos: u64) -> Time {
     Time::from_nanos(nanos)
 }
 
-/// A server by its id, which ends with the number of its life.
+/// Returns the server with an id, which ends with the number of its incarnation.
 fn server(id: &Text) -> Server<'_> {
     let life = id.as_str().rsplit('_').next().and_then(|life| life.parse().ok());
     Server { id, life: life.expect("a number") }
 }
 
-/// A history whose first call, `REQ_0`, is due at 100 by every clock, and what the judge says to
-/// it.
+/// A history whose first call, `REQ_0`, is due at 100 by every clock, and the verdict of the judge.
 struct History {
     model: Model,
     verdict: Checked,
@@ -69,14 +68,14 @@ impl History {
         self.asks(CLIENT, What::Call(called), must_succeed).requested()
     }
 
-    /// A multi call.
+    /// Returns the history of a multi call.
     fn multi(expected: Option<usize>, fresh: Option<usize>) -> Self {
         let what =
             What::Multi { deadline: at(100), expiry: EXPIRY, expected, servers: fresh.unwrap_or_default() };
         Self::new().asks(CLIENT, what, fresh.is_some()).requested()
     }
 
-    /// A stream that is open at both ends, and has the number 0.
+    /// Returns the history of a stream that is open on both sides and has the number 0.
     fn stream(fresh: bool) -> Self {
         let history = if fresh { Self::new().note(Fact::Calm) } else { Self::new() };
         let history = history.opening(fresh).run("SRV_1").ack("REQ_0", 99);
@@ -91,7 +90,7 @@ impl History {
         self.asks(CLIENT, What::Stream(called), fresh).says(CLIENT, open)
     }
 
-    /// An update that is to reach the client.
+    /// Returns the history of an update that must reach the client.
     fn update(queue: bool, fresh: bool) -> Self {
         Self::new().asks(SERVER, What::Update { subscribers: vec![CLIENT], queue }, fresh)
     }
@@ -100,7 +99,7 @@ impl History {
         self.note(Fact::Asked(Asked { by, what, deadline: at(100), grace: Duration::ZERO, must_succeed }))
     }
 
-    /// The request of what was asked for last is published.
+    /// Publishes the request of the last operation.
     fn requested(self) -> Self {
         let number = self.model.asked() - 1;
         let (request_id, payload) = (format!("REQ_{number}").into(), format!("call {number}").into());
@@ -111,7 +110,7 @@ impl History {
         self.note(Fact::Published { by, frame, now: at(10), stuck: None })
     }
 
-    /// Something is published on the stream.
+    /// Publishes a frame of the stream.
     fn says(self, by: NodeId, body: StreamBody) -> Self {
         let (stream_id, request_id) = ("STR_0".into(), "REQ_0".into());
         self.publishes(
@@ -120,12 +119,12 @@ impl History {
         )
     }
 
-    /// A message is sent on the stream, and gets the next number.
+    /// Starts a send on the stream, with the next number.
     fn sends(self, by: NodeId) -> Self {
         self.asks(by, What::Send { stream: 0, deadline: at(100) }, false)
     }
 
-    /// A message that was sent is published, and acknowledged at this time.
+    /// Publishes the message of a send, and delivers its ack at this time.
     fn acknowledged(self, by: NodeId, message: usize, nanos: u64) -> Self {
         let (stream_id, request_id) = ("STR_0".into(), format!("REQ_{message}").into());
         let body = Some(StreamBody::Message { payload: format!("call {message}").into() });
@@ -133,7 +132,7 @@ impl History {
         self.publishes(by, &sent).ack(&format!("REQ_{message}"), nanos)
     }
 
-    /// An ack on the stream comes to the client.
+    /// Delivers an ack of the stream to the client.
     fn ack(self, request_id: &str, nanos: u64) -> Self {
         let (stream_id, request_id) = ("STR_0".into(), request_id.into());
         let ack = Stream { stream_id, request_id, body: Some(StreamBody::Ack), ..Stream::default() };
@@ -152,7 +151,7 @@ impl History {
         self.note(Fact::Ended { number: Some(message), outcome: Ok(()) })
     }
 
-    /// One side closes the stream, and says why.
+    /// Closes the stream on one side, with a cause.
     fn closes(self, by: NodeId, text: &str) -> Self {
         self.says(by, StreamBody::Close { code: ErrorCode::Aborted, text: text.into() })
     }
@@ -166,7 +165,7 @@ impl History {
         self.note(Fact::Update { at, payload: &"call 0".into() })
     }
 
-    /// Tells the judge, unless it has heard enough.
+    /// Passes a fact to the judge, unless it has found a violation.
     fn note(mut self, fact: Fact<'_>) -> Self {
         self.verdict = self.verdict.and_then(|()| self.model.note(fact));
         self
@@ -190,12 +189,12 @@ impl History {
         self.note(Fact::ServerHeard(server(&id.into()), &request, at(10)))
     }
 
-    /// A bid is heard.
+    /// Delivers a bid to the client.
     fn bid(self, server: &str) -> Self {
         self.note(Fact::ClientHeard(CLIENT, &claim(server, false), at(10)))
     }
 
-    /// A server elects to run the request, and its announcement is heard.
+    /// Makes a server skip the claim, and delivers its announcement.
     fn announcement(self, id: &str) -> Self {
         let who = id.into();
         let elected = Fact::Elected { server: server(&who), request: &"REQ_0".into() };
@@ -223,7 +222,7 @@ impl History {
         self.note(answered).response(id.as_str(), result, 10)
     }
 
-    /// A response comes to the client.
+    /// Delivers a response to the client.
     fn response(self, id: &str, result: Result<Bytes, ErrorResponse>, nanos: u64) -> Self {
         let (request_id, server_id) = ("REQ_0".into(), id.into());
         let response = Frame::Response(Response { request_id, server_id, sent_at: 0, result });
@@ -239,7 +238,7 @@ impl History {
         self.note(Fact::Resolved { call: Some(0), outcome: &Ok(reply) })
     }
 
-    /// An answer to a multi call comes out.
+    /// Reports a response to a multi call.
     fn answered(self, server: &str, payload: &'static str) -> Self {
         self.note(Fact::Answer { call: Some(0), server_id: &server.into(), result: &Ok(payload.into()) })
     }
@@ -252,7 +251,7 @@ impl History {
         self.note(Fact::Resolved { call: Some(0), outcome: &Err(failure(reason, error("no"))) })
     }
 
-    /// The call fails with what a server answered.
+    /// Resolves the call with the error of a server.
     fn error(self, text: &str) -> Self {
         self.note(Fact::Resolved { call: Some(0), outcome: &Err(failure(Reason::Answered, error(text))) })
     }
@@ -283,7 +282,7 @@ fn failure(reason: Reason, error: ErrorResponse) -> Box<Failure> {
     Box::new(Failure { reason, code, text, details, evidence: Evidence::default(), source: None })
 }
 
-/// A call that was granted to `SRV_1`, which runs it.
+/// Returns the history of a call that was granted to `SRV_1`, which runs it.
 fn running() -> History {
     History::of(QUEUE).reaches("SRV_1").bid("SRV_1").grant("SRV_1").run("SRV_1")
 }
@@ -392,7 +391,7 @@ fn only_what_a_queue_brought_to_two_servers_may_run_on_both_and_announced() {
 fn a_grant_after_an_announcement_violates_i2_unless_they_could_cross() {
     let announced = || History::of(QUEUE).reaches("SRV_1").announcement("SRV_1").bid("SRV_2");
     announced().grant("SRV_2").violates(Invariant::I2);
-    // The grant was on its way out when the announcement came, since the bus was full.
+    // The announcement arrived while the grant waited for the full bus.
     let crossed = || announced().reaches("SRV_2").grant("SRV_2").run("SRV_1").run("SRV_2");
     crossed().answer("SRV_2", Ok("done")).reply("SRV_2", "done").passes();
     crossed().bid("SRV_1").grant("SRV_1").violates(Invariant::I2);
@@ -424,9 +423,9 @@ fn a_canceled_call_that_is_granted_or_runs_violates_i4() {
     canceled().passes();
     canceled().grant("SRV_1").violates(Invariant::I4);
     canceled().run("SRV_1").violates(Invariant::I4);
-    // A server that runs it of its own accord cannot know.
+    // A server that skips the claim does not know about the cancellation.
     canceled().announcement("SRV_1").run("SRV_1").passes();
-    // What was granted before may run.
+    // A call that was granted before may run.
     let granted = History::of(QUEUE).bid("SRV_1").grant("SRV_1").cancel(false).failure(Reason::Canceled);
     granted.step().run("SRV_1").passes();
 }
@@ -436,7 +435,7 @@ fn a_canceled_call_whose_caller_does_not_see_it_violates_i4() {
     running().cancel(false).step().violates(Invariant::I4);
     running().cancel(false).failure(Reason::TimedOut).step().violates(Invariant::I4);
     running().cancel(true).step().violates(Invariant::I4);
-    // Something else in the same step has ended it before.
+    // Another input in the same step has ended it first.
     running().cancel(true).failure(Reason::PublishFailed).step().passes();
 }
 
@@ -626,7 +625,7 @@ fn what_a_server_refuses_by_itself_may_come_out_and_so_may_a_strangers_answer() 
     heard("SRV_3").reply("SRV_3", "forged").violates(Invariant::I5);
 }
 
-/// A call that picks the best bid after 30, or as the rules say.
+/// A call that selects the best bid at 30, or as the rules say.
 struct Picking(History);
 
 impl Picking {
@@ -656,17 +655,17 @@ fn a_grant_to_another_than_the_best_violates_i5() {
     let bids = || Picking::by(BEST).bid("SRV_1", 0.5, 3).bid("SRV_2", 0.75, 4).bid("SRV_3", 0.75, 5);
     bids().grant("SRV_2", 30).passes();
     bids().grant("SRV_1", 30).violates(Invariant::I5);
-    // Of equals the first.
+    // Of equal bids, the first wins.
     bids().grant("SRV_3", 30).violates(Invariant::I5);
     // A second bid of a server does not count.
     bids().bid("SRV_1", 1.0, 6).grant("SRV_1", 30).violates(Invariant::I5);
-    // What came in the very moment may count or not, also by a clock that has left out the
+    // A bid at the very end of the selection may count or not. A clock may have skipped the
     // nanosecond in which it ends.
     for moment in [30, 31] {
         bids().bid("SRV_4", 1.0, moment).grant("SRV_4", moment).passes();
         bids().bid("SRV_4", 1.0, moment).grant("SRV_2", moment).passes();
     }
-    // What came later may not.
+    // A later bid does not count.
     bids().bid("SRV_4", 1.0, 32).grant_of_stuck("SRV_4", 32, Some(29)).violates(Invariant::I1);
 }
 
@@ -695,7 +694,7 @@ fn a_bid_wins_at_once_that_the_rules_say_does_and_only_the_first_of_those() {
     bids(minimum).grant("SRV_1", 4).violates(Invariant::I5);
     bids(maximum).grant("SRV_2", 4).passes();
     bids(maximum).grant("SRV_1", 30).violates(Invariant::I5);
-    // The caller may choose any that counts.
+    // The selection function may select any bid that counts.
     bids(SelectionRules { ask: true, ..BEST }).grant("SRV_1", 7).passes();
     bids(SelectionRules { ask: true, minimum: 0.5, ..BEST }).grant("SRV_1", 7).violates(Invariant::I5);
 }
@@ -718,7 +717,7 @@ fn what_the_bus_did_not_take_ends_at_once_and_not_well() {
     let not_taken = |history: History| history.note(Fact::NotTaken { by: CLIENT, frame: &request });
     not_taken(History::of(QUEUE)).failure(Reason::PublishFailed).step().passes();
     not_taken(History::of(QUEUE)).step().violates(Invariant::I1);
-    // A server that bids has it, whatever the bus says.
+    // A server that bids has received the request, whatever the bus reports.
     not_taken(History::of(QUEUE).bid("SRV_1")).step().passes();
     let update = Frame::Other(Any { type_url: "test.News".into(), value: "call 0".into() });
     let update = |outcome: Result<(), Box<Failure>>| {

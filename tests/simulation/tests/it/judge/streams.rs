@@ -1,4 +1,4 @@
-//! The judgement of streams.
+//! Tests of the judge: streams.
 
 use super::*;
 
