@@ -53,13 +53,13 @@ faults! {
     /// After a bid, a forged server bids with an affinity that is infinite or not a number.
     NonFiniteAffinity = "non_finite_affinity";
     /// After a bid, a forged server responds without a grant.
-    ForgedAnswer = "forged_answer";
+    ForgedResponse = "forged_answer";
     /// The frame is lost, and the bus reports a gap.
     Gap = "gap";
     /// After a bid, many forged servers bid for the same call.
     FloodOfBids = "flood_of_bids";
     /// After a response, many forged servers respond to the same call.
-    FloodOfAnswers = "flood_of_answers";
+    FloodOfResponses = "flood_of_answers";
     /// After the opening of a stream, many forged clients open streams.
     FloodOfOpens = "flood_of_opens";
 
@@ -120,7 +120,7 @@ faults! {
     RuntimeEnd = "runtime_end";
 }
 
-const DELIVERY: &[Fault] = &[
+const DELIVERY_FAULTS: &[Fault] = &[
     Fault::Drop,
     Fault::Duplicate,
     Fault::Delay,
@@ -132,31 +132,31 @@ const DELIVERY: &[Fault] = &[
     Fault::UnknownCall,
     Fault::SecondBid,
     Fault::NonFiniteAffinity,
-    Fault::ForgedAnswer,
+    Fault::ForgedResponse,
     Fault::Gap,
     Fault::FloodOfBids,
-    Fault::FloodOfAnswers,
+    Fault::FloodOfResponses,
     Fault::FloodOfOpens,
 ];
 
-const PUBLISH: &[Fault] = &[Fault::PublishError, Fault::FalsePublishError];
+const PUBLISH_FAULTS: &[Fault] = &[Fault::PublishError, Fault::FalsePublishError];
 
 /// Each of these causes many frames.
-const FLOODS: &[Fault] = &[Fault::FloodOfBids, Fault::FloodOfAnswers, Fault::FloodOfOpens];
+const FLOODS: &[Fault] = &[Fault::FloodOfBids, Fault::FloodOfResponses, Fault::FloodOfOpens];
 
-const USERS: &[Fault] = &[Fault::Cancel, Fault::HastyCancel, Fault::SlowConsumer];
+const USER_FAULTS: &[Fault] = &[Fault::Cancel, Fault::HastyCancel, Fault::SlowConsumer];
 
 /// A fault drawn at random: its kind, and its index among the faults of that kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Strike(Fault, u64);
+pub(crate) struct FaultOccurrence(Fault, u64);
 
 /// Random faults of the bus that belong to neither a delivery nor a publish.
-const OTHERS_OF_BUS: &[Fault] = &[Fault::FullBus, Fault::LateSubscribe, Fault::LostSubscribe];
+const OTHER_BUS_FAULTS: &[Fault] = &[Fault::FullBus, Fault::LateSubscribe, Fault::LostSubscribe];
 
 impl Fault {
     /// Returns `true` if this is a random fault of the bus.
-    pub(crate) fn is_of_bus(self) -> bool {
-        [DELIVERY, PUBLISH, OTHERS_OF_BUS].iter().any(|faults| faults.contains(&self))
+    pub(crate) fn is_bus_fault(self) -> bool {
+        [DELIVERY_FAULTS, PUBLISH_FAULTS, OTHER_BUS_FAULTS].iter().any(|faults| faults.contains(&self))
     }
 }
 
@@ -167,9 +167,9 @@ pub(crate) struct Faults {
     rates: Option<[u64; Fault::ALL.len()]>,
     counts: FaultCounts,
     /// The number of drawn faults of each kind, including those that were suppressed.
-    came: FaultCounts,
+    drawn: FaultCounts,
     /// If set, all random faults but these are suppressed.
-    kept: Option<BTreeSet<Strike>>,
+    allowed: Option<BTreeSet<FaultOccurrence>>,
 }
 
 impl Faults {
@@ -177,48 +177,49 @@ impl Faults {
     /// combinations of the others come up.
     pub(crate) fn new(rng: &mut Rng) -> Self {
         let mut rates = [0; Fault::ALL.len()];
-        for fault in [DELIVERY, PUBLISH, &[Fault::FullBus]].concat() {
+        for fault in [DELIVERY_FAULTS, PUBLISH_FAULTS, &[Fault::FullBus]].concat() {
             rates[fault as usize] = rng.pick(&[0, 0, 0, 3, 15, 50]);
         }
         for fault in FLOODS {
             rates[*fault as usize] = rng.pick(&[0, 0, 0, 2, 5, 10]);
         }
-        for fault in USERS {
+        for fault in USER_FAULTS {
             rates[*fault as usize] = rng.pick(&[0, 30, 300]);
         }
         rates[Fault::LateSubscribe as usize] = rng.pick(&[0, 0, 30, 150]);
         rates[Fault::LostSubscribe as usize] = rng.pick(&[0, 0, 0, 20]);
-        let (counts, came) = (FaultCounts::default(), FaultCounts::default());
-        Self { rates: Some(rates), counts, came, kept: None }
+        let (counts, drawn) = (FaultCounts::default(), FaultCounts::default());
+        Self { rates: Some(rates), counts, drawn, allowed: None }
     }
 
     /// Suppresses all random faults except these.
-    pub(crate) fn keep_only(&mut self, kept: BTreeSet<Strike>) {
-        self.kept = Some(kept);
+    pub(crate) fn allow_only(&mut self, allowed: BTreeSet<FaultOccurrence>) {
+        self.allowed = Some(allowed);
     }
 
     /// Returns the random faults that were drawn and not suppressed.
-    pub(crate) fn strikes_kept(&self) -> BTreeSet<Strike> {
-        let came = self.came.iter().flat_map(|(fault, count)| (0..count).map(move |n| Strike(fault, n)));
-        came.filter(|strike| self.is_kept(strike)).collect()
+    pub(crate) fn allowed_occurrences(&self) -> BTreeSet<FaultOccurrence> {
+        let drawn =
+            self.drawn.iter().flat_map(|(fault, count)| (0..count).map(move |n| FaultOccurrence(fault, n)));
+        drawn.filter(|occurrence| self.is_allowed(occurrence)).collect()
     }
 
-    fn is_kept(&self, strike: &Strike) -> bool {
-        self.kept.as_ref().is_none_or(|kept| kept.contains(strike))
+    fn is_allowed(&self, occurrence: &FaultOccurrence) -> bool {
+        self.allowed.as_ref().is_none_or(|allowed| allowed.contains(occurrence))
     }
 
     /// Counts a drawn fault. Returns `true` unless it is suppressed.
-    fn comes(&mut self, fault: Fault) -> bool {
-        let before = &mut self.came.0[fault as usize];
-        let strike = Strike(fault, *before);
+    fn admit(&mut self, fault: Fault) -> bool {
+        let before = &mut self.drawn.0[fault as usize];
+        let occurrence = FaultOccurrence(fault, *before);
         *before += 1;
-        self.is_kept(&strike)
+        self.is_allowed(&occurrence)
     }
 
     /// Creates a set without faults, until some are [set](Self::set).
     pub(crate) fn none() -> Self {
-        let (counts, came) = (FaultCounts::default(), FaultCounts::default());
-        Self { rates: None, counts, came, kept: None }
+        let (counts, drawn) = (FaultCounts::default(), FaultCounts::default());
+        Self { rates: None, counts, drawn, allowed: None }
     }
 
     /// Sets the rate of one kind of fault, in permille.
@@ -249,37 +250,37 @@ impl Faults {
     }
 
     /// Draws whether a fault happens now, and counts it if so.
-    pub(crate) fn strikes(&mut self, fault: Fault, rng: &mut Rng) -> bool {
-        let strikes = self.would_strike(fault, rng);
-        if strikes {
+    pub(crate) fn happens(&mut self, fault: Fault, rng: &mut Rng) -> bool {
+        let happens = self.draws(fault, rng);
+        if happens {
             self.count(fault);
         }
-        strikes
+        happens
     }
 
     /// Draws whether a fault happens. The caller counts it, since it may still turn out not to
     /// apply.
-    pub(crate) fn would_strike(&mut self, fault: Fault, rng: &mut Rng) -> bool {
-        self.rates.is_some_and(|rates| rng.chance(rates[fault as usize])) && self.comes(fault)
+    pub(crate) fn draws(&mut self, fault: Fault, rng: &mut Rng) -> bool {
+        self.rates.is_some_and(|rates| rng.chance(rates[fault as usize])) && self.admit(fault)
     }
 
     /// Draws the fault of a delivery, if any. The caller counts it, since it does not apply to
     /// every frame.
-    pub(crate) fn of_delivery(&mut self, rng: &mut Rng) -> Option<Fault> {
-        self.one_of(DELIVERY, rng).filter(|fault| self.comes(*fault))
+    pub(crate) fn draw_delivery_fault(&mut self, rng: &mut Rng) -> Option<Fault> {
+        self.draw_one(DELIVERY_FAULTS, rng).filter(|fault| self.admit(*fault))
     }
 
     /// Draws the fault of a publish, if any.
-    pub(crate) fn of_publish(&mut self, rng: &mut Rng) -> Option<Fault> {
-        self.one_of(PUBLISH, rng).filter(|fault| self.comes(*fault))
+    pub(crate) fn draw_publish_fault(&mut self, rng: &mut Rng) -> Option<Fault> {
+        self.draw_one(PUBLISH_FAULTS, rng).filter(|fault| self.admit(*fault))
     }
 
-    fn one_of(&self, faults: &[Fault], rng: &mut Rng) -> Option<Fault> {
+    fn draw_one(&self, faults: &[Fault], rng: &mut Rng) -> Option<Fault> {
         let rates = self.rates.as_ref()?;
-        let mut drawn = rng.below(1000);
+        let mut point = rng.below(1000);
         for fault in faults {
-            match drawn.checked_sub(rates[*fault as usize]) {
-                Some(rest) => drawn = rest,
+            match point.checked_sub(rates[*fault as usize]) {
+                Some(rest) => point = rest,
                 None => return Some(*fault),
             }
         }

@@ -8,17 +8,17 @@ use psrpc_engine::proto::{
 use crate::fault::Fault;
 use crate::rng::Rng;
 
-const STRANGER: &str = "SRV_stranger";
-const STRANGE_REQUEST: &str = "REQ_strange_";
+const FORGED_SERVER: &str = "SRV_stranger";
+const FORGED_REQUEST: &str = "REQ_strange_";
 
 /// Returns `true` if only forged frames use this server id.
-pub(crate) fn is_stranger(server_id: &Text) -> bool {
-    server_id.as_str().starts_with(STRANGER)
+pub(crate) fn is_forged_server(server_id: &Text) -> bool {
+    server_id.as_str().starts_with(FORGED_SERVER)
 }
 
 /// Returns `true` if only forged openings use this request id.
-pub(crate) fn is_strange(request_id: &Text) -> bool {
-    request_id.as_str().starts_with(STRANGE_REQUEST)
+pub(crate) fn is_forged_request(request_id: &Text) -> bool {
+    request_id.as_str().starts_with(FORGED_REQUEST)
 }
 
 /// Returns the frame as bytes, with some of them changed or missing.
@@ -38,7 +38,7 @@ pub(crate) fn damage(frame: &Frame, rng: &mut Rng) -> Frame {
         bytes[changed] ^= 1 << rng.below(8);
         let damaged = Bytes::copy_from_slice(&bytes);
         match Frame::decode(&damaged, &FrameLimits::DEFAULT) {
-            Ok((Frame::Other(other), _)) if is_like(frame, &other) => {}
+            Ok((Frame::Other(other), _)) if has_same_type(frame, &other) => {}
             Err(_) | Ok((Frame::Other(_), _)) => return Frame::Raw(damaged),
             Ok(_) => {}
         }
@@ -46,7 +46,7 @@ pub(crate) fn damage(frame: &Frame, rng: &mut Rng) -> Frame {
 }
 
 /// Returns `true` if a frame is a user's message of the same type.
-fn is_like(frame: &Frame, other: &Any) -> bool {
+fn has_same_type(frame: &Frame, other: &Any) -> bool {
     matches!(frame, Frame::Other(known) if known.type_url.as_str().rsplit('/').next() == other.type_url.as_str().rsplit('/').next())
 }
 
@@ -57,16 +57,17 @@ pub(crate) fn noise(rng: &mut Rng) -> Frame {
 }
 
 /// Returns a frame of a type that is unexpected where `frame` arrives.
-pub(crate) fn unexpected(frame: &Frame, rng: &mut Rng) -> Frame {
+pub(crate) fn unexpected_type(frame: &Frame, rng: &mut Rng) -> Frame {
     let type_url = Text::from_static("type.googleapis.com/google.protobuf.Empty");
-    let (request_id, server_id) = names(frame).unwrap_or_else(|| ("REQ_unknown".into(), STRANGER.into()));
+    let (request_id, server_id) =
+        request_and_server(frame).unwrap_or_else(|| ("REQ_unknown".into(), FORGED_SERVER.into()));
     match (rng.below(3), frame) {
         (0, _) => Frame::Other(Any { type_url, value: Bytes::new() }),
         (1, _) => Frame::Stream(Stream { request_id, body: Some(StreamBody::Ack), ..Stream::default() }),
         (_, Frame::Request(_) | Frame::Response(_)) => {
             Frame::ClaimResponse(ClaimResponse { request_id, server_id })
         }
-        _ => answer(request_id, server_id),
+        _ => forge_response(request_id, server_id),
     }
 }
 
@@ -102,35 +103,35 @@ pub(crate) fn second_bid(frame: &Frame, rng: &mut Rng) -> Option<Frame> {
 pub(crate) fn non_finite_bid(frame: &Frame, rng: &mut Rng) -> Option<Frame> {
     let Frame::ClaimRequest(bid) = frame else { return None };
     let affinity = rng.pick(&[f32::INFINITY, f32::NEG_INFINITY, f32::NAN]);
-    let server_id = STRANGER.into();
+    let server_id = FORGED_SERVER.into();
     Some(Frame::ClaimRequest(ClaimRequest { server_id, affinity, handling: false, ..bid.clone() }))
 }
 
 /// Returns the response of a forged server to the call, or `None` if the frame is not a bid.
-pub(crate) fn strange_answer(frame: &Frame) -> Option<Frame> {
+pub(crate) fn forged_response(frame: &Frame) -> Option<Frame> {
     let Frame::ClaimRequest(bid) = frame else { return None };
-    Some(answer(bid.request_id.clone(), STRANGER.into()))
+    Some(forge_response(bid.request_id.clone(), FORGED_SERVER.into()))
 }
 
 /// Returns a flood of forged frames that resemble this one, or `None` if the fault does not apply
 /// to this kind of frame.
 pub(crate) fn flood(fault: Fault, frame: &Frame, rng: &mut Rng) -> Option<Vec<Frame>> {
-    let stranger = |number: u64| Text::from(format!("{STRANGER}_{number}"));
+    let forged_server = |number: u64| Text::from(format!("{FORGED_SERVER}_{number}"));
     let forged = |number| match (fault, frame) {
         // Affinity 0 is no better than the worst bid that counts, so other servers can still win.
         (Fault::FloodOfBids, Frame::ClaimRequest(bid)) => Some(Frame::ClaimRequest(ClaimRequest {
-            server_id: stranger(number),
+            server_id: forged_server(number),
             affinity: 0.0,
             handling: false,
             ..bid.clone()
         })),
-        (Fault::FloodOfAnswers, Frame::Response(response)) => {
-            Some(answer(response.request_id.clone(), stranger(number)))
+        (Fault::FloodOfResponses, Frame::Response(response)) => {
+            Some(forge_response(response.request_id.clone(), forged_server(number)))
         }
         (Fault::FloodOfOpens, Frame::Stream(open @ Stream { body: Some(StreamBody::Open { .. }), .. })) => {
             let id = |kind: &str| Text::from(format!("{kind}{number}_of_{}", open.stream_id));
-            let body = StreamBody::Open { node_id: stranger(number), metadata: Default::default() };
-            let (stream_id, request_id) = (id("STR_strange_"), id(STRANGE_REQUEST));
+            let body = StreamBody::Open { node_id: forged_server(number), metadata: Default::default() };
+            let (stream_id, request_id) = (id("STR_strange_"), id(FORGED_REQUEST));
             Some(Frame::Stream(Stream { stream_id, request_id, body: Some(body), ..open.clone() }))
         }
         _ => None,
@@ -138,15 +139,15 @@ pub(crate) fn flood(fault: Fault, frame: &Frame, rng: &mut Rng) -> Option<Vec<Fr
     (0..rng.within(5..20)).map(forged).collect()
 }
 
-fn answer(request_id: Text, server_id: Text) -> Frame {
+fn forge_response(request_id: Text, server_id: Text) -> Frame {
     let payload = Bytes::from_static(b"forged");
     Frame::Response(Response { request_id, server_id, sent_at: 1, result: Ok(payload) })
 }
 
 /// Returns the request id and the server id of a frame.
-fn names(frame: &Frame) -> Option<(Text, Text)> {
+fn request_and_server(frame: &Frame) -> Option<(Text, Text)> {
     match frame {
-        Frame::Request(request) => Some((request.request_id.clone(), STRANGER.into())),
+        Frame::Request(request) => Some((request.request_id.clone(), FORGED_SERVER.into())),
         Frame::ClaimRequest(claim) => Some((claim.request_id.clone(), claim.server_id.clone())),
         Frame::ClaimResponse(grant) => Some((grant.request_id.clone(), grant.server_id.clone())),
         Frame::Response(response) => Some((response.request_id.clone(), response.server_id.clone())),
@@ -160,7 +161,7 @@ mod tests {
 
     #[test]
     fn a_damaged_frame_never_passes_for_another() {
-        let frame = answer("REQ_1".into(), "SRV_1".into());
+        let frame = forge_response("REQ_1".into(), "SRV_1".into());
         let mut rng = Rng::new(1);
         for _ in 0..10_000 {
             let Frame::Raw(bytes) = damage(&frame, &mut rng) else { panic!("damage comes as bytes") };

@@ -26,16 +26,16 @@ impl Rng {
     ///
     /// Draws at one moment do not shift the draws at another, so shrinking can leave out a part of
     /// a run without changing the rest.
-    pub(crate) fn turn_to(&mut self, moment: Time) {
+    pub(crate) fn reseed_at(&mut self, moment: Time) {
         if self.moment != moment {
             self.moment = moment;
-            self.state = mixed(self.seed ^ mixed(moment.as_nanos()));
+            self.state = mix(self.seed ^ mix(moment.as_nanos()));
         }
     }
 
     pub(crate) fn bits(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        mixed(self.state)
+        mix(self.state)
     }
 
     /// Returns a generator for one part of a run, so that its draws do not shift those of other
@@ -46,8 +46,8 @@ impl Rng {
 
     /// Returns a generator for part `number`, which starts at this moment. It does not depend on
     /// earlier draws.
-    pub(crate) fn part(&self, number: u64) -> Self {
-        Self::new(mixed(mixed(self.seed ^ mixed(self.moment.as_nanos())) ^ number))
+    pub(crate) fn derive(&self, number: u64) -> Self {
+        Self::new(mix(mix(self.seed ^ mix(self.moment.as_nanos())) ^ number))
     }
 
     /// Draws a number below `end`.
@@ -91,7 +91,7 @@ impl Rng {
     }
 }
 
-fn mixed(mut bits: u64) -> u64 {
+fn mix(mut bits: u64) -> u64 {
     bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     bits ^ (bits >> 31)
@@ -102,11 +102,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_drawn_at_one_moment_does_not_shift_what_is_drawn_at_another() {
+    fn draws_at_one_moment_do_not_shift_draws_at_another() {
         let draw = |draws: usize| {
             let mut rng = Rng::new(1);
             let mut at = |nanos, draws| {
-                rng.turn_to(Time::from_nanos(nanos));
+                rng.reseed_at(Time::from_nanos(nanos));
                 (0..draws).map(|_| rng.bits()).last()
             };
             at(5, draws);
@@ -114,7 +114,7 @@ mod tests {
         };
         let (first, second) = draw(1);
         assert_eq!(draw(9), (first, second));
-        assert_ne!(first, second, "at the same moment it goes on");
+        assert_ne!(first, second, "a second draw at the same moment differs");
     }
 
     #[test]
@@ -125,14 +125,14 @@ mod tests {
     }
 
     #[test]
-    fn a_part_depends_on_its_number_and_the_moment_alone() {
+    fn a_derived_generator_depends_on_its_number_and_the_moment_alone() {
         let draw = |nanos, number, before| {
             let mut rng = Rng::new(1);
-            rng.turn_to(Time::from_nanos(nanos));
+            rng.reseed_at(Time::from_nanos(nanos));
             for _ in 0..before {
                 rng.bits();
             }
-            rng.part(number).bits()
+            rng.derive(number).bits()
         };
         assert_eq!(draw(5, 2, 0), draw(5, 2, 3));
         assert_ne!(draw(5, 2, 0), draw(5, 3, 0));

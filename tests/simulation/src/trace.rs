@@ -17,18 +17,18 @@ pub(crate) type Show = Box<dyn FnMut(&Line) + Send>;
 pub struct Line {
     pub(crate) at: Time,
     /// A node, the bus or the run itself.
-    pub(crate) who: String,
-    pub(crate) what: String,
-    pub(crate) kind: Kind,
+    pub(crate) source: String,
+    pub(crate) text: String,
+    pub(crate) kind: LineKind,
 }
 
 /// The kind of a line.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum LineKind {
     /// An event that most readers want to see.
     Note,
     /// A detail between a node and the bus, other than a frame.
-    Aside,
+    Detail,
     /// A frame is published: its number among all published frames, and a short text.
     Publish(u64, String),
     /// A frame arrives: the number of the published frame, and the fault that changed, delayed or
@@ -54,13 +54,13 @@ impl Trace {
     pub(crate) fn line(
         &mut self,
         at: Time,
-        who: impl Display,
-        what: impl Display,
-        kind: impl FnOnce() -> Kind,
+        source: impl Display,
+        text: impl Display,
+        kind: impl FnOnce() -> LineKind,
     ) {
         if let Some(show) = &mut self.show {
-            let what = without_types(&what.to_string());
-            show(&Line { at, who: who.to_string(), what, kind: kind() });
+            let text = without_types(&text.to_string());
+            show(&Line { at, source: source.to_string(), text, kind: kind() });
         }
     }
 
@@ -72,7 +72,7 @@ impl Trace {
 impl Display for Line {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let micros = self.at.as_nanos() / 1000;
-        write!(f, "{:>6}.{:03} {} {}", micros / 1000, micros % 1000, self.who, self.what)
+        write!(f, "{:>6}.{:03} {} {}", micros / 1000, micros % 1000, self.source, self.text)
     }
 }
 

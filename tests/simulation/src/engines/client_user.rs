@@ -12,8 +12,8 @@ use psrpc_engine::{
     MultiHandle, Now, OpenStream, Reason, Route, Selection, SubscriptionHandle, Time, WallTime,
 };
 
-use super::engine_happening::EngineHappening;
 use super::engine_node::{EngineUser, LISTENING, Moment};
+use super::engine_run_event::EngineRunEvent;
 use super::engine_world::EngineWorld;
 use super::methods::NEWS;
 use super::stream_user::StreamUser;
@@ -89,7 +89,7 @@ impl ClientUser {
 
     fn later(&mut self, world: &mut EngineWorld, grains: u64, act: ClientAct) {
         let delay = self.rng.grains(0..grains);
-        world.scene.after(delay, EngineHappening::Client(self.client, act));
+        world.scene.schedule_after(delay, EngineRunEvent::Client(self.client, act));
     }
 
     // --- making calls ----------------------------------------------------------------------------
@@ -254,7 +254,7 @@ impl ClientUser {
         self.multi_calls.insert(handle, world.model.asked());
         let what = What::Multi { deadline, expiry, expected, servers: must_answer.unwrap_or_default() };
         self.asks(world, what, moment.virtual_time(deadline), fresh)?;
-        if world.scene.faults.strikes(Fault::Cancel, &mut self.rng) {
+        if world.scene.faults.happens(Fault::Cancel, &mut self.rng) {
             self.later(world, 400, ClientAct::CancelMulti(handle));
         }
         Ok(())
@@ -283,7 +283,7 @@ impl ClientUser {
     // --- cancelling and choosing -----------------------------------------------------------------
 
     fn may_cancel(&mut self, world: &mut EngineWorld, handle: CallHandle) {
-        if world.scene.faults.strikes(Fault::Cancel, &mut self.rng) {
+        if world.scene.faults.happens(Fault::Cancel, &mut self.rng) {
             self.later(world, 400, ClientAct::Cancel(handle));
         }
     }
@@ -336,8 +336,8 @@ impl ClientUser {
         if let Some(listening) = self.listens.get_mut(&subscription) {
             listening.is_live = true;
         }
-        let place = world.net.place_of((self.id(), subscription));
-        if place.is_some_and(|place| !world.net.is_live(place)) {
+        let id = world.net.find((self.id(), subscription));
+        if id.is_some_and(|id| !world.net.is_live(id)) {
             return Invariant::I13.violated(format!("{}: {subscription:?} is not live yet", self.id()));
         }
         Ok(())
@@ -351,7 +351,7 @@ impl ClientUser {
         payload: &Bytes,
     ) -> Checked {
         world.note(Fact::Update { at: self.id(), payload })?;
-        if world.scene.faults.strikes(Fault::SlowConsumer, &mut self.rng) {
+        if world.scene.faults.happens(Fault::SlowConsumer, &mut self.rng) {
             self.later(world, 2000, ClientAct::Take(subscription));
         } else {
             engine.taken_update(subscription);
@@ -441,9 +441,9 @@ fn any_selection(rng: &mut Rng, route: &Route) -> Selection {
 impl EngineUser<Client> for ClientUser {
     type Act = ClientAct;
 
-    fn turn_to(&mut self, moment: Time) {
-        self.rng.turn_to(moment);
-        self.stream_user.turn_to(moment);
+    fn reseed_at(&mut self, moment: Time) {
+        self.rng.reseed_at(moment);
+        self.stream_user.reseed_at(moment);
     }
 
     fn act(
@@ -504,7 +504,7 @@ impl EngineUser<Client> for ClientUser {
             ClientEvent::Closed { .. } => {
                 self.phase = Phase::Closed;
                 let delay = self.rng.grains(0..800);
-                world.scene.after(delay, EngineHappening::StartClient(self.slot, None));
+                world.scene.schedule_after(delay, EngineRunEvent::StartClient(self.slot, None));
                 Ok(())
             }
             ClientEvent::Select { call, bids } => {
@@ -554,7 +554,7 @@ impl EngineUser<Client> for ClientUser {
         }
     }
 
-    fn is_aside(event: &ClientEvent) -> bool {
+    fn is_detail(event: &ClientEvent) -> bool {
         matches!(event, ClientEvent::Subscribed { .. } | ClientEvent::Unsubscribed { .. })
     }
 
@@ -576,7 +576,7 @@ impl EngineUser<Client> for ClientUser {
     ) -> Checked {
         let Frame::ClaimRequest(bid) = frame else { return Ok(()) };
         let Some(number) = world.model.number_of(&bid.request_id) else { return Ok(()) };
-        if !world.scene.faults.strikes(Fault::HastyCancel, &mut self.rng) {
+        if !world.scene.faults.happens(Fault::HastyCancel, &mut self.rng) {
             return Ok(());
         }
         let handle = self.calls.iter().find(|(_, call)| **call == number).map(|(handle, _)| *handle);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use psrpc_engine::proto::Frame;
 use psrpc_engine::{BusError, Engine, Now, Output, SubscriptionHandle, Time, Token, WallTime};
 
-use super::engine_happening::EngineHappening;
+use super::engine_run_event::EngineRunEvent;
 use super::engine_world::EngineWorld;
 use crate::clock::Clock;
 use crate::fault::Fault;
@@ -16,8 +16,8 @@ use crate::judge::fact::{Fact, Held};
 use crate::judge::violation::{Checked, Invariant, Violation};
 use crate::net::FrameInTransit;
 use crate::node_id::NodeId;
-use crate::scene::Entry;
-use crate::trace::Kind;
+use crate::scene::ScheduledEvent;
+use crate::trace::LineKind;
 
 /// An engine, with the state that its driver would keep.
 pub(crate) struct EngineNode<E, U> {
@@ -29,7 +29,7 @@ pub(crate) struct EngineNode<E, U> {
     pub(crate) paused: Option<Time>,
     pub(crate) crashed: bool,
     /// The next timeout of the engine, by its own clock, and the scheduled event for it.
-    alarm: Option<(Time, Entry)>,
+    alarm: Option<(Time, ScheduledEvent)>,
     /// The latest reading of the wall clock so far.
     latest: WallTime,
     /// Whether the bus has no room for frames of the engine.
@@ -77,7 +77,7 @@ pub(crate) trait EngineUser<E: Engine> {
     type Act;
 
     /// Reseeds its random choices for a moment.
-    fn turn_to(&mut self, moment: Time);
+    fn reseed_at(&mut self, moment: Time);
 
     /// Performs an act of the user.
     fn act(&mut self, engine: &mut E, moment: Moment, world: &mut EngineWorld, act: Self::Act) -> Checked;
@@ -92,7 +92,7 @@ pub(crate) trait EngineUser<E: Engine> {
     ) -> Checked;
 
     /// Returns `true` if an event is a detail for the trace.
-    fn is_aside(event: &E::Event) -> bool;
+    fn is_detail(event: &E::Event) -> bool;
 
     /// Called before the engine handles a frame, with the published frame.
     fn on_frame(&mut self, moment: Moment, world: &mut EngineWorld, frame: &Frame) -> Checked;
@@ -151,7 +151,7 @@ where
             Input::Frame(subscription, delivery) => self.frame(world, subscription, &delivery),
             Input::Tick => self.tick(world),
             Input::Published(token, result, frame) => self.step(world, |node, moment, world| {
-                let kind = || if result.is_ok() { Kind::Aside } else { Kind::Note };
+                let kind = || if result.is_ok() { LineKind::Detail } else { LineKind::Note };
                 world.scene.log_as(kind, node.id, format_args!("{token:?} is published: {result:?}"));
                 if let Some(frame) = &frame {
                     world.note(Fact::NotTaken { by: node.id, frame })?;
@@ -197,7 +197,7 @@ where
         let scene = &mut world.scene;
         match input {
             Input::Subscribed(subscription) => {
-                scene.aside(*id, format_args!("{subscription:?} is live"));
+                scene.log_detail(*id, format_args!("{subscription:?} is live"));
                 engine.handle_subscribed(now, subscription, Ok(()));
             }
             Input::Ended(subscription, Some(error)) => {
@@ -205,7 +205,7 @@ where
                 engine.handle_subscribed(now, subscription, Err(error));
             }
             Input::Ended(subscription, None) => {
-                scene.aside(*id, format_args!("{subscription:?} has ended"));
+                scene.log_detail(*id, format_args!("{subscription:?} has ended"));
                 engine.handle_unsubscribed(now, subscription);
             }
             Input::Room => {
@@ -227,7 +227,8 @@ where
         let frame = &delivery.frame;
         let owed = !self.user.is_closed() && self.user.must_hear_of(world, frame);
         self.step(world, |node, moment, world| {
-            let kind = || Kind::Arrival(delivery.number, delivery.fault, BriefFrameText(frame).to_string());
+            let kind =
+                || LineKind::Arrival(delivery.number, delivery.fault, BriefFrameText(frame).to_string());
             world.scene.log_as(kind, node.id, format_args!("gets {}", FrameText(frame)));
             node.user.on_frame(moment, world, frame)?;
             node.engine.handle_frame(moment.now, subscription, delivery.arrival());
@@ -268,7 +269,7 @@ where
         self.latest = self.latest.max(now.wall);
         let moment = Moment { now, is_full, latest: self.latest, clock };
         self.said = Said::default();
-        self.user.turn_to(world.scene.now());
+        self.user.reseed_at(world.scene.now());
         act(self, moment, world)?;
         loop {
             while let Some(output) = self.engine.poll_output() {
@@ -305,22 +306,25 @@ where
         let EngineWorld { scene, net, .. } = world;
         if let Output::Event(event) = output {
             self.said.events += 1;
-            let kind = || if U::is_aside(&event) { Kind::Aside } else { Kind::Note };
+            let kind = || if U::is_detail(&event) { LineKind::Detail } else { LineKind::Note };
             scene.log_as(kind, self.id, format_args!("says {event:?}"));
             return self.user.on_event(&mut self.engine, moment, world, event);
         }
         self.said.others += 1;
         match output {
             Output::Subscribe { subscription, channel, kind } => {
-                scene.aside(self.id, format_args!("subscribes to {channel} ({kind:?}) as {subscription:?}"));
+                scene.log_detail(
+                    self.id,
+                    format_args!("subscribes to {channel} ({kind:?}) as {subscription:?}"),
+                );
                 scene.hash().word(1);
                 net.subscribe(scene, self.id.peer(), (self.id, subscription), &channel, kind);
             }
             Output::Unsubscribe { subscription } => {
-                scene.aside(self.id, format_args!("unsubscribes {subscription:?}"));
+                scene.log_detail(self.id, format_args!("unsubscribes {subscription:?}"));
                 scene.hash().word(2);
-                if let Some(place) = net.place_of((self.id, subscription)) {
-                    net.unsubscribe(scene, place);
+                if let Some(id) = net.find((self.id, subscription)) {
+                    net.unsubscribe(scene, id);
                 }
             }
             Output::Event(_) => {}
@@ -333,24 +337,27 @@ where
         let EngineWorld { scene, net, .. } = world;
         let Some(outgoing) = self.engine.poll_publish() else { return Ok(false) };
         self.said.others += 1;
-        if let Some(delay) = net.full_for(scene) {
+        if let Some(delay) = net.draw_full_bus(scene) {
             scene.log(self.id, "finds the bus full");
             self.is_full = true;
             self.stuck = self.stuck.max(Some(moment.now.time));
-            scene.after(delay, EngineHappening::Room(self.id));
+            scene.schedule_after(delay, EngineRunEvent::Room(self.id));
             self.engine.handle_full();
             return Ok(true);
         }
         let token = outgoing.token();
         let (channel, frame) = outgoing.take();
-        let kind = || Kind::Publish(net.published(), BriefFrameText(&frame).to_string());
+        let kind = || LineKind::Publish(net.next_frame_number(), BriefFrameText(&frame).to_string());
         scene.log_as(kind, self.id, format_args!("publishes {} on {channel}", FrameText(&frame)));
         scene.hash().frame(&frame);
         let (by, now, stuck) = (self.id, moment.now.time, self.stuck);
         world.model.note(Fact::Published { by, frame: &frame, now, stuck })?;
         let published = net.publish(scene, self.id.peer(), channel.legacy(), &frame);
         let frame = published.result.is_err().then(|| Box::new(frame));
-        scene.after(published.after, EngineHappening::Published(self.id, token, published.result, frame));
+        scene.schedule_after(
+            published.delay,
+            EngineRunEvent::Published(self.id, token, published.result, frame),
+        );
         Ok(true)
     }
 
@@ -359,9 +366,10 @@ where
         let (scene, wanted) = (&mut world.scene, self.next_timeout());
         if self.alarm.map(|(at, _)| at) != wanted {
             if let Some((_, alarm)) = self.alarm.take() {
-                scene.strike(alarm);
+                scene.cancel(alarm);
             }
-            let enter = |at| (at, scene.timer(self.clock.virtual_time(at), EngineHappening::Tick(self.id)));
+            let enter =
+                |at| (at, scene.schedule_timer(self.clock.virtual_time(at), EngineRunEvent::Tick(self.id)));
             self.alarm = wanted.map(enter);
         }
     }

@@ -132,10 +132,10 @@ impl EnginePlan {
     /// else happens. It serves to measure speed.
     pub(crate) fn steady(calls: u64, methods: &Methods) -> Self {
         let config = ClientConfig { opens_streams: true, ..ClientConfig::new(SERVICE) };
-        let clients = vec![ClientSlot { config, clock: Clock::RIGHT }];
+        let clients = vec![ClientSlot { config, clock: Clock::ACCURATE }];
         let server = |owner| ServerSlot {
             config: ServerConfig::new(SERVICE),
-            clock: Clock::RIGHT,
+            clock: Clock::ACCURATE,
             registrations: vec![methods.served(owner)],
         };
         let servers = vec![server(true), server(false)];
@@ -278,6 +278,6 @@ impl Clocks {
         let off = sign(rng) * rng.grains(0..self.skew + 1).as_nanos() as i64;
         let wall = WallTime::from_unix_nanos(EPOCH.as_unix_nanos() + off);
         let drift = sign(rng) as i32 * rng.within(0..self.drift + 1) as i32;
-        Clock { monotonic: rng.grains(0..4_000_000_000), wall, drift, jumped: 0 }
+        Clock { monotonic: rng.grains(0..4_000_000_000), wall, drift, jump_nanos: 0 }
     }
 }

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use psrpc_engine::{Failure, SubscriptionHandle};
 
-use super::engine_happening::EngineHappening;
+use super::engine_run_event::EngineRunEvent;
 use super::methods::Methods;
 use crate::judge::fact::Fact;
 use crate::judge::model::Model;
@@ -16,7 +16,7 @@ use crate::scene::Scene;
 
 /// The scene, the bus and the model of a run.
 pub(crate) struct EngineWorld {
-    pub(crate) scene: Scene<EngineHappening>,
+    pub(crate) scene: Scene<EngineRunEvent>,
     pub(crate) net: Net<(NodeId, SubscriptionHandle)>,
     pub(crate) model: Model,
     pub(crate) methods: Rc<Methods>,
@@ -36,7 +36,7 @@ impl EngineWorld {
 
     /// Checks that all subscriptions of a node are live (I13).
     pub(crate) fn all_live(&self, node: NodeId) -> Checked {
-        match self.net.not_live_yet(node.peer()) {
+        match self.net.pending_channel(node.peer()) {
             Some(channel) => Invariant::I13.violated(format!("{node}: {channel} is not live yet")),
             None => Ok(()),
         }

@@ -2,9 +2,9 @@
 //! drive engines, and their users.
 
 mod client_user;
-mod engine_happening;
 mod engine_node;
 mod engine_plan;
+mod engine_run_event;
 mod engine_world;
 mod methods;
 mod server_user;

@@ -11,8 +11,8 @@ use psrpc_engine::{
     ServerEvent, ServerLimits, StreamEvent, StreamHandle, Time, UpdateHandle, WallTime,
 };
 
-use super::engine_happening::EngineHappening;
 use super::engine_node::{EngineUser, Moment};
+use super::engine_run_event::EngineRunEvent;
 use super::engine_world::EngineWorld;
 use super::methods::NEWS;
 use super::stream_user::StreamUser;
@@ -132,7 +132,7 @@ impl ServerUser {
 
     fn later(&mut self, world: &mut EngineWorld, grains: u64, act: ServerAct) {
         let delay = self.rng.grains(0..grains);
-        world.scene.after(delay, EngineHappening::Server(self.server, act));
+        world.scene.schedule_after(delay, EngineRunEvent::Server(self.server, act));
     }
 
     // --- registrations and shutdown --------------------------------------------------------------
@@ -306,7 +306,7 @@ impl ServerUser {
         } else {
             rng.grains(0..100)
         };
-        world.scene.after(takes, EngineHappening::Server(self.server, ServerAct::Finish(request)));
+        world.scene.schedule_after(takes, EngineRunEvent::Server(self.server, ServerAct::Finish(request)));
         Ok(())
     }
 
@@ -452,9 +452,9 @@ impl ServerUser {
 impl EngineUser<Server> for ServerUser {
     type Act = ServerAct;
 
-    fn turn_to(&mut self, moment: Time) {
-        self.rng.turn_to(moment);
-        self.stream_user.turn_to(moment);
+    fn reseed_at(&mut self, moment: Time) {
+        self.rng.reseed_at(moment);
+        self.stream_user.reseed_at(moment);
     }
 
     fn act(
@@ -531,7 +531,7 @@ impl EngineUser<Server> for ServerUser {
         Ok(())
     }
 
-    fn is_aside(event: &ServerEvent) -> bool {
+    fn is_detail(event: &ServerEvent) -> bool {
         use ServerEvent::{Accepted, Deregistered, Received, Registered, Run};
         // The trace has the frame that was received, and the act of the user that follows.
         matches!(event, Registered { .. } | Deregistered { .. } | Received(_) | Run { .. } | Accepted { .. })

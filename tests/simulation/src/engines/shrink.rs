@@ -7,7 +7,7 @@ use std::sync::mpsc;
 use super::simulation::{VariationOutcome, simulate_variation};
 use super::variation::{Part, Variation};
 use crate::judge::violation::{Invariant, Violation};
-use crate::trace::{Kind, Line};
+use crate::trace::{Line, LineKind};
 
 /// The smallest failing variation of a seed that was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,10 +50,10 @@ pub fn shrink(seed: u64, runs: usize) -> Option<Shrunk> {
     let before = sizes(&shrinker.smallest);
     loop {
         let parts = shrinker.leave_out_parts(|part| !part.is_node());
-        let strikes = shrinker.leave_out_strikes();
+        let faults = shrinker.leave_out_faults();
         let nodes = shrinker.leave_out_parts(Part::is_node);
         // Removing a part of one kind may allow the removal of a part of another.
-        if !(parts || strikes || nodes) {
+        if !(parts || faults || nodes) {
             break;
         }
     }
@@ -66,7 +66,7 @@ pub fn shrink(seed: u64, runs: usize) -> Option<Shrunk> {
 /// Returns the number of acts, faults and nodes.
 fn sizes(outcome: &VariationOutcome) -> [usize; 3] {
     let nodes = outcome.parts.keys().filter(|part| part.is_node()).count();
-    [outcome.parts.len() - nodes, outcome.strikes.len(), nodes]
+    [outcome.parts.len() - nodes, outcome.faults.len(), nodes]
 }
 
 struct Shrinker {
@@ -116,11 +116,11 @@ impl Shrinker {
         })
     }
 
-    fn leave_out_strikes(&mut self) -> bool {
-        let strikes = self.smallest.strikes.iter().copied().collect();
-        self.leave_out(strikes, |known, kept| {
-            let strikes: BTreeSet<_> = kept.iter().copied().collect();
-            Variation { strikes: Some(strikes), ..known.clone() }
+    fn leave_out_faults(&mut self) -> bool {
+        let faults = self.smallest.faults.iter().copied().collect();
+        self.leave_out(faults, |known, kept| {
+            let faults: BTreeSet<_> = kept.iter().copied().collect();
+            Variation { faults: Some(faults), ..known.clone() }
         })
     }
 
@@ -154,9 +154,9 @@ impl Shrinker {
 
     fn lines(&self) -> Vec<Line> {
         let (keeps, lines) = mpsc::channel();
-        let asides = self.invariant == Invariant::I13;
+        let details = self.invariant == Invariant::I13;
         let keep = move |line: &Line| {
-            if asides || line.kind != Kind::Aside {
+            if details || line.kind != LineKind::Detail {
                 keeps.send(line.clone()).expect("the lines are collected below");
             }
         };

@@ -8,19 +8,19 @@ use std::time::Duration;
 use psrpc_engine::{Client, Server, SubscriptionHandle, Time};
 
 use super::client_user::ClientUser;
-use super::engine_happening::EngineHappening;
 use super::engine_node::{EngineNode, Input};
 use super::engine_plan::{EngineAct, EnginePlan};
+use super::engine_run_event::EngineRunEvent;
 use super::engine_world::EngineWorld;
 use super::methods::Methods;
 use super::server_user::ServerUser;
 use super::user_act::{ClientAct, Probe, ServerAct};
 use super::variation::{Part, Variation};
-use crate::fault::{Fault, Faults, Strike};
+use crate::fault::{Fault, FaultOccurrence, Faults};
 use crate::judge::fact::Fact;
 use crate::judge::model::Model;
 use crate::judge::violation::{Checked, Violation};
-use crate::net::{Net, Post};
+use crate::net::{Net, NetEvent};
 use crate::node_id::NodeId;
 use crate::report::{Report, of_panic};
 use crate::rng::Rng;
@@ -38,7 +38,7 @@ pub(crate) struct VariationOutcome {
     /// The parts of the plan that were kept, with their times.
     pub(crate) parts: BTreeMap<Part, Time>,
     /// The random faults that were drawn and not suppressed.
-    pub(crate) strikes: BTreeSet<Strike>,
+    pub(crate) faults: BTreeSet<FaultOccurrence>,
     /// When the run ended.
     pub(crate) ended: Time,
 }
@@ -51,8 +51,8 @@ pub(crate) fn simulate_variation(seed: u64, variation: &Variation, show: Option<
     let result =
         catch_unwind(AssertUnwindSafe(|| simulation.run())).unwrap_or_else(|panic| Err(of_panic(&*panic)));
     let parts = Part::all(&simulation.plan).filter(|(part, _)| variation.keeps(*part)).collect();
-    let (strikes, ended) = (simulation.world.scene.faults.strikes_kept(), simulation.world.scene.now());
-    VariationOutcome { report: simulation.report(seed, result), parts, strikes, ended }
+    let (faults, ended) = (simulation.world.scene.faults.allowed_occurrences(), simulation.world.scene.now());
+    VariationOutcome { report: simulation.report(seed, result), parts, faults, ended }
 }
 
 /// Makes `calls` claimed calls without faults, with all checks. All must succeed. It serves to
@@ -100,38 +100,38 @@ impl Simulation {
     /// Applies a variation to the run.
     fn vary(&mut self, variation: &Variation) {
         self.variation = variation.clone();
-        if let Some(strikes) = &variation.strikes {
-            self.world.scene.faults.keep_only(strikes.clone());
+        if let Some(faults) = &variation.faults {
+            self.world.scene.faults.allow_only(faults.clone());
         }
     }
 
     fn run(&mut self) -> Checked {
-        self.world.scene.at(self.plan.calm, EngineHappening::Calm);
-        self.world.scene.at(self.plan.set_clocks, EngineHappening::SetClocks);
+        self.world.scene.schedule_at(self.plan.calm, EngineRunEvent::Calm);
+        self.world.scene.schedule_at(self.plan.set_clocks, EngineRunEvent::SetClocks);
         let kept: Vec<_> = Part::all(&self.plan).filter(|(part, _)| self.variation.keeps(*part)).collect();
         for (part, at) in kept {
-            let happening = match part {
-                Part::Act(index) => EngineHappening::Act(index),
-                Part::Farewell => EngineHappening::Farewell,
-                Part::Guest(_) => EngineHappening::Guest,
-                Part::Probe => EngineHappening::Probe,
-                Part::Client(slot) => EngineHappening::StartClient(slot, None),
-                Part::Server(slot) => EngineHappening::StartServer(slot, None),
+            let event = match part {
+                Part::Act(index) => EngineRunEvent::Act(index),
+                Part::Farewell => EngineRunEvent::Farewell,
+                Part::Guest(_) => EngineRunEvent::Guest,
+                Part::Probe => EngineRunEvent::Probe,
+                Part::Client(slot) => EngineRunEvent::StartClient(slot, None),
+                Part::Server(slot) => EngineRunEvent::StartServer(slot, None),
             };
             if part.is_node() {
-                self.happen(happening)?;
+                self.happen(event)?;
             } else {
-                self.world.scene.at(at, happening);
+                self.world.scene.schedule_at(at, event);
             }
         }
-        while let Some(happening) = self.world.scene.next(self.plan.end) {
+        while let Some(event) = self.world.scene.next_event(self.plan.end) {
             self.world.note(Fact::TimeIs(self.world.scene.now()))?;
-            self.rng.turn_to(self.world.scene.now());
-            match self.paused_until(&happening) {
+            self.rng.reseed_at(self.world.scene.now());
+            match self.paused_until(&event) {
                 Some(until) => {
-                    self.world.scene.at(until, happening);
+                    self.world.scene.schedule_at(until, event);
                 }
-                None => self.happen(happening)?,
+                None => self.happen(event)?,
             }
         }
         self.world.note(Fact::TimeIs(self.plan.end))?;
@@ -144,61 +144,61 @@ impl Simulation {
         world.model.finish()
     }
 
-    fn happen(&mut self, happening: EngineHappening) -> Checked {
-        match happening {
-            EngineHappening::Post(post) => self.post(post),
-            EngineHappening::Published(node, token, result, frame) => {
+    fn happen(&mut self, event: EngineRunEvent) -> Checked {
+        match event {
+            EngineRunEvent::Net(event) => self.net_event(event),
+            EngineRunEvent::Published(node, token, result, frame) => {
                 self.input(node, Input::Published(token, result, frame))
             }
-            EngineHappening::Room(node) => self.input(node, Input::Room),
-            EngineHappening::Tick(node) => self.input(node, Input::Tick),
-            EngineHappening::Client(client, act) => self.client_act(client, act),
-            EngineHappening::Server(server, act) => self.server_act(server, act),
-            EngineHappening::Act(index) => self.act(self.plan.acts[index].1),
-            EngineHappening::StartClient(slot, again) => self.start_client(slot, again),
-            EngineHappening::StartServer(slot, again) => self.start_server(slot, again),
-            EngineHappening::Mend => {
+            EngineRunEvent::Room(node) => self.input(node, Input::Room),
+            EngineRunEvent::Tick(node) => self.input(node, Input::Tick),
+            EngineRunEvent::Client(client, act) => self.client_act(client, act),
+            EngineRunEvent::Server(server, act) => self.server_act(server, act),
+            EngineRunEvent::Act(index) => self.act(self.plan.acts[index].1),
+            EngineRunEvent::StartClient(slot, again) => self.start_client(slot, again),
+            EngineRunEvent::StartServer(slot, again) => self.start_server(slot, again),
+            EngineRunEvent::Mend => {
                 self.world.scene.log("bus", "everything gets through again");
                 self.world.net.mend();
                 Ok(())
             }
-            EngineHappening::Calm => self.calm(),
-            EngineHappening::SetClocks => {
+            EngineRunEvent::Calm => self.calm(),
+            EngineRunEvent::SetClocks => {
                 self.world.scene.log("run", "clocks are set right");
-                self.clients.iter_mut().for_each(|client| client.clock.set_right());
-                self.servers.iter_mut().for_each(|server| server.clock.set_right());
+                self.clients.iter_mut().for_each(|client| client.clock.undo_jumps());
+                self.servers.iter_mut().for_each(|server| server.clock.undo_jumps());
                 Ok(())
             }
-            EngineHappening::Probe => self.probe(),
-            EngineHappening::Farewell => self.farewell(),
-            EngineHappening::Guest => self.guest(),
+            EngineRunEvent::Probe => self.probe(),
+            EngineRunEvent::Farewell => self.farewell(),
+            EngineRunEvent::Guest => self.guest(),
         }
     }
 
     // --- nodes -----------------------------------------------------------------------------------
 
-    fn post(&mut self, post: Post) -> Checked {
-        let (place, input): (_, Box<dyn FnOnce(SubscriptionHandle) -> Input>) = match post {
-            Post::Joined(place) => {
-                self.world.net.joined(place);
+    fn net_event(&mut self, event: NetEvent) -> Checked {
+        let (id, input): (_, Box<dyn FnOnce(SubscriptionHandle) -> Input>) = match event {
+            NetEvent::Activated(id) => {
+                self.world.net.activate(id);
                 return Ok(());
             }
-            Post::Left(place) => {
-                self.world.net.left(&mut self.world.scene, place);
+            NetEvent::Deactivated(id) => {
+                self.world.net.deactivate(&mut self.world.scene, id);
                 return Ok(());
             }
-            Post::Ended(place, error) => {
-                if error.is_some() && self.world.net.subscriber(place).is_some() {
+            NetEvent::Ended(id, error) => {
+                if error.is_some() && self.world.net.subscriber(id).is_some() {
                     self.world.scene.faults.count(Fault::LostSubscribe);
                 }
-                let to = self.world.net.end(place);
+                let to = self.world.net.end(id);
                 return self.hand_in(to, |subscription| Input::Ended(subscription, error));
             }
-            Post::Confirmed(place) => (place, Box::new(Input::Subscribed)),
-            Post::Delivered(place, delivery) => (place, Box::new(|to| Input::Frame(to, delivery))),
-            Post::Gap(place) => (place, Box::new(Input::Gap)),
+            NetEvent::Confirmed(id) => (id, Box::new(Input::Subscribed)),
+            NetEvent::Delivered(id, delivery) => (id, Box::new(|to| Input::Frame(to, delivery))),
+            NetEvent::Gap(id) => (id, Box::new(Input::Gap)),
         };
-        self.hand_in(self.world.net.subscriber(place), input)
+        self.hand_in(self.world.net.subscriber(id), input)
     }
 
     /// Passes an input about a subscription to its node, unless the subscription has ended.
@@ -235,15 +235,15 @@ impl Simulation {
     }
 
     /// Returns the time until which the node of an event is paused.
-    fn paused_until(&self, happening: &EngineHappening) -> Option<Time> {
-        let node = match happening {
-            EngineHappening::Post(Post::Joined(_) | Post::Left(_)) => return None,
-            EngineHappening::Post(post) => self.world.net.subscriber(post.place()).map(|(node, _)| node)?,
-            EngineHappening::Published(node, ..)
-            | EngineHappening::Room(node)
-            | EngineHappening::Tick(node) => *node,
-            EngineHappening::Client(client, _) => NodeId::Client(*client),
-            EngineHappening::Server(server, _) => NodeId::Server(*server),
+    fn paused_until(&self, event: &EngineRunEvent) -> Option<Time> {
+        let node = match event {
+            EngineRunEvent::Net(NetEvent::Activated(_) | NetEvent::Deactivated(_)) => return None,
+            EngineRunEvent::Net(event) => self.world.net.subscriber(event.id()).map(|(node, _)| node)?,
+            EngineRunEvent::Published(node, ..) | EngineRunEvent::Room(node) | EngineRunEvent::Tick(node) => {
+                *node
+            }
+            EngineRunEvent::Client(client, _) => NodeId::Client(*client),
+            EngineRunEvent::Server(server, _) => NodeId::Server(*server),
             _ => return None,
         };
         let until = match node {
@@ -256,7 +256,7 @@ impl Simulation {
     fn start_client(&mut self, slot: usize, again: Option<usize>) -> Checked {
         let (client, plan) = (self.clients.len(), &self.plan.clients[slot]);
         // Independent of whether other nodes are left out of the run.
-        let mut rng = self.rng.part(NodeId::Client(slot).peer().0 as u64);
+        let mut rng = self.rng.derive(NodeId::Client(slot).peer().0 as u64);
         let mut config = plan.config.clone();
         if let Some(again) = again {
             config.id = self.clients[again].engine.id().clone();
@@ -275,7 +275,7 @@ impl Simulation {
     fn start_server(&mut self, slot: usize, again: Option<usize>) -> Checked {
         let (server, plan) = (self.servers.len(), &self.plan.servers[slot]);
         // Independent of whether other nodes are left out of the run.
-        let mut rng = self.rng.part(NodeId::Server(slot).peer().0 as u64);
+        let mut rng = self.rng.derive(NodeId::Server(slot).peer().0 as u64);
         let mut config = plan.config.clone();
         if let Some(again) = again {
             config.id = self.servers[again].engine.id().clone();
@@ -299,7 +299,7 @@ impl Simulation {
     fn act(&mut self, act: EngineAct) -> Checked {
         match act {
             EngineAct::Use(slot) => match self.client_slots[slot] {
-                Some(client) => self.at_once(EngineHappening::Client(client, ClientAct::Use)),
+                Some(client) => self.at_once(EngineRunEvent::Client(client, ClientAct::Use)),
                 None => Ok(()),
             },
             EngineAct::Call(slot) => match self.client_slots[slot] {
@@ -313,7 +313,7 @@ impl Simulation {
                 let route = self.rng.index(self.world.methods.updates.len());
                 match self.server_slots[slot] {
                     Some(server) => {
-                        self.at_once(EngineHappening::Server(server, ServerAct::Publish(route, None)))
+                        self.at_once(EngineRunEvent::Server(server, ServerAct::Publish(route, None)))
                     }
                     None => Ok(()),
                 }
@@ -330,7 +330,7 @@ impl Simulation {
                 if fault == Fault::Partition {
                     self.world.net.cut(&to, &from, fault);
                 }
-                self.world.scene.after(lasts, EngineHappening::Mend);
+                self.world.scene.schedule_after(lasts, EngineRunEvent::Mend);
                 Ok(())
             }
             EngineAct::Clog(lasts) => {
@@ -360,8 +360,8 @@ impl Simulation {
     }
 
     /// Schedules an event for now. Unlike a direct call, this respects a pause of the node.
-    fn at_once(&mut self, happening: EngineHappening) -> Checked {
-        self.world.scene.after(Default::default(), happening);
+    fn at_once(&mut self, event: EngineRunEvent) -> Checked {
+        self.world.scene.schedule_after(Default::default(), event);
         Ok(())
     }
 
@@ -381,12 +381,12 @@ impl Simulation {
         self.world.scene.faults.count(how);
         if how != Fault::Crash {
             // It is replaced after it has closed.
-            return self.at_once(EngineHappening::Client(client, ClientAct::Close));
+            return self.at_once(EngineRunEvent::Client(client, ClientAct::Close));
         }
         self.clients[client].crashed = true;
         let again = self.crash(NodeId::Client(client), client)?;
         let delay = self.rng.grains(0..800);
-        self.world.scene.after(delay, EngineHappening::StartClient(slot, again));
+        self.world.scene.schedule_after(delay, EngineRunEvent::StartClient(slot, again));
         Ok(())
     }
 
@@ -397,18 +397,18 @@ impl Simulation {
             self.servers[server].crashed = true;
             self.crash(NodeId::Server(server), server)?
         } else {
-            self.at_once(EngineHappening::Server(server, ServerAct::Leave(how)))?;
+            self.at_once(EngineRunEvent::Server(server, ServerAct::Leave(how)))?;
             None
         };
         let delay = self.rng.grains(0..800);
-        self.world.scene.after(delay, EngineHappening::StartServer(slot, again));
+        self.world.scene.schedule_after(delay, EngineRunEvent::StartServer(slot, again));
         Ok(())
     }
 
     /// Crashes a node. Returns its index if its replacement gets the same id.
     fn crash(&mut self, node: NodeId, index: usize) -> Result<Option<usize>, Violation> {
         self.world.scene.log(node, "crashes");
-        self.world.net.forget(node.peer());
+        self.world.net.end_all(node.peer());
         let lost = self.world.model.open_calls(node);
         self.world.count("gone with the client", lost);
         self.world.note(Fact::Crashed(node))?;
@@ -441,10 +441,10 @@ impl Simulation {
         scene.faults.stop();
         self.world.net.mend();
         for client in 0..self.clients.len() {
-            self.at_once(EngineHappening::Client(client, ClientAct::HangUp))?;
+            self.at_once(EngineRunEvent::Client(client, ClientAct::HangUp))?;
         }
         for server in 0..self.servers.len() {
-            self.at_once(EngineHappening::Server(server, ServerAct::HangUp))?;
+            self.at_once(EngineRunEvent::Server(server, ServerAct::HangUp))?;
         }
         Ok(())
     }

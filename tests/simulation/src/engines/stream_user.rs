@@ -11,7 +11,7 @@ use psrpc_engine::{
     StreamEvent, StreamHandle, Time, WallTime,
 };
 
-use super::engine_happening::EngineHappening;
+use super::engine_run_event::EngineRunEvent;
 use super::user_act::{ClientAct, ServerAct, StreamAct};
 use crate::fault::Fault;
 use crate::judge::fact::{Asked, Fact, What};
@@ -217,7 +217,7 @@ impl StreamUser {
             let (by, what) = (self.node, What::Send { stream, deadline: moment.now.time + timeout });
             let (deadline, grace) = (moment.due(timeout), Duration::ZERO);
             world.note(Fact::Asked(Asked { by, what, deadline, grace, must_succeed: false }))?;
-            if world.scene.faults.strikes(Fault::Cancel, &mut self.rng) {
+            if world.scene.faults.happens(Fault::Cancel, &mut self.rng) {
                 self.later(world, 40, StreamAct::CancelSend(send));
             }
         }
@@ -225,8 +225,8 @@ impl StreamUser {
     }
 
     /// Reseeds the random choices for a moment.
-    pub(crate) fn turn_to(&mut self, moment: Time) {
-        self.rng.turn_to(moment);
+    pub(crate) fn reseed_at(&mut self, moment: Time) {
+        self.rng.reseed_at(moment);
     }
 
     pub(crate) fn on_event<E: Engine>(
@@ -313,7 +313,7 @@ impl StreamUser {
         if ongoing.fresh {
             self.taken(engine, stream);
         } else {
-            let slow = world.scene.faults.strikes(Fault::SlowConsumer, &mut self.rng);
+            let slow = world.scene.faults.happens(Fault::SlowConsumer, &mut self.rng);
             self.later(world, if slow { 2000 } else { 8 }, StreamAct::Take(stream));
         }
         Ok(())
@@ -374,11 +374,11 @@ impl StreamUser {
     /// Schedules an act within `grains` grains.
     fn later(&mut self, world: &mut EngineWorld, grains: u64, act: StreamAct) {
         let delay = self.rng.grains(0..grains);
-        world.scene.after(
+        world.scene.schedule_after(
             delay,
             match self.node {
-                NodeId::Client(client) => EngineHappening::Client(client, ClientAct::Stream(act)),
-                NodeId::Server(server) => EngineHappening::Server(server, ServerAct::Stream(act)),
+                NodeId::Client(client) => EngineRunEvent::Client(client, ClientAct::Stream(act)),
+                NodeId::Server(server) => EngineRunEvent::Server(server, ServerAct::Stream(act)),
             },
         );
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use psrpc_engine::Time;
 
 use super::engine_plan::EnginePlan;
-use crate::fault::Strike;
+use crate::fault::FaultOccurrence;
 
 /// A part of a plan that can be left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,7 +30,7 @@ pub(crate) struct Variation {
     /// If set, all other parts of the plan are left out.
     pub(crate) parts: Option<BTreeSet<Part>>,
     /// If set, all other random faults are left out.
-    pub(crate) strikes: Option<BTreeSet<Strike>>,
+    pub(crate) faults: Option<BTreeSet<FaultOccurrence>>,
 }
 
 impl Variation {

@@ -127,7 +127,7 @@ impl CallHistory {
         }
         if let Some(other) = self.selected.first() {
             // An announcement may arrive while the grant waits for a full bus.
-            let may_cross = self.is_at_many() || frame_forger::is_stranger(server);
+            let may_cross = self.is_at_many() || frame_forger::is_forged_server(server);
             if self.granted.is_some() || !may_cross {
                 return Invariant::I2.violated(format!("granted to {server} though {other} was selected"));
             }

@@ -332,7 +332,7 @@ impl Model {
                     _ => Invariant::I2.violated("granted what needs no grant"),
                 });
             }
-            Frame::ClaimRequest(bid) if bid.handling && !frame_forger::is_stranger(&bid.server_id) => {
+            Frame::ClaimRequest(bid) if bid.handling && !frame_forger::is_forged_server(&bid.server_id) => {
                 if let Some(call) = self.call_of(&bid.request_id) {
                     call.announced(&bid.server_id);
                 }
@@ -340,7 +340,7 @@ impl Model {
             // A server may refuse a request without its user.
             Frame::Response(response) => {
                 if let Some(call) = self.call_of(&response.request_id)
-                    && !frame_forger::is_stranger(&response.server_id)
+                    && !frame_forger::is_forged_server(&response.server_id)
                 {
                     call.responds(&response.server_id)?;
                 }
@@ -397,7 +397,7 @@ impl Model {
             }
             Frame::Response(response) => {
                 // A forged response looks like one of a server.
-                if frame_forger::is_stranger(&response.server_id)
+                if frame_forger::is_forged_server(&response.server_id)
                     && let Some(answers) = self.answers_of(&response.request_id)
                 {
                     answers.add(&response.server_id, response.result.clone());
@@ -431,7 +431,7 @@ impl Model {
 
     fn ran(&mut self, run: Run<'_>) -> Checked {
         let Some(number) = self.number_of(run.request) else {
-            if frame_forger::is_strange(run.request) {
+            if frame_forger::is_forged_request(run.request) {
                 return Ok(());
             }
             return Invariant::I2.violated(format!("{run:?} of what nobody called"));

@@ -11,7 +11,7 @@ use std::fmt::Write;
 
 use self::short_names::ShortNames;
 use crate::judge::violation::Violation;
-use crate::trace::{Kind, Line};
+use crate::trace::{Line, LineKind};
 
 /// The maximum number of rows. Of a longer run only the end is drawn.
 const ROWS: usize = 120;
@@ -37,7 +37,7 @@ const RED: &str = "#c00";
 
 /// Draws the lines of a trace as an SVG.
 pub fn sequence_chart(seed: u64, lines: &[Line], violation: Option<&Violation>) -> String {
-    let told: Vec<_> = lines.iter().filter(|line| line.kind != Kind::Aside).collect();
+    let told: Vec<_> = lines.iter().filter(|line| line.kind != LineKind::Detail).collect();
     let skipped = told.len().saturating_sub(ROWS);
     let mut chart = SequenceChart::new(&told, skipped);
     chart.lifelines();
@@ -46,12 +46,12 @@ pub fn sequence_chart(seed: u64, lines: &[Line], violation: Option<&Violation>) 
     }
     // Texts come after the arrows, so that they are on top.
     for (row, line) in told.iter().enumerate() {
-        let what = chart.names.put_into(&line.what);
-        if let Some(id) = line.what.strip_prefix("starts as ") {
-            chart.names.name(id, &line.who);
+        let what = chart.names.put_into(&line.text);
+        if let Some(id) = line.text.strip_prefix("starts as ") {
+            chart.names.name(id, &line.source);
         }
         let label = match &line.kind {
-            Kind::Publish(_, label) | Kind::Arrival(_, _, label) => chart.names.put_into(label),
+            LineKind::Publish(_, label) | LineKind::Arrival(_, _, label) => chart.names.put_into(label),
             _ => what.clone(),
         };
         if row >= skipped {
@@ -81,19 +81,19 @@ struct SequenceChart {
 impl SequenceChart {
     fn new(told: &[&Line], skipped: usize) -> Self {
         let published = told.iter().enumerate().filter_map(|(row, line)| match line.kind {
-            Kind::Publish(number, _) => Some((number, (line.who.clone(), row))),
+            LineKind::Publish(number, _) => Some((number, (line.source.clone(), row))),
             _ => None,
         });
         let published: BTreeMap<_, _> = published.collect();
         let mut nodes = BTreeSet::new();
         for line in &told[skipped..] {
-            nodes.insert(line.who.clone());
+            nodes.insert(line.source.clone());
             match line.kind {
-                Kind::Loss(number, to, _) => {
+                LineKind::Loss(number, to, _) => {
                     nodes.insert(to.to_string());
                     nodes.extend(published.get(&number).map(|(from, _)| from.clone()));
                 }
-                Kind::Arrival(number, ..) => {
+                LineKind::Arrival(number, ..) => {
                     nodes.extend(published.get(&number).map(|(from, _)| from.clone()));
                 }
                 _ => {}
@@ -140,15 +140,15 @@ impl SequenceChart {
     /// Draws the arrow of a frame that arrives or is lost.
     fn arrow(&mut self, row: usize, told: &Line) {
         let (number, to, fault) = match told.kind {
-            Kind::Arrival(number, fault, _) => (number, told.who.clone(), fault),
-            Kind::Loss(number, to, fault) => (number, to.to_string(), Some(fault)),
+            LineKind::Arrival(number, fault, _) => (number, told.source.clone(), fault),
+            LineKind::Loss(number, to, fault) => (number, to.to_string(), Some(fault)),
             _ => return,
         };
         let Some((from, published)) = self.published.get(&number) else { return };
         let (Some(from), Some(to)) = (self.x(from), self.x(&to)) else { return };
         let (start, end) = ((from, self.y(*published)), (to, self.y(row)));
         let color = if fault.is_some() { ORANGE } else { BLACK };
-        if matches!(told.kind, Kind::Loss(..)) {
+        if matches!(told.kind, LineKind::Loss(..)) {
             let lost = ((from + to) / 2.0, end.1);
             line(&mut self.drawn, start, lost, color, true);
             let (x, y) = lost;
@@ -171,24 +171,24 @@ impl SequenceChart {
 
     fn row(&mut self, row: usize, told: &Line, label: &str, whole: &str) {
         let y = self.y(row);
-        let (x, anchor, color, label) = match (&told.kind, self.x(&told.who)) {
-            (Kind::Loss(number, to, fault), _) => {
+        let (x, anchor, color, label) = match (&told.kind, self.x(&told.source)) {
+            (LineKind::Loss(number, to, fault), _) => {
                 let x = self.halfway(*number, &to.to_string()).unwrap_or(self.width / 2.0);
                 (x + 10.0, "start", RED, fault.name().to_owned())
             }
-            (_, None) if told.who == "run" => {
+            (_, None) if told.source == "run" => {
                 line(&mut self.drawn, (TIME, y), (self.width - 8.0, y), GREY, true);
                 (self.width / 2.0, "middle", GREY, label.to_owned())
             }
             (_, None) => (self.width / 2.0, "middle", ORANGE, label.to_owned()),
             (kind, Some(x)) => {
                 let (color, label) = match kind {
-                    Kind::Arrival(_, Some(fault), _) => (ORANGE, format!("{label} ({})", fault.name())),
-                    Kind::Publish(..) | Kind::Arrival(..) => (BLACK, label.to_owned()),
+                    LineKind::Arrival(_, Some(fault), _) => (ORANGE, format!("{label} ({})", fault.name())),
+                    LineKind::Publish(..) | LineKind::Arrival(..) => (BLACK, label.to_owned()),
                     _ => (BLUE, label.to_owned()),
                 };
                 let _ = writeln!(self.drawn, r#"<circle cx="{x:.1}" cy="{y:.1}" r="2.5" fill="{color}"/>"#);
-                let (x, anchor) = if is_server(&told.who) { (x + 9.0, "start") } else { (x - 9.0, "end") };
+                let (x, anchor) = if is_server(&told.source) { (x + 9.0, "start") } else { (x - 9.0, "end") };
                 (x, anchor, color, label)
             }
         };
@@ -308,23 +308,33 @@ mod tests {
     use crate::judge::violation::Invariant;
     use crate::node_id::NodeId;
 
-    fn line(millis: u64, who: &str, what: &str, kind: Kind) -> Line {
-        Line { at: Time::from_nanos(millis * 1_000_000), who: who.to_owned(), what: what.to_owned(), kind }
+    fn line(millis: u64, source: &str, text: &str, kind: LineKind) -> Line {
+        Line {
+            at: Time::from_nanos(millis * 1_000_000),
+            source: source.to_owned(),
+            text: text.to_owned(),
+            kind,
+        }
     }
 
     fn call() -> Vec<Line> {
         let label = |text: &str| text.to_owned();
         vec![
-            line(0, "client-0", "starts as CLI_ann", Kind::Note),
-            line(0, "client-0", "Subscription(0.0) is live", Kind::Aside),
-            line(1, "client-0", "publishes request REQ_hat", Kind::Publish(0, label("request REQ_hat"))),
-            line(1, "bus", "drop on the way to server-10", Kind::Loss(0, NodeId::Server(10), Fault::Drop)),
-            line(3, "server-2", "gets request REQ_hat", Kind::Arrival(0, None, label("request REQ_hat"))),
+            line(0, "client-0", "starts as CLI_ann", LineKind::Note),
+            line(0, "client-0", "Subscription(0.0) is live", LineKind::Detail),
+            line(1, "client-0", "publishes request REQ_hat", LineKind::Publish(0, label("request REQ_hat"))),
+            line(
+                1,
+                "bus",
+                "drop on the way to server-10",
+                LineKind::Loss(0, NodeId::Server(10), Fault::Drop),
+            ),
+            line(3, "server-2", "gets request REQ_hat", LineKind::Arrival(0, None, label("request REQ_hat"))),
             line(
                 4,
                 "server-2",
                 "gets it",
-                Kind::Arrival(0, Some(Fault::Duplicate), label("request REQ_hat")),
+                LineKind::Arrival(0, Some(Fault::Duplicate), label("request REQ_hat")),
             ),
         ]
     }
@@ -370,7 +380,7 @@ mod tests {
 
     #[test]
     fn only_the_end_of_a_long_run_is_drawn_and_the_chart_says_so() {
-        let told = |number| line(number, "client-0", &format!("does {number}"), Kind::Note);
+        let told = |number| line(number, "client-0", &format!("does {number}"), LineKind::Note);
         let chart = sequence_chart(7, &(0..ROWS as u64 + 5).map(told).collect::<Vec<_>>(), None);
         let texts = texts(&chart);
         assert!(texts.contains(&"does 5") && texts.contains(&"does 124") && !texts.contains(&"does 4"));
@@ -380,7 +390,7 @@ mod tests {
     #[test]
     fn a_text_is_escaped_and_cut_short_but_for_its_tooltip() {
         let long = format!("a < b & c {}", "z".repeat(LETTERS));
-        let chart = sequence_chart(7, &[line(0, "client-0", &long, Kind::Note)], None);
+        let chart = sequence_chart(7, &[line(0, "client-0", &long, LineKind::Note)], None);
         let shown = texts(&chart)[2];
         assert!(shown.starts_with("a &lt; b &amp; c zz") && shown.ends_with("z…"), "{shown}");
         assert!(chart.contains(&format!("<title>{}</title>", escaped(&long))));

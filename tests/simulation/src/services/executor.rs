@@ -14,10 +14,10 @@ use slab::Slab;
 use crate::clock::Clock;
 use crate::fault::{Fault, Faults};
 use crate::frame_text::FrameText;
-use crate::net::{Net, Place, Post};
+use crate::net::{Net, NetEvent, SubscriptionId};
 use crate::node_id::Peer;
 use crate::rng::Rng;
-use crate::scene::{Entry, Scene};
+use crate::scene::{Scene, ScheduledEvent};
 use crate::trace::Show;
 
 /// The state that all nodes of a world share. Its lock is never held while code outside the
@@ -25,7 +25,7 @@ use crate::trace::Show;
 pub(crate) struct Shared(Mutex<ExecutorState>);
 
 pub(crate) struct ExecutorState {
-    pub(crate) scene: Scene<ServiceHappening>,
+    pub(crate) scene: Scene<ServiceRunEvent>,
     pub(crate) net: Net<Inlet>,
     /// The sinks of the subscriptions that have not ended.
     pub(super) sinks: BTreeMap<Inlet, Arc<Sink>>,
@@ -48,9 +48,9 @@ pub(crate) type Tap = Box<dyn FnMut(&Frame) + Send>;
 pub(crate) struct Inlet(u64);
 
 /// A scheduled event of a run of services.
-pub(crate) enum ServiceHappening {
+pub(crate) enum ServiceRunEvent {
     /// An event of the bus.
-    Post(Post),
+    Net(NetEvent),
     /// The bus reports the outcome of a publish.
     Published(Receipt, Result<Option<u64>, BusError>),
     /// The bus has room again for frames of a node.
@@ -63,9 +63,9 @@ pub(crate) enum ServiceHappening {
     Resume(usize),
 }
 
-impl From<Post> for ServiceHappening {
-    fn from(post: Post) -> Self {
-        ServiceHappening::Post(post)
+impl From<NetEvent> for ServiceRunEvent {
+    fn from(event: NetEvent) -> Self {
+        ServiceRunEvent::Net(event)
     }
 }
 
@@ -231,23 +231,23 @@ impl Shared {
     /// `end`.
     pub(super) fn pass_time(&self, end: Time) -> bool {
         let mut state = self.lock();
-        let Some(happening) = state.scene.next(end) else { return false };
-        match happening {
-            ServiceHappening::Post(post) => {
-                let arrival = state.arrive(post);
+        let Some(event) = state.scene.next_event(end) else { return false };
+        match event {
+            ServiceRunEvent::Net(event) => {
+                let arrival = state.arrive(event);
                 drop(state);
                 if let Some(arrival) = arrival {
                     arrival.hand_over();
                 }
             }
-            ServiceHappening::Published(receipt, result) => {
+            ServiceRunEvent::Published(receipt, result) => {
                 drop(state);
                 match result {
                     Ok(receivers) => receipt.published(receivers),
                     Err(error) => receipt.failed(error),
                 }
             }
-            ServiceHappening::Room(node) => {
+            ServiceRunEvent::Room(node) => {
                 let now = state.scene.now();
                 let node = &mut state.nodes[node];
                 node.full = node.full.filter(|until| *until > now);
@@ -255,19 +255,19 @@ impl Shared {
                 drop(state);
                 waiting.into_iter().for_each(Waker::wake);
             }
-            ServiceHappening::Alarm(waker) => {
+            ServiceRunEvent::Alarm(waker) => {
                 drop(state);
                 waker.wake();
             }
-            ServiceHappening::Turn(task) => state.run_soon(task),
-            ServiceHappening::Resume(node) => state.resume(node),
+            ServiceRunEvent::Turn(task) => state.run_soon(task),
+            ServiceRunEvent::Resume(node) => state.resume(node),
         }
         true
     }
 
     /// Returns `true` if any event is scheduled.
-    pub(super) fn has_plans(&self) -> bool {
-        self.lock().scene.has_plans()
+    pub(super) fn has_events(&self) -> bool {
+        self.lock().scene.has_events()
     }
 
     /// Returns a sleep until a virtual time.
@@ -282,7 +282,7 @@ impl Shared {
     pub(super) fn crash(&self, node: usize) {
         let mut state = self.lock();
         state.nodes[node].life += 1;
-        state.net.forget(Peer(node));
+        state.net.end_all(Peer(node));
         let of_node = |slot: &Slot| slot.home.is_some_and(|home| home.node == node);
         let keys: Vec<_> = state.tasks.iter().filter(|(_, slot)| of_node(slot)).map(|(key, _)| key).collect();
         let tasks: Vec<_> = keys.into_iter().map(|key| state.tasks.remove(key)).collect();
@@ -353,7 +353,7 @@ impl ExecutorState {
         if slowness.is_zero() {
             self.run_soon(task);
         } else {
-            self.scene.after(slowness, ServiceHappening::Turn(task));
+            self.scene.schedule_after(slowness, ServiceRunEvent::Turn(task));
         }
     }
 
@@ -384,7 +384,7 @@ impl ExecutorState {
     pub(super) fn pause(&mut self, node: usize, until: Time) {
         let paused = &mut self.nodes[node].paused;
         *paused = Some(paused.map_or(until, |before| before.max(until)));
-        self.scene.at(until, ServiceHappening::Resume(node));
+        self.scene.schedule_at(until, ServiceRunEvent::Resume(node));
         for task in std::mem::take(&mut self.ready) {
             self.run_soon(task);
         }
@@ -403,38 +403,38 @@ impl ExecutorState {
 
     fn take_sinks_without_subscription(&mut self) -> Vec<Arc<Sink>> {
         let Self { sinks, net, .. } = self;
-        let gone: Vec<_> = sinks.keys().copied().filter(|inlet| net.place_of(*inlet).is_none()).collect();
+        let gone: Vec<_> = sinks.keys().copied().filter(|inlet| net.find(*inlet).is_none()).collect();
         gone.into_iter().filter_map(|inlet| sinks.remove(&inlet)).collect()
     }
 
-    fn arrive(&mut self, post: Post) -> Option<Arrival> {
-        let sink = |state: &Self, place: Place| {
-            let inlet = state.net.subscriber(place)?;
+    fn arrive(&mut self, event: NetEvent) -> Option<Arrival> {
+        let sink = |state: &Self, id: SubscriptionId| {
+            let inlet = state.net.subscriber(id)?;
             state.sinks.get(&inlet).map(Arc::clone)
         };
-        match post {
-            Post::Joined(place) => {
-                self.net.joined(place);
+        match event {
+            NetEvent::Activated(id) => {
+                self.net.activate(id);
                 None
             }
-            Post::Confirmed(place) => Some(Arrival::Live(sink(self, place)?)),
-            Post::Gap(place) => Some(Arrival::Gap(sink(self, place)?)),
-            Post::Delivered(place, delivery) => {
-                let sink = sink(self, place)?;
-                let who = self.net.peer_of(place).0;
+            NetEvent::Confirmed(id) => Some(Arrival::Live(sink(self, id)?)),
+            NetEvent::Gap(id) => Some(Arrival::Gap(sink(self, id)?)),
+            NetEvent::Delivered(id, delivery) => {
+                let sink = sink(self, id)?;
+                let who = self.net.peer(id).0;
                 let name = Arc::clone(&self.nodes[who].name);
                 self.scene.log(name, format_args!("gets {}", FrameText(&delivery.frame)));
                 Some(Arrival::Frame(sink, delivery.arrival()))
             }
-            Post::Left(place) => {
-                self.net.left(&mut self.scene, place);
+            NetEvent::Deactivated(id) => {
+                self.net.deactivate(&mut self.scene, id);
                 None
             }
-            Post::Ended(place, error) => {
-                if error.is_some() && self.net.subscriber(place).is_some() {
+            NetEvent::Ended(id, error) => {
+                if error.is_some() && self.net.subscriber(id).is_some() {
                     self.scene.faults.count(Fault::LostSubscribe);
                 }
-                let inlet = self.net.end(place)?;
+                let inlet = self.net.end(id)?;
                 Some(Arrival::Ended(self.sinks.remove(&inlet)?, error))
             }
         }
@@ -469,7 +469,7 @@ impl Arrival {
 pub(super) struct Sleep {
     shared: Arc<Shared>,
     at: Time,
-    alarm: Option<(Entry, Waker)>,
+    alarm: Option<(ScheduledEvent, Waker)>,
 }
 
 impl Sleep {
@@ -481,8 +481,8 @@ impl Sleep {
         if self.alarm.as_ref().is_some_and(|(_, waker)| waker.will_wake(cx.waker())) {
             return Poll::Pending;
         }
-        let before = self.alarm.take().and_then(|(alarm, _)| state.scene.strike(alarm));
-        let alarm = state.scene.timer(self.at, ServiceHappening::Alarm(cx.waker().clone()));
+        let before = self.alarm.take().and_then(|(alarm, _)| state.scene.cancel(alarm));
+        let alarm = state.scene.schedule_timer(self.at, ServiceRunEvent::Alarm(cx.waker().clone()));
         self.alarm = Some((alarm, cx.waker().clone()));
         drop(state);
         drop(before);
@@ -493,7 +493,7 @@ impl Sleep {
 impl Drop for Sleep {
     fn drop(&mut self) {
         if let Some((alarm, _)) = &self.alarm {
-            let struck = self.shared.lock().scene.strike(*alarm);
+            let struck = self.shared.lock().scene.cancel(*alarm);
             drop(struck);
         }
     }

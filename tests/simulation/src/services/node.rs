@@ -12,11 +12,11 @@ use psrpc::bus::{Accepted, Bus, Full, Offer, Receipt, Sink, Subscription, WakeLi
 use psrpc::proto::{Channel, Frame, Seed};
 use psrpc::{BusError, Now, Runtime, SubscriptionKind, Task, Time};
 
-use super::executor::{ExecutorState, NodeLife, ServiceHappening, Shared};
+use super::executor::{ExecutorState, NodeLife, ServiceRunEvent, Shared};
 use crate::clock::Clock;
 use crate::fault::Fault;
 use crate::frame_text::FrameText;
-use crate::net::Published;
+use crate::net::PublishOutcome;
 use crate::node_id::Peer;
 
 /// A machine of a simulated [`World`](crate::World), with its own clocks, tasks and connection to
@@ -102,7 +102,7 @@ impl Node {
     fn jump(&self, nanos: i64) {
         self.change(|state, node| {
             state.scene.faults.count(Fault::ClockJump);
-            state.nodes[node].clock.jumped += nanos;
+            state.nodes[node].clock.jump_nanos += nanos;
         });
     }
 
@@ -123,13 +123,13 @@ impl Node {
 
     /// Undoes all jumps of the wall clock.
     pub(crate) fn undo_jumps(&self) {
-        self.change(|state, node| state.nodes[node].clock.set_right());
+        self.change(|state, node| state.nodes[node].clock.undo_jumps());
     }
 
     /// Returns `true` if the node has, or had, a live or refused subscription to a channel whose
     /// name contains `channel`.
     pub(crate) fn has_been_subscribed(&self, channel: &str) -> bool {
-        self.shared.lock().net.has_joined(self.peer(), channel)
+        self.shared.lock().net.was_activated(self.peer(), channel)
     }
 
     fn home(&self) -> NodeLife {
@@ -318,15 +318,15 @@ impl Bus for NodeBus {
         let name = Arc::clone(&nodes[self.home.node].name);
         scene.log(name, format_args!("subscribes to {channel} ({kind:?})"));
         scene.hash().word(1);
-        let place = net.subscribe(scene, self.home.peer(), inlet, channel, kind);
+        let id = net.subscribe(scene, self.home.peer(), inlet, channel, kind);
         sinks.insert(inlet, Arc::new(sink));
         drop(state);
         let (shared, home) = (Arc::clone(&self.shared), self.home);
         Subscription::new(move || {
             let state = &mut *shared.lock();
-            if state.is_alive(home) && state.net.subscriber(place).is_some() {
+            if state.is_alive(home) && state.net.subscriber(id).is_some() {
                 state.scene.hash().word(2);
-                state.net.unsubscribe(&mut state.scene, place);
+                state.net.unsubscribe(&mut state.scene, id);
             }
         })
     }
@@ -346,8 +346,8 @@ impl ExecutorState {
         if self.nodes[node].full.is_some_and(|until| until > now) {
             return true;
         }
-        let Some(delay) = self.net.full_for(&mut self.scene) else { return false };
-        self.scene.after(delay, ServiceHappening::Room(node));
+        let Some(delay) = self.net.draw_full_bus(&mut self.scene) else { return false };
+        self.scene.schedule_after(delay, ServiceRunEvent::Room(node));
         self.nodes[node].full = Some(now + delay);
         true
     }
@@ -361,10 +361,10 @@ impl ExecutorState {
         let published = if lost {
             scene.faults.count(Fault::Drop);
             scene.log("bus", format_args!("lost: {}", FrameText(frame)));
-            Published { after: Duration::ZERO, result: Ok(None) }
+            PublishOutcome { delay: Duration::ZERO, result: Ok(None) }
         } else {
             net.publish(scene, home.peer(), channel.legacy(), frame)
         };
-        scene.after(published.after, ServiceHappening::Published(receipt, published.result));
+        scene.schedule_after(published.delay, ServiceRunEvent::Published(receipt, published.result));
     }
 }

@@ -133,6 +133,6 @@ fn clock(rng: &mut Rng, skew: u64) -> Clock {
         monotonic: rng.grains(0..4_000_000_000),
         wall,
         drift: rng.pick(&[0, 0, 300, -300]),
-        ..Clock::RIGHT
+        ..Clock::ACCURATE
     }
 }

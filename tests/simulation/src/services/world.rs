@@ -128,7 +128,7 @@ impl World {
     /// Adds a node: a machine with its own clocks, tasks and connection to the bus. The name
     /// appears in the trace.
     pub fn node(&self, name: impl Into<String>) -> Node {
-        self.node_with(name, Clock::RIGHT)
+        self.node_with(name, Clock::ACCURATE)
     }
 
     pub(crate) fn node_with(&self, name: impl Into<String>, clock: Clock) -> Node {
@@ -179,7 +179,7 @@ impl World {
                 }
                 Step::Task => {}
                 Step::Idle if self.shared.pass_time(end) => steps = 0,
-                Step::Idle if self.shared.has_plans() => break Err(Stuck::TooLong { at: self.elapsed() }),
+                Step::Idle if self.shared.has_events() => break Err(Stuck::TooLong { at: self.elapsed() }),
                 Step::Idle => break Err(Stuck::Deadlock { at: self.elapsed() }),
             }
             steps += 1;
@@ -208,7 +208,7 @@ impl World {
     /// Panics if the fault is not a random fault of the bus. Methods of this type and of [`Node`]
     /// cause other faults.
     pub fn set_rate(&self, fault: Fault, permille: u64) {
-        assert!(fault.is_of_bus(), "{} does not come by chance", fault.name());
+        assert!(fault.is_bus_fault(), "{} does not come by chance", fault.name());
         self.shared.lock().scene.faults.set(fault, permille);
     }
 

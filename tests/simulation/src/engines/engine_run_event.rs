@@ -4,13 +4,13 @@ use psrpc_engine::proto::Frame;
 use psrpc_engine::{BusError, Token};
 
 use super::user_act::{ClientAct, ServerAct};
-use crate::net::Post;
+use crate::net::NetEvent;
 use crate::node_id::NodeId;
 
 /// A scheduled event of a run of engines.
-pub(crate) enum EngineHappening {
+pub(crate) enum EngineRunEvent {
     /// An event of the bus.
-    Post(Post),
+    Net(NetEvent),
     /// The bus reports the outcome of a publish, with the frame if the publish failed.
     Published(NodeId, Token, Result<Option<u64>, BusError>, Option<Box<Frame>>),
     /// The bus has room again for frames of an engine.
@@ -41,8 +41,8 @@ pub(crate) enum EngineHappening {
     Guest,
 }
 
-impl From<Post> for EngineHappening {
-    fn from(post: Post) -> Self {
-        EngineHappening::Post(post)
+impl From<NetEvent> for EngineRunEvent {
+    fn from(event: NetEvent) -> Self {
+        EngineRunEvent::Net(event)
     }
 }
