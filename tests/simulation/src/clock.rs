@@ -90,14 +90,14 @@ mod tests {
         Clock { monotonic: Duration::from_secs(7), wall: WallTime::from_unix_nanos(1000), ..Clock::ACCURATE };
 
     #[test]
-    fn a_reading_leads_back_to_its_virtual_time() {
+    fn a_reading_converts_back_to_its_virtual_time() {
         let now = CLOCK.at(Time::from_nanos(5));
         assert_eq!(now, Now { time: Time::from_nanos(7_000_000_005), wall: WallTime::from_unix_nanos(1005) });
         assert_eq!(CLOCK.virtual_time(now.time), Time::from_nanos(5));
     }
 
     #[test]
-    fn the_first_virtual_time_of_a_reading_is_found_whatever_the_drift() {
+    fn the_first_virtual_time_of_a_reading_is_found_for_any_drift() {
         for drift in [-500_000, -300, -1, 0, 1, 300, 500_000] {
             let clock = Clock { drift, ..CLOCK };
             for reading in (7_000_000_000..7_000_000_050).chain(19_999_999_990..20_000_000_010) {

@@ -29,7 +29,7 @@ pub struct Report {
 
 impl Report {
     /// Adds the report of another part of the same seed.
-    pub(crate) fn and(mut self, other: &Report) -> Self {
+    pub(crate) fn merge(mut self, other: &Report) -> Self {
         for (outcome, count) in &other.outcomes {
             *self.outcomes.entry(outcome).or_default() += count;
         }
@@ -44,10 +44,10 @@ impl Report {
     }
 
     /// Runs `run` and returns its report, or one that reports its panic.
-    pub(crate) fn catching(seed: u64, run: impl FnOnce() -> Self) -> Self {
+    pub(crate) fn catch_panic(seed: u64, run: impl FnOnce() -> Self) -> Self {
         catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
             let (outcomes, faults) = (BTreeMap::new(), FaultCounts::default());
-            let violation = Some(of_panic(&*panic));
+            let violation = Some(panic_violation(&*panic));
             Self { seed, calls: 0, fresh_calls: 0, outcomes, faults, trace_hash: 0, violation }
         })
     }
@@ -66,7 +66,7 @@ pub fn same_trace(first: &Report, second: &Report) -> Checked {
 }
 
 /// Returns the violation for a panic.
-pub(crate) fn of_panic(panic: &dyn Any) -> Violation {
+pub(crate) fn panic_violation(panic: &dyn Any) -> Violation {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     let text = text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("a panic");
     Violation { invariant: Invariant::I11, what: format!("panic: {text}") }

@@ -8,7 +8,7 @@ use psrpc_simulation::judge::violation::Invariant;
 use psrpc_simulation::seeds::planted_defects::catch;
 
 #[test]
-fn a_defect_is_caught_in_the_first_seed_that_shows_it_and_does_not_stay() {
+fn a_defect_is_caught_in_the_first_seed_that_shows_it_and_is_removed_again() {
     let caught = catch(Defect::UnannouncedIgnored, 100).expect("it shows in a hundred seeds");
     assert_eq!(caught.invariant, Invariant::I16);
     assert_eq!(catch(Defect::UnannouncedIgnored, caught.seed), None);
@@ -17,7 +17,7 @@ fn a_defect_is_caught_in_the_first_seed_that_shows_it_and_does_not_stay() {
 }
 
 #[test]
-fn defects_go_by_names_of_their_own() {
+fn defects_have_names_and_descriptions() {
     assert_eq!(Defect::UnannouncedIgnored.name(), "unannounced_ignored");
     assert_eq!(
         Defect::UnannouncedIgnored.what(),

@@ -7,7 +7,7 @@ use psrpc_simulation::judge::violation::Invariant;
 use psrpc_simulation::{Shrunk, shrink, simulate};
 
 #[test]
-fn a_seed_that_fails_shrinks_to_little_that_fails_in_the_same_way_and_always_to_the_same() {
+fn a_failing_seed_shrinks_deterministically_to_few_parts_that_fail_in_the_same_way() {
     plant(Some(Defect::DuplicateRuns));
     let seed = (0..100).find(|seed| simulate(*seed, None).violation.is_some()).expect("it shows in engines");
     let shrunk = shrink(seed, 500).expect("it fails");

@@ -18,7 +18,7 @@ pub(crate) use run::Run;
 pub(crate) use speed::Speed;
 
 /// The most runs that shrinking a failing seed takes.
-const SHRINKING: usize = 2000;
+const SHRINK_RUNS: usize = 2000;
 
 fn hex(hash: u64) -> String {
     format!("{hash:016x}")
@@ -30,7 +30,7 @@ fn show_failure(seed: u64, violation: &Violation) {
 
 /// Shrinks a failing seed and prints the result.
 fn show_shrunk(seed: u64) -> Option<Shrunk> {
-    let shrunk = shrink(seed, SHRINKING)?;
+    let shrunk = shrink(seed, SHRINK_RUNS)?;
     let Shrunk { violation, acts, faults, nodes, lines, runs } = &shrunk;
     println!("seed {seed}, shrunk in {runs} runs: {acts} acts, {faults} faults, {nodes} nodes");
     for line in lines {

@@ -12,13 +12,13 @@ use serde_json::{Map, Value, json};
 use super::{hex, show_failure, show_shrunk, silence_panics};
 
 /// The number of failed seeds whose shrunk trace is printed.
-const SHOWN: usize = 3;
+const SHRUNK_SEEDS: usize = 3;
 
 /// The interval between updates of the progress bar.
-const GLIMPSE: Duration = Duration::from_millis(100);
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The width of the progress bar.
-const WIDTH: u64 = 24;
+const BAR_WIDTH: u64 = 24;
 
 /// Run many seeds.
 #[derive(clap::Args)]
@@ -59,18 +59,18 @@ impl Run {
         let calls_per_s = (summary.calls as f64 / busy.as_secs_f64()) as u64;
         show(&summary, threads, calls_per_s);
         silence_panics();
-        for seed in summary.failed.iter().take(SHOWN) {
+        for seed in summary.failed.iter().take(SHRUNK_SEEDS) {
             show_shrunk(*seed);
         }
         let enough = self.each_fault.unwrap_or(u64::from(self.seeds >= 1000));
-        let rare = summary.rarer_than(enough);
-        for (fault, count) in &rare {
+        let too_rare = summary.rarer_than(enough);
+        for (fault, count) in &too_rare {
             println!("FAILED: {} happened {count} times, not {enough}", fault.name());
         }
         if self.json {
             println!("{}", as_json(&summary, calls_per_s));
         }
-        summary.failed.is_empty() && rare.is_empty()
+        summary.failed.is_empty() && too_rare.is_empty()
     }
 }
 
@@ -111,39 +111,39 @@ fn show(summary: &Summary, threads: usize, calls_per_s: u64) {
 /// The progress bar, shown if standard error is a terminal.
 struct Progress {
     seeds: u64,
-    is_seen: bool,
+    is_terminal: bool,
     started: Instant,
-    shown: Instant,
+    updated: Instant,
 }
 
 #[expect(clippy::disallowed_methods, reason = "how long it takes is for people")]
 impl Progress {
     fn new(seeds: u64) -> Self {
         let now = Instant::now();
-        Self { seeds, is_seen: io::stderr().is_terminal(), started: now, shown: now }
+        Self { seeds, is_terminal: io::stderr().is_terminal(), started: now, updated: now }
     }
 
     fn show(&mut self, summary: &Summary) {
-        if !self.is_seen || self.shown.elapsed() < GLIMPSE {
+        if !self.is_terminal || self.updated.elapsed() < PROGRESS_INTERVAL {
             return;
         }
-        self.shown = Instant::now();
+        self.updated = Instant::now();
         let Summary { seeds, failed, calls, faults, .. } = summary;
-        let filled = "#".repeat((WIDTH * seeds / self.seeds) as usize);
+        let filled = "#".repeat((BAR_WIDTH * seeds / self.seeds) as usize);
         let rate = (*calls as f64 / self.started.elapsed().as_secs_f64()) as u64;
         let happened = faults.iter().map(|(_, count)| count).sum::<u64>();
         eprint!(
             "\r[{filled:.<width$}] {seeds} of {} seeds, {rate} calls/s, {} failed, {happened} faults\x1b[K",
             self.seeds,
             failed.len(),
-            width = WIDTH as usize,
+            width = BAR_WIDTH as usize,
         );
         // A progress bar that cannot be shown does not matter.
         let _ = io::stderr().flush();
     }
 
     fn clear(&self) {
-        if self.is_seen {
+        if self.is_terminal {
             eprint!("\r\x1b[K");
         }
     }

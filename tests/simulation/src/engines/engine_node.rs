@@ -12,7 +12,7 @@ use super::engine_world::EngineWorld;
 use crate::clock::Clock;
 use crate::fault::Fault;
 use crate::frame_text::{BriefFrameText, FrameText};
-use crate::judge::fact::{Fact, Held};
+use crate::judge::fact::{Fact, TableSize};
 use crate::judge::violation::{Checked, Invariant, Violation};
 use crate::net::FrameInTransit;
 use crate::node_id::NodeId;
@@ -29,20 +29,20 @@ pub(crate) struct EngineNode<E, U> {
     pub(crate) paused: Option<Time>,
     pub(crate) crashed: bool,
     /// The next timeout of the engine, by its own clock, and the scheduled event for it.
-    alarm: Option<(Time, ScheduledEvent)>,
+    timer: Option<(Time, ScheduledEvent)>,
     /// The latest reading of the wall clock so far.
-    latest: WallTime,
+    latest_wall: WallTime,
     /// Whether the bus has no room for frames of the engine.
     is_full: bool,
     /// The reading of the monotonic clock when a full bus or a pause last blocked the node.
-    stuck: Option<Time>,
+    last_blocked: Option<Time>,
     /// The outputs of the engine in this step.
-    said: Said,
+    outputs: OutputCounts,
 }
 
 /// The number of outputs of an engine in one step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Said {
+struct OutputCounts {
     events: u32,
     others: u32,
 }
@@ -55,14 +55,14 @@ pub(crate) struct Moment {
     /// Whether the bus has no room for frames of the node.
     pub(crate) is_full: bool,
     /// The latest reading of the wall clock so far.
-    pub(crate) latest: WallTime,
+    pub(crate) latest_wall: WallTime,
     clock: Clock,
 }
 
 impl Moment {
     /// Returns the virtual time at which the monotonic clock shows `reading`.
-    pub(crate) fn virtual_time(&self, own: Time) -> Time {
-        self.clock.virtual_time(own)
+    pub(crate) fn virtual_time(&self, reading: Time) -> Time {
+        self.clock.virtual_time(reading)
     }
 
     /// Returns the virtual deadline of something that starts now and has this timeout.
@@ -98,18 +98,18 @@ pub(crate) trait EngineUser<E: Engine> {
     fn on_frame(&mut self, moment: Moment, world: &mut EngineWorld, frame: &Frame) -> Checked;
 
     /// Called after the engine has handled a frame, before its outputs are taken.
-    fn interject(&mut self, _: &mut E, _: Moment, _: &mut EngineWorld, _: &Frame) -> Checked {
+    fn act_before_outputs(&mut self, _: &mut E, _: Moment, _: &mut EngineWorld, _: &Frame) -> Checked {
         Ok(())
     }
 
     /// Returns `true` if the engine must report an event for a frame, in any case (I12).
-    fn must_hear_of(&self, world: &EngineWorld, frame: &Frame) -> bool;
+    fn expects_event(&self, world: &EngineWorld, frame: &Frame) -> bool;
 
     /// Called when the node pauses until its monotonic clock shows `until`.
     fn on_pause(&mut self, until: Time);
 
     /// Returns the sizes of the engine's tables.
-    fn held(&self, engine: &E) -> [Held; 5];
+    fn table_sizes(&self, engine: &E) -> [TableSize; 5];
 
     /// Returns `true` if it is open, and not about to close.
     fn is_open(&self) -> bool;
@@ -141,9 +141,9 @@ where
         if clock.drift != 0 {
             world.scene.faults.count(Fault::Drift);
         }
-        let (paused, crashed, alarm, said) = (None, false, None, Said::default());
-        let (is_full, stuck, latest) = (false, None, WallTime::default());
-        Self { id, engine, user, clock, paused, crashed, alarm, latest, is_full, stuck, said }
+        let (paused, crashed, timer, outputs) = (None, false, None, OutputCounts::default());
+        let (is_full, last_blocked, latest_wall) = (false, None, WallTime::default());
+        Self { id, engine, user, clock, paused, crashed, timer, latest_wall, is_full, last_blocked, outputs }
     }
 
     pub(crate) fn input(&mut self, world: &mut EngineWorld, input: Input) -> Checked {
@@ -154,14 +154,14 @@ where
                 let kind = || if result.is_ok() { LineKind::Detail } else { LineKind::Note };
                 world.scene.log_as(kind, node.id, format_args!("{token:?} is published: {result:?}"));
                 if let Some(frame) = &frame {
-                    world.note(Fact::NotTaken { by: node.id, frame })?;
+                    world.note(Fact::PublishFailed { node: node.id, frame })?;
                 }
                 node.engine.handle_published(moment.now, token, result);
                 Ok(())
             }),
             Input::Gap(subscription) => self.gap(world, subscription),
             other => self.step(world, |node, moment, world| {
-                node.tell(moment.now, world, other);
+                node.handle_input(moment.now, world, other);
                 Ok(())
             }),
         }
@@ -173,7 +173,7 @@ where
             node.engine.handle_gap(moment.now, subscription, None);
             Ok(())
         })?;
-        if self.said.events == 0 && self.user.is_open() {
+        if self.outputs.events == 0 && self.user.is_open() {
             return Invariant::I12.violated(format!("{}: not a word on a gap", self.id));
         }
         Ok(())
@@ -183,7 +183,7 @@ where
     pub(crate) fn pause(&mut self, until: Time) {
         self.paused = self.paused.max(Some(until));
         let until = self.clock.at(until).time;
-        self.stuck = self.stuck.max(Some(until));
+        self.last_blocked = self.last_blocked.max(Some(until));
         self.user.on_pause(until);
     }
 
@@ -192,8 +192,8 @@ where
         self.step(world, |node, moment, world| node.user.act(&mut node.engine, moment, world, act))
     }
 
-    fn tell(&mut self, now: Now, world: &mut EngineWorld, input: Input) {
-        let Self { id, engine, is_full, stuck, .. } = self;
+    fn handle_input(&mut self, now: Now, world: &mut EngineWorld, input: Input) {
+        let Self { id, engine, is_full, last_blocked, .. } = self;
         let scene = &mut world.scene;
         match input {
             Input::Subscribed(subscription) => {
@@ -211,7 +211,7 @@ where
             Input::Room => {
                 scene.log(*id, "may publish again");
                 *is_full = false;
-                *stuck = (*stuck).max(Some(now.time));
+                *last_blocked = (*last_blocked).max(Some(now.time));
                 engine.handle_room();
             }
             Input::Frame(..) | Input::Published(..) | Input::Gap(_) | Input::Tick => {}
@@ -225,20 +225,20 @@ where
         delivery: &FrameInTransit,
     ) -> Checked {
         let frame = &delivery.frame;
-        let owed = !self.user.is_closed() && self.user.must_hear_of(world, frame);
+        let expected = !self.user.is_closed() && self.user.expects_event(world, frame);
         self.step(world, |node, moment, world| {
             let kind =
                 || LineKind::Arrival(delivery.number, delivery.fault, BriefFrameText(frame).to_string());
             world.scene.log_as(kind, node.id, format_args!("gets {}", FrameText(frame)));
             node.user.on_frame(moment, world, frame)?;
             node.engine.handle_frame(moment.now, subscription, delivery.arrival());
-            node.user.interject(&mut node.engine, moment, world, frame)
+            node.user.act_before_outputs(&mut node.engine, moment, world, frame)
         })?;
-        match (frame, self.said) {
-            (Frame::Raw(_), Said { others: 1.., .. } | Said { events: 2.., .. }) => {
-                Invariant::I11.violated(format!("{}: {:?} on {}", self.id, self.said, FrameText(frame)))
+        match (frame, self.outputs) {
+            (Frame::Raw(_), OutputCounts { others: 1.., .. } | OutputCounts { events: 2.., .. }) => {
+                Invariant::I11.violated(format!("{}: {:?} on {}", self.id, self.outputs, FrameText(frame)))
             }
-            (_, Said { events: 0, .. }) if owed => {
+            (_, OutputCounts { events: 0, .. }) if expected => {
                 Invariant::I12.violated(format!("{}: not a word on {}", self.id, FrameText(frame)))
             }
             _ => Ok(()),
@@ -246,7 +246,7 @@ where
     }
 
     fn tick(&mut self, world: &mut EngineWorld) -> Checked {
-        self.alarm = None;
+        self.timer = None;
         self.step(world, |node, moment, world| {
             let timer = node.engine.poll_timeout().map(|timeout| timeout.kind);
             world.scene.log(node.id, format_args!("wakes up: {timer:?}"));
@@ -254,7 +254,8 @@ where
             while node.engine.handle_timeout(moment.now).is_more() {}
             Ok(())
         })?;
-        let ticked = Fact::Ticked { at: self.clock.at(world.scene.now()).time, next: self.next_timeout() };
+        let ticked =
+            Fact::TimeoutHandled { at: self.clock.at(world.scene.now()).time, next: self.next_timeout() };
         world.note(ticked).map_err(|violation| violation.at(self.id))
     }
 
@@ -266,51 +267,58 @@ where
     ) -> Checked {
         let (clock, is_full) = (self.clock, self.is_full);
         let now = clock.at(world.scene.now());
-        self.latest = self.latest.max(now.wall);
-        let moment = Moment { now, is_full, latest: self.latest, clock };
-        self.said = Said::default();
+        self.latest_wall = self.latest_wall.max(now.wall);
+        let moment = Moment { now, is_full, latest_wall: self.latest_wall, clock };
+        self.outputs = OutputCounts::default();
         self.user.reseed_at(world.scene.now());
         act(self, moment, world)?;
         loop {
             while let Some(output) = self.engine.poll_output() {
-                self.carry_out(moment, world, output)?;
+                self.handle_output(moment, world, output)?;
             }
             if !self.publish(moment, world)? {
                 break;
             }
         }
-        self.set_alarm(world);
+        self.update_timer(world);
         world.note(Fact::StepEnded)?;
-        world.note(Fact::Holds(&self.user.held(&self.engine))).map_err(|violation| violation.at(self.id))?;
+        world
+            .note(Fact::TableSizes(&self.user.table_sizes(&self.engine)))
+            .map_err(|violation| violation.at(self.id))?;
         if self.user.is_closed() { self.check_empty(world) } else { Ok(()) }
     }
 
     /// Checks that the tables of the engine are empty.
     pub(crate) fn check_empty(&self, world: &mut EngineWorld) -> Checked {
-        let mut held = self.user.held(&self.engine);
-        for held in &mut held {
+        let mut sizes = self.user.table_sizes(&self.engine);
+        for size in &mut sizes {
             // A subscription may stay until the client closes.
-            if held.what == LISTENING && !self.user.is_closed() {
-                held.count = 0;
+            if size.table == UPDATE_SUBSCRIPTIONS && !self.user.is_closed() {
+                size.count = 0;
             }
         }
-        let left = Fact::Left { held: &held, timer: self.next_timeout() };
-        world.note(left).map_err(|violation| violation.at(self.id))
+        let leftovers = Fact::Leftovers { tables: &sizes, timer: self.next_timeout() };
+        world.note(leftovers).map_err(|violation| violation.at(self.id))
     }
 
     fn next_timeout(&self) -> Option<Time> {
         self.engine.poll_timeout().map(|timeout| timeout.at)
     }
 
-    fn carry_out(&mut self, moment: Moment, world: &mut EngineWorld, output: Output<E::Event>) -> Checked {
+    fn handle_output(
+        &mut self,
+        moment: Moment,
+        world: &mut EngineWorld,
+        output: Output<E::Event>,
+    ) -> Checked {
         let EngineWorld { scene, net, .. } = world;
         if let Output::Event(event) = output {
-            self.said.events += 1;
+            self.outputs.events += 1;
             let kind = || if U::is_detail(&event) { LineKind::Detail } else { LineKind::Note };
             scene.log_as(kind, self.id, format_args!("says {event:?}"));
             return self.user.on_event(&mut self.engine, moment, world, event);
         }
-        self.said.others += 1;
+        self.outputs.others += 1;
         match output {
             Output::Subscribe { subscription, channel, kind } => {
                 scene.log_detail(
@@ -336,11 +344,11 @@ where
     fn publish(&mut self, moment: Moment, world: &mut EngineWorld) -> Result<bool, Violation> {
         let EngineWorld { scene, net, .. } = world;
         let Some(outgoing) = self.engine.poll_publish() else { return Ok(false) };
-        self.said.others += 1;
+        self.outputs.others += 1;
         if let Some(delay) = net.draw_full_bus(scene) {
             scene.log(self.id, "finds the bus full");
             self.is_full = true;
-            self.stuck = self.stuck.max(Some(moment.now.time));
+            self.last_blocked = self.last_blocked.max(Some(moment.now.time));
             scene.schedule_after(delay, EngineRunEvent::Room(self.id));
             self.engine.handle_full();
             return Ok(true);
@@ -350,8 +358,8 @@ where
         let kind = || LineKind::Publish(net.next_frame_number(), BriefFrameText(&frame).to_string());
         scene.log_as(kind, self.id, format_args!("publishes {} on {channel}", FrameText(&frame)));
         scene.hash().frame(&frame);
-        let (by, now, stuck) = (self.id, moment.now.time, self.stuck);
-        world.model.note(Fact::Published { by, frame: &frame, now, stuck })?;
+        let (node, now, last_blocked) = (self.id, moment.now.time, self.last_blocked);
+        world.model.note(Fact::Published { node, frame: &frame, now, last_blocked })?;
         let published = net.publish(scene, self.id.peer(), channel.legacy(), &frame);
         let frame = published.result.is_err().then(|| Box::new(frame));
         scene.schedule_after(
@@ -362,18 +370,18 @@ where
     }
 
     /// Schedules the timer of the node for the next timeout of its engine.
-    fn set_alarm(&mut self, world: &mut EngineWorld) {
-        let (scene, wanted) = (&mut world.scene, self.next_timeout());
-        if self.alarm.map(|(at, _)| at) != wanted {
-            if let Some((_, alarm)) = self.alarm.take() {
-                scene.cancel(alarm);
+    fn update_timer(&mut self, world: &mut EngineWorld) {
+        let (scene, next) = (&mut world.scene, self.next_timeout());
+        if self.timer.map(|(at, _)| at) != next {
+            if let Some((_, timer)) = self.timer.take() {
+                scene.cancel(timer);
             }
             let enter =
                 |at| (at, scene.schedule_timer(self.clock.virtual_time(at), EngineRunEvent::Tick(self.id)));
-            self.alarm = wanted.map(enter);
+            self.timer = next.map(enter);
         }
     }
 }
 
 /// The name of the table of subscriptions to updates.
-pub(crate) const LISTENING: &str = "subscriptions to updates";
+pub(crate) const UPDATE_SUBSCRIPTIONS: &str = "subscriptions to updates";

@@ -26,15 +26,15 @@ const PROBE: Duration = Duration::from_secs(4);
 
 /// The number of concurrent requests that one client's fresh calls make, and the number of older
 /// requests that may be left at that time.
-const FRESH: usize = 10;
-const SPARE: usize = 6;
+const FRESH_REQUESTS: usize = 10;
+const SPARE_REQUESTS: usize = 6;
 
 /// The number of fresh calls around the shutdown of a server.
-const GUESTS: usize = 8;
+const CALLS_DURING_SHUTDOWN: usize = 8;
 
 /// The time after which every table must be empty. It is longer than the longest call, plus the
 /// longest handler or late frame, plus the longest time that a request is remembered.
-const EBB: Duration = Duration::from_secs(20);
+const UNTIL_EMPTY: Duration = Duration::from_secs(20);
 
 /// The participants of a run and its schedule.
 pub(crate) struct EnginePlan {
@@ -45,13 +45,13 @@ pub(crate) struct EnginePlan {
     pub(crate) calm: Time,
     /// The time at which the jumps of the wall clocks are undone, after all late frames have
     /// arrived.
-    pub(crate) set_clocks: Time,
+    pub(crate) reset_clocks: Time,
     /// The time of the fresh calls.
     pub(crate) probe: Time,
     /// The time at which a server shuts down, and the times of calls around it, which must not
     /// notice.
-    pub(crate) farewell: Time,
-    pub(crate) guests: Vec<Time>,
+    pub(crate) shutdown: Time,
+    pub(crate) calls_during_shutdown: Vec<Time>,
     /// The end of the run.
     pub(crate) end: Time,
 }
@@ -101,7 +101,7 @@ impl EnginePlan {
             slow_consumer: rng.pick(&[SlowConsumer::Discard, SlowConsumer::Discard, SlowConsumer::Close]),
         };
         let clients = rng.within(1..5);
-        let tight = rng.maybe(500, |rng| Tight::draw(rng, &clocks, clients as usize));
+        let tight = rng.maybe(500, |rng| TightLimits::draw(rng, &clocks, clients as usize));
         let clients = (0..clients)
             .map(|_| ClientSlot { config: client_config(rng, streams, tight), clock: clocks.one(rng) })
             .collect::<Vec<_>>();
@@ -118,12 +118,23 @@ impl EnginePlan {
         let acts = draw_acts(rng, clients.len(), servers.len(), uses, span, clocks.jumps);
         let calm = START + GRAIN * u32::try_from(span).expect("spans are short");
         let probe = calm + SETTLE;
-        let set_clocks = calm + SETTLE * 9 / 10;
-        let farewell = probe + PROBE;
-        let guests = (0..GUESTS).map(|_| farewell + rng.grains(0..300)).collect();
+        let reset_clocks = calm + SETTLE * 9 / 10;
+        let shutdown = probe + PROBE;
+        let calls_during_shutdown =
+            (0..CALLS_DURING_SHUTDOWN).map(|_| shutdown + rng.grains(0..300)).collect();
         // The shutdown falls among these calls.
-        let farewell = farewell + rng.grains(0..300);
-        Self { clients, servers, acts, calm, set_clocks, probe, farewell, guests, end: farewell + EBB }
+        let shutdown = shutdown + rng.grains(0..300);
+        Self {
+            clients,
+            servers,
+            acts,
+            calm,
+            reset_clocks,
+            probe,
+            shutdown,
+            calls_during_shutdown,
+            end: shutdown + UNTIL_EMPTY,
+        }
     }
 }
 
@@ -143,8 +154,18 @@ impl EnginePlan {
         let acts = (0..calls).map(|call| (start + GRAIN * call as u32, EngineAct::Call(0))).collect();
         let calm = Time::ZERO;
         let probe = start + GRAIN * calls as u32 + SETTLE;
-        let (farewell, guests) = (probe + PROBE, Vec::new());
-        Self { clients, servers, acts, calm, set_clocks: calm, probe, farewell, guests, end: farewell + EBB }
+        let (shutdown, calls_during_shutdown) = (probe + PROBE, Vec::new());
+        Self {
+            clients,
+            servers,
+            acts,
+            calm,
+            reset_clocks: calm,
+            probe,
+            shutdown,
+            calls_during_shutdown,
+            end: shutdown + UNTIL_EMPTY,
+        }
     }
 }
 
@@ -188,24 +209,27 @@ fn draw_acts(
 
 /// Limits that a run reaches, but that leave room for the fresh calls at its end.
 #[derive(Clone, Copy)]
-struct Tight {
+struct TightLimits {
     requests: usize,
     remembered: usize,
 }
 
-impl Tight {
+impl TightLimits {
     fn draw(rng: &mut Rng, clocks: &Clocks, clients: usize) -> Self {
         if clocks.jumps > 0 {
             // A request that was accepted by a slow clock is remembered for longer.
             return Self { requests: 160, remembered: 400 };
         }
-        let fresh = clients * FRESH;
-        Self { requests: rng.pick(&[fresh + SPARE, 160]), remembered: fresh + GUESTS + SPARE }
+        let fresh = clients * FRESH_REQUESTS;
+        Self {
+            requests: rng.pick(&[fresh + SPARE_REQUESTS, 160]),
+            remembered: fresh + CALLS_DURING_SHUTDOWN + SPARE_REQUESTS,
+        }
     }
 }
 
-fn client_config(rng: &mut Rng, streams: StreamConfig, tight: Option<Tight>) -> ClientConfig {
-    let limits = |tight: Tight| ClientLimits {
+fn client_config(rng: &mut Rng, streams: StreamConfig, tight: Option<TightLimits>) -> ClientConfig {
+    let limits = |tight: TightLimits| ClientLimits {
         calls: rng.pick(&[10, 64]),
         bids_per_call: 8,
         answers_per_call: 8,
@@ -223,8 +247,13 @@ fn client_config(rng: &mut Rng, streams: StreamConfig, tight: Option<Tight>) -> 
     }
 }
 
-fn server_config(rng: &mut Rng, streams: StreamConfig, tight: Option<Tight>, skew: u64) -> ServerConfig {
-    let limits = |tight: Tight| ServerLimits {
+fn server_config(
+    rng: &mut Rng,
+    streams: StreamConfig,
+    tight: Option<TightLimits>,
+    skew: u64,
+) -> ServerConfig {
+    let limits = |tight: TightLimits| ServerLimits {
         requests: tight.requests,
         remembered: tight.remembered,
         cached_clients: 2,

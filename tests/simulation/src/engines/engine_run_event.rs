@@ -32,13 +32,13 @@ pub(crate) enum EngineRunEvent {
     /// Faults stop, and users cause no failures any more.
     Calm,
     /// The jumps of all wall clocks are undone.
-    SetClocks,
+    ResetClocks,
     /// Fresh calls are made, and must succeed.
     Probe,
     /// A server shuts down while clients make calls.
-    Farewell,
+    Shutdown,
     /// A fresh call is made around that shutdown.
-    Guest,
+    CallDuringShutdown,
 }
 
 impl From<NetEvent> for EngineRunEvent {

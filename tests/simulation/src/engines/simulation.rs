@@ -22,7 +22,7 @@ use crate::judge::model::Model;
 use crate::judge::violation::{Checked, Violation};
 use crate::net::{Net, NetEvent};
 use crate::node_id::NodeId;
-use crate::report::{Report, of_panic};
+use crate::report::{Report, panic_violation};
 use crate::rng::Rng;
 use crate::scene::Scene;
 use crate::trace::Show;
@@ -48,8 +48,8 @@ pub(crate) fn simulate_variation(seed: u64, variation: &Variation, show: Option<
     let mut simulation = Simulation::new(seed, show);
     simulation.vary(variation);
     // A panic ends the run, and leaves its state to be examined.
-    let result =
-        catch_unwind(AssertUnwindSafe(|| simulation.run())).unwrap_or_else(|panic| Err(of_panic(&*panic)));
+    let result = catch_unwind(AssertUnwindSafe(|| simulation.run()))
+        .unwrap_or_else(|panic| Err(panic_violation(&*panic)));
     let parts = Part::all(&simulation.plan).filter(|(part, _)| variation.keeps(*part)).collect();
     let (faults, ended) = (simulation.world.scene.faults.allowed_occurrences(), simulation.world.scene.now());
     VariationOutcome { report: simulation.report(seed, result), parts, faults, ended }
@@ -107,44 +107,44 @@ impl Simulation {
 
     fn run(&mut self) -> Checked {
         self.world.scene.schedule_at(self.plan.calm, EngineRunEvent::Calm);
-        self.world.scene.schedule_at(self.plan.set_clocks, EngineRunEvent::SetClocks);
+        self.world.scene.schedule_at(self.plan.reset_clocks, EngineRunEvent::ResetClocks);
         let kept: Vec<_> = Part::all(&self.plan).filter(|(part, _)| self.variation.keeps(*part)).collect();
         for (part, at) in kept {
             let event = match part {
                 Part::Act(index) => EngineRunEvent::Act(index),
-                Part::Farewell => EngineRunEvent::Farewell,
-                Part::Guest(_) => EngineRunEvent::Guest,
+                Part::Shutdown => EngineRunEvent::Shutdown,
+                Part::CallDuringShutdown(_) => EngineRunEvent::CallDuringShutdown,
                 Part::Probe => EngineRunEvent::Probe,
                 Part::Client(slot) => EngineRunEvent::StartClient(slot, None),
                 Part::Server(slot) => EngineRunEvent::StartServer(slot, None),
             };
             if part.is_node() {
-                self.happen(event)?;
+                self.handle(event)?;
             } else {
                 self.world.scene.schedule_at(at, event);
             }
         }
         while let Some(event) = self.world.scene.next_event(self.plan.end) {
-            self.world.note(Fact::TimeIs(self.world.scene.now()))?;
+            self.world.note(Fact::TimeAdvanced(self.world.scene.now()))?;
             self.rng.reseed_at(self.world.scene.now());
             match self.paused_until(&event) {
                 Some(until) => {
                     self.world.scene.schedule_at(until, event);
                 }
-                None => self.happen(event)?,
+                None => self.handle(event)?,
             }
         }
-        self.world.note(Fact::TimeIs(self.plan.end))?;
+        self.world.note(Fact::TimeAdvanced(self.plan.end))?;
         let Self { world, clients, servers, .. } = self;
         clients.iter().filter(|client| !client.crashed).try_for_each(|client| client.check_empty(world))?;
         for server in servers.iter().filter(|server| !server.crashed) {
-            server.user.check_left()?;
+            server.user.check_stopped()?;
             server.check_empty(world)?;
         }
         world.model.finish()
     }
 
-    fn happen(&mut self, event: EngineRunEvent) -> Checked {
+    fn handle(&mut self, event: EngineRunEvent) -> Checked {
         match event {
             EngineRunEvent::Net(event) => self.net_event(event),
             EngineRunEvent::Published(node, token, result, frame) => {
@@ -155,23 +155,23 @@ impl Simulation {
             EngineRunEvent::Client(client, act) => self.client_act(client, act),
             EngineRunEvent::Server(server, act) => self.server_act(server, act),
             EngineRunEvent::Act(index) => self.act(self.plan.acts[index].1),
-            EngineRunEvent::StartClient(slot, again) => self.start_client(slot, again),
-            EngineRunEvent::StartServer(slot, again) => self.start_server(slot, again),
+            EngineRunEvent::StartClient(slot, restarted) => self.start_client(slot, restarted),
+            EngineRunEvent::StartServer(slot, restarted) => self.start_server(slot, restarted),
             EngineRunEvent::Mend => {
-                self.world.scene.log("bus", "everything gets through again");
+                self.world.scene.log("bus", "everything gets through restarted");
                 self.world.net.mend();
                 Ok(())
             }
-            EngineRunEvent::Calm => self.calm(),
-            EngineRunEvent::SetClocks => {
+            EngineRunEvent::Calm => self.stop_faults(),
+            EngineRunEvent::ResetClocks => {
                 self.world.scene.log("run", "clocks are set right");
                 self.clients.iter_mut().for_each(|client| client.clock.undo_jumps());
                 self.servers.iter_mut().for_each(|server| server.clock.undo_jumps());
                 Ok(())
             }
             EngineRunEvent::Probe => self.probe(),
-            EngineRunEvent::Farewell => self.farewell(),
-            EngineRunEvent::Guest => self.guest(),
+            EngineRunEvent::Shutdown => self.shut_down_one_server(),
+            EngineRunEvent::CallDuringShutdown => self.call_during_shutdown(),
         }
     }
 
@@ -192,17 +192,17 @@ impl Simulation {
                     self.world.scene.faults.count(Fault::LostSubscribe);
                 }
                 let to = self.world.net.end(id);
-                return self.hand_in(to, |subscription| Input::Ended(subscription, error));
+                return self.input_for(to, |subscription| Input::Ended(subscription, error));
             }
             NetEvent::Confirmed(id) => (id, Box::new(Input::Subscribed)),
             NetEvent::Delivered(id, delivery) => (id, Box::new(|to| Input::Frame(to, delivery))),
             NetEvent::Gap(id) => (id, Box::new(Input::Gap)),
         };
-        self.hand_in(self.world.net.subscriber(id), input)
+        self.input_for(self.world.net.subscriber(id), input)
     }
 
     /// Passes an input about a subscription to its node, unless the subscription has ended.
-    fn hand_in(
+    fn input_for(
         &mut self,
         to: Option<(NodeId, SubscriptionHandle)>,
         input: impl FnOnce(SubscriptionHandle) -> Input,
@@ -253,13 +253,13 @@ impl Simulation {
         until.filter(|until| *until > self.world.scene.now())
     }
 
-    fn start_client(&mut self, slot: usize, again: Option<usize>) -> Checked {
+    fn start_client(&mut self, slot: usize, restarted: Option<usize>) -> Checked {
         let (client, plan) = (self.clients.len(), &self.plan.clients[slot]);
         // Independent of whether other nodes are left out of the run.
         let mut rng = self.rng.derive(NodeId::Client(slot).peer().0 as u64);
         let mut config = plan.config.clone();
-        if let Some(again) = again {
-            config.id = self.clients[again].engine.id().clone();
+        if let Some(restarted) = restarted {
+            config.id = self.clients[restarted].engine.id().clone();
         }
         let user = ClientUser::new(client, slot, config.clone(), rng.fork());
         let engine = Client::new(config, rng.seed()).expect("the plan is sound");
@@ -272,13 +272,13 @@ impl Simulation {
         started
     }
 
-    fn start_server(&mut self, slot: usize, again: Option<usize>) -> Checked {
+    fn start_server(&mut self, slot: usize, restarted: Option<usize>) -> Checked {
         let (server, plan) = (self.servers.len(), &self.plan.servers[slot]);
         // Independent of whether other nodes are left out of the run.
         let mut rng = self.rng.derive(NodeId::Server(slot).peer().0 as u64);
         let mut config = plan.config.clone();
-        if let Some(again) = again {
-            config.id = self.servers[again].engine.id().clone();
+        if let Some(restarted) = restarted {
+            config.id = self.servers[restarted].engine.id().clone();
         }
         let engine = Server::new(config, rng.seed()).expect("the plan is sound");
         let user = ServerUser::new(server, engine.id().clone(), &plan.config, rng.fork());
@@ -299,7 +299,7 @@ impl Simulation {
     fn act(&mut self, act: EngineAct) -> Checked {
         match act {
             EngineAct::Use(slot) => match self.client_slots[slot] {
-                Some(client) => self.at_once(EngineRunEvent::Client(client, ClientAct::Use)),
+                Some(client) => self.schedule_now(EngineRunEvent::Client(client, ClientAct::Use)),
                 None => Ok(()),
             },
             EngineAct::Call(slot) => match self.client_slots[slot] {
@@ -313,14 +313,14 @@ impl Simulation {
                 let route = self.rng.index(self.world.methods.updates.len());
                 match self.server_slots[slot] {
                     Some(server) => {
-                        self.at_once(EngineRunEvent::Server(server, ServerAct::Publish(route, None)))
+                        self.schedule_now(EngineRunEvent::Server(server, ServerAct::Publish(route, None)))
                     }
                     None => Ok(()),
                 }
             }
-            EngineAct::StopClient(slot, how) => self.stop_client(slot, how),
-            EngineAct::StopServer(slot, how) => self.stop_server(slot, how),
-            EngineAct::Cut(fault, lasts) => {
+            EngineAct::StopClient(slot, fault) => self.stop_client(slot, fault),
+            EngineAct::StopServer(slot, fault) => self.stop_server(slot, fault),
+            EngineAct::Cut(fault, duration) => {
                 let (from, to): (Vec<_>, Vec<_>) =
                     self.nodes().into_iter().partition(|_| self.rng.chance(500));
                 self.world.scene.log("bus", format_args!("{} of {from:?} and {to:?}", fault.name()));
@@ -330,19 +330,21 @@ impl Simulation {
                 if fault == Fault::Partition {
                     self.world.net.cut(&to, &from, fault);
                 }
-                self.world.scene.schedule_after(lasts, EngineRunEvent::Mend);
+                self.world.scene.schedule_after(duration, EngineRunEvent::Mend);
                 Ok(())
             }
-            EngineAct::Clog(lasts) => {
+            EngineAct::Clog(duration) => {
                 let node = self.any_node();
                 if let Some(node) = node {
-                    self.world.scene.log("bus", format_args!("holds up what goes to {node} for {lasts:?}"));
-                    self.world.net.clog(node.peer(), self.world.scene.now() + lasts);
+                    self.world
+                        .scene
+                        .log("bus", format_args!("holds up what goes to {node} for {duration:?}"));
+                    self.world.net.clog(node.peer(), self.world.scene.now() + duration);
                 }
                 Ok(())
             }
-            EngineAct::Pause(lasts) => {
-                self.pause(lasts);
+            EngineAct::Pause(duration) => {
+                self.pause(duration);
                 Ok(())
             }
             EngineAct::Jump(nanos) => {
@@ -360,7 +362,7 @@ impl Simulation {
     }
 
     /// Schedules an event for now. Unlike a direct call, this respects a pause of the node.
-    fn at_once(&mut self, event: EngineRunEvent) -> Checked {
+    fn schedule_now(&mut self, event: EngineRunEvent) -> Checked {
         self.world.scene.schedule_after(Default::default(), event);
         Ok(())
     }
@@ -376,32 +378,32 @@ impl Simulation {
         (!nodes.is_empty()).then(|| self.rng.pick(&nodes))
     }
 
-    fn stop_client(&mut self, slot: usize, how: Fault) -> Checked {
+    fn stop_client(&mut self, slot: usize, fault: Fault) -> Checked {
         let Some(client) = self.client_slots[slot].take() else { return Ok(()) };
-        self.world.scene.faults.count(how);
-        if how != Fault::Crash {
+        self.world.scene.faults.count(fault);
+        if fault != Fault::Crash {
             // It is replaced after it has closed.
-            return self.at_once(EngineRunEvent::Client(client, ClientAct::Close));
+            return self.schedule_now(EngineRunEvent::Client(client, ClientAct::Close));
         }
         self.clients[client].crashed = true;
-        let again = self.crash(NodeId::Client(client), client)?;
+        let restarted = self.crash(NodeId::Client(client), client)?;
         let delay = self.rng.grains(0..800);
-        self.world.scene.schedule_after(delay, EngineRunEvent::StartClient(slot, again));
+        self.world.scene.schedule_after(delay, EngineRunEvent::StartClient(slot, restarted));
         Ok(())
     }
 
-    fn stop_server(&mut self, slot: usize, how: Fault) -> Checked {
+    fn stop_server(&mut self, slot: usize, fault: Fault) -> Checked {
         let Some(server) = self.server_slots[slot].take() else { return Ok(()) };
-        self.world.scene.faults.count(how);
-        let again = if how == Fault::Crash {
+        self.world.scene.faults.count(fault);
+        let restarted = if fault == Fault::Crash {
             self.servers[server].crashed = true;
             self.crash(NodeId::Server(server), server)?
         } else {
-            self.at_once(EngineRunEvent::Server(server, ServerAct::Leave(how)))?;
+            self.schedule_now(EngineRunEvent::Server(server, ServerAct::Leave(fault)))?;
             None
         };
         let delay = self.rng.grains(0..800);
-        self.world.scene.schedule_after(delay, EngineRunEvent::StartServer(slot, again));
+        self.world.scene.schedule_after(delay, EngineRunEvent::StartServer(slot, restarted));
         Ok(())
     }
 
@@ -412,19 +414,19 @@ impl Simulation {
         let lost = self.world.model.open_calls(node);
         self.world.count("gone with the client", lost);
         self.world.note(Fact::Crashed(node))?;
-        let again = self.rng.maybe(500, |_| index);
-        if again.is_some() {
+        let restarted = self.rng.maybe(500, |_| index);
+        if restarted.is_some() {
             self.world.scene.faults.count(Fault::Restart);
         }
-        Ok(again)
+        Ok(restarted)
     }
 
-    fn pause(&mut self, lasts: Duration) {
+    fn pause(&mut self, duration: Duration) {
         let Some(node) = self.any_node() else { return };
         let scene = &mut self.world.scene;
         scene.faults.count(Fault::Pause);
-        scene.log(node, format_args!("does nothing for {lasts:?}"));
-        let until = scene.now() + lasts;
+        scene.log(node, format_args!("does nothing for {duration:?}"));
+        let until = scene.now() + duration;
         match node {
             NodeId::Client(client) => self.clients[client].pause(until),
             NodeId::Server(server) => self.servers[server].pause(until),
@@ -435,16 +437,16 @@ impl Simulation {
     // --- without faults --------------------------------------------------------------------------
 
     /// Stops the faults. Closes all streams, since nothing else may ever end some of them.
-    fn calm(&mut self) -> Checked {
+    fn stop_faults(&mut self) -> Checked {
         let scene = &mut self.world.scene;
         scene.log("run", "faults stop");
         scene.faults.stop();
         self.world.net.mend();
         for client in 0..self.clients.len() {
-            self.at_once(EngineRunEvent::Client(client, ClientAct::HangUp))?;
+            self.schedule_now(EngineRunEvent::Client(client, ClientAct::CloseStreams))?;
         }
         for server in 0..self.servers.len() {
-            self.at_once(EngineRunEvent::Server(server, ServerAct::HangUp))?;
+            self.schedule_now(EngineRunEvent::Server(server, ServerAct::CloseStreams))?;
         }
         Ok(())
     }
@@ -453,11 +455,11 @@ impl Simulation {
     fn probe(&mut self) -> Checked {
         self.world.note(Fact::Calm)?;
         let methods = Rc::clone(&self.world.methods);
-        let present = |server: &&EngineNode<Server, ServerUser>| !server.crashed;
+        let is_alive = |server: &&EngineNode<Server, ServerUser>| !server.crashed;
         let mut probes = Vec::new();
         for route in methods.served(true) {
             let servers =
-                self.servers.iter().filter(present).filter(|server| server.user.serves(&route)).count();
+                self.servers.iter().filter(is_alive).filter(|server| server.user.serves(&route)).count();
             if servers > 0 {
                 probes.push(Probe { route, servers });
             }
@@ -467,19 +469,23 @@ impl Simulation {
         }
         let Some(server) = self.server_slots[0] else { return Ok(()) };
         for route in 0..methods.updates.len() {
-            let listens = |(_, client): &(usize, &EngineNode<Client, ClientUser>)| {
-                !client.crashed && client.user.listens(route)
+            let is_subscribed = |(_, client): &(usize, &EngineNode<Client, ClientUser>)| {
+                !client.crashed && client.user.is_subscribed(route)
             };
-            let listening =
-                self.clients.iter().enumerate().filter(listens).map(|(client, _)| NodeId::Client(client));
-            let listening = listening.collect();
-            self.server_act(server, ServerAct::Publish(route, Some(listening)))?;
+            let subscribers = self
+                .clients
+                .iter()
+                .enumerate()
+                .filter(is_subscribed)
+                .map(|(client, _)| NodeId::Client(client));
+            let subscribers = subscribers.collect();
+            self.server_act(server, ServerAct::Publish(route, Some(subscribers)))?;
         }
         Ok(())
     }
 
     /// Drains one server, but not the only one that serves single-server methods.
-    fn farewell(&mut self) -> Checked {
+    fn shut_down_one_server(&mut self) -> Checked {
         // Only a server with a drain timeout long enough for the bus to confirm.
         let waits = |slot: &usize| self.plan.servers[*slot].config.drain_timeout >= Duration::from_secs(1);
         let slot = (1..self.server_slots.len()).find(waits);
@@ -490,11 +496,12 @@ impl Simulation {
     }
 
     /// Makes a client call a method that other servers continue to serve.
-    fn guest(&mut self) -> Checked {
+    fn call_during_shutdown(&mut self) -> Checked {
         let methods = Rc::clone(&self.world.methods);
         let route = self.rng.pick(&methods.calls[..2]);
-        let stays = |server: &usize| self.servers[*server].user.serves(&route);
-        let (Some(client), Some(_)) = (self.client_slots[0], self.server_slots[0].filter(stays)) else {
+        let still_serves = |server: &usize| self.servers[*server].user.serves(&route);
+        let (Some(client), Some(_)) = (self.client_slots[0], self.server_slots[0].filter(still_serves))
+        else {
             return Ok(());
         };
         self.client_act(client, ClientAct::Probe(vec![Probe { route, servers: 1 }]))

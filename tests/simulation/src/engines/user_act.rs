@@ -13,7 +13,7 @@ use crate::node_id::NodeId;
 
 /// An act of the user of a stream.
 pub(crate) enum StreamAct {
-    Say(StreamHandle),
+    Send(StreamHandle),
     Accept(PendingMessage, Bytes),
     Take(StreamHandle),
     CancelSend(SendHandle),
@@ -33,7 +33,7 @@ pub(crate) enum ClientAct {
     Stream(StreamAct),
     Close,
     /// Closes all its streams.
-    HangUp,
+    CloseStreams,
 }
 
 /// A method whose fresh call must succeed, and the number of servers that serve it.
@@ -58,5 +58,5 @@ pub(crate) enum ServerAct {
     /// Drains, or is killed.
     Leave(Fault),
     /// Closes all its streams.
-    HangUp,
+    CloseStreams,
 }

@@ -13,9 +13,9 @@ pub(crate) enum Part {
     /// An act, by its index in the plan.
     Act(usize),
     /// A server shuts down while clients make calls.
-    Farewell,
+    Shutdown,
     /// A fresh call around that shutdown, by its index in the plan.
-    Guest(usize),
+    CallDuringShutdown(usize),
     /// The fresh calls after the faults have stopped.
     Probe,
     /// The client in a slot.
@@ -49,10 +49,14 @@ impl Part {
     /// Iterates over all parts of a plan, with their times.
     pub(crate) fn all(plan: &EnginePlan) -> impl Iterator<Item = (Self, Time)> {
         let acts = plan.acts.iter().enumerate().map(|(index, (at, _))| (Part::Act(index), *at));
-        let guests = plan.guests.iter().enumerate().map(|(index, at)| (Part::Guest(index), *at));
-        let once = [(Part::Farewell, plan.farewell), (Part::Probe, plan.probe)];
+        let calls_during_shutdown = plan
+            .calls_during_shutdown
+            .iter()
+            .enumerate()
+            .map(|(index, at)| (Part::CallDuringShutdown(index), *at));
+        let once = [(Part::Shutdown, plan.shutdown), (Part::Probe, plan.probe)];
         let clients = (0..plan.clients.len()).map(Part::Client);
         let nodes = clients.chain((0..plan.servers.len()).map(Part::Server));
-        acts.chain(once).chain(guests).chain(nodes.map(|node| (node, Time::ZERO)))
+        acts.chain(once).chain(calls_during_shutdown).chain(nodes.map(|node| (node, Time::ZERO)))
     }
 }

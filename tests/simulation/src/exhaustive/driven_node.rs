@@ -24,15 +24,15 @@ pub(super) struct Driven<E, U> {
 impl DrivenNode {
     /// Returns a node before the start of the schedule, with its subscriptions live, and the step
     /// that it has taken so far.
-    pub(super) fn new(scenario: &Scenario, place: usize) -> (Self, Step) {
-        let seed = [place as u8 + 1; 32];
-        if place == CLIENT {
+    pub(super) fn new(scenario: &Scenario, node_index: usize) -> (Self, Step) {
+        let seed = [node_index as u8 + 1; 32];
+        if node_index == CLIENT {
             let engine = Client::new(scenario.client(), seed).expect("the scenario is sound");
             let mut node = Driven::new(engine, ScriptedClient::new(*scenario));
             let step = node.start(|_, step| step.acts.push(NodeAct::Call));
             (DrivenNode::Client(Box::new(node)), step)
         } else {
-            let server = place - 1;
+            let server = node_index - 1;
             let engine = Server::new(scenario.server(server), seed).expect("the scenario is sound");
             let mut node = Driven::new(engine, ScriptedServer::new(*scenario, server));
             let step = node.start(|node, step| node.user.start(&mut node.engine, step));
@@ -71,11 +71,11 @@ where
             // One call does much less than fills one round of timeouts.
             NodeInput::Tick => assert_eq!(self.engine.handle_timeout(clocks(now)), Due::Nothing),
             NodeInput::Frame(subscription, frame) => {
-                step.facts.push(StepFact::Heard(frame.clone()));
+                step.facts.push(StepFact::Received(frame.clone()));
                 self.engine.handle_frame(clocks(now), *subscription, frame.clone());
             }
             NodeInput::Act(act) => {
-                step.facts.push(StepFact::Did(*act));
+                step.facts.push(StepFact::Acted(*act));
                 match *act {
                     NodeAct::Subscribed(subscription) => {
                         self.engine.handle_subscribed(clocks(now), subscription, Ok(()));
@@ -103,7 +103,7 @@ where
                             step.acts.push(NodeAct::Subscribed(handle));
                         }
                     }
-                    Output::Unsubscribe { subscription } => self.leave(subscription, step),
+                    Output::Unsubscribe { subscription } => self.unsubscribe(subscription, step),
                     Output::Event(event) => {
                         step.facts.push(event.clone().into());
                         self.user.on_event(&mut self.engine, now, event, step);
@@ -119,12 +119,12 @@ where
         step.subscriptions.clone_from(&self.subscriptions);
         step.timer = self.engine.poll_timeout().map(|timeout| timeout.at);
         step.drops = U::counters(&self.engine).reasons().map(|(_, count)| count).sum();
-        step.holds = U::holds(&self.engine);
+        step.table_entries = U::table_entries(&self.engine);
     }
 
-    fn leave(&mut self, left: SubscriptionHandle, step: &mut Step) {
-        self.subscriptions.retain(|subscription| subscription.handle != left);
-        step.acts.push(NodeAct::Unsubscribed(left));
+    fn unsubscribe(&mut self, ended: SubscriptionHandle, step: &mut Step) {
+        self.subscriptions.retain(|subscription| subscription.handle != ended);
+        step.acts.push(NodeAct::Unsubscribed(ended));
     }
 }
 
@@ -136,7 +136,7 @@ impl Step {
             subscriptions: Vec::new(),
             timer: None,
             drops: 0,
-            holds: 0,
+            table_entries: 0,
         }
     }
 }

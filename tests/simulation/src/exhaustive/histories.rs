@@ -32,8 +32,8 @@ pub(super) struct Histories {
     scenario: Scenario,
     sharing: Sharing,
     nodes: [Vec<History>; NODES],
-    inputs: Named<NodeInput>,
-    frames: Named<Frame>,
+    inputs: Interner<NodeInput>,
+    frames: Interner<Frame>,
     /// The inputs that each frame becomes at each subscription of each node.
     deliveries: BTreeMap<(FrameId, usize, SubscriptionHandle), Vec<InputId>>,
 }
@@ -53,14 +53,14 @@ struct History {
     /// The previous history, and the time and the input that extend it; `None` at the root.
     last: Option<(HistoryId, Time, InputId)>,
     /// The step that the node took, or the violation that ended it.
-    step: Result<Done, Violation>,
+    step: Result<InternedStep, Violation>,
     next: BTreeMap<(Time, InputId), HistoryId>,
     /// The history that it is merged into, or itself.
-    same: HistoryId,
+    merged: HistoryId,
 }
 
 /// A step, with the ids of its acts and frames.
-pub(super) struct Done {
+pub(super) struct InternedStep {
     pub(super) step: Step,
     pub(super) acts: Vec<InputId>,
     pub(super) published: Vec<(Channel, FrameId)>,
@@ -74,14 +74,14 @@ impl Histories {
     pub(super) const TICK: InputId = InputId(0);
 
     pub(super) fn new(scenario: Scenario, sharing: Sharing) -> Self {
-        let (inputs, frames, deliveries) = (Named::new(), Named::new(), BTreeMap::new());
+        let (inputs, frames, deliveries) = (Interner::new(), Interner::new(), BTreeMap::new());
         let nodes = std::array::from_fn(|_| Vec::new());
         let mut histories = Self { scenario, sharing, nodes, inputs, frames, deliveries };
-        histories.inputs.name(NodeInput::Tick);
+        histories.inputs.intern(NodeInput::Tick);
         for node in 0..NODES {
             let (_, step) = DrivenNode::new(&scenario, node);
-            let (step, next) = (Ok(histories.name_all(step)), BTreeMap::new());
-            histories.nodes[node].push(History { last: None, step, next, same: Self::BEGINNING });
+            let (step, next) = (Ok(histories.intern_all(step)), BTreeMap::new());
+            histories.nodes[node].push(History { last: None, step, next, merged: Self::BEGINNING });
         }
         histories
     }
@@ -92,7 +92,7 @@ impl Histories {
     }
 
     pub(super) fn input(&self, InputId(input): InputId) -> &NodeInput {
-        &self.inputs.things[usize::from(input)]
+        &self.inputs.values[usize::from(input)]
     }
 
     /// Returns the inputs that a frame becomes at a subscription: the frame itself, unless the
@@ -105,19 +105,19 @@ impl Histories {
     ) -> &[InputId] {
         let Self { scenario, inputs, frames, deliveries, .. } = self;
         deliveries.entry((frame, to, subscription)).or_insert_with(|| {
-            let frame = &frames.things[usize::from(frame.0)];
+            let frame = &frames.values[usize::from(frame.0)];
             let frames = scenario.spoil.map_or_else(|| vec![frame.clone()], |spoil| spoil(to, frame));
             frames
                 .into_iter()
-                .map(|frame| InputId(inputs.name(NodeInput::Frame(subscription, frame))))
+                .map(|frame| InputId(inputs.intern(NodeInput::Frame(subscription, frame))))
                 .collect()
         })
     }
 
     /// Returns the input for the same frame on another subscription.
-    pub(super) fn on(&mut self, input: InputId, subscription: SubscriptionHandle) -> InputId {
+    pub(super) fn redirected(&mut self, input: InputId, subscription: SubscriptionHandle) -> InputId {
         match self.input(input).clone() {
-            NodeInput::Frame(_, frame) => InputId(self.inputs.name(NodeInput::Frame(subscription, frame))),
+            NodeInput::Frame(_, frame) => InputId(self.inputs.intern(NodeInput::Frame(subscription, frame))),
             NodeInput::Tick | NodeInput::Act(_) => input,
         }
     }
@@ -127,13 +127,13 @@ impl Histories {
     /// # Errors
     ///
     /// Fails if the engine panicked.
-    pub(super) fn done(&self, node: usize, history: HistoryId) -> Result<&Done, Violation> {
+    pub(super) fn last_step(&self, node: usize, history: HistoryId) -> Result<&InternedStep, Violation> {
         self.nodes[node][history.0 as usize].step.as_ref().map_err(Clone::clone)
     }
 
     /// Returns the history that a history is merged into, or itself.
-    pub(super) fn same(&self, node: usize, history: HistoryId) -> HistoryId {
-        self.nodes[node][history.0 as usize].same
+    pub(super) fn merged(&self, node: usize, history: HistoryId) -> HistoryId {
+        self.nodes[node][history.0 as usize].merged
     }
 
     /// Returns the history that an input extends a history to.
@@ -141,62 +141,63 @@ impl Histories {
         if let Some(known) = self.nodes[node][before.0 as usize].next.get(&(now, input)) {
             return *known;
         }
-        let step = catch_unwind(AssertUnwindSafe(|| self.live(node, before).step(now, self.input(input))));
-        let step = step.map(|step| self.name_all(step)).map_err(|panic| {
+        let step = catch_unwind(AssertUnwindSafe(|| self.replay(node, before).step(now, self.input(input))));
+        let step = step.map(|step| self.intern_all(step)).map_err(|panic| {
             let text = panic.downcast_ref::<String>().map(String::as_str);
             let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no text");
             Violation { invariant: Invariant::I11, what: format!("panic: {text}") }
         });
         let histories = &mut self.nodes[node];
         let new = HistoryId(u32::try_from(histories.len()).expect("a scenario is small"));
-        let was = &histories[before.0 as usize].step;
-        let ignored = matches!((&step, was), (Ok(is), Ok(was)) if is.step.changes_nothing(&was.step));
-        let same = if ignored && self.sharing == Sharing::Ignored { before } else { new };
-        histories.push(History { last: Some((before, now, input)), step, next: BTreeMap::new(), same });
+        let previous = &histories[before.0 as usize].step;
+        let ignored =
+            matches!((&step, previous), (Ok(is), Ok(previous)) if is.step.changes_nothing(&previous.step));
+        let merged = if ignored && self.sharing == Sharing::Ignored { before } else { new };
+        histories.push(History { last: Some((before, now, input)), step, next: BTreeMap::new(), merged });
         histories[before.0 as usize].next.insert((now, input), new);
         new
     }
 
     /// Returns the node in its state after a history.
-    fn live(&self, node: usize, history: HistoryId) -> DrivenNode {
+    fn replay(&self, node: usize, history: HistoryId) -> DrivenNode {
         let histories = &self.nodes[node];
         let before = |history: &HistoryId| histories[history.0 as usize].last.map(|(before, ..)| before);
         let path: Vec<_> = std::iter::successors(Some(history), before).collect();
-        let (mut live, _) = DrivenNode::new(&self.scenario, node);
+        let (mut replayed, _) = DrivenNode::new(&self.scenario, node);
         for (_, now, input) in path.iter().rev().filter_map(|history| histories[history.0 as usize].last) {
-            live.step(now, self.input(input));
+            replayed.step(now, self.input(input));
         }
-        live
+        replayed
     }
 
-    fn name_all(&mut self, step: Step) -> Done {
+    fn intern_all(&mut self, step: Step) -> InternedStep {
         let Self { inputs, frames, .. } = self;
-        let acts = step.acts.iter().map(|act| InputId(inputs.name(NodeInput::Act(*act)))).collect();
+        let acts = step.acts.iter().map(|act| InputId(inputs.intern(NodeInput::Act(*act)))).collect();
         let published = step.facts.iter().filter_map(|fact| match fact {
             StepFact::Published(channel, frame) => {
-                Some((channel.clone(), FrameId(frames.name(frame.clone()))))
+                Some((channel.clone(), FrameId(frames.intern(frame.clone()))))
             }
             _ => None,
         });
-        Done { acts, published: published.collect(), step }
+        InternedStep { acts, published: published.collect(), step }
     }
 }
 
 /// Interned values with numeric ids. Values with the same debug text share an id.
-struct Named<T> {
-    things: Vec<T>,
-    names: BTreeMap<String, u16>,
+struct Interner<T> {
+    values: Vec<T>,
+    ids: BTreeMap<String, u16>,
 }
 
-impl<T: fmt::Debug> Named<T> {
+impl<T: fmt::Debug> Interner<T> {
     const fn new() -> Self {
-        Self { things: Vec::new(), names: BTreeMap::new() }
+        Self { values: Vec::new(), ids: BTreeMap::new() }
     }
 
-    fn name(&mut self, thing: T) -> u16 {
-        *self.names.entry(format!("{thing:?}")).or_insert_with(|| {
-            self.things.push(thing);
-            u16::try_from(self.things.len() - 1).expect("a scenario is small")
+    fn intern(&mut self, value: T) -> u16 {
+        *self.ids.entry(format!("{value:?}")).or_insert_with(|| {
+            self.values.push(value);
+            u16::try_from(self.values.len() - 1).expect("a scenario is small")
         })
     }
 }

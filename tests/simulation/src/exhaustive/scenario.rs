@@ -39,7 +39,7 @@ pub enum Kind {
     /// A claimed call on a queue.
     Queue,
     /// A claimed call on a queue, whose server skips the claim.
-    Election,
+    SkipClaim,
     /// A claimed call that both servers see. The second bids more.
     Affinity,
     /// A call of a single-server method.
@@ -108,7 +108,7 @@ impl Scenario {
     /// call, and another for each kind that can be canceled. A stream with messages both ways has
     /// at most one fault, since two take [minutes](Self::large).
     pub fn all() -> Vec<Self> {
-        let calls = [Kind::Queue, Kind::Election, Kind::Affinity, Kind::SingleServer];
+        let calls = [Kind::Queue, Kind::SkipClaim, Kind::Affinity, Kind::SingleServer];
         let calls = calls.map(|kind| Self::new(kind, 2)).into_iter();
         let mut scenarios: Vec<_> = calls.flat_map(|scenario| [scenario, scenario.canceled()]).collect();
         let others = [Kind::Multi, Kind::Update, Kind::Upload, Kind::Download];
@@ -127,7 +127,7 @@ impl Scenario {
     pub fn name(&self) -> String {
         let name = match self.kind {
             Kind::Queue => "queue",
-            Kind::Election => "election",
+            Kind::SkipClaim => "election",
             Kind::Affinity => "affinity",
             Kind::SingleServer => "single-server",
             Kind::Multi => "multi",
@@ -141,7 +141,7 @@ impl Scenario {
 
     pub(super) fn route(&self) -> Route {
         let (routing, require_claim) = match self.kind {
-            Kind::Queue | Kind::Election | Kind::Stream | Kind::Upload | Kind::Download => {
+            Kind::Queue | Kind::SkipClaim | Kind::Stream | Kind::Upload | Kind::Download => {
                 (Routing::Queue, true)
             }
             Kind::Affinity => (Routing::Affinity, true),

@@ -46,7 +46,7 @@ pub(super) struct Step {
     /// The total of the engine's drop counters, which include a few other counters.
     pub(super) drops: u64,
     /// The number of entries in the engine's tables.
-    pub(super) holds: usize,
+    pub(super) table_entries: usize,
 }
 
 impl Step {
@@ -55,8 +55,8 @@ impl Step {
     pub(super) fn changes_nothing(&self, before: &Step) -> bool {
         let is_dropped = self.drops > before.drops;
         let is_nothing = |fact: &StepFact| match fact {
-            StepFact::Did(_) => true,
-            StepFact::Heard(_) => is_dropped,
+            StepFact::Acted(_) => true,
+            StepFact::Received(_) => is_dropped,
             StepFact::Client(ClientEvent::Dropped(_)) | StepFact::Server(ServerEvent::Dropped(_)) => {
                 !self.is_message()
             }
@@ -65,7 +65,7 @@ impl Step {
         self.facts.iter().all(is_nothing)
             && !self.facts.is_empty()
             && self.acts.is_empty()
-            && (self.timer, self.holds) == (before.timer, before.holds)
+            && (self.timer, self.table_entries) == (before.timer, before.table_entries)
     }
 
     /// Returns `true` if a message of a stream arrived. It resets the idle timeout even if it is
@@ -74,14 +74,14 @@ impl Step {
         let is_message = |body: &Option<StreamBody>| matches!(body, Some(StreamBody::Message { .. }));
         self.facts
             .iter()
-            .any(|fact| matches!(fact, StepFact::Heard(Frame::Stream(stream)) if is_message(&stream.body)))
+            .any(|fact| matches!(fact, StepFact::Received(Frame::Stream(stream)) if is_message(&stream.body)))
     }
 }
 
 /// An input or an output of a node.
 pub(super) enum StepFact {
-    Heard(Frame),
-    Did(NodeAct),
+    Received(Frame),
+    Acted(NodeAct),
     Published(Channel, Frame),
     Client(ClientEvent),
     Server(ServerEvent),

@@ -53,18 +53,18 @@ impl Pending {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Move {
     /// A pending input arrives.
-    Come(Pending),
+    Arrive(Pending),
     /// A frame arrives, and will arrive once more.
-    Double(Pending),
+    Duplicate(Pending),
     /// The timer of a node fires.
-    Wake(usize),
+    Timeout(usize),
     /// A server crashes.
     Crash(usize),
 }
 
 /// A step that was taken, and the frames that were lost in it.
-pub(super) struct Taken {
-    pub(super) what: Move,
+pub(super) struct TakenStep {
+    pub(super) choice: Move,
     pub(super) at: Time,
     /// The node of the step, and its history after it.
     pub(super) at_node: Option<(usize, HistoryId)>,
@@ -79,7 +79,7 @@ impl WorldState {
     pub(super) fn first(scenario: &Scenario, histories: &Histories) -> Self {
         let mut pending = Vec::new();
         for to in 0..NODES {
-            let done = histories.done(to, Histories::BEGINNING).expect("nothing has come yet");
+            let done = histories.last_step(to, Histories::BEGINNING).expect("nothing has come yet");
             pending.extend(done.acts.iter().map(|act| Pending::new(to, *act)));
         }
         let nodes = [Some(Histories::BEGINNING); NODES];
@@ -89,25 +89,25 @@ impl WorldState {
 
 impl WorldState {
     /// Returns all possible steps; none at the end of a schedule.
-    pub(super) fn steps(&self, scenario: &Scenario, histories: &mut Histories) -> Vec<Taken> {
+    pub(super) fn steps(&self, scenario: &Scenario, histories: &mut Histories) -> Vec<TakenStep> {
         let mut moves = self.moves(scenario, histories);
         if !moves.is_empty() && self.faults < scenario.faults {
             let alive = (0..NODES).filter(|node| *node != CLIENT && self.nodes[*node].is_some());
             moves.extend(alive.map(Move::Crash));
         }
         let mut steps = Vec::new();
-        for what in moves {
+        for choice in moves {
             let mut next = self.clone();
-            let sent = next.take(histories, what);
-            let (at, at_node, faults) = (next.now, next.last_at(what), next.faults);
+            let sent = next.take(histories, choice);
+            let (at, at_node, faults) = (next.now, next.history_of(choice), next.faults);
             match sent {
                 Ok(sent) => next.settle(scenario, &sent, Vec::new(), &mut |state, lost| {
                     let faults = state.faults;
-                    steps.push(Taken { what, at, at_node, lost, faults, state: Ok(state) });
+                    steps.push(TakenStep { choice, at, at_node, lost, faults, state: Ok(state) });
                 }),
                 Err(violation) => {
                     let lost = Vec::new();
-                    steps.push(Taken { what, at, at_node, lost, faults, state: Err(violation) });
+                    steps.push(TakenStep { choice, at, at_node, lost, faults, state: Err(violation) });
                 }
             }
         }
@@ -115,10 +115,10 @@ impl WorldState {
     }
 
     /// Returns the node of a move, and its history.
-    fn last_at(&self, what: Move) -> Option<(usize, HistoryId)> {
-        let node = match what {
-            Move::Come(pending) | Move::Double(pending) => pending.to(),
-            Move::Wake(node) | Move::Crash(node) => node,
+    fn history_of(&self, choice: Move) -> Option<(usize, HistoryId)> {
+        let node = match choice {
+            Move::Arrive(pending) | Move::Duplicate(pending) => pending.to(),
+            Move::Timeout(node) | Move::Crash(node) => node,
         };
         Some((node, self.nodes[node]?))
     }
@@ -129,60 +129,60 @@ impl WorldState {
         let mut last = None;
         for pending in &self.pending {
             // The order of equal inputs does not matter.
-            if last.replace(*pending) == Some(*pending) || !self.can_come(histories, pending) {
+            if last.replace(*pending) == Some(*pending) || !self.can_arrive(histories, pending) {
                 continue;
             }
-            moves.push(Move::Come(*pending));
+            moves.push(Move::Arrive(*pending));
             if self.faults < scenario.faults && matches!(histories.input(pending.input), NodeInput::Frame(..))
             {
-                moves.push(Move::Double(*pending));
+                moves.push(Move::Duplicate(*pending));
             }
         }
         let timers = || (0..NODES).filter_map(|node| Some((node, self.last_step(histories, node)?.timer?)));
         if let Some(earliest) = timers().map(|(_, at)| at).min() {
-            moves.extend(timers().filter(|(_, at)| *at == earliest).map(|(node, _)| Move::Wake(node)));
+            moves.extend(timers().filter(|(_, at)| *at == earliest).map(|(node, _)| Move::Timeout(node)));
         }
         moves
     }
 
     /// Returns `true` if an input may arrive now. A bus delivers all frames of a subscription
     /// before it confirms the end.
-    fn can_come(&self, histories: &Histories, pending: &Pending) -> bool {
+    fn can_arrive(&self, histories: &Histories, pending: &Pending) -> bool {
         let NodeInput::Act(NodeAct::Unsubscribed(ended)) = histories.input(pending.input) else {
             return true;
         };
-        let comes = |other: &Pending| match histories.input(other.input) {
+        let is_pending = |other: &Pending| match histories.input(other.input) {
             NodeInput::Frame(subscription, _) => other.to == pending.to && subscription == ended,
             _ => false,
         };
-        !self.pending.iter().any(comes)
+        !self.pending.iter().any(is_pending)
     }
 
     /// Returns the last step of a node, or `None` if it has crashed.
     fn last_step<'a>(&self, histories: &'a Histories, node: usize) -> Option<&'a Step> {
         let history = self.nodes[node]?;
-        Some(&histories.done(node, history).expect("a panic ends a schedule").step)
+        Some(&histories.last_step(node, history).expect("a panic ends a schedule").step)
     }
 
     /// Makes a move, and returns the frames that were published in it.
-    fn take(&mut self, histories: &mut Histories, what: Move) -> Result<Vec<Sent>, Violation> {
+    fn take(&mut self, histories: &mut Histories, choice: Move) -> Result<Vec<Sent>, Violation> {
         let mut sent = Vec::new();
-        let (node, input) = match what {
-            Move::Come(pending) => {
+        let (node, input) = match choice {
+            Move::Arrive(pending) => {
                 self.remove(pending);
                 (pending.to(), pending.input)
             }
-            Move::Double(pending) => {
+            Move::Duplicate(pending) => {
                 self.remove(pending);
                 self.faults += 1;
                 sent.push(Sent { to: self.receivers_of_copy(histories, pending), is_copy: true });
                 (pending.to(), pending.input)
             }
-            Move::Wake(node) => {
+            Move::Timeout(node) => {
                 let timer = self.last_step(histories, node).and_then(|step| step.timer);
                 self.now = timer.expect("it is to be woken").max(self.now);
                 self.calm &= self.pending.is_empty();
-                self.oracle.time_is(self.now)?;
+                self.oracle.time_advanced(self.now)?;
                 (node, Histories::TICK)
             }
             Move::Crash(node) => {
@@ -196,14 +196,14 @@ impl WorldState {
         };
         self.calm &= self.faults == 0;
         let history = histories.after(node, self.nodes[node].expect("it is alive"), self.now, input);
-        self.nodes[node] = Some(histories.same(node, history));
-        let done = histories.done(node, history)?;
+        self.nodes[node] = Some(histories.merged(node, history));
+        let done = histories.last_step(node, history)?;
         for fact in &done.step.facts {
             self.oracle.note(node, self.now, fact)?;
         }
         self.oracle.step_ended()?;
         let next = done.step.timer;
-        if what == Move::Wake(node) && next.is_some_and(|next| next <= self.now) {
+        if choice == Move::Timeout(node) && next.is_some_and(|next| next <= self.now) {
             Invariant::I18.violated(format!("woken at {:?}, and next at {next:?}", self.now))?;
         }
         for act in &done.acts {
@@ -254,7 +254,7 @@ impl WorldState {
         let queue = here.iter().find(|known| known.handle == handle && known.kind == SubscriptionKind::Queue);
         let Some(channel) = queue.map(|queue| queue.channel.clone()) else { return vec![pending] };
         let members = self.subscribers(histories, &channel).into_iter();
-        members.map(|(to, handle, _)| Pending::new(to, histories.on(pending.input, handle))).collect()
+        members.map(|(to, handle, _)| Pending::new(to, histories.redirected(pending.input, handle))).collect()
     }
 
     /// Adds frames to the pending inputs, for each choice of receivers and of lost frames.
@@ -283,21 +283,22 @@ impl WorldState {
     pub(super) fn end(&self, histories: &Histories) -> Checked {
         self.oracle.end(self.calm)?;
         for node in 0..NODES {
-            let holds = self.last_step(histories, node).map_or(0, |step| step.holds);
-            if holds > 0 {
-                return Invariant::I9.violated(format!("{} still holds {holds} in the end", name(node)));
+            let table_entries = self.last_step(histories, node).map_or(0, |step| step.table_entries);
+            if table_entries > 0 {
+                return Invariant::I9
+                    .violated(format!("{} still table_entries {table_entries} in the end", name(node)));
             }
         }
         Ok(())
     }
 
     fn remove(&mut self, pending: Pending) {
-        let place = self.pending.binary_search(&pending).expect("it is on its way");
-        self.pending.remove(place);
+        let index = self.pending.binary_search(&pending).expect("it is on its way");
+        self.pending.remove(index);
     }
 
     fn add(&mut self, pending: Pending) {
-        let place = self.pending.partition_point(|other| *other < pending);
-        self.pending.insert(place, pending);
+        let index = self.pending.partition_point(|other| *other < pending);
+        self.pending.insert(index, pending);
     }
 }

@@ -15,43 +15,43 @@ use crate::node_id::NodeId;
 #[derive(Clone, Debug)]
 pub enum Fact<'a> {
     /// The time has advanced to this.
-    TimeIs(Time),
+    TimeAdvanced(Time),
     /// A user has started an operation, which must end.
-    Asked(Asked),
+    Started(Operation),
     /// An engine published a frame. Its operation number is in the frame: in the payload of a
     /// request (`call 17`), or in the metadata of an opening (`call`: `17`).
     Published {
         /// The node.
-        by: NodeId,
+        node: NodeId,
         /// What.
         frame: &'a Frame,
         /// The reading of the node's monotonic clock.
         now: Time,
         /// The reading of that clock when a full bus or a pause last blocked the node.
-        stuck: Option<Time>,
+        last_blocked: Option<Time>,
     },
     /// The bus reported to a node that it did not take a frame.
-    NotTaken {
+    PublishFailed {
         /// The node.
-        by: NodeId,
+        node: NodeId,
         /// What.
         frame: &'a Frame,
     },
     /// A frame arrived undamaged at a server, at this time by its monotonic clock.
-    ServerHeard(Server<'a>, &'a Frame, Time),
+    ServerReceived(Server<'a>, &'a Frame, Time),
     /// A frame arrived undamaged at a client, at this time by its monotonic clock.
-    ClientHeard(NodeId, &'a Frame, Time),
+    ClientReceived(NodeId, &'a Frame, Time),
     /// A server skips the claim of a request.
-    Elected {
+    SkippedClaim {
         /// The server.
         server: Server<'a>,
         /// The request.
         request: &'a Text,
     },
     /// A server started the handler of a request or of a stream.
-    Ran(Run<'a>),
+    HandlerStarted(HandlerStart<'a>),
     /// The user of a server responded to a request, in its handler or before.
-    Answered {
+    Responded {
         /// The server.
         server: Server<'a>,
         /// The request.
@@ -65,10 +65,10 @@ pub enum Fact<'a> {
         call: usize,
         /// Whether the engine also handles another input in the same step, which may have ended the
         /// call first.
-        in_company: bool,
+        may_have_ended: bool,
     },
     /// The user has dropped an operation and no longer waits for its end.
-    GivenUp {
+    Abandoned {
         /// What.
         number: usize,
     },
@@ -94,7 +94,7 @@ pub enum Fact<'a> {
         outcome: &'a Result<Reply, Box<Failure>>,
     },
     /// The client reported a response to a multi call.
-    Answer {
+    MultiResponse {
         /// The call, or `None` if it is unknown.
         call: Option<usize>,
         /// The server.
@@ -110,7 +110,7 @@ pub enum Fact<'a> {
         outcome: Result<(), &'a Failure>,
     },
     /// The engine reported a message of a stream.
-    Message {
+    MessageReceived {
         /// The node.
         at: NodeId,
         /// The stream.
@@ -135,7 +135,7 @@ pub enum Fact<'a> {
         cause: &'a Failure,
     },
     /// The client reported an update.
-    Update {
+    UpdateReceived {
         /// The node.
         at: NodeId,
         /// What.
@@ -146,18 +146,18 @@ pub enum Fact<'a> {
     /// A node has handled an input, and all its outputs were taken.
     StepEnded,
     /// A node has handled a timeout, and all its outputs were taken. Times are by its own clock.
-    Ticked {
+    TimeoutHandled {
         /// The time that the node passed to the engine.
         at: Time,
         /// The next timeout.
         next: Option<Time>,
     },
     /// The sizes of an engine's tables.
-    Holds(&'a [Held]),
+    TableSizes(&'a [TableSize]),
     /// The sizes of the tables of an engine that must be empty.
-    Left {
+    Leftovers {
         /// The sizes of its tables.
-        held: &'a [Held],
+        tables: &'a [TableSize],
         /// The next timeout.
         timer: Option<Time>,
     },
@@ -165,9 +165,9 @@ pub enum Fact<'a> {
 
 /// The size of a table of an engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Held {
+pub struct TableSize {
     /// The name of the table.
-    pub what: &'static str,
+    pub table: &'static str,
     /// The number of entries.
     pub count: usize,
     /// The limit.
@@ -180,16 +180,16 @@ pub struct Server<'a> {
     /// Its id on the wire.
     pub id: &'a Text,
     /// The number of this incarnation among all servers of the run.
-    pub life: usize,
+    pub incarnation: usize,
 }
 
 /// An operation of a user.
 #[derive(Clone, Debug)]
-pub struct Asked {
+pub struct Operation {
     /// The node of the user.
-    pub by: NodeId,
+    pub node: NodeId,
     /// What.
-    pub what: What,
+    pub kind: OperationKind,
     /// The deadline.
     pub deadline: Time,
     /// The grace period after the deadline, for a caller that is asked to select a server at the
@@ -201,11 +201,11 @@ pub struct Asked {
 
 /// The kind of an operation.
 #[derive(Clone, Debug)]
-pub enum What {
+pub enum OperationKind {
     /// A unary call.
-    Call(Called),
+    Call(CallParameters),
     /// The opening of a stream.
-    Stream(Called),
+    Stream(CallParameters),
     /// A multi call.
     Multi {
         /// The deadline by the client's monotonic clock.
@@ -236,7 +236,7 @@ pub enum What {
 
 /// The parameters of a call that one server runs.
 #[derive(Clone, Copy, Debug)]
-pub struct Called {
+pub struct CallParameters {
     /// Whether the bus passes each request to one server.
     pub queue: bool,
     /// The selection rules, if the call needs a grant.
@@ -251,7 +251,7 @@ pub struct Called {
 
 /// The start of a handler.
 #[derive(Clone, Copy, Debug)]
-pub struct Run<'a> {
+pub struct HandlerStart<'a> {
     /// The node.
     pub server: Server<'a>,
     /// The request.

@@ -31,17 +31,17 @@ pub struct SelectionRules {
 pub(super) struct SelectionHistory {
     rules: SelectionRules,
     /// The start of the call, by the client's clock.
-    began: Time,
+    start: Time,
     /// The first bid of each server, and the time when it was received.
     bids: Vec<(Text, f32, Time)>,
 }
 
 impl SelectionHistory {
-    pub(super) fn new(rules: SelectionRules, began: Time) -> Self {
-        Self { rules, began, bids: Vec::new() }
+    pub(super) fn new(rules: SelectionRules, start: Time) -> Self {
+        Self { rules, start, bids: Vec::new() }
     }
 
-    pub(super) fn heard(&mut self, bid: &ClaimRequest, now: Time) {
+    pub(super) fn received(&mut self, bid: &ClaimRequest, now: Time) {
         let is_new = !self.bids.iter().any(|(server, ..)| *server == bid.server_id);
         if is_new && bid.affinity.is_finite() && self.bids.len() < self.rules.limit {
             self.bids.push((bid.server_id.clone(), bid.affinity, now));
@@ -68,12 +68,12 @@ impl SelectionHistory {
     }
 
     /// Returns the end of the selection if no bid wins at once, by the client's clock.
-    fn ends(&self) -> Option<Time> {
+    fn end(&self) -> Option<Time> {
         let SelectionRules { affinity_timeout, short_circuit, .. } = self.rules;
         let first = self.bids.iter().find(|(_, affinity, _)| self.counts(*affinity)).map(|(.., at)| *at);
         let after =
             |from: Option<Time>, wait: Duration| from.filter(|_| !wait.is_zero()).map(|from| from + wait);
-        after(Some(self.began), affinity_timeout).into_iter().chain(after(first, short_circuit)).min()
+        after(Some(self.start), affinity_timeout).into_iter().chain(after(first, short_circuit)).min()
     }
 
     /// Checks a grant at `now`. A full bus or a pause last blocked the client at `last_blocked`,
@@ -83,7 +83,7 @@ impl SelectionHistory {
         server: &Text,
         now: Time,
         deadline: Time,
-        stuck: Option<Time>,
+        last_blocked: Option<Time>,
     ) -> Checked {
         let bid = self.bids.iter().find(|(bidder, affinity, _)| bidder == server && self.counts(*affinity));
         let Some((_, affinity, _)) = bid else {
@@ -95,20 +95,20 @@ impl SelectionHistory {
         if self.rules.ask {
             return Ok(());
         }
-        let ends = self.ends().map_or(deadline, |ends| ends.min(deadline));
-        if now < ends {
-            return Invariant::I5.violated(format!("granted to {server} {:?} early", ends.since(now)));
+        let end = self.end().map_or(deadline, |end| end.min(deadline));
+        if now < end {
+            return Invariant::I5.violated(format!("granted to {server} {:?} early", end.since(now)));
         }
-        if stuck.is_some_and(|stuck| stuck >= ends) {
+        if last_blocked.is_some_and(|last_blocked| last_blocked >= end) {
             return Ok(());
         }
         // A fast clock skips a nanosecond now and then.
-        if now > ends + Duration::from_nanos(1) {
-            return Invariant::I1.violated(format!("granted to {server} {:?} late", now.since(ends)));
+        if now > end + Duration::from_nanos(1) {
+            return Invariant::I1.violated(format!("granted to {server} {:?} late", now.since(end)));
         }
         // A bid that arrives at the very end of the selection may count or not. The end is
         // uncertain by the skipped nanosecond.
-        let (with, without) = (self.best(|at| at <= now), self.best(|at| at < ends));
+        let (with, without) = (self.best(|at| at <= now), self.best(|at| at < end));
         if with != Some(server) && without != Some(server) {
             return Invariant::I5
                 .violated(format!("granted to {server}, and the best of {:?} is {with:?}", self.bids));

@@ -12,11 +12,11 @@ pub(super) struct StreamHistory {
     /// The servers that run its handler.
     pub(super) handlers: Vec<NodeId>,
     /// The messages that each side reported.
-    came: Vec<(NodeId, usize)>,
+    received: Vec<(NodeId, usize)>,
     /// The messages that consumers accepted.
     accepted: Vec<(NodeId, usize)>,
     /// The causes of the end that each side sent.
-    told: Vec<(NodeId, ErrorCode, Text)>,
+    causes: Vec<(NodeId, ErrorCode, Text)>,
     /// The sides on which it has ended.
     pub(super) ended: Vec<NodeId>,
     pub(super) must_succeed: bool,
@@ -25,7 +25,7 @@ pub(super) struct StreamHistory {
     /// Whether it failed to open at the client.
     pub(super) failed: bool,
     /// The messages that each side has published.
-    said: Vec<(NodeId, usize)>,
+    published: Vec<(NodeId, usize)>,
 }
 
 impl StreamHistory {
@@ -34,20 +34,22 @@ impl StreamHistory {
     }
 
     /// Checks that one side publishes its messages in order.
-    pub(super) fn says(&mut self, by: NodeId, message: usize) -> Checked {
-        if let Some((_, last)) = self.said.iter().rfind(|(known, last)| *known == by && *last > message) {
-            return Invariant::I7.violated(format!("message {message} leaves {by} after {last}"));
+    pub(super) fn check_published(&mut self, node: NodeId, message: usize) -> Checked {
+        if let Some((_, last)) =
+            self.published.iter().rfind(|(known, last)| *known == node && *last > message)
+        {
+            return Invariant::I7.violated(format!("message {message} leaves {node} after {last}"));
         }
-        self.said.push((by, message));
+        self.published.push((node, message));
         Ok(())
     }
 
     /// Checks that a server runs the handler once.
-    pub(super) fn handled(&mut self, by: NodeId) -> Checked {
-        if self.handlers.contains(&by) {
-            return Invariant::I8.violated(format!("{by} runs its handler twice"));
+    pub(super) fn handled(&mut self, node: NodeId) -> Checked {
+        if self.handlers.contains(&node) {
+            return Invariant::I8.violated(format!("{node} runs its handler twice"));
         }
-        self.handlers.push(by);
+        self.handlers.push(node);
         Ok(())
     }
 
@@ -56,7 +58,7 @@ impl StreamHistory {
         if from == at {
             return Invariant::I7.violated(format!("message {message} came back to its sender"));
         }
-        if self.came.contains(&(at, message)) {
+        if self.received.contains(&(at, message)) {
             return Invariant::I7.violated(format!("message {message} came out twice at {at}"));
         }
         if self.ended.contains(&at) {
@@ -64,11 +66,11 @@ impl StreamHistory {
         }
         // Without faults, messages keep their order.
         if let Some((_, last)) =
-            self.came.iter().rfind(|(known, last)| self.must_succeed && *known == at && *last > message)
+            self.received.iter().rfind(|(known, last)| self.must_succeed && *known == at && *last > message)
         {
             return Invariant::I7.violated(format!("message {message} came out at {at} after {last}"));
         }
-        self.came.push((at, message));
+        self.received.push((at, message));
         Ok(())
     }
 
@@ -86,13 +88,13 @@ impl StreamHistory {
     }
 
     /// Returns `true` if neither side has ended it.
-    pub(super) fn is_quiet(&self) -> bool {
-        self.told.is_empty() && self.ended.is_empty()
+    pub(super) fn is_open_on_both_sides(&self) -> bool {
+        self.causes.is_empty() && self.ended.is_empty()
     }
 
     /// Notes the cause of the end that one side sent.
-    pub(super) fn told(&mut self, by: NodeId, code: &ErrorCode, text: &Text) {
-        self.told.push((by, code.clone(), text.clone()));
+    pub(super) fn close_sent(&mut self, node: NodeId, code: &ErrorCode, text: &Text) {
+        self.causes.push((node, code.clone(), text.clone()));
     }
 
     /// Checks the end on one side.
@@ -110,21 +112,21 @@ impl StreamHistory {
 
     /// Checks that the other side sent this cause.
     pub(super) fn check_cause(&self, at: NodeId, cause: &Failure) -> Checked {
-        let is_it = |(by, code, text): &(NodeId, ErrorCode, Text)| {
-            *by != at && super::answers::is_same(code, text, &cause.code, &cause.text)
+        let is_same_cause = |(node, code, text): &(NodeId, ErrorCode, Text)| {
+            *node != at && super::responses::is_same(code, text, &cause.code, &cause.text)
         };
-        if self.told.iter().any(is_it) {
+        if self.causes.iter().any(is_same_cause) {
             return Ok(());
         }
         Invariant::I6
-            .violated(format!("it ended at {at} by {cause}, and the causes given are {:?}", self.told))
+            .violated(format!("it ended at {at} by {cause}, and the causes given are {:?}", self.causes))
     }
 
     /// Returns `true` if one side has not seen the end that another has sent, and a server had
     /// accepted the stream.
     pub(super) fn is_half_open(&self, client: NodeId) -> bool {
-        let sees = |side| self.ended.contains(side) || *side == client && self.failed;
+        let has_seen = |side| self.ended.contains(side) || *side == client && self.failed;
         let mut sides = self.handlers.iter().chain([&client]);
-        !self.handlers.is_empty() && (self.failed || !self.told.is_empty()) && !sides.all(sees)
+        !self.handlers.is_empty() && (self.failed || !self.causes.is_empty()) && !sides.all(has_seen)
     }
 }

@@ -9,32 +9,35 @@ pub(super) struct UpdateHistory {
     pub(super) queue: bool,
     pub(super) must_succeed: bool,
     /// The clients that reported it.
-    came: Vec<NodeId>,
+    receivers: Vec<NodeId>,
 }
 
 impl UpdateHistory {
     pub(super) fn new(subscribers: Vec<NodeId>, queue: bool, must_succeed: bool) -> Self {
-        Self { subscribers, queue, must_succeed, came: Vec::new() }
+        Self { subscribers, queue, must_succeed, receivers: Vec::new() }
     }
 
     /// Checks an update that a client reported.
-    pub(super) fn came(&mut self, at: NodeId) -> Checked {
-        if self.must_succeed && (self.came.contains(&at) || self.queue && !self.came.is_empty()) {
-            return Invariant::I5.violated(format!("it came to {:?}, and again to {at}", self.came));
+    pub(super) fn received(&mut self, at: NodeId) -> Checked {
+        if self.must_succeed && (self.receivers.contains(&at) || self.queue && !self.receivers.is_empty()) {
+            return Invariant::I5.violated(format!("it came to {:?}, and again to {at}", self.receivers));
         }
-        self.came.push(at);
+        self.receivers.push(at);
         Ok(())
     }
 
     /// Checks at the end of the run that the subscribers received it.
     pub(super) fn check(&self) -> Checked {
-        let missing = self.subscribers.iter().find(|subscriber| !self.came.contains(subscriber));
-        let got =
-            if self.queue { !self.came.is_empty() || self.subscribers.is_empty() } else { missing.is_none() };
+        let missing = self.subscribers.iter().find(|subscriber| !self.receivers.contains(subscriber));
+        let got = if self.queue {
+            !self.receivers.is_empty() || self.subscribers.is_empty()
+        } else {
+            missing.is_none()
+        };
         if self.must_succeed && !got {
-            let (subscribers, came) = (&self.subscribers, &self.came);
+            let (subscribers, receivers) = (&self.subscribers, &self.receivers);
             return Invariant::I13
-                .violated(format!("a fresh update came to {came:?}, subscribed are {subscribers:?}"));
+                .violated(format!("a fresh update came to {receivers:?}, subscribed are {subscribers:?}"));
         }
         Ok(())
     }

@@ -34,14 +34,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_line_is_a_seed_but_for_comments_and_empty_ones() {
+    fn each_line_is_a_seed_except_comments_and_empty_lines() {
         let kept = [Kept { seed: 7, showed: "a hat" }, Kept { seed: 12, showed: "two hats (I2)" }];
         assert_eq!(parse("# hats\n\n7  a hat\n12  two hats (I2)\n"), kept);
     }
 
     #[test]
     #[should_panic(expected = "not a seed and what it showed: \"7\"")]
-    fn a_seed_that_showed_nothing_is_a_mistake() {
+    fn a_seed_without_a_failure_panics() {
         parse("7\n");
     }
 }

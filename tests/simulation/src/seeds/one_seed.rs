@@ -18,7 +18,7 @@ pub fn simulate_seed(seed: u64, mut show: impl FnMut() -> Option<Show>) -> Repor
     if report.violation.is_some() || !seed.is_multiple_of(SERVICES) {
         return report;
     }
-    report.and(&simulate_driver(seed, show()))
+    report.merge(&simulate_driver(seed, show()))
 }
 
 /// Runs one seed, and for some seeds runs it again and compares the traces (I17).

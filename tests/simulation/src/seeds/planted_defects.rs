@@ -24,19 +24,19 @@ pub struct Catch {
 /// The defect is active in the whole process, so nothing else should be simulated meanwhile.
 pub fn catch(defect: Defect, seeds: u64) -> Option<Catch> {
     plant(Some(defect));
-    let catch = Hunt { seeds, next: AtomicU64::new(0), caught: Mutex::new(None) }.run();
+    let catch = Search { seeds, next: AtomicU64::new(0), caught: Mutex::new(None) }.run();
     plant(None);
     catch
 }
 
 /// A search for the first seed that catches a defect, on all cores.
-struct Hunt {
+struct Search {
     seeds: u64,
     next: AtomicU64,
     caught: Mutex<Option<Catch>>,
 }
 
-impl Hunt {
+impl Search {
     fn run(self) -> Option<Catch> {
         let cores = thread::available_parallelism().map_or(1, usize::from);
         thread::scope(|scope| {

@@ -25,9 +25,9 @@ const ROW: f64 = 18.0;
 const TOP: f64 = 96.0;
 const TIME: f64 = 84.0;
 const MARGIN: f64 = LETTERS as f64 * LETTER + 16.0;
-const APART: f64 = 120.0;
+const COLUMN: f64 = 120.0;
 /// The distance between the clients and the servers.
-const MIDDLE: f64 = 260.0;
+const GAP: f64 = 260.0;
 
 const BLACK: &str = "#222";
 const GREY: &str = "#888";
@@ -37,27 +37,27 @@ const RED: &str = "#c00";
 
 /// Draws the lines of a trace as an SVG.
 pub fn sequence_chart(seed: u64, lines: &[Line], violation: Option<&Violation>) -> String {
-    let told: Vec<_> = lines.iter().filter(|line| line.kind != LineKind::Detail).collect();
-    let skipped = told.len().saturating_sub(ROWS);
-    let mut chart = SequenceChart::new(&told, skipped);
+    let shown: Vec<_> = lines.iter().filter(|line| line.kind != LineKind::Detail).collect();
+    let skipped = shown.len().saturating_sub(ROWS);
+    let mut chart = SequenceChart::new(&shown, skipped);
     chart.lifelines();
-    for (row, line) in told.iter().enumerate().skip(skipped) {
+    for (row, line) in shown.iter().enumerate().skip(skipped) {
         chart.arrow(row, line);
     }
     // Texts come after the arrows, so that they are on top.
-    for (row, line) in told.iter().enumerate() {
-        let what = chart.names.put_into(&line.text);
+    for (row, line) in shown.iter().enumerate() {
+        let what = chart.names.replace_ids(&line.text);
         if let Some(id) = line.text.strip_prefix("starts as ") {
             chart.names.name(id, &line.source);
         }
         let label = match &line.kind {
-            LineKind::Publish(_, label) | LineKind::Arrival(_, _, label) => chart.names.put_into(label),
+            LineKind::Publish(_, label) | LineKind::Arrival(_, _, label) => chart.names.replace_ids(label),
             _ => what.clone(),
         };
         if row >= skipped {
             chart.time(
                 row,
-                row.checked_sub(1).filter(|before| *before >= skipped).map(|row| told[row]),
+                row.checked_sub(1).filter(|before| *before >= skipped).map(|row| shown[row]),
                 line,
             );
             chart.row(row, line, &label, &what);
@@ -79,14 +79,14 @@ struct SequenceChart {
 }
 
 impl SequenceChart {
-    fn new(told: &[&Line], skipped: usize) -> Self {
-        let published = told.iter().enumerate().filter_map(|(row, line)| match line.kind {
+    fn new(shown: &[&Line], skipped: usize) -> Self {
+        let published = shown.iter().enumerate().filter_map(|(row, line)| match line.kind {
             LineKind::Publish(number, _) => Some((number, (line.source.clone(), row))),
             _ => None,
         });
         let published: BTreeMap<_, _> = published.collect();
         let mut nodes = BTreeSet::new();
-        for line in &told[skipped..] {
+        for line in &shown[skipped..] {
             nodes.insert(line.source.clone());
             match line.kind {
                 LineKind::Loss(number, to, _) => {
@@ -106,11 +106,11 @@ impl SequenceChart {
         let mut x = TIME + MARGIN;
         for (index, node) in nodes.iter().enumerate() {
             if index > 0 {
-                x += if is_server(node) == is_server(&nodes[index - 1]) { APART } else { MIDDLE };
+                x += if is_server(node) == is_server(&nodes[index - 1]) { COLUMN } else { GAP };
             }
             columns.push((node.clone(), x));
         }
-        let (rows, names, drawn) = (told.len() - skipped, ShortNames::default(), String::new());
+        let (rows, names, drawn) = (shown.len() - skipped, ShortNames::default(), String::new());
         Self { columns, names, width: x + MARGIN, rows, skipped, published, drawn }
     }
 
@@ -138,9 +138,9 @@ impl SequenceChart {
     }
 
     /// Draws the arrow of a frame that arrives or is lost.
-    fn arrow(&mut self, row: usize, told: &Line) {
-        let (number, to, fault) = match told.kind {
-            LineKind::Arrival(number, fault, _) => (number, told.source.clone(), fault),
+    fn arrow(&mut self, row: usize, shown: &Line) {
+        let (number, to, fault) = match shown.kind {
+            LineKind::Arrival(number, fault, _) => (number, shown.source.clone(), fault),
             LineKind::Loss(number, to, fault) => (number, to.to_string(), Some(fault)),
             _ => return,
         };
@@ -148,7 +148,7 @@ impl SequenceChart {
         let (Some(from), Some(to)) = (self.x(from), self.x(&to)) else { return };
         let (start, end) = ((from, self.y(*published)), (to, self.y(row)));
         let color = if fault.is_some() { ORANGE } else { BLACK };
-        if matches!(told.kind, LineKind::Loss(..)) {
+        if matches!(shown.kind, LineKind::Loss(..)) {
             let lost = ((from + to) / 2.0, end.1);
             line(&mut self.drawn, start, lost, color, true);
             let (x, y) = lost;
@@ -160,23 +160,23 @@ impl SequenceChart {
         }
     }
 
-    fn time(&mut self, row: usize, before: Option<&Line>, told: &Line) {
-        if before.is_none_or(|before| before.at != told.at) {
-            let micros = told.at.as_nanos() / 1000;
+    fn time(&mut self, row: usize, before: Option<&Line>, shown: &Line) {
+        if before.is_none_or(|before| before.at != shown.at) {
+            let micros = shown.at.as_nanos() / 1000;
             let time = format!("{}.{:03}", micros / 1000, micros % 1000);
             let at = (TIME - 8.0, self.y(row) + 4.0);
             text(&mut self.drawn, at, "end", GREY, &time, &format!("{time} ms"));
         }
     }
 
-    fn row(&mut self, row: usize, told: &Line, label: &str, whole: &str) {
+    fn row(&mut self, row: usize, shown: &Line, label: &str, full: &str) {
         let y = self.y(row);
-        let (x, anchor, color, label) = match (&told.kind, self.x(&told.source)) {
+        let (x, anchor, color, label) = match (&shown.kind, self.x(&shown.source)) {
             (LineKind::Loss(number, to, fault), _) => {
                 let x = self.halfway(*number, &to.to_string()).unwrap_or(self.width / 2.0);
                 (x + 10.0, "start", RED, fault.name().to_owned())
             }
-            (_, None) if told.source == "run" => {
+            (_, None) if shown.source == "run" => {
                 line(&mut self.drawn, (TIME, y), (self.width - 8.0, y), GREY, true);
                 (self.width / 2.0, "middle", GREY, label.to_owned())
             }
@@ -188,11 +188,12 @@ impl SequenceChart {
                     _ => (BLUE, label.to_owned()),
                 };
                 let _ = writeln!(self.drawn, r#"<circle cx="{x:.1}" cy="{y:.1}" r="2.5" fill="{color}"/>"#);
-                let (x, anchor) = if is_server(&told.source) { (x + 9.0, "start") } else { (x - 9.0, "end") };
+                let (x, anchor) =
+                    if is_server(&shown.source) { (x + 9.0, "start") } else { (x - 9.0, "end") };
                 (x, anchor, color, label)
             }
         };
-        text(&mut self.drawn, (x, y + 4.0), anchor, color, &cut(&label), whole);
+        text(&mut self.drawn, (x, y + 4.0), anchor, color, &cut(&label), full);
     }
 
     fn halfway(&self, number: u64, to: &str) -> Option<f64> {
@@ -203,7 +204,7 @@ impl SequenceChart {
     fn finish(mut self, seed: u64, violation: Option<&Violation>) -> String {
         let mut y = self.y(self.skipped + self.rows) + ROW;
         if let Some(violation) = violation {
-            let what = self.names.put_into(&violation.to_string());
+            let what = self.names.replace_ids(&violation.to_string());
             let letters: Vec<_> = what.chars().collect();
             for part in letters.chunks(((self.width - 2.0 * TIME) / LETTER) as usize) {
                 let part: String = part.iter().collect();
@@ -267,7 +268,7 @@ fn head(drawn: &mut String, (x1, y1): Point, (x2, y2): Point, color: &str) {
 
 /// Draws a text on a white background, to keep it readable over lines. The tooltip has the full
 /// text.
-fn text(drawn: &mut String, (x, y): Point, anchor: &str, color: &str, shown: &str, whole: &str) {
+fn text(drawn: &mut String, (x, y): Point, anchor: &str, color: &str, shown: &str, full: &str) {
     let width = LETTER * shown.chars().count() as f64;
     let left = match anchor {
         "start" => x,
@@ -282,7 +283,7 @@ fn text(drawn: &mut String, (x, y): Point, anchor: &str, color: &str, shown: &st
     let _ = writeln!(
         drawn,
         r#"<text x="{x:.1}" y="{y:.1}" text-anchor="{anchor}" fill="{color}"><title>{}</title>{}</text>"#,
-        escaped(whole),
+        escaped(full),
         escaped(shown),
     );
 }
@@ -346,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_is_an_arrow_to_each_who_gets_it_and_a_cross_where_it_is_lost() {
+    fn a_frame_is_an_arrow_to_each_receiver_and_a_cross_where_it_is_lost() {
         let violation =
             Violation { invariant: Invariant::I2, what: "REQ_hat by CLI_ann ran twice".to_owned() };
         let chart = sequence_chart(7, &call(), Some(&violation));
@@ -380,15 +381,15 @@ mod tests {
 
     #[test]
     fn only_the_end_of_a_long_run_is_drawn_and_the_chart_says_so() {
-        let told = |number| line(number, "client-0", &format!("does {number}"), LineKind::Note);
-        let chart = sequence_chart(7, &(0..ROWS as u64 + 5).map(told).collect::<Vec<_>>(), None);
+        let shown = |number| line(number, "client-0", &format!("does {number}"), LineKind::Note);
+        let chart = sequence_chart(7, &(0..ROWS as u64 + 5).map(shown).collect::<Vec<_>>(), None);
         let texts = texts(&chart);
         assert!(texts.contains(&"does 5") && texts.contains(&"does 124") && !texts.contains(&"does 4"));
         assert!(texts.contains(&"seed 7; time in ms; the first 5 rows of 125 are left out"), "{texts:?}");
     }
 
     #[test]
-    fn a_text_is_escaped_and_cut_short_but_for_its_tooltip() {
+    fn a_text_is_escaped_and_cut_and_its_tooltip_is_not_cut() {
         let long = format!("a < b & c {}", "z".repeat(LETTERS));
         let chart = sequence_chart(7, &[line(0, "client-0", &long, LineKind::Note)], None);
         let shown = texts(&chart)[2];

@@ -18,7 +18,7 @@ impl ShortNames {
 
     /// Replaces the ids in a text: of nodes by their names, of requests by `r1`, `r2`, ... in order
     /// of appearance, of streams by `s1`, `s2`, ...
-    pub(crate) fn put_into(&mut self, text: &str) -> String {
+    pub(crate) fn replace_ids(&mut self, text: &str) -> String {
         let is_part = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
         let mut named = String::new();
         let mut rest = text;
@@ -56,10 +56,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_id_always_gets_the_same_name_and_what_is_none_stays() {
+    fn an_id_always_gets_the_same_name_and_other_words_stay() {
         let mut names = ShortNames::default();
         names.name("SRV_ash", "server-0");
         let text = "bid of 0.5 for REQ_hat by SRV_ash, not SRV_elm; STR_a, REQ_fez, REQ_hat";
-        assert_eq!(names.put_into(text), "bid of 0.5 for r1 by server-0, not SRV_elm; s1, r2, r1");
+        assert_eq!(names.replace_ids(text), "bid of 0.5 for r1 by server-0, not SRV_elm; s1, r2, r1");
     }
 }

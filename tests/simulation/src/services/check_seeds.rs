@@ -33,16 +33,16 @@ pub fn check_seeds(seeds: impl IntoIterator<Item = u64>, test: impl AsyncFn(&Wor
     }
     for seed in seeds {
         let world = World::new(seed);
-        let failing = Failing(seed);
+        let guard = PrintSeedOnPanic(seed);
         world.run(test(&world));
-        drop(failing);
+        drop(guard);
     }
 }
 
 /// Prints the seed of a failed test when dropped.
-struct Failing(u64);
+struct PrintSeedOnPanic(u64);
 
-impl Drop for Failing {
+impl Drop for PrintSeedOnPanic {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let Self(seed) = self;

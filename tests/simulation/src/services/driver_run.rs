@@ -19,18 +19,18 @@ use crate::trace::Show;
 const SETTLE: Duration = Duration::from_secs(8);
 
 /// The time after which the last frames of a replaced client or server have arrived.
-const FAREWELL: Duration = Duration::from_secs(1);
+const REPLACEMENT_TIME: Duration = Duration::from_secs(1);
 
 /// The time after the last call by which every table must be empty. It is longer than the latest
 /// frame and the idle timeout.
-const EBB: Duration = Duration::from_secs(15);
+const UNTIL_EMPTY: Duration = Duration::from_secs(15);
 
 /// The limit for all futures of a run together, in virtual time.
 const LIMIT: Duration = Duration::from_secs(120);
 
 /// Runs one seed of the driver. Each line of the trace goes to `show`, if there is one.
 pub fn simulate_driver(seed: u64, show: Option<Show>) -> Report {
-    Report::catching(seed, || {
+    Report::catch_panic(seed, || {
         let world = World::make(seed, show);
         let run = DriverRun::new(&world, seed);
         let ledger = run.ledger.clone();
@@ -83,7 +83,7 @@ impl<'a> DriverRun<'a> {
         let plan = ServicePlan::draw(&mut rng);
         let ledger = Ledger::new(world.shared().clone());
         let tap = ledger.clone();
-        world.tap(move |frame| tap.published(frame));
+        world.tap(move |frame| tap.frame_published(frame));
         if plan.faulty {
             world.set_random_rates();
         }
@@ -111,13 +111,13 @@ impl<'a> DriverRun<'a> {
             self.world.sleep(at.saturating_sub(self.world.elapsed())).await;
             self.act(act);
         }
-        self.calm_down().await;
+        self.stop_faults().await;
         self.probe().await;
-        self.servers.iter().for_each(ServerNode::fall_silent);
+        self.servers.iter().for_each(ServerNode::stop_publishing);
         for act in std::mem::take(&mut self.acts) {
             act.await;
         }
-        self.world.sleep(EBB).await;
+        self.world.sleep(UNTIL_EMPTY).await;
         self.ledger.check_streams();
         self.clients.iter().for_each(|client| self.ledger.judge(client.check_idle()));
         self.servers.iter().for_each(|server| self.ledger.judge(server.check_idle()));
@@ -159,11 +159,11 @@ impl<'a> DriverRun<'a> {
                 drop(self.servers[server].start(after, id));
             }
             ServiceAct::Pause(node, duration) => {
-                self.ledger.stalled(self.node(node).number(), self.ledger.now() + duration);
+                self.ledger.node_paused(self.node(node).number(), self.ledger.now() + duration);
                 self.node(node).pause(duration);
             }
             ServiceAct::Slow(node, step) => {
-                self.ledger.slowed(self.node(node).number(), step);
+                self.ledger.node_slowed(self.node(node).number(), step);
                 self.node(node).slow(step);
             }
             ServiceAct::Jump(node, ahead, duration) => match ahead {
@@ -197,23 +197,23 @@ impl<'a> DriverRun<'a> {
 
     /// Stops the faults, undoes the jumps of the clocks, and replaces clients and servers that were
     /// closed or that the bus disconnected.
-    async fn calm_down(&self) {
+    async fn stop_faults(&self) {
         self.world.stop_faults();
         self.world.mend();
         for node in self.nodes() {
-            self.ledger.slowed(node.number(), Duration::ZERO);
+            self.ledger.node_slowed(node.number(), Duration::ZERO);
             node.slow(Duration::ZERO);
             node.undo_jumps();
         }
         self.world.sleep(SETTLE).await;
         for client in &self.clients {
-            client.mend().await;
+            client.repair().await;
         }
         for server in &self.servers {
-            server.mend().await;
+            server.repair().await;
         }
-        self.world.sleep(FAREWELL).await;
-        self.ledger.is_calm_now();
+        self.world.sleep(REPLACEMENT_TIME).await;
+        self.ledger.faults_stopped();
     }
 
     /// Makes every client make a fresh call of each kind. All must succeed (I16).

@@ -26,14 +26,14 @@ pub(crate) struct Shared(Mutex<ExecutorState>);
 
 pub(crate) struct ExecutorState {
     pub(crate) scene: Scene<ServiceRunEvent>,
-    pub(crate) net: Net<Inlet>,
+    pub(crate) net: Net<SubscriberId>,
     /// The sinks of the subscriptions that have not ended.
-    pub(super) sinks: BTreeMap<Inlet, Arc<Sink>>,
+    pub(super) sinks: BTreeMap<SubscriberId, Arc<Sink>>,
     pub(super) nodes: Vec<NodeState>,
-    pub(super) tasks: Slab<Slot>,
+    pub(super) tasks: Slab<TaskSlot>,
     /// The tasks that are ready, in no particular order.
     ready: Vec<TaskId>,
-    pub(super) losses: Vec<Loss>,
+    pub(super) losses: Vec<PlannedLoss>,
     pub(super) rng: Rng,
     counter: u64,
     /// Called with every published frame.
@@ -45,7 +45,7 @@ pub(crate) type Tap = Box<dyn FnMut(&Frame) + Send>;
 
 /// The id of a subscriber on the bus.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Inlet(u64);
+pub(crate) struct SubscriberId(u64);
 
 /// A scheduled event of a run of services.
 pub(crate) enum ServiceRunEvent {
@@ -56,9 +56,9 @@ pub(crate) enum ServiceRunEvent {
     /// The bus has room again for frames of a node.
     Room(usize),
     /// A sleep is over.
-    Alarm(Waker),
+    WakeSleep(Waker),
     /// A task of a slow node becomes ready.
-    Turn(TaskId),
+    RunTask(TaskId),
     /// The pause of a node is over.
     Resume(usize),
 }
@@ -100,7 +100,7 @@ impl NodeLife {
 }
 
 /// A task, or the main future of the world.
-pub(crate) struct Slot {
+pub(crate) struct TaskSlot {
     number: u64,
     /// `None` for the main future.
     home: Option<NodeLife>,
@@ -118,7 +118,7 @@ pub(crate) struct TaskId {
 }
 
 /// Frames that a test wants to lose.
-pub(super) struct Loss {
+pub(super) struct PlannedLoss {
     pub(super) left: usize,
     pub(super) matches: Matches,
 }
@@ -195,9 +195,9 @@ impl Shared {
 
     fn add(self: &Arc<Self>, home: Option<NodeLife>, future: Option<Task>) -> (TaskId, Waker) {
         let mut state = self.lock();
-        let task = TaskId { slot: state.tasks.vacant_key(), number: state.count() };
+        let task = TaskId { slot: state.tasks.vacant_key(), number: state.next_number() };
         let waker = Waker::from(Arc::new(TaskWaker { shared: Arc::clone(self), task }));
-        let slot = Slot { number: task.number, home, future, waker: waker.clone(), queued: false };
+        let slot = TaskSlot { number: task.number, home, future, waker: waker.clone(), queued: false };
         state.tasks.insert(slot);
         state.wake(task);
         (task, waker)
@@ -229,7 +229,7 @@ impl Shared {
 
     /// Advances the time to the next event and handles it. Returns `false` if no event is due by
     /// `end`.
-    pub(super) fn pass_time(&self, end: Time) -> bool {
+    pub(super) fn advance_time(&self, end: Time) -> bool {
         let mut state = self.lock();
         let Some(event) = state.scene.next_event(end) else { return false };
         match event {
@@ -237,7 +237,7 @@ impl Shared {
                 let arrival = state.arrive(event);
                 drop(state);
                 if let Some(arrival) = arrival {
-                    arrival.hand_over();
+                    arrival.deliver();
                 }
             }
             ServiceRunEvent::Published(receipt, result) => {
@@ -255,11 +255,11 @@ impl Shared {
                 drop(state);
                 waiting.into_iter().for_each(Waker::wake);
             }
-            ServiceRunEvent::Alarm(waker) => {
+            ServiceRunEvent::WakeSleep(waker) => {
                 drop(state);
                 waker.wake();
             }
-            ServiceRunEvent::Turn(task) => state.run_soon(task),
+            ServiceRunEvent::RunTask(task) => state.make_ready(task),
             ServiceRunEvent::Resume(node) => state.resume(node),
         }
         true
@@ -272,7 +272,7 @@ impl Shared {
 
     /// Returns a sleep until a virtual time.
     pub(super) fn sleep_until(shared: &Arc<Self>, at: Time) -> Sleep {
-        Sleep { shared: Arc::clone(shared), at, alarm: None }
+        Sleep { shared: Arc::clone(shared), at, event: None }
     }
 
     // --- crashes and the end of the world --------------------------------------------------------
@@ -283,7 +283,7 @@ impl Shared {
         let mut state = self.lock();
         state.nodes[node].life += 1;
         state.net.end_all(Peer(node));
-        let of_node = |slot: &Slot| slot.home.is_some_and(|home| home.node == node);
+        let of_node = |slot: &TaskSlot| slot.home.is_some_and(|home| home.node == node);
         let keys: Vec<_> = state.tasks.iter().filter(|(_, slot)| of_node(slot)).map(|(key, _)| key).collect();
         let tasks: Vec<_> = keys.into_iter().map(|key| state.tasks.remove(key)).collect();
         let sinks = state.take_sinks_without_subscription();
@@ -297,7 +297,7 @@ impl Shared {
     }
 
     /// Drops everything, to break reference cycles.
-    pub(super) fn end(&self) {
+    pub(super) fn clear(&self) {
         let nodes = self.lock().nodes.len();
         (0..nodes).for_each(|node| self.crash(node));
         loop {
@@ -333,16 +333,16 @@ impl ExecutorState {
         self.nodes.len() - 1
     }
 
-    pub(super) fn inlet(&mut self) -> Inlet {
-        Inlet(self.count())
+    pub(super) fn subscriber(&mut self) -> SubscriberId {
+        SubscriberId(self.next_number())
     }
 
-    fn count(&mut self) -> u64 {
+    fn next_number(&mut self) -> u64 {
         self.counter += 1;
         self.counter
     }
 
-    fn find(&mut self, task: TaskId) -> Option<&mut Slot> {
+    fn find(&mut self, task: TaskId) -> Option<&mut TaskSlot> {
         self.tasks.get_mut(task.slot).filter(|slot| slot.number == task.number)
     }
 
@@ -351,14 +351,14 @@ impl ExecutorState {
         slot.queued = true;
         let slowness = slot.home.map_or(Duration::ZERO, |home| self.nodes[home.node].slowness);
         if slowness.is_zero() {
-            self.run_soon(task);
+            self.make_ready(task);
         } else {
-            self.scene.schedule_after(slowness, ServiceRunEvent::Turn(task));
+            self.scene.schedule_after(slowness, ServiceRunEvent::RunTask(task));
         }
     }
 
     /// Makes a task ready now, or when the pause of its node is over.
-    fn run_soon(&mut self, task: TaskId) {
+    fn make_ready(&mut self, task: TaskId) {
         let Some(slot) = self.find(task) else { return };
         let home = slot.home;
         match home.map(|home| &mut self.nodes[home.node]) {
@@ -386,7 +386,7 @@ impl ExecutorState {
         *paused = Some(paused.map_or(until, |before| before.max(until)));
         self.scene.schedule_at(until, ServiceRunEvent::Resume(node));
         for task in std::mem::take(&mut self.ready) {
-            self.run_soon(task);
+            self.make_ready(task);
         }
     }
 
@@ -403,14 +403,15 @@ impl ExecutorState {
 
     fn take_sinks_without_subscription(&mut self) -> Vec<Arc<Sink>> {
         let Self { sinks, net, .. } = self;
-        let gone: Vec<_> = sinks.keys().copied().filter(|inlet| net.find(*inlet).is_none()).collect();
-        gone.into_iter().filter_map(|inlet| sinks.remove(&inlet)).collect()
+        let ended: Vec<_> =
+            sinks.keys().copied().filter(|subscriber| net.find(*subscriber).is_none()).collect();
+        ended.into_iter().filter_map(|subscriber| sinks.remove(&subscriber)).collect()
     }
 
     fn arrive(&mut self, event: NetEvent) -> Option<Arrival> {
         let sink = |state: &Self, id: SubscriptionId| {
-            let inlet = state.net.subscriber(id)?;
-            state.sinks.get(&inlet).map(Arc::clone)
+            let subscriber = state.net.subscriber(id)?;
+            state.sinks.get(&subscriber).map(Arc::clone)
         };
         match event {
             NetEvent::Activated(id) => {
@@ -421,8 +422,8 @@ impl ExecutorState {
             NetEvent::Gap(id) => Some(Arrival::Gap(sink(self, id)?)),
             NetEvent::Delivered(id, delivery) => {
                 let sink = sink(self, id)?;
-                let who = self.net.peer(id).0;
-                let name = Arc::clone(&self.nodes[who].name);
+                let node = self.net.peer(id).0;
+                let name = Arc::clone(&self.nodes[node].name);
                 self.scene.log(name, format_args!("gets {}", FrameText(&delivery.frame)));
                 Some(Arrival::Frame(sink, delivery.arrival()))
             }
@@ -434,8 +435,8 @@ impl ExecutorState {
                 if error.is_some() && self.net.subscriber(id).is_some() {
                     self.scene.faults.count(Fault::LostSubscribe);
                 }
-                let inlet = self.net.end(id)?;
-                Some(Arrival::Ended(self.sinks.remove(&inlet)?, error))
+                let subscriber = self.net.end(id)?;
+                Some(Arrival::Ended(self.sinks.remove(&subscriber)?, error))
             }
         }
     }
@@ -450,7 +451,7 @@ enum Arrival {
 }
 
 impl Arrival {
-    fn hand_over(self) {
+    fn deliver(self) {
         let mut wakes = WakeList::new();
         match self {
             Arrival::Live(sink) => sink.live(&mut wakes),
@@ -469,7 +470,7 @@ impl Arrival {
 pub(super) struct Sleep {
     shared: Arc<Shared>,
     at: Time,
-    alarm: Option<(ScheduledEvent, Waker)>,
+    event: Option<(ScheduledEvent, Waker)>,
 }
 
 impl Sleep {
@@ -478,12 +479,12 @@ impl Sleep {
         if state.scene.now() >= self.at {
             return Poll::Ready(());
         }
-        if self.alarm.as_ref().is_some_and(|(_, waker)| waker.will_wake(cx.waker())) {
+        if self.event.as_ref().is_some_and(|(_, waker)| waker.will_wake(cx.waker())) {
             return Poll::Pending;
         }
-        let before = self.alarm.take().and_then(|(alarm, _)| state.scene.cancel(alarm));
-        let alarm = state.scene.schedule_timer(self.at, ServiceRunEvent::Alarm(cx.waker().clone()));
-        self.alarm = Some((alarm, cx.waker().clone()));
+        let before = self.event.take().and_then(|(event, _)| state.scene.cancel(event));
+        let event = state.scene.schedule_timer(self.at, ServiceRunEvent::WakeSleep(cx.waker().clone()));
+        self.event = Some((event, cx.waker().clone()));
         drop(state);
         drop(before);
         Poll::Pending
@@ -492,8 +493,8 @@ impl Sleep {
 
 impl Drop for Sleep {
     fn drop(&mut self) {
-        if let Some((alarm, _)) = &self.alarm {
-            let struck = self.shared.lock().scene.cancel(*alarm);
+        if let Some((event, _)) = &self.event {
+            let struck = self.shared.lock().scene.cancel(*event);
             drop(struck);
         }
     }

@@ -11,8 +11,8 @@ use psrpc::{Error, Reason, Time};
 
 use super::executor::Shared;
 use super::hats::{Ask, Reply};
-use super::stream_messages::{StreamMessages, Way};
-use super::user_call::{Expected, Made, Said, UserCall};
+use super::stream_messages::{Direction, StreamMessages};
+use super::user_call::{CallSpec, Expected, HandlerEnd, UserCall};
 use crate::fault::Fault;
 use crate::judge::violation::{Checked, Invariant, Violation};
 
@@ -46,7 +46,7 @@ struct Server {
     node: usize,
     id: String,
     /// Whether it crashed or was killed, so that its handlers are dropped.
-    dead: bool,
+    is_dead: bool,
     running: usize,
 }
 
@@ -71,7 +71,7 @@ impl Ledger {
     }
 
     /// Notes that the faults have stopped, so that fresh calls must succeed.
-    pub(super) fn is_calm_now(&self) {
+    pub(super) fn faults_stopped(&self) {
         self.entries().calm = true;
     }
 
@@ -84,8 +84,8 @@ impl Ledger {
     }
 
     /// Logs a line of the trace.
-    fn log(&self, who: impl Display, what: impl Display) {
-        self.shared.lock().scene.log(who, what);
+    fn log(&self, source: impl Display, text: impl Display) {
+        self.shared.lock().scene.log(source, text);
     }
 
     /// Records the result of a check. The first violation is kept.
@@ -103,7 +103,7 @@ impl Ledger {
     /// Returns the number of calls, and of those that had to succeed.
     pub(super) fn calls(&self) -> (u64, u64) {
         let entries = self.entries();
-        let fresh = entries.calls.iter().filter(|call| call.made.expected != Expected::Anything).count();
+        let fresh = entries.calls.iter().filter(|call| call.spec.expected != Expected::Anything).count();
         (entries.calls.len() as u64, fresh as u64)
     }
 
@@ -114,14 +114,14 @@ impl Ledger {
     // --- nodes -----------------------------------------------------------------------------------
 
     /// Notes that a node is paused until a time.
-    pub(super) fn stalled(&self, node: usize, until: Time) {
+    pub(super) fn node_paused(&self, node: usize, until: Time) {
         let stall = &mut *self.entries();
         let stall = stall.stalls.entry(node).or_default();
         stall.until = stall.until.max(until);
     }
 
     /// Notes how long each step of a node's tasks takes from now on.
-    pub(super) fn slowed(&self, node: usize, step: Duration) {
+    pub(super) fn node_slowed(&self, node: usize, step: Duration) {
         let now = self.now();
         let stall = &mut *self.entries();
         let stall = stall.stalls.entry(node).or_default();
@@ -131,8 +131,8 @@ impl Ledger {
     }
 
     /// Returns the latest time at which a node may observe something that was due at `due`.
-    pub(super) fn allowed(&self, node: usize, due: Time) -> Time {
-        self.entries().allowed(node, due)
+    pub(super) fn latest_allowed(&self, node: usize, due: Time) -> Time {
+        self.entries().latest_allowed(node, due)
     }
 
     pub(super) fn new_client(&self) -> usize {
@@ -152,24 +152,28 @@ impl Ledger {
         let mut entries = self.entries();
         let number = entries.servers.len();
         let id = id.unwrap_or_else(|| format!("SRV_{number}"));
-        entries.servers.push(Server { node, id: id.clone(), dead: false, running: 0 });
+        entries.servers.push(Server { node, id: id.clone(), is_dead: false, running: 0 });
         (number, id)
     }
 
     pub(super) fn server_died(&self, server: usize) {
-        self.entries().servers[server].dead = true;
+        self.entries().servers[server].is_dead = true;
     }
 
     /// Notes that a node is about to crash with all its servers.
-    pub(super) fn crashes(&self, node: usize) {
+    pub(super) fn node_crashes(&self, node: usize) {
         let mut entries = self.entries();
-        entries.servers.iter_mut().filter(|server| server.node == node).for_each(|server| server.dead = true);
+        entries
+            .servers
+            .iter_mut()
+            .filter(|server| server.node == node)
+            .for_each(|server| server.is_dead = true);
     }
 
     /// Checks the end of a shutdown of a server whose runtime has shut down: it must end at once
     /// (I1).
-    pub(super) fn shut_down_at_once(&self, server: usize, node: usize, began: Time) {
-        let (now, allowed) = (self.now(), self.entries().allowed(node, began));
+    pub(super) fn check_immediate_shutdown(&self, server: usize, node: usize, start: Time) {
+        let (now, allowed) = (self.now(), self.entries().latest_allowed(node, start));
         if now > allowed {
             self.judge(
                 Invariant::I1.violated(format!("server {server} is shut down {:?} late", now.since(allowed))),
@@ -178,33 +182,33 @@ impl Ledger {
     }
 
     /// Checks the end of a shutdown (I14).
-    pub(super) fn shut_down(&self, server: usize, node: usize, began: Time, ended: Time) {
+    pub(super) fn check_shutdown(&self, server: usize, node: usize, start: Time, ended: Time) {
         let entries = self.entries();
-        let Server { dead, running, .. } = entries.servers[server];
-        let end = entries.allowed(node, began + LONGEST_SHUTDOWN);
+        let Server { is_dead, running, .. } = entries.servers[server];
+        let end = entries.latest_allowed(node, start + LONGEST_SHUTDOWN);
         drop(entries);
-        if running > 0 && !dead {
+        if running > 0 && !is_dead {
             let what = format!("server {server} is shut down, and {running} handlers run");
             self.judge(Invariant::I14.violated(what));
         }
         if ended > end {
-            let took = ended.since(began);
+            let took = ended.since(start);
             self.judge(Invariant::I14.violated(format!("server {server} took {took:?} to shut down")));
         }
     }
 
     // --- calls -----------------------------------------------------------------------------------
 
-    pub(super) fn made(&self, made: Made) -> usize {
+    pub(super) fn call_made(&self, spec: CallSpec) -> usize {
         let mut entries = self.entries();
-        let (number, takes) = (entries.calls.len(), made.due.since(made.began));
-        self.log("caller", format_args!("makes call {number}, a {:?}, for {takes:?}", made.kind));
-        entries.calls.push(UserCall::new(made));
+        let (number, timeout) = (entries.calls.len(), spec.due.since(spec.start));
+        self.log("caller", format_args!("makes call {number}, a {:?}, for {timeout:?}", spec.kind));
+        entries.calls.push(UserCall::new(spec));
         entries.calls.len() - 1
     }
 
     /// Notes that the future of a call is dropped.
-    pub(super) fn dropped(&self, call: usize) {
+    pub(super) fn call_dropped(&self, call: usize) {
         self.log("caller", format_args!("drops call {call}"));
         self.count(Fault::Cancel);
         let mut entries = self.entries();
@@ -213,13 +217,13 @@ impl Ledger {
     }
 
     /// Checks when a call ended (I1, I15).
-    pub(super) fn over(&self, call: usize) {
+    pub(super) fn call_ended(&self, call: usize) {
         let now = self.now();
         let checked = {
             let entries = self.entries();
-            let Made { client, node, began, due, kind, retried, .. } = entries.calls[call].made;
-            let closed = entries.end_of_client(client, node, began).filter(|_| !retried);
-            if now > entries.allowed(node, due) {
+            let CallSpec { client, node, start, due, kind, retried, .. } = entries.calls[call].spec;
+            let closed = entries.end_of_client(client, node, start).filter(|_| !retried);
+            if now > entries.latest_allowed(node, due) {
                 let late = now.since(due);
                 Invariant::I1
                     .violated(format!("call {call}, a {kind:?}, resolved {late:?} past its deadline"))
@@ -233,16 +237,16 @@ impl Ledger {
     }
 
     /// Checks when another future of a client resolved, which was pending since `since` (I15).
-    pub(super) fn waited(&self, client: usize, node: usize, since: Time, what: &str) {
+    pub(super) fn check_wait(&self, client: usize, node: usize, since: Time, future: &str) {
         let closed = self.entries().end_of_client(client, node, since);
         if closed.is_some_and(|closed| self.now() > closed) {
-            self.judge(Invariant::I15.violated(format!("{what} outlived its client")));
+            self.judge(Invariant::I15.violated(format!("{future} outlived its client")));
         }
     }
 
     /// Checks how a unary call resolved.
-    pub(super) fn resolved(&self, call: usize, result: &Result<Reply, Error>) {
-        self.over(call);
+    pub(super) fn call_resolved(&self, call: usize, result: &Result<Reply, Error>) {
+        self.call_ended(call);
         self.log("caller", format_args!("has the result of call {call}: {result:?}"));
         let checked = {
             let mut entries = self.entries();
@@ -257,10 +261,15 @@ impl Ledger {
     }
 
     /// Checks a response to a multi call, or an error without a server.
-    pub(super) fn heard(&self, call: usize, server_id: Option<&str>, result: Result<&Reply, &Error>) {
+    pub(super) fn response_received(
+        &self,
+        call: usize,
+        server_id: Option<&str>,
+        result: Result<&Reply, &Error>,
+    ) {
         let checked = {
             let mut entries = self.entries();
-            entries.calls[call].heard(call, server_id, result)
+            entries.calls[call].response_received(call, server_id, result)
         };
         self.judge(checked.map_err(|violation| violation.at(format_args!("call {call}"))));
     }
@@ -268,7 +277,7 @@ impl Ledger {
     // --- handlers --------------------------------------------------------------------------------
 
     /// Checks the start of a handler (I2).
-    pub(super) fn started(&self, server: usize, call: usize, request: &str) {
+    pub(super) fn handler_started(&self, server: usize, call: usize, request: &str) {
         let may_lie = self.shared.lock().scene.faults.counts().of(Fault::FalsePublishError) > 0;
         let checked = {
             let entries = &mut *self.entries();
@@ -277,7 +286,7 @@ impl Ledger {
             // A replacement with the same id may use the grant of the crashed server.
             let is_other = |known: usize| entries.servers[known].id != *id;
             match entries.calls.get_mut(call) {
-                Some(call) => call.started(server, is_other, request, may_lie),
+                Some(call) => call.handler_started(server, is_other, request, may_lie),
                 None => Invariant::I2.violated("a handler runs that nobody called"),
             }
         };
@@ -285,25 +294,25 @@ impl Ledger {
     }
 
     /// Records how a handler ended, just before it returns.
-    pub(super) fn said(&self, server: usize, call: usize, said: Said) {
+    pub(super) fn handler_ended(&self, server: usize, call: usize, end: HandlerEnd) {
         let mut entries = self.entries();
         entries.servers[server].running -= 1;
         if let Some(call) = entries.calls.get_mut(call) {
-            call.said.push((server, said));
+            call.handler_ends.push((server, end));
         }
     }
 
     /// Checks a handler that was dropped: `overran` if its deadline had passed (I14).
-    pub(super) fn cut_short(&self, server: usize, call: usize, in_time: bool) {
+    pub(super) fn handler_dropped(&self, server: usize, call: usize, overran: bool) {
         let mut entries = self.entries();
         let server_state = &mut entries.servers[server];
         server_state.running -= 1;
-        let dead = server_state.dead;
+        let is_dead = server_state.is_dead;
         drop(entries);
-        if in_time {
+        if overran {
             self.count(Fault::Overrun);
         }
-        if !in_time && !dead {
+        if !overran && !is_dead {
             let what = format!("server {server} dropped the handler of call {call} before its deadline");
             self.judge(Invariant::I14.violated(what));
         }
@@ -312,7 +321,7 @@ impl Ledger {
     // --- frames ----------------------------------------------------------------------------------
 
     /// Checks a published frame (I4).
-    pub(super) fn published(&self, frame: &Frame) {
+    pub(super) fn frame_published(&self, frame: &Frame) {
         match frame {
             Frame::Request(request) => {
                 if let Ok(ask) = Ask::decode(request.payload.clone()) {
@@ -344,53 +353,53 @@ impl Ledger {
     }
 
     /// Adds a message that is about to be sent, and returns its number.
-    pub(super) fn sending(&self, stream: usize, way: Way) -> u64 {
+    pub(super) fn add_message(&self, stream: usize, direction: Direction) -> u64 {
         let mut entries = self.entries();
-        let messages = entries.streams[stream].messages(way);
+        let messages = entries.streams[stream].messages(direction);
         messages.sent.push(false);
         messages.sent.len() as u64 - 1
     }
 
     /// Checks a successful send, which began at `began` (I7).
-    pub(super) fn sent(&self, stream: usize, way: Way, number: u64, began: Time) {
+    pub(super) fn message_sent(&self, stream: usize, direction: Direction, number: u64, start: Time) {
         let mut entries = self.entries();
-        let messages = entries.streams[stream].messages(way);
+        let messages = entries.streams[stream].messages(direction);
         messages.sent[number as usize] = true;
-        let gone = messages.gone.is_some_and(|gone| gone < began);
+        let dropped = messages.receiver_dropped.is_some_and(|dropped| dropped < start);
         drop(entries);
-        if gone {
+        if dropped {
             let what = format!(
-                "message {number} of stream {stream} {way:?} was taken by nobody, and its send resolved"
+                "message {number} of stream {stream} {direction:?} was taken by nobody, and its send resolved"
             );
             self.judge(Invariant::I7.violated(what));
         }
     }
 
     /// Checks a received message (I7).
-    pub(super) fn received(&self, stream: usize, way: Way, number: u64) {
+    pub(super) fn message_received(&self, stream: usize, direction: Direction, number: u64) {
         let checked = {
             let mut entries = self.entries();
-            let messages = entries.streams[stream].messages(way);
-            let checked = messages.may_come(number);
+            let messages = entries.streams[stream].messages(direction);
+            let checked = messages.check_next(number);
             messages.received.push(number);
             checked
         };
-        self.judge(checked.map_err(|violation| violation.at(format_args!("stream {stream} {way:?}"))));
+        self.judge(checked.map_err(|violation| violation.at(format_args!("stream {stream} {direction:?}"))));
     }
 
     /// Notes that the receiver has taken all messages until the end.
-    pub(super) fn to_the_end(&self, stream: usize, way: Way) {
-        self.entries().streams[stream].messages(way).to_the_end = true;
+    pub(super) fn received_all(&self, stream: usize, direction: Direction) {
+        self.entries().streams[stream].messages(direction).received_all = true;
     }
 
     /// Notes that the receiver has dropped the stream.
-    pub(super) fn let_go(&self, stream: usize, way: Way) {
+    pub(super) fn receiver_dropped(&self, stream: usize, direction: Direction) {
         let now = self.now();
-        self.entries().streams[stream].messages(way).gone.get_or_insert(now);
+        self.entries().streams[stream].messages(direction).receiver_dropped.get_or_insert(now);
     }
 
     /// Notes whether the handler of a stream runs.
-    pub(super) fn handling(&self, stream: usize, handled: bool) {
+    pub(super) fn set_handled(&self, stream: usize, handled: bool) {
         self.entries().streams[stream].handled = handled;
     }
 
@@ -415,11 +424,11 @@ impl Entries {
     /// Returns the time by which a future of a closed client that was pending since `since` must
     /// have resolved. Returns `None` if the client is not closed.
     fn end_of_client(&self, client: usize, node: usize, since: Time) -> Option<Time> {
-        Some(self.allowed(node, self.clients[client]?.max(since)))
+        Some(self.latest_allowed(node, self.clients[client]?.max(since)))
     }
 
     /// Returns the latest time at which a node may observe something that was due at `due`.
-    fn allowed(&self, node: usize, due: Time) -> Time {
+    fn latest_allowed(&self, node: usize, due: Time) -> Time {
         let Stall { until, step } = self.stalls.get(&node).copied().unwrap_or_default();
         due.max(until) + 4 * step
     }

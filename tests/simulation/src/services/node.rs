@@ -48,11 +48,11 @@ impl Node {
     /// The returned [`Job`] resolves to the output, or to `None` if the node crashes first.
     /// Dropping the job does not stop the task.
     pub fn spawn<T: Send + 'static>(&self, future: impl Future<Output = T> + Send + 'static) -> Job<T> {
-        let ending = Ending(Arc::new(Mutex::new(Ended { result: None, over: false, waker: None })));
-        let job = Job(Arc::clone(&ending.0));
+        let guard = EndGuard(Arc::new(Mutex::new(JobState { result: None, ended: false, waker: None })));
+        let job = Job(Arc::clone(&guard.0));
         let task = async move {
             let result = future.await;
-            ending.0.lock().unwrap_or_else(PoisonError::into_inner).result = Some(result);
+            guard.0.lock().unwrap_or_else(PoisonError::into_inner).result = Some(result);
         };
         self.shared.spawn(self.home(), Box::pin(task));
         job
@@ -150,23 +150,23 @@ fn nanos(duration: Duration) -> i64 {
 /// A handle to a [spawned](Node::spawn) task. It resolves to the output of the task, or to `None`
 /// if the node crashes first.
 #[must_use = "it runs whether it is awaited or not; bind it to `_` if nobody waits"]
-pub struct Job<T>(Arc<Mutex<Ended<T>>>);
+pub struct Job<T>(Arc<Mutex<JobState<T>>>);
 
-struct Ended<T> {
+struct JobState<T> {
     result: Option<T>,
-    over: bool,
+    ended: bool,
     waker: Option<Waker>,
 }
 
 /// Resolves the [`Job`] of a task when dropped, whether or not the task has completed.
-struct Ending<T>(Arc<Mutex<Ended<T>>>);
+struct EndGuard<T>(Arc<Mutex<JobState<T>>>);
 
-impl<T> Drop for Ending<T> {
+impl<T> Drop for EndGuard<T> {
     fn drop(&mut self) {
         let waker = {
-            let mut ended = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            ended.over = true;
-            ended.waker.take()
+            let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            state.ended = true;
+            state.waker.take()
         };
         if let Some(waker) = waker {
             waker.wake();
@@ -178,12 +178,12 @@ impl<T> Future for Job<T> {
     type Output = Option<T>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<T>> {
-        let mut ended = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if ended.over {
-            return Poll::Ready(ended.result.take());
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.ended {
+            return Poll::Ready(state.result.take());
         }
-        let replaced = ended.waker.replace(cx.waker().clone());
-        drop(ended);
+        let replaced = state.waker.replace(cx.waker().clone());
+        drop(state);
         drop(replaced);
         Poll::Pending
     }
@@ -313,13 +313,13 @@ impl Bus for NodeBus {
             sink.end(wakes);
             return Subscription::new(|| {});
         }
-        let inlet = state.inlet();
+        let subscriber = state.subscriber();
         let ExecutorState { scene, net, nodes, sinks, .. } = &mut *state;
         let name = Arc::clone(&nodes[self.home.node].name);
         scene.log(name, format_args!("subscribes to {channel} ({kind:?})"));
         scene.hash().word(1);
-        let id = net.subscribe(scene, self.home.peer(), inlet, channel, kind);
-        sinks.insert(inlet, Arc::new(sink));
+        let id = net.subscribe(scene, self.home.peer(), subscriber, channel, kind);
+        sinks.insert(subscriber, Arc::new(sink));
         drop(state);
         let (shared, home) = (Arc::clone(&self.shared), self.home);
         Subscription::new(move || {

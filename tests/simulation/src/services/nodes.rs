@@ -24,14 +24,14 @@ use crate::rng::{GRAIN, Rng};
 const IDLE: Duration = Duration::from_secs(5);
 
 /// The delay before a refused operation is tried again.
-const PAUSE: Duration = Duration::from_millis(50);
+const RETRY_DELAY: Duration = Duration::from_millis(50);
 
 /// The node of a client.
 pub(super) struct ClientNode {
     pub(super) node: Node,
     plan: ClientPlan,
     ledger: Ledger,
-    here: Cell<Caller>,
+    current: Current<Caller>,
 }
 
 /// The node of a server.
@@ -41,7 +41,7 @@ pub(super) struct ServerNode {
     /// Whether it serves the single-server methods.
     owner: bool,
     ledger: Ledger,
-    here: Cell<RunningServer>,
+    current: Current<RunningServer>,
 }
 
 /// The server that runs on a node.
@@ -54,15 +54,15 @@ struct RunningServer {
 }
 
 /// The client or server that runs on a node, if any.
-struct Cell<T>(Arc<Mutex<Option<T>>>);
+struct Current<T>(Arc<Mutex<Option<T>>>);
 
-impl<T> Clone for Cell<T> {
+impl<T> Clone for Current<T> {
     fn clone(&self) -> Self {
         Self(Arc::clone(&self.0))
     }
 }
 
-impl<T: Clone> Cell<T> {
+impl<T: Clone> Current<T> {
     fn lock(&self) -> MutexGuard<'_, Option<T>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -84,13 +84,13 @@ impl<T: Clone> Cell<T> {
 
 impl ClientNode {
     pub(super) fn new(node: Node, plan: ClientPlan, ledger: Ledger) -> Self {
-        Self { node, plan, ledger, here: Cell(Arc::default()) }
+        Self { node, plan, ledger, current: Current(Arc::default()) }
     }
 
     /// Starts a client after a delay.
     pub(super) fn start(&self, after: Duration) -> Job<()> {
-        let (node, clock, ledger, here) =
-            (self.node.clone(), self.plan.clock, self.ledger.clone(), self.here.clone());
+        let (node, clock, ledger, current) =
+            (self.node.clone(), self.plan.clock, self.ledger.clone(), self.current.clone());
         let options = self.plan.options();
         self.node.spawn(async move {
             sleep(&node, after).await;
@@ -99,9 +99,9 @@ impl ClientNode {
                 match HatsClient::with_runtime(node.bus(), runtime.clone(), options.clone()).await {
                     Ok(client) => {
                         let number = ledger.new_client();
-                        return here.put(Caller { client, runtime, number, node, clock, ledger });
+                        return current.put(Caller { client, runtime, number, node, clock, ledger });
                     }
-                    Err(_) => sleep(&node, PAUSE).await,
+                    Err(_) => sleep(&node, RETRY_DELAY).await,
                 }
             }
         })
@@ -109,15 +109,15 @@ impl ClientNode {
 
     /// Lets the user of the client act, if there is a client.
     pub(super) fn act(&self, rng: Rng) -> Option<Job<()>> {
-        Some(self.node.spawn(self.here.get()?.act(rng)))
+        Some(self.node.spawn(self.current.get()?.act(rng)))
     }
 
     pub(super) fn probe(&self, rng: Rng, servers: usize) -> Option<Job<()>> {
-        Some(self.node.spawn(self.here.get()?.probe(rng, servers)))
+        Some(self.node.spawn(self.current.get()?.probe(rng, servers)))
     }
 
     pub(super) fn close(&self) {
-        if let Some(Caller { client, number, .. }) = self.here.take() {
+        if let Some(Caller { client, number, .. }) = self.current.take() {
             self.ledger.client_closed(number);
             client.close();
         }
@@ -126,7 +126,7 @@ impl ClientNode {
     /// Stops the runtime of the client. Pending futures of users must resolve, as when the client
     /// is closed (I1).
     pub(super) fn end_runtime(&self) {
-        if let Some(Caller { runtime, number, .. }) = self.here.take() {
+        if let Some(Caller { runtime, number, .. }) = self.current.take() {
             self.ledger.count(Fault::RuntimeEnd);
             self.ledger.client_closed(number);
             runtime.stop();
@@ -135,12 +135,12 @@ impl ClientNode {
 
     pub(super) fn crash(&self) {
         self.node.crash();
-        drop(self.here.take());
+        drop(self.current.take());
     }
 
     /// Replaces the client if the bus has disconnected it.
-    pub(super) async fn mend(&self) {
-        let subscribed = match self.here.get() {
+    pub(super) async fn repair(&self) {
+        let subscribed = match self.current.get() {
             Some(caller) => {
                 self.node.spawn(async move { caller.client.subscribe_news().await.is_ok() }).await
             }
@@ -153,7 +153,7 @@ impl ClientNode {
 
     /// Checks that the client has no calls and no streams (I9).
     pub(super) fn check_idle(&self) -> Checked {
-        let Some(Caller { client, number, .. }) = self.here.get() else { return Ok(()) };
+        let Some(Caller { client, number, .. }) = self.current.get() else { return Ok(()) };
         match (client.client().in_flight(), client.client().streams()) {
             (0, 0) => Ok(()),
             (calls, streams) => Invariant::I9
@@ -163,7 +163,7 @@ impl ClientNode {
 
     /// Closes, shuts down or drops the client.
     pub(super) async fn leave(&self, rng: &mut Rng) {
-        let Some(Caller { client, .. }) = self.here.take() else { return };
+        let Some(Caller { client, .. }) = self.current.take() else { return };
         match rng.below(3) {
             0 => client.close(),
             1 => client.shutdown().await,
@@ -174,14 +174,14 @@ impl ClientNode {
 
 impl ServerNode {
     pub(super) fn new(node: Node, plan: ServerPlan, owner: bool, ledger: Ledger) -> Self {
-        Self { node, plan, owner, ledger, here: Cell(Arc::default()) }
+        Self { node, plan, owner, ledger, current: Current(Arc::default()) }
     }
 
     /// Starts a server after a delay, with the given id or a new one, and publishes updates from
     /// it.
     pub(super) fn start(&self, after: Duration, mut id: Option<String>) -> Job<()> {
-        let (node, owner, ledger, here) =
-            (self.node.clone(), self.owner, self.ledger.clone(), self.here.clone());
+        let (node, owner, ledger, current) =
+            (self.node.clone(), self.owner, self.ledger.clone(), self.current.clone());
         let (options, affinity) = (self.plan.options(), self.plan.affinity);
         self.node.spawn(async move {
             sleep(&node, after).await;
@@ -193,39 +193,39 @@ impl ServerNode {
                 let options = options.clone().id(id);
                 match HatsServer::with_runtime(node.bus(), runtime.clone(), handlers, options).await {
                     Ok(server) => break (number, Arc::new(server), runtime),
-                    Err(_) => sleep(&node, PAUSE).await,
+                    Err(_) => sleep(&node, RETRY_DELAY).await,
                 }
             };
-            here.put(RunningServer { number, server: Arc::clone(&server), runtime, publishes: true });
+            current.put(RunningServer { number, server: Arc::clone(&server), runtime, publishes: true });
             // Stops retrying if the server was closed meanwhile.
-            while owner && server.register_own_fit_topic(OWNER).await.is_err_and(|error| !is_over(&error)) {
-                sleep(&node, PAUSE).await;
+            while owner && server.register_own_fit_topic(OWNER).await.is_err_and(|error| !has_ended(&error)) {
+                sleep(&node, RETRY_DELAY).await;
             }
             drop(server);
-            let publishing = publish(node.clone(), here, number, ledger);
+            let publishing = publish(node.clone(), current, number, ledger);
             node.runtime().spawn(Box::pin(publishing));
         })
     }
 
     /// Stops the server, if there is one. Returns a job that waits for a graceful end.
-    pub(super) fn stop(&self, how: Stop) -> Option<Job<()>> {
-        if how == Stop::Crash {
-            self.ledger.crashes(self.node.number());
+    pub(super) fn stop(&self, stop: Stop) -> Option<Job<()>> {
+        if stop == Stop::Crash {
+            self.ledger.node_crashes(self.node.number());
             self.node.crash();
-            drop(self.here.take());
+            drop(self.current.take());
             return None;
         }
-        let RunningServer { number, server, runtime, .. } = self.here.take()?;
+        let RunningServer { number, server, runtime, .. } = self.current.take()?;
         let (ledger, place, node) = (self.ledger.clone(), self.node.clone(), self.node.number());
-        match how {
+        match stop {
             Stop::Shutdown => Some(self.node.spawn(async move {
                 ledger.count(Fault::Drain);
-                let began = ledger.now();
+                let start = ledger.now();
                 server.shutdown().await;
                 let ended = ledger.now();
                 // Handlers that stop at the same moment are gone by then.
                 sleep(&place, GRAIN).await;
-                ledger.shut_down(number, node, began, ended);
+                ledger.check_shutdown(number, node, start, ended);
             })),
             Stop::Kill => {
                 ledger.count(Fault::Kill);
@@ -239,9 +239,9 @@ impl ServerNode {
                 runtime.stop();
                 // The shutdown must resolve at once.
                 Some(self.node.spawn(async move {
-                    let began = ledger.now();
+                    let start = ledger.now();
                     server.shutdown().await;
-                    ledger.shut_down_at_once(number, node, began);
+                    ledger.check_immediate_shutdown(number, node, start);
                 }))
             }
             Stop::Drop | Stop::Crash => None,
@@ -249,36 +249,37 @@ impl ServerNode {
     }
 
     /// Registers again what the bus has ended, or replaces the server.
-    pub(super) async fn mend(&self) {
-        let (open, owner) = (self.here.get(), self.owner);
-        let mended = match open {
+    pub(super) async fn repair(&self) {
+        let (open, owner) = (self.current.get(), self.owner);
+        let repaired = match open {
             Some(RunningServer { server, .. }) => {
-                let mending = async move { serve(&server).await && (!owner || own(&server).await) };
-                self.node.spawn(mending).await
+                let repairing =
+                    async move { register_all(&server).await && (!owner || register_own(&server).await) };
+                self.node.spawn(repairing).await
             }
             None => None,
         };
-        if mended != Some(true) {
-            drop(self.here.take());
+        if repaired != Some(true) {
+            drop(self.current.take());
             self.start(Duration::ZERO, None).await;
         }
     }
 
     /// Returns the id of the server, if there is one.
     pub(super) fn id(&self) -> Option<String> {
-        Some(self.here.get()?.server.server().id().to_owned())
+        Some(self.current.get()?.server.server().id().to_owned())
     }
 
     /// Stops publishing updates.
-    pub(super) fn fall_silent(&self) {
-        if let Some(open) = &mut *self.here.lock() {
+    pub(super) fn stop_publishing(&self) {
+        if let Some(open) = &mut *self.current.lock() {
             open.publishes = false;
         }
     }
 
     /// Checks that the server has no calls and no streams (I9).
     pub(super) fn check_idle(&self) -> Checked {
-        let Some(RunningServer { server, number, .. }) = self.here.get() else { return Ok(()) };
+        let Some(RunningServer { server, number, .. }) = self.current.get() else { return Ok(()) };
         match (server.server().in_flight(), server.server().streams()) {
             (0, 0) => Ok(()),
             (calls, streams) => Invariant::I9
@@ -288,10 +289,10 @@ impl ServerNode {
 }
 
 /// Publishes updates at intervals, as long as this server runs.
-async fn publish(node: Node, here: Cell<RunningServer>, server: usize, ledger: Ledger) {
+async fn publish(node: Node, current: Current<RunningServer>, server: usize, ledger: Ledger) {
     loop {
-        sleep(&node, 2 * PAUSE).await;
-        let Some(open) = here.get().filter(|open| open.number == server && open.publishes) else { return };
+        sleep(&node, 2 * RETRY_DELAY).await;
+        let Some(open) = current.get().filter(|open| open.number == server && open.publishes) else { return };
         let calm = ledger.is_calm();
         let update = Reply { number: 0, server: server as u64 };
         let published = open.server.publish_news(&update).await;
@@ -302,24 +303,24 @@ async fn publish(node: Node, here: Cell<RunningServer>, server: usize, ledger: L
 }
 
 /// Returns `true` if the server has ended, so that it registers nothing any more.
-fn is_over(error: &psrpc::Error) -> bool {
+fn has_ended(error: &psrpc::Error) -> bool {
     *error.code() == ErrorCode::Canceled || error.reason() == Some(Reason::RuntimeEnded)
 }
 
 /// Registers all methods without topics. Returns `true` on success.
-async fn serve(server: &HatsServer) -> bool {
+async fn register_all(server: &HatsServer) -> bool {
     let is_served =
         |method: &&Method| ["Fit", "Pick", "Census", "Parade", "PickParade"].contains(&method.name);
     let methods: Vec<_> = HATS_SERVICE.methods.iter().filter(is_served).collect();
-    is_served_now(server.server().register(&methods, &[]).await)
+    is_registered(server.server().register(&methods, &[]).await)
 }
 
 /// Registers the single-server method. Returns `true` on success.
-async fn own(server: &HatsServer) -> bool {
-    is_served_now(server.register_own_fit_topic(OWNER).await)
+async fn register_own(server: &HatsServer) -> bool {
+    is_registered(server.register_own_fit_topic(OWNER).await)
 }
 
-fn is_served_now(registered: Result<(), psrpc::Error>) -> bool {
+fn is_registered(registered: Result<(), psrpc::Error>) -> bool {
     registered.map_or_else(|error| *error.code() == ErrorCode::AlreadyExists, |()| true)
 }
 
@@ -335,7 +336,7 @@ impl ClientPlan {
             .skew_allowance(self.allowance)
             .stream_idle_timeout(IDLE)
             .limits(ClientLimits { streams, ..ClientLimits::DEFAULT });
-        match self.surrounded {
+        match self.intercepted {
             true => options.request_hook(|_, _| {}).interceptor(Retry::new().attempts(1)),
             false => options,
         }
@@ -349,7 +350,7 @@ impl ServerPlan {
             .skew_allowance(self.allowance)
             .stream_idle_timeout(IDLE)
             .limits(ServerLimits { streams, ..ServerLimits::DEFAULT });
-        match self.surrounded {
+        match self.intercepted {
             true => options.interceptor(|request: Request<AnyMessage>, next: NextHandler| next.run(request)),
             false => options,
         }

@@ -24,7 +24,7 @@ pub(super) struct ClientPlan {
     /// The number of messages of a stream that may wait for their consumer.
     pub(super) room: usize,
     /// Whether its calls have interceptors.
-    pub(super) surrounded: bool,
+    pub(super) intercepted: bool,
 }
 
 #[derive(Clone)]
@@ -32,7 +32,7 @@ pub(super) struct ServerPlan {
     pub(super) clock: Clock,
     pub(super) allowance: Duration,
     pub(super) room: usize,
-    pub(super) surrounded: bool,
+    pub(super) intercepted: bool,
     pub(super) affinity: f32,
 }
 
@@ -108,15 +108,15 @@ impl ServicePlan {
 impl ClientPlan {
     fn draw(rng: &mut Rng, skew: u64) -> Self {
         let (clock, allowance) = (clock(rng, skew), allowance(rng, skew));
-        Self { clock, allowance, room: rng.pick(&[1024, 1024, 2]), surrounded: rng.chance(500) }
+        Self { clock, allowance, room: rng.pick(&[1024, 1024, 2]), intercepted: rng.chance(500) }
     }
 }
 
 impl ServerPlan {
     fn draw(rng: &mut Rng, skew: u64) -> Self {
         let (clock, allowance) = (clock(rng, skew), allowance(rng, skew));
-        let (room, surrounded) = (rng.pick(&[1024, 1024, 2]), rng.chance(500));
-        Self { clock, allowance, room, surrounded, affinity: rng.pick(&[0.25, 0.5, 1.0]) }
+        let (room, intercepted) = (rng.pick(&[1024, 1024, 2]), rng.chance(500));
+        Self { clock, allowance, room, intercepted, affinity: rng.pick(&[0.25, 0.5, 1.0]) }
     }
 }
 

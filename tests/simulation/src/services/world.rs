@@ -11,7 +11,7 @@ use std::time::Duration;
 use psrpc::Time;
 use psrpc::proto::{Channel, Frame};
 
-use super::executor::{Loss, Shared, Step};
+use super::executor::{PlannedLoss, Shared, Step};
 use super::node::Node;
 use crate::clock::Clock;
 use crate::fault::{Fault, FaultCounts};
@@ -103,7 +103,7 @@ impl std::error::Error for Stuck {}
 const LIMIT: Duration = Duration::from_secs(24 * 3600);
 
 /// The limit for steps of tasks without any time passing.
-const MOST_STEPS: u64 = 1_000_000;
+const MAX_STEPS: u64 = 1_000_000;
 
 impl World {
     /// Creates a world without faults, in which a frame takes up to a few milliseconds.
@@ -178,12 +178,12 @@ impl World {
                     }
                 }
                 Step::Task => {}
-                Step::Idle if self.shared.pass_time(end) => steps = 0,
+                Step::Idle if self.shared.advance_time(end) => steps = 0,
                 Step::Idle if self.shared.has_events() => break Err(Stuck::TooLong { at: self.elapsed() }),
                 Step::Idle => break Err(Stuck::Deadlock { at: self.elapsed() }),
             }
             steps += 1;
-            if steps > MOST_STEPS {
+            if steps > MAX_STEPS {
                 break Err(Stuck::Spinning { at: self.elapsed() });
             }
         };
@@ -235,7 +235,7 @@ impl World {
     /// world.lose(2, |_, frame| matches!(frame, Frame::Response(_)));
     /// ```
     pub fn lose(&self, frames: usize, matches: impl FnMut(&Channel, &Frame) -> bool + Send + 'static) {
-        self.shared.lock().losses.push(Loss { left: frames, matches: Box::new(matches) });
+        self.shared.lock().losses.push(PlannedLoss { left: frames, matches: Box::new(matches) });
     }
 
     /// Cuts the connection between two groups of nodes in both directions, until
@@ -300,7 +300,7 @@ impl fmt::Debug for World {
 
 impl Drop for World {
     fn drop(&mut self) {
-        self.shared.end();
+        self.shared.clear();
     }
 }
 

@@ -15,8 +15,8 @@ fn violated(scenario: &Scenario) -> Option<Invariant> {
 }
 
 /// Returns the invariant that is violated on a bus that alters frames, without other faults.
-fn found(kind: Kind, spoil: Spoil) -> Option<Invariant> {
-    assert_eq!(violated(&Scenario::new(kind, 0)), None, "nothing is wrong by itself");
+fn violated_on(kind: Kind, spoil: Spoil) -> Option<Invariant> {
+    assert_eq!(violated(&Scenario::new(kind, 0)), None, "the scenario passes without the spoiling");
     violated(&Scenario::new(kind, 0).spoiled(spoil))
 }
 
@@ -33,7 +33,7 @@ fn found(kind: Kind, spoil: Spoil) -> Option<Invariant> {
 /// R s H c        R s c H
 /// ```
 #[test]
-fn a_tiny_scene_has_as_many_schedules_as_are_counted_by_hand() {
+fn a_tiny_scenario_has_the_number_of_schedules_counted_by_hand() {
     let outcome = exhaustive(&Scenario::new(Kind::SingleServer, 0));
     assert_eq!((outcome.schedules, outcome.longest), (vec![10], 6));
 }
@@ -51,7 +51,7 @@ fn a_tiny_scene_has_as_many_schedules_as_are_counted_by_hand() {
 ///   X c, R H s c X A, R c X, R c H X, R c s X, R s X c, R s H X c, R s c X.
 /// * The other server, which serves nothing, crashes, 52: before each step of the ten.
 #[test]
-fn a_tiny_scene_has_as_many_schedules_with_a_fault_as_are_counted_by_hand() {
+fn a_tiny_scenario_with_a_fault_has_the_number_of_schedules_counted_by_hand() {
     let outcome = exhaustive(&Scenario::new(Kind::SingleServer, 1));
     assert_eq!(outcome.schedules, vec![10, 1 + 2 + 8 + 41 + 20 + 52]);
 }
@@ -77,14 +77,14 @@ fn a_grant_to_both_servers_is_found() {
         vec![frame]
     };
     for kind in [Kind::Queue, Kind::Affinity, Kind::Upload] {
-        let found = found(kind, both);
+        let found = violated_on(kind, both);
         // On a queue only one server has bid, and the other ignores the grant.
         assert_eq!(found, (kind != Kind::Queue).then_some(Invariant::I2), "{kind:?}");
     }
 }
 
 #[test]
-fn an_answer_that_is_altered_is_found() {
+fn an_altered_response_is_found() {
     let altered = |_, frame: &Frame| {
         let mut frame = frame.clone();
         if let Frame::Response(response) = &mut frame {
@@ -92,13 +92,13 @@ fn an_answer_that_is_altered_is_found() {
         }
         vec![frame]
     };
-    for kind in [Kind::Queue, Kind::Election, Kind::Affinity, Kind::SingleServer, Kind::Multi] {
-        assert_eq!(found(kind, altered), Some(Invariant::I5), "{kind:?}");
+    for kind in [Kind::Queue, Kind::SkipClaim, Kind::Affinity, Kind::SingleServer, Kind::Multi] {
+        assert_eq!(violated_on(kind, altered), Some(Invariant::I5), "{kind:?}");
     }
 }
 
 #[test]
-fn an_answer_that_becomes_an_error_is_found() {
+fn a_response_turned_into_an_error_is_found() {
     let failed = |_, frame: &Frame| {
         let mut frame = frame.clone();
         if let Frame::Response(response) = &mut frame {
@@ -106,11 +106,11 @@ fn an_answer_that_becomes_an_error_is_found() {
         }
         vec![frame]
     };
-    assert_eq!(found(Kind::SingleServer, failed), Some(Invariant::I6));
+    assert_eq!(violated_on(Kind::SingleServer, failed), Some(Invariant::I6));
 }
 
 #[test]
-fn a_request_under_two_ids_is_found_to_run_twice() {
+fn a_request_duplicated_under_another_id_is_found_to_run_twice() {
     let twice = |_, frame: &Frame| {
         let mut again = frame.clone();
         match &mut again {
@@ -119,11 +119,11 @@ fn a_request_under_two_ids_is_found_to_run_twice() {
         }
         vec![frame.clone(), again]
     };
-    assert_eq!(found(Kind::Multi, twice), Some(Invariant::I2));
+    assert_eq!(violated_on(Kind::Multi, twice), Some(Invariant::I2));
 }
 
 #[test]
-fn a_request_that_is_good_for_longer_is_found_to_run_past_its_expiry() {
+fn a_request_with_an_extended_expiry_is_found_to_run_past_its_expiry() {
     let longer = |_, frame: &Frame| {
         let mut frame = frame.clone();
         if let Frame::Request(request) = &mut frame {
@@ -131,11 +131,11 @@ fn a_request_that_is_good_for_longer_is_found_to_run_past_its_expiry() {
         }
         vec![frame]
     };
-    assert_eq!(found(Kind::SingleServer, longer), Some(Invariant::I3));
+    assert_eq!(violated_on(Kind::SingleServer, longer), Some(Invariant::I3));
 }
 
 #[test]
-fn a_message_under_two_ids_is_found_to_come_twice() {
+fn a_message_duplicated_under_another_id_is_found() {
     let twice = |_, frame: &Frame| match frame {
         Frame::Stream(stream @ Stream { body: Some(StreamBody::Message { .. }), .. }) => {
             let again = Stream { request_id: "REQ_2".into(), ..stream.clone() };
@@ -143,26 +143,29 @@ fn a_message_under_two_ids_is_found_to_come_twice() {
         }
         frame => vec![frame.clone()],
     };
-    assert_eq!(found(Kind::Upload, twice), Some(Invariant::I7));
+    assert_eq!(violated_on(Kind::Upload, twice), Some(Invariant::I7));
 }
 
 #[test]
-fn a_message_that_does_not_come_is_found() {
+fn a_lost_message_is_found() {
     let lost = |_, frame: &Frame| match frame {
         Frame::Stream(Stream { body: Some(StreamBody::Message { .. }), .. }) => vec![],
         frame => vec![frame.clone()],
     };
-    assert_eq!(found(Kind::Upload, lost), Some(Invariant::I16));
+    assert_eq!(violated_on(Kind::Upload, lost), Some(Invariant::I16));
 }
 
 #[test]
-fn an_update_that_does_not_come_or_comes_twice_is_found() {
-    assert_eq!(found(Kind::Update, |_, _| vec![]), Some(Invariant::I13));
-    assert_eq!(found(Kind::Update, |_, frame| vec![frame.clone(), frame.clone()]), Some(Invariant::I13));
+fn a_lost_or_duplicated_update_is_found() {
+    assert_eq!(violated_on(Kind::Update, |_, _| vec![]), Some(Invariant::I13));
+    assert_eq!(
+        violated_on(Kind::Update, |_, frame| vec![frame.clone(), frame.clone()]),
+        Some(Invariant::I13)
+    );
 }
 
 #[test]
-fn the_shortest_schedule_that_fails_is_told_step_by_step() {
+fn the_shortest_failing_schedule_is_described_step_by_step() {
     let lost = |_, _: &Frame| vec![];
     let failure = exhaustive(&Scenario::new(Kind::Queue, 0).spoiled(lost)).failure.expect("it fails");
     assert_eq!(failure.steps.len(), 2, "{:?}", failure.steps);

@@ -41,15 +41,15 @@ fn every_seed_that_failed_once_passes() {
 }
 
 #[test]
-fn a_seed_repeats_itself_and_differs_from_others() {
+fn a_seed_is_deterministic_and_differs_from_others() {
     let first = simulate(7, None);
     assert_eq!(first, simulate(7, None));
-    assert_eq!(first, simulate(7, Some(Box::new(|_| {}))), "it does not matter who looks on");
+    assert_eq!(first, simulate(7, Some(Box::new(|_| {}))), "showing the trace does not change it");
     assert_ne!(first.trace_hash, simulate(8, None).trace_hash);
 }
 
 #[test]
-fn a_seed_holds_a_good_number_of_calls_and_fresh_ones_of_each_method() {
+fn a_seed_makes_many_calls_and_fresh_ones_of_each_method() {
     for seed in 0..50 {
         let Report { calls, fresh_calls, .. } = simulate(seed, None);
         assert!((5..=320).contains(&calls), "seed {seed}: {calls}");
@@ -65,7 +65,7 @@ fn two_traces_of_a_seed_that_differ_are_a_violation_of_i17() {
 }
 
 #[test]
-fn a_panic_is_a_violation_of_i11_and_spoils_no_other_seed() {
+fn a_panic_is_a_violation_of_i11_and_affects_no_other_seed() {
     let report = simulate(7, Some(Box::new(|_| panic!("boom"))));
     let violation = report.violation.expect("it panicked");
     assert_eq!((violation.invariant, violation.what.as_str()), (Invariant::I11, "panic: boom"));
@@ -73,7 +73,7 @@ fn a_panic_is_a_violation_of_i11_and_spoils_no_other_seed() {
 }
 
 #[test]
-fn a_kind_of_fault_that_happened_too_seldom_is_missed() {
+fn a_kind_of_fault_that_happened_too_rarely_is_reported() {
     let mut summary = Summary::new();
     summary.add(&simulate(7, None));
     let once = |fault| summary.faults.iter().any(|(known, count)| known == fault && count >= 1);

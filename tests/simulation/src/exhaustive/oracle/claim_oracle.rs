@@ -50,12 +50,12 @@ impl ClaimOracle {
     /// Checks that a server may run the call.
     pub(super) fn may_run(&self, server: usize) -> Checked {
         if self.withdrawn {
-            let who = name(server + 1);
-            return Invariant::I4.violated(format!("{who} runs what was canceled before it was granted"));
+            let server = name(server + 1);
+            return Invariant::I4.violated(format!("{server} runs what was canceled before it was granted"));
         }
         if self.selected != Some(server) {
-            let who = name(server + 1);
-            return Invariant::I2.violated(format!("{who} runs what was not granted to it"));
+            let server = name(server + 1);
+            return Invariant::I2.violated(format!("{server} runs what was not granted to it"));
         }
         Ok(())
     }

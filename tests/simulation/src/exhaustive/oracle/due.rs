@@ -16,14 +16,14 @@ pub(super) const CALL: &str = "the call";
 pub(super) enum Due {
     /// It has not started.
     #[default]
-    Not,
+    NotStarted,
     By(Time),
     Over,
 }
 
 impl Due {
     pub(super) fn begin(&mut self, now: Time) {
-        if *self == Due::Not {
+        if *self == Due::NotStarted {
             *self = Due::By(now + TIMEOUT);
         }
     }
@@ -35,12 +35,12 @@ impl Due {
             Due::By(deadline) => {
                 Invariant::I1.violated(format!("{what} ends {:?} past its deadline", now.since(deadline)))
             }
-            Due::Not => Invariant::I1.violated(format!("{what} ends that has not begun")),
+            Due::NotStarted => Invariant::I1.violated(format!("{what} ends that has not begun")),
             Due::Over => Invariant::I1.violated(format!("{what} ends twice")),
         }
     }
 
-    pub(super) fn time_is(&self, what: &str, now: Time) -> Checked {
+    pub(super) fn time_advanced(&self, what: &str, now: Time) -> Checked {
         match self {
             Due::By(deadline) if *deadline < now => {
                 Invariant::I1.violated(format!("{what} goes on past its deadline"))
@@ -67,17 +67,18 @@ pub(super) fn check_expiry(server: usize, now: Time) -> Checked {
 pub(super) fn check_answer(
     server: Option<usize>,
     ran: &[bool],
-    came: Result<&Bytes, &ErrorResponse>,
+    received: Result<&Bytes, &ErrorResponse>,
 ) -> Checked {
     let Some(server) = server.filter(|server| ran[*server]) else {
-        return Invariant::I5.violated(format!("{came:?} is the answer of {server:?}, which did not run"));
+        return Invariant::I5
+            .violated(format!("{received:?} is the answer of {server:?}, which did not run"));
     };
-    match (Scenario::answer(server), came) {
-        (Ok(given), Ok(came)) if given.as_bytes() == came => Ok(()),
-        (Err(given), Err(came)) if given == *came => Ok(()),
-        (given @ Ok(_), Err(_)) | (given @ Err(_), Ok(_)) => {
-            Invariant::I6.violated(format!("{given:?} was answered, {came:?} came out"))
+    match (Scenario::answer(server), received) {
+        (Ok(sent), Ok(received)) if sent.as_bytes() == received => Ok(()),
+        (Err(sent), Err(received)) if sent == *received => Ok(()),
+        (sent @ Ok(_), Err(_)) | (sent @ Err(_), Ok(_)) => {
+            Invariant::I6.violated(format!("{sent:?} was answered, {received:?} came out"))
         }
-        (given, came) => Invariant::I5.violated(format!("{given:?} was answered, {came:?} came out")),
+        (sent, received) => Invariant::I5.violated(format!("{sent:?} was answered, {received:?} came out")),
     }
 }

@@ -17,7 +17,7 @@ pub(super) struct MultiOracle {
 impl MultiOracle {
     pub(super) fn client(&mut self, due: &mut Due, now: Time, fact: &StepFact) -> Checked {
         match fact {
-            StepFact::Did(NodeAct::Call) => due.begin(now),
+            StepFact::Acted(NodeAct::Call) => due.begin(now),
             StepFact::Client(ClientEvent::Response { server_id, result, .. }) => {
                 if *due == Due::Over {
                     return Invariant::I1.violated("an answer comes after the end");

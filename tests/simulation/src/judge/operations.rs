@@ -5,67 +5,68 @@ use std::time::Duration;
 
 use psrpc_engine::Time;
 
-use super::fact::Asked;
+use super::fact::Operation;
 use super::violation::{Checked, Invariant};
 use crate::node_id::NodeId;
 
 /// The operations of a run, indexed by their numbers.
 #[derive(Default)]
-pub(super) struct Promises {
-    list: Vec<Promise>,
+pub(super) struct Operations {
+    records: Vec<Record>,
     /// The open operations, by their deadlines.
     due: BTreeSet<(Time, usize)>,
 }
 
-struct Promise {
-    by: NodeId,
+struct Record {
+    node: NodeId,
     deadline: Time,
     grace: Duration,
-    state: PromiseState,
+    state: OperationState,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum PromiseState {
+enum OperationState {
     Open,
-    Kept,
+    Ended,
     /// The user has dropped it, or its node has crashed.
-    Void,
+    Abandoned,
 }
 
-impl Promises {
+impl Operations {
     pub(super) fn len(&self) -> usize {
-        self.list.len()
+        self.records.len()
     }
 
-    pub(super) fn make(&mut self, asked: &Asked) {
-        let Asked { by, deadline, grace, .. } = *asked;
+    pub(super) fn start(&mut self, operation: &Operation) {
+        let Operation { node, deadline, grace, .. } = *operation;
         let deadline = deadline + grace;
-        self.due.insert((deadline, self.list.len()));
-        self.list.push(Promise { by, deadline, grace, state: PromiseState::Open });
+        self.due.insert((deadline, self.records.len()));
+        self.records.push(Record { node, deadline, grace, state: OperationState::Open });
     }
 
     pub(super) fn is_open(&self, number: usize) -> bool {
-        self.list[number].state == PromiseState::Open
+        self.records[number].state == OperationState::Open
     }
 
     /// Returns the deadline, including the grace period.
     pub(super) fn deadline(&self, number: usize) -> Time {
-        self.list[number].deadline
+        self.records[number].deadline
     }
 
     /// Returns the node of an operation.
-    pub(super) fn by(&self, number: usize) -> NodeId {
-        self.list[number].by
+    pub(super) fn node(&self, number: usize) -> NodeId {
+        self.records[number].node
     }
 
     /// Notes the end of an operation, and checks that it is the only one and in time.
-    pub(super) fn keep(&mut self, now: Time, number: usize) -> Checked {
-        let Promise { deadline, state, .. } = &mut self.list[number];
-        if *state != PromiseState::Open {
-            let before = if *state == PromiseState::Kept { "before" } else { "though nobody waits for it" };
+    pub(super) fn end(&mut self, now: Time, number: usize) -> Checked {
+        let Record { deadline, state, .. } = &mut self.records[number];
+        if *state != OperationState::Open {
+            let before =
+                if *state == OperationState::Ended { "before" } else { "though nobody waits for it" };
             return Invariant::I1.violated(format!("it ended {before}"));
         }
-        *state = PromiseState::Kept;
+        *state = OperationState::Ended;
         self.due.remove(&(*deadline, number));
         if now > *deadline {
             return Invariant::I1.violated(format!("it ended {:?} past its deadline", now.since(*deadline)));
@@ -74,25 +75,25 @@ impl Promises {
     }
 
     /// Notes that the user has dropped an operation.
-    pub(super) fn void(&mut self, number: usize) {
-        let Promise { deadline, state, .. } = &mut self.list[number];
-        if *state == PromiseState::Open {
-            *state = PromiseState::Void;
+    pub(super) fn abandon(&mut self, number: usize) {
+        let Record { deadline, state, .. } = &mut self.records[number];
+        if *state == OperationState::Open {
+            *state = OperationState::Abandoned;
             self.due.remove(&(*deadline, number));
         }
     }
 
     /// Drops all open operations of a crashed node.
     pub(super) fn crash(&mut self, node: NodeId) {
-        for number in self.open_of(node) {
-            self.void(number);
+        for number in self.open_on(node) {
+            self.abandon(number);
         }
     }
 
     /// Moves the deadlines of a paused node to the end of the pause.
     pub(super) fn pause(&mut self, node: NodeId, until: Time) {
-        for number in self.open_of(node) {
-            let Promise { deadline, grace, .. } = &mut self.list[number];
+        for number in self.open_on(node) {
+            let Record { deadline, grace, .. } = &mut self.records[number];
             let until = until + *grace;
             if *deadline < until {
                 self.due.remove(&(*deadline, number));
@@ -113,7 +114,11 @@ impl Promises {
     }
 
     /// Returns the open operations of a node.
-    pub(super) fn open_of(&self, node: NodeId) -> Vec<usize> {
-        self.due.iter().map(|(_, number)| *number).filter(|number| self.list[*number].by == node).collect()
+    pub(super) fn open_on(&self, node: NodeId) -> Vec<usize> {
+        self.due
+            .iter()
+            .map(|(_, number)| *number)
+            .filter(|number| self.records[*number].node == node)
+            .collect()
     }
 }
