@@ -164,7 +164,7 @@ mod tests {
         let frame = forge_response("REQ_1".into(), "SRV_1".into());
         let mut rng = Rng::new(1);
         for _ in 0..10_000 {
-            let Frame::Raw(bytes) = damage(&frame, &mut rng) else { panic!("damage comes as bytes") };
+            let Frame::Raw(bytes) = damage(&frame, &mut rng) else { panic!("a damaged frame must be raw") };
             let decoded = Frame::decode(&bytes, &FrameLimits::DEFAULT);
             assert!(matches!(decoded, Err(_) | Ok((Frame::Other(_), _))), "{decoded:?}");
         }

@@ -9,7 +9,7 @@ use psrpc_simulation::seeds::planted_defects::catch;
 
 #[test]
 fn a_defect_is_caught_in_the_first_seed_that_shows_it_and_is_removed_again() {
-    let caught = catch(Defect::UnannouncedIgnored, 100).expect("it shows in a hundred seeds");
+    let caught = catch(Defect::UnannouncedIgnored, 100).expect("a hundred seeds catch it");
     assert_eq!(caught.invariant, Invariant::I16);
     assert_eq!(catch(Defect::UnannouncedIgnored, caught.seed), None);
     assert_eq!(catch(Defect::UnannouncedIgnored, caught.seed + 1), Some(caught));

@@ -6,7 +6,7 @@ use shuttle::scheduler::{DfsScheduler, PctScheduler, RandomScheduler, Scheduler,
 use shuttle::{Config, Runner};
 
 /// The number of preemptions in a PCT schedule.
-const DEPTH: usize = 4;
+const PREEMPTIONS: usize = 4;
 
 /// Runs a scenario under `schedules` schedules of each kind: random ones, evenly distributed ones,
 /// and ones that delay a thread for long.
@@ -15,7 +15,7 @@ pub fn explore(schedules: usize, scenario: impl Fn() + Send + Sync + Clone + 'st
     let seed = from_env("THREADS_SEED", 1);
     run(RandomScheduler::new_from_seed(seed, schedules), scenario.clone());
     run(UrwRandomScheduler::new_from_seed(seed, schedules), scenario.clone());
-    run(PctScheduler::new_from_seed(seed, DEPTH, schedules), scenario);
+    run(PctScheduler::new_from_seed(seed, PREEMPTIONS, schedules), scenario);
 }
 
 /// Runs a scenario under every possible schedule.
@@ -28,11 +28,13 @@ fn run(scheduler: impl Scheduler + 'static, scenario: impl Fn() + Send + Sync + 
     config.stack_size = 1 << 19;
     // Silences the warning about weak memory orders, which the crate's documentation mentions.
     config.silence_warnings = true;
-    let ran = Runner::new(scheduler, config).run(scenario);
-    println!("{ran} schedules");
+    let schedules_run = Runner::new(scheduler, config).run(scenario);
+    println!("{schedules_run} schedules");
 }
 
 fn from_env(name: &str, default: u64) -> u64 {
     let set = env::var(name).ok();
-    set.map_or(default, |set| set.parse().unwrap_or_else(|_| panic!("{name} is {set:?}, which is no number")))
+    set.map_or(default, |set| {
+        set.parse().unwrap_or_else(|_| panic!("cannot read {name}: {set:?} is not a number"))
+    })
 }

@@ -12,9 +12,9 @@ use crate::Threads;
 /// A runtime that runs a task within the call that wakes or spawns it. If that call holds a lock
 /// that the task takes, the thread deadlocks.
 #[derive(Clone, Default)]
-pub struct Inline(Threads);
+pub struct InlineRuntime(Threads);
 
-impl Runtime for Inline {
+impl Runtime for InlineRuntime {
     fn now(&self) -> Now {
         self.0.now()
     }

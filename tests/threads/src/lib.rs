@@ -19,16 +19,16 @@
 #![forbid(unsafe_code)]
 #![cfg(psrpc_shuttle)]
 
-mod carrier;
 mod clock;
 mod explore;
 mod inline;
 mod shop;
+mod threaded_bus;
 mod threads;
 
-pub use carrier::Carrier;
 pub use clock::Clock;
 pub use explore::{explore, explore_all};
-pub use inline::Inline;
+pub use inline::InlineRuntime;
 pub use shop::{Shop, client, client_on, shop, shop_on};
+pub use threaded_bus::ThreadedBus;
 pub use threads::Threads;

@@ -48,7 +48,8 @@ pub fn client(bus: impl Bus, threads: &Threads) -> Client {
 
 /// Creates a client on the given runtime and waits until it is ready.
 pub fn client_on(bus: impl Bus, runtime: impl Runtime) -> Client {
-    block_on(Client::new(bus, runtime, &SHOP, ClientOptions::new())).expect("it is ready")
+    block_on(Client::new(bus, runtime, &SHOP, ClientOptions::new()))
+        .expect("the bus accepts the subscriptions")
 }
 
 /// Creates a server of all methods. Also returns the number of handlers that have run.
@@ -81,7 +82,8 @@ pub fn shop_on(bus: impl Bus, runtime: impl Runtime) -> (Server, Arc<AtomicUsize
             }
             Ok(())
         });
-    let server = Server::new(bus, runtime, handlers, ServerOptions::new()).expect("its id can be carried");
-    block_on(server.register(&[Shop::NEXT, Shop::PICK, Shop::CENSUS, Shop::ECHO], &[])).expect("it serves");
+    let server = Server::new(bus, runtime, handlers, ServerOptions::new()).expect("the options are valid");
+    block_on(server.register(&[Shop::NEXT, Shop::PICK, Shop::CENSUS, Shop::ECHO], &[]))
+        .expect("the bus accepts the subscriptions");
     (server, ran)
 }

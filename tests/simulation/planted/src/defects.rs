@@ -41,7 +41,7 @@ impl Defects {
         let mut all = Self { defects: Vec::new(), changes: Vec::new() };
         let lines: Vec<_> = text.lines().filter(|line| !line.starts_with('#')).collect();
         for block in lines.split(|line| line.is_empty()).filter(|block| !block.is_empty()) {
-            all.parse_block(block).ok_or_else(|| format!("not a defect:\n{}", block.join("\n")))?;
+            all.parse_block(block).ok_or_else(|| format!("cannot parse a defect:\n{}", block.join("\n")))?;
         }
         all.check()?;
         Ok(all)
@@ -71,16 +71,16 @@ impl Defects {
         let mut names = BTreeSet::new();
         for Defect { name, .. } in &self.defects {
             if !names.insert(name.as_str()) {
-                return Err(format!("there are two defects {name}"));
+                return Err(format!("duplicate defect {name}"));
             }
         }
         let texts = self.changes.iter().flat_map(|change| change.replace.split(CONDITION).skip(1));
         let planted: BTreeSet<_> = texts.filter_map(|text| Some(text.split_once(')')?.0)).collect();
         if let Some(name) = names.difference(&planted).next() {
-            return Err(format!("{name}: no change has its condition"));
+            return Err(format!("no change contains planted!({name})"));
         }
         match planted.difference(&names).next() {
-            Some(name) => Err(format!("there is a condition of {name}, which is not described")),
+            Some(name) => Err(format!("planted!({name}) has no defect: add a line `{name}: DESCRIPTION`")),
             None => Ok(()),
         }
     }
@@ -94,7 +94,8 @@ impl Defects {
             by_file.entry(&change.file).or_default().push(change);
         }
         let apply = |(file, changes): (&String, Vec<&Change>)| {
-            let text = fs::read_to_string(root.join(file)).map_err(|error| format!("{file}: {error}"))?;
+            let text = fs::read_to_string(root.join(file))
+                .map_err(|error| format!("cannot read {file}: {error}"))?;
             Ok((file.clone(), apply_all(text, &changes)?))
         };
         by_file.into_iter().map(apply).collect()
@@ -176,12 +177,12 @@ Twice: It ends twice.
     #[test]
     fn a_defect_without_a_condition_and_a_condition_without_a_defect_are_refused() {
         let refused = |from, to| Defects::parse(&TWO.replace(from, to)).unwrap_err();
-        assert_eq!(refused("planted!(LateByOne)", "late"), "LateByOne: no change has its condition");
+        assert_eq!(refused("planted!(LateByOne)", "late"), "no change contains planted!(LateByOne)");
         assert_eq!(
             refused("LateByOne: It ends too late.\n", ""),
-            "there is a condition of LateByOne, which is not described"
+            "planted!(LateByOne) has no defect: add a line `LateByOne: DESCRIPTION`"
         );
-        assert_eq!(refused("LateByOne:", "Twice:"), "there are two defects Twice");
-        assert!(refused("- end();\n", "").starts_with("not a defect:\n"));
+        assert_eq!(refused("LateByOne:", "Twice:"), "duplicate defect Twice");
+        assert!(refused("- end();\n", "").starts_with("cannot parse a defect:\n"));
     }
 }

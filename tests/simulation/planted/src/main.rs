@@ -2,10 +2,10 @@
 //! there.
 //!
 //! ```text
-//! cargo run -p psrpc-planted                             # plants each, and demands that it is caught
+//! cargo run -p psrpc-planted                             # plants each, and checks that it is caught
 //! cargo run -p psrpc-planted -- planted --markdown       # prints the table of docs/testing.md
 //! cargo run -p psrpc-planted -- replay 8 --planted unselected_answers --shrink
-//! cargo run -p psrpc-planted -- --check                  # builds nothing: each change can be made
+//! cargo run -p psrpc-planted -- --check                  # checks without building that each change can be made
 //! cargo run -p psrpc-planted -- --test                   # runs the simulator's tests of defects
 //! ```
 //!
@@ -96,7 +96,7 @@ fn cargo(tree: &Path, build: &Path, arguments: &Arguments) -> Result<bool, Strin
         command.args(["run", "--release", "--quiet", "--locked", "-p", "psrpc-simulation", "--"]);
         command.args(&arguments.command);
     }
-    let status = command.status().map_err(|error| format!("cargo: {error}"))?;
+    let status = command.status().map_err(|error| format!("cannot run cargo: {error}"))?;
     Ok(status.success())
 }
 

@@ -32,7 +32,7 @@ impl Planted {
         }
         let is_known = |name: &&String| Defect::ALL.iter().any(|defect| defect.name() == **name);
         if let Some(unknown) = names.iter().find(|name| !is_known(name)) {
-            println!("FAILED: there is no bug {unknown}");
+            println!("FAILED: unknown bug {unknown}; run `planted` without names to list all");
             return false;
         }
         let mut missed = 0;

@@ -34,7 +34,7 @@ pub(crate) struct Replay {
 #[cfg(psrpc_planted)]
 fn defect(name: &str) -> Result<Defect, String> {
     let known = Defect::ALL.iter().find(|defect| defect.name() == name);
-    known.copied().ok_or_else(|| "there is no such bug; `planted` names them".to_owned())
+    known.copied().ok_or_else(|| "unknown bug; run `planted` to list all".to_owned())
 }
 
 impl Replay {
@@ -75,7 +75,7 @@ impl Replay {
         }
         let drawn = self.chart.as_ref().is_none_or(|file| {
             let written = fs::write(file, sequence_chart(seed, &lines, violation.as_ref()));
-            written.inspect_err(|error| println!("FAILED: {}: {error}", file.display())).is_ok()
+            written.inspect_err(|error| println!("FAILED: cannot write {}: {error}", file.display())).is_ok()
         });
         let invariant = report.violation.as_ref().map(|violation| format!("{:?}", violation.invariant));
         if self.json {

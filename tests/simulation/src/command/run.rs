@@ -65,7 +65,7 @@ impl Run {
         let enough = self.each_fault.unwrap_or(u64::from(self.seeds >= 1000));
         let too_rare = summary.rarer_than(enough);
         for (fault, count) in &too_rare {
-            println!("FAILED: {} happened {count} times, not {enough}", fault.name());
+            println!("FAILED: {} happened {count} times, fewer than {enough}", fault.name());
         }
         if self.json {
             println!("{}", as_json(&summary, calls_per_s));

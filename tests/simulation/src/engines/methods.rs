@@ -23,11 +23,11 @@ impl Methods {
         let properties = |routing, require_claim| MethodProperties { routing, require_claim };
         let route = |method, routing, require_claim| {
             Route::new::<&str>(SERVICE, method, properties(routing, require_claim), &[])
-                .expect("the names are sound")
+                .expect("the names are valid")
         };
         let stream = |method, routing, require_claim| {
             Route::stream::<&str>(SERVICE, method, properties(routing, require_claim), &[])
-                .expect("the names are sound")
+                .expect("the names are valid")
         };
         Self {
             calls: vec![

@@ -149,7 +149,7 @@ impl Shrinker {
     }
 
     fn violation(&self) -> Violation {
-        self.smallest.report.violation.clone().expect("it fails")
+        self.smallest.report.violation.clone().expect("only failing variations are kept")
     }
 
     fn lines(&self) -> Vec<Line> {

@@ -262,7 +262,7 @@ impl Simulation {
             config.id = self.clients[restarted].engine.id().clone();
         }
         let user = ClientUser::new(client, slot, config.clone(), rng.fork());
-        let engine = Client::new(config, rng.seed()).expect("the plan is sound");
+        let engine = Client::new(config, rng.seed()).expect("the plan's options are valid");
         let id = NodeId::Client(client);
         self.world.scene.log(id, format_args!("starts as {}", engine.id()));
         let mut node = EngineNode::new(&mut self.world, id, engine, user, plan.clock);
@@ -280,7 +280,7 @@ impl Simulation {
         if let Some(restarted) = restarted {
             config.id = self.servers[restarted].engine.id().clone();
         }
-        let engine = Server::new(config, rng.seed()).expect("the plan is sound");
+        let engine = Server::new(config, rng.seed()).expect("the plan's options are valid");
         let user = ServerUser::new(server, engine.id().clone(), &plan.config, rng.fork());
         let id = NodeId::Server(server);
         self.world.scene.log(id, format_args!("starts as {}", engine.id()));
@@ -431,7 +431,7 @@ impl Simulation {
             NodeId::Client(client) => self.clients[client].pause(until),
             NodeId::Server(server) => self.servers[server].pause(until),
         }
-        self.world.model.note(Fact::Paused { node, until }).expect("a pause violates nothing");
+        self.world.model.note(Fact::Paused { node, until }).expect("a pause violates no invariant");
     }
 
     // --- without faults --------------------------------------------------------------------------

@@ -27,13 +27,14 @@ impl DrivenNode {
     pub(super) fn new(scenario: &Scenario, node_index: usize) -> (Self, Step) {
         let seed = [node_index as u8 + 1; 32];
         if node_index == CLIENT {
-            let engine = Client::new(scenario.client(), seed).expect("the scenario is sound");
+            let engine = Client::new(scenario.client(), seed).expect("the scenario's options are valid");
             let mut node = Driven::new(engine, ScriptedClient::new(*scenario));
             let step = node.start(|_, step| step.acts.push(NodeAct::Call));
             (DrivenNode::Client(Box::new(node)), step)
         } else {
             let server = node_index - 1;
-            let engine = Server::new(scenario.server(server), seed).expect("the scenario is sound");
+            let engine =
+                Server::new(scenario.server(server), seed).expect("the scenario's options are valid");
             let mut node = Driven::new(engine, ScriptedServer::new(*scenario, server));
             let step = node.start(|node, step| node.user.start(&mut node.engine, step));
             (DrivenNode::Server(Box::new(node)), step)

@@ -150,7 +150,7 @@ impl Scenario {
         };
         let properties = MethodProperties { routing, require_claim };
         let route = if self.kind.is_stream() { Route::stream } else { Route::new };
-        route(SERVICE, "Fit", properties, &[] as &[&str]).expect("the names are sound")
+        route(SERVICE, "Fit", properties, &[] as &[&str]).expect("the names are valid")
     }
 
     pub(super) fn client(&self) -> ClientConfig {

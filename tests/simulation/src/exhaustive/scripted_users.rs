@@ -22,7 +22,7 @@ pub(super) const UPDATE: &str = "news";
 const UPDATE_TYPE: &str = "hats.News";
 
 /// The message for engine calls that cannot fail: no limit is reached.
-const WITHIN_LIMITS: &str = "it is sound, and the engine is open";
+const WITHIN_LIMITS: &str = "the engine is open, and no limit is reached";
 
 /// The user of an engine.
 pub(super) trait ScriptedUser<E: Engine> {
@@ -112,9 +112,9 @@ impl ScriptedUser<Client> for ScriptedClient {
                 self.call(engine, now);
                 step.acts.extend(self.scenario.cancels.then_some(NodeAct::Cancel));
             }
-            NodeAct::Cancel => engine.cancel(clocks(now), self.call.expect("it was made")),
-            NodeAct::Unsubscribe => engine.unsubscribe(self.subscription.expect("it was made")),
-            act => unreachable!("{act:?} is no act of the client's user"),
+            NodeAct::Cancel => engine.cancel(clocks(now), self.call.expect("the call was made")),
+            NodeAct::Unsubscribe => engine.unsubscribe(self.subscription.expect("the subscription was made")),
+            act => unreachable!("{act:?} is not an act of the client's user"),
         }
     }
 
@@ -192,7 +192,7 @@ impl ScriptedUser<Server> for ScriptedServer {
                 let update = Any { type_url: UPDATE_TYPE.into(), value: UPDATE.into() };
                 engine.publish(clocks(now), &self.scenario.route(), update, None).expect(WITHIN_LIMITS);
             }
-            act => unreachable!("{act:?} is no act of a server's user"),
+            act => unreachable!("{act:?} is not an act of a server's user"),
         }
     }
 

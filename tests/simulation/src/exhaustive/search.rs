@@ -57,7 +57,7 @@ impl<'a> Search<'a> {
     fn advance(&mut self) {
         self.trail.push(Vec::with_capacity(self.layer.len()));
         for (index, (state, (ways, origin))) in std::mem::take(&mut self.layer).into_iter().enumerate() {
-            self.trail.last_mut().expect("one was pushed").push(origin);
+            self.trail.last_mut().expect("a layer was pushed above").push(origin);
             let steps = state.steps(self.scenario, &mut self.histories);
             self.outcome.states += 1;
             self.outcome.steps += steps.len() as u64;
@@ -133,7 +133,7 @@ mod tests {
             schedules[usize::from(state.faults)] += 1;
         }
         for taken in steps {
-            walk(scenario, histories, &taken.state.expect("nothing is violated"), schedules);
+            walk(scenario, histories, &taken.state.expect("the scenario violates no invariant"), schedules);
         }
     }
 

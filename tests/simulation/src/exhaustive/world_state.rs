@@ -79,7 +79,9 @@ impl WorldState {
     pub(super) fn first(scenario: &Scenario, histories: &Histories) -> Self {
         let mut pending = Vec::new();
         for to in 0..NODES {
-            let done = histories.last_step(to, Histories::BEGINNING).expect("nothing has come yet");
+            let done = histories
+                .last_step(to, Histories::BEGINNING)
+                .expect("the initial history has no input that can fail");
             pending.extend(done.acts.iter().map(|act| Pending::new(to, *act)));
         }
         let nodes = [Some(Histories::BEGINNING); NODES];
@@ -180,7 +182,7 @@ impl WorldState {
             }
             Move::Timeout(node) => {
                 let timer = self.last_step(histories, node).and_then(|step| step.timer);
-                self.now = timer.expect("it is to be woken").max(self.now);
+                self.now = timer.expect("the node has a timer").max(self.now);
                 self.calm &= self.pending.is_empty();
                 self.oracle.time_advanced(self.now)?;
                 (node, Histories::TICK)
@@ -195,7 +197,8 @@ impl WorldState {
             }
         };
         self.calm &= self.faults == 0;
-        let history = histories.after(node, self.nodes[node].expect("it is alive"), self.now, input);
+        let history =
+            histories.after(node, self.nodes[node].expect("the node has not crashed"), self.now, input);
         self.nodes[node] = Some(histories.merged(node, history));
         let done = histories.last_step(node, history)?;
         for fact in &done.step.facts {
@@ -293,7 +296,7 @@ impl WorldState {
     }
 
     fn remove(&mut self, pending: Pending) {
-        let index = self.pending.binary_search(&pending).expect("it is on its way");
+        let index = self.pending.binary_search(&pending).expect("the input is pending");
         self.pending.remove(index);
     }
 

@@ -591,7 +591,7 @@ impl Model {
     fn stream(&mut self, number: usize) -> &mut StreamHistory {
         match &mut self.histories[number] {
             History::Stream(_, stream) => stream,
-            _ => panic!("{number} is no stream"),
+            _ => panic!("operation {number} is not a stream"),
         }
     }
 

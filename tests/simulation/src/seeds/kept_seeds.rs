@@ -25,7 +25,9 @@ fn parse(text: &'static str) -> Vec<Kept> {
         Some(Kept { seed: seed.parse().ok()?, showed: showed.trim() }).filter(|kept| !kept.showed.is_empty())
     };
     lines
-        .map(|line| kept(line).unwrap_or_else(|| panic!("not a seed and what it showed: {line:?}")))
+        .map(|line| {
+            kept(line).unwrap_or_else(|| panic!("cannot read kept.txt: {line:?} is not a seed and a failure"))
+        })
         .collect()
 }
 
@@ -40,7 +42,7 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "not a seed and what it showed: \"7\"")]
+    #[should_panic(expected = "cannot read kept.txt: \"7\" is not a seed and a failure")]
     fn a_seed_without_a_failure_panics() {
         parse("7\n");
     }

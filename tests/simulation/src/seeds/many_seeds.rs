@@ -30,7 +30,7 @@ pub fn run_seeds(first: u64, seeds: u64, threads: usize, mut each: impl FnMut(&R
                     let (began, to) = (Instant::now(), seeds.min(from + BLOCK));
                     let block = (from..to).map(|seed| check_seed(first.wrapping_add(seed)));
                     let block: Vec<_> = block.collect();
-                    done.send((from, block, began.elapsed())).expect("somebody listens until all is done");
+                    done.send((from, block, began.elapsed())).expect("the receiver outlives the threads");
                 }
             });
         }

@@ -222,7 +222,7 @@ impl SequenceChart {
             );
         }
         text(&mut self.drawn, (8.0, 20.0), "start", BLACK, &title, &title);
-        let key = "dashed: delayed, changed or added by a fault; a cross: lost on its way";
+        let key = "dashed: delayed, changed or added by a fault; cross: lost";
         text(&mut self.drawn, (8.0, 38.0), "start", GREY, key, key);
         let (width, height) = (self.width, y + ROW);
         format!(
@@ -343,7 +343,7 @@ mod tests {
     /// Returns the texts of a chart, without their tooltips.
     fn texts(chart: &str) -> Vec<&str> {
         let ends = chart.lines().filter_map(|line| line.strip_suffix("</text>"));
-        ends.map(|text| text.rsplit_once("</title>").expect("each has a tooltip").1).collect()
+        ends.map(|text| text.rsplit_once("</title>").expect("each text has a tooltip").1).collect()
     }
 
     #[test]
@@ -367,16 +367,16 @@ mod tests {
             "request r1 (duplicate)",
             "I2: r1 by client-0 ran twice",
             "seed 7; time in ms",
-            "dashed: delayed, changed or added by a fault; a cross: lost on its way",
+            "dashed: delayed, changed or added by a fault; cross: lost",
         ];
         assert_eq!(texts(&chart), expected);
         assert_eq!(chart.matches("<polygon").count(), 2, "the heads of two arrows");
         assert_eq!(
             chart.matches(RED).count(),
             2 + 1 + 1,
-            "a cross of two lines, what it is, and the violation"
+            "the two lines and the label of a cross, and the violation"
         );
-        assert_eq!(chart.matches("stroke-dasharray").count(), 2, "what is lost and what comes twice");
+        assert_eq!(chart.matches("stroke-dasharray").count(), 2, "the lost frame and the duplicate");
     }
 
     #[test]

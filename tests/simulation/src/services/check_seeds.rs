@@ -26,7 +26,7 @@ pub fn check_seeds(seeds: impl IntoIterator<Item = u64>, test: impl AsyncFn(&Wor
     if let Some(text) = env::var_os("PSRPC_SEED") {
         let seed = text.to_str().and_then(|text| text.parse().ok());
         let Some(seed) = seed else {
-            panic!("PSRPC_SEED is no seed, which is a number from 0 to 2^64 - 1: {text:?}")
+            panic!("cannot read PSRPC_SEED: {text:?} is not a number from 0 to 2^64 - 1")
         };
         let world = World::showing(seed, |line| eprintln!("{line}"));
         return world.run(test(&world));
@@ -47,7 +47,7 @@ impl Drop for PrintSeedOnPanic {
         if std::thread::panicking() {
             let Self(seed) = self;
             eprintln!(
-                "it failed with seed {seed}; with PSRPC_SEED={seed} in the environment it runs that one again and shows all"
+                "test failed with seed {seed}; set PSRPC_SEED={seed} to run only this seed and print its trace"
             );
         }
     }

@@ -89,10 +89,12 @@ impl fmt::Display for Stuck {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Stuck::Deadlock { at } => {
-                write!(f, "at {at:?} nothing is left that could happen, and it still waits")
+                write!(f, "deadlock at {at:?}: the future waits, and no event is scheduled")
             }
-            Stuck::TooLong { at } => write!(f, "at {at:?} it has not come to its end"),
-            Stuck::Spinning { at } => write!(f, "at {at:?} tasks wake each other without end"),
+            Stuck::TooLong { at } => write!(f, "time limit reached at {at:?}"),
+            Stuck::Spinning { at } => {
+                write!(f, "endless wake-ups at {at:?}: tasks wake each other without time passing")
+            }
         }
     }
 }
@@ -157,7 +159,7 @@ impl World {
     /// Panics if the future does not complete, for the reasons of [`try_run`](Self::try_run), and
     /// passes on the panic of any task.
     pub fn run<T>(&self, future: impl Future<Output = T>) -> T {
-        self.try_run(LIMIT, future).unwrap_or_else(|stuck| panic!("the simulation is stuck: {stuck}"))
+        self.try_run(LIMIT, future).unwrap_or_else(|stuck| panic!("the future did not complete: {stuck}"))
     }
 
     /// Runs a future to completion, within `limit` of virtual time.
@@ -208,7 +210,11 @@ impl World {
     /// Panics if the fault is not a random fault of the bus. Methods of this type and of [`Node`]
     /// cause other faults.
     pub fn set_rate(&self, fault: Fault, permille: u64) {
-        assert!(fault.is_bus_fault(), "{} does not come by chance", fault.name());
+        assert!(
+            fault.is_bus_fault(),
+            "cannot set the rate of {}: not a random fault of the bus",
+            fault.name()
+        );
         self.shared.lock().scene.faults.set(fault, permille);
     }
 

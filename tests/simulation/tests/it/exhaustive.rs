@@ -167,7 +167,8 @@ fn a_lost_or_duplicated_update_is_found() {
 #[test]
 fn the_shortest_failing_schedule_is_described_step_by_step() {
     let lost = |_, _: &Frame| vec![];
-    let failure = exhaustive(&Scenario::new(Kind::Queue, 0).spoiled(lost)).failure.expect("it fails");
+    let failure =
+        exhaustive(&Scenario::new(Kind::Queue, 0).spoiled(lost)).failure.expect("the scenario fails");
     assert_eq!(failure.steps.len(), 2, "{:?}", failure.steps);
     assert!(failure.steps[0].starts_with("at 0.00: the client makes the call; publishes request"));
     assert!(failure.steps[1].contains("the client is woken by its timer; says Resolved"));

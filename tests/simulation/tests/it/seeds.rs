@@ -36,7 +36,7 @@ fn every_seed_that_failed_once_passes() {
     let kept = kept();
     assert!(!kept.is_empty());
     for Kept { seed, showed } in kept {
-        assert_eq!(check_seed(seed).violation, None, "seed {seed}, which showed that {showed}");
+        assert_eq!(check_seed(seed).violation, None, "seed {seed}: {showed}");
     }
 }
 
@@ -67,7 +67,7 @@ fn two_traces_of_a_seed_that_differ_are_a_violation_of_i17() {
 #[test]
 fn a_panic_is_a_violation_of_i11_and_affects_no_other_seed() {
     let report = simulate(7, Some(Box::new(|_| panic!("boom"))));
-    let violation = report.violation.expect("it panicked");
+    let violation = report.violation.expect("the callback panics");
     assert_eq!((violation.invariant, violation.what.as_str()), (Invariant::I11, "panic: boom"));
     assert_eq!(simulate(7, None).violation, None);
 }

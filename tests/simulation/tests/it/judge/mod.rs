@@ -49,7 +49,7 @@ const fn at(nanos: u64) -> Time {
 /// Returns the server with an id, which ends with the number of its incarnation.
 fn server(id: &Text) -> Server<'_> {
     let incarnation = id.as_str().rsplit('_').next().and_then(|incarnation| incarnation.parse().ok());
-    Server { id, incarnation: incarnation.expect("a number") }
+    Server { id, incarnation: incarnation.expect("the id ends with a number") }
 }
 
 /// A history whose first call, `REQ_0`, is due at 100 by every clock, and the verdict of the judge.
