@@ -21,6 +21,6 @@ fn defects_have_names_and_descriptions() {
     assert_eq!(Defect::UnannouncedIgnored.name(), "unannounced_ignored");
     assert_eq!(
         Defect::UnannouncedIgnored.what(),
-        "A response on a queue that comes before its announcement does not end the call."
+        "A response on a queue that arrives before its announcement does not end the call."
     );
 }
