@@ -16,7 +16,7 @@ macro_rules! planted {
 /// The index in [`Defect::ALL`] of the planted defect plus 1, or 0 if none is planted.
 static PLANTED: AtomicUsize = AtomicUsize::new(0);
 
-/// Plants a defect in the whole process, or none. It replaces the one that was planted before.
+/// Plants a defect in the whole process, or none. Replaces the one planted before.
 pub fn plant(defect: Option<Defect>) {
     PLANTED.store(defect.map_or(0, |defect| defect as usize + 1), Ordering::Relaxed);
 }

@@ -1,4 +1,4 @@
-//! Faults: every kind that a run can suffer, how likely each is, and how often each happened.
+//! Faults: every kind that a run can suffer, its probability, and how often it happened.
 
 use std::collections::BTreeSet;
 
@@ -13,10 +13,10 @@ macro_rules! faults {
         }
 
         impl Fault {
-            /// Every kind.
+            /// Every kind of fault.
             pub const ALL: &'static [Fault] = &[$(Fault::$variant),*];
 
-            /// The name that reports use.
+            /// Returns the name that reports use.
             pub const fn name(self) -> &'static str {
                 match self {
                     $(Fault::$variant => $text,)*
@@ -27,81 +27,82 @@ macro_rules! faults {
 }
 
 faults! {
-    // What can happen to a delivery.
+    // Faults of a delivery.
 
-    /// It is lost.
+    /// The frame is lost.
     Drop = "drop";
-    /// It comes twice, on a queue perhaps to two subscribers, the second time up to seconds later.
+    /// The frame arrives twice, on a queue perhaps at two subscribers, the second time up to
+    /// seconds later.
     Duplicate = "duplicate";
-    /// It comes late, and what follows on the same subscription waits for it.
+    /// The frame is delayed, and later frames of the same subscription wait for it.
     Delay = "delay";
-    /// What follows overtakes it.
+    /// Later frames overtake the frame.
     Reorder = "reorder";
-    /// It comes when every call of its time is over.
+    /// The frame arrives after every call of its time is over.
     Late = "late";
-    /// It comes damaged.
+    /// The frame arrives damaged.
     Damage = "damage";
-    /// Random bytes come with it.
+    /// Random bytes arrive as an extra frame.
     Noise = "noise";
-    /// A message that has no business on its channel comes with it.
+    /// A frame of a type that does not belong on the channel arrives as an extra frame.
     UnexpectedType = "unexpected_type";
-    /// A bid, grant or answer for a call that nobody made comes with it.
+    /// A bid, grant or response for an unknown call arrives as an extra frame.
     UnknownCall = "unknown_call";
-    /// With a bid comes another of the same server, with another affinity.
+    /// After a bid, the same server bids again with another affinity.
     SecondBid = "second_bid";
-    /// With a bid comes one of a stranger whose affinity is infinite or not a number.
+    /// After a bid, a forged server bids with an affinity that is infinite or not a number.
     NonFiniteAffinity = "non_finite_affinity";
-    /// With a bid comes an answer of a stranger that nobody granted anything.
-    ForgedAnswer = "forged_answer";
-    /// It is lost, and the bus says that something may be.
+    /// After a bid, a forged server responds without a grant.
+    ForgedResponse = "forged_answer";
+    /// The frame is lost, and the bus reports a gap.
     Gap = "gap";
-    /// With a bid come many of strangers for the same call.
+    /// After a bid, many forged servers bid for the same call.
     FloodOfBids = "flood_of_bids";
-    /// With an answer come many of strangers to the same call.
-    FloodOfAnswers = "flood_of_answers";
-    /// With the opening of a stream come many of strangers.
+    /// After a response, many forged servers respond to the same call.
+    FloodOfResponses = "flood_of_answers";
+    /// After the opening of a stream, many forged clients open streams.
     FloodOfOpens = "flood_of_opens";
 
-    // What can happen between nodes for a while, counted once for each frame that it meets.
+    // Faults between nodes that last for a while. Each counts once for each frame it affects.
 
-    /// Two groups of nodes do not hear each other.
+    /// Two groups of nodes cannot reach each other.
     Partition = "partition";
-    /// One group of nodes does not hear the other.
+    /// One group of nodes cannot reach the other.
     OneWayPartition = "one_way_partition";
-    /// What goes to a node is held up, and then comes all at once.
+    /// Frames to a node are held up and then arrive all at once.
     Clog = "clog";
 
-    // What can happen to a publish.
+    // Faults of a publish.
 
-    /// The bus does not take the frame, and says so.
+    /// The bus rejects the frame with an error.
     PublishError = "publish_error";
-    /// The bus delivers the frame, and says that it did not.
+    /// The bus delivers the frame and reports an error.
     FalsePublishError = "false_publish_error";
-    /// The bus has no room for the frame, nor for what follows, until some time later.
+    /// The bus has no room for this frame and later ones until some time later.
     FullBus = "full_bus";
 
-    // What can happen to a subscription.
+    // Faults of a subscription.
 
-    /// It is live long after it was asked for.
+    /// The subscription becomes live late.
     LateSubscribe = "late_subscribe";
-    /// The bus refuses it, or gives it up later.
+    /// The bus refuses the subscription, or ends it later.
     LostSubscribe = "lost_subscribe";
 
-    // What can happen to a call, a client or a server.
+    // Faults of calls, clients and servers.
 
-    /// A caller cancels.
+    /// A caller cancels a call.
     Cancel = "cancel";
-    /// A caller cancels in the very moment in which a bid comes in.
+    /// A caller cancels a call at the moment when a bid arrives.
     HastyCancel = "hasty_cancel";
-    /// A consumer of a stream or of updates takes its time.
+    /// A consumer of a stream or of updates is slow.
     SlowConsumer = "slow_consumer";
-    /// A wall clock is off, counted once for each node that starts with one.
+    /// A wall clock starts with an error. Counted once for each node.
     Skew = "skew";
-    /// Clocks are too fast or too slow, counted once for each node that starts with them.
+    /// Clocks run too fast or too slow. Counted once for each node.
     Drift = "drift";
     /// A wall clock jumps.
     ClockJump = "clock_jump";
-    /// A node does nothing for a while, and what comes to it waits.
+    /// A node does nothing for a while, and its input waits.
     Pause = "pause";
     /// A handler runs past the deadline.
     Overrun = "overrun";
@@ -111,15 +112,15 @@ faults! {
     Drain = "drain";
     /// A server is killed.
     Kill = "kill";
-    /// A client or a server is gone from one moment to the next, and another takes its place.
+    /// A client or a server crashes, and another takes its place.
     Crash = "crash";
-    /// What takes the place of one that crashed has its id.
+    /// The replacement of a crashed client or server has the same id.
     Restart = "restart";
-    /// The runtime of a client or a server shuts down, while its users go on elsewhere.
+    /// The runtime of a client or a server shuts down, while user code runs on.
     RuntimeEnd = "runtime_end";
 }
 
-const DELIVERY: &[Fault] = &[
+const DELIVERY_FAULTS: &[Fault] = &[
     Fault::Drop,
     Fault::Duplicate,
     Fault::Delay,
@@ -131,92 +132,94 @@ const DELIVERY: &[Fault] = &[
     Fault::UnknownCall,
     Fault::SecondBid,
     Fault::NonFiniteAffinity,
-    Fault::ForgedAnswer,
+    Fault::ForgedResponse,
     Fault::Gap,
     Fault::FloodOfBids,
-    Fault::FloodOfAnswers,
+    Fault::FloodOfResponses,
     Fault::FloodOfOpens,
 ];
 
-const PUBLISH: &[Fault] = &[Fault::PublishError, Fault::FalsePublishError];
+const PUBLISH_FAULTS: &[Fault] = &[Fault::PublishError, Fault::FalsePublishError];
 
-/// Each of these brings many frames.
-const FLOODS: &[Fault] = &[Fault::FloodOfBids, Fault::FloodOfAnswers, Fault::FloodOfOpens];
+/// Each of these causes many frames.
+const FLOODS: &[Fault] = &[Fault::FloodOfBids, Fault::FloodOfResponses, Fault::FloodOfOpens];
 
-const USERS: &[Fault] = &[Fault::Cancel, Fault::HastyCancel, Fault::SlowConsumer];
+const USER_FAULTS: &[Fault] = &[Fault::Cancel, Fault::HastyCancel, Fault::SlowConsumer];
 
-/// A fault that comes by chance in a run: its kind, and how many of that kind came before it.
+/// A fault drawn at random: its kind, and its index among the faults of that kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Strike(Fault, u64);
+pub(crate) struct FaultOccurrence(Fault, u64);
 
-/// Faults of the bus that are neither a delivery's nor a publish's alone.
-const OTHERS_OF_BUS: &[Fault] = &[Fault::FullBus, Fault::LateSubscribe, Fault::LostSubscribe];
+/// Random faults of the bus that belong to neither a delivery nor a publish.
+const OTHER_BUS_FAULTS: &[Fault] = &[Fault::FullBus, Fault::LateSubscribe, Fault::LostSubscribe];
 
 impl Fault {
-    /// Whether it is one that the bus does by chance.
-    pub(crate) fn is_of_bus(self) -> bool {
-        [DELIVERY, PUBLISH, OTHERS_OF_BUS].iter().any(|faults| faults.contains(&self))
+    /// Returns `true` if this is a random fault of the bus.
+    pub(crate) fn is_bus_fault(self) -> bool {
+        [DELIVERY_FAULTS, PUBLISH_FAULTS, OTHER_BUS_FAULTS].iter().any(|faults| faults.contains(&self))
     }
 }
 
-/// The faults of a run: how likely each kind is at each opportunity, and how often it happened.
+/// The faults of a run: the rate of each kind, and how often it happened.
 pub(crate) struct Faults {
-    /// In permille, of those that come by chance; `None` once they have stopped.
+    /// The probability of each random fault at each opportunity, in permille; `None` after the
+    /// faults have stopped.
     rates: Option<[u64; Fault::ALL.len()]>,
     counts: FaultCounts,
-    /// How many of each kind have come by chance, those that are muted too.
-    came: FaultCounts,
-    /// The only ones that are not muted, if some are.
-    kept: Option<BTreeSet<Strike>>,
+    /// The number of drawn faults of each kind, including those that were suppressed.
+    drawn: FaultCounts,
+    /// If set, all random faults but these are suppressed.
+    allowed: Option<BTreeSet<FaultOccurrence>>,
 }
 
 impl Faults {
-    /// Draws the rates for a run. Half of the kinds stay out of it, so that rare combinations of
-    /// the others come up.
+    /// Draws the rates for a run. About half of the kinds get a rate of zero, so that rare
+    /// combinations of the others come up.
     pub(crate) fn new(rng: &mut Rng) -> Self {
         let mut rates = [0; Fault::ALL.len()];
-        for fault in [DELIVERY, PUBLISH, &[Fault::FullBus]].concat() {
+        for fault in [DELIVERY_FAULTS, PUBLISH_FAULTS, &[Fault::FullBus]].concat() {
             rates[fault as usize] = rng.pick(&[0, 0, 0, 3, 15, 50]);
         }
         for fault in FLOODS {
             rates[*fault as usize] = rng.pick(&[0, 0, 0, 2, 5, 10]);
         }
-        for fault in USERS {
+        for fault in USER_FAULTS {
             rates[*fault as usize] = rng.pick(&[0, 30, 300]);
         }
         rates[Fault::LateSubscribe as usize] = rng.pick(&[0, 0, 30, 150]);
         rates[Fault::LostSubscribe as usize] = rng.pick(&[0, 0, 0, 20]);
-        let (counts, came) = (FaultCounts::default(), FaultCounts::default());
-        Self { rates: Some(rates), counts, came, kept: None }
+        let (counts, drawn) = (FaultCounts::default(), FaultCounts::default());
+        Self { rates: Some(rates), counts, drawn, allowed: None }
     }
 
-    /// Of those that come by chance only these happen.
-    pub(crate) fn keep_only(&mut self, kept: BTreeSet<Strike>) {
-        self.kept = Some(kept);
+    /// Suppresses all random faults except these.
+    pub(crate) fn allow_only(&mut self, allowed: BTreeSet<FaultOccurrence>) {
+        self.allowed = Some(allowed);
     }
 
-    /// Those that came by chance and were not muted.
-    pub(crate) fn strikes_kept(&self) -> BTreeSet<Strike> {
-        let came = self.came.iter().flat_map(|(fault, count)| (0..count).map(move |n| Strike(fault, n)));
-        came.filter(|strike| self.is_kept(strike)).collect()
+    /// Returns the random faults that were drawn and not suppressed.
+    pub(crate) fn allowed_occurrences(&self) -> BTreeSet<FaultOccurrence> {
+        let drawn =
+            self.drawn.iter().flat_map(|(fault, count)| (0..count).map(move |n| FaultOccurrence(fault, n)));
+        drawn.filter(|occurrence| self.is_allowed(occurrence)).collect()
     }
 
-    fn is_kept(&self, strike: &Strike) -> bool {
-        self.kept.as_ref().is_none_or(|kept| kept.contains(strike))
+    fn is_allowed(&self, occurrence: &FaultOccurrence) -> bool {
+        self.allowed.as_ref().is_none_or(|allowed| allowed.contains(occurrence))
     }
 
-    /// A fault comes by chance: whether it is to happen, too.
-    fn comes(&mut self, fault: Fault) -> bool {
-        let before = &mut self.came.0[fault as usize];
-        let strike = Strike(fault, *before);
+    /// Counts a drawn fault. Returns `true` unless it is suppressed.
+    fn admit(&mut self, fault: Fault) -> bool {
+        let before = &mut self.drawn.0[fault as usize];
+        let occurrence = FaultOccurrence(fault, *before);
         *before += 1;
-        self.is_kept(&strike)
+        self.is_allowed(&occurrence)
     }
 
-    /// No faults, until some are [set](Self::set).
+    /// Creates a set without faults, until some are [set](Self::set).
     pub(crate) fn none() -> Self {
-        let (counts, came) = (FaultCounts::default(), FaultCounts::default());
-        Self { rates: None, counts, came, kept: None }
+        let (counts, drawn) = (FaultCounts::default(), FaultCounts::default());
+        Self { rates: None, counts, drawn, allowed: None }
     }
 
     /// Sets the rate of one kind of fault, in permille.
@@ -224,12 +227,12 @@ impl Faults {
         self.rates.get_or_insert([0; Fault::ALL.len()])[fault as usize] = permille;
     }
 
-    /// Draws all rates anew. What was counted stays.
+    /// Draws all rates anew. The counts stay.
     pub(crate) fn redraw(&mut self, rng: &mut Rng) {
         self.rates = Self::new(rng).rates;
     }
 
-    /// From here on nothing goes wrong, and users behave.
+    /// Stops all random faults.
     pub(crate) fn stop(&mut self) {
         self.rates = None;
     }
@@ -246,37 +249,38 @@ impl Faults {
         self.counts
     }
 
-    /// Whether this fault happens now; if so, it is counted.
-    pub(crate) fn strikes(&mut self, fault: Fault, rng: &mut Rng) -> bool {
-        let strikes = self.would_strike(fault, rng);
-        if strikes {
+    /// Draws whether a fault happens now, and counts it if so.
+    pub(crate) fn happens(&mut self, fault: Fault, rng: &mut Rng) -> bool {
+        let happens = self.draws(fault, rng);
+        if happens {
             self.count(fault);
         }
-        strikes
+        happens
     }
 
-    /// Whether this fault is to happen. Not counted, since it may come too late to.
-    pub(crate) fn would_strike(&mut self, fault: Fault, rng: &mut Rng) -> bool {
-        self.rates.is_some_and(|rates| rng.chance(rates[fault as usize])) && self.comes(fault)
+    /// Draws whether a fault happens. The caller counts it, since it may still turn out not to
+    /// apply.
+    pub(crate) fn draws(&mut self, fault: Fault, rng: &mut Rng) -> bool {
+        self.rates.is_some_and(|rates| rng.chance(rates[fault as usize])) && self.admit(fault)
     }
 
-    /// What is to happen to a delivery, if anything is. Not counted, since not every frame can
-    /// suffer it.
-    pub(crate) fn of_delivery(&mut self, rng: &mut Rng) -> Option<Fault> {
-        self.one_of(DELIVERY, rng).filter(|fault| self.comes(*fault))
+    /// Draws the fault of a delivery, if any. The caller counts it, since it does not apply to
+    /// every frame.
+    pub(crate) fn draw_delivery_fault(&mut self, rng: &mut Rng) -> Option<Fault> {
+        self.draw_one(DELIVERY_FAULTS, rng).filter(|fault| self.admit(*fault))
     }
 
-    /// What is to happen to a publish, if anything is.
-    pub(crate) fn of_publish(&mut self, rng: &mut Rng) -> Option<Fault> {
-        self.one_of(PUBLISH, rng).filter(|fault| self.comes(*fault))
+    /// Draws the fault of a publish, if any.
+    pub(crate) fn draw_publish_fault(&mut self, rng: &mut Rng) -> Option<Fault> {
+        self.draw_one(PUBLISH_FAULTS, rng).filter(|fault| self.admit(*fault))
     }
 
-    fn one_of(&self, faults: &[Fault], rng: &mut Rng) -> Option<Fault> {
+    fn draw_one(&self, faults: &[Fault], rng: &mut Rng) -> Option<Fault> {
         let rates = self.rates.as_ref()?;
-        let mut drawn = rng.below(1000);
+        let mut point = rng.below(1000);
         for fault in faults {
-            match drawn.checked_sub(rates[*fault as usize]) {
-                Some(rest) => drawn = rest,
+            match point.checked_sub(rates[*fault as usize]) {
+                Some(rest) => point = rest,
                 None => return Some(*fault),
             }
         }
@@ -301,12 +305,12 @@ impl FaultCounts {
         }
     }
 
-    /// How often this kind happened.
+    /// Returns how often this kind happened.
     pub fn of(&self, fault: Fault) -> u64 {
         self.0[fault as usize]
     }
 
-    /// Every kind, and how often it happened.
+    /// Iterates over all kinds with their counts.
     pub fn iter(&self) -> impl Iterator<Item = (Fault, u64)> {
         Fault::ALL.iter().map(|fault| (*fault, self.0[*fault as usize]))
     }

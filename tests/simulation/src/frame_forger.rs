@@ -1,4 +1,4 @@
-//! Forged frames: what a faulty or hostile bus delivers besides what was published.
+//! Forged frames: what a faulty or hostile bus delivers besides the published frames.
 
 use bytes::Bytes;
 use psrpc_engine::proto::{
@@ -8,23 +8,23 @@ use psrpc_engine::proto::{
 use crate::fault::Fault;
 use crate::rng::Rng;
 
-const STRANGER: &str = "SRV_stranger";
-const STRANGE_REQUEST: &str = "REQ_strange_";
+const FORGED_SERVER: &str = "SRV_stranger";
+const FORGED_REQUEST: &str = "REQ_strange_";
 
-/// Whether a server id is one of those that forged frames name.
-pub(crate) fn is_stranger(server_id: &Text) -> bool {
-    server_id.as_str().starts_with(STRANGER)
+/// Returns `true` if only forged frames use this server id.
+pub(crate) fn is_forged_server(server_id: &Text) -> bool {
+    server_id.as_str().starts_with(FORGED_SERVER)
 }
 
-/// Whether a request id is one of those that forged openings have.
-pub(crate) fn is_strange(request_id: &Text) -> bool {
-    request_id.as_str().starts_with(STRANGE_REQUEST)
+/// Returns `true` if only forged openings use this request id.
+pub(crate) fn is_forged_request(request_id: &Text) -> bool {
+    request_id.as_str().starts_with(FORGED_REQUEST)
 }
 
-/// The frame as bytes, with some of them changed or missing.
+/// Returns the frame as bytes, with some of them changed or missing.
 ///
-/// Never one that still decodes as a message of the protocol: that would be a lie of the peer
-/// rather than damage, and on a real bus checksums stand before it.
+/// The result never decodes as a message of the protocol: that would be forgery rather than damage,
+/// and a real bus detects damage by checksums.
 pub(crate) fn damage(frame: &Frame, rng: &mut Rng) -> Frame {
     let mut bytes = frame.encode("").to_vec();
     loop {
@@ -38,39 +38,40 @@ pub(crate) fn damage(frame: &Frame, rng: &mut Rng) -> Frame {
         bytes[changed] ^= 1 << rng.below(8);
         let damaged = Bytes::copy_from_slice(&bytes);
         match Frame::decode(&damaged, &FrameLimits::DEFAULT) {
-            Ok((Frame::Other(other), _)) if is_like(frame, &other) => {}
+            Ok((Frame::Other(other), _)) if has_same_type(frame, &other) => {}
             Err(_) | Ok((Frame::Other(_), _)) => return Frame::Raw(damaged),
             Ok(_) => {}
         }
     }
 }
 
-/// Whether a frame is a user's message of that type.
-fn is_like(frame: &Frame, other: &Any) -> bool {
+/// Returns `true` if a frame is a user's message of the same type.
+fn has_same_type(frame: &Frame, other: &Any) -> bool {
     matches!(frame, Frame::Other(known) if known.type_url.as_str().rsplit('/').next() == other.type_url.as_str().rsplit('/').next())
 }
 
-/// Random bytes.
+/// Returns random bytes.
 pub(crate) fn noise(rng: &mut Rng) -> Frame {
     let len = rng.index(40);
     Frame::Raw((0..len).map(|_| rng.bits() as u8).collect())
 }
 
-/// A frame of a type that has no business where `frame` comes in.
-pub(crate) fn unexpected(frame: &Frame, rng: &mut Rng) -> Frame {
+/// Returns a frame of a type that is unexpected where `frame` arrives.
+pub(crate) fn unexpected_type(frame: &Frame, rng: &mut Rng) -> Frame {
     let type_url = Text::from_static("type.googleapis.com/google.protobuf.Empty");
-    let (request_id, server_id) = names(frame).unwrap_or_else(|| ("REQ_unknown".into(), STRANGER.into()));
+    let (request_id, server_id) =
+        request_and_server(frame).unwrap_or_else(|| ("REQ_unknown".into(), FORGED_SERVER.into()));
     match (rng.below(3), frame) {
         (0, _) => Frame::Other(Any { type_url, value: Bytes::new() }),
         (1, _) => Frame::Stream(Stream { request_id, body: Some(StreamBody::Ack), ..Stream::default() }),
         (_, Frame::Request(_) | Frame::Response(_)) => {
             Frame::ClaimResponse(ClaimResponse { request_id, server_id })
         }
-        _ => answer(request_id, server_id),
+        _ => forge_response(request_id, server_id),
     }
 }
 
-/// A frame like this for a call that nobody made; `None` if it would be a call itself.
+/// Returns the same frame for an unknown call, or `None` if the frame would start a call.
 pub(crate) fn unknown_call(frame: &Frame) -> Option<Frame> {
     let mut frame = frame.clone();
     let request_id = match &mut frame {
@@ -85,8 +86,8 @@ pub(crate) fn unknown_call(frame: &Frame) -> Option<Frame> {
     Some(frame)
 }
 
-/// Another bid of the same server for the same call; `None` if this is no bid. An announcement is
-/// none: a server that announces does not bid as well.
+/// Returns another bid of the same server for the same call, or `None` if the frame is not a bid.
+/// An announcement is not a bid: a server that announces does not bid as well.
 pub(crate) fn second_bid(frame: &Frame, rng: &mut Rng) -> Option<Frame> {
     match frame {
         Frame::ClaimRequest(bid) if !bid.handling => {
@@ -97,39 +98,40 @@ pub(crate) fn second_bid(frame: &Frame, rng: &mut Rng) -> Option<Frame> {
     }
 }
 
-/// A bid of a stranger for the same call that no arithmetic can beat; `None` if this is not a bid.
+/// Returns a bid of a forged server with a non-finite affinity, or `None` if the frame is not a
+/// bid.
 pub(crate) fn non_finite_bid(frame: &Frame, rng: &mut Rng) -> Option<Frame> {
     let Frame::ClaimRequest(bid) = frame else { return None };
     let affinity = rng.pick(&[f32::INFINITY, f32::NEG_INFINITY, f32::NAN]);
-    let server_id = STRANGER.into();
+    let server_id = FORGED_SERVER.into();
     Some(Frame::ClaimRequest(ClaimRequest { server_id, affinity, handling: false, ..bid.clone() }))
 }
 
-/// A stranger's answer to the call that was bid for; `None` if this is not a bid.
-pub(crate) fn strange_answer(frame: &Frame) -> Option<Frame> {
+/// Returns the response of a forged server to the call, or `None` if the frame is not a bid.
+pub(crate) fn forged_response(frame: &Frame) -> Option<Frame> {
     let Frame::ClaimRequest(bid) = frame else { return None };
-    Some(answer(bid.request_id.clone(), STRANGER.into()))
+    Some(forge_response(bid.request_id.clone(), FORGED_SERVER.into()))
 }
 
-/// As many frames as strangers like to send that resemble this one; `None` if it is not of the kind
-/// that this flood is of.
+/// Returns a flood of forged frames that resemble this one, or `None` if the fault does not apply
+/// to this kind of frame.
 pub(crate) fn flood(fault: Fault, frame: &Frame, rng: &mut Rng) -> Option<Vec<Frame>> {
-    let stranger = |number: u64| Text::from(format!("{STRANGER}_{number}"));
+    let forged_server = |number: u64| Text::from(format!("{FORGED_SERVER}_{number}"));
     let forged = |number| match (fault, frame) {
-        // No better than the worst bid that counts, so that others can still win.
+        // Affinity 0 is no better than the worst bid that counts, so other servers can still win.
         (Fault::FloodOfBids, Frame::ClaimRequest(bid)) => Some(Frame::ClaimRequest(ClaimRequest {
-            server_id: stranger(number),
+            server_id: forged_server(number),
             affinity: 0.0,
             handling: false,
             ..bid.clone()
         })),
-        (Fault::FloodOfAnswers, Frame::Response(response)) => {
-            Some(answer(response.request_id.clone(), stranger(number)))
+        (Fault::FloodOfResponses, Frame::Response(response)) => {
+            Some(forge_response(response.request_id.clone(), forged_server(number)))
         }
         (Fault::FloodOfOpens, Frame::Stream(open @ Stream { body: Some(StreamBody::Open { .. }), .. })) => {
             let id = |kind: &str| Text::from(format!("{kind}{number}_of_{}", open.stream_id));
-            let body = StreamBody::Open { node_id: stranger(number), metadata: Default::default() };
-            let (stream_id, request_id) = (id("STR_strange_"), id(STRANGE_REQUEST));
+            let body = StreamBody::Open { node_id: forged_server(number), metadata: Default::default() };
+            let (stream_id, request_id) = (id("STR_strange_"), id(FORGED_REQUEST));
             Some(Frame::Stream(Stream { stream_id, request_id, body: Some(body), ..open.clone() }))
         }
         _ => None,
@@ -137,15 +139,15 @@ pub(crate) fn flood(fault: Fault, frame: &Frame, rng: &mut Rng) -> Option<Vec<Fr
     (0..rng.within(5..20)).map(forged).collect()
 }
 
-fn answer(request_id: Text, server_id: Text) -> Frame {
+fn forge_response(request_id: Text, server_id: Text) -> Frame {
     let payload = Bytes::from_static(b"forged");
     Frame::Response(Response { request_id, server_id, sent_at: 1, result: Ok(payload) })
 }
 
-/// The call and the server that a frame names.
-fn names(frame: &Frame) -> Option<(Text, Text)> {
+/// Returns the request id and the server id of a frame.
+fn request_and_server(frame: &Frame) -> Option<(Text, Text)> {
     match frame {
-        Frame::Request(request) => Some((request.request_id.clone(), STRANGER.into())),
+        Frame::Request(request) => Some((request.request_id.clone(), FORGED_SERVER.into())),
         Frame::ClaimRequest(claim) => Some((claim.request_id.clone(), claim.server_id.clone())),
         Frame::ClaimResponse(grant) => Some((grant.request_id.clone(), grant.server_id.clone())),
         Frame::Response(response) => Some((response.request_id.clone(), response.server_id.clone())),
@@ -159,10 +161,10 @@ mod tests {
 
     #[test]
     fn a_damaged_frame_never_passes_for_another() {
-        let frame = answer("REQ_1".into(), "SRV_1".into());
+        let frame = forge_response("REQ_1".into(), "SRV_1".into());
         let mut rng = Rng::new(1);
         for _ in 0..10_000 {
-            let Frame::Raw(bytes) = damage(&frame, &mut rng) else { panic!("damage comes as bytes") };
+            let Frame::Raw(bytes) = damage(&frame, &mut rng) else { panic!("a damaged frame must be raw") };
             let decoded = Frame::decode(&bytes, &FrameLimits::DEFAULT);
             assert!(matches!(decoded, Err(_) | Ok((Frame::Other(_), _))), "{decoded:?}");
         }

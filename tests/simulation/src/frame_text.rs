@@ -4,7 +4,7 @@ use std::fmt;
 
 use psrpc_engine::proto::{Frame, Response, Stream, StreamBody};
 
-/// Shows a frame.
+/// Shows a frame in full.
 pub(crate) struct FrameText<'a>(pub(crate) &'a Frame);
 
 impl fmt::Display for FrameText<'_> {
@@ -44,7 +44,7 @@ impl fmt::Display for FrameText<'_> {
     }
 }
 
-/// Shows what a frame is, and of which call.
+/// Shows the kind of a frame and the call it belongs to.
 pub(crate) struct BriefFrameText<'a>(pub(crate) &'a Frame);
 
 impl fmt::Display for BriefFrameText<'_> {
@@ -75,8 +75,8 @@ impl fmt::Display for BriefFrameText<'_> {
     }
 }
 
-/// The same text with handles as their kinds and numbers, `Request(3.1)` for the fourth request in
-/// its second life.
+/// Shortens the handles in a text to their kind, index and generation: `Request(3.1)` is the fourth
+/// request slot in its second use.
 pub(crate) fn without_types(text: &str) -> String {
     const HANDLE: &str = "Handle(RawHandle { index: ";
     let mut parts = text.split(HANDLE);

@@ -1,8 +1,7 @@
-//! A deterministic simulator of the engine, of the driver and of services: clients and servers on
-//! virtual clocks, a bus with seeded faults, and a model that checks the invariants after every
-//! step.
+//! A deterministic simulator of the engine, the driver and whole services. Clients and servers run
+//! on virtual clocks, on a bus with seeded faults. A model checks the invariants after every step.
 //!
-//! One seed decides everything, so that a seed that fails fails again:
+//! One seed decides everything, so a seed that fails once fails every time:
 //!
 //! ```
 //! use psrpc_simulation::simulate;
@@ -18,35 +17,34 @@
 //! cargo run --release -p psrpc-simulation -- exhaustive
 //! ```
 //!
-//! `run` prints a hash of all traces, which is the same in debug and release.
+//! `run` prints a hash of all traces, which is the same in debug and release builds.
 //!
-//! `cargo run -p psrpc-planted` builds the simulator in a copy of the tree that has bugs, those of
-//! `tests/simulation/defects.txt`. Only there, with the cfg `psrpc_planted`, the simulator has the
-//! command `planted`. It plants one bug after the other in the engine or the driver, and tells
-//! which invariant each violates (`seeds::planted_defects`).
+//! `cargo run -p psrpc-planted` builds the simulator in a copy of the tree that contains the bugs
+//! of `tests/simulation/defects.txt`. Only there, under the cfg `psrpc_planted`, the simulator has
+//! the command `planted`. It plants one bug after the other in the engine or the driver and prints
+//! the invariant that each violates (`seeds::planted_defects`).
 //!
-//! The driver is simulated too, and so is any service: a [`World`] runs real clients and servers,
-//! with their generated code, handlers and interceptors, in virtual time under the same faults.
-//! [`simulate_driver`] is a seed of that.
+//! The driver and services are simulated too: a [`World`] runs real clients and servers, with their
+//! generated code, handlers and interceptors, in virtual time under the same faults.
+//! [`simulate_driver`] runs one seed of that.
 //!
-//! Seeds are samples. For scenarios that are small enough [`mod@exhaustive`] goes through every
-//! schedule, in a world of its own.
+//! Seeds are samples. For small scenarios, [`mod@exhaustive`] runs every schedule.
 //!
 //! # Where things are
 //!
 //! - `engines` runs engines: a seed is a `Simulation`, whose nodes live in an `EngineWorld`. An
 //!   `EngineNode` drives an engine on a skewed clock for its user, a `ClientUser` or a
 //!   `ServerUser`.
-//! - `services` runs real clients and servers, in a [`World`].
-//! - [`mod@exhaustive`] runs engines too, through every schedule of a
+//! - `services` runs real clients and servers in a [`World`].
+//! - [`mod@exhaustive`] runs engines through every schedule of a
 //!   [`Scenario`](exhaustive::scenario::Scenario).
-//! - [`judge`] has the invariants. Its [`Model`](judge::model::Model) hears the facts of a run of
-//!   engines and knows nothing else. What the users of services see is in the `Ledger`, which
-//!   judges it.
+//! - [`judge`] has the invariants. Its [`Model`](judge::model::Model) checks the facts of a run of
+//!   engines and knows nothing else about the run. The `Ledger` of `services` records and checks
+//!   what the users of services see.
 //! - [`seeds`] runs one seed or many.
-//! - The files beside these folders are what several of them share. The `Scene` is the virtual
-//!   time, the agenda and the trace. The `Net` carries frames between nodes and spoils some, with
-//!   the help of the `frame_forger`.
+//! - The files beside these folders are shared. The `Scene` has the virtual time, the event queue
+//!   and the trace. The `Net` carries frames between nodes and injects faults, with the help of the
+//!   `frame_forger`.
 
 #![forbid(unsafe_code)]
 

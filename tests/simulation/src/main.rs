@@ -1,5 +1,6 @@
-//! The command: runs seeds and sums them up, replays one and shows all that happens, or looks at
-//! every schedule of a small world. In the copy of the tree that has defects it plants them, too.
+//! The command: runs seeds and summarizes them, replays one seed and prints its trace, or runs
+//! every schedule of small scenarios. In the copy of the tree that contains defects it also plants
+//! them.
 
 mod command;
 
@@ -11,7 +12,7 @@ use clap::{Parser, Subcommand};
 use command::Planted;
 use command::{Exhaustive, Replay, Run, Speed};
 
-/// Simulates clients and servers on a faulty bus, and checks what must hold.
+/// Simulates clients and servers on a faulty bus and checks the invariants.
 #[derive(Parser)]
 struct Args {
     #[command(subcommand)]

@@ -1,4 +1,4 @@
-//! The bus: who is subscribed to what, and deliveries with all that can go wrong with them.
+//! The bus: subscriptions, and deliveries with their faults.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,61 +12,61 @@ use crate::frame_text::FrameText;
 use crate::node_id::{NodeId, Peer};
 use crate::rng::Rng;
 use crate::scene::Scene;
-use crate::trace::Kind;
+use crate::trace::LineKind;
 
-/// A seeded bus that knows channels by their legacy names. `S` is what its subscribers go by.
+/// A seeded bus that identifies channels by their legacy names. `S` identifies a subscriber.
 pub(crate) struct Net<S> {
     subscriptions: Vec<Subscription<S>>,
-    channels: BTreeMap<String, Vec<Place>>,
-    /// How often it hands over bytes instead of frames, in permille.
+    channels: BTreeMap<String, Vec<SubscriptionId>>,
+    /// How often it delivers encoded bytes instead of a frame, in permille.
     encoded: u64,
-    /// The longest time that a frame is under way where nothing goes wrong, in grains.
+    /// The longest delay of a frame without faults, in grains.
     latency: u64,
     cuts: Vec<Cut>,
-    /// Until when frames to a peer are held up.
+    /// The times until which frames to a peer are held up.
     clogs: BTreeMap<Peer, Time>,
-    /// How many frames were published.
+    /// The number of published frames.
     published: u64,
     rng: Rng,
 }
 
-/// A subscription, by its place in the bus's list.
+/// The index of a subscription.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Place(usize);
+pub(crate) struct SubscriptionId(usize);
 
-/// What the bus enters into the agenda, and is handed back when it happens.
+/// An event that the bus schedules.
 #[derive(Debug)]
-pub(crate) enum Post {
-    /// Frames reach a subscription from here on.
-    Joined(Place),
-    /// A subscriber hears that its subscription is live.
-    Confirmed(Place),
-    /// Frames that are published do not reach a subscription any more.
-    Left(Place),
-    /// A subscription has ended, and its subscriber hears so: why, if that was not asked for.
-    Ended(Place, Option<BusError>),
+pub(crate) enum NetEvent {
+    /// A subscription becomes live: it receives frames from now on.
+    Activated(SubscriptionId),
+    /// The bus confirms to a subscriber that its subscription is live.
+    Confirmed(SubscriptionId),
+    /// A subscription stops: it receives no frames that are published from now on.
+    Deactivated(SubscriptionId),
+    /// The bus reports the end of a subscription, with an error unless the subscriber asked for it.
+    Ended(SubscriptionId, Option<BusError>),
     /// A frame arrives.
-    Delivered(Place, Box<FrameInTransit>),
-    /// Frames may be missing here, and the subscriber hears so.
-    Gap(Place),
+    Delivered(SubscriptionId, Box<FrameInTransit>),
+    /// The bus reports that frames may be missing.
+    Gap(SubscriptionId),
 }
 
-impl Post {
-    pub(crate) fn place(&self) -> Place {
+impl NetEvent {
+    pub(crate) fn id(&self) -> SubscriptionId {
         match self {
-            Post::Joined(place)
-            | Post::Left(place)
-            | Post::Confirmed(place)
-            | Post::Ended(place, _)
-            | Post::Delivered(place, _)
-            | Post::Gap(place) => *place,
+            NetEvent::Activated(id)
+            | NetEvent::Deactivated(id)
+            | NetEvent::Confirmed(id)
+            | NetEvent::Ended(id, _)
+            | NetEvent::Delivered(id, _)
+            | NetEvent::Gap(id) => *id,
         }
     }
 }
 
-/// What becomes of a frame that was published, and after which time its publisher hears so.
-pub(crate) struct Published {
-    pub(crate) after: Duration,
+/// The outcome of a publish, and when the publisher learns it.
+pub(crate) struct PublishOutcome {
+    pub(crate) delay: Duration,
     pub(crate) result: Result<Option<u64>, BusError>,
 }
 
@@ -76,44 +76,44 @@ struct Subscription<S> {
     channel: String,
     kind: SubscriptionKind,
     state: SubscriptionState,
-    /// Whether its subscriber has unsubscribed.
-    is_left: bool,
-    /// When its subscriber has heard at the earliest that it is live.
+    /// Whether the subscriber has unsubscribed.
+    is_unsubscribed: bool,
+    /// The earliest time at which the bus confirms it.
     confirmed: Time,
-    /// When the last frame arrives of those that keep their order.
+    /// The arrival time of the last frame that keeps its order.
     latest: Time,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum SubscriptionState {
-    Asked,
+    Pending,
     Live,
-    /// No more frames are sent its way, and its subscriber does not know yet.
-    Left,
+    /// The subscription receives no more frames, and the subscriber does not know it yet.
+    Inactive,
     Ended,
 }
 
-/// A line between two groups of peers that frames do not cross in one direction.
+/// Two groups of peers, between which frames are lost in one direction.
 struct Cut {
     from: Vec<Peer>,
     to: Vec<Peer>,
     fault: Fault,
 }
 
-/// A frame that is under way.
+/// A frame in transit.
 #[derive(Clone, Debug)]
 pub(crate) struct FrameInTransit {
-    /// What was published; what arrives says the same unless it is raw.
+    /// The published frame. The arriving frame is equal, unless it is raw.
     pub(crate) frame: Frame,
-    /// Which of all frames that were published it is, or comes of.
+    /// The number of the published frame, or of the one that it was forged after.
     pub(crate) number: u64,
-    /// What has befallen it on its way.
+    /// The fault that affected it.
     pub(crate) fault: Option<Fault>,
     encoded: bool,
 }
 
 impl FrameInTransit {
-    /// What arrives.
+    /// Returns the frame as it arrives.
     pub(crate) fn arrival(&self) -> Frame {
         if self.encoded { Frame::Raw(self.frame.encode("")) } else { self.frame.clone() }
     }
@@ -135,207 +135,208 @@ impl<S: Copy + PartialEq> Net<S> {
 
     // --- subscriptions ---------------------------------------------------------------------------
 
-    pub(crate) fn subscribe<H: From<Post>>(
+    pub(crate) fn subscribe<E: From<NetEvent>>(
         &mut self,
-        scene: &mut Scene<H>,
+        scene: &mut Scene<E>,
         peer: Peer,
         subscriber: S,
         channel: &Channel,
         kind: SubscriptionKind,
-    ) -> Place {
-        let place = Place(self.subscriptions.len());
+    ) -> SubscriptionId {
+        let id = SubscriptionId(self.subscriptions.len());
         let rng = &mut self.rng;
-        rng.turn_to(scene.now());
-        let late = scene.faults.strikes(Fault::LateSubscribe, rng);
-        let joined = scene.now() + if late { rng.grains(100..4000) } else { rng.grains(0..100) };
-        // Frames may come in before the subscriber has heard that they will.
-        let confirmed = joined + rng.grains(0..8);
+        rng.reseed_at(scene.now());
+        let late = scene.faults.happens(Fault::LateSubscribe, rng);
+        let live_at = scene.now() + if late { rng.grains(100..4000) } else { rng.grains(0..100) };
+        // Frames may arrive before the subscriber learns that the subscription is live.
+        let confirmed = live_at + rng.grains(0..8);
         let channel = channel.legacy().to_owned();
-        if scene.faults.would_strike(Fault::LostSubscribe, rng) {
-            // At once, or once it has been live for a while; counted then, unless it has ended
-            // before.
-            let lost = rng.maybe(500, |rng| confirmed + rng.grains(0..4000)).unwrap_or(joined);
-            scene.at(lost, Post::Ended(place, Some(BusError::new(Fault::LostSubscribe.name()))));
+        if scene.faults.draws(Fault::LostSubscribe, rng) {
+            // It fails at once, or after it has been live for a while. It is counted when it fails,
+            // since it may end before.
+            let lost = rng.maybe(500, |rng| confirmed + rng.grains(0..4000)).unwrap_or(live_at);
+            scene.schedule_at(lost, NetEvent::Ended(id, Some(BusError::new(Fault::LostSubscribe.name()))));
         }
-        scene.at(joined, Post::Joined(place));
-        scene.at(confirmed, Post::Confirmed(place));
-        self.channels.entry(channel.clone()).or_default().push(place);
-        let (state, latest) = (SubscriptionState::Asked, Time::ZERO);
+        scene.schedule_at(live_at, NetEvent::Activated(id));
+        scene.schedule_at(confirmed, NetEvent::Confirmed(id));
+        self.channels.entry(channel.clone()).or_default().push(id);
+        let (state, latest) = (SubscriptionState::Pending, Time::ZERO);
         self.subscriptions.push(Subscription {
             peer,
             subscriber,
             channel,
             kind,
             state,
-            is_left: false,
+            is_unsubscribed: false,
             confirmed,
             latest,
         });
-        place
+        id
     }
 
-    /// Ends a subscription some time later. Frames that are published until then still get there
-    /// before its subscriber hears so.
-    pub(crate) fn unsubscribe<H: From<Post>>(&mut self, scene: &mut Scene<H>, place: Place) {
-        self.rng.turn_to(scene.now());
-        let left = scene.now() + self.rng.grains(0..200);
-        let Subscription { confirmed, is_left, .. } = &mut self.subscriptions[place.0];
-        *is_left = true;
-        scene.at(left.max(*confirmed), Post::Left(place));
+    /// Ends a subscription some time later. Frames that are published until then still arrive
+    /// before the subscriber learns of the end.
+    pub(crate) fn unsubscribe<E: From<NetEvent>>(&mut self, scene: &mut Scene<E>, id: SubscriptionId) {
+        self.rng.reseed_at(scene.now());
+        let at = scene.now() + self.rng.grains(0..200);
+        let Subscription { confirmed, is_unsubscribed, .. } = &mut self.subscriptions[id.0];
+        *is_unsubscribed = true;
+        scene.schedule_at(at.max(*confirmed), NetEvent::Deactivated(id));
     }
 
-    pub(crate) fn left<H: From<Post>>(&mut self, scene: &mut Scene<H>, place: Place) {
-        self.rng.turn_to(scene.now());
-        let told = scene.now() + self.latency();
-        let Subscription { state, latest, .. } = &mut self.subscriptions[place.0];
+    pub(crate) fn deactivate<E: From<NetEvent>>(&mut self, scene: &mut Scene<E>, id: SubscriptionId) {
+        self.rng.reseed_at(scene.now());
+        let ended_at = scene.now() + self.latency();
+        let Subscription { state, latest, .. } = &mut self.subscriptions[id.0];
         if *state != SubscriptionState::Ended {
-            *state = SubscriptionState::Left;
-            scene.at(told.max(*latest), Post::Ended(place, None));
+            *state = SubscriptionState::Inactive;
+            scene.schedule_at(ended_at.max(*latest), NetEvent::Ended(id, None));
         }
     }
 
-    /// Where a subscriber is in the list, if it is.
-    pub(crate) fn place_of(&self, subscriber: S) -> Option<Place> {
-        let is_it = |known: &Subscription<S>| {
+    /// Returns the subscription of a subscriber, unless it has ended.
+    pub(crate) fn find(&self, subscriber: S) -> Option<SubscriptionId> {
+        let matches = |known: &Subscription<S>| {
             known.subscriber == subscriber && known.state != SubscriptionState::Ended
         };
-        self.subscriptions.iter().rposition(is_it).map(Place)
+        self.subscriptions.iter().rposition(matches).map(SubscriptionId)
     }
 
-    /// Whether a subscription of a peer is or was live, or was refused, on a channel that this is
-    /// in the name of.
-    pub(crate) fn has_joined(&self, peer: Peer, channel: &str) -> bool {
-        let is_it = |known: &Subscription<S>| {
-            known.peer == peer && known.channel.contains(channel) && known.state != SubscriptionState::Asked
+    /// Returns `true` if a peer has, or had, a live or refused subscription to a channel whose name
+    /// contains `channel`.
+    pub(crate) fn was_activated(&self, peer: Peer, channel: &str) -> bool {
+        let matches = |known: &Subscription<S>| {
+            known.peer == peer && known.channel.contains(channel) && known.state != SubscriptionState::Pending
         };
-        self.subscriptions.iter().any(is_it)
+        self.subscriptions.iter().any(matches)
     }
 
-    /// Where a subscription is.
-    pub(crate) fn peer_of(&self, place: Place) -> Peer {
-        self.subscriptions[place.0].peer
+    /// Returns the peer of a subscription.
+    pub(crate) fn peer(&self, id: SubscriptionId) -> Peer {
+        self.subscriptions[id.0].peer
     }
 
-    pub(crate) fn joined(&mut self, place: Place) {
-        let state = &mut self.subscriptions[place.0].state;
-        if *state == SubscriptionState::Asked {
+    pub(crate) fn activate(&mut self, id: SubscriptionId) {
+        let state = &mut self.subscriptions[id.0].state;
+        if *state == SubscriptionState::Pending {
             *state = SubscriptionState::Live;
         }
     }
 
-    /// Whether the next frame that anybody publishes there reaches a subscription.
-    pub(crate) fn is_live(&self, place: Place) -> bool {
-        self.subscriptions[place.0].state == SubscriptionState::Live
+    /// Returns `true` if the subscription receives the next frame published to its channel.
+    pub(crate) fn is_live(&self, id: SubscriptionId) -> bool {
+        self.subscriptions[id.0].state == SubscriptionState::Live
     }
 
-    /// The channel of a subscription of a peer that is not live, and that the peer has not left.
-    pub(crate) fn not_live_yet(&self, peer: Peer) -> Option<&str> {
-        let is_it = |known: &&Subscription<S>| {
-            known.peer == peer && known.state == SubscriptionState::Asked && !known.is_left
+    /// Returns the channel of a subscription of a peer that is neither live nor unsubscribed.
+    pub(crate) fn pending_channel(&self, peer: Peer) -> Option<&str> {
+        let matches = |known: &&Subscription<S>| {
+            known.peer == peer && known.state == SubscriptionState::Pending && !known.is_unsubscribed
         };
-        self.subscriptions.iter().find(is_it).map(|known| known.channel.as_str())
+        self.subscriptions.iter().find(matches).map(|known| known.channel.as_str())
     }
 
-    /// Ends a subscription, and tells whose it was.
-    pub(crate) fn end(&mut self, place: Place) -> Option<S> {
-        let subscriber = self.subscriber(place)?;
-        let Subscription { state, channel, .. } = &mut self.subscriptions[place.0];
+    /// Ends a subscription and returns its subscriber.
+    pub(crate) fn end(&mut self, id: SubscriptionId) -> Option<S> {
+        let subscriber = self.subscriber(id)?;
+        let Subscription { state, channel, .. } = &mut self.subscriptions[id.0];
         *state = SubscriptionState::Ended;
-        if let Some(places) = self.channels.get_mut(channel) {
-            places.retain(|known| *known != place);
+        if let Some(ids) = self.channels.get_mut(channel) {
+            ids.retain(|known| *known != id);
         }
         Some(subscriber)
     }
 
-    /// Ends all subscriptions of a peer that is not there any more.
-    pub(crate) fn forget(&mut self, peer: Peer) {
-        for place in (0..self.subscriptions.len()).map(Place) {
-            if self.subscriptions[place.0].peer == peer {
-                self.end(place);
+    /// Ends all subscriptions of a crashed peer.
+    pub(crate) fn end_all(&mut self, peer: Peer) {
+        for id in (0..self.subscriptions.len()).map(SubscriptionId) {
+            if self.subscriptions[id.0].peer == peer {
+                self.end(id);
             }
         }
     }
 
-    /// Whose subscription it is; `None` once it has ended, and what still was under way is lost.
-    pub(crate) fn subscriber(&self, place: Place) -> Option<S> {
-        let Subscription { subscriber, state, .. } = self.subscriptions[place.0];
+    /// Returns the subscriber, or `None` after the subscription has ended: frames still in transit
+    /// are lost.
+    pub(crate) fn subscriber(&self, id: SubscriptionId) -> Option<S> {
+        let Subscription { subscriber, state, .. } = self.subscriptions[id.0];
         (state != SubscriptionState::Ended).then_some(subscriber)
     }
 
-    // --- weather ---------------------------------------------------------------------------------
+    // --- faults between nodes ----------------------------------------------------------------------
 
-    /// From here on frames do not get from some peers to others.
+    /// Loses frames from one group of peers to another from now on.
     pub(crate) fn cut(&mut self, from: &[Peer], to: &[Peer], fault: Fault) {
         self.cuts.push(Cut { from: from.to_vec(), to: to.to_vec(), fault });
     }
 
-    /// Frames get through everywhere again.
+    /// Undoes all cuts.
     pub(crate) fn mend(&mut self) {
         self.cuts.clear();
     }
 
-    /// Holds up what is published to a peer from here on; it comes all at once then.
+    /// Holds up frames to a peer until a time, when they arrive all at once.
     pub(crate) fn clog(&mut self, peer: Peer, until: Time) {
         self.clogs.insert(peer, until);
     }
 
-    /// How many frames were published: the number of the next.
-    pub(crate) fn published(&self) -> u64 {
+    /// Returns the number of the next published frame.
+    pub(crate) fn next_frame_number(&self) -> u64 {
         self.published
     }
 
     // --- frames ----------------------------------------------------------------------------------
 
-    /// When it takes another frame of a publisher, if it does not take one now.
-    pub(crate) fn full_for<H>(&mut self, scene: &mut Scene<H>) -> Option<Duration> {
-        self.rng.turn_to(scene.now());
-        scene.faults.strikes(Fault::FullBus, &mut self.rng).then(|| self.rng.grains(0..200))
+    /// Draws whether the bus is full. Returns how long, if it is.
+    pub(crate) fn draw_full_bus<E>(&mut self, scene: &mut Scene<E>) -> Option<Duration> {
+        self.rng.reseed_at(scene.now());
+        scene.faults.happens(Fault::FullBus, &mut self.rng).then(|| self.rng.grains(0..200))
     }
 
-    pub(crate) fn publish<H: From<Post>>(
+    pub(crate) fn publish<E: From<NetEvent>>(
         &mut self,
-        scene: &mut Scene<H>,
+        scene: &mut Scene<E>,
         from: Peer,
         channel: &str,
         frame: &Frame,
-    ) -> Published {
-        self.rng.turn_to(scene.now());
-        let fault = scene.faults.of_publish(&mut self.rng);
+    ) -> PublishOutcome {
+        self.rng.reseed_at(scene.now());
+        let fault = scene.faults.draw_publish_fault(&mut self.rng);
         let mut receivers = 0;
         if fault != Some(Fault::PublishError) {
-            for place in self.receivers(channel) {
-                match self.cut_between(from, self.subscriptions[place.0].peer) {
-                    Some(fault) => self.lose(scene, place, fault, frame),
-                    None => self.deliver(scene, place, channel, frame),
+            for id in self.receivers(channel) {
+                match self.cut_between(from, self.subscriptions[id.0].peer) {
+                    Some(fault) => self.lose(scene, id, fault, frame),
+                    None => self.deliver(scene, id, channel, frame),
                 }
                 receivers += 1;
             }
         }
         let result = match fault {
             Some(fault) => {
-                self.strike(scene, fault, frame);
+                self.count_fault(scene, fault, frame);
                 Err(BusError::new(fault.name()))
             }
             None => Ok(self.rng.maybe(500, |_| receivers)),
         };
         self.published += 1;
-        Published { after: self.latency(), result }
+        PublishOutcome { delay: self.latency(), result }
     }
 
-    /// Every plain subscriber, and one of the queue.
-    fn receivers(&mut self, channel: &str) -> Vec<Place> {
-        let kind = |place: &Place| self.subscriptions[place.0].kind;
+    /// Returns every plain subscriber and one member of the queue.
+    fn receivers(&mut self, channel: &str) -> Vec<SubscriptionId> {
+        let kind = |id: &SubscriptionId| self.subscriptions[id.0].kind;
         let (mut receivers, queue): (Vec<_>, Vec<_>) =
-            self.live(channel).partition(|place| kind(place) == SubscriptionKind::Plain);
+            self.live(channel).partition(|id| kind(id) == SubscriptionKind::Plain);
         if !queue.is_empty() {
             receivers.push(self.rng.pick(&queue));
         }
         receivers
     }
 
-    fn live(&self, channel: &str) -> impl Iterator<Item = Place> {
-        let places = self.channels.get(channel).into_iter().flatten().copied();
-        places.filter(|place| self.is_live(*place))
+    fn live(&self, channel: &str) -> impl Iterator<Item = SubscriptionId> {
+        let ids = self.channels.get(channel).into_iter().flatten().copied();
+        ids.filter(|id| self.is_live(*id))
     }
 
     fn cut_between(&self, from: Peer, to: Peer) -> Option<Fault> {
@@ -343,34 +344,41 @@ impl<S: Copy + PartialEq> Net<S> {
         Some(cut.fault)
     }
 
-    fn deliver<H: From<Post>>(&mut self, scene: &mut Scene<H>, to: Place, channel: &str, frame: &Frame) {
-        let fault = scene.faults.of_delivery(&mut self.rng);
-        let struck = self.travel(scene, to, frame, fault) || self.accompany(scene, to, channel, frame, fault);
-        match fault.filter(|_| struck) {
+    fn deliver<E: From<NetEvent>>(
+        &mut self,
+        scene: &mut Scene<E>,
+        to: SubscriptionId,
+        channel: &str,
+        frame: &Frame,
+    ) {
+        let fault = scene.faults.draw_delivery_fault(&mut self.rng);
+        let applies = self.send_with_fault(scene, to, frame, fault)
+            || self.send_extra(scene, to, channel, frame, fault);
+        match fault.filter(|_| applies) {
             Some(fault @ (Fault::Drop | Fault::Gap)) => self.lose(scene, to, fault, frame),
-            Some(fault) => self.strike(scene, fault, frame),
+            Some(fault) => self.count_fault(scene, fault, frame),
             None => {}
         }
     }
 
-    fn strike<H>(&self, scene: &mut Scene<H>, fault: Fault, frame: &Frame) {
+    fn count_fault<E>(&self, scene: &mut Scene<E>, fault: Fault, frame: &Frame) {
         scene.faults.count(fault);
         scene.log("bus", format_args!("{}: {}", fault.name(), FrameText(frame)));
     }
 
-    /// A frame does not arrive.
-    fn lose<H>(&self, scene: &mut Scene<H>, to: Place, fault: Fault, frame: &Frame) {
+    /// Counts and logs the loss of a frame.
+    fn lose<E>(&self, scene: &mut Scene<E>, to: SubscriptionId, fault: Fault, frame: &Frame) {
         scene.faults.count(fault);
         let to = NodeId::of(self.subscriptions[to.0].peer);
-        let loss = || Kind::Loss(self.published, to, fault);
+        let loss = || LineKind::Loss(self.published, to, fault);
         scene.log_as(loss, "bus", format_args!("{} on the way to {to}: {}", fault.name(), FrameText(frame)));
     }
 
-    /// Sends a frame on its way, and tells whether the fault struck it there.
-    fn travel<H: From<Post>>(
+    /// Schedules the arrival of a frame. Returns `true` if the fault affected the frame itself.
+    fn send_with_fault<E: From<NetEvent>>(
         &mut self,
-        scene: &mut Scene<H>,
-        to: Place,
+        scene: &mut Scene<E>,
+        to: SubscriptionId,
         frame: &Frame,
         fault: Option<Fault>,
     ) -> bool {
@@ -379,85 +387,85 @@ impl<S: Copy + PartialEq> Net<S> {
             Some(Fault::Drop) => return true,
             Some(Fault::Gap) => {
                 let at = self.arrival_in_order(scene, to, Duration::ZERO);
-                scene.at(at, Post::Gap(to));
+                scene.schedule_at(at, NetEvent::Gap(to));
                 return true;
             }
             Some(Fault::Delay) => (frame.clone(), rng.grains(20..2000), true),
             Some(Fault::Reorder) => (frame.clone(), rng.grains(1..80), false),
-            // Later than the longest call takes.
+            // Later than the longest call.
             Some(Fault::Late) => (frame.clone(), rng.grains(14_000..24_000), false),
             Some(Fault::Damage) => (frame_forger::damage(frame, rng), Duration::ZERO, true),
             _ => {
-                self.in_order(scene, to, frame.clone(), None, Duration::ZERO);
+                self.send_in_order(scene, to, frame.clone(), None, Duration::ZERO);
                 return false;
             }
         };
         if keeps_order {
-            self.in_order(scene, to, frame, fault, delay);
+            self.send_in_order(scene, to, frame, fault, delay);
         } else {
             self.send(scene, to, frame, fault, scene.now() + delay);
         }
         true
     }
 
-    /// Sends what comes with a frame, and tells whether the fault is of that kind and this a frame
-    /// for it.
-    fn accompany<H: From<Post>>(
+    /// Schedules the extra frames of a fault. Returns `true` if the fault adds frames and applies
+    /// to this frame.
+    fn send_extra<E: From<NetEvent>>(
         &mut self,
-        scene: &mut Scene<H>,
-        to: Place,
+        scene: &mut Scene<E>,
+        to: SubscriptionId,
         channel: &str,
         frame: &Frame,
         fault: Option<Fault>,
     ) -> bool {
         let rng = &mut self.rng;
         let to_same = |frame| (to, vec![frame]);
-        let company = match fault {
-            Some(Fault::Duplicate) => Some((self.any_like(to, channel), vec![frame.clone()])),
+        let extra = match fault {
+            Some(Fault::Duplicate) => Some((self.any_receiver(to, channel), vec![frame.clone()])),
             Some(Fault::Noise) => Some((to, vec![frame_forger::noise(rng)])),
-            Some(Fault::UnexpectedType) => Some((to, vec![frame_forger::unexpected(frame, rng)])),
+            Some(Fault::UnexpectedType) => Some((to, vec![frame_forger::unexpected_type(frame, rng)])),
             Some(Fault::UnknownCall) => frame_forger::unknown_call(frame).map(to_same),
             Some(Fault::SecondBid) => frame_forger::second_bid(frame, rng).map(to_same),
             Some(Fault::NonFiniteAffinity) => frame_forger::non_finite_bid(frame, rng).map(to_same),
-            Some(Fault::ForgedAnswer) => {
-                self.responses_of(to).zip(frame_forger::strange_answer(frame).map(|answer| vec![answer]))
-            }
-            Some(Fault::FloodOfBids | Fault::FloodOfAnswers | Fault::FloodOfOpens) => {
+            Some(Fault::ForgedResponse) => self
+                .response_subscription(to)
+                .zip(frame_forger::forged_response(frame).map(|answer| vec![answer])),
+            Some(Fault::FloodOfBids | Fault::FloodOfResponses | Fault::FloodOfOpens) => {
                 fault.and_then(|fault| frame_forger::flood(fault, frame, rng)).map(|flood| (to, flood))
             }
             _ => None,
         };
-        let Some((to, company)) = company else { return false };
+        let Some((to, extra)) = extra else { return false };
         let latest = self.rng.pick(&[40, 40, 400, 16_000, 16_000]);
         let delay = self.rng.grains(0..latest);
-        for frame in company {
+        for frame in extra {
             self.send(scene, to, frame, fault, scene.now() + delay);
         }
         true
     }
 
-    /// A subscriber that the same frame could come to: on a queue any of its members.
-    fn any_like(&mut self, place: Place, channel: &str) -> Place {
-        if self.subscriptions[place.0].kind == SubscriptionKind::Plain {
-            return place;
+    /// Returns a subscriber that could receive the same frame: on a queue, any of its members.
+    fn any_receiver(&mut self, id: SubscriptionId, channel: &str) -> SubscriptionId {
+        if self.subscriptions[id.0].kind == SubscriptionKind::Plain {
+            return id;
         }
         let members: Vec<_> = self.live(channel).collect();
         self.rng.pick(&members)
     }
 
-    /// Where responses come to the client that has this subscription.
-    fn responses_of(&self, place: Place) -> Option<Place> {
-        let peer = self.subscriptions[place.0].peer;
-        let is_it = |known: &Subscription<S>| {
+    /// Returns the response subscription of the client that has this subscription.
+    fn response_subscription(&self, id: SubscriptionId) -> Option<SubscriptionId> {
+        let peer = self.subscriptions[id.0].peer;
+        let matches = |known: &Subscription<S>| {
             known.peer == peer && known.channel.ends_with("|RES") && known.state == SubscriptionState::Live
         };
-        self.subscriptions.iter().position(is_it).map(Place)
+        self.subscriptions.iter().position(matches).map(SubscriptionId)
     }
 
-    fn in_order<H: From<Post>>(
+    fn send_in_order<E: From<NetEvent>>(
         &mut self,
-        scene: &mut Scene<H>,
-        to: Place,
+        scene: &mut Scene<E>,
+        to: SubscriptionId,
         frame: Frame,
         fault: Option<Fault>,
         delay: Duration,
@@ -466,7 +474,7 @@ impl<S: Copy + PartialEq> Net<S> {
         self.send(scene, to, frame, fault, at);
     }
 
-    fn arrival_in_order<H>(&mut self, scene: &mut Scene<H>, to: Place, delay: Duration) -> Time {
+    fn arrival_in_order<E>(&mut self, scene: &mut Scene<E>, to: SubscriptionId, delay: Duration) -> Time {
         let mut arrives = scene.now() + self.latency() + delay;
         let Subscription { peer, latest, .. } = &mut self.subscriptions[to.0];
         if let Some(until) = self.clogs.get(peer).filter(|until| **until > arrives) {
@@ -477,17 +485,17 @@ impl<S: Copy + PartialEq> Net<S> {
         *latest
     }
 
-    fn send<H: From<Post>>(
+    fn send<E: From<NetEvent>>(
         &mut self,
-        scene: &mut Scene<H>,
-        to: Place,
+        scene: &mut Scene<E>,
+        to: SubscriptionId,
         frame: Frame,
         fault: Option<Fault>,
         at: Time,
     ) {
         let encoded = self.rng.chance(self.encoded);
         let delivery = FrameInTransit { frame, number: self.published, fault, encoded };
-        scene.at(at, Post::Delivered(to, Box::new(delivery)));
+        scene.schedule_at(at, NetEvent::Delivered(to, Box::new(delivery)));
     }
 
     fn latency(&mut self) -> Duration {

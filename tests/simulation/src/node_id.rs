@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-/// A client or a server of the run, in one of its lives: whoever takes the place of one that is
-/// gone is another.
+/// A client or a server of the run, in one incarnation: its replacement after a crash has another
+/// id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum NodeId {
     /// The client of this number.
@@ -17,12 +17,12 @@ pub enum NodeId {
 pub(crate) struct Peer(pub(crate) usize);
 
 impl NodeId {
-    /// The node that the bus knows by this.
+    /// Returns the node with this number on the bus.
     pub(crate) fn of(Peer(peer): Peer) -> Self {
         if peer.is_multiple_of(2) { NodeId::Client(peer / 2) } else { NodeId::Server(peer / 2) }
     }
 
-    /// What the bus knows it by.
+    /// Returns the number of the node on the bus.
     pub(crate) fn peer(self) -> Peer {
         match self {
             NodeId::Client(index) => Peer(2 * index),

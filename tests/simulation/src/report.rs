@@ -1,4 +1,4 @@
-//! Reports: of one seed, of many together, and whether two runs of a seed went the same way.
+//! Reports of one seed and of many, and the comparison of two runs of a seed.
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -8,28 +8,28 @@ use crate::fault::{Fault, FaultCounts};
 use crate::judge::violation::{Checked, Invariant, Violation};
 use crate::trace::TraceHash;
 
-/// How one seed went.
+/// The result of one seed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
     /// The seed.
     pub seed: u64,
-    /// How many calls were made.
+    /// The number of calls.
     pub calls: u64,
-    /// How many of them were made after the faults had stopped, and had to succeed.
+    /// The number of calls made after the faults had stopped, which had to succeed.
     pub fresh_calls: u64,
-    /// How often calls ended in each way.
+    /// The number of calls by how they ended.
     pub outcomes: BTreeMap<&'static str, u64>,
-    /// How often each kind of fault happened.
+    /// The number of faults by kind.
     pub faults: FaultCounts,
-    /// A hash of all that happened.
+    /// The hash of the trace.
     pub trace_hash: u64,
-    /// The invariant that was violated, if one was.
+    /// The first violated invariant, if any.
     pub violation: Option<Violation>,
 }
 
 impl Report {
-    /// The same seed with another part of it.
-    pub(crate) fn and(mut self, other: &Report) -> Self {
+    /// Adds the report of another part of the same seed.
+    pub(crate) fn merge(mut self, other: &Report) -> Self {
         for (outcome, count) in &other.outcomes {
             *self.outcomes.entry(outcome).or_default() += count;
         }
@@ -43,11 +43,11 @@ impl Report {
         }
     }
 
-    /// What a run reports, or that something panicked in it.
-    pub(crate) fn catching(seed: u64, run: impl FnOnce() -> Self) -> Self {
+    /// Runs `run` and returns its report, or one that reports its panic.
+    pub(crate) fn catch_panic(seed: u64, run: impl FnOnce() -> Self) -> Self {
         catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
             let (outcomes, faults) = (BTreeMap::new(), FaultCounts::default());
-            let violation = Some(of_panic(&*panic));
+            let violation = Some(panic_violation(&*panic));
             Self { seed, calls: 0, fresh_calls: 0, outcomes, faults, trace_hash: 0, violation }
         })
     }
@@ -57,7 +57,7 @@ impl Report {
 ///
 /// # Errors
 ///
-/// When their traces differ.
+/// Fails if their traces differ.
 pub fn same_trace(first: &Report, second: &Report) -> Checked {
     match (first.trace_hash, second.trace_hash) {
         (first, second) if first == second => Ok(()),
@@ -65,34 +65,34 @@ pub fn same_trace(first: &Report, second: &Report) -> Checked {
     }
 }
 
-/// That something panicked.
-pub(crate) fn of_panic(panic: &dyn Any) -> Violation {
+/// Returns the violation for a panic.
+pub(crate) fn panic_violation(panic: &dyn Any) -> Violation {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     let text = text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("a panic");
     Violation { invariant: Invariant::I11, what: format!("panic: {text}") }
 }
 
-/// How many seeds went.
+/// The result of many seeds.
 #[derive(Clone, Debug)]
 pub struct Summary {
-    /// How many seeds were run.
+    /// The number of seeds.
     pub seeds: u64,
     /// The seeds that failed.
     pub failed: Vec<u64>,
-    /// How many calls were made.
+    /// The number of calls.
     pub calls: u64,
-    /// How many of them were made after the faults had stopped, and had to succeed.
+    /// The number of calls made after the faults had stopped, which had to succeed.
     pub fresh_calls: u64,
-    /// How often calls ended in each way.
+    /// The number of calls by how they ended.
     pub outcomes: BTreeMap<&'static str, u64>,
-    /// How often each kind of fault happened.
+    /// The number of faults by kind.
     pub faults: FaultCounts,
-    /// A hash of the traces of all seeds, in order.
+    /// The hash of the traces of all seeds, in order.
     pub trace_hash: u64,
 }
 
 impl Summary {
-    /// A summary of nothing.
+    /// Creates an empty summary.
     pub fn new() -> Self {
         Self {
             seeds: 0,
@@ -105,7 +105,7 @@ impl Summary {
         }
     }
 
-    /// Adds a seed.
+    /// Adds the report of a seed.
     pub fn add(&mut self, report: &Report) {
         self.seeds += 1;
         self.calls += report.calls;
@@ -120,7 +120,7 @@ impl Summary {
         }
     }
 
-    /// The kinds of fault that happened less often than that, so that too little was shown of them.
+    /// Returns the kinds of fault that happened fewer than `enough` times, with their counts.
     pub fn rarer_than(&self, enough: u64) -> Vec<(Fault, u64)> {
         self.faults.iter().filter(|(_, count)| *count < enough).collect()
     }

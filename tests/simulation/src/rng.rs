@@ -1,4 +1,4 @@
-//! Chance: every choice of a run, drawn from its seed.
+//! Randomness: every choice of a run is drawn from its seed.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -6,11 +6,11 @@ use std::time::Duration;
 use psrpc_engine::Time;
 use psrpc_engine::proto::Seed;
 
-/// What all durations of a run are multiples of: coarse, so that many things happen at the very
-/// same moment.
+/// The unit of all random durations of a run. It is coarse, so that many things happen at the same
+/// moment.
 pub(crate) const GRAIN: Duration = Duration::from_micros(250);
 
-/// A splitmix64 generator, which can be turned to a moment.
+/// A splitmix64 generator that can be reseeded for each moment of a run.
 pub(crate) struct Rng {
     seed: u64,
     moment: Time,
@@ -22,33 +22,35 @@ impl Rng {
         Self { seed, moment: Time::ZERO, state: seed }
     }
 
-    /// Has what is drawn from here on depend on the moment, unless that is the same as before: what
-    /// is drawn at one moment does not shift what is drawn at another, so that something can be
-    /// left out of a run and the rest stays.
-    pub(crate) fn turn_to(&mut self, moment: Time) {
+    /// Reseeds the generator for a moment, unless it is already seeded for that one.
+    ///
+    /// Draws at one moment do not shift the draws at another, so shrinking can leave out a part of
+    /// a run without changing the rest.
+    pub(crate) fn reseed_at(&mut self, moment: Time) {
         if self.moment != moment {
             self.moment = moment;
-            self.state = mixed(self.seed ^ mixed(moment.as_nanos()));
+            self.state = mix(self.seed ^ mix(moment.as_nanos()));
         }
     }
 
     pub(crate) fn bits(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        mixed(self.state)
+        mix(self.state)
     }
 
-    /// A generator for one part of a run, so that what one part draws does not shift what the
-    /// others do.
+    /// Returns a generator for one part of a run, so that its draws do not shift those of other
+    /// parts.
     pub(crate) fn fork(&mut self) -> Self {
         Self::new(self.bits())
     }
 
-    /// A generator for a part of this number that begins at this moment, whatever else was drawn.
-    pub(crate) fn part(&self, number: u64) -> Self {
-        Self::new(mixed(mixed(self.seed ^ mixed(self.moment.as_nanos())) ^ number))
+    /// Returns a generator for part `number`, which starts at this moment. It does not depend on
+    /// earlier draws.
+    pub(crate) fn derive(&self, number: u64) -> Self {
+        Self::new(mix(mix(self.seed ^ mix(self.moment.as_nanos())) ^ number))
     }
 
-    /// A number below `end`.
+    /// Draws a number below `end`.
     pub(crate) fn below(&mut self, end: u64) -> u64 {
         ((u128::from(self.bits()) * u128::from(end)) >> 64) as u64
     }
@@ -57,7 +59,7 @@ impl Rng {
         range.start + self.below(range.end - range.start)
     }
 
-    /// True so many times out of a thousand.
+    /// Returns `true` with a probability of `permille` in a thousand.
     pub(crate) fn chance(&mut self, permille: u64) -> bool {
         self.below(1000) < permille
     }
@@ -74,12 +76,12 @@ impl Rng {
         items[self.index(items.len())].clone()
     }
 
-    /// A duration of so many grains.
+    /// Draws a duration, as a number of [`GRAIN`]s.
     pub(crate) fn grains(&mut self, range: Range<u64>) -> Duration {
         GRAIN * u32::try_from(self.within(range)).expect("durations are short")
     }
 
-    /// A seed for an engine.
+    /// Draws a seed for an engine.
     pub(crate) fn seed(&mut self) -> Seed {
         let mut seed = [0; 32];
         for part in seed.chunks_exact_mut(8) {
@@ -89,7 +91,7 @@ impl Rng {
     }
 }
 
-fn mixed(mut bits: u64) -> u64 {
+fn mix(mut bits: u64) -> u64 {
     bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     bits ^ (bits >> 31)
@@ -100,11 +102,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_drawn_at_one_moment_does_not_shift_what_is_drawn_at_another() {
+    fn draws_at_one_moment_do_not_shift_draws_at_another() {
         let draw = |draws: usize| {
             let mut rng = Rng::new(1);
             let mut at = |nanos, draws| {
-                rng.turn_to(Time::from_nanos(nanos));
+                rng.reseed_at(Time::from_nanos(nanos));
                 (0..draws).map(|_| rng.bits()).last()
             };
             at(5, draws);
@@ -112,7 +114,7 @@ mod tests {
         };
         let (first, second) = draw(1);
         assert_eq!(draw(9), (first, second));
-        assert_ne!(first, second, "at the same moment it goes on");
+        assert_ne!(first, second, "a second draw at the same moment differs");
     }
 
     #[test]
@@ -123,14 +125,14 @@ mod tests {
     }
 
     #[test]
-    fn a_part_depends_on_its_number_and_the_moment_alone() {
+    fn a_derived_generator_depends_on_its_number_and_the_moment_alone() {
         let draw = |nanos, number, before| {
             let mut rng = Rng::new(1);
-            rng.turn_to(Time::from_nanos(nanos));
+            rng.reseed_at(Time::from_nanos(nanos));
             for _ in 0..before {
                 rng.bits();
             }
-            rng.part(number).bits()
+            rng.derive(number).bits()
         };
         assert_eq!(draw(5, 2, 0), draw(5, 2, 3));
         assert_ne!(draw(5, 2, 0), draw(5, 3, 0));

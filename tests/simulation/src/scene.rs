@@ -1,4 +1,4 @@
-//! The scene of a run: the virtual time, the agenda of events to come, and the trace of past ones.
+//! The scene of a run: the virtual time, the queue of future events, and the trace of past ones.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -9,125 +9,130 @@ use psrpc_engine::Time;
 use slab::Slab;
 
 use crate::fault::Faults;
-use crate::trace::{Kind, Show, Trace, TraceHash};
+use crate::trace::{LineKind, Show, Trace, TraceHash};
 
-/// What everything in a run has in common. `H` is what can happen.
-pub(crate) struct Scene<H> {
+/// The state that everything in a run shares. `E` is the type of the events.
+pub(crate) struct Scene<E> {
     now: Time,
-    agenda: BinaryHeap<Reverse<Entry>>,
-    /// What the entries are for. Those that were struck have gone from here, and their entries lead
-    /// nowhere.
-    happenings: Slab<(u64, H)>,
-    entered: u64,
-    /// Whether timers fire before or after all else that happens at the same moment.
+    queue: BinaryHeap<Reverse<ScheduledEvent>>,
+    /// The events themselves. A canceled event is removed here; its entry in the queue stays and is
+    /// skipped.
+    events: Slab<(u64, E)>,
+    scheduled: u64,
+    /// Whether timers fire before or after other events at the same moment.
     timers_first: bool,
     trace: Trace,
     pub(crate) faults: Faults,
 }
 
-/// An entry of the agenda, by its place in it.
+/// A handle to a scheduled event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Entry {
+pub(crate) struct ScheduledEvent {
     at: Time,
-    turn: Turn,
+    priority: Priority,
     order: u64,
-    place: usize,
+    slot: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Turn {
+enum Priority {
     Early,
     Normal,
     Late,
 }
 
-impl<H> Scene<H> {
+impl<E> Scene<E> {
     pub(crate) fn new(faults: Faults, timers_first: bool, show: Option<Show>) -> Self {
         Self {
             now: Time::ZERO,
-            agenda: BinaryHeap::new(),
-            happenings: Slab::new(),
-            entered: 0,
+            queue: BinaryHeap::new(),
+            events: Slab::new(),
+            scheduled: 0,
             timers_first,
             trace: Trace::new(show),
             faults,
         }
     }
 
-    /// The virtual time.
+    /// Returns the virtual time.
     pub(crate) fn now(&self) -> Time {
         self.now
     }
 
-    pub(crate) fn after(&mut self, delay: Duration, happening: impl Into<H>) -> Entry {
-        self.at(self.now + delay, happening)
+    pub(crate) fn schedule_after(&mut self, delay: Duration, event: impl Into<E>) -> ScheduledEvent {
+        self.schedule_at(self.now + delay, event)
     }
 
-    pub(crate) fn at(&mut self, at: Time, happening: impl Into<H>) -> Entry {
-        self.enter(at, Turn::Normal, happening.into())
+    pub(crate) fn schedule_at(&mut self, at: Time, event: impl Into<E>) -> ScheduledEvent {
+        self.schedule(at, Priority::Normal, event.into())
     }
 
-    /// Enters a timer, which fires before or after all else at its moment.
-    pub(crate) fn timer(&mut self, at: Time, happening: impl Into<H>) -> Entry {
-        let turn = if self.timers_first { Turn::Early } else { Turn::Late };
-        self.enter(at, turn, happening.into())
+    /// Schedules a timer, which fires before or after all other events at its moment.
+    pub(crate) fn schedule_timer(&mut self, at: Time, event: impl Into<E>) -> ScheduledEvent {
+        let priority = if self.timers_first { Priority::Early } else { Priority::Late };
+        self.schedule(at, priority, event.into())
     }
 
-    fn enter(&mut self, at: Time, turn: Turn, happening: H) -> Entry {
-        let order = self.entered;
-        self.entered += 1;
-        let place = self.happenings.insert((order, happening));
-        let entry = Entry { at: at.max(self.now), turn, order, place };
-        self.agenda.push(Reverse(entry));
+    fn schedule(&mut self, at: Time, priority: Priority, event: E) -> ScheduledEvent {
+        let order = self.scheduled;
+        self.scheduled += 1;
+        let slot = self.events.insert((order, event));
+        let entry = ScheduledEvent { at: at.max(self.now), priority, order, slot };
+        self.queue.push(Reverse(entry));
         entry
     }
 
-    /// Takes an entry off the agenda, if it is still on it.
-    pub(crate) fn strike(&mut self, entry: Entry) -> Option<H> {
-        let (order, _) = self.happenings.get(entry.place)?;
-        (*order == entry.order).then(|| self.happenings.remove(entry.place).1)
+    /// Cancels an event and returns it, or `None` if it has happened or was canceled.
+    pub(crate) fn cancel(&mut self, entry: ScheduledEvent) -> Option<E> {
+        let (order, _) = self.events.get(entry.slot)?;
+        (*order == entry.order).then(|| self.events.remove(entry.slot).1)
     }
 
-    /// Lets time pass until the next happening, if there is one until `end`.
-    pub(crate) fn next(&mut self, end: Time) -> Option<H> {
-        while let Some(Reverse(next)) = self.agenda.peek().copied().filter(|Reverse(next)| next.at <= end) {
-            self.agenda.pop();
-            if let Some(happening) = self.strike(next) {
+    /// Advances the time to the next event and returns it, or `None` if none is due by `end`.
+    pub(crate) fn next_event(&mut self, end: Time) -> Option<E> {
+        while let Some(Reverse(next)) = self.queue.peek().copied().filter(|Reverse(next)| next.at <= end) {
+            self.queue.pop();
+            if let Some(event) = self.cancel(next) {
                 self.now = next.at;
                 self.hash().word(next.at.as_nanos());
-                return Some(happening);
+                return Some(event);
             }
         }
         None
     }
 
-    /// Whether anything is on the agenda.
-    pub(crate) fn has_plans(&self) -> bool {
-        !self.happenings.is_empty()
+    /// Returns `true` if any event is scheduled.
+    pub(crate) fn has_events(&self) -> bool {
+        !self.events.is_empty()
     }
 
-    /// Clears the agenda, and gives what was on it.
-    pub(crate) fn clear(&mut self) -> Vec<H> {
-        self.agenda.clear();
-        self.happenings.drain().map(|(_, happening)| happening).collect()
+    /// Removes all events and returns them.
+    pub(crate) fn clear(&mut self) -> Vec<E> {
+        self.queue.clear();
+        self.events.drain().map(|(_, event)| event).collect()
     }
 
-    /// Shows a line, if somebody looks on.
-    pub(crate) fn log(&mut self, who: impl Display, what: impl Display) {
-        self.log_as(|| Kind::Note, who, what);
+    /// Shows a line, if the trace is shown.
+    pub(crate) fn log(&mut self, source: impl Display, text: impl Display) {
+        self.log_as(|| LineKind::Note, source, text);
     }
 
-    /// Shows a line about what goes on between a node and the bus, beside the frames.
-    pub(crate) fn aside(&mut self, who: impl Display, what: impl Display) {
-        self.log_as(|| Kind::Aside, who, what);
+    /// Shows a line of kind [`LineKind::Detail`], if the trace is shown.
+    pub(crate) fn log_detail(&mut self, source: impl Display, text: impl Display) {
+        self.log_as(|| LineKind::Detail, source, text);
     }
 
-    /// Shows a line of some kind, if somebody looks on.
-    pub(crate) fn log_as(&mut self, kind: impl FnOnce() -> Kind, who: impl Display, what: impl Display) {
-        self.trace.line(self.now, who, what, kind);
+    /// Shows a line of the given kind, if the trace is shown.
+    pub(crate) fn log_as(
+        &mut self,
+        kind: impl FnOnce() -> LineKind,
+        source: impl Display,
+        text: impl Display,
+    ) {
+        self.trace.line(self.now, source, text, kind);
     }
 
-    /// Where what happens is to be hashed.
+    /// Returns the hash of the trace, to add to it.
     pub(crate) fn hash(&mut self) -> &mut TraceHash {
         self.trace.hash()
     }
@@ -143,31 +148,31 @@ mod tests {
     }
 
     fn play(mut scene: Scene<&'static str>, end: u64) -> Vec<&'static str> {
-        std::iter::from_fn(|| scene.next(Time::from_nanos(end))).collect()
+        std::iter::from_fn(|| scene.next_event(Time::from_nanos(end))).collect()
     }
 
     #[test]
-    fn happenings_come_by_time_then_by_turn_then_in_the_order_in_which_they_were_entered() {
+    fn events_come_by_time_then_by_priority_then_in_the_order_in_which_they_were_scheduled() {
         let at = |nanos| Time::from_nanos(nanos);
         for (timers_first, expected) in [(true, ["a", "timer", "b", "c"]), (false, ["a", "b", "c", "timer"])]
         {
             let mut scene = scene(timers_first);
-            scene.at(at(2), "b");
-            scene.timer(at(2), "timer");
-            scene.at(at(2), "c");
-            scene.at(at(1), "a");
-            scene.at(at(9), "beyond the end");
+            scene.schedule_at(at(2), "b");
+            scene.schedule_timer(at(2), "timer");
+            scene.schedule_at(at(2), "c");
+            scene.schedule_at(at(1), "a");
+            scene.schedule_at(at(9), "beyond the end");
             assert_eq!(play(scene, 5), expected);
         }
     }
 
     #[test]
-    fn what_was_struck_does_not_happen_nor_does_striking_it_again_strike_another() {
+    fn a_canceled_event_does_not_happen_and_canceling_it_again_cancels_no_other() {
         let mut scene = scene(false);
-        let first = scene.at(Time::from_nanos(1), "first");
-        assert_eq!(scene.strike(first), Some("first"));
-        scene.at(Time::from_nanos(1), "second");
-        assert_eq!(scene.strike(first), None);
+        let first = scene.schedule_at(Time::from_nanos(1), "first");
+        assert_eq!(scene.cancel(first), Some("first"));
+        scene.schedule_at(Time::from_nanos(1), "second");
+        assert_eq!(scene.cancel(first), None);
         assert_eq!(play(scene, 5), ["second"]);
     }
 }

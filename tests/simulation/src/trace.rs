@@ -1,4 +1,4 @@
-//! The trace: all that happened in a run, as a hash to compare and as lines to read.
+//! The trace: everything that happens in a run, as a hash to compare and as lines to read.
 
 use std::fmt::{self, Display};
 
@@ -9,37 +9,38 @@ use crate::fault::Fault;
 use crate::frame_text::without_types;
 use crate::node_id::NodeId;
 
-/// Takes lines to show.
+/// A callback that shows lines.
 pub(crate) type Show = Box<dyn FnMut(&Line) + Send>;
 
-/// One thing that happened. Shown, it is a line of text.
+/// One event of a run. Its `Display` is a line of text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Line {
     pub(crate) at: Time,
-    /// A node, the bus or the run.
-    pub(crate) who: String,
-    pub(crate) what: String,
-    pub(crate) kind: Kind,
+    /// A node, the bus or the run itself.
+    pub(crate) source: String,
+    pub(crate) text: String,
+    pub(crate) kind: LineKind,
 }
 
-/// What sort of thing a line is about.
+/// The kind of a line.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    /// Something that a person would want to know.
+pub(crate) enum LineKind {
+    /// An event that most readers want to see.
     Note,
-    /// What goes on between a node and the bus, beside the frames.
-    Aside,
-    /// A frame is published, by its number among all that are: what it is in a few words.
+    /// A detail between a node and the bus, other than a frame.
+    Detail,
+    /// A frame is published: its number among all published frames, and a short text.
     Publish(u64, String),
-    /// The frame of that number arrives, or one that a fault has made of it or put beside it.
+    /// A frame arrives: the number of the published frame, and the fault that changed, delayed or
+    /// forged it.
     Arrival(u64, Option<Fault>, String),
-    /// The frame of that number is lost on its way to a node.
+    /// A frame is lost on its way to a node: the number of the published frame.
     Loss(u64, NodeId, Fault),
 }
 
-/// Hashes what happens in a run, and shows it if somebody wants to see it.
+/// Hashes the events of a run, and shows them if there is a callback.
 ///
-/// Lines are made only if they are shown: to format them would take longer than all else.
+/// Lines are formatted only if they are shown: formatting takes longer than the rest of a run.
 pub(crate) struct Trace {
     hash: TraceHash,
     show: Option<Show>,
@@ -53,13 +54,13 @@ impl Trace {
     pub(crate) fn line(
         &mut self,
         at: Time,
-        who: impl Display,
-        what: impl Display,
-        kind: impl FnOnce() -> Kind,
+        source: impl Display,
+        text: impl Display,
+        kind: impl FnOnce() -> LineKind,
     ) {
         if let Some(show) = &mut self.show {
-            let what = without_types(&what.to_string());
-            show(&Line { at, who: who.to_string(), what, kind: kind() });
+            let text = without_types(&text.to_string());
+            show(&Line { at, source: source.to_string(), text, kind: kind() });
         }
     }
 
@@ -71,11 +72,11 @@ impl Trace {
 impl Display for Line {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let micros = self.at.as_nanos() / 1000;
-        write!(f, "{:>6}.{:03} {} {}", micros / 1000, micros % 1000, self.who, self.what)
+        write!(f, "{:>6}.{:03} {} {}", micros / 1000, micros % 1000, self.source, self.text)
     }
 }
 
-/// A hash that takes eight bytes at a time, the same on every machine.
+/// A hash that consumes eight bytes at a time, the same on every machine.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TraceHash(u64);
 
@@ -88,7 +89,7 @@ impl TraceHash {
         self.0
     }
 
-    /// The hash of all traces up to `hash`, and then this one.
+    /// Returns the hash of a sequence of traces: `hash` for those so far, followed by `next`.
     pub(crate) fn chain(hash: u64, next: u64) -> u64 {
         let mut hash = Self(hash);
         hash.word(next);
@@ -117,7 +118,7 @@ impl TraceHash {
         }
     }
 
-    /// All that a frame says.
+    /// Adds all fields of a frame.
     pub(crate) fn frame(&mut self, frame: &Frame) {
         match frame {
             Frame::Request(request) => {

@@ -1,5 +1,4 @@
-//! Planted defects, in a process of their own: whatever is planted, every engine of the process has
-//! it.
+//! Planted defects, in a separate process: a planted defect affects every engine of its process.
 
 #![cfg(psrpc_planted)]
 
@@ -9,8 +8,8 @@ use psrpc_simulation::judge::violation::Invariant;
 use psrpc_simulation::seeds::planted_defects::catch;
 
 #[test]
-fn a_defect_is_caught_in_the_first_seed_that_shows_it_and_does_not_stay() {
-    let caught = catch(Defect::UnannouncedIgnored, 100).expect("it shows in a hundred seeds");
+fn a_defect_is_caught_in_the_first_seed_that_shows_it_and_is_removed_again() {
+    let caught = catch(Defect::UnannouncedIgnored, 100).expect("a hundred seeds catch it");
     assert_eq!(caught.invariant, Invariant::I16);
     assert_eq!(catch(Defect::UnannouncedIgnored, caught.seed), None);
     assert_eq!(catch(Defect::UnannouncedIgnored, caught.seed + 1), Some(caught));
@@ -18,10 +17,10 @@ fn a_defect_is_caught_in_the_first_seed_that_shows_it_and_does_not_stay() {
 }
 
 #[test]
-fn defects_go_by_names_of_their_own() {
+fn defects_have_names_and_descriptions() {
     assert_eq!(Defect::UnannouncedIgnored.name(), "unannounced_ignored");
     assert_eq!(
         Defect::UnannouncedIgnored.what(),
-        "A response on a queue that comes before its announcement does not end the call."
+        "A response on a queue that arrives before its announcement does not end the call."
     );
 }

@@ -1,4 +1,4 @@
-//! Shrinking, in a process of its own: whatever is planted, every engine of the process has it.
+//! Shrinking, in a separate process: a planted defect affects every engine of its process.
 
 #![cfg(psrpc_planted)]
 
@@ -7,12 +7,14 @@ use psrpc_simulation::judge::violation::Invariant;
 use psrpc_simulation::{Shrunk, shrink, simulate};
 
 #[test]
-fn a_seed_that_fails_shrinks_to_little_that_fails_in_the_same_way_and_always_to_the_same() {
+fn a_failing_seed_shrinks_deterministically_to_few_parts_that_fail_in_the_same_way() {
     plant(Some(Defect::DuplicateRuns));
-    let seed = (0..100).find(|seed| simulate(*seed, None).violation.is_some()).expect("it shows in engines");
-    let shrunk = shrink(seed, 500).expect("it fails");
+    let seed = (0..100)
+        .find(|seed| simulate(*seed, None).violation.is_some())
+        .expect("a hundred seeds catch it in engines");
+    let shrunk = shrink(seed, 500).expect("the seed fails");
     assert_eq!(shrink(seed, 500), Some(shrunk.clone()));
-    let unshrunk = shrink(seed, 0).expect("it fails");
+    let unshrunk = shrink(seed, 0).expect("the seed fails");
     plant(None);
     let Shrunk { violation, acts, faults, lines, runs, .. } = shrunk;
     assert_eq!(violation.invariant, Invariant::I2);

@@ -1,4 +1,4 @@
-//! A clock that a scenario moves.
+//! A virtual clock, controlled by the scenario.
 
 use std::collections::BTreeMap;
 use std::future::poll_fn;
@@ -11,50 +11,51 @@ use psrpc::Time;
 
 /// A clock that stands still until it is moved.
 ///
-/// Its lock is none of shuttle's: nothing waits while it is held.
+/// Its lock is not one of shuttle's, since no thread waits while holding it.
 #[derive(Clone, Default)]
-pub struct Clock(Arc<Mutex<Hands>>);
+pub struct Clock(Arc<Mutex<ClockState>>);
 
 #[derive(Default)]
-struct Hands {
+struct ClockState {
     now: Time,
     sleepers: BTreeMap<(Time, u64), Waker>,
-    /// How many slept so far, by which they are told apart.
+    /// The number of sleeps so far, used to tell them apart.
     sleeps: u64,
-    /// Who waits for somebody to sleep.
-    watchers: Vec<Waker>,
+    /// The tasks that wait for a sleeper.
+    sleeper_waiters: Vec<Waker>,
 }
 
 impl Clock {
-    /// What time it is.
+    /// Returns the current time.
     pub fn now(&self) -> Time {
         self.lock().now
     }
 
-    /// Resolves when it is `deadline`.
+    /// Sleeps until `deadline`.
     pub(crate) fn sleep_until(&self, deadline: Time) -> impl Future<Output = ()> + Send + use<> {
-        let mut hands = self.lock();
-        hands.sleeps += 1;
-        Sleep { clock: self.clone(), key: (deadline, hands.sleeps) }
+        let mut state = self.lock();
+        state.sleeps += 1;
+        Sleep { clock: self.clone(), key: (deadline, state.sleeps) }
     }
 
-    /// Resolves when somebody sleeps until `deadline` or a time before it.
-    pub async fn somebody_sleeps_until(&self, deadline: Time) {
+    /// Waits until a task sleeps until `deadline` or earlier.
+    pub async fn wait_for_sleeper(&self, deadline: Time) {
         poll_fn(|cx| self.lock().poll_sleeper(deadline, cx)).await;
     }
 
-    /// Moves on by so much.
-    pub fn pass(&self, time: Duration) {
+    /// Advances the clock by `time`.
+    pub fn advance(&self, time: Duration) {
         let now = self.now() + time;
         self.move_to(now);
     }
 
-    /// Lets time pass from here on, whenever its turn comes: each time to when the next one wakes.
-    pub fn run(&self) {
+    /// Starts a task that, each time it is scheduled, advances the clock to the end of the next
+    /// sleep.
+    pub fn run_freely(&self) {
         let clock = self.clone();
         drop(shuttle::future::spawn(async move {
             loop {
-                clock.somebody_sleeps_until(Time::ZERO + Duration::from_secs(3600)).await;
+                clock.wait_for_sleeper(Time::ZERO + Duration::from_secs(3600)).await;
                 let next = clock.lock().sleepers.first_key_value().map(|((deadline, _), _)| *deadline);
                 next.into_iter().for_each(|next| clock.move_to(next));
                 shuttle::future::yield_now().await;
@@ -63,26 +64,26 @@ impl Clock {
     }
 
     fn move_to(&self, time: Time) {
-        let mut hands = self.lock();
-        let now = hands.now.max(time);
-        hands.now = now;
-        let later = hands.sleepers.split_off(&(now, u64::MAX));
-        let due = std::mem::replace(&mut hands.sleepers, later);
-        drop(hands);
+        let mut state = self.lock();
+        let now = state.now.max(time);
+        state.now = now;
+        let later = state.sleepers.split_off(&(now, u64::MAX));
+        let due = std::mem::replace(&mut state.sleepers, later);
+        drop(state);
         due.into_values().for_each(Waker::wake);
     }
 
-    fn lock(&self) -> MutexGuard<'_, Hands> {
+    fn lock(&self) -> MutexGuard<'_, ClockState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Hands {
+impl ClockState {
     fn poll_sleeper(&mut self, deadline: Time, cx: &Context<'_>) -> Poll<()> {
         if self.sleepers.range(..=(deadline, u64::MAX)).next().is_some() {
             return Poll::Ready(());
         }
-        self.watchers.push(cx.waker().clone());
+        self.sleeper_waiters.push(cx.waker().clone());
         Poll::Pending
     }
 }
@@ -96,14 +97,14 @@ impl Future for Sleep {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let mut hands = self.clock.lock();
-        if self.key.0 <= hands.now {
+        let mut state = self.clock.lock();
+        if self.key.0 <= state.now {
             return Poll::Ready(());
         }
-        hands.sleepers.insert(self.key, cx.waker().clone());
-        let watchers = std::mem::take(&mut hands.watchers);
-        drop(hands);
-        watchers.into_iter().for_each(Waker::wake);
+        state.sleepers.insert(self.key, cx.waker().clone());
+        let sleeper_waiters = std::mem::take(&mut state.sleeper_waiters);
+        drop(state);
+        sleeper_waiters.into_iter().for_each(Waker::wake);
         Poll::Pending
     }
 }

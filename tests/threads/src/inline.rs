@@ -1,4 +1,4 @@
-//! A runtime whose wake-ups run the woken task at once, on the thread that wakes it.
+//! A runtime whose wake-ups run the woken task at once, on the waking thread.
 
 use std::sync::Arc;
 use std::task::{Context, Wake, Waker};
@@ -12,9 +12,9 @@ use crate::Threads;
 /// A runtime that runs a task within the call that wakes or spawns it. If that call holds a lock
 /// that the task takes, the thread deadlocks.
 #[derive(Clone, Default)]
-pub struct Inline(Threads);
+pub struct InlineRuntime(Threads);
 
-impl Runtime for Inline {
+impl Runtime for InlineRuntime {
     fn now(&self) -> Now {
         self.0.now()
     }
@@ -35,9 +35,9 @@ impl Runtime for Inline {
 struct InlineTask(Mutex<Slot>);
 
 struct Slot {
-    /// `None` while it runs, and once it has ended.
+    /// `None` while the task runs, and after it has ended.
     task: Option<Task>,
-    /// Whether it was woken while it ran.
+    /// Whether the task was woken while it ran.
     woken: bool,
 }
 

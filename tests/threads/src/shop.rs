@@ -12,19 +12,19 @@ use shuttle::future::block_on;
 
 use crate::Threads;
 
-/// The methods of the service. Each takes a number and gives one.
+/// The methods of the service. Each takes a number and returns one.
 pub struct Shop;
 
 impl Shop {
-    /// A number without a next: whoever looks for it does not end by itself.
+    /// A number without a successor: the handler that receives it never ends.
     pub const NO_NUMBER: u32 = u32::MAX;
-    /// Gives the next number.
+    /// Returns the next number.
     pub const NEXT: &Method = &METHODS[0];
-    /// Gives the next number, from the server that the client selects.
+    /// Returns the next number, from the server that the client selects.
     pub const PICK: &Method = &METHODS[1];
-    /// Gives the next number, from each server.
+    /// Returns the next number, from each server.
     pub const CENSUS: &Method = &METHODS[2];
-    /// A stream on which each number comes back.
+    /// A stream that echoes each number.
     pub const ECHO: &Method = &METHODS[3];
     /// Updates.
     pub const NEWS: &Method = &METHODS[4];
@@ -41,22 +41,24 @@ static METHODS: [Method; 5] = [
 
 static SHOP: Service = Service { name: "Shop", methods: &METHODS };
 
-/// A client that is ready.
+/// Creates a client and waits until it is ready.
 pub fn client(bus: impl Bus, threads: &Threads) -> Client {
     client_on(bus, threads.clone())
 }
 
-/// A client that is ready, on a runtime of the scenario's own.
+/// Creates a client on the given runtime and waits until it is ready.
 pub fn client_on(bus: impl Bus, runtime: impl Runtime) -> Client {
-    block_on(Client::new(bus, runtime, &SHOP, ClientOptions::new())).expect("it is ready")
+    block_on(Client::new(bus, runtime, &SHOP, ClientOptions::new()))
+        .expect("the bus accepts the subscriptions")
 }
 
-/// A server of all methods, and how many of its handlers ran.
+/// Creates a server of all methods. Also returns the number of handlers that have run.
 pub fn shop(bus: impl Bus, threads: &Threads) -> (Server, Arc<AtomicUsize>) {
     shop_on(bus, threads.clone())
 }
 
-/// The same on a runtime of the scenario's own.
+/// Creates a server of all methods on the given runtime. Also returns the number of handlers that
+/// have run.
 pub fn shop_on(bus: impl Bus, runtime: impl Runtime) -> (Server, Arc<AtomicUsize>) {
     let ran = Arc::new(AtomicUsize::new(0));
     let next = |ran: Arc<Arc<AtomicUsize>>, number: Request<u32>| async move {
@@ -72,15 +74,16 @@ pub fn shop_on(bus: impl Bus, runtime: impl Runtime) -> (Server, Arc<AtomicUsize
         .unary(Shop::CENSUS, next)
         .stream(Shop::ECHO, |_, stream: ServerStream<u32, u32>| async move {
             while let Some(number) = stream.next().await {
-                // The other side may have gone meanwhile, or time has passed; what comes later must
-                // not arrive without this.
+                // The send fails if the other side has ended or time has passed. Stop then: a later
+                // number must not arrive without this one.
                 if stream.send(number).await.is_err() {
                     break;
                 }
             }
             Ok(())
         });
-    let server = Server::new(bus, runtime, handlers, ServerOptions::new()).expect("its id can be carried");
-    block_on(server.register(&[Shop::NEXT, Shop::PICK, Shop::CENSUS, Shop::ECHO], &[])).expect("it serves");
+    let server = Server::new(bus, runtime, handlers, ServerOptions::new()).expect("the options are valid");
+    block_on(server.register(&[Shop::NEXT, Shop::PICK, Shop::CENSUS, Shop::ECHO], &[]))
+        .expect("the bus accepts the subscriptions");
     (server, ran)
 }

@@ -1,4 +1,4 @@
-//! The runtime of the scenarios: tasks that shuttle takes turns with.
+//! The runtime of the scenarios, whose tasks are scheduled by shuttle.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -9,8 +9,7 @@ use shuttle::future::{JoinHandle, block_on};
 
 use crate::Clock;
 
-/// The runtime of one run of a scenario. Every task that it spawns has its own turns, as a thread
-/// has.
+/// The runtime of one run of a scenario. Shuttle schedules each spawned task like a thread.
 #[derive(Clone, Default)]
 pub struct Threads {
     clock: Clock,
@@ -24,12 +23,12 @@ struct Shared {
 }
 
 impl Threads {
-    /// Its clock.
+    /// Returns the clock.
     pub fn clock(&self) -> &Clock {
         &self.clock
     }
 
-    /// Waits until every task has ended. One that does not is a deadlock.
+    /// Waits until every task has ended. A task that never ends causes a deadlock.
     pub fn join(&self) {
         loop {
             let spawned = std::mem::take(&mut self.lock().spawned);

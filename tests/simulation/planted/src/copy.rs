@@ -1,4 +1,4 @@
-//! A copy of the tree, in which other text stands in some files.
+//! A copy of the tree with replaced files.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -6,10 +6,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Brings the copy up to date: the files that git tracks or would track, and the `replaced` ones.
+/// Updates the copy: the files that git tracks or would track, and the `replaced` ones.
 ///
-/// Writes only the files whose content differs, so that cargo builds only what has changed. Removes
-/// the files that the tree no longer has.
+/// Writes only files whose content differs, so that cargo rebuilds only those. Removes files that
+/// the tree no longer has.
 pub(crate) fn update(root: &Path, copy: &Path, replaced: &BTreeMap<String, String>) -> Result<(), String> {
     let files = files(root)?.into_iter().filter(|file| root.join(file).is_file());
     let files: BTreeSet<_> = files.chain(replaced.keys().map(PathBuf::from)).collect();
@@ -20,9 +20,10 @@ pub(crate) fn update(root: &Path, copy: &Path, replaced: &BTreeMap<String, Strin
             None => fs::read(root.join(file)),
         };
         let written = content.and_then(|content| write(&copy.join(file), &content));
-        written.map_err(|error| format!("{}: {error}", file.display()))?;
+        written.map_err(|error| format!("cannot copy {}: {error}", file.display()))?;
     }
-    remove_others(copy, Path::new(""), &files).map_err(|error| format!("{}: {error}", copy.display()))
+    remove_others(copy, Path::new(""), &files)
+        .map_err(|error| format!("cannot clean up {}: {error}", copy.display()))
 }
 
 fn files(root: &Path) -> Result<Vec<PathBuf>, String> {
@@ -31,11 +32,12 @@ fn files(root: &Path) -> Result<Vec<PathBuf>, String> {
         .arg(root)
         .args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"])
         .output()
-        .map_err(|error| format!("git: {error}"))?;
+        .map_err(|error| format!("cannot run git: {error}"))?;
     if !listed.status.success() {
-        return Err(format!("git ls-files: {}", String::from_utf8_lossy(&listed.stderr)));
+        return Err(format!("git ls-files failed: {}", String::from_utf8_lossy(&listed.stderr)));
     }
-    let names = String::from_utf8(listed.stdout).map_err(|error| format!("git ls-files: {error}"))?;
+    let names = String::from_utf8(listed.stdout)
+        .map_err(|error| format!("cannot read the output of git ls-files: {error}"))?;
     Ok(names.split_terminator('\0').map(PathBuf::from).collect())
 }
 

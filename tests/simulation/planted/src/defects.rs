@@ -1,4 +1,4 @@
-//! The defects of tests/simulation/defects.txt, and the text of the files that have them.
+//! The defects of tests/simulation/defects.txt, and the changed files that contain them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -6,7 +6,7 @@ use std::path::Path;
 
 use psrpc_features::change::Change;
 
-/// A condition of a defect begins with this.
+/// The start of a condition.
 const CONDITION: &str = "planted!(";
 
 /// A bug that can be planted.
@@ -26,7 +26,7 @@ pub(crate) struct Defects {
 }
 
 impl Defects {
-    /// Reads defects from a text: blocks, with an empty line between them, of
+    /// Parses defects from a text of blocks, separated by empty lines:
     ///
     /// ```text
     /// NAME: A sentence that describes the bug.
@@ -35,13 +35,13 @@ impl Defects {
     /// + the lines that replace them, with the condition `planted!(NAME)`
     /// ```
     ///
-    /// A block may have several changes. Defects in the same lines share a block: it names each of
-    /// them.
+    /// A block may contain several changes. Defects that change the same lines share a block, which
+    /// names each of them.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let mut all = Self { defects: Vec::new(), changes: Vec::new() };
         let lines: Vec<_> = text.lines().filter(|line| !line.starts_with('#')).collect();
         for block in lines.split(|line| line.is_empty()).filter(|block| !block.is_empty()) {
-            all.parse_block(block).ok_or_else(|| format!("not a defect:\n{}", block.join("\n")))?;
+            all.parse_block(block).ok_or_else(|| format!("cannot parse a defect:\n{}", block.join("\n")))?;
         }
         all.check()?;
         Ok(all)
@@ -65,36 +65,37 @@ impl Defects {
         Some(())
     }
 
-    /// Checks that every defect has a name of its own and a condition, and every condition a
-    /// defect.
+    /// Checks that every defect has a unique name and a condition, and that every condition belongs
+    /// to a defect.
     fn check(&self) -> Result<(), String> {
         let mut names = BTreeSet::new();
         for Defect { name, .. } in &self.defects {
             if !names.insert(name.as_str()) {
-                return Err(format!("there are two defects {name}"));
+                return Err(format!("duplicate defect {name}"));
             }
         }
         let texts = self.changes.iter().flat_map(|change| change.replace.split(CONDITION).skip(1));
         let planted: BTreeSet<_> = texts.filter_map(|text| Some(text.split_once(')')?.0)).collect();
         if let Some(name) = names.difference(&planted).next() {
-            return Err(format!("{name}: no change has its condition"));
+            return Err(format!("no change contains planted!({name})"));
         }
         match planted.difference(&names).next() {
-            Some(name) => Err(format!("there is a condition of {name}, which is not described")),
+            Some(name) => Err(format!("planted!({name}) has no defect: add a line `{name}: DESCRIPTION`")),
             None => Ok(()),
         }
     }
 
-    /// Returns the text of each changed file with all changes made, by its path.
+    /// Returns the text of each changed file, by its path.
     ///
-    /// Fails unless each change finds its lines exactly once in the file as it is in the tree.
+    /// Fails unless the lines of each change occur exactly once in the file.
     pub(crate) fn apply(&self, root: &Path) -> Result<BTreeMap<String, String>, String> {
         let mut by_file = BTreeMap::<_, Vec<_>>::new();
         for change in &self.changes {
             by_file.entry(&change.file).or_default().push(change);
         }
         let apply = |(file, changes): (&String, Vec<&Change>)| {
-            let text = fs::read_to_string(root.join(file)).map_err(|error| format!("{file}: {error}"))?;
+            let text = fs::read_to_string(root.join(file))
+                .map_err(|error| format!("cannot read {file}: {error}"))?;
             Ok((file.clone(), apply_all(text, &changes)?))
         };
         by_file.into_iter().map(apply).collect()
@@ -107,7 +108,7 @@ impl Defects {
     }
 }
 
-/// Makes changes of one text. None may touch the lines of another.
+/// Applies changes to one text. They must not overlap.
 fn apply_all(mut text: String, changes: &[&Change]) -> Result<String, String> {
     let ranges = changes.iter().map(|change| Ok((change.range(&text)?, *change)));
     let mut ranges: Vec<_> = ranges.collect::<Result<_, String>>()?;
@@ -176,12 +177,12 @@ Twice: It ends twice.
     #[test]
     fn a_defect_without_a_condition_and_a_condition_without_a_defect_are_refused() {
         let refused = |from, to| Defects::parse(&TWO.replace(from, to)).unwrap_err();
-        assert_eq!(refused("planted!(LateByOne)", "late"), "LateByOne: no change has its condition");
+        assert_eq!(refused("planted!(LateByOne)", "late"), "no change contains planted!(LateByOne)");
         assert_eq!(
             refused("LateByOne: It ends too late.\n", ""),
-            "there is a condition of LateByOne, which is not described"
+            "planted!(LateByOne) has no defect: add a line `LateByOne: DESCRIPTION`"
         );
-        assert_eq!(refused("LateByOne:", "Twice:"), "there are two defects Twice");
-        assert!(refused("- end();\n", "").starts_with("not a defect:\n"));
+        assert_eq!(refused("LateByOne:", "Twice:"), "duplicate defect Twice");
+        assert!(refused("- end();\n", "").starts_with("cannot parse a defect:\n"));
     }
 }

@@ -2,16 +2,16 @@
 //! there.
 //!
 //! ```text
-//! cargo run -p psrpc-planted                             # plants each, and demands that it is caught
+//! cargo run -p psrpc-planted                             # plants each, and checks that it is caught
 //! cargo run -p psrpc-planted -- planted --markdown       # prints the table of docs/testing.md
-//! cargo run -p psrpc-planted -- replay 8 --planted unselected_answers --shrink
-//! cargo run -p psrpc-planted -- --check                  # builds nothing: each change can be made
+//! cargo run -p psrpc-planted -- replay 8 --planted unselected_responses --shrink
+//! cargo run -p psrpc-planted -- --check                  # checks without building that each change can be made
 //! cargo run -p psrpc-planted -- --test                   # runs the simulator's tests of defects
 //! ```
 //!
-//! The copy has every defect at once. Each stands behind a condition `planted!(Name)`, which asks
-//! the module `planted` of the copy's psrpc-engine (`switch.rs`) if the simulator has planted that
-//! defect.
+//! The copy contains every defect at once, each behind a condition `planted!(Name)`. The condition
+//! asks the module `planted` of the copy's psrpc-engine (`switch.rs`) whether the simulator has
+//! planted that defect.
 
 mod copy;
 mod defects;
@@ -24,17 +24,17 @@ use clap::Parser;
 
 use defects::Defects;
 
-/// The module that switches defects, and its place in the copy.
+/// The path in the copy and the text of the module that switches defects.
 const SWITCH: (&str, &str) = ("psrpc-engine/src/planted.rs", include_str!("../switch.rs"));
 
-/// RoundRobin on the parts of psrpc-simulation that need the module.
+/// The flag that enables the parts of psrpc-simulation that need the module.
 const CFG: &str = "--cfg psrpc_planted";
 
 /// Plants defects in a copy of the tree, and runs a command of psrpc-simulation there.
 #[derive(Parser)]
 #[command(name = "psrpc-planted")]
 struct Arguments {
-    /// Checks without building anything that each change can be made.
+    /// Checks that each change can be made, without building anything.
     #[arg(long)]
     check: bool,
     /// Runs the simulator's tests that plant defects.
@@ -96,7 +96,7 @@ fn cargo(tree: &Path, build: &Path, arguments: &Arguments) -> Result<bool, Strin
         command.args(["run", "--release", "--quiet", "--locked", "-p", "psrpc-simulation", "--"]);
         command.args(&arguments.command);
     }
-    let status = command.status().map_err(|error| format!("cargo: {error}"))?;
+    let status = command.status().map_err(|error| format!("cannot run cargo: {error}"))?;
     Ok(status.success())
 }
 

@@ -1,4 +1,4 @@
-//! `exhaustive`: every schedule of a small world.
+//! `exhaustive`: runs every schedule of small scenarios.
 
 use std::time::Instant;
 
@@ -7,15 +7,15 @@ use psrpc_simulation::exhaustive::scenario::Scenario;
 use psrpc_simulation::exhaustive::search::exhaustive;
 use serde_json::json;
 
-/// Look at every schedule of one client, two servers and one call of each kind, with at most two
+/// Run every schedule of one client, two servers and one call of each kind, with at most two
 /// faults.
 #[derive(clap::Args)]
 pub(crate) struct Exhaustive {
-    /// Two faults instead of one on a stream with messages both ways, too: it takes minutes, and
-    /// two gigabytes.
+    /// Allow two faults instead of one on a stream with messages both ways. This takes minutes and
+    /// two gigabytes of memory.
     #[arg(long)]
     large: bool,
-    /// Sum up as JSON in the last line.
+    /// Print a summary as JSON on the last line.
     #[arg(long)]
     json: bool,
 }

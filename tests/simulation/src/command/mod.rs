@@ -1,4 +1,4 @@
-//! The commands, one in each file, and what they have in common.
+//! The commands, one in each file, and what they share.
 
 mod exhaustive;
 #[cfg(psrpc_planted)]
@@ -17,8 +17,8 @@ pub(crate) use replay::Replay;
 pub(crate) use run::Run;
 pub(crate) use speed::Speed;
 
-/// How many runs are spent on what can be left out of a seed that fails.
-const SHRINKING: usize = 2000;
+/// The most runs that shrinking a failing seed takes.
+const SHRINK_RUNS: usize = 2000;
 
 fn hex(hash: u64) -> String {
     format!("{hash:016x}")
@@ -28,9 +28,9 @@ fn show_failure(seed: u64, violation: &Violation) {
     println!("FAILED: seed {seed} violates {violation}");
 }
 
-/// Shows what is left of a seed that fails.
+/// Shrinks a failing seed and prints the result.
 fn show_shrunk(seed: u64) -> Option<Shrunk> {
-    let shrunk = shrink(seed, SHRINKING)?;
+    let shrunk = shrink(seed, SHRINK_RUNS)?;
     let Shrunk { violation, acts, faults, nodes, lines, runs } = &shrunk;
     println!("seed {seed}, shrunk in {runs} runs: {acts} acts, {faults} faults, {nodes} nodes");
     for line in lines {
@@ -40,7 +40,7 @@ fn show_shrunk(seed: u64) -> Option<Shrunk> {
     Some(shrunk)
 }
 
-/// From here on panics are not told: they are part of what is run.
+/// Silences the panic hook: a panic is one of the outcomes of a run, and the report contains it.
 fn silence_panics() {
     std::panic::set_hook(Box::new(|_| {}));
 }

@@ -1,4 +1,4 @@
-//! `planted`: one bug after the other in the engine, each of which must be caught.
+//! `planted`: plants one bug after the other and checks that the simulator catches each.
 
 use psrpc_engine::planted::Defect;
 use psrpc_simulation::seeds::planted_defects::{Catch, catch};
@@ -6,18 +6,18 @@ use serde_json::json;
 
 use super::silence_panics;
 
-/// Plant one bug after the other in the engine, and see that each is caught.
+/// Plant one bug after the other in the engine or the driver, and check that each is caught.
 #[derive(clap::Args)]
 pub(crate) struct Planted {
-    /// In so many seeds, each of them.
+    /// The most seeds to run for each bug.
     #[arg(long, default_value_t = 1000)]
     seeds: u64,
-    /// Those with one of these names alone.
+    /// The names of the bugs to plant; all if empty.
     names: Vec<String>,
     /// Print a table in Markdown.
     #[arg(long)]
     markdown: bool,
-    /// Sum up as JSON in the last line.
+    /// Print a summary as JSON on the last line.
     #[arg(long)]
     json: bool,
 }
@@ -25,14 +25,14 @@ pub(crate) struct Planted {
 impl Planted {
     pub(crate) fn run(&self) -> bool {
         let Self { seeds, names, markdown, json } = self;
-        // A panic is a way to be caught, of which the report tells.
+        // A panic counts as caught, and the report contains it.
         silence_panics();
         if *markdown {
             println!("| defect | what it is | caught at seed | by |\n|---|---|---|---|");
         }
         let is_known = |name: &&String| Defect::ALL.iter().any(|defect| defect.name() == **name);
         if let Some(unknown) = names.iter().find(|name| !is_known(name)) {
-            println!("FAILED: there is no bug {unknown}");
+            println!("FAILED: unknown bug {unknown}; run `planted` without names to list all");
             return false;
         }
         let mut missed = 0;

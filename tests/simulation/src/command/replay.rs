@@ -1,4 +1,4 @@
-//! `replay`: one seed, and all that happens in it.
+//! `replay`: runs one seed and prints its trace.
 
 use std::fs;
 use std::path::PathBuf;
@@ -11,22 +11,22 @@ use serde_json::json;
 
 use super::{hex, show_failure, show_shrunk, silence_panics};
 
-/// Run one seed, and show all that happens.
+/// Run one seed and print its trace.
 #[derive(clap::Args)]
 pub(crate) struct Replay {
     /// The seed.
     seed: u64,
-    /// If it fails, show only what it takes to fail.
+    /// If the seed fails, print only the events needed for the failure.
     #[arg(long)]
     shrink: bool,
-    /// Draw a message sequence chart of what is shown.
+    /// Draw a message sequence chart of the printed trace.
     #[arg(long, value_name = "FILE.svg")]
     chart: Option<PathBuf>,
-    /// With this bug in the engine, one of those that `planted` plants.
+    /// Plant this bug, one of those listed by `planted`.
     #[cfg(psrpc_planted)]
     #[arg(long, value_name = "NAME", value_parser = defect)]
     planted: Option<Defect>,
-    /// Sum up as JSON in the last line.
+    /// Print a summary as JSON on the last line.
     #[arg(long)]
     json: bool,
 }
@@ -34,7 +34,7 @@ pub(crate) struct Replay {
 #[cfg(psrpc_planted)]
 fn defect(name: &str) -> Result<Defect, String> {
     let known = Defect::ALL.iter().find(|defect| defect.name() == name);
-    known.copied().ok_or_else(|| "there is no such bug; `planted` names them".to_owned())
+    known.copied().ok_or_else(|| "unknown bug; run `planted` to list all".to_owned())
 }
 
 impl Replay {
@@ -66,7 +66,7 @@ impl Replay {
                     silence_panics();
                     match show_shrunk(seed) {
                         Some(shrunk) => (lines, violation) = (shrunk.lines, Some(shrunk.violation)),
-                        // Only what engines do by themselves can be left out.
+                        // Runs of services cannot be shrunk.
                         None => lines.iter().for_each(|line| println!("{line}")),
                     }
                 }
@@ -75,7 +75,7 @@ impl Replay {
         }
         let drawn = self.chart.as_ref().is_none_or(|file| {
             let written = fs::write(file, sequence_chart(seed, &lines, violation.as_ref()));
-            written.inspect_err(|error| println!("FAILED: {}: {error}", file.display())).is_ok()
+            written.inspect_err(|error| println!("FAILED: cannot write {}: {error}", file.display())).is_ok()
         });
         let invariant = report.violation.as_ref().map(|violation| format!("{:?}", violation.invariant));
         if self.json {

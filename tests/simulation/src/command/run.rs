@@ -1,4 +1,4 @@
-//! `run`: many seeds, summed up.
+//! `run`: runs many seeds and prints a summary.
 
 use std::io::{self, IsTerminal, Write};
 use std::num::NonZeroUsize;
@@ -11,32 +11,32 @@ use serde_json::{Map, Value, json};
 
 use super::{hex, show_failure, show_shrunk, silence_panics};
 
-/// Of so many seeds that failed the shrunk trace is shown.
-const SHOWN: usize = 3;
+/// The number of failed seeds whose shrunk trace is printed.
+const SHRUNK_SEEDS: usize = 3;
 
-/// How often progress is shown.
-const GLIMPSE: Duration = Duration::from_millis(100);
+/// The interval between updates of the progress bar.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 
-/// How wide the bar is when all is done.
-const WIDTH: u64 = 24;
+/// The width of the progress bar.
+const BAR_WIDTH: u64 = 24;
 
 /// Run many seeds.
 #[derive(clap::Args)]
 pub(crate) struct Run {
-    /// So many of them.
+    /// The number of seeds.
     #[arg(long, value_parser = value_parser!(u64).range(1..))]
     seeds: u64,
-    /// The first of them.
+    /// The first seed.
     #[arg(long, default_value_t = 0)]
     first: u64,
-    /// On so many threads; by default as many as there are cores. What comes out is the same.
+    /// The number of threads; by default the number of cores. The output does not depend on it.
     #[arg(long)]
     threads: Option<NonZeroUsize>,
-    /// Fail if any kind of fault happens less often than that; by default if one never happens in a
-    /// thousand seeds or more.
+    /// Fail if any kind of fault happens fewer times than this. The default is 1 for a thousand
+    /// seeds or more, and 0 below.
     #[arg(long)]
     each_fault: Option<u64>,
-    /// Sum up as JSON in the last line.
+    /// Print a summary as JSON on the last line.
     #[arg(long)]
     json: bool,
 }
@@ -59,18 +59,18 @@ impl Run {
         let calls_per_s = (summary.calls as f64 / busy.as_secs_f64()) as u64;
         show(&summary, threads, calls_per_s);
         silence_panics();
-        for seed in summary.failed.iter().take(SHOWN) {
+        for seed in summary.failed.iter().take(SHRUNK_SEEDS) {
             show_shrunk(*seed);
         }
         let enough = self.each_fault.unwrap_or(u64::from(self.seeds >= 1000));
-        let rare = summary.rarer_than(enough);
-        for (fault, count) in &rare {
-            println!("FAILED: {} happened {count} times, not {enough}", fault.name());
+        let too_rare = summary.rarer_than(enough);
+        for (fault, count) in &too_rare {
+            println!("FAILED: {} happened {count} times, fewer than {enough}", fault.name());
         }
         if self.json {
             println!("{}", as_json(&summary, calls_per_s));
         }
-        summary.failed.is_empty() && rare.is_empty()
+        summary.failed.is_empty() && too_rare.is_empty()
     }
 }
 
@@ -108,42 +108,42 @@ fn show(summary: &Summary, threads: usize, calls_per_s: u64) {
     println!("trace {}", hex(*trace_hash));
 }
 
-/// A line on the terminal, if there is one, that tells how far it is.
+/// The progress bar, shown if standard error is a terminal.
 struct Progress {
     seeds: u64,
-    is_seen: bool,
+    is_terminal: bool,
     started: Instant,
-    shown: Instant,
+    updated: Instant,
 }
 
 #[expect(clippy::disallowed_methods, reason = "how long it takes is for people")]
 impl Progress {
     fn new(seeds: u64) -> Self {
         let now = Instant::now();
-        Self { seeds, is_seen: io::stderr().is_terminal(), started: now, shown: now }
+        Self { seeds, is_terminal: io::stderr().is_terminal(), started: now, updated: now }
     }
 
     fn show(&mut self, summary: &Summary) {
-        if !self.is_seen || self.shown.elapsed() < GLIMPSE {
+        if !self.is_terminal || self.updated.elapsed() < PROGRESS_INTERVAL {
             return;
         }
-        self.shown = Instant::now();
+        self.updated = Instant::now();
         let Summary { seeds, failed, calls, faults, .. } = summary;
-        let filled = "#".repeat((WIDTH * seeds / self.seeds) as usize);
+        let filled = "#".repeat((BAR_WIDTH * seeds / self.seeds) as usize);
         let rate = (*calls as f64 / self.started.elapsed().as_secs_f64()) as u64;
         let happened = faults.iter().map(|(_, count)| count).sum::<u64>();
         eprint!(
             "\r[{filled:.<width$}] {seeds} of {} seeds, {rate} calls/s, {} failed, {happened} faults\x1b[K",
             self.seeds,
             failed.len(),
-            width = WIDTH as usize,
+            width = BAR_WIDTH as usize,
         );
-        // What cannot be shown is not needed.
+        // A progress bar that cannot be shown does not matter.
         let _ = io::stderr().flush();
     }
 
     fn clear(&self) {
-        if self.is_seen {
+        if self.is_terminal {
             eprint!("\r\x1b[K");
         }
     }

@@ -1,17 +1,17 @@
-//! `speed`: how many calls one core simulates in a second.
+//! `speed`: measures how many calls per second one core simulates.
 
 use std::time::Instant;
 
 use psrpc_simulation::{Summary, simulate_steadily};
 use serde_json::json;
 
-/// See how many claimed calls one core simulates in a second.
+/// Measure how many claimed calls per second one core simulates.
 #[derive(clap::Args)]
 pub(crate) struct Speed {
-    /// So many calls.
+    /// The number of calls.
     #[arg(long, default_value_t = 200_000)]
     calls: u64,
-    /// Sum up as JSON in the last line.
+    /// Print a summary as JSON on the last line.
     #[arg(long)]
     json: bool,
 }

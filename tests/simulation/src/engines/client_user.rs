@@ -1,4 +1,4 @@
-//! The user of a client: makes calls of every kind, chooses servers, subscribes, cancels, and
+//! The user of a client: makes calls of every kind, selects servers, subscribes, cancels, and
 //! closes.
 
 use std::collections::BTreeMap;
@@ -12,43 +12,43 @@ use psrpc_engine::{
     MultiHandle, Now, OpenStream, Reason, Route, Selection, SubscriptionHandle, Time, WallTime,
 };
 
-use super::engine_happening::EngineHappening;
-use super::engine_node::{EngineUser, LISTENING, Moment};
+use super::engine_node::{EngineUser, Moment, UPDATE_SUBSCRIPTIONS};
+use super::engine_run_event::EngineRunEvent;
 use super::engine_world::EngineWorld;
 use super::methods::NEWS;
 use super::stream_user::StreamUser;
 use super::user_act::{Choice, ClientAct, Probe};
 use crate::fault::Fault;
-use crate::judge::fact::{Asked, Called, Fact, Held, What};
+use crate::judge::fact::{CallParameters, Fact, Operation, OperationKind, TableSize};
 use crate::judge::payload;
 use crate::judge::selection_rules::SelectionRules;
 use crate::judge::violation::{Checked, Invariant, Violation};
 use crate::node_id::NodeId;
 use crate::rng::Rng;
 
-/// How much longer a call may take whose caller is asked to choose at its deadline: the granularity
-/// of timers, by a clock that may be slow.
-const ANSWER_TIME: Duration = Duration::from_micros(1_100);
+/// The grace period of a call whose caller selects the server at the deadline: the granularity of
+/// timers, by a clock that may be slow.
+const CHOICE_GRACE: Duration = Duration::from_micros(1_100);
 
 /// The user of one client.
 pub(crate) struct ClientUser {
     client: usize,
     slot: usize,
     config: ClientConfig,
-    /// The numbers of calls, and of openings of streams.
+    /// The calls and openings of streams that have not ended, by their operation numbers.
     calls: BTreeMap<CallHandle, usize>,
     multi_calls: BTreeMap<MultiHandle, usize>,
-    listens: BTreeMap<SubscriptionHandle, Listening>,
+    subscriptions: BTreeMap<SubscriptionHandle, UserSubscription>,
     stream_user: StreamUser,
-    /// Whether the loss of an update was told, and not yet the gap in its place.
+    /// Whether the engine has reported the loss of an update, but not the gap yet.
     owes_gap: bool,
     phase: Phase,
     rng: Rng,
 }
 
 /// A subscription to the updates of a route.
-struct Listening {
-    /// By its place among those that can be subscribed to.
+struct UserSubscription {
+    /// The index of the route among those with updates.
     route: usize,
     is_live: bool,
 }
@@ -68,7 +68,7 @@ impl ClientUser {
             slot,
             calls: BTreeMap::new(),
             multi_calls: BTreeMap::new(),
-            listens: BTreeMap::new(),
+            subscriptions: BTreeMap::new(),
             stream_user: StreamUser::new(NodeId::Client(client), &config, rng.fork()),
             config,
             owes_gap: false,
@@ -77,25 +77,25 @@ impl ClientUser {
         }
     }
 
-    /// Whether it gets the updates of a route.
-    pub(crate) fn listens(&self, route: usize) -> bool {
-        let is_it = |listening: &Listening| listening.route == route && listening.is_live;
-        self.phase == Phase::Open && self.listens.values().any(is_it)
+    /// Returns `true` if the client receives the updates of a route.
+    pub(crate) fn is_subscribed(&self, route: usize) -> bool {
+        let matches = |subscription: &UserSubscription| subscription.route == route && subscription.is_live;
+        self.phase == Phase::Open && self.subscriptions.values().any(matches)
     }
 
     fn id(&self) -> NodeId {
         NodeId::Client(self.client)
     }
 
-    fn later(&mut self, world: &mut EngineWorld, grains: u64, act: ClientAct) {
+    fn schedule(&mut self, world: &mut EngineWorld, grains: u64, act: ClientAct) {
         let delay = self.rng.grains(0..grains);
-        world.scene.after(delay, EngineHappening::Client(self.client, act));
+        world.scene.schedule_after(delay, EngineRunEvent::Client(self.client, act));
     }
 
     // --- making calls ----------------------------------------------------------------------------
 
-    /// Does any of the things that users do.
-    fn use_it(&mut self, engine: &mut Client, moment: Moment, world: &mut EngineWorld) -> Checked {
+    /// Does one random thing that users do.
+    fn act_randomly(&mut self, engine: &mut Client, moment: Moment, world: &mut EngineWorld) -> Checked {
         if self.phase == Phase::Closed {
             return Ok(());
         }
@@ -103,35 +103,36 @@ impl ClientUser {
         let rng = &mut self.rng;
         match rng.below(20) {
             0..=11 => {
-                // Queues, where a server may run a request without a grant, go wrong in more ways.
+                // Queues get more calls: a server may run a queue request without a grant, so more
+                // can go wrong.
                 let route = if rng.chance(300) { methods.calls[0].clone() } else { rng.pick(&methods.calls) };
-                let call = any_call(rng, moment, world.model.asked(), route);
+                let call = random_call(rng, moment, world.model.operations(), route);
                 self.call(engine, moment, world, call, false)
             }
             12..=13 => {
                 let expected = rng.maybe(300, |rng| rng.below(4) as usize);
-                let (timeout, route) = (any_timeout(rng), methods.multi.clone());
-                let payload = payload::question(world.model.asked(), true);
+                let (timeout, route) = (random_timeout(rng), methods.multi.clone());
+                let payload = payload::request(world.model.operations(), true);
                 let call = MultiCall { timeout, expected, ..MultiCall::new(route, payload) };
                 self.multi_call(engine, moment, world, call, None)
             }
             14..=17 => {
                 let route = rng.pick(&methods.streams);
-                let metadata = payload::opening(world.model.asked(), !rng.chance(50));
-                let selection = any_selection(rng, &route);
-                let timeout = any_timeout(rng);
+                let metadata = payload::opening(world.model.operations(), !rng.chance(50));
+                let selection = random_selection(rng, &route);
+                let timeout = random_timeout(rng);
                 let open = OpenStream { metadata, timeout, selection, ..OpenStream::new(route) };
                 self.open(engine, moment, world, open, false).map(|_| ())
             }
             _ => {
                 let route = rng.index(methods.updates.len());
-                self.listen_or_not(engine, world, route);
+                self.toggle_subscription(engine, world, route);
                 Ok(())
             }
         }
     }
 
-    /// Makes fresh calls, with nothing special about them.
+    /// Makes fresh calls with default options.
     fn probe(
         &mut self,
         engine: &mut Client,
@@ -143,59 +144,67 @@ impl ClientUser {
             return Ok(());
         }
         for Probe { route, servers } in probes {
-            let (route, number) = (route.clone(), world.model.asked());
+            let (route, number) = (route.clone(), world.model.operations());
             if route.is_stream() {
                 let open = |number| {
                     let metadata = payload::opening(number, true);
                     OpenStream { metadata, ..OpenStream::new(route.clone()) }
                 };
                 self.open(engine, moment, world, open(number), true)?;
-                // One that is given up, of which the server must hear.
+                // Opens a second stream and cancels it; the server must learn that.
                 let handle = self.open(engine, moment, world, open(number + 1), false)?;
                 if let Some(handle) = handle {
-                    self.later(world, 80, ClientAct::Cancel(handle));
+                    self.schedule(world, 80, ClientAct::Cancel(handle));
                 }
             } else if route.properties().multi() {
-                let call = MultiCall::new(route, payload::question(number, true));
+                let call = MultiCall::new(route, payload::request(number, true));
                 let expected = self.rng.maybe(500, |_| *servers);
                 self.multi_call(engine, moment, world, MultiCall { expected, ..call }, Some(*servers))?;
             } else {
-                let call = Call::new(route, payload::question(number, true));
+                let call = Call::new(route, payload::request(number, true));
                 self.call(engine, moment, world, call, true)?;
             }
         }
         Ok(())
     }
 
-    /// When it must be over, by the client's clocks.
+    /// Returns the deadline by both clocks of the client.
     fn deadline(&self, now: Now, timeout: Option<Duration>, deadline: Option<Time>) -> (Time, WallTime) {
         let at_most = now.time + timeout.unwrap_or(self.config.timeout);
         let deadline = deadline.map_or(at_most, |deadline| deadline.min(at_most)).max(now.time);
         (deadline, now.wall + deadline.since(now.time))
     }
 
-    /// What there is to know of a call that finds one server.
-    fn called(
+    /// Returns the parameters of a call that one server runs.
+    fn parameters(
         &self,
         now: Now,
         route: &Route,
         selection: &Selection,
         timeout: Option<Duration>,
         deadline: Option<Time>,
-    ) -> Called {
+    ) -> CallParameters {
         let (deadline, expiry) = self.deadline(now, timeout, deadline);
         let claimed = route.properties().require_claim;
         let rules = claimed.then(|| rules(&self.config, route, selection));
-        Called { queue: route.is_queue(), rules, began: now.time, deadline, expiry }
+        CallParameters { queue: route.is_queue(), rules, began: now.time, deadline, expiry }
     }
 
-    fn asks(&self, world: &mut EngineWorld, what: What, deadline: Time, must_succeed: bool) -> Checked {
-        let asks_back = match &what {
-            What::Call(called) | What::Stream(called) => called.rules.is_some_and(|rules| rules.ask),
+    fn note_operation(
+        &self,
+        world: &mut EngineWorld,
+        kind: OperationKind,
+        deadline: Time,
+        must_succeed: bool,
+    ) -> Checked {
+        let asks_caller = match &kind {
+            OperationKind::Call(parameters) | OperationKind::Stream(parameters) => {
+                parameters.rules.is_some_and(|rules| rules.ask)
+            }
             _ => false,
         };
-        let grace = if asks_back { ANSWER_TIME } else { Duration::ZERO };
-        world.note(Fact::Asked(Asked { by: self.id(), what, deadline, grace, must_succeed }))
+        let grace = if asks_caller { CHOICE_GRACE } else { Duration::ZERO };
+        world.note(Fact::Started(Operation { node: self.id(), kind, deadline, grace, must_succeed }))
     }
 
     fn call(
@@ -206,12 +215,20 @@ impl ClientUser {
         call: Call,
         fresh: bool,
     ) -> Checked {
-        let called = self.called(moment.now, &call.route, &call.selection, call.timeout, call.deadline);
-        world.scene.log(self.id(), format_args!("makes call {} of {}", world.model.asked(), call.route));
-        let Some(handle) = self.made(world, engine.call(moment.now, call), fresh)? else { return Ok(()) };
-        self.calls.insert(handle, world.model.asked());
-        self.asks(world, What::Call(called), moment.virtual_time(called.deadline), fresh)?;
-        self.may_cancel(world, handle);
+        let parameters =
+            self.parameters(moment.now, &call.route, &call.selection, call.timeout, call.deadline);
+        world.scene.log(self.id(), format_args!("makes call {} of {}", world.model.operations(), call.route));
+        let Some(handle) = self.check_made(world, engine.call(moment.now, call), fresh)? else {
+            return Ok(());
+        };
+        self.calls.insert(handle, world.model.operations());
+        self.note_operation(
+            world,
+            OperationKind::Call(parameters),
+            moment.virtual_time(parameters.deadline),
+            fresh,
+        )?;
+        self.maybe_cancel(world, handle);
         Ok(())
     }
 
@@ -223,13 +240,21 @@ impl ClientUser {
         open: OpenStream,
         fresh: bool,
     ) -> Result<Option<CallHandle>, Violation> {
-        let called = self.called(moment.now, &open.route, &open.selection, open.timeout, open.deadline);
-        world.scene.log(self.id(), format_args!("opens stream {} of {}", world.model.asked(), open.route));
-        let made = self.made(world, engine.open_stream(moment.now, open), fresh)?;
+        let parameters =
+            self.parameters(moment.now, &open.route, &open.selection, open.timeout, open.deadline);
+        world
+            .scene
+            .log(self.id(), format_args!("opens stream {} of {}", world.model.operations(), open.route));
+        let made = self.check_made(world, engine.open_stream(moment.now, open), fresh)?;
         if let Some(handle) = made {
-            self.calls.insert(handle, world.model.asked());
-            self.asks(world, What::Stream(called), moment.virtual_time(called.deadline), fresh)?;
-            self.may_cancel(world, handle);
+            self.calls.insert(handle, world.model.operations());
+            self.note_operation(
+                world,
+                OperationKind::Stream(parameters),
+                moment.virtual_time(parameters.deadline),
+                fresh,
+            )?;
+            self.maybe_cancel(world, handle);
         }
         Ok(made)
     }
@@ -240,27 +265,29 @@ impl ClientUser {
         moment: Moment,
         world: &mut EngineWorld,
         call: MultiCall,
-        must_answer: Option<usize>,
+        must_respond: Option<usize>,
     ) -> Checked {
         let (deadline, expiry) = self.deadline(moment.now, call.timeout, call.deadline);
-        let (expected, fresh) = (call.expected, must_answer.is_some());
+        let (expected, fresh) = (call.expected, must_respond.is_some());
         world
             .scene
-            .log(self.id(), format_args!("makes multi call {} of {}", world.model.asked(), call.route));
-        let Some(handle) = self.made(world, engine.multi_call(moment.now, call), fresh)? else {
+            .log(self.id(), format_args!("makes multi call {} of {}", world.model.operations(), call.route));
+        let Some(handle) = self.check_made(world, engine.multi_call(moment.now, call), fresh)? else {
             return Ok(());
         };
-        self.multi_calls.insert(handle, world.model.asked());
-        let what = What::Multi { deadline, expiry, expected, servers: must_answer.unwrap_or_default() };
-        self.asks(world, what, moment.virtual_time(deadline), fresh)?;
-        if world.scene.faults.strikes(Fault::Cancel, &mut self.rng) {
-            self.later(world, 400, ClientAct::CancelMulti(handle));
+        self.multi_calls.insert(handle, world.model.operations());
+        let kind =
+            OperationKind::Multi { deadline, expiry, expected, servers: must_respond.unwrap_or_default() };
+        self.note_operation(world, kind, moment.virtual_time(deadline), fresh)?;
+        if world.scene.faults.happens(Fault::Cancel, &mut self.rng) {
+            self.schedule(world, 400, ClientAct::CancelMulti(handle));
         }
         Ok(())
     }
 
-    /// What came of making a call: nothing, where a limit is reached or the client is not open.
-    fn made<T>(
+    /// Returns the handle of a call. Fails if a fresh call was refused, and returns `None` if
+    /// another call was, because of a limit or a closed client.
+    fn check_made<T>(
         &self,
         world: &mut EngineWorld,
         made: Result<T, CallError>,
@@ -280,9 +307,9 @@ impl ClientUser {
 
     // --- cancelling and choosing -----------------------------------------------------------------
 
-    fn may_cancel(&mut self, world: &mut EngineWorld, handle: CallHandle) {
-        if world.scene.faults.strikes(Fault::Cancel, &mut self.rng) {
-            self.later(world, 400, ClientAct::Cancel(handle));
+    fn maybe_cancel(&mut self, world: &mut EngineWorld, handle: CallHandle) {
+        if world.scene.faults.happens(Fault::Cancel, &mut self.rng) {
+            self.schedule(world, 400, ClientAct::Cancel(handle));
         }
     }
 
@@ -292,12 +319,12 @@ impl ClientUser {
         moment: Moment,
         world: &mut EngineWorld,
         handle: CallHandle,
-        in_company: bool,
+        may_have_ended: bool,
     ) -> Checked {
         world.scene.log(self.id(), format_args!("cancels {handle:?}"));
         engine.cancel(moment.now, handle);
         match self.calls.get(&handle) {
-            Some(call) => world.note(Fact::Canceled { call: *call, in_company }),
+            Some(call) => world.note(Fact::Canceled { call: *call, may_have_ended }),
             None => Ok(()),
         }
     }
@@ -313,29 +340,29 @@ impl ClientUser {
         }
     }
 
-    // --- listening -------------------------------------------------------------------------------
+    // --- updates ---------------------------------------------------------------------------------
 
-    /// Subscribes to the updates of a route, or unsubscribes if it is subscribed.
-    fn listen_or_not(&mut self, engine: &mut Client, world: &mut EngineWorld, route: usize) {
-        let known = self.listens.iter().find(|(_, listening)| listening.route == route);
+    /// Subscribes to the updates of a route, or unsubscribes if there is a subscription.
+    fn toggle_subscription(&mut self, engine: &mut Client, world: &mut EngineWorld, route: usize) {
+        let known = self.subscriptions.iter().find(|(_, subscription)| subscription.route == route);
         if let Some((subscription, _)) = known {
             engine.unsubscribe(*subscription);
             return;
         }
         match engine.subscribe(&world.methods.updates[route], NEWS) {
             Ok(subscription) => {
-                self.listens.insert(subscription, Listening { route, is_live: false });
+                self.subscriptions.insert(subscription, UserSubscription { route, is_live: false });
             }
             Err(error) => world.scene.log(self.id(), error),
         }
     }
 
     fn subscribed(&mut self, world: &EngineWorld, subscription: SubscriptionHandle) -> Checked {
-        if let Some(listening) = self.listens.get_mut(&subscription) {
-            listening.is_live = true;
+        if let Some(subscription) = self.subscriptions.get_mut(&subscription) {
+            subscription.is_live = true;
         }
-        let place = world.net.place_of((self.id(), subscription));
-        if place.is_some_and(|place| !world.net.is_live(place)) {
+        let id = world.net.find((self.id(), subscription));
+        if id.is_some_and(|id| !world.net.is_live(id)) {
             return Invariant::I13.violated(format!("{}: {subscription:?} is not live yet", self.id()));
         }
         Ok(())
@@ -348,9 +375,9 @@ impl ClientUser {
         subscription: SubscriptionHandle,
         payload: &Bytes,
     ) -> Checked {
-        world.note(Fact::Update { at: self.id(), payload })?;
-        if world.scene.faults.strikes(Fault::SlowConsumer, &mut self.rng) {
-            self.later(world, 2000, ClientAct::Take(subscription));
+        world.note(Fact::UpdateReceived { at: self.id(), payload })?;
+        if world.scene.faults.happens(Fault::SlowConsumer, &mut self.rng) {
+            self.schedule(world, 2000, ClientAct::Take(subscription));
         } else {
             engine.taken_update(subscription);
         }
@@ -362,13 +389,13 @@ impl ClientUser {
         self.stream_user.dropped(moment, world, dropped)
     }
 
-    // --- what came of it -------------------------------------------------------------------------
+    // --- outcomes --------------------------------------------------------------------------------
 
     fn ready(&mut self, engine: &mut Client, world: &mut EngineWorld) -> Checked {
         self.phase = Phase::Open;
         for route in 0..world.methods.updates.len() {
             if self.rng.chance(500) {
-                self.listen_or_not(engine, world, route);
+                self.toggle_subscription(engine, world, route);
             }
         }
         world.all_live(self.id())
@@ -385,7 +412,7 @@ impl ClientUser {
     }
 }
 
-/// The rules of PROTOCOL section 6 for a call with these options.
+/// Returns the rules of PROTOCOL section 6 for a call with these options.
 fn rules(config: &ClientConfig, route: &Route, options: &Selection) -> SelectionRules {
     let affinity = route.properties().affinity();
     let short_circuit = if affinity { config.short_circuit_timeout } else { Duration::ZERO };
@@ -400,7 +427,7 @@ fn rules(config: &ClientConfig, route: &Route, options: &Selection) -> Selection
     }
 }
 
-fn any_timeout(rng: &mut Rng) -> Option<Duration> {
+fn random_timeout(rng: &mut Rng) -> Option<Duration> {
     match rng.below(20) {
         0 => Some(Duration::ZERO),
         1..=3 => Some(rng.grains(1..40)),
@@ -410,28 +437,28 @@ fn any_timeout(rng: &mut Rng) -> Option<Duration> {
     }
 }
 
-fn any_call(rng: &mut Rng, moment: Moment, number: usize, route: Route) -> Call {
-    let payload = payload::question(number, !rng.chance(50));
-    let timeout = any_timeout(rng);
+fn random_call(rng: &mut Rng, moment: Moment, number: usize, route: Route) -> Call {
+    let payload = payload::request(number, !rng.chance(50));
+    let timeout = random_timeout(rng);
     let deadline = rng.maybe(50, |rng| moment.now.time + rng.grains(0..400));
-    let selection = any_selection(rng, &route);
+    let selection = random_selection(rng, &route);
     Call { timeout, deadline, selection, ..Call::new(route, payload) }
 }
 
-/// Options that the method allows.
-fn any_selection(rng: &mut Rng, route: &Route) -> Selection {
+/// Draws options that the method allows.
+fn random_selection(rng: &mut Rng, route: &Route) -> Selection {
     let accept_first_available = rng.maybe(100, |rng| rng.chance(300));
     if !route.properties().affinity() {
         return Selection { accept_first_available, ..Selection::default() };
     }
-    let patience = |rng: &mut Rng| rng.maybe(800, |rng| rng.grains(1..400)).unwrap_or_default();
+    let random_wait = |rng: &mut Rng| rng.maybe(800, |rng| rng.grains(1..400)).unwrap_or_default();
     let base = if rng.chance(100) { Selection::none() } else { Selection::default() };
     Selection {
         minimum_affinity: rng.maybe(250, |rng| rng.pick(&[0.25, 0.5, 1.0, 1.5])).or(base.minimum_affinity),
         maximum_affinity: rng.maybe(250, |rng| rng.pick(&[0.5, 0.75, 1.0])).or(base.maximum_affinity),
         accept_first_available: accept_first_available.or(base.accept_first_available),
-        affinity_timeout: rng.maybe(300, patience).or(base.affinity_timeout),
-        short_circuit_timeout: rng.maybe(300, patience).or(base.short_circuit_timeout),
+        affinity_timeout: rng.maybe(300, random_wait).or(base.affinity_timeout),
+        short_circuit_timeout: rng.maybe(300, random_wait).or(base.short_circuit_timeout),
         ask: rng.chance(200),
     }
 }
@@ -439,9 +466,9 @@ fn any_selection(rng: &mut Rng, route: &Route) -> Selection {
 impl EngineUser<Client> for ClientUser {
     type Act = ClientAct;
 
-    fn turn_to(&mut self, moment: Time) {
-        self.rng.turn_to(moment);
-        self.stream_user.turn_to(moment);
+    fn reseed_at(&mut self, moment: Time) {
+        self.rng.reseed_at(moment);
+        self.stream_user.reseed_at(moment);
     }
 
     fn act(
@@ -452,7 +479,7 @@ impl EngineUser<Client> for ClientUser {
         act: ClientAct,
     ) -> Checked {
         match act {
-            ClientAct::Use => self.use_it(engine, moment, world),
+            ClientAct::Use => self.act_randomly(engine, moment, world),
             ClientAct::Probe(probes) => self.probe(engine, moment, world, &probes),
             ClientAct::Cancel(handle) => self.cancel(engine, moment, world, handle, false),
             ClientAct::CancelMulti(handle) => {
@@ -461,7 +488,7 @@ impl EngineUser<Client> for ClientUser {
                 match self.multi_calls.remove(&handle) {
                     Some(number) => {
                         world.count("given up", 1);
-                        world.note(Fact::GivenUp { number })
+                        world.note(Fact::Abandoned { number })
                     }
                     None => Ok(()),
                 }
@@ -483,7 +510,7 @@ impl EngineUser<Client> for ClientUser {
                 engine.close(moment.now);
                 world.note(Fact::Closed { client: self.id() })
             }
-            ClientAct::HangUp => {
+            ClientAct::CloseStreams => {
                 self.stream_user.close_all(engine, moment.now);
                 Ok(())
             }
@@ -502,7 +529,7 @@ impl EngineUser<Client> for ClientUser {
             ClientEvent::Closed { .. } => {
                 self.phase = Phase::Closed;
                 let delay = self.rng.grains(0..800);
-                world.scene.after(delay, EngineHappening::StartClient(self.slot, None));
+                world.scene.schedule_after(delay, EngineRunEvent::StartClient(self.slot, None));
                 Ok(())
             }
             ClientEvent::Select { call, bids } => {
@@ -510,7 +537,7 @@ impl EngineUser<Client> for ClientUser {
                 if self.rng.chance(500) {
                     engine.select(moment.now, call, choice);
                 } else {
-                    self.later(world, 200, ClientAct::Select(call, choice));
+                    self.schedule(world, 200, ClientAct::Select(call, choice));
                 }
                 Ok(())
             }
@@ -520,7 +547,7 @@ impl EngineUser<Client> for ClientUser {
             }
             ClientEvent::Response { call, server_id, result } => {
                 let call = self.multi_calls.get(&call).copied();
-                world.note(Fact::Answer { call, server_id: &server_id, result: &result })
+                world.note(Fact::MultiResponse { call, server_id: &server_id, result: &result })
             }
             ClientEvent::MultiEnded { call, outcome } => {
                 let number = self.multi_calls.remove(&call);
@@ -537,7 +564,7 @@ impl EngineUser<Client> for ClientUser {
             ClientEvent::Stream(event) => self.stream_user.on_event(engine, moment, world, event),
             ClientEvent::Subscribed { subscription } => self.subscribed(world, subscription),
             ClientEvent::Unsubscribed { subscription, .. } => {
-                self.listens.remove(&subscription);
+                self.subscriptions.remove(&subscription);
                 Ok(())
             }
             ClientEvent::Gap { .. } => {
@@ -552,7 +579,7 @@ impl EngineUser<Client> for ClientUser {
         }
     }
 
-    fn is_aside(event: &ClientEvent) -> bool {
+    fn is_detail(event: &ClientEvent) -> bool {
         matches!(event, ClientEvent::Subscribed { .. } | ClientEvent::Unsubscribed { .. })
     }
 
@@ -561,11 +588,11 @@ impl EngineUser<Client> for ClientUser {
             return Invariant::I12.violated(format!("{}: an update was lost, without a gap", self.id()));
         }
         self.stream_user.on_frame(frame);
-        world.note(Fact::ClientHeard(self.id(), frame, moment.now.time))
+        world.note(Fact::ClientReceived(self.id(), frame, moment.now.time))
     }
 
-    /// Now and then cancels the very call that a bid came in for.
-    fn interject(
+    /// Sometimes cancels the call that a bid arrives for.
+    fn act_before_outputs(
         &mut self,
         engine: &mut Client,
         moment: Moment,
@@ -574,38 +601,42 @@ impl EngineUser<Client> for ClientUser {
     ) -> Checked {
         let Frame::ClaimRequest(bid) = frame else { return Ok(()) };
         let Some(number) = world.model.number_of(&bid.request_id) else { return Ok(()) };
-        if !world.scene.faults.strikes(Fault::HastyCancel, &mut self.rng) {
+        if !world.scene.faults.happens(Fault::HastyCancel, &mut self.rng) {
             return Ok(());
         }
         let handle = self.calls.iter().find(|(_, call)| **call == number).map(|(handle, _)| *handle);
         handle.map_or(Ok(()), |handle| self.cancel(engine, moment, world, handle, true))
     }
 
-    fn must_hear_of(&self, _: &EngineWorld, frame: &Frame) -> bool {
-        let tells = matches!(
+    fn expects_event(&self, _: &EngineWorld, frame: &Frame) -> bool {
+        let expects = matches!(
             frame,
             Frame::Raw(_)
                 | Frame::Other(_)
                 | Frame::Stream(Stream { body: Some(StreamBody::Message { .. }), .. })
         );
-        tells && self.is_open()
+        expects && self.is_open()
     }
 
     fn on_pause(&mut self, _: Time) {}
 
-    fn held(&self, engine: &Client) -> [Held; 5] {
+    fn table_sizes(&self, engine: &Client) -> [TableSize; 5] {
         let limits = &self.config.limits;
         [
-            Held { what: "calls in flight", count: engine.in_flight(), limit: 2 * limits.calls },
-            Held { what: "streams", count: engine.streams(), limit: limits.streams.streams },
-            Held {
-                what: "messages on their way",
+            TableSize { table: "calls in flight", count: engine.in_flight(), limit: 2 * limits.calls },
+            TableSize { table: "streams", count: engine.streams(), limit: limits.streams.streams },
+            TableSize {
+                table: "messages on their way",
                 count: engine.sending(),
                 limit: limits.streams.streams * limits.streams.sends_per_stream,
             },
-            Held { what: LISTENING, count: engine.listening(), limit: self.listens.len() },
-            Held {
-                what: "messages remembered",
+            TableSize {
+                table: UPDATE_SUBSCRIPTIONS,
+                count: engine.listening(),
+                limit: self.subscriptions.len(),
+            },
+            TableSize {
+                table: "messages remembered",
                 count: engine.remembered(),
                 limit: limits.streams.remembered,
             },

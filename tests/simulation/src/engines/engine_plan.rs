@@ -1,4 +1,4 @@
-//! The plan of a run of engines: what its seed decides before it begins.
+//! The plan of a run of engines: everything that its seed decides in advance.
 
 use std::time::Duration;
 
@@ -12,82 +12,84 @@ use crate::clock::{Clock, EPOCH};
 use crate::fault::Fault;
 use crate::rng::{GRAIN, Rng};
 
-/// When the first call is made at the earliest: some clients are ready by then, others are not.
+/// The earliest time of a call: some clients are ready by then, others are not.
 const START: Time = Time::from_nanos(20_000_000);
 
-/// How long after the faults have stopped fresh calls are made: by then no server is on its way in
-/// or out, no frame waits behind one that was delayed, and what strangers asked for is over and
-/// forgotten. To a server whose clock was set back a request of a client whose clock was ahead
-/// lasts for both jumps longer than it should.
+/// The time between the end of the faults and the fresh calls. By then no server is starting or
+/// stopping, no frame waits behind a delayed one, and requests of forged clients have expired and
+/// are forgotten. The worst case is a request from a client whose clock jumped ahead to a server
+/// whose clock jumped back: it lives longer by both jumps.
 const SETTLE: Duration = Duration::from_secs(12);
 
-/// How long the fresh calls take.
+/// The duration of the phase of fresh calls.
 const PROBE: Duration = Duration::from_secs(4);
 
-/// How many requests a client's fresh calls are at once, and how many may be left then of what was
-/// before.
-const FRESH: usize = 10;
-const SPARE: usize = 6;
+/// The number of concurrent requests that one client's fresh calls make, and the number of older
+/// requests that may be left at that time.
+const FRESH_REQUESTS: usize = 10;
+const SPARE_REQUESTS: usize = 6;
 
-/// How many fresh calls are made while a server leaves.
-const GUESTS: usize = 8;
+/// The number of fresh calls around the shutdown of a server.
+const CALLS_DURING_SHUTDOWN: usize = 8;
 
-/// How long after that every table must be empty: longer than the longest call, then the longest
-/// handler or frame that is late, then the longest time that a request is remembered.
-const EBB: Duration = Duration::from_secs(20);
+/// The time after which every table must be empty. It is longer than the longest call, plus the
+/// longest handler or late frame, plus the longest time that a request is remembered.
+const UNTIL_EMPTY: Duration = Duration::from_secs(20);
 
-/// Who takes part in a run, and what happens when.
+/// The participants of a run and its schedule.
 pub(crate) struct EnginePlan {
     pub(crate) clients: Vec<ClientSlot>,
     pub(crate) servers: Vec<ServerSlot>,
     pub(crate) acts: Vec<(Time, EngineAct)>,
-    /// When the faults stop.
+    /// The time at which the faults stop.
     pub(crate) calm: Time,
-    /// When the wall clocks are set right that have jumped: once all that was late has come.
-    pub(crate) set_clocks: Time,
-    /// When fresh calls are made.
+    /// The time at which the jumps of the wall clocks are undone, after all late frames have
+    /// arrived.
+    pub(crate) reset_clocks: Time,
+    /// The time of the fresh calls.
     pub(crate) probe: Time,
-    /// When a server leaves in peace, and when calls are made around that which must not notice.
-    pub(crate) farewell: Time,
-    pub(crate) guests: Vec<Time>,
-    /// When it is all over.
+    /// The time at which a server shuts down, and the times of calls around it, which must not
+    /// notice.
+    pub(crate) shutdown: Time,
+    pub(crate) calls_during_shutdown: Vec<Time>,
+    /// The end of the run.
     pub(crate) end: Time,
 }
 
-/// Something that users or the world do at a time that is planned.
+/// A planned act of users or of the environment.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum EngineAct {
-    /// The user of the client in a slot makes a call of some kind, or subscribes or unsubscribes.
+    /// The user of the client in a slot makes a call of any kind, or subscribes or unsubscribes.
     Use(usize),
-    /// The user of the client in a slot makes a claimed call that must succeed.
+    /// The user of the client in a slot makes a claimed call, which must succeed.
     Call(usize),
-    /// A server in a slot publishes an update.
+    /// The server in a slot publishes an update.
     Publish(usize),
-    /// The client in a slot closes, or crashes. Another takes its place.
+    /// The client in a slot closes or crashes, and is replaced.
     StopClient(usize, Fault),
-    /// The server in a slot drains, is killed, or crashes. Another takes its place.
+    /// The server in a slot drains, is killed, or crashes, and is replaced.
     StopServer(usize, Fault),
-    /// Nodes do not hear others for a while.
+    /// Some nodes cannot reach others for a while.
     Cut(Fault, Duration),
-    /// What goes to a node is held up for a while.
+    /// Frames to a node are held up for a while.
     Clog(Duration),
-    /// A node does nothing for a while.
+    /// A node is paused for a while.
     Pause(Duration),
-    /// A node's wall clock jumps.
+    /// The wall clock of a node jumps.
     Jump(i64),
 }
 
-/// A place for a client: when one leaves, the next in it has the same configuration and clocks.
+/// A slot for a client. Its replacements have the same configuration and clocks.
 pub(crate) struct ClientSlot {
     pub(crate) config: ClientConfig,
     pub(crate) clock: Clock,
 }
 
-/// A place for a server: when one leaves, the next in it has the same configuration and clocks.
+/// A slot for a server. Its replacements have the same configuration and clocks.
 pub(crate) struct ServerSlot {
     pub(crate) config: ServerConfig,
     pub(crate) clock: Clock,
-    /// Its methods, as they are registered together.
+    /// Its methods, in the groups in which they are registered.
     pub(crate) registrations: Vec<Vec<Route>>,
 }
 
@@ -99,7 +101,7 @@ impl EnginePlan {
             slow_consumer: rng.pick(&[SlowConsumer::Discard, SlowConsumer::Discard, SlowConsumer::Close]),
         };
         let clients = rng.within(1..5);
-        let tight = rng.maybe(500, |rng| Tight::draw(rng, &clocks, clients as usize));
+        let tight = rng.maybe(500, |rng| TightLimits::draw(rng, &clocks, clients as usize));
         let clients = (0..clients)
             .map(|_| ClientSlot { config: client_config(rng, streams, tight), clock: clocks.one(rng) })
             .collect::<Vec<_>>();
@@ -110,30 +112,41 @@ impl EnginePlan {
                 ServerSlot { config, clock: clocks.one(rng), registrations }
             })
             .collect::<Vec<_>>();
-        // As many as tight limits need to be reached.
+        // Enough to reach tight limits.
         let uses = if tight.is_some() { rng.within(60..200) } else { rng.within(20..140) };
         let span = uses * rng.pick(&[1, 8, 40]);
         let acts = draw_acts(rng, clients.len(), servers.len(), uses, span, clocks.jumps);
         let calm = START + GRAIN * u32::try_from(span).expect("spans are short");
         let probe = calm + SETTLE;
-        let set_clocks = calm + SETTLE * 9 / 10;
-        let farewell = probe + PROBE;
-        let guests = (0..GUESTS).map(|_| farewell + rng.grains(0..300)).collect();
-        // Somewhere among its guests.
-        let farewell = farewell + rng.grains(0..300);
-        Self { clients, servers, acts, calm, set_clocks, probe, farewell, guests, end: farewell + EBB }
+        let reset_clocks = calm + SETTLE * 9 / 10;
+        let shutdown = probe + PROBE;
+        let calls_during_shutdown =
+            (0..CALLS_DURING_SHUTDOWN).map(|_| shutdown + rng.grains(0..300)).collect();
+        // The shutdown falls among these calls.
+        let shutdown = shutdown + rng.grains(0..300);
+        Self {
+            clients,
+            servers,
+            acts,
+            calm,
+            reset_clocks,
+            probe,
+            shutdown,
+            calls_during_shutdown,
+            end: shutdown + UNTIL_EMPTY,
+        }
     }
 }
 
 impl EnginePlan {
-    /// A client makes so many claimed calls, a few at a time, and nothing else happens: to see how
-    /// fast that goes.
+    /// Returns a plan in which a client makes `calls` claimed calls, a few at a time, and nothing
+    /// else happens. It serves to measure speed.
     pub(crate) fn steady(calls: u64, methods: &Methods) -> Self {
         let config = ClientConfig { opens_streams: true, ..ClientConfig::new(SERVICE) };
-        let clients = vec![ClientSlot { config, clock: Clock::RIGHT }];
+        let clients = vec![ClientSlot { config, clock: Clock::ACCURATE }];
         let server = |owner| ServerSlot {
             config: ServerConfig::new(SERVICE),
-            clock: Clock::RIGHT,
+            clock: Clock::ACCURATE,
             registrations: vec![methods.served(owner)],
         };
         let servers = vec![server(true), server(false)];
@@ -141,8 +154,18 @@ impl EnginePlan {
         let acts = (0..calls).map(|call| (start + GRAIN * call as u32, EngineAct::Call(0))).collect();
         let calm = Time::ZERO;
         let probe = start + GRAIN * calls as u32 + SETTLE;
-        let (farewell, guests) = (probe + PROBE, Vec::new());
-        Self { clients, servers, acts, calm, set_clocks: calm, probe, farewell, guests, end: farewell + EBB }
+        let (shutdown, calls_during_shutdown) = (probe + PROBE, Vec::new());
+        Self {
+            clients,
+            servers,
+            acts,
+            calm,
+            reset_clocks: calm,
+            probe,
+            shutdown,
+            calls_during_shutdown,
+            end: shutdown + UNTIL_EMPTY,
+        }
     }
 }
 
@@ -184,26 +207,29 @@ fn draw_acts(
     acts
 }
 
-/// Limits that are reached in a run, and yet leave room for what is fresh at its end.
+/// Limits that a run reaches, but that leave room for the fresh calls at its end.
 #[derive(Clone, Copy)]
-struct Tight {
+struct TightLimits {
     requests: usize,
     remembered: usize,
 }
 
-impl Tight {
+impl TightLimits {
     fn draw(rng: &mut Rng, clocks: &Clocks, clients: usize) -> Self {
         if clocks.jumps > 0 {
-            // What was let in by a clock that was behind stays for longer.
+            // A request that was accepted by a slow clock is remembered for longer.
             return Self { requests: 160, remembered: 400 };
         }
-        let fresh = clients * FRESH;
-        Self { requests: rng.pick(&[fresh + SPARE, 160]), remembered: fresh + GUESTS + SPARE }
+        let fresh = clients * FRESH_REQUESTS;
+        Self {
+            requests: rng.pick(&[fresh + SPARE_REQUESTS, 160]),
+            remembered: fresh + CALLS_DURING_SHUTDOWN + SPARE_REQUESTS,
+        }
     }
 }
 
-fn client_config(rng: &mut Rng, streams: StreamConfig, tight: Option<Tight>) -> ClientConfig {
-    let limits = |tight: Tight| ClientLimits {
+fn client_config(rng: &mut Rng, streams: StreamConfig, tight: Option<TightLimits>) -> ClientConfig {
+    let limits = |tight: TightLimits| ClientLimits {
         calls: rng.pick(&[10, 64]),
         bids_per_call: 8,
         answers_per_call: 8,
@@ -221,8 +247,13 @@ fn client_config(rng: &mut Rng, streams: StreamConfig, tight: Option<Tight>) -> 
     }
 }
 
-fn server_config(rng: &mut Rng, streams: StreamConfig, tight: Option<Tight>, skew: u64) -> ServerConfig {
-    let limits = |tight: Tight| ServerLimits {
+fn server_config(
+    rng: &mut Rng,
+    streams: StreamConfig,
+    tight: Option<TightLimits>,
+    skew: u64,
+) -> ServerConfig {
+    let limits = |tight: TightLimits| ServerLimits {
         requests: tight.requests,
         remembered: tight.remembered,
         cached_clients: 2,
@@ -247,18 +278,18 @@ fn tight_streams(rng: &mut Rng, remembered: usize) -> StreamLimits {
     StreamLimits { streams, unread_per_stream: 2, sends_per_stream: 2, remembered }
 }
 
-/// All at once, or each alone.
+/// Registers all methods together, or each alone.
 fn registrations(rng: &mut Rng, routes: Vec<Route>) -> Vec<Vec<Route>> {
     if rng.chance(500) { vec![routes] } else { routes.into_iter().map(|route| vec![route]).collect() }
 }
 
-/// How wrong the clocks of a run are.
+/// The errors of the clocks of a run.
 struct Clocks {
-    /// Half of the skew that is possible between two nodes, in grains.
+    /// Half of the largest skew between two nodes, in grains.
     skew: u64,
-    /// How much too fast or too slow they are at most, in millionths.
+    /// The largest drift, in millionths.
     drift: u64,
-    /// How likely there is one jump more, in permille.
+    /// The probability of each further jump, in permille.
     jumps: u64,
 }
 
@@ -276,6 +307,6 @@ impl Clocks {
         let off = sign(rng) * rng.grains(0..self.skew + 1).as_nanos() as i64;
         let wall = WallTime::from_unix_nanos(EPOCH.as_unix_nanos() + off);
         let drift = sign(rng) as i32 * rng.within(0..self.drift + 1) as i32;
-        Clock { monotonic: rng.grains(0..4_000_000_000), wall, drift, jumped: 0 }
+        Clock { monotonic: rng.grains(0..4_000_000_000), wall, drift, jump_nanos: 0 }
     }
 }

@@ -1,11 +1,11 @@
-//! The engine world: everything that the nodes of a run share.
+//! The engine world: the state that the nodes of a run share.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use psrpc_engine::{Failure, SubscriptionHandle};
 
-use super::engine_happening::EngineHappening;
+use super::engine_run_event::EngineRunEvent;
 use super::methods::Methods;
 use crate::judge::fact::Fact;
 use crate::judge::model::Model;
@@ -14,13 +14,13 @@ use crate::net::Net;
 use crate::node_id::NodeId;
 use crate::scene::Scene;
 
-/// The scene, the bus and the judge of a run.
+/// The scene, the bus and the model of a run.
 pub(crate) struct EngineWorld {
-    pub(crate) scene: Scene<EngineHappening>,
+    pub(crate) scene: Scene<EngineRunEvent>,
     pub(crate) net: Net<(NodeId, SubscriptionHandle)>,
     pub(crate) model: Model,
     pub(crate) methods: Rc<Methods>,
-    /// How often calls ended in each way.
+    /// The number of calls by how they ended.
     pub(crate) outcomes: BTreeMap<&'static str, u64>,
 }
 
@@ -29,15 +29,14 @@ impl EngineWorld {
         self.model.note(fact)
     }
 
-    /// Whether faults have stopped, and users do nothing any more that keeps a call from
-    /// succeeding.
+    /// Returns `true` if faults have stopped, and users do nothing that makes a call fail.
     pub(crate) fn is_calm(&self) -> bool {
         self.scene.faults.stopped()
     }
 
-    /// Checks that a node gets all that it has subscribed to, as it believes (I13).
+    /// Checks that all subscriptions of a node are live (I13).
     pub(crate) fn all_live(&self, node: NodeId) -> Checked {
-        match self.net.not_live_yet(node.peer()) {
+        match self.net.pending_channel(node.peer()) {
             Some(channel) => Invariant::I13.violated(format!("{node}: {channel} is not live yet")),
             None => Ok(()),
         }
@@ -48,7 +47,7 @@ impl EngineWorld {
         self.count(name, 1);
     }
 
-    /// Counts calls that ended in some way.
+    /// Counts calls by how they ended.
     pub(crate) fn count(&mut self, outcome: &'static str, calls: usize) {
         *self.outcomes.entry(outcome).or_default() += calls as u64;
     }

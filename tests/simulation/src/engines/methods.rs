@@ -1,20 +1,20 @@
-//! The methods of the service that all nodes of a run use: at least one of each kind.
+//! The methods of the service that all nodes of a run use, at least one of each kind.
 
 use psrpc_engine::Route;
 use psrpc_engine::proto::{MethodProperties, Routing};
 
 pub(crate) const SERVICE: &str = "Hats";
 
-/// The message of all updates.
+/// The message type of all updates.
 pub(crate) const NEWS: &str = "test.News";
 
 /// The methods of the service.
 pub(crate) struct Methods {
-    /// Those that find one server for a call.
+    /// The methods that one server runs.
     pub(crate) calls: Vec<Route>,
     pub(crate) multi: Route,
     pub(crate) streams: Vec<Route>,
-    /// Those whose updates servers publish.
+    /// The subscriptions.
     pub(crate) updates: Vec<Route>,
 }
 
@@ -23,11 +23,11 @@ impl Methods {
         let properties = |routing, require_claim| MethodProperties { routing, require_claim };
         let route = |method, routing, require_claim| {
             Route::new::<&str>(SERVICE, method, properties(routing, require_claim), &[])
-                .expect("the names are sound")
+                .expect("the names are valid")
         };
         let stream = |method, routing, require_claim| {
             Route::stream::<&str>(SERVICE, method, properties(routing, require_claim), &[])
-                .expect("the names are sound")
+                .expect("the names are valid")
         };
         Self {
             calls: vec![
@@ -45,7 +45,8 @@ impl Methods {
         }
     }
 
-    /// What a server serves: calls and streams that only one server may serve if it is the `owner`.
+    /// Returns the methods that a server registers. Only the `owner` registers single-server
+    /// methods.
     pub(crate) fn served(&self, owner: bool) -> Vec<Route> {
         let routes = self.calls.iter().chain([&self.multi]).chain(&self.streams);
         let may = |route: &&Route| owner || route.properties().require_claim || route.properties().multi();

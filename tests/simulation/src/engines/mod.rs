@@ -1,10 +1,10 @@
-//! Engines, driven in virtual time over the simulated network: what a seed plans, the nodes that
-//! drive the engines, and the users above them.
+//! Engines, driven in virtual time over the simulated network: the plan of a seed, the nodes that
+//! drive engines, and their users.
 
 mod client_user;
-mod engine_happening;
 mod engine_node;
 mod engine_plan;
+mod engine_run_event;
 mod engine_world;
 mod methods;
 mod server_user;

@@ -1,5 +1,5 @@
-//! The user of a server: bids, skips_claim, declines, rejects, runs handlers that take their time or
-//! fail, and publishes.
+//! The user of a server: bids, skips the claim, declines, rejects, runs handlers that are slow or
+//! fail, and publishes updates.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -11,15 +11,15 @@ use psrpc_engine::{
     ServerEvent, ServerLimits, StreamEvent, StreamHandle, Time, UpdateHandle, WallTime,
 };
 
-use super::engine_happening::EngineHappening;
 use super::engine_node::{EngineUser, Moment};
+use super::engine_run_event::EngineRunEvent;
 use super::engine_world::EngineWorld;
 use super::methods::NEWS;
 use super::stream_user::StreamUser;
 use super::user_act::ServerAct;
 use crate::fault::Fault;
 use crate::judge::fact;
-use crate::judge::fact::{Asked, Fact, Held, Run, What};
+use crate::judge::fact::{Fact, HandlerStart, Operation, OperationKind, TableSize};
 use crate::judge::payload;
 use crate::judge::violation::{Checked, Invariant};
 use crate::node_id::NodeId;
@@ -28,24 +28,24 @@ use crate::rng::Rng;
 /// The user of one server.
 pub(crate) struct ServerUser {
     server: usize,
-    /// The server's id on the wire.
+    /// The id of the server on the wire.
     id: Text,
-    /// Its methods, as they are registered together, and what became of it.
+    /// Its registrations and their state.
     registrations: BTreeMap<RegistrationHandle, Registration>,
     config: ServerConfig,
     habits: Habits,
     jobs: BTreeMap<RequestHandle, Job>,
-    /// Every request that came out, by its client and its id.
-    known: BTreeSet<(Text, Text)>,
-    /// The request that was answered last, and when it had to be.
-    answered: Option<(RequestHandle, Time)>,
+    /// Every request that the engine has reported, by its client and its id.
+    received: BTreeSet<(Text, Text)>,
+    /// The last request with a response, and its deadline.
+    last_response: Option<(RequestHandle, Time)>,
     updates: BTreeMap<UpdateHandle, usize>,
     stream_user: StreamUser,
-    /// The request that is about to come in, and when it expires by the client's clock.
-    heard: Option<(Text, WallTime)>,
+    /// The request that the engine is about to handle, and its expiry by the client's clock.
+    incoming: Option<(Text, WallTime)>,
     phase: Phase,
-    /// The latest deadline of all that it has accepted.
-    latest: Time,
+    /// The latest deadline of all accepted requests.
+    latest_deadline: Time,
     rng: Rng,
 }
 
@@ -57,8 +57,8 @@ struct Registration {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Serving,
-    /// It drains since then, and must be closed by then or its latest deadline, all by its own
-    /// clock.
+    /// The server drains since `since`. It must be closed by `until` or by its latest deadline,
+    /// whichever is later. All times are by its own clock.
     Draining {
         since: Time,
         until: Time,
@@ -67,15 +67,15 @@ enum Phase {
     Closed,
 }
 
-/// How likely the user of a server does something, in permille.
+/// The probability of each behavior of the user, in permille.
 struct Habits {
     rejects: u64,
     skips_claim: u64,
     declines: u64,
-    dawdles: u64,
+    slow_handlers: u64,
 }
 
-/// A request that is not answered yet.
+/// A request without a response yet.
 struct Job {
     request_id: Text,
     sound: bool,
@@ -88,7 +88,7 @@ impl ServerUser {
             rejects: rng.pick(&[0, 0, 100]),
             skips_claim: rng.pick(&[0, 300, 1000]),
             declines: rng.pick(&[0, 0, 150]),
-            dawdles: rng.pick(&[0, 50, 200]),
+            slow_handlers: rng.pick(&[0, 50, 200]),
         };
         Self {
             server,
@@ -97,25 +97,25 @@ impl ServerUser {
             config: config.clone(),
             habits,
             jobs: BTreeMap::new(),
-            known: BTreeSet::new(),
-            answered: None,
+            received: BTreeSet::new(),
+            last_response: None,
             updates: BTreeMap::new(),
             stream_user: StreamUser::new(NodeId::Server(server), config, rng.fork()),
-            heard: None,
+            incoming: None,
             phase: Phase::Serving,
-            latest: Time::ZERO,
+            latest_deadline: Time::ZERO,
             rng,
         }
     }
 
-    /// Whether calls of `route` can find it.
+    /// Returns `true` if calls of `route` can reach it.
     pub(crate) fn serves(&self, route: &Route) -> bool {
         let has = |registration: &Registration| registration.is_live && registration.routes.contains(route);
         self.phase == Phase::Serving && self.registrations.values().any(has)
     }
 
-    /// Checks, when the run is over, that it has not forgotten to leave.
-    pub(crate) fn check_left(&self) -> Checked {
+    /// Checks at the end of a run that a draining server has shut down.
+    pub(crate) fn check_stopped(&self) -> Checked {
         match self.phase {
             Phase::Draining { .. } => Invariant::I14.violated(format!("{} has not shut down", self.node())),
             _ => Ok(()),
@@ -126,16 +126,16 @@ impl ServerUser {
         NodeId::Server(self.server)
     }
 
-    fn who(&self) -> fact::Server<'_> {
-        fact::Server { id: &self.id, life: self.server }
+    fn fact_server(&self) -> fact::Server<'_> {
+        fact::Server { id: &self.id, incarnation: self.server }
     }
 
-    fn later(&mut self, world: &mut EngineWorld, grains: u64, act: ServerAct) {
+    fn schedule(&mut self, world: &mut EngineWorld, grains: u64, act: ServerAct) {
         let delay = self.rng.grains(0..grains);
-        world.scene.after(delay, EngineHappening::Server(self.server, act));
+        world.scene.schedule_after(delay, EngineRunEvent::Server(self.server, act));
     }
 
-    // --- coming and going ------------------------------------------------------------------------
+    // --- registrations and shutdown --------------------------------------------------------------
 
     fn register(&mut self, engine: &mut Server, routes: Vec<Route>) -> Checked {
         if self.phase != Phase::Serving {
@@ -159,7 +159,7 @@ impl ServerUser {
         is_live: bool,
     ) -> Checked {
         if !is_live {
-            self.lost(world, registration);
+            self.retry_registration(world, registration);
             return Ok(());
         }
         if let Some(registration) = self.registrations.get_mut(&registration) {
@@ -169,19 +169,19 @@ impl ServerUser {
         if all { world.all_live(self.node()) } else { Ok(()) }
     }
 
-    /// The bus does not give what a registration needs: it is tried again.
-    fn lost(&mut self, world: &mut EngineWorld, registration: RegistrationHandle) {
+    /// The bus has refused or ended a subscription of a registration: tries again later.
+    fn retry_registration(&mut self, world: &mut EngineWorld, registration: RegistrationHandle) {
         if let Some(Registration { routes, .. }) = self.registrations.remove(&registration) {
-            self.later(world, 200, ServerAct::Register(routes));
+            self.schedule(world, 200, ServerAct::Register(routes));
         }
     }
 
-    fn leave(&mut self, engine: &mut Server, now: Now, world: &mut EngineWorld, how: Fault) {
+    fn stop(&mut self, engine: &mut Server, now: Now, world: &mut EngineWorld, fault: Fault) {
         if self.phase == Phase::Closed {
             return;
         }
-        world.scene.log(self.node(), how.name());
-        if how == Fault::Kill {
+        world.scene.log(self.node(), fault.name());
+        if fault == Fault::Kill {
             self.phase = Phase::Killed;
             engine.kill(now);
         } else {
@@ -191,11 +191,11 @@ impl ServerUser {
         }
     }
 
-    /// Checks that nothing was lost that it had accepted, and that it did not take too long (I14).
+    /// Checks that no accepted request was lost, and that the shutdown did not take too long (I14).
     fn closed(&mut self, now: Now) -> Checked {
         if let Phase::Draining { until, .. } = std::mem::replace(&mut self.phase, Phase::Closed) {
-            let until = until.max(self.latest);
-            // A clock that is fast leaves out a nanosecond now and then.
+            let until = until.max(self.latest_deadline);
+            // A fast clock skips a nanosecond now and then.
             if now.time > until + Duration::from_nanos(1) {
                 return Invariant::I14.violated(format!(
                     "{} shut down {:?} too late",
@@ -221,17 +221,17 @@ impl ServerUser {
     ) -> Checked {
         let Received { request, request_id, client_id, payload, metadata, deadline, opens_stream, .. } =
             received;
-        let said = if opens_stream { payload::said_along(&metadata) } else { Some(payload) };
-        let sound = said.is_none_or(|said| payload::is_sound(&said));
-        self.latest = self.latest.max(deadline);
-        if !self.known.insert((client_id, request_id.clone())) {
+        let payload = if opens_stream { payload::payload_of_opening(&metadata) } else { Some(payload) };
+        let sound = payload.is_none_or(|payload| payload::is_sound(&payload));
+        self.latest_deadline = self.latest_deadline.max(deadline);
+        if !self.received.insert((client_id, request_id.clone())) {
             return Invariant::I2.violated(format!("{} let {request_id} in twice", self.node()));
         }
         self.jobs.insert(request, Job { request_id, sound, deadline });
         if world.is_calm() || self.rng.chance(700) {
             return self.decide(engine, moment, world, request);
         }
-        self.later(world, 80, ServerAct::Decide(request));
+        self.schedule(world, 80, ServerAct::Decide(request));
         Ok(())
     }
 
@@ -243,19 +243,18 @@ impl ServerUser {
         request: RequestHandle,
     ) -> Checked {
         let now = moment.now;
-        // Without a job the request is over, its handle stale, and nothing must come of what is
-        // done with it.
+        // Without a job the request is over and its handle stale. The engine must ignore it.
         let sound = self.jobs.get(&request).is_none_or(|job| job.sound);
         let id = self.request_id(request);
         if !sound || !world.is_calm() && self.rng.chance(self.habits.rejects) {
             let error = ErrorResponse::new(ErrorCode::MalformedRequest, "cannot decode");
-            self.answered(world, request, Err(error.clone()))?;
+            self.note_response(world, request, Err(error.clone()))?;
             world.scene.log(self.node(), format_args!("rejects {id}"));
             engine.reject(now, request, error);
         } else if self.rng.chance(self.habits.skips_claim) {
             world.scene.log(self.node(), format_args!("skips_claim {id}"));
             if let Some(Job { request_id, .. }) = self.jobs.get(&request) {
-                world.note(Fact::Elected { server: self.who(), request: request_id })?;
+                world.note(Fact::SkippedClaim { server: self.fact_server(), request: request_id })?;
             }
             engine.skip_claim(now, request);
         } else {
@@ -266,7 +265,7 @@ impl ServerUser {
         Ok(())
     }
 
-    /// The id of a request, empty if it is over.
+    /// Returns the id of a request, or an empty text if it is over.
     fn request_id(&self, request: RequestHandle) -> Text {
         self.jobs.get(&request).map_or(Text::EMPTY, |job| job.request_id.clone())
     }
@@ -282,11 +281,11 @@ impl ServerUser {
         rng.pick(&[0.0, 0.25, 0.5, 0.75, 1.0])
     }
 
-    fn ran(&self, moment: Moment, world: &mut EngineWorld, request: RequestHandle) -> Checked {
-        let (server, wall, allowance) = (self.who(), moment.now.wall, self.config.skew_allowance);
+    fn note_start(&self, moment: Moment, world: &mut EngineWorld, request: RequestHandle) -> Checked {
+        let (server, wall, allowance) = (self.fact_server(), moment.now.wall, self.config.skew_allowance);
         let request = &self.request_id(request);
         world.scene.log(self.node(), format_args!("runs {request}"));
-        world.note(Fact::Ran(Run { server, request, wall, allowance }))
+        world.note(Fact::HandlerStarted(HandlerStart { server, request, wall, allowance }))
     }
 
     fn run(
@@ -296,18 +295,18 @@ impl ServerUser {
         world: &mut EngineWorld,
         request: RequestHandle,
     ) -> Checked {
-        self.ran(moment, world, request)?;
+        self.note_start(moment, world, request)?;
         let rng = &mut self.rng;
-        let takes = if !world.is_calm() && rng.chance(self.habits.dawdles) {
-            // Some never come to an end.
-            let Some(takes) = rng.maybe(800, |rng| rng.grains(400..16_000)) else { return Ok(()) };
-            takes
+        let duration = if !world.is_calm() && rng.chance(self.habits.slow_handlers) {
+            // Some handlers never end.
+            let Some(duration) = rng.maybe(800, |rng| rng.grains(400..16_000)) else { return Ok(()) };
+            duration
         } else if rng.chance(300) {
             return self.finish(engine, moment, world, request);
         } else {
             rng.grains(0..100)
         };
-        world.scene.after(takes, EngineHappening::Server(self.server, ServerAct::Finish(request)));
+        world.scene.schedule_after(duration, EngineRunEvent::Server(self.server, ServerAct::Finish(request)));
         Ok(())
     }
 
@@ -319,33 +318,33 @@ impl ServerUser {
         request: RequestHandle,
     ) -> Checked {
         // As in `decide`, the request may be over.
-        let said = self
+        let payload = self
             .jobs
             .get(&request)
-            .map_or_else(|| "stale".to_owned(), |job| payload::answer(&job.request_id, &self.id));
-        let result = self.result(said, world.is_calm());
+            .map_or_else(|| "stale".to_owned(), |job| payload::response(&job.request_id, &self.id));
+        let result = self.result(payload, world.is_calm());
         world.scene.log(self.node(), format_args!("answers {}", self.request_id(request)));
-        self.answered(world, request, result.clone())?;
+        self.note_response(world, request, result.clone())?;
         engine.respond(moment.now, request, result);
         Ok(())
     }
 
-    fn result(&mut self, said: String, calm: bool) -> Result<Bytes, ErrorResponse> {
+    fn result(&mut self, payload: String, calm: bool) -> Result<Bytes, ErrorResponse> {
         let rng = &mut self.rng;
         let error = |code, text| Err(ErrorResponse::new(code, text));
         match rng.below(30) {
-            _ if calm => Ok(said.into()),
+            _ if calm => Ok(payload.into()),
             0 => Ok(Bytes::new()),
-            1 => error(ErrorCode::Internal, said),
-            2 => error(ErrorCode::Other("hat_on_fire".into()), said),
+            1 => error(ErrorCode::Internal, payload),
+            2 => error(ErrorCode::Other("hat_on_fire".into()), payload),
             3 => error(ErrorCode::NotFound, String::new()),
-            4 => error(ErrorCode::Other(Text::EMPTY), said),
+            4 => error(ErrorCode::Other(Text::EMPTY), payload),
             5 => error(ErrorCode::Other(Text::EMPTY), String::new()),
-            _ => Ok(said.into()),
+            _ => Ok(payload.into()),
         }
     }
 
-    fn answered(
+    fn note_response(
         &mut self,
         world: &mut EngineWorld,
         request: RequestHandle,
@@ -353,22 +352,27 @@ impl ServerUser {
     ) -> Checked {
         match self.jobs.remove(&request) {
             Some(job) => {
-                self.answered = Some((request, job.deadline));
-                world.note(Fact::Answered { server: self.who(), request: &job.request_id, result })
+                self.last_response = Some((request, job.deadline));
+                world.note(Fact::Responded { server: self.fact_server(), request: &job.request_id, result })
             }
             None => Ok(()),
         }
     }
 
-    /// A frame was dropped, which holds for some reasons only if they are true.
+    /// Checks that the reason for a dropped frame is true.
     fn dropped(&self, moment: Moment, world: &EngineWorld, dropped: &Dropped) -> Checked {
-        let heard = self.heard.as_ref().filter(|(request_id, _)| *request_id == dropped.request_id);
-        let expires = heard.map(|(_, expiry)| *expiry + self.config.skew_allowance);
+        let incoming = self.incoming.as_ref().filter(|(request_id, _)| *request_id == dropped.request_id);
+        let expires = incoming.map(|(_, expiry)| *expiry + self.config.skew_allowance);
         match (dropped.reason, self.phase) {
-            // Once it has counted as expired it may do so for good.
-            (Reason::Expired, _) if expires.is_some_and(|expires| moment.latest < expires) => Invariant::I16
-                .violated(format!("{} dropped {} before it expired", self.node(), dropped.request_id)),
-            // The bus was still to deliver, and the server to wait for that.
+            // After the request has counted as expired once, it may count so forever.
+            (Reason::Expired, _) if expires.is_some_and(|expires| moment.latest_wall < expires) => {
+                Invariant::I16.violated(format!(
+                    "{} dropped {} before it expired",
+                    self.node(),
+                    dropped.request_id
+                ))
+            }
+            // The server must wait for frames that the bus still delivers.
             (Reason::Draining, Phase::Draining { since, .. })
                 if moment.now.time < since + self.config.drain_timeout =>
             {
@@ -380,8 +384,7 @@ impl ServerUser {
 
     // --- streams and updates ---------------------------------------------------------------------
 
-    /// A stream is open: its handler sends and receives on it, and may be done before the stream
-    /// is.
+    /// A stream is open: its handler sends and receives, and may finish before the stream ends.
     fn accepted(
         &mut self,
         moment: Moment,
@@ -389,13 +392,13 @@ impl ServerUser {
         request: RequestHandle,
         stream: StreamHandle,
     ) -> Checked {
-        self.ran(moment, world, request)?;
+        self.note_start(moment, world, request)?;
         let job = self.jobs.remove(&request);
         let number = job.and_then(|job| world.model.number_of(&job.request_id));
         self.stream_user.open(world, stream, number, false);
         let fresh = number.is_some_and(|number| world.model.is_fresh(number));
         if !fresh && self.rng.chance(400) || number.is_none() {
-            self.later(world, 4000, ServerAct::FinishStream(stream));
+            self.schedule(world, 4000, ServerAct::FinishStream(stream));
         }
         Ok(())
     }
@@ -408,9 +411,9 @@ impl ServerUser {
         route: usize,
         subscribers: Option<Vec<NodeId>>,
     ) -> Checked {
-        let (number, fresh) = (world.model.asked(), subscribers.is_some());
+        let (number, fresh) = (world.model.operations(), subscribers.is_some());
         let type_url = format!("type.googleapis.com/{NEWS}").into();
-        let message = Any { type_url, value: payload::news(number) };
+        let message = Any { type_url, value: payload::message(number) };
         let timeout = if fresh { None } else { self.rng.maybe(500, |rng| rng.grains(0..2000)) };
         let route = &world.methods.updates[route];
         let queue = route.is_queue();
@@ -418,12 +421,18 @@ impl ServerUser {
             Ok(update) => {
                 world.scene.log(NodeId::Server(self.server), format_args!("publishes update {number}"));
                 self.updates.insert(update, number);
-                let what = What::Update { subscribers: subscribers.unwrap_or_default(), queue };
+                let kind = OperationKind::Update { subscribers: subscribers.unwrap_or_default(), queue };
                 let timeout = timeout.unwrap_or(self.config.timeout);
-                self.latest = self.latest.max(moment.now.time + timeout);
+                self.latest_deadline = self.latest_deadline.max(moment.now.time + timeout);
                 let deadline = moment.due(timeout);
                 let grace = Duration::ZERO;
-                world.note(Fact::Asked(Asked { by: self.node(), what, deadline, grace, must_succeed: fresh }))
+                world.note(Fact::Started(Operation {
+                    node: self.node(),
+                    kind,
+                    deadline,
+                    grace,
+                    must_succeed: fresh,
+                }))
             }
             Err(error) if fresh => {
                 Invariant::I16.violated(format!("a fresh update cannot be published: {error}"))
@@ -443,9 +452,9 @@ impl ServerUser {
         event: StreamEvent,
     ) -> Checked {
         if let StreamEvent::Ended { stream, .. } = &event {
-            // Its handler hears so, and is done soon.
+            // The handler learns of the end, and finishes soon.
             let act = ServerAct::FinishStream(*stream);
-            self.later(world, if world.is_calm() { 1 } else { 400 }, act);
+            self.schedule(world, if world.is_calm() { 1 } else { 400 }, act);
         }
         self.stream_user.on_event(engine, moment, world, event)
     }
@@ -454,9 +463,9 @@ impl ServerUser {
 impl EngineUser<Server> for ServerUser {
     type Act = ServerAct;
 
-    fn turn_to(&mut self, moment: Time) {
-        self.rng.turn_to(moment);
-        self.stream_user.turn_to(moment);
+    fn reseed_at(&mut self, moment: Time) {
+        self.rng.reseed_at(moment);
+        self.stream_user.reseed_at(moment);
     }
 
     fn act(
@@ -480,8 +489,8 @@ impl EngineUser<Server> for ServerUser {
                 return self.publish(engine, moment, world, route, subscribers);
             }
             ServerAct::Stream(act) => return self.stream_user.act(engine, moment, world, act),
-            ServerAct::Leave(how) => self.leave(engine, moment.now, world, how),
-            ServerAct::HangUp => self.stream_user.close_all(engine, moment.now),
+            ServerAct::Leave(how) => self.stop(engine, moment.now, world, how),
+            ServerAct::CloseStreams => self.stream_user.close_all(engine, moment.now),
         }
         Ok(())
     }
@@ -502,7 +511,7 @@ impl EngineUser<Server> for ServerUser {
                     registration.is_live = false;
                 }
             }
-            ServerEvent::Deregistered { registration } => self.lost(world, registration),
+            ServerEvent::Deregistered { registration } => self.retry_registration(world, registration),
             ServerEvent::Closed => return self.closed(moment.now),
             ServerEvent::Received(received) => return self.received(engine, moment, world, received),
             ServerEvent::Run { request } => return self.run(engine, moment, world, request),
@@ -520,8 +529,8 @@ impl EngineUser<Server> for ServerUser {
                 let deadline = self.jobs.remove(&request).map(|job| job.deadline);
                 if reason == Reason::Overran {
                     world.scene.faults.count(Fault::Overrun);
-                    let answered = self.answered.filter(|(answered, _)| *answered == request);
-                    let deadline = deadline.or(answered.map(|(_, deadline)| deadline));
+                    let last = self.last_response.filter(|(responded, _)| *responded == request);
+                    let deadline = deadline.or(last.map(|(_, deadline)| deadline));
                     if deadline.is_some_and(|deadline| moment.now.time < deadline) {
                         return Invariant::I16.violated(format!("{} stopped a handler early", self.node()));
                     }
@@ -533,33 +542,32 @@ impl EngineUser<Server> for ServerUser {
         Ok(())
     }
 
-    fn is_aside(event: &ServerEvent) -> bool {
+    fn is_detail(event: &ServerEvent) -> bool {
         use ServerEvent::{Accepted, Deregistered, Received, Registered, Run};
-        // A frame that came in before is what was received, and the user tells what it does about
-        // it.
+        // The trace has the frame that was received, and the act of the user that follows.
         matches!(event, Registered { .. } | Deregistered { .. } | Received(_) | Run { .. } | Accepted { .. })
     }
 
     fn on_frame(&mut self, moment: Moment, world: &mut EngineWorld, frame: &Frame) -> Checked {
         self.stream_user.on_frame(frame);
-        self.heard = match frame {
+        self.incoming = match frame {
             Frame::Request(Request { request_id, expiry, .. }) => {
                 Some((request_id.clone(), WallTime::from_unix_nanos(*expiry)))
             }
             _ => None,
         };
-        world.note(Fact::ServerHeard(self.who(), frame, moment.now.time))
+        world.note(Fact::ServerReceived(self.fact_server(), frame, moment.now.time))
     }
 
-    fn must_hear_of(&self, world: &EngineWorld, frame: &Frame) -> bool {
-        let tells = match frame {
+    fn expects_event(&self, world: &EngineWorld, frame: &Frame) -> bool {
+        let expects = match frame {
             Frame::Raw(_) => true,
             Frame::Stream(Stream { stream_id, body: Some(StreamBody::Message { .. }), .. }) => {
                 world.model.number_of(stream_id).is_some_and(|number| self.stream_user.has(number))
             }
             _ => false,
         };
-        tells && self.is_open()
+        expects && self.is_open()
     }
 
     fn on_pause(&mut self, until: Time) {
@@ -568,19 +576,19 @@ impl EngineUser<Server> for ServerUser {
         }
     }
 
-    fn held(&self, engine: &Server) -> [Held; 5] {
+    fn table_sizes(&self, engine: &Server) -> [TableSize; 5] {
         let ServerLimits { requests, remembered, updates, streams, .. } = self.config.limits;
         [
-            Held { what: "requests in flight", count: engine.in_flight(), limit: requests },
-            Held { what: "streams", count: engine.streams(), limit: streams.streams },
-            Held {
-                what: "messages on their way",
+            TableSize { table: "requests in flight", count: engine.in_flight(), limit: requests },
+            TableSize { table: "streams", count: engine.streams(), limit: streams.streams },
+            TableSize {
+                table: "messages on their way",
                 count: engine.sending(),
                 limit: streams.streams * streams.sends_per_stream,
             },
-            Held { what: "updates", count: engine.publishing(), limit: updates },
-            Held {
-                what: "requests and messages remembered",
+            TableSize { table: "updates", count: engine.publishing(), limit: updates },
+            TableSize {
+                table: "requests and messages remembered",
                 count: engine.remembered(),
                 limit: remembered + streams.remembered,
             },

@@ -1,4 +1,4 @@
-//! Shrinking: leaves out everything of a failing seed without which it still fails in the same way.
+//! Shrinking: removes parts of a failing seed, as long as it fails in the same way.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -7,32 +7,31 @@ use std::sync::mpsc;
 use super::simulation::{VariationOutcome, simulate_variation};
 use super::variation::{Part, Variation};
 use crate::judge::violation::{Invariant, Violation};
-use crate::trace::{Kind, Line};
+use crate::trace::{Line, LineKind};
 
-/// What is left of a seed that fails.
+/// The smallest failing variation of a seed that was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shrunk {
-    /// The same invariant as before, and what happens now.
+    /// The violation of the smallest variation: of the same invariant as before.
     pub violation: Violation,
-    /// The acts that are left, of those that were planned until it failed.
+    /// The acts that remain, of those planned until the failure.
     pub acts: Size,
-    /// The faults by chance that are left, of those that had come until it failed.
+    /// The random faults that remain, of those drawn until the failure.
     pub faults: Size,
-    /// The clients and servers that are left.
+    /// The clients and servers that remain.
     pub nodes: Size,
-    /// All that happens. What goes on between nodes and the bus beside the frames is left out,
-    /// unless it is about that.
+    /// The trace. Details about subscriptions are left out, unless the violation is about them.
     pub lines: Vec<Line>,
-    /// How many runs it took to find that out.
+    /// The number of runs that shrinking took.
     pub runs: usize,
 }
 
-/// How much is left of how much there was.
+/// How many parts remain of how many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Size {
-    /// What is left.
+    /// The number of remaining parts.
     pub left: usize,
-    /// What there was.
+    /// The number of parts before shrinking.
     pub of: usize,
 }
 
@@ -42,19 +41,19 @@ impl fmt::Display for Size {
     }
 }
 
-/// Shrinks a seed that fails, in so many runs at most; `None` if it passes.
+/// Shrinks a failing seed, in at most `runs` runs. Returns `None` if it passes.
 ///
-/// The same seed always shrinks to the same.
+/// The result is deterministic.
 pub fn shrink(seed: u64, runs: usize) -> Option<Shrunk> {
     let mut shrinker = Shrinker::new(seed, runs)?;
     shrinker.cut();
     let before = sizes(&shrinker.smallest);
     loop {
         let parts = shrinker.leave_out_parts(|part| !part.is_node());
-        let strikes = shrinker.leave_out_strikes();
+        let faults = shrinker.leave_out_faults();
         let nodes = shrinker.leave_out_parts(Part::is_node);
-        // What one of them leaves out may have been all that kept another from leaving out more.
-        if !(parts || strikes || nodes) {
+        // Removing a part of one kind may allow the removal of a part of another.
+        if !(parts || faults || nodes) {
             break;
         }
     }
@@ -64,16 +63,16 @@ pub fn shrink(seed: u64, runs: usize) -> Option<Shrunk> {
     Some(Shrunk { violation: shrinker.violation(), acts, faults, nodes, lines: shrinker.lines(), runs })
 }
 
-/// How many acts, faults and nodes there are.
+/// Returns the number of acts, faults and nodes.
 fn sizes(outcome: &VariationOutcome) -> [usize; 3] {
     let nodes = outcome.parts.keys().filter(|part| part.is_node()).count();
-    [outcome.parts.len() - nodes, outcome.strikes.len(), nodes]
+    [outcome.parts.len() - nodes, outcome.faults.len(), nodes]
 }
 
 struct Shrinker {
     seed: u64,
     invariant: Invariant,
-    /// What still fails, and what comes of it.
+    /// The smallest failing variation so far, and its outcome.
     variation: Variation,
     smallest: VariationOutcome,
     runs_left: usize,
@@ -87,7 +86,7 @@ impl Shrinker {
         Some(Self { seed, invariant, variation, smallest, runs_left })
     }
 
-    /// Whether the seed still fails so; if it does, this is what goes on from.
+    /// Runs a variation, and keeps it if it fails in the same way. Returns `true` if it does.
     fn try_out(&mut self, variation: Variation) -> bool {
         if self.runs_left == 0 {
             return false;
@@ -102,7 +101,7 @@ impl Shrinker {
         fails
     }
 
-    /// Leaves out what was to happen later.
+    /// Removes all parts that are planned for after the failure.
     fn cut(&mut self) {
         let VariationOutcome { parts, ended, .. } = &self.smallest;
         let earlier = parts.iter().filter(|(_, at)| *at <= ended).map(|(part, _)| *part).collect();
@@ -117,16 +116,16 @@ impl Shrinker {
         })
     }
 
-    fn leave_out_strikes(&mut self) -> bool {
-        let strikes = self.smallest.strikes.iter().copied().collect();
-        self.leave_out(strikes, |known, kept| {
-            let strikes: BTreeSet<_> = kept.iter().copied().collect();
-            Variation { strikes: Some(strikes), ..known.clone() }
+    fn leave_out_faults(&mut self) -> bool {
+        let faults = self.smallest.faults.iter().copied().collect();
+        self.leave_out(faults, |known, kept| {
+            let faults: BTreeSet<_> = kept.iter().copied().collect();
+            Variation { faults: Some(faults), ..known.clone() }
         })
     }
 
-    /// Leaves out all items, or else halves of them, or else ever smaller parts. Tells whether it
-    /// left out any.
+    /// Removes all items, or halves of them, or ever smaller parts. Returns `true` if it removed
+    /// any.
     fn leave_out<T: Copy>(
         &mut self,
         mut items: Vec<T>,
@@ -150,14 +149,14 @@ impl Shrinker {
     }
 
     fn violation(&self) -> Violation {
-        self.smallest.report.violation.clone().expect("it fails")
+        self.smallest.report.violation.clone().expect("only failing variations are kept")
     }
 
     fn lines(&self) -> Vec<Line> {
         let (keeps, lines) = mpsc::channel();
-        let asides = self.invariant == Invariant::I13;
+        let details = self.invariant == Invariant::I13;
         let keep = move |line: &Line| {
-            if asides || line.kind != Kind::Aside {
+            if details || line.kind != LineKind::Detail {
                 keeps.send(line.clone()).expect("the lines are collected below");
             }
         };

@@ -1,4 +1,4 @@
-//! The simulation: one run, from its seed to the last check.
+//! The simulation: one run of engines, from its seed to the final checks.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -8,55 +8,55 @@ use std::time::Duration;
 use psrpc_engine::{Client, Server, SubscriptionHandle, Time};
 
 use super::client_user::ClientUser;
-use super::engine_happening::EngineHappening;
 use super::engine_node::{EngineNode, Input};
 use super::engine_plan::{EngineAct, EnginePlan};
+use super::engine_run_event::EngineRunEvent;
 use super::engine_world::EngineWorld;
 use super::methods::Methods;
 use super::server_user::ServerUser;
 use super::user_act::{ClientAct, Probe, ServerAct};
 use super::variation::{Part, Variation};
-use crate::fault::{Fault, Faults, Strike};
+use crate::fault::{Fault, FaultOccurrence, Faults};
 use crate::judge::fact::Fact;
 use crate::judge::model::Model;
 use crate::judge::violation::{Checked, Violation};
-use crate::net::{Net, Post};
+use crate::net::{Net, NetEvent};
 use crate::node_id::NodeId;
-use crate::report::{Report, of_panic};
+use crate::report::{Report, panic_violation};
 use crate::rng::Rng;
 use crate::scene::Scene;
 use crate::trace::Show;
 
-/// Runs the engines of one seed. Its trace goes line by line to `show`, if that is given.
+/// Runs the engines of one seed. Each line of the trace goes to `show`, if there is one.
 pub fn simulate(seed: u64, show: Option<Show>) -> Report {
     simulate_variation(seed, &Variation::default(), show).report
 }
 
-/// What came of a variation, and what it was made of.
+/// The outcome of a variation, and its parts.
 pub(crate) struct VariationOutcome {
     pub(crate) report: Report,
-    /// What was kept of the plan, each with the time at which it was to happen.
+    /// The parts of the plan that were kept, with their times.
     pub(crate) parts: BTreeMap<Part, Time>,
-    /// The faults that came by chance and were kept.
-    pub(crate) strikes: BTreeSet<Strike>,
-    /// When it ended.
+    /// The random faults that were drawn and not suppressed.
+    pub(crate) faults: BTreeSet<FaultOccurrence>,
+    /// When the run ended.
     pub(crate) ended: Time,
 }
 
-/// Runs a seed, but for what the variation leaves out.
+/// Runs a seed without the parts that the variation leaves out.
 pub(crate) fn simulate_variation(seed: u64, variation: &Variation, show: Option<Show>) -> VariationOutcome {
     let mut simulation = Simulation::new(seed, show);
     simulation.vary(variation);
-    // A panic ends the run, and what had happened until then is there to be looked at.
-    let result =
-        catch_unwind(AssertUnwindSafe(|| simulation.run())).unwrap_or_else(|panic| Err(of_panic(&*panic)));
+    // A panic ends the run, and leaves its state to be examined.
+    let result = catch_unwind(AssertUnwindSafe(|| simulation.run()))
+        .unwrap_or_else(|panic| Err(panic_violation(&*panic)));
     let parts = Part::all(&simulation.plan).filter(|(part, _)| variation.keeps(*part)).collect();
-    let (strikes, ended) = (simulation.world.scene.faults.strikes_kept(), simulation.world.scene.now());
-    VariationOutcome { report: simulation.report(seed, result), parts, strikes, ended }
+    let (faults, ended) = (simulation.world.scene.faults.allowed_occurrences(), simulation.world.scene.now());
+    VariationOutcome { report: simulation.report(seed, result), parts, faults, ended }
 }
 
-/// Makes so many claimed calls that all must succeed, with all checks and without faults: to see
-/// how fast that goes.
+/// Makes `calls` claimed calls without faults, with all checks. All must succeed. It serves to
+/// measure speed.
 pub fn simulate_steadily(calls: u64) -> Report {
     let mut simulation = Simulation::of(0, None, |_, methods| EnginePlan::steady(calls, methods));
     let result = simulation.run();
@@ -67,13 +67,13 @@ struct Simulation {
     world: EngineWorld,
     plan: EnginePlan,
     variation: Variation,
-    /// Every client that there was.
+    /// All clients so far, crashed ones included.
     clients: Vec<EngineNode<Client, ClientUser>>,
-    /// Every server that there was.
+    /// All servers so far, crashed ones included.
     servers: Vec<EngineNode<Server, ServerUser>>,
-    /// Which client is in each slot.
+    /// The client in each slot.
     client_slots: Vec<Option<usize>>,
-    /// Which server is in each slot.
+    /// The server in each slot.
     server_slots: Vec<Option<usize>>,
     rng: Rng,
 }
@@ -97,112 +97,112 @@ impl Simulation {
         Self { world, plan, variation, clients, servers, client_slots, server_slots, rng }
     }
 
-    /// Leaves out what the variation does.
+    /// Applies a variation to the run.
     fn vary(&mut self, variation: &Variation) {
         self.variation = variation.clone();
-        if let Some(strikes) = &variation.strikes {
-            self.world.scene.faults.keep_only(strikes.clone());
+        if let Some(faults) = &variation.faults {
+            self.world.scene.faults.allow_only(faults.clone());
         }
     }
 
     fn run(&mut self) -> Checked {
-        self.world.scene.at(self.plan.calm, EngineHappening::Calm);
-        self.world.scene.at(self.plan.set_clocks, EngineHappening::SetClocks);
+        self.world.scene.schedule_at(self.plan.calm, EngineRunEvent::Calm);
+        self.world.scene.schedule_at(self.plan.reset_clocks, EngineRunEvent::ResetClocks);
         let kept: Vec<_> = Part::all(&self.plan).filter(|(part, _)| self.variation.keeps(*part)).collect();
         for (part, at) in kept {
-            let happening = match part {
-                Part::Act(index) => EngineHappening::Act(index),
-                Part::Farewell => EngineHappening::Farewell,
-                Part::Guest(_) => EngineHappening::Guest,
-                Part::Probe => EngineHappening::Probe,
-                Part::Client(slot) => EngineHappening::StartClient(slot, None),
-                Part::Server(slot) => EngineHappening::StartServer(slot, None),
+            let event = match part {
+                Part::Act(index) => EngineRunEvent::Act(index),
+                Part::Shutdown => EngineRunEvent::Shutdown,
+                Part::CallDuringShutdown(_) => EngineRunEvent::CallDuringShutdown,
+                Part::Probe => EngineRunEvent::Probe,
+                Part::Client(slot) => EngineRunEvent::StartClient(slot, None),
+                Part::Server(slot) => EngineRunEvent::StartServer(slot, None),
             };
             if part.is_node() {
-                self.happen(happening)?;
+                self.handle(event)?;
             } else {
-                self.world.scene.at(at, happening);
+                self.world.scene.schedule_at(at, event);
             }
         }
-        while let Some(happening) = self.world.scene.next(self.plan.end) {
-            self.world.note(Fact::TimeIs(self.world.scene.now()))?;
-            self.rng.turn_to(self.world.scene.now());
-            match self.paused_until(&happening) {
+        while let Some(event) = self.world.scene.next_event(self.plan.end) {
+            self.world.note(Fact::TimeAdvanced(self.world.scene.now()))?;
+            self.rng.reseed_at(self.world.scene.now());
+            match self.paused_until(&event) {
                 Some(until) => {
-                    self.world.scene.at(until, happening);
+                    self.world.scene.schedule_at(until, event);
                 }
-                None => self.happen(happening)?,
+                None => self.handle(event)?,
             }
         }
-        self.world.note(Fact::TimeIs(self.plan.end))?;
+        self.world.note(Fact::TimeAdvanced(self.plan.end))?;
         let Self { world, clients, servers, .. } = self;
         clients.iter().filter(|client| !client.crashed).try_for_each(|client| client.check_empty(world))?;
         for server in servers.iter().filter(|server| !server.crashed) {
-            server.user.check_left()?;
+            server.user.check_stopped()?;
             server.check_empty(world)?;
         }
         world.model.finish()
     }
 
-    fn happen(&mut self, happening: EngineHappening) -> Checked {
-        match happening {
-            EngineHappening::Post(post) => self.post(post),
-            EngineHappening::Published(node, token, result, frame) => {
+    fn handle(&mut self, event: EngineRunEvent) -> Checked {
+        match event {
+            EngineRunEvent::Net(event) => self.net_event(event),
+            EngineRunEvent::Published(node, token, result, frame) => {
                 self.input(node, Input::Published(token, result, frame))
             }
-            EngineHappening::Room(node) => self.input(node, Input::Room),
-            EngineHappening::Tick(node) => self.input(node, Input::Tick),
-            EngineHappening::Client(client, act) => self.client_act(client, act),
-            EngineHappening::Server(server, act) => self.server_act(server, act),
-            EngineHappening::Act(index) => self.act(self.plan.acts[index].1),
-            EngineHappening::StartClient(slot, again) => self.start_client(slot, again),
-            EngineHappening::StartServer(slot, again) => self.start_server(slot, again),
-            EngineHappening::Mend => {
-                self.world.scene.log("bus", "everything gets through again");
+            EngineRunEvent::Room(node) => self.input(node, Input::Room),
+            EngineRunEvent::Tick(node) => self.input(node, Input::Tick),
+            EngineRunEvent::Client(client, act) => self.client_act(client, act),
+            EngineRunEvent::Server(server, act) => self.server_act(server, act),
+            EngineRunEvent::Act(index) => self.act(self.plan.acts[index].1),
+            EngineRunEvent::StartClient(slot, restarted) => self.start_client(slot, restarted),
+            EngineRunEvent::StartServer(slot, restarted) => self.start_server(slot, restarted),
+            EngineRunEvent::Mend => {
+                self.world.scene.log("bus", "everything gets through restarted");
                 self.world.net.mend();
                 Ok(())
             }
-            EngineHappening::Calm => self.calm(),
-            EngineHappening::SetClocks => {
+            EngineRunEvent::Calm => self.stop_faults(),
+            EngineRunEvent::ResetClocks => {
                 self.world.scene.log("run", "clocks are set right");
-                self.clients.iter_mut().for_each(|client| client.clock.set_right());
-                self.servers.iter_mut().for_each(|server| server.clock.set_right());
+                self.clients.iter_mut().for_each(|client| client.clock.undo_jumps());
+                self.servers.iter_mut().for_each(|server| server.clock.undo_jumps());
                 Ok(())
             }
-            EngineHappening::Probe => self.probe(),
-            EngineHappening::Farewell => self.farewell(),
-            EngineHappening::Guest => self.guest(),
+            EngineRunEvent::Probe => self.probe(),
+            EngineRunEvent::Shutdown => self.shut_down_one_server(),
+            EngineRunEvent::CallDuringShutdown => self.call_during_shutdown(),
         }
     }
 
     // --- nodes -----------------------------------------------------------------------------------
 
-    fn post(&mut self, post: Post) -> Checked {
-        let (place, input): (_, Box<dyn FnOnce(SubscriptionHandle) -> Input>) = match post {
-            Post::Joined(place) => {
-                self.world.net.joined(place);
+    fn net_event(&mut self, event: NetEvent) -> Checked {
+        let (id, input): (_, Box<dyn FnOnce(SubscriptionHandle) -> Input>) = match event {
+            NetEvent::Activated(id) => {
+                self.world.net.activate(id);
                 return Ok(());
             }
-            Post::Left(place) => {
-                self.world.net.left(&mut self.world.scene, place);
+            NetEvent::Deactivated(id) => {
+                self.world.net.deactivate(&mut self.world.scene, id);
                 return Ok(());
             }
-            Post::Ended(place, error) => {
-                if error.is_some() && self.world.net.subscriber(place).is_some() {
+            NetEvent::Ended(id, error) => {
+                if error.is_some() && self.world.net.subscriber(id).is_some() {
                     self.world.scene.faults.count(Fault::LostSubscribe);
                 }
-                let to = self.world.net.end(place);
-                return self.hand_in(to, |subscription| Input::Ended(subscription, error));
+                let to = self.world.net.end(id);
+                return self.input_for(to, |subscription| Input::Ended(subscription, error));
             }
-            Post::Confirmed(place) => (place, Box::new(Input::Subscribed)),
-            Post::Delivered(place, delivery) => (place, Box::new(|to| Input::Frame(to, delivery))),
-            Post::Gap(place) => (place, Box::new(Input::Gap)),
+            NetEvent::Confirmed(id) => (id, Box::new(Input::Subscribed)),
+            NetEvent::Delivered(id, delivery) => (id, Box::new(|to| Input::Frame(to, delivery))),
+            NetEvent::Gap(id) => (id, Box::new(Input::Gap)),
         };
-        self.hand_in(self.world.net.subscriber(place), input)
+        self.input_for(self.world.net.subscriber(id), input)
     }
 
-    /// Hands in something about a subscription, unless it has ended.
-    fn hand_in(
+    /// Passes an input about a subscription to its node, unless the subscription has ended.
+    fn input_for(
         &mut self,
         to: Option<(NodeId, SubscriptionHandle)>,
         input: impl FnOnce(SubscriptionHandle) -> Input,
@@ -234,16 +234,16 @@ impl Simulation {
         if node.crashed { Ok(()) } else { node.act(&mut self.world, act) }
     }
 
-    /// Until when the node is paused that something happens to.
-    fn paused_until(&self, happening: &EngineHappening) -> Option<Time> {
-        let node = match happening {
-            EngineHappening::Post(Post::Joined(_) | Post::Left(_)) => return None,
-            EngineHappening::Post(post) => self.world.net.subscriber(post.place()).map(|(node, _)| node)?,
-            EngineHappening::Published(node, ..)
-            | EngineHappening::Room(node)
-            | EngineHappening::Tick(node) => *node,
-            EngineHappening::Client(client, _) => NodeId::Client(*client),
-            EngineHappening::Server(server, _) => NodeId::Server(*server),
+    /// Returns the time until which the node of an event is paused.
+    fn paused_until(&self, event: &EngineRunEvent) -> Option<Time> {
+        let node = match event {
+            EngineRunEvent::Net(NetEvent::Activated(_) | NetEvent::Deactivated(_)) => return None,
+            EngineRunEvent::Net(event) => self.world.net.subscriber(event.id()).map(|(node, _)| node)?,
+            EngineRunEvent::Published(node, ..) | EngineRunEvent::Room(node) | EngineRunEvent::Tick(node) => {
+                *node
+            }
+            EngineRunEvent::Client(client, _) => NodeId::Client(*client),
+            EngineRunEvent::Server(server, _) => NodeId::Server(*server),
             _ => return None,
         };
         let until = match node {
@@ -253,16 +253,16 @@ impl Simulation {
         until.filter(|until| *until > self.world.scene.now())
     }
 
-    fn start_client(&mut self, slot: usize, again: Option<usize>) -> Checked {
+    fn start_client(&mut self, slot: usize, restarted: Option<usize>) -> Checked {
         let (client, plan) = (self.clients.len(), &self.plan.clients[slot]);
-        // That another node is left out of the run makes no difference to this one.
-        let mut rng = self.rng.part(NodeId::Client(slot).peer().0 as u64);
+        // Independent of whether other nodes are left out of the run.
+        let mut rng = self.rng.derive(NodeId::Client(slot).peer().0 as u64);
         let mut config = plan.config.clone();
-        if let Some(again) = again {
-            config.id = self.clients[again].engine.id().clone();
+        if let Some(restarted) = restarted {
+            config.id = self.clients[restarted].engine.id().clone();
         }
         let user = ClientUser::new(client, slot, config.clone(), rng.fork());
-        let engine = Client::new(config, rng.seed()).expect("the plan is sound");
+        let engine = Client::new(config, rng.seed()).expect("the plan's options are valid");
         let id = NodeId::Client(client);
         self.world.scene.log(id, format_args!("starts as {}", engine.id()));
         let mut node = EngineNode::new(&mut self.world, id, engine, user, plan.clock);
@@ -272,15 +272,15 @@ impl Simulation {
         started
     }
 
-    fn start_server(&mut self, slot: usize, again: Option<usize>) -> Checked {
+    fn start_server(&mut self, slot: usize, restarted: Option<usize>) -> Checked {
         let (server, plan) = (self.servers.len(), &self.plan.servers[slot]);
-        // That another node is left out of the run makes no difference to this one.
-        let mut rng = self.rng.part(NodeId::Server(slot).peer().0 as u64);
+        // Independent of whether other nodes are left out of the run.
+        let mut rng = self.rng.derive(NodeId::Server(slot).peer().0 as u64);
         let mut config = plan.config.clone();
-        if let Some(again) = again {
-            config.id = self.servers[again].engine.id().clone();
+        if let Some(restarted) = restarted {
+            config.id = self.servers[restarted].engine.id().clone();
         }
-        let engine = Server::new(config, rng.seed()).expect("the plan is sound");
+        let engine = Server::new(config, rng.seed()).expect("the plan's options are valid");
         let user = ServerUser::new(server, engine.id().clone(), &plan.config, rng.fork());
         let id = NodeId::Server(server);
         self.world.scene.log(id, format_args!("starts as {}", engine.id()));
@@ -299,7 +299,7 @@ impl Simulation {
     fn act(&mut self, act: EngineAct) -> Checked {
         match act {
             EngineAct::Use(slot) => match self.client_slots[slot] {
-                Some(client) => self.at_once(EngineHappening::Client(client, ClientAct::Use)),
+                Some(client) => self.schedule_now(EngineRunEvent::Client(client, ClientAct::Use)),
                 None => Ok(()),
             },
             EngineAct::Call(slot) => match self.client_slots[slot] {
@@ -313,14 +313,14 @@ impl Simulation {
                 let route = self.rng.index(self.world.methods.updates.len());
                 match self.server_slots[slot] {
                     Some(server) => {
-                        self.at_once(EngineHappening::Server(server, ServerAct::Publish(route, None)))
+                        self.schedule_now(EngineRunEvent::Server(server, ServerAct::Publish(route, None)))
                     }
                     None => Ok(()),
                 }
             }
-            EngineAct::StopClient(slot, how) => self.stop_client(slot, how),
-            EngineAct::StopServer(slot, how) => self.stop_server(slot, how),
-            EngineAct::Cut(fault, lasts) => {
+            EngineAct::StopClient(slot, fault) => self.stop_client(slot, fault),
+            EngineAct::StopServer(slot, fault) => self.stop_server(slot, fault),
+            EngineAct::Cut(fault, duration) => {
                 let (from, to): (Vec<_>, Vec<_>) =
                     self.nodes().into_iter().partition(|_| self.rng.chance(500));
                 self.world.scene.log("bus", format_args!("{} of {from:?} and {to:?}", fault.name()));
@@ -330,19 +330,21 @@ impl Simulation {
                 if fault == Fault::Partition {
                     self.world.net.cut(&to, &from, fault);
                 }
-                self.world.scene.after(lasts, EngineHappening::Mend);
+                self.world.scene.schedule_after(duration, EngineRunEvent::Mend);
                 Ok(())
             }
-            EngineAct::Clog(lasts) => {
+            EngineAct::Clog(duration) => {
                 let node = self.any_node();
                 if let Some(node) = node {
-                    self.world.scene.log("bus", format_args!("holds up what goes to {node} for {lasts:?}"));
-                    self.world.net.clog(node.peer(), self.world.scene.now() + lasts);
+                    self.world
+                        .scene
+                        .log("bus", format_args!("holds up what goes to {node} for {duration:?}"));
+                    self.world.net.clog(node.peer(), self.world.scene.now() + duration);
                 }
                 Ok(())
             }
-            EngineAct::Pause(lasts) => {
-                self.pause(lasts);
+            EngineAct::Pause(duration) => {
+                self.pause(duration);
                 Ok(())
             }
             EngineAct::Jump(nanos) => {
@@ -359,13 +361,13 @@ impl Simulation {
         }
     }
 
-    /// Does something at once, unless the node is paused.
-    fn at_once(&mut self, happening: EngineHappening) -> Checked {
-        self.world.scene.after(Default::default(), happening);
+    /// Schedules an event for now. Unlike a direct call, this respects a pause of the node.
+    fn schedule_now(&mut self, event: EngineRunEvent) -> Checked {
+        self.world.scene.schedule_after(Default::default(), event);
         Ok(())
     }
 
-    /// The nodes that are in their slots.
+    /// Returns the nodes in all slots.
     fn nodes(&self) -> Vec<NodeId> {
         let clients = self.client_slots.iter().flatten().copied().map(NodeId::Client);
         clients.chain(self.server_slots.iter().flatten().copied().map(NodeId::Server)).collect()
@@ -376,89 +378,88 @@ impl Simulation {
         (!nodes.is_empty()).then(|| self.rng.pick(&nodes))
     }
 
-    fn stop_client(&mut self, slot: usize, how: Fault) -> Checked {
+    fn stop_client(&mut self, slot: usize, fault: Fault) -> Checked {
         let Some(client) = self.client_slots[slot].take() else { return Ok(()) };
-        self.world.scene.faults.count(how);
-        if how != Fault::Crash {
-            // It is replaced once it is closed.
-            return self.at_once(EngineHappening::Client(client, ClientAct::Close));
+        self.world.scene.faults.count(fault);
+        if fault != Fault::Crash {
+            // It is replaced after it has closed.
+            return self.schedule_now(EngineRunEvent::Client(client, ClientAct::Close));
         }
         self.clients[client].crashed = true;
-        let again = self.crash(NodeId::Client(client), client)?;
+        let restarted = self.crash(NodeId::Client(client), client)?;
         let delay = self.rng.grains(0..800);
-        self.world.scene.after(delay, EngineHappening::StartClient(slot, again));
+        self.world.scene.schedule_after(delay, EngineRunEvent::StartClient(slot, restarted));
         Ok(())
     }
 
-    fn stop_server(&mut self, slot: usize, how: Fault) -> Checked {
+    fn stop_server(&mut self, slot: usize, fault: Fault) -> Checked {
         let Some(server) = self.server_slots[slot].take() else { return Ok(()) };
-        self.world.scene.faults.count(how);
-        let again = if how == Fault::Crash {
+        self.world.scene.faults.count(fault);
+        let restarted = if fault == Fault::Crash {
             self.servers[server].crashed = true;
             self.crash(NodeId::Server(server), server)?
         } else {
-            self.at_once(EngineHappening::Server(server, ServerAct::Leave(how)))?;
+            self.schedule_now(EngineRunEvent::Server(server, ServerAct::Leave(fault)))?;
             None
         };
         let delay = self.rng.grains(0..800);
-        self.world.scene.after(delay, EngineHappening::StartServer(slot, again));
+        self.world.scene.schedule_after(delay, EngineRunEvent::StartServer(slot, restarted));
         Ok(())
     }
 
-    /// Has a node be gone, and tells whose id the next one in its slot has.
+    /// Crashes a node. Returns its index if its replacement gets the same id.
     fn crash(&mut self, node: NodeId, index: usize) -> Result<Option<usize>, Violation> {
         self.world.scene.log(node, "crashes");
-        self.world.net.forget(node.peer());
+        self.world.net.end_all(node.peer());
         let lost = self.world.model.open_calls(node);
         self.world.count("gone with the client", lost);
         self.world.note(Fact::Crashed(node))?;
-        let again = self.rng.maybe(500, |_| index);
-        if again.is_some() {
+        let restarted = self.rng.maybe(500, |_| index);
+        if restarted.is_some() {
             self.world.scene.faults.count(Fault::Restart);
         }
-        Ok(again)
+        Ok(restarted)
     }
 
-    fn pause(&mut self, lasts: Duration) {
+    fn pause(&mut self, duration: Duration) {
         let Some(node) = self.any_node() else { return };
         let scene = &mut self.world.scene;
         scene.faults.count(Fault::Pause);
-        scene.log(node, format_args!("does nothing for {lasts:?}"));
-        let until = scene.now() + lasts;
+        scene.log(node, format_args!("does nothing for {duration:?}"));
+        let until = scene.now() + duration;
         match node {
             NodeId::Client(client) => self.clients[client].pause(until),
             NodeId::Server(server) => self.servers[server].pause(until),
         }
-        self.world.model.note(Fact::Paused { node, until }).expect("a pause violates nothing");
+        self.world.model.note(Fact::Paused { node, until }).expect("a pause violates no invariant");
     }
 
-    // --- the calm --------------------------------------------------------------------------------
+    // --- without faults --------------------------------------------------------------------------
 
-    /// Faults stop, and users behave. Streams that nothing else may ever end are ended on both
-    /// sides.
-    fn calm(&mut self) -> Checked {
+    /// Stops the faults. Closes all streams, since nothing else may ever end some of them.
+    fn stop_faults(&mut self) -> Checked {
         let scene = &mut self.world.scene;
         scene.log("run", "faults stop");
         scene.faults.stop();
         self.world.net.mend();
         for client in 0..self.clients.len() {
-            self.at_once(EngineHappening::Client(client, ClientAct::HangUp))?;
+            self.schedule_now(EngineRunEvent::Client(client, ClientAct::CloseStreams))?;
         }
         for server in 0..self.servers.len() {
-            self.at_once(EngineHappening::Server(server, ServerAct::HangUp))?;
+            self.schedule_now(EngineRunEvent::Server(server, ServerAct::CloseStreams))?;
         }
         Ok(())
     }
 
-    /// Has every client call every method that a server serves, and a server publish.
+    /// Makes every client call every served method, and a server publish updates.
     fn probe(&mut self) -> Checked {
         self.world.note(Fact::Calm)?;
         let methods = Rc::clone(&self.world.methods);
-        let present = |server: &&EngineNode<Server, ServerUser>| !server.crashed;
+        let is_alive = |server: &&EngineNode<Server, ServerUser>| !server.crashed;
         let mut probes = Vec::new();
         for route in methods.served(true) {
             let servers =
-                self.servers.iter().filter(present).filter(|server| server.user.serves(&route)).count();
+                self.servers.iter().filter(is_alive).filter(|server| server.user.serves(&route)).count();
             if servers > 0 {
                 probes.push(Probe { route, servers });
             }
@@ -468,20 +469,24 @@ impl Simulation {
         }
         let Some(server) = self.server_slots[0] else { return Ok(()) };
         for route in 0..methods.updates.len() {
-            let listens = |(_, client): &(usize, &EngineNode<Client, ClientUser>)| {
-                !client.crashed && client.user.listens(route)
+            let is_subscribed = |(_, client): &(usize, &EngineNode<Client, ClientUser>)| {
+                !client.crashed && client.user.is_subscribed(route)
             };
-            let listening =
-                self.clients.iter().enumerate().filter(listens).map(|(client, _)| NodeId::Client(client));
-            let listening = listening.collect();
-            self.server_act(server, ServerAct::Publish(route, Some(listening)))?;
+            let subscribers = self
+                .clients
+                .iter()
+                .enumerate()
+                .filter(is_subscribed)
+                .map(|(client, _)| NodeId::Client(client));
+            let subscribers = subscribers.collect();
+            self.server_act(server, ServerAct::Publish(route, Some(subscribers)))?;
         }
         Ok(())
     }
 
-    /// Has a server leave in peace, unless it is the one that alone serves some methods.
-    fn farewell(&mut self) -> Checked {
-        // One that waits for the bus as long as that may take.
+    /// Drains one server, but not the only one that serves single-server methods.
+    fn shut_down_one_server(&mut self) -> Checked {
+        // Only a server with a drain timeout long enough for the bus to confirm.
         let waits = |slot: &usize| self.plan.servers[*slot].config.drain_timeout >= Duration::from_secs(1);
         let slot = (1..self.server_slots.len()).find(waits);
         match slot.and_then(|slot| self.server_slots[slot]) {
@@ -490,12 +495,13 @@ impl Simulation {
         }
     }
 
-    /// Has a client make a call of a method that other servers go on to serve.
-    fn guest(&mut self) -> Checked {
+    /// Makes a client call a method that other servers continue to serve.
+    fn call_during_shutdown(&mut self) -> Checked {
         let methods = Rc::clone(&self.world.methods);
         let route = self.rng.pick(&methods.calls[..2]);
-        let stays = |server: &usize| self.servers[*server].user.serves(&route);
-        let (Some(client), Some(_)) = (self.client_slots[0], self.server_slots[0].filter(stays)) else {
+        let still_serves = |server: &usize| self.servers[*server].user.serves(&route);
+        let (Some(client), Some(_)) = (self.client_slots[0], self.server_slots[0].filter(still_serves))
+        else {
             return Ok(());
         };
         self.client_act(client, ClientAct::Probe(vec![Probe { route, servers: 1 }]))

@@ -1,5 +1,5 @@
-//! The user of the open streams of one node, the same on both sides: sends, receives, takes its
-//! time, and closes.
+//! The user of the open streams of a node, the same on both sides: sends, receives, is slow at
+//! times, and closes.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,10 +11,10 @@ use psrpc_engine::{
     StreamEvent, StreamHandle, Time, WallTime,
 };
 
-use super::engine_happening::EngineHappening;
+use super::engine_run_event::EngineRunEvent;
 use super::user_act::{ClientAct, ServerAct, StreamAct};
 use crate::fault::Fault;
-use crate::judge::fact::{Asked, Fact, What};
+use crate::judge::fact::{Fact, Operation, OperationKind};
 use crate::judge::violation::{Checked, Invariant};
 
 use super::engine_node::Moment;
@@ -26,22 +26,23 @@ use crate::rng::Rng;
 /// The open streams of one node's user.
 pub(crate) struct StreamUser {
     node: NodeId,
-    streams: BTreeMap<StreamHandle, Ongoing>,
-    /// The sends that have not ended: on which stream, and their numbers unless a stranger opened
-    /// it.
+    streams: BTreeMap<StreamHandle, UserStream>,
+    /// The sends that have not ended: the stream of each, and its number unless a forged client
+    /// opened the stream.
     sends: BTreeMap<SendHandle, (StreamHandle, Option<usize>)>,
-    /// The message that is about to come in: its stream, and when it expires by the sender's clock.
-    heard: Option<(Text, WallTime)>,
+    /// The message that the engine is about to handle: its stream, and its expiry by the sender's
+    /// clock.
+    incoming: Option<(Text, WallTime)>,
     config: StreamUserConfig,
     rng: Rng,
 }
 
-/// What its engine's configuration says of streams.
+/// The configuration of the engine, as far as it concerns streams.
 pub(crate) struct StreamUserConfig {
-    /// How long a send takes at most that does not say so itself.
+    /// The default timeout of a send.
     timeout: Duration,
     allowance: Duration,
-    /// How many messages of a stream may wait to be taken.
+    /// The number of messages of a stream that may wait for the consumer.
     unread: usize,
     has_idle_timeout: bool,
 }
@@ -63,29 +64,29 @@ macro_rules! stream_user_configs {
 
 stream_user_configs!(ClientConfig ServerConfig);
 
-struct Ongoing {
-    /// The number of its opening; none if a stranger opened it.
+struct UserStream {
+    /// The operation number of its opening; `None` if a forged client opened it.
     number: Option<usize>,
-    /// How much is still to be said.
-    to_say: u64,
-    /// Whether this side closes it when all is said.
+    /// The number of messages still to send.
+    remaining: u64,
+    /// Whether this side closes the stream after its last message.
     closes: bool,
-    /// Whether nothing may go wrong with it.
+    /// Whether the stream must succeed.
     fresh: bool,
-    /// How many messages wait to be taken.
+    /// The number of messages that wait for the consumer.
     unread: usize,
     ended: bool,
-    /// Whether it is gone once it has ended.
+    /// Whether to forget the stream when it ends.
     done: bool,
 }
 
 impl StreamUser {
     pub(crate) fn new(node: NodeId, config: impl Into<StreamUserConfig>, rng: Rng) -> Self {
         let (streams, sends) = (BTreeMap::new(), BTreeMap::new());
-        Self { node, streams, sends, heard: None, config: config.into(), rng }
+        Self { node, streams, sends, incoming: None, config: config.into(), rng }
     }
 
-    /// A stream is open.
+    /// Adds a stream.
     pub(crate) fn open(
         &mut self,
         world: &mut EngineWorld,
@@ -95,35 +96,36 @@ impl StreamUser {
     ) {
         let fresh = number.is_some_and(|number| world.model.is_fresh(number));
         let rng = &mut self.rng;
-        let to_say = if fresh { 2 } else { rng.below(5) };
+        let remaining = if fresh { 2 } else { rng.below(5) };
         let closes = if fresh { closes } else { rng.chance(500) };
         let done = matches!(self.node, NodeId::Client(_));
-        self.streams.insert(stream, Ongoing { number, to_say, closes, fresh, unread: 0, ended: false, done });
-        // Nobody else may ever end it then.
+        self.streams
+            .insert(stream, UserStream { number, remaining, closes, fresh, unread: 0, ended: false, done });
+        // Nothing else may ever end it.
         let late = world.is_calm() && !fresh && !self.config.has_idle_timeout;
-        self.later(world, 40, if late { StreamAct::Close(stream) } else { StreamAct::Say(stream) });
+        self.schedule(world, 40, if late { StreamAct::Close(stream) } else { StreamAct::Send(stream) });
     }
 
-    /// Whether it is open here, by the number of its opening.
+    /// Returns `true` if the stream with this operation number is open here.
     pub(crate) fn has(&self, number: usize) -> bool {
         self.streams.values().any(|stream| stream.number == Some(number) && !stream.ended)
     }
 
-    /// Its handler is done: it is gone once it has ended.
+    /// Notes that the handler has finished, so that the stream is forgotten when it ends.
     pub(crate) fn done(&mut self, stream: StreamHandle) {
         match self.streams.get_mut(&stream) {
-            Some(ongoing) if ongoing.ended => self.forget(stream),
-            Some(ongoing) => ongoing.done = true,
+            Some(state) if state.ended => self.forget(stream),
+            Some(state) => state.done = true,
             None => {}
         }
     }
 
-    /// Nothing is said any more on a stream.
+    /// Forgets a stream.
     pub(crate) fn forget(&mut self, stream: StreamHandle) {
         self.streams.remove(&stream);
     }
 
-    /// Ends all streams, unless they end by themselves when nothing happens on them.
+    /// Closes all streams, unless an idle timeout ends them.
     pub(crate) fn close_all<E: Engine>(&mut self, engine: &mut E, now: Now) {
         if self.config.has_idle_timeout {
             return;
@@ -141,7 +143,7 @@ impl StreamUser {
         act: StreamAct,
     ) -> Checked {
         match act {
-            StreamAct::Say(stream) => self.say(engine, moment, world, stream),
+            StreamAct::Send(stream) => self.send_some(engine, moment, world, stream),
             StreamAct::Accept(delivery, payload) => self.accept(engine, moment, world, delivery, &payload),
             StreamAct::Take(stream) => {
                 self.taken(engine, stream);
@@ -150,7 +152,7 @@ impl StreamUser {
             StreamAct::CancelSend(send) => {
                 engine.stream_commands().cancel_send(send);
                 match self.sends.remove(&send) {
-                    Some((_, Some(number))) => world.note(Fact::GivenUp { number }),
+                    Some((_, Some(number))) => world.note(Fact::Abandoned { number }),
                     _ => Ok(()),
                 }
             }
@@ -164,25 +166,25 @@ impl StreamUser {
     }
 
     /// Sends one or two messages.
-    fn say<E: Engine>(
+    fn send_some<E: Engine>(
         &mut self,
         engine: &mut E,
         moment: Moment,
         world: &mut EngineWorld,
         stream: StreamHandle,
     ) -> Checked {
-        let open = self.streams.get_mut(&stream).filter(|ongoing| !ongoing.ended);
-        let Some(ongoing) = open else { return Ok(()) };
-        if ongoing.to_say == 0 {
-            if ongoing.closes {
-                self.later(world, 200, StreamAct::Close(stream));
+        let open = self.streams.get_mut(&stream).filter(|state| !state.ended);
+        let Some(state) = open else { return Ok(()) };
+        if state.remaining == 0 {
+            if state.closes {
+                self.schedule(world, 200, StreamAct::Close(stream));
             }
             return Ok(());
         }
-        let at_once = self.rng.within(1..3).min(ongoing.to_say);
-        ongoing.to_say -= at_once;
-        let (number, fresh) = (ongoing.number, ongoing.fresh);
-        for _ in 0..at_once {
+        let count = self.rng.within(1..3).min(state.remaining);
+        state.remaining -= count;
+        let (number, fresh) = (state.number, state.fresh);
+        for _ in 0..count {
             let timeout = if fresh { None } else { self.rng.maybe(500, |rng| rng.grains(1..2000)) };
             self.send(engine, moment, world, stream, number, timeout)?;
         }
@@ -198,9 +200,10 @@ impl StreamUser {
         opening: Option<usize>,
         timeout: Option<Duration>,
     ) -> Checked {
-        let message = world.model.asked();
-        // Nothing is to be known of what strangers are told.
-        let payload = opening.map_or_else(|| Bytes::from_static(b"who are you?"), |_| payload::news(message));
+        let message = world.model.operations();
+        // The model knows nothing of streams that forged clients opened.
+        let payload =
+            opening.map_or_else(|| Bytes::from_static(b"who are you?"), |_| payload::message(message));
         let send = match engine.stream_commands().send(moment.now, stream, payload, timeout) {
             Ok(send) => send,
             Err(error) => {
@@ -213,19 +216,20 @@ impl StreamUser {
         self.sends.insert(send, (stream, number));
         if let Some(stream) = opening {
             let timeout = timeout.unwrap_or(self.config.timeout);
-            let (by, what) = (self.node, What::Send { stream, deadline: moment.now.time + timeout });
+            let (node, kind) =
+                (self.node, OperationKind::Send { stream, deadline: moment.now.time + timeout });
             let (deadline, grace) = (moment.due(timeout), Duration::ZERO);
-            world.note(Fact::Asked(Asked { by, what, deadline, grace, must_succeed: false }))?;
-            if world.scene.faults.strikes(Fault::Cancel, &mut self.rng) {
-                self.later(world, 40, StreamAct::CancelSend(send));
+            world.note(Fact::Started(Operation { node, kind, deadline, grace, must_succeed: false }))?;
+            if world.scene.faults.happens(Fault::Cancel, &mut self.rng) {
+                self.schedule(world, 40, StreamAct::CancelSend(send));
             }
         }
         Ok(())
     }
 
-    /// Has its choices from here on depend on the moment.
-    pub(crate) fn turn_to(&mut self, moment: Time) {
-        self.rng.turn_to(moment);
+    /// Reseeds the random choices for a moment.
+    pub(crate) fn reseed_at(&mut self, moment: Time) {
+        self.rng.reseed_at(moment);
     }
 
     pub(crate) fn on_event<E: Engine>(
@@ -243,10 +247,10 @@ impl StreamUser {
                 self.sent(world, send, outcome.as_ref().copied().map_err(|failure| &**failure))
             }
             StreamEvent::Ended { stream, cause } => {
-                let Some(ongoing) = self.streams.get_mut(&stream) else { return Ok(()) };
-                ongoing.ended = true;
-                let number = ongoing.number;
-                if ongoing.done {
+                let Some(state) = self.streams.get_mut(&stream) else { return Ok(()) };
+                state.ended = true;
+                let number = state.number;
+                if state.done {
                     self.forget(stream);
                 }
                 match number {
@@ -268,30 +272,29 @@ impl StreamUser {
     ) -> Checked {
         let stream = delivery.stream();
         let node = self.node;
-        let Some(ongoing) = self.streams.get_mut(&stream) else {
+        let Some(state) = self.streams.get_mut(&stream) else {
             return Invariant::I7
                 .violated(format!("{payload:?} came out at {node} on a stream that is gone"));
         };
-        ongoing.unread += 1;
-        if ongoing.unread > self.config.unread {
-            return Invariant::I10
-                .violated(format!("{} messages wait to be taken at {node}", ongoing.unread));
+        state.unread += 1;
+        if state.unread > self.config.unread {
+            return Invariant::I10.violated(format!("{} messages wait to be taken at {node}", state.unread));
         }
-        if let Some(stream) = ongoing.number {
-            world.note(Fact::Message { at: node, stream, payload: &payload })?;
+        if let Some(stream) = state.number {
+            world.note(Fact::MessageReceived { at: node, stream, payload: &payload })?;
         }
         let rng = &mut self.rng;
-        if ongoing.fresh || rng.chance(500) {
+        if state.fresh || rng.chance(500) {
             return self.accept(engine, moment, world, delivery, &payload);
         }
         if rng.chance(50) {
             let cause = rng.maybe(500, |_| ErrorResponse::new(ErrorCode::MalformedRequest, "cannot decode"));
             world.scene.log(self.node, format_args!("rejects {payload:?}"));
-            ongoing.unread -= 1;
+            state.unread -= 1;
             engine.stream_commands().reject(moment.now, delivery, cause);
             return Ok(());
         }
-        self.later(world, 80, StreamAct::Accept(delivery, payload));
+        self.schedule(world, 80, StreamAct::Accept(delivery, payload));
         Ok(())
     }
 
@@ -304,30 +307,30 @@ impl StreamUser {
         payload: &Bytes,
     ) -> Checked {
         let stream = delivery.stream();
-        let Some(ongoing) = self.streams.get(&stream) else { return Ok(()) };
-        if let (Some(_), Some(message)) = (ongoing.number, payload::number(payload)) {
+        let Some(state) = self.streams.get(&stream) else { return Ok(()) };
+        if let (Some(_), Some(message)) = (state.number, payload::number(payload)) {
             world.note(Fact::Accepted { at: self.node, message })?;
         }
         engine.stream_commands().accept(moment.now, delivery);
-        if ongoing.fresh {
+        if state.fresh {
             self.taken(engine, stream);
         } else {
-            let slow = world.scene.faults.strikes(Fault::SlowConsumer, &mut self.rng);
-            self.later(world, if slow { 2000 } else { 8 }, StreamAct::Take(stream));
+            let slow = world.scene.faults.happens(Fault::SlowConsumer, &mut self.rng);
+            self.schedule(world, if slow { 2000 } else { 8 }, StreamAct::Take(stream));
         }
         Ok(())
     }
 
     fn taken<E: Engine>(&mut self, engine: &mut E, stream: StreamHandle) {
-        if let Some(ongoing) = self.streams.get_mut(&stream) {
-            ongoing.unread -= 1;
+        if let Some(state) = self.streams.get_mut(&stream) {
+            state.unread -= 1;
             engine.stream_commands().taken(stream);
         }
     }
 
-    /// A frame is about to come in.
+    /// Notes the frame that the engine is about to handle.
     pub(crate) fn on_frame(&mut self, frame: &Frame) {
-        self.heard = match frame {
+        self.incoming = match frame {
             Frame::Stream(Stream { stream_id, expiry, body: Some(StreamBody::Message { .. }), .. }) => {
                 Some((stream_id.clone(), WallTime::from_unix_nanos(*expiry)))
             }
@@ -335,20 +338,20 @@ impl StreamUser {
         };
     }
 
-    /// A frame was dropped: a message of a stream only for a reason that holds.
+    /// Checks that the reason for a dropped message of a stream is true.
     pub(crate) fn dropped(&self, moment: Moment, world: &EngineWorld, dropped: &Dropped) -> Checked {
-        let Some((_, expiry)) = self.heard.as_ref().filter(|(stream_id, _)| *stream_id == dropped.peer)
+        let Some((_, expiry)) = self.incoming.as_ref().filter(|(stream_id, _)| *stream_id == dropped.peer)
         else {
             return Ok(());
         };
-        if dropped.reason == Reason::ExpiredMessage && moment.latest < *expiry + self.config.allowance {
+        if dropped.reason == Reason::ExpiredMessage && moment.latest_wall < *expiry + self.config.allowance {
             return Invariant::I16
                 .violated(format!("{}: a message was dropped before it expired", self.node));
         }
         let number = world.model.number_of(&dropped.peer);
-        let is_it = |ongoing: &&Ongoing| ongoing.number.is_some() && ongoing.number == number;
+        let matches = |state: &&UserStream| state.number.is_some() && state.number == number;
         let has_room =
-            self.streams.values().find(is_it).is_some_and(|ongoing| ongoing.unread < self.config.unread);
+            self.streams.values().find(matches).is_some_and(|state| state.unread < self.config.unread);
         if dropped.reason == Reason::SlowConsumer && has_room && !moment.is_full {
             return Invariant::I12
                 .violated(format!("{}: a message was dropped though there is room", self.node));
@@ -360,9 +363,9 @@ impl StreamUser {
         let Some((stream, number)) = self.sends.remove(&send) else {
             return world.note(Fact::Ended { number: None, outcome });
         };
-        let waits = self.sends.values().any(|(other, _)| *other == stream);
-        if !waits && self.streams.contains_key(&stream) {
-            self.later(world, 40, StreamAct::Say(stream));
+        let is_sending = self.sends.values().any(|(other, _)| *other == stream);
+        if !is_sending && self.streams.contains_key(&stream) {
+            self.schedule(world, 40, StreamAct::Send(stream));
         }
         match number {
             Some(_) => world.note(Fact::Ended { number, outcome }),
@@ -370,14 +373,14 @@ impl StreamUser {
         }
     }
 
-    /// Does something within so many grains.
-    fn later(&mut self, world: &mut EngineWorld, grains: u64, act: StreamAct) {
+    /// Schedules an act within `grains` grains.
+    fn schedule(&mut self, world: &mut EngineWorld, grains: u64, act: StreamAct) {
         let delay = self.rng.grains(0..grains);
-        world.scene.after(
+        world.scene.schedule_after(
             delay,
             match self.node {
-                NodeId::Client(client) => EngineHappening::Client(client, ClientAct::Stream(act)),
-                NodeId::Server(server) => EngineHappening::Server(server, ServerAct::Stream(act)),
+                NodeId::Client(client) => EngineRunEvent::Client(client, ClientAct::Stream(act)),
+                NodeId::Server(server) => EngineRunEvent::Server(server, ServerAct::Stream(act)),
             },
         );
     }

@@ -1,5 +1,5 @@
-//! Acts of users: what the users of clients, servers and streams do by themselves, as an entry of
-//! the agenda.
+//! Acts of users: what the users of clients, servers and streams do on their own initiative, as
+//! scheduled events.
 
 use bytes::Bytes;
 use psrpc_engine::proto::{ErrorResponse, Text};
@@ -11,20 +11,20 @@ use psrpc_engine::{
 use crate::fault::Fault;
 use crate::node_id::NodeId;
 
-/// What a user of a stream does at some moment.
+/// An act of the user of a stream.
 pub(crate) enum StreamAct {
-    Say(StreamHandle),
+    Send(StreamHandle),
     Accept(PendingMessage, Bytes),
     Take(StreamHandle),
     CancelSend(SendHandle),
     Close(StreamHandle),
 }
 
-/// What the user of a client does at some moment.
+/// An act of the user of a client.
 pub(crate) enum ClientAct {
-    /// Something that users do.
+    /// Does one random thing that users do.
     Use,
-    /// Makes fresh calls: of these, which servers serve.
+    /// Makes fresh calls of these methods.
     Probe(Vec<Probe>),
     Cancel(CallHandle),
     CancelMulti(MultiHandle),
@@ -32,31 +32,31 @@ pub(crate) enum ClientAct {
     Take(SubscriptionHandle),
     Stream(StreamAct),
     Close,
-    /// Ends all its streams.
-    HangUp,
+    /// Closes all its streams.
+    CloseStreams,
 }
 
-/// A method that a fresh call of must succeed, and how many servers answer it.
+/// A method whose fresh call must succeed, and the number of servers that serve it.
 #[derive(Clone)]
 pub(crate) struct Probe {
     pub(crate) route: Route,
     pub(crate) servers: usize,
 }
 
-/// The answer of a selection function.
+/// The result of a selection function.
 pub(crate) type Choice = Result<Option<Text>, ErrorResponse>;
 
-/// What the user of a server does at some moment.
+/// An act of the user of a server.
 pub(crate) enum ServerAct {
     Register(Vec<Route>),
     Decide(RequestHandle),
     Finish(RequestHandle),
     FinishStream(StreamHandle),
-    /// Publishes an update on the route of this place; a fresh one reaches these clients.
+    /// Publishes an update on the route with this index. A fresh update must reach these clients.
     Publish(usize, Option<Vec<NodeId>>),
     Stream(StreamAct),
     /// Drains, or is killed.
     Leave(Fault),
-    /// Ends all its streams.
-    HangUp,
+    /// Closes all its streams.
+    CloseStreams,
 }

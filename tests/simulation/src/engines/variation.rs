@@ -1,36 +1,36 @@
-//! Variations: a run of a seed from which something is left out.
+//! Variations: runs of a seed without some of its parts.
 
 use std::collections::BTreeSet;
 
 use psrpc_engine::Time;
 
 use super::engine_plan::EnginePlan;
-use crate::fault::Strike;
+use crate::fault::FaultOccurrence;
 
-/// Something of a plan that can be left out.
+/// A part of a plan that can be left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Part {
-    /// An act, by its place in the plan.
+    /// An act, by its index in the plan.
     Act(usize),
-    /// A server leaves in peace.
-    Farewell,
-    /// A fresh call is made around that time, by its place in the plan.
-    Guest(usize),
-    /// Every client calls every method once faults have stopped.
+    /// A server shuts down while clients make calls.
+    Shutdown,
+    /// A fresh call around that shutdown, by its index in the plan.
+    CallDuringShutdown(usize),
+    /// The fresh calls after the faults have stopped.
     Probe,
-    /// There is a client in a slot.
+    /// The client in a slot.
     Client(usize),
-    /// There is a server in a slot.
+    /// The server in a slot.
     Server(usize),
 }
 
-/// What of a run is kept.
+/// The parts of a run that are kept.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Variation {
-    /// The only parts of the plan that are kept, if some are left out.
+    /// If set, all other parts of the plan are left out.
     pub(crate) parts: Option<BTreeSet<Part>>,
-    /// The only faults by chance that are kept, if some are left out.
-    pub(crate) strikes: Option<BTreeSet<Strike>>,
+    /// If set, all other random faults are left out.
+    pub(crate) faults: Option<BTreeSet<FaultOccurrence>>,
 }
 
 impl Variation {
@@ -40,18 +40,23 @@ impl Variation {
 }
 
 impl Part {
-    /// Whether it is there from the beginning, and all else is done by it or to it.
+    /// Returns `true` for a client or a server. These exist from the start, and all other parts act
+    /// on them.
     pub(crate) fn is_node(&self) -> bool {
         matches!(self, Part::Client(_) | Part::Server(_))
     }
 
-    /// All parts of a plan, and when each is to happen.
+    /// Iterates over all parts of a plan, with their times.
     pub(crate) fn all(plan: &EnginePlan) -> impl Iterator<Item = (Self, Time)> {
         let acts = plan.acts.iter().enumerate().map(|(index, (at, _))| (Part::Act(index), *at));
-        let guests = plan.guests.iter().enumerate().map(|(index, at)| (Part::Guest(index), *at));
-        let once = [(Part::Farewell, plan.farewell), (Part::Probe, plan.probe)];
+        let calls_during_shutdown = plan
+            .calls_during_shutdown
+            .iter()
+            .enumerate()
+            .map(|(index, at)| (Part::CallDuringShutdown(index), *at));
+        let once = [(Part::Shutdown, plan.shutdown), (Part::Probe, plan.probe)];
         let clients = (0..plan.clients.len()).map(Part::Client);
         let nodes = clients.chain((0..plan.servers.len()).map(Part::Server));
-        acts.chain(once).chain(guests).chain(nodes.map(|node| (node, Time::ZERO)))
+        acts.chain(once).chain(calls_during_shutdown).chain(nodes.map(|node| (node, Time::ZERO)))
     }
 }

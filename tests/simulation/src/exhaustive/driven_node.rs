@@ -1,4 +1,4 @@
-//! A driven node: an engine with its scripted user, driven as the engine's contract says.
+//! A driven node: an engine with its scripted user, driven according to the contract of the engine.
 
 use psrpc_engine::{Client, Due, Engine, Output, Server, SubscriptionHandle, Time};
 
@@ -6,33 +6,35 @@ use super::scenario::{CLIENT, Scenario, clocks};
 use super::scripted_users::{ScriptedClient, ScriptedServer, ScriptedUser};
 use super::step::{NodeAct, NodeInput, NodeSubscription, Step, StepFact};
 
-/// A node of either side.
+/// A node: the client or a server.
 pub(super) enum DrivenNode {
     Client(Box<Driven<Client, ScriptedClient>>),
     Server(Box<Driven<Server, ScriptedServer>>),
 }
 
-/// An engine, its user, and what its bus knows of it.
+/// An engine with its user, and its subscriptions on the bus.
 pub(super) struct Driven<E, U> {
     engine: E,
     user: U,
     subscriptions: Vec<NodeSubscription>,
-    /// The schedule has not begun: the bus confirms at once.
+    /// Whether the schedule has not begun, so that the bus confirms subscriptions at once.
     starting: bool,
 }
 
 impl DrivenNode {
-    /// A node before the schedule begins, with its subscriptions live, and what it did until then.
-    pub(super) fn new(scenario: &Scenario, place: usize) -> (Self, Step) {
-        let seed = [place as u8 + 1; 32];
-        if place == CLIENT {
-            let engine = Client::new(scenario.client(), seed).expect("the scenario is sound");
+    /// Returns a node before the start of the schedule, with its subscriptions live, and the step
+    /// that it has taken so far.
+    pub(super) fn new(scenario: &Scenario, node_index: usize) -> (Self, Step) {
+        let seed = [node_index as u8 + 1; 32];
+        if node_index == CLIENT {
+            let engine = Client::new(scenario.client(), seed).expect("the scenario's options are valid");
             let mut node = Driven::new(engine, ScriptedClient::new(*scenario));
             let step = node.start(|_, step| step.acts.push(NodeAct::Call));
             (DrivenNode::Client(Box::new(node)), step)
         } else {
-            let server = place - 1;
-            let engine = Server::new(scenario.server(server), seed).expect("the scenario is sound");
+            let server = node_index - 1;
+            let engine =
+                Server::new(scenario.server(server), seed).expect("the scenario's options are valid");
             let mut node = Driven::new(engine, ScriptedServer::new(*scenario, server));
             let step = node.start(|node, step| node.user.start(&mut node.engine, step));
             (DrivenNode::Server(Box::new(node)), step)
@@ -67,14 +69,14 @@ where
     fn step(&mut self, now: Time, input: &NodeInput) -> Step {
         let mut step = Step::new();
         match input {
-            // One call of each kind is far from what one round does.
+            // One call does much less than fills one round of timeouts.
             NodeInput::Tick => assert_eq!(self.engine.handle_timeout(clocks(now)), Due::Nothing),
             NodeInput::Frame(subscription, frame) => {
-                step.facts.push(StepFact::Heard(frame.clone()));
+                step.facts.push(StepFact::Received(frame.clone()));
                 self.engine.handle_frame(clocks(now), *subscription, frame.clone());
             }
             NodeInput::Act(act) => {
-                step.facts.push(StepFact::Did(*act));
+                step.facts.push(StepFact::Acted(*act));
                 match *act {
                     NodeAct::Subscribed(subscription) => {
                         self.engine.handle_subscribed(clocks(now), subscription, Ok(()));
@@ -102,7 +104,7 @@ where
                             step.acts.push(NodeAct::Subscribed(handle));
                         }
                     }
-                    Output::Unsubscribe { subscription } => self.leave(subscription, step),
+                    Output::Unsubscribe { subscription } => self.unsubscribe(subscription, step),
                     Output::Event(event) => {
                         step.facts.push(event.clone().into());
                         self.user.on_event(&mut self.engine, now, event, step);
@@ -118,12 +120,12 @@ where
         step.subscriptions.clone_from(&self.subscriptions);
         step.timer = self.engine.poll_timeout().map(|timeout| timeout.at);
         step.drops = U::counters(&self.engine).reasons().map(|(_, count)| count).sum();
-        step.holds = U::holds(&self.engine);
+        step.table_entries = U::table_entries(&self.engine);
     }
 
-    fn leave(&mut self, left: SubscriptionHandle, step: &mut Step) {
-        self.subscriptions.retain(|subscription| subscription.handle != left);
-        step.acts.push(NodeAct::Unsubscribed(left));
+    fn unsubscribe(&mut self, ended: SubscriptionHandle, step: &mut Step) {
+        self.subscriptions.retain(|subscription| subscription.handle != ended);
+        step.acts.push(NodeAct::Unsubscribed(ended));
     }
 }
 
@@ -135,7 +137,7 @@ impl Step {
             subscriptions: Vec::new(),
             timer: None,
             drops: 0,
-            holds: 0,
+            table_entries: 0,
         }
     }
 }

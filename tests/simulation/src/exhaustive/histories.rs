@@ -1,7 +1,7 @@
-//! Histories: what each node did after each sequence of inputs that it was ever given.
+//! Histories: what each node does after each sequence of inputs.
 //!
-//! An engine is deterministic (invariant I17), so what it does follows from its history alone: it
-//! is run once for each, and the schedules that bring it there share that.
+//! An engine is deterministic (invariant I17), so its behavior follows from its history alone. It
+//! runs once for each history, and all schedules with that history share the result.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,88 +15,88 @@ use super::scenario::{NODES, Scenario};
 use super::step::{NodeInput, Step, StepFact};
 use crate::judge::violation::{Invariant, Violation};
 
-/// Names an input, of whatever node.
+/// The id of an input, of any node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct InputId(u16);
 
-/// Names a history of one node.
+/// The id of a history of one node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct HistoryId(u32);
 
-/// Names a frame that was published.
+/// The id of a published frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct FrameId(u16);
 
-/// The histories of all nodes, each a branch of the node's tree.
+/// The histories of all nodes: a tree for each node.
 pub(super) struct Histories {
     scenario: Scenario,
     sharing: Sharing,
     nodes: [Vec<History>; NODES],
-    inputs: Named<NodeInput>,
-    frames: Named<Frame>,
-    /// What each frame is to each subscription of each node.
+    inputs: Interner<NodeInput>,
+    frames: Interner<Frame>,
+    /// The inputs that each frame becomes at each subscription of each node.
     deliveries: BTreeMap<(FrameId, usize, SubscriptionHandle), Vec<InputId>>,
 }
 
-/// Which histories count as one.
+/// Which histories are merged.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Sharing {
-    /// Those that differ in what their node ignored.
+    /// Histories that differ only in inputs that the node ignored.
     Ignored,
-    /// None.
+    /// No histories.
     #[cfg(test)]
     Nothing,
 }
 
 /// A history of one node.
 struct History {
-    /// What was before, and what came when; `None` at the root.
+    /// The previous history, and the time and the input that extend it; `None` at the root.
     last: Option<(HistoryId, Time, InputId)>,
-    /// What the node did then.
-    step: Result<Done, Violation>,
+    /// The step that the node took, or the violation that ended it.
+    step: Result<InternedStep, Violation>,
     next: BTreeMap<(Time, InputId), HistoryId>,
-    /// The history that counts for it.
-    same: HistoryId,
+    /// The history that it is merged into, or itself.
+    merged: HistoryId,
 }
 
-/// A step, with what comes of it by name.
-pub(super) struct Done {
+/// A step, with the ids of its acts and frames.
+pub(super) struct InternedStep {
     pub(super) step: Step,
     pub(super) acts: Vec<InputId>,
     pub(super) published: Vec<(Channel, FrameId)>,
 }
 
 impl Histories {
-    /// The history of a node to which nothing has come yet.
+    /// The history of a node without any input.
     pub(super) const BEGINNING: HistoryId = HistoryId(0);
 
-    /// What comes when a timer fires.
+    /// The input for a timer that fires.
     pub(super) const TICK: InputId = InputId(0);
 
     pub(super) fn new(scenario: Scenario, sharing: Sharing) -> Self {
-        let (inputs, frames, deliveries) = (Named::new(), Named::new(), BTreeMap::new());
+        let (inputs, frames, deliveries) = (Interner::new(), Interner::new(), BTreeMap::new());
         let nodes = std::array::from_fn(|_| Vec::new());
         let mut histories = Self { scenario, sharing, nodes, inputs, frames, deliveries };
-        histories.inputs.name(NodeInput::Tick);
+        histories.inputs.intern(NodeInput::Tick);
         for node in 0..NODES {
             let (_, step) = DrivenNode::new(&scenario, node);
-            let (step, next) = (Ok(histories.name_all(step)), BTreeMap::new());
-            histories.nodes[node].push(History { last: None, step, next, same: Self::BEGINNING });
+            let (step, next) = (Ok(histories.intern_all(step)), BTreeMap::new());
+            histories.nodes[node].push(History { last: None, step, next, merged: Self::BEGINNING });
         }
         histories
     }
 
-    /// How often an engine was run.
+    /// Returns the number of histories, which is how often an engine ran.
     pub(super) fn len(&self) -> usize {
         self.nodes.iter().map(Vec::len).sum()
     }
 
     pub(super) fn input(&self, InputId(input): InputId) -> &NodeInput {
-        &self.inputs.things[usize::from(input)]
+        &self.inputs.values[usize::from(input)]
     }
 
-    /// What a frame is to a subscription of a node: once itself, unless the scenario has it
-    /// altered.
+    /// Returns the inputs that a frame becomes at a subscription: the frame itself, unless the
+    /// scenario spoils it.
     pub(super) fn deliveries(
         &mut self,
         frame: FrameId,
@@ -105,98 +105,99 @@ impl Histories {
     ) -> &[InputId] {
         let Self { scenario, inputs, frames, deliveries, .. } = self;
         deliveries.entry((frame, to, subscription)).or_insert_with(|| {
-            let frame = &frames.things[usize::from(frame.0)];
+            let frame = &frames.values[usize::from(frame.0)];
             let frames = scenario.spoil.map_or_else(|| vec![frame.clone()], |spoil| spoil(to, frame));
             frames
                 .into_iter()
-                .map(|frame| InputId(inputs.name(NodeInput::Frame(subscription, frame))))
+                .map(|frame| InputId(inputs.intern(NodeInput::Frame(subscription, frame))))
                 .collect()
         })
     }
 
-    /// The same frame on another subscription.
-    pub(super) fn on(&mut self, input: InputId, subscription: SubscriptionHandle) -> InputId {
+    /// Returns the input for the same frame on another subscription.
+    pub(super) fn redirected(&mut self, input: InputId, subscription: SubscriptionHandle) -> InputId {
         match self.input(input).clone() {
-            NodeInput::Frame(_, frame) => InputId(self.inputs.name(NodeInput::Frame(subscription, frame))),
+            NodeInput::Frame(_, frame) => InputId(self.inputs.intern(NodeInput::Frame(subscription, frame))),
             NodeInput::Tick | NodeInput::Act(_) => input,
         }
     }
 
-    /// What a node did last.
+    /// Returns the last step of a history.
     ///
     /// # Errors
     ///
-    /// When it panicked.
-    pub(super) fn done(&self, node: usize, history: HistoryId) -> Result<&Done, Violation> {
+    /// Fails if the engine panicked.
+    pub(super) fn last_step(&self, node: usize, history: HistoryId) -> Result<&InternedStep, Violation> {
         self.nodes[node][history.0 as usize].step.as_ref().map_err(Clone::clone)
     }
 
-    /// The history that counts for a history.
-    pub(super) fn same(&self, node: usize, history: HistoryId) -> HistoryId {
-        self.nodes[node][history.0 as usize].same
+    /// Returns the history that a history is merged into, or itself.
+    pub(super) fn merged(&self, node: usize, history: HistoryId) -> HistoryId {
+        self.nodes[node][history.0 as usize].merged
     }
 
-    /// The history of a node to which an input comes, too.
+    /// Returns the history that an input extends a history to.
     pub(super) fn after(&mut self, node: usize, before: HistoryId, now: Time, input: InputId) -> HistoryId {
         if let Some(known) = self.nodes[node][before.0 as usize].next.get(&(now, input)) {
             return *known;
         }
-        let step = catch_unwind(AssertUnwindSafe(|| self.live(node, before).step(now, self.input(input))));
-        let step = step.map(|step| self.name_all(step)).map_err(|panic| {
+        let step = catch_unwind(AssertUnwindSafe(|| self.replay(node, before).step(now, self.input(input))));
+        let step = step.map(|step| self.intern_all(step)).map_err(|panic| {
             let text = panic.downcast_ref::<String>().map(String::as_str);
             let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no text");
             Violation { invariant: Invariant::I11, what: format!("panic: {text}") }
         });
         let histories = &mut self.nodes[node];
         let new = HistoryId(u32::try_from(histories.len()).expect("a scenario is small"));
-        let was = &histories[before.0 as usize].step;
-        let ignored = matches!((&step, was), (Ok(is), Ok(was)) if is.step.changes_nothing(&was.step));
-        let same = if ignored && self.sharing == Sharing::Ignored { before } else { new };
-        histories.push(History { last: Some((before, now, input)), step, next: BTreeMap::new(), same });
+        let previous = &histories[before.0 as usize].step;
+        let ignored =
+            matches!((&step, previous), (Ok(is), Ok(previous)) if is.step.changes_nothing(&previous.step));
+        let merged = if ignored && self.sharing == Sharing::Ignored { before } else { new };
+        histories.push(History { last: Some((before, now, input)), step, next: BTreeMap::new(), merged });
         histories[before.0 as usize].next.insert((now, input), new);
         new
     }
 
-    /// The node as it is after a history.
-    fn live(&self, node: usize, history: HistoryId) -> DrivenNode {
+    /// Returns the node in its state after a history.
+    fn replay(&self, node: usize, history: HistoryId) -> DrivenNode {
         let histories = &self.nodes[node];
         let before = |history: &HistoryId| histories[history.0 as usize].last.map(|(before, ..)| before);
         let path: Vec<_> = std::iter::successors(Some(history), before).collect();
-        let (mut live, _) = DrivenNode::new(&self.scenario, node);
+        let (mut replayed, _) = DrivenNode::new(&self.scenario, node);
         for (_, now, input) in path.iter().rev().filter_map(|history| histories[history.0 as usize].last) {
-            live.step(now, self.input(input));
+            replayed.step(now, self.input(input));
         }
-        live
+        replayed
     }
 
-    fn name_all(&mut self, step: Step) -> Done {
+    fn intern_all(&mut self, step: Step) -> InternedStep {
         let Self { inputs, frames, .. } = self;
-        let acts = step.acts.iter().map(|act| InputId(inputs.name(NodeInput::Act(*act)))).collect();
+        let acts = step.acts.iter().map(|act| InputId(inputs.intern(NodeInput::Act(*act)))).collect();
         let published = step.facts.iter().filter_map(|fact| match fact {
             StepFact::Published(channel, frame) => {
-                Some((channel.clone(), FrameId(frames.name(frame.clone()))))
+                Some((channel.clone(), FrameId(frames.intern(frame.clone()))))
             }
             _ => None,
         });
-        Done { acts, published: published.collect(), step }
+        InternedStep { acts, published: published.collect(), step }
     }
 }
 
-/// Things with numbers for names, the same for all that look the same.
-struct Named<T> {
-    things: Vec<T>,
-    names: BTreeMap<String, u16>,
+/// Interned values with numeric ids. Values with the same debug text share an id.
+struct Interner<T> {
+    values: Vec<T>,
+    ids: BTreeMap<String, u16>,
 }
 
-impl<T: fmt::Debug> Named<T> {
+impl<T: fmt::Debug> Interner<T> {
     const fn new() -> Self {
-        Self { things: Vec::new(), names: BTreeMap::new() }
+        Self { values: Vec::new(), ids: BTreeMap::new() }
     }
 
-    fn name(&mut self, thing: T) -> u16 {
-        *self.names.entry(format!("{thing:?}")).or_insert_with(|| {
-            self.things.push(thing);
-            u16::try_from(self.things.len() - 1).expect("a scenario is small")
+    fn intern(&mut self, value: T) -> u16 {
+        *self.ids.entry(format!("{value:?}")).or_insert_with(|| {
+            self.values.push(value);
+            u16::try_from(self.values.len() - 1).expect("a scenario is small")
         })
     }
 }

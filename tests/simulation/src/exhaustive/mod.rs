@@ -1,27 +1,30 @@
 //! Every schedule of a small scenario: one client, two servers, one call.
 //!
-//! A schedule is an order of all that is on its way and of all timers. In any state a frame on its
-//! way may come, in any order, also against that of its channel; a handler may be done, a caller
-//! may cancel; or the time of the earliest timer may come although other things are on their way,
-//! which then come late. Of timers that are due at the same moment any may be the first. Faults are
-//! part of the schedule: a frame is lost as it is published; a frame comes and will come once more,
-//! on a queue perhaps to the other server; a server crashes, and all that is on its way to it is
-//! gone. Bus and users are otherwise prompt: a frame is published at once, and a server bids as
-//! soon as a request comes in.
+//! A schedule is an order of all pending inputs and timers. In any state, one of these happens: a
+//! pending frame arrives, in any order, even relative to others of its channel; a handler finishes;
+//! the caller cancels; or the earliest timer fires although inputs are pending, which then arrive
+//! late. If several timers are due at the same moment, any may fire first.
 //!
-//! No schedule is left out, and none is gone through twice, which would take years:
+//! Faults are part of the schedule. A frame is lost when it is published. A frame arrives and will
+//! arrive once more, on a queue perhaps at the other server. A server crashes, and everything
+//! pending for it is lost. Otherwise the bus and the users act at once: a frame is published
+//! without delay, and a server bids as soon as it receives a request.
 //!
-//! * An engine is deterministic, so what a node does follows from what came to it and when: its
-//!   history. It is run once for each history, from the beginning (`histories`).
-//! * What can still happen, and what the oracle will say to it, follows from a `WorldState`: the
-//!   history of each node, what is on its way, the time, the faults so far, and what the oracle has
-//!   seen. Schedules that lead to equal states go on alike: from there they are gone through once,
-//!   and counted by the number of ways that lead there (`search`). A state says how many steps lead
-//!   to it but for frames that are ignored, so that it is enough to compare states that are equally
-//!   many steps from the beginning.
-//! * A frame that an engine counts as dropped, and a command that it ignores, does not become part
-//!   of a history, if the engine puts nothing out and holds and waits for what it did before. This
-//!   trusts that it is then as it was before; a test counts schedules without that trust.
+//! The search covers every schedule, but visits equal parts only once; to visit every schedule
+//! separately would take years:
+//!
+//! * An engine is deterministic, so the behavior of a node follows from its history: its inputs and
+//!   their times. The engine runs once for each history, from the beginning (`histories`).
+//! * The rest of a schedule, and the oracle's verdict on it, follow from a `WorldState`: the
+//!   history of each node, the pending inputs, the time, the faults so far, and the oracle's state.
+//!   Schedules that lead to equal states continue alike. The search continues from such a state
+//!   once, and counts the number of ways that lead there (`search`). A state implies the number of
+//!   steps that lead to it, except for ignored frames, so only states at equal distance from the
+//!   start are compared.
+//! * A frame that an engine counts as dropped, or a command that it ignores, does not extend a
+//!   history if the engine has no outputs and its tables and timers do not change. This assumes
+//!   that the engine's state does not change either; a test counts schedules without that
+//!   assumption.
 //!
 //! ```
 //! use psrpc_simulation::exhaustive::scenario::{Kind, Scenario};

@@ -1,36 +1,35 @@
-//! Outcomes: how many schedules of a scenario there are, and whether each passed.
+//! Outcomes: the number of schedules of a scenario, and the failures among them.
 
 use super::scenario::Scenario;
 use crate::judge::violation::Violation;
 
-/// What became of all schedules of a scenario.
+/// The outcome of all schedules of a scenario.
 #[derive(Clone, Debug)]
 pub struct Outcome {
     /// The name of the scenario.
     pub scenario: String,
-    /// How many schedules there are, by how many faults each has.
+    /// The number of schedules, by their number of faults.
     pub schedules: Vec<u64>,
-    /// How many of them violate an invariant; each ends there.
+    /// The number of schedules that violate an invariant. A schedule ends at its violation.
     pub failed: u64,
-    /// The shortest of those.
+    /// The shortest failing schedule.
     pub failure: Option<Failure>,
-    /// How many steps the longest schedule has.
+    /// The number of steps of the longest schedule.
     pub longest: usize,
-    /// How many states the schedules pass through. What is the same after different beginnings goes
-    /// on only once.
+    /// The number of distinct states that the schedules pass through.
     pub states: u64,
-    /// How many steps there are from one state to the next.
+    /// The number of steps between those states.
     pub steps: u64,
-    /// How many histories of single nodes there are, for each of which an engine was run.
+    /// The number of histories of single nodes, for each of which an engine ran.
     pub runs: usize,
 }
 
 /// A schedule that violates an invariant.
 #[derive(Clone, Debug)]
 pub struct Failure {
-    /// Which, and how.
+    /// The violation.
     pub violation: Violation,
-    /// The schedule, a line for each step.
+    /// The schedule, with a line for each step.
     pub steps: Vec<String>,
 }
 
@@ -48,7 +47,7 @@ impl Outcome {
         }
     }
 
-    /// How many schedules there are.
+    /// Returns the number of schedules.
     pub fn total(&self) -> u64 {
         self.schedules.iter().sum()
     }

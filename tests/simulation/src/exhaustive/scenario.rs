@@ -1,57 +1,57 @@
-//! Scenarios: one client, two servers, and the one call whose every schedule is looked at.
+//! Scenarios: one client, two servers, and the one call whose every schedule is checked.
 
 use std::time::Duration;
 
 use psrpc_engine::proto::{ErrorCode, ErrorResponse, Frame, MethodProperties, Routing, Text};
 use psrpc_engine::{ClientConfig, Now, Route, ServerConfig, StreamConfig, Time, WallTime};
 
-/// The client's place among the nodes.
+/// The index of the client among the nodes.
 pub(super) const CLIENT: usize = 0;
 
-/// How many nodes there are: the client, and then the servers.
+/// The number of nodes: the client, followed by the servers.
 pub(super) const NODES: usize = 1 + SERVERS;
 
-/// How many servers there are.
+/// The number of servers.
 pub(super) const SERVERS: usize = 2;
 
-/// All times of a scenario are a whole number of these, so that different histories meet at the
-/// same moments. It is what a table of remembered requests rounds to.
+/// All times of a scenario are multiples of this unit, so that different histories meet at the same
+/// moments. It is the resolution of the table of remembered requests.
 const UNIT: Duration = Duration::from_nanos(1 << 30);
 
-/// How long a call, a message and an idle stream last.
+/// The timeout of a call, a message and an idle stream.
 pub(super) const TIMEOUT: Duration = Duration::from_nanos(3 << 30);
 
-/// When a call expires: it is made at once.
+/// The expiry of the call, which is made at the start.
 pub(super) const EXPIRY: Time = Time::from_nanos(3 << 30);
 
-/// The server that publishes an update.
+/// The index of the server that publishes an update.
 pub(super) const PUBLISHER: usize = 0;
 
-/// What the wall clocks show in the beginning: a request that is sent then is forgotten the moment
-/// it expires.
+/// The reading of the wall clocks at the start. It is chosen so that a request sent then is
+/// forgotten at the moment when it expires.
 const EPOCH: WallTime = WallTime::from_unix_nanos(((1 << 30) - 1) + (1_672_000_000 << 30));
 
 const SERVICE: &str = "Hats";
 
-/// What is called, and how.
+/// The kind of call of a scenario.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A claimed call on a queue.
     Queue,
-    /// The same, and its server runs it without waiting for a grant.
-    Election,
-    /// A claimed call that both servers see; the second bids more.
+    /// A claimed call on a queue, whose server skips the claim.
+    SkipClaim,
+    /// A claimed call that both servers see. The second bids more.
     Affinity,
-    /// A call without a claim, of a method that one server serves.
+    /// A call of a single-server method.
     SingleServer,
-    /// A call that both servers answer.
+    /// A multi call to both servers.
     Multi,
-    /// A stream that both servers bid for. Its client sends a message, its server answers with one,
-    /// then the client closes it.
+    /// A stream that both servers bid for. The client sends a message, the server replies with one,
+    /// and the client closes the stream.
     Stream,
-    /// The same with the client's message alone.
+    /// A stream with a message of the client only.
     Upload,
-    /// The same with a message of the server alone, which it sends at once.
+    /// A stream with a message of the server only, sent at once.
     Download,
     /// A subscription, and an update that a server publishes.
     Update,
@@ -71,44 +71,44 @@ impl Kind {
     }
 }
 
-/// How a bus that is not what it should be alters what it brings to a node: the client, 0, or a
-/// server, 1 or 2.
+/// How a defective bus alters a frame to a node: the client, 0, or a server, 1 or 2. Returns the
+/// frames that the node receives instead.
 pub type Spoil = fn(usize, &Frame) -> Vec<Frame>;
 
 /// One client, two servers and one call.
 #[derive(Clone, Copy, Debug)]
 pub struct Scenario {
-    /// What is called.
+    /// The kind of call.
     pub kind: Kind,
     /// Whether the caller cancels the call, at any time.
     pub cancels: bool,
-    /// How many frames are lost or doubled, and servers crash, at most.
+    /// The maximum number of faults: lost frames, duplicated frames and crashed servers.
     pub faults: u8,
-    /// What else the bus does, where a test wants to see it found out.
+    /// How the bus alters frames, for tests that the oracle notices it.
     pub spoil: Option<Spoil>,
 }
 
 impl Scenario {
-    /// A scenario of a kind, with so many faults at most.
+    /// Returns a scenario of a kind, with at most `faults` faults.
     pub const fn new(kind: Kind, faults: u8) -> Self {
         Self { kind, cancels: false, faults, spoil: None }
     }
 
-    /// The same, in which the caller cancels the call.
+    /// Returns the same scenario, in which the caller cancels the call.
     pub const fn canceled(self) -> Self {
         Self { cancels: true, ..self }
     }
 
-    /// The same, on a bus that alters what it brings.
+    /// Returns the same scenario, on a bus that alters frames.
     pub const fn spoiled(self, spoil: Spoil) -> Self {
         Self { spoil: Some(spoil), ..self }
     }
 
-    /// The scenarios of the command, with at most two faults each: one for each kind of call, and
-    /// one more for those that can be canceled. A stream with messages both ways has one fault
-    /// at most, since with two it takes [minutes](Self::large).
+    /// Returns the scenarios of the command, with at most two faults each: one for each kind of
+    /// call, and another for each kind that can be canceled. A stream with messages both ways has
+    /// at most one fault, since two take [minutes](Self::large).
     pub fn all() -> Vec<Self> {
-        let calls = [Kind::Queue, Kind::Election, Kind::Affinity, Kind::SingleServer];
+        let calls = [Kind::Queue, Kind::SkipClaim, Kind::Affinity, Kind::SingleServer];
         let calls = calls.map(|kind| Self::new(kind, 2)).into_iter();
         let mut scenarios: Vec<_> = calls.flat_map(|scenario| [scenario, scenario.canceled()]).collect();
         let others = [Kind::Multi, Kind::Update, Kind::Upload, Kind::Download];
@@ -117,17 +117,17 @@ impl Scenario {
         scenarios
     }
 
-    /// A stream with messages both ways and two faults: twenty million states, and two gigabytes to
-    /// hold those that are equally far.
+    /// Returns the scenario of a stream with messages both ways and two faults. It has twenty
+    /// million states and needs two gigabytes of memory.
     pub const fn large() -> Self {
         Self::new(Kind::Stream, 2)
     }
 
-    /// What people call it.
+    /// Returns the name for reports.
     pub fn name(&self) -> String {
         let name = match self.kind {
             Kind::Queue => "queue",
-            Kind::Election => "election",
+            Kind::SkipClaim => "election",
             Kind::Affinity => "affinity",
             Kind::SingleServer => "single-server",
             Kind::Multi => "multi",
@@ -141,7 +141,7 @@ impl Scenario {
 
     pub(super) fn route(&self) -> Route {
         let (routing, require_claim) = match self.kind {
-            Kind::Queue | Kind::Election | Kind::Stream | Kind::Upload | Kind::Download => {
+            Kind::Queue | Kind::SkipClaim | Kind::Stream | Kind::Upload | Kind::Download => {
                 (Routing::Queue, true)
             }
             Kind::Affinity => (Routing::Affinity, true),
@@ -150,7 +150,7 @@ impl Scenario {
         };
         let properties = MethodProperties { routing, require_claim };
         let route = if self.kind.is_stream() { Route::stream } else { Route::new };
-        route(SERVICE, "Fit", properties, &[] as &[&str]).expect("the names are sound")
+        route(SERVICE, "Fit", properties, &[] as &[&str]).expect("the names are valid")
     }
 
     pub(super) fn client(&self) -> ClientConfig {
@@ -170,7 +170,7 @@ impl Scenario {
         ServerConfig { id, timeout: TIMEOUT, streams: streams(), ..ServerConfig::new(SERVICE) }
     }
 
-    /// Whether a server serves the route.
+    /// Returns `true` if a server serves the route.
     pub(super) fn serves(&self, server: usize) -> bool {
         match self.kind {
             Kind::SingleServer => server == 0,
@@ -179,12 +179,13 @@ impl Scenario {
         }
     }
 
-    /// What a server bids.
+    /// Returns the affinity that a server bids.
     pub(super) fn affinity(server: usize) -> f32 {
         [0.5, 1.0][server]
     }
 
-    /// What a server answers, and no other: one succeeds, the other fails.
+    /// Returns the response of a server, which differs from that of the other: the first succeeds,
+    /// the second fails.
     pub(super) fn answer(server: usize) -> Result<&'static str, ErrorResponse> {
         match server {
             0 => Ok("a hat of the first"),
@@ -193,22 +194,22 @@ impl Scenario {
     }
 }
 
-/// With an idle timeout, so that a stream ends although its close is lost.
+/// Returns a configuration with an idle timeout, so that a stream ends even if its close is lost.
 fn streams() -> StreamConfig {
     StreamConfig { idle_timeout: Some(TIMEOUT), ..StreamConfig::DEFAULT }
 }
 
-/// The server of an id.
+/// Returns the index of the server with an id.
 pub(super) fn server_of(id: &Text) -> Option<usize> {
     (0..SERVERS).find(|server| id.as_str().strip_prefix("SRV_") == Some(&(server + 1).to_string()))
 }
 
-/// What people call a node.
+/// Returns the name of a node for reports.
 pub(super) fn name(node: usize) -> String {
     if node == CLIENT { "the client".to_owned() } else { format!("server {node}") }
 }
 
-/// What the clocks of every node show at a time.
+/// Returns the readings of every node's clocks at a time.
 pub(super) fn clocks(time: Time) -> Now {
     Now { time, wall: EPOCH + time.since(Time::ZERO) }
 }

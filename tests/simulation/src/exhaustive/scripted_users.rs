@@ -1,5 +1,5 @@
-//! The scripted users of the engines: what they do follows from the events of the engine alone, and
-//! nothing is left to chance.
+//! The scripted users of the engines. Their acts follow from the events of the engine alone,
+//! without randomness.
 
 use psrpc_engine::proto::Any;
 use psrpc_engine::{
@@ -10,32 +10,32 @@ use psrpc_engine::{
 use super::scenario::{Kind, PUBLISHER, SERVERS, Scenario, clocks};
 use super::step::{NodeAct, Step, StepFact};
 
-/// What the client sends on a stream.
+/// The message of the client on a stream.
 pub(super) const TO_SERVER: &str = "to the server";
 
-/// What a server sends on a stream.
+/// The message of a server on a stream.
 pub(super) const TO_CLIENT: &str = "to the client";
 
-/// What is published.
+/// The payload of the update.
 pub(super) const UPDATE: &str = "news";
 
 const UPDATE_TYPE: &str = "hats.News";
 
-/// What must not fail: nothing that is done here is more than an engine allows.
-const ALLOWED: &str = "it is sound, and the engine is open";
+/// The message for engine calls that cannot fail: no limit is reached.
+const WITHIN_LIMITS: &str = "the engine is open, and no limit is reached";
 
-/// The layer above an engine.
+/// The user of an engine.
 pub(super) trait ScriptedUser<E: Engine> {
-    /// The engine has something to tell.
+    /// Handles an event of the engine.
     fn on_event(&mut self, engine: &mut E, now: Time, event: E::Event, step: &mut Step);
 
-    /// The user does something by itself.
+    /// Performs an act of the user.
     fn act(&mut self, engine: &mut E, now: Time, act: NodeAct, step: &mut Step);
 
-    /// How many things an engine holds.
-    fn holds(engine: &E) -> usize;
+    /// Returns the number of entries in the engine's tables.
+    fn table_entries(engine: &E) -> usize;
 
-    /// What it counts.
+    /// Returns the counters of the engine.
     fn counters(engine: &E) -> &Counters;
 }
 
@@ -43,17 +43,18 @@ pub(super) trait ScriptedUser<E: Engine> {
 pub(super) struct ScriptedClient {
     scenario: Scenario,
     call: Option<CallHandle>,
-    listens: Option<SubscriptionHandle>,
+    subscription: Option<SubscriptionHandle>,
     stream: Option<StreamHandle>,
-    /// So many things are to happen on the stream before it is closed: a send ends, a message
-    /// comes.
-    awaits: u8,
+    /// The number of events on the stream to wait for before closing it: a send ends, a message
+    /// arrives.
+    remaining_events: u8,
 }
 
 impl ScriptedClient {
     pub(super) fn new(scenario: Scenario) -> Self {
-        let awaits = u8::from(scenario.kind.sends_to_server()) + u8::from(scenario.kind.sends_to_client());
-        Self { scenario, call: None, listens: None, stream: None, awaits }
+        let remaining_events =
+            u8::from(scenario.kind.sends_to_server()) + u8::from(scenario.kind.sends_to_client());
+        Self { scenario, call: None, subscription: None, stream: None, remaining_events }
     }
 
     fn call(&mut self, engine: &mut Client, now: Time) {
@@ -61,21 +62,23 @@ impl ScriptedClient {
         match self.scenario.kind {
             Kind::Multi => {
                 let call = MultiCall { expected: Some(SERVERS), ..MultiCall::new(route, "any hats?") };
-                engine.multi_call(now, call).expect(ALLOWED);
+                engine.multi_call(now, call).expect(WITHIN_LIMITS);
             }
             Kind::Stream | Kind::Upload | Kind::Download => {
-                self.call = Some(engine.open_stream(now, OpenStream::new(route)).expect(ALLOWED));
+                self.call = Some(engine.open_stream(now, OpenStream::new(route)).expect(WITHIN_LIMITS));
             }
-            Kind::Update => self.listens = Some(engine.subscribe(&route, UPDATE_TYPE).expect(ALLOWED)),
-            Kind::Queue | Kind::Election | Kind::Affinity | Kind::SingleServer => {
-                self.call = Some(engine.call(now, Call::new(route, "a hat, please")).expect(ALLOWED));
+            Kind::Update => {
+                self.subscription = Some(engine.subscribe(&route, UPDATE_TYPE).expect(WITHIN_LIMITS))
+            }
+            Kind::Queue | Kind::SkipClaim | Kind::Affinity | Kind::SingleServer => {
+                self.call = Some(engine.call(now, Call::new(route, "a hat, please")).expect(WITHIN_LIMITS));
             }
         }
     }
 
-    fn awaited(&mut self, engine: &mut Client, now: Time) {
-        self.awaits = self.awaits.saturating_sub(1);
-        if let (0, Some(stream)) = (self.awaits, self.stream) {
+    fn stream_event_done(&mut self, engine: &mut Client, now: Time) {
+        self.remaining_events = self.remaining_events.saturating_sub(1);
+        if let (0, Some(stream)) = (self.remaining_events, self.stream) {
             engine.stream_commands().close(clocks(now), stream, None);
         }
     }
@@ -87,16 +90,16 @@ impl ScriptedUser<Client> for ScriptedClient {
             ClientEvent::Opened { outcome: Ok(stream), .. } => {
                 self.stream = Some(stream);
                 if self.scenario.kind.sends_to_server() {
-                    engine.stream_commands().send(clocks(now), stream, TO_SERVER, None).expect(ALLOWED);
+                    engine.stream_commands().send(clocks(now), stream, TO_SERVER, None).expect(WITHIN_LIMITS);
                 }
             }
             ClientEvent::Stream(StreamEvent::Message { delivery, .. }) => {
                 let stream = delivery.stream();
                 engine.stream_commands().accept(clocks(now), delivery);
                 engine.stream_commands().taken(stream);
-                self.awaited(engine, now);
+                self.stream_event_done(engine, now);
             }
-            ClientEvent::Stream(StreamEvent::Sent { .. }) => self.awaited(engine, now),
+            ClientEvent::Stream(StreamEvent::Sent { .. }) => self.stream_event_done(engine, now),
             ClientEvent::Subscribed { .. } => step.acts.push(NodeAct::Unsubscribe),
             ClientEvent::Update { subscription, .. } => engine.taken_update(subscription),
             _ => {}
@@ -109,9 +112,9 @@ impl ScriptedUser<Client> for ScriptedClient {
                 self.call(engine, now);
                 step.acts.extend(self.scenario.cancels.then_some(NodeAct::Cancel));
             }
-            NodeAct::Cancel => engine.cancel(clocks(now), self.call.expect("it was made")),
-            NodeAct::Unsubscribe => engine.unsubscribe(self.listens.expect("it was made")),
-            act => unreachable!("{act:?} is no act of the client's user"),
+            NodeAct::Cancel => engine.cancel(clocks(now), self.call.expect("the call was made")),
+            NodeAct::Unsubscribe => engine.unsubscribe(self.subscription.expect("the subscription was made")),
+            act => unreachable!("{act:?} is not an act of the client's user"),
         }
     }
 
@@ -119,7 +122,7 @@ impl ScriptedUser<Client> for ScriptedClient {
         engine.counters()
     }
 
-    fn holds(engine: &Client) -> usize {
+    fn table_entries(engine: &Client) -> usize {
         engine.in_flight() + engine.streams() + engine.sending() + engine.listening() + engine.remembered()
     }
 }
@@ -141,10 +144,10 @@ impl ScriptedServer {
         Self { scenario, server }
     }
 
-    /// Registers its methods.
+    /// Registers its methods, or schedules its update.
     pub(super) fn start(&mut self, engine: &mut Server, step: &mut Step) {
         if self.scenario.serves(self.server) {
-            engine.register(vec![self.scenario.route()]).expect(ALLOWED);
+            engine.register(vec![self.scenario.route()]).expect(WITHIN_LIMITS);
         }
         if self.scenario.kind == Kind::Update && self.server == PUBLISHER {
             step.acts.push(NodeAct::Publish);
@@ -155,7 +158,7 @@ impl ScriptedServer {
 impl ScriptedUser<Server> for ScriptedServer {
     fn on_event(&mut self, engine: &mut Server, now: Time, event: ServerEvent, step: &mut Step) {
         match event {
-            ServerEvent::Received(Received { request, .. }) if self.scenario.kind == Kind::Election => {
+            ServerEvent::Received(Received { request, .. }) if self.scenario.kind == Kind::SkipClaim => {
                 engine.skip_claim(clocks(now), request);
             }
             ServerEvent::Received(Received { request, .. }) => {
@@ -167,11 +170,11 @@ impl ScriptedUser<Server> for ScriptedServer {
                 engine.stream_commands().accept(clocks(now), delivery);
                 engine.stream_commands().taken(stream);
                 if self.scenario.kind == Kind::Stream {
-                    engine.stream_commands().send(clocks(now), stream, TO_CLIENT, None).expect(ALLOWED);
+                    engine.stream_commands().send(clocks(now), stream, TO_CLIENT, None).expect(WITHIN_LIMITS);
                 }
             }
             ServerEvent::Accepted { stream, .. } if self.scenario.kind == Kind::Download => {
-                engine.stream_commands().send(clocks(now), stream, TO_CLIENT, None).expect(ALLOWED);
+                engine.stream_commands().send(clocks(now), stream, TO_CLIENT, None).expect(WITHIN_LIMITS);
             }
             ServerEvent::Stream(StreamEvent::Ended { stream, .. }) => {
                 engine.finish_stream(clocks(now), stream, Ok(()));
@@ -187,9 +190,9 @@ impl ScriptedUser<Server> for ScriptedServer {
             }
             NodeAct::Publish => {
                 let update = Any { type_url: UPDATE_TYPE.into(), value: UPDATE.into() };
-                engine.publish(clocks(now), &self.scenario.route(), update, None).expect(ALLOWED);
+                engine.publish(clocks(now), &self.scenario.route(), update, None).expect(WITHIN_LIMITS);
             }
-            act => unreachable!("{act:?} is no act of a server's user"),
+            act => unreachable!("{act:?} is not an act of a server's user"),
         }
     }
 
@@ -197,7 +200,7 @@ impl ScriptedUser<Server> for ScriptedServer {
         engine.counters()
     }
 
-    fn holds(engine: &Server) -> usize {
+    fn table_entries(engine: &Server) -> usize {
         let streams = engine.streams() + engine.sending();
         engine.in_flight() + streams + engine.publishing() + engine.remembered()
     }

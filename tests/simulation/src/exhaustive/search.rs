@@ -1,5 +1,4 @@
-//! The search: all states of a scenario, those that are equally many steps from the beginning
-//! together.
+//! The search: visits all states of a scenario, layer by layer by their distance from the start.
 
 use std::collections::BTreeMap;
 
@@ -10,10 +9,10 @@ use super::step_text::show_step;
 use super::world_state::WorldState;
 use crate::judge::violation::{Checked, Invariant, Violation};
 
-/// No schedule should be longer: an engine that goes on for ever would make it so.
-const LONGEST: usize = 300;
+/// The limit for the steps of a schedule. An engine that never comes to rest exceeds it.
+const MAX_STEPS: usize = 300;
 
-/// Looks at every schedule of a scenario.
+/// Runs every schedule of a scenario.
 pub fn exhaustive(scenario: &Scenario) -> Outcome {
     Search::new(scenario, Sharing::Ignored).finish()
 }
@@ -21,27 +20,28 @@ pub fn exhaustive(scenario: &Scenario) -> Outcome {
 struct Search<'a> {
     scenario: &'a Scenario,
     histories: Histories,
-    /// The states that are so many steps from the beginning, each with the number of ways there.
+    /// The states at the current distance from the start, each with the number of ways that lead
+    /// there.
     layer: BTreeMap<WorldState, (u64, Origin)>,
-    /// For each layer until then, and each of its states, a step that leads there.
+    /// For each state of each earlier layer, a step that leads there.
     trail: Vec<Vec<Origin>>,
     outcome: Outcome,
 }
 
-/// Where a state comes from.
+/// The step that leads to a state.
 #[derive(Clone, Copy)]
 struct Origin {
-    /// The place of the state before in its layer.
+    /// The index of the previous state in its layer.
     before: u32,
-    /// Which of the steps from there.
+    /// The index of the step among those of the previous state.
     step: u32,
 }
 
 impl<'a> Search<'a> {
     fn new(scenario: &'a Scenario, sharing: Sharing) -> Self {
         let histories = Histories::new(*scenario, sharing);
-        let nowhere = Origin { before: 0, step: 0 };
-        let layer = BTreeMap::from([(WorldState::first(scenario, &histories), (1, nowhere))]);
+        let none = Origin { before: 0, step: 0 };
+        let layer = BTreeMap::from([(WorldState::first(scenario, &histories), (1, none))]);
         Self { scenario, histories, layer, trail: Vec::new(), outcome: Outcome::new(scenario) }
     }
 
@@ -56,36 +56,37 @@ impl<'a> Search<'a> {
     /// Takes every step from every state of the layer.
     fn advance(&mut self) {
         self.trail.push(Vec::with_capacity(self.layer.len()));
-        for (place, (state, (ways, origin))) in std::mem::take(&mut self.layer).into_iter().enumerate() {
-            self.trail.last_mut().expect("one was pushed").push(origin);
+        for (index, (state, (ways, origin))) in std::mem::take(&mut self.layer).into_iter().enumerate() {
+            self.trail.last_mut().expect("a layer was pushed above").push(origin);
             let steps = state.steps(self.scenario, &mut self.histories);
             self.outcome.states += 1;
             self.outcome.steps += steps.len() as u64;
             if steps.is_empty() {
-                self.end(state.faults, ways, state.end(&self.histories), place, None);
+                self.end(state.faults, ways, state.end(&self.histories), index, None);
             }
             for (step, taken) in steps.into_iter().enumerate() {
-                let origin = Origin { before: place as u32, step: step as u32 };
+                let origin = Origin { before: index as u32, step: step as u32 };
                 match taken.state {
-                    Ok(state) if self.trail.len() <= LONGEST => {
+                    Ok(state) if self.trail.len() <= MAX_STEPS => {
                         let (known, _) = self.layer.entry(state).or_insert((0, origin));
                         *known = known.checked_add(ways).expect("a scenario is small");
                     }
                     Ok(_) => {
-                        let what = format!("it goes on after {LONGEST} steps");
+                        let what = format!("it goes on after {MAX_STEPS} steps");
                         let endless = Err(Violation { invariant: Invariant::I9, what });
-                        self.end(taken.faults, ways, endless, place, Some(origin.step));
+                        self.end(taken.faults, ways, endless, index, Some(origin.step));
                     }
                     Err(violation) => {
-                        self.end(taken.faults, ways, Err(violation), place, Some(origin.step));
+                        self.end(taken.faults, ways, Err(violation), index, Some(origin.step));
                     }
                 }
             }
         }
     }
 
-    /// A schedule ends, in so many ways, with a step from a state of the layer or there.
-    fn end(&mut self, faults: u8, ways: u64, result: Checked, place: usize, step: Option<u32>) {
+    /// Counts a schedule that ends in a state of the layer, or with a step from there, in `ways`
+    /// ways.
+    fn end(&mut self, faults: u8, ways: u64, result: Checked, index: usize, step: Option<u32>) {
         let outcome = &mut self.outcome;
         let schedules = &mut outcome.schedules[usize::from(faults)];
         *schedules = schedules.checked_add(ways).expect("a scenario is small");
@@ -93,19 +94,19 @@ impl<'a> Search<'a> {
         if let Err(violation) = result {
             outcome.failed += ways;
             if outcome.failure.is_none() {
-                let steps = self.retrace(place, step);
+                let steps = self.retrace(index, step);
                 self.outcome.failure = Some(Failure { violation, steps });
             }
         }
     }
 
-    /// The steps that lead to a state of the layer, and one from there, in words.
-    fn retrace(&mut self, mut place: usize, last: Option<u32>) -> Vec<String> {
+    /// Describes the steps that lead to a state of the layer, and one step from there.
+    fn retrace(&mut self, mut index: usize, last: Option<u32>) -> Vec<String> {
         let mut path: Vec<_> = last.into_iter().collect();
         for layer in self.trail.iter().skip(1).rev() {
-            let Origin { before, step } = layer[place];
+            let Origin { before, step } = layer[index];
             path.push(step);
-            place = before as usize;
+            index = before as usize;
         }
         let mut state = Some(WorldState::first(self.scenario, &self.histories));
         let step = |step: u32| {
@@ -124,7 +125,7 @@ mod tests {
     use super::*;
     use crate::exhaustive::scenario::Kind;
 
-    /// Goes through each schedule by itself, and counts them by their faults.
+    /// Visits each schedule separately, and counts them by their faults.
     fn walk(scenario: &Scenario, histories: &mut Histories, state: &WorldState, schedules: &mut [u64]) {
         let steps = state.steps(scenario, histories);
         if steps.is_empty() {
@@ -132,15 +133,15 @@ mod tests {
             schedules[usize::from(state.faults)] += 1;
         }
         for taken in steps {
-            walk(scenario, histories, &taken.state.expect("nothing is violated"), schedules);
+            walk(scenario, histories, &taken.state.expect("the scenario violates no invariant"), schedules);
         }
     }
 
     #[test]
-    fn schedules_that_are_gone_through_one_by_one_are_as_many() {
+    fn visiting_each_schedule_separately_gives_the_same_number() {
         for scenario in [
             Scenario::new(Kind::Queue, 1),
-            Scenario::new(Kind::Election, 1),
+            Scenario::new(Kind::SkipClaim, 1),
             Scenario::new(Kind::Affinity, 0),
             Scenario::new(Kind::SingleServer, 2).canceled(),
             Scenario::new(Kind::Multi, 1),
@@ -155,10 +156,10 @@ mod tests {
     }
 
     #[test]
-    fn what_nodes_ignore_makes_no_difference() {
+    fn merging_histories_with_ignored_inputs_makes_no_difference() {
         for scenario in [
             Scenario::new(Kind::Queue, 2),
-            Scenario::new(Kind::Election, 1).canceled(),
+            Scenario::new(Kind::SkipClaim, 1).canceled(),
             Scenario::new(Kind::Affinity, 1),
             Scenario::new(Kind::Multi, 2),
             Scenario::new(Kind::Upload, 0),

@@ -1,63 +1,62 @@
-//! Steps: what comes to a node, and what the node does then, as far as other nodes or the oracle
-//! notice it.
+//! Steps: an input of a node, and its effects on other nodes or the oracle.
 
 use psrpc_engine::proto::{Channel, Frame, StreamBody};
 use psrpc_engine::{ClientEvent, RequestHandle, ServerEvent, SubscriptionHandle, SubscriptionKind, Time};
 
-/// What comes to a node.
+/// An input of a node.
 #[derive(Clone, Debug)]
 pub(super) enum NodeInput {
-    /// The time of its next timer has come.
+    /// Its timer is due.
     Tick,
-    /// A frame.
+    /// A frame arrives.
     Frame(SubscriptionHandle, Frame),
-    /// Its user, or its bus, does something.
+    /// Its user or its bus acts.
     Act(NodeAct),
 }
 
-/// What happens at a node by itself, sooner or later.
+/// An act of a node's user or bus, which happens at any later time.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum NodeAct {
     /// The caller makes its call.
     Call,
-    /// The caller cancels it.
+    /// The caller cancels its call.
     Cancel,
-    /// A handler is done.
+    /// A handler finishes.
     Answer(RequestHandle),
     /// A server publishes an update.
     Publish,
     /// The bus confirms a subscription.
     Subscribed(SubscriptionHandle),
-    /// The subscriber has enough.
+    /// The subscriber unsubscribes.
     Unsubscribe,
     /// The bus confirms the end of a subscription.
     Unsubscribed(SubscriptionHandle),
 }
 
-/// What a node did in one step.
+/// A step of a node.
 pub(super) struct Step {
-    /// What went in and came out, in order.
+    /// Its inputs and outputs, in order.
     pub(super) facts: Vec<StepFact>,
-    /// What will come to it by itself.
+    /// The acts that will follow from it.
     pub(super) acts: Vec<NodeAct>,
-    /// What it is subscribed to.
+    /// The subscriptions of the node.
     pub(super) subscriptions: Vec<NodeSubscription>,
-    /// When it wants to be woken next.
+    /// The next timeout of the engine.
     pub(super) timer: Option<Time>,
-    /// How many frames it has dropped so far, among other things that it counts.
+    /// The total of the engine's drop counters, which include a few other counters.
     pub(super) drops: u64,
-    /// How many things its engine holds.
-    pub(super) holds: usize,
+    /// The number of entries in the engine's tables.
+    pub(super) table_entries: usize,
 }
 
 impl Step {
-    /// Whether the node is as it was `before` this: it ignored a command, or says that it dropped a
-    /// frame, and wants and holds what it did.
+    /// Returns `true` if the node has not changed since the step `before`: it ignored a command or
+    /// dropped a frame, and its timer and tables are the same.
     pub(super) fn changes_nothing(&self, before: &Step) -> bool {
         let is_dropped = self.drops > before.drops;
         let is_nothing = |fact: &StepFact| match fact {
-            StepFact::Did(_) => true,
-            StepFact::Heard(_) => is_dropped,
+            StepFact::Acted(_) => true,
+            StepFact::Received(_) => is_dropped,
             StepFact::Client(ClientEvent::Dropped(_)) | StepFact::Server(ServerEvent::Dropped(_)) => {
                 !self.is_message()
             }
@@ -66,29 +65,29 @@ impl Step {
         self.facts.iter().all(is_nothing)
             && !self.facts.is_empty()
             && self.acts.is_empty()
-            && (self.timer, self.holds) == (before.timer, before.holds)
+            && (self.timer, self.table_entries) == (before.timer, before.table_entries)
     }
 
-    /// Whether a message of a stream came, which shows that the other side is there even if it is
+    /// Returns `true` if a message of a stream arrived. It resets the idle timeout even if it is
     /// dropped.
     fn is_message(&self) -> bool {
         let is_message = |body: &Option<StreamBody>| matches!(body, Some(StreamBody::Message { .. }));
         self.facts
             .iter()
-            .any(|fact| matches!(fact, StepFact::Heard(Frame::Stream(stream)) if is_message(&stream.body)))
+            .any(|fact| matches!(fact, StepFact::Received(Frame::Stream(stream)) if is_message(&stream.body)))
     }
 }
 
-/// Something that went into a node or came out.
+/// An input or an output of a node.
 pub(super) enum StepFact {
-    Heard(Frame),
-    Did(NodeAct),
+    Received(Frame),
+    Acted(NodeAct),
     Published(Channel, Frame),
     Client(ClientEvent),
     Server(ServerEvent),
 }
 
-/// What a node is subscribed to.
+/// A subscription of a node.
 #[derive(Clone)]
 pub(super) struct NodeSubscription {
     pub(super) handle: SubscriptionHandle,

@@ -1,4 +1,4 @@
-//! Steps in plain words, for people who read a schedule that fails.
+//! Steps as text, for people who read a failing schedule.
 
 use std::fmt;
 
@@ -8,23 +8,23 @@ use psrpc_engine::{ClientEvent, ServerEvent, Time};
 use super::histories::Histories;
 use super::scenario::{TIMEOUT, name};
 use super::step::{NodeAct, NodeInput, StepFact};
-use super::world_state::{Move, Pending, Taken};
+use super::world_state::{Move, Pending, TakenStep};
 use crate::frame_text::FrameText;
 
-/// A step, and what the node did.
-pub(super) fn show_step(taken: &Taken, histories: &Histories) -> String {
+/// Describes a step and the outputs of the node.
+pub(super) fn show_step(taken: &TakenStep, histories: &Histories) -> String {
     let input = |pending: &Pending| InputText(histories.input(pending.input));
-    let what = match &taken.what {
-        Move::Come(pending) => format!("{} {}", name(pending.to()), input(pending)),
-        Move::Double(pending) => format!("{} {} (doubled)", name(pending.to()), input(pending)),
-        Move::Wake(node) => format!("{} is woken by its timer", name(*node)),
+    let what = match &taken.choice {
+        Move::Arrive(pending) => format!("{} {}", name(pending.to()), input(pending)),
+        Move::Duplicate(pending) => format!("{} {} (doubled)", name(pending.to()), input(pending)),
+        Move::Timeout(node) => format!("{} is woken by its timer", name(*node)),
         Move::Crash(node) => format!("{} crashes", name(*node)),
     };
     let mut line = format!("at {:.2}: {what}", in_timeouts(taken.at));
-    let done = taken.at_node.and_then(|(node, history)| histories.done(node, history).ok());
-    for said in done.into_iter().flat_map(|done| &done.step.facts).filter_map(said) {
+    let done = taken.at_node.and_then(|(node, history)| histories.last_step(node, history).ok());
+    for text in done.into_iter().flat_map(|done| &done.step.facts).filter_map(output_text) {
         line += "; ";
-        line += &said;
+        line += &text;
     }
     for lost in &taken.lost {
         line += &format!("; LOST: {} to {}", input(lost), name(lost.to()));
@@ -32,15 +32,15 @@ pub(super) fn show_step(taken: &Taken, histories: &Histories) -> String {
     line
 }
 
-/// Times are told in timeouts of the call.
+/// Converts a time to multiples of the timeout of the call.
 fn in_timeouts(time: Time) -> f64 {
     time.since(Time::ZERO).as_secs_f64() / TIMEOUT.as_secs_f64()
 }
 
-/// What a node says about what it does.
-fn said(fact: &StepFact) -> Option<String> {
+/// Describes an output of a node.
+fn output_text(fact: &StepFact) -> Option<String> {
     match fact {
-        StepFact::Heard(_) | StepFact::Did(_) => None,
+        StepFact::Received(_) | StepFact::Acted(_) => None,
         StepFact::Published(_, frame) => Some(format!("publishes {}", ShortStreamText(frame))),
         StepFact::Client(ClientEvent::Dropped(dropped)) | StepFact::Server(ServerEvent::Dropped(dropped)) => {
             Some(format!("drops it: {}", dropped.reason))

@@ -1,4 +1,4 @@
-//! States of a scenario, and the steps that lead from one to the next.
+//! States of a scenario, and the steps between them.
 
 use psrpc_engine::proto::Channel;
 use psrpc_engine::{SubscriptionHandle, SubscriptionKind, Time};
@@ -9,29 +9,29 @@ use super::scenario::{CLIENT, NODES, Scenario, name};
 use super::step::{NodeAct, NodeInput, Step};
 use crate::judge::violation::{Checked, Invariant, Violation};
 
-/// A frame on its way, to one of these.
+/// A published frame and its possible receivers, one of which gets it.
 struct Sent {
     to: Vec<Pending>,
-    /// It was doubled, and not to be lost then.
+    /// Whether it is a duplicate, which cannot also be lost.
     is_copy: bool,
 }
 
-/// All that what can still happen depends on.
+/// The state of a scenario: everything that its future depends on.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct WorldState {
-    /// What each node has been through; `None` for one that has crashed.
+    /// The history of each node; `None` after a crash.
     nodes: [Option<HistoryId>; NODES],
     now: Time,
-    /// What is on its way to a node, in order.
+    /// The pending inputs of all nodes, sorted.
     pending: Vec<Pending>,
-    /// How many faults there were.
+    /// The number of faults so far.
     pub(super) faults: u8,
-    /// There was no fault, and time has never passed while something was on its way.
+    /// Whether there was no fault, and time has never passed while inputs were pending.
     calm: bool,
     oracle: Oracle,
 }
 
-/// What is on its way to a node: a frame, or what happens there by itself.
+/// A pending input of a node: a frame, or an act.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Pending {
     to: u8,
@@ -43,43 +43,45 @@ impl Pending {
         Self { to: to as u8, input }
     }
 
-    /// The node that it comes to.
+    /// Returns the node that it arrives at.
     pub(super) fn to(&self) -> usize {
         usize::from(self.to)
     }
 }
 
-/// What can happen next.
+/// A possible next step.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Move {
-    /// What is on its way comes.
-    Come(Pending),
-    /// A frame comes, and will come once more.
-    Double(Pending),
-    /// A node is woken by its timer.
-    Wake(usize),
+    /// A pending input arrives.
+    Arrive(Pending),
+    /// A frame arrives, and will arrive once more.
+    Duplicate(Pending),
+    /// The timer of a node fires.
+    Timeout(usize),
     /// A server crashes.
     Crash(usize),
 }
 
-/// A step: what happened, and which of the frames that it put on their way are lost.
-pub(super) struct Taken {
-    pub(super) what: Move,
+/// A step that was taken, and the frames that were lost in it.
+pub(super) struct TakenStep {
+    pub(super) choice: Move,
     pub(super) at: Time,
-    /// The node that something came to, and what it has been through since.
+    /// The node of the step, and its history after it.
     pub(super) at_node: Option<(usize, HistoryId)>,
     pub(super) lost: Vec<Pending>,
-    /// How many faults there were since the beginning.
+    /// The number of faults since the start.
     pub(super) faults: u8,
     pub(super) state: Result<WorldState, Violation>,
 }
 
 impl WorldState {
-    /// The state in which nothing has happened yet.
+    /// Returns the initial state.
     pub(super) fn first(scenario: &Scenario, histories: &Histories) -> Self {
         let mut pending = Vec::new();
         for to in 0..NODES {
-            let done = histories.done(to, Histories::BEGINNING).expect("nothing has come yet");
+            let done = histories
+                .last_step(to, Histories::BEGINNING)
+                .expect("the initial history has no input that can fail");
             pending.extend(done.acts.iter().map(|act| Pending::new(to, *act)));
         }
         let nodes = [Some(Histories::BEGINNING); NODES];
@@ -88,101 +90,101 @@ impl WorldState {
 }
 
 impl WorldState {
-    /// All steps that can be taken from here; none at the end of a schedule.
-    pub(super) fn steps(&self, scenario: &Scenario, histories: &mut Histories) -> Vec<Taken> {
+    /// Returns all possible steps; none at the end of a schedule.
+    pub(super) fn steps(&self, scenario: &Scenario, histories: &mut Histories) -> Vec<TakenStep> {
         let mut moves = self.moves(scenario, histories);
         if !moves.is_empty() && self.faults < scenario.faults {
             let alive = (0..NODES).filter(|node| *node != CLIENT && self.nodes[*node].is_some());
             moves.extend(alive.map(Move::Crash));
         }
         let mut steps = Vec::new();
-        for what in moves {
+        for choice in moves {
             let mut next = self.clone();
-            let sent = next.take(histories, what);
-            let (at, at_node, faults) = (next.now, next.last_at(what), next.faults);
+            let sent = next.take(histories, choice);
+            let (at, at_node, faults) = (next.now, next.history_of(choice), next.faults);
             match sent {
                 Ok(sent) => next.settle(scenario, &sent, Vec::new(), &mut |state, lost| {
                     let faults = state.faults;
-                    steps.push(Taken { what, at, at_node, lost, faults, state: Ok(state) });
+                    steps.push(TakenStep { choice, at, at_node, lost, faults, state: Ok(state) });
                 }),
                 Err(violation) => {
                     let lost = Vec::new();
-                    steps.push(Taken { what, at, at_node, lost, faults, state: Err(violation) });
+                    steps.push(TakenStep { choice, at, at_node, lost, faults, state: Err(violation) });
                 }
             }
         }
         steps
     }
 
-    /// The node of a move, and what it has been through.
-    fn last_at(&self, what: Move) -> Option<(usize, HistoryId)> {
-        let node = match what {
-            Move::Come(pending) | Move::Double(pending) => pending.to(),
-            Move::Wake(node) | Move::Crash(node) => node,
+    /// Returns the node of a move, and its history.
+    fn history_of(&self, choice: Move) -> Option<(usize, HistoryId)> {
+        let node = match choice {
+            Move::Arrive(pending) | Move::Duplicate(pending) => pending.to(),
+            Move::Timeout(node) | Move::Crash(node) => node,
         };
         Some((node, self.nodes[node]?))
     }
 
-    /// What can happen but for crashes.
+    /// Returns all possible moves except crashes.
     fn moves(&self, scenario: &Scenario, histories: &Histories) -> Vec<Move> {
         let mut moves = Vec::new();
         let mut last = None;
         for pending in &self.pending {
-            // Of things that are the same it does not matter which comes first.
-            if last.replace(*pending) == Some(*pending) || !self.can_come(histories, pending) {
+            // The order of equal inputs does not matter.
+            if last.replace(*pending) == Some(*pending) || !self.can_arrive(histories, pending) {
                 continue;
             }
-            moves.push(Move::Come(*pending));
+            moves.push(Move::Arrive(*pending));
             if self.faults < scenario.faults && matches!(histories.input(pending.input), NodeInput::Frame(..))
             {
-                moves.push(Move::Double(*pending));
+                moves.push(Move::Duplicate(*pending));
             }
         }
         let timers = || (0..NODES).filter_map(|node| Some((node, self.last_step(histories, node)?.timer?)));
         if let Some(earliest) = timers().map(|(_, at)| at).min() {
-            moves.extend(timers().filter(|(_, at)| *at == earliest).map(|(node, _)| Move::Wake(node)));
+            moves.extend(timers().filter(|(_, at)| *at == earliest).map(|(node, _)| Move::Timeout(node)));
         }
         moves
     }
 
-    /// Whether it may come already: a bus hands in all frames of a subscription before it confirms
-    /// the end.
-    fn can_come(&self, histories: &Histories, pending: &Pending) -> bool {
+    /// Returns `true` if an input may arrive now. A bus delivers all frames of a subscription
+    /// before it confirms the end.
+    fn can_arrive(&self, histories: &Histories, pending: &Pending) -> bool {
         let NodeInput::Act(NodeAct::Unsubscribed(ended)) = histories.input(pending.input) else {
             return true;
         };
-        let comes = |other: &Pending| match histories.input(other.input) {
+        let is_pending = |other: &Pending| match histories.input(other.input) {
             NodeInput::Frame(subscription, _) => other.to == pending.to && subscription == ended,
             _ => false,
         };
-        !self.pending.iter().any(comes)
+        !self.pending.iter().any(is_pending)
     }
 
-    /// What a node did last, if it has not crashed.
+    /// Returns the last step of a node, or `None` if it has crashed.
     fn last_step<'a>(&self, histories: &'a Histories, node: usize) -> Option<&'a Step> {
         let history = self.nodes[node]?;
-        Some(&histories.done(node, history).expect("a panic ends a schedule").step)
+        Some(&histories.last_step(node, history).expect("a panic ends a schedule").step)
     }
 
-    /// Makes a move, and gives the frames that it puts on their way.
-    fn take(&mut self, histories: &mut Histories, what: Move) -> Result<Vec<Sent>, Violation> {
+    /// Makes a move, and returns the frames that were published in it.
+    fn take(&mut self, histories: &mut Histories, choice: Move) -> Result<Vec<Sent>, Violation> {
         let mut sent = Vec::new();
-        let (node, input) = match what {
-            Move::Come(pending) => {
+        let (node, input) = match choice {
+            Move::Arrive(pending) => {
                 self.remove(pending);
                 (pending.to(), pending.input)
             }
-            Move::Double(pending) => {
+            Move::Duplicate(pending) => {
                 self.remove(pending);
                 self.faults += 1;
                 sent.push(Sent { to: self.receivers_of_copy(histories, pending), is_copy: true });
                 (pending.to(), pending.input)
             }
-            Move::Wake(node) => {
+            Move::Timeout(node) => {
                 let timer = self.last_step(histories, node).and_then(|step| step.timer);
-                self.now = timer.expect("it is to be woken").max(self.now);
+                self.now = timer.expect("the node has a timer").max(self.now);
                 self.calm &= self.pending.is_empty();
-                self.oracle.time_is(self.now)?;
+                self.oracle.time_advanced(self.now)?;
                 (node, Histories::TICK)
             }
             Move::Crash(node) => {
@@ -195,15 +197,16 @@ impl WorldState {
             }
         };
         self.calm &= self.faults == 0;
-        let history = histories.after(node, self.nodes[node].expect("it is alive"), self.now, input);
-        self.nodes[node] = Some(histories.same(node, history));
-        let done = histories.done(node, history)?;
+        let history =
+            histories.after(node, self.nodes[node].expect("the node has not crashed"), self.now, input);
+        self.nodes[node] = Some(histories.merged(node, history));
+        let done = histories.last_step(node, history)?;
         for fact in &done.step.facts {
             self.oracle.note(node, self.now, fact)?;
         }
         self.oracle.step_ended()?;
         let next = done.step.timer;
-        if what == Move::Wake(node) && next.is_some_and(|next| next <= self.now) {
+        if choice == Move::Timeout(node) && next.is_some_and(|next| next <= self.now) {
             Invariant::I18.violated(format!("woken at {:?}, and next at {next:?}", self.now))?;
         }
         for act in &done.acts {
@@ -215,7 +218,7 @@ impl WorldState {
         Ok(sent)
     }
 
-    /// Routes a frame to those who subscribe to its channel.
+    /// Routes a frame to the subscribers of its channel.
     fn publish(&self, histories: &mut Histories, channel: &Channel, frame: FrameId, sent: &mut Vec<Sent>) {
         let mut members = Vec::new();
         for (to, subscription, kind) in self.subscribers(histories, channel) {
@@ -247,17 +250,17 @@ impl WorldState {
         subscribers
     }
 
-    /// Who may get a frame once more: its subscriber, or any member of its queue.
+    /// Returns the possible receivers of a duplicate: the subscriber, or any member of its queue.
     fn receivers_of_copy(&self, histories: &mut Histories, pending: Pending) -> Vec<Pending> {
         let NodeInput::Frame(handle, _) = *histories.input(pending.input) else { return vec![pending] };
         let here = self.last_step(histories, pending.to()).map_or(&[][..], |step| &step.subscriptions);
         let queue = here.iter().find(|known| known.handle == handle && known.kind == SubscriptionKind::Queue);
         let Some(channel) = queue.map(|queue| queue.channel.clone()) else { return vec![pending] };
         let members = self.subscribers(histories, &channel).into_iter();
-        members.map(|(to, handle, _)| Pending::new(to, histories.on(pending.input, handle))).collect()
+        members.map(|(to, handle, _)| Pending::new(to, histories.redirected(pending.input, handle))).collect()
     }
 
-    /// Puts frames on their way, each to any of its receivers, or loses them.
+    /// Adds frames to the pending inputs, for each choice of receivers and of lost frames.
     fn settle(
         mut self,
         scenario: &Scenario,
@@ -279,25 +282,26 @@ impl WorldState {
         }
     }
 
-    /// Checks what must hold at the end of a schedule.
+    /// Checks the invariants at the end of a schedule.
     pub(super) fn end(&self, histories: &Histories) -> Checked {
         self.oracle.end(self.calm)?;
         for node in 0..NODES {
-            let holds = self.last_step(histories, node).map_or(0, |step| step.holds);
-            if holds > 0 {
-                return Invariant::I9.violated(format!("{} still holds {holds} in the end", name(node)));
+            let table_entries = self.last_step(histories, node).map_or(0, |step| step.table_entries);
+            if table_entries > 0 {
+                return Invariant::I9
+                    .violated(format!("{} still table_entries {table_entries} in the end", name(node)));
             }
         }
         Ok(())
     }
 
     fn remove(&mut self, pending: Pending) {
-        let place = self.pending.binary_search(&pending).expect("it is on its way");
-        self.pending.remove(place);
+        let index = self.pending.binary_search(&pending).expect("the input is pending");
+        self.pending.remove(index);
     }
 
     fn add(&mut self, pending: Pending) {
-        let place = self.pending.partition_point(|other| *other < pending);
-        self.pending.insert(place, pending);
+        let index = self.pending.partition_point(|other| *other < pending);
+        self.pending.insert(index, pending);
     }
 }

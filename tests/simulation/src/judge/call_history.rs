@@ -1,143 +1,144 @@
-//! The history of one call that finds one server, and the invariants that it must keep to.
+//! The history of one call that one server runs, and its invariants.
 
 use psrpc_engine::proto::{ClaimRequest, Text};
 use psrpc_engine::{Failure, Reason, Reply, Time};
 
-use super::answers::{Answers, Runs};
-use super::fact::{Called, Run, Server};
+use super::fact::{CallParameters, HandlerStart, Server};
+use super::responses::{Responses, Runs};
 use super::selection_rules::SelectionHistory;
 use super::violation::{Checked, Invariant};
 use crate::frame_forger;
 
-/// All that is known of one call, or of the opening of a stream.
+/// The history of one call, or of the opening of a stream.
 pub(super) struct CallHistory {
-    made: Called,
+    parameters: CallParameters,
     pub(super) must_succeed: bool,
     pub(super) resolved: bool,
-    /// Servers that the bus brought the request to.
+    /// The servers that received the request.
     reached: Vec<usize>,
-    /// The bids that the client has heard, if it needs any.
+    /// The bids that the client has received, if the call needs a grant.
     selection: Option<SelectionHistory>,
-    /// Servers whose users elected to run it without a grant, which only a queue allows.
-    electors: Vec<Text>,
-    /// Servers that have announced that they run it.
+    /// The servers that skip the claim, which only a queue request allows.
+    claim_skippers: Vec<Text>,
+    /// The servers that have announced the request.
     announcers: Vec<Text>,
-    /// The server that the client granted it to.
+    /// The server that the client granted the call to.
     granted: Option<Text>,
-    /// The server that the client granted it to or heard announce that it runs it, whichever came
-    /// first; both, if the grant was on its way out by then.
+    /// The selected server: the first that the client granted the call to or received an
+    /// announcement from. There are two if the announcement arrived while the grant waited for the
+    /// bus.
     selected: Vec<Text>,
-    /// It was canceled before any server was selected.
+    /// Whether it was canceled before a server was selected.
     withdrawn: bool,
     runs: Runs,
-    pub(super) answers: Answers,
-    /// The servers whose responses the client has heard before its deadline.
-    heard: Vec<Text>,
-    /// Whether it has heard before its deadline that a server has taken the stream that it opens.
-    is_taken: bool,
+    pub(super) responses: Responses,
+    /// The servers whose responses the client received before its deadline.
+    responded: Vec<Text>,
+    /// Whether the client learned before its deadline that a server has accepted the stream.
+    is_accepted: bool,
 }
 
 impl CallHistory {
-    pub(super) fn new(made: Called, must_succeed: bool) -> Self {
+    pub(super) fn new(parameters: CallParameters, must_succeed: bool) -> Self {
         Self {
-            made,
+            parameters,
             must_succeed,
             resolved: false,
             reached: Vec::new(),
-            selection: made.rules.map(|rules| SelectionHistory::new(rules, made.began)),
-            electors: Vec::new(),
+            selection: parameters.rules.map(|rules| SelectionHistory::new(rules, parameters.began)),
+            claim_skippers: Vec::new(),
             announcers: Vec::new(),
             granted: None,
             selected: Vec::new(),
             withdrawn: false,
             runs: Runs::default(),
-            answers: Answers::default(),
-            heard: Vec::new(),
-            is_taken: false,
+            responses: Responses::default(),
+            responded: Vec::new(),
+            is_accepted: false,
         }
     }
 
-    /// The bus brought the request to a server.
+    /// Notes that a server received the request.
     pub(super) fn reached(&mut self, server: Server<'_>) {
-        if !self.reached.contains(&server.life) {
-            self.reached.push(server.life);
+        if !self.reached.contains(&server.incarnation) {
+            self.reached.push(server.incarnation);
         }
     }
 
-    /// The client heard a bid or an announcement.
-    pub(super) fn bid_heard(&mut self, bid: &ClaimRequest, now: Time) {
-        if now >= self.made.deadline {
+    /// Notes that the client received a bid or an announcement.
+    pub(super) fn bid_received(&mut self, bid: &ClaimRequest, now: Time) {
+        if now >= self.parameters.deadline {
             return;
         }
         if !bid.handling {
             if let Some(selection) = &mut self.selection {
-                selection.heard(bid, now);
+                selection.received(bid, now);
             }
         } else if !self.resolved && self.selected.is_empty() {
             self.selected.push(bid.server_id.clone());
         }
     }
 
-    /// The client heard a response.
-    pub(super) fn response_heard(&mut self, server: &Text, now: Time) {
-        if now < self.made.deadline {
-            self.heard.push(server.clone());
+    /// Notes that the client received a response.
+    pub(super) fn response_received(&mut self, server: &Text, now: Time) {
+        if now < self.parameters.deadline {
+            self.responded.push(server.clone());
         }
     }
 
-    /// The client heard something of the server that has the stream.
-    pub(super) fn stream_heard(&mut self, now: Time) {
-        self.is_taken |= now < self.made.deadline;
+    /// Notes that the client received a frame of the server that accepted the stream.
+    pub(super) fn stream_received(&mut self, now: Time) {
+        self.is_accepted |= now < self.parameters.deadline;
     }
 
-    /// Whether the client has heard of any server that it reached.
-    pub(super) fn is_heard_of(&self) -> bool {
+    /// Returns `true` if the client has received a bid or an announcement.
+    pub(super) fn has_claim(&self) -> bool {
         !self.selected.is_empty() || self.selection.as_ref().is_some_and(|selection| selection.bids() > 0)
     }
 
-    /// The server's user elected to run the request.
-    pub(super) fn elected(&mut self, server: &Text) {
-        if self.made.queue {
-            self.electors.push(server.clone());
+    /// Notes that a server skips the claim.
+    pub(super) fn skipped_claim(&mut self, server: &Text) {
+        if self.parameters.queue {
+            self.claim_skippers.push(server.clone());
         }
     }
 
-    /// A server announces that it runs the request.
+    /// Notes that a server announces the request.
     pub(super) fn announced(&mut self, server: &Text) {
         self.announcers.push(server.clone());
     }
 
-    /// A server publishes its response.
-    pub(super) fn responds(&self, server: &Text) -> Checked {
-        let may = self.selection.is_none()
-            || !self.electors.contains(server)
+    /// Checks that a server may publish a response.
+    pub(super) fn check_response(&self, server: &Text) -> Checked {
+        let may_respond = self.selection.is_none()
+            || !self.claim_skippers.contains(server)
             || self.announcers.contains(server)
             || self.granted.as_ref() == Some(server);
-        if may {
+        if may_respond {
             return Ok(());
         }
-        Invariant::I2.violated(format!("{server} answers without a grant, and has announced nothing"))
+        Invariant::I2.violated(format!("{server} responses without a grant, and has announced nothing"))
     }
 
-    /// The client granted the request.
-    pub(super) fn granted(&mut self, server: &Text, now: Time, stuck: Option<Time>) -> Checked {
+    /// Checks a grant of the client.
+    pub(super) fn granted(&mut self, server: &Text, now: Time, last_blocked: Option<Time>) -> Checked {
         if self.withdrawn {
             return Invariant::I4.violated(format!("granted to {server} after it was canceled"));
         }
         if let Some(other) = self.selected.first() {
-            // An announcement may come while the grant waits for a bus that is full.
-            let may_cross = self.is_at_many() || frame_forger::is_stranger(server);
+            // An announcement may arrive while the grant waits for a full bus.
+            let may_cross = self.reached_many() || frame_forger::is_forged_server(server);
             if self.granted.is_some() || !may_cross {
                 return Invariant::I2.violated(format!("granted to {server} though {other} was selected"));
             }
         }
-        let deadline = self.made.deadline;
-        if now >= deadline && stuck.is_none_or(|stuck| stuck < deadline) {
+        let deadline = self.parameters.deadline;
+        if now >= deadline && last_blocked.is_none_or(|last_blocked| last_blocked < deadline) {
             let late = now.since(deadline);
             return Invariant::I1.violated(format!("granted to {server} {late:?} past its deadline"));
         }
         match &self.selection {
-            Some(selection) => selection.check_grant(server, now, deadline, stuck)?,
+            Some(selection) => selection.check_grant(server, now, deadline, last_blocked)?,
             None => return Invariant::I5.violated(format!("granted to {server} what needs no grant")),
         }
         self.granted = Some(server.clone());
@@ -145,45 +146,44 @@ impl CallHistory {
         Ok(())
     }
 
-    /// A server started the handler.
-    pub(super) fn ran(&mut self, run: Run<'_>) -> Checked {
+    /// Checks the start of a handler.
+    pub(super) fn ran(&mut self, run: HandlerStart<'_>) -> Checked {
         if self.selection.is_some() {
             self.may_run(run.server.id)?;
         }
-        self.runs.add(run, self.made.expiry)
+        self.runs.add(run, self.parameters.expiry)
     }
 
     /// Checks that a server may run a claimed request.
     fn may_run(&self, server: &Text) -> Checked {
-        let elected = self.electors.contains(server);
-        if !elected && self.withdrawn {
+        let skipped = self.claim_skippers.contains(server);
+        if !skipped && self.withdrawn {
             return Invariant::I4
                 .violated(format!("ran on {server} though it was canceled before any grant"));
         }
-        if !elected && self.granted.as_ref() != Some(server) {
+        if !skipped && self.granted.as_ref() != Some(server) {
             let granted = &self.granted;
             return Invariant::I2.violated(format!("ran on {server} without a grant ({granted:?} has it)"));
         }
         match self.runs.other_than(server) {
-            Some(other) if !self.is_at_many() => {
+            Some(other) if !self.reached_many() => {
                 Invariant::I2.violated(format!("ran on {other} and {server}"))
             }
             _ => Ok(()),
         }
     }
 
-    /// Whether the bus brought a request of a queue to two servers: all of them may elect to run
-    /// it.
-    fn is_at_many(&self) -> bool {
-        self.made.queue && self.reached.len() > 1
+    /// Returns `true` if several servers received a queue request: each of them may skip the claim.
+    fn reached_many(&self) -> bool {
+        self.parameters.queue && self.reached.len() > 1
     }
 
-    /// The caller cancels it.
+    /// Notes that the caller cancels the call.
     pub(super) fn canceled(&mut self) {
         self.withdrawn |= !self.resolved && self.selected.is_empty();
     }
 
-    /// It ended.
+    /// Checks how it ended.
     pub(super) fn resolved(&mut self, outcome: Result<&Reply, &Failure>) -> Checked {
         self.resolved = true;
         match outcome {
@@ -200,28 +200,29 @@ impl CallHistory {
         if let Some(selection) = &self.selection
             && failure.evidence.bids as usize > selection.bids()
         {
-            let (said, heard) = (failure.evidence.bids, selection.bids());
-            return Invariant::I5.violated(format!("says that {said} servers bid, of {heard}"));
+            let (reported, received) = (failure.evidence.bids, selection.bids());
+            return Invariant::I5.violated(format!("says that {reported} servers bid, of {received}"));
         }
-        self.check_asked(failure)?;
+        self.check_choice(failure)?;
         if failure.reason != Reason::Answered {
             return Ok(());
         }
-        // An error must be the selected server's; while there is none, any server's that saw the
-        // request.
-        let may_answer = |who: &Text| {
-            self.heard.contains(who) && (self.selected.is_empty() || self.selected.contains(who))
+        // The error must come from the selected server, or before selection from any server that
+        // responded in time.
+        let is_eligible = |id: &Text| {
+            self.responded.contains(id) && (self.selected.is_empty() || self.selected.contains(id))
         };
-        self.answers.check_failure(may_answer, failure)
+        self.responses.check_failure(is_eligible, failure)
     }
 
-    /// Checks that the caller was asked to choose, if that is how its selection ends.
-    pub(super) fn check_asked(&self, failure: &Failure) -> Checked {
+    /// Checks that the caller was asked to select a server, if its selection ended without a
+    /// winner.
+    pub(super) fn check_choice(&self, failure: &Failure) -> Checked {
         let ends_selection = matches!(
             failure.reason,
             Reason::TimedOut | Reason::NoResponse | Reason::NotAcceptable | Reason::Answered
         );
-        let must_ask = self.made.deadline > self.made.began
+        let must_ask = self.parameters.deadline > self.parameters.began
             && self.selected.is_empty()
             && self.selection.as_ref().is_some_and(SelectionHistory::must_ask);
         if ends_selection && must_ask && !failure.evidence.asked {
@@ -230,9 +231,9 @@ impl CallHistory {
         Ok(())
     }
 
-    /// Checks that a server has taken the stream, and in time.
+    /// Checks that a server has accepted the stream in time.
     pub(super) fn check_taken(&self) -> Checked {
-        if self.is_taken {
+        if self.is_accepted {
             return Ok(());
         }
         Invariant::I1.violated("it is open, and no server took it before its deadline")
@@ -240,17 +241,17 @@ impl CallHistory {
 
     fn check_reply(&self, reply: &Reply) -> Checked {
         let Reply { server_id: server, payload } = reply;
-        if !self.heard.contains(server) {
+        if !self.responded.contains(server) {
             return Invariant::I1.violated(format!("took the response of {server}, and not in time"));
         }
-        // On a queue whoever answers before a grant or an announcement is the one that saw the
+        // On a queue, a server that responds before a grant or an announcement has received the
         // request.
-        let is_first = self.made.queue && self.selected.is_empty();
+        let is_first = self.parameters.queue && self.selected.is_empty();
         if self.selection.is_some() && !is_first && !self.selected.contains(server) {
             let selected = &self.selected;
             return Invariant::I5
                 .violated(format!("took the response of {server}, selected was {selected:?}"));
         }
-        self.answers.check_success(server, payload)
+        self.responses.check_success(server, payload)
     }
 }

@@ -1,4 +1,4 @@
-//! Facts: what happened in a run, as far as the invariants speak of it.
+//! Facts: the events of a run of engines that the invariants are about.
 
 use std::time::Duration;
 
@@ -9,253 +9,255 @@ use psrpc_engine::{Failure, Reply, Time, WallTime};
 use super::selection_rules::SelectionRules;
 use crate::node_id::NodeId;
 
-/// Something that happened. Times are virtual. What users ask of engines goes by numbers, counted
-/// from 0 in the order in which it was asked for; a stream by the number of the call that opens it.
+/// An event of a run. Times are virtual unless stated otherwise. Operations of users are numbered
+/// from 0 in the order in which they start. The number of a stream is that of the call that opens
+/// it.
 #[derive(Clone, Debug)]
 pub enum Fact<'a> {
-    /// Time has come this far.
-    TimeIs(Time),
-    /// Something was asked for that must come to an end.
-    Asked(Asked),
-    /// An engine published a frame. What it is about it says by a number: a request in its payload
-    /// (`call 17`), an opening of a stream in its metadata (`call`: `17`).
+    /// The time has advanced to this.
+    TimeAdvanced(Time),
+    /// A user has started an operation, which must end.
+    Started(Operation),
+    /// An engine published a frame. Its operation number is in the frame: in the payload of a
+    /// request (`call 17`), or in the metadata of an opening (`call`: `17`).
     Published {
-        /// Who.
-        by: NodeId,
+        /// The node.
+        node: NodeId,
         /// What.
         frame: &'a Frame,
-        /// What its monotonic clock shows.
+        /// The reading of the node's monotonic clock.
         now: Time,
-        /// What that showed when it last was held up: by a full bus, or by a pause.
-        stuck: Option<Time>,
+        /// The reading of that clock when a full bus or a pause last blocked the node.
+        last_blocked: Option<Time>,
     },
-    /// The bus did not take a frame, and its publisher hears so.
-    NotTaken {
-        /// Who.
-        by: NodeId,
+    /// The bus reported to a node that it did not take a frame.
+    PublishFailed {
+        /// The node.
+        node: NodeId,
         /// What.
         frame: &'a Frame,
     },
-    /// A frame came to a server, undamaged; what its monotonic clock shows.
-    ServerHeard(Server<'a>, &'a Frame, Time),
-    /// A frame came to a client, undamaged; what its monotonic clock shows.
-    ClientHeard(NodeId, &'a Frame, Time),
-    /// A server's user elects to run a request without a grant.
-    Elected {
+    /// A frame arrived undamaged at a server, at this time by its monotonic clock.
+    ServerReceived(Server<'a>, &'a Frame, Time),
+    /// A frame arrived undamaged at a client, at this time by its monotonic clock.
+    ClientReceived(NodeId, &'a Frame, Time),
+    /// A server skips the claim of a request.
+    SkippedClaim {
         /// The server.
         server: Server<'a>,
         /// The request.
         request: &'a Text,
     },
-    /// A server was told to run the handler of a request, or of the stream that it opens.
-    Ran(Run<'a>),
-    /// A server's user answered a request, from its handler or before.
-    Answered {
+    /// A server started the handler of a request or of a stream.
+    HandlerStarted(HandlerStart<'a>),
+    /// The user of a server responded to a request, in its handler or before.
+    Responded {
         /// The server.
         server: Server<'a>,
         /// The request.
         request: &'a Text,
-        /// The answer.
+        /// The response.
         result: Result<Bytes, ErrorResponse>,
     },
     /// A caller cancels a call.
     Canceled {
         /// The call.
         call: usize,
-        /// Whether other things happen in the same step, which may have ended the call before.
-        in_company: bool,
+        /// Whether the engine also handles another input in the same step, which may have ended the
+        /// call first.
+        may_have_ended: bool,
     },
-    /// Nobody waits for the end of something any more.
-    GivenUp {
+    /// The user has dropped an operation and no longer waits for its end.
+    Abandoned {
         /// What.
         number: usize,
     },
-    /// A client is closed by its user.
+    /// A client was closed by its user.
     Closed {
         /// The client.
         client: NodeId,
     },
-    /// A node is gone.
+    /// A node has crashed.
     Crashed(NodeId),
-    /// A node does nothing for a while.
+    /// A node is paused.
     Paused {
         /// The node.
         node: NodeId,
-        /// Until when.
+        /// The end of the pause.
         until: Time,
     },
-    /// A call has ended.
+    /// A unary call has ended.
     Resolved {
-        /// The call; `None` for one that nobody made.
+        /// The call, or `None` if it is unknown.
         call: Option<usize>,
-        /// How.
+        /// Its outcome.
         outcome: &'a Result<Reply, Box<Failure>>,
     },
-    /// A server's answer to a multi call came out.
-    Answer {
-        /// The call; `None` for one that nobody made.
+    /// The client reported a response to a multi call.
+    MultiResponse {
+        /// The call, or `None` if it is unknown.
         call: Option<usize>,
-        /// Who answers.
+        /// The server.
         server_id: &'a Text,
         /// What.
         result: &'a Result<Bytes, ErrorResponse>,
     },
-    /// A call that opens a stream, a multi call, a send or the publishing of an update has ended.
+    /// The opening of a stream, a multi call, a send or an update has ended.
     Ended {
-        /// What; `None` for what nobody asked for.
+        /// The operation, or `None` if it is unknown.
         number: Option<usize>,
-        /// How.
+        /// Its outcome.
         outcome: Result<(), &'a Failure>,
     },
-    /// A message of a stream came out.
-    Message {
-        /// Where.
+    /// The engine reported a message of a stream.
+    MessageReceived {
+        /// The node.
         at: NodeId,
         /// The stream.
         stream: usize,
         /// What.
         payload: &'a Bytes,
     },
-    /// The consumer of a message of a stream has it.
+    /// The consumer accepted a message of a stream.
     Accepted {
-        /// Where.
+        /// The node.
         at: NodeId,
-        /// The send, by its number.
+        /// The number of the send.
         message: usize,
     },
     /// A stream has ended on one side.
     StreamEnded {
-        /// Where.
+        /// The node.
         at: NodeId,
         /// The stream.
         stream: usize,
-        /// Why.
+        /// The cause.
         cause: &'a Failure,
     },
-    /// An update came out.
-    Update {
-        /// Where.
+    /// The client reported an update.
+    UpdateReceived {
+        /// The node.
         at: NodeId,
         /// What.
         payload: &'a Bytes,
     },
-    /// From here on nothing goes wrong, and what went wrong before is over.
+    /// Faults have stopped, and their effects are over.
     Calm,
-    /// A node has handled what happened, and all its outputs were taken.
+    /// A node has handled an input, and all its outputs were taken.
     StepEnded,
-    /// A node has handled a timeout, and all its outputs were taken. By its own clock.
-    Ticked {
-        /// The time that it was told.
+    /// A node has handled a timeout, and all its outputs were taken. Times are by its own clock.
+    TimeoutHandled {
+        /// The time that the node passed to the engine.
         at: Time,
         /// The next timeout.
         next: Option<Time>,
     },
-    /// What an engine holds.
-    Holds(&'a [Held]),
-    /// What an engine still holds that should hold nothing.
-    Left {
-        /// How much of what.
-        held: &'a [Held],
+    /// The sizes of an engine's tables.
+    TableSizes(&'a [TableSize]),
+    /// The sizes of the tables of an engine that must be empty.
+    Leftovers {
+        /// The sizes of its tables.
+        tables: &'a [TableSize],
         /// The next timeout.
         timer: Option<Time>,
     },
 }
 
-/// How much an engine holds of something, and may.
+/// The size of a table of an engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Held {
-    /// Of what.
-    pub what: &'static str,
-    /// How much.
+pub struct TableSize {
+    /// The name of the table.
+    pub table: &'static str,
+    /// The number of entries.
     pub count: usize,
-    /// How much at most.
+    /// The limit.
     pub limit: usize,
 }
 
-/// A server, in one of its lives: one that comes back after a crash may have the id that it had.
+/// A server, in one incarnation. Its replacement after a crash may have the same id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Server<'a> {
     /// Its id on the wire.
     pub id: &'a Text,
-    /// Which of all servers of the run.
-    pub life: usize,
+    /// The number of this incarnation among all servers of the run.
+    pub incarnation: usize,
 }
 
-/// Something that was asked for.
+/// An operation of a user.
 #[derive(Clone, Debug)]
-pub struct Asked {
-    /// By the user of which node.
-    pub by: NodeId,
+pub struct Operation {
+    /// The node of the user.
+    pub node: NodeId,
     /// What.
-    pub what: What,
-    /// When it must be over.
+    pub kind: OperationKind,
+    /// The deadline.
     pub deadline: Time,
-    /// How much later it may be over, since its caller may be asked to choose a server at the
+    /// The grace period after the deadline, for a caller that is asked to select a server at the
     /// deadline.
     pub grace: Duration,
-    /// Whether nothing stands in the way of its success.
+    /// Whether it must succeed.
     pub must_succeed: bool,
 }
 
-/// What can be asked for.
+/// The kind of an operation.
 #[derive(Clone, Debug)]
-pub enum What {
-    /// A call.
-    Call(Called),
-    /// A stream.
-    Stream(Called),
+pub enum OperationKind {
+    /// A unary call.
+    Call(CallParameters),
+    /// The opening of a stream.
+    Stream(CallParameters),
     /// A multi call.
     Multi {
-        /// The same deadline by the client's monotonic clock.
+        /// The deadline by the client's monotonic clock.
         deadline: Time,
-        /// The same deadline by the client's wall clock.
+        /// The deadline by the client's wall clock.
         expiry: WallTime,
-        /// How many answers end it before its deadline.
+        /// The number of responses that ends it before its deadline.
         expected: Option<usize>,
-        /// How many servers must answer if it must succeed.
+        /// The number of servers that must respond if it must succeed.
         servers: usize,
     },
-    /// A message is sent on a stream.
+    /// A send on a stream.
     Send {
         /// The stream.
         stream: usize,
-        /// The same deadline by the sender's monotonic clock.
+        /// The deadline by the sender's monotonic clock.
         deadline: Time,
     },
-    /// An update is published.
+    /// The publishing of an update.
     Update {
-        /// Which subscribers must get it if it must succeed: each of them, or one if it goes to a
-        /// queue.
+        /// The subscribers that must receive it if it must succeed: all of them, or one if it goes
+        /// to a queue.
         subscribers: Vec<NodeId>,
         /// Whether it goes to a queue.
         queue: bool,
     },
 }
 
-/// A call that finds one server.
+/// The parameters of a call that one server runs.
 #[derive(Clone, Copy, Debug)]
-pub struct Called {
-    /// Whether the bus hands each request to one server.
+pub struct CallParameters {
+    /// Whether the bus passes each request to one server.
     pub queue: bool,
-    /// How it picks the server that it is granted to, if a server must be granted it.
+    /// The selection rules, if the call needs a grant.
     pub rules: Option<SelectionRules>,
-    /// When it was made, by the client's monotonic clock.
+    /// The start by the client's monotonic clock.
     pub began: Time,
-    /// The deadline by that clock.
+    /// The deadline by the client's monotonic clock.
     pub deadline: Time,
     /// The deadline by the client's wall clock.
     pub expiry: WallTime,
 }
 
-/// A handler that was started.
+/// The start of a handler.
 #[derive(Clone, Copy, Debug)]
-pub struct Run<'a> {
-    /// Where.
+pub struct HandlerStart<'a> {
+    /// The node.
     pub server: Server<'a>,
-    /// For which request.
+    /// The request.
     pub request: &'a Text,
-    /// What the server's wall clock showed.
+    /// The reading of the server's wall clock.
     pub wall: WallTime,
-    /// How far it may be ahead.
+    /// The server's allowance for skewed clocks.
     pub allowance: Duration,
 }

@@ -1,13 +1,13 @@
-//! The judge: the invariants, the facts of a run of engines, and an independent model that finds
-//! the first fact that violates one.
+//! The judge: the invariants, the facts of a run of engines, and an independent model that reports
+//! the first fact that violates an invariant.
 
-mod answers;
 mod call_history;
 pub mod fact;
 pub mod model;
 mod multi_history;
+mod operations;
 pub(crate) mod payload;
-mod promises;
+mod responses;
 pub mod selection_rules;
 mod stream_history;
 mod update_history;

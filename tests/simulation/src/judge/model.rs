@@ -1,5 +1,5 @@
-//! The model: what must hold of engines in a run, judged independently of them by the facts of the
-//! run.
+//! The model: checks the invariants of engines in a run, independently of the engines, from the
+//! facts of the run.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -7,43 +7,44 @@ use std::time::Duration;
 use psrpc_engine::proto::{ErrorCode, Frame, Stream, StreamBody, Text};
 use psrpc_engine::{Failure, Reason, Time};
 
-use super::answers::Answers;
 use super::call_history::CallHistory;
-use super::fact::{Asked, Fact, Run, Server, What};
+use super::fact::{Fact, HandlerStart, Operation, OperationKind, Server};
 use super::multi_history::MultiHistory;
+use super::operations::Operations;
 use super::payload;
-use super::promises::Promises;
+use super::responses::Responses;
 use super::stream_history::StreamHistory;
 use super::update_history::UpdateHistory;
 use super::violation::{Checked, Invariant};
 use crate::frame_forger;
 use crate::node_id::NodeId;
 
-/// How long after one side of a fresh stream has told its end the other must have seen it.
+/// The time within which the other side of a fresh stream must see its end.
 const HANDSHAKE: Duration = Duration::from_millis(250);
 
-/// Knows all that was asked for in a run, and reports the first fact that cannot be.
+/// Records all operations of a run, and reports the first fact that violates an invariant.
 ///
-/// It knows the engines by what they put out alone, and shares nothing with them but the wire.
+/// It knows the engines by their outputs alone, and shares no code with them except the wire
+/// format.
 #[derive(Default)]
 pub struct Model {
     now: Time,
-    promises: Promises,
+    operations: Operations,
     histories: Vec<History>,
-    /// What requests and streams were asked for, by their ids on the wire.
+    /// The operations by their request and stream ids on the wire.
     requests: BTreeMap<Text, usize>,
-    /// What the messages of streams are called that each node has sent.
+    /// The sends of each node by their ids on the wire.
     sends: BTreeMap<(NodeId, Text), usize>,
-    /// By when both sides of a fresh stream must have seen its end.
+    /// The times by which both sides of a fresh stream must have seen its end.
     closing: BTreeSet<(Time, usize)>,
-    /// What was canceled in this step, and whether in company.
+    /// The calls canceled in this step, and whether another input may have ended them first.
     canceled: Vec<(usize, bool)>,
-    /// Which clients were closed in this step.
+    /// The clients closed in this step.
     closed: Vec<NodeId>,
-    /// What resolved as canceled in this step.
-    seen_canceled: Vec<usize>,
-    /// What the bus did not take, as its publisher heard in this step.
-    not_taken: Vec<usize>,
+    /// The operations that resolved as canceled in this step.
+    resolved_canceled: Vec<usize>,
+    /// The operations whose frames the bus rejected, as reported in this step.
+    publish_failures: Vec<usize>,
     calm: bool,
     calls: usize,
     fresh_calls: usize,
@@ -57,37 +58,37 @@ enum History {
     Update(UpdateHistory),
 }
 
-/// A message that is sent on a stream.
+/// A send on a stream.
 struct Send {
     stream: usize,
-    /// By the sender's monotonic clock.
+    /// The deadline by the sender's monotonic clock.
     deadline: Time,
-    /// Whether its sender has heard an ack of it before its deadline.
+    /// Whether the sender received an ack before the deadline.
     is_acked: bool,
 }
 
 impl Model {
-    /// A model of a run in which nothing has happened yet.
+    /// Creates the model of a run.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// How much was asked for, which is the number of what is asked for next.
-    pub fn asked(&self) -> usize {
-        self.promises.len()
+    /// Returns the number of operations so far, which is the number of the next operation.
+    pub fn operations(&self) -> usize {
+        self.operations.len()
     }
 
-    /// How many calls were made: unary, multi, and openings of streams.
+    /// Returns the number of calls: unary calls, multi calls and openings of streams.
     pub fn calls(&self) -> usize {
         self.calls
     }
 
-    /// How many of them had to succeed.
+    /// Returns the number of calls that had to succeed.
     pub fn fresh_calls(&self) -> usize {
         self.fresh_calls
     }
 
-    /// Whether what was asked for must succeed.
+    /// Returns `true` if an operation must succeed.
     pub(crate) fn is_fresh(&self, number: usize) -> bool {
         match &self.histories[number] {
             History::Call(call) | History::Stream(call, _) => call.must_succeed,
@@ -97,73 +98,75 @@ impl Model {
         }
     }
 
-    /// How many calls of a node have not ended.
+    /// Returns the number of calls of a node that have not ended.
     pub(crate) fn open_calls(&self, node: NodeId) -> usize {
         let is_call =
             |number: &usize| !matches!(self.histories[*number], History::Send(_) | History::Update(_));
-        self.promises.open_of(node).into_iter().filter(is_call).count()
+        self.operations.open_on(node).into_iter().filter(is_call).count()
     }
 
-    /// What a request or a stream was published for.
+    /// Returns the operation that a request or a stream belongs to.
     pub(crate) fn number_of(&self, id: &Text) -> Option<usize> {
         self.requests.get(id).copied()
     }
 
-    /// Takes note of a fact.
+    /// Records a fact.
     ///
     /// # Errors
     ///
-    /// When it violates an invariant.
+    /// Fails if the fact violates an invariant.
     pub fn note(&mut self, fact: Fact<'_>) -> Checked {
         match fact {
-            Fact::TimeIs(now) => self.time_is(now),
-            Fact::Asked(asked) => {
-                self.asked_for(asked);
+            Fact::TimeAdvanced(now) => self.time_advanced(now),
+            Fact::Started(operation) => {
+                self.start_operation(operation);
                 Ok(())
             }
-            Fact::Published { by, frame, now, stuck } => self.published(by, frame, now, stuck),
-            Fact::NotTaken { by, frame } => {
-                self.not_taken(by, frame);
+            Fact::Published { node, frame, now, last_blocked } => {
+                self.published(node, frame, now, last_blocked)
+            }
+            Fact::PublishFailed { node, frame } => {
+                self.publish_failed(node, frame);
                 Ok(())
             }
-            Fact::ServerHeard(server, frame, now) => {
-                self.server_heard(server, frame);
-                self.ack_heard(NodeId::Server(server.life), frame, now);
+            Fact::ServerReceived(server, frame, now) => {
+                self.server_received(server, frame);
+                self.ack_received(NodeId::Server(server.incarnation), frame, now);
                 Ok(())
             }
-            Fact::ClientHeard(client, frame, now) => {
-                self.client_heard(frame, now);
-                self.ack_heard(client, frame, now);
+            Fact::ClientReceived(client, frame, now) => {
+                self.client_received(frame, now);
+                self.ack_received(client, frame, now);
                 Ok(())
             }
             Fact::Calm => {
                 self.calm = true;
                 Ok(())
             }
-            Fact::Elected { server, request } => {
+            Fact::SkippedClaim { server, request } => {
                 if let Some(call) = self.call_of(request) {
-                    call.elected(server.id);
+                    call.skipped_claim(server.id);
                 }
                 Ok(())
             }
-            Fact::Ran(run) => self.ran(run),
-            Fact::Answered { server, request, result } => {
-                if let Some(answers) = self.answers_of(request) {
-                    answers.add(server.id, result);
+            Fact::HandlerStarted(run) => self.ran(run),
+            Fact::Responded { server, request, result } => {
+                if let Some(responses) = self.responses_of(request) {
+                    responses.add(server.id, result);
                 }
                 Ok(())
             }
-            Fact::Canceled { call, in_company } => {
-                if self.promises.is_open(call) {
+            Fact::Canceled { call, may_have_ended } => {
+                if self.operations.is_open(call) {
                     if let History::Call(call) | History::Stream(call, _) = &mut self.histories[call] {
                         call.canceled();
                     }
-                    self.canceled.push((call, in_company));
+                    self.canceled.push((call, may_have_ended));
                 }
                 Ok(())
             }
-            Fact::GivenUp { number } => {
-                self.promises.void(number);
+            Fact::Abandoned { number } => {
+                self.operations.abandon(number);
                 Ok(())
             }
             Fact::Closed { client } => {
@@ -171,11 +174,11 @@ impl Model {
                 Ok(())
             }
             Fact::Crashed(node) => {
-                self.promises.crash(node);
+                self.operations.crash(node);
                 Ok(())
             }
             Fact::Paused { node, until } => {
-                self.promises.pause(node, until);
+                self.operations.pause(node, until);
                 Ok(())
             }
             Fact::Resolved { call, outcome } => {
@@ -185,12 +188,12 @@ impl Model {
                     _ => Invariant::I1.violated("it was no call"),
                 })
             }
-            Fact::Answer { call, server_id, result } => self.judge(call, |history| match history {
-                History::Multi(multi) => multi.answer(server_id, result),
+            Fact::MultiResponse { call, server_id, result } => self.judge(call, |history| match history {
+                History::Multi(multi) => multi.response(server_id, result),
                 _ => Invariant::I1.violated("it was no multi call"),
             }),
-            Fact::Ended { number, outcome } => self.ended_asked(number, outcome),
-            Fact::Message { at, stream, payload } => self.message(at, stream, payload),
+            Fact::Ended { number, outcome } => self.operation_ended(number, outcome),
+            Fact::MessageReceived { at, stream, payload } => self.message(at, stream, payload),
             Fact::Accepted { at, message } => {
                 if let Some(stream) = self.stream_of_send(message) {
                     self.stream(stream).accepted(at, message);
@@ -201,41 +204,41 @@ impl Model {
                 let ended = self.stream(stream).ended(at, cause);
                 ended.map_err(|violation| violation.at(format_args!("stream {stream}")))
             }
-            Fact::Update { at, payload } => {
+            Fact::UpdateReceived { at, payload } => {
                 let number = payload::number(payload).filter(|number| *number < self.histories.len());
                 let Some(number) = number else {
                     return Invariant::I5
                         .violated(format!("{payload:?} came to {at}, which nobody published"));
                 };
                 self.judge(Some(number), |history| match history {
-                    History::Update(update) => update.came(at),
+                    History::Update(update) => update.received(at),
                     _ => Invariant::I5.violated("it was no update"),
                 })
             }
             Fact::StepEnded => self.step_ended(),
-            Fact::Ticked { at, next } => match next {
+            Fact::TimeoutHandled { at, next } => match next {
                 Some(next) if next <= at => {
                     Invariant::I18.violated(format!("handled {at:?}, and then wants {next:?}"))
                 }
                 _ => Ok(()),
             },
-            Fact::Holds(held) => match held.iter().find(|held| held.count > held.limit) {
-                Some(held) => Invariant::I10.violated(format!("{held:?}")),
+            Fact::TableSizes(tables) => match tables.iter().find(|size| size.count > size.limit) {
+                Some(size) => Invariant::I10.violated(format!("{size:?}")),
                 None => Ok(()),
             },
-            Fact::Left { held, timer } => match held.iter().find(|held| held.count > 0) {
-                Some(held) => Invariant::I9.violated(format!("{} {} left over", held.count, held.what)),
+            Fact::Leftovers { tables, timer } => match tables.iter().find(|size| size.count > 0) {
+                Some(size) => Invariant::I9.violated(format!("{} {} left over", size.count, size.table)),
                 None if timer.is_some() => Invariant::I9.violated(format!("timer {timer:?} left over")),
                 None => Ok(()),
             },
         }
     }
 
-    /// Checks what can only be known once a run is over.
+    /// Checks the invariants that only hold at the end of a run.
     ///
     /// # Errors
     ///
-    /// When something that had to happen did not.
+    /// Fails if an update did not reach its subscribers.
     pub fn finish(&self) -> Checked {
         for (number, history) in self.histories.iter().enumerate() {
             if let History::Update(update) = history {
@@ -245,36 +248,39 @@ impl Model {
         Ok(())
     }
 
-    fn asked_for(&mut self, asked: Asked) {
-        // A clock that is slow shows the same for a while.
-        let asked = Asked { deadline: asked.deadline.max(self.now), ..asked };
-        self.promises.make(&asked);
-        let Asked { what, must_succeed, .. } = asked;
-        let is_call = matches!(what, What::Call(_) | What::Stream(_) | What::Multi { .. });
+    fn start_operation(&mut self, operation: Operation) {
+        // A slow clock shows the same reading for a while.
+        let operation = Operation { deadline: operation.deadline.max(self.now), ..operation };
+        self.operations.start(&operation);
+        let Operation { kind, must_succeed, .. } = operation;
+        let is_call =
+            matches!(kind, OperationKind::Call(_) | OperationKind::Stream(_) | OperationKind::Multi { .. });
         self.calls += usize::from(is_call);
         self.fresh_calls += usize::from(is_call && must_succeed);
-        self.histories.push(match what {
-            What::Call(called) => History::Call(CallHistory::new(called, must_succeed)),
-            What::Stream(called) => {
+        self.histories.push(match kind {
+            OperationKind::Call(called) => History::Call(CallHistory::new(called, must_succeed)),
+            OperationKind::Stream(called) => {
                 let stream = StreamHistory::new(must_succeed, self.calm);
                 History::Stream(CallHistory::new(called, must_succeed), stream)
             }
-            What::Multi { deadline, expiry, expected, servers } => {
+            OperationKind::Multi { deadline, expiry, expected, servers } => {
                 History::Multi(MultiHistory::new(deadline, expiry, expected, servers, must_succeed))
             }
-            What::Send { stream, deadline } => History::Send(Send { stream, deadline, is_acked: false }),
-            What::Update { subscribers, queue } => {
+            OperationKind::Send { stream, deadline } => {
+                History::Send(Send { stream, deadline, is_acked: false })
+            }
+            OperationKind::Update { subscribers, queue } => {
                 History::Update(UpdateHistory::new(subscribers, queue, must_succeed))
             }
         });
     }
 
-    fn time_is(&mut self, now: Time) -> Checked {
+    fn time_advanced(&mut self, now: Time) -> Checked {
         self.now = now;
-        self.promises.check(now)?;
+        self.operations.check(now)?;
         while let Some((due, number)) = self.closing.first().copied().filter(|(due, _)| *due < now) {
             self.closing.remove(&(due, number));
-            let client = self.promises.by(number);
+            let client = self.operations.node(number);
             if self.stream(number).is_half_open(client) {
                 return Invariant::I8.violated(format!(
                     "stream {number}: one side has not seen the end, told {HANDSHAKE:?} ago"
@@ -286,7 +292,7 @@ impl Model {
 
     // --- frames ----------------------------------------------------------------------------------
 
-    fn published(&mut self, by: NodeId, frame: &Frame, now: Time, stuck: Option<Time>) -> Checked {
+    fn published(&mut self, node: NodeId, frame: &Frame, now: Time, last_blocked: Option<Time>) -> Checked {
         match frame {
             Frame::Request(request) => {
                 if let Some(number) = payload::number(&request.payload) {
@@ -308,7 +314,7 @@ impl Model {
                 if let Some(number) = self.number_of(stream_id)
                     && let History::Stream(_, stream) = &mut self.histories[number]
                 {
-                    stream.told(by, code, text);
+                    stream.close_sent(node, code, text);
                     if stream.is_watched {
                         self.closing.insert((self.now + HANDSHAKE, number));
                     }
@@ -318,36 +324,36 @@ impl Model {
                 if let Some(message) = payload::number(payload)
                     && let Some(stream) = self.stream_of_send(message)
                 {
-                    self.sends.insert((by, request_id.clone()), message);
-                    return self.stream(stream).says(by, message);
+                    self.sends.insert((node, request_id.clone()), message);
+                    return self.stream(stream).check_published(node, message);
                 }
             }
             Frame::ClaimResponse(grant) => {
                 let number = self.number_of(&grant.request_id);
                 return self.judge_known(number, |history| match history {
                     History::Call(call) | History::Stream(call, _) => {
-                        call.granted(&grant.server_id, now, stuck)
+                        call.granted(&grant.server_id, now, last_blocked)
                     }
                     _ => Invariant::I2.violated("granted what needs no grant"),
                 });
             }
-            Frame::ClaimRequest(bid) if bid.handling && !frame_forger::is_stranger(&bid.server_id) => {
+            Frame::ClaimRequest(bid) if bid.handling && !frame_forger::is_forged_server(&bid.server_id) => {
                 if let Some(call) = self.call_of(&bid.request_id) {
                     call.announced(&bid.server_id);
                 }
             }
-            // What a server refuses by itself, no user of it answered.
+            // A server may refuse a request without its user.
             Frame::Response(response) => {
                 if let Some(call) = self.call_of(&response.request_id)
-                    && !frame_forger::is_stranger(&response.server_id)
+                    && !frame_forger::is_forged_server(&response.server_id)
                 {
-                    call.responds(&response.server_id)?;
+                    call.check_response(&response.server_id)?;
                 }
                 if let Err(error) = &response.result
                     && matches!(error.code, ErrorCode::ResourceExhausted | ErrorCode::Unimplemented)
-                    && let Some(answers) = self.answers_of(&response.request_id)
+                    && let Some(responses) = self.responses_of(&response.request_id)
                 {
-                    answers.add(&response.server_id, response.result.clone());
+                    responses.add(&response.server_id, response.result.clone());
                 }
             }
             _ => {}
@@ -355,8 +361,8 @@ impl Model {
         Ok(())
     }
 
-    /// Notes what must end now, since the bus did not take what it is about.
-    fn not_taken(&mut self, by: NodeId, frame: &Frame) {
+    /// Notes the operation that must end, since the bus did not take its frame.
+    fn publish_failed(&mut self, node: NodeId, frame: &Frame) {
         let number = match frame {
             Frame::Request(request) => self.number_of(&request.request_id),
             Frame::Stream(Stream { request_id, body: Some(StreamBody::Open { .. }), .. }) => {
@@ -369,14 +375,14 @@ impl Model {
             _ => None,
         };
         if let Some(number) = number
-            && self.promises.is_open(number)
-            && self.promises.by(number) == by
+            && self.operations.is_open(number)
+            && self.operations.node(number) == node
         {
-            self.not_taken.push(number);
+            self.publish_failures.push(number);
         }
     }
 
-    fn server_heard(&mut self, server: Server<'_>, frame: &Frame) {
+    fn server_received(&mut self, server: Server<'_>, frame: &Frame) {
         let request_id = match frame {
             Frame::Request(request) => &request.request_id,
             Frame::Stream(stream) => &stream.request_id,
@@ -387,50 +393,50 @@ impl Model {
         }
     }
 
-    fn client_heard(&mut self, frame: &Frame, now: Time) {
+    fn client_received(&mut self, frame: &Frame, now: Time) {
         match frame {
             Frame::ClaimRequest(bid) => {
                 if let Some(call) = self.call_of(&bid.request_id) {
-                    call.bid_heard(bid, now);
+                    call.bid_received(bid, now);
                 }
             }
             Frame::Response(response) => {
-                // Nothing tells a stranger's answer from that of a server.
-                if frame_forger::is_stranger(&response.server_id)
-                    && let Some(answers) = self.answers_of(&response.request_id)
+                // A forged response looks like one of a server.
+                if frame_forger::is_forged_server(&response.server_id)
+                    && let Some(responses) = self.responses_of(&response.request_id)
                 {
-                    answers.add(&response.server_id, response.result.clone());
+                    responses.add(&response.server_id, response.result.clone());
                 }
                 match self.history_of(&response.request_id) {
-                    Some(History::Call(call)) => call.response_heard(&response.server_id, now),
-                    Some(History::Multi(multi)) => multi.heard(&response.server_id, now),
+                    Some(History::Call(call)) => call.response_received(&response.server_id, now),
+                    Some(History::Multi(multi)) => multi.received(&response.server_id, now),
                     _ => {}
                 }
             }
             Frame::Stream(stream) => {
                 if let Some(History::Stream(call, _)) = self.history_of(&stream.stream_id) {
-                    call.stream_heard(now);
+                    call.stream_received(now);
                 }
             }
             _ => {}
         }
     }
 
-    /// A node hears the ack of a message that it has sent.
-    fn ack_heard(&mut self, by: NodeId, frame: &Frame, now: Time) {
+    /// Notes that a node received the ack of its message.
+    fn ack_received(&mut self, node: NodeId, frame: &Frame, now: Time) {
         if let Frame::Stream(Stream { request_id, body: Some(StreamBody::Ack), .. }) = frame
-            && let Some(message) = self.sends.get(&(by, request_id.clone())).copied()
+            && let Some(message) = self.sends.get(&(node, request_id.clone())).copied()
             && let History::Send(send) = &mut self.histories[message]
         {
             send.is_acked |= now < send.deadline;
         }
     }
 
-    // --- what came out ---------------------------------------------------------------------------
+    // --- handlers and outcomes -------------------------------------------------------------------
 
-    fn ran(&mut self, run: Run<'_>) -> Checked {
+    fn ran(&mut self, run: HandlerStart<'_>) -> Checked {
         let Some(number) = self.number_of(run.request) else {
-            if frame_forger::is_strange(run.request) {
+            if frame_forger::is_forged_request(run.request) {
                 return Ok(());
             }
             return Invariant::I2.violated(format!("{run:?} of what nobody called"));
@@ -438,7 +444,7 @@ impl Model {
         self.judge_known(Some(number), |history| match history {
             History::Call(call) => call.ran(run),
             History::Stream(call, stream) => {
-                stream.handled(NodeId::Server(run.server.life))?;
+                stream.handled(NodeId::Server(run.server.incarnation))?;
                 call.ran(run)
             }
             History::Multi(multi) => multi.ran(run),
@@ -446,9 +452,9 @@ impl Model {
         })
     }
 
-    fn ended_asked(&mut self, number: Option<usize>, outcome: Result<(), &Failure>) -> Checked {
+    fn operation_ended(&mut self, number: Option<usize>, outcome: Result<(), &Failure>) -> Checked {
         let now = self.now;
-        let early = number.is_some_and(|number| self.promises.deadline(number) > now);
+        let early = number.is_some_and(|number| self.operations.deadline(number) > now);
         let must_not_fail = |failure: &Failure, must_succeed| match must_succeed {
             true => Invariant::I16.violated(format!("it is fresh and failed: {failure}")),
             false => Ok(()),
@@ -463,11 +469,11 @@ impl Model {
                     Invariant::I1.violated(format!("message {number} was sent, and no ack came in time"))
                 }
                 Ok(()) => stream.sent(number),
-                Err(failure) => must_not_fail(failure, stream.must_succeed && stream.is_quiet()),
+                Err(failure) => must_not_fail(failure, stream.must_succeed && stream.is_open_on_both_sides()),
             };
         }
-        let client = number.map(|number| self.promises.by(number));
-        let not_taken = number.is_some_and(|number| self.not_taken.contains(&number));
+        let client = number.map(|number| self.operations.node(number));
+        let publish_failures = number.is_some_and(|number| self.publish_failures.contains(&number));
         if let (Some(number), Err(_)) = (number, outcome)
             && let History::Stream(_, stream) = &mut self.histories[number]
         {
@@ -487,7 +493,7 @@ impl Model {
             (History::Stream(call, stream), Err(failure)) => {
                 call.resolved = true;
                 must_not_fail(failure, call.must_succeed)?;
-                call.check_asked(failure)?;
+                call.check_choice(failure)?;
                 match client {
                     Some(client) if failure.reason == Reason::Answered => stream.check_cause(client, failure),
                     _ => Ok(()),
@@ -495,7 +501,7 @@ impl Model {
             }
             (History::Multi(multi), Ok(())) => multi.ended(early),
             (History::Multi(multi), Err(failure)) => must_not_fail(failure, multi.must_succeed),
-            (History::Update(_), Ok(())) if not_taken => {
+            (History::Update(_), Ok(())) if publish_failures => {
                 Invariant::I6.violated("the bus did not take it, and it succeeds")
             }
             (History::Update(update), Err(failure)) => must_not_fail(failure, update.must_succeed),
@@ -504,7 +510,7 @@ impl Model {
         })
     }
 
-    /// Something that was asked for has ended.
+    /// Checks the end of an operation.
     fn ended(
         &mut self,
         number: Option<usize>,
@@ -512,10 +518,10 @@ impl Model {
         judge: impl FnOnce(&mut History) -> Checked,
     ) -> Checked {
         if let Some(number) = number {
-            let kept = self.promises.keep(self.now, number);
-            kept.map_err(|violation| violation.at(format_args!("number {number}")))?;
+            let ended = self.operations.end(self.now, number);
+            ended.map_err(|violation| violation.at(format_args!("number {number}")))?;
             if failure.is_some_and(|failure| failure.reason == Reason::Canceled) {
-                self.seen_canceled.push(number);
+                self.resolved_canceled.push(number);
             }
         }
         self.judge(number, judge)
@@ -528,32 +534,32 @@ impl Model {
             return Invariant::I7
                 .violated(format!("{payload:?} came out at {at}, which nobody sent on {stream}"));
         };
-        let from = self.promises.by(message);
+        let from = self.operations.node(message);
         let judged = self.stream(stream).message(at, message, from);
         judged.map_err(|violation| violation.at(format_args!("stream {stream}")))
     }
 
     fn step_ended(&mut self) -> Checked {
-        for (number, in_company) in std::mem::take(&mut self.canceled) {
-            let ended_before = in_company && !self.promises.is_open(number);
-            if !ended_before && !self.seen_canceled.contains(&number) {
+        for (number, may_have_ended) in std::mem::take(&mut self.canceled) {
+            let ended_before = may_have_ended && !self.operations.is_open(number);
+            if !ended_before && !self.resolved_canceled.contains(&number) {
                 return Invariant::I4
                     .violated(format!("call {number} was canceled, and its caller does not see it"));
             }
         }
-        self.seen_canceled.clear();
-        for number in std::mem::take(&mut self.not_taken) {
-            let heard_of = match &self.histories[number] {
-                History::Call(call) | History::Stream(call, _) => call.is_heard_of(),
-                History::Multi(multi) => multi.is_answered(),
+        self.resolved_canceled.clear();
+        for number in std::mem::take(&mut self.publish_failures) {
+            let has_claim = match &self.histories[number] {
+                History::Call(call) | History::Stream(call, _) => call.has_claim(),
+                History::Multi(multi) => multi.has_response(),
                 History::Send(_) | History::Update(_) => false,
             };
-            if !heard_of && self.promises.is_open(number) {
+            if !has_claim && self.operations.is_open(number) {
                 return Invariant::I1.violated(format!("the bus did not take {number}, which goes on"));
             }
         }
         for client in std::mem::take(&mut self.closed) {
-            if let Some(pending) = self.promises.open_of(client).first() {
+            if let Some(pending) = self.operations.open_on(client).first() {
                 return Invariant::I15.violated(format!("{client} is closed, and {pending} pending"));
             }
         }
@@ -562,7 +568,7 @@ impl Model {
 
     // --- histories -------------------------------------------------------------------------------
 
-    /// What a request or a stream was published for.
+    /// Returns the operation that a request or a stream belongs to.
     fn history_of(&mut self, id: &Text) -> Option<&mut History> {
         self.histories.get_mut(self.requests.get(id).copied()?)
     }
@@ -574,10 +580,10 @@ impl Model {
         }
     }
 
-    fn answers_of(&mut self, request: &Text) -> Option<&mut Answers> {
+    fn responses_of(&mut self, request: &Text) -> Option<&mut Responses> {
         match self.history_of(request)? {
-            History::Call(call) | History::Stream(call, _) => Some(&mut call.answers),
-            History::Multi(multi) => Some(&mut multi.answers),
+            History::Call(call) | History::Stream(call, _) => Some(&mut call.responses),
+            History::Multi(multi) => Some(&mut multi.responses),
             History::Send(_) | History::Update(_) => None,
         }
     }
@@ -585,7 +591,7 @@ impl Model {
     fn stream(&mut self, number: usize) -> &mut StreamHistory {
         match &mut self.histories[number] {
             History::Stream(_, stream) => stream,
-            _ => panic!("{number} is no stream"),
+            _ => panic!("operation {number} is not a stream"),
         }
     }
 
@@ -596,15 +602,15 @@ impl Model {
         }
     }
 
-    /// Has a history judge something that must be of something that was asked for.
+    /// Checks a fact against the history of its operation, which must be known.
     fn judge(&mut self, number: Option<usize>, judge: impl FnOnce(&mut History) -> Checked) -> Checked {
         if number.is_none() {
-            return Invariant::I1.violated("the end of something that nobody asked for");
+            return Invariant::I1.violated("the end of something that nobody operation for");
         }
         self.judge_known(number, judge)
     }
 
-    /// Has a history judge something, if it is known of what.
+    /// Checks a fact against the history of its operation, if that is known.
     fn judge_known(&mut self, number: Option<usize>, judge: impl FnOnce(&mut History) -> Checked) -> Checked {
         let Some(number) = number else { return Ok(()) };
         judge(&mut self.histories[number]).map_err(|violation| violation.at(format_args!("call {number}")))

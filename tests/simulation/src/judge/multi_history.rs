@@ -1,27 +1,27 @@
-//! The history of a multi call, and the invariants that it must keep to.
+//! The history of a multi call, and its invariants.
 
 use bytes::Bytes;
 use psrpc_engine::proto::{ErrorResponse, Text};
 use psrpc_engine::{Time, WallTime};
 
-use super::answers::{Answers, Runs};
-use super::fact::Run;
+use super::fact::HandlerStart;
+use super::responses::{Responses, Runs};
 use super::violation::{Checked, Invariant};
 
-/// All that is known of one multi call.
+/// The history of one multi call.
 pub(super) struct MultiHistory {
     deadline: Time,
     pub(super) expiry: WallTime,
     pub(super) expected: Option<usize>,
-    /// How many servers must answer if it must succeed.
+    /// The number of servers that must respond if it must succeed.
     pub(super) servers: usize,
     pub(super) must_succeed: bool,
     pub(super) runs: Runs,
-    pub(super) answers: Answers,
-    /// Whose answers the client has heard before its deadline.
-    heard: Vec<Text>,
-    /// Whose answers came out.
-    came: Vec<Text>,
+    pub(super) responses: Responses,
+    /// The servers whose responses the client received before its deadline.
+    responded: Vec<Text>,
+    /// The servers whose responses the client reported.
+    reported: Vec<Text>,
 }
 
 impl MultiHistory {
@@ -32,52 +32,52 @@ impl MultiHistory {
         servers: usize,
         must_succeed: bool,
     ) -> Self {
-        let (runs, answers) = (Runs::default(), Answers::default());
-        let (heard, came) = (Vec::new(), Vec::new());
-        Self { deadline, expiry, expected, servers, must_succeed, runs, answers, heard, came }
+        let (runs, responses) = (Runs::default(), Responses::default());
+        let (responded, reported) = (Vec::new(), Vec::new());
+        Self { deadline, expiry, expected, servers, must_succeed, runs, responses, responded, reported }
     }
 
-    /// The client hears a server's answer.
-    pub(super) fn heard(&mut self, server: &Text, now: Time) {
+    /// Notes that the client received a response.
+    pub(super) fn received(&mut self, server: &Text, now: Time) {
         if now < self.deadline {
-            self.heard.push(server.clone());
+            self.responded.push(server.clone());
         }
     }
 
-    /// A server started the handler.
-    pub(super) fn ran(&mut self, run: Run<'_>) -> Checked {
+    /// Checks the start of a handler.
+    pub(super) fn ran(&mut self, run: HandlerStart<'_>) -> Checked {
         self.runs.add(run, self.expiry)
     }
 
-    /// A server's answer came out.
-    pub(super) fn answer(&mut self, server: &Text, result: &Result<Bytes, ErrorResponse>) -> Checked {
-        if self.came.contains(server) {
+    /// Checks a response that the client reported.
+    pub(super) fn response(&mut self, server: &Text, result: &Result<Bytes, ErrorResponse>) -> Checked {
+        if self.reported.contains(server) {
             return Invariant::I5.violated(format!("a second answer of {server} came out"));
         }
-        if !self.heard.contains(server) {
+        if !self.responded.contains(server) {
             return Invariant::I1.violated(format!("the answer of {server} came out, and not in time"));
         }
-        self.came.push(server.clone());
+        self.reported.push(server.clone());
         match result {
-            Ok(payload) => self.answers.check_success(server, payload),
-            Err(error) => self.answers.check_error(|who| who == server, &error.code, &error.text),
+            Ok(payload) => self.responses.check_success(server, payload),
+            Err(error) => self.responses.check_error(|id| id == server, &error.code, &error.text),
         }
     }
 
-    /// Whether any server has answered.
-    pub(super) fn is_answered(&self) -> bool {
-        !self.came.is_empty()
+    /// Returns `true` if the client has reported a response.
+    pub(super) fn has_response(&self) -> bool {
+        !self.reported.is_empty()
     }
 
-    /// It ended by itself.
+    /// Checks how it ended.
     pub(super) fn ended(&self, early: bool) -> Checked {
-        let came = self.came.len();
-        if early && self.expected.is_none_or(|expected| came < expected) {
-            return Invariant::I1.violated(format!("it ended early, with {came} answers"));
+        let reported = self.reported.len();
+        if early && self.expected.is_none_or(|expected| reported < expected) {
+            return Invariant::I1.violated(format!("it ended early, with {reported} answers"));
         }
-        if self.must_succeed && came < self.servers {
+        if self.must_succeed && reported < self.servers {
             return Invariant::I16
-                .violated(format!("{came} of {} servers answered a fresh call", self.servers));
+                .violated(format!("{reported} of {} servers answered a fresh call", self.servers));
         }
         Ok(())
     }

@@ -1,5 +1,5 @@
-//! The rules of PROTOCOL section 6 for selecting a server, worked out again from the bids that the
-//! client has heard.
+//! The rules of PROTOCOL section 6 for selecting a server, implemented independently on the bids
+//! that the client has received.
 
 use std::time::Duration;
 
@@ -8,8 +8,7 @@ use psrpc_engine::proto::{ClaimRequest, Text};
 
 use super::violation::{Checked, Invariant};
 
-/// How a call picks its server, once all defaults are filled in. Zero means that there is no such
-/// limit.
+/// The selection rules of a call, with all defaults applied. Zero means no limit.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SelectionRules {
     /// Bids below this do not count.
@@ -22,39 +21,39 @@ pub struct SelectionRules {
     pub affinity_timeout: Duration,
     /// How long to wait for better bids after the first that counts.
     pub short_circuit: Duration,
-    /// Whether the caller chooses.
+    /// Whether a selection function of the caller selects the server.
     pub ask: bool,
-    /// How many bids are looked at.
+    /// The number of bids that are considered.
     pub limit: usize,
 }
 
-/// The bids that a client has heard for one call.
+/// The bids that a client has received for one call.
 pub(super) struct SelectionHistory {
     rules: SelectionRules,
-    /// When the call was made, by the client's clock.
-    began: Time,
-    /// The first bid of each server, and when it was heard.
+    /// The start of the call, by the client's clock.
+    start: Time,
+    /// The first bid of each server, and the time when it was received.
     bids: Vec<(Text, f32, Time)>,
 }
 
 impl SelectionHistory {
-    pub(super) fn new(rules: SelectionRules, began: Time) -> Self {
-        Self { rules, began, bids: Vec::new() }
+    pub(super) fn new(rules: SelectionRules, start: Time) -> Self {
+        Self { rules, start, bids: Vec::new() }
     }
 
-    pub(super) fn heard(&mut self, bid: &ClaimRequest, now: Time) {
+    pub(super) fn received(&mut self, bid: &ClaimRequest, now: Time) {
         let is_new = !self.bids.iter().any(|(server, ..)| *server == bid.server_id);
         if is_new && bid.affinity.is_finite() && self.bids.len() < self.rules.limit {
             self.bids.push((bid.server_id.clone(), bid.affinity, now));
         }
     }
 
-    /// How many servers bid.
+    /// Returns the number of servers that bid.
     pub(super) fn bids(&self) -> usize {
         self.bids.len()
     }
 
-    /// Whether it ends only by what its caller chooses.
+    /// Returns `true` if only the selection function can end the selection.
     pub(super) fn must_ask(&self) -> bool {
         self.rules.ask && !self.bids.iter().any(|(_, affinity, _)| self.wins_at_once(*affinity))
     }
@@ -68,23 +67,23 @@ impl SelectionHistory {
         self.counts(affinity) && (accept_first || maximum > 0.0 && affinity >= maximum)
     }
 
-    /// When it ends if no bid wins at once, by the client's clock.
-    fn ends(&self) -> Option<Time> {
+    /// Returns the end of the selection if no bid wins at once, by the client's clock.
+    fn end(&self) -> Option<Time> {
         let SelectionRules { affinity_timeout, short_circuit, .. } = self.rules;
         let first = self.bids.iter().find(|(_, affinity, _)| self.counts(*affinity)).map(|(.., at)| *at);
         let after =
             |from: Option<Time>, wait: Duration| from.filter(|_| !wait.is_zero()).map(|from| from + wait);
-        after(Some(self.began), affinity_timeout).into_iter().chain(after(first, short_circuit)).min()
+        after(Some(self.start), affinity_timeout).into_iter().chain(after(first, short_circuit)).min()
     }
 
-    /// Checks that a server may win that the client grants the call at `now`. Its bus or the client
-    /// itself may have been stuck at `stuck` for the last time, which excuses being late.
+    /// Checks a grant at `now`. A full bus or a pause last blocked the client at `last_blocked`,
+    /// which excuses a late grant.
     pub(super) fn check_grant(
         &self,
         server: &Text,
         now: Time,
         deadline: Time,
-        stuck: Option<Time>,
+        last_blocked: Option<Time>,
     ) -> Checked {
         let bid = self.bids.iter().find(|(bidder, affinity, _)| bidder == server && self.counts(*affinity));
         let Some((_, affinity, _)) = bid else {
@@ -96,20 +95,20 @@ impl SelectionHistory {
         if self.rules.ask {
             return Ok(());
         }
-        let ends = self.ends().map_or(deadline, |ends| ends.min(deadline));
-        if now < ends {
-            return Invariant::I5.violated(format!("granted to {server} {:?} early", ends.since(now)));
+        let end = self.end().map_or(deadline, |end| end.min(deadline));
+        if now < end {
+            return Invariant::I5.violated(format!("granted to {server} {:?} early", end.since(now)));
         }
-        if stuck.is_some_and(|stuck| stuck >= ends) {
+        if last_blocked.is_some_and(|last_blocked| last_blocked >= end) {
             return Ok(());
         }
-        // A clock that is fast leaves out a nanosecond now and then.
-        if now > ends + Duration::from_nanos(1) {
-            return Invariant::I1.violated(format!("granted to {server} {:?} late", now.since(ends)));
+        // A fast clock skips a nanosecond now and then.
+        if now > end + Duration::from_nanos(1) {
+            return Invariant::I1.violated(format!("granted to {server} {:?} late", now.since(end)));
         }
-        // What came in the very moment, which is later than the end by what was left out, may have
-        // come before it or after.
-        let (with, without) = (self.best(|at| at <= now), self.best(|at| at < ends));
+        // A bid that arrives at the very end of the selection may count or not. The end is
+        // uncertain by the skipped nanosecond.
+        let (with, without) = (self.best(|at| at <= now), self.best(|at| at < end));
         if with != Some(server) && without != Some(server) {
             return Invariant::I5
                 .violated(format!("granted to {server}, and the best of {:?} is {with:?}", self.bids));
@@ -117,7 +116,7 @@ impl SelectionHistory {
         Ok(())
     }
 
-    /// The best of the bids that count and were heard in time.
+    /// Returns the best of the bids that count and were received in time.
     fn best(&self, in_time: impl Fn(Time) -> bool) -> Option<&Text> {
         let mut best: Option<&(Text, f32, Time)> = None;
         for bid in &self.bids {
@@ -128,7 +127,7 @@ impl SelectionHistory {
         best.map(|(server, ..)| server)
     }
 
-    /// Checks that no other bid had won at once before.
+    /// Checks that no earlier bid wins at once.
     fn check_first(&self, server: &Text) -> Checked {
         let first = self.bids.iter().find(|(_, affinity, _)| self.wins_at_once(*affinity));
         match first {

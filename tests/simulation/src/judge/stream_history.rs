@@ -1,4 +1,4 @@
-//! The history of an open stream, and the invariants that it must keep to.
+//! The history of an open stream, and its invariants.
 
 use psrpc_engine::proto::{ErrorCode, Text};
 use psrpc_engine::{Failure, Reason};
@@ -6,26 +6,26 @@ use psrpc_engine::{Failure, Reason};
 use super::violation::{Checked, Invariant};
 use crate::node_id::NodeId;
 
-/// All that is known of one stream, once its opening was published.
+/// The history of one stream, after its opening was published.
 #[derive(Default)]
 pub(super) struct StreamHistory {
     /// The servers that run its handler.
     pub(super) handlers: Vec<NodeId>,
-    /// What came out where.
-    came: Vec<(NodeId, usize)>,
-    /// What consumers have.
+    /// The messages that each side reported.
+    received: Vec<(NodeId, usize)>,
+    /// The messages that consumers accepted.
     accepted: Vec<(NodeId, usize)>,
-    /// What each side told the other as the cause of the end.
-    told: Vec<(NodeId, ErrorCode, Text)>,
-    /// Where it has ended.
+    /// The causes of the end that each side sent.
+    causes: Vec<(NodeId, ErrorCode, Text)>,
+    /// The sides on which it has ended.
     pub(super) ended: Vec<NodeId>,
     pub(super) must_succeed: bool,
-    /// Whether both sides must see its end, since nothing is lost any more.
+    /// Whether both sides must see its end, since no frame is lost any more.
     pub(super) is_watched: bool,
-    /// Whether it never came to be open at the client.
+    /// Whether it failed to open at the client.
     pub(super) failed: bool,
     /// The messages that each side has published.
-    said: Vec<(NodeId, usize)>,
+    published: Vec<(NodeId, usize)>,
 }
 
 impl StreamHistory {
@@ -33,51 +33,53 @@ impl StreamHistory {
         Self { must_succeed, is_watched, ..Self::default() }
     }
 
-    /// One side publishes a message.
-    pub(super) fn says(&mut self, by: NodeId, message: usize) -> Checked {
-        if let Some((_, last)) = self.said.iter().rfind(|(known, last)| *known == by && *last > message) {
-            return Invariant::I7.violated(format!("message {message} leaves {by} after {last}"));
+    /// Checks that one side publishes its messages in order.
+    pub(super) fn check_published(&mut self, node: NodeId, message: usize) -> Checked {
+        if let Some((_, last)) =
+            self.published.iter().rfind(|(known, last)| *known == node && *last > message)
+        {
+            return Invariant::I7.violated(format!("message {message} leaves {node} after {last}"));
         }
-        self.said.push((by, message));
+        self.published.push((node, message));
         Ok(())
     }
 
-    /// A server runs its handler.
-    pub(super) fn handled(&mut self, by: NodeId) -> Checked {
-        if self.handlers.contains(&by) {
-            return Invariant::I8.violated(format!("{by} runs its handler twice"));
+    /// Checks that a server runs the handler once.
+    pub(super) fn handled(&mut self, node: NodeId) -> Checked {
+        if self.handlers.contains(&node) {
+            return Invariant::I8.violated(format!("{node} runs its handler twice"));
         }
-        self.handlers.push(by);
+        self.handlers.push(node);
         Ok(())
     }
 
-    /// A message of `from` came out.
+    /// Checks a message of `from` that was reported at `at`.
     pub(super) fn message(&mut self, at: NodeId, message: usize, from: NodeId) -> Checked {
         if from == at {
             return Invariant::I7.violated(format!("message {message} came back to its sender"));
         }
-        if self.came.contains(&(at, message)) {
+        if self.received.contains(&(at, message)) {
             return Invariant::I7.violated(format!("message {message} came out twice at {at}"));
         }
         if self.ended.contains(&at) {
             return Invariant::I7.violated(format!("message {message} came out at {at} after the end"));
         }
-        // Nothing delays one message more than another then.
+        // Without faults, messages keep their order.
         if let Some((_, last)) =
-            self.came.iter().rfind(|(known, last)| self.must_succeed && *known == at && *last > message)
+            self.received.iter().rfind(|(known, last)| self.must_succeed && *known == at && *last > message)
         {
             return Invariant::I7.violated(format!("message {message} came out at {at} after {last}"));
         }
-        self.came.push((at, message));
+        self.received.push((at, message));
         Ok(())
     }
 
-    /// The consumer of a message has it.
+    /// Notes that the consumer accepted a message.
     pub(super) fn accepted(&mut self, at: NodeId, message: usize) {
         self.accepted.push((at, message));
     }
 
-    /// A send was acknowledged.
+    /// Checks that the message of an acknowledged send was accepted.
     pub(super) fn sent(&self, message: usize) -> Checked {
         if self.accepted.iter().any(|(_, known)| *known == message) {
             return Ok(());
@@ -85,17 +87,17 @@ impl StreamHistory {
         Invariant::I7.violated(format!("message {message} was acknowledged, and no consumer has it"))
     }
 
-    /// Whether neither side has ended it.
-    pub(super) fn is_quiet(&self) -> bool {
-        self.told.is_empty() && self.ended.is_empty()
+    /// Returns `true` if neither side has ended it.
+    pub(super) fn is_open_on_both_sides(&self) -> bool {
+        self.causes.is_empty() && self.ended.is_empty()
     }
 
-    /// One side tells the other why it ends.
-    pub(super) fn told(&mut self, by: NodeId, code: &ErrorCode, text: &Text) {
-        self.told.push((by, code.clone(), text.clone()));
+    /// Notes the cause of the end that one side sent.
+    pub(super) fn close_sent(&mut self, node: NodeId, code: &ErrorCode, text: &Text) {
+        self.causes.push((node, code.clone(), text.clone()));
     }
 
-    /// It has ended on one side.
+    /// Checks the end on one side.
     pub(super) fn ended(&mut self, at: NodeId, cause: &Failure) -> Checked {
         if self.ended.contains(&at) {
             return Invariant::I8.violated(format!("it ended twice at {at}"));
@@ -108,22 +110,23 @@ impl StreamHistory {
         if cause.reason == Reason::ClosedByPeer { self.check_cause(at, cause) } else { Ok(()) }
     }
 
-    /// Checks that somebody else gave this cause.
+    /// Checks that the other side sent this cause.
     pub(super) fn check_cause(&self, at: NodeId, cause: &Failure) -> Checked {
-        let is_it = |(by, code, text): &(NodeId, ErrorCode, Text)| {
-            *by != at && super::answers::is_same(code, text, &cause.code, &cause.text)
+        let is_same_cause = |(node, code, text): &(NodeId, ErrorCode, Text)| {
+            *node != at && super::responses::is_same(code, text, &cause.code, &cause.text)
         };
-        if self.told.iter().any(is_it) {
+        if self.causes.iter().any(is_same_cause) {
             return Ok(());
         }
         Invariant::I6
-            .violated(format!("it ended at {at} by {cause}, and the causes given are {:?}", self.told))
+            .violated(format!("it ended at {at} by {cause}, and the causes given are {:?}", self.causes))
     }
 
-    /// Whether a side has not seen the end that another has told, once a server has it.
+    /// Returns `true` if one side has not seen the end that another has sent, and a server had
+    /// accepted the stream.
     pub(super) fn is_half_open(&self, client: NodeId) -> bool {
-        let sees = |side| self.ended.contains(side) || *side == client && self.failed;
+        let has_seen = |side| self.ended.contains(side) || *side == client && self.failed;
         let mut sides = self.handlers.iter().chain([&client]);
-        !self.handlers.is_empty() && (self.failed || !self.told.is_empty()) && !sides.all(sees)
+        !self.handlers.is_empty() && (self.failed || !self.causes.is_empty()) && !sides.all(has_seen)
     }
 }

@@ -1,40 +1,43 @@
-//! The history of an update, and the invariants that it must keep to.
+//! The history of an update, and its invariants.
 
 use super::violation::{Checked, Invariant};
 use crate::node_id::NodeId;
 
-/// All that is known of one update.
+/// The history of one update.
 pub(super) struct UpdateHistory {
     pub(super) subscribers: Vec<NodeId>,
     pub(super) queue: bool,
     pub(super) must_succeed: bool,
-    /// Where it came out.
-    came: Vec<NodeId>,
+    /// The clients that reported it.
+    receivers: Vec<NodeId>,
 }
 
 impl UpdateHistory {
     pub(super) fn new(subscribers: Vec<NodeId>, queue: bool, must_succeed: bool) -> Self {
-        Self { subscribers, queue, must_succeed, came: Vec::new() }
+        Self { subscribers, queue, must_succeed, receivers: Vec::new() }
     }
 
-    /// It came out somewhere.
-    pub(super) fn came(&mut self, at: NodeId) -> Checked {
-        if self.must_succeed && (self.came.contains(&at) || self.queue && !self.came.is_empty()) {
-            return Invariant::I5.violated(format!("it came to {:?}, and again to {at}", self.came));
+    /// Checks an update that a client reported.
+    pub(super) fn received(&mut self, at: NodeId) -> Checked {
+        if self.must_succeed && (self.receivers.contains(&at) || self.queue && !self.receivers.is_empty()) {
+            return Invariant::I5.violated(format!("it came to {:?}, and again to {at}", self.receivers));
         }
-        self.came.push(at);
+        self.receivers.push(at);
         Ok(())
     }
 
-    /// Checks, when the run is over, that whoever should have got it.
+    /// Checks at the end of the run that the subscribers received it.
     pub(super) fn check(&self) -> Checked {
-        let missing = self.subscribers.iter().find(|subscriber| !self.came.contains(subscriber));
-        let got =
-            if self.queue { !self.came.is_empty() || self.subscribers.is_empty() } else { missing.is_none() };
+        let missing = self.subscribers.iter().find(|subscriber| !self.receivers.contains(subscriber));
+        let got = if self.queue {
+            !self.receivers.is_empty() || self.subscribers.is_empty()
+        } else {
+            missing.is_none()
+        };
         if self.must_succeed && !got {
-            let (subscribers, came) = (&self.subscribers, &self.came);
+            let (subscribers, receivers) = (&self.subscribers, &self.receivers);
             return Invariant::I13
-                .violated(format!("a fresh update came to {came:?}, subscribed are {subscribers:?}"));
+                .violated(format!("a fresh update came to {receivers:?}, subscribed are {subscribers:?}"));
         }
         Ok(())
     }

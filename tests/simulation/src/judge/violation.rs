@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// An invariant, by the number that the project gives it.
+/// An invariant, by its number in docs/INVARIANTS.md.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Invariant {
     /// Every call resolves exactly once, no later than its deadline.
@@ -15,8 +15,8 @@ pub enum Invariant {
     /// A claimed call canceled before it was granted or announced runs nowhere, and its caller sees
     /// `canceled`.
     I4,
-    /// Only the selected server's response is accepted, as that server gave it; of a multi call one
-    /// of each server.
+    /// Only the selected server's response is accepted, as that server sent it. A multi call
+    /// accepts one response of each server.
     I5,
     /// An error never decodes as success, nor success as an error.
     I6,
@@ -25,21 +25,21 @@ pub enum Invariant {
     I7,
     /// A stream has one handler, and both sides see its end.
     I8,
-    /// In the end every table is empty and no timer armed.
+    /// At the end every table is empty and no timer is armed.
     I9,
     /// No table holds more than its limit.
     I10,
-    /// No frame makes anything panic, nor touches anything but the call that it names.
+    /// No frame causes a panic or affects any call but its own.
     I11,
-    /// What finds no room is visible.
+    /// Nothing that a full table or queue drops is dropped silently.
     I12,
-    /// A subscription that was confirmed is live.
+    /// A confirmed subscription is live.
     I13,
     /// A server that shuts down loses nothing that it accepted, and ends in time.
     I14,
     /// Closing a client resolves its pending calls and streams at once.
     I15,
-    /// Once faults stop, a fresh call succeeds.
+    /// After faults stop, a fresh call succeeds.
     I16,
     /// The same seed gives the same trace.
     I17,
@@ -50,14 +50,14 @@ pub enum Invariant {
 /// A violated invariant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
-    /// Which.
+    /// The invariant.
     pub invariant: Invariant,
     /// What happened.
     pub what: String,
 }
 
 impl Violation {
-    /// The same, with where it happened.
+    /// Adds the place to the description.
     pub(crate) fn at(self, place: impl fmt::Display) -> Self {
         Self { what: format!("{place}: {}", self.what), ..self }
     }
@@ -70,11 +70,11 @@ impl fmt::Display for Violation {
 }
 
 impl Invariant {
-    /// The violation of this invariant by `what`.
+    /// Returns the violation of this invariant, with a description.
     pub(crate) fn violated(self, what: impl Into<String>) -> Checked {
         Err(Violation { invariant: self, what: what.into() })
     }
 }
 
-/// What every check gives.
+/// The result of a check.
 pub type Checked = Result<(), Violation>;

@@ -1,4 +1,4 @@
-//! Many seeds: runs them on several threads, and hands over the reports in the order of the seeds.
+//! Many seeds: runs them on several threads, and returns the reports in the order of the seeds.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 use super::one_seed::check_seed;
 use crate::report::Report;
 
-/// How many seeds a thread takes at a time.
+/// The number of seeds that a thread takes at a time.
 const BLOCK: u64 = 16;
 
-/// Checks so many seeds from the first on, and hands over the reports in the order of the seeds,
-/// whatever thread made them. Tells how long the threads were busy, all together.
+/// Checks `seeds` seeds from `first` on, and calls `each` with their reports in the order of the
+/// seeds. Returns the total time for which the threads were busy.
 #[expect(clippy::disallowed_methods, reason = "how long it took is for people")]
 pub fn run_seeds(first: u64, seeds: u64, threads: usize, mut each: impl FnMut(&Report)) -> Duration {
     let next = AtomicU64::new(0);
@@ -30,7 +30,7 @@ pub fn run_seeds(first: u64, seeds: u64, threads: usize, mut each: impl FnMut(&R
                     let (began, to) = (Instant::now(), seeds.min(from + BLOCK));
                     let block = (from..to).map(|seed| check_seed(first.wrapping_add(seed)));
                     let block: Vec<_> = block.collect();
-                    done.send((from, block, began.elapsed())).expect("somebody listens until all is done");
+                    done.send((from, block, began.elapsed())).expect("the receiver outlives the threads");
                 }
             });
         }

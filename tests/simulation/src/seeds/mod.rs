@@ -1,5 +1,5 @@
-//! Seeds: runs one, runs many, keeps those that failed once, and finds those that catch a planted
-//! defect (only in the copy of the tree that has defects).
+//! Seeds: runs one seed or many, lists those that failed once, and searches for those that catch a
+//! planted defect (only in the copy of the tree that contains defects).
 
 pub(crate) mod kept_seeds;
 pub(crate) mod many_seeds;

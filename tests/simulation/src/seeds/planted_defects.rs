@@ -1,5 +1,5 @@
-//! Planted defects: whether the simulator catches each of the engine's and the driver's, in which
-//! seed and by which invariant.
+//! Planted defects: searches for the first seed that catches each defect of the engine and the
+//! driver, and the invariant that it violates.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -13,30 +13,30 @@ use crate::judge::violation::Invariant;
 /// How a defect was caught.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Catch {
-    /// The first seed that shows it.
+    /// The first seed that catches it.
     pub seed: u64,
-    /// By which invariant.
+    /// The violated invariant.
     pub invariant: Invariant,
 }
 
-/// Plants a defect and runs seeds, from 0 on and at most so many, until one violates an invariant.
+/// Plants a defect and runs up to `seeds` seeds, starting at 0, until one violates an invariant.
 ///
-/// The whole process has the defect meanwhile, so nothing else should be simulated.
+/// The defect is active in the whole process, so nothing else should be simulated meanwhile.
 pub fn catch(defect: Defect, seeds: u64) -> Option<Catch> {
     plant(Some(defect));
-    let catch = Hunt { seeds, next: AtomicU64::new(0), caught: Mutex::new(None) }.run();
+    let catch = Search { seeds, next: AtomicU64::new(0), caught: Mutex::new(None) }.run();
     plant(None);
     catch
 }
 
-/// A search for the first seed that shows a defect, on all cores.
-struct Hunt {
+/// A search for the first seed that catches a defect, on all cores.
+struct Search {
     seeds: u64,
     next: AtomicU64,
     caught: Mutex<Option<Catch>>,
 }
 
-impl Hunt {
+impl Search {
     fn run(self) -> Option<Catch> {
         let cores = thread::available_parallelism().map_or(1, usize::from);
         thread::scope(|scope| {
@@ -47,7 +47,7 @@ impl Hunt {
         self.caught.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Seeds are taken in order, so that none before the first that was caught is left out.
+    /// Takes seeds in order, so that no seed before the first failing one is left out.
     fn run_seeds(&self) {
         loop {
             let seed = self.next.fetch_add(1, Ordering::Relaxed);
@@ -55,7 +55,7 @@ impl Hunt {
                 return;
             }
             let Some(violation) = check_seed(seed).violation else { continue };
-            // The others end when they are done with theirs.
+            // The other threads finish their current seed and stop.
             self.next.fetch_max(self.seeds, Ordering::Relaxed);
             let mut caught = self.caught.lock().unwrap_or_else(PoisonError::into_inner);
             if caught.is_none_or(|catch| seed < catch.seed) {

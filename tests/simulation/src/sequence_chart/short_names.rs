@@ -1,8 +1,8 @@
-//! Short names: what a chart calls nodes, requests and streams instead of by their ids.
+//! Short names: what a chart calls nodes, requests and streams instead of their ids.
 
 use std::collections::BTreeMap;
 
-/// Short names for the ids that have come up.
+/// The short names of the ids so far.
 #[derive(Default)]
 pub(crate) struct ShortNames {
     names: BTreeMap<String, String>,
@@ -11,14 +11,14 @@ pub(crate) struct ShortNames {
 }
 
 impl ShortNames {
-    /// Names the node that has an id from here on.
+    /// Sets the name of the node with an id.
     pub(crate) fn name(&mut self, id: &str, name: &str) {
         self.names.insert(id.to_owned(), name.to_owned());
     }
 
-    /// The text with names instead of ids: of nodes if they have one, `r1` for the first request
-    /// that comes up, `s1` for the first stream.
-    pub(crate) fn put_into(&mut self, text: &str) -> String {
+    /// Replaces the ids in a text: of nodes by their names, of requests by `r1`, `r2`, ... in order
+    /// of appearance, of streams by `s1`, `s2`, ...
+    pub(crate) fn replace_ids(&mut self, text: &str) -> String {
         let is_part = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
         let mut named = String::new();
         let mut rest = text;
@@ -56,10 +56,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_id_always_gets_the_same_name_and_what_is_none_stays() {
+    fn an_id_always_gets_the_same_name_and_other_words_stay() {
         let mut names = ShortNames::default();
         names.name("SRV_ash", "server-0");
         let text = "bid of 0.5 for REQ_hat by SRV_ash, not SRV_elm; STR_a, REQ_fez, REQ_hat";
-        assert_eq!(names.put_into(text), "bid of 0.5 for r1 by server-0, not SRV_elm; s1, r2, r1");
+        assert_eq!(names.replace_ids(text), "bid of 0.5 for r1 by server-0, not SRV_elm; s1, r2, r1");
     }
 }

@@ -1,4 +1,4 @@
-//! The caller: uses one client and the futures that the client returns.
+//! The caller: uses one client and the futures that it returns.
 
 use std::future::{Future, IntoFuture, poll_fn};
 use std::panic::resume_unwind;
@@ -14,23 +14,23 @@ use super::handlers::{HABIT, STREAM};
 use super::hats::{Ask, HatsClient, Manner, Reply};
 use super::ledger::Ledger;
 use super::node::{Node, NodeRuntime};
-use super::stream_messages::Way;
-use super::user_call::{Expected, Kind, Made};
+use super::stream_messages::Direction;
+use super::user_call::{CallKind, CallSpec, Expected};
 use crate::clock::Clock;
 use crate::fault::Fault;
 use crate::judge::violation::Invariant;
 use crate::rng::Rng;
 
-/// The topic of the one server that serves `OwnFit`.
+/// The topic of the single server of `OwnFit`.
 pub(super) const OWNER: &str = "owner";
 
-/// Somebody who uses one incarnation of a client.
+/// The user of one incarnation of a client.
 #[derive(Clone)]
 pub(super) struct Caller {
     pub(super) client: HatsClient,
-    /// What the client was created on.
+    /// The runtime of the client.
     pub(super) runtime: StoppableRuntime,
-    /// Its number in the ledger.
+    /// The number of the client in the ledger.
     pub(super) number: usize,
     pub(super) node: Node,
     pub(super) clock: Clock,
@@ -38,7 +38,7 @@ pub(super) struct Caller {
 }
 
 impl Caller {
-    /// Does anything that can be done with a client.
+    /// Does one random thing with the client.
     pub(super) async fn act(self, mut rng: Rng) {
         match rng.below(20) {
             0..=10 => self.call(&mut rng).await,
@@ -51,20 +51,21 @@ impl Caller {
     // --- calls -----------------------------------------------------------------------------------
 
     async fn call(&self, rng: &mut Rng) {
-        let kind = rng.pick(&[Kind::Fit, Kind::Fit, Kind::Pick, Kind::Pick, Kind::OwnFit]);
-        let timeout = any_timeout(rng);
+        let kind =
+            rng.pick(&[CallKind::Fit, CallKind::Fit, CallKind::Pick, CallKind::Pick, CallKind::OwnFit]);
+        let timeout = random_timeout(rng);
         let (retry, again) = match rng.below(5) {
-            0 => (Some(Retry::new()), Again::Always),
-            1 => (Some(Retry::new().only_if_not_run()), Again::IfNotRun),
-            _ => (None, Again::Never),
+            0 => (Some(Retry::new()), RetryMode::Always),
+            1 => (Some(Retry::new().only_if_not_run()), RetryMode::IfNotRun),
+            _ => (None, RetryMode::Never),
         };
         let total = if retry.is_some() { 2 * timeout } else { timeout };
         let deadline = self.runtime().now().time + total;
         let ask = self.ask(kind, deadline, again, Expected::Anything, rng);
         let (number, patience) = (ask.number as usize, rng.maybe(250, |rng| rng.grains(0..800)));
         let mut call = self.make(kind, ask).timeout(timeout);
-        if kind == Kind::Pick {
-            call = call.selection(any_selection(rng));
+        if kind == CallKind::Pick {
+            call = call.selection(random_selection(rng));
         }
         if let Some(retry) = retry {
             call = call.deadline(deadline).interceptor(retry);
@@ -72,39 +73,54 @@ impl Caller {
         self.wait_for(number, call, patience).await;
     }
 
-    /// Waits for a call, or loses patience and drops it.
+    /// Waits for a call, or drops it after `patience`.
     async fn wait_for(&self, number: usize, call: Call<Ask, Reply>, patience: Option<Duration>) {
-        let mut calling = Box::pin(call.into_future());
+        let mut future = Box::pin(call.into_future());
         let result = match patience {
-            Some(patience) => self.until(patience, calling.as_mut()).await,
-            None => Some(calling.as_mut().await),
+            Some(patience) => self.run_for(patience, future.as_mut()).await,
+            None => Some(future.as_mut().await),
         };
         match result {
-            Some(result) => self.ledger.resolved(number, &result),
+            Some(result) => self.ledger.call_resolved(number, &result),
             None => {
-                self.ledger.dropped(number);
-                drop(calling);
+                self.ledger.call_dropped(number);
+                drop(future);
             }
         }
     }
 
-    fn make(&self, kind: Kind, ask: Ask) -> Call<Ask, Reply> {
+    fn make(&self, kind: CallKind, ask: Ask) -> Call<Ask, Reply> {
         match kind {
-            Kind::Pick => self.client.pick(ask),
-            Kind::OwnFit => self.client.own_fit(OWNER, ask),
+            CallKind::Pick => self.client.pick(ask),
+            CallKind::OwnFit => self.client.own_fit(OWNER, ask),
             _ => self.client.fit(ask),
         }
     }
 
-    /// What is asked in a call that is about to be made.
-    fn ask(&self, kind: Kind, deadline: Time, again: Again, expected: Expected, rng: &mut Rng) -> Ask {
-        let began = self.ledger.now();
-        let due = self.clock.virtual_time(deadline).max(began);
-        let (once, retried) = (again != Again::Always, again != Again::Never);
+    /// Registers a call with the ledger, and returns its request message.
+    fn ask(
+        &self,
+        kind: CallKind,
+        deadline: Time,
+        again: RetryMode,
+        expected: Expected,
+        rng: &mut Rng,
+    ) -> Ask {
+        let start = self.ledger.now();
+        let due = self.clock.virtual_time(deadline).max(start);
+        let (only_if_not_run, retried) = (again != RetryMode::Always, again != RetryMode::Never);
         let (client, node) = (self.number, self.node.number());
-        let number =
-            self.ledger.made(Made { kind, client, node, began, due, retried, once, expected }) as u64;
-        let (manner, takes) = match (expected, rng.below(20)) {
+        let number = self.ledger.call_made(CallSpec {
+            kind,
+            client,
+            node,
+            start,
+            due,
+            retried,
+            only_if_not_run,
+            expected,
+        }) as u64;
+        let (manner, duration) = match (expected, rng.below(20)) {
             (Expected::Panic, _) => (Manner::Panic, Duration::ZERO),
             (Expected::Answer, _) => (Manner::Answer, rng.grains(0..40)),
             (_, 0) => (Manner::Panic, Duration::ZERO),
@@ -114,39 +130,39 @@ impl Caller {
             (_, 6..=10) => (Manner::Answer, Duration::ZERO),
             _ => (Manner::Answer, rng.grains(0..200)),
         };
-        Ask { number, micros: takes.as_micros() as u32, manner: manner.into() }
+        Ask { number, micros: duration.as_micros() as u32, manner: manner.into() }
     }
 
     async fn census(&self, rng: &mut Rng) {
-        let timeout = any_timeout(rng);
+        let timeout = random_timeout(rng);
         let deadline = self.runtime().now().time + timeout;
-        let ask = self.ask(Kind::Census, deadline, Again::Never, Expected::Anything, rng);
+        let ask = self.ask(CallKind::Census, deadline, RetryMode::Never, Expected::Anything, rng);
         let number = ask.number as usize;
         let patience = rng.maybe(250, |rng| rng.grains(0..800));
         let counting = self.count(ask, timeout);
         let counted = match patience {
-            Some(patience) => self.until(patience, pin!(counting)).await,
+            Some(patience) => self.run_for(patience, pin!(counting)).await,
             None => Some(counting.await),
         };
         match counted {
-            Some(_) => self.ledger.over(number),
-            None => self.ledger.dropped(number),
+            Some(_) => self.ledger.call_ended(number),
+            None => self.ledger.call_dropped(number),
         }
     }
 
-    /// Makes a multi call, and hears all answers; gives how many came.
+    /// Makes a multi call and receives all responses. Returns their number.
     async fn count(&self, ask: Ask, timeout: Duration) -> usize {
         let number = ask.number as usize;
         let Ok(mut answers) = self.client.census(ask).timeout(timeout).await else { return 0 };
-        let mut heard = 0;
+        let mut received = 0;
         while let Some(answer) = answers.next().await {
-            heard += 1;
+            received += 1;
             match &answer {
-                Ok(answer) => self.ledger.heard(number, Some(answer.server_id()), Ok(answer)),
-                Err(error) => self.ledger.heard(number, error.server_id(), Err(error)),
+                Ok(answer) => self.ledger.response_received(number, Some(answer.server_id()), Ok(answer)),
+                Err(error) => self.ledger.response_received(number, error.server_id(), Err(error)),
             }
         }
-        heard
+        received
     }
 
     // --- streams ---------------------------------------------------------------------------------
@@ -158,14 +174,16 @@ impl Caller {
 
     async fn stream(&self, rng: &mut Rng) {
         let id = self.ledger.new_stream();
-        let timeout = any_timeout(rng);
+        let timeout = random_timeout(rng);
         let opening = self.open(rng.chance(500), id, rng.within(1..1 << 30)).timeout(timeout);
-        let began = self.ledger.now();
+        let start = self.ledger.now();
         let opened = match rng.maybe(200, |rng| rng.grains(0..400)) {
-            Some(patience) => self.until(patience, opening.into_future()).await,
+            Some(patience) => self.run_for(patience, opening.into_future()).await,
             None => Some(opening.await),
         };
-        if self.ledger.now() > self.ledger.allowed(self.node.number(), began + timeout + timeout / 1000) {
+        if self.ledger.now()
+            > self.ledger.latest_allowed(self.node.number(), start + timeout + timeout / 1000)
+        {
             self.ledger.judge(Invariant::I1.violated(format!("stream {id} was not open in time")));
         }
         let Some(Ok(stream)) = opened else { return };
@@ -184,9 +202,9 @@ impl Caller {
             let timeout = rng.grains(40..2000);
             self.send(id, timeout, |message| stream.send(message)).await;
             if rng.chance(500) {
-                let taken = self.until(rng.grains(1..400), pin!(stream.next())).await;
+                let taken = self.run_for(rng.grains(1..400), pin!(stream.next())).await;
                 if let Some(Some(reply)) = taken {
-                    self.ledger.received(id, Way::ToClient, reply.number);
+                    self.ledger.message_received(id, Direction::ToClient, reply.number);
                 }
             }
         }
@@ -194,13 +212,13 @@ impl Caller {
             0 => stream.close(None),
             1 => stream.close(Error::new(ErrorCode::Aborted, "enough")),
             2 => return,
-            _ => drop(self.until(rng.grains(0..4000), pin!(stream.closed())).await),
+            _ => drop(self.run_for(rng.grains(0..4000), pin!(stream.closed())).await),
         }
         if stream.cause().is_some() {
             while let Some(reply) = stream.next().await {
-                self.ledger.received(id, Way::ToClient, reply.number);
+                self.ledger.message_received(id, Direction::ToClient, reply.number);
             }
-            self.ledger.to_the_end(id, Way::ToClient);
+            self.ledger.received_all(id, Direction::ToClient);
         }
     }
 
@@ -220,36 +238,38 @@ impl Caller {
             loop {
                 let since = self.ledger.now();
                 let reply = receiving.next().await;
-                self.ledger.waited(self.number, self.node.number(), since, "a message to come");
+                self.ledger.check_wait(self.number, self.node.number(), since, "a message to come");
                 let Some(reply) = reply else { break };
-                self.ledger.received(id, Way::ToClient, reply.number);
+                self.ledger.message_received(id, Direction::ToClient, reply.number);
                 if rng.chance(200) {
                     self.ledger.count(Fault::SlowConsumer);
                     self.sleep(rng.grains(0..400)).await;
                 }
             }
-            self.ledger.to_the_end(id, Way::ToClient);
+            self.ledger.received_all(id, Direction::ToClient);
         };
         match patience {
-            Some(patience) => drop(self.until(patience, pin!(taking)).await),
+            Some(patience) => drop(self.run_for(patience, pin!(taking)).await),
             None => taking.await,
         }
     }
 
-    /// Sends the next message of a stream.
+    /// Sends the next message of a stream. Returns `true` if the send succeeded.
     async fn send<'a>(
         &self,
         id: usize,
         timeout: Duration,
         send: impl FnOnce(Ask) -> psrpc::PendingSend<'a>,
     ) -> bool {
-        let (number, began) = (self.ledger.sending(id, Way::ToServer), self.ledger.now());
+        let (number, start) = (self.ledger.add_message(id, Direction::ToServer), self.ledger.now());
         let sent = send(Ask { number, ..Ask::default() }).timeout(timeout).await;
-        self.ledger.waited(self.number, self.node.number(), began, "a send");
+        self.ledger.check_wait(self.number, self.node.number(), start, "a send");
         if sent.is_ok() {
-            self.ledger.sent(id, Way::ToServer, number, began);
+            self.ledger.message_sent(id, Direction::ToServer, number, start);
         }
-        if self.ledger.now() > self.ledger.allowed(self.node.number(), began + timeout + timeout / 1000) {
+        if self.ledger.now()
+            > self.ledger.latest_allowed(self.node.number(), start + timeout + timeout / 1000)
+        {
             self.ledger.judge(
                 Invariant::I1.violated(format!("message {number} of stream {id} was not sent in time")),
             );
@@ -261,40 +281,46 @@ impl Caller {
 
     async fn listen(&self, rng: &mut Rng) {
         let subscribing = self.client.subscribe_news();
-        let subscribed = self.until(rng.grains(40..8000), subscribing.into_future()).await;
+        let subscribed = self.run_for(rng.grains(40..8000), subscribing.into_future()).await;
         let Some(Ok(mut news)) = subscribed else { return };
         if !self.node.has_been_subscribed("News") {
             self.ledger.judge(Invariant::I13.violated("a subscription resolved that was not live"));
         }
         let hearing = async {
-            while let Some(heard) = news.next().await {
-                if heard.is_ok() && rng.chance(100) {
-                    self.sleep(GLANCE).await;
+            while let Some(received) = news.next().await {
+                if received.is_ok() && rng.chance(100) {
+                    self.sleep(READ_TIME).await;
                 }
             }
         };
-        let _ = self.until(Duration::from_secs(1), pin!(hearing)).await;
+        let _ = self.run_for(Duration::from_secs(1), pin!(hearing)).await;
     }
 
     // --- fresh calls -----------------------------------------------------------------------------
 
-    /// Does one thing of each kind, now that nothing stands in the way: all must go well.
+    /// Makes a fresh call of each kind, now that there are no faults. All must succeed.
     pub(super) async fn probe(self, mut rng: Rng, servers: usize) {
         let second = Duration::from_secs(1);
         let rng = &mut rng;
-        for kind in [Kind::Fit, Kind::Pick, Kind::OwnFit] {
+        for kind in [CallKind::Fit, CallKind::Pick, CallKind::OwnFit] {
             for expected in [Expected::Answer, Expected::Panic] {
                 let timeout = 2 * second;
-                let ask = self.ask(kind, self.runtime().now().time + timeout, Again::Never, expected, rng);
+                let ask =
+                    self.ask(kind, self.runtime().now().time + timeout, RetryMode::Never, expected, rng);
                 let (number, call) = (ask.number as usize, self.make(kind, ask).timeout(timeout));
                 self.wait_for(number, call, None).await;
             }
         }
-        let ask =
-            self.ask(Kind::Census, self.runtime().now().time + second, Again::Never, Expected::Answer, rng);
+        let ask = self.ask(
+            CallKind::Census,
+            self.runtime().now().time + second,
+            RetryMode::Never,
+            Expected::Answer,
+            rng,
+        );
         let number = ask.number as usize;
         let answers = self.count(ask, second).await;
-        self.ledger.over(number);
+        self.ledger.call_ended(number);
         if answers != servers {
             let what = format!("{answers} of {servers} servers answered a fresh multi call");
             self.ledger.judge(Invariant::I16.violated(what));
@@ -303,7 +329,7 @@ impl Caller {
         self.probe_updates().await;
     }
 
-    /// Opens a stream, sends on it, drops it, and sees the handler end.
+    /// Opens a stream, sends on it, drops it, and checks that the handler ends.
     async fn probe_stream(&self, rng: &mut Rng) {
         let id = self.ledger.new_stream();
         let second = Duration::from_secs(1);
@@ -317,9 +343,9 @@ impl Caller {
                 return fails("a message of a fresh stream was not taken".to_owned());
             }
         }
-        let answer = self.until(Duration::from_secs(1), pin!(stream.next())).await;
+        let answer = self.run_for(Duration::from_secs(1), pin!(stream.next())).await;
         match answer {
-            Some(Some(reply)) => self.ledger.received(id, Way::ToClient, reply.number),
+            Some(Some(reply)) => self.ledger.message_received(id, Direction::ToClient, reply.number),
             _ => return fails("nobody answers on a fresh stream".to_owned()),
         }
         if rng.chance(500) {
@@ -334,7 +360,7 @@ impl Caller {
         }
     }
 
-    /// Hears what is published while it is subscribed.
+    /// Subscribes, and checks that an update arrives.
     async fn probe_updates(&self) {
         let mut news = match self.client.subscribe_news().await {
             Ok(news) => news,
@@ -344,12 +370,12 @@ impl Caller {
                     .judge(Invariant::I16.violated(format!("a fresh subscription failed: {error}")));
             }
         };
-        // Somebody publishes all the time.
-        match self.until(Duration::from_secs(1), pin!(news.next())).await {
+        // Servers publish all the time.
+        match self.run_for(Duration::from_secs(1), pin!(news.next())).await {
             Some(Some(Ok(_))) => {}
-            heard => {
+            received => {
                 self.ledger
-                    .judge(Invariant::I13.violated(format!("heard {heard:?} on a fresh subscription")));
+                    .judge(Invariant::I13.violated(format!("heard {received:?} on a fresh subscription")));
             }
         }
     }
@@ -365,8 +391,8 @@ impl Caller {
         runtime.sleep_until(runtime.now().time + duration).await;
     }
 
-    /// What a future gives, if it does so soon enough; it is dropped otherwise.
-    async fn until<F: Future + Unpin>(&self, patience: Duration, mut future: F) -> Option<F::Output> {
+    /// Returns the output of a future, or drops the future and returns `None` after `patience`.
+    async fn run_for<F: Future + Unpin>(&self, patience: Duration, mut future: F) -> Option<F::Output> {
         let mut sleep = pin!(self.sleep(patience));
         poll_fn(|cx| match Pin::new(&mut future).poll(cx) {
             Poll::Ready(output) => Poll::Ready(Some(output)),
@@ -376,9 +402,9 @@ impl Caller {
     }
 }
 
-const GLANCE: Duration = Duration::from_millis(5);
+const READ_TIME: Duration = Duration::from_millis(5);
 
-fn any_timeout(rng: &mut Rng) -> Duration {
+fn random_timeout(rng: &mut Rng) -> Duration {
     match rng.below(20) {
         0 => Duration::ZERO,
         1..=3 => rng.grains(1..40),
@@ -387,16 +413,16 @@ fn any_timeout(rng: &mut Rng) -> Duration {
     }
 }
 
-/// Whether a call that failed is made again.
+/// When a failed call is retried.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Again {
+enum RetryMode {
     Never,
     IfNotRun,
     Always,
 }
 
-/// Options of a call that the client picks the server of.
-fn any_selection(rng: &mut Rng) -> Selection {
+/// Draws selection options.
+fn random_selection(rng: &mut Rng) -> Selection {
     let mut selection = Selection::new();
     if rng.chance(300) {
         selection = selection.minimum_affinity(rng.pick(&[0.25, 0.5, 1.0]));
@@ -407,7 +433,7 @@ fn any_selection(rng: &mut Rng) -> Selection {
     match rng.below(12) {
         0 => selection.choose(|bids| Ok(bids.last())),
         1 => selection.choose(|_| Err(Error::new(ErrorCode::FailedPrecondition, "cannot choose"))),
-        // Without a word on the standard error.
+        // `resume_unwind` does not call the panic hook, so nothing is printed.
         2 => selection.choose(|_| resume_unwind(Box::new("as asked"))),
         _ => selection,
     }

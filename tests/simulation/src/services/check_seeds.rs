@@ -1,12 +1,12 @@
-//! `check_seeds`: runs a test of a service in one world after the other.
+//! `check_seeds`: runs a test of a service with one seed after the other.
 
 use std::env;
 
 use super::world::World;
 
-/// Runs a test in the worlds of these seeds, one after the other, until it panics: then it says
-/// with which seed, and the panic goes on. With the variable `PSRPC_SEED` in the environment it
-/// runs that seed alone, and shows all that happens.
+/// Runs a test in one [`World`] per seed, one after the other, until it panics. Then prints the
+/// seed and lets the panic continue. If the environment variable `PSRPC_SEED` is set, runs that
+/// seed alone and prints its trace.
 ///
 /// ```
 /// use std::time::Duration;
@@ -20,33 +20,34 @@ use super::world::World;
 ///
 /// # Panics
 ///
-/// When the test does, or does not come to its end, or `PSRPC_SEED` is no seed.
+/// Panics if the test panics or does not complete, or if `PSRPC_SEED` is not a number from 0 to
+/// 2^64 - 1.
 pub fn check_seeds(seeds: impl IntoIterator<Item = u64>, test: impl AsyncFn(&World)) {
     if let Some(text) = env::var_os("PSRPC_SEED") {
         let seed = text.to_str().and_then(|text| text.parse().ok());
         let Some(seed) = seed else {
-            panic!("PSRPC_SEED is no seed, which is a number from 0 to 2^64 - 1: {text:?}")
+            panic!("cannot read PSRPC_SEED: {text:?} is not a number from 0 to 2^64 - 1")
         };
         let world = World::showing(seed, |line| eprintln!("{line}"));
         return world.run(test(&world));
     }
     for seed in seeds {
         let world = World::new(seed);
-        let failing = Failing(seed);
+        let guard = PrintSeedOnPanic(seed);
         world.run(test(&world));
-        drop(failing);
+        drop(guard);
     }
 }
 
-/// Says with which seed a test failed.
-struct Failing(u64);
+/// Prints the seed of a failed test when dropped.
+struct PrintSeedOnPanic(u64);
 
-impl Drop for Failing {
+impl Drop for PrintSeedOnPanic {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let Self(seed) = self;
             eprintln!(
-                "it failed with seed {seed}; with PSRPC_SEED={seed} in the environment it runs that one again and shows all"
+                "test failed with seed {seed}; set PSRPC_SEED={seed} to run only this seed and print its trace"
             );
         }
     }

@@ -1,5 +1,4 @@
-//! A run of the driver: real clients and servers, under every fault that the bus and the nodes
-//! have.
+//! A run of the driver: real clients and servers, under every fault of the bus and the nodes.
 
 use std::time::Duration;
 
@@ -15,24 +14,23 @@ use crate::report::Report;
 use crate::rng::Rng;
 use crate::trace::Show;
 
-/// How long after the faults have stopped everything is as it should be: calls are over, streams
-/// that nobody hears of any more are idle for too long, and so the registrations that the bus gave
-/// up are gone.
+/// The time after the end of the faults by which calls are over, streams without a peer have hit
+/// their idle timeout, and registrations that the bus ended are gone.
 const SETTLE: Duration = Duration::from_secs(8);
 
-/// How long after something was replaced nobody hears of it any more.
-const FAREWELL: Duration = Duration::from_secs(1);
+/// The time after which the last frames of a replaced client or server have arrived.
+const REPLACEMENT_TIME: Duration = Duration::from_secs(1);
 
-/// How long after the last call every table must be empty: longer than a frame is late or a stream
-/// idle.
-const EBB: Duration = Duration::from_secs(15);
+/// The time after the last call by which every table must be empty. It is longer than the latest
+/// frame and the idle timeout.
+const UNTIL_EMPTY: Duration = Duration::from_secs(15);
 
-/// How long all futures of a run may take together.
+/// The limit for all futures of a run together, in virtual time.
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// Runs one seed of the driver. Its trace goes line by line to `show`, if that is given.
+/// Runs one seed of the driver. Each line of the trace goes to `show`, if there is one.
 pub fn simulate_driver(seed: u64, show: Option<Show>) -> Report {
-    Report::catching(seed, || {
+    Report::catch_panic(seed, || {
         let world = World::make(seed, show);
         let run = DriverRun::new(&world, seed);
         let ledger = run.ledger.clone();
@@ -55,7 +53,7 @@ pub fn simulate_driver(seed: u64, show: Option<Show>) -> Report {
     })
 }
 
-/// Everything was closed and dropped: nothing may be left of it (I9).
+/// Checks that nothing is left after everything was closed and dropped (I9).
 fn check_empty(world: &World) -> Checked {
     let settled = world.settle(LIMIT);
     match (world.tasks(), world.subscriptions()) {
@@ -66,27 +64,26 @@ fn check_empty(world: &World) -> Checked {
     }
 }
 
-/// One run.
+/// The state of a run.
 struct DriverRun<'a> {
     world: &'a World,
     ledger: Ledger,
     plan: ServicePlan,
     clients: Vec<ClientNode>,
     servers: Vec<ServerNode>,
-    /// What users do, which must come to its end.
+    /// The tasks of users, which must complete.
     acts: Vec<Job<()>>,
     rng: Rng,
 }
 
 impl<'a> DriverRun<'a> {
     fn new(world: &'a World, seed: u64) -> Self {
-        // Not the generator of the world, so that the plan does not shift with what the world
-        // draws.
+        // Separate from the generator of the world, so that the plan does not depend on its draws.
         let mut rng = Rng::new(!seed);
         let plan = ServicePlan::draw(&mut rng);
         let ledger = Ledger::new(world.shared().clone());
         let tap = ledger.clone();
-        world.tap(move |frame| tap.published(frame));
+        world.tap(move |frame| tap.frame_published(frame));
         if plan.faulty {
             world.set_random_rates();
         }
@@ -114,13 +111,13 @@ impl<'a> DriverRun<'a> {
             self.world.sleep(at.saturating_sub(self.world.elapsed())).await;
             self.act(act);
         }
-        self.calm_down().await;
+        self.stop_faults().await;
         self.probe().await;
-        self.servers.iter().for_each(ServerNode::fall_silent);
+        self.servers.iter().for_each(ServerNode::stop_publishing);
         for act in std::mem::take(&mut self.acts) {
             act.await;
         }
-        self.world.sleep(EBB).await;
+        self.world.sleep(UNTIL_EMPTY).await;
         self.ledger.check_streams();
         self.clients.iter().for_each(|client| self.ledger.judge(client.check_idle()));
         self.servers.iter().for_each(|server| self.ledger.judge(server.check_idle()));
@@ -162,11 +159,11 @@ impl<'a> DriverRun<'a> {
                 drop(self.servers[server].start(after, id));
             }
             ServiceAct::Pause(node, duration) => {
-                self.ledger.stalled(self.node(node).number(), self.ledger.now() + duration);
+                self.ledger.node_paused(self.node(node).number(), self.ledger.now() + duration);
                 self.node(node).pause(duration);
             }
             ServiceAct::Slow(node, step) => {
-                self.ledger.slowed(self.node(node).number(), step);
+                self.ledger.node_slowed(self.node(node).number(), step);
                 self.node(node).slow(step);
             }
             ServiceAct::Jump(node, ahead, duration) => match ahead {
@@ -196,30 +193,30 @@ impl<'a> DriverRun<'a> {
         nodes.swap_remove(number % nodes.len())
     }
 
-    // --- in the calm -----------------------------------------------------------------------------
+    // --- without faults --------------------------------------------------------------------------
 
-    /// Stops the faults, has clocks not be further off than they began, and replaces what the bus
-    /// gave up or somebody closed.
-    async fn calm_down(&self) {
+    /// Stops the faults, undoes the jumps of the clocks, and replaces clients and servers that were
+    /// closed or that the bus disconnected.
+    async fn stop_faults(&self) {
         self.world.stop_faults();
         self.world.mend();
         for node in self.nodes() {
-            self.ledger.slowed(node.number(), Duration::ZERO);
+            self.ledger.node_slowed(node.number(), Duration::ZERO);
             node.slow(Duration::ZERO);
             node.undo_jumps();
         }
         self.world.sleep(SETTLE).await;
         for client in &self.clients {
-            client.mend().await;
+            client.repair().await;
         }
         for server in &self.servers {
-            server.mend().await;
+            server.repair().await;
         }
-        self.world.sleep(FAREWELL).await;
-        self.ledger.is_calm_now();
+        self.world.sleep(REPLACEMENT_TIME).await;
+        self.ledger.faults_stopped();
     }
 
-    /// Has every client do everything that can be done, and all must go well (I16).
+    /// Makes every client make a fresh call of each kind. All must succeed (I16).
     async fn probe(&mut self) {
         let servers = self.servers.len();
         let probes: Vec<_> =

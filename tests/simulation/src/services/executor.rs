@@ -1,5 +1,5 @@
-//! The executor: tasks of all nodes on one thread, in an order that the seed decides, and the
-//! agenda when none is ready.
+//! The executor: runs the tasks of all nodes on one thread, in an order that the seed decides. When
+//! no task is ready, it advances the virtual time to the next event.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,79 +14,79 @@ use slab::Slab;
 use crate::clock::Clock;
 use crate::fault::{Fault, Faults};
 use crate::frame_text::FrameText;
-use crate::net::{Net, Place, Post};
+use crate::net::{Net, NetEvent, SubscriptionId};
 use crate::node_id::Peer;
 use crate::rng::Rng;
-use crate::scene::{Entry, Scene};
+use crate::scene::{Scene, ScheduledEvent};
 use crate::trace::Show;
 
-/// What all nodes of a world share. Its lock is never held while code runs that is not the
-/// simulator's.
+/// The state that all nodes of a world share. Its lock is never held while code outside the
+/// simulator runs.
 pub(crate) struct Shared(Mutex<ExecutorState>);
 
 pub(crate) struct ExecutorState {
-    pub(crate) scene: Scene<ServiceHappening>,
-    pub(crate) net: Net<Inlet>,
-    /// The ends of the subscriptions that have not ended.
-    pub(super) sinks: BTreeMap<Inlet, Arc<Sink>>,
+    pub(crate) scene: Scene<ServiceRunEvent>,
+    pub(crate) net: Net<SubscriberId>,
+    /// The sinks of the subscriptions that have not ended.
+    pub(super) sinks: BTreeMap<SubscriberId, Arc<Sink>>,
     pub(super) nodes: Vec<NodeState>,
-    pub(super) tasks: Slab<Slot>,
-    /// The tasks that run next, in any order.
+    pub(super) tasks: Slab<TaskSlot>,
+    /// The tasks that are ready, in no particular order.
     ready: Vec<TaskId>,
-    pub(super) losses: Vec<Loss>,
+    pub(super) losses: Vec<PlannedLoss>,
     pub(super) rng: Rng,
     counter: u64,
-    /// Told of every frame that is published.
+    /// Called with every published frame.
     pub(crate) tap: Option<Tap>,
 }
 
-/// Looks at every frame that is published.
+/// A callback for every published frame.
 pub(crate) type Tap = Box<dyn FnMut(&Frame) + Send>;
 
-/// What the bus knows a subscription by.
+/// The id of a subscriber on the bus.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Inlet(u64);
+pub(crate) struct SubscriberId(u64);
 
-/// What happens at some moment.
-pub(crate) enum ServiceHappening {
-    /// Something comes of the bus.
-    Post(Post),
-    /// A publisher hears what became of a frame.
+/// A scheduled event of a run of services.
+pub(crate) enum ServiceRunEvent {
+    /// An event of the bus.
+    Net(NetEvent),
+    /// The bus reports the outcome of a publish.
     Published(Receipt, Result<Option<u64>, BusError>),
-    /// The bus has room again for what a node publishes.
+    /// The bus has room again for frames of a node.
     Room(usize),
-    /// Somebody has slept enough.
-    Alarm(Waker),
-    /// A task of a slow node runs.
-    Turn(TaskId),
-    /// A node goes on.
+    /// A sleep is over.
+    WakeSleep(Waker),
+    /// A task of a slow node becomes ready.
+    RunTask(TaskId),
+    /// The pause of a node is over.
     Resume(usize),
 }
 
-impl From<Post> for ServiceHappening {
-    fn from(post: Post) -> Self {
-        ServiceHappening::Post(post)
+impl From<NetEvent> for ServiceRunEvent {
+    fn from(event: NetEvent) -> Self {
+        ServiceRunEvent::Net(event)
     }
 }
 
-/// A node.
+/// The state of a node.
 pub(super) struct NodeState {
     pub(super) name: Arc<str>,
     pub(super) clock: Clock,
-    /// How often it crashed.
+    /// The number of its crashes.
     pub(super) life: u64,
-    /// How long each step of its tasks takes.
+    /// The duration of each step of its tasks.
     pub(super) slowness: Duration,
-    /// Until when it does nothing.
+    /// The time until which it is paused.
     pub(super) paused: Option<Time>,
-    /// Its tasks that are ready and do not run while it is paused.
+    /// The tasks that became ready during a pause.
     held: Vec<TaskId>,
-    /// Until when the bus has no room for what it publishes.
+    /// The time until which the bus has no room for its frames.
     pub(super) full: Option<Time>,
     pub(super) waiting_for_room: Vec<Waker>,
 }
 
-/// One life of a node.
+/// One incarnation of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct NodeLife {
     pub(super) node: usize,
@@ -99,31 +99,31 @@ impl NodeLife {
     }
 }
 
-/// A task, or the future that the world runs.
-pub(crate) struct Slot {
+/// A task, or the main future of the world.
+pub(crate) struct TaskSlot {
     number: u64,
-    /// `None` for the future that the world runs.
+    /// `None` for the main future.
     home: Option<NodeLife>,
-    /// Gone while it runs.
+    /// `None` while the task runs, and for the main future.
     future: Option<Task>,
     waker: Waker,
     queued: bool,
 }
 
-/// A task by its slot, and by the number that tells it from others that had the slot.
+/// The id of a task: its slot, and a number that tells it from earlier tasks in the slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TaskId {
     slot: usize,
     number: u64,
 }
 
-/// Frames that are to be lost.
-pub(super) struct Loss {
+/// Frames that a test wants to lose.
+pub(super) struct PlannedLoss {
     pub(super) left: usize,
     pub(super) matches: Matches,
 }
 
-/// Points out frames.
+/// A predicate for frames.
 pub(super) type Matches = Box<dyn FnMut(&Channel, &Frame) -> bool + Send>;
 
 struct TaskWaker {
@@ -141,13 +141,13 @@ impl Wake for TaskWaker {
     }
 }
 
-/// What a step was.
+/// The result of a step.
 pub(super) enum Step {
-    /// It is the turn of the future that the world runs.
+    /// The main future is ready to be polled.
     Main,
-    /// A task ran.
+    /// A task has run.
     Task,
-    /// None is ready.
+    /// No task is ready.
     Idle,
 }
 
@@ -176,14 +176,14 @@ impl Shared {
 
     // --- tasks -----------------------------------------------------------------------------------
 
-    /// Adds a task of a node; it goes nowhere if the node has crashed meanwhile.
+    /// Adds a task of a node, unless the node has crashed meanwhile.
     pub(super) fn spawn(self: &Arc<Self>, home: NodeLife, task: Task) {
         if self.lock().is_alive(home) {
             self.add(Some(home), Some(task));
         }
     }
 
-    /// Adds the future that the world runs.
+    /// Adds the main future of the world.
     pub(super) fn add_main(self: &Arc<Self>) -> (TaskId, Waker) {
         self.add(None, None)
     }
@@ -195,15 +195,15 @@ impl Shared {
 
     fn add(self: &Arc<Self>, home: Option<NodeLife>, future: Option<Task>) -> (TaskId, Waker) {
         let mut state = self.lock();
-        let task = TaskId { slot: state.tasks.vacant_key(), number: state.count() };
+        let task = TaskId { slot: state.tasks.vacant_key(), number: state.next_number() };
         let waker = Waker::from(Arc::new(TaskWaker { shared: Arc::clone(self), task }));
-        let slot = Slot { number: task.number, home, future, waker: waker.clone(), queued: false };
+        let slot = TaskSlot { number: task.number, home, future, waker: waker.clone(), queued: false };
         state.tasks.insert(slot);
         state.wake(task);
         (task, waker)
     }
 
-    /// Runs one of the tasks that are ready.
+    /// Runs one of the ready tasks.
     pub(super) fn step(&self) -> Step {
         let mut state = self.lock();
         let Some((task, mut future, waker)) = state.take_ready() else { return Step::Idle };
@@ -211,7 +211,7 @@ impl Shared {
         let Some(running) = &mut future else { return Step::Main };
         let polled = running.as_mut().poll(&mut Context::from_waker(&waker));
         let mut state = self.lock();
-        // It is gone if its node crashed meanwhile.
+        // The task is gone if its node crashed meanwhile.
         let slot = match (state.find(task), polled) {
             (Some(slot), Poll::Pending) => {
                 slot.future = future.take();
@@ -227,26 +227,27 @@ impl Shared {
 
     // --- time ------------------------------------------------------------------------------------
 
-    /// Lets time pass until the next thing happens, if one does until `end`.
-    pub(super) fn pass_time(&self, end: Time) -> bool {
+    /// Advances the time to the next event and handles it. Returns `false` if no event is due by
+    /// `end`.
+    pub(super) fn advance_time(&self, end: Time) -> bool {
         let mut state = self.lock();
-        let Some(happening) = state.scene.next(end) else { return false };
-        match happening {
-            ServiceHappening::Post(post) => {
-                let arrival = state.arrive(post);
+        let Some(event) = state.scene.next_event(end) else { return false };
+        match event {
+            ServiceRunEvent::Net(event) => {
+                let arrival = state.arrive(event);
                 drop(state);
                 if let Some(arrival) = arrival {
-                    arrival.hand_over();
+                    arrival.deliver();
                 }
             }
-            ServiceHappening::Published(receipt, result) => {
+            ServiceRunEvent::Published(receipt, result) => {
                 drop(state);
                 match result {
                     Ok(receivers) => receipt.published(receivers),
                     Err(error) => receipt.failed(error),
                 }
             }
-            ServiceHappening::Room(node) => {
+            ServiceRunEvent::Room(node) => {
                 let now = state.scene.now();
                 let node = &mut state.nodes[node];
                 node.full = node.full.filter(|until| *until > now);
@@ -254,34 +255,35 @@ impl Shared {
                 drop(state);
                 waiting.into_iter().for_each(Waker::wake);
             }
-            ServiceHappening::Alarm(waker) => {
+            ServiceRunEvent::WakeSleep(waker) => {
                 drop(state);
                 waker.wake();
             }
-            ServiceHappening::Turn(task) => state.run_soon(task),
-            ServiceHappening::Resume(node) => state.resume(node),
+            ServiceRunEvent::RunTask(task) => state.make_ready(task),
+            ServiceRunEvent::Resume(node) => state.resume(node),
         }
         true
     }
 
-    /// Whether anything is left that could happen.
-    pub(super) fn has_plans(&self) -> bool {
-        self.lock().scene.has_plans()
+    /// Returns `true` if any event is scheduled.
+    pub(super) fn has_events(&self) -> bool {
+        self.lock().scene.has_events()
     }
 
-    /// A sleep until a virtual time.
+    /// Returns a sleep until a virtual time.
     pub(super) fn sleep_until(shared: &Arc<Self>, at: Time) -> Sleep {
-        Sleep { shared: Arc::clone(shared), at, alarm: None }
+        Sleep { shared: Arc::clone(shared), at, event: None }
     }
 
-    // --- the end ---------------------------------------------------------------------------------
+    // --- crashes and the end of the world --------------------------------------------------------
 
-    /// Drops all tasks and subscriptions of a node, which hears and says nothing any more.
+    /// Drops all tasks and subscriptions of a node. What remains of it on other tasks has no effect
+    /// any more.
     pub(super) fn crash(&self, node: usize) {
         let mut state = self.lock();
         state.nodes[node].life += 1;
-        state.net.forget(Peer(node));
-        let of_node = |slot: &Slot| slot.home.is_some_and(|home| home.node == node);
+        state.net.end_all(Peer(node));
+        let of_node = |slot: &TaskSlot| slot.home.is_some_and(|home| home.node == node);
         let keys: Vec<_> = state.tasks.iter().filter(|(_, slot)| of_node(slot)).map(|(key, _)| key).collect();
         let tasks: Vec<_> = keys.into_iter().map(|key| state.tasks.remove(key)).collect();
         let sinks = state.take_sinks_without_subscription();
@@ -290,12 +292,12 @@ impl Shared {
         let waiting = std::mem::take(&mut node.waiting_for_room);
         node.held.clear();
         drop(state);
-        // What user code does when it is dropped comes to nothing.
+        // User code that runs in these drops has no effect.
         drop((tasks, sinks, waiting));
     }
 
-    /// Drops everything, so that nothing keeps the rest.
-    pub(super) fn end(&self) {
+    /// Drops everything, to break reference cycles.
+    pub(super) fn clear(&self) {
         let nodes = self.lock().nodes.len();
         (0..nodes).for_each(|node| self.crash(node));
         loop {
@@ -331,16 +333,16 @@ impl ExecutorState {
         self.nodes.len() - 1
     }
 
-    pub(super) fn inlet(&mut self) -> Inlet {
-        Inlet(self.count())
+    pub(super) fn subscriber(&mut self) -> SubscriberId {
+        SubscriberId(self.next_number())
     }
 
-    fn count(&mut self) -> u64 {
+    fn next_number(&mut self) -> u64 {
         self.counter += 1;
         self.counter
     }
 
-    fn find(&mut self, task: TaskId) -> Option<&mut Slot> {
+    fn find(&mut self, task: TaskId) -> Option<&mut TaskSlot> {
         self.tasks.get_mut(task.slot).filter(|slot| slot.number == task.number)
     }
 
@@ -349,14 +351,14 @@ impl ExecutorState {
         slot.queued = true;
         let slowness = slot.home.map_or(Duration::ZERO, |home| self.nodes[home.node].slowness);
         if slowness.is_zero() {
-            self.run_soon(task);
+            self.make_ready(task);
         } else {
-            self.scene.after(slowness, ServiceHappening::Turn(task));
+            self.scene.schedule_after(slowness, ServiceRunEvent::RunTask(task));
         }
     }
 
-    /// Has a task run at this moment, or when its node goes on.
-    fn run_soon(&mut self, task: TaskId) {
+    /// Makes a task ready now, or when the pause of its node is over.
+    fn make_ready(&mut self, task: TaskId) {
         let Some(slot) = self.find(task) else { return };
         let home = slot.home;
         match home.map(|home| &mut self.nodes[home.node]) {
@@ -378,13 +380,13 @@ impl ExecutorState {
         None
     }
 
-    /// Stops a node until some time, or for longer if it is stopped already.
+    /// Pauses a node until a time. A longer earlier pause stays.
     pub(super) fn pause(&mut self, node: usize, until: Time) {
         let paused = &mut self.nodes[node].paused;
         *paused = Some(paused.map_or(until, |before| before.max(until)));
-        self.scene.at(until, ServiceHappening::Resume(node));
+        self.scene.schedule_at(until, ServiceRunEvent::Resume(node));
         for task in std::mem::take(&mut self.ready) {
-            self.run_soon(task);
+            self.make_ready(task);
         }
     }
 
@@ -401,45 +403,46 @@ impl ExecutorState {
 
     fn take_sinks_without_subscription(&mut self) -> Vec<Arc<Sink>> {
         let Self { sinks, net, .. } = self;
-        let gone: Vec<_> = sinks.keys().copied().filter(|inlet| net.place_of(*inlet).is_none()).collect();
-        gone.into_iter().filter_map(|inlet| sinks.remove(&inlet)).collect()
+        let ended: Vec<_> =
+            sinks.keys().copied().filter(|subscriber| net.find(*subscriber).is_none()).collect();
+        ended.into_iter().filter_map(|subscriber| sinks.remove(&subscriber)).collect()
     }
 
-    fn arrive(&mut self, post: Post) -> Option<Arrival> {
-        let sink = |state: &Self, place: Place| {
-            let inlet = state.net.subscriber(place)?;
-            state.sinks.get(&inlet).map(Arc::clone)
+    fn arrive(&mut self, event: NetEvent) -> Option<Arrival> {
+        let sink = |state: &Self, id: SubscriptionId| {
+            let subscriber = state.net.subscriber(id)?;
+            state.sinks.get(&subscriber).map(Arc::clone)
         };
-        match post {
-            Post::Joined(place) => {
-                self.net.joined(place);
+        match event {
+            NetEvent::Activated(id) => {
+                self.net.activate(id);
                 None
             }
-            Post::Confirmed(place) => Some(Arrival::Live(sink(self, place)?)),
-            Post::Gap(place) => Some(Arrival::Gap(sink(self, place)?)),
-            Post::Delivered(place, delivery) => {
-                let sink = sink(self, place)?;
-                let who = self.net.peer_of(place).0;
-                let name = Arc::clone(&self.nodes[who].name);
+            NetEvent::Confirmed(id) => Some(Arrival::Live(sink(self, id)?)),
+            NetEvent::Gap(id) => Some(Arrival::Gap(sink(self, id)?)),
+            NetEvent::Delivered(id, delivery) => {
+                let sink = sink(self, id)?;
+                let node = self.net.peer(id).0;
+                let name = Arc::clone(&self.nodes[node].name);
                 self.scene.log(name, format_args!("gets {}", FrameText(&delivery.frame)));
                 Some(Arrival::Frame(sink, delivery.arrival()))
             }
-            Post::Left(place) => {
-                self.net.left(&mut self.scene, place);
+            NetEvent::Deactivated(id) => {
+                self.net.deactivate(&mut self.scene, id);
                 None
             }
-            Post::Ended(place, error) => {
-                if error.is_some() && self.net.subscriber(place).is_some() {
+            NetEvent::Ended(id, error) => {
+                if error.is_some() && self.net.subscriber(id).is_some() {
                     self.scene.faults.count(Fault::LostSubscribe);
                 }
-                let inlet = self.net.end(place)?;
-                Some(Arrival::Ended(self.sinks.remove(&inlet)?, error))
+                let subscriber = self.net.end(id)?;
+                Some(Arrival::Ended(self.sinks.remove(&subscriber)?, error))
             }
         }
     }
 }
 
-/// What arrives at a subscription, to be handed over without the lock.
+/// An event of a subscription, delivered without the lock.
 enum Arrival {
     Live(Arc<Sink>),
     Frame(Arc<Sink>, Frame),
@@ -448,7 +451,7 @@ enum Arrival {
 }
 
 impl Arrival {
-    fn hand_over(self) {
+    fn deliver(self) {
         let mut wakes = WakeList::new();
         match self {
             Arrival::Live(sink) => sink.live(&mut wakes),
@@ -463,11 +466,11 @@ impl Arrival {
     }
 }
 
-/// A sleep until a virtual time. Dropping it strikes its alarm.
+/// A sleep until a virtual time. Dropping it cancels its event.
 pub(super) struct Sleep {
     shared: Arc<Shared>,
     at: Time,
-    alarm: Option<(Entry, Waker)>,
+    event: Option<(ScheduledEvent, Waker)>,
 }
 
 impl Sleep {
@@ -476,12 +479,12 @@ impl Sleep {
         if state.scene.now() >= self.at {
             return Poll::Ready(());
         }
-        if self.alarm.as_ref().is_some_and(|(_, waker)| waker.will_wake(cx.waker())) {
+        if self.event.as_ref().is_some_and(|(_, waker)| waker.will_wake(cx.waker())) {
             return Poll::Pending;
         }
-        let before = self.alarm.take().and_then(|(alarm, _)| state.scene.strike(alarm));
-        let alarm = state.scene.timer(self.at, ServiceHappening::Alarm(cx.waker().clone()));
-        self.alarm = Some((alarm, cx.waker().clone()));
+        let before = self.event.take().and_then(|(event, _)| state.scene.cancel(event));
+        let event = state.scene.schedule_timer(self.at, ServiceRunEvent::WakeSleep(cx.waker().clone()));
+        self.event = Some((event, cx.waker().clone()));
         drop(state);
         drop(before);
         Poll::Pending
@@ -490,8 +493,8 @@ impl Sleep {
 
 impl Drop for Sleep {
     fn drop(&mut self) {
-        if let Some((alarm, _)) = &self.alarm {
-            let struck = self.shared.lock().scene.strike(*alarm);
+        if let Some((event, _)) = &self.event {
+            let struck = self.shared.lock().scene.cancel(*event);
             drop(struck);
         }
     }

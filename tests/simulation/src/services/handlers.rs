@@ -1,4 +1,4 @@
-//! The handlers of a server, which do what a request asks for and write it into the ledger.
+//! The handlers of a server. They do what the request asks for and record it in the ledger.
 
 use std::panic::resume_unwind;
 use std::time::Duration;
@@ -8,12 +8,12 @@ use psrpc::{Error, ErrorCode, Request, Runtime, ServerStream, Time};
 use super::hats::{Ask, Hats, Manner, Reply};
 use super::ledger::Ledger;
 use super::node::NodeRuntime;
-use super::stream_messages::Way;
-use super::user_call::Said;
+use super::stream_messages::Direction;
+use super::user_call::HandlerEnd;
 use crate::fault::Fault;
 use crate::rng::Rng;
 
-/// What a client sends along with a stream: its number, and how its handler behaves.
+/// The metadata keys of a stream: its number, and the seed of its handler's behavior.
 pub(super) const STREAM: &str = "stream";
 pub(super) const HABIT: &str = "habit";
 
@@ -25,82 +25,82 @@ pub(super) struct Handlers {
     pub(super) ledger: Ledger,
 }
 
-/// A handler that runs: notes when it is dropped before its end.
+/// A running handler. Dropping it before it has finished is recorded.
 struct RunningHandler<'a> {
     handlers: &'a Handlers,
     call: usize,
     deadline: Time,
-    over: bool,
+    ended: bool,
 }
 
 impl RunningHandler<'_> {
-    fn says(&mut self, said: Said) {
-        self.over = true;
-        self.handlers.ledger.said(self.handlers.server, self.call, said);
+    fn end(&mut self, end: HandlerEnd) {
+        self.ended = true;
+        self.handlers.ledger.handler_ended(self.handlers.server, self.call, end);
     }
 }
 
 impl Drop for RunningHandler<'_> {
     fn drop(&mut self) {
-        if !self.over {
+        if !self.ended {
             let Handlers { server, runtime, ledger, .. } = self.handlers;
-            ledger.cut_short(*server, self.call, runtime.now().time >= self.deadline);
+            ledger.handler_dropped(*server, self.call, runtime.now().time >= self.deadline);
         }
     }
 }
 
-/// A stream that is handled.
+/// A stream with a running handler.
 struct HandledStream<'a>(&'a Ledger, usize);
 
 impl Drop for HandledStream<'_> {
     fn drop(&mut self) {
-        self.0.handling(self.1, false);
+        self.0.set_handled(self.1, false);
     }
 }
 
 impl Handlers {
     async fn handle(&self, ask: Request<Ask>) -> Result<Reply, Error> {
         let call = ask.number as usize;
-        self.ledger.started(self.server, call, ask.request_id());
-        let mut run = RunningHandler { handlers: self, call, deadline: ask.deadline(), over: false };
+        self.ledger.handler_started(self.server, call, ask.request_id());
+        let mut run = RunningHandler { handlers: self, call, deadline: ask.deadline(), ended: false };
         if ask.micros > 0 {
             self.sleep(Duration::from_micros(ask.micros.into())).await;
         }
         match ask.manner() {
             Manner::Answer => {
-                run.says(Said::Answer);
+                run.end(HandlerEnd::Answer);
                 Ok(Reply { number: ask.number, server: self.server as u64 })
             }
             Manner::Fail => {
-                run.says(Said::Failure);
+                run.end(HandlerEnd::Failure);
                 Err(Error::new(ErrorCode::FailedPrecondition, "as asked"))
             }
             Manner::Panic => {
-                run.says(Said::Panic);
-                // Without a word on the standard error.
+                run.end(HandlerEnd::Panic);
+                // `resume_unwind` does not call the panic hook, so nothing is printed.
                 resume_unwind(Box::new("as asked"));
             }
             Manner::Hang => std::future::pending().await,
         }
     }
 
-    /// Takes what comes and answers it, until the stream ends or it has enough.
-    async fn march(&self, stream: ServerStream<Reply, Ask>) -> Result<(), Error> {
+    /// Receives messages and replies to each, until the stream ends or a random limit is reached.
+    async fn run_stream(&self, stream: ServerStream<Reply, Ask>) -> Result<(), Error> {
         let number = |name| stream.metadata().get(name).and_then(|number| number.as_str().parse().ok());
         let (Some(id), Some(habit)) = (number(STREAM), number(HABIT)) else {
             return Err(Error::new(ErrorCode::InvalidArgument, "of nobody"));
         };
         let mut rng = Rng::new(habit as u64);
         let patience = rng.maybe(300, |rng| rng.index(5));
-        self.ledger.handling(id, true);
+        self.ledger.set_handled(id, true);
         let _handling = HandledStream(&self.ledger, id);
         let mut taken = 0;
         while let Some(ask) = stream.next().await {
-            self.ledger.received(id, Way::ToServer, ask.number);
+            self.ledger.message_received(id, Direction::ToServer, ask.number);
             taken += 1;
             if patience.is_some_and(|patience| habit > 0 && taken > patience) {
                 drop(stream);
-                self.ledger.let_go(id, Way::ToServer);
+                self.ledger.receiver_dropped(id, Direction::ToServer);
                 self.sleep(rng.grains(0..2000)).await;
                 return Ok(());
             }
@@ -108,12 +108,12 @@ impl Handlers {
                 self.ledger.count(Fault::SlowConsumer);
                 self.sleep(rng.grains(0..400)).await;
             }
-            let (reply, began) = (self.ledger.sending(id, Way::ToClient), self.ledger.now());
+            let (reply, start) = (self.ledger.add_message(id, Direction::ToClient), self.ledger.now());
             if stream.send(Reply { number: reply, server: self.server as u64 }).await.is_ok() {
-                self.ledger.sent(id, Way::ToClient, reply, began);
+                self.ledger.message_sent(id, Direction::ToClient, reply, start);
             }
         }
-        self.ledger.to_the_end(id, Way::ToServer);
+        self.ledger.received_all(id, Direction::ToServer);
         if rng.chance(200) { Err(Error::new(ErrorCode::Aborted, "enough")) } else { Ok(()) }
     }
 
@@ -144,11 +144,11 @@ impl Hats for Handlers {
     }
 
     async fn parade(&self, stream: ServerStream<Reply, Ask>) -> Result<(), Error> {
-        self.march(stream).await
+        self.run_stream(stream).await
     }
 
     async fn pick_parade(&self, stream: ServerStream<Reply, Ask>) -> Result<(), Error> {
-        self.march(stream).await
+        self.run_stream(stream).await
     }
 
     fn pick_parade_affinity(&self, _: &Request<()>) -> f32 {

@@ -1,4 +1,4 @@
-//! The ledger: records what users of the driver see, and judges it.
+//! The ledger: records what users of the driver see, and checks it.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -11,17 +11,16 @@ use psrpc::{Error, Reason, Time};
 
 use super::executor::Shared;
 use super::hats::{Ask, Reply};
-use super::stream_messages::{StreamMessages, Way};
-use super::user_call::{Expected, Made, Said, UserCall};
+use super::stream_messages::{Direction, StreamMessages};
+use super::user_call::{CallSpec, Expected, HandlerEnd, UserCall};
 use crate::fault::Fault;
 use crate::judge::violation::{Checked, Invariant, Violation};
 
-/// How long a shutdown may take: until the bus confirms, or 3 s, then until the last call that was
-/// accepted expires, by a clock that is off, and then until streams have had their second.
+/// The limit for a shutdown. The bus confirms within 3 s, then the last accepted call expires by a
+/// clock with an error, and then streams end within a second.
 const LONGEST_SHUTDOWN: Duration = Duration::from_secs(10);
 
-/// What happened in a run, for everybody who takes part to write into. The first thing that cannot
-/// be is kept.
+/// The record of a run, shared by everything that takes part. It keeps the first violation.
 #[derive(Clone)]
 pub(super) struct Ledger {
     shared: Arc<Shared>,
@@ -31,7 +30,7 @@ pub(super) struct Ledger {
 #[derive(Default)]
 struct Entries {
     calls: Vec<UserCall>,
-    /// The calls that requests were published for.
+    /// The calls by the request ids that were published for them.
     requests: BTreeMap<String, usize>,
     streams: Vec<StreamMessages>,
     clients: Vec<Option<Time>>,
@@ -46,12 +45,12 @@ struct Entries {
 struct Server {
     node: usize,
     id: String,
-    /// It crashed or was killed: its handlers are dropped.
-    dead: bool,
+    /// Whether it crashed or was killed, so that its handlers are dropped.
+    is_dead: bool,
     running: usize,
 }
 
-/// How far a node may be behind.
+/// How far a node may be late.
 #[derive(Clone, Copy, Default)]
 struct Stall {
     until: Time,
@@ -71,8 +70,8 @@ impl Ledger {
         self.shared.lock().scene.now()
     }
 
-    /// Nothing stands in the way of success any more.
-    pub(super) fn is_calm_now(&self) {
+    /// Notes that the faults have stopped, so that fresh calls must succeed.
+    pub(super) fn faults_stopped(&self) {
         self.entries().calm = true;
     }
 
@@ -84,12 +83,12 @@ impl Ledger {
         self.shared.lock().scene.faults.count(fault);
     }
 
-    /// Shows what somebody does.
-    fn log(&self, who: impl Display, what: impl Display) {
-        self.shared.lock().scene.log(who, what);
+    /// Logs a line of the trace.
+    fn log(&self, source: impl Display, text: impl Display) {
+        self.shared.lock().scene.log(source, text);
     }
 
-    /// Keeps what a check gives, if nothing was wrong before.
+    /// Records the result of a check. The first violation is kept.
     pub(super) fn judge(&self, checked: Checked) {
         if let Err(violation) = checked {
             self.log("judge", &violation);
@@ -101,10 +100,10 @@ impl Ledger {
         self.entries().violation.clone()
     }
 
-    /// How many calls were made, and how many of them had to succeed.
+    /// Returns the number of calls, and of those that had to succeed.
     pub(super) fn calls(&self) -> (u64, u64) {
         let entries = self.entries();
-        let fresh = entries.calls.iter().filter(|call| call.made.expected != Expected::Anything).count();
+        let fresh = entries.calls.iter().filter(|call| call.spec.expected != Expected::Anything).count();
         (entries.calls.len() as u64, fresh as u64)
     }
 
@@ -114,26 +113,26 @@ impl Ledger {
 
     // --- nodes -----------------------------------------------------------------------------------
 
-    /// A node does nothing until some time.
-    pub(super) fn stalled(&self, node: usize, until: Time) {
+    /// Notes that a node is paused until a time.
+    pub(super) fn node_paused(&self, node: usize, until: Time) {
         let stall = &mut *self.entries();
         let stall = stall.stalls.entry(node).or_default();
         stall.until = stall.until.max(until);
     }
 
-    /// Each step of a node's tasks takes so long from here on.
-    pub(super) fn slowed(&self, node: usize, step: Duration) {
+    /// Notes how long each step of a node's tasks takes from now on.
+    pub(super) fn node_slowed(&self, node: usize, step: Duration) {
         let now = self.now();
         let stall = &mut *self.entries();
         let stall = stall.stalls.entry(node).or_default();
-        // What it was behind by it may still be behind by for a while.
+        // Its tasks may stay late by the old step time for a while.
         stall.until = stall.until.max(now + 4 * stall.step);
         stall.step = step;
     }
 
-    /// How late something that was due at some time may be seen on a node.
-    pub(super) fn allowed(&self, node: usize, due: Time) -> Time {
-        self.entries().allowed(node, due)
+    /// Returns the latest time at which a node may observe something that was due at `due`.
+    pub(super) fn latest_allowed(&self, node: usize, due: Time) -> Time {
+        self.entries().latest_allowed(node, due)
     }
 
     pub(super) fn new_client(&self) -> usize {
@@ -147,28 +146,34 @@ impl Ledger {
         self.entries().clients[client].get_or_insert(now);
     }
 
-    /// A server is about to be started, with the id of one that crashed or with its own.
+    /// Adds a server that is about to start, with the given id or a new one. Returns its number and
+    /// id.
     pub(super) fn new_server(&self, node: usize, id: Option<String>) -> (usize, String) {
         let mut entries = self.entries();
         let number = entries.servers.len();
         let id = id.unwrap_or_else(|| format!("SRV_{number}"));
-        entries.servers.push(Server { node, id: id.clone(), dead: false, running: 0 });
+        entries.servers.push(Server { node, id: id.clone(), is_dead: false, running: 0 });
         (number, id)
     }
 
     pub(super) fn server_died(&self, server: usize) {
-        self.entries().servers[server].dead = true;
+        self.entries().servers[server].is_dead = true;
     }
 
-    /// All servers of a node are about to crash.
-    pub(super) fn crashes(&self, node: usize) {
+    /// Notes that a node is about to crash with all its servers.
+    pub(super) fn node_crashes(&self, node: usize) {
         let mut entries = self.entries();
-        entries.servers.iter_mut().filter(|server| server.node == node).for_each(|server| server.dead = true);
+        entries
+            .servers
+            .iter_mut()
+            .filter(|server| server.node == node)
+            .for_each(|server| server.is_dead = true);
     }
 
-    /// The shutdown of a server whose runtime has shut down has come to its end (I1).
-    pub(super) fn shut_down_at_once(&self, server: usize, node: usize, began: Time) {
-        let (now, allowed) = (self.now(), self.entries().allowed(node, began));
+    /// Checks the end of a shutdown of a server whose runtime has shut down: it must end at once
+    /// (I1).
+    pub(super) fn check_immediate_shutdown(&self, server: usize, node: usize, start: Time) {
+        let (now, allowed) = (self.now(), self.entries().latest_allowed(node, start));
         if now > allowed {
             self.judge(
                 Invariant::I1.violated(format!("server {server} is shut down {:?} late", now.since(allowed))),
@@ -176,34 +181,34 @@ impl Ledger {
         }
     }
 
-    /// A shutdown has come to its end (I14).
-    pub(super) fn shut_down(&self, server: usize, node: usize, began: Time, ended: Time) {
+    /// Checks the end of a shutdown (I14).
+    pub(super) fn check_shutdown(&self, server: usize, node: usize, start: Time, ended: Time) {
         let entries = self.entries();
-        let Server { dead, running, .. } = entries.servers[server];
-        let end = entries.allowed(node, began + LONGEST_SHUTDOWN);
+        let Server { is_dead, running, .. } = entries.servers[server];
+        let end = entries.latest_allowed(node, start + LONGEST_SHUTDOWN);
         drop(entries);
-        if running > 0 && !dead {
+        if running > 0 && !is_dead {
             let what = format!("server {server} is shut down, and {running} handlers run");
             self.judge(Invariant::I14.violated(what));
         }
         if ended > end {
-            let took = ended.since(began);
+            let took = ended.since(start);
             self.judge(Invariant::I14.violated(format!("server {server} took {took:?} to shut down")));
         }
     }
 
     // --- calls -----------------------------------------------------------------------------------
 
-    pub(super) fn made(&self, made: Made) -> usize {
+    pub(super) fn call_made(&self, spec: CallSpec) -> usize {
         let mut entries = self.entries();
-        let (number, takes) = (entries.calls.len(), made.due.since(made.began));
-        self.log("caller", format_args!("makes call {number}, a {:?}, for {takes:?}", made.kind));
-        entries.calls.push(UserCall::new(made));
+        let (number, timeout) = (entries.calls.len(), spec.due.since(spec.start));
+        self.log("caller", format_args!("makes call {number}, a {:?}, for {timeout:?}", spec.kind));
+        entries.calls.push(UserCall::new(spec));
         entries.calls.len() - 1
     }
 
-    /// The future of a call is dropped.
-    pub(super) fn dropped(&self, call: usize) {
+    /// Notes that the future of a call is dropped.
+    pub(super) fn call_dropped(&self, call: usize) {
         self.log("caller", format_args!("drops call {call}"));
         self.count(Fault::Cancel);
         let mut entries = self.entries();
@@ -211,14 +216,14 @@ impl Ledger {
         *entries.outcomes.entry("dropped").or_default() += 1;
     }
 
-    /// A call is over, in whichever way (I1, I15).
-    pub(super) fn over(&self, call: usize) {
+    /// Checks when a call ended (I1, I15).
+    pub(super) fn call_ended(&self, call: usize) {
         let now = self.now();
         let checked = {
             let entries = self.entries();
-            let Made { client, node, began, due, kind, retried, .. } = entries.calls[call].made;
-            let closed = entries.end_of_client(client, node, began).filter(|_| !retried);
-            if now > entries.allowed(node, due) {
+            let CallSpec { client, node, start, due, kind, retried, .. } = entries.calls[call].spec;
+            let closed = entries.end_of_client(client, node, start).filter(|_| !retried);
+            if now > entries.latest_allowed(node, due) {
                 let late = now.since(due);
                 Invariant::I1
                     .violated(format!("call {call}, a {kind:?}, resolved {late:?} past its deadline"))
@@ -231,18 +236,17 @@ impl Ledger {
         self.judge(checked);
     }
 
-    /// Something else that a client gave has resolved, for which somebody has waited since some
-    /// time (I15).
-    pub(super) fn waited(&self, client: usize, node: usize, since: Time, what: &str) {
+    /// Checks when another future of a client resolved, which was pending since `since` (I15).
+    pub(super) fn check_wait(&self, client: usize, node: usize, since: Time, future: &str) {
         let closed = self.entries().end_of_client(client, node, since);
         if closed.is_some_and(|closed| self.now() > closed) {
-            self.judge(Invariant::I15.violated(format!("{what} outlived its client")));
+            self.judge(Invariant::I15.violated(format!("{future} outlived its client")));
         }
     }
 
-    /// A call of one server has resolved.
-    pub(super) fn resolved(&self, call: usize, result: &Result<Reply, Error>) {
-        self.over(call);
+    /// Checks how a unary call resolved.
+    pub(super) fn call_resolved(&self, call: usize, result: &Result<Reply, Error>) {
+        self.call_ended(call);
         self.log("caller", format_args!("has the result of call {call}: {result:?}"));
         let checked = {
             let mut entries = self.entries();
@@ -256,54 +260,59 @@ impl Ledger {
         self.judge(checked.map_err(|violation| violation.at(format_args!("call {call}"))));
     }
 
-    /// A server has answered a multi call, or an error came without one.
-    pub(super) fn heard(&self, call: usize, server_id: Option<&str>, result: Result<&Reply, &Error>) {
+    /// Checks a response to a multi call, or an error without a server.
+    pub(super) fn response_received(
+        &self,
+        call: usize,
+        server_id: Option<&str>,
+        result: Result<&Reply, &Error>,
+    ) {
         let checked = {
             let mut entries = self.entries();
-            entries.calls[call].heard(call, server_id, result)
+            entries.calls[call].response_received(call, server_id, result)
         };
         self.judge(checked.map_err(|violation| violation.at(format_args!("call {call}"))));
     }
 
     // --- handlers --------------------------------------------------------------------------------
 
-    /// A handler starts (I2).
-    pub(super) fn started(&self, server: usize, call: usize, request: &str) {
+    /// Checks the start of a handler (I2).
+    pub(super) fn handler_started(&self, server: usize, call: usize, request: &str) {
         let may_lie = self.shared.lock().scene.faults.counts().of(Fault::FalsePublishError) > 0;
         let checked = {
             let entries = &mut *self.entries();
             entries.servers[server].running += 1;
             let id = &entries.servers[server].id;
-            // A grant for one that crashed is one for the next of the same id.
+            // A replacement with the same id may use the grant of the crashed server.
             let is_other = |known: usize| entries.servers[known].id != *id;
             match entries.calls.get_mut(call) {
-                Some(call) => call.started(server, is_other, request, may_lie),
+                Some(call) => call.handler_started(server, is_other, request, may_lie),
                 None => Invariant::I2.violated("a handler runs that nobody called"),
             }
         };
         self.judge(checked.map_err(|violation| violation.at(format_args!("call {call}"))));
     }
 
-    /// A handler has come to its end, and is about to say so.
-    pub(super) fn said(&self, server: usize, call: usize, said: Said) {
+    /// Records how a handler ended, just before it returns.
+    pub(super) fn handler_ended(&self, server: usize, call: usize, end: HandlerEnd) {
         let mut entries = self.entries();
         entries.servers[server].running -= 1;
         if let Some(call) = entries.calls.get_mut(call) {
-            call.said.push((server, said));
+            call.handler_ends.push((server, end));
         }
     }
 
-    /// A handler was dropped, in time or not (I14).
-    pub(super) fn cut_short(&self, server: usize, call: usize, in_time: bool) {
+    /// Checks a handler that was dropped: `overran` if its deadline had passed (I14).
+    pub(super) fn handler_dropped(&self, server: usize, call: usize, overran: bool) {
         let mut entries = self.entries();
         let server_state = &mut entries.servers[server];
         server_state.running -= 1;
-        let dead = server_state.dead;
+        let is_dead = server_state.is_dead;
         drop(entries);
-        if in_time {
+        if overran {
             self.count(Fault::Overrun);
         }
-        if !in_time && !dead {
+        if !overran && !is_dead {
             let what = format!("server {server} dropped the handler of call {call} before its deadline");
             self.judge(Invariant::I14.violated(what));
         }
@@ -311,8 +320,8 @@ impl Ledger {
 
     // --- frames ----------------------------------------------------------------------------------
 
-    /// A frame is published (I4).
-    pub(super) fn published(&self, frame: &Frame) {
+    /// Checks a published frame (I4).
+    pub(super) fn frame_published(&self, frame: &Frame) {
         match frame {
             Frame::Request(request) => {
                 if let Ok(ask) = Ask::decode(request.payload.clone()) {
@@ -343,64 +352,64 @@ impl Ledger {
         entries.streams.len() - 1
     }
 
-    /// A message is about to be sent; gives its number.
-    pub(super) fn sending(&self, stream: usize, way: Way) -> u64 {
+    /// Adds a message that is about to be sent, and returns its number.
+    pub(super) fn add_message(&self, stream: usize, direction: Direction) -> u64 {
         let mut entries = self.entries();
-        let messages = entries.streams[stream].messages(way);
+        let messages = entries.streams[stream].messages(direction);
         messages.sent.push(false);
         messages.sent.len() as u64 - 1
     }
 
-    /// A send that began at some time has resolved well (I7).
-    pub(super) fn sent(&self, stream: usize, way: Way, number: u64, began: Time) {
+    /// Checks a successful send, which began at `began` (I7).
+    pub(super) fn message_sent(&self, stream: usize, direction: Direction, number: u64, start: Time) {
         let mut entries = self.entries();
-        let messages = entries.streams[stream].messages(way);
+        let messages = entries.streams[stream].messages(direction);
         messages.sent[number as usize] = true;
-        let gone = messages.gone.is_some_and(|gone| gone < began);
+        let dropped = messages.receiver_dropped.is_some_and(|dropped| dropped < start);
         drop(entries);
-        if gone {
+        if dropped {
             let what = format!(
-                "message {number} of stream {stream} {way:?} was taken by nobody, and its send resolved"
+                "message {number} of stream {stream} {direction:?} was taken by nobody, and its send resolved"
             );
             self.judge(Invariant::I7.violated(what));
         }
     }
 
-    /// A message is received (I7).
-    pub(super) fn received(&self, stream: usize, way: Way, number: u64) {
+    /// Checks a received message (I7).
+    pub(super) fn message_received(&self, stream: usize, direction: Direction, number: u64) {
         let checked = {
             let mut entries = self.entries();
-            let messages = entries.streams[stream].messages(way);
-            let checked = messages.may_come(number);
+            let messages = entries.streams[stream].messages(direction);
+            let checked = messages.check_next(number);
             messages.received.push(number);
             checked
         };
-        self.judge(checked.map_err(|violation| violation.at(format_args!("stream {stream} {way:?}"))));
+        self.judge(checked.map_err(|violation| violation.at(format_args!("stream {stream} {direction:?}"))));
     }
 
-    /// A receiver has taken all until the end.
-    pub(super) fn to_the_end(&self, stream: usize, way: Way) {
-        self.entries().streams[stream].messages(way).to_the_end = true;
+    /// Notes that the receiver has taken all messages until the end.
+    pub(super) fn received_all(&self, stream: usize, direction: Direction) {
+        self.entries().streams[stream].messages(direction).received_all = true;
     }
 
-    /// A receiver has let go of the stream.
-    pub(super) fn let_go(&self, stream: usize, way: Way) {
+    /// Notes that the receiver has dropped the stream.
+    pub(super) fn receiver_dropped(&self, stream: usize, direction: Direction) {
         let now = self.now();
-        self.entries().streams[stream].messages(way).gone.get_or_insert(now);
+        self.entries().streams[stream].messages(direction).receiver_dropped.get_or_insert(now);
     }
 
-    /// The handler of a stream runs, or not any more.
-    pub(super) fn handling(&self, stream: usize, handled: bool) {
+    /// Notes whether the handler of a stream runs.
+    pub(super) fn set_handled(&self, stream: usize, handled: bool) {
         self.entries().streams[stream].handled = handled;
     }
 
-    /// Whether the handler of a stream runs.
+    /// Returns `true` if the handler of a stream runs.
     pub(super) fn is_handled(&self, stream: usize) -> bool {
         self.entries().streams[stream].handled
     }
 
-    /// What can be told in the end alone: that what was sent well was received by whoever took all
-    /// (I7).
+    /// Checks at the end of the run that receivers that took everything received every message
+    /// whose send succeeded (I7).
     pub(super) fn check_streams(&self) {
         let checked = self.entries().streams.iter().enumerate().try_for_each(|(number, stream)| {
             [&stream.to_server, &stream.to_client].into_iter().try_for_each(|messages| {
@@ -412,13 +421,14 @@ impl Ledger {
 }
 
 impl Entries {
-    /// When what a client has given since some time must have resolved, if the client is closed.
+    /// Returns the time by which a future of a closed client that was pending since `since` must
+    /// have resolved. Returns `None` if the client is not closed.
     fn end_of_client(&self, client: usize, node: usize, since: Time) -> Option<Time> {
-        Some(self.allowed(node, self.clients[client]?.max(since)))
+        Some(self.latest_allowed(node, self.clients[client]?.max(since)))
     }
 
-    /// How late something that was due at some time may be seen on a node.
-    fn allowed(&self, node: usize, due: Time) -> Time {
+    /// Returns the latest time at which a node may observe something that was due at `due`.
+    fn latest_allowed(&self, node: usize, due: Time) -> Time {
         let Stall { until, step } = self.stalls.get(&node).copied().unwrap_or_default();
         due.max(until) + 4 * step
     }

@@ -1,6 +1,6 @@
 //! Services: real clients and servers with their generated code, in virtual time over the simulated
-//! network. A test of any service runs in a `World`; `driver_run` is the simulator's own, a seed at
-//! a time.
+//! network. A test of any service runs in a `World`; `driver_run` is the simulator's own test,
+//! which runs one seed.
 
 mod caller;
 pub(crate) mod check_seeds;

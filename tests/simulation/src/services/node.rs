@@ -1,5 +1,5 @@
-//! A node: a machine of a simulated world, with the runtime and the bus that clients and servers on
-//! it are given.
+//! A node: a machine of a simulated world, with the runtime and the bus for its clients and
+//! servers.
 
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -12,15 +12,15 @@ use psrpc::bus::{Accepted, Bus, Full, Offer, Receipt, Sink, Subscription, WakeLi
 use psrpc::proto::{Channel, Frame, Seed};
 use psrpc::{BusError, Now, Runtime, SubscriptionKind, Task, Time};
 
-use super::executor::{ExecutorState, NodeLife, ServiceHappening, Shared};
+use super::executor::{ExecutorState, NodeLife, ServiceRunEvent, Shared};
 use crate::clock::Clock;
 use crate::fault::Fault;
 use crate::frame_text::FrameText;
-use crate::net::Published;
+use crate::net::PublishOutcome;
 use crate::node_id::Peer;
 
-/// A machine of a simulated [`World`](crate::World): clocks, tasks and a connection to the bus of
-/// its own. Clones are the same node.
+/// A machine of a simulated [`World`](crate::World), with its own clocks, tasks and connection to
+/// the bus. Clones refer to the same node.
 #[derive(Clone)]
 pub struct Node {
     shared: Arc<Shared>,
@@ -33,25 +33,26 @@ impl Node {
         Self { shared, node }
     }
 
-    /// What clients and servers of this node run on: its clocks, and the tasks of the world.
+    /// Returns the runtime for clients and servers of this node, with its clocks and tasks.
     pub fn runtime(&self) -> NodeRuntime {
         NodeRuntime { shared: Arc::clone(&self.shared), home: self.home() }
     }
 
-    /// What clients and servers of this node publish and subscribe with.
+    /// Returns the bus for clients and servers of this node.
     pub fn bus(&self) -> NodeBus {
         NodeBus { shared: Arc::clone(&self.shared), home: self.home() }
     }
 
-    /// Runs a future as a task of this node, so that it is slow, pauses and crashes with it. It
-    /// runs on when what is given back is dropped, which resolves with its result; with `None`
-    /// when the node crashes before.
+    /// Runs a future as a task of this node, which is slow, pauses and crashes with the node.
+    ///
+    /// The returned [`Job`] resolves to the output, or to `None` if the node crashes first.
+    /// Dropping the job does not stop the task.
     pub fn spawn<T: Send + 'static>(&self, future: impl Future<Output = T> + Send + 'static) -> Job<T> {
-        let ending = Ending(Arc::new(Mutex::new(Ended { result: None, over: false, waker: None })));
-        let job = Job(Arc::clone(&ending.0));
+        let guard = EndGuard(Arc::new(Mutex::new(JobState { result: None, ended: false, waker: None })));
+        let job = Job(Arc::clone(&guard.0));
         let task = async move {
             let result = future.await;
-            ending.0.lock().unwrap_or_else(PoisonError::into_inner).result = Some(result);
+            guard.0.lock().unwrap_or_else(PoisonError::into_inner).result = Some(result);
         };
         self.shared.spawn(self.home(), Box::pin(task));
         job
@@ -59,13 +60,13 @@ impl Node {
 
     // --- faults ----------------------------------------------------------------------------------
 
-    /// From here on each step of its tasks takes so long, from what wakes the task on; zero to undo
-    /// it.
+    /// Makes each step of this node's tasks take this long, from the wake-up of the task. Zero
+    /// restores full speed.
     pub fn slow(&self, step: Duration) {
         self.change(|state, node| state.nodes[node].slowness = step);
     }
 
-    /// Stops it for so long: its clocks go on and frames come in, but none of its tasks runs.
+    /// Pauses the node: its clocks run on and frames arrive, but none of its tasks runs.
     pub fn pause(&self, duration: Duration) {
         self.change(|state, node| {
             state.scene.faults.count(Fault::Pause);
@@ -73,15 +74,16 @@ impl Node {
         });
     }
 
-    /// Ends all that runs on it from one moment to the next: nobody hears a goodbye. Clients and
-    /// servers that are started on it afterwards are those of the machine after a restart; what
-    /// was left of those before does nothing any more.
+    /// Crashes the node: drops its tasks and subscriptions without any goodbye.
+    ///
+    /// Clients and servers that are created on the node afterwards belong to the restarted machine.
+    /// Remaining clients and servers from before the crash have no effect any more.
     pub fn crash(&self) {
         self.change(|state, _| state.scene.faults.count(Fault::Crash));
         self.shared.crash(self.node);
     }
 
-    /// Holds up what is published to it from here on; it comes all at once after that time.
+    /// Holds up frames to this node. They arrive all at once after `duration`.
     pub fn clog(&self, duration: Duration) {
         let peer = self.peer();
         self.change(|state, _| state.net.clog(peer, state.scene.now() + duration));
@@ -100,7 +102,7 @@ impl Node {
     fn jump(&self, nanos: i64) {
         self.change(|state, node| {
             state.scene.faults.count(Fault::ClockJump);
-            state.nodes[node].clock.jumped += nanos;
+            state.nodes[node].clock.jump_nanos += nanos;
         });
     }
 
@@ -114,20 +116,20 @@ impl Node {
         Peer(self.node)
     }
 
-    /// Its place among the nodes of the world.
+    /// Returns the index of the node in its world.
     pub(crate) fn number(&self) -> usize {
         self.node
     }
 
-    /// Has its wall clock be where it would be had it never jumped.
+    /// Undoes all jumps of the wall clock.
     pub(crate) fn undo_jumps(&self) {
-        self.change(|state, node| state.nodes[node].clock.set_right());
+        self.change(|state, node| state.nodes[node].clock.undo_jumps());
     }
 
-    /// Whether the bus has made a subscription of it live, or ended it, to a channel that this is
-    /// in the name of.
+    /// Returns `true` if the node has, or had, a live or refused subscription to a channel whose
+    /// name contains `channel`.
     pub(crate) fn has_been_subscribed(&self, channel: &str) -> bool {
-        self.shared.lock().net.has_joined(self.peer(), channel)
+        self.shared.lock().net.was_activated(self.peer(), channel)
     }
 
     fn home(&self) -> NodeLife {
@@ -145,25 +147,26 @@ fn nanos(duration: Duration) -> i64 {
     i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)
 }
 
-/// The result to come of what was [spawned](Node::spawn).
+/// A handle to a [spawned](Node::spawn) task. It resolves to the output of the task, or to `None`
+/// if the node crashes first.
 #[must_use = "it runs whether it is awaited or not; bind it to `_` if nobody waits"]
-pub struct Job<T>(Arc<Mutex<Ended<T>>>);
+pub struct Job<T>(Arc<Mutex<JobState<T>>>);
 
-struct Ended<T> {
+struct JobState<T> {
     result: Option<T>,
-    over: bool,
+    ended: bool,
     waker: Option<Waker>,
 }
 
-/// Tells that a task has ended when it is dropped, done or not.
-struct Ending<T>(Arc<Mutex<Ended<T>>>);
+/// Resolves the [`Job`] of a task when dropped, whether or not the task has completed.
+struct EndGuard<T>(Arc<Mutex<JobState<T>>>);
 
-impl<T> Drop for Ending<T> {
+impl<T> Drop for EndGuard<T> {
     fn drop(&mut self) {
         let waker = {
-            let mut ended = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            ended.over = true;
-            ended.waker.take()
+            let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            state.ended = true;
+            state.waker.take()
         };
         if let Some(waker) = waker {
             waker.wake();
@@ -175,12 +178,12 @@ impl<T> Future for Job<T> {
     type Output = Option<T>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<T>> {
-        let mut ended = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if ended.over {
-            return Poll::Ready(ended.result.take());
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.ended {
+            return Poll::Ready(state.result.take());
         }
-        let replaced = ended.waker.replace(cx.waker().clone());
-        drop(ended);
+        let replaced = state.waker.replace(cx.waker().clone());
+        drop(state);
         drop(replaced);
         Poll::Pending
     }
@@ -192,7 +195,7 @@ impl<T> fmt::Debug for Job<T> {
     }
 }
 
-/// The runtime of a [`Node`]: virtual time by the node's clocks, and the tasks of the world.
+/// The runtime of a [`Node`], with the clocks of the node and the tasks of the world.
 #[derive(Clone)]
 pub struct NodeRuntime {
     shared: Arc<Shared>,
@@ -213,7 +216,7 @@ impl Runtime for NodeRuntime {
         let at = {
             let state = self.shared.lock();
             let clock = &state.nodes[self.home.node].clock;
-            // Beyond what clocks can show.
+            // Beyond the range of the clocks.
             if deadline.since(clock.at(state.scene.now()).time) > Duration::from_secs(1 << 32) {
                 return Box::pin(std::future::pending());
             }
@@ -234,10 +237,10 @@ impl fmt::Debug for NodeRuntime {
     }
 }
 
-/// The bus of a world, as a [`Node`] is connected to it.
+/// The bus of a world, as one [`Node`] is connected to it.
 ///
-/// Nodes stand for processes of their own: it hands nothing over within the process, and two
-/// servers are not noticed that serve what one alone should.
+/// Nodes stand for separate processes. The bus delivers nothing within the process, and does not
+/// detect two servers registered for one single-server topic.
 #[derive(Clone)]
 pub struct NodeBus {
     shared: Arc<Shared>,
@@ -245,9 +248,9 @@ pub struct NodeBus {
 }
 
 impl NodeBus {
-    /// Whether this frame is one that a test wants to be lost.
+    /// Returns `true` if a test wants to lose this frame.
     fn is_lost(&self, channel: &Channel, frame: &Frame) -> bool {
-        // Out of the lock, since the test may look at the world.
+        // Called without the lock, since the predicate may use the world.
         let mut losses = std::mem::take(&mut self.shared.lock().losses);
         let loss =
             losses.iter_mut().find_map(|loss| (loss.matches)(channel, frame).then_some(&mut loss.left));
@@ -267,7 +270,7 @@ impl Bus for NodeBus {
             if !state.is_alive(self.home) { None } else { Some(state.is_full(self.home.node)) }
         };
         match full {
-            // Its node is gone, and hears nothing.
+            // The node has crashed.
             None => return Ok(Accepted::Failed(BusError::new("the node is gone"))),
             Some(true) => return Err(Full),
             Some(false) => {}
@@ -276,7 +279,7 @@ impl Bus for NodeBus {
         let lost = self.is_lost(&channel, &frame);
         let mut state = self.shared.lock();
         state.publish(self.home, &channel, &frame, receipt, lost);
-        // Its owner may be the simulator itself, which looks at the world then.
+        // Called without the lock, since the callback may use the world.
         let Some(mut tap) = state.tap.take() else { return Ok(Accepted::Later) };
         drop(state);
         tap(&frame);
@@ -310,20 +313,20 @@ impl Bus for NodeBus {
             sink.end(wakes);
             return Subscription::new(|| {});
         }
-        let inlet = state.inlet();
+        let subscriber = state.subscriber();
         let ExecutorState { scene, net, nodes, sinks, .. } = &mut *state;
         let name = Arc::clone(&nodes[self.home.node].name);
         scene.log(name, format_args!("subscribes to {channel} ({kind:?})"));
         scene.hash().word(1);
-        let place = net.subscribe(scene, self.home.peer(), inlet, channel, kind);
-        sinks.insert(inlet, Arc::new(sink));
+        let id = net.subscribe(scene, self.home.peer(), subscriber, channel, kind);
+        sinks.insert(subscriber, Arc::new(sink));
         drop(state);
         let (shared, home) = (Arc::clone(&self.shared), self.home);
         Subscription::new(move || {
             let state = &mut *shared.lock();
-            if state.is_alive(home) && state.net.subscriber(place).is_some() {
+            if state.is_alive(home) && state.net.subscriber(id).is_some() {
                 state.scene.hash().word(2);
-                state.net.unsubscribe(&mut state.scene, place);
+                state.net.unsubscribe(&mut state.scene, id);
             }
         })
     }
@@ -336,14 +339,15 @@ impl fmt::Debug for NodeBus {
 }
 
 impl ExecutorState {
-    /// Whether the bus has no room for a frame of a node; it may be full from this one on.
+    /// Returns `true` if the bus has no room for a frame of a node. Draws whether it becomes full
+    /// now.
     fn is_full(&mut self, node: usize) -> bool {
         let now = self.scene.now();
         if self.nodes[node].full.is_some_and(|until| until > now) {
             return true;
         }
-        let Some(delay) = self.net.full_for(&mut self.scene) else { return false };
-        self.scene.after(delay, ServiceHappening::Room(node));
+        let Some(delay) = self.net.draw_full_bus(&mut self.scene) else { return false };
+        self.scene.schedule_after(delay, ServiceRunEvent::Room(node));
         self.nodes[node].full = Some(now + delay);
         true
     }
@@ -357,10 +361,10 @@ impl ExecutorState {
         let published = if lost {
             scene.faults.count(Fault::Drop);
             scene.log("bus", format_args!("lost: {}", FrameText(frame)));
-            Published { after: Duration::ZERO, result: Ok(None) }
+            PublishOutcome { delay: Duration::ZERO, result: Ok(None) }
         } else {
             net.publish(scene, home.peer(), channel.legacy(), frame)
         };
-        scene.after(published.after, ServiceHappening::Published(receipt, published.result));
+        scene.schedule_after(published.delay, ServiceRunEvent::Published(receipt, published.result));
     }
 }

@@ -1,4 +1,4 @@
-//! The nodes of a run: each runs the clients or the servers that replace each other on it.
+//! The nodes of a run. Each runs a sequence of clients or servers that replace each other.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -20,31 +20,31 @@ use crate::fault::Fault;
 use crate::judge::violation::{Checked, Invariant};
 use crate::rng::{GRAIN, Rng};
 
-/// How long a stream may be silent. Otherwise one whose other side crashed would stay for ever.
+/// The idle timeout of streams. Without it, a stream whose peer crashed would stay forever.
 const IDLE: Duration = Duration::from_secs(5);
 
-/// How long after something was refused it is tried again.
-const PAUSE: Duration = Duration::from_millis(50);
+/// The delay before a refused operation is tried again.
+const RETRY_DELAY: Duration = Duration::from_millis(50);
 
 /// The node of a client.
 pub(super) struct ClientNode {
     pub(super) node: Node,
     plan: ClientPlan,
     ledger: Ledger,
-    here: Cell<Caller>,
+    current: Current<Caller>,
 }
 
 /// The node of a server.
 pub(super) struct ServerNode {
     pub(super) node: Node,
     plan: ServerPlan,
-    /// Whether it is the one that serves what one alone should.
+    /// Whether it serves the single-server methods.
     owner: bool,
     ledger: Ledger,
-    here: Cell<RunningServer>,
+    current: Current<RunningServer>,
 }
 
-/// The server that runs on a node, by its number in the ledger.
+/// The server that runs on a node.
 #[derive(Clone)]
 struct RunningServer {
     number: usize,
@@ -53,16 +53,16 @@ struct RunningServer {
     publishes: bool,
 }
 
-/// What runs on a node, if anything does.
-struct Cell<T>(Arc<Mutex<Option<T>>>);
+/// The client or server that runs on a node, if any.
+struct Current<T>(Arc<Mutex<Option<T>>>);
 
-impl<T> Clone for Cell<T> {
+impl<T> Clone for Current<T> {
     fn clone(&self) -> Self {
         Self(Arc::clone(&self.0))
     }
 }
 
-impl<T: Clone> Cell<T> {
+impl<T: Clone> Current<T> {
     fn lock(&self) -> MutexGuard<'_, Option<T>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -71,7 +71,7 @@ impl<T: Clone> Cell<T> {
         self.lock().clone()
     }
 
-    /// Not in the lock, since what it held may do something when it is dropped.
+    /// The caller drops the value without the lock, since the drop may have side effects.
     fn take(&self) -> Option<T> {
         self.lock().take()
     }
@@ -84,13 +84,13 @@ impl<T: Clone> Cell<T> {
 
 impl ClientNode {
     pub(super) fn new(node: Node, plan: ClientPlan, ledger: Ledger) -> Self {
-        Self { node, plan, ledger, here: Cell(Arc::default()) }
+        Self { node, plan, ledger, current: Current(Arc::default()) }
     }
 
-    /// Has a client here after some time.
+    /// Starts a client after a delay.
     pub(super) fn start(&self, after: Duration) -> Job<()> {
-        let (node, clock, ledger, here) =
-            (self.node.clone(), self.plan.clock, self.ledger.clone(), self.here.clone());
+        let (node, clock, ledger, current) =
+            (self.node.clone(), self.plan.clock, self.ledger.clone(), self.current.clone());
         let options = self.plan.options();
         self.node.spawn(async move {
             sleep(&node, after).await;
@@ -99,34 +99,34 @@ impl ClientNode {
                 match HatsClient::with_runtime(node.bus(), runtime.clone(), options.clone()).await {
                     Ok(client) => {
                         let number = ledger.new_client();
-                        return here.put(Caller { client, runtime, number, node, clock, ledger });
+                        return current.put(Caller { client, runtime, number, node, clock, ledger });
                     }
-                    Err(_) => sleep(&node, PAUSE).await,
+                    Err(_) => sleep(&node, RETRY_DELAY).await,
                 }
             }
         })
     }
 
-    /// Has somebody do something with the client, if one is here.
+    /// Lets the user of the client act, if there is a client.
     pub(super) fn act(&self, rng: Rng) -> Option<Job<()>> {
-        Some(self.node.spawn(self.here.get()?.act(rng)))
+        Some(self.node.spawn(self.current.get()?.act(rng)))
     }
 
     pub(super) fn probe(&self, rng: Rng, servers: usize) -> Option<Job<()>> {
-        Some(self.node.spawn(self.here.get()?.probe(rng, servers)))
+        Some(self.node.spawn(self.current.get()?.probe(rng, servers)))
     }
 
     pub(super) fn close(&self) {
-        if let Some(Caller { client, number, .. }) = self.here.take() {
+        if let Some(Caller { client, number, .. }) = self.current.take() {
             self.ledger.client_closed(number);
             client.close();
         }
     }
 
-    /// Ends the runtime of the client. What users have pending must resolve all the same (I1), as
-    /// when it is closed.
+    /// Stops the runtime of the client. Pending futures of users must resolve, as when the client
+    /// is closed (I1).
     pub(super) fn end_runtime(&self) {
-        if let Some(Caller { runtime, number, .. }) = self.here.take() {
+        if let Some(Caller { runtime, number, .. }) = self.current.take() {
             self.ledger.count(Fault::RuntimeEnd);
             self.ledger.client_closed(number);
             runtime.stop();
@@ -135,12 +135,12 @@ impl ClientNode {
 
     pub(super) fn crash(&self) {
         self.node.crash();
-        drop(self.here.take());
+        drop(self.current.take());
     }
 
-    /// Replaces the client if the bus gave it up.
-    pub(super) async fn mend(&self) {
-        let subscribed = match self.here.get() {
+    /// Replaces the client if the bus has disconnected it.
+    pub(super) async fn repair(&self) {
+        let subscribed = match self.current.get() {
             Some(caller) => {
                 self.node.spawn(async move { caller.client.subscribe_news().await.is_ok() }).await
             }
@@ -151,9 +151,9 @@ impl ClientNode {
         }
     }
 
-    /// Checks that the client holds nothing (I9).
+    /// Checks that the client has no calls and no streams (I9).
     pub(super) fn check_idle(&self) -> Checked {
-        let Some(Caller { client, number, .. }) = self.here.get() else { return Ok(()) };
+        let Some(Caller { client, number, .. }) = self.current.get() else { return Ok(()) };
         match (client.client().in_flight(), client.client().streams()) {
             (0, 0) => Ok(()),
             (calls, streams) => Invariant::I9
@@ -161,9 +161,9 @@ impl ClientNode {
         }
     }
 
-    /// Lets go of the client in one way or another.
+    /// Closes, shuts down or drops the client.
     pub(super) async fn leave(&self, rng: &mut Rng) {
-        let Some(Caller { client, .. }) = self.here.take() else { return };
+        let Some(Caller { client, .. }) = self.current.take() else { return };
         match rng.below(3) {
             0 => client.close(),
             1 => client.shutdown().await,
@@ -174,13 +174,14 @@ impl ClientNode {
 
 impl ServerNode {
     pub(super) fn new(node: Node, plan: ServerPlan, owner: bool, ledger: Ledger) -> Self {
-        Self { node, plan, owner, ledger, here: Cell(Arc::default()) }
+        Self { node, plan, owner, ledger, current: Current(Arc::default()) }
     }
 
-    /// Has a server here after some time, with this id or its own, which publishes updates.
+    /// Starts a server after a delay, with the given id or a new one, and publishes updates from
+    /// it.
     pub(super) fn start(&self, after: Duration, mut id: Option<String>) -> Job<()> {
-        let (node, owner, ledger, here) =
-            (self.node.clone(), self.owner, self.ledger.clone(), self.here.clone());
+        let (node, owner, ledger, current) =
+            (self.node.clone(), self.owner, self.ledger.clone(), self.current.clone());
         let (options, affinity) = (self.plan.options(), self.plan.affinity);
         self.node.spawn(async move {
             sleep(&node, after).await;
@@ -192,39 +193,39 @@ impl ServerNode {
                 let options = options.clone().id(id);
                 match HatsServer::with_runtime(node.bus(), runtime.clone(), handlers, options).await {
                     Ok(server) => break (number, Arc::new(server), runtime),
-                    Err(_) => sleep(&node, PAUSE).await,
+                    Err(_) => sleep(&node, RETRY_DELAY).await,
                 }
             };
-            here.put(RunningServer { number, server: Arc::clone(&server), runtime, publishes: true });
-            // Unless it was closed meanwhile.
-            while owner && server.register_own_fit_topic(OWNER).await.is_err_and(|error| !is_over(&error)) {
-                sleep(&node, PAUSE).await;
+            current.put(RunningServer { number, server: Arc::clone(&server), runtime, publishes: true });
+            // Stops retrying if the server was closed meanwhile.
+            while owner && server.register_own_fit_topic(OWNER).await.is_err_and(|error| !has_ended(&error)) {
+                sleep(&node, RETRY_DELAY).await;
             }
             drop(server);
-            let publishing = publish(node.clone(), here, number, ledger);
+            let publishing = publish(node.clone(), current, number, ledger);
             node.runtime().spawn(Box::pin(publishing));
         })
     }
 
-    /// Ends the server that is here, if one is, and gives when it has ended where that can be told.
-    pub(super) fn stop(&self, how: Stop) -> Option<Job<()>> {
-        if how == Stop::Crash {
-            self.ledger.crashes(self.node.number());
+    /// Stops the server, if there is one. Returns a job that waits for a graceful end.
+    pub(super) fn stop(&self, stop: Stop) -> Option<Job<()>> {
+        if stop == Stop::Crash {
+            self.ledger.node_crashes(self.node.number());
             self.node.crash();
-            drop(self.here.take());
+            drop(self.current.take());
             return None;
         }
-        let RunningServer { number, server, runtime, .. } = self.here.take()?;
+        let RunningServer { number, server, runtime, .. } = self.current.take()?;
         let (ledger, place, node) = (self.ledger.clone(), self.node.clone(), self.node.number());
-        match how {
+        match stop {
             Stop::Shutdown => Some(self.node.spawn(async move {
                 ledger.count(Fault::Drain);
-                let began = ledger.now();
+                let start = ledger.now();
                 server.shutdown().await;
                 let ended = ledger.now();
-                // What was stopped in the same moment is gone by then.
+                // Handlers that stop at the same moment are gone by then.
                 sleep(&place, GRAIN).await;
-                ledger.shut_down(number, node, began, ended);
+                ledger.check_shutdown(number, node, start, ended);
             })),
             Stop::Kill => {
                 ledger.count(Fault::Kill);
@@ -236,48 +237,49 @@ impl ServerNode {
                 ledger.count(Fault::RuntimeEnd);
                 ledger.server_died(number);
                 runtime.stop();
-                // That it has ended is said at once.
+                // The shutdown must resolve at once.
                 Some(self.node.spawn(async move {
-                    let began = ledger.now();
+                    let start = ledger.now();
                     server.shutdown().await;
-                    ledger.shut_down_at_once(number, node, began);
+                    ledger.check_immediate_shutdown(number, node, start);
                 }))
             }
             Stop::Drop | Stop::Crash => None,
         }
     }
 
-    /// Has the server serve everything again, if the bus gave up something.
-    pub(super) async fn mend(&self) {
-        let (open, owner) = (self.here.get(), self.owner);
-        let mended = match open {
+    /// Registers again what the bus has ended, or replaces the server.
+    pub(super) async fn repair(&self) {
+        let (open, owner) = (self.current.get(), self.owner);
+        let repaired = match open {
             Some(RunningServer { server, .. }) => {
-                let mending = async move { serve(&server).await && (!owner || own(&server).await) };
-                self.node.spawn(mending).await
+                let repairing =
+                    async move { register_all(&server).await && (!owner || register_own(&server).await) };
+                self.node.spawn(repairing).await
             }
             None => None,
         };
-        if mended != Some(true) {
-            drop(self.here.take());
+        if repaired != Some(true) {
+            drop(self.current.take());
             self.start(Duration::ZERO, None).await;
         }
     }
 
-    /// The id of the server that is here, if one is.
+    /// Returns the id of the server, if there is one.
     pub(super) fn id(&self) -> Option<String> {
-        Some(self.here.get()?.server.server().id().to_owned())
+        Some(self.current.get()?.server.server().id().to_owned())
     }
 
-    /// Ends its publishing.
-    pub(super) fn fall_silent(&self) {
-        if let Some(open) = &mut *self.here.lock() {
+    /// Stops publishing updates.
+    pub(super) fn stop_publishing(&self) {
+        if let Some(open) = &mut *self.current.lock() {
             open.publishes = false;
         }
     }
 
-    /// Checks that the server holds nothing (I9).
+    /// Checks that the server has no calls and no streams (I9).
     pub(super) fn check_idle(&self) -> Checked {
-        let Some(RunningServer { server, number, .. }) = self.here.get() else { return Ok(()) };
+        let Some(RunningServer { server, number, .. }) = self.current.get() else { return Ok(()) };
         match (server.server().in_flight(), server.server().streams()) {
             (0, 0) => Ok(()),
             (calls, streams) => Invariant::I9
@@ -286,11 +288,11 @@ impl ServerNode {
     }
 }
 
-/// Publishes an update now and then, as long as this server is here.
-async fn publish(node: Node, here: Cell<RunningServer>, server: usize, ledger: Ledger) {
+/// Publishes updates at intervals, as long as this server runs.
+async fn publish(node: Node, current: Current<RunningServer>, server: usize, ledger: Ledger) {
     loop {
-        sleep(&node, 2 * PAUSE).await;
-        let Some(open) = here.get().filter(|open| open.number == server && open.publishes) else { return };
+        sleep(&node, 2 * RETRY_DELAY).await;
+        let Some(open) = current.get().filter(|open| open.number == server && open.publishes) else { return };
         let calm = ledger.is_calm();
         let update = Reply { number: 0, server: server as u64 };
         let published = open.server.publish_news(&update).await;
@@ -300,25 +302,25 @@ async fn publish(node: Node, here: Cell<RunningServer>, server: usize, ledger: L
     }
 }
 
-/// Whether a server registers nothing any more.
-fn is_over(error: &psrpc::Error) -> bool {
+/// Returns `true` if the server has ended, so that it registers nothing any more.
+fn has_ended(error: &psrpc::Error) -> bool {
     *error.code() == ErrorCode::Canceled || error.reason() == Some(Reason::RuntimeEnded)
 }
 
-/// Serves all methods without topics; whether they are.
-async fn serve(server: &HatsServer) -> bool {
+/// Registers all methods without topics. Returns `true` on success.
+async fn register_all(server: &HatsServer) -> bool {
     let is_served =
         |method: &&Method| ["Fit", "Pick", "Census", "Parade", "PickParade"].contains(&method.name);
     let methods: Vec<_> = HATS_SERVICE.methods.iter().filter(is_served).collect();
-    is_served_now(server.server().register(&methods, &[]).await)
+    is_registered(server.server().register(&methods, &[]).await)
 }
 
-/// Serves what one server alone serves; whether it does.
-async fn own(server: &HatsServer) -> bool {
-    is_served_now(server.register_own_fit_topic(OWNER).await)
+/// Registers the single-server method. Returns `true` on success.
+async fn register_own(server: &HatsServer) -> bool {
+    is_registered(server.register_own_fit_topic(OWNER).await)
 }
 
-fn is_served_now(registered: Result<(), psrpc::Error>) -> bool {
+fn is_registered(registered: Result<(), psrpc::Error>) -> bool {
     registered.map_or_else(|error| *error.code() == ErrorCode::AlreadyExists, |()| true)
 }
 
@@ -334,7 +336,7 @@ impl ClientPlan {
             .skew_allowance(self.allowance)
             .stream_idle_timeout(IDLE)
             .limits(ClientLimits { streams, ..ClientLimits::DEFAULT });
-        match self.surrounded {
+        match self.intercepted {
             true => options.request_hook(|_, _| {}).interceptor(Retry::new().attempts(1)),
             false => options,
         }
@@ -348,7 +350,7 @@ impl ServerPlan {
             .skew_allowance(self.allowance)
             .stream_idle_timeout(IDLE)
             .limits(ServerLimits { streams, ..ServerLimits::DEFAULT });
-        match self.surrounded {
+        match self.intercepted {
             true => options.interceptor(|request: Request<AnyMessage>, next: NextHandler| next.run(request)),
             false => options,
         }

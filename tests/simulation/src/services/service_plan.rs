@@ -1,4 +1,4 @@
-//! The plan of a run of the driver: what its seed decides before it begins.
+//! The plan of a run of the driver: everything that its seed decides in advance.
 
 use std::time::Duration;
 
@@ -7,13 +7,13 @@ use psrpc::WallTime;
 use crate::clock::{Clock, EPOCH};
 use crate::rng::{GRAIN, Rng};
 
-/// Who takes part, and what happens when.
+/// The participants of a run and its schedule.
 pub(super) struct ServicePlan {
     pub(super) clients: Vec<ClientPlan>,
     pub(super) servers: Vec<ServerPlan>,
     /// Whether the bus has faults.
     pub(super) faulty: bool,
-    /// In the order of their times.
+    /// Sorted by time.
     pub(super) acts: Vec<(Duration, ServiceAct)>,
 }
 
@@ -21,10 +21,10 @@ pub(super) struct ServicePlan {
 pub(super) struct ClientPlan {
     pub(super) clock: Clock,
     pub(super) allowance: Duration,
-    /// How many messages of a stream may wait for their consumer.
+    /// The number of messages of a stream that may wait for their consumer.
     pub(super) room: usize,
-    /// Whether there is something around its calls.
-    pub(super) surrounded: bool,
+    /// Whether its calls have interceptors.
+    pub(super) intercepted: bool,
 }
 
 #[derive(Clone)]
@@ -32,11 +32,11 @@ pub(super) struct ServerPlan {
     pub(super) clock: Clock,
     pub(super) allowance: Duration,
     pub(super) room: usize,
-    pub(super) surrounded: bool,
+    pub(super) intercepted: bool,
     pub(super) affinity: f32,
 }
 
-/// What happens at some time. Clients, servers and nodes go by their numbers.
+/// A planned act. Clients, servers and nodes are identified by their indices.
 #[derive(Debug)]
 pub(super) enum ServiceAct {
     Use(usize),
@@ -64,7 +64,7 @@ pub(super) enum Stop {
 
 impl ServicePlan {
     pub(super) fn draw(rng: &mut Rng) -> Self {
-        // In grains, and half of the skew that is possible between two nodes.
+        // Half of the largest skew between two nodes, in grains.
         let skew = rng.pick(&[0, 0, 40, 1200]);
         let clients = (0..rng.within(1..4)).map(|_| ClientPlan::draw(rng, skew)).collect::<Vec<_>>();
         let servers = (0..rng.within(2..4)).map(|_| ServerPlan::draw(rng, skew)).collect::<Vec<_>>();
@@ -108,15 +108,15 @@ impl ServicePlan {
 impl ClientPlan {
     fn draw(rng: &mut Rng, skew: u64) -> Self {
         let (clock, allowance) = (clock(rng, skew), allowance(rng, skew));
-        Self { clock, allowance, room: rng.pick(&[1024, 1024, 2]), surrounded: rng.chance(500) }
+        Self { clock, allowance, room: rng.pick(&[1024, 1024, 2]), intercepted: rng.chance(500) }
     }
 }
 
 impl ServerPlan {
     fn draw(rng: &mut Rng, skew: u64) -> Self {
         let (clock, allowance) = (clock(rng, skew), allowance(rng, skew));
-        let (room, surrounded) = (rng.pick(&[1024, 1024, 2]), rng.chance(500));
-        Self { clock, allowance, room, surrounded, affinity: rng.pick(&[0.25, 0.5, 1.0]) }
+        let (room, intercepted) = (rng.pick(&[1024, 1024, 2]), rng.chance(500));
+        Self { clock, allowance, room, intercepted, affinity: rng.pick(&[0.25, 0.5, 1.0]) }
     }
 }
 
@@ -124,7 +124,7 @@ fn allowance(rng: &mut Rng, skew: u64) -> Duration {
     GRAIN * u32::try_from(rng.pick(&[0, skew, 2 * skew])).expect("skews are short")
 }
 
-/// A clock whose wall time is up to so many grains off, and that may be too fast or too slow.
+/// Draws a clock whose wall time is off by up to `skew` grains, perhaps with drift.
 fn clock(rng: &mut Rng, skew: u64) -> Clock {
     let ahead = rng.grains(0..skew + 1).as_nanos() as i64;
     let off = if rng.chance(500) { ahead } else { -ahead };
@@ -133,6 +133,6 @@ fn clock(rng: &mut Rng, skew: u64) -> Clock {
         monotonic: rng.grains(0..4_000_000_000),
         wall,
         drift: rng.pick(&[0, 0, 300, -300]),
-        ..Clock::RIGHT
+        ..Clock::ACCURATE
     }
 }

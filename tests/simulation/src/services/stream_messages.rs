@@ -4,9 +4,9 @@ use psrpc::Time;
 
 use crate::judge::violation::{Checked, Invariant};
 
-/// Which way a message of a stream goes.
+/// The direction of a message of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Way {
+pub(super) enum Direction {
     ToServer,
     ToClient,
 }
@@ -20,29 +20,29 @@ pub(super) struct StreamMessages {
     pub(super) handled: bool,
 }
 
-/// The messages of a stream in one direction. They are sent one after the other.
+/// The messages of a stream in one direction. Each send waits for the one before.
 #[derive(Default)]
 pub(super) struct Messages {
-    /// Whether each send resolved well.
+    /// Whether each send succeeded.
     pub(super) sent: Vec<bool>,
     pub(super) received: Vec<u64>,
-    /// Whether the receiver took all that came until the end.
-    pub(super) to_the_end: bool,
-    /// When the receiver let go of the stream.
-    pub(super) gone: Option<Time>,
+    /// Whether the receiver took all messages until the end.
+    pub(super) received_all: bool,
+    /// When the receiver dropped the stream.
+    pub(super) receiver_dropped: Option<Time>,
 }
 
 impl StreamMessages {
-    pub(super) fn messages(&mut self, way: Way) -> &mut Messages {
-        match way {
-            Way::ToServer => &mut self.to_server,
-            Way::ToClient => &mut self.to_client,
+    pub(super) fn messages(&mut self, direction: Direction) -> &mut Messages {
+        match direction {
+            Direction::ToServer => &mut self.to_server,
+            Direction::ToClient => &mut self.to_client,
         }
     }
 }
 
 impl Messages {
-    pub(super) fn may_come(&self, number: u64) -> Checked {
+    pub(super) fn check_next(&self, number: u64) -> Checked {
         let Some(resolved) = self.sent.get(number as usize) else {
             return Invariant::I7.violated(format!("message {number} came, which nobody sent"));
         };
@@ -60,7 +60,7 @@ impl Messages {
     pub(super) fn check_end(&self) -> Checked {
         let taken = |number: &u64| !self.sent[*number as usize] || self.received.contains(number);
         match (0..self.sent.len() as u64).find(|number| !taken(number)) {
-            Some(lost) if self.to_the_end => Invariant::I7
+            Some(lost) if self.received_all => Invariant::I7
                 .violated(format!("the send of message {lost} resolved, and it was not received")),
             _ => Ok(()),
         }
@@ -71,30 +71,34 @@ impl Messages {
 mod tests {
     use super::*;
 
-    fn came(sent: &[bool], numbers: &[u64]) -> Vec<bool> {
+    fn are_accepted(sent: &[bool], numbers: &[u64]) -> Vec<bool> {
         let mut messages = Messages { sent: sent.to_vec(), ..Messages::default() };
-        let come = |number: &u64| {
-            let may_come = messages.may_come(*number).is_ok();
+        let receive = |number: &u64| {
+            let is_accepted = messages.check_next(*number).is_ok();
             messages.received.push(*number);
-            may_come
+            is_accepted
         };
-        numbers.iter().map(come).collect()
+        numbers.iter().map(receive).collect()
     }
 
     #[test]
-    fn messages_come_once_in_order_and_only_if_they_were_sent() {
-        assert_eq!(came(&[true, true], &[0, 1]), [true, true]);
-        assert_eq!(came(&[true, true], &[1, 0]), [true, false]);
-        assert_eq!(came(&[false, true], &[1, 0]), [true, true], "its send had failed before the next began");
-        assert_eq!(came(&[true, true], &[0, 0]), [true, false]);
-        assert_eq!(came(&[true], &[1]), [false]);
+    fn messages_arrive_once_in_order_and_only_if_they_were_sent() {
+        assert_eq!(are_accepted(&[true, true], &[0, 1]), [true, true]);
+        assert_eq!(are_accepted(&[true, true], &[1, 0]), [true, false]);
+        assert_eq!(
+            are_accepted(&[false, true], &[1, 0]),
+            [true, true],
+            "its send had failed before the next send began"
+        );
+        assert_eq!(are_accepted(&[true, true], &[0, 0]), [true, false]);
+        assert_eq!(are_accepted(&[true], &[1]), [false]);
     }
 
     #[test]
-    fn what_was_sent_well_is_received_by_whoever_takes_all() {
+    fn a_receiver_that_takes_everything_receives_every_message_that_was_sent() {
         let mut messages = Messages { sent: vec![false, true], received: vec![0], ..Messages::default() };
         assert_eq!(messages.check_end(), Ok(()));
-        messages.to_the_end = true;
+        messages.received_all = true;
         assert!(messages.check_end().is_err());
         messages.received.push(1);
         assert_eq!(messages.check_end(), Ok(()));

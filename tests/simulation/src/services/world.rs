@@ -1,5 +1,5 @@
 //! The world of a simulated service: virtual time, nodes that run the real psrpc, and a bus between
-//! them that goes wrong as a seed or a test says.
+//! them with the faults that a seed or a test chooses.
 
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -11,17 +11,18 @@ use std::time::Duration;
 use psrpc::Time;
 use psrpc::proto::{Channel, Frame};
 
-use super::executor::{Loss, Shared, Step};
+use super::executor::{PlannedLoss, Shared, Step};
 use super::node::Node;
 use crate::clock::Clock;
 use crate::fault::{Fault, FaultCounts};
 use crate::node_id::Peer;
 use crate::trace::Show;
 
-/// A simulated world, in which a test of your service runs: your handlers, the generated code, real
-/// clients and servers, in virtual time, on one thread. The seed decides every choice that is left
-/// open: which task runs next, how long a frame is under way, what goes wrong. So a test that fails
-/// with a seed fails with it again.
+/// A simulated world for a test of your service. It runs your handlers, the generated code, and
+/// real clients and servers in virtual time on one thread.
+///
+/// The seed decides every open choice: which task runs next, how long a frame takes, which faults
+/// happen. A test that fails with a seed fails with it again.
 ///
 /// ```
 /// use std::time::Duration;
@@ -45,41 +46,41 @@ use crate::trace::Show;
 /// assert_eq!(world.elapsed(), Duration::from_secs(7_500));
 /// ```
 ///
-/// # What goes wrong
+/// # Faults
 ///
 /// | what | how |
 /// |---|---|
-/// | deliveries, publishes, subscriptions, by chance | [`set_rate`](Self::set_rate), [`set_random_rates`](Self::set_random_rates) |
-/// | the next so many frames that a test points out | [`lose`](Self::lose) |
-/// | nodes that do not hear each other | [`partition`](Self::partition), [`cut`](Self::cut) |
-/// | nodes that are slow, pause, crash or are held up, clocks that are wrong | the functions of [`Node`] |
+/// | random faults of deliveries, publishes and subscriptions | [`set_rate`](Self::set_rate), [`set_random_rates`](Self::set_random_rates) |
+/// | the loss of the next frames that a test selects | [`lose`](Self::lose) |
+/// | nodes that cannot reach each other | [`partition`](Self::partition), [`cut`](Self::cut) |
+/// | slow, paused and crashed nodes, delayed frames, clock jumps | the methods of [`Node`] |
 ///
 /// # Many seeds
 ///
-/// [`check_seeds`](crate::check_seeds) runs a test with one seed after the other and says which one
-/// failed.
+/// [`check_seeds`](crate::check_seeds) runs a test with one seed after the other and prints the one
+/// that fails.
 pub struct World {
     shared: Arc<Shared>,
     seed: u64,
 }
 
-/// Why a future that was [run](World::try_run) does not come to its end.
+/// Why a future that was [run](World::try_run) did not complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Stuck {
-    /// It waits for something that never comes: nothing is left that could happen.
+    /// The future waits, and no event is scheduled that could wake it.
     Deadlock {
-        /// The virtual time by then.
+        /// The virtual time at that point.
         at: Duration,
     },
-    /// It goes on and on.
+    /// The future did not complete within the time limit.
     TooLong {
-        /// The virtual time by then.
+        /// The virtual time at that point.
         at: Duration,
     },
-    /// Tasks wake each other without end while no time passes.
+    /// Tasks wake each other endlessly without any time passing.
     Spinning {
-        /// The virtual time at which they do.
+        /// The virtual time at that point.
         at: Duration,
     },
 }
@@ -88,29 +89,31 @@ impl fmt::Display for Stuck {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Stuck::Deadlock { at } => {
-                write!(f, "at {at:?} nothing is left that could happen, and it still waits")
+                write!(f, "deadlock at {at:?}: the future waits, and no event is scheduled")
             }
-            Stuck::TooLong { at } => write!(f, "at {at:?} it has not come to its end"),
-            Stuck::Spinning { at } => write!(f, "at {at:?} tasks wake each other without end"),
+            Stuck::TooLong { at } => write!(f, "time limit reached at {at:?}"),
+            Stuck::Spinning { at } => {
+                write!(f, "endless wake-ups at {at:?}: tasks wake each other without time passing")
+            }
         }
     }
 }
 
 impl std::error::Error for Stuck {}
 
-/// How long a future may run that says nothing else, in virtual time.
+/// The default time limit of a future, in virtual time.
 const LIMIT: Duration = Duration::from_secs(24 * 3600);
 
-/// How often tasks may run without any time passing.
-const MOST_STEPS: u64 = 1_000_000;
+/// The limit for steps of tasks without any time passing.
+const MAX_STEPS: u64 = 1_000_000;
 
 impl World {
-    /// A world without faults, in which a frame takes up to some milliseconds.
+    /// Creates a world without faults, in which a frame takes up to a few milliseconds.
     pub fn new(seed: u64) -> Self {
         Self::make(seed, None)
     }
 
-    /// The same, with all that happens going line by line to `show`.
+    /// Creates a world without faults that passes each line of its trace to `show`.
     pub fn showing(seed: u64, mut show: impl FnMut(&str) + Send + 'static) -> Self {
         Self::make(seed, Some(Box::new(move |line| show(&line.to_string()))))
     }
@@ -119,15 +122,15 @@ impl World {
         Self { shared: Shared::new(seed, show), seed }
     }
 
-    /// What it was made with.
+    /// Returns the seed.
     pub fn seed(&self) -> u64 {
         self.seed
     }
 
-    /// Adds a node: a machine with clocks, tasks and a connection to the bus of its own. The name
-    /// is for people.
+    /// Adds a node: a machine with its own clocks, tasks and connection to the bus. The name
+    /// appears in the trace.
     pub fn node(&self, name: impl Into<String>) -> Node {
-        self.node_with(name, Clock::RIGHT)
+        self.node_with(name, Clock::ACCURATE)
     }
 
     pub(crate) fn node_with(&self, name: impl Into<String>, clock: Clock) -> Node {
@@ -136,34 +139,34 @@ impl World {
 
     // --- time ------------------------------------------------------------------------------------
 
-    /// How much time has passed since it was made.
+    /// Returns the virtual time since the creation of the world.
     pub fn elapsed(&self) -> Duration {
         self.shared.lock().scene.now().since(Time::ZERO)
     }
 
-    /// Resolves after that time.
+    /// Sleeps for `duration`, in virtual time.
     pub fn sleep(&self, duration: Duration) -> impl Future<Output = ()> + Send + 'static {
         let at = self.shared.lock().scene.now() + duration;
         let mut sleep = Shared::sleep_until(&self.shared, at);
         poll_fn(move |cx| sleep.poll(cx))
     }
 
-    /// Runs a future to its end, and all tasks of all nodes meanwhile. Tasks that are not done by
-    /// then go on with the next run.
+    /// Runs a future to completion, and all tasks of all nodes meanwhile. Tasks that have not
+    /// completed by then continue in the next run.
     ///
     /// # Panics
     ///
-    /// When it does not come to its end, as [`try_run`](Self::try_run) tells; and with the panic of
-    /// any task.
+    /// Panics if the future does not complete, for the reasons of [`try_run`](Self::try_run), and
+    /// passes on the panic of any task.
     pub fn run<T>(&self, future: impl Future<Output = T>) -> T {
-        self.try_run(LIMIT, future).unwrap_or_else(|stuck| panic!("the simulation is stuck: {stuck}"))
+        self.try_run(LIMIT, future).unwrap_or_else(|stuck| panic!("the future did not complete: {stuck}"))
     }
 
-    /// Runs a future to its end, in so much virtual time at most.
+    /// Runs a future to completion, within `limit` of virtual time.
     ///
     /// # Errors
     ///
-    /// Why it does not come to its end.
+    /// Returns [`Stuck`] if the future does not complete.
     pub fn try_run<T>(&self, limit: Duration, future: impl Future<Output = T>) -> Result<T, Stuck> {
         let end = self.shared.lock().scene.now() + limit;
         let (main, waker) = self.shared.add_main();
@@ -177,12 +180,12 @@ impl World {
                     }
                 }
                 Step::Task => {}
-                Step::Idle if self.shared.pass_time(end) => steps = 0,
-                Step::Idle if self.shared.has_plans() => break Err(Stuck::TooLong { at: self.elapsed() }),
+                Step::Idle if self.shared.advance_time(end) => steps = 0,
+                Step::Idle if self.shared.has_events() => break Err(Stuck::TooLong { at: self.elapsed() }),
                 Step::Idle => break Err(Stuck::Deadlock { at: self.elapsed() }),
             }
             steps += 1;
-            if steps > MOST_STEPS {
+            if steps > MAX_STEPS {
                 break Err(Stuck::Spinning { at: self.elapsed() });
             }
         };
@@ -190,8 +193,8 @@ impl World {
         result
     }
 
-    /// Runs what is left until nothing could happen any more, in so much virtual time at most;
-    /// whether it came to that.
+    /// Runs all tasks until no event is scheduled, within `limit` of virtual time. Returns `true`
+    /// if that point is reached.
     pub fn settle(&self, limit: Duration) -> bool {
         let rest = self.try_run(limit, std::future::pending::<std::convert::Infallible>());
         matches!(rest, Err(Stuck::Deadlock { .. }))
@@ -199,31 +202,36 @@ impl World {
 
     // --- faults ----------------------------------------------------------------------------------
 
-    /// How often in a thousand a fault of the bus happens where it can: to a delivery, a publish or
-    /// a subscription.
+    /// Sets the rate of a random fault of the bus, in permille: at how many of a thousand
+    /// deliveries, publishes or subscriptions it happens.
     ///
     /// # Panics
     ///
-    /// With a fault that is not of the bus; those are functions of this and of [`Node`].
+    /// Panics if the fault is not a random fault of the bus. Methods of this type and of [`Node`]
+    /// cause other faults.
     pub fn set_rate(&self, fault: Fault, permille: u64) {
-        assert!(fault.is_of_bus(), "{} does not come by chance", fault.name());
+        assert!(
+            fault.is_bus_fault(),
+            "cannot set the rate of {}: not a random fault of the bus",
+            fault.name()
+        );
         self.shared.lock().scene.faults.set(fault, permille);
     }
 
-    /// Draws the rate of every fault of the bus from the seed; half of them stay out of it, so that
-    /// rare combinations come up.
+    /// Draws the rate of every fault of the bus from the seed. About half of the rates are zero, so
+    /// that rare combinations of the others come up.
     pub fn set_random_rates(&self) {
         let state = &mut *self.shared.lock();
         state.scene.faults.redraw(&mut state.rng);
     }
 
-    /// From here on nothing goes wrong by chance.
+    /// Stops all random faults.
     pub fn stop_faults(&self) {
         self.shared.lock().scene.faults.stop();
     }
 
-    /// Loses the next so many frames that `matches` points out: nobody gets them, and their
-    /// publishers do not know.
+    /// Loses the next `frames` frames for which `matches` returns `true`. Nobody receives them, and
+    /// their publishers see no error.
     ///
     /// ```
     /// # use psrpc_simulation::World;
@@ -233,57 +241,58 @@ impl World {
     /// world.lose(2, |_, frame| matches!(frame, Frame::Response(_)));
     /// ```
     pub fn lose(&self, frames: usize, matches: impl FnMut(&Channel, &Frame) -> bool + Send + 'static) {
-        self.shared.lock().losses.push(Loss { left: frames, matches: Box::new(matches) });
+        self.shared.lock().losses.push(PlannedLoss { left: frames, matches: Box::new(matches) });
     }
 
-    /// From here on what is published in one group of nodes does not get to the other, in both
-    /// directions. What is under way arrives.
+    /// Cuts the connection between two groups of nodes in both directions, until
+    /// [`mend`](Self::mend). Frames in transit still arrive.
     pub fn partition(&self, some: &[&Node], others: &[&Node]) {
         let net = &mut self.shared.lock().net;
         net.cut(&peers(some), &peers(others), Fault::Partition);
         net.cut(&peers(others), &peers(some), Fault::Partition);
     }
 
-    /// From here on what is published on these nodes does not get to those.
+    /// Cuts the connection from one group of nodes to another, until [`mend`](Self::mend). Frames
+    /// in transit still arrive.
     pub fn cut(&self, from: &[&Node], to: &[&Node]) {
         self.shared.lock().net.cut(&peers(from), &peers(to), Fault::OneWayPartition);
     }
 
-    /// Frames get through everywhere again. What did not is lost.
+    /// Connects all nodes again. Frames that were published meanwhile stay lost.
     pub fn mend(&self) {
         self.shared.lock().net.mend();
     }
 
-    /// What the nodes share.
+    /// Returns the state that the nodes share.
     pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.shared
     }
 
-    /// Has somebody look at every frame that is published.
+    /// Sets a callback for every published frame.
     pub(crate) fn tap(&self, tap: impl FnMut(&Frame) + Send + 'static) {
         self.shared.lock().tap = Some(Box::new(tap));
     }
 
     // --- what happened ---------------------------------------------------------------------------
 
-    /// A hash of all that happened so far: the same for the same seed and test, in debug and
-    /// release.
+    /// Returns a hash of the trace so far. It depends only on the seed and the test, and is the
+    /// same in debug and release builds.
     pub fn trace_hash(&self) -> u64 {
         self.shared.lock().scene.hash().value()
     }
 
-    /// How often each kind of fault happened.
+    /// Returns how often each kind of fault happened.
     pub fn fault_counts(&self) -> FaultCounts {
         self.shared.lock().scene.faults.counts()
     }
 
-    /// How many tasks there are: of clients and servers, of handlers, and what was
-    /// [spawned](Node::spawn).
+    /// Returns the number of tasks: those of clients, servers and handlers, and
+    /// [spawned](Node::spawn) ones.
     pub fn tasks(&self) -> usize {
         self.shared.lock().tasks.len()
     }
 
-    /// How many subscriptions the bus has.
+    /// Returns the number of subscriptions on the bus.
     pub fn subscriptions(&self) -> usize {
         self.shared.lock().sinks.len()
     }
@@ -297,7 +306,7 @@ impl fmt::Debug for World {
 
 impl Drop for World {
     fn drop(&mut self) {
-        self.shared.end();
+        self.shared.clear();
     }
 }
 

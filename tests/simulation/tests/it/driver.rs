@@ -1,4 +1,4 @@
-//! Seeds of the driver: many pass, each repeats itself, and all that can happen does.
+//! Seeds of the driver: they pass, are deterministic, and cover all faults and outcomes.
 
 use psrpc_simulation::{Fault, Report, Summary, simulate_driver};
 
@@ -10,7 +10,8 @@ fn a_few_hundred_seeds_of_the_driver_pass_and_meet_every_fault_and_outcome() {
         assert_eq!(report.violation, None, "seed {seed}");
         summary.add(&report);
     }
-    // In the moment in which a frame comes in nobody but the driver does anything.
+    // A hasty cancel needs access to the engine while it handles a frame, which only the driver
+    // has.
     assert_eq!(summary.rarer_than(1), [(Fault::HastyCancel, 0)], "{:?}", summary.faults);
     let outcomes = [
         "answered",
@@ -31,17 +32,21 @@ fn a_few_hundred_seeds_of_the_driver_pass_and_meet_every_fault_and_outcome() {
 }
 
 #[test]
-fn a_seed_of_the_driver_repeats_itself_and_differs_from_others() {
+fn a_seed_of_the_driver_is_deterministic_and_differs_from_others() {
     for seed in 0..20 {
         let first = simulate_driver(seed, None);
         assert_eq!(first, simulate_driver(seed, None));
-        assert_eq!(first, simulate_driver(seed, Some(Box::new(|_| {}))), "it does not matter who looks on");
+        assert_eq!(
+            first,
+            simulate_driver(seed, Some(Box::new(|_| {}))),
+            "showing the trace does not change it"
+        );
         assert_ne!(first.trace_hash, simulate_driver(seed + 1, None).trace_hash);
     }
 }
 
 #[test]
-fn seeds_of_the_driver_hold_many_calls_and_a_fresh_one_of_each_kind_of_every_client() {
+fn seeds_of_the_driver_make_many_calls_and_a_fresh_one_of_each_kind_by_every_client() {
     let mut all = 0;
     for seed in 0..50 {
         let Report { calls, fresh_calls, .. } = simulate_driver(seed, None);

@@ -1,5 +1,5 @@
-//! Every schedule of a scenario: as many as there are, all of them pass, and on a bus that does
-//! what it must not some fail.
+//! Every schedule of a scenario: their number is correct, all pass, and on a defective bus some
+//! fail.
 
 use psrpc_engine::proto::{ErrorCode, ErrorResponse, Frame, Stream, StreamBody};
 use psrpc_simulation::exhaustive::outcome::Outcome;
@@ -7,55 +7,56 @@ use psrpc_simulation::exhaustive::scenario::{Kind, Scenario, Spoil};
 use psrpc_simulation::exhaustive::search::exhaustive;
 use psrpc_simulation::judge::violation::Invariant;
 
-/// What the shortest schedule violates that fails.
+/// Returns the invariant that the shortest failing schedule violates.
 fn violated(scenario: &Scenario) -> Option<Invariant> {
     let Outcome { failed, failure, .. } = exhaustive(scenario);
     assert_eq!(failed > 0, failure.is_some());
     failure.map(|failure| failure.violation.invariant)
 }
 
-/// What is found on a spoiled bus, with no faults but the spoiling.
-fn found(kind: Kind, spoil: Spoil) -> Option<Invariant> {
-    assert_eq!(violated(&Scenario::new(kind, 0)), None, "nothing is wrong by itself");
+/// Returns the invariant that is violated on a bus that alters frames, without other faults.
+fn violated_on(kind: Kind, spoil: Spoil) -> Option<Invariant> {
+    assert_eq!(violated(&Scenario::new(kind, 0)), None, "the scenario passes without the spoiling");
     violated(&Scenario::new(kind, 0).spoiled(spoil))
 }
 
-/// After the call (C) its request may come to the server (R), which starts the handler; the handler
-/// may be done (H), the response come (A), and the timers of client (c) and server (s) fire, both
-/// at the same moment. The server has one from R on, for it remembers the request; the client has
-/// one until the call has ended.
+/// After the call (C), the request may arrive at the server (R), which starts the handler; the
+/// handler may finish (H), the response arrive (A), and the timers of the client (c) and the server
+/// (s) fire, both at the same moment. The server has a timer from R on, since it remembers the
+/// request. The client has one until the call has ended.
 ///
 /// ```text
-/// c R            the request has expired when it comes, and is not remembered
+/// c R            the request has expired when it arrives, and is not remembered
 /// R H A s        R H c A s      R H c s A      R H s c A
-/// R H s A c      the answer comes at the deadline, when it is not taken any more
-/// R c H s        R c s H        both past the expiry, so that nothing is answered
+/// R H s A c      the response arrives at the deadline, and is ignored
+/// R c H s        R c s H        both past the expiry, so that there is no response
 /// R s H c        R s c H
 /// ```
 #[test]
-fn a_tiny_scene_has_as_many_schedules_as_are_counted_by_hand() {
+fn a_tiny_scenario_has_the_number_of_schedules_counted_by_hand() {
     let outcome = exhaustive(&Scenario::new(Kind::SingleServer, 0));
     assert_eq!((outcome.schedules, outcome.longest), (vec![10], 6));
 }
 
-/// With one fault there are, in the letters of above:
+/// With one fault, in the same letters:
 ///
-/// * the request is lost, 1: c. The answer is lost as the handler is done, 2: R H c s and R H s c.
-/// * The answer comes twice, 8: the second time before or after s in R H A and R H c A, before or
-///   after c in R H s A, and last in the other two.
-/// * The request comes twice, 41: c R R; and after any R but the first row's, at each of the places
-///   that the rest of its row has, 4 + 5 + 5 + 5 + 5 + 4 * 4 of them.
+/// * The request is lost, 1: c. The response is lost when the handler finishes, 2: R H c s and R H
+///   s c.
+/// * The response arrives twice, 8: the second time before or after s in R H A and R H c A, before
+///   or after c in R H s A, and last in the other two.
+/// * The request arrives twice, 41: c R R; and after any R except in the first row, at each of the
+///   places in the rest of its row, 4 + 5 + 5 + 5 + 5 + 4 * 4 of them.
 /// * The server crashes (X), 20: before the call, 1; before R, 2: X c and c X; and then R X c, R H
 ///   X A, R H X c A, R H A X, R H c X A, R H c A X, R H c s X A, R H s X A c, R H s X c A, R H s A
 ///   X c, R H s c X A, R c X, R c H X, R c s X, R s X c, R s H X c, R s c X.
-/// * The other server crashes, which serves nothing, 52: before each step of the ten.
+/// * The other server, which serves nothing, crashes, 52: before each step of the ten.
 #[test]
-fn a_tiny_scene_has_as_many_schedules_with_a_fault_as_are_counted_by_hand() {
+fn a_tiny_scenario_with_a_fault_has_the_number_of_schedules_counted_by_hand() {
     let outcome = exhaustive(&Scenario::new(Kind::SingleServer, 1));
     assert_eq!(outcome.schedules, vec![10, 1 + 2 + 8 + 41 + 20 + 52]);
 }
 
-/// With no faults on streams, and one elsewhere; the command takes the rest.
+/// Allows no faults on streams and one elsewhere. The command checks the rest.
 #[test]
 fn every_schedule_passes() {
     for scenario in Scenario::all() {
@@ -76,14 +77,14 @@ fn a_grant_to_both_servers_is_found() {
         vec![frame]
     };
     for kind in [Kind::Queue, Kind::Affinity, Kind::Upload] {
-        let found = found(kind, both);
-        // On a queue one server alone has bid, and the other ignores the grant.
+        let found = violated_on(kind, both);
+        // On a queue only one server has bid, and the other ignores the grant.
         assert_eq!(found, (kind != Kind::Queue).then_some(Invariant::I2), "{kind:?}");
     }
 }
 
 #[test]
-fn an_answer_that_is_altered_is_found() {
+fn an_altered_response_is_found() {
     let altered = |_, frame: &Frame| {
         let mut frame = frame.clone();
         if let Frame::Response(response) = &mut frame {
@@ -91,13 +92,13 @@ fn an_answer_that_is_altered_is_found() {
         }
         vec![frame]
     };
-    for kind in [Kind::Queue, Kind::Election, Kind::Affinity, Kind::SingleServer, Kind::Multi] {
-        assert_eq!(found(kind, altered), Some(Invariant::I5), "{kind:?}");
+    for kind in [Kind::Queue, Kind::SkipClaim, Kind::Affinity, Kind::SingleServer, Kind::Multi] {
+        assert_eq!(violated_on(kind, altered), Some(Invariant::I5), "{kind:?}");
     }
 }
 
 #[test]
-fn an_answer_that_becomes_an_error_is_found() {
+fn a_response_turned_into_an_error_is_found() {
     let failed = |_, frame: &Frame| {
         let mut frame = frame.clone();
         if let Frame::Response(response) = &mut frame {
@@ -105,11 +106,11 @@ fn an_answer_that_becomes_an_error_is_found() {
         }
         vec![frame]
     };
-    assert_eq!(found(Kind::SingleServer, failed), Some(Invariant::I6));
+    assert_eq!(violated_on(Kind::SingleServer, failed), Some(Invariant::I6));
 }
 
 #[test]
-fn a_request_under_two_ids_is_found_to_run_twice() {
+fn a_request_duplicated_under_another_id_is_found_to_run_twice() {
     let twice = |_, frame: &Frame| {
         let mut again = frame.clone();
         match &mut again {
@@ -118,11 +119,11 @@ fn a_request_under_two_ids_is_found_to_run_twice() {
         }
         vec![frame.clone(), again]
     };
-    assert_eq!(found(Kind::Multi, twice), Some(Invariant::I2));
+    assert_eq!(violated_on(Kind::Multi, twice), Some(Invariant::I2));
 }
 
 #[test]
-fn a_request_that_is_good_for_longer_is_found_to_run_past_its_expiry() {
+fn a_request_with_an_extended_expiry_is_found_to_run_past_its_expiry() {
     let longer = |_, frame: &Frame| {
         let mut frame = frame.clone();
         if let Frame::Request(request) = &mut frame {
@@ -130,11 +131,11 @@ fn a_request_that_is_good_for_longer_is_found_to_run_past_its_expiry() {
         }
         vec![frame]
     };
-    assert_eq!(found(Kind::SingleServer, longer), Some(Invariant::I3));
+    assert_eq!(violated_on(Kind::SingleServer, longer), Some(Invariant::I3));
 }
 
 #[test]
-fn a_message_under_two_ids_is_found_to_come_twice() {
+fn a_message_duplicated_under_another_id_is_found() {
     let twice = |_, frame: &Frame| match frame {
         Frame::Stream(stream @ Stream { body: Some(StreamBody::Message { .. }), .. }) => {
             let again = Stream { request_id: "REQ_2".into(), ..stream.clone() };
@@ -142,28 +143,32 @@ fn a_message_under_two_ids_is_found_to_come_twice() {
         }
         frame => vec![frame.clone()],
     };
-    assert_eq!(found(Kind::Upload, twice), Some(Invariant::I7));
+    assert_eq!(violated_on(Kind::Upload, twice), Some(Invariant::I7));
 }
 
 #[test]
-fn a_message_that_does_not_come_is_found() {
+fn a_lost_message_is_found() {
     let lost = |_, frame: &Frame| match frame {
         Frame::Stream(Stream { body: Some(StreamBody::Message { .. }), .. }) => vec![],
         frame => vec![frame.clone()],
     };
-    assert_eq!(found(Kind::Upload, lost), Some(Invariant::I16));
+    assert_eq!(violated_on(Kind::Upload, lost), Some(Invariant::I16));
 }
 
 #[test]
-fn an_update_that_does_not_come_or_comes_twice_is_found() {
-    assert_eq!(found(Kind::Update, |_, _| vec![]), Some(Invariant::I13));
-    assert_eq!(found(Kind::Update, |_, frame| vec![frame.clone(), frame.clone()]), Some(Invariant::I13));
+fn a_lost_or_duplicated_update_is_found() {
+    assert_eq!(violated_on(Kind::Update, |_, _| vec![]), Some(Invariant::I13));
+    assert_eq!(
+        violated_on(Kind::Update, |_, frame| vec![frame.clone(), frame.clone()]),
+        Some(Invariant::I13)
+    );
 }
 
 #[test]
-fn the_shortest_schedule_that_fails_is_told_step_by_step() {
+fn the_shortest_failing_schedule_is_described_step_by_step() {
     let lost = |_, _: &Frame| vec![];
-    let failure = exhaustive(&Scenario::new(Kind::Queue, 0).spoiled(lost)).failure.expect("it fails");
+    let failure =
+        exhaustive(&Scenario::new(Kind::Queue, 0).spoiled(lost)).failure.expect("the scenario fails");
     assert_eq!(failure.steps.len(), 2, "{:?}", failure.steps);
     assert!(failure.steps[0].starts_with("at 0.00: the client makes the call; publishes request"));
     assert!(failure.steps[1].contains("the client is woken by its timer; says Resolved"));

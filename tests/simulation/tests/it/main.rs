@@ -1,4 +1,4 @@
-//! The simulator against itself: seeds pass and repeat, and no check is one that cannot fail.
+//! Tests of the simulator: seeds pass and are deterministic, and every check can fail.
 
 mod driver;
 mod exhaustive;

@@ -1,4 +1,4 @@
-//! Seeds: many pass, each repeats itself, and all that can happen does.
+//! Seeds of engines: they pass, are deterministic, and cover all faults and outcomes.
 
 use psrpc_engine::Reason;
 use psrpc_simulation::judge::violation::Invariant;
@@ -12,7 +12,7 @@ fn a_few_hundred_seeds_pass_and_meet_every_kind_of_fault_and_outcome() {
         assert_eq!(report.violation, None, "seed {seed}");
         summary.add(&report);
     }
-    // An engine has no runtime: seeds of the driver meet its end.
+    // An engine has no runtime; seeds of the driver cover its end.
     assert_eq!(summary.rarer_than(1), [(Fault::RuntimeEnd, 0)]);
     let outcomes = [
         "answered",
@@ -36,20 +36,20 @@ fn every_seed_that_failed_once_passes() {
     let kept = kept();
     assert!(!kept.is_empty());
     for Kept { seed, showed } in kept {
-        assert_eq!(check_seed(seed).violation, None, "seed {seed}, which showed that {showed}");
+        assert_eq!(check_seed(seed).violation, None, "seed {seed}: {showed}");
     }
 }
 
 #[test]
-fn a_seed_repeats_itself_and_differs_from_others() {
+fn a_seed_is_deterministic_and_differs_from_others() {
     let first = simulate(7, None);
     assert_eq!(first, simulate(7, None));
-    assert_eq!(first, simulate(7, Some(Box::new(|_| {}))), "it does not matter who looks on");
+    assert_eq!(first, simulate(7, Some(Box::new(|_| {}))), "showing the trace does not change it");
     assert_ne!(first.trace_hash, simulate(8, None).trace_hash);
 }
 
 #[test]
-fn a_seed_holds_a_good_number_of_calls_and_fresh_ones_of_each_method() {
+fn a_seed_makes_many_calls_and_fresh_ones_of_each_method() {
     for seed in 0..50 {
         let Report { calls, fresh_calls, .. } = simulate(seed, None);
         assert!((5..=320).contains(&calls), "seed {seed}: {calls}");
@@ -65,15 +65,15 @@ fn two_traces_of_a_seed_that_differ_are_a_violation_of_i17() {
 }
 
 #[test]
-fn a_panic_is_a_violation_of_i11_and_spoils_no_other_seed() {
+fn a_panic_is_a_violation_of_i11_and_affects_no_other_seed() {
     let report = simulate(7, Some(Box::new(|_| panic!("boom"))));
-    let violation = report.violation.expect("it panicked");
+    let violation = report.violation.expect("the callback panics");
     assert_eq!((violation.invariant, violation.what.as_str()), (Invariant::I11, "panic: boom"));
     assert_eq!(simulate(7, None).violation, None);
 }
 
 #[test]
-fn a_kind_of_fault_that_happened_too_seldom_is_missed() {
+fn a_kind_of_fault_that_happened_too_rarely_is_reported() {
     let mut summary = Summary::new();
     summary.add(&simulate(7, None));
     let once = |fault| summary.faults.iter().any(|(known, count)| known == fault && count >= 1);

@@ -1,5 +1,5 @@
-//! The world of a service: time, nodes and faults are as they are said to be, and clients and
-//! servers in it leave nothing behind.
+//! The world of a service: time, nodes and faults behave as documented, and clients and servers
+//! leave nothing behind.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -25,14 +25,16 @@ static HATS: Service = Service {
 async fn server(node: &Node) -> Server {
     let fit = |_: Arc<()>, hat: Request<String>| async move { Ok::<_, Error>(format!("{} fits", *hat)) };
     let handlers = Handlers::new(&HATS, ()).unary(&HATS.methods[0], fit);
-    let server =
-        Server::new(node.bus(), node.runtime(), handlers, ServerOptions::new()).expect("it is sound");
-    server.register(&[&HATS.methods[0]], &[]).await.expect("the bus takes it");
+    let server = Server::new(node.bus(), node.runtime(), handlers, ServerOptions::new())
+        .expect("the options are valid");
+    server.register(&[&HATS.methods[0]], &[]).await.expect("the bus accepts the subscriptions");
     server
 }
 
 async fn client(node: &Node) -> Client {
-    Client::new(node.bus(), node.runtime(), &HATS, ClientOptions::new()).await.expect("the bus takes it")
+    Client::new(node.bus(), node.runtime(), &HATS, ClientOptions::new())
+        .await
+        .expect("the bus accepts the subscriptions")
 }
 
 async fn fit(client: &Client) -> Result<String, Error> {
@@ -174,7 +176,7 @@ fn a_seed_that_fails_is_the_last_that_runs() {
         check_seeds(0..20, async |world| {
             ran.lock().unwrap().push(world.seed());
             if world.seed() == 3 {
-                // Without a word on the standard error.
+                // `resume_unwind` does not call the panic hook, so nothing is printed.
                 std::panic::resume_unwind(Box::new("as asked"));
             }
         });
@@ -189,10 +191,7 @@ fn a_seed_that_is_none_is_refused() {
     again.args(["--exact", "service::a_seed_that_fails_is_the_last_that_runs"]).env("PSRPC_SEED", "seven");
     let output = again.output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
-    assert!(
-        said.contains("PSRPC_SEED is no seed, which is a number from 0 to 2^64 - 1: \"seven\""),
-        "{said}"
-    );
+    assert!(said.contains("cannot read PSRPC_SEED: \"seven\" is not a number from 0 to 2^64 - 1"), "{said}");
 }
 
 #[test]
@@ -200,20 +199,20 @@ fn a_call_times_out_though_the_sleep_of_one_before_is_over() {
     let world = World::new(7);
     let (node, bus) = (world.node("ash"), LocalBus::new());
     world.run(async {
-        // Nothing comes of this bus later, which would wake the client.
+        // No later event of this bus wakes the client.
         let client = Client::new(bus, node.runtime(), &HATS, ClientOptions::new()).await.unwrap();
         let unanswered = || client.call::<_, String>(&HATS.methods[1], &[], "fez".to_owned()).timeout(SECOND);
         let patience = node.runtime().sleep_until(node.runtime().now().time + SECOND / 10);
         let dropped = node.spawn(drop_after(unanswered().into_future(), patience));
         dropped.await;
-        // The client sleeps on until the deadline of a call that is over.
+        // The client sleeps until the deadline of a call that is over.
         world.sleep(2 * SECOND).await;
         assert_eq!(unanswered().await.unwrap_err().reason(), Some(Reason::TimedOut));
         assert!(world.elapsed() < 4 * SECOND);
     });
 }
 
-/// Waits for the one, and drops the other then.
+/// Waits for `patience`, and then drops `call`.
 async fn drop_after(call: impl Future<Output = Result<String, Error>> + Send, patience: psrpc::Task) {
     let (mut call, mut patience) = (Box::pin(call), patience);
     std::future::poll_fn(|cx| {

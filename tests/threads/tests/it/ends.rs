@@ -1,4 +1,4 @@
-//! Ends that come from one thread while others use what ends.
+//! Clients, servers and runtimes that end on one thread while others use them.
 
 use std::future::IntoFuture;
 use std::sync::atomic::Ordering;
@@ -9,10 +9,10 @@ use psrpc::middleware::Retry;
 use psrpc::{ClientStream, Error, Reason};
 use psrpc_bus_local::LocalBus;
 use psrpc_testing::StoppableRuntime;
-use psrpc_threads::{Carrier, Shop, Threads, client, client_on, explore, shop};
+use psrpc_threads::{Shop, ThreadedBus, Threads, client, client_on, explore, shop};
 use shuttle::future::{block_on, spawn};
 
-/// Sends a message on a stream, and reads it until it ends; returns what became of the message.
+/// Sends a message on a stream, and reads until the stream ends. Returns the outcome of the send.
 async fn stream_until_it_ends(
     open: impl Future<Output = Result<ClientStream<u32, u32>, Error>>,
 ) -> Result<(), Option<Reason>> {
@@ -23,8 +23,8 @@ async fn stream_until_it_ends(
     sent
 }
 
-/// One thread closes a client while others call, use a stream, and wait for updates.
-fn a_close_in_the_midst(bus: impl Bus + Clone) {
+/// Closes a client on one thread while others call, use a stream, and wait for updates.
+fn close_during_calls(bus: impl Bus + Clone) {
     let threads = Threads::default();
     let ((server, _), client) = (shop(bus.clone(), &threads), client(bus, &threads));
     let mut news = block_on(client.subscribe::<u32>(Shop::NEWS, &[]).into_future()).unwrap();
@@ -42,28 +42,28 @@ fn a_close_in_the_midst(bus: impl Bus + Clone) {
     block_on(listening).unwrap();
     block_on(closing).unwrap();
     assert_eq!((client.in_flight(), client.streams()), (0, 0));
-    // A request that was granted no more is waited for until it expires.
-    threads.clock().run();
+    // The shutdown waits until an ungranted request expires.
+    threads.clock().run_freely();
     block_on(server.shutdown());
     drop((client, server));
     threads.join();
 }
 
-/// One thread ends the runtime of a client while others call, retry, use a stream, and wait for
+/// Ends the runtime of a client on one thread while others call, retry, use a stream, and wait for
 /// updates.
-fn the_end_of_a_runtime_in_the_midst(bus: impl Bus + Clone) {
+fn end_runtime_during_calls(bus: impl Bus + Clone) {
     let threads = Threads::default();
     let runtime = StoppableRuntime::new(threads.clone());
     let ((server, _), client) = (shop(bus.clone(), &threads), client_on(bus, runtime.clone()));
     let mut news = block_on(client.subscribe::<u32>(Shop::NEWS, &[]).into_future()).unwrap();
     let second = Duration::from_secs(1);
-    // Each attempt fails at once, and the pause after it does not end by itself.
-    let patient = Retry::new().attempts(0).backoff(second, second).without_jitter().retry_if(|_| true);
-    let hopeless = client.call::<_, u32>(Shop::NEXT, &[], 1_u32).timeout(Duration::ZERO).interceptor(patient);
+    // Each attempt fails at once, and the pause after it outlasts the runtime.
+    let retry = Retry::new().attempts(0).backoff(second, second).without_jitter().retry_if(|_| true);
+    let retried = client.call::<_, u32>(Shop::NEXT, &[], 1_u32).timeout(Duration::ZERO).interceptor(retry);
     let (call, open) =
         (client.call::<_, u32>(Shop::NEXT, &[], 1_u32), client.open_stream::<u32, u32>(Shop::ECHO, &[]));
     let calling = spawn(async move { call.await.map_err(|error| error.reason()) });
-    let retrying = spawn(async move { hopeless.await.map_err(|error| error.reason()) });
+    let retrying = spawn(async move { retried.await.map_err(|error| error.reason()) });
     let streaming = spawn(stream_until_it_ends(open.into_future()));
     let listening = spawn(async move { while news.next().await.is_some() {} });
     let ending = spawn(async move { runtime.stop() });
@@ -77,36 +77,36 @@ fn the_end_of_a_runtime_in_the_midst(bus: impl Bus + Clone) {
     block_on(ending).unwrap();
     block_on(client.shutdown());
     assert_eq!((client.in_flight(), client.streams()), (0, 0));
-    threads.clock().run();
+    threads.clock().run_freely();
     block_on(server.shutdown());
     drop((client, server));
     threads.join();
 }
 
 #[test]
-fn whatever_a_client_has_ends_when_another_thread_ends_its_runtime() {
-    explore(200, || the_end_of_a_runtime_in_the_midst(LocalBus::new()));
+fn everything_of_a_client_ends_when_another_thread_ends_its_runtime() {
+    explore(200, || end_runtime_during_calls(LocalBus::new()));
 }
 
 #[test]
-fn whatever_a_client_has_ends_when_another_thread_ends_its_runtime_on_a_bus_with_a_thread_of_its_own() {
-    explore(200, || the_end_of_a_runtime_in_the_midst(Carrier::new(2)));
+fn everything_of_a_client_ends_when_another_thread_ends_its_runtime_on_a_threaded_bus() {
+    explore(200, || end_runtime_during_calls(ThreadedBus::new(2)));
 }
 
 #[test]
-fn whatever_a_client_has_ends_when_another_thread_closes_it() {
-    explore(200, || a_close_in_the_midst(LocalBus::new()));
+fn everything_of_a_client_ends_when_another_thread_closes_it() {
+    explore(200, || close_during_calls(LocalBus::new()));
 }
 
 #[test]
-fn whatever_a_client_has_ends_when_another_thread_closes_it_on_a_bus_with_a_thread_of_its_own() {
-    explore(200, || a_close_in_the_midst(Carrier::new(2)));
+fn everything_of_a_client_ends_when_another_thread_closes_it_on_a_threaded_bus() {
+    explore(200, || close_during_calls(ThreadedBus::new(2)));
 }
 
 #[test]
-fn the_last_handles_that_are_dropped_at_once_end_all_tasks() {
+fn dropping_the_last_handles_concurrently_ends_all_tasks() {
     explore(300, || {
-        let (threads, bus) = (Threads::default(), Carrier::new(9));
+        let (threads, bus) = (Threads::default(), ThreadedBus::new(9));
         let ((server, _), client) = (shop(bus.clone(), &threads), client(bus, &threads));
         let call = client.call::<_, u32>(Shop::NEXT, &[], 1_u32).into_future();
         let news = block_on(client.subscribe::<u32>(Shop::NEWS, &[]).into_future()).unwrap();
@@ -119,9 +119,9 @@ fn the_last_handles_that_are_dropped_at_once_end_all_tasks() {
     });
 }
 
-/// One thread shuts a server down while another calls: what runs is answered, the rest is told to
-/// nobody.
-fn a_shutdown_in_the_midst(bus: impl Bus + Clone) {
+/// Shuts a server down on one thread while another calls. Running calls get a response, others get
+/// none.
+fn shut_down_during_calls(bus: impl Bus + Clone) {
     let threads = Threads::default();
     let ((server, ran), client) = (shop(bus.clone(), &threads), client(bus, &threads));
     let calls = [1, 10].map(|number| {
@@ -130,8 +130,8 @@ fn a_shutdown_in_the_midst(bus: impl Bus + Clone) {
     });
     let other = server.clone();
     let closing = [server, other].map(|server| spawn(async move { server.shutdown().await }));
-    // A call that comes too late is not answered by anybody.
-    threads.clock().run();
+    // A late call gets no response, so time must pass until its deadline.
+    threads.clock().run_freely();
     let called = calls.map(|call| block_on(call).unwrap());
     closing.into_iter().for_each(|closing| block_on(closing).unwrap());
     let answered = called.iter().filter(|called| called.is_ok()).count();
@@ -141,13 +141,13 @@ fn a_shutdown_in_the_midst(bus: impl Bus + Clone) {
 }
 
 #[test]
-fn a_shutdown_from_another_thread_waits_for_what_runs() {
-    explore(300, || a_shutdown_in_the_midst(LocalBus::new()));
+fn a_shutdown_from_another_thread_waits_for_running_calls() {
+    explore(300, || shut_down_during_calls(LocalBus::new()));
 }
 
 #[test]
-fn a_shutdown_from_another_thread_waits_for_what_runs_on_a_bus_with_a_thread_of_its_own() {
-    explore(300, || a_shutdown_in_the_midst(Carrier::new(2)));
+fn a_shutdown_from_another_thread_waits_for_running_calls_on_a_threaded_bus() {
+    explore(300, || shut_down_during_calls(ThreadedBus::new(2)));
 }
 
 #[test]
@@ -164,7 +164,7 @@ fn a_kill_from_another_thread_ends_handlers_and_streams() {
             sent.is_ok()
         });
         let killing = spawn(async move { server.kill() });
-        threads.clock().run();
+        threads.clock().run_freely();
         block_on(killing).unwrap();
         block_on(using).unwrap();
         block_on(calling).unwrap();
@@ -182,7 +182,7 @@ fn a_kill_from_another_thread_ends_a_handler_that_does_not_end_by_itself() {
         let calling = spawn(async move { drop(call.await.unwrap_err()) });
         let killing = spawn(async move { server.kill() });
         block_on(killing).unwrap();
-        threads.clock().run();
+        threads.clock().run_freely();
         block_on(calling).unwrap();
         drop(client);
         threads.join();

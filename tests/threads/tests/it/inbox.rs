@@ -1,4 +1,4 @@
-//! The inbox: what one thread delivers, another takes.
+//! The inbox: deliveries on one thread, received on another.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -24,8 +24,8 @@ async fn next(inbox: &mut Inbox) -> Option<Delivery> {
     poll_fn(|cx| Pin::new(&mut *inbox).poll_next(cx)).await
 }
 
-/// What arrives until the end, in short: `1` for a frame, `-2` for a gap of two.
-async fn all(mut inbox: Inbox) -> Vec<i64> {
+/// Receives until the end. Returns `1` for frame 1, and `-2` for a gap of two.
+async fn receive_all(mut inbox: Inbox) -> Vec<i64> {
     let mut arrived = Vec::new();
     while let Some(delivery) = next(&mut inbox).await {
         match delivery {
@@ -39,20 +39,20 @@ async fn all(mut inbox: Inbox) -> Vec<i64> {
 }
 
 #[test]
-fn a_delivery_wakes_whoever_waits_for_it() {
+fn a_delivery_wakes_the_waiting_task() {
     explore_all(|| {
         let (sink, inbox) = Inbox::new(2);
-        let taking = thread::spawn(move || block_on(all(inbox)));
+        let taking = thread::spawn(move || block_on(receive_all(inbox)));
         deliver(&sink, [1, 2]);
         drop(sink);
         assert_eq!(taking.join().unwrap(), [1, 2]);
     });
 }
 
-/// Each frame comes in its place, or is counted there.
-fn frames_that_have_no_room(frames: u8) {
+/// Checks that each frame arrives in its place, or is counted in a gap there.
+fn deliver_to_a_full_inbox(frames: u8) {
     let (sink, inbox) = Inbox::new(1);
-    let taking = thread::spawn(move || block_on(all(inbox)));
+    let taking = thread::spawn(move || block_on(receive_all(inbox)));
     deliver(&sink, 1..=frames);
     drop(sink);
     let mut seen = 0;
@@ -61,26 +61,26 @@ fn frames_that_have_no_room(frames: u8) {
             lost if lost < 0 => seen -= lost,
             number => {
                 seen += 1;
-                assert_eq!(number, seen, "what is missing before it was told");
+                assert_eq!(number, seen, "a gap comes before the frames that follow it");
             }
         }
     }
-    assert_eq!(seen, i64::from(frames), "each frame came, or is counted");
+    assert_eq!(seen, i64::from(frames), "each frame arrived or is counted in a gap");
 }
 
 #[test]
-fn a_gap_stands_where_the_frames_are_missing() {
-    explore_all(|| frames_that_have_no_room(2));
-    explore(1000, || frames_that_have_no_room(4));
+fn a_gap_is_reported_where_frames_are_missing() {
+    explore_all(|| deliver_to_a_full_inbox(2));
+    explore(1000, || deliver_to_a_full_inbox(4));
 }
 
 #[test]
-fn of_two_threads_that_deliver_each_keeps_its_order() {
+fn two_threads_that_deliver_each_keep_their_order() {
     explore(3000, || {
         let (sink, inbox) = Inbox::new(9);
         let sink = Arc::new(sink);
         let other = Arc::clone(&sink);
-        let taking = thread::spawn(move || block_on(all(inbox)));
+        let taking = thread::spawn(move || block_on(receive_all(inbox)));
         let delivering = thread::spawn(move || deliver(&other, [11, 12, 13]));
         deliver(&sink, [1, 2, 3]);
         drop(sink);
@@ -92,24 +92,24 @@ fn of_two_threads_that_deliver_each_keeps_its_order() {
 }
 
 #[test]
-fn an_inbox_that_moves_to_another_task_wakes_that_one() {
+fn an_inbox_that_moves_to_another_task_wakes_the_new_task() {
     explore_all(|| {
         let (sink, mut inbox) = Inbox::new(2);
         let delivering = thread::spawn(move || deliver(&sink, [1]));
         let taking = thread::spawn(move || {
-            // This task looks once and waits no more.
+            // This task polls once and then stops waiting.
             let first =
                 block_on(poll_fn(|cx: &mut Context<'_>| Poll::Ready(Pin::new(&mut inbox).poll_next(cx))));
             (first.is_ready(), inbox)
         });
         let (took, inbox) = taking.join().unwrap();
-        let rest = block_on(all(inbox));
+        let rest = block_on(receive_all(inbox));
         assert_eq!(rest, if took { vec![] } else { vec![1] });
         delivering.join().unwrap();
     });
 }
 
-/// What a task holds goes with the last of its wakers.
+/// A task that is dropped with the last of its wakers.
 struct Task(#[expect(dead_code, reason = "it is only dropped")] Sink);
 
 impl Wake for Task {
@@ -117,13 +117,13 @@ impl Wake for Task {
 }
 
 #[test]
-fn a_task_that_goes_with_its_waker_may_hold_the_sink() {
+fn a_task_that_is_dropped_with_its_waker_may_hold_the_sink() {
     explore_all(|| {
         let (sink, mut inbox) = Inbox::new(2);
         let waker = Waker::from(Arc::new(Task(sink)));
         let polled = Pin::new(&mut inbox).poll_next(&mut Context::from_waker(&waker));
         drop(waker);
         assert!(polled.is_pending());
-        assert_eq!(block_on(all(inbox)), [], "another task takes over, and the sink is dropped");
+        assert_eq!(block_on(receive_all(inbox)), [], "dropping the sink ends the inbox");
     });
 }

@@ -1,4 +1,4 @@
-//! A runtime whose wake-ups run the woken task at once (I19): nothing wakes under a lock.
+//! A runtime whose wake-ups run the woken task at once (I19): no wake-up happens under a lock.
 
 use std::future::IntoFuture;
 use std::sync::atomic::Ordering;
@@ -6,16 +6,16 @@ use std::sync::atomic::Ordering;
 use psrpc::Selection;
 use psrpc::bus::Bus;
 use psrpc_bus_local::LocalBus;
-use psrpc_threads::{Carrier, Inline, Shop, client_on, explore, shop_on};
+use psrpc_threads::{InlineRuntime, Shop, ThreadedBus, client_on, explore, shop_on};
 use shuttle::future::{block_on, spawn};
 
-/// A call, a call that selects, a multi call and a stream, beside another caller.
-fn everything_is_answered(bus: impl Bus + Clone) {
+/// Makes a call, a call with selection, a multi call and a stream, alongside another caller.
+fn call_everything(bus: impl Bus + Clone) {
     let ((server, ran), client) =
-        (shop_on(bus.clone(), Inline::default()), client_on(bus, Inline::default()));
+        (shop_on(bus.clone(), InlineRuntime::default()), client_on(bus, InlineRuntime::default()));
     let other = client.call::<_, u32>(Shop::NEXT, &[], 1_u32).into_future();
     let other = spawn(other);
-    // It does not wait for better bids, since time stands still.
+    // Accepts the first bid, since time stands still.
     let first = Selection::new().accept_first_available(true);
     let picked = client.call::<_, u32>(Shop::PICK, &[], 2_u32).selection(first);
     assert_eq!(block_on(picked.into_future()).unwrap(), 3);
@@ -33,11 +33,11 @@ fn everything_is_answered(bus: impl Bus + Clone) {
 }
 
 #[test]
-fn tasks_that_run_within_what_wakes_them_are_answered() {
-    explore(300, || everything_is_answered(LocalBus::new()));
+fn calls_complete_when_wake_ups_run_the_woken_task() {
+    explore(300, || call_everything(LocalBus::new()));
 }
 
 #[test]
-fn tasks_that_run_within_what_wakes_them_are_answered_on_a_bus_with_a_thread_of_its_own() {
-    explore(300, || everything_is_answered(Carrier::new(1)));
+fn calls_complete_when_wake_ups_run_the_woken_task_on_a_threaded_bus() {
+    explore(300, || call_everything(ThreadedBus::new(1)));
 }

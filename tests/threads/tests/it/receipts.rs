@@ -1,11 +1,12 @@
-//! What became of frames: told within the publishing, by another thread meanwhile, or later.
+//! Receipts: the outcome of a publish, reported within the publish, meanwhile by another thread, or
+//! later.
 
 use psrpc::bus::Bus;
 use psrpc_bus_local::LocalBus;
-use psrpc_threads::{Carrier, Shop, Threads, explore, shop};
+use psrpc_threads::{Shop, ThreadedBus, Threads, explore, shop};
 use shuttle::future::{block_on, spawn};
 
-/// Two threads publish two updates each: each is told of each of its own.
+/// Publishes two updates on each of two threads. Each send gets its own receipt.
 fn updates_from_two_threads(bus: impl Bus + Clone) {
     let threads = Threads::default();
     let (server, _) = shop(bus.clone(), &threads);
@@ -24,16 +25,16 @@ fn updates_from_two_threads(bus: impl Bus + Clone) {
 }
 
 #[test]
-fn every_receipt_reaches_who_waits_for_it() {
+fn every_receipt_reaches_its_publisher() {
     explore(500, || updates_from_two_threads(LocalBus::new()));
 }
 
 #[test]
-fn every_receipt_that_another_thread_reports_reaches_who_waits_for_it() {
-    explore(1000, || updates_from_two_threads(Carrier::new(9)));
+fn every_receipt_that_another_thread_reports_reaches_its_publisher() {
+    explore(1000, || updates_from_two_threads(ThreadedBus::new(9)));
 }
 
 #[test]
-fn every_receipt_reaches_who_waits_for_it_when_the_bus_has_room_for_one_frame() {
-    explore(1000, || updates_from_two_threads(Carrier::new(1)));
+fn every_receipt_reaches_its_publisher_when_the_bus_has_room_for_one_frame() {
+    explore(1000, || updates_from_two_threads(ThreadedBus::new(1)));
 }

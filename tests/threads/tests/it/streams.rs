@@ -1,4 +1,4 @@
-//! Streams that several threads use, and end.
+//! Streams that several threads use and end.
 
 use std::future::{IntoFuture, poll_fn};
 use std::sync::Arc;
@@ -7,20 +7,20 @@ use std::task::Poll;
 use psrpc::bus::Bus;
 use psrpc::{Client, ClientStream, Server};
 use psrpc_bus_local::LocalBus;
-use psrpc_threads::{Carrier, Shop, Threads, client, explore, shop};
+use psrpc_threads::{Shop, ThreadedBus, Threads, client, explore, shop};
 use shuttle::future::{block_on, spawn};
 
-/// A server, its client, and a stream between them.
-fn opened(bus: impl Bus + Clone, threads: &Threads) -> (Server, Client, ClientStream<u32, u32>) {
+/// Creates a server, a client, and a stream between them.
+fn open(bus: impl Bus + Clone, threads: &Threads) -> (Server, Client, ClientStream<u32, u32>) {
     let ((server, _), client) = (shop(bus.clone(), threads), client(bus, threads));
     let stream = block_on(client.open_stream(Shop::ECHO, &[]).into_future()).unwrap();
     (server, client, stream)
 }
 
-/// One thread sends, another receives, and the last one to go ends the stream.
+/// Sends on one thread and receives on another. The stream ends when the second half is dropped.
 fn two_halves(bus: impl Bus + Clone) {
     let threads = Threads::default();
-    let (server, client, stream) = opened(bus, &threads);
+    let (server, client, stream) = open(bus, &threads);
     let (sending, receiving) = stream.split();
     let sending = spawn(async move {
         for number in 1..=3 {
@@ -45,15 +45,15 @@ fn two_halves_on_two_threads_keep_the_order_and_the_last_ends_the_stream() {
 }
 
 #[test]
-fn two_halves_on_two_threads_keep_the_order_on_a_bus_with_a_thread_of_its_own_and_room_for_one_frame() {
-    explore(200, || two_halves(Carrier::new(1)));
+fn two_halves_on_two_threads_keep_the_order_on_a_threaded_bus_and_room_for_one_frame() {
+    explore(200, || two_halves(ThreadedBus::new(1)));
 }
 
 #[test]
-fn halves_that_are_dropped_at_once_end_the_handler() {
+fn halves_that_are_dropped_concurrently_end_the_handler() {
     explore(300, || {
         let threads = Threads::default();
-        let (server, client, stream) = opened(LocalBus::new(), &threads);
+        let (server, client, stream) = open(LocalBus::new(), &threads);
         let (sending, receiving) = stream.split();
         let dropping = [spawn(async move { drop(sending) }), spawn(async move { drop(receiving) })];
         dropping.into_iter().for_each(|dropping| block_on(dropping).unwrap());
@@ -65,10 +65,10 @@ fn halves_that_are_dropped_at_once_end_the_handler() {
 }
 
 #[test]
-fn of_two_tasks_that_wait_for_messages_each_message_reaches_one() {
+fn each_message_reaches_one_of_two_waiting_tasks() {
     explore(200, || {
         let threads = Threads::default();
-        let (server, client, stream) = opened(LocalBus::new(), &threads);
+        let (server, client, stream) = open(LocalBus::new(), &threads);
         let (sending, receiving) = stream.split();
         let receiving = Arc::new(receiving);
         let waiting = [(); 2].map(|()| {
@@ -86,8 +86,9 @@ fn of_two_tasks_that_wait_for_messages_each_message_reaches_one() {
                 sending.send(number).await.unwrap();
             }
         });
-        // It waits for the handler, which is stopped a second after the end of its stream.
-        threads.clock().run();
+        // The shutdown waits for the handler, which is stopped a second after the end of its
+        // stream.
+        threads.clock().run_freely();
         block_on(server.shutdown());
         let mut received = waiting.map(|waiting| block_on(waiting).unwrap()).concat();
         received.sort_unstable();
@@ -98,10 +99,10 @@ fn of_two_tasks_that_wait_for_messages_each_message_reaches_one() {
 }
 
 #[test]
-fn sends_that_meet_the_end_of_the_stream_are_told_and_what_was_taken_arrives_in_order() {
+fn sends_fail_at_the_end_of_the_stream_and_accepted_messages_arrive_in_order() {
     explore(200, || {
         let threads = Threads::default();
-        let (server, client, stream) = opened(Carrier::new(2), &threads);
+        let (server, client, stream) = open(ThreadedBus::new(2), &threads);
         let (sending, receiving) = stream.split();
         let sending = Arc::new(sending);
         let closing = Arc::clone(&sending);
@@ -125,7 +126,8 @@ fn sends_that_meet_the_end_of_the_stream_are_told_and_what_was_taken_arrives_in_
         });
         let closes = spawn(async move { closing.close(None) });
         let (taken, received) = (block_on(sends).unwrap(), block_on(receives).unwrap());
-        // One more may have been taken, whose sender heard of the end first.
+        // The server may have taken one more message, if the sender saw the end of the stream
+        // first.
         assert!(
             received.len() <= taken + 1 && received.iter().eq(&[1, 2, 3][..received.len()]),
             "{received:?}"
@@ -141,7 +143,7 @@ fn sends_that_meet_the_end_of_the_stream_are_told_and_what_was_taken_arrives_in_
 fn a_send_that_is_dropped_at_any_time_leaves_room_for_the_next() {
     explore(200, || {
         let threads = Threads::default();
-        let (server, client, stream) = opened(LocalBus::new(), &threads);
+        let (server, client, stream) = open(LocalBus::new(), &threads);
         let (sending, receiving) = stream.split();
         let sends = spawn(async move {
             let mut dropped = Box::pin(sending.send(1).into_future());

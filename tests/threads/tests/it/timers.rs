@@ -1,17 +1,17 @@
-//! Timers: what makes a deadline earlier while the driver goes to sleep.
+//! Timers: deadlines that become earlier while the driver goes to sleep.
 
 use std::time::Duration;
 
 use psrpc::{Reason, Time};
 use psrpc_bus_local::LocalBus;
-use psrpc_threads::{Carrier, Shop, Threads, client, explore};
+use psrpc_threads::{Shop, ThreadedBus, Threads, client, explore};
 use shuttle::future::{block_on, spawn};
 
 const SHORT: Duration = Duration::from_millis(100);
 const LONG: Duration = Duration::from_millis(500);
 
 #[test]
-fn a_shorter_call_is_timed_out_in_time_though_the_driver_goes_to_sleep_for_a_longer_one() {
+fn a_shorter_call_times_out_in_time_while_the_driver_goes_to_sleep_for_a_longer_one() {
     explore(1500, || {
         let threads = Threads::default();
         let client = client(LocalBus::new(), &threads);
@@ -20,11 +20,11 @@ fn a_shorter_call_is_timed_out_in_time_though_the_driver_goes_to_sleep_for_a_lon
             spawn(async move { call.await.unwrap_err() })
         };
         let (long, short) = (call(LONG), call(SHORT));
-        block_on(threads.clock().somebody_sleeps_until(Time::ZERO + SHORT));
-        threads.clock().pass(SHORT);
+        block_on(threads.clock().wait_for_sleeper(Time::ZERO + SHORT));
+        threads.clock().advance(SHORT);
         assert_eq!(block_on(short).unwrap().reason(), Some(Reason::NoResponse));
-        block_on(threads.clock().somebody_sleeps_until(Time::ZERO + LONG));
-        threads.clock().pass(LONG);
+        block_on(threads.clock().wait_for_sleeper(Time::ZERO + LONG));
+        threads.clock().advance(LONG);
         block_on(long).unwrap();
         drop(client);
         threads.join();
@@ -32,18 +32,18 @@ fn a_shorter_call_is_timed_out_in_time_though_the_driver_goes_to_sleep_for_a_lon
 }
 
 #[test]
-fn a_call_that_has_no_room_on_the_bus_is_timed_out_in_time() {
+fn a_call_that_waits_for_room_on_the_bus_times_out_in_time() {
     explore(1500, || {
         let threads = Threads::default();
-        let client = client(Carrier::new(0), &threads);
+        let client = client(ThreadedBus::new(0), &threads);
         let calls = [1, 2].map(|number| {
             let call = client.call::<_, u32>(Shop::NEXT, &[], number).deadline(Time::ZERO + number * SHORT);
             spawn(async move { call.await.unwrap_err() })
         });
         for call in calls {
             let next = threads.clock().now() + SHORT;
-            block_on(threads.clock().somebody_sleeps_until(next));
-            threads.clock().pass(SHORT);
+            block_on(threads.clock().wait_for_sleeper(next));
+            threads.clock().advance(SHORT);
             let error = block_on(call).unwrap();
             assert_eq!(error.reason(), Some(Reason::NoResponse), "{error}");
         }

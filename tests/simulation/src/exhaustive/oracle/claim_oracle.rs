@@ -1,4 +1,4 @@
-//! The claim of a call: which servers bid, which one the client selected, and which may run the
+//! The claim of a call: the bids, the selected server, and the check of which server may run the
 //! call.
 
 use psrpc_engine::proto::{ClaimRequest, ClaimResponse};
@@ -6,20 +6,20 @@ use psrpc_engine::proto::{ClaimRequest, ClaimResponse};
 use crate::exhaustive::scenario::{SERVERS, name, server_of};
 use crate::judge::violation::{Checked, Invariant};
 
-/// What the client of a claimed call has heard and said.
+/// The claim, as the client of a call sees it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct ClaimOracle {
     bids: [bool; SERVERS],
-    /// The server that the client has granted the call to, or that has announced that it runs it.
+    /// The server that the client has granted the call to, or that has announced the call.
     pub(super) selected: Option<usize>,
-    /// It was canceled before there was any.
+    /// Whether it was canceled before a server was selected.
     pub(super) withdrawn: bool,
 }
 
 impl ClaimOracle {
-    /// A bid comes to the client.
+    /// Notes a bid or an announcement that the client receives.
     pub(super) fn bid(&mut self, claim: &ClaimRequest, is_over: bool) {
-        // Later ones make no difference.
+        // Later bids have no effect.
         let is_late = is_over || self.selected.is_some();
         let Some(server) = server_of(&claim.server_id).filter(|_| !is_late) else { return };
         self.bids[server] = true;
@@ -28,7 +28,7 @@ impl ClaimOracle {
         }
     }
 
-    /// The client grants the call.
+    /// Checks a grant of the client.
     pub(super) fn grant(&mut self, grant: &ClaimResponse, is_over: bool) -> Checked {
         let to = server_of(&grant.server_id);
         if self.withdrawn {
@@ -50,12 +50,12 @@ impl ClaimOracle {
     /// Checks that a server may run the call.
     pub(super) fn may_run(&self, server: usize) -> Checked {
         if self.withdrawn {
-            let who = name(server + 1);
-            return Invariant::I4.violated(format!("{who} runs what was canceled before it was granted"));
+            let server = name(server + 1);
+            return Invariant::I4.violated(format!("{server} runs what was canceled before it was granted"));
         }
         if self.selected != Some(server) {
-            let who = name(server + 1);
-            return Invariant::I2.violated(format!("{who} runs what was not granted to it"));
+            let server = name(server + 1);
+            return Invariant::I2.violated(format!("{server} runs what was not granted to it"));
         }
         Ok(())
     }

@@ -1,5 +1,5 @@
-//! The checks that all kinds of calls share: each ends once and in time, and each answer comes from
-//! a server that ran the call.
+//! Checks that all kinds of calls share: each ends once and in time, and each response comes from a
+//! server that ran the call.
 
 use bytes::Bytes;
 use psrpc_engine::Time;
@@ -8,39 +8,39 @@ use psrpc_engine::proto::ErrorResponse;
 use crate::exhaustive::scenario::{EXPIRY, Scenario, TIMEOUT, name};
 use crate::judge::violation::{Checked, Invariant};
 
-/// What is due, in words.
+/// The call, in violation texts.
 pub(super) const CALL: &str = "the call";
 
-/// When something must be over by, and whether it is.
+/// The deadline of something, and whether it has ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Due {
-    /// It has not begun.
+    /// It has not started.
     #[default]
-    Not,
+    NotStarted,
     By(Time),
     Over,
 }
 
 impl Due {
     pub(super) fn begin(&mut self, now: Time) {
-        if *self == Due::Not {
+        if *self == Due::NotStarted {
             *self = Due::By(now + TIMEOUT);
         }
     }
 
-    /// Checks that it ends once, and in time.
+    /// Notes the end, and checks that it is the only one and in time.
     pub(super) fn end(&mut self, what: &str, now: Time) -> Checked {
         match std::mem::replace(self, Due::Over) {
             Due::By(deadline) if now <= deadline => Ok(()),
             Due::By(deadline) => {
                 Invariant::I1.violated(format!("{what} ends {:?} past its deadline", now.since(deadline)))
             }
-            Due::Not => Invariant::I1.violated(format!("{what} ends that has not begun")),
+            Due::NotStarted => Invariant::I1.violated(format!("{what} ends that has not begun")),
             Due::Over => Invariant::I1.violated(format!("{what} ends twice")),
         }
     }
 
-    pub(super) fn time_is(&self, what: &str, now: Time) -> Checked {
+    pub(super) fn time_advanced(&self, what: &str, now: Time) -> Checked {
         match self {
             Due::By(deadline) if *deadline < now => {
                 Invariant::I1.violated(format!("{what} goes on past its deadline"))
@@ -63,21 +63,22 @@ pub(super) fn check_expiry(server: usize, now: Time) -> Checked {
     Ok(())
 }
 
-/// Checks that an answer is what the server said that it is of, if it ran.
+/// Checks that a response is the one that its server gave, and that the server ran the call.
 pub(super) fn check_answer(
     server: Option<usize>,
     ran: &[bool],
-    came: Result<&Bytes, &ErrorResponse>,
+    received: Result<&Bytes, &ErrorResponse>,
 ) -> Checked {
     let Some(server) = server.filter(|server| ran[*server]) else {
-        return Invariant::I5.violated(format!("{came:?} is the answer of {server:?}, which did not run"));
+        return Invariant::I5
+            .violated(format!("{received:?} is the answer of {server:?}, which did not run"));
     };
-    match (Scenario::answer(server), came) {
-        (Ok(given), Ok(came)) if given.as_bytes() == came => Ok(()),
-        (Err(given), Err(came)) if given == *came => Ok(()),
-        (given @ Ok(_), Err(_)) | (given @ Err(_), Ok(_)) => {
-            Invariant::I6.violated(format!("{given:?} was answered, {came:?} came out"))
+    match (Scenario::answer(server), received) {
+        (Ok(sent), Ok(received)) if sent.as_bytes() == received => Ok(()),
+        (Err(sent), Err(received)) if sent == *received => Ok(()),
+        (sent @ Ok(_), Err(_)) | (sent @ Err(_), Ok(_)) => {
+            Invariant::I6.violated(format!("{sent:?} was answered, {received:?} came out"))
         }
-        (given, came) => Invariant::I5.violated(format!("{given:?} was answered, {came:?} came out")),
+        (sent, received) => Invariant::I5.violated(format!("{sent:?} was answered, {received:?} came out")),
     }
 }

@@ -1,4 +1,4 @@
-//! The oracle: checks the one call of a scenario, whatever the schedule.
+//! The oracle: checks the one call of a scenario under any schedule.
 
 mod claim_oracle;
 mod due;
@@ -18,15 +18,15 @@ use super::scenario::{CLIENT, Kind, PUBLISHER, Scenario};
 use super::step::StepFact;
 use crate::judge::violation::Checked;
 
-/// All that it has to know of what has happened.
+/// The state of the oracle.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Oracle {
     due: Due,
-    kind: Judged,
+    kind: KindOracle,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Judged {
+enum KindOracle {
     Unary(UnaryOracle),
     Multi(MultiOracle),
     Stream(StreamOracle),
@@ -36,61 +36,63 @@ enum Judged {
 impl Oracle {
     pub(super) fn new(scenario: &Scenario) -> Self {
         let kind = match scenario.kind {
-            Kind::Queue | Kind::Election | Kind::Affinity | Kind::SingleServer => {
-                Judged::Unary(UnaryOracle::new(scenario))
+            Kind::Queue | Kind::SkipClaim | Kind::Affinity | Kind::SingleServer => {
+                KindOracle::Unary(UnaryOracle::new(scenario))
             }
-            Kind::Multi => Judged::Multi(MultiOracle::default()),
-            Kind::Stream | Kind::Upload | Kind::Download => Judged::Stream(StreamOracle::new(scenario.kind)),
-            Kind::Update => Judged::Update(UpdateOracle::default()),
+            Kind::Multi => KindOracle::Multi(MultiOracle::default()),
+            Kind::Stream | Kind::Upload | Kind::Download => {
+                KindOracle::Stream(StreamOracle::new(scenario.kind))
+            }
+            Kind::Update => KindOracle::Update(UpdateOracle::default()),
         };
-        Self { due: Due::Not, kind }
+        Self { due: Due::NotStarted, kind }
     }
 
-    /// Takes note of what a node does.
+    /// Checks a fact about a node.
     pub(super) fn note(&mut self, node: usize, now: Time, fact: &StepFact) -> Checked {
         let due = &mut self.due;
         match (&mut self.kind, node.checked_sub(CLIENT + 1)) {
-            (Judged::Unary(unary), None) => unary.client(due, now, fact),
-            (Judged::Unary(unary), Some(server)) => unary.server(server, now, fact),
-            (Judged::Multi(multi), None) => multi.client(due, now, fact),
-            (Judged::Multi(multi), Some(server)) => multi.server(server, now, fact),
-            (Judged::Stream(stream), None) => stream.client(due, now, fact),
-            (Judged::Stream(stream), Some(server)) => stream.server(server, now, fact),
-            (Judged::Update(update), None) => update.client(fact),
-            (Judged::Update(update), Some(_)) => update.server(due, now, fact),
+            (KindOracle::Unary(unary), None) => unary.client(due, now, fact),
+            (KindOracle::Unary(unary), Some(server)) => unary.server(server, now, fact),
+            (KindOracle::Multi(multi), None) => multi.client(due, now, fact),
+            (KindOracle::Multi(multi), Some(server)) => multi.server(server, now, fact),
+            (KindOracle::Stream(stream), None) => stream.client(due, now, fact),
+            (KindOracle::Stream(stream), Some(server)) => stream.server(server, now, fact),
+            (KindOracle::Update(update), None) => update.client(fact),
+            (KindOracle::Update(update), Some(_)) => update.server(due, now, fact),
         }
     }
 
-    /// A node has handled what came, and all its outputs were taken.
+    /// Checks what must hold after a node has handled an input and all its outputs were taken.
     pub(super) fn step_ended(&self) -> Checked {
-        if let Judged::Update(update) = &self.kind { update.step_ended() } else { Ok(()) }
+        if let KindOracle::Update(update) = &self.kind { update.step_ended() } else { Ok(()) }
     }
 
-    /// Time has come this far.
-    pub(super) fn time_is(&self, now: Time) -> Checked {
-        self.due.time_is(CALL, now)?;
-        if let Judged::Stream(stream) = &self.kind { stream.time_is(now) } else { Ok(()) }
+    /// Checks what must hold at a time.
+    pub(super) fn time_advanced(&self, now: Time) -> Checked {
+        self.due.time_advanced(CALL, now)?;
+        if let KindOracle::Stream(stream) = &self.kind { stream.time_advanced(now) } else { Ok(()) }
     }
 
-    /// A server has crashed.
+    /// Notes that a server has crashed.
     pub(super) fn crashed(&mut self, node: usize) {
         match &mut self.kind {
-            Judged::Stream(stream) => stream.crashed(node - 1),
-            // It was to hear what became of its update.
-            Judged::Update(_) if node == PUBLISHER + 1 => self.due = Due::Over,
+            KindOracle::Stream(stream) => stream.crashed(node - 1),
+            // The crashed publisher no longer waits for its update.
+            KindOracle::Update(_) if node == PUBLISHER + 1 => self.due = Due::Over,
             _ => {}
         }
     }
 
-    /// Nothing more can happen. All was `calm` if there was no fault, and time did not pass while
-    /// something was on its way.
+    /// Checks what must hold at the end of a schedule. It was `calm` if there was no fault, and
+    /// time did not pass while inputs were pending.
     pub(super) fn end(&self, calm: bool) -> Checked {
         self.due.must_be_over(CALL)?;
         match &self.kind {
-            Judged::Unary(unary) => unary.end(calm),
-            Judged::Multi(multi) => multi.end(calm),
-            Judged::Stream(stream) => stream.end(calm),
-            Judged::Update(update) => update.end(calm),
+            KindOracle::Unary(unary) => unary.end(calm),
+            KindOracle::Multi(multi) => multi.end(calm),
+            KindOracle::Stream(stream) => stream.end(calm),
+            KindOracle::Update(update) => update.end(calm),
         }
     }
 }

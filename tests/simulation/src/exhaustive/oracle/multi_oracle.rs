@@ -1,4 +1,4 @@
-//! Checks a multi call.
+//! The oracle of a multi call.
 
 use psrpc_engine::{ClientEvent, Reason, ServerEvent, Time};
 
@@ -7,7 +7,7 @@ use crate::exhaustive::scenario::{SERVERS, name, server_of};
 use crate::exhaustive::step::{NodeAct, StepFact};
 use crate::judge::violation::{Checked, Invariant};
 
-/// A call that both servers answer.
+/// The state of a multi call.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct MultiOracle {
     ran: [bool; SERVERS],
@@ -17,7 +17,7 @@ pub(super) struct MultiOracle {
 impl MultiOracle {
     pub(super) fn client(&mut self, due: &mut Due, now: Time, fact: &StepFact) -> Checked {
         match fact {
-            StepFact::Did(NodeAct::Call) => due.begin(now),
+            StepFact::Acted(NodeAct::Call) => due.begin(now),
             StepFact::Client(ClientEvent::Response { server_id, result, .. }) => {
                 if *due == Due::Over {
                     return Invariant::I1.violated("an answer comes after the end");
@@ -30,7 +30,7 @@ impl MultiOracle {
             }
             StepFact::Client(ClientEvent::MultiEnded { outcome, .. }) => {
                 due.end(CALL, now)?;
-                // That nobody answered is told as a failure.
+                // A call without any response ends with a failure.
                 let nobody = self.answered == [false; SERVERS];
                 if let Err(failure) = outcome
                     && !(nobody && failure.reason == Reason::TimedOut)

@@ -1,4 +1,4 @@
-//! Checks a stream, from its opening to its end on both sides.
+//! The oracle of a stream, from its opening to its end on both sides.
 
 use bytes::Bytes;
 use psrpc_engine::proto::{Frame, StreamBody};
@@ -11,11 +11,11 @@ use crate::exhaustive::scripted_users::{TO_CLIENT, TO_SERVER};
 use crate::exhaustive::step::{NodeAct, StepFact};
 use crate::judge::violation::{Checked, Invariant};
 
-/// A stream with a message one way or each way.
+/// The state of a stream with a message one way or each way.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct StreamOracle {
     claim: ClaimOracle,
-    /// It was canceled before it was open.
+    /// Whether it was canceled before it was open.
     canceled: bool,
     opened: Option<Opened>,
     client: Side,
@@ -31,10 +31,10 @@ enum Opened {
     Failed,
 }
 
-/// What one side knows of the stream.
+/// The state of the stream on one side.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 enum Side {
-    /// It is not open there.
+    /// It is not open on that side.
     #[default]
     Closed,
     Open,
@@ -42,17 +42,17 @@ enum Side {
 }
 
 impl Side {
-    fn open(&mut self, place: usize) -> Checked {
+    fn open(&mut self, node: usize) -> Checked {
         if *self != Side::Closed {
-            return Invariant::I8.violated(format!("{} starts a second handler", name(place)));
+            return Invariant::I8.violated(format!("{} starts a second handler", name(node)));
         }
         *self = Side::Open;
         Ok(())
     }
 
-    fn end(&mut self, place: usize) -> Checked {
+    fn end(&mut self, node: usize) -> Checked {
         if *self != Side::Open {
-            return Invariant::I8.violated(format!("it ends at {}, where it is {self:?}", name(place)));
+            return Invariant::I8.violated(format!("it ends at {}, where it is {self:?}", name(node)));
         }
         *self = Side::Ended;
         Ok(())
@@ -62,21 +62,21 @@ impl Side {
 /// A message one way.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Message {
-    is_wanted: bool,
+    is_expected: bool,
     due: Due,
     is_delivered: bool,
 }
 
 impl Message {
-    fn new(is_wanted: bool) -> Self {
-        Self { is_wanted, due: Due::Not, is_delivered: false }
+    fn new(is_expected: bool) -> Self {
+        Self { is_expected, due: Due::NotStarted, is_delivered: false }
     }
 
     fn delivered(&mut self, payload: &Bytes, sent: &str, to: Side) -> Checked {
         if payload != sent {
             return Invariant::I7.violated(format!("{sent:?} was sent, {payload:?} came"));
         }
-        if to != Side::Open || self.due == Due::Not {
+        if to != Side::Open || self.due == Due::NotStarted {
             return Invariant::I7.violated(format!("{sent:?} came to a stream that is {to:?}"));
         }
         if std::mem::replace(&mut self.is_delivered, true) {
@@ -95,7 +95,7 @@ impl Message {
 
     fn end(&self, calm: bool) -> Checked {
         self.due.must_be_over("a send")?;
-        if calm && self.is_wanted && !self.is_delivered {
+        if calm && self.is_expected && !self.is_delivered {
             return Invariant::I16.violated("nothing went wrong, and a message did not come");
         }
         Ok(())
@@ -118,12 +118,12 @@ impl StreamOracle {
     pub(super) fn client(&mut self, due: &mut Due, now: Time, fact: &StepFact) -> Checked {
         let is_over = self.opened.is_some();
         match fact {
-            StepFact::Did(NodeAct::Call) => due.begin(now),
-            StepFact::Did(NodeAct::Cancel) if !is_over => {
+            StepFact::Acted(NodeAct::Call) => due.begin(now),
+            StepFact::Acted(NodeAct::Cancel) if !is_over => {
                 self.canceled = true;
                 self.claim.withdrawn = self.claim.selected.is_none();
             }
-            StepFact::Heard(Frame::ClaimRequest(claim)) => self.claim.bid(claim, is_over),
+            StepFact::Received(Frame::ClaimRequest(claim)) => self.claim.bid(claim, is_over),
             StepFact::Published(_, Frame::ClaimResponse(grant)) => self.claim.grant(grant, is_over)?,
             StepFact::Published(_, frame) if is_message(frame) => self.to_server.due.begin(now),
             StepFact::Client(ClientEvent::Opened { outcome, .. }) => {
@@ -175,9 +175,9 @@ impl StreamOracle {
         Ok(())
     }
 
-    pub(super) fn time_is(&self, now: Time) -> Checked {
-        self.to_server.due.time_is("a send", now)?;
-        self.to_client.due.time_is("a send", now)
+    pub(super) fn time_advanced(&self, now: Time) -> Checked {
+        self.to_server.due.time_advanced("a send", now)?;
+        self.to_client.due.time_advanced("a send", now)
     }
 
     pub(super) fn crashed(&mut self, server: usize) {
@@ -187,9 +187,9 @@ impl StreamOracle {
     }
 
     pub(super) fn end(&self, calm: bool) -> Checked {
-        for (place, side) in [self.client, self.servers[0], self.servers[1]].into_iter().enumerate() {
+        for (node, side) in [self.client, self.servers[0], self.servers[1]].into_iter().enumerate() {
             if side == Side::Open {
-                return Invariant::I8.violated(format!("it never ends at {}", name(place)));
+                return Invariant::I8.violated(format!("it never ends at {}", name(node)));
             }
         }
         let opened = self.opened;

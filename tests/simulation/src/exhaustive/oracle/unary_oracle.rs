@@ -1,4 +1,4 @@
-//! Checks a unary call.
+//! The oracle of a unary call.
 
 use psrpc_engine::proto::{ErrorResponse, Frame};
 use psrpc_engine::{ClientEvent, Failure, Reason, Reply, ServerEvent, Time};
@@ -9,19 +9,19 @@ use crate::exhaustive::scenario::{Kind, SERVERS, Scenario, server_of};
 use crate::exhaustive::step::{NodeAct, StepFact};
 use crate::judge::violation::{Checked, Invariant, Violation};
 
-/// A unary call.
+/// The state of a unary call.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct UnaryOracle {
     is_claimed: bool,
-    /// The bus hands the request to one server, whose response counts before any grant or
-    /// announcement.
+    /// Whether the bus passes the request to one server, whose response counts even before a grant
+    /// or an announcement.
     is_queue: bool,
-    /// Servers run it without being granted it.
-    is_elected: bool,
+    /// Whether servers skip the claim.
+    skips_claim: bool,
     claim: ClaimOracle,
     reached: [bool; SERVERS],
     ran: [bool; SERVERS],
-    /// It was canceled before it had ended.
+    /// Whether it was canceled before it ended.
     canceled: bool,
     end: Option<End>,
 }
@@ -37,8 +37,8 @@ impl UnaryOracle {
     pub(super) fn new(scenario: &Scenario) -> Self {
         Self {
             is_claimed: scenario.kind != Kind::SingleServer,
-            is_queue: matches!(scenario.kind, Kind::Queue | Kind::Election),
-            is_elected: scenario.kind == Kind::Election,
+            is_queue: matches!(scenario.kind, Kind::Queue | Kind::SkipClaim),
+            skips_claim: scenario.kind == Kind::SkipClaim,
             claim: ClaimOracle::default(),
             reached: [false; SERVERS],
             ran: [false; SERVERS],
@@ -50,12 +50,12 @@ impl UnaryOracle {
     pub(super) fn client(&mut self, due: &mut Due, now: Time, fact: &StepFact) -> Checked {
         let is_over = self.end.is_some();
         match fact {
-            StepFact::Did(NodeAct::Call) => due.begin(now),
-            StepFact::Did(NodeAct::Cancel) if !is_over => {
+            StepFact::Acted(NodeAct::Call) => due.begin(now),
+            StepFact::Acted(NodeAct::Cancel) if !is_over => {
                 self.canceled = true;
                 self.claim.withdrawn = self.claim.selected.is_none();
             }
-            StepFact::Heard(Frame::ClaimRequest(claim)) => self.claim.bid(claim, is_over),
+            StepFact::Received(Frame::ClaimRequest(claim)) => self.claim.bid(claim, is_over),
             StepFact::Published(_, Frame::ClaimResponse(grant)) => self.claim.grant(grant, is_over)?,
             StepFact::Client(ClientEvent::Resolved { outcome, .. }) => {
                 due.end(CALL, now)?;
@@ -68,18 +68,18 @@ impl UnaryOracle {
 
     pub(super) fn server(&mut self, server: usize, now: Time, fact: &StepFact) -> Checked {
         match fact {
-            StepFact::Heard(Frame::Request(_)) => self.reached[server] = self.is_elected,
+            StepFact::Received(Frame::Request(_)) => self.reached[server] = self.skips_claim,
             StepFact::Server(ServerEvent::Run { .. }) => {
                 check_expiry(server, now)?;
                 if self.ran[server] {
                     return Invariant::I2.violated("it runs twice on one server");
                 }
                 self.ran[server] = true;
-                if self.is_claimed && !self.is_elected {
+                if self.is_claimed && !self.skips_claim {
                     self.claim.may_run(server)?;
                 }
-                // An announced request may run on each of those that the bus brought it to.
-                let many = self.is_elected && self.reached == [true; SERVERS];
+                // An announced request may run on each server that received it.
+                let many = self.skips_claim && self.reached == [true; SERVERS];
                 if self.is_claimed && self.ran == [true; SERVERS] && !many {
                     return Invariant::I2.violated("it runs on both servers");
                 }
@@ -94,8 +94,8 @@ impl UnaryOracle {
         match outcome {
             Ok(Reply { server_id, payload }) => {
                 let server = server_of(server_id);
-                let may_answer = server == selected || selected.is_none() && self.is_queue;
-                if self.is_claimed && !may_answer {
+                let is_eligible = server == selected || selected.is_none() && self.is_queue;
+                if self.is_claimed && !is_eligible {
                     let what = format!("{server_id} answered, and {selected:?} was selected");
                     Invariant::I5.violated(what)?;
                 }
@@ -104,10 +104,11 @@ impl UnaryOracle {
             }
             Err(failure) if failure.reason == Reason::Answered => {
                 let error = ErrorResponse::new(failure.code.clone(), failure.text.clone());
-                let may_answer =
+                let is_eligible =
                     |server: &usize| self.ran[*server] && selected.is_none_or(|it| it == *server);
-                let mut servers = (0..SERVERS).filter(may_answer);
-                // While nobody is selected, the error may be of any that ran it.
+                let mut servers = (0..SERVERS).filter(is_eligible);
+                // Before a server is selected, the error may come from any server that ran the
+                // call.
                 let of = servers
                     .clone()
                     .find(|server| check_answer(Some(*server), &self.ran, Err(&error)).is_ok());

@@ -1,4 +1,4 @@
-//! Checks a subscription and an update.
+//! The oracle of a subscription and an update.
 
 use psrpc_engine::proto::Frame;
 use psrpc_engine::{ClientEvent, ServerEvent, Time};
@@ -8,15 +8,15 @@ use crate::exhaustive::scripted_users::UPDATE;
 use crate::exhaustive::step::{NodeAct, StepFact};
 use crate::judge::violation::{Checked, Invariant};
 
-/// A subscription of the client, and an update of a server.
+/// The state of a subscription of the client, and an update of a server.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct UpdateOracle {
     phase: Phase,
-    /// It was published while the client was subscribed for certain.
-    is_owed: bool,
-    /// How often it came to the engine, and to its user.
-    heard: u8,
-    told: u8,
+    /// Whether it was published while the client was certainly subscribed.
+    is_expected: bool,
+    /// How often the engine received it, and how often it reported it to the user.
+    received: u8,
+    reported: u8,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -25,7 +25,7 @@ enum Phase {
     Subscribing,
     Live,
     Leaving,
-    Gone,
+    Ended,
 }
 
 impl UpdateOracle {
@@ -37,16 +37,16 @@ impl UpdateOracle {
                 }
                 self.phase = Phase::Live;
             }
-            StepFact::Did(NodeAct::Unsubscribe) => self.phase = Phase::Leaving,
+            StepFact::Acted(NodeAct::Unsubscribe) => self.phase = Phase::Leaving,
             StepFact::Client(ClientEvent::Unsubscribed { .. }) => {
                 if self.phase != Phase::Leaving {
                     return Invariant::I13.violated(format!("the subscription ends while {:?}", self.phase));
                 }
-                self.phase = Phase::Gone;
+                self.phase = Phase::Ended;
             }
-            StepFact::Heard(Frame::Other(_)) => self.heard += 1,
+            StepFact::Received(Frame::Other(_)) => self.received += 1,
             StepFact::Client(ClientEvent::Update { payload, .. }) => {
-                self.told += 1;
+                self.reported += 1;
                 if payload != UPDATE {
                     return Invariant::I13.violated(format!("{UPDATE:?} was published, {payload:?} came"));
                 }
@@ -58,9 +58,9 @@ impl UpdateOracle {
 
     pub(super) fn server(&mut self, due: &mut Due, now: Time, fact: &StepFact) -> Checked {
         match fact {
-            StepFact::Did(NodeAct::Publish) => {
+            StepFact::Acted(NodeAct::Publish) => {
                 due.begin(now);
-                self.is_owed = self.phase == Phase::Live;
+                self.is_expected = self.phase == Phase::Live;
             }
             StepFact::Server(ServerEvent::Updated { outcome, .. }) => {
                 due.end("the update", now)?;
@@ -74,20 +74,21 @@ impl UpdateOracle {
     }
 
     pub(super) fn step_ended(&self) -> Checked {
-        if self.heard != self.told {
-            let Self { heard, told, .. } = self;
-            return Invariant::I13.violated(format!("an update came {heard} times, and out {told} times"));
+        if self.received != self.reported {
+            let Self { received, reported, .. } = self;
+            return Invariant::I13
+                .violated(format!("an update came {received} times, and out {reported} times"));
         }
         Ok(())
     }
 
     pub(super) fn end(&self, calm: bool) -> Checked {
-        if self.phase != Phase::Gone {
+        if self.phase != Phase::Ended {
             return Invariant::I13.violated(format!("the subscription is {:?} for ever", self.phase));
         }
-        if calm && (self.told > 1 || self.is_owed && self.told == 0) {
+        if calm && (self.reported > 1 || self.is_expected && self.reported == 0) {
             return Invariant::I13
-                .violated(format!("nothing went wrong, and the update came {} times", self.told));
+                .violated(format!("nothing went wrong, and the update came {} times", self.reported));
         }
         Ok(())
     }
