@@ -173,9 +173,9 @@ impl Code<'_> {
             push!(
                 docs,
                 "///
-                /// On NATS, servers of this service may receive updates instead of the subscribers, and
-                /// subscribers may receive requests instead of the servers. Both are then lost. To avoid this,
-                /// see [`Subscription`]({root}::Subscription#on-nats).\n",
+                /// On NATS, servers of this service may receive updates instead of the
+                /// subscribers, and subscribers may receive requests instead of the servers. Both
+                /// are then lost. To avoid this, see [`Subscription`]({root}::Subscription#on-nats).\n",
                 root = self.root()
             );
         }
@@ -204,8 +204,8 @@ impl Code<'_> {
         format!(
             "/// The calls of a client of `{name}`.
             ///
-            /// [`{name}Client`] implements it. Unit tests can implement it with a mock, since all return
-            /// types can be created without a client.
+            /// [`{name}Client`] implements it. Unit tests can implement it with a mock, since all
+            /// return types can be created without a client.
             #[allow(dead_code, non_snake_case, clippy::all, clippy::pedantic)]
             pub trait {name}Api: ::core::marker::Send + ::core::marker::Sync {{
                 {declared}
@@ -242,7 +242,8 @@ impl Code<'_> {
                 ///
                 /// # Errors
                 ///
-                /// Returns an error if the bus refuses the subscriptions or there is no current runtime.
+                /// Returns an error if the bus refuses the subscriptions or there is no current
+                /// runtime.
                 pub async fn new(bus: impl {root}::bus::Bus) -> ::core::result::Result<Self, {root}::Error> {{
                     Self::with_options(bus, {root}::ClientOptions::new()).await
                 }}
@@ -251,8 +252,8 @@ impl Code<'_> {
                 ///
                 /// # Errors
                 ///
-                /// Returns an error if the bus refuses the subscriptions, there is no current runtime, or an
-                /// option is invalid.
+                /// Returns an error if the bus refuses the subscriptions, there is no current
+                /// runtime, or an option is invalid.
                 pub async fn with_options(
                     bus: impl {root}::bus::Bus,
                     options: {root}::ClientOptions,
@@ -275,7 +276,8 @@ impl Code<'_> {
             impl {name}Client {{
                 {default}
 
-                /// Creates a client on `bus` and `runtime`. It can make calls as soon as this returns.
+                /// Creates a client on `bus` and `runtime`. It can make calls as soon as this
+                /// returns.
                 ///
                 /// # Errors
                 ///
@@ -433,10 +435,10 @@ impl Code<'_> {
             /// }}
             /// ```
             ///
-            /// Handlers run concurrently, on any thread, for the lifetime of the server. The service is
-            /// therefore shared by reference and must be `Send`, `Sync` and `'static`: it owns its
-            /// state or holds it in an `Arc`. The futures must be `Send`: they must not hold an `Rc`,
-            /// a guard of a `std::sync::Mutex` or the like across an `.await`.\n"
+            /// Handlers run concurrently, on any thread, for the lifetime of the server. The
+            /// service is therefore shared by reference, and must be `Send`, `Sync` and `'static`:
+            /// it owns its state or holds it in an `Arc`. The futures must be `Send`: they must
+            /// not hold an `Rc`, a guard of a `std::sync::Mutex` or the like across an `.await`.\n"
         )
     }
 
@@ -450,7 +452,8 @@ impl Code<'_> {
                 ///
                 /// # Errors
                 ///
-                /// Returns an error if the bus refuses the subscriptions or there is no current runtime.
+                /// Returns an error if the bus refuses the subscriptions or there is no current
+                /// runtime.
                 pub async fn new(
                     bus: impl {root}::bus::Bus,
                     service: impl {name},
@@ -462,8 +465,8 @@ impl Code<'_> {
                 ///
                 /// # Errors
                 ///
-                /// Returns an error if the bus refuses the subscriptions, there is no current runtime, or an
-                /// option is invalid.
+                /// Returns an error if the bus refuses the subscriptions, there is no current
+                /// runtime, or an option is invalid.
                 pub async fn with_options(
                     bus: impl {root}::bus::Bus,
                     service: impl {name},

@@ -359,12 +359,12 @@ fn clients_and_servers_are_generated_alone() {
     let server = code(source, |config| {
         config.client(false);
     });
-    for (code, there, absent) in [
+    for (code, present, absent) in [
         (&client, ["pub trait SApi", "pub struct SClient"], ["pub trait S:", "SServer"]),
         (&server, ["pub trait S:", "pub struct SServer"], ["SApi", "SClient"]),
     ] {
         assert!(code.contains("pub static S_SERVICE"));
-        assert!(there.iter().all(|name| code.contains(name)), "{code}");
+        assert!(present.iter().all(|name| code.contains(name)), "{code}");
         assert!(!absent.iter().any(|name| code.contains(name)), "{code}");
     }
     let dir = tempfile::tempdir().unwrap();
@@ -408,7 +408,7 @@ fn the_trait_to_implement_says_how() {
         code("syntax = \"proto3\"; package p; message M {} service S { rpc A(M) returns (M); }", |_| {});
     for line in [
         "///     async fn a(&self, request: ::psrpc::Request<M>) -> Result<M, ::psrpc::Error> {",
-        "therefore shared by reference and must be `Send`, `Sync` and `'static`",
+        "shared by reference, and must be `Send`, `Sync` and `'static`",
     ] {
         assert!(code.contains(line), "{line}");
     }

@@ -431,7 +431,7 @@ fn a_comment_may_have_any_ends_of_lines() {
 #[test]
 fn what_would_have_no_rust_name_is_refused_and_named() {
     let refusal = |rest: &str| refusal_of_file(&format!("syntax = \"proto3\";\n{rest}"), |_| {});
-    for (source, place, what) in [
+    for (source, place, item) in [
         ("message _ {}", "2:1", "message `_`"),
         ("message M { message __ {} }", "2:13", "message `__`"),
         ("message M { string _ = 1; }", "2:13", "field `_`"),
@@ -443,7 +443,7 @@ fn what_would_have_no_rust_name_is_refused_and_named() {
         assert_eq!(
             refusal(source),
             format!(
-                "s.proto:{place}: the {what} would have no name in Rust, since underscores are dropped; rename it"
+                "s.proto:{place}: the {item} would have no name in Rust, since underscores are dropped; rename it"
             )
         );
     }
