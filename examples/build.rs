@@ -1,4 +1,4 @@
-//! Generates the services of the examples: messages, clients, traits and servers.
+//! Generates the services of the examples.
 
 fn main() -> Result<(), psrpc_build::Error> {
     let protos = ["workers", "regions", "chat", "exchange"].map(|name| format!("proto/{name}.proto"));

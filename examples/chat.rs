@@ -1,8 +1,8 @@
-//! A chat room over streams: whoever enters opens a stream to the room's server, which passes on
-//! what each says to all the others.
+//! A chat room over streams. Each guest opens a stream to the room's server, which forwards every
+//! line to the other guests.
 //!
-//! `cargo run --example chat` plays it through in one process. Over Redis or NATS, each line in a
-//! terminal of its own:
+//! `cargo run --example chat` runs everything in one process. To use Redis or NATS, run each line
+//! in its own terminal:
 //!
 //! ```text
 //! cargo run --example chat -- --bus redis://127.0.0.1:6379 host lobby           # until Ctrl-D
@@ -17,7 +17,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use psrpc::bus::Bus;
 use psrpc::{ClientStream, Error, ErrorCode, SendHalf, ServerStream};
-use psrpc_examples::{BusArgument, input, input_ends};
+use psrpc_examples::{BusArgument, stdin_lines, wait_for_eof};
 
 use chat::{Chat, ChatClient, ChatServer, Line};
 
@@ -25,30 +25,29 @@ mod chat {
     psrpc::include_proto!("chat.v1");
 }
 
-/// Guests by name, with the half of the stream that sends to them.
+/// The guests by name, each with the sending half of its stream.
 type Guests = BTreeMap<String, Arc<SendHalf<Line>>>;
 
-/// Who is in a room.
+/// A chat room.
 #[derive(Default)]
 struct Room {
     guests: Mutex<Guests>,
 }
 
 impl Chat for Room {
-    // The handler stays for as long as its guest does: when it returns, the stream ends, with its
-    // error if it has one. So a shutdown waits for it. A handler that wants to return at once and
-    // keep the stream calls `stream.hijack()`.
+    // The stream ends when the handler returns, with the handler's error if there is one. A
+    // shutdown waits for the handler. To return early and keep the stream, call `stream.hijack()`.
     async fn enter(&self, stream: ServerStream<Line, Line>) -> Result<(), Error> {
-        let nameless = || Error::new(ErrorCode::InvalidArgument, "who are you?");
+        let nameless = || Error::new(ErrorCode::InvalidArgument, "missing metadata: name");
         let name = stream.metadata().get("name").ok_or_else(nameless)?.to_string();
-        // What the guest says is received here, and what the others say is sent from their
-        // handlers.
+        // This handler receives the guest's lines. The other guests' handlers send their lines to
+        // it.
         let (sender, receiver) = stream.split();
         self.admit(&name, Arc::new(sender)).await?;
         while let Some(line) = receiver.next().await {
             let mut others = self.guests.lock().unwrap().clone();
             others.remove(&name);
-            tell(&others, &name, &line.text).await;
+            broadcast(&others, &name, &line.text).await;
         }
         let others = {
             let mut guests = self.guests.lock().unwrap();
@@ -56,12 +55,12 @@ impl Chat for Room {
             guests.clone()
         };
         match receiver.cause() {
-            // The server shuts down, and everybody sees it.
+            // The server is shutting down, which every guest sees.
             Some(cause) if cause.is_eof() => {}
             cause => {
-                let why = cause.filter(|cause| !cause.is_stream_closed());
-                let why = why.map_or_else(String::new, |cause| format!(": {}", cause.text()));
-                tell(&others, "room", &format!("{name} has left{why}")).await;
+                let reason = cause.filter(|cause| !cause.is_stream_closed());
+                let reason = reason.map_or_else(String::new, |cause| format!(": {}", cause.text()));
+                broadcast(&others, "room", &format!("{name} has left{reason}")).await;
             }
         }
         Ok(())
@@ -69,7 +68,7 @@ impl Chat for Room {
 }
 
 impl Room {
-    /// Opens a room that has this name.
+    /// Opens a room with this name.
     async fn open(bus: Arc<dyn Bus>, name: &str) -> Result<ChatServer, Error> {
         let server = ChatServer::new(bus, Room::default()).await?;
         server.register_enter_topic(name).await?;
@@ -81,7 +80,10 @@ impl Room {
         let others = {
             let mut guests = self.guests.lock().unwrap();
             if guests.contains_key(name) {
-                return Err(Error::new(ErrorCode::AlreadyExists, format!("there is a {name} here already")));
+                return Err(Error::new(
+                    ErrorCode::AlreadyExists,
+                    format!("the name {name} is already in use"),
+                ));
             }
             let others = guests.clone();
             guests.insert(name.to_owned(), Arc::clone(&guest));
@@ -89,18 +91,18 @@ impl Room {
         };
         let text = format!("welcome, {name}; others here: {}", others.len());
         guest.send(Line { from: "room".to_owned(), text }).await?;
-        // Whoever has entered since then was told of this guest by the number of others.
-        tell(&others, "room", &format!("{name} has entered")).await;
+        // Guests who entered since then already count this guest in their welcome.
+        broadcast(&others, "room", &format!("{name} has entered")).await;
         Ok(())
     }
 }
 
-/// Sends a line to each of these guests.
-async fn tell(guests: &Guests, from: &str, text: &str) {
+/// Sends a line to these guests.
+async fn broadcast(guests: &Guests, from: &str, text: &str) {
     for guest in guests.values() {
         let line = Line { from: from.to_owned(), text: text.to_owned() };
-        // A send resolves when the other side has taken the line. Who does not, holds up the room,
-        // and has to leave.
+        // A send resolves once the guest has room for the line. A guest without room would block
+        // the others and is removed.
         if let Err(error) = guest.send(line).timeout(Duration::from_secs(1)).await {
             guest.close(error);
         }
@@ -111,103 +113,103 @@ async fn enter(client: &ChatClient, room: &str, name: &str) -> Result<ClientStre
     client.enter(room).metadata("name", name).await
 }
 
-/// Says something, as a guest.
-async fn say(stream: &ClientStream<Line, Line>, text: &str) -> Result<(), Error> {
+/// Sends a line as a guest.
+async fn send_line(stream: &ClientStream<Line, Line>, text: &str) -> Result<(), Error> {
     stream.send(Line { text: text.to_owned(), ..Line::default() }).await
 }
 
-/// Hears one line, or why there are no more.
-async fn hear(name: &str, stream: &ClientStream<Line, Line>) {
+/// Prints the next line, or the reason that the stream ended.
+async fn print_next(name: &str, stream: &ClientStream<Line, Line>) {
     match stream.next().await {
-        Some(line) => println!("{name} hears {}: {}", line.from, line.text),
-        None => println!("{name} hears no more: {}", stream.closed().await.text()),
+        Some(line) => println!("{name} receives from {}: {}", line.from, line.text),
+        None => println!("{name}: the stream ended: {}", stream.closed().await.text()),
     }
 }
 
-/// Plays it through in one process.
-async fn play(bus: Arc<dyn Bus>) -> Result<(), Error> {
+/// Runs a room and its guests in one process.
+async fn run_all(bus: Arc<dyn Bus>) -> Result<(), Error> {
     let server = Room::open(bus.clone(), "lobby").await?;
     let client = ChatClient::new(bus).await?;
 
     let ann = enter(&client, "lobby", "ann").await?;
-    hear("ann", &ann).await;
+    print_next("ann", &ann).await;
     let bob = enter(&client, "lobby", "bob").await?;
-    hear("bob", &bob).await;
-    hear("ann", &ann).await;
-    say(&ann, "hello!").await?;
-    hear("bob", &bob).await;
-    say(&bob, "hi ann").await?;
-    hear("ann", &ann).await;
+    print_next("bob", &bob).await;
+    print_next("ann", &ann).await;
+    send_line(&ann, "hello!").await?;
+    print_next("bob", &bob).await;
+    send_line(&bob, "hi ann").await?;
+    print_next("ann", &ann).await;
 
-    // The handler's error is why the stream ends.
+    // The handler's error ends the stream.
     let second_bob = enter(&client, "lobby", "bob").await?;
-    hear("the second bob", &second_bob).await;
+    print_next("the second bob", &second_bob).await;
 
-    // Whoever closes a stream can say why.
+    // Either side can close a stream with a reason.
     bob.close(Error::new(ErrorCode::Canceled, "my train is leaving"));
-    hear("ann", &ann).await;
+    print_next("ann", &ann).await;
 
-    // Every stream of a server that shuts down ends with EOF.
+    // A shutdown ends every stream of the server with EOF.
     server.shutdown().await;
-    hear("ann", &ann).await;
+    print_next("ann", &ann).await;
     println!("the lobby is closed");
     Ok(())
 }
 
-/// A guest who says what is typed in, until that ends or the room is closed.
+/// Runs a guest who sends the lines of stdin, until stdin ends or the room closes.
 async fn visit(bus: Arc<dyn Bus>, room: &str, name: &str) -> Result<(), Error> {
     let client = ChatClient::new(bus).await?;
     let stream = enter(&client, room, name).await?;
-    let mut input = input();
+    let mut lines = stdin_lines();
     loop {
         tokio::select! {
             line = stream.next() => match line {
                 Some(line) => println!("{}: {}", line.from, line.text),
                 None => break,
             },
-            typed = input.recv() => match typed {
-                Some(text) => say(&stream, &text).await?,
+            typed = lines.recv() => match typed {
+                Some(text) => send_line(&stream, &text).await?,
                 None => break,
             },
         }
     }
     stream.close(None);
-    println!("{name} hears no more: {}", stream.closed().await.text());
-    // The program ends here: not before the room can know.
+    println!("{name}: the stream ended: {}", stream.closed().await.text());
+    // Ensures that the close is published before the process exits.
     client.shutdown().await;
     Ok(())
 }
 
-/// A chat room, played through in one process unless it is told which part to be.
+/// A chat room. Runs everything in one process without a subcommand.
 #[derive(Parser)]
 struct Arguments {
     #[command(flatten)]
     bus: BusArgument,
     #[command(subcommand)]
-    part: Option<Part>,
+    command: Option<Command>,
 }
 
 #[derive(Subcommand)]
-enum Part {
-    /// The server of a room, until its input ends.
+enum Command {
+    /// Runs the server of a room until stdin ends.
     Host { room: String },
-    /// A guest of a room, who says what is typed in.
+    /// Runs a guest who sends the lines of stdin.
     Enter { room: String, name: String },
 }
 
 #[tokio::main]
 async fn main() -> Result<(), Error> {
-    let Arguments { bus, part } = Arguments::parse();
+    let Arguments { bus, command } = Arguments::parse();
     let bus = bus.connect().await?;
-    match part {
-        None => play(bus).await,
-        Some(Part::Host { room }) => {
+    match command {
+        None => run_all(bus).await,
+        Some(Command::Host { room }) => {
             let server = Room::open(bus, &room).await?;
-            input_ends().await;
+            wait_for_eof().await;
             server.shutdown().await;
             println!("the {room} is closed");
             Ok(())
         }
-        Some(Part::Enter { room, name }) => visit(bus, &room, &name).await,
+        Some(Command::Enter { room, name }) => visit(bus, &room, &name).await,
     }
 }

@@ -1,22 +1,22 @@
-//! A caller in a process of its own: `cargo run --example client -- --bus redis://127.0.0.1:6379
-//! --scene castle`.
+//! A client in its own process: `cargo run --example client -- --bus redis://127.0.0.1:6379 --scene
+//! castle`.
 //!
-//! It has a scene rendered by the most idle machine of those that `server` started on the same bus.
+//! Renders a scene on the most idle of the machines that `server` runs on the same bus.
 
 use clap::Parser;
 use psrpc::Error;
 use psrpc_examples::BusArgument;
 use psrpc_examples::studio::{Scene, StudioClient};
 
-/// Has a scene rendered.
+/// Renders a scene.
 #[derive(Parser)]
 struct Arguments {
     #[command(flatten)]
     bus: BusArgument,
-    /// What the scene is called.
+    /// Name of the scene.
     #[arg(long, default_value = "castle")]
     scene: String,
-    /// How large it is.
+    /// Size of the scene in triangles.
     #[arg(long, default_value_t = 4000)]
     triangles: u32,
 }

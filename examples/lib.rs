@@ -1,5 +1,5 @@
-//! What the examples share: the service and the machine of the quickstart, the `--bus` argument,
-//! and what is typed in.
+//! Shared code of the examples: the service of the quickstart, the `--bus` argument, and reading
+//! stdin.
 
 use std::io;
 use std::sync::Arc;
@@ -10,11 +10,11 @@ use psrpc::bus::Bus;
 pub use psrpc_quickstart::{Machine, studio};
 use tokio::sync::mpsc;
 
-/// The argument that every example has.
+/// The `--bus` argument.
 #[derive(clap::Args)]
 pub struct BusArgument {
-    /// The bus, by URL: `local:` is one within this process, `redis://127.0.0.1:6379` and
-    /// `nats://127.0.0.1:4222` are servers.
+    /// URL of the bus: `local:` for an in-process bus, `redis://127.0.0.1:6379` or
+    /// `nats://127.0.0.1:4222` for a server.
     #[arg(long, global = true, default_value = "local:")]
     bus: String,
 }
@@ -24,22 +24,22 @@ impl BusArgument {
     ///
     /// # Errors
     ///
-    /// When there is no such bus.
+    /// Returns an error if the bus cannot be reached.
     pub async fn connect(&self) -> Result<Arc<dyn Bus>, Error> {
         psrpc_bus_url::connect(&self.bus, psrpc::default_runtime()?).await
     }
 }
 
-/// The lines that are typed in, until the input ends (Ctrl-D). A thread reads them, which does not
-/// keep a program from ending.
-pub fn input() -> mpsc::UnboundedReceiver<String> {
+/// Returns the lines of stdin until it ends (Ctrl-D). They are read on a thread that does not keep
+/// the process alive.
+pub fn stdin_lines() -> mpsc::UnboundedReceiver<String> {
     let (typed, lines) = mpsc::unbounded_channel();
     thread::spawn(move || io::stdin().lines().map_while(Result::ok).try_for_each(|line| typed.send(line)));
     lines
 }
 
-/// Waits until the input ends (Ctrl-D).
-pub async fn input_ends() {
-    let mut input = input();
-    while input.recv().await.is_some() {}
+/// Waits until stdin ends (Ctrl-D).
+pub async fn wait_for_eof() {
+    let mut lines = stdin_lines();
+    while lines.recv().await.is_some() {}
 }

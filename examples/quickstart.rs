@@ -1,5 +1,5 @@
-//! All that PSRPC does, in one file: three servers bid for a call and the best one answers it; all
-//! of them answer a multi call; a stream; a subscription; and what can go wrong.
+//! A tour of PSRPC: three servers bid for a call and the best one handles it; all of them respond
+//! to a multi call; a stream; a subscription; and errors.
 //!
 //! Run it with `cargo run --example quickstart`, or over a real bus with
 //! `cargo run --example quickstart --features buses -- --bus redis://127.0.0.1:6379`.
@@ -22,26 +22,26 @@ async fn main() -> Result<(), Error> {
     }
     let client = StudioClient::new(bus).await?;
 
-    // All three bid with their affinity, and the client picks the best.
+    // All three servers bid with their affinity, and the client grants the best bid.
     let castle = Scene { name: "castle".into(), triangles: 4000 };
     let picture = client.render(castle.clone()).await?;
     println!("2. every machine bid for the castle, and {} renders it: the most idle", picture.machine);
 
-    // The bus hands the request to one of them, without an auction.
+    // Queue-routed: the bus hands the request to one of the servers, without bids to compare.
     let size = client.estimate(castle.clone()).await?;
-    println!("3. any one machine can estimate: the picture will have {} bytes", size.bytes);
+    println!("3. any machine can estimate: the picture will have {} bytes", size.bytes);
 
-    // A multi call: every server answers. Three answers are enough; without that, it would go on
-    // until its timeout.
-    let mut answers = client.roll_call(()).answers(3).await?;
+    // A multi call: every server responds. It ends after three responses; without that number it
+    // would last until its timeout.
+    let mut responses = client.roll_call(()).answers(3).await?;
     let mut present = Vec::new();
-    while let Some(answer) = answers.next().await {
-        present.push(answer?.into_message().machine);
+    while let Some(response) = responses.next().await {
+        present.push(response?.into_message().machine);
     }
     present.sort();
-    println!("4. every machine answers a roll call: {}", present.join(", "));
+    println!("4. every machine responds to a roll call: {}", present.join(", "));
 
-    // A stream: messages both ways, with one server, until either side closes it.
+    // A stream: messages both ways with one server, until either side closes it.
     let sketch = client.sketch().await?;
     for adds in ["a hill", "a tower"] {
         sketch.send(Stroke { adds: adds.into() }).await?;
@@ -50,32 +50,32 @@ async fn main() -> Result<(), Error> {
     }
     sketch.close(None);
 
-    // A subscription: what any server publishes reaches everybody who is subscribed.
+    // A subscription: every subscriber gets the updates that any server publishes.
     let mut news = client.subscribe_finished().await?;
     servers[1].publish_finished(&picture).await?;
-    let update = news.next().await.expect("nobody has unsubscribed")?;
-    println!("6. who is subscribed hears that {} has finished a picture", update.machine);
+    let update = news.next().await.expect("the subscription is open")?;
+    println!("6. every subscriber learns that {} has finished a picture", update.machine);
 
-    // What a handler answers with an error arrives as that error, with its code.
+    // A handler's error reaches the caller with its code and text.
     let nothing = Scene { name: "nothing".into(), triangles: 0 };
-    let error = client.render(nothing).await.expect_err("there is nothing to render");
+    let error = client.render(nothing).await.expect_err("the scene is empty");
     println!("7. a call can fail: {} ({})", error.text(), error.code());
 
-    // A call that asks for more than anybody has, and what is known of why.
+    // No server meets the minimum affinity. The explanation says more.
     let picky = Selection::new().minimum_affinity(0.95);
-    let error = client.render(castle.clone()).selection(picky).await.expect_err("nobody is that idle");
-    let why = error.explanation().unwrap_or_default();
-    println!("8. a call that nobody can take says why: {} - {why}", error.text());
+    let error = client.render(castle.clone()).selection(picky).await.expect_err("no machine is that idle");
+    let explanation = error.explanation().unwrap_or_default();
+    println!("8. a call that no server can take fails: {} - {explanation}", error.text());
 
-    // Dropping a call cancels it; one that was not granted yet then runs nowhere.
+    // Dropping a call cancels it. If it was not granted yet, it does not run.
     let hesitant = client.render(castle).selection(Selection::none()).timeout(Duration::from_millis(500));
     if timeout(Duration::from_millis(50), hesitant).await.is_err() {
-        println!("9. a call dropped before it was granted is canceled, and runs nowhere");
+        println!("9. a call dropped before its grant is canceled and does not run");
     }
 
     for server in servers {
         server.shutdown().await;
     }
-    println!("10. the machines have shut down, with nothing left undone");
+    println!("10. the machines have shut down, after finishing all accepted requests");
     Ok(())
 }

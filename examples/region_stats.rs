@@ -1,8 +1,8 @@
-//! Statistics by region: whoever asks collects the answers of all servers of a region, and whoever
-//! watches a region is told of every change.
+//! Statistics by region. A client collects responses from all servers of a region, and watchers
+//! receive every change.
 //!
-//! `cargo run --example region_stats` plays it through in one process. Over Redis or NATS, each
-//! line in a terminal of its own; in the first, Return opens a room, until Ctrl-D:
+//! `cargo run --example region_stats` runs everything in one process. To use Redis or NATS, run
+//! each line in its own terminal. In the first, press Return to open a room and Ctrl-D to stop:
 //!
 //! ```text
 //! cargo run --example region_stats -- --bus nats://127.0.0.1:4222 serve paris europe
@@ -18,7 +18,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use psrpc::bus::Bus;
 use psrpc::{Error, Request, Subscription};
-use psrpc_examples::{BusArgument, input};
+use psrpc_examples::{BusArgument, stdin_lines};
 
 use regions::{Regions, RegionsClient, RegionsServer, Stats};
 
@@ -44,18 +44,18 @@ impl Regions for Node {
     }
 }
 
-/// A node and the server that answers for it, in its region.
-struct Serving {
+/// A node with its server, in one region.
+struct RegionServer {
     node: Node,
     server: RegionsServer,
     region: String,
 }
 
-impl Serving {
+impl RegionServer {
     async fn start(bus: Arc<dyn Bus>, name: &str, region: &str) -> Result<Self, Error> {
         let node = Node { name: name.to_owned(), rooms: Arc::default() };
         let server = RegionsServer::new(bus, node.clone()).await?;
-        // A method with topics is served from here on, and only for this one. A server can have any
+        // A method with topics is served only for registered topics. A server can register any
         // number of them.
         server.register_collect_topic(region).await?;
         println!("{name} serves {region}");
@@ -64,25 +64,25 @@ impl Serving {
 
     async fn open_room(&self) -> Result<(), Error> {
         self.node.rooms.fetch_add(1, Ordering::Relaxed);
-        // Whoever watches this region hears of it. That nobody does is no error.
+        // Every watcher of this region receives the change. Having no watchers is not an error.
         self.server.publish_changes(&self.region, &self.node.stats()).await?;
-        println!("{} has opened a room", self.node.name);
+        println!("{} opened a room", self.node.name);
         Ok(())
     }
 }
 
-/// Who knows how many servers there are says so, and has the answers as soon as the last has come.
-/// Otherwise they are collected for the given time.
+/// Collects the responses of a region and prints them. If the number of servers is known, the call
+/// ends with the last response; otherwise it lasts until its timeout.
 async fn collect(client: &RegionsClient, region: &str, servers: Option<usize>) -> Result<(), Error> {
     let call = client.collect(region, ()).timeout(Duration::from_millis(500));
-    let mut answers = match servers {
+    let mut responses = match servers {
         Some(servers) => call.answers(servers).await?,
         None => call.await?,
     };
     let mut rooms = BTreeMap::new();
-    while let Some(answer) = answers.next().await {
-        // One server's error is no reason to have nothing from the others.
-        match answer {
+    while let Some(response) = responses.next().await {
+        // An error of one server does not affect the other responses.
+        match response {
             Ok(stats) => {
                 rooms.insert(stats.server.clone(), stats.rooms);
             }
@@ -93,71 +93,71 @@ async fn collect(client: &RegionsClient, region: &str, servers: Option<usize>) -
     Ok(())
 }
 
-/// Tells of a change of a region.
-fn tell(region: &str, change: Result<Stats, Error>) {
+/// Prints a change.
+fn print_change(region: &str, change: Result<Stats, Error>) {
     match change {
-        Ok(stats) => println!("{region} hears: {} has opened room {}", stats.server, stats.rooms),
-        // As after a lost connection. The subscription goes on.
-        Err(error) => println!("{region} may have missed something: {error}"),
+        Ok(stats) => println!("{region}: {} opened room {}", stats.server, stats.rooms),
+        // For example, after a lost connection. The subscription continues.
+        Err(error) => println!("{region}: changes may have been missed: {error}"),
     }
 }
 
-/// Tells of the next change of a region.
-async fn tell_next(region: &str, changes: &mut Subscription<Stats>) {
-    tell(region, changes.next().await.expect("the client is not closed"));
+/// Prints the next change.
+async fn print_next_change(region: &str, changes: &mut Subscription<Stats>) {
+    print_change(region, changes.next().await.expect("the client is not closed"));
 }
 
-/// Plays it through in one process.
-async fn play(bus: Arc<dyn Bus>) -> Result<(), Error> {
-    let paris = Serving::start(bus.clone(), "paris", "europe").await?;
-    let milan = Serving::start(bus.clone(), "milan", "europe").await?;
-    let tokyo = Serving::start(bus.clone(), "tokyo", "asia").await?;
+/// Runs servers and a client in one process.
+async fn run_all(bus: Arc<dyn Bus>) -> Result<(), Error> {
+    let paris = RegionServer::start(bus.clone(), "paris", "europe").await?;
+    let milan = RegionServer::start(bus.clone(), "milan", "europe").await?;
+    let tokyo = RegionServer::start(bus.clone(), "tokyo", "asia").await?;
 
     let client = RegionsClient::new(bus).await?;
     let mut europe = client.subscribe_changes("europe").await?;
     let mut asia = client.subscribe_changes("asia").await?;
 
     paris.open_room().await?;
-    tell_next("europe", &mut europe).await;
+    print_next_change("europe", &mut europe).await;
     milan.open_room().await?;
-    tell_next("europe", &mut europe).await;
+    print_next_change("europe", &mut europe).await;
     tokyo.open_room().await?;
-    // Not of what happened in Europe.
-    tell_next("asia", &mut asia).await;
+    // The watcher of Asia receives no changes of Europe.
+    print_next_change("asia", &mut asia).await;
 
     collect(&client, "europe", Some(2)).await?;
     collect(&client, "asia", None).await?;
     collect(&client, "atlantis", None).await?;
 
-    // A server can leave a region and go on elsewhere.
+    // A server can leave a region and keep serving others.
     milan.server.deregister_collect_topic("europe").await?;
     collect(&client, "europe", None).await?;
-    for serving in [paris, milan, tokyo] {
-        serving.server.shutdown().await;
+    for region_server in [paris, milan, tokyo] {
+        region_server.server.shutdown().await;
     }
     println!("the servers have shut down");
     Ok(())
 }
 
-/// Statistics by region, played through in one process unless it is told which part to be.
+/// Statistics by region. Runs everything in one process without a subcommand.
 #[derive(Parser)]
 struct Arguments {
     #[command(flatten)]
     bus: BusArgument,
     #[command(subcommand)]
-    part: Option<Part>,
+    command: Option<Command>,
 }
 
 #[derive(Subcommand)]
-enum Part {
-    /// A server, which opens a room with every line of its input, until that ends.
+enum Command {
+    /// Runs a server until stdin ends. Each line of stdin opens a room.
     Serve { name: String, region: String },
-    /// Tells what changes in a region, until Ctrl-C.
+    /// Prints the changes of a region until Ctrl-C.
     Watch { region: String },
-    /// Asks all servers of a region.
+    /// Collects the statistics of a region.
     Collect {
         region: String,
-        /// How many there are, if you know.
+        /// Number of servers, if known.
         #[arg(long)]
         servers: Option<usize>,
     },
@@ -165,27 +165,27 @@ enum Part {
 
 #[tokio::main]
 async fn main() -> Result<(), Error> {
-    let Arguments { bus, part } = Arguments::parse();
+    let Arguments { bus, command } = Arguments::parse();
     let bus = bus.connect().await?;
-    match part {
-        None => play(bus).await?,
-        Some(Part::Serve { name, region }) => {
-            let serving = Serving::start(bus, &name, &region).await?;
-            let mut input = input();
-            while input.recv().await.is_some() {
-                serving.open_room().await?;
+    match command {
+        None => run_all(bus).await?,
+        Some(Command::Serve { name, region }) => {
+            let region_server = RegionServer::start(bus, &name, &region).await?;
+            let mut lines = stdin_lines();
+            while lines.recv().await.is_some() {
+                region_server.open_room().await?;
             }
-            serving.server.shutdown().await;
+            region_server.server.shutdown().await;
             println!("{name} has shut down");
         }
-        Some(Part::Watch { region }) => {
+        Some(Command::Watch { region }) => {
             let mut changes = RegionsClient::new(bus).await?.subscribe_changes(&region).await?;
             println!("watching {region}");
             while let Some(change) = changes.next().await {
-                tell(&region, change);
+                print_change(&region, change);
             }
         }
-        Some(Part::Collect { region, servers }) => {
+        Some(Command::Collect { region, servers }) => {
             collect(&RegionsClient::new(bus).await?, &region, servers).await?;
         }
     }

@@ -1,11 +1,10 @@
-//! A client that tries again, the metadata that it sends along, the details of an error, and
-//! OpenTelemetry on the console.
+//! A client with retries, metadata, error details, and OpenTelemetry traces on the console.
 //!
-//! `cargo run --example retrying_client --features opentelemetry` plays it through in one process.
-//! Over Redis or NATS, each line in a terminal of its own, here with `RUN` for that command:
+//! `cargo run --example retrying_client --features opentelemetry` runs everything in one process.
+//! To use Redis or NATS, run each line in its own terminal, with `RUN` replaced by that command:
 //!
 //! ```text
-//! RUN -- --bus nats://127.0.0.1:4222 serve      # until Ctrl-D; fails twice, then answers
+//! RUN -- --bus nats://127.0.0.1:4222 serve      # until Ctrl-D; fails twice, then succeeds
 //! RUN -- --bus nats://127.0.0.1:4222 ask OAK
 //! RUN -- --bus nats://127.0.0.1:4222 ask ELM
 //! ```
@@ -20,7 +19,7 @@ use opentelemetry_sdk::trace::SdkTracerProvider;
 use psrpc::bus::Bus;
 use psrpc::middleware::{OpenTelemetry, Retry};
 use psrpc::{ClientOptions, Error, ErrorCode, NextCall, OutgoingCall, Request, ServerOptions};
-use psrpc_examples::{BusArgument, input_ends};
+use psrpc_examples::{BusArgument, wait_for_eof};
 
 use exchange::{DidYouMean, Exchange, ExchangeClient, ExchangeServer, Price, Share};
 
@@ -28,7 +27,7 @@ mod exchange {
     psrpc::include_proto!("exchange.v1");
 }
 
-/// An exchange that fails twice before it answers.
+/// An exchange that fails twice before it responds.
 #[derive(Default)]
 struct Flaky {
     calls: AtomicU32,
@@ -36,22 +35,22 @@ struct Flaky {
 
 impl Exchange for Flaky {
     async fn quote(&self, share: Request<Share>) -> Result<Price, Error> {
-        let trader = share.metadata().get("trader").map_or("somebody", |name| name.as_str());
-        println!("the exchange is asked by {trader} for {}", share.symbol);
+        let trader = share.metadata().get("trader").map_or("an unknown trader", |name| name.as_str());
+        println!("the exchange: {trader} requests {}", share.symbol);
         if self.calls.fetch_add(1, Ordering::Relaxed) < 2 {
-            return Err(Error::new(ErrorCode::Unavailable, "the exchange is being restarted"));
+            return Err(Error::new(ErrorCode::Unavailable, "the exchange is restarting"));
         }
         match share.symbol.as_str() {
             "OAK" => Ok(Price { cents: 1234 }),
-            symbol => Err(Error::new(ErrorCode::NotFound, format!("there is no share {symbol}"))
-                // Any message can go along with an error.
+            symbol => Err(Error::new(ErrorCode::NotFound, format!("no share {symbol}"))
+                // Any message can be attached to an error.
                 .with_detail(&DidYouMean { symbol: "OAK".to_owned() })),
         }
     }
 }
 
-/// Traces go to the console, each span when it ends. A real program exports them in batches to a
-/// collector.
+/// Prints traces to the console, each span when it ends. Production code would export them in
+/// batches to a collector.
 fn tracing() -> OpenTelemetry {
     let provider = SdkTracerProvider::builder()
         .with_simple_exporter(opentelemetry_stdout::SpanExporter::default())
@@ -68,24 +67,24 @@ async fn serve(bus: Arc<dyn Bus>, tracing: OpenTelemetry) -> Result<ExchangeServ
 
 async fn client(bus: Arc<dyn Bus>, tracing: OpenTelemetry) -> Result<ExchangeClient, Error> {
     let retry = Retry::new().attempts(5).backoff(Duration::from_millis(50), Duration::from_secs(1));
-    // An interceptor can be a function: this one sees every attempt.
-    let tell = |call: OutgoingCall, next: NextCall| async move {
+    // An interceptor can be a function. This one prints failed attempts.
+    let print_failures = |call: OutgoingCall, next: NextCall| async move {
         let result = next.run(call).await;
         if let Err(error) = &result {
-            println!("an attempt has failed: {error}");
+            println!("attempt failed: {error}");
         }
         result
     };
-    // The first is the outermost. So a call is one trace, whatever its attempts are; before each
-    // attempt comes what follows the retry.
-    let options = ClientOptions::new().interceptor(tracing).interceptor(retry).interceptor(tell);
+    // The first interceptor is the outermost: a call is one trace with all of its attempts. Those
+    // after the retry run for each attempt.
+    let options = ClientOptions::new().interceptor(tracing).interceptor(retry).interceptor(print_failures);
     ExchangeClient::with_options(bus, options).await
 }
 
 async fn ask(client: &ExchangeClient, symbol: &str) -> Result<(), Error> {
     match client.quote(Share { symbol: symbol.to_owned() }).metadata("trader", "ann").await {
         Ok(price) => println!("{symbol} costs {} cents", price.cents),
-        // What is wrong about the request will be so the next time; it was not tried again.
+        // The retry skips errors that a second attempt would not fix.
         Err(error) => match error.detail::<DidYouMean>() {
             Some(Ok(hint)) => println!("{}; did you mean {}?", error.text(), hint.symbol),
             _ => return Err(error),
@@ -94,8 +93,8 @@ async fn ask(client: &ExchangeClient, symbol: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// Plays it through in one process.
-async fn play(bus: Arc<dyn Bus>) -> Result<(), Error> {
+/// Runs a server and a client in one process.
+async fn run_all(bus: Arc<dyn Bus>) -> Result<(), Error> {
     let tracing = tracing();
     let server = serve(bus.clone(), tracing.clone()).await?;
     let client = client(bus, tracing).await?;
@@ -106,36 +105,36 @@ async fn play(bus: Arc<dyn Bus>) -> Result<(), Error> {
     Ok(())
 }
 
-/// A client that tries again, played through in one process unless it is told which part to be.
+/// A client that retries. Runs everything in one process without a subcommand.
 #[derive(Parser)]
 struct Arguments {
     #[command(flatten)]
     bus: BusArgument,
     #[command(subcommand)]
-    part: Option<Part>,
+    command: Option<Command>,
 }
 
 #[derive(Subcommand)]
-enum Part {
-    /// The exchange, until its input ends.
+enum Command {
+    /// Runs the exchange until stdin ends.
     Serve,
-    /// Asks for the price of a share.
+    /// Requests the price of a share.
     Ask { symbol: String },
 }
 
 #[tokio::main]
 async fn main() -> Result<(), Error> {
-    let Arguments { bus, part } = Arguments::parse();
+    let Arguments { bus, command } = Arguments::parse();
     let bus = bus.connect().await?;
-    match part {
-        None => play(bus).await,
-        Some(Part::Serve) => {
+    match command {
+        None => run_all(bus).await,
+        Some(Command::Serve) => {
             let server = serve(bus, tracing()).await?;
-            input_ends().await;
+            wait_for_eof().await;
             server.shutdown().await;
             println!("the exchange is closed");
             Ok(())
         }
-        Some(Part::Ask { symbol }) => ask(&client(bus, tracing()).await?, &symbol).await,
+        Some(Command::Ask { symbol }) => ask(&client(bus, tracing()).await?, &symbol).await,
     }
 }

@@ -1,7 +1,7 @@
-//! A simulation of the studio: three servers, two messages that are lost and a slow node. It takes
-//! no real time, and goes the same way each time: the seed decides all.
+//! A simulation of the studio: three servers, two lost messages and a slow node. It runs in virtual
+//! time, and the seed makes it reproducible.
 //!
-//! Run it with `cargo run --example simulate`, or with a seed of your own: `-- 8`.
+//! Run it with `cargo run --example simulate`, or with another seed: `-- 8`.
 
 use std::time::Duration;
 
@@ -16,8 +16,8 @@ fn main() -> Result<(), Error> {
     let seed = std::env::args().nth(1).and_then(|seed| seed.parse().ok()).unwrap_or(7);
     let world = World::new(seed);
     world.run(simulate(&world))?;
-    println!("5. {:?} have passed, none of them in reality", world.elapsed());
-    println!("6. the hash of all that happened with seed {seed} is {:016x}", world.trace_hash());
+    println!("5. {:?} of virtual time have passed", world.elapsed());
+    println!("6. the trace hash with seed {seed} is {:016x}", world.trace_hash());
     Ok(())
 }
 
@@ -38,16 +38,16 @@ async fn simulate(world: &World) -> Result<(), Error> {
 
     let castle = Scene { name: "castle".into(), triangles: 4000 };
     let picture = client.render(castle.clone()).await?;
-    println!("2. {} renders the castle: its bid was the best that came in time", picture.machine);
+    println!("2. {} renders the castle: its bid was the best to arrive in time", picture.machine);
 
     world.lose(2, |_, frame| matches!(frame, Frame::Response(_)));
     client.render(castle).await?;
     let lost = world.fault_counts().of(Fault::Drop);
-    println!("3. {lost} answers were lost, and the call was made again until one came");
+    println!("3. {lost} responses were lost, and the call was retried until one arrived");
 
     for server in servers {
         server.shutdown().await;
     }
-    println!("4. the machines have shut down, with nothing left undone");
+    println!("4. the machines have shut down, after finishing all accepted requests");
     Ok(())
 }

@@ -1,8 +1,8 @@
-//! A pool of workers: a job goes to the worker with the most room, none gets more than it can do,
-//! and one that is told to stop finishes what it has accepted.
+//! A pool of workers. A job goes to the worker with the most free slots, no worker accepts more
+//! jobs than it has slots, and a worker that stops finishes its accepted jobs.
 //!
-//! `cargo run --example worker_pool` plays it through in one process. Over Redis or NATS, each line
-//! in a terminal of its own:
+//! `cargo run --example worker_pool` runs everything in one process. To use Redis or NATS, run each
+//! line in its own terminal:
 //!
 //! ```text
 //! cargo run --example worker_pool -- --bus redis://127.0.0.1:6379 work oak --slots 2     # until Ctrl-C
@@ -28,15 +28,15 @@ mod workers {
     psrpc::include_proto!("workers.v1");
 }
 
-/// How long a job may take, with all the waiting for a worker.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// The timeout of a job, including the time to wait for a worker.
+const JOB_TIMEOUT: Duration = Duration::from_secs(60);
 
 #[derive(Clone)]
 struct Worker {
     name: String,
-    /// How many jobs it does at a time.
+    /// The number of jobs it runs at a time.
     slots: usize,
-    /// How many it is at.
+    /// The number of jobs it is running.
     running: watch::Sender<usize>,
 }
 
@@ -49,14 +49,14 @@ impl Workers for Worker {
         Ok(Report { worker: self.name.clone() })
     }
 
-    // The bid: 1 for a worker with nothing to do, less with every job.
+    // The bid is 1 for an idle worker, and lower with every job.
     fn work_affinity(&self, _: &Request<Job>) -> f32 {
         1.0 - *self.running.borrow() as f32 / self.slots as f32
     }
 }
 
-/// A job that is being done. It counts until it is dropped, which also happens when its caller's
-/// deadline has passed: the handler's future is dropped then, wherever it is.
+/// A running job, counted until it is dropped. If the caller's deadline passes, the handler's
+/// future is dropped, and this with it.
 struct Running<'a>(&'a watch::Sender<usize>);
 
 impl<'a> Running<'a> {
@@ -78,45 +78,43 @@ impl Worker {
     }
 
     async fn start(&self, bus: Arc<dyn Bus>) -> Result<WorkersServer, Error> {
-        // A worker that is at all it can do makes no bid.
+        // A worker without free slots makes no bid.
         let options = ServerOptions::new().concurrency(self.slots);
         let server = WorkersServer::with_options(bus, self.clone(), options).await?;
-        println!("{} is here, for {} at a time", self.name, self.slots);
+        println!("{} is ready, slots: {}", self.name, self.slots);
         Ok(server)
     }
 
-    /// Resolves when this many jobs are being done.
-    async fn is_at(&self, jobs: usize) {
-        self.running.subscribe().wait_for(|running| *running == jobs).await.expect("we have the sender");
+    /// Resolves once this many jobs are running.
+    async fn wait_for_jobs(&self, jobs: usize) {
+        self.running.subscribe().wait_for(|running| *running == jobs).await.expect("self holds the sender");
     }
 }
 
 async fn client(bus: Arc<dyn Bus>) -> Result<WorkersClient, Error> {
-    // While every worker is at all it can do, nobody bids. Such a job runs nowhere, so that it can
-    // be offered again.
+    // While all workers are busy, no server bids. The job has not run, so the call can be retried.
     let retry = Retry::new()
         .attempts(0)
-        .total(PATIENCE)
+        .total(JOB_TIMEOUT)
         .backoff(Duration::from_millis(50), Duration::from_millis(400))
         .only_if_not_run();
     let options = ClientOptions::new()
-        .timeout(PATIENCE)
+        .timeout(JOB_TIMEOUT)
         .selection_timeout(Duration::from_millis(400))
         .interceptor(retry);
     WorkersClient::with_options(bus, options).await
 }
 
 async fn submit(client: WorkersClient, name: String, millis: u32) -> Result<(), Error> {
-    // A worker with nothing to do gets the job at once. Otherwise the client waits a little for
-    // better bids.
+    // An idle worker gets the job at once. Otherwise the client waits briefly for better bids.
     let idle = Selection::new().maximum_affinity(1.0);
     let report = client.work(Job { name: name.clone(), millis }).selection(idle).await?;
     println!("{name} was done by {}", report.worker);
     Ok(())
 }
 
-/// Plays it through in one process.
-async fn play(bus: Arc<dyn Bus>) -> Result<(), Error> {
+/// Runs the workers and a client in one process.
+async fn run_all(bus: Arc<dyn Bus>) -> Result<(), Error> {
     let client = client(bus.clone()).await?;
     let mut jobs = JoinSet::new();
     let mut submit = |name: &str, millis| jobs.spawn(submit(client.clone(), name.to_owned(), millis));
@@ -124,24 +122,24 @@ async fn play(bus: Arc<dyn Bus>) -> Result<(), Error> {
     let oak = Worker::new("oak", 2);
     let oak_server = oak.start(bus.clone()).await?;
     submit("job 1", 2000);
-    oak.is_at(1).await;
+    oak.wait_for_jobs(1).await;
 
     let elm = Worker::new("elm", 1);
     let elm_server = elm.start(bus).await?;
-    println!("oak has room and elm is idle: job 2 is for elm");
+    println!("elm is idle: job 2 goes to elm");
     submit("job 2", 500);
-    elm.is_at(1).await;
+    elm.wait_for_jobs(1).await;
 
-    println!("elm is at all it can do: job 3 is for oak");
+    println!("elm is busy: job 3 goes to oak");
     submit("job 3", 1500);
-    oak.is_at(2).await;
+    oak.wait_for_jobs(2).await;
 
-    println!("nobody has room: job 4 waits for somebody");
+    println!("all workers are busy: job 4 waits");
     submit("job 4", 100);
 
-    println!("oak is told to stop");
+    println!("oak is shutting down");
     oak_server.shutdown().await;
-    println!("oak has finished what it had accepted, and goes");
+    println!("oak has finished its accepted jobs");
 
     jobs.join_all().await.into_iter().collect::<Result<(), Error>>()?;
     elm_server.shutdown().await;
@@ -149,30 +147,30 @@ async fn play(bus: Arc<dyn Bus>) -> Result<(), Error> {
     Ok(())
 }
 
-/// A pool of workers, played through in one process unless it is told which part to be.
+/// A pool of workers. Runs everything in one process without a subcommand.
 #[derive(Parser)]
 struct Arguments {
     #[command(flatten)]
     bus: BusArgument,
     #[command(subcommand)]
-    part: Option<Part>,
+    command: Option<Command>,
 }
 
 #[derive(Subcommand)]
-enum Part {
-    /// A worker, until Ctrl-C.
+enum Command {
+    /// Runs a worker until Ctrl-C.
     Work {
-        /// What it is called.
+        /// Name of the worker.
         name: String,
-        /// How many jobs it does at a time.
+        /// Number of jobs to run at a time.
         #[arg(long, default_value_t = 1)]
         slots: usize,
     },
-    /// Has a job done.
+    /// Submits a job and waits for it.
     Submit {
-        /// What it is called.
+        /// Name of the job.
         job: String,
-        /// How long it takes.
+        /// Duration of the job in milliseconds.
         #[arg(long, default_value_t = 1000)]
         millis: u32,
     },
@@ -180,18 +178,18 @@ enum Part {
 
 #[tokio::main]
 async fn main() -> Result<(), Error> {
-    let Arguments { bus, part } = Arguments::parse();
+    let Arguments { bus, command } = Arguments::parse();
     let bus = bus.connect().await?;
-    match part {
-        None => play(bus).await,
-        Some(Part::Work { name, slots }) => {
+    match command {
+        None => run_all(bus).await,
+        Some(Command::Work { name, slots }) => {
             let server = Worker::new(&name, slots).start(bus).await?;
             tokio::signal::ctrl_c().await.map_err(|error| Error::from_source(ErrorCode::Internal, error))?;
-            println!("{name} stops");
+            println!("{name} is shutting down");
             server.shutdown().await;
-            println!("{name} has finished what it had accepted, and goes");
+            println!("{name} has finished its accepted jobs");
             Ok(())
         }
-        Some(Part::Submit { job, millis }) => submit(client(bus).await?, job, millis).await,
+        Some(Command::Submit { job, millis }) => submit(client(bus).await?, job, millis).await,
     }
 }

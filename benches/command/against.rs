@@ -1,8 +1,8 @@
-//! `--against`: compares this build of the command with another one, in turns.
+//! `--against`: compares this build with another build of the command, in turns.
 //!
-//! The other build may be older than this option. So both builds are run as child processes, driven
-//! by the options that measure one cell, and read through the summary that `--json` prints.
-
+//! The other build may predate this option. Both builds therefore run as child processes, with
+//! options that measure a single cell, and the results are read from the summary that `--json`
+//! prints.
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::BenchError;
 use crate::args::{CellSpec, Run};
 use crate::measure::ratio;
-use crate::place::Asked;
+use crate::place::BusArgument;
 use crate::progress::Progress;
 
 const HEAD: &str = "\
@@ -21,20 +21,23 @@ bus   work         threads conc | CPU us/call    other   ratio       min..max | 
 const LEGEND: &str = "\
 Medians of all rounds. Ratio: this build to the other one within a round; the median, the smallest and the largest of all rounds.";
 
-/// Measures every cell with this build and the one at `binary`, and prints a line for each cell.
+/// Compares the builds on every cell, and prints a line for each cell.
 pub(crate) fn run(run: &Run, binary: &Path) -> Result<(), BenchError> {
     let builds = Builds { this: Build::this()?, other: Build::other(binary)? };
     let cells = run.cells(run.buses());
     let mut progress = Progress::new(cells.len());
     let (rounds, seconds) = (run.runs(), run.seconds().as_secs_f64());
-    println!("this build against {}: {rounds} rounds, {seconds} s each in a round", binary.display());
+    println!(
+        "comparing this build with {}: {rounds} rounds, {seconds} s for each build and round",
+        binary.display()
+    );
     println!("{HEAD}");
     let mut summaries = Vec::new();
     for cell in &cells {
         progress.begin(&cell.to_string());
         let compared = builds.compare(run, cell);
         progress.clear();
-        let compared = compared.map_err(|fault| format!("{cell}: {fault}"))?;
+        let compared = compared.map_err(|error| format!("{cell}: {error}"))?;
         println!("{}", compared.line(cell));
         summaries.push(compared.json(cell, run.size));
     }
@@ -48,7 +51,7 @@ pub(crate) fn run(run: &Run, binary: &Path) -> Result<(), BenchError> {
     Ok(())
 }
 
-type Spec<'a> = CellSpec<'a, Asked>;
+type Spec<'a> = CellSpec<'a, BusArgument>;
 
 struct Builds {
     this: Build,
@@ -56,12 +59,12 @@ struct Builds {
 }
 
 impl Builds {
-    /// Measures one cell with both builds in every round.
+    /// Measures a cell with both builds in every round.
     fn compare(&self, run: &Run, cell: &Spec<'_>) -> Result<Compared, BenchError> {
         let (mut this, mut other) = (Vec::new(), Vec::new());
         for round in 0..run.runs() {
             let mut turns = [(&self.other, &mut other), (&self.this, &mut this)];
-            // Neither build is always the first one of a round.
+            // The builds alternate in going first.
             if round % 2 == 1 {
                 turns.reverse();
             }
@@ -78,12 +81,12 @@ impl Builds {
 
 /// A build of this command.
 struct Build {
-    /// How errors refer to it.
+    /// The name in error messages.
     name: String,
     program: PathBuf,
 }
 
-/// The figures of one cell that a build prints.
+/// The figures of a cell that a build prints.
 struct Figures {
     cpu_us_per_call: f64,
     calls_per_s: f64,
@@ -92,18 +95,18 @@ struct Figures {
 impl Build {
     fn this() -> Result<Self, BenchError> {
         let program = std::env::current_exe()
-            .map_err(|error| format!("this build cannot find its own executable: {error}"))?;
+            .map_err(|error| format!("failed to find the executable of this build: {error}"))?;
         Ok(Self { name: "this build".to_owned(), program })
     }
 
     fn other(binary: &Path) -> Result<Self, BenchError> {
         let name = binary.display().to_string();
-        // The full path, since a bare file name would be searched for in PATH.
-        let program = fs::canonicalize(binary).map_err(|error| format!("cannot run {name}: {error}"))?;
+        // Canonicalized, since a bare file name would be searched for in PATH.
+        let program = fs::canonicalize(binary).map_err(|error| format!("failed to run {name}: {error}"))?;
         Ok(Self { name, program })
     }
 
-    /// Measures one cell once, in a process of its own.
+    /// Measures a cell once, in a child process.
     fn measure(&self, run: &Run, cell: &Spec<'_>) -> Result<Figures, BenchError> {
         let mut command = Command::new(&self.program);
         command.args(["--json", "--no-floor", "--runs=1"]);
@@ -117,20 +120,20 @@ impl Build {
             .arg(format!("--size={}", run.size))
             .arg(format!("--seconds={}", run.seconds().as_secs_f64()));
         let name = &self.name;
-        let Output { status, stdout, stderr } =
-            command.stdin(Stdio::null()).output().map_err(|error| format!("cannot run {name}: {error}"))?;
+        let Output { status, stdout, stderr } = command
+            .stdin(Stdio::null())
+            .output()
+            .map_err(|error| format!("failed to run {name}: {error}"))?;
         let (stdout, stderr) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
         if !status.success() {
-            return Err(format!("{name} failed with {status} and printed: {}", shortened(&stderr)).into());
+            return Err(format!("{name}: failed with {status}: {}", shortened(&stderr)).into());
         }
         let last = stdout.trim_end().lines().last().unwrap_or_default();
         match summary(last, cell) {
             Some((figures, 0)) => Ok(figures),
-            Some((_, errors)) => {
-                Err(format!("{errors} calls failed in {name}, which printed: {}", shortened(&stderr)).into())
-            }
+            Some((_, errors)) => Err(format!("{name}: {errors} calls failed: {}", shortened(&stderr)).into()),
             None => Err(format!(
-                "{name} did not print a JSON summary of this cell in its last line, but: {}",
+                "{name}: expected a JSON summary of the cell in the last line, got: {}",
                 shortened(last)
             )
             .into()),
@@ -138,8 +141,8 @@ impl Build {
     }
 }
 
-/// Reads the figures of a cell, and the number of calls that failed, from the summary of a run of
-/// this cell alone. Returns `None` if the text is no such summary.
+/// Parses the figures of a cell and the number of failed calls from the JSON summary of a run.
+/// Returns `None` if the text is not such a summary.
 fn summary(text: &str, cell: &Spec<'_>) -> Option<(Figures, u64)> {
     let summary: Value = serde_json::from_str(text).ok()?;
     let [found] = summary["cells"].as_array()?.as_slice() else { return None };
@@ -152,19 +155,19 @@ fn summary(text: &str, cell: &Spec<'_>) -> Option<(Figures, u64)> {
     is_it.then_some((figures, found["errors"].as_u64()?))
 }
 
-/// The beginning of a text, on one line.
+/// Shortens a text to one line.
 fn shortened(text: &str) -> String {
     const LONGEST: usize = 300;
     let words: Vec<_> = text.split_whitespace().collect();
     let line = words.join(" ");
     match line.char_indices().nth(LONGEST) {
         Some((end, _)) => format!("{}...", &line[..end]),
-        None if line.is_empty() => "nothing".to_owned(),
+        None if line.is_empty() => "(no output)".to_owned(),
         None => line,
     }
 }
 
-/// One cell, measured with both builds.
+/// A cell, measured with both builds.
 struct Compared {
     cpu: Comparison,
     rate: Comparison,
@@ -202,21 +205,21 @@ impl Compared {
     }
 }
 
-/// One figure of both builds.
+/// A figure of both builds.
 #[derive(Debug, PartialEq)]
 struct Comparison {
     /// The median of this build.
     this: f64,
     /// The median of the other build.
     other: f64,
-    /// The median of the ratios, one for each round.
+    /// The median of the rounds' ratios.
     ratio: f64,
     smallest: f64,
     largest: f64,
 }
 
 impl Comparison {
-    /// Compares the figures of rounds, of which there is at least one.
+    /// Compares the figures of at least one round.
     fn of(this: Vec<f64>, other: Vec<f64>) -> Self {
         let mut ratios: Vec<_> = this.iter().zip(&other).map(|(this, other)| ratio(*this, *other)).collect();
         ratios.sort_by(f64::total_cmp);
@@ -235,7 +238,7 @@ impl Comparison {
     }
 }
 
-/// The median of figures, of which there is at least one. Of two in the middle it is the mean.
+/// Returns the median of at least one figure; for an even number, the mean of the two middle ones.
 fn median(mut figures: Vec<f64>) -> f64 {
     figures.sort_by(f64::total_cmp);
     let middle = figures.len() / 2;
@@ -249,15 +252,15 @@ mod tests {
     #[test]
     fn the_ratio_is_the_median_of_the_rounds() {
         let compared = Comparison::of(vec![1.0, 9.0, 3.0], vec![2.0, 10.0, 4.0]);
-        let wanted = Comparison { this: 3.0, other: 4.0, ratio: 0.75, smallest: 0.5, largest: 0.9 };
-        assert_eq!(compared, wanted);
+        let expected = Comparison { this: 3.0, other: 4.0, ratio: 0.75, smallest: 0.5, largest: 0.9 };
+        assert_eq!(compared, expected);
         assert_eq!(median(vec![4.0, 1.0, 2.0, 9.0]), 3.0);
     }
 
     #[test]
     fn what_a_build_printed_is_shortened_to_one_line() {
         assert_eq!(shortened("error: no\n\n  such option\n"), "error: no such option");
-        assert_eq!(shortened(" \n"), "nothing");
+        assert_eq!(shortened(" \n"), "(no output)");
         assert_eq!(shortened(&"é".repeat(400)), "é".repeat(300) + "...");
     }
 }

@@ -1,4 +1,4 @@
-//! A cell: one work at one concurrency on one bus, measured in turns with its floors.
+//! A cell: a kind of work at a concurrency on a bus, measured alternately with its floors.
 
 use std::fmt;
 use std::time::Duration;
@@ -11,14 +11,14 @@ use crate::measure::{Tally, now};
 use crate::place::Place;
 use crate::work::{self, Work, World};
 
-/// How long each runs before it is the next one's turn.
+/// The time slice of each load before the next one's turn.
 const TURN: Duration = Duration::from_millis(50);
 
-/// How long each runs before it counts, or a tenth of the time that there is.
+/// The warm-up of each load, limited to a tenth of the measured time.
 const WARM_UP: Duration = Duration::from_millis(200);
 
 pub(crate) struct Cell<'a> {
-    /// None for the engine, which has no bus.
+    /// `None` for the engine, which uses no bus.
     pub(crate) place: Option<&'a Place>,
     pub(crate) work: Work,
     pub(crate) concurrency: usize,
@@ -27,7 +27,7 @@ pub(crate) struct Cell<'a> {
     pub(crate) has_floor: bool,
 }
 
-/// What was measured of a cell.
+/// The measurements of a cell.
 pub(crate) struct Measured {
     pub(crate) bus: &'static str,
     pub(crate) work: &'static str,
@@ -35,9 +35,9 @@ pub(crate) struct Measured {
     pub(crate) size: usize,
     pub(crate) threads: usize,
     pub(crate) ours: Tally,
-    /// Whose latency ours is compared with.
+    /// The floor for the latency, if it differs from `floor`.
     pub(crate) quickest: Option<Tally>,
-    /// Whose CPU time ours is compared with, and its latency unless there is a quicker one.
+    /// The floor for the CPU time, and for the latency unless `quickest` is set.
     pub(crate) floor: Option<Tally>,
 }
 
@@ -64,14 +64,14 @@ impl Cell<'_> {
             None => loads.push(work::engine()),
         }
         let mut tallies = in_turns(loads, time, self.place).await?.into_iter();
-        let ours = tallies.next().expect("there is ours");
+        let ours = tallies.next().expect("the first load is ours");
         let (floor, quickest) = (tallies.next(), tallies.next());
         let bus = self.place.map_or("none", Place::name);
         Ok(Measured { bus, work: work.name(), concurrency, size, threads, ours, quickest, floor })
     }
 }
 
-/// Runs loads in turns, for so long in all.
+/// Runs loads in turns, for `time` in total.
 async fn in_turns(
     mut loads: Vec<Box<dyn Load>>,
     time: Duration,
@@ -90,7 +90,7 @@ async fn in_turns(
             let before = server_cpu();
             load.slice(turn, Pace::Full, tally).await?;
             if let (Some(before), Some(after)) = (before, server_cpu()) {
-                tally.server_took(after - before);
+                tally.record_server_cpu(after - before);
             }
         }
     }

@@ -1,4 +1,4 @@
-//! `compress`: what the compression of large messages does to the calls beside them.
+//! `compress`: how the compression of large messages affects concurrent small calls.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,36 +18,37 @@ use crate::measure::now;
 use crate::work::{SERVICE, Work, server};
 use crate::{BenchError, runtime};
 
-/// How many small calls are under way at a time.
+/// The number of concurrent small calls.
 const CALLS: usize = 8;
-/// The message of a small call, in bytes.
+/// The payload size of a small call, in bytes.
 const SMALL: usize = 64;
-/// Frames from this size on are compressed, if any are: so the small ones never are.
+/// The size from which frames are compressed, if compression is on. Small calls are never
+/// compressed.
 const THRESHOLD: usize = 1024 * 1024;
-/// How long the calls run before they count, in each measurement.
+/// The warm-up of each measurement.
 const WARM_UP: Duration = Duration::from_millis(200);
 
-/// See what the compression of large messages does to the calls beside them: small claimed calls
-/// over Redis, on two worker threads, while one call after the other carries a large message there
-/// and back on the same buses. Each round measures the small calls with compression and without,
-/// and the ratio of their p99 is told.
+/// Measure how the compression of large messages affects concurrent small calls. Small claimed
+/// calls run over Redis, on two worker threads, while a sequence of calls on the same buses carries
+/// a large message both ways. Each round measures the small calls with and without compression, and
+/// prints the ratio of their p99.
 #[derive(clap::Args)]
 pub(crate) struct Compress {
-    /// Bytes of a large message.
+    /// Size of a large message in bytes.
     #[arg(long, default_value_t = 4 * 1024 * 1024)]
     size: usize,
-    /// How many rounds.
+    /// Number of rounds.
     #[arg(long, default_value_t = 9)]
     rounds: usize,
-    /// How long each measurement takes, in seconds; there are two in a round.
+    /// Seconds for each measurement. A round has two.
     #[arg(long, default_value_t = 2)]
     seconds: u64,
-    /// Sum up as JSON in the last line.
+    /// Print a JSON summary in the last line.
     #[arg(long)]
     json: bool,
 }
 
-/// What one measurement found.
+/// The figures of one measurement.
 struct Found {
     calls: usize,
     p99_us: f64,
@@ -60,7 +61,7 @@ impl Compress {
         let mut ratios = Vec::new();
         println!("round | plain: calls  p99 us  large | compressed: calls  p99 us  large | ratio of p99");
         for round in 0..self.rounds {
-            // In turns, so that what else the machine does hits both alike.
+            // The order alternates, so that other load on the machine affects both alike.
             let order = if round % 2 == 0 { [false, true] } else { [true, false] };
             let mut found = [None, None];
             for compressed in order {
@@ -75,7 +76,7 @@ impl Compress {
             ratios.push(ratio);
         }
         ratios.sort_by(f64::total_cmp);
-        let median = ratios.get(ratios.len() / 2).copied().ok_or("there were no rounds")?;
+        let median = ratios.get(ratios.len() / 2).copied().ok_or("no rounds")?;
         println!("p99 of small calls beside compression, to that without: {median:.2}x (median)");
         if self.json {
             println!("{}", json!({ "p99_ratio": median, "ratios": ratios }));
@@ -122,21 +123,21 @@ impl Compress {
     }
 }
 
-/// Makes small calls, one after the other, and returns how long they took, in nanoseconds.
+/// Makes small calls, one after the other, and returns their durations in nanoseconds.
 async fn call(client: Client, duration: Duration) -> Result<Histogram<u64>, BenchError> {
     let mut latencies = Histogram::new(3)?;
-    let (begun, message) = (now(), message(SMALL));
-    while begun.elapsed() < WARM_UP + duration {
+    let (started_at, message) = (now(), message(SMALL));
+    while started_at.elapsed() < WARM_UP + duration {
         let started = now();
         let _: Bytes = client.call(Work::Queue.method(), &[], message.clone()).await?;
-        if begun.elapsed() >= WARM_UP {
+        if started_at.elapsed() >= WARM_UP {
             latencies.record(started.elapsed().as_nanos() as u64)?;
         }
     }
     Ok(latencies)
 }
 
-/// Carries a large message there and back, again and again, and returns how often.
+/// Repeats calls with a large message, and returns their number.
 async fn carry(client: Client, message: Bytes, stop: Arc<AtomicBool>) -> Result<usize, BenchError> {
     let mut count = 0;
     while !stop.load(Ordering::Relaxed) {
@@ -146,7 +147,7 @@ async fn carry(client: Client, message: Bytes, stop: Arc<AtomicBool>) -> Result<
     Ok(count)
 }
 
-/// A message that takes as long to compress as text does: letters at random.
+/// Returns a message of random letters, which takes as long to compress as text.
 fn message(size: usize) -> Bytes {
     let letter = |number: u32| b'a' + (number.wrapping_mul(2_654_435_761) >> 27) as u8 % 26;
     (0..size as u32).map(letter).collect()

@@ -1,5 +1,5 @@
-//! A fleet of engines in virtual time, joined by a bus that hands every frame on at once: to see
-//! what each of them costs as the fleet grows.
+//! A fleet of engines in virtual time, connected by a bus that delivers every frame at once.
+//! Measures the cost per engine as the fleet grows.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -15,16 +15,16 @@ use crate::measure::now;
 
 const PAYLOAD: &[u8; 64] = &[b'x'; 64];
 
-/// What a fleet has cost so far.
+/// The cost of a fleet so far.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Cost {
-    /// Frames that were published.
+    /// The number of frames published.
     pub(crate) published: u64,
-    /// Frames that were delivered: each once for every subscriber.
+    /// The number of deliveries, one for each subscriber of a frame.
     pub(crate) delivered: u64,
-    /// What the clients took, all together.
+    /// The time spent in all clients.
     pub(crate) clients: Duration,
-    /// What the servers took, all together.
+    /// The time spent in all servers.
     pub(crate) servers: Duration,
 }
 
@@ -35,11 +35,11 @@ pub(crate) struct Fleet {
     routes: Vec<Route>,
     channels: BTreeMap<String, Subscribers>,
     now: Now,
-    /// The outputs of these are to be carried out.
+    /// The nodes whose outputs are to be processed.
     busy: VecDeque<Node>,
     answered: u64,
-    /// Whether requests are left where servers got them.
-    holds: bool,
+    /// True if servers ignore requests.
+    ignores_requests: bool,
     cost: Cost,
 }
 
@@ -49,7 +49,7 @@ enum Node {
     Server(usize),
 }
 
-/// Who listens to a channel.
+/// The subscribers of a channel.
 #[derive(Default)]
 struct Subscribers {
     plain: Vec<(Node, SubscriptionHandle)>,
@@ -58,11 +58,11 @@ struct Subscribers {
 }
 
 impl Fleet {
-    /// So many clients and servers of a method with so many topics; 0 for a method without topics.
+    /// Creates clients and servers of a method with this number of topics; 0 for a method without
+    /// topics.
     pub(crate) fn new(properties: MethodProperties, clients: usize, servers: usize, topics: usize) -> Self {
-        let route = |topic: &[String]| {
-            Route::new("Hats", "Fit", properties, topic).expect("names that can be carried")
-        };
+        let route =
+            |topic: &[String]| Route::new("Hats", "Fit", properties, topic).expect("the names are valid");
         let routes = match topics {
             0 => vec![route(&[])],
             topics => (0..topics).map(|topic| route(&[topic.to_string()])).collect(),
@@ -74,10 +74,10 @@ impl Fleet {
             seed[..8].copy_from_slice(&number.to_le_bytes());
             seed
         };
-        let client = |number| Client::new(config.clone(), seed(1, number)).expect("a client");
+        let client = |number| Client::new(config.clone(), seed(1, number)).expect("the config is valid");
         let limits = ServerLimits { requests: 1 << 20, ..ServerLimits::DEFAULT };
         let config = ServerConfig { limits, ..ServerConfig::new("Hats") };
-        let server = |number| Server::new(config.clone(), seed(2, number)).expect("a server");
+        let server = |number| Server::new(config.clone(), seed(2, number)).expect("the config is valid");
         let mut fleet = Self {
             clients: (0..clients).map(client).collect(),
             servers: (0..servers).map(server).collect(),
@@ -86,35 +86,35 @@ impl Fleet {
             now: START,
             busy: (0..clients).map(Node::Client).collect(),
             answered: 0,
-            holds: false,
+            ignores_requests: false,
             cost: Cost::default(),
         };
         fleet.pump();
         fleet
     }
 
-    /// Has every server register every topic.
+    /// Registers every topic at every server.
     pub(crate) fn register(&mut self) {
         for (number, server) in self.servers.iter_mut().enumerate() {
             for route in &self.routes {
-                server.register(vec![route.clone()]).expect("it is not registered yet");
+                server.register(vec![route.clone()]).expect("the topic is new");
             }
             self.busy.push_back(Node::Server(number));
         }
         self.pump();
     }
 
-    /// Makes so many calls, one after the other, each by the next client on the next topic, and
-    /// gives what they cost.
+    /// Makes calls, one after the other, taking turns between clients and topics. Returns their
+    /// cost.
     pub(crate) fn calls(&mut self, calls: usize, selection: &Selection) -> Cost {
         let before = (self.cost, self.answered);
         for number in 0..calls {
             self.start(number, selection);
             self.pump();
-            // Where every bid is waited for.
+            // The selection may wait for further bids.
             while self.answered < before.1 + number as u64 + 1 {
                 let client = number % self.clients.len();
-                let next = self.clients[client].poll_timeout().expect("it waits for bids").at;
+                let next = self.clients[client].poll_timeout().expect("the client waits for bids").at;
                 self.pass(next.since(self.now.time));
                 let started = now();
                 while self.clients[client].handle_timeout(self.now).is_more() {}
@@ -126,14 +126,14 @@ impl Fleet {
         self.cost.since(&before.0)
     }
 
-    /// Makes so many calls that are left unanswered.
+    /// Makes calls that stay unanswered.
     pub(crate) fn hold(&mut self, calls: usize) {
-        self.holds = true;
+        self.ignores_requests = true;
         for number in 0..calls {
             self.start(number, &Selection::default());
             self.pump();
         }
-        self.holds = false;
+        self.ignores_requests = false;
     }
 
     fn start(&mut self, number: usize, selection: &Selection) {
@@ -142,7 +142,7 @@ impl Fleet {
         let call = Call { selection: *selection, ..Call::new(route, &PAYLOAD[..]) };
         let client = number % self.clients.len();
         let started = now();
-        self.clients[client].call(self.now, call).expect("a call");
+        self.clients[client].call(self.now, call).expect("the call starts");
         self.cost.clients += started.elapsed();
         self.busy.push_back(Node::Client(client));
     }
@@ -151,7 +151,7 @@ impl Fleet {
         self.now = later(self.now, time);
     }
 
-    /// Carries out what is to be done, until nothing is.
+    /// Processes outputs until no node is busy.
     fn pump(&mut self) {
         while let Some(node) = self.busy.pop_front() {
             match node {
@@ -182,7 +182,7 @@ impl Fleet {
                     self.clients[number].handle_subscribed(self.now, subscription, Ok(()));
                 }
                 Some(Output::Event(ClientEvent::Resolved { outcome, .. })) => {
-                    outcome.expect("the call is answered");
+                    outcome.expect("the call succeeds");
                     self.answered += 1;
                 }
                 Some(_) => {}
@@ -206,7 +206,7 @@ impl Fleet {
                     self.publish(&channel, frame);
                     continue;
                 }
-                Some(Output::Event(ServerEvent::Received(received))) if !self.holds => {
+                Some(Output::Event(ServerEvent::Received(received))) if !self.ignores_requests => {
                     server.bid(self.now, received.request, 1.0);
                 }
                 Some(Output::Event(ServerEvent::Run { request })) => {
@@ -263,7 +263,7 @@ impl Fleet {
     }
 }
 
-/// Takes the next frame to publish.
+/// Takes the next frame to publish, with its token and channel.
 fn take_next<E: Engine>(engine: &mut E) -> Option<(Token, Channel, Frame)> {
     let outgoing = engine.poll_publish()?;
     let token = outgoing.token();

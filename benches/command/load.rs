@@ -1,5 +1,4 @@
-//! A load: something that is done again and again, by so many workers at a time, for a slice of
-//! time.
+//! A load: a unit of work that a number of workers repeat for a time slice.
 
 use std::any::Any;
 use std::future::Future;
@@ -12,68 +11,71 @@ use tokio::time::{sleep_until, timeout};
 use crate::BenchError;
 use crate::measure::{Meter, Tally, now};
 
-/// How much longer than its slice a load may take.
-const PATIENCE: Duration = Duration::from_secs(15);
+/// The time by which a load may exceed its slice.
+const GRACE_PERIOD: Duration = Duration::from_secs(15);
 
 pub(crate) type Slice<'a> = Pin<Box<dyn Future<Output = Result<(), BenchError>> + Send + 'a>>;
 
-/// When a worker does it the next time.
+/// The time between two units of work of a worker.
 #[derive(Clone, Copy)]
 pub(crate) enum Pace {
-    /// At once.
+    /// No pause.
     Full,
-    /// So long after it began the last time, or at once if that is past.
+    /// The time between two starts. No pause if the unit took longer.
     Every(Duration),
 }
 
-/// Something that is done again and again.
+/// Work that is repeated.
 pub(crate) trait Load: Send {
-    /// Does it for a slice of time, and whatever is under way then to its end.
+    /// Repeats the work for a time slice. Work in flight at the end of the slice is completed.
     fn slice<'a>(&'a mut self, length: Duration, pace: Pace, tally: &'a mut Tally) -> Slice<'a>;
 }
 
-/// What a worker does.
+/// The work of a single worker.
 pub(crate) trait Unit: Send + 'static {
-    /// How many are done at once.
+    /// Returns the number of operations in one unit.
     fn at_once(&self) -> u32 {
         1
     }
 
-    /// Does it.
+    /// Runs one unit.
     fn once(&mut self) -> impl Future<Output = Result<(), BenchError>> + Send;
 }
 
-/// Workers, each a task of its own.
+/// Workers, each of which runs as a task.
 pub(crate) struct Workers<U> {
     workers: Vec<Worker<U>>,
-    /// What they need to be there.
-    _needed: Box<dyn Any + Send>,
+    /// Values that the workers depend on, such as servers.
+    _dependencies: Box<dyn Any + Send>,
 }
 
 struct Worker<U> {
     unit: U,
-    /// In nanoseconds.
-    took: Vec<u64>,
+    /// The durations of the units, in nanoseconds.
+    durations: Vec<u64>,
     failed: u64,
     error: Option<String>,
 }
 
 impl<U: Unit> Workers<U> {
-    pub(crate) fn load(units: Vec<U>, needed: impl Any + Send) -> Box<dyn Load> {
-        let worker = |unit| Worker { unit, took: Vec::new(), failed: 0, error: None };
-        Box::new(Self { workers: units.into_iter().map(worker).collect(), _needed: Box::new(needed) })
+    pub(crate) fn load(units: Vec<U>, dependencies: impl Any + Send) -> Box<dyn Load> {
+        let worker = |unit| Worker { unit, durations: Vec::new(), failed: 0, error: None };
+        Box::new(Self {
+            workers: units.into_iter().map(worker).collect(),
+            _dependencies: Box::new(dependencies),
+        })
     }
 }
 
 impl<U: Unit> Load for Workers<U> {
     fn slice<'a>(&'a mut self, length: Duration, pace: Pace, tally: &'a mut Tally) -> Slice<'a> {
         Box::pin(async move {
-            // The tasks are there before it counts.
-            let (begin, begun) = watch::channel(None);
+            // The tasks start before the measurement does.
+            let (start, started) = watch::channel(None);
             let work = |mut worker: Worker<U>| {
-                let mut begun = begun.clone();
+                let mut started = started.clone();
                 tokio::spawn(async move {
-                    let end = begun.wait_for(Option::is_some).await.ok().and_then(|end| *end);
+                    let end = started.wait_for(Option::is_some).await.ok().and_then(|end| *end);
                     if let Some(end) = end {
                         worker.work_until(end, pace).await;
                     }
@@ -83,14 +85,17 @@ impl<U: Unit> Load for Workers<U> {
             let tasks: Vec<_> = self.workers.drain(..).map(work).collect();
             self.workers.reserve(tasks.len());
             let meter = Meter::start(tally);
-            begin.send_replace(Some(meter.began() + length));
+            start.send_replace(Some(meter.started_at() + length));
             for task in tasks {
-                self.workers
-                    .push(timeout(length + PATIENCE, task).await.map_err(|_| "nothing comes any more")??);
+                self.workers.push(
+                    timeout(length + GRACE_PERIOD, task)
+                        .await
+                        .map_err(|_| "the workers did not finish in time")??,
+                );
             }
             meter.stop(tally);
             for worker in &mut self.workers {
-                worker.took.drain(..).for_each(|nanos| tally.took(nanos));
+                worker.durations.drain(..).for_each(|nanos| tally.record(nanos));
                 tally.failed(std::mem::take(&mut worker.failed), worker.error.take());
             }
             Ok(())
@@ -101,26 +106,26 @@ impl<U: Unit> Load for Workers<U> {
 impl<U: Unit> Worker<U> {
     async fn work_until(&mut self, end: Instant, pace: Pace) {
         let at_once = self.unit.at_once();
-        let mut begun = now();
-        while begun < end {
+        let mut started = now();
+        while started < end {
             let outcome = self.unit.once().await;
             let done = now();
             match outcome {
                 Ok(()) => {
-                    let nanos = (done - begun).as_nanos() as u64 / u64::from(at_once);
-                    (0..at_once).for_each(|_| self.took.push(nanos));
+                    let nanos = (done - started).as_nanos() as u64 / u64::from(at_once);
+                    (0..at_once).for_each(|_| self.durations.push(nanos));
                 }
                 Err(error) => {
                     self.failed += 1;
                     self.error = Some(error.to_string());
-                    // Others are to run where nothing waits before it fails.
+                    // Lets other tasks run if the unit failed without waiting.
                     tokio::task::yield_now().await;
                 }
             }
-            begun = match pace {
+            started = match pace {
                 Pace::Full => done,
                 Pace::Every(time) => {
-                    sleep_until((begun + time).into()).await;
+                    sleep_until((started + time).into()).await;
                     now()
                 }
             };

@@ -1,5 +1,5 @@
-//! The command: measures what calls of every kind cost, beside the same hops made without the
-//! protocol; or runs a steady load for as long as it is told; or compares two builds of itself.
+//! Measures the cost of calls of every kind, next to the same hops without the protocol. Can also
+//! run a steady load, or compare two builds of itself.
 
 mod against;
 mod args;
@@ -30,10 +30,10 @@ use cell::{Cell, Measured};
 use progress::Progress;
 use row::Row;
 
-/// What can go wrong here; people read it.
+/// An error to print.
 type BenchError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Counts on each thread for itself, so that counting holds nobody up.
+/// Counts allocations for each thread, so that counting causes no contention.
 #[global_allocator]
 static ALLOCATOR: alloc_tracker::Allocator<std::alloc::System> = alloc_tracker::Allocator::system();
 
@@ -51,14 +51,14 @@ fn main() -> ExitCode {
     match outcome {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
-        Err(fault) => {
-            eprintln!("psrpc-bench: {fault}");
+        Err(error) => {
+            eprintln!("psrpc-bench: {error}");
             ExitCode::FAILURE
         }
     }
 }
 
-/// Measures every cell that was asked for.
+/// Measures the selected cells.
 fn run(run: &Run) -> Result<(), BenchError> {
     let places = run.open()?;
     let cells: Vec<_> = run.cells(&places).iter().map(|spec| Cell::of(spec, run)).collect();
@@ -71,7 +71,7 @@ fn run(run: &Run) -> Result<(), BenchError> {
             progress.begin(&cell.to_string());
             let measured = measure(run, cell)?;
             progress.clear();
-            tell_errors(cell, &measured);
+            print_errors(cell, &measured);
             let row = Row::of(&measured);
             println!("{}", report::line(&row));
             rows.push(row);
@@ -97,16 +97,16 @@ fn run(run: &Run) -> Result<(), BenchError> {
 fn measure(run: &Run, cell: &Cell<'_>) -> Result<Measured, BenchError> {
     let runtime = runtime(cell.threads)?;
     let measured = runtime.block_on(cell.measure(run.seconds()));
-    // What a cell leaves behind is not to be in the next one's way.
+    // Tasks left over from a cell must not disturb the next one.
     runtime.shutdown_background();
-    measured.map_err(|fault| format!("{cell}: {fault}").into())
+    measured.map_err(|error| format!("{cell}: {error}").into())
 }
 
-fn tell_errors(cell: &Cell<'_>, measured: &Measured) {
-    let floors = measured.floor.iter().chain(&measured.quickest).map(|floor| ("of a floor ", floor));
-    for (whose, tally) in [("", &measured.ours)].into_iter().chain(floors) {
+fn print_errors(cell: &Cell<'_>, measured: &Measured) {
+    let floors = measured.floor.iter().chain(&measured.quickest).map(|floor| ("floor ", floor));
+    for (source, tally) in [("", &measured.ours)].into_iter().chain(floors) {
         if let Some(error) = tally.error() {
-            eprintln!("{cell}: {} {whose}failed, the last with: {error}", tally.errors());
+            eprintln!("{cell}: {} {source}calls failed, the last one with: {error}", tally.errors());
         }
     }
 }

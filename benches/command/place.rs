@@ -1,4 +1,4 @@
-//! Where it is measured: a bus, and its server.
+//! Buses to measure on, and their servers.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,17 +11,17 @@ use psrpc_servers::Server;
 
 use crate::BenchError;
 
-/// A bus as it is asked for.
+/// A bus given on the command line.
 #[derive(Clone)]
-pub(crate) enum Asked {
+pub(crate) enum BusArgument {
     Local,
     Redis,
     Nats,
-    /// A server that runs.
+    /// A running server.
     Url(String),
 }
 
-impl FromStr for Asked {
+impl FromStr for BusArgument {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -32,12 +32,12 @@ impl FromStr for Asked {
             _ if text.starts_with("redis://") || text.starts_with("nats://") => {
                 Ok(Self::Url(text.to_owned()))
             }
-            _ => Err("there are local, redis, nats, and URLs that begin with redis:// or nats://".to_owned()),
+            _ => Err("expected local, redis, nats, or a URL that begins with redis:// or nats://".to_owned()),
         }
     }
 }
 
-impl Asked {
+impl BusArgument {
     pub(crate) fn kind(&self) -> Kind {
         match self {
             Self::Local => Kind::Local,
@@ -49,8 +49,8 @@ impl Asked {
     }
 }
 
-/// Writes it as it is asked for on the command line.
-impl fmt::Display for Asked {
+/// Formats it as on the command line.
+impl fmt::Display for BusArgument {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Url(url) => f.write_str(url),
@@ -59,7 +59,7 @@ impl fmt::Display for Asked {
     }
 }
 
-/// Which bus it is.
+/// The kind of a bus.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Local,
@@ -77,31 +77,31 @@ impl Kind {
     }
 }
 
-/// A bus that is there.
+/// An open bus.
 pub(crate) struct Place {
     pub(crate) kind: Kind,
-    /// Of what is not in process.
+    /// The URL; empty for the in-process bus.
     pub(crate) url: String,
-    /// It ends with this.
+    /// The server, if this command started it. Dropping it stops the server.
     server: Option<Server>,
 }
 
 impl Place {
-    /// The bus that was asked for, with a server of its own unless there is one.
-    pub(crate) fn open(asked: &Asked) -> Result<Self, BenchError> {
-        let server = match asked {
-            Asked::Redis => Some(Server::redis(&[])),
-            Asked::Nats => Some(Server::nats(&[])),
-            Asked::Local | Asked::Url(_) => None,
+    /// Opens a bus. Starts a server for it unless a URL was given.
+    pub(crate) fn open(argument: &BusArgument) -> Result<Self, BenchError> {
+        let server = match argument {
+            BusArgument::Redis => Some(Server::redis(&[])),
+            BusArgument::Nats => Some(Server::nats(&[])),
+            BusArgument::Local | BusArgument::Url(_) => None,
         };
-        let url = match asked {
-            Asked::Url(url) => url.clone(),
+        let url = match argument {
+            BusArgument::Url(url) => url.clone(),
             _ => server.as_ref().map(Server::url).unwrap_or_default(),
         };
-        Ok(Self { kind: asked.kind(), url, server })
+        Ok(Self { kind: argument.kind(), url, server })
     }
 
-    /// Kills its server and starts it again, if it has one.
+    /// Kills and restarts the server, if this command started it.
     pub(crate) fn restart(&mut self) {
         if let Some(server) = &mut self.server {
             server.kill();
@@ -109,7 +109,7 @@ impl Place {
         }
     }
 
-    /// The CPU time that its server has taken, if it has one.
+    /// Returns the CPU time that the server has used, if this command started it.
     pub(crate) fn server_cpu(&self) -> Option<Duration> {
         self.server.as_ref().map(Server::cpu_time)
     }
@@ -118,7 +118,8 @@ impl Place {
         self.kind.name()
     }
 
-    /// So many buses as as many processes would have: each with connections of its own where there are any.
+    /// Opens `count` buses as separate processes would: each with its own connections, except for
+    /// the in-process bus.
     pub(crate) async fn connect(&self, count: usize) -> Result<Vec<Arc<dyn Bus>>, BenchError> {
         if self.kind == Kind::Local {
             let bus: Arc<dyn Bus> = Arc::new(LocalBus::new());

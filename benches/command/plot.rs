@@ -1,5 +1,4 @@
-//! A chart of what was measured: for each cell a bar of its latency and one of its CPU time, each
-//! with its floor.
+//! A chart of the results: for each cell, bars for latency and CPU time, with marks for the floor.
 
 use std::fmt::Write;
 
@@ -16,7 +15,7 @@ const GREY: &str = "#ccc";
 const BLUE: &str = "#05a";
 const ORANGE: &str = "#c60";
 
-/// Draws it as an SVG.
+/// Draws the chart as SVG.
 pub(crate) fn chart(cells: &[Row]) -> String {
     let bar = |cell: &Row, value, most, floor| {
         let figure = |name| cell.figure(name).unwrap_or_default();
@@ -49,7 +48,7 @@ pub(crate) fn chart(cells: &[Row]) -> String {
 
 struct Bar {
     value: f64,
-    /// Where the line ends.
+    /// The end of the line.
     most: f64,
     floor: Option<f64>,
 }
@@ -58,7 +57,7 @@ fn y(row: usize) -> f64 {
     TOP + ROW * row as f64
 }
 
-/// A column of bars on a logarithmic scale, since buses differ by that much.
+/// Draws a column of bars. The scale is logarithmic, since buses differ by orders of magnitude.
 fn panel(drawn: &mut String, left: f64, title: &str, bars: &[Bar]) {
     let values = || bars.iter().flat_map(|bar| [Some(bar.value), Some(bar.most), bar.floor]).flatten();
     let (least, most) = values()
@@ -105,5 +104,5 @@ fn text(drawn: &mut String, x: f64, y: f64, words: &str) {
 }
 
 fn put(drawn: &mut String, element: std::fmt::Arguments<'_>) {
-    writeln!(drawn, "{element}").expect("a string takes everything");
+    writeln!(drawn, "{element}").expect("writing to a string succeeds");
 }

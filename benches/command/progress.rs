@@ -1,23 +1,23 @@
-//! A line on the terminal, if there is one, that tells how far it is.
+//! A progress line on the terminal.
 
 use std::io::{self, IsTerminal, Write};
 
 pub(crate) struct Progress {
     cells: usize,
-    begun: usize,
+    started: usize,
     is_seen: bool,
 }
 
 impl Progress {
     pub(crate) fn new(cells: usize) -> Self {
-        Self { cells, begun: 0, is_seen: io::stderr().is_terminal() }
+        Self { cells, started: 0, is_seen: io::stderr().is_terminal() }
     }
 
-    pub(crate) fn begin(&mut self, what: &str) {
-        self.begun += 1;
+    pub(crate) fn begin(&mut self, cell: &str) {
+        self.started += 1;
         if self.is_seen {
-            eprint!("\r[{} of {}] {what}\x1b[K", self.begun, self.cells);
-            // What cannot be shown is not needed.
+            eprint!("\r[{} of {}] {cell}\x1b[K", self.started, self.cells);
+            // Progress is optional, so errors are ignored.
             let _ = io::stderr().flush();
         }
     }

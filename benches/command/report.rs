@@ -1,4 +1,4 @@
-//! What was measured, as a table for people and as JSON for tools.
+//! Results as a table and as JSON.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-//! A row: the figures of a cell, of one run or the medians of several.
+//! The figures of a cell: of one run, or the medians of several.
 
 use serde_json::{Map, Value, json};
 
@@ -16,7 +16,7 @@ pub(crate) struct Row {
     figures: [Option<f64>; FIGURES.len()],
 }
 
-/// By their names in JSON.
+/// The names of the figures in JSON.
 const FIGURES: [&str; 14] = [
     "calls_per_s",
     "p50_us",
@@ -37,7 +37,7 @@ const FIGURES: [&str; 14] = [
 impl Row {
     pub(crate) fn of(cell: &Measured) -> Self {
         let Measured { bus, work, concurrency, size, threads, ours, floor, quickest } = cell;
-        // Whose latency ours is compared with.
+        // The floor for the latency.
         let quickest = quickest.as_ref().or(floor.as_ref()).map(|quickest| quickest.percentile(50.0));
         let floor_cpu = floor.as_ref().map(Tally::cpu_us);
         let figures = [
@@ -60,7 +60,7 @@ impl Row {
         Self { bus, work, concurrency, size, threads, errors: ours.errors(), figures }
     }
 
-    /// The median of each figure over several runs of the same cell, and all their errors.
+    /// Returns the median of each figure over several runs of a cell, and the sum of their errors.
     pub(crate) fn medians(runs: &[Self]) -> Self {
         let mut row = runs[0].clone();
         row.errors = runs.iter().map(|run| run.errors).sum();
@@ -72,9 +72,9 @@ impl Row {
         row
     }
 
-    /// A figure, by its name in JSON.
+    /// Returns a figure by its name in JSON.
     pub(crate) fn figure(&self, name: &str) -> Option<f64> {
-        let index = FIGURES.iter().position(|known| *known == name).expect("there is such a figure");
+        let index = FIGURES.iter().position(|known| *known == name).expect("the figure exists");
         self.figures[index]
     }
 
@@ -88,7 +88,7 @@ impl Row {
             "threads": threads,
             "errors": errors,
         });
-        let Value::Object(mut row) = described else { unreachable!("it is one") };
+        let Value::Object(mut row) = described else { unreachable!("it is an object") };
         let rounded = |figure: Option<f64>| json!(figure.map(|figure| (figure * 1000.0).round() / 1000.0));
         row.extend(
             FIGURES

@@ -1,4 +1,4 @@
-//! `scale`: how what a call costs grows with servers, clients, topics and calls in flight.
+//! `scale`: how the cost of a call grows with servers, clients, topics and calls in flight.
 
 use std::mem;
 
@@ -15,17 +15,17 @@ const QUEUE: MethodProperties = MethodProperties { routing: Routing::Queue, requ
 const AFFINITY: MethodProperties = MethodProperties { routing: Routing::Affinity, require_claim: true };
 const SINGLE: MethodProperties = MethodProperties { routing: Routing::Queue, require_claim: false };
 
-/// Calls that are measured, where the fleet is small.
+/// The number of measured calls in small fleets.
 const CALLS: usize = 2000;
 
-/// See how what a call costs grows: engines of up to 1,000 servers and 10,000 clients in virtual
-/// time, joined by a bus that hands every frame on at once. Tells the frames of a call, which a bus
-/// carries and delivers, and what the engines take; without encoding, a driver or a bus. What a
-/// topic takes is that of a whole server. Each reading of the clock adds some 50 ns, so that
-/// small figures are a little too large.
+/// Measure how the cost of a call grows. Runs engines of up to 1,000 servers and 10,000 clients in
+/// virtual time, connected by a bus that delivers every frame at once. Prints the frames published
+/// and delivered per call and the time spent in the engines, without encoding, drivers or a bus.
+/// The memory of a topic is that of a whole server. Reading the clock adds about 50 ns to each
+/// measurement, so small figures are slightly too large.
 #[derive(clap::Args)]
 pub(crate) struct Scale {
-    /// Sum up as JSON in the last line.
+    /// Print a JSON summary in the last line.
     #[arg(long)]
     json: bool,
 }
@@ -33,7 +33,7 @@ pub(crate) struct Scale {
 impl Scale {
     pub(crate) fn run(&self) -> Result<bool, BenchError> {
         let tables = json!({
-            // First, while there is no memory that was given back.
+            // Measured first, before freed memory can be reused.
             "memory": memory()?,
             "servers": servers(),
             "clients": clients(),
@@ -47,7 +47,7 @@ impl Scale {
     }
 }
 
-/// With more servers, all of which bid for each call.
+/// Varies the number of servers, all of which bid for each call.
 fn servers() -> Vec<Value> {
     println!(
         "calls of a method by affinity, with every bid waited for; of one by queue; and of one for a single server"
@@ -61,11 +61,12 @@ fn servers() -> Vec<Value> {
         fleet.register();
         let calls = CALLS.div_ceil(if name == "affinity" { servers } else { 1 }).max(50);
         fleet.calls(calls, &Selection::default());
-        let Cost { published, delivered, clients, servers: took } = fleet.calls(calls, &Selection::default());
+        let Cost { published, delivered, clients, servers: server_time } =
+            fleet.calls(calls, &Selection::default());
         let each = |count: f64| count / calls as f64;
         let (published, delivered) = (each(published as f64), each(delivered as f64));
         let (client_us, server_us) =
-            (each(clients.as_secs_f64() * 1e6), each(took.as_secs_f64() * 1e6) / servers as f64);
+            (each(clients.as_secs_f64() * 1e6), each(server_time.as_secs_f64() * 1e6) / servers as f64);
         println!(
             "{name:<8} {servers:>7} | {published:>9.0} {delivered:>9.0} | {client_us:>14.2} {server_us:>20.3}"
         );
@@ -81,7 +82,7 @@ fn servers() -> Vec<Value> {
     rows
 }
 
-/// With more clients, which take turns.
+/// Varies the number of clients, which take turns.
 fn clients() -> Vec<Value> {
     println!("\ncalls by queue, by clients that take turns");
     println!("clients servers | client us/call  servers us/call");
@@ -98,8 +99,8 @@ fn clients() -> Vec<Value> {
     rows
 }
 
-/// The memory that registered topics and calls in flight take. What was measured is kept, so that its memory is not used
-/// again by what comes next.
+/// Measures the memory of registered topics and of calls in flight. Measured objects are leaked, so
+/// that later ones cannot reuse their memory.
 fn memory() -> Result<Value, BenchError> {
     const MANY: usize = 100_000;
     let each = |before| Ok::<_, BenchError>((resident_bytes()? - before) / MANY as f64);
@@ -124,7 +125,7 @@ fn memory() -> Result<Value, BenchError> {
     Ok(json!({ "topic": topic, "client": client, "server": server }))
 }
 
-/// With more topics of one server.
+/// Varies the number of topics of one server.
 fn topics() -> Vec<Value> {
     println!("\ncalls by queue of a method with topics, each registered by one server");
     println!(" topics | us to register | client us/call  server us/call");
@@ -146,33 +147,33 @@ fn topics() -> Vec<Value> {
     rows
 }
 
-/// With more calls in flight.
+/// Varies the number of calls in flight.
 fn in_flight() -> Vec<Value> {
     println!("\ncalls by queue, while others are in flight at the same client and server");
     println!("in flight | client us/call  server us/call");
     let mut rows = Vec::new();
-    for held in [100, 10_000, 100_000] {
+    for others in [100, 10_000, 100_000] {
         let mut fleet = Fleet::new(QUEUE, 1, 1, 0);
         fleet.register();
-        fleet.hold(held);
+        fleet.hold(others);
         let (client_us, server_us) = each_call(&mut fleet, CALLS);
-        println!("{held:>9} | {client_us:>14.2} {server_us:>15.2}");
-        rows.push(json!({ "in_flight": held, "client_us": client_us, "server_us": server_us }));
+        println!("{others:>9} | {client_us:>14.2} {server_us:>15.2}");
+        rows.push(json!({ "in_flight": others, "client_us": client_us, "server_us": server_us }));
     }
     rows
 }
 
-/// What the clients and the servers take for each of so many calls, past as many others.
+/// Returns the time spent in clients and servers per call, after as many calls of warm-up.
 fn each_call(fleet: &mut Fleet, calls: usize) -> (f64, f64) {
     fleet.calls(calls, &Selection::default());
     let cost = fleet.calls(calls, &Selection::default());
     (micros(cost.clients, calls), micros(cost.servers, calls))
 }
 
-fn micros(took: std::time::Duration, calls: usize) -> f64 {
-    took.as_secs_f64() * 1e6 / calls as f64
+fn micros(time: std::time::Duration, calls: usize) -> f64 {
+    time.as_secs_f64() * 1e6 / calls as f64
 }
 
 fn resident_bytes() -> Result<f64, BenchError> {
-    Ok(resident().ok_or("this system does not tell how much memory is resident")? * 1024.0 * 1024.0)
+    Ok(resident().ok_or("this system does not report the resident memory")? * 1024.0 * 1024.0)
 }

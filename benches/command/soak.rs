@@ -8,50 +8,50 @@ use tokio::task::{JoinSet, spawn_blocking};
 
 use crate::load::{Load, Pace};
 use crate::measure::{Tally, ratio, resident};
-use crate::place::{Asked, Place};
+use crate::place::{BusArgument, Place};
 use crate::work::{Work, World};
 use crate::{BenchError, runtime};
 
-/// What is done, in equal parts.
+/// The kinds of work, in equal parts.
 const MIX: [Work; 5] = [Work::Queue, Work::Affinity, Work::Single, Work::Stream, Work::Subscription];
 
-/// Workers of each kind of work on a bus.
+/// The number of workers for each kind of work on a bus.
 const WORKERS: usize = 4;
 
 const SIZE: usize = 64;
 
-/// How long after a restart what happens counts as its consequence: calls that had begun end within
-/// 3 s, and connections come back within a second.
-const ROUGH: Duration = Duration::from_secs(10);
+/// The time after a restart in which errors are counted separately: calls in flight end within 3 s,
+/// and connections are restored within a second.
+const RECOVERY: Duration = Duration::from_secs(10);
 
 const CALM: Duration = Duration::from_secs(50);
 
-/// Memory that has grown by less than both has not: a share of what there was, and MiB.
+/// The tolerated growth of memory: a fraction and a number of MiB, either of which suffices.
 const GROWTH: (f64, f64) = (0.10, 8.0);
 
-/// Do a steady load of calls, messages of streams and updates, and kill and start the bus's server
-/// at the beginning of every minute but the first. Each minute tells the resident memory, and
-/// latencies and errors of what happened from 10 s after the restart on. In the end the last third
-/// is compared with the first, the first minute not counted; it fails when the memory has grown by
-/// more than 10 % and 8 MiB.
+/// Run a steady load of calls, stream messages and updates. Kills and restarts the bus's server at
+/// the start of every minute except the first. Each minute prints the resident memory, and the
+/// latencies and errors from 10 s after the restart on. Finally compares the last third with the
+/// first third, not counting the first minute; fails if memory grew by more than 10 % and 8 MiB.
 #[derive(clap::Args)]
 pub(crate) struct Soak {
-    /// How long.
+    /// Duration in minutes.
     #[arg(long, value_parser = value_parser!(u32).range(1..=100_000))]
     minutes: u32,
-    /// local, redis or nats, whose servers are started, or the URL of one that runs and is left
-    /// alone; several by several `--bus`. Default: redis and nats.
+    /// Bus: redis or nats, whose servers are started, local, or the URL of a running server, which
+    /// is not restarted. Repeat for several. Default: redis and nats.
     #[arg(long)]
-    bus: Vec<Asked>,
-    /// So many a second on each bus.
+    bus: Vec<BusArgument>,
+    /// Operations per second on each bus.
     #[arg(long, default_value_t = 500, value_parser = value_parser!(u32).range(1..=100_000))]
     rate: u32,
-    /// Sum up as JSON in the last line.
+    /// Print a JSON summary in the last line.
     #[arg(long)]
     json: bool,
 }
 
-/// A minute on one bus: figures alone, so that the memory of this process does not grow with them.
+/// The figures of a minute on one bus. Only numbers, so that they do not add to the measured
+/// memory.
 struct Minute {
     minute: u32,
     bus: &'static str,
@@ -60,16 +60,16 @@ struct Minute {
     p50_us: f64,
     p99_us: f64,
     errors: u64,
-    /// What failed around the restart.
-    rough_errors: u64,
+    /// The errors around the restart.
+    recovery_errors: u64,
 }
 
 impl Soak {
-    /// Gives whether the memory has not grown.
+    /// Runs the load. Returns `true` if the memory has not grown.
     pub(crate) fn run(&self) -> Result<bool, BenchError> {
-        let own = [Asked::Redis, Asked::Nats];
-        let asked = if self.bus.is_empty() { &own[..] } else { &self.bus };
-        let places = asked.iter().map(Place::open).collect::<Result<Vec<_>, _>>()?;
+        let own = [BusArgument::Redis, BusArgument::Nats];
+        let argument = if self.bus.is_empty() { &own[..] } else { &self.bus };
+        let places = argument.iter().map(Place::open).collect::<Result<Vec<_>, _>>()?;
         runtime(2)?.block_on(self.run_on(places))
     }
 
@@ -92,11 +92,11 @@ impl Soak {
                 }
                 places
             });
-            let rough = slice(&mut loads, buses.len(), ROUGH, pace).await?;
+            let recovery = slice(&mut loads, buses.len(), RECOVERY, pace).await?;
             places = restarting.await?;
             let calm = slice(&mut loads, buses.len(), CALM, pace).await?;
-            let resident_mib = resident().ok_or("this system does not tell how much memory is resident")?;
-            for ((place, calm), rough) in places.iter().zip(calm).zip(rough) {
+            let resident_mib = resident().ok_or("this system does not report the resident memory")?;
+            for ((place, calm), recovery) in places.iter().zip(calm).zip(recovery) {
                 let one = Minute {
                     minute,
                     bus: place.name(),
@@ -105,7 +105,7 @@ impl Soak {
                     p50_us: calm.percentile(50.0),
                     p99_us: calm.percentile(99.0),
                     errors: calm.errors(),
-                    rough_errors: rough.errors(),
+                    recovery_errors: recovery.errors(),
                 };
                 println!("{}", one.line());
                 if let Some(error) = calm.error() {
@@ -147,7 +147,7 @@ impl Soak {
 
 type Loads = Vec<(usize, Box<dyn Load>)>;
 
-/// Runs all loads at once, and gives a tally of each bus.
+/// Runs all loads at once. Returns a tally for each bus.
 async fn slice(
     loads: &mut Loads,
     buses: usize,
@@ -173,9 +173,9 @@ async fn slice(
 
 impl Minute {
     fn line(&self) -> String {
-        let Self { minute, bus, resident_mib, calls, p50_us, p99_us, errors, rough_errors } = self;
+        let Self { minute, bus, resident_mib, calls, p50_us, p99_us, errors, recovery_errors } = self;
         format!(
-            "{minute:>6} {bus:<6} {calls:>6} {p50_us:>8.1} {p99_us:>8.1} {errors:>6} | {rough_errors:>25} | \
+            "{minute:>6} {bus:<6} {calls:>6} {p50_us:>8.1} {p99_us:>8.1} {errors:>6} | {recovery_errors:>25} | \
              {resident_mib:>12.1}"
         )
     }
@@ -188,20 +188,20 @@ impl Minute {
             "p50_us": self.p50_us,
             "p99_us": self.p99_us,
             "errors": self.errors,
-            "errors_around_restart": self.rough_errors,
+            "errors_around_restart": self.recovery_errors,
             "resident_mib": self.resident_mib,
         })
     }
 }
 
-/// What something was at first, and in the end.
+/// The start and end values of a figure.
 struct Drift {
     first: f64,
     last: f64,
 }
 
 impl Drift {
-    /// The means of the first third and of the last, without the first of all.
+    /// Computes the means of the first and last third, without the first value.
     fn of(values: impl Iterator<Item = f64>) -> Self {
         let values: Vec<_> = values.collect();
         let steady = if values.len() > 1 { &values[1..] } else { &values };

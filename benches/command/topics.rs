@@ -1,4 +1,4 @@
-//! What registered topics take in a server, apart from what its bus keeps of them.
+//! Measures the memory of registered topics in a server, without the memory of its bus.
 
 use psrpc::bus::{Accepted, Bus, Full, Offer, Sink, Subscription, WakeList};
 use psrpc::engine::SubscriptionKind;
@@ -8,10 +8,10 @@ use tokio::task::JoinSet;
 use crate::BenchError;
 use crate::work::{self, Work};
 
-/// So many are registered at a time.
+/// The number of concurrent registrations.
 const AT_A_TIME: usize = 1000;
 
-/// A server that serves a claimed method by queue on so many topics.
+/// Creates a server that serves a claimed queue method on `count` topics.
 pub(crate) async fn server(count: usize) -> Result<psrpc::Server, BenchError> {
     let server = work::server(Forgetful)?;
     let mut joining = JoinSet::new();
@@ -33,7 +33,7 @@ async fn joined(joining: &mut JoinSet<Result<(), psrpc::Error>>) -> Result<(), B
     Ok(())
 }
 
-/// A bus that says yes to everything, and keeps nothing.
+/// A bus that accepts everything and stores nothing.
 struct Forgetful;
 
 impl Bus for Forgetful {
@@ -44,7 +44,7 @@ impl Bus for Forgetful {
 
     fn subscribe(&self, _: &Channel, _: SubscriptionKind, sink: Sink, wakes: &mut WakeList) -> Subscription {
         sink.live(wakes);
-        // Dropped, it would end the subscription.
+        // Dropping the sink would end the subscription.
         std::mem::forget(sink);
         Subscription::new(|| {})
     }

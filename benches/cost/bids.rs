@@ -1,11 +1,11 @@
-//! A client that has made a call which every server sees, and hears their bids.
+//! A client that receives bids for a call.
 
 use psrpc_engine::proto::{ClaimRequest, Frame, MethodProperties, Routing, Text};
 use psrpc_engine::{Call, Client, ClientConfig, Engine, Now, Route, SubscriptionHandle};
 
 use crate::{START, STEP, is_idle, later, subscribe};
 
-/// A client that selects: the bids that come count, and none wins at once.
+/// A client in a selection: bids are collected and none wins at once.
 pub struct Bids {
     client: Client,
     now: Now,
@@ -14,10 +14,10 @@ pub struct Bids {
 }
 
 impl Bids {
-    /// A client that has so many bids, and the frame of one more.
+    /// Creates a client that has received `count` bids. Also returns the frame of one more.
     pub fn new(count: usize) -> (Self, Frame) {
         let properties = MethodProperties { routing: Routing::Affinity, require_claim: true };
-        let route = Route::new::<&str>("Hats", "Fit", properties, &[]).expect("names that can be carried");
+        let route = Route::new::<&str>("Hats", "Fit", properties, &[]).expect("the names are valid");
         let mut client = Client::new(ClientConfig::new("Hats"), [1; 32]).expect("a client");
         let now = START;
         let at_client = subscribe(&mut client, now)[0];
@@ -28,22 +28,22 @@ impl Bids {
         client.handle_published(now, token, Ok(None));
         let mut bids = Self { client, now, at_client, request_id: request.request_id };
         for server in 0..count {
-            let bid = bids.of(10 * server);
-            bids.hear(bid);
+            let bid = bids.bid(10 * server);
+            bids.receive(bid);
         }
-        // Its place, by its server's id, is in the middle of the others.
-        let another = bids.of(5 * count + 5);
+        // Its server id sorts into the middle of the others.
+        let another = bids.bid(5 * count + 5);
         (bids, another)
     }
 
-    /// Takes a bid.
-    pub fn hear(&mut self, bid: Frame) {
+    /// Receives a bid.
+    pub fn receive(&mut self, bid: Frame) {
         self.now = later(self.now, STEP);
         self.client.handle_frame(self.now, self.at_client, bid);
-        assert!(is_idle(&mut self.client), "the bid counts, and does not win at once");
+        assert!(is_idle(&mut self.client), "the bid won at once");
     }
 
-    fn of(&self, server: usize) -> Frame {
+    fn bid(&self, server: usize) -> Frame {
         let (request_id, server_id) = (self.request_id.clone(), format!("SRV_{server:012}").into());
         Frame::ClaimRequest(ClaimRequest { request_id, server_id, affinity: 0.5, handling: false })
     }

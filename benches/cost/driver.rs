@@ -1,5 +1,4 @@
-//! A client and a server as users have them, with their drivers, on the in-process bus and one
-//! thread.
+//! A client and a server with drivers, as users have them, on the in-process bus and one thread.
 
 use std::collections::VecDeque;
 use std::future::{Future, IntoFuture};
@@ -26,16 +25,16 @@ static HATS: Service = Service {
 
 const MESSAGE: &str = "a message of sixty-four bytes, which is about what many calls have";
 
-/// An executor of one thread, in time that stands still unless it is moved.
+/// A single-threaded executor. Its clock advances only on request.
 #[derive(Clone)]
 struct OneThread(Arc<Mutex<DriverState>>);
 
 struct DriverState {
     now: Now,
     seeds: u8,
-    /// Gone while it runs, or once it has ended.
+    /// `None` while the task runs, and after it has ended.
     tasks: Vec<Option<Task>>,
-    /// The places of tasks that have ended.
+    /// The indices of ended tasks, for reuse.
     free: Vec<usize>,
     ready: VecDeque<Arc<TaskWaker>>,
 }
@@ -75,7 +74,7 @@ impl OneThread {
             if polled.is_pending() {
                 self.lock().tasks[place] = Some(task);
             } else {
-                // Without the lock.
+                // Dropped without holding the lock.
                 drop(task);
                 self.lock().free.push(place);
             }
@@ -105,7 +104,7 @@ impl Runtime for OneThread {
     }
 
     fn sleep_until(&self, _: Time) -> Task {
-        // Nothing that is measured takes so long.
+        // No measured operation waits this long.
         Box::pin(std::future::pending())
     }
 
@@ -120,7 +119,7 @@ impl Runtime for OneThread {
     }
 }
 
-/// A client and a server with their drivers, past their first calls.
+/// A client and a server with drivers, after their first calls.
 pub struct Driven {
     runtime: OneThread,
     client: Client,
@@ -129,8 +128,8 @@ pub struct Driven {
 }
 
 impl Driven {
-    /// Both on one bus, with a stream that is open.
-    #[allow(clippy::new_without_default, reason = "it does much")]
+    /// Creates both on one bus, with an open stream.
+    #[allow(clippy::new_without_default, reason = "a constructor with side effects")]
     pub fn new() -> Self {
         let (runtime, bus) = (OneThread::new(), LocalBus::new());
         let handlers = Handlers::new(&HATS, ())
@@ -160,23 +159,23 @@ impl Driven {
         state.now = later(state.now, STEP);
     }
 
-    /// Makes one call, until the answer is there.
+    /// Makes one call and waits for the response.
     pub fn call(&mut self) {
         self.pass_time();
         let call = self.client.call::<String, String>(&HATS.methods[0], &[], MESSAGE.to_owned());
-        self.runtime.block_on(call.into_future()).expect("an answer");
+        self.runtime.block_on(call.into_future()).expect("the call succeeds");
         self.runtime.run();
     }
 
-    /// Sends one message on the stream, until its ack is there.
+    /// Sends one message on the stream and waits for its ack.
     pub fn message(&mut self) {
         self.pass_time();
-        self.runtime.block_on(self.stream.send(MESSAGE.to_owned()).into_future()).expect("an ack");
+        self.runtime.block_on(self.stream.send(MESSAGE.to_owned()).into_future()).expect("the send succeeds");
         self.runtime.run();
     }
 }
 
-/// A queue of the in-process bus with so many members.
+/// A queue of the in-process bus.
 pub struct BusQueue {
     bus: LocalBus,
     channel: Channel,
@@ -184,19 +183,19 @@ pub struct BusQueue {
 }
 
 impl BusQueue {
-    /// A queue whose members have each had a turn.
+    /// Creates a queue whose members have all had a turn.
     pub fn new(members: usize) -> Self {
         let (bus, channel) = (LocalBus::new(), Channel::request::<&str>("Hats", "Fit", &[], true));
         let subscribe =
             |_| bus.subscribe(&channel, SubscriptionKind::Queue, Sink::new(|_, _| ()), &mut WakeList::new());
         let _members = (0..members).map(subscribe).collect();
-        // The last turns of a round are those that a search would reach last.
+        // The measured turn is at the end of a round, where a linear search would be slowest.
         let queue = Self { bus, channel, _members };
         (0..2 * members - 1).for_each(|_| queue.publish(messages::request()));
         queue
     }
 
-    /// Hands a frame to the member whose turn it is.
+    /// Publishes a frame to the member whose turn it is.
     pub fn publish(&self, frame: Frame) {
         let offer = Offer::new(self.channel.clone(), frame, ReplyTo::new(|_| ()));
         let _ = self.bus.publish(offer, &mut WakeList::new()).expect("it has room");

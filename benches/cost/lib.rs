@@ -1,5 +1,5 @@
-//! A client and a server of the engine joined by the shortest possible bus, to measure what the
-//! engine costs; and as users have them, with their drivers, on the in-process bus.
+//! Set-ups for benches: a client and a server of the engine connected by the shortest possible bus,
+//! and clients and servers with drivers on the in-process bus.
 
 mod bids;
 mod driver;
@@ -20,14 +20,14 @@ pub use driver::{BusQueue, Driven};
 pub use idle::{IdleClient, IdleServer};
 pub use streams::Streams;
 
-/// When engines begin that are measured.
+/// The time at which measured engines start.
 pub const START: Now = Now { time: Time::ZERO, wall: WallTime::from_unix_nanos(1_795_345_422_000_000_000) };
 
-/// The time between two things that are measured.
+/// The time between two measured operations.
 const STEP: Duration = Duration::from_micros(50);
 
-/// A client and a server, past their first calls, so that their tables have the size that they
-/// keep.
+/// A client and a server after their first calls, so that their tables have reached their final
+/// size.
 pub struct Pair {
     client: Client,
     server: Server,
@@ -40,9 +40,9 @@ pub struct Pair {
 }
 
 impl Pair {
-    /// A pair for one method.
+    /// Creates a pair for one method.
     pub fn new(properties: MethodProperties) -> Self {
-        let route = Route::new::<&str>("Hats", "Fit", properties, &[]).expect("names that can be carried");
+        let route = Route::new::<&str>("Hats", "Fit", properties, &[]).expect("the names are valid");
         let mut client = Client::new(ClientConfig::new("Hats"), [1; 32]).expect("a client");
         let limits = ServerLimits { requests: ClientLimits::DEFAULT.calls, ..ServerLimits::DEFAULT };
         let config = ServerConfig { limits, ..ServerConfig::new("Hats") };
@@ -63,7 +63,7 @@ impl Pair {
         pair
     }
 
-    /// A pair with so many calls in flight, whose handlers run and do not end.
+    /// Creates a pair with `count` calls in flight, whose handlers keep running.
     pub fn crowded(properties: MethodProperties, count: usize) -> Self {
         let mut pair = Self::new(properties);
         for _ in 0..count {
@@ -72,9 +72,9 @@ impl Pair {
         pair
     }
 
-    /// Makes one call, from the command to the answer.
+    /// Makes one call, from the command to the response.
     pub fn call(&mut self) {
-        self.carry(None, Handler::Answers);
+        self.carry(None, Handler::Responds);
     }
 
     fn carry(&mut self, timeout: Option<Duration>, handler: Handler) {
@@ -84,15 +84,15 @@ impl Pair {
         self.client.call(self.now, call).expect("a call");
         let mut done = false;
         while !done {
-            // Outputs are matched and frames passed on as they come, since each in a variable would
-            // be a copy of it.
+            // Outputs are matched and frames passed on directly, since binding each to a variable
+            // would copy it.
             loop {
                 loop {
                     match self.client.poll_output() {
                         None => break,
                         Some(Output::Event(ClientEvent::Resolved { outcome, .. })) => {
                             done = outcome.is_ok();
-                            assert!(done, "the call is answered");
+                            assert!(done, "the call was not answered");
                         }
                         Some(_) => {}
                     }
@@ -112,7 +112,7 @@ impl Pair {
                             self.server.bid(self.now, received.request, 1.0);
                         }
                         Some(Output::Event(ServerEvent::Run { request })) => match handler {
-                            Handler::Answers => self.server.respond(self.now, request, Ok(payload.into())),
+                            Handler::Responds => self.server.respond(self.now, request, Ok(payload.into())),
                             Handler::Runs => done = true,
                         },
                         Some(_) => {}
@@ -129,19 +129,19 @@ impl Pair {
     }
 }
 
-/// By both clocks, so much later.
+/// Adds a duration to both clocks.
 pub fn later(now: Now, by: Duration) -> Now {
     Now { time: now.time + by, wall: now.wall + by }
 }
 
-/// What becomes of a request that runs.
+/// The behaviour of a handler.
 #[derive(Clone, Copy)]
 enum Handler {
-    Answers,
+    Responds,
     Runs,
 }
 
-/// Returns `true` if an engine wants nothing done.
+/// Returns `true` if an engine has no outputs.
 pub(crate) fn is_idle<E: Engine>(engine: &mut E) -> bool {
     engine.poll_output().is_none() && engine.poll_publish().is_none()
 }

@@ -1,5 +1,4 @@
-//! A sample of each message of the protocol: payloads of 64 bytes, no metadata, ids as they are
-//! drawn.
+//! A sample of each message of the protocol: payloads of 64 bytes, no metadata, generated ids.
 
 use bytes::Bytes;
 use psrpc_engine::proto::{
@@ -26,7 +25,7 @@ fn payload() -> Bytes {
     vec![b'x'; 64].into()
 }
 
-/// A call.
+/// Returns a request.
 pub fn request() -> Frame {
     Frame::Request(Request {
         request_id: request_id(),
@@ -39,7 +38,7 @@ pub fn request() -> Frame {
     })
 }
 
-/// A bid.
+/// Returns a bid.
 pub fn claim_request() -> Frame {
     Frame::ClaimRequest(ClaimRequest {
         request_id: request_id(),
@@ -49,41 +48,41 @@ pub fn claim_request() -> Frame {
     })
 }
 
-/// A grant.
+/// Returns a grant.
 pub fn claim_response() -> Frame {
     Frame::ClaimResponse(ClaimResponse { request_id: request_id(), server_id: server_id() })
 }
 
-/// An answer.
+/// Returns a response.
 pub fn response() -> Frame {
-    answer(Ok(payload()))
+    response_with(Ok(payload()))
 }
 
-/// An answer that is an error, without details.
+/// Returns an error response without details.
 pub fn error_response() -> Frame {
-    answer(Err(ErrorResponse::new(ErrorCode::NotFound, "no hat is called fez or the like")))
+    response_with(Err(ErrorResponse::new(ErrorCode::NotFound, "no hat is called fez or the like")))
 }
 
-fn answer(result: Result<Bytes, ErrorResponse>) -> Frame {
+fn response_with(result: Result<Bytes, ErrorResponse>) -> Frame {
     Frame::Response(Response { request_id: request_id(), server_id: server_id(), sent_at: SENT_AT, result })
 }
 
-/// The opening of a stream.
+/// Returns the opening of a stream.
 pub fn stream_open() -> Frame {
     stream(StreamBody::Open { node_id: client_id(), metadata: Metadata::new() })
 }
 
-/// A message of a stream.
+/// Returns a message of a stream.
 pub fn stream_message() -> Frame {
     stream(StreamBody::Message { payload: payload() })
 }
 
-/// The ack of a message.
+/// Returns the ack of a message.
 pub fn stream_ack() -> Frame {
     stream(StreamBody::Ack)
 }
 
-/// The end of a stream.
+/// Returns the end of a stream.
 pub fn stream_close() -> Frame {
     stream(StreamBody::Close { code: ErrorCode::Canceled, text: "stream closed".into() })
 }
@@ -98,7 +97,7 @@ fn stream(body: StreamBody) -> Frame {
     })
 }
 
-/// An update, which travels as the user's own message.
+/// Returns an update, which is encoded as the user's own message.
 pub fn update() -> Frame {
     Frame::Other(Any { type_url: "type.googleapis.com/hats.v1.Hat".into(), value: payload() })
 }

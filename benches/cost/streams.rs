@@ -1,4 +1,4 @@
-//! A client and a server of the engine with streams open between them.
+//! A client and a server of the engine with open streams.
 
 use psrpc_engine::proto::{MethodProperties, Routing};
 use psrpc_engine::{
@@ -21,11 +21,10 @@ pub struct Streams {
 }
 
 impl Streams {
-    /// So many open streams.
+    /// Creates `count` open streams.
     pub fn new(count: usize) -> Self {
         let properties = MethodProperties { routing: Routing::Queue, require_claim: false };
-        let route =
-            Route::stream::<&str>("Hats", "Parade", properties, &[]).expect("names that can be carried");
+        let route = Route::stream::<&str>("Hats", "Parade", properties, &[]).expect("the names are valid");
         let config = ClientConfig { opens_streams: true, ..ClientConfig::new("Hats") };
         let mut client = Client::new(config, [1; 32]).expect("a client");
         let mut server = Server::new(ServerConfig::new("Hats"), [2; 32]).expect("a server");
@@ -39,14 +38,15 @@ impl Streams {
             pair.client.open_stream(pair.now, OpenStream::new(route.clone())).expect("an opening");
             pair.exchange();
         }
-        assert_eq!(pair.streams.len(), count, "every stream is open");
+        assert_eq!(pair.streams.len(), count, "not every stream opened");
         for _ in 0..count {
             pair.message();
         }
         pair
     }
 
-    /// Sends one message on the next stream, from the command to its ack; it is taken at once.
+    /// Sends one message on the next stream and waits for its ack. The server takes the message at
+    /// once.
     pub fn message(&mut self) {
         self.now = later(self.now, STEP);
         let payload = b"a message of sixty-four bytes, which is about what many calls have".as_slice();
@@ -55,10 +55,10 @@ impl Streams {
         let taken = self.taken;
         self.client.stream_commands().send(self.now, stream, payload, None).expect("a send");
         self.exchange();
-        assert_eq!(self.taken, taken + 1, "the message is taken");
+        assert_eq!(self.taken, taken + 1, "the message was not taken");
     }
 
-    /// Carries frames to and fro until there are none.
+    /// Passes frames in both directions until there are none.
     fn exchange(&mut self) {
         let mut more = true;
         while more {
@@ -67,10 +67,10 @@ impl Streams {
                 while let Some(output) = self.client.poll_output() {
                     match output {
                         Output::Event(ClientEvent::Opened { outcome, .. }) => {
-                            self.streams.push(outcome.expect("the stream is taken"));
+                            self.streams.push(outcome.expect("the server accepts the stream"));
                         }
                         Output::Event(ClientEvent::Stream(StreamEvent::Sent { outcome, .. })) => {
-                            outcome.expect("the message is taken");
+                            outcome.expect("the server takes the message");
                             self.taken += 1;
                         }
                         _ => {}

@@ -1,6 +1,5 @@
-//! The service of the quickstart, as generated from `proto/studio.proto`, a machine that serves it,
-//! and the choice of the bus. The examples `server`, `client` and `simulate` use the service and
-//! the machine too.
+//! The service of the quickstart, generated from `proto/studio.proto`, with an implementation and
+//! the choice of the bus. The examples `server`, `client` and `simulate` use it as well.
 
 use std::sync::Arc;
 
@@ -9,17 +8,17 @@ use psrpc::{Error, ErrorCode, Request, ServerStream};
 
 use crate::studio::{Picture, Presence, Preview, Scene, Size, Stroke, Studio};
 
-/// The service of the first examples.
+/// The generated service.
 #[allow(missing_docs, reason = "documented in proto/studio.proto")]
 pub mod studio {
     psrpc::include_proto!("studio.v1");
 }
 
-/// One of the machines that serve the studio.
+/// A machine that serves the studio.
 pub struct Machine {
-    /// What it is called.
+    /// The name of the machine.
     pub name: String,
-    /// How idle it is, from 0 to 1.
+    /// The idle share of its capacity, from 0 to 1.
     pub idle: f32,
 }
 
@@ -31,7 +30,7 @@ impl Studio for Machine {
         Ok(Picture { machine: self.name.clone() })
     }
 
-    // The more idle a machine is, the better it suits.
+    // The most idle machine wins.
     fn render_affinity(&self, _: &Request<Scene>) -> f32 {
         self.idle
     }
@@ -44,7 +43,7 @@ impl Studio for Machine {
         Ok(Presence { machine: self.name.clone() })
     }
 
-    // The stream ends when this returns, and when the client closes or drops it.
+    // The stream ends when this returns, or when the client closes or drops it.
     async fn sketch(&self, stream: ServerStream<Preview, Stroke>) -> Result<(), Error> {
         let mut strokes = Vec::new();
         while let Some(stroke) = stream.next().await {
@@ -55,12 +54,11 @@ impl Studio for Machine {
     }
 }
 
-/// Connects to the bus that the arguments `--bus URL` name. Without arguments, returns an
-/// in-process bus.
+/// Connects to the bus given by `--bus URL`. Without arguments, creates an in-process bus.
 ///
 /// # Errors
 ///
-/// Fails if there are other arguments, or if the bus cannot be reached.
+/// Returns an error if there are other arguments, or if the bus cannot be reached.
 pub async fn bus() -> Result<Arc<dyn Bus>, Error> {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
     match &arguments[..] {
@@ -80,7 +78,7 @@ async fn connect(url: &str) -> Result<Arc<dyn Bus>, Error> {
     match psrpc_bus_local::LocalBus::from_url(url) {
         Ok(bus) => Ok(Arc::new(bus)),
         Err(_) => {
-            let text = "bus URL: not `local:`; for Redis and NATS run it with `--features buses`";
+            let text = "bus URL: only `local:` is supported; for Redis and NATS, run with `--features buses`";
             Err(Error::new(ErrorCode::InvalidArgument, text))
         }
     }

@@ -1,5 +1,5 @@
-//! A bus that says anything: what becomes of frames, gaps of any size, ends, room. Clients end what
-//! they have all the same.
+//! A bus that behaves arbitrarily: receipts, gaps of any size, ends and room. Every call, multi
+//! call and subscription of a client must end all the same.
 
 use std::collections::VecDeque;
 use std::future::{Future, IntoFuture};
@@ -29,9 +29,9 @@ static HATS: Service = Service {
     ],
 };
 
-/// What is between the client and the input.
+/// A bus and runtime controlled by the input.
 #[derive(Clone, Default)]
-struct Hand(Arc<Mutex<BusState>>);
+struct ControlledBus(Arc<Mutex<BusState>>);
 
 #[derive(Default)]
 struct BusState {
@@ -42,12 +42,12 @@ struct BusState {
     full: bool,
 }
 
-impl Hand {
+impl ControlledBus {
     fn lock(&self) -> MutexGuard<'_, BusState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Runs every task a few times, as one that wakes itself asks.
+    /// Polls every task a few times, since tasks may wake themselves.
     fn run(&self) {
         for _ in 0..8 {
             let tasks = std::mem::take(&mut self.lock().tasks);
@@ -104,7 +104,7 @@ impl Hand {
     }
 }
 
-impl Runtime for Hand {
+impl Runtime for ControlledBus {
     fn now(&self) -> Now {
         let time = self.lock().now;
         Now { time, wall: WallTime::from_unix_nanos(1 << 60) + time.since(Time::ZERO) }
@@ -115,8 +115,8 @@ impl Runtime for Hand {
     }
 
     fn sleep_until(&self, deadline: Time) -> Task {
-        let hand = self.clone();
-        Box::pin(std::future::poll_fn(move |_| match hand.lock().now >= deadline {
+        let controlled = self.clone();
+        Box::pin(std::future::poll_fn(move |_| match controlled.lock().now >= deadline {
             true => Poll::Ready(()),
             false => Poll::Pending,
         }))
@@ -127,7 +127,7 @@ impl Runtime for Hand {
     }
 }
 
-impl Bus for Hand {
+impl Bus for ControlledBus {
     fn publish(&self, offer: Offer<'_>, _: &mut WakeList) -> Result<Accepted, Full> {
         let mut state = self.lock();
         if state.full {
@@ -149,7 +149,7 @@ impl Bus for Hand {
     }
 }
 
-/// What a user waits for.
+/// A future of the user.
 type Pending = Pin<Box<dyn Future<Output = ()>>>;
 
 fn pend(future: impl Future<Output = ()> + 'static) -> Pending {
@@ -160,14 +160,15 @@ fn poll(pending: &mut Vec<Pending>) {
     pending.retain_mut(|future| future.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
 }
 
-/// Two bytes and what they ask for say each what the bus does next. In the end it gives up every
-/// subscription, time passes, and nothing may be pending (I1).
+/// Runs the steps in the input: one byte for the kind, one for the target, then arguments. At the
+/// end all subscriptions fail and time passes; no future may be pending then (I1).
 pub fn run(input: &[u8]) {
     let mut input = Input(input);
-    let hand = Hand::default();
-    let mut ready = Box::pin(Client::new(hand.clone(), hand.clone(), &HATS, ClientOptions::new()));
+    let controlled = ControlledBus::default();
+    let mut ready =
+        Box::pin(Client::new(controlled.clone(), controlled.clone(), &HATS, ClientOptions::new()));
     let client = loop {
-        hand.run();
+        controlled.run();
         match ready.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(client) => break client.expect("its subscriptions are live"),
             Poll::Pending => {}
@@ -192,18 +193,18 @@ pub fn run(input: &[u8]) {
     ];
     while !input.is_over() {
         poll(&mut pending);
-        hand.step(&mut input);
-        hand.run();
+        controlled.step(&mut input);
+        controlled.run();
     }
-    let sinks = std::mem::take(&mut hand.lock().sinks);
+    let sinks = std::mem::take(&mut controlled.lock().sinks);
     drop(sinks);
     for _ in 0..4 {
-        hand.lock().full = false;
-        hand.run();
+        controlled.lock().full = false;
+        controlled.run();
         poll(&mut pending);
-        let now = hand.now().time;
-        hand.lock().now = now + Duration::from_secs(5);
+        let now = controlled.now().time;
+        controlled.lock().now = now + Duration::from_secs(5);
     }
-    assert!(pending.is_empty(), "{} of a user's futures do not resolve", pending.len());
+    assert!(pending.is_empty(), "{} futures of the user did not resolve", pending.len());
     let _ = format!("{:?}", client.counters());
 }

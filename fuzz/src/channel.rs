@@ -1,15 +1,16 @@
-//! Channel names: whatever the parts are, the names can be told apart and are what buses can carry.
+//! Channel names: for any parts, the names are distinct and valid on the buses.
 
 use psrpc_engine::Route;
 use psrpc_proto::{Channel, InvalidId, MethodProperties, Routing, check_id, wire_name};
 use psrpc_vectors::unescaped;
 
-/// What stands between the parts of an input: service, method, id, kind of routing, then the topic.
+/// The separator between the parts of an input: service, method, id, routing, and the parts of the
+/// topic.
 const SEPARATOR: char = '\u{1f}';
 
 const MOST_OF_A_TOPIC: usize = 1024;
 
-/// Makes every name of the parts in the input.
+/// Builds every name from the parts in the input.
 pub fn run(input: &[u8]) {
     let text = String::from_utf8_lossy(input);
     let mut parts = text.split(SEPARATOR);
@@ -61,7 +62,7 @@ fn of_client(service: &str, id: &str) {
     }
 }
 
-/// What a legacy name was made of can be read from it, but for empty parts.
+/// Checks that the non-empty parts of a legacy name can be recovered from it.
 fn legacy<'a>(name: &str, parts: impl IntoIterator<Item = &'a str>) {
     assert!(name.chars().all(|c| c.is_ascii_alphanumeric() || "_+|".contains(c)), "{name:?}");
     let read: Vec<_> = name.split('|').filter(not_empty).map(unescaped).collect();

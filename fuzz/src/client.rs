@@ -1,5 +1,5 @@
-//! The client engine: whatever its user, the bus, peers and the clocks do, all that it began ends
-//! once and leaves nothing.
+//! The client engine: for any behaviour of user, bus, peers and clocks, every operation ends once
+//! and leaves no state behind.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::input::Input;
 use crate::peer;
 use crate::streams::{self, Streams};
 
-/// So tight that short inputs go beyond them.
+/// Low limits, which short inputs can exceed.
 const LIMITS: ClientLimits = ClientLimits {
     frame: FRAMES,
     calls: 4,
@@ -25,7 +25,7 @@ const LIMITS: ClientLimits = ClientLimits {
     streams: streams::LIMITS,
 };
 
-/// Drives a client as the input says.
+/// Runs a client with the steps in the input.
 pub fn run(input: &[u8]) {
     let mut input = Input(input);
     let config = ClientConfig {
@@ -41,7 +41,7 @@ pub fn run(input: &[u8]) {
         ..ClientConfig::new("Hats")
     };
     let mut user = User {
-        driven: Driven::new(Client::new(config, [1; 32]).expect("the service can be carried")),
+        driven: Driven::new(Client::new(config, [1; 32]).expect("the service name is valid")),
         routes: routes(),
         calls: BTreeMap::new(),
         multi_calls: BTreeMap::new(),
@@ -51,9 +51,9 @@ pub fn run(input: &[u8]) {
         closed: false,
     };
     user.driven.drain();
-    // Most of what can happen takes a client that is ready.
+    // Most behaviour requires a client that is ready.
     if input.byte() % 8 != 1 {
-        user.driven.subscribed_all();
+        user.driven.complete_subscriptions();
     }
     while !input.is_over() {
         user.step(&mut input);
@@ -61,7 +61,7 @@ pub fn run(input: &[u8]) {
     user.end();
 }
 
-/// A route of each kind.
+/// Returns a route of each kind.
 fn routes() -> Vec<Route> {
     let properties = |routing, require_claim| MethodProperties { routing, require_claim };
     let (queue, affinity) = (properties(Routing::Queue, true), properties(Routing::Affinity, true));
@@ -70,21 +70,21 @@ fn routes() -> Vec<Route> {
     let plain = methods.map(|(method, properties)| Route::new::<&str>("Hats", method, properties, &[]));
     let streams = [("Parade", affinity), ("Own", single)];
     let streams = streams.map(|(method, properties)| Route::stream("Hats", method, properties, &["a"]));
-    plain.into_iter().chain(streams).map(|route| route.expect("the names can be carried")).collect()
+    plain.into_iter().chain(streams).map(|route| route.expect("the names are valid")).collect()
 }
 
-/// The layer above.
+/// The user of the engine, with the state that it expects.
 struct User {
     driven: Driven<Client>,
     routes: Vec<Route>,
-    /// The calls that have not ended, and the openings of streams.
+    /// The calls and stream openings in flight.
     calls: BTreeMap<CallHandle, Ongoing>,
-    /// The servers that have answered, and the deadlines.
+    /// The multi calls in flight: the servers that have responded, and the deadline.
     multi_calls: BTreeMap<MultiHandle, (Vec<String>, Time)>,
-    /// Every call there ever was, since stale handles may be used.
+    /// The handles of all calls so far, since stale handles may be used.
     handles: (Vec<CallHandle>, Vec<MultiHandle>),
     streams: Streams,
-    /// The subscriptions to updates, and how many wait to be taken.
+    /// The subscriptions to updates, with the number of unread updates.
     listening: BTreeMap<SubscriptionHandle, usize>,
     closed: bool,
 }
@@ -93,7 +93,7 @@ struct User {
 struct Ongoing {
     opens: bool,
     deadline: Time,
-    asked_late: bool,
+    called_at_deadline: bool,
 }
 
 impl User {
@@ -101,10 +101,10 @@ impl User {
         const STREAMS: u8 = driven::STEPS + streams::STEPS;
         let step = input.byte();
         let kind = step % 36;
-        // What comes in may come in bursts. What a user does follows from what it knows, and events
-        // from when they came.
+        // Inputs from the bus may come in bursts. User steps depend on the events seen so far and
+        // on their times.
         if step < 180 || kind >= driven::BURSTS {
-            self.look();
+            self.check_events();
         }
         let now = self.driven.now;
         match kind {
@@ -150,7 +150,7 @@ impl User {
                     self.driven.engine.unsubscribe(subscription);
                 } else {
                     self.driven.engine.taken_update(subscription);
-                    let unread = self.listening.get_mut(&subscription).expect("it is picked from these");
+                    let unread = self.listening.get_mut(&subscription).expect("the subscription exists");
                     *unread = unread.saturating_sub(1);
                 }
             }
@@ -173,7 +173,10 @@ impl User {
         };
         let now = self.driven.now;
         if let Ok(call) = self.driven.engine.call(now, call) {
-            self.began(call, Ongoing { opens: false, deadline: now.time + timeout, asked_late: false });
+            self.record_call(
+                call,
+                Ongoing { opens: false, deadline: now.time + timeout, called_at_deadline: false },
+            );
         }
     }
 
@@ -188,11 +191,14 @@ impl User {
         };
         let now = self.driven.now;
         if let Ok(call) = self.driven.engine.open_stream(now, open) {
-            self.began(call, Ongoing { opens: true, deadline: now.time + timeout, asked_late: false });
+            self.record_call(
+                call,
+                Ongoing { opens: true, deadline: now.time + timeout, called_at_deadline: false },
+            );
         }
     }
 
-    fn began(&mut self, call: CallHandle, ongoing: Ongoing) {
+    fn record_call(&mut self, call: CallHandle, ongoing: Ongoing) {
         assert!(self.calls.insert(call, ongoing).is_none());
         assert!(self.calls.len() <= LIMITS.calls);
         self.handles.0.push(call);
@@ -212,8 +218,8 @@ impl User {
         }
     }
 
-    /// Takes all events, and compares what is left with what the engine says.
-    fn look(&mut self) {
+    /// Takes all events and compares the expected state with the engine's.
+    fn check_events(&mut self) {
         self.driven.drain();
         for event in std::mem::take(&mut self.driven.events) {
             assert!(!self.closed || matches!(event, ClientEvent::Dropped(_)), "{event:?} after the close");
@@ -249,9 +255,9 @@ impl User {
                 }
             }
             ClientEvent::Response { call, server_id, .. } => {
-                let (servers, _) = self.multi_calls.get_mut(&call).expect("answers come before the end");
+                let (servers, _) = self.multi_calls.get_mut(&call).expect("responses come before the end");
                 let server = server_id.to_string();
-                assert!(!servers.contains(&server), "a server answers once");
+                assert!(!servers.contains(&server), "a server responds once");
                 servers.push(server);
                 assert!(servers.len() <= LIMITS.answers_per_call);
             }
@@ -261,11 +267,11 @@ impl User {
             ClientEvent::Select { call, bids } => {
                 assert!(bids.len() <= LIMITS.bids_per_call);
                 assert!(bids.iter().all(|claim| claim.affinity.is_finite()));
-                let ongoing = self.calls.get_mut(&call).expect("who selects has a call");
-                // A function that is first asked at the deadline has a moment to answer.
+                let ongoing = self.calls.get_mut(&call).expect("a selection belongs to a call in flight");
+                // A function that is first called at the deadline has a moment to decide.
                 if ongoing.deadline <= self.driven.now.time {
-                    assert!(!ongoing.asked_late, "a function is asked once");
-                    ongoing.asked_late = true;
+                    assert!(!ongoing.called_at_deadline, "the selection function is called once");
+                    ongoing.called_at_deadline = true;
                     ongoing.deadline = self.driven.now.time + Duration::from_millis(1);
                 }
             }
@@ -283,20 +289,20 @@ impl User {
         }
     }
 
-    /// Lets time pass until all that ends by itself has, then closes the client.
+    /// Lets time pass until everything has ended by itself, then closes the client.
     fn end(&mut self) {
-        self.look();
+        self.check_events();
         for _ in 0..4 {
             self.driven.tick(Duration::from_secs(3600), 0);
-            self.look();
+            self.check_events();
         }
         let engine = &self.driven.engine;
         assert_eq!((engine.in_flight(), engine.sending(), engine.remembered()), (0, 0, 0));
         self.driven.engine.close(self.driven.now);
-        self.look();
+        self.check_events();
         self.driven.settle();
-        self.look();
-        assert!(self.closed, "a client closes once the bus has done all that it was asked for");
+        self.check_events();
+        assert!(self.closed, "the client did not close although the bus completed all requests");
         let engine = &self.driven.engine;
         assert_eq!(
             (engine.streams(), engine.listening(), psrpc_engine::Engine::poll_timeout(engine)),
@@ -305,7 +311,7 @@ impl User {
     }
 }
 
-/// Options of a selection, some of which cannot be.
+/// Generates selection options, some of them invalid.
 fn selection(input: &mut Input<'_>) -> Selection {
     let affinity = |input: &mut Input<'_>| (input.one_in(4)).then(|| peer::affinity(input));
     let time =

@@ -1,4 +1,4 @@
-//! The compiler: whatever a .proto says, it is refused or becomes Rust.
+//! The compiler: any .proto is either rejected or becomes valid Rust.
 
 use std::fs;
 
@@ -7,10 +7,11 @@ use psrpc_build::Config;
 use tempfile::TempDir;
 
 thread_local! {
-    static DIR: TempDir = tempfile::tempdir().expect("there is room for temporary files");
+    static DIR: TempDir = tempfile::tempdir().expect("a temporary directory can be created");
 }
 
-/// Compiles the input: a .proto as it is, or what a service is made from if it begins with a zero.
+/// Compiles the input: as a .proto, or, if it begins with a zero, as the seed of a generated
+/// service.
 pub fn run(input: &[u8]) {
     match input {
         [0, rest @ ..] => {
@@ -23,14 +24,14 @@ pub fn run(input: &[u8]) {
 }
 
 fn compile(source: &str, rename: Option<(Name<'_>, Name<'_>)>) {
-    // Of a service that is made from an input, nothing else would show what it is.
+    // Generated services are not visible in the input.
     if std::env::var_os("SHOW").is_some() {
         println!("{source}");
     }
     DIR.with(|dir| {
         let (file, out) = (dir.path().join("s.proto"), dir.path().join("out"));
-        fs::write(&file, source).expect("a file can be written");
-        fs::create_dir(&out).expect("a directory can be made");
+        fs::write(&file, source).expect("the file can be written");
+        fs::create_dir(&out).expect("the directory can be created");
         let mut config = Config::new();
         config.out_dir(&out);
         if let Some((rpc, name)) = rename {
@@ -38,9 +39,9 @@ fn compile(source: &str, rename: Option<(Name<'_>, Name<'_>)>) {
         }
         match config.compile(&[&file], &[dir.path()]) {
             Ok(()) => {
-                for entry in fs::read_dir(&out).expect("a directory can be read") {
-                    let path = entry.expect("a directory can be read").path();
-                    let code = fs::read_to_string(&path).expect("what is generated is UTF-8");
+                for entry in fs::read_dir(&out).expect("the directory can be read") {
+                    let path = entry.expect("the directory can be read").path();
+                    let code = fs::read_to_string(&path).expect("generated code is UTF-8");
                     if let Err(error) = syn::parse_file(&code) {
                         panic!("{}: {error}", path.display());
                     }
@@ -48,12 +49,11 @@ fn compile(source: &str, rename: Option<(Name<'_>, Name<'_>)>) {
             }
             Err(error) => assert!(!error.to_string().is_empty()),
         }
-        fs::remove_dir_all(&out).expect("a directory can be removed");
+        fs::remove_dir_all(&out).expect("the directory can be removed");
     });
 }
 
-/// A service whose options make sense to the compiler more often than text that is changed at
-/// random.
+/// A generated service. Its options are valid more often than those of a randomly mutated text.
 #[derive(Debug, Arbitrary)]
 struct Service<'a> {
     name: Name<'a>,
@@ -78,7 +78,7 @@ struct Rpc<'a> {
     names: Vec<Name<'a>>,
 }
 
-/// A name that Rust has other uses for, or any.
+/// A name: one with a special meaning, or any.
 #[derive(Clone, Copy, Debug, Arbitrary)]
 enum Name<'a> {
     Odd(u8),

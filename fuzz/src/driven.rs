@@ -1,4 +1,4 @@
-//! An engine as it is driven: a bus that does whatever the input says, and time.
+//! Drives an engine with a bus and clocks that follow the input.
 
 use std::fmt::Debug;
 use std::time::Duration;
@@ -8,35 +8,35 @@ use psrpc_engine::proto::{Channel, Frame, FrameLimits};
 use psrpc_engine::{BusError, Engine, Now, Output, SubscriptionHandle, Time, Token, WallTime};
 
 use crate::input::Input;
-use crate::peer::Known;
+use crate::peer::KnownIds;
 
-/// So tight that short inputs go beyond them.
+/// Low limits, which short inputs can exceed.
 pub const FRAMES: FrameLimits =
     FrameLimits { frame_bytes: 640, id_bytes: 32, metadata_entries: 3, metadata_bytes: 64, error_details: 2 };
 
-/// Some time in 2026.
+/// A time in 2026.
 const EPOCH: i64 = 1_790_000_000_000_000_000;
 
-/// How many of the kinds of steps are those of any engine ([`Driven::step`]).
+/// The number of kinds of steps that apply to any engine ([`Driven::step`]).
 pub const STEPS: u8 = 16;
 
-/// The first of these kinds in which time passes; any number of those before it may come at once.
+/// The first kind of step in which time passes. Any number of earlier ones may happen at one time.
 pub const BURSTS: u8 = 14;
 
-/// An engine, its bus and its clock.
+/// An engine with its bus and clocks.
 pub struct Driven<E: Engine> {
-    /// The engine.
+    /// The engine under test.
     pub engine: E,
-    /// What the clocks show.
+    /// The current time.
     pub now: Now,
-    /// What it told since somebody looked.
+    /// The events since they were last taken.
     pub events: Vec<E::Event>,
-    known: Known,
+    known: KnownIds,
     subscriptions: Vec<Subscription>,
     tokens: Vec<Token>,
-    /// Whether the bus has no room.
+    /// True if the bus has no room.
     full: bool,
-    /// Whether the engine knows that.
+    /// True if the engine was told so.
     blocked: bool,
 }
 
@@ -48,9 +48,9 @@ struct Subscription {
 
 #[derive(Clone, Copy, PartialEq)]
 enum ChannelState {
-    Asked,
+    Requested,
     Live,
-    /// It was live, and is to be so again.
+    /// It was live and is being restored.
     Interrupted,
     Leaving,
     Ended,
@@ -60,14 +60,14 @@ impl<E: Engine> Driven<E>
 where
     E::Event: Debug,
 {
-    /// Drives an engine from here on.
+    /// Creates a driver for an engine.
     pub fn new(engine: E) -> Self {
         let now = Now { time: Time::ZERO, wall: WallTime::from_unix_nanos(EPOCH) };
         Self {
             engine,
             now,
             events: Vec::new(),
-            known: Known::default(),
+            known: KnownIds::default(),
             subscriptions: Vec::new(),
             tokens: Vec::new(),
             full: false,
@@ -75,7 +75,7 @@ where
         }
     }
 
-    /// Does what the engine wants done, and gives how much that was.
+    /// Processes all outputs of the engine, and returns their number.
     pub fn drain(&mut self) -> usize {
         let mut count = 0;
         loop {
@@ -84,15 +84,20 @@ where
                 match output {
                     Output::Subscribe { subscription: handle, channel, .. } => {
                         assert!(self.subscriptions.iter().all(|known| known.handle != handle));
-                        self.subscriptions.push(Subscription { handle, channel, state: ChannelState::Asked });
+                        self.subscriptions.push(Subscription {
+                            handle,
+                            channel,
+                            state: ChannelState::Requested,
+                        });
                     }
                     Output::Unsubscribe { subscription } => {
-                        let left = self.subscriptions.iter_mut().find(|known| known.handle == subscription);
-                        let left = left.expect("what was not subscribed is not unsubscribed");
-                        assert!(left.state != ChannelState::Leaving, "it is left once");
-                        // It may have ended by itself meanwhile.
-                        if left.state != ChannelState::Ended {
-                            left.state = ChannelState::Leaving;
+                        let removed =
+                            self.subscriptions.iter_mut().find(|known| known.handle == subscription);
+                        let removed = removed.expect("only existing subscriptions are unsubscribed");
+                        assert!(removed.state != ChannelState::Leaving, "unsubscribed twice");
+                        // The bus may have ended it meanwhile.
+                        if removed.state != ChannelState::Ended {
+                            removed.state = ChannelState::Leaving;
                         }
                     }
                     Output::Event(event) => self.events.push(event),
@@ -100,11 +105,11 @@ where
             }
             let Some(outgoing) = self.engine.poll_publish() else { return count };
             count += 1;
-            assert!(!self.blocked, "a frame is put out though the bus has no room");
+            assert!(!self.blocked, "the engine published a frame although the bus has no room");
             let frame = outgoing.frame();
             let encoded = frame.encode(outgoing.channel().local());
             if let Err(error) = Frame::decode(&encoded, &FRAMES) {
-                panic!("nobody would read what is put out: {error}: {frame:?}");
+                panic!("the published frame does not decode: {error}: {frame:?}");
             }
             if self.full {
                 self.blocked = true;
@@ -117,7 +122,7 @@ where
         }
     }
 
-    /// A step that any engine can take, of [`STEPS`] kinds.
+    /// Runs one of [`STEPS`] kinds of steps that apply to any engine.
     pub fn step(&mut self, kind: u8, input: &mut Input<'_>) {
         match kind {
             0 => {
@@ -128,7 +133,7 @@ where
             1..=6 => {
                 let frame = self.known.frame(input, self.now);
                 let which = input.byte();
-                // Who sends may be known from what it sends.
+                // The id of the sender may be derived from the frame.
                 self.known.note(&frame);
                 let raw = which >= 128;
                 self.deliver(which, if raw { Frame::Raw(frame.encode("")) } else { frame });
@@ -139,8 +144,9 @@ where
             }
             8 => {
                 let which = input.byte();
-                let leaves = |subscription: &&mut Subscription| subscription.state == ChannelState::Leaving;
-                self.ended(which, leaves);
+                let is_leaving =
+                    |subscription: &&mut Subscription| subscription.state == ChannelState::Leaving;
+                self.ended(which, is_leaving);
             }
             9 => {
                 let which = input.byte();
@@ -162,7 +168,7 @@ where
                 if let Some(at) = usize::from(input.byte()).checked_rem(count) {
                     let token = self.tokens.remove(at);
                     let result = match input.byte() % 4 {
-                        0 => Err(BusError::new("the bus is gone")),
+                        0 => Err(BusError::new("the bus has stopped")),
                         1 => Ok(Some(0)),
                         2 => Ok(Some(input.long() as u64)),
                         _ => Ok(None),
@@ -185,21 +191,21 @@ where
         }
     }
 
-    /// Lets time pass, and the wall clock jump.
+    /// Advances the time and lets the wall clock jump.
     pub fn tick(&mut self, time: Duration, jump: i64) {
         self.drain();
         self.now.time = self.now.time + time;
         let wall = (self.now.wall + time).as_unix_nanos() + jump;
         self.now.wall = WallTime::from_unix_nanos(wall);
         let due = self.engine.poll_timeout().is_some_and(|next| next.at <= self.now.time);
-        let count = self.fire();
-        assert!(due || count == 0, "a timeout that comes early does something");
+        let count = self.handle_timeouts();
+        assert!(due || count == 0, "a timeout before the deadline had an effect");
         let next = self.engine.poll_timeout();
         assert!(next.is_none_or(|next| next.at > self.now.time), "{next:?} at {:?}", self.now.time);
     }
 
-    /// Fires what is due, round after round, and gives how much the engine wanted done.
-    fn fire(&mut self) -> usize {
+    /// Handles timeouts until none is due, and returns the number of outputs.
+    fn handle_timeouts(&mut self) -> usize {
         let mut count = self.drain();
         while self.engine.handle_timeout(self.now).is_more() {
             count += self.drain();
@@ -207,18 +213,22 @@ where
         count + self.drain()
     }
 
-    /// The bus does all that it was asked for, and the engine all that is due. No time passes.
+    /// Completes everything that the bus was asked to do, and handles all timeouts that are due. No
+    /// time passes.
     pub fn settle(&mut self) {
         self.full = false;
         if std::mem::take(&mut self.blocked) {
             self.engine.handle_room();
         }
-        // What is done may bring about more.
-        while self.fire() > 0 || !self.tokens.is_empty() || self.subscriptions.iter().any(is_waiting) {
+        // Each completion may cause further outputs.
+        while self.handle_timeouts() > 0
+            || !self.tokens.is_empty()
+            || self.subscriptions.iter().any(is_waiting)
+        {
             for token in std::mem::take(&mut self.tokens) {
                 self.engine.handle_published(self.now, token, Ok(None));
             }
-            self.subscribed_all();
+            self.complete_subscriptions();
             for subscription in
                 self.subscriptions.iter_mut().filter(|known| known.state == ChannelState::Leaving)
             {
@@ -228,20 +238,20 @@ where
         }
     }
 
-    /// Every subscription that was asked for or interrupted is live.
-    pub fn subscribed_all(&mut self) {
-        for subscription in self.subscriptions.iter_mut().filter(|known| is_wanted(known)) {
+    /// Makes every requested or interrupted subscription live.
+    pub fn complete_subscriptions(&mut self) {
+        for subscription in self.subscriptions.iter_mut().filter(|known| is_requested(known)) {
             subscription.state = ChannelState::Live;
             self.engine.handle_subscribed(self.now, subscription.handle, Ok(()));
         }
     }
 
-    /// The subscriptions that have not ended.
+    /// Returns the subscriptions that have not ended.
     fn open(&self) -> impl Iterator<Item = &Subscription> {
         self.subscriptions.iter().filter(|subscription| subscription.state != ChannelState::Ended)
     }
 
-    /// A frame comes in where such a frame belongs, or anywhere.
+    /// Delivers a frame to a subscription for its kind, or sometimes to any other.
     fn deliver(&mut self, which: u8, frame: Frame) {
         let kind = match &frame {
             Frame::Request(_) | Frame::Other(_) => "|REQ",
@@ -262,15 +272,16 @@ where
         }
     }
 
-    fn subscribed(&mut self, which: u8, well: bool) {
-        let mut wanted: Vec<_> = self.subscriptions.iter_mut().filter(|known| is_wanted(known)).collect();
-        let Some(at) = usize::from(which).checked_rem(wanted.len()) else { return };
-        wanted[at].state = if well { ChannelState::Live } else { ChannelState::Ended };
-        let result = if well { Ok(()) } else { Err(BusError::new("not allowed")) };
-        self.engine.handle_subscribed(self.now, wanted[at].handle, result);
+    fn subscribed(&mut self, which: u8, success: bool) {
+        let mut requested: Vec<_> =
+            self.subscriptions.iter_mut().filter(|known| is_requested(known)).collect();
+        let Some(at) = usize::from(which).checked_rem(requested.len()) else { return };
+        requested[at].state = if success { ChannelState::Live } else { ChannelState::Ended };
+        let result = if success { Ok(()) } else { Err(BusError::new("not allowed")) };
+        self.engine.handle_subscribed(self.now, requested[at].handle, result);
     }
 
-    /// A subscription that is live is interrupted, or the bus has more to say of one that is.
+    /// Interrupts a live subscription, or one that is interrupted already.
     fn interrupted(&mut self, which: u8) {
         let mut live: Vec<_> = self.subscriptions.iter_mut().filter(|known| is_live(known)).collect();
         let Some(at) = usize::from(which).checked_rem(live.len()) else { return };
@@ -278,25 +289,25 @@ where
         self.engine.handle_interrupted(self.now, live[at].handle, BusError::new("the connection is lost"));
     }
 
-    fn ended(&mut self, which: u8, which_of: impl Fn(&&mut Subscription) -> bool) {
-        let mut ending: Vec<_> = self.subscriptions.iter_mut().filter(which_of).collect();
+    fn ended(&mut self, which: u8, filter: impl Fn(&&mut Subscription) -> bool) {
+        let mut ending: Vec<_> = self.subscriptions.iter_mut().filter(filter).collect();
         let Some(at) = usize::from(which).checked_rem(ending.len()) else { return };
         ending[at].state = ChannelState::Ended;
         self.engine.handle_unsubscribed(self.now, ending[at].handle);
     }
 }
 
-/// Returns `true` for a subscription that is live, or was and is to be so again.
+/// Returns `true` if a subscription is live or interrupted.
 fn is_live(subscription: &Subscription) -> bool {
     matches!(subscription.state, ChannelState::Live | ChannelState::Interrupted)
 }
 
-/// Returns `true` for a subscription that is to become live, for the first time or again.
-fn is_wanted(subscription: &Subscription) -> bool {
-    matches!(subscription.state, ChannelState::Asked | ChannelState::Interrupted)
+/// Returns `true` if a subscription is requested or interrupted.
+fn is_requested(subscription: &Subscription) -> bool {
+    matches!(subscription.state, ChannelState::Requested | ChannelState::Interrupted)
 }
 
-/// Whether the bus has not done what was asked for.
+/// Returns `true` if the bus has not completed the last request for a subscription.
 fn is_waiting(subscription: &Subscription) -> bool {
-    is_wanted(subscription) || subscription.state == ChannelState::Leaving
+    is_requested(subscription) || subscription.state == ChannelState::Leaving
 }

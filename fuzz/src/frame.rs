@@ -1,5 +1,4 @@
-//! Frames: whatever decodes keeps to the limits, and is the same again when it is encoded and
-//! decoded.
+//! Frames: decoded frames are within the limits, and do not change when encoded and decoded again.
 
 use std::io::Read;
 
@@ -9,11 +8,11 @@ use psrpc_proto::{Any, Compression, Frame, FrameLimits, Metadata, Request, Respo
 
 const LIMITS: FrameLimits = FrameLimits { frame_bytes: 1 << 20, ..FrameLimits::DEFAULT };
 
-/// So tight that short inputs go beyond them.
+/// Low limits, which short inputs can exceed.
 const TIGHT: FrameLimits =
     FrameLimits { frame_bytes: 512, id_bytes: 16, metadata_entries: 2, metadata_bytes: 32, error_details: 2 };
 
-/// Whatever a frame within the limits becomes, encoded and decompressed.
+/// Limits that any frame within `LIMITS` satisfies after it is encoded and decompressed.
 const ENOUGH: FrameLimits = FrameLimits { frame_bytes: 4 << 20, ..FrameLimits::DEFAULT };
 
 /// Decodes an input as a frame, and as the deflated value of one.
@@ -25,7 +24,7 @@ pub fn run(input: &[u8]) {
 fn check(bytes: Bytes) {
     let tight = Frame::decode(&bytes, &TIGHT);
     let Ok((frame, channel)) = Frame::decode(&bytes, &LIMITS) else {
-        assert!(tight.is_err(), "it decodes within tight limits alone");
+        assert!(tight.is_err(), "it decodes only within the tight limits");
         return;
     };
     assert!(!matches!(frame, Frame::Raw(_)));
@@ -36,23 +35,22 @@ fn check(bytes: Bytes) {
     }
     let encoded = frame.encode(channel.as_str());
     assert!(encoded.len() >= frame.value_len());
-    let (again, same_channel) = Frame::decode(&encoded, &ENOUGH).expect("what we encode decodes");
+    let (again, same_channel) = Frame::decode(&encoded, &ENOUGH).expect("encoded frames decode");
     assert_eq!(same_channel, channel);
     assert_eq!(again.encode(channel.as_str()), encoded);
     assert_eq!(show(&again), show(&spelled_out(frame.clone())));
     let compressed = frame.encode_with(channel.as_str(), Some(Compression { threshold: 0 }));
     assert!(compressed.len() <= encoded.len());
-    let (again, _) = Frame::decode(&compressed, &ENOUGH).expect("what we compress decodes");
+    let (again, _) = Frame::decode(&compressed, &ENOUGH).expect("compressed frames decode");
     assert_eq!(again.encode(channel.as_str()), encoded);
 }
 
-/// A frame as it compares: an affinity may be no number, which equals nothing.
+/// Formats a frame for comparison, since NaN affinities are not equal to themselves.
 fn show(frame: &Frame) -> String {
     format!("{frame:?}")
 }
 
-/// What is said by leaving it out, and what stands for it when it is sent: the code and the text of
-/// an error.
+/// Replaces an error's missing code and text by the defaults that are sent for them.
 fn spelled_out(mut frame: Frame) -> Frame {
     let (code, text) = match &mut frame {
         Frame::Response(Response { result: Err(error), .. }) => (&mut error.code, &mut error.text),
@@ -103,8 +101,8 @@ fn within(frame: &Frame, limits: &FrameLimits) {
     assert!(payload <= limits.frame_bytes);
 }
 
-/// Makes gzip of the input in two ways, so that changes get past the magic and the checksum. What
-/// we read of it is what flate2 reads.
+/// Wraps the input as gzip in two ways, so that mutations pass the magic number and the checksum.
+/// Decompression must agree with flate2.
 fn gzip(input: &[u8]) {
     const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
     let mut inflated = Vec::new();
@@ -120,12 +118,12 @@ fn gzip(input: &[u8]) {
     }
     for value in members {
         let any = Any { type_url: "x".into(), value: value.clone().into() };
-        // Behind it the field that says how the value is compressed.
+        // Followed by the compression field of the envelope.
         let bytes = [&Frame::Other(any).encode("")[..], &[4 << 3, 1]].concat().into();
         let Ok((Frame::Other(read), _)) = Frame::decode(&bytes, &LIMITS) else { continue };
         let mut expected = Vec::new();
-        MultiGzDecoder::new(&value[..]).read_to_end(&mut expected).expect("flate2 reads what we read");
-        assert!(read.value == expected, "it reads something else than flate2 does");
+        MultiGzDecoder::new(&value[..]).read_to_end(&mut expected).expect("flate2 decompresses the value");
+        assert!(read.value == expected, "the value differs from flate2's output");
         assert!(expected.len() <= LIMITS.frame_bytes);
     }
 }

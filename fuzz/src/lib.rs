@@ -1,4 +1,4 @@
-//! What the fuzz targets do with their inputs. `README.md` says how to run them.
+//! The fuzz targets. See `README.md` for how to run them.
 
 #![forbid(unsafe_code)]
 

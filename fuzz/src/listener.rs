@@ -1,15 +1,15 @@
-//! A listener on a bus, which keeps what it is told.
+//! A sink that records deliveries.
 
 use std::sync::{Arc, Mutex};
 
 use psrpc::bus::{Delivery, Sink};
 use psrpc::proto::Frame;
 
-/// What a listener was told since somebody looked.
+/// The deliveries since the last count.
 #[derive(Clone, Default)]
-pub struct Told(Arc<Mutex<Vec<Delivery>>>);
+pub struct Recorder(Arc<Mutex<Vec<Delivery>>>);
 
-/// How often each thing was told.
+/// The number of deliveries of each kind.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     pub frames: usize,
@@ -18,17 +18,17 @@ pub struct Counts {
     pub gaps: usize,
 }
 
-impl Told {
-    /// A sink that tells this.
+impl Recorder {
+    /// Creates a sink that records its deliveries.
     pub fn sink(&self) -> Sink {
-        let told = self.clone();
-        Sink::new(move |delivery, _| told.0.lock().expect("nobody panics with it").push(delivery))
+        let recorder = self.clone();
+        Sink::new(move |delivery, _| recorder.0.lock().expect("the lock is not poisoned").push(delivery))
     }
 
-    /// Counts what was told, and forgets it.
+    /// Counts the deliveries and clears them.
     pub fn count(&self) -> Counts {
         let mut counts = Counts::default();
-        for delivery in self.0.lock().expect("nobody panics with it").drain(..) {
+        for delivery in self.0.lock().expect("the lock is not poisoned").drain(..) {
             match delivery {
                 Delivery::Frame(Frame::Raw(_)) => counts.raw += 1,
                 Delivery::Frame(_) => counts.frames += 1,

@@ -1,4 +1,4 @@
-//! What a NATS server hands out: each message reaches whom it is for, and nobody else.
+//! Messages of a NATS server: each message reaches its recipients and no other subscriber.
 
 use bytes::Bytes;
 use psrpc::SubscriptionKind;
@@ -6,12 +6,12 @@ use psrpc::proto::{Channel, Frame, FrameLimits};
 use psrpc_bus_nats::fuzzing::Subjects;
 
 use crate::input::Input;
-use crate::listener::{Counts, Told};
+use crate::listener::{Counts, Recorder};
 
-/// Methods whose requests share a subject, and one that nobody listens to.
+/// Methods whose requests share a subject, and one without subscribers.
 const METHODS: [&str; 5] = ["Fit", "Pick", "intCount", "", "IntensiveRPC"];
 
-/// So tight that short inputs go beyond them.
+/// Low limits, which short inputs can exceed.
 const LIMITS: FrameLimits = FrameLimits {
     frame_bytes: 4096,
     id_bytes: 32,
@@ -20,52 +20,57 @@ const LIMITS: FrameLimits = FrameLimits {
     error_details: 2,
 };
 
-/// A byte says how the subject is subscribed to and who listens; the rest is the payload of a
-/// message.
+/// Two bytes select the kind of the subscriptions, the subscribers, and one to remove; the rest is
+/// the payload of a message.
 pub fn run(input: &[u8]) {
     let mut input = Input(input);
-    let (setup, leaves) = (input.byte(), input.byte());
+    let (setup, removal) = (input.byte(), input.byte());
     let kind = if setup.is_multiple_of(2) { SubscriptionKind::Plain } else { SubscriptionKind::Queue };
     let subjects = Subjects::new(LIMITS);
-    let mut listeners: Vec<(String, Told)> = Vec::new();
+    let mut listeners: Vec<(String, Recorder)> = Vec::new();
     let mut keys = Vec::new();
     for bit in 1..8 {
         if setup >> bit & 1 == 1 {
             let method = METHODS[bit % METHODS.len()];
-            let (channel, told) = (Channel::request::<&str>("Hats", method, &[], true), Told::default());
-            keys.push(subjects.add(&channel, kind, told.sink()).expect("it can be a subject"));
-            listeners.push((channel.local().to_owned(), told));
+            let (channel, recorder) =
+                (Channel::request::<&str>("Hats", method, &[], true), Recorder::default());
+            keys.push(subjects.add(&channel, kind, recorder.sink()).expect("the channel is a valid subject"));
+            listeners.push((channel.local().to_owned(), recorder));
         }
     }
-    if leaves % 4 == 1 && !keys.is_empty() {
-        let at = usize::from(leaves) % keys.len();
+    if removal % 4 == 1 && !keys.is_empty() {
+        let at = usize::from(removal) % keys.len();
         subjects.remove(keys.swap_remove(at));
         listeners.swap_remove(at);
     }
     let payload = Bytes::copy_from_slice(input.0);
     let odd = Channel::response("Hats", &String::from_utf8_lossy(input.0));
-    drop(subjects.add(&odd, SubscriptionKind::Plain, Told::default().sink()));
+    drop(subjects.add(&odd, SubscriptionKind::Plain, Recorder::default().sink()));
     let expected = Frame::decode(&payload, &LIMITS);
-    // Twice: of a queue, they take turns.
+    // Two rounds, since queue subscribers take turns.
     for _ in 0..2 {
         subjects.receive(1, payload.clone());
-        let told: Vec<(&str, Counts)> =
-            listeners.iter().map(|(channel, told)| (channel.as_str(), told.count())).collect();
-        let all = |count: fn(&Counts) -> usize| told.iter().map(|(_, counts)| count(counts)).sum::<usize>();
+        let counts: Vec<(&str, Counts)> =
+            listeners.iter().map(|(channel, counts)| (channel.as_str(), counts.count())).collect();
+        let all = |count: fn(&Counts) -> usize| counts.iter().map(|(_, counts)| count(counts)).sum::<usize>();
         let (frames, raw, misrouted) =
             (all(|counts| counts.frames), all(|counts| counts.raw), all(|counts| counts.misrouted));
         let anybody = usize::from(!listeners.is_empty());
         match &expected {
             Ok((_, channel)) => {
-                let there = told.iter().filter(|(known, _)| channel.as_str() == *known);
-                let rightly: usize = there.clone().map(|(_, counts)| counts.frames).sum();
-                assert_eq!(rightly, frames, "it reaches those of its channel alone");
-                let (there, queue) = (there.count(), kind == SubscriptionKind::Queue);
-                assert_eq!(frames, if queue { there.min(1) } else { there });
-                assert_eq!(misrouted, if queue && there == 0 { anybody } else { 0 });
+                let matching = counts.iter().filter(|(known, _)| channel.as_str() == *known);
+                let rightly: usize = matching.clone().map(|(_, counts)| counts.frames).sum();
+                assert_eq!(rightly, frames, "the frame reaches only the subscribers of its channel");
+                let (matching, queue) = (matching.count(), kind == SubscriptionKind::Queue);
+                assert_eq!(frames, if queue { matching.min(1) } else { matching });
+                assert_eq!(misrouted, if queue && matching == 0 { anybody } else { 0 });
                 assert_eq!(raw, 0);
             }
-            Err(_) => assert_eq!((frames, raw, misrouted), (0, anybody, 0), "one of the subject counts it"),
+            Err(_) => assert_eq!(
+                (frames, raw, misrouted),
+                (0, anybody, 0),
+                "one subscriber of the subject counts it"
+            ),
         }
         assert_eq!(all(|counts| counts.gaps), 0);
     }

@@ -1,4 +1,4 @@
-//! The other side: frames as a peer may send them, about what the engine has in flight.
+//! Generates frames that a peer may send, about calls that the engine has in flight.
 
 use bytes::Bytes;
 use psrpc_engine::Now;
@@ -9,20 +9,20 @@ use psrpc_engine::proto::{
 
 use crate::input::Input;
 
-/// The ids of peers, and of calls that nobody knows. One is empty and one too long.
+/// Ids of peers and of unknown calls, including an empty one and one that is too long.
 const IDS: [&str; 5] = ["ID_a", "ID_b", "SRV_own", "", "an id of more than thirty-two bytes"];
 
-/// The ids that an engine has in flight, as its frames told them, the last ones.
+/// The last ids that the engine used in its frames.
 #[derive(Default)]
-pub struct Known {
+pub struct KnownIds {
     requests: Vec<Text>,
     streams: Vec<Text>,
 }
 
-impl Known {
+impl KnownIds {
     const MOST: usize = 16;
 
-    /// Notes what a frame names.
+    /// Records the ids in a frame.
     pub fn note(&mut self, frame: &Frame) {
         match frame {
             Frame::Request(Request { request_id, .. }) => Self::add(&mut self.requests, request_id),
@@ -43,7 +43,7 @@ impl Known {
         }
     }
 
-    /// A frame that names some of it.
+    /// Generates a frame that uses recorded ids.
     pub fn frame(&self, input: &mut Input<'_>, now: Now) -> Frame {
         let kind = input.byte() % 8;
         let request_id = of(input, &self.requests);
@@ -97,34 +97,34 @@ impl Known {
     }
 }
 
-/// One of `ids`, or one that is none of them.
+/// Picks one of `ids`, or an unknown id.
 fn of(input: &mut Input<'_>, ids: &[Text]) -> Text {
     if input.one_in(8) {
         return id(input);
     }
-    // The last ones are what is most likely in flight.
+    // The last ids are the most likely to be in flight.
     let at = usize::from(input.byte()).checked_rem(ids.len());
     at.map_or_else(|| id(input), |at| ids[ids.len() - 1 - at].clone())
 }
 
-/// The id of a peer.
+/// Generates the id of a peer.
 pub fn id(input: &mut Input<'_>) -> Text {
     input.pick(&IDS).unwrap_or_default().into()
 }
 
-/// An affinity, which may be no number.
+/// Generates an affinity, possibly NaN or infinite.
 pub fn affinity(input: &mut Input<'_>) -> f32 {
     let affinities =
         [1.0, 0.5, 0.0, -0.0, -1.0, f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MIN_POSITIVE, 2.0];
     input.pick(&affinities).unwrap_or_default()
 }
 
-/// A message, up to more than a frame may carry.
+/// Generates a message, possibly larger than a frame may be.
 pub fn payload(input: &mut Input<'_>) -> Bytes {
     Bytes::from(vec![b'x'; usize::from(input.byte()) * 4])
 }
 
-/// An error, with up to more details than it may have.
+/// Generates an error, possibly with too many details.
 pub fn error(input: &mut Input<'_>) -> ErrorResponse {
     let code = match input.byte() % 4 {
         0 => ErrorCode::Internal,
@@ -138,13 +138,13 @@ pub fn error(input: &mut Input<'_>) -> ErrorResponse {
     ErrorResponse { details, ..ErrorResponse::new(code, text) }
 }
 
-/// Metadata, up to more than there may be.
+/// Generates metadata, possibly beyond the limits.
 pub fn metadata(input: &mut Input<'_>) -> Metadata {
     let entries = input.byte() % 5;
     (0..entries).map(|entry| (format!("{entry}"), "m".repeat(usize::from(input.byte()) / 8))).collect()
 }
 
-/// When something was sent and when it expires: about now, or whenever.
+/// Generates a send time and an expiry, close to the current time or arbitrary.
 fn times(input: &mut Input<'_>, now: Now) -> (i64, i64) {
     const MS: i64 = 1_000_000;
     match input.byte() % 8 {

@@ -1,5 +1,5 @@
-//! What a Redis server pushes: each frame reaches every plain subscriber, and of a queue the one
-//! who has its lock.
+//! Push messages of a Redis server: each frame reaches every plain subscriber, and the queue
+//! subscriber that holds its lock.
 
 use std::future::pending;
 
@@ -13,19 +13,19 @@ use psrpc_bus_redis::fuzzing::{Answer, Bus};
 use sha2::{Digest, Sha256};
 
 use crate::input::Input;
-use crate::listener::{Counts, Told};
+use crate::listener::{Counts, Recorder};
 
-/// The channel that is subscribed to.
+/// The subscribed channel.
 const CHANNEL: &str = "Hats|Fit|REQ";
 
-/// When it is: after most of the recorded requests have expired, and before those of inputs that
-/// say so.
+/// The current time: after the expiry of most recorded requests, and before the expiry that inputs
+/// can set.
 const NOW: i64 = 1_795_400_000_000_000_000;
 
-/// Clocks that stand still.
-struct Still;
+/// A runtime whose clocks do not advance.
+struct FrozenClock;
 
-impl Runtime for Still {
+impl Runtime for FrozenClock {
     fn now(&self) -> Now {
         Now { time: Time::ZERO, wall: WallTime::from_unix_nanos(NOW) }
     }
@@ -41,28 +41,28 @@ impl Runtime for Still {
     fn spawn(&self, _: Task) {}
 }
 
-/// Two bytes say who subscribes and what the server answers; the rest is a frame.
+/// Two bytes select the subscribers and the server's reply to the lock; the rest is a frame.
 pub fn run(input: &[u8]) {
     let mut input = Input(input);
     let (setup, odd) = (input.byte(), input.byte());
     let mut options = RedisOptions::new();
-    // So little room that one frame fills it.
+    // With a capacity of one frame.
     if odd & 1 == 1 {
         options = options.queue_bytes(1);
     }
-    let bus = Bus::new(Still, options);
-    let subscribe = |kind, count: u8| -> Vec<Told> {
+    let bus = Bus::new(FrozenClock, options);
+    let subscribe = |kind, count: u8| -> Vec<Recorder> {
         let subscribe = |_| {
-            let told = Told::default();
-            let name = bus.subscribe(CHANNEL, kind, told.sink());
-            (told, name)
+            let recorder = Recorder::default();
+            let name = bus.subscribe(CHANNEL, kind, recorder.sink());
+            (recorder, name)
         };
-        (0..count).map(subscribe).map(|(told, _)| told).collect()
+        (0..count).map(subscribe).map(|(recorder, _)| recorder).collect()
     };
     let plain = subscribe(SubscriptionKind::Plain, setup & 3);
     let queue = subscribe(SubscriptionKind::Queue, setup >> 2 & 3);
     if odd & 2 == 2 {
-        let leaver = bus.subscribe(CHANNEL, SubscriptionKind::Queue, Told::default().sink());
+        let leaver = bus.subscribe(CHANNEL, SubscriptionKind::Queue, Recorder::default().sink());
         bus.unsubscribe(CHANNEL, leaver);
     }
     bus.answer(|_| Answer::Done);
@@ -82,7 +82,7 @@ pub fn run(input: &[u8]) {
         Ok(_) => (true, false),
         Err(_) => (false, false),
     };
-    // Twice: the second finds no room where one fills it.
+    // Two rounds, since the second one exceeds a capacity of one frame.
     let rounds = 2;
     for _ in 0..rounds {
         bus.receive(vec![CHANNEL.as_bytes().to_vec(), bytes.to_vec()]);
@@ -92,14 +92,14 @@ pub fn run(input: &[u8]) {
     bus.answer(|command| {
         assert!(
             command.windows(key.len()).any(|part| part == key.as_bytes()),
-            "the lock is that of the frame"
+            "the lock key belongs to the frame"
         );
         locks += 1;
         answer
     });
-    for told in &plain {
+    for recorder in &plain {
         let frames = if decodes { (rounds, 0) } else { (0, rounds) };
-        let Counts { frames: whole, raw, gaps, misrouted } = told.count();
+        let Counts { frames: whole, raw, gaps, misrouted } = recorder.count();
         assert_eq!((whole, raw), frames, "a plain subscriber gets every frame");
         assert_eq!((gaps, misrouted), (0, 0));
     }
@@ -107,7 +107,7 @@ pub fn run(input: &[u8]) {
     if queue.is_empty() {
         assert_eq!((taken, gaps), (0, 0));
     } else if expired {
-        assert_eq!((taken, gaps, locks), (rounds, 0, 0), "nobody needs the lock of what has expired");
+        assert_eq!((taken, gaps, locks), (rounds, 0, 0), "expired requests are not locked");
     } else {
         let refused = rounds - locks;
         assert_eq!(refused, if odd & 1 == 1 { 1 } else { 0 });
@@ -116,12 +116,12 @@ pub fn run(input: &[u8]) {
             Answer::Taken => (0, refused),
             Answer::Lost => (0, rounds),
         };
-        assert_eq!((taken, gaps), expected, "of a queue one gets it, if the lock is ours");
+        assert_eq!((taken, gaps), expected, "one queue subscriber gets the frame if the lock was taken");
     }
 }
 
-/// How many frames, whole or raw, and gaps all of them were told of.
-fn sum(listeners: &[Told]) -> (usize, usize) {
-    let counts = listeners.iter().map(Told::count);
+/// Returns the number of frames, decoded or raw, and of gaps at all listeners.
+fn sum(listeners: &[Recorder]) -> (usize, usize) {
+    let counts = listeners.iter().map(Recorder::count);
     counts.fold((0, 0), |(frames, gaps), counts| (frames + counts.frames + counts.raw, gaps + counts.gaps))
 }

@@ -1,5 +1,5 @@
-//! The server engine: whatever its user, the bus, peers and the clocks do, all that it began ends
-//! once and leaves nothing.
+//! The server engine: for any behaviour of user, bus, peers and clocks, every operation ends once
+//! and leaves no state behind.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::input::Input;
 use crate::peer;
 use crate::streams::{self, Streams};
 
-/// So tight that short inputs go beyond them.
+/// Low limits, which short inputs can exceed.
 const LIMITS: ServerLimits = ServerLimits {
     frame: FRAMES,
     requests: 5,
@@ -25,10 +25,10 @@ const LIMITS: ServerLimits = ServerLimits {
     streams: streams::LIMITS,
 };
 
-/// How many calls run at a time, where that is limited.
+/// The concurrency limit, if it is on.
 const CONCURRENCY: usize = 3;
 
-/// Drives a server as the input says.
+/// Runs a server with the steps in the input.
 pub fn run(input: &[u8]) {
     let mut input = Input(input);
     let limited = input.flag();
@@ -44,7 +44,7 @@ pub fn run(input: &[u8]) {
         ..ServerConfig::new("Hats")
     };
     let mut user = User {
-        driven: Driven::new(Server::new(config, [2; 32]).expect("the service can be carried")),
+        driven: Driven::new(Server::new(config, [2; 32]).expect("the service name is valid")),
         limited,
         routes: routes(),
         registrations: BTreeMap::new(),
@@ -57,13 +57,13 @@ pub fn run(input: &[u8]) {
         updates: BTreeMap::new(),
         closed: false,
     };
-    // Most of what can happen takes something that is served.
+    // Most behaviour requires a registered method.
     if input.byte() % 8 != 1 {
         for route in user.routes.clone() {
             user.register(vec![route]);
         }
         user.driven.drain();
-        user.driven.subscribed_all();
+        user.driven.complete_subscriptions();
     }
     while !input.is_over() {
         user.step(&mut input);
@@ -71,7 +71,7 @@ pub fn run(input: &[u8]) {
     user.end(input.flag());
 }
 
-/// A route of each kind, and two that others are in the way of.
+/// Returns a route of each kind, and two that conflict with others.
 fn routes() -> Vec<Route> {
     let properties = |routing, require_claim| MethodProperties { routing, require_claim };
     let (queue, affinity) = (properties(Routing::Queue, true), properties(Routing::Affinity, true));
@@ -87,27 +87,27 @@ fn routes() -> Vec<Route> {
     let plain = methods.map(|(method, properties, topic)| Route::new("Hats", method, properties, topic));
     let streams = [("Parade", affinity), ("Own", single)];
     let streams = streams.map(|(method, properties)| Route::stream("Hats", method, properties, &["a"]));
-    plain.into_iter().chain(streams).map(|route| route.expect("the names can be carried")).collect()
+    plain.into_iter().chain(streams).map(|route| route.expect("the names are valid")).collect()
 }
 
-/// The layer above.
+/// The user of the engine, with the state that it expects.
 struct User {
     driven: Driven<Server>,
     limited: bool,
     routes: Vec<Route>,
-    /// The registrations that have not ended.
+    /// The active registrations.
     registrations: BTreeMap<RegistrationHandle, Registration>,
-    /// Every registration there ever was, since stale handles may be used.
+    /// The handles of all registrations so far, since stale handles may be used.
     registered: Vec<RegistrationHandle>,
-    /// The requests that have not ended.
+    /// The requests in flight.
     requests: BTreeMap<RequestHandle, Request>,
     handles: Vec<RequestHandle>,
-    /// Until when each call must not come again, by client and id.
+    /// The expiry of each request that ran, by client and id. It must not run again before that.
     ran: BTreeMap<(String, String), Time>,
     streams: Streams,
-    /// The streams whose handlers are not done.
+    /// The streams with a running handler.
     handlers: BTreeSet<StreamHandle>,
-    /// The deadlines of the updates on their way.
+    /// The deadlines of the updates in flight.
     updates: BTreeMap<UpdateHandle, Time>,
     closed: bool,
 }
@@ -130,10 +130,10 @@ impl User {
         const STREAMS: u8 = driven::STEPS + streams::STEPS;
         let step = input.byte();
         let kind = step % 40;
-        // What comes in may come in bursts. What a user does follows from what it knows, and events
-        // from when they came.
+        // Inputs from the bus may come in bursts. User steps depend on the events seen so far and
+        // on their times.
         if step < 180 || kind >= driven::BURSTS {
-            self.look();
+            self.check_events();
         }
         let now = self.driven.now;
         let engine = &mut self.driven.engine;
@@ -209,7 +209,7 @@ impl User {
         let Some(handle) = input.pick(&self.handles) else { return };
         let result = if input.flag() { Ok(peer::payload(input)) } else { Err(peer::error(input)) };
         self.driven.engine.respond(self.driven.now, handle, result);
-        // Past its deadline it is abandoned instead, but time is told of first.
+        // Past its deadline it would be abandoned, but the timeout is handled first.
         if self.requests.get(&handle).is_some_and(|request| request.running) {
             self.requests.remove(&handle);
         }
@@ -226,18 +226,21 @@ impl User {
         }
     }
 
-    /// Takes all events, and compares what is left with what the engine says.
-    fn look(&mut self) {
+    /// Takes all events and compares the expected state with the engine's.
+    fn check_events(&mut self) {
         self.driven.drain();
         for event in std::mem::take(&mut self.driven.events) {
             assert!(!self.closed || matches!(event, ServerEvent::Dropped(_)), "{event:?} after the close");
             self.on_event(event);
         }
         let (now, engine) = (self.driven.now, &self.driven.engine);
-        assert!(self.requests.values().all(|request| request.deadline > now.time), "a request ends");
+        assert!(
+            self.requests.values().all(|request| request.deadline > now.time),
+            "a request ends by its deadline"
+        );
         assert!(self.updates.values().all(|deadline| *deadline > now.time), "an update ends by its deadline");
         self.streams.check(now);
-        // Those that are answered may be in flight still.
+        // Responses may still be in flight.
         assert!((self.requests.len()..=LIMITS.requests).contains(&engine.in_flight()));
         let busy = self.requests.values().filter(|request| !request.opens).count();
         assert!(!self.limited || busy <= CONCURRENCY);
@@ -263,17 +266,21 @@ impl User {
             }
             ServerEvent::Deregistered { registration } => {
                 let state = self.registrations.remove(&registration);
-                assert!(state.is_some_and(|state| state != Registration::Joining), "it ends once");
+                assert!(
+                    state.is_some_and(|state| state != Registration::Joining),
+                    "a registration ends once"
+                );
             }
             ServerEvent::Received(received) => self.received(received),
             ServerEvent::Run { request } => {
-                let running = self.requests.get_mut(&request).expect("what runs was received");
+                let running = self.requests.get_mut(&request).expect("a request runs after it was received");
                 assert!(!running.opens && !running.running, "a request runs once");
-                assert!(self.driven.now.time < running.deadline, "nothing runs that has expired (I3)");
+                assert!(self.driven.now.time < running.deadline, "an expired request does not run (I3)");
                 running.running = true;
             }
             ServerEvent::Accepted { request, stream } => {
-                let opening = self.requests.remove(&request).expect("what is accepted was received");
+                let opening =
+                    self.requests.remove(&request).expect("an opening is accepted after it was received");
                 assert!(opening.opens && self.driven.now.time < opening.deadline);
                 self.streams.opened(stream);
                 assert!(self.handlers.insert(stream));
@@ -295,7 +302,7 @@ impl User {
                 assert!(self.updates.remove(&update).is_some(), "an update ends once");
             }
             ServerEvent::Closed => {
-                assert!(!self.closed, "it closes once");
+                assert!(!self.closed, "the server closes once");
                 self.closed = true;
             }
             _ => {}
@@ -308,30 +315,30 @@ impl User {
         assert!(deadline > now.time);
         if !opens {
             let until = self.ran.insert((client_id.to_string(), request_id.to_string()), deadline);
-            assert!(until.is_none_or(|until| until <= now.time), "a call comes once until it expires (I2)");
+            assert!(until.is_none_or(|until| until <= now.time), "a request runs once until it expires (I2)");
         }
         assert!(self.requests.insert(request, Request { opens, deadline, running: false }).is_none());
         self.handles.push(request);
     }
 
-    /// Shuts the server down, and lets time pass until all that ends by itself has.
+    /// Shuts the server down, and lets time pass until everything has ended by itself.
     fn end(&mut self, at_once: bool) {
-        self.look();
+        self.check_events();
         if at_once {
             self.driven.engine.kill(self.driven.now);
         } else {
             self.driven.engine.drain(self.driven.now);
         }
-        self.look();
+        self.check_events();
         for _ in 0..4 {
             self.driven.tick(Duration::from_secs(3600), 0);
-            self.look();
+            self.check_events();
         }
         assert!(self.closed, "a server closes by the expiry of the last request");
         self.driven.settle();
-        self.look();
+        self.check_events();
         let engine = &self.driven.engine;
-        let left = (engine.in_flight(), engine.streams(), engine.publishing(), engine.remembered());
-        assert_eq!((left, engine.poll_timeout()), ((0, 0, 0, 0), None));
+        let remaining = (engine.in_flight(), engine.streams(), engine.publishing(), engine.remembered());
+        assert_eq!((remaining, engine.poll_timeout()), ((0, 0, 0, 0), None));
     }
 }

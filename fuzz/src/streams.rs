@@ -1,4 +1,4 @@
-//! What must be true of the streams of an engine, whichever side it is.
+//! Invariants of the streams of an engine, on either side.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,25 +12,25 @@ use psrpc_engine::{
 use crate::input::Input;
 use crate::peer;
 
-/// So tight that short inputs go beyond them.
+/// Low limits, which short inputs can exceed.
 pub const LIMITS: StreamLimits =
     StreamLimits { streams: 3, unread_per_stream: 3, sends_per_stream: 2, remembered: 6 };
 
-/// How the streams of a run behave.
+/// Generates the stream configuration.
 pub fn config(input: &mut Input<'_>) -> StreamConfig {
     let idle_timeout = input.flag().then(|| Duration::from_millis(1 + u64::from(input.byte()) * 10));
     let slow_consumer = if input.flag() { SlowConsumer::Close } else { SlowConsumer::Discard };
     StreamConfig { idle_timeout, slow_consumer }
 }
 
-/// How many of the kinds of steps are those of streams ([`Streams::step`]).
+/// The number of kinds of steps on streams ([`Streams::step`]).
 pub const STEPS: u8 = 6;
 
-/// The streams as their user sees them.
+/// The streams as the user sees them.
 #[derive(Default)]
 pub struct Streams {
     open: BTreeMap<StreamHandle, usize>,
-    /// Every stream there ever was, since stale handles may be used.
+    /// The handles of all streams so far, since stale handles may be used.
     handles: Vec<StreamHandle>,
     sends: BTreeMap<SendHandle, Send>,
     deliveries: Vec<PendingMessage>,
@@ -42,33 +42,33 @@ struct Send {
 }
 
 impl Streams {
-    /// A stream is open.
+    /// Records an opened stream.
     pub fn opened(&mut self, stream: StreamHandle) {
         assert!(self.open.insert(stream, 0).is_none(), "a stream opens once");
         self.handles.push(stream);
     }
 
-    /// How many streams are open.
+    /// Returns the number of open streams.
     pub fn len(&self) -> usize {
         self.open.len()
     }
 
-    /// Whether a stream is open.
+    /// Returns `true` if the stream is open.
     pub fn is_open(&self, stream: StreamHandle) -> bool {
         self.open.contains_key(&stream)
     }
 
-    /// How many messages are on their way.
+    /// Returns the number of messages in flight.
     pub fn sending(&self) -> usize {
         self.sends.len()
     }
 
-    /// One of all streams there ever were.
+    /// Picks one of all streams so far.
     pub fn pick(&self, input: &mut Input<'_>) -> Option<StreamHandle> {
         input.pick(&self.handles)
     }
 
-    /// A step of a user of streams, of [`STEPS`] kinds. All events were seen before.
+    /// Runs one of [`STEPS`] kinds of steps on streams. All events must have been taken before.
     pub fn step(&mut self, engine: &mut impl Engine, now: Now, kind: u8, input: &mut Input<'_>) {
         match kind {
             0 | 1 => {
@@ -119,7 +119,7 @@ impl Streams {
         }
     }
 
-    /// Something happened to a stream.
+    /// Records an event of a stream.
     pub fn on_event(&mut self, event: StreamEvent) {
         match event {
             StreamEvent::Message { delivery, payload } => {
@@ -144,7 +144,7 @@ impl Streams {
         }
     }
 
-    /// Time has passed.
+    /// Checks the deadlines after time has passed.
     pub fn check(&self, now: Now) {
         assert!(self.sends.values().all(|send| send.deadline > now.time), "a send ends by its deadline");
     }

@@ -1,5 +1,5 @@
-//! Collisions: names that differ in protobuf, and that prost makes one Rust name of. They are found
-//! before any code is generated, so that the error names both places.
+//! Rejects names that differ in protobuf and become the same Rust name in prost's output. The check
+//! runs before code is generated, so that the error can name both places.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,18 +10,18 @@ use prost_reflect::{
 };
 use prost_types::FileDescriptorSet;
 
-use crate::mend::declared;
 use crate::model::position;
 use crate::prost_config::ProstConfig;
+use crate::workarounds::declared;
 use crate::{Error, Position};
 
-/// Checks that what prost generates for `files` has names that differ.
+/// Checks that the names prost generates for `files` are distinct.
 pub(crate) fn check(
     pool: &DescriptorPool,
     files: &FileDescriptorSet,
     prost: &ProstConfig,
 ) -> Result<(), Error> {
-    let mut names = Names { prost, taken: BTreeMap::new() };
+    let mut names = Names { prost, owners: BTreeMap::new() };
     let files: Vec<_> = files.file.iter().filter_map(|file| pool.get_file_by_name(file.name())).collect();
     for file in &files {
         let module = module_of_package(file.package_name());
@@ -32,7 +32,7 @@ pub(crate) fn check(
             names.enumeration(file, &module, &item)?;
         }
     }
-    // Modules of packages come last, so that an error is at the message, which can be renamed.
+    // Packages come last, so that an error points at the message, which is easier to rename.
     let packages: BTreeSet<_> = files.iter().map(|file| file.package_name().to_owned()).collect();
     for package in packages {
         names.package(&package)?;
@@ -40,12 +40,12 @@ pub(crate) fn check(
     Ok(())
 }
 
-/// The modules that prost puts the code of a package in.
+/// Returns the path of the module that prost generates for a package.
 pub(crate) fn module_of_package(package: &str) -> Vec<String> {
     package.split('.').filter(|part| !part.is_empty()).map(snake).collect()
 }
 
-/// What a Rust name is of. Those of one kind must differ within their module or type.
+/// A namespace. Names in one namespace must be distinct within their module or type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Space {
     /// Types and modules.
@@ -58,10 +58,10 @@ enum Space {
     Variant,
 }
 
-/// What a name is taken by.
+/// The definition that a Rust name belongs to.
 #[derive(Clone, Debug)]
-struct Taken {
-    what: String,
+struct Owner {
+    description: String,
     position: Position,
 }
 
@@ -69,21 +69,21 @@ type Place = (Vec<String>, Space, String);
 
 struct Names<'a> {
     prost: &'a ProstConfig,
-    taken: BTreeMap<Place, Taken>,
+    owners: BTreeMap<Place, Owner>,
 }
 
 impl Names<'_> {
-    fn take(
+    fn reserve(
         &mut self,
         scope: &[String],
         space: Space,
         name: String,
-        taken: Taken,
+        owner: Owner,
         way_out: &str,
     ) -> Result<(), Error> {
         let place = (scope.to_vec(), space, name);
-        let Some(other) = self.taken.get(&place) else {
-            self.taken.insert(place, taken);
+        let Some(other) = self.owners.get(&place) else {
+            self.owners.insert(place, owner);
             return Ok(());
         };
         let space = match space {
@@ -93,10 +93,10 @@ impl Names<'_> {
             Space::Variant => "variant",
         };
         let problem = format!(
-            "{} and {} ({}) would both have the Rust {space} `{}`; {way_out}",
-            taken.what, other.what, other.position, place.2
+            "{} and {} ({}) would both become the Rust {space} `{}`; {way_out}",
+            owner.description, other.description, other.position, place.2
         );
-        Err(Error::Service { position: taken.position, problem })
+        Err(Error::Service { position: owner.position, problem })
     }
 
     fn message(
@@ -110,8 +110,8 @@ impl Names<'_> {
         }
         let place = || position(file, message.path());
         let name = camel(message.name());
-        let taken = Taken { what: format!("message {}", message.name()), position: place() };
-        self.take(module, Space::Type, name.clone(), taken, "rename one of them")?;
+        let owner = Owner { description: format!("message {}", message.name()), position: place() };
+        self.reserve(module, Space::Type, name.clone(), owner, "rename one of them")?;
         let own = inner(module, &name);
         self.fields(file, &own, message)?;
         let nested: Vec<_> = message.child_messages().filter(|child| !child.is_map_entry()).collect();
@@ -120,15 +120,21 @@ impl Names<'_> {
             return Ok(());
         }
         let name = snake(message.name());
-        let what = format!("the types in message {}", message.name());
+        let description = format!("the types in message {}", message.name());
         if PRIMITIVES.contains(&&name[..]) {
             let problem = format!(
-                "{what} would be in the Rust module `{name}`, which hides the type `{name}`; rename the message"
+                "{description} would become the Rust module `{name}`, which shadows the type `{name}`; rename the message"
             );
             return Err(Error::Service { position: place(), problem });
         }
         let own = inner(module, &name);
-        self.take(module, Space::Type, name, Taken { what, position: place() }, "rename one of them")?;
+        self.reserve(
+            module,
+            Space::Type,
+            name,
+            Owner { description, position: place() },
+            "rename one of them",
+        )?;
         for child in &nested {
             self.message(file, &own, child)?;
         }
@@ -141,7 +147,7 @@ impl Names<'_> {
         Ok(())
     }
 
-    /// The fields of a message, and the functions that prost derives for them.
+    /// Reserves the names of a message's fields and of the accessors that prost derives for them.
     fn fields(
         &mut self,
         file: &FileDescriptor,
@@ -150,24 +156,26 @@ impl Names<'_> {
     ) -> Result<(), Error> {
         let way_out = "rename one of them";
         for oneof in message.oneofs().filter(|oneof| !oneof.is_synthetic()) {
-            let (what, position) = (format!("oneof {}", oneof.name()), position(file, oneof.path()));
-            self.take(own, Space::Field, snake(oneof.name()), Taken { what, position }, way_out)?;
+            let (description, position) = (format!("oneof {}", oneof.name()), position(file, oneof.path()));
+            self.reserve(own, Space::Field, snake(oneof.name()), Owner { description, position }, way_out)?;
         }
         for field in message.fields().filter(|field| !is_variant(field)) {
-            let taken =
-                Taken { what: format!("field {}", field.name()), position: position(file, field.path()) };
-            // prost derives `get_r#type` of it, which is no name.
+            let owner = Owner {
+                description: format!("field {}", field.name()),
+                position: position(file, field.path()),
+            };
+            // prost would derive `get_r#type`, which is not an identifier.
             if is_map_of_enums(&field) && snake(field.name()).starts_with("r#") {
                 let problem = format!(
-                    "field {} is a map of enums whose name is a keyword of Rust, for which prost derives no code; rename it",
+                    "field {}: prost cannot generate a map of enums whose name is a Rust keyword; rename it",
                     field.name()
                 );
-                return Err(Error::Service { position: taken.position, problem });
+                return Err(Error::Service { position: owner.position, problem });
             }
             for function in functions(&field) {
-                self.take(own, Space::Function, function, taken.clone(), way_out)?;
+                self.reserve(own, Space::Function, function, owner.clone(), way_out)?;
             }
-            self.take(own, Space::Field, snake(field.name()), taken, way_out)?;
+            self.reserve(own, Space::Field, snake(field.name()), owner, way_out)?;
         }
         Ok(())
     }
@@ -186,12 +194,18 @@ impl Names<'_> {
         if children.chain(enums).any(|child| child == name) {
             name.push_str("OneOf");
         }
-        let (what, place) = (format!("oneof {}", oneof.name()), position(file, oneof.path()));
-        self.take(module, Space::Type, name.clone(), Taken { what, position: place }, way_out)?;
+        let (description, place) = (format!("oneof {}", oneof.name()), position(file, oneof.path()));
+        self.reserve(module, Space::Type, name.clone(), Owner { description, position: place }, way_out)?;
         let own = inner(module, &name);
         for field in oneof.fields() {
-            let (what, position) = (format!("field {}", field.name()), position(file, field.path()));
-            self.take(&own, Space::Variant, camel(field.name()), Taken { what, position }, way_out)?;
+            let (description, position) = (format!("field {}", field.name()), position(file, field.path()));
+            self.reserve(
+                &own,
+                Space::Variant,
+                camel(field.name()),
+                Owner { description, position },
+                way_out,
+            )?;
         }
         Ok(())
     }
@@ -206,13 +220,19 @@ impl Names<'_> {
             return Ok(());
         }
         let name = camel(item.name());
-        let (what, place) = (format!("enum {}", item.name()), position(file, item.path()));
-        self.take(module, Space::Type, name.clone(), Taken { what, position: place }, "rename one of them")?;
+        let (description, place) = (format!("enum {}", item.name()), position(file, item.path()));
+        self.reserve(
+            module,
+            Space::Type,
+            name.clone(),
+            Owner { description, position: place },
+            "rename one of them",
+        )?;
         let own = inner(module, &name);
         let mut numbers = BTreeSet::new();
         let mut full: BTreeSet<String> = BTreeSet::new();
         for (index, (value, number)) in declared(item).into_iter().enumerate() {
-            // Of values with one number prost takes the first.
+            // prost generates only the first of several values with the same number.
             if !numbers.insert(number) {
                 continue;
             }
@@ -220,41 +240,41 @@ impl Names<'_> {
             let variant = if self.prost.strip_enum_prefix { stripped } else { whole.clone() };
             let way_out = match full.insert(whole) {
                 true => format!(
-                    "rename one of them, or keep the name of the enum in all of its values with \
-                     `config.prost().retain_enum_prefix()`, where `{}` is cut off now",
+                    "rename one of them, or keep the prefix `{}` of all enum values with \
+                     `config.prost().retain_enum_prefix()`",
                     item.name()
                 ),
                 false => "rename one of them".to_owned(),
             };
             let path = [item.path(), &[2, i32::try_from(index).unwrap_or(i32::MAX)]].concat();
-            let (what, position) = (format!("enum value {value}"), position(file, &path));
-            self.take(&own, Space::Variant, variant, Taken { what, position }, &way_out)?;
+            let (description, position) = (format!("enum value {value}"), position(file, &path));
+            self.reserve(&own, Space::Variant, variant, Owner { description, position }, &way_out)?;
         }
         Ok(())
     }
 
-    /// Checks that the module of a package, and those that it is in, are of no message.
+    /// Checks that no message has the name of a package's module, or of a module above it.
     fn package(&mut self, package: &str) -> Result<(), Error> {
         let path = module_of_package(package);
         for (at, part) in path.iter().enumerate() {
             let place = (path[..at].to_vec(), Space::Type, part.clone());
-            if let Some(message) = self.taken.get(&place) {
+            if let Some(message) = self.owners.get(&place) {
                 let problem = format!(
-                    "{} would be in the Rust module `{part}`, which is that of package {package}; rename the message \
-                     or the package, or generate one of them elsewhere and name its place with \
+                    "{} would become the Rust module `{part}`, which package {package} also needs; rename the message or \
+                     the package, or generate one of them elsewhere and pass its Rust path to \
                      `config.prost().extern_path(...)`",
-                    message.what
+                    message.description
                 );
                 return Err(Error::Service { position: message.position.clone(), problem });
             }
             let holds_code = |(module, ..): &Place| module[..] == path[..at];
             if PRIMITIVES.contains(&&part[..])
-                && let Some((_, first)) = self.taken.iter().find(|(place, _)| holds_code(place))
+                && let Some((_, first)) = self.owners.iter().find(|(place, _)| holds_code(place))
             {
                 let problem = format!(
-                    "{} is in a package above {package}, whose Rust module `{part}` hides the type `{part}`; rename \
-                     the package",
-                    first.what
+                    "{} would be next to the Rust module `{part}` of package {package}, which shadows the type `{part}`; \
+                     rename the package",
+                    first.description
                 );
                 return Err(Error::Service { position: first.position.clone(), problem });
             }
@@ -263,10 +283,10 @@ impl Names<'_> {
     }
 }
 
-/// The types that generated code names without a path.
+/// The primitive types that generated code names without a path.
 const PRIMITIVES: [&str; 9] = ["bool", "f32", "f64", "i32", "i64", "u32", "u64", "u8", "str"];
 
-/// The functions that prost derives for a field of a struct.
+/// Returns the names of the accessors that prost derives for a field of a struct.
 fn functions(field: &FieldDescriptor) -> Vec<String> {
     let name = snake(field.name());
     let plain = name.strip_prefix("r#").unwrap_or(&name).to_owned();
@@ -288,7 +308,7 @@ fn is_map_of_enums(field: &FieldDescriptor) -> bool {
     entry.is_some_and(|entry| matches!(entry.map_entry_value_field().kind(), Kind::Enum(_)))
 }
 
-/// Whether a field is a variant of a oneof, and none of the struct.
+/// Returns `true` if a field becomes a variant of an enum rather than a field of a struct.
 fn is_variant(field: &FieldDescriptor) -> bool {
     field.containing_oneof().is_some_and(|oneof| !oneof.is_synthetic())
 }
@@ -297,23 +317,23 @@ fn inner(module: &[String], name: &str) -> Vec<String> {
     module.iter().cloned().chain([name.to_owned()]).collect()
 }
 
-/// A type's name as prost makes it.
+/// Returns the Rust name that prost gives to a type.
 pub(crate) fn camel(name: &str) -> String {
     sanitize(name.to_upper_camel_case())
 }
 
-/// A field's or a module's name as prost makes it.
+/// Returns the Rust name that prost gives to a field or a module.
 fn snake(name: &str) -> String {
     sanitize(name.to_snake_case())
 }
 
-/// An enum value's name without that of its enum.
+/// Removes the name of the enum from the name of a value, as prost does.
 fn strip(enumeration: &str, value: &str) -> String {
     let rest = value.strip_prefix(enumeration).filter(|rest| rest.starts_with(char::is_uppercase));
     sanitize(rest.unwrap_or(value).to_owned())
 }
 
-/// A name as an identifier, with prost's exceptions.
+/// Turns a name into an identifier, with the exceptions that prost makes.
 fn sanitize(name: String) -> String {
     match &name[..] {
         "_" | "super" | "self" | "Self" | "extern" | "crate" => format!("{name}_"),

@@ -1,39 +1,39 @@
-//! Comments: what a .proto says in plain text or Markdown, made safe to stand in a Rust doc
-//! comment. Nothing in it becomes a doctest, an HTML tag or a link to a Rust item, so rustdoc
-//! neither runs it nor warns about it.
+//! Makes the comments of a .proto, plain text or Markdown, safe as Rust doc comments. Nothing in
+//! them becomes a doctest, an HTML tag or a link to a Rust item, so rustdoc neither runs nor warns
+//! about them.
 
 use prost_types::FileDescriptorSet;
 
-/// Rewrites the comments of all files.
+/// Rewrites the comments in all files.
 pub(crate) fn rewrite(files: &mut FileDescriptorSet) {
     let infos = files.file.iter_mut().filter_map(|file| file.source_code_info.as_mut());
     for location in infos.flat_map(|info| &mut info.location) {
         for comment in location.leading_comments.iter_mut().chain(&mut location.trailing_comments) {
             *comment = for_rustdoc(comment);
         }
-        // Those become comments that rustdoc does not read.
+        // Detached comments become plain comments, which rustdoc does not read.
         for comment in &mut location.leading_detached_comments {
             *comment = printable(comment);
         }
     }
 }
 
-/// A comment without the characters that rustc refuses in one.
+/// Removes the characters that rustc rejects in comments.
 fn printable(comment: &str) -> String {
-    // Rust takes a carriage return as the end of a line only where a newline follows.
+    // Rust accepts a carriage return only before a newline.
     let lines = comment.replace("\r\n", "\n").replace('\r', "\n");
     let changes_direction = |c: char| matches!(c, '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}');
     lines.chars().filter(|&c| matches!(c, '\n' | '\t') || !(c.is_control() || changes_direction(c))).collect()
 }
 
-/// How far a line of text may be indented: one more, which prost adds, is still less than a code
-/// block takes.
+/// The maximum indentation of a line of text. prost adds one space; the sum must stay below the
+/// indentation of a code block.
 const MAX_INDENT: usize = 2;
 
-/// The indentation that makes a code block.
+/// The indentation that starts a code block in Markdown.
 const CODE_INDENT: usize = 4;
 
-/// A fence that opens a code block whose content is not Rust.
+/// The opening line of a code block whose content is not Rust.
 const FENCE: &str = " ```text";
 
 fn for_rustdoc(comment: &str) -> String {
@@ -41,7 +41,7 @@ fn for_rustdoc(comment: &str) -> String {
     let lines: Vec<&str> = comment.lines().map(str::trim_end).collect();
     let indent_of = |line: &str| line.len() - line.trim_start_matches(' ').len();
     let margin = lines.iter().filter(|line| !line.is_empty()).map(|line| indent_of(line)).min().unwrap_or(0);
-    // A line begins with one space at least, as most do.
+    // Most comments have one space after the slashes, which is not indentation.
     let margin = margin.max(1);
     let mut out: Vec<String> = Vec::new();
     let mut at = 0;
@@ -79,11 +79,11 @@ fn for_rustdoc(comment: &str) -> String {
     out.iter().map(|line| format!("{line}\n")).collect()
 }
 
-/// The fence that a line opens a code block with.
+/// Returns the fence of a line that opens a code block.
 fn fence(text: &str) -> Option<&str> {
     let marker = text.chars().next().filter(|&c| matches!(c, '`' | '~'))?;
     let length = text.len() - text.trim_start_matches(marker).len();
-    // A line with a backtick behind the fence is inline code.
+    // Backticks after the fence make the line inline code.
     (length >= 3 && !(marker == '`' && text[length..].contains('`'))).then(|| &text[..length])
 }
 
@@ -91,7 +91,7 @@ fn closes(text: &str, fence: &str) -> bool {
     text.len() >= fence.len() && text.trim_start_matches(&fence[..1]).is_empty()
 }
 
-/// A line of a code block. The fence in it would end the block.
+/// Returns a line of a code block, with its fences replaced, since a fence would end the block.
 fn verbatim(line: &str, margin: usize) -> String {
     let text = line.trim_start_matches(' ');
     let indent = (line.len() - text.len()).saturating_sub(margin);
@@ -109,68 +109,68 @@ fn is_list_item(text: &str) -> bool {
     behind.is_some_and(|rest| rest.starts_with(' '))
 }
 
-/// A line of text, with what Markdown would make a block, a tag or a link of escaped. Inline code
+/// Escapes the parts of a line that Markdown would read as a block, a tag or a link. Inline code
 /// stays as it is.
 fn escaped(text: &str) -> String {
     let mut out = String::new();
     let mut rest = text;
-    // A quote may hold a code block of its own.
+    // A block quote could contain a code block.
     if rest.starts_with('>') {
         out.push('\\');
     }
     while let Some(c) = rest.chars().next() {
-        let mut taken = c.len_utf8();
+        let mut consumed = c.len_utf8();
         match c {
             '`' => {
                 let run = rest.len() - rest.trim_start_matches('`').len();
                 match inline_code(rest, run) {
                     Some(code) => {
                         out.push_str(code);
-                        taken = code.len();
+                        consumed = code.len();
                     }
                     None => {
                         out.push_str(&"\\`".repeat(run));
-                        taken = run;
+                        consumed = run;
                     }
                 }
             }
             '~' if rest.starts_with("~~~") => out.push_str("\\~"),
             '<' if web_address(&rest[1..]).is_some() => {
-                // prost puts the brackets around it.
+                // prost adds the brackets itself.
                 let address = web_address(&rest[1..]).unwrap_or_default();
                 out.push_str(address);
-                taken = 1 + address.len();
-                if rest[taken..].starts_with('>') {
-                    taken += 1;
+                consumed = 1 + address.len();
+                if rest[consumed..].starts_with('>') {
+                    consumed += 1;
                 }
             }
             '<' => out.push_str("&lt;"),
             '[' => match link(rest) {
                 Some(link) => {
                     out.push_str(link);
-                    taken = link.len();
+                    consumed = link.len();
                 }
                 None => out.push_str("\\["),
             },
             ']' => out.push_str("\\]"),
-            // An escape of its own. Its bracket is not ours to escape again.
+            // Already escaped in the .proto.
             '\\' if rest[1..].starts_with(['[', ']', '`', '\\']) => {
                 out.push_str(&rest[..2]);
-                taken = 2;
+                consumed = 2;
             }
-            // Many spaces behind the mark of a list item begin a code block.
+            // Several spaces after a list marker would start a code block.
             ' ' => {
-                taken = rest.len() - rest.trim_start_matches(' ').len();
+                consumed = rest.len() - rest.trim_start_matches(' ').len();
                 out.push(' ');
             }
             c => out.push(c),
         }
-        rest = &rest[taken..];
+        rest = &rest[consumed..];
     }
     out
 }
 
-/// The inline code that begins with `run` backticks, up to as many.
+/// Returns the inline code at the start of `text`, enclosed in `run` backticks.
 fn inline_code(text: &str, run: usize) -> Option<&str> {
     let mut from = run;
     loop {
@@ -183,14 +183,14 @@ fn inline_code(text: &str, run: usize) -> Option<&str> {
     }
 }
 
-/// The web address at the beginning of a text.
+/// Returns the web address at the start of `text`.
 fn web_address(text: &str) -> Option<&str> {
     let is_address = text.starts_with("http://") || text.starts_with("https://");
     let end = text.find(|c: char| c.is_whitespace() || "<>()[]`\\".contains(c)).unwrap_or(text.len());
     is_address.then(|| &text[..end])
 }
 
-/// The link to a web page at the beginning of a text. Any other link would be one to a Rust item.
+/// Returns the link to a web page at the start of `text`. Other links would refer to Rust items.
 fn link(text: &str) -> Option<&str> {
     let (words, target) = text.split_once("](")?;
     let address = web_address(target)?;

@@ -1,4 +1,4 @@
-//! Compiling: from .proto files to descriptors, with `options.proto` at hand.
+//! Compiles .proto files to descriptors. `options.proto` is always available to them.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -19,11 +19,11 @@ use crate::well_known::is_google;
 /// Compiled .proto files.
 pub(crate) struct Compiled {
     pub(crate) pool: DescriptorPool,
-    /// The files for prost: see [`for_rust`].
+    /// The files to pass to prost; see [`for_rust`].
     pub(crate) files: FileDescriptorSet,
-    /// All files as the compiler has them, encoded.
+    /// The encoded descriptors of all files, as compiled.
     pub(crate) descriptor_set: Vec<u8>,
-    /// The files that were read, so that a change of one of them can be noticed.
+    /// The paths of all files that were read; the build script reruns when one of them changes.
     pub(crate) read: Vec<PathBuf>,
 }
 
@@ -38,37 +38,37 @@ pub(crate) fn compile(protos: &[impl AsRef<Path>], includes: &[impl AsRef<Path>]
     compiler.include_imports(true).include_source_info(true);
     for proto in protos.iter().map(AsRef::as_ref) {
         if located(proto, includes).is_none() && !proto.exists() {
-            return Err(Error::Proto(format!("{}: there is no such file", proto.display())));
+            return Err(Error::Proto(format!("{}: no such file", proto.display())));
         }
         compiler.open_file(proto).map_err(|error| Error::Proto(text(&error, includes)))?;
     }
-    let asked =
+    let requested =
         compiler.files().filter(|file| !file.is_import()).map(|file| file.name().to_owned()).collect();
     let read = compiler.files().filter_map(|file| located(file.name().as_ref(), includes)).collect();
     Ok(Compiled {
         pool: compiler.descriptor_pool(),
-        files: for_rust(compiler.file_descriptor_set(), &asked),
+        files: for_rust(compiler.file_descriptor_set(), &requested),
         descriptor_set: compiler.encode_file_descriptor_set(),
         read,
     })
 }
 
-/// The file that is imported as `name`, where it lies.
+/// Returns the path of the file that is imported as `name`.
 pub(crate) fn located(name: &Path, includes: &[impl AsRef<Path>]) -> Option<PathBuf> {
     includes.iter().map(|include| include.as_ref().join(name)).find(|path| path.exists())
 }
 
-/// What is wrong and where, in a form that an editor can follow.
+/// Formats an error as `path:line:column: message`, which editors can follow.
 fn text(error: &protox::Error, includes: &[impl AsRef<Path>]) -> String {
-    // The debug form has the line and the column, where they are known.
+    // Only the debug form has the line and the column.
     let text = format!("{error:?}");
     let text = match error.file() {
         Some(name) => {
             let path = located(name.as_ref(), includes).unwrap_or_else(|| name.into());
-            let what = text.strip_prefix(name).unwrap_or(&text);
-            match what.strip_prefix(": ").unwrap_or(what) {
+            let message = text.strip_prefix(name).unwrap_or(&text);
+            match message.strip_prefix(": ").unwrap_or(message) {
                 placed if placed.starts_with(':') => format!("{}{placed}", path.display()),
-                what => format!("{}{}: {what}", path.display(), place_of(what, &path)),
+                message => format!("{}{}: {message}", path.display(), place_of(message, &path)),
             }
         }
         None => text,
@@ -76,12 +76,12 @@ fn text(error: &protox::Error, includes: &[impl AsRef<Path>]) -> String {
     with_hint(text, &options())
 }
 
-/// Where the name that `what` quotes stands in the file, for errors of which the compiler does not
-/// say where: the name itself, its last part, or, of the message of a map's entries, the last field
-/// that has such a map. Else the beginning of the file.
-fn place_of(what: &str, path: &Path) -> String {
+/// Finds the line and column of an error that has none, by the name that `message` quotes: first
+/// the full name, then its last part. The name of a map entry is traced to the last map field with
+/// that name. The fallback is the start of the file.
+fn place_of(message: &str, path: &Path) -> String {
     let source = fs::read_to_string(path).unwrap_or_default();
-    let full_name = what.split('\'').nth(1).unwrap_or_default();
+    let full_name = message.split('\'').nth(1).unwrap_or_default();
     let name = full_name.rsplit('.').next().unwrap_or_default();
     let lines = || source.lines().zip(1..).filter(|(line, _)| !line.trim_start().starts_with("//"));
     let find = |name: &str| {
@@ -103,7 +103,7 @@ fn place_of(what: &str, path: &Path) -> String {
     format!(":{number}:{}", line[..at].chars().count() + 1)
 }
 
-/// Our options alone.
+/// Returns the descriptors of `options.proto`.
 fn options() -> DescriptorPool {
     let mut resolver = ChainFileResolver::new();
     resolver.add(OptionsResolver);
@@ -113,22 +113,22 @@ fn options() -> DescriptorPool {
     compiler.descriptor_pool()
 }
 
-/// The files for prost: with the services of those alone that were `asked` for, with comments that
-/// can be doc comments, and without files that only the compiler needs. Such are our options and
-/// those of Google, unless a field is of a type in them: prost looks at each type that a field is
-/// of, even where it generates no code for it.
-pub(crate) fn for_rust(mut files: FileDescriptorSet, asked: &BTreeSet<String>) -> FileDescriptorSet {
+/// Prepares the files for prost: drops the services that are not in `requested`, makes the comments
+/// safe as doc comments, and drops files that only the compiler needs. Those are `options.proto`
+/// and Google's files, unless a field has a type that they define: prost looks up the type of each
+/// field, even if it generates no code for it.
+pub(crate) fn for_rust(mut files: FileDescriptorSet, requested: &BTreeSet<String>) -> FileDescriptorSet {
     for file in &mut files.file {
-        if !asked.contains(file.name()) {
+        if !requested.contains(file.name()) {
             file.service.clear();
         }
     }
-    let is_wanted = |file: &FileDescriptorProto| !is_google(file.package()) && !defines_options(file);
-    let mut wanted: BTreeSet<String> =
-        files.file.iter().filter(|file| is_wanted(file)).map(|file| file.name().to_owned()).collect();
+    let is_included = |file: &FileDescriptorProto| !is_google(file.package()) && !defines_options(file);
+    let mut included: BTreeSet<String> =
+        files.file.iter().filter(|file| is_included(file)).map(|file| file.name().to_owned()).collect();
     loop {
         let (inside, outside): (Vec<_>, Vec<_>) =
-            files.file.iter().partition(|file| wanted.contains(file.name()));
+            files.file.iter().partition(|file| included.contains(file.name()));
         let mut used = BTreeSet::new();
         for file in inside {
             file.message_type.iter().for_each(|message| types_of(message, &mut used));
@@ -140,9 +140,9 @@ pub(crate) fn for_rust(mut files: FileDescriptorSet, asked: &BTreeSet<String>) -
         if needed.is_empty() {
             break;
         }
-        wanted.extend(needed);
+        included.extend(needed);
     }
-    files.file.retain(|file| wanted.contains(file.name()));
+    files.file.retain(|file| included.contains(file.name()));
     comments::rewrite(&mut files);
     files
 }
@@ -151,13 +151,13 @@ fn defines_options(file: &FileDescriptorProto) -> bool {
     file.package() == "psrpc" && file.extension.iter().any(|extension| extension.name() == "options")
 }
 
-/// The names of the types of a message's fields, each with a leading dot.
+/// Collects the type names of a message's fields, each with a leading dot.
 fn types_of<'a>(message: &'a DescriptorProto, into: &mut BTreeSet<&'a str>) {
     into.extend(message.field.iter().map(FieldDescriptorProto::type_name).filter(|name| !name.is_empty()));
     message.nested_type.iter().for_each(|nested| types_of(nested, into));
 }
 
-/// Whether a file has the type called `name`, or the type that it is in.
+/// Returns `true` if a file defines the type `name` or a type that contains it.
 fn defines(file: &FileDescriptorProto, name: &str) -> bool {
     let inside = match file.package() {
         "" => name.strip_prefix('.'),
@@ -168,8 +168,9 @@ fn defines(file: &FileDescriptorProto, name: &str) -> bool {
     messages.chain(file.enum_type.iter().map(EnumDescriptorProto::name)).any(|name| first == Some(name))
 }
 
-/// Finds files in a directory. As protoc does, it passes over a byte order mark, which the compiler
-/// would refuse. Files of Google that are too new for the compiler are replaced by its own.
+/// Finds files in a directory. It skips a byte order mark, as protoc does; the compiler would
+/// reject it. Google's own files are replaced by the compiler's copies if the compiler cannot parse
+/// them because they are too new.
 struct IncludeResolver {
     directory: PathBuf,
     files: IncludeFileResolver,
@@ -199,7 +200,7 @@ impl FileResolver for IncludeResolver {
     }
 }
 
-/// Finds our `options.proto`, when no include path has one.
+/// Finds `options.proto` if no include path contains one.
 struct OptionsResolver;
 
 impl FileResolver for OptionsResolver {

@@ -1,60 +1,62 @@
-//! What can be wrong with a .proto.
+//! Errors of code generation.
 
 use std::fmt;
 use std::io;
 
-/// Why no code was generated. Its `Debug` form, which a build script shows when it returns one, is
-/// its text.
+/// The reason that no code was generated.
+///
+/// Its `Debug` form equals its `Display` form, since a build script that returns an error prints
+/// its `Debug` form.
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A file does not compile as protobuf, or an import of it is not found.
+    /// A file does not compile as protobuf, or one of its imports was not found.
     #[error("{0}")]
     Proto(String),
-    /// Something in a file cannot be a PSRPC service.
+    /// A definition in a file cannot become a PSRPC service.
     #[error("{position}: {problem}")]
     Service {
-        /// Where.
+        /// The place of the definition.
         position: Position,
-        /// What is wrong with it.
+        /// The reason, and usually a fix.
         problem: String,
     },
-    /// A package was generated before in this process, from other files or with other settings, and
-    /// what was generated then would be lost.
+    /// This process already generated the package, from other files or with other settings, and
+    /// that code would be lost.
     #[error(
-        "package {package} was generated into the same directory before, from {earlier}, and would be overwritten by what \
-         is generated from {later}: give all files of the package to one call, or the calls an `out_dir` each"
+        "package {package}: code generated from {later} would overwrite the code generated earlier from {earlier}; pass all \
+         files of the package to one call, or set a different `out_dir` for each call"
     )]
     Overwritten {
-        /// The package.
+        /// The name of the package.
         package: String,
         /// The files of the earlier call, separated by commas.
         earlier: String,
         /// The files of this call, separated by commas.
         later: String,
     },
-    /// The compiler or prost has panicked.
+    /// The protobuf compiler or prost panicked.
     #[error(
-        "{files}: generating code failed unexpectedly: {panic}. Unless an attribute or a path given to `config.prost()` is \
-         malformed, this is a bug of psrpc-build; please report it with the file"
+        "{files}: code generation panicked: {panic}; unless an attribute or a path passed to `config.prost()` is malformed, \
+         this is a bug in psrpc-build: please report it with the file"
     )]
     Panic {
-        /// The files that code was generated for, separated by commas.
+        /// The files of the call, separated by commas.
         files: String,
-        /// What the panic said.
+        /// The message of the panic.
         panic: String,
     },
-    /// A name given to [`Config::rename`](crate::Config::rename) names no rpc.
-    #[error("rename: there is no rpc {0}")]
+    /// [`Config::rename`](crate::Config::rename) was called for an rpc that does not exist.
+    #[error("rename {0}: no such rpc")]
     NoSuchMethod(String),
-    /// A parameter of the protoc plugin is not one that it knows.
+    /// A parameter passed to the protoc plugin is unknown or malformed.
     #[error(
-        "unknown parameter {0:?}: known are `root=PATH`, `default_runtime=BOOL`, `unimplemented=BOOL`, `client=BOOL`, \
-         `server=BOOL` and `rename=RPC:NAME`"
+        "unknown parameter {0:?}: expected `root=PATH`, `default_runtime=BOOL`, `unimplemented=BOOL`, `client=BOOL`, \
+         `server=BOOL` or `rename=RPC:NAME`"
     )]
     Parameter(String),
-    /// The request of protoc does not decode.
-    #[error("the request is no CodeGeneratorRequest: {0}")]
+    /// The input of the protoc plugin does not decode.
+    #[error("failed to decode the CodeGeneratorRequest: {0}")]
     Request(String),
     /// A file could not be read or written.
     #[error(transparent)]
@@ -67,12 +69,12 @@ impl fmt::Debug for Error {
     }
 }
 
-/// A place in a .proto.
+/// A place in a .proto file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Position {
-    /// The file.
+    /// The path of the file.
     pub file: String,
-    /// The line and column, from 1, where they are known.
+    /// The line and column, starting at 1, if known.
     pub at: Option<(u32, u32)>,
 }
 

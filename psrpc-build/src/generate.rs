@@ -1,4 +1,4 @@
-//! Generating: from the model to Rust.
+//! Generates Rust code from the model.
 
 use std::fmt::Write;
 
@@ -7,18 +7,18 @@ use psrpc_proto::Routing;
 
 use crate::model::{Kind, Method, Service, Services, TopicParameter, rust_name};
 
-/// Writes the Rust of each service behind its package's messages.
+/// Appends the code of each service to the messages of its package.
 pub(crate) struct Generator {
     pub(crate) services: Services,
     /// The path of the psrpc crate.
     pub(crate) root: String,
-    /// Whether that crate has a default runtime.
+    /// True if that crate has a default runtime.
     pub(crate) default_runtime: bool,
-    /// Whether a handler that is missing answers that the rpc is not implemented.
+    /// True if trait methods default to failing as unimplemented.
     pub(crate) unimplemented: bool,
-    /// Whether there are clients.
+    /// True if clients are generated.
     pub(crate) client: bool,
-    /// Whether there are servers.
+    /// True if servers are generated.
     pub(crate) server: bool,
 }
 
@@ -38,9 +38,8 @@ impl ServiceGenerator for Generator {
         }
     }
 
-    /// Adds the attributes for lints to what prost has generated so far. Only items at the
-    /// beginning of a line take one: what is in a module is indented, and the impls in it that
-    /// are not have nothing that a lint is about.
+    /// Adds lint attributes to the items that prost has generated so far. Only unindented lines are
+    /// considered: items within a module are covered by the attribute of the module.
     fn finalize(&mut self, buf: &mut String) {
         let is_item = |line: &str| {
             ["pub struct ", "pub enum ", "pub mod ", "impl "].iter().any(|start| line.starts_with(start))
@@ -61,10 +60,10 @@ impl ServiceGenerator for Generator {
     }
 }
 
-/// Generated code is not there to be improved by hand.
+/// Lints about style do not apply to generated code.
 const LINTS: &str = "#[allow(clippy::all, clippy::pedantic)]";
 
-/// One service: the model of it, and what prost knows of its messages.
+/// One service: its model, and prost's description of its messages.
 struct Code<'a> {
     service: &'a Service,
     prost: &'a prost_build::Service,
@@ -85,7 +84,7 @@ impl Code<'_> {
             .map(|(index, (method, prost))| (index, method, prost))
     }
 
-    /// The path of a message, also where a type parameter has its name.
+    /// Returns the path of a message, qualified if a type parameter has the same name.
     fn message(&self, path: &str) -> String {
         if self.service.type_parameters().contains(&path) { format!("self::{path}") } else { path.to_owned() }
     }
@@ -128,7 +127,7 @@ impl Code<'_> {
         )
     }
 
-    /// What a client's function gives, and how it comes about.
+    /// Returns the return type and the body of a client's method.
     fn call(
         &self,
         index: usize,
@@ -159,7 +158,7 @@ impl Code<'_> {
         }
     }
 
-    /// The parameter for the request of a client's function, if it has one.
+    /// Returns the request parameter of a client's method; empty if it has none.
     fn request_parameter(&self, method: &Method, prost: &prost_build::Method) -> String {
         match method.kind {
             Kind::Unary | Kind::Multi => format!("request: {}", self.message(&prost.input_type)),
@@ -167,23 +166,23 @@ impl Code<'_> {
         }
     }
 
-    /// The doc comment of a client's function.
+    /// Returns the doc comment of a client's method.
     fn client_docs(&self, method: &Method, prost: &prost_build::Method) -> String {
-        let mut docs = docs(&prost.comments, &what_clients_do(method, &prost.proto_name));
+        let mut docs = docs(&prost.comments, &default_client_docs(method, &prost.proto_name));
         if self.service.shares_queue(method) {
             push!(
                 docs,
                 "///
-                /// On NATS, servers of this service may take updates from the subscribers, and
-                /// subscribers may take requests from the servers. Both are then lost. To avoid it,
-                /// see [`Subscription`]({root}::Subscription#on-nats).\n",
+                /// On NATS, servers of this service may receive updates instead of the
+                /// subscribers, and subscribers may receive requests instead of the servers. Both
+                /// are then lost. To avoid this, see [`Subscription`]({root}::Subscription#on-nats).\n",
                 root = self.root()
             );
         }
         docs
     }
 
-    /// The trait of what clients do, and that the client does it.
+    /// Generates the `Api` trait and its implementation for the client.
     fn api(&self) -> String {
         let Service { name, .. } = self.service;
         let Generics { used, bounds, .. } = self.generics();
@@ -203,8 +202,10 @@ impl Code<'_> {
             push!(implemented, "{signature} {{ {call} }}\n");
         }
         format!(
-            "/// What can be asked of `{name}`. [`{name}Client`] does it, and in unit tests so may something else: whatever it
-            /// gives back can be made without a client.
+            "/// The calls of a client of `{name}`.
+            ///
+            /// [`{name}Client`] implements it. Unit tests can implement it with a mock, since all
+            /// return types can be created without a client.
             #[allow(dead_code, non_snake_case, clippy::all, clippy::pedantic)]
             pub trait {name}Api: ::core::marker::Send + ::core::marker::Sync {{
                 {declared}
@@ -237,20 +238,22 @@ impl Code<'_> {
         }
         let default = if self.of.default_runtime {
             format!(
-                "/// A client on the runtime that this is called on, ready to call.
+                "/// Creates a client on the current runtime. It can make calls as soon as this returns.
                 ///
                 /// # Errors
                 ///
-                /// When the bus refuses it, or there is no runtime.
+                /// Returns an error if the bus refuses the subscriptions or there is no current
+                /// runtime.
                 pub async fn new(bus: impl {root}::bus::Bus) -> ::core::result::Result<Self, {root}::Error> {{
                     Self::with_options(bus, {root}::ClientOptions::new()).await
                 }}
 
-                /// As [`new`](Self::new), with options.
+                /// Creates a client with options; see [`new`](Self::new).
                 ///
                 /// # Errors
                 ///
-                /// When the bus refuses it, there is no runtime, or an option is not valid.
+                /// Returns an error if the bus refuses the subscriptions, there is no current
+                /// runtime, or an option is invalid.
                 pub async fn with_options(
                     bus: impl {root}::bus::Bus,
                     options: {root}::ClientOptions,
@@ -273,11 +276,12 @@ impl Code<'_> {
             impl {name}Client {{
                 {default}
 
-                /// A client on `bus` and `runtime`, ready to call.
+                /// Creates a client on `bus` and `runtime`. It can make calls as soon as this
+                /// returns.
                 ///
                 /// # Errors
                 ///
-                /// When the bus refuses it, or an option is not valid.
+                /// Returns an error if the bus refuses the subscriptions or an option is invalid.
                 pub async fn with_runtime(
                     bus: impl {root}::bus::Bus,
                     runtime: impl {root}::Runtime,
@@ -291,17 +295,17 @@ impl Code<'_> {
 
                 {calls}
 
-                /// The client beneath, which any service has.
+                /// Returns the underlying untyped client.
                 pub fn client(&self) -> &{root}::Client {{
                     &self.client
                 }}
 
-                /// Closes the client: its calls fail at once, and so do later ones.
+                /// Closes the client. Calls in flight and later calls fail at once.
                 pub fn close(&self) {{
                     self.client.close();
                 }}
 
-                /// Closes the client, and waits until its servers can know; see
+                /// Closes the client and waits until its cancellations are published; see
                 /// [`{root}::Client::shutdown`].
                 pub async fn shutdown(&self) {{
                     self.client.shutdown().await;
@@ -315,8 +319,9 @@ impl Code<'_> {
         )
     }
 
-    /// The way from topics that are strings to such that have types. What stands before it is for
-    /// strings alone, so that nobody has to say so; what stands behind it is for all.
+    /// Generates `with_topic_types`, and starts a second impl block. The methods before it exist
+    /// only with `str` topics, so that callers need no type annotations; the methods after it exist
+    /// with all topic types.
     fn typed(&self, kind: &str, field: &str) -> String {
         let name = &self.service.name;
         let Generics { used, bounds, values, .. } = self.generics();
@@ -324,7 +329,7 @@ impl Code<'_> {
             return String::new();
         }
         format!(
-            "/// The same with types for its typed topics, in the order of the .proto.
+            "/// Sets the types of typed topics, in the order of the .proto.
             pub fn with_topic_types<{bounds}>(self) -> {name}{kind}{used} {{
                 {name}{kind} {{ {field}: self.{field}, {values} }}
             }}
@@ -335,7 +340,7 @@ impl Code<'_> {
         )
     }
 
-    /// What a client and a server are alike in: they can be cloned and shown.
+    /// Generates `Clone` and `Debug`, for a client or a server.
     fn common(&self, kind: &str, field: &str) -> String {
         let name = &self.service.name;
         let Generics { used, bounds, values, .. } = self.generics();
@@ -361,7 +366,7 @@ impl Code<'_> {
         for (_, method, prost) in self.methods().filter(|(_, method, _)| method.is_served()) {
             let function = rust_name(&method.name);
             let (request, response) = (&prost.input_type, &prost.output_type);
-            let (parameter, result, asked) = match method.kind {
+            let (parameter, result, affinity_request) = match method.kind {
                 Kind::Stream => (
                     format!("stream: {root}::ServerStream<{response}, {request}>"),
                     "()".to_owned(),
@@ -379,15 +384,15 @@ impl Code<'_> {
                 "{docs}fn {function}(&self, {parameter})
                     -> impl ::core::future::Future<Output = ::core::result::Result<{result}, {root}::Error>> + ::core::marker::Send
                 {body}\n",
-                docs = docs(&prost.comments, &format!("The rpc `{}`.", prost.proto_name)),
+                docs = docs(&prost.comments, &format!("Handles the rpc `{}`.", prost.proto_name)),
                 body = body(&format!("async move {{ ::core::mem::drop({dropped}); Err({root}::Error::unimplemented()) }}")),
             );
             if method.asks_for_affinity() {
                 push!(
                     functions,
-                    "/// How well this server suits a request of [`{function}`](Self::{link}): more is better, 0 is
-                    /// not available, below 0 makes no bid. It must not block.
-                    fn {name}_affinity(&self, request: &{root}::Request<{asked}>) -> f32 {body}\n",
+                    "/// Returns how well this server suits a request of [`{function}`](Self::{link}): higher is
+                    /// better, 0 means not available, below 0 makes no bid. Must not block.
+                    fn {name}_affinity(&self, request: &{root}::Request<{affinity_request}>) -> f32 {body}\n",
                     link = function.trim_start_matches("r#"),
                     name = method.name,
                     body = body("let _ = request; -1.0")
@@ -395,7 +400,7 @@ impl Code<'_> {
             }
         }
         format!(
-            "/// What a server of `{name}` does.
+            "/// The handlers of `{name}`, implemented by your service.
             {docs}{how}#[allow(dead_code, non_snake_case, clippy::all, clippy::pedantic)]
             pub trait {name}: ::core::marker::Send + ::core::marker::Sync + 'static {{
                 {functions}
@@ -405,7 +410,7 @@ impl Code<'_> {
         )
     }
 
-    /// What rustc does not say when it reports that the trait, or a part of it, is not implemented.
+    /// Explains how to implement the trait, which rustc's error messages leave out.
     fn how_to_implement(&self) -> String {
         let name = &self.service.name;
         let root = self.root();
@@ -420,7 +425,7 @@ impl Code<'_> {
         };
         format!(
             "///
-            /// Each function that gives a future can be written as an `async fn`:
+            /// Each method that returns a future can be written as an `async fn`:
             ///
             /// ```text
             /// impl {name} for MyService {{
@@ -430,11 +435,10 @@ impl Code<'_> {
             /// }}
             /// ```
             ///
-            /// Requests run at the same time, on any thread, for as long as the server does. So the
-            /// service is shared by reference, is `Send`, `Sync` and `'static`, which is to say
-            /// that it owns its state or has it in an `Arc`, and the futures are `Send`: they hold
-            /// nothing across an `.await` that is tied to a thread, such as an `Rc` or the guard of
-            /// a `std::sync::Mutex`.\n"
+            /// Handlers run concurrently, on any thread, for the lifetime of the server. The
+            /// service is therefore shared by reference, and must be `Send`, `Sync` and `'static`:
+            /// it owns its state or holds it in an `Arc`. The futures must be `Send`: they must
+            /// not hold an `Rc`, a guard of a `std::sync::Mutex` or the like across an `.await`.\n"
         )
     }
 
@@ -444,11 +448,12 @@ impl Code<'_> {
         let Generics { declared, fields, values, .. } = self.generics();
         let default = if self.of.default_runtime {
             format!(
-                "/// A server on the runtime that this is called on. Its methods without topics are served.
+                "/// Creates a server on the current runtime and serves the methods without topics.
                 ///
                 /// # Errors
                 ///
-                /// When the bus refuses it, or there is no runtime.
+                /// Returns an error if the bus refuses the subscriptions or there is no current
+                /// runtime.
                 pub async fn new(
                     bus: impl {root}::bus::Bus,
                     service: impl {name},
@@ -456,11 +461,12 @@ impl Code<'_> {
                     Self::with_options(bus, service, {root}::ServerOptions::new()).await
                 }}
 
-                /// As [`new`](Self::new), with options.
+                /// Creates a server with options; see [`new`](Self::new).
                 ///
                 /// # Errors
                 ///
-                /// When the bus refuses it, there is no runtime, or an option is not valid.
+                /// Returns an error if the bus refuses the subscriptions, there is no current
+                /// runtime, or an option is invalid.
                 pub async fn with_options(
                     bus: impl {root}::bus::Bus,
                     service: impl {name},
@@ -485,11 +491,11 @@ impl Code<'_> {
             impl {name}Server {{
                 {default}
 
-                /// A server on `bus` and `runtime`. Its methods without topics are served.
+                /// Creates a server on `bus` and `runtime` and serves the methods without topics.
                 ///
                 /// # Errors
                 ///
-                /// When the bus refuses it, or an option is not valid.
+                /// Returns an error if the bus refuses the subscriptions or an option is invalid.
                 pub async fn with_runtime(
                     bus: impl {root}::bus::Bus,
                     runtime: impl {root}::Runtime,
@@ -508,12 +514,12 @@ impl Code<'_> {
 
                 {publications}
 
-                /// The server beneath, which any service has.
+                /// Returns the underlying untyped server.
                 pub fn server(&self) -> &{root}::Server {{
                     &self.server
                 }}
 
-                /// Shuts the server down without losing what it has accepted; see
+                /// Shuts the server down after it has finished the requests that it accepted; see
                 /// [`{root}::Server::shutdown`].
                 pub async fn shutdown(&self) {{
                     self.server.shutdown().await;
@@ -544,7 +550,7 @@ impl Code<'_> {
                 Kind::Stream => ("stream", "stream"),
                 _ => ("unary", "request"),
             };
-            // By the trait's name, since a method of the `Arc` would come first.
+            // Named by the trait, since method lookup would find a method of `Arc` first.
             let handler = format!(
                 "|service, {parameter}| async move {{ {name}::{function}(&*service, {parameter}).await }}"
             );
@@ -608,7 +614,7 @@ impl Code<'_> {
                 }}\n",
                 docs = docs(
                     &prost.comments,
-                    &format!("Publishes an update to those who subscribe to `{}`.", prost.proto_name)
+                    &format!("Publishes an update to the subscribers of `{}`.", prost.proto_name)
                 ),
                 deprecated = deprecation(method),
                 name = method.name,
@@ -618,25 +624,25 @@ impl Code<'_> {
         publications
     }
 
-    fn registration(&self, what: &str, name: &str, topic: &[TopicParameter], methods: &str) -> String {
+    fn registration(&self, described: &str, name: &str, topic: &[TopicParameter], methods: &str) -> String {
         let root = self.root();
         let (parameters, topic) = topic_parameters(topic);
         format!(
-            "/// Serves {what} on a topic; see [`{root}::Server::register`].
+            "/// Starts serving {described} for a topic; see [`{root}::Server::register`].
             ///
             /// # Errors
             ///
-            /// When it is served already on that topic, the topic cannot be carried, the server is
-            /// closed, or the bus refuses it.
+            /// Returns an error if the topic is already registered, the topic cannot be part of a
+            /// channel name, the server is closed, or the bus refuses the subscription.
             pub async fn register_{name}(&self, {parameters}) -> ::core::result::Result<(), {root}::Error> {{
                 self.server.register(&[{methods}], &[{topic}]).await
             }}
 
-            /// Stops to serve {what} on a topic; see [`{root}::Server::deregister`].
+            /// Stops serving {described} for a topic; see [`{root}::Server::deregister`].
             ///
             /// # Errors
             ///
-            /// When it is not registered, in this way, for that topic.
+            /// Returns an error if the topic is not registered, or was registered in another way.
             pub async fn deregister_{name}(&self, {parameters}) -> ::core::result::Result<(), {root}::Error> {{
                 self.server.deregister(&[{methods}], &[{topic}]).await
             }}\n"
@@ -662,22 +668,22 @@ impl Code<'_> {
     }
 }
 
-/// The type parameters of typed topics, as they are written in each place.
+/// The type parameters of typed topics, as written in each place.
 #[derive(Default)]
 struct Generics {
-    /// Where the type is declared.
+    /// In the declaration of the type.
     declared: String,
-    /// Where the type is named.
+    /// In a path to the type.
     used: String,
-    /// Where an impl introduces them.
+    /// In the header of an impl.
     bounds: String,
-    /// The field that uses them.
+    /// The declaration of the field that uses the parameters.
     fields: String,
     /// The value of that field.
     values: String,
 }
 
-/// The parameters of a function for the topic, and the list of strings made of them.
+/// Returns the topic parameters of a function, and the list of strings built from them.
 fn topic_parameters(topic: &[TopicParameter]) -> (String, String) {
     let mut parameters = String::new();
     let mut list = String::new();
@@ -692,8 +698,8 @@ fn topic_parameters(topic: &[TopicParameter]) -> (String, String) {
     (parameters, list)
 }
 
-/// What a client's function does, for where the .proto does not say it.
-fn what_clients_do(method: &Method, rpc: &str) -> String {
+/// Returns the docs of a client's method whose rpc has no comment.
+fn default_client_docs(method: &Method, rpc: &str) -> String {
     match method.kind {
         Kind::Unary => format!("Calls the rpc `{rpc}`."),
         Kind::Multi => format!("Calls the rpc `{rpc}`, which every server answers."),
@@ -702,13 +708,13 @@ fn what_clients_do(method: &Method, rpc: &str) -> String {
     }
 }
 
-/// The attribute of a function that a deprecated rpc is called by. Handlers have none: servers must
-/// still have them.
+/// Returns the attribute for the client methods of a deprecated rpc. Handlers get none, since
+/// servers must still implement them.
 fn deprecation(method: &Method) -> &'static str {
     if method.deprecated { "#[deprecated]\n" } else { "" }
 }
 
-/// The comment of an rpc as a doc comment, or what to say when there is none.
+/// Returns the comment of an rpc as a doc comment, or `otherwise` if it has none.
 fn docs(comments: &Comments, otherwise: &str) -> String {
     match doc_comment(comments) {
         docs if docs.is_empty() => format!("/// {otherwise}\n"),
@@ -716,7 +722,8 @@ fn docs(comments: &Comments, otherwise: &str) -> String {
     }
 }
 
-/// The comment of a service as a doc comment, to stand below what is said of the type.
+/// Returns the comment of a service as a doc comment, to follow the first line of the docs of a
+/// type.
 fn docs_below(comments: &Comments) -> String {
     match doc_comment(comments) {
         docs if docs.is_empty() => docs,

@@ -1,19 +1,20 @@
-//! Hints: what an option that does not exist may have been meant to be.
+//! Suggestions for misspelled options.
 
 use prost_reflect::{DescriptorPool, MessageDescriptor};
 
-/// What to say of a file that begins with an edition.
+/// The reason to reject a file that declares an edition.
 pub(crate) const NO_EDITIONS: &str =
     "editions are not supported yet; write `syntax = \"proto3\";` or `syntax = \"proto2\";` instead";
 
-/// The names that `text` asks for one of, and the name that was written instead, if it is about our
-/// options.
+/// A misspelled name among our options.
 struct Mistake {
+    /// The name that the file contains, if the compiler reports it.
     written: Option<String>,
+    /// The names that are valid in its place.
     known: Vec<String>,
 }
 
-/// `text`, the compiler's error, with what may have been meant.
+/// Appends to `text`, an error of the compiler, a suggestion or the list of valid names.
 pub(crate) fn with_hint(text: String, options: &DescriptorPool) -> String {
     if let Some((place, _)) = text.split_once(": expected ").filter(|_| text.ends_with("but found 'edition'"))
     {
@@ -34,8 +35,8 @@ pub(crate) fn with_hint(text: String, options: &DescriptorPool) -> String {
         .max_by(|one, other| similar(one).total_cmp(&similar(other)));
     match (meant, &known[..]) {
         (Some(meant), [_]) => format!("{text}; did you mean `{meant}`?"),
-        (Some(meant), _) => format!("{text}; did you mean `{meant}`? Known are {}", known.join(", ")),
-        (None, _) => format!("{text}; known are {}", known.join(", ")),
+        (Some(meant), _) => format!("{text}; did you mean `{meant}`? valid names: {}", known.join(", ")),
+        (None, _) => format!("{text}; valid names: {}", known.join(", ")),
     }
 }
 

@@ -1,5 +1,6 @@
-//! PSRPC services from .proto files: the messages (by prost), and for each service a typed client,
-//! a trait to implement and a server that runs it. No protoc is needed.
+//! Generates Rust code for PSRPC services from .proto files. prost generates the messages. For each
+//! service, this crate generates a typed client, a trait to implement, and a server that runs the
+//! implementation. No protoc is needed.
 //!
 //! In `build.rs`:
 //!
@@ -10,37 +11,37 @@
 //! # }
 //! ```
 //!
-//! and where the code is to be, with the .proto's package, `psrpc::include_proto!("hats.v1");`.
+//! Include the generated code by the .proto's package name: `psrpc::include_proto!("hats.v1");`.
 //!
 //! The crate that includes it depends on `prost`, on `prost-types` if its messages use Google's
-//! well-known types, and on `psrpc`, by which name most projects know `psrpc-tokio`;
-//! [`Config::root`] changes that name. A project with a runtime of its own depends on the crate
-//! `psrpc` itself, says [`default_runtime(false)`](Config::default_runtime), and makes clients and
-//! servers with `with_runtime`.
+//! well-known types, and on a crate named `psrpc`. In most projects that is `psrpc-tokio` under the
+//! name `psrpc`; [`Config::root`] sets another name. A project that brings its own runtime depends
+//! on the crate `psrpc` itself, sets [`default_runtime(false)`](Config::default_runtime), and
+//! creates clients and servers with `with_runtime`.
 //!
 //! # Options of an rpc
 //!
-//! A .proto says `import "options.proto";` to set them; the file comes with this crate, and needs
-//! no path.
+//! To set options, import `options.proto`. The file ships with this crate and needs no include
+//! path.
 //!
 //! | `option (psrpc.options)` | |
 //! |---|---|
-//! | nothing | a queue: the bus hands each request to one server |
-//! | `.type = AFFINITY` | every server sees the request and says how well it suits; the client picks one |
-//! | `.topics = true` | calls go to the servers that are registered for a topic, a string named `topic` |
-//! | `.topic_params.names` | the names of the strings that a topic is made of instead |
-//! | `.topic_params.typed = true` | those may be of types of their own |
-//! | `.topic_params.group` | rpcs of one group can be registered together; their topics must be alike |
-//! | `.topic_params.single_server = true` | at most one server is registered for a topic, so that it needs no claim and is not asked for its affinity. That there is only one is up to you |
-//! | `.topic_params` without `.topics = true` | no topics: `names`, `typed` and `group` are then ignored, as in Go, and `names` is a warning of the build; `single_server` counts even so |
-//! | `.type = MULTI` | every server answers; of a subscription, every client gets every update |
-//! | `.stream = true` | clients open streams, on which they send the request's type and servers the response's |
-//! | `.subscription = true` | clients subscribe to what servers publish, which is of the response's type |
-//! | `.queue`, `.affinity_func`, `.multi` | the old spelling of `.type`, understood too |
+//! | none | queue: the bus hands each request to one server |
+//! | `.type = AFFINITY` | every server sees the request and may bid for it with an affinity; the client grants one bid |
+//! | `.topics = true` | calls go to the servers that registered a topic: one string, named `topic` |
+//! | `.topic_params.names` | the names of the strings that make up a topic, instead of `topic` |
+//! | `.topic_params.typed = true` | the parts of a topic may have types of their own |
+//! | `.topic_params.group` | rpcs of one group can be registered together; they must have the same topic parameters |
+//! | `.topic_params.single_server = true` | calls skip bidding, because at most one server registers each topic. You must ensure that there is only one |
+//! | `.topic_params` without `.topics = true` | no topics: `names`, `typed` and `group` are ignored, as in Go, and `names` causes a build warning; `single_server` still takes effect |
+//! | `.type = MULTI` | every server responds to a call; every subscriber gets each update |
+//! | `.stream = true` | clients open streams: they send messages of the request type and receive messages of the response type |
+//! | `.subscription = true` | clients subscribe to updates that servers publish; an update has the response type |
+//! | `.queue`, `.affinity_func`, `.multi` | the deprecated spelling of `.type`, still accepted |
 //!
 //! # What is generated
 //!
-//! From
+//! This .proto:
 //!
 //! ```proto
 //! syntax = "proto3";
@@ -69,44 +70,43 @@
 //! }
 //! ```
 //!
-//! come
+//! generates:
 //!
 //! | item | |
 //! |---|---|
-//! | `trait Hats` | to be implemented by a service: `async fn fit(&self, request: Request<Ask>) -> Result<Reply, Error>`, `find_hat` and `census`; `async fn parade(&self, stream: ServerStream<Reply, Ask>) -> Result<(), Error>`; and, not async, `fn fit_affinity(&self, request: &Request<Ask>) -> f32` |
-//! | `HatsServer` | `new(bus, service)`, `with_options(bus, service, options)` and `with_runtime(bus, runtime, service, options)` serve the rpcs without topics; `register_find_hat_topic(aisle, row)`, `deregister_find_hat_topic(aisle, row)` and, for the whole group, `register_all_rack_topics(aisle, row)` and `deregister_all_rack_topics(aisle, row)` those with; `publish_rumour(&reply)`; `shutdown()`, `kill()`, `server()` |
-//! | `HatsClient` | `new(bus)`, `with_options(bus, options)` and `with_runtime(bus, runtime, options)`; `fit(ask)` and `find_hat(aisle, row, ask)`, which give a `psrpc::Call`; `census(ask)`, a `psrpc::MultiCall`; `parade()`, a `psrpc::OpenStream`; `subscribe_rumour()`, a `psrpc::Subscribe`; `close()`, `shutdown()`, `client()` |
-//! | `trait HatsApi` | what `HatsClient` does, to take something else in its place in unit tests; topics are `&str` in it |
-//! | `HATS_SERVICE` | the names on the wire |
+//! | `trait Hats` | the trait that your service implements: `async fn fit(&self, request: Request<Ask>) -> Result<Reply, Error>`, `find_hat` and `census`; `async fn parade(&self, stream: ServerStream<Reply, Ask>) -> Result<(), Error>`; and, not async, `fn fit_affinity(&self, request: &Request<Ask>) -> f32` |
+//! | `HatsServer` | `new(bus, service)`, `with_options(bus, service, options)` and `with_runtime(bus, runtime, service, options)` create a server and serve the rpcs without topics; `register_find_hat_topic(aisle, row)`, `deregister_find_hat_topic(aisle, row)` and, for the whole group, `register_all_rack_topics(aisle, row)` and `deregister_all_rack_topics(aisle, row)` start and stop serving a topic; `publish_rumour(&reply)`; `shutdown()`, `kill()`, `server()` |
+//! | `HatsClient` | `new(bus)`, `with_options(bus, options)` and `with_runtime(bus, runtime, options)`; `fit(ask)` and `find_hat(aisle, row, ask)` return a `psrpc::Call`; `census(ask)` returns a `psrpc::MultiCall`, `parade()` a `psrpc::OpenStream`, `subscribe_rumour()` a `psrpc::Subscribe`; `close()`, `shutdown()`, `client()` |
+//! | `trait HatsApi` | the calls of `HatsClient` as a trait, to mock in unit tests; topics are `&str` |
+//! | `HATS_SERVICE` | a static that holds the names on the wire |
 //!
-//! With `typed: true`, `HatsClient` and `HatsServer` have a type parameter for each name,
-//! `AisleTopic` and `RowTopic`. Each is `str` until `with_topic_types::<Aisle, Row>()` gives them
-//! types, which only need to be `AsRef<str>`. Such a topic is passed as a reference.
+//! With `typed: true`, `HatsClient` and `HatsServer` have a type parameter for each part of a
+//! topic: `AisleTopic` and `RowTopic`. Each defaults to `str`; `with_topic_types::<Aisle, Row>()`
+//! sets other types, which must implement `AsRef<str>`. Typed parts are passed by reference.
 //!
-//! The services are those of the files that are named to [`compile`]; the messages are also those
-//! of the files that they import. [`Config::client`] and [`Config::server`] leave a side out. An
-//! rpc with `option deprecated = true`, and each rpc of such a service, is `#[deprecated]` for
-//! clients.
+//! Services are generated for the files passed to [`compile`]; messages are generated for their
+//! imports as well. [`Config::client`] and [`Config::server`] turn one side off. An rpc with
+//! `option deprecated = true`, or in a service with that option, is `#[deprecated]` for clients.
 //!
-//! `cargo doc --open` in your project shows all of it, with the comments of the .proto. A code
-//! block in a comment is shown as text, and is no doctest.
+//! `cargo doc --open` in your project shows the generated items with the comments of the .proto.
+//! Code blocks in comments are shown as text and are not run as doctests.
 //!
-//! # What is refused
+//! # Errors
 //!
-//! What cannot be generated is an [`Error`] that names the file, the line and the column, why, and
-//! what to do: among others, names that differ in protobuf and not in Rust, such as the enum values
-//! `STATUS_OK` and `OK` of `Status`, and files of an edition, which are not supported yet. All else
-//! compiles without warnings.
+//! If code cannot be generated, compilation fails with an [`Error`] that gives the file, line and
+//! column, the reason, and usually a fix. For example, names that differ in protobuf can collide in
+//! Rust, such as the enum values `STATUS_OK` and `OK` of `Status`. Files with an edition are not
+//! supported yet. Generated code compiles without warnings.
 //!
-//! # What is warned about
+//! # Warnings
 //!
-//! A build script prints `cargo:warning=` lines, which cargo shows. The protoc plugin prints
-//! warnings to stderr. There is a warning for
+//! In a build script, warnings are printed as `cargo:warning=` lines, which cargo shows. The protoc
+//! plugin prints them to stderr. There is a warning for
 //!
-//! * an rpc whose `topic_params.names` are ignored, because it has no topics;
-//! * a service with queue-routed updates and queue-routed calls that share a queue group on NATS,
+//! * an rpc whose `topic_params.names` is ignored because the rpc has no topics;
+//! * a service in which queue-routed updates and queue-routed calls share a queue group on NATS,
 //!   because both have topics or neither has. About half of the updates, and of the requests, then
-//!   go to a member of the group that cannot use them. The warning says what to do.
+//!   reach a member of the group that cannot use them. The warning lists the alternatives.
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs, missing_debug_implementations)]
@@ -117,7 +117,6 @@ mod compile;
 mod error;
 mod generate;
 mod hint;
-mod mend;
 mod model;
 mod names;
 mod options;
@@ -125,6 +124,7 @@ mod plugin;
 mod prost_config;
 mod shared_queue;
 mod well_known;
+mod workarounds;
 mod written;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -148,13 +148,13 @@ use crate::written::Call;
 ///
 /// # Errors
 ///
-/// When a file does not compile, or has something that cannot be a PSRPC service; the error names
-/// the place.
+/// Returns an error if a file does not compile, or if a definition cannot become a PSRPC service;
+/// the error names the place.
 pub fn compile(protos: &[impl AsRef<Path>], includes: &[impl AsRef<Path>]) -> Result<(), Error> {
     Config::new().compile(protos, includes)
 }
 
-/// How code is generated.
+/// Options of code generation.
 pub struct Config {
     prost: prost_build::Config,
     out_dir: Option<PathBuf>,
@@ -188,10 +188,10 @@ impl fmt::Debug for Config {
 }
 
 impl Config {
-    /// The defaults.
+    /// Creates a configuration with the default options.
     pub fn new() -> Self {
         let mut prost = prost_build::Config::new();
-        // The details of an error are known by the names of their types.
+        // prost needs the type names to pack messages as details of an error.
         prost.enable_type_names();
         Self {
             prost,
@@ -205,51 +205,51 @@ impl Config {
         }
     }
 
-    /// The path by which generated code names the psrpc crate. Default `::psrpc`.
+    /// Sets the path by which generated code refers to the psrpc crate. Default: `::psrpc`.
     pub fn root(&mut self, path: impl Into<String>) -> &mut Self {
         self.root = path.into();
         self
     }
 
-    /// Whether clients and servers can be made without a runtime, on that of the crate at
-    /// [`root`](Self::root). Default true; false is for the crate `psrpc` itself, which has
-    /// none.
-    pub fn default_runtime(&mut self, has: bool) -> &mut Self {
-        self.default_runtime = has;
+    /// Sets whether to generate constructors that use the default runtime of the crate at
+    /// [`root`](Self::root). Default: true. Set it to false if that crate is `psrpc` itself, which
+    /// has no default runtime.
+    pub fn default_runtime(&mut self, available: bool) -> &mut Self {
+        self.default_runtime = available;
         self
     }
 
-    /// Whether a service need not implement all of its trait: rpcs that it does not implement are
-    /// then answered `unimplemented`, and get no bid where servers bid with their affinity. So
-    /// an rpc that is added to the .proto breaks nobody. Default false, which has the compiler
-    /// tell what is missing.
+    /// Sets whether generated traits provide default methods. A method that a service does not
+    /// implement then fails with the code `unimplemented`, or makes no bid if it has an affinity.
+    /// Adding an rpc to the .proto then does not break existing services. Default: false; the
+    /// compiler reports missing methods.
     pub fn unimplemented(&mut self, allowed: bool) -> &mut Self {
         self.unimplemented = allowed;
         self
     }
 
-    /// Whether clients are generated, with the traits that stand for them. Default true; false is
-    /// for programs that only serve.
+    /// Sets whether to generate clients and their `Api` traits. Default: true. Set it to false for
+    /// programs that only serve.
     pub fn client(&mut self, generated: bool) -> &mut Self {
         self.client = generated;
         self
     }
 
-    /// Whether servers are generated, with the traits to implement. Default true; false is for
-    /// programs that only call.
+    /// Sets whether to generate servers and the traits to implement. Default: true. Set it to false
+    /// for programs that only call.
     pub fn server(&mut self, generated: bool) -> &mut Self {
         self.server = generated;
         self
     }
 
-    /// Gives an rpc another Rust name, as `rename("hats.v1.Hats.New", "new_hat")`; its name on the
-    /// wire stays. A keyword is given without `r#`.
+    /// Gives an rpc another name in Rust, as in `rename("hats.v1.Hats.New", "new_hat")`. Its name
+    /// on the wire stays the same. Pass a keyword without `r#`.
     pub fn rename(&mut self, rpc: impl Into<String>, name: impl Into<String>) -> &mut Self {
         self.renames.insert(rpc.into(), name.into());
         self
     }
 
-    /// Where the code goes. Default: cargo's `OUT_DIR`.
+    /// Sets the output directory. Default: cargo's `OUT_DIR`.
     pub fn out_dir(&mut self, path: impl Into<PathBuf>) -> &mut Self {
         let path = path.into();
         self.prost.out_dir(path.clone());
@@ -257,21 +257,23 @@ impl Config {
         self
     }
 
-    /// How prost generates the messages: attributes, extern paths and so on.
+    /// Returns prost's configuration, which controls the generated messages: attributes, extern
+    /// paths and so on.
     pub fn prost(&mut self) -> &mut prost_build::Config {
         &mut self.prost
     }
 
-    /// Generates code for `protos`, which import from `includes`: for their services, and for the
-    /// messages of all files that they import.
+    /// Generates code for the services in `protos`, which import from `includes`, and for the
+    /// messages in `protos` and their imports.
     ///
-    /// Within one process, a second call may write a package again only where nothing of the first
-    /// is lost.
+    /// Within one process, a second call may overwrite a package only if the new code contains
+    /// everything that the first call generated.
     ///
     /// # Errors
     ///
-    /// When a file does not compile, or has something that cannot be a PSRPC service or has no Rust
-    /// name of its own; the error names the place.
+    /// Returns an error if a file does not compile, if a definition cannot become a PSRPC service
+    /// or has no distinct Rust name, or if a package would lose code that an earlier call
+    /// generated. The error names the place.
     pub fn compile(
         &mut self,
         protos: &[impl AsRef<Path>],
@@ -287,7 +289,7 @@ impl Config {
         includes: &[impl AsRef<Path>],
     ) -> Result<(), Error> {
         let compiled = compile::compile(protos, includes)?;
-        // Cargo sets it for build scripts alone.
+        // Cargo sets `TARGET` for build scripts only.
         let in_build_script = std::env::var_os("TARGET").is_some();
         if in_build_script {
             for file in &compiled.read {
@@ -331,8 +333,8 @@ impl Config {
         let (services, warnings) = model::services(pool, &files, &self.renames)?;
         collisions::check(pool, &files, &prost)?;
         well_known::check(pool, &files, &prost)?;
-        mend::aliases(pool, &mut files);
-        for group in mend::recursive_groups(pool) {
+        workarounds::aliases(pool, &mut files);
+        for group in workarounds::recursive_groups(pool) {
             self.prost.boxed(group);
         }
         self.prost.service_generator(Box::new(Generator {
@@ -349,15 +351,14 @@ impl Config {
         Ok(warnings)
     }
 
-    /// Where the code goes, if that is known.
+    /// Returns the output directory, if one is known.
     fn directory(&self) -> Option<PathBuf> {
         let cargo = || std::env::var_os("OUT_DIR").map(PathBuf::from);
         self.out_dir.clone().or_else(cargo)
     }
 
-    /// The names of the file of a package. Prost names it as it names its modules, `r#type.rs` for
-    /// the package `type`. Such a file is there under the name of the package too, so that
-    /// `include_proto!` takes that for every package.
+    /// Returns the two file names of a package: the one that prost chooses, such as `r#type.rs` for
+    /// the package `type`, and the package's own name, by which `include_proto!` finds it.
     fn file_names(&self, package: &str) -> [String; 2] {
         let module = collisions::module_of_package(package).join(".");
         match package {
@@ -381,10 +382,10 @@ impl Config {
     }
 }
 
-/// Runs `work`, and makes an error of a panic: what a .proto says must not look like a bug of a
-/// build script.
+/// Runs `work` and turns a panic into an error, so that an unsupported .proto does not look like a
+/// bug in the build script.
 fn without_panics<T>(files: &str, work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
-    // What `work` changes is dropped, or is a configuration that is as good as before.
+    // `work` changes only values that are dropped, or a configuration that stays valid.
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
         let text = text.or_else(|| panic.downcast_ref::<String>().cloned());

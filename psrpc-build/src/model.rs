@@ -1,5 +1,4 @@
-//! The model: what the .proto files say about services, checked, and ready to be written down in
-//! Rust.
+//! The services as read from the .proto files, validated, with their Rust names.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -18,25 +17,25 @@ pub(crate) type Services = BTreeMap<String, Service>;
 /// A service.
 #[derive(Debug)]
 pub(crate) struct Service {
-    /// The name of its trait.
+    /// The name of the Rust trait.
     pub(crate) name: String,
-    /// The name of the constant that describes it.
+    /// The name of the constant that holds the service's description.
     pub(crate) constant: String,
     /// The name on the wire.
     pub(crate) wire: String,
     pub(crate) methods: Vec<Method>,
 }
 
-/// What an rpc is for.
+/// The kind of an rpc.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// One server answers.
+    /// One server responds.
     Unary,
-    /// Every server answers.
+    /// Every server responds.
     Multi,
     /// Clients open streams.
     Stream,
-    /// Clients subscribe to what servers publish.
+    /// Clients subscribe to updates that servers publish.
     Subscription,
 }
 
@@ -44,11 +43,11 @@ pub(crate) enum Kind {
 #[derive(Debug)]
 pub(crate) struct Method {
     pub(crate) kind: Kind,
-    /// The name of its Rust functions, without a raw prefix.
+    /// The name of its Rust methods, without `r#`.
     pub(crate) name: String,
     /// The name on the wire.
     pub(crate) wire: String,
-    /// Whether the .proto says so of the rpc, or of its service.
+    /// True if the rpc or its service is deprecated.
     pub(crate) deprecated: bool,
     pub(crate) properties: MethodProperties,
     /// The full protobuf names of its messages.
@@ -56,22 +55,22 @@ pub(crate) struct Method {
     pub(crate) response: String,
     /// The parameters of its topic; none if it has no topics.
     pub(crate) topic: Vec<TopicParameter>,
-    /// The group that it can be registered with, as the .proto spells it.
+    /// The group that it is registered with, as spelled in the .proto.
     pub(crate) group: Option<String>,
 }
 
 /// A parameter of a topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TopicParameter {
-    /// The name of its Rust parameter, without a raw prefix.
+    /// The name of the Rust parameter, without `r#`.
     pub(crate) name: String,
-    /// The name of its type parameter, if it has a type of its own.
+    /// The name of the type parameter, for typed topics.
     pub(crate) typed: Option<String>,
 }
 
 impl Service {
-    /// The type parameters of the client and the server: those of all typed topics, in the order of
-    /// the file.
+    /// Returns the type parameters of the client and the server: those of all typed topics, in the
+    /// order of the file.
     pub(crate) fn type_parameters(&self) -> Vec<&str> {
         let mut names = Vec::new();
         for name in
@@ -84,8 +83,8 @@ impl Service {
         names
     }
 
-    /// The groups by their Rust names, each with its methods in order. What is only published needs
-    /// no registration.
+    /// Returns the groups by their Rust names, each with its methods in order. Subscriptions are
+    /// left out, since servers do not register for them.
     pub(crate) fn groups(&self) -> BTreeMap<String, Vec<(usize, &Method)>> {
         let mut groups: BTreeMap<_, Vec<_>> = BTreeMap::new();
         for (index, method) in self.methods.iter().enumerate().filter(|(_, method)| method.is_served()) {
@@ -98,17 +97,17 @@ impl Service {
 }
 
 impl Method {
-    /// Whether servers are asked for their affinity.
+    /// Returns `true` if servers bid for calls with their affinity.
     pub(crate) fn asks_for_affinity(&self) -> bool {
         self.is_served() && self.properties.affinity() && self.properties.require_claim
     }
 
-    /// Whether servers have a handler for it.
+    /// Returns `true` if servers have a handler for the rpc.
     pub(crate) fn is_served(&self) -> bool {
         self.kind != Kind::Subscription
     }
 
-    /// The name of the function that clients have for it, without a raw prefix.
+    /// Returns the name of the client's method, without `r#`.
     pub(crate) fn client_function(&self) -> String {
         match self.kind {
             Kind::Subscription => format!("subscribe_{}", self.name),
@@ -117,7 +116,7 @@ impl Method {
     }
 }
 
-/// What is not wrong with a .proto, but probably not what was meant.
+/// A problem that does not prevent code generation.
 #[derive(Debug)]
 pub(crate) struct Warning {
     pub(crate) position: Position,
@@ -130,7 +129,7 @@ impl fmt::Display for Warning {
     }
 }
 
-/// Reads the services of `files`. `renames` gives Rust names to rpcs, by their full protobuf names.
+/// Reads the services of `files`. `renames` maps full protobuf names of rpcs to Rust names.
 pub(crate) fn services(
     pool: &DescriptorPool,
     files: &FileDescriptorSet,
@@ -158,7 +157,7 @@ pub(crate) fn services(
 fn names_without_topics(rpc: &MethodDescriptor) -> Option<Warning> {
     let options = Options::of(rpc);
     let text = format!(
-        "rpc {}: `topic_params.names` is ignored without `topics: true`, and the rpc has no topics",
+        "rpc {}: `topic_params.names` is ignored because the rpc has no topics; set `topics: true`",
         rpc.name()
     );
     let ignored = !options.topics && !options.names.is_empty();
@@ -193,16 +192,22 @@ fn method(rpc: &MethodDescriptor, rename: Option<&String>) -> Result<Method, Err
     let name = rpc.name();
     if rpc.is_client_streaming() || rpc.is_server_streaming() {
         return refuse(format!(
-            "rpc {name} is declared with `stream`, which PSRPC has no use for: leave the keyword out, and say \
+            "rpc {name}: the keyword `stream` is not supported; remove it, and set \
              `option (psrpc.options).stream = true;` for a two-way stream"
         ));
     }
     let options = Options::of(rpc);
     let properties = MethodProperties::from_options(options.routing);
     let kind = match (options.stream, options.subscription) {
-        (true, true) => return refuse(format!("rpc {name} is both a stream and a subscription")),
+        (true, true) => {
+            return refuse(format!(
+                "rpc {name} cannot be both a stream and a subscription; remove one of the two options"
+            ));
+        }
         (true, false) if properties.multi() => {
-            return refuse(format!("rpc {name} is both a stream, which one server takes, and MULTI"));
+            return refuse(format!(
+                "rpc {name} cannot be both a stream and MULTI, since one server handles a stream; remove one of the two options"
+            ));
         }
         (true, false) => Kind::Stream,
         (false, true) => Kind::Subscription,
@@ -241,13 +246,13 @@ fn topic(rpc: &MethodDescriptor, options: &Options) -> Result<Vec<TopicParameter
         };
         if syn::parse_str::<syn::Ident>(&rust_name(&parameter.name)).is_err() {
             return refuse(format!(
-                "rpc {}: the topic parameter {name:?} cannot be a Rust parameter",
+                "rpc {}: the topic parameter {name:?} is not a valid Rust name; rename it",
                 rpc.name()
             ));
         }
         if let Some(known) = topic.iter().position(|known| known.name == parameter.name) {
             return refuse(format!(
-                "rpc {}: the topic parameters {:?} and {name:?} would both be the Rust parameter `{}`",
+                "rpc {}: the topic parameters {:?} and {name:?} would both become the Rust parameter `{}`; rename one of them",
                 rpc.name(),
                 options.names[known],
                 parameter.name
@@ -258,7 +263,7 @@ fn topic(rpc: &MethodDescriptor, options: &Options) -> Result<Vec<TopicParameter
     Ok(topic)
 }
 
-/// The Rust name of a topic's parameter, which is not that of a parameter beside the topic.
+/// Returns the Rust name of a topic parameter, kept distinct from the function's other parameters.
 fn parameter_name(name: &str) -> String {
     match name.to_snake_case() {
         name if name == "request" || name == "update" => format!("{name}_topic"),
@@ -266,41 +271,41 @@ fn parameter_name(name: &str) -> String {
     }
 }
 
-/// The functions that a client has beside its rpcs, and `clone`, which an rpc of that name would
-/// hide.
-const OF_CLIENTS: [&str; 8] =
+/// The methods that every client has beside its rpcs, and `clone`, which an rpc named `Clone` would
+/// shadow.
+const CLIENT_METHODS: [&str; 8] =
     ["new", "with_options", "with_runtime", "with_topic_types", "client", "clone", "close", "shutdown"];
 
-/// Checks that no two rpcs would get one name, in Rust or on the wire.
+/// Checks that no two rpcs share a name, in Rust or on the wire.
 fn check_names(descriptor: &ServiceDescriptor, service: &Service) -> Result<(), Error> {
-    let mut taken: BTreeMap<String, String> = BTreeMap::new();
+    let mut rpc_by_name: BTreeMap<String, String> = BTreeMap::new();
     for (rpc, method) in descriptor.methods().zip(&service.methods) {
         let refuse = |problem: String| Err(Error::Service { position: position_of_method(&rpc), problem });
-        // Other names are made of it, so that it has to be plain: syn takes `r#fit` and ` fit` as
-        // well.
+        // Other names are derived from it, so it must be plain; syn also accepts `r#fit` and `
+        // fit`.
         let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
         if !method.name.chars().all(plain) || syn::parse_str::<syn::Ident>(&rust_name(&method.name)).is_err()
         {
             return refuse(format!(
-                "rpc {} would be the Rust function `{}`, which is no name; give it one with `rename`, of letters, digits \
-                 and `_` and without `r#`",
+                "rpc {}: `{}` is not a valid name for the Rust function; pass another one to `rename`, of letters, digits \
+                 and `_`, without `r#`",
                 rpc.name(),
                 method.name
             ));
         }
-        if OF_CLIENTS.contains(&method.client_function().as_str()) {
+        if CLIENT_METHODS.contains(&method.client_function().as_str()) {
             return refuse(format!(
-                "rpc {} would be the Rust function `{}`, which every client has for something else; give it another \
-                 name with `rename`",
+                "rpc {} would become the Rust function `{}`, which every client already has; give it another name with \
+                 `rename`",
                 rpc.name(),
                 method.name
             ));
         }
         let affinity = method.asks_for_affinity().then(|| format!("{}_affinity", method.name));
         for name in [Some(rust_name(&method.client_function())), affinity].into_iter().flatten() {
-            if let Some(other) = taken.insert(name.clone(), rpc.name().to_owned()) {
+            if let Some(other) = rpc_by_name.insert(name.clone(), rpc.name().to_owned()) {
                 return refuse(format!(
-                    "rpcs {other} and {} would both have the Rust function `{name}`; give one of them another name \
+                    "rpcs {other} and {} would both become the Rust function `{name}`; give one of them another name \
                      with `rename`",
                     rpc.name()
                 ));
@@ -309,7 +314,7 @@ fn check_names(descriptor: &ServiceDescriptor, service: &Service) -> Result<(), 
         let earlier = descriptor.methods().zip(&service.methods).take_while(|(other, _)| other != &rpc);
         if let Some((other, _)) = earlier.into_iter().find(|(_, other)| other.wire == method.wire) {
             return refuse(format!(
-                "rpcs {} and {} would both be {} on the wire",
+                "rpcs {} and {} would both be named {} on the wire; rename one of them in the .proto",
                 other.name(),
                 rpc.name(),
                 method.wire
@@ -319,8 +324,8 @@ fn check_names(descriptor: &ServiceDescriptor, service: &Service) -> Result<(), 
     Ok(())
 }
 
-/// Checks that each group can be part of a Rust name, and that all its methods spell it alike and
-/// have the same topic.
+/// Checks that each group can be part of a Rust name, and that its methods spell it alike and have
+/// the same topic parameters.
 fn check_groups(descriptor: &ServiceDescriptor, service: &Service) -> Result<(), Error> {
     let rpcs: Vec<_> = descriptor.methods().collect();
     let spelled = |method: &Method| method.group.clone().unwrap_or_default();
@@ -328,7 +333,8 @@ fn check_groups(descriptor: &ServiceDescriptor, service: &Service) -> Result<(),
         let (first, first_method) = methods[0];
         if name.is_empty() || syn::parse_str::<syn::Ident>(&format!("all_{name}_topics")).is_err() {
             let (rpc, group) = (&rpcs[first], spelled(first_method));
-            let problem = format!("rpc {}: the group {group:?} cannot be part of a Rust name", rpc.name());
+            let problem =
+                format!("rpc {}: the group {group:?} cannot be part of a Rust name; rename it", rpc.name());
             return Err(Error::Service { position: position_of_method(rpc), problem });
         }
         for (index, method) in methods {
@@ -338,13 +344,13 @@ fn check_groups(descriptor: &ServiceDescriptor, service: &Service) -> Result<(),
             let (group, other_group) = (spelled(first_method), spelled(method));
             if group != other_group {
                 return refuse(format!(
-                    "rpc {one} is of the group {group:?} and rpc {other} of {other_group:?}, which would both be \
-                     `{name}` in Rust"
+                    "rpcs {one} and {other} are in the groups {group:?} and {other_group:?}, which would both become `{name}` \
+                     in Rust; rename one of them"
                 ));
             }
             if method.topic != first_method.topic {
                 return refuse(format!(
-                    "rpcs {one} and {other} are of the group {group:?}, but their topics have different parameters"
+                    "rpcs {one} and {other} are both in the group {group:?}, but have different topic parameters"
                 ));
             }
         }
@@ -352,8 +358,7 @@ fn check_groups(descriptor: &ServiceDescriptor, service: &Service) -> Result<(),
     Ok(())
 }
 
-/// Checks that the service's Rust types can be, and are not those of messages or of another
-/// service.
+/// Checks that the service's Rust types have valid names that no message or other service has.
 fn check_types(
     descriptor: &ServiceDescriptor,
     service: &Service,
@@ -361,7 +366,10 @@ fn check_types(
 ) -> Result<(), Error> {
     if syn::parse_str::<syn::Ident>(&service.name).is_err() {
         let (position, name) = (position_of_service(descriptor), descriptor.name());
-        let problem = format!("service {name} would be the Rust trait `{}`, which is no name", service.name);
+        let problem = format!(
+            "service {name}: `{}` is not a valid name for the Rust trait; rename the service",
+            service.name
+        );
         return Err(Error::Service { position, problem });
     }
     let pool = descriptor.parent_pool();
@@ -378,8 +386,8 @@ fn check_types(
         if of == package && types.contains(&name.to_upper_camel_case()) {
             let position = position_of_service(descriptor);
             let problem = format!(
-                "service {} and {name} would both have the Rust type `{}`; rename one of them, or move the service to \
-                 a package of its own",
+                "service {} and {name} would both become the Rust type `{}`; rename one of them, or move the service to a \
+                 package of its own",
                 descriptor.name(),
                 name.to_upper_camel_case()
             );
@@ -389,10 +397,10 @@ fn check_types(
     Ok(())
 }
 
-/// A name as an identifier, raw where it is a keyword.
+/// Turns a name into an identifier, with `r#` if it is a keyword.
 pub(crate) fn rust_name(name: &str) -> String {
     match name {
-        // Those few cannot be raw.
+        // These keywords cannot be raw identifiers.
         "self" | "super" | "crate" | "_" => format!("{name}_"),
         // A keyword since edition 2024.
         "gen" => "r#gen".to_owned(),
@@ -409,7 +417,7 @@ pub(crate) fn position_of_service(service: &ServiceDescriptor) -> Position {
     position(&service.parent_file(), service.path())
 }
 
-/// Where in a file something is, by its path in the descriptor of the file.
+/// Returns the place of a definition, by its path in the file descriptor.
 pub(crate) fn position(file: &FileDescriptor, path: &[i32]) -> Position {
     let descriptor = file.file_descriptor_proto();
     let locations = descriptor.source_code_info.iter().flat_map(|info| &info.location);

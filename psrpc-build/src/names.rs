@@ -1,5 +1,5 @@
-//! Names: everything that Rust is generated for has one, which what is called by underscores alone
-//! would not.
+//! Rejects names that consist of underscores only. prost drops underscores, so such a name would be
+//! empty in Rust.
 
 use prost_reflect::{DescriptorPool, EnumDescriptor, FileDescriptor, MessageDescriptor};
 use prost_types::FileDescriptorSet;
@@ -7,11 +7,11 @@ use prost_types::FileDescriptorSet;
 use crate::Error;
 use crate::model::position;
 
-/// In the descriptor of a file: where its package is.
+/// The path of the package name in a file descriptor.
 const PACKAGE: &[i32] = &[2];
 
-/// Checks the names in `files` that prost takes as they are. Those of services and rpcs are checked
-/// with the services.
+/// Checks the names that prost converts. The names of services and rpcs are checked elsewhere, in
+/// `model`.
 pub(crate) fn check(pool: &DescriptorPool, files: &FileDescriptorSet) -> Result<(), Error> {
     for file in files.file.iter().filter_map(|file| pool.get_file_by_name(file.name())) {
         for part in file.package_name().split('.').filter(|part| !part.is_empty()) {
@@ -40,10 +40,11 @@ fn check_enum(file: &FileDescriptor, item: &EnumDescriptor) -> Result<(), Error>
     item.values().try_for_each(|value| check_name(file, value.path(), "enum value", value.name()))
 }
 
-fn check_name(file: &FileDescriptor, path: &[i32], what: &str, name: &str) -> Result<(), Error> {
+fn check_name(file: &FileDescriptor, path: &[i32], item: &str, name: &str) -> Result<(), Error> {
     if name.bytes().any(|byte| byte != b'_') {
         return Ok(());
     }
-    let problem = format!("the {what} `{name}` would have no name in Rust, which leaves out underscores");
+    let problem =
+        format!("the {item} `{name}` would have no name in Rust, since underscores are dropped; rename it");
     Err(Error::Service { position: position(file, path), problem })
 }

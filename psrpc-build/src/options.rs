@@ -1,4 +1,4 @@
-//! Options: what `(psrpc.options)` of an rpc says.
+//! Reads `(psrpc.options)` of an rpc.
 
 use prost_reflect::{DynamicMessage, MethodDescriptor, Value};
 use psrpc_proto::{Routing, RoutingOptions};
@@ -38,7 +38,7 @@ impl Options {
             Some(Value::EnumNumber(2)) => Routing::Multi,
             _ => Routing::Queue,
         };
-        // Present is what counts: `multi: false` is still MULTI.
+        // The presence of the field counts, not its value: `multi: false` is still MULTI.
         read.routing.deprecated =
             [("multi", Routing::Multi), ("affinity_func", Routing::Affinity), ("queue", Routing::Queue)]
                 .into_iter()
@@ -56,7 +56,7 @@ impl Options {
     }
 }
 
-/// Whether a field of this name is there and true.
+/// Returns `true` if the field `name` is set to true.
 pub(crate) fn flag(message: &DynamicMessage, name: &str) -> bool {
     matches!(message.get_field_by_name(name).as_deref(), Some(Value::Bool(true)))
 }

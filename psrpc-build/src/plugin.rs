@@ -1,4 +1,4 @@
-//! The protoc plugin: the same code, for those who run protoc.
+//! The protoc plugin, which generates the same code as a build script.
 
 use std::collections::BTreeSet;
 
@@ -9,8 +9,8 @@ use prost_types::FileDescriptorSet;
 use crate::compile::for_rust;
 use crate::{Config, Error};
 
-/// `google.protobuf.compiler.CodeGeneratorRequest`, with its files left encoded: decoded as prost's
-/// own descriptors they would lose the options.
+/// `google.protobuf.compiler.CodeGeneratorRequest` with its files left encoded. Decoding them as
+/// prost's own descriptors would lose the options.
 #[derive(Clone, PartialEq, Message)]
 struct Request {
     #[prost(string, repeated, tag = "1")]
@@ -28,15 +28,17 @@ struct EncodedFiles {
     file: Vec<Vec<u8>>,
 }
 
-/// Answers a request of protoc, both encoded. What is wrong with the .proto is part of the answer,
-/// as protoc wants it.
+/// Processes an encoded request from protoc and returns the encoded response.
+///
+/// Errors in the .proto become part of the response, as protoc expects.
 ///
 /// # Errors
 ///
-/// When `request` is no `CodeGeneratorRequest`, or a file cannot be written.
+/// Returns an error if `request` is not a `CodeGeneratorRequest`, or a file cannot be read or
+/// written.
 pub fn run_plugin(request: &[u8]) -> Result<Vec<u8>, Error> {
     use prost_types::compiler::CodeGeneratorResponse;
-    // Proto3 optional fields, which protoc asks about, are no matter to services.
+    // Proto3 optional fields: protoc asks for support, and services are not affected by them.
     let supported_features = Some(1);
     let response = match answer(request) {
         Ok(file) => CodeGeneratorResponse { file, supported_features, ..CodeGeneratorResponse::default() },
@@ -58,15 +60,15 @@ fn answer(request: &[u8]) -> Result<Vec<prost_types::compiler::code_generator_re
     if let Some(file) = files.file.iter().find(|file| file.syntax() == "editions") {
         return Err(Error::Proto(format!("{}: {}", file.name(), crate::hint::NO_EDITIONS)));
     }
-    let asked: BTreeSet<String> = request.file_to_generate.into_iter().collect();
-    let names: Vec<_> = asked.iter().map(String::as_str).collect();
-    // Rust has a file for each package, so all that is known of a package goes into it. prost sees
-    // the other packages too, as it looks at each type that a field is of; their files are left out
-    // of the answer.
+    let requested: BTreeSet<String> = request.file_to_generate.into_iter().collect();
+    let names: Vec<_> = requested.iter().map(String::as_str).collect();
+    // The output has one file for each package, built from all known files of the package. prost
+    // also generates the other packages, whose types it looks up; their files are left out of the
+    // response.
     let packages: BTreeSet<String> = files
         .file
         .iter()
-        .filter(|file| asked.contains(file.name()))
+        .filter(|file| requested.contains(file.name()))
         .map(|file| file.package().to_owned())
         .collect();
     let pool = DescriptorPool::decode(&encoded[..]).map_err(|error| decode(&error))?;
@@ -76,17 +78,18 @@ fn answer(request: &[u8]) -> Result<Vec<prost_types::compiler::code_generator_re
     }
     let out = tempfile::tempdir()?;
     config.out_dir(out.path());
-    let files = for_rust(files, &asked);
+    let files = for_rust(files, &requested);
     let warnings = crate::without_panics(&names.join(", "), || config.generate(&pool, files))?;
     for warning in warnings {
         eprintln!("warning: {warning}");
     }
-    let wanted: BTreeSet<String> = packages.iter().flat_map(|package| config.file_names(package)).collect();
+    let file_names: BTreeSet<String> =
+        packages.iter().flat_map(|package| config.file_names(package)).collect();
     let mut generated = Vec::new();
     for entry in std::fs::read_dir(out.path())? {
         let entry = entry?;
         let name = entry.file_name().to_string_lossy().into_owned();
-        if wanted.contains(&name) {
+        if file_names.contains(&name) {
             generated.push(prost_types::compiler::code_generator_response::File {
                 name: Some(name),
                 content: Some(std::fs::read_to_string(entry.path())?),

@@ -1,20 +1,20 @@
-//! What a prost configuration says about names, types and descriptor sets. prost has setters for
-//! these and no getters, so they are read from its `Debug` form.
+//! Reads settings from prost's configuration. prost has setters but no getters for them, so they
+//! are parsed from its `Debug` form.
 
 use std::path::PathBuf;
 
-/// The settings of prost that decide which names are generated.
+/// The prost settings that affect names, types and descriptor sets.
 #[derive(Debug)]
 pub(crate) struct ProstConfig {
-    /// Whether the types of `google.protobuf` are those of the crate prost-types.
+    /// True if the types of `google.protobuf` come from the crate prost-types.
     pub(crate) prost_types: bool,
-    /// Whether the name of an enum is cut off the names of its values.
+    /// True if the name of an enum is removed from the names of its values.
     pub(crate) strip_enum_prefix: bool,
-    /// The protobuf paths that are generated elsewhere, each with a leading dot.
+    /// The protobuf paths with a Rust path given by the user, each with a leading dot.
     pub(crate) extern_paths: Vec<String>,
-    /// The name of the file for what is in no package, without `.rs`.
+    /// The name of the file for definitions without a package, without `.rs`.
     pub(crate) default_file: String,
-    /// Where the compiled descriptors are to be written.
+    /// The path to write the compiled descriptors to.
     pub(crate) descriptor_set: Option<PathBuf>,
 }
 
@@ -29,14 +29,14 @@ impl ProstConfig {
         Self {
             prost_types: value("prost_types") != "false",
             strip_enum_prefix: value("strip_enum_prefix") != "false",
-            // Each path is followed by the Rust path that it stands for.
+            // Each protobuf path is followed by its Rust path.
             extern_paths: strings(value("extern_paths")).into_iter().step_by(2).collect(),
             default_file: strings(value("default_package_filename")).pop().unwrap_or_else(|| "_".to_owned()),
             descriptor_set: strings(value("file_descriptor_set_path")).pop().map(PathBuf::from),
         }
     }
 
-    /// Whether the user gave a Rust path for the message or enum of this full name.
+    /// Returns `true` if the user gave a Rust path for the message or enum.
     pub(crate) fn is_external(&self, full_name: &str) -> bool {
         let covers = |path: &String| {
             let path = path.strip_prefix('.').unwrap_or(path);
@@ -45,13 +45,13 @@ impl ProstConfig {
         self.extern_paths.iter().any(covers)
     }
 
-    /// Whether prost generates no code for the message or enum of this full name.
+    /// Returns `true` if prost generates no code for the message or enum.
     pub(crate) fn is_left_out(&self, full_name: &str) -> bool {
         self.is_external(full_name) || (self.prost_types && full_name.starts_with("google.protobuf."))
     }
 }
 
-/// The fields of a struct in its `Debug` form.
+/// Splits the `Debug` form of a struct into its fields.
 fn top_level_fields(text: &str) -> Vec<&str> {
     let Some((_, inside)) = text.split_once(" { ") else { return Vec::new() };
     let mut fields = Vec::new();
@@ -75,7 +75,7 @@ fn top_level_fields(text: &str) -> Vec<&str> {
     fields
 }
 
-/// The string literals in a `Debug` form.
+/// Returns the string literals in a `Debug` form.
 fn strings(text: &str) -> Vec<String> {
     let mut strings = Vec::new();
     let mut rest = text;

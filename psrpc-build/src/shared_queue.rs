@@ -22,8 +22,8 @@ impl Service {
     }
 }
 
-/// Returns `true` if the bus hands each message of `method` to one subscriber. A stream is never
-/// asked about: servers subscribe to its messages plainly.
+/// Returns `true` if the bus hands each message of `method` to one subscriber. Not used for
+/// streams, whose messages are never queue-routed.
 fn is_queue_routed(method: &Method, kind: Kind) -> bool {
     method.kind == kind && method.properties.queue()
 }
@@ -55,7 +55,7 @@ pub(crate) fn warning(descriptor: &ServiceDescriptor, service: &Service) -> Opti
         groups.push(format!(
             "clients that subscribe to {updates} and servers of {calls} share a subject and a queue group"
         ));
-        // Beside calls with topics, updates with topics would be warned about as well.
+        // If calls have topics too, updates with topics would share a queue with those.
         if named(Kind::Unary, true).is_empty() {
             ways_out.push(format!("give {updates} topics"));
         }
@@ -94,7 +94,7 @@ pub(crate) fn warning(descriptor: &ServiceDescriptor, service: &Service) -> Opti
     Some(Warning { position: position_of_service(descriptor), text })
 }
 
-/// `a`, `a and b`, `a, b and c`.
+/// Joins names as `a`, `a and b` or `a, b and c`.
 fn list(names: &[&str]) -> String {
     match names {
         [rest @ .., last] if !rest.is_empty() => format!("{} and {last}", rest.join(", ")),

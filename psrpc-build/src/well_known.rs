@@ -1,4 +1,4 @@
-//! The types of `google.protobuf`, which the crate prost-types has, but for a few.
+//! Checks that prost-types provides the `google.protobuf` types in use; it lacks a few.
 
 use prost_reflect::{DescriptorPool, FieldDescriptor, FileDescriptor, Kind, MessageDescriptor};
 use prost_types::FileDescriptorSet;
@@ -7,7 +7,8 @@ use crate::Error;
 use crate::model::position;
 use crate::prost_config::ProstConfig;
 
-/// What prost-types has, or prost has a Rust type for, without `google.protobuf.`.
+/// The types that prost-types provides or that prost maps to a Rust type, without
+/// `google.protobuf.`.
 const KNOWN: &[&str] = &[
     "Any",
     "Api",
@@ -79,7 +80,7 @@ const KNOWN: &[&str] = &[
     "compiler.Version",
 ];
 
-/// Checks that each type of `google.protobuf` in a field or an rpc of `files` is there in Rust.
+/// Checks that each `google.protobuf` type in a field or an rpc of `files` exists in Rust.
 pub(crate) fn check(
     pool: &DescriptorPool,
     files: &FileDescriptorSet,
@@ -92,7 +93,7 @@ pub(crate) fn check(
     for file in checked {
         let Some(descriptor) = pool.get_file_by_name(file.name()) else { continue };
         descriptor.messages().try_for_each(|message| check_message(&descriptor, &message, prost))?;
-        // Only the services that code is generated for are in it.
+        // `file` keeps only the services that code is generated for.
         for service in descriptor.services().take(file.service.len()) {
             for rpc in service.methods() {
                 for message in [rpc.input(), rpc.output()] {
@@ -104,7 +105,7 @@ pub(crate) fn check(
     Ok(())
 }
 
-/// Whether a package is of the types that this is about.
+/// Returns `true` if `package` is `google.protobuf` or a package within it.
 pub(crate) fn is_google(package: &str) -> bool {
     package.strip_prefix("google.protobuf").is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
@@ -126,7 +127,7 @@ fn check_message(
     children.into_iter().try_for_each(|child| check_message(file, &child, prost))
 }
 
-/// The full name of a field's type, of a map that of its values.
+/// Returns the full name of the type of a field; for a map, of its values.
 fn type_name(field: &FieldDescriptor) -> Option<String> {
     match field.kind() {
         Kind::Message(entry) if field.is_map() => type_name(&entry.map_entry_value_field()),
@@ -142,8 +143,8 @@ fn check_name(file: &FileDescriptor, path: &[i32], name: &str, prost: &ProstConf
         return Ok(());
     }
     let problem = format!(
-        "the crate prost-types, which has the types of google.protobuf, has no {name}; generate it elsewhere and name \
-         its place with `config.prost().extern_path(\".{name}\", ...)`"
+        "the crate prost-types does not provide {name}; generate the type elsewhere and pass its Rust path to \
+         `config.prost().extern_path(\".{name}\", ...)`"
     );
     Err(Error::Service { position: position(file, path), problem })
 }

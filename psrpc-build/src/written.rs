@@ -1,5 +1,5 @@
-//! What was written: which files each package was generated from, so that a second call in one
-//! process overwrites nothing unnoticed. Files of an earlier build are nobody's.
+//! Records which files each package was generated from in this process, so that a later call does
+//! not silently overwrite its code. Output of an earlier build may be overwritten.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -11,23 +11,23 @@ use prost_types::FileDescriptorSet;
 use crate::Error;
 use crate::compile::located;
 
-/// What one call generates.
+/// The input of one call.
 #[derive(Debug)]
 pub(crate) struct Call {
-    /// The files of each package.
+    /// The source files of each package.
     packages: BTreeMap<String, BTreeSet<Source>>,
     settings: String,
 }
 
-/// A file that code is generated from.
+/// A source file.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Source {
     path: PathBuf,
-    /// Whether code is generated for its services.
+    /// True if code is generated for its services.
     has_services: bool,
 }
 
-/// A file that code was written to.
+/// An output file.
 struct Written {
     sources: BTreeSet<Source>,
     settings: String,
@@ -47,7 +47,8 @@ impl Call {
         Self { packages, settings }
     }
 
-    /// Records what was written to `directory`, in files that `file_names` names by the package.
+    /// Records the files that were written to `directory`; `file_names` maps a package to its file
+    /// names.
     pub(crate) fn record(
         self,
         directory: &Path,
@@ -75,7 +76,7 @@ impl Call {
     }
 }
 
-/// The first few sources, as a list.
+/// Lists the first few sources.
 fn list(sources: &BTreeSet<Source>) -> String {
     const SHOWN: usize = 3;
     let paths = sources.iter().take(SHOWN).map(|source| source.path.display().to_string());

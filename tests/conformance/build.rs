@@ -1,4 +1,5 @@
-//! Generates the services that the cases use, and those that show that what is generated compiles.
+//! Generates the services that the cases use, and services with unusual names, to check that
+//! generated code compiles.
 
 fn main() -> Result<(), psrpc_build::Error> {
     generate("proto", "shop.proto", |config| {

@@ -1,4 +1,4 @@
-//! Generates the service that the mistakes are made with.
+//! Generates the service that the examples use.
 
 fn main() -> Result<(), psrpc_build::Error> {
     psrpc_build::Config::new().default_runtime(false).compile(&["proto/hats.proto"], &["proto"])

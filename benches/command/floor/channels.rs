@@ -1,4 +1,4 @@
-//! The floor in process: tokio channels between the task of each worker and that of a server.
+//! The floor in process: tokio channels between the tasks of workers and servers.
 
 use std::iter;
 use std::sync::Arc;
@@ -10,44 +10,46 @@ use super::Hops;
 use crate::BenchError;
 use crate::load::{Load, Unit, Workers};
 
-/// A worker's number, and a message to it or from it.
+/// The number of a worker, and a message from or to it.
 type WorkerMessage = (usize, Bytes);
 
 struct Channels {
     number: usize,
-    there: Vec<UnboundedSender<WorkerMessage>>,
-    back: UnboundedReceiver<Bytes>,
+    to_servers: Vec<UnboundedSender<WorkerMessage>>,
+    from_servers: UnboundedReceiver<Bytes>,
     message: Bytes,
     rounds: usize,
-    /// Where nothing is to come back, what comes back all the same is a hop of the other task.
+    /// 2 for one-way work: the channel still carries the message back, which counts as a second
+    /// operation.
     at_once: u32,
 }
 
 pub(super) fn load(hops: &Hops, concurrency: usize) -> Box<dyn Load> {
-    let (backs, owners): (Vec<_>, Vec<_>) = (0..concurrency).map(|_| unbounded_channel()).unzip();
-    let backs: Arc<[_]> = backs.into();
-    let there: Vec<_> = iter::repeat_with(|| server(Arc::clone(&backs))).take(hops.answers).collect();
-    let unit = |(number, back)| Channels {
+    let (senders, receivers): (Vec<_>, Vec<_>) = (0..concurrency).map(|_| unbounded_channel()).unzip();
+    let senders: Arc<[_]> = senders.into();
+    let to_servers: Vec<_> =
+        iter::repeat_with(|| server(Arc::clone(&senders))).take(hops.responses).collect();
+    let unit = |(number, receiver)| Channels {
         number,
-        there: there.clone(),
-        back,
+        to_servers: to_servers.clone(),
+        from_servers: receiver,
         message: Bytes::from(vec![b'x'; hops.sizes[0]]),
         rounds: hops.sizes.len().div_ceil(2),
         at_once: if hops.is_one_way() { 2 } else { 1 },
     };
-    Workers::load(owners.into_iter().enumerate().map(unit).collect(), ())
+    Workers::load(receivers.into_iter().enumerate().map(unit).collect(), ())
 }
 
-/// A task that sends back what it gets.
-fn server(backs: Arc<[UnboundedSender<Bytes>]>) -> UnboundedSender<WorkerMessage> {
-    let (there, mut received) = unbounded_channel::<WorkerMessage>();
+/// Spawns a task that echoes messages.
+fn server(senders: Arc<[UnboundedSender<Bytes>]>) -> UnboundedSender<WorkerMessage> {
+    let (sender, mut received) = unbounded_channel::<WorkerMessage>();
     tokio::spawn(async move {
         while let Some((number, message)) = received.recv().await {
-            // The workers have gone in the end.
-            let _ = backs[number].send(message);
+            // Workers are dropped at the end.
+            let _ = senders[number].send(message);
         }
     });
-    there
+    sender
 }
 
 impl Unit for Channels {
@@ -57,11 +59,11 @@ impl Unit for Channels {
 
     async fn once(&mut self) -> Result<(), BenchError> {
         for _ in 0..self.rounds {
-            for there in &self.there {
-                there.send((self.number, self.message.clone()))?;
+            for server in &self.to_servers {
+                server.send((self.number, self.message.clone()))?;
             }
-            for _ in &self.there {
-                self.back.recv().await.ok_or("the other task is gone")?;
+            for _ in &self.to_servers {
+                self.from_servers.recv().await.ok_or("the server task ended")?;
             }
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! How many messages a unit of work takes, and how large they are.
+//! The number and sizes of the messages of a unit of work.
 
 use bytes::Bytes;
 use prost::Message;
@@ -10,22 +10,22 @@ use psrpc::proto::{
 use crate::place::Kind;
 use crate::work::{SERVICE, UPDATE, Work};
 
-/// The hops of a unit of work: to the server and back in turns.
+/// The hops of a unit of work, alternately to the server and back.
 #[derive(Clone)]
 pub(super) struct Hops {
-    /// The size of each message as it is published.
+    /// The encoded size of each message.
     pub(super) sizes: Vec<usize>,
-    /// How many servers answer.
-    pub(super) answers: usize,
-    /// Whether the server takes a lock before it answers the first time, a round trip more.
+    /// The number of servers that respond.
+    pub(super) responses: usize,
+    /// True if the server takes a lock before its first response, which adds a round trip.
     pub(super) lock: bool,
 }
 
-/// A moment as it is sent.
+/// A timestamp as encoded in a frame.
 const MOMENT: i64 = 1_795_345_422_597_360_562;
 
 impl Hops {
-    /// Those of a bus.
+    /// Returns the hops of a kind of work on a bus.
     pub(super) fn of(work: Work, kind: Kind, size: usize) -> Self {
         let payload = Bytes::from(Bytes::from(vec![b'x'; size]).encode_to_vec());
         let request_id = Text::from("REQ_3uCAEw6NG1Sh");
@@ -80,13 +80,13 @@ impl Hops {
             _ => vec![request, response],
         };
         let encoded = frames.iter().enumerate().map(|(hop, frame)| {
-            // What goes to a client has a channel without a local name.
+            // The channels of clients have no local name.
             frame.encode(if hop.is_multiple_of(2) { to_server.local() } else { "" }).len()
         });
-        Self { sizes: encoded.collect(), answers: work.servers(), lock: queue && kind == Kind::Redis }
+        Self { sizes: encoded.collect(), responses: work.servers(), lock: queue && kind == Kind::Redis }
     }
 
-    /// Whether nothing comes back.
+    /// Returns `true` if there is no response.
     pub(super) fn is_one_way(&self) -> bool {
         self.sizes.len() == 1
     }
@@ -99,8 +99,8 @@ mod tests {
     #[test]
     fn each_work_has_the_hops_of_its_protocol() {
         let of = |work, kind| {
-            let Hops { sizes, answers, lock } = Hops::of(work, kind, 64);
-            (sizes.len(), answers, lock)
+            let Hops { sizes, responses, lock } = Hops::of(work, kind, 64);
+            (sizes.len(), responses, lock)
         };
         for kind in [Kind::Local, Kind::Redis, Kind::Nats] {
             let locks = kind == Kind::Redis;
@@ -117,8 +117,7 @@ mod tests {
     fn what_carries_the_payload_grows_with_it() {
         let (small, large) =
             (Hops::of(Work::Queue, Kind::Nats, 0).sizes, Hops::of(Work::Queue, Kind::Nats, 100).sizes);
-        // The payload has a length and a tag of its own in its message, and the message in the
-        // frame.
+        // The payload has a length and a tag in its message, and the message has both in the frame.
         let grown: Vec<_> =
             small.iter().zip(&large).map(|(small, large)| (100..110).contains(&(large - small))).collect();
         assert_eq!(grown, [true, false, false, true]);

@@ -1,4 +1,5 @@
-//! The messages of a floor by a client library: each holds the number of its hop and of its worker.
+//! The messages of a floor that uses a client library. Each contains the numbers of its hop and
+//! worker.
 
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use super::Hops;
 use crate::BenchError;
 use crate::load::Unit;
 
-/// A message, as large as the protocol's own of that hop.
+/// Writes a message with the size that the protocol's frame has at this hop.
 pub(super) fn write(hops: &Hops, hop: usize, worker: u32) -> Bytes {
     let mut message = BytesMut::with_capacity(hops.sizes[hop]);
     message.put_u8(hop as u8);
@@ -18,13 +19,13 @@ pub(super) fn write(hops: &Hops, hop: usize, worker: u32) -> Bytes {
     message.freeze()
 }
 
-/// The hop and the worker of a message.
+/// Reads the hop and the worker of a message.
 pub(super) fn read(message: &[u8]) -> Option<(usize, u32)> {
     let (hop, rest) = message.split_first()?;
     Some((usize::from(*hop), u32::from_be_bytes(*rest.first_chunk()?)))
 }
 
-/// Tells each worker of the messages that came for it.
+/// Notifies workers of their messages.
 #[derive(Clone)]
 pub(super) struct Inboxes(Arc<[UnboundedSender<()>]>);
 
@@ -37,22 +38,22 @@ impl Inboxes {
 
     pub(super) fn put(&self, message: &[u8]) {
         if let Some(of) = read(message).and_then(|(_, worker)| self.0.get(worker as usize)) {
-            // The workers have gone in the end.
+            // Workers are dropped at the end.
             let _ = of.send(());
         }
     }
 }
 
-/// A client library that publishes.
+/// A client library that publishes messages.
 pub(super) trait Publish: Send + 'static {
     fn publish(&mut self, message: Bytes) -> impl Future<Output = Result<(), BenchError>> + Send;
 }
 
-/// A worker: sends a message, and waits for the answers.
+/// A worker: sends messages and waits for the responses.
 pub(super) struct Worker<P> {
     pub(super) publisher: P,
     pub(super) number: u32,
-    pub(super) answers: UnboundedReceiver<()>,
+    pub(super) responses: UnboundedReceiver<()>,
     pub(super) hops: Hops,
 }
 
@@ -60,8 +61,8 @@ impl<P: Publish> Unit for Worker<P> {
     async fn once(&mut self) -> Result<(), BenchError> {
         for hop in (0..self.hops.sizes.len()).step_by(2) {
             self.publisher.publish(write(&self.hops, hop, self.number)).await?;
-            for _ in 0..self.hops.answers {
-                self.answers.recv().await.ok_or("the connection is gone")?;
+            for _ in 0..self.hops.responses {
+                self.responses.recv().await.ok_or("the connection was lost")?;
             }
         }
         Ok(())

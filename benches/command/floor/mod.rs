@@ -1,4 +1,4 @@
-//! The floor: the same hops without the protocol. What no protocol can be quicker than.
+//! The floor: the same hops without the protocol, as a lower bound.
 
 mod channels;
 mod hops;
@@ -19,8 +19,8 @@ use crate::work::Work;
 
 use hops::Hops;
 
-/// The floors of a cell: first that with whose CPU time ours is compared; then, if there is one
-/// that is quicker for one at a time, that.
+/// Creates the floors of a cell: first the one for the CPU time, then, if another one has a lower
+/// latency for single calls, that one.
 pub(crate) async fn loads(
     place: &Place,
     work: Work,
@@ -39,11 +39,11 @@ pub(crate) async fn loads(
     Ok(loads)
 }
 
-/// The channels of a floor, both of its own.
+/// The two channels of a floor.
 #[derive(Clone)]
 struct Names {
-    there: String,
-    back: String,
+    to_server: String,
+    to_client: String,
 }
 
 impl Names {
@@ -51,11 +51,11 @@ impl Names {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let (process, count) = (std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let name = |way| format!("bench.{process}.{count}.{way}");
-        Self { there: name("there"), back: name("back") }
+        Self { to_server: name("there"), to_client: name("back") }
     }
 
-    /// That of a hop: there and back in turns.
+    /// Returns the channel of a hop. Hops alternate between the two directions.
     fn of(&self, hop: usize) -> &str {
-        if hop.is_multiple_of(2) { &self.there } else { &self.back }
+        if hop.is_multiple_of(2) { &self.to_server } else { &self.to_client }
     }
 }

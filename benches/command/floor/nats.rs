@@ -1,5 +1,5 @@
-//! The floor on NATS by the client library: connections as processes would have them, messages
-//! without a protocol.
+//! The floor on NATS with the client library: connections as separate processes would have them,
+//! messages without a protocol.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -27,41 +27,43 @@ impl Publish for NatsPublisher {
 
 pub(super) async fn load(url: &str, hops: Hops, concurrency: usize) -> Result<Box<dyn Load>, BenchError> {
     let (names, mut tasks) = (Names::new(), JoinSet::new());
-    let (inboxes, answers) = Inboxes::new(concurrency);
+    let (inboxes, responses) = Inboxes::new(concurrency);
     let client = async_nats::connect(url).await?;
-    let answered = if hops.is_one_way() { None } else { Some(subscribe(&client, &names.back).await?) };
-    for _ in 0..hops.answers {
+    let response_subscription =
+        if hops.is_one_way() { None } else { Some(subscribe(&client, &names.to_client).await?) };
+    for _ in 0..hops.responses {
         let server = async_nats::connect(url).await?;
-        let received = subscribe(&server, &names.there).await?;
-        let publisher = NatsPublisher { client: server, subject: names.back.as_str().into() };
-        match answered {
-            Some(_) => tasks.spawn(answer(received, publisher, hops.clone())),
+        let received = subscribe(&server, &names.to_server).await?;
+        let publisher = NatsPublisher { client: server, subject: names.to_client.as_str().into() };
+        match response_subscription {
+            Some(_) => tasks.spawn(respond(received, publisher, hops.clone())),
             None => tasks.spawn(deliver(received, inboxes.clone())),
         };
     }
-    if let Some(received) = answered {
+    if let Some(received) = response_subscription {
         tasks.spawn(deliver(received, inboxes));
     }
-    let worker = |(answers, number)| {
-        let publisher = NatsPublisher { client: client.clone(), subject: names.there.as_str().into() };
-        Worker { publisher, number, answers, hops: hops.clone() }
+    let worker = |(responses, number)| {
+        let publisher = NatsPublisher { client: client.clone(), subject: names.to_server.as_str().into() };
+        Worker { publisher, number, responses, hops: hops.clone() }
     };
-    Ok(Workers::load(answers.into_iter().zip(0..).map(worker).collect(), tasks))
+    Ok(Workers::load(responses.into_iter().zip(0..).map(worker).collect(), tasks))
 }
 
-/// Subscribes; the subscription is live when this returns.
+/// Subscribes. The subscription is live when this returns.
 async fn subscribe(client: &Client, subject: &str) -> Result<Subscriber, BenchError> {
     let received = client.subscribe(subject.to_owned()).await?;
-    // What comes back on the same connection comes after it.
+    // The server processes commands in order, so an echo on this connection confirms the
+    // subscription.
     let inbox = client.new_inbox();
     let mut echo = client.subscribe(inbox.clone()).await?;
     client.publish(inbox, Bytes::new()).await?;
-    next(&mut echo).await.ok_or("the connection is gone")?;
+    next(&mut echo).await.ok_or("the connection was lost")?;
     Ok(received)
 }
 
-/// A server: answers each message with the next one.
-async fn answer(mut received: Subscriber, mut publisher: NatsPublisher, hops: Hops) {
+/// Runs a server: responds to each message with the next one.
+async fn respond(mut received: Subscriber, mut publisher: NatsPublisher, hops: Hops) {
     while let Some(message) = next(&mut received).await {
         let Some((hop, worker)) = messages::read(&message) else { return };
         if publisher.publish(messages::write(&hops, hop + 1, worker)).await.is_err() {

@@ -1,5 +1,5 @@
-//! A raw connection to a server of a bus: blocking sockets that send and receive messages known to
-//! the byte.
+//! A raw connection to the server of a bus: blocking sockets that send and receive messages of
+//! known bytes.
 
 use std::io::{self, Write};
 use std::net::{Shutdown, TcpStream};
@@ -10,16 +10,16 @@ use super::wire::{self, lock_key, redis_command};
 use super::{Hops, Names};
 use crate::place::Kind;
 
-/// How long an answer may take.
+/// The timeout of a response.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A NATS server sends this now and then, and expects an answer.
+/// Sent by a NATS server periodically; requires a response.
 const PING: &[u8] = b"PING\r\n";
 
-/// How many replies of Redis to `PUBLISH` may wait to be read.
+/// The maximum number of unread Redis replies to `PUBLISH`.
 const MAX_UNREAD_REPLIES: usize = 64;
 
-/// Where a server is, and the credentials for it.
+/// The address of a server and the credentials for it.
 pub(super) struct Endpoint {
     pub(super) kind: Kind,
     pub(super) host: String,
@@ -57,21 +57,21 @@ impl Endpoint {
     }
 }
 
-/// One end of the hops: sends and receives their messages.
+/// One end of the hops.
 pub(super) struct RawConnection {
     kind: Kind,
     receiver: Reader,
-    /// Redis needs a second connection, which is not subscribed.
+    /// The second connection, for Redis: a subscribed connection cannot publish.
     sender: Option<Reader>,
-    /// For each hop the bytes to send, and how many bytes its receiver gets.
+    /// For each hop, the bytes to send and the number of bytes that the receiver gets.
     hops: Vec<(Vec<u8>, usize)>,
-    /// How many replies of Redis have not been read.
+    /// The number of unread Redis replies.
     unread_replies: usize,
     lock_keys: Option<(String, u64)>,
 }
 
 impl RawConnection {
-    /// Connects, and subscribes to one of the channels.
+    /// Connects and subscribes to a channel.
     pub(super) fn new(endpoint: &Endpoint, hops: &Hops, names: &Names, channel: &str) -> io::Result<Self> {
         let mut receiver = endpoint.connect()?;
         let sender = match endpoint.kind {
@@ -93,7 +93,7 @@ impl RawConnection {
             .iter()
             .enumerate()
             .map(|(hop, size)| wire::message(endpoint.kind, names.of(hop), *size));
-        let lock_keys = hops.lock.then(|| (names.there.clone(), 0));
+        let lock_keys = hops.lock.then(|| (names.to_server.clone(), 0));
         Ok(Self {
             kind: endpoint.kind,
             receiver,
@@ -104,7 +104,7 @@ impl RawConnection {
         })
     }
 
-    /// Has receiving fail when nothing comes for too long. A server must wait longer, for its turn.
+    /// Sets a timeout for receiving. Servers have none, since they wait between slices.
     pub(super) fn with_timeout(self) -> io::Result<Self> {
         self.receiver.stream.set_read_timeout(Some(TIMEOUT))?;
         Ok(self)
@@ -137,7 +137,7 @@ impl RawConnection {
         }
     }
 
-    /// Takes a lock, if the hops have one.
+    /// Takes a lock, if the hops require one.
     pub(super) fn lock(&mut self) -> io::Result<()> {
         let (Some((name, number)), Some(sender)) = (&mut self.lock_keys, &mut self.sender) else {
             return Ok(());
@@ -149,7 +149,7 @@ impl RawConnection {
         self.sender.as_mut().map_or(Ok(()), |sender| sender.expect(b"+OK\r\n"))
     }
 
-    /// Reads the replies of Redis to `PUBLISH`: a digit each, how many subscribers it reached.
+    /// Reads the Redis replies to `PUBLISH`, each of which is a number of subscribers.
     fn read_replies(&mut self) -> io::Result<()> {
         if let Some(sender) = &mut self.sender {
             for _ in 0..std::mem::take(&mut self.unread_replies) {
@@ -159,8 +159,7 @@ impl RawConnection {
         Ok(())
     }
 
-    /// Returns a guard that shuts the receiving socket down, so that a thread that waits there
-    /// ends.
+    /// Returns a guard that shuts down the receiving socket, so that a thread blocked on it ends.
     pub(super) fn shutdown_on_drop(&self) -> io::Result<ShutdownOnDrop> {
         Ok(ShutdownOnDrop(self.receiver.stream.try_clone()?))
     }
@@ -171,7 +170,7 @@ pub(super) struct ShutdownOnDrop(TcpStream);
 
 impl Drop for ShutdownOnDrop {
     fn drop(&mut self) {
-        // It may be shut down already.
+        // The socket may be shut down already.
         let _ = self.0.shutdown(Shutdown::Both);
     }
 }

@@ -1,9 +1,9 @@
-//! A blocking socket that is read as far as is wanted.
+//! A buffered blocking socket.
 
 use std::io::{self, Read};
 use std::net::TcpStream;
 
-/// A socket, and what was read from it and is not taken yet.
+/// A socket with the bytes that were read and not consumed yet.
 pub(super) struct Reader {
     pub(super) stream: TcpStream,
     buffer: Vec<u8>,
@@ -16,17 +16,17 @@ impl Reader {
         Self { stream, buffer: vec![0; 1 << 16], from: 0, to: 0 }
     }
 
-    /// Passes over so many bytes that are there.
+    /// Consumes buffered bytes.
     pub(super) fn take(&mut self, length: usize) {
         self.from += length;
     }
 
-    /// What is there.
+    /// Returns the buffered bytes.
     pub(super) fn ahead(&self) -> &[u8] {
         &self.buffer[self.from..self.to]
     }
 
-    /// Waits for more.
+    /// Reads more bytes, and blocks until some arrive.
     pub(super) fn more(&mut self) -> io::Result<()> {
         self.buffer.copy_within(self.from..self.to, 0);
         (self.from, self.to) = (0, self.to - self.from);
@@ -42,7 +42,7 @@ impl Reader {
         }
     }
 
-    /// Passes over a line.
+    /// Consumes a line.
     pub(super) fn line(&mut self) -> io::Result<()> {
         loop {
             if let Some(end) = self.ahead().windows(2).position(|end| end == b"\r\n") {
@@ -53,18 +53,18 @@ impl Reader {
         }
     }
 
-    /// Passes over these bytes.
+    /// Consumes the expected bytes.
     ///
     /// # Errors
     ///
-    /// If other bytes came, which the error shows.
+    /// Returns an error that contains the received bytes if they differ.
     pub(super) fn expect(&mut self, expected: &[u8]) -> io::Result<()> {
         while self.ahead().len() < expected.len() {
             self.more()?;
         }
         if !self.ahead().starts_with(expected) {
-            let said = String::from_utf8_lossy(self.ahead()).into_owned();
-            return Err(io::Error::other(format!("the server says {said:?}")));
+            let received = String::from_utf8_lossy(self.ahead()).into_owned();
+            return Err(io::Error::other(format!("unexpected response from the server: {received:?}")));
         }
         self.from += expected.len();
         Ok(())

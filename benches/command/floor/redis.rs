@@ -1,5 +1,5 @@
-//! The floor on Redis by the client library: connections as processes would have them, messages
-//! without a protocol.
+//! The floor on Redis with the client library: connections as separate processes would have them,
+//! messages without a protocol.
 
 use bytes::Bytes;
 use redis::aio::MultiplexedConnection;
@@ -34,36 +34,36 @@ impl RedisPublisher {
         command.arg(wire::lock_key(&self.channel, number)).arg(1).arg("EX").arg(5).arg("NX");
         match self.connection.send_packed_command(&command).await? {
             Value::Okay => Ok(()),
-            other => Err(format!("{other:?} for a lock").into()),
+            other => Err(format!("failed to take a lock: {other:?}").into()),
         }
     }
 }
 
 pub(super) async fn load(url: &str, hops: Hops, concurrency: usize) -> Result<Box<dyn Load>, BenchError> {
     let (names, mut tasks) = (Names::new(), JoinSet::new());
-    let (inboxes, answers) = Inboxes::new(concurrency);
+    let (inboxes, responses) = Inboxes::new(concurrency);
     let (mut client, received) = connect(url).await?;
     if !hops.is_one_way() {
-        client.subscribe(&names.back).await?;
+        client.subscribe(&names.to_client).await?;
         tasks.spawn(deliver(received, inboxes.clone(), client.clone()));
     }
-    for _ in 0..hops.answers {
+    for _ in 0..hops.responses {
         let (mut server, received) = connect(url).await?;
-        server.subscribe(&names.there).await?;
-        let publisher = RedisPublisher { connection: server, channel: names.back.clone() };
+        server.subscribe(&names.to_server).await?;
+        let publisher = RedisPublisher { connection: server, channel: names.to_client.clone() };
         match hops.is_one_way() {
             true => tasks.spawn(deliver(received, inboxes.clone(), publisher.connection)),
-            false => tasks.spawn(answer(received, publisher, hops.clone())),
+            false => tasks.spawn(respond(received, publisher, hops.clone())),
         };
     }
-    let worker = |(answers, number)| {
-        let publisher = RedisPublisher { connection: client.clone(), channel: names.there.clone() };
-        Worker { publisher, number, answers, hops: hops.clone() }
+    let worker = |(responses, number)| {
+        let publisher = RedisPublisher { connection: client.clone(), channel: names.to_server.clone() };
+        Worker { publisher, number, responses, hops: hops.clone() }
     };
-    Ok(Workers::load(answers.into_iter().zip(0..).map(worker).collect(), tasks))
+    Ok(Workers::load(responses.into_iter().zip(0..).map(worker).collect(), tasks))
 }
 
-/// A connection as the bus has them, and what the server pushes on it.
+/// Opens a connection with the settings of the bus, and a receiver of its push messages.
 async fn connect(url: &str) -> Result<(MultiplexedConnection, UnboundedReceiver<PushInfo>), BenchError> {
     let info = url.into_connection_info()?;
     let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
@@ -74,9 +74,9 @@ async fn connect(url: &str) -> Result<(MultiplexedConnection, UnboundedReceiver<
     Ok((client.get_multiplexed_async_connection_with_config(&config).await?, received))
 }
 
-/// A server: answers each message with the next one. Each in a task of its own, so that none waits
-/// for the server's answer to another.
-async fn answer(mut received: UnboundedReceiver<PushInfo>, publisher: RedisPublisher, hops: Hops) {
+/// Runs a server: responds to each message with the next one. Each response is a task, so that none
+/// waits for another's reply from Redis.
+async fn respond(mut received: UnboundedReceiver<PushInfo>, publisher: RedisPublisher, hops: Hops) {
     let mut locks = 0;
     while let Some(info) = received.recv().await {
         let Some((hop, worker)) = message(&info).and_then(messages::read) else { continue };
@@ -92,7 +92,7 @@ async fn answer(mut received: UnboundedReceiver<PushInfo>, publisher: RedisPubli
     }
 }
 
-/// Hands received messages on. The connection lives as long as this holds it.
+/// Passes received messages to the workers. Holds the connection to keep it open.
 async fn deliver(mut received: UnboundedReceiver<PushInfo>, inboxes: Inboxes, _: MultiplexedConnection) {
     while let Some(info) = received.recv().await {
         if let Some(message) = message(&info) {

@@ -1,13 +1,13 @@
-//! The bytes that clients and servers of Redis and NATS send to each other for a message.
+//! The bytes of messages in the protocols of Redis and NATS.
 
 use crate::place::Kind;
 
-/// A key as long as those of the bus.
+/// Returns a key with the length of the bus's keys.
 pub(super) fn lock_key(name: &str, number: u64) -> String {
     format!("{name}{number:0>width$}", width = 44_usize.saturating_sub(name.len()))
 }
 
-/// Returns the bytes that publish a message, and how many bytes its subscriber receives.
+/// Returns the bytes that publish a message, and the number of bytes that a subscriber receives.
 pub(super) fn message(kind: Kind, name: &str, size: usize) -> (Vec<u8>, usize) {
     let payload = vec![b'x'; size];
     if kind == Kind::Nats {

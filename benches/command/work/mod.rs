@@ -1,4 +1,4 @@
-//! What is done: a unit of each kind of method, with the clients and servers that it takes.
+//! Kinds of work, one for each kind of method, and the clients and servers that they need.
 
 mod service;
 mod units;
@@ -19,36 +19,36 @@ use crate::place::Place;
 pub(crate) use service::{SERVICE, UPDATE};
 use units::{Engine, Multi, Stream, Unary, Update};
 
-/// What is done.
+/// A kind of work.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Work {
-    /// Claimed calls of a method whose requests the bus hands to one server: request, bid, grant,
-    /// response. On Redis the server takes a lock as well.
+    /// Claimed calls of a queue method: request, bid, grant, response. On Redis the server also
+    /// takes a lock.
     Queue,
-    /// Claimed calls of a method whose requests every server sees. There is one server, and the
-    /// first bid wins, so that no waiting for better ones is measured.
+    /// Claimed calls of an affinity method. There is one server, and the first bid wins, so the
+    /// figures contain no waiting for better bids.
     Affinity,
-    /// Calls of a method with a single server, without a claim: request, response. On Redis the
-    /// server takes a lock as well.
+    /// Calls of a single_server method, without a claim: request, response. On Redis the server
+    /// also takes a lock.
     Single,
-    /// Calls that each of two servers answers.
+    /// Multi calls with two servers.
     Multi,
-    /// Messages of open streams, each with its ack; on each stream one is under way at a time.
+    /// Messages of open streams, each with its ack. One message at a time on each stream.
     Stream,
-    /// Updates, from when one is published to when its one subscriber has it. Each subscriber has a
-    /// topic of its own. They have at least 8 bytes.
+    /// Updates, from publishing to receipt by the one subscriber. Each subscriber has its own
+    /// topic. Updates have at least 8 bytes.
     Subscription,
     /// Claimed calls through the engines of a client and a server, without a bus, a driver or a
-    /// runtime. There is one cell of it, without a floor, whatever else is asked for.
+    /// runtime. Always one cell, without a floor.
     Engine,
 }
 
-/// How many messages of a stream may wait for its handler. A message is acknowledged when it has
-/// room there, so that who sends may be thousands ahead of a handler whose thread has no turn; by
-/// default the 1,025th is lost, and waited for in vain.
+/// The capacity of a stream for unread messages. A message is acknowledged once it is queued, so
+/// senders may be thousands of messages ahead of a handler whose thread is busy. With the default
+/// capacity, the 1,025th message would be lost and its send would time out.
 const UNREAD: usize = 1 << 17;
 
-/// The payload of the calls of a [`Pair`].
+/// The payload size of the calls of a [`Pair`].
 pub(crate) const ENGINE_SIZE: usize = 66;
 
 impl Work {
@@ -64,7 +64,7 @@ impl Work {
         }
     }
 
-    /// How many servers there are.
+    /// Returns the number of servers.
     pub(crate) fn servers(self) -> usize {
         if self == Self::Multi { 2 } else { 1 }
     }
@@ -74,25 +74,25 @@ impl Work {
     }
 }
 
-/// Calls of the engine.
+/// Creates the load of the engine.
 pub(crate) fn engine() -> Box<dyn Load> {
     let claimed = MethodProperties { routing: Routing::Queue, require_claim: true };
     Workers::load(vec![Engine(Pair::new(claimed))], ())
 }
 
-/// A client and its servers, each on a bus of its own where there are any.
+/// A client and its servers, each on its own bus, except in process.
 pub(crate) struct World {
     client: Client,
     servers: Vec<Server>,
 }
 
 impl World {
-    /// One in which all of this can be done. The methods are registered together, since on NATS a server of a service that
-    /// lacks one of the queue's methods takes its requests all the same.
+    /// Creates a client and servers for these kinds of work. The servers register all methods,
+    /// since on NATS a server that lacks a queue method still receives its requests.
     pub(crate) async fn new(place: &Place, work: &[Work]) -> Result<Self, BenchError> {
         let count = work.iter().map(|work| work.servers()).max().unwrap_or(1);
         let mut buses = place.connect(1 + count).await?.into_iter();
-        let bus = buses.next().ok_or("there is no bus")?;
+        let bus = buses.next().ok_or("no bus")?;
         let client = Client::new(bus, runtime()?, &SERVICE, ClientOptions::new()).await?;
         let mut servers = Vec::new();
         for bus in buses {
@@ -101,7 +101,7 @@ impl World {
         Ok(Self { client, servers })
     }
 
-    /// So many at a time of what is done.
+    /// Creates a load of `concurrency` workers.
     pub(crate) async fn load(
         &self,
         work: Work,
@@ -112,9 +112,9 @@ impl World {
         let (client, servers) = (|| self.client.clone(), self.servers.clone());
         let workers = 0..concurrency;
         Ok(match work {
-            // The engine is not in a world.
+            // `Engine` does not reach this.
             Work::Queue | Work::Affinity | Work::Single | Work::Engine => {
-                // Of a method that is not routed by affinity this is the default.
+                // The default for methods without affinity.
                 let selection = Selection::new().accept_first_available(true);
                 let unit = |_| Unary {
                     client: client(),
@@ -125,8 +125,8 @@ impl World {
                 Workers::load(workers.map(unit).collect(), servers)
             }
             Work::Multi => {
-                let answers = servers.len();
-                let unit = |_| Multi { client: client(), method, message: message.clone(), answers };
+                let responses = servers.len();
+                let unit = |_| Multi { client: client(), method, message: message.clone(), responses };
                 Workers::load(workers.map(unit).collect(), servers)
             }
             Work::Stream => {
@@ -151,16 +151,16 @@ impl World {
     }
 }
 
-/// A server that can do everything, and does nothing yet.
+/// Creates a server that has all handlers and serves no method yet.
 pub(crate) fn server(bus: impl Bus) -> Result<Server, BenchError> {
     let options = ServerOptions::new().channel_size(UNREAD);
     Ok(Server::new(bus, runtime()?, service::handlers(), options)?)
 }
 
-/// A server of what is done alone, so that nothing else has a part in it.
+/// Creates a server of these methods only, so that others do not affect the figures.
 async fn serve(bus: Arc<dyn Bus>, work: &[Work]) -> Result<Server, BenchError> {
     let server = server(bus)?;
-    // Updates are published without being registered.
+    // Publishing needs no registration.
     let methods =
         work.iter().map(|work| work.method()).filter(|method| method.kind != MethodKind::Subscription);
     server.register(&methods.collect::<Vec<_>>(), &[]).await?;

@@ -1,4 +1,4 @@
-//! The service that is called: bytes in, the same bytes out.
+//! The service: echoes bytes.
 
 use std::sync::Arc;
 
@@ -6,14 +6,14 @@ use bytes::Bytes;
 use psrpc::proto::MethodProperties;
 use psrpc::{Error, Handlers, Method, MethodKind, Request, Routing, ServerStream, Service};
 
-/// Bytes are a message of this type.
+/// The message type of updates.
 pub(crate) const UPDATE: &str = "google.protobuf.BytesValue";
 
 const fn properties(routing: Routing, require_claim: bool) -> MethodProperties {
     MethodProperties { routing, require_claim }
 }
 
-/// Its methods, in the order of [`Work`](super::Work).
+/// The service. Its methods are in the order of [`Work`](super::Work).
 pub(crate) static SERVICE: Service = Service {
     name: "Bench",
     methods: &[
@@ -26,11 +26,11 @@ pub(crate) static SERVICE: Service = Service {
     ],
 };
 
-/// What handles its methods.
+/// Returns the handlers of the service.
 pub(super) fn handlers() -> Handlers<()> {
     SERVICE.methods.iter().fold(Handlers::new(&SERVICE, ()), |handlers, method| match method.kind {
         MethodKind::Call => handlers.unary(method, echo),
-        MethodKind::Stream => handlers.stream(method, swallow),
+        MethodKind::Stream => handlers.stream(method, discard),
         MethodKind::Subscription => handlers,
     })
 }
@@ -39,7 +39,7 @@ async fn echo(_: Arc<()>, request: Request<Bytes>) -> Result<Bytes, Error> {
     Ok(request.into_message())
 }
 
-async fn swallow(_: Arc<()>, stream: ServerStream<Bytes, Bytes>) -> Result<(), Error> {
+async fn discard(_: Arc<()>, stream: ServerStream<Bytes, Bytes>) -> Result<(), Error> {
     while stream.next().await.is_some() {}
     Ok(())
 }

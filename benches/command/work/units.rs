@@ -1,4 +1,4 @@
-//! What a worker does, for each kind of method.
+//! Units of work, one for each kind of method.
 
 use std::time::Duration;
 
@@ -10,8 +10,8 @@ use tokio::time::timeout;
 use crate::BenchError;
 use crate::load::Unit;
 
-/// How long an update may take, as a call may.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// The timeout of an update, the same as that of a call.
+const UPDATE_TIMEOUT: Duration = Duration::from_secs(3);
 
 pub(super) struct Unary {
     pub(super) client: Client,
@@ -23,8 +23,12 @@ pub(super) struct Unary {
 impl Unit for Unary {
     async fn once(&mut self) -> Result<(), BenchError> {
         let call = self.client.call(self.method, &[], self.message.clone());
-        let answer: Bytes = call.selection(self.selection.clone()).await?;
-        if answer.len() == self.message.len() { Ok(()) } else { Err("a wrong answer".into()) }
+        let response: Bytes = call.selection(self.selection.clone()).await?;
+        if response.len() == self.message.len() {
+            Ok(())
+        } else {
+            Err("the response has the wrong size".into())
+        }
     }
 }
 
@@ -32,15 +36,15 @@ pub(super) struct Multi {
     pub(super) client: Client,
     pub(super) method: &'static Method,
     pub(super) message: Bytes,
-    pub(super) answers: usize,
+    pub(super) responses: usize,
 }
 
 impl Unit for Multi {
     async fn once(&mut self) -> Result<(), BenchError> {
         let call = self.client.multi_call::<Bytes, Bytes>(self.method, &[], self.message.clone());
-        let mut answers = call.answers(self.answers).await?;
-        for _ in 0..self.answers {
-            answers.next().await.ok_or("a server has not answered")??;
+        let mut responses = call.answers(self.responses).await?;
+        for _ in 0..self.responses {
+            responses.next().await.ok_or("a response is missing")??;
         }
         Ok(())
     }
@@ -55,7 +59,7 @@ pub(super) struct Stream {
 
 impl Unit for Stream {
     async fn once(&mut self) -> Result<(), BenchError> {
-        // It may have ended with its bus.
+        // The stream may have ended in an outage of the bus.
         if self.stream.cause().is_some() {
             self.stream = self.client.open_stream(self.method, &[]).await?;
         }
@@ -80,12 +84,12 @@ impl Unit for Update {
         message.extend_from_slice(&number);
         message.resize(self.size.max(number.len()), b'x');
         self.server.publish(self.method, &[&self.topic], &message.freeze()).await?;
-        // One that was given up may come late.
+        // Skips updates that arrive after their timeout.
         let received = async {
-            while !self.updates.next().await.ok_or("the subscription has ended")??.starts_with(&number) {}
+            while !self.updates.next().await.ok_or("the subscription ended")??.starts_with(&number) {}
             Ok(())
         };
-        timeout(PATIENCE, received).await?
+        timeout(UPDATE_TIMEOUT, received).await?
     }
 }
 

@@ -1,10 +1,10 @@
-//! Instructions and allocations of what the engine does, at its edge, of calls through the driver,
-//! and of each message on the wire.
+//! Instructions and allocations of the engine's operations, of calls through the driver, and of
+//! each message on the wire.
 //!
-//! Counted by valgrind, so they are the same each time for one compiler, but for how memory happens
-//! to be aligned: a few in a thousand. `cargo run --release -p psrpc-cost --bin limits` holds them
-//! to limits.txt; to see more of what valgrind counts, `cargo bench -p psrpc-cost --bench cost`,
-//! which needs `cargo install gungraun-runner --version 0.20.0`.
+//! Counted by valgrind. For a given compiler the counts are reproducible to a few per mille; memory
+//! alignment causes the rest. `cargo run --release -p psrpc-cost --bin limits` compares them with
+//! limits.txt. `cargo bench -p psrpc-cost --bench cost` prints more of valgrind's counters; it
+//! needs `cargo install gungraun-runner --version 0.20.0`.
 
 #![allow(missing_docs, reason = "the harness is generated")]
 
@@ -23,106 +23,105 @@ use psrpc_engine::proto::{DecodeError, Frame, FrameLimits, MethodProperties, Rou
 const CLAIMED: MethodProperties = MethodProperties { routing: Routing::Queue, require_claim: true };
 const SINGLE_SERVER: MethodProperties = MethodProperties { routing: Routing::Queue, require_claim: false };
 
-/// What is measured by reference costs neither moves nor a drop.
-fn kept<T>(value: T) -> &'static mut T {
+/// Leaks a value. Measured by reference, it causes neither moves nor a drop.
+fn leak<T>(value: T) -> &'static mut T {
     Box::leak(Box::new(value))
 }
 
-fn kept_beside<T, F>((value, frames): (T, F)) -> (&'static mut T, F) {
-    (kept(value), frames)
+fn leak_first<T, F>((value, frames): (T, F)) -> (&'static mut T, F) {
+    (leak(value), frames)
 }
 
 // A call of a claimed method: request, bid, grant and response, through a client and a server,
 // without encoding.
 #[library_benchmark]
-#[bench::warm(kept(Pair::new(CLAIMED)))]
+#[bench::warm(leak(Pair::new(CLAIMED)))]
 fn claimed_call(pair: &'static mut Pair) {
     pair.call();
 }
 
 // A call of a single_server method: request and response.
 #[library_benchmark]
-#[bench::warm(kept(Pair::new(SINGLE_SERVER)))]
+#[bench::warm(leak(Pair::new(SINGLE_SERVER)))]
 fn single_server_call(pair: &'static mut Pair) {
     pair.call();
 }
 
-// A call of a claimed method as a user makes it: through both drivers, on the in-process bus, on
-// one thread.
+// A call of a claimed method through both drivers, on the in-process bus, on one thread.
 #[library_benchmark]
-#[bench::warm(kept(Driven::new()))]
+#[bench::warm(leak(Driven::new()))]
 fn driver_call(driven: &'static mut Driven) {
     driven.call();
 }
 
-// A message of a stream with its ack, in the same way.
+// A message of a stream with its ack, through both drivers.
 #[library_benchmark]
-#[bench::warm(kept(Driven::new()))]
+#[bench::warm(leak(Driven::new()))]
 fn driver_stream_message(driven: &'static mut Driven) {
     driven.message();
 }
 
-// A turn of a queue of the in-process bus, with so many members.
+// A turn of a queue of the in-process bus.
 #[library_benchmark]
-#[bench::of_10(kept_beside((BusQueue::new(10), request())))]
-#[bench::of_10_000(kept_beside((BusQueue::new(10_000), request())))]
+#[bench::of_10(leak_first((BusQueue::new(10), request())))]
+#[bench::of_10_000(leak_first((BusQueue::new(10_000), request())))]
 fn bus_queue_turn((queue, frame): (&'static mut BusQueue, Frame)) {
     queue.publish(frame);
 }
 
-// A message of a stream with its ack, through a client and a server, however many streams share the
+// A message of a stream with its ack, through a client and a server, with other streams on the same
 // channel.
 #[library_benchmark]
-#[bench::of_10(kept(Streams::new(10)))]
-#[bench::of_10_000(kept(Streams::new(10_000)))]
+#[bench::of_10(leak(Streams::new(10)))]
+#[bench::of_10_000(leak(Streams::new(10_000)))]
 fn stream_message(streams: &'static mut Streams) {
     streams.message();
 }
 
-// A bid that is one more, at a client that has so many.
+// A bid at a client that has received others.
 #[library_benchmark]
-#[bench::of_10(kept_beside(Bids::new(10)))]
-#[bench::of_1_000(kept_beside(Bids::new(1_000)))]
+#[bench::of_10(leak_first(Bids::new(10)))]
+#[bench::of_1_000(leak_first(Bids::new(1_000)))]
 fn one_more_bid((bids, another): (&'static mut Bids, Frame)) {
-    bids.hear(another);
+    bids.receive(another);
 }
 
-// A request at a server that bids for it, and that hears another granted it.
+// A request at a server that bids for it and loses to another server.
 #[library_benchmark]
-#[bench::warm(kept_beside(IdleServer::new()))]
+#[bench::warm(leak_first(IdleServer::new()))]
 fn losing_bid((server, frames): (&'static mut IdleServer, [Frame; 2])) {
     server.lose(frames);
 }
 
-// A request that has expired when it comes.
+// A request that has expired on arrival.
 #[library_benchmark]
-#[bench::warm(kept_beside(IdleServer::with_expired()))]
+#[bench::warm(leak_first(IdleServer::with_expired()))]
 fn expired_request((server, request): (&'static mut IdleServer, Frame)) {
     server.drop_expired(request);
 }
 
-// The grant of a request that this server did not see.
+// The grant of an unknown request.
 #[library_benchmark]
-#[bench::warm(kept_beside(IdleServer::with_grant()))]
+#[bench::warm(leak_first(IdleServer::with_grant()))]
 fn foreign_grant((server, grant): (&'static mut IdleServer, Frame)) {
-    server.pass_by(grant);
+    server.receive_grant(grant);
 }
 
-// The response to a call that this client did not make.
+// The response to an unknown call.
 #[library_benchmark]
-#[bench::warm(kept_beside(IdleClient::new()))]
-fn foreign_response((client, answer): (&'static mut IdleClient, Frame)) {
-    client.hear(answer);
+#[bench::warm(leak_first(IdleClient::new()))]
+fn foreign_response((client, response): (&'static mut IdleClient, Frame)) {
+    client.receive(response);
 }
 
 fn encoded_before(frame: Frame) -> &'static mut Frame {
-    // A buffer of that size is there to be had again; to find the first one costs more or less by
-    // what was freed before `main`.
+    // Makes a buffer of this size available. The cost of finding the first one would depend on
+    // earlier frees.
     drop(black_box(frame.encode("Fit.REQ")));
-    kept(frame)
+    leak(frame)
 }
 
-// A message into its envelope.
+// Encodes a message in its envelope.
 #[library_benchmark(setup = encoded_before)]
 #[bench::request(request())]
 #[bench::claim_request(claim_request())]
@@ -139,14 +138,14 @@ fn encode(frame: &'static mut Frame) -> Bytes {
 }
 
 fn encoded(frame: Frame) -> &'static Bytes {
-    // As a network bus has it: shared already.
+    // Shared, as on a network bus.
     let encoded = frame.encode("Fit.REQ");
     let _shared = encoded.clone();
     assert_eq!(Frame::decode(&encoded, &FrameLimits::DEFAULT), Ok((frame, "Fit.REQ".into())));
-    kept(encoded)
+    leak(encoded)
 }
 
-// The same back from its envelope.
+// Decodes a message from its envelope.
 #[library_benchmark(setup = encoded)]
 #[bench::request(request())]
 #[bench::claim_request(claim_request())]
@@ -162,11 +161,11 @@ fn decode(bytes: &'static Bytes) -> Result<(Frame, Text), DecodeError> {
     Frame::decode(black_box(bytes), &FrameLimits::DEFAULT)
 }
 
-// A claimed call beside so many others whose handlers run. Without the allocations, which take long
-// to count.
+// A claimed call next to others whose handlers run. Allocations are not counted, since that takes
+// long.
 #[library_benchmark(config = LibraryBenchmarkConfig::default().tool(Dhat::default().enable(false)))]
-#[bench::of_100(kept(Pair::crowded(CLAIMED, 100)))]
-#[bench::of_100_000(kept(Pair::crowded(CLAIMED, 100_000)))]
+#[bench::of_100(leak(Pair::crowded(CLAIMED, 100)))]
+#[bench::of_100_000(leak(Pair::crowded(CLAIMED, 100_000)))]
 fn call_in_a_crowd(pair: &'static mut Pair) {
     pair.call();
 }

@@ -1,4 +1,4 @@
-//! Counting: gungraun runs the benches under valgrind, and tells what it counted as lines of JSON.
+//! Runs the benches: gungraun runs them under valgrind and prints the counts as lines of JSON.
 
 use std::env;
 use std::path::Path;
@@ -9,47 +9,48 @@ use serde_json::Value;
 use crate::Stop;
 use crate::limits::{Cost, Costs};
 
-/// The compiler that builds the benches, and for what.
+/// Returns the compiler version and the host.
 pub fn compiler(root: &Path) -> Result<String, String> {
-    let version = said(Command::new("rustc").arg("-V").current_dir(root))?;
-    let more = said(Command::new("rustc").arg("-vV").current_dir(root))?;
-    let host = more.lines().find_map(|line| line.strip_prefix("host: ")).ok_or("rustc -vV names no host")?;
+    let version = run(Command::new("rustc").arg("-V").current_dir(root))?;
+    let more = run(Command::new("rustc").arg("-vV").current_dir(root))?;
+    let host =
+        more.lines().find_map(|line| line.strip_prefix("host: ")).ok_or("rustc -vV printed no host")?;
     Ok(format!("{} on {host}", version.trim()))
 }
 
-/// What each bench costs, by its name.
+/// Returns the cost of each bench, by name.
 pub fn count(root: &Path) -> Result<Costs, Stop> {
-    if said(Command::new("valgrind").arg("--version")).is_err() {
-        return Err(Stop::Skipped("there is no valgrind".to_owned()));
+    if run(Command::new("valgrind").arg("--version")).is_err() {
+        return Err(Stop::Skipped("valgrind is not installed".to_owned()));
     }
     let target = root.join(env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into()));
     let tools = target.join("tools");
     let path = env::var("PATH").unwrap_or_default();
     let path = format!("{}/bin:{path}", tools.display());
-    let installed = install_runner(root, &tools, &path);
-    installed.map_err(|why| Stop::Skipped(format!("what runs the benches cannot be installed: {why}")))?;
+    let result = install_runner(root, &tools, &path);
+    result.map_err(|reason| Stop::Skipped(format!("failed to install gungraun-runner: {reason}")))?;
     let mut bench = cargo(root);
     bench.args(["bench", "--quiet", "--locked", "--package", "psrpc-cost", "--bench", "cost"]);
     bench.env("PATH", path).env("GUNGRAUN_OUTPUT_FORMAT", "json").env("GUNGRAUN_PARALLEL", "auto");
     let mut costs = Costs::new();
-    for line in said(&mut bench)?.lines() {
+    for line in run(&mut bench)?.lines() {
         let summary = serde_json::from_str(line).map_err(|error| error.to_string())?;
-        let (bench, cost) = read(&summary).ok_or_else(|| format!("there is no count in {line}"))?;
+        let (bench, cost) = read(&summary).ok_or_else(|| format!("no counts in {line}"))?;
         costs.insert(bench, cost);
     }
     Ok(costs)
 }
 
-/// Installs what runs the benches, in the version that they are built for, unless it is there.
+/// Installs gungraun-runner in the version of gungraun, unless it is installed.
 fn install_runner(root: &Path, tools: &Path, path: &str) -> Result<(), String> {
-    let package = said(cargo(root).args(["pkgid", "--locked", "gungraun"]))?;
+    let package = run(cargo(root).args(["pkgid", "--locked", "gungraun"]))?;
     let version = package.trim().rsplit(['@', '#']).next().unwrap_or_default();
-    let there = said(Command::new("gungraun-runner").arg("--version").env("PATH", path));
-    if there.is_ok_and(|there| there.trim() == format!("gungraun-runner {version}")) {
+    let installed = run(Command::new("gungraun-runner").arg("--version").env("PATH", path));
+    if installed.is_ok_and(|output| output.trim() == format!("gungraun-runner {version}")) {
         return Ok(());
     }
     let mut install = cargo(root);
-    // Unoptimised: it is built for longer than it runs.
+    // Unoptimised, since compiling it takes longer than running it.
     install.args([
         "install",
         "--quiet",
@@ -61,7 +62,7 @@ fn install_runner(root: &Path, tools: &Path, path: &str) -> Result<(), String> {
         "--force",
     ]);
     install.arg("--root").arg(tools).env("CARGO_PROFILE_DEV_DEBUG", "0");
-    said(&mut install).map(drop)
+    run(&mut install).map(drop)
 }
 
 fn cargo(root: &Path) -> Command {
@@ -70,8 +71,8 @@ fn cargo(root: &Path) -> Command {
     cargo
 }
 
-/// What a command prints; its errors are shown as they come.
-fn said(command: &mut Command) -> Result<String, String> {
+/// Runs a command and returns its stdout. Its stderr is passed through.
+fn run(command: &mut Command) -> Result<String, String> {
     let output =
         command.stderr(Stdio::inherit()).output().map_err(|error| format!("{command:?}: {error}"))?;
     if !output.status.success() {
@@ -80,7 +81,7 @@ fn said(command: &mut Command) -> Result<String, String> {
     String::from_utf8(output.stdout).map_err(|error| error.to_string())
 }
 
-/// The name and the cost in the summary of one bench.
+/// Parses the name and the cost in the summary of a bench.
 fn read(summary: &Value) -> Option<(String, Cost)> {
     let name = format!("{}.{}", summary["function_name"].as_str()?, summary["id"].as_str()?);
     let profiles = summary["profiles"].as_array()?;

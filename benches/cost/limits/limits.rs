@@ -1,20 +1,20 @@
-//! The file with the limits: for which compiler, and what each bench may cost.
+//! The limits file: the compiler, and the limits of each bench.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// What a bench costs, or may cost.
+/// The cost of a bench, or its limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cost {
     pub instructions: u64,
-    /// How often memory is allocated; `None` where that is not counted.
+    /// The number of allocations; `None` if they are not counted.
     pub allocations: Option<u64>,
 }
 
-/// Costs by the names of benches.
+/// Costs by the name of the bench.
 pub type Costs = BTreeMap<String, Cost>;
 
-/// The limits, and the compiler that they are for.
+/// The limits, and the compiler that they apply to.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Limits {
     pub compiler: String,
@@ -35,19 +35,20 @@ impl Limits {
                 compiler = Some(named.to_owned());
                 continue;
             }
-            let wrong =
-                || format!("limits.txt: \"{line}\" is not a bench, its instructions and its allocations");
-            let [bench, instructions, allocations] = line.split_whitespace().collect::<Vec<_>>()[..] else {
-                return Err(wrong());
+            let malformed = || {
+                format!("limits.txt: expected a bench, its instructions and its allocations, got \"{line}\"")
             };
-            let instructions = instructions.parse().map_err(|_| wrong())?;
+            let [bench, instructions, allocations] = line.split_whitespace().collect::<Vec<_>>()[..] else {
+                return Err(malformed());
+            };
+            let instructions = instructions.parse().map_err(|_| malformed())?;
             let allocations = match allocations {
                 "-" => None,
-                number => Some(number.parse().map_err(|_| wrong())?),
+                number => Some(number.parse().map_err(|_| malformed())?),
             };
             costs.insert(bench.to_owned(), Cost { instructions, allocations });
         }
-        let compiler = compiler.ok_or("limits.txt does not say for which compiler it is")?;
+        let compiler = compiler.ok_or("limits.txt: no line with the compiler")?;
         Ok(Self { compiler, costs })
     }
 }

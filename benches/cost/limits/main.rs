@@ -1,4 +1,4 @@
-//! Holds the counts of benches/cost.rs to limits.txt.
+//! Compares the counts of benches/cost.rs with limits.txt.
 
 use std::fs;
 use std::path::Path;
@@ -14,27 +14,27 @@ use count::count;
 use limits::Limits;
 use verdict::Verdict;
 
-/// Counts what each bench of benches/cost.rs costs, and compares that with benches/cost/limits.txt.
+/// Counts the cost of each bench in benches/cost.rs and compares it with benches/cost/limits.txt.
 ///
-/// Exits with 77 where nothing can be compared, and says why.
+/// Exits with 77, and prints the reason, if no comparison is possible.
 #[derive(Parser)]
 #[command(name = "limits")]
 struct Arguments {
-    /// Makes what was counted the limits, for the compiler that is used.
+    /// Update the limits to the counts of this compiler.
     #[arg(long)]
     update: bool,
 }
 
-/// Why there is no verdict.
+/// The reason that there is no verdict.
 enum Stop {
-    /// This machine or compiler is not for it.
+    /// The machine or the compiler does not support it.
     Skipped(String),
     Failed(String),
 }
 
 impl From<String> for Stop {
-    fn from(why: String) -> Self {
-        Stop::Failed(why)
+    fn from(reason: String) -> Self {
+        Stop::Failed(reason)
     }
 }
 
@@ -42,12 +42,12 @@ fn main() -> ExitCode {
     match start(&Arguments::parse()) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
-        Err(Stop::Skipped(why)) => {
-            println!("{why}");
+        Err(Stop::Skipped(reason)) => {
+            println!("{reason}");
             ExitCode::from(77)
         }
-        Err(Stop::Failed(why)) => {
-            eprintln!("{why}");
+        Err(Stop::Failed(reason)) => {
+            eprintln!("{reason}");
             ExitCode::FAILURE
         }
     }
@@ -62,7 +62,7 @@ fn start(arguments: &Arguments) -> Result<bool, Stop> {
     let compiler = count::compiler(&root)?;
     if compiler != limits.compiler && !arguments.update {
         let Limits { compiler: named, .. } = limits;
-        return Err(Stop::Skipped(format!("the limits are for {named}, and this is {compiler}")));
+        return Err(Stop::Skipped(format!("the limits are for {named}, this is {compiler}")));
     }
     let counted = count(&root)?;
     let verdict = Verdict::new(&limits.costs, &counted);
@@ -70,8 +70,8 @@ fn start(arguments: &Arguments) -> Result<bool, Stop> {
     if arguments.update {
         let limits = Limits { compiler, costs: counted };
         fs::write(&file, limits.to_string()).map_err(|error| error.to_string())?;
-        println!("these are the limits now, in {}", file.display());
+        println!("updated {}", file.display());
         return Ok(true);
     }
-    Ok(verdict.holds())
+    Ok(verdict.passed())
 }

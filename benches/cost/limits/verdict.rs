@@ -1,10 +1,10 @@
-//! The verdict: which counts keep to their limits.
+//! Compares counts with their limits.
 
 use std::fmt;
 
 use crate::limits::{Cost, Costs};
 
-/// What is over a limit, has none, or is so far below that the limit should follow.
+/// The result of a comparison.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Verdict {
     table: Vec<String>,
@@ -12,7 +12,7 @@ pub struct Verdict {
     hints: Vec<String>,
 }
 
-/// So many percent more or less than the limit mean nothing.
+/// The tolerated deviation from a limit, in percent.
 const SLACK: u64 = 3;
 
 impl Verdict {
@@ -21,11 +21,11 @@ impl Verdict {
         for (bench, cost) in counted {
             match limits.get(bench) {
                 Some(limit) => verdict.compare(bench, *limit, *cost),
-                None => verdict.failures.push(format!("{bench} has no limit: add it with --update")),
+                None => verdict.failures.push(format!("{bench}: no limit; add one with --update")),
             }
         }
         for bench in limits.keys().filter(|bench| !counted.contains_key(*bench)) {
-            verdict.failures.push(format!("{bench} has a limit, and is no bench: remove it with --update"));
+            verdict.failures.push(format!("{bench}: the limit has no bench; remove it with --update"));
         }
         if let (Some(few), Some(many)) =
             (counted.get("call_in_a_crowd.of_100"), counted.get("call_in_a_crowd.of_100_000"))
@@ -43,7 +43,7 @@ impl Verdict {
         self.table.push(format!("{bench:<28} {instructions:>8} instructions {share:>+7.2} %{counted}"));
         if instructions * 100 > limit.instructions * (100 + SLACK) {
             self.failures.push(format!(
-                "{bench}: {instructions} instructions are {share:.1} % over the limit of {}: mend it, or raise the limit by {} \
+                "{bench}: {instructions} instructions are {share:.1} % over the limit of {}: fix the cost, or raise the limit by {} \
                  with --update and say why in the commit",
                 limit.instructions,
                 instructions - limit.instructions,
@@ -56,7 +56,7 @@ impl Verdict {
         }
         match (allocations, limit.allocations) {
             (Some(count), Some(limit)) if count > limit => self.failures.push(format!(
-                "{bench}: {count} allocations are over the limit of {limit}: mend it, or raise the limit with --update and say \
+                "{bench}: {count} allocations are over the limit of {limit}: fix the cost, or raise the limit with --update and say \
                  why in the commit"
             )),
             (Some(count), Some(limit)) if count < limit => {
@@ -64,12 +64,12 @@ impl Verdict {
             }
             (Some(_), Some(_)) | (None, None) => {}
             (Some(_), None) | (None, Some(_)) => self.failures.push(format!(
-                "{bench}: allocations are either counted and limited, or neither; --update makes it so"
+                "{bench}: allocations are counted or limited, but not both; fix with --update"
             )),
         }
     }
 
-    pub fn holds(&self) -> bool {
+    pub fn passed(&self) -> bool {
         self.failures.is_empty()
     }
 }
@@ -98,38 +98,38 @@ mod tests {
 
     #[test]
     fn three_percent_more_holds_and_one_instruction_beyond_does_not() {
-        assert!(verdict(10_300, 1).holds());
+        assert!(verdict(10_300, 1).passed());
         let over = verdict(10_301, 1);
-        assert!(!over.holds());
-        let said = over.to_string();
+        assert!(!over.passed());
+        let text = over.to_string();
         for word in ["call.warm", "10301", "10000", "raise the limit by 301", "say why in the commit"] {
-            assert!(said.contains(word), "{word} is in {said}");
+            assert!(text.contains(word), "{word} is missing in {text}");
         }
     }
 
     #[test]
     fn one_more_allocation_does_not_hold() {
-        assert!(verdict(10_000, 1).holds());
-        assert!(!verdict(10_000, 2).holds());
+        assert!(verdict(10_000, 1).passed());
+        assert!(!verdict(10_000, 2).passed());
     }
 
     #[test]
     fn allocations_that_are_not_counted_any_more_do_not_hold() {
-        assert!(!Verdict::new(&costs(1, Some(0)), &costs(1, None)).holds());
-        assert!(Verdict::new(&costs(1, None), &costs(1, None)).holds());
+        assert!(!Verdict::new(&costs(1, Some(0)), &costs(1, None)).passed());
+        assert!(Verdict::new(&costs(1, None), &costs(1, None)).passed());
     }
 
     #[test]
     fn what_is_far_below_asks_for_a_lower_limit_and_holds() {
         assert_eq!(verdict(9_700, 1).hints.len(), 0);
         for below in [verdict(9_699, 1), verdict(10_000, 0)] {
-            assert_eq!((below.hints.len(), below.holds()), (1, true));
+            assert_eq!((below.hints.len(), below.passed()), (1, true));
         }
     }
 
     #[test]
     fn each_bench_has_a_limit_and_each_limit_a_bench() {
-        assert!(!Verdict::new(&Costs::new(), &costs(1, None)).holds());
-        assert!(!Verdict::new(&costs(1, None), &Costs::new()).holds());
+        assert!(!Verdict::new(&Costs::new(), &costs(1, None)).passed());
+        assert!(!Verdict::new(&costs(1, None), &Costs::new()).passed());
     }
 }

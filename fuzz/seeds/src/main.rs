@@ -1,5 +1,5 @@
-//! Writes what fuzzing starts from, made of the recordings of Go peers, to `fuzz/corpus/` or to the
-//! directory that it is given.
+//! Writes the initial corpus, made from the recordings of Go peers, to `fuzz/corpus/` or to the
+//! directory given as the argument.
 
 use std::error::Error;
 use std::fs;
@@ -7,26 +7,26 @@ use std::path::{Path, PathBuf};
 
 use psrpc_vectors::{Bus, Conversation, Event, RECORDINGS};
 
-/// The repository.
+/// The root of the repository.
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 
-/// What stands between the parts of an input of `channel`.
+/// The separator between the parts of an input of the target `channel`.
 const SEPARATOR: &str = "\u{1f}";
 
 fn main() -> Result<(), Box<dyn Error>> {
     let (redis, nats) = (frames(Bus::Redis), frames(Bus::Nats));
     let frames = [redis.clone(), nats.clone()].concat();
     write("frame", frames.iter().cloned())?;
-    // Everybody listens, and the server does as it is asked.
+    // All listeners subscribe, and the server grants the lock.
     write("redis_payload", redis.iter().map(|frame| [&[0b0000_0110, 0], &frame[..]].concat()))?;
     write("nats_payload", nats.iter().map(|frame| [&[0b1111_1111, 0], &frame[..]].concat()))?;
-    // A gap of all there is, twice, on each subscription; and a frame that as many got.
+    // A gap of the maximum size, twice, on each subscription; and a frame with as many receivers.
     let gaps = (0..4)
         .flat_map(|at| [[&[3, at, 1][..], &[0xff; 8]].concat(), [&[3, at, 1][..], &[0xff; 8]].concat()]);
     let published = [&[0, 0, 3][..], &[0xff; 8]].concat();
     write("bus", [gaps.flatten().collect(), published])?;
     write("channel", channels())?;
-    // Services are made of anything, so why not of frames.
+    // Any bytes are the seed of a service, so frames work as well.
     let services = frames.iter().step_by(20).map(|frame| [&[0], &frame[..]].concat());
     write("compiler", protos()?.into_iter().chain(services))?;
     let conversations = || RECORDINGS.iter().flat_map(|recording| recording.conversations());
@@ -34,7 +34,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     write("server", conversations().map(|conversation| steps(&conversation)))
 }
 
-/// Every frame that was recorded on a bus.
+/// Returns all frames recorded on a bus.
 fn frames(bus: Bus) -> Vec<Vec<u8>> {
     let recordings = RECORDINGS.iter().filter(|recording| recording.bus == bus);
     let conversations = recordings.flat_map(|recording| recording.conversations());
@@ -49,8 +49,8 @@ fn published(conversation: &Conversation) -> Vec<Vec<u8>> {
     published.collect()
 }
 
-/// The frames of a conversation as they come in at an engine with the default set-up, at one
-/// subscription after the other, which is step 0 of both engines' targets.
+/// Returns the frames of a conversation as input of an engine with the default options: each is
+/// delivered to one subscription after the other, which is step 0 of both engine targets.
 fn steps(conversation: &Conversation) -> Vec<u8> {
     let mut steps = vec![0; 6];
     for (subscription, frame) in (0..).zip(published(conversation)) {
@@ -61,7 +61,7 @@ fn steps(conversation: &Conversation) -> Vec<u8> {
     steps
 }
 
-/// The recorded names of channels.
+/// Returns inputs made from the recorded channel names.
 fn channels() -> impl Iterator<Item = Vec<u8>> {
     psrpc_vectors::channel_names().into_iter().map(|row| {
         let routing = if row.queue { "Q" } else { "A" };
@@ -70,7 +70,7 @@ fn channels() -> impl Iterator<Item = Vec<u8>> {
     })
 }
 
-/// The recorded .proto files, and those of tests.
+/// Returns the recorded .proto files and those of tests.
 fn protos() -> Result<Vec<Vec<u8>>, Box<dyn Error>> {
     let mut protos = Vec::new();
     for dir in ["tests/vectors/proto", "psrpc-build/tests/protos", "psrpc-build/proto"] {
@@ -81,7 +81,7 @@ fn protos() -> Result<Vec<Vec<u8>>, Box<dyn Error>> {
     Ok(protos)
 }
 
-/// Writes the seeds of a target, those that are there already under the same names.
+/// Writes the seeds of a target, replacing earlier ones.
 fn write(target: &str, seeds: impl IntoIterator<Item = Vec<u8>>) -> Result<(), Box<dyn Error>> {
     let corpus =
         std::env::args_os().nth(1).map_or_else(|| Path::new(ROOT).join("fuzz/corpus"), PathBuf::from);

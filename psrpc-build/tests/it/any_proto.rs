@@ -1,4 +1,4 @@
-//! Any .proto: it is refused with a place, a cause and a way out, or code is generated.
+//! Any .proto either compiles, or is rejected with the place, the reason and a fix.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,7 +9,7 @@ use psrpc_build::{Config, Error};
 
 use crate::{PROTOS, generate, plugin, refusal, refusal_of_file, request};
 
-/// The code generated for `s.proto` beside other files, by file.
+/// Generates code for `s.proto` with other files beside it, and returns it by file.
 fn files(
     source: &str,
     others: &[(&str, &str)],
@@ -22,12 +22,12 @@ fn files(
     generate(&dir.path().join("s.proto"), dir.path(), configure).unwrap()
 }
 
-/// The code of package `p`.
+/// Returns the code of package `p`.
 fn code(source: &str, configure: impl FnOnce(&mut Config)) -> String {
     files(source, &[], configure).remove("p.rs").unwrap()
 }
 
-/// The error for `s.proto` beside other files.
+/// Returns the error for `s.proto` with other files beside it.
 fn refusal_beside(source: &str, others: &[(&str, &str)]) -> String {
     let dir = tempfile::tempdir().unwrap();
     for (name, source) in others.iter().chain(&[("s.proto", source)]) {
@@ -65,8 +65,8 @@ fn a_type_of_google_that_prost_types_lacks_is_refused() {
                   message M {\n  map<string, google.protobuf.FeatureSet> f = 1;\n}";
     assert_eq!(
         refusal_of_file(source, |_| {}),
-        "s.proto:3:3: the crate prost-types, which has the types of google.protobuf, has no google.protobuf.FeatureSet; \
-         generate it elsewhere and name its place with `config.prost().extern_path(\".google.protobuf.FeatureSet\", ...)`"
+        "s.proto:3:3: the crate prost-types does not provide google.protobuf.FeatureSet; generate the type elsewhere and \
+         pass its Rust path to `config.prost().extern_path(\".google.protobuf.FeatureSet\", ...)`"
     );
     let code = code(source, |config| {
         config.prost().extern_path(".google.protobuf.FeatureSet", "crate::FeatureSet");
@@ -86,7 +86,7 @@ fn a_message_of_another_package_is_known_to_the_plugin() {
     assert!(files["b.rs"].contains("super::a::A"));
 }
 
-/// The compiler needs the options alone, unless a field is of a type in them.
+/// The options are generated only if a field has a type that they define.
 #[test]
 fn the_options_are_generated_where_a_message_uses_them() {
     let source =
@@ -106,7 +106,7 @@ fn places_are_right_beside_a_service_that_is_imported() {
                   service A { rpc One(M) returns (M); }\nservice B {\n  rpc Two(M) returns (M);\n  rpc New(M) returns (M);\n}";
     assert_eq!(
         refusal_beside(source, &[IMPORTED]),
-        "s.proto:5:3: rpc New would be the Rust function `new`, which every client has for something else; give it \
+        "s.proto:5:3: rpc New would become the Rust function `new`, which every client already has; give it \
          another name with `rename`"
     );
 }
@@ -118,7 +118,7 @@ fn services_are_generated_of_the_files_that_were_asked_for_and_messages_of_all()
     assert!(generated["p.rs"].contains("pub struct AClient"));
     assert!(generated["other.rs"].contains("pub struct O") && !generated["other.rs"].contains("Client"));
 
-    // Also in the package of those.
+    // Also if the import is in the same package.
     let beside = (
         "other.proto",
         "syntax = \"proto3\"; package p; message O {} service Other { rpc Up(stream O) returns (O); }",
@@ -140,60 +140,59 @@ fn names_that_are_one_name_in_rust_are_refused_naming_both_places() {
     for (rest, error) in [
         (
             "message FooBar {}\nmessage Foo_Bar {}",
-            "3:1: message Foo_Bar and message FooBar (s.proto:2:1) would both have the Rust type or module `FooBar`; \
+            "3:1: message Foo_Bar and message FooBar (s.proto:2:1) would both become the Rust type or module `FooBar`; \
              rename one of them",
         ),
         (
             "message Foo {}\nenum FOO { A = 0; }",
-            "3:1: enum FOO and message Foo (s.proto:2:1) would both have the Rust type or module `Foo`; rename one of \
+            "3:1: enum FOO and message Foo (s.proto:2:1) would both become the Rust type or module `Foo`; rename one of \
              them",
         ),
         (
             "enum Status {\n  STATUS_OK = 0;\n  OK = 1; }",
-            "4:3: enum value OK and enum value STATUS_OK (s.proto:3:3) would both have the Rust variant `Ok`; rename one \
-             of them, or keep the name of the enum in all of its values with `config.prost().retain_enum_prefix()`, where \
-             `Status` is cut off now",
+            "4:3: enum value OK and enum value STATUS_OK (s.proto:3:3) would both become the Rust variant `Ok`; rename one \
+             of them, or keep the prefix `Status` of all enum values with `config.prost().retain_enum_prefix()`",
         ),
         (
             "enum E {\n  E_A_B = 0;\n  E_AB_ = 1;\n  E_a_b = 2; }",
-            "5:3: enum value E_a_b and enum value E_A_B (s.proto:3:3) would both have the Rust variant `AB`; rename one \
+            "5:3: enum value E_a_b and enum value E_A_B (s.proto:3:3) would both become the Rust variant `AB`; rename one \
              of them",
         ),
         (
             "message M {\n  message N {}\n  message n {}\n}",
-            "4:3: message n and message N (s.proto:3:3) would both have the Rust type or module `N`; rename one of them",
+            "4:3: message n and message N (s.proto:3:3) would both become the Rust type or module `N`; rename one of them",
         ),
         (
             "message FooB { enum E { A = 0; } }\nmessage foo_b_ { enum E { A = 0; } }",
-            "3:1: message foo_b_ and message FooB (s.proto:2:1) would both have the Rust type or module `FooB`; rename one \
+            "3:1: message foo_b_ and message FooB (s.proto:2:1) would both become the Rust type or module `FooB`; rename one \
              of them",
         ),
         (
             "message M {\n  oneof one { int32 a = 1; }\n  oneof One { int32 b = 2; }\n}",
-            "4:3: oneof One and oneof one (s.proto:3:3) would both have the Rust field `one`; rename one of them",
+            "4:3: oneof One and oneof one (s.proto:3:3) would both become the Rust field `one`; rename one of them",
         ),
         (
             "message M {\n  optional E e = 1;\n  optional int32 set_e = 2;\n}\nenum E { A = 0; }",
-            "4:3: field set_e and field e (s.proto:3:3) would both have the Rust function `set_e`; rename one of them",
+            "4:3: field set_e and field e (s.proto:3:3) would both become the Rust function `set_e`; rename one of them",
         ),
         (
             "message Str { message N {} }",
-            "2:1: the types in message Str would be in the Rust module `str`, which hides the type `str`; rename the \
+            "2:1: the types in message Str would become the Rust module `str`, which shadows the type `str`; rename the \
              message",
         ),
     ] {
         let source = format!("syntax = \"proto3\"; package p;\n{rest}");
         assert_eq!(refusal_of_file(&source, |_| {}), format!("s.proto:{error}"), "{rest}");
     }
-    // Proto3 refuses those itself.
+    // In proto3, the compiler itself rejects these.
     for (fields, error) in [
         (
             "  optional int32 a_b = 1 [json_name = \"x\"];\n  optional int32 aB = 2;",
-            "4:3: field aB and field a_b (s.proto:3:3) would both have the Rust function `a_b`; rename one of them",
+            "4:3: field aB and field a_b (s.proto:3:3) would both become the Rust function `a_b`; rename one of them",
         ),
         (
             "  oneof one { int32 a_b = 1 [json_name = \"x\"];\n  int32 aB = 2; }",
-            "4:3: field aB and field a_b (s.proto:3:15) would both have the Rust variant `AB`; rename one of them",
+            "4:3: field aB and field a_b (s.proto:3:15) would both become the Rust variant `AB`; rename one of them",
         ),
     ] {
         let source = format!("syntax = \"proto2\"; package p;\nmessage M {{\n{fields}\n}}");
@@ -216,11 +215,11 @@ fn a_message_beside_a_package_of_its_name_is_refused() {
     let bar = ("bar.proto", "syntax = \"proto3\"; package foo.bar; message X {}");
     assert_eq!(
         refusal_beside(source, &[bar]),
-        "s.proto:2:1: the types in message Bar would be in the Rust module `bar`, which is that of package foo.bar; \
-         rename the message or the package, or generate one of them elsewhere and name its place with \
+        "s.proto:2:1: the types in message Bar would become the Rust module `bar`, which package foo.bar also needs; \
+         rename the message or the package, or generate one of them elsewhere and pass its Rust path to \
          `config.prost().extern_path(...)`"
     );
-    // Without types in it, the message has no module.
+    // Without nested types, the message has no module.
     let source = "syntax = \"proto3\"; package foo; import \"bar.proto\"; message Bar { foo.bar.X x = 1; }";
     assert_eq!(files(source, &[bar], |_| {}).len(), 2);
 }
@@ -240,7 +239,7 @@ fn a_package_is_written_twice_only_if_nothing_is_lost() {
         Config::new().client(client).out_dir(out).compile(&files, &[dir.path()])
     };
     let out = tempfile::tempdir().unwrap();
-    // Files of an earlier build are nobody's.
+    // Output of an earlier build may be overwritten.
     fs::write(out.path().join("p.rs"), "struct Old;").unwrap();
     compile(out.path(), &["a.proto"], true).unwrap();
     compile(out.path(), &["a.proto"], true).unwrap();
@@ -251,8 +250,8 @@ fn a_package_is_written_twice_only_if_nothing_is_lost() {
     assert_eq!(
         error.to_string(),
         format!(
-            "package p was generated into the same directory before, from {a}, and would be overwritten by what is \
-             generated from {a}, {b}: give all files of the package to one call, or the calls an `out_dir` each",
+            "package p: code generated from {a}, {b} would overwrite the code generated earlier from {a}; pass all \
+             files of the package to one call, or set a different `out_dir` for each call",
             a = shown("a.proto"),
             b = shown("b.proto")
         )
@@ -260,7 +259,7 @@ fn a_package_is_written_twice_only_if_nothing_is_lost() {
     assert!(matches!(compile(out.path(), &["a.proto"], false), Err(Error::Overwritten { .. })));
     compile(out.path(), &["a.proto", "b.proto"], true).unwrap();
     compile(tempfile::tempdir().unwrap().path(), &["b.proto"], true).unwrap();
-    // The same files may have changed.
+    // A file may change between calls.
     write("c.proto", "syntax = \"proto3\"; package q; message D {}");
     compile(out.path(), &["c.proto"], true).unwrap();
 }
@@ -284,7 +283,7 @@ fn a_byte_order_mark_is_passed_over() {
     assert!(code(source, |_| {}).contains("pub struct M"));
     assert_eq!(
         refusal_of_file("\u{FEFF}syntax = \"proto3\"; message _ {}", |_| {}),
-        "s.proto:1:20: the message `_` would have no name in Rust, which leaves out underscores"
+        "s.proto:1:20: the message `_` would have no name in Rust, since underscores are dropped; rename it"
     );
 }
 
@@ -346,7 +345,7 @@ fn what_is_deprecated_is_so_for_clients() {
     let count =
         |service: &str, rpc: &str| code(&source(service, rpc), |_| {}).matches("#[deprecated]").count();
     let deprecated = "option deprecated = true;";
-    // In the trait of clients and in the client; of a subscription, also where it is published.
+    // Twice for a call, in the trait and in the client; subscriptions also have it on `publish`.
     assert_eq!([count("", ""), count("", deprecated), count(deprecated, "")], [0, 2, 5]);
     assert!(code(&source("", deprecated), |_| {}).contains("#[deprecated]\n    pub fn a(&self, request: M)"));
 }
@@ -360,12 +359,12 @@ fn clients_and_servers_are_generated_alone() {
     let server = code(source, |config| {
         config.client(false);
     });
-    for (code, there, absent) in [
+    for (code, present, absent) in [
         (&client, ["pub trait SApi", "pub struct SClient"], ["pub trait S:", "SServer"]),
         (&server, ["pub trait S:", "pub struct SServer"], ["SApi", "SClient"]),
     ] {
         assert!(code.contains("pub static S_SERVICE"));
-        assert!(there.iter().all(|name| code.contains(name)), "{code}");
+        assert!(present.iter().all(|name| code.contains(name)), "{code}");
         assert!(!absent.iter().any(|name| code.contains(name)), "{code}");
     }
     let dir = tempfile::tempdir().unwrap();
@@ -384,8 +383,8 @@ fn a_panic_is_an_error_that_names_the_file() {
     let error = refusal_of_file(source, |config| {
         config.prost().type_attribute(".", "#[");
     });
-    assert!(error.starts_with("s.proto: generating code failed unexpectedly: "), "{error}");
-    assert!(error.ends_with("this is a bug of psrpc-build; please report it with the file"), "{error}");
+    assert!(error.starts_with("s.proto: code generation panicked: "), "{error}");
+    assert!(error.ends_with("this is a bug in psrpc-build: please report it with the file"), "{error}");
 }
 
 #[test]
@@ -402,16 +401,16 @@ fn a_group_that_contains_itself_is_boxed() {
     assert!(code.contains("group, optional, boxed") && code.matches("boxed").count() == 2, "{code}");
 }
 
-/// So that rustc does not stand alone with what it says of handlers.
+/// rustc's errors about handlers do not say how to write one.
 #[test]
 fn the_trait_to_implement_says_how() {
     let code =
         code("syntax = \"proto3\"; package p; message M {} service S { rpc A(M) returns (M); }", |_| {});
     for line in [
         "///     async fn a(&self, request: ::psrpc::Request<M>) -> Result<M, ::psrpc::Error> {",
-        "reference, is `Send`, `Sync` and `'static`",
+        "shared by reference, and must be `Send`, `Sync` and `'static`",
     ] {
         assert!(code.contains(line), "{line}");
     }
-    assert_eq!(refusal("  rpc A(stream M) returns (M);").matches("leave the keyword out").count(), 1);
+    assert_eq!(refusal("  rpc A(stream M) returns (M);").matches("is not supported; remove it").count(), 1);
 }

@@ -1,4 +1,4 @@
-//! What is generated, and what is refused.
+//! Tests of the generated code and of the errors.
 
 mod any_proto;
 mod warnings;
@@ -13,7 +13,7 @@ use psrpc_build::{Config, Error, run_plugin};
 const PROTOS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/protos");
 const RECORDED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/vectors/proto");
 
-/// The files generated from a .proto, by name.
+/// Generates code from a .proto and returns the files by name.
 fn generate(
     file: &Path,
     include: &Path,
@@ -33,7 +33,7 @@ fn name(entry: &fs::DirEntry) -> String {
     entry.file_name().into_string().expect("names are UTF-8")
 }
 
-/// The request of protoc.
+/// The request that protoc sends to a plugin.
 #[derive(Clone, PartialEq, Message)]
 struct Request {
     #[prost(string, repeated, tag = "1")]
@@ -44,13 +44,13 @@ struct Request {
     proto_file: Vec<Vec<u8>>,
 }
 
-/// The request of protoc to generate `file`, which is in `include`.
+/// Returns protoc's request to generate `file`, which is in `include`.
 fn request(file: &Path, include: &Path) -> Request {
     let options = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/proto"));
     let mut compiler = protox::Compiler::new([include, options]).unwrap();
     compiler.include_imports(true).include_source_info(true).open_file(file).unwrap();
     let pool = compiler.descriptor_pool();
-    // One at a time, so that each keeps its options.
+    // Encoded one by one, so that each keeps its options.
     let proto_file = compiler.files().map(|file| pool.get_file_by_name(file.name()).unwrap().encode_to_vec());
     Request {
         file_to_generate: vec![file.strip_prefix(include).unwrap().to_str().unwrap().to_owned()],
@@ -59,7 +59,7 @@ fn request(file: &Path, include: &Path) -> Request {
     }
 }
 
-/// What the plugin answers: files by name, or an error.
+/// Runs the plugin and returns its response: the files by name, or the error.
 fn plugin(request: &Request) -> Result<BTreeMap<String, String>, String> {
     let response = run_plugin(&request.encode_to_vec()).unwrap();
     let response = prost_types::compiler::CodeGeneratorResponse::decode(&response[..]).unwrap();
@@ -71,7 +71,7 @@ fn plugin(request: &Request) -> Result<BTreeMap<String, String>, String> {
     }
 }
 
-/// The error for a service with this body, in lines of its own from line 4 on.
+/// Returns the error for a service with this body. The body starts at line 4.
 fn refusal(body: &str) -> String {
     let head = "syntax = \"proto3\"; package p; import \"options.proto\"; message M {}\n\nservice S {\n";
     refusal_of_file(&format!("{head}{body}\n}}\n"), |_| {})
@@ -81,7 +81,7 @@ fn refusal_of_file(source: &str, configure: impl FnOnce(&mut Config)) -> String 
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("s.proto");
     fs::write(&file, source).unwrap();
-    let error = generate(&file, dir.path(), configure).expect_err("it is refused").to_string();
+    let error = generate(&file, dir.path(), configure).expect_err("code was generated").to_string();
     error.replace(&format!("{}{}", dir.path().display(), std::path::MAIN_SEPARATOR), "")
 }
 
@@ -125,7 +125,7 @@ fn the_plugin_gives_the_same_as_the_build_script() {
     let mut configured = configured.unwrap();
     assert!(
         configured.remove("hats.parts.rs").is_some(),
-        "which was not asked for, and may be there already"
+        "the build script also generates imported packages; the plugin does not"
     );
     assert_eq!(plugin(&request), Ok(configured));
 
@@ -181,9 +181,18 @@ fn a_package_named_by_keywords_is_there_under_its_own_name() {
 #[test]
 fn kinds_that_exclude_each_other_are_refused_by_name_and_place() {
     for (options, problem) in [
-        ("{ stream: true subscription: true }", "is both a stream and a subscription"),
-        ("{ stream: true type: MULTI }", "is both a stream, which one server takes, and MULTI"),
-        ("{ stream: true multi: false }", "is both a stream, which one server takes, and MULTI"),
+        (
+            "{ stream: true subscription: true }",
+            "cannot be both a stream and a subscription; remove one of the two options",
+        ),
+        (
+            "{ stream: true type: MULTI }",
+            "cannot be both a stream and MULTI, since one server handles a stream; remove one of the two options",
+        ),
+        (
+            "{ stream: true multi: false }",
+            "cannot be both a stream and MULTI, since one server handles a stream; remove one of the two options",
+        ),
     ] {
         let rpc = format!(
             "  rpc Fine(M) returns (M);\n  rpc Parade(M) returns (M) {{ option (psrpc.options) = {options}; }}"
@@ -209,7 +218,10 @@ fn handlers_may_be_left_out_where_that_is_allowed() {
 fn streaming_keywords_are_refused() {
     for rpc in ["rpc Up(stream M) returns (M);", "rpc Down(M) returns (stream M);"] {
         let error = refusal(&format!("  {rpc}"));
-        assert!(error.starts_with("s.proto:4:3: rpc ") && error.contains("leave the keyword out"), "{error}");
+        assert!(
+            error.starts_with("s.proto:4:3: rpc ") && error.contains("is not supported; remove it"),
+            "{error}"
+        );
     }
 }
 
@@ -218,19 +230,20 @@ fn rpcs_whose_rust_names_collide_are_refused_naming_both() {
     let both = "  rpc mixed_caseName(M) returns (M);\n  rpc mixed_Case_Name(M) returns (M);";
     assert_eq!(
         refusal(both),
-        "s.proto:5:3: rpcs mixed_caseName and mixed_Case_Name would both have the Rust function `mixed_case_name`; give \
+        "s.proto:5:3: rpcs mixed_caseName and mixed_Case_Name would both become the Rust function `mixed_case_name`; give \
          one of them another name with `rename`"
     );
     let affinity = "  rpc Pick(M) returns (M) { option (psrpc.options).type = AFFINITY; }\n  rpc PickAffinity(M) returns (M);";
     assert!(
-        refusal(affinity).contains("Pick and PickAffinity would both have the Rust function `pick_affinity`")
+        refusal(affinity)
+            .contains("Pick and PickAffinity would both become the Rust function `pick_affinity`")
     );
     for (rpc, function) in [("Close", "close"), ("Clone", "clone")] {
         assert_eq!(
             refusal(&format!("  rpc {rpc}(M) returns (M);")),
             format!(
-                "s.proto:4:3: rpc {rpc} would be the Rust function `{function}`, which every client has for something \
-                 else; give it another name with `rename`"
+                "s.proto:4:3: rpc {rpc} would become the Rust function `{function}`, which every client already has; \
+                 give it another name with `rename`"
             )
         );
     }
@@ -243,7 +256,7 @@ fn a_service_whose_types_are_taken_is_refused() {
     let source = "syntax = \"proto3\"; package p; message M {} message HatsClient {}\nservice Hats { rpc A(M) returns (M); }";
     assert_eq!(
         refusal_of_file(source, |_| {}),
-        "s.proto:2:1: service Hats and HatsClient would both have the Rust type `HatsClient`; rename one of them, or move \
+        "s.proto:2:1: service Hats and HatsClient would both become the Rust type `HatsClient`; rename one of them, or move \
          the service to a package of its own"
     );
 }
@@ -253,7 +266,7 @@ fn a_service_that_would_be_a_keyword_is_refused() {
     let source = "syntax = \"proto3\"; message M {}\nservice self { rpc A(M) returns (M); }";
     assert_eq!(
         refusal_of_file(source, |_| {}),
-        "s.proto:2:1: service self would be the Rust trait `Self`, which is no name"
+        "s.proto:2:1: service self: `Self` is not a valid name for the Rust trait; rename the service"
     );
 }
 
@@ -263,7 +276,7 @@ fn a_rename_of_nothing_is_refused() {
     let error = refusal_of_file(source, |config| {
         config.rename("p.S.B", "b2");
     });
-    assert_eq!(error, "rename: there is no rpc p.S.B");
+    assert_eq!(error, "rename p.S.B: no such rpc");
 }
 
 #[test]
@@ -276,8 +289,8 @@ fn a_rename_to_what_is_no_name_is_refused() {
         assert_eq!(
             error,
             format!(
-                "s.proto:2:13: rpc A would be the Rust function `{name}`, which is no name; give it one with `rename`, of \
-                 letters, digits and `_` and without `r#`"
+                "s.proto:2:13: rpc A: `{name}` is not a valid name for the Rust function; pass another one to `rename`, of \
+                 letters, digits and `_`, without `r#`"
             )
         );
     }
@@ -307,7 +320,7 @@ fn renames_that_are_one_name_as_they_are_written_are_refused() {
     let error = refusal_of_file(source, |config| {
         config.rename("S.A", "self_");
     });
-    assert!(error.contains("rpcs self and A would both have the Rust function `self_`"), "{error}");
+    assert!(error.contains("rpcs self and A would both become the Rust function `self_`"), "{error}");
 }
 
 #[test]
@@ -315,23 +328,23 @@ fn an_unknown_option_is_refused_by_name_and_place_and_told_what_it_may_have_mean
     let of = |option: &str| refusal(&format!("  rpc A(M) returns (M) {{ option {option}; }}"));
     assert_eq!(
         of("(psrpc.options).streem = true"),
-        "s.proto:4:26: option field '(psrpc.options).streem' is not defined; did you mean `stream`? Known are \
+        "s.proto:4:26: option field '(psrpc.options).streem' is not defined; did you mean `stream`? valid names: \
          subscription, topics, topic_params, stream, multi, affinity_func, queue, type"
     );
     assert_eq!(
         of("(psrpc.options).topic_params.grup = \"x\""),
-        "s.proto:4:26: option field '(psrpc.options).topic_params.grup' is not defined; did you mean `group`? Known are \
+        "s.proto:4:26: option field '(psrpc.options).topic_params.grup' is not defined; did you mean `group`? valid names: \
          group, names, typed, single_server"
     );
     let unlike = of("(psrpc.options).x = true");
-    assert!(unlike.ends_with("is not defined; known are subscription, topics, topic_params, stream, multi, affinity_func, queue, type"), "{unlike}");
+    assert!(unlike.ends_with("is not defined; valid names: subscription, topics, topic_params, stream, multi, affinity_func, queue, type"), "{unlike}");
     let value = of("(psrpc.options).type = AFFINTY");
     assert!(
-        value.ends_with("but found 'AFFINTY'; did you mean `AFFINITY`? Known are QUEUE, AFFINITY, MULTI"),
+        value.ends_with("but found 'AFFINTY'; did you mean `AFFINITY`? valid names: QUEUE, AFFINITY, MULTI"),
         "{value}"
     );
     let text = of("(psrpc.options) = { streem: true }");
-    assert!(text.ends_with("for option '(psrpc.options)'; known are subscription, topics, topic_params, stream, multi, affinity_func, queue, type"), "{text}");
+    assert!(text.ends_with("for option '(psrpc.options)'; valid names: subscription, topics, topic_params, stream, multi, affinity_func, queue, type"), "{text}");
     let extension = of("(psrpc.optons).stream = true");
     assert!(extension.ends_with("which is not defined; did you mean `psrpc.options`?"), "{extension}");
 }
@@ -351,7 +364,7 @@ fn a_file_that_does_not_compile_is_refused_by_place() {
 #[test]
 fn a_file_that_is_not_there_is_named() {
     let missing = generate(Path::new("nowhere/x.proto"), Path::new("nowhere"), |_| {}).unwrap_err();
-    assert_eq!(missing.to_string(), "nowhere/x.proto: there is no such file");
+    assert_eq!(missing.to_string(), "nowhere/x.proto: no such file");
 }
 
 #[test]
@@ -364,7 +377,7 @@ fn options_without_their_import_are_told_what_to_import() {
     );
 }
 
-/// So that an editor or a terminal can follow them.
+/// Places are paths as given, so that editors and terminals can follow them.
 #[test]
 fn places_are_named_as_the_files_were_given() {
     let dir = tempfile::tempdir().unwrap();
@@ -376,7 +389,7 @@ fn places_are_named_as_the_files_were_given() {
         fs::write(&file, source).unwrap();
         let error = generate(&file, dir.path(), |_| {}).unwrap_err();
         assert!(error.to_string().starts_with(&format!("{}:{place}: ", file.display())), "{error}");
-        assert_eq!(format!("{error:?}"), error.to_string(), "which is what a build script shows");
+        assert_eq!(format!("{error:?}"), error.to_string(), "build scripts print the debug form");
     }
 }
 
@@ -394,7 +407,7 @@ fn methods_of_a_group_have_one_topic() {
     ));
     assert_eq!(
         error,
-        "s.proto:5:3: rpcs A and B are of the group \"rack\", but their topics have different parameters"
+        "s.proto:5:3: rpcs A and B are both in the group \"rack\", but have different topic parameters"
     );
 }
 
@@ -418,7 +431,7 @@ fn a_comment_may_have_any_ends_of_lines() {
 #[test]
 fn what_would_have_no_rust_name_is_refused_and_named() {
     let refusal = |rest: &str| refusal_of_file(&format!("syntax = \"proto3\";\n{rest}"), |_| {});
-    for (source, place, what) in [
+    for (source, place, item) in [
         ("message _ {}", "2:1", "message `_`"),
         ("message M { message __ {} }", "2:13", "message `__`"),
         ("message M { string _ = 1; }", "2:13", "field `_`"),
@@ -429,7 +442,9 @@ fn what_would_have_no_rust_name_is_refused_and_named() {
     ] {
         assert_eq!(
             refusal(source),
-            format!("s.proto:{place}: the {what} would have no name in Rust, which leaves out underscores")
+            format!(
+                "s.proto:{place}: the {item} would have no name in Rust, since underscores are dropped; rename it"
+            )
         );
     }
 }
@@ -443,7 +458,7 @@ fn a_group_that_cannot_be_part_of_a_rust_name_is_refused_and_named() {
     for group in ["½", "a²", "-"] {
         assert_eq!(
             refusal(&rpc(group)),
-            format!("s.proto:4:3: rpc A: the group {group:?} cannot be part of a Rust name")
+            format!("s.proto:4:3: rpc A: the group {group:?} cannot be part of a Rust name; rename it")
         );
     }
 }
@@ -457,11 +472,12 @@ fn groups_whose_rust_names_collide_are_refused_naming_both() {
     let rpcs = [rpc("A", "Foo Bar"), rpc("B", "Foo Bar"), rpc("C", "foo_bar")];
     assert_eq!(
         refusal(&rpcs.concat()),
-        "s.proto:6:3: rpc A is of the group \"Foo Bar\" and rpc C of \"foo_bar\", which would both be `foo_bar` in Rust"
+        "s.proto:6:3: rpcs A and C are in the groups \"Foo Bar\" and \"foo_bar\", which would both become `foo_bar` in Rust; \
+         rename one of them"
     );
 }
 
-/// As in Go, where it is recorded of `ParamsNoTopics`.
+/// Same as in Go; the recorded case is `ParamsNoTopics`.
 #[test]
 fn parameters_of_topics_without_topics_are_ignored_but_for_the_single_server() {
     let dir = tempfile::tempdir().unwrap();
@@ -495,19 +511,19 @@ fn topic_parameters_whose_rust_names_collide_are_refused_naming_both() {
         assert_eq!(
             refusal_of(&format!("{one:?}, {other:?}")),
             format!(
-                "s.proto:4:3: rpc A: the topic parameters {one:?} and {other:?} would both be the Rust parameter `{both}`"
+                "s.proto:4:3: rpc A: the topic parameters {one:?} and {other:?} would both become the Rust parameter `{both}`; rename one of them"
             )
         );
     }
     for name in ["", "1st", "a²"] {
         assert_eq!(
             refusal_of(&format!("{name:?}")),
-            format!("s.proto:4:3: rpc A: the topic parameter {name:?} cannot be a Rust parameter")
+            format!("s.proto:4:3: rpc A: the topic parameter {name:?} is not a valid Rust name; rename it")
         );
     }
 }
 
-/// Since what is generated stands beside the messages.
+/// Generated code shares a module with the messages, which may be named `Sized`.
 #[test]
 fn bounds_are_named_by_paths_that_no_message_can_take() {
     let file = Path::new(PROTOS).join("odd.proto");

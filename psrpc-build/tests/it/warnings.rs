@@ -1,4 +1,4 @@
-//! What the build warns about.
+//! Tests of the warnings.
 
 use std::fs;
 use std::io::Write;
@@ -9,10 +9,10 @@ use prost::Message;
 
 use crate::{generate, request};
 
-/// Where `build_script` is told which file to generate code for.
+/// The environment variable that passes `build_script` its input file.
 const FILE: &str = "PSRPC_WARNED";
 
-/// The build script that [`warnings`] runs. It does nothing as a test.
+/// The build script that [`warnings`] runs. Without the environment variable it does nothing.
 #[test]
 fn build_script() {
     if let Some(file) = std::env::var_os(FILE) {
@@ -21,8 +21,8 @@ fn build_script() {
     }
 }
 
-/// Returns the warnings for a file of two lines followed by `source`. The build script and the
-/// plugin print the same.
+/// Returns the warnings for `source`, which starts at line 3 of its file. The build script and the
+/// plugin must print the same.
 fn warnings(source: &str) -> Vec<String> {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("s.proto");
@@ -49,12 +49,12 @@ fn warnings(source: &str) -> Vec<String> {
     of_build_script
 }
 
-/// An rpc with these options of psrpc.
+/// Returns an rpc with these psrpc options.
 fn rpc(name: &str, options: &str) -> String {
     format!("  rpc {name}(M) returns (M) {{ option (psrpc.options) = {{ {options} }}; }}\n")
 }
 
-/// The warnings for a service `Hats` with these rpcs.
+/// Returns the warnings for a service `Hats` with these rpcs.
 fn warnings_of_hats(rpcs: &[(&str, &str)]) -> Vec<String> {
     let rpcs: String = rpcs.iter().map(|(name, options)| rpc(name, options)).collect();
     warnings(&format!("service Hats {{\n{rpcs}}}\n"))
@@ -65,7 +65,7 @@ fn names_of_topics_without_topics_are_a_warning() {
     assert_eq!(
         warnings_of_hats(&[("A", "topic_params: { names: [\"a\"] }")]),
         [
-            "s.proto:4:3: rpc A: `topic_params.names` is ignored without `topics: true`, and the rpc has no topics"
+            "s.proto:4:3: rpc A: `topic_params.names` is ignored because the rpc has no topics; set `topics: true`"
         ]
     );
     assert!(warnings_of_hats(&[("A", "topic_params: { single_server: true }")]).is_empty());
@@ -103,7 +103,7 @@ fn updates_that_share_a_queue_with_calls_are_a_warning() {
     );
 }
 
-/// Topics are no way out for the updates without them: they would then share the other queue.
+/// Topics do not help the updates that lack them: those would then share the other queue.
 #[test]
 fn a_service_gets_one_warning_for_both_kinds_of_shared_queues() {
     let both = [
@@ -138,7 +138,7 @@ fn updates_that_share_no_queue_are_no_warning() {
         &[queue, ("Fit", "type: AFFINITY")],
         &[queue, ("Fit", "affinity_func: true")],
         &[queue, ("Census", "type: MULTI")],
-        // Servers subscribe to the messages of a stream plainly.
+        // Servers subscribe to the messages of a stream without a queue.
         &[queue, ("Parade", "stream: true")],
         &[("Rumour", "subscription: true type: MULTI"), ("Fit", "")],
         &[("Rumour", "subscription: true type: AFFINITY"), ("Fit", "")],

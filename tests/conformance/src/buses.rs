@@ -1,4 +1,4 @@
-//! The buses that a URL can name, for cases.
+//! Creates buses from URLs.
 
 use std::sync::Arc;
 
@@ -8,10 +8,10 @@ use psrpc_bus_local::LocalBus;
 
 use crate::case::Connect;
 
-/// Makes a bus for each case: a local one of its own, or connections to the server that `url`
-/// names.
+/// Returns a function that creates a bus for each case: a new in-process bus, or connections to the
+/// server that `url` names.
 ///
-/// Whether there is such a bus shows when a case connects.
+/// Connection errors are reported when a case connects.
 pub fn bus(url: &str, runtime: Arc<dyn Runtime>) -> Arc<dyn Fn() -> Connect + Send + Sync> {
     if LocalBus::from_url(url).is_ok() {
         return Arc::new(|| {

@@ -1,4 +1,4 @@
-//! Cases, and how one is run.
+//! Cases, and the function that runs one.
 
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -12,40 +12,41 @@ use psrpc::bus::Bus;
 use crate::env::Env;
 use crate::runtime::Host;
 
-/// How long a case waits for what it leaves behind, so that it does not meddle with the next.
-const AFTERMATH: Duration = Duration::from_millis(250);
+/// Time limit for a case's background tasks to release their connections before the next case
+/// starts.
+const CLEANUP_TIMEOUT: Duration = Duration::from_millis(250);
 
-/// How long a case may take before it has failed, by the runtime's clock.
-const AT_MOST: Duration = Duration::from_secs(60);
+/// Time limit for a case, by the runtime's clock.
+const CASE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What a case ends with: nothing, or what was not as it should be.
+/// The result of a case; the error says what went wrong.
 pub type Verdict = Result<(), String>;
 
-/// One behaviour that a user can see.
+/// A test of one behaviour that users can observe.
 pub struct Case {
-    /// The id, which stays: `unary/claim/late-claim`.
+    /// The stable id, such as `unary/claim/late-claim`.
     pub id: &'static str,
-    /// The invariant (`I5`) or section of the protocol (`section 6`) that it stands for.
+    /// The invariant (`I5`) or section of the protocol (`section 6`) that the case checks.
     pub stands_for: &'static str,
-    /// What must hold.
+    /// The expected behaviour.
     pub about: &'static str,
     pub(crate) run: fn(Env) -> Pin<Box<dyn Future<Output = Verdict> + Send>>,
 }
 
-/// A connection to a bus, or why there is none.
+/// A future that resolves to a connection to a bus, or to the reason that there is none.
 pub type Connecting = Pin<Box<dyn Future<Output = Result<Arc<dyn Bus>, String>> + Send>>;
 
-/// A bus, as many connections to it as are asked for. It is called where the case runs.
+/// Opens connections to a bus. Called on the runtime of the case.
 pub type Connect = Arc<dyn Fn() -> Connecting + Send + Sync>;
 
-/// What is judged.
+/// The bus and the runtime under test.
 #[derive(Clone)]
 pub struct Subject {
-    /// Makes a bus for a case, that nobody else uses meanwhile.
+    /// Creates a bus for a case. Nothing else may use the bus during the case.
     pub bus: Arc<dyn Fn() -> Connect + Send + Sync>,
-    /// Where the case runs.
+    /// The runtime that the case runs on.
     pub host: Arc<dyn Host>,
-    /// How many calls a case about load makes of each kind.
+    /// The number of calls of each kind in load cases.
     pub calls: usize,
 }
 
@@ -53,29 +54,30 @@ pub struct Subject {
 ///
 /// # Errors
 ///
-/// What was not as it should be: also when the case took too long, or panicked.
+/// Returns an error if the behaviour differs from the expected one, or if the case panics or
+/// exceeds its time limit.
 pub fn run(case: &Case, subject: &Subject) -> Verdict {
     let runtime = subject.host.runtime();
     let env = Env::new((subject.bus)(), Arc::clone(&runtime), subject.calls);
-    let aftermath = env.clone();
-    let deadline = runtime.sleep_until(runtime.now().time + AT_MOST);
+    let cleanup = env.clone();
+    let deadline = runtime.sleep_until(runtime.now().time + CASE_TIMEOUT);
     let mut verdict = None;
-    let ran = catch_unwind(AssertUnwindSafe(|| {
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
         let case = (case.run)(env);
         subject.host.block_on(Box::pin(async {
             verdict = Some(first(case, deadline).await);
-            let _ = aftermath.within(AFTERMATH, aftermath.disconnected()).await;
+            let _ = cleanup.within(CLEANUP_TIMEOUT, cleanup.disconnected()).await;
         }));
     }));
-    match (ran, verdict) {
+    match (outcome, verdict) {
         (Ok(()), Some(Some(verdict))) => verdict,
-        (Ok(()), Some(None)) => Err(format!("it was not over after {AT_MOST:?}")),
-        (Ok(()), None) => Err("the host did not run it to its end".to_owned()),
-        (Err(panic), _) => Err(format!("it panicked: {}", message(&*panic))),
+        (Ok(()), Some(None)) => Err(format!("timed out after {CASE_TIMEOUT:?}")),
+        (Ok(()), None) => Err("the host stopped before the case was finished".to_owned()),
+        (Err(panic), _) => Err(format!("panicked: {}", message(&*panic))),
     }
 }
 
-/// What `future` ends with, unless `limit` ends first.
+/// Returns the output of `future`, or `None` if `limit` resolves first.
 async fn first<T>(future: impl Future<Output = T>, limit: impl Future<Output = ()>) -> Option<T> {
     let (mut future, mut limit) = (pin!(future), pin!(limit));
     poll_fn(|cx| match future.as_mut().poll(cx) {
@@ -90,7 +92,7 @@ fn message(panic: &(dyn std::any::Any + Send)) -> &str {
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a message")
 }
 
-/// Ends the case when a condition does not hold, saying what was expected.
+/// Fails the case with a message if the condition does not hold.
 macro_rules! check {
     ($condition:expr, $($text:tt)+) => {
         if !$condition {
@@ -99,7 +101,7 @@ macro_rules! check {
     };
 }
 
-/// Ends the case when two values are not equal.
+/// Fails the case if two values are not equal.
 macro_rules! check_eq {
     ($left:expr, $right:expr, $($text:tt)+) => {
         match (&$left, &$right) {

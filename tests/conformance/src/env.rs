@@ -1,4 +1,5 @@
-//! What a case has to work with: a bus, a runtime, and servers and clients of the shop on them.
+//! The environment of a case: a bus, a runtime, and constructors for servers and clients of the
+//! shop.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -10,17 +11,17 @@ use psrpc::bus::Bus;
 use psrpc::{ClientOptions, Error, Runtime, ServerOptions, Time};
 
 use crate::case::Connect;
-use crate::foreign::Foreign;
+use crate::foreign::ForeignPeer;
 use crate::proto::{ShopClient, ShopServer};
 use crate::shop::Hatter;
 
-/// What a case has to work with.
+/// The environment of a case.
 #[derive(Clone)]
 pub struct Env {
     connect: Connect,
     runtime: Arc<dyn Runtime>,
     calls: usize,
-    /// The connections that were asked for.
+    /// The connections opened so far.
     connections: Arc<Mutex<Vec<Weak<dyn Bus>>>>,
 }
 
@@ -29,24 +30,24 @@ impl Env {
         Self { connect, runtime, calls, connections: Arc::default() }
     }
 
-    /// How many calls a case about load makes.
+    /// Returns the number of calls that a load case makes.
     pub(crate) fn calls(&self) -> usize {
         self.calls
     }
 
-    /// The bus, over a connection of its own.
+    /// Opens a connection to the bus.
     ///
     /// # Errors
     ///
-    /// Why there is no connection.
+    /// Returns the reason if the connection fails.
     pub async fn bus(&self) -> Result<Arc<dyn Bus>, String> {
         let bus = (self.connect)().await?;
         self.connections.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&bus));
         Ok(bus)
     }
 
-    /// Waits until nobody has a connection any more. Polls, since the end of the last reference
-    /// notifies nobody.
+    /// Waits until all connections are dropped. Polls, since dropping the last reference notifies
+    /// nobody.
     pub(crate) async fn disconnected(&self) {
         let is_used = || {
             let connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
@@ -57,12 +58,12 @@ impl Env {
         }
     }
 
-    /// The runtime.
+    /// Returns the runtime.
     pub fn runtime(&self) -> Arc<dyn Runtime> {
         Arc::clone(&self.runtime)
     }
 
-    /// A client of the shop.
+    /// Creates a client of the shop.
     pub(crate) async fn client(&self) -> Result<ShopClient, String> {
         self.client_with(ClientOptions::new()).await
     }
@@ -71,7 +72,7 @@ impl Env {
         ShopClient::with_runtime(self.bus().await?, self.runtime(), options).await.map_err(unexpected)
     }
 
-    /// A server of the shop.
+    /// Creates a server of the shop.
     pub(crate) async fn server(&self, hatter: &Hatter) -> Result<ShopServer, String> {
         self.server_with(hatter, ServerOptions::new()).await
     }
@@ -85,75 +86,77 @@ impl Env {
         ShopServer::with_runtime(bus, runtime, hatter.clone(), options).await.map_err(unexpected)
     }
 
-    /// Somebody who does what a hatter does, named `label`, with an affinity.
+    /// Creates a service implementation named `label`, with a fixed affinity.
     pub(crate) fn hatter(&self, label: &str, affinity: f32) -> Hatter {
         Hatter::new(label, affinity, self.runtime())
     }
 
-    /// A peer that is not ours, and speaks the protocol by hand.
-    pub(crate) async fn foreign(&self) -> Result<Foreign, String> {
-        Ok(Foreign::new(self.bus().await?))
+    /// Creates a peer that sends and receives raw frames.
+    pub(crate) async fn foreign(&self) -> Result<ForeignPeer, String> {
+        Ok(ForeignPeer::new(self.bus().await?))
     }
 
-    /// The runtime's monotonic clock.
+    /// Returns the time of the runtime's monotonic clock.
     pub(crate) fn now(&self) -> Time {
         self.runtime.now().time
     }
 
-    /// How long something takes.
+    /// Returns the output of a future and the time it elapsed.
     pub(crate) async fn time<T>(&self, future: impl Future<Output = T>) -> (T, Duration) {
         let start = self.now();
         let result = future.await;
         (result, self.now().since(start))
     }
 
-    /// Lets time pass: so that a deadline is over, or for a check that nothing happens in that
-    /// time. [`until`](Self::until) waits for something that does happen.
+    /// Lets time pass, so that a deadline expires or to check that nothing happens meanwhile. To
+    /// wait for something that does happen, use [`until`](Self::until).
     pub(crate) async fn sleep(&self, duration: Duration) {
         self.runtime.sleep_until(self.runtime.now().time + duration).await;
     }
 
-    /// What `future` ends with, if it does so within `limit`.
+    /// Returns the output of `future`, or an error if it does not resolve within `limit`.
     pub(crate) async fn within<T>(
         &self,
         limit: Duration,
         future: impl Future<Output = T>,
     ) -> Result<T, String> {
         let mut future = pin!(future);
-        let mut limit_is_over = self.runtime.sleep_until(self.now() + limit);
+        let mut timeout = self.runtime.sleep_until(self.now() + limit);
         poll_fn(|cx| match future.as_mut().poll(cx) {
             Poll::Ready(result) => Poll::Ready(Ok(result)),
-            Poll::Pending => {
-                limit_is_over.as_mut().poll(cx).map(|()| Err(format!("it was not over after {limit:?}")))
-            }
+            Poll::Pending => timeout.as_mut().poll(cx).map(|()| Err(format!("timed out after {limit:?}"))),
         })
         .await
     }
 
-    /// Waits until a condition holds, which something that is under way will bring about. Polls,
-    /// since the counters and records that conditions are about notify nobody.
-    pub(crate) async fn until(&self, what: &str, mut holds: impl FnMut() -> bool) -> Result<(), String> {
+    /// Waits until a condition holds. Polls, since the counters and records that conditions look at
+    /// notify nobody.
+    pub(crate) async fn until(
+        &self,
+        condition: &str,
+        mut is_met: impl FnMut() -> bool,
+    ) -> Result<(), String> {
         for _ in 0..2000 {
-            if holds() {
+            if is_met() {
                 return Ok(());
             }
             self.sleep(Duration::from_millis(5)).await;
         }
-        Err(format!("waited in vain until {what}"))
+        Err(format!("timed out waiting until {condition}"))
     }
 
-    /// Runs a future in the background; awaiting what it gives is awaiting its end.
+    /// Runs a future in the background. The returned future resolves to its output.
     pub(crate) fn spawn<T, F>(&self, future: F) -> impl Future<Output = T> + Send + use<T, F>
     where
         T: Send + 'static,
         F: Future<Output = T> + Send + 'static,
     {
         let done = Arc::new(Mutex::new((None, None::<Waker>)));
-        let at_end = Arc::clone(&done);
+        let task_result = Arc::clone(&done);
         self.runtime.spawn(Box::pin(async move {
             let result = future.await;
             let waker = {
-                let mut done = at_end.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut done = task_result.lock().unwrap_or_else(PoisonError::into_inner);
                 done.0 = Some(result);
                 done.1.take()
             };
@@ -176,15 +179,15 @@ pub(crate) fn unexpected(error: Error) -> String {
     format!("unexpected error: {error}")
 }
 
-/// The code and the text of an error, without what is known of the cause, which depends on the bus.
+/// Returns the code and the text of an error, without its explanation, which depends on the bus.
 pub(crate) fn code_and_text(error: &Error) -> String {
     format!("{}: {}", error.code(), error.text())
 }
 
-/// The error that a call is expected to fail with.
-pub(crate) fn expected<T: std::fmt::Debug>(result: Result<T, Error>) -> Result<Error, String> {
+/// Returns the error of a call that must fail.
+pub(crate) fn expect_error<T: std::fmt::Debug>(result: Result<T, Error>) -> Result<Error, String> {
     match result {
-        Ok(answer) => Err(format!("an error was expected, and {answer:?} came")),
+        Ok(response) => Err(format!("expected an error, got {response:?}")),
         Err(error) => Ok(error),
     }
 }

@@ -1,5 +1,4 @@
-//! A peer that is not ours: it speaks the protocol by hand, frame by frame, and so can do what ours
-//! never would.
+//! A peer that sends and receives raw frames, so that it can misbehave in ways that ours never do.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -15,12 +14,12 @@ use psrpc::{BusError, SubscriptionKind, Text};
 /// The service of the cases, by its name on the wire.
 pub(crate) const SHOP: &str = "Shop";
 
-/// A peer that speaks the protocol by hand.
-pub(crate) struct Foreign {
+/// A peer that sends and receives raw frames.
+pub(crate) struct ForeignPeer {
     bus: Arc<dyn Bus>,
 }
 
-/// A response as Go writes it, empty text and all.
+/// A response as encoded by Go, which includes an empty text.
 #[derive(Clone, PartialEq, Message)]
 struct GoResponse {
     #[prost(string, tag = "1")]
@@ -33,19 +32,23 @@ struct GoResponse {
     code: String,
 }
 
-/// What a foreign peer hears on a channel.
-pub(crate) struct Ear {
+/// Receives the frames of a channel.
+pub(crate) struct FrameReceiver {
     inbox: Inbox,
     subscription: Option<Subscription>,
 }
 
-impl Foreign {
+impl ForeignPeer {
     pub(crate) fn new(bus: Arc<dyn Bus>) -> Self {
         Self { bus }
     }
 
-    /// Listens to a channel; live when it is returned.
-    pub(crate) async fn listen(&self, channel: &Channel, kind: SubscriptionKind) -> Result<Ear, String> {
+    /// Subscribes to a channel. The subscription is live when this returns.
+    pub(crate) async fn listen(
+        &self,
+        channel: &Channel,
+        kind: SubscriptionKind,
+    ) -> Result<FrameReceiver, String> {
         self.listen_with(channel, kind, 1024).await
     }
 
@@ -54,24 +57,24 @@ impl Foreign {
         channel: &Channel,
         kind: SubscriptionKind,
         capacity: usize,
-    ) -> Result<Ear, String> {
+    ) -> Result<FrameReceiver, String> {
         let (sink, inbox) = Inbox::new(capacity);
         let subscription = Some(self.bus.subscribe(channel, kind, sink, &mut WakeList::new()));
-        let mut ear = Ear { inbox, subscription };
-        match ear.next().await {
-            Some(Delivery::Live) => Ok(ear),
-            other => Err(format!("subscribing to {channel}: {other:?}")),
+        let mut receiver = FrameReceiver { inbox, subscription };
+        match receiver.next().await {
+            Some(Delivery::Live) => Ok(receiver),
+            other => Err(format!("failed to subscribe to {channel}: {other:?}")),
         }
     }
 
-    /// Publishes a frame; gives how many subscribers got it, where the bus knows.
+    /// Publishes a frame. Returns the number of subscribers that received it, if the bus knows.
     pub(crate) async fn publish(&self, channel: &Channel, frame: Frame) -> Result<Option<u64>, BusError> {
         psrpc::bus::publish(&*self.bus, channel.clone(), frame).await
     }
 
-    /// Publishes a frame, which must succeed.
+    /// Publishes a frame. An error fails the case.
     pub(crate) async fn send(&self, channel: &Channel, frame: Frame) -> Result<(), String> {
-        self.publish(channel, frame).await.map(|_| ()).map_err(|error| format!("publishing: {error}"))
+        self.publish(channel, frame).await.map(|_| ()).map_err(|error| format!("failed to publish: {error}"))
     }
 
     /// Bids for a request.
@@ -79,7 +82,7 @@ impl Foreign {
         self.claim(request, server, affinity, false).await
     }
 
-    /// Announces that a request is handled without waiting for a grant.
+    /// Announces that a server runs a request without a grant.
     pub(crate) async fn announce(&self, request: &Request, server: &str) -> Result<(), String> {
         self.claim(request, server, 1.0, true).await
     }
@@ -97,7 +100,7 @@ impl Foreign {
         self.send(&channel, Frame::ClaimRequest(claim)).await
     }
 
-    /// Answers a request.
+    /// Responds to a request.
     pub(crate) async fn respond(
         &self,
         request: &Request,
@@ -114,7 +117,7 @@ impl Foreign {
         self.send(&channel, Frame::Response(response)).await
     }
 
-    /// Answers a request with an error whose text or code may be empty, as Go can.
+    /// Responds with an error whose text or code may be empty, as Go allows.
     pub(crate) async fn respond_as_go(
         &self,
         request: &Request,
@@ -136,24 +139,24 @@ impl Foreign {
         self.send(&channel, Frame::Raw(Frame::Other(envelope).encode(channel.local()))).await
     }
 
-    /// Listens, as one of the queue, to the requests of a queue-routed method without topics.
-    pub(crate) async fn listen_to_requests(&self, method: &str) -> Result<Ear, String> {
+    /// Joins the queue for requests of a queue-routed method without topics.
+    pub(crate) async fn listen_to_requests(&self, method: &str) -> Result<FrameReceiver, String> {
         let channel = Channel::request::<&str>(SHOP, method, &[], true);
         self.listen(&channel, SubscriptionKind::Queue).await
     }
 
-    /// Listens to the requests of an affinity method without topics.
-    pub(crate) async fn listen_to_broadcast(&self, method: &str) -> Result<Ear, String> {
+    /// Subscribes to the requests of an affinity method without topics.
+    pub(crate) async fn listen_to_broadcast(&self, method: &str) -> Result<FrameReceiver, String> {
         self.listen(&Channel::request::<&str>(SHOP, method, &[], false), SubscriptionKind::Plain).await
     }
 
-    /// Listens to the grants of a method without topics.
-    pub(crate) async fn listen_to_grants(&self, method: &str) -> Result<Ear, String> {
+    /// Subscribes to the grants of a method without topics.
+    pub(crate) async fn listen_to_grants(&self, method: &str) -> Result<FrameReceiver, String> {
         self.listen(&Channel::claim_response::<&str>(SHOP, method, &[]), SubscriptionKind::Plain).await
     }
 
-    /// Listens to the bids for a client, or to the responses.
-    pub(crate) async fn listen_to_client(&self, channel: Channel) -> Result<Ear, String> {
+    /// Subscribes to a client's channel for bids or responses.
+    pub(crate) async fn listen_to_client(&self, channel: Channel) -> Result<FrameReceiver, String> {
         self.listen(&channel, SubscriptionKind::Plain).await
     }
 
@@ -164,11 +167,11 @@ impl Foreign {
     }
 }
 
-/// Returns what comes next at any of the ears, and the index of that ear.
-pub(crate) async fn next_of(ears: &mut [Ear]) -> (usize, Option<Delivery>) {
+/// Returns the next delivery at any of the receivers, and the index of that receiver.
+pub(crate) async fn next_of_any(receivers: &mut [FrameReceiver]) -> (usize, Option<Delivery>) {
     poll_fn(|cx| {
-        let next = ears.iter_mut().enumerate().find_map(|(index, ear)| {
-            match Pin::new(&mut ear.inbox).poll_next(cx) {
+        let next = receivers.iter_mut().enumerate().find_map(|(index, receiver)| {
+            match Pin::new(&mut receiver.inbox).poll_next(cx) {
                 Poll::Ready(delivery) => Some((index, delivery)),
                 Poll::Pending => None,
             }
@@ -178,57 +181,57 @@ pub(crate) async fn next_of(ears: &mut [Ear]) -> (usize, Option<Delivery>) {
     .await
 }
 
-impl Ear {
-    /// What comes next; `None` when nothing more will.
+impl FrameReceiver {
+    /// Returns the next delivery, or `None` after the end of the subscription.
     pub(crate) async fn next(&mut self) -> Option<Delivery> {
         poll_fn(|cx| Pin::new(&mut self.inbox).poll_next(cx)).await
     }
 
-    /// The next frame, decoded if it was not.
+    /// Returns the next frame, decoded if necessary.
     pub(crate) async fn frame(&mut self) -> Result<Frame, String> {
         match self.next().await {
             Some(Delivery::Frame(Frame::Raw(bytes))) => Frame::decode(&bytes, &FrameLimits::DEFAULT)
                 .map(|(frame, _)| frame)
                 .map_err(|error| error.to_string()),
             Some(Delivery::Frame(frame)) => Ok(frame),
-            other => Err(format!("a frame was expected, and {other:?} came")),
+            other => Err(format!("expected a frame, got {other:?}")),
         }
     }
 
     pub(crate) async fn request(&mut self) -> Result<Request, String> {
         match self.frame().await? {
             Frame::Request(request) => Ok(request),
-            other => Err(format!("a request was expected, and a {} came", other.kind())),
+            other => Err(format!("expected a request, got {}", other.kind())),
         }
     }
 
     pub(crate) async fn claim(&mut self) -> Result<ClaimRequest, String> {
         match self.frame().await? {
             Frame::ClaimRequest(claim) => Ok(claim),
-            other => Err(format!("a bid was expected, and a {} came", other.kind())),
+            other => Err(format!("expected a bid, got {}", other.kind())),
         }
     }
 
     pub(crate) async fn grant(&mut self) -> Result<ClaimResponse, String> {
         match self.frame().await? {
             Frame::ClaimResponse(grant) => Ok(grant),
-            other => Err(format!("a grant was expected, and a {} came", other.kind())),
+            other => Err(format!("expected a grant, got {}", other.kind())),
         }
     }
 
     pub(crate) async fn response(&mut self) -> Result<Response, String> {
         match self.frame().await? {
             Frame::Response(response) => Ok(response),
-            other => Err(format!("a response was expected, and a {} came", other.kind())),
+            other => Err(format!("expected a response, got {}", other.kind())),
         }
     }
 
-    /// Ends the subscription; what was delivered until that is confirmed still comes.
+    /// Unsubscribes. Frames delivered before the bus confirms this can still be received.
     pub(crate) fn unsubscribe(&mut self) {
         self.subscription = None;
     }
 
-    /// What has come and was not looked at.
+    /// Returns the deliveries that have arrived and were not received yet.
     pub(crate) fn waiting(&mut self) -> Vec<Delivery> {
         let mut cx = std::task::Context::from_waker(Waker::noop());
         let mut waiting = Vec::new();

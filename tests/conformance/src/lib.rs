@@ -1,9 +1,9 @@
-//! The suite that judges a PSRPC bus or runtime.
+//! A conformance suite for PSRPC buses and runtimes.
 //!
-//! Every behaviour that a user can see is a [`Case`], with an id that stays, the invariant or
-//! section of the protocol that it stands for, and a verdict. The cases are written against any
-//! [`Bus`](psrpc::bus::Bus) and any [`Runtime`](psrpc::Runtime): a bus author runs them on a new
-//! bus, an executor author on a new adapter.
+//! Each [`Case`] checks one behaviour that users can observe. It has a stable id, the invariant or
+//! section of the protocol that it checks, and a verdict. Cases run on any [`Bus`](psrpc::bus::Bus)
+//! and any [`Runtime`](psrpc::Runtime): run them to test a new bus, or an adapter for another
+//! executor.
 //!
 //! ```no_run
 //! use std::sync::Arc;
@@ -14,8 +14,8 @@
 //! use psrpc_conformance::{Subject, cases, run};
 //!
 //! let subject = Subject {
-//!     // Called for each case: a bus that nobody else uses meanwhile, with a connection for each
-//!     // call of what it returns.
+//!     // Called once for each case. The bus must not be used by anything else meanwhile. Each call
+//!     // of the returned function opens a connection to it.
 //!     bus: Arc::new(|| {
 //!         let bus = LocalBus::new();
 //!         Arc::new(move || {
@@ -31,8 +31,8 @@
 //! }
 //! ```
 //!
-//! As commands: `cargo run -p psrpc-conformance -- list`, and `-- run --bus local: --runtime
-//! tokio`.
+//! On the command line: `cargo run -p psrpc-conformance -- list`, and `-- run --bus local:
+//! --runtime tokio`.
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
@@ -50,7 +50,7 @@ pub use case::{Case, Connect, Connecting, Subject, Verdict, run};
 pub use cases::cases;
 pub use env::Env;
 
-/// The services that the cases use, as generated.
+/// The generated code of the services that the cases use.
 #[allow(missing_docs, reason = "the messages' fields are documented in proto/shop.proto")]
 pub mod proto {
     psrpc::include_proto!("conformance.v1");

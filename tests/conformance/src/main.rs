@@ -1,4 +1,4 @@
-//! The suite as a command: `list` the cases, or `run` them.
+//! The command line of the suite: `list` and `run`.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use psrpc_bus_local::LocalBus;
 use psrpc_conformance::runtime::{Host, Smol, Solo, Tokio};
 use psrpc_conformance::{Case, Subject, bus, cases, run};
 
-/// Judges a PSRPC bus or runtime, case by case.
+/// Tests a PSRPC bus or runtime.
 #[derive(Parser)]
 #[command(name = "psrpc-conformance")]
 struct Arguments {
@@ -20,24 +20,24 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Lists the cases: id, what each stands for, what must hold.
+    /// Lists the cases: id, invariant or section of the protocol, description.
     List {
-        /// Only cases whose id has this in it.
+        /// Only list cases whose id contains this text.
         #[arg(default_value = "")]
         filter: String,
     },
-    /// Runs the cases, and fails when one of them does.
+    /// Runs the cases. Exits with an error if one fails.
     Run {
-        /// Only cases whose id has this in it.
+        /// Only run cases whose id contains this text.
         #[arg(default_value = "")]
         filter: String,
-        /// The bus: `local:`, or a server, `redis://host:port` or `nats://host:port`.
+        /// URL of the bus: `local:`, `redis://host:port` or `nats://host:port`.
         #[arg(long, default_value = "local:")]
         bus: String,
-        /// The runtime.
+        /// Runtime to run the cases on.
         #[arg(long, default_value = "tokio")]
         runtime: RuntimeName,
-        /// How many calls a case about load makes of each kind, from eight clients.
+        /// Number of calls of each kind in load cases, spread over eight clients.
         #[arg(long, default_value_t = 2000, value_parser = RangedU64ValueParser::<usize>::new().range(8..))]
         calls: usize,
     },
@@ -51,10 +51,10 @@ enum RuntimeName {
     TokioCurrentThread,
     /// Smol's global executor.
     Smol,
-    /// Async-std's global executor.
+    /// async-std's global executor.
     #[cfg(feature = "async-std")]
     AsyncStd,
-    /// The suite's own: one thread, virtual time.
+    /// The suite's own executor: one thread, virtual time.
     Solo,
 }
 
@@ -62,12 +62,12 @@ fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::List { filter } => list(&filter),
         Command::Run { bus, runtime: RuntimeName::Solo, .. } if LocalBus::from_url(&bus).is_err() => {
-            eprintln!("--runtime solo: its time is virtual, and no server lives in that");
+            eprintln!("--runtime solo: virtual time works only with --bus local:");
             ExitCode::FAILURE
         }
         Command::Run { filter, bus, runtime, calls } => {
             let subject = subject(&bus, runtime, calls);
-            match connects(&subject) {
+            match check_connection(&subject) {
                 Ok(()) => run_all(&filter, &subject),
                 Err(error) => {
                     eprintln!("--bus: {error}");
@@ -78,12 +78,12 @@ fn main() -> ExitCode {
     }
 }
 
-fn chosen(filter: &str) -> Vec<&'static Case> {
+fn matching_cases(filter: &str) -> Vec<&'static Case> {
     cases().into_iter().filter(|case| case.id.contains(filter)).collect()
 }
 
 fn list(filter: &str) -> ExitCode {
-    let cases = chosen(filter);
+    let cases = matching_cases(filter);
     for Case { id, stands_for, about, .. } in &cases {
         println!("{id:<40} {stands_for:<20} {about}");
     }
@@ -103,21 +103,21 @@ fn subject(url: &str, runtime: RuntimeName, calls: usize) -> Subject {
     Subject { bus: bus(url, host.runtime()), host, calls }
 }
 
-/// Whether there is such a bus at all, so that not every case has to say that there is not.
-fn connects(subject: &Subject) -> Result<(), String> {
-    let mut connected = Ok(());
+/// Connects once, so that an unreachable bus is reported once instead of by every case.
+fn check_connection(subject: &Subject) -> Result<(), String> {
+    let mut result = Ok(());
     let connect = (subject.bus)();
-    subject.host.block_on(Box::pin(async { connected = connect().await.map(|_| ()) }));
-    connected
+    subject.host.block_on(Box::pin(async { result = connect().await.map(|_| ()) }));
+    result
 }
 
 fn run_all(filter: &str, subject: &Subject) -> ExitCode {
-    // A case says itself what was not as it should be.
+    // The verdict contains the panic's message.
     std::panic::set_hook(Box::new(|_| {}));
-    #[expect(clippy::disallowed_methods, reason = "how long it took is for people")]
+    #[expect(clippy::disallowed_methods, reason = "only printed")]
     let start = Instant::now();
     let (mut passed, mut failed) = (0, 0);
-    for case in chosen(filter) {
+    for case in matching_cases(filter) {
         match run(case, subject) {
             Ok(()) => passed += 1,
             Err(problem) => {

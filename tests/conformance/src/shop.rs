@@ -1,5 +1,5 @@
-//! The server side of the shop: a handler that does what the request says, and keeps a book of what
-//! it did.
+//! The server side of the shop: a service implementation that does what the request says, and
+//! records what it did.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -8,37 +8,37 @@ use psrpc::{Error, ErrorCode, Metadata, Method, Request, Runtime, ServerStream, 
 
 use crate::proto::{Ask, Gossip, Reply, SHOP_SERVICE, Shop};
 
-/// Somebody who handles the requests of one server. Clones share one book.
+/// The implementation of the service on one server. Clones share one record.
 #[derive(Clone)]
 pub(crate) struct Hatter {
     label: String,
     affinity: f32,
     runtime: Arc<dyn Runtime>,
-    book: Arc<Mutex<Book>>,
+    activity: Arc<Mutex<Activity>>,
 }
 
-/// What a hatter did.
+/// A record of what a hatter did.
 #[derive(Default)]
-struct Book {
-    started: Vec<Entry>,
+struct Activity {
+    started: Vec<HandledRequest>,
     finished: Vec<String>,
     dropped: Vec<String>,
-    streams: Vec<Opening>,
-    heard: Vec<String>,
+    streams: Vec<HandledStream>,
+    received: Vec<String>,
     causes: Vec<Arc<Error>>,
 }
 
-/// A stream that a hatter began to handle.
+/// A stream whose handler was started.
 #[derive(Clone, Debug)]
-pub(crate) struct Opening {
+pub(crate) struct HandledStream {
     pub(crate) topic: Vec<String>,
     pub(crate) client_id: String,
     pub(crate) metadata: Vec<(String, String)>,
 }
 
-/// A request that a hatter began to handle.
+/// A request whose handler was started.
 #[derive(Clone, Debug)]
-pub(crate) struct Entry {
+pub(crate) struct HandledRequest {
     pub(crate) text: String,
     pub(crate) method: String,
     pub(crate) topic: Vec<String>,
@@ -50,46 +50,46 @@ pub(crate) struct Entry {
 
 impl Hatter {
     pub(crate) fn new(label: &str, affinity: f32, runtime: Arc<dyn Runtime>) -> Self {
-        Self { label: label.to_owned(), affinity, runtime, book: Arc::default() }
+        Self { label: label.to_owned(), affinity, runtime, activity: Arc::default() }
     }
 
-    /// The requests whose handling has begun.
-    pub(crate) fn started(&self) -> Vec<Entry> {
-        self.look(|book| book.started.clone())
+    /// Returns the requests whose handlers were started.
+    pub(crate) fn started(&self) -> Vec<HandledRequest> {
+        self.with_activity(|activity| activity.started.clone())
     }
 
-    /// The texts of the requests whose handling has come to its end.
+    /// Returns the texts of the requests whose handlers finished.
     pub(crate) fn finished(&self) -> Vec<String> {
-        self.look(|book| book.finished.clone())
+        self.with_activity(|activity| activity.finished.clone())
     }
 
-    /// The texts of the requests whose handling was dropped on the way; for a stream, the name of
-    /// its method.
+    /// Returns the texts of the requests whose handlers were dropped before they finished; for a
+    /// stream, the name of its method.
     pub(crate) fn dropped(&self) -> Vec<String> {
-        self.look(|book| book.dropped.clone())
+        self.with_activity(|activity| activity.dropped.clone())
     }
 
-    /// The streams whose handling has begun.
-    pub(crate) fn streams(&self) -> Vec<Opening> {
-        self.look(|book| book.streams.clone())
+    /// Returns the streams whose handlers were started.
+    pub(crate) fn streams(&self) -> Vec<HandledStream> {
+        self.with_activity(|activity| activity.streams.clone())
     }
 
-    /// The texts of the messages of all streams, in the order in which they came.
-    pub(crate) fn heard(&self) -> Vec<String> {
-        self.look(|book| book.heard.clone())
+    /// Returns the texts of the messages of all streams, in the order of arrival.
+    pub(crate) fn received(&self) -> Vec<String> {
+        self.with_activity(|activity| activity.received.clone())
     }
 
-    /// Why streams ended while their handlers waited for messages.
+    /// Returns the causes of streams that ended while their handlers waited for messages.
     pub(crate) fn causes(&self) -> Vec<Arc<Error>> {
-        self.look(|book| book.causes.clone())
+        self.with_activity(|activity| activity.causes.clone())
     }
 
-    fn look<T>(&self, look: impl FnOnce(&mut Book) -> T) -> T {
-        look(&mut self.book.lock().unwrap_or_else(PoisonError::into_inner))
+    fn with_activity<T>(&self, f: impl FnOnce(&mut Activity) -> T) -> T {
+        f(&mut self.activity.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     async fn handle(&self, request: Request<Ask>) -> Result<Reply, Error> {
-        let entry = Entry {
+        let handled = HandledRequest {
             text: request.text.clone(),
             method: request.method().to_owned(),
             topic: texts(request.topic()),
@@ -98,61 +98,61 @@ impl Hatter {
             metadata: entries(request.metadata()),
             remaining: request.remaining(),
         };
-        self.look(|book| book.started.push(entry));
-        let mut on_the_way = OnTheWay { hatter: self, text: Some(request.text.clone()) };
-        self.obey(&request).await;
-        let text = on_the_way.text.take().unwrap_or_default();
-        self.look(|book| book.finished.push(text.clone()));
-        self.answer(&request)
+        self.with_activity(|activity| activity.started.push(handled));
+        let mut recorder = DropRecorder { hatter: self, text: Some(request.text.clone()) };
+        self.sleep_or_panic(&request).await;
+        let text = recorder.text.take().unwrap_or_default();
+        self.with_activity(|activity| activity.finished.push(text.clone()));
+        self.respond(&request)
     }
 
-    /// Takes the time that an ask says, and panics if it says so.
-    async fn obey(&self, ask: &Ask) {
+    /// Sleeps and panics as the request says.
+    async fn sleep_or_panic(&self, ask: &Ask) {
         if ask.sleep_ms > 0 {
             let duration = Duration::from_millis(ask.sleep_ms.into());
             self.runtime.sleep_until(self.runtime.now().time + duration).await;
         }
-        assert!(!ask.panic, "as the request asked");
+        assert!(!ask.panic, "requested by the test");
     }
 
-    fn answer(&self, ask: &Ask) -> Result<Reply, Error> {
+    fn respond(&self, ask: &Ask) -> Result<Reply, Error> {
         if !ask.fail_code.is_empty() {
             return Err(Error::new(ErrorCode::from(ask.fail_code.as_str()), &ask.fail_text));
         }
         Ok(Reply { text: ask.text.clone(), server: self.label.clone() })
     }
 
-    /// Answers every ask of a stream, until one says to leave or to fail.
-    async fn march(&self, stream: ServerStream<Reply, Ask>) -> Result<(), Error> {
-        let opening = Opening {
+    /// Replies to every message of a stream, until one says to leave or to fail.
+    async fn handle_stream(&self, stream: ServerStream<Reply, Ask>) -> Result<(), Error> {
+        let handled = HandledStream {
             topic: texts(stream.topic()),
             client_id: stream.client_id().to_owned(),
             metadata: entries(stream.metadata()),
         };
-        self.look(|book| book.streams.push(opening));
-        let mut on_the_way = OnTheWay { hatter: self, text: Some(stream.info().method().to_owned()) };
+        self.with_activity(|activity| activity.streams.push(handled));
+        let mut recorder = DropRecorder { hatter: self, text: Some(stream.info().method().to_owned()) };
         while let Some(ask) = stream.next().await {
-            self.look(|book| book.heard.push(ask.text.clone()));
-            self.obey(&ask).await;
+            self.with_activity(|activity| activity.received.push(ask.text.clone()));
+            self.sleep_or_panic(&ask).await;
             if ask.leave {
                 break;
             }
-            match self.answer(&ask) {
-                // That its sender has gone meanwhile shows next.
+            match self.respond(&ask) {
+                // If the sender closed the stream meanwhile, the next receive shows it.
                 Ok(reply) => drop(stream.send(reply).await),
                 Err(error) => {
-                    on_the_way.text = None;
+                    recorder.text = None;
                     return Err(error);
                 }
             }
         }
-        on_the_way.text = None;
-        self.look(|book| book.causes.extend(stream.cause().map(Arc::new)));
+        recorder.text = None;
+        self.with_activity(|activity| activity.causes.extend(stream.cause().map(Arc::new)));
         Ok(())
     }
 
-    fn bid(&self, request: &Request<Ask>) -> f32 {
-        assert!(!request.affinity_panic, "as the request asked");
+    fn affinity_for(&self, request: &Request<Ask>) -> f32 {
+        assert!(!request.affinity_panic, "requested by the test");
         self.affinity
     }
 }
@@ -165,16 +165,16 @@ fn entries(metadata: &Metadata) -> Vec<(String, String)> {
     metadata.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect()
 }
 
-/// Notes when a handler is dropped before its end.
-struct OnTheWay<'a> {
+/// Records a handler that is dropped before it finishes.
+struct DropRecorder<'a> {
     hatter: &'a Hatter,
     text: Option<String>,
 }
 
-impl Drop for OnTheWay<'_> {
+impl Drop for DropRecorder<'_> {
     fn drop(&mut self) {
         if let Some(text) = self.text.take() {
-            self.hatter.look(|book| book.dropped.push(text));
+            self.hatter.with_activity(|activity| activity.dropped.push(text));
         }
     }
 }
@@ -189,7 +189,7 @@ impl Shop for Hatter {
     }
 
     fn pick_affinity(&self, request: &Request<Ask>) -> f32 {
-        self.bid(request)
+        self.affinity_for(request)
     }
 
     async fn owner_fit(&self, request: Request<Ask>) -> Result<Reply, Error> {
@@ -205,7 +205,7 @@ impl Shop for Hatter {
     }
 
     fn rack_pick_affinity(&self, request: &Request<Ask>) -> f32 {
-        self.bid(request)
+        self.affinity_for(request)
     }
 
     async fn make_hat_v1(&self, request: Request<Ask>) -> Result<Reply, Error> {
@@ -221,15 +221,15 @@ impl Shop for Hatter {
     }
 
     async fn parade(&self, stream: ServerStream<Reply, Ask>) -> Result<(), Error> {
-        self.march(stream).await
+        self.handle_stream(stream).await
     }
 
     async fn owner_parade(&self, stream: ServerStream<Reply, Ask>) -> Result<(), Error> {
-        self.march(stream).await
+        self.handle_stream(stream).await
     }
 
     async fn pick_parade(&self, stream: ServerStream<Reply, Ask>) -> Result<(), Error> {
-        self.march(stream).await
+        self.handle_stream(stream).await
     }
 
     fn pick_parade_affinity(&self, _: &Request<()>) -> f32 {
@@ -237,25 +237,24 @@ impl Shop for Hatter {
     }
 }
 
-/// Whoever handles requests has things to say.
 impl Gossip for Hatter {}
 
-/// A request whose answer repeats `text`.
+/// Returns a request whose response repeats `text`.
 pub(crate) fn ask(text: &str) -> Ask {
     Ask { text: text.to_owned(), ..Ask::default() }
 }
 
-/// A request whose handler fails.
+/// Returns a request whose handler fails.
 pub(crate) fn failing(code: &str, text: &str) -> Ask {
     Ask { fail_code: code.to_owned(), fail_text: text.to_owned(), ..ask("top") }
 }
 
-/// A request whose handler takes so long.
+/// Returns a request whose handler takes `sleep_ms`.
 pub(crate) fn slow(text: &str, sleep_ms: u32) -> Ask {
     Ask { sleep_ms, ..ask(text) }
 }
 
-/// The method of the shop with this name on the wire.
+/// Returns the method of the shop with this name on the wire.
 pub(crate) fn method(name: &str) -> &'static Method {
     SHOP_SERVICE.methods.iter().find(|method| method.name == name).expect("a method of the shop")
 }

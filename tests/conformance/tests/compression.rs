@@ -1,4 +1,4 @@
-//! Calls between peers that compress and peers that do not, over real servers.
+//! Calls between peers with and without compression, over real servers.
 
 use psrpc::bus::Bus;
 use psrpc::proto::Compression;
@@ -9,7 +9,7 @@ use psrpc_conformance::proto::{Ask, Reply, SHOP_SERVICE};
 use psrpc_servers::Server as BusServer;
 use psrpc_tokio::TokioRuntime;
 
-/// A call from a client on one bus to a server on the other, which answers with what was sent.
+/// Calls from a client on one bus to a server on the other, and checks the echo.
 async fn call(client_bus: &(impl Bus + Clone), server_bus: &(impl Bus + Clone)) {
     let runtime = TokioRuntime::current().unwrap();
     let fit = SHOP_SERVICE.methods.iter().find(|method| method.name == "Fit").expect("a method of the shop");

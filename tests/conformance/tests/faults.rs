@@ -1,4 +1,4 @@
-//! What clients and servers make of a bus that fails: cases that need a bus which fails on demand.
+//! Clients and servers on a bus that fails on demand.
 
 use std::fmt::Write as _;
 use std::future::poll_fn;
@@ -18,13 +18,13 @@ use psrpc_conformance::proto::{Ask, Reply, Shop, ShopClient, ShopServer};
 use psrpc_conformance::runtime::{Host, Solo};
 use psrpc_testing::{FaultyBus, Rule};
 
-/// Frames of this kind are not published, and the bus says so.
+/// Fails publishes of frames of this kind.
 fn refuse(bus: &FaultyBus, kind: &'static str) {
     let rule = Rule::fail(BusError::new("the cable is cut"));
     bus.inject(rule.when(move |_, frame| frame.kind() == kind));
 }
 
-/// Subscriptions to channels that end so are refused.
+/// Fails subscriptions to channels with this suffix.
 fn refuse_subscription(bus: &FaultyBus, end: &'static str) {
     bus.intercept_subscribe(move |channel, _, sink, wakes| {
         if !channel.legacy().ends_with(end) {
@@ -37,13 +37,14 @@ fn refuse_subscription(bus: &FaultyBus, end: &'static str) {
 
 type Sinks = Arc<Mutex<Vec<(String, Sink)>>>;
 
-/// Subscriptions are live and nothing comes from the bus, but from whoever has their sinks.
-fn keep_sinks(bus: &FaultyBus) -> Sinks {
+/// Makes subscriptions live and captures their sinks. They receive only what a test puts into their
+/// sinks.
+fn capture_sinks(bus: &FaultyBus) -> Sinks {
     let sinks = Sinks::default();
-    let kept = Arc::clone(&sinks);
+    let captured = Arc::clone(&sinks);
     bus.intercept_subscribe(move |channel, _, sink, wakes| {
         sink.live(wakes);
-        kept.lock().unwrap().push((channel.legacy().to_owned(), sink));
+        captured.lock().unwrap().push((channel.legacy().to_owned(), sink));
         None
     });
     sinks
@@ -99,17 +100,17 @@ async fn server(solo: &Solo, bus: &FaultyBus) -> Result<ShopServer, Error> {
     ShopServer::with_runtime(bus.clone(), solo.clone(), Echo, ServerOptions::new()).await
 }
 
-/// What the bus said is in the text and the chain of causes once, and the bus's error itself can be
-/// had.
-fn tells_once(error: &Error, said: &str) {
+/// Checks that the message of the bus error appears once in the error's text and sources, and that
+/// the error wraps the bus error.
+fn check_reported_once(error: &Error, message: &str) {
     let mut text = error.to_string();
     let mut cause = std::error::Error::source(error);
     while let Some(next) = cause {
         write!(text, ": {next}").unwrap();
         cause = next.source();
     }
-    assert_eq!(text.matches(said).count(), 1, "{text}");
-    assert_eq!(error.get_ref().unwrap().downcast_ref::<BusError>().unwrap().to_string(), said);
+    assert_eq!(text.matches(message).count(), 1, "{text}");
+    assert_eq!(error.get_ref().unwrap().downcast_ref::<BusError>().unwrap().to_string(), message);
 }
 
 fn ask() -> Ask {
@@ -120,15 +121,15 @@ fn ask() -> Ask {
 fn a_publish_that_fails_fails_the_call_at_once_with_the_bus_error_in_it() {
     run(|solo, bus| async move {
         let client = client(&solo, &bus).await.unwrap();
-        let fails_at_once = async |said| {
+        let fails_at_once = async |message| {
             let start = solo.now();
             let error = client.fit(ask()).await.unwrap_err();
             assert_eq!(
                 (error.code(), error.reason()),
                 (&ErrorCode::Unavailable, Some(Reason::PublishFailed))
             );
-            tells_once(&error, said);
-            assert_eq!(solo.now(), start, "at once");
+            check_reported_once(&error, message);
+            assert_eq!(solo.now(), start, "the call did not fail at once");
         };
         refuse(&bus, "Request");
         fails_at_once("the cable is cut").await;
@@ -216,13 +217,13 @@ fn a_shutdown_waits_until_the_bus_has_its_last_responses() {
         let server = server(&solo, &bus).await.unwrap();
         let client = client(&solo, &bus).await.unwrap();
         let receipts = Arc::new(Mutex::new(Vec::new()));
-        let kept = Arc::clone(&receipts);
+        let captured = Arc::clone(&receipts);
         bus.intercept_publish(move |_, frame, receipt| {
-            kept.lock().unwrap().push(receipt);
+            captured.lock().unwrap().push(receipt);
             Some((frame, ReplyTo::new(|_| ()).receipt()))
         });
         client.fit(ask()).await.unwrap();
-        assert_eq!(server.server().in_flight(), 1, "answered, but not on the bus as far as it has said");
+        assert_eq!(server.server().in_flight(), 1, "a response is in flight until the bus confirms it");
         let mut cx = Context::from_waker(Waker::noop());
         let mut shutdown = Box::pin(server.shutdown());
         assert!(shutdown.as_mut().poll(&mut cx).is_pending());
@@ -239,7 +240,7 @@ fn a_shutdown_waits_until_the_bus_has_its_last_responses() {
 #[test]
 fn a_server_answers_for_a_method_that_it_lacks_where_nobody_else_can() {
     run(|solo, bus| async move {
-        let sinks = keep_sinks(&bus);
+        let sinks = capture_sinks(&bus);
         let server = server(&solo, &bus).await.unwrap();
         bus.heal();
         let client = client(&solo, &bus).await.unwrap();
@@ -274,7 +275,7 @@ fn a_topic_whose_subscription_is_refused_can_be_registered_later() {
             &ErrorCode::Unavailable
         );
         bus.heal();
-        // Its grants were subscribed to already.
+        // The subscription to its grants existed already.
         server.register_rack_fit_topic("a", "b").await.unwrap();
         let client = client(&solo, &bus).await.unwrap();
         client.owner_fit("me", ask()).await.unwrap();
@@ -285,7 +286,7 @@ fn a_topic_whose_subscription_is_refused_can_be_registered_later() {
 #[test]
 fn a_client_whose_subscription_is_lost_fails_its_calls_and_later_ones() {
     run(|solo, bus| async move {
-        let sinks = keep_sinks(&bus);
+        let sinks = capture_sinks(&bus);
         let client = client(&solo, &bus).await.unwrap();
         let later = solo.sleep_until(solo.now().time + Duration::from_millis(50));
         solo.spawn(Box::pin(async move {
@@ -296,7 +297,7 @@ fn a_client_whose_subscription_is_lost_fails_its_calls_and_later_ones() {
         }));
         let error = client.fit(ask()).await.unwrap_err();
         assert_eq!(error.reason(), Some(Reason::SubscriptionLost));
-        tells_once(&error, "the server is gone");
+        check_reported_once(&error, "the server is gone");
         assert_eq!(client.fit(ask()).await.unwrap_err().reason(), Some(Reason::ClientClosed));
     });
 }
@@ -304,7 +305,7 @@ fn a_client_whose_subscription_is_lost_fails_its_calls_and_later_ones() {
 #[test]
 fn a_gap_is_counted_and_part_of_the_explanation() {
     run(|solo, bus| async move {
-        let sinks = keep_sinks(&bus);
+        let sinks = capture_sinks(&bus);
         let client = client(&solo, &bus).await.unwrap();
         let call = client.fit(ask()).into_future();
         let later = solo.sleep_until(solo.now().time + Duration::from_millis(50));
@@ -323,7 +324,7 @@ fn a_gap_is_counted_and_part_of_the_explanation() {
 #[test]
 fn a_client_dropped_before_it_is_ready_leaves_nothing_behind() {
     run(|solo, bus| async move {
-        let sinks = keep_sinks(&bus);
+        let sinks = capture_sinks(&bus);
         let mut cx = Context::from_waker(Waker::noop());
         let mut starting = Box::pin(client(&solo, &bus));
         assert!(starting.as_mut().poll(&mut cx).is_pending());
@@ -331,6 +332,6 @@ fn a_client_dropped_before_it_is_ready_leaves_nothing_behind() {
         sinks.lock().unwrap().clear();
         solo.sleep_until(solo.now().time + Duration::from_millis(1)).await;
         drop(bus);
-        assert_eq!(Arc::strong_count(&sinks), 1, "the driver has let go of the bus, which has the other");
+        assert_eq!(Arc::strong_count(&sinks), 1, "the driver still holds the bus");
     });
 }

@@ -1,4 +1,4 @@
-//! The faulty bus: each of its faults, and what a call makes of it.
+//! Tests of `FaultyBus`: each fault, and its effect on calls.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -39,7 +39,8 @@ async fn sleep(solo: &Solo, duration: Duration) {
     solo.sleep_until(solo.now().time + duration).await;
 }
 
-/// A server that answers with its id, and bids `affinity`; and how often its handler ran.
+/// Creates a server that responds with its id and bids `affinity`. Also returns the number of
+/// handler runs.
 async fn server(solo: &Solo, bus: &FaultyBus, id: &str, affinity: f32) -> (Server, Arc<AtomicU64>) {
     let runs = Arc::new(AtomicU64::new(0));
     let state = (id.to_owned(), affinity, Arc::clone(&runs));
@@ -70,15 +71,15 @@ fn is_response(_: &Channel, frame: &Frame) -> bool {
     matches!(frame, Frame::Response(_))
 }
 
-/// A channel of a bus without clients and servers, on which numbered frames go.
-struct Line<'a> {
+/// A channel that carries numbered frames, on a bus without clients and servers.
+struct NumberedChannel<'a> {
     bus: &'a FaultyBus,
     channel: Channel,
     inbox: Inbox,
     _subscription: Subscription,
 }
 
-impl<'a> Line<'a> {
+impl<'a> NumberedChannel<'a> {
     fn new(bus: &'a FaultyBus, name: &str) -> Self {
         let channel = Channel::response("Hats", name);
         let (sink, inbox) = Inbox::new(1000);
@@ -109,14 +110,14 @@ fn frame(number: u8) -> Frame {
     Frame::Other(Any { value: vec![number].into(), ..Any::default() })
 }
 
-/// A receipt, and where its report comes out.
+/// Creates a `ReplyTo`, and the receiver of its result.
 fn reply_to() -> (ReplyTo, mpsc::Receiver<Result<Option<u64>, String>>) {
-    let (tell, told) = mpsc::channel();
+    let (sender, results) = mpsc::channel();
     let reply_to = ReplyTo::new(move |result| {
-        // A test that failed listens no more.
-        let _ = tell.send(result.map_err(|error| error.to_string()));
+        // The receiver is gone if the test has failed.
+        let _ = sender.send(result.map_err(|error| error.to_string()));
     });
-    (reply_to, told)
+    (reply_to, results)
 }
 
 #[test]
@@ -142,7 +143,7 @@ fn a_handler_runs_once_though_every_frame_comes_three_times() {
         }
         sleep(&solo, SECOND + MILLISECOND).await;
         assert_eq!(runs.load(Ordering::Relaxed), 2);
-        // Request, bid, grant and response, of two calls.
+        // A request, a bid, a grant and a response, for each of two calls.
         assert_eq!(bus.injected().duplicated, 2 * 8);
     });
 }
@@ -238,7 +239,7 @@ fn a_fault_at_delivery_hits_only_the_subscribers_that_use_this_bus() {
     run(|solo, _| async move {
         let local = LocalBus::new();
         let buses = [0, 1].map(|_| FaultyBus::new(local.clone(), solo.clone(), 1));
-        let [mut first, mut second] = buses.each_ref().map(|bus| Line::new(bus, "same"));
+        let [mut first, mut second] = buses.each_ref().map(|bus| NumberedChannel::new(bus, "same"));
         buses[0].inject(Rule::drop().at_delivery().first(1));
         first.publish([1]);
         second.publish([2]);
@@ -262,7 +263,7 @@ fn a_subscription_that_fails_at_delivery_is_lost_for_good() {
 #[test]
 fn delayed_frames_keep_their_order_and_others_overtake_them() {
     run(|solo, bus| async move {
-        let mut line = Line::new(&bus, "a");
+        let mut line = NumberedChannel::new(&bus, "a");
         let late = bus.inject(Rule::delay(SECOND));
         line.publish([1, 2, 3]);
         bus.remove(late);
@@ -278,7 +279,7 @@ fn delayed_frames_keep_their_order_and_others_overtake_them() {
 #[test]
 fn a_frame_that_comes_due_earlier_does_not_wait_for_those_before_it() {
     run(|solo, bus| async move {
-        let mut line = Line::new(&bus, "a");
+        let mut line = NumberedChannel::new(&bus, "a");
         bus.inject(Rule::delay(SECOND).first(1));
         line.publish([1]);
         bus.inject(Rule::delay(MILLISECOND).first(1));
@@ -294,7 +295,7 @@ fn a_frame_that_comes_due_earlier_does_not_wait_for_those_before_it() {
 #[test]
 fn a_frame_is_held_back_until_others_of_its_channel_overtook_it_or_its_time_is_up() {
     run(|solo, bus| async move {
-        let (mut line, mut other) = (Line::new(&bus, "held"), Line::new(&bus, "free"));
+        let (mut line, mut other) = (NumberedChannel::new(&bus, "held"), NumberedChannel::new(&bus, "free"));
         bus.inject(Rule::reorder(2, SECOND).channel("held"));
         bus.inject(Rule::duplicate(1).channel("free"));
         line.publish([1, 2]);
@@ -316,7 +317,7 @@ fn the_same_seed_gives_the_same_faults_and_another_seed_others() {
         let arrived = Arc::new(Mutex::new(Vec::new()));
         let found = Arc::clone(&arrived);
         solo.clone().block_on(Box::pin(async move {
-            let mut line = Line::new(&bus, "a");
+            let mut line = NumberedChannel::new(&bus, "a");
             bus.inject(Rule::drop().probability(0.2));
             bus.inject(Rule::duplicate(1).probability(0.3));
             bus.inject(Rule::delay_within(MILLISECOND..=SECOND));
@@ -341,10 +342,10 @@ fn each_rule_draws_by_itself() {
     run(|_, bus| async move {
         let mut lines = ["one", "two"].map(|name| {
             bus.inject(Rule::drop().probability(0.5).channel(name));
-            Line::new(&bus, name)
+            NumberedChannel::new(&bus, name)
         });
         lines.iter().for_each(|line| line.publish(0..64));
-        let [one, two] = lines.each_mut().map(Line::arrived);
+        let [one, two] = lines.each_mut().map(NumberedChannel::arrived);
         assert_ne!(one, two);
     });
 }
@@ -352,17 +353,17 @@ fn each_rule_draws_by_itself() {
 #[test]
 fn a_receipt_says_published_of_a_frame_that_is_lost_and_says_nothing_of_one_that_is_late() {
     run(|solo, bus| async move {
-        let line = Line::new(&bus, "a");
+        let line = NumberedChannel::new(&bus, "a");
         bus.inject(Rule::drop().first(1));
-        let (lost, told) = reply_to();
+        let (lost, results) = reply_to();
         let _ = bus.publish(Offer::new(line.channel.clone(), frame(1), lost), &mut WakeList::new()).unwrap();
-        assert_eq!(told.try_recv(), Ok(Ok(None)));
+        assert_eq!(results.try_recv(), Ok(Ok(None)));
         bus.inject(Rule::delay(SECOND));
-        let (late, told) = reply_to();
+        let (late, results) = reply_to();
         let _ = bus.publish(Offer::new(line.channel.clone(), frame(2), late), &mut WakeList::new()).unwrap();
-        assert!(told.try_recv().is_err());
+        assert!(results.try_recv().is_err());
         sleep(&solo, SECOND + MILLISECOND).await;
-        assert_eq!(told.try_recv(), Ok(Ok(Some(1))));
+        assert_eq!(results.try_recv(), Ok(Ok(Some(1))));
     });
 }
 
@@ -377,7 +378,7 @@ fn interceptors_see_and_change_what_passes() {
             None
         };
         bus.intercept_subscribe(refuse_b);
-        let (mut line, mut refused) = (Line::new(&bus, "a"), Line::new(&bus, "b"));
+        let (mut line, mut refused) = (NumberedChannel::new(&bus, "a"), NumberedChannel::new(&bus, "b"));
         let number = |frame: &Frame| match frame {
             Frame::Other(any) => any.value[0],
             other => panic!("{other:?}"),
@@ -405,22 +406,22 @@ fn an_interceptor_that_panics_fails_the_publish_and_nothing_else() {
     run(|solo, bus| async move {
         let (_server, _) = server(&solo, &bus, "srv", 1.0).await;
         let client = client(&solo, &bus).await;
-        bus.intercept_publish(|_, _, _| panic!("as the test asked"));
+        bus.intercept_publish(|_, _, _| panic!("requested by the test"));
         assert_eq!(call(&client, FIT).await.unwrap_err().reason(), Some(Reason::PublishFailed));
         bus.heal();
-        bus.inject(Rule::drop().when(|_, _| panic!("as the test asked")));
+        bus.inject(Rule::drop().when(|_, _| panic!("requested by the test")));
         assert_eq!(call(&client, FIT).await.unwrap(), "srv");
     });
 }
 
-/// A local bus with room for so many frames.
+/// A local bus with a limited capacity.
 #[derive(Clone, Default)]
-struct Small {
+struct BoundedBus {
     local: LocalBus,
     room: Arc<Mutex<(usize, Vec<Waker>)>>,
 }
 
-impl Small {
+impl BoundedBus {
     fn make_room(&self, room: usize) {
         let waiting = {
             let mut state = self.room.lock().unwrap();
@@ -431,7 +432,7 @@ impl Small {
     }
 }
 
-impl Bus for Small {
+impl Bus for BoundedBus {
     fn publish(&self, offer: Offer<'_>, wakes: &mut WakeList) -> Result<Accepted, Full> {
         let mut room = self.room.lock().unwrap();
         if room.0 == 0 {
@@ -465,17 +466,17 @@ impl Bus for Small {
 #[test]
 fn what_is_due_when_the_wrapped_bus_is_full_waits_for_room_and_so_does_what_comes_after() {
     run(|solo, _| async move {
-        let small = Small::default();
-        let bus = FaultyBus::new(small.clone(), solo.clone(), 1);
-        let mut line = Line::new(&bus, "a");
+        let bounded = BoundedBus::default();
+        let bus = FaultyBus::new(bounded.clone(), solo.clone(), 1);
+        let mut line = NumberedChannel::new(&bus, "a");
         let mut cx = Context::from_waker(Waker::noop());
-        assert!(bus.poll_ready(&mut cx).is_pending(), "as the wrapped bus says");
+        assert!(bus.poll_ready(&mut cx).is_pending(), "ready although the wrapped bus is not");
         let full = bus
             .publish(Offer::new(line.channel.clone(), frame(1), ReplyTo::new(|_| ())), &mut WakeList::new());
-        assert!(full.is_err(), "a frame without a fault is given back");
+        assert!(full.is_err(), "the frame was accepted");
         bus.inject(Rule::duplicate(1).first(2));
         line.publish([1]);
-        small.make_room(1);
+        bounded.make_room(1);
         sleep(&solo, MILLISECOND).await;
         assert_eq!(line.arrived(), [1]);
         assert!(
@@ -484,10 +485,10 @@ fn what_is_due_when_the_wrapped_bus_is_full_waits_for_room_and_so_does_what_come
                 &mut WakeList::new()
             )
             .is_err(),
-            "its copy is first"
+            "the frame was accepted before the pending copy"
         );
         assert!(bus.poll_ready(&mut cx).is_pending());
-        small.make_room(9);
+        bounded.make_room(9);
         poll_fn(|cx| bus.poll_ready(cx)).await;
         line.publish([2]);
         assert_eq!(line.arrived(), [1, 2, 2]);
@@ -495,10 +496,10 @@ fn what_is_due_when_the_wrapped_bus_is_full_waits_for_room_and_so_does_what_come
     });
 }
 
-/// A runtime whose tasks hold something until they end.
-struct Watched(Solo, Arc<()>);
+/// A runtime that tracks its unfinished tasks by a reference count.
+struct TrackedRuntime(Solo, Arc<()>);
 
-impl Runtime for Watched {
+impl Runtime for TrackedRuntime {
     fn now(&self) -> Now {
         self.0.now()
     }
@@ -524,18 +525,18 @@ impl Runtime for Watched {
 fn a_bus_that_is_dropped_lets_go_of_its_frames_and_its_task_ends() {
     run(|solo, _| async move {
         let tasks = Arc::new(());
-        let bus = FaultyBus::new(LocalBus::new(), Watched(solo.clone(), Arc::clone(&tasks)), 1);
+        let bus = FaultyBus::new(LocalBus::new(), TrackedRuntime(solo.clone(), Arc::clone(&tasks)), 1);
         bus.inject(Rule::delay(3600 * SECOND));
-        let (late, told) = reply_to();
+        let (late, results) = reply_to();
         let _ = bus
             .publish(Offer::new(Channel::response("Hats", "a"), frame(1), late), &mut WakeList::new())
             .unwrap();
         sleep(&solo, MILLISECOND).await;
-        // Ours, the runtime's and the task's.
+        // Held by the test, the runtime and the task.
         assert_eq!(Arc::strong_count(&tasks), 3);
         drop(bus);
-        let said = "the bus dropped the frame without a reason".to_owned();
-        assert_eq!(told.try_recv(), Ok(Err(said)));
+        let message = "the bus dropped the frame without a reason".to_owned();
+        assert_eq!(results.try_recv(), Ok(Err(message)));
         sleep(&solo, MILLISECOND).await;
         assert_eq!(Arc::strong_count(&tasks), 1);
     });
@@ -545,9 +546,9 @@ fn a_bus_that_is_dropped_lets_go_of_its_frames_and_its_task_ends() {
 fn the_task_ends_when_nothing_waits_and_another_starts_when_something_does() {
     run(|solo, _| async move {
         let tasks = Arc::new(());
-        let bus = FaultyBus::new(LocalBus::new(), Watched(solo.clone(), Arc::clone(&tasks)), 1);
+        let bus = FaultyBus::new(LocalBus::new(), TrackedRuntime(solo.clone(), Arc::clone(&tasks)), 1);
         bus.inject(Rule::delay(SECOND));
-        let mut line = Line::new(&bus, "a");
+        let mut line = NumberedChannel::new(&bus, "a");
         for number in 0..3 {
             line.publish([number]);
             assert_eq!(Arc::strong_count(&tasks), 3);

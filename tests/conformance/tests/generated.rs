@@ -1,4 +1,4 @@
-//! What is generated compiles, and is called by the names that it should have.
+//! Checks that generated code compiles and has the expected names.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -34,7 +34,7 @@ mod odd {
 use hats::parts::Brim;
 use hats::v1::{HatAsk, HatReply, Hats, HatsApi, HatsClient, HatsServer};
 
-/// A topic with a type of its own.
+/// A custom topic type.
 struct Owner(&'static str);
 
 impl AsRef<str> for Owner {
@@ -187,7 +187,7 @@ fn updates_are_published_and_subscribed_to_by_the_names_of_their_methods() {
     });
 }
 
-/// What a program of a user's has: code that calls a service, whatever the service is.
+/// User code that calls a service through its trait.
 async fn dress(shop: &dyn HatsApi) -> Result<String, Error> {
     let hat = shop.fit(HatAsk { name: "fez".into() }).metadata("shop", "corner").await?;
     let mut others = shop.census(HatAsk::default()).answers(1).await?;
@@ -252,7 +252,7 @@ fn a_fake_takes_the_place_of_a_client() {
     }));
 }
 
-/// A stream of one item.
+/// A stream of a single item.
 struct One<T>(Option<T>);
 
 impl<T: Unpin> Stream for One<T> {

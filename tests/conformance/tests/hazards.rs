@@ -1,5 +1,5 @@
-//! User code at its worst: it panics where nobody expects it, uses a client while it is dropped,
-//! and registers what cannot be.
+//! Misbehaving user code: panics in unusual places, values that use the client while they are
+//! dropped, and invalid registrations.
 
 use std::panic::panic_any;
 use std::pin::Pin;
@@ -31,7 +31,7 @@ static FIT: &Method = &HATS.methods[0];
 static PICK: &Method = &HATS.methods[1];
 static UNHANDLED: &Method = &HATS.methods[2];
 
-/// Panics when it is dropped, unless that would end the process.
+/// Panics when it is dropped, unless the thread is panicking already.
 struct Bomb;
 
 impl Drop for Bomb {
@@ -47,7 +47,7 @@ fn run<F: Future<Output = ()>>(test: impl FnOnce(Solo) -> F) {
     solo.clone().block_on(Box::pin(test(solo)));
 }
 
-/// Handlers that echo, unless the text asks for worse.
+/// Creates handlers that echo the text, or misbehave as it says.
 fn handlers(solo: &Solo) -> Handlers<Solo> {
     async fn handle(solo: Arc<Solo>, request: Request<String>) -> Result<String, Error> {
         match &**request {
@@ -77,11 +77,11 @@ async fn call(client: &Client, method: &'static Method, text: &str) -> Result<St
     client.call(method, &[], text.to_owned()).await
 }
 
-async fn check_that_all_goes_on(solo: &Solo, server: &Server, client: &Client) {
+async fn check_still_works(solo: &Solo, server: &Server, client: &Client) {
     for method in [FIT, PICK] {
         assert_eq!(call(client, method, "a hat").await.unwrap(), "a hat");
     }
-    // What was bid for and never granted ends with its expiry.
+    // Bids that were never granted end at the request's expiry.
     solo.sleep_until(solo.now().time + Duration::from_secs(3)).await;
     assert_eq!((server.in_flight(), client.in_flight()), (0, 0));
 }
@@ -95,7 +95,7 @@ fn what_is_thrown_may_panic_when_it_is_dropped() {
         let selection = Selection::new().choose(|_| panic_any(Bomb));
         let picked = client.call::<String, String>(PICK, &[], "a hat".to_owned()).selection(selection).await;
         assert_eq!(picked.unwrap_err().reason(), Some(Reason::SelectionFailed));
-        check_that_all_goes_on(&solo, &server, &client).await;
+        check_still_works(&solo, &server, &client).await;
     });
 }
 
@@ -104,20 +104,20 @@ fn what_a_handler_holds_may_panic_when_its_time_is_up() {
     run(|solo| async move {
         let (server, client) = hats(&solo, LocalBus::new()).await;
         assert_eq!(call(&client, FIT, "hold a bomb").await.unwrap_err().reason(), Some(Reason::TimedOut));
-        check_that_all_goes_on(&solo, &server, &client).await;
+        check_still_works(&solo, &server, &client).await;
     });
 }
 
-/// Uses a client when it is dropped, which hangs if that happens under the client's lock.
-struct Nosy(Client);
+/// Uses a client when it is dropped, which deadlocks if the client's lock is held.
+struct ClientUser(Client);
 
-impl Drop for Nosy {
+impl Drop for ClientUser {
     fn drop(&mut self) {
         self.0.in_flight();
     }
 }
 
-impl Wake for Nosy {
+impl Wake for ClientUser {
     fn wake(self: Arc<Self>) {}
 }
 
@@ -125,15 +125,15 @@ impl Wake for Nosy {
 fn a_selection_function_may_use_the_client_when_it_is_dropped() {
     run(|solo| async move {
         let (server, client) = hats(&solo, LocalBus::new()).await;
-        let nosy = Nosy(client.clone());
-        let selection = Selection::new().maximum_affinity(0.5).choose(move |claims| {
-            let _ = &nosy;
-            Ok(claims.first())
+        let client_user = ClientUser(client.clone());
+        let selection = Selection::new().maximum_affinity(0.5).choose(move |bids| {
+            let _ = &client_user;
+            Ok(bids.first())
         });
-        // It wins by its affinity, so that the function is never asked.
+        // The bid wins by its affinity, so the function is not called.
         let picked = client.call::<String, String>(PICK, &[], "a hat".to_owned()).selection(selection).await;
         assert_eq!(picked.unwrap(), "a hat");
-        check_that_all_goes_on(&solo, &server, &client).await;
+        check_still_works(&solo, &server, &client).await;
     });
 }
 
@@ -143,11 +143,11 @@ fn a_waker_may_use_the_client_when_it_is_dropped() {
         let (server, client) = hats(&solo, LocalBus::new()).await;
         let mut calling = client.call::<String, String>(FIT, &[], "a hat".to_owned()).into_future();
         for _ in 0..2 {
-            let waker = Waker::from(Arc::new(Nosy(client.clone())));
+            let waker = Waker::from(Arc::new(ClientUser(client.clone())));
             assert!(Pin::new(&mut calling).poll(&mut Context::from_waker(&waker)).is_pending());
         }
         assert_eq!(calling.await.unwrap(), "a hat");
-        check_that_all_goes_on(&solo, &server, &client).await;
+        check_still_works(&solo, &server, &client).await;
     });
 }
 
@@ -164,7 +164,7 @@ fn a_method_without_a_handler_is_not_registered_and_one_of_another_service_not_c
             assert_eq!(server.register(&[method], &["topic"]).await.unwrap_err().to_string(), text);
             assert_eq!(call(&client, method, "a hat").await.unwrap_err().to_string(), text);
         }
-        check_that_all_goes_on(&solo, &server, &client).await;
+        check_still_works(&solo, &server, &client).await;
     });
 }
 
@@ -173,11 +173,11 @@ fn a_registration_may_be_given_up_before_it_is_live_and_made_again() {
     run(|solo| async move {
         let bus = FaultyBus::new(LocalBus::new(), solo.clone(), 1);
         let (server, client) = hats(&solo, bus.clone()).await;
-        // Subscriptions neither come live nor end.
-        let held = Arc::new(Mutex::new(Vec::new()));
-        let holding = Arc::clone(&held);
+        // Captured subscriptions neither become live nor end.
+        let sinks = Arc::new(Mutex::new(Vec::new()));
+        let captured = Arc::clone(&sinks);
         bus.intercept_subscribe(move |_, _, sink, _| {
-            holding.lock().unwrap().push(sink);
+            captured.lock().unwrap().push(sink);
             None
         });
         let mut cx = Context::from_waker(Waker::noop());
@@ -187,12 +187,12 @@ fn a_registration_may_be_given_up_before_it_is_live_and_made_again() {
         let mut deregister = Box::pin(server.deregister(&methods, &topic));
         assert!(deregister.as_mut().poll(&mut cx).is_pending());
         bus.heal();
-        held.lock().unwrap().clear();
+        sinks.lock().unwrap().clear();
         deregister.await.unwrap();
         let error = register.await.unwrap_err();
         assert_eq!(error.text(), "deregistered before the registration was complete");
         server.register(&[FIT], &["eu"]).await.unwrap();
         server.deregister(&[FIT], &["eu"]).await.unwrap();
-        check_that_all_goes_on(&solo, &server, &client).await;
+        check_still_works(&solo, &server, &client).await;
     });
 }

@@ -1,4 +1,4 @@
-//! Every case, on the in-process bus and on each runtime that is at hand.
+//! Runs every case on the in-process bus, on each available runtime.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,7 +47,7 @@ fn every_case_passes_on_an_executor_of_our_own() {
     all_pass_on(Solo::new());
 }
 
-/// Every case, on a faulty bus for each connection; `inject` may make it one.
+/// Runs every case with a faulty bus on each connection; `inject` adds the faults.
 fn all_pass_through(inject: fn(&FaultyBus)) {
     let solo = Solo::new();
     let runtime = solo.clone();

@@ -1,4 +1,4 @@
-//! What holds on NATS alone: methods of a service share a subject, and its queue.
+//! NATS only: the methods of a service share a subject and its queue.
 
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ async fn a_queue_member_without_the_method_says_so() {
     let client =
         Client::new(connect().await.unwrap(), runtime, &SHOP_SERVICE, ClientOptions::new()).await.unwrap();
 
-    // Its request reaches this server and no other, since both methods are on one subject.
+    // The request reaches this server, since both methods are on one subject.
     let error = client.call::<_, Reply>(make_hat, &[], Ask::default()).await.unwrap_err();
     assert_eq!(error.to_string(), "unimplemented: method is not implemented");
     assert_eq!(error.reason(), Some(Reason::Answered));

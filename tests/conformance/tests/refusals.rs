@@ -1,5 +1,5 @@
-//! Refusals by a Redis or NATS server that pass: what clients and servers say meanwhile, and that
-//! both work again by themselves (I16, I20). On tokio and on smol.
+//! Temporary refusals by a Redis or NATS server: clients and servers report them, and recover by
+//! themselves (I16, I20). On tokio and on smol.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
@@ -16,7 +16,7 @@ use psrpc_servers::Server;
 use psrpc_smol::SmolRuntime;
 use psrpc_tokio::TokioRuntime;
 
-/// How long anything may take on a busy machine.
+/// The time limit of each step, generous enough for a busy machine.
 const LONG: Duration = Duration::from_secs(20);
 
 struct Echo;
@@ -55,11 +55,11 @@ impl Shop for Echo {
     }
 }
 
-/// A client and a server on one bus, and what the client's observer was told of the bus.
+/// A client and a server on one bus, with the observations of the client.
 struct Pair {
     client: ShopClient,
     server: ShopServer,
-    told: Arc<Mutex<Vec<Observation>>>,
+    observations: Arc<Mutex<Vec<Observation>>>,
     runtime: Arc<dyn Runtime>,
 }
 
@@ -75,14 +75,14 @@ impl Pair {
     }
 
     async fn new(bus: impl Bus + Clone, runtime: Arc<dyn Runtime>) -> Self {
-        let told = Arc::<Mutex<Vec<_>>>::default();
-        let tell = Arc::clone(&told);
+        let observations = Arc::<Mutex<Vec<_>>>::default();
+        let sink = Arc::clone(&observations);
         let options = ClientOptions::new().observer(move |observation| {
-            tell.lock().unwrap().push(observation.clone());
+            sink.lock().unwrap().push(observation.clone());
         });
         let client = ShopClient::with_runtime(bus.clone(), Arc::clone(&runtime), options).await.unwrap();
         let server = ShopServer::with_runtime(bus, Arc::clone(&runtime), Echo, ServerOptions::new());
-        Self { client, server: server.await.unwrap(), told, runtime }
+        Self { client, server: server.await.unwrap(), observations, runtime }
     }
 
     async fn call(&self) -> Result<Reply, Error> {
@@ -90,25 +90,25 @@ impl Pair {
         self.client.fit(ask).timeout(Duration::from_secs(2)).await
     }
 
-    /// Waits until a condition holds. Polls, since `health` notifies nobody, and whether a call
-    /// succeeds takes a call.
-    async fn until(&self, what: &str, mut holds: impl AsyncFnMut() -> bool) {
-        let begun = self.runtime.now().time;
-        while !holds().await {
+    /// Waits until a condition holds. Polls, since `health` notifies nobody and some conditions
+    /// make a call.
+    async fn until(&self, condition: &str, mut is_met: impl AsyncFnMut() -> bool) {
+        let start = self.runtime.now().time;
+        while !is_met().await {
             let now = self.runtime.now().time;
-            assert!(now.since(begun) < LONG, "in vain: {what}");
+            assert!(now.since(start) < LONG, "timed out waiting until {condition}");
             self.runtime.sleep_until(now + Duration::from_millis(10)).await;
         }
     }
 
-    /// Whether the observer was told such a thing since the last time.
-    fn told(&self, is: impl Fn(&Observation) -> bool) -> usize {
-        self.told.lock().unwrap().iter().filter(|told| is(told)).count()
+    /// Returns the number of matching observations so far.
+    fn count(&self, matches: impl Fn(&Observation) -> bool) -> usize {
+        self.observations.lock().unwrap().iter().filter(|observation| matches(observation)).count()
     }
 }
 
-/// Tells a server a command, as an administrator does.
-fn tell(server: &Server, command: &str) {
+/// Sends an administrative command to a Redis server.
+fn send_command(server: &Server, command: &str) {
     let mut connection = TcpStream::connect(("127.0.0.1", server.port())).unwrap();
     connection.write_all(format!("{command}\r\n").as_bytes()).unwrap();
     let mut answer = String::new();
@@ -116,20 +116,20 @@ fn tell(server: &Server, command: &str) {
     assert_eq!(answer.trim_end(), "+OK", "{command}");
 }
 
-async fn rights_taken_away_and_given_back_on_redis(runtime: Arc<dyn Runtime>) {
+async fn revoke_and_restore_on_redis(runtime: Arc<dyn Runtime>) {
     let server = Server::redis(&[]);
-    tell(&server, "ACL SETUSER hatter on >right ~* &* +@all");
+    send_command(&server, "ACL SETUSER hatter on >right ~* &* +@all");
     let pair = Pair::on_redis(&server, runtime).await;
-    taken_away_and_given_back(
+    revoke_and_restore(
         &pair,
         "NOPERM",
-        || tell(&server, "ACL SETUSER hatter resetchannels"),
-        || tell(&server, "ACL SETUSER hatter allchannels"),
+        || send_command(&server, "ACL SETUSER hatter resetchannels"),
+        || send_command(&server, "ACL SETUSER hatter allchannels"),
     )
     .await;
 }
 
-async fn rights_taken_away_and_given_back_on_nats(runtime: Arc<dyn Runtime>) {
+async fn revoke_and_restore_on_nats(runtime: Arc<dyn Runtime>) {
     let user = |subscribe: &str| {
         let permissions = format!("publish: \">\", subscribe: [{subscribe}]");
         format!(
@@ -145,36 +145,35 @@ async fn rights_taken_away_and_given_back_on_nats(runtime: Arc<dyn Runtime>) {
         server.configure(&[configuration]);
         server.reload();
     };
-    taken_away_and_given_back(
-        &pair,
-        "Permissions Violation for Subscription",
-        || reload(&none),
-        || reload(&all),
-    )
-    .await;
+    revoke_and_restore(&pair, "Permissions Violation for Subscription", || reload(&none), || reload(&all))
+        .await;
 }
 
-async fn taken_away_and_given_back(pair: &Pair, words: &str, take: impl Fn(), give: impl Fn()) {
+async fn revoke_and_restore(pair: &Pair, reason: &str, revoke: impl Fn(), restore: impl Fn()) {
     let (client, shop) = (pair.client.client().clone(), pair.server.server().clone());
     pair.call().await.unwrap();
     assert!(client.health().is_ok() && shop.health().is_ok());
     for round in 1..=2 {
-        take();
+        revoke();
         let refused = |health: Result<(), Error>| {
-            health.is_err_and(|error| error.to_string().contains(words) && error.fault() == Fault::Bus)
+            health.is_err_and(|error| error.to_string().contains(reason) && error.fault() == Fault::Bus)
         };
-        pair.until("both say why", async || refused(client.health()) && refused(shop.health())).await;
-        let begun = pair.runtime.now().time;
+        pair.until("both report the reason", async || refused(client.health()) && refused(shop.health()))
+            .await;
+        let start = pair.runtime.now().time;
         let error = pair.call().await.unwrap_err();
-        assert!(pair.runtime.now().time.since(begun) < Duration::from_secs(1), "it fails at once");
+        assert!(
+            pair.runtime.now().time.since(start) < Duration::from_secs(1),
+            "the call did not fail at once"
+        );
         assert_eq!((error.code().as_str(), error.reason()), ("unavailable", Some(Reason::Interrupted)));
-        assert!(error.to_string().contains(words) && !error.may_have_run(), "{error}");
-        give();
+        assert!(error.to_string().contains(reason) && !error.may_have_run(), "{error}");
+        restore();
         pair.until("both work again", async || client.health().is_ok() && shop.health().is_ok()).await;
         pair.call().await.unwrap();
-        assert_eq!(pair.told(|told| matches!(told, Observation::Interrupted { .. })), round);
-        pair.until("it is told", async || {
-            pair.told(|told| matches!(told, Observation::Resumed { .. })) == round
+        assert_eq!(pair.count(|observation| matches!(observation, Observation::Interrupted { .. })), round);
+        pair.until("the observer is notified", async || {
+            pair.count(|observation| matches!(observation, Observation::Resumed { .. })) == round
         })
         .await;
     }
@@ -183,33 +182,33 @@ async fn taken_away_and_given_back(pair: &Pair, words: &str, take: impl Fn(), gi
 async fn refused_locks(runtime: Arc<dyn Runtime>) {
     let primary = Server::redis(&[]);
     let replica_of = format!("REPLICAOF 127.0.0.1 {}", primary.port());
-    for (refuse, words, allow) in [
+    for (refuse, reason, allow) in [
         (&*replica_of, "READONLY", "REPLICAOF NO ONE"),
         ("ACL SETUSER hatter -set", "NOPERM", "ACL SETUSER hatter +set"),
         ("CONFIG SET maxmemory 1", "OOM", "CONFIG SET maxmemory 0"),
         ("CONFIG SET min-replicas-to-write 1", "NOREPLICAS", "CONFIG SET min-replicas-to-write 0"),
     ] {
         let server = Server::redis(&[]);
-        tell(&server, "ACL SETUSER hatter on >right ~* &* +@all");
+        send_command(&server, "ACL SETUSER hatter on >right ~* &* +@all");
         let pair = Pair::on_redis(&server, Arc::clone(&runtime)).await;
         pair.call().await.unwrap();
-        tell(&server, refuse);
+        send_command(&server, refuse);
         let error = pair.call().await.unwrap_err();
-        assert_eq!(error.reason(), Some(Reason::NoResponse), "{words}: {error}");
+        assert_eq!(error.reason(), Some(Reason::NoResponse), "{reason}: {error}");
         let explanation = error.explanation().unwrap();
         assert!(explanation.contains("the bus refused to lock requests"), "{explanation}");
-        assert!(explanation.contains(words) && !explanation.contains("right"), "{explanation}");
-        let is_refusal = |told: &Observation| {
-            let Observation::Bus(BusEvent::LockRefused { cause, .. }) = told else { return false };
-            cause.to_string().contains(words)
+        assert!(explanation.contains(reason) && !explanation.contains("right"), "{explanation}");
+        let is_refusal = |observation: &Observation| {
+            let Observation::Bus(BusEvent::LockRefused { cause, .. }) = observation else { return false };
+            cause.to_string().contains(reason)
         };
-        pair.until("it is told", async || pair.told(is_refusal) > 0).await;
-        tell(&server, allow);
-        pair.until("it is healed", async || pair.call().await.is_ok()).await;
+        pair.until("the observer is notified", async || pair.count(is_refusal) > 0).await;
+        send_command(&server, allow);
+        pair.until("calls work again", async || pair.call().await.is_ok()).await;
     }
 }
 
-/// Runs a case on tokio and on smol.
+/// Runs a test on tokio and on smol.
 fn on_each_runtime(case: impl AsyncFn(Arc<dyn Runtime>)) {
     let tokio = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     tokio.block_on(case(Arc::new(TokioRuntime::new(tokio.handle().clone()))));
@@ -218,12 +217,12 @@ fn on_each_runtime(case: impl AsyncFn(Arc<dyn Runtime>)) {
 
 #[test]
 fn rights_that_are_taken_away_and_given_back_heal() {
-    on_each_runtime(rights_taken_away_and_given_back_on_redis);
+    on_each_runtime(revoke_and_restore_on_redis);
 }
 
 #[test]
 fn permissions_that_are_taken_away_and_given_back_heal() {
-    on_each_runtime(rights_taken_away_and_given_back_on_nats);
+    on_each_runtime(revoke_and_restore_on_nats);
 }
 
 #[test]

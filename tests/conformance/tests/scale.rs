@@ -1,4 +1,4 @@
-//! Many streams, servers and subscribers over real servers; many topics are among the outages.
+//! Many streams, servers and subscribers over real servers. Many topics are tested in `outages.rs`.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -13,35 +13,35 @@ use psrpc_tokio::TokioRuntime;
 use tokio::task::JoinSet;
 
 const STREAMS: usize = 1000;
-/// Messages of each stream, each way.
+/// The number of messages of each stream, each way.
 const MESSAGES: usize = 100;
 const AT_ONCE: usize = 100;
 const LONG: Duration = Duration::from_secs(30);
 
-/// Answers every message of a stream, and keeps what came on each.
+/// Replies to every message of a stream, and records the messages.
 #[derive(Clone, Default)]
-struct Drummer(Arc<Drummed>);
+struct Drummer(Arc<DrummerState>);
 
 #[derive(Default)]
-struct Drummed {
+struct DrummerState {
     streams: Mutex<Vec<Vec<String>>>,
     ended: AtomicUsize,
 }
 
 impl Shop for Drummer {
     async fn parade(&self, stream: ServerStream<Reply, Ask>) -> Result<(), Error> {
-        let mut heard = Vec::new();
+        let mut received = Vec::new();
         while let Some(Ask { text, .. }) = stream.next().await {
-            heard.push(text.clone());
+            received.push(text.clone());
             stream.send(Reply { text, ..Reply::default() }).timeout(LONG).await?;
         }
-        self.0.streams.lock().unwrap().push(heard);
+        self.0.streams.lock().unwrap().push(received);
         self.0.ended.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 }
 
-/// The messages of a stream, in order.
+/// Returns the messages of a stream, in order.
 fn beats(stream: usize) -> impl Iterator<Item = String> {
     (0..MESSAGES).map(move |beat| format!("{stream:04}: {beat}"))
 }
@@ -53,8 +53,8 @@ async fn drum(stream: &ClientStream<Ask, Reply>, number: usize) {
     }
 }
 
-/// A thousand streams are open at once, carry a hundred messages each way, and end; nothing is
-/// lost, doubled, out of order, or left.
+/// Opens a thousand streams at once, exchanges a hundred messages on each, and ends them. No
+/// message may be lost, duplicated or out of order, and no state may be left.
 async fn thousand_streams(server: Server) {
     let runtime = TokioRuntime::current().unwrap();
     let connect = bus(&server.url(), Arc::new(runtime.clone()))();
@@ -91,12 +91,12 @@ async fn thousand_streams(server: Server) {
         }
     })
     .await
-    .expect("every handler ends when its client drops the stream");
+    .expect("handlers did not end after their clients dropped the streams");
     assert_eq!((client.client().streams(), client.client().in_flight()), (0, 0));
     assert_eq!(shop.server().in_flight(), 0);
-    let mut heard = drummer.0.streams.lock().unwrap().clone();
-    heard.sort();
-    assert!(heard.into_iter().eq((0..STREAMS).map(|number| beats(number).collect::<Vec<_>>())));
+    let mut received = drummer.0.streams.lock().unwrap().clone();
+    received.sort();
+    assert!(received.into_iter().eq((0..STREAMS).map(|number| beats(number).collect::<Vec<_>>())));
     assert_eq!((client.client().counters().lost, shop.server().counters().lost), (0, 0));
     shop.shutdown().await;
 }
@@ -111,8 +111,8 @@ async fn nats_carries_a_thousand_streams_at_once() {
     thousand_streams(Server::nats(&[])).await;
 }
 
-/// The cases with the most servers and subscribers pass.
-fn crowds(server: &Server) {
+/// Runs the cases with the most servers and subscribers.
+fn run_large_cases(server: &Server) {
     let host = Tokio::multi_thread(2);
     let subject = Subject { bus: bus(&server.url(), host.runtime()), host: Arc::new(host), calls: 400 };
     for id in ["multi/fifty-servers", "subscription/mixed"] {
@@ -123,10 +123,10 @@ fn crowds(server: &Server) {
 
 #[test]
 fn redis_carries_fifty_servers_and_twenty_subscribers() {
-    crowds(&Server::redis(&[]));
+    run_large_cases(&Server::redis(&[]));
 }
 
 #[test]
 fn nats_carries_fifty_servers_and_twenty_subscribers() {
-    crowds(&Server::nats(&[]));
+    run_large_cases(&Server::nats(&[]));
 }

@@ -1,11 +1,11 @@
-//! The document: the rows of docs/features.md, and whether what they name is there.
+//! Reads docs/features.md and checks that the tests it names exist.
 
 use std::fs;
 use std::path::Path;
 
 use crate::mutation::Mutation;
 
-/// Where the document is, from the root of the tree.
+/// The path of the document, relative to the root.
 const DOCUMENT: &str = "docs/features.md";
 
 /// A row of the document.
@@ -14,7 +14,7 @@ pub struct Row {
     tests: String,
 }
 
-/// The rows: those lines of a table whose first cell is an id, as `G1`.
+/// Returns the table rows whose first cell is an id such as `G1`.
 pub fn rows(root: &Path) -> Result<Vec<Row>, String> {
     let text = fs::read_to_string(root.join(DOCUMENT)).map_err(|error| format!("{DOCUMENT}: {error}"))?;
     let cells = |line: &str| line.split('|').map(|cell| cell.trim().to_owned()).collect::<Vec<_>>();
@@ -26,8 +26,7 @@ fn is_id(text: &str) -> bool {
     text.starts_with(|c: char| c.is_ascii_uppercase()) && text[1..].parse::<u8>().is_ok()
 }
 
-/// What is wrong with the document or the mutations, as far as can be told without building
-/// anything.
+/// Checks the document and the mutations without building anything. Returns the problems found.
 pub fn problems(root: &Path, rows: &[Row], mutations: &[Mutation]) -> Vec<String> {
     let mut problems = Vec::new();
     let cases = fs::read_dir(root.join("tests/conformance/src/cases"));
@@ -35,12 +34,12 @@ pub fn problems(root: &Path, rows: &[Row], mutations: &[Mutation]) -> Vec<String
     let cases: String = cases.map(Iterator::collect).unwrap_or_default();
     for Row { id, tests } in rows {
         if !mutations.iter().any(|mutation| mutation.row == *id) && tests != "later" {
-            problems.push(format!("{id}: there is no mutation that shows it"));
+            problems.push(format!("{id}: no mutation in mutations.txt"));
         }
-        // What is between backticks: a file, the tests in it, and conformance cases by their ids.
+        // Names in backticks: a file, then tests in it or ids of conformance cases.
         let mut file = String::new();
         for name in tests.split('`').skip(1).step_by(2) {
-            let there = if name.ends_with(".rs") {
+            let exists = if name.ends_with(".rs") {
                 file = fs::read_to_string(root.join(name)).unwrap_or_default();
                 !file.is_empty()
             } else if name.contains('/') {
@@ -48,8 +47,8 @@ pub fn problems(root: &Path, rows: &[Row], mutations: &[Mutation]) -> Vec<String
             } else {
                 file.contains(&format!("fn {name}("))
             };
-            if !there {
-                problems.push(format!("{id}: {DOCUMENT} names {name}, which is not there"));
+            if !exists {
+                problems.push(format!("{id}: {DOCUMENT} names {name}, which does not exist"));
             }
         }
     }

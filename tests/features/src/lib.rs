@@ -1,3 +1,3 @@
-//! Changes of the text of files, for tests that make bugs in a copy of the tree.
+//! Changes to source files, for tests that insert bugs into a copy of the tree.
 
 pub mod change;

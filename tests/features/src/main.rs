@@ -1,4 +1,4 @@
-//! Shows for each row of docs/features.md that its test fails without the row's code.
+//! Checks that the test of each row in docs/features.md fails without the row's code.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -12,18 +12,18 @@ mod trial;
 use mutation::Mutation;
 use trial::Trials;
 
-/// Disables the code of each row of docs/features.md in a copy of the tree, and demands that the
+/// Disables the code of each row in docs/features.md, in a copy of the tree, and checks that the
 /// row's test fails.
 #[derive(Parser)]
 #[command(name = "psrpc-features")]
 struct Arguments {
-    /// The rows, as `G1`; all if there are none.
+    /// Rows to check, such as `G1`. Default: all.
     rows: Vec<String>,
-    /// Lists what would be changed and run.
+    /// List the changes and commands without running them.
     #[arg(long)]
     list: bool,
-    /// Checks without building anything that each row has a mutation that can be made, and that
-    /// what it names is there.
+    /// Check, without building, that each row has a mutation that applies, and that the tests it
+    /// names exist.
     #[arg(long)]
     check: bool,
 }
@@ -44,14 +44,15 @@ fn start(arguments: &Arguments) -> Result<bool, String> {
     let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).canonicalize();
     let root = root.map_err(|error| error.to_string())?;
     let mutations = mutation::parse(include_str!("../mutations.txt"))?;
-    let wanted = |mutation: &&Mutation| arguments.rows.is_empty() || arguments.rows.contains(&mutation.row);
-    let chosen: Vec<_> = mutations.iter().filter(wanted).collect();
-    if chosen.is_empty() {
-        return Err("there are no such rows".to_owned());
+    let is_selected =
+        |mutation: &&Mutation| arguments.rows.is_empty() || arguments.rows.contains(&mutation.row);
+    let selected: Vec<_> = mutations.iter().filter(is_selected).collect();
+    if selected.is_empty() {
+        return Err(format!("no such rows: {}", arguments.rows.join(", ")));
     }
     if arguments.list {
-        for mutation in &chosen {
-            println!("{:<4} {:<44} {}", mutation.row, mutation.change.file, mutation.shown());
+        for mutation in &selected {
+            println!("{:<4} {:<44} {}", mutation.row, mutation.change.file, mutation.command_line());
         }
         return Ok(true);
     }
@@ -63,17 +64,17 @@ fn start(arguments: &Arguments) -> Result<bool, String> {
         return Ok(problems.is_empty());
     }
     let mut trials = Trials::new(&root)?;
-    let mut shown = 0;
-    for mutation in &chosen {
-        let verdict = match trials.shows(mutation) {
+    let mut confirmed = 0;
+    for mutation in &selected {
+        let verdict = match trials.check(mutation) {
             Ok(()) => {
-                shown += 1;
+                confirmed += 1;
                 "fails without it".to_owned()
             }
-            Err(why) => format!("NOT SHOWN: {why}"),
+            Err(reason) => format!("NOT SHOWN: {reason}"),
         };
         println!("{:<4} {:<90} {verdict}", mutation.row, mutation.test());
     }
-    println!("{shown} of {} shown", chosen.len());
-    Ok(shown == chosen.len())
+    println!("{confirmed} of {} shown", selected.len());
+    Ok(confirmed == selected.len())
 }

@@ -1,33 +1,33 @@
-//! Mutations: what is changed to disable the code of a row, and the command whose test then fails.
+//! Mutations that disable the code of a row, and the commands whose tests must then fail.
 
 use std::fs;
 use std::path::Path;
 
 use psrpc_features::change::{Change, marked};
 
-/// A change of one file that disables the code of a row, and the command that runs the row's test.
+/// A change that disables the code of a row, and the command that runs the row's test.
 pub struct Mutation {
     /// The id of the row in docs/features.md.
     pub row: String,
     /// The change.
     pub change: Change,
-    /// The arguments of cargo.
+    /// The arguments to cargo.
     pub command: Vec<String>,
 }
 
-/// Reads the mutations of a text: blocks, with an empty line between them, of
+/// Parses mutations: blocks separated by empty lines, in this form:
 ///
 /// ```text
 /// ROW: FILE
-/// - a line to replace, or several
-/// + what replaces them, in no line or several
+/// - lines to replace
+/// + lines of the replacement, if any
 /// $ cargo test -p PACKAGE --test TARGET NAME
 /// ```
 pub fn parse(text: &str) -> Result<Vec<Mutation>, String> {
     let lines: Vec<_> = text.lines().filter(|line| !line.starts_with('#')).collect();
     let blocks = lines.split(|line| line.is_empty()).filter(|block| !block.is_empty());
     blocks
-        .map(|block| mutation(block).ok_or_else(|| format!("not a mutation:\n{}", block.join("\n"))))
+        .map(|block| mutation(block).ok_or_else(|| format!("malformed mutation:\n{}", block.join("\n"))))
         .collect()
 }
 
@@ -41,19 +41,19 @@ fn mutation(block: &[&str]) -> Option<Mutation> {
 }
 
 impl Mutation {
-    /// The test, or the conformance case, that the command runs.
+    /// Returns the name of the test or conformance case that the command runs.
     pub fn test(&self) -> &str {
         let case = self.command.iter().skip_while(|word| *word != "--").nth(2);
-        let name = case.or(self.command.last()).expect("a command has words");
+        let name = case.or(self.command.last()).expect("a command has arguments");
         name.rsplit("::").next().unwrap_or(name)
     }
 
-    /// The command as it is typed.
-    pub fn shown(&self) -> String {
+    /// Returns the command line.
+    pub fn command_line(&self) -> String {
         format!("cargo {}", self.command.join(" "))
     }
 
-    /// The file with the change made.
+    /// Returns the text of the file with the change applied.
     pub fn apply(&self, root: &Path) -> Result<String, String> {
         let Self { row, change, .. } = self;
         let text = fs::read_to_string(root.join(&change.file))

@@ -1,4 +1,4 @@
-//! Trials: commands in a copy of the tree, with a mutation and without.
+//! Runs tests in a copy of the tree, with and without a mutation.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -8,55 +8,56 @@ use std::process::{Command, Output};
 
 use crate::mutation::Mutation;
 
-/// How long a test may take, in seconds: without the code that it is about it may never end.
-const AT_MOST: &str = "60";
+/// The time limit of a test in seconds. A test may hang without the code that it checks.
+const TIMEOUT_SECONDS: &str = "60";
 
-/// What a test did.
+/// The outcome of a command.
 #[derive(Clone, PartialEq, Eq)]
 enum Outcome {
     Passed,
     Failed,
-    /// What was built or run was something else.
+    /// The command did not run the test.
     Unclear(String),
 }
 
-/// A copy of the tree to change at will.
+/// A copy of the tree, for mutations.
 pub struct Trials {
     tree: PathBuf,
     build: PathBuf,
-    /// What the commands do without any change.
+    /// The outcomes of commands in the unchanged tree.
     unchanged: BTreeMap<String, Outcome>,
 }
 
 impl Trials {
-    /// Makes the copy, or brings it up to date: what is committed, and what is changed and known to
-    /// git.
+    /// Creates or updates the copy. It contains the committed files and uncommitted changes to
+    /// tracked files.
     pub fn new(root: &Path) -> Result<Self, String> {
         let target = root.join(env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into()));
         let target = target.join("features");
         let tree = target.join("tree");
         let stash = git(root, &["stash", "create"])?;
-        let now = if stash.is_empty() { git(root, &["rev-parse", "HEAD"])? } else { stash };
+        let commit = if stash.is_empty() { git(root, &["rev-parse", "HEAD"])? } else { stash };
         if !tree.exists() {
             let path = tree.to_string_lossy();
             git(root, &["worktree", "prune"])?;
-            git(root, &["worktree", "add", "--quiet", "--detach", &path, &now])?;
+            git(root, &["worktree", "add", "--quiet", "--detach", &path, &commit])?;
         }
-        git(&tree, &["checkout", "--quiet", "--force", "--detach", &now])?;
+        git(&tree, &["checkout", "--quiet", "--force", "--detach", &commit])?;
         Ok(Self { tree, build: target.join("build"), unchanged: BTreeMap::new() })
     }
 
-    /// Whether the test passes without the mutation, and fails with it; if not, why not.
-    pub fn shows(&mut self, mutation: &Mutation) -> Result<(), String> {
-        let unchanged = match self.unchanged.get(&mutation.shown()) {
+    /// Checks that the test passes without the mutation and fails with it. Returns the reason if
+    /// not.
+    pub fn check(&mut self, mutation: &Mutation) -> Result<(), String> {
+        let unchanged = match self.unchanged.get(&mutation.command_line()) {
             Some(outcome) => outcome.clone(),
             None => self.run(mutation),
         };
-        self.unchanged.insert(mutation.shown(), unchanged.clone());
+        self.unchanged.insert(mutation.command_line(), unchanged.clone());
         match unchanged {
             Outcome::Passed => {}
             Outcome::Failed => return Err("the test fails without any change".to_owned()),
-            Outcome::Unclear(why) => return Err(format!("without any change: {why}")),
+            Outcome::Unclear(reason) => return Err(format!("without any change: {reason}")),
         }
         let file = self.tree.join(&mutation.change.file);
         let (changed, text) = (mutation.apply(&self.tree)?, read(&file)?);
@@ -66,11 +67,11 @@ impl Trials {
         match outcome {
             Outcome::Failed => Ok(()),
             Outcome::Passed => Err("the test passes without it".to_owned()),
-            Outcome::Unclear(why) => Err(why),
+            Outcome::Unclear(reason) => Err(reason),
         }
     }
 
-    /// Builds what a mutation's command runs, and then runs it.
+    /// Builds and runs the command of a mutation.
     fn run(&self, mutation: &Mutation) -> Outcome {
         let words = mutation.command.iter().map(String::as_str);
         let options = words.clone().skip(1).take_while(|word| *word != "--");
@@ -83,28 +84,28 @@ impl Trials {
             Ok(built) => {
                 let errors = String::from_utf8_lossy(&built.stderr).into_owned();
                 let first = errors.lines().find(|line| line.starts_with("error")).unwrap_or_default();
-                return Outcome::Unclear(format!("it does not compile: {first}"));
+                return Outcome::Unclear(format!("the mutated code does not compile: {first}"));
             }
             Err(error) => return Outcome::Unclear(error),
         }
-        let ran = match self.cargo(&["timeout", "--kill-after=5", AT_MOST], words) {
-            Ok(ran) => ran,
+        let output = match self.cargo(&["timeout", "--kill-after=5", TIMEOUT_SECONDS], words) {
+            Ok(output) => output,
             Err(error) => return Outcome::Unclear(error),
         };
-        let said = String::from_utf8_lossy(&ran.stdout).into_owned();
-        let passed = said.lines().any(|line| {
+        let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+        let passed = stdout.lines().any(|line| {
             let test = line.starts_with("test result: ok.") && !line.contains(" 0 passed");
             test || line.starts_with("conformance: ")
         });
         let failed =
-            said.lines().any(|line| line.starts_with("test result: FAILED") || line.starts_with("FAILED "));
-        match ran.status.code() {
+            stdout.lines().any(|line| line.starts_with("test result: FAILED") || line.starts_with("FAILED "));
+        match output.status.code() {
             Some(0) if passed => Outcome::Passed,
-            Some(0) => Outcome::Unclear("there is no such test".to_owned()),
-            // It never ended.
+            Some(0) => Outcome::Unclear("no such test".to_owned()),
+            // Killed by the time limit.
             Some(124 | 137) => Outcome::Failed,
             _ if failed => Outcome::Failed,
-            _ => Outcome::Unclear(format!("it ended with {} and no verdict", ran.status)),
+            _ => Outcome::Unclear(format!("the command ended with {} and no test result", output.status)),
         }
     }
 
@@ -113,7 +114,7 @@ impl Trials {
         let mut command = Command::new(words[0]);
         command.args(&words[1..]).current_dir(&self.tree);
         command.env("CARGO_TARGET_DIR", &self.build).env("CARGO_PROFILE_DEV_DEBUG", "0");
-        // What the generator's tests compare with is not to be replaced.
+        // The golden files of psrpc-build must not be overwritten.
         command.env("INSTA_UPDATE", "no");
         command.output().map_err(|error| format!("{}: {error}", words[0]))
     }

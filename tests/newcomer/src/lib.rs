@@ -1,10 +1,10 @@
-//! A service as a newcomer has it, for the mistakes in `tests/mistakes/`.
+//! The service that the examples in `tests/mistakes/` use.
 
 #![forbid(unsafe_code)]
 
 pub use psrpc;
 
-/// A shop of hats.
+/// A hat shop.
 #[allow(missing_docs, reason = "generated from messages without comments")]
 pub mod hats {
     psrpc::include_proto!("hats.v1");

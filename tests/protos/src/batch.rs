@@ -1,5 +1,5 @@
-//! A batch: a crate with generated code of many .proto files, each in a module of its own, so that
-//! one run of the compiler checks all of them.
+//! A batch: a crate with generated code of many .proto files, each in its own module, so that one
+//! compiler run checks all of them.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -11,8 +11,8 @@ use psrpc_build::Config;
 
 use crate::{Error, ROOT, work_directory};
 
-/// What the compiler is told to refuse.
-const WARNINGS: &str = "warnings";
+/// The lints that are always denied.
+const DENIED_LINTS: &str = "warnings";
 
 /// A crate of generated code.
 #[derive(Debug)]
@@ -22,37 +22,37 @@ pub struct Batch {
     units: Vec<String>,
 }
 
-/// What is wrong with the code of units, by their names: the lines of the compiler.
-pub type Faults = BTreeMap<String, Vec<String>>;
+/// Compiler errors and warnings, by the name of the unit.
+pub type CompilerErrors = BTreeMap<String, Vec<String>>;
 
 impl Batch {
-    /// A batch in `NAME` of the [work directory](work_directory), without what an earlier one left
-    /// there.
+    /// Creates a batch in the directory `name` of the [work directory](work_directory), and removes
+    /// an earlier one.
     ///
     /// # Errors
     ///
-    /// When a file cannot be written.
+    /// Returns an error if a file cannot be written.
     pub fn new(name: &str) -> Result<Self, Error> {
         let directory = work_directory().join(name);
         if directory.exists() {
             fs::remove_dir_all(&directory)?;
         }
         fs::create_dir_all(directory.join("src"))?;
-        Ok(Self { directory, lints: WARNINGS.to_owned(), units: Vec::new() })
+        Ok(Self { directory, lints: DENIED_LINTS.to_owned(), units: Vec::new() })
     }
 
-    /// Refuses these lints too, such as `missing_docs`.
+    /// Denies another lint, such as `missing_docs`.
     pub fn deny(&mut self, lint: &str) -> &mut Self {
         self.lints += ", ";
         self.lints += lint;
         self
     }
 
-    /// Adds the code of `protos`, as a module called `name`.
+    /// Generates code for `protos`, as a module called `name`.
     ///
     /// # Errors
     ///
-    /// When they are refused, which is what most of this is about; nothing is added then.
+    /// Returns the error of psrpc-build if it rejects the files. Nothing is added then.
     pub fn add(
         &mut self,
         name: &str,
@@ -69,23 +69,23 @@ impl Batch {
         result
     }
 
-    /// How many units there are.
+    /// Returns the number of units.
     #[must_use]
     pub fn len(&self) -> usize {
         self.units.len()
     }
 
-    /// Whether there is no unit.
+    /// Returns `true` if there are no units.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.units.is_empty()
     }
 
-    /// How many bytes of code there are.
+    /// Returns the size of the generated code in bytes.
     ///
     /// # Errors
     ///
-    /// When a directory cannot be read.
+    /// Returns an error if a directory cannot be read.
     pub fn bytes(&self) -> Result<u64, Error> {
         let mut bytes = 0;
         for unit in &self.units {
@@ -96,12 +96,13 @@ impl Batch {
         Ok(bytes)
     }
 
-    /// Runs cargo on the crate, as `check`, and returns the faults of each unit.
+    /// Runs a cargo command on the crate, such as `check`, and returns the compiler errors of each
+    /// unit.
     ///
     /// # Errors
     ///
-    /// When cargo fails, and not because of a unit.
-    pub fn cargo(&self, arguments: &[&str]) -> Result<Faults, Error> {
+    /// Returns an error if cargo fails for another reason than an error in a unit.
+    pub fn cargo(&self, arguments: &[&str]) -> Result<CompilerErrors, Error> {
         self.write()?;
         let output = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
             .args(arguments)
@@ -112,17 +113,17 @@ impl Batch {
             .env_remove("RUSTFLAGS")
             .output()?;
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
-        let mut faults = Faults::new();
+        let mut errors = CompilerErrors::new();
         for line in text.lines() {
             let unit = line.strip_prefix("src/").and_then(|rest| rest.split_once('/'));
             if let Some((unit, _)) = unit.filter(|_| line.contains(": error") || line.contains(": warning")) {
-                faults.entry(unit.to_owned()).or_default().push(line.to_owned());
+                errors.entry(unit.to_owned()).or_default().push(line.to_owned());
             }
         }
-        if !output.status.success() && faults.is_empty() {
-            return Err(format!("cargo {arguments:?} in {}: {text}", self.directory.display()).into());
+        if !output.status.success() && errors.is_empty() {
+            return Err(format!("cargo {arguments:?} failed in {}: {text}", self.directory.display()).into());
         }
-        Ok(faults)
+        Ok(errors)
     }
 
     fn write(&self) -> Result<(), Error> {
@@ -132,14 +133,14 @@ impl Batch {
                 .to_owned();
         writeln!(manifest, "psrpc = {{ path = \"{ROOT}/psrpc\" }}")?;
         for (name, features) in [("prost", "\"derive\", \"std\""), ("prost-types", "\"std\"")] {
-            let version = locked(name)?;
+            let version = locked_version(name)?;
             writeln!(
                 manifest,
                 "{name} = {{ version = \"={version}\", default-features = false, features = [{features}] }}"
             )?;
         }
         fs::write(self.directory.join("Cargo.toml"), manifest)?;
-        // The repository's own rules are not those of a user.
+        // The repository's clippy rules do not apply to generated code.
         fs::write(self.directory.join("clippy.toml"), "")?;
         fs::copy(Path::new(ROOT).join("Cargo.lock"), self.directory.join("Cargo.lock"))?;
         let mut library = format!("//! Generated code.\n\n#![deny({})]\n\n", self.lints);
@@ -154,25 +155,26 @@ impl Batch {
     }
 }
 
-/// The version of a package that the repository is tested with.
-fn locked(package: &str) -> Result<String, Error> {
+/// Returns the version of a package in the repository's lock file.
+fn locked_version(package: &str) -> Result<String, Error> {
     let lock = fs::read_to_string(Path::new(ROOT).join("Cargo.lock"))?;
-    let (_, rest) =
-        lock.split_once(&format!("name = \"{package}\"\nversion = \"")).ok_or("no such package")?;
+    let (_, rest) = lock
+        .split_once(&format!("name = \"{package}\"\nversion = \""))
+        .ok_or("the package is not in Cargo.lock")?;
     Ok(rest.split('"').next().unwrap_or_default().to_owned())
 }
 
-/// Generates the code of `protos` into a directory.
+/// Generates code for `protos` into a directory.
 ///
 /// # Errors
 ///
-/// When they are refused.
+/// Returns the error of psrpc-build if it rejects the files.
 pub fn generate(out: &Path, protos: &[PathBuf], includes: &[PathBuf]) -> Result<(), psrpc_build::Error> {
     let mut config = Config::new();
     config.default_runtime(false).out_dir(out);
     config.prost().include_file("mod.rs");
     config.compile(protos, includes)?;
-    // prost writes no docs for the modules of packages.
+    // prost does not document the modules of packages.
     let modules = fs::read_to_string(out.join("mod.rs"))?;
     fs::write(out.join("mod.rs"), modules.replace("pub mod ", "/// A package.\npub mod "))?;
     Ok(())

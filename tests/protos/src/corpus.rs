@@ -1,4 +1,4 @@
-//! The corpus: the files of all sources, group by group, generated and compiled.
+//! Generates and compiles the files of all sources, group by group.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -6,30 +6,30 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::batch::{self, Batch, Faults};
+use crate::batch::{self, Batch, CompilerErrors};
 use crate::sources::{SOURCES, Source};
 use crate::{Error, service};
 
-/// A .proto of a source.
+/// A .proto file of a source.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct File {
-    /// The name that others import it by.
+    /// The name by which other files import it.
     name: String,
     path: PathBuf,
 }
 
-/// The files of one directory of a source, which are generated together.
+/// The files in one directory of a source, which are generated together.
 #[derive(Debug)]
 pub struct Group {
     source: Source,
-    /// The directory of the files, as it is imported.
+    /// The directory of the files, relative to its root.
     directory: String,
     files: Vec<File>,
     includes: Vec<PathBuf>,
 }
 
 impl Group {
-    /// Whether there are PSRPC services in its files.
+    /// Returns `true` if its files contain PSRPC services.
     #[must_use]
     pub fn has_services(&self) -> bool {
         let is_service = |start: &str| self.files.iter().any(|file| file.name.starts_with(start));
@@ -37,25 +37,25 @@ impl Group {
     }
 }
 
-/// What a run has found.
+/// The result of a run.
 #[derive(Debug, Default)]
 pub struct Report {
-    /// How many files of each source passed, and were refused.
+    /// The numbers of passed and rejected files of each source.
     counts: BTreeMap<&'static str, (usize, usize)>,
-    /// The refused files by the cause.
-    refused: BTreeMap<String, Vec<String>>,
-    /// What rustc says of code that was generated, and errors that name no place.
-    faults: Vec<String>,
+    /// The rejected files, by cause.
+    rejected: BTreeMap<String, Vec<String>>,
+    /// Compiler errors in generated code, and psrpc-build errors without a place.
+    errors: Vec<String>,
     skipped: Vec<String>,
     groups: usize,
     bytes: u64,
 }
 
-/// The groups of every source that can be fetched, and why the others cannot.
+/// Returns the groups of every source that can be fetched, and the reasons that the others cannot.
 ///
 /// # Errors
 ///
-/// When a directory cannot be read.
+/// Returns an error if a directory cannot be read.
 pub fn groups(cache: &Path, only: Option<&str>) -> Result<(Vec<Group>, Vec<String>), Error> {
     let (mut groups, mut skipped) = (Vec::new(), Vec::new());
     for source in SOURCES.iter().filter(|source| only.is_none_or(|only| source.package.contains(only))) {
@@ -77,8 +77,8 @@ fn groups_of(source: &Source, directory: &Path) -> Result<Vec<Group>, Error> {
         paths.sort();
         for path in paths {
             let name = path.strip_prefix(root)?.to_string_lossy().replace('\\', "/");
-            // What is below two roots is imported from the first, and what two roots have is that
-            // of the first.
+            // If a file is below two roots, or two roots have files with the same name, the
+            // first root wins, as in an import.
             if seen.insert(path.canonicalize()?) && seen.insert(PathBuf::from(&name)) {
                 let parent = name.rsplit_once('/').map_or("", |(parent, _)| parent).to_owned();
                 by_directory.entry(parent).or_default().push(File { name, path });
@@ -101,24 +101,24 @@ fn walk(directory: &Path, into: &mut Vec<PathBuf>) -> Result<(), Error> {
     Ok(())
 }
 
-/// What becomes of generated code.
+/// The checks to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Depth {
-    /// It is generated.
+    /// Generate code.
     Generate,
-    /// rustc checks it.
+    /// Also compile it.
     Check,
-    /// rustdoc reads it too.
+    /// Also build its documentation.
     Document,
 }
 
-/// Generates and compiles groups, until `time` is over if there is one, in batches of about `bytes`
-/// of code, in the directory `NAME` of the work directory.
+/// Generates and compiles groups in batches of about `bytes` of code, in the directory `name` of
+/// the work directory. Stops when `time` is over, if it is set.
 ///
 /// # Errors
 ///
-/// When a file cannot be written, or cargo cannot be run.
-#[expect(clippy::disallowed_methods, reason = "what a run has time for is told by the clock")]
+/// Returns an error if a file cannot be written, or cargo cannot be run.
+#[expect(clippy::disallowed_methods, reason = "limits the duration of a run")]
 pub fn run(
     name: &str,
     groups: &[Group],
@@ -132,7 +132,7 @@ pub fn run(
     let mut rest = groups.iter();
     let mut number = 0;
     loop {
-        let began = Instant::now();
+        let batch_started = Instant::now();
         if time.is_some_and(|time| started.elapsed() + longest * 3 / 2 > time) {
             break;
         }
@@ -147,18 +147,18 @@ pub fn run(
             break;
         }
         report.bytes += batch.bytes()?;
-        let mut faults = match depth {
-            Depth::Generate => Faults::new(),
+        let mut errors = match depth {
+            Depth::Generate => CompilerErrors::new(),
             Depth::Check | Depth::Document => batch.cargo(&["check"])?,
         };
-        if depth == Depth::Document && faults.is_empty() {
-            faults = batch.cargo(&["doc", "--no-deps"])?;
+        if depth == Depth::Document && errors.is_empty() {
+            errors = batch.cargo(&["doc", "--no-deps"])?;
         }
-        for (unit, lines) in faults {
+        for (unit, lines) in errors {
             let files = names.get(&unit).map_or("", |files: &String| files);
-            report.faults.push(format!("{files}: {} lines of rustc, the first: {}", lines.len(), lines[0]));
+            report.errors.push(format!("{files}: {} compiler errors, the first: {}", lines.len(), lines[0]));
         }
-        longest = longest.max(began.elapsed());
+        longest = longest.max(batch_started.elapsed());
         println!(
             "{number} of {} groups, {} MB of code, {} s",
             groups.len(),
@@ -170,7 +170,8 @@ pub fn run(
     Ok(report)
 }
 
-/// Adds a group to a batch: together if they can be, and else the files that are not refused.
+/// Adds a group to a batch: all of its files at once if possible, otherwise each file that is not
+/// rejected.
 fn add(
     batch: &mut Batch,
     group: &Group,
@@ -187,9 +188,9 @@ fn add(
         protos.push(match group.source.services {
             Some(start) if file.name.starts_with(start) => file.path.clone(),
             _ => {
-                let declared = service::declared(&file.name, &file.path).unwrap_or_default();
+                let file_descriptor = service::parse(&file.name, &file.path).unwrap_or_default();
                 let path = services.path().join(format!("corpus_s{index}.proto"));
-                fs::write(&path, service::for_file(&file.name, &declared, index))?;
+                fs::write(&path, service::for_file(&file.name, &file_descriptor, index))?;
                 path
             }
         });
@@ -201,34 +202,34 @@ fn add(
         names.insert(unit, label(&group.directory));
         return Ok(());
     }
-    let mut fine = Vec::new();
+    let mut accepted = Vec::new();
     for (file, proto) in group.files.iter().zip(&protos) {
         let alone = tempfile::tempdir()?;
         match batch::generate(alone.path(), std::slice::from_ref(proto), &includes) {
-            Ok(()) => fine.push((file, proto)),
+            Ok(()) => accepted.push((file, proto)),
             Err(error) => {
                 counts.1 += 1;
                 let text = error.to_string();
-                if !names_a_place(&text) {
-                    report.faults.push(format!("{}: names no place: {text}", label(&file.name)));
+                if !has_place(&text) {
+                    report.errors.push(format!("{}: error without a place: {text}", label(&file.name)));
                 }
                 report
-                    .refused
+                    .rejected
                     .entry(cause(&text))
                     .or_default()
                     .push(format!("{}: {text}", label(&file.name)));
             }
         }
     }
-    counts.0 += fine.len();
-    let protos: Vec<_> = fine.iter().map(|(_, proto)| (*proto).clone()).collect();
-    if fine.is_empty() || batch.add(&unit, &protos, &includes).is_ok() {
+    counts.0 += accepted.len();
+    let protos: Vec<_> = accepted.iter().map(|(_, proto)| (*proto).clone()).collect();
+    if accepted.is_empty() || batch.add(&unit, &protos, &includes).is_ok() {
         names.insert(unit, label(&group.directory));
         return Ok(());
     }
-    // Each can be generated, but not all together: such are two files of one package that define
-    // the same.
-    for (index, (file, proto)) in fine.into_iter().enumerate() {
+    // Each file can be generated, but not all together: for example, two files of one package
+    // define the same type.
+    for (index, (file, proto)) in accepted.into_iter().enumerate() {
         let unit = format!("g{number}_{index}");
         batch.add(&unit, std::slice::from_ref(proto), &includes)?;
         names.insert(unit, label(&file.name));
@@ -236,16 +237,15 @@ fn add(
     Ok(())
 }
 
-/// Whether an error begins with a file, and with a line and a column, which only an import that is
-/// not there may lack.
-fn names_a_place(error: &str) -> bool {
+/// Returns `true` if an error starts with a file, a line and a column.
+fn has_place(error: &str) -> bool {
     let mut parts = error.splitn(4, ':');
     let file = parts.next().is_some_and(|file| file.ends_with(".proto"));
     let mut number = || parts.next().is_some_and(|part| part.parse::<u32>().is_ok());
     file && number() && number()
 }
 
-/// The cause of an error, without names and places.
+/// Returns an error without its place and the names in quotes, to group similar errors.
 fn cause(error: &str) -> String {
     let text = error.split_once(".proto:").map_or(error, |(_, text)| text);
     let text = text.trim_start_matches(|c: char| c.is_ascii_digit() || c == ':' || c == ' ');
@@ -264,41 +264,41 @@ fn cause(error: &str) -> String {
 }
 
 impl Report {
-    /// Adds sources that were not fetched.
+    /// Adds sources that could not be fetched.
     pub fn skip(&mut self, skipped: Vec<String>) {
         self.skipped.extend(skipped);
     }
 
-    /// Whether nothing is wrong with the code that was generated, and some was.
+    /// Returns `true` if files passed and all generated code compiles.
     #[must_use]
-    pub fn is_fine(&self) -> bool {
-        self.faults.is_empty() && self.counts.values().any(|(passed, _)| *passed > 0)
+    pub fn is_success(&self) -> bool {
+        self.errors.is_empty() && self.counts.values().any(|(passed, _)| *passed > 0)
     }
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "| source | passed | refused |\n|---|---|---|")?;
-        let (mut passed, mut refused) = (0, 0);
+        writeln!(f, "| source | passed | rejected |\n|---|---|---|")?;
+        let (mut passed, mut rejected) = (0, 0);
         for (source, counts) in &self.counts {
             writeln!(f, "| {source} | {} | {} |", counts.0, counts.1)?;
             passed += counts.0;
-            refused += counts.1;
+            rejected += counts.1;
         }
         writeln!(
             f,
-            "| all, {} groups, {} MB of code | {passed} | {refused} |",
+            "| all, {} groups, {} MB of code | {passed} | {rejected} |",
             self.groups,
             self.bytes / 1_000_000
         )?;
-        for (cause, files) in &self.refused {
-            writeln!(f, "refused {}: {cause}\n    such as {}", files.len(), files[0])?;
+        for (cause, files) in &self.rejected {
+            writeln!(f, "rejected {}: {cause}\n    such as {}", files.len(), files[0])?;
         }
         for skipped in &self.skipped {
             writeln!(f, "skipped {skipped}")?;
         }
-        for fault in &self.faults {
-            writeln!(f, "FAULT {fault}")?;
+        for error in &self.errors {
+            writeln!(f, "ERROR {error}")?;
         }
         Ok(())
     }

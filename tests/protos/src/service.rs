@@ -1,12 +1,12 @@
-//! A service for a .proto that has none of ours: it uses every message of the file.
+//! Generates a service for a .proto without PSRPC services. It uses every message of the file.
 
 use std::fmt::Write;
 use std::path::Path;
 
 use prost_types::{DescriptorProto, FileDescriptorProto, MessageOptions};
 
-/// The text of a file with a service that uses every message of `name`, which `file` describes.
-/// `number` makes its package differ from those of others.
+/// Returns the text of a file with a service that uses every message of `file`, which is imported
+/// as `name`. `number` makes its package unique.
 #[must_use]
 pub fn for_file(name: &str, file: &FileDescriptorProto, number: usize) -> String {
     let mut messages = Vec::new();
@@ -27,7 +27,7 @@ pub fn for_file(name: &str, file: &FileDescriptorProto, number: usize) -> String
     text + "}\n"
 }
 
-/// The names of a message and those in it, each with a leading dot.
+/// Collects the names of a message and its nested messages, each with a leading dot.
 fn names(message: &DescriptorProto, scope: &str, into: &mut Vec<String>) {
     if message.options.as_ref().is_some_and(MessageOptions::map_entry) {
         return;
@@ -37,9 +37,9 @@ fn names(message: &DescriptorProto, scope: &str, into: &mut Vec<String>) {
     into.push(name);
 }
 
-/// What the file at `path`, imported as `name`, declares; nothing if it does not parse.
+/// Parses the file at `path`, imported as `name`. Returns `None` if it does not parse.
 #[must_use]
-pub fn declared(name: &str, path: &Path) -> Option<FileDescriptorProto> {
+pub fn parse(name: &str, path: &Path) -> Option<FileDescriptorProto> {
     let source = std::fs::read_to_string(path).ok()?;
     let file = protox::file::File::from_source(name, source.trim_start_matches('\u{FEFF}')).ok()?;
     Some(file.file_descriptor_proto().clone())

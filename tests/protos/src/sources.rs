@@ -1,5 +1,5 @@
-//! Sources: packages of the registries that have .proto files in them, fetched by the registries'
-//! own clients when they are wanted. Their versions are fixed, so that a run repeats itself.
+//! Packages that contain .proto files. They are downloaded on demand with the registry's own
+//! client. Versions are pinned, so that runs are reproducible.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,28 +10,28 @@ use crate::Error;
 /// A package with .proto files.
 #[derive(Clone, Copy, Debug)]
 pub struct Source {
-    /// The package.
+    /// The name of the package.
     pub package: &'static str,
-    /// Its version.
+    /// The version of the package.
     pub version: &'static str,
-    /// The registry.
+    /// The registry of the package.
     pub registry: Registry,
-    /// The directories in it that its files import from.
+    /// The directories in the package that serve as import roots.
     pub roots: &'static [&'static str],
-    /// What the names of the files that are PSRPC services themselves begin with, in a root.
+    /// The path prefix, within a root, of files that already contain PSRPC services.
     pub services: Option<&'static str>,
 }
 
-/// Where a package is from.
+/// A package registry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Registry {
-    /// PyPI, by `pip`.
+    /// PyPI, via `pip`.
     PyPi,
-    /// npm, by `npm`.
+    /// npm, via `npm`.
     Npm,
-    /// crates.io, by `cargo`.
+    /// crates.io, via `cargo`.
     Crates,
-    /// The proxy for Go modules, by `go`.
+    /// The Go module proxy, via `go`.
     Go,
 }
 
@@ -44,7 +44,7 @@ const fn source(
     Source { package, version, registry, roots, services: None }
 }
 
-/// Every source, the small ones first.
+/// All sources, small ones first.
 pub const SOURCES: &[Source] = &[
     Source {
         services: Some("rpc/"),
@@ -95,25 +95,29 @@ impl Registry {
 }
 
 impl Source {
-    /// Fetches the package below `cache`, unless it is there, and returns its directory.
+    /// Downloads the package below `cache`, unless it exists, and returns its directory.
     ///
     /// # Errors
     ///
-    /// When the registry's client is not there, or fails.
+    /// Returns an error if the registry's client is not installed or fails.
     pub fn fetch(&self, cache: &Path) -> Result<PathBuf, Error> {
         let client = self.registry.client();
         if Command::new(client).arg("--help").output().is_err() {
-            return Err(format!("there is no {client}").into());
+            return Err(format!("{client} is not installed").into());
         }
         let Self { package, version, .. } = *self;
         let directory = cache.join(format!("{client}-{}-{version}", package.replace(['/', '@'], "_")));
         fs::create_dir_all(&directory)?;
         match self.registry {
             Registry::PyPi => {
-                let wanted = format!("{package}=={version}");
+                let requirement = format!("{package}=={version}");
                 let done = directory.join("done");
                 if !done.exists() {
-                    run(&directory, "pip", &["install", "--quiet", "--no-deps", "--target", ".", &wanted])?;
+                    run(
+                        &directory,
+                        "pip",
+                        &["install", "--quiet", "--no-deps", "--target", ".", &requirement],
+                    )?;
                     fs::write(done, "")?;
                 }
                 Ok(directory)
@@ -140,13 +144,13 @@ impl Source {
                 let packages = metadata["packages"].as_array().ok_or("cargo metadata has no packages")?;
                 let found = packages.iter().find(|found| found["name"] == package);
                 let manifest = found.and_then(|found| found["manifest_path"].as_str()).map(Path::new);
-                Ok(manifest.and_then(Path::parent).ok_or("the package is not among them")?.to_owned())
+                Ok(manifest.and_then(Path::parent).ok_or("the package is not in the metadata")?.to_owned())
             }
             Registry::Go => {
-                let wanted = format!("{package}@{version}");
-                let text = run(&directory, "go", &["mod", "download", "-json", &wanted])?;
+                let requirement = format!("{package}@{version}");
+                let text = run(&directory, "go", &["mod", "download", "-json", &requirement])?;
                 let module: serde_json::Value = serde_json::from_str(&text)?;
-                Ok(module["Dir"].as_str().ok_or("go names no directory")?.into())
+                Ok(module["Dir"].as_str().ok_or("go mod download printed no directory")?.into())
             }
         }
     }
@@ -155,8 +159,8 @@ impl Source {
 fn run(directory: &Path, program: &str, arguments: &[&str]) -> Result<String, Error> {
     let output = Command::new(program).args(arguments).current_dir(directory).output()?;
     if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        let last = said.trim().lines().last().unwrap_or_default().to_owned();
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        let last = stderr.trim().lines().last().unwrap_or_default().to_owned();
         return Err(format!("{program} {} failed: {last}", arguments.join(" ")).into());
     }
     Ok(String::from_utf8(output.stdout)?)

@@ -1,5 +1,5 @@
-//! Files that something was found with once, each with its right answer in the first line: that it
-//! compiles, or the error. Beside them the files that psrpc-build is tested with.
+//! Regression tests: .proto files with the expected result in the first line, `compiles` or the
+//! error. The files of psrpc-build's tests are checked as well.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use psrpc_protos::batch::Batch;
 const KEPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/kept");
 const REVIEWED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../psrpc-build/tests/protos");
 
-/// The .proto files in a directory, by their names.
+/// Returns the sorted paths of the .proto files in a directory.
 fn protos(directory: &str) -> Result<Vec<PathBuf>, Error> {
     let mut paths = Vec::new();
     for entry in fs::read_dir(directory)? {
@@ -20,17 +20,17 @@ fn protos(directory: &str) -> Result<Vec<PathBuf>, Error> {
     Ok(paths)
 }
 
-/// Adds a file to a batch under the name of the file.
+/// Adds a file to a batch, named after the file.
 fn add(batch: &mut Batch, path: &Path) -> Result<(), psrpc_build::Error> {
     let unit = path.file_stem().unwrap_or_default().to_string_lossy().replace('-', "_");
     let include = path.parent().unwrap_or(path).to_owned();
     batch.add(&format!("u_{unit}"), &[path.to_owned()], &[include])
 }
 
-/// Demands that cargo has nothing to say of a batch.
+/// Checks that cargo reports no errors or warnings for a batch.
 fn check(batch: &Batch, command: &[&str]) -> Result<(), Error> {
-    let faults = batch.cargo(command)?;
-    assert!(faults.is_empty(), "{command:?}: {faults:#?}");
+    let errors = batch.cargo(command)?;
+    assert!(errors.is_empty(), "{command:?}: {errors:#?}");
     Ok(())
 }
 
@@ -39,20 +39,20 @@ fn every_file_that_was_kept_has_its_right_answer() -> Result<(), Error> {
     let mut batch = Batch::new("kept")?;
     for path in protos(KEPT)? {
         let source = fs::read_to_string(&path)?;
-        let wanted = source.lines().next().and_then(|line| line.strip_prefix("// ")).unwrap_or_default();
-        let answer = match add(&mut batch, &path) {
+        let expected = source.lines().next().and_then(|line| line.strip_prefix("// ")).unwrap_or_default();
+        let result = match add(&mut batch, &path) {
             Ok(()) => "compiles".to_owned(),
             Err(error) => error.to_string().replacen(&format!("{}:", path.display()), "refused: ", 1),
         };
-        assert_eq!(answer, wanted, "{}", path.display());
+        assert_eq!(result, expected, "{}", path.display());
     }
     check(&batch, &["check"])?;
     check(&batch, &["doc", "--no-deps"])?;
-    // Nothing of a comment is a doctest; those of rustdoc itself would be faults of the compiler.
+    // Comments must not become doctests. Compiler errors in doctests would be reported here.
     check(&batch, &["test", "--doc"])
 }
 
-/// The first file of each kind, and what users ask of their own code.
+/// Checks one file of each kind under lints that users may enable.
 #[test]
 fn generated_code_is_clean_under_all_lints() -> Result<(), Error> {
     let mut batch = Batch::new("lints")?;

@@ -1,6 +1,6 @@
-//! Nasty .proto files: made up at random from names that mean something in Rust, from odd labels
-//! and defaults, and from comments with odd characters. Each is refused with a place, or rustc
-//! takes its code without a warning.
+//! Random .proto files with names that are special in Rust, unusual labels and defaults, and
+//! comments with unusual characters. Each file must be rejected with a place, or compile without
+//! warnings.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,11 +13,10 @@ use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use psrpc_protos::batch::Batch;
 
-/// How many files are made up; most have an import.
+/// The number of random files. Most have an import.
 const FILES: usize = 300;
 
-/// Names that mean something in Rust, in prost or in the generated code, and names that differ only
-/// in their spelling.
+/// Names that are special in Rust, prost or generated code, and names that differ only in spelling.
 const NAMES: &[&str] = &[
     "type",
     "Type",
@@ -163,7 +162,7 @@ const SCALARS: &[&str] = &[
 const WELL_KNOWN: &[&str] =
     &["Timestamp", "Duration", "Any", "Struct", "Value", "Empty", "StringValue", "BoolValue", "FieldMask"];
 
-/// A file, before its names of types are chosen.
+/// A random file, before its field types are chosen.
 #[derive(Clone, Debug)]
 struct File {
     proto3: bool,
@@ -301,41 +300,42 @@ fn file() -> impl Strategy<Value = File> {
 }
 
 impl File {
-    /// Makes names differ that protobuf itself would refuse.
-    fn settle(&mut self) {
+    /// Makes names unique where protobuf requires it.
+    fn make_names_unique(&mut self) {
         let mut names = BTreeSet::from([self.package.first().cloned().unwrap_or_default()]);
-        settle(&mut names, &mut self.service);
-        settle_all(&mut names, &mut self.messages, &mut self.enums);
+        make_unique(&mut names, &mut self.service);
+        make_all_unique(&mut names, &mut self.messages, &mut self.enums);
         let mut names = BTreeSet::new();
-        self.rpcs.iter_mut().for_each(|rpc| settle(&mut names, &mut rpc.name));
+        self.rpcs.iter_mut().for_each(|rpc| make_unique(&mut names, &mut rpc.name));
     }
 }
 
-fn settle_all(names: &mut BTreeSet<String>, messages: &mut [Message], enums: &mut [Enum]) {
+fn make_all_unique(names: &mut BTreeSet<String>, messages: &mut [Message], enums: &mut [Enum]) {
     for item in enums {
-        settle(names, &mut item.name);
-        // The values of an enum are beside it.
-        item.values.iter_mut().for_each(|(value, _)| settle(names, value));
+        make_unique(names, &mut item.name);
+        // Enum values share the scope of their enum.
+        item.values.iter_mut().for_each(|(value, _)| make_unique(names, value));
     }
     for message in messages {
-        settle(names, &mut message.name);
+        make_unique(names, &mut message.name);
         let mut names = BTreeSet::new();
-        message.fields.iter_mut().for_each(|field| settle(&mut names, &mut field.name));
-        settle_all(&mut names, &mut message.nested, &mut message.enums);
+        message.fields.iter_mut().for_each(|field| make_unique(&mut names, &mut field.name));
+        make_all_unique(&mut names, &mut message.nested, &mut message.enums);
     }
 }
 
-fn settle(names: &mut BTreeSet<String>, name: &mut String) {
+fn make_unique(names: &mut BTreeSet<String>, name: &mut String) {
     while !names.insert(name.clone()) {
         name.push('x');
     }
 }
 
-/// Writes a file, whose fields are of its own types and of those of `imported`.
+/// Writes files. Field types are chosen from the types declared so far, including the imported
+/// ones.
 struct Writer {
     text: String,
     proto3: bool,
-    /// The names of messages, and of enums with their values, each from the root.
+    /// The full names of messages; those of enums, with their values.
     messages: Vec<String>,
     enums: Vec<(String, Vec<String>)>,
 }
@@ -497,7 +497,7 @@ fn scalar_default(scalar: &str, index: &Index) -> &'static str {
     choices[index.index(choices.len())]
 }
 
-/// Writes a file and, if it has one, its import.
+/// Writes a file and its import, if it has one.
 fn write(directory: &Path, number: usize, file: &File, import: Option<&File>) -> PathBuf {
     let mut writer = Writer { text: String::new(), proto3: true, messages: Vec::new(), enums: Vec::new() };
     let mut imported = None;
@@ -505,19 +505,19 @@ fn write(directory: &Path, number: usize, file: &File, import: Option<&File>) ->
         writer.text.clear();
         writer.proto3 = file.proto3;
         let scope = file.package.iter().fold(String::new(), |scope, part| format!("{scope}.{part}"));
-        // Messages of a proto2 file may be used in proto3; its enums may not, which is an error
-        // with a place.
+        // A proto3 file may use messages of a proto2 file but not its enums; that error must have a
+        // place, too.
         file.enums.iter().for_each(|item| writer.declare_enum(item, &scope));
         file.messages.iter().for_each(|message| writer.declare(message, &scope));
         writer.file(file, imported.as_deref());
         let name = format!("n{number}_{at}.proto");
-        fs::write(directory.join(&name), &writer.text).expect("a file can be written");
+        fs::write(directory.join(&name), &writer.text).expect("the file can be written");
         imported = Some(name);
     }
-    directory.join(imported.expect("there is one file at least"))
+    directory.join(imported.expect("at least one file was written"))
 }
 
-/// Draws values from a seed that is printed, and can be given as `NASTY_SEED`.
+/// Creates a runner from a seed that is printed. `NASTY_SEED` sets the seed.
 fn runner() -> TestRunner {
     let seed = std::env::var("NASTY_SEED").ok().and_then(|seed| seed.parse().ok());
     let day = || std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(0, |time| time.as_secs() / 86_400);
@@ -532,35 +532,36 @@ fn runner() -> TestRunner {
 fn nasty_files_are_refused_with_a_place_or_compile() {
     let directory = psrpc_protos::work_directory().join("nasty-files");
     let _ = fs::remove_dir_all(&directory);
-    fs::create_dir_all(&directory).expect("a directory can be made");
+    fs::create_dir_all(&directory).expect("the directory can be created");
     let mut runner = runner();
     let strategy = (file(), prop::option::weighted(0.6, file()));
-    let mut batch = Batch::new("nasty").expect("a batch can be begun");
-    let mut wrong = Vec::new();
-    let mut refused = 0;
+    let mut batch = Batch::new("nasty").expect("the batch can be created");
+    let mut failures = Vec::new();
+    let mut rejected = 0;
     for number in 0..FILES {
-        let (mut file, mut import) = strategy.new_tree(&mut runner).expect("a file can be made up").current();
-        import.iter_mut().chain([&mut file]).for_each(File::settle);
+        let (mut file, mut import) =
+            strategy.new_tree(&mut runner).expect("a file can be generated").current();
+        import.iter_mut().chain([&mut file]).for_each(File::make_names_unique);
         let path = write(&directory, number, &file, import.as_ref());
         if let Err(error) = batch.add(&format!("n{number}"), &[path], std::slice::from_ref(&directory)) {
-            refused += 1;
+            rejected += 1;
             let error = error.to_string();
             if std::env::var_os("NASTY_SHOW").is_some() {
                 println!("{error}");
             }
             let place = error.split_once(".proto:").map_or("", |(_, rest)| rest);
             if !place.starts_with(|c: char| c.is_ascii_digit()) {
-                wrong.push(error);
+                failures.push(error);
             }
         }
     }
-    println!("{refused} were refused, and {} are compiled", batch.len());
-    assert!(batch.len() > FILES / 20, "hardly any file can be generated: {refused} were refused");
+    println!("{rejected} files rejected, {} files to compile", batch.len());
+    assert!(batch.len() > FILES / 20, "too few files to compile: {rejected} of {FILES} were rejected");
     for command in [["check"].as_slice(), &["doc", "--no-deps"]] {
-        let faults = batch.cargo(command).expect("cargo runs");
-        for (unit, lines) in faults {
-            wrong.push(format!("{unit}: {}", lines.join("\n    ")));
+        let errors = batch.cargo(command).expect("cargo runs");
+        for (unit, lines) in errors {
+            failures.push(format!("{unit}: {}", lines.join("\n    ")));
         }
     }
-    assert!(wrong.is_empty(), "{} in {}:\n{}", wrong.len(), directory.display(), wrong.join("\n"));
+    assert!(failures.is_empty(), "{} in {}:\n{}", failures.len(), directory.display(), failures.join("\n"));
 }

@@ -1,6 +1,5 @@
-//! Real bus servers for tests: `redis-server` and `nats-server`, each on a loopback port of its
-//! own, stopped, killed, frozen and started again at will. They end with the test, however that
-//! ends.
+//! Real bus servers for tests: `redis-server` and `nats-server`, each on a free loopback port.
+//! Tests can stop, kill, freeze and restart them. They end when the test ends, even if it panics.
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
@@ -18,17 +17,17 @@ use rustix::io::retry_on_intr;
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 use tempfile::TempDir;
 
-/// How long a server may take to be there.
-const AT_MOST: Duration = Duration::from_secs(20);
+/// The time limit for a server to start.
+const START_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Which server.
+/// The kind of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Redis,
     Nats,
 }
 
-/// A server that runs, unless it was stopped.
+/// A running or stopped server. Dropping it kills the server.
 pub struct Server {
     kind: Kind,
     port: u16,
@@ -38,43 +37,43 @@ pub struct Server {
 }
 
 impl Server {
-    /// A `redis-server` with these further arguments.
+    /// Starts a `redis-server` with additional arguments.
     ///
     /// # Panics
     ///
-    /// When it cannot be started.
+    /// Panics if it cannot be started.
     pub fn redis(arguments: &[&str]) -> Self {
         Self::new(Kind::Redis, arguments)
     }
 
-    /// A `nats-server` with these further lines of configuration.
+    /// Starts a `nats-server` with additional lines of configuration.
     ///
     /// # Panics
     ///
-    /// When it cannot be started.
+    /// Panics if it cannot be started.
     pub fn nats(configuration: &[&str]) -> Self {
         Self::new(Kind::Nats, configuration)
     }
 
     fn new(kind: Kind, arguments: &[&str]) -> Self {
         let arguments = arguments.iter().map(ToString::to_string).collect();
-        let home = tempfile::tempdir().expect("a directory can be had");
+        let home = tempfile::tempdir().expect("a temporary directory can be created");
         let mut server = Self { kind, port: free_port(), arguments, home, child: None };
         server.start();
         server
     }
 
-    /// The port on 127.0.0.1.
+    /// Returns the port on 127.0.0.1.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Its URL, without credentials.
+    /// Returns the URL, without credentials.
     pub fn url(&self) -> String {
         self.url_with("")
     }
 
-    /// Its URL, with credentials: `user:password@`.
+    /// Returns the URL with credentials, given as `user:password@`.
     pub fn url_with(&self, credentials: &str) -> String {
         let scheme = match self.kind {
             Kind::Redis => "redis",
@@ -83,11 +82,11 @@ impl Server {
         format!("{scheme}://{credentials}127.0.0.1:{}", self.port)
     }
 
-    /// Starts it again, on the same port; it is there when this returns.
+    /// Starts the server again on the same port. It accepts connections when this returns.
     ///
     /// # Panics
     ///
-    /// When it cannot be started.
+    /// Panics if it cannot be started.
     pub fn start(&mut self) {
         let mut command = match self.kind {
             Kind::Redis => self.redis_command(),
@@ -95,15 +94,15 @@ impl Server {
         };
         let program = command.get_program().to_string_lossy().into_owned();
         let command = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let child = command.spawn().unwrap_or_else(|error| panic!("{program} is needed: {error}"));
+        let child =
+            command.spawn().unwrap_or_else(|error| panic!("failed to start {program}: {error}; install it"));
         self.child = Some(child);
-        // Polled, as a client would. The logs of the servers say so too, but in words that depend
-        // on the version.
-        let begun = now();
-        while !self.answers() {
-            let ended = self.child.as_mut().and_then(|child| child.try_wait().ok().flatten());
-            assert!(ended.is_none(), "{program} has ended by itself: {ended:?}");
-            assert!(now() - begun < AT_MOST, "{program} is not there after {AT_MOST:?}");
+        // Polled by connecting, since the log messages of the servers depend on their versions.
+        let started = now();
+        while !self.is_ready() {
+            let status = self.child.as_mut().and_then(|child| child.try_wait().ok().flatten());
+            assert!(status.is_none(), "{program} exited: {status:?}");
+            assert!(now() - started < START_TIMEOUT, "{program} did not start within {START_TIMEOUT:?}");
             thread::sleep(Duration::from_millis(5));
         }
     }
@@ -124,13 +123,13 @@ impl Server {
         command
     }
 
-    /// Replaces the arguments, or the lines of configuration: for the next start, or for a
+    /// Replaces the arguments or lines of configuration. Takes effect at the next start or
     /// [`reload`](Self::reload).
     pub fn configure(&mut self, arguments: &[&str]) {
         self.arguments = arguments.iter().map(ToString::to_string).collect();
     }
 
-    /// Has a `nats-server` read its configuration again (SIGHUP), which it does soon.
+    /// Tells a `nats-server` to reload its configuration (SIGHUP). It does so asynchronously.
     pub fn reload(&self) {
         self.write_configuration();
         self.signal("HUP");
@@ -140,89 +139,91 @@ impl Server {
         let configuration = self.home.path().join("nats.conf");
         let mut lines = vec!["host: 127.0.0.1".to_owned(), format!("port: {}", self.port)];
         lines.extend(self.arguments.iter().cloned());
-        fs::write(&configuration, lines.join("\n")).expect("a file can be written");
+        fs::write(&configuration, lines.join("\n")).expect("the configuration can be written");
         configuration
     }
 
     fn nats_command(&self) -> Command {
         let configuration = self.write_configuration();
-        // Debian installs it where only root looks.
+        // Debian installs it in a directory that only root has in its PATH.
         let installed = PathBuf::from("/usr/sbin/nats-server");
         let mut command = Command::new(if installed.exists() { installed } else { "nats-server".into() });
         command.arg("-c").arg(configuration);
         command
     }
 
-    /// Whether it answers a client that says hello.
-    fn answers(&self) -> bool {
+    /// Returns `true` if the server responds to a connection.
+    fn is_ready(&self) -> bool {
         let Ok(mut stream) = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)) else { return false };
         let _ = stream.set_read_timeout(Some(Duration::from_secs(1)));
-        let mut answer = [0; 4];
+        let mut response = [0; 4];
         match self.kind {
-            // Also an error, for want of a password, is an answer.
+            // An error response, such as a missing password, counts too.
             Kind::Redis => {
-                stream.write_all(b"PING\r\n").is_ok() && stream.read(&mut answer).is_ok_and(|n| n > 0)
+                stream.write_all(b"PING\r\n").is_ok() && stream.read(&mut response).is_ok_and(|n| n > 0)
             }
-            Kind::Nats => stream.read_exact(&mut answer).is_ok() && &answer == b"INFO",
+            Kind::Nats => stream.read_exact(&mut response).is_ok() && &response == b"INFO",
         }
     }
 
-    /// Has it end by itself (SIGTERM); it has ended when this returns.
+    /// Stops the server (SIGTERM) and waits until it has exited.
     pub fn stop(&mut self) {
         self.signal("TERM");
         self.wait();
     }
 
-    /// Kills it (SIGKILL); it has ended when this returns.
+    /// Kills the server (SIGKILL) and waits until it has exited.
     pub fn kill(&mut self) {
         self.signal("KILL");
         self.wait();
     }
 
-    /// The CPU time that it has taken, where the system tells (Linux); nothing while it does not
-    /// run.
+    /// Returns the CPU time that the server has used. Zero while it is not running, and on systems
+    /// other than Linux.
     pub fn cpu_time(&self) -> Duration {
-        let stats = self.of_threads("schedstat");
+        let stats = self.thread_files("schedstat");
         Duration::from_nanos(
             stats.iter().filter_map(|stat| stat.split(' ').next()?.parse::<u64>().ok()).sum(),
         )
     }
 
-    /// Stops it in its tracks (SIGSTOP): connections stay, and nothing answers. It has stopped when
-    /// this returns.
+    /// Freezes the server (SIGSTOP) and waits until it has stopped. Its connections stay open, but
+    /// nothing responds.
     ///
     /// # Panics
     ///
-    /// If it has ended instead.
+    /// Panics if it has exited.
     pub fn freeze(&self) {
         let Some(child) = &self.child else { return };
         self.signal("STOP");
-        // The signal is for one thread, which stops the others once it runs: until then they go on.
-        // The system tells the parent when all have stopped. It is left to `wait` to take notice of
-        // an end.
+        // One thread receives the signal and then stops the others. The system notifies the parent
+        // once all threads have stopped. NOWAIT leaves an exit for `wait` to collect.
         let events = WaitIdOptions::STOPPED | WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
         let event = retry_on_intr(|| waitid(WaitId::Pid(Pid::from_child(child)), events));
-        assert!(event.is_ok_and(|event| event.is_some_and(|event| event.stopped())), "it has stopped");
+        assert!(
+            event.is_ok_and(|event| event.is_some_and(|event| event.stopped())),
+            "the server exited instead of stopping"
+        );
     }
 
-    /// What the system tells of each of its threads in a file of this name. One that is gone tells
-    /// nothing.
-    fn of_threads(&self, file: &str) -> Vec<String> {
+    /// Returns the content of a file in `/proc` for each thread of the server. Threads that have
+    /// exited are skipped.
+    fn thread_files(&self, file: &str) -> Vec<String> {
         let threads =
             self.child.as_ref().and_then(|child| fs::read_dir(format!("/proc/{}/task", child.id())).ok());
         let threads = threads.into_iter().flatten().flatten();
         threads.filter_map(|thread| fs::read_to_string(thread.path().join(file)).ok()).collect()
     }
 
-    /// Lets it go on (SIGCONT).
+    /// Resumes a frozen server (SIGCONT).
     pub fn thaw(&self) {
         self.signal("CONT");
     }
 
     fn signal(&self, signal: &str) {
         if let Some(child) = &self.child {
-            let sent = Command::new("kill").arg(format!("-{signal}")).arg(child.id().to_string()).status();
-            assert!(sent.is_ok_and(|status| status.success()), "SIG{signal} could be sent");
+            let status = Command::new("kill").arg(format!("-{signal}")).arg(child.id().to_string()).status();
+            assert!(status.is_ok_and(|status| status.success()), "failed to send SIG{signal}");
         }
     }
 
@@ -242,21 +243,21 @@ impl Drop for Server {
     }
 }
 
-/// A loopback port that nobody listens on right now.
+/// Returns a loopback port that is currently unused.
 ///
 /// # Panics
 ///
-/// When there is none.
+/// Panics if no port is found.
 pub fn free_port() -> u16 {
-    // Below the ports that systems give to outgoing connections, so that none of those takes it
-    // before the server listens.
+    // Below the range of ephemeral ports, so that no outgoing connection takes the port before the
+    // server binds it.
     let random = || RandomState::new().build_hasher().finish();
     let mut ports = (0..1000).map(|_| 10_000 + (random() % 20_000) as u16);
     let is_free = |port: &u16| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();
-    ports.find(is_free).expect("a port can be had")
+    ports.find(is_free).expect("a port is free")
 }
 
-#[expect(clippy::disallowed_methods, reason = "real servers live in real time")]
+#[expect(clippy::disallowed_methods, reason = "real servers need real time")]
 fn now() -> Instant {
     Instant::now()
 }

@@ -1,5 +1,5 @@
-//! Runs a command while a server is there: `psrpc-servers redis COMMAND... URL ...`, where `URL`
-//! stands for the server's.
+//! Runs a command with a server: `psrpc-servers redis COMMAND... URL ...`. `URL` is replaced by the
+//! server's URL.
 
 use std::process::{Command, ExitCode};
 
@@ -11,21 +11,21 @@ fn main() -> ExitCode {
         Some("redis") => Server::redis(&[]),
         Some("nats") => Server::nats(&[]),
         other => {
-            eprintln!("there is no server {other:?}; there are redis and nats");
+            eprintln!("unknown server {other:?}: expected redis or nats");
             return ExitCode::FAILURE;
         }
     };
     let url = server.url();
     let command: Vec<_> = arguments.map(|word| if word == "URL" { url.clone() } else { word }).collect();
     let [program, arguments @ ..] = &command[..] else {
-        eprintln!("no command to run");
+        eprintln!("missing command: usage is psrpc-servers redis|nats COMMAND...");
         return ExitCode::FAILURE;
     };
     match Command::new(program).args(arguments).status() {
         Ok(status) if status.success() => ExitCode::SUCCESS,
         Ok(_) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("{program}: {error}");
+            eprintln!("failed to run {program}: {error}");
             ExitCode::FAILURE
         }
     }

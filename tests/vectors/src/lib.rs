@@ -1,4 +1,4 @@
-//! Loads the recordings of running Go peers; `README.md` says what there is.
+//! Loads the recordings of Go peers; see `README.md`.
 
 #![forbid(unsafe_code)]
 
@@ -48,7 +48,7 @@ macro_rules! recordings {
 recordings! { "v0.6.0" "v0.7.2" "v0.7.5" "v0.8.2" }
 
 impl Recording {
-    /// Its conversations, in the order of the recording.
+    /// Returns the conversations, in the order of the recording.
     pub fn conversations(&self) -> Vec<Conversation> {
         lines(self.lines)
     }
@@ -57,17 +57,17 @@ impl Recording {
 /// One conversation between Go peers.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Conversation {
-    /// Its name, the same in every recording.
+    /// The name, which is the same in every recording.
     pub id: String,
-    /// What happens in it.
+    /// A description.
     pub what: String,
-    /// Who took part.
+    /// The clients and servers.
     pub participants: Vec<Participant>,
-    /// Who subscribed to what.
+    /// The subscriptions of the clients and servers.
     pub subscriptions: Vec<Subscription>,
-    /// What the caller saw.
+    /// The result that the caller got.
     pub outcome: Value,
-    /// What the bus carried, in order.
+    /// The frames that the bus carried, in order.
     pub frames: Vec<Event>,
 }
 
@@ -80,17 +80,17 @@ pub struct Participant {
     pub label: String,
     /// The id on the wire.
     pub id: String,
-    /// What is special about it.
+    /// The properties that differ from the defaults.
     #[serde(default)]
     pub note: Note,
 }
 
-/// What is special about a client or server of a conversation.
+/// Properties of a client or server that differ from the defaults.
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 pub struct Note {
-    /// The affinity that the server bids; negative for no bid.
+    /// The affinity that the server bids; negative if it makes no bid.
     pub affinity: Option<f32>,
-    /// Whether the server runs queue requests without waiting for a grant.
+    /// True if the server runs queue requests without waiting for a grant.
     #[serde(default)]
     pub skip_claim: bool,
 }
@@ -106,56 +106,56 @@ pub struct Subscription {
     pub queue_group: Option<String>,
 }
 
-/// Something that the bus carried.
+/// An event on the bus.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Event {
     /// A frame was published.
     Publish(Box<Publish>),
-    /// A server tried the lock of a queue request (Redis).
+    /// A server tried to lock a queue request (Redis).
     Lock(Lock),
 }
 
 /// A published frame.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Publish {
-    /// Microseconds since the start.
+    /// Microseconds since the start of the conversation.
     pub at_us: u64,
-    /// `client:ID`, `server:ID`, or `recorder`, which is no peer.
+    /// `client:ID`, `server:ID`, or `recorder` for frames that the recorder published itself.
     pub from: String,
     /// The channel (Redis) or subject (NATS).
     pub channel: String,
-    /// The local channel that the envelope names: on NATS, and since v0.8.0 on Redis.
+    /// The local channel in the envelope: on NATS, and on Redis since v0.8.0.
     #[serde(default)]
     pub local: String,
     /// The whole frame, as hex.
     pub hex: String,
-    /// The type URL of the envelope; empty where there is none.
+    /// The type URL of the envelope; empty if it has none.
     pub type_url: String,
-    /// How the envelope says that its value is compressed.
+    /// The compression that the envelope declares.
     #[serde(default)]
     pub compression: i32,
-    /// Whether the value could not be read, and was not meant to be.
+    /// True if the value is deliberately undecodable.
     #[serde(default)]
     pub undecodable: bool,
     /// The fields of the message, decompressed: bytes as hex, int64 as decimal strings.
     #[serde(default)]
     pub fields: Value,
-    /// The user's message, where it could be decoded.
+    /// The user's message, if it could be decoded.
     pub payload: Option<Value>,
 }
 
 impl Publish {
-    /// The whole frame.
+    /// Returns the whole frame.
     pub fn bytes(&self) -> Vec<u8> {
         hex(&self.hex)
     }
 }
 
-/// A try for the lock of a queue request.
+/// An attempt to lock a queue request.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Lock {
-    /// Microseconds since the start.
+    /// Microseconds since the start of the conversation.
     pub at_us: u64,
     /// `server:ID` or `client:ID`.
     pub from: String,
@@ -163,7 +163,7 @@ pub struct Lock {
     pub frame: usize,
     /// The Redis command.
     pub args: Vec<String>,
-    /// Whether it got the lock.
+    /// True if the peer got the lock.
     pub won: bool,
 }
 
@@ -176,17 +176,17 @@ pub struct ChannelRow {
     pub method: String,
     /// The parts of the topic.
     pub topic: Vec<String>,
-    /// Whether the method is queue-routed.
+    /// True if the method is queue-routed.
     pub queue: bool,
     /// A client id.
     pub id: String,
-    /// The channels' names, by kind of channel.
+    /// The names of the channels, by kind of channel.
     #[serde(flatten)]
     pub channels: BTreeMap<String, Value>,
 }
 
 impl ChannelRow {
-    /// The (legacy, server, local) names of one kind of channel.
+    /// Returns the legacy, server and local names of one kind of channel.
     pub fn names(&self, kind: &str) -> (&str, &str, &str) {
         let name = |form| self.channels[kind][form].as_str().expect("a name");
         (name("legacy"), name("server"), name("local"))
@@ -226,7 +226,7 @@ pub struct ErrorCodeRow {
     pub grpc_number: i32,
     /// Its Twirp code.
     pub twirp: String,
-    /// Whether Go's retry middleware tries again after it.
+    /// True if Go's retry middleware retries it by default.
     pub retried_by_default: bool,
 }
 
@@ -235,14 +235,14 @@ pub struct ErrorCodeRow {
 pub struct FromGrpcRow {
     /// The number of a gRPC code.
     pub grpc_number: i32,
-    /// The code that Go makes of it.
+    /// The code that Go maps it to.
     pub code: String,
 }
 
 /// A row of `fixed-errors.jsonl`.
 #[derive(Clone, Debug, Deserialize)]
 pub struct FixedErrorRow {
-    /// Go's name for it.
+    /// Go's name for the error.
     pub name: String,
     /// Its code.
     pub code: String,
@@ -250,19 +250,19 @@ pub struct FixedErrorRow {
     pub text: String,
 }
 
-/// A row of `selection.jsonl`: one selection of a server by Go. Times are milliseconds since its
+/// A row of `selection.jsonl`: one selection of a server by Go. Times are in milliseconds since its
 /// start.
 #[derive(Clone, Debug, Deserialize)]
 pub struct SelectionRow {
-    /// What is special about it.
+    /// A description.
     pub what: String,
-    /// Its options.
+    /// The options of the selection.
     pub options: SelectionOptions,
-    /// When the call ends.
+    /// The deadline of the call.
     pub deadline_ms: u64,
-    /// What came in.
+    /// The bids and responses that arrived.
     pub events: Vec<SelectionEvent>,
-    /// How it ended.
+    /// The result of the selection.
     pub result: SelectionResult,
 }
 
@@ -275,49 +275,48 @@ pub struct SelectionOptions {
     pub accept_first: bool,
     pub affinity_timeout_ms: u64,
     pub short_circuit_ms: u64,
-    /// Which claim the selection function takes: `lowest`, `first`, `last`, `nothing`, `fail`, or
-    /// empty for none.
+    /// The bid that the selection function chooses: `lowest`, `first`, `last`, `nothing` or `fail`;
+    /// empty for no function.
     pub selection_func: String,
 }
 
-/// Something that comes in during a selection: a claim, an error response, or a successful
-/// response.
+/// An event during a selection: a bid, an error response, or a successful response.
 #[derive(Clone, Debug, Deserialize)]
 pub struct SelectionEvent {
-    /// When.
+    /// The time of the event.
     pub at_ms: u64,
-    /// Who bids.
+    /// The server that bids.
     pub server: Option<String>,
-    /// Its affinity: a number, or `NaN`, `+Inf`, `-Inf`.
+    /// The affinity of the bid: a number, or `NaN`, `+Inf`, `-Inf`.
     pub affinity: Option<Value>,
     /// The text of an error response.
     pub error: Option<String>,
     /// The code of an error response.
     pub error_code: Option<String>,
-    /// Whether it is a successful response.
+    /// True for a successful response.
     #[serde(default)]
     pub success: bool,
 }
 
-/// How a selection ended.
+/// The result of a selection.
 #[derive(Clone, Debug, Deserialize)]
 pub struct SelectionResult {
-    /// The server selected.
+    /// The selected server.
     pub server: Option<String>,
     /// The text of the error.
     pub error: Option<String>,
     /// The code of the error.
     pub error_code: Option<String>,
-    /// Whether the selection function was asked.
+    /// True if the selection function was called.
     pub selection_func_asked: bool,
-    /// The claims that it saw.
+    /// The bids that it was called with.
     #[serde(default)]
     pub selection_func_saw: Vec<SelectionClaim>,
-    /// How long it took in each of three runs.
+    /// The duration in each of three runs.
     pub took_ms: Vec<u64>,
 }
 
-/// A claim as a selection function saw it.
+/// A bid as the selection function saw it.
 #[derive(Clone, Debug, Deserialize)]
 #[allow(missing_docs, reason = "the protocol's own names")]
 pub struct SelectionClaim {
@@ -328,15 +327,15 @@ pub struct SelectionClaim {
 /// A row of `retry-schedules.jsonl`.
 #[derive(Clone, Debug, Deserialize)]
 pub struct RetryScheduleRow {
-    /// What the attempts end with.
+    /// A description of the attempts' results.
     pub what: String,
     /// The options of Go's retry middleware.
     pub options: RetryOptions,
-    /// The timeout of each attempt that was made; `None` for the client's.
+    /// The timeout of each attempt; `None` for the client's default.
     pub attempt_timeouts_ms: Vec<Option<u64>>,
-    /// The code of the error that the caller got, if it got one that has a code.
+    /// The code of the caller's error, if it got an error with a code.
     pub final_code: Option<String>,
-    /// The text of the error that the caller got, if it got one.
+    /// The text of the caller's error, if it got one.
     pub final_error: Option<String>,
 }
 
@@ -376,11 +375,11 @@ tables! {
     selections: SelectionRow = "selection.jsonl";
 }
 
-/// A part of a channel's name as it was before what no channel may have was replaced in it.
+/// Reverses the escaping of a part of a channel name.
 ///
 /// # Panics
 ///
-/// When it has a replacement that is none.
+/// Panics if an escape sequence is malformed.
 pub fn unescaped(part: &str) -> String {
     let mut plain = String::new();
     let mut rest = part;
@@ -394,7 +393,7 @@ pub fn unescaped(part: &str) -> String {
     plain + rest
 }
 
-/// The bytes that `hex` spells.
+/// Decodes a hex string.
 pub fn hex(hex: &str) -> Vec<u8> {
     let digit = |digit: u8| char::from(digit).to_digit(16).expect("a hex digit") as u8;
     hex.as_bytes().chunks(2).map(|pair| digit(pair[0]) << 4 | digit(pair[1])).collect()

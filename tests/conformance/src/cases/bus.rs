@@ -1,4 +1,4 @@
-//! What a bus must do for itself.
+//! Requirements on a bus itself.
 
 use std::time::Duration;
 
@@ -9,22 +9,22 @@ use psrpc::proto::{Any, Channel, Frame, Request, Text};
 use super::case_list;
 use crate::case::{Case, Verdict, check, check_eq};
 use crate::env::Env;
-use crate::foreign::{Ear, next_of};
+use crate::foreign::{FrameReceiver, next_of_any};
 
 pub(super) const CASES: &[Case] = case_list! {
-    "bus/live-when-resolved", "I13", "a frame published after subscribe has resolved reaches the subscriber", live;
+    "bus/live-when-resolved", "I13", "a subscriber gets a frame published right after its subscription resolved", live;
     "bus/plain/everybody", "section 2", "every plain subscriber gets every frame", everybody;
-    "bus/queue/one", "section 11", "of the queue subscribers of a channel one gets each frame", one;
+    "bus/queue/one", "section 11", "each frame goes to one of a channel's queue subscribers", one;
     "bus/queue/turns", "section 11", "queue subscribers of one bus take turns", turns;
-    "bus/queue/beside-plain", "section 11", "queue and plain subscribers of different channels do not disturb each other", beside;
+    "bus/queue/beside-plain", "section 11", "queue and plain subscribers of different channels do not interfere", beside;
     "bus/order", "section 5", "frames of one publisher on a channel arrive in order", order;
-    "bus/channels-apart", "section 2", "frames reach the subscribers of their channel and nobody else", apart;
-    "bus/unsubscribe/ends", "design: the bus", "after an unsubscribe nothing more comes, and the end is told", ends;
-    "bus/unsubscribe/others-go-on", "I12", "the end of one subscription is no matter to another", others_go_on;
-    "bus/slow-subscriber", "I12", "a subscriber that does not read loses its own newest frames, counted, and delays nobody", slow;
-    "bus/frames/unchanged", "section 1", "every field of a frame arrives as it was sent", unchanged;
+    "bus/channels-apart", "section 2", "frames reach only the subscribers of their channel", apart;
+    "bus/unsubscribe/ends", "design: the bus", "a subscription yields its end, and nothing after it", ends;
+    "bus/unsubscribe/others-go-on", "I12", "the end of one subscription does not affect another", others_go_on;
+    "bus/slow-subscriber", "I12", "a slow subscriber loses its own newest frames, which are counted, and delays no other", slow;
+    "bus/frames/unchanged", "section 1", "every field of a frame arrives unchanged", unchanged;
     "bus/frames/large", "section 1", "a frame of 512 KiB arrives", large;
-    "bus/frames/raw", "I11", "bytes that are no frame are delivered, or dropped, without harm", raw;
+    "bus/frames/raw", "I11", "bytes that are not a frame are delivered or dropped; later frames still arrive", raw;
 };
 
 fn channel(topic: &str) -> Channel {
@@ -35,8 +35,8 @@ fn queue_channel(topic: &str) -> Channel {
     Channel::request("Shop", "Bus", &[topic], true)
 }
 
-/// A frame of this moment: a bus may take an identical one for a duplicate, also of an earlier
-/// case.
+/// Returns a frame with the current time, since a bus may drop an identical frame as a duplicate,
+/// even one of an earlier case.
 fn frame(env: &Env, number: u32) -> Frame {
     let now = env.runtime().now().wall;
     Frame::Request(Request {
@@ -48,8 +48,8 @@ fn frame(env: &Env, number: u32) -> Frame {
     })
 }
 
-async fn number(ear: &mut Ear) -> Result<u32, String> {
-    let request = ear.request().await?;
+async fn number(receiver: &mut FrameReceiver) -> Result<u32, String> {
+    let request = receiver.request().await?;
     let id = request.request_id.as_str().strip_prefix("REQ_").unwrap_or_default();
     id.parse().map_err(|_| format!("an unexpected frame {request:?}"))
 }
@@ -58,68 +58,67 @@ async fn live(env: Env) -> Verdict {
     let foreign = env.foreign().await?;
     for round in 0..50 {
         let topic = format!("t{round}");
-        let mut ear = env.foreign().await?.listen(&channel(&topic), Plain).await?;
+        let mut receiver = env.foreign().await?.listen(&channel(&topic), Plain).await?;
         foreign.send(&channel(&topic), frame(&env, round)).await?;
-        check_eq!(number(&mut ear).await?, round, "the frame of round {round}");
+        check_eq!(number(&mut receiver).await?, round, "the frame of round {round}");
     }
     Ok(())
 }
 
 async fn everybody(env: Env) -> Verdict {
     let channel = channel("t");
-    let mut ears = Vec::new();
+    let mut receivers = Vec::new();
     for _ in 0..5 {
-        ears.push(env.foreign().await?.listen(&channel, Plain).await?);
+        receivers.push(env.foreign().await?.listen(&channel, Plain).await?);
     }
     for round in 0..20 {
         env.foreign().await?.send(&channel, frame(&env, round)).await?;
-        for ear in &mut ears {
-            check_eq!(number(ear).await?, round, "the frame of round {round}");
+        for receiver in &mut receivers {
+            check_eq!(number(receiver).await?, round, "the frame of round {round}");
         }
     }
     Ok(())
 }
 
-/// Publishes frames with numbers, and gives those that each ear has heard once all have arrived
-/// somewhere.
+/// Publishes numbered frames. Returns the numbers that each receiver got, once all have arrived.
 async fn spread(
     env: &Env,
     channel: &Channel,
-    ears: &mut [Ear],
+    receivers: &mut [FrameReceiver],
     frames: u32,
 ) -> Result<Vec<Vec<u32>>, String> {
     let foreign = env.foreign().await?;
     for round in 0..frames {
         foreign.send(channel, frame(env, round)).await?;
     }
-    let mut heard = vec![Vec::new(); ears.len()];
+    let mut received = vec![Vec::new(); receivers.len()];
     let arrive = async {
         for _ in 0..frames {
-            let (ear, delivery) = next_of(ears).await;
+            let (receiver, delivery) = next_of_any(receivers).await;
             let Some(Delivery::Frame(Frame::Request(request))) = delivery else {
                 return Err(format!("an unexpected delivery {delivery:?}"));
             };
-            heard[ear].push(request.request_id.as_str()["REQ_".len()..].parse().unwrap_or(u32::MAX));
+            received[receiver].push(request.request_id.as_str()["REQ_".len()..].parse().unwrap_or(u32::MAX));
         }
         Ok(())
     };
     let arrived = env.within(Duration::from_secs(2), arrive).await;
-    arrived.map_err(|_| format!("of {frames} frames arrived {heard:?}"))??;
-    // Nothing is delivered twice in this time.
+    arrived.map_err(|_| format!("expected {frames} frames, got {received:?}"))??;
+    // Duplicates would arrive within this time.
     env.sleep(Duration::from_millis(50)).await;
-    for (ear, heard) in ears.iter_mut().zip(&mut heard) {
-        heard.extend(ear.waiting().iter().map(|_| u32::MAX));
+    for (receiver, received) in receivers.iter_mut().zip(&mut received) {
+        received.extend(receiver.waiting().iter().map(|_| u32::MAX));
     }
-    Ok(heard)
+    Ok(received)
 }
 
 async fn one(env: Env) -> Verdict {
     let channel = queue_channel("t");
-    let mut ears = Vec::new();
+    let mut receivers = Vec::new();
     for _ in 0..3 {
-        ears.push(env.foreign().await?.listen(&channel, Queue).await?);
+        receivers.push(env.foreign().await?.listen(&channel, Queue).await?);
     }
-    let mut all: Vec<_> = spread(&env, &channel, &mut ears, 60).await?.concat();
+    let mut all: Vec<_> = spread(&env, &channel, &mut receivers, 60).await?.concat();
     all.sort_unstable();
     check_eq!(all, (0..60).collect::<Vec<_>>(), "each frame once");
     Ok(())
@@ -128,13 +127,13 @@ async fn one(env: Env) -> Verdict {
 async fn turns(env: Env) -> Verdict {
     let channel = queue_channel("t");
     let foreign = env.foreign().await?;
-    let mut ears = Vec::new();
+    let mut receivers = Vec::new();
     for _ in 0..3 {
-        ears.push(foreign.listen(&channel, Queue).await?);
+        receivers.push(foreign.listen(&channel, Queue).await?);
     }
-    let heard = spread(&env, &channel, &mut ears, 30).await?;
-    for ear in &heard {
-        check_eq!(ear.len(), 10, "an equal share, of {heard:?}");
+    let received = spread(&env, &channel, &mut receivers, 30).await?;
+    for receiver in &received {
+        check_eq!(receiver.len(), 10, "the frames of one subscriber, out of {received:?}");
     }
     Ok(())
 }
@@ -151,39 +150,39 @@ async fn beside(env: Env) -> Verdict {
     ];
     let foreign = env.foreign().await?;
     foreign.send(&plain, frame(&env, 7)).await?;
-    for ear in &mut at_plain {
-        check_eq!(number(ear).await?, 7, "the frame on the plain channel");
+    for receiver in &mut at_plain {
+        check_eq!(number(receiver).await?, 7, "the frame on the plain channel");
     }
-    let heard = spread(&env, &queue, &mut at_queue, 10).await?;
-    check_eq!(heard.concat().len(), 10, "the frames on the queue channel");
+    let received = spread(&env, &queue, &mut at_queue, 10).await?;
+    check_eq!(received.concat().len(), 10, "the frames on the queue channel");
     Ok(())
 }
 
 async fn order(env: Env) -> Verdict {
     let channel = channel("t");
-    let mut ear = env.foreign().await?.listen_with(&channel, Plain, 2000).await?;
+    let mut receiver = env.foreign().await?.listen_with(&channel, Plain, 2000).await?;
     let foreign = env.foreign().await?;
     for round in 0..1000 {
         foreign.send(&channel, frame(&env, round)).await?;
     }
     for round in 0..1000 {
-        check_eq!(number(&mut ear).await?, round, "the frame at place {round}");
+        check_eq!(number(&mut receiver).await?, round, "frame {round}");
     }
     Ok(())
 }
 
 async fn apart(env: Env) -> Verdict {
     let topics = ["a", "b", "ab", "a b", "a.b", "é"];
-    let mut ears = Vec::new();
+    let mut receivers = Vec::new();
     for topic in topics {
-        ears.push(env.foreign().await?.listen(&channel(topic), Plain).await?);
+        receivers.push(env.foreign().await?.listen(&channel(topic), Plain).await?);
     }
     for (round, topic) in topics.iter().enumerate() {
         env.foreign().await?.send(&channel(topic), frame(&env, round as u32)).await?;
-        check_eq!(number(&mut ears[round]).await?, round as u32, "the frame for topic {topic:?}");
+        check_eq!(number(&mut receivers[round]).await?, round as u32, "the frame for topic {topic:?}");
     }
-    for (ear, topic) in ears.iter_mut().zip(topics) {
-        check!(ear.waiting().is_empty(), "topic {topic:?} heard a frame of another");
+    for (receiver, topic) in receivers.iter_mut().zip(topics) {
+        check!(receiver.waiting().is_empty(), "topic {topic:?} received a frame of another");
     }
     Ok(())
 }
@@ -191,28 +190,28 @@ async fn apart(env: Env) -> Verdict {
 async fn ends(env: Env) -> Verdict {
     let channel = channel("t");
     let foreign = env.foreign().await?;
-    let mut ear = foreign.listen(&channel, Plain).await?;
+    let mut receiver = foreign.listen(&channel, Plain).await?;
     foreign.send(&channel, frame(&env, 1)).await?;
-    check_eq!(number(&mut ear).await?, 1, "the frame before the end");
-    ear.unsubscribe();
-    match ear.next().await {
+    check_eq!(number(&mut receiver).await?, 1, "the frame before the end");
+    receiver.unsubscribe();
+    match receiver.next().await {
         Some(Delivery::Ended(None)) => {}
-        other => return Err(format!("the end was expected, and {other:?} came")),
+        other => return Err(format!("expected the end, got {other:?}")),
     }
     foreign.send(&channel, frame(&env, 2)).await?;
-    check!(ear.next().await.is_none(), "a frame came after the end");
+    check!(receiver.next().await.is_none(), "there is a frame after the end");
     Ok(())
 }
 
 async fn others_go_on(env: Env) -> Verdict {
     let channel = channel("t");
     let foreign = env.foreign().await?;
-    let (mut leaves, mut stays) =
+    let (mut closing, mut remaining) =
         (foreign.listen(&channel, Plain).await?, foreign.listen(&channel, Plain).await?);
-    leaves.unsubscribe();
-    check!(matches!(leaves.next().await, Some(Delivery::Ended(None))), "the end was expected");
+    closing.unsubscribe();
+    check!(matches!(closing.next().await, Some(Delivery::Ended(None))), "expected the end");
     foreign.send(&channel, frame(&env, 1)).await?;
-    check_eq!(number(&mut stays).await?, 1, "the frame for who stays");
+    check_eq!(number(&mut remaining).await?, 1, "the frame of the remaining subscriber");
     Ok(())
 }
 
@@ -220,7 +219,7 @@ async fn slow(env: Env) -> Verdict {
     let channel = channel("t");
     let bus = env.foreign().await?;
     let mut slow = bus.listen_with(&channel, Plain, 10).await?;
-    // Over the same connection: what has come in for one has come in for the other.
+    // On the same connection as the slow one: they receive frames at the same time.
     let mut beside = bus.listen_with(&channel, Plain, 1000).await?;
     let mut quick = env.foreign().await?.listen_with(&channel, Plain, 1000).await?;
     let foreign = env.foreign().await?;
@@ -228,28 +227,32 @@ async fn slow(env: Env) -> Verdict {
         foreign.send(&channel, frame(&env, round)).await?;
     }
     for round in 0..100 {
-        check_eq!(number(&mut quick).await?, round, "the frame for who reads");
-        check_eq!(number(&mut beside).await?, round, "the frame for who reads on the same connection");
+        check_eq!(number(&mut quick).await?, round, "the frame of the quick subscriber");
+        check_eq!(
+            number(&mut beside).await?,
+            round,
+            "the frame of the quick subscriber on the same connection"
+        );
     }
     for round in 0..10 {
-        check_eq!(number(&mut slow).await?, round, "the frames that it had room for");
+        check_eq!(number(&mut slow).await?, round, "the frames within its capacity");
     }
     match slow.next().await {
         Some(Delivery::Gap(lost)) => check_eq!(lost, Some(90), "the frames lost"),
-        other => return Err(format!("a gap was expected, and {other:?} came")),
+        other => return Err(format!("expected a gap, got {other:?}")),
     }
     foreign.send(&channel, frame(&env, 100)).await?;
-    check_eq!(number(&mut slow).await?, 100, "the next frame, now that there is room");
+    check_eq!(number(&mut slow).await?, 100, "the frame after the gap");
     Ok(())
 }
 
 async fn unchanged(env: Env) -> Verdict {
     let channel = channel("t");
     let foreign = env.foreign().await?;
-    let mut ear = foreign.listen(&channel, Plain).await?;
+    let mut receiver = foreign.listen(&channel, Plain).await?;
     let request = Frame::Request(Request {
         request_id: "REQ_".into(),
-        client_id: "a client whose id is longer than is kept inline".into(),
+        client_id: "a client whose id is too long to be stored inline".into(),
         sent_at: -1,
         expiry: i64::MAX,
         multi: true,
@@ -261,7 +264,7 @@ async fn unchanged(env: Env) -> Verdict {
     let update = Frame::Other(Any { type_url, value: vec![0x0a, 1, b'x'].into() });
     for frame in [request, update] {
         foreign.send(&channel, frame.clone()).await?;
-        check_eq!(ear.frame().await?, frame, "what arrived");
+        check_eq!(receiver.frame().await?, frame, "the frame");
     }
     Ok(())
 }
@@ -269,25 +272,25 @@ async fn unchanged(env: Env) -> Verdict {
 async fn large(env: Env) -> Verdict {
     let channel = channel("t");
     let foreign = env.foreign().await?;
-    let mut ear = foreign.listen(&channel, Plain).await?;
+    let mut receiver = foreign.listen(&channel, Plain).await?;
     let payload: Vec<u8> = (0..512 * 1024).map(|place| (place % 251) as u8).collect();
     let request = Request { payload: payload.clone().into(), ..Request::default() };
     foreign.send(&channel, Frame::Request(request)).await?;
-    check!(ear.request().await?.payload == payload, "the payload has changed");
+    check!(receiver.request().await?.payload == payload, "the payload has changed");
     Ok(())
 }
 
 async fn raw(env: Env) -> Verdict {
     let channel = channel("t");
     let foreign = env.foreign().await?;
-    let mut ear = foreign.listen(&channel, Plain).await?;
+    let mut receiver = foreign.listen(&channel, Plain).await?;
     foreign.send(&channel, Frame::Raw(vec![0xff; 64].into())).await?;
     foreign.send(&channel, frame(&env, 1)).await?;
-    // A bus that routes by the envelope has nobody to deliver it to.
+    // A bus that routes by the envelope cannot deliver it.
     loop {
-        match ear.frame().await {
+        match receiver.frame().await {
             Ok(Frame::Request(request)) => {
-                check_eq!(request.request_id.as_str(), "REQ_1", "the frame after it");
+                check_eq!(request.request_id.as_str(), "REQ_1", "the frame after the invalid one");
                 return Ok(());
             }
             Ok(other) => return Err(format!("an unexpected {}", other.kind())),

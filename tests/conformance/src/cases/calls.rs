@@ -1,4 +1,4 @@
-//! Unary calls that are answered, with a message or with an error.
+//! Unary calls that end with a response: a message or an error.
 
 use psrpc::proto::Any;
 use psrpc::{Error, Handlers, Method, Server, Service};
@@ -6,7 +6,7 @@ use psrpc::{ErrorCode, MethodProperties, Reason, Request, Routing, ServerOptions
 
 use super::case_list;
 use crate::case::{Case, Verdict, check, check_eq};
-use crate::env::{Env, expected, unexpected};
+use crate::env::{Env, expect_error, unexpected};
 use crate::foreign::SHOP;
 use crate::proto::{Ask, Reply};
 use crate::shop::{Hatter, ask, failing};
@@ -16,22 +16,22 @@ pub(super) const CASES: &[Case] = case_list! {
     "unary/queue/one-of-several", "I2", "of several servers one handles a queue call", one_of_several;
     "unary/affinity/answered", "section 5", "a call of an affinity method is answered", affinity;
     "unary/single/answered", "section 5", "a call of a single_server method is answered without a claim", single;
-    "unary/single/on-the-wire", "section 5", "nobody bids for a call of a single_server method", single_on_the_wire;
-    "unary/many-in-a-row", "section 5", "a thousand calls in a row are answered, each with its own answer", in_a_row;
-    "unary/many-at-once", "section 5", "a hundred calls at once are answered, each with its own answer", at_once;
+    "unary/single/on-the-wire", "section 5", "no server bids for a call of a single_server method", single_on_the_wire;
+    "unary/many-in-a-row", "section 5", "a thousand calls in a row are answered, each with its own response", in_a_row;
+    "unary/many-at-once", "section 5", "a hundred concurrent calls are answered, each with its own response", at_once;
     "unary/empty-messages", "section 5", "an empty request and an empty response are messages like any other", empty;
-    "unary/large-messages", "section 1", "a message of 256 KiB goes there and back", large;
-    "unary/method-name", "section 2", "a method whose name is another on the wire is found", method_name;
+    "unary/large-messages", "section 1", "a message of 256 KiB is carried both ways", large;
+    "unary/method-name", "section 2", "a method with another name on the wire is found", method_name;
     "unary/metadata", "section 1", "metadata reaches the handler", metadata;
-    "unary/handler-context", "features V5", "the handler learns who calls, what, and until when", context;
+    "unary/handler-context", "features V5", "the handler sees the caller, the method, the topic and the deadline", context;
     "unary/error/code-and-text", "section 10", "the handler's code and text reach the caller", error;
-    "unary/error/every-code", "section 10", "every code survives", every_code;
-    "unary/error/unknown-code", "section 10", "a code that nobody defined survives", unknown_code;
-    "unary/error/empty-text", "I6", "an error without a text is an error all the same", empty_text;
-    "unary/error/percent-sign", "section 6", "an error's text is taken literally", percent;
+    "unary/error/every-code", "section 10", "every error code reaches the caller", every_code;
+    "unary/error/unknown-code", "section 10", "an error code that is not predefined reaches the caller", unknown_code;
+    "unary/error/empty-text", "I6", "an error without a text is still an error", empty_text;
+    "unary/error/percent-sign", "section 6", "an error's text is not a format string", percent;
     "unary/error/details", "features E1", "an error's details reach the caller", details;
-    "unary/error/foreign-without-text", "I6", "an error of a peer with a code and no text is an error", foreign_without_text;
-    "unary/error/foreign-without-code", "section 5", "an error of a peer without a code is unknown", foreign_without_code;
+    "unary/error/foreign-without-text", "I6", "a response with a code and no text is an error", foreign_without_text;
+    "unary/error/foreign-without-code", "section 5", "an error without a code has the code unknown", foreign_without_code;
 };
 
 async fn queue(env: Env) -> Verdict {
@@ -56,7 +56,7 @@ async fn one_of_several(env: Env) -> Verdict {
     handled.sort_unstable();
     let mut called: Vec<_> = (0..60).map(|round| format!("hat {round}")).collect();
     called.sort_unstable();
-    check_eq!(handled, called, "what was handled");
+    check_eq!(handled, called, "the requests handled");
     Ok(())
 }
 
@@ -64,7 +64,7 @@ async fn affinity(env: Env) -> Verdict {
     let _server = env.server(&env.hatter("s1", 0.5)).await?;
     let client = env.client().await?;
     let reply = client.pick(ask("top")).await.map_err(unexpected)?;
-    check_eq!(reply.server, "s1", "who answers");
+    check_eq!(reply.server, "s1", "the responding server");
     Ok(())
 }
 
@@ -82,9 +82,9 @@ async fn single_on_the_wire(env: Env) -> Verdict {
     server.register_owner_fit_topic("me").await.map_err(unexpected)?;
     let client = env.client().await?;
     let claims = psrpc::proto::Channel::claim_request(SHOP, client.client().id());
-    let mut ear = env.foreign().await?.listen(&claims, SubscriptionKind::Plain).await?;
+    let mut receiver = env.foreign().await?.listen(&claims, SubscriptionKind::Plain).await?;
     client.owner_fit("me", ask("top")).await.map_err(unexpected)?;
-    check!(ear.waiting().is_empty(), "somebody bid");
+    check!(receiver.waiting().is_empty(), "a server bid");
     Ok(())
 }
 
@@ -93,7 +93,7 @@ async fn in_a_row(env: Env) -> Verdict {
     let client = env.client().await?;
     for round in 0..1000 {
         let text = format!("hat {round}");
-        check_eq!(client.fit(ask(&text)).await.map_err(unexpected)?.text, text, "the answer");
+        check_eq!(client.fit(ask(&text)).await.map_err(unexpected)?.text, text, "the response");
     }
     Ok(())
 }
@@ -109,7 +109,7 @@ async fn at_once(env: Env) -> Verdict {
         .collect();
     for call in calls {
         let (round, reply) = call.await;
-        check_eq!(reply.map_err(unexpected)?.text, format!("hat {round}"), "the answer");
+        check_eq!(reply.map_err(unexpected)?.text, format!("hat {round}"), "the response");
     }
     check_eq!(client.client().in_flight(), 0, "calls in flight");
     Ok(())
@@ -127,7 +127,7 @@ async fn large(env: Env) -> Verdict {
     let _server = env.server(&env.hatter("s1", 1.0)).await?;
     let client = env.client().await?;
     let text = "hat ".repeat(64 * 1024);
-    check!(client.fit(ask(&text)).await.map_err(unexpected)?.text == text, "the answer has changed");
+    check!(client.fit(ask(&text)).await.map_err(unexpected)?.text == text, "the response has changed");
     Ok(())
 }
 
@@ -152,7 +152,7 @@ async fn metadata(env: Env) -> Verdict {
     check_eq!(
         seen,
         expected.map(|(name, value)| (name.to_owned(), value.to_owned())),
-        "what the handler saw"
+        "the metadata that the handler saw"
     );
     Ok(())
 }
@@ -165,11 +165,15 @@ async fn context(env: Env) -> Verdict {
     let timeout = std::time::Duration::from_secs(20);
     client.rack_fit("eu", "7", ask("top")).timeout(timeout).await.map_err(unexpected)?;
     let seen = &hatter.started()[0];
-    check_eq!(seen.client_id, client.client().id(), "who calls");
+    check_eq!(seen.client_id, client.client().id(), "the client id");
     check_eq!(seen.method, "RackFit", "the method");
     check_eq!(seen.topic, ["eu", "7"], "the topic");
     check!(seen.request_id.starts_with("REQ_"), "the request id is {:?}", seen.request_id);
-    check!(seen.remaining <= timeout && seen.remaining > timeout / 2, "{:?} remain", seen.remaining);
+    check!(
+        seen.remaining <= timeout && seen.remaining > timeout / 2,
+        "{:?} remain until the deadline",
+        seen.remaining
+    );
     Ok(())
 }
 
@@ -182,9 +186,9 @@ async fn error(env: Env) -> Verdict {
         client.pick(failing("not_found", "no hat named \"fez\"")).await,
         client.owner_fit("me", failing("not_found", "no hat named \"fez\"")).await,
     ] {
-        let error = expected(result)?;
+        let error = expect_error(result)?;
         check_eq!(error.to_string(), "not_found: no hat named \"fez\"", "the error");
-        check_eq!(error.reason(), Some(Reason::Answered), "whose it is");
+        check_eq!(error.reason(), Some(Reason::Answered), "the reason");
     }
     Ok(())
 }
@@ -193,7 +197,7 @@ async fn every_code(env: Env) -> Verdict {
     let _server = env.server(&env.hatter("s1", 1.0)).await?;
     let client = env.client().await?;
     for code in ErrorCode::ALL {
-        let error = expected(client.fit(failing(code.as_str(), "text")).await)?;
+        let error = expect_error(client.fit(failing(code.as_str(), "text")).await)?;
         check_eq!(error.code(), code, "the code");
     }
     Ok(())
@@ -202,7 +206,7 @@ async fn every_code(env: Env) -> Verdict {
 async fn unknown_code(env: Env) -> Verdict {
     let _server = env.server(&env.hatter("s1", 1.0)).await?;
     let client = env.client().await?;
-    let error = expected(client.fit(failing("hat_on_fire", "run")).await)?;
+    let error = expect_error(client.fit(failing("hat_on_fire", "run")).await)?;
     check_eq!((error.code().as_str(), error.text()), ("hat_on_fire", "run"), "the error");
     Ok(())
 }
@@ -210,7 +214,7 @@ async fn unknown_code(env: Env) -> Verdict {
 async fn empty_text(env: Env) -> Verdict {
     let _server = env.server(&env.hatter("s1", 1.0)).await?;
     let client = env.client().await?;
-    let error = expected(client.fit(failing("not_found", "")).await)?;
+    let error = expect_error(client.fit(failing("not_found", "")).await)?;
     check_eq!(error.code(), &ErrorCode::NotFound, "the code");
     Ok(())
 }
@@ -218,7 +222,7 @@ async fn empty_text(env: Env) -> Verdict {
 async fn percent(env: Env) -> Verdict {
     let _server = env.server(&env.hatter("s1", 1.0)).await?;
     let client = env.client().await?;
-    let error = expected(client.fit(failing("internal", "100% wool %s {}")).await)?;
+    let error = expect_error(client.fit(failing("internal", "100% wool %s {}")).await)?;
     check_eq!(error.text(), "100% wool %s {}", "the text");
     Ok(())
 }
@@ -240,14 +244,13 @@ async fn details(env: Env) -> Verdict {
     let client =
         psrpc::Client::new(env.bus().await?, env.runtime(), &SHELF, psrpc::ClientOptions::new()).await;
     let call = client.map_err(unexpected)?.call::<_, Reply>(&SHELF.methods[0], &[], ask("x"));
-    let error = expected(call.await)?;
+    let error = expect_error(call.await)?;
     check_eq!(error.details(), [detail(b"one"), detail(b"two")], "the details");
     Ok(())
 }
 
-/// The error that a call ends with when a foreign server answers it with this text and code, just
-/// as they are.
-async fn answered_by_foreign(env: &Env, text: &str, code: &str) -> Result<Error, String> {
+/// Returns the error of a call that a foreign server responses with this text and code.
+async fn error_from_foreign(env: &Env, text: &str, code: &str) -> Result<Error, String> {
     let foreign = env.foreign().await?;
     let mut requests = foreign.listen_to_requests("Fit").await?;
     let mut grants = foreign.listen_to_grants("Fit").await?;
@@ -257,17 +260,17 @@ async fn answered_by_foreign(env: &Env, text: &str, code: &str) -> Result<Error,
     foreign.bid(&request, "SRV_foreign", 1.0).await?;
     grants.grant().await?;
     foreign.respond_as_go(&request, "SRV_foreign", text, code).await?;
-    expected(call.await)
+    expect_error(call.await)
 }
 
 async fn foreign_without_text(env: Env) -> Verdict {
-    let error = answered_by_foreign(&env, "", "not_found").await?;
+    let error = error_from_foreign(&env, "", "not_found").await?;
     check_eq!(error.code(), &ErrorCode::NotFound, "the code");
     Ok(())
 }
 
 async fn foreign_without_code(env: Env) -> Verdict {
-    let error = answered_by_foreign(&env, "moths ate it", "").await?;
+    let error = error_from_foreign(&env, "moths ate it", "").await?;
     check_eq!((error.code(), error.text()), (&ErrorCode::Unknown, "moths ate it"), "the error");
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! The life of a client.
+//! Closing, dropping and naming clients.
 
 use std::time::Duration;
 
@@ -6,20 +6,20 @@ use psrpc::{ClientOptions, ErrorCode, Reason};
 
 use super::case_list;
 use crate::case::{Case, Verdict, check, check_eq};
-use crate::env::{Env, expected, unexpected};
+use crate::env::{Env, expect_error, unexpected};
 use crate::proto::ShopClient;
 use crate::shop::{ask, slow};
 
 pub(super) const CASES: &[Case] = case_list! {
     "client/close/pending", "I15", "closing a client resolves its pending calls at once", close_pending;
-    "client/close/later", "features C7", "a call on a closed client fails, and says so", close_later;
-    "client/close/clones", "features C7", "all clones of a client are closed together", close_clones;
-    "client/close/twice", "features C7", "closing twice does no harm", close_twice;
-    "client/drop/keeps-calls", "features C7", "a client that is dropped serves its calls to their end", drop_keeps_calls;
-    "client/id/own", "features C2", "a client can have an id of its own, which servers see", own_id;
-    "client/id/drawn", "section 4", "ids that are drawn differ", drawn_ids;
-    "client/id/refused", "section 2", "an id that cannot be carried is refused, and the character named", refused_id;
-    "client/several-on-a-bus", "section 2", "clients on one bus get their own answers", several;
+    "client/close/later", "features C7", "a call on a closed client fails with that reason", close_later;
+    "client/close/clones", "features C7", "closing a client closes all of its clones", close_clones;
+    "client/close/twice", "features C7", "closing a client twice has no further effect", close_twice;
+    "client/drop/keeps-calls", "features C7", "calls in flight complete after their client is dropped", drop_keeps_calls;
+    "client/id/own", "features C2", "servers see the id that was set for a client", own_id;
+    "client/id/drawn", "section 4", "generated ids are unique", drawn_ids;
+    "client/id/refused", "section 2", "an id with an invalid character is rejected, and the error names the character", refused_id;
+    "client/several-on-a-bus", "section 2", "clients on one bus get their own responses", several;
 };
 
 const LONG: Duration = Duration::from_secs(20);
@@ -34,7 +34,7 @@ async fn close_pending(env: Env) -> Verdict {
     env.until("both calls are in flight", || client.client().in_flight() == 2).await?;
     client.close();
     for call in [env.within(LONG / 2, running).await?, env.within(LONG / 2, waiting).await?] {
-        let error = expected(call)?;
+        let error = expect_error(call)?;
         check_eq!(error.to_string(), "canceled: client is closed", "the error");
         check_eq!(error.reason(), Some(Reason::ClientClosed), "the reason");
     }
@@ -45,7 +45,7 @@ async fn close_later(env: Env) -> Verdict {
     let _server = env.server(&env.hatter("s1", 1.0)).await?;
     let client = env.client().await?;
     client.close();
-    let error = expected(client.fit(ask("top")).await)?;
+    let error = expect_error(client.fit(ask("top")).await)?;
     check_eq!(error.to_string(), "canceled: client is closed", "the error");
     check_eq!(error.reason(), Some(Reason::ClientClosed), "the reason");
     Ok(())
@@ -55,7 +55,7 @@ async fn close_clones(env: Env) -> Verdict {
     let client = env.client().await?;
     let clone = client.clone();
     client.close();
-    check_eq!(expected(clone.fit(ask("top")).await)?.code(), &ErrorCode::Canceled, "the code");
+    check_eq!(expect_error(clone.fit(ask("top")).await)?.code(), &ErrorCode::Canceled, "the code");
     Ok(())
 }
 
@@ -72,7 +72,7 @@ async fn drop_keeps_calls(env: Env) -> Verdict {
     let client = env.client().await?;
     let call = client.fit(slow("top", 100)).timeout(LONG).into_future();
     drop(client);
-    check_eq!(call.await.map_err(unexpected)?.text, "top", "the answer");
+    check_eq!(call.await.map_err(unexpected)?.text, "top", "the response");
     Ok(())
 }
 
@@ -96,7 +96,7 @@ async fn drawn_ids(env: Env) -> Verdict {
 async fn refused_id(env: Env) -> Verdict {
     for (id, character) in [("node.1", '.'), ("node 1", ' '), ("*", '*'), ("a>", '>'), ("a\nb", '\n')] {
         let options = ClientOptions::new().id(id);
-        let error = expected(ShopClient::with_runtime(env.bus().await?, env.runtime(), options).await)?;
+        let error = expect_error(ShopClient::with_runtime(env.bus().await?, env.runtime(), options).await)?;
         check_eq!(error.code(), &ErrorCode::InvalidArgument, "the code for {id:?}");
         check!(error.text().contains(&format!("{character:?}")), "{} names no {character:?}", error.text());
     }
@@ -114,7 +114,7 @@ async fn several(env: Env) -> Verdict {
             for round in 0..20 {
                 let text = format!("hat {round} of client {number}");
                 let reply = client.fit(ask(&text)).timeout(LONG).await.map_err(unexpected)?;
-                check_eq!(reply.text, text, "the answer");
+                check_eq!(reply.text, text, "the response");
             }
             Ok(())
         }));

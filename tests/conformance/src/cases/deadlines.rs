@@ -1,4 +1,4 @@
-//! Deadlines, cancellation, and clocks that do not agree.
+//! Deadlines, cancellation and clock skew.
 
 use std::time::Duration;
 
@@ -9,28 +9,28 @@ use psrpc::{ClientOptions, ErrorCode, Reason, Selection, ServerOptions, Subscrip
 
 use super::case_list;
 use crate::case::{Case, Verdict, check, check_eq};
-use crate::env::{Env, code_and_text, expected};
+use crate::env::{Env, code_and_text, expect_error};
 use crate::foreign::SHOP;
 use crate::shop::{ask, slow};
 
 pub(super) const CASES: &[Case] = case_list! {
-    "unary/no-servers/queue", "section 6", "a call that nobody takes ends with the affinity timeout, and says why", no_servers;
-    "unary/no-servers/default", "section 6", "the affinity timeout is 1 s", no_servers_default;
-    "unary/no-servers/short-timeout", "section 6", "a call that nobody takes ends by its deadline", no_servers_short;
-    "unary/no-servers/single", "section 5", "an unclaimed call that nobody takes times out", no_servers_single;
+    "unary/no-servers/queue", "section 6", "a call without a server ends at the affinity timeout, with the reason", no_servers;
+    "unary/no-servers/default", "section 6", "the affinity timeout is 1 s by default", no_servers_default;
+    "unary/no-servers/short-timeout", "section 6", "a call without a server ends by its deadline", no_servers_short;
+    "unary/no-servers/single", "section 5", "an unclaimed call without a server times out", no_servers_single;
     "unary/deadline/slow-handler", "I1", "a call whose handler is too slow ends at its deadline", slow_handler;
     "unary/deadline/no-late-response", "section 5", "a response past the expiry is not published", no_late_response;
     "unary/deadline/handler-dropped", "features V5", "a handler that is too slow is dropped at the deadline", handler_dropped;
-    "unary/deadline/default", "section 5", "a call takes 3 s at most by default", default_timeout;
+    "unary/deadline/default", "section 5", "the timeout of a call is 3 s by default", default_timeout;
     "unary/deadline/of-client", "features C2", "the client's timeout is the default of its calls", client_timeout;
-    "unary/deadline/clamped", "section 5", "the earlier of the caller's deadline and the timeout is on the wire", clamped;
-    "unary/deadline/zero", "I1", "a call without any time left fails at once and sends nothing", zero;
-    "unary/deadline/expired-request", "I3", "a request past its expiry is dropped, and by how much is known", expired;
+    "unary/deadline/clamped", "section 5", "the earlier of the caller's deadline and the timeout is sent as the expiry", clamped;
+    "unary/deadline/zero", "I1", "a call with a timeout of zero fails at once and sends nothing", zero;
+    "unary/deadline/expired-request", "I3", "a request past its expiry is dropped and counted", expired;
     "unary/deadline/granted-too-late", "I3", "a request that is granted past its expiry does not run", granted_too_late;
-    "unary/deadline/skew-allowance", "section 13.7", "within the allowance a request of a client whose clock is behind is taken", allowance;
-    "unary/cancel/while-running", "features C5", "the handler of a call that is dropped is dropped too within a process, and elsewhere runs on to its end", cancel_running;
-    "unary/cancel/during-selection", "I4", "a claimed call dropped before it was granted runs nowhere", cancel_selection;
-    "unary/cancel/leaves-nothing", "I9", "a thousand dropped calls leave nothing behind", cancel_many;
+    "unary/deadline/skew-allowance", "section 13.7", "a request that expired within the skew allowance is accepted", allowance;
+    "unary/cancel/while-running", "features C5", "dropping a call drops its handler within a process; on other buses the handler finishes", cancel_running;
+    "unary/cancel/during-selection", "I4", "a claimed call that is dropped before its grant does not run", cancel_selection;
+    "unary/cancel/leaves-nothing", "I9", "a thousand dropped calls leave no state behind", cancel_many;
     "unary/cancel/before-polled", "features C5", "a call that is never polled sends nothing", never_polled;
 };
 
@@ -39,11 +39,11 @@ const LONG: Duration = Duration::from_secs(20);
 
 async fn no_servers(env: Env) -> Verdict {
     let client = env.client_with(ClientOptions::new().selection_timeout(SHORT)).await?;
-    let (error, took) = env.time(client.fit(ask("top")).timeout(LONG).into_future()).await;
-    let error = expected(error)?;
+    let (error, elapsed) = env.time(client.fit(ask("top")).timeout(LONG).into_future()).await;
+    let error = expect_error(error)?;
     check_eq!(code_and_text(&error), "unavailable: no response from servers", "the error");
     check_eq!(error.reason(), Some(Reason::NoResponse), "the reason");
-    check!(took >= SHORT && took < LONG / 2, "it took {took:?}");
+    check!(elapsed >= SHORT && elapsed < LONG / 2, "took {elapsed:?}");
     if error.evidence().receivers.is_some() {
         check_eq!(error.explanation().as_deref(), Some("nobody was subscribed"), "the explanation");
     }
@@ -52,23 +52,23 @@ async fn no_servers(env: Env) -> Verdict {
 
 async fn no_servers_default(env: Env) -> Verdict {
     let client = env.client().await?;
-    let (error, took) = env.time(client.pick(ask("top")).timeout(LONG).into_future()).await;
-    expected(error)?;
-    check!(took >= Duration::from_secs(1) && took < LONG / 2, "it took {took:?}");
+    let (error, elapsed) = env.time(client.pick(ask("top")).timeout(LONG).into_future()).await;
+    expect_error(error)?;
+    check!(elapsed >= Duration::from_secs(1) && elapsed < LONG / 2, "took {elapsed:?}");
     Ok(())
 }
 
 async fn no_servers_short(env: Env) -> Verdict {
     let client = env.client_with(ClientOptions::new().selection_timeout(LONG)).await?;
-    let (error, took) = env.time(client.fit(ask("top")).timeout(SHORT).into_future()).await;
-    check_eq!(code_and_text(&expected(error)?), "unavailable: no response from servers", "the error");
-    check!(took >= SHORT && took < LONG / 2, "it took {took:?}");
+    let (error, elapsed) = env.time(client.fit(ask("top")).timeout(SHORT).into_future()).await;
+    check_eq!(code_and_text(&expect_error(error)?), "unavailable: no response from servers", "the error");
+    check!(elapsed >= SHORT && elapsed < LONG / 2, "took {elapsed:?}");
     Ok(())
 }
 
 async fn no_servers_single(env: Env) -> Verdict {
     let client = env.client().await?;
-    let error = expected(client.owner_fit("nobody", ask("top")).timeout(SHORT).await)?;
+    let error = expect_error(client.owner_fit("nobody", ask("top")).timeout(SHORT).await)?;
     check_eq!(code_and_text(&error), "deadline_exceeded: request timed out", "the error");
     check_eq!(error.reason(), Some(Reason::TimedOut), "the reason");
     Ok(())
@@ -77,12 +77,12 @@ async fn no_servers_single(env: Env) -> Verdict {
 async fn slow_handler(env: Env) -> Verdict {
     let server = env.server(&env.hatter("s1", 1.0)).await?;
     let client = env.client().await?;
-    let (error, took) = env.time(client.fit(slow("top", 20_000)).timeout(SHORT * 3).into_future()).await;
-    let error = expected(error)?;
+    let (error, elapsed) = env.time(client.fit(slow("top", 20_000)).timeout(SHORT * 3).into_future()).await;
+    let error = expect_error(error)?;
     check_eq!(code_and_text(&error), "deadline_exceeded: request timed out", "the error");
     let selected = error.evidence().selected.as_ref().map(|server| server.as_str().to_owned());
-    check_eq!(selected.as_deref(), Some(server.server().id()), "who had it");
-    check!(took >= SHORT * 3 && took < LONG / 2, "it took {took:?}");
+    check_eq!(selected.as_deref(), Some(server.server().id()), "the selected server");
+    check!(elapsed >= SHORT * 3 && elapsed < LONG / 2, "took {elapsed:?}");
     Ok(())
 }
 
@@ -90,11 +90,11 @@ async fn no_late_response(env: Env) -> Verdict {
     let server = env.server(&env.hatter("s1", 1.0)).await?;
     let client = env.client().await?;
     let foreign = env.foreign().await?;
-    let mut answers = foreign.listen_to_client(Channel::response(SHOP, client.client().id())).await?;
-    expected(client.fit(slow("top", 300)).timeout(SHORT).await)?;
-    env.until("the handler is given up", || server.server().counters().get(Reason::Overran) == 1).await?;
+    let mut responses = foreign.listen_to_client(Channel::response(SHOP, client.client().id())).await?;
+    expect_error(client.fit(slow("top", 300)).timeout(SHORT).await)?;
+    env.until("the handler is stopped", || server.server().counters().get(Reason::Overran) == 1).await?;
     env.sleep(SHORT * 4).await;
-    check!(answers.waiting().is_empty(), "a response was published");
+    check!(responses.waiting().is_empty(), "a response was published");
     Ok(())
 }
 
@@ -102,7 +102,7 @@ async fn handler_dropped(env: Env) -> Verdict {
     let hatter = env.hatter("s1", 1.0);
     let server = env.server(&hatter).await?;
     let client = env.client().await?;
-    expected(client.fit(slow("top", 20_000)).timeout(SHORT).await)?;
+    expect_error(client.fit(slow("top", 20_000)).timeout(SHORT).await)?;
     env.until("the handler is dropped", || hatter.dropped() == ["top"]).await?;
     check_eq!(server.server().in_flight(), 0, "requests in flight");
     Ok(())
@@ -110,10 +110,10 @@ async fn handler_dropped(env: Env) -> Verdict {
 
 async fn default_timeout(env: Env) -> Verdict {
     let foreign = env.foreign().await?;
-    let mut heard = foreign.listen_to_requests("Fit").await?;
+    let mut requests = foreign.listen_to_requests("Fit").await?;
     let client = env.client().await?;
     let call = env.spawn(async move { client.fit(ask("top")).await });
-    let request = heard.request().await?;
+    let request = requests.request().await?;
     check_eq!(request.expiry - request.sent_at, 3_000_000_000, "nanoseconds until the expiry");
     drop(call);
     Ok(())
@@ -121,23 +121,23 @@ async fn default_timeout(env: Env) -> Verdict {
 
 async fn client_timeout(env: Env) -> Verdict {
     let client = env.client_with(ClientOptions::new().timeout(SHORT)).await?;
-    let (error, took) = env.time(client.owner_fit("nobody", ask("top")).into_future()).await;
-    check_eq!(expected(error)?.code(), &ErrorCode::DeadlineExceeded, "the code");
+    let (error, elapsed) = env.time(client.owner_fit("nobody", ask("top")).into_future()).await;
+    check_eq!(expect_error(error)?.code(), &ErrorCode::DeadlineExceeded, "the code");
     // The default is 3 s.
-    check!(took >= SHORT && took < Duration::from_secs(2), "it took {took:?}");
+    check!(elapsed >= SHORT && elapsed < Duration::from_secs(2), "took {elapsed:?}");
     Ok(())
 }
 
 async fn clamped(env: Env) -> Verdict {
     let foreign = env.foreign().await?;
     let channel = Channel::request(SHOP, "OwnerFit", &["me"], true);
-    let mut heard = foreign.listen(&channel, SubscriptionKind::Queue).await?;
+    let mut requests = foreign.listen(&channel, SubscriptionKind::Queue).await?;
     let client = env.client().await?;
     let deadline = env.now() + SHORT;
     let call = client.owner_fit("me", ask("top")).timeout(LONG).deadline(deadline);
-    check_eq!(expected(call.await)?.code(), &ErrorCode::DeadlineExceeded, "the code");
+    check_eq!(expect_error(call.await)?.code(), &ErrorCode::DeadlineExceeded, "the code");
     check!(env.now() >= deadline, "it ended before the deadline");
-    let request = heard.request().await?;
+    let request = requests.request().await?;
     let lifetime = Duration::from_nanos((request.expiry - request.sent_at) as u64);
     check!(lifetime <= SHORT, "{lifetime:?} until the expiry");
     Ok(())
@@ -145,16 +145,16 @@ async fn clamped(env: Env) -> Verdict {
 
 async fn zero(env: Env) -> Verdict {
     let foreign = env.foreign().await?;
-    let mut heard = foreign.listen_to_requests("Fit").await?;
+    let mut requests = foreign.listen_to_requests("Fit").await?;
     let client = env.client().await?;
-    let error = expected(client.fit(ask("top")).timeout(Duration::ZERO).await)?;
+    let error = expect_error(client.fit(ask("top")).timeout(Duration::ZERO).await)?;
     check_eq!(error.code(), &ErrorCode::DeadlineExceeded, "the code");
     env.sleep(SHORT).await;
-    check!(heard.waiting().is_empty(), "something was sent");
+    check!(requests.waiting().is_empty(), "a request was sent");
     Ok(())
 }
 
-/// A request by hand, whose expiry is `late` behind the wall clock.
+/// Returns a request whose expiry is `late` before the current time.
 fn behind(env: &Env, late: Duration) -> Request {
     let now = env.runtime().now().wall.as_unix_nanos();
     let expiry = now - late.as_nanos() as i64;
@@ -179,7 +179,7 @@ async fn expired(env: Env) -> Verdict {
     let mut claims = foreign.listen_to_client(Channel::claim_request(SHOP, "CLI_foreign")).await?;
     foreign.send(&fit(), Frame::Request(behind(&env, Duration::from_secs(5)))).await?;
     env.until("the request is counted", || server.server().counters().get(Reason::Expired) == 1).await?;
-    check!(claims.waiting().is_empty() && hatter.started().is_empty(), "it was taken");
+    check!(claims.waiting().is_empty() && hatter.started().is_empty(), "the request was accepted");
     Ok(())
 }
 
@@ -199,7 +199,7 @@ async fn granted_too_late(env: Env) -> Verdict {
     env.sleep(SHORT).await;
     foreign.grant("Fit", &request.request_id, own.as_str()).await?;
     env.sleep(SHORT).await;
-    check!(hatter.started().is_empty(), "it ran");
+    check!(hatter.started().is_empty(), "the handler ran");
     Ok(())
 }
 
@@ -218,7 +218,7 @@ async fn cancel_running(env: Env) -> Verdict {
     let _server = env.server(&hatter).await?;
     let client = env.client().await?;
     let call = client.fit(slow("top", 300)).timeout(LONG).into_future();
-    check!(env.within(SHORT, call).await.is_err(), "the call was over before it was dropped");
+    check!(env.within(SHORT, call).await.is_err(), "the call ended before it was dropped");
     check_eq!(client.client().counters().get(Reason::Canceled), 1, "calls canceled");
     match env.bus().await?.is_in_process() {
         true => env.until("the handler is dropped", || hatter.dropped() == ["top"]).await,
@@ -234,13 +234,13 @@ async fn cancel_selection(env: Env) -> Verdict {
     let mut grants = foreign.listen_to_grants("Pick").await?;
     let selection = Selection::none().affinity_timeout(SHORT * 3);
     let mut call = Box::pin(client.pick(ask("top")).timeout(LONG).selection(selection).into_future());
-    check!(env.within(SHORT, &mut call).await.is_err(), "the call was over before it was dropped");
-    check_eq!(server.server().in_flight(), 1, "requests that were bid for");
+    check!(env.within(SHORT, &mut call).await.is_err(), "the call ended before it was dropped");
+    check_eq!(server.server().in_flight(), 1, "requests with a bid");
     drop(call);
     env.sleep(SHORT * 4).await;
-    // Within a process servers are told by a grant to nobody.
-    let to_somebody = |delivery: &Delivery| matches!(delivery, Delivery::Frame(Frame::ClaimResponse(grant)) if !grant.server_id.is_empty());
-    check!(!grants.waiting().iter().any(to_somebody) && hatter.started().is_empty(), "it was granted");
+    // In process, a grant without a server id cancels the bids.
+    let to_server = |delivery: &Delivery| matches!(delivery, Delivery::Frame(Frame::ClaimResponse(grant)) if !grant.server_id.is_empty());
+    check!(!grants.waiting().iter().any(to_server) && hatter.started().is_empty(), "the call was granted");
     Ok(())
 }
 
@@ -251,21 +251,21 @@ async fn cancel_many(env: Env) -> Verdict {
         .collect();
     let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
     for call in &mut calls {
-        check!(call.as_mut().poll(&mut cx).is_pending(), "a call that nobody takes is over");
+        check!(call.as_mut().poll(&mut cx).is_pending(), "a call without a server completed");
     }
     check_eq!(client.client().in_flight(), 1000, "calls in flight");
     drop(calls);
-    check_eq!(client.client().in_flight(), 0, "calls in flight once they were dropped");
+    check_eq!(client.client().in_flight(), 0, "calls in flight after the drop");
     Ok(())
 }
 
 async fn never_polled(env: Env) -> Verdict {
     let foreign = env.foreign().await?;
-    let mut heard = foreign.listen_to_requests("Fit").await?;
+    let mut requests = foreign.listen_to_requests("Fit").await?;
     let client = env.client().await?;
     drop(client.fit(ask("top")).into_future());
     env.sleep(SHORT).await;
-    check!(heard.waiting().is_empty(), "something was sent");
+    check!(requests.waiting().is_empty(), "a request was sent");
     check_eq!(client.client().in_flight(), 0, "calls in flight");
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Handlers: panics, and calls made while a call is handled.
+//! Handlers that panic, are slow, or make calls.
 
 use std::time::Duration;
 
@@ -9,14 +9,14 @@ use psrpc::{
 
 use super::case_list;
 use crate::case::{Case, Verdict, check, check_eq};
-use crate::env::{Env, expected, unexpected};
+use crate::env::{Env, expect_error, unexpected};
 use crate::proto::{Ask, Reply};
 use crate::shop::{ask, slow};
 
 pub(super) const CASES: &[Case] = case_list! {
-    "handler/panic", "features V7", "a panic fails its own call with internal, and says nothing of what was thrown", panic;
-    "handler/panic/others-go-on", "features V7", "a panic is no matter to other calls", panic_others;
-    "handler/affinity-panic", "features V7", "an affinity function that panics makes no bid, and the server goes on", affinity_panic;
+    "handler/panic", "features V7", "a panic fails its own call with internal, without the panic's message", panic;
+    "handler/panic/others-go-on", "features V7", "a panic does not affect other calls", panic_others;
+    "handler/affinity-panic", "features V7", "an affinity function that panics makes no bid, and the server keeps working", affinity_panic;
     "handler/slow/others-go-on", "I12", "a slow handler delays no other call", slow_others;
     "handler/calls-others", "features V5", "a handler calls another service, within its own deadline", calls_others;
     "handler/calls-itself", "features V5", "a handler calls its own service", calls_itself;
@@ -29,9 +29,9 @@ fn panicking() -> Ask {
 async fn panic(env: Env) -> Verdict {
     let server = env.server(&env.hatter("s1", 1.0)).await?;
     let client = env.client().await?;
-    let error = expected(client.fit(panicking()).await)?;
+    let error = expect_error(client.fit(panicking()).await)?;
     check_eq!(error.to_string(), "internal: the handler panicked", "the error");
-    check_eq!(error.reason(), Some(Reason::Answered), "whose it is");
+    check_eq!(error.reason(), Some(Reason::Answered), "the reason");
     env.until("nothing is in flight", || server.server().in_flight() == 0).await
 }
 
@@ -41,17 +41,17 @@ async fn panic_others(env: Env) -> Verdict {
     let caller = client.clone();
     let before = env.spawn(async move { caller.fit(slow("before", 200)).await });
     for _ in 0..10 {
-        check_eq!(expected(client.fit(panicking()).await)?.code(), &ErrorCode::Internal, "the code");
+        check_eq!(expect_error(client.fit(panicking()).await)?.code(), &ErrorCode::Internal, "the code");
         client.fit(ask("after")).await.map_err(unexpected)?;
     }
-    check_eq!(before.await.map_err(unexpected)?.text, "before", "the call that was under way");
+    check_eq!(before.await.map_err(unexpected)?.text, "before", "the call in flight");
     Ok(())
 }
 
 async fn affinity_panic(env: Env) -> Verdict {
     let _server = env.server(&env.hatter("s1", 0.5)).await?;
     let client = env.client_with(ClientOptions::new().selection_timeout(Duration::from_millis(100))).await?;
-    let error = expected(client.pick(Ask { affinity_panic: true, ..ask("top") }).await)?;
+    let error = expect_error(client.pick(Ask { affinity_panic: true, ..ask("top") }).await)?;
     check_eq!(error.text(), "no response from servers", "the error");
     client.pick(ask("top")).await.map_err(unexpected)?;
     Ok(())
@@ -63,9 +63,9 @@ async fn slow_others(env: Env) -> Verdict {
     let caller = client.clone();
     let long = Duration::from_secs(20);
     let slow = env.spawn(async move { caller.fit(slow("slow", 1000)).timeout(long).await });
-    let (reply, took) = env.time(client.fit(ask("quick")).into_future()).await;
+    let (reply, elapsed) = env.time(client.fit(ask("quick")).into_future()).await;
     reply.map_err(unexpected)?;
-    check!(took < Duration::from_millis(900), "it took {took:?}");
+    check!(elapsed < Duration::from_millis(900), "took {elapsed:?}");
     slow.await.map_err(unexpected)?;
     Ok(())
 }
@@ -97,11 +97,11 @@ async fn calls_others(env: Env) -> Verdict {
     let (_server, client) = relay(&env).await?;
     let timeout = Duration::from_secs(20);
     let call = client.call::<_, Reply>(&RELAY.methods[0], &[], ask("top")).timeout(timeout);
-    check_eq!(call.await.map_err(unexpected)?.server, "s1", "who answers in the end");
+    check_eq!(call.await.map_err(unexpected)?.server, "s1", "the responding server, in the end");
     check!(hatter.started()[0].remaining <= timeout, "the inner call outlives the outer one");
     let error =
         client.call::<_, Reply>(&RELAY.methods[0], &[], Ask { fail_code: "not_found".into(), ..ask("x") });
-    check_eq!(expected(error.await)?.code(), &ErrorCode::NotFound, "the inner error, passed on");
+    check_eq!(expect_error(error.await)?.code(), &ErrorCode::NotFound, "the code of the inner call");
     Ok(())
 }
 
@@ -127,6 +127,6 @@ async fn calls_itself(env: Env) -> Verdict {
         Server::new(env.bus().await?, env.runtime(), handlers, ServerOptions::new()).map_err(unexpected)?;
     server.register(&[&COUNTDOWN.methods[0]], &[]).await.map_err(unexpected)?;
     let reply = client.call::<_, Reply>(&COUNTDOWN.methods[0], &[], ask("xxxxxxxxxx")).await;
-    check_eq!(reply.map_err(unexpected)?.text, "done", "the answer from ten calls deep");
+    check_eq!(reply.map_err(unexpected)?.text, "done", "the response of ten nested calls");
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Limits: what is refused, and by whom.
+//! Limits, and the errors of exceeding them.
 
 use std::time::Duration;
 
@@ -7,14 +7,14 @@ use psrpc::{ClientLimits, ClientOptions, ErrorCode, Reason, ServerLimits, Server
 
 use super::case_list;
 use crate::case::{Case, Verdict, check, check_eq};
-use crate::env::{Env, expected, unexpected};
+use crate::env::{Env, expect_error, unexpected};
 use crate::shop::{ask, slow};
 
 pub(super) const CASES: &[Case] = case_list! {
-    "limits/calls", "I10", "a call beyond the limit on calls in flight is refused at once", calls;
+    "limits/calls", "I10", "a call beyond the limit on calls in flight fails at once", calls;
     "limits/requests", "I10", "a queue request beyond the limit on requests in flight is answered at once", requests;
-    "limits/metadata", "I10", "metadata over the limit is refused before it is sent", metadata;
-    "limits/message", "I10", "a message over the limit is refused before it is sent", message;
+    "limits/metadata", "I10", "metadata beyond the limit is rejected before it is sent", metadata;
+    "limits/message", "I10", "a message beyond the limit is rejected before it is sent", message;
     "limits/bids", "I10", "bids beyond the limit are dropped, and counted", bids;
 };
 
@@ -31,10 +31,10 @@ async fn calls(env: Env) -> Verdict {
         }));
     }
     env.until("three calls are in flight", || client.client().in_flight() == 3).await?;
-    let error = expected(client.owner_fit("nobody", ask("top")).timeout(LONG).await)?;
+    let error = expect_error(client.owner_fit("nobody", ask("top")).timeout(LONG).await)?;
     check_eq!(error.to_string(), "resource_exhausted: too many calls in flight: the limit is 3", "the error");
     for call in in_flight {
-        check_eq!(expected(call.await)?.code(), &ErrorCode::DeadlineExceeded, "the code of the others");
+        check_eq!(expect_error(call.await)?.code(), &ErrorCode::DeadlineExceeded, "the code of the others");
     }
     Ok(())
 }
@@ -50,7 +50,7 @@ async fn requests(env: Env) -> Verdict {
         running.push(env.spawn(async move { caller.fit(slow("slow", 500)).timeout(LONG).await }));
     }
     env.until("two handlers run", || hatter.started().len() == 2).await?;
-    let error = expected(client.fit(ask("top")).timeout(LONG).await)?;
+    let error = expect_error(client.fit(ask("top")).timeout(LONG).await)?;
     check_eq!(error.code(), &ErrorCode::ResourceExhausted, "the code");
     check_eq!(server.server().counters().get(Reason::RequestsFull), 1, "the requests refused");
     for call in running {
@@ -64,7 +64,7 @@ async fn metadata(env: Env) -> Verdict {
     let _server = env.server(&env.hatter("s1", 1.0)).await?;
     let client = env.client().await?;
     let limit = FrameLimits::DEFAULT.metadata_bytes;
-    let error = expected(client.fit(ask("top")).metadata("k", "v".repeat(limit)).await)?;
+    let error = expect_error(client.fit(ask("top")).metadata("k", "v".repeat(limit)).await)?;
     check_eq!(error.code(), &ErrorCode::InvalidArgument, "the code");
     check!(error.text().contains("bytes of metadata"), "{} does not name it", error.text());
     client.fit(ask("top")).metadata("k", "v".repeat(limit - 1)).await.map_err(unexpected)?;
@@ -75,7 +75,7 @@ async fn message(env: Env) -> Verdict {
     let frame = FrameLimits { frame_bytes: 1000, ..FrameLimits::DEFAULT };
     let limits = ClientLimits { frame, ..ClientLimits::DEFAULT };
     let client = env.client_with(ClientOptions::new().limits(limits)).await?;
-    let error = expected(client.fit(ask(&"x".repeat(1001))).await)?;
+    let error = expect_error(client.fit(ask(&"x".repeat(1001))).await)?;
     check_eq!(error.code(), &ErrorCode::InvalidArgument, "the code");
     check!(error.text().contains("bytes of a frame"), "{} does not name it", error.text());
     Ok(())
@@ -85,14 +85,14 @@ async fn bids(env: Env) -> Verdict {
     let limits = ClientLimits { bids_per_call: 5, ..ClientLimits::DEFAULT };
     let client = env.client_with(ClientOptions::new().limits(limits)).await?;
     let foreign = env.foreign().await?;
-    let mut heard = foreign.listen_to_broadcast("Pick").await?;
+    let mut requests = foreign.listen_to_broadcast("Pick").await?;
     let caller = client.clone();
     let call = env.spawn(async move { caller.pick(ask("top")).timeout(Duration::from_millis(500)).await });
-    let request = heard.request().await?;
+    let request = requests.request().await?;
     for server in 0..20 {
         foreign.bid(&request, &format!("SRV_{server}"), 0.0).await?;
     }
-    let error = expected(call.await)?;
+    let error = expect_error(call.await)?;
     check_eq!(error.text(), "no servers available (received 5 responses)", "the error");
     check_eq!(client.client().counters().get(Reason::BidsFull), 15, "the bids dropped");
     Ok(())

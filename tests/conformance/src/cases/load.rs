@@ -1,4 +1,4 @@
-//! Load: many calls of each kind, and messages of streams, from many clients to several servers.
+//! Load: many calls and stream messages from many clients to several servers.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -10,12 +10,12 @@ use crate::proto::{Reply, ShopClient};
 use crate::shop::{Hatter, ask};
 
 pub(super) const CASES: &[Case] = case_list! {
-    "load/queue", "I1, I2", "3 servers, 8 clients, many queue calls at once: each is answered once, and runs once", queue;
-    "load/affinity", "I1, I2", "the same with calls of an affinity method", affinity;
-    "load/single", "I1, I2", "the same with calls of a single_server method", single;
-    "load/topics", "I1, I2", "the same with topics mixed", topics;
-    "load/multi", "I1, I5", "the same with multi calls: each is answered once by every server", multi;
-    "load/streams", "I7, I8", "the same with messages of streams: each comes once, in order, and is answered", streams;
+    "load/queue", "I1, I2", "3 servers, 8 clients, many concurrent queue calls: each runs once and is answered once", queue;
+    "load/affinity", "I1, I2", "like load/queue, with calls of an affinity method", affinity;
+    "load/single", "I1, I2", "like load/queue, with calls of a single_server method", single;
+    "load/topics", "I1, I2", "like load/queue, with topics mixed", topics;
+    "load/multi", "I1, I5", "like load/queue, with multi calls: every server responds once", multi;
+    "load/streams", "I7, I8", "like load/queue, with stream messages: each arrives once, in order, and is answered", streams;
 };
 
 const SERVERS: usize = 3;
@@ -78,15 +78,15 @@ async fn load(env: Env, kind: Kind) -> Verdict {
     for number in 0..CLIENTS {
         clients.push(env.spawn(client(env.clone(), kind, number, calls_each)));
     }
-    // They stay until the servers have heard all that they said.
+    // Clients stay open until the servers have processed all of their frames.
     let mut done = Vec::new();
     for client in clients {
         done.push(client.await?);
     }
     match kind {
-        // What each server handled, since each handles all.
-        Kind::Multi => hatters.iter().try_for_each(|hatter| check_books(&[hatter], kind, calls_each))?,
-        _ => check_books(&hatters.iter().collect::<Vec<_>>(), kind, calls_each)?,
+        // Every server handles every call.
+        Kind::Multi => hatters.iter().try_for_each(|hatter| check_activity(&[hatter], kind, calls_each))?,
+        _ => check_activity(&hatters.iter().collect::<Vec<_>>(), kind, calls_each)?,
     }
     for server in &servers {
         let server = server.server();
@@ -96,7 +96,8 @@ async fn load(env: Env, kind: Kind) -> Verdict {
     Ok(())
 }
 
-/// One client: the first keeps one call in flight, each after it twice as many, the last 128.
+/// Runs one client. Client 0 keeps one call in flight, each further client twice as many, up to
+/// 128.
 async fn client(env: Env, kind: Kind, number: usize, calls: usize) -> Result<ShopClient, String> {
     let client = env.client().await?;
     let lanes_open = 1 << number;
@@ -116,8 +117,8 @@ async fn client(env: Env, kind: Kind, number: usize, calls: usize) -> Result<Sho
     for lane in lanes {
         lane.await?;
     }
-    let left = (client.client().in_flight(), client.client().streams());
-    check_eq!(left, (0, 0), "calls and streams at the end");
+    let remaining = (client.client().in_flight(), client.client().streams());
+    check_eq!(remaining, (0, 0), "calls and streams at the end");
     Ok(client)
 }
 
@@ -130,23 +131,23 @@ async fn call_one(
     for round in rounds {
         let text = format!("{number}/{round}");
         let reply = call(client, kind, round, &text).await?;
-        check_eq!(reply.text, text, "the answer");
+        check_eq!(reply.text, text, "the response");
         if let Kind::Single = kind {
-            check_eq!(reply.server, format!("s{}", round % SERVERS), "who answers");
+            check_eq!(reply.server, format!("s{}", round % SERVERS), "the responding server");
         }
     }
     Ok(())
 }
 
-/// A multi call for each text.
+/// Makes a multi call for each text.
 async fn ask_all(client: &ShopClient, texts: impl Iterator<Item = String>) -> Verdict {
     for text in texts {
         let call = client.census(ask(&text)).timeout(LONG).answers(SERVERS);
-        let mut answers = call.await.map_err(unexpected)?;
+        let mut responses = call.await.map_err(unexpected)?;
         let mut servers = BTreeSet::new();
-        while let Some(answer) = answers.next().await {
-            let Reply { text: answered, server } = answer.map_err(unexpected)?.into_message();
-            check_eq!(answered, text, "the answer");
+        while let Some(response) = responses.next().await {
+            let Reply { text: answered, server } = response.map_err(unexpected)?.into_message();
+            check_eq!(answered, text, "the response");
             servers.insert(server);
         }
         check_eq!(servers.len(), SERVERS, "the servers that answered");
@@ -154,13 +155,13 @@ async fn ask_all(client: &ShopClient, texts: impl Iterator<Item = String>) -> Ve
     Ok(())
 }
 
-/// A stream, on which each text is sent and comes back.
+/// Opens a stream, sends each text and waits for its echo.
 async fn exchange(client: &ShopClient, texts: impl Iterator<Item = String>) -> Verdict {
     let stream = client.parade().timeout(LONG).await.map_err(unexpected)?;
     for text in texts {
         stream.send(ask(&text)).timeout(LONG).await.map_err(unexpected)?;
-        let reply = stream.next().await.ok_or_else(|| format!("it has ended: {:?}", stream.cause()))?;
-        check_eq!(reply.text, text, "the answer");
+        let reply = stream.next().await.ok_or_else(|| format!("the stream ended: {:?}", stream.cause()))?;
+        check_eq!(reply.text, text, "the response");
     }
     Ok(())
 }
@@ -169,8 +170,8 @@ async fn call(client: &ShopClient, kind: Kind, round: usize, text: &str) -> Resu
     let topic = format!("t{}", round % SERVERS);
     let call = match (kind, round % 4) {
         (Kind::Queue, _) | (Kind::Topics, 0) => client.fit(ask(text)),
-        // The highest affinity wins as soon as it bids, so that the calls do not wait for the short
-        // circuit.
+        // The highest affinity wins as soon as it bids, so calls do not wait for the short circuit
+        // timeout.
         (Kind::Affinity, _) => {
             client.pick(ask(text)).selection(psrpc::Selection::new().maximum_affinity(SERVERS as f32))
         }
@@ -184,15 +185,16 @@ async fn call(client: &ShopClient, kind: Kind, round: usize, text: &str) -> Resu
     call.timeout(LONG).await.map_err(unexpected)
 }
 
-/// Every call ran exactly once, wherever it ran, and every message of a stream came exactly once.
-fn check_books(hatters: &[&Hatter], kind: Kind, calls_each: usize) -> Verdict {
+/// Checks that every call ran exactly once, on any server, and every message of a stream arrived
+/// exactly once.
+fn check_activity(hatters: &[&Hatter], kind: Kind, calls_each: usize) -> Verdict {
     let texts = |hatter: &&Hatter| match kind {
-        Kind::Streams => hatter.heard(),
+        Kind::Streams => hatter.received(),
         _ => hatter.started().into_iter().map(|entry| entry.text).collect(),
     };
-    let came: Vec<_> = hatters.iter().flat_map(texts).collect();
-    let distinct: BTreeSet<_> = came.iter().collect();
-    check_eq!(came.len(), distinct.len(), "what came, and what is distinct of it");
+    let received: Vec<_> = hatters.iter().flat_map(texts).collect();
+    let distinct: BTreeSet<_> = received.iter().collect();
+    check_eq!(received.len(), distinct.len(), "requests received, compared to distinct ones");
     check_eq!(distinct.len(), calls_each * CLIENTS, "the calls that ran");
     check!(hatters.iter().all(|hatter| hatter.dropped().is_empty()), "a handler was dropped");
     Ok(())

@@ -1,4 +1,4 @@
-//! Frames and messages that are not what they should be.
+//! Malformed frames and messages.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use psrpc::{Client, ClientOptions, ErrorCode, Reason};
 
 use super::case_list;
 use crate::case::{Case, Verdict, check, check_eq};
-use crate::env::{Env, expected, unexpected};
+use crate::env::{Env, expect_error, unexpected};
 use crate::foreign::SHOP;
 use crate::proto::{Ask, Blob, Reply, SHOP_SERVICE};
 use crate::shop::ask;
@@ -17,19 +17,19 @@ pub(super) const CASES: &[Case] = case_list! {
     "malformed/request/queue", "section 6", "a queue request that does not decode is answered at once", request_queue;
     "malformed/request/affinity", "section 6", "a broadcast request that does not decode fails with the server's error", request_affinity;
     "malformed/request/single", "section 5", "an unclaimed request that does not decode is answered at once", request_single;
-    "malformed/request/others-go-on", "I11", "a request that does not decode is no matter to other calls", others_go_on;
-    "malformed/result", "section 10", "a response that does not decode fails its call alone", result;
-    "malformed/frames/client", "I11", "random bytes and foreign messages at a client are counted, and it goes on", at_client;
-    "malformed/frames/server", "I11", "random bytes and foreign messages at a server are counted, and it goes on", at_server;
-    "malformed/compression", "section 1", "values that are compressed in an unknown or damaged way, or to too much, are counted, and the client goes on", compression;
-    "malformed/compression/unsaid", "section 1", "a compressed value of which the envelope does not say so is not decompressed", compression_unsaid;
-    "malformed/channel-name", "section 1", "an envelope that names another channel than it came on does no harm", channel_name;
-    "malformed/frames/nameless-request", "I11", "a request without ids is counted, and runs nowhere", nameless_request;
+    "malformed/request/others-go-on", "I11", "a request that does not decode does not affect other calls", others_go_on;
+    "malformed/result", "section 10", "a response that does not decode fails only its own call", result;
+    "malformed/frames/client", "I11", "random bytes and unexpected messages at a client are counted, and it keeps working", at_client;
+    "malformed/frames/server", "I11", "random bytes and unexpected messages at a server are counted, and it keeps working", at_server;
+    "malformed/compression", "section 1", "values with an unknown compression, damaged data or an excessive size are counted, and the client keeps working", compression;
+    "malformed/compression/unsaid", "section 1", "a compressed value is not decompressed unless its envelope says so", compression_unsaid;
+    "malformed/channel-name", "section 1", "an envelope that names another channel than the one it arrived on is ignored or dropped", channel_name;
+    "malformed/frames/nameless-request", "I11", "a request without ids is counted, and does not run", nameless_request;
 };
 
 const SHORT: Duration = Duration::from_millis(100);
 
-/// Bytes that are no Ask, since its text is not UTF-8.
+/// Returns bytes that do not decode as an Ask, since the text is not UTF-8.
 fn blob() -> Blob {
     Blob { blob: b"\xff\xfe hat".to_vec() }
 }
@@ -44,11 +44,11 @@ async fn request_queue(env: Env) -> Verdict {
     let _server = env.server(&env.hatter("s1", 1.0)).await?;
     let client = raw_client(&env).await?;
     let call = client.call::<_, Reply>(&SHOP_SERVICE.methods[0], &[], blob());
-    let (error, took) = env.time(call.timeout(Duration::from_secs(20)).into_future()).await;
-    let error = expected(error)?;
+    let (error, elapsed) = env.time(call.timeout(Duration::from_secs(20)).into_future()).await;
+    let error = expect_error(error)?;
     check_eq!(error.code(), &ErrorCode::MalformedRequest, "the code");
-    check_eq!(error.reason(), Some(Reason::Answered), "whose it is");
-    check!(took < Duration::from_secs(10), "it took {took:?}");
+    check_eq!(error.reason(), Some(Reason::Answered), "the reason");
+    check!(elapsed < Duration::from_secs(10), "took {elapsed:?}");
     Ok(())
 }
 
@@ -56,7 +56,7 @@ async fn request_affinity(env: Env) -> Verdict {
     let _server = env.server(&env.hatter("s1", 1.0)).await?;
     let client = raw_client(&env).await?;
     let call = client.call::<_, Reply>(&SHOP_SERVICE.methods[1], &[], blob());
-    check_eq!(expected(call.await)?.code(), &ErrorCode::MalformedRequest, "the code");
+    check_eq!(expect_error(call.await)?.code(), &ErrorCode::MalformedRequest, "the code");
     Ok(())
 }
 
@@ -65,7 +65,7 @@ async fn request_single(env: Env) -> Verdict {
     server.register_owner_fit_topic("me").await.map_err(unexpected)?;
     let client = raw_client(&env).await?;
     let call = client.call::<_, Reply>(&SHOP_SERVICE.methods[2], &["me"], blob());
-    check_eq!(expected(call.await)?.code(), &ErrorCode::MalformedRequest, "the code");
+    check_eq!(expect_error(call.await)?.code(), &ErrorCode::MalformedRequest, "the code");
     Ok(())
 }
 
@@ -76,7 +76,7 @@ async fn others_go_on(env: Env) -> Verdict {
         let bad = raw.call::<_, Reply>(&SHOP_SERVICE.methods[0], &[], blob());
         let bad = env.spawn(bad.into_future());
         client.fit(ask(&format!("hat {round}"))).await.map_err(unexpected)?;
-        check_eq!(expected(bad.await)?.code(), &ErrorCode::MalformedRequest, "the code");
+        check_eq!(expect_error(bad.await)?.code(), &ErrorCode::MalformedRequest, "the code");
     }
     Ok(())
 }
@@ -84,23 +84,23 @@ async fn others_go_on(env: Env) -> Verdict {
 async fn result(env: Env) -> Verdict {
     let _server = env.server(&env.hatter("s1", 1.0)).await?;
     let client = raw_client(&env).await?;
-    // An answer whose text happens to be no Ask: a field of another type where a number should be.
+    // The response does not decode: it has a string where the type has a number.
     let call = client.call::<Ask, NotAReply>(&SHOP_SERVICE.methods[0], &[], ask("top"));
-    let error = expected(call.await)?;
+    let error = expect_error(call.await)?;
     check_eq!(error.code(), &ErrorCode::MalformedResult, "the code");
     check_eq!(error.reason(), Some(Reason::MalformedResult), "the reason");
     client.call::<_, Reply>(&SHOP_SERVICE.methods[0], &[], ask("top")).await.map_err(unexpected)?;
     Ok(())
 }
 
-/// What a Reply with a text cannot be read as.
+/// A type that a Reply with a text does not decode as.
 #[derive(Clone, PartialEq, Message)]
 struct NotAReply {
     #[prost(uint32, tag = "1")]
     number: u32,
 }
 
-/// Frames that have no business on any channel of ours.
+/// Returns frames that are invalid on every channel.
 fn nonsense() -> Vec<Frame> {
     let truncated = |type_url: &'static str| {
         Frame::Raw(
@@ -122,7 +122,7 @@ fn nonsense() -> Vec<Frame> {
     ]
 }
 
-/// An envelope that says this of how its value is compressed.
+/// Returns an envelope that declares this compression of its value.
 fn compressed(channel: &Channel, compression: i32, value: &[u8]) -> Frame {
     #[derive(Clone, PartialEq, Message)]
     struct Envelope {
@@ -141,7 +141,7 @@ fn compressed(channel: &Channel, compression: i32, value: &[u8]) -> Frame {
     Frame::Raw(Envelope { type_url, value: value.to_vec(), channel, compression }.encode_to_vec().into())
 }
 
-/// A response to nothing, with a payload of so many zeros, compressed as the frame codec does it.
+/// Returns a gzipped response to an unknown request, with a payload of `len` zeros.
 fn gzip_of(len: usize) -> Result<Vec<u8>, String> {
     let response = psrpc::proto::Response {
         request_id: "REQ_unheard".into(),
@@ -150,8 +150,8 @@ fn gzip_of(len: usize) -> Result<Vec<u8>, String> {
         result: Ok(vec![0; len].into()),
     };
     let frame = Frame::Response(response).encode_with("", Some(psrpc::proto::Compression { threshold: 0 }));
-    let gzip = frame.windows(2).position(|pair| pair == [0x1f, 0x8b]).ok_or("it is not compressed")?;
-    // The two bytes at the end are the field that says so.
+    let gzip = frame.windows(2).position(|pair| pair == [0x1f, 0x8b]).ok_or("the frame is not compressed")?;
+    // The last two bytes are the envelope's compression field.
     Ok(frame[gzip..frame.len() - 2].to_vec())
 }
 
@@ -162,7 +162,7 @@ async fn compression(env: Env) -> Verdict {
     let (gzip, bomb) = (gzip_of(5_000)?, gzip_of(17 << 20)?);
     let count = |reason| client.client().counters().get(reason);
     foreign.send(&channel, compressed(&channel, 1, &gzip)).await?;
-    env.until("what is compressed well is read", || count(Reason::Late) == 1).await?;
+    env.until("the valid frame is processed", || count(Reason::Late) == 1).await?;
     let damaged = [&gzip[..gzip.len() - 9], &gzip[gzip.len() - 8..]].concat();
     let trailing = [&gzip[..], b"hat"].concat();
     for (number, value) in [
@@ -178,9 +178,11 @@ async fn compression(env: Env) -> Verdict {
         foreign.send(&channel, compressed(&channel, number, value)).await?;
     }
     foreign.send(&channel, compressed(&channel, 1, &bomb)).await?;
-    env.until("all of it is counted", || (count(Reason::Malformed), count(Reason::FrameLimit)) == (8, 1))
-        .await?;
-    check_eq!(count(Reason::Late), 1, "what was read");
+    env.until("all invalid frames are counted", || {
+        (count(Reason::Malformed), count(Reason::FrameLimit)) == (8, 1)
+    })
+    .await?;
+    check_eq!(count(Reason::Late), 1, "the frames processed");
     client.fit(ask("top")).await.map_err(unexpected)?;
     Ok(())
 }
@@ -189,7 +191,7 @@ async fn compression_unsaid(env: Env) -> Verdict {
     let (client, foreign) = (env.client().await?, env.foreign().await?);
     let channel = Channel::response(SHOP, client.client().id());
     foreign.send(&channel, compressed(&channel, 0, &gzip_of(5_000)?)).await?;
-    env.until("it is counted", || client.client().counters().get(Reason::Malformed) == 1).await
+    env.until("the frame is counted", || client.client().counters().get(Reason::Malformed) == 1).await
 }
 
 async fn channel_name(env: Env) -> Verdict {
@@ -201,12 +203,12 @@ async fn channel_name(env: Env) -> Verdict {
         sent_at: 0,
         result: Ok("hat".into()),
     };
-    // A client's own channels have no local name, so that this is a lie on every bus. One that
-    // routes by it has nobody to deliver the frame to; any other does not read it.
+    // A client's own channels have no local name, so this name is wrong on every bus. A bus that
+    // routes by it cannot deliver the frame; other buses ignore it.
     let channel = Channel::response(SHOP, client.client().id());
     foreign.send(&channel, Frame::Raw(Frame::Response(response).encode("Pick.REQ"))).await?;
     client.fit(ask("top")).await.map_err(unexpected)?;
-    check!(client.client().counters().get(Reason::Late) <= 1, "it is read more than once");
+    check!(client.client().counters().get(Reason::Late) <= 1, "the frame was read more than once");
     Ok(())
 }
 
@@ -221,7 +223,7 @@ async fn at_client(env: Env) -> Verdict {
         }
         client.fit(ask("top")).await.map_err(unexpected)?;
     }
-    env.until("all of it is counted", || {
+    env.until("all frames are counted", || {
         let counters = client.client().counters();
         counters.get(Reason::Malformed) >= 10 && counters.get(Reason::UnexpectedType) >= 4
     })
@@ -232,7 +234,7 @@ async fn at_server(env: Env) -> Verdict {
     let server = env.server(&env.hatter("s1", 1.0)).await?;
     let client = env.client().await?;
     let foreign = env.foreign().await?;
-    // Broadcast and grants: where every server hears everything.
+    // Requests and grants that every server receives.
     for channel in [
         Channel::request::<&str>(SHOP, "Pick", &[], false),
         Channel::claim_response::<&str>(SHOP, "Pick", &[]),
@@ -242,8 +244,8 @@ async fn at_server(env: Env) -> Verdict {
         }
         client.fit(ask("top")).await.map_err(unexpected)?;
     }
-    // What is no envelope reaches nobody where the envelope says for whom it is.
-    env.until("all of it is counted", || server.server().counters().get(Reason::UnexpectedType) >= 4).await
+    // Bytes that are not an envelope do not arrive on buses that route by the envelope.
+    env.until("the frames are counted", || server.server().counters().get(Reason::UnexpectedType) >= 4).await
 }
 
 async fn nameless_request(env: Env) -> Verdict {
@@ -262,6 +264,6 @@ async fn nameless_request(env: Env) -> Verdict {
     foreign.send(&channel, Frame::Request(Request { request_id: "REQ_1".into(), ..request })).await?;
     env.until("both are counted", || server.server().counters().get(Reason::MissingId) == 2).await?;
     env.sleep(SHORT).await;
-    check!(hatter.started().is_empty(), "one of them ran");
+    check!(hatter.started().is_empty(), "a handler ran");
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! The cases, by what they are about.
+//! The cases, grouped by topic.
 
 mod bus;
 mod calls;
@@ -20,7 +20,7 @@ mod topics;
 
 use crate::Case;
 
-/// Every case, in the order in which they are run.
+/// Returns all cases, in the order in which they run.
 pub fn cases() -> Vec<&'static Case> {
     let all = [
         bus::CASES,
@@ -44,7 +44,7 @@ pub fn cases() -> Vec<&'static Case> {
     all.into_iter().flatten().collect()
 }
 
-/// A list of cases: id, what each stands for, what must hold, and the function that shows it.
+/// Builds a list of cases from id, invariant or section, description and function.
 macro_rules! case_list {
     ($($id:literal, $stands_for:literal, $about:literal, $run:path;)*) => {
         &[$(crate::Case {

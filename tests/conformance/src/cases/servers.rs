@@ -1,4 +1,4 @@
-//! The life of a server.
+//! Shutting down, killing, dropping and naming servers.
 
 use std::time::Duration;
 
@@ -6,23 +6,23 @@ use psrpc::{ErrorCode, Reason, ServerOptions};
 
 use super::case_list;
 use crate::case::{Case, Verdict, check, check_eq};
-use crate::env::{Env, expected, unexpected};
+use crate::env::{Env, expect_error, unexpected};
 use crate::proto::ShopServer;
 use crate::shop::{ask, slow};
 
 pub(super) const CASES: &[Case] = case_list! {
-    "server/shutdown/finishes", "I14", "a shutdown waits for the handlers, and their answers arrive", shutdown_finishes;
-    "server/shutdown/under-load", "I14", "a shutdown under load loses nothing that was accepted", shutdown_under_load;
-    "server/shutdown/takes-nothing-new", "I14", "a server that was shut down takes no call", takes_nothing_new;
-    "server/shutdown/bounded", "I14", "a shutdown ends by the last request's expiry, however long the handler takes", bounded;
+    "server/shutdown/finishes", "I14", "a shutdown waits for the handlers, and their responses arrive", shutdown_finishes;
+    "server/shutdown/under-load", "I14", "a shutdown under load loses no accepted request", shutdown_under_load;
+    "server/shutdown/takes-nothing-new", "I14", "a server takes no calls after shutdown", takes_nothing_new;
+    "server/shutdown/bounded", "I14", "a shutdown ends by the last request's expiry, even if a handler takes longer", bounded;
     "server/shutdown/twice", "I14", "two shutdowns end together", twice;
-    "server/shutdown/others-go-on", "I14", "calls go to the servers that stay", others_stay;
+    "server/shutdown/others-go-on", "I14", "calls go to the remaining servers", others_stay;
     "server/kill", "features V3", "a kill drops the handlers at once", kill;
-    "server/drop", "features V3", "a server that is dropped shuts down in the background", dropped;
-    "server/restart-with-the-same-id", "section 4", "a new server takes over the id of one that is gone", same_id;
-    "server/id/refused", "section 2", "an id that cannot be carried is refused", refused_id;
-    "server/register/after-shutdown", "features V1", "a server that was shut down registers nothing", register_after;
-    "server/counters", "design: reasons", "what a server dropped and gave up is counted by reason", counters;
+    "server/drop", "features V3", "dropping a server shuts it down in the background", dropped;
+    "server/restart-with-the-same-id", "section 4", "a new server can reuse the id of a server that has shut down", same_id;
+    "server/id/refused", "section 2", "an id with an invalid character is rejected", refused_id;
+    "server/register/after-shutdown", "features V1", "registering fails after shutdown", register_after;
+    "server/counters", "design: reasons", "dropped and abandoned requests are counted by reason", counters;
 };
 
 const LONG: Duration = Duration::from_secs(20);
@@ -35,8 +35,8 @@ async fn shutdown_finishes(env: Env) -> Verdict {
     let call = env.spawn(async move { caller.fit(slow("top", 300)).timeout(LONG).await });
     env.until("the handler runs", || hatter.started().len() == 1).await?;
     env.within(LONG, server.shutdown()).await?;
-    check_eq!(hatter.finished(), ["top"], "the handlers that were done");
-    check_eq!(call.await.map_err(unexpected)?.text, "top", "the answer");
+    check_eq!(hatter.finished(), ["top"], "the handlers that finished");
+    check_eq!(call.await.map_err(unexpected)?.text, "top", "the response");
     Ok(())
 }
 
@@ -65,7 +65,7 @@ async fn shutdown_under_load(env: Env) -> Verdict {
     let mut started: Vec<_> = hatter.started().into_iter().map(|entry| entry.text).collect();
     started.sort();
     answered.sort();
-    check_eq!(answered, started, "every call whose handler ran was answered, of these");
+    check_eq!(answered, started, "the calls answered, compared to the handlers started");
     Ok(())
 }
 
@@ -75,7 +75,7 @@ async fn takes_nothing_new(env: Env) -> Verdict {
     let client = env.client().await?;
     client.fit(ask("before")).await.map_err(unexpected)?;
     server.shutdown().await;
-    let error = expected(client.fit(ask("after")).timeout(Duration::from_millis(200)).await)?;
+    let error = expect_error(client.fit(ask("after")).timeout(Duration::from_millis(200)).await)?;
     check_eq!(error.code(), &ErrorCode::Unavailable, "the code");
     check_eq!(hatter.started().len(), 1, "the handlers started");
     Ok(())
@@ -88,10 +88,10 @@ async fn bounded(env: Env) -> Verdict {
     let timeout = Duration::from_millis(400);
     let call = env.spawn(async move { client.fit(slow("top", 60_000)).timeout(timeout).await });
     env.until("the handler runs", || hatter.started().len() == 1).await?;
-    let ((), took) = env.time(server.shutdown()).await;
-    check!(took < LONG, "it took {took:?}");
+    let ((), elapsed) = env.time(server.shutdown()).await;
+    check!(elapsed < LONG, "took {elapsed:?}");
     env.until("the handler is dropped", || hatter.dropped() == ["top"]).await?;
-    check_eq!(expected(call.await)?.code(), &ErrorCode::DeadlineExceeded, "the code");
+    check_eq!(expect_error(call.await)?.code(), &ErrorCode::DeadlineExceeded, "the code");
     Ok(())
 }
 
@@ -108,10 +108,18 @@ async fn others_stay(env: Env) -> Verdict {
     let leaving = env.server(&env.hatter("leaving", 0.9)).await?;
     let _staying = env.server(&env.hatter("staying", 0.1)).await?;
     let client = env.client().await?;
-    check_eq!(client.pick(ask("top")).await.map_err(unexpected)?.server, "leaving", "who answers");
+    check_eq!(client.pick(ask("top")).await.map_err(unexpected)?.server, "leaving", "the responding server");
     leaving.shutdown().await;
-    check_eq!(client.pick(ask("top")).await.map_err(unexpected)?.server, "staying", "who answers then");
-    check_eq!(client.fit(ask("top")).await.map_err(unexpected)?.server, "staying", "who answers the queue");
+    check_eq!(
+        client.pick(ask("top")).await.map_err(unexpected)?.server,
+        "staying",
+        "the responding server, then"
+    );
+    check_eq!(
+        client.fit(ask("top")).await.map_err(unexpected)?.server,
+        "staying",
+        "the responding server, the queue"
+    );
     Ok(())
 }
 
@@ -123,11 +131,12 @@ async fn kill(env: Env) -> Verdict {
     let call = env.spawn(async move { client.fit(slow("top", 10_000)).timeout(timeout).await });
     env.until("the handler runs", || hatter.started().len() == 1).await?;
     server.kill();
-    let (dropped, took) = env.time(env.until("the handler is dropped", || hatter.dropped() == ["top"])).await;
+    let (dropped, elapsed) =
+        env.time(env.until("the handler is dropped", || hatter.dropped() == ["top"])).await;
     dropped?;
-    check!(took < timeout / 2, "it took {took:?}, as the deadline of the request would");
+    check!(elapsed < timeout / 2, "took {elapsed:?}, about the timeout of the request");
     check_eq!(server.server().in_flight(), 0, "requests in flight");
-    check_eq!(expected(call.await)?.code(), &ErrorCode::DeadlineExceeded, "what the caller gets");
+    check_eq!(expect_error(call.await)?.code(), &ErrorCode::DeadlineExceeded, "the code");
     env.within(LONG, server.shutdown()).await
 }
 
@@ -139,8 +148,8 @@ async fn dropped(env: Env) -> Verdict {
     let call = env.spawn(async move { caller.fit(slow("top", 200)).timeout(LONG).await });
     env.until("the handler runs", || hatter.started().len() == 1).await?;
     drop(server);
-    check_eq!(call.await.map_err(unexpected)?.text, "top", "the answer of the handler that ran");
-    expected(client.fit(ask("after")).timeout(Duration::from_millis(200)).await)?;
+    check_eq!(call.await.map_err(unexpected)?.text, "top", "the response of the handler in flight");
+    expect_error(client.fit(ask("after")).timeout(Duration::from_millis(200)).await)?;
     Ok(())
 }
 
@@ -151,7 +160,7 @@ async fn same_id(env: Env) -> Verdict {
         let options = ServerOptions::new().id("SRV_always_me");
         let server = env.server_with(&env.hatter(&label, 1.0), options).await?;
         check_eq!(server.server().id(), "SRV_always_me", "the id");
-        check_eq!(client.fit(ask("top")).await.map_err(unexpected)?.server, label, "who answers");
+        check_eq!(client.fit(ask("top")).await.map_err(unexpected)?.server, label, "the responding server");
         server.shutdown().await;
     }
     Ok(())
@@ -160,7 +169,8 @@ async fn same_id(env: Env) -> Verdict {
 async fn refused_id(env: Env) -> Verdict {
     let options = ServerOptions::new().id("server.1");
     let hatter = env.hatter("s1", 1.0);
-    let error = expected(ShopServer::with_runtime(env.bus().await?, env.runtime(), hatter, options).await)?;
+    let error =
+        expect_error(ShopServer::with_runtime(env.bus().await?, env.runtime(), hatter, options).await)?;
     check_eq!(error.code(), &ErrorCode::InvalidArgument, "the code");
     check!(error.text().contains("\"server.1\""), "{} does not name the id", error.text());
     Ok(())
@@ -169,7 +179,7 @@ async fn refused_id(env: Env) -> Verdict {
 async fn register_after(env: Env) -> Verdict {
     let server = env.server(&env.hatter("s1", 1.0)).await?;
     server.shutdown().await;
-    let error = expected(server.register_owner_fit_topic("me").await)?;
+    let error = expect_error(server.register_owner_fit_topic("me").await)?;
     check_eq!(error.to_string(), "canceled: server is closed", "the error");
     Ok(())
 }
@@ -177,7 +187,7 @@ async fn register_after(env: Env) -> Verdict {
 async fn counters(env: Env) -> Verdict {
     let server = env.server(&env.hatter("s1", -1.0)).await?;
     let client = env.client().await?;
-    expected(client.pick(ask("top")).timeout(Duration::from_millis(100)).await)?;
+    expect_error(client.pick(ask("top")).timeout(Duration::from_millis(100)).await)?;
     env.until("the missing bid is counted", || server.server().counters().get(Reason::NoBid) == 1).await?;
     check_eq!(client.client().counters().get(Reason::NoResponse), 1, "calls without a response");
     Ok(())

@@ -1,4 +1,4 @@
-//! Streams: who gets them, and their messages, both ways.
+//! Opening streams, and exchanging messages on them.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -12,29 +12,29 @@ use psrpc::{
 
 use super::case_list;
 use crate::case::{Case, Verdict, check, check_eq};
-use crate::env::{Env, expected, unexpected};
-use crate::foreign::{Ear, Foreign, SHOP};
+use crate::env::{Env, expect_error, unexpected};
+use crate::foreign::{ForeignPeer, FrameReceiver, SHOP};
 use crate::proto::{Ask, Blob, Reply, SHOP_SERVICE, ShopClient, ShopServer};
 use crate::shop::{Hatter, ask, method, slow};
 
 pub(super) const CASES: &[Case] = case_list! {
     "stream/echo", "section 8", "a stream carries messages both ways", echo;
-    "stream/open/context", "features T3", "the handler learns who opened the stream, and what was sent along", context;
-    "stream/open/one-server", "I8", "of several servers one handles a stream, all of it", one_server;
+    "stream/open/context", "features T3", "the handler sees the client and the metadata of a stream", context;
+    "stream/open/one-server", "I8", "one of several servers handles all messages of a stream", one_server;
     "stream/open/affinity", "section 8", "the server with the highest affinity gets the stream", affinity;
-    "stream/open/single-server", "section 8", "a stream of a single_server method goes to the server of its topic, without a claim", single_server;
-    "stream/open/nobody", "section 8", "a stream that no server takes fails, and says so on the wire", nobody;
-    "stream/open/canceled", "I4", "a stream whose opening was given up is handled nowhere", canceled;
-    "stream/open/twice-on-the-wire", "I8", "a stream whose opening comes twice has one handler", opened_twice;
+    "stream/open/single-server", "section 8", "a stream of a single_server method goes to its topic's server without a claim", single_server;
+    "stream/open/nobody", "section 8", "opening a stream without a server fails, and a close frame is published", nobody;
+    "stream/open/canceled", "I4", "a stream whose opening was canceled is not handled", canceled;
+    "stream/open/twice-on-the-wire", "I8", "a stream with a duplicated opening has one handler", opened_twice;
     "stream/order", "I7", "a thousand messages in a row arrive in their order, each once", order;
     "stream/both-ways", "I7", "both sides send at once, and every message arrives in order", both_ways;
-    "stream/sends-at-once", "I7", "two hundred sends at once on one stream all arrive, each once", sends_at_once;
-    "stream/many-at-once", "section 8", "a hundred streams at once carry their own messages", many_at_once;
-    "stream/large-messages", "section 1", "a message of 256 KiB goes there and back", large;
-    "stream/too-large", "section 1", "a message beyond the limit is refused, and the stream goes on", too_large;
-    "stream/message/twice-on-the-wire", "I7", "a message that comes twice is delivered once", message_twice;
-    "stream/message/expired", "section 8", "a message that comes too late is not delivered, and not acknowledged", message_expired;
-    "stream/malformed/at-server", "section 8", "a message that the server cannot decode closes its stream alone", malformed_at_server;
+    "stream/sends-at-once", "I7", "two hundred concurrent sends on one stream all arrive, each once", sends_at_once;
+    "stream/many-at-once", "section 8", "a hundred concurrent streams carry their own messages", many_at_once;
+    "stream/large-messages", "section 1", "a message of 256 KiB is carried both ways", large;
+    "stream/too-large", "section 1", "a message beyond the limit is rejected, and the stream continues", too_large;
+    "stream/message/twice-on-the-wire", "I7", "a duplicated message is delivered once", message_twice;
+    "stream/message/expired", "section 8", "an expired message is neither delivered nor acknowledged", message_expired;
+    "stream/malformed/at-server", "section 8", "a message that the server cannot decode closes only its own stream", malformed_at_server;
     "stream/malformed/at-client", "section 8", "a message that the client cannot decode closes its stream", malformed_at_client;
 };
 
@@ -47,14 +47,14 @@ pub(super) async fn parade(client: &ShopClient) -> Result<Parade, String> {
     client.parade().timeout(LONG).await.map_err(unexpected)
 }
 
-/// A server of the shop with a client.
+/// Creates a server and a client of the shop.
 pub(super) async fn pair(env: &Env) -> Result<(Hatter, ShopServer, ShopClient), String> {
     let hatter = env.hatter("s1", 1.0);
     let server = env.server(&hatter).await?;
     Ok((hatter, server, env.client().await?))
 }
 
-/// A server whose parades are handled by `handler`, whatever the asks say.
+/// Creates a server that handles parades with `handler`, regardless of the asks.
 pub(super) async fn server<F, Fut>(env: &Env, options: ServerOptions, handler: F) -> Result<Server, String>
 where
     F: Fn(ServerStream<Reply, Ask>) -> Fut + Send + Sync + 'static,
@@ -72,14 +72,14 @@ pub(super) async fn send(stream: &Parade, ask: Ask) -> Verdict {
 }
 
 pub(super) async fn next(env: &Env, stream: &Parade) -> Result<Reply, String> {
-    env.within(LONG, stream.next()).await?.ok_or_else(|| format!("it has ended: {:?}", stream.cause()))
+    env.within(LONG, stream.next()).await?.ok_or_else(|| format!("the stream ended: {:?}", stream.cause()))
 }
 
 /// Sends a text and waits for its echo.
 pub(super) async fn exchange(env: &Env, stream: &Parade, text: &str) -> Result<Reply, String> {
     send(stream, ask(text)).await?;
     let reply = next(env, stream).await?;
-    check!(reply.text == text, "{:?} came back of {text:?}", reply.text);
+    check!(reply.text == text, "sent {text:?} and got {:?}", reply.text);
     Ok(reply)
 }
 
@@ -92,9 +92,9 @@ async fn echo(env: Env) -> Verdict {
     let stream = parade(&client).await?;
     check_eq!((client.client().streams(), server.server().streams()), (1, 1), "the streams");
     for text in ["top", "", "fez"] {
-        check_eq!(exchange(&env, &stream, text).await?.server, "s1", "who answers");
+        check_eq!(exchange(&env, &stream, text).await?.server, "s1", "the responding server");
     }
-    check!(stream.cause().is_none(), "it has ended");
+    check!(stream.cause().is_none(), "it ended");
     Ok(())
 }
 
@@ -107,8 +107,8 @@ async fn context(env: Env) -> Verdict {
     seen.metadata.sort();
     let sent = [("band", "brass"), ("drum-é", "a | b")];
     check_eq!(seen.metadata, sent.map(|(name, value)| (name.to_owned(), value.to_owned())), "the metadata");
-    check_eq!(seen.client_id, client.client().id(), "who opened it");
-    check!(seen.topic.is_empty(), "it is on a topic: {:?}", seen.topic);
+    check_eq!(seen.client_id, client.client().id(), "the client id");
+    check!(seen.topic.is_empty(), "unexpected topic: {:?}", seen.topic);
     check_eq!(stream.info().method(), "Parade", "the method");
     Ok(())
 }
@@ -126,12 +126,12 @@ async fn one_server(env: Env) -> Verdict {
         for number in 0..3 {
             answered.push(exchange(&env, &stream, &format!("{round}/{number}")).await?.server);
         }
-        check!(answered.iter().all(|label| *label == answered[0]), "{answered:?} answered");
+        check!(answered.iter().all(|label| *label == answered[0]), "the responding servers: {answered:?}");
     }
     let handled: usize = hatters.iter().map(|hatter| hatter.streams().len()).sum();
     check_eq!(handled, 10, "the handlers started");
-    let heard: usize = hatters.iter().map(|hatter| hatter.heard().len()).sum();
-    check_eq!(heard, 30, "the messages delivered");
+    let received: usize = hatters.iter().map(|hatter| hatter.received().len()).sum();
+    check_eq!(received, 30, "the messages delivered");
     Ok(())
 }
 
@@ -141,9 +141,9 @@ async fn affinity(env: Env) -> Verdict {
     let client = env.client().await?;
     for _ in 0..3 {
         let stream = client.pick_parade().timeout(LONG).await.map_err(unexpected)?;
-        check_eq!(exchange(&env, &stream, "top").await?.server, "high", "who answers");
+        check_eq!(exchange(&env, &stream, "top").await?.server, "high", "the responding server");
     }
-    check!(low.streams().is_empty(), "the other one has a stream too");
+    check!(low.streams().is_empty(), "the other server also handled a stream");
     Ok(())
 }
 
@@ -157,33 +157,37 @@ async fn single_server(env: Env) -> Verdict {
     let mut bids = env.foreign().await?.listen_to_client(bids).await?;
     for topic in ["north", "south"] {
         let stream = client.owner_parade(topic).timeout(LONG).await.map_err(unexpected)?;
-        check_eq!(exchange(&env, &stream, "top").await?.server, topic, "who answers");
+        check_eq!(exchange(&env, &stream, "top").await?.server, topic, "the responding server");
     }
     check_eq!(north.streams()[0].topic, ["north"], "the topic that the handler saw");
-    check!(bids.waiting().is_empty(), "somebody bid");
+    check!(bids.waiting().is_empty(), "a server bid");
     Ok(())
 }
 
 async fn nobody(env: Env) -> Verdict {
     let foreign = env.foreign().await?;
-    let mut heard = listen(&foreign, Channel::stream_to_server::<&str>(SHOP, "Parade", &[])).await?;
+    let mut received = listen(&foreign, Channel::stream_to_server::<&str>(SHOP, "Parade", &[])).await?;
     let client = env.client().await?;
     let opening = client.parade().timeout(SHORT);
-    let error = expected(opening.await)?;
+    let error = expect_error(opening.await)?;
     check!(error.is_no_response(), "an unexpected error: {error}");
-    let opened = frame(&mut heard).await?;
-    check!(matches!(opened.body, Some(StreamBody::Open { .. })), "{opened:?} came first");
-    let closed = frame(&mut heard).await?;
+    let opened = frame(&mut received).await?;
+    check!(matches!(opened.body, Some(StreamBody::Open { .. })), "expected an open, got {opened:?}");
+    let closed = frame(&mut received).await?;
     check_eq!(closed.stream_id, opened.stream_id, "the stream that is closed");
     let Some(StreamBody::Close { code, text }) = closed.body else {
-        return Err(format!("{closed:?} came next"));
+        return Err(format!("expected a close, got {closed:?}"));
     };
     check_eq!(
         (code, text.as_str()),
         (ErrorCode::Unavailable, "no response from servers"),
         "the cause on the wire"
     );
-    check_eq!((client.client().streams(), client.client().in_flight()), (0, 0), "what is left");
+    check_eq!(
+        (client.client().streams(), client.client().in_flight()),
+        (0, 0),
+        "the streams and calls of the client"
+    );
     Ok(())
 }
 
@@ -194,34 +198,37 @@ async fn canceled(env: Env) -> Verdict {
     let wait = Selection::new().affinity_timeout(LONG).short_circuit_timeout(LONG);
     let opening = client.pick_parade().selection(wait).timeout(LONG);
     let opened = env.within(SHORT, opening.into_future()).await;
-    check!(opened.is_err(), "it was opened though nobody was picked yet");
-    check_eq!((client.client().streams(), client.client().in_flight()), (0, 0), "what is left");
-    env.until("the server gives it up", || server.server().in_flight() == 0).await?;
-    check!(hatter.streams().is_empty(), "it was handled");
+    check!(opened.is_err(), "the stream was opened before a server was selected");
+    check_eq!(
+        (client.client().streams(), client.client().in_flight()),
+        (0, 0),
+        "the streams and calls of the client"
+    );
+    env.until("the server abandons it", || server.server().in_flight() == 0).await?;
+    check!(hatter.streams().is_empty(), "the stream was handled");
     Ok(())
 }
 
 const FOREIGN_CLIENT: &str = "CLI_foreign";
 
-/// A peer that opened the stream `STR_1` to the server of the topic "me", with an ear for what
-/// comes back.
+/// A foreign client that opened the stream `STR_1` to the server of the topic "me".
 pub(super) struct ForeignClient {
-    foreign: Foreign,
-    pub(super) ear: Ear,
+    foreign: ForeignPeer,
+    pub(super) receiver: FrameReceiver,
     env: Env,
 }
 
 impl ForeignClient {
     pub(super) async fn open(env: &Env) -> Result<Self, String> {
         let foreign = env.foreign().await?;
-        let ear = listen(&foreign, Channel::stream_to_client(SHOP, FOREIGN_CLIENT)).await?;
-        let mut client = Self { foreign, ear, env: env.clone() };
+        let receiver = listen(&foreign, Channel::stream_to_client(SHOP, FOREIGN_CLIENT)).await?;
+        let mut client = Self { foreign, receiver, env: env.clone() };
         client.send("REQ_open", open_body(), LONG).await?;
         client.expect_ack("REQ_open").await?;
         Ok(client)
     }
 
-    /// Sends a frame that is of use until so long from now.
+    /// Sends a frame that expires after `lives`.
     async fn send(&mut self, request_id: &str, body: StreamBody, lives: Duration) -> Verdict {
         let now = self.env.runtime().now().wall;
         let frame = Stream {
@@ -236,9 +243,9 @@ impl ForeignClient {
     }
 
     async fn expect_ack(&mut self, request_id: &str) -> Verdict {
-        let ack = frame(&mut self.ear).await?;
-        check!(matches!(ack.body, Some(StreamBody::Ack)), "{ack:?} came in place of an ack");
-        check_eq!(ack.request_id.as_str(), request_id, "what is acknowledged");
+        let ack = frame(&mut self.receiver).await?;
+        check!(matches!(ack.body, Some(StreamBody::Ack)), "expected an ack, got {ack:?}");
+        check_eq!(ack.request_id.as_str(), request_id, "the acknowledged request id");
         Ok(())
     }
 }
@@ -248,22 +255,22 @@ fn open_body() -> StreamBody {
 }
 
 fn message_body(text: &str) -> StreamBody {
-    // A handler that takes a while, so that no answer comes between the acks.
+    // The handler takes a while, so that its replies do not arrive between the acks.
     StreamBody::Message { payload: slow(text, 100).encode_to_vec().into() }
 }
 
-async fn listen(foreign: &Foreign, channel: Channel) -> Result<Ear, String> {
+async fn listen(foreign: &ForeignPeer, channel: Channel) -> Result<FrameReceiver, String> {
     foreign.listen(&channel, SubscriptionKind::Plain).await
 }
 
-pub(super) async fn frame(ear: &mut Ear) -> Result<Stream, String> {
-    match ear.frame().await? {
+pub(super) async fn frame(receiver: &mut FrameReceiver) -> Result<Stream, String> {
+    match receiver.frame().await? {
         Frame::Stream(frame) => Ok(frame),
-        other => Err(format!("a frame of a stream was expected, and a {} came", other.kind())),
+        other => Err(format!("expected a stream frame, got a {}", other.kind())),
     }
 }
 
-/// A server of the topic "me", and a foreign client with a stream to it.
+/// Creates a server of the topic "me" and a foreign client with a stream to it.
 async fn foreign_pair(env: &Env) -> Result<(Hatter, ShopServer, ForeignClient), String> {
     let hatter = env.hatter("s1", 1.0);
     let server = env.server(&hatter).await?;
@@ -277,7 +284,7 @@ async fn opened_twice(env: Env) -> Verdict {
     client.send("REQ_open_again", open_body(), LONG).await?;
     client.send("REQ_1", message_body("top"), LONG).await?;
     client.expect_ack("REQ_1").await?;
-    env.until("the message is delivered", || hatter.heard() == ["top"]).await?;
+    env.until("the message is delivered", || hatter.received() == ["top"]).await?;
     check_eq!(hatter.streams().len(), 1, "the handlers started");
     check_eq!(server.server().streams(), 1, "the streams");
     Ok(())
@@ -290,8 +297,8 @@ async fn message_twice(env: Env) -> Verdict {
     }
     client.expect_ack("REQ_1").await?;
     client.send("REQ_2", message_body("fez"), LONG).await?;
-    env.until("the last one is delivered", || hatter.heard().len() >= 2).await?;
-    check_eq!(hatter.heard(), ["top", "fez"], "the messages delivered");
+    env.until("the last one is delivered", || hatter.received().len() >= 2).await?;
+    check_eq!(hatter.received(), ["top", "fez"], "the messages delivered");
     check_eq!(server.server().counters().get(Reason::Duplicate), 2, "the messages dropped");
     Ok(())
 }
@@ -301,8 +308,8 @@ async fn message_expired(env: Env) -> Verdict {
     client.send("REQ_1", message_body("late"), Duration::ZERO).await?;
     client.send("REQ_2", message_body("top"), LONG).await?;
     client.expect_ack("REQ_2").await?;
-    env.until("one is delivered", || !hatter.heard().is_empty()).await?;
-    check_eq!(hatter.heard(), ["top"], "the messages delivered");
+    env.until("one is delivered", || !hatter.received().is_empty()).await?;
+    check_eq!(hatter.received(), ["top"], "the messages delivered");
     check_eq!(server.server().counters().get(Reason::ExpiredMessage), 1, "the messages dropped");
     Ok(())
 }
@@ -314,7 +321,7 @@ async fn order(env: Env) -> Verdict {
         exchange(&env, &stream, &number.to_string()).await?;
     }
     check!(
-        hatter.heard().into_iter().eq((0..1000).map(|number| number.to_string())),
+        hatter.received().into_iter().eq((0..1000).map(|number| number.to_string())),
         "the order has changed"
     );
     Ok(())
@@ -322,11 +329,11 @@ async fn order(env: Env) -> Verdict {
 
 async fn both_ways(env: Env) -> Verdict {
     const MESSAGES: u32 = 200;
-    let heard: Arc<Mutex<Vec<String>>> = Arc::default();
+    let received: Arc<Mutex<Vec<String>>> = Arc::default();
     let handler = {
-        let (env, heard) = (env.clone(), Arc::clone(&heard));
+        let (env, received) = (env.clone(), Arc::clone(&received));
         move |stream: ServerStream<Reply, Ask>| {
-            let (env, heard) = (env.clone(), Arc::clone(&heard));
+            let (env, received) = (env.clone(), Arc::clone(&received));
             async move {
                 stream.hijack();
                 let (sender, receiver) = stream.split();
@@ -338,7 +345,7 @@ async fn both_ways(env: Env) -> Verdict {
                     Ok::<_, Error>(())
                 });
                 while let Some(ask) = receiver.next().await {
-                    heard.lock().unwrap_or_else(PoisonError::into_inner).push(ask.text);
+                    received.lock().unwrap_or_else(PoisonError::into_inner).push(ask.text);
                 }
                 sending.await
             }
@@ -354,14 +361,18 @@ async fn both_ways(env: Env) -> Verdict {
         Ok::<_, String>(sender)
     });
     for number in 0..MESSAGES {
-        let reply = env.within(LONG, receiver.next()).await?.ok_or("it has ended")?;
+        let reply = env.within(LONG, receiver.next()).await?.ok_or("the stream ended")?;
         check_eq!(reply.text, number.to_string(), "the message");
     }
     let sender = sending.await?;
-    // A send resolves when the message waits for the consumer, who may take it a moment later.
-    let heard = || heard.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    env.until("all is heard", || heard().len() >= MESSAGES as usize).await?;
-    check!(heard().into_iter().eq((0..MESSAGES).map(|number| number.to_string())), "the order has changed");
+    // A send resolves once the message is queued for the consumer, which may receive it a moment
+    // later.
+    let received = || received.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    env.until("all messages are received", || received().len() >= MESSAGES as usize).await?;
+    check!(
+        received().into_iter().eq((0..MESSAGES).map(|number| number.to_string())),
+        "the order has changed"
+    );
     drop(sender);
     Ok(())
 }
@@ -381,9 +392,12 @@ async fn sends_at_once(env: Env) -> Verdict {
     for _ in 0..200 {
         next(&env, &stream).await?;
     }
-    let mut heard = hatter.heard();
-    heard.sort();
-    check!(heard.into_iter().eq((0..200).map(|number| format!("{number:03}"))), "not each came once");
+    let mut received = hatter.received();
+    received.sort();
+    check!(
+        received.into_iter().eq((0..200).map(|number| format!("{number:03}"))),
+        "not every message arrived exactly once"
+    );
     Ok(())
 }
 
@@ -410,7 +424,7 @@ async fn many_at_once(env: Env) -> Verdict {
     for exchange in exchanges {
         exchange.await?;
     }
-    check_eq!(hatter.heard().len(), 500, "the messages delivered");
+    check_eq!(hatter.received().len(), 500, "the messages delivered");
     Ok(())
 }
 
@@ -429,7 +443,7 @@ async fn too_large(env: Env) -> Verdict {
     let limits = ClientLimits { frame, ..ClientLimits::DEFAULT };
     let client = env.client_with(ClientOptions::new().limits(limits)).await?;
     let stream = parade(&client).await?;
-    let error = expected(stream.send(ask(&"x".repeat(1001))).await)?;
+    let error = expect_error(stream.send(ask(&"x".repeat(1001))).await)?;
     check_eq!(error.code(), &ErrorCode::InvalidArgument, "the code");
     exchange(&env, &stream, "top").await?;
     Ok(())
@@ -440,7 +454,7 @@ async fn malformed_at_server(env: Env) -> Verdict {
     let other = parade(&client).await?;
     let opening = client.client().open_stream::<Blob, Reply>(method("Parade"), &[]);
     let stream = opening.timeout(LONG).await.map_err(unexpected)?;
-    let error = expected(stream.send(Blob { blob: b"\xff\xfe hat".to_vec() }).timeout(LONG).await)?;
+    let error = expect_error(stream.send(Blob { blob: b"\xff\xfe hat".to_vec() }).timeout(LONG).await)?;
     check_eq!(error.code(), &ErrorCode::MalformedRequest, "the code");
     let cause = env.within(LONG, stream.closed()).await?;
     check_eq!(cause.code(), &ErrorCode::MalformedRequest, "the cause");
@@ -460,7 +474,7 @@ async fn malformed_at_client(env: Env) -> Verdict {
     env.until("the server sees the end", || server.server().streams() == 0).await
 }
 
-/// What a Reply with a text cannot be read as.
+/// A type that a Reply with a text does not decode as.
 #[derive(Clone, PartialEq, Message)]
 struct NotAReply {
     #[prost(uint32, tag = "1")]

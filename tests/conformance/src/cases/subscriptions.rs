@@ -1,4 +1,4 @@
-//! Subscriptions: who gets the updates that servers publish.
+//! Subscriptions to updates.
 
 use std::collections::BTreeSet;
 use std::future::poll_fn;
@@ -13,29 +13,29 @@ use psrpc::{ClientLimits, ClientOptions, ErrorCode, Reason, ServerOptions, Subsc
 
 use super::case_list;
 use crate::case::{Case, Verdict, check, check_eq};
-use crate::env::{Env, expected, unexpected};
+use crate::env::{Env, expect_error, unexpected};
 use crate::proto::{GOSSIP_SERVICE, GossipClient, GossipServer, Reply, ShopClient, ShopServer};
 
 pub(super) const CASES: &[Case] = case_list! {
-    "subscription/queue/one-gets-each", "section 9", "of the subscribers of a queue-routed method, one gets each update", one_gets_each;
+    "subscription/queue/one-gets-each", "section 9", "each queue-routed update goes to one subscriber", one_gets_each;
     "subscription/queue/shared", "section 9", "two queue subscriptions of one client share the updates", shared;
-    "subscription/queue/takes-over", "section 9", "when a subscriber of a queue leaves, those that stay get its updates", takes_over;
+    "subscription/queue/takes-over", "section 9", "after a queue subscriber unsubscribes, the remaining ones get all updates", takes_over;
     "subscription/multi/all", "section 9", "every subscriber of a multi method gets every update", all;
     "subscription/multi/two-on-one-client", "section 9", "two subscriptions of one client get every update each", two_on_one;
-    "subscription/mixed", "section 9", "twenty subscribers, queue and plain mixed, get what is theirs", mixed;
-    "subscription/topics", "section 2", "an update reaches the subscribers of its topic alone", topics;
+    "subscription/mixed", "section 9", "twenty subscribers, queue and plain mixed, get their updates", mixed;
+    "subscription/topics", "section 2", "an update reaches only the subscribers of its topic", topics;
     "subscription/any-server", "section 9", "updates come from every server", any_server;
-    "subscription/live", "I13", "an update that is published right after a subscription reaches it", live;
+    "subscription/live", "I13", "a subscriber gets an update published right after its subscription resolved", live;
     "subscription/order", "section 9", "a thousand updates in a row arrive in their order", order;
     "subscription/large-updates", "section 1", "an update of 256 KiB arrives", large;
-    "subscription/nobody", "section 9", "that nobody is subscribed is no error", nobody;
-    "subscription/close", "features U1", "a subscription that is closed ends, and what came before can be taken", close;
-    "subscription/drop", "features U1", "a subscription that is dropped holds up nobody", dropped;
+    "subscription/nobody", "section 9", "publishing without subscribers is not an error", nobody;
+    "subscription/close", "features U1", "a closed subscription ends after the updates received before", close;
+    "subscription/drop", "features U1", "a dropped subscription does not block others", dropped;
     "subscription/client-closed", "I15", "closing a client ends its subscriptions", client_closed;
-    "subscription/server-closed", "features V6", "a server that was shut down publishes nothing", server_closed;
-    "subscription/other-type", "I11", "an update of another type is counted, and no matter to the next", other_type;
-    "subscription/malformed-update", "I11", "an update that does not decode is an error in its place, and no matter to the next", malformed;
-    "subscription/slow-consumer", "I12", "updates without room leave a gap in their place, and others are not held up", slow;
+    "subscription/server-closed", "features V6", "a server publishes nothing after shutdown", server_closed;
+    "subscription/other-type", "I11", "an update of another type is counted and skipped", other_type;
+    "subscription/malformed-update", "I11", "an update that does not decode yields an error, and the subscription continues", malformed;
+    "subscription/slow-consumer", "I12", "updates that exceed the capacity yield a gap, and other subscriptions are not blocked", slow;
 };
 
 const LONG: Duration = Duration::from_secs(20);
@@ -55,7 +55,8 @@ async fn bulletins(client: &ShopClient, ward: &str) -> Result<Updates, String> {
     client.subscribe_bulletin(ward).await.map_err(unexpected)
 }
 
-/// No two cases say the same, which on Redis is one update if it is said twice within 5 s.
+/// Publishes a rumour. The texts of all cases are distinct, since Redis drops a repeated update
+/// within 5 s.
 async fn rumour(server: &GossipServer, text: &str) -> Verdict {
     server.publish_rumour(&update(text)).await.map(|_| ()).map_err(unexpected)
 }
@@ -81,13 +82,13 @@ async fn listener(env: &Env) -> Result<GossipClient, String> {
         .map_err(unexpected)
 }
 
-/// The text of the next update.
+/// Returns the text of the next update.
 async fn next(env: &Env, updates: &mut Updates) -> Result<String, String> {
-    let update = env.within(LONG, updates.next()).await?.ok_or("it has ended")?;
+    let update = env.within(LONG, updates.next()).await?.ok_or("it ended")?;
     update.map(|update| update.text).map_err(unexpected)
 }
 
-/// The texts of all updates up to the one that says that it is the last.
+/// Returns the texts of all updates before the one with the text `last`.
 async fn until_last(env: &Env, updates: &mut Updates) -> Result<Vec<String>, String> {
     let mut texts = Vec::new();
     loop {
@@ -99,10 +100,10 @@ async fn until_last(env: &Env, updates: &mut Updates) -> Result<Vec<String>, Str
     }
 }
 
-/// Returns the texts of the updates that each subscriber gets, once `count` have come, and all that
-/// follow within a while.
-async fn heard(env: &Env, subscribers: &mut [Updates], count: usize) -> Result<Vec<Vec<String>>, String> {
-    let mut heard = vec![Vec::new(); subscribers.len()];
+/// Returns the texts of the updates that each subscriber gets: the first `count`, and those that
+/// follow within a moment.
+async fn received(env: &Env, subscribers: &mut [Updates], count: usize) -> Result<Vec<Vec<String>>, String> {
+    let mut received = vec![Vec::new(); subscribers.len()];
     for _ in 0..count {
         let next = poll_fn(|cx| {
             let next = subscribers.iter_mut().enumerate().find_map(|(index, updates)| {
@@ -114,23 +115,23 @@ async fn heard(env: &Env, subscribers: &mut [Updates], count: usize) -> Result<V
             next.map_or(Poll::Pending, Poll::Ready)
         });
         let (subscriber, update) = env.within(LONG, next).await?;
-        heard[subscriber].push(update.ok_or("it has ended")?.map_err(unexpected)?.text);
+        received[subscriber].push(update.ok_or("it ended")?.map_err(unexpected)?.text);
     }
-    // Nothing is delivered twice in this time.
+    // Duplicates would arrive within this time.
     env.sleep(SHORT).await;
-    for (updates, heard) in subscribers.iter_mut().zip(&mut heard) {
+    for (updates, received) in subscribers.iter_mut().zip(&mut received) {
         while let Ok(update) = env.within(Duration::ZERO, updates.next()).await {
-            heard.push(update.ok_or("it has ended")?.map_err(unexpected)?.text);
+            received.push(update.ok_or("it ended")?.map_err(unexpected)?.text);
         }
     }
-    Ok(heard)
+    Ok(received)
 }
 
-/// That these are the updates of a queue: each of so many came to somebody, once.
-fn check_shared(heard: &[Vec<String>], count: usize) -> Verdict {
-    let distinct: BTreeSet<_> = heard.iter().flatten().collect();
-    check_eq!(distinct.len(), count, "the updates that came to somebody");
-    check_eq!(heard.iter().map(Vec::len).sum::<usize>(), count, "the updates that came");
+/// Checks that each of `count` updates went to one subscriber, once.
+fn check_shared(received: &[Vec<String>], count: usize) -> Verdict {
+    let distinct: BTreeSet<_> = received.iter().flatten().collect();
+    check_eq!(distinct.len(), count, "the distinct updates received");
+    check_eq!(received.iter().map(Vec::len).sum::<usize>(), count, "the updates received");
     Ok(())
 }
 
@@ -145,8 +146,8 @@ async fn one_gets_each(env: Env) -> Verdict {
     for number in 0..60 {
         rumour(&server, &format!("to one {number}")).await?;
     }
-    let heard = heard(&env, &mut subscribers, 60).await?;
-    check_shared(&heard, 60)
+    let received = received(&env, &mut subscribers, 60).await?;
+    check_shared(&received, 60)
 }
 
 async fn shared(env: Env) -> Verdict {
@@ -156,31 +157,31 @@ async fn shared(env: Env) -> Verdict {
     for number in 0..40 {
         rumour(&server, &format!("shared {number}")).await?;
     }
-    let heard = heard(&env, &mut subscribers, 40).await?;
-    check_shared(&heard, 40)?;
-    check!(heard.iter().all(|texts| !texts.is_empty()), "one of them got all");
+    let received = received(&env, &mut subscribers, 40).await?;
+    check_shared(&received, 40)?;
+    check!(received.iter().all(|texts| !texts.is_empty()), "one subscription got all updates");
     Ok(())
 }
 
 async fn takes_over(env: Env) -> Verdict {
     let server = gossip(&env).await?;
     let (leaving, staying) = (listener(&env).await?, listener(&env).await?);
-    let (mut left, mut stays) = (rumours(&leaving).await?, rumours(&staying).await?);
+    let (mut closing, mut remaining) = (rumours(&leaving).await?, rumours(&staying).await?);
     rumour(&server, "before").await?;
-    left.close();
+    closing.close();
     let mut before = 0;
-    while env.within(LONG, left.next()).await?.is_some() {
+    while env.within(LONG, closing.next()).await?.is_some() {
         before += 1;
     }
-    // If the one that leaves did not get it, the other does.
+    // Either subscriber may have received it.
     if before == 0 {
-        check_eq!(next(&env, &mut stays).await?, "before", "the update");
+        check_eq!(next(&env, &mut remaining).await?, "before", "the update");
     }
     for number in 0..20 {
         rumour(&server, &format!("taken over {number}")).await?;
     }
     for number in 0..20 {
-        check_eq!(next(&env, &mut stays).await?, format!("taken over {number}"), "the update");
+        check_eq!(next(&env, &mut remaining).await?, format!("taken over {number}"), "the update");
     }
     Ok(())
 }
@@ -198,8 +199,11 @@ async fn all(env: Env) -> Verdict {
     }
     bulletin(&server, "east", "last").await?;
     for subscriber in &mut subscribers {
-        let heard = until_last(&env, subscriber).await?;
-        check!(heard.into_iter().eq((0..20).map(|number| number.to_string())), "somebody missed some");
+        let received = until_last(&env, subscriber).await?;
+        check!(
+            received.into_iter().eq((0..20).map(|number| number.to_string())),
+            "a subscriber missed updates"
+        );
     }
     Ok(())
 }
@@ -212,7 +216,7 @@ async fn two_on_one(env: Env) -> Verdict {
         bulletin(&server, "east", text).await?;
     }
     for subscriber in &mut subscribers {
-        check_eq!(until_last(&env, subscriber).await?, ["tide", "fog"], "what one of them got");
+        check_eq!(until_last(&env, subscriber).await?, ["tide", "fog"], "the updates of one subscription");
     }
     Ok(())
 }
@@ -238,11 +242,14 @@ async fn mixed(env: Env) -> Verdict {
     }
     bulletin(&server, "east", "last").await?;
     for subscriber in &mut plain {
-        let heard = until_last(&env, subscriber).await?;
-        check!(heard.into_iter().eq((0..UPDATES).map(|number| number.to_string())), "somebody missed some");
+        let received = until_last(&env, subscriber).await?;
+        check!(
+            received.into_iter().eq((0..UPDATES).map(|number| number.to_string())),
+            "a subscriber missed updates"
+        );
     }
-    let heard = heard(&env, &mut queue, UPDATES).await?;
-    check_shared(&heard, UPDATES)
+    let received = received(&env, &mut queue, UPDATES).await?;
+    check_shared(&received, UPDATES)
 }
 
 async fn topics(env: Env) -> Verdict {
@@ -258,7 +265,7 @@ async fn topics(env: Env) -> Verdict {
         bulletin(&server, ward, "last").await?;
     }
     for (subscriber, ward) in subscribers.iter_mut().zip(wards) {
-        check_eq!(until_last(&env, subscriber).await?, [format!("to {ward}")], "what {ward:?} got");
+        check_eq!(until_last(&env, subscriber).await?, [format!("to {ward}")], "the updates of {ward:?}");
     }
     Ok(())
 }
@@ -288,9 +295,9 @@ async fn live(env: Env) -> Verdict {
         let mut updates = rumours(&listener).await?;
         rumour(&gossip, &text).await?;
         check_eq!(next(&env, &mut updates).await?, text, "the rumour");
-        // The next round is another subscription's alone.
+        // Only the next round's subscription must be in the queue.
         updates.close();
-        check!(env.within(LONG, updates.next()).await?.is_none(), "there is more");
+        check!(env.within(LONG, updates.next()).await?.is_none(), "there are more items");
     }
     Ok(())
 }
@@ -330,7 +337,7 @@ async fn nobody(env: Env) -> Verdict {
     let client = env.client().await?;
     let mut updates = bulletins(&client, "east").await?;
     bulletin(&server, "east", "fog").await?;
-    check_eq!(next(&env, &mut updates).await?, "fog", "what a later subscriber gets");
+    check_eq!(next(&env, &mut updates).await?, "fog", "the update of a later subscriber");
     Ok(())
 }
 
@@ -344,27 +351,27 @@ async fn close(env: Env) -> Verdict {
     check_eq!(next(&env, &mut second).await?, "tide", "the update");
     check_eq!(next(&env, &mut second).await?, "fog", "the update");
     check_eq!(next(&env, &mut first).await?, "tide", "the update");
-    env.until("both have come to both", || client.client().counters().frames == 4).await?;
+    env.until("both updates are received twice", || client.client().counters().frames == 4).await?;
     first.close();
-    check_eq!(next(&env, &mut first).await?, "fog", "what came before");
-    check!(env.within(LONG, first.next()).await?.is_none(), "it goes on");
+    check_eq!(next(&env, &mut first).await?, "fog", "the update received before");
+    check!(env.within(LONG, first.next()).await?.is_none(), "it did not end");
     bulletin(&server, "east", "rain").await?;
-    check_eq!(next(&env, &mut second).await?, "rain", "what the other one gets");
-    check!(first.next().await.is_none(), "it goes on after its end");
+    check_eq!(next(&env, &mut second).await?, "rain", "the update of the other subscription");
+    check!(first.next().await.is_none(), "it yielded an item after its end");
     Ok(())
 }
 
 async fn dropped(env: Env) -> Verdict {
     let server = server(&env).await?;
     let client = env.client().await?;
-    let mut stays = bulletins(&client, "east").await?;
+    let mut remaining = bulletins(&client, "east").await?;
     for round in 0..20 {
         drop(bulletins(&client, "east").await?);
-        // Given up before it is live.
+        // Dropped before it is live.
         drop(client.subscribe_bulletin("east").into_future());
         let text = round.to_string();
         bulletin(&server, "east", &text).await?;
-        check_eq!(next(&env, &mut stays).await?, text, "the update");
+        check_eq!(next(&env, &mut remaining).await?, text, "the update");
     }
     Ok(())
 }
@@ -378,19 +385,22 @@ async fn client_closed(env: Env) -> Verdict {
         let update = env.within(LONG, updates.next()).await?;
         check!(update.is_none(), "{update:?} comes after the end");
     }
-    check!(expected(listener.subscribe_rumour().await)?.is_client_closed(), "another one is made");
+    check!(
+        expect_error(listener.subscribe_rumour().await)?.is_client_closed(),
+        "a closed client opened a subscription"
+    );
     Ok(())
 }
 
 async fn server_closed(env: Env) -> Verdict {
     let server = gossip(&env).await?;
     server.shutdown().await;
-    let error = expected(server.publish_rumour(&update("psst")).await)?;
+    let error = expect_error(server.publish_rumour(&update("psst")).await)?;
     check!(error.is_server_closed(), "an unexpected error: {error}");
     Ok(())
 }
 
-/// The channel of the rumours.
+/// Returns the channel of the rumours.
 fn channel() -> Channel {
     Channel::request::<&str>(GOSSIP_SERVICE.name, "Rumour", &[], true)
 }
@@ -406,7 +416,8 @@ async fn other_type(env: Env) -> Verdict {
     let mut updates = rumours(&client).await?;
     let frame = envelope("conformance.v1.Ask", update("not for you").encode_to_vec());
     env.foreign().await?.send(&channel(), frame).await?;
-    env.until("it is counted", || client.client().counters().get(Reason::UnexpectedType) == 1).await?;
+    env.until("the update is counted", || client.client().counters().get(Reason::UnexpectedType) == 1)
+        .await?;
     rumour(&server, "after another type").await?;
     check_eq!(next(&env, &mut updates).await?, "after another type", "the update");
     Ok(())
@@ -418,7 +429,7 @@ async fn malformed(env: Env) -> Verdict {
     let mut updates = rumours(&client).await?;
     let frame = envelope(GOSSIP_SERVICE.methods[0].response, b"\x0a\x02\xff\xfe".to_vec());
     env.foreign().await?.send(&channel(), frame).await?;
-    let error = expected(env.within(LONG, updates.next()).await?.ok_or("it has ended")?)?;
+    let error = expect_error(env.within(LONG, updates.next()).await?.ok_or("it ended")?)?;
     check_eq!(error.code(), &ErrorCode::MalformedResult, "the code");
     check_eq!(error.reason(), Some(Reason::MalformedMessage), "the reason");
     rumour(&server, "after a malformed one").await?;
@@ -434,16 +445,16 @@ async fn slow(env: Env) -> Verdict {
     for number in 0..12 {
         let text = number.to_string();
         bulletin(&server, "east", &text).await?;
-        check_eq!(next(&env, &mut quick).await?, text, "what the other one gets");
-        env.until("it has come", || client.client().counters().frames == number + 1).await?;
+        check_eq!(next(&env, &mut quick).await?, text, "the update of the other subscription");
+        env.until("the update is received", || client.client().counters().frames == number + 1).await?;
     }
-    check_eq!(client.client().counters().get(Reason::SlowConsumer), 4, "the updates without room");
+    check_eq!(client.client().counters().get(Reason::SlowConsumer), 4, "the updates dropped");
     for number in 0..8 {
-        check_eq!(next(&env, &mut updates).await?, number.to_string(), "what had room");
+        check_eq!(next(&env, &mut updates).await?, number.to_string(), "the update within the capacity");
     }
-    let error = expected(env.within(LONG, updates.next()).await?.ok_or("it has ended")?)?;
+    let error = expect_error(env.within(LONG, updates.next()).await?.ok_or("it ended")?)?;
     check_eq!((error.code(), error.reason()), (&ErrorCode::DataLoss, Some(Reason::Gap)), "the gap");
     bulletin(&server, "east", "after").await?;
-    check_eq!(next(&env, &mut updates).await?, "after", "what comes after it");
+    check_eq!(next(&env, &mut updates).await?, "after", "the update after the gap");
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Topics: who serves what, and from when until when.
+//! Topics: registration, routing and deregistration.
 
 use std::time::Duration;
 
@@ -6,25 +6,25 @@ use psrpc::ErrorCode;
 
 use super::case_list;
 use crate::case::{Case, Verdict, check, check_eq};
-use crate::env::{Env, expected, unexpected};
+use crate::env::{Env, expect_error, unexpected};
 use crate::shop::{ask, slow};
 
 pub(super) const CASES: &[Case] = case_list! {
-    "topics/routed", "section 2", "a call goes to the servers of its topic and to no others", routed;
+    "topics/routed", "section 2", "a call goes only to the servers of its topic", routed;
     "topics/several-on-one-server", "features V1", "a server serves several topics at once", several;
-    "topics/names", "section 2", "topics of any characters are carried, and told apart", names;
+    "topics/names", "section 2", "topics may contain any characters and stay distinct", names;
     "topics/empty-parts", "section 2", "a topic may have empty parts", empty_parts;
     "topics/register/live", "I13", "a call made right after a registration reaches the server", live;
-    "topics/register/twice", "features V1", "a topic is registered once, and the error names it", register_twice;
-    "topics/register/conflict", "section 2", "topics that would share a name are refused, naming both", conflict;
-    "topics/register/too-long", "section 2", "a topic that is too long is refused, at the server and at the call", too_long;
-    "topics/register/again", "features V1", "a topic can be registered again once it was deregistered", again;
-    "topics/deregister/stops", "features V1", "a topic that was deregistered is not served any more", deregister_stops;
-    "topics/deregister/waits", "features V1", "a deregistration waits for the handlers of its topic", deregister_waits;
+    "topics/register/twice", "features V1", "registering a topic twice fails, and the error names it", register_twice;
+    "topics/register/conflict", "section 2", "topics that map to the same channel are rejected, and the error names both", conflict;
+    "topics/register/too-long", "section 2", "a topic that is too long is rejected, in a registration and in a call", too_long;
+    "topics/register/again", "features V1", "a topic can be registered again after it was deregistered", again;
+    "topics/deregister/stops", "features V1", "a deregistered topic is no longer served", deregister_stops;
+    "topics/deregister/waits", "features V1", "a deregistration waits for the topic's handlers", deregister_waits;
     "topics/deregister/unknown", "features V1", "a topic that is not registered cannot be deregistered", deregister_unknown;
     "topics/group", "features G3", "the methods of a group are registered and deregistered together", group;
-    "topics/group/atomic", "features G3", "of a group either all methods are registered or none", group_atomic;
-    "topics/many", "features V1", "two hundred topics on one server are served", many;
+    "topics/group/atomic", "features G3", "either all methods of a group are registered or none", group_atomic;
+    "topics/many", "features V1", "one server serves two hundred topics", many;
 };
 
 const SHORT: Duration = Duration::from_millis(200);
@@ -44,10 +44,10 @@ async fn routed(env: Env) -> Verdict {
             client.rack_fit(topic, "1", ask("top")).await,
             client.rack_pick(topic, "1", ask("top")).await,
         ] {
-            check_eq!(reply.map_err(unexpected)?.server, topic, "who answers");
+            check_eq!(reply.map_err(unexpected)?.server, topic, "the responding server");
         }
     }
-    expected(client.rack_fit("north", "2", ask("top")).timeout(SHORT).await)?;
+    expect_error(client.rack_fit("north", "2", ask("top")).timeout(SHORT).await)?;
     Ok(())
 }
 
@@ -66,7 +66,7 @@ async fn several(env: Env) -> Verdict {
     Ok(())
 }
 
-/// Parts of topics as Go's recordings have them, and a few more.
+/// Topic parts from the recordings of Go, and a few more.
 const PARTS: [&str; 20] = [
     "eu-west.1",
     "a b",
@@ -103,7 +103,7 @@ async fn names(env: Env) -> Verdict {
     }
     for (entry, part) in hatter.started().iter().zip(PARTS.iter().flat_map(|part| [part, part])) {
         check_eq!(entry.topic, [*part, "x"], "the topic that the handler saw");
-        check_eq!(entry.text, *part, "the request that it got");
+        check_eq!(entry.text, *part, "the request that the handler got");
     }
     Ok(())
 }
@@ -136,7 +136,7 @@ async fn live(env: Env) -> Verdict {
 async fn register_twice(env: Env) -> Verdict {
     let server = env.server(&env.hatter("s1", 1.0)).await?;
     server.register_owner_fit_topic("me").await.map_err(unexpected)?;
-    let error = expected(server.register_owner_fit_topic("me").await)?;
+    let error = expect_error(server.register_owner_fit_topic("me").await)?;
     check_eq!(error.to_string(), "already_exists: Shop.OwnerFit[\"me\"] is already registered", "the error");
     let client = env.client().await?;
     client.owner_fit("me", ask("top")).await.map_err(unexpected)?;
@@ -146,7 +146,7 @@ async fn register_twice(env: Env) -> Verdict {
 async fn conflict(env: Env) -> Verdict {
     let server = env.server(&env.hatter("s1", 1.0)).await?;
     server.register_rack_fit_topic("", "b").await.map_err(unexpected)?;
-    let error = expected(server.register_rack_fit_topic("b", "").await)?;
+    let error = expect_error(server.register_rack_fit_topic("b", "").await)?;
     check_eq!(error.code(), &ErrorCode::AlreadyExists, "the code");
     for topic in ["[\"\", \"b\"]", "[\"b\", \"\"]"] {
         check!(error.text().contains(topic), "{} does not name {topic}", error.text());
@@ -159,8 +159,8 @@ async fn too_long(env: Env) -> Verdict {
     let client = env.client().await?;
     let topic = "x".repeat(2000);
     for error in [
-        expected(server.register_owner_fit_topic(&topic).await)?,
-        expected(client.owner_fit(&topic, ask("top")).await)?,
+        expect_error(server.register_owner_fit_topic(&topic).await)?,
+        expect_error(client.owner_fit(&topic, ask("top")).await)?,
     ] {
         check_eq!(error.code(), &ErrorCode::InvalidArgument, "the code");
         check!(error.text().contains("OwnerFit"), "{} does not name the method", error.text());
@@ -186,7 +186,7 @@ async fn deregister_stops(env: Env) -> Verdict {
     server.register_owner_fit_topic("you").await.map_err(unexpected)?;
     server.deregister_owner_fit_topic("me").await.map_err(unexpected)?;
     let client = env.client().await?;
-    expected(client.owner_fit("me", ask("top")).timeout(SHORT).await)?;
+    expect_error(client.owner_fit("me", ask("top")).timeout(SHORT).await)?;
     client.owner_fit("you", ask("top")).await.map_err(unexpected)?;
     client.fit(ask("top")).await.map_err(unexpected)?;
     check_eq!(hatter.started().len(), 2, "the handlers started");
@@ -201,18 +201,18 @@ async fn deregister_waits(env: Env) -> Verdict {
     let call = env.spawn(async move { client.owner_fit("me", slow("top", 300)).timeout(LONG).await });
     env.until("the handler runs", || hatter.started().len() == 1).await?;
     server.deregister_owner_fit_topic("me").await.map_err(unexpected)?;
-    check_eq!(hatter.finished(), ["top"], "the handlers that were done");
+    check_eq!(hatter.finished(), ["top"], "the handlers that finished");
     call.await.map_err(unexpected)?;
     Ok(())
 }
 
 async fn deregister_unknown(env: Env) -> Verdict {
     let server = env.server(&env.hatter("s1", 1.0)).await?;
-    let error = expected(server.deregister_owner_fit_topic("me").await)?;
+    let error = expect_error(server.deregister_owner_fit_topic("me").await)?;
     check_eq!(error.code(), &ErrorCode::NotFound, "the code");
     check!(error.text().contains("OwnerFit[\"me\"]"), "{} does not name it", error.text());
     server.register_all_rack_topics("a", "b").await.map_err(unexpected)?;
-    let error = expected(server.deregister_rack_fit_topic("a", "b").await)?;
+    let error = expect_error(server.deregister_rack_fit_topic("a", "b").await)?;
     check_eq!(error.code(), &ErrorCode::NotFound, "the code for one of a group");
     Ok(())
 }
@@ -224,18 +224,18 @@ async fn group(env: Env) -> Verdict {
     client.rack_fit("a", "b", ask("top")).await.map_err(unexpected)?;
     client.rack_pick("a", "b", ask("top")).await.map_err(unexpected)?;
     server.deregister_all_rack_topics("a", "b").await.map_err(unexpected)?;
-    expected(client.rack_fit("a", "b", ask("top")).timeout(SHORT).await)?;
-    expected(client.rack_pick("a", "b", ask("top")).timeout(SHORT).await)?;
+    expect_error(client.rack_fit("a", "b", ask("top")).timeout(SHORT).await)?;
+    expect_error(client.rack_pick("a", "b", ask("top")).timeout(SHORT).await)?;
     Ok(())
 }
 
 async fn group_atomic(env: Env) -> Verdict {
     let server = env.server(&env.hatter("s1", 1.0)).await?;
     server.register_rack_pick_topic("a", "b").await.map_err(unexpected)?;
-    let error = expected(server.register_all_rack_topics("a", "b").await)?;
+    let error = expect_error(server.register_all_rack_topics("a", "b").await)?;
     check_eq!(error.code(), &ErrorCode::AlreadyExists, "the code");
     let client = env.client().await?;
-    expected(client.rack_fit("a", "b", ask("top")).timeout(SHORT).await)?;
+    expect_error(client.rack_fit("a", "b", ask("top")).timeout(SHORT).await)?;
     client.rack_pick("a", "b", ask("top")).await.map_err(unexpected)?;
     server.register_rack_fit_topic("a", "b").await.map_err(unexpected)?;
     client.rack_fit("a", "b", ask("top")).await.map_err(unexpected)?;

@@ -1,4 +1,4 @@
-//! Where cases run: on tokio, on smol, and on an executor of the suite's own.
+//! The runtimes that cases run on: tokio, smol, and the suite's own executor.
 
 mod smol;
 mod solo;
@@ -16,11 +16,11 @@ pub use self::smol::Smol;
 pub use self::solo::Solo;
 pub use self::tokio::Tokio;
 
-/// A runtime together with a way to run a future to its end on it.
+/// A runtime that can block on a future.
 pub trait Host: Send + Sync {
-    /// The runtime.
+    /// Returns the runtime.
     fn runtime(&self) -> Arc<dyn Runtime>;
 
-    /// Runs a future to its end, on this thread.
+    /// Runs a future to completion on the current thread.
     fn block_on(&self, future: Pin<Box<dyn Future<Output = ()> + '_>>);
 }

@@ -1,4 +1,4 @@
-//! Smol as a host, and async-std.
+//! smol and async-std as hosts.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -9,7 +9,7 @@ use psrpc_smol::SmolRuntime;
 
 use super::Host;
 
-/// Smol's global executor.
+/// smol's global executor.
 pub struct Smol;
 
 impl Host for Smol {
@@ -22,7 +22,7 @@ impl Host for Smol {
     }
 }
 
-/// Async-std's global executor; there with the feature `async-std` alone.
+/// async-std's global executor. Requires the feature `async-std`.
 #[cfg(feature = "async-std")]
 pub struct AsyncStd;
 

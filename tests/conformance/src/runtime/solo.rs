@@ -1,5 +1,5 @@
-//! Solo: an executor of one thread, in virtual time. It shows that psrpc assumes no runtime, and
-//! makes cases that wait end at once.
+//! A single-threaded executor with virtual time. It shows that psrpc depends on no particular
+//! runtime, and lets cases wait without real time passing.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::future::{Future, poll_fn};
@@ -12,21 +12,20 @@ use psrpc::{Now, Runtime, Task, Time, WallTime};
 
 use super::Host;
 
-/// An executor of one thread, whose clock jumps to the next deadline whenever nothing else is to be
-/// done.
+/// A single-threaded executor whose clock jumps to the next deadline whenever no task is ready.
 #[derive(Clone, Default)]
 pub struct Solo(Arc<Mutex<SoloState>>);
 
 #[derive(Default)]
 struct SoloState {
     ready: VecDeque<Arc<Job>>,
-    /// By deadline, and a number that tells those of one deadline apart.
+    /// Keyed by deadline and by a unique number.
     sleepers: BTreeMap<(Time, u64), Waker>,
     counter: u64,
     now: Time,
 }
 
-/// A task; its future is gone once it is done.
+/// A task. Its future is dropped once it is done.
 struct Job {
     future: Mutex<Option<Pin<Box<dyn Future<Output = ()> + Send>>>>,
     solo: Solo,
@@ -38,7 +37,7 @@ impl Wake for Job {
     }
 }
 
-/// WakeList the future that is blocked on, by being looked at after every task.
+/// Waker of the future that `block_on` runs. The flag is checked after every task.
 struct Woken(Mutex<bool>);
 
 impl Wake for Woken {
@@ -48,7 +47,7 @@ impl Wake for Woken {
 }
 
 impl Solo {
-    /// An executor at the origin of its time.
+    /// Creates an executor whose time is zero.
     pub fn new() -> Self {
         Self::default()
     }
@@ -57,7 +56,8 @@ impl Solo {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Runs one task, or else lets the time pass until the next deadline; whether there was either.
+    /// Runs one ready task, or else advances the time to the next deadline. Returns `false` if
+    /// there is neither.
     fn step(&self) -> bool {
         let job = self.lock().ready.pop_front();
         if let Some(job) = job {
@@ -126,7 +126,7 @@ impl Host for Solo {
                 return;
             }
             let idle = !poll && !self.step();
-            assert!(!idle, "the future waits for something that never comes");
+            assert!(!idle, "deadlock: the future is pending, and no task or timer is left");
         }
     }
 }

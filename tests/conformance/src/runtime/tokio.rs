@@ -1,4 +1,4 @@
-//! Tokio as a host.
+//! tokio as a host.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -14,18 +14,18 @@ use super::Host;
 pub struct Tokio(runtime::Runtime);
 
 impl Tokio {
-    /// One with so many worker threads.
+    /// Creates a multi-threaded runtime with this number of worker threads.
     pub fn multi_thread(workers: usize) -> Self {
         Self::build(runtime::Builder::new_multi_thread().worker_threads(workers))
     }
 
-    /// One on the thread that blocks on it.
+    /// Creates a runtime on the current thread.
     pub fn current_thread() -> Self {
         Self::build(&mut runtime::Builder::new_current_thread())
     }
 
     fn build(builder: &mut runtime::Builder) -> Self {
-        Self(builder.enable_all().build().expect("a tokio runtime can be had"))
+        Self(builder.enable_all().build().expect("tokio starts"))
     }
 }
 

@@ -1,4 +1,4 @@
-//! A handler that holds what cannot go to another thread.
+//! A handler whose future is not `Send`.
 
 use std::rc::Rc;
 

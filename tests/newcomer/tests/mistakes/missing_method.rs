@@ -1,4 +1,4 @@
-//! A method of the service is missing.
+//! A service without one of its methods.
 
 use psrpc_newcomer::hats::{HatAsk, HatReply, Hats};
 use psrpc_newcomer::psrpc::{Error, ServerStream};

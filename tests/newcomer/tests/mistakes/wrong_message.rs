@@ -1,4 +1,4 @@
-//! The message of another method, or the reply in the place of the request.
+//! A message of the wrong type: the reply instead of the request.
 
 use psrpc_newcomer::hats::{HatReply, HatsClient};
 use psrpc_newcomer::psrpc::Error;

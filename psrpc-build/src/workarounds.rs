@@ -1,5 +1,4 @@
-//! Mending: what prost cannot generate as it is written, and can when it is written in another way
-//! of the same meaning.
+//! Rewrites definitions that prost does not support into equivalent ones that it does.
 
 use std::collections::BTreeSet;
 
@@ -7,8 +6,8 @@ use prost_reflect::{Cardinality, DescriptorPool, EnumDescriptor, FieldDescriptor
 use prost_types::field_descriptor_proto::Type;
 use prost_types::{DescriptorProto, FileDescriptorSet};
 
-/// Names each default of an enum by the first value of its number, as prost has no variant for an
-/// alias.
+/// Replaces enum defaults that name an alias by the first value with the same number, since prost
+/// has no variants for aliases.
 pub(crate) fn aliases(pool: &DescriptorPool, files: &mut FileDescriptorSet) {
     files.file.iter_mut().flat_map(|file| &mut file.message_type).for_each(|message| {
         aliases_of(pool, message);
@@ -32,14 +31,14 @@ fn first_of_number(item: &EnumDescriptor, value: &str) -> Option<String> {
     first.map(|(name, _)| name)
 }
 
-/// The values of an enum in the order of the file.
+/// Returns the values of an enum in the order of the file.
 pub(crate) fn declared(item: &EnumDescriptor) -> Vec<(String, i32)> {
     let values = &item.enum_descriptor_proto().value;
     values.iter().map(|value| (value.name().to_owned(), value.number())).collect()
 }
 
-/// The protobuf paths of groups that contain themselves. prost boxes messages that do, and no
-/// groups.
+/// Returns the protobuf paths of groups that contain themselves. prost boxes recursive messages,
+/// but not groups.
 pub(crate) fn recursive_groups(pool: &DescriptorPool) -> Vec<String> {
     let fields = pool.all_messages().flat_map(|message| message.fields().collect::<Vec<_>>());
     let recursive = fields.filter(|field| field.is_group() && is_recursive(field));
@@ -60,7 +59,7 @@ fn is_recursive(field: &FieldDescriptor) -> bool {
     false
 }
 
-/// The message that a field holds without a vector around it.
+/// Returns the message that a field holds directly, without a vector.
 fn inline(field: &FieldDescriptor) -> Option<MessageDescriptor> {
     match field.kind() {
         Kind::Message(message) if field.cardinality() != Cardinality::Repeated => Some(message),
@@ -68,7 +67,7 @@ fn inline(field: &FieldDescriptor) -> Option<MessageDescriptor> {
     }
 }
 
-/// The path by which prost's configuration names a field.
+/// Returns the path by which prost's configuration refers to a field.
 fn path(field: &FieldDescriptor) -> String {
     let message = field.parent_message().full_name();
     match field.containing_oneof().filter(|oneof| !oneof.is_synthetic()) {
