@@ -1,4 +1,4 @@
-//! Names, properties and codes, row by row as Go has them.
+//! Names, properties and codes, compared row by row with Go's.
 
 use psrpc_proto::{Channel, ErrorCode, GrpcCode, MethodProperties, Routing, RoutingOptions, wire_name};
 
@@ -35,7 +35,7 @@ fn every_proto_name_becomes_the_name_that_go_gives_it() {
     }
 }
 
-/// The options of each method of vectors.proto, as written there.
+/// Returns the options of a method in vectors.proto.
 fn options_of(method: &str) -> RoutingOptions {
     let options = RoutingOptions::default();
     match method {
@@ -76,7 +76,7 @@ fn every_method_has_the_properties_that_go_generates() {
 
 #[test]
 fn every_code_is_in_http_grpc_and_twirp_what_go_makes_of_it() {
-    // The empty code is success, which is no code here.
+    // In Go the empty code is success; we have no such code.
     let rows: Vec<_> = psrpc_vectors::error_codes().into_iter().filter(|row| !row.code.is_empty()).collect();
     assert_eq!(rows.len(), 23);
     for row in &rows {
