@@ -1,5 +1,5 @@
-//! The deadline is a wall: at or past it no response, bid or grant is taken (invariant I1), also by
-//! an engine that gets to its frames before it gets to its timers, as after a pause of its process.
+//! Tests that a call accepts no response, bid or grant at or past its deadline (invariant I1), even
+//! if the engine handles frames before its timers, as after a pause of the process.
 
 use psrpc_engine::proto::{ErrorCode, ErrorResponse};
 use psrpc_engine::{Call, CallHandle, Client, ClientEvent, Engine, Reason, Selection, TimerKind};

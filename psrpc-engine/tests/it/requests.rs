@@ -1,4 +1,4 @@
-//! Requests at the server, case by case.
+//! Tests of requests at the server.
 
 use std::time::Duration;
 
@@ -372,7 +372,7 @@ fn a_jump_of_the_wall_clock_moves_no_deadline() {
     let request = server.accept("OwnerFit", "REQ_1", SECOND);
     server.bid(request, 1.0);
     server.events();
-    // Set back by an hour: the handler's deadline stays.
+    // The wall clock is set back by an hour; the handler's deadline stays.
     server.now = Now { time: at(SECOND).time, wall: WallTime::from_unix_nanos(EPOCH - 3_600_000_000_000) };
     assert_eq!(server.engine.handle_timeout(server.now), Due::Nothing);
     server.drain();

@@ -1,4 +1,4 @@
-//! Calls while subscriptions are interrupted or the bus refuses locks.
+//! Tests of calls while subscriptions are interrupted or the bus refuses locks.
 
 use super::*;
 

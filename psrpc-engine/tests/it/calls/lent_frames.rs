@@ -1,4 +1,4 @@
-//! Frames that the engine lends to the bus.
+//! Tests of frames that `poll_publish` lends to the bus.
 
 use super::*;
 

@@ -340,8 +340,8 @@ impl<'a> Replay<'a> {
             "unary-canceled-during-selection-no-bids" | "unary-context-already-canceled" => {
                 (code, error) = ("canceled", "request canceled");
             }
-            // An error from the only server that got the request ends the selection at once, in Go
-            // since v0.7.5.
+            // An error from the only server that got the request ends the selection at once (in Go
+            // since v0.7.5).
             "malformed-request-from-client" => took = Some(5),
             // In Go since v0.7.7.
             id if id.starts_with("unary-client-closed-") => {
@@ -388,7 +388,7 @@ impl<'a> Replay<'a> {
             let after = ended.after.as_millis() as u64;
             // Go measures from before it publishes the request.
             let before = if index == 0 { self.calls[0].1.since(Time::ZERO).as_millis() as u64 } else { 0 };
-            // The time to compress is included, too.
+            // Go's time includes compression.
             let within = if self.id().starts_with("compression-") { 20 } else { 5 + before };
             assert!(after.abs_diff(took) <= within, "{context}: {after} ms here, {took} ms in Go");
         }
