@@ -96,7 +96,7 @@ fn a_call_that_still_selects_at_its_deadline_grants_no_server() {
 }
 
 #[test]
-fn the_selection_function_is_asked_at_the_deadline_and_nobody_is_granted() {
+fn the_selection_function_is_called_at_the_deadline_without_a_grant() {
     type Choice = Result<Option<&'static str>, ErrorResponse>;
     let choices: [(Choice, ErrorCode, &str); 4] = [
         (Err(refusal("cannot choose")), ErrorCode::FailedPrecondition, "cannot choose"),

@@ -55,7 +55,7 @@ fn response(server: &str, text: &str) -> (String, Result<String, ErrorCode>) {
 }
 
 #[test]
-fn every_server_answers_until_the_timeout() {
+fn every_server_can_respond_until_the_timeout() {
     let mut client = Driven::client();
     let (_, request) = client.multi(MultiCall { timeout: Some(ms(500)), ..census() });
     let request = request.expect("it is published");
@@ -106,7 +106,7 @@ fn a_server_responds_once_and_with_its_id() {
 }
 
 #[test]
-fn an_answer_at_the_deadline_is_late() {
+fn a_multi_response_at_the_deadline_is_late() {
     let mut client = Driven::client();
     let request = client.multi(census()).1.unwrap();
     client.now = at(ms(3000));
@@ -119,7 +119,7 @@ fn an_answer_at_the_deadline_is_late() {
 }
 
 #[test]
-fn answers_are_bounded() {
+fn multi_responses_are_bounded() {
     let mut config = ClientConfig::new("Hats");
     config.limits = ClientLimits { answers_per_call: 2, ..ClientLimits::DEFAULT };
     let mut client = Driven::client_with(config);
@@ -160,7 +160,7 @@ fn a_multi_call_without_responses_fails_with_evidence() {
 }
 
 #[test]
-fn a_caller_that_has_enough_hears_no_more() {
+fn a_canceled_multi_call_gets_no_more_responses() {
     let mut client = Driven::client();
     let (call, request) = client.multi(census());
     client.engine.cancel_multi(client.now, call);

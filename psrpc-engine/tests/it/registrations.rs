@@ -332,7 +332,7 @@ fn a_drain_on_a_full_bus_ends_when_the_waiting_response_expires() {
 }
 
 #[test]
-fn a_drain_does_not_wait_for_requests_that_are_over() {
+fn a_drain_does_not_wait_for_requests_that_have_ended() {
     let mut server = Driven::server(&[route("OwnerFit", SINGLE)]);
     let request = server.accept("OwnerFit", "REQ_1", 1800 * SECOND);
     server.bid(request, 1.0);

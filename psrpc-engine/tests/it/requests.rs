@@ -322,7 +322,7 @@ fn a_full_server_responds_only_if_no_other_server_can() {
 }
 
 #[test]
-fn what_is_remembered_is_limited_and_never_forgotten_early() {
+fn remembered_requests_are_limited_and_never_forgotten_early() {
     let mut server = server_with(|config| {
         config.limits = ServerLimits { remembered: 1, ..ServerLimits::DEFAULT };
     });

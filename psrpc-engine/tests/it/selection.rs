@@ -45,7 +45,7 @@ enum Outcome<T = &'static str> {
 }
 
 #[test]
-fn every_selection_ends_as_recorded_or_as_named_here() {
+fn every_selection_ends_as_recorded_or_as_listed() {
     let rows = psrpc_vectors::selections();
     assert_eq!(rows.len(), 68);
     let mut deviations = 0;

@@ -67,7 +67,7 @@ fn noise(len: usize) -> Vec<u8> {
 }
 
 #[test]
-fn what_is_compressed_is_what_another_implementation_reads() {
+fn another_implementation_reads_our_compressed_frames() {
     let frame = request(vec![7; 100_000]);
     let bytes = frame.encode_with("Fit.REQ", DEFAULT);
     assert!(bytes.len() < 1_000, "{}", bytes.len());
@@ -81,7 +81,7 @@ fn what_is_compressed_is_what_another_implementation_reads() {
 }
 
 #[test]
-fn what_another_implementation_compressed_is_read() {
+fn frames_compressed_by_another_implementation_are_read() {
     let frame = request(vec![7; 100_000]);
     let value = gzip(&value_of(&frame));
     assert_eq!(decode(&envelope(value.clone())), Ok((frame.clone(), "Fit.REQ".into())));
@@ -112,7 +112,7 @@ fn the_envelope_alone_says_whether_a_value_is_compressed() {
 }
 
 #[test]
-fn only_what_reaches_the_threshold_is_compressed() {
+fn only_values_from_the_threshold_on_are_compressed() {
     let value_len = |payload: usize| request(vec![7; payload]).value_len();
     let payload = (0..1024).find(|payload| value_len(*payload) == 1024).unwrap();
     for (payload, compressed) in [(payload - 1, false), (payload, true)] {

@@ -93,7 +93,7 @@ fn a_call_that_is_pending_at_an_interruption_goes_on() {
 }
 
 #[test]
-fn a_request_that_waits_for_a_full_bus_at_an_interruption_still_leaves() {
+fn a_request_that_waits_for_a_full_bus_at_an_interruption_is_still_sent() {
     let mut client = Driven::client();
     client.engine.call(client.now, queue_call()).unwrap();
     let waiting = refuse_next(&mut client.engine).expect("the request");

@@ -184,7 +184,7 @@ fn the_reasons_of_servers_that_refuse_are_kept_and_bounded() {
 }
 
 #[test]
-fn a_call_that_nobody_bids_for_says_so_and_why() {
+fn a_call_without_bids_fails_with_evidence() {
     let mut client = Driven::client();
     client.call(queue_call());
     let published = client.published();
@@ -199,7 +199,7 @@ fn a_call_that_nobody_bids_for_says_so_and_why() {
 }
 
 #[test]
-fn a_call_whose_bids_cannot_win_says_how_many_there_were() {
+fn a_call_with_losing_bids_reports_their_number() {
     let mut client = Driven::client();
     let selection = Selection { minimum_affinity: Some(0.9), ..Selection::default() };
     let (_, request) = client.request(Call { selection, ..affinity_call() });
@@ -360,7 +360,7 @@ fn off_queues_an_announcement_ends_the_selection_and_a_response_does_not() {
 }
 
 #[test]
-fn a_call_on_a_queue_to_which_nobody_bid_may_have_run() {
+fn a_queue_call_without_bids_may_have_run() {
     let mut client = Driven::client();
     client.request(queue_call());
     client.advance_to(ms(1000));
@@ -406,7 +406,7 @@ fn a_selection_function_that_chooses_an_unknown_server_fails_the_call() {
 }
 
 #[test]
-fn bids_that_cannot_count_are_dropped_with_their_reason() {
+fn invalid_bids_are_dropped_with_their_reason() {
     let mut client = Driven::client();
     let (_, request) = client.request(affinity_call());
     client.bid(&request, "SRV_1", f32::NAN);
@@ -440,7 +440,7 @@ fn bids_are_limited() {
 }
 
 #[test]
-fn late_bids_for_a_call_that_is_over_harm_nothing() {
+fn late_bids_are_dropped() {
     let mut client = Driven::client();
     let (_, request) = client.request(queue_call());
     client.bid(&request, "SRV_0", 1.0);

@@ -164,7 +164,7 @@ fn for_each_peer(kind: Kind, role: &str, mut replay: impl FnMut(RecordedPeer<'_>
 /// Lists the conversations without a Go client or without a Go server. All others are replayed for
 /// both roles.
 #[test]
-fn the_conversations_without_a_peer_of_a_role_are_these() {
+fn the_listed_conversations_lack_a_client_or_a_server() {
     let without = |role: &str| -> BTreeSet<String> {
         let all = RECORDINGS.iter().flat_map(Recording::conversations);
         all.filter(|conversation| conversation.participants.iter().all(|peer| peer.role != role))

@@ -53,7 +53,7 @@ fn the_end_of_its_handler_ends_a_stream() {
 }
 
 #[test]
-fn a_late_close_is_a_close() {
+fn a_close_is_accepted_after_its_expiry() {
     let mut client = client();
     let (_, id) = client.stream();
     let frame = client.new_frame(&id, "REQ_1", closed(ErrorCode::Unavailable, "EOF"));
@@ -63,7 +63,7 @@ fn a_late_close_is_a_close() {
 }
 
 #[test]
-fn an_idle_stream_ends_when_that_is_asked_for() {
+fn an_idle_stream_ends_if_an_idle_timeout_is_set() {
     let mut client = client_with(|config| config.streams.idle_timeout = Some(ms(1000)));
     let (_, id) = client.stream();
     client.advance_to(ms(600));
@@ -79,7 +79,7 @@ fn an_idle_stream_ends_when_that_is_asked_for() {
 }
 
 #[test]
-fn a_silent_stream_lives_on_by_default() {
+fn a_silent_stream_stays_open_by_default() {
     let mut client = client();
     let (stream, _) = client.stream();
     client.advance_to(Duration::from_secs(86_400));
@@ -211,7 +211,7 @@ fn ten_thousand_streams_share_one_channel() {
 }
 
 #[test]
-fn requests_beyond_the_concurrency_limit_get_no_bid_and_on_a_queue_an_answer() {
+fn requests_beyond_the_concurrency_limit_get_no_bid_and_on_a_queue_an_error() {
     let mut config = ServerConfig::new("Hats");
     config.concurrency = Some(1);
     let affinity = MethodProperties { routing: Routing::Affinity, require_claim: true };

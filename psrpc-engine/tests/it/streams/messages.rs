@@ -156,7 +156,7 @@ fn a_full_bus_bounds_a_flood_of_short_streams() {
 }
 
 #[test]
-fn a_full_consumer_says_nothing_until_it_takes() {
+fn a_full_consumer_gets_no_ack_until_it_takes_a_message() {
     let mut server = server_with(|config| config.limits.streams.unread_per_stream = 1);
     let stream = server.stream("STR_1");
     server.message(OWNER, "STR_1", "REQ_1", "one");

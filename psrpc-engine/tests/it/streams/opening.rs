@@ -35,7 +35,7 @@ fn a_message_from_the_server_counts_as_the_ack_of_the_opening() {
 }
 
 #[test]
-fn a_stream_that_nobody_claims_is_closed_for_a_late_winner() {
+fn an_opening_without_bids_sends_a_close() {
     let mut client = client();
     let (_, open) = client.opening(OpenStream::new(parade()));
     client.advance_to(ms(1000));
@@ -71,7 +71,7 @@ fn an_opening_that_a_server_takes_or_refuses_at_its_deadline_has_timed_out() {
 }
 
 #[test]
-fn an_opening_that_is_canceled_grants_nobody_and_closes() {
+fn a_canceled_opening_grants_no_server_and_sends_a_close() {
     let mut client = client();
     let (call, open) =
         client.opening(OpenStream::new(Route::stream::<&str>("Hats", "Parade", AFFINITY, &[]).unwrap()));
@@ -94,7 +94,7 @@ fn a_server_that_refuses_a_stream_fails_its_opening() {
 }
 
 #[test]
-fn a_stream_that_one_server_refuses_is_closed_for_another_that_was_granted_it() {
+fn an_opening_refused_by_one_server_sends_a_close_to_the_granted_one() {
     let mut client = client();
     let (_, open) = client.opening(OpenStream::new(parade()));
     client.claim_stream(&open, "SRV_2");
@@ -157,7 +157,7 @@ fn an_interrupted_client_opens_no_stream_and_sends_nothing() {
 }
 
 #[test]
-fn a_stream_whose_opening_has_not_left_needs_no_close() {
+fn an_unsent_opening_needs_no_close() {
     let mut client = client();
     let call = client.engine.open_stream(client.now, OpenStream::new(parade())).unwrap();
     client.engine.cancel(client.now, call);
