@@ -119,8 +119,8 @@ fn the_selection_function_is_called_at_the_deadline_without_a_grant() {
     let mut client = Driven::client();
     client.call(Call { selection: ASK, ..affinity_call() });
     client.advance_to(ms(3000));
-    choose(&mut client, 0, Err(refusal("nobody to choose from")));
-    assert_eq!(client.failure().text, "nobody to choose from");
+    choose(&mut client, 0, Err(refusal("no server to choose from")));
+    assert_eq!(client.failure().text, "no server to choose from");
 }
 
 #[test]

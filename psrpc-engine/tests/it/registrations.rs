@@ -238,7 +238,7 @@ fn a_drained_server_finishes_accepted_requests() {
     server.confirm_unsubscribed();
     server.respond(claimed);
     server.respond(late);
-    assert_eq!(server.frames().len(), 2, "both were answered");
+    assert_eq!(server.frames().len(), 2, "both got a response");
     server.confirm_unsubscribed();
     let events = server.events();
     assert!(matches!(events.last(), Some(ServerEvent::Closed)), "{events:?}");
@@ -437,7 +437,7 @@ fn an_interrupted_server_serves_requests_that_arrive_and_sees_a_gap_when_it_resu
     let next = server.accept("OwnerFit", "REQ_2", SECOND);
     server.bid(next, 1.0);
     server.respond(next);
-    assert_eq!(server.frames().len(), 2, "both are answered");
+    assert_eq!(server.frames().len(), 2, "both get a response");
     // A new registration during the interruption succeeds.
     server.events();
     server.register(&[route("Pick", AFFINITY)]);

@@ -362,7 +362,7 @@ impl<'a> Replay<'a> {
         }
         match &ended.outcome {
             Ok(reply) => {
-                assert_eq!(code, "", "{context} answered {reply:?}");
+                assert_eq!(code, "", "{context}: unexpected reply {reply:?}");
                 let response = publishes(self.peer.conversation)
                     .map(|(_, publish)| publish)
                     .find(|publish| {
