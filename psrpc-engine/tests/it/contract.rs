@@ -1,6 +1,7 @@
-//! The driving contract, over arbitrary interleavings of commands, frames, results and time: the
-//! same inputs give the same outputs (I17), no timer is due after it was handled (I18), nothing is
-//! left behind (I9), every call resolves exactly once and by its deadline (I1).
+//! Property tests of the driving contract, over arbitrary interleavings of commands, frames,
+//! results and time: the same inputs give the same outputs (I17), no timer is due after it was
+//! handled (I18), no state remains at the end (I9), and every call resolves exactly once and by its
+//! deadline (I1).
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,11 +17,11 @@ use psrpc_engine::{
 };
 
 use crate::fixture::{AFFINITY, QUEUE, SINGLE, ms, route};
-use crate::steps::{Passing, Run, passings};
+use crate::steps::{CommonStep, Run, common_steps};
 
 #[derive(Clone, Debug)]
 enum ClientStep {
-    Pass(Passing),
+    Common(CommonStep),
     Call { method: u8, timeout: u64, minimum: f32, ask: bool },
     Cancel(Index),
     Select(Index, u8),
@@ -32,7 +33,7 @@ enum ClientStep {
 fn client_steps() -> impl Strategy<Value = Vec<ClientStep>> {
     let affinities = prop_oneof![-1.0f32..2.0, Just(f32::NAN), Just(f32::INFINITY)];
     let step = prop_oneof![
-        40 => passings().prop_map(ClientStep::Pass),
+        40 => common_steps().prop_map(ClientStep::Common),
         20 => (0..3u8, 0..4000u64, -1.0f32..1.0, any::<bool>())
             .prop_map(|(method, timeout, minimum, ask)| ClientStep::Call { method, timeout, minimum, ask }),
         5 => any::<Index>().prop_map(ClientStep::Cancel),
@@ -47,11 +48,11 @@ fn client_steps() -> impl Strategy<Value = Vec<ClientStep>> {
 }
 
 fn server_name(server: u8) -> Text {
-    // One of them has no name.
+    // One server has an empty id.
     if server == 3 { Text::EMPTY } else { format!("SRV_{server}").into() }
 }
 
-/// Runs the steps on a fresh client; gives the trace.
+/// Runs the steps on a new client, and returns the trace.
 fn run_client(steps: &[ClientStep]) -> String {
     let limits = ClientLimits { calls: 12, bids_per_call: 2, ..ClientLimits::DEFAULT };
     let config = ClientConfig { limits, ..ClientConfig::new("Hats") };
@@ -62,7 +63,7 @@ fn run_client(steps: &[ClientStep]) -> String {
     }
     let (bids, responses) = (run.subscriptions[0], run.subscriptions[1]);
     let mut calls: Vec<(CallHandle, Time)> = Vec::new();
-    let mut heard = Heard::default();
+    let mut events = CallEvents::default();
     for step in steps {
         let request = |run: &Run<Client>, of: &Index| {
             let requests = run.frames.iter().filter_map(|frame| match frame {
@@ -73,7 +74,7 @@ fn run_client(steps: &[ClientStep]) -> String {
             if requests.is_empty() { Text::from("REQ_none") } else { of.get(&requests).clone() }
         };
         match step {
-            ClientStep::Pass(passing) => run.pass(passing),
+            ClientStep::Common(step) => run.apply(step),
             ClientStep::Call { method, timeout, minimum, ask } => {
                 let (route, selection) = match method {
                     0 => (route("Fit", QUEUE), Selection::default()),
@@ -126,59 +127,59 @@ fn run_client(steps: &[ClientStep]) -> String {
             }
             ClientStep::Close => run.engine.close(run.now),
         }
-        heard.look(&mut run);
-        if let ClientStep::Pass(Passing::Tick(_) | Passing::Jump(_)) = step {
+        events.record(&mut run);
+        if let ClientStep::Common(CommonStep::Tick(_) | CommonStep::Jump(_)) = step {
             let due = calls.iter().filter(|(_, deadline)| *deadline <= run.now.time);
             for (call, _) in due {
-                assert!(heard.is_over(*call, run.now.time), "{call:?} resolves by its deadline (I1)");
+                assert!(events.is_over(*call, run.now.time), "{call:?} resolves by its deadline (I1)");
             }
         }
     }
     run.make_room();
     run.tick(Duration::from_secs(10), 0);
     run.tick(ms(1), 0);
-    heard.look(&mut run);
-    assert_eq!(run.engine.in_flight(), 0, "no call is left");
-    assert_eq!(run.engine.poll_timeout(), None, "no timer is left");
+    events.record(&mut run);
+    assert_eq!(run.engine.in_flight(), 0, "no call remains");
+    assert_eq!(run.engine.poll_timeout(), None, "no timer remains");
     for (call, _) in &calls {
-        assert_eq!(heard.resolved.get(call), Some(&1), "{call:?} resolves exactly once");
+        assert_eq!(events.resolved.get(call), Some(&1), "{call:?} resolves exactly once");
     }
     run.trace
 }
 
-/// The events of calls.
+/// The events of all calls.
 #[derive(Default)]
-struct Heard {
-    /// How often each call has resolved.
+struct CallEvents {
+    /// The number of times that each call has resolved.
     resolved: BTreeMap<CallHandle, u32>,
-    /// When the caller was asked to select a server.
-    asked: BTreeMap<CallHandle, Time>,
+    /// The time at which each selection function was called.
+    selecting: BTreeMap<CallHandle, Time>,
 }
 
-impl Heard {
-    fn look(&mut self, run: &mut Run<Client>) {
+impl CallEvents {
+    fn record(&mut self, run: &mut Run<Client>) {
         for event in run.events.drain(..) {
             match event {
                 ClientEvent::Resolved { call, .. } => *self.resolved.entry(call).or_default() += 1,
                 ClientEvent::Select { call, .. } => {
-                    self.asked.insert(call, run.now.time);
+                    self.selecting.insert(call, run.now.time);
                 }
                 _ => {}
             }
         }
     }
 
-    /// Whether a call whose deadline has come is over, or its caller was asked no longer than a
-    /// timer's granularity ago.
+    /// Returns `true` if a call at its deadline has resolved, or called its selection function
+    /// within the last timer tick.
     fn is_over(&self, call: CallHandle, now: Time) -> bool {
-        let just_asked = self.asked.get(&call).is_some_and(|asked| now < *asked + ms(1));
-        self.resolved.get(&call).map_or(just_asked, |times| *times == 1)
+        let selects_now = self.selecting.get(&call).is_some_and(|selecting| now < *selecting + ms(1));
+        self.resolved.get(&call).map_or(selects_now, |times| *times == 1)
     }
 }
 
 #[derive(Clone, Debug)]
 enum ServerStep {
-    Pass(Passing),
+    Common(CommonStep),
     Request { method: u8, id: u8, client: u8, timeout: i64, age: i64, skip: bool },
     Bid(Index, f32),
     SkipClaim(Index),
@@ -194,7 +195,7 @@ enum ServerStep {
 fn server_steps() -> impl Strategy<Value = Vec<ServerStep>> {
     let affinities = prop_oneof![-1.0f32..2.0, Just(f32::NAN)];
     let step = prop_oneof![
-        40 => passings().prop_map(ServerStep::Pass),
+        40 => common_steps().prop_map(ServerStep::Common),
         40 => (0..3u8, 0..12u8, 0..2u8, -100..5000i64, -2000..2000i64, any::<bool>()).prop_map(
             |(method, id, client, timeout, age, skip)| ServerStep::Request { method, id, client, timeout, age, skip }
         ),
@@ -212,7 +213,7 @@ fn server_steps() -> impl Strategy<Value = Vec<ServerStep>> {
     proptest::collection::vec(step, 0..120)
 }
 
-/// Runs the steps on a fresh server; gives the trace.
+/// Runs the steps on a new server, and returns the trace.
 fn run_server(steps: &[ServerStep]) -> String {
     let limits = ServerLimits { requests: 6, remembered: 9, cached_clients: 1, ..ServerLimits::DEFAULT };
     let config = ServerConfig {
@@ -230,14 +231,14 @@ fn run_server(steps: &[ServerStep]) -> String {
     for subscription in run.subscriptions.clone() {
         run.engine.handle_subscribed(run.now, subscription, Ok(()));
     }
-    // In the order of registration: grants and requests of Fit and Pick, requests of OwnerFit.
+    // In order of registration: grants and requests of Fit, the same of Pick, requests of OwnerFit.
     let subscriptions = run.subscriptions.clone();
     let mut requests: Vec<RequestHandle> = Vec::new();
-    // When each of them expires by the wall clock on receipt.
+    // The expiry of each request, by the wall clock on receipt.
     let mut expiries: BTreeMap<RequestHandle, WallTime> = BTreeMap::new();
     for step in steps {
         match step {
-            ServerStep::Pass(passing) => run.pass(passing),
+            ServerStep::Common(step) => run.apply(step),
             ServerStep::Request { method, id, client, timeout, age, skip } => {
                 let sent_at = run.now.wall.as_unix_nanos() - age * 1_000_000;
                 let request = Request {
@@ -292,8 +293,7 @@ fn run_server(steps: &[ServerStep]) -> String {
             ServerStep::Drain => run.engine.drain(run.now),
             ServerStep::Kill => run.engine.kill(run.now),
         }
-        // Here and not later, so that what runs is checked against the clock by which it was
-        // started.
+        // Drains after each step, so that a handler is checked against the clock at its start.
         run.drain();
         for event in run.events.drain(..) {
             match event {
@@ -312,14 +312,13 @@ fn run_server(steps: &[ServerStep]) -> String {
     run.engine.drain(run.now);
     run.make_room();
     run.confirm();
-    // Longer than any jump of the wall clock that a bucket of remembered requests may have to wait
-    // out.
+    // Long enough for remembered requests to expire despite jumps of the wall clock.
     for _ in 0..100 {
         run.tick(Duration::from_secs(60), 0);
         run.confirm();
     }
-    assert_eq!((run.engine.in_flight(), run.engine.remembered()), (0, 0), "nothing is left");
-    assert_eq!(run.engine.poll_timeout(), None, "no timer is left");
+    assert_eq!((run.engine.in_flight(), run.engine.remembered()), (0, 0), "no state remains");
+    assert_eq!(run.engine.poll_timeout(), None, "no timer remains");
     run.trace
 }
 

@@ -1,5 +1,5 @@
-//! The deadline is a wall: at or past it no response, bid or grant is taken (invariant I1), also by
-//! an engine that gets to its frames before it gets to its timers, as after a pause of its process.
+//! Tests that a call accepts no response, bid or grant at or past its deadline (invariant I1), even
+//! if the engine handles frames before its timers, as after a pause of the process.
 
 use psrpc_engine::proto::{ErrorCode, ErrorResponse};
 use psrpc_engine::{Call, CallHandle, Client, ClientEvent, Engine, Reason, Selection, TimerKind};
@@ -20,17 +20,17 @@ fn refusal(text: &'static str) -> ErrorResponse {
     ErrorResponse::new(ErrorCode::FailedPrecondition, text)
 }
 
-/// Lets time pass without a tick, up to the deadline of every call here.
-fn oversleep(client: &mut Driven<Client>) {
+/// Advances time to the deadline of every call here, without a tick.
+fn skip_to_deadline(client: &mut Driven<Client>) {
     client.now = at(ms(3000));
 }
 
-/// Answers for the selection function, which is asked once, with this many bids.
+/// Asserts that the selection function is called once, with this many bids, and makes its choice.
 fn choose(client: &mut Driven<Client>, bids: usize, choice: Result<Option<&str>, ErrorResponse>) {
-    let asked: Vec<_> =
+    let events: Vec<_> =
         client.events().into_iter().filter(|event| !matches!(event, ClientEvent::Dropped(_))).collect();
-    let [ClientEvent::Select { call, bids: seen }] = &asked[..] else { panic!("{asked:?}") };
-    assert_eq!(seen.len(), bids);
+    let [ClientEvent::Select { call, bids: offered }] = &events[..] else { panic!("{events:?}") };
+    assert_eq!(offered.len(), bids);
     client.engine.select(client.now, *call, choice.map(|server| server.map(Into::into)));
     client.drain();
 }
@@ -44,7 +44,7 @@ fn a_response_at_the_deadline_is_late() {
         if granted {
             client.bid(&request, "SRV_1", 1.0);
         }
-        oversleep(&mut client);
+        skip_to_deadline(&mut client);
         client.response(&request, "SRV_1", Ok("fits"));
         client.response(&request, "SRV_1", Err(refusal("full")));
         assert_eq!(client.dropped(), [Reason::Late; 2]);
@@ -58,10 +58,10 @@ fn a_response_at_the_deadline_is_late() {
 fn a_bid_and_an_announcement_at_the_deadline_are_late() {
     let mut client = Driven::client();
     let (_, request) = client.request(queue_call());
-    oversleep(&mut client);
+    skip_to_deadline(&mut client);
     client.bid(&request, "SRV_1", 1.0);
     client.announce(&request, "SRV_2");
-    // Of a server that got a duplicate of the request.
+    // From a server that got a duplicate of the request.
     client.response(&request, "SRV_3", Err(refusal("full")));
     assert_eq!(client.dropped(), [Reason::Late; 3]);
     client.advance_to(ms(3000));
@@ -71,7 +71,7 @@ fn a_bid_and_an_announcement_at_the_deadline_are_late() {
 }
 
 #[test]
-fn a_call_that_still_selects_ends_by_what_it_has_and_grants_nobody() {
+fn a_call_that_still_selects_at_its_deadline_grants_no_server() {
     let patient = || Call { selection: Selection::none(), ..affinity_call() };
     let mut client = Driven::client();
     let (_, request) = client.request(patient());
@@ -96,7 +96,7 @@ fn a_call_that_still_selects_ends_by_what_it_has_and_grants_nobody() {
 }
 
 #[test]
-fn the_selection_function_is_asked_at_the_deadline_and_nobody_is_granted() {
+fn the_selection_function_is_called_at_the_deadline_without_a_grant() {
     type Choice = Result<Option<&'static str>, ErrorResponse>;
     let choices: [(Choice, ErrorCode, &str); 4] = [
         (Err(refusal("cannot choose")), ErrorCode::FailedPrecondition, "cannot choose"),
@@ -119,16 +119,16 @@ fn the_selection_function_is_asked_at_the_deadline_and_nobody_is_granted() {
     let mut client = Driven::client();
     client.call(Call { selection: ASK, ..affinity_call() });
     client.advance_to(ms(3000));
-    choose(&mut client, 0, Err(refusal("nobody to choose from")));
-    assert_eq!(client.failure().text, "nobody to choose from");
+    choose(&mut client, 0, Err(refusal("no server to choose from")));
+    assert_eq!(client.failure().text, "no server to choose from");
 }
 
 #[test]
-fn a_selection_function_that_does_not_answer_at_the_deadline_holds_the_call_up_for_a_moment() {
+fn a_selection_function_without_a_choice_at_the_deadline_delays_the_call_by_one_tick() {
     let mut client = Driven::client();
     client.call(Call { selection: ASK, ..affinity_call() });
     client.advance_to(ms(3000));
-    assert!(client.outcome().is_none(), "it has a moment to answer");
+    assert!(client.outcome().is_none(), "it has one tick to choose");
     let timeout = client.engine.poll_timeout().unwrap();
     assert_eq!((timeout.at, timeout.kind), (at(ms(3001)).time, TimerKind::Deadline));
     client.advance_to(ms(3001));
@@ -136,8 +136,8 @@ fn a_selection_function_that_does_not_answer_at_the_deadline_holds_the_call_up_f
 }
 
 #[test]
-fn a_selection_function_that_was_asked_before_the_deadline_gets_no_more_time() {
-    let early = |client: &mut Driven<Client>| -> CallHandle {
+fn a_selection_function_called_before_the_deadline_gets_no_more_time() {
+    let select_early = |client: &mut Driven<Client>| -> CallHandle {
         let selection = Selection { affinity_timeout: Some(ms(200)), ..ASK };
         let (call, request) = client.request(Call { selection, ..affinity_call() });
         client.bid(&request, "SRV_1", 1.0);
@@ -146,13 +146,13 @@ fn a_selection_function_that_was_asked_before_the_deadline_gets_no_more_time() {
         call
     };
     let mut client = Driven::client();
-    early(&mut client);
+    select_early(&mut client);
     client.advance_to(ms(3000));
     assert_eq!(client.failure().reason, Reason::TimedOut);
 
     let mut client = Driven::client();
-    let call = early(&mut client);
-    oversleep(&mut client);
+    let call = select_early(&mut client);
+    skip_to_deadline(&mut client);
     client.engine.select(client.now, call, Ok(Some("SRV_1".into())));
     client.drain();
     assert_eq!(client.failure().reason, Reason::TimedOut);

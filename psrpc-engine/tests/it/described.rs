@@ -1,11 +1,11 @@
-//! What Go v0.8.2 does in conversations that were described and not recorded, or what we do
-//! instead. Each test names the conversation.
+//! Conversations of Go v0.8.2 for which there is a description and no recording. Each test has the
+//! name of its conversation, and notes where we deviate.
 
 use bytes::Bytes;
 use psrpc_engine::proto::{ErrorCode, ErrorResponse, Frame, Request, StreamBody};
 use psrpc_engine::{Call, ClientEvent, Engine, Reason, Route, Selection, ServerConfig, ServerEvent};
 
-use crate::fixture::{AFFINITY, Driven, Fate, QUEUE, ms, route};
+use crate::fixture::{AFFINITY, Driven, QUEUE, RequestEvent, ms, route};
 
 fn queue_call() -> Call {
     Call::new(route("Fit", QUEUE), "hat")
@@ -24,7 +24,7 @@ fn skip_claim_response_without_announcement() {
     assert!(client.granted().is_empty());
 }
 
-/// Go takes whoever answers first; we take the granted server alone.
+/// Go accepts the first response from any server; we accept only the granted server's.
 #[test]
 fn skip_claim_announcement_of_another_after_grant() {
     let mut client = Driven::client();
@@ -38,7 +38,7 @@ fn skip_claim_announcement_of_another_after_grant() {
     assert_eq!(client.outcome().unwrap().unwrap().server_id, "SRV_A");
 }
 
-/// Go takes a response of a server that made no bid; we do not.
+/// Go accepts a response from a server that made no bid; we do not.
 #[test]
 fn unary_affinity_response_without_bid() {
     let mut client = Driven::client();
@@ -49,7 +49,7 @@ fn unary_affinity_response_without_bid() {
     assert_eq!(client.failure().text, "no response from servers");
 }
 
-/// Go publishes the request all the same; we publish nothing.
+/// Go still publishes the request; we publish nothing.
 #[test]
 fn unary_context_already_expired() {
     let mut client = Driven::client();
@@ -68,13 +68,13 @@ fn unary_client_closed_during_selection_with_bid() {
     client.drain();
     assert_eq!(client.failure().to_string(), "canceled: client is closed");
     client.advance_to(ms(3000));
-    assert!(client.frames().is_empty(), "nothing is on the wire, no grant either");
+    assert!(client.frames().is_empty(), "no frame is published, not even a grant");
 }
 
-/// A server that announces what it runs, and its request.
+/// Returns a server that has announced a request, and the request's handle.
 fn announcing() -> (Driven<psrpc_engine::Server>, psrpc_engine::RequestHandle) {
     let mut server = Driven::server(&[route("Fit", QUEUE)]);
-    let request = Request { skip_claim: true, ..server.a_request("REQ_1", ms(3000)) };
+    let request = Request { skip_claim: true, ..server.new_request("REQ_1", ms(3000)) };
     server.frame("Hats|Fit|REQ", Frame::Request(request));
     let received = server.received();
     let request = received[0].request;
@@ -88,7 +88,7 @@ fn request_field_10_from_recorder() {
     let (mut server, request) = announcing();
     let [(_, Frame::ClaimRequest(bid))] = &server.frames()[..] else { panic!("an announcement") };
     assert!(bid.handling && bid.affinity == 1.0);
-    assert_eq!(server.fates(), [Fate::Run]);
+    assert_eq!(server.request_events(), [RequestEvent::Run]);
     server.respond(request);
     assert!(matches!(server.frames()[..], [(_, Frame::Response(_))]));
 }
@@ -96,14 +96,14 @@ fn request_field_10_from_recorder() {
 #[test]
 fn skip_claim_elected_stray_grants() {
     let (mut server, request) = announcing();
-    assert_eq!(server.fates(), [Fate::Run]);
+    assert_eq!(server.request_events(), [RequestEvent::Run]);
     for granted in ["SRV_other", "SRV_1", "SRV_1"] {
         server.grant("Fit", "REQ_1", granted);
     }
-    assert!(!server.fates().contains(&Fate::Run), "it runs once");
+    assert!(!server.request_events().contains(&RequestEvent::Run), "it runs once");
     server.frames();
     server.respond(request);
-    assert!(matches!(server.frames()[..], [(_, Frame::Response(_))]), "and to its end");
+    assert!(matches!(server.frames()[..], [(_, Frame::Response(_))]), "it runs to the end");
 }
 
 #[test]
@@ -147,8 +147,7 @@ fn stream_server_error_plain() {
     assert_eq!(close.body, Some(expected));
 }
 
-/// Go drops it in silence. Ours hands it to the layer above, which gives its user an error in its
-/// place.
+/// Go drops it silently. Our engine passes it to the typed client, which yields an error instead.
 #[test]
 fn subscription_undecodable_update() {
     let mut client = Driven::client();
@@ -173,7 +172,7 @@ fn subscription_undecodable_update() {
     assert!(matches!(client.events()[..], [ClientEvent::Update { .. }]));
 }
 
-/// The options of a selection that Go accepts on a queue, with a server that bids at once.
+/// Go accepts empty selection options on a queue.
 #[test]
 fn selection_options_none_on_a_queue_still_take_an_early_response() {
     let mut client = Driven::client();

@@ -1,4 +1,4 @@
-//! A client or server driven by hand, in virtual time.
+//! A harness that drives a client or server by hand, in virtual time.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ pub const AFFINITY: MethodProperties = MethodProperties { routing: Routing::Affi
 pub const MULTI: MethodProperties = MethodProperties { routing: Routing::Multi, require_claim: false };
 pub const SINGLE: MethodProperties = MethodProperties { routing: Routing::Queue, require_claim: false };
 
-/// Where virtual wall time starts; far from zero, as it is in life.
+/// The start of virtual wall time, in Unix nanoseconds.
 pub const EPOCH: i64 = 1_795_345_422_000_000_000;
 
 pub fn ms(millis: u64) -> Duration {
@@ -36,7 +36,7 @@ pub fn topic_route(method: &str, properties: MethodProperties, topic: &[&str]) -
     Route::new("Hats", method, properties, topic).unwrap()
 }
 
-/// Takes all outputs, frames to publish aside.
+/// Takes all outputs, except frames to publish.
 pub fn all_outputs<E: Engine>(engine: &mut E) -> Vec<Output<E::Event>> {
     std::iter::from_fn(|| engine.poll_output()).collect()
 }
@@ -54,26 +54,26 @@ pub fn next_published<E: Engine>(engine: &mut E) -> Option<(Token, Channel, Fram
     Some((token, channel, frame))
 }
 
-/// Lends the next frame to a bus that has no room for it, and returns a copy of the frame.
+/// Polls the next frame, refuses it as a full bus would, and returns a copy of it.
 pub fn refuse_next<E: Engine>(engine: &mut E) -> Option<Frame> {
     let frame = engine.poll_publish()?.frame().clone();
     engine.handle_full();
     Some(frame)
 }
 
-/// Returns `true` if an engine wants nothing done: no output, and no frame to publish.
+/// Returns `true` if an engine has no output and no frame to publish.
 pub fn is_idle<E: Engine>(engine: &mut E) -> bool {
     engine.poll_output().is_none() && engine.poll_publish().is_none()
 }
 
-/// What was published since the last look.
+/// Published frames, each with its token and channel.
 pub type Published = Vec<(Token, Channel, Frame)>;
 
-/// An engine with its clock, its subscriptions, and what it put out.
+/// An engine with its clock, its subscriptions and its collected outputs.
 pub struct Driven<E: Engine> {
     pub engine: E,
     pub now: Now,
-    /// Where virtual time starts by the wall clock, in Unix nanoseconds.
+    /// The wall clock at the start of virtual time, in Unix nanoseconds.
     pub epoch: i64,
     pub subscriptions: Vec<(SubscriptionHandle, Channel, SubscriptionKind)>,
     pub unsubscribed: Vec<SubscriptionHandle>,
@@ -97,7 +97,7 @@ impl<E: Engine> Driven<E> {
         driven
     }
 
-    /// Takes every output and every frame, and reports every new subscription live and every frame
+    /// Takes every output and frame, and reports each new subscription as live and each frame as
     /// published.
     pub fn drain(&mut self) {
         loop {
@@ -117,7 +117,7 @@ impl<E: Engine> Driven<E> {
         }
     }
 
-    /// Lets time pass, with every timer fired at its own time.
+    /// Advances time, and fires every timer at its own time.
     pub fn advance_to(&mut self, after: Duration) {
         let until = self.at(after);
         while let Some(timeout) = self.engine.poll_timeout().filter(|timeout| timeout.at <= until.time) {
@@ -148,25 +148,25 @@ impl<E: Engine> Driven<E> {
         self.drain();
     }
 
-    /// Reports a subscription interrupted, with what the bus says.
+    /// Reports a subscription as interrupted, with the error of the bus.
     pub fn interrupt(&mut self, channel: &str, cause: &'static str) {
         self.engine.handle_interrupted(self.now, self.subscription(channel), BusError::new(cause));
         self.drain();
     }
 
-    /// Reports a subscription live once more.
+    /// Reports a subscription as live again.
     pub fn resume(&mut self, channel: &str) {
         self.engine.handle_subscribed(self.now, self.subscription(channel), Ok(()));
         self.drain();
     }
 
-    /// The next time before or at `until` at which a timer fires.
+    /// Returns the time of the next timer, if it fires at or before `until`.
     pub fn next_timeout(&self, until: Duration) -> Option<Duration> {
         let next = self.engine.poll_timeout()?.at.since(Time::ZERO);
         (next <= until).then_some(next)
     }
 
-    /// Confirms every unsubscribe so far.
+    /// Confirms every pending unsubscribe.
     pub fn confirm_unsubscribed(&mut self) {
         for subscription in std::mem::take(&mut self.unsubscribed) {
             self.engine.handle_unsubscribed(self.now, subscription);
@@ -178,7 +178,7 @@ impl<E: Engine> Driven<E> {
         std::mem::take(&mut self.published)
     }
 
-    /// The frames published since the last look, each with its channel.
+    /// Takes the frames published so far, each with its channel.
     pub fn frames(&mut self) -> Vec<(String, Frame)> {
         self.published().into_iter().map(|(_, channel, frame)| (channel.legacy().to_owned(), frame)).collect()
     }
@@ -206,7 +206,7 @@ impl Driven<Client> {
         handle
     }
 
-    /// Makes a call, and gives its handle and its request.
+    /// Makes a call, and returns its handle and its request.
     pub fn request(&mut self, call: Call) -> (CallHandle, Request) {
         let handle = self.call(call);
         let requests = self.frames().into_iter().filter_map(|(_, frame)| match frame {
@@ -237,7 +237,7 @@ impl Driven<Client> {
         self.frame("Hats|CLI_1|RES", Frame::Response(response));
     }
 
-    /// The servers granted since the last look.
+    /// Takes the published frames, and returns the servers that they grant.
     pub fn granted(&mut self) -> Vec<Text> {
         let grants = self.frames().into_iter().filter_map(|(_, frame)| match frame {
             Frame::ClaimResponse(grant) => Some(grant.server_id),
@@ -246,7 +246,7 @@ impl Driven<Client> {
         grants.collect()
     }
 
-    /// How the only call resolved since the last look.
+    /// Takes the events, and returns the outcome of the one call that resolved, if any.
     pub fn outcome(&mut self) -> Option<Result<Reply, Box<Failure>>> {
         let mut outcomes = self.events().into_iter().filter_map(|event| match event {
             ClientEvent::Resolved { outcome, .. } => Some(outcome),
@@ -291,13 +291,13 @@ impl Driven<Server> {
         registration
     }
 
-    /// Hands in a request for a method without topics, sent now, that ends `timeout` from now.
+    /// Delivers a request for a method without topics that expires after `timeout`.
     pub fn receive(&mut self, method: &str, id: &str, timeout: Duration) {
-        let request = self.a_request(id, timeout);
+        let request = self.new_request(id, timeout);
         self.frame(&format!("Hats|{method}|REQ"), Frame::Request(request));
     }
 
-    pub fn a_request(&self, id: &str, timeout: Duration) -> Request {
+    pub fn new_request(&self, id: &str, timeout: Duration) -> Request {
         Request {
             request_id: id.into(),
             client_id: "CLI_1".into(),
@@ -307,7 +307,7 @@ impl Driven<Server> {
         }
     }
 
-    /// The requests that wait for a bid since the last look.
+    /// Takes the events, and returns the requests that need a bid.
     pub fn received(&mut self) -> Vec<Received> {
         let received = self.events().into_iter().filter_map(|event| match event {
             ServerEvent::Received(received) => Some(received),
@@ -316,7 +316,7 @@ impl Driven<Server> {
         received.collect()
     }
 
-    /// Hands in a request, and gives its handle.
+    /// Delivers a request, and returns its handle.
     pub fn accept(&mut self, method: &str, id: &str, timeout: Duration) -> RequestHandle {
         self.receive(method, id, timeout);
         let received = self.received();
@@ -339,20 +339,21 @@ impl Driven<Server> {
         self.frame(&format!("Hats|{method}|RCLAIM"), Frame::ClaimResponse(grant));
     }
 
-    /// What became of requests since the last look: run, or abandoned and why, or dropped and why.
-    pub fn fates(&mut self) -> Vec<Fate> {
-        let fates = self.events().into_iter().filter_map(|event| match event {
-            ServerEvent::Run { .. } => Some(Fate::Run),
-            ServerEvent::Abandoned { reason, .. } => Some(Fate::Abandoned(reason)),
-            ServerEvent::Dropped(dropped) => Some(Fate::Dropped(dropped.reason)),
+    /// Takes the events, and returns those that start or end a request.
+    pub fn request_events(&mut self) -> Vec<RequestEvent> {
+        let events = self.events().into_iter().filter_map(|event| match event {
+            ServerEvent::Run { .. } => Some(RequestEvent::Run),
+            ServerEvent::Abandoned { reason, .. } => Some(RequestEvent::Abandoned(reason)),
+            ServerEvent::Dropped(dropped) => Some(RequestEvent::Dropped(dropped.reason)),
             _ => None,
         });
-        fates.collect()
+        events.collect()
     }
 }
 
+/// An event that starts or ends a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
+pub enum RequestEvent {
     Run,
     Abandoned(Reason),
     Dropped(Reason),

@@ -1,9 +1,8 @@
-//! The engine against its judges: recordings of Go peers, the driving contract, and behaviour case
-//! by case.
+//! Tests of the engine: replayed recordings of Go peers, property tests of the driving contract,
+//! and single cases.
 
 mod calls;
 mod contract;
-mod contract_of_streams;
 mod conversations;
 mod deadlines;
 mod described;
@@ -14,5 +13,6 @@ mod requests;
 mod rounds;
 mod selection;
 mod steps;
+mod stream_contract;
 mod streams;
 mod updates;

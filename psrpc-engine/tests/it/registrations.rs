@@ -1,4 +1,4 @@
-//! What a server serves: registration, its conflicts, and the ways to stop.
+//! Tests of registration, conflicts, deregistration, drain and kill.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use psrpc_engine::{
 };
 
 use crate::fixture::{
-    AFFINITY, Driven, Fate, QUEUE, SINGLE, all_outputs, is_idle, ms, refuse_next, route, topic_route,
+    AFFINITY, Driven, QUEUE, RequestEvent, SINGLE, all_outputs, is_idle, ms, refuse_next, route, topic_route,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -19,7 +19,7 @@ fn channels(server: &Driven<Server>) -> Vec<(&str, SubscriptionKind)> {
 }
 
 #[test]
-fn a_server_subscribes_to_what_its_methods_need_and_no_more() {
+fn a_server_subscribes_only_to_the_channels_that_its_methods_need() {
     let server = Driven::server(&[
         route("Fit", QUEUE),
         route("Pick", AFFINITY),
@@ -86,11 +86,11 @@ fn methods_registered_together_fail_together() {
         matches!(&outputs[..], [.., Output::Event(ServerEvent::Registered { result: Err(_), .. })]),
         "{outputs:?}"
     );
-    assert!(server.register(vec![route("Fit", QUEUE)]).is_ok(), "their names are free once that is told");
+    assert!(server.register(vec![route("Fit", QUEUE)]).is_ok(), "their names are free after the failure");
 }
 
 #[test]
-fn a_registration_given_up_before_it_is_live_never_comes_to_serve() {
+fn a_registration_canceled_before_it_is_live_never_serves() {
     let mut server = Server::new(ServerConfig::new("Hats"), [1; 32]).unwrap();
     let registration = server.register(vec![route("OwnerFit", SINGLE)]).unwrap();
     let [Output::Subscribe { subscription, .. }] = all_outputs(&mut server)[..] else { panic!() };
@@ -153,8 +153,8 @@ fn topics_that_would_share_names_are_refused_naming_both() {
         refusal(topic_route("Fit", QUEUE, &["", "b"]), topic_route("Fit", QUEUE, &["b", ""])),
         "cannot register Hats.Fit[\"b\", \"\"]: it would share the name \"SRV.Hats.b.Q\" with Hats.Fit[\"\", \"b\"]"
     );
-    // A topic that looks like the suffix of a queue, on a subject where two ways to subscribe would
-    // mix.
+    // A topic that looks like the queue suffix: queue and plain subscriptions would mix on one
+    // subject.
     assert_eq!(
         refusal(route("Fit", QUEUE), topic_route("Pick", AFFINITY, &["Q"])),
         "cannot register Hats.Pick[\"Q\"]: it would share the name \"SRV.Hats.Q\" with Hats.Fit"
@@ -195,15 +195,15 @@ fn deregistration_ends_when_the_running_handlers_have_ended() {
     server.engine.deregister(server.now, registration);
     server.drain();
     assert_eq!(server.unsubscribed, [server.subscription("Hats|Fit|REQ")], "grants are still needed");
-    // Delivered before the bus has confirmed, so it is still served.
+    // Delivered before the bus has confirmed, so the server still serves it.
     let second = server.accept("Fit", "REQ_2", SECOND);
     server.confirm_unsubscribed();
     server.receive("Fit", "REQ_3", SECOND);
-    assert!(server.received().is_empty(), "nothing new comes in after that");
+    assert!(server.received().is_empty(), "no new requests after that");
     for (request, id) in [(request, "REQ_1"), (second, "REQ_2")] {
         server.bid(request, 1.0);
         server.grant("Fit", id, "SRV_1");
-        assert_eq!(server.fates(), [Fate::Run]);
+        assert_eq!(server.request_events(), [RequestEvent::Run]);
         server.respond(request);
     }
     assert_eq!(server.unsubscribed, [server.subscription("Hats|Fit|RCLAIM")]);
@@ -225,7 +225,7 @@ fn a_lost_subscription_takes_its_registration_with_it() {
 }
 
 #[test]
-fn a_drained_server_serves_what_it_accepted_and_takes_nothing_new() {
+fn a_drained_server_finishes_accepted_requests() {
     let mut server = Driven::server(&[route("Fit", QUEUE), route("OwnerFit", SINGLE)]);
     let claimed = server.accept("Fit", "REQ_1", SECOND);
     server.bid(claimed, 1.0);
@@ -238,7 +238,7 @@ fn a_drained_server_serves_what_it_accepted_and_takes_nothing_new() {
     server.confirm_unsubscribed();
     server.respond(claimed);
     server.respond(late);
-    assert_eq!(server.frames().len(), 2, "both were answered");
+    assert_eq!(server.frames().len(), 2, "both got a response");
     server.confirm_unsubscribed();
     let events = server.events();
     assert!(matches!(events.last(), Some(ServerEvent::Closed)), "{events:?}");
@@ -280,7 +280,7 @@ fn a_drain_ends_by_the_expiry_of_the_last_request() {
 }
 
 #[test]
-fn a_drain_does_not_wait_for_ever_for_a_bus_that_does_not_confirm() {
+fn a_drain_times_out_if_the_bus_does_not_confirm() {
     let mut server = Driven::server(&[route("Fit", QUEUE)]);
     server.engine.drain(server.now);
     server.drain();
@@ -291,7 +291,7 @@ fn a_drain_does_not_wait_for_ever_for_a_bus_that_does_not_confirm() {
     assert_eq!(server.engine.poll_timeout(), None);
 }
 
-/// A server that drains, with a response that the bus had no room for.
+/// Returns a draining server with a response that waits for a full bus.
 fn draining_on_a_full_bus() -> Driven<Server> {
     let mut server = Driven::server(&[route("OwnerFit", SINGLE)]);
     let request = server.accept("OwnerFit", "REQ_1", SECOND);
@@ -318,7 +318,7 @@ fn a_drained_server_is_closed_when_its_last_response_has_left() {
 }
 
 #[test]
-fn a_drain_on_a_bus_without_room_ends_with_the_expiry_of_what_it_holds() {
+fn a_drain_on_a_full_bus_ends_when_the_waiting_response_expires() {
     let mut server = draining_on_a_full_bus();
     server.events();
     server.advance_to(SECOND - ms(1));
@@ -332,7 +332,7 @@ fn a_drain_on_a_bus_without_room_ends_with_the_expiry_of_what_it_holds() {
 }
 
 #[test]
-fn a_drain_does_not_wait_for_requests_that_are_over() {
+fn a_drain_does_not_wait_for_requests_that_have_ended() {
     let mut server = Driven::server(&[route("OwnerFit", SINGLE)]);
     let request = server.accept("OwnerFit", "REQ_1", 1800 * SECOND);
     server.bid(request, 1.0);
@@ -341,14 +341,11 @@ fn a_drain_does_not_wait_for_requests_that_are_over() {
     server.engine.drain(server.now);
     server.drain();
     server.advance_to(3 * SECOND);
-    assert!(
-        matches!(server.events()[..], [ServerEvent::Closed]),
-        "the bus has not confirmed, and has had its time"
-    );
+    assert!(matches!(server.events()[..], [ServerEvent::Closed]), "the bus did not confirm in time");
 }
 
 #[test]
-fn what_a_bus_delivers_after_the_drain_timeout_is_not_accepted() {
+fn requests_delivered_after_the_drain_timeout_are_dropped() {
     let mut server = Driven::server(&[route("OwnerFit", SINGLE)]);
     server.engine.drain(server.now);
     server.drain();
@@ -358,30 +355,30 @@ fn what_a_bus_delivers_after_the_drain_timeout_is_not_accepted() {
     server.events();
     server.advance_to(5 * SECOND);
     server.receive("OwnerFit", "REQ_2", 10 * SECOND);
-    assert_eq!(server.fates(), [Fate::Dropped(Reason::Draining)]);
+    assert_eq!(server.request_events(), [RequestEvent::Dropped(Reason::Draining)]);
     server.respond(request);
     assert_eq!(server.frames().len(), 1);
     assert!(matches!(server.events()[..], [ServerEvent::Closed]), "nothing is in flight any more");
 }
 
 #[test]
-fn a_frame_that_waits_when_its_server_is_killed_goes_nowhere() {
+fn a_frame_that_waits_when_its_server_is_killed_is_withdrawn() {
     let mut server = Driven::server(&[route("OwnerFit", SINGLE)]);
     let request = server.accept("OwnerFit", "REQ_1", SECOND);
     server.bid(request, 1.0);
     server.events();
     server.engine.respond(server.now, request, Ok("a hat".into()));
-    assert!(server.engine.poll_publish().is_some(), "the response is lent, and not taken");
+    assert!(server.engine.poll_publish().is_some(), "the response is polled and not taken");
     server.engine.kill(server.now);
     server.engine.handle_full();
     server.engine.handle_room();
     server.drain();
     assert!(server.frames().is_empty());
-    assert!(matches!(server.events()[..], [ServerEvent::Closed]), "its handler was done");
+    assert!(matches!(server.events()[..], [ServerEvent::Closed]), "its handler had finished");
 }
 
 #[test]
-fn a_killed_server_abandons_everything_at_once_and_says_nothing_to_anybody() {
+fn a_killed_server_abandons_everything_at_once_and_publishes_nothing() {
     let mut server = Driven::server(&[route("Fit", QUEUE), route("OwnerFit", SINGLE)]);
     let running = server.accept("OwnerFit", "REQ_1", SECOND);
     server.bid(running, 1.0);
@@ -411,20 +408,20 @@ fn a_multi_method_runs_its_requests_without_a_claim() {
     assert_eq!(channels(&server), [("Hats|Census|REQ", SubscriptionKind::Plain)]);
     let request = server.accept("Census", "REQ_1", SECOND);
     server.bid(request, 1.0);
-    assert_eq!(server.fates(), [Fate::Run]);
+    assert_eq!(server.request_events(), [RequestEvent::Run]);
     server.respond(request);
     assert!(matches!(&server.frames()[..], [(_, Frame::Response(_))]));
 }
 
 // --- interruptions -------------------------------------------------------------------------------
 
-/// What the bus said, while the server is interrupted.
+/// Returns the error of the bus while the server is interrupted.
 fn interruption(server: &Driven<Server>) -> Option<String> {
     server.engine.interruption().map(ToString::to_string)
 }
 
 #[test]
-fn an_interrupted_server_serves_what_still_comes_and_sees_a_gap_at_the_end() {
+fn an_interrupted_server_serves_requests_that_arrive_and_sees_a_gap_when_it_resumes() {
     let mut server = Driven::server(&[route("OwnerFit", SINGLE)]);
     let pending = server.accept("OwnerFit", "REQ_1", SECOND);
     assert_eq!(interruption(&server), None);
@@ -440,8 +437,8 @@ fn an_interrupted_server_serves_what_still_comes_and_sees_a_gap_at_the_end() {
     let next = server.accept("OwnerFit", "REQ_2", SECOND);
     server.bid(next, 1.0);
     server.respond(next);
-    assert_eq!(server.frames().len(), 2, "both are answered");
-    // Another registration is made meanwhile.
+    assert_eq!(server.frames().len(), 2, "both get a response");
+    // A new registration during the interruption succeeds.
     server.events();
     server.register(&[route("Pick", AFFINITY)]);
     assert!(matches!(server.events()[..], [ServerEvent::Registered { result: Ok(()), .. }]));
@@ -467,10 +464,10 @@ fn an_interrupted_server_resumes_once_all_its_subscriptions_are_live_again() {
     let events = server.events();
     assert!(
         matches!(&events[..], [ServerEvent::Interrupted { cause }] if cause.to_string() == "connection reset"),
-        "the first is told: {events:?}"
+        "the first is reported: {events:?}"
     );
     for channel in channels {
-        assert_eq!(interruption(&server).as_deref(), Some("still down"), "what the bus said last");
+        assert_eq!(interruption(&server).as_deref(), Some("still down"), "the latest error");
         server.resume(channel);
         let events = server.events();
         match channels.last() == Some(&channel) {
@@ -488,7 +485,7 @@ fn an_interrupted_server_resumes_once_all_its_subscriptions_are_live_again() {
 }
 
 #[test]
-fn a_registration_that_is_interrupted_before_it_serves_is_still_made() {
+fn a_registration_interrupted_before_it_is_live_still_succeeds() {
     let mut server = Server::new(ServerConfig::new("Hats"), [1; 32]).unwrap();
     server.register(vec![route("Fit", QUEUE)]).unwrap();
     let subscriptions: Vec<_> = all_outputs(&mut server)
@@ -514,7 +511,7 @@ fn a_registration_that_is_interrupted_before_it_serves_is_still_made() {
                 Output::Event(ServerEvent::Gap { .. }),
             ]
         ),
-        "the other is missing: {outputs:?}"
+        "the other subscription is not live: {outputs:?}"
     );
     server.handle_subscribed(now, subscriptions[1], Ok(()));
     let outputs = all_outputs(&mut server);
@@ -525,7 +522,7 @@ fn a_registration_that_is_interrupted_before_it_serves_is_still_made() {
 }
 
 #[test]
-fn an_interrupted_registration_is_given_up_as_ever() {
+fn an_interrupted_registration_can_be_deregistered() {
     let mut server = Driven::server(&[route("OwnerFit", SINGLE)]);
     let registration = server.register(&[route("Fit", QUEUE)]);
     server.events();
@@ -539,7 +536,7 @@ fn an_interrupted_registration_is_given_up_as_ever() {
     assert_eq!(server.unsubscribed, [server.subscription("Hats|Fit|REQ")]);
     assert!(interruption(&server).is_some(), "grants are still needed");
     server.resume("Hats|Fit|REQ");
-    assert!(server.events().is_empty(), "nobody waits for new requests");
+    assert!(server.events().is_empty(), "a deregistered method takes no requests");
     server.confirm_unsubscribed();
     server.resume("Hats|Fit|RCLAIM");
     let events = server.events();
@@ -549,7 +546,7 @@ fn an_interrupted_registration_is_given_up_as_ever() {
     );
     server.interrupt("Hats|Fit|RCLAIM", "down once more");
     server.advance_to(SECOND);
-    assert_eq!(server.fates(), [Fate::Abandoned(Reason::NotGranted)]);
+    assert_eq!(server.request_events(), [RequestEvent::Abandoned(Reason::NotGranted)]);
     assert_eq!(interruption(&server), None, "it has left the subscription");
     server.confirm_unsubscribed();
     assert!(matches!(server.events()[..], [ServerEvent::Deregistered { .. }]));
@@ -573,7 +570,7 @@ fn an_interrupted_subscription_that_is_lost_takes_its_registration_with_it() {
 }
 
 #[test]
-fn an_interrupted_server_closes_as_ever() {
+fn an_interrupted_server_closes_as_usual() {
     for killed in [false, true] {
         let mut server = Driven::server(&[route("Fit", QUEUE)]);
         server.interrupt("Hats|Fit|REQ", "down");

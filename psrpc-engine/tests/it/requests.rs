@@ -1,4 +1,4 @@
-//! Requests at the server, case by case.
+//! Tests of requests at the server.
 
 use std::time::Duration;
 
@@ -10,8 +10,7 @@ use psrpc_engine::{
 };
 
 use crate::fixture::{
-    AFFINITY, Driven, EPOCH, Fate, QUEUE, SINGLE, all_outputs, at, is_idle, ms, next_published, refuse_next,
-    route,
+    AFFINITY, Driven, EPOCH, QUEUE, RequestEvent, SINGLE, all_outputs, at, is_idle, ms, next_published, refuse_next, route,
 };
 
 fn server() -> Driven<Server> {
@@ -39,13 +38,13 @@ fn a_claimed_request_is_bid_for_granted_run_and_answered() {
         "{bids:?}"
     );
     server.grant("Fit", "REQ_1", "SRV_1");
-    assert_eq!(server.fates(), [Fate::Run]);
+    assert_eq!(server.request_events(), [RequestEvent::Run]);
     server.respond(request);
-    let answers = server.frames();
+    let responses = server.frames();
     assert!(
-        matches!(&answers[..], [(channel, Frame::Response(response))]
+        matches!(&responses[..], [(channel, Frame::Response(response))]
             if channel == "Hats|CLI_1|RES" && response.result == Ok("done".into()) && response.sent_at == EPOCH),
-        "{answers:?}"
+        "{responses:?}"
     );
     assert_eq!(server.engine.in_flight(), 0);
 }
@@ -56,7 +55,7 @@ fn a_request_without_a_claim_runs_at_once() {
     let request = server.accept("OwnerFit", "REQ_1", SECOND);
     server.bid(request, 1.0);
     assert!(server.frames().is_empty());
-    assert_eq!(server.fates(), [Fate::Run]);
+    assert_eq!(server.request_events(), [RequestEvent::Run]);
 }
 
 #[test]
@@ -65,9 +64,9 @@ fn a_request_granted_elsewhere_is_abandoned() {
     let request = server.accept("Pick", "REQ_1", SECOND);
     server.bid(request, 0.5);
     server.grant("Pick", "REQ_1", "SRV_2");
-    assert_eq!(server.fates(), [Fate::Abandoned(Reason::BidLost)]);
+    assert_eq!(server.request_events(), [RequestEvent::Abandoned(Reason::BidLost)]);
     server.grant("Pick", "REQ_1", "SRV_1");
-    assert!(server.fates().is_empty(), "it does not come back");
+    assert!(server.request_events().is_empty(), "an abandoned request stays abandoned");
 }
 
 #[test]
@@ -85,7 +84,7 @@ fn a_second_grant_runs_nothing_twice() {
     server.bid(request, 1.0);
     server.grant("Fit", "REQ_1", "SRV_1");
     server.grant("Fit", "REQ_1", "SRV_1");
-    assert_eq!(server.fates(), [Fate::Run, Fate::Dropped(Reason::Late)]);
+    assert_eq!(server.request_events(), [RequestEvent::Run, RequestEvent::Dropped(Reason::Late)]);
 }
 
 #[test]
@@ -98,7 +97,7 @@ fn a_negative_or_non_finite_affinity_is_no_bid() {
     ] {
         let request = server.accept("Pick", &format!("REQ_{affinity}"), SECOND);
         server.bid(request, affinity);
-        assert_eq!(server.fates(), [Fate::Abandoned(reason)]);
+        assert_eq!(server.request_events(), [RequestEvent::Abandoned(reason)]);
         assert!(server.frames().is_empty());
     }
     let request = server.accept("Pick", "REQ_0", SECOND);
@@ -111,33 +110,37 @@ fn a_duplicate_is_dropped_while_the_request_runs_and_until_it_expires() {
     let mut server = server();
     for method in ["Fit", "OwnerFit"] {
         let id = format!("REQ_{method}");
-        let first = Frame::Request(server.a_request(&id, SECOND));
+        let first = Frame::Request(server.new_request(&id, SECOND));
         server.frame(&format!("Hats|{method}|REQ"), first.clone());
         let request = server.received()[0].request;
         server.frame(&format!("Hats|{method}|REQ"), first.clone());
-        assert_eq!(server.fates(), [Fate::Dropped(Reason::Duplicate)]);
+        assert_eq!(server.request_events(), [RequestEvent::Dropped(Reason::Duplicate)]);
         server.bid(request, 1.0);
         if method == "Fit" {
             server.grant(method, &id, "SRV_1");
         }
-        assert_eq!(server.fates(), [Fate::Run]);
+        assert_eq!(server.request_events(), [RequestEvent::Run]);
         server.respond(request);
         server.frame(&format!("Hats|{method}|REQ"), first);
-        assert_eq!(server.fates(), [Fate::Dropped(Reason::Duplicate)]);
+        assert_eq!(server.request_events(), [RequestEvent::Dropped(Reason::Duplicate)]);
     }
     assert_eq!(server.engine.remembered(), 2);
     server.advance_to(3 * SECOND);
     assert_eq!(server.engine.remembered(), 0);
-    assert_eq!(server.engine.poll_timeout(), None, "nothing is left behind");
+    assert_eq!(server.engine.poll_timeout(), None, "no timer remains");
 }
 
 #[test]
-fn two_clients_may_use_one_request_id_one_after_the_other() {
+fn two_clients_may_use_the_same_request_id_in_turn() {
     let mut server = server();
     let request = server.accept("OwnerFit", "REQ_1", SECOND);
-    let other = Request { client_id: "CLI_2".into(), ..server.a_request("REQ_1", SECOND) };
+    let other = Request { client_id: "CLI_2".into(), ..server.new_request("REQ_1", SECOND) };
     server.frame("Hats|OwnerFit|REQ", Frame::Request(other.clone()));
-    assert_eq!(server.fates(), [Fate::Dropped(Reason::IdTaken)], "a grant could not tell them apart");
+    assert_eq!(
+        server.request_events(),
+        [RequestEvent::Dropped(Reason::IdTaken)],
+        "a grant does not distinguish them"
+    );
     server.bid(request, 1.0);
     server.respond(request);
     server.events();
@@ -149,7 +152,7 @@ fn two_clients_may_use_one_request_id_one_after_the_other() {
 fn an_expired_request_is_dropped_with_the_amount_of_skew() {
     let mut server = server();
     server.now = at(ms(5000));
-    let request = Request { expiry: EPOCH + 2_000_000_000, ..server.a_request("REQ_1", SECOND) };
+    let request = Request { expiry: EPOCH + 2_000_000_000, ..server.new_request("REQ_1", SECOND) };
     server.frame("Hats|Fit|REQ", Frame::Request(request));
     let events = server.events();
     assert!(
@@ -164,10 +167,10 @@ fn an_expired_request_is_dropped_with_the_amount_of_skew() {
 fn a_request_is_expired_at_its_expiry_plus_the_allowance() {
     let mut server = server_with(|config| config.skew_allowance = ms(100));
     let lateness = |late: u64| at(SECOND + ms(late));
-    let request = server.a_request("REQ_1", SECOND);
+    let request = server.new_request("REQ_1", SECOND);
     server.now = lateness(100);
     server.frame("Hats|Fit|REQ", Frame::Request(request.clone()));
-    assert_eq!(server.fates(), [Fate::Dropped(Reason::Expired)]);
+    assert_eq!(server.request_events(), [RequestEvent::Dropped(Reason::Expired)]);
     server.now = lateness(99);
     server.frame("Hats|Fit|REQ", Frame::Request(request));
     assert_eq!(server.received().len(), 1);
@@ -178,10 +181,11 @@ fn a_grant_that_comes_too_late_starts_nothing() {
     let mut server = server();
     let request = server.accept("Fit", "REQ_1", SECOND);
     server.bid(request, 1.0);
-    // The wall clock jumps past the expiry; the timer, which knows nothing of that, has not fired.
+    // The wall clock jumps past the expiry. The timer runs on the monotonic clock and has not
+    // fired.
     server.now = Now { time: at(ms(10)).time, wall: at(2 * SECOND).wall };
     server.grant("Fit", "REQ_1", "SRV_1");
-    assert_eq!(server.fates(), [Fate::Abandoned(Reason::NotGranted)]);
+    assert_eq!(server.request_events(), [RequestEvent::Abandoned(Reason::NotGranted)]);
 }
 
 #[test]
@@ -191,16 +195,16 @@ fn a_request_that_is_never_granted_is_abandoned_at_its_expiry() {
     server.bid(request, 1.0);
     assert_eq!(server.engine.poll_timeout().unwrap().kind, TimerKind::Expiry);
     server.advance_to(SECOND);
-    assert_eq!(server.fates(), [Fate::Abandoned(Reason::NotGranted)]);
+    assert_eq!(server.request_events(), [RequestEvent::Abandoned(Reason::NotGranted)]);
 }
 
 #[test]
-fn a_handler_that_runs_past_the_expiry_is_abandoned_and_answers_nothing() {
+fn a_handler_that_runs_past_the_expiry_is_abandoned_without_a_response() {
     let mut server = server();
     let request = server.accept("OwnerFit", "REQ_1", SECOND);
     server.bid(request, 1.0);
     server.advance_to(SECOND);
-    assert_eq!(server.fates(), [Fate::Run, Fate::Abandoned(Reason::Overran)]);
+    assert_eq!(server.request_events(), [RequestEvent::Run, RequestEvent::Abandoned(Reason::Overran)]);
     server.respond(request);
     assert!(server.frames().is_empty());
 }
@@ -212,31 +216,31 @@ fn a_malformed_request_is_answered_at_once() {
     let error = ErrorResponse::new(ErrorCode::MalformedRequest, "no hat");
     server.engine.reject(server.now, request, error.clone());
     server.drain();
-    let answers = server.frames();
-    assert!(matches!(&answers[..], [(_, Frame::Response(response))] if response.result == Err(error)));
+    let responses = server.frames();
+    assert!(matches!(&responses[..], [(_, Frame::Response(response))] if response.result == Err(error)));
     assert_eq!(server.engine.counters().get(Reason::MalformedRequest), 1);
-    assert_eq!(server.fates(), [Fate::Dropped(Reason::MalformedRequest)]);
+    assert_eq!(server.request_events(), [RequestEvent::Dropped(Reason::MalformedRequest)]);
 }
 
 #[test]
-fn an_elected_request_is_announced_and_runs_without_a_grant() {
+fn a_skip_claim_request_is_announced_and_runs_without_a_grant() {
     let mut server = server();
-    let request = Request { skip_claim: true, ..server.a_request("REQ_1", SECOND) };
+    let request = Request { skip_claim: true, ..server.new_request("REQ_1", SECOND) };
     server.frame("Hats|Fit|REQ", Frame::Request(request));
     let received = server.received();
     assert!(received[0].may_skip_claim);
     server.engine.skip_claim(server.now, received[0].request);
     server.drain();
     assert!(matches!(&server.frames()[..], [(_, Frame::ClaimRequest(claim))] if claim.handling));
-    assert_eq!(server.fates(), [Fate::Run]);
+    assert_eq!(server.request_events(), [RequestEvent::Run]);
     server.grant("Fit", "REQ_1", "SRV_1");
-    assert_eq!(server.fates(), [Fate::Dropped(Reason::Late)], "a stray grant is ignored");
+    assert_eq!(server.request_events(), [RequestEvent::Dropped(Reason::Late)], "a stray grant is ignored");
 }
 
 #[test]
-fn an_elected_request_is_announced_even_if_it_is_answered_before_a_frame_could_leave() {
+fn a_skip_claim_request_is_announced_even_if_its_handler_responds_at_once() {
     let mut server = server();
-    let request = Request { skip_claim: true, ..server.a_request("REQ_1", SECOND) };
+    let request = Request { skip_claim: true, ..server.new_request("REQ_1", SECOND) };
     server.frame("Hats|Fit|REQ", Frame::Request(request));
     let request = server.received()[0].request;
     server.engine.skip_claim(server.now, request);
@@ -250,34 +254,34 @@ fn an_elected_request_is_announced_even_if_it_is_answered_before_a_frame_could_l
 }
 
 #[test]
-fn a_request_that_does_not_allow_it_is_bid_for_instead_of_elected() {
+fn a_request_that_does_not_allow_skip_claim_gets_a_bid() {
     let mut server = server();
     let queue = server.accept("Fit", "REQ_1", SECOND);
-    let request = Request { skip_claim: true, ..server.a_request("REQ_2", SECOND) };
+    let request = Request { skip_claim: true, ..server.new_request("REQ_2", SECOND) };
     server.frame("Hats|Pick|REQ", Frame::Request(request));
     let affinity = server.received();
-    assert!(!affinity[0].may_skip_claim, "only queue methods have it");
+    assert!(!affinity[0].may_skip_claim, "only queue methods allow it");
     for request in [queue, affinity[0].request] {
         server.engine.skip_claim(server.now, request);
         server.drain();
         assert!(matches!(&server.frames()[..], [(_, Frame::ClaimRequest(claim))] if !claim.handling));
-        assert!(server.fates().is_empty());
+        assert!(server.request_events().is_empty());
     }
 }
 
 #[test]
-fn a_bid_that_the_bus_did_not_take_abandons_the_request() {
+fn a_bid_that_the_bus_refuses_abandons_the_request() {
     let mut server = server();
     let request = server.accept("Fit", "REQ_1", SECOND);
     server.bid(request, 1.0);
     let token = server.published()[0].0;
     server.engine.handle_published(server.now, token, Err(BusError::new("down")));
     server.drain();
-    assert_eq!(server.fates(), [Fate::Abandoned(Reason::PublishFailed)]);
+    assert_eq!(server.request_events(), [RequestEvent::Abandoned(Reason::PublishFailed)]);
 }
 
 #[test]
-fn a_response_that_the_bus_did_not_take_is_told() {
+fn a_response_that_the_bus_refuses_is_reported() {
     let mut server = server();
     let request = server.accept("OwnerFit", "REQ_1", SECOND);
     server.bid(request, 1.0);
@@ -286,7 +290,7 @@ fn a_response_that_the_bus_did_not_take_is_told() {
     let token = server.published()[0].0;
     server.engine.handle_published(server.now, token, Err(BusError::new("down")));
     server.drain();
-    assert_eq!(server.fates(), [Fate::Dropped(Reason::PublishFailed)]);
+    assert_eq!(server.request_events(), [RequestEvent::Dropped(Reason::PublishFailed)]);
 }
 
 #[test]
@@ -311,45 +315,45 @@ fn a_response_that_the_bus_cannot_carry_becomes_an_error_response() {
     // Nothing replaces the error response if the bus cannot carry that either.
     server.engine.handle_published(server.now, token, Err(error));
     server.drain();
-    assert_eq!(server.fates(), [Fate::Dropped(Reason::PublishFailed); 2]);
+    assert_eq!(server.request_events(), [RequestEvent::Dropped(Reason::PublishFailed); 2]);
     assert!(server.published().is_empty());
     assert_eq!(server.engine.in_flight(), 0);
 }
 
 #[test]
-fn beyond_the_limit_those_answer_that_alone_can_and_others_stay_silent() {
+fn a_full_server_responds_only_if_no_other_server_can() {
     let mut server = server_with(|config| {
         config.limits = ServerLimits { requests: 1, ..ServerLimits::DEFAULT };
     });
-    let first = server.a_request("REQ_1", SECOND);
+    let first = server.new_request("REQ_1", SECOND);
     server.frame("Hats|Fit|REQ", Frame::Request(first.clone()));
     let of_one_server = MethodProperties { require_claim: false, ..AFFINITY };
     server.register(&[route("OwnerPick", of_one_server)]);
     server.events();
     server.receive("Pick", "REQ_2", SECOND);
-    assert_eq!(server.fates(), [Fate::Dropped(Reason::RequestsFull)]);
+    assert_eq!(server.request_events(), [RequestEvent::Dropped(Reason::RequestsFull)]);
     assert!(server.frames().is_empty(), "other servers see it too");
     for (method, id) in [("Fit", "REQ_3"), ("OwnerPick", "REQ_4")] {
         server.receive(method, id, SECOND);
-        assert_eq!(server.fates(), [Fate::Dropped(Reason::RequestsFull)]);
-        let answers = server.frames();
+        assert_eq!(server.request_events(), [RequestEvent::Dropped(Reason::RequestsFull)]);
+        let responses = server.frames();
         assert!(
-            matches!(&answers[..], [(_, Frame::Response(response))]
+            matches!(&responses[..], [(_, Frame::Response(response))]
                 if response.result.as_ref().is_err_and(|error| error.code == ErrorCode::ResourceExhausted)),
-            "{method}: {answers:?}"
+            "{method}: {responses:?}"
         );
     }
     server.frame("Hats|Fit|REQ", Frame::Request(first));
-    assert_eq!(server.fates(), [Fate::Dropped(Reason::Duplicate)]);
-    assert!(server.frames().is_empty(), "a duplicate of what is in flight is no reason to fail it");
+    assert_eq!(server.request_events(), [RequestEvent::Dropped(Reason::Duplicate)]);
+    assert!(server.frames().is_empty(), "a duplicate does not fail the request in flight");
 }
 
 #[test]
-fn what_is_remembered_is_limited_and_never_forgotten_early() {
+fn remembered_requests_are_limited_and_never_forgotten_early() {
     let mut server = server_with(|config| {
         config.limits = ServerLimits { remembered: 1, ..ServerLimits::DEFAULT };
     });
-    let first = server.a_request("REQ_1", SECOND);
+    let first = server.new_request("REQ_1", SECOND);
     server.frame("Hats|OwnerFit|REQ", Frame::Request(first.clone()));
     let request = server.received()[0].request;
     server.bid(request, 1.0);
@@ -357,16 +361,16 @@ fn what_is_remembered_is_limited_and_never_forgotten_early() {
     server.respond(request);
     server.frames();
     server.receive("Fit", "REQ_2", SECOND);
-    assert_eq!(server.fates(), [Fate::Dropped(Reason::DedupFull)]);
-    assert_eq!(server.frames().len(), 1, "answered, since no other server saw it");
+    assert_eq!(server.request_events(), [RequestEvent::Dropped(Reason::DedupFull)]);
+    assert_eq!(server.frames().len(), 1, "an error response, since no other server saw it");
     server.frame("Hats|OwnerFit|REQ", Frame::Request(first));
-    assert_eq!(server.fates(), [Fate::Dropped(Reason::Duplicate)]);
+    assert_eq!(server.request_events(), [RequestEvent::Dropped(Reason::Duplicate)]);
 }
 
 #[test]
 fn a_far_expiry_is_moved_to_the_horizon() {
     let mut server = server_with(|config| config.horizon = 10 * SECOND);
-    let request = Request { expiry: i64::MAX, ..server.a_request("REQ_1", SECOND) };
+    let request = Request { expiry: i64::MAX, ..server.new_request("REQ_1", SECOND) };
     server.frame("Hats|Fit|REQ", Frame::Request(request));
     assert_eq!(server.received()[0].deadline, Time::ZERO + 10 * SECOND);
 }
@@ -375,16 +379,16 @@ fn a_far_expiry_is_moved_to_the_horizon() {
 fn a_request_from_the_far_future_is_dropped() {
     let mut server = server_with(|config| config.horizon = 10 * SECOND);
     let sent_at = EPOCH + 11_000_000_000;
-    let request = Request { sent_at, expiry: i64::MAX, ..server.a_request("REQ_1", SECOND) };
+    let request = Request { sent_at, expiry: i64::MAX, ..server.new_request("REQ_1", SECOND) };
     server.frame("Hats|Fit|REQ", Frame::Request(request));
-    assert_eq!(server.fates(), [Fate::Dropped(Reason::FarFuture)]);
+    assert_eq!(server.request_events(), [RequestEvent::Dropped(Reason::FarFuture)]);
     assert_eq!(server.engine.remembered(), 0);
 }
 
 #[test]
-fn a_request_that_does_not_say_when_it_was_sent_is_taken() {
+fn a_request_without_sent_at_is_accepted() {
     let mut server = server();
-    let request = Request { sent_at: 0, ..server.a_request("REQ_1", SECOND) };
+    let request = Request { sent_at: 0, ..server.new_request("REQ_1", SECOND) };
     server.frame("Hats|Fit|REQ", Frame::Request(request));
     assert_eq!(server.received()[0].deadline, Time::ZERO + SECOND);
 }
@@ -395,28 +399,28 @@ fn a_jump_of_the_wall_clock_moves_no_deadline() {
     let request = server.accept("OwnerFit", "REQ_1", SECOND);
     server.bid(request, 1.0);
     server.events();
-    // Set back by an hour: the handler's deadline stays.
+    // The wall clock is set back by an hour; the handler's deadline stays.
     server.now = Now { time: at(SECOND).time, wall: WallTime::from_unix_nanos(EPOCH - 3_600_000_000_000) };
     assert_eq!(server.engine.handle_timeout(server.now), Due::Nothing);
     server.drain();
-    assert_eq!(server.fates(), [Fate::Abandoned(Reason::Overran)]);
+    assert_eq!(server.request_events(), [RequestEvent::Abandoned(Reason::Overran)]);
 }
 
 #[test]
 fn frames_that_cannot_be_requests_are_counted_and_ignored() {
     let mut server = server();
-    let nameless = Request { request_id: "".into(), ..server.a_request("x", SECOND) };
+    let nameless = Request { request_id: "".into(), ..server.new_request("x", SECOND) };
     server.frame("Hats|Fit|REQ", Frame::Request(nameless));
-    let clientless = Request { client_id: "".into(), ..server.a_request("REQ_1", SECOND) };
+    let clientless = Request { client_id: "".into(), ..server.new_request("REQ_1", SECOND) };
     server.frame("Hats|Fit|REQ", Frame::Request(clientless));
     server.frame("Hats|Fit|REQ", Frame::Raw(Bytes::from_static(b"\x80\x80")));
-    let request = Frame::Request(server.a_request("REQ_1", SECOND));
+    let request = Frame::Request(server.new_request("REQ_1", SECOND));
     server.frame("Hats|Fit|RCLAIM", request);
-    let long = Request { client_id: "C".repeat(257).into(), ..server.a_request("REQ_2", SECOND) };
+    let long = Request { client_id: "C".repeat(257).into(), ..server.new_request("REQ_2", SECOND) };
     server.frame("Hats|Fit|REQ", Frame::Request(long.clone()));
     server.frame("Hats|Fit|REQ", Frame::Raw(Frame::Request(long).encode("")));
     assert_eq!(
-        server.fates(),
+        server.request_events(),
         [
             Reason::MissingId,
             Reason::MissingId,
@@ -425,13 +429,13 @@ fn frames_that_cannot_be_requests_are_counted_and_ignored() {
             Reason::FrameLimit,
             Reason::FrameLimit
         ]
-        .map(Fate::Dropped)
+        .map(RequestEvent::Dropped)
     );
     assert_eq!(server.engine.counters().frames, 6);
 }
 
 #[test]
-fn commands_for_a_request_that_is_over_or_elsewhere_do_nothing() {
+fn commands_for_a_request_in_another_state_do_nothing() {
     let mut server = server();
     let request = server.accept("Fit", "REQ_1", SECOND);
     server.respond(request);
@@ -456,33 +460,33 @@ fn a_duplicate_with_another_expiry_is_a_duplicate() {
     server.respond(request);
     server.events();
     server.receive("OwnerFit", "REQ_1", 10 * SECOND);
-    assert_eq!(server.fates(), [Fate::Dropped(Reason::Duplicate)]);
+    assert_eq!(server.request_events(), [RequestEvent::Dropped(Reason::Duplicate)]);
 }
 
 #[test]
-fn a_request_that_does_not_say_when_it_was_sent_runs_once_too() {
+fn a_request_without_sent_at_runs_once() {
     let mut server = server_with(|config| config.horizon = 10 * SECOND);
-    let unsaid =
-        |server: &Driven<Server>, id, timeout| Request { sent_at: 0, ..server.a_request(id, timeout) };
-    let far = unsaid(&server, "REQ_1", 12 * SECOND);
+    let undated =
+        |server: &Driven<Server>, id, timeout| Request { sent_at: 0, ..server.new_request(id, timeout) };
+    let far = undated(&server, "REQ_1", 12 * SECOND);
     server.frame("Hats|OwnerFit|REQ", Frame::Request(far.clone()));
-    assert_eq!(server.fates(), [Fate::Dropped(Reason::FarFuture)]);
-    // Its expiry has come within the horizon.
+    assert_eq!(server.request_events(), [RequestEvent::Dropped(Reason::FarFuture)]);
+    // Now its expiry is within the horizon.
     server.advance_to(5 * SECOND);
-    for fate in [None, Some(Reason::Duplicate)] {
+    for expected in [None, Some(Reason::Duplicate)] {
         server.frame("Hats|OwnerFit|REQ", Frame::Request(far.clone()));
         let events = server.events();
-        match (fate, &events[..]) {
+        match (expected, &events[..]) {
             (None, [ServerEvent::Received(_)]) => {}
             (Some(reason), [ServerEvent::Dropped(dropped)]) if dropped.reason == reason => {}
-            (fate, events) => panic!("{fate:?}: {events:?}"),
+            (expected, events) => panic!("{expected:?}: {events:?}"),
         }
         server.advance_to(6 * SECOND);
     }
 }
 
 #[test]
-fn a_wall_clock_that_jumps_takes_nothing_from_a_handler_that_runs() {
+fn a_jump_of_the_wall_clock_does_not_stop_a_running_handler() {
     let mut server = server();
     let request = server.accept("OwnerFit", "REQ_1", 3 * SECOND);
     server.bid(request, 1.0);
@@ -492,7 +496,7 @@ fn a_wall_clock_that_jumps_takes_nothing_from_a_handler_that_runs() {
 }
 
 #[test]
-fn a_result_that_no_client_would_read_becomes_an_error() {
+fn a_result_over_the_frame_limit_becomes_an_error() {
     let mut server = server();
     let limit = ServerLimits::DEFAULT.frame.frame_bytes;
     for (id, size) in [("REQ_1", limit - 1000), ("REQ_2", limit)] {
@@ -519,20 +523,20 @@ fn a_result_that_no_client_would_read_becomes_an_error() {
 }
 
 #[test]
-fn a_full_bus_holds_back_no_response_past_its_expiry() {
+fn responses_that_wait_for_a_full_bus_are_withdrawn_at_their_expiry() {
     let mut server = server();
-    let answer = |server: &mut Driven<Server>, id: &str| {
+    let respond = |server: &mut Driven<Server>, id: &str| {
         let request = server.accept("OwnerFit", id, SECOND);
         server.bid(request, 1.0);
         server.engine.respond(server.now, request, Ok(vec![0; 100].into()));
     };
-    answer(&mut server, "REQ_1");
+    respond(&mut server, "REQ_1");
     let _ = all_outputs(&mut server.engine);
     assert!(refuse_next(&mut server.engine).is_some(), "the first response");
     for number in 2..=1000 {
-        answer(&mut server, &format!("REQ_{number}"));
+        respond(&mut server, &format!("REQ_{number}"));
     }
-    assert_eq!(server.engine.in_flight(), 1000, "what waits counts against the limit");
+    assert_eq!(server.engine.in_flight(), 1000, "waiting responses count against the limit");
     server.advance_to(SECOND);
     assert_eq!(server.engine.in_flight(), 0);
     server.engine.handle_room();
@@ -542,22 +546,22 @@ fn a_full_bus_holds_back_no_response_past_its_expiry() {
 }
 
 #[test]
-fn a_bus_at_the_end_of_time_stops_nobody() {
+fn a_timeout_at_the_end_of_time_is_handled() {
     let mut server = server();
     server.accept("OwnerFit", "REQ_1", SECOND);
     let end = Time::from_nanos(u64::MAX);
     assert_eq!(server.engine.handle_timeout(Now { time: end, wall: at(ms(1)).wall }), Due::Nothing);
     server.drain();
-    assert_eq!(server.fates(), [Fate::Abandoned(Reason::NotGranted)]);
+    assert_eq!(server.request_events(), [RequestEvent::Abandoned(Reason::NotGranted)]);
     assert!(server.engine.poll_timeout().is_none_or(|timeout| timeout.at > end));
 }
 
 #[test]
-fn a_request_that_nobody_else_gets_is_answered_for_a_method_that_is_not_served() {
+fn a_misrouted_queue_request_gets_an_error_response() {
     let mut server = server();
-    let beside = server.subscription("Hats|Fit|REQ");
-    let request = server.a_request("REQ_1", SECOND);
-    server.engine.handle_misrouted(server.now, beside, Frame::Request(request.clone()));
+    let subscription = server.subscription("Hats|Fit|REQ");
+    let request = server.new_request("REQ_1", SECOND);
+    server.engine.handle_misrouted(server.now, subscription, Frame::Request(request.clone()));
     server.drain();
     let frames = server.frames();
     let error = ErrorResponse::new(ErrorCode::Unimplemented, "method is not implemented");
@@ -566,47 +570,47 @@ fn a_request_that_nobody_else_gets_is_answered_for_a_method_that_is_not_served()
             if channel == "Hats|CLI_1|RES" && response.request_id == "REQ_1" && response.result == Err(error)),
         "{frames:?}"
     );
-    assert_eq!(server.fates(), [Fate::Dropped(Reason::Misrouted)]);
-    // What is over, or no request, or beside another kind of channel, is not answered.
+    assert_eq!(server.request_events(), [RequestEvent::Dropped(Reason::Misrouted)]);
+    // No response to an expired request, to other frames, or on another kind of channel.
     let expired = Request { expiry: EPOCH, ..request.clone() };
     let nameless = Request { client_id: "".into(), ..request.clone() };
     let grants = server.subscription("Hats|Fit|RCLAIM");
-    for (beside, frame) in [
-        (beside, Frame::Request(expired)),
-        (beside, Frame::Request(nameless)),
-        (beside, Frame::ClaimResponse(ClaimResponse::default())),
+    for (subscription, frame) in [
+        (subscription, Frame::Request(expired)),
+        (subscription, Frame::Request(nameless)),
+        (subscription, Frame::ClaimResponse(ClaimResponse::default())),
         (grants, Frame::Request(request)),
     ] {
-        server.engine.handle_misrouted(server.now, beside, frame);
+        server.engine.handle_misrouted(server.now, subscription, frame);
         server.drain();
         assert!(server.frames().is_empty());
-        assert_eq!(server.fates(), [Fate::Dropped(Reason::Misrouted)]);
+        assert_eq!(server.request_events(), [RequestEvent::Dropped(Reason::Misrouted)]);
     }
 }
 
 #[test]
-fn a_handler_stops_when_its_call_is_granted_to_nobody() {
+fn a_grant_without_a_server_id_stops_the_handler() {
     let mut server = server_with(|config| config.heeds_cancellation = true);
     let claimed = server.accept("Fit", "REQ_1", ms(1000));
     server.bid(claimed, 1.0);
     server.grant("Fit", "REQ_1", "SRV_1");
     let unclaimed = server.accept("OwnerFit", "REQ_2", ms(1000));
     server.bid(unclaimed, 1.0);
-    server.fates();
+    server.request_events();
     server.grant("Fit", "REQ_1", "");
-    let nobody = ClaimResponse { request_id: "REQ_2".into(), server_id: "".into() };
-    server.frame("Hats|OwnerFit|REQ", Frame::ClaimResponse(nobody));
-    assert_eq!(server.fates(), [Fate::Abandoned(Reason::Canceled); 2]);
+    let cancellation = ClaimResponse { request_id: "REQ_2".into(), server_id: "".into() };
+    server.frame("Hats|OwnerFit|REQ", Frame::ClaimResponse(cancellation));
+    assert_eq!(server.request_events(), [RequestEvent::Abandoned(Reason::Canceled); 2]);
     assert_eq!(server.engine.in_flight(), 0);
 }
 
 #[test]
-fn a_grant_to_nobody_stops_nothing_unless_the_server_heeds_it() {
+fn a_grant_without_a_server_id_is_ignored_by_default() {
     let mut server = server();
     let request = server.accept("Fit", "REQ_1", ms(1000));
     server.bid(request, 1.0);
     server.grant("Fit", "REQ_1", "SRV_1");
-    server.fates();
+    server.request_events();
     server.grant("Fit", "REQ_1", "");
-    assert_eq!(server.fates(), [Fate::Dropped(Reason::Late)]);
+    assert_eq!(server.request_events(), [RequestEvent::Dropped(Reason::Late)]);
 }

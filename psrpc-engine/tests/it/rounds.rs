@@ -1,5 +1,5 @@
-//! Bounded work: one call of an engine fires or ends so much at most, and the rest is due at once
-//! (I18).
+//! Bounded work: one call into an engine handles at most `ROUND` items and leaves the rest due at
+//! once (I18).
 
 use std::time::Duration;
 
@@ -23,7 +23,8 @@ fn calls(client: &mut Driven<Client>, count: usize) {
     assert_eq!(client.engine.in_flight(), count);
 }
 
-/// Calls `handle_timeout` until nothing more is due, and gives what each call put out, by `count`.
+/// Calls `handle_timeout` until nothing more is due, and returns the number of events per call that
+/// match `count`.
 fn rounds<E: Engine>(driven: &mut Driven<E>, count: impl Fn(&E::Event) -> bool) -> Vec<usize> {
     let mut rounds = Vec::new();
     loop {
@@ -42,7 +43,7 @@ fn failed_for(reason: Reason) -> impl Fn(&ClientEvent) -> bool {
     move |event| matches!(event, ClientEvent::Resolved { outcome: Err(failure), .. } if failure.reason == reason)
 }
 
-/// That nothing was too much at once, and all of it was done.
+/// Asserts that no round exceeds the limit and that the rounds add up to `all`.
 fn assert_bounded(rounds: &[usize], all: usize) {
     assert!(rounds.iter().all(|round| *round <= ROUND), "{rounds:?}");
     assert_eq!(rounds.iter().sum::<usize>(), all, "{rounds:?}");
@@ -84,7 +85,7 @@ fn a_server_that_is_killed_ends_a_round_of_requests_at_a_time() {
     server.drain();
     let killed = |event: &ServerEvent| matches!(event, ServerEvent::Abandoned { reason: Reason::Killed, .. });
     let first = server.events().iter().filter(|event| killed(event)).count();
-    // It hears nothing meanwhile.
+    // A killed server takes no requests, even before the last round.
     server.receive("Fit", "REQ_LATE", SECOND);
     assert_eq!(server.received().len(), 0);
     assert_bounded(&[&[first], &rounds(&mut server, killed)[..]].concat(), MANY);
@@ -119,7 +120,7 @@ fn opening(server: &Driven<Server>, stream: usize) -> Frame {
     Frame::Stream(Stream { stream_id, request_id, sent_at, expiry, body })
 }
 
-/// A server with a stream of the topic `few` and so many of the topic `many`.
+/// Returns a server with one stream on the topic `few` and `many` streams on the topic `many`.
 fn with_streams(many: usize) -> (Driven<Server>, [Route; 2]) {
     let routes = ["few", "many"].map(|topic| Route::stream("Hats", "Parade", SINGLE, &[topic]).unwrap());
     let mut server = Driven::server_with(ServerConfig::new("Hats"), &routes);
@@ -140,21 +141,18 @@ fn has_ended(event: &ServerEvent) -> bool {
 }
 
 #[test]
-fn to_deregister_a_topic_looks_at_none_of_the_streams_of_others() {
+fn deregistering_a_topic_visits_no_streams_of_other_topics() {
     let (mut server, [few, _]) = with_streams(MANY);
     let registration = server.engine.registration(&[few]).unwrap();
     server.engine.deregister(server.now, registration);
     server.drain();
     assert_eq!(server.events().iter().filter(|event| has_ended(event)).count(), 1);
     let next = server.engine.poll_timeout();
-    assert!(
-        next.is_none_or(|next| next.kind != TimerKind::Close),
-        "it has looked at a round of others: {next:?}"
-    );
+    assert!(next.is_none_or(|next| next.kind != TimerKind::Close), "it has visited other streams: {next:?}");
 }
 
 #[test]
-fn the_streams_of_a_topic_end_a_round_at_a_time_and_so_do_those_of_a_server() {
+fn streams_end_a_round_at_a_time() {
     let (mut server, [_, many]) = with_streams(MANY);
     let registration = server.engine.registration(&[many]).unwrap();
     server.engine.deregister(server.now, registration);
@@ -165,7 +163,7 @@ fn the_streams_of_a_topic_end_a_round_at_a_time_and_so_do_those_of_a_server() {
     server.drain();
     let rest = server.events().iter().filter(|event| has_ended(event)).count();
     assert_eq!(rest + rounds(&mut server, has_ended).iter().sum::<usize>(), 1);
-    // The handlers are not waited for any longer than that.
+    // The grace period of the handlers ends.
     server.now = at(SECOND);
     let stopped = |event: &ServerEvent| matches!(event, ServerEvent::StopHandler { .. });
     assert_bounded(&rounds(&mut server, stopped), MANY + 1);
@@ -175,7 +173,7 @@ fn the_streams_of_a_topic_end_a_round_at_a_time_and_so_do_those_of_a_server() {
 // --- abandoned -----------------------------------------------------------------------------------
 
 #[test]
-fn a_client_that_is_abandoned_fails_what_it_has_and_what_comes_later() {
+fn an_abandoned_client_fails_pending_and_later_calls() {
     let mut client = Driven::client();
     calls(&mut client, MANY);
     client.engine.multi_call(client.now, MultiCall::new(route("Census", MULTI), "")).unwrap();
@@ -194,7 +192,7 @@ fn a_client_that_is_abandoned_fails_what_it_has_and_what_comes_later() {
     client.drain();
     let first = client.events().iter().filter(|event| ended(event)).count();
     let rest = rounds(&mut client, ended).iter().sum::<usize>();
-    assert_eq!(first + rest, MANY + 3, "the bus confirms nothing, and nobody waits for it");
+    assert_eq!(first + rest, MANY + 3, "the bus confirms nothing, and the client does not wait");
     assert_eq!((client.engine.in_flight(), client.engine.listening()), (0, 0));
     assert_eq!(client.engine.poll_timeout(), None);
     let later = client.engine.call(client.now, Call::new(route("Fit", QUEUE), "hat"));
@@ -203,7 +201,7 @@ fn a_client_that_is_abandoned_fails_what_it_has_and_what_comes_later() {
 }
 
 #[test]
-fn a_server_that_is_abandoned_fails_what_it_has_and_what_comes_later() {
+fn an_abandoned_server_fails_pending_requests_and_later_commands() {
     let mut server = Driven::server(&[route("Fit", QUEUE)]);
     server.accept("Fit", "REQ_1", SECOND);
     let (topic, news) = (topic_route("Fit", QUEUE, &["elsewhere"]), route("News", MULTI));

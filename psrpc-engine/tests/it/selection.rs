@@ -1,4 +1,4 @@
-//! Every recorded selection of Go, through the engine, in virtual time.
+//! Replays every recorded selection of Go through the engine, in virtual time.
 
 use psrpc_engine::proto::{ErrorCode, ErrorResponse, Text};
 use psrpc_engine::{Bid, Call, Client, ClientEvent, Selection};
@@ -6,7 +6,7 @@ use psrpc_vectors::{SelectionEvent, SelectionRow};
 
 use crate::fixture::{AFFINITY, Driven, ms, route};
 
-/// The rows in which we differ from Go, and mean to (PROTOCOL section 6), and what we do instead.
+/// The rows where we deviate from Go on purpose (PROTOCOL section 6), with our outcome.
 const DEVIATIONS: &[(&str, Outcome)] = &[
     // A non-finite affinity is dropped.
     ("+Inf reaches any maximum", Outcome::Server("C", 40)),
@@ -30,40 +30,40 @@ const DEVIATIONS: &[(&str, Outcome)] = &[
     ),
     // An error response with a code but no text is an error.
     ("an error response with an empty text is no error", Outcome::Error("internal", "", 60)),
-    // A grant at the deadline could only reach servers for which the request has expired.
+    // No grant at the deadline: the request has expired by then.
     ("drawn 19", Outcome::BestAtDeadline("S1", 60)),
     ("drawn 23", Outcome::BestAtDeadline("S4", 120)),
 ];
 
-/// How a selection ended, and at which millisecond.
+/// The outcome of a selection, and its time in milliseconds.
 #[derive(Clone, Debug, PartialEq)]
 enum Outcome<T = &'static str> {
     Server(T, u64),
     Error(T, T, u64),
-    /// The call timed out with this server's bid in hand.
+    /// The call timed out while this server's bid was the best.
     BestAtDeadline(T, u64),
 }
 
 #[test]
-fn every_selection_ends_as_recorded_or_as_named_here() {
+fn every_selection_ends_as_recorded_or_as_listed() {
     let rows = psrpc_vectors::selections();
     assert_eq!(rows.len(), 68);
     let mut deviations = 0;
     for row in &rows {
-        let (outcome, asked) = select(row);
-        let deviation = DEVIATIONS.iter().find(|(what, _)| *what == row.what);
+        let (outcome, shown) = select(row);
+        let deviation = DEVIATIONS.iter().find(|(name, _)| *name == row.what);
         deviations += usize::from(deviation.is_some());
-        assert_eq!(asked.is_some(), row.result.selection_func_asked, "{}", row.what);
+        assert_eq!(shown.is_some(), row.result.selection_func_asked, "{}", row.what);
         match deviation {
-            Some((what, expected)) => assert_eq!(outcome, owned(expected), "{what}"),
+            Some((name, expected)) => assert_eq!(outcome, owned(expected), "{name}"),
             None => {
                 check(row, &outcome);
-                if let Some(bids) = asked {
-                    let saw = row.result.selection_func_saw.iter();
-                    let saw: Vec<_> = saw
+                if let Some(bids) = shown {
+                    let seen = row.result.selection_func_saw.iter();
+                    let seen: Vec<_> = seen
                         .map(|saw| Bid { server_id: saw.server.as_str().into(), affinity: saw.affinity })
                         .collect();
-                    assert_eq!(bids, saw, "{}", row.what);
+                    assert_eq!(bids, seen, "{}", row.what);
                 }
             }
         }
@@ -91,9 +91,9 @@ fn check(row: &SelectionRow, outcome: &Outcome<String>) {
             assert_eq!((Some(code.as_str()), Some(text.as_str())), recorded, "{}", row.what);
             at
         }
-        Outcome::BestAtDeadline(..) => panic!("{} is not recorded so", row.what),
+        Outcome::BestAtDeadline(..) => panic!("{}: no recording has this outcome", row.what),
     };
-    // Go's timers run late by a millisecond or two; it never ends a selection early.
+    // Go's timers are a millisecond or two late, but never early.
     assert!(
         result.took_ms.iter().all(|took| (*at..at + 4).contains(took)),
         "{}: at {at} ms, Go took {:?}",
@@ -102,7 +102,8 @@ fn check(row: &SelectionRow, outcome: &Outcome<String>) {
     );
 }
 
-/// Runs a selection; gives how it ended, and the bids that the selection function saw if it was asked.
+/// Runs a selection. Returns its outcome, and the bids passed to the selection function if it was
+/// called.
 fn select(row: &SelectionRow) -> (Outcome<String>, Option<Vec<Bid>>) {
     let options = &row.options;
     let selection = Selection {
@@ -117,12 +118,12 @@ fn select(row: &SelectionRow) -> (Outcome<String>, Option<Vec<Bid>>) {
     let timeout = Some(ms(row.deadline_ms));
     let (call, request) =
         client.request(Call { timeout, selection, ..Call::new(route("Pick", AFFINITY), "") });
-    let mut asked = None;
+    let mut shown = None;
     let mut ended = None;
     let mut events = row.events.iter().peekable();
     for at in 0..=row.deadline_ms {
         client.advance_to(ms(at));
-        look(&mut client, at, &mut asked, &mut ended, call, &options.selection_func);
+        handle_events(&mut client, at, &mut shown, &mut ended, call, &options.selection_func);
         while let Some(event) = events.next_if(|event| event.at_ms == at) {
             match event {
                 SelectionEvent { server: Some(server), affinity: Some(affinity), .. } => {
@@ -137,17 +138,17 @@ fn select(row: &SelectionRow) -> (Outcome<String>, Option<Vec<Bid>>) {
                     client.response(&request, "X", Err(error));
                 }
             }
-            look(&mut client, at, &mut asked, &mut ended, call, &options.selection_func);
+            handle_events(&mut client, at, &mut shown, &mut ended, call, &options.selection_func);
         }
     }
-    (ended.unwrap_or_else(|| panic!("{} ends by its deadline", row.what)), asked)
+    (ended.unwrap_or_else(|| panic!("{} ends by its deadline", row.what)), shown)
 }
 
-/// Looks at what the engine put out at millisecond `at`, and answers for the selection function.
-fn look(
+/// Handles the engine's events at millisecond `at`, and makes the selection function's choice.
+fn handle_events(
     client: &mut Driven<Client>,
     at: u64,
-    asked: &mut Option<Vec<Bid>>,
+    shown: &mut Option<Vec<Bid>>,
     ended: &mut Option<Outcome<String>>,
     call: psrpc_engine::CallHandle,
     function: &str,
@@ -155,14 +156,14 @@ fn look(
     for event in client.events() {
         match event {
             ClientEvent::Select { bids, .. } => {
-                assert!(asked.is_none(), "asked once");
+                assert!(shown.is_none(), "called once");
                 client.engine.select(client.now, call, choose(function, &bids));
-                *asked = Some(bids);
+                *shown = Some(bids);
                 client.drain();
-                return look(client, at, asked, ended, call, function);
+                return handle_events(client, at, shown, ended, call, function);
             }
             ClientEvent::Resolved { outcome, .. } if ended.is_none() => {
-                let failure = outcome.expect_err("nobody answers");
+                let failure = outcome.expect_err("no server responds");
                 *ended = Some(match failure.evidence.best {
                     Some(best) if failure.code == ErrorCode::DeadlineExceeded => {
                         Outcome::BestAtDeadline(best.server_id.to_string(), at)

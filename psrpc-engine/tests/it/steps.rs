@@ -1,4 +1,4 @@
-//! An engine under arbitrary interleavings of what can happen to either kind of it.
+//! The steps of the property tests that apply to clients and servers alike.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use psrpc_engine::{BusError, Due, Engine, Now, Output, SubscriptionHandle, Time,
 
 use crate::fixture::{EPOCH, is_idle, ms};
 
-/// An engine under test, with a trace of all that it put out.
+/// An engine under test, with a trace of its outputs.
 pub struct Run<E: Engine> {
     pub engine: E,
     pub now: Now,
@@ -20,7 +20,7 @@ pub struct Run<E: Engine> {
     pub tokens: Vec<Token>,
     pub frames: Vec<Frame>,
     pub events: Vec<E::Event>,
-    /// Whether the bus has no room.
+    /// Whether the bus is full.
     pub full: bool,
 }
 
@@ -64,7 +64,7 @@ where
         }
     }
 
-    /// Lets time pass in one step, as a driver that was late would.
+    /// Advances time in one step, as a late driver would.
     pub fn tick(&mut self, after: Duration, wall: i64) {
         let time = self.now.time + after;
         let wall = self.now.wall.as_unix_nanos() + after.as_nanos() as i64 + wall;
@@ -97,46 +97,46 @@ where
         (!items.is_empty()).then(|| *index.get(items))
     }
 
-    pub fn pass(&mut self, step: &Passing) {
+    pub fn apply(&mut self, step: &CommonStep) {
         match step {
-            Passing::Tick(millis) => self.tick(ms(*millis), 0),
-            Passing::Jump(seconds) => self.tick(ms(1), seconds * 1_000_000_000),
-            Passing::Drain => self.drain(),
-            Passing::Live(index) => {
+            CommonStep::Tick(millis) => self.tick(ms(*millis), 0),
+            CommonStep::Jump(seconds) => self.tick(ms(1), seconds * 1_000_000_000),
+            CommonStep::Drain => self.drain(),
+            CommonStep::Live(index) => {
                 if let Some(subscription) = Self::pick(&self.subscriptions, index) {
                     self.engine.handle_subscribed(self.now, subscription, Ok(()));
                 }
             }
-            Passing::Refused(index) => {
+            CommonStep::Refused(index) => {
                 if let Some(subscription) = Self::pick(&self.subscriptions, index) {
                     self.engine.handle_subscribed(self.now, subscription, Err(BusError::new("no")));
                 }
             }
-            Passing::Ended(index) => {
+            CommonStep::Ended(index) => {
                 if let Some(subscription) = Self::pick(&self.subscriptions, index) {
                     self.engine.handle_unsubscribed(self.now, subscription);
                 }
             }
-            Passing::Confirm => self.confirm(),
-            Passing::Gap(index, lost) => {
+            CommonStep::Confirm => self.confirm(),
+            CommonStep::Gap(index, lost) => {
                 if let Some(subscription) = Self::pick(&self.subscriptions, index) {
                     self.engine.handle_gap(self.now, subscription, *lost);
                 }
             }
-            Passing::Interrupted(index) => {
+            CommonStep::Interrupted(index) => {
                 if let Some(subscription) = Self::pick(&self.subscriptions, index) {
                     self.engine.handle_interrupted(self.now, subscription, BusError::new("down"));
                 }
             }
-            Passing::Published(index, ok) => {
+            CommonStep::Published(index, ok) => {
                 if let Some(token) = Self::pick(&self.tokens, index) {
                     let result = if *ok { Ok(Some(1)) } else { Err(BusError::new("no")) };
                     self.engine.handle_published(self.now, token, result);
                 }
             }
-            Passing::Full => self.full = true,
-            Passing::Room => self.make_room(),
-            Passing::Noise(index, bytes) => {
+            CommonStep::Full => self.full = true,
+            CommonStep::Room => self.make_room(),
+            CommonStep::Noise(index, bytes) => {
                 if let Some(subscription) = Self::pick(&self.subscriptions, index) {
                     let frame = Frame::Raw(Bytes::from(bytes.clone()));
                     self.engine.handle_frame(self.now, subscription, frame);
@@ -146,9 +146,9 @@ where
     }
 }
 
-/// What can happen to either kind of engine.
+/// A step that applies to clients and servers alike.
 #[derive(Clone, Debug)]
-pub enum Passing {
+pub enum CommonStep {
     Tick(u64),
     Jump(i64),
     Drain,
@@ -164,21 +164,21 @@ pub enum Passing {
     Room,
 }
 
-pub fn passings() -> impl Strategy<Value = Passing> {
+pub fn common_steps() -> impl Strategy<Value = CommonStep> {
     prop_oneof![
-        20 => (0..700u64).prop_map(Passing::Tick),
-        2 => (-20..20i64).prop_map(Passing::Jump),
-        10 => Just(Passing::Drain),
-        4 => any::<Index>().prop_map(Passing::Live),
-        1 => any::<Index>().prop_map(Passing::Refused),
-        1 => any::<Index>().prop_map(Passing::Ended),
-        4 => Just(Passing::Confirm),
-        1 => any::<(Index, Option<u64>)>().prop_map(|(index, lost)| Passing::Gap(index, lost.map(|l| l % 9))),
-        1 => any::<Index>().prop_map(Passing::Interrupted),
-        4 => any::<(Index, bool)>().prop_map(|(index, ok)| Passing::Published(index, ok)),
+        20 => (0..700u64).prop_map(CommonStep::Tick),
+        2 => (-20..20i64).prop_map(CommonStep::Jump),
+        10 => Just(CommonStep::Drain),
+        4 => any::<Index>().prop_map(CommonStep::Live),
+        1 => any::<Index>().prop_map(CommonStep::Refused),
+        1 => any::<Index>().prop_map(CommonStep::Ended),
+        4 => Just(CommonStep::Confirm),
+        1 => any::<(Index, Option<u64>)>().prop_map(|(index, lost)| CommonStep::Gap(index, lost.map(|l| l % 9))),
+        1 => any::<Index>().prop_map(CommonStep::Interrupted),
+        4 => any::<(Index, bool)>().prop_map(|(index, ok)| CommonStep::Published(index, ok)),
         2 => (any::<Index>(), proptest::collection::vec(any::<u8>(), 0..40))
-            .prop_map(|(index, bytes)| Passing::Noise(index, bytes)),
-        1 => Just(Passing::Full),
-        2 => Just(Passing::Room),
+            .prop_map(|(index, bytes)| CommonStep::Noise(index, bytes)),
+        1 => Just(CommonStep::Full),
+        2 => Just(CommonStep::Room),
     ]
 }

@@ -1,4 +1,4 @@
-//! Subscriptions to updates, and their publishing, case by case.
+//! Tests of publishing updates and of subscriptions to them.
 
 use std::time::Duration;
 
@@ -25,18 +25,18 @@ fn listen(client: &mut Driven<Client>) -> SubscriptionHandle {
     subscription
 }
 
-/// The updates since the last look, with a gap as its size.
-fn heard(client: &mut Driven<Client>) -> Vec<String> {
-    let heard = client.events().into_iter().filter_map(|event| match event {
+/// Takes the payloads of the received updates, with a text for each gap.
+fn received(client: &mut Driven<Client>) -> Vec<String> {
+    let received = client.events().into_iter().filter_map(|event| match event {
         ClientEvent::Update { payload, .. } => Some(String::from_utf8(payload.to_vec()).unwrap()),
         ClientEvent::Gap { lost, .. } => Some(format!("gap of {lost:?}")),
         _ => None,
     });
-    heard.collect()
+    received.collect()
 }
 
 #[test]
-fn updates_reach_those_who_subscribe_by_queue_or_each() {
+fn updates_reach_queue_and_plain_subscribers() {
     let mut client = Driven::client();
     listen(&mut client);
     client.engine.subscribe(&route("Bulletin", MULTI), "hats.Update").unwrap();
@@ -48,11 +48,11 @@ fn updates_reach_those_who_subscribe_by_queue_or_each() {
     client.events();
     client.frame("Hats|Rumour|REQ", Frame::Other(update("psst")));
     client.frame("Hats|Bulletin|REQ", Frame::Other(update("tide")));
-    assert_eq!(heard(&mut client), ["psst", "tide"]);
+    assert_eq!(received(&mut client), ["psst", "tide"]);
 }
 
 #[test]
-fn what_is_not_an_update_is_counted_and_nothing_else() {
+fn unexpected_frames_are_counted_and_dropped() {
     let mut client = Driven::client();
     listen(&mut client);
     let other = Any { type_url: "type.googleapis.com/hats.Other".into(), ..update("?") };
@@ -72,7 +72,7 @@ fn an_update_without_room_leaves_a_gap_until_others_are_taken() {
     }
     client.engine.taken_update(subscription);
     client.frame("Hats|Rumour|REQ", Frame::Other(update("3")));
-    assert_eq!(heard(&mut client), ["1", "gap of Some(1)", "3"]);
+    assert_eq!(received(&mut client), ["1", "gap of Some(1)", "3"]);
     assert_eq!(client.engine.counters().get(Reason::SlowConsumer), 1);
 }
 
@@ -82,7 +82,7 @@ fn a_gap_of_the_bus_is_seen() {
     let subscription = listen(&mut client);
     client.engine.handle_gap(client.now, subscription, Some(7));
     client.drain();
-    assert_eq!(heard(&mut client), ["gap of Some(7)"]);
+    assert_eq!(received(&mut client), ["gap of Some(7)"]);
 }
 
 #[test]
@@ -108,10 +108,10 @@ fn calls_go_on_while_updates_are_interrupted() {
         "{events:?}"
     );
     client.frame("Hats|Rumour|REQ", Frame::Other(update("psst")));
-    assert_eq!(heard(&mut client), ["psst"]);
+    assert_eq!(received(&mut client), ["psst"]);
     client.advance_to(ms(3000));
     let failure = client.failure();
-    assert_eq!((failure.reason, failure.evidence.gap), (Reason::TimedOut, false), "no answer was lost");
+    assert_eq!((failure.reason, failure.evidence.gap), (Reason::TimedOut, false), "no response was lost");
 }
 
 #[test]
@@ -145,15 +145,15 @@ fn calls_fail_for_their_own_subscriptions_while_updates_are_interrupted_too() {
     client.call(Call::new(route("OwnerFit", SINGLE), "hat"));
     assert_eq!(client.failure().reason, Reason::Interrupted);
     client.resume("Hats|CLI_1|RES");
-    assert!(client.engine.interruption().is_none(), "that of the updates does not count");
-    assert!(matches!(client.events()[..], [ClientEvent::Gap { .. }]), "it is not over yet");
+    assert!(client.engine.interruption().is_none(), "interrupted updates do not count");
+    assert!(matches!(client.events()[..], [ClientEvent::Gap { .. }]), "the interruption goes on");
     client.request(Call::new(route("OwnerFit", SINGLE), "hat"));
     client.resume("Hats|Rumour|REQ");
     assert!(matches!(client.events()[..], [ClientEvent::Resumed { count: 2 }, ClientEvent::Gap { .. }]));
 }
 
 #[test]
-fn an_interrupted_subscription_that_is_left_ends_as_ever() {
+fn an_interrupted_subscription_can_be_unsubscribed() {
     for resumed in [false, true] {
         let mut client = Driven::client();
         let subscription = listen(&mut client);
@@ -165,7 +165,7 @@ fn an_interrupted_subscription_that_is_left_ends_as_ever() {
         assert!(client.events().is_empty(), "it is not live again");
         if resumed {
             client.resume("Hats|Rumour|REQ");
-            assert!(client.events().is_empty(), "nobody waits for it");
+            assert!(client.events().is_empty(), "an ended subscription is not reported");
         }
         client.confirm_unsubscribed();
         let events = client.events();
@@ -176,7 +176,7 @@ fn an_interrupted_subscription_that_is_left_ends_as_ever() {
 }
 
 #[test]
-fn a_subscription_ends_alone_when_it_is_left_or_lost() {
+fn the_end_of_a_subscription_does_not_end_its_client() {
     for lost in [false, true] {
         let mut client = Driven::client();
         let subscription = listen(&mut client);
@@ -195,13 +195,13 @@ fn a_subscription_ends_alone_when_it_is_left_or_lost() {
         assert_eq!(client.engine.listening(), 0);
         assert!(
             client.engine.subscribe(&route("Rumour", QUEUE), "hats.Update").is_ok(),
-            "the client lives on"
+            "the client goes on"
         );
     }
 }
 
 #[test]
-fn a_subscription_that_the_bus_refuses_says_why() {
+fn a_refused_subscription_ends_with_the_error_of_the_bus() {
     let mut client = Driven::client();
     let subscription = client.engine.subscribe(&route("Rumour", QUEUE), "hats.Update").unwrap();
     let _ = all_outputs(&mut client.engine);
@@ -230,7 +230,7 @@ fn subscriptions_end_with_their_client() {
 }
 
 #[test]
-fn a_subscription_whose_end_the_bus_does_not_confirm_ends_when_the_client_is_closed_all_the_same() {
+fn a_subscription_ends_with_its_client_even_if_the_bus_does_not_confirm() {
     let mut client = Driven::client();
     listen(&mut client);
     client.engine.close(client.now);
@@ -245,24 +245,24 @@ fn a_subscription_whose_end_the_bus_does_not_confirm_ends_when_the_client_is_clo
     );
 }
 
-/// A server that has not published yet.
+/// Returns a server without registrations.
 fn publisher() -> Server {
     Server::new(ServerConfig::new("Hats"), [1; 32]).unwrap()
 }
 
-/// How updates ended since the last look.
-fn ended(server: &mut Server) -> Vec<Result<Option<u64>, Reason>> {
-    let ended = all_outputs(server).into_iter().filter_map(|output| match output {
+/// Takes the outcomes of published updates.
+fn outcomes(server: &mut Server) -> Vec<Result<Option<u64>, Reason>> {
+    let outcomes = all_outputs(server).into_iter().filter_map(|output| match output {
         Output::Event(ServerEvent::Updated { outcome, .. }) => {
             Some(outcome.map_err(|failure| failure.reason))
         }
         _ => None,
     });
-    ended.collect()
+    outcomes.collect()
 }
 
 #[test]
-fn an_update_is_published_as_the_users_message_and_its_fate_is_told() {
+fn an_update_is_published_as_the_users_message_and_its_outcome_is_reported() {
     for result in [Ok(Some(3)), Err(())] {
         let mut server = publisher();
         let now = at(Duration::ZERO);
@@ -271,7 +271,7 @@ fn an_update_is_published_as_the_users_message_and_its_fate_is_told() {
         assert_eq!((channel.legacy(), channel.server()), ("Hats|Rumour|REQ", "SRV.Hats.Q"));
         assert_eq!(frame, Frame::Other(update("psst")));
         server.handle_published(now, token, result.map_err(|()| BusError::new("down")));
-        assert_eq!(ended(&mut server), [result.map_err(|()| Reason::PublishFailed)]);
+        assert_eq!(outcomes(&mut server), [result.map_err(|()| Reason::PublishFailed)]);
         assert_eq!((server.publishing(), server.poll_timeout()), (0, None));
     }
 }
@@ -283,7 +283,7 @@ fn an_update_that_the_bus_has_no_room_for_fails_at_its_timeout_and_is_withdrawn(
     server.publish(now, &route("Rumour", QUEUE), update("psst"), Some(ms(50))).unwrap();
     assert!(refuse_next(&mut server).is_some());
     assert_eq!(server.handle_timeout(at(ms(50))), Due::Nothing);
-    assert_eq!(ended(&mut server), [Err(Reason::TimedOut)]);
+    assert_eq!(outcomes(&mut server), [Err(Reason::TimedOut)]);
     server.handle_room();
     assert!(is_idle(&mut server));
 }
@@ -312,5 +312,5 @@ fn a_killed_server_fails_its_updates() {
     let now = at(Duration::ZERO);
     server.publish(now, &route("Rumour", QUEUE), update("psst"), None).unwrap();
     server.kill(now);
-    assert_eq!(ended(&mut server), [Err(Reason::ServerClosed)]);
+    assert_eq!(outcomes(&mut server), [Err(Reason::ServerClosed)]);
 }

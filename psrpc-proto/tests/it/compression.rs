@@ -1,5 +1,4 @@
-//! Compressed values: written when that is wanted and pays, read always, and never more than a
-//! limit of them.
+//! Compressed values: written if configured and smaller, always readable, and limited in size.
 
 use std::io::{Read, Write};
 
@@ -11,7 +10,7 @@ use proptest::prelude::*;
 use prost::Message;
 use psrpc_proto::{Any, Compression, Frame, FrameLimits, Request, Text};
 
-/// The envelope as other implementations have it.
+/// The envelope, with prost.
 #[derive(Clone, PartialEq, Message)]
 struct Msg {
     #[prost(string, tag = 1)]
@@ -35,18 +34,18 @@ fn decode(bytes: &Bytes) -> Result<(Frame, Text), String> {
     Frame::decode(bytes, &FrameLimits::DEFAULT).map_err(|error| error.to_string())
 }
 
-/// An envelope whose value is said to be compressed with gzip.
+/// Returns an envelope that declares its value to be gzip.
 fn envelope(value: Vec<u8>) -> Bytes {
     with_compression(1, value)
 }
 
-/// An envelope that says this of its value.
+/// Returns an envelope that declares this compression of its value.
 fn with_compression(compression: i32, value: Vec<u8>) -> Bytes {
     let type_url = "type.googleapis.com/internal.Request".to_owned();
     Msg { type_url, value, channel: "Fit.REQ".to_owned(), compression }.encode_to_vec().into()
 }
 
-/// The value of a frame, not compressed.
+/// Returns the uncompressed value of a frame.
 fn value_of(frame: &Frame) -> Vec<u8> {
     Msg::decode(&frame.encode("")[..]).unwrap().value
 }
@@ -57,7 +56,7 @@ fn gzip(value: &[u8]) -> Vec<u8> {
     writer.finish().unwrap()
 }
 
-/// Bytes that do not become smaller.
+/// Returns bytes that gzip does not shrink.
 fn noise(len: usize) -> Vec<u8> {
     let mut state = 1_u64;
     let mut next = || {
@@ -68,7 +67,7 @@ fn noise(len: usize) -> Vec<u8> {
 }
 
 #[test]
-fn what_is_compressed_is_what_another_implementation_reads() {
+fn another_implementation_reads_our_compressed_frames() {
     let frame = request(vec![7; 100_000]);
     let bytes = frame.encode_with("Fit.REQ", DEFAULT);
     assert!(bytes.len() < 1_000, "{}", bytes.len());
@@ -82,11 +81,11 @@ fn what_is_compressed_is_what_another_implementation_reads() {
 }
 
 #[test]
-fn what_another_implementation_compressed_is_read() {
+fn frames_compressed_by_another_implementation_are_read() {
     let frame = request(vec![7; 100_000]);
     let value = gzip(&value_of(&frame));
     assert_eq!(decode(&envelope(value.clone())), Ok((frame.clone(), "Fit.REQ".into())));
-    // As two members.
+    // Two gzip members.
     let value = value_of(&frame);
     let members = [gzip(&value[..500]), gzip(&value[500..])].concat();
     assert_eq!(decode(&envelope(members)), Ok((frame, "Fit.REQ".into())));
@@ -104,16 +103,16 @@ fn the_envelope_alone_says_whether_a_value_is_compressed() {
         assert_eq!(refusal(unknown, &plain), expected);
         assert_eq!(refusal(unknown, &gzip(&plain)), expected);
     }
-    // An enum has 32 bits, and what is above them does not count.
+    // Only the low 32 bits of an enum count.
     let mut long = with_compression(0, gzip(&plain)).to_vec();
     long.extend_from_slice(&[4 << 3, 0x81, 0x80, 0x80, 0x80, 0x10]);
     assert!(decode(&long.into()).is_ok());
     let explicit = [&with_compression(0, plain)[..], &[4 << 3, 0]].concat();
-    assert!(decode(&explicit.into()).is_ok(), "none, written out");
+    assert!(decode(&explicit.into()).is_ok(), "an explicit NONE");
 }
 
 #[test]
-fn only_what_reaches_the_threshold_is_compressed() {
+fn only_values_from_the_threshold_on_are_compressed() {
     let value_len = |payload: usize| request(vec![7; payload]).value_len();
     let payload = (0..1024).find(|payload| value_len(*payload) == 1024).unwrap();
     for (payload, compressed) in [(payload - 1, false), (payload, true)] {
@@ -123,17 +122,17 @@ fn only_what_reaches_the_threshold_is_compressed() {
 }
 
 #[test]
-fn what_does_not_become_smaller_is_left_as_it_is() {
+fn values_that_do_not_shrink_stay_uncompressed() {
     for len in [1, 10, 2_000, 100_000] {
         let frame = request(noise(len));
         assert_eq!(frame.encode_with("Fit.REQ", ALWAYS), frame.encode("Fit.REQ"), "{len}");
     }
     let raw = Frame::Raw(vec![7; 100_000].into());
-    assert_eq!(raw.encode_with("", ALWAYS), raw.encode(""), "an envelope is not looked into");
+    assert_eq!(raw.encode_with("", ALWAYS), raw.encode(""), "a raw frame stays as it is");
 }
 
 #[test]
-fn a_message_of_the_user_is_compressed_too() {
+fn a_users_message_is_compressed_too() {
     let type_url: Text = "type.googleapis.com/hats.v1.Hat".into();
     let frame = Frame::Other(Any { type_url, value: vec![7; 5_000].into() });
     let bytes = frame.encode_with("Fit.REQ", DEFAULT);
@@ -143,7 +142,7 @@ fn a_message_of_the_user_is_compressed_too() {
 
 #[test]
 fn a_gigabyte_in_a_megabyte_is_refused() {
-    // A megabyte that ends where a byte does can be had as often as one likes.
+    // A compressed megabyte that ends on a byte boundary can be repeated.
     let mut megabyte = Vec::with_capacity(2_000);
     let mut writer = Compress::new(flate2::Compression::best(), false);
     writer.compress_vec(&vec![0; 1 << 20], &mut megabyte, FlushCompress::Full).unwrap();
@@ -155,18 +154,18 @@ fn a_gigabyte_in_a_megabyte_is_refused() {
     assert!(bomb.len() < 1 << 21, "{}", bomb.len());
     let refusal = "internal.Msg field 2: exceeds the limit of 16777216 bytes of a decompressed value";
     assert_eq!(decode(&envelope(bomb.clone())).unwrap_err(), refusal);
-    // Nor is it believed when it says that it is small.
-    let mut liar = bomb;
-    let at = liar.len() - 4;
-    liar[at..].copy_from_slice(&100_u32.to_le_bytes());
-    assert_eq!(decode(&envelope(liar)).unwrap_err(), refusal);
+    // A false length in the trailer does not help.
+    let mut understated = bomb;
+    let at = understated.len() - 4;
+    understated[at..].copy_from_slice(&100_u32.to_le_bytes());
+    assert_eq!(decode(&envelope(understated)).unwrap_err(), refusal);
 }
 
 #[test]
 fn a_value_that_is_cut_short_or_damaged_is_refused() {
     let gzip = gzip(&value_of(&request(vec![7; 5_000])));
     let refusal = "internal.Msg field 2: damaged gzip";
-    assert_eq!(decode(&envelope([&gzip[..], b"?"].concat())).unwrap_err(), refusal, "something behind it");
+    assert_eq!(decode(&envelope([&gzip[..], b"?"].concat())).unwrap_err(), refusal, "trailing bytes");
     for len in [2, 3, 10, gzip.len() / 2, gzip.len() - 8, gzip.len() - 1] {
         assert_eq!(decode(&envelope(gzip[..len].to_vec())).unwrap_err(), refusal, "{len}");
     }
@@ -178,7 +177,7 @@ fn a_value_that_is_cut_short_or_damaged_is_refused() {
 }
 
 #[test]
-fn what_is_decompressed_is_held_to_every_other_limit() {
+fn a_decompressed_value_is_held_to_every_other_limit() {
     let id = "x".repeat(FrameLimits::DEFAULT.id_bytes + 1);
     let frame = Frame::Request(Request { request_id: id.as_str().into(), ..Request::default() });
     let error = decode(&frame.encode_with("", ALWAYS)).unwrap_err();
@@ -186,7 +185,7 @@ fn what_is_decompressed_is_held_to_every_other_limit() {
 }
 
 #[test]
-fn what_was_decompressed_does_not_keep_the_frame_alive() {
+fn a_decompressed_value_does_not_keep_its_frame_alive() {
     let bytes = request(vec![7; 100_000]).encode_with("", ALWAYS);
     let (frame, _) = decode(&bytes).unwrap();
     assert!(bytes.is_unique());
@@ -195,7 +194,7 @@ fn what_was_decompressed_does_not_keep_the_frame_alive() {
 
 proptest! {
     #[test]
-    fn whatever_is_written_is_read(
+    fn every_frame_survives_compression(
         payload in proptest::collection::vec(0..3_u8, 0..3_000),
         threshold in 0..3_000_usize,
     ) {

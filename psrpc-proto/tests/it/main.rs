@@ -1,6 +1,6 @@
-//! The wire against its judges: recordings of Go peers, and prost-derived twins of every message.
+//! Tests of the wire format against recordings of Go peers and against prost.
 
 mod compression;
+mod prost_oracle;
 mod recordings;
 mod tables;
-mod twins;

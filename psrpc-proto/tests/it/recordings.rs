@@ -1,14 +1,13 @@
-//! Every recorded frame decodes to what was recorded, and encodes back to the same bytes; a
-//! compressed one to a frame that decodes to the same, since no two implementations of gzip write
-//! the same.
+//! Every recorded frame decodes to its recorded fields, and encodes to the same bytes. A compressed
+//! frame is compared after decoding, since gzip implementations differ in their output.
 
 use bytes::Bytes;
 use psrpc_proto::{Any, Compression, ErrorResponse, Frame, FrameLimits, Metadata, StreamBody};
 use psrpc_vectors::{Event, Publish, RECORDINGS};
 use serde_json::{Map, Value, json};
 
-/// Responses that we read but would not send: Go leaves the text of an error empty, which it then
-/// reads as success, or its code, which it reads as `unknown`.
+/// Conversations with error responses that we accept but never send: without a text, which Go reads
+/// as success, or without a code, which Go reads as `unknown`.
 const NOT_SENT: [&str; 4] = [
     "unary-queue-error-empty-text",
     "unary-queue-error-code-ok",
@@ -16,7 +15,7 @@ const NOT_SENT: [&str; 4] = [
     "unary-response-text-without-code",
 ];
 
-/// Frames of the recorder that Go drops, and why we do.
+/// Frames of the recorder that Go drops, with our error.
 const REFUSED: [(&str, &str); 9] = [
     ("compression-unknown-value", "internal.Msg field 4: unknown compression 7"),
     ("compression-response-unknown-value", "internal.Msg field 4: unknown compression 7"),
@@ -29,22 +28,22 @@ const REFUSED: [(&str, &str); 9] = [
     ("request-undecodable-frame", "internal.Request: ends inside a field"),
 ];
 
-/// Frames of the recorder with field 9, or with compression NONE written out.
-const DECORATED: [&str; 4] = [
+/// Conversations where the recorder writes field 9, or compression NONE explicitly.
+const WITH_EXTRA_FIELDS: [&str; 4] = [
     "legacy-request-field-9",
     "request-fields-9-and-10-from-recorder",
     "request-field-9-server-without-option",
     "compression-none-explicit",
 ];
 
-/// Why a frame is refused, if it is to be.
+/// Returns the decoding error of a frame that must be refused.
 fn refusal(conversation: &str, publish: &Publish) -> Option<String> {
     let refused = publish.from == "recorder" && REFUSED.iter().any(|(known, _)| *known == conversation);
     let decoded = Frame::decode(&publish.bytes().into(), &FrameLimits::DEFAULT);
     decoded.err().filter(|_| refused).map(|error| error.to_string())
 }
 
-/// Checks each frame that decodes, and gives how many do.
+/// Calls `check` for each frame that decodes, and returns their number.
 fn each_frame(mut check: impl FnMut(&str, &Publish)) -> usize {
     let mut frames = 0;
     for recording in RECORDINGS {
@@ -85,31 +84,31 @@ fn every_frame_decodes_to_what_was_recorded() {
 }
 
 #[test]
-fn what_go_drops_is_refused_with_its_cause() {
+fn frames_that_go_drops_are_refused_with_their_cause() {
     for recording in RECORDINGS.iter().filter(|recording| recording.version == "v0.8.2") {
         let mut refused = Vec::new();
         for conversation in recording.conversations() {
             for event in &conversation.frames {
                 if let Event::Publish(publish) = event
-                    && let Some(why) = refusal(&conversation.id, publish)
+                    && let Some(cause) = refusal(&conversation.id, publish)
                 {
-                    refused.push((conversation.id.clone(), why));
+                    refused.push((conversation.id.clone(), cause));
                 }
             }
         }
-        let mut expected = REFUSED.map(|(conversation, why)| (conversation.to_owned(), why.to_owned()));
+        let mut expected = REFUSED.map(|(conversation, cause)| (conversation.to_owned(), cause.to_owned()));
         refused.sort();
         expected.sort();
         assert_eq!(refused, expected, "{:?}", recording.bus);
     }
 }
 
-/// The recorded fields but those that the message does not have, such as field 9 of a request.
+/// Returns the recorded fields without unknown ones, such as field 9 of a request.
 fn known_fields(publish: &Publish) -> Value {
     let mut fields = publish.fields.clone();
     if let Some(fields) = fields.as_object_mut() {
         fields.remove("unknown_fields");
-        // Go reads a missing code so, and the recording has what Go wrote.
+        // A missing code reads as `unknown`; the recording has the fields as written.
         if fields.contains_key("error") && !fields.contains_key("code") {
             fields.insert("code".into(), "unknown".into());
         }
@@ -127,20 +126,20 @@ fn every_frame_that_we_would_send_encodes_to_the_same_bytes() {
             assert_ne!(encoded, publish.bytes(), "{conversation}");
             let Frame::Response(response) = frame else { unreachable!() };
             let error = response.result.expect_err("an error keeps its code");
-            let half = (error.code.as_str(), error.text.as_str());
-            assert!(matches!(half, ("not_found", "") | ("unknown", _)), "{conversation}: {half:?}");
+            let error = (error.code.as_str(), error.text.as_str());
+            assert!(matches!(error, ("not_found", "") | ("unknown", _)), "{conversation}: {error:?}");
         } else if publish.compression == 1 {
             let compressed = frame.encode_with(&channel, Some(Compression::DEFAULT));
             assert!(compressed.len() < encoded.len(), "{conversation}");
             let again = Frame::decode(&compressed, &FrameLimits::DEFAULT).expect("what we encode decodes");
             assert_eq!(again, (frame, channel.as_str().into()));
-        } else if DECORATED.contains(&conversation) && publish.from == "recorder" {
-            // It says more than it needs to.
+        } else if WITH_EXTRA_FIELDS.contains(&conversation) && publish.from == "recorder" {
+            // The recorded frame has fields that we do not write.
             let again = Frame::decode(&encoded, &FrameLimits::DEFAULT).expect("what we encode decodes");
             assert_eq!(again, (frame, channel.as_str().into()));
             assert!(encoded.len() < publish.bytes().len(), "{conversation}");
         } else if publish.fields.pointer("/metadata").or(publish.fields.pointer("/open/metadata")).is_some() {
-            // The order of a map's entries is arbitrary, so compare what they decode to.
+            // The order of map entries is arbitrary, so compare the decoded fields.
             metadata += 1;
             let (again, _) = Frame::decode(&encoded, &FrameLimits::DEFAULT).expect("what we encode decodes");
             assert_eq!((fields(&again), encoded.len()), (publish.fields.clone(), publish.bytes().len()));
@@ -151,8 +150,8 @@ fn every_frame_that_we_would_send_encodes_to_the_same_bytes() {
     assert_eq!(metadata, 4 + 4 + 4, "a unary call and an opened stream with metadata in each old recording");
 }
 
-/// A frame's fields in the form of the recording: empty ones left out, bytes as hex, int64 as
-/// decimal strings.
+/// Returns a frame's fields in the form of the recording: empty fields omitted, bytes as hex, int64
+/// as decimal strings.
 fn fields(frame: &Frame) -> Value {
     let mut fields = Map::new();
     match frame {
@@ -189,7 +188,8 @@ fn fields(frame: &Frame) -> Value {
             text(&mut fields, "request_id", claim.request_id.as_str());
             text(&mut fields, "server_id", claim.server_id.as_str());
             if claim.affinity != 0.0 {
-                // The recording has the shortest decimal of the float, an integer where it is one.
+                // The recording has the shortest decimal of the float, without a fraction if it is
+                // whole.
                 let affinity: f64 = claim.affinity.to_string().parse().expect("a number");
                 let affinity = if affinity.fract() == 0.0 { json!(affinity as i64) } else { json!(affinity) };
                 fields.insert("affinity".into(), affinity);

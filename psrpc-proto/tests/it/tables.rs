@@ -1,4 +1,4 @@
-//! Names, properties and codes, row by row as Go has them.
+//! Names, properties and codes, compared row by row with Go's.
 
 use psrpc_proto::{Channel, ErrorCode, GrpcCode, MethodProperties, Routing, RoutingOptions, wire_name};
 
@@ -35,7 +35,7 @@ fn every_proto_name_becomes_the_name_that_go_gives_it() {
     }
 }
 
-/// The options of each method of vectors.proto, as written there.
+/// Returns the options of a method in vectors.proto.
 fn options_of(method: &str) -> RoutingOptions {
     let options = RoutingOptions::default();
     match method {
@@ -75,8 +75,8 @@ fn every_method_has_the_properties_that_go_generates() {
 }
 
 #[test]
-fn every_code_is_in_http_grpc_and_twirp_what_go_makes_of_it() {
-    // The empty code is success, which is no code here.
+fn every_code_maps_to_http_grpc_and_twirp_as_in_go() {
+    // In Go the empty code is success; we have no such code.
     let rows: Vec<_> = psrpc_vectors::error_codes().into_iter().filter(|row| !row.code.is_empty()).collect();
     assert_eq!(rows.len(), 23);
     for row in &rows {
@@ -94,7 +94,7 @@ fn every_code_is_in_http_grpc_and_twirp_what_go_makes_of_it() {
 }
 
 #[test]
-fn every_grpc_status_becomes_the_code_that_go_makes_of_it() {
+fn every_grpc_status_maps_to_a_code_as_in_go() {
     // Ok is no error.
     for row in psrpc_vectors::error_codes_from_grpc().into_iter().filter(|row| row.grpc_number != 0) {
         let code = ErrorCode::from(GrpcCode::from_number(row.grpc_number));

@@ -1,20 +1,20 @@
-//! Calls while subscriptions are interrupted, or the bus refuses locks.
+//! Tests of calls while subscriptions are interrupted or the bus refuses locks.
 
 use super::*;
 
 const BIDS: &str = "Hats|CLI_1|CLAIM";
 const RESPONSES: &str = "Hats|CLI_1|RES";
 
-/// What the bus said, while the client is interrupted.
+/// Returns the error of the bus while the client is interrupted.
 fn interruption(client: &Driven<Client>) -> Option<String> {
     client.engine.interruption().map(ToString::to_string)
 }
 
-/// Makes a call, which fails at once since the bus said `cause`, and sends nothing.
+/// Makes a call, and asserts that it fails at once with `cause` and sends nothing.
 fn assert_interrupted(client: &mut Driven<Client>, call: Call, cause: &str) {
     let in_flight = client.engine.in_flight();
     client.call(call);
-    assert!(client.frames().is_empty(), "no request leaves");
+    assert!(client.frames().is_empty(), "no request is published");
     let failure = client.failure();
     assert_eq!((failure.reason, &failure.code), (Reason::Interrupted, &ErrorCode::Unavailable));
     assert_eq!(failure.text.as_str(), format!("subscription interrupted: {cause}"));
@@ -23,15 +23,16 @@ fn assert_interrupted(client: &mut Driven<Client>, call: Call, cause: &str) {
     assert_eq!(client.engine.in_flight(), in_flight);
 }
 
-/// Takes the only event of a client that is interrupted now, and returns what the bus said.
-fn told_interruption(client: &mut Driven<Client>) -> String {
+/// Takes the only event, an interruption, and returns its cause.
+fn take_interruption(client: &mut Driven<Client>) -> String {
     let events = client.events();
     let [ClientEvent::Interrupted { cause }] = &events[..] else { panic!("{events:?}") };
     cause.to_string()
 }
 
-/// Takes the events of a client whose subscription to a channel is live once more: a gap, and
-/// before it the end of the interruption if that was the last one of so many.
+/// Takes the events of a client whose subscription to `channel` is live again, and asserts that
+/// there is a gap. `last_of` is the number of interrupted subscriptions if this was the last of
+/// them.
 fn assert_resumed(client: &mut Driven<Client>, channel: &str, last_of: Option<u32>) {
     let events = client.events();
     let resumed = match &events[..] {
@@ -55,12 +56,12 @@ fn an_interrupted_client_fails_new_calls_at_once_until_its_subscription_is_live_
         assert_eq!(interruption(&client), None);
         client.interrupt(channel, "connection reset");
         assert_eq!(interruption(&client).as_deref(), Some("connection reset"));
-        assert_eq!(told_interruption(&mut client), "connection reset");
+        assert_eq!(take_interruption(&mut client), "connection reset");
         for call in [queue_call(), affinity_call(), single_call()] {
             assert_interrupted(&mut client, call, "connection reset");
         }
         assert_eq!(client.engine.counters().get(Reason::Interrupted), 3);
-        assert_eq!(client.engine.poll_timeout(), None, "nothing is left of them");
+        assert_eq!(client.engine.poll_timeout(), None, "no timer remains");
         client.resume(channel);
         assert_eq!(interruption(&client), None);
         assert_resumed(&mut client, channel, Some(1));
@@ -92,7 +93,7 @@ fn a_call_that_is_pending_at_an_interruption_goes_on() {
 }
 
 #[test]
-fn a_request_that_waits_for_a_full_bus_at_an_interruption_still_leaves() {
+fn a_request_that_waits_for_a_full_bus_at_an_interruption_is_still_sent() {
     let mut client = Driven::client();
     client.engine.call(client.now, queue_call()).unwrap();
     let waiting = refuse_next(&mut client.engine).expect("the request");
@@ -110,8 +111,8 @@ fn an_interrupted_client_resumes_once_all_its_subscriptions_are_live_again() {
     client.interrupt(BIDS, "connection reset");
     client.interrupt(BIDS, "still down");
     client.interrupt(RESPONSES, "not allowed");
-    assert_eq!(told_interruption(&mut client), "connection reset", "the first is told");
-    assert_eq!(interruption(&client).as_deref(), Some("not allowed"), "what the bus said last");
+    assert_eq!(take_interruption(&mut client), "connection reset", "the first is reported");
+    assert_eq!(interruption(&client).as_deref(), Some("not allowed"), "the latest error");
     client.resume(BIDS);
     assert_resumed(&mut client, BIDS, None);
     assert_interrupted(&mut client, queue_call(), "not allowed");
@@ -123,7 +124,7 @@ fn an_interrupted_client_resumes_once_all_its_subscriptions_are_live_again() {
     assert_eq!(interruption(&client), None);
     client.request(queue_call());
     client.interrupt(BIDS, "down");
-    assert_eq!(told_interruption(&mut client), "down", "each interruption is told");
+    assert_eq!(take_interruption(&mut client), "down", "each interruption is reported");
     client.resume(BIDS);
     assert_resumed(&mut client, BIDS, Some(1));
 }
@@ -143,7 +144,7 @@ fn only_a_live_subscription_is_interrupted() {
     assert!(client.interruption().is_none(), "it is not live yet");
     client.handle_subscribed(now, subscriptions[0], Ok(()));
     assert!(is_idle(&mut client));
-    // Once it is live it can be, before the client is ready.
+    // A live subscription can be interrupted before the client is ready.
     client.handle_interrupted(now, subscriptions[0], refused());
     client.handle_subscribed(now, subscriptions[1], Ok(()));
     let outputs = all_outputs(&mut client);
@@ -184,7 +185,7 @@ fn a_call_without_any_time_left_resolves_once_during_an_interruption() {
 }
 
 #[test]
-fn a_call_that_cannot_be_made_is_refused_during_an_interruption_as_ever() {
+fn an_invalid_call_is_refused_during_an_interruption() {
     let mut client = Driven::client();
     client.interrupt(RESPONSES, "down");
     let census = Call::new(route("Census", crate::fixture::MULTI), "");
@@ -196,7 +197,7 @@ fn a_call_that_cannot_be_made_is_refused_during_an_interruption_as_ever() {
 }
 
 #[test]
-fn an_interrupted_client_closes_as_ever() {
+fn an_interrupted_client_closes_as_usual() {
     let mut client = Driven::client();
     client.call(queue_call());
     client.interrupt(RESPONSES, "down");
@@ -205,7 +206,7 @@ fn an_interrupted_client_closes_as_ever() {
     assert_eq!(client.failure().reason, Reason::ClientClosed);
     assert_eq!(interruption(&client), None, "it has left the subscription");
     assert_eq!(client.engine.call(client.now, queue_call()).unwrap_err(), CallError::Closed);
-    // What the bus says of a subscription that was left does not matter.
+    // Reports about a subscription that has ended are ignored.
     client.interrupt(RESPONSES, "still down");
     assert_eq!(interruption(&client), None);
     client.resume(RESPONSES);
@@ -233,7 +234,7 @@ fn a_client_whose_interrupted_subscription_is_lost_closes() {
 }
 
 #[test]
-fn a_lock_that_the_bus_refuses_is_evidence_of_the_queue_calls_in_flight() {
+fn a_refused_lock_is_evidence_for_queue_calls_in_flight() {
     let refusals = |client: &mut Driven<Client>| {
         let failures = client.events().into_iter().filter_map(|event| match event {
             ClientEvent::Resolved { outcome: Err(failure), .. } => Some(failure),
@@ -250,22 +251,22 @@ fn a_lock_that_the_bus_refuses_is_evidence_of_the_queue_calls_in_flight() {
     client.call(queue_call());
     client.engine.lock_refused(client.now, &BusError::new("READONLY"));
     client.engine.lock_refused(client.now, &BusError::new("NOPERM"));
-    assert!(is_idle(&mut client.engine), "nothing fails for that alone");
+    assert!(is_idle(&mut client.engine), "a refused lock alone fails nothing");
     client.advance_to(ms(101));
     client.call(queue_call());
     client.advance_to(ms(1000));
-    let words = || Some("NOPERM".to_owned());
-    assert_eq!(refusals(&mut client), [words(), None], "a queue call, and one that is no queue call");
+    let refusal = || Some("NOPERM".to_owned());
+    assert_eq!(refusals(&mut client), [refusal(), None], "the queue call, then the affinity call");
     client.advance_to(ms(1100));
-    assert_eq!(refusals(&mut client), [words()], "it began at the same time");
+    assert_eq!(refusals(&mut client), [refusal()], "this call started when the lock was refused");
     client.advance_to(ms(1101));
-    assert_eq!(refusals(&mut client), [None], "it began later");
+    assert_eq!(refusals(&mut client), [None], "this call started later");
     client.advance_to(ms(3000));
-    assert_eq!(refusals(&mut client), [words()], "a queue call without a claim");
+    assert_eq!(refusals(&mut client), [refusal()], "a queue call without a claim");
 }
 
 #[test]
-fn a_lock_that_the_bus_refuses_takes_nothing_from_a_call_that_is_answered() {
+fn a_refused_lock_does_not_fail_a_call_with_a_response() {
     let mut client = Driven::client();
     let (_, request) = client.request(queue_call());
     client.engine.lock_refused(client.now, &BusError::new("READONLY"));

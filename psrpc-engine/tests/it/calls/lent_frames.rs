@@ -1,4 +1,4 @@
-//! Frames that the engine lends to the bus.
+//! Tests of frames that `poll_publish` lends to the bus.
 
 use super::*;
 
@@ -37,7 +37,7 @@ fn a_request_is_sent_once_its_frame_is_taken() {
         client.advance_to(ms(50));
         let failure = client.failure();
         assert_eq!((failure.reason, failure.evidence.unsent), (Reason::TimedOut, !taken));
-        assert!(client.frames().is_empty(), "a request that is not taken is withdrawn");
+        assert!(client.frames().is_empty(), "a request whose frame was not taken is withdrawn");
         assert_eq!(client.engine.counters().get(Reason::Withdrawn), u64::from(!taken));
     }
 }

@@ -1,4 +1,4 @@
-//! Unary calls at the client, case by case.
+//! Tests of unary calls at the client.
 
 mod interruptions;
 mod lent_frames;
@@ -70,11 +70,11 @@ fn gaps_of_any_size_are_counted() {
 fn a_call_knows_whether_its_request_was_sent() {
     let mut client = Driven::client();
     client.call(Call { timeout: Some(Duration::ZERO), ..queue_call() });
-    assert!(client.failure().evidence.unsent, "its time was over before");
+    assert!(client.failure().evidence.unsent, "its time had run out");
     client.call(Call { timeout: Some(ms(50)), ..queue_call() });
     client.advance_to(ms(50));
     assert!(!client.failure().evidence.unsent);
-    // The bus has no room for it in time.
+    // The bus stays full until the deadline.
     client.engine.call(client.now, Call { timeout: Some(ms(50)), ..queue_call() }).unwrap();
     assert!(refuse_next(&mut client.engine).is_some());
     client.advance_to(ms(100));
@@ -107,15 +107,15 @@ fn a_call_without_a_claim_takes_the_first_response() {
 }
 
 #[test]
-fn a_cancellation_is_told_where_that_is_asked_for_as_a_grant_to_nobody() {
+fn a_cancellation_is_published_as_a_grant_without_a_server_id_if_enabled() {
     for (call, channel) in [(queue_call(), "Hats|Fit|RCLAIM"), (single_call(), "Hats|OwnerFit|REQ")] {
         let config = ClientConfig { tells_cancellation: true, ..ClientConfig::new("Hats") };
         let mut client = Driven::client_with(config);
         let (handle, request) = client.request(call);
         client.engine.cancel(client.now, handle);
         client.drain();
-        let nobody = ClaimResponse { request_id: request.request_id, server_id: Text::EMPTY };
-        assert_eq!(client.frames(), [(channel.to_owned(), Frame::ClaimResponse(nobody))]);
+        let cancellation = ClaimResponse { request_id: request.request_id, server_id: Text::EMPTY };
+        assert_eq!(client.frames(), [(channel.to_owned(), Frame::ClaimResponse(cancellation))]);
     }
 }
 
@@ -156,7 +156,7 @@ fn on_a_queue_an_error_before_any_bid_ends_the_call_at_once() {
 }
 
 #[test]
-fn elsewhere_an_error_waits_for_servers_that_can() {
+fn off_queues_an_error_does_not_end_the_selection() {
     let mut client = Driven::client();
     let (_, request) = client.request(affinity_call());
     client.response(&request, "SRV_1", Err(error("malformed_request", "no hat")));
@@ -184,7 +184,7 @@ fn the_reasons_of_servers_that_refuse_are_kept_and_bounded() {
 }
 
 #[test]
-fn a_call_that_nobody_bids_for_says_so_and_why() {
+fn a_call_without_bids_fails_with_evidence() {
     let mut client = Driven::client();
     client.call(queue_call());
     let published = client.published();
@@ -199,7 +199,7 @@ fn a_call_that_nobody_bids_for_says_so_and_why() {
 }
 
 #[test]
-fn a_call_whose_bids_cannot_win_says_how_many_there_were() {
+fn a_call_with_losing_bids_reports_their_number() {
     let mut client = Driven::client();
     let selection = Selection { minimum_affinity: Some(0.9), ..Selection::default() };
     let (_, request) = client.request(Call { selection, ..affinity_call() });
@@ -245,7 +245,7 @@ fn a_call_without_any_time_left_publishes_nothing() {
 }
 
 #[test]
-fn a_call_canceled_before_it_was_granted_is_granted_to_nobody() {
+fn a_call_canceled_before_its_grant_is_never_granted() {
     let mut client = Driven::client();
     let (call, request) = client.request(affinity_call());
     client.bid(&request, "SRV_1", 0.5);
@@ -272,7 +272,7 @@ fn frames_that_wait_for_a_full_bus_are_withdrawn_when_their_call_ends() {
 }
 
 #[test]
-fn a_failed_publish_fails_the_call_at_once_with_what_the_bus_said() {
+fn a_failed_publish_fails_the_call_at_once_with_the_error_of_the_bus() {
     let mut client = Driven::client();
     client.call(queue_call());
     let token = client.published()[0].0;
@@ -347,7 +347,7 @@ fn on_a_queue_a_response_before_the_grant_selects_its_server() {
 }
 
 #[test]
-fn elsewhere_a_response_during_the_selection_is_not_taken_but_an_announcement_is() {
+fn off_queues_an_announcement_ends_the_selection_and_a_response_does_not() {
     let mut client = Driven::client();
     let (_, request) = client.request(affinity_call());
     assert!(!request.skip_claim);
@@ -360,7 +360,7 @@ fn elsewhere_a_response_during_the_selection_is_not_taken_but_an_announcement_is
 }
 
 #[test]
-fn a_call_on_a_queue_to_which_nobody_bid_may_have_run() {
+fn a_queue_call_without_bids_may_have_run() {
     let mut client = Driven::client();
     client.request(queue_call());
     client.advance_to(ms(1000));
@@ -374,25 +374,25 @@ fn a_call_on_a_queue_to_which_nobody_bid_may_have_run() {
 }
 
 #[test]
-fn the_selection_function_is_asked_and_its_answer_granted() {
+fn the_choice_of_the_selection_function_is_granted() {
     let mut client = Driven::client();
     let selection = Selection { ask: true, ..Selection::default() };
     let (call, request) = client.request(Call { selection, ..affinity_call() });
     client.bid(&request, "SRV_1", 0.5);
     client.bid(&request, "SRV_2", 0.9);
     client.advance_to(ms(200));
-    let asked = client.events();
-    assert!(matches!(&asked[..], [ClientEvent::Select { bids, .. }] if bids.len() == 2));
+    let events = client.events();
+    assert!(matches!(&events[..], [ClientEvent::Select { bids, .. }] if bids.len() == 2));
     assert_eq!(client.engine.poll_timeout().unwrap().kind, TimerKind::Deadline);
     client.bid(&request, "SRV_3", 1.0);
-    assert_eq!(client.dropped(), [Reason::Late], "bids are over while the caller thinks");
+    assert_eq!(client.dropped(), [Reason::Late], "no bids while the selection function decides");
     client.engine.select(client.now, call, Ok(Some("SRV_1".into())));
     client.drain();
     assert_eq!(client.granted(), ["SRV_1"]);
 }
 
 #[test]
-fn a_selection_function_that_chooses_a_stranger_fails_the_call() {
+fn a_selection_function_that_chooses_an_unknown_server_fails_the_call() {
     let mut client = Driven::client();
     let selection = Selection { ask: true, ..Selection::default() };
     let (call, request) = client.request(Call { selection, ..affinity_call() });
@@ -406,7 +406,7 @@ fn a_selection_function_that_chooses_a_stranger_fails_the_call() {
 }
 
 #[test]
-fn bids_that_cannot_count_are_dropped_with_their_reason() {
+fn invalid_bids_are_dropped_with_their_reason() {
     let mut client = Driven::client();
     let (_, request) = client.request(affinity_call());
     client.bid(&request, "SRV_1", f32::NAN);
@@ -414,8 +414,8 @@ fn bids_that_cannot_count_are_dropped_with_their_reason() {
     client.bid(&request, "", 0.5);
     client.bid(&request, "SRV_1", 0.5);
     client.bid(&request, "SRV_1", 0.9);
-    let stranger = Request { request_id: "REQ_unheard".into(), ..Request::default() };
-    client.bid(&stranger, "SRV_1", 0.9);
+    let other = Request { request_id: "REQ_unknown".into(), ..Request::default() };
+    client.bid(&other, "SRV_1", 0.9);
     assert_eq!(
         client.dropped(),
         [
@@ -440,7 +440,7 @@ fn bids_are_limited() {
 }
 
 #[test]
-fn late_bids_for_a_call_that_is_over_harm_nothing() {
+fn late_bids_are_dropped() {
     let mut client = Driven::client();
     let (_, request) = client.request(queue_call());
     client.bid(&request, "SRV_0", 1.0);
@@ -456,7 +456,7 @@ fn late_bids_for_a_call_that_is_over_harm_nothing() {
 }
 
 #[test]
-fn frames_that_have_no_business_here_are_counted_and_ignored() {
+fn unexpected_frames_are_counted_and_ignored() {
     let mut client = Driven::client();
     let (_, request) = client.request(queue_call());
     let raw = |bytes: &'static [u8]| Frame::Raw(Bytes::from_static(bytes));
@@ -479,7 +479,7 @@ fn frames_that_have_no_business_here_are_counted_and_ignored() {
     };
     client.bid(&request, "SRV_1", 1.0);
     client.frame("Hats|CLI_1|RES", Frame::Raw(Frame::Response(response).encode("")));
-    assert!(client.outcome().unwrap().is_ok(), "what decodes is taken, however it was handed in");
+    assert!(client.outcome().unwrap().is_ok(), "a raw frame that decodes is accepted");
 }
 
 #[test]
@@ -522,7 +522,7 @@ fn a_client_is_not_ready_before_both_subscriptions_are_live() {
 }
 
 #[test]
-fn a_client_that_cannot_subscribe_closes_and_says_why() {
+fn a_client_that_cannot_subscribe_closes_with_an_error() {
     let mut client = Client::new(ClientConfig::new("Hats"), [1; 32]).unwrap();
     let subscriptions: Vec<_> = all_outputs(&mut client)
         .into_iter()
@@ -556,7 +556,7 @@ fn a_client_whose_subscription_is_lost_fails_its_calls_and_closes() {
 }
 
 #[test]
-fn a_gap_is_told_and_is_part_of_the_evidence() {
+fn a_gap_is_reported_and_is_part_of_the_evidence() {
     let mut client = Driven::client();
     client.call(queue_call());
     let bids = client.subscription("Hats|CLI_1|CLAIM");
@@ -616,11 +616,11 @@ fn calls_that_cannot_be_made_are_refused_by_name() {
     let error = client.engine.call(client.now, queue_call()).unwrap_err();
     assert_eq!(error.to_string(), "too many calls in flight: the limit is 1");
     assert_eq!(error.code(), ErrorCode::ResourceExhausted);
-    assert_eq!(client.frames().len(), 1, "what is refused publishes nothing");
+    assert_eq!(client.frames().len(), 1, "a refused call publishes nothing");
 }
 
 #[test]
-fn on_a_queue_the_options_of_a_selection_that_compare_no_bids_take_effect() {
+fn selection_options_that_compare_no_bids_take_effect_on_queues() {
     let timeout = Selection { affinity_timeout: Some(ms(300)), ..Selection::none() };
     let first = Selection { accept_first_available: Some(true), ..Selection::none() };
     let circuit = Selection { short_circuit_timeout: Some(ms(100)), ..Selection::none() };
@@ -641,7 +641,7 @@ fn on_a_queue_the_options_of_a_selection_that_compare_no_bids_take_effect() {
     client.call(Call { selection: timeout, ..queue_call() });
     client.advance_to(ms(300));
     assert_eq!(client.failure().reason, Reason::NoResponse);
-    // With no options at all the call waits for its deadline, at which nobody is granted.
+    // Without any options the call waits until its deadline, and grants no server then.
     let (_, request) = client.request(Call { selection: Selection::none(), ..queue_call() });
     client.bid(&request, "SRV_1", 1.0);
     client.advance_to(ms(3300));
@@ -674,20 +674,20 @@ fn a_full_bus_holds_back_frames_but_no_events() {
         client.engine.call(client.now, Call { timeout: Some(ms(100)), ..single_call() }).unwrap();
     }
     let first = refuse_next(&mut client.engine).expect("the first request");
-    assert!(is_idle(&mut client.engine), "no frame gets past the one that waits");
+    assert!(is_idle(&mut client.engine), "the waiting frame holds back the next one");
     let call = client.engine.call(client.now, single_call()).unwrap();
     client.engine.cancel(client.now, call);
     client.drain();
-    assert!(client.outcome().is_some_and(|outcome| outcome.is_err()), "events do");
+    assert!(client.outcome().is_some_and(|outcome| outcome.is_err()), "events are not held back");
     client.engine.handle_room();
     client.drain();
     let frames = client.frames();
-    assert_eq!((frames.len(), &frames[0].1), (2, &first), "in the order in which they came about");
+    assert_eq!((frames.len(), &frames[0].1), (2, &first), "in order");
     assert_eq!(client.engine.counters().published, 2);
 }
 
 #[test]
-fn what_a_full_bus_holds_back_is_limited_by_what_is_in_flight() {
+fn frames_that_wait_for_a_full_bus_are_bounded_by_calls_in_flight() {
     let mut client = Driven::client();
     client.engine.call(client.now, single_call()).unwrap();
     assert!(refuse_next(&mut client.engine).is_some(), "the first request");
@@ -702,7 +702,7 @@ fn what_a_full_bus_holds_back_is_limited_by_what_is_in_flight() {
 }
 
 #[test]
-fn a_close_does_not_wait_for_ever_for_a_bus_that_does_not_confirm() {
+fn a_close_times_out_if_the_bus_does_not_confirm() {
     let mut client = Driven::client();
     client.engine.close(client.now);
     client.drain();

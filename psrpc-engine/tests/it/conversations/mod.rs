@@ -1,9 +1,9 @@
-//! The recorded conversations of Go peers, replayed at the engine's edge with our engine in one
-//! peer's place: what it subscribes to and publishes must be what Go did, and what its user saw,
-//! but for the deviations named here.
+//! Replays the recorded conversations of Go peers, with our engine in the place of one peer. The
+//! engine must subscribe, publish and report to its user as the Go peer did, except for the
+//! deviations named here.
 
 mod multi_caller;
-mod server_place;
+mod server;
 mod server_user;
 mod stream_opener;
 mod subscriber;
@@ -22,7 +22,7 @@ use serde_json::Value;
 
 use crate::fixture::{AFFINITY, Driven, MULTI, QUEUE, SINGLE, ms};
 
-/// What a conversation is about.
+/// The kind of method that a conversation uses.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Unary,
@@ -47,23 +47,23 @@ impl Kind {
             Some("multi" | "topics") => Kind::Multi,
             Some("stream") => Kind::Stream,
             Some("subscription") => Kind::Updates,
-            _ => panic!("{} is of no known kind", conversation.id),
+            _ => panic!("{}: unknown kind of conversation", conversation.id),
         }
     }
 }
 
-/// A peer of a recorded conversation, whose place our engine takes.
-struct Place<'a> {
+/// A peer of a recorded conversation that our engine replaces.
+struct RecordedPeer<'a> {
     bus: Bus,
     version: &'a str,
     conversation: &'a Conversation,
-    peer: &'a Participant,
+    participant: &'a Participant,
 }
 
-impl Place<'_> {
-    /// What a failed assertion is about.
+impl RecordedPeer<'_> {
+    /// Returns a description for failed assertions.
     fn context(&self) -> String {
-        let Participant { role, label, .. } = self.peer;
+        let Participant { role, label, .. } = self.participant;
         format!("{} on {:?}, Go {}, {role} {label}", self.conversation.id, self.bus, self.version)
     }
 
@@ -71,29 +71,33 @@ impl Place<'_> {
         &self.conversation.id
     }
 
-    /// How the recording names the peer.
+    /// Returns the peer's name in the recording.
     fn from(&self) -> String {
-        format!("{}:{}", self.peer.role, self.peer.id)
+        format!("{}:{}", self.participant.role, self.participant.id)
     }
 
-    /// Whether no other server took part.
-    fn is_alone(&self) -> bool {
+    /// Returns `true` if no other server took part.
+    fn is_only_server(&self) -> bool {
         self.conversation.participants.iter().filter(|peer| peer.role == "server").count() == 1
     }
 
-    /// What the peer had subscribed to, and whether in a queue group.
+    /// Returns the channels of the peer's subscriptions, each with `true` if it was in a queue
+    /// group.
     fn subscriptions(&self) -> BTreeSet<(String, bool)> {
         let from = self.from();
         let recorded = self.conversation.subscriptions.iter().filter(|subscription| subscription.by == from);
         recorded.map(|recorded| (recorded.channel.clone(), recorded.queue_group.is_some())).collect()
     }
 
-    /// Our client in the peer's place, in step with the recording's wall clock.
+    /// Returns our client for this peer, with the wall clock of the recording.
     fn client(&self, service: &str) -> Driven<Client> {
         // Gossip has no streams.
         let opens_streams = service == "Hats";
-        let mut config =
-            ClientConfig { id: self.peer.id.as_str().into(), opens_streams, ..ClientConfig::new(service) };
+        let mut config = ClientConfig {
+            id: self.participant.id.as_str().into(),
+            opens_streams,
+            ..ClientConfig::new(service)
+        };
         match self.id() {
             "selection-options-on-queue-client-select-timeout" => config.affinity_timeout = ms(300),
             "compression-response-over-cap" => config.limits.frame.frame_bytes = 2000,
@@ -105,24 +109,24 @@ impl Place<'_> {
         client
     }
 
-    /// Where our client hears a frame of another peer, if it does.
-    fn hears(&self, client: &Driven<Client>, publish: &Publish) -> Option<SubscriptionHandle> {
+    /// Returns the subscription on which our client receives another peer's frame, if any.
+    fn subscription_for(&self, client: &Driven<Client>, publish: &Publish) -> Option<SubscriptionHandle> {
         let mut subscriptions = client.subscriptions.iter();
         let found = subscriptions.find(|(_, known, _)| name(self.bus, known) == publish.channel);
         found.map(|(subscription, ..)| *subscription)
     }
 
-    /// Whether envelopes name local channels: on Redis, Go has done so since v0.8.0.
-    fn names_locals(&self) -> bool {
+    /// Returns `true` if envelopes name local channels. On Redis, Go writes them since v0.8.0.
+    fn has_local_names(&self) -> bool {
         self.bus == Bus::Nats || self.version >= "v0.8.0"
     }
 
-    /// The local name that a frame of this recording has in its envelope.
+    /// Returns the local channel name in the envelopes of this recording.
     fn local<'a>(&self, channel: &'a Channel) -> &'a str {
-        if self.names_locals() { channel.local() } else { "" }
+        if self.has_local_names() { channel.local() } else { "" }
     }
 
-    /// The error that a user gets for what is refused on a closed client.
+    /// Checks the error of a command on a closed client.
     fn check_refused(&self, code: &ErrorCode, text: &str) {
         let recorded = &self.conversation.outcome["error"];
         assert_error(code, &text.into(), recorded, &self.context());
@@ -134,9 +138,9 @@ impl Place<'_> {
     }
 }
 
-/// Replays every recorded conversation of a kind once for each of its peers with `role`; gives how
-/// often.
-fn each_place(kind: Kind, role: &str, mut replay: impl FnMut(Place<'_>)) -> usize {
+/// Replays every recorded conversation of a kind once for each of its peers with `role`, and
+/// returns the number of replays.
+fn for_each_peer(kind: Kind, role: &str, mut replay: impl FnMut(RecordedPeer<'_>)) -> usize {
     let mut count = 0;
     for recording in RECORDINGS {
         for conversation in &recording.conversations() {
@@ -144,7 +148,12 @@ fn each_place(kind: Kind, role: &str, mut replay: impl FnMut(Place<'_>)) -> usiz
                 continue;
             }
             for peer in conversation.participants.iter().filter(|peer| peer.role == role) {
-                replay(Place { bus: recording.bus, version: recording.version, conversation, peer });
+                replay(RecordedPeer {
+                    bus: recording.bus,
+                    version: recording.version,
+                    conversation,
+                    participant: peer,
+                });
                 count += 1;
             }
         }
@@ -152,18 +161,18 @@ fn each_place(kind: Kind, role: &str, mut replay: impl FnMut(Place<'_>)) -> usiz
     count
 }
 
-/// Every conversation is replayed in the place of each Go peer that it has; these have none of the
-/// one role or the other.
+/// Lists the conversations without a Go client or without a Go server. All others are replayed for
+/// both roles.
 #[test]
-fn the_conversations_without_a_peer_of_a_role_are_these() {
+fn the_listed_conversations_lack_a_client_or_a_server() {
     let without = |role: &str| -> BTreeSet<String> {
         let all = RECORDINGS.iter().flat_map(Recording::conversations);
         all.filter(|conversation| conversation.participants.iter().all(|peer| peer.role != role))
             .map(|conversation| conversation.id)
             .collect()
     };
-    // The recorder, which is no peer, sent the request.
-    let recorders = [
+    // The recorder sent the request, and is no peer.
+    let without_client = [
         "compression-bad-checksum",
         "compression-damaged",
         "compression-field-but-plain",
@@ -182,9 +191,9 @@ fn the_conversations_without_a_peer_of_a_role_are_these() {
         "request-fields-9-and-10-from-recorder",
         "request-never-granted-from-recorder",
     ];
-    assert_eq!(without("client"), recorders.map(str::to_owned).into());
-    // Nobody is there, or the recorder plays the server.
-    let nobody = [
+    assert_eq!(without("client"), without_client.map(str::to_owned).into());
+    // There is no server, or the recorder plays it.
+    let without_server = [
         "compression-response-unknown-value",
         "multi-duplicate-response",
         "multi-no-servers",
@@ -218,17 +227,17 @@ fn the_conversations_without_a_peer_of_a_role_are_these() {
         "unary-response-text-without-code",
         "unary-two-errors-during-selection",
     ];
-    assert_eq!(without("server"), nobody.map(str::to_owned).into());
+    assert_eq!(without("server"), without_server.map(str::to_owned).into());
     let count = |recording: &Recording| recording.conversations().len();
     let all: Vec<_> = RECORDINGS.iter().map(count).collect();
     assert_eq!(all, [68, 69, 69, 70, 46, 46, 180, 181]);
 }
 
-/// The wall clock at the start of a conversation, from the first frame that tells the time.
+/// Returns the wall clock at the start of a conversation, from the first frame with a send time.
 fn epoch(conversation: &Conversation) -> Option<i64> {
     publishes(conversation).find_map(|(_, publish)| {
         let sent_at = match decode(publish) {
-            // An expired request says nothing of the time at which it was sent.
+            // The send time of an expired request is made up.
             Frame::Request(_) if conversation.id.starts_with("request-expired") => {
                 return Some(i64::MAX / 2);
             }
@@ -251,13 +260,13 @@ fn micros(at_us: u64) -> Duration {
     Duration::from_micros(at_us)
 }
 
-/// A recorded frame; [`Frame::Raw`] where it does not decode, and is not meant to.
+/// Decodes a recorded frame; one that does not decode becomes [`Frame::Raw`].
 fn decode(publish: &Publish) -> Frame {
     let bytes = publish.bytes().into();
     Frame::decode(&bytes, &FrameLimits::DEFAULT).map_or(Frame::Raw(bytes), |(frame, _)| frame)
 }
 
-/// The name of a channel on a bus.
+/// Returns the name of a channel on a bus.
 fn name(bus: Bus, channel: &Channel) -> String {
     match bus {
         Bus::Redis => channel.legacy().to_owned(),
@@ -265,7 +274,8 @@ fn name(bus: Bus, channel: &Channel) -> String {
     }
 }
 
-/// Channels with how they are subscribed to, where the bus can tell.
+/// Returns channel names, each with `true` for a queue subscription on a bus that distinguishes
+/// them.
 fn subscribed<'a>(
     bus: Bus,
     subscriptions: impl Iterator<Item = (&'a Channel, SubscriptionKind)>,
@@ -275,8 +285,8 @@ fn subscribed<'a>(
         .collect()
 }
 
-/// Bytes are compared where the order of metadata does not matter and no two implementations
-/// compress alike; else what they decode to.
+/// Compares a frame with the recorded one, byte for byte unless it is compressed or has several
+/// metadata entries, whose encodings vary.
 fn assert_same(ours: &Frame, local: &str, recorded: &Publish, context: &str) {
     let expected = decode(recorded);
     assert_eq!(sorted(ours), sorted(&expected), "{context}");
@@ -310,7 +320,7 @@ fn metadata(frame: &mut Frame) -> Option<&mut Metadata> {
     }
 }
 
-/// The fields of a recorded user's message, by its bytes.
+/// Returns the recorded fields of a user's message, found by its bytes.
 fn fields(conversation: &Conversation, payload: &[u8]) -> Value {
     let mut readable = publishes(conversation).filter(|(_, publish)| !publish.undecodable);
     let found = readable.find(|(_, publish)| match decode(publish) {
@@ -324,20 +334,19 @@ fn fields(conversation: &Conversation, payload: &[u8]) -> Value {
     let publish = found.expect("a recorded message").1;
     match &publish.payload {
         Some(payload) => payload["fields"].clone(),
-        // An update is the user's message itself.
+        // The payload of an update is the user's message itself.
         None => publish.fields.clone(),
     }
 }
 
 /// Compares the code and the text of an error with those recorded.
 fn assert_error(code: &ErrorCode, error: &Text, recorded: &Value, context: &str) {
-    // An error of Go that is none of psrpc's has no code in the recording, and is of this one on
-    // the wire.
+    // A Go error without a psrpc code has none in the recording, and is `unknown` on the wire.
     let recorded_code = recorded["code"].as_str().unwrap_or("unknown");
     assert_eq!((code.as_str(), error.as_str()), (recorded_code, text(&recorded["text"])), "{context}");
 }
 
-/// A selection with these options and no others: those of a call replace all of Go's defaults.
+/// Returns a selection with these options only: in Go the options of a call replace all defaults.
 fn selection(set: impl FnOnce(&mut Selection)) -> Selection {
     let mut selection = Selection::none();
     set(&mut selection);
@@ -358,17 +367,19 @@ fn properties(method: &str) -> MethodProperties {
         "Pick" => AFFINITY,
         "Census" | "ShelfCensus" | "RackCensus" | "Bulletin" => MULTI,
         "OwnerFit" | "OwnerParade" => SINGLE,
-        other => panic!("{other} is no method of vectors.proto"),
+        other => panic!("{other}: no method of vectors.proto"),
     }
 }
 
-/// The route of a recorded request, stream or registration, from the name of its channel and, on
-/// NATS, the method.
+/// Returns the route of a recorded request, stream or registration, from its channel name and, on
+/// NATS, its local channel.
 fn route_of(bus: Bus, channel: &str, local: &str) -> Route {
     let (service, method, topic, kind) = match bus {
         Bus::Redis => {
             let parts: Vec<_> = channel.split('|').collect();
-            let [service, method, topic @ .., kind] = &parts[..] else { panic!("{channel} is of no method") };
+            let [service, method, topic @ .., kind] = &parts[..] else {
+                panic!("{channel}: no channel of a method")
+            };
             (*service, *method, topic.to_vec(), *kind)
         }
         Bus::Nats => {
@@ -381,7 +392,7 @@ fn route_of(bus: Bus, channel: &str, local: &str) -> Route {
     let route = match kind {
         "REQ" => Route::new(service, method, properties(method), &topic),
         "STR" => Route::stream(service, method, properties(method), &topic),
-        other => panic!("nobody registers {other}"),
+        other => panic!("{other} is no channel of a registration"),
     };
     route.expect("a recorded route")
 }

@@ -1,4 +1,4 @@
-//! What the user of a Go server did, done with ours, and what it saw.
+//! The user of a recorded Go server, acting on ours.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -17,16 +17,16 @@ use crate::fixture::Driven;
 pub struct User<'a> {
     bus: Bus,
     conversation: &'a Conversation,
-    /// Whether it has requests run without a grant where that is allowed.
+    /// Whether it runs requests by skip claim where the client allows that.
     skips_claims: bool,
-    /// The ids of the requests that came in.
+    /// The ids of the received requests.
     ids: BTreeMap<RequestHandle, Text>,
     /// Requests whose handlers run.
     running: Vec<RequestHandle>,
     stream: Option<StreamHandle>,
-    /// Messages that were not accepted yet.
+    /// Messages not accepted yet.
     deliveries: VecDeque<PendingMessage>,
-    /// Who opened the stream, and what came along.
+    /// The client that opened the stream, and its metadata.
     opened_by: Option<(Text, Metadata)>,
     received: Vec<Bytes>,
     ended: Option<Box<Failure>>,
@@ -48,16 +48,16 @@ impl<'a> User<'a> {
         }
     }
 
-    /// Does what made the recorded server publish this.
+    /// Issues the command that made the recorded server publish this frame.
     pub fn act(&mut self, server: &mut Driven<Server>, publish: &Publish) {
         let frame = decode(publish);
-        self.look(server, Some(&frame));
+        self.handle_events(server, Some(&frame));
         match frame {
             Frame::Response(response) => {
-                let is_it = |request: &RequestHandle| self.ids[request] == response.request_id;
-                if let Some(place) = self.running.iter().position(is_it) {
+                let is_answered = |request: &RequestHandle| self.ids[request] == response.request_id;
+                if let Some(position) = self.running.iter().position(is_answered) {
                     let now = sent_at(server, response.sent_at);
-                    server.engine.respond(now, self.running.remove(place), response.result);
+                    server.engine.respond(now, self.running.remove(position), response.result);
                 }
             }
             Frame::Stream(frame) => self.act_on_stream(server, frame),
@@ -68,7 +68,7 @@ impl<'a> User<'a> {
             _ => {}
         }
         server.drain();
-        self.look(server, None);
+        self.handle_events(server, None);
     }
 
     fn act_on_stream(&mut self, server: &mut Driven<Server>, frame: Stream) {
@@ -76,7 +76,7 @@ impl<'a> User<'a> {
         let timeout = WallTime::from_unix_nanos(frame.expiry).since(now.wall);
         let (stream, engine) = (self.stream.expect("an open stream"), &mut server.engine);
         match frame.body.expect("a body") {
-            // That of the opening comes from the engine itself.
+            // The engine acknowledges the opening by itself.
             StreamBody::Ack => {
                 if let Some(delivery) = self.deliveries.pop_front() {
                     engine.stream_commands().accept(now, delivery);
@@ -105,22 +105,22 @@ impl<'a> User<'a> {
         }
     }
 
-    /// Takes in what the server tells, and answers as the frame does that the recorded server
-    /// published thereupon.
-    pub fn look(&mut self, server: &mut Driven<Server>, frame: Option<&Frame>) {
+    /// Handles the server's events. `frame` is the frame that the recorded server published in
+    /// reaction.
+    pub fn handle_events(&mut self, server: &mut Driven<Server>, frame: Option<&Frame>) {
         loop {
             let events = server.events();
             if events.is_empty() {
                 return;
             }
             for event in events {
-                self.answer(server, event, frame);
+                self.handle_event(server, event, frame);
             }
             server.drain();
         }
     }
 
-    fn answer(&mut self, server: &mut Driven<Server>, event: ServerEvent, frame: Option<&Frame>) {
+    fn handle_event(&mut self, server: &mut Driven<Server>, event: ServerEvent, frame: Option<&Frame>) {
         let now = server.now;
         match (event, frame) {
             (ServerEvent::Received(received), frame) => {
@@ -134,7 +134,7 @@ impl<'a> User<'a> {
                         server.engine.skip_claim(now, request);
                     }
                     Some(Frame::ClaimRequest(claim)) => server.engine.bid(now, request, claim.affinity),
-                    // What comes in before it and gets no bid is not what it answers.
+                    // This request came before the one that the response is for.
                     Some(Frame::Response(response)) if response.request_id != received.request_id => {}
                     Some(Frame::Response(response)) => match self.refusal(&received, &response.result) {
                         Some(error) => {
@@ -148,13 +148,13 @@ impl<'a> User<'a> {
             }
             (ServerEvent::Run { request }, _) => self.running.push(request),
             (ServerEvent::Accepted { stream, .. }, _) => self.stream = Some(stream),
-            (ServerEvent::Stream(event), _) => self.hear(server, event),
+            (ServerEvent::Stream(event), _) => self.handle_stream_event(server, event),
             (ServerEvent::Updated { outcome, .. }, _) => assert!(outcome.is_ok()),
             _ => {}
         }
     }
 
-    /// The error of a response that comes without a bid, to what does not decode.
+    /// Returns the error for a request that does not decode, which needs no bid.
     fn refusal<T>(&self, received: &Received, result: &Result<T, ErrorResponse>) -> Option<ErrorResponse> {
         if !received.route.properties().require_claim {
             return None;
@@ -164,7 +164,7 @@ impl<'a> User<'a> {
         Some(result.as_ref().err().cloned().unwrap_or_else(|| panic!("{}", context())))
     }
 
-    fn hear(&mut self, server: &mut Driven<Server>, event: StreamEvent) {
+    fn handle_stream_event(&mut self, server: &mut Driven<Server>, event: StreamEvent) {
         match event {
             StreamEvent::Message { delivery, payload } => {
                 self.deliveries.push_back(delivery);
@@ -179,7 +179,7 @@ impl<'a> User<'a> {
         }
     }
 
-    /// Compares with what the recorded server's user saw, if its server had the stream.
+    /// Compares the stream's events with the recording, if this server had the stream.
     pub fn check_outcome(&self, context: &str) {
         let outcome = &self.conversation.outcome;
         if self.stream.is_none() {
@@ -206,7 +206,7 @@ impl<'a> User<'a> {
     }
 }
 
-/// When the recorded server sent something, by its own wall clock.
+/// Returns the current time with the recorded server's wall clock.
 fn sent_at(server: &Driven<Server>, nanos: i64) -> Now {
     Now { wall: WallTime::from_unix_nanos(nanos), ..server.now }
 }

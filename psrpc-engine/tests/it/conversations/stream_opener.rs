@@ -1,4 +1,4 @@
-//! Our client where Go's was, opening streams.
+//! Our client in the place of a Go client that opens streams.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -13,30 +13,32 @@ use psrpc_vectors::Publish;
 use serde_json::{Value, json};
 
 use super::transcript::{Compared, Transcript};
-use super::{Kind, Place, assert_error, decode, each_place, fields, micros, publishes, route_of, selection};
+use super::{
+    Kind, RecordedPeer, assert_error, decode, fields, for_each_peer, micros, publishes, route_of, selection,
+};
 use crate::fixture::{Driven, QUEUE, ms};
 
 #[test]
 fn our_client_opens_and_ends_streams_as_go_clients_did() {
-    let replayed = each_place(Kind::Stream, "client", |place| Replay::new(place).run());
+    let replayed = for_each_peer(Kind::Stream, "client", |peer| Replay::new(peer).run());
     assert_eq!(replayed, 4 * 13 + 2 + 2 * 21);
 }
 
 struct Replay<'a> {
     client: Driven<Client>,
     transcript: Transcript<'a>,
-    place: Place<'a>,
+    peer: RecordedPeer<'a>,
     started: Time,
     stream: Option<StreamHandle>,
-    /// Messages that were not accepted yet.
+    /// Messages not accepted yet.
     deliveries: VecDeque<PendingMessage>,
     seen: Seen,
 }
 
-/// What the user of the stream saw.
+/// The events that the user of the stream saw.
 #[derive(Default)]
 struct Seen {
-    /// Why the stream could not be opened, and after how long.
+    /// The error of a failed opening, and the time until then.
     refused: Option<(Box<Failure>, Duration)>,
     received: Vec<Bytes>,
     sends: Vec<Result<(), Box<Failure>>>,
@@ -44,11 +46,11 @@ struct Seen {
 }
 
 impl<'a> Replay<'a> {
-    fn new(place: Place<'a>) -> Self {
+    fn new(peer: RecordedPeer<'a>) -> Self {
         Self {
-            client: place.client("Hats"),
-            transcript: Transcript::new(&place),
-            place,
+            client: peer.client("Hats"),
+            transcript: Transcript::new(&peer),
+            peer,
             started: Time::ZERO,
             stream: None,
             deliveries: VecDeque::new(),
@@ -57,30 +59,31 @@ impl<'a> Replay<'a> {
     }
 
     fn run(mut self) {
-        self.place.check_subscriptions(&self.client);
-        match self.place.id() {
+        self.peer.check_subscriptions(&self.client);
+        match self.peer.id() {
             "stream-open-on-closed-client" => return self.check_closed(),
-            // Go grants at the deadline; we do not.
+            // Go publishes a grant at the deadline; we do not.
             "stream-selection-options-minimum" => {
                 self.transcript.retain(|publish| !publish.type_url.ends_with("ClaimResponse"));
             }
             _ => {}
         }
-        let from = self.place.from();
-        for (_, publish) in publishes(self.place.conversation) {
-            // Its own timer does what Go's did, a moment earlier or later than Go's.
+        let from = self.peer.from();
+        for (_, publish) in publishes(self.peer.conversation) {
+            // Our timer may fire a moment earlier or later than Go's.
             let timed = self.times_out_first() && publish.fields.get("close").is_some();
-            self.pass(micros(publish.at_us) + if timed { ms(5) } else { ms(0) });
+            self.run_until(micros(publish.at_us) + if timed { ms(5) } else { ms(0) });
             if publish.from != from {
-                let subscription = self.place.hears(&self.client, publish).expect("a server to a client");
+                let subscription =
+                    self.peer.subscription_for(&self.client, publish).expect("a subscription for the frame");
                 self.client.deliver(subscription, self.transcript.incoming(publish));
             } else if let Frame::Stream(frame) = decode(publish) {
                 self.act(publish, frame);
             }
-            self.look();
+            self.handle_events();
         }
         let at_last = self.client.now.time.since(Time::ZERO) + Duration::from_secs(10);
-        self.pass(at_last);
+        self.run_until(at_last);
         self.transcript.finish();
         self.check_outcome();
         let engine = &self.client.engine;
@@ -92,29 +95,29 @@ impl<'a> Replay<'a> {
         self.client.drain();
         let parade = Route::stream::<&str>("Hats", "Parade", QUEUE, &[]).unwrap();
         let error = self.client.engine.open_stream(self.client.now, OpenStream::new(parade)).unwrap_err();
-        self.place.check_refused(&error.code(), &error.to_string());
+        self.peer.check_refused(&error.code(), &error.to_string());
         assert!(self.client.frames().is_empty());
     }
 
-    /// Whether the opening ends by our client's own timer.
+    /// Returns `true` if a timer of our client ends the opening.
     fn ends_by_timer(&self) -> bool {
-        matches!(self.place.id(), "stream-no-servers" | "stream-selection-options-minimum")
+        matches!(self.peer.id(), "stream-no-servers" | "stream-selection-options-minimum")
     }
 
-    /// Whether something ends by our client's own timer before the stream is closed.
+    /// Returns `true` if a timer of our client fires before the stream is closed.
     fn times_out_first(&self) -> bool {
-        self.ends_by_timer() || self.place.id() == "stream-retry-send"
+        self.ends_by_timer() || self.peer.id() == "stream-retry-send"
     }
 
-    fn pass(&mut self, after: Duration) {
+    fn run_until(&mut self, after: Duration) {
         while let Some(timeout) = self.client.next_timeout(after) {
             self.client.advance_to(timeout);
-            self.look();
+            self.handle_events();
         }
         self.client.advance_to(after);
     }
 
-    /// Does what the user of Go's client did when it published this.
+    /// Issues the command that made the Go client publish this frame.
     fn act(&mut self, publish: &Publish, Stream { sent_at, expiry, body, .. }: Stream) {
         let wall = WallTime::from_unix_nanos(sent_at);
         let now = Now { wall, ..self.client.now };
@@ -122,8 +125,8 @@ impl<'a> Replay<'a> {
         let engine = &mut self.client.engine;
         match (body.expect("a body"), self.stream) {
             (StreamBody::Open { metadata, .. }, _) => {
-                let route = route_of(self.place.bus, &publish.channel, &publish.local);
-                let selection = match self.place.id() {
+                let route = route_of(self.peer.bus, &publish.channel, &publish.local);
+                let selection = match self.peer.id() {
                     "stream-selection-options-minimum" => {
                         selection(|selection| selection.minimum_affinity = Some(0.5))
                     }
@@ -142,7 +145,7 @@ impl<'a> Replay<'a> {
                     .accept(now, self.deliveries.pop_front().expect("a message to be acknowledged"));
                 engine.stream_commands().taken(stream);
             }
-            (StreamBody::Close { code, text }, Some(stream)) => match self.place.id() {
+            (StreamBody::Close { code, text }, Some(stream)) => match self.peer.id() {
                 "stream-client-closed" => engine.close(now),
                 "stream-client-context-canceled" => {
                     engine.stream_commands().close(now, stream, Some(canceled()));
@@ -156,20 +159,20 @@ impl<'a> Replay<'a> {
                     engine.stream_commands().close(now, stream, cause);
                 }
             },
-            (StreamBody::Close { .. }, None) if self.place.id() == "stream-client-closed-while-opening" => {
+            (StreamBody::Close { .. }, None) if self.peer.id() == "stream-client-closed-while-opening" => {
                 engine.close(now);
             }
-            // Nobody took it, which its own timer tells.
-            (StreamBody::Close { .. }, None) => assert!(self.ends_by_timer(), "{}", self.place.context()),
-            (StreamBody::Ack, None) => assert!(self.ends_by_timer(), "{}", self.place.context()),
-            (body, None) => panic!("{}: no stream to send {body:?} on", self.place.context()),
+            // No server took the stream; our timer has closed it.
+            (StreamBody::Close { .. }, None) => assert!(self.ends_by_timer(), "{}", self.peer.context()),
+            (StreamBody::Ack, None) => assert!(self.ends_by_timer(), "{}", self.peer.context()),
+            (body, None) => panic!("{}: no stream to send {body:?} on", self.peer.context()),
         }
         self.client.drain();
     }
 
-    fn look(&mut self) {
-        let id = self.place.id();
-        self.transcript.check(self.client.published(), |ours, recorded| deviates(id, ours, recorded));
+    fn handle_events(&mut self) {
+        let id = self.peer.id();
+        self.transcript.check(self.client.published(), |ours, recorded| check_deviation(id, ours, recorded));
         for event in self.client.events() {
             match event {
                 ClientEvent::Opened { outcome: Ok(stream), .. } => self.stream = Some(stream),
@@ -184,16 +187,16 @@ impl<'a> Replay<'a> {
                 ClientEvent::Stream(StreamEvent::Ended { cause, .. }) => {
                     assert!(self.seen.ended.replace(cause).is_none(), "a stream ends once");
                 }
-                // A bid that came after another won.
+                // A bid after the grant to another server.
                 ClientEvent::Dropped(_) if id == "stream-two-servers" => {}
                 ClientEvent::Closed { .. } if id.starts_with("stream-client-closed") => {}
-                other => panic!("{}: {other:?}", self.place.context()),
+                other => panic!("{}: {other:?}", self.peer.context()),
             }
         }
     }
 
     fn check_outcome(&mut self) {
-        let (outcome, context) = (&self.place.conversation.outcome, self.place.context());
+        let (outcome, context) = (&self.peer.conversation.outcome, self.peer.context());
         let mut checked =
             vec!["server_received", "server_saw_open", "server_stream_err", "shutdown_returned"];
         checked.extend(["kill_returned", "server_close_error", "s1_observed", "send_2_took_ms"]);
@@ -209,20 +212,20 @@ impl<'a> Replay<'a> {
         } else {
             let ended = self.seen.ended.as_ref().expect("it ends");
             match recorded("stream_err") {
-                Some(_) if self.place.id() == "stream-client-context-canceled" => {
+                Some(_) if self.peer.id() == "stream-client-context-canceled" => {
                     assert_eq!(
                         (&ended.code, ended.text.as_str()),
                         (&ErrorCode::Canceled, "request canceled")
                     );
                 }
-                Some(_) if self.place.id() == "stream-open-context-deadline" => {
+                Some(_) if self.peer.id() == "stream-open-context-deadline" => {
                     assert_eq!(
                         (&ended.code, ended.text.as_str()),
                         (&ErrorCode::DeadlineExceeded, "request timed out")
                     );
                 }
-                // Go's user reads what its server is told, "stream closed".
-                Some(_) if self.place.id() == "stream-client-closed" => {
+                // In Go the user gets "stream closed" too, as the server does.
+                Some(_) if self.peer.id() == "stream-client-closed" => {
                     assert_eq!(
                         (&ended.code, ended.text.as_str()),
                         (&ErrorCode::Canceled, "client is closed")
@@ -231,8 +234,8 @@ impl<'a> Replay<'a> {
                 Some(error) => assert_error(&ended.code, &ended.text, error, &context),
                 None => assert_eq!(ended.text.as_str(), "stream closed"),
             }
-            // Whoever closes or sends once more learns why the stream has ended; closing is not
-            // refused here.
+            // In Go a second close or a later send returns the stream's cause. Here a second close
+            // does nothing.
             for error in [recorded("second_close_error"), recorded("send_after_close")].into_iter().flatten()
             {
                 assert_error(&ended.code, &ended.text, error, &context);
@@ -253,8 +256,8 @@ impl<'a> Replay<'a> {
                 [recorded("send"), recorded("send_1"), recorded("send_2")].into_iter().flatten().collect()
             }
         };
-        // What is tried again is up to the layer above: each attempt ends like the last.
-        let sends = match (self.place.id(), &sends[..]) {
+        // Retries happen above the engine; each attempt fails like the last one.
+        let sends = match (self.peer.id(), &sends[..]) {
             ("stream-retry-send", [first, last]) => vec![*first, *last, *last, *last],
             _ => sends,
         };
@@ -275,7 +278,7 @@ impl<'a> Replay<'a> {
             None => Vec::new(),
         };
         assert!(recorded("received_after").is_none_or(|closed| *closed == json!("closed")));
-        let ours = self.seen.received.iter().map(|payload| fields(self.place.conversation, payload));
+        let ours = self.seen.received.iter().map(|payload| fields(self.peer.conversation, payload));
         assert_eq!(ours.collect::<Vec<_>>(), received, "{context}");
         let known = |name: &String| checked.contains(&name.as_str());
         assert!(outcome.as_object().expect("an outcome").keys().all(known), "{context}: {outcome}");
@@ -290,11 +293,11 @@ fn timed_out() -> ErrorResponse {
     ErrorResponse::new(ErrorCode::DeadlineExceeded, "request timed out")
 }
 
-fn deviates(id: &str, ours: &mut Frame, recorded: &Frame) -> Option<Compared> {
+fn check_deviation(id: &str, ours: &mut Frame, recorded: &Frame) -> Option<Compared> {
     let (Frame::Stream(ours), Frame::Stream(recorded)) = (ours, recorded) else { return None };
     let Some(StreamBody::Close { code, text }) = &mut ours.body else { return None };
     match id {
-        // Go tells what its context says.
+        // Go sends the error of its context.
         "stream-client-context-canceled" => {
             assert_eq!(ErrorResponse::new(code.clone(), text.clone()), canceled());
             (*code, *text) = (ErrorCode::Unknown, Text::from("context canceled"));
@@ -302,17 +305,16 @@ fn deviates(id: &str, ours: &mut Frame, recorded: &Frame) -> Option<Compared> {
         "stream-open-context-deadline" => {
             assert_eq!(ErrorResponse::new(code.clone(), text.clone()), timed_out());
             (*code, *text) = (ErrorCode::Unknown, Text::from("context deadline exceeded"));
-            // Go's stream keeps the time that was left for its opening as the timeout of its
-            // frames.
+            // A Go stream uses the remaining time of its opening as the timeout of its frames.
             ours.expiry = recorded.expiry;
         }
-        // Go says this, or "stream closed": a race.
+        // Go sends this text or "stream closed", depending on a race.
         "stream-client-closed-while-opening" => {
             assert_eq!((&*code, text.as_str()), (&ErrorCode::Canceled, "client is closed"));
             let Some(StreamBody::Close { text: theirs, .. }) = &recorded.body else { panic!("a close") };
             *text = theirs.clone();
         }
-        // What a timer sends is sent at the time of the timer.
+        // Frames sent by a timer have the time of the timer.
         "stream-no-servers" | "stream-selection-options-minimum" => {
             let apart = recorded.sent_at.abs_diff(ours.sent_at);
             assert!(apart <= 5_000_000, "{apart} ns between our timer and Go's");

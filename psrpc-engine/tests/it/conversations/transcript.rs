@@ -1,46 +1,47 @@
-//! What our engine published, next to what the peer in whose place it is had published.
+//! Compares the frames that our engine publishes with those of the peer that it replaces.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use psrpc_engine::proto::{Frame, Stream, StreamBody, Text};
 use psrpc_vectors::{Bus, Publish};
 
-use super::{Place, assert_same, decode, name, publishes};
+use super::{RecordedPeer, assert_same, decode, name, publishes};
 use crate::fixture::Published;
 
-/// Compares frame for frame, with the ids that our engine draws mapped to those that the peer drew.
+/// The recorded frames of a peer, and the mapping from its ids to those of our engine.
 pub struct Transcript<'a> {
     bus: Bus,
-    /// Whether envelopes name local channels.
-    names_locals: bool,
+    /// Whether envelopes contain local channel names.
+    has_local_names: bool,
     context: String,
-    /// What the peer had published and ours has not yet.
+    /// Recorded frames that our engine has not published yet.
     expected: VecDeque<&'a Publish>,
-    /// Our ids, by the recorded ones.
+    /// Our ids by the recorded ids.
     ids: BTreeMap<Text, Text>,
 }
 
 impl<'a> Transcript<'a> {
-    pub fn new(place: &Place<'a>) -> Self {
-        Self::of(place, publishes(place.conversation))
+    pub fn new(peer: &RecordedPeer<'a>) -> Self {
+        Self::of(peer, publishes(peer.conversation))
     }
 
-    /// With these recorded frames, in this order.
-    pub fn of(place: &Place<'a>, frames: impl Iterator<Item = (usize, &'a Publish)>) -> Self {
-        let from = place.from();
+    /// Returns a transcript of these recorded frames, in this order.
+    pub fn of(peer: &RecordedPeer<'a>, frames: impl Iterator<Item = (usize, &'a Publish)>) -> Self {
+        let from = peer.from();
         let frames = frames.map(|(_, publish)| publish);
         let expected = frames.filter(|publish| publish.from == from).collect();
-        let names_locals = place.names_locals();
-        Self { bus: place.bus, names_locals, context: place.context(), expected, ids: BTreeMap::new() }
+        let has_local_names = peer.has_local_names();
+        Self { bus: peer.bus, has_local_names, context: peer.context(), expected, ids: BTreeMap::new() }
     }
 
-    /// Our peer does not publish what is not `wanted`.
-    pub fn retain(&mut self, mut wanted: impl FnMut(&Publish) -> bool) {
-        self.expected.retain(|publish| wanted(publish));
+    /// Removes the recorded frames that our engine must not publish.
+    pub fn retain(&mut self, mut keep: impl FnMut(&Publish) -> bool) {
+        self.expected.retain(|publish| keep(publish));
     }
 
-    /// Checks what was published since the last look. `deviates` asserts what we mean to do
-    /// otherwise, and either undoes it in the frame or tells that nothing is left to compare.
+    /// Checks published frames against the recorded ones. `deviates` asserts an intended deviation.
+    /// It either reverts the deviation in the frame, or returns [`Compared`] to skip the
+    /// comparison.
     pub fn check(
         &mut self,
         published: Published,
@@ -55,18 +56,18 @@ impl<'a> Transcript<'a> {
             let channel_name = name(self.bus, &channel);
             assert_eq!((&channel_name, frame.kind()), (&recorded.channel, theirs.kind()), "{}", self.context);
             if deviates(&mut frame, &theirs).is_none() {
-                let local = if self.names_locals { channel.local() } else { "" };
+                let local = if self.has_local_names { channel.local() } else { "" };
                 assert_same(&frame, local, recorded, &self.context);
             }
         }
     }
 
-    /// Everything that the peer had published, ours has too.
+    /// Asserts that our engine has published all recorded frames.
     pub fn finish(&self) {
         assert!(self.expected.is_empty(), "{}: only Go published {:?}", self.context, self.expected);
     }
 
-    /// What another peer published, as it names what ours did.
+    /// Returns another peer's frame, with recorded ids replaced by ours.
     pub fn incoming(&self, publish: &Publish) -> Frame {
         let ours = |id: &mut Text| {
             if let Some(ours) = self.ids.get(id) {
@@ -110,7 +111,7 @@ impl<'a> Transcript<'a> {
         }
     }
 
-    /// An id that both have drawn, which nothing had before.
+    /// Records a new id, drawn by both sides.
     fn draw(&mut self, ours: &Text, recorded: &Text) {
         let known = self.ids.insert(recorded.clone(), ours.clone());
         assert!(known.is_none(), "{}: {recorded:?} was drawn before", self.context);
@@ -123,5 +124,5 @@ impl<'a> Transcript<'a> {
     }
 }
 
-/// A frame that a deviation has compared.
+/// Marks a frame as compared by its deviation.
 pub struct Compared;

@@ -1,4 +1,4 @@
-//! Our client where Go's was, making unary calls.
+//! Our client in the place of a Go client that makes unary calls.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,11 +12,12 @@ use psrpc_vectors::{Publish, hex};
 use serde_json::Value;
 
 use super::{
-    Kind, Place, assert_same, decode, each_place, micros, name, publishes, route_of, selection, text,
+    Kind, RecordedPeer, assert_same, decode, for_each_peer, micros, name, publishes, route_of, selection,
+    text,
 };
 use crate::fixture::{AFFINITY, Driven, QUEUE, SINGLE, ms, route};
 
-/// How a call ended, and when.
+/// The outcome of a call, and the time until then.
 struct Ended {
     outcome: Result<Reply, Box<Failure>>,
     after: Duration,
@@ -24,14 +25,14 @@ struct Ended {
 
 #[test]
 fn our_client_does_what_go_clients_did() {
-    let replayed = each_place(Kind::Unary, "client", |place| Replay::new(place).run());
+    let replayed = for_each_peer(Kind::Unary, "client", |peer| Replay::new(peer).run());
     assert_eq!(replayed, 33 + 34 + 34 + 35 + 39 + 39 + 110 + 111);
 }
 
 struct Replay<'a> {
-    place: Place<'a>,
+    peer: RecordedPeer<'a>,
     client: Driven<Client>,
-    /// Our request ids, by the recorded ones.
+    /// Our request ids by the recorded ids.
     ids: BTreeMap<String, Text>,
     calls: Vec<(CallHandle, Time)>,
     ended: Vec<Ended>,
@@ -39,34 +40,34 @@ struct Replay<'a> {
 }
 
 impl<'a> Replay<'a> {
-    fn new(place: Place<'a>) -> Self {
-        let client = place.client("Hats");
+    fn new(peer: RecordedPeer<'a>) -> Self {
+        let client = peer.client("Hats");
         let (ids, calls, ended, expected) = (BTreeMap::new(), Vec::new(), Vec::new(), Vec::new());
-        Self { place, client, ids, calls, ended, expected }
+        Self { peer, client, ids, calls, ended, expected }
     }
 
     fn run(mut self) {
-        self.place.check_subscriptions(&self.client);
+        self.peer.check_subscriptions(&self.client);
         match self.id() {
             "unary-client-closed" => return self.check_closed(),
-            "unary-publish-fails" => return self.check_unpublished(),
+            "unary-publish-fails" => return self.check_failed_publish(),
             "selection-options-on-queue-minimum"
             | "selection-options-on-queue-maximum"
             | "selection-options-on-single-server-minimum" => return self.check_refused_selection(),
             _ => {}
         }
-        let from = self.place.from();
+        let from = self.peer.from();
         let mut sent: Vec<(String, String, Frame)> = Vec::new();
-        for (_, publish) in publishes(self.place.conversation) {
+        for (_, publish) in publishes(self.peer.conversation) {
             self.advance_to(micros(publish.at_us));
             if publish.from != from {
                 self.receive(publish);
             } else if let Frame::Request(request) = decode(publish) {
                 self.call(publish, request);
-            } else if !self.grants_what_is_over() {
+            } else if !self.go_grants_after_the_end() {
                 self.expected.push(publish);
-                // Go saw the bid a moment before the recording did, so our timers may be due a
-                // moment later.
+                // Go got the bid a moment before the recorder, so our timers may be due a moment
+                // later.
                 self.advance_to(micros(publish.at_us) + ms(3));
             }
             self.take_sent(&mut sent);
@@ -74,7 +75,7 @@ impl<'a> Replay<'a> {
         let last = self.calls.last().expect("a call").1.since(Time::ZERO);
         self.advance_to(last + Duration::from_secs(4));
         self.take_sent(&mut sent);
-        if self.selects_though_somebody_answered() {
+        if self.ignores_early_response() {
             let grant = sent.pop().expect("a grant");
             assert!(matches!(&grant.2, Frame::ClaimResponse(grant) if grant.server_id == "SRV_recorder000A"));
         }
@@ -92,27 +93,27 @@ impl<'a> Replay<'a> {
     }
 
     fn context(&self) -> String {
-        self.place.context()
+        self.peer.context()
     }
 
     fn id(&self) -> &str {
-        self.place.id()
+        self.peer.id()
     }
 
-    /// Go grants a server after the caller has canceled, and at the deadline; we do not.
-    fn grants_what_is_over(&self) -> bool {
+    /// Returns `true` if Go publishes a grant after a cancellation or at the deadline; we do not.
+    fn go_grants_after_the_end(&self) -> bool {
         matches!(self.id(), "unary-canceled-during-selection-with-bid" | "selection-options-on-queue-none")
     }
 
-    /// On an affinity call Go takes a response of a server that was not selected; ours selects the
-    /// one that bid.
-    fn selects_though_somebody_answered(&self) -> bool {
+    /// Returns `true` if Go ends an affinity call with the response of a server that was not
+    /// selected. Ours ignores it and grants the bid.
+    fn ignores_early_response(&self) -> bool {
         self.id() == "unary-affinity-response-during-selection"
     }
 
-    /// Publishing fails: our caller is told at once, and why. Go's waits for bids, or is told
-    /// `internal` on NATS.
-    fn check_unpublished(mut self) {
+    /// Checks that a failed publish fails the call at once with its cause. In Go the caller waits
+    /// for bids, or gets `internal` on NATS.
+    fn check_failed_publish(mut self) {
         self.client.call(Call::new(route("Fit", QUEUE), ""));
         let token = self.client.published()[0].0;
         self.client.engine.handle_published(self.client.now, token, Err(BusError::new("connection closed")));
@@ -128,16 +129,16 @@ impl<'a> Replay<'a> {
             "selection-options-on-queue-maximum" => selection.maximum_affinity = Some(0.9),
             _ => selection.minimum_affinity = Some(0.5),
         });
-        let Self { mut client, place, .. } = self;
+        let Self { mut client, peer, .. } = self;
         let refused =
             client.engine.call(client.now, Call { selection, ..Call::new(route(method, properties), "") });
         let error = refused.unwrap_err();
-        let recorded = &place.conversation.outcome["error"];
+        let recorded = &peer.conversation.outcome["error"];
         assert_eq!(error.code().as_str(), text(&recorded["code"]));
-        // Ours names the options.
+        // Our text names the option.
         assert!(error.to_string().starts_with(&format!("{method}: ")), "{error}");
         client.drain();
-        assert!(client.frames().is_empty() && publishes(place.conversation).count() == 0);
+        assert!(client.frames().is_empty() && publishes(peer.conversation).count() == 0);
     }
 
     fn check_closed(mut self) {
@@ -146,13 +147,13 @@ impl<'a> Replay<'a> {
         let error = self.client.engine.call(self.client.now, Call::new(route("Pick", AFFINITY), ""));
         let error = error.unwrap_err();
         assert_eq!(error, CallError::Closed);
-        self.place.check_refused(&error.code(), &error.to_string());
+        self.peer.check_refused(&error.code(), &error.to_string());
         assert!(self.client.frames().is_empty());
     }
 
     fn advance_to(&mut self, after: Duration) {
-        // A caller that gives up, or closes its client, does so at its own time.
-        let gives_up_after = match self.id() {
+        // The recorded time of a cancellation or of closing the client.
+        let ends_after = match self.id() {
             "unary-canceled-while-running"
             | "unary-canceled-during-selection-no-bids"
             | "skip-claim-elected-canceled-while-running" => Some(ms(150)),
@@ -160,32 +161,32 @@ impl<'a> Replay<'a> {
             id if id.starts_with("unary-client-closed-") => Some(ms(150)),
             _ => None,
         };
-        if let (Some(gives_up_after), Some(&(call, started))) = (gives_up_after, self.calls.first()) {
-            let at = started.since(Time::ZERO) + gives_up_after;
+        if let (Some(ends_after), Some(&(call, started))) = (ends_after, self.calls.first()) {
+            let at = started.since(Time::ZERO) + ends_after;
             if at <= after && self.ended.is_empty() {
-                self.pass(at);
+                self.run_until(at);
                 match self.id().starts_with("unary-client-closed-") {
                     true => self.client.engine.close(self.client.now),
                     false => self.client.engine.cancel(self.client.now, call),
                 }
                 self.client.drain();
-                self.look();
+                self.handle_events();
             }
         }
-        self.pass(after);
+        self.run_until(after);
     }
 
-    fn pass(&mut self, after: Duration) {
+    fn run_until(&mut self, after: Duration) {
         while let Some(timeout) = self.client.next_timeout(after) {
             self.client.advance_to(timeout);
-            self.look();
+            self.handle_events();
         }
         if after > self.client.now.time.since(Time::ZERO) {
             self.client.advance_to(after);
         }
     }
 
-    fn look(&mut self) {
+    fn handle_events(&mut self) {
         for event in self.client.events() {
             match event {
                 ClientEvent::Select { call, bids } => {
@@ -204,15 +205,15 @@ impl<'a> Replay<'a> {
     }
 
     fn call(&mut self, publish: &'a Publish, request: psrpc_engine::proto::Request) {
-        let route = route_of(self.place.bus, &publish.channel, &publish.local);
+        let route = route_of(self.peer.bus, &publish.channel, &publish.local);
         let selection = self.selection();
         let wall = WallTime::from_unix_nanos(request.sent_at);
         let now = Now { wall, ..self.client.now };
         let remaining = WallTime::from_unix_nanos(request.expiry).since(wall);
         let clamped =
-            self.place.version == "v0.6.0" && self.id() == "unary-context-deadline-and-longer-timeout";
-        // There the caller's own deadline is 400 ms away, and Go v0.6.0 puts the longer timeout on
-        // the wire.
+            self.peer.version == "v0.6.0" && self.id() == "unary-context-deadline-and-longer-timeout";
+        // The caller's own deadline is 400 ms away, but Go v0.6.0 puts the longer timeout on the
+        // wire.
         let deadline = clamped.then(|| now.time + ms(400));
         let call = Call {
             metadata: request.metadata.clone(),
@@ -224,26 +225,26 @@ impl<'a> Replay<'a> {
         let handle = self.client.engine.call(now, call).unwrap();
         self.calls.push((handle, now.time));
         if self.id() == "unary-context-already-canceled" {
-            // Go publishes the request all the same.
+            // Go still publishes the request.
             self.client.engine.cancel(now, handle);
             self.client.drain();
             assert!(self.client.published().is_empty(), "{}", self.context());
-            return self.look();
+            return self.handle_events();
         }
         self.client.drain();
         let (_, channel, frame) = self.client.published().pop().expect("a call publishes a request");
         let Frame::Request(mut ours) = frame else { panic!("a request") };
         self.ids.insert(request.request_id.to_string(), ours.request_id.clone());
         ours.request_id = request.request_id;
-        // Go has advertised it since v0.7.5.
+        // Go sets it since v0.7.5.
         assert_eq!(ours.skip_claim, channel.server().ends_with(".Q"), "{}", self.context());
-        ours.skip_claim &= self.place.version >= "v0.7.5";
-        assert_eq!(name(self.place.bus, &channel), publish.channel, "{}", self.context());
+        ours.skip_claim &= self.peer.version >= "v0.7.5";
+        assert_eq!(name(self.peer.bus, &channel), publish.channel, "{}", self.context());
         if clamped {
             assert_eq!(ours.expiry, (wall + ms(400)).as_unix_nanos());
             ours.expiry = request.expiry;
         }
-        assert_same(&Frame::Request(ours), self.place.local(&channel), publish, &self.context());
+        assert_same(&Frame::Request(ours), self.peer.local(&channel), publish, &self.context());
     }
 
     fn selection(&self) -> Selection {
@@ -274,19 +275,19 @@ impl<'a> Replay<'a> {
         })
     }
 
-    /// Hands in a frame that our client hears, with its request id mapped to ours.
+    /// Delivers a frame that our client is subscribed to, with its request id mapped to ours.
     fn receive(&mut self, publish: &Publish) {
-        let Some(subscription) = self.place.hears(&self.client, publish) else { return };
+        let Some(subscription) = self.peer.subscription_for(&self.client, publish) else { return };
         let ours = |recorded: &Text| self.ids.get(recorded.as_str()).cloned().unwrap_or_default();
         let mut frame = decode(publish);
         match &mut frame {
             Frame::ClaimRequest(claim) => claim.request_id = ours(&claim.request_id),
             Frame::Response(response) => response.request_id = ours(&response.request_id),
             Frame::Raw(_) => {}
-            other => panic!("a client hears no {}", other.kind()),
+            other => panic!("a client is subscribed to no {}", other.kind()),
         }
         self.client.deliver(subscription, frame);
-        self.look();
+        self.handle_events();
     }
 
     fn take_sent(&mut self, sent: &mut Vec<(String, String, Frame)>) {
@@ -295,26 +296,26 @@ impl<'a> Replay<'a> {
                 let recorded = self.ids.iter().find(|(_, ours)| **ours == grant.request_id);
                 grant.request_id = recorded.expect("a grant of a known request").0.as_str().into();
             }
-            sent.push((name(self.place.bus, &channel), self.place.local(&channel).to_owned(), frame));
+            sent.push((name(self.peer.bus, &channel), self.peer.local(&channel).to_owned(), frame));
         }
     }
 
     fn check_outcomes(&self) {
-        let outcome = &self.place.conversation.outcome;
+        let outcome = &self.peer.conversation.outcome;
         let recorded: Vec<_> = match self.id() {
             "unary-queue-two-calls" | "skip-claim-elected-two-calls" | "compression-response-over-cap" => {
                 vec![&outcome["first"], &outcome["second"]]
             }
-            // The handler's own call, by another client.
+            // The nested call of the handler, by another client.
             "handler-deadline-nested-call" | "handler-deadline-nested-call-longer-timeout"
-                if self.place.peer.label == "c2" =>
+                if self.peer.participant.label == "c2" =>
             {
                 vec![&outcome["nested"]]
             }
-            // What is tried again is up to the layer above: each attempt finds nobody.
+            // Retries happen above the engine; no server responds to any attempt.
             id if id.starts_with("retry-unary-") => {
                 for ended in &self.ended {
-                    let failure = ended.outcome.as_ref().expect_err("nobody is there");
+                    let failure = ended.outcome.as_ref().expect_err("no server responds");
                     assert_eq!(failure.to_string(), "unavailable: no response from servers");
                 }
                 return assert_eq!(self.ended.len(), self.calls.len());
@@ -339,30 +340,30 @@ impl<'a> Replay<'a> {
             "unary-canceled-during-selection-no-bids" | "unary-context-already-canceled" => {
                 (code, error) = ("canceled", "request canceled");
             }
-            // The error of the one server that saw the request ends the selection at once, as it
-            // does since v0.7.5.
+            // An error from the only server that got the request ends the selection at once (in Go
+            // since v0.7.5).
             "malformed-request-from-client" => took = Some(5),
-            // As it does since v0.7.7.
+            // In Go since v0.7.7.
             id if id.starts_with("unary-client-closed-") => {
                 (code, error, took) = ("canceled", "client is closed", Some(150));
             }
-            // Go takes the response of another server than the one that was selected. Ours waits
-            // for that one.
+            // Go accepts a response from a server that was not selected. Ours waits for the
+            // selected one.
             "unary-response-of-another-server" | "skip-claim-two-announcements" => {
                 let reply = ended.outcome.as_ref().unwrap_or_else(|error| panic!("{context}: {error}"));
                 return assert_eq!(reply.server_id, "SRV_recorder000A", "{context}");
             }
-            _ if self.selects_though_somebody_answered() => {
+            _ if self.ignores_early_response() => {
                 (code, error, took) = ("deadline_exceeded", "request timed out", Some(3000));
             }
-            // The engine does not look into payloads: this one fails a layer above.
+            // The engine does not decode payloads; this one fails in the typed client.
             "malformed-result" => (code, error) = ("", ""),
             _ => {}
         }
         match &ended.outcome {
             Ok(reply) => {
-                assert_eq!(code, "", "{context} answered {reply:?}");
-                let response = publishes(self.place.conversation)
+                assert_eq!(code, "", "{context}: unexpected reply {reply:?}");
+                let response = publishes(self.peer.conversation)
                     .map(|(_, publish)| publish)
                     .find(|publish| {
                         publish.type_url.ends_with("internal.Response")
@@ -385,9 +386,9 @@ impl<'a> Replay<'a> {
         }
         if let Some(took) = took {
             let after = ended.after.as_millis() as u64;
-            // Go counts from before it published the request.
+            // Go measures from before it publishes the request.
             let before = if index == 0 { self.calls[0].1.since(Time::ZERO).as_millis() as u64 } else { 0 };
-            // And compresses afterwards.
+            // Go's time includes compression.
             let within = if self.id().starts_with("compression-") { 20 } else { 5 + before };
             assert!(after.abs_diff(took) <= within, "{context}: {after} ms here, {took} ms in Go");
         }

@@ -1,9 +1,9 @@
-//! The ends of streams.
+//! Tests of how streams end.
 
 use super::*;
 
 #[test]
-fn a_close_ends_both_sides_with_its_cause_and_what_is_on_its_way() {
+fn a_close_ends_both_sides_and_pending_sends_with_its_cause() {
     let mut client = client();
     let (stream, id) = client.stream();
     client.send(stream, "hey");
@@ -16,7 +16,7 @@ fn a_close_ends_both_sides_with_its_cause_and_what_is_on_its_way() {
     let rain = || "rain".to_owned();
     assert_eq!(
         client.take(),
-        [Happened::Unsent(Reason::Closed, rain()), Happened::Ended(Reason::Closed, rain())]
+        [Observed::Unsent(Reason::Closed, rain()), Observed::Ended(Reason::Closed, rain())]
     );
     assert_eq!(body(&client.stream_frames()), [&closed(ErrorCode::FailedPrecondition, "rain")]);
     assert_eq!(
@@ -29,7 +29,7 @@ fn a_close_ends_both_sides_with_its_cause_and_what_is_on_its_way() {
     let mut server = server();
     let stream = server.stream(&id);
     server.close(OWNER, &id, ErrorCode::FailedPrecondition, "rain");
-    assert_eq!(server.take(), [Happened::Ended(Reason::ClosedByPeer, rain())]);
+    assert_eq!(server.take(), [Observed::Ended(Reason::ClosedByPeer, rain())]);
     assert_eq!(server.engine.streams(), 1, "its handler is not done");
     server.finish(stream, Ok(()));
     assert_eq!((server.engine.streams(), server.frames().len()), (0, 0));
@@ -53,33 +53,33 @@ fn the_end_of_its_handler_ends_a_stream() {
 }
 
 #[test]
-fn a_late_close_is_a_close() {
+fn a_close_is_accepted_after_its_expiry() {
     let mut client = client();
     let (_, id) = client.stream();
-    let frame = client.a_frame(&id, "REQ_1", closed(ErrorCode::Unavailable, "EOF"));
+    let frame = client.new_frame(&id, "REQ_1", closed(ErrorCode::Unavailable, "EOF"));
     client.advance_to(ms(60_000));
     client.frame(CLIENT, frame);
-    assert_eq!(client.take(), [Happened::Ended(Reason::ClosedByPeer, "EOF".into())]);
+    assert_eq!(client.take(), [Observed::Ended(Reason::ClosedByPeer, "EOF".into())]);
 }
 
 #[test]
-fn an_idle_stream_ends_when_that_is_asked_for() {
+fn an_idle_stream_ends_if_an_idle_timeout_is_set() {
     let mut client = client_with(|config| config.streams.idle_timeout = Some(ms(1000)));
     let (_, id) = client.stream();
     client.advance_to(ms(600));
     client.message(CLIENT, &id, "REQ_1", "hey");
     client.advance_to(ms(1599));
-    assert_eq!(client.take(), [Happened::Message("hey".into())]);
+    assert_eq!(client.take(), [Observed::Message("hey".into())]);
     client.advance_to(ms(1600));
     let text = "stream was idle for too long";
-    assert_eq!(client.take(), [Happened::Ended(Reason::Idle, text.into())]);
+    assert_eq!(client.take(), [Observed::Ended(Reason::Idle, text.into())]);
     assert_eq!(body(&client.stream_frames())[1..], [&closed(ErrorCode::DeadlineExceeded, text)]);
     client.advance_to(ms(10_000));
     assert_eq!((client.engine.streams(), client.engine.poll_timeout()), (0, None));
 }
 
 #[test]
-fn a_silent_stream_lives_on_by_default() {
+fn a_silent_stream_stays_open_by_default() {
     let mut client = client();
     let (stream, _) = client.stream();
     client.advance_to(Duration::from_secs(86_400));
@@ -95,14 +95,14 @@ fn the_close_of_a_client_ends_its_streams_and_openings() {
     client.engine.close(client.now);
     client.drain();
     let frames = client.stream_frames();
-    let mut told: Vec<_> =
+    let mut closes: Vec<_> =
         frames.iter().map(|frame| (frame.stream_id.as_str(), frame.body.clone().unwrap())).collect();
-    told.sort_by_key(|(stream, _)| *stream == opening.stream_id.as_str());
+    closes.sort_by_key(|(stream, _)| *stream == opening.stream_id.as_str());
     let expected = [
         (id.as_str(), closed(ErrorCode::Canceled, "stream closed")),
         (opening.stream_id.as_str(), closed(ErrorCode::Canceled, "client is closed")),
     ];
-    assert_eq!(told, expected);
+    assert_eq!(closes, expected);
     let mut events = client.events().into_iter();
     assert!(events.any(|event| matches!(
         event,
@@ -123,7 +123,7 @@ fn a_drain_ends_streams_and_gives_their_handlers_one_second() {
     server.engine.drain(server.now);
     server.drain();
     server.confirm_unsubscribed();
-    let eof = || Happened::Ended(Reason::Eof, "EOF".into());
+    let eof = || Observed::Ended(Reason::Eof, "EOF".into());
     assert_eq!(server.take(), [eof(), eof()]);
     assert_eq!(body(&server.stream_frames()), [&closed(ErrorCode::Unavailable, "EOF"); 2]);
     server.finish(first, Ok(()));
@@ -142,7 +142,7 @@ fn a_drain_ends_streams_and_gives_their_handlers_one_second() {
 fn a_stream_that_is_granted_while_the_server_drains_sees_eof_at_once() {
     let mut server = server();
     server.open(SERVER, "STR_1", "REQ_1");
-    server.admit();
+    server.bid_for_opening();
     server.engine.drain(server.now);
     server.drain();
     server.frames();
@@ -152,7 +152,7 @@ fn a_stream_that_is_granted_while_the_server_drains_sees_eof_at_once() {
     server.open(SERVER, "STR_2", "REQ_2");
     let received = server.received().pop().unwrap();
     server.bid(received.request, 1.0);
-    assert_eq!(server.fates(), [crate::fixture::Fate::Abandoned(Reason::Draining)]);
+    assert_eq!(server.request_events(), [crate::fixture::RequestEvent::Abandoned(Reason::Draining)]);
 }
 
 #[test]
@@ -163,7 +163,7 @@ fn deregistering_ends_the_streams_of_a_method_and_waits_for_their_handlers() {
     server.events();
     let stream = server.stream("STR_1");
     server.open(SERVER, "STR_2", "REQ_2");
-    server.admit();
+    server.bid_for_opening();
     server.grant("Parade", "REQ_2", "SRV_1");
     assert!(server.accepted().is_some());
     server.engine.deregister(server.now, registration);
@@ -177,7 +177,7 @@ fn deregistering_ends_the_streams_of_a_method_and_waits_for_their_handlers() {
 }
 
 #[test]
-fn a_killed_server_tells_its_clients_and_stops_its_handlers() {
+fn a_killed_server_closes_its_streams_and_stops_their_handlers() {
     let mut server = server();
     server.stream("STR_1");
     server.engine.kill(server.now);
@@ -206,12 +206,12 @@ fn ten_thousand_streams_share_one_channel() {
     assert_eq!(client.subscriptions.len(), subscriptions);
     for (_, id) in streams.iter().step_by(997) {
         client.message(CLIENT, id, "REQ_1", "hey");
-        assert_eq!(client.take(), [Happened::Message("hey".into())]);
+        assert_eq!(client.take(), [Observed::Message("hey".into())]);
     }
 }
 
 #[test]
-fn requests_beyond_the_concurrency_limit_get_no_bid_and_on_a_queue_an_answer() {
+fn requests_beyond_the_concurrency_limit_get_no_bid_and_on_a_queue_an_error() {
     let mut config = ServerConfig::new("Hats");
     config.concurrency = Some(1);
     let affinity = MethodProperties { routing: Routing::Affinity, require_claim: true };
@@ -237,9 +237,9 @@ fn requests_beyond_the_concurrency_limit_get_no_bid_and_on_a_queue_an_answer() {
     server.accept("Fit", "REQ_5", ms(1000));
 }
 
-/// Invariant I14: a drain that meets a full bus waits for room, and not for ever.
+/// Invariant I14: a drain waits for a full bus, but not forever.
 #[test]
-fn a_drained_server_is_closed_when_the_bus_has_the_ends_of_its_streams() {
+fn a_drained_server_closes_once_the_bus_has_its_stream_closes() {
     for room in [true, false] {
         let mut server = server();
         let stream = server.stream("STR_1");
@@ -254,7 +254,7 @@ fn a_drained_server_is_closed_when_the_bus_has_the_ends_of_its_streams() {
         assert!(refuse_next(&mut server.engine).is_some(), "the end of the stream");
         assert!(is_idle(&mut server.engine), "it waits for room");
         server.confirm_unsubscribed();
-        // The grant channels are given up after the request channels.
+        // The server unsubscribes from grants after it has unsubscribed from requests.
         server.confirm_unsubscribed();
         assert!(!server.events().iter().any(|event| matches!(event, ServerEvent::Closed)));
         if room {
@@ -269,7 +269,7 @@ fn a_drained_server_is_closed_when_the_bus_has_the_ends_of_its_streams() {
 }
 
 #[test]
-fn a_client_is_closed_when_the_bus_has_the_ends_of_its_streams() {
+fn a_client_closes_once_the_bus_has_its_stream_closes() {
     for room in [true, false] {
         let mut client = client();
         client.stream();

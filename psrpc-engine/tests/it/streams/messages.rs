@@ -1,4 +1,4 @@
-//! Messages of streams, and their acks.
+//! Tests of stream messages and their acks.
 
 use super::*;
 
@@ -10,7 +10,7 @@ fn a_send_resolves_with_its_ack() {
     assert_eq!(sent.stream_id.as_str(), id);
     assert_eq!(client.take(), []);
     client.ack(CLIENT, &sent);
-    assert_eq!(client.take(), [Happened::Sent]);
+    assert_eq!(client.take(), [Observed::Sent]);
     client.ack(CLIENT, &sent);
     assert_eq!(client.dropped(), [Reason::Late]);
     assert_eq!((client.engine.sending(), client.engine.poll_timeout()), (0, None));
@@ -22,12 +22,12 @@ fn a_send_without_an_ack_ends_at_its_deadline_and_the_stream_goes_on() {
     let (stream, _) = client.stream();
     let lost = client.send(stream, "hey");
     client.advance_to(ms(3000));
-    assert_eq!(client.take(), [Happened::Unsent(Reason::TimedOut, "request timed out".into())]);
+    assert_eq!(client.take(), [Observed::Unsent(Reason::TimedOut, "request timed out".into())]);
     client.ack(CLIENT, &lost);
     assert_eq!(client.dropped(), [Reason::Late]);
     let sent = client.send(stream, "again");
     client.ack(CLIENT, &sent);
-    assert_eq!(client.take(), [Happened::Sent]);
+    assert_eq!(client.take(), [Observed::Sent]);
 }
 
 #[test]
@@ -39,7 +39,7 @@ fn an_ack_at_the_deadline_of_its_send_is_late() {
     client.ack(CLIENT, &sent);
     assert_eq!(client.dropped(), [Reason::Late]);
     client.advance_to(ms(3000));
-    assert_eq!(client.take(), [Happened::Unsent(Reason::TimedOut, "request timed out".into())]);
+    assert_eq!(client.take(), [Observed::Unsent(Reason::TimedOut, "request timed out".into())]);
 }
 
 #[test]
@@ -58,11 +58,11 @@ fn an_ack_counts_for_its_own_message_alone() {
     let (stream, _) = client.stream();
     let (first, second) = (client.send(stream, "hey"), client.send(stream, "ho"));
     client.ack(CLIENT, &second);
-    assert_eq!(client.take(), [Happened::Sent]);
+    assert_eq!(client.take(), [Observed::Sent]);
     client.ack(CLIENT, &second);
     assert_eq!(client.dropped(), [Reason::Late]);
     client.ack(CLIENT, &first);
-    assert_eq!(client.take(), [Happened::Sent]);
+    assert_eq!(client.take(), [Observed::Sent]);
 }
 
 #[test]
@@ -71,7 +71,7 @@ fn a_message_is_acknowledged_when_its_consumer_has_it() {
     server.stream("STR_1");
     server.message(OWNER, "STR_1", "REQ_7", "hey");
     assert!(server.frames().is_empty(), "not before");
-    assert_eq!(server.take(), [Happened::Message("hey".into())]);
+    assert_eq!(server.take(), [Observed::Message("hey".into())]);
     let acks = server.stream_frames();
     assert_eq!((body(&acks), acks[0].request_id.as_str()), (vec![&StreamBody::Ack], "REQ_7"));
 }
@@ -82,7 +82,7 @@ fn a_message_is_delivered_once() {
     server.stream("STR_1");
     server.message(OWNER, "STR_1", "REQ_7", "hey");
     server.message(OWNER, "STR_1", "REQ_7", "hey");
-    assert_eq!(server.take(), [Happened::Message("hey".into())]);
+    assert_eq!(server.take(), [Observed::Message("hey".into())]);
     assert_eq!(server.engine.counters().get(Reason::Duplicate), 1);
     server.advance_to(ms(10_000));
     assert_eq!((server.engine.remembered(), server.engine.poll_timeout()), (0, None));
@@ -92,24 +92,24 @@ fn a_message_is_delivered_once() {
 fn an_expired_message_is_dropped_with_its_lateness() {
     let mut server = server();
     server.stream("STR_1");
-    let frame = server.a_frame("STR_1", "REQ_7", StreamBody::Message { payload: "hey".into() });
+    let frame = server.new_frame("STR_1", "REQ_7", StreamBody::Message { payload: "hey".into() });
     server.advance_to(ms(3000));
     server.frame(OWNER, frame);
-    assert_eq!(server.fates(), [crate::fixture::Fate::Dropped(Reason::ExpiredMessage)]);
+    assert_eq!(server.request_events(), [crate::fixture::RequestEvent::Dropped(Reason::ExpiredMessage)]);
 }
 
 #[test]
-fn a_message_of_a_peer_that_does_not_say_when_it_sent_is_delivered() {
+fn a_message_without_sent_at_is_delivered() {
     let mut server = server();
     server.stream("STR_1");
     let message = StreamBody::Message { payload: "hey".into() };
-    let Frame::Stream(frame) = server.a_frame("STR_1", "REQ_7", message) else { panic!() };
+    let Frame::Stream(frame) = server.new_frame("STR_1", "REQ_7", message) else { panic!() };
     server.frame(OWNER, Frame::Stream(Stream { sent_at: 0, ..frame }));
-    assert_eq!(server.take(), [Happened::Message("hey".into())]);
+    assert_eq!(server.take(), [Observed::Message("hey".into())]);
 }
 
 #[test]
-fn an_ack_whose_publish_is_not_reported_yet_takes_no_room_of_messages() {
+fn an_ack_that_the_bus_has_taken_does_not_count_as_unread() {
     let mut server = server_with(|config| config.limits.streams.unread_per_stream = 1);
     server.open(OWNER, "STR_1", "REQ_STR_1");
     let received = server.received().pop().unwrap();
@@ -117,12 +117,12 @@ fn an_ack_whose_publish_is_not_reported_yet_takes_no_room_of_messages() {
     let _ = all_outputs(&mut server.engine);
     assert_eq!(all_published(&mut server.engine).len(), 1, "the ack of the opening");
     server.message(OWNER, "STR_1", "REQ_7", "hey");
-    assert_eq!(server.take(), [Happened::Message("hey".into())]);
+    assert_eq!(server.take(), [Observed::Message("hey".into())]);
 }
 
-/// Invariant I10: the ends of streams wait for a full bus, but not without bound.
+/// Invariant I10: the number of stream closes that wait for a full bus is bounded.
 #[test]
-fn a_full_bus_ends_the_flood_of_streams_that_open_and_end() {
+fn a_full_bus_bounds_a_flood_of_short_streams() {
     let mut server = server();
     let owner = server.subscription(OWNER);
     let update = Any { type_url: "type.googleapis.com/hats.Update".into(), value: "tide".into() };
@@ -131,7 +131,7 @@ fn a_full_bus_ends_the_flood_of_streams_that_open_and_end() {
     let mut opened = 0;
     for id in 0..70_000 {
         let open = StreamBody::Open { node_id: "CLI_1".into(), metadata: Metadata::new() };
-        let frame = server.a_frame(&format!("STR_{id}"), &format!("REQ_{id}"), open);
+        let frame = server.new_frame(&format!("STR_{id}"), &format!("REQ_{id}"), open);
         server.engine.handle_frame(server.now, owner, frame);
         for output in all_outputs(&mut server.engine) {
             match output {
@@ -156,17 +156,17 @@ fn a_full_bus_ends_the_flood_of_streams_that_open_and_end() {
 }
 
 #[test]
-fn a_full_consumer_says_nothing_until_it_takes() {
+fn a_full_consumer_gets_no_ack_until_it_takes_a_message() {
     let mut server = server_with(|config| config.limits.streams.unread_per_stream = 1);
     let stream = server.stream("STR_1");
     server.message(OWNER, "STR_1", "REQ_1", "one");
     server.message(OWNER, "STR_1", "REQ_2", "two");
-    assert_eq!(server.take(), [Happened::Message("one".into())]);
+    assert_eq!(server.take(), [Observed::Message("one".into())]);
     assert_eq!(server.stream_frames().len(), 1);
     assert_eq!(server.engine.counters().get(Reason::SlowConsumer), 1);
     server.engine.stream_commands().taken(stream);
     server.message(OWNER, "STR_1", "REQ_3", "three");
-    assert_eq!(server.take(), [Happened::Message("three".into())]);
+    assert_eq!(server.take(), [Observed::Message("three".into())]);
 }
 
 #[test]
@@ -181,7 +181,7 @@ fn a_slow_consumer_may_end_its_stream_instead() {
     let text = "stream message discarded by slow consumer";
     assert_eq!(
         server.take(),
-        [Happened::Message("one".into()), Happened::Ended(Reason::SlowConsumer, text.into())]
+        [Observed::Message("one".into()), Observed::Ended(Reason::SlowConsumer, text.into())]
     );
     assert_eq!(body(&server.stream_frames()), [&closed(ErrorCode::Unavailable, text)]);
 }
@@ -191,19 +191,19 @@ fn a_message_that_does_not_decode_ends_the_stream_and_one_that_is_refused_does_n
     let mut server = server();
     server.stream("STR_1");
     server.message(OWNER, "STR_1", "REQ_1", "spam");
-    server.happened(|server, now, delivery| server.stream_commands().reject(now, delivery, None));
+    server.observe(|server, now, delivery| server.stream_commands().reject(now, delivery, None));
     assert!(server.stream_frames().is_empty());
     server.message(OWNER, "STR_1", "REQ_2", "\u{fffd}");
     let malformed = cause(ErrorCode::MalformedRequest, "no UTF-8");
-    server.happened(|server, now, delivery| {
+    server.observe(|server, now, delivery| {
         server.stream_commands().reject(now, delivery, Some(malformed.clone()));
     });
     assert_eq!(body(&server.stream_frames()), [&closed(ErrorCode::MalformedRequest, "no UTF-8")]);
-    assert_eq!(server.take(), [Happened::Ended(Reason::MalformedMessage, "no UTF-8".into())]);
+    assert_eq!(server.take(), [Observed::Ended(Reason::MalformedMessage, "no UTF-8".into())]);
 }
 
 #[test]
-fn a_frame_of_a_stream_that_is_not_here_is_counted_and_answered_by_nothing() {
+fn a_frame_of_an_unknown_stream_is_counted_and_ignored() {
     let mut server = server();
     server.message(OWNER, "STR_9", "REQ_1", "hey");
     server.close(OWNER, "STR_9", ErrorCode::Canceled, "stream closed");
@@ -229,7 +229,7 @@ fn sends_are_bounded_and_checked() {
 }
 
 #[test]
-fn a_cause_that_nobody_would_read_is_replaced() {
+fn a_cause_over_the_frame_limit_is_replaced() {
     let mut server = server_with(|config| config.limits.frame.frame_bytes = 100_000);
     let stream = server.stream("STR_1");
     let large = cause(ErrorCode::NotFound, &"x".repeat(100_000));
@@ -244,7 +244,7 @@ fn a_cause_that_nobody_would_read_is_replaced() {
 }
 
 #[test]
-fn a_send_that_nobody_waits_for_is_forgotten_and_withdrawn() {
+fn a_canceled_send_is_withdrawn() {
     let mut client = client();
     let (stream, _) = client.stream();
     let send = client.engine.stream_commands().send(client.now, stream, "hey", None).unwrap();
@@ -254,22 +254,22 @@ fn a_send_that_nobody_waits_for_is_forgotten_and_withdrawn() {
 }
 
 #[test]
-fn a_message_that_the_bus_does_not_take_fails_its_send() {
+fn a_message_that_the_bus_refuses_fails_its_send() {
     let mut client = client();
     let (stream, _) = client.stream();
     client.engine.stream_commands().send(client.now, stream, "hey", None).unwrap();
     let (token, ..) = next_published(&mut client.engine).unwrap();
     client.engine.handle_published(client.now, token, Err(BusError::new("down")));
     client.drain();
-    assert_eq!(client.take(), [Happened::Unsent(Reason::PublishFailed, "publish failed: down".into())]);
+    assert_eq!(client.take(), [Observed::Unsent(Reason::PublishFailed, "publish failed: down".into())]);
 }
 
 #[test]
-fn acks_that_a_full_bus_holds_up_take_the_room_of_messages() {
+fn acks_that_wait_for_a_full_bus_count_as_unread_messages() {
     let mut server = server_with(|config| config.limits.streams.unread_per_stream = 2);
     let stream = server.stream("STR_1");
     for id in ["REQ_1", "REQ_2", "REQ_3"] {
-        let frame = server.a_frame("STR_1", id, StreamBody::Message { payload: "hey".into() });
+        let frame = server.new_frame("STR_1", id, StreamBody::Message { payload: "hey".into() });
         let subscription = server.subscription(OWNER);
         server.engine.handle_frame(server.now, subscription, frame);
         let mut messages = 0;

@@ -1,4 +1,4 @@
-//! Streams, case by case, on either side.
+//! Tests of streams, on the client and on the server.
 
 mod ends;
 mod messages;
@@ -74,9 +74,9 @@ impl StreamEngine for Server {
     }
 }
 
-/// What happened to streams, in short.
+/// A stream event, reduced to what the tests compare.
 #[derive(Debug, PartialEq)]
-enum Happened {
+enum Observed {
     Message(String),
     Sent,
     Unsent(Reason, String),
@@ -84,31 +84,31 @@ enum Happened {
 }
 
 impl<E: StreamEngine> Driven<E> {
-    /// What happened to streams since the last look; messages are accepted with `accept`.
-    fn happened(
+    /// Takes the stream events, and calls `accept` for each message.
+    fn observe(
         &mut self,
         mut accept: impl FnMut(&mut E, psrpc_engine::Now, PendingMessage),
-    ) -> Vec<Happened> {
-        let mut happened = Vec::new();
+    ) -> Vec<Observed> {
+        let mut observe = Vec::new();
         for event in self.events().into_iter().filter_map(E::stream_event) {
-            happened.push(match event {
+            observe.push(match event {
                 StreamEvent::Message { delivery, payload } => {
                     accept(&mut self.engine, self.now, delivery);
-                    Happened::Message(String::from_utf8(payload.to_vec()).unwrap())
+                    Observed::Message(String::from_utf8(payload.to_vec()).unwrap())
                 }
-                StreamEvent::Sent { outcome: Ok(()), .. } => Happened::Sent,
+                StreamEvent::Sent { outcome: Ok(()), .. } => Observed::Sent,
                 StreamEvent::Sent { outcome: Err(failure), .. } => {
-                    Happened::Unsent(failure.reason, failure.text.to_string())
+                    Observed::Unsent(failure.reason, failure.text.to_string())
                 }
-                StreamEvent::Ended { cause, .. } => Happened::Ended(cause.reason, cause.text.to_string()),
+                StreamEvent::Ended { cause, .. } => Observed::Ended(cause.reason, cause.text.to_string()),
                 other => panic!("{other:?}"),
             });
         }
         self.drain();
-        happened
+        observe
     }
 
-    /// The frames of streams published since the last look.
+    /// Takes the published stream frames.
     fn stream_frames(&mut self) -> Vec<Stream> {
         let frames = self.frames().into_iter().filter_map(|(_, frame)| match frame {
             Frame::Stream(frame) => Some(frame),
@@ -123,7 +123,7 @@ impl<E: StreamEngine> Driven<E> {
         self.stream_frames().pop().expect("a send publishes a message")
     }
 
-    fn a_frame(&self, stream: &str, id: &str, body: StreamBody) -> Frame {
+    fn new_frame(&self, stream: &str, id: &str, body: StreamBody) -> Frame {
         let sent_at = self.now.wall.as_unix_nanos();
         let expiry = (self.now.wall + ms(3000)).as_unix_nanos();
         Frame::Stream(Stream {
@@ -136,7 +136,7 @@ impl<E: StreamEngine> Driven<E> {
     }
 
     fn message(&mut self, channel: &str, stream: &str, id: &str, text: &'static str) {
-        let frame = self.a_frame(stream, id, StreamBody::Message { payload: text.as_bytes().into() });
+        let frame = self.new_frame(stream, id, StreamBody::Message { payload: text.as_bytes().into() });
         self.frame(channel, frame);
     }
 
@@ -146,13 +146,13 @@ impl<E: StreamEngine> Driven<E> {
     }
 
     fn close(&mut self, channel: &str, stream: &str, code: ErrorCode, text: &'static str) {
-        let frame = self.a_frame(stream, "REQ_close", StreamBody::Close { code, text: text.into() });
+        let frame = self.new_frame(stream, "REQ_close", StreamBody::Close { code, text: text.into() });
         self.frame(channel, frame);
     }
 }
 
 impl Driven<Client> {
-    /// Starts to open a stream, and gives the frame that does.
+    /// Starts to open a stream, and returns the published frame.
     fn opening(&mut self, open: OpenStream) -> (CallHandle, Stream) {
         let call = self.engine.open_stream(self.now, open).unwrap();
         self.drain();
@@ -172,15 +172,15 @@ impl Driven<Client> {
         self.frame("Hats|CLI_1|CLAIM", Frame::ClaimRequest(claim));
     }
 
-    /// An open stream, and its id.
+    /// Opens a stream, and returns it with its id.
     fn stream(&mut self) -> (StreamHandle, String) {
         let (_, open) = self.opening(OpenStream::new(owner_parade()));
         self.ack(CLIENT, &open);
         (self.opened().unwrap().unwrap(), open.stream_id.to_string())
     }
 
-    fn take(&mut self) -> Vec<Happened> {
-        self.happened(|client, now, delivery| client.stream_commands().accept(now, delivery))
+    fn take(&mut self) -> Vec<Observed> {
+        self.observe(|client, now, delivery| client.stream_commands().accept(now, delivery))
     }
 }
 
@@ -188,11 +188,11 @@ impl Driven<Server> {
     fn open(&mut self, channel: &str, stream: &str, id: &str) {
         let open =
             StreamBody::Open { node_id: "CLI_1".into(), metadata: Metadata::from_iter([("day", "1")]) };
-        let frame = self.a_frame(stream, id, open);
+        let frame = self.new_frame(stream, id, open);
         self.frame(channel, frame);
     }
 
-    fn admit(&mut self) -> Received {
+    fn bid_for_opening(&mut self) -> Received {
         let received = self.received().pop().expect("the opening comes in");
         assert!(received.opens_stream);
         self.engine.bid(self.now, received.request, 1.0);
@@ -207,17 +207,17 @@ impl Driven<Server> {
         })
     }
 
-    /// An open stream of this id, nothing to be claimed.
+    /// Opens a stream with this id on an unclaimed method.
     fn stream(&mut self, id: &str) -> StreamHandle {
         self.open(OWNER, id, &format!("REQ_{id}"));
-        self.admit();
+        self.bid_for_opening();
         let stream = self.accepted().expect("it is open");
         self.frames();
         stream
     }
 
-    fn take(&mut self) -> Vec<Happened> {
-        self.happened(|server, now, delivery| server.stream_commands().accept(now, delivery))
+    fn take(&mut self) -> Vec<Observed> {
+        self.observe(|server, now, delivery| server.stream_commands().accept(now, delivery))
     }
 
     fn finish(&mut self, stream: StreamHandle, result: Result<(), ErrorResponse>) {

@@ -1,4 +1,4 @@
-//! Opening a stream, at the client and at the server.
+//! Tests of opening a stream, on the client and on the server.
 
 use super::*;
 
@@ -10,7 +10,7 @@ fn a_claimed_stream_is_granted_and_open_with_its_ack() {
     assert_eq!(open.expiry - open.sent_at, 3_000_000_000);
     assert_eq!(open.body, Some(StreamBody::Open { node_id: "CLI_1".into(), metadata }));
     client.ack(CLIENT, &open);
-    assert!(client.opened().is_none(), "nobody was granted it yet");
+    assert!(client.opened().is_none(), "no server has a grant yet");
     client.claim_stream(&open, "SRV_1");
     let grant = ClaimResponse { request_id: open.request_id.clone(), server_id: "SRV_1".into() };
     assert_eq!(client.frames(), [("Hats|Parade|RCLAIM".to_owned(), Frame::ClaimResponse(grant))]);
@@ -23,7 +23,7 @@ fn a_claimed_stream_is_granted_and_open_with_its_ack() {
 }
 
 #[test]
-fn a_message_of_the_server_tells_that_it_has_taken_the_stream() {
+fn a_message_from_the_server_counts_as_the_ack_of_the_opening() {
     let mut client = client();
     let (_, open) = client.opening(OpenStream::new(owner_parade()));
     client.message(CLIENT, open.stream_id.as_str(), "REQ_1", "hello");
@@ -35,7 +35,7 @@ fn a_message_of_the_server_tells_that_it_has_taken_the_stream() {
 }
 
 #[test]
-fn a_stream_that_nobody_claims_is_closed_for_a_late_winner() {
+fn an_opening_without_bids_sends_a_close() {
     let mut client = client();
     let (_, open) = client.opening(OpenStream::new(parade()));
     client.advance_to(ms(1000));
@@ -51,17 +51,17 @@ fn a_stream_that_nobody_claims_is_closed_for_a_late_winner() {
 
 #[test]
 fn an_opening_that_a_server_takes_or_refuses_at_its_deadline_has_timed_out() {
-    type Answer = fn(&mut Driven<Client>, &Stream);
-    let answers: [Answer; 3] = [
+    type Reaction = fn(&mut Driven<Client>, &Stream);
+    let reactions: [Reaction; 3] = [
         |client, open| client.ack(CLIENT, open),
         |client, open| client.message(CLIENT, open.stream_id.as_str(), "REQ_1", "hello"),
         |client, open| client.close(CLIENT, open.stream_id.as_str(), ErrorCode::NotFound, "no band"),
     ];
-    for answer in answers {
+    for react in reactions {
         let mut client = client();
         let (_, open) = client.opening(OpenStream::new(owner_parade()));
         client.now = at(ms(3000));
-        answer(&mut client, &open);
+        react(&mut client, &open);
         assert_eq!(client.dropped(), [Reason::Late]);
         client.advance_to(ms(3000));
         assert_eq!(client.opened().unwrap().unwrap_err().reason, Reason::TimedOut);
@@ -71,7 +71,7 @@ fn an_opening_that_a_server_takes_or_refuses_at_its_deadline_has_timed_out() {
 }
 
 #[test]
-fn an_opening_that_is_canceled_grants_nobody_and_closes() {
+fn a_canceled_opening_grants_no_server_and_sends_a_close() {
     let mut client = client();
     let (call, open) =
         client.opening(OpenStream::new(Route::stream::<&str>("Hats", "Parade", AFFINITY, &[]).unwrap()));
@@ -89,24 +89,24 @@ fn a_server_that_refuses_a_stream_fails_its_opening() {
     client.close(CLIENT, open.stream_id.as_str(), ErrorCode::ResourceExhausted, "too many");
     let failure = client.opened().unwrap().unwrap_err();
     assert_eq!((failure.reason, failure.code), (Reason::Answered, ErrorCode::ResourceExhausted));
-    assert!(client.frames().is_empty(), "it needs not be told");
+    assert!(client.frames().is_empty(), "it needs not be closes");
     assert_eq!(client.engine.streams(), 0);
 }
 
 #[test]
-fn a_stream_that_one_server_refuses_is_closed_for_another_that_was_granted_it() {
+fn an_opening_refused_by_one_server_sends_a_close_to_the_granted_one() {
     let mut client = client();
     let (_, open) = client.opening(OpenStream::new(parade()));
     client.claim_stream(&open, "SRV_2");
     client.frames();
-    // Of a server that could not read the opening and has taken its time to say so.
+    // A late close from a server that could not decode the opening.
     client.close(CLIENT, open.stream_id.as_str(), ErrorCode::MalformedRequest, "what?");
     assert_eq!(client.opened().unwrap().unwrap_err().reason, Reason::Answered);
     assert_eq!(body(&client.stream_frames()), [&closed(ErrorCode::MalformedRequest, "what?")]);
 }
 
 #[test]
-fn what_cannot_be_opened_is_refused() {
+fn streams_that_cannot_be_opened_are_refused() {
     let mut closed = Driven::client();
     let refused = closed.engine.open_stream(closed.now, OpenStream::new(parade())).unwrap_err();
     assert_eq!(refused, CallError::NoStreams { method: "Parade".into() });
@@ -137,13 +137,13 @@ fn an_interrupted_client_opens_no_stream_and_sends_nothing() {
             assert_eq!(failure.text.as_str(), "subscription interrupted: connection reset");
             assert_eq!(failure.source.as_ref().unwrap().to_string(), "connection reset");
             assert!(failure.evidence.unsent);
-            assert!(client.frames().is_empty(), "neither the opening leaves nor a close");
+            assert!(client.frames().is_empty(), "neither an opening nor a close is published");
             assert_eq!((client.engine.streams(), client.engine.in_flight()), (2, 1));
         }
-        // What is open or being opened goes on.
+        // Open streams and pending openings go on.
         let message = client.send(stream, "hey");
         client.ack(CLIENT, &message);
-        assert_eq!(client.take(), [Happened::Sent]);
+        assert_eq!(client.take(), [Observed::Sent]);
         client.ack(CLIENT, &pending);
         assert!(client.opened().unwrap().is_ok());
         client.resume(channel);
@@ -157,7 +157,7 @@ fn an_interrupted_client_opens_no_stream_and_sends_nothing() {
 }
 
 #[test]
-fn a_stream_whose_opening_has_not_left_needs_no_close() {
+fn an_unsent_opening_needs_no_close() {
     let mut client = client();
     let call = client.engine.open_stream(client.now, OpenStream::new(parade())).unwrap();
     client.engine.cancel(client.now, call);
@@ -169,20 +169,20 @@ fn a_stream_whose_opening_has_not_left_needs_no_close() {
 }
 
 #[test]
-fn a_lock_that_the_bus_refuses_is_no_evidence_of_an_opening() {
+fn a_refused_lock_is_no_evidence_for_an_opening() {
     let mut client = client();
     client.opening(OpenStream::new(parade()));
     client.engine.lock_refused(client.now, &BusError::new("NOPERM"));
     client.advance_to(ms(3000));
     let failure = client.opened().unwrap().unwrap_err();
-    assert_eq!(failure.evidence.lock_refusal, None, "the bus hands streams to every server");
+    assert_eq!(failure.evidence.lock_refusal, None, "the bus delivers openings to every server");
 }
 
 #[test]
 fn a_server_bids_for_a_stream_and_acknowledges_it_when_granted() {
     let mut server = server();
     server.open(SERVER, "STR_1", "REQ_1");
-    let received = server.admit();
+    let received = server.bid_for_opening();
     assert_eq!((received.client_id.as_str(), received.metadata.get("day").unwrap().as_str()), ("CLI_1", "1"));
     assert!(
         matches!(&server.frames()[..], [(channel, Frame::ClaimRequest(_))] if channel == "Hats|CLI_1|CLAIM")
@@ -205,11 +205,11 @@ fn a_stream_is_opened_once() {
     let stream = server.stream("STR_1");
     server.open(OWNER, "STR_1", "REQ_STR_1");
     server.open(OWNER, "STR_1", "REQ_2");
-    let dropped: Vec<_> = server.fates();
-    assert_eq!(dropped, [crate::fixture::Fate::Dropped(Reason::Duplicate); 2]);
+    let dropped: Vec<_> = server.request_events();
+    assert_eq!(dropped, [crate::fixture::RequestEvent::Dropped(Reason::Duplicate); 2]);
     server.finish(stream, Ok(()));
     server.open(OWNER, "STR_1", "REQ_3");
-    assert!(server.received().is_empty(), "nor after its end");
+    assert!(server.received().is_empty(), "not even after its end");
 }
 
 #[test]
@@ -217,30 +217,30 @@ fn two_clients_with_one_stream_id_get_one_stream() {
     let mut server = server();
     server.stream("STR_1");
     let open = StreamBody::Open { node_id: "CLI_2".into(), metadata: Metadata::new() };
-    let frame = server.a_frame("STR_1", "REQ_2", open);
+    let frame = server.new_frame("STR_1", "REQ_2", open);
     server.frame(OWNER, frame);
-    assert_eq!(server.fates(), [crate::fixture::Fate::Dropped(Reason::IdTaken)]);
+    assert_eq!(server.request_events(), [crate::fixture::RequestEvent::Dropped(Reason::IdTaken)]);
 }
 
 #[test]
-fn a_client_that_gives_up_before_the_grant_is_not_waited_for() {
+fn a_close_before_the_grant_abandons_the_opening() {
     let mut server = server();
     server.open(SERVER, "STR_1", "REQ_1");
-    server.admit();
+    server.bid_for_opening();
     server.close(SERVER, "STR_1", ErrorCode::Canceled, "request canceled");
-    assert_eq!(server.fates(), [crate::fixture::Fate::Abandoned(Reason::ClosedByPeer)]);
+    assert_eq!(server.request_events(), [crate::fixture::RequestEvent::Abandoned(Reason::ClosedByPeer)]);
     server.grant("Parade", "REQ_1", "SRV_1");
     assert!(server.accepted().is_none());
     assert_eq!(server.engine.in_flight(), 0);
 }
 
 #[test]
-fn a_full_server_does_not_bid_and_says_so_where_no_other_can() {
+fn a_full_server_closes_the_stream_only_if_no_other_server_can_take_it() {
     let mut server = server_with(|config| config.limits.streams.streams = 1);
     server.stream("STR_1");
     server.open(SERVER, "STR_2", "REQ_2");
     server.open(OWNER, "STR_3", "REQ_3");
-    assert_eq!(server.fates(), [crate::fixture::Fate::Dropped(Reason::StreamsFull); 2]);
+    assert_eq!(server.request_events(), [crate::fixture::RequestEvent::Dropped(Reason::StreamsFull); 2]);
     let frames = server.stream_frames();
     assert_eq!(
         body(&frames),

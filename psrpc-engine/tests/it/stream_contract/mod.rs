@@ -1,6 +1,6 @@
-//! The driving contract once more, for multi calls, streams and updates: nothing panics, no timer
-//! is due after it was handled (I18), everything that begins ends exactly once and by its deadline
-//! (I1), no message is delivered twice (I7), and nothing is left behind (I9).
+//! Property tests of the driving contract for multi calls, streams and updates: nothing panics, no
+//! timer is due after it was handled (I18), every operation ends exactly once and by its deadline
+//! (I1), no message is delivered twice (I7), and no state remains at the end (I9).
 
 mod client;
 mod server;
@@ -41,53 +41,53 @@ fn cause() -> ErrorResponse {
     ErrorResponse::new(ErrorCode::Aborted, "enough")
 }
 
-/// What can happen to the streams of either side.
+/// A step that applies to the streams of clients and servers alike.
 #[derive(Clone, Debug)]
-enum OnStream {
+enum StreamStep {
     Send(Index, u64),
     CancelSend(Index),
     Accept(Index),
     Reject(Index, bool),
     Taken(Index),
     Close(Index),
-    /// The other side sends: on which stream, for or as which id, and what.
-    Hear(Index, Index, Body),
+    /// The other side sends a frame: stream, request id, body.
+    Receive(Index, Index, Body),
 }
 
 #[derive(Clone, Copy, Debug)]
 enum Body {
-    /// An ack of something that we sent.
+    /// An ack of a frame that we sent.
     Ack,
-    /// Message number so much, which may have been sent before.
+    /// The message with this number, possibly a duplicate.
     Message(u8),
     Close,
-    Nothing,
+    Missing,
 }
 
-fn on_streams() -> impl Strategy<Value = OnStream> {
+fn stream_steps() -> impl Strategy<Value = StreamStep> {
     let body = prop_oneof![
         6 => Just(Body::Ack),
         8 => (0..6u8).prop_map(Body::Message),
         1 => Just(Body::Close),
-        1 => Just(Body::Nothing),
+        1 => Just(Body::Missing),
     ];
     prop_oneof![
-        4 => (any::<Index>(), 0..3000u64).prop_map(|(stream, timeout)| OnStream::Send(stream, timeout)),
-        1 => any::<Index>().prop_map(OnStream::CancelSend),
-        4 => any::<Index>().prop_map(OnStream::Accept),
-        1 => any::<(Index, bool)>().prop_map(|(delivery, ends)| OnStream::Reject(delivery, ends)),
-        3 => any::<Index>().prop_map(OnStream::Taken),
-        1 => any::<Index>().prop_map(OnStream::Close),
-        12 => (any::<Index>(), any::<Index>(), body).prop_map(|(stream, id, body)| OnStream::Hear(stream, id, body)),
+        4 => (any::<Index>(), 0..3000u64).prop_map(|(stream, timeout)| StreamStep::Send(stream, timeout)),
+        1 => any::<Index>().prop_map(StreamStep::CancelSend),
+        4 => any::<Index>().prop_map(StreamStep::Accept),
+        1 => any::<(Index, bool)>().prop_map(|(delivery, ends)| StreamStep::Reject(delivery, ends)),
+        3 => any::<Index>().prop_map(StreamStep::Taken),
+        1 => any::<Index>().prop_map(StreamStep::Close),
+        12 => (any::<Index>(), any::<Index>(), body).prop_map(|(stream, id, body)| StreamStep::Receive(stream, id, body)),
     ]
 }
 
-/// Streams as their user knows them, on either side.
+/// The user of the streams on either side.
 #[derive(Default)]
-struct Known {
+struct StreamUser {
     streams: Vec<StreamHandle>,
     deliveries: Vec<PendingMessage>,
-    /// Each with its deadline; none if it was canceled.
+    /// Sends, each with its deadline, or `None` if it was canceled.
     sends: BTreeMap<SendHandle, Option<Time>>,
     sent: BTreeMap<SendHandle, u32>,
     ended: BTreeMap<StreamHandle, u32>,
@@ -95,11 +95,11 @@ struct Known {
     jumped: bool,
 }
 
-impl Known {
-    fn happened(&mut self, event: StreamEvent) {
+impl StreamUser {
+    fn record(&mut self, event: StreamEvent) {
         match event {
             StreamEvent::Message { delivery, payload } => {
-                assert!(!self.ended.contains_key(&delivery.stream()), "nothing comes after the end");
+                assert!(!self.ended.contains_key(&delivery.stream()), "no event after the end");
                 let first = self.messages.insert(payload);
                 assert!(first || self.jumped, "a message is delivered once (I7)");
                 self.deliveries.push(delivery);
@@ -110,7 +110,8 @@ impl Known {
         }
     }
 
-    /// Every send that is due has ended, and none twice or though it was canceled.
+    /// Asserts that every send past its deadline has ended once, and that no stream has ended
+    /// twice.
     fn check(&self, now: Time) {
         for (send, deadline) in &self.sends {
             let ended = self.sent.get(send).copied().unwrap_or_default();
@@ -128,7 +129,7 @@ fn pick<T: Clone>(items: &[T], index: &Index) -> Option<T> {
     (!items.is_empty()).then(|| index.get(items).clone())
 }
 
-/// Every frame of a stream that was published, as its stream and its id.
+/// Returns the stream id and the request id of each published stream frame.
 fn published(frames: &[Frame]) -> Vec<(Text, Text)> {
     let frames = frames.iter().filter_map(|frame| match frame {
         Frame::Stream(stream) => Some((stream.stream_id.clone(), stream.request_id.clone())),
@@ -137,54 +138,53 @@ fn published(frames: &[Frame]) -> Vec<(Text, Text)> {
     frames.collect()
 }
 
-/// Lets something happen to the streams of a side; `ids` are those of the streams that the other
-/// side may name.
+/// Applies a step to the streams of one side. `ids` are the stream ids that the other side may use.
 fn step<E: Engine>(
     run: &mut Run<E>,
-    known: &mut Known,
-    heard_on: SubscriptionHandle,
+    user: &mut StreamUser,
+    stream_channel: SubscriptionHandle,
     ids: &[Text],
-    step: &OnStream,
+    step: &StreamStep,
 ) where
     E::Event: std::fmt::Debug,
 {
     match step {
-        OnStream::Send(index, timeout) => {
-            let Some(stream) = pick(&known.streams, index) else { return };
+        StreamStep::Send(index, timeout) => {
+            let Some(stream) = pick(&user.streams, index) else { return };
             if let Ok(send) = run.engine.stream_commands().send(run.now, stream, "ours", Some(ms(*timeout))) {
-                known.sends.insert(send, Some(run.now.time + ms(*timeout)));
+                user.sends.insert(send, Some(run.now.time + ms(*timeout)));
             }
         }
-        OnStream::CancelSend(index) => {
-            let sends: Vec<_> = known.sends.keys().copied().collect();
+        StreamStep::CancelSend(index) => {
+            let sends: Vec<_> = user.sends.keys().copied().collect();
             let Some(send) = pick(&sends, index) else { return };
             run.engine.stream_commands().cancel_send(send);
-            known.sends.insert(send, None);
+            user.sends.insert(send, None);
         }
-        OnStream::Accept(index) | OnStream::Reject(index, _) => {
-            if known.deliveries.is_empty() {
+        StreamStep::Accept(index) | StreamStep::Reject(index, _) => {
+            if user.deliveries.is_empty() {
                 return;
             }
-            let delivery = known.deliveries.swap_remove(index.index(known.deliveries.len()));
+            let delivery = user.deliveries.swap_remove(index.index(user.deliveries.len()));
             let mut streams = run.engine.stream_commands();
             match step {
-                OnStream::Reject(_, ends) => streams.reject(run.now, delivery, ends.then(cause)),
+                StreamStep::Reject(_, ends) => streams.reject(run.now, delivery, ends.then(cause)),
                 _ => streams.accept(run.now, delivery),
             }
         }
-        OnStream::Taken(index) => {
-            let Some(stream) = pick(&known.streams, index) else { return };
+        StreamStep::Taken(index) => {
+            let Some(stream) = pick(&user.streams, index) else { return };
             run.engine.stream_commands().taken(stream);
         }
-        OnStream::Close(index) => {
-            let Some(stream) = pick(&known.streams, index) else { return };
+        StreamStep::Close(index) => {
+            let Some(stream) = pick(&user.streams, index) else { return };
             run.engine.stream_commands().close(run.now, stream, Some(cause()));
         }
-        OnStream::Hear(index, id, body) => {
+        StreamStep::Receive(index, id, body) => {
             let stream_id = pick(ids, index).unwrap_or_else(|| "STR_none".into());
             let ours = published(&run.frames).into_iter().filter(|(of, _)| *of == stream_id);
             let ours: Vec<_> = ours.map(|(_, request_id)| request_id).collect();
-            // A message has the same times whenever it is heard.
+            // Duplicates of a message have the same times.
             let (request_id, sent_at, body) = match body {
                 Body::Ack => (pick(&ours, id).unwrap_or_default(), EPOCH, Some(StreamBody::Ack)),
                 Body::Message(number) => {
@@ -196,11 +196,11 @@ fn step<E: Engine>(
                     let close = StreamBody::Close { code: ErrorCode::Aborted, text: "done".into() };
                     ("REQ_close".into(), EPOCH, Some(close))
                 }
-                Body::Nothing => ("REQ_nothing".into(), EPOCH, None),
+                Body::Missing => ("REQ_missing".into(), EPOCH, None),
             };
             let expiry = sent_at + 5_000_000_000;
             let frame = Stream { stream_id, request_id, sent_at, expiry, body };
-            run.engine.handle_frame(run.now, heard_on, Frame::Stream(frame));
+            run.engine.handle_frame(run.now, stream_channel, Frame::Stream(frame));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The contract of a client that makes multi calls, opens streams and listens to updates.
+//! The contract of a client that makes multi calls, opens streams and subscribes to updates.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,20 +11,22 @@ use psrpc_engine::{
     SubscriptionHandle, Time,
 };
 
-use super::{Known, LIMITS, OnStream, claimed, on_streams, pick, published, step, streams, unclaimed};
+use super::{
+    LIMITS, StreamStep, StreamUser, claimed, pick, published, step, stream_steps, streams, unclaimed,
+};
 use crate::fixture::{EPOCH, MULTI, QUEUE, ms, route};
-use crate::steps::{Passing, Run, passings};
+use crate::steps::{CommonStep, Run, common_steps};
 
 #[derive(Clone, Debug)]
 enum ClientStep {
-    Pass(Passing),
-    On(OnStream),
+    Common(CommonStep),
+    Stream(StreamStep),
     Open { claimed: bool, timeout: u64 },
     Cancel(Index),
     Bid(Index),
     Multi { timeout: u64, expected: Option<u8> },
     CancelMulti(Index),
-    Answer(Index, u8),
+    Response(Index, u8),
     Subscribe(bool),
     Unsubscribe(Index),
     Update(Index, bool),
@@ -34,15 +36,15 @@ enum ClientStep {
 
 fn client_steps() -> impl Strategy<Value = Vec<ClientStep>> {
     let step = prop_oneof![
-        400 => passings().prop_map(ClientStep::Pass),
-        600 => on_streams().prop_map(ClientStep::On),
+        400 => common_steps().prop_map(ClientStep::Common),
+        600 => stream_steps().prop_map(ClientStep::Stream),
         100 => (any::<bool>(), 0..4000u64).prop_map(|(claimed, timeout)| ClientStep::Open { claimed, timeout }),
         10 => any::<Index>().prop_map(ClientStep::Cancel),
         100 => any::<Index>().prop_map(ClientStep::Bid),
         50 => (0..4000u64, prop::option::of(0..3u8))
             .prop_map(|(timeout, expected)| ClientStep::Multi { timeout, expected }),
         10 => any::<Index>().prop_map(ClientStep::CancelMulti),
-        80 => (any::<Index>(), 0..5u8).prop_map(|(call, server)| ClientStep::Answer(call, server)),
+        80 => (any::<Index>(), 0..5u8).prop_map(|(call, server)| ClientStep::Response(call, server)),
         30 => any::<bool>().prop_map(ClientStep::Subscribe),
         20 => any::<Index>().prop_map(ClientStep::Unsubscribe),
         60 => (any::<Index>(), prop::bool::weighted(0.8)).prop_map(|(at, known)| ClientStep::Update(at, known)),
@@ -52,35 +54,35 @@ fn client_steps() -> impl Strategy<Value = Vec<ClientStep>> {
     proptest::collection::vec(step, 0..150)
 }
 
-/// What the user of a client knows.
+/// The state that the user of a client keeps.
 #[derive(Default)]
 struct Caller {
-    known: Known,
-    /// Each with its deadline.
+    streams: StreamUser,
+    /// Openings, each with its deadline.
     openings: Vec<(CallHandle, Time)>,
     opened: BTreeMap<CallHandle, u32>,
-    /// Each with its deadline; none if it was canceled.
+    /// Multi calls, each with its deadline, or `None` if it was canceled.
     multi_calls: Vec<(MultiHandle, Option<Time>)>,
-    answered: BTreeMap<MultiHandle, u32>,
+    multi_ended: BTreeMap<MultiHandle, u32>,
     listeners: Vec<SubscriptionHandle>,
     unsubscribed: BTreeMap<SubscriptionHandle, u32>,
 }
 
 impl Caller {
-    fn look(&mut self, run: &mut Run<Client>) {
+    fn record_events(&mut self, run: &mut Run<Client>) {
         for event in run.events.drain(..) {
             match event {
                 ClientEvent::Opened { call, outcome } => {
                     *self.opened.entry(call).or_default() += 1;
-                    self.known.streams.extend(outcome.ok());
+                    self.streams.streams.extend(outcome.ok());
                 }
-                ClientEvent::Stream(event) => self.known.happened(event),
-                ClientEvent::MultiEnded { call, .. } => *self.answered.entry(call).or_default() += 1,
+                ClientEvent::Stream(event) => self.streams.record(event),
+                ClientEvent::MultiEnded { call, .. } => *self.multi_ended.entry(call).or_default() += 1,
                 ClientEvent::Response { call, .. } => {
-                    assert!(!self.answered.contains_key(&call), "nothing comes after the end");
+                    assert!(!self.multi_ended.contains_key(&call), "no event after the end");
                 }
                 ClientEvent::Update { subscription, .. } => {
-                    assert!(!self.unsubscribed.contains_key(&subscription), "nothing comes after the end");
+                    assert!(!self.unsubscribed.contains_key(&subscription), "no event after the end");
                 }
                 ClientEvent::Unsubscribed { subscription, .. } => {
                     *self.unsubscribed.entry(subscription).or_default() += 1;
@@ -91,7 +93,7 @@ impl Caller {
     }
 
     fn check(&self, now: Time) {
-        self.known.check(now);
+        self.streams.check(now);
         for (call, _) in self.openings.iter().filter(|(_, deadline)| *deadline <= now) {
             assert_eq!(self.opened.get(call), Some(&1), "{call:?} resolves by its deadline (I1)");
         }
@@ -99,15 +101,15 @@ impl Caller {
             match deadline {
                 Some(deadline) if *deadline > now => {}
                 Some(_) => {
-                    assert_eq!(self.answered.get(call), Some(&1), "{call:?} ends by its deadline (I1)");
+                    assert_eq!(self.multi_ended.get(call), Some(&1), "{call:?} ends by its deadline (I1)");
                 }
-                None => assert!(self.answered.get(call).is_none_or(|times| *times == 1)),
+                None => assert!(self.multi_ended.get(call).is_none_or(|times| *times == 1)),
             }
         }
     }
 }
 
-/// Runs the steps on a fresh client; gives the trace.
+/// Runs the steps on a new client, and returns the trace.
 fn run_client(steps: &[ClientStep], idle: bool, close: bool) -> String {
     let limits = ClientLimits {
         calls: 8,
@@ -123,23 +125,23 @@ fn run_client(steps: &[ClientStep], idle: bool, close: bool) -> String {
     for subscription in run.subscriptions.clone() {
         run.engine.handle_subscribed(run.now, subscription, Ok(()));
     }
-    let [bids, responses, heard_on] = run.subscriptions[..] else { panic!("three subscriptions") };
+    let [bids, responses, stream_channel] = run.subscriptions[..] else { panic!("three subscriptions") };
     let mut caller = Caller::default();
-    for each in steps {
+    for client_step in steps {
         let requests = run.frames.iter().filter_map(|frame| match frame {
             Frame::Request(request) => Some(request.request_id.clone()),
             _ => None,
         });
         let requests: Vec<_> = requests.collect();
-        match each {
-            ClientStep::Pass(passing) => {
-                caller.known.jumped |= matches!(passing, Passing::Jump(_));
-                run.pass(passing);
+        match client_step {
+            ClientStep::Common(step) => {
+                caller.streams.jumped |= matches!(step, CommonStep::Jump(_));
+                run.apply(step);
             }
-            ClientStep::On(on) => {
+            ClientStep::Stream(stream_step) => {
                 let ids: Vec<_> =
                     published(&run.frames).into_iter().map(|(stream_id, _)| stream_id).collect();
-                step(&mut run, &mut caller.known, heard_on, &ids, on);
+                step(&mut run, &mut caller.streams, stream_channel, &ids, stream_step);
             }
             ClientStep::Open { claimed: claim, timeout } => {
                 let route = if *claim { claimed() } else { unclaimed() };
@@ -177,7 +179,7 @@ fn run_client(steps: &[ClientStep], idle: bool, close: bool) -> String {
                     *deadline = None;
                 }
             }
-            ClientStep::Answer(index, server) => {
+            ClientStep::Response(index, server) => {
                 let request_id = pick(&requests, index).unwrap_or_default();
                 let server_id = if *server == 4 { Text::EMPTY } else { format!("SRV_{server}").into() };
                 let response = Response { request_id, server_id, sent_at: EPOCH, result: Ok("here".into()) };
@@ -207,37 +209,36 @@ fn run_client(steps: &[ClientStep], idle: bool, close: bool) -> String {
             }
             ClientStep::Close => run.engine.close(run.now),
         }
-        // Only after every event was polled is it known what has ended.
-        if let ClientStep::Pass(Passing::Tick(_) | Passing::Jump(_)) = each {
-            caller.look(&mut run);
+        // A tick polls all events, so the deadlines can be checked.
+        if let ClientStep::Common(CommonStep::Tick(_) | CommonStep::Jump(_)) = client_step {
+            caller.record_events(&mut run);
             caller.check(run.now.time);
         }
-        caller.look(&mut run);
+        caller.record_events(&mut run);
     }
     run.make_room();
-    caller.look(&mut run);
-    for stream in caller.known.streams.clone() {
+    caller.record_events(&mut run);
+    for stream in caller.streams.streams.clone() {
         run.engine.stream_commands().close(run.now, stream, None);
     }
-    // Longer than any jump of the wall clock that a bucket of remembered messages may have to wait
-    // out.
+    // Long enough for remembered messages to expire despite jumps of the wall clock.
     for _ in 0..100 {
         run.tick(Duration::from_secs(60), 0);
     }
-    caller.look(&mut run);
+    caller.record_events(&mut run);
     caller.check(run.now.time);
     let engine = &run.engine;
     assert_eq!([engine.in_flight(), engine.streams(), engine.sending(), engine.remembered()], [0; 4]);
-    assert_eq!(run.engine.poll_timeout(), None, "no timer is left");
+    assert_eq!(run.engine.poll_timeout(), None, "no timer remains");
     run.engine.close(run.now);
     run.tick(Duration::from_secs(10), 0);
-    caller.look(&mut run);
+    caller.record_events(&mut run);
     assert_eq!((run.engine.listening(), run.engine.poll_timeout()), (0, None));
     for listener in &caller.listeners {
         assert_eq!(caller.unsubscribed.get(listener), Some(&1), "a subscription ends once");
     }
-    for stream in &caller.known.streams {
-        assert_eq!(caller.known.ended.get(stream), Some(&1), "a stream ends once");
+    for stream in &caller.streams.streams {
+        assert_eq!(caller.streams.ended.get(stream), Some(&1), "a stream ends once");
     }
     run.trace
 }

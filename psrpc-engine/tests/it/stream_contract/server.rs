@@ -8,14 +8,14 @@ use proptest::sample::Index;
 use psrpc_engine::proto::{Any, ClaimResponse, Frame, Metadata, Stream, StreamBody, Text};
 use psrpc_engine::{Engine, RequestHandle, Server, ServerConfig, ServerEvent, ServerLimits, UpdateHandle};
 
-use super::{Known, LIMITS, OnStream, cause, claimed, on_streams, pick, step, streams, unclaimed};
+use super::{LIMITS, StreamStep, StreamUser, cause, claimed, pick, step, stream_steps, streams, unclaimed};
 use crate::fixture::{QUEUE, ms, route};
-use crate::steps::{Passing, Run, passings};
+use crate::steps::{CommonStep, Run, common_steps};
 
 #[derive(Clone, Debug)]
 enum ServerStep {
-    Pass(Passing),
-    On(OnStream),
+    Common(CommonStep),
+    Stream(StreamStep),
     Open { claimed: bool, id: u8, stream: u8, client: u8, timeout: i64 },
     Bid(Index),
     Reject(Index),
@@ -30,8 +30,8 @@ enum ServerStep {
 
 fn server_steps() -> impl Strategy<Value = Vec<ServerStep>> {
     let step = prop_oneof![
-        400 => passings().prop_map(ServerStep::Pass),
-        600 => on_streams().prop_map(ServerStep::On),
+        400 => common_steps().prop_map(ServerStep::Common),
+        600 => stream_steps().prop_map(ServerStep::Stream),
         200 => (any::<bool>(), 0..8u8, 0..5u8, 0..2u8, 0..4000i64).prop_map(
             |(claimed, id, stream, client, timeout)| ServerStep::Open { claimed, id, stream, client, timeout }
         ),
@@ -48,7 +48,7 @@ fn server_steps() -> impl Strategy<Value = Vec<ServerStep>> {
     proptest::collection::vec(step, 0..150)
 }
 
-/// Runs the steps on a fresh server; gives the trace.
+/// Runs the steps on a new server, and returns the trace.
 fn run_server(steps: &[ServerStep], idle: bool, close: bool) -> String {
     let limits =
         ServerLimits { requests: 6, remembered: 30, updates: 3, streams: LIMITS, ..ServerLimits::DEFAULT };
@@ -63,16 +63,16 @@ fn run_server(steps: &[ServerStep], idle: bool, close: bool) -> String {
         run.engine.handle_subscribed(run.now, subscription, Ok(()));
     }
     let [grants, parade, owner] = run.subscriptions[..] else { panic!("three subscriptions") };
-    let mut known = Known::default();
+    let mut user = StreamUser::default();
     let (mut requests, mut updates, mut updated) = (Vec::new(), BTreeMap::new(), BTreeMap::<_, u32>::new());
     let ids: Vec<Text> = (0..5).map(|stream| format!("STR_{stream}").into()).collect();
-    for each in steps {
-        match each {
-            ServerStep::Pass(passing) => {
-                known.jumped |= matches!(passing, Passing::Jump(_));
-                run.pass(passing);
+    for server_step in steps {
+        match server_step {
+            ServerStep::Common(step) => {
+                user.jumped |= matches!(step, CommonStep::Jump(_));
+                run.apply(step);
             }
-            ServerStep::On(on) => step(&mut run, &mut known, parade, &ids, on),
+            ServerStep::Stream(stream_step) => step(&mut run, &mut user, parade, &ids, stream_step),
             ServerStep::Open { claimed, id, stream, client, timeout } => {
                 let (node_id, metadata) = (format!("CLI_{client}").into(), Metadata::new());
                 let sent_at = run.now.wall.as_unix_nanos();
@@ -102,7 +102,7 @@ fn run_server(steps: &[ServerStep], idle: bool, close: bool) -> String {
                 run.engine.handle_frame(run.now, grants, Frame::ClaimResponse(grant));
             }
             ServerStep::Finish(index, ok) => {
-                if let Some(stream) = pick(&known.streams, index) {
+                if let Some(stream) = pick(&user.streams, index) {
                     let result = if *ok { Ok(()) } else { Err(cause()) };
                     run.engine.finish_stream(run.now, stream, result);
                 }
@@ -129,9 +129,9 @@ fn run_server(steps: &[ServerStep], idle: bool, close: bool) -> String {
             ServerStep::Kill => run.engine.kill(run.now),
         }
         run.drain();
-        look_at_server(&mut run, &mut known, &mut requests, &mut updated);
-        if let ServerStep::Pass(Passing::Tick(_) | Passing::Jump(_)) = each {
-            known.check(run.now.time);
+        record_events(&mut run, &mut user, &mut requests, &mut updated);
+        if let ServerStep::Common(CommonStep::Tick(_) | CommonStep::Jump(_)) = server_step {
+            user.check(run.now.time);
         }
     }
     run.make_room();
@@ -141,34 +141,34 @@ fn run_server(steps: &[ServerStep], idle: bool, close: bool) -> String {
         run.tick(Duration::from_secs(60), 0);
         run.confirm();
     }
-    look_at_server(&mut run, &mut known, &mut requests, &mut updated);
-    known.check(run.now.time);
+    record_events(&mut run, &mut user, &mut requests, &mut updated);
+    user.check(run.now.time);
     let engine = &run.engine;
-    let left =
+    let remaining =
         [engine.in_flight(), engine.streams(), engine.sending(), engine.publishing(), engine.remembered()];
-    assert_eq!(left, [0; 5], "nothing is left");
-    assert_eq!(run.engine.poll_timeout(), None, "no timer is left");
-    for (update, wanted) in updates {
+    assert_eq!(remaining, [0; 5], "no state remains");
+    assert_eq!(run.engine.poll_timeout(), None, "no timer remains");
+    for (update, active) in updates {
         let ended = updated.get(&update).copied().unwrap_or_default();
-        assert!(ended == 1 || (ended == 0 && !wanted), "{update:?} ends once, not {ended} times");
+        assert!(ended == 1 || (ended == 0 && !active), "{update:?} ends once, not {ended} times");
     }
-    for stream in &known.streams {
-        assert_eq!(known.ended.get(stream), Some(&1), "a stream ends once");
+    for stream in &user.streams {
+        assert_eq!(user.ended.get(stream), Some(&1), "a stream ends once");
     }
     run.trace
 }
 
-fn look_at_server(
+fn record_events(
     run: &mut Run<Server>,
-    known: &mut Known,
+    user: &mut StreamUser,
     requests: &mut Vec<RequestHandle>,
     updated: &mut BTreeMap<UpdateHandle, u32>,
 ) {
     for event in run.events.drain(..) {
         match event {
             ServerEvent::Received(received) => requests.push(received.request),
-            ServerEvent::Accepted { stream, .. } => known.streams.push(stream),
-            ServerEvent::Stream(event) => known.happened(event),
+            ServerEvent::Accepted { stream, .. } => user.streams.push(stream),
+            ServerEvent::Stream(event) => user.record(event),
             ServerEvent::Updated { update, .. } => *updated.entry(update).or_default() += 1,
             _ => {}
         }

@@ -1,5 +1,5 @@
-//! Our codec against prost: for every message a prost-derived twin, which must read what we write,
-//! write what we read, and agree on which bytes are a message at all.
+//! Our codec against prost as the oracle: it must decode our frames, we must decode its frames, and
+//! both must accept and reject the same bytes.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use prost::Message;
 use psrpc_proto::{Any, ErrorCode, ErrorResponse, Frame, FrameLimits, Metadata, StreamBody, Text};
 
-mod twin {
+mod oracle {
     use std::collections::BTreeMap;
 
     use prost::{Message, Oneof};
@@ -149,72 +149,76 @@ mod twin {
 
 const NAMES: [&str; 5] = ["Request", "Response", "ClaimRequest", "ClaimResponse", "Stream"];
 
-/// What the twin makes of the value of a message; `None` when it is none.
-fn read_twin(name: &str, value: &[u8]) -> Option<Frame> {
+/// Decodes the value of a message with prost. Returns `None` if it is invalid.
+fn decode_with_prost(name: &str, value: &[u8]) -> Option<Frame> {
     Some(match name {
         "Request" => {
-            let twin = twin::Request::decode(value).ok()?;
+            let theirs = oracle::Request::decode(value).ok()?;
             Frame::Request(psrpc_proto::Request {
-                request_id: twin.request_id.into(),
-                client_id: twin.client_id.into(),
-                sent_at: twin.sent_at,
-                expiry: twin.expiry,
-                multi: twin.multi,
-                metadata: metadata(twin.metadata),
-                payload: payload(twin.raw_request, twin.request),
-                skip_claim: twin.skip_claim,
+                request_id: theirs.request_id.into(),
+                client_id: theirs.client_id.into(),
+                sent_at: theirs.sent_at,
+                expiry: theirs.expiry,
+                multi: theirs.multi,
+                metadata: metadata(theirs.metadata),
+                payload: payload(theirs.raw_request, theirs.request),
+                skip_claim: theirs.skip_claim,
             })
         }
         "Response" => {
-            let twin = twin::Response::decode(value).ok()?;
-            let result = if twin.code.is_empty() && twin.error.is_empty() {
-                Ok(payload(twin.raw_response, twin.response))
+            let theirs = oracle::Response::decode(value).ok()?;
+            let result = if theirs.code.is_empty() && theirs.error.is_empty() {
+                Ok(payload(theirs.raw_response, theirs.response))
             } else {
-                let details = twin.error_details.into_iter().map(detail).collect();
-                Err(ErrorResponse { code: Text::from(twin.code).into(), text: twin.error.into(), details })
+                let details = theirs.error_details.into_iter().map(detail).collect();
+                Err(ErrorResponse {
+                    code: Text::from(theirs.code).into(),
+                    text: theirs.error.into(),
+                    details,
+                })
             };
             Frame::Response(psrpc_proto::Response {
-                request_id: twin.request_id.into(),
-                server_id: twin.server_id.into(),
-                sent_at: twin.sent_at,
+                request_id: theirs.request_id.into(),
+                server_id: theirs.server_id.into(),
+                sent_at: theirs.sent_at,
                 result,
             })
         }
         "ClaimRequest" => {
-            let twin = twin::ClaimRequest::decode(value).ok()?;
+            let theirs = oracle::ClaimRequest::decode(value).ok()?;
             Frame::ClaimRequest(psrpc_proto::ClaimRequest {
-                request_id: twin.request_id.into(),
-                server_id: twin.server_id.into(),
-                affinity: twin.affinity,
-                handling: twin.handling,
+                request_id: theirs.request_id.into(),
+                server_id: theirs.server_id.into(),
+                affinity: theirs.affinity,
+                handling: theirs.handling,
             })
         }
         "ClaimResponse" => {
-            let twin = twin::ClaimResponse::decode(value).ok()?;
+            let theirs = oracle::ClaimResponse::decode(value).ok()?;
             Frame::ClaimResponse(psrpc_proto::ClaimResponse {
-                request_id: twin.request_id.into(),
-                server_id: twin.server_id.into(),
+                request_id: theirs.request_id.into(),
+                server_id: theirs.server_id.into(),
             })
         }
         "Stream" => {
-            let twin = twin::Stream::decode(value).ok()?;
-            let body = twin.body.map(|body| match body {
-                twin::Body::Open(open) => {
+            let theirs = oracle::Stream::decode(value).ok()?;
+            let body = theirs.body.map(|body| match body {
+                oracle::Body::Open(open) => {
                     StreamBody::Open { node_id: open.node_id.into(), metadata: metadata(open.metadata) }
                 }
-                twin::Body::Message(message) => {
+                oracle::Body::Message(message) => {
                     StreamBody::Message { payload: payload(message.raw_message, message.message) }
                 }
-                twin::Body::Ack(_) => StreamBody::Ack,
-                twin::Body::Close(close) => {
+                oracle::Body::Ack(_) => StreamBody::Ack,
+                oracle::Body::Close(close) => {
                     StreamBody::Close { code: Text::from(close.code).into(), text: close.error.into() }
                 }
             });
             Frame::Stream(psrpc_proto::Stream {
-                stream_id: twin.stream_id.into(),
-                request_id: twin.request_id.into(),
-                sent_at: twin.sent_at,
-                expiry: twin.expiry,
+                stream_id: theirs.stream_id.into(),
+                request_id: theirs.request_id.into(),
+                sent_at: theirs.sent_at,
+                expiry: theirs.expiry,
                 body,
             })
         }
@@ -226,16 +230,16 @@ fn metadata(entries: BTreeMap<String, String>) -> Metadata {
     entries.into_iter().collect()
 }
 
-fn payload(raw: Option<Vec<u8>>, any: Option<twin::Any>) -> Bytes {
+fn payload(raw: Option<Vec<u8>>, any: Option<oracle::Any>) -> Bytes {
     raw.or(any.map(|any| any.value)).unwrap_or_default().into()
 }
 
-fn detail(twin: twin::Any) -> Any {
-    Any { type_url: twin.type_url.into(), value: twin.value.into() }
+fn detail(theirs: oracle::Any) -> Any {
+    Any { type_url: theirs.type_url.into(), value: theirs.value.into() }
 }
 
-/// The frame as the twins see it: metadata in the order of its names, and no NaN, which equals
-/// nothing.
+/// Normalizes a frame for comparison: sorts its metadata, and replaces NaN, which never equals
+/// itself.
 fn comparable(frame: Frame) -> Frame {
     let sorted = |metadata: &Metadata| -> Metadata {
         let entries: BTreeMap<_, _> = metadata.iter().map(|(n, v)| (n.clone(), v.clone())).collect();
@@ -262,7 +266,7 @@ fn comparable(frame: Frame) -> Frame {
 
 fn message(name: &str, value: Vec<u8>) -> Bytes {
     let type_url = format!("type.googleapis.com/internal.{name}");
-    twin::Msg { type_url, value, channel: "M.REQ".into() }.encode_to_vec().into()
+    oracle::Msg { type_url, value, channel: "M.REQ".into() }.encode_to_vec().into()
 }
 
 fn decode(bytes: &Bytes) -> Option<Frame> {
@@ -270,12 +274,12 @@ fn decode(bytes: &Bytes) -> Option<Frame> {
 }
 
 fn texts() -> impl Strategy<Value = Text> {
-    // Both sides of the length up to which text is kept inline.
+    // Lengths on both sides of the limit for inline text.
     "[a-zA-Z_é🙂]{0,40}".prop_map(Text::from)
 }
 
 fn payloads() -> impl Strategy<Value = Bytes> {
-    // A payload that looks like gzip is no matter: only the value of the envelope may be
+    // A payload that looks like gzip is plain data: only the value of the envelope can be
     // compressed.
     proptest::collection::vec(any::<u8>(), 0..200).prop_map(Bytes::from)
 }
@@ -336,11 +340,11 @@ fn frames() -> impl Strategy<Value = Frame> {
     prop_oneof![requests, responses, bids, grants, streams]
 }
 
-/// Bytes that are nearly a message: fields with the numbers and wire types of the protocol, and
-/// some that are not.
+/// Generates bytes close to a message: fields with numbers and wire types of the protocol, and some
+/// others.
 fn near_messages() -> impl Strategy<Value = Vec<u8>> {
     let any_message = (texts(), payloads()).prop_map(|(type_url, value)| {
-        twin::Any { type_url: type_url.to_string(), value: value.to_vec() }.encode_to_vec()
+        oracle::Any { type_url: type_url.to_string(), value: value.to_vec() }.encode_to_vec()
     });
     let contents = prop_oneof![
         3 => texts().prop_map(|text| text.as_bytes().to_vec()),
@@ -379,37 +383,37 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(1_000))]
 
     #[test]
-    fn what_we_write_both_of_us_read(frame in frames(), channel in texts()) {
+    fn both_codecs_read_our_frames(frame in frames(), channel in texts()) {
         let bytes = frame.encode(channel.as_str());
         let (ours, local) = Frame::decode(&bytes, &FrameLimits::DEFAULT).expect("our own frame decodes");
         prop_assert_eq!(&local, &channel);
         prop_assert_eq!(comparable(ours), comparable(frame.clone()));
 
-        let msg = twin::Msg::decode(&bytes[..]).expect("the twin reads our envelope");
+        let msg = oracle::Msg::decode(&bytes[..]).expect("prost reads our envelope");
         prop_assert_eq!(&msg.channel, channel.as_str());
         prop_assert_eq!(&msg.type_url, &format!("type.googleapis.com/internal.{}", frame.kind()));
-        let twin = read_twin(frame.kind(), &msg.value).expect("the twin reads our message");
-        prop_assert_eq!(comparable(twin), comparable(frame));
+        let theirs = decode_with_prost(frame.kind(), &msg.value).expect("prost reads our message");
+        prop_assert_eq!(comparable(theirs), comparable(frame));
     }
 
     #[test]
-    fn we_agree_on_what_is_a_message_and_what_it_says(name in 0..NAMES.len(), value in near_messages()) {
+    fn both_codecs_agree_on_every_message(name in 0..NAMES.len(), value in near_messages()) {
         let name = NAMES[name];
         prop_assert_eq!(
             decode(&message(name, value.clone())).map(comparable),
-            read_twin(name, &value).map(comparable),
+            decode_with_prost(name, &value).map(comparable),
             "{}",
             name
         );
     }
 
     #[test]
-    fn a_message_cut_short_or_damaged_never_panics_and_we_agree(
+    fn both_codecs_agree_on_a_message_cut_short_or_damaged(
         frame in frames(),
         cut in any::<proptest::sample::Index>(),
         damage in any::<(proptest::sample::Index, u8)>(),
     ) {
-        let mut value = twin::Msg::decode(&frame.encode("")[..]).expect("an envelope").value;
+        let mut value = oracle::Msg::decode(&frame.encode("")[..]).expect("an envelope").value;
         value.truncate(cut.index(value.len() + 1));
         if !value.is_empty() {
             let at = damage.0.index(value.len());
@@ -417,7 +421,7 @@ proptest! {
         }
         prop_assert_eq!(
             decode(&message(frame.kind(), value.clone())).map(comparable),
-            read_twin(frame.kind(), &value).map(comparable)
+            decode_with_prost(frame.kind(), &value).map(comparable)
         );
     }
 
@@ -425,17 +429,17 @@ proptest! {
     fn random_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
         let bytes = Bytes::from(bytes);
         let ours = Frame::decode(&bytes, &FrameLimits::DEFAULT);
-        if twin::Msg::decode(&bytes[..]).is_err() {
+        if oracle::Msg::decode(&bytes[..]).is_err() {
             prop_assert!(ours.is_err());
         }
     }
 }
 
 #[test]
-fn the_any_form_is_read_when_the_raw_form_is_absent_and_only_then() {
-    let any = || Some(twin::Any { type_url: "t/x".into(), value: b"old".to_vec() });
+fn the_any_form_is_read_only_if_the_raw_form_is_absent() {
+    let any = || Some(oracle::Any { type_url: "t/x".into(), value: b"old".to_vec() });
     for (raw, expected) in [(None, &b"old"[..]), (Some(vec![]), b""), (Some(b"new".to_vec()), b"new")] {
-        let value = twin::Request { request: any(), raw_request: raw, ..Default::default() };
+        let value = oracle::Request { request: any(), raw_request: raw, ..Default::default() };
         let Some(Frame::Request(request)) = decode(&message("Request", value.encode_to_vec())) else {
             panic!("a request")
         };
@@ -444,18 +448,18 @@ fn the_any_form_is_read_when_the_raw_form_is_absent_and_only_then() {
 }
 
 #[test]
-fn a_type_that_is_not_the_protocols_own_decodes_to_a_value_that_says_so() {
-    for type_url in ["type.googleapis.com/vectors.v1.Update", "type.googleapis.com/internal.Unheard", "", "x"]
+fn an_unknown_message_type_decodes_to_other() {
+    for type_url in ["type.googleapis.com/vectors.v1.Update", "type.googleapis.com/internal.Unknown", "", "x"]
     {
         let msg =
-            twin::Msg { type_url: type_url.into(), value: b"\xff\xff".to_vec(), channel: String::new() };
+            oracle::Msg { type_url: type_url.into(), value: b"\xff\xff".to_vec(), channel: String::new() };
         let any = Any { type_url: type_url.into(), value: Bytes::from_static(b"\xff\xff") };
         assert_eq!(decode(&msg.encode_to_vec().into()), Some(Frame::Other(any)));
     }
 }
 
 #[test]
-fn a_frame_beyond_a_limit_is_refused_and_the_limit_named() {
+fn a_frame_over_a_limit_is_refused_with_that_limit() {
     let limits = FrameLimits {
         frame_bytes: 200,
         id_bytes: 8,
@@ -480,7 +484,7 @@ fn a_frame_beyond_a_limit_is_refused_and_the_limit_named() {
         refusal(&Frame::Request(psrpc_proto::Request { metadata: long, ..request() })),
         "internal.Request field 7: exceeds the limit of 20 bytes of metadata"
     );
-    // Entries of one name replace each other, and count all the same.
+    // Entries with the same name replace each other, but each counts.
     let repeated = Frame::decode(&message("Request", vec![0x3a, 0, 0x3a, 0, 0x3a, 0]), &limits).unwrap_err();
     assert_eq!(repeated.to_string(), "internal.Request field 7: exceeds the limit of 2 entries of metadata");
     let error =
@@ -500,8 +504,8 @@ fn a_frame_beyond_a_limit_is_refused_and_the_limit_named() {
 }
 
 #[test]
-fn field_9_of_a_request_is_ignored_whatever_it_is() {
-    let value = twin::Request { skip_claim: true, ..twin::Request::default() }.encode_to_vec();
+fn field_9_of_a_request_is_ignored_in_every_wire_type() {
+    let value = oracle::Request { skip_claim: true, ..oracle::Request::default() }.encode_to_vec();
     let nines: [&[u8]; 4] =
         [&[9 << 3, 1], &[9 << 3 | 1, 1, 2, 3, 4, 5, 6, 7, 8], &[9 << 3 | 2, 1, 7], &[9 << 3 | 5, 1, 2, 3, 4]];
     for nine in nines {
@@ -525,7 +529,7 @@ fn an_id_does_not_keep_its_frame_alive() {
     };
     drop((payload, metadata));
     assert_eq!(read, request_id);
-    assert!(bytes.is_unique(), "nothing else has a hold of the frame");
+    assert!(bytes.is_unique(), "nothing else holds the frame");
 }
 
 fn error_response(code: ErrorCode) -> Frame {
@@ -539,8 +543,8 @@ fn error_response(code: ErrorCode) -> Frame {
 
 #[test]
 fn an_error_is_never_sent_without_a_text() {
-    let msg = twin::Msg::decode(&error_response(ErrorCode::NotFound).encode("")[..]).unwrap();
-    assert_eq!(twin::Response::decode(&msg.value[..]).unwrap().error, "not_found");
+    let msg = oracle::Msg::decode(&error_response(ErrorCode::NotFound).encode("")[..]).unwrap();
+    assert_eq!(oracle::Response::decode(&msg.value[..]).unwrap().error, "not_found");
 }
 
 #[test]
