@@ -5,9 +5,13 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+mod certificates;
+mod redis_client;
+mod tls;
+
 use std::fs;
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -17,6 +21,10 @@ use std::time::{Duration, Instant};
 use rustix::io::retry_on_intr;
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 use tempfile::TempDir;
+
+pub use certificates::{Certificates, Identity, PemFile};
+pub use redis_client::{RedisClient, Reply};
+pub use tls::ServerTls;
 
 /// How long a server may take to be there.
 const AT_MOST: Duration = Duration::from_secs(20);
@@ -33,6 +41,7 @@ pub struct Server {
     kind: Kind,
     port: u16,
     arguments: Vec<String>,
+    tls: Option<ServerTls>,
     home: TempDir,
     child: Option<Child>,
 }
@@ -44,7 +53,16 @@ impl Server {
     ///
     /// When it cannot be started.
     pub fn redis(arguments: &[&str]) -> Self {
-        Self::new(Kind::Redis, arguments)
+        Self::new(Kind::Redis, None, arguments)
+    }
+
+    /// A `redis-server` that takes TLS connections only, with these further arguments.
+    ///
+    /// # Panics
+    ///
+    /// When it cannot be started.
+    pub fn redis_tls(tls: &ServerTls, arguments: &[&str]) -> Self {
+        Self::new(Kind::Redis, Some(tls), arguments)
     }
 
     /// A `nats-server` with these further lines of configuration.
@@ -53,13 +71,22 @@ impl Server {
     ///
     /// When it cannot be started.
     pub fn nats(configuration: &[&str]) -> Self {
-        Self::new(Kind::Nats, configuration)
+        Self::new(Kind::Nats, None, configuration)
     }
 
-    fn new(kind: Kind, arguments: &[&str]) -> Self {
+    /// A `nats-server` that requires TLS, with these further lines of configuration.
+    ///
+    /// # Panics
+    ///
+    /// When it cannot be started.
+    pub fn nats_tls(tls: &ServerTls, configuration: &[&str]) -> Self {
+        Self::new(Kind::Nats, Some(tls), configuration)
+    }
+
+    fn new(kind: Kind, tls: Option<&ServerTls>, arguments: &[&str]) -> Self {
         let arguments = arguments.iter().map(ToString::to_string).collect();
         let home = tempfile::tempdir().expect("a directory can be had");
-        let mut server = Self { kind, port: free_port(), arguments, home, child: None };
+        let mut server = Self { kind, port: free_port(), arguments, tls: tls.cloned(), home, child: None };
         server.start();
         server
     }
@@ -76,9 +103,11 @@ impl Server {
 
     /// Its URL, with credentials: `user:password@`.
     pub fn url_with(&self, credentials: &str) -> String {
-        let scheme = match self.kind {
-            Kind::Redis => "redis",
-            Kind::Nats => "nats",
+        let scheme = match (self.kind, &self.tls) {
+            (Kind::Redis, None) => "redis",
+            (Kind::Redis, Some(_)) => "rediss",
+            (Kind::Nats, None) => "nats",
+            (Kind::Nats, Some(_)) => "tls",
         };
         format!("{scheme}://{credentials}127.0.0.1:{}", self.port)
     }
@@ -110,16 +139,12 @@ impl Server {
 
     fn redis_command(&self) -> Command {
         let mut command = Command::new("redis-server");
-        command.args([
-            "--port",
-            &self.port.to_string(),
-            "--bind",
-            "127.0.0.1",
-            "--save",
-            "",
-            "--appendonly",
-            "no",
-        ]);
+        let port = self.port.to_string();
+        match &self.tls {
+            None => command.args(["--port", &port]),
+            Some(tls) => command.args(["--port", "0", "--tls-port", &port]).args(tls.redis_arguments()),
+        };
+        command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
         command.arg("--dir").arg(self.home.path()).args(&self.arguments);
         command
     }
@@ -128,6 +153,12 @@ impl Server {
     /// [`reload`](Self::reload).
     pub fn configure(&mut self, arguments: &[&str]) {
         self.arguments = arguments.iter().map(ToString::to_string).collect();
+    }
+
+    /// Turns TLS off, on, or to other settings: for the next start, or for a
+    /// [`reload`](Self::reload).
+    pub fn configure_tls(&mut self, tls: Option<&ServerTls>) {
+        self.tls = tls.cloned();
     }
 
     /// Has a `nats-server` read its configuration again (SIGHUP), which it does soon.
@@ -139,6 +170,7 @@ impl Server {
     fn write_configuration(&self) -> PathBuf {
         let configuration = self.home.path().join("nats.conf");
         let mut lines = vec!["host: 127.0.0.1".to_owned(), format!("port: {}", self.port)];
+        lines.extend(self.tls.as_ref().map(ServerTls::nats_block));
         lines.extend(self.arguments.iter().cloned());
         fs::write(&configuration, lines.join("\n")).expect("a file can be written");
         configuration
@@ -159,9 +191,14 @@ impl Server {
         let _ = stream.set_read_timeout(Some(Duration::from_secs(1)));
         let mut answer = [0; 4];
         match self.kind {
-            // Also an error, for want of a password, is an answer.
+            // An error, for want of a password or of TLS, is an answer too. With TLS it is an alert or
+            // an end of the connection.
             Kind::Redis => {
-                stream.write_all(b"PING\r\n").is_ok() && stream.read(&mut answer).is_ok_and(|n| n > 0)
+                stream.write_all(b"PING\r\n").is_ok()
+                    && match stream.read(&mut answer) {
+                        Ok(n) => n > 0 || self.tls.is_some(),
+                        Err(error) => self.tls.is_some() && error.kind() == ErrorKind::ConnectionReset,
+                    }
             }
             Kind::Nats => stream.read_exact(&mut answer).is_ok() && &answer == b"INFO",
         }

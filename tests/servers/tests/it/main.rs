@@ -1,0 +1,5 @@
+//! Each set-up starts, answers, and survives what can be done to it.
+
+#![forbid(unsafe_code)]
+
+mod tls;
