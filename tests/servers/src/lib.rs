@@ -7,7 +7,10 @@
 
 mod certificates;
 mod redis_client;
+mod redis_cluster;
+mod sentinel;
 mod tls;
+mod wait;
 
 use std::fs;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -16,14 +19,18 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::io::retry_on_intr;
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 use tempfile::TempDir;
 
+use wait::now;
+
 pub use certificates::{Certificates, Identity, PemFile};
 pub use redis_client::{RedisClient, Reply};
+pub use redis_cluster::{RedisCluster, RedisClusterOptions};
+pub use sentinel::{SentinelGroup, SentinelOptions};
 pub use tls::ServerTls;
 
 /// How long a server may take to be there.
@@ -33,6 +40,7 @@ const AT_MOST: Duration = Duration::from_secs(20);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Redis,
+    Sentinel,
     Nats,
 }
 
@@ -104,8 +112,8 @@ impl Server {
     /// Its URL, with credentials: `user:password@`.
     pub fn url_with(&self, credentials: &str) -> String {
         let scheme = match (self.kind, &self.tls) {
-            (Kind::Redis, None) => "redis",
-            (Kind::Redis, Some(_)) => "rediss",
+            (Kind::Redis | Kind::Sentinel, None) => "redis",
+            (Kind::Redis | Kind::Sentinel, Some(_)) => "rediss",
             (Kind::Nats, None) => "nats",
             (Kind::Nats, Some(_)) => "tls",
         };
@@ -120,6 +128,7 @@ impl Server {
     pub fn start(&mut self) {
         let mut command = match self.kind {
             Kind::Redis => self.redis_command(),
+            Kind::Sentinel => self.sentinel_command(),
             Kind::Nats => self.nats_command(),
         };
         let program = command.get_program().to_string_lossy().into_owned();
@@ -139,14 +148,30 @@ impl Server {
 
     fn redis_command(&self) -> Command {
         let mut command = Command::new("redis-server");
+        self.add_redis_address(&mut command);
+        command.args(["--save", "", "--appendonly", "no"]).args(&self.arguments);
+        command
+    }
+
+    fn sentinel_command(&self) -> Command {
+        // A sentinel writes what it learns into its configuration.
+        let configuration = self.home.path().join("sentinel.conf");
+        if !configuration.exists() {
+            fs::write(&configuration, self.arguments.join("\n")).expect("a file can be written");
+        }
+        let mut command = Command::new("redis-server");
+        command.arg(configuration).arg("--sentinel");
+        self.add_redis_address(&mut command);
+        command
+    }
+
+    fn add_redis_address(&self, command: &mut Command) {
         let port = self.port.to_string();
         match &self.tls {
             None => command.args(["--port", &port]),
             Some(tls) => command.args(["--port", "0", "--tls-port", &port]).args(tls.redis_arguments()),
         };
-        command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
-        command.arg("--dir").arg(self.home.path()).args(&self.arguments);
-        command
+        command.args(["--bind", "127.0.0.1", "--dir"]).arg(self.home.path());
     }
 
     /// Replaces the arguments, or the lines of configuration: for the next start, or for a
@@ -193,7 +218,7 @@ impl Server {
         match self.kind {
             // An error, for want of a password or of TLS, is an answer too. With TLS it is an alert or
             // an end of the connection.
-            Kind::Redis => {
+            Kind::Redis | Kind::Sentinel => {
                 stream.write_all(b"PING\r\n").is_ok()
                     && match stream.read(&mut answer) {
                         Ok(n) => n > 0 || self.tls.is_some(),
@@ -256,6 +281,11 @@ impl Server {
         self.signal("CONT");
     }
 
+    /// Whether it was started, and neither stopped nor killed since.
+    pub fn runs(&self) -> bool {
+        self.child.is_some()
+    }
+
     fn signal(&self, signal: &str) {
         if let Some(child) = &self.child {
             let sent = Command::new("kill").arg(format!("-{signal}")).arg(child.id().to_string()).status();
@@ -291,9 +321,4 @@ pub fn free_port() -> u16 {
     let mut ports = (0..1000).map(|_| 10_000 + (random() % 20_000) as u16);
     let is_free = |port: &u16| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();
     ports.find(is_free).expect("a port can be had")
-}
-
-#[expect(clippy::disallowed_methods, reason = "real servers live in real time")]
-fn now() -> Instant {
-    Instant::now()
 }

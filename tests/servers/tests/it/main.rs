@@ -2,4 +2,6 @@
 
 #![forbid(unsafe_code)]
 
+mod redis_cluster;
+mod sentinel;
 mod tls;
