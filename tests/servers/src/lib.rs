@@ -6,10 +6,14 @@
 #![deny(missing_docs)]
 
 mod certificates;
+mod listener;
+mod nats_cluster;
+mod proxy;
 mod redis_client;
 mod redis_cluster;
 mod sentinel;
 mod tls;
+mod tls_proxy;
 mod wait;
 
 use std::fs;
@@ -28,10 +32,13 @@ use tempfile::TempDir;
 use wait::now;
 
 pub use certificates::{Certificates, Identity, PemFile};
+pub use nats_cluster::NatsCluster;
+pub use proxy::Proxy;
 pub use redis_client::{RedisClient, Reply};
 pub use redis_cluster::{RedisCluster, RedisClusterOptions};
 pub use sentinel::{SentinelGroup, SentinelOptions};
 pub use tls::ServerTls;
+pub use tls_proxy::TlsProxy;
 
 /// How long a server may take to be there.
 const AT_MOST: Duration = Duration::from_secs(20);
@@ -286,6 +293,13 @@ impl Server {
         self.child.is_some()
     }
 
+    /// Has a `nats-server` leave (SIGUSR2): it tells its clients to go elsewhere, and closes them one
+    /// after the other, at first after ten seconds. Then it ends, which you can [`wait`](Self::wait)
+    /// for.
+    pub fn lame_duck(&self) {
+        self.signal("USR2");
+    }
+
     fn signal(&self, signal: &str) {
         if let Some(child) = &self.child {
             let sent = Command::new("kill").arg(format!("-{signal}")).arg(child.id().to_string()).status();
@@ -293,7 +307,8 @@ impl Server {
         }
     }
 
-    fn wait(&mut self) {
+    /// Waits until it ends by itself.
+    pub fn wait(&mut self) {
         if let Some(mut child) = self.child.take() {
             let _ = child.wait();
         }

@@ -4,15 +4,12 @@ use std::fmt;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
 use std::sync::Arc;
-use std::time::Duration;
 
 use rustls::pki_types::ServerName;
 use rustls::{ClientConnection, StreamOwned};
 
 use crate::tls::ServerTls;
-
-/// How long the client waits for a reply.
-const TIMEOUT: Duration = Duration::from_secs(5);
+use crate::wait::TIMEOUT;
 
 /// A connection to a Redis server, a sentinel or a node of a cluster on 127.0.0.1.
 pub struct RedisClient {

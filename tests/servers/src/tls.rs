@@ -6,7 +6,8 @@ use std::sync::Arc;
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
 use crate::certificates::{Certificates, Identity, PemFile};
 
@@ -86,6 +87,23 @@ impl ServerTls {
             .with_root_certificates(self.roots())
             .with_client_auth_cert(vec![certificate(client.certificate())], key(client))
             .expect("the client's key fits its certificate")
+    }
+
+    /// The settings of a server of this process.
+    pub(crate) fn server_config(&self) -> ServerConfig {
+        let provider = Arc::new(ring::default_provider());
+        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .expect("ring has the default versions");
+        let builder = if self.requires_client_certificate {
+            let verifier =
+                WebPkiClientVerifier::builder_with_provider(Arc::new(self.roots()), provider).build();
+            builder.with_client_cert_verifier(verifier.expect("there is an authority"))
+        } else {
+            builder.with_no_client_auth()
+        };
+        let chain = vec![certificate(self.identity.certificate())];
+        builder.with_single_cert(chain, key(&self.identity)).expect("the server's key fits its certificate")
     }
 
     fn roots(&self) -> RootCertStore {

@@ -6,6 +6,9 @@ use std::time::{Duration, Instant};
 /// How long several servers may take to agree. Elections among them take seconds on a busy machine.
 const AT_MOST: Duration = Duration::from_secs(60);
 
+/// How long one server may take to answer.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(5);
+
 /// Polls until the condition holds.
 ///
 /// # Panics

@@ -2,6 +2,9 @@
 
 #![forbid(unsafe_code)]
 
+mod nats;
+mod nats_cluster;
+mod proxy;
 mod redis_cluster;
 mod sentinel;
 mod tls;

@@ -11,7 +11,7 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, Stream};
 
 /// Connects with TLS, sends a line and returns the first line of the response. A server that speaks
 /// before the handshake, as NATS does, is listened to first.
-fn ask(
+pub fn ask(
     port: u16,
     speaks_first: bool,
     authority: &PemFile,
@@ -53,7 +53,7 @@ fn read_line(stream: &mut impl Read) -> std::io::Result<String> {
     Ok(String::from_utf8(line).unwrap().trim_end().to_owned())
 }
 
-const CONNECT: &str = "CONNECT {\"verbose\":false}\r\nPING\r\n";
+pub const CONNECT: &str = "CONNECT {\"verbose\":false}\r\nPING\r\n";
 
 #[test]
 fn redis_answers_over_tls_and_no_longer_in_plain() {
