@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod command;
 mod nats;
 mod nats_cluster;
 mod proxy;
