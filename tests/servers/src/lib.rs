@@ -1,6 +1,11 @@
 //! Real bus servers for tests: `redis-server` and `nats-server`, each on a loopback port of its
 //! own, stopped, killed, frozen and started again at will. They end with the test, however that
 //! ends.
+//!
+//! - [`Server`]: one server, with TLS if wanted ([`ServerTls`], [`Certificates`])
+//! - [`SentinelGroup`], [`RedisCluster`], [`NatsCluster`]: several that work together
+//! - [`Proxy`], [`TlsProxy`]: what is between a client and a server
+//! - [`RedisClient`]: commands to a Redis server, to change it or to look into it
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]

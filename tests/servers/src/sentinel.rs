@@ -61,9 +61,6 @@ impl SentinelGroup {
         for _ in 0..SENTINELS {
             group.sentinels.push(group.new_sentinel());
         }
-        for sentinel in 0..SENTINELS {
-            group.hurry(sentinel);
-        }
         group.wait_until_ready();
         group
     }
@@ -97,7 +94,7 @@ impl SentinelGroup {
         Server::new(Kind::Sentinel, self.options.tls.as_ref(), &lines)
     }
 
-    /// Shortens the intervals of a sentinel.
+    /// Shortens the intervals of a sentinel, which forgets that when it ends.
     fn hurry(&self, sentinel: usize) {
         let words: Vec<_> = ["sentinel", "debug"].into_iter().chain(PERIODS).collect();
         self.ask_sentinel(sentinel, &words).expect("a sentinel takes intervals");
@@ -193,6 +190,9 @@ impl SentinelGroup {
     ///
     /// If that takes too long.
     pub fn wait_until_ready(&self) {
+        for sentinel in 0..SENTINELS {
+            self.hurry(sentinel);
+        }
         for sentinel in 0..SENTINELS {
             wait_until(&format!("sentinel {sentinel} knows all"), || self.knows_all(sentinel));
         }
