@@ -40,7 +40,8 @@ pub struct SentinelOptions {
 }
 
 /// A master, two replicas and three sentinels, of which two must agree that the master is down.
-/// They think so after it has not answered for half a second.
+/// They think so after it has not answered for a second: on a busy machine that can happen to a
+/// master that is well.
 pub struct SentinelGroup {
     servers: Vec<Server>,
     sentinels: Vec<Server>,
@@ -80,7 +81,7 @@ impl SentinelGroup {
     fn new_sentinel(&self) -> Server {
         let mut lines = vec![
             format!("sentinel monitor {NAME} 127.0.0.1 {} 2", self.servers[0].port()),
-            format!("sentinel down-after-milliseconds {NAME} 500"),
+            format!("sentinel down-after-milliseconds {NAME} 1000"),
             format!("sentinel failover-timeout {NAME} 3000"),
         ];
         if let Some(password) = &self.options.password {
