@@ -34,7 +34,7 @@ use rustix::io::retry_on_intr;
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 use tempfile::TempDir;
 
-use wait::now;
+use wait::{now, wait_until};
 
 pub use certificates::{Certificates, Identity, PemFile};
 pub use nats_cluster::NatsCluster;
@@ -299,8 +299,8 @@ impl Server {
     }
 
     /// Has a `nats-server` leave (SIGUSR2): it tells its clients to go elsewhere, and closes them one
-    /// after the other, at first after ten seconds. Then it ends, which you can [`wait`](Self::wait)
-    /// for.
+    /// after the other, at first after ten seconds. Then it ends:
+    /// [`wait_for_end`](Self::wait_for_end).
     pub fn lame_duck(&self) {
         self.signal("USR2");
     }
@@ -313,7 +313,18 @@ impl Server {
     }
 
     /// Waits until it ends by itself.
-    pub fn wait(&mut self) {
+    ///
+    /// # Panics
+    ///
+    /// If it has not ended after a minute.
+    pub fn wait_for_end(&mut self) {
+        if let Some(child) = &mut self.child {
+            wait_until("the server has ended", || child.try_wait().is_ok_and(|status| status.is_some()));
+            self.child = None;
+        }
+    }
+
+    fn wait(&mut self) {
         if let Some(mut child) = self.child.take() {
             let _ = child.wait();
         }

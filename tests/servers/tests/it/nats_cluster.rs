@@ -84,7 +84,7 @@ fn a_lame_duck_tells_its_clients_and_leaves() {
     let others = [0, 2].map(|node| format!("127.0.0.1:{}", cluster.node(node).port()));
     assert!(others.iter().all(|url| told.contains(url)), "{told}");
     while client.line().is_ok() {}
-    cluster.node(1).wait();
+    cluster.node(1).wait_for_end();
     passes(&mut cluster, 0, 2);
     cluster.node(1).start();
     cluster.wait_until_ready();
