@@ -25,8 +25,7 @@ async fn dropped_frames_are_logged_at_debug_with_their_ids_escaped() {
     publish(&bus, &Channel::response("Hats", client.id()), stray_response("a\nb"));
     settle().await;
     let dropped = "psrpc::client DEBUG: frame dropped";
-    let ids =
-        r#"service="Hats" id="C" reason=late or unknown request_id="a\nb" peer="SRV_stray""#;
+    let ids = r#"service="Hats" id="C" reason=late or unknown request_id="a\nb" peer="SRV_stray""#;
     assert_eq!(log.take(), [format!("{dropped} {ids}")]);
     let requests = Channel::request::<&str>("Hats", "Fit", &[], FIT.properties.queue());
     publish(&bus, &requests, late_request("RPC_late"));

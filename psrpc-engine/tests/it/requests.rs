@@ -10,7 +10,8 @@ use psrpc_engine::{
 };
 
 use crate::fixture::{
-    AFFINITY, Driven, EPOCH, QUEUE, RequestEvent, SINGLE, all_outputs, at, is_idle, ms, next_published, refuse_next, route,
+    AFFINITY, Driven, EPOCH, QUEUE, RequestEvent, SINGLE, all_outputs, at, is_idle, ms, next_published,
+    refuse_next, route,
 };
 
 fn server() -> Driven<Server> {

@@ -1,24 +1,43 @@
-//! Runs a command with a server: `psrpc-servers redis COMMAND... URL ...`. `URL` is replaced by the
-//! server's URL.
+//! Runs a command with servers: `psrpc-servers KIND COMMAND... URL ...`.
+//!
+//! | kind | servers |
+//! |---|---|
+//! | `redis`, `nats` | one |
+//! | `redis-tls`, `nats-tls` | one, which requires TLS and a client certificate |
+//! | `redis-sentinel` | a Redis master, two replicas and three sentinels |
+//! | `redis-cluster` | a Redis Cluster of three masters |
+//! | `nats-cluster` | three routed NATS servers |
+//!
+//! In the command the word `URL` stands for the URL of the servers. With TLS the words `CA`, `CERT`
+//! and `KEY` stand for the paths of PEM files: the certificate of the authority, a client
+//! certificate and its private key.
 
+use std::any::Any;
 use std::process::{Command, ExitCode};
 
-use psrpc_servers::Server;
+use psrpc_servers::{
+    Certificates, NatsCluster, RedisCluster, RedisClusterOptions, SentinelGroup, SentinelOptions, Server,
+    ServerTls,
+};
+
+const KINDS: &str = "redis, redis-tls, redis-sentinel, redis-cluster, nats, nats-tls or nats-cluster";
+
+/// Servers that run until this is dropped, and what words of the command stand for.
+struct Running {
+    words: Vec<(&'static str, String)>,
+    _servers: Box<dyn Any>,
+}
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
-    let server = match arguments.next().as_deref() {
-        Some("redis") => Server::redis(&[]),
-        Some("nats") => Server::nats(&[]),
-        other => {
-            eprintln!("unknown server {other:?}: expected redis or nats");
-            return ExitCode::FAILURE;
-        }
+    let kind = arguments.next().unwrap_or_default();
+    let Some(running) = start(&kind) else {
+        eprintln!("unknown kind {kind:?}: expected {KINDS}");
+        return ExitCode::FAILURE;
     };
-    let url = server.url();
-    let command: Vec<_> = arguments.map(|word| if word == "URL" { url.clone() } else { word }).collect();
+    let command: Vec<_> = arguments.map(|word| running.replace(word)).collect();
     let [program, arguments @ ..] = &command[..] else {
-        eprintln!("missing command: usage is psrpc-servers redis|nats COMMAND...");
+        eprintln!("missing command: usage is psrpc-servers KIND COMMAND...");
         return ExitCode::FAILURE;
     };
     match Command::new(program).args(arguments).status() {
@@ -28,5 +47,43 @@ fn main() -> ExitCode {
             eprintln!("failed to run {program}: {error}");
             ExitCode::FAILURE
         }
+    }
+}
+
+fn start(kind: &str) -> Option<Running> {
+    Some(match kind {
+        "redis" => Running::plain(Server::redis(&[]), Server::url),
+        "redis-tls" => Running::with_tls(|tls| Server::redis_tls(tls, &[])),
+        "redis-sentinel" => {
+            Running::plain(SentinelGroup::new(&SentinelOptions::default()), SentinelGroup::url)
+        }
+        "redis-cluster" => {
+            Running::plain(RedisCluster::new(&RedisClusterOptions::default()), RedisCluster::url)
+        }
+        "nats" => Running::plain(Server::nats(&[]), Server::url),
+        "nats-tls" => Running::with_tls(|tls| Server::nats_tls(tls, &[])),
+        "nats-cluster" => Running::plain(NatsCluster::new(None, &[]), NatsCluster::url),
+        _ => return None,
+    })
+}
+
+impl Running {
+    fn plain<S: Any>(servers: S, url: impl FnOnce(&S) -> String) -> Self {
+        Self { words: vec![("URL", url(&servers))], _servers: Box::new(servers) }
+    }
+
+    fn with_tls(start: impl FnOnce(&ServerTls) -> Server) -> Self {
+        let certificates = Certificates::new();
+        let mut running =
+            Self::plain(start(&ServerTls::new(&certificates).require_client_certificate()), Server::url);
+        let client = certificates.client();
+        let files = [("CA", certificates.authority()), ("CERT", client.certificate()), ("KEY", client.key())];
+        running.words.extend(files.map(|(word, file)| (word, file.path().display().to_string())));
+        running
+    }
+
+    fn replace(&self, word: String) -> String {
+        let found = self.words.iter().find(|(name, _)| *name == word);
+        found.map_or(word, |(_, value)| value.clone())
     }
 }

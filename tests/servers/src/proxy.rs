@@ -1,0 +1,143 @@
+//! A TCP proxy, for networks that fail while the server is well.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, Shutdown, TcpStream};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::thread;
+use std::time::Duration;
+
+use crate::listener::{Listener, Sockets};
+
+/// Forwards the connections of a port of its own to another port of 127.0.0.1. Dropping it closes
+/// them.
+pub struct Proxy {
+    listener: Listener,
+    network: Arc<Network>,
+}
+
+/// The state of the network between both sides.
+struct Network {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+struct State {
+    mode: Mode,
+    delay: Duration,
+    /// How often the connections were cut. A connection that is older than the last cut ends.
+    cuts: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Forward,
+    Hold,
+    Refuse,
+}
+
+impl Proxy {
+    /// Forwards to this port of 127.0.0.1, which need not be open yet.
+    ///
+    /// # Panics
+    ///
+    /// If there is no free port.
+    pub fn new(target: u16) -> Self {
+        let state = State { mode: Mode::Forward, delay: Duration::ZERO, cuts: 0 };
+        let network = Arc::new(Network { state: Mutex::new(state), changed: Condvar::new() });
+        let listener = Listener::new({
+            let network = Arc::clone(&network);
+            move |stream, sockets| network.connect(&stream, target, sockets)
+        });
+        Self { listener, network }
+    }
+
+    /// Returns the port of the proxy.
+    pub fn port(&self) -> u16 {
+        self.listener.port()
+    }
+
+    /// Forwards bytes again, first those that were held.
+    pub fn forward(&self) {
+        self.network.set_mode(Mode::Forward);
+    }
+
+    /// Forwards nothing from now on, like a network that lost its route: connections stay, new ones
+    /// are accepted, and nobody hears anything. Bytes are held until [`forward`](Self::forward).
+    pub fn hold(&self) {
+        self.network.set_mode(Mode::Hold);
+    }
+
+    /// Closes all connections, and each new one at once.
+    pub fn refuse(&self) {
+        self.network.set_mode(Mode::Refuse);
+        self.cut();
+    }
+
+    /// Closes all connections. New ones are forwarded, unless they are held or refused. A connection
+    /// that the proxy has not accepted yet counts as new.
+    pub fn cut(&self) {
+        self.network.lock().cuts += 1;
+        self.network.changed.notify_all();
+        self.listener.cut();
+    }
+
+    /// Forwards all that arrives from now on later, by at least this much. The default is zero.
+    pub fn delay(&self, delay: Duration) {
+        self.network.lock().delay = delay;
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.refuse();
+    }
+}
+
+impl Network {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no thread panics with the lock")
+    }
+
+    fn set_mode(&self, mode: Mode) {
+        self.lock().mode = mode;
+        self.changed.notify_all();
+    }
+
+    /// Carries one connection to its end.
+    fn connect(&self, client: &TcpStream, target: u16, sockets: &Sockets) {
+        let cuts = self.lock().cuts;
+        if !self.carries(cuts) {
+            return;
+        }
+        let Ok(server) = TcpStream::connect((Ipv4Addr::LOCALHOST, target)) else { return };
+        let _tracked = sockets.track(&server);
+        // It may have been cut before it was tracked.
+        if !self.carries(cuts) {
+            return;
+        }
+        let _ = (client.set_nodelay(true), server.set_nodelay(true));
+        thread::scope(|scope| {
+            scope.spawn(|| self.pump(client, &server, cuts));
+            self.pump(&server, client, cuts);
+        });
+    }
+
+    fn pump(&self, mut from: &TcpStream, mut to: &TcpStream, cuts: u64) {
+        let mut buffer = vec![0; 64 * 1024];
+        while let Ok(length @ 1..) = from.read(&mut buffer) {
+            let delay = self.lock().delay;
+            thread::sleep(delay);
+            if !self.carries(cuts) || to.write_all(&buffer[..length]).is_err() {
+                break;
+            }
+        }
+        let _ = to.shutdown(Shutdown::Write);
+    }
+
+    /// Waits while the network holds. Returns `false` if a connection of this many cuts has ended.
+    fn carries(&self, cuts: u64) -> bool {
+        let held = |state: &mut State| state.mode == Mode::Hold && state.cuts == cuts;
+        let state = self.changed.wait_while(self.lock(), held).expect("no thread panics with the lock");
+        state.mode != Mode::Refuse && state.cuts == cuts
+    }
+}

@@ -1,0 +1,28 @@
+//! Waiting for servers, which tell nobody when they are ready.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long several servers may take to agree. Elections among them take seconds on a busy machine.
+const AT_MOST: Duration = Duration::from_secs(60);
+
+/// How long one server may take to answer.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Polls until the condition holds.
+///
+/// # Panics
+///
+/// If it does not hold after [`AT_MOST`].
+pub(crate) fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let begun = now();
+    while !condition() {
+        assert!(now() - begun < AT_MOST, "{what}: not after {AT_MOST:?}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "real servers live in real time")]
+pub(crate) fn now() -> Instant {
+    Instant::now()
+}
