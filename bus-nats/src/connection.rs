@@ -141,7 +141,7 @@ impl Shared {
                 }
             }
             Some(Refusal::UnnamedSubscription) => {
-                self.subscriptions.refused_unnamed(&text, self.runtime.now())
+                self.subscriptions.refused_unnamed(&text, self.runtime.now());
             }
             None => self.status.lock().last_error = Some(text),
         }
