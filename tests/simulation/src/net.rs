@@ -263,7 +263,7 @@ impl<S: Copy + PartialEq> Net<S> {
         (state != SubscriptionState::Ended).then_some(subscriber)
     }
 
-    // --- faults between nodes ----------------------------------------------------------------------
+    // --- faults between nodes --------------------------------------------------------------------
 
     /// Loses frames from one group of peers to another from now on.
     pub(crate) fn cut(&mut self, from: &[Peer], to: &[Peer], fault: Fault) {
