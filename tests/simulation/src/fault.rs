@@ -53,13 +53,13 @@ faults! {
     /// After a bid, a forged server bids with an affinity that is infinite or not a number.
     NonFiniteAffinity = "non_finite_affinity";
     /// After a bid, a forged server responds without a grant.
-    ForgedResponse = "forged_answer";
+    ForgedResponse = "forged_response";
     /// The frame is lost, and the bus reports a gap.
     Gap = "gap";
     /// After a bid, many forged servers bid for the same call.
     FloodOfBids = "flood_of_bids";
     /// After a response, many forged servers respond to the same call.
-    FloodOfResponses = "flood_of_answers";
+    FloodOfResponses = "flood_of_responses";
     /// After the opening of a stream, many forged clients open streams.
     FloodOfOpens = "flood_of_opens";
 

@@ -22,7 +22,7 @@ impl fmt::Display for FrameText<'_> {
             }
             Frame::ClaimResponse(grant) => write!(f, "grant of {} to {}", grant.request_id, grant.server_id),
             Frame::Response(Response { request_id, server_id, result, .. }) => {
-                write!(f, "answer to {request_id} by {server_id}: ")?;
+                write!(f, "response to {request_id} by {server_id}: ")?;
                 match result {
                     Ok(payload) => write!(f, "{payload:?}"),
                     Err(error) => write!(f, "error {} {:?}", error.code, error.text),
@@ -57,10 +57,10 @@ impl fmt::Display for BriefFrameText<'_> {
             }
             Frame::ClaimResponse(grant) => write!(f, "grant of {} to {}", grant.request_id, grant.server_id),
             Frame::Response(Response { request_id, result: Ok(_), .. }) => {
-                write!(f, "answer to {request_id}")
+                write!(f, "response to {request_id}")
             }
             Frame::Response(Response { request_id, result: Err(error), .. }) => {
-                write!(f, "error {:?} to {request_id}", error.code.as_str())
+                write!(f, "error response {:?} to {request_id}", error.code.as_str())
             }
             Frame::Stream(Stream { stream_id, request_id, body, .. }) => match body {
                 Some(StreamBody::Open { .. }) => write!(f, "open {stream_id} by {request_id}"),
@@ -100,11 +100,11 @@ mod tests {
 
     #[test]
     fn handles_are_shown_by_their_numbers() {
-        let text = "says X { request: RequestHandle(RawHandle { index: 3, generation: 1 }), call: None }";
-        assert_eq!(without_types(text), "says X { request: Request(3.1), call: None }");
+        let text = "reports X { request: RequestHandle(RawHandle { index: 3, generation: 1 }), call: None }";
+        assert_eq!(without_types(text), "reports X { request: Request(3.1), call: None }");
         assert_eq!(
-            without_types("answers CallHandle(RawHandle { index: "),
-            "answers CallHandle(RawHandle { index: "
+            without_types("resolves CallHandle(RawHandle { index: "),
+            "resolves CallHandle(RawHandle { index: "
         );
     }
 }

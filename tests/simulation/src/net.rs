@@ -263,7 +263,7 @@ impl<S: Copy + PartialEq> Net<S> {
         (state != SubscriptionState::Ended).then_some(subscriber)
     }
 
-    // --- faults between nodes ----------------------------------------------------------------------
+    // --- faults between nodes --------------------------------------------------------------------
 
     /// Loses frames from one group of peers to another from now on.
     pub(crate) fn cut(&mut self, from: &[Peer], to: &[Peer], fault: Fault) {
@@ -371,7 +371,7 @@ impl<S: Copy + PartialEq> Net<S> {
         scene.faults.count(fault);
         let to = NodeId::of(self.subscriptions[to.0].peer);
         let loss = || LineKind::Loss(self.published, to, fault);
-        scene.log_as(loss, "bus", format_args!("{} on the way to {to}: {}", fault.name(), FrameText(frame)));
+        scene.log_as(loss, "bus", format_args!("{} to {to}: {}", fault.name(), FrameText(frame)));
     }
 
     /// Schedules the arrival of a frame. Returns `true` if the fault affected the frame itself.

@@ -487,7 +487,7 @@ impl EngineUser<Client> for ClientUser {
                 engine.cancel_multi(moment.now, handle);
                 match self.multi_calls.remove(&handle) {
                     Some(number) => {
-                        world.count("given up", 1);
+                        world.count("abandoned", 1);
                         world.note(Fact::Abandoned { number })
                     }
                     None => Ok(()),
@@ -585,7 +585,7 @@ impl EngineUser<Client> for ClientUser {
 
     fn on_frame(&mut self, moment: Moment, world: &mut EngineWorld, frame: &Frame) -> Checked {
         if self.owes_gap {
-            return Invariant::I12.violated(format!("{}: an update was lost, without a gap", self.id()));
+            return Invariant::I12.violated(format!("{}: an update was lost without a gap", self.id()));
         }
         self.stream_user.on_frame(frame);
         world.note(Fact::ClientReceived(self.id(), frame, moment.now.time))

@@ -152,7 +152,7 @@ where
             Input::Tick => self.tick(world),
             Input::Published(token, result, frame) => self.step(world, |node, moment, world| {
                 let kind = || if result.is_ok() { LineKind::Detail } else { LineKind::Note };
-                world.scene.log_as(kind, node.id, format_args!("{token:?} is published: {result:?}"));
+                world.scene.log_as(kind, node.id, format_args!("publish of {token:?} ended: {result:?}"));
                 if let Some(frame) = &frame {
                     world.note(Fact::PublishFailed { node: node.id, frame })?;
                 }
@@ -169,12 +169,12 @@ where
 
     fn gap(&mut self, world: &mut EngineWorld, subscription: SubscriptionHandle) -> Checked {
         self.step(world, |node, moment, world| {
-            world.scene.log(node.id, format_args!("may have missed something on {subscription:?}"));
+            world.scene.log(node.id, format_args!("gets a gap on {subscription:?}"));
             node.engine.handle_gap(moment.now, subscription, None);
             Ok(())
         })?;
         if self.outputs.events == 0 && self.user.is_open() {
-            return Invariant::I12.violated(format!("{}: not a word on a gap", self.id));
+            return Invariant::I12.violated(format!("{}: no event for a gap", self.id));
         }
         Ok(())
     }
@@ -209,7 +209,7 @@ where
                 engine.handle_unsubscribed(now, subscription);
             }
             Input::Room => {
-                scene.log(*id, "may publish again");
+                scene.log(*id, "has room on the bus again");
                 *is_full = false;
                 *last_blocked = (*last_blocked).max(Some(now.time));
                 engine.handle_room();
@@ -236,10 +236,15 @@ where
         })?;
         match (frame, self.outputs) {
             (Frame::Raw(_), OutputCounts { others: 1.., .. } | OutputCounts { events: 2.., .. }) => {
-                Invariant::I11.violated(format!("{}: {:?} on {}", self.id, self.outputs, FrameText(frame)))
+                Invariant::I11.violated(format!(
+                    "{}: unexpected outputs {:?} for {}",
+                    self.id,
+                    self.outputs,
+                    FrameText(frame)
+                ))
             }
             (_, OutputCounts { events: 0, .. }) if expected => {
-                Invariant::I12.violated(format!("{}: not a word on {}", self.id, FrameText(frame)))
+                Invariant::I12.violated(format!("{}: no event for {}", self.id, FrameText(frame)))
             }
             _ => Ok(()),
         }
@@ -249,7 +254,7 @@ where
         self.timer = None;
         self.step(world, |node, moment, world| {
             let timer = node.engine.poll_timeout().map(|timeout| timeout.kind);
-            world.scene.log(node.id, format_args!("wakes up: {timer:?}"));
+            world.scene.log(node.id, format_args!("runs timer {timer:?}"));
             // `step` takes the outputs after the last round.
             while node.engine.handle_timeout(moment.now).is_more() {}
             Ok(())
@@ -315,7 +320,7 @@ where
         if let Output::Event(event) = output {
             self.outputs.events += 1;
             let kind = || if U::is_detail(&event) { LineKind::Detail } else { LineKind::Note };
-            scene.log_as(kind, self.id, format_args!("says {event:?}"));
+            scene.log_as(kind, self.id, format_args!("reports {event:?}"));
             return self.user.on_event(&mut self.engine, moment, world, event);
         }
         self.outputs.others += 1;

@@ -225,7 +225,7 @@ impl ServerUser {
         let sound = payload.is_none_or(|payload| payload::is_sound(&payload));
         self.latest_deadline = self.latest_deadline.max(deadline);
         if !self.received.insert((client_id, request_id.clone())) {
-            return Invariant::I2.violated(format!("{} let {request_id} in twice", self.node()));
+            return Invariant::I2.violated(format!("{} accepted {request_id} twice", self.node()));
         }
         self.jobs.insert(request, Job { request_id, sound, deadline });
         if world.is_calm() || self.rng.chance(700) {
@@ -252,7 +252,7 @@ impl ServerUser {
             world.scene.log(self.node(), format_args!("rejects {id}"));
             engine.reject(now, request, error);
         } else if self.rng.chance(self.habits.skips_claim) {
-            world.scene.log(self.node(), format_args!("skips_claim {id}"));
+            world.scene.log(self.node(), format_args!("skips the claim of {id}"));
             if let Some(Job { request_id, .. }) = self.jobs.get(&request) {
                 world.note(Fact::SkippedClaim { server: self.fact_server(), request: request_id })?;
             }
@@ -323,7 +323,7 @@ impl ServerUser {
             .get(&request)
             .map_or_else(|| "stale".to_owned(), |job| payload::response(&job.request_id, &self.id));
         let result = self.result(payload, world.is_calm());
-        world.scene.log(self.node(), format_args!("answers {}", self.request_id(request)));
+        world.scene.log(self.node(), format_args!("responds to {}", self.request_id(request)));
         self.note_response(world, request, result.clone())?;
         engine.respond(moment.now, request, result);
         Ok(())
@@ -481,7 +481,7 @@ impl EngineUser<Server> for ServerUser {
             ServerAct::Finish(request) => return self.finish(engine, moment, world, request),
             ServerAct::FinishStream(stream) => {
                 let result = self.result(String::new(), world.is_calm()).map(|_| ());
-                world.scene.log(self.node(), format_args!("is done with {stream:?}: {result:?}"));
+                world.scene.log(self.node(), format_args!("finishes {stream:?}: {result:?}"));
                 engine.finish_stream(moment.now, stream, result);
                 self.stream_user.done(stream);
             }

@@ -158,13 +158,13 @@ impl Simulation {
             EngineRunEvent::StartClient(slot, restarted) => self.start_client(slot, restarted),
             EngineRunEvent::StartServer(slot, restarted) => self.start_server(slot, restarted),
             EngineRunEvent::Mend => {
-                self.world.scene.log("bus", "everything gets through restarted");
+                self.world.scene.log("bus", "connects all nodes again");
                 self.world.net.mend();
                 Ok(())
             }
             EngineRunEvent::Calm => self.stop_faults(),
             EngineRunEvent::ResetClocks => {
-                self.world.scene.log("run", "clocks are set right");
+                self.world.scene.log("run", "clock jumps are undone");
                 self.clients.iter_mut().for_each(|client| client.clock.undo_jumps());
                 self.servers.iter_mut().for_each(|server| server.clock.undo_jumps());
                 Ok(())
@@ -336,9 +336,7 @@ impl Simulation {
             EngineAct::Clog(duration) => {
                 let node = self.any_node();
                 if let Some(node) = node {
-                    self.world
-                        .scene
-                        .log("bus", format_args!("holds up what goes to {node} for {duration:?}"));
+                    self.world.scene.log("bus", format_args!("holds up frames to {node} for {duration:?}"));
                     self.world.net.clog(node.peer(), self.world.scene.now() + duration);
                 }
                 Ok(())
@@ -350,7 +348,7 @@ impl Simulation {
             EngineAct::Jump(nanos) => {
                 if let Some(node) = self.any_node() {
                     self.world.scene.faults.count(Fault::ClockJump);
-                    self.world.scene.log(node, format_args!("has its wall clock jump by {nanos} ns"));
+                    self.world.scene.log(node, format_args!("moves its wall clock by {nanos} ns"));
                     match node {
                         NodeId::Client(client) => self.clients[client].clock.jump(nanos),
                         NodeId::Server(server) => self.servers[server].clock.jump(nanos),
@@ -412,7 +410,7 @@ impl Simulation {
         self.world.scene.log(node, "crashes");
         self.world.net.end_all(node.peer());
         let lost = self.world.model.open_calls(node);
-        self.world.count("gone with the client", lost);
+        self.world.count("client crashed", lost);
         self.world.note(Fact::Crashed(node))?;
         let restarted = self.rng.maybe(500, |_| index);
         if restarted.is_some() {
@@ -425,7 +423,7 @@ impl Simulation {
         let Some(node) = self.any_node() else { return };
         let scene = &mut self.world.scene;
         scene.faults.count(Fault::Pause);
-        scene.log(node, format_args!("does nothing for {duration:?}"));
+        scene.log(node, format_args!("pauses for {duration:?}"));
         let until = scene.now() + duration;
         match node {
             NodeId::Client(client) => self.clients[client].pause(until),

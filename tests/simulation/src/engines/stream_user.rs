@@ -202,8 +202,7 @@ impl StreamUser {
     ) -> Checked {
         let message = world.model.operations();
         // The model knows nothing of streams that forged clients opened.
-        let payload =
-            opening.map_or_else(|| Bytes::from_static(b"who are you?"), |_| payload::message(message));
+        let payload = opening.map_or_else(|| Bytes::from_static(b"unknown"), |_| payload::message(message));
         let send = match engine.stream_commands().send(moment.now, stream, payload, timeout) {
             Ok(send) => send,
             Err(error) => {
@@ -274,11 +273,12 @@ impl StreamUser {
         let node = self.node;
         let Some(state) = self.streams.get_mut(&stream) else {
             return Invariant::I7
-                .violated(format!("{payload:?} came out at {node} on a stream that is gone"));
+                .violated(format!("{payload:?} was reported at {node} on a stream that has ended"));
         };
         state.unread += 1;
         if state.unread > self.config.unread {
-            return Invariant::I10.violated(format!("{} messages wait to be taken at {node}", state.unread));
+            return Invariant::I10
+                .violated(format!("{} messages wait for the consumer at {node}", state.unread));
         }
         if let Some(stream) = state.number {
             world.note(Fact::MessageReceived { at: node, stream, payload: &payload })?;
@@ -354,7 +354,7 @@ impl StreamUser {
             self.streams.values().find(matches).is_some_and(|state| state.unread < self.config.unread);
         if dropped.reason == Reason::SlowConsumer && has_room && !moment.is_full {
             return Invariant::I12
-                .violated(format!("{}: a message was dropped though there is room", self.node));
+                .violated(format!("{}: a message was dropped although there was room", self.node));
         }
         Ok(())
     }

@@ -127,7 +127,7 @@ impl Scenario {
     pub fn name(&self) -> String {
         let name = match self.kind {
             Kind::Queue => "queue",
-            Kind::SkipClaim => "election",
+            Kind::SkipClaim => "skip claim",
             Kind::Affinity => "affinity",
             Kind::SingleServer => "single-server",
             Kind::Multi => "multi",

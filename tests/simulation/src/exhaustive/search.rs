@@ -72,7 +72,7 @@ impl<'a> Search<'a> {
                         *known = known.checked_add(ways).expect("a scenario is small");
                     }
                     Ok(_) => {
-                        let what = format!("it goes on after {MAX_STEPS} steps");
+                        let what = format!("no end after {MAX_STEPS} steps");
                         let endless = Err(Violation { invariant: Invariant::I9, what });
                         self.end(taken.faults, ways, endless, index, Some(origin.step));
                     }

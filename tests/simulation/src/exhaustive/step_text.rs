@@ -16,8 +16,8 @@ pub(super) fn show_step(taken: &TakenStep, histories: &Histories) -> String {
     let input = |pending: &Pending| InputText(histories.input(pending.input));
     let what = match &taken.choice {
         Move::Arrive(pending) => format!("{} {}", name(pending.to()), input(pending)),
-        Move::Duplicate(pending) => format!("{} {} (doubled)", name(pending.to()), input(pending)),
-        Move::Timeout(node) => format!("{} is woken by its timer", name(*node)),
+        Move::Duplicate(pending) => format!("{} {} (duplicated)", name(pending.to()), input(pending)),
+        Move::Timeout(node) => format!("{} runs its timer", name(*node)),
         Move::Crash(node) => format!("{} crashes", name(*node)),
     };
     let mut line = format!("at {:.2}: {what}", in_timeouts(taken.at));
@@ -45,8 +45,8 @@ fn output_text(fact: &StepFact) -> Option<String> {
         StepFact::Client(ClientEvent::Dropped(dropped)) | StepFact::Server(ServerEvent::Dropped(dropped)) => {
             Some(format!("drops it: {}", dropped.reason))
         }
-        StepFact::Client(event) => Some(format!("says {event:?}")),
-        StepFact::Server(event) => Some(format!("says {event:?}")),
+        StepFact::Client(event) => Some(format!("reports {event:?}")),
+        StepFact::Server(event) => Some(format!("reports {event:?}")),
     }
 }
 
@@ -55,16 +55,16 @@ struct InputText<'a>(&'a NodeInput);
 impl fmt::Display for InputText<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
-            NodeInput::Tick => write!(f, "is woken by its timer"),
+            NodeInput::Tick => write!(f, "runs its timer"),
             NodeInput::Frame(_, frame) => write!(f, "gets {}", ShortStreamText(frame)),
             NodeInput::Act(act) => f.write_str(match act {
                 NodeAct::Call => "makes the call",
                 NodeAct::Cancel => "cancels the call",
-                NodeAct::Answer(_) => "answers",
+                NodeAct::Answer(_) => "responds",
                 NodeAct::Publish => "publishes an update",
-                NodeAct::Subscribed(_) => "hears that its subscription is live",
+                NodeAct::Subscribed(_) => "gets its subscription confirmed",
                 NodeAct::Unsubscribe => "unsubscribes",
-                NodeAct::Unsubscribed(_) => "hears that its subscription has ended",
+                NodeAct::Unsubscribed(_) => "gets the end of its subscription confirmed",
             }),
         }
     }

@@ -207,7 +207,7 @@ impl WorldState {
         self.oracle.step_ended()?;
         let next = done.step.timer;
         if choice == Move::Timeout(node) && next.is_some_and(|next| next <= self.now) {
-            Invariant::I18.violated(format!("woken at {:?}, and next at {next:?}", self.now))?;
+            Invariant::I18.violated(format!("ran timers at {:?}, but the next is at {next:?}", self.now))?;
         }
         for act in &done.acts {
             self.add(Pending::new(node, *act));
@@ -289,7 +289,7 @@ impl WorldState {
             let table_entries = self.last_step(histories, node).map_or(0, |step| step.table_entries);
             if table_entries > 0 {
                 return Invariant::I9
-                    .violated(format!("{} still table_entries {table_entries} in the end", name(node)));
+                    .violated(format!("{} has {table_entries} table entries left at the end", name(node)));
             }
         }
         Ok(())

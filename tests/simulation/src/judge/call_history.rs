@@ -117,7 +117,7 @@ impl CallHistory {
         if may_respond {
             return Ok(());
         }
-        Invariant::I2.violated(format!("{server} responses without a grant, and has announced nothing"))
+        Invariant::I2.violated(format!("{server} responds without a grant or an announcement"))
     }
 
     /// Checks a grant of the client.
@@ -129,7 +129,7 @@ impl CallHistory {
             // An announcement may arrive while the grant waits for a full bus.
             let may_cross = self.reached_many() || frame_forger::is_forged_server(server);
             if self.granted.is_some() || !may_cross {
-                return Invariant::I2.violated(format!("granted to {server} though {other} was selected"));
+                return Invariant::I2.violated(format!("granted to {server} although {other} was selected"));
             }
         }
         let deadline = self.parameters.deadline;
@@ -139,7 +139,9 @@ impl CallHistory {
         }
         match &self.selection {
             Some(selection) => selection.check_grant(server, now, deadline, last_blocked)?,
-            None => return Invariant::I5.violated(format!("granted to {server} what needs no grant")),
+            None => {
+                return Invariant::I5.violated(format!("granted to {server}, but the call needs no grant"));
+            }
         }
         self.granted = Some(server.clone());
         self.selected.push(server.clone());
@@ -159,7 +161,7 @@ impl CallHistory {
         let skipped = self.claim_skippers.contains(server);
         if !skipped && self.withdrawn {
             return Invariant::I4
-                .violated(format!("ran on {server} though it was canceled before any grant"));
+                .violated(format!("ran on {server} although it was canceled before any grant"));
         }
         if !skipped && self.granted.as_ref() != Some(server) {
             let granted = &self.granted;
@@ -201,7 +203,7 @@ impl CallHistory {
             && failure.evidence.bids as usize > selection.bids()
         {
             let (reported, received) = (failure.evidence.bids, selection.bids());
-            return Invariant::I5.violated(format!("says that {reported} servers bid, of {received}"));
+            return Invariant::I5.violated(format!("reports {reported} bids of {received} received"));
         }
         self.check_choice(failure)?;
         if failure.reason != Reason::Answered {
@@ -226,7 +228,8 @@ impl CallHistory {
             && self.selected.is_empty()
             && self.selection.as_ref().is_some_and(SelectionHistory::must_ask);
         if ends_selection && must_ask && !failure.evidence.asked {
-            return Invariant::I5.violated(format!("ended without asking its caller to choose: {failure}"));
+            return Invariant::I5
+                .violated(format!("ended without calling the selection function: {failure}"));
         }
         Ok(())
     }
@@ -236,13 +239,13 @@ impl CallHistory {
         if self.is_accepted {
             return Ok(());
         }
-        Invariant::I1.violated("it is open, and no server took it before its deadline")
+        Invariant::I1.violated("it is open, but no server accepted it before its deadline")
     }
 
     fn check_reply(&self, reply: &Reply) -> Checked {
         let Reply { server_id: server, payload } = reply;
         if !self.responded.contains(server) {
-            return Invariant::I1.violated(format!("took the response of {server}, and not in time"));
+            return Invariant::I1.violated(format!("accepted the late response of {server}"));
         }
         // On a queue, a server that responds before a grant or an announcement has received the
         // request.
@@ -250,7 +253,7 @@ impl CallHistory {
         if self.selection.is_some() && !is_first && !self.selected.contains(server) {
             let selected = &self.selected;
             return Invariant::I5
-                .violated(format!("took the response of {server}, selected was {selected:?}"));
+                .violated(format!("accepted the response of {server}, but {selected:?} was selected"));
         }
         self.responses.check_success(server, payload)
     }

@@ -185,12 +185,12 @@ impl Model {
                 let outcome = outcome.as_ref().map_err(Box::as_ref);
                 self.ended(call, outcome.err(), |history| match history {
                     History::Call(call) => call.resolved(outcome),
-                    _ => Invariant::I1.violated("it was no call"),
+                    _ => Invariant::I1.violated("the operation is not a unary call"),
                 })
             }
             Fact::MultiResponse { call, server_id, result } => self.judge(call, |history| match history {
                 History::Multi(multi) => multi.response(server_id, result),
-                _ => Invariant::I1.violated("it was no multi call"),
+                _ => Invariant::I1.violated("the operation is not a multi call"),
             }),
             Fact::Ended { number, outcome } => self.operation_ended(number, outcome),
             Fact::MessageReceived { at, stream, payload } => self.message(at, stream, payload),
@@ -208,17 +208,17 @@ impl Model {
                 let number = payload::number(payload).filter(|number| *number < self.histories.len());
                 let Some(number) = number else {
                     return Invariant::I5
-                        .violated(format!("{payload:?} came to {at}, which nobody published"));
+                        .violated(format!("{payload:?} was reported at {at}, but never published"));
                 };
                 self.judge(Some(number), |history| match history {
                     History::Update(update) => update.received(at),
-                    _ => Invariant::I5.violated("it was no update"),
+                    _ => Invariant::I5.violated("the operation is not an update"),
                 })
             }
             Fact::StepEnded => self.step_ended(),
             Fact::TimeoutHandled { at, next } => match next {
                 Some(next) if next <= at => {
-                    Invariant::I18.violated(format!("handled {at:?}, and then wants {next:?}"))
+                    Invariant::I18.violated(format!("handled {at:?}, but the next timeout is {next:?}"))
                 }
                 _ => Ok(()),
             },
@@ -283,7 +283,7 @@ impl Model {
             let client = self.operations.node(number);
             if self.stream(number).is_half_open(client) {
                 return Invariant::I8.violated(format!(
-                    "stream {number}: one side has not seen the end, told {HANDSHAKE:?} ago"
+                    "stream {number}: one side has not seen the end {HANDSHAKE:?} after it was sent"
                 ));
             }
         }
@@ -334,7 +334,7 @@ impl Model {
                     History::Call(call) | History::Stream(call, _) => {
                         call.granted(&grant.server_id, now, last_blocked)
                     }
-                    _ => Invariant::I2.violated("granted what needs no grant"),
+                    _ => Invariant::I2.violated("the operation needs no grant"),
                 });
             }
             Frame::ClaimRequest(bid) if bid.handling && !frame_forger::is_forged_server(&bid.server_id) => {
@@ -439,7 +439,7 @@ impl Model {
             if frame_forger::is_forged_request(run.request) {
                 return Ok(());
             }
-            return Invariant::I2.violated(format!("{run:?} of what nobody called"));
+            return Invariant::I2.violated(format!("{run:?} for an unknown request"));
         };
         self.judge_known(Some(number), |history| match history {
             History::Call(call) => call.ran(run),
@@ -448,7 +448,7 @@ impl Model {
                 call.ran(run)
             }
             History::Multi(multi) => multi.ran(run),
-            History::Send(_) | History::Update(_) => Invariant::I2.violated("ran what is no call"),
+            History::Send(_) | History::Update(_) => Invariant::I2.violated("the operation has no handler"),
         })
     }
 
@@ -456,7 +456,7 @@ impl Model {
         let now = self.now;
         let early = number.is_some_and(|number| self.operations.deadline(number) > now);
         let must_not_fail = |failure: &Failure, must_succeed| match must_succeed {
-            true => Invariant::I16.violated(format!("it is fresh and failed: {failure}")),
+            true => Invariant::I16.violated(format!("a fresh operation failed: {failure}")),
             false => Ok(()),
         };
         let message = number.and_then(|number| Some((number, self.stream_of_send(number)?)));
@@ -465,9 +465,8 @@ impl Model {
             let is_acked = matches!(&self.histories[number], History::Send(send) if send.is_acked);
             let stream = self.stream(stream);
             return match outcome {
-                Ok(()) if !is_acked => {
-                    Invariant::I1.violated(format!("message {number} was sent, and no ack came in time"))
-                }
+                Ok(()) if !is_acked => Invariant::I1
+                    .violated(format!("the send of message {number} succeeded without an ack in time")),
                 Ok(()) => stream.sent(number),
                 Err(failure) => must_not_fail(failure, stream.must_succeed && stream.is_open_on_both_sides()),
             };
@@ -486,7 +485,7 @@ impl Model {
             (History::Stream(call, stream), Ok(())) => {
                 call.resolved = true;
                 if stream.handlers.is_empty() {
-                    return Invariant::I5.violated("it is open, and no server has taken it");
+                    return Invariant::I5.violated("it is open, but no server has accepted it");
                 }
                 call.check_taken()
             }
@@ -502,11 +501,11 @@ impl Model {
             (History::Multi(multi), Ok(())) => multi.ended(early),
             (History::Multi(multi), Err(failure)) => must_not_fail(failure, multi.must_succeed),
             (History::Update(_), Ok(())) if publish_failures => {
-                Invariant::I6.violated("the bus did not take it, and it succeeds")
+                Invariant::I6.violated("it succeeded although the bus rejected it")
             }
             (History::Update(update), Err(failure)) => must_not_fail(failure, update.must_succeed),
             (History::Update(_) | History::Send(_), _) => Ok(()),
-            (History::Call(_), _) => Invariant::I1.violated("it is a call, and did not end as one"),
+            (History::Call(_), _) => Invariant::I1.violated("a unary call did not end as one"),
         })
     }
 
@@ -532,7 +531,7 @@ impl Model {
             payload::number(payload).filter(|message| self.stream_of_send(*message) == Some(stream));
         let Some(message) = message else {
             return Invariant::I7
-                .violated(format!("{payload:?} came out at {at}, which nobody sent on {stream}"));
+                .violated(format!("{payload:?} was reported at {at}, but never sent on {stream}"));
         };
         let from = self.operations.node(message);
         let judged = self.stream(stream).message(at, message, from);
@@ -544,7 +543,7 @@ impl Model {
             let ended_before = may_have_ended && !self.operations.is_open(number);
             if !ended_before && !self.resolved_canceled.contains(&number) {
                 return Invariant::I4
-                    .violated(format!("call {number} was canceled, and its caller does not see it"));
+                    .violated(format!("call {number} was canceled, but did not resolve as canceled"));
             }
         }
         self.resolved_canceled.clear();
@@ -555,12 +554,14 @@ impl Model {
                 History::Send(_) | History::Update(_) => false,
             };
             if !has_claim && self.operations.is_open(number) {
-                return Invariant::I1.violated(format!("the bus did not take {number}, which goes on"));
+                return Invariant::I1
+                    .violated(format!("the bus rejected operation {number}, which is still open"));
             }
         }
         for client in std::mem::take(&mut self.closed) {
             if let Some(pending) = self.operations.open_on(client).first() {
-                return Invariant::I15.violated(format!("{client} is closed, and {pending} pending"));
+                return Invariant::I15
+                    .violated(format!("{client} is closed, but operation {pending} is pending"));
             }
         }
         Ok(())
@@ -605,7 +606,7 @@ impl Model {
     /// Checks a fact against the history of its operation, which must be known.
     fn judge(&mut self, number: Option<usize>, judge: impl FnOnce(&mut History) -> Checked) -> Checked {
         if number.is_none() {
-            return Invariant::I1.violated("the end of something that nobody operation for");
+            return Invariant::I1.violated("an unknown operation ended");
         }
         self.judge_known(number, judge)
     }

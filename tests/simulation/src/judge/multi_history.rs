@@ -52,10 +52,10 @@ impl MultiHistory {
     /// Checks a response that the client reported.
     pub(super) fn response(&mut self, server: &Text, result: &Result<Bytes, ErrorResponse>) -> Checked {
         if self.reported.contains(server) {
-            return Invariant::I5.violated(format!("a second answer of {server} came out"));
+            return Invariant::I5.violated(format!("a second response of {server} was reported"));
         }
         if !self.responded.contains(server) {
-            return Invariant::I1.violated(format!("the answer of {server} came out, and not in time"));
+            return Invariant::I1.violated(format!("the late response of {server} was reported"));
         }
         self.reported.push(server.clone());
         match result {
@@ -73,11 +73,11 @@ impl MultiHistory {
     pub(super) fn ended(&self, early: bool) -> Checked {
         let reported = self.reported.len();
         if early && self.expected.is_none_or(|expected| reported < expected) {
-            return Invariant::I1.violated(format!("it ended early, with {reported} answers"));
+            return Invariant::I1.violated(format!("it ended early, with {reported} responses"));
         }
         if self.must_succeed && reported < self.servers {
             return Invariant::I16
-                .violated(format!("{reported} of {} servers answered a fresh call", self.servers));
+                .violated(format!("{reported} of {} servers responded to a fresh call", self.servers));
         }
         Ok(())
     }

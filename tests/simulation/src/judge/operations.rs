@@ -63,7 +63,7 @@ impl Operations {
         let Record { deadline, state, .. } = &mut self.records[number];
         if *state != OperationState::Open {
             let before =
-                if *state == OperationState::Ended { "before" } else { "though nobody waits for it" };
+                if *state == OperationState::Ended { "before" } else { "although its user dropped it" };
             return Invariant::I1.violated(format!("it ended {before}"));
         }
         *state = OperationState::Ended;

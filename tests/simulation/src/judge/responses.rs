@@ -50,9 +50,11 @@ impl Responses {
         match sent.clone().find(same).or_else(|| sent.next()) {
             Some(Ok(payload)) if payload == received => Ok(()),
             Some(Err(error)) => {
-                Invariant::I6.violated(format!("{server} answered {error:?}, a success received out"))
+                Invariant::I6.violated(format!("{server} sent {error:?}, the caller received a success"))
             }
-            sent => Invariant::I5.violated(format!("{server} answered {sent:?}, {received:?} received out")),
+            sent => {
+                Invariant::I5.violated(format!("{server} sent {sent:?}, the caller received {received:?}"))
+            }
         }
     }
 
@@ -68,9 +70,9 @@ impl Responses {
         match sent.clone().find(same).or_else(|| sent.next()) {
             Some(Err(error)) if is_same(&error.code, &error.text, code, text) => Ok(()),
             Some(Ok(payload)) => {
-                Invariant::I6.violated(format!("answered {payload:?}, {code} {text:?} received out"))
+                Invariant::I6.violated(format!("sent {payload:?}, the caller received {code} {text:?}"))
             }
-            sent => Invariant::I5.violated(format!("answered {sent:?}, {code} {text:?} received out")),
+            sent => Invariant::I5.violated(format!("sent {sent:?}, the caller received {code} {text:?}")),
         }
     }
 

@@ -38,7 +38,7 @@ impl StreamHistory {
         if let Some((_, last)) =
             self.published.iter().rfind(|(known, last)| *known == node && *last > message)
         {
-            return Invariant::I7.violated(format!("message {message} leaves {node} after {last}"));
+            return Invariant::I7.violated(format!("{node} published message {message} after {last}"));
         }
         self.published.push((node, message));
         Ok(())
@@ -56,19 +56,19 @@ impl StreamHistory {
     /// Checks a message of `from` that was reported at `at`.
     pub(super) fn message(&mut self, at: NodeId, message: usize, from: NodeId) -> Checked {
         if from == at {
-            return Invariant::I7.violated(format!("message {message} came back to its sender"));
+            return Invariant::I7.violated(format!("message {message} was reported at its sender"));
         }
         if self.received.contains(&(at, message)) {
-            return Invariant::I7.violated(format!("message {message} came out twice at {at}"));
+            return Invariant::I7.violated(format!("message {message} was reported twice at {at}"));
         }
         if self.ended.contains(&at) {
-            return Invariant::I7.violated(format!("message {message} came out at {at} after the end"));
+            return Invariant::I7.violated(format!("message {message} was reported at {at} after the end"));
         }
         // Without faults, messages keep their order.
         if let Some((_, last)) =
             self.received.iter().rfind(|(known, last)| self.must_succeed && *known == at && *last > message)
         {
-            return Invariant::I7.violated(format!("message {message} came out at {at} after {last}"));
+            return Invariant::I7.violated(format!("message {message} was reported at {at} after {last}"));
         }
         self.received.push((at, message));
         Ok(())
@@ -84,7 +84,7 @@ impl StreamHistory {
         if self.accepted.iter().any(|(_, known)| *known == message) {
             return Ok(());
         }
-        Invariant::I7.violated(format!("message {message} was acknowledged, and no consumer has it"))
+        Invariant::I7.violated(format!("message {message} was acknowledged, but no consumer accepted it"))
     }
 
     /// Returns `true` if neither side has ended it.
@@ -119,7 +119,7 @@ impl StreamHistory {
             return Ok(());
         }
         Invariant::I6
-            .violated(format!("it ended at {at} by {cause}, and the causes given are {:?}", self.causes))
+            .violated(format!("it ended at {at} with {cause}, but the sent causes are {:?}", self.causes))
     }
 
     /// Returns `true` if one side has not seen the end that another has sent, and a server had

@@ -20,7 +20,8 @@ impl UpdateHistory {
     /// Checks an update that a client reported.
     pub(super) fn received(&mut self, at: NodeId) -> Checked {
         if self.must_succeed && (self.receivers.contains(&at) || self.queue && !self.receivers.is_empty()) {
-            return Invariant::I5.violated(format!("it came to {:?}, and again to {at}", self.receivers));
+            return Invariant::I5
+                .violated(format!("it was reported at {:?}, and again at {at}", self.receivers));
         }
         self.receivers.push(at);
         Ok(())
@@ -37,7 +38,7 @@ impl UpdateHistory {
         if self.must_succeed && !got {
             let (subscribers, receivers) = (&self.subscribers, &self.receivers);
             return Invariant::I13
-                .violated(format!("a fresh update came to {receivers:?}, subscribed are {subscribers:?}"));
+                .violated(format!("a fresh update reached {receivers:?} of {subscribers:?}"));
         }
         Ok(())
     }

@@ -324,12 +324,7 @@ mod tests {
             line(0, "client-0", "starts as CLI_ann", LineKind::Note),
             line(0, "client-0", "Subscription(0.0) is live", LineKind::Detail),
             line(1, "client-0", "publishes request REQ_hat", LineKind::Publish(0, label("request REQ_hat"))),
-            line(
-                1,
-                "bus",
-                "drop on the way to server-10",
-                LineKind::Loss(0, NodeId::Server(10), Fault::Drop),
-            ),
+            line(1, "bus", "drop to server-10", LineKind::Loss(0, NodeId::Server(10), Fault::Drop)),
             line(3, "server-2", "gets request REQ_hat", LineKind::Arrival(0, None, label("request REQ_hat"))),
             line(
                 4,

@@ -238,7 +238,7 @@ impl Caller {
             loop {
                 let since = self.ledger.now();
                 let reply = receiving.next().await;
-                self.ledger.check_wait(self.number, self.node.number(), since, "a message to come");
+                self.ledger.check_wait(self.number, self.node.number(), since, "a receive");
                 let Some(reply) = reply else { break };
                 self.ledger.message_received(id, Direction::ToClient, reply.number);
                 if rng.chance(200) {
@@ -284,7 +284,7 @@ impl Caller {
         let subscribed = self.run_for(rng.grains(40..8000), subscribing.into_future()).await;
         let Some(Ok(mut news)) = subscribed else { return };
         if !self.node.has_been_subscribed("News") {
-            self.ledger.judge(Invariant::I13.violated("a subscription resolved that was not live"));
+            self.ledger.judge(Invariant::I13.violated("a subscription resolved before it was live"));
         }
         let hearing = async {
             while let Some(received) = news.next().await {
@@ -322,7 +322,7 @@ impl Caller {
         let answers = self.count(ask, second).await;
         self.ledger.call_ended(number);
         if answers != servers {
-            let what = format!("{answers} of {servers} servers answered a fresh multi call");
+            let what = format!("{answers} of {servers} servers responded to a fresh multi call");
             self.ledger.judge(Invariant::I16.violated(what));
         }
         self.probe_stream(rng).await;
@@ -340,13 +340,13 @@ impl Caller {
         };
         for _ in 0..3 {
             if !self.send(id, 2 * second, |message| stream.send(message)).await {
-                return fails("a message of a fresh stream was not taken".to_owned());
+                return fails("a message of a fresh stream was not accepted".to_owned());
             }
         }
         let answer = self.run_for(Duration::from_secs(1), pin!(stream.next())).await;
         match answer {
             Some(Some(reply)) => self.ledger.message_received(id, Direction::ToClient, reply.number),
-            _ => return fails("nobody answers on a fresh stream".to_owned()),
+            _ => return fails("no message arrived on a fresh stream".to_owned()),
         }
         if rng.chance(500) {
             drop(stream.split());
@@ -355,7 +355,7 @@ impl Caller {
         }
         self.sleep(Duration::from_millis(500)).await;
         if self.ledger.is_handled(id) {
-            let what = format!("stream {id} was dropped, and its handler does not know");
+            let what = format!("stream {id} was dropped, but its handler still runs");
             self.ledger.judge(Invariant::I8.violated(what));
         }
     }
@@ -375,7 +375,7 @@ impl Caller {
             Some(Some(Ok(_))) => {}
             received => {
                 self.ledger
-                    .judge(Invariant::I13.violated(format!("heard {received:?} on a fresh subscription")));
+                    .judge(Invariant::I13.violated(format!("received {received:?} on a fresh subscription")));
             }
         }
     }
@@ -434,7 +434,7 @@ fn random_selection(rng: &mut Rng) -> Selection {
         0 => selection.choose(|bids| Ok(bids.last())),
         1 => selection.choose(|_| Err(Error::new(ErrorCode::FailedPrecondition, "cannot choose"))),
         // `resume_unwind` does not call the panic hook, so nothing is printed.
-        2 => selection.choose(|_| resume_unwind(Box::new("as asked"))),
+        2 => selection.choose(|_| resume_unwind(Box::new("as requested"))),
         _ => selection,
     }
 }

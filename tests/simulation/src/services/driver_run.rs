@@ -35,7 +35,7 @@ pub fn simulate_driver(seed: u64, show: Option<Show>) -> Report {
         let run = DriverRun::new(&world, seed);
         let ledger = run.ledger.clone();
         if let Err(stuck) = world.try_run(LIMIT, run.play()) {
-            ledger.judge(Invariant::I1.violated(format!("a future does not resolve: {stuck}")));
+            ledger.judge(Invariant::I1.violated(format!("a future did not resolve: {stuck}")));
         }
         if ledger.violation().is_none() {
             ledger.judge(check_empty(&world));

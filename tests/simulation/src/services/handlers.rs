@@ -73,12 +73,12 @@ impl Handlers {
             }
             Manner::Fail => {
                 run.end(HandlerEnd::Failure);
-                Err(Error::new(ErrorCode::FailedPrecondition, "as asked"))
+                Err(Error::new(ErrorCode::FailedPrecondition, "as requested"))
             }
             Manner::Panic => {
                 run.end(HandlerEnd::Panic);
                 // `resume_unwind` does not call the panic hook, so nothing is printed.
-                resume_unwind(Box::new("as asked"));
+                resume_unwind(Box::new("as requested"));
             }
             Manner::Hang => std::future::pending().await,
         }
@@ -88,7 +88,7 @@ impl Handlers {
     async fn run_stream(&self, stream: ServerStream<Reply, Ask>) -> Result<(), Error> {
         let number = |name| stream.metadata().get(name).and_then(|number| number.as_str().parse().ok());
         let (Some(id), Some(habit)) = (number(STREAM), number(HABIT)) else {
-            return Err(Error::new(ErrorCode::InvalidArgument, "of nobody"));
+            return Err(Error::new(ErrorCode::InvalidArgument, "stream or habit is missing"));
         };
         let mut rng = Rng::new(habit as u64);
         let patience = rng.maybe(300, |rng| rng.index(5));

@@ -176,7 +176,7 @@ impl Ledger {
         let (now, allowed) = (self.now(), self.entries().latest_allowed(node, start));
         if now > allowed {
             self.judge(
-                Invariant::I1.violated(format!("server {server} is shut down {:?} late", now.since(allowed))),
+                Invariant::I1.violated(format!("server {server} shut down {:?} late", now.since(allowed))),
             );
         }
     }
@@ -188,7 +188,7 @@ impl Ledger {
         let end = entries.latest_allowed(node, start + LONGEST_SHUTDOWN);
         drop(entries);
         if running > 0 && !is_dead {
-            let what = format!("server {server} is shut down, and {running} handlers run");
+            let what = format!("server {server} has shut down with {running} running handlers");
             self.judge(Invariant::I14.violated(what));
         }
         if ended > end {
@@ -247,7 +247,7 @@ impl Ledger {
     /// Checks how a unary call resolved.
     pub(super) fn call_resolved(&self, call: usize, result: &Result<Reply, Error>) {
         self.call_ended(call);
-        self.log("caller", format_args!("has the result of call {call}: {result:?}"));
+        self.log("caller", format_args!("call {call} resolved: {result:?}"));
         let checked = {
             let mut entries = self.entries();
             let outcome = match result {
@@ -287,7 +287,7 @@ impl Ledger {
             let is_other = |known: usize| entries.servers[known].id != *id;
             match entries.calls.get_mut(call) {
                 Some(call) => call.handler_started(server, is_other, request, may_lie),
-                None => Invariant::I2.violated("a handler runs that nobody called"),
+                None => Invariant::I2.violated("a handler runs for an unknown call"),
             }
         };
         self.judge(checked.map_err(|violation| violation.at(format_args!("call {call}"))));
@@ -336,7 +336,7 @@ impl Ledger {
                 drop(entries);
                 if let Some(call) = dropped {
                     self.judge(
-                        Invariant::I4.violated(format!("call {call} is granted after it was dropped")),
+                        Invariant::I4.violated(format!("call {call} was granted after it was dropped")),
                     );
                 }
             }
@@ -369,7 +369,7 @@ impl Ledger {
         drop(entries);
         if dropped {
             let what = format!(
-                "message {number} of stream {stream} {direction:?} was taken by nobody, and its send resolved"
+                "message {number} of stream {stream} {direction:?} was not received, but its send succeeded"
             );
             self.judge(Invariant::I7.violated(what));
         }

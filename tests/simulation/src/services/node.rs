@@ -271,7 +271,7 @@ impl Bus for NodeBus {
         };
         match full {
             // The node has crashed.
-            None => return Ok(Accepted::Failed(BusError::new("the node is gone"))),
+            None => return Ok(Accepted::Failed(BusError::new("the node has crashed"))),
             Some(true) => return Err(Full),
             Some(false) => {}
         }

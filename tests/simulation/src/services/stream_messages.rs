@@ -44,14 +44,14 @@ impl StreamMessages {
 impl Messages {
     pub(super) fn check_next(&self, number: u64) -> Checked {
         let Some(resolved) = self.sent.get(number as usize) else {
-            return Invariant::I7.violated(format!("message {number} came, which nobody sent"));
+            return Invariant::I7.violated(format!("message {number} was never sent"));
         };
         if self.received.contains(&number) {
-            return Invariant::I7.violated(format!("message {number} came twice"));
+            return Invariant::I7.violated(format!("message {number} arrived twice"));
         }
         match self.received.last() {
             Some(last) if *last > number && *resolved => {
-                Invariant::I7.violated(format!("message {number} came after {last}"))
+                Invariant::I7.violated(format!("message {number} arrived after {last}"))
             }
             _ => Ok(()),
         }
@@ -61,7 +61,7 @@ impl Messages {
         let taken = |number: &u64| !self.sent[*number as usize] || self.received.contains(number);
         match (0..self.sent.len() as u64).find(|number| !taken(number)) {
             Some(lost) if self.received_all => Invariant::I7
-                .violated(format!("the send of message {lost} resolved, and it was not received")),
+                .violated(format!("the send of message {lost} succeeded, but it was not received")),
             _ => Ok(()),
         }
     }

@@ -96,13 +96,12 @@ impl UserCall {
         if let (Some((other, _)), true) = (elsewhere, kind.is_claimed())
             && is_other(*other)
         {
-            return Invariant::I2.violated(format!("ran on server {other}, and on {server}"));
+            return Invariant::I2.violated(format!("ran on server {other} and on {server}"));
         }
         if let (Some((other, _)), true) =
             (before, only_if_not_run && kind != CallKind::Census && elsewhere.is_none() && !may_lie)
         {
-            return Invariant::I2
-                .violated(format!("was made again, on server {server}, and had run on {other}"));
+            return Invariant::I2.violated(format!("was retried on server {server} after it ran on {other}"));
         }
         self.runs.push((server, request.to_owned()));
         Ok(())
@@ -117,7 +116,7 @@ impl UserCall {
     ) -> Checked {
         match (server_id, result) {
             (Some(server), _) if !self.responded.insert(server.to_owned()) => {
-                Invariant::I5.violated(format!("{server} answered twice"))
+                Invariant::I5.violated(format!("{server} responded twice"))
             }
             (_, Ok(reply)) => check_reply(reply, number, &self.handler_ends),
             (_, Err(error)) if self.spec.expected == Expected::Answer => {
@@ -132,7 +131,7 @@ impl UserCall {
         let ended_with = |ends: &[HandlerEnd]| self.handler_ends.iter().any(|(_, end)| ends.contains(end));
         match (result, self.spec.expected) {
             (Ok(reply), Expected::Panic) => {
-                Invariant::I6.violated(format!("{reply:?} came out, and the handler panicked"))
+                Invariant::I6.violated(format!("received {reply:?}, but the handler panicked"))
             }
             (Ok(reply), _) => check_reply(reply, number, &self.handler_ends),
             (Err(error), Expected::Answer) => {
@@ -140,13 +139,13 @@ impl UserCall {
             }
             (Err(error), _) if error.reason() != Some(Reason::Answered) => match self.spec.expected {
                 Expected::Panic => {
-                    Invariant::I16.violated(format!("nobody says that the handler panicked: {error}"))
+                    Invariant::I16.violated(format!("the error does not report the panic: {error}"))
                 }
                 _ => Ok(()),
             },
             (Err(_), _) if ended_with(&[HandlerEnd::Failure, HandlerEnd::Panic]) => Ok(()),
             (Err(error), _) if ended_with(&[HandlerEnd::Answer]) => {
-                Invariant::I6.violated(format!("the handler answered, and out came {error}"))
+                Invariant::I6.violated(format!("the handler succeeded, but the caller received {error}"))
             }
             (Err(_), _) => Ok(()),
         }
@@ -156,10 +155,10 @@ impl UserCall {
 fn check_reply(reply: &Reply, call: usize, handler_ends: &[(usize, HandlerEnd)]) -> Checked {
     let answer = (reply.server as usize, HandlerEnd::Answer);
     if reply.number != call as u64 {
-        return Invariant::I5.violated(format!("an answer to call {} came out", reply.number));
+        return Invariant::I5.violated(format!("received a reply to call {}", reply.number));
     }
     if !handler_ends.contains(&answer) {
-        return Invariant::I5.violated(format!("{reply:?} came out, which that server did not say"));
+        return Invariant::I5.violated(format!("received {reply:?}, which the server did not send"));
     }
     Ok(())
 }

@@ -171,5 +171,5 @@ fn the_shortest_failing_schedule_is_described_step_by_step() {
         exhaustive(&Scenario::new(Kind::Queue, 0).spoiled(lost)).failure.expect("the scenario fails");
     assert_eq!(failure.steps.len(), 2, "{:?}", failure.steps);
     assert!(failure.steps[0].starts_with("at 0.00: the client makes the call; publishes request"));
-    assert!(failure.steps[1].contains("the client is woken by its timer; says Resolved"));
+    assert!(failure.steps[1].contains("the client runs its timer; reports Resolved"));
 }

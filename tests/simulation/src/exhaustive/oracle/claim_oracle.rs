@@ -38,7 +38,7 @@ impl ClaimOracle {
             return Invariant::I5.violated(format!("it was granted to {to:?} after it had ended"));
         }
         if let Some(other) = self.selected {
-            return Invariant::I2.violated(format!("it was granted to {to:?}, and {other} was selected"));
+            return Invariant::I2.violated(format!("it was granted to {to:?}, but {other} was selected"));
         }
         let Some(server) = to.filter(|server| self.bids[*server]) else {
             return Invariant::I5.violated(format!("it was granted to {to:?}, which made no bid"));
@@ -51,11 +51,12 @@ impl ClaimOracle {
     pub(super) fn may_run(&self, server: usize) -> Checked {
         if self.withdrawn {
             let server = name(server + 1);
-            return Invariant::I4.violated(format!("{server} runs what was canceled before it was granted"));
+            return Invariant::I4
+                .violated(format!("{server} runs a call that was canceled before it was granted"));
         }
         if self.selected != Some(server) {
             let server = name(server + 1);
-            return Invariant::I2.violated(format!("{server} runs what was not granted to it"));
+            return Invariant::I2.violated(format!("{server} runs a call that was not granted to it"));
         }
         Ok(())
     }

@@ -35,7 +35,7 @@ impl Due {
             Due::By(deadline) => {
                 Invariant::I1.violated(format!("{what} ends {:?} past its deadline", now.since(deadline)))
             }
-            Due::NotStarted => Invariant::I1.violated(format!("{what} ends that has not begun")),
+            Due::NotStarted => Invariant::I1.violated(format!("{what} ends before it starts")),
             Due::Over => Invariant::I1.violated(format!("{what} ends twice")),
         }
     }
@@ -43,7 +43,7 @@ impl Due {
     pub(super) fn time_advanced(&self, what: &str, now: Time) -> Checked {
         match self {
             Due::By(deadline) if *deadline < now => {
-                Invariant::I1.violated(format!("{what} goes on past its deadline"))
+                Invariant::I1.violated(format!("{what} is open past its deadline"))
             }
             _ => Ok(()),
         }
@@ -71,14 +71,14 @@ pub(super) fn check_answer(
 ) -> Checked {
     let Some(server) = server.filter(|server| ran[*server]) else {
         return Invariant::I5
-            .violated(format!("{received:?} is the answer of {server:?}, which did not run"));
+            .violated(format!("received {received:?} from {server:?}, which did not run the call"));
     };
     match (Scenario::answer(server), received) {
         (Ok(sent), Ok(received)) if sent.as_bytes() == received => Ok(()),
         (Err(sent), Err(received)) if sent == *received => Ok(()),
         (sent @ Ok(_), Err(_)) | (sent @ Err(_), Ok(_)) => {
-            Invariant::I6.violated(format!("{sent:?} was answered, {received:?} came out"))
+            Invariant::I6.violated(format!("sent {sent:?}, received {received:?}"))
         }
-        (sent, received) => Invariant::I5.violated(format!("{sent:?} was answered, {received:?} came out")),
+        (sent, received) => Invariant::I5.violated(format!("sent {sent:?}, received {received:?}")),
     }
 }

@@ -20,12 +20,12 @@ impl MultiOracle {
             StepFact::Acted(NodeAct::Call) => due.begin(now),
             StepFact::Client(ClientEvent::Response { server_id, result, .. }) => {
                 if *due == Due::Over {
-                    return Invariant::I1.violated("an answer comes after the end");
+                    return Invariant::I1.violated("a response arrives after the end");
                 }
                 let server = server_of(server_id);
                 check_answer(server, &self.ran, result.as_ref())?;
                 if server.is_some_and(|server| std::mem::replace(&mut self.answered[server], true)) {
-                    return Invariant::I5.violated(format!("two answers of {server_id}"));
+                    return Invariant::I5.violated(format!("two responses of {server_id}"));
                 }
             }
             StepFact::Client(ClientEvent::MultiEnded { outcome, .. }) => {
@@ -35,7 +35,8 @@ impl MultiOracle {
                 if let Err(failure) = outcome
                     && !(nobody && failure.reason == Reason::TimedOut)
                 {
-                    return Invariant::I16.violated(format!("it failed on a bus that takes all: {failure}"));
+                    return Invariant::I16
+                        .violated(format!("it failed although the bus rejected nothing: {failure}"));
                 }
             }
             _ => {}
@@ -55,7 +56,7 @@ impl MultiOracle {
 
     pub(super) fn end(&self, calm: bool) -> Checked {
         if calm && self.answered != [true; SERVERS] {
-            return Invariant::I16.violated("nothing went wrong, and an answer is missing");
+            return Invariant::I16.violated("there was no fault, but a response is missing");
         }
         Ok(())
     }

@@ -74,13 +74,13 @@ impl Message {
 
     fn delivered(&mut self, payload: &Bytes, sent: &str, to: Side) -> Checked {
         if payload != sent {
-            return Invariant::I7.violated(format!("{sent:?} was sent, {payload:?} came"));
+            return Invariant::I7.violated(format!("sent {sent:?}, received {payload:?}"));
         }
         if to != Side::Open || self.due == Due::NotStarted {
-            return Invariant::I7.violated(format!("{sent:?} came to a stream that is {to:?}"));
+            return Invariant::I7.violated(format!("{sent:?} arrived on a stream that is {to:?}"));
         }
         if std::mem::replace(&mut self.is_delivered, true) {
-            return Invariant::I7.violated(format!("{sent:?} came twice"));
+            return Invariant::I7.violated(format!("{sent:?} arrived twice"));
         }
         Ok(())
     }
@@ -88,7 +88,7 @@ impl Message {
     fn sent(&mut self, now: Time, outcome: &Result<(), Box<Failure>>) -> Checked {
         self.due.end("a send", now)?;
         if outcome.is_ok() && !self.is_delivered {
-            return Invariant::I7.violated("a send resolved, and nothing was delivered");
+            return Invariant::I7.violated("a send succeeded, but nothing was delivered");
         }
         Ok(())
     }
@@ -96,7 +96,7 @@ impl Message {
     fn end(&self, calm: bool) -> Checked {
         self.due.must_be_over("a send")?;
         if calm && self.is_expected && !self.is_delivered {
-            return Invariant::I16.violated("nothing went wrong, and a message did not come");
+            return Invariant::I16.violated("there was no fault, but a message is missing");
         }
         Ok(())
     }
@@ -137,7 +137,7 @@ impl StreamOracle {
                     self.client.open(0)?;
                     let server = self.claim.selected.map(|server| self.servers[server]);
                     if server.is_none_or(|server| server == Side::Closed) {
-                        return Invariant::I5.violated("it is open, and no server that was selected has it");
+                        return Invariant::I5.violated("it is open, but no selected server has accepted it");
                     }
                 }
             }
@@ -198,7 +198,7 @@ impl StreamOracle {
             return Invariant::I4.violated(format!("it was {canceled}, and its caller sees {opened:?}"));
         }
         if calm && !self.canceled && opened != Some(Opened::Open) {
-            return Invariant::I16.violated("nothing went wrong, and it was not opened");
+            return Invariant::I16.violated("there was no fault, but it was not opened");
         }
         self.to_server.end(calm && !self.canceled)?;
         self.to_client.end(calm && !self.canceled)

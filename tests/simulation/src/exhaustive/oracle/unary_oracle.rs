@@ -96,7 +96,7 @@ impl UnaryOracle {
                 let server = server_of(server_id);
                 let is_eligible = server == selected || selected.is_none() && self.is_queue;
                 if self.is_claimed && !is_eligible {
-                    let what = format!("{server_id} answered, and {selected:?} was selected");
+                    let what = format!("{server_id} responded, but {selected:?} was selected");
                     Invariant::I5.violated(what)?;
                 }
                 check_answer(server, &self.ran, Ok(payload))?;
@@ -127,7 +127,7 @@ impl UnaryOracle {
             return Invariant::I4.violated(format!("it was {canceled}, and its caller sees {end:?}"));
         }
         if calm && !self.canceled && end != Some(End::Answered) {
-            return Invariant::I16.violated("nothing went wrong, and it was not answered");
+            return Invariant::I16.violated("there was no fault, but it got no response");
         }
         Ok(())
     }

@@ -33,7 +33,7 @@ impl UpdateOracle {
         match fact {
             StepFact::Client(ClientEvent::Subscribed { .. }) => {
                 if self.phase != Phase::Subscribing {
-                    return Invariant::I13.violated("it is live twice");
+                    return Invariant::I13.violated("the subscription was confirmed twice");
                 }
                 self.phase = Phase::Live;
             }
@@ -48,7 +48,7 @@ impl UpdateOracle {
             StepFact::Client(ClientEvent::Update { payload, .. }) => {
                 self.reported += 1;
                 if payload != UPDATE {
-                    return Invariant::I13.violated(format!("{UPDATE:?} was published, {payload:?} came"));
+                    return Invariant::I13.violated(format!("published {UPDATE:?}, received {payload:?}"));
                 }
             }
             _ => {}
@@ -65,7 +65,8 @@ impl UpdateOracle {
             StepFact::Server(ServerEvent::Updated { outcome, .. }) => {
                 due.end("the update", now)?;
                 if let Err(failure) = outcome {
-                    return Invariant::I16.violated(format!("it failed on a bus that takes all: {failure}"));
+                    return Invariant::I16
+                        .violated(format!("it failed although the bus rejected nothing: {failure}"));
                 }
             }
             _ => {}
@@ -77,18 +78,18 @@ impl UpdateOracle {
         if self.received != self.reported {
             let Self { received, reported, .. } = self;
             return Invariant::I13
-                .violated(format!("an update came {received} times, and out {reported} times"));
+                .violated(format!("an update arrived {received} times and was reported {reported} times"));
         }
         Ok(())
     }
 
     pub(super) fn end(&self, calm: bool) -> Checked {
         if self.phase != Phase::Ended {
-            return Invariant::I13.violated(format!("the subscription is {:?} for ever", self.phase));
+            return Invariant::I13.violated(format!("the subscription stays {:?}", self.phase));
         }
         if calm && (self.reported > 1 || self.is_expected && self.reported == 0) {
             return Invariant::I13
-                .violated(format!("nothing went wrong, and the update came {} times", self.reported));
+                .violated(format!("there was no fault, but the update arrived {} times", self.reported));
         }
         Ok(())
     }
