@@ -175,7 +175,8 @@ impl Code<'_> {
                 "///
                 /// On NATS, servers of this service may receive updates instead of the
                 /// subscribers, and subscribers may receive requests instead of the servers. Both
-                /// are then lost. To avoid this, see [`Subscription`]({root}::Subscription#on-nats).\n",
+                /// are then lost. To avoid this, see
+                /// [`Subscription`]({root}::Subscription#on-nats).\n",
                 root = self.root()
             );
         }

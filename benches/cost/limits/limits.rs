@@ -22,8 +22,8 @@ pub struct Limits {
 }
 
 const HEAD: &str = "\
-# What each bench of benches/cost.rs costs with this compiler, and may: up to 3 % more instructions, no more allocations.
-# `cargo run --release -p psrpc-cost --bin limits -- --update` writes this file; a commit that raises a limit says why.
+# The cost of each bench in benches/cost.rs with this compiler. The limit is 3 % more instructions, and no more allocations.
+# Written by `cargo run --release -p psrpc-cost --bin limits -- --update`. A commit that raises a limit says why.
 ";
 
 impl Limits {
