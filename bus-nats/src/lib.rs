@@ -89,8 +89,10 @@
 //! create clients and servers again. They log an outage like this, of a server that was restarted:
 //!
 //! ```text
-//! WARN psrpc::bus: bus connection lost service="Hats" id="CLI_MdqZdbJxoxAB" cause=not connected to nats://127.0.0.1:4222: the connection was lost
-//! WARN psrpc::bus: subscriptions are interrupted service="Hats" id="CLI_MdqZdbJxoxAB" cause=not connected to nats://127.0.0.1:4222: the connection was lost
+//! WARN psrpc::bus: bus connection lost service="Hats" id="CLI_MdqZdbJxoxAB"
+//!     cause=not connected to nats://127.0.0.1:4222: the connection was lost
+//! WARN psrpc::bus: subscriptions are interrupted service="Hats" id="CLI_MdqZdbJxoxAB"
+//!     cause=not connected to nats://127.0.0.1:4222: the connection was lost
 //! INFO psrpc::bus: bus connected again service="Hats" id="CLI_MdqZdbJxoxAB" after=1.07150358s
 //! INFO psrpc::bus: subscriptions are live again service="Hats" id="CLI_MdqZdbJxoxAB" count=2
 //! ```

@@ -481,8 +481,8 @@ impl Subscriptions {
         match decoded {
             Ok((frame, channel)) => match (subject.channels.get_mut(channel.as_str()), &subject.group) {
                 (Some(listeners), group) => listeners.deliver(frame, group, wakes),
-                // NATS gave the frame to this member of the queue group, but only other members have
-                // a listener for its channel.
+                // NATS gave the frame to this member of the queue group, but only other members
+                // have a listener for its channel.
                 (None, Group::Queue(group))
                     if *group == self.queue_group(&subject.name, channel.as_str()) =>
                 {

@@ -36,8 +36,10 @@
 //! log an outage like this, of a server that was restarted:
 //!
 //! ```text
-//! WARN psrpc::bus: bus connection lost service="Hats" id="CLI_x2LqnB4Bu3wI" cause=redis at 127.0.0.1:6379: the server closed the connection
-//! WARN psrpc::bus: subscriptions are interrupted service="Hats" id="CLI_x2LqnB4Bu3wI" cause=redis at 127.0.0.1:6379: the server closed the connection
+//! WARN psrpc::bus: bus connection lost service="Hats" id="CLI_x2LqnB4Bu3wI"
+//!     cause=redis at 127.0.0.1:6379: the server closed the connection
+//! WARN psrpc::bus: subscriptions are interrupted service="Hats" id="CLI_x2LqnB4Bu3wI"
+//!     cause=redis at 127.0.0.1:6379: the server closed the connection
 //! INFO psrpc::bus: subscriptions are live again service="Hats" id="CLI_x2LqnB4Bu3wI" count=2
 //! INFO psrpc::bus: bus connected again service="Hats" id="CLI_x2LqnB4Bu3wI" after=1.175074765s
 //! ```

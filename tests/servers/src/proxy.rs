@@ -73,8 +73,8 @@ impl Proxy {
         self.cut();
     }
 
-    /// Closes all connections. New ones are forwarded, unless they are held or refused. A connection
-    /// that the proxy has not accepted yet counts as new.
+    /// Closes all connections. New ones are forwarded, unless they are held or refused. A
+    /// connection that the proxy has not accepted yet counts as new.
     pub fn cut(&self) {
         self.network.lock().cuts += 1;
         self.network.changed.notify_all();

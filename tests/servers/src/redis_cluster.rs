@@ -151,8 +151,8 @@ impl RedisCluster {
         }
     }
 
-    /// Moves the keys of slots whose move has begun, and tells both nodes of the new owner. The others
-    /// learn it from them.
+    /// Moves the keys of the slots that are being moved, and tells both nodes of the new owner. The
+    /// other nodes learn it from them.
     ///
     /// # Panics
     ///

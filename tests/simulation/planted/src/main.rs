@@ -5,7 +5,7 @@
 //! cargo run -p psrpc-planted                             # plants each, and checks that it is caught
 //! cargo run -p psrpc-planted -- planted --markdown       # prints the table of docs/testing.md
 //! cargo run -p psrpc-planted -- replay 8 --planted unselected_responses --shrink
-//! cargo run -p psrpc-planted -- --check                  # checks without building that each change can be made
+//! cargo run -p psrpc-planted -- --check                  # checks that all changes apply
 //! cargo run -p psrpc-planted -- --test                   # runs the simulator's tests of defects
 //! ```
 //!

@@ -68,7 +68,7 @@ impl ScriptedClient {
                 self.call = Some(engine.open_stream(now, OpenStream::new(route)).expect(WITHIN_LIMITS));
             }
             Kind::Update => {
-                self.subscription = Some(engine.subscribe(&route, UPDATE_TYPE).expect(WITHIN_LIMITS))
+                self.subscription = Some(engine.subscribe(&route, UPDATE_TYPE).expect(WITHIN_LIMITS));
             }
             Kind::Queue | Kind::SkipClaim | Kind::Affinity | Kind::SingleServer => {
                 self.call = Some(engine.call(now, Call::new(route, "a hat, please")).expect(WITHIN_LIMITS));
