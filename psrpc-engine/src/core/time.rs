@@ -88,7 +88,7 @@ pub struct Now {
 /// I3).
 pub(crate) struct NotExpired(());
 
-/// An expired request: by how much; with skewed clocks, the skew.
+/// How late an expired request is. With skewed clocks, this is the skew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Expired {
     pub(crate) by: Duration,

@@ -1,12 +1,15 @@
 //! The server's side of a request.
 //!
 //! ```text
-//!                                  ┌────── no claim required, or skip claim ───────┐
-//!                                  │                                               ▼
-//! ──checks──▶ Deciding ──bid──▶ Bidding ──granted──▶ (not expired?) ──▶ Running ──respond──▶ Answered
-//!                │                 │                                      │
-//!                └─reject─▶ Answered ◀┄┄ no bid, granted elsewhere, expired: (abandoned)
+//!             ┌─── no claim required, or skip claim ───┐
+//!             │                                        ▼
+//! ─checks─▶ Deciding ──bid──▶ Bidding ──granted──▶ (not expired?) ──▶ Running ─respond─▶ Answered
+//!             │
+//!             └──reject──▶ Answered
 //! ```
+//!
+//! Before it is answered, a request may be abandoned: it expires, the server makes no bid, the
+//! client grants another server or cancels, or the server is killed.
 //!
 //! A request that opens a stream becomes the stream instead of running.
 
